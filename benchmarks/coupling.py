@@ -1,0 +1,198 @@
+"""What feature-gate coupling adds to a training step, before and now.
+
+    python benchmarks/coupling.py
+
+Published way: dense N x D products, softmaxes and autograd. Ours: chunked
+neighbours and the fused log-sum-exp. Both run in one process, interleaved;
+the peak memory of each is taken in a process of its own.
+"""
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from fgc_mm.functional import nearest_neighbors, neighbor_contrast  # noqa: E402
+from fgc_mm.memory import MemoryBank  # noqa: E402
+
+TEMPERATURE = 0.07
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """N images, D rows, C channels, K neighbours, coupled blocks."""
+
+    images: int
+    rows: int
+    channels: int
+    neighbors: int
+    blocks: int
+
+
+@dataclass
+class Block:
+    """One coupled block: its two banks and a batch of its outputs."""
+
+    features: MemoryBank
+    gates: MemoryBank
+    index: Tensor
+    feature: Tensor
+    logits: Tensor
+
+
+def make_block(sizes: Sizes, seed: int) -> Block:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (sizes.images, sizes.channels)
+    order = torch.randperm(sizes.rows, generator=generator)
+    feature = torch.randn(shape, generator=generator).relu()
+    logits = torch.randn(shape, generator=generator)
+    banks = (
+        MemoryBank(
+            sizes.rows, sizes.channels, init='unit', generator=generator
+        )
+        for _ in range(2)
+    )
+    index = order[: sizes.images]
+    return Block(*banks, index, feature, logits.requires_grad_())
+
+
+def published_loss(block: Block, sizes: Sizes) -> Tensor:
+    """The neighbours and the contrast as the published code has them."""
+    with torch.no_grad():
+        near = (block.feature @ block.features.rows.T).softmax(1)
+        near.scatter_(1, block.index[:, None], -1)
+        found = near.topk(sizes.neighbors, 1).indices
+    positives = torch.cat([block.index[:, None], found], 1)
+    scores = block.logits @ block.gates.rows.T / TEMPERATURE
+    share = scores.softmax(1).gather(1, positives).sum(1)
+    return -(share + 1e-7).log().mean()
+
+
+def our_loss(block: Block, sizes: Sizes) -> Tensor:
+    found = nearest_neighbors(
+        block.feature, block.features.rows, sizes.neighbors, block.index
+    )
+    positives = torch.cat([block.index[:, None], found], 1)
+    return neighbor_contrast(
+        block.logits, block.gates.rows, positives, TEMPERATURE
+    )
+
+
+WAYS = {'published': published_loss, 'ours': our_loss}
+
+
+def couple(blocks: list[Block], sizes: Sizes, way: str) -> float:
+    """One step's share of coupling: losses, gradient, bank updates."""
+    loss = sum(WAYS[way](block, sizes) for block in blocks)
+    loss.backward()
+    for block in blocks:
+        block.logits.grad = None
+        block.features.update(block.index, block.feature)
+        block.gates.update(block.index, block.logits.detach())
+    return float(loss.detach())
+
+
+def interleave(
+    steps: dict[str, Callable[[], object]], repeats: int
+) -> dict[str, list[float]]:
+    """Seconds of every repeat, the ways in turn, after one warm-up each."""
+    seconds = {name: [] for name in steps}
+    for repeat in range(repeats + 1):
+        for name, step in steps.items():
+            start = perf_counter()
+            step()
+            if repeat:
+                seconds[name].append(perf_counter() - start)
+    return seconds
+
+
+def resident_mib(peak: bool) -> float:
+    """Resident memory now, or its peak since reset_peak (Linux)."""
+    # Not getrusage: its ru_maxrss starts at the parent process's size.
+    name = 'VmHWM:' if peak else 'VmRSS:'
+    lines = Path('/proc/self/status').read_text().splitlines()
+    (line,) = [line for line in lines if line.startswith(name)]
+    return int(line.split()[1]) / 1024
+
+
+def reset_peak() -> None:
+    Path('/proc/self/clear_refs').write_text('5')
+
+
+def print_peak(sizes: Sizes, way: str) -> None:
+    """In a fresh process: how far two steps push the peak."""
+    small = Sizes(8, 600, sizes.channels, 5, 1)
+    couple([make_block(small, 0)], small, way)
+    blocks = [make_block(sizes, seed) for seed in range(sizes.blocks)]
+    reset_peak()
+    before = resident_mib(peak=False)
+    for _ in range(2):
+        couple(blocks, sizes, way)
+    print(resident_mib(peak=True) - before)
+
+
+def measure_peak(arguments: list[str], way: str) -> float:
+    command = [sys.executable, __file__, *arguments, '--peak', way]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def report_coupling(
+    sizes: Sizes, repeats: int, arguments: list[str]
+) -> dict[str, float]:
+    """Print time and memory of both ways; return the median seconds."""
+    blocks = [make_block(sizes, seed) for seed in range(sizes.blocks)]
+    steps = {
+        way: (lambda way=way: couple(blocks, sizes, way)) for way in WAYS
+    }
+    seconds = interleave(steps, repeats)
+    middle = {way: median(values) for way, values in seconds.items()}
+    print(f'coupling, {sizes}, {torch.get_num_threads()} threads')
+    for way, values in seconds.items():
+        print(
+            f'  {way:9s} {1e3 * middle[way]:7.1f} ms a step '
+            f'({1e3 * min(values):.1f} to {1e3 * max(values):.1f}, '
+            f'{repeats} repeats), peak extra memory '
+            f'{measure_peak(arguments, way):6.1f} MiB'
+        )
+    ratio = middle['ours'] / middle['published']
+    print(f'  ours / published = {ratio:.2f} (target: 0.50 or less)')
+    return middle
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument('--images', type=int, default=256, help='N')
+    parser.add_argument('--rows', type=int, default=50_000, help='D')
+    parser.add_argument('--channels', type=int, default=64, help='C')
+    parser.add_argument('--neighbors', type=int, default=200, help='K')
+    parser.add_argument('--blocks', type=int, default=2)
+    parser.add_argument('--repeats', type=int, default=11)
+    parser.add_argument('--peak', choices=WAYS, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse()
+    sizes = Sizes(
+        args.images, args.rows, args.channels, args.neighbors, args.blocks
+    )
+    if args.peak:
+        print_peak(sizes, args.peak)
+    else:
+        report_coupling(sizes, args.repeats, sys.argv[1:])
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,16 @@
+# The 500-epoch schedule, scaled to 40 epochs.
+gate_losses = [
+    dict(
+        type='fgc_mm.BatchShapingLoss',
+        loss_weight=dict(
+            start_value=0.75, end_value=0.0, begin=0, end=8
+        ),
+    ),
+    dict(
+        type='fgc_mm.L0Loss',
+        loss_weight=dict(
+            start_value=0.0, end_value=0.4, begin=8, end=24
+        ),
+    ),
+]
+custom_hooks = [dict(type='fgc_mm.LossProgressHook')]

@@ -1,0 +1,14 @@
+optim_wrapper = dict(
+    optimizer=dict(
+        type='SGD', lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4
+    ),
+    # no weight decay on any parameter of a gate, its norm included
+    paramwise_cfg=dict(custom_keys={'backbone.gates': dict(decay_mult=0.0)}),
+)
+param_scheduler = dict(
+    type='MultiStepLR', by_epoch=True, milestones=[300, 375, 450], gamma=0.1
+)
+train_cfg = dict(by_epoch=True, max_epochs=500, val_interval=1)
+val_cfg = dict()
+test_cfg = dict()
+auto_scale_lr = dict(base_batch_size=256)

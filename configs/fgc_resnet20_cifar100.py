@@ -1,0 +1,18 @@
+_base_ = ['./bas_resnet20_cifar100.py']
+
+# after the first 40 epochs, which train the gates by batch shaping alone
+model = dict(
+    gate_losses=_base_.model.gate_losses
+    + [
+        dict(
+            type='fgc_mm.FeatureGateCouplingLoss',
+            sites=2,  # the last 2
+            num_neighbors=200,
+            warmup_epochs=8,
+            loss_weight=dict(
+                start_value=0.0, end_value=0.003, begin=40, end=40
+            ),
+        ),
+    ],
+)
+custom_hooks = _base_.custom_hooks + [dict(type='fgc_mm.FGCMemoryBankHook')]

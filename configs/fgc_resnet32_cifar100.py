@@ -1,0 +1,3 @@
+_base_ = ['./fgc_resnet20_cifar100.py']
+
+model = dict(backbone=dict(backbone=dict(depth=32)))

@@ -1,0 +1,181 @@
+"""Checks that one whole OpenMMLab stack is installed, before it is imported.
+
+The originals (mmengine, mmcv, mmpretrain) and the maintained forks (onedl-*)
+own the same module names, and pip installs one over the other without a word.
+What then breaks is some import deep inside; here it is one sentence with the
+command to run. Only metadata is read: nothing is imported.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib import metadata
+from importlib.util import find_spec
+
+from .errors import FGCError
+
+_ORIGINALS = {
+    'mmengine': ('mmengine', 'mmengine-lite'),
+    'mmcv': ('mmcv', 'mmcv-lite', 'mmcv-full'),
+    'mmpretrain': ('mmpretrain',),
+}
+_FORKS = {
+    'mmengine': ('onedl-mmengine',),
+    'mmcv': ('onedl-mmcv',),
+    'mmpretrain': ('onedl-mmpretrain',),
+}
+# First version that works, first that does not (mmpretrain's own ranges, and
+# what our code was run on).
+_RANGES = {
+    'mmengine': ((0, 10), (1, 0)),
+    'mmcv': ((2, 0), (2, 4)),
+    'mmpretrain': ((1, 2), (2, 0)),
+}
+_INSTALL_ORIGINALS = (
+    'pip install mmengine==0.10.7 mmcv-lite==2.2.0 mmpretrain==1.2.0'
+)
+# Without --no-build-isolation: then onedl-mmcv compiles none of its operators.
+_INSTALL_FORKS = (
+    'pip install onedl-mmengine==0.10.12 onedl-mmcv==2.3.6 '
+    'onedl-mmpretrain==1.3.6'
+)
+_INSTALL_TORCH = 'pip install --upgrade --force-reinstall torch torchvision'
+
+
+class StackError(FGCError, ImportError):
+    """The OpenMMLab stack or torchvision is missing, mixed or of no use."""
+
+
+def check_stack() -> None:
+    """Raises :class:`StackError` unless one whole stack is installed.
+
+    Looks at torch and torchvision (each build of torchvision fits one torch),
+    then at mmengine, mmcv and mmpretrain: all three of one family, each there
+    once, with its files, in a version that works.
+    """
+    _check_torchvision()
+    found = _distributions(_ORIGINALS), _distributions(_FORKS)
+    _check_one_family(*found)
+    _check_complete(*found)
+    _check_versions({**found[0], **found[1]})
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _distributions(family: dict[str, tuple[str, ...]]) -> dict[str, str]:
+    """The installed distributions of a family and their versions."""
+    versions = {
+        name: _version(name) for names in family.values() for name in names
+    }
+    return {name: found for name, found in versions.items() if found}
+
+
+def _has_files(module: str) -> bool:
+    """Whether the module is really there, not only an emptied folder."""
+    spec = find_spec(module)
+    return spec is not None and spec.origin is not None
+
+
+def _check_one_family(
+    originals: dict[str, str], forks: dict[str, str]
+) -> None:
+    doubled = any(
+        len(originals.keys() & set(names)) > 1 for names in _ORIGINALS.values()
+    )
+    if doubled or (originals and forks):
+        every = [*originals, *forks]
+        raise StackError(
+            f'{" and ".join(every)} are installed together, but they own the '
+            'same module names and overwrite each other: run `pip uninstall '
+            f'-y {" ".join(every)}`, then `{_install_command(forks)}`.'
+        )
+
+
+def _check_complete(originals: dict[str, str], forks: dict[str, str]) -> None:
+    family = _FORKS if forks else _ORIGINALS
+    known = {**originals, **forks}
+    missing = [module for module in family if not _has_files(module)]
+    if not missing:
+        return
+    install = _install_command(forks)
+    gutted = [name for m in missing for name in family[m] if name in known]
+    if gutted:
+        # pip believes that these are installed, and would do nothing.
+        install = install.replace('install', 'install --force-reinstall', 1)
+    raise StackError(
+        f'fgc_mm needs mmengine, mmcv and mmpretrain, and '
+        f'{" and ".join(missing)} {"are" if missing[1:] else "is"} '
+        f'{"damaged" if gutted else "not installed"}: run `{install}`.'
+    )
+
+
+def _check_versions(found: dict[str, str]) -> None:
+    for module, (first, end) in _RANGES.items():
+        names = _ORIGINALS[module] + _FORKS[module]
+        for name in found.keys() & set(names):
+            if not first <= _release(found[name]) < end:
+                raise StackError(
+                    f'{name} {found[name]} is installed, but fgc_mm works '
+                    f'with {module} >={_dotted(first)},<{_dotted(end)}: run '
+                    f'`{_install_command(name.startswith("onedl"))}`.'
+                )
+
+
+def _install_command(forks: object) -> str:
+    return _INSTALL_FORKS if forks else _INSTALL_ORIGINALS
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """'2.2.0rc1+cpu' -> (2, 2); two numbers are enough for our ranges."""
+    return tuple(int(part) for part in re.findall(r'\d+', version)[:2])
+
+
+def _dotted(release: tuple[int, ...]) -> str:
+    return '.'.join(map(str, release))
+
+
+def _check_torchvision() -> None:
+    torch, vision = _version('torch'), _version('torchvision')
+    if torch is None or vision is None:
+        absent = ' and '.join(
+            name for name in ('torch', 'torchvision') if not _version(name)
+        )
+        raise StackError(
+            f'fgc_mm needs torch and torchvision, and {absent} cannot be '
+            'found: run `pip install torch torchvision`.'
+        )
+    wanted = _pinned_torch()
+    if not _fits(torch, wanted) or _is_cpu(torch) != _is_cpu(vision):
+        raise StackError(
+            f'torchvision {vision} does not fit torch {torch} (it needs '
+            f'{"torch " + wanted if wanted else "the same torch"}, from the '
+            f'same package index): run `{_INSTALL_TORCH}`.'
+        )
+
+
+def _pinned_torch() -> str | None:
+    """The one torch version that the installed torchvision names, if any."""
+    for requirement in metadata.requires('torchvision') or []:
+        match = re.match(r'torch\s*\(?==\s*([\w.+]+)', requirement)
+        if match:
+            return match[1]
+    return None
+
+
+def _fits(installed: str, wanted: str | None) -> bool:
+    # A label (+cpu) counts only where torchvision asks for one (PEP 440).
+    return wanted in (None, installed, installed.partition('+')[0])
+
+
+def _is_cpu(version: str) -> bool:
+    """Whether this is a build of PyTorch's CPU index, which PyPI's is not.
+
+    A CPU torch beside PyPI's torchvision installs, and dies at import:
+    'operator torchvision::nms does not exist'.
+    """
+    return version.endswith('+cpu')

@@ -1,0 +1,189 @@
+"""What the tools share: arguments, the config, and errors in one line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, ConfigDict, DictAction
+
+from ..errors import FGCError
+from .launch import first_to_fail, leave_processes, started_rank
+
+BAD_INPUT, INTERRUPTED = 2, 130
+
+
+def run_tool(main: Callable[[], None]) -> int:
+    """Runs a tool's main function and gives its exit code.
+
+    Bad input (FGCError, a file that is missing, unreadable or full) is told
+    in one line, by one of the processes; so is Ctrl-C. Any other exception is
+    a bug and keeps its traceback, and FGC_TRACEBACK=1 keeps them all.
+    """
+    if started_rank() > 0:
+        warnings.simplefilter('ignore')  # rank 0 has them all
+    try:
+        main()
+    except KeyboardInterrupt:
+        return _tell('interrupted', INTERRUPTED)
+    except Exception as error:
+        if os.environ.get('FGC_TRACEBACK'):
+            raise
+        sentence = _sentence(error)
+        if sentence:
+            return _tell(f'error: {sentence}', BAD_INPUT)
+        if torch.distributed.is_initialized() and not first_to_fail():
+            return BAD_INPUT
+        raise
+    leave_processes()
+    return 0
+
+
+def _tell(line: str, code: int) -> int:
+    if first_to_fail():
+        print(line, file=sys.stderr, flush=True)
+    return code
+
+
+def _sentence(error: BaseException) -> str | None:
+    """The error in one line if it is the user's to mend, else None."""
+    # mmengine wraps what an import of `custom_imports` raises.
+    cause = error.__cause__ if isinstance(error, ImportError) else None
+    if isinstance(cause, FGCError):
+        error = cause
+    if not isinstance(error, (FGCError, OSError)):
+        return None
+    text = str(error).strip()
+    if 'DataLoader worker process' in text:
+        # The worker's traceback; its last line is 'package.Class: message'.
+        text = text.splitlines()[-1].partition(': ')[2]
+    return ' '.join(text.split()) or type(error).__name__
+
+
+class ConfigOptions(DictAction):
+    """``--cfg-options key=value ...``, with a sentence for a bad pair."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Sequence[str],
+        option_string: str | None = None,
+    ) -> None:
+        """Adds the pairs to what earlier --cfg-options have given."""
+        for pair in values:
+            key, equals, _ = pair.partition('=')
+            if not key or not equals:
+                raise FGCError(
+                    f'--cfg-options {pair!r} is no pair: each is key=value '
+                    'without spaces, as in optim_wrapper.optimizer.lr=0.1.'
+                )
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except AssertionError as error:
+            raise FGCError(
+                f'--cfg-options cannot be read ({error}): brackets come in '
+                'pairs, as in key="[(a,b),(c,d)]".'
+            ) from None
+
+
+def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments that upstream's train.py and test.py both have."""
+    parser.add_argument(
+        '--no-pin-memory',
+        action='store_true',
+        help='do not load batches into pinned memory',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=ConfigOptions,
+        metavar='KEY=VALUE',
+        help='settings that override the config; a list is written '
+        'key="[a,b]" or key=a,b, nested ones key="[(a,b),(c,d)]", without '
+        'spaces',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='who started the processes (default: none, there is one)',
+    )
+    # torch.distributed.launch passes it in either spelling; torchrun does
+    # not.
+    parser.add_argument(
+        '--local_rank',
+        '--local-rank',
+        type=int,
+        default=0,
+        help='(unused by torchrun) number of this process on its machine',
+    )
+
+
+def load_config(path: str) -> Config:
+    """Reads a config file; FGCError if it is missing or no config."""
+    if not Path(path).is_file():
+        raise FGCError(
+            f'{path} is not a file: the first argument is a config; check '
+            'the path (configs/ holds ours).'
+        )
+    try:
+        return Config.fromfile(path)
+    except SyntaxError as error:
+        raise FGCError(
+            f'{path} cannot be read as a config ({error.msg}): a .py config '
+            'is Python; mend the line.'
+        ) from error
+
+
+def override(cfg: Config, options: dict | None) -> None:
+    """Merges ``--cfg-options`` into the config."""
+    try:
+        cfg.merge_from_dict(options or {})
+    except (KeyError, TypeError) as error:
+        raise FGCError(
+            f'--cfg-options does not fit the config ({error.args[0]}): a key '
+            'follows the nesting of the config; check each part between the '
+            'dots.'
+        ) from error
+
+
+def choose_work_dir(cfg: Config, args: argparse.Namespace) -> None:
+    """--work-dir, else the config's, else ./work_dirs/NAME_OF_CONFIG."""
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = str(Path('work_dirs', Path(args.config).stem))
+
+
+def set_dataloader_defaults(
+    cfg: Config, fields: Sequence[str], **defaults: object
+) -> None:
+    """Fills in what upstream's tools set for every data loader.
+
+    Batches of tensors (``default_collate``; a bare Runner makes lists), and
+    pinned memory, but only where a GPU can profit from it.
+    """
+    for field in fields:
+        if cfg.get(field) is not None:
+            loader = ConfigDict(
+                pin_memory=torch.cuda.is_available(),
+                collate_fn=dict(type='default_collate'),
+                **defaults,
+            )
+            loader.update(cfg[field])
+            cfg[field] = loader
+
+
+def force_loader_setting(
+    cfg: Config, fields: Sequence[str], name: str
+) -> None:
+    """Switches a setting of the data loaders off, whatever the config says."""
+    for field in fields:
+        if cfg.get(field) is not None:
+            cfg[field][name] = False

@@ -1,0 +1,160 @@
+"""Starting as one of several processes, with or without a GPU.
+
+mmengine's own start needs one GPU per process: its ``init_dist`` calls
+``torch.cuda.set_device``, and its wrapper gives the model a device number.
+Where there is no GPU we join a gloo group first, which the Runner then finds
+and keeps, and ask for a wrapper without devices.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from datetime import timedelta
+
+import torch
+from mmengine.config import Config
+from torch import distributed as dist
+
+from ..errors import FGCError
+
+_HINTS = {
+    'pytorch': 'start with tools/dist_train.sh, tools/dist_test.sh or '
+    'torchrun',
+    'slurm': 'start with tools/slurm_train.sh, tools/slurm_test.sh or srun',
+    'mpi': 'start with mpirun and set MASTER_ADDR',
+}
+_FAILED = 'fgc_mm/failed'
+
+
+def join_processes(cfg: Config, launcher: str) -> None:
+    """Prepares this process to train or test together with its siblings.
+
+    Args:
+        cfg: The Runner's config; ``model_wrapper_cfg`` is set in it where
+            there is no GPU.
+        launcher: none, pytorch, slurm or mpi, as ``--launcher`` says.
+
+    Raises:
+        FGCError: The launcher's environment is missing, or there are more
+            processes than GPUs.
+    """
+    if launcher == 'none':
+        return
+    try:
+        os.environ.update(_environment(launcher))
+    except KeyError as error:
+        raise FGCError(
+            f'--launcher {launcher} finds no {error.args[0]} in the '
+            f'environment: its launcher sets it; {_HINTS[launcher]}.'
+        ) from None
+    if torch.cuda.is_available():
+        _check_gpu(int(os.environ['LOCAL_RANK']))
+    else:
+        _join_gloo(cfg)
+
+
+def _environment(launcher: str) -> dict[str, str]:
+    """What torch calls the numbers that this launcher gives a process."""
+    env = os.environ
+    if launcher == 'slurm':
+        return _slurm_environment()
+    if launcher == 'mpi':
+        return {
+            'RANK': env['OMPI_COMM_WORLD_RANK'],
+            'WORLD_SIZE': env['OMPI_COMM_WORLD_SIZE'],
+            'LOCAL_RANK': env['OMPI_COMM_WORLD_LOCAL_RANK'],
+            'MASTER_ADDR': env['MASTER_ADDR'],
+            'MASTER_PORT': env.get('MASTER_PORT', '29500'),
+        }
+    names = 'RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT'
+    return {name: env[name] for name in names}
+
+
+def _slurm_environment() -> dict[str, str]:
+    env = os.environ
+    # 29500 for everyone collides as soon as two jobs share a node. Below
+    # 32768, where the system takes ports for outgoing connections.
+    job = int(env.get('SLURM_JOB_ID', 0)) * 8
+    port = 10000 + (job + int(env.get('SLURM_STEP_ID', 0))) % 20000
+    return {
+        'RANK': env['SLURM_PROCID'],
+        'WORLD_SIZE': env['SLURM_NTASKS'],
+        'LOCAL_RANK': env['SLURM_LOCALID'],
+        'MASTER_ADDR': env.get('MASTER_ADDR') or _first_slurm_node(),
+        'MASTER_PORT': env.get('MASTER_PORT', str(port)),
+    }
+
+
+def _first_slurm_node() -> str:
+    nodes = os.environ.get('SLURM_STEP_NODELIST', os.environ['SLURM_NODELIST'])
+    try:
+        answer = subprocess.run(
+            ['scontrol', 'show', 'hostnames', nodes],
+            capture_output=True,
+            check=True,
+            text=True,
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise FGCError(
+            f'scontrol does not name the hosts of {nodes} ({error}): the '
+            'first one is where all processes meet; set MASTER_ADDR.'
+        ) from error
+    return answer.stdout.split()[0]
+
+
+def _check_gpu(local_rank: int) -> None:
+    count = torch.cuda.device_count()
+    if local_rank >= count:
+        raise FGCError(
+            f'process {local_rank} of this machine has no GPU ({count} '
+            f'visible): each process needs one of its own; start {count}, or '
+            'all on the CPU with CUDA_VISIBLE_DEVICES=-1.'
+        )
+
+
+def _join_gloo(cfg: Config) -> None:
+    seconds = cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout', 1800)
+    dist.init_process_group('gloo', timeout=timedelta(seconds=seconds))
+    wrapper = dict(
+        type='MMDistributedDataParallel',
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False),
+    )
+    wrapper.update(cfg.get('model_wrapper_cfg') or {})
+    wrapper.update(device_ids=None)
+    cfg.model_wrapper_cfg = wrapper
+
+
+def started_rank() -> int:
+    """The rank that torchrun, srun or mpirun gave this process, else 0."""
+    env = os.environ
+    # RANK alone proves nothing: some clusters set it in every shell.
+    if 'TORCHELASTIC_RUN_ID' in env:
+        return int(env.get('RANK', 0))
+    for name in ('SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'):
+        if name in env:
+            return int(env[name])
+    return 0
+
+
+def first_to_fail() -> bool:
+    """Whether this process is to report an error, for all of its siblings.
+
+    Before the processes have met, an error is everyone's (the same config,
+    the same missing file), and rank 0 speaks. Later the first one does: the
+    others then fail only because it is gone.
+    """
+    if not dist.is_initialized():
+        return started_rank() == 0
+    try:
+        store = dist.distributed_c10d._get_default_store()
+        return store.add(_FAILED, 1) == 1
+    except Exception:  # the process that held the store has failed, and spoke
+        return dist.get_rank() == 0
+
+
+def leave_processes() -> None:
+    """Takes leave of the siblings after a run that went well."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

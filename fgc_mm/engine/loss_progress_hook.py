@@ -1,0 +1,43 @@
+"""Telling gate losses where the run is."""
+
+from typing import Optional
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import IterBasedTrainLoop, Runner
+from torch import nn
+
+from fgc_mm.losses import Progress
+from fgc_mm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class LossProgressHook(Hook):
+    """Tell every gate loss the epoch and the iteration, before each step.
+
+    Weights that move and warm-ups follow from these alone, so that a resumed
+    run stands where the first one stood.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Optional[dict] = None
+    ) -> None:
+        """Set ``progress`` of every gate loss."""
+        progress = Progress(_epoch(runner), runner.iter)
+        for loss in getattr(bare_model(runner), 'gate_losses', ()):
+            loss.progress = progress
+
+
+def bare_model(runner: Runner) -> nn.Module:
+    """The model, without the wrapper of a distributed run."""
+    model = runner.model
+    return model.module if is_model_wrapper(model) else model
+
+
+def _epoch(runner: Runner) -> int:
+    # an iteration-based loop never moves its own epoch
+    if isinstance(runner.train_loop, IterBasedTrainLoop):
+        return runner.iter // max(len(runner.train_dataloader), 1)
+    return runner.epoch

@@ -1,0 +1,183 @@
+"""The life of the memory banks in a run."""
+
+from typing import Any, Optional
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from fgc_mm.engine.gather import gather_rows
+from fgc_mm.engine.loss_progress_hook import bare_model
+from fgc_mm.errors import FGCError
+from fgc_mm.losses import CoupledBatch, FeatureGateCouplingLoss
+from fgc_mm.models import GatedImageClassifier
+from fgc_mm.registry import HOOKS
+
+STATE = 'fgc_memory_banks'
+
+
+@HOOKS.register_module()
+class FGCMemoryBankHook(Hook):
+    """Builds, writes, saves and restores the banks of every coupling loss.
+
+    Before training it sizes the banks from the training set, after each step
+    it writes the batch (gathered from all ranks, so that every rank holds
+    the same rows), and it carries them in the checkpoint.
+
+    Args:
+        save_banks: Put the banks into checkpoints. Without them a resumed
+            run starts with random banks, and says so.
+        load_banks: Take banks from a checkpoint that has them.
+        agreement_interval: Every so many iterations, log how far the
+            neighbourhoods of features and gates agree, per coupled site
+            (share of common neighbours).
+    """
+
+    priority = 'NORMAL'
+
+    def __init__(
+        self,
+        save_banks: bool = True,
+        load_banks: bool = True,
+        agreement_interval: int = 50,
+    ) -> None:
+        self.save_banks = save_banks
+        self.load_banks = load_banks
+        self.agreement_interval = agreement_interval
+        self._losses: dict[str, FeatureGateCouplingLoss] = {}
+        # a checkpoint is read before the banks exist: keep its share
+        self._stash: Optional[dict[str, Any]] = None
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Keep the checkpoint's banks until ours are built."""
+        if self.load_banks:
+            self._stash = checkpoint.get(STATE)
+        if self._stash is None and runner._resume:
+            runner.logger.warning(
+                'The run resumes without memory banks (none in the '
+                'checkpoint, or load_banks=False): they start at random.'
+            )
+
+    def before_train(self, runner: Runner) -> None:
+        """Build the banks, and restore them if there is something."""
+        model = bare_model(runner)
+        dataset = runner.train_dataloader.dataset
+        self._losses = _coupling_losses(model)
+        refuse_wrapped(dataset)
+        _refuse_mixing(model)
+        device = next(model.parameters()).device
+        for name, loss in self._losses.items():
+            labels = _labels(dataset, loss)
+            loss.build_banks(model.backbone.sites, len(dataset), labels)
+            self._restore(name, loss)
+            for banks in loss.banks.values():
+                banks.to(device)
+        self._stash = None
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Optional[dict] = None,
+        outputs: Optional[dict] = None,
+    ) -> None:
+        """Log the agreement now and then, and write the batch."""
+        for loss in self._losses.values():
+            if self.every_n_train_iters(runner, self.agreement_interval):
+                _log_agreement(runner, loss)
+            loss.write_banks(_gather)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Put the banks beside the weights."""
+        if self.save_banks and self._losses:
+            checkpoint[STATE] = {
+                name: {
+                    site: banks.state_dict()
+                    for site, banks in loss.banks.items()
+                }
+                for name, loss in self._losses.items()
+            }
+
+    def _restore(self, name: str, loss: FeatureGateCouplingLoss) -> None:
+        saved = (self._stash or {}).get(name)
+        if saved is None:
+            return
+        if set(saved) != set(loss.banks):
+            raise FGCError(
+                f'the checkpoint has memory banks of {sorted(saved)}, but '
+                f'this run couples {sorted(loss.banks)}; set the same sites, '
+                'or load_banks=False in FGCMemoryBankHook.'
+            )
+        for site, banks in loss.banks.items():
+            banks.load_state_dict(saved[site])
+
+
+def refuse_wrapped(dataset: Dataset) -> None:
+    """Only a plain data set gives every image one index of its own.
+
+    Raises:
+        FGCError: The data set wraps others (``ConcatDataset``,
+            ``RepeatDataset``, ``ClassBalancedDataset``, ``Subset``, ...).
+    """
+    if hasattr(dataset, 'dataset') or hasattr(dataset, 'datasets'):
+        raise FGCError(
+            f'the training set is a {type(dataset).__name__}, in which '
+            'sample_idx collides, repeats or has holes, but the memory '
+            'banks have one row per image; give FGCMemoryBankHook a plain '
+            'data set (for a part of one: indices=...).'
+        )
+
+
+def _refuse_mixing(model: torch.nn.Module) -> None:
+    augments = getattr(model.data_preprocessor, 'batch_augments', None)
+    if augments is not None:
+        kinds = [type(a).__name__ for a in augments.augments]
+        raise FGCError(
+            f'{" and ".join(kinds)} mixes images, and a mixed image has no '
+            'row of its own in the memory banks; remove the batch augments '
+            'from train_cfg or data_preprocessor.'
+        )
+
+
+def _coupling_losses(
+    model: torch.nn.Module,
+) -> dict[str, FeatureGateCouplingLoss]:
+    losses = {
+        loss.name: loss
+        for loss in getattr(model, 'gate_losses', ())
+        if isinstance(loss, FeatureGateCouplingLoss)
+    }
+    if not isinstance(model, GatedImageClassifier) or not losses:
+        raise FGCError(
+            f'{type(model).__name__} has no FeatureGateCouplingLoss for '
+            'FGCMemoryBankHook to serve; add one to gate_losses of a '
+            'GatedImageClassifier, or remove the hook.'
+        )
+    return losses
+
+
+def _labels(
+    dataset: Dataset, loss: FeatureGateCouplingLoss
+) -> Optional[Tensor]:
+    if loss.neighbor_source != 'label':
+        return None
+    if not hasattr(dataset, 'get_gt_labels'):
+        raise FGCError(
+            f"neighbor_source='label' needs all labels, and "
+            f'{type(dataset).__name__} has no get_gt_labels(); use a data '
+            'set of mmpretrain.'
+        )
+    return torch.as_tensor(dataset.get_gt_labels())
+
+
+def _gather(batch: CoupledBatch) -> CoupledBatch:
+    return CoupledBatch(*map(gather_rows, batch))
+
+
+def _log_agreement(runner: Runner, loss: FeatureGateCouplingLoss) -> None:
+    for site, share in loss.agreement().items():
+        runner.message_hub.update_scalar(
+            f'train/agreement_{site}', float(share)
+        )

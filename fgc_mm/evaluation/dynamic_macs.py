@@ -1,0 +1,98 @@
+"""The FLOPs evaluator: MACs that each image really costs."""
+from collections.abc import Sequence
+from typing import Any, Optional
+
+import numpy as np
+import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import MMLogger
+
+from fgc_mm.errors import FGCError
+from fgc_mm.evaluation.site_table import render_sites, site_rows
+from fgc_mm.functional.macs import MACsTable, macs_per_image
+from fgc_mm.registry import METRICS
+
+
+@METRICS.register_module()
+class DynamicMACs(BaseMetric):
+    """MACs per image of a dynamic network, and what its gates did.
+
+    Every conv and linear layer counts, gates and classifier included; a
+    closed channel takes away its row of the producer and its column of the
+    consumer. Reported: ``mean``, ``p50``, ``p95`` and ``dense`` in MACs,
+    ``pruning_ratio`` = 100 (1 - mean / dense) in percent, ``keep_ratio``
+    (share of gated channels open), and ``pruning_ratio_fgc_pr``, the
+    published code's counting (no classifier), for comparison only. A table
+    per site goes to the log.
+
+    Args:
+        collect_device: Where the results of all ranks are collected.
+        prefix: Of the reported names.
+
+    Raises:
+        FGCError: The samples carry no MACs, or were merged from several
+            views of an image.
+    """
+
+    default_prefix = 'macs'
+
+    def __init__(
+        self, collect_device: str = 'cpu', prefix: Optional[str] = None
+    ) -> None:
+        super().__init__(collect_device, prefix)
+        self._table: Optional[MACsTable] = None
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Take one entry per image, so that padding can be cut off."""
+        for sample in data_samples:
+            if 'macs_table' not in sample:
+                raise FGCError(
+                    'a prediction carries no MACs; DynamicMACs needs a '
+                    'model of type fgc_mm.GatedImageClassifier.'
+                )
+            _refuse_merged(sample)
+        self._table = data_samples[0]['macs_table']
+        opened = torch.stack([s['gate_masks'] for s in data_samples])
+        macs = [float(s['macs']) for s in data_samples]
+        dense = self._table.dense
+        published = self._published(opened)
+        packed = np.packbits(opened.numpy(), axis=1)
+        self.results += [
+            (cost, dense, other, row)
+            for cost, other, row in zip(macs, published, packed)
+        ]
+
+    def compute_metrics(self, results: list[tuple]) -> dict[str, float]:
+        """Numbers over all images of all ranks."""
+        macs, dense, published, packed = zip(*results)
+        macs, dense = np.array(macs), np.array(dense)
+        channels = self._table.channels
+        opened = np.unpackbits(
+            np.stack(packed), axis=1, count=sum(channels)
+        )
+        rows = site_rows(self._table.sites, channels, opened.mean(axis=0))
+        MMLogger.get_current_instance().info('\n' + render_sites(rows))
+        base = self._table.base('fgc-pr')
+        return {
+            'mean': float(macs.mean()),
+            'dense': float(dense.mean()),
+            'p50': float(np.percentile(macs, 50)),
+            'p95': float(np.percentile(macs, 95)),
+            'pruning_ratio': 100 * float(1 - macs.mean() / dense.mean()),
+            'keep_ratio': float(opened.mean()),
+            'pruning_ratio_fgc_pr': 100 * float(1 - np.mean(published) / base),
+        }
+
+    def _published(self, opened: torch.Tensor) -> list[float]:
+        masks = opened.split(self._table.channels, dim=1)
+        return macs_per_image(self._table, masks, 'fgc-pr').tolist()
+
+
+def _refuse_merged(sample: dict) -> None:
+    # a merged prediction has a score of its own and its first view's gates
+    if sample.get('gated_score', None) is not sample.get('pred_score'):
+        raise FGCError(
+            'a prediction was merged from several views of an image '
+            '(test-time augmentation), but carries the MACs of the first '
+            'view only; test without --tta, or without DynamicMACs.'
+        )

@@ -1,0 +1,141 @@
+"""Attention over a bank that also returns the log-sum-exp.
+
+``softmax(scale * queries @ bank.T) @ bank`` is the gradient of
+``logsumexp(scale * queries @ bank.T) / scale``: one pass gives both.
+"""
+
+from collections.abc import Callable
+from math import gcd
+
+import torch
+from torch import Tensor
+
+# Rows of the bank that are upcast (or scored densely) at a time; larger parts
+# fall out of the processor's cache.
+_PART = 2048
+# Elements of a fused part that must be cast first: 16 MiB of float32.
+_CAST = 4 * 2**20
+# No head gets fewer rows than the kernels' own inner block.
+_MIN_HEAD = 512
+
+Kernel = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
+
+
+def _cpu_kernel(q: Tensor, k: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    op = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    return op(q, k, k, scale=scale)
+
+
+def _cuda_kernel(q: Tensor, k: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    op = torch.ops.aten._scaled_dot_product_efficient_attention
+    out, lse, *_ = op(q, k, k, None, True, scale=scale)
+    # The kernel pads the log-sum-exp to a multiple of 32 queries.
+    return out, lse[..., : q.shape[2]]
+
+
+def _find_kernel(queries: Tensor) -> Kernel | None:
+    """The fused kernel for this device and dtype, None to stream instead."""
+    kind, aten = queries.device.type, torch.ops.aten
+    name = '_scaled_dot_product_flash_attention_for_cpu'
+    if kind == 'cpu' and hasattr(aten, name):
+        return _cpu_kernel
+    # ROCm's twin is another kernel; double precision has none on CUDA.
+    nvidia = kind == 'cuda' and torch.version.hip is None
+    if nvidia and queries.dtype == torch.float32:
+        return _cuda_kernel
+    return None
+
+
+def _count_heads(queries: Tensor, rows: int) -> int:
+    """How many heads to cut the rows into, to keep every core busy.
+
+    The kernels run in parallel over heads and blocks of queries only.
+    """
+    if queries.is_cuda:
+        unit = torch.cuda.get_device_properties(queries.device)
+        workers, block = 2 * unit.multi_processor_count, 64
+        heads = -(-workers // -(-len(queries) // block))
+    else:
+        workers = torch.get_num_threads()
+        block = 64 if len(queries) >= 192 else 32
+        heads = workers // gcd(workers, -(-len(queries) // block))
+    return max(1, min(heads, rows // _MIN_HEAD))
+
+
+def _merge(out: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:
+    """Exact join of parts: out (H, N, C) and lse (H, N) to (N, C), (N,)."""
+    total = lse.logsumexp(0)
+    weight = (lse - total).exp_().unsqueeze(-1)
+    return (out * weight).sum(0), total
+
+
+def _attend_fused(
+    kernel: Kernel, queries: Tensor, rows: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
+    heads = _count_heads(queries, len(rows))
+    even = len(rows) // heads * heads
+    keys = rows[:even].unflatten(0, (1, heads, -1))
+    repeated = queries.expand(1, heads, *queries.shape)
+    out, lse = kernel(repeated, keys, scale)
+    if even == len(rows) and heads == 1:
+        return out[0, 0], lse[0, 0]
+    outs, lses = list(out[0]), list(lse[0])
+    if even < len(rows):
+        rest = _attend_dense(queries, rows[even:], scale)
+        outs, lses = [*outs, rest[0]], [*lses, rest[1]]
+    return _merge(torch.stack(outs), torch.stack(lses))
+
+
+def _attend_dense(
+    queries: Tensor, rows: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
+    logits = (queries * scale) @ rows.T
+    top = logits.amax(1, keepdim=True)
+    share = logits.sub_(top).exp_()
+    total = share.sum(1, keepdim=True)
+    return (share @ rows).div_(total), total.log_().add_(top).squeeze(1)
+
+
+def _pad(x: Tensor, multiple: int) -> Tensor:
+    short = -x.shape[1] % multiple
+    return torch.nn.functional.pad(x, (0, short)) if short else x
+
+
+def attend(
+    queries: Tensor, bank: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Softmax-weighted mean of the bank's rows, and the log-sum-exp.
+
+    Args:
+        queries: (N, C), float32 or float64: the dtype of the computation.
+        bank: (D, C), any floating dtype; cast part by part where it differs.
+        scale: what each inner product is multiplied by.
+
+    Returns:
+        out (N, C) and lse (N,); no more than N x 2048 scores exist at once.
+    """
+    kernel = _find_kernel(queries)
+    whole = bank.dtype == queries.dtype and bank.stride(1) == 1
+    # CUDA's kernel reads float32 four at a time; zeros change no product.
+    channels, multiple = queries.shape[1], 4 if queries.is_cuda else 1
+    whole = whole and channels % multiple == 0
+    size = len(bank) if whole else max(_PART, _CAST // channels)
+    size = _PART if kernel is None else size
+    queries = _pad(queries.contiguous(), multiple)
+    parts = []
+    for part in bank.split(size):
+        rows = _pad(part.to(queries.dtype), multiple).contiguous()
+        if kernel is None:
+            new = _attend_dense(queries, rows, scale)
+        else:
+            new = _attend_fused(kernel, queries, rows, scale)
+        parts = [_join(parts[0], new) if parts else new]
+    out, lse = parts[0]
+    return out[:, :channels], lse
+
+
+def _join(
+    old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    out, lse = (torch.stack(pair) for pair in zip(old, new, strict=True))
+    return _merge(out, lse)

@@ -1,0 +1,87 @@
+"""Hard gates with a soft gradient."""
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from fgc_mm.errors import FGCError
+
+# Half the spacing of float32 uniforms below 1: uniform_ can return 0, and
+# the logit of 0 or 1 is infinite.
+_EDGE = 2.0**-25
+
+
+class _BinaryConcrete(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx,
+        logits: Tensor,
+        temperature: float,
+        noise: Tensor,
+    ) -> Tensor:
+        # In float32 at least: half types cannot hold the noise's tails.
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        noisy = noise.to(dtype).logit() + logits.to(dtype)
+        soft = (noisy / temperature).sigmoid()
+        ctx.save_for_backward(soft * (1 - soft) / temperature)
+        return (noisy > 0).to(logits.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: torch.autograd.function.FunctionCtx, grad: Tensor
+    ) -> tuple[Tensor, None, None]:
+        (slope,) = ctx.saved_tensors
+        return (grad * slope).to(grad.dtype), None, None
+
+
+def _uniform(logits: Tensor) -> Tensor:
+    noise = torch.empty_like(
+        logits, dtype=torch.float32, requires_grad=False
+    ).uniform_()
+    return noise.clamp_(_EDGE, 1 - 2 * _EDGE)
+
+
+def binary_concrete(
+    logits: Tensor, temperature: float, noise: Tensor | None = None
+) -> Tensor:
+    """Sample hard 0/1 gates; the gradient is that of the soft sample.
+
+    With ``y = (logits + log(u) - log(1 - u)) / temperature`` the result is
+    ``1[y > 0]``, and its gradient is ``s * (1 - s) / temperature`` with
+    ``s = sigmoid(y)``. Source: Bejnordi et al., "Batch-shaping for learning
+    conditional channel gated networks" (ICLR 2020), section 3.1, after
+    Maddison et al., "The concrete distribution" (ICLR 2017).
+
+    Args:
+        logits: log-odds of an open gate, any shape, floating point.
+        temperature: the concrete temperature, > 0 (no unit; 2/3 is usual).
+        noise: ``u``, uniform in (0, 1), of the shape of ``logits``; sampled
+            in float32 on the device of ``logits`` when None.
+
+    Returns:
+        0 or 1 in the shape and dtype of ``logits``.
+
+    Raises:
+        FGCError: integer logits, a temperature that is not positive, or
+            noise of another shape.
+    """
+    if not logits.is_floating_point():
+        raise FGCError(
+            f'logits are {logits.dtype}, but gates need floating-point '
+            'log-odds: pass the output of the gate before any threshold'
+        )
+    if not temperature > 0:
+        raise FGCError(
+            f'temperature {temperature} is not positive, so no soft gradient '
+            'exists: use 2/3, or another value above 0'
+        )
+    if noise is None:
+        noise = _uniform(logits)
+    if noise.shape != logits.shape:
+        raise FGCError(
+            f'noise has shape {tuple(noise.shape)} and logits have '
+            f'{tuple(logits.shape)}, but each gate takes its own draw: '
+            'sample noise of the shape of logits'
+        )
+    return _BinaryConcrete.apply(logits, float(temperature), noise)

@@ -1,0 +1,146 @@
+"""Contrast of a vector's neighbours against a whole bank."""
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from fgc_mm.errors import FGCError
+from fgc_mm.functional._checks import check_bank
+from fgc_mm.functional.bank_logsumexp import bank_logsumexp
+
+# Elements of gathered positives held at a time: 16 MiB of float32.
+_GATHERED = 4 * 2**20
+
+
+def _score(
+    queries: Tensor, rows: Tensor, scale: float, form: str
+) -> tuple[Tensor, Tensor]:
+    """Numerator (n,) and its gradient (n, C) from rows (n, P, C)."""
+    logits = torch.bmm(rows, (queries * scale).unsqueeze(2)).squeeze(2)
+    if form == 'sum_log':
+        return logits.sum(1), rows.sum(1).mul_(scale)
+    share = (logits.softmax(1) * scale).unsqueeze(1)
+    return logits.logsumexp(1), torch.bmm(share, rows).squeeze(1)
+
+
+class _PositiveScore(torch.autograd.Function):
+    """The numerator; its gradient is taken while the rows are at hand."""
+
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx,
+        queries: Tensor,
+        bank: Tensor,
+        positives: Tensor,
+        scale: float,
+        form: str,
+    ) -> Tensor:
+        count, dim = positives.shape[1], bank.shape[1]
+        dtype = torch.promote_types(queries.dtype, torch.float32)
+        size = max(1, _GATHERED // (count * dim))
+        parts = []
+        with torch.autocast(queries.device.type, enabled=False):
+            for some, index in zip(
+                queries.split(size), positives.split(size), strict=True
+            ):
+                rows = bank.index_select(0, index.flatten())
+                rows = rows.to(dtype).view(-1, count, dim)
+                parts.append(_score(some.to(dtype), rows, scale, form))
+        score, slope = (torch.cat(pair) for pair in zip(*parts, strict=True))
+        ctx.save_for_backward(slope)
+        ctx.dtype = queries.dtype
+        return score
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: torch.autograd.function.FunctionCtx, grad: Tensor
+    ) -> tuple[Tensor, None, None, None, None]:
+        (slope,) = ctx.saved_tensors
+        full = (slope * grad.unsqueeze(1)).to(ctx.dtype)
+        return full, None, None, None, None
+
+
+def _check(
+    queries: Tensor,
+    bank: Tensor,
+    positives: Tensor,
+    temperature: float,
+    form: str,
+) -> None:
+    check_bank(queries, bank)
+    if form not in ('log_sum', 'sum_log'):
+        raise FGCError(
+            f"form '{form}' is unknown, but a contrast has two: write "
+            "'log_sum' (published code) or 'sum_log' (paper, equation 8)"
+        )
+    if not temperature > 0:
+        raise FGCError(
+            f'temperature {temperature} is not positive, so the softmax is '
+            'undefined: use 0.07, or another value above 0'
+        )
+    fits = positives.ndim == 2 and len(positives) == len(queries)
+    if not fits or positives.dtype != torch.int64 or not positives.numel():
+        raise FGCError(
+            f'positives are {positives.dtype} of shape '
+            f'{tuple(positives.shape)}, but int64 of shape '
+            f'({len(queries)}, P) with P >= 1 is needed: pass row numbers of '
+            'the bank, one line per query'
+        )
+    _check_range(positives, len(bank))
+
+
+def _check_range(positives: Tensor, length: int) -> None:
+    # On an accelerator the look-up itself traps, and a look here would wait.
+    if positives.device.type != 'cpu':
+        return
+    low, high = (int(end) for end in positives.aminmax())
+    if low < 0 or high >= length:
+        wrong = low if low < 0 else high
+        raise FGCError(
+            f'positive {wrong} is outside the bank ({length} rows), but '
+            'positives are row numbers: take them from nearest_neighbors on '
+            'a bank of the same length'
+        )
+
+
+def neighbor_contrast(
+    queries: Tensor,
+    bank: Tensor,
+    positives: Tensor,
+    temperature: float,
+    form: str = 'log_sum',
+) -> Tensor:
+    """Pull each query to its positive rows and away from all other rows.
+
+    With ``z_ij = queries_i . bank_j / temperature`` and ``p_i`` the softmax
+    of ``z_i`` over all D rows, ``log_sum`` is ``-log sum_{j in P} p_ij`` and
+    ``sum_log`` is ``-sum_{j in P} log p_ij``; mean over the batch. Computed
+    from log-sum-exps without an epsilon, so it does not saturate. Source:
+    "Feature-Gate Coupling for Dynamic Network Pruning" (arXiv 2111.14302),
+    equation 8 (``sum_log``) and its published code (``log_sum``).
+
+    Args:
+        queries: (N, C), the only input with a gradient; half precision is
+            computed in float32.
+        bank: (D, C), any floating dtype.
+        positives: (N, P) int64 row numbers, distinct within a line (a row
+            named twice counts twice).
+        temperature: the contrast temperature, > 0 (no unit).
+        form: 'log_sum' or 'sum_log' (about P times larger).
+
+    Returns:
+        (), in nats, float32 (float64 for float64 queries).
+
+    Raises:
+        FGCError: shapes, devices, form, temperature or row numbers that do
+            not fit (row numbers are checked on the CPU only).
+    """
+    _check(queries, bank, positives, temperature, form)
+    scale = 1 / temperature
+    total = bank_logsumexp(queries, bank, scale)
+    score = _PositiveScore.apply(
+        queries, bank.detach(), positives, scale, form
+    )
+    terms = positives.shape[1] if form == 'sum_log' else 1
+    return (terms * total - score).mean()

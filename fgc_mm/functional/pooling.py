@@ -1,0 +1,30 @@
+"""Global average pooling whose backward writes no map."""
+import torch
+from torch import Tensor
+
+
+class _GlobalAverage(torch.autograd.Function):
+    """The mean over space; its gradient is a broadcast, kept as a view."""
+
+    @staticmethod
+    def forward(ctx, maps: Tensor) -> Tensor:
+        ctx.shape = maps.shape
+        return maps.mean(dim=tuple(range(2, maps.dim())))
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        size = ctx.shape[2:].numel()
+        spread = (grad / size).reshape(*grad.shape, *[1] * len(ctx.shape[2:]))
+        return spread.expand(ctx.shape)
+
+
+def global_average_pool(maps: Tensor) -> Tensor:
+    """Mean over all positions.
+
+    Args:
+        maps: (N, C, ...).
+
+    Returns:
+        (N, C).
+    """
+    return _GlobalAverage.apply(maps)

@@ -1,0 +1,73 @@
+"""The gate of BAS and FGC."""
+from torch import Tensor, nn
+
+from fgc_mm.errors import FGCError
+from fgc_mm.functional import binary_concrete
+from fgc_mm.functional.pooling import global_average_pool
+from fgc_mm.gates.decision import GateDecision
+from fgc_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class BinaryConcreteGate(nn.Module):
+    """Squeeze, two linear layers, binary concrete sample.
+
+    Global average pool of the block's input, linear without bias to
+    ``hidden_channels``, BatchNorm, ReLU, linear to one logit per channel
+    (BAS, ICLR 2020, section 3.1; FGC, arXiv 2111.14302, Eq. 3). In training
+    the mask is a binary concrete sample, hard forward and soft backward; in
+    evaluation it is ``logits > 0``.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels to open and close (C).
+        hidden_channels: Width of the hidden layer.
+        temperature: Concrete temperature.
+        init_bias: Initial value of the logits' bias; above 0, a channel is
+            open more often than not when training starts.
+
+    Shapes: (N, in_channels, H, W) -> three times (N, C), float32.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        hidden_channels: int = 16,
+        temperature: float = 2 / 3,
+        init_bias: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if temperature <= 0:
+            raise FGCError(
+                f'temperature={temperature} of BinaryConcreteGate is not '
+                'positive; the published value is 2/3.'
+            )
+        self.temperature = temperature
+        self.squeeze = nn.Linear(in_channels, hidden_channels, bias=False)
+        self.norm = nn.BatchNorm1d(hidden_channels)
+        self.act = nn.ReLU(inplace=True)
+        self.expand = nn.Linear(hidden_channels, out_channels)
+        nn.init.constant_(self.expand.bias, init_bias)
+
+    def forward(self, x: Tensor) -> GateDecision:
+        """Decide for every image of the batch."""
+        if self.training and len(x) == 1 and not self._norm_is_fixed():
+            raise FGCError(
+                'a training batch of 1 image leaves the BatchNorm of the '
+                'gate without a spread; use a batch_size of at least 2 and '
+                'drop_last=True in the train_dataloader.'
+            )
+        hidden = self.act(self.norm(self.squeeze(global_average_pool(x))))
+        logits = self.expand(hidden).float()
+        if self.training:
+            mask = binary_concrete(logits, self.temperature)
+        else:
+            mask = (logits > 0).to(logits.dtype)
+        return GateDecision(logits, logits.sigmoid(), mask)
+
+    def _norm_is_fixed(self) -> bool:
+        # a synchronised norm sees the images of the other ranks too
+        return not self.norm.training or isinstance(
+            self.norm, nn.SyncBatchNorm
+        )

@@ -1,0 +1,16 @@
+"""Gate losses: records in, scalar out."""
+from fgc_mm.losses.base import GateLoss
+from fgc_mm.losses.batch_shaping import BatchShapingLoss
+from fgc_mm.losses.coupling import CoupledBatch, FeatureGateCouplingLoss
+from fgc_mm.losses.l0 import L0Loss
+from fgc_mm.losses.schedule import LossWeight, Progress
+
+__all__ = [
+    'BatchShapingLoss',
+    'CoupledBatch',
+    'FeatureGateCouplingLoss',
+    'GateLoss',
+    'L0Loss',
+    'LossWeight',
+    'Progress',
+]

@@ -1,0 +1,52 @@
+"""What every gate loss is: records in, scalar out."""
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, Optional, Union
+
+from torch import Tensor, nn
+
+from fgc_mm.losses.schedule import LossWeight, Progress
+from fgc_mm.sites import GateRecord
+
+
+class GateLoss(nn.Module, ABC):
+    """A weighted loss on the records of one batch.
+
+    Args:
+        loss_weight: A number, or ``dict(start_value=..., end_value=...,
+            begin=..., end=..., by_epoch=True)`` for a weight that moves.
+        name: Logged as ``loss_<name>``.
+    """
+
+    def __init__(
+        self, loss_weight: Union[float, Mapping[str, Any]], name: str
+    ) -> None:
+        super().__init__()
+        self.loss_weight = LossWeight.build(loss_weight)
+        self.name = name
+        self.progress: Optional[Progress] = None
+
+    def forward(
+        self,
+        records: Sequence[GateRecord],
+        data_samples: Optional[Sequence[Any]] = None,
+    ) -> Tensor:
+        """Weight times loss; (). A weight of 0 costs nothing.
+
+        Args:
+            records: One per site.
+            data_samples: The images' labels and indices, for the losses
+                that need them.
+        """
+        weight = self.loss_weight.at(self.progress)
+        if weight == 0:
+            return records[0].logits.new_zeros(())
+        return weight * self.compute(records, data_samples)
+
+    @abstractmethod
+    def compute(
+        self,
+        records: Sequence[GateRecord],
+        data_samples: Optional[Sequence[Any]],
+    ) -> Tensor:
+        """The loss without its weight; ()."""

@@ -1,0 +1,43 @@
+"""The loss that keeps gates conditional while they learn."""
+from collections.abc import Mapping, Sequence
+from typing import Any, Optional, Union
+
+from torch import Tensor
+
+from fgc_mm.functional import batch_shaping
+from fgc_mm.losses.base import GateLoss
+from fgc_mm.registry import MODELS
+from fgc_mm.sites import GateRecord
+
+
+@MODELS.register_module()
+class BatchShapingLoss(GateLoss):
+    """Pull each gate's marginal towards a Beta prior (BAS, section 3.2).
+
+    Args:
+        alpha: First parameter of the Beta prior.
+        beta: Second parameter.
+        loss_weight: Published: 0.75, on a line to 0 over 100 epochs.
+        name: Logged as ``loss_<name>``.
+    """
+
+    def __init__(
+        self,
+        alpha: float = 0.6,
+        beta: float = 0.4,
+        loss_weight: Union[float, Mapping[str, Any]] = 0.75,
+        name: str = 'shaping',
+    ) -> None:
+        super().__init__(loss_weight, name)
+        self.alpha = alpha
+        self.beta = beta
+
+    def compute(
+        self,
+        records: Sequence[GateRecord],
+        data_samples: Optional[Sequence[Any]] = None,
+    ) -> Tensor:
+        """Cramer-von-Mises distance, summed over channels and sites; ()."""
+        return sum(
+            batch_shaping(r.probs, self.alpha, self.beta) for r in records
+        )

@@ -1,0 +1,346 @@
+"""Feature-gate coupling: similar images take similar paths."""
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Optional, Union
+
+import torch
+from torch import Tensor
+
+from fgc_mm.errors import FGCError
+from fgc_mm.functional import (
+    nearest_neighbors,
+    neighbor_contrast,
+    neighborhood_agreement,
+)
+from fgc_mm.functional.pooling import global_average_pool
+from fgc_mm.losses.base import GateLoss
+from fgc_mm.losses.neighbor_sources import SOURCES, LabelNeighbors
+from fgc_mm.memory.bank import MemoryBank
+from fgc_mm.memory.site_banks import SiteBanks
+from fgc_mm.registry import MODELS
+from fgc_mm.sites import GateRecord, GateSite, match_names
+
+# where the paper and its published code differ
+PRESETS = {
+    'reference': dict(
+        form='log_sum',
+        include_self=True,
+        warmup_epochs=20,
+        normalize_rows=True,
+        bank_init='uniform',
+    ),
+    'paper': dict(
+        form='sum_log',
+        include_self=False,
+        warmup_epochs=0,
+        normalize_rows=False,
+        bank_init='unit',
+    ),
+}
+GATE_VECTORS = ('logits', 'probs')
+
+
+class CoupledBatch(NamedTuple):
+    """What one batch will write into the banks of a site.
+
+    Attributes:
+        indices: (N,) int64 rows.
+        features: (N, C) pooled activation, float32, detached.
+        gates: (N, C) gate vector, float32, detached.
+    """
+
+    indices: Tensor
+    features: Tensor
+    gates: Tensor
+
+
+@MODELS.register_module()
+class FeatureGateCouplingLoss(GateLoss):
+    """Contrast in gate space whose positives are neighbours in feature space.
+
+    For each coupled site: the K nearest rows of the feature bank to the
+    image's pooled activation become the positives of a contrastive loss of
+    its gate vector against the gate bank (FGC, arXiv 2111.14302, section
+    3.2, Eq. 4 to 8). Mean over the batch, sum over sites. Banks are built
+    and written by ``FGCMemoryBankHook``, one row per training image.
+
+    Args:
+        sites: The last n gated sites, or shell patterns on their names.
+        num_neighbors: K.
+        temperature: Contrast temperature tau.
+        momentum: Weight of the *old* row when a bank is written.
+        preset: ``'reference'`` (published code) or ``'paper'``; the source
+            of every argument below that is ``None``.
+        form: ``'log_sum'`` (-log of the positives' summed probability) or
+            ``'sum_log'`` (Eq. 8; about K times larger).
+        include_self: Whether an image is its own positive.
+        warmup_epochs: For so many coupled epochs it is the only one.
+        normalize_rows: Whether bank rows are kept on the unit sphere.
+        bank_init: ``'uniform'`` in +-1/sqrt(C/3), or random ``'unit'``.
+        gate_vector: ``'logits'``, or ``'probs'`` = their sigmoid. What the
+            paper calls gating probabilities is the linear output of its
+            Eq. 3, that is the logits, so both presets use them.
+        neighbor_source: ``'feature'``, ``'gate'`` (kNN in the gate bank) or
+            ``'label'`` (random images of the same class); Table 4.
+        share_neighbors: Whether the last coupled site's neighbours serve
+            all sites; Table 4.
+        loss_weight: eta; a number or a weight that moves.
+        name: Logged as ``loss_<name>``.
+
+    Raises:
+        FGCError: An unknown switch; later K >= D, a pattern without a site,
+            a missing or wrong ``sample_idx``, a missing hook.
+    """
+
+    def __init__(
+        self,
+        sites: Union[int, Sequence[str]] = 2,
+        num_neighbors: int = 200,
+        temperature: float = 0.07,
+        momentum: float = 0.5,
+        preset: str = 'reference',
+        form: Optional[str] = None,
+        include_self: Optional[bool] = None,
+        warmup_epochs: Optional[int] = None,
+        normalize_rows: Optional[bool] = None,
+        bank_init: Optional[str] = None,
+        gate_vector: str = 'logits',
+        neighbor_source: str = 'feature',
+        share_neighbors: bool = False,
+        loss_weight: Union[float, Mapping[str, Any]] = 0.003,
+        name: str = 'coupling',
+    ) -> None:
+        super().__init__(loss_weight, name)
+        _choose('preset', preset, tuple(PRESETS))
+        switches = dict(PRESETS[preset])
+        for key, value in dict(
+            form=form,
+            include_self=include_self,
+            warmup_epochs=warmup_epochs,
+            normalize_rows=normalize_rows,
+            bank_init=bank_init,
+        ).items():
+            if value is not None:
+                switches[key] = value
+        self.wanted_sites = sites
+        self.num_neighbors = num_neighbors
+        self.temperature = temperature
+        self.momentum = momentum
+        self.form = _choose('form', switches['form'], ('log_sum', 'sum_log'))
+        self.include_self = switches['include_self']
+        self.warmup_epochs = switches['warmup_epochs']
+        self.normalize_rows = switches['normalize_rows']
+        self.bank_init = _choose(
+            'bank_init', switches['bank_init'], ('uniform', 'unit')
+        )
+        self.gate_vector = _choose('gate_vector', gate_vector, GATE_VECTORS)
+        self.neighbor_source = _choose(
+            'neighbor_source', neighbor_source, SOURCES
+        )
+        self.share_neighbors = share_neighbors
+        self.banks: dict[str, SiteBanks] = {}
+        self._labels: Optional[LabelNeighbors] = None
+        self._pending: dict[str, CoupledBatch] = {}
+
+    def build_banks(
+        self,
+        sites: Sequence[GateSite],
+        length: int,
+        labels: Optional[Tensor] = None,
+    ) -> None:
+        """Make the banks, one row per training image.
+
+        Args:
+            sites: The backbone's gate sites.
+            length: D, images of the training set.
+            labels: (D,) their classes; for ``neighbor_source='label'``.
+        """
+        if not 0 < self.num_neighbors < length:
+            raise FGCError(
+                f'num_neighbors={self.num_neighbors} must be between 1 and '
+                f'{length - 1}, since the training set has {length} images; '
+                'set a smaller num_neighbors in FeatureGateCouplingLoss.'
+            )
+        if self.neighbor_source == 'label':
+            self._labels = LabelNeighbors(labels, self.num_neighbors)
+        chosen = self.choose_sites([site.name for site in sites])
+        self.banks = {
+            site.name: SiteBanks(
+                self._bank(length, site.channels),
+                self._bank(length, site.channels),
+            )
+            for site in sites
+            if site.name in chosen
+        }
+
+    def choose_sites(self, names: Sequence[str]) -> list[str]:
+        """The coupled ones among the gated sites."""
+        if not isinstance(self.wanted_sites, int):
+            return match_names(self.wanted_sites, names, 'the coupled site')
+        if not 0 < self.wanted_sites <= len(names):
+            raise FGCError(
+                f'sites={self.wanted_sites} of FeatureGateCouplingLoss must '
+                f'be between 1 and {len(names)}, the number of gate sites.'
+            )
+        return list(names[-self.wanted_sites:])
+
+    def compute(
+        self,
+        records: Sequence[GateRecord],
+        data_samples: Optional[Sequence[Any]],
+    ) -> Tensor:
+        """The coupling loss of a batch, which then waits to be written."""
+        self._check_ready(records)
+        coupled = [r for r in records if r.site.name in self.banks]
+        length = len(next(iter(self.banks.values())).feature)
+        indices = sample_indices(data_samples, length)
+        gates = [self._gate_vector(r) for r in coupled]
+        batches = [
+            _coupled_batch(r, g, indices) for r, g in zip(coupled, gates)
+        ]
+        self._pending = {r.site.name: b for r, b in zip(coupled, batches)}
+        return sum(
+            neighbor_contrast(
+                gate,
+                self.banks[record.site.name].gate.rows,
+                positives,
+                self.temperature,
+                self.form,
+            )
+            for record, gate, positives in zip(
+                coupled, gates, self._positives()
+            )
+        )
+
+    def agreement(self, queries: int = 64) -> dict[str, Tensor]:
+        """How far the neighbourhoods of features and gates agree.
+
+        The share of common members among the K nearest rows in the feature
+        bank and in the gate bank, for the first ``queries`` images of the
+        batch that waits to be written; one () per site.
+        """
+        shares = {}
+        for name, batch in self._pending.items():
+            few = CoupledBatch(*(x[:queries] for x in batch))
+            shares[name] = neighborhood_agreement(
+                self._nearest(name, few, 'feature'),
+                self._nearest(name, few, 'gate'),
+            )
+        return shares
+
+    def write_banks(
+        self, gather: Callable[[CoupledBatch], CoupledBatch]
+    ) -> None:
+        """Write the batch that waits, as gathered from all ranks."""
+        pending, self._pending = self._pending, {}
+        for name, batch in pending.items():
+            self.banks[name].update(*gather(batch))
+
+    def _check_ready(self, records: Sequence[GateRecord]) -> None:
+        if not self.banks or self._pending:
+            raise FGCError(
+                'FeatureGateCouplingLoss has no memory banks, or nobody '
+                "writes them; add dict(type='fgc_mm.FGCMemoryBankHook') to "
+                'custom_hooks.'
+            )
+        if any(r.activation is None for r in records):
+            raise FGCError(
+                'FeatureGateCouplingLoss needs the activations before the '
+                'gates; call forward_gated(x, keep_activation=True).'
+            )
+
+    def _positives(self) -> list[Tensor]:
+        """For each coupled site (N, P) rows."""
+        names = list(self._pending)
+        own = self._pending[names[0]].indices[:, None]
+        if self._warming_up():
+            return [own] * len(names)
+        if self.share_neighbors or self.neighbor_source == 'label':
+            found = [self._neighbors(names[-1])] * len(names)
+        else:
+            found = [self._neighbors(name) for name in names]
+        if not self.include_self:
+            return found
+        return [torch.cat([own, rows], dim=1) for rows in found]
+
+    def _neighbors(self, name: str) -> Tensor:
+        batch = self._pending[name]
+        if self.neighbor_source == 'label':
+            rows = self._labels(batch.indices.cpu())
+            return rows.to(batch.indices.device)
+        return self._nearest(name, batch, self.neighbor_source)
+
+    def _nearest(self, name: str, batch: CoupledBatch, space: str) -> Tensor:
+        queries = batch.features if space == 'feature' else batch.gates
+        return nearest_neighbors(
+            queries,
+            getattr(self.banks[name], space).rows,
+            self.num_neighbors,
+            exclude=batch.indices,
+        )
+
+    def _warming_up(self) -> bool:
+        if not self.warmup_epochs:
+            return False
+        start = self.loss_weight.first_epoch
+        if self.progress is None or start is None:
+            raise FGCError(
+                f'warmup_epochs={self.warmup_epochs} counts epochs; add '
+                "dict(type='fgc_mm.LossProgressHook') to custom_hooks and "
+                'let loss_weight move by_epoch=True.'
+            )
+        return self.progress.epoch - start < self.warmup_epochs
+
+    def _gate_vector(self, record: GateRecord) -> Tensor:
+        vector = getattr(record, self.gate_vector)
+        return vector.float()
+
+    def _bank(self, length: int, dim: int) -> MemoryBank:
+        return MemoryBank(
+            length,
+            dim,
+            momentum=self.momentum,
+            normalize=self.normalize_rows,
+            init=self.bank_init,
+        )
+
+
+def sample_indices(
+    data_samples: Optional[Sequence[Any]], length: int
+) -> list[int]:
+    """The images' places in the training set.
+
+    Raises:
+        FGCError: A sample has no ``sample_idx``, or one outside the banks.
+    """
+    indices = [s.get('sample_idx', None) for s in data_samples or [{}]]
+    if None in indices:
+        raise FGCError(
+            'an image has no sample_idx, by which the memory banks are '
+            "indexed; add 'sample_idx' to meta_keys of PackInputs in the "
+            'training pipeline.'
+        )
+    if not 0 <= min(indices) <= max(indices) < length:
+        wrong = next(i for i in indices if not 0 <= i < length)
+        raise FGCError(
+            f'sample_idx {wrong} is outside the memory bank ({length} rows, '
+            'one per image of the training set); do not wrap the training '
+            'set in another dataset.'
+        )
+    return [int(i) for i in indices]
+
+
+def _coupled_batch(
+    record: GateRecord, gate: Tensor, indices: list[int]
+) -> CoupledBatch:
+    features = global_average_pool(record.activation.detach()).float()
+    rows = torch.as_tensor(indices, device=features.device)
+    return CoupledBatch(rows, features, gate.detach())
+
+
+def _choose(what: str, value: str, choices: tuple[str, ...]) -> str:
+    if value not in choices:
+        raise FGCError(
+            f'{what}={value!r} of FeatureGateCouplingLoss is unknown; choose '
+            f'among {", ".join(choices)}.'
+        )
+    return value

@@ -1,0 +1,51 @@
+"""The loss that makes gates close."""
+from collections.abc import Mapping, Sequence
+from typing import Any, Optional, Union
+
+import torch
+from torch import Tensor
+
+from fgc_mm.errors import FGCError
+from fgc_mm.losses.base import GateLoss
+from fgc_mm.registry import MODELS
+from fgc_mm.sites import GateRecord
+
+REDUCTIONS = ('mean', 'sites')
+
+
+@MODELS.register_module()
+class L0Loss(GateLoss):
+    """Expected number of open gates (BAS, ICLR 2020, Eq. 5).
+
+    Args:
+        loss_weight: rho; published: 0.4, from 0 at epoch 100 to 0.4 at epoch
+            300 of 500.
+        reduction: ``'mean'`` over all gates of all sites, so that wide sites
+            weigh more (published code); ``'sites'`` sums the mean norm of
+            each site (FGC, arXiv 2111.14302, Eq. 9).
+        name: Logged as ``loss_<name>``.
+    """
+
+    def __init__(
+        self,
+        loss_weight: Union[float, Mapping[str, Any]] = 0.4,
+        reduction: str = 'mean',
+        name: str = 'l0',
+    ) -> None:
+        super().__init__(loss_weight, name)
+        if reduction not in REDUCTIONS:
+            raise FGCError(
+                f'reduction={reduction!r} of L0Loss is unknown; choose '
+                f'among {", ".join(REDUCTIONS)}.'
+            )
+        self.reduction = reduction
+
+    def compute(
+        self,
+        records: Sequence[GateRecord],
+        data_samples: Optional[Sequence[Any]] = None,
+    ) -> Tensor:
+        """Mean probability of being open, or its sum over channels; ()."""
+        if self.reduction == 'mean':
+            return torch.cat([r.probs.flatten() for r in records]).mean()
+        return sum(r.probs.sum(dim=1).mean() for r in records)

@@ -1,0 +1,52 @@
+"""Where the neighbours of an image come from (FGC, Table 4)."""
+import torch
+from torch import Tensor
+
+from fgc_mm.errors import FGCError
+
+SOURCES = ('feature', 'gate', 'label')
+
+
+class LabelNeighbors:
+    """Random images of the same class.
+
+    Args:
+        labels: (D,) class of every training image.
+        num_neighbors: K.
+
+    Raises:
+        FGCError: A class has not K other images.
+    """
+
+    def __init__(self, labels: Tensor, num_neighbors: int) -> None:
+        self.labels = labels.long()
+        self.num_neighbors = num_neighbors
+        order = self.labels.argsort(stable=True)
+        counts = torch.bincount(self.labels)
+        self.rows = order.split(counts.tolist())
+        smallest = int(counts[counts > 0].min())
+        if smallest <= num_neighbors:
+            raise FGCError(
+                f'num_neighbors={num_neighbors} random images of the same '
+                f'class are asked for, but a class has {smallest} images; '
+                f'set num_neighbors to at most {smallest - 1}.'
+            )
+
+    def __call__(self, indices: Tensor) -> Tensor:
+        """Draw K distinct rows per image, never its own; (N, K).
+
+        Args:
+            indices: (N,) rows of the images, on the CPU.
+        """
+        neighbors = indices.new_empty(len(indices), self.num_neighbors)
+        classes = self.labels[indices]
+        for label in classes.unique().tolist():
+            chosen = classes == label
+            neighbors[chosen] = self._draw(label, indices[chosen])
+        return neighbors
+
+    def _draw(self, label: int, indices: Tensor) -> Tensor:
+        rows = self.rows[label]
+        lots = torch.rand(len(indices), len(rows))
+        lots[rows[None] == indices[:, None]] = -1
+        return rows[lots.topk(self.num_neighbors, dim=1).indices]

@@ -1,0 +1,95 @@
+"""How the weight of a loss moves through a run."""
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Optional, Union
+
+from fgc_mm.errors import FGCError
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is.
+
+    Attributes:
+        epoch: Finished epochs.
+        iteration: Finished iterations.
+    """
+
+    epoch: int
+    iteration: int
+
+
+@dataclass(frozen=True)
+class LossWeight:
+    """A weight that is constant, or moves on a line.
+
+    Attributes:
+        start_value: Weight before ``begin``.
+        end_value: Weight from ``end`` on.
+        begin: Epoch (or iteration) at which the line starts.
+        end: Epoch (or iteration) at which it ends; equal to ``begin`` for a
+            step, which then happens at ``begin``.
+        by_epoch: Count epochs, or iterations.
+    """
+
+    start_value: float
+    end_value: float
+    begin: int = 0
+    end: int = 0
+    by_epoch: bool = True
+
+    @classmethod
+    def build(cls, weight: Union[float, Mapping]) -> 'LossWeight':
+        """From the ``loss_weight`` of a config: a number, or a mapping."""
+        if not isinstance(weight, Mapping):
+            return cls(float(weight), float(weight))
+        known = [field.name for field in fields(cls)]
+        unknown = sorted(set(weight) - set(known))
+        if unknown or not {'start_value', 'end_value'} <= set(weight):
+            raise FGCError(
+                f'loss_weight={dict(weight)} is not understood; give a '
+                'number, or a dict of start_value and end_value with '
+                'begin, end and by_epoch.'
+            )
+        return cls(**weight)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.begin <= self.end:
+            raise FGCError(
+                f'a loss_weight that moves from {self.begin} to {self.end} '
+                'goes backwards; 0 <= begin <= end must hold.'
+            )
+
+    @property
+    def moves(self) -> bool:
+        """Whether the weight depends on the progress."""
+        return self.start_value != self.end_value
+
+    @property
+    def first_epoch(self) -> Optional[int]:
+        """The first epoch in which the weight acts; None if unknown."""
+        if not self.moves or self.start_value:
+            return 0
+        return self.begin if self.by_epoch else None
+
+    def at(self, progress: Optional[Progress]) -> float:
+        """The weight at a point of the run.
+
+        Raises:
+            FGCError: The weight moves and nobody tells where the run is.
+        """
+        if not self.moves:
+            return self.end_value
+        if progress is None:
+            raise FGCError(
+                'a loss_weight that moves is asked for its value and nobody '
+                'says where the run is; add dict(type='
+                "'fgc_mm.LossProgressHook') to custom_hooks."
+            )
+        now = progress.epoch if self.by_epoch else progress.iteration
+        if now >= self.end:
+            return self.end_value
+        if now <= self.begin:
+            return self.start_value
+        share = (now - self.begin) / (self.end - self.begin)
+        return self.start_value + share * (self.end_value - self.start_value)

@@ -1,0 +1,200 @@
+"""One row per training image, moved towards each new value."""
+
+from math import sqrt
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from fgc_mm.errors import FGCError
+
+_INITS = ('uniform', 'unit')
+
+
+def _start(
+    length: int, dim: int, init: str, generator: torch.Generator | None
+) -> Tensor:
+    # On the CPU whatever the default device: the same seed gives the same
+    # bank on every machine and rank.
+    rows = torch.empty(length, dim, dtype=torch.float32, device='cpu')
+    if init == 'uniform':
+        bound = 1 / sqrt(dim / 3)
+        return rows.uniform_(-bound, bound, generator=generator)
+    return normalize(rows.normal_(generator=generator), dim=1)
+
+
+def _first_of_each(indices: Tensor) -> tuple[Tensor, Tensor]:
+    """Distinct indices and the place where each occurs first."""
+    ordered, place = indices.sort(stable=True)
+    first = torch.ones_like(ordered, dtype=torch.bool)
+    first[1:] = ordered[1:] != ordered[:-1]
+    return ordered[first], place[first]
+
+
+class MemoryBank:
+    """A (D, C) table with one row per training image.
+
+    ``update`` writes ``row <- normalise(m * row + (1 - m) * new)``: momentum
+    m weighs the **old** row, the opposite of mmengine's EMA and of
+    BatchNorm. Source: "Feature-Gate Coupling for Dynamic Network Pruning"
+    (arXiv 2111.14302), section 3.3.
+
+    It is a plain class and not a Module on purpose. It is not part of the
+    network: were it a buffer, DDP would broadcast rank 0's rows over the
+    others', an EMA hook would average it, SyncBN conversion would walk
+    through it, and every checkpoint would tie the model to one training
+    set. Its owner moves, saves and loads it.
+
+    Args:
+        length: D, the number of training images.
+        dim: C, the number of channels.
+        momentum: weight of the old row, in [0, 1).
+        normalize: L2-normalise what is written (published code); False
+            keeps the plain average (paper).
+        init: 'uniform', in +-1/sqrt(C/3) (published code), or 'unit', random
+            unit vectors (paper).
+        dtype: of the rows; averages are taken in float32 at least.
+        generator: a CPU generator for the first rows; None uses torch's.
+
+    Raises:
+        FGCError: a size, momentum or init outside its range.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        dim: int,
+        momentum: float = 0.5,
+        normalize: bool = True,
+        init: str = 'uniform',
+        dtype: torch.dtype = torch.float32,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        _check_options(length, dim, momentum, init)
+        self.momentum = momentum
+        self.normalize = normalize
+        self.rows = _start(length, dim, init, generator).to(dtype)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __repr__(self) -> str:
+        length, dim = self.rows.shape
+        return (
+            f'MemoryBank({length}, {dim}, momentum={self.momentum}, '
+            f'normalize={self.normalize}, dtype={self.rows.dtype})'
+        )
+
+    @torch.no_grad()
+    def update(self, indices: Tensor, values: Tensor) -> None:
+        """Move rows towards new values; all are written, or none.
+
+        Where an index occurs twice, its first occurrence is written and the
+        others are ignored.
+
+        Args:
+            indices: (N,) int64 row numbers (``sample_idx``).
+            values: (N, C), any floating dtype; moved to the rows' device.
+
+        Raises:
+            FGCError: an index outside the bank, a value that is not finite
+                in the rows' dtype, or shapes that do not fit.
+        """
+        self._check_shapes(indices, values)
+        indices = indices.to(self.rows.device, torch.int64)
+        values = values.to(self.rows.device)
+        self._check_values(indices, values)
+        index, place = _first_of_each(indices)
+        old, new = self.rows[index], values[place]
+        self.rows.index_copy_(0, index, self._blend(old, new))
+
+    def _blend(self, old: Tensor, new: Tensor) -> Tensor:
+        # lerp in a half type would lose what a small 1 - m adds.
+        dtype = torch.promote_types(old.dtype, torch.float32)
+        row = torch.lerp(new.to(dtype), old.to(dtype), self.momentum)
+        row = normalize(row, dim=1) if self.normalize else row
+        return row.to(old.dtype)
+
+    def _check_shapes(self, indices: Tensor, values: Tensor) -> None:
+        dim = self.rows.shape[1]
+        whole = not (indices.is_floating_point() or indices.is_complex())
+        fits = indices.ndim == 1 and values.shape == (len(indices), dim)
+        if not (whole and fits and values.is_floating_point()):
+            raise FGCError(
+                f'indices are {indices.dtype} {tuple(indices.shape)} and '
+                f'values {values.dtype} {tuple(values.shape)}, but integers '
+                f'(N,) and floats (N, {dim}) are needed: pass one sample_idx '
+                'and one vector per image'
+            )
+
+    def _check_values(self, indices: Tensor, values: Tensor) -> None:
+        length = len(self.rows)
+        outside = (indices < 0) | (indices >= length)
+        broken = ~values.to(self.rows.dtype).isfinite().all(1)
+        # One look for both: each look waits for the device.
+        if not (outside | broken).any():
+            return
+        if outside.any():
+            raise FGCError(
+                f'sample_idx {int(indices[outside][0])} is outside the '
+                f'memory bank ({length} rows, one per image of the training '
+                'set); ConcatDataset and changed data sets give such '
+                'indices: build the bank with one row per distinct '
+                'sample_idx, and give every image its own below that number'
+            )
+        raise FGCError(
+            f'the value for sample_idx {int(indices[broken][0])} is not '
+            f'finite in {self.rows.dtype}, but one such row would spoil every '
+            'later loss: lower the learning rate, check that image, or use '
+            'a float32 bank'
+        )
+
+    def to(self, device: torch.device | str) -> 'MemoryBank':
+        """Move the rows in place; returns self, as Module.to does."""
+        self.rows = self.rows.to(device)
+        return self
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The rows, not copied; options belong to the config."""
+        return {'rows': self.rows}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Copy saved rows into these, keeping device and dtype.
+
+        Raises:
+            FGCError: no rows in the state, or rows of another shape.
+        """
+        if 'rows' not in state:
+            raise FGCError(
+                f'a memory bank state has the keys {sorted(state)}, but '
+                "'rows' is needed: pass what MemoryBank.state_dict returned"
+            )
+        saved, own = tuple(state['rows'].shape), tuple(self.rows.shape)
+        if saved != own:
+            raise FGCError(
+                f'the saved memory bank has shape {saved} and this one has '
+                f'{own}, but a row belongs to one image and one site: resume '
+                'with the same training set and sites, or start without the '
+                'saved bank'
+            )
+        self.rows.copy_(state['rows'])
+
+
+def _check_options(length: int, dim: int, momentum: float, init: str) -> None:
+    if length < 1 or dim < 1:
+        raise FGCError(
+            f'a memory bank of {length} rows of {dim} channels was asked '
+            'for, but both must be at least 1: build the training set and '
+            'the sites first'
+        )
+    if not 0 <= momentum < 1:
+        raise FGCError(
+            f'momentum {momentum} is outside [0, 1), but it weighs the old '
+            'row, and at 1 no row would ever move: use 0.5'
+        )
+    if init not in _INITS:
+        raise FGCError(
+            f"init '{init}' is unknown, but a bank starts in one of two "
+            f"ways: write '{_INITS[0]}' (published code) or '{_INITS[1]}' "
+            '(paper)'
+        )

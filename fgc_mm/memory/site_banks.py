@@ -1,0 +1,48 @@
+"""The two banks of one coupled site."""
+from dataclasses import dataclass
+from typing import Union
+
+import torch
+from torch import Tensor
+
+from fgc_mm.memory.bank import MemoryBank
+
+
+@dataclass(frozen=True)
+class SiteBanks:
+    """The two banks of one coupled site: one row per training image each.
+
+    Attributes:
+        feature: Pooled activations, the space where neighbours are sought.
+        gate: Gate vectors, the space where they are drawn together.
+    """
+
+    feature: MemoryBank
+    gate: MemoryBank
+
+    def update(self, indices: Tensor, features: Tensor, gates: Tensor) -> None:
+        """Write a batch to both banks, or to none.
+
+        Args:
+            indices: (N,) int64.
+            features: (N, C).
+            gates: (N, C).
+        """
+        self.feature.update(indices, features)
+        self.gate.update(indices, gates)
+
+    def to(self, device: Union[str, torch.device]) -> None:
+        """Move both banks."""
+        self.feature.to(device)
+        self.gate.to(device)
+
+    def state_dict(self) -> dict[str, dict]:
+        """State of both banks."""
+        return dict(
+            feature=self.feature.state_dict(), gate=self.gate.state_dict()
+        )
+
+    def load_state_dict(self, state: dict[str, dict]) -> None:
+        """Restore both banks; raises FGCError for another size."""
+        self.feature.load_state_dict(state['feature'])
+        self.gate.load_state_dict(state['gate'])

@@ -1,0 +1,106 @@
+"""The MACs table of a gated classifier, from one forward pass."""
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from fgc_mm.functional.macs import LayerMACs, MACsTable
+from fgc_mm.models.gated_backbone import GatedBackbone
+
+COUNTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+
+
+def build_macs_table(
+    model: nn.Module, image_shape: tuple[int, ...]
+) -> MACsTable:
+    """Count every conv and linear layer that one image runs through.
+
+    Args:
+        model: A classifier whose ``backbone`` is a :class:`GatedBackbone`,
+            or any other.
+        image_shape: (3, H, W).
+
+    Returns:
+        The table; its dense MACs are those with every gate open.
+    """
+    units = _run_and_count(model, image_shape)
+    names = {id(m): name for name, m in model.named_modules()}
+    gated = getattr(model, 'backbone', None)
+    sites = gated.sites if isinstance(gated, GatedBackbone) else []
+    producers, consumers, gates = {}, {}, set()
+    for index, site in enumerate(sites):
+        producers[id(gated.backbone.get_submodule(site.producer))] = index
+        for path in site.consumers:
+            consumers[id(gated.backbone.get_submodule(path))] = index
+        gates.update(map(id, gated.gates[site.key].modules()))
+    layers = [
+        LayerMACs(
+            names[id(module)],
+            _role(id(module), names[id(module)], gates),
+            unit,
+            *_channels(module),
+            in_site=consumers.get(id(module)),
+            out_site=producers.get(id(module)),
+        )
+        for module, unit in units
+    ]
+    return MACsTable(
+        tuple(layers),
+        tuple(site.name for site in sites),
+        tuple(site.channels for site in sites),
+    )
+
+
+def _role(module: int, name: str, gates: set[int]) -> str:
+    if module in gates:
+        return 'gate'
+    return 'backbone' if name.startswith('backbone.') else 'head'
+
+
+def _channels(module: nn.Module) -> tuple[int, int, int]:
+    if isinstance(module, nn.Linear):
+        return module.in_features, module.out_features, 1
+    return module.in_channels, module.out_channels, module.groups
+
+
+def _run_and_count(
+    model: nn.Module, image_shape: tuple[int, ...]
+) -> list[tuple[nn.Module, int]]:
+    units: list[tuple[nn.Module, int]] = []
+
+    def count(module: nn.Module, _: tuple, output: Tensor) -> None:
+        units.append((module, _unit(module, output)))
+
+    hooks = [
+        m.register_forward_hook(count)
+        for m in model.modules()
+        if isinstance(m, COUNTED)
+    ]
+    like = next(model.parameters())
+    try:
+        with _evaluating(model), torch.no_grad():
+            model(like.new_zeros(1, *image_shape))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return units
+
+
+def _unit(module: nn.Module, output: Tensor) -> int:
+    """MACs of one pair of channels: kernel elements x output positions."""
+    if isinstance(module, nn.Linear):
+        return output[0, ..., 0].numel()
+    return module.weight[0, 0].numel() * output[0, 0].numel()
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, then every module's own mode again."""
+    modes = [(m, m.training) for m in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

@@ -1,0 +1,129 @@
+"""Any backbone, with gates at its sites."""
+from collections.abc import Sequence
+from typing import Any, Optional, Union
+
+from mmpretrain.models.backbones.base_backbone import BaseBackbone
+from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
+from torch import Tensor, nn
+
+from fgc_mm.errors import FGCError
+from fgc_mm.registry import MODELS
+from fgc_mm.sites import GateRecord, GateSite, SitePort, find_sites
+
+
+@MODELS.register_module()
+class GatedBackbone(BaseBackbone):
+    """Any backbone of residual blocks, with a gate at each of its sites.
+
+    The wrapped network's code and parameter names stay as they are: it is
+    ``self.backbone``, dense when called on its own, and a checkpoint of it
+    (plain, or of a whole mmpretrain classifier) loads into the wrapper.
+
+    Args:
+        backbone: Config of the network to wrap, or the module.
+        gate: Config of the gate; one is built per site, with that site's
+            ``in_channels`` and ``out_channels``.
+        sites: ``'auto'`` for every site, or shell patterns on their names.
+        init_cfg: Initialisation of the wrapper; the wrapped network's own
+            ``init_cfg`` is honoured as well.
+
+    Raises:
+        FGCError: No site, a pattern without a match, ``with_cp=True``.
+    """
+
+    def __init__(
+        self,
+        backbone: Union[dict, nn.Module],
+        gate: dict,
+        sites: Union[str, Sequence[str]] = 'auto',
+        init_cfg: Optional[dict] = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if not isinstance(backbone, nn.Module):
+            backbone = MMPRETRAIN_MODELS.build(backbone)
+        _refuse_checkpointing(backbone)
+        self.backbone = backbone
+        self.sites = find_sites(backbone, sites)
+        self.gates = nn.ModuleDict(
+            {site.key: _build_gate(gate, site) for site in self.sites}
+        )
+        self._ports = [
+            SitePort(site, self.gates[site.key]) for site in self.sites
+        ]
+        for port in self._ports:
+            port.attach(backbone.get_submodule)
+        self._register_load_state_dict_pre_hook(self._adopt_plain_keys)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The wrapped backbone's own outputs, gated."""
+        return self.forward_gated(x)[0]
+
+    def forward_gated(
+        self, x: Tensor, keep_activation: Optional[bool] = None
+    ) -> tuple[tuple[Tensor, ...], list[GateRecord]]:
+        """Outputs, and what every site did.
+
+        Args:
+            x: (N, 3, H, W).
+            keep_activation: Put the activation before the gate into the
+                records; by default in training only, since it keeps every
+                gated map alive.
+
+        Returns:
+            The wrapped backbone's outputs and one record per site.
+        """
+        keep = self.training if keep_activation is None else keep_activation
+        for port in self._ports:
+            port.open(keep)
+        try:
+            outputs = self.backbone(x)
+        finally:
+            records = [port.close() for port in self._ports]
+        self._check_reached(records)
+        return outputs, records
+
+    def train(self, mode: bool = True) -> 'GatedBackbone':
+        """As ``nn.Module.train``; mmpretrain's own returns nothing."""
+        super().train(mode)
+        return self
+
+    def _check_reached(self, records: list[Optional[GateRecord]]) -> None:
+        for site, record in zip(self.sites, records):
+            if record is None:
+                raise FGCError(
+                    f'{site.producer} did not run in the forward pass, so '
+                    'its gate could not decide; leave this site out of sites.'
+                )
+
+    def _adopt_plain_keys(
+        self, state_dict: dict[str, Any], prefix: str, *_: Any
+    ) -> None:
+        """Rename a plain checkpoint's keys to the wrapped backbone's.
+
+        A hook of this module, so it acts for ``load_from``, for ``init_cfg``
+        and for ``load_state_dict`` alike.
+        """
+        plain = set(self.backbone.state_dict())
+        own = set(self.state_dict())
+        for key in [k for k in state_dict if k.startswith(prefix)]:
+            name = key[len(prefix):]
+            if name in plain and name not in own:
+                state_dict[f'{prefix}backbone.{name}'] = state_dict.pop(key)
+
+
+def _build_gate(gate: dict, site: GateSite) -> nn.Module:
+    return MODELS.build(
+        dict(
+            gate, in_channels=site.in_channels, out_channels=site.channels
+        )
+    )
+
+
+def _refuse_checkpointing(backbone: nn.Module) -> None:
+    for name, module in backbone.named_modules():
+        if getattr(module, 'with_cp', False):
+            raise FGCError(
+                f'with_cp=True of {name or type(backbone).__name__} runs the '
+                'forward pass twice and the gates would decide twice; set '
+                'with_cp=False.'
+            )

@@ -1,0 +1,151 @@
+"""An mmpretrain classifier whose backbone is gated."""
+from collections.abc import Sequence
+from typing import Optional, Union
+
+import torch
+from mmpretrain.models.classifiers import ImageClassifier
+from mmpretrain.structures import DataSample
+from torch import Tensor, nn
+
+from fgc_mm.errors import FGCError
+from fgc_mm.functional.macs import MACsTable, macs_per_image
+from fgc_mm.models.counting import build_macs_table
+from fgc_mm.models.gated_backbone import GatedBackbone
+from fgc_mm.registry import MODELS
+from fgc_mm.sites import GateRecord, keep_ratio
+
+
+@MODELS.register_module()
+class GatedImageClassifier(ImageClassifier):
+    """``ImageClassifier`` with gate losses and MACs per image.
+
+    Args:
+        backbone: Config of a :class:`GatedBackbone`, or the module.
+        gate_losses: Configs of the gate losses; each is logged as
+            ``loss_<name>``.
+        neck: As in ``ImageClassifier``.
+        head: As in ``ImageClassifier``.
+        pretrained: As in ``ImageClassifier``.
+        train_cfg: As in ``ImageClassifier``.
+        data_preprocessor: As in ``ImageClassifier``.
+        init_cfg: As in ``ImageClassifier``.
+
+    Raises:
+        FGCError: The backbone is not gated, two gate losses have one name,
+            or a checkpoint has not one parameter of this model.
+    """
+
+    def __init__(
+        self,
+        backbone: Union[dict, nn.Module],
+        gate_losses: Sequence[dict] = (),
+        neck: Optional[dict] = None,
+        head: Optional[dict] = None,
+        pretrained: Optional[str] = None,
+        train_cfg: Optional[dict] = None,
+        data_preprocessor: Optional[dict] = None,
+        init_cfg: Optional[dict] = None,
+    ) -> None:
+        super().__init__(
+            backbone, neck, head, pretrained, train_cfg, data_preprocessor,
+            init_cfg,
+        )
+        if not isinstance(self.backbone, GatedBackbone):
+            raise FGCError(
+                f'the backbone {type(self.backbone).__name__} has no gates; '
+                "wrap it: backbone=dict(type='fgc_mm.GatedBackbone', "
+                'backbone=...).'
+            )
+        self.gate_losses = nn.ModuleList(
+            MODELS.build(cfg) for cfg in gate_losses
+        )
+        _check_names([loss.name for loss in self.gate_losses])
+        self._tables: dict[tuple[int, ...], MACsTable] = {}
+        self._register_load_state_dict_pre_hook(self._refuse_foreign)
+
+    def loss(
+        self, inputs: Tensor, data_samples: list[DataSample]
+    ) -> dict[str, Tensor]:
+        """Classification loss, gate losses and the keep ratio."""
+        feats, records = self._extract_gated(inputs)
+        losses = self.head.loss(feats, data_samples)
+        # under the head's own key, ``loss``, it would overwrite the total
+        losses = {'loss_cls': losses.pop('loss'), **losses}
+        for gate_loss in self.gate_losses:
+            losses[f'loss_{gate_loss.name}'] = gate_loss(
+                records, data_samples
+            )
+        losses['keep_ratio'] = keep_ratio(records)
+        return losses
+
+    def predict(
+        self,
+        inputs: Tensor,
+        data_samples: Optional[list[DataSample]] = None,
+        **kwargs,
+    ) -> list[DataSample]:
+        """Predictions that carry their image's MACs and open channels.
+
+        Every sample gets ``macs`` (), ``gate_masks`` (sum of C,) and
+        ``macs_table``, one object that all samples share.
+        """
+        feats, records = self._extract_gated(inputs)
+        samples = self.head.predict(feats, data_samples, **kwargs)
+        table = self.macs_table(tuple(inputs.shape[1:]))
+        self._attach_macs(samples, records, table)
+        return samples
+
+    def macs_table(self, image_shape: tuple[int, ...]) -> MACsTable:
+        """The layers' MACs at an input shape (3, H, W); counted once."""
+        if image_shape not in self._tables:
+            self._tables[image_shape] = build_macs_table(self, image_shape)
+        return self._tables[image_shape]
+
+    def train(self, mode: bool = True) -> 'GatedImageClassifier':
+        """As ``nn.Module.train``."""
+        super().train(mode)
+        return self
+
+    def _extract_gated(
+        self, inputs: Tensor
+    ) -> tuple[tuple[Tensor, ...], list[GateRecord]]:
+        feats, records = self.backbone.forward_gated(inputs)
+        return (self.neck(feats) if self.with_neck else feats), records
+
+    @staticmethod
+    def _attach_macs(
+        samples: list[DataSample],
+        records: list[GateRecord],
+        table: MACsTable,
+    ) -> None:
+        masks = [record.mask for record in records]
+        macs = macs_per_image(table, masks).cpu()
+        opened = torch.cat([mask != 0 for mask in masks], dim=1).cpu()
+        for sample, cost, row in zip(samples, macs, opened):
+            sample.set_field(cost, 'macs')
+            sample.set_field(row, 'gate_masks')
+            sample.set_field(table, 'macs_table')
+            # tells an evaluator whether the prediction is still this one
+            sample.set_field(sample.pred_score, 'gated_score')
+
+    def _refuse_foreign(self, state_dict: dict, prefix: str, *_) -> None:
+        """No silence where a checkpoint has nothing of this model."""
+        inner = self.backbone.backbone.state_dict()
+        known = {*self.state_dict(), *(f'backbone.{key}' for key in inner)}
+        names = {k[len(prefix):] for k in state_dict if k.startswith(prefix)}
+        if not names & known:
+            raise FGCError(
+                f'the checkpoint has {len(state_dict)} entries '
+                f'({", ".join(list(state_dict)[:2])}, ...) and none is a '
+                'parameter of this model; load a checkpoint of this config '
+                'or of its plain mmpretrain twin.'
+            )
+
+
+def _check_names(names: list[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise FGCError(
+                f'{names.count(name)} gate losses are called {name!r}, but '
+                'each is logged under its name; give one of them name=...'
+            )

@@ -1,0 +1,23 @@
+"""Child registries of MMEngine's roots, scope ``fgc_mm``.
+
+A config names our components ``type='fgc_mm.X'`` and keeps
+``default_scope='mmpretrain'``, so that everything else stays as upstream.
+"""
+from mmengine.registry import DATASETS as ROOT_DATASETS
+from mmengine.registry import HOOKS as ROOT_HOOKS
+from mmengine.registry import METRICS as ROOT_METRICS
+from mmengine.registry import MODELS as ROOT_MODELS
+from mmengine.registry import Registry
+
+SCOPE = 'fgc_mm'
+
+MODELS = Registry(
+    'model', parent=ROOT_MODELS, scope=SCOPE, locations=['fgc_mm']
+)
+HOOKS = Registry('hook', parent=ROOT_HOOKS, scope=SCOPE, locations=['fgc_mm'])
+METRICS = Registry(
+    'metric', parent=ROOT_METRICS, scope=SCOPE, locations=['fgc_mm']
+)
+DATASETS = Registry(
+    'dataset', parent=ROOT_DATASETS, scope=SCOPE, locations=['fgc_mm']
+)

@@ -1,0 +1,31 @@
+"""Choosing sites by shell patterns on their names."""
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from fgc_mm.errors import FGCError
+
+
+def match_names(
+    patterns: Sequence[str], names: Sequence[str], what: str
+) -> list[str]:
+    """The names that match any pattern, in the order of ``names``.
+
+    Args:
+        patterns: Shell patterns, e.g. ``'layer3.*.conv1'``.
+        names: What there is.
+        what: What the patterns stand for, for the error.
+
+    Raises:
+        FGCError: A pattern matches nothing.
+    """
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise FGCError(
+                f'{what} {pattern!r} matches no gate site; choose among '
+                f'{", ".join(names) or "none: this backbone has no site"}.'
+            )
+    return [
+        name
+        for name in names
+        if any(fnmatchcase(name, pattern) for pattern in patterns)
+    ]

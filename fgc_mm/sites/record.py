@@ -1,0 +1,35 @@
+"""What a site did for one batch: the thing that flows through the house."""
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Optional
+
+import torch
+from torch import Tensor
+
+from fgc_mm.sites.site import GateSite
+
+
+@dataclass(frozen=True)
+class GateRecord:
+    """What a site did for one batch.
+
+    Attributes:
+        site: The site.
+        activation: (N, C, H, W) what the gate multiplies, before it does;
+            ``None`` in evaluation unless it was asked for.
+        logits: (N, C) the gate's linear output.
+        probs: (N, C) probability, in [0, 1], that a channel is open.
+        mask: (N, C) what the activation is multiplied with; 0 is closed.
+    """
+
+    site: GateSite
+    activation: Optional[Tensor]
+    logits: Tensor
+    probs: Tensor
+    mask: Tensor
+
+
+def keep_ratio(records: Sequence[GateRecord]) -> Tensor:
+    """Share of gated channels that are open, over sites and images; ()."""
+    masks = torch.cat([r.mask.detach().flatten() for r in records])
+    return (masks != 0).float().mean()

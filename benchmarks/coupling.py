@@ -8,6 +8,7 @@ the peak memory of each is taken in a process of its own.
 """
 
 import argparse
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,8 +22,8 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from fgc_mm.functional import nearest_neighbors, neighbor_contrast  # noqa: E402
-from fgc_mm.memory import MemoryBank  # noqa: E402
+from fgc_mm.functional import nearest_neighbors, neighbor_contrast
+from fgc_mm.memory import MemoryBank
 
 TEMPERATURE = 0.07
 
@@ -142,21 +143,22 @@ def print_peak(sizes: Sizes, way: str) -> None:
 
 def measure_peak(arguments: list[str], way: str) -> float:
     command = [sys.executable, __file__, *arguments, '--peak', way]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(done.stdout)
+    return float(subprocess.check_output(command, text=True))
 
 
 def report_coupling(
     sizes: Sizes, repeats: int, arguments: list[str]
 ) -> dict[str, float]:
     """Print time and memory of both ways; return the median seconds."""
+    load = os.getloadavg()[0]
     blocks = [make_block(sizes, seed) for seed in range(sizes.blocks)]
-    steps = {
-        way: (lambda way=way: couple(blocks, sizes, way)) for way in WAYS
-    }
+    steps = {way: (lambda way=way: couple(blocks, sizes, way)) for way in WAYS}
     seconds = interleave(steps, repeats)
     middle = {way: median(values) for way, values in seconds.items()}
-    print(f'coupling, {sizes}, {torch.get_num_threads()} threads')
+    print(
+        f'coupling, {sizes}, {torch.get_num_threads()} threads, '
+        f'load before the run {load:.1f} (other work spoils the ratio)'
+    )
     for way, values in seconds.items():
         print(
             f'  {way:9s} {1e3 * middle[way]:7.1f} ms a step '
@@ -190,8 +192,8 @@ def main() -> None:
     )
     if args.peak:
         print_peak(sizes, args.peak)
-    else:
-        report_coupling(sizes, args.repeats, sys.argv[1:])
+        return
+    report_coupling(sizes, args.repeats, sys.argv[1:])
 
 
 if __name__ == '__main__':

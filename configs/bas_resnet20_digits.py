@@ -1,8 +1,8 @@
 _base_ = [
     './_base_/models/gated_cifar_resnet.py',
     './_base_/datasets/digits.py',
-    './_base_/schedules/digits_40e.py',
-    './_base_/methods/bas_40e.py',
+    './_base_/schedules/digits_100e.py',
+    './_base_/methods/bas_100e.py',
     './_base_/default_runtime.py',
 ]
 

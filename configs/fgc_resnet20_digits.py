@@ -1,6 +1,6 @@
 _base_ = ['./bas_resnet20_digits.py']
 
-# after the first 8 epochs, which train the gates by batch shaping alone
+# after the first 20 epochs, which train the gates by batch shaping alone
 model = dict(
     gate_losses=_base_.model.gate_losses
     + [
@@ -8,9 +8,9 @@ model = dict(
             type='fgc_mm.FeatureGateCouplingLoss',
             sites=2,  # the last 2
             num_neighbors=20,
-            warmup_epochs=2,
+            warmup_epochs=4,
             loss_weight=dict(
-                start_value=0.0, end_value=0.003, begin=8, end=8
+                start_value=0.0, end_value=0.003, begin=20, end=20
             ),
         ),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -52,17 +53,28 @@ def _tell(line: str, code: int) -> int:
 
 def _sentence(error: BaseException) -> str | None:
     """The error in one line if it is the user's to mend, else None."""
-    # mmengine wraps what an import of `custom_imports` raises.
-    cause = error.__cause__ if isinstance(error, ImportError) else None
-    if isinstance(cause, FGCError):
-        error = cause
+    if isinstance(error, ImportError):
+        error = _cause(error)
     if not isinstance(error, (FGCError, OSError)):
         return None
+    if isinstance(error, OSError) and error.filename is not None:
+        return f'{error.filename}: {error.strerror}; check the path.'
     text = str(error).strip()
     if 'DataLoader worker process' in text:
-        # The worker's traceback; its last line is 'package.Class: message'.
-        text = text.splitlines()[-1].partition(': ')[2]
+        # The worker's traceback, and at its end 'package.Class: message'.
+        text = re.split(r'^\S+Error: ', text, flags=re.MULTILINE)[-1]
     return ' '.join(text.split()) or type(error).__name__
+
+
+def _cause(error: ImportError) -> BaseException:
+    """The FGCError that made an import fail, if one did, else the error.
+
+    mmengine wraps what `custom_imports` raises, twice.
+    """
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, FGCError):
+        cause = cause.__cause__ or cause.__context__
+    return cause or error
 
 
 class ConfigOptions(DictAction):
@@ -90,6 +102,10 @@ class ConfigOptions(DictAction):
                 f'--cfg-options cannot be read ({error}): brackets come in '
                 'pairs, as in key="[(a,b),(c,d)]".'
             ) from None
+        for key, _, value in (pair.partition('=') for pair in values):
+            # mmengine takes every space away, those of a path among them.
+            if ' ' in value and not set(value) & set(',[]()\'"'):
+                getattr(namespace, self.dest)[key] = value
 
 
 def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
@@ -123,6 +139,13 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
         default=0,
         help='(unused by torchrun) number of this process on its machine',
     )
+
+
+def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Parses the command line, and exports --local-rank as mmengine does."""
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
 
 
 def load_config(path: str) -> Config:
@@ -180,10 +203,8 @@ def set_dataloader_defaults(
             cfg[field] = loader
 
 
-def force_loader_setting(
-    cfg: Config, fields: Sequence[str], name: str
-) -> None:
-    """Switches a setting of the data loaders off, whatever the config says."""
+def switch_off(cfg: Config, fields: Sequence[str], name: str) -> None:
+    """Sets one setting of the data loaders to False, whatever it was."""
     for field in fields:
         if cfg.get(field) is not None:
             cfg[field][name] = False

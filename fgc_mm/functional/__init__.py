@@ -3,16 +3,30 @@
 from fgc_mm.functional.bank_logsumexp import bank_logsumexp
 from fgc_mm.functional.batch_shaping import batch_shaping
 from fgc_mm.functional.binary_concrete import binary_concrete
+from fgc_mm.functional.channel_mask import mask_channels
 from fgc_mm.functional.contrast import neighbor_contrast
+from fgc_mm.functional.macs import (
+    LayerMACs,
+    MACsTable,
+    expected_macs,
+    macs_per_image,
+)
 from fgc_mm.functional.neighbors import (
     nearest_neighbors,
     neighborhood_agreement,
 )
+from fgc_mm.functional.pooling import global_average_pool
 
 __all__ = [
+    'LayerMACs',
+    'MACsTable',
     'bank_logsumexp',
     'batch_shaping',
     'binary_concrete',
+    'expected_macs',
+    'global_average_pool',
+    'macs_per_image',
+    'mask_channels',
     'nearest_neighbors',
     'neighbor_contrast',
     'neighborhood_agreement',

@@ -115,7 +115,7 @@ def attend(
         out (N, C) and lse (N,); no more than N x 2048 scores exist at once.
     """
     kernel = _find_kernel(queries)
-    whole = bank.dtype == queries.dtype and bank.stride(1) == 1
+    whole = bank.dtype == queries.dtype and bank.is_contiguous()
     # CUDA's kernel reads float32 four at a time; zeros change no product.
     channels, multiple = queries.shape[1], 4 if queries.is_cuda else 1
     whole = whole and channels % multiple == 0

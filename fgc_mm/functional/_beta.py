@@ -41,9 +41,7 @@ def _lower_half(a: float, b: float) -> Tensor:
 
 
 @lru_cache(maxsize=32)
-def _tables(
-    a: float, b: float, device: torch.device
-) -> tuple[Tensor, Tensor]:
+def _tables(a: float, b: float, device: torch.device) -> tuple[Tensor, Tensor]:
     """F on the lower half and 1 - F on the upper half, float32."""
     # A table made under inference mode could not be used in training.
     with torch.inference_mode(False), torch.no_grad():

@@ -22,8 +22,10 @@ class _BinaryConcrete(torch.autograd.Function):
         # In float32 at least: half types cannot hold the noise's tails.
         dtype = torch.promote_types(logits.dtype, torch.float32)
         noisy = noise.to(dtype).logit() + logits.to(dtype)
-        soft = (noisy / temperature).sigmoid()
-        ctx.save_for_backward(soft * (1 - soft) / temperature)
+        soft = noisy / temperature
+        # sigmoid(-y), not 1 - sigmoid(y): that rounds to 0 from y = 17 on.
+        slope = soft.sigmoid() * soft.neg().sigmoid() / temperature
+        ctx.save_for_backward(slope)
         return (noisy > 0).to(logits.dtype)
 
     @staticmethod

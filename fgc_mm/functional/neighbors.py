@@ -66,9 +66,7 @@ class _Search:
         self.scores[:, len(rows) :] = -torch.inf
         tops = torch.max_pool1d(self.scores, self.group)
         first = start // self.group
-        index = torch.arange(
-            first, first + tops.shape[1], device=tops.device
-        )
+        index = torch.arange(first, first + tops.shape[1], device=tops.device)
         self._keep(torch.cat([self.keys, _keys(tops, index)], 1))
 
     def _keep(self, keys: Tensor) -> None:

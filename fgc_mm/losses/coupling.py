@@ -14,8 +14,7 @@ from fgc_mm.functional import (
 from fgc_mm.functional.pooling import global_average_pool
 from fgc_mm.losses.base import GateLoss
 from fgc_mm.losses.neighbor_sources import SOURCES, LabelNeighbors
-from fgc_mm.memory.bank import MemoryBank
-from fgc_mm.memory.site_banks import SiteBanks
+from fgc_mm.memory import MemoryBank, SiteBanks
 from fgc_mm.registry import MODELS
 from fgc_mm.sites import GateRecord, GateSite, match_names
 

@@ -1,5 +1,6 @@
 """Memory of what the network said about each training image."""
 
 from fgc_mm.memory.bank import MemoryBank
+from fgc_mm.memory.site_banks import SiteBanks
 
-__all__ = ['MemoryBank']
+__all__ = ['MemoryBank', 'SiteBanks']

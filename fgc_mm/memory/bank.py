@@ -100,13 +100,18 @@ class MemoryBank:
             FGCError: an index outside the bank, a value that is not finite
                 in the rows' dtype, or shapes that do not fit.
         """
-        self._check_shapes(indices, values)
+        self.check(indices, values)
         indices = indices.to(self.rows.device, torch.int64)
         values = values.to(self.rows.device)
-        self._check_values(indices, values)
         index, place = _first_of_each(indices)
         old, new = self.rows[index], values[place]
         self.rows.index_copy_(0, index, self._blend(old, new))
+
+    def check(self, indices: Tensor, values: Tensor) -> None:
+        """Raise what :meth:`update` would raise, and write nothing."""
+        self._check_shapes(indices, values)
+        device = self.rows.device
+        self._check_values(indices.to(device), values.to(device))
 
     def _blend(self, old: Tensor, new: Tensor) -> Tensor:
         # lerp in a half type would lose what a small 1 - m adds.

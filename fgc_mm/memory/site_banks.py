@@ -28,6 +28,7 @@ class SiteBanks:
             features: (N, C).
             gates: (N, C).
         """
+        self.gate.check(indices, gates)  # before the first bank is written
         self.feature.update(indices, features)
         self.gate.update(indices, gates)
 

@@ -5,7 +5,7 @@ from typing import Any, Optional
 from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
-from fgc_mm.functional.channel_mask import mask_channels
+from fgc_mm.functional import mask_channels
 from fgc_mm.sites.record import GateRecord
 from fgc_mm.sites.site import GateSite
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fgc_mm.engine.checkpoint import load_checkpoint_file
+from fgc_mm.engine.checkpoint import read_checkpoint
 from fgc_mm.engine.memory_bank_hook import STATE
 from fgc_mm.errors import FGCError
 
@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument('source', help='checkpoint of the published code')
     parser.add_argument('target', type=Path, help='where to write ours')
     args = parser.parse_args()
-    converted = convert(load_checkpoint_file(args.source))
+    converted = convert(read_checkpoint(args.source))
     write(converted, args.target)
     sites = converted.get(STATE, {}).get('coupling', {})
     print(

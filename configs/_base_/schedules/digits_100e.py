@@ -6,9 +6,9 @@ optim_wrapper = dict(
     paramwise_cfg=dict(custom_keys={'backbone.gates': dict(decay_mult=0.0)}),
 )
 param_scheduler = dict(
-    type='MultiStepLR', by_epoch=True, milestones=[24, 32], gamma=0.1
+    type='MultiStepLR', by_epoch=True, milestones=[60, 75, 90], gamma=0.1
 )
-train_cfg = dict(by_epoch=True, max_epochs=40, val_interval=1)
+train_cfg = dict(by_epoch=True, max_epochs=100, val_interval=1)
 val_cfg = dict()
 test_cfg = dict()
 auto_scale_lr = dict(base_batch_size=64)

@@ -1,0 +1,52 @@
+# Everything from a fresh clone: `make demo`, `make test`. Needs Python 3.10,
+# 3.11 or 3.12 with its venv module; another one than python3 is chosen with
+# make PYTHON=python3.11 demo.
+PYTHON ?= python3
+STAMP := .venv/.installed
+BIN := .venv/bin/python
+
+# A checkout that has moved leaves an environment that points to its old place.
+ifneq "$(shell cat $(STAMP) 2>/dev/null)" "$(CURDIR)"
+.PHONY: $(STAMP)
+endif
+.PHONY: help install demo test lint format clean
+
+help:
+	@echo 'make demo     install, train a dense and a dynamic network, compare'
+	@echo 'make test     install, run the tests (ARGS="-k gate" picks some)'
+	@echo 'make lint     install, check the style; make format mends it'
+	@echo 'make install  only install, into .venv'
+	@echo 'make clean    remove .venv and everything that was built'
+	@echo 'PYTHON=...    the Python to use, 3.10 to 3.12 (now: $(PYTHON))'
+
+demo: $(STAMP)
+	@$(BIN) tools/demo.py $(ARGS)
+
+test: $(STAMP)
+	@$(BIN) -m pytest -q $(ARGS)
+
+lint: $(STAMP) ruff
+	@$(BIN) -m ruff check .
+	@$(BIN) -m ruff format --check .
+
+format: $(STAMP) ruff
+	@$(BIN) -m ruff check --fix .
+	@$(BIN) -m ruff format .
+
+.PHONY: ruff
+ruff: $(STAMP)
+	@$(BIN) -m ruff --version >/dev/null 2>&1 || \
+	  $(BIN) -m pip install -q -c requirements/constraints.txt ruff
+
+install: $(STAMP)
+
+$(STAMP): setup.cfg pyproject.toml $(wildcard requirements/*)
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' \
+	  2>/dev/null || { echo "error: $(PYTHON) is no Python 3.10, 3.11 or 3.12" \
+	  "($$($(PYTHON) --version 2>&1 | head -n 1)): name one, as in" \
+	  "\`make PYTHON=python3.11 $(or $(MAKECMDGOALS),help)\`." >&2; exit 2; }
+	@$(PYTHON) requirements/install.py
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,23 @@
+"""Dynamic channel pruning for mmpretrain: gates choose, image by image.
+
+Importing the package registers every component in scope ``fgc_mm``; a config
+does it with ``custom_imports = dict(imports=['fgc_mm'])``.
+"""
+from fgc_mm._stack import check_stack
+
+check_stack()  # before anything of OpenMMLab is imported
+
+# ruff: noqa: E402
+from fgc_mm import datasets, engine, evaluation, gates, losses, models
+from fgc_mm.errors import FGCError
+
+__version__ = '0.1.0'
+__all__ = [
+    'FGCError',
+    'datasets',
+    'engine',
+    'evaluation',
+    'gates',
+    'losses',
+    'models',
+]

@@ -1,0 +1,135 @@
+"""tools/test.py through the command line, on a CPU."""
+
+import json
+import os
+import pickle
+import sys
+
+import pytest
+import torch
+
+from .conftest import TOOLS, error_lines, load_tool, run
+
+PAIR = '--cfg-options'
+
+
+@pytest.fixture
+def refused(tool, trained, tmp_path):
+    """Runs test.py to its error: one sentence, code 2, nothing written."""
+
+    def call(*arguments, checkpoint=trained.checkpoint, config='tiny net.py'):
+        work_dir = tmp_path / 'work'
+        code, text = tool(
+            'test', config, checkpoint, '--work-dir', work_dir, *arguments
+        )
+        (line,) = error_lines(text)
+        assert code == 2 and not work_dir.exists()
+        return line
+
+    return call
+
+
+def test_predictions(project, trained, tmp_path):
+    out = tmp_path / 'new folder' / 'results.pkl'
+    command = [sys.executable, TOOLS / 'test.py', 'tiny net.py']
+    command += [trained.checkpoint, '--work-dir', tmp_path, '--out', out]
+    done = run([*command, PAIR, 'test_dataloader.batch_size=3'], project)
+    assert done.returncode == 0, done.stdout
+    assert 'accuracy/top1: ' in done.stdout
+    results = pickle.loads(out.read_bytes())
+    assert len(results) == 8 and results[0]['pred_score'].shape == (2,)
+    assert list(out.parent.iterdir()) == [out]
+
+
+def test_metrics_with_augmentation(project, trained, tmp_path):
+    out = tmp_path / 'metrics.json'
+    out.write_text('the old one')
+    done = run(
+        [sys.executable, TOOLS / 'test.py', 'tiny net.py', trained.checkpoint]
+        + ['--work-dir', tmp_path, '--out', out, '--out-item', 'metrics']
+        + ['--tta', '--amp', '--no-pin-memory'],
+        project,
+    )
+    assert done.returncode == 0, done.stdout
+    assert 'accuracy/top1' in json.loads(out.read_text())
+    assert 'AverageClsScoreTTA' in done.stdout
+
+
+@pytest.mark.parametrize(
+    'arguments, words',
+    [
+        (['--out', 'a.json'], 'pred are written as .pkl, .pickle'),
+        (['--out', 'a.txt', '--out-item', 'metrics'], 'as .json, .yaml'),
+        (['--out-item', 'pred'], 'has no file to go to'),
+        (['--show'], 'no default_hooks.visualization'),
+        ([PAIR, 'x'], "'x' is no pair"),
+    ],
+)
+def test_bad_arguments(refused, arguments, words):
+    assert words in refused(*arguments)
+
+
+@pytest.mark.parametrize(
+    'evaluator',
+    [
+        "dict(type='fgc_mm.DynamicMACs')",
+        "[dict(type='Accuracy'), dict(type='DynamicMACs')]",
+        "dict(type='Evaluator', metrics=[dict(type='fgc_mm.DynamicMACs')])",
+    ],
+)
+def test_augmentation_refuses_counting(refused, project, tmp_path, evaluator):
+    config = tmp_path / 'counted.py'
+    config.write_text(
+        f'_base_ = {str(project / "tiny net.py")!r}\n'
+        f'test_evaluator = {evaluator}\n'.replace(
+            '= dict(', '= dict(_delete_=True, '
+        )
+    )
+    text = refused('--tta', config=config)
+    assert '--tta and DynamicMACs exclude each other' in text
+
+
+def test_augmentation_needs_a_pipeline(refused, tmp_path, project):
+    config = tmp_path / 'bare.py'
+    config.write_text(
+        f'_base_ = {str(project / "tiny net.py")!r}\n'
+        "test_dataloader = dict(dataset=dict(_delete_=True, type='Bare'))\n"
+    )
+    assert 'finds no pipeline' in refused('--tta', config=config)
+
+
+def test_config_without_a_test(refused, tmp_path):
+    config = tmp_path / 'no_test.py'
+    config.write_text('model = dict()\n')
+    assert 'has no test_dataloader' in refused(config=config)
+
+
+def test_bad_checkpoints(refused, trained, tmp_path):
+    path = tmp_path / 'some.pth'
+    assert 'is not a file' in refused(checkpoint=path)
+    path.touch()
+    assert 'is empty' in refused(checkpoint=path)
+    path.write_bytes(trained.checkpoint.read_bytes()[:-9])
+    assert 'cannot be read' in refused(checkpoint=path)
+    torch.save([1], path)
+    assert 'holds a list' in refused(checkpoint=path)
+
+
+def test_hostile_checkpoint(refused, tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / 'made'),)
+
+    path = tmp_path / 'hostile.pth'
+    torch.save(dict(a=torch.ones(1), b=Payload()), path)
+    assert 'asks to run code' in refused(checkpoint=path)
+    assert not (tmp_path / 'made').exists()
+
+
+def test_failed_write_leaves_the_old_results(tmp_path):
+    out = tmp_path / 'results.pkl'
+    out.write_text('the old ones')
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        load_tool('test').write_aside([lambda: None], out)
+    assert out.read_text() == 'the old ones'
+    assert list(tmp_path.iterdir()) == [out]

@@ -1,0 +1,221 @@
+"""Tests a checkpoint: python tools/test.py CONFIG CHECKPOINT [options]."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from copy import deepcopy
+from pathlib import Path
+
+# The tools and the package of one clone belong together, installed or not.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+try:
+    import fgc_mm  # noqa: F401  (first: it checks the installation)
+except ImportError as error:
+    if not isinstance(error, ValueError):  # not its StackError: a bug
+        raise
+    sys.exit(f'error: {error}')
+
+import mmengine
+from mmengine.config import Config, ConfigDict
+from mmengine.dist import is_main_process
+from mmengine.evaluator import DumpResults
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from fgc_mm.engine import command_line
+from fgc_mm.engine.checkpoint import read_checkpoint
+from fgc_mm.engine.launch import join_processes
+from fgc_mm.errors import FGCError
+
+SUFFIXES = {
+    'pred': ('.pkl', '.pickle'),
+    'metrics': ('.json', '.yaml', '.yml', '.pkl', '.pickle'),
+}
+
+
+class DumpPredictions(DumpResults):
+    """Writes the predictions aside first: the file is whole or not there."""
+
+    def compute_metrics(self, results: list) -> dict:
+        """Writes what all processes predicted, in the main one."""
+        write_aside(results, Path(self.out_file_path))
+        return {}
+
+
+def main() -> None:
+    """Reads the arguments and the config, and tests."""
+    args = command_line.parse(_parser())
+    check_out(args)
+    cfg = command_line.load_config(args.config)
+    apply_arguments(cfg, args)
+    if '://' not in args.checkpoint:
+        read_checkpoint(args.checkpoint)
+    join_processes(cfg, args.launcher)
+    build = Runner.from_cfg if 'runner_type' not in cfg else RUNNERS.build
+    test(build(cfg), args)
+
+
+def test(runner: Runner, args: argparse.Namespace) -> None:
+    """Runs the test and writes what --out asks for."""
+    if args.out and args.out_item == 'pred':
+        runner.test_evaluator.metrics.append(DumpPredictions(args.out))
+    metrics = runner.test()
+    if args.out and args.out_item == 'metrics' and is_main_process():
+        write_aside(metrics, Path(args.out))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description='Test (and evaluate) a model')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file or URL')
+    parser.add_argument('--work-dir', help='folder for the logs')
+    parser.add_argument('--out', help='file for the results')
+    parser.add_argument(
+        '--out-item',
+        choices=['metrics', 'pred'],
+        help='what --out gets (default: pred, the predictions, as .pkl)',
+    )
+    parser.add_argument(
+        '--amp', action='store_true', help='automatic mixed precision'
+    )
+    parser.add_argument(
+        '--tta',
+        action='store_true',
+        help="test-time augmentation: the config's tta_model and "
+        'tta_pipeline, or the mean over each image and its mirror image',
+    )
+    _add_show_arguments(parser)
+    command_line.add_shared_arguments(parser)
+    return parser
+
+
+def _add_show_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--show-dir', help='folder for images with results')
+    parser.add_argument(
+        '--show', action='store_true', help='show the results in a window'
+    )
+    parser.add_argument(
+        '--interval', type=int, default=1, help='show one image in so many'
+    )
+    parser.add_argument(
+        '--wait-time', type=float, default=2, help='seconds per window'
+    )
+
+
+def check_out(args: argparse.Namespace) -> None:
+    """Refuses a file that the results could not be written to."""
+    if args.out is None:
+        if args.out_item is not None:
+            raise FGCError(
+                f'--out-item {args.out_item} has no file to go to: it says '
+                'what --out gets; add --out FILE.'
+            )
+        return
+    args.out_item = args.out_item or 'pred'
+    suffixes = SUFFIXES[args.out_item]
+    if Path(args.out).suffix not in suffixes:
+        raise FGCError(
+            f'--out {args.out} has an unknown format: {args.out_item} are '
+            f'written as {", ".join(suffixes)}; rename the file.'
+        )
+
+
+def write_aside(content: object, file: Path) -> None:
+    """Writes next to the file and renames, so a crash leaves the old one."""
+    part = file.with_name(f'.{file.name}.part')
+    try:
+        mmengine.dump(content, part, file_format=file.suffix[1:])
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
+    """Writes the arguments into the config; --cfg-options has the last say."""
+    for field in ('test_dataloader', 'test_cfg', 'test_evaluator'):
+        if cfg.get(field) is None:
+            raise FGCError(
+                f'{args.config} has no {field}: a test needs '
+                'test_dataloader, test_cfg and test_evaluator; add it.'
+            )
+    cfg.launcher = args.launcher
+    cfg.load_from = args.checkpoint
+    cfg.resume = False
+    command_line.choose_work_dir(cfg, args)
+    if args.amp:
+        cfg.test_cfg.fp16 = True
+    if args.show or args.show_dir is not None:
+        show_results(cfg, args)
+    if args.tta:
+        augment(cfg)
+    command_line.set_dataloader_defaults(cfg, ['test_dataloader'])
+    if args.no_pin_memory:
+        command_line.switch_off(cfg, ['test_dataloader'], 'pin_memory')
+    command_line.override(cfg, args.cfg_options)
+    if args.tta:
+        check_augmentation(cfg)
+
+
+def show_results(cfg: Config, args: argparse.Namespace) -> None:
+    """Switches mmpretrain's visualization hook on."""
+    if 'visualization' not in (cfg.get('default_hooks') or {}):
+        raise FGCError(
+            '--show and --show-dir find no default_hooks.visualization in '
+            'the config: that hook draws the results; add '
+            'visualization=dict(type="VisualizationHook").'
+        )
+    cfg.default_hooks.visualization.update(
+        enable=True,
+        show=args.show,
+        wait_time=args.wait_time,
+        out_dir=args.show_dir,
+        interval=args.interval,
+    )
+
+
+def augment(cfg: Config) -> None:
+    """Wraps the model and the pipeline for test-time augmentation."""
+    dataset = cfg.test_dataloader.dataset
+    model = cfg.get('tta_model') or dict(type='mmpretrain.AverageClsScoreTTA')
+    if 'tta_pipeline' not in cfg:
+        cfg.tta_pipeline = _mirrored(dataset)
+    cfg.model = ConfigDict(**model, module=cfg.model)
+    dataset.pipeline = cfg.tta_pipeline
+
+
+def _mirrored(dataset: ConfigDict) -> list:
+    """The test pipeline, with its last step done for both mirror images."""
+    if not dataset.get('pipeline'):
+        raise FGCError(
+            f'--tta finds no pipeline in the test dataset ({dataset.type}): '
+            'it is what gets augmented; add a tta_pipeline to the config.'
+        )
+    *steps, pack = deepcopy(dataset.pipeline)
+    flips = [dict(type='RandomFlip', prob=prob) for prob in (1.0, 0.0)]
+    return [*steps, dict(type='TestTimeAug', transforms=[flips, [pack]])]
+
+
+def check_augmentation(cfg: Config) -> None:
+    """Refuses to count MACs under test-time augmentation."""
+    if any('DynamicMACs' in name for name in _type_names(cfg.test_evaluator)):
+        raise FGCError(
+            '--tta and DynamicMACs exclude each other: augmentation keeps '
+            "only the first view's MACs of an image; test without --tta, or "
+            'take DynamicMACs out of test_evaluator.'
+        )
+
+
+def _type_names(node: object) -> list[str]:
+    """Every `type` in a nested config, as text."""
+    if isinstance(node, (list, tuple)):
+        return [name for item in node for name in _type_names(item)]
+    if not isinstance(node, dict):
+        return []
+    below = _type_names([v for k, v in node.items() if k != 'type'])
+    kind = node.get('type', '')
+    return [getattr(kind, '__name__', str(kind)), *below]
+
+
+if __name__ == '__main__':
+    sys.exit(command_line.run_tool(main))

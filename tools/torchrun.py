@@ -1,0 +1,36 @@
+"""torchrun that ends as its processes end, without a report of its own.
+
+A process that fails has said why in one line; torchrun would add some forty,
+and a traceback of itself. The arguments are those of torchrun.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+try:
+    from torch.distributed.elastic.multiprocessing import api, errors
+    from torch.distributed.run import main
+except ImportError as error:
+    sys.exit(f'error: {error}; run `pip install torch torchvision`.')
+
+
+def run() -> int:
+    """Runs torchrun; its exit code is that of the first process to fail."""
+    logging.getLogger('torch.distributed').setLevel(logging.CRITICAL)
+    logging.disable(logging.ERROR)
+    try:
+        main()
+    except errors.ChildFailedError as error:
+        code = error.get_first_failure()[1].exitcode
+        return code if code > 0 else 128 - code  # a signal, as a shell says
+    except api.SignalException as error:
+        return 128 + error.sigval
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(run())

@@ -1,0 +1,141 @@
+"""Trains a model: python tools/train.py CONFIG [options]."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+# The tools and the package of one clone belong together, installed or not.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+try:
+    import fgc_mm  # noqa: F401  (first: it checks the installation)
+except ImportError as error:
+    if not isinstance(error, ValueError):  # not its StackError: a bug
+        raise
+    sys.exit(f'error: {error}')
+
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from fgc_mm.engine import command_line
+from fgc_mm.engine.checkpoint import check_resumable, read_checkpoint
+from fgc_mm.engine.launch import join_processes
+from fgc_mm.errors import FGCError
+
+LOADERS = 'train_dataloader', 'val_dataloader', 'test_dataloader'
+
+
+def main() -> None:
+    """Reads the arguments and the config, and trains."""
+    args = command_line.parse(_parser())
+    cfg = command_line.load_config(args.config)
+    apply_arguments(cfg, args)
+    check_amp(cfg)
+    check_start(cfg)
+    join_processes(cfg, args.launcher)
+    build = Runner.from_cfg if 'runner_type' not in cfg else RUNNERS.build
+    build(cfg).train()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description='Train a model')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--work-dir', help='folder for logs and checkpoints')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from this checkpoint, or without a value from the latest '
+        'one in the work dir',
+    )
+    parser.add_argument(
+        '--amp', action='store_true', help='automatic mixed precision'
+    )
+    parser.add_argument(
+        '--no-validate', action='store_true', help='train without validation'
+    )
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate to the batch size that is really used',
+    )
+    parser.add_argument(
+        '--no-persistent-workers',
+        action='store_true',
+        help='start the workers of the data loaders anew every epoch',
+    )
+    command_line.add_shared_arguments(parser)
+    return parser
+
+
+def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
+    """Writes the arguments into the config; --cfg-options has the last say."""
+    if args.no_validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    cfg.launcher = args.launcher
+    command_line.choose_work_dir(cfg, args)
+    if args.amp:
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if args.resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+    if args.auto_scale_lr:
+        scale_learning_rate(cfg, args.config)
+    apply_loader_arguments(cfg, args)
+
+
+def scale_learning_rate(cfg: Config, path: str) -> None:
+    """Switches mmengine's scaling on, if the config says for which batch."""
+    if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
+        raise FGCError(
+            f'--auto-scale-lr finds no auto_scale_lr in {path}: the learning '
+            'rate is scaled from the batch size that it was chosen for; add '
+            'auto_scale_lr = dict(base_batch_size=...).'
+        )
+    cfg.auto_scale_lr.enable = True
+
+
+def apply_loader_arguments(cfg: Config, args: argparse.Namespace) -> None:
+    """Upstream's defaults for the data loaders, the switches, the options."""
+    command_line.set_dataloader_defaults(cfg, LOADERS, persistent_workers=True)
+    if args.no_pin_memory:
+        command_line.switch_off(cfg, LOADERS, 'pin_memory')
+    if args.no_persistent_workers:
+        command_line.switch_off(cfg, LOADERS, 'persistent_workers')
+    command_line.override(cfg, args.cfg_options)
+    # torch refuses to keep workers alive where there are none.
+    without = [f for f in LOADERS if not (cfg.get(f) or {}).get('num_workers')]
+    command_line.switch_off(cfg, without, 'persistent_workers')
+
+
+def check_amp(cfg: Config) -> None:
+    """Refuses mixed precision on a CPU, which mmengine has none for."""
+    kind = (cfg.get('optim_wrapper') or {}).get('type', '')
+    name = kind if isinstance(kind, str) else kind.__name__
+    if name.endswith('AmpOptimWrapper') and get_device() in ('cpu', 'mps'):
+        raise FGCError(
+            f'{name} has no GPU to run on: mixed precision needs one; train '
+            'without --amp, or with optim_wrapper.type=OptimWrapper.'
+        )
+
+
+def check_start(cfg: Config) -> None:
+    """Reads what --resume or load_from names, before anything is written."""
+    path, resume = cfg.get('load_from'), cfg.get('resume')
+    if path and '://' in path:
+        return
+    latest = Path(cfg.work_dir, 'last_checkpoint')
+    if resume and path is None and latest.is_file():
+        path = latest.read_text().strip()
+    if path is not None:
+        check = check_resumable if resume else read_checkpoint
+        check(path)
+
+
+if __name__ == '__main__':
+    sys.exit(command_line.run_tool(main))

@@ -141,15 +141,14 @@ def print_peak(sizes: Sizes, way: str) -> None:
     print(resident_mib(peak=True) - before)
 
 
-def measure_peak(arguments: list[str], way: str) -> float:
-    command = [sys.executable, __file__, *arguments, '--peak', way]
+def measure_peak(sizes: Sizes, way: str) -> float:
+    options = [f'--{name}={value}' for name, value in vars(sizes).items()]
+    command = [sys.executable, __file__, *options, '--peak', way]
     return float(subprocess.check_output(command, text=True))
 
 
-def report_coupling(
-    sizes: Sizes, repeats: int, arguments: list[str]
-) -> dict[str, float]:
-    """Print time and memory of both ways; return the median seconds."""
+def report_coupling(sizes: Sizes, repeats: int) -> None:
+    """Print time and memory of both ways, and their ratio."""
     load = os.getloadavg()[0]
     blocks = [make_block(sizes, seed) for seed in range(sizes.blocks)]
     steps = {way: (lambda way=way: couple(blocks, sizes, way)) for way in WAYS}
@@ -164,11 +163,10 @@ def report_coupling(
             f'  {way:9s} {1e3 * middle[way]:7.1f} ms a step '
             f'({1e3 * min(values):.1f} to {1e3 * max(values):.1f}, '
             f'{repeats} repeats), peak extra memory '
-            f'{measure_peak(arguments, way):6.1f} MiB'
+            f'{measure_peak(sizes, way):6.1f} MiB'
         )
     ratio = middle['ours'] / middle['published']
     print(f'  ours / published = {ratio:.2f} (target: 0.50 or less)')
-    return middle
 
 
 def parse() -> argparse.Namespace:
@@ -193,7 +191,7 @@ def main() -> None:
     if args.peak:
         print_peak(sizes, args.peak)
         return
-    report_coupling(sizes, args.repeats, sys.argv[1:])
+    report_coupling(sizes, args.repeats)
 
 
 if __name__ == '__main__':

@@ -3,6 +3,7 @@
 A config names our components ``type='fgc_mm.X'`` and keeps
 ``default_scope='mmpretrain'``, so that everything else stays as upstream.
 """
+
 from mmengine.registry import DATASETS as ROOT_DATASETS
 from mmengine.registry import HOOKS as ROOT_HOOKS
 from mmengine.registry import METRICS as ROOT_METRICS

@@ -29,7 +29,9 @@ def main() -> None:
     STAMP.unlink(missing_ok=True)
     make_environment()
     extras = '.[openmmlab,test]'
-    run_pip('install', '-c', str(CONSTRAINTS), '-e', extras)
+    # Compiled when first imported: most modules of torch never are.
+    options = '--no-compile', '-c', str(CONSTRAINTS)
+    run_pip('install', *options, '-e', extras)
     if not imports('cv2'):
         use_headless_opencv()
     STAMP.write_text(str(ROOT))

@@ -1,4 +1,5 @@
 """Handwritten digits that come with scikit-learn."""
+
 from typing import Any
 
 import numpy as np

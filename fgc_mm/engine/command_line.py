@@ -22,9 +22,10 @@ BAD_INPUT, INTERRUPTED = 2, 130
 def run_tool(main: Callable[[], None]) -> int:
     """Runs a tool's main function and gives its exit code.
 
-    Bad input (FGCError, a file that is missing, unreadable or full) is told
-    in one line, by one of the processes; so is Ctrl-C. Any other exception is
-    a bug and keeps its traceback, and FGC_TRACEBACK=1 keeps them all.
+    Bad input (FGCError, an unknown type in the config, a file that is
+    missing or unreadable) is told in one line, by one of the processes; so is
+    Ctrl-C. Any other exception is a bug and keeps its traceback, and
+    FGC_TRACEBACK=1 keeps them all.
     """
     if started_rank() > 0:
         warnings.simplefilter('ignore')  # rank 0 has them all
@@ -55,6 +56,9 @@ def _sentence(error: BaseException) -> str | None:
     """The error in one line if it is the user's to mend, else None."""
     if isinstance(error, ImportError):
         error = _cause(error)
+    if isinstance(error, KeyError) and ' registry. ' in str(error):
+        unknown = str(error.args[0]).partition('. ')[0]
+        return f'{unknown}: check its spelling and custom_imports.'
     if not isinstance(error, (FGCError, OSError)):
         return None
     if isinstance(error, OSError) and error.filename is not None:

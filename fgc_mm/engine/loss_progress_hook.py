@@ -1,7 +1,5 @@
 """Telling gate losses where the run is."""
 
-from typing import Optional
-
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
@@ -22,7 +20,7 @@ class LossProgressHook(Hook):
     priority = 'VERY_HIGH'
 
     def before_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Optional[dict] = None
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None
     ) -> None:
         """Set ``progress`` of every gate loss."""
         progress = Progress(_epoch(runner), runner.iter)

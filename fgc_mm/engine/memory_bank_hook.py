@@ -1,6 +1,6 @@
 """The life of the memory banks in a run."""
 
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from mmengine.hooks import Hook
@@ -48,7 +48,7 @@ class FGCMemoryBankHook(Hook):
         self.agreement_interval = agreement_interval
         self._losses: dict[str, FeatureGateCouplingLoss] = {}
         # a checkpoint is read before the banks exist: keep its share
-        self._stash: Optional[dict[str, Any]] = None
+        self._stash: dict[str, Any] | None = None
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Keep the checkpoint's banks until ours are built."""
@@ -80,8 +80,8 @@ class FGCMemoryBankHook(Hook):
         self,
         runner: Runner,
         batch_idx: int,
-        data_batch: Optional[dict] = None,
-        outputs: Optional[dict] = None,
+        data_batch: dict | None = None,
+        outputs: dict | None = None,
     ) -> None:
         """Log the agreement now and then, and write the batch."""
         for loss in self._losses.values():
@@ -158,9 +158,7 @@ def _coupling_losses(
     return losses
 
 
-def _labels(
-    dataset: Dataset, loss: FeatureGateCouplingLoss
-) -> Optional[Tensor]:
+def _labels(dataset: Dataset, loss: FeatureGateCouplingLoss) -> Tensor | None:
     if loss.neighbor_source != 'label':
         return None
     if not hasattr(dataset, 'get_gt_labels'):

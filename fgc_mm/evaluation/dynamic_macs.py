@@ -1,6 +1,7 @@
 """The FLOPs evaluator: MACs that each image really costs."""
+
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,10 +38,10 @@ class DynamicMACs(BaseMetric):
     default_prefix = 'macs'
 
     def __init__(
-        self, collect_device: str = 'cpu', prefix: Optional[str] = None
+        self, collect_device: str = 'cpu', prefix: str | None = None
     ) -> None:
         super().__init__(collect_device, prefix)
-        self._table: Optional[MACsTable] = None
+        self._table: MACsTable | None = None
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Take one entry per image, so that padding can be cut off."""
@@ -67,9 +68,7 @@ class DynamicMACs(BaseMetric):
         macs, dense, published, packed = zip(*results)
         macs, dense = np.array(macs), np.array(dense)
         channels = self._table.channels
-        opened = np.unpackbits(
-            np.stack(packed), axis=1, count=sum(channels)
-        )
+        opened = np.unpackbits(np.stack(packed), axis=1, count=sum(channels))
         rows = site_rows(self._table.sites, channels, opened.mean(axis=0))
         MMLogger.get_current_instance().info('\n' + render_sites(rows))
         base = self._table.base('fgc-pr')
@@ -90,7 +89,7 @@ class DynamicMACs(BaseMetric):
 
 def _refuse_merged(sample: dict) -> None:
     # a merged prediction has a score of its own and its first view's gates
-    if sample.get('gated_score', None) is not sample.get('pred_score'):
+    if sample.get('gated_score') is not sample.get('pred_score'):
         raise FGCError(
             'a prediction was merged from several views of an image '
             '(test-time augmentation), but carries the MACs of the first '

@@ -1,4 +1,5 @@
 """What every site did over a data set, as a table."""
+
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,25 +1,36 @@
 """Multiplying channels with a mask, cheaply in both directions."""
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 class _MaskChannels(torch.autograd.Function):
-    """The product, with the mask's gradient as a dot product per channel.
+    """The product, whose backward makes one map where autograd makes three.
 
-    Autograd's own backward of a broadcast product reduces to the mask's
-    shape in the slow, general way; this is 5 to 8 % of a training step.
+    A training step of ResNet-20 on two cores takes 1.08 x the dense one with
+    it, 1.14 x without (benchmarks/training_step.py).
     """
 
     @staticmethod
-    def forward(ctx, activation: Tensor, mask: Tensor) -> Tensor:
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx,
+        activation: Tensor,
+        mask: Tensor,
+    ) -> Tensor:
         ctx.save_for_backward(activation, mask)
         return activation * _broadcast(mask, activation)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
+    @once_differentiable
+    def backward(
+        ctx: torch.autograd.function.FunctionCtx, grad: Tensor
+    ) -> tuple[Tensor, Tensor]:
         activation, mask = ctx.saved_tensors
-        grad_mask = torch.linalg.vecdot(grad.flatten(2), activation.flatten(2))
-        return grad * _broadcast(mask, grad), grad_mask
+        product = grad * activation
+        grad_mask = product.flatten(2).sum(dim=2)
+        # the product's memory is free again: the gradient takes its place
+        return torch.mul(grad, _broadcast(mask, grad), out=product), grad_mask
 
 
 def _broadcast(mask: Tensor, like: Tensor) -> Tensor:

@@ -5,9 +5,9 @@ open output channel of the same group. ``unit`` is kernel elements times
 output positions, so the sum over pairs is exact for plain, grouped and
 depthwise convs alike.
 """
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Optional
 
 import torch
 from torch import Tensor
@@ -38,8 +38,8 @@ class LayerMACs:
     in_channels: int
     out_channels: int
     groups: int = 1
-    in_site: Optional[int] = None
-    out_site: Optional[int] = None
+    in_site: int | None = None
+    out_site: int | None = None
 
     @property
     def dense(self) -> int:
@@ -158,14 +158,14 @@ def _open_pairs(layer: LayerMACs, opened: Sequence[Tensor]) -> Tensor:
 
 def _open_in_groups(
     layer: LayerMACs,
-    site: Optional[int],
+    site: int | None,
     channels: int,
     opened: Sequence[Tensor],
 ) -> Tensor:
     """Open channels of every group; (N or 1, groups)."""
     if site is None:
         size = channels / layer.groups
-        return torch.full(
-            (1, layer.groups), size, dtype=torch.float64
-        ).to(opened[0].device)
+        return torch.full((1, layer.groups), size, dtype=torch.float64).to(
+            opened[0].device
+        )
     return opened[site].unflatten(1, (layer.groups, -1)).sum(dim=2)

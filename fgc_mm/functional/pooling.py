@@ -1,4 +1,5 @@
 """Global average pooling whose backward writes no map."""
+
 import torch
 from torch import Tensor
 
@@ -7,12 +8,16 @@ class _GlobalAverage(torch.autograd.Function):
     """The mean over space; its gradient is a broadcast, kept as a view."""
 
     @staticmethod
-    def forward(ctx, maps: Tensor) -> Tensor:
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx, maps: Tensor
+    ) -> Tensor:
         ctx.shape = maps.shape
         return maps.mean(dim=tuple(range(2, maps.dim())))
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:
+    def backward(
+        ctx: torch.autograd.function.FunctionCtx, grad: Tensor
+    ) -> Tensor:
         size = ctx.shape[2:].numel()
         spread = (grad / size).reshape(*grad.shape, *[1] * len(ctx.shape[2:]))
         return spread.expand(ctx.shape)

@@ -1,4 +1,5 @@
 """The gate of BAS and FGC."""
+
 from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError

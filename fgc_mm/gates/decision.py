@@ -1,4 +1,5 @@
 """What a gate says about one batch."""
+
 from typing import NamedTuple
 
 from torch import Tensor

@@ -1,4 +1,5 @@
 """Gate losses: records in, scalar out."""
+
 from fgc_mm.losses.base import GateLoss
 from fgc_mm.losses.batch_shaping import BatchShapingLoss
 from fgc_mm.losses.coupling import CoupledBatch, FeatureGateCouplingLoss

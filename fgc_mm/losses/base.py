@@ -1,7 +1,8 @@
 """What every gate loss is: records in, scalar out."""
+
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Optional, Union
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -19,17 +20,17 @@ class GateLoss(nn.Module, ABC):
     """
 
     def __init__(
-        self, loss_weight: Union[float, Mapping[str, Any]], name: str
+        self, loss_weight: float | Mapping[str, Any], name: str
     ) -> None:
         super().__init__()
         self.loss_weight = LossWeight.build(loss_weight)
         self.name = name
-        self.progress: Optional[Progress] = None
+        self.progress: Progress | None = None
 
     def forward(
         self,
         records: Sequence[GateRecord],
-        data_samples: Optional[Sequence[Any]] = None,
+        data_samples: Sequence[Any] | None = None,
     ) -> Tensor:
         """Weight times loss; (). A weight of 0 costs nothing.
 
@@ -47,6 +48,6 @@ class GateLoss(nn.Module, ABC):
     def compute(
         self,
         records: Sequence[GateRecord],
-        data_samples: Optional[Sequence[Any]],
+        data_samples: Sequence[Any] | None,
     ) -> Tensor:
         """The loss without its weight; ()."""

@@ -1,6 +1,7 @@
 """The loss that keeps gates conditional while they learn."""
+
 from collections.abc import Mapping, Sequence
-from typing import Any, Optional, Union
+from typing import Any
 
 from torch import Tensor
 
@@ -25,7 +26,7 @@ class BatchShapingLoss(GateLoss):
         self,
         alpha: float = 0.6,
         beta: float = 0.4,
-        loss_weight: Union[float, Mapping[str, Any]] = 0.75,
+        loss_weight: float | Mapping[str, Any] = 0.75,
         name: str = 'shaping',
     ) -> None:
         super().__init__(loss_weight, name)
@@ -35,7 +36,7 @@ class BatchShapingLoss(GateLoss):
     def compute(
         self,
         records: Sequence[GateRecord],
-        data_samples: Optional[Sequence[Any]] = None,
+        data_samples: Sequence[Any] | None = None,
     ) -> Tensor:
         """Cramer-von-Mises distance, summed over channels and sites; ()."""
         return sum(

@@ -1,6 +1,7 @@
 """Feature-gate coupling: similar images take similar paths."""
+
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Optional, Union
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -92,20 +93,20 @@ class FeatureGateCouplingLoss(GateLoss):
 
     def __init__(
         self,
-        sites: Union[int, Sequence[str]] = 2,
+        sites: int | Sequence[str] = 2,
         num_neighbors: int = 200,
         temperature: float = 0.07,
         momentum: float = 0.5,
         preset: str = 'reference',
-        form: Optional[str] = None,
-        include_self: Optional[bool] = None,
-        warmup_epochs: Optional[int] = None,
-        normalize_rows: Optional[bool] = None,
-        bank_init: Optional[str] = None,
+        form: str | None = None,
+        include_self: bool | None = None,
+        warmup_epochs: int | None = None,
+        normalize_rows: bool | None = None,
+        bank_init: str | None = None,
         gate_vector: str = 'logits',
         neighbor_source: str = 'feature',
         share_neighbors: bool = False,
-        loss_weight: Union[float, Mapping[str, Any]] = 0.003,
+        loss_weight: float | Mapping[str, Any] = 0.003,
         name: str = 'coupling',
     ) -> None:
         super().__init__(loss_weight, name)
@@ -137,14 +138,14 @@ class FeatureGateCouplingLoss(GateLoss):
         )
         self.share_neighbors = share_neighbors
         self.banks: dict[str, SiteBanks] = {}
-        self._labels: Optional[LabelNeighbors] = None
+        self._labels: LabelNeighbors | None = None
         self._pending: dict[str, CoupledBatch] = {}
 
     def build_banks(
         self,
         sites: Sequence[GateSite],
         length: int,
-        labels: Optional[Tensor] = None,
+        labels: Tensor | None = None,
     ) -> None:
         """Make the banks, one row per training image.
 
@@ -180,12 +181,12 @@ class FeatureGateCouplingLoss(GateLoss):
                 f'sites={self.wanted_sites} of FeatureGateCouplingLoss must '
                 f'be between 1 and {len(names)}, the number of gate sites.'
             )
-        return list(names[-self.wanted_sites:])
+        return list(names[-self.wanted_sites :])
 
     def compute(
         self,
         records: Sequence[GateRecord],
-        data_samples: Optional[Sequence[Any]],
+        data_samples: Sequence[Any] | None,
     ) -> Tensor:
         """The coupling loss of a batch, which then waits to be written."""
         self._check_ready(records)
@@ -304,7 +305,7 @@ class FeatureGateCouplingLoss(GateLoss):
 
 
 def sample_indices(
-    data_samples: Optional[Sequence[Any]], length: int
+    data_samples: Sequence[Any] | None, length: int
 ) -> list[int]:
     """The images' places in the training set.
 

@@ -1,6 +1,7 @@
 """The loss that makes gates close."""
+
 from collections.abc import Mapping, Sequence
-from typing import Any, Optional, Union
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,7 +29,7 @@ class L0Loss(GateLoss):
 
     def __init__(
         self,
-        loss_weight: Union[float, Mapping[str, Any]] = 0.4,
+        loss_weight: float | Mapping[str, Any] = 0.4,
         reduction: str = 'mean',
         name: str = 'l0',
     ) -> None:
@@ -43,7 +44,7 @@ class L0Loss(GateLoss):
     def compute(
         self,
         records: Sequence[GateRecord],
-        data_samples: Optional[Sequence[Any]] = None,
+        data_samples: Sequence[Any] | None = None,
     ) -> Tensor:
         """Mean probability of being open, or its sum over channels; ()."""
         if self.reduction == 'mean':

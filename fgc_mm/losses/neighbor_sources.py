@@ -1,4 +1,5 @@
 """Where the neighbours of an image come from (FGC, Table 4)."""
+
 import torch
 from torch import Tensor
 

@@ -1,7 +1,7 @@
 """How the weight of a loss moves through a run."""
+
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Optional, Union
 
 from fgc_mm.errors import FGCError
 
@@ -39,7 +39,7 @@ class LossWeight:
     by_epoch: bool = True
 
     @classmethod
-    def build(cls, weight: Union[float, Mapping]) -> 'LossWeight':
+    def build(cls, weight: float | Mapping) -> 'LossWeight':
         """From the ``loss_weight`` of a config: a number, or a mapping."""
         if not isinstance(weight, Mapping):
             return cls(float(weight), float(weight))
@@ -66,13 +66,13 @@ class LossWeight:
         return self.start_value != self.end_value
 
     @property
-    def first_epoch(self) -> Optional[int]:
+    def first_epoch(self) -> int | None:
         """The first epoch in which the weight acts; None if unknown."""
         if not self.moves or self.start_value:
             return 0
         return self.begin if self.by_epoch else None
 
-    def at(self, progress: Optional[Progress]) -> float:
+    def at(self, progress: Progress | None) -> float:
         """The weight at a point of the run.
 
         Raises:

@@ -1,6 +1,6 @@
 """The two banks of one coupled site."""
+
 from dataclasses import dataclass
-from typing import Union
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ class SiteBanks:
         self.feature.update(indices, features)
         self.gate.update(indices, gates)
 
-    def to(self, device: Union[str, torch.device]) -> None:
+    def to(self, device: str | torch.device) -> None:
         """Move both banks."""
         self.feature.to(device)
         self.gate.to(device)

@@ -1,4 +1,5 @@
 """Networks and classifiers."""
+
 from fgc_mm.models.cifar_resnet import CifarResNet
 from fgc_mm.models.counting import build_macs_table
 from fgc_mm.models.gated_backbone import GatedBackbone

@@ -1,5 +1,4 @@
 """The ResNets of 6n+2 layers for images of 32 x 32."""
-from typing import Optional
 
 import torch.nn.functional as F
 from mmengine.model import BaseModule
@@ -64,7 +63,7 @@ class CifarResNet(BaseBackbone):
         depth: int = 20,
         in_channels: int = 3,
         base_channels: int = 16,
-        init_cfg: Optional[dict] = None,
+        init_cfg: dict | None = None,
     ) -> None:
         if init_cfg is None:
             init_cfg = dict(type='Kaiming', layer='Conv2d', mode='fan_in')

@@ -1,4 +1,5 @@
 """The MACs table of a gated classifier, from one forward pass."""
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 

@@ -1,6 +1,7 @@
 """Any backbone, with gates at its sites."""
+
 from collections.abc import Sequence
-from typing import Any, Optional, Union
+from typing import Any
 
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
@@ -33,10 +34,10 @@ class GatedBackbone(BaseBackbone):
 
     def __init__(
         self,
-        backbone: Union[dict, nn.Module],
+        backbone: dict | nn.Module,
         gate: dict,
-        sites: Union[str, Sequence[str]] = 'auto',
-        init_cfg: Optional[dict] = None,
+        sites: str | Sequence[str] = 'auto',
+        init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
         if not isinstance(backbone, nn.Module):
@@ -59,7 +60,7 @@ class GatedBackbone(BaseBackbone):
         return self.forward_gated(x)[0]
 
     def forward_gated(
-        self, x: Tensor, keep_activation: Optional[bool] = None
+        self, x: Tensor, keep_activation: bool | None = None
     ) -> tuple[tuple[Tensor, ...], list[GateRecord]]:
         """Outputs, and what every site did.
 
@@ -87,7 +88,7 @@ class GatedBackbone(BaseBackbone):
         super().train(mode)
         return self
 
-    def _check_reached(self, records: list[Optional[GateRecord]]) -> None:
+    def _check_reached(self, records: list[GateRecord | None]) -> None:
         for site, record in zip(self.sites, records):
             if record is None:
                 raise FGCError(
@@ -106,16 +107,14 @@ class GatedBackbone(BaseBackbone):
         plain = set(self.backbone.state_dict())
         own = set(self.state_dict())
         for key in [k for k in state_dict if k.startswith(prefix)]:
-            name = key[len(prefix):]
+            name = key[len(prefix) :]
             if name in plain and name not in own:
                 state_dict[f'{prefix}backbone.{name}'] = state_dict.pop(key)
 
 
 def _build_gate(gate: dict, site: GateSite) -> nn.Module:
     return MODELS.build(
-        dict(
-            gate, in_channels=site.in_channels, out_channels=site.channels
-        )
+        dict(gate, in_channels=site.in_channels, out_channels=site.channels)
     )
 
 

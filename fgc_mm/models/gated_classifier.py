@@ -1,6 +1,6 @@
 """An mmpretrain classifier whose backbone is gated."""
+
 from collections.abc import Sequence
-from typing import Optional, Union
 
 import torch
 from mmpretrain.models.classifiers import ImageClassifier
@@ -37,17 +37,22 @@ class GatedImageClassifier(ImageClassifier):
 
     def __init__(
         self,
-        backbone: Union[dict, nn.Module],
+        backbone: dict | nn.Module,
         gate_losses: Sequence[dict] = (),
-        neck: Optional[dict] = None,
-        head: Optional[dict] = None,
-        pretrained: Optional[str] = None,
-        train_cfg: Optional[dict] = None,
-        data_preprocessor: Optional[dict] = None,
-        init_cfg: Optional[dict] = None,
+        neck: dict | None = None,
+        head: dict | None = None,
+        pretrained: str | None = None,
+        train_cfg: dict | None = None,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | None = None,
     ) -> None:
         super().__init__(
-            backbone, neck, head, pretrained, train_cfg, data_preprocessor,
+            backbone,
+            neck,
+            head,
+            pretrained,
+            train_cfg,
+            data_preprocessor,
             init_cfg,
         )
         if not isinstance(self.backbone, GatedBackbone):
@@ -72,16 +77,14 @@ class GatedImageClassifier(ImageClassifier):
         # under the head's own key, ``loss``, it would overwrite the total
         losses = {'loss_cls': losses.pop('loss'), **losses}
         for gate_loss in self.gate_losses:
-            losses[f'loss_{gate_loss.name}'] = gate_loss(
-                records, data_samples
-            )
+            losses[f'loss_{gate_loss.name}'] = gate_loss(records, data_samples)
         losses['keep_ratio'] = keep_ratio(records)
         return losses
 
     def predict(
         self,
         inputs: Tensor,
-        data_samples: Optional[list[DataSample]] = None,
+        data_samples: list[DataSample] | None = None,
         **kwargs,
     ) -> list[DataSample]:
         """Predictions that carry their image's MACs and open channels.
@@ -132,7 +135,7 @@ class GatedImageClassifier(ImageClassifier):
         """No silence where a checkpoint has nothing of this model."""
         inner = self.backbone.backbone.state_dict()
         known = {*self.state_dict(), *(f'backbone.{key}' for key in inner)}
-        names = {k[len(prefix):] for k in state_dict if k.startswith(prefix)}
+        names = {k[len(prefix) :] for k in state_dict if k.startswith(prefix)}
         if not names & known:
             raise FGCError(
                 f'the checkpoint has {len(state_dict)} entries '

@@ -1,4 +1,5 @@
 """Where gates go."""
+
 from fgc_mm.sites.discovery import find_sites
 from fgc_mm.sites.patterns import match_names
 from fgc_mm.sites.port import SitePort

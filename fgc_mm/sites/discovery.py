@@ -1,6 +1,6 @@
 """From a backbone and a user's wish to the list of sites."""
+
 from collections.abc import Sequence
-from typing import Union
 
 from torch import nn
 
@@ -11,7 +11,7 @@ from fgc_mm.sites.site import GateSite
 
 
 def find_sites(
-    backbone: nn.Module, sites: Union[str, Sequence[str]] = 'auto'
+    backbone: nn.Module, sites: str | Sequence[str] = 'auto'
 ) -> list[GateSite]:
     """The sites of a backbone.
 

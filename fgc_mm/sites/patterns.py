@@ -1,4 +1,5 @@
 """Choosing sites by shell patterns on their names."""
+
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 

@@ -1,6 +1,7 @@
 """A gate at its site: hooks on the backbone's own modules."""
+
 from collections.abc import Callable
-from typing import Any, Optional
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -26,8 +27,8 @@ class SitePort:
         self.gate = gate
         self._open = False
         self._keep_activation = False
-        self._decision: Optional[Any] = None
-        self._activation: Optional[Tensor] = None
+        self._decision: Any | None = None
+        self._activation: Tensor | None = None
 
     def attach(self, find: Callable[[str], nn.Module]) -> None:
         """Hang the hooks on the modules that ``find`` gives for a path."""
@@ -40,7 +41,7 @@ class SitePort:
         self._open = True
         self._keep_activation = keep_activation
 
-    def close(self) -> Optional[GateRecord]:
+    def close(self) -> GateRecord | None:
         """End the gate's action; the record of what it did, if it did."""
         decision, activation = self._decision, self._activation
         self._open, self._decision, self._activation = False, None, None
@@ -60,7 +61,7 @@ class SitePort:
 
     def _mask(
         self, module: nn.Module, args: tuple[Tensor, ...]
-    ) -> Optional[tuple[Tensor, ...]]:
+    ) -> tuple[Tensor, ...] | None:
         if not self._open:
             return None
         if self._keep_activation:

@@ -1,7 +1,7 @@
 """What a site did for one batch: the thing that flows through the house."""
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Optional
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ class GateRecord:
     """
 
     site: GateSite
-    activation: Optional[Tensor]
+    activation: Tensor | None
     logits: Tensor
     probs: Tensor
     mask: Tensor

@@ -1,4 +1,7 @@
 """Candidate sites of residual networks: the convs inside a block."""
+
+import itertools
+
 from torch import nn
 
 from fgc_mm.sites.site import GateSite
@@ -26,8 +29,7 @@ def _chain(block: str, module: nn.Module) -> list[GateSite]:
     convs = [
         (f'{block}.{name}', child)
         for name, child in module.named_children()
-        if name in ('conv1', 'conv2', 'conv3')
-        and isinstance(child, nn.Conv2d)
+        if name in ('conv1', 'conv2', 'conv3') and isinstance(child, nn.Conv2d)
     ]
     return [
         GateSite(
@@ -37,5 +39,5 @@ def _chain(block: str, module: nn.Module) -> list[GateSite]:
             in_channels=conv.in_channels,
             channels=conv.out_channels,
         )
-        for (name, conv), (follower, _) in zip(convs, convs[1:])
+        for (name, conv), (follower, _) in itertools.pairwise(convs)
     ]

@@ -1,4 +1,5 @@
 """What a site is: one place where channels are gated."""
+
 from dataclasses import dataclass
 
 

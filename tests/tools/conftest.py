@@ -11,6 +11,9 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.registry import DefaultScope
+from mmengine.visualization import Visualizer
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 
@@ -112,6 +115,10 @@ def tool(project, monkeypatch, capfd):
     def call(name, *arguments):
         monkeypatch.setattr(sys, 'path', list(sys.path))
         module = load_tool(name)
+        # A Runner names its logger by the second, and a second one of the
+        # same name would write to the output of the test before.
+        for manager in (DefaultScope, MessageHub, MMLogger, Visualizer):
+            manager._instance_dict.clear()
         monkeypatch.chdir(project)
         monkeypatch.setenv('LOCAL_RANK', '0')
         monkeypatch.setattr(sys, 'argv', [name, *map(str, arguments)])

@@ -147,10 +147,14 @@ def test_an_error_of_all_is_told_once(project, tmp_path):
 
 def test_an_error_of_one_is_told_once(project, tmp_path):
     (tmp_path / 'one_sided.py').write_text(ONE_SIDED)
+    config = tmp_path / 'config.py'
+    config.write_text(
+        f'_base_ = {str(project / "tiny net.py")!r}\n'
+        "custom_imports = dict(imports=['one_sided'])\n"
+        "train_dataloader = dict(dataset=dict(type='OneSided'))\n"
+    )
     done = run(
-        script('dist_train', 'tiny net.py', 2, '--work-dir', tmp_path / 'w')
-        + [PAIR, 'custom_imports.imports=[one_sided]']
-        + ['train_dataloader.dataset.type=OneSided'],
+        script('dist_train', config, 2, '--work-dir', tmp_path / 'w'),
         project,
         PYTHONPATH=str(tmp_path),
         **NO_GPU,

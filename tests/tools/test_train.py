@@ -199,6 +199,12 @@ def test_missing_data(refused):
     assert text.startswith('error: /no/such/folder')
 
 
+def test_unknown_type(refused):
+    kind = 'train_dataloader.dataset.type=Nothing'
+    text = refused('tiny net.py', PAIR, kind, written=True)
+    assert text.startswith('error: Nothing is not in the mmpretrain::dataset')
+
+
 def test_launcher_without_its_environment(refused, monkeypatch):
     for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'):
         monkeypatch.delenv(name, raising=False)

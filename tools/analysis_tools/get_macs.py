@@ -1,15 +1,30 @@
 """MACs of a config before any training: dense, gates, and what to expect."""
+
+from __future__ import annotations
+
 import argparse
 import sys
 from collections.abc import Iterator
-from typing import Any, Optional
+from pathlib import Path
+from typing import Any
 
-import torch
-from mmengine.config import Config, DictAction
+# The tools and the package of one clone belong together, installed or not.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+try:
+    import fgc_mm  # noqa: F401  (first: it checks the installation)
+except ImportError as error:
+    if not isinstance(error, ValueError):  # not its StackError: a bug
+        raise
+    sys.exit(f'error: {error}')
+
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from mmpretrain.registry import MODELS
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
+from fgc_mm.engine import command_line
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.macs import MACsTable, expected_macs
 from fgc_mm.models import build_macs_table
@@ -33,12 +48,15 @@ def parse_args() -> argparse.Namespace:
         help='shares of open channels to expect the MACs for',
     )
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='as in train.py'
+        '--cfg-options',
+        nargs='+',
+        action=command_line.ConfigOptions,
+        help='as in train.py',
     )
     return parser.parse_args()
 
 
-def image_shape(cfg: Config, shape: Optional[list[int]]) -> tuple[int, ...]:
+def image_shape(cfg: Config, shape: list[int] | None) -> tuple[int, ...]:
     """(3, H, W) from the command line, or from the training pipeline."""
     if shape is not None:
         if len(shape) > 2 or min(shape) < 1:
@@ -65,24 +83,21 @@ def _crops(cfg: Config) -> Iterator[Any]:
             yield crop
 
 
-def load_model(path: str, options: Optional[dict]) -> tuple[Any, Config]:
+def build_model(cfg: Config) -> nn.Module:
     """The config's model, without weights."""
-    from mmpretrain.registry import MODELS
-
-    try:
-        cfg = Config.fromfile(path)
-    except FileNotFoundError:
+    if 'model' not in cfg:
         raise FGCError(
-            f'{path} is not there; give the path of a config file.'
-        ) from None
-    cfg.merge_from_dict(options or {})
+            f'{cfg.filename} has no model; give a config that tools/train.py '
+            'can run.'
+        )
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
-    return MODELS.build(cfg.model), cfg
+    cfg.model.pop('init_cfg', None)  # weights change no MACs
+    return MODELS.build(cfg.model)
 
 
 def totals(macs: MACsTable, keep_ratios: list[float]) -> Table:
     """Dense, gates and expectations, by both countings."""
-    table = Table(title='MACs per image')
+    table = Table(title='MACs per image, dense and expected')
     table.add_column('')
     for column in ('MACs', 'of dense', 'fgc-pr', 'of its base'):
         table.add_column(column, justify='right')
@@ -91,7 +106,7 @@ def totals(macs: MACsTable, keep_ratios: list[float]) -> Table:
         rows.append(('gates', macs.gates, macs.gates))
         rows += [
             (
-                f'expected at keep ratio {keep:g}',
+                f'keep ratio {keep:g}',
                 expected_macs(macs, keep),
                 expected_macs(macs, keep, 'fgc-pr'),
             )
@@ -128,20 +143,19 @@ def per_site(macs: MACsTable) -> Table:
 
 
 def main() -> None:
+    """Count, and print."""
     args = parse_args()
-    model, cfg = load_model(args.config, args.cfg_options)
+    cfg = command_line.load_config(args.config)
+    command_line.override(cfg, args.cfg_options)
     shape = image_shape(cfg, args.shape)
-    macs = build_macs_table(model, shape)
+    macs = build_macs_table(build_model(cfg), shape)
+    summary = totals(macs, args.keep_ratio)
     console = Console()
     console.print(f'{args.config}, image {"x".join(map(str, shape))}')
     if macs.sites:
         console.print(per_site(macs))
-    console.print(totals(macs, args.keep_ratio))
+    console.print(summary)
 
 
 if __name__ == '__main__':
-    torch.set_grad_enabled(False)
-    try:
-        main()
-    except FGCError as error:
-        sys.exit(f'error: {error}')
+    sys.exit(command_line.run_tool(main))

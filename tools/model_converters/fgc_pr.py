@@ -1,14 +1,26 @@
 """The published FGC checkpoints into ours: weights, gates and banks."""
+
+from __future__ import annotations
+
 import argparse
-import os
 import re
 import sys
 from pathlib import Path
 from typing import Any
 
+# The tools and the package of one clone belong together, installed or not.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+try:
+    import fgc_mm  # noqa: F401  (first: it checks the installation)
+except ImportError as error:
+    if not isinstance(error, ValueError):  # not its StackError: a bug
+        raise
+    sys.exit(f'error: {error}')
+
 import torch
 from torch import Tensor
 
+from fgc_mm.engine import command_line
 from fgc_mm.engine.checkpoint import read_checkpoint
 from fgc_mm.engine.memory_bank_hook import STATE
 from fgc_mm.errors import FGCError
@@ -89,9 +101,7 @@ def convert(checkpoint: dict[str, Any]) -> dict[str, Any]:
         for key in ('epoch', 'best_acc1')
         if key in checkpoint
     }
-    result = dict(
-        meta=dict(published=meta), state_dict=convert_weights(state)
-    )
+    result = dict(meta=dict(published=meta), state_dict=convert_weights(state))
     banks = convert_banks(state)
     if banks:
         result[STATE] = {'coupling': banks}
@@ -113,10 +123,11 @@ def write(checkpoint: dict[str, Any], target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_name(f'{target.name}.part')
     torch.save(checkpoint, aside)
-    os.replace(aside, target)
+    aside.replace(target)
 
 
 def main() -> None:
+    """Convert one file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('source', help='checkpoint of the published code')
     parser.add_argument('target', type=Path, help='where to write ours')
@@ -131,7 +142,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    try:
-        main()
-    except FGCError as error:
-        sys.exit(f'error: {error}')
+    sys.exit(command_line.run_tool(main))

@@ -1,0 +1,89 @@
+"""What gates, and then coupling, add to a training step of ResNet-20.
+
+    python benchmarks/training_step.py
+
+Whole steps (preprocessing, forward, losses, backward, optimiser) of the
+configs dense_ and bas_resnet20_cifar10.py on random images, interleaved in
+one process; then the report of benchmarks/coupling.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import init_default_scope
+from mmpretrain.structures import DataSample
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from coupling import Sizes, interleave, report_coupling
+
+from fgc_mm.losses import Progress
+from fgc_mm.registry import MODELS
+
+CONFIGS = {'dense': 'dense_resnet20_cifar10', 'gated': 'bas_resnet20_cifar10'}
+# one epoch in which batch shaping and one in which the L0 loss acts
+EPOCHS = {'gated, batch shaping': 50, 'gated, L0': 200}
+
+
+def build_step(config: str, epoch: int, images: int) -> Callable[[], object]:
+    """One ``train_step`` of a config's model on one random batch."""
+    cfg = Config.fromfile(ROOT / 'configs' / f'{config}.py')
+    init_default_scope(cfg.default_scope)
+    model_cfg = dict(cfg.model, data_preprocessor=cfg.data_preprocessor)
+    model = MODELS.build(model_cfg).train()
+    for loss in getattr(model, 'gate_losses', ()):
+        loss.progress = Progress(epoch, 0)
+    optim = build_optim_wrapper(model, cfg.optim_wrapper)
+    inputs = torch.randint(0, 256, (images, 3, 32, 32), dtype=torch.uint8)
+    samples = [DataSample().set_gt_label(i % 10) for i in range(images)]
+    data = dict(inputs=inputs, data_samples=samples)
+    return lambda: model.train_step(data, optim)
+
+
+def report_gates(images: int, repeats: int) -> None:
+    """Print the time of a gated step as a ratio to the dense one."""
+    load = os.getloadavg()[0]
+    steps = {'dense': build_step(CONFIGS['dense'], 0, images)}
+    for name, epoch in EPOCHS.items():
+        steps[name] = build_step(CONFIGS['gated'], epoch, images)
+    seconds = interleave(steps, repeats)
+    print(
+        f'training step, ResNet-20, {images} images of 32 x 32, '
+        f'{torch.get_num_threads()} threads, load before the run {load:.1f}'
+    )
+    for name, values in seconds.items():
+        # paired, so that a drift of the machine cancels
+        ratio = median(a / b for a, b in zip(values, seconds['dense']))
+        print(
+            f'  {name:21s} {1e3 * median(values):7.1f} ms '
+            f'({1e3 * min(values):.1f} to {1e3 * max(values):.1f}, '
+            f'{repeats} repeats), {ratio:.3f} x dense'
+        )
+
+
+def main() -> None:
+    """Both reports."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument('--images', type=int, default=256)
+    parser.add_argument('--repeats', type=int, default=15)
+    args = parser.parse_args()
+    logging.disable(logging.INFO)  # mmengine lists every gate parameter
+    report_gates(args.images, args.repeats)
+    report_coupling(Sizes(args.images, 50_000, 64, 200, 2), 11)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,6 +1,6 @@
 """Handwritten digits that come with scikit-learn."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from mmpretrain.datasets.base_dataset import BaseDataset
@@ -27,7 +27,7 @@ class Digits(BaseDataset):
     Items: ``img`` (8, 8, 3) uint8, ``gt_label`` 0 to 9.
     """
 
-    METAINFO = dict(classes=tuple('0123456789'))
+    METAINFO: ClassVar[dict] = dict(classes=tuple('0123456789'))
 
     def __init__(self, split: str = 'train', **kwargs: Any) -> None:
         if split not in ('train', 'test'):

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from mmengine.dist import broadcast
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
@@ -74,7 +75,10 @@ class FGCMemoryBankHook(Hook):
             self._restore(name, loss)
             for banks in loss.banks.values():
                 banks.to(device)
-        self._stash = None
+                # where diff_rank_seed=True, every rank drew rows of its own
+                broadcast(banks.feature.rows)
+                broadcast(banks.gate.rows)
+        self._forget_stash(runner)
 
     def after_train_iter(
         self,
@@ -112,6 +116,16 @@ class FGCMemoryBankHook(Hook):
             )
         for site, banks in loss.banks.items():
             banks.load_state_dict(saved[site])
+
+
+    def _forget_stash(self, runner: Runner) -> None:
+        fresh = sorted(set(self._losses) - set(self._stash or ()))
+        if self._stash is not None and fresh:
+            runner.logger.warning(
+                f'The checkpoint has no memory banks of {", ".join(fresh)}, '
+                f'but of {", ".join(self._stash)}: they start at random.'
+            )
+        self._stash = None
 
 
 def refuse_wrapped(dataset: Dataset) -> None:

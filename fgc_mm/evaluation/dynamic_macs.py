@@ -55,23 +55,23 @@ class DynamicMACs(BaseMetric):
         self._table = data_samples[0]['macs_table']
         opened = torch.stack([s['gate_masks'] for s in data_samples])
         macs = [float(s['macs']) for s in data_samples]
-        dense = self._table.dense
+        dense, base = self._table.dense, self._table.base('fgc-pr')
         published = self._published(opened)
         packed = np.packbits(opened.numpy(), axis=1)
         self.results += [
-            (cost, dense, other, row)
+            (cost, dense, other, base, row)
             for cost, other, row in zip(macs, published, packed)
         ]
 
     def compute_metrics(self, results: list[tuple]) -> dict[str, float]:
         """Numbers over all images of all ranks."""
-        macs, dense, published, packed = zip(*results)
+        macs, dense, published, base, packed = zip(*results)
         macs, dense = np.array(macs), np.array(dense)
         channels = self._table.channels
         opened = np.unpackbits(np.stack(packed), axis=1, count=sum(channels))
         rows = site_rows(self._table.sites, channels, opened.mean(axis=0))
         MMLogger.get_current_instance().info('\n' + render_sites(rows))
-        base = self._table.base('fgc-pr')
+        other = 1 - np.mean(published) / np.mean(base)
         return {
             'mean': float(macs.mean()),
             'dense': float(dense.mean()),
@@ -79,7 +79,7 @@ class DynamicMACs(BaseMetric):
             'p95': float(np.percentile(macs, 95)),
             'pruning_ratio': 100 * float(1 - macs.mean() / dense.mean()),
             'keep_ratio': float(opened.mean()),
-            'pruning_ratio_fgc_pr': 100 * float(1 - np.mean(published) / base),
+            'pruning_ratio_fgc_pr': 100 * float(other),
         }
 
     def _published(self, opened: torch.Tensor) -> list[float]:

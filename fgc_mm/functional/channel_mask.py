@@ -28,13 +28,18 @@ class _MaskChannels(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         activation, mask = ctx.saved_tensors
         product = grad * activation
-        grad_mask = product.flatten(2).sum(dim=2)
+        grad_mask = _lines(product).sum(dim=2)
         # the product's memory is free again: the gradient takes its place
         return torch.mul(grad, _broadcast(mask, grad), out=product), grad_mask
 
 
 def _broadcast(mask: Tensor, like: Tensor) -> Tensor:
     return mask.reshape(*mask.shape, *[1] * (like.dim() - 2))
+
+
+def _lines(maps: Tensor) -> Tensor:
+    """(N, C, ...) -> (N, C, positions)."""
+    return maps.flatten(2) if maps.dim() > 2 else maps.unsqueeze(2)
 
 
 def mask_channels(activation: Tensor, mask: Tensor) -> Tensor:

@@ -88,6 +88,7 @@ class MACsTable:
 
     def base(self, counting: str = 'honest') -> int:
         """What a counting calls 100 %: ``fgc-pr`` leaves the head out."""
+        _check_counting(counting)
         return self.of('backbone') if counting == 'fgc-pr' else self.dense
 
 
@@ -105,7 +106,11 @@ def macs_per_image(
 
     Returns:
         (N,) float64, in MACs.
+
+    Raises:
+        FGCError: An unknown counting.
     """
+    _check_counting(counting)
     opened = [(mask != 0).double() for mask in masks]
     like = opened[0]
     total = like.new_zeros(len(like))
@@ -129,8 +134,9 @@ def expected_macs(
         counting: As in :func:`macs_per_image`.
 
     Raises:
-        FGCError: ``keep_ratio`` outside [0, 1].
+        FGCError: ``keep_ratio`` outside [0, 1], or an unknown counting.
     """
+    _check_counting(counting)
     if not 0 <= keep_ratio <= 1:
         raise FGCError(
             f'keep_ratio={keep_ratio} is not a share of channels; give a '
@@ -144,6 +150,14 @@ def expected_macs(
         * keep_ratio ** len({layer.in_site, layer.out_site} - {None})
         for layer in counted
     )
+
+
+def _check_counting(counting: str) -> None:
+    if counting not in COUNTINGS:
+        raise FGCError(
+            f'counting={counting!r} is unknown; choose among '
+            f'{", ".join(COUNTINGS)}.'
+        )
 
 
 def _open_pairs(layer: LayerMACs, opened: Sequence[Tensor]) -> Tensor:

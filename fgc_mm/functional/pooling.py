@@ -32,4 +32,5 @@ def global_average_pool(maps: Tensor) -> Tensor:
     Returns:
         (N, C).
     """
-    return _GlobalAverage.apply(maps)
+    # (N, C): the mean over no dimension at all would be that over every one
+    return _GlobalAverage.apply(maps) if maps.dim() > 2 else maps

@@ -254,7 +254,7 @@ class FeatureGateCouplingLoss(GateLoss):
         own = self._pending[names[0]].indices[:, None]
         if self._warming_up():
             return [own] * len(names)
-        if self.share_neighbors or self.neighbor_source == 'label':
+        if self.share_neighbors:
             found = [self._neighbors(names[-1])] * len(names)
         else:
             found = [self._neighbors(name) for name in names]

@@ -70,7 +70,9 @@ class LossWeight:
         """The first epoch in which the weight acts; None if unknown."""
         if not self.moves or self.start_value:
             return 0
-        return self.begin if self.by_epoch else None
+        # a line is still at its start, 0, in the epoch at which it begins
+        first = self.begin + (self.begin < self.end)
+        return first if self.by_epoch else None
 
     def at(self, progress: Progress | None) -> float:
         """The weight at a point of the run.

@@ -15,7 +15,8 @@ class BasicBlock(BaseModule):
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
         self.stride = stride
-        self.padding = (channels - in_channels) // 2
+        before = (channels - in_channels) // 2
+        self.padding = before, channels - in_channels - before
         self.conv1 = nn.Conv2d(
             in_channels, channels, 3, stride, padding=1, bias=False
         )
@@ -34,7 +35,7 @@ class BasicBlock(BaseModule):
         if self.stride == 1:
             return x
         sliced = x[:, :, :: self.stride, :: self.stride]
-        return F.pad(sliced, (0, 0, 0, 0, self.padding, self.padding))
+        return F.pad(sliced, (0, 0, 0, 0, *self.padding))
 
 
 @MODELS.register_module()
@@ -87,6 +88,11 @@ class CifarResNet(BaseBackbone):
         """The last stage's map, as mmpretrain's necks expect it."""
         x = self.relu(self.bn1(self.conv1(x)))
         return (self.layer3(self.layer2(self.layer1(x))),)
+
+    def train(self, mode: bool = True) -> 'CifarResNet':
+        """As ``nn.Module.train``; mmpretrain's own returns nothing."""
+        super().train(mode)
+        return self
 
 
 def _stage(

@@ -1,6 +1,7 @@
 """An mmpretrain classifier whose backbone is gated."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmpretrain.models.classifiers import ImageClassifier
@@ -85,7 +86,7 @@ class GatedImageClassifier(ImageClassifier):
         self,
         inputs: Tensor,
         data_samples: list[DataSample] | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> list[DataSample]:
         """Predictions that carry their image's MACs and open channels.
 
@@ -131,7 +132,7 @@ class GatedImageClassifier(ImageClassifier):
             # tells an evaluator whether the prediction is still this one
             sample.set_field(sample.pred_score, 'gated_score')
 
-    def _refuse_foreign(self, state_dict: dict, prefix: str, *_) -> None:
+    def _refuse_foreign(self, state_dict: dict, prefix: str, *_: Any) -> None:
         """No silence where a checkpoint has nothing of this model."""
         inner = self.backbone.backbone.state_dict()
         known = {*self.state_dict(), *(f'backbone.{key}' for key in inner)}
@@ -146,6 +147,11 @@ class GatedImageClassifier(ImageClassifier):
 
 
 def _check_names(names: list[str]) -> None:
+    if 'cls' in names:
+        raise FGCError(
+            "a gate loss is called 'cls', which would overwrite the "
+            'classification loss, loss_cls; give it another name=...'
+        )
     for name in names:
         if names.count(name) > 1:
             raise FGCError(

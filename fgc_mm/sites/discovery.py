@@ -33,10 +33,5 @@ def find_sites(
         )
     if sites == 'auto':
         return found
-    if isinstance(sites, str):
-        raise FGCError(
-            f"sites={sites!r} is neither 'auto' nor a list of patterns; "
-            f'write sites=[{sites!r}].'
-        )
     names = match_names(sites, [s.name for s in found], 'the site pattern')
     return [site for site in found if site.name in names]

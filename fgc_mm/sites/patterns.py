@@ -17,8 +17,13 @@ def match_names(
         what: What the patterns stand for, for the error.
 
     Raises:
-        FGCError: A pattern matches nothing.
+        FGCError: A pattern matches nothing, or there is none.
     """
+    if isinstance(patterns, str) or not patterns:
+        raise FGCError(
+            f'{what} is {patterns!r}, which is no list of patterns; write '
+            f"[{patterns or '*'!r}]."
+        )
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise FGCError(

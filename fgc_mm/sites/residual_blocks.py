@@ -1,7 +1,5 @@
 """Candidate sites of residual networks: the convs inside a block."""
 
-import itertools
-
 from torch import nn
 
 from fgc_mm.sites.site import GateSite
@@ -26,18 +24,25 @@ def residual_block_sites(backbone: nn.Module) -> list[GateSite]:
 
 
 def _chain(block: str, module: nn.Module) -> list[GateSite]:
-    convs = [
-        (f'{block}.{name}', child)
-        for name, child in module.named_children()
-        if name in ('conv1', 'conv2', 'conv3') and isinstance(child, nn.Conv2d)
-    ]
-    return [
-        GateSite(
-            name=name,
-            producer=name,
-            consumers=(follower,),
-            in_channels=conv.in_channels,
-            channels=conv.out_channels,
-        )
-        for (name, conv), (follower, _) in itertools.pairwise(convs)
-    ]
+    sites = []
+    for name, follower in (('conv1', 'conv2'), ('conv2', 'conv3')):
+        conv = getattr(module, name, None)
+        # Where conv2 is no plain conv (Res2Net, ResNeSt), what lies between
+        # conv1 and conv3 mixes channels, and no mask would fit both.
+        if _is_conv(conv) and _is_conv(getattr(module, follower, None)):
+            sites.append(_site(f'{block}.{name}', f'{block}.{follower}', conv))
+    return sites
+
+
+def _is_conv(module: object) -> bool:
+    return isinstance(module, nn.Conv2d)
+
+
+def _site(producer: str, consumer: str, conv: nn.Conv2d) -> GateSite:
+    return GateSite(
+        name=producer,
+        producer=producer,
+        consumers=(consumer,),
+        in_channels=conv.in_channels,
+        channels=conv.out_channels,
+    )

@@ -1,9 +1,14 @@
 """Telling gate losses where the run is."""
 
+from math import ceil
+
+from mmengine.dataset import InfiniteSampler
+from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
+from torch.utils.data import DataLoader
 
 from fgc_mm.losses import Progress
 from fgc_mm.registry import HOOKS
@@ -37,5 +42,12 @@ def bare_model(runner: Runner) -> nn.Module:
 def _epoch(runner: Runner) -> int:
     # an iteration-based loop never moves its own epoch
     if isinstance(runner.train_loop, IterBasedTrainLoop):
-        return runner.iter // max(len(runner.train_dataloader), 1)
+        return runner.iter // max(_steps_per_epoch(runner.train_dataloader), 1)
     return runner.epoch
+
+
+def _steps_per_epoch(loader: DataLoader) -> int:
+    # an InfiniteSampler is as long as the data set, not as its rank's share
+    if isinstance(loader.sampler, InfiniteSampler):
+        return ceil(len(loader) / get_world_size())
+    return len(loader)

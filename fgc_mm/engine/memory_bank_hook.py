@@ -117,7 +117,6 @@ class FGCMemoryBankHook(Hook):
         for site, banks in loss.banks.items():
             banks.load_state_dict(saved[site])
 
-
     def _forget_stash(self, runner: Runner) -> None:
         fresh = sorted(set(self._losses) - set(self._stash or ()))
         if self._stash is not None and fresh:

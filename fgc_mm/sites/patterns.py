@@ -22,7 +22,7 @@ def match_names(
     if isinstance(patterns, str) or not patterns:
         raise FGCError(
             f'{what} is {patterns!r}, which is no list of patterns; write '
-            f"[{patterns or '*'!r}]."
+            f'[{patterns or "*"!r}].'
         )
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):

@@ -1,0 +1,98 @@
+"""The product with a mask against the plain product of autograd."""
+
+import pytest
+import torch
+
+from fgc_mm.functional import mask_channels
+
+SHAPES = [(3, 4, 5, 6), (2, 3, 7), (4, 3), (2, 3, 1, 1), (0, 3, 2, 2)]
+
+
+def naive(activation, mask):
+    shape = (*mask.shape, *[1] * (activation.dim() - 2))
+    return activation * mask.to(activation.dtype).view(shape)
+
+
+def leaves(shape, dtype, mask_dtype=None):
+    torch.manual_seed(0)
+    activation = torch.randn(shape, dtype=dtype, requires_grad=True)
+    mask = torch.randn(shape[:2], dtype=mask_dtype or dtype)
+    mask[mask < 0] = 0
+    return activation, mask.requires_grad_()
+
+
+@pytest.mark.parametrize('shape', SHAPES)
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_forward_and_gradients_are_those_of_the_plain_product(shape, dtype):
+    inputs, same = leaves(shape, dtype), leaves(shape, dtype)
+    out, want = mask_channels(*inputs), naive(*same)
+    assert torch.equal(out, want)
+    weight = torch.randn_like(want)
+    (out * weight).sum().backward()
+    (want * weight).sum().backward()
+    for one, other in zip(inputs, same, strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+
+
+@pytest.mark.parametrize('shape', SHAPES[:4])
+def test_gradients_against_finite_differences(shape):
+    torch.autograd.gradcheck(mask_channels, leaves(shape, torch.float64))
+
+
+def test_a_half_activation_takes_a_float_mask():
+    inputs = leaves((8, 4, 9, 9), torch.bfloat16, torch.float32)
+    exact = [x.detach().double().requires_grad_() for x in inputs]
+    out = mask_channels(*inputs)
+    assert out.dtype == torch.bfloat16
+    weight = torch.randn_like(out)
+    out.backward(weight)
+    naive(*exact).backward(weight.double())
+    assert inputs[1].grad.dtype == torch.float32
+    for one, other in zip(inputs, exact, strict=True):
+        torch.testing.assert_close(
+            one.grad.double(), other.grad, atol=0.1, rtol=0.02
+        )
+
+
+def test_channels_last_stays_channels_last():
+    plain = leaves((3, 4, 5, 6), torch.float32)
+    last = plain[0].detach().to(memory_format=torch.channels_last)
+    last.requires_grad_()
+    mask = plain[1].detach().clone().requires_grad_()
+    weight = torch.randn(3, 4, 5, 6)
+    out = mask_channels(last, mask)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    out.backward(weight)
+    naive(*plain).backward(weight)
+    torch.testing.assert_close(last.grad, plain[0].grad)
+    torch.testing.assert_close(mask.grad, plain[1].grad)
+
+
+def test_a_gradient_that_is_a_broadcast_view_is_read_and_not_written():
+    activation, mask = leaves((3, 4, 5, 6), torch.float32)
+    grad = torch.ones(3, 4, 1, 1)
+    mask_channels(activation, mask).backward(grad.expand(3, 4, 5, 6))
+    assert (grad == 1).all()
+    assert torch.equal(
+        activation.grad, mask.detach()[..., None, None].expand(3, 4, 5, 6)
+    )
+
+
+def test_ones_change_no_bit():
+    activation = torch.tensor([[-0.0, 1e-45, torch.inf, -torch.inf]])
+    out = mask_channels(activation, torch.ones(1, 4))
+    assert torch.equal(out.view(torch.int32), activation.view(torch.int32))
+
+
+def test_without_gradients_nothing_is_recorded():
+    activation, mask = leaves((2, 3, 4, 4), torch.float32)
+    with torch.no_grad():
+        out = mask_channels(activation, mask)
+    assert out.grad_fn is None and torch.equal(out, naive(activation, mask))
+
+
+def test_a_constant_mask_lets_the_gradient_pass():
+    activation, mask = leaves((2, 3, 4, 4), torch.float32)
+    mask_channels(activation, mask.detach()).sum().backward()
+    want = mask.detach()[..., None, None].expand(2, 3, 4, 4)
+    assert torch.equal(activation.grad, want)

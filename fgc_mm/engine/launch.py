@@ -9,6 +9,8 @@ and keeps, and ask for a wrapper without devices.
 from __future__ import annotations
 
 import os
+import re
+import socket
 import subprocess
 from datetime import timedelta
 
@@ -87,20 +89,31 @@ def _slurm_environment() -> dict[str, str]:
 
 
 def _first_slurm_node() -> str:
+    """The address of the node of rank 0."""
     nodes = os.environ.get('SLURM_STEP_NODELIST', os.environ['SLURM_NODELIST'])
+    name = _scontrol('hostnames', nodes).split()[0]
     try:
-        answer = subprocess.run(
-            ['scontrol', 'show', 'hostnames', nodes],
+        socket.getaddrinfo(name, None)
+    except OSError:
+        # Slurm's names need not be the network's; Slurm knows the address.
+        match = re.search(r'NodeAddr=(\S+)', _scontrol('node', name))
+        return match[1] if match else name
+    return name
+
+
+def _scontrol(kind: str, name: str) -> str:
+    try:
+        return subprocess.run(
+            ['scontrol', 'show', kind, name],
             capture_output=True,
             check=True,
             text=True,
-        )
+        ).stdout
     except (OSError, subprocess.CalledProcessError) as error:
         raise FGCError(
-            f'scontrol does not name the hosts of {nodes} ({error}): the '
-            'first one is where all processes meet; set MASTER_ADDR.'
+            f'scontrol does not show {kind} {name} ({error}): all processes '
+            'meet at the first node; set MASTER_ADDR to its address.'
         ) from error
-    return answer.stdout.split()[0]
 
 
 def _check_gpu(local_rank: int) -> None:

@@ -2,7 +2,8 @@
 
 from fgc_mm.losses.base import GateLoss
 from fgc_mm.losses.batch_shaping import BatchShapingLoss
-from fgc_mm.losses.coupling import CoupledBatch, FeatureGateCouplingLoss
+from fgc_mm.losses.coupled_batch import CoupledBatch
+from fgc_mm.losses.coupling import FeatureGateCouplingLoss
 from fgc_mm.losses.l0 import L0Loss
 from fgc_mm.losses.schedule import LossWeight, Progress
 

@@ -1,7 +1,7 @@
 """Feature-gate coupling: similar images take similar paths."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,45 +12,17 @@ from fgc_mm.functional import (
     neighbor_contrast,
     neighborhood_agreement,
 )
-from fgc_mm.functional.pooling import global_average_pool
 from fgc_mm.losses.base import GateLoss
-from fgc_mm.losses.neighbor_sources import SOURCES, LabelNeighbors
+from fgc_mm.losses.coupled_batch import (
+    CoupledBatch,
+    coupled_batch,
+    sample_indices,
+)
+from fgc_mm.losses.coupling_switches import CouplingSwitches, choose
+from fgc_mm.losses.label_neighbors import LabelNeighbors
 from fgc_mm.memory import MemoryBank, SiteBanks
 from fgc_mm.registry import MODELS
 from fgc_mm.sites import GateRecord, GateSite, match_names
-
-# where the paper and its published code differ
-PRESETS = {
-    'reference': dict(
-        form='log_sum',
-        include_self=True,
-        warmup_epochs=20,
-        normalize_rows=True,
-        bank_init='uniform',
-    ),
-    'paper': dict(
-        form='sum_log',
-        include_self=False,
-        warmup_epochs=0,
-        normalize_rows=False,
-        bank_init='unit',
-    ),
-}
-GATE_VECTORS = ('logits', 'probs')
-
-
-class CoupledBatch(NamedTuple):
-    """What one batch will write into the banks of a site.
-
-    Attributes:
-        indices: (N,) int64 rows.
-        features: (N, C) pooled activation, float32, detached.
-        gates: (N, C) gate vector, float32, detached.
-    """
-
-    indices: Tensor
-    features: Tensor
-    gates: Tensor
 
 
 @MODELS.register_module()
@@ -110,32 +82,20 @@ class FeatureGateCouplingLoss(GateLoss):
         name: str = 'coupling',
     ) -> None:
         super().__init__(loss_weight, name)
-        _choose('preset', preset, tuple(PRESETS))
-        switches = dict(PRESETS[preset])
-        for key, value in dict(
+        self.switches = CouplingSwitches.of(
+            preset,
             form=form,
             include_self=include_self,
             warmup_epochs=warmup_epochs,
             normalize_rows=normalize_rows,
             bank_init=bank_init,
-        ).items():
-            if value is not None:
-                switches[key] = value
+        )
         self.wanted_sites = sites
         self.num_neighbors = num_neighbors
         self.temperature = temperature
         self.momentum = momentum
-        self.form = _choose('form', switches['form'], ('log_sum', 'sum_log'))
-        self.include_self = switches['include_self']
-        self.warmup_epochs = switches['warmup_epochs']
-        self.normalize_rows = switches['normalize_rows']
-        self.bank_init = _choose(
-            'bank_init', switches['bank_init'], ('uniform', 'unit')
-        )
-        self.gate_vector = _choose('gate_vector', gate_vector, GATE_VECTORS)
-        self.neighbor_source = _choose(
-            'neighbor_source', neighbor_source, SOURCES
-        )
+        self.gate_vector = choose('gate_vector', gate_vector)
+        self.neighbor_source = choose('neighbor_source', neighbor_source)
         self.share_neighbors = share_neighbors
         self.banks: dict[str, SiteBanks] = {}
         self._labels: LabelNeighbors | None = None
@@ -195,7 +155,7 @@ class FeatureGateCouplingLoss(GateLoss):
         indices = sample_indices(data_samples, length)
         gates = [self._gate_vector(r) for r in coupled]
         batches = [
-            _coupled_batch(r, g, indices) for r, g in zip(coupled, gates)
+            coupled_batch(r, g, indices) for r, g in zip(coupled, gates)
         ]
         self._pending = {r.site.name: b for r, b in zip(coupled, batches)}
         return sum(
@@ -204,7 +164,7 @@ class FeatureGateCouplingLoss(GateLoss):
                 self.banks[record.site.name].gate.rows,
                 positives,
                 self.temperature,
-                self.form,
+                self.switches.form,
             )
             for record, gate, positives in zip(
                 coupled, gates, self._positives()
@@ -258,7 +218,7 @@ class FeatureGateCouplingLoss(GateLoss):
             found = [self._neighbors(names[-1])] * len(names)
         else:
             found = [self._neighbors(name) for name in names]
-        if not self.include_self:
+        if not self.switches.include_self:
             return found
         return [torch.cat([own, rows], dim=1) for rows in found]
 
@@ -279,68 +239,26 @@ class FeatureGateCouplingLoss(GateLoss):
         )
 
     def _warming_up(self) -> bool:
-        if not self.warmup_epochs:
+        epochs = self.switches.warmup_epochs
+        if not epochs:
             return False
         start = self.loss_weight.first_epoch
         if self.progress is None or start is None:
             raise FGCError(
-                f'warmup_epochs={self.warmup_epochs} counts epochs; add '
+                f'warmup_epochs={epochs} counts epochs; add '
                 "dict(type='fgc_mm.LossProgressHook') to custom_hooks and "
                 'let loss_weight move by_epoch=True.'
             )
-        return self.progress.epoch - start < self.warmup_epochs
+        return self.progress.epoch - start < epochs
 
     def _gate_vector(self, record: GateRecord) -> Tensor:
-        vector = getattr(record, self.gate_vector)
-        return vector.float()
+        return getattr(record, self.gate_vector).float()
 
     def _bank(self, length: int, dim: int) -> MemoryBank:
         return MemoryBank(
             length,
             dim,
             momentum=self.momentum,
-            normalize=self.normalize_rows,
-            init=self.bank_init,
+            normalize=self.switches.normalize_rows,
+            init=self.switches.bank_init,
         )
-
-
-def sample_indices(
-    data_samples: Sequence[Any] | None, length: int
-) -> list[int]:
-    """The images' places in the training set.
-
-    Raises:
-        FGCError: A sample has no ``sample_idx``, or one outside the banks.
-    """
-    indices = [s.get('sample_idx', None) for s in data_samples or [{}]]
-    if None in indices:
-        raise FGCError(
-            'an image has no sample_idx, by which the memory banks are '
-            "indexed; add 'sample_idx' to meta_keys of PackInputs in the "
-            'training pipeline.'
-        )
-    if not 0 <= min(indices) <= max(indices) < length:
-        wrong = next(i for i in indices if not 0 <= i < length)
-        raise FGCError(
-            f'sample_idx {wrong} is outside the memory bank ({length} rows, '
-            'one per image of the training set); do not wrap the training '
-            'set in another dataset.'
-        )
-    return [int(i) for i in indices]
-
-
-def _coupled_batch(
-    record: GateRecord, gate: Tensor, indices: list[int]
-) -> CoupledBatch:
-    features = global_average_pool(record.activation.detach()).float()
-    rows = torch.as_tensor(indices, device=features.device)
-    return CoupledBatch(rows, features, gate.detach())
-
-
-def _choose(what: str, value: str, choices: tuple[str, ...]) -> str:
-    if value not in choices:
-        raise FGCError(
-            f'{what}={value!r} of FeatureGateCouplingLoss is unknown; choose '
-            f'among {", ".join(choices)}.'
-        )
-    return value

@@ -64,6 +64,12 @@ class SitePort:
     ) -> tuple[Tensor, ...] | None:
         if not self._open:
             return None
+        if self._decision is None:
+            raise FGCError(
+                f'{self.site.producer} had not run when one of its consumers '
+                'did, so its gate could not decide; leave this site out of '
+                'sites.'
+            )
         if self._keep_activation:
             self._activation = args[0]
         masked = mask_channels(args[0], self._decision.mask)

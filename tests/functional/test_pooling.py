@@ -28,9 +28,7 @@ def test_mean_and_gradient_are_those_of_the_plain_mean(shape, dtype):
 
 @pytest.mark.parametrize('shape', SHAPES)
 def test_gradient_against_finite_differences(shape):
-    torch.autograd.gradcheck(
-        global_average_pool, maps(shape, torch.float64)
-    )
+    torch.autograd.gradcheck(global_average_pool, maps(shape, torch.float64))
 
 
 def test_half_precision():

@@ -267,6 +267,19 @@ def test_slurm_jobs_have_ports_of_their_own(slurm_env):
     assert launch._environment('slurm')['MASTER_PORT'] == '29500'
 
 
+@pytest.mark.parametrize(
+    'name, address', [('localhost', 'localhost'), ('no.such.name', '10.1.2.3')]
+)
+def test_slurm_node_without_a_hostname(slurm_env, name, address):
+    answers = {
+        ('hostnames', 'n[1-2]'): f'{name}\nn2\n',
+        ('node', name): f'NodeName={name}\n   NodeAddr=10.1.2.3 Version=1\n',
+    }
+    slurm_env.delenv('MASTER_ADDR')
+    slurm_env.setattr(launch, '_scontrol', lambda *key: answers[key])
+    assert launch._environment('slurm')['MASTER_ADDR'] == address
+
+
 def test_slurm_without_scontrol(slurm_env):
     slurm_env.delenv('MASTER_ADDR')
     slurm_env.setenv('PATH', '')

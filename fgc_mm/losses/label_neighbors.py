@@ -1,11 +1,9 @@
-"""Where the neighbours of an image come from (FGC, Table 4)."""
+"""Neighbours by label (FGC, arXiv 2111.14302, Table 4)."""
 
 import torch
 from torch import Tensor
 
 from fgc_mm.errors import FGCError
-
-SOURCES = ('feature', 'gate', 'label')
 
 
 class LabelNeighbors:

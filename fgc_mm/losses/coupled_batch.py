@@ -1,0 +1,59 @@
+"""What a batch says to the memory banks of a coupled site."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fgc_mm.errors import FGCError
+from fgc_mm.functional import global_average_pool
+from fgc_mm.sites import GateRecord
+
+
+class CoupledBatch(NamedTuple):
+    """What one batch will write into the banks of a site.
+
+    Attributes:
+        indices: (N,) int64 rows.
+        features: (N, C) pooled activation, float32, detached.
+        gates: (N, C) gate vector, float32, detached.
+    """
+
+    indices: Tensor
+    features: Tensor
+    gates: Tensor
+
+
+def sample_indices(
+    data_samples: Sequence[Any] | None, length: int
+) -> list[int]:
+    """The images' places in the training set.
+
+    Raises:
+        FGCError: A sample has no ``sample_idx``, or one outside the banks.
+    """
+    indices = [s.get('sample_idx', None) for s in data_samples or [{}]]
+    if None in indices:
+        raise FGCError(
+            'an image has no sample_idx, by which the memory banks are '
+            "indexed; add 'sample_idx' to meta_keys of PackInputs in the "
+            'training pipeline.'
+        )
+    if not 0 <= min(indices) <= max(indices) < length:
+        wrong = next(i for i in indices if not 0 <= i < length)
+        raise FGCError(
+            f'sample_idx {wrong} is outside the memory bank ({length} rows, '
+            'one per image of the training set); do not wrap the training '
+            'set in another dataset.'
+        )
+    return [int(i) for i in indices]
+
+
+def coupled_batch(
+    record: GateRecord, gate: Tensor, indices: list[int]
+) -> CoupledBatch:
+    """Pooled activation and gate vector of a site, ready to be written."""
+    features = global_average_pool(record.activation.detach()).float()
+    rows = torch.as_tensor(indices, device=features.device)
+    return CoupledBatch(rows, features, gate.detach())

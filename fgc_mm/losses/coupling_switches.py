@@ -1,0 +1,74 @@
+"""Where the paper of FGC and its published code differ."""
+
+from dataclasses import dataclass
+
+from fgc_mm.errors import FGCError
+
+PRESETS = {
+    'reference': dict(
+        form='log_sum',
+        include_self=True,
+        warmup_epochs=20,
+        normalize_rows=True,
+        bank_init='uniform',
+    ),
+    'paper': dict(
+        form='sum_log',
+        include_self=False,
+        warmup_epochs=0,
+        normalize_rows=False,
+        bank_init='unit',
+    ),
+}
+CHOICES = {
+    'preset': tuple(PRESETS),
+    'form': ('log_sum', 'sum_log'),
+    'bank_init': ('uniform', 'unit'),
+    'gate_vector': ('logits', 'probs'),
+    'neighbor_source': ('feature', 'gate', 'label'),
+}
+
+
+@dataclass(frozen=True)
+class CouplingSwitches:
+    """The points at which FGC can be done in two ways.
+
+    Attributes:
+        form: ``'log_sum'`` or ``'sum_log'``.
+        include_self: Whether an image is its own positive.
+        warmup_epochs: Coupled epochs in which it is the only one.
+        normalize_rows: Whether bank rows are kept on the unit sphere.
+        bank_init: ``'uniform'`` or ``'unit'``.
+    """
+
+    form: str
+    include_self: bool
+    warmup_epochs: int
+    normalize_rows: bool
+    bank_init: str
+
+    @classmethod
+    def of(
+        cls, preset: str, **chosen: str | bool | int | None
+    ) -> 'CouplingSwitches':
+        """A preset, with the switches that are not ``None`` set anew."""
+        choose('preset', preset)
+        chosen = {k: v for k, v in chosen.items() if v is not None}
+        switches = cls(**{**PRESETS[preset], **chosen})
+        choose('form', switches.form)
+        choose('bank_init', switches.bank_init)
+        return switches
+
+
+def choose(what: str, value: str) -> str:
+    """The value, if it is one of the known ones.
+
+    Raises:
+        FGCError: It is not.
+    """
+    if value not in CHOICES[what]:
+        raise FGCError(
+            f'{what}={value!r} of FeatureGateCouplingLoss is unknown; choose '
+            f'among {", ".join(CHOICES[what])}.'
+        )
+    return value

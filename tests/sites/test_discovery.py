@@ -1,0 +1,112 @@
+"""Where gates go in mmpretrain's networks."""
+
+import pytest
+import torch
+from mmpretrain.models import backbones
+from torch import nn
+
+from fgc_mm.errors import FGCError
+from fgc_mm.models import CifarResNet
+from fgc_mm.sites import find_sites
+
+
+@pytest.fixture(scope='module')
+def cifar():
+    return CifarResNet(20, base_channels=4)
+
+
+def test_a_basic_block_has_one_site(cifar):
+    sites = find_sites(cifar)
+    names = [f'layer{i}.{j}.conv1' for i in (1, 2, 3) for j in range(3)]
+    assert [site.name for site in sites] == names
+    assert [site.channels for site in sites] == [4] * 3 + [8] * 3 + [16] * 3
+    assert [site.in_channels for site in sites] == (
+        [4] * 3 + [4, 8, 8] + [8, 16, 16]
+    )
+    assert all(
+        site.producer == site.name
+        and site.consumers == (site.name.replace('conv1', 'conv2'),)
+        for site in sites
+    )
+
+
+def test_a_key_has_no_dots_and_is_unique(cifar):
+    keys = [site.key for site in find_sites(cifar)]
+    assert len(set(keys)) == len(keys) == 9
+    nn.ModuleDict({key: nn.Identity() for key in keys})
+
+
+def test_a_bottleneck_has_two_sites():
+    sites = find_sites(backbones.ResNet(50, base_channels=8))
+    assert len(sites) == 32
+    first, second = sites[:2]
+    assert (first.name, first.consumers) == (
+        'layer1.0.conv1', ('layer1.0.conv2',)
+    )  # fmt: skip
+    assert (second.name, second.consumers) == (
+        'layer1.0.conv2', ('layer1.0.conv3',)
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ('kind', 'options', 'count'),
+    [
+        ('ResNet', dict(depth=18), 8),
+        ('ResNeXt', dict(depth=50, groups=4, width_per_group=4), 32),
+        ('SEResNet', dict(depth=50, base_channels=16), 32),
+        ('RegNet', dict(arch='regnetx_400mf'), 44),
+    ],
+)
+def test_the_family_is_found(kind, options, count):
+    with torch.device('meta'):
+        network = getattr(backbones, kind)(**options)
+    sites = find_sites(network)
+    assert len(sites) == count
+    for site in sites:
+        consumer = network.get_submodule(site.consumers[0])
+        assert consumer.in_channels == site.channels
+
+
+@pytest.mark.parametrize(
+    ('kind', 'options'),
+    [
+        ('Res2Net', dict(depth=50, scales=4, base_width=26)),
+        ('ResNeSt', dict(depth=50)),
+    ],
+)
+def test_a_block_with_more_than_a_conv_inside_is_no_site(kind, options):
+    # conv1 -> conv3 would mask channels that the part between has mixed
+    with torch.device('meta'):
+        network = getattr(backbones, kind)(**options)
+    with pytest.raises(FGCError, match=f'^{kind} has no conv inside.*\\.$'):
+        find_sites(network)
+
+
+def test_a_network_without_blocks_is_refused():
+    with pytest.raises(FGCError, match=r'^Sequential has no conv .*ResNet'):
+        find_sites(nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)))
+
+
+def test_patterns_choose_in_the_order_of_the_network(cifar):
+    sites = find_sites(cifar, ['layer3.*', 'layer1.[02].conv1'])
+    assert [site.name for site in sites] == [
+        'layer1.0.conv1',
+        'layer1.2.conv1',
+        'layer3.0.conv1',
+        'layer3.1.conv1',
+        'layer3.2.conv1',
+    ]
+
+
+def test_a_pattern_without_a_match_lists_what_there_is(cifar):
+    with pytest.raises(FGCError) as caught:
+        find_sites(cifar, ['layer1.*', 'layer4.*'])
+    text = str(caught.value)
+    assert "site pattern 'layer4.*' matches no gate site" in text
+    assert 'layer1.0.conv1, layer1.1.conv1' in text and 'layer3.2' in text
+
+
+@pytest.mark.parametrize('sites', ['layer3.*', [], ()])
+def test_what_is_no_list_of_patterns_is_refused(cifar, sites):
+    with pytest.raises(FGCError, match=r'no list of patterns; write \['):
+        find_sites(cifar, sites)

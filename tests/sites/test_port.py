@@ -1,0 +1,128 @@
+"""A gate at its site, on the smallest network."""
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from fgc_mm.errors import FGCError
+from fgc_mm.gates import GateDecision
+from fgc_mm.sites import GateRecord, GateSite, SitePort, keep_ratio
+
+
+class HalfGate(nn.Module):
+    """Opens every second channel, and notes what it saw."""
+
+    def forward(self, x):
+        self.seen = x
+        mask = (torch.arange(4) % 2).float().expand(len(x), 4)
+        return GateDecision(mask - 0.5, mask, mask)
+
+
+SITE = GateSite('first', 'first', ('second', 'third'), 3, 4)
+
+
+class Net(nn.Module):
+    """One producer, two consumers."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 1)
+        self.norm = nn.BatchNorm2d(4)
+        self.second = nn.Conv2d(4, 2, 1)
+        self.third = nn.Conv2d(4, 2, 1)
+
+    def forward(self, x):
+        inner = self.norm(self.first(x)).relu()
+        return self.second(inner) + self.third(inner)
+
+
+@pytest.fixture
+def rig():
+    torch.manual_seed(0)
+    net, gate = Net().eval(), HalfGate()
+    port = SitePort(SITE, gate)
+    port.attach(net.get_submodule)
+    return SimpleNamespace(
+        net=net, gate=gate, port=port, x=torch.randn(2, 3, 5, 5)
+    )
+
+
+def by_hand(net, x):
+    inner = net.norm(net.first(x)).relu() * torch.tensor([0.0, 1, 0, 1]).view(
+        1, 4, 1, 1
+    )
+    return net.second(inner) + net.third(inner)
+
+
+def gated(rig, keep_activation=False):
+    rig.port.open(keep_activation)
+    out = rig.net(rig.x)
+    return out, rig.port.close()
+
+
+def test_every_consumer_reads_the_masked_map(rig):
+    out, _ = gated(rig)
+    want = by_hand(copy.deepcopy(rig.net), rig.x)
+    assert torch.equal(out, want)
+
+
+def test_a_closed_port_does_nothing(rig):
+    dense = rig.net(rig.x)
+    assert not hasattr(rig.gate, 'seen') and rig.port.close() is None
+    out, _ = gated(rig)
+    assert not torch.equal(out, dense)
+    assert torch.equal(rig.net(rig.x), dense)
+
+
+def test_the_gate_sees_the_producers_input(rig):
+    gated(rig)
+    assert rig.gate.seen is rig.x
+
+
+def test_a_record_holds_what_happened(rig):
+    _, record = gated(rig, keep_activation=True)
+    inner = rig.net.norm(rig.net.first(rig.x)).relu()
+    assert record.site is SITE
+    assert torch.equal(record.activation, inner)
+    assert torch.equal(record.mask, record.probs)
+    assert torch.equal(record.logits, record.mask - 0.5)
+
+
+def test_a_map_is_kept_only_where_it_is_asked_for(rig):
+    assert gated(rig)[1].activation is None
+    assert gated(rig, keep_activation=True)[1].activation is not None
+    assert gated(rig)[1].activation is None
+
+
+def test_a_port_forgets_when_it_closes(rig):
+    gated(rig, keep_activation=True)
+    assert rig.port.close() is None
+    rig.port.open(False)
+    assert rig.port.close() is None
+
+
+def test_a_producer_that_runs_twice_is_refused(rig):
+    rig.port.open(False)
+    rig.net(rig.x)
+    with pytest.raises(FGCError, match=r'^first ran twice .* sites\.$'):
+        rig.net(rig.x)
+
+
+def test_a_consumer_that_runs_before_its_producer_is_refused(rig):
+    rig.port.open(False)
+    with pytest.raises(FGCError, match=r'^first had not run .* sites\.$'):
+        rig.net.second(torch.randn(2, 4, 5, 5))
+
+
+def test_keep_ratio_weighs_channels_not_sites():
+    def record(mask):
+        return GateRecord(SITE, None, mask, mask, mask)
+
+    wide, narrow = torch.zeros(2, 6), torch.full((2, 2), -3.0)
+    ratio = keep_ratio([record(wide), record(narrow)])
+    assert ratio.item() == 0.25 and ratio.shape == ()
+    narrow.requires_grad_()
+    assert not keep_ratio([record(narrow)]).requires_grad

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 from mmpretrain.structures import DataSample
 
 import fgc_mm.models
@@ -51,3 +52,10 @@ def tiny():
         return MODELS.build(gated_cfg(**options))
 
     return SimpleNamespace(build=build, cfg=gated_cfg, samples=samples)
+
+
+@pytest.fixture(autouse=True)
+def own_scope():
+    """No test leaves its Runner's default scope to the next one."""
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        yield

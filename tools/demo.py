@@ -1,16 +1,18 @@
 """The main job in minutes: a dense and a dynamic ResNet-20, side by side.
 
-Trains both on scikit-learn's handwritten digits with tools/train.py, tests
-their last epoch with tools/test.py, and prints accuracy and MACs.
+Trains both on scikit-learn's handwritten digits with tools/train.py, side by
+side, tests their last epoch with tools/test.py, and prints accuracy and MACs.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from rich.console import Console
@@ -19,15 +21,14 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     TextColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = {
-    'dense': 'dense_resnet20_digits',
-    'dynamic (FGC)': 'fgc_resnet20_digits',
-}
+CONFIGS = (
+    ('dense', 'dense_resnet20_digits'),
+    ('dynamic (FGC)', 'fgc_resnet20_digits'),
+)
 EPOCH = re.compile(r'Epoch\(train\)\s+\[(\d+)\]\[(\d+)/(\d+)\].*?eta: (\S+)')
 EPOCHS = 100
 
@@ -36,18 +37,16 @@ def main() -> int:
     """Train, test, and print the table."""
     args = parse_args()
     console = Console()
-    results = {}
-    for name, config in CONFIGS.items():
-        work_dir = args.work_dir / config
-        log = work_dir / 'demo.log'
-        code = train(console, name, config, work_dir, log, args.seed)
-        code = code or test(config, work_dir, log)
-        if code:
-            console.print(f'error: {config} failed; the reason ends {log}:')
-            console.print('\n'.join(log.read_text().splitlines()[-3:]))
-            return code
-        results[name] = json.loads((work_dir / 'metrics.json').read_text())
-    console.print(compare(results))
+    runs = [Run(name, args.work_dir / config) for name, config in CONFIGS]
+    for run in runs:
+        run.train(args.seed)
+    watch(console, runs)
+    for run in runs:
+        if run.wait() or run.test():
+            console.print(f'error: {run.name}: the reason ends {run.log}:')
+            console.print('\n'.join(run.log.read_text().splitlines()[-3:]))
+            return 2
+    console.print(compare({run.name: run.metrics() for run in runs}))
     console.print(f'Logs, gate tables and checkpoints: {args.work_dir}/')
     return 0
 
@@ -62,55 +61,87 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def train(
-    console: Console,
-    name: str,
-    config: str,
-    work_dir: Path,
-    log: Path,
-    seed: int,
-) -> int:
-    """Run tools/train.py with a progress bar; its exit code."""
-    work_dir.mkdir(parents=True, exist_ok=True)
-    command = [
-        sys.executable,
-        str(ROOT / 'tools' / 'train.py'),
-        str(ROOT / 'configs' / f'{config}.py'),
-        f'--work-dir={work_dir}',
-        '--cfg-options',
-        f'randomness.seed={seed}',
-        'default_hooks.logger.interval=11',
-    ]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    with log.open('w') as file, _progress(console) as bar:
-        task = bar.add_task(f'training {name}', total=EPOCHS)
-        for line in process.stdout:
-            file.write(line)
-            found = EPOCH.search(line)
-            if found:
-                epoch, step, steps = map(int, found.groups()[:3])
-                bar.update(task, completed=epoch - 1 + step / steps)
-                _say_now_and_then(console, name, epoch, step, found[4])
-    return process.wait()
+class Run:
+    """One network: its training, its test, its log.
+
+    Args:
+        name: What the table calls it.
+        work_dir: Where all of it goes; the folder has the config's name.
+    """
+
+    def __init__(self, name: str, work_dir: Path) -> None:
+        self.name = name
+        self.work_dir = work_dir
+        self.log = work_dir / 'demo.log'
+        self.config = ROOT / 'configs' / f'{work_dir.name}.py'
+
+    def train(self, seed: int) -> None:
+        """Start tools/train.py."""
+        self.work_dir.mkdir(parents=True, exist_ok=True)
+        self.log.write_text('')
+        options = f'randomness.seed={seed}', 'default_hooks.logger.interval=11'
+        self._start('train.py', '--cfg-options', *options)
+
+    def test(self) -> int:
+        """Run tools/test.py on the last epoch; its exit code."""
+        last = (self.work_dir / 'last_checkpoint').read_text().strip()
+        out = f'--out={self.work_dir / "metrics.json"}'
+        self._start('test.py', last, out, '--out-item=metrics')
+        return self.wait()
+
+    def metrics(self) -> dict[str, float]:
+        """What the test found."""
+        return json.loads((self.work_dir / 'metrics.json').read_text())
+
+    def progress(self) -> tuple[float, str]:
+        """Epochs that are done, and the time that is left."""
+        found = EPOCH.findall(self.log.read_text())
+        if not found:
+            return 0.0, 'unknown'
+        epoch, step, steps, left = found[-1]
+        return int(epoch) - 1 + int(step) / int(steps), left
+
+    def running(self) -> bool:
+        """Whether the tool has not ended yet."""
+        return self.process.poll() is None
+
+    def wait(self) -> int:
+        """The exit code of the tool that was started last."""
+        return self.process.wait()
+
+    def _start(self, tool: str, *arguments: str) -> None:
+        path = str(ROOT / 'tools' / tool)
+        command = sys.executable, path, str(self.config)
+        # Images of 8 x 8: threads would wait for each other, and the two
+        # networks train side by side.
+        env = {'OMP_NUM_THREADS': '1', **os.environ}
+        with self.log.open('a') as log:
+            self.process = subprocess.Popen(
+                [*command, *arguments, f'--work-dir={self.work_dir}'],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=env,
+            )
 
 
-def test(config: str, work_dir: Path, log: Path) -> int:
-    """Run tools/test.py on the last checkpoint; its exit code."""
-    command = [
-        sys.executable,
-        str(ROOT / 'tools' / 'test.py'),
-        str(ROOT / 'configs' / f'{config}.py'),
-        (work_dir / 'last_checkpoint').read_text().strip(),
-        f'--work-dir={work_dir}',
-        f'--out={work_dir / "metrics.json"}',
-        '--out-item=metrics',
-    ]
-    with log.open('a') as file:
-        return subprocess.run(
-            command, stdout=file, stderr=subprocess.STDOUT, check=False
-        ).returncode
+def watch(console: Console, runs: list[Run]) -> None:
+    """Show how far the trainings are until they end."""
+    said = time.monotonic()
+    with _bars(console) as bars:
+        tasks = [bars.add_task(r.name, total=EPOCHS, left='') for r in runs]
+        while any(run.running() for run in runs):
+            time.sleep(0.5)
+            seen = [run.progress() for run in runs]
+            for task, (done, left) in zip(tasks, seen):
+                bars.update(task, completed=done, left=left)
+            # where no bar can be drawn, as in the log of a build
+            if not console.is_terminal and time.monotonic() - said > 15:
+                said = time.monotonic()
+                for run, (done, left) in zip(runs, seen):
+                    console.print(
+                        f'training {run.name}: {done:.0f} of {EPOCHS} '
+                        f'epochs, left {left}'
+                    )
 
 
 def compare(results: dict[str, dict[str, float]]) -> Table:
@@ -131,24 +162,15 @@ def compare(results: dict[str, dict[str, float]]) -> Table:
     return table
 
 
-def _progress(console: Console) -> Progress:
+def _bars(console: Console) -> Progress:
     return Progress(
-        TextColumn('{task.description}'),
+        TextColumn('training {task.description}'),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn('epochs, left'),
-        TimeRemainingColumn(),
+        TextColumn('epochs, left {task.fields[left]}'),
         console=console,
         disable=not console.is_terminal,
     )
-
-
-def _say_now_and_then(
-    console: Console, name: str, epoch: int, step: int, eta: str
-) -> None:
-    # where no bar can be drawn, as in the log of a build
-    if not console.is_terminal and epoch % 10 == 0 and step > 11:
-        console.print(f'training {name}: epoch {epoch}, left {eta}')
 
 
 if __name__ == '__main__':

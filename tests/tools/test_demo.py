@@ -10,16 +10,20 @@ LINE = (
 )
 
 
-def test_progress_is_read_from_the_log():
+def test_progress_is_read_from_the_log(tmp_path):
     demo = load_tool('demo')
-    assert demo.EPOCH.search(LINE).groups() == ('12', '11', '22', '0:01:07')
+    run = demo.Run('dense', tmp_path)
+    run.log.write_text('')
+    assert run.progress() == (0.0, 'unknown')
+    run.log.write_text(LINE + '\n')
+    assert run.progress() == (11.5, '0:01:07')
 
 
 def test_progress_counts_the_epochs_of_the_configs():
     from mmengine.config import Config
 
     demo = load_tool('demo')
-    for name in demo.CONFIGS.values():
+    for _, name in demo.CONFIGS:
         config = Config.fromfile(demo.ROOT / 'configs' / f'{name}.py')
         assert config.train_cfg.max_epochs == demo.EPOCHS
 

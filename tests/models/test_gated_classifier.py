@@ -1,0 +1,221 @@
+"""The classifier: losses, predictions with MACs, checkpoints."""
+
+import copy
+import itertools
+
+import pytest
+import torch
+from mmengine.runner import Runner
+from mmpretrain.registry import MODELS as MMPRETRAIN
+from mmpretrain.structures import DataSample
+
+import fgc_mm.engine
+from fgc_mm.errors import FGCError
+from fgc_mm.functional import LayerMACs, macs_per_image
+from fgc_mm.registry import MODELS
+
+RUNS = itertools.count()
+L0 = dict(type='fgc_mm.L0Loss', loss_weight=0.5)
+
+
+@pytest.fixture
+def model(tiny):
+    return tiny.build(gate_losses=[L0])
+
+
+@pytest.fixture
+def batch(tiny):
+    return torch.randn(4, 3, 16, 16), tiny.samples([3, 1, 4, 1])
+
+
+def test_losses_have_names_of_their_own(model, batch):
+    losses = model.train().loss(*batch)
+    assert list(losses) == ['loss_cls', 'loss_l0', 'keep_ratio']
+    total, logged = model.parse_losses(losses)
+    parts = losses['loss_cls'] + losses['loss_l0']
+    torch.testing.assert_close(total, parts)
+    torch.testing.assert_close(logged['loss'], parts)
+    assert not losses['keep_ratio'].requires_grad
+
+
+def test_the_parts_are_what_they_are_called(model, batch):
+    model.eval()
+    losses = model.loss(*batch)
+    with torch.no_grad():
+        _, records = model.backbone.forward_gated(batch[0])
+        scores = model(batch[0])
+    labels = torch.tensor([3, 1, 4, 1])
+    want = torch.nn.functional.cross_entropy(scores, labels)
+    torch.testing.assert_close(losses['loss_cls'], want)
+    probs = torch.cat([r.probs.flatten() for r in records])
+    torch.testing.assert_close(losses['loss_l0'], 0.5 * probs.mean())
+    opened = torch.cat([r.mask.flatten() for r in records])
+    torch.testing.assert_close(losses['keep_ratio'], opened.mean())
+
+
+def test_what_else_the_head_says_is_kept(tiny, batch):
+    cfg = tiny.cfg()
+    cfg['head']['cal_acc'] = True
+    losses = MODELS.build(cfg).loss(*batch)
+    assert set(losses) == {'loss_cls', 'accuracy_top-1', 'keep_ratio'}
+
+
+def test_predictions_carry_their_images_macs(model, batch):
+    model.eval()
+    with torch.no_grad():
+        predictions = model.predict(*batch)
+        _, records = model.backbone.forward_gated(batch[0])
+    table = model.macs_table((3, 16, 16))
+    masks = [record.mask for record in records]
+    macs = macs_per_image(table, masks)
+    for number, sample in enumerate(predictions):
+        assert sample.macs.item() == macs[number].item()
+        assert sample.macs_table is table
+        want = torch.cat([m[number] for m in masks]) != 0
+        assert torch.equal(sample.gate_masks, want)
+        assert sample.pred_score.argmax() == sample.pred_label
+
+
+def test_predicting_without_samples(model, batch):
+    predictions = model.eval().predict(batch[0])
+    assert len(predictions) == 4
+    assert all(isinstance(p, DataSample) for p in predictions)
+    assert predictions[0].macs > 0
+
+
+def test_a_table_is_counted_once_per_shape(model, monkeypatch):
+    counted = []
+
+    def count(_, shape):
+        counted.append(shape)
+        return shape
+
+    module = 'fgc_mm.models.gated_classifier.build_macs_table'
+    monkeypatch.setattr(module, count)
+    for size in (8, 8, 16, 8):
+        assert model.macs_table((3, size, size)) == (3, size, size)
+    assert counted == [(3, 8, 8), (3, 16, 16)]
+
+
+def test_all_open_costs_dense_plus_gates(model, batch):
+    for gate in model.backbone.gates.values():
+        torch.nn.init.constant_(gate.expand.bias, 100)
+    table = model.macs_table((3, 16, 16))
+    assert isinstance(table.layers[0], LayerMACs)
+    for sample in model.eval().predict(*batch):
+        assert sample.macs == table.dense + table.gates
+        assert sample.gate_masks.all()
+
+
+def test_modes_return_the_model(model):
+    assert model.train() is model and model.eval() is model
+    assert not model.backbone.gates.training
+
+
+def test_a_plain_backbone_is_refused(tiny):
+    cfg = tiny.cfg()
+    cfg['backbone'] = cfg['backbone']['backbone']
+    with pytest.raises(FGCError, match=r'^the backbone CifarResNet has no'):
+        MODELS.build(cfg)
+
+
+def test_two_losses_of_one_name_are_refused(tiny):
+    with pytest.raises(FGCError, match=r"^2 gate losses are called 'l0'"):
+        tiny.build(gate_losses=[L0, dict(L0)])
+    both = tiny.build(gate_losses=[L0, dict(L0, name='other')])
+    assert len(both.gate_losses) == 2
+
+
+def test_the_name_of_the_classification_loss_is_taken(tiny):
+    with pytest.raises(FGCError, match=r"^a gate loss is called 'cls'"):
+        tiny.build(gate_losses=[dict(L0, name='cls')])
+
+
+# checkpoints
+
+
+@pytest.fixture
+def plain(tiny):
+    torch.manual_seed(11)
+    cfg = copy.deepcopy(tiny.cfg())
+    cfg.update(type='ImageClassifier', backbone=cfg['backbone']['backbone'])
+    del cfg['gate_losses']
+    return MMPRETRAIN.build(cfg)
+
+
+def holds(model, plain):
+    own = model.state_dict()
+    return all(
+        torch.equal(value, own[key.replace('backbone.', 'backbone.' * 2)])
+        for key, value in plain.state_dict().items()
+    )
+
+
+def runner(model, folder, **options):
+    assert fgc_mm.engine
+    return Runner(
+        model,
+        str(folder),
+        experiment_name=f'classifier{next(RUNS)}',
+        **options,
+    )
+
+
+def test_load_state_dict_takes_a_plain_classifier(model, plain):
+    result = model.load_state_dict(plain.state_dict(), strict=False)
+    assert holds(model, plain) and not result.unexpected_keys
+    assert all(k.startswith('backbone.gates.') for k in result.missing_keys)
+
+
+def test_load_from_takes_a_plain_classifier(model, plain, tmp_path, capfd):
+    path = tmp_path / 'plain.pth'
+    torch.save(dict(state_dict=plain.state_dict(), meta={}), path)
+    loader = runner(model, tmp_path, load_from=str(path))
+    loader.load_or_resume()
+    assert holds(model, plain)
+    said = ''.join(capfd.readouterr())
+    assert 'missing keys' in said and 'backbone.gates.layer1/0' in said
+    assert 'unexpected key' not in said
+
+
+def test_init_cfg_takes_a_plain_classifier(tiny, plain, tmp_path):
+    path = tmp_path / 'plain.pth'
+    torch.save(dict(state_dict=plain.state_dict()), path)
+    init = dict(type='Pretrained', checkpoint=str(path))
+    for cfg in (dict(init_cfg=init), dict(pretrained=str(path))):
+        model = MODELS.build(dict(tiny.cfg(), **cfg))
+        model.init_weights()
+        assert holds(model, plain)
+
+
+def test_a_foreign_checkpoint_is_refused(model, tmp_path):
+    path = tmp_path / 'foreign.pth'
+    torch.save(dict(state_dict={'a.weight': torch.ones(2)}), path)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(FGCError, match=r'1 entries \(a\.weight, .*\.$'):
+        runner(model, tmp_path, load_from=str(path)).load_or_resume()
+    with pytest.raises(FGCError, match=r'none is a parameter'):
+        model.load_state_dict({'a.weight': torch.ones(2)}, strict=False)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+def test_a_bare_backbones_keys_are_foreign_to_a_classifier(model, plain):
+    state = plain.backbone.state_dict()
+    with pytest.raises(FGCError, match='none is a parameter'):
+        model.load_state_dict(state, strict=False)
+
+
+def test_a_classifier_inside_another_module_loads(model, plain):
+    outer = torch.nn.ModuleDict(dict(module=model))
+    state = {f'module.{k}': v for k, v in plain.state_dict().items()}
+    outer.load_state_dict(state, strict=False)
+    assert holds(model, plain)
+
+
+def test_a_state_dict_makes_the_round_trip(model, tiny, batch):
+    other = tiny.build(seed=1, gate_losses=[L0])
+    other.load_state_dict(model.state_dict())
+    one, two = (m.eval().predict(batch[0]) for m in (model, other))
+    for a, b in zip(one, two, strict=True):
+        assert torch.equal(a.pred_score, b.pred_score) and a.macs == b.macs

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -32,6 +33,8 @@ def run_tool(main: Callable[[], None]) -> int:
     try:
         main()
     except KeyboardInterrupt:
+        # torchrun passes on to us what the terminal has sent us already
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         return _tell('interrupted', INTERRUPTED)
     except Exception as error:
         if os.environ.get('FGC_TRACEBACK'):

@@ -18,7 +18,7 @@ class HalfGate(nn.Module):
     def forward(self, x):
         self.seen = x
         mask = (torch.arange(4) % 2).float().expand(len(x), 4)
-        return GateDecision(mask - 0.5, mask, mask)
+        return GateDecision(mask - 0.5, mask / 2 + 0.2, mask)
 
 
 SITE = GateSite('first', 'first', ('second', 'third'), 3, 4)
@@ -87,7 +87,8 @@ def test_a_record_holds_what_happened(rig):
     inner = rig.net.norm(rig.net.first(rig.x)).relu()
     assert record.site is SITE
     assert torch.equal(record.activation, inner)
-    assert torch.equal(record.mask, record.probs)
+    assert record.mask.tolist() == [[0, 1, 0, 1]] * 2
+    assert torch.equal(record.probs, record.mask / 2 + 0.2)
     assert torch.equal(record.logits, record.mask - 0.5)
 
 

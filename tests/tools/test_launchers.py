@@ -372,4 +372,4 @@ def test_ctrl_c_of_all_is_told_once(project, tmp_path):
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 130
     assert 'Traceback' not in text
-    assert text.count('interrupted\n') <= 1
+    assert text.count('interrupted\n') == 1

@@ -1,5 +1,9 @@
-"""Tiny gated classifiers, for every room."""
+"""For every room: tiny gated classifiers, and two processes."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +13,8 @@ from mmpretrain.structures import DataSample
 
 import fgc_mm.models
 from fgc_mm.registry import MODELS
+
+ENGINE = Path(__file__).parent / 'engine'
 
 
 def gated_cfg(backbone=None, gate_losses=(), channels=16, sites='auto'):
@@ -59,3 +65,27 @@ def own_scope():
     """No test leaves its Runner's default scope to the next one."""
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         yield
+
+
+@pytest.fixture(scope='session')
+def two_ranks(tmp_path_factory):
+    """What two gloo processes brought home; see two_ranks.py."""
+    folder = tmp_path_factory.mktemp('two_ranks')
+    paths = [str(ENGINE.parents[1]), str(ENGINE)]
+    env = dict(os.environ, PYTHONPATH=os.pathsep.join(paths))
+    env.update(OMP_NUM_THREADS='1', LOCAL_RANK='0')
+    script = str(ENGINE / 'two_ranks.py')
+    children = [
+        subprocess.Popen(
+            [sys.executable, script, str(folder), str(rank)],
+            cwd=folder,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [child.communicate(timeout=180)[0] for child in children]
+    assert [child.returncode for child in children] == [0, 0], said
+    return [torch.load(folder / f'{rank}.pt') for rank in range(2)]

@@ -28,7 +28,7 @@ class LabelNeighbors:
             raise FGCError(
                 f'num_neighbors={num_neighbors} random images of the same '
                 f'class are asked for, but a class has {smallest} images; '
-                f'set num_neighbors to at most {smallest - 1}.'
+                'set a smaller num_neighbors, or another neighbor_source.'
             )
 
     def __call__(self, indices: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ def test_logits_are_those_of_the_definition(gate, maps, training):
 
 def test_the_published_size():
     gate = MODELS.build(
-        dict(type='BinaryConcreteGate', in_channels=5, out_channels=3)
+        dict(type='fgc_mm.BinaryConcreteGate', in_channels=5, out_channels=3)
     )
     shapes = {name: tuple(p.shape) for name, p in gate.named_parameters()}
     assert shapes == {

@@ -132,7 +132,9 @@ def check_rows(loss, record, old):
     for bank, rows, vectors in zip((banks.feature, banks.gate), old, new):
         for index, vector in zip(INDICES, vectors, strict=True):
             row = [0.9 * a + 0.1 * b for a, b in zip(rows[index], vector)]
-            unit = math.sqrt(dot(row, row)) if loss.switches.normalize_rows else 1
+            unit = (
+                math.sqrt(dot(row, row)) if loss.switches.normalize_rows else 1
+            )
             rows[index] = [x / unit for x in row]
         torch.testing.assert_close(bank.rows, torch.tensor(rows))
 
@@ -230,9 +232,7 @@ def test_presets_differ_where_the_paper_and_its_code_do():
     names = 'form', 'include_self', 'warmup_epochs', 'normalize_rows'
     names += ('bank_init',)
     chosen = {
-        preset: [
-            getattr(loss(preset=preset).switches, name) for name in names
-        ]
+        preset: [getattr(loss(preset=preset).switches, name) for name in names]
         for preset in ('reference', 'paper')
     }
     assert chosen == dict(

@@ -47,9 +47,7 @@ def test_a_weight_that_moves_follows_the_progress(given):
         loss(records)
     for epoch in (5, 10):
         loss.progress = Progress(epoch, 0)
-        torch.testing.assert_close(
-            loss(records), epoch / 10 * fixed(records)
-        )
+        torch.testing.assert_close(loss(records), epoch / 10 * fixed(records))
 
 
 def test_a_weight_of_zero_computes_nothing(given):

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -133,3 +134,21 @@ def test_failed_write_leaves_the_old_results(tmp_path):
         load_tool('test').write_aside([lambda: None], out)
     assert out.read_text() == 'the old ones'
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_failed_rename_leaves_nothing(tmp_path):
+    out = tmp_path / 'results.pkl'
+    out.mkdir()
+    with pytest.raises(OSError, match=r'results\.pkl'):
+        load_tool('test').write_aside([1], out)
+    assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.parametrize('main', [True, False])
+def test_metrics_come_from_the_main_process(monkeypatch, tmp_path, main):
+    module = load_tool('test')
+    monkeypatch.setattr(module, 'is_main_process', lambda: main)
+    out = tmp_path / 'metrics.json'
+    runner = SimpleNamespace(test=lambda: dict(accuracy=1))
+    module.test(runner, SimpleNamespace(out=str(out), out_item='metrics'))
+    assert out.exists() == main

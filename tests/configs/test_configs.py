@@ -1,0 +1,145 @@
+"""Every config trains, and is what its name says."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+
+from fgc_mm.losses import FeatureGateCouplingLoss, Progress
+from fgc_mm.models import GatedBackbone
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+PATHS = sorted(CONFIGS.glob('*.py'))
+NAMES = [path.stem for path in PATHS]
+KINDS = 'fgc', 'bas', 'dense'
+TWINS = sorted(name.partition('_')[2] for name in NAMES if 'fgc_' in name)
+COUPLED = {
+    'resnet20': 2, 'resnet32': 2, 'resnet56': 4, 'resnet18': 1
+}  # fmt: skip
+
+
+@pytest.fixture(scope='module')
+def read():
+    files = {}
+
+    def load(name):
+        if name not in files:
+            files[name] = Config.fromfile(CONFIGS / f'{name}.py')
+        return files[name].copy()
+
+    return load
+
+
+def test_the_issue_names_them():
+    wanted = {
+        *(f'resnet{d}_cifar{c}' for d in (20, 32, 56) for c in (10, 100)),
+        'resnet18_imagenet', 'resnet20_folder', 'resnet20_digits',
+    }  # fmt: skip
+    assert wanted <= set(TWINS)
+
+
+@pytest.mark.parametrize('twin', TWINS)
+def test_each_has_its_twins(twin, read):
+    fgc, bas, dense = (read(f'{kind}_{twin}') for kind in KINDS)
+    for cfg in (bas, dense):
+        for part in ('train_dataloader', 'optim_wrapper', 'train_cfg',
+                     'param_scheduler', 'data_preprocessor'):  # fmt: skip
+            assert cfg[part] == fgc[part], part
+    assert bas.model.backbone == fgc.model.backbone
+    assert dense.model.backbone == fgc.model.backbone.backbone
+    assert bas.model.head == dense.model.head == fgc.model.head
+    assert bas.model.gate_losses == fgc.model.gate_losses[:-1]
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_its_parts_fit_its_name(name, read):
+    cfg, kind = read(name), name.partition('_')[0]
+    kinds = {x['type'] for x in cfg.get('val_evaluator')}
+    assert ('fgc_mm.DynamicMACs' in kinds) == (kind != 'dense')
+    assert cfg.val_evaluator == cfg.test_evaluator
+    hooks = [hook['type'] for hook in cfg.get('custom_hooks', [])]
+    assert ('fgc_mm.FGCMemoryBankHook' in hooks) == (kind == 'fgc')
+    assert ('fgc_mm.LossProgressHook' in hooks) == (kind != 'dense')
+    assert cfg.default_scope == 'mmpretrain'
+    assert cfg.custom_imports['imports'] == ['fgc_mm']
+    depth = int(name.split('_')[1].removeprefix('resnet'))
+    backbone = cfg.model.backbone
+    assert backbone.get('backbone', backbone)['depth'] == depth
+
+
+@pytest.mark.parametrize('name', [n for n in NAMES if n.startswith('fgc')])
+def test_coupling_starts_when_batch_shaping_ends(name, read):
+    shaping, l0, coupling = read(name).model.gate_losses
+    epochs = read(name).train_cfg.max_epochs
+    assert coupling.sites == COUPLED[name.split('_')[1]]
+    start = coupling.loss_weight.begin
+    assert start == shaping.loss_weight.end == l0.loss_weight.begin
+    assert start < l0.loss_weight.end < epochs
+    assert coupling.loss_weight.end_value == 0.003
+
+
+def build(cfg):
+    """The config's model, as a Runner builds it."""
+    cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    torch.manual_seed(0)
+    return MODELS.build(cfg.model)
+
+
+def batch_of(model, size):
+    classes = model.head.num_classes
+    samples = [
+        DataSample(metainfo=dict(sample_idx=i)).set_gt_label(i % classes)
+        for i in range(4)
+    ]
+    images = torch.randint(0, 256, (4, 3, size, size), dtype=torch.uint8)
+    return dict(inputs=list(images), data_samples=samples)
+
+
+def prepare(model, epoch):
+    """What the hooks do before a step."""
+    for loss in getattr(model, 'gate_losses', ()):
+        loss.progress = Progress(epoch, 0)
+        if isinstance(loss, FeatureGateCouplingLoss):
+            loss.build_banks(model.backbone.sites, 400)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_two_steps_of_training(name, read):
+    cfg = read(name)
+    model = build(cfg).train()
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    check_decay(model, wrapper, cfg)
+    prepare(model, epoch=cfg.train_cfg.max_epochs - 1)
+    before = {k: v.clone() for k, v in model.named_parameters()}
+    for _ in range(2):
+        data = batch_of(model, 8 if 'digits' in name else 32)
+        losses = model.train_step(data, wrapper)
+        assert all(math.isfinite(float(v)) for v in losses.values())
+        for loss in getattr(model, 'gate_losses', ()):
+            if isinstance(loss, FeatureGateCouplingLoss):
+                assert losses['loss_coupling'] > -1e-6  # rounding
+                loss.write_banks(lambda written: written)
+    for key, value in model.named_parameters():
+        assert value.isfinite().all(), key
+        assert not torch.equal(value, before[key]), key
+
+
+def check_decay(model, wrapper, cfg):
+    """Gates, their norms included, are not decayed; all else is."""
+    usual = cfg.optim_wrapper.optimizer.weight_decay
+    decay = {
+        id(p): group['weight_decay']
+        for group in wrapper.optimizer.param_groups
+        for p in group['params']
+    }
+    gated = isinstance(model.backbone, GatedBackbone)
+    free = [*model.backbone.gates.parameters()] if gated else []
+    assert all(decay[id(p)] == 0 for p in free)
+    kept = {id(p) for p in model.parameters()} - {id(p) for p in free}
+    assert all(decay[key] == usual for key in kept)
+    assert len(decay) == len(kept) + len(free)

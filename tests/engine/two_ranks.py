@@ -1,0 +1,132 @@
+"""One of two gloo processes; not a test, but what tests look at."""
+
+import sys
+from pathlib import Path
+
+import digits_run
+import torch
+from mmengine.dist import all_gather
+from mmengine.registry import DefaultScope
+from torch import distributed as dist
+
+import fgc_mm  # noqa: F401
+from fgc_mm.engine.gather import gather_rows
+from fgc_mm.engine.memory_bank_hook import _gather
+from fgc_mm.evaluation import DynamicMACs
+from fgc_mm.losses import CoupledBatch, FeatureGateCouplingLoss
+from fgc_mm.sites import GateSite
+
+
+def uneven(rank):
+    """Each rank's rows, together; one rank may have none."""
+    own = torch.arange(6.0).view(3, 2) + 10 * rank
+    return {
+        'uneven': gather_rows(own[: 3 - 2 * rank]),
+        'empty': gather_rows(own[: 3 * rank].bfloat16()),
+        'numbers': gather_rows(torch.tensor([7, 8, 9])[: 1 + rank]),
+    }
+
+
+def written(rank):
+    """Banks after both ranks wrote their half, with a row in common."""
+    torch.manual_seed(0)
+    loss = FeatureGateCouplingLoss(sites=1, num_neighbors=2)
+    loss.build_banks([GateSite('a', 'a', ('b',), 2, 3)], 9)
+    halves = torch.tensor([[1, 4, 6], [3, 4, 0]])
+    values = torch.randn(2, 2, 3, 3)
+    loss._pending = {'a': CoupledBatch(halves[rank], *values[rank])}
+    loss.write_banks(_gather)
+    return digits_run.bank_rows(loss)
+
+
+def trained(folder):
+    """A real run of 41 images: the last step repeats one of them."""
+    cfg = digits_run.tiny_config(
+        folder / 'run',
+        **{
+            'randomness.diff_rank_seed': True,
+            'train_dataloader.dataset.indices': 41,
+            'train_dataloader.batch_size': 7,
+            'launcher': 'pytorch',
+            'model_wrapper_cfg': dict(
+                type='MMDistributedDataParallel',
+                broadcast_buffers=False,
+                device_ids=None,
+            ),
+        },
+    )
+    runner = digits_run.start(cfg)
+    runner.train()
+    loss = digits_run.coupling(runner)
+    return {
+        'banks': digits_run.bank_rows(loss),
+        'weights': {
+            name: p.detach() for name, p in runner.model.named_parameters()
+        },
+        'random': all_gather(torch.rand(1)),
+        'progress': loss.progress.epoch,
+        'written': torch.load(
+            folder / 'run' / 'epoch_2.pth', weights_only=False
+        )['fgc_memory_banks']['coupling'],
+    }
+
+
+def infinite_epochs(folder):
+    """The epoch at every iteration of an iteration-based run."""
+    cfg = digits_run.tiny_config(
+        folder / 'infinite',
+        **{
+            'train_dataloader.sampler.type': 'InfiniteSampler',
+            'train_dataloader.batch_size': 10,
+            'train_dataloader.dataset.indices': 40,
+            'launcher': 'pytorch',
+            'model_wrapper_cfg': dict(
+                type='MMDistributedDataParallel',
+                broadcast_buffers=False,
+                device_ids=None,
+            ),
+        },
+    )
+    cfg.train_cfg = dict(by_epoch=False, max_iters=6)
+    cfg.param_scheduler = None
+    cfg.default_hooks.checkpoint.by_epoch = False
+    runner = digits_run.start(cfg)
+    runner.train()
+    return digits_run.coupling(runner).progress.epoch
+
+
+def evaluated(rank):
+    """DynamicMACs over 7 images: rank 1's last batch is padded."""
+    path = Path(__file__).parents[1] / 'evaluation' / 'predictions.py'
+    names = {}
+    exec(path.read_text(), names)
+    images = names['predictions'](7)
+    padded = [*images, images[0]]  # what a DistributedSampler appends
+    metric = DynamicMACs()
+    own = padded[rank::2]
+    for batch in (own[:3], own[3:]):
+        metric.process(None, batch)
+    return metric.evaluate(7)
+
+
+def main():
+    folder, rank = Path(sys.argv[1]), int(sys.argv[2])
+    dist.init_process_group(
+        'gloo',
+        init_method=f'file://{folder / "meet"}',
+        rank=rank,
+        world_size=2,
+    )
+    DefaultScope.get_instance('two_ranks', scope_name='mmpretrain')
+    result = dict(uneven(rank), rank=rank)
+    result['written'] = written(rank)
+    result['metrics'] = evaluated(rank)
+    result['trained'] = trained(folder)
+    result['infinite'] = infinite_epochs(folder)
+    torch.save(result, folder / f'{rank}.pt')
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == '__main__':
+    main()

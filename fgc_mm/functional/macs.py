@@ -153,6 +153,14 @@ def expected_macs(
     return sum(x.dense * _expected_share(x, keep_ratio) for x in counted)
 
 
+def _check_counting(counting: str) -> None:
+    if counting not in COUNTINGS:
+        raise FGCError(
+            f'counting={counting!r} is unknown; choose among '
+            f'{", ".join(COUNTINGS)}.'
+        )
+
+
 def _expected_share(layer: LayerMACs, keep_ratio: float) -> float:
     """Share of a layer's pairs of channels that is expected to be open."""
     if layer.groups > 1 and {layer.out_site} == layer.sites:

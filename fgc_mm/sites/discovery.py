@@ -77,9 +77,7 @@ def _search(
         return tight_sites(backbone, candidates, images)
 
 
-def _images(
-    backbone: nn.Module, size: int | Sequence[int] | None
-) -> Tensor:
+def _images(backbone: nn.Module, size: int | Sequence[int] | None) -> Tensor:
     """Two random images that the backbone accepts."""
     size = size or getattr(backbone, 'img_size', None)
     for height_width in [size] if size else IMAGE_SIZES:

@@ -45,9 +45,7 @@ def mask_input(
         mask: (N, C).
         positions: As in :func:`spread`.
     """
-    masked = mask_channels(
-        channels_second(layer, x), spread(mask, positions)
-    )
+    masked = mask_channels(channels_second(layer, x), spread(mask, positions))
     return masked.movedim(1, -1) if channels_last(layer) else masked
 
 
@@ -66,6 +64,8 @@ def site_channels(
     order = places[positions[places].argsort(stable=True)]
     channels = int(positions.max()) + 1
     chosen = x.index_select(1, order)
-    return chosen if len(order) == channels else chosen.unflatten(
-        1, (channels, -1)
+    return (
+        chosen
+        if len(order) == channels
+        else chosen.unflatten(1, (channels, -1))
     )

@@ -78,7 +78,11 @@ def test_squeeze_excite_consumes_and_produces():
         return m.b(f * scale)
 
     sites = found(
-        forward, a=conv(3, 8), down=conv(8, 2, 1), up=conv(2, 8, 1), b=conv(8, 4)
+        forward,
+        a=conv(3, 8),
+        down=conv(8, 2, 1),
+        up=conv(2, 8, 1),
+        b=conv(8, 4),
     )
     assert set(sites) == {'a', 'down'}
     assert paths(sites['a']) == ['down', 'b']

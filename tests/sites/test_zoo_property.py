@@ -5,7 +5,6 @@ import copy
 import pytest
 import torch
 import torch_pruning as tp
-from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from torch import nn
 
 from fgc_mm.functional import macs_per_image
@@ -22,9 +21,7 @@ BACKBONES = [
     dict(type='DenseNet', arch='121', drop_rate=0.0),
     dict(type='RegNet', arch='regnetx_400mf'),
     dict(type='ConvNeXt', arch='atto'),
-    dict(
-        type='VisionTransformer', arch='deit-t', img_size=64, patch_size=16
-    ),
+    dict(type='VisionTransformer', arch='deit-t', img_size=64, patch_size=16),
 ]
 
 
@@ -48,9 +45,11 @@ def gated(request):
 
 
 def flat(outputs):
-    return [outputs] if torch.is_tensor(outputs) else [
-        tensor for output in outputs for tensor in flat(output)
-    ]
+    return (
+        [outputs]
+        if torch.is_tensor(outputs)
+        else [tensor for output in outputs for tensor in flat(output)]
+    )
 
 
 @torch.no_grad()
@@ -80,6 +79,58 @@ def test_closed_channels_have_no_say(gated):
     again, after = network.forward_gated(images[:1])
     assert all(torch.equal(a.mask, b.mask) for a, b in zip(records, after))
     assert same(outputs, again)
+
+
+def random_masks(sites):
+    generator = torch.Generator().manual_seed(2)
+    masks = [
+        (torch.rand(1, s.channels, generator=generator) > 0.5) for s in sites
+    ]
+    for mask in masks:
+        mask[0, 0] = True  # torch-pruning cannot remove a whole layer
+    return masks
+
+
+def remove(network, images, sites, masks):
+    """What torch-pruning leaves of a network without the closed channels."""
+    graph = tp.DependencyGraph().build_dependency(network, images)
+    for site, mask in zip(sites, masks, strict=True):
+        layer = network.get_submodule(site.producer)
+        closed = (~mask[0]).nonzero().flatten().tolist()
+        prune = graph.get_pruner_of_module(layer).prune_out_channels
+        graph.get_pruning_group(layer, prune, closed).prune()
+    return network
+
+
+@pytest.mark.parametrize(
+    'config',
+    # grouped convs apart, of which it removes whole groups
+    [c for c in BACKBONES if c['type'] not in ('ResNeXt', 'RegNet')],
+    ids=lambda c: c['type'],
+)
+def test_macs_are_those_of_the_network_without_the_closed_channels(config):
+    network = GatedBackbone(config, GATE).eval()
+    images = torch.zeros(1, 3, size_of(config), size_of(config))
+    plain = copy.deepcopy(network.backbone)
+    for module in plain.modules():
+        module._forward_pre_hooks.clear()
+    plain.eval()
+    table = build_macs_table(Holder(network), tuple(images.shape[1:]))
+    masks = random_masks(network.sites)
+    small = remove(plain, images, network.sites, masks)
+    left = build_macs_table(Holder(small), tuple(images.shape[1:])).dense
+    assert macs_per_image(table, masks).item() == left + table.gates
+
+
+class Holder(nn.Module):
+    """A classifier without a head."""
+
+    def __init__(self, backbone):
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, x):
+        return self.backbone(x)
 
 
 @torch.no_grad()

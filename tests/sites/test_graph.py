@@ -194,7 +194,7 @@ def test_the_search_is_bounded_in_time():
 
 
 def test_what_cannot_be_traced_is_named():
-    def fails(m, x):
+    def fails(*_):
         raise RuntimeError('only squares')
 
     with pytest.raises(FGCError, match=r'^Small cannot be traced.*squares'):

@@ -28,7 +28,9 @@ class LayerMACs:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         groups: Groups of the conv.
-        in_site: Index of the site that masks the input, if any.
+        in_sites: The sites that mask the input: index, and for every input
+            channel the site's channel that lies there, or -1; ``None`` if
+            the input is the site's channels in order.
         out_site: Index of the site that masks the output, if any.
     """
 
@@ -38,8 +40,13 @@ class LayerMACs:
     in_channels: int
     out_channels: int
     groups: int = 1
-    in_site: int | None = None
+    in_sites: tuple[tuple[int, tuple[int, ...] | None], ...] = ()
     out_site: int | None = None
+
+    @property
+    def sites(self) -> set[int]:
+        """Indices of all sites that shrink this layer."""
+        return {site for site, _ in self.in_sites} | {self.out_site} - {None}
 
     @property
     def dense(self) -> int:
@@ -77,9 +84,7 @@ class MACsTable:
 
     def governed(self, site: int) -> int:
         """Dense MACs of the layers that a site shrinks, by its index."""
-        return sum(
-            x.dense for x in self.layers if site in (x.in_site, x.out_site)
-        )
+        return sum(x.dense for x in self.layers if site in x.sites)
 
     def gate_of(self, site: str) -> int:
         """MACs of the gate of a site."""
@@ -145,11 +150,7 @@ def expected_macs(
     counted = [
         x for x in table.layers if counting == 'honest' or x.role != 'head'
     ]
-    return sum(
-        layer.dense
-        * keep_ratio ** len({layer.in_site, layer.out_site} - {None})
-        for layer in counted
-    )
+    return sum(x.dense * _expected_share(x, keep_ratio) for x in counted)
 
 
 def _check_counting(counting: str) -> None:
@@ -160,26 +161,36 @@ def _check_counting(counting: str) -> None:
         )
 
 
+def _expected_share(layer: LayerMACs, keep_ratio: float) -> float:
+    """Share of a layer's pairs of channels that is expected to be open."""
+    if layer.groups > 1 and {layer.out_site} == layer.sites:
+        return keep_ratio  # depthwise: one decision for both ends
+    places = sum(
+        layer.in_channels
+        if positions is None
+        else sum(place >= 0 for place in positions)
+        for _, positions in layer.in_sites
+    )
+    share = 1 - (1 - keep_ratio) * places / layer.in_channels
+    return share if layer.out_site is None else share * keep_ratio
+
+
 def _open_pairs(layer: LayerMACs, opened: Sequence[Tensor]) -> Tensor:
     """Pairs of open channels; (N,)."""
     n = len(opened[0])
-    inputs = _open_in_groups(layer, layer.in_site, layer.in_channels, opened)
-    outputs = _open_in_groups(
-        layer, layer.out_site, layer.out_channels, opened
-    )
-    return (inputs * outputs).sum(dim=1).expand(n)
+    inputs = _in_groups(layer, layer.in_channels, opened[0])
+    for site, positions in layer.in_sites:
+        mask = opened[site]
+        if positions is not None:
+            mask = torch.cat([mask, mask.new_ones(n, 1)], dim=1)
+            mask = mask[:, list(positions)]
+        inputs = inputs * mask.unflatten(1, (layer.groups, -1))
+    outputs = _in_groups(layer, layer.out_channels, opened[0])
+    if layer.out_site is not None:
+        outputs = opened[layer.out_site].unflatten(1, (layer.groups, -1))
+    return (inputs.sum(dim=2) * outputs.sum(dim=2)).sum(dim=1).expand(n)
 
 
-def _open_in_groups(
-    layer: LayerMACs,
-    site: int | None,
-    channels: int,
-    opened: Sequence[Tensor],
-) -> Tensor:
-    """Open channels of every group; (N or 1, groups)."""
-    if site is None:
-        size = channels / layer.groups
-        return torch.full((1, layer.groups), size, dtype=torch.float64).to(
-            opened[0].device
-        )
-    return opened[site].unflatten(1, (layer.groups, -1)).sum(dim=2)
+def _in_groups(layer: LayerMACs, channels: int, like: Tensor) -> Tensor:
+    """All channels open; (1, groups, channels of a group)."""
+    return like.new_ones(1, layer.groups, channels // layer.groups)

@@ -1,5 +1,6 @@
 """The MACs table of a gated classifier, from one forward pass."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -29,11 +30,16 @@ def build_macs_table(
     names = {id(m): name for name, m in model.named_modules()}
     gated = getattr(model, 'backbone', None)
     sites = gated.sites if isinstance(gated, GatedBackbone) else []
-    producers, consumers, gates = {}, {}, set()
+    outputs, inputs, gates = {}, defaultdict(list), set()
     for index, site in enumerate(sites):
-        producers[id(gated.backbone.get_submodule(site.producer))] = index
-        for path in site.consumers:
-            consumers[id(gated.backbone.get_submodule(path))] = index
+        for path in site.outputs:
+            layer = gated.backbone.get_submodule(path)
+            outputs[id(layer)] = index
+            if path != site.producer and getattr(layer, 'groups', 1) > 1:
+                inputs[id(layer)].append((index, None))  # depthwise
+        for consumer in site.consumers:
+            layer = gated.backbone.get_submodule(consumer.path)
+            inputs[id(layer)].append((index, consumer.positions))
         gates.update(map(id, gated.gates[site.key].modules()))
     layers = [
         LayerMACs(
@@ -41,8 +47,8 @@ def build_macs_table(
             _role(id(module), names[id(module)], gates),
             unit,
             *_channels(module),
-            in_site=consumers.get(id(module)),
-            out_site=producers.get(id(module)),
+            in_sites=tuple(inputs[id(module)]),
+            out_site=outputs.get(id(module)),
         )
         for module, unit in units
     ]

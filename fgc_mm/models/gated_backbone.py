@@ -51,8 +51,7 @@ class GatedBackbone(BaseBackbone):
         self._ports = [
             SitePort(site, self.gates[site.key]) for site in self.sites
         ]
-        for port in self._ports:
-            port.attach(backbone.get_submodule)
+        SitePort.attach(self._ports, backbone.get_submodule)
         self._register_load_state_dict_pre_hook(self._adopt_plain_keys)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:

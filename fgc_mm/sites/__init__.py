@@ -4,9 +4,10 @@ from fgc_mm.sites.discovery import find_sites
 from fgc_mm.sites.patterns import match_names
 from fgc_mm.sites.port import SitePort
 from fgc_mm.sites.record import GateRecord, keep_ratio
-from fgc_mm.sites.site import GateSite
+from fgc_mm.sites.site import Consumer, GateSite
 
 __all__ = [
+    'Consumer',
     'GateRecord',
     'GateSite',
     'SitePort',

@@ -1,14 +1,16 @@
 """A gate at its site: hooks on the backbone's own modules."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
-from fgc_mm.functional import mask_channels
+from fgc_mm.sites.layout import channels_second, mask_input, site_channels
 from fgc_mm.sites.record import GateRecord
-from fgc_mm.sites.site import GateSite
+from fgc_mm.sites.site import Consumer, GateSite
 
 
 class SitePort:
@@ -30,11 +32,26 @@ class SitePort:
         self._decision: Any | None = None
         self._activation: Tensor | None = None
 
-    def attach(self, find: Callable[[str], nn.Module]) -> None:
-        """Hang the hooks on the modules that ``find`` gives for a path."""
-        find(self.site.producer).register_forward_pre_hook(self._decide)
-        for path in self.site.consumers:
-            find(path).register_forward_pre_hook(self._mask)
+    @staticmethod
+    def attach(
+        ports: Sequence['SitePort'], find: Callable[[str], nn.Module]
+    ) -> None:
+        """Hang all hooks on the modules that ``find`` gives for a path.
+
+        All masks first: a layer may consume one site and produce another,
+        and a gate must not see what another has closed.
+        """
+        for port in ports:
+            port._attach_masks(find)
+        for port in ports:
+            layer = find(port.site.producer)
+            layer.register_forward_pre_hook(port._decide)
+
+    def _attach_masks(self, find: Callable[[str], nn.Module]) -> None:
+        for consumer in self.site.consumers:
+            layer = find(consumer.path)
+            hook = partial(self._mask, _positions(consumer))
+            layer.register_forward_pre_hook(hook)
 
     def open(self, keep_activation: bool) -> None:
         """Let the gate act until :meth:`close`."""
@@ -49,7 +66,7 @@ class SitePort:
             return None
         return GateRecord(self.site, activation, *decision)
 
-    def _decide(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+    def _decide(self, layer: nn.Module, args: tuple[Tensor, ...]) -> None:
         if not self._open:
             return
         if self._decision is not None:
@@ -57,10 +74,13 @@ class SitePort:
                 f'{self.site.producer} ran twice in one forward pass, but a '
                 'gate decides once per image; leave this site out of sites.'
             )
-        self._decision = self.gate(args[0])
+        self._decision = self.gate(channels_second(layer, args[0]))
 
     def _mask(
-        self, module: nn.Module, args: tuple[Tensor, ...]
+        self,
+        positions: Tensor | None,
+        layer: nn.Module,
+        args: tuple[Tensor, ...],
     ) -> tuple[Tensor, ...] | None:
         if not self._open:
             return None
@@ -70,7 +90,16 @@ class SitePort:
                 'did, so its gate could not decide; leave this site out of '
                 'sites.'
             )
-        if self._keep_activation:
-            self._activation = args[0]
-        masked = mask_channels(args[0], self._decision.mask)
-        return (masked, *args[1:])
+        if positions is not None:
+            positions = positions.to(args[0].device)
+        # the first consumer's: later ones may read a pooled map
+        if self._keep_activation and self._activation is None:
+            self._activation = site_channels(layer, args[0], positions)
+        mask = self._decision.mask
+        return (mask_input(layer, args[0], mask, positions), *args[1:])
+
+
+def _positions(consumer: Consumer) -> Tensor | None:
+    if consumer.positions is None:
+        return None
+    return torch.tensor(consumer.positions)

@@ -15,7 +15,7 @@ from fgc_mm.functional import (
 def layer(inputs, outputs, groups=1, in_site=None, out_site=None, unit=7):
     return LayerMACs(
         'backbone.x', 'backbone', unit, inputs, outputs, groups,
-        in_site, out_site,
+        () if in_site is None else ((in_site, None),), out_site,
     )  # fmt: skip
 
 
@@ -33,9 +33,14 @@ def naive(layers, masks, image):
         for out in range(one.out_channels):
             group = out // height
             for source in range(group * width, (group + 1) * width):
-                closed_in = (
-                    one.in_site is not None
-                    and masks[one.in_site][image, source] == 0
+                closed_in = any(
+                    (positions is None and masks[site][image, source] == 0)
+                    or (
+                        positions is not None
+                        and positions[source] >= 0
+                        and masks[site][image, positions[source]] == 0
+                    )
+                    for site, positions in one.in_sites
                 )
                 closed_out = (
                     one.out_site is not None
@@ -133,3 +138,16 @@ def test_an_unknown_counting_is_refused_everywhere():
     ):
         with pytest.raises(FGCError, match=r"'fgc_pr'.*honest, fgc-pr\.$"):
             count()
+
+
+def test_sites_that_meet_in_one_input():
+    # 2 channels of another layer, 4 of site 0, 6 of site 1, the last twice
+    first = (-1, -1, 0, 1, 2, 3, *[-1] * 7)
+    second = (*[-1] * 6, 0, 1, 2, 3, 4, 5, 5)
+    joined = LayerMACs('x', 'backbone', 3, 13, 5, 1, ((0, first), (1, second)))
+    table = table_of(joined)
+    masks = [(torch.rand(7, c) > 0.5).float() for c in (4, 6)]
+    counted = macs_per_image(table, masks).tolist()
+    assert counted == [naive(table.layers, masks, i) for i in range(7)]
+    half = expected_macs(table, 0.5)
+    assert half == pytest.approx(3 * 5 * (2 + 0.5 * 11))

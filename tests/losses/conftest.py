@@ -15,7 +15,7 @@ CHANNELS = {'early': 5, 'late': 3}
 def make_sites(channels=None):
     """Sites without a network."""
     channels = channels or CHANNELS
-    return [GateSite(n, n, ('x',), 2, c) for n, c in channels.items()]
+    return [GateSite(n, (), (n,), 2, c) for n, c in channels.items()]
 
 
 def make_records(count=4, seed=0, channels=None, keep=True):

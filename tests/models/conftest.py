@@ -49,6 +49,8 @@ def gated_backbone(request):
             type='fgc_mm.GatedBackbone',
             backbone=BACKBONES[request.param],
             gate=dict(type='fgc_mm.BinaryConcreteGate'),
+            # inside the blocks only: neither stems nor squeeze layers
+            sites=['layer*.conv[12]'],
         )
     )
     return randomize(backbone).eval()

@@ -6,7 +6,7 @@ from torch import nn
 
 from fgc_mm.errors import FGCError
 from fgc_mm.models import CifarResNet
-from fgc_mm.sites import find_sites
+from fgc_mm.sites import Consumer, find_sites
 
 
 @pytest.fixture(scope='module')
@@ -24,7 +24,8 @@ def test_a_basic_block_has_one_site(cifar):
     )
     assert all(
         site.producer == site.name
-        and site.consumers == (site.name.replace('conv1', 'conv2'),)
+        and site.consumers == (Consumer(site.name.replace('conv1', 'conv2')),)
+        and site.outputs == (site.name,)
         for site in sites
     )
 
@@ -35,15 +36,22 @@ def test_a_key_has_no_dots_and_is_unique(cifar):
     nn.ModuleDict({key: nn.Identity() for key in keys})
 
 
-def test_a_bottleneck_has_two_sites():
+def paths(site):
+    return [consumer.path for consumer in site.consumers]
+
+
+def test_a_bottleneck_has_two_sites_and_its_stem_one():
     sites = find_sites(backbones.ResNet(50, base_channels=8))
-    assert len(sites) == 32
-    first, second = sites[:2]
-    assert (first.name, first.consumers) == (
-        'layer1.0.conv1', ('layer1.0.conv2',)
+    assert len(sites) == 33
+    stem, first, second = sites[:3]
+    assert (stem.name, paths(stem)) == (
+        'conv1', ['layer1.0.conv1', 'layer1.0.downsample.0']
     )  # fmt: skip
-    assert (second.name, second.consumers) == (
-        'layer1.0.conv2', ('layer1.0.conv3',)
+    assert (first.name, paths(first)) == (
+        'layer1.0.conv1', ['layer1.0.conv2']
+    )  # fmt: skip
+    assert (second.name, paths(second)) == (
+        'layer1.0.conv2', ['layer1.0.conv3']
     )  # fmt: skip
 
 
@@ -51,37 +59,31 @@ def test_a_bottleneck_has_two_sites():
     ('kind', 'options', 'count'),
     [
         ('ResNet', dict(depth=18), 8),
-        ('ResNeXt', dict(depth=50, groups=4, width_per_group=4), 32),
-        ('SEResNet', dict(depth=50, base_channels=16), 32),
-        ('RegNet', dict(arch='regnetx_400mf'), 44),
+        ('ResNeXt', dict(depth=50, groups=4, width_per_group=4), 33),
+        ('SEResNet', dict(depth=50), 49),
+        ('RegNet', dict(arch='regnetx_400mf'), 45),
+        ('MobileNetV2', dict(), 19),
+        ('VisionTransformer', dict(arch='deit-t', img_size=64), 12),
+        ('ConvNeXt', dict(arch='atto'), 12),
     ],
 )
-def test_the_family_is_found(kind, options, count):
-    network = getattr(backbones, kind)(**options)
-    sites = find_sites(network)
-    assert len(sites) == count
-    for site in sites:
-        consumer = network.get_submodule(site.consumers[0])
-        assert consumer.in_channels == site.channels
+def test_networks_of_many_kinds(kind, options, count):
+    assert len(find_sites(getattr(backbones, kind)(**options))) == count
 
 
 @pytest.mark.parametrize(
     ('kind', 'options'),
-    [
-        ('Res2Net', dict(depth=50, scales=4, base_width=26)),
-        ('ResNeSt', dict(depth=50)),
-    ],
+    [('RepVGG', dict(arch='A0')), ('MobileOne', dict(arch='s0'))],
 )
-def test_a_block_with_more_than_a_conv_inside_is_no_site(kind, options):
-    # conv1 -> conv3 would mask channels that the part between has mixed
+def test_blocks_of_summed_branches_have_no_site(kind, options):
     network = getattr(backbones, kind)(**options)
-    with pytest.raises(FGCError, match=f'^{kind} has no conv inside.*\\.$'):
+    with pytest.raises(FGCError, match=f'^{kind} has no layer whose .*\\.$'):
         find_sites(network)
 
 
-def test_a_network_without_blocks_is_refused():
-    with pytest.raises(FGCError, match=r'^Sequential has no conv .*ResNet'):
-        find_sites(nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)))
+def test_a_network_of_one_layer_is_refused():
+    with pytest.raises(FGCError, match=r'^Sequential has no layer'):
+        find_sites(nn.Sequential(nn.Conv2d(3, 3, 1)))
 
 
 def test_patterns_choose_in_the_order_of_the_network(cifar):

@@ -9,7 +9,13 @@ from torch import nn
 
 from fgc_mm.errors import FGCError
 from fgc_mm.gates import GateDecision
-from fgc_mm.sites import GateRecord, GateSite, SitePort, keep_ratio
+from fgc_mm.sites import (
+    Consumer,
+    GateRecord,
+    GateSite,
+    SitePort,
+    keep_ratio,
+)
 
 
 class HalfGate(nn.Module):
@@ -21,7 +27,9 @@ class HalfGate(nn.Module):
         return GateDecision(mask - 0.5, mask / 2 + 0.2, mask)
 
 
-SITE = GateSite('first', 'first', ('second', 'third'), 3, 4)
+SITE = GateSite(
+    'first', (Consumer('second'), Consumer('third')), ('first',), 3, 4
+)
 
 
 class Net(nn.Module):
@@ -44,7 +52,7 @@ def rig():
     torch.manual_seed(0)
     net, gate = Net().eval(), HalfGate()
     port = SitePort(SITE, gate)
-    port.attach(net.get_submodule)
+    SitePort.attach([port], net.get_submodule)
     return SimpleNamespace(
         net=net, gate=gate, port=port, x=torch.randn(2, 3, 5, 5)
     )

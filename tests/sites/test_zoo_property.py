@@ -1,0 +1,139 @@
+"""Exactness and MACs on mmpretrain's own backbones, through the wrapper."""
+
+import copy
+
+import pytest
+import torch
+import torch_pruning as tp
+from torch import nn
+
+from fgc_mm.functional import macs_per_image
+from fgc_mm.models import GatedBackbone, build_macs_table
+
+GATE = dict(type='fgc_mm.BinaryConcreteGate')
+BACKBONES = [
+    dict(type='ResNet', depth=18, base_channels=8, stem_channels=8),
+    dict(type='ResNeXt', depth=50, groups=4, width_per_group=4),
+    dict(type='SEResNet', depth=50),
+    dict(type='VGG', depth=11, norm_cfg=dict(type='BN'), num_classes=5),
+    dict(type='MobileNetV2', widen_factor=0.5),
+    dict(type='MobileNetV3', arch='small'),
+    dict(type='DenseNet', arch='121', drop_rate=0.0),
+    dict(type='RegNet', arch='regnetx_400mf'),
+    dict(type='ConvNeXt', arch='atto'),
+    dict(type='VisionTransformer', arch='deit-t', img_size=64, patch_size=16),
+]
+
+
+def size_of(config):
+    return 224 if config['type'] == 'VGG' else 64
+
+
+@pytest.fixture(params=BACKBONES, ids=lambda c: c['type'])
+def gated(request):
+    torch.manual_seed(0)
+    network = GatedBackbone(request.param, GATE).eval()
+    for module in network.backbone.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias)
+    size = size_of(request.param)
+    images = torch.randn(
+        2, 3, size, size, generator=torch.Generator().manual_seed(1)
+    )
+    return network, images
+
+
+def flat(outputs):
+    return (
+        [outputs]
+        if torch.is_tensor(outputs)
+        else [tensor for output in outputs for tensor in flat(output)]
+    )
+
+
+@torch.no_grad()
+def same(first, second):
+    return all(torch.equal(a, b) for a, b in zip(flat(first), flat(second)))
+
+
+@torch.no_grad()
+def test_all_open_is_the_plain_backbone_bit_for_bit(gated):
+    network, images = gated
+    for gate in network.gates.values():
+        gate.expand.bias.fill_(1e4)
+    assert same(network(images), network.backbone(images))
+
+
+@torch.no_grad()
+def test_closed_channels_have_no_say(gated):
+    network, images = gated
+    outputs, records = network.forward_gated(images[:1])
+    assert 0.2 < torch.cat([r.mask[0] for r in records]).mean() < 0.8
+    for record in records:
+        closed = record.mask[0] == 0
+        layer = network.backbone.get_submodule(record.site.producer)
+        layer.weight[closed] = 100 * torch.randn_like(layer.weight[closed])
+        if layer.bias is not None:
+            layer.bias[closed] = -7
+    again, after = network.forward_gated(images[:1])
+    assert all(torch.equal(a.mask, b.mask) for a, b in zip(records, after))
+    assert same(outputs, again)
+
+
+def random_masks(sites):
+    generator = torch.Generator().manual_seed(2)
+    masks = [
+        (torch.rand(1, s.channels, generator=generator) > 0.5) for s in sites
+    ]
+    for mask in masks:
+        mask[0, 0] = True  # torch-pruning cannot remove a whole layer
+    return masks
+
+
+def remove(network, images, sites, masks):
+    """What torch-pruning leaves of a network without the closed channels."""
+    graph = tp.DependencyGraph().build_dependency(network, images)
+    for site, mask in zip(sites, masks, strict=True):
+        layer = network.get_submodule(site.producer)
+        closed = (~mask[0]).nonzero().flatten().tolist()
+        prune = graph.get_pruner_of_module(layer).prune_out_channels
+        graph.get_pruning_group(layer, prune, closed).prune()
+    return network
+
+
+@pytest.mark.parametrize(
+    'config',
+    # grouped convs apart, of which it removes whole groups
+    [c for c in BACKBONES if c['type'] not in ('ResNeXt', 'RegNet')],
+    ids=lambda c: c['type'],
+)
+def test_macs_are_those_of_the_network_without_the_closed_channels(config):
+    network = GatedBackbone(config, GATE).eval()
+    images = torch.zeros(1, 3, size_of(config), size_of(config))
+    plain = copy.deepcopy(network.backbone)
+    for module in plain.modules():
+        module._forward_pre_hooks.clear()
+    plain.eval()
+    table = build_macs_table(Holder(network), tuple(images.shape[1:]))
+    masks = random_masks(network.sites)
+    small = remove(plain, images, network.sites, masks)
+    left = build_macs_table(Holder(small), tuple(images.shape[1:])).dense
+    assert macs_per_image(table, masks).item() == left + table.gates
+
+
+class Holder(nn.Module):
+    """A classifier without a head."""
+
+    def __init__(self, backbone):
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, x):
+        return self.backbone(x)
+
+
+@torch.no_grad()
+def test_a_closed_gate_changes_the_output(gated):
+    network, images = gated
+    assert not same(network(images), network.backbone(images))

@@ -31,11 +31,16 @@ def run_tool(main: Callable[[], None]) -> int:
     if started_rank() > 0:
         warnings.simplefilter('ignore')  # rank 0 has them all
     try:
-        main()
+        return _run(main)
     except KeyboardInterrupt:
         # torchrun passes on to us what the terminal has sent us already
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         return _tell('interrupted', INTERRUPTED)
+
+
+def _run(main: Callable[[], None]) -> int:
+    try:
+        main()
     except Exception as error:
         if os.environ.get('FGC_TRACEBACK'):
             raise

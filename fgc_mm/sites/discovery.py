@@ -72,13 +72,20 @@ def _search(
     backbone: nn.Module, size: int | Sequence[int] | None, seconds: float
 ) -> list[GateSite]:
     with _evaluating(backbone), _time_limit(backbone, seconds):
-        images = _images(backbone, size)
+        images = small_images(backbone, size)
         candidates = list(graph_candidates(backbone, images))
         return tight_sites(backbone, candidates, images)
 
 
-def _images(backbone: nn.Module, size: int | Sequence[int] | None) -> Tensor:
-    """Two random images that the backbone accepts."""
+def small_images(
+    backbone: nn.Module, size: int | Sequence[int] | None = None
+) -> Tensor:
+    """Two random images that the backbone accepts; (2, C, H, W).
+
+    Args:
+        backbone: In evaluation mode.
+        size: Of the images; by default what the backbone names, or small.
+    """
     size = size or getattr(backbone, 'img_size', None)
     for height_width in [size] if size else IMAGE_SIZES:
         images = _random(backbone, height_width)

@@ -182,6 +182,17 @@ def test_the_search_leaves_the_network_as_it_was():
     assert not network.a._forward_hooks and not network.b._forward_pre_hooks
 
 
+def test_a_frozen_part_hides_no_site():
+    layers = dict(a=conv(3, 8), b=conv(8, 4), c=conv(4, 2))
+    network = Small(lambda m, x: m.c(m.b(m.a(x).relu()).relu()), **layers)
+    network.a.requires_grad_(False)
+    network.b.requires_grad_(False)
+    with torch.no_grad():
+        assert [site.name for site in find_sites(network)] == ['a', 'b']
+    frozen = [p.requires_grad for p in network.parameters()]
+    assert frozen == [False] * 4 + [True] * 2
+
+
 def test_the_search_is_bounded_in_time():
     def forever(m, x):
         while True:

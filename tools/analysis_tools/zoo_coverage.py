@@ -1,0 +1,303 @@
+"""Gates on every backbone that the installed mmpretrain lists.
+
+Wraps each with sites='auto', tries it on a small image, and writes a table:
+all gates open must be the plain network bit for bit, closed channels must
+have no influence, and the MACs must be those of the network from which
+torch-pruning has removed the closed channels. One process per backbone, so
+that a crash or a minute without an answer is just a row. Rows are kept in a
+file: a second run goes on where the first one stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import multiprocessing
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+# The tools and the package of one clone belong together, installed or not.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+try:
+    import fgc_mm  # noqa: F401  (first: it checks the installation)
+except ImportError as error:
+    if not isinstance(error, ValueError):  # not its StackError: a bug
+        raise
+    sys.exit(f'error: {error}')
+
+import mmpretrain
+import torch
+import torch_pruning as tp
+from mmengine.registry import DefaultScope
+from mmpretrain.apis.model import ModelHub
+from rich.progress import track
+from torch import Tensor, nn
+
+from fgc_mm.engine import command_line
+from fgc_mm.errors import FGCError
+from fgc_mm.functional import macs_per_image
+from fgc_mm.models import GatedBackbone, build_macs_table
+from fgc_mm.sites.discovery import small_images
+
+GATE = dict(type='fgc_mm.BinaryConcreteGate')
+
+
+@dataclass
+class Row:
+    """What was found for one backbone.
+
+    Attributes:
+        backbone: Class of the backbone.
+        result: ``'passed'``, ``'no site'`` or ``'failed'``.
+        reason: Why it did not pass.
+        sites: Number of sites.
+        governed: Share of the dense MACs in layers that a site shrinks.
+        macs: ``'equal'`` to those of the smaller network, or why that could
+            not be built.
+        seconds: That the search for sites took.
+    """
+
+    backbone: str
+    result: str
+    reason: str = ''
+    sites: int = 0
+    governed: float = 0.0
+    macs: str = ''
+    seconds: float = 0.0
+
+
+class Headless(nn.Module):
+    """A classifier that ends with its backbone."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, x: Tensor) -> object:
+        """The backbone's outputs."""
+        return self.backbone(x)
+
+
+def examine(config: dict) -> Row:
+    """Wrap one backbone and try it."""
+    kind = str(config['type'])
+    torch.manual_seed(0)
+    started = time.monotonic()
+    try:
+        gated = GatedBackbone(config, GATE)
+    except FGCError as error:
+        missing = 'has no layer whose' in str(error)
+        return Row(kind, 'no site' if missing else 'failed', str(error))
+    seconds = time.monotonic() - started
+    gated.eval()
+    images = small_images(gated.backbone)[:1]
+    table = build_macs_table(Headless(gated), tuple(images.shape[1:]))
+    shrunk = [x.dense for x in table.layers if x.sites]
+    wrong = find_fault(gated, images)
+    return Row(
+        kind,
+        'failed' if wrong else 'passed',
+        wrong,
+        len(gated.sites),
+        sum(shrunk) / table.dense,
+        compare_macs(gated, images),
+        seconds,
+    )
+
+
+@torch.no_grad()
+def find_fault(gated: GatedBackbone, images: Tensor) -> str:
+    """What is not exact, or nothing."""
+    opened = copy.deepcopy(gated)
+    for gate in opened.gates.values():
+        gate.expand.weight.zero_()
+        gate.expand.bias.fill_(1)
+    if not equal(opened(images), opened.backbone(images)):
+        return 'with all gates open it is not the plain network'
+    outputs, records = gated.forward_gated(images)
+    for record in records:
+        closed = record.mask[0] == 0
+        layer = gated.backbone.get_submodule(record.site.producer)
+        layer.weight[closed] = 10 * torch.randn_like(layer.weight[closed])
+        if layer.bias is not None:
+            layer.bias[closed] += 5
+    if not equal(outputs, gated(images)):
+        return 'closed channels have an influence'
+    return ''
+
+
+def compare_macs(gated: GatedBackbone, images: Tensor) -> str:
+    """Ours against the network that torch-pruning makes smaller."""
+    table = build_macs_table(Headless(gated), tuple(images.shape[1:]))
+    masks = [torch.rand(1, site.channels) > 0.5 for site in gated.sites]
+    for mask in masks:
+        mask[0, 0] = True  # a layer cannot vanish
+    try:
+        small = remove(gated, images, masks)
+        left = build_macs_table(Headless(small), tuple(images.shape[1:]))
+    except Exception as error:
+        return f'torch-pruning cannot remove channels ({type(error).__name__})'
+    ours = macs_per_image(table, masks).item() - table.gates
+    if ours == left.dense:
+        return 'equal'
+    grouped = any(
+        1 < getattr(m, 'groups', 1) < m.in_channels
+        for m in gated.backbone.modules()
+        if isinstance(m, nn.Conv2d)
+    )
+    reason = 'it removes whole groups' if grouped else 'it removes others too'
+    return f'{ours / left.dense:.4f} of the smaller network ({reason})'
+
+
+def remove(
+    gated: GatedBackbone, images: Tensor, masks: list[Tensor]
+) -> nn.Module:
+    """The backbone without the closed channels."""
+    network = copy.deepcopy(gated.backbone)
+    for module in network.modules():
+        module._forward_pre_hooks.clear()
+    network.eval()
+    graph = tp.DependencyGraph().build_dependency(network, images)
+    for site, mask in zip(gated.sites, masks):
+        layer = network.get_submodule(site.producer)
+        closed = (~mask[0]).nonzero().flatten().tolist()
+        prune = graph.get_pruner_of_module(layer).prune_out_channels
+        graph.get_pruning_group(layer, prune, closed).prune()
+    return network
+
+
+def tensors(outputs: object) -> list[Tensor]:
+    """All tensors of a nested output."""
+    if isinstance(outputs, Tensor):
+        return [outputs]
+    return [t for output in outputs for t in tensors(output)]
+
+
+def equal(first: object, second: object) -> bool:
+    """Whether two outputs are the same, bit for bit."""
+    pairs = zip(tensors(first), tensors(second), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def list_backbones(pattern: str | None) -> Iterator[tuple[str, dict | None]]:
+    """(model, backbone config) of every model that mmpretrain lists."""
+    for name in mmpretrain.list_models(pattern):
+        model = ModelHub.get(name).config.model
+        backbone = model.get('backbone')
+        yield name, backbone.to_dict() if backbone else None
+
+
+def in_a_process(config: dict, seconds: float) -> Row:
+    """Examine in a process of its own, for so long."""
+    context = multiprocessing.get_context('fork')  # imports are inherited
+    reader, writer = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(config, writer))
+    process.start()
+    writer.close()
+    try:
+        answered = reader.poll(seconds)
+        return (
+            reader.recv()
+            if answered
+            else Row(config['type'], 'failed', f'no answer in {seconds:g} s')
+        )
+    except EOFError:
+        return Row(config['type'], 'failed', 'its process died')
+    finally:
+        process.kill()
+        process.join()
+
+
+def _answer(
+    config: dict, writer: multiprocessing.connection.Connection
+) -> None:
+    DefaultScope.get_instance('zoo', scope_name='mmpretrain')
+    torch.set_num_threads(1)
+    try:
+        row = examine(config)
+    except Exception as error:
+        text = f'{type(error).__name__}: {error}'.splitlines()[0]
+        row = Row(str(config['type']), 'failed', text)
+    writer.send(row)
+
+
+def write_report(rows: dict[str, Row], path: Path) -> None:
+    """The summary and the table, as Markdown."""
+    results = Counter(row.result for row in rows.values())
+    reasons = Counter(
+        row.reason for row in rows.values() if row.result == 'failed'
+    )
+    lines = [
+        "# Gates on mmpretrain's backbones",
+        '',
+        f'mmpretrain {mmpretrain.__version__}, torch {torch.__version__}, '
+        f'torch-pruning {tp.__version__}; written by '
+        '`tools/analysis_tools/zoo_coverage.py`.',
+        '',
+        f'{len(rows)} models: {results["passed"]} passed, '
+        f'{results["no site"]} have no site, {results["failed"]} failed.',
+        '',
+        '| failed because | models |',
+        '| --- | --- |',
+        *(f'| {reason} | {n} |' for reason, n in reasons.most_common()),
+        '',
+        '| model | backbone | result | sites | share of MACs governed '
+        '| MACs against the smaller network | search (s) |',
+        '| --- | --- | --- | --- | --- | --- | --- |',
+        *(
+            f'| {name} | {r.backbone} | {r.result} | {r.sites} '
+            f'| {r.governed:.1%} | {r.macs} | {r.seconds:.1f} |'
+            for name, r in sorted(rows.items())
+        ),
+    ]
+    path.write_text('\n'.join(lines) + '\n')
+
+
+def parse_args() -> argparse.Namespace:
+    """The arguments."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--pattern', help='models to try, e.g. "resnet*"')
+    parser.add_argument(
+        '--rows', type=Path, default=Path('work_dirs/zoo_coverage.jsonl')
+    )
+    parser.add_argument(
+        '--report', type=Path, default=Path('work_dirs/zoo_coverage.md')
+    )
+    parser.add_argument('--seconds', type=float, default=60)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Examine what has no row yet, then report."""
+    args = parse_args()
+    args.rows.parent.mkdir(parents=True, exist_ok=True)
+    known: dict[str, Row] = {}
+    if args.rows.exists():
+        for line in args.rows.read_text().splitlines():
+            entry = json.loads(line)
+            known[entry['key']] = Row(**entry['row'])
+    rows = {}
+    with args.rows.open('a') as file:
+        models = list(list_backbones(args.pattern))
+        for name, config in track(models, 'examining'):
+            if config is None:
+                rows[name] = Row('-', 'no site', 'the model has no backbone')
+                continue
+            key = json.dumps(config, sort_keys=True, default=str)
+            if key not in known:  # many models share a backbone
+                known[key] = in_a_process(config, args.seconds)
+                entry = dict(key=key, row=asdict(known[key]))
+                file.write(json.dumps(entry) + '\n')
+                file.flush()
+            rows[name] = known[key]
+    write_report(rows, args.report)
+    print(f'{args.report}: {dict(Counter(r.result for r in rows.values()))}')
+
+
+if __name__ == '__main__':
+    sys.exit(command_line.run_tool(main))

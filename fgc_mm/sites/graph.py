@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -52,7 +51,10 @@ def graph_candidates(
 
 
 def _trace(backbone: nn.Module, images: Tensor) -> tp.DependencyGraph:
-    with warnings.catch_warnings(), _all_trained(backbone):
+    # The graph is autograd's, and frozen stages must not cut it: eval() of
+    # mmpretrain's backbones freezes them again, so it is the image that asks.
+    images = images.detach().requires_grad_()
+    with warnings.catch_warnings(), torch.enable_grad():
         warnings.simplefilter('ignore')
         try:
             return tp.DependencyGraph().build_dependency(backbone, images)
@@ -65,20 +67,6 @@ def _trace(backbone: nn.Module, images: Tensor) -> tp.DependencyGraph:
                 f'({_last_line(error)}); give an image size that it accepts: '
                 "sites=dict(type='auto', image_size=...)."
             ) from error
-
-
-@contextmanager
-def _all_trained(backbone: nn.Module) -> Iterator[None]:
-    """Autograd is what the graph is made of: no frozen stage may cut it."""
-    frozen = [p for p in backbone.parameters() if not p.requires_grad]
-    try:
-        for parameter in frozen:
-            parameter.requires_grad_(True)
-        with torch.enable_grad():
-            yield
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad_(False)
 
 
 def _last_line(error: Exception) -> str:

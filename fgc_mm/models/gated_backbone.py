@@ -14,7 +14,7 @@ from fgc_mm.sites import GateRecord, GateSite, SitePort, find_sites
 
 @MODELS.register_module()
 class GatedBackbone(BaseBackbone):
-    """Any backbone of residual blocks, with a gate at each of its sites.
+    """Any backbone, with a gate at each of its sites.
 
     The wrapped network's code and parameter names stay as they are: it is
     ``self.backbone``, dense when called on its own, and a checkpoint of it
@@ -24,12 +24,15 @@ class GatedBackbone(BaseBackbone):
         backbone: Config of the network to wrap, or the module.
         gate: Config of the gate; one is built per site, with that site's
             ``in_channels`` and ``out_channels``.
-        sites: ``'auto'`` for every site, or shell patterns on their names.
+        sites: ``'auto'`` for every site, shell patterns on their names, or
+            ``dict(type='auto', image_size=..., seconds=...)``; see
+            :func:`fgc_mm.sites.find_sites`. Printing the backbone lists them.
         init_cfg: Initialisation of the wrapper; the wrapped network's own
             ``init_cfg`` is honoured as well.
 
     Raises:
-        FGCError: No site, a pattern without a match, ``with_cp=True``.
+        FGCError: No site, a pattern without a match, a network that cannot
+            be traced, ``with_cp=True``.
     """
 
     def __init__(
@@ -86,6 +89,10 @@ class GatedBackbone(BaseBackbone):
         """As ``nn.Module.train``; mmpretrain's own returns nothing."""
         super().train(mode)
         return self
+
+    def extra_repr(self) -> str:
+        """One line per site."""
+        return '\n'.join(f'site {site}' for site in self.sites)
 
     def _check_reached(self, records: list[GateRecord | None]) -> None:
         for site, record in zip(self.sites, records):

@@ -22,6 +22,8 @@ help:
 demo: $(STAMP)
 	@$(BIN) tools/demo.py $(ARGS)
 
+# The tensors of the tests are small: threads would only wait for each other.
+test: export OMP_NUM_THREADS ?= 1
 test: $(STAMP)
 	@$(BIN) -m pytest -q $(ARGS)
 

@@ -192,8 +192,11 @@ class FeatureGateCouplingLoss(GateLoss):
     ) -> None:
         """Write the batch that waits, as gathered from all ranks."""
         pending, self._pending = self._pending, {}
-        for name, batch in pending.items():
-            self.banks[name].update(*gather(batch))
+        gathered = {name: gather(batch) for name, batch in pending.items()}
+        for name, batch in gathered.items():  # all are written, or none
+            self.banks[name].check(*batch)
+        for name, batch in gathered.items():
+            self.banks[name].update(*batch)
 
     def _check_ready(self, records: Sequence[GateRecord]) -> None:
         if not self.banks or self._pending:

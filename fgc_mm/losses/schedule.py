@@ -41,15 +41,16 @@ class LossWeight:
     @classmethod
     def build(cls, weight: float | Mapping) -> 'LossWeight':
         """From the ``loss_weight`` of a config: a number, or a mapping."""
-        if not isinstance(weight, Mapping):
+        if isinstance(weight, (int, float)):
             return cls(float(weight), float(weight))
-        known = [field.name for field in fields(cls)]
-        unknown = sorted(set(weight) - set(known))
-        if unknown or not {'start_value', 'end_value'} <= set(weight):
+        known = {field.name for field in fields(cls)}
+        needed = {'start_value', 'end_value'}
+        given = set(weight) if isinstance(weight, Mapping) else set()
+        if not needed <= given <= known:
             raise FGCError(
-                f'loss_weight={dict(weight)} is not understood; give a '
-                'number, or a dict of start_value and end_value with '
-                'begin, end and by_epoch.'
+                f'loss_weight={weight!r} is not understood; give a number, '
+                'or a dict of start_value and end_value with begin, end and '
+                'by_epoch.'
             )
         return cls(**weight)
 

@@ -180,7 +180,7 @@ class MemoryBank:
                 f'the saved memory bank has shape {saved} and this one has '
                 f'{own}, but a row belongs to one image and one site: resume '
                 'with the same training set and sites, or start without the '
-                'saved bank'
+                'saved banks (load_banks=False in FGCMemoryBankHook)'
             )
         self.rows.copy_(state['rows'])
 

@@ -28,9 +28,14 @@ class SiteBanks:
             features: (N, C).
             gates: (N, C).
         """
-        self.gate.check(indices, gates)  # before the first bank is written
+        self.check(indices, features, gates)
         self.feature.update(indices, features)
         self.gate.update(indices, gates)
+
+    def check(self, indices: Tensor, features: Tensor, gates: Tensor) -> None:
+        """Raise what :meth:`update` would raise, and write nothing."""
+        self.feature.check(indices, features)
+        self.gate.check(indices, gates)
 
     def to(self, device: str | torch.device) -> None:
         """Move both banks."""

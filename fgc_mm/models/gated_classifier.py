@@ -76,7 +76,8 @@ class GatedImageClassifier(ImageClassifier):
         feats, records = self._extract_gated(inputs)
         losses = self.head.loss(feats, data_samples)
         # under the head's own key, ``loss``, it would overwrite the total
-        losses = {'loss_cls': losses.pop('loss'), **losses}
+        if 'loss' in losses:
+            losses = {'loss_cls': losses.pop('loss'), **losses}
         for gate_loss in self.gate_losses:
             losses[f'loss_{gate_loss.name}'] = gate_loss(records, data_samples)
         losses['keep_ratio'] = keep_ratio(records)

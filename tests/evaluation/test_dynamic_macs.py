@@ -80,6 +80,9 @@ def test_images_of_two_shapes(made):
     assert one == other
     assert one['macs/mean'] == (525 + 4 * 1500 + 25) / 2
     assert one['macs/dense'] == (1510 + 6010) / 2
+    assert one['macs/pruning_ratio'] == pytest.approx(
+        100 * (1 - (525 + 6025) / 7520)
+    )
     assert one['macs/pruning_ratio_fgc_pr'] == pytest.approx(
         100 * (1 - (515 + 6015) / 7500)
     )

@@ -14,6 +14,11 @@ def test_each_site_has_its_own_channels():
     assert two.keep_ratio == 0.25 / 3 and two.never_open == 2 / 3
 
 
+def test_almost_never_and_almost_always_are_neither():
+    (row,) = site_rows(('a',), (2,), np.array([1e-6, 1 - 1e-6]))
+    assert row.never_open == row.always_open == 0
+
+
 def test_one_site():
     (row,) = site_rows(('a',), (7,), FIRING)
     assert row.keep_ratio == FIRING.mean()

@@ -86,6 +86,6 @@ def two_ranks(tmp_path_factory):
         )
         for rank in range(2)
     ]
-    said = [child.communicate(timeout=180)[0] for child in children]
+    said = [child.communicate(timeout=600)[0] for child in children]
     assert [child.returncode for child in children] == [0, 0], said
     return [torch.load(folder / f'{rank}.pt') for rank in range(2)]

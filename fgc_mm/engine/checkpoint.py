@@ -168,10 +168,13 @@ def _reason(error: Exception) -> str:
 
 
 def _checked(content: object, name: str) -> Checkpoint:
-    if isinstance(content, dict) and _holds_tensor(content):
+    weights = content
+    if isinstance(content, dict):
+        weights = content.get('state_dict', content)
+    if isinstance(weights, dict) and _holds_tensor(content):
         return content
     kind = type(content).__name__
-    found = f'a {kind}' if kind != 'dict' else 'a dict without any tensor'
+    found = f'a {kind}' if kind != 'dict' else 'a dict without weights'
     raise FGCError(
         f'{name} holds {found}: a checkpoint is a dict of weights, as a '
         'training run or torch.save(model.state_dict(), ...) writes it; '

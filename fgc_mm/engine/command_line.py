@@ -67,6 +67,14 @@ def _sentence(error: BaseException) -> str | None:
     if isinstance(error, KeyError) and ' registry. ' in str(error):
         unknown = str(error.args[0]).partition('. ')[0]
         return f'{unknown}: check its spelling and custom_imports.'
+    if isinstance(error, TypeError) and 'unexpected keyword' in str(error):
+        return f'{error}; check its spelling in the config.'
+    if isinstance(error, ValueError) and 'loaded state dict' in str(error):
+        return (
+            f'the checkpoint was written by another network ({error}), so '
+            'its optimizer cannot be resumed; take its weights only, with '
+            '--cfg-options load_from=...'
+        )
     if not isinstance(error, (FGCError, OSError)):
         return None
     if isinstance(error, OSError) and error.filename is not None:

@@ -55,6 +55,7 @@ class FGCMemoryBankHook(Hook):
         """Keep the checkpoint's banks until ours are built."""
         if self.load_banks:
             self._stash = checkpoint.get(STATE)
+            _check_stash(self._stash)
         if self._stash is None and runner._resume:
             runner.logger.warning(
                 'The run resumes without memory banks (none in the '
@@ -125,6 +126,19 @@ class FGCMemoryBankHook(Hook):
                 f'but of {", ".join(self._stash)}: they start at random.'
             )
         self._stash = None
+
+
+def _check_stash(stash: Any) -> None:
+    whole = stash is None or (
+        isinstance(stash, dict)
+        and all(isinstance(banks, dict) for banks in stash.values())
+    )
+    if not whole:
+        raise FGCError(
+            f'the checkpoint has {stash!r:.60} where the memory banks '
+            'belong; it is damaged: take another one, or set '
+            'load_banks=False in FGCMemoryBankHook.'
+        )
 
 
 def refuse_wrapped(dataset: Dataset) -> None:

@@ -114,9 +114,10 @@ class FeatureGateCouplingLoss(GateLoss):
             length: D, images of the training set.
             labels: (D,) their classes; for ``neighbor_source='label'``.
         """
-        if not 0 < self.num_neighbors < length:
+        k = self.num_neighbors
+        if not (isinstance(k, int) and 0 < k < length):
             raise FGCError(
-                f'num_neighbors={self.num_neighbors} must be between 1 and '
+                f'num_neighbors={k!r} must be a whole number between 1 and '
                 f'{length - 1}, since the training set has {length} images; '
                 'set a smaller num_neighbors in FeatureGateCouplingLoss.'
             )

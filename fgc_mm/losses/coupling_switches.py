@@ -57,6 +57,11 @@ class CouplingSwitches:
         switches = cls(**{**PRESETS[preset], **chosen})
         choose('form', switches.form)
         choose('bank_init', switches.bank_init)
+        if switches.warmup_epochs < 0:
+            raise FGCError(
+                f'warmup_epochs={switches.warmup_epochs} of '
+                'FeatureGateCouplingLoss is negative; 0 is no warm-up.'
+            )
         return switches
 
 

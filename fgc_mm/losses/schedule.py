@@ -1,5 +1,6 @@
 """How the weight of a loss moves through a run."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
@@ -55,6 +56,11 @@ class LossWeight:
         return cls(**weight)
 
     def __post_init__(self) -> None:
+        if not (self.start_value >= 0 <= self.end_value < math.inf):
+            raise FGCError(
+                f'a loss_weight of {self.start_value} to {self.end_value} '
+                'is no weight; it must be a finite number of at least 0.'
+            )
         if not 0 <= self.begin <= self.end:
             raise FGCError(
                 f'a loss_weight that moves from {self.begin} to {self.end} '

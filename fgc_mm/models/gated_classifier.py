@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.macs import MACsTable, macs_per_image
+from fgc_mm.losses import GateLoss
 from fgc_mm.models.counting import build_macs_table
 from fgc_mm.models.gated_backbone import GatedBackbone
 from fgc_mm.registry import MODELS
@@ -65,7 +66,7 @@ class GatedImageClassifier(ImageClassifier):
         self.gate_losses = nn.ModuleList(
             MODELS.build(cfg) for cfg in gate_losses
         )
-        _check_names([loss.name for loss in self.gate_losses])
+        _check_losses(self.gate_losses)
         self._tables: dict[tuple[int, ...], MACsTable] = {}
         self._register_load_state_dict_pre_hook(self._refuse_foreign)
 
@@ -123,6 +124,7 @@ class GatedImageClassifier(ImageClassifier):
         records: list[GateRecord],
         table: MACsTable,
     ) -> None:
+        _check_finite(records)
         masks = [record.mask for record in records]
         macs = macs_per_image(table, masks).cpu()
         opened = torch.cat([mask != 0 for mask in masks], dim=1).cpu()
@@ -147,7 +149,26 @@ class GatedImageClassifier(ImageClassifier):
             )
 
 
-def _check_names(names: list[str]) -> None:
+def _check_finite(records: list[GateRecord]) -> None:
+    # nan > 0 is false: a broken network would pass for a pruned one
+    for record in records:
+        if not record.logits.isfinite().all():
+            raise FGCError(
+                f'the gate of {record.site.name} says nan or inf, so its '
+                'channels are neither open nor closed; train with a lower '
+                'learning rate, or test another checkpoint.'
+            )
+
+
+def _check_losses(losses: nn.ModuleList) -> None:
+    for loss in losses:
+        if not isinstance(loss, GateLoss):
+            raise FGCError(
+                f'{type(loss).__name__} in gate_losses is no gate loss, '
+                'which takes records; put it into the head, or use a loss of '
+                'fgc_mm.'
+            )
+    names = [loss.name for loss in losses]
     if 'cls' in names:
         raise FGCError(
             "a gate loss is called 'cls', which would overwrite the "

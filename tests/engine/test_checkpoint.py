@@ -225,7 +225,7 @@ def test_another_format(tmp_path, content):
     [
         (torch.ones(2), 'a Tensor'),
         ([torch.ones(2)], 'a list'),
-        (dict(epoch=1, state_dict={}), 'a dict without any tensor'),
+        (dict(epoch=1, state_dict={}), 'a dict without weights'),
     ],
 )
 def test_no_checkpoint(tmp_path, content, kind):

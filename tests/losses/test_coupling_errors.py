@@ -31,7 +31,9 @@ def test_an_unknown_switch_lists_the_choices(options, said):
 
 @pytest.mark.parametrize('k', [0, -1, 12, 200])
 def test_k_is_below_the_number_of_images(given, k):
-    with pytest.raises(FGCError, match=rf'={k} must be between 1 and 11'):
+    with pytest.raises(
+        FGCError, match=rf'={k} must be a whole number between 1 and 11'
+    ):
         make(given, num_neighbors=k)
 
 

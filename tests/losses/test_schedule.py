@@ -87,3 +87,9 @@ def test_a_moving_weight_needs_the_progress():
     weight = LossWeight.build(dict(start_value=0, end_value=1, end=3))
     with pytest.raises(FGCError, match=r"'fgc_mm\.LossProgressHook'"):
         weight.at(None)
+
+
+@pytest.mark.parametrize('weight', ['abc', None, -1, float('nan'), [1]])
+def test_what_is_no_weight_is_refused(weight):
+    with pytest.raises(FGCError, match='loss_weight'):
+        LossWeight.build(weight)

@@ -219,3 +219,18 @@ def test_a_state_dict_makes_the_round_trip(model, tiny, batch):
     one, two = (m.eval().predict(batch[0]) for m in (model, other))
     for a, b in zip(one, two, strict=True):
         assert torch.equal(a.pred_score, b.pred_score) and a.macs == b.macs
+
+
+@torch.no_grad()
+def test_gates_that_say_nan_are_not_closed_gates(tiny):
+    model = tiny.build().eval()
+    next(iter(model.backbone.gates.values())).expand.bias.fill_(float('nan'))
+    with pytest.raises(FGCError, match='says nan or inf'):
+        model.predict(torch.zeros(2, 3, 32, 32))
+
+
+def test_a_loss_that_is_no_gate_loss_is_refused(tiny):
+    cfg = tiny.cfg()
+    cfg['gate_losses'] = [dict(type='CrossEntropyLoss')]
+    with pytest.raises(FGCError, match='CrossEntropyLoss in gate_losses is'):
+        MODELS.build(cfg)

@@ -366,7 +366,7 @@ def test_ctrl_c_of_all_is_told_once(project, tmp_path):
             if re.search(r'Epoch\(train\) +\[2\]', line):
                 break
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-        text, _ = process.communicate(timeout=60)
+        text, _ = process.communicate(timeout=300)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)

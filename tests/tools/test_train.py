@@ -276,7 +276,7 @@ def test_ctrl_c_is_one_line(project, tmp_path):
             if re.search(r'Epoch\(train\) +\[2\]', line):
                 break
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == 130
@@ -312,3 +312,8 @@ def test_a_broken_stack_is_one_line(tmp_path):
         assert done.returncode != 0
         (line,) = error_lines(done.stdout)
         assert '`pip install torch torchvision`' in line
+
+
+def test_a_misspelt_argument_is_one_sentence(refused):
+    line = refused('tiny net.py', PAIR, 'model.head.topkk=3', written=True)
+    assert "unexpected keyword argument 'topkk'" in line

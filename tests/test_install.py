@@ -11,6 +11,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
+
+@pytest.fixture(autouse=True)
+def no_outer_make(monkeypatch):
+    """`make test` runs us: its flags must not reach the make in the tests."""
+    for name in ('MAKEFLAGS', 'MFLAGS', 'MAKELEVEL', 'MAKEOVERRIDES'):
+        monkeypatch.delenv(name, raising=False)
+
+
 # Stands for Python: passes the version check, and for the installer makes a
 # .venv whose Python prints its arguments.
 PYTHON = """#!/bin/sh

@@ -40,7 +40,7 @@ class OneSided(CustomDataset):
 """
 
 # srun as far as the tools can tell: starts the tasks, notes its arguments.
-SRUN = """#!{python}
+SRUN = """
 import json, os, subprocess, sys
 arguments = sys.argv[1:]
 json.dump(arguments, open({log!r}, 'w'))
@@ -71,7 +71,10 @@ def slurm(tmp_path):
     folder = tmp_path / 'bin'
     folder.mkdir()
     log = tmp_path / 'srun.json'
-    srun = SRUN.format(python=sys.executable, log=str(log))
+    script = tmp_path / 'srun.py'
+    script.write_text(SRUN.format(log=str(log)))
+    # no shebang of Python's own: its path may have a space
+    srun = f'#!/bin/sh\nexec "{sys.executable}" "{script}" "$@"\n'
     for name, text in (('srun', srun), ('scontrol', SCONTROL)):
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)

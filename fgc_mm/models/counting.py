@@ -1,14 +1,13 @@
 """The MACs table of a gated classifier, from one forward pass."""
 
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from fgc_mm.functional.macs import LayerMACs, MACsTable
 from fgc_mm.models.gated_backbone import GatedBackbone
+from fgc_mm.sites.evaluating import evaluating
 
 COUNTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
@@ -86,7 +85,7 @@ def _run_and_count(
     ]
     like = next(model.parameters())
     try:
-        with _evaluating(model), torch.no_grad():
+        with evaluating(model), torch.no_grad():
             model(like.new_zeros(1, *image_shape))
     finally:
         for hook in hooks:
@@ -99,15 +98,3 @@ def _unit(module: nn.Module, output: Tensor) -> int:
     if isinstance(module, nn.Linear):
         return output[0, ..., 0].numel()
     return module.weight[0, 0].numel() * output[0, 0].numel()
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, then every module's own mode again."""
-    modes = [(m, m.training) for m in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
+from fgc_mm.sites.evaluating import evaluating
 from fgc_mm.sites.graph import graph_candidates
 from fgc_mm.sites.leaks import tight_sites
 from fgc_mm.sites.patterns import match_names
@@ -71,7 +72,7 @@ def _options(sites: str | Sequence[str] | Mapping[str, Any]) -> dict:
 def _search(
     backbone: nn.Module, size: int | Sequence[int] | None, seconds: float
 ) -> list[GateSite]:
-    with _evaluating(backbone), _time_limit(backbone, seconds):
+    with evaluating(backbone), _time_limit(backbone, seconds):
         images = small_images(backbone, size)
         candidates = list(graph_candidates(backbone, images))
         return tight_sites(backbone, candidates, images)
@@ -107,18 +108,6 @@ def _random(backbone: nn.Module, size: int | Sequence[int]) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     shape = 2, first.shape[1], int(height), int(width)
     return torch.randn(shape, generator=generator).to(first)
-
-
-@contextmanager
-def _evaluating(backbone: nn.Module) -> Iterator[None]:
-    """Evaluation mode, then every module's own mode again."""
-    modes = [(module, module.training) for module in backbone.modules()]
-    backbone.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 @contextmanager

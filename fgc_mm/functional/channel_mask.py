@@ -42,18 +42,28 @@ def _lines(maps: Tensor) -> Tensor:
     return maps.flatten(2) if maps.dim() > 2 else maps.unsqueeze(2)
 
 
-def mask_channels(activation: Tensor, mask: Tensor) -> Tensor:
+def mask_channels(
+    activation: Tensor, mask: Tensor, inplace: bool = False
+) -> Tensor:
     """``activation[n, c] * mask[n, c]``.
 
     Args:
         activation: (N, C, ...).
         mask: (N, C); cast to the activation's type. All ones leave the
             activation as it is, bit for bit.
+        inplace: Change the activation itself, where no gradient is recorded
+            and its memory allows it.
 
     Returns:
         (N, C, ...), with gradients for both.
     """
     mask = mask.to(activation.dtype)
+    if (
+        inplace
+        and not torch.is_grad_enabled()
+        and 0 not in activation.stride()
+    ):
+        return activation.mul_(_broadcast(mask, activation))
     if mask.requires_grad and torch.is_grad_enabled():
         return _MaskChannels.apply(activation, mask)
     return activation * _broadcast(mask, activation)

@@ -15,6 +15,7 @@ from torch import Tensor
 from fgc_mm.errors import FGCError
 
 COUNTINGS = ('honest', 'fgc-pr')
+SitePositions = tuple[int, tuple[int, ...] | None]
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class LayerMACs:
         in_sites: The sites that mask the input: index, and for every input
             channel the site's channel that lies there, or -1; ``None`` if
             the input is the site's channels in order.
-        out_site: Index of the site that masks the output, if any.
+        out_sites: The sites that govern the output, likewise.
     """
 
     name: str
@@ -40,13 +41,13 @@ class LayerMACs:
     in_channels: int
     out_channels: int
     groups: int = 1
-    in_sites: tuple[tuple[int, tuple[int, ...] | None], ...] = ()
-    out_site: int | None = None
+    in_sites: tuple[SitePositions, ...] = ()
+    out_sites: tuple[SitePositions, ...] = ()
 
     @property
     def sites(self) -> set[int]:
         """Indices of all sites that shrink this layer."""
-        return {site for site, _ in self.in_sites} | {self.out_site} - {None}
+        return {site for site, _ in (*self.in_sites, *self.out_sites)}
 
     @property
     def dense(self) -> int:
@@ -163,34 +164,41 @@ def _check_counting(counting: str) -> None:
 
 def _expected_share(layer: LayerMACs, keep_ratio: float) -> float:
     """Share of a layer's pairs of channels that is expected to be open."""
-    if layer.groups > 1 and {layer.out_site} == layer.sites:
-        return keep_ratio  # depthwise: one decision for both ends
+    inputs = _governed_share(layer.in_sites, layer.in_channels)
+    outputs = _governed_share(layer.out_sites, layer.out_channels)
+    if layer.groups > 1 and layer.in_sites == layer.out_sites:
+        inputs = 0  # depthwise: one decision for both ends
+    closed = 1 - keep_ratio
+    return (1 - closed * inputs) * (1 - closed * outputs)
+
+
+def _governed_share(sites: Sequence[SitePositions], channels: int) -> float:
+    """Share of some channels over which a site has a say."""
     places = sum(
-        layer.in_channels
-        if positions is None
-        else sum(place >= 0 for place in positions)
-        for _, positions in layer.in_sites
+        channels if positions is None else sum(p >= 0 for p in positions)
+        for _, positions in sites
     )
-    share = 1 - (1 - keep_ratio) * places / layer.in_channels
-    return share if layer.out_site is None else share * keep_ratio
+    return places / channels
 
 
 def _open_pairs(layer: LayerMACs, opened: Sequence[Tensor]) -> Tensor:
     """Pairs of open channels; (N,)."""
-    n = len(opened[0])
-    inputs = _in_groups(layer, layer.in_channels, opened[0])
-    for site, positions in layer.in_sites:
+    inputs = _open_channels(layer.in_sites, layer.in_channels, opened)
+    outputs = _open_channels(layer.out_sites, layer.out_channels, opened)
+    inputs = inputs.unflatten(1, (layer.groups, -1)).sum(dim=2)
+    outputs = outputs.unflatten(1, (layer.groups, -1)).sum(dim=2)
+    return (inputs * outputs).sum(dim=1).expand(len(opened[0]))
+
+
+def _open_channels(
+    sites: Sequence[SitePositions], channels: int, opened: Sequence[Tensor]
+) -> Tensor:
+    """1 for an open channel; (N, channels), or one row if all are open."""
+    result = opened[0].new_ones(1, channels)
+    for site, positions in sites:
         mask = opened[site]
         if positions is not None:
-            mask = torch.cat([mask, mask.new_ones(n, 1)], dim=1)
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
             mask = mask[:, list(positions)]
-        inputs = inputs * mask.unflatten(1, (layer.groups, -1))
-    outputs = _in_groups(layer, layer.out_channels, opened[0])
-    if layer.out_site is not None:
-        outputs = opened[layer.out_site].unflatten(1, (layer.groups, -1))
-    return (inputs.sum(dim=2) * outputs.sum(dim=2)).sum(dim=1).expand(n)
-
-
-def _in_groups(layer: LayerMACs, channels: int, like: Tensor) -> Tensor:
-    """All channels open; (1, groups, channels of a group)."""
-    return like.new_ones(1, layer.groups, channels // layer.groups)
+        result = result * mask
+    return result

@@ -32,5 +32,8 @@ def global_average_pool(maps: Tensor) -> Tensor:
     Returns:
         (N, C).
     """
-    # (N, C): the mean over no dimension at all would be that over every one
-    return _GlobalAverage.apply(maps) if maps.dim() > 2 else maps
+    if maps.dim() == 2:
+        return maps  # the mean over no dimension would be that over every one
+    if not torch.is_grad_enabled():
+        return maps.flatten(2).mean(2)
+    return _GlobalAverage.apply(maps)

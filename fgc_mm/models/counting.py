@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from fgc_mm.functional.macs import LayerMACs, MACsTable
 from fgc_mm.models.gated_backbone import GatedBackbone
 from fgc_mm.sites.evaluating import evaluating
-
-COUNTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+from fgc_mm.sites.layout import DENSE, is_depthwise, layer_widths, pair_macs
 
 
 def build_macs_table(
@@ -29,13 +28,13 @@ def build_macs_table(
     names = {id(m): name for name, m in model.named_modules()}
     gated = getattr(model, 'backbone', None)
     sites = gated.sites if isinstance(gated, GatedBackbone) else []
-    outputs, inputs, gates = {}, defaultdict(list), set()
+    inputs, outputs, gates = defaultdict(list), defaultdict(list), set()
     for index, site in enumerate(sites):
-        for path in site.outputs:
-            layer = gated.backbone.get_submodule(path)
-            outputs[id(layer)] = index
-            if path != site.producer and getattr(layer, 'groups', 1) > 1:
-                inputs[id(layer)].append((index, None))  # depthwise
+        for output in site.outputs:
+            layer = gated.backbone.get_submodule(output.path)
+            outputs[id(layer)].append((index, output.positions))
+            if is_depthwise(layer):
+                inputs[id(layer)].append((index, output.positions))
         for consumer in site.consumers:
             layer = gated.backbone.get_submodule(consumer.path)
             inputs[id(layer)].append((index, consumer.positions))
@@ -45,9 +44,9 @@ def build_macs_table(
             names[id(module)],
             _role(id(module), names[id(module)], gates),
             unit,
-            *_channels(module),
+            *layer_widths(module),
             in_sites=tuple(inputs[id(module)]),
-            out_site=outputs.get(id(module)),
+            out_sites=tuple(outputs[id(module)]),
         )
         for module, unit in units
     ]
@@ -64,24 +63,18 @@ def _role(module: int, name: str, gates: set[int]) -> str:
     return 'backbone' if name.startswith('backbone.') else 'head'
 
 
-def _channels(module: nn.Module) -> tuple[int, int, int]:
-    if isinstance(module, nn.Linear):
-        return module.in_features, module.out_features, 1
-    return module.in_channels, module.out_channels, module.groups
-
-
 def _run_and_count(
     model: nn.Module, image_shape: tuple[int, ...]
 ) -> list[tuple[nn.Module, int]]:
     units: list[tuple[nn.Module, int]] = []
 
     def count(module: nn.Module, _: tuple, output: Tensor) -> None:
-        units.append((module, _unit(module, output)))
+        units.append((module, pair_macs(module, output.shape)))
 
     hooks = [
         m.register_forward_hook(count)
         for m in model.modules()
-        if isinstance(m, COUNTED)
+        if isinstance(m, DENSE)
     ]
     like = next(model.parameters())
     try:
@@ -91,10 +84,3 @@ def _run_and_count(
         for hook in hooks:
             hook.remove()
     return units
-
-
-def _unit(module: nn.Module, output: Tensor) -> int:
-    """MACs of one pair of channels: kernel elements x output positions."""
-    if isinstance(module, nn.Linear):
-        return output[0, ..., 0].numel()
-    return module.weight[0, 0].numel() * output[0, 0].numel()

@@ -3,22 +3,21 @@
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
-from fgc_mm.sites.evaluating import evaluating
-from fgc_mm.sites.graph import graph_candidates
-from fgc_mm.sites.leaks import tight_sites
+from fgc_mm.sites.cut import CutNetwork
 from fgc_mm.sites.patterns import match_names
+from fgc_mm.sites.search import SiteSearch
 from fgc_mm.sites.site import GateSite
+from fgc_mm.sites.trace import Items, Trace
 
-# Small images first: where gates go does not depend on the size, and most
-# backbones take any.
-IMAGE_SIZES = (64, 224)
+# Where gates go does not depend on the size, and most backbones take any.
+SMALL, USUAL = 64, 224
 
 
 def find_sites(
@@ -27,30 +26,30 @@ def find_sites(
 ) -> list[GateSite]:
     """The sites of a backbone, in the order of its modules.
 
-    Candidates come from torch-pruning's dependency graph, and each is tried:
-    with noise in its closed channels the output must not change by a bit.
+    A layer's output channels are a site if all of them arrive, unmixed and
+    not summed with others, at the inputs of other conv and linear layers.
+    Where they arrive is found by trying (:mod:`fgc_mm.sites.flow`): a change
+    in one channel is seen where it goes, whatever code lies between.
 
     Args:
         backbone: The network to be gated.
         sites: ``'auto'`` for every site that can be found; shell patterns on
             site names (the producing layer's path), e.g. ``['layer3.*']``;
-            or ``dict(type='auto', image_size=..., seconds=60)``, where the
-            size is a number or (H, W) for a backbone that takes one only,
-            and the search ends with an error after so many seconds.
+            or ``dict(type='auto', image_size=..., seconds=60,
+            residual=False)``, where the size is a number or (H, W) for a
+            backbone that takes one only, the search ends with an error
+            after so many seconds, and ``residual=True`` also gates layers
+            in front of a residual sum, where their branch ends.
 
     Raises:
         FGCError: The backbone cannot be traced, has no site, or takes too
             long; or a pattern matches no site.
     """
     options = _options(sites)
-    found = _search(backbone, options['image_size'], options['seconds'])
+    with _time_limit(backbone, options['seconds']):
+        found = _search(backbone, options['image_size'], options['residual'])
     if not found:
-        raise FGCError(
-            f'{type(backbone).__name__} has no layer whose output channels '
-            'reach other layers without a residual sum or a layer that '
-            'mixes channels, so there is nothing to gate; choose another '
-            'backbone.'
-        )
+        raise FGCError(_no_site(backbone))
     if isinstance(sites, Mapping) or sites == 'auto':
         return found
     names = match_names(sites, [s.name for s in found], 'the site pattern')
@@ -58,47 +57,67 @@ def find_sites(
 
 
 def _options(sites: str | Sequence[str] | Mapping[str, Any]) -> dict:
-    options = dict(type='auto', image_size=None, seconds=60)
+    options = dict(type='auto', image_size=None, seconds=60, residual=False)
+    known = set(options)
     if isinstance(sites, Mapping):
         options.update(sites)
-        if len(options) > 3 or options['type'] != 'auto':
+        if set(options) != known or options['type'] != 'auto':
             raise FGCError(
                 f'sites={dict(sites)} is not understood; write '
-                "dict(type='auto', image_size=..., seconds=...)."
+                "dict(type='auto', image_size=..., seconds=..., "
+                'residual=...).'
             )
     return options
 
 
 def _search(
-    backbone: nn.Module, size: int | Sequence[int] | None, seconds: float
+    backbone: nn.Module, size: int | Sequence[int] | None, residual: bool
 ) -> list[GateSite]:
-    with evaluating(backbone), _time_limit(backbone, seconds):
-        images = small_images(backbone, size)
-        candidates = list(graph_candidates(backbone, images))
-        return tight_sites(backbone, candidates, images)
+    with CutNetwork(backbone) as cut:
+        images = _accepted(cut, size)
+        trace = Trace(cut, images, modules=residual)
+        per_image = _per_image(cut, images)
+        return SiteSearch(backbone, trace, per_image, residual).sites()
+
+
+def _per_image(cut: CutNetwork, images: Tensor) -> set[str]:
+    """Dense layers that see one item per image, here and on larger images."""
+    double = torch.cat([images, images])
+    larger = images.repeat(2, 1, 2, 2)
+    items = Items()
+    cut.run(double, items)
+    with suppress(FGCError):  # takes one size only
+        cut.run(larger, items)
+    return {name for name, sizes in items.sizes.items() if sizes == {2}}
 
 
 def small_images(
     backbone: nn.Module, size: int | Sequence[int] | None = None
 ) -> Tensor:
-    """Two random images that the backbone accepts; (2, C, H, W).
+    """A random image that the backbone accepts; (1, C, H, W).
 
     Args:
-        backbone: In evaluation mode.
-        size: Of the images; by default what the backbone names, or small.
+        backbone: Any.
+        size: Of the image; by default a small one, else what the backbone
+            names, else 224.
+
+    Raises:
+        FGCError: The backbone accepts none of them.
     """
-    size = size or getattr(backbone, 'img_size', None)
-    for height_width in [size] if size else IMAGE_SIZES:
-        images = _random(backbone, height_width)
-        try:
-            with torch.no_grad():
-                backbone(images)
-        except TimeoutError:
-            raise
-        except Exception:
-            continue  # tracing the last size tells what is wrong
-        break
-    return images
+    with CutNetwork(backbone) as cut:
+        return _accepted(cut, size)
+
+
+def _accepted(cut: CutNetwork, size: int | Sequence[int] | None) -> Tensor:
+    named = getattr(cut.backbone, 'img_size', None)
+    sizes = [size] if size else [SMALL, named, USUAL]
+    images = [_random(cut.backbone, s) for s in sizes if s]
+    for image in images[:-1]:
+        with suppress(FGCError):
+            cut.run(image, Items())
+            return image
+    cut.run(images[-1], Items())
+    return images[-1]
 
 
 def _random(backbone: nn.Module, size: int | Sequence[int]) -> Tensor:
@@ -106,8 +125,25 @@ def _random(backbone: nn.Module, size: int | Sequence[int]) -> Tensor:
     weights = (p for p in backbone.parameters() if p.dim() == 4)
     first = next(weights, torch.zeros(1, 3, 1, 1))
     generator = torch.Generator().manual_seed(0)
-    shape = 2, first.shape[1], int(height), int(width)
-    return torch.randn(shape, generator=generator).to(first)
+    shape = 1, first.shape[1], int(height), int(width)
+    return torch.rand(shape, generator=generator).to(first)
+
+
+def _no_site(backbone: nn.Module) -> str:
+    kind = type(backbone).__name__
+    if any(hasattr(m, 'switch_to_deploy') for m in backbone.modules()):
+        return (
+            f'{kind} has no site, since every conv is summed with the '
+            'parallel branches that are merged into it for deployment; gate '
+            'the merged network (deploy=True), or every branch before the '
+            "sum: sites=dict(type='auto', residual=True)."
+        )
+    return (
+        f'{kind} has no layer whose output channels reach other layers '
+        'without a residual sum or a layer that mixes channels, so there is '
+        'nothing to gate; choose another backbone, or gate what goes into '
+        "the sums: sites=dict(type='auto', residual=True)."
+    )
 
 
 @contextmanager

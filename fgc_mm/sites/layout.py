@@ -1,9 +1,48 @@
-"""Where the channels lie in the tensors that a layer reads and writes."""
+"""Dense layers, and where channels lie in what they read and write."""
+
+import math
 
 import torch
 from torch import Tensor, nn
 
 from fgc_mm.functional import mask_channels
+
+DENSE = (nn.Conv1d, nn.Conv2d, nn.Linear)
+
+
+def is_depthwise(layer: nn.Module) -> bool:
+    """Whether a conv keeps every channel apart."""
+    groups = getattr(layer, 'groups', 1)
+    return (
+        isinstance(layer, DENSE)
+        and groups > 1
+        and groups == layer.in_channels == layer.out_channels
+    )
+
+
+def is_dense(layer: nn.Module) -> bool:
+    """Whether it is a conv or linear layer that mixes channels."""
+    return isinstance(layer, DENSE) and not is_depthwise(layer)
+
+
+def layer_widths(layer: nn.Module) -> tuple[int, int, int]:
+    """Channels in, channels out, and groups of a conv or linear layer."""
+    if isinstance(layer, nn.Linear):
+        return layer.in_features, layer.out_features, 1
+    return layer.in_channels, layer.out_channels, layer.groups
+
+
+def pair_macs(layer: nn.Module, output_shape: torch.Size) -> int:
+    """MACs of one image for one pair of channels of a layer.
+
+    Args:
+        layer: A conv or linear layer.
+        output_shape: Of what it gives for one image.
+    """
+    if isinstance(layer, nn.Linear):  # kernel elements x positions
+        return math.prod(output_shape[:-1])
+    kernel = math.prod(layer.kernel_size)
+    return kernel * math.prod(output_shape) // layer.out_channels
 
 
 def channels_last(layer: nn.Module) -> bool:
@@ -35,7 +74,11 @@ def spread(mask: Tensor, positions: Tensor | None) -> Tensor:
 
 
 def mask_input(
-    layer: nn.Module, x: Tensor, mask: Tensor, positions: Tensor | None
+    layer: nn.Module,
+    x: Tensor,
+    mask: Tensor,
+    positions: Tensor | None,
+    inplace: bool = False,
 ) -> Tensor:
     """A layer's input with a site's channels masked.
 
@@ -44,8 +87,10 @@ def mask_input(
         x: (N, C_in, ...), or (N, ..., C_in) for a linear layer.
         mask: (N, C).
         positions: As in :func:`spread`.
+        inplace: As in :func:`fgc_mm.functional.mask_channels`.
     """
-    masked = mask_channels(channels_second(layer, x), spread(mask, positions))
+    second, wide = channels_second(layer, x), spread(mask, positions)
+    masked = mask_channels(second, wide, inplace)
     return masked.movedim(1, -1) if channels_last(layer) else masked
 
 

@@ -8,17 +8,24 @@ import torch
 from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
-from fgc_mm.sites.layout import channels_second, mask_input, site_channels
+from fgc_mm.functional import mask_channels
+from fgc_mm.sites.layout import (
+    channels_last,
+    channels_second,
+    mask_input,
+    site_channels,
+)
 from fgc_mm.sites.record import GateRecord
-from fgc_mm.sites.site import Consumer, GateSite
+from fgc_mm.sites.site import GateSite, Member
 
 
 class SitePort:
     """Joins a gate to a site without a change to the backbone's code.
 
     Two kinds of forward-pre-hook: on the producer, whose input the gate
-    reads, and on each consumer, whose input is masked. They do nothing while
-    the port is closed, so the backbone on its own is the dense network.
+    reads, and on each consumer, whose input is masked; for a residual site
+    also a hook on the branch's end, whose output is masked. They do nothing
+    while the port is closed, so the backbone on its own is the dense network.
 
     The hooks are bound methods, which ``copy.deepcopy`` (EMA) copies along
     with the port; a closure would leave the copy tied to the original gate.
@@ -52,6 +59,10 @@ class SitePort:
             layer = find(consumer.path)
             hook = partial(self._mask, _positions(consumer))
             layer.register_forward_pre_hook(hook)
+        if self.site.branch_end is not None:
+            last = channels_last(find(self.site.producer))
+            hook = partial(self._mask_end, last)
+            find(self.site.branch_end).register_forward_hook(hook)
 
     def open(self, keep_activation: bool) -> None:
         """Let the gate act until :meth:`close`."""
@@ -84,22 +95,41 @@ class SitePort:
     ) -> tuple[Tensor, ...] | None:
         if not self._open:
             return None
+        mask = self._mask_of_now()
+        if positions is not None:
+            positions = positions.to(args[0].device)
+        # the first consumer's: later ones may read a pooled map
+        if self._keep_activation and self._activation is None:
+            self._activation = site_channels(layer, args[0], positions)
+        # all who read these channels have them masked: a kept activation is
+        # the only one that may need what was there
+        inplace = not self._keep_activation
+        x = mask_input(layer, args[0], mask, positions, inplace)
+        return (x, *args[1:])
+
+    def _mask_end(
+        self, last: bool, module: nn.Module, _: Any, output: Tensor
+    ) -> Tensor | None:
+        if not self._open:
+            return None
+        mask = self._mask_of_now()
+        second = output.movedim(-1, 1) if last else output
+        if self._keep_activation and self._activation is None:
+            self._activation = second
+        masked = mask_channels(second, mask)
+        return masked.movedim(1, -1) if last else masked
+
+    def _mask_of_now(self) -> Tensor:
         if self._decision is None:
             raise FGCError(
                 f'{self.site.producer} had not run when one of its consumers '
                 'did, so its gate could not decide; leave this site out of '
                 'sites.'
             )
-        if positions is not None:
-            positions = positions.to(args[0].device)
-        # the first consumer's: later ones may read a pooled map
-        if self._keep_activation and self._activation is None:
-            self._activation = site_channels(layer, args[0], positions)
-        mask = self._decision.mask
-        return (mask_input(layer, args[0], mask, positions), *args[1:])
+        return self._decision.mask
 
 
-def _positions(consumer: Consumer) -> Tensor | None:
+def _positions(consumer: Member) -> Tensor | None:
     if consumer.positions is None:
         return None
     return torch.tensor(consumer.positions)

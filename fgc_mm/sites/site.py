@@ -1,21 +1,23 @@
 """What a site is: one place where channels are gated."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+Positions = tuple[int, ...] | None
 
 
 @dataclass(frozen=True)
-class Consumer:
-    """A layer that reads a site's channels, at whose input they are masked.
+class Member:
+    """A layer that reads or writes a site's channels.
 
     Attributes:
         path: Path of the conv or linear layer.
-        positions: For every channel of its input, the site's channel that
-            lies there, or -1 where another's does (concatenation); ``None``
-            if its input is the site's channels in their order.
+        positions: For every channel that it reads (or writes), the site's
+            channel that lies there, or -1 where another's does
+            (concatenation); ``None`` if they are the site's in their order.
     """
 
     path: str
-    positions: tuple[int, ...] | None = None
+    positions: Positions = None
 
 
 @dataclass(frozen=True)
@@ -26,21 +28,27 @@ class GateSite:
         name: The site's name, which is the path of its producer: the conv or
             linear layer whose output channels are gated and whose input the
             gate looks at.
-        consumers: The layers whose input is masked. Whatever lies between
-            the producer and them is per channel (norm, activation, depthwise
-            conv, pooling), so a closed channel can be skipped altogether.
-        outputs: Paths of the layers whose output channels are the site's:
-            the producer, depthwise convs, the last layer of a
-            squeeze-excite.
+        consumers: The layers that read the channels; their input is masked.
+            Whatever lies between the producer and them is per channel (norm,
+            activation, depthwise conv, pooling), so a closed channel can be
+            skipped altogether.
+        outputs: The layers whose output channels are the site's: the
+            producer, depthwise convs, the last layer of a squeeze-excite.
         in_channels: Channels of the producer's input.
         channels: Channels that the gate opens and closes (C).
+        branch_end: For a residual site, the module whose output is masked
+            (the last one before the sum), instead of the consumers' inputs.
+        macs_share: Share of the backbone's dense MACs that lies in layers
+            which this site shrinks, at the image size of the search.
     """
 
     name: str
-    consumers: tuple[Consumer, ...]
-    outputs: tuple[str, ...]
+    consumers: tuple[Member, ...]
+    outputs: tuple[Member, ...]
     in_channels: int
     channels: int
+    branch_end: str | None = None
+    macs_share: float = field(default=0.0, compare=False)
 
     @property
     def producer(self) -> str:
@@ -53,5 +61,10 @@ class GateSite:
         return self.name.replace('.', '/')
 
     def __str__(self) -> str:
-        paths = ', '.join(consumer.path for consumer in self.consumers)
-        return f'{self.name}: {self.channels} channels -> {paths}'
+        readers = [consumer.path for consumer in self.consumers]
+        if self.branch_end is not None:
+            readers = [f'sum after {self.branch_end}', *readers]
+        return (
+            f'{self.name}: {self.channels} channels -> {", ".join(readers)} '
+            f'({self.macs_share:.1%} of the MACs)'
+        )

@@ -6,9 +6,11 @@ from fgc_mm.functional import LayerMACs, MACsTable, macs_per_image
 
 # conv 3 -> 2 (site a), conv 2 -> 3 (site b), conv 3 -> 1, a gate, a head
 LAYERS = (
-    LayerMACs('backbone.x', 'backbone', 100, 3, 2, 1, (), 0),
-    LayerMACs('backbone.y', 'backbone', 100, 2, 3, 1, ((0, None),), 1),
-    LayerMACs('backbone.z', 'backbone', 100, 3, 1, 1, ((1, None),), None),
+    LayerMACs('backbone.x', 'backbone', 100, 3, 2, 1, (), ((0, None),)),
+    LayerMACs(
+        'backbone.y', 'backbone', 100, 2, 3, 1, ((0, None),), ((1, None),)
+    ),
+    LayerMACs('backbone.z', 'backbone', 100, 3, 1, 1, ((1, None),)),
     LayerMACs('backbone.gates.a.fc', 'gate', 1, 3, 5),
     LayerMACs('head.fc', 'head', 1, 1, 10),
 )
@@ -17,7 +19,7 @@ LARGE = MACsTable(
     tuple(
         LayerMACs(
             x.name, x.role, x.unit * (4 if x.role == 'backbone' else 1),
-            x.in_channels, x.out_channels, 1, x.in_sites, x.out_site,
+            x.in_channels, x.out_channels, 1, x.in_sites, x.out_sites,
         )
         for x in LAYERS
     ),

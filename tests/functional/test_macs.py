@@ -15,7 +15,8 @@ from fgc_mm.functional import (
 def layer(inputs, outputs, groups=1, in_site=None, out_site=None, unit=7):
     return LayerMACs(
         'backbone.x', 'backbone', unit, inputs, outputs, groups,
-        () if in_site is None else ((in_site, None),), out_site,
+        () if in_site is None else ((in_site, None),),
+        () if out_site is None else ((out_site, None),),
     )  # fmt: skip
 
 
@@ -33,21 +34,23 @@ def naive(layers, masks, image):
         for out in range(one.out_channels):
             group = out // height
             for source in range(group * width, (group + 1) * width):
-                closed_in = any(
-                    (positions is None and masks[site][image, source] == 0)
-                    or (
-                        positions is not None
-                        and positions[source] >= 0
-                        and masks[site][image, positions[source]] == 0
-                    )
-                    for site, positions in one.in_sites
+                closed = closes(one.in_sites, masks, image, source) or closes(
+                    one.out_sites, masks, image, out
                 )
-                closed_out = (
-                    one.out_site is not None
-                    and masks[one.out_site][image, out] == 0
-                )
-                total += 0 if closed_in or closed_out else one.unit
+                total += 0 if closed else one.unit
     return total
+
+
+def closes(sites, masks, image, channel):
+    return any(
+        (positions is None and masks[site][image, channel] == 0)
+        or (
+            positions is not None
+            and positions[channel] >= 0
+            and masks[site][image, positions[channel]] == 0
+        )
+        for site, positions in sites
+    )
 
 
 @pytest.mark.parametrize('groups', [1, 2])

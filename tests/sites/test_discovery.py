@@ -6,7 +6,7 @@ from torch import nn
 
 from fgc_mm.errors import FGCError
 from fgc_mm.models import CifarResNet
-from fgc_mm.sites import Consumer, find_sites
+from fgc_mm.sites import Member, find_sites
 
 
 @pytest.fixture(scope='module')
@@ -24,8 +24,8 @@ def test_a_basic_block_has_one_site(cifar):
     )
     assert all(
         site.producer == site.name
-        and site.consumers == (Consumer(site.name.replace('conv1', 'conv2')),)
-        and site.outputs == (site.name,)
+        and site.consumers == (Member(site.name.replace('conv1', 'conv2')),)
+        and site.outputs == (Member(site.name),)
         for site in sites
     )
 
@@ -63,6 +63,10 @@ def test_a_bottleneck_has_two_sites_and_its_stem_one():
         ('SEResNet', dict(depth=50), 49),
         ('RegNet', dict(arch='regnetx_400mf'), 45),
         ('MobileNetV2', dict(), 19),
+        ('ShuffleNetV1', dict(), 16),
+        ('ShuffleNetV2', dict(), 36),
+        ('ResNeSt', dict(depth=50), 51),
+        ('InceptionV3', dict(), 94),
         ('VisionTransformer', dict(arch='deit-t', img_size=64), 12),
         ('ConvNeXt', dict(arch='atto'), 12),
     ],
@@ -77,8 +81,12 @@ def test_networks_of_many_kinds(kind, options, count):
 )
 def test_blocks_of_summed_branches_have_no_site(kind, options):
     network = getattr(backbones, kind)(**options)
-    with pytest.raises(FGCError, match=f'^{kind} has no layer whose .*\\.$'):
+    rule = f'^{kind} has no site, since every conv'
+    with pytest.raises(FGCError, match=rule):
         find_sites(network)
+    sites = find_sites(network, dict(type='auto', residual=True))
+    assert sites and all(site.branch_end for site in sites)
+    assert find_sites(getattr(backbones, kind)(**options, deploy=True))
 
 
 def test_a_network_of_one_layer_is_refused():

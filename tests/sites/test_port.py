@@ -10,9 +10,9 @@ from torch import nn
 from fgc_mm.errors import FGCError
 from fgc_mm.gates import GateDecision
 from fgc_mm.sites import (
-    Consumer,
     GateRecord,
     GateSite,
+    Member,
     SitePort,
     keep_ratio,
 )
@@ -28,7 +28,7 @@ class HalfGate(nn.Module):
 
 
 SITE = GateSite(
-    'first', (Consumer('second'), Consumer('third')), ('first',), 3, 4
+    'first', (Member('second'), Member('third')), (Member('first'),), 3, 4
 )
 
 

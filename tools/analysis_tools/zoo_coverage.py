@@ -18,8 +18,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 # The tools and the package of one clone belong together, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -35,6 +36,7 @@ import torch
 import torch_pruning as tp
 from mmengine.registry import DefaultScope
 from mmpretrain.apis.model import ModelHub
+from mmpretrain.registry import MODELS
 from rich.progress import track
 from torch import Tensor, nn
 
@@ -42,8 +44,10 @@ from fgc_mm.engine import command_line
 from fgc_mm.errors import FGCError
 from fgc_mm.functional import macs_per_image
 from fgc_mm.models import GatedBackbone, build_macs_table
+from fgc_mm.sites import Member
 from fgc_mm.sites.discovery import small_images
 
+ENCODERS = 'backbone', 'image_encoder', 'vision_backbone', 'vision_encoder'
 GATE = dict(type='fgc_mm.BinaryConcreteGate')
 
 
@@ -55,6 +59,7 @@ class Row:
         backbone: Class of the backbone.
         result: ``'passed'``, ``'no site'`` or ``'failed'``.
         reason: Why it did not pass.
+        image: Size of the image that it was tried on.
         sites: Number of sites.
         governed: Share of the dense MACs in layers that a site shrinks.
         macs: ``'equal'`` to those of the smaller network, or why that could
@@ -65,10 +70,18 @@ class Row:
     backbone: str
     result: str
     reason: str = ''
+    image: str = ''
     sites: int = 0
     governed: float = 0.0
     macs: str = ''
     seconds: float = 0.0
+
+
+class Answers(Protocol):
+    """Where rows are sent as soon as they are known."""
+
+    def send(self, row: Row) -> None:
+        """Send one."""
 
 
 class Headless(nn.Module):
@@ -83,52 +96,74 @@ class Headless(nn.Module):
         return self.backbone(x)
 
 
-def examine(config: dict) -> Row:
+def examine(config: dict, answers: Answers) -> None:
     """Wrap one backbone and try it."""
     kind = str(config['type'])
     torch.manual_seed(0)
+    backbone = MODELS.build(config)
+    answers.send(Row(kind, 'failed', 'no answer in time'))
     started = time.monotonic()
     try:
-        gated = GatedBackbone(config, GATE)
+        gated = GatedBackbone(backbone, GATE)
     except FGCError as error:
-        missing = 'has no layer whose' in str(error)
-        return Row(kind, 'no site' if missing else 'failed', str(error))
+        missing = 'has no' in str(error)
+        answers.send(Row(kind, 'no site' if missing else 'failed', str(error)))
+        return
     seconds = time.monotonic() - started
     gated.eval()
-    images = small_images(gated.backbone)[:1]
+    images = small_images(gated.backbone)
     table = build_macs_table(Headless(gated), tuple(images.shape[1:]))
     shrunk = [x.dense for x in table.layers if x.sites]
     wrong = find_fault(gated, images)
-    return Row(
+    row = Row(
         kind,
         'failed' if wrong else 'passed',
         wrong,
+        'x'.join(map(str, images.shape[2:])),
         len(gated.sites),
         sum(shrunk) / table.dense,
-        compare_macs(gated, images),
+        'not tried: torch-pruning took too long',
         seconds,
     )
+    answers.send(row)
+    answers.send(replace(row, macs=compare_macs(gated, images)))
 
 
 @torch.no_grad()
 def find_fault(gated: GatedBackbone, images: Tensor) -> str:
     """What is not exact, or nothing."""
-    opened = copy.deepcopy(gated)
-    for gate in opened.gates.values():
+    learned = copy.deepcopy(gated.gates.state_dict())
+    for gate in gated.gates.values():
         gate.expand.weight.zero_()
         gate.expand.bias.fill_(1)
-    if not equal(opened(images), opened.backbone(images)):
+    if not equal(gated(images), gated.backbone(images)):
         return 'with all gates open it is not the plain network'
+    gated.gates.load_state_dict(learned)
     outputs, records = gated.forward_gated(images)
     for record in records:
-        closed = record.mask[0] == 0
-        layer = gated.backbone.get_submodule(record.site.producer)
-        layer.weight[closed] = 10 * torch.randn_like(layer.weight[closed])
-        if layer.bias is not None:
-            layer.bias[closed] += 5
+        for output in record.site.outputs:
+            overwrite(gated.backbone, output, record.mask[0] == 0)
     if not equal(outputs, gated(images)):
         return 'closed channels have an influence'
     return ''
+
+
+def overwrite(backbone: nn.Module, output: Member, closed: Tensor) -> None:
+    """Garbage in what a layer computes for closed channels."""
+    layer = backbone.get_submodule(output.path)
+    closed = rows_of(output, closed)
+    layer.weight[closed] = 10 * torch.randn_like(layer.weight[closed])
+    if layer.bias is not None:
+        layer.bias[closed] += 5
+
+
+def rows_of(output: Member, closed: Tensor) -> Tensor:
+    """Which of a layer's outputs belong to a site's closed channels."""
+    if output.positions is None:
+        return closed
+    # one more channel, never closed: the place that -1 points at
+    padded = torch.cat([closed, closed.new_zeros(1)])
+    return padded[list(output.positions)]
 
 
 def compare_macs(gated: GatedBackbone, images: Tensor) -> str:
@@ -162,10 +197,13 @@ def remove(
     for module in network.modules():
         module._forward_pre_hooks.clear()
     network.eval()
+    # its graph is autograd's, which frozen stages would cut
+    images = images.clone().requires_grad_()
     graph = tp.DependencyGraph().build_dependency(network, images)
     for site, mask in zip(gated.sites, masks):
         layer = network.get_submodule(site.producer)
-        closed = (~mask[0]).nonzero().flatten().tolist()
+        (output,) = (m for m in site.outputs if m.path == site.producer)
+        closed = rows_of(output, ~mask[0]).nonzero().flatten().tolist()
         prune = graph.get_pruner_of_module(layer).prune_out_channels
         graph.get_pruning_group(layer, prune, closed).prune()
     return network
@@ -184,30 +222,48 @@ def equal(first: object, second: object) -> bool:
     return all(torch.equal(a, b) for a, b in pairs)
 
 
-def list_backbones(pattern: str | None) -> Iterator[tuple[str, dict | None]]:
-    """(model, backbone config) of every model that mmpretrain lists."""
+def list_backbones(pattern: str | None) -> Iterator[tuple[str, dict | Row]]:
+    """(model, backbone config) of every model that mmpretrain lists.
+
+    In place of a config a row that says why there is none.
+    """
     for name in mmpretrain.list_models(pattern):
-        model = ModelHub.get(name).config.model
-        backbone = model.get('backbone')
-        yield name, backbone.to_dict() if backbone else None
+        try:
+            model = ModelHub.get(name).config.model.to_dict()
+        except Exception as error:
+            reason = f'its config cannot be read ({type(error).__name__})'
+            yield name, Row('-', 'failed', reason)
+            continue
+        none = Row(model['type'], 'no site', 'the model has no backbone')
+        yield name, backbone_of(model) or none
+
+
+def backbone_of(model: dict) -> dict | None:
+    """The backbone's config, which some models call an image encoder."""
+    for key in ENCODERS:
+        found = model.get(key)
+        if isinstance(found, list):
+            found = found[0]  # the encoder, then its neck
+        if isinstance(found, dict):
+            return backbone_of(found) or found
+    return None
 
 
 def in_a_process(config: dict, seconds: float) -> Row:
-    """Examine in a process of its own, for so long."""
+    """Examine in a process of its own, for so long; then torch-pruning."""
     context = multiprocessing.get_context('fork')  # imports are inherited
     reader, writer = context.Pipe(duplex=False)
     process = context.Process(target=_answer, args=(config, writer))
     process.start()
     writer.close()
+    row = Row(config['type'], 'failed', 'not built in time')
     try:
-        answered = reader.poll(seconds)
-        return (
-            reader.recv()
-            if answered
-            else Row(config['type'], 'failed', f'no answer in {seconds:g} s')
-        )
+        while reader.poll(seconds):
+            row = reader.recv()
+        return row
     except EOFError:
-        return Row(config['type'], 'failed', 'its process died')
+        died = Row(config['type'], 'failed', 'its process died')
+        return row if process.exitcode in (0, None) else died
     finally:
         process.kill()
         process.join()
@@ -219,11 +275,10 @@ def _answer(
     DefaultScope.get_instance('zoo', scope_name='mmpretrain')
     torch.set_num_threads(1)
     try:
-        row = examine(config)
+        examine(config, writer)
     except Exception as error:
         text = f'{type(error).__name__}: {error}'.splitlines()[0]
-        row = Row(str(config['type']), 'failed', text)
-    writer.send(row)
+        writer.send(Row(str(config['type']), 'failed', text))
 
 
 def write_report(rows: dict[str, Row], path: Path) -> None:
@@ -285,8 +340,8 @@ def main() -> None:
     with args.rows.open('a') as file:
         models = list(list_backbones(args.pattern))
         for name, config in track(models, 'examining'):
-            if config is None:
-                rows[name] = Row('-', 'no site', 'the model has no backbone')
+            if isinstance(config, Row):
+                rows[name] = config
                 continue
             key = json.dumps(config, sort_keys=True, default=str)
             if key not in known:  # many models share a backbone

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from fgc_mm.errors import FGCError
-from fgc_mm.sites import find_sites
+from fgc_mm.sites import Member, find_sites
 
 
 class Small(nn.Module):
@@ -25,9 +25,10 @@ def conv(inputs, outputs, size=3, **options):
     return nn.Conv2d(inputs, outputs, size, padding=size // 2, **options)
 
 
-def found(forward, **layers):
+def found(forward, residual=False, **layers):
     torch.manual_seed(0)
-    return {s.name: s for s in find_sites(Small(forward, **layers))}
+    sites = dict(type='auto', residual=residual)
+    return {s.name: s for s in find_sites(Small(forward, **layers), sites)}
 
 
 def paths(site):
@@ -67,7 +68,7 @@ def test_a_depthwise_conv_belongs_to_the_site():
         dw=conv(8, 8, groups=8),
         b=conv(8, 4, 1),
     )
-    assert sites['a'].outputs == ('a', 'dw')
+    assert sites['a'].outputs == (Member('a'), Member('dw'))
     assert paths(sites['a']) == ['b']
 
 
@@ -86,7 +87,7 @@ def test_squeeze_excite_consumes_and_produces():
     )
     assert set(sites) == {'a', 'down'}
     assert paths(sites['a']) == ['down', 'b']
-    assert sites['a'].outputs == ('a', 'up')
+    assert sites['a'].outputs == (Member('a'), Member('up'))
     assert paths(sites['down']) == ['up']
 
 
@@ -148,15 +149,137 @@ def test_what_mixes_channels_ends_a_site(mixing):
     assert list(sites) == ['b']
 
 
-def test_a_shuffle_that_the_graph_does_not_see_is_no_site():
-    def forward(m, x):
-        f = m.a(x).relu()
-        n, c, h, w = f.shape
-        mixed = f.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
-        return m.c(m.b(mixed).relu())
+def shuffled(x):
+    n, c, h, w = x.shape
+    return x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
 
-    sites = found(forward, a=conv(3, 8), b=conv(8, 4), c=conv(4, 2))
-    assert list(sites) == ['b']
+
+def test_a_shuffle_moves_channels_to_other_places():
+    sites = found(
+        lambda m, x: m.c(m.b(m.dw(shuffled(m.a(x).relu()))).relu()),
+        a=conv(3, 8),
+        dw=conv(8, 8, groups=8),
+        b=conv(8, 4),
+        c=conv(4, 2),
+    )
+    order = (0, 4, 1, 5, 2, 6, 3, 7)
+    assert sites['a'].consumers == (Member('b', order),)
+    assert sites['a'].outputs == (Member('a'), Member('dw', order))
+    assert sites['b'].consumers == (Member('c'),)
+
+
+def test_a_part_of_the_channels_may_go_another_way():
+    def forward(m, x):
+        left, right = m.a(x).relu().chunk(2, 1)
+        return m.c(torch.cat([m.dw(left), right], 1)) + m.b(right)
+
+    sites = found(
+        forward,
+        a=conv(3, 4),
+        dw=conv(2, 2, groups=2),
+        b=conv(2, 5),
+        c=conv(4, 5),
+    )
+    assert sites['a'].outputs == (Member('a'), Member('dw', (0, 1)))
+    assert sites['a'].consumers == (Member('b', (2, 3)), Member('c'))
+
+
+def test_a_gated_linear_unit_has_two_outputs_to_a_channel():
+    def forward(m, x):
+        gate, value = m.up(m.embed(x).flatten(2).transpose(1, 2)).chunk(2, -1)
+        return m.down(gate.sigmoid() * value)
+
+    sites = found(
+        forward,
+        embed=nn.Conv2d(3, 8, 16, 16),
+        up=nn.Linear(8, 6),
+        down=nn.Linear(3, 8),
+    )
+    assert sites['up'].channels == 3
+    assert sites['up'].outputs == (Member('up', (0, 1, 2, 0, 1, 2)),)
+    assert sites['up'].consumers == (Member('down'),)
+
+
+def test_two_layers_that_are_multiplied_are_one_site():
+    sites = found(
+        lambda m, x: m.c(m.a(x) * m.b(x).sigmoid()),
+        a=conv(3, 4),
+        b=conv(3, 4),
+        c=conv(4, 2),
+    )
+    assert list(sites) == ['a']
+    assert sites['a'].outputs == (Member('a'), Member('b'))
+
+
+@pytest.mark.parametrize(
+    'scale', [lambda f, s: f + s, lambda f, s: f * s + s.flip(1)]
+)
+def test_what_adds_does_not_scale(scale):
+    sites = found(
+        lambda m, x: m.d(m.c(scale(m.a(x), m.b(x).sigmoid())).relu()),
+        a=conv(3, 4),
+        b=conv(3, 4),
+        c=conv(4, 2),
+        d=conv(2, 2),
+    )
+    assert list(sites) == ['c']
+
+
+def test_a_norm_that_starts_at_zero_hides_no_sum():
+    layers = dict(a=conv(3, 4), b=conv(3, 4), norm=nn.BatchNorm2d(4))
+    nn.init.zeros_(layers['norm'].weight)
+    sites = found(
+        lambda m, x: m.d(m.c(m.a(x) + m.norm(m.b(x))).relu()),
+        **layers,
+        c=conv(4, 4),
+        d=conv(4, 2),
+    )
+    assert list(sites) == ['c']
+
+
+def residual_block(m, x):
+    x = m.stem(x).relu()
+    return m.head((x + m.norm(m.b(m.a(x).relu()))).relu())
+
+
+RESIDUAL = dict(
+    stem=conv(3, 4), a=conv(4, 6), b=conv(6, 4), norm=nn.BatchNorm2d(4),
+    head=conv(4, 2),
+)  # fmt: skip
+
+
+def test_residual_sites_are_masked_where_their_branch_ends():
+    assert list(found(residual_block, **RESIDUAL)) == ['a']
+    sites = found(residual_block, residual=True, **RESIDUAL)
+    assert list(sites) == ['stem', 'a', 'b']
+    assert [s.branch_end for s in sites.values()] == ['stem', None, 'norm']
+    assert sites['b'].consumers == ()
+    assert sites['b'].outputs == (Member('b'),)
+    assert sites['stem'].consumers == (Member('a'),)
+    assert str(sites['b']).startswith('b: 4 channels -> sum after norm (')
+
+
+def test_a_site_knows_its_share_of_the_macs():
+    sites = found(residual_block, residual=True, **RESIDUAL)
+    stem, a, b, head = 3 * 4, 4 * 6, 6 * 4, 4 * 2
+    total = stem + a + b + head
+    assert [s.macs_share for s in sites.values()] == pytest.approx(
+        [(stem + a) / total, (a + b) / total, b / total]
+    )
+
+
+def test_a_layer_that_sees_windows_is_no_site():
+    def forward(m, x):
+        x = m.embed(x).flatten(2).transpose(1, 2)
+        windows = x.reshape(-1, 4, 8)
+        return m.down(m.up(windows).relu()).reshape(x.shape)
+
+    layers = dict(
+        embed=nn.Conv2d(3, 8, 16, 16), up=nn.Linear(8, 6), down=nn.Linear(6, 8)
+    )
+    network = Small(forward, **layers)
+    with pytest.raises(FGCError, match='Small has no layer whose'):
+        find_sites(network, dict(type='auto', image_size=32))
 
 
 def test_a_layer_that_runs_twice_is_no_site():
@@ -180,6 +303,7 @@ def test_the_search_leaves_the_network_as_it_was():
         torch.equal(v, before[k]) for k, v in network.state_dict().items()
     )
     assert not network.a._forward_hooks and not network.b._forward_pre_hooks
+    assert 'forward' not in vars(network.a)
 
 
 def test_a_frozen_part_hides_no_site():
@@ -204,12 +328,18 @@ def test_the_search_is_bounded_in_time():
         )
 
 
-def test_what_cannot_be_traced_is_named():
-    def fails(*_):
-        raise RuntimeError('only squares')
+def test_what_does_not_run_is_named():
+    class Fails(nn.Module):
+        def forward(self, x):
+            raise RuntimeError('only squares')
 
-    with pytest.raises(FGCError, match=r'^Small cannot be traced.*squares'):
-        find_sites(Small(fails, a=conv(3, 3)))
+    network = Small(
+        lambda m, x: m.b(m.a(x)), a=conv(3, 3), b=nn.Sequential(Fails())
+    )
+    rule = r'^Small does not run on an image of 3x224x224 in b.0 \(only squ'
+    with pytest.raises(FGCError, match=rule):
+        find_sites(network)
+    assert 'forward' not in vars(network.a)
 
 
 @pytest.mark.parametrize('sites', [dict(type='all'), dict(size=3)])

@@ -1,0 +1,147 @@
+"""Which channel of which source arrives where."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fgc_mm.sites.trace import Place, Trace
+
+NONE, SEVERAL = -1, -2  # in place of a channel
+
+
+class Arrival(NamedTuple):
+    """What arrives of a source at a place.
+
+    Attributes:
+        positions: For every channel of the place, the source's channel that
+            arrives there, ``NONE`` or ``SEVERAL``.
+        others: The other sources that arrive at the same channels.
+    """
+
+    positions: tuple[int, ...]
+    others: frozenset[str]
+
+    @property
+    def unmixed(self) -> bool:
+        """Whether every channel stays apart from the source's others."""
+        return SEVERAL not in self.positions
+
+
+class Flow:
+    """Which channel of which source arrives where, found by trying.
+
+    First every source changes alone, which tells where it arrives. Then
+    channels change together by the bits of their numbers: where all bits of
+    a number arrive, and none of their opposites, that one channel arrives.
+    Sources that meet change in turn, as they would hide each other's bits;
+    where more than two meet, channels are not told apart.
+
+    A source may be folded: channels ``n`` and ``n + C / fold`` count as one,
+    as they are where a layer's halves are multiplied (a gated linear unit)
+    or summed with weights (split attention).
+
+    Args:
+        trace: The network to try.
+        every: Tell apart the channels of all sources, also of those that
+            leave the backbone or meet more than one other; else theirs are
+            ``SEVERAL``, and the trial is shorter.
+    """
+
+    def __init__(self, trace: Trace, every: bool = True) -> None:
+        self._trace = trace
+        self._names = list(trace.sources)
+        self._index = {name: i for i, name in enumerate(self._names)}
+        ends = torch.tensor(list(trace.places.values())).cumsum(0).tolist()
+        starts = [0, *ends]
+        self._columns = {
+            place: slice(start, end)
+            for place, start, end in zip(trace.places, starts, ends)
+        }
+        self._arrives = torch.stack(
+            [
+                _joined(trace.changed({name: torch.ones(n).bool()}))
+                for name, n in trace.sources.items()
+            ]
+        )
+        self._meets = self._arrives.sum(0)
+        self._turn = self._take_turns()
+        self._hopeless = set() if every else self._crowded()
+        self._decoded: dict[tuple[int, int], Tensor] = {}
+
+    def of(self, source: str, fold: int = 1) -> dict[Place, Arrival]:
+        """Where a source arrives, in the order of the forward pass.
+
+        Args:
+            source: Its name.
+            fold: Divides its number of channels.
+        """
+        row = self._arrives[self._index[source]]
+        key = self._turn[source], fold
+        if key not in self._decoded:
+            self._decoded[key] = self._decode(*key)
+        channel = self._decoded[key]
+        return {
+            place: self._arrival(
+                source, row[columns], channel[columns], columns
+            )
+            for place, columns in self._columns.items()
+            if row[columns].any()
+        }
+
+    def _arrival(
+        self, source: str, here: Tensor, channel: Tensor, columns: slice
+    ) -> Arrival:
+        meeting = self._arrives[:, columns][:, here].any(1)
+        others = {self._names[i] for i in meeting.nonzero().flatten()}
+        positions = torch.where(here, channel, NONE)
+        return Arrival(tuple(positions.tolist()), frozenset(others - {source}))
+
+    def _crowded(self) -> set[str]:
+        """Sources that leave the backbone or meet more than one other."""
+        crowd = self._meets > 2
+        for place, columns in self._columns.items():
+            crowd[columns] |= place.kind == 'end'
+        rows = (self._arrives & crowd).any(1).tolist()
+        return {name for name, met in zip(self._names, rows) if met}
+
+    def _take_turns(self) -> dict[str, int]:
+        """A turn for every source, apart from those that it meets in pairs."""
+        pairs = self._arrives[:, self._meets == 2]
+        turns: dict[str, int] = {}
+        for i, name in enumerate(self._names):
+            met = pairs[:, pairs[i]].any(1).nonzero().flatten().tolist()
+            taken = {turns.get(self._names[j]) for j in met if j != i}
+            turns[name] = next(
+                t for t in range(len(met) + 1) if t not in taken
+            )
+        return turns
+
+    def _decode(self, turn: int, fold: int) -> Tensor:
+        """The channel that arrives of the sources whose turn it is."""
+        sources = {
+            name: torch.arange(n) % (n // fold)
+            for name, n in self._trace.sources.items()
+            if self._turn[name] == turn and n % fold == 0
+        }
+        for name in self._hopeless:
+            sources.pop(name, None)
+        channel = torch.zeros_like(self._meets)
+        clear = (self._meets <= 2) & bool(sources)
+        most = max((int(n.max()) for n in sources.values()), default=0)
+        for bit in range(most.bit_length()):
+            ones, zeros = (
+                _joined(
+                    self._trace.changed(
+                        {k: (n >> bit & 1) == v for k, n in sources.items()}
+                    )
+                )
+                for v in (1, 0)
+            )
+            clear &= ones != zeros
+            channel += ones.long() << bit
+        return torch.where(clear, channel, SEVERAL)
+
+
+def _joined(flags: dict[Place, Tensor]) -> Tensor:
+    return torch.cat(list(flags.values())).cpu()

@@ -1,0 +1,248 @@
+"""From the flow of channels to sites."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fgc_mm.sites.flow import NONE, SEVERAL, Arrival, Flow
+from fgc_mm.sites.layout import (
+    channels_last,
+    is_depthwise,
+    layer_widths,
+    pair_macs,
+)
+from fgc_mm.sites.site import GateSite, Member, Positions
+from fgc_mm.sites.trace import Place, Trace
+
+FOLDS = (1, 2)  # output channels that one channel of a site may stand for
+
+
+class SiteSearch:
+    """Which dense layers' output channels can be gated.
+
+    Args:
+        backbone: The network.
+        trace: Of the network.
+        per_image: Dense layers that see one item per image.
+        residual: Also gate layers whose channels go into a residual sum.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        trace: Trace,
+        per_image: set[str],
+        residual: bool,
+    ) -> None:
+        self._backbone = backbone
+        self._trace = trace
+        self._residual = residual
+        self._sound = {
+            name for name in per_image if trace.runs[Place('input', name)] == 1
+        }
+        self._flow = Flow(trace, every=residual)
+        self._macs = _dense_macs(backbone, trace)
+        self._order = {
+            name: i for i, (name, _) in enumerate(backbone.named_modules())
+        }
+
+    def sites(self) -> list[GateSite]:
+        """All sites, in the order of the backbone's modules."""
+        return sorted(self._found(), key=lambda site: self._order[site.name])
+
+    def _found(self) -> Iterator[GateSite]:
+        taken: set[str] = set()
+        for name in self._trace.sources:
+            if name not in self._sound or name in taken:
+                continue
+            found = (self._internal(name, fold) for fold in FOLDS)
+            site = next(filter(None, found), None)
+            if site is None and self._residual:
+                site = self._before_sum(name)
+            if site is not None:
+                taken |= {member.path for member in site.outputs}
+                yield site
+
+    def _internal(self, name: str, fold: int) -> GateSite | None:
+        """A site whose channels reach dense layers only, and no sum."""
+        arrivals = self._arrivals(name, fold)
+        if not all(map(self._gateable, arrivals, arrivals.values())):
+            return None
+        others = frozenset().union(*(a.others for a in arrivals.values()))
+        channels = self._trace.sources[name] // fold
+        outputs = [Member(name, _short([*range(channels)] * fold, channels))]
+        if others:
+            scale = self._scale(name, arrivals, others, channels)
+            if scale is None:
+                return None
+            outputs.append(scale)
+        return self._site(name, channels, arrivals, outputs)
+
+    def _arrivals(self, name: str, fold: int) -> dict[Place, Arrival]:
+        if self._trace.sources[name] % fold:
+            return {Place('end', ''): Arrival((SEVERAL,), frozenset())}
+        return {
+            place: arrival
+            for place, arrival in self._flow.of(name, fold).items()
+            if not place.kind.startswith('module')
+        }
+
+    def _gateable(self, place: Place, arrival: Arrival) -> bool:
+        if place.kind == 'end' or not arrival.unmixed:
+            return False
+        if place.kind == 'depthwise':
+            return self._trace.runs[place] == 1
+        return place.path in self._sound
+
+    def _scale(
+        self,
+        name: str,
+        arrivals: dict[Place, Arrival],
+        others: frozenset[str],
+        channels: int,
+    ) -> Member | None:
+        """The layer that scales the channels (squeeze-excite), if one does.
+
+        It must arrive at these channels only, and leave nothing where they
+        are zero: so it multiplies, and does not add.
+        """
+        (other, *more) = others
+        if more or other not in self._sound:
+            return None
+        left = self._trace.nonzero(blank=name)
+        for fold in FOLDS:
+            positions = self._scaled(other, fold, arrivals, left)
+            if positions is not None:
+                return Member(other, _short(positions * fold, channels))
+        return None
+
+    def _scaled(
+        self,
+        other: str,
+        fold: int,
+        arrivals: dict[Place, Arrival],
+        left: dict[Place, Tensor],
+    ) -> list[int] | None:
+        """The channel that each of a scaling layer's belongs to."""
+        positions = [NONE] * (self._trace.sources[other] // fold)
+        for place, arrival in self._arrivals(other, fold).items():
+            if place not in arrivals:
+                return None
+            for scale, channel, rest in zip(
+                arrival.positions,
+                arrivals[place].positions,
+                left[place].tolist(),
+            ):
+                if scale == NONE:
+                    continue
+                if scale == SEVERAL or channel < 0 or rest:
+                    return None
+                if positions[scale] not in (NONE, channel):
+                    return None
+                positions[scale] = channel
+        return positions
+
+    def _before_sum(self, name: str) -> GateSite | None:
+        """A site that is masked where its branch ends, before a sum."""
+        arrivals = self._flow.of(name)
+        summed = any(
+            arrival.others
+            for place, arrival in arrivals.items()
+            if place.kind in ('input', 'end')
+        )
+        if not summed:
+            return None
+        end = self._branch_end(name, arrivals)
+        if end is None:
+            return None
+        alone = {
+            place: arrival
+            for place, arrival in arrivals.items()
+            if place.kind in ('input', 'depthwise')
+            and not arrival.others
+            and self._gateable(place, arrival)
+        }
+        channels = self._trace.sources[name]
+        return self._site(name, channels, alone, [Member(name)], end)
+
+    def _branch_end(
+        self, name: str, arrivals: dict[Place, Arrival]
+    ) -> str | None:
+        """The last module that all of a layer's channels pass, in order."""
+        last = channels_last(self._backbone.get_submodule(name))
+        kind = 'module-last' if last else 'module'
+        channels = self._trace.sources[name]
+        whole = Arrival(tuple(range(channels)), frozenset())
+        everything = {name: torch.ones(channels).bool()}
+        for place in reversed(arrivals):
+            if (
+                place.kind != kind
+                or arrivals[place] != whole
+                or self._trace.runs[place] > 1
+            ):
+                continue
+            around = self._trace.changed(everything, hold=place.path)
+            if not any(
+                flags.any()
+                for reached, flags in around.items()
+                if reached.kind in ('input', 'end')
+            ):
+                return place.path
+        return name
+
+    def _site(
+        self,
+        name: str,
+        channels: int,
+        arrivals: dict[Place, Arrival],
+        outputs: list[Member],
+        branch_end: str | None = None,
+    ) -> GateSite | None:
+        consumers = self._members('input', channels, arrivals)
+        if not consumers and branch_end is None:
+            return None
+        outputs = [*outputs, *self._members('depthwise', channels, arrivals)]
+        reads = layer_widths(self._backbone.get_submodule(name))[0]
+        paths = {member.path for member in (*consumers, *outputs)}
+        return GateSite(
+            name,
+            tuple(consumers),
+            tuple(sorted(outputs, key=self._place_of)),
+            reads,
+            channels,
+            branch_end,
+            sum(self._macs[path] for path in paths) / self._macs.total(),
+        )
+
+    def _members(
+        self, kind: str, channels: int, arrivals: dict[Place, Arrival]
+    ) -> list[Member]:
+        members = [
+            Member(place.path, _short(arrival.positions, channels))
+            for place, arrival in arrivals.items()
+            if place.kind == kind
+        ]
+        return sorted(members, key=self._place_of)
+
+    def _place_of(self, member: Member) -> int:
+        return self._order[member.path]
+
+
+def _short(positions: Sequence[int], channels: int) -> Positions:
+    """``None`` for all of a site's channels in their order."""
+    whole = list(positions) == [*range(channels)]
+    return None if whole else tuple(positions)
+
+
+def _dense_macs(backbone: nn.Module, trace: Trace) -> Counter[str]:
+    """MACs of every conv and linear layer, for one image."""
+    macs: Counter[str] = Counter()
+    for path, shape in trace.shapes.items():
+        layer = backbone.get_submodule(path)
+        reads, writes, groups = layer_widths(layer)
+        kind = 'depthwise' if is_depthwise(layer) else 'input'
+        runs = trace.runs[Place(kind, path)]
+        macs[path] = runs * pair_macs(layer, shape) * reads * writes // groups
+    return macs

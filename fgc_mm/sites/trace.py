@@ -1,0 +1,268 @@
+"""What is seen in a cut network, and how it changes with its sources."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fgc_mm.sites.cut import CutNetwork, output_shape, tensors
+from fgc_mm.sites.layout import (
+    channels_last,
+    channels_second,
+    is_dense,
+    is_depthwise,
+    layer_widths,
+)
+
+IMAGE = ''  # the image's name among the sources
+
+
+class Place(NamedTuple):
+    """Somewhere in the network where channels can be seen.
+
+    Attributes:
+        kind: ``'input'`` of a dense layer, ``'depthwise'`` (the output of a
+            depthwise conv), ``'module'`` or ``'module-last'`` (the output of
+            any module, its channels taken as second or as last), or
+            ``'end'`` (what leaves the backbone).
+        path: Of the module; at the end, the number of the output.
+    """
+
+    kind: str
+    path: str
+
+
+class Trace:
+    """Passes through a cut network whose sources answer fixed numbers.
+
+    Sources are the image and every dense layer.
+
+    Args:
+        cut: The network.
+        images: (1, C, H, W).
+        modules: Look at the outputs of all modules, too.
+
+    Attributes:
+        sources: Channels of every source, in the order of the forward pass.
+        places: Channels of every place.
+        runs: How often every place is passed.
+        shapes: Output shape of every conv and linear layer.
+
+    Raises:
+        FGCError: The network does not run on such an image.
+    """
+
+    def __init__(
+        self, cut: CutNetwork, images: Tensor, modules: bool = False
+    ) -> None:
+        self._cut = cut
+        self._images = images
+        self._widths = _widths(cut.backbone) if modules else (set(), set())
+        self._generator = torch.Generator().manual_seed(0)
+        self._answers: dict[str, Tensor] = {}
+        self._changes: dict[str, Tensor] = {}
+        self._seen: dict[Place, list[Tensor]] = {}
+        self._outputs: dict[str, Tensor] = {}
+        self._known: dict[str, _Known | None] = {}
+        self._flags: dict[Place, Tensor] = {}
+        self._turns: Counter[Place] = Counter()
+        self._stirred: set[str] = set()
+        self._change: Mapping[str, Tensor] = {}
+        self._blank: str | None = None
+        self._hold: str | None = None
+        self._judge: Callable[[Tensor, Tensor], Tensor] | None = None
+        self.shapes: dict[str, torch.Size] = {}
+        self._run()
+        self.runs = self._turns
+        self.places = {p: len(seen[0]) for p, seen in self._seen.items()}
+        self.sources = {
+            name: self._second(name, answer).shape[1]
+            for name, answer in self._answers.items()
+        }
+
+    def changed(
+        self, change: Mapping[str, Tensor], hold: str | None = None
+    ) -> dict[Place, Tensor]:
+        """Where a change arrives.
+
+        Args:
+            change: For some sources, which channels change; (C,) bool.
+            hold: A module whose output stays as it was.
+
+        Returns:
+            For every place, which of its channels differ; (C,) bool.
+        """
+        self._change, self._hold, self._judge = change, hold, torch.ne
+        return self._run()
+
+    def nonzero(self, blank: str) -> dict[Place, Tensor]:
+        """Where something is left when a source answers zeros; (C,) bool."""
+        self._blank, self._judge = blank, lambda seen, _: seen != 0
+        return self._run()
+
+    def _run(self) -> dict[Place, Tensor]:
+        if self._judge is not None:
+            self._flags = {
+                place: torch.zeros(channels, dtype=torch.bool)
+                for place, channels in self.places.items()
+            }
+        self._turns = Counter()
+        self._stirred = {
+            parent
+            for name in (*self._change, self._blank, self._hold)
+            for parent in _parents(name or IMAGE)
+        }
+        images = self._answered(IMAGE, self._images.shape)
+        for number, output in enumerate(self._cut.run(images, self)):
+            self._see(Place('end', str(number)), output)
+        self._change, self._blank, self._hold = {}, None, None
+        return self._flags
+
+    def answer(self, name: str, layer: nn.Module, x: Tensor) -> Tensor:
+        """Look at a dense layer's input, and give its fixed numbers."""
+        self._see(Place('input', name), channels_second(layer, x))
+        if name not in self.shapes:
+            self.shapes[name] = output_shape(layer, x)
+        return self._answered(name, self.shapes[name])
+
+    def enter(self, name: str, run: Callable[[], Any], inputs: Any) -> Any:
+        """Spare a module that reads and answers as it did at first."""
+        if self._judge is None:
+            known = _Known(inputs)
+            output = known.observe(run)
+            repeated = name in self._known or known.spoilt
+            self._known[name] = None if repeated else known
+            return output
+        known = self._known[name]
+        stirred = known is None or name in self._stirred or self._blank
+        if stirred or not known.fits(inputs):
+            return run()
+        return _copied(known.output)
+
+    def visit(
+        self, name: str, module: nn.Module, output: Tensor
+    ) -> Tensor | None:
+        """Look at what another module gives."""
+        if is_depthwise(module):
+            self.shapes[name] = output.shape
+            self._see(Place('depthwise', name), output)
+        second, last = self._widths
+        if output.dim() > 2 and output.shape[1] in second:
+            self._see(Place('module', name), output)
+        if output.dim() > 1 and output.shape[-1] in last:
+            self._see(Place('module-last', name), output.movedim(-1, 1))
+        if self._judge is None and (second or last):
+            self._outputs[name] = output.clone()
+        return self._outputs[name].clone() if name == self._hold else None
+
+    def _see(self, place: Place, x: Tensor) -> None:
+        turn = self._turns[place]
+        self._turns[place] += 1
+        if turn and place.kind.startswith('module'):
+            return  # shared, perhaps by maps of several widths
+        seen = x.transpose(0, 1).flatten(1)
+        if self._judge is None:
+            self._seen.setdefault(place, []).append(seen.clone())
+            return
+        flags = self._judge(seen, self._seen[place][turn]).any(1)
+        self._flags[place] |= flags.cpu()
+
+    def _answered(self, name: str, shape: torch.Size) -> Tensor:
+        if name not in self._answers:
+            self._answers[name] = self._random(shape)
+            self._changes[name] = self._random(shape)
+        answer = self._answers[name]
+        if name in self._change:
+            second = self._second(name, self._changes[name])
+            which = self._change[name].reshape(-1, *[1] * (second.dim() - 2))
+            change = torch.zeros_like(answer)
+            self._second(name, change).copy_(second * which.to(second))
+            return answer + change
+        # never the kept tensor itself: what follows may work in place
+        return answer * 0 if name == self._blank else answer.clone()
+
+    def _random(self, shape: torch.Size) -> Tensor:
+        # a sum of two is below 1, where a hard sigmoid is not flat yet
+        values = torch.rand(shape, generator=self._generator) * 0.3 + 0.2
+        return values.to(self._images)
+
+    def _second(self, name: str, x: Tensor) -> Tensor:
+        layer = self._cut.backbone.get_submodule(name)
+        return x if name == IMAGE else channels_second(layer, x)
+
+
+class _Known:
+    """What a module read, and what it gave."""
+
+    def __init__(self, inputs: Any) -> None:
+        self._inputs = _copied(list(tensors(inputs)))
+        self._given = inputs
+        self.output: Any = None
+        self.spoilt = False
+
+    def observe(self, run: Callable[[], Any]) -> Any:
+        """Run it; spoilt if it works on its inputs in place."""
+        output = run()
+        self.output = _copied(output)
+        self.spoilt = not self.fits(self._given)
+        self._given = None
+        return output
+
+    def fits(self, inputs: Any) -> bool:
+        """Whether these are the same inputs."""
+        now = list(tensors(inputs))
+        return len(now) == len(self._inputs) and all(
+            map(torch.equal, now, self._inputs)
+        )
+
+
+def _copied(value: Any) -> Any:
+    """With copies of all tensors: what follows may work in place."""
+    if isinstance(value, Tensor):
+        return value.clone()
+    if type(value) in (list, tuple):
+        return type(value)(map(_copied, value))
+    if type(value) is dict:
+        return {key: _copied(item) for key, item in value.items()}
+    return value
+
+
+def _parents(name: str) -> Iterator[str]:
+    while name:
+        yield name
+        name = name.rpartition('.')[0]
+
+
+def _widths(backbone: nn.Module) -> tuple[set[int], set[int]]:
+    """Channels that convs and linear layers write, second and last."""
+    second, last = set(), set()
+    for layer in filter(is_dense, backbone.modules()):
+        width = layer_widths(layer)[1]
+        (last if channels_last(layer) else second).add(width)
+    return second, last
+
+
+class Items:
+    """A visitor that notes which layers see one item per image.
+
+    Attributes:
+        sizes: Items that every dense layer was seen to read and write.
+    """
+
+    def __init__(self) -> None:
+        self.sizes: dict[str, set[int]] = {}
+
+    def answer(self, name: str, layer: nn.Module, x: Tensor) -> Tensor:
+        """Zeros in the right shape."""
+        output = x.new_zeros(output_shape(layer, x))
+        self.sizes.setdefault(name, set()).update((len(x), len(output)))
+        return output
+
+    def enter(self, name: str, run: Callable[[], Any], inputs: Any) -> Any:
+        """Run it."""
+        return run()
+
+    def visit(self, name: str, module: nn.Module, output: Tensor) -> None:
+        """Nothing to note."""

@@ -111,8 +111,9 @@ class CutNetwork:
         text = str(error).strip() or type(error).__name__
         return (
             f'{type(self.backbone).__name__} does not run on an image of '
-            f'{size}{where} ({text.splitlines()[-1]}); give an image size '
-            "that it accepts: sites=dict(type='auto', image_size=...)."
+            f'{size}{where} ({text.splitlines()[-1]}); it must take a batch '
+            'of images alone, and if they must have a certain size, name it: '
+            "sites=dict(type='auto', image_size=...)."
         )
 
 

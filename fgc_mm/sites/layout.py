@@ -1,11 +1,13 @@
 """Dense layers, and where channels lie in what they read and write."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from fgc_mm.functional import mask_channels
+from fgc_mm.functional.pooling import global_average_pool
 
 DENSE = (nn.Conv1d, nn.Conv2d, nn.Linear)
 
@@ -95,22 +97,52 @@ def mask_input(
 
 
 def site_channels(
-    layer: nn.Module, x: Tensor, positions: Tensor | None
-) -> Tensor:
-    """A site's own channels in a consumer's input; (N, C, ...).
+    layer: nn.Module, x: Tensor, positions: Tensor | None, channels: int
+) -> tuple[Tensor, Tensor]:
+    """The channels of a site that a consumer reads, in their order.
 
     Where the input is a flattened map, a channel's places become one
     dimension behind it.
+
+    Args:
+        layer: The consumer.
+        x: Its input.
+        positions: As in :func:`spread`.
+        channels: Of the site (C).
+
+    Returns:
+        Their numbers, (c,), and their maps, (N, c, ...).
     """
     x = channels_second(layer, x)
     if positions is None:
-        return x
+        return torch.arange(channels), x
     places = (positions >= 0).nonzero().squeeze(1)
     order = places[positions[places].argsort(stable=True)]
-    channels = int(positions.max()) + 1
-    chosen = x.index_select(1, order)
-    return (
-        chosen
-        if len(order) == channels
-        else chosen.unflatten(1, (channels, -1))
-    )
+    present, counts = positions[order].unique(return_counts=True)
+    if counts.unique().numel() > 1:  # some channels more often than others
+        order = order[counts.cumsum(0) - counts]
+    maps = x.index_select(1, order)
+    if len(order) != len(present):
+        maps = maps.unflatten(1, (len(present), -1))
+    return present.cpu(), maps
+
+
+def assemble(parts: Sequence[tuple[Tensor, Tensor]], channels: int) -> Tensor:
+    """A site's channels from several consumers that read some of them.
+
+    Args:
+        parts: As :func:`site_channels` gives them.
+        channels: Of the site (C).
+
+    Returns:
+        (N, C, ...) if one consumer reads all, else the means over all
+        positions, (N, C); a channel that several read is the first's.
+    """
+    for present, maps in parts:
+        if len(present) == channels:
+            return maps
+    first = parts[0][1]
+    means = first.new_zeros(len(first), channels)
+    for present, maps in reversed(parts):
+        means[:, present.to(means.device)] = global_average_pool(maps)
+    return means

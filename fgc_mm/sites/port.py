@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fgc_mm.errors import FGCError
 from fgc_mm.functional import mask_channels
 from fgc_mm.sites.layout import (
+    assemble,
     channels_last,
     channels_second,
     mask_input,
@@ -37,7 +38,7 @@ class SitePort:
         self._open = False
         self._keep_activation = False
         self._decision: Any | None = None
-        self._activation: Tensor | None = None
+        self._parts: list[tuple[Tensor, Tensor]] = []
 
     @staticmethod
     def attach(
@@ -71,10 +72,11 @@ class SitePort:
 
     def close(self) -> GateRecord | None:
         """End the gate's action; the record of what it did, if it did."""
-        decision, activation = self._decision, self._activation
-        self._open, self._decision, self._activation = False, None, None
+        decision, parts = self._decision, self._parts
+        self._open, self._decision, self._parts = False, None, []
         if decision is None:
             return None
+        activation = assemble(parts, self.site.channels) if parts else None
         return GateRecord(self.site, activation, *decision)
 
     def _decide(self, layer: nn.Module, args: tuple[Tensor, ...]) -> None:
@@ -98,14 +100,21 @@ class SitePort:
         mask = self._mask_of_now()
         if positions is not None:
             positions = positions.to(args[0].device)
-        # the first consumer's: later ones may read a pooled map
-        if self._keep_activation and self._activation is None:
-            self._activation = site_channels(layer, args[0], positions)
+        if self._keep_activation:
+            self._note(layer, args[0], positions)
         # all who read these channels have them masked: a kept activation is
         # the only one that may need what was there
         inplace = not self._keep_activation
         x = mask_input(layer, args[0], mask, positions, inplace)
         return (x, *args[1:])
+
+    def _note(
+        self, layer: nn.Module, x: Tensor, positions: Tensor | None
+    ) -> None:
+        """Keep the channels, unless those of earlier consumers are all."""
+        channels = self.site.channels
+        if not any(len(present) == channels for present, _ in self._parts):
+            self._parts.append(site_channels(layer, x, positions, channels))
 
     def _mask_end(
         self, last: bool, module: nn.Module, _: Any, output: Tensor
@@ -114,8 +123,8 @@ class SitePort:
             return None
         mask = self._mask_of_now()
         second = output.movedim(-1, 1) if last else output
-        if self._keep_activation and self._activation is None:
-            self._activation = second
+        if self._keep_activation:
+            self._parts = [(torch.arange(second.shape[1]), second)]
         masked = mask_channels(second, mask)
         return masked.movedim(1, -1) if last else masked
 

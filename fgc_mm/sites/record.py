@@ -15,7 +15,8 @@ class GateRecord:
 
     Attributes:
         site: The site.
-        activation: (N, C, H, W) what the gate multiplies, before it does;
+        activation: (N, C, ...) what the gate multiplies, before it does
+            (its means over all positions where no consumer reads it whole);
             ``None`` in evaluation unless it was asked for.
         logits: (N, C) the gate's linear output.
         probs: (N, C) probability, in [0, 1], that a channel is open.

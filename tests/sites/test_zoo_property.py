@@ -158,6 +158,49 @@ class Holder(nn.Module):
 
 
 @torch.no_grad()
+def test_a_record_has_the_means_of_what_the_consumers_read(gated):
+    network, images = gated
+    for gate in network.gates.values():
+        gate.expand.weight.zero_()
+        gate.expand.bias.fill_(1)
+    read = {}
+    for site in network.sites:
+        for consumer in site.consumers:
+            network.backbone.get_submodule(
+                consumer.path
+            ).register_forward_pre_hook(
+                lambda m, x, p=consumer.path: read.update({p: x[0].clone()})
+            )
+    _, records = network.forward_gated(images, keep_activation=True)
+    for record in records:
+        maps = record.activation
+        assert maps.shape[:2] == (len(images), record.site.channels)
+        means = maps.flatten(2).mean(2) if maps.dim() > 2 else maps
+        if record.site.branch_end is None:
+            want = naive_means(network.backbone, record.site, read)
+            torch.testing.assert_close(means, want, rtol=1e-4, atol=1e-5)
+
+
+def naive_means(backbone, site, read):
+    """Channel by channel, from the first consumer that has it (or all)."""
+    consumers = [
+        (c, c.positions or range(site.channels)) for c in site.consumers
+    ]
+    whole = [c for c in consumers if set(range(site.channels)) <= {*c[1]}]
+    means = []
+    for channel in range(site.channels):
+        consumer, positions = next(
+            c for c in whole or consumers if channel in c[1]
+        )
+        x = read[consumer.path]
+        if isinstance(backbone.get_submodule(consumer.path), nn.Linear):
+            x = x.movedim(-1, 1)
+        places = [i for i, c in enumerate(positions) if c == channel]
+        means.append(x[:, places].flatten(1).mean(1))
+    return torch.stack(means, 1)
+
+
+@torch.no_grad()
 def test_a_closed_gate_changes_the_output(gated):
     network, images = gated
     assert not same(network(images), network.backbone(images))

@@ -37,6 +37,26 @@ def test_expectation_is_linear_where_sites_share_no_layer(tmp_path):
     assert f'{27_648 + 640 + blocks // 2 + 9_984:,}' in done.stdout
 
 
+@pytest.mark.parametrize(
+    ('step', 'shape'),
+    [
+        ("dict(type='Resize', scale=16)", '3x16x16'),
+        ("dict(type='Resize', scale=(24, 16))", '3x16x24'),
+        ("dict(type='RandomResizedCrop', scale=(16, 24))", '3x16x24'),
+        ("dict(type='RandomCrop', crop_size=(16, 24))", '3x16x24'),
+    ],
+)
+def test_the_last_size_in_the_pipeline_counts(tmp_path, step, shape):
+    config = tmp_path / 'config.py'
+    config.write_text(
+        f'_base_ = [{str(ROOT / "configs" / "fgc_resnet20_digits.py")!r}]\n'
+        "crop = dict(type='RandomCrop', crop_size=8)\n"
+        f'pipeline = [crop, {step}]\n'
+        'train_dataloader = dict(dataset=dict(pipeline=pipeline))\n'
+    )
+    assert shape in get_macs(tmp_path, config).stdout
+
+
 def test_a_dense_config_has_no_sites(tmp_path):
     config = ROOT / 'configs' / 'dense_resnet20_cifar10.py'
     done = get_macs(tmp_path, config)

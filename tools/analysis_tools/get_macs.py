@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 # The tools and the package of one clone belong together, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -65,22 +64,24 @@ def image_shape(cfg: Config, shape: list[int] | None) -> tuple[int, ...]:
                 'width; give one or two positive numbers.'
             )
         return (3, shape[0], shape[-1])
-    for crop in _crops(cfg):
-        return (3, crop, crop) if isinstance(crop, int) else (3, *crop)
+    dataset = cfg.get('train_dataloader', {}).get('dataset', {})
+    sizes = [_size(step) for step in dataset.get('pipeline', [])]
+    for size in filter(None, reversed(sizes)):  # the last one counts
+        return (3, size, size) if isinstance(size, int) else (3, *size)
     raise FGCError(
-        'the training pipeline of this config has no crop from which to '
-        'take the size of the images; give --shape HEIGHT WIDTH.'
+        'the training pipeline of this config has no crop and no Resize from '
+        'which to take the size of the images; give --shape HEIGHT WIDTH.'
     )
 
 
-def _crops(cfg: Config) -> Iterator[Any]:
-    dataset = cfg.get('train_dataloader', {}).get('dataset', {})
-    for step in dataset.get('pipeline', []):
-        crop = step.get('crop_size')
-        if step.type == 'RandomResizedCrop':
-            crop = step.get('scale')
-        if crop is not None:
-            yield crop
+def _size(step: dict) -> int | Sequence[int] | None:
+    """The height and width that a step of a pipeline gives an image."""
+    if step['type'] == 'Resize':
+        scale = step.get('scale')  # (width, height)
+        return scale if isinstance(scale, int) else scale and scale[::-1]
+    if step['type'] == 'RandomResizedCrop':
+        return step.get('scale')
+    return step.get('crop_size')
 
 
 def build_model(cfg: Config) -> nn.Module:

@@ -111,22 +111,28 @@ def small_images(
 def _accepted(cut: CutNetwork, size: int | Sequence[int] | None) -> Tensor:
     named = getattr(cut.backbone, 'img_size', None)
     sizes = [size] if size else [SMALL, named, USUAL]
-    images = [_random(cut.backbone, s) for s in sizes if s]
-    for image in images[:-1]:
+    shapes = [
+        (channels, *((s, s) if isinstance(s, int) else s))
+        for s in filter(None, sizes)
+        for channels in dict.fromkeys((_first_channels(cut.backbone), 3))
+    ]
+    for shape in shapes[:-1]:
         with suppress(FGCError):
-            cut.run(image, Items())
-            return image
-    cut.run(images[-1], Items())
-    return images[-1]
+            return _tried(cut, shape)
+    return _tried(cut, shapes[-1])
 
 
-def _random(backbone: nn.Module, size: int | Sequence[int]) -> Tensor:
-    height, width = (size, size) if isinstance(size, int) else size
-    weights = (p for p in backbone.parameters() if p.dim() == 4)
-    first = next(weights, torch.zeros(1, 3, 1, 1))
+def _tried(cut: CutNetwork, shape: tuple[int, ...]) -> Tensor:
+    like = next(cut.backbone.parameters())
     generator = torch.Generator().manual_seed(0)
-    shape = 1, first.shape[1], int(height), int(width)
-    return torch.rand(shape, generator=generator).to(first)
+    image = torch.rand(1, *shape, generator=generator).to(like)
+    cut.run(image, Items())
+    return image
+
+
+def _first_channels(backbone: nn.Module) -> int:
+    convs = (m for m in backbone.modules() if isinstance(m, nn.Conv2d))
+    return next((conv.in_channels for conv in convs), 3)
 
 
 def _no_site(backbone: nn.Module) -> str:

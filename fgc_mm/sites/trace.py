@@ -116,7 +116,7 @@ class Trace:
         }
         images = self._answered(IMAGE, self._images.shape)
         for number, output in enumerate(self._cut.run(images, self)):
-            self._see(Place('end', str(number)), output)
+            self._see(Place('end', str(number)), torch.atleast_2d(output))
         self._change, self._blank, self._hold = {}, None, None
         return self._flags
 

@@ -116,13 +116,28 @@ def macs_per_image(
     Raises:
         FGCError: An unknown counting.
     """
-    _check_counting(counting)
     opened = [(mask != 0).double() for mask in masks]
-    like = opened[0]
-    total = like.new_zeros(len(like))
+    return macs_of_open(table, opened, counting)
+
+
+def macs_of_open(
+    table: MACsTable, opened: Sequence[Tensor], counting: str = 'honest'
+) -> Tensor:
+    """As :func:`macs_per_image`, differentiable in what is open.
+
+    Args:
+        table: The network's layers.
+        opened: For every site (N, C); 1 open, 0 closed.
+        counting: As there.
+
+    Returns:
+        (N,) in MACs, in the type of ``opened``.
+    """
+    _check_counting(counting)
+    total = opened[0].new_zeros(len(opened[0]))
     for layer in table.layers:
         if counting == 'honest' or layer.role != 'head':
-            total += layer.unit * _open_pairs(layer, opened)
+            total = total + layer.unit * _open_pairs(layer, opened)
     return total
 
 

@@ -5,6 +5,7 @@ from fgc_mm.losses.batch_shaping import BatchShapingLoss
 from fgc_mm.losses.coupled_batch import CoupledBatch
 from fgc_mm.losses.coupling import FeatureGateCouplingLoss
 from fgc_mm.losses.l0 import L0Loss
+from fgc_mm.losses.macs_target import MACsTargetLoss
 from fgc_mm.losses.schedule import LossWeight, Progress
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     'GateLoss',
     'L0Loss',
     'LossWeight',
+    'MACsTargetLoss',
     'Progress',
 ]

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fgc_mm.functional.macs import MACsTable
 from fgc_mm.losses.schedule import LossWeight, Progress
 from fgc_mm.sites import GateRecord
 
@@ -19,6 +20,8 @@ class GateLoss(nn.Module, ABC):
         name: Logged as ``loss_<name>``.
     """
 
+    needs_macs = False  # whether the classifier must fill in macs_table
+
     def __init__(
         self, loss_weight: float | Mapping[str, Any], name: str
     ) -> None:
@@ -26,6 +29,7 @@ class GateLoss(nn.Module, ABC):
         self.loss_weight = LossWeight.build(loss_weight)
         self.name = name
         self.progress: Progress | None = None
+        self.macs_table: MACsTable | None = None
 
     def forward(
         self,

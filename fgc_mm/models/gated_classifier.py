@@ -74,6 +74,7 @@ class GatedImageClassifier(ImageClassifier):
         self, inputs: Tensor, data_samples: list[DataSample]
     ) -> dict[str, Tensor]:
         """Classification loss, gate losses and the keep ratio."""
+        self._fill_in_macs(tuple(inputs.shape[1:]))
         feats, records = self._extract_gated(inputs)
         losses = self.head.loss(feats, data_samples)
         # under the head's own key, ``loss``, it would overwrite the total
@@ -117,6 +118,11 @@ class GatedImageClassifier(ImageClassifier):
     ) -> tuple[tuple[Tensor, ...], list[GateRecord]]:
         feats, records = self.backbone.forward_gated(inputs)
         return (self.neck(feats) if self.with_neck else feats), records
+
+    def _fill_in_macs(self, image_shape: tuple[int, ...]) -> None:
+        for gate_loss in self.gate_losses:
+            if gate_loss.needs_macs:
+                gate_loss.macs_table = self.macs_table(image_shape)
 
     @staticmethod
     def _attach_macs(

@@ -53,6 +53,19 @@ def test_the_parts_are_what_they_are_called(model, batch):
     torch.testing.assert_close(losses['keep_ratio'], opened.mean())
 
 
+def test_a_loss_that_counts_macs_is_given_the_table(tiny, batch):
+    target = dict(type='fgc_mm.MACsTargetLoss', pruning_ratio=0.3)
+    model = tiny.build(gate_losses=[L0, target]).eval()
+    losses = model.loss(*batch)
+    with torch.no_grad():
+        _, records = model.backbone.forward_gated(batch[0])
+    table = model.macs_table((3, 16, 16))
+    share = macs_per_image(table, [r.mask for r in records]).mean()
+    want = 5 * (share / table.dense - 0.7) ** 2
+    torch.testing.assert_close(losses['loss_macs'], want.float())
+    assert model.gate_losses[0].macs_table is None
+
+
 def test_what_else_the_head_says_is_kept(tiny, batch):
     cfg = tiny.cfg()
     cfg['head']['cal_acc'] = True

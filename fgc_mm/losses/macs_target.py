@@ -1,0 +1,88 @@
+"""Asking for a pruning ratio."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from fgc_mm.errors import FGCError
+from fgc_mm.functional.macs import MACsTable, macs_of_open
+from fgc_mm.losses.base import GateLoss
+from fgc_mm.registry import MODELS
+from fgc_mm.sites import GateRecord
+
+
+@MODELS.register_module()
+class MACsTargetLoss(GateLoss):
+    """Squared distance of the batch's mean MACs to a target (DGNet, Eq. 7).
+
+    ``(mean MACs / dense MACs - (1 - pruning_ratio))^2``, by the honest count
+    (gates and classifier included), with the gradient that the masks let
+    through. Images of one batch may cost more and less than the target.
+    Source: Li et al., "Dynamic dual gating neural networks" (ICCV 2021).
+
+    Args:
+        pruning_ratio: Share of the dense MACs to save, in (0, 1).
+        loss_weight: Published: 5.
+        name: Logged as ``loss_<name>``.
+
+    Raises:
+        FGCError: A ratio that is none, or (at the first step) one that is
+            out of reach with every gate closed.
+    """
+
+    needs_macs = True
+
+    def __init__(
+        self,
+        pruning_ratio: float,
+        loss_weight: float | Mapping[str, Any] = 5.0,
+        name: str = 'macs',
+    ) -> None:
+        super().__init__(loss_weight, name)
+        if not 0 < pruning_ratio < 1:
+            raise FGCError(
+                f'pruning_ratio={pruning_ratio} of MACsTargetLoss is no '
+                'share of the MACs that can be saved; give a number between '
+                '0 and 1, such as 0.55.'
+            )
+        self.pruning_ratio = pruning_ratio
+        self._reachable: MACsTable | None = None
+
+    def compute(
+        self,
+        records: Sequence[GateRecord],
+        data_samples: Sequence[Any] | None = None,
+    ) -> Tensor:
+        """Squared distance to the target; ()."""
+        table = self.macs_table
+        if table is None:
+            raise FGCError(
+                'MACsTargetLoss has no macs_table to count with; use it in '
+                'the gate_losses of a GatedImageClassifier, which sets it.'
+            )
+        opened = [_straight_through(record.mask) for record in records]
+        if table is not self._reachable:
+            self._check_reachable(table, opened)
+        share = macs_of_open(table, opened).mean() / table.dense
+        return (share - (1 - self.pruning_ratio)).square().float()
+
+    def _check_reachable(
+        self, table: MACsTable, opened: Sequence[Tensor]
+    ) -> None:
+        closed = [mask.detach()[:1] * 0 for mask in opened]
+        most = 1 - macs_of_open(table, closed).item() / table.dense
+        if self.pruning_ratio > most:
+            raise FGCError(
+                f'pruning_ratio={self.pruning_ratio} is out of reach: with '
+                'every gate closed the gates and what no site governs still '
+                f'cost {1 - most:.1%} of the dense MACs; ask for less than '
+                f'{max(most, 0):.3f}.'
+            )
+        self._reachable = table
+
+
+def _straight_through(mask: Tensor) -> Tensor:
+    """1 where open, with the mask's own gradient; float64."""
+    mask = mask.double()
+    return (mask != 0).double() + (mask - mask.detach())

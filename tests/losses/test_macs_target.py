@@ -1,0 +1,81 @@
+"""The loss that asks for a pruning ratio."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fgc_mm.errors import FGCError
+from fgc_mm.functional import LayerMACs, MACsTable
+from fgc_mm.losses import MACsTargetLoss
+
+# conv 2 -> 5 (site early), conv 5 -> 3 (site late), conv 3 -> 2, a gate
+TABLE = MACsTable(
+    (
+        LayerMACs('x', 'backbone', 10, 2, 5, 1, (), ((0, None),)),
+        LayerMACs('y', 'backbone', 10, 5, 3, 1, ((0, None),), ((1, None),)),
+        LayerMACs('z', 'backbone', 10, 3, 2, 1, ((1, None),)),
+        LayerMACs('g', 'gate', 1, 5, 2),
+    ),
+    ('early', 'late'),
+    (5, 3),
+)
+DENSE = 10 * (10 + 15 + 6)
+
+
+def naive_share(masks, image):
+    early, late = (int((m[image] != 0).sum()) for m in masks)
+    return (10 * (2 * early + early * late + 2 * late) + 10) / DENSE
+
+
+def loss_of(ratio, **options):
+    loss = MACsTargetLoss(ratio, **options)
+    loss.macs_table = TABLE
+    return loss
+
+
+def set_masks(records, masks):
+    return [replace(r, mask=m) for r, m in zip(records, masks)]
+
+
+def test_against_loops(given):
+    records = given.records()
+    shares = [naive_share([r.mask for r in records], i) for i in range(4)]
+    want = 5 * (sum(shares) / 4 - 0.7) ** 2
+    assert loss_of(0.3)(records).item() == pytest.approx(want, rel=1e-5)
+
+
+@pytest.mark.parametrize(('ratio', 'sign'), [(0.9, 1), (0.01, -1)])
+def test_the_gradient_goes_through_the_masks(given, ratio, sign):
+    masks = [
+        torch.tensor([[1.0, 0, 1, 1, 0]] * 4, requires_grad=True),
+        torch.tensor([[0.0, 1, 1]] * 4, requires_grad=True),
+    ]
+    records = set_masks(given.records(), masks)
+    loss_of(ratio)(records).backward()
+    # closed channels too: they must be able to come back
+    assert all((sign * mask.grad > 0).all() for mask in masks)
+
+
+def test_a_scaling_mask_counts_as_open(given):
+    records = given.records()
+    scaled = set_masks(records, [r.mask * 0.3 for r in records])
+    torch.testing.assert_close(loss_of(0.3)(scaled), loss_of(0.3)(records))
+
+
+@pytest.mark.parametrize('ratio', [0, 1, -0.2, 1.5, float('nan')])
+def test_what_is_no_ratio_is_refused(ratio):
+    with pytest.raises(FGCError, match=r'is no share .* such as 0\.55\.$'):
+        MACsTargetLoss(ratio)
+
+
+def test_what_is_out_of_reach_is_refused(given):
+    # the gates alone cost 10 of 310
+    with pytest.raises(FGCError, match=r'3\.2% .* ask for less than 0\.968'):
+        loss_of(0.97)(given.records())
+    loss_of(0.96)(given.records())
+
+
+def test_without_a_table_it_says_where_one_comes_from(given):
+    with pytest.raises(FGCError, match='GatedImageClassifier, which sets it'):
+        MACsTargetLoss(0.5)(given.records())

@@ -85,6 +85,11 @@ def _parser() -> argparse.ArgumentParser:
         help="test-time augmentation: the config's tta_model and "
         'tta_pipeline, or the mean over each image and its mirror image',
     )
+    parser.add_argument(
+        '--gate-threshold',
+        type=float,
+        help='probability above which a channel is open (trained: 0.5)',
+    )
     _add_show_arguments(parser)
     command_line.add_shared_arguments(parser)
     return parser
@@ -145,6 +150,7 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
     command_line.choose_work_dir(cfg, args)
     if args.amp:
         cfg.test_cfg.fp16 = True
+    move_threshold(cfg, args.gate_threshold)
     if args.show or args.show_dir is not None:
         show_results(cfg, args)
     if args.tta:
@@ -155,6 +161,18 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
     command_line.override(cfg, args.cfg_options)
     if args.tta:
         check_augmentation(cfg)
+
+
+def move_threshold(cfg: Config, threshold: float | None) -> None:
+    """Has the gates open at another probability than they were trained at."""
+    if threshold is None:
+        return
+    if 'gate' not in cfg.model.get('backbone', {}):
+        raise FGCError(
+            f'--gate-threshold {threshold} finds no gate in '
+            f'{cfg.filename}; give a config of a gated model.'
+        )
+    cfg.model.backbone.gate.threshold = threshold
 
 
 def show_results(cfg: Config, args: argparse.Namespace) -> None:

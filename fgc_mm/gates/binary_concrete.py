@@ -1,5 +1,7 @@
 """The gate of BAS and FGC."""
 
+import math
+
 from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
@@ -17,7 +19,7 @@ class BinaryConcreteGate(nn.Module):
     ``hidden_channels``, BatchNorm, ReLU, linear to one logit per channel
     (BAS, ICLR 2020, section 3.1; FGC, arXiv 2111.14302, Eq. 3). In training
     the mask is a binary concrete sample, hard forward and soft backward; in
-    evaluation it is ``logits > 0``.
+    evaluation it is ``logits > 0``, or what else the threshold says.
 
     Args:
         in_channels: Channels of the input.
@@ -26,6 +28,8 @@ class BinaryConcreteGate(nn.Module):
         temperature: Concrete temperature.
         init_bias: Initial value of the logits' bias; above 0, a channel is
             open more often than not when training starts.
+        threshold: Probability above which evaluation opens a channel; a
+            higher one prunes a trained model further.
 
     Shapes: (N, in_channels, H, W) -> three times (N, C), float32.
     """
@@ -37,6 +41,7 @@ class BinaryConcreteGate(nn.Module):
         hidden_channels: int = 16,
         temperature: float = 2 / 3,
         init_bias: float = 0.0,
+        threshold: float = 0.5,
     ) -> None:
         super().__init__()
         if temperature <= 0:
@@ -44,7 +49,14 @@ class BinaryConcreteGate(nn.Module):
                 f'temperature={temperature} of BinaryConcreteGate is not '
                 'positive; the published value is 2/3.'
             )
+        if not 0 < threshold < 1:
+            raise FGCError(
+                f'threshold={threshold} of BinaryConcreteGate is no '
+                'probability that a channel can pass; give a number between '
+                '0 and 1 (trained: 0.5).'
+            )
         self.temperature = temperature
+        self.threshold = threshold
         self.squeeze = nn.Linear(in_channels, hidden_channels, bias=False)
         self.norm = nn.BatchNorm1d(hidden_channels)
         self.act = nn.ReLU(inplace=True)
@@ -64,7 +76,8 @@ class BinaryConcreteGate(nn.Module):
         if self.training:
             mask = binary_concrete(logits, self.temperature)
         else:
-            mask = (logits > 0).to(logits.dtype)
+            least = math.log(self.threshold / (1 - self.threshold))
+            mask = (logits > least).to(logits.dtype)
         return GateDecision(logits, logits.sigmoid(), mask)
 
     def _norm_is_fixed(self) -> bool:

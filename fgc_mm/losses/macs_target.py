@@ -17,8 +17,9 @@ class MACsTargetLoss(GateLoss):
     """Squared distance of the batch's mean MACs to a target (DGNet, Eq. 7).
 
     ``(mean MACs / dense MACs - (1 - pruning_ratio))^2``, by the honest count
-    (gates and classifier included), with the gradient that the masks let
-    through. Images of one batch may cost more and less than the target.
+    (gates and classifier included). The MACs are those of evaluation (logits
+    above 0), which a sampled mask misses by some points; the gradient is the
+    mask's. Images of one batch may cost more and less than the target.
     Source: Li et al., "Dynamic dual gating neural networks" (ICCV 2021).
 
     Args:
@@ -61,7 +62,7 @@ class MACsTargetLoss(GateLoss):
                 'MACsTargetLoss has no macs_table to count with; use it in '
                 'the gate_losses of a GatedImageClassifier, which sets it.'
             )
-        opened = [_straight_through(record.mask) for record in records]
+        opened = [_opened(record) for record in records]
         if table is not self._reachable:
             self._check_reachable(table, opened)
         share = macs_of_open(table, opened).mean() / table.dense
@@ -82,7 +83,7 @@ class MACsTargetLoss(GateLoss):
         self._reachable = table
 
 
-def _straight_through(mask: Tensor) -> Tensor:
-    """1 where open, with the mask's own gradient; float64."""
-    mask = mask.double()
-    return (mask != 0).double() + (mask - mask.detach())
+def _opened(record: GateRecord) -> Tensor:
+    """1 where evaluation opens, with the mask's gradient; (N, C), float64."""
+    mask = record.mask.double()
+    return (record.logits > 0).double() + (mask - mask.detach())

@@ -144,3 +144,24 @@ def test_under_autocast_the_decision_is_float32(gate, maps, training):
 def test_a_temperature_is_positive(temperature):
     with pytest.raises(FGCError, match=r'temperature=.* not positive.*\.$'):
         BinaryConcreteGate(6, 9, temperature=temperature)
+
+
+def test_the_threshold_is_a_probability_in_evaluation_only(maps):
+    torch.manual_seed(0)
+    gate = BinaryConcreteGate(6, 9).eval()
+    probs = gate(maps).probs
+    for threshold in (0.3, 0.5, 0.6):
+        gate.threshold = threshold
+        assert torch.equal(gate(maps).mask, (probs > threshold).float())
+    gate.train()
+    masks = []
+    for gate.threshold in (0.01, 0.99):
+        torch.manual_seed(1)
+        masks.append(gate(maps).mask)
+    assert torch.equal(*masks)
+
+
+@pytest.mark.parametrize('threshold', [0, 1, -0.5, float('nan')])
+def test_a_threshold_lies_between_never_and_always(threshold):
+    with pytest.raises(FGCError, match=r'threshold=.* between 0 and 1 '):
+        BinaryConcreteGate(6, 9, threshold=threshold)

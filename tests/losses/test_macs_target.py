@@ -57,10 +57,14 @@ def test_the_gradient_goes_through_the_masks(given, ratio, sign):
     assert all((sign * mask.grad > 0).all() for mask in masks)
 
 
-def test_a_scaling_mask_counts_as_open(given):
+def test_it_counts_what_evaluation_opens_not_the_sample(given):
     records = given.records()
-    scaled = set_masks(records, [r.mask * 0.3 for r in records])
-    torch.testing.assert_close(loss_of(0.3)(scaled), loss_of(0.3)(records))
+    for other in (
+        [1 - r.mask for r in records], [r.mask * 0.3 for r in records]
+    ):  # fmt: skip
+        torch.testing.assert_close(
+            loss_of(0.3)(set_masks(records, other)), loss_of(0.3)(records)
+        )
 
 
 @pytest.mark.parametrize('ratio', [0, 1, -0.2, 1.5, float('nan')])

@@ -1,0 +1,84 @@
+"""One model at many budgets."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmpretrain.registry import MODELS
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = ROOT / 'configs' / 'bas_resnet20_digits.py'
+SWEEP = ROOT / 'tools' / 'analysis_tools' / 'sweep_threshold.py'
+
+
+def run(folder, *command):
+    return subprocess.run(
+        [sys.executable, '-W', 'ignore', *map(str, command)],
+        cwd=folder, text=True, capture_output=True, timeout=300,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('sweep')
+    cfg = Config.fromfile(CONFIG)
+    init_default_scope(cfg.default_scope)
+    torch.manual_seed(0)
+    model = MODELS.build(
+        dict(cfg.model, data_preprocessor=cfg.data_preprocessor)
+    )
+    torch.save(dict(state_dict=model.state_dict(), meta={}), folder / 'x.pth')
+    return folder
+
+
+def test_a_higher_threshold_costs_less(folder):
+    done = run(
+        folder, SWEEP, CONFIG, 'x.pth', '--work-dir', 'out',
+        '--thresholds', '0.4', '0.5', '0.6',
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    with (folder / 'out' / 'threshold_sweep.csv').open() as file:
+        rows = [
+            {k: float(v) for k, v in r.items()} for r in csv.DictReader(file)
+        ]
+    macs = [row['macs'] for row in rows]
+    assert macs == sorted(macs, reverse=True) and macs[0] > macs[-1]
+    assert (folder / 'out' / 'threshold_sweep.png').stat().st_size > 5000
+    # and each is what test.py says
+    done = run(
+        folder, ROOT / 'tools' / 'test.py', CONFIG, 'x.pth',
+        '--gate-threshold', '0.6', '--out', 'm.json', '--out-item', 'metrics',
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told = json.loads((folder / 'm.json').read_text())
+    assert told['macs/mean'] == pytest.approx(rows[2]['macs'])
+    assert told['accuracy/top1'] == pytest.approx(rows[2]['accuracy'])
+
+
+@pytest.mark.parametrize(
+    ('command', 'told'),
+    [
+        ((SWEEP, CONFIG, 'x.pth', '--thresholds', '1.5'), '--thresholds 1.5'),
+        ((SWEEP, CONFIG, 'y.pth'), 'y.pth'),
+        (
+            (SWEEP, ROOT / 'configs' / 'dense_resnet20_digits.py', 'x.pth'),
+            'has no gates',
+        ),
+        (
+            (ROOT / 'tools' / 'test.py',
+             ROOT / 'configs' / 'dense_resnet20_digits.py', 'x.pth',
+             '--gate-threshold', '0.4'),
+            '--gate-threshold 0.4 finds no gate',
+        ),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_sentence(folder, command, told):
+    done = run(folder, *command)
+    assert done.returncode == 2
+    assert told in done.stderr and 'Traceback' not in done.stderr

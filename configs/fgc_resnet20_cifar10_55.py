@@ -9,7 +9,7 @@ model = dict(
             type='fgc_mm.MACsTargetLoss',
             pruning_ratio=0.55,
             loss_weight=dict(
-                start_value=0.0, end_value=5.0, begin=100, end=300
+                start_value=0.0, end_value=50.0, begin=100, end=300
             ),
         ),
         coupling,

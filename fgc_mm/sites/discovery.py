@@ -17,7 +17,7 @@ from fgc_mm.sites.site import GateSite
 from fgc_mm.sites.trace import Items, Trace
 
 # Where gates go does not depend on the size, and most backbones take any.
-SMALL, USUAL = 64, 224
+SMALL, USUAL = 64, (224, 256, 384, 512)
 
 
 def find_sites(
@@ -99,7 +99,7 @@ def small_images(
     Args:
         backbone: Any.
         size: Of the image; by default a small one, else what the backbone
-            names, else 224.
+            names, else a usual one.
 
     Raises:
         FGCError: The backbone accepts none of them.
@@ -110,7 +110,7 @@ def small_images(
 
 def _accepted(cut: CutNetwork, size: int | Sequence[int] | None) -> Tensor:
     named = getattr(cut.backbone, 'img_size', None)
-    sizes = [size] if size else [SMALL, named, USUAL]
+    sizes = [size] if size else [SMALL, named, *USUAL]
     shapes = [
         (channels, *((s, s) if isinstance(s, int) else s))
         for s in filter(None, sizes)

@@ -336,7 +336,7 @@ def test_what_does_not_run_is_named():
     network = Small(
         lambda m, x: m.b(m.a(x)), a=conv(3, 3), b=nn.Sequential(Fails())
     )
-    rule = r'^Small does not run on an image of 3x224x224 in b.0 \(only squ'
+    rule = r'^Small does not run on an image of 3x512x512 in b.0 \(only squ'
     with pytest.raises(FGCError, match=rule):
         find_sites(network)
     assert 'forward' not in vars(network.a)

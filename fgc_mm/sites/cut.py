@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrize import is_parametrized
 
 from fgc_mm.errors import FGCError
 from fgc_mm.sites.evaluating import evaluating
@@ -46,6 +48,7 @@ class CutNetwork:
         self._trail: list[str] = []
 
     def __enter__(self) -> 'CutNetwork':
+        _refuse_numberless(self.backbone)
         with ExitStack() as stack:
             stack.enter_context(evaluating(self.backbone))
             stack.enter_context(_benign(self.backbone))
@@ -73,13 +76,20 @@ class CutNetwork:
         self._visitor = visitor
         self._trail.clear()
         try:
-            with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)  # some mask at random even here
-                return list(tensors(self.backbone(images)))
+            with torch.no_grad(), _fixed_seed(images.device):
+                outputs = self.backbone(images)
         except (TimeoutError, FGCError):
             raise
         except Exception as error:
             raise FGCError(self._no_run(images, error)) from error
+        found = list(tensors(outputs))
+        if not found:
+            raise FGCError(
+                f'{type(self.backbone).__name__} gives '
+                f'{type(outputs).__name__}, in which no tensor can be seen; '
+                'it must give a tensor, or a tuple, list or dict of tensors.'
+            )
+        return found
 
     def _join(self, stack: ExitStack, name: str, module: nn.Module) -> None:
         def enter(*_: Any) -> None:
@@ -120,6 +130,8 @@ class CutNetwork:
 
 def output_shape(layer: nn.Module, x: Tensor) -> torch.Size:
     """The shape of a layer's output, without the work."""
+    if is_parametrized(layer):  # its weight is made of other modules'
+        return type(layer).forward(layer, x).shape
     twin = copy.copy(layer)
     twin.__dict__['_parameters'] = {
         name: None if value is None else value.to('meta')
@@ -148,15 +160,45 @@ def _replace_forward(
     module.forward = forward
 
 
+def _refuse_numberless(backbone: nn.Module) -> None:
+    kind = type(backbone).__name__
+    parameters = list(backbone.parameters())
+    if not parameters:
+        raise FGCError(
+            f'{kind} has no parameters, so there is nothing to gate; choose '
+            'another backbone.'
+        )
+    if any(is_lazy(p) or p.is_meta for p in parameters):
+        raise FGCError(
+            f'{kind} has parameters without numbers (of a lazy layer, or on '
+            'the meta device); run it once, or build it on the cpu.'
+        )
+
+
+@contextmanager
+def _fixed_seed(device: torch.device) -> Iterator[None]:
+    """One and the same seed on a device, as some mask at random even here.
+
+    Not by ``torch.manual_seed``, which seeds all devices for good.
+    """
+    cuda = [device] if device.type == 'cuda' else []
+    with torch.random.fork_rng(cuda):
+        torch.default_generator.manual_seed(0)
+        if cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(0)
+        yield
+
+
 @contextmanager
 def _benign(backbone: nn.Module) -> Iterator[None]:
     """Random parameters of order 1 outside the dense layers, for a while."""
     generator = torch.Generator().manual_seed(0)
     with ExitStack() as stack:
         for module in backbone.modules():
-            if is_dense(module):
-                continue
             state = dict(module.named_parameters(recurse=False))
+            if is_dense(module):  # none of its numbers matter but zeros
+                state = {k: v for k, v in state.items() if not v.any()}
             for name in ('running_mean', 'running_var'):
                 if isinstance(getattr(module, name, None), Tensor):
                     state[name] = getattr(module, name)

@@ -67,7 +67,22 @@ def _options(sites: str | Sequence[str] | Mapping[str, Any]) -> dict:
                 "dict(type='auto', image_size=..., seconds=..., "
                 'residual=...).'
             )
+    _check_numbers(options['image_size'], options['seconds'])
     return options
+
+
+def _check_numbers(size: Any, seconds: Any) -> None:
+    pair = size if isinstance(size, Sequence) else (size, size)
+    whole = len(pair) == 2 and all(isinstance(s, int) and s > 0 for s in pair)
+    if size is not None and not whole:
+        raise FGCError(
+            f'image_size={size!r} is no size of an image; write a positive '
+            'number of pixels, or (height, width).'
+        )
+    if not isinstance(seconds, (int, float)) or not seconds > 0:
+        raise FGCError(
+            f'seconds={seconds!r} is no time; write a positive number.'
+        )
 
 
 def _search(
@@ -155,7 +170,8 @@ def _no_site(backbone: nn.Module) -> str:
 @contextmanager
 def _time_limit(backbone: nn.Module, seconds: float) -> Iterator[None]:
     """Bound the search, where the platform and the thread allow it."""
-    if threading.current_thread() is not threading.main_thread():
+    main = threading.current_thread() is threading.main_thread()
+    if not main or not hasattr(signal, 'setitimer'):
         yield
         return
 

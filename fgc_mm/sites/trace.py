@@ -37,7 +37,11 @@ class Place(NamedTuple):
 class Trace:
     """Passes through a cut network whose sources answer fixed numbers.
 
-    Sources are the image and every dense layer.
+    Sources are the image and every dense layer. A pass takes two images, and
+    what is seen in either counts. In the first all numbers are small and
+    positive, where a clamp is not flat yet; in the second every source
+    changes from below zero to far above it, so that a sign, a threshold, or
+    a ``relu`` of the negative hides nothing.
 
     Args:
         cut: The network.
@@ -58,7 +62,7 @@ class Trace:
         self, cut: CutNetwork, images: Tensor, modules: bool = False
     ) -> None:
         self._cut = cut
-        self._images = images
+        self._images = torch.cat([images, images])
         self._widths = _widths(cut.backbone) if modules else (set(), set())
         self._generator = torch.Generator().manual_seed(0)
         self._answers: dict[str, Tensor] = {}
@@ -66,6 +70,7 @@ class Trace:
         self._seen: dict[Place, list[Tensor]] = {}
         self._outputs: dict[str, Tensor] = {}
         self._known: dict[str, _Known | None] = {}
+        self._remembers = False  # some module keeps what it saw
         self._flags: dict[Place, Tensor] = {}
         self._turns: Counter[Place] = Counter()
         self._stirred: set[str] = set()
@@ -74,7 +79,9 @@ class Trace:
         self._hold: str | None = None
         self._judge: Callable[[Tensor, Tensor], Tensor] | None = None
         self.shapes: dict[str, torch.Size] = {}
+        before = self._kept(IMAGE)
         self._run()
+        self._remembers |= before != self._kept(IMAGE)
         self.runs = self._turns
         self.places = {p: len(seen[0]) for p, seen in self._seen.items()}
         self.sources = {
@@ -131,15 +138,24 @@ class Trace:
         """Spare a module that reads and answers as it did at first."""
         if self._judge is None:
             known = _Known(inputs)
+            before = self._kept(name)
             output = known.observe(run)
+            self._remembers |= before != self._kept(name)
             repeated = name in self._known or known.spoilt
             self._known[name] = None if repeated else known
             return output
+        if self._remembers:
+            return run()
         known = self._known[name]
         stirred = known is None or name in self._stirred or self._blank
         if stirred or not known.fits(inputs):
             return run()
         return _copied(known.output)
+
+    def _kept(self, name: str) -> list['_Kept']:
+        """What a module and those in it keep beside their inputs."""
+        parts = self._cut.backbone.get_submodule(name).modules()
+        return [_Kept(x) for part in parts for x in tensors(vars(part))]
 
     def visit(
         self, name: str, module: nn.Module, output: Tensor
@@ -162,17 +178,17 @@ class Trace:
         self._turns[place] += 1
         if turn and place.kind.startswith('module'):
             return  # shared, perhaps by maps of several widths
-        seen = x.transpose(0, 1).flatten(1)
+        seen = x.transpose(0, 1).flatten(1).nan_to_num()  # nan != nan
         if self._judge is None:
-            self._seen.setdefault(place, []).append(seen.clone())
+            self._seen.setdefault(place, []).append(seen)
             return
         flags = self._judge(seen, self._seen[place][turn]).any(1)
         self._flags[place] |= flags.cpu()
 
     def _answered(self, name: str, shape: torch.Size) -> Tensor:
         if name not in self._answers:
-            self._answers[name] = self._random(shape)
-            self._changes[name] = self._random(shape)
+            self._answers[name] = self._random(shape, second=-10)
+            self._changes[name] = self._random(shape, second=200)
         answer = self._answers[name]
         if name in self._change:
             second = self._second(name, self._changes[name])
@@ -183,14 +199,26 @@ class Trace:
         # never the kept tensor itself: what follows may work in place
         return answer * 0 if name == self._blank else answer.clone()
 
-    def _random(self, shape: torch.Size) -> Tensor:
-        # a sum of two is below 1, where a hard sigmoid is not flat yet
-        values = torch.rand(shape, generator=self._generator) * 0.3 + 0.2
+    def _random(self, shape: torch.Size, second: float) -> Tensor:
+        """Small numbers; those of the second image times ``second``."""
+        values = torch.rand(shape, generator=self._generator) * 0.03 + 0.02
+        values[(len(values) + 1) // 2 :] *= second
         return values.to(self._images)
 
     def _second(self, name: str, x: Tensor) -> Tensor:
         layer = self._cut.backbone.get_submodule(name)
         return x if name == IMAGE else channels_second(layer, x)
+
+
+class _Kept:
+    """A tensor in a module's attributes, and how often it was written to."""
+
+    def __init__(self, x: Tensor) -> None:
+        self._x = x
+        self._version = 0 if x.is_inference() else x._version
+
+    def __eq__(self, other: object) -> bool:
+        return self._x is other._x and self._version == other._version
 
 
 class _Known:
@@ -203,10 +231,12 @@ class _Known:
         self.spoilt = False
 
     def observe(self, run: Callable[[], Any]) -> Any:
-        """Run it; spoilt if it works on its inputs in place."""
+        """Run it; spoilt if it works in place, or on unknown objects."""
         output = run()
         self.output = _copied(output)
-        self.spoilt = not self.fits(self._given)
+        self.spoilt = not (
+            self.fits(self._given) and _plain(self._given) and _plain(output)
+        )
         self._given = None
         return output
 
@@ -227,6 +257,15 @@ def _copied(value: Any) -> Any:
     if type(value) is dict:
         return {key: _copied(item) for key, item in value.items()}
     return value
+
+
+def _plain(value: Any) -> bool:
+    """Whether all tensors in a value are seen, and copied."""
+    if type(value) is dict:
+        value = list(value.values())
+    if type(value) in (list, tuple, torch.Size):
+        return all(map(_plain, value))
+    return value is None or isinstance(value, (Tensor, bool, int, float, str))
 
 
 def _parents(name: str) -> Iterator[str]:

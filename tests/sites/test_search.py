@@ -225,6 +225,154 @@ def test_what_adds_does_not_scale(scale):
     assert list(sites) == ['c']
 
 
+@pytest.mark.parametrize(
+    ('shape', 'positions'),
+    [
+        (lambda f: torch.cat([f, -f], 1).relu(), (0, 1, 2, 3, 0, 1, 2, 3)),
+        (lambda f: f.sign(), None),
+        (lambda f: (f - 3).relu(), None),
+        (lambda f: nn.functional.hardshrink(f), None),
+        (lambda f: f.relu().sqrt(), None),
+        (lambda f: f.log(), None),
+    ],
+)
+def test_an_activation_that_is_flat_somewhere_hides_nothing(shape, positions):
+    sites = found(
+        lambda m, x: (lambda f: m.b(f) + m.c(shape(f)))(m.a(x)),
+        a=conv(3, 4),
+        b=conv(4, 2),
+        c=conv(len(positions or range(4)), 2),
+    )
+    assert sites['a'].consumers == (Member('b'), Member('c', positions))
+
+
+def test_a_layer_that_chooses_between_channels_has_no_site():
+    def forward(m, x):
+        a, b = m.a(x), m.b(x)
+        return m.d(m.c(torch.where(b > 0, a, 0 * a)).relu()) + m.e(b)
+
+    layers = dict(a=conv(3, 4), b=conv(3, 4), c=conv(4, 4), d=conv(4, 2))
+    assert 'a' not in found(forward, **layers, e=conv(4, 2))
+
+
+@pytest.mark.parametrize('most', [1, 6])
+def test_a_clamped_sum_of_many_is_still_a_sum(most):
+    def forward(m, x):
+        x = m.stem(x)
+        for i in range(20):
+            f = m.get_submodule(f'f{i}')(x)
+            x = (x + f).clamp(0, most)
+        return m.d(torch.cat([x, m.c(f)], 1))
+
+    layers = {f'f{i}': conv(4, 4) for i in range(20)}
+    layers |= dict(stem=conv(3, 4), c=conv(4, 3), d=conv(7, 2))
+    assert list(found(forward, **layers)) == ['c']
+
+
+def test_a_functional_layer_that_starts_at_zero_hides_no_sum():
+    zero = nn.Linear(4, 4)
+    nn.init.zeros_(zero.weight)
+
+    def forward(m, x):
+        f = m.a(x).mean((2, 3))
+        return m.d(m.c(f + nn.functional.linear(f, m.zero.weight)).relu())
+
+    layers = dict(a=conv(3, 4), c=nn.Linear(4, 4), d=nn.Linear(4, 2))
+    assert list(found(forward, zero=zero, **layers)) == ['c']
+    assert not zero.weight.any()
+
+
+class Box:
+    """Tensors under a name that nobody knows."""
+
+    def __init__(self, x):
+        self.x = x
+
+
+class Sum(nn.Module):
+    """A block that reads a box."""
+
+    def __init__(self):
+        super().__init__()
+        self.b = conv(4, 4)
+
+    def forward(self, x, box):
+        return self.b(x) + box.x
+
+
+def test_a_block_that_reads_an_unknown_object_is_not_spared():
+    def forward(m, x):
+        f = m.a(x).relu()
+        return m.d(m.c(m.sum(m.other(x), Box(f))).relu()) + m.e(f)
+
+    sites = found(
+        forward,
+        a=conv(3, 4), other=conv(3, 4), sum=Sum(), c=conv(4, 4),
+        d=conv(4, 2), e=conv(4, 2),
+    )  # fmt: skip
+    assert set(sites) == {'other', 'c'}
+
+
+class Encoder(nn.Module):
+    """Keeps a map for later."""
+
+    def __init__(self, keep):
+        super().__init__()
+        self.a, self.b, self.keep = conv(3, 4), conv(4, 4), keep
+
+    def forward(self, x):
+        f = self.a(x).relu()
+        self.keep(f)
+        return self.b(f).relu()
+
+
+class Decoder(nn.Module):
+    """Adds the map of an encoder."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = conv(4, 4), conv(4, 2)
+        self.maps = []
+
+    def forward(self, x):
+        kept = self.maps.pop() if self.maps else self.kept
+        return self.b((self.a(x) + kept).relu())
+
+
+def stacked(decoder):
+    return decoder.maps.append
+
+
+def written(decoder):
+    return lambda f: setattr(decoder, 'kept', f)
+
+
+@pytest.mark.parametrize('way', [stacked, written])
+def test_a_skip_connection_behind_the_back_is_seen(way):
+    decoder = Decoder()
+    sites = found(
+        lambda m, x: m.decoder(m.middle(m.encoder(x)).relu()),
+        encoder=Encoder(way(decoder)),
+        middle=conv(4, 4),
+        decoder=decoder,
+    )
+    assert list(sites) == ['encoder.b', 'middle']
+    assert not decoder.maps
+
+
+@pytest.mark.parametrize(
+    'norm',
+    [
+        nn.utils.weight_norm,
+        nn.utils.parametrizations.weight_norm,
+        nn.utils.parametrizations.spectral_norm,
+    ],
+)
+def test_a_layer_with_a_made_weight_is_a_layer(norm):
+    layers = dict(a=norm(conv(3, 4)), b=norm(conv(4, 2)))
+    assert list(found(lambda m, x: m.b(m.a(x).relu()), **layers)) == ['a']
+
+
 def test_a_norm_that_starts_at_zero_hides_no_sum():
     layers = dict(a=conv(3, 4), b=conv(3, 4), norm=nn.BatchNorm2d(4))
     nn.init.zeros_(layers['norm'].weight)
@@ -340,6 +488,53 @@ def test_what_does_not_run_is_named():
     with pytest.raises(FGCError, match=rule):
         find_sites(network)
     assert 'forward' not in vars(network.a)
+
+
+def test_no_device_is_seeded_for_good(monkeypatch):
+    seeds = []
+    monkeypatch.setattr(torch.cuda, 'manual_seed_all', seeds.append)
+    found(lambda m, x: m.b(m.a(x)), a=conv(3, 4), b=conv(4, 2))
+    assert seeds == [0]  # by found itself
+
+
+@pytest.mark.parametrize(
+    ('network', 'rule'),
+    [
+        (nn.Identity(), '^Identity has no parameters, so'),
+        (nn.Sequential(nn.LazyConv2d(3, 3)), 'without numbers .of a lazy'),
+        (nn.Sequential(nn.Conv2d(3, 3, 1, device='meta')), 'without numbers'),
+        (
+            Small(lambda m, x: Box(m.b(m.a(x))), a=conv(3, 4), b=conv(4, 2)),
+            'gives Box, in which no tensor can be seen; it must',
+        ),
+    ],
+)
+def test_what_cannot_be_searched_is_refused(network, rule):
+    with pytest.raises(FGCError, match=rule):
+        find_sites(network)
+
+
+@pytest.mark.parametrize(
+    ('option', 'rule'),
+    [
+        (dict(image_size=0), 'image_size=0 is no size of an image; write'),
+        (dict(image_size='64'), "image_size='64' is no size"),
+        (dict(image_size=(8,)), r'image_size=\(8,\) is no size'),
+        (dict(image_size=1.5), 'image_size=1.5 is no size'),
+        (dict(seconds='5'), "seconds='5' is no time; write"),
+        (dict(seconds=-1), 'seconds=-1 is no time'),
+        (dict(seconds=None), 'seconds=None is no time'),
+    ],
+)
+def test_options_that_are_no_numbers_are_refused(option, rule):
+    with pytest.raises(FGCError, match=rule):
+        find_sites(Small(lambda m, x: m.a(x), a=conv(3, 3)), option)
+
+
+def test_a_platform_without_timers_searches_without_a_bound(monkeypatch):
+    monkeypatch.delattr('signal.setitimer')
+    layers = dict(a=conv(3, 4), b=conv(4, 2))
+    assert list(found(lambda m, x: m.b(m.a(x)), **layers)) == ['a']
 
 
 @pytest.mark.parametrize('sites', [dict(type='all'), dict(size=3)])

@@ -102,9 +102,9 @@ class SitePort:
             positions = positions.to(args[0].device)
         if self._keep_activation:
             self._note(layer, args[0], positions)
-        # all who read these channels have them masked: a kept activation is
-        # the only one that may need what was there
-        inplace = not self._keep_activation
+        # nobody else needs what was there, but a kept activation; and a
+        # second consumer of the same memory, if a factor is not 0 or 1
+        inplace = not self._keep_activation and len(self.site.consumers) == 1
         x = mask_input(layer, args[0], mask, positions, inplace)
         return (x, *args[1:])
 

@@ -77,6 +77,16 @@ def test_every_consumer_reads_the_masked_map(rig):
     assert torch.equal(out, want)
 
 
+@pytest.mark.parametrize('keep', [True, False])
+@torch.no_grad()
+def test_a_factor_acts_once_in_every_consumer(rig, keep):
+    half = torch.full((2, 4), 0.5)
+    rig.port.gate = lambda x: GateDecision(half, half, half)
+    out, _ = gated(rig, keep)
+    inner = rig.net.norm(rig.net.first(rig.x)).relu() / 2
+    assert torch.equal(out, rig.net.second(inner) + rig.net.third(inner))
+
+
 def test_a_closed_port_does_nothing(rig):
     dense = rig.net(rig.x)
     assert not hasattr(rig.gate, 'seen') and rig.port.close() is None

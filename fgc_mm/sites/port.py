@@ -98,6 +98,9 @@ class SitePort:
         if not self._open:
             return None
         mask = self._mask_of_now()
+        if self.site.branch_end is not None:
+            # the factor has acted there: what is closed stays so behind norms
+            mask = (mask != 0).to(mask)
         if positions is not None:
             positions = positions.to(args[0].device)
         if self._keep_activation:

@@ -98,13 +98,16 @@ class SitePort:
         if not self._open:
             return None
         mask = self._mask_of_now()
+        if self.site.branch_end is not None:
+            # the factor has acted there: what is closed stays so behind norms
+            mask = (mask != 0).to(mask)
         if positions is not None:
             positions = positions.to(args[0].device)
         if self._keep_activation:
             self._note(layer, args[0], positions)
-        # all who read these channels have them masked: a kept activation is
-        # the only one that may need what was there
-        inplace = not self._keep_activation
+        # nobody else needs what was there, but a kept activation; and a
+        # second consumer of the same memory, if a factor is not 0 or 1
+        inplace = not self._keep_activation and len(self.site.consumers) == 1
         x = mask_input(layer, args[0], mask, positions, inplace)
         return (x, *args[1:])
 

@@ -77,6 +77,46 @@ def test_every_consumer_reads_the_masked_map(rig):
     assert torch.equal(out, want)
 
 
+@pytest.mark.parametrize('keep', [True, False])
+@torch.no_grad()
+def test_a_factor_acts_once_in_every_consumer(rig, keep):
+    half = torch.full((2, 4), 0.5)
+    rig.port.gate = lambda x: GateDecision(half, half, half)
+    out, _ = gated(rig, keep)
+    inner = rig.net.norm(rig.net.first(rig.x)).relu() / 2
+    assert torch.equal(out, rig.net.second(inner) + rig.net.third(inner))
+
+
+class Residual(nn.Module):
+    """A layer in front of a sum, which another reads, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)
+        self.head = nn.Conv2d(4, 2, 1)
+
+    def forward(self, x):
+        inner = self.a(x)
+        return self.head(inner + self.b(inner))
+
+
+def test_a_factor_acts_once_at_a_residual_site():
+    torch.manual_seed(0)
+    net, x = Residual(), torch.randn(2, 3, 5, 5)
+    mask = torch.full((2, 4), 0.5, requires_grad=True)
+    want = net.a(x) * mask[:, :, None, None]
+    want = net.head(want + net.b(want))
+    (slope,) = torch.autograd.grad(want.sum(), mask)
+    site = GateSite('a', (Member('b'),), (Member('a'),), 3, 4, 'a')
+    port = SitePort(site, lambda x: GateDecision(mask, mask, mask))
+    SitePort.attach([port], net.get_submodule)
+    port.open(True)
+    out = net(x)
+    assert torch.equal(out, want)
+    (own,) = torch.autograd.grad(out.sum(), mask)
+    torch.testing.assert_close(own, slope)
+
+
 def test_a_closed_port_does_nothing(rig):
     dense = rig.net(rig.x)
     assert not hasattr(rig.gate, 'seen') and rig.port.close() is None

@@ -436,6 +436,27 @@ def test_a_layer_that_runs_twice_is_no_site():
     assert list(sites) == ['b']
 
 
+@pytest.mark.parametrize(
+    'shared', [conv(4, 4), conv(4, 4, groups=4)], ids=['dense', 'depthwise']
+)
+def test_a_layer_that_two_maps_pass_ends_both_sites(shared):
+    def forward(m, x):
+        f, g = m.shared(m.a(x)), m.shared(m.b(x).relu())
+        return m.d(m.c(f).relu()) + m.e(g)
+
+    layers = dict(a=conv(3, 4), b=conv(3, 4), shared=shared, c=conv(4, 4))
+    sites = found(forward, **layers, d=conv(4, 2), e=conv(4, 2))
+    assert list(sites) == ['c']
+
+
+def test_a_product_of_three_layers_is_no_site():
+    sites = found(
+        lambda m, x: m.e(m.d(m.a(x) * m.b(x) * m.c(x)).relu()),
+        a=conv(3, 4), b=conv(3, 4), c=conv(3, 4), d=conv(4, 4), e=conv(4, 2),
+    )  # fmt: skip
+    assert list(sites) == ['d']
+
+
 def test_the_search_leaves_the_network_as_it_was():
     network = Small(
         lambda m, x: m.b(m.norm(m.a(x))),

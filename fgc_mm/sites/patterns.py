@@ -19,7 +19,8 @@ def match_names(
     Raises:
         FGCError: A pattern matches nothing, or there is none.
     """
-    if isinstance(patterns, str) or not patterns:
+    listed = isinstance(patterns, Sequence) and not isinstance(patterns, str)
+    if not listed or not patterns:
         raise FGCError(
             f'{what} is {patterns!r}, which is no list of patterns; write '
             f'[{patterns or "*"!r}].'

@@ -1,6 +1,5 @@
 """tools/slurm_train.sh on a real Slurm of two nodes."""
 
-import os
 import re
 import sys
 import time
@@ -135,6 +134,7 @@ def test_two_nodes_train_what_torchrun_trains(slurm, folder, reference):
         ('1', '2', 'n2'): steps,
     }
     assert len(list(work_dir.glob('*/*.log'))) == 1
+    assert float(re.search(r'loss_coupling: (\S+)', done.stdout)[1]) > 0
     assert len(re.findall(r'Epoch\(train\) +\[2\]\[3/3\]', done.stdout)) == 1
     assert_same(checkpoint(work_dir), reference)
 
@@ -184,10 +184,10 @@ def test_a_rank_that_dies_ends_the_job(slurm, folder, launcher):
     start = time.monotonic()
     done = slurm.run(*command, **environment(folder))
     assert time.monotonic() - start < 60 + 60  # the timeout, and to begin
-    assert done.returncode == 137, done.stdout
+    # srun tells the larger one, 143 of the rank that it has ended
+    assert done.returncode in (137, 143), done.stdout
     said = {
         'slurm': 'n2: task 1: Killed',
         'torchrun': 'error: rank 1 was killed by SIGKILL',
     }
     assert said[launcher] in done.stdout
-    assert os.environ.get('SLURM_JOB_ID') is None

@@ -67,25 +67,36 @@ def own_scope():
         yield
 
 
-@pytest.fixture(scope='session')
-def two_ranks(tmp_path_factory):
-    """What two gloo processes brought home; see two_ranks.py."""
-    folder = tmp_path_factory.mktemp('two_ranks')
+def run_ranks(script, world, folder):
+    """What the gloo processes of a script in tests/engine brought home."""
     paths = [str(ENGINE.parents[1]), str(ENGINE)]
     env = dict(os.environ, PYTHONPATH=os.pathsep.join(paths))
     env.update(OMP_NUM_THREADS='1', LOCAL_RANK='0')
-    script = str(ENGINE / 'two_ranks.py')
+    script = str(ENGINE / script)
     children = [
         subprocess.Popen(
-            [sys.executable, script, str(folder), str(rank)],
+            [sys.executable, script, str(folder), str(rank), str(world)],
             cwd=folder,
             env=env,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for rank in range(2)
+        for rank in range(world)
     ]
     said = [child.communicate(timeout=600)[0] for child in children]
-    assert [child.returncode for child in children] == [0, 0], said
-    return [torch.load(folder / f'{rank}.pt') for rank in range(2)]
+    assert [child.returncode for child in children] == [0] * world, said
+    return [torch.load(folder / f'{rank}.pt') for rank in range(world)]
+
+
+@pytest.fixture(scope='session')
+def two_ranks(tmp_path_factory):
+    """What two gloo processes brought home; see two_ranks.py."""
+    return run_ranks('two_ranks.py', 2, tmp_path_factory.mktemp('two_ranks'))
+
+
+@pytest.fixture(scope='session', params=[2, 3])
+def coupled_ranks(request, tmp_path_factory):
+    """What two, and then three, processes say; see coupled_ranks.py."""
+    folder = tmp_path_factory.mktemp('coupled_ranks')
+    return run_ranks('coupled_ranks.py', request.param, folder)

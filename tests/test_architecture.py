@@ -18,7 +18,7 @@ ALLOWED = {
     'sites': {'functional'},
     'losses': {'functional', 'memory', 'sites', 'registry'},
     'models': {'functional', 'gates', 'sites', 'losses', 'registry'},
-    'engine': {'functional', 'losses', 'models', 'registry'},
+    'engine': {'functional', 'memory', 'losses', 'models', 'registry'},
     'evaluation': {'functional', 'registry'},
     'datasets': {'registry'},
 }

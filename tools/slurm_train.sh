@@ -8,6 +8,7 @@ usage: $0 PARTITION JOB_NAME CONFIG WORK_DIR [arguments of train.py]
 GPUS (8) tasks, GPUS_PER_NODE (8, or GPUS if that is less) of them on a node,
 CPUS_PER_TASK (5); SRUN_ARGS: more arguments for srun; GRES: what to ask of
 each node (gpu:GPUS_PER_NODE), empty for tasks that run on the CPU.
+Inside an sbatch job that Slurm has requeued, it resumes from WORK_DIR.
 END
     exit 2
 }
@@ -23,6 +24,12 @@ gpus=${GPUS:-8}
 per_node=${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}
 gres=${GRES-gpu:$per_node}
 read -ra more <<< "${SRUN_ARGS:-}"
+
+# Slurm counts how often it has started a job again. Where the first start got
+# as far as a checkpoint, that is where to go on, whatever --resume said then.
+if [[ ${SLURM_RESTART_COUNT:-0} -gt 0 && -f $work_dir/last_checkpoint ]]; then
+    set -- "$@" --resume
+fi
 
 tools=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 export PYTHONPATH="$tools/..${PYTHONPATH:+:$PYTHONPATH}"

@@ -1,7 +1,8 @@
 """torchrun that ends as its processes end, without a report of its own.
 
 A process that fails has said why in one line; torchrun would add some forty,
-and a traceback of itself. The arguments are those of torchrun.
+and a traceback of itself. One that was killed could not say anything: we name
+it. The arguments are those of torchrun.
 """
 
 from __future__ import annotations
@@ -23,8 +24,16 @@ def run() -> int:
     try:
         main()
     except errors.ChildFailedError as error:
-        code = error.get_first_failure()[1].exitcode
-        return code if code > 0 else 128 - code  # a signal, as a shell says
+        rank, failure = error.get_first_failure()
+        if failure.exitcode > 0:
+            return failure.exitcode
+        print(
+            f'error: rank {rank} was killed by {failure.signal_name()}, so '
+            'all ranks have ended; see whether its machine had enough memory '
+            '(SIGKILL is often that), and go on with --resume.',
+            file=sys.stderr,
+        )
+        return 128 - failure.exitcode  # as a shell says
     except api.SignalException as error:
         return 128 + error.sigval
     except KeyboardInterrupt:

@@ -9,14 +9,17 @@ from mmengine.runner import Runner
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fgc_mm.engine.gather import gather_rows
+from fgc_mm.engine.gather import gather_together
 from fgc_mm.engine.loss_progress_hook import bare_model
+from fgc_mm.engine.same_everywhere import check_same_banks, check_same_length
+from fgc_mm.engine.whole_banks import Collector, whole_state
 from fgc_mm.errors import FGCError
 from fgc_mm.losses import CoupledBatch, FeatureGateCouplingLoss
 from fgc_mm.models import GatedImageClassifier
 from fgc_mm.registry import HOOKS
 
 STATE = 'fgc_memory_banks'
+DTYPES = ('float32', 'bfloat16', 'float16')
 
 
 @HOOKS.register_module()
@@ -34,6 +37,17 @@ class FGCMemoryBankHook(Hook):
         agreement_interval: Every so many iterations, log how far the
             neighbourhoods of features and gates agree, per coupled site
             (share of common neighbours).
+        shard: Each rank holds its share of the rows instead of all, so the
+            banks' memory falls with the number of ranks. Losses, gradients
+            and checkpoints are the same; a run can be resumed with another
+            number of ranks, sharded or not.
+        dtype: Of the rows: ``'float32'``, ``'bfloat16'`` or ``'float16'``.
+        check_interval: Every so many iterations, compare the ranks' copies
+            of the banks by a checksum; 0 is never.
+
+    Raises:
+        FGCError: An unknown dtype; later banks that differ between ranks,
+            and what the coupling loss refuses.
     """
 
     priority = 'NORMAL'
@@ -43,10 +57,22 @@ class FGCMemoryBankHook(Hook):
         save_banks: bool = True,
         load_banks: bool = True,
         agreement_interval: int = 50,
+        shard: bool = False,
+        dtype: str = 'float32',
+        check_interval: int = 500,
     ) -> None:
+        if dtype not in DTYPES:
+            raise FGCError(
+                f'dtype={dtype!r} of FGCMemoryBankHook is unknown; choose '
+                f'among {", ".join(DTYPES)}.'
+            )
         self.save_banks = save_banks
         self.load_banks = load_banks
         self.agreement_interval = agreement_interval
+        self.shard = shard
+        self.dtype = getattr(torch, dtype)
+        self.check_interval = check_interval
+        self._collector: Collector | None = None
         self._losses: dict[str, FeatureGateCouplingLoss] = {}
         # a checkpoint is read before the banks exist: keep its share
         self._stash: dict[str, Any] | None = None
@@ -70,16 +96,20 @@ class FGCMemoryBankHook(Hook):
         refuse_wrapped(dataset)
         _refuse_mixing(model)
         device = next(model.parameters()).device
+        check_same_length(len(dataset), device)
         for name, loss in self._losses.items():
-            labels = _labels(dataset, loss)
-            loss.build_banks(model.backbone.sites, len(dataset), labels)
+            loss.build_banks(
+                model.backbone.sites,
+                len(dataset),
+                _labels(dataset, loss),
+                self.dtype,
+                self.shard,
+            )
             self._restore(name, loss)
-            for banks in loss.banks.values():
-                banks.to(device)
-                # where diff_rank_seed=True, every rank drew rows of its own
-                broadcast(banks.feature.rows)
-                broadcast(banks.gate.rows)
+            self._place(loss, device)
         self._forget_stash(runner)
+        if self.shard and self.save_banks and self._collector is None:
+            self._collector = Collector(runner, self._whole_state)
 
     def after_train_iter(
         self,
@@ -93,17 +123,30 @@ class FGCMemoryBankHook(Hook):
             if self.every_n_train_iters(runner, self.agreement_interval):
                 _log_agreement(runner, loss)
             loss.write_banks(_gather)
+            copies = not self.shard and self.check_interval > 0
+            if copies and self.every_n_train_iters(
+                runner, self.check_interval
+            ):
+                check_same_banks(loss)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Put the banks beside the weights."""
         if self.save_banks and self._losses:
-            checkpoint[STATE] = {
-                name: {
-                    site: banks.state_dict()
-                    for site, banks in loss.banks.items()
-                }
-                for name, loss in self._losses.items()
-            }
+            collected = self._collector.state if self._collector else None
+            checkpoint[STATE] = (collected or self._whole_state)()
+
+    def _whole_state(self) -> dict[str, dict]:
+        return {name: whole_state(x) for name, x in self._losses.items()}
+
+    def _place(
+        self, loss: FeatureGateCouplingLoss, device: torch.device
+    ) -> None:
+        for banks in loss.banks.values():
+            banks.to(device)
+            if not self.shard:
+                # where diff_rank_seed=True, every rank drew rows of its own
+                broadcast(banks.feature.rows)
+                broadcast(banks.gate.rows)
 
     def _restore(self, name: str, loss: FeatureGateCouplingLoss) -> None:
         saved = (self._stash or {}).get(name)
@@ -198,7 +241,7 @@ def _labels(dataset: Dataset, loss: FeatureGateCouplingLoss) -> Tensor | None:
 
 
 def _gather(batch: CoupledBatch) -> CoupledBatch:
-    return CoupledBatch(*map(gather_rows, batch))
+    return CoupledBatch(*gather_together(batch))
 
 
 def _log_agreement(runner: Runner, loss: FeatureGateCouplingLoss) -> None:

@@ -5,6 +5,7 @@ from fgc_mm.functional.batch_shaping import batch_shaping
 from fgc_mm.functional.binary_concrete import binary_concrete
 from fgc_mm.functional.channel_mask import mask_channels
 from fgc_mm.functional.contrast import neighbor_contrast
+from fgc_mm.functional.fingerprint import fingerprint
 from fgc_mm.functional.macs import (
     LayerMACs,
     MACsTable,
@@ -16,18 +17,25 @@ from fgc_mm.functional.neighbors import (
     neighborhood_agreement,
 )
 from fgc_mm.functional.pooling import global_average_pool
+from fgc_mm.functional.shard import Shard
+from fgc_mm.functional.sharded_contrast import sharded_neighbor_contrast
+from fgc_mm.functional.sharded_neighbors import sharded_nearest_neighbors
 
 __all__ = [
     'LayerMACs',
     'MACsTable',
+    'Shard',
     'bank_logsumexp',
     'batch_shaping',
     'binary_concrete',
     'expected_macs',
+    'fingerprint',
     'global_average_pool',
     'macs_per_image',
     'mask_channels',
     'nearest_neighbors',
     'neighbor_contrast',
     'neighborhood_agreement',
+    'sharded_nearest_neighbors',
+    'sharded_neighbor_contrast',
 ]

@@ -62,7 +62,7 @@ def _count_heads(queries: Tensor, rows: int) -> int:
     return max(1, min(heads, rows // _MIN_HEAD))
 
 
-def _merge(out: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:
+def merge(out: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:
     """Exact join of parts: out (H, N, C) and lse (H, N) to (N, C), (N,)."""
     total = lse.logsumexp(0)
     weight = (lse - total).exp_().unsqueeze(-1)
@@ -83,7 +83,7 @@ def _attend_fused(
     if even < len(rows):
         rest = _attend_dense(queries, rows[even:], scale)
         outs, lses = [*outs, rest[0]], [*lses, rest[1]]
-    return _merge(torch.stack(outs), torch.stack(lses))
+    return merge(torch.stack(outs), torch.stack(lses))
 
 
 def _attend_dense(
@@ -138,4 +138,4 @@ def _join(
     old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, Tensor]:
     out, lse = (torch.stack(pair) for pair in zip(old, new, strict=True))
-    return _merge(out, lse)
+    return merge(out, lse)

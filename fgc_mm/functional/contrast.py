@@ -9,7 +9,7 @@ from fgc_mm.functional._checks import check_bank
 from fgc_mm.functional.bank_logsumexp import bank_logsumexp
 
 # Elements of gathered positives held at a time: 16 MiB of float32.
-_GATHERED = 4 * 2**20
+GATHERED = 4 * 2**20
 
 
 def _score(
@@ -37,7 +37,7 @@ class _PositiveScore(torch.autograd.Function):
     ) -> Tensor:
         count, dim = positives.shape[1], bank.shape[1]
         dtype = torch.promote_types(queries.dtype, torch.float32)
-        size = max(1, _GATHERED // (count * dim))
+        size = max(1, GATHERED // (count * dim))
         parts = []
         with torch.autocast(queries.device.type, enabled=False):
             for some, index in zip(
@@ -61,13 +61,15 @@ class _PositiveScore(torch.autograd.Function):
         return full, None, None, None, None
 
 
-def _check(
+def check_contrast(
     queries: Tensor,
     bank: Tensor,
     positives: Tensor,
     temperature: float,
     form: str,
+    length: int,
 ) -> None:
+    """Raise FGCError unless all fits; length: of the whole bank."""
     check_bank(queries, bank)
     if form not in ('log_sum', 'sum_log'):
         raise FGCError(
@@ -87,7 +89,7 @@ def _check(
             f'({len(queries)}, P) with P >= 1 is needed: pass row numbers of '
             'the bank, one line per query'
         )
-    _check_range(positives, len(bank))
+    _check_range(positives, length)
 
 
 def _check_range(positives: Tensor, length: int) -> None:
@@ -136,7 +138,7 @@ def neighbor_contrast(
         FGCError: shapes, devices, form, temperature or row numbers that do
             not fit (row numbers are checked on the CPU only).
     """
-    _check(queries, bank, positives, temperature, form)
+    check_contrast(queries, bank, positives, temperature, form, len(bank))
     scale = 1 / temperature
     total = bank_logsumexp(queries, bank, scale)
     score = _PositiveScore.apply(

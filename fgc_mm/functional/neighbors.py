@@ -27,7 +27,8 @@ def _keys(scores: Tensor, index: Tensor) -> Tensor:
     return (bits.long() << 32) | (_LOW - index)
 
 
-def _index(keys: Tensor) -> Tensor:
+def rows_of_keys(keys: Tensor) -> Tensor:
+    """The row numbers in keys of :func:`nearest_keys`."""
     return _LOW - (keys & _LOW)
 
 
@@ -77,11 +78,11 @@ class _Search:
         self.best.copy_(groups.index_select(0, flat).view_as(self.best))
 
     def result(self) -> Tensor:
-        """The (n, k) rows, best first."""
-        start = _index(self.keys).unsqueeze(2) * self.group
+        """The (n, k) keys, best first."""
+        start = rows_of_keys(self.keys).unsqueeze(2) * self.group
         inner = torch.arange(self.group, device=start.device)
         index = (start + inner).flatten(1)
-        return _index(_keys(self.best, index).topk(self.k).values)
+        return _keys(self.best, index).topk(self.k).values
 
 
 def _group_size(length: int, k: int) -> int:
@@ -90,11 +91,14 @@ def _group_size(length: int, k: int) -> int:
     return min(size, _MAX_GROUP)
 
 
-def _check(bank: Tensor, k: int, own: Tensor | None, count: int) -> None:
-    if not 1 <= k < len(bank):
+def check_neighbors(
+    length: int, k: int, own: Tensor | None, count: int
+) -> None:
+    """Raise FGCError unless k and own rows fit a bank of that length."""
+    if not 1 <= k < length:
         raise FGCError(
-            f'k = {k} neighbours were asked of a bank of {len(bank)} rows, '
-            f'but k must be from 1 to {len(bank) - 1}: change num_neighbors, '
+            f'k = {k} neighbours were asked of a bank of {length} rows, '
+            f'but k must be from 1 to {length - 1}: change num_neighbors, '
             'or use a bank with more rows'
         )
     if own is not None and (own.shape != (count,) or own.is_floating_point()):
@@ -106,6 +110,44 @@ def _check(bank: Tensor, k: int, own: Tensor | None, count: int) -> None:
 
 
 @torch.no_grad()
+def nearest_keys(
+    queries: Tensor,
+    bank: Tensor,
+    k: int,
+    exclude: Tensor | None = None,
+    first: int = 0,
+) -> Tensor:
+    """The k best rows as int64 keys, which order scores and rows at once.
+
+    Keys of parts of a bank can be merged: a larger key is a larger product,
+    or at the same product a lower row.
+
+    Args:
+        queries: (N, C).
+        bank: (D, C), or a part of a bank.
+        k: how many, 1 <= k <= D; where an excluded row leaves less, the
+            last keys have the product -inf.
+        exclude: (N,) one row of this part to leave out per query; numbers
+            outside the part leave out none.
+        first: what the part's first row is called.
+
+    Returns:
+        (N, k), best first; see :func:`rows_of_keys`.
+    """
+    per_line = k * _group_size(len(bank), k)
+    size = max(1, min(_MAX_BLOCK, _SCORES // per_line))
+    owns = [None] * len(queries) if exclude is None else exclude.split(size)
+    found = []
+    with torch.autocast(queries.device.type, enabled=False):
+        for block, own in zip(queries.split(size), owns, strict=False):
+            search = _Search(block, k, len(bank))
+            for start in range(0, len(bank), search.chunk):
+                rows = bank[start : start + search.chunk]
+                search.read(rows, start, own)
+            found.append(search.result())
+    return torch.cat(found) - first
+
+
 def nearest_neighbors(
     queries: Tensor, bank: Tensor, k: int, exclude: Tensor | None = None
 ) -> Tensor:
@@ -129,19 +171,8 @@ def nearest_neighbors(
         FGCError: k is out of range, or shapes or devices do not fit.
     """
     check_bank(queries, bank)
-    _check(bank, k, exclude, len(queries))
-    per_line = k * _group_size(len(bank), k)
-    size = max(1, min(_MAX_BLOCK, _SCORES // per_line))
-    owns = [None] * len(queries) if exclude is None else exclude.split(size)
-    found = []
-    with torch.autocast(queries.device.type, enabled=False):
-        for block, own in zip(queries.split(size), owns, strict=False):
-            search = _Search(block, k, len(bank))
-            for start in range(0, len(bank), search.chunk):
-                rows = bank[start : start + search.chunk]
-                search.read(rows, start, own)
-            found.append(search.result())
-    return torch.cat(found)
+    check_neighbors(len(bank), k, exclude, len(queries))
+    return rows_of_keys(nearest_keys(queries, bank, k, exclude))
 
 
 def neighborhood_agreement(first: Tensor, second: Tensor) -> Tensor:

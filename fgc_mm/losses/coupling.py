@@ -7,11 +7,7 @@ import torch
 from torch import Tensor
 
 from fgc_mm.errors import FGCError
-from fgc_mm.functional import (
-    nearest_neighbors,
-    neighbor_contrast,
-    neighborhood_agreement,
-)
+from fgc_mm.functional import Shard, neighborhood_agreement
 from fgc_mm.losses.base import GateLoss
 from fgc_mm.losses.coupled_batch import (
     CoupledBatch,
@@ -20,7 +16,7 @@ from fgc_mm.losses.coupled_batch import (
 )
 from fgc_mm.losses.coupling_switches import CouplingSwitches, choose
 from fgc_mm.losses.label_neighbors import LabelNeighbors
-from fgc_mm.memory import MemoryBank, SiteBanks
+from fgc_mm.memory import MemoryBank, ShardedBank, SiteBanks
 from fgc_mm.registry import MODELS
 from fgc_mm.sites import GateRecord, GateSite, match_names
 
@@ -106,6 +102,8 @@ class FeatureGateCouplingLoss(GateLoss):
         sites: Sequence[GateSite],
         length: int,
         labels: Tensor | None = None,
+        dtype: torch.dtype = torch.float32,
+        shard: bool = False,
     ) -> None:
         """Make the banks, one row per training image.
 
@@ -113,6 +111,8 @@ class FeatureGateCouplingLoss(GateLoss):
             sites: The backbone's gate sites.
             length: D, images of the training set.
             labels: (D,) their classes; for ``neighbor_source='label'``.
+            dtype: Of the rows.
+            shard: Whether each process holds only its share of the rows.
         """
         k = self.num_neighbors
         if not (isinstance(k, int) and 0 < k < length):
@@ -124,11 +124,20 @@ class FeatureGateCouplingLoss(GateLoss):
         if self.neighbor_source == 'label':
             self._labels = LabelNeighbors(labels, self.num_neighbors)
         chosen = self.choose_sites([site.name for site in sites])
-        self.banks = {
-            site.name: SiteBanks(
-                self._bank(length, site.channels),
-                self._bank(length, site.channels),
+
+        def bank(dim: int) -> MemoryBank:
+            kind = ShardedBank if shard else MemoryBank
+            return kind(
+                Shard.own(length) if shard else length,
+                dim,
+                momentum=self.momentum,
+                normalize=self.switches.normalize_rows,
+                init=self.switches.bank_init,
+                dtype=dtype,
             )
+
+        self.banks = {
+            site.name: SiteBanks(bank(site.channels), bank(site.channels))
             for site in sites
             if site.name in chosen
         }
@@ -160,12 +169,8 @@ class FeatureGateCouplingLoss(GateLoss):
         ]
         self._pending = {r.site.name: b for r, b in zip(coupled, batches)}
         return sum(
-            neighbor_contrast(
-                gate,
-                self.banks[record.site.name].gate.rows,
-                positives,
-                self.temperature,
-                self.switches.form,
+            self.banks[record.site.name].gate.contrast(
+                gate, positives, self.temperature, self.switches.form
             )
             for record, gate, positives in zip(
                 coupled, gates, self._positives()
@@ -235,12 +240,8 @@ class FeatureGateCouplingLoss(GateLoss):
 
     def _nearest(self, name: str, batch: CoupledBatch, space: str) -> Tensor:
         queries = batch.features if space == 'feature' else batch.gates
-        return nearest_neighbors(
-            queries,
-            getattr(self.banks[name], space).rows,
-            self.num_neighbors,
-            exclude=batch.indices,
-        )
+        bank = getattr(self.banks[name], space)
+        return bank.nearest(queries, self.num_neighbors, batch.indices)
 
     def _warming_up(self) -> bool:
         epochs = self.switches.warmup_epochs
@@ -257,12 +258,3 @@ class FeatureGateCouplingLoss(GateLoss):
 
     def _gate_vector(self, record: GateRecord) -> Tensor:
         return getattr(record, self.gate_vector).float()
-
-    def _bank(self, length: int, dim: int) -> MemoryBank:
-        return MemoryBank(
-            length,
-            dim,
-            momentum=self.momentum,
-            normalize=self.switches.normalize_rows,
-            init=self.switches.bank_init,
-        )

@@ -1,6 +1,7 @@
 """Memory of what the network said about each training image."""
 
 from fgc_mm.memory.bank import MemoryBank
+from fgc_mm.memory.sharded_bank import ShardedBank
 from fgc_mm.memory.site_banks import SiteBanks
 
-__all__ = ['MemoryBank', 'SiteBanks']
+__all__ = ['MemoryBank', 'ShardedBank', 'SiteBanks']

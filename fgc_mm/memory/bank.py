@@ -7,11 +7,16 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fgc_mm.errors import FGCError
+from fgc_mm.functional import nearest_neighbors, neighbor_contrast
 
 _INITS = ('uniform', 'unit')
 
 
-def _start(
+# Rows drawn at a time: a multiple of the 16 numbers that torch draws at once.
+_DRAWN = 1 << 14
+
+
+def _draw(
     length: int, dim: int, init: str, generator: torch.Generator | None
 ) -> Tensor:
     # On the CPU whatever the default device: the same seed gives the same
@@ -21,6 +26,26 @@ def _start(
         bound = 1 / sqrt(dim / 3)
         return rows.uniform_(-bound, bound, generator=generator)
     return normalize(rows.normal_(generator=generator), dim=1)
+
+
+def _start(
+    length: int,
+    dim: int,
+    init: str,
+    generator: torch.Generator | None,
+    dtype: torch.dtype,
+    held: range,
+) -> Tensor:
+    """The held ones among the first rows; all are drawn, a few at a time."""
+    rows = torch.empty(len(held), dim, dtype=dtype, device='cpu')
+    for start in range(0, length, _DRAWN):
+        drawn = _draw(min(_DRAWN, length - start), dim, init, generator)
+        low = max(start, held.start)
+        high = min(start + len(drawn), held.stop)
+        if low < high:
+            some = drawn[low - start : high - start]
+            rows[low - held.start : high - held.start] = some
+    return rows
 
 
 def _first_of_each(indices: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,15 +98,22 @@ class MemoryBank:
         _check_options(length, dim, momentum, init)
         self.momentum = momentum
         self.normalize = normalize
-        self.rows = _start(length, dim, init, generator).to(dtype)
+        self.length = length
+        self.rows = _start(length, dim, init, generator, dtype, self.held)
+
+    @property
+    def held(self) -> range:
+        """The rows that this process holds: all of them."""
+        return range(self.length)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return self.length
 
     def __repr__(self) -> str:
-        length, dim = self.rows.shape
+        dim = self.rows.shape[1]
         return (
-            f'MemoryBank({length}, {dim}, momentum={self.momentum}, '
+            f'{type(self).__name__}({self.length}, {dim}, '
+            f'momentum={self.momentum}, '
             f'normalize={self.normalize}, dtype={self.rows.dtype})'
         )
 
@@ -103,9 +135,27 @@ class MemoryBank:
         self.check(indices, values)
         indices = indices.to(self.rows.device, torch.int64)
         values = values.to(self.rows.device)
-        index, place = _first_of_each(indices)
+        index, place = self._keep_held(*_first_of_each(indices))
         old, new = self.rows[index], values[place]
         self.rows.index_copy_(0, index, self._blend(old, new))
+
+    def nearest(self, queries: Tensor, k: int, exclude: Tensor) -> Tensor:
+        """The k nearest rows; see :func:`nearest_neighbors`."""
+        return nearest_neighbors(queries, self.rows, k, exclude)
+
+    def contrast(
+        self, queries: Tensor, positives: Tensor, temperature: float, form: str
+    ) -> Tensor:
+        """Contrast with all rows; see :func:`neighbor_contrast`."""
+        return neighbor_contrast(
+            queries, self.rows, positives, temperature, form
+        )
+
+    def _keep_held(
+        self, index: Tensor, place: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Those rows that are held here, as numbered here."""
+        return index, place
 
     def check(self, indices: Tensor, values: Tensor) -> None:
         """Raise what :meth:`update` would raise, and write nothing."""
@@ -133,7 +183,7 @@ class MemoryBank:
             )
 
     def _check_values(self, indices: Tensor, values: Tensor) -> None:
-        length = len(self.rows)
+        length = self.length
         outside = (indices < 0) | (indices >= length)
         broken = ~values.to(self.rows.dtype).isfinite().all(1)
         # One look for both: each look waits for the device.
@@ -174,7 +224,8 @@ class MemoryBank:
                 f'a memory bank state has the keys {sorted(state)}, but '
                 "'rows' is needed: pass what MemoryBank.state_dict returned"
             )
-        saved, own = tuple(state['rows'].shape), tuple(self.rows.shape)
+        saved = tuple(state['rows'].shape)
+        own = self.length, self.rows.shape[1]
         if saved != own:
             raise FGCError(
                 f'the saved memory bank has shape {saved} and this one has '
@@ -182,7 +233,7 @@ class MemoryBank:
                 'with the same training set and sites, or start without the '
                 'saved banks (load_banks=False in FGCMemoryBankHook)'
             )
-        self.rows.copy_(state['rows'])
+        self.rows.copy_(state['rows'][self.held.start : self.held.stop])
 
 
 def _check_options(length: int, dim: int, momentum: float, init: str) -> None:

@@ -64,7 +64,7 @@ def test_log_sum_is_the_default():
 @pytest.mark.parametrize('gathered', [1, 700, 2**22])
 @pytest.mark.parametrize('length', [30, 5001])
 def test_value_and_gradient_against_dense(monkeypatch, form, gathered, length):
-    monkeypatch.setattr(contrast, '_GATHERED', gathered)
+    monkeypatch.setattr(contrast, 'GATHERED', gathered)
     queries, bank, positives = batch(10, length, 20, 13)
     got = neighbor_contrast(queries, bank, positives, 0.07, form)
     (grad,) = torch.autograd.grad(2 * got, queries)

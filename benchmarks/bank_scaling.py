@@ -1,0 +1,236 @@
+"""One coupling step over large banks: time, memory, whole and sharded.
+
+    python benchmarks/bank_scaling.py --figure docs/bank_scaling.png
+
+One coupled site, N images, K neighbours, C channels, D rows. A step is the
+search, the contrast, its gradient, and writing both banks. Published way:
+dense N x D products and softmaxes with autograd. Ours: whole banks in one
+process, or sharded over two (each with half the images and half the rows,
+over gloo), in float32 or bfloat16. Extra memory is how far a step pushes a
+process's peak above what it holds with its banks; each measurement has
+processes of its own, and the largest one counts.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import torch
+from torch import distributed as dist
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parent))
+
+from coupling import Block, Sizes, published_loss, reset_peak, resident_mib
+
+from fgc_mm.engine.gather import gather_together
+from fgc_mm.functional import Shard
+from fgc_mm.memory import MemoryBank, ShardedBank
+
+TEMPERATURE, LIMIT = 0.07, 512
+WAYS = {
+    'published float32': ('published', 'float32'),
+    'whole float32': ('whole', 'float32'),
+    'whole bfloat16': ('whole', 'bfloat16'),
+    '2 shards float32': ('sharded', 'float32'),
+    '2 shards bfloat16': ('sharded', 'bfloat16'),
+}
+
+
+def make_banks(way: str, dtype: str, sizes: Sizes) -> list[MemoryBank]:
+    """The two banks of a site, or this process's share of them."""
+    options = dict(dim=sizes.channels, dtype=getattr(torch, dtype))
+    if way == 'sharded':
+        shard = Shard.own(sizes.rows)
+        return [ShardedBank(shard, **options) for _ in range(2)]
+    return [MemoryBank(sizes.rows, **options) for _ in range(2)]
+
+
+def step(way: str, block: Block, sizes: Sizes) -> None:
+    """Search, contrast, gradient, and both writes."""
+    block.logits.grad = None
+    if way == 'published':
+        loss = published_loss(block, sizes)
+    else:
+        found = block.features.nearest(
+            block.feature, sizes.neighbors, block.index
+        )
+        positives = torch.cat([block.index[:, None], found], 1)
+        loss = block.gates.contrast(
+            block.logits, positives, TEMPERATURE, 'log_sum'
+        )
+    loss.backward()
+    tables = [block.index, block.feature, block.logits.detach()]
+    if way == 'sharded':
+        tables = gather_together(tables)
+    block.features.update(tables[0], tables[1])
+    block.gates.update(tables[0], tables[2])
+
+
+def measure(way: str, dtype: str, sizes: Sizes, repeats: int) -> dict:
+    """In a fresh process: seconds of each step, and memory."""
+    torch.manual_seed(0)
+    banks = make_banks(way, dtype, sizes)
+    world = dist.get_world_size() if dist.is_initialized() else 1
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    own = slice(rank, sizes.images, world)
+    shape = (sizes.images, sizes.channels)
+    index = torch.randperm(sizes.rows)[: sizes.images]
+    feature, logits = torch.randn(shape).relu(), torch.randn(shape)
+    block = Block(
+        *banks, index[own], feature[own], logits[own].requires_grad_()
+    )
+    small = Sizes(8, 600, sizes.channels, 5, 1)
+    warm = make_banks(way, dtype, small)
+    # libraries load what they need
+    step(way, Block(*warm, torch.arange(4), block.feature[:4].clone(),
+                    torch.randn(4, sizes.channels, requires_grad=True)),
+         small)  # fmt: skip
+    reset_peak()
+    before = resident_mib(peak=False)
+    seconds = []
+    for _ in range(repeats):
+        start = perf_counter()
+        step(way, block, sizes)
+        seconds.append(perf_counter() - start)
+    held = sum(b.rows.numel() * b.rows.element_size() for b in banks)
+    return dict(
+        seconds=median(seconds),
+        slowest=max(seconds),
+        banks=held / 2**20,
+        extra=resident_mib(peak=True) - before,
+    )
+
+
+def in_processes(name: str, sizes: Sizes, repeats: int) -> dict:
+    """The measurement of a way: the worst of its processes."""
+    world = 2 if WAYS[name][0] == 'sharded' else 1
+    with tempfile.TemporaryDirectory() as folder:
+        children = [
+            subprocess.Popen(
+                [
+                    sys.executable, __file__, '--way', name,
+                    '--meet', f'{folder}/meet', '--rank', str(rank),
+                    '--world', str(world), '--repeats', str(repeats),
+                    '--rows', str(sizes.rows), '--images', str(sizes.images),
+                    '--channels', str(sizes.channels),
+                    '--neighbors', str(sizes.neighbors),
+                ],
+                env=dict(os.environ, OMP_NUM_THREADS=str(2 // world)),
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for rank in range(world)
+        ]  # fmt: skip
+        said = [child.communicate()[0] for child in children]
+    results = [json.loads(text.splitlines()[-1]) for text in said]
+    return {key: max(r[key] for r in results) for key in results[0]}
+
+
+def child(args: argparse.Namespace, sizes: Sizes) -> None:
+    if args.world > 1:
+        dist.init_process_group(
+            'gloo',
+            init_method=f'file://{args.meet}',
+            rank=args.rank,
+            world_size=args.world,
+        )
+    way, dtype = WAYS[args.way]
+    print(json.dumps(measure(way, dtype, sizes, args.repeats)))
+    if args.world > 1:
+        dist.destroy_process_group()
+
+
+def draw(results: dict[int, dict[str, dict]], path: Path) -> None:
+    """Time and extra memory over D."""
+    import matplotlib
+
+    matplotlib.use('Agg')
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout='tight')
+    for name in WAYS:
+        rows = [d for d in results if name in results[d]]
+        style = dict(marker='o', label=name)
+        if name.endswith('bfloat16'):
+            style['linestyle'] = '--'
+        for axis, key in zip(axes, ('seconds', 'extra')):
+            axis.plot(rows, [results[d][name][key] for d in rows], **style)
+    axes[1].axhline(LIMIT, color='gray', linestyle=':', label='limit')
+    for axis, title in zip(axes, ('seconds a step', 'extra memory, MiB')):
+        axis.set(xscale='log', yscale='log', xlabel='rows D', title=title)
+        axis.grid(alpha=0.3)
+    axes[0].legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    sizes = [50_000, 200_000, 1_281_167]
+    parser.add_argument('--rows', type=int, nargs='+', default=sizes)
+    parser.add_argument('--images', type=int, default=256, help='N')
+    parser.add_argument('--channels', type=int, default=512, help='C')
+    parser.add_argument('--neighbors', type=int, default=200, help='K')
+    parser.add_argument('--repeats', type=int, default=3)
+    parser.add_argument(
+        '--published-rows',
+        type=int,
+        default=1_281_167,
+        help='the largest D for the published way (memory)',
+    )
+    parser.add_argument('--figure', type=Path, help='draws to this file')
+    for name in ('--way', '--meet', '--rank', '--world'):
+        kind = int if name in ('--rank', '--world') else str
+        parser.add_argument(name, type=kind, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse()
+
+    def sizes_of(rows: int) -> Sizes:
+        return Sizes(args.images, rows, args.channels, args.neighbors, 1)
+
+    if args.way:
+        child(args, sizes_of(args.rows[0]))
+        return
+    print(f'{args}, load {os.getloadavg()[0]:.1f}')
+    print('| D | way | s a step | slowest | banks, MiB | extra, MiB |')
+    print('| --- | --- | --- | --- | --- | --- |')
+    results = {}
+    for rows in args.rows:
+        results[rows] = {}
+        for name in WAYS:
+            if name.startswith('published') and rows > args.published_rows:
+                continue
+            repeats = args.repeats if rows < 10**6 else min(args.repeats, 2)
+            found = in_processes(name, sizes_of(rows), repeats)
+            results[rows][name] = found
+            print(
+                f'| {rows:,} | {name} | {found["seconds"]:.2f} | '
+                f'{found["slowest"]:.2f} | {found["banks"]:,.0f} | '
+                f'{found["extra"]:.0f} |',
+                flush=True,
+            )
+    if args.figure:
+        draw(results, args.figure)
+    ours = [
+        found['extra']
+        for ways in results.values()
+        for name, found in ways.items()
+        if not name.startswith('published')
+    ]
+    if max(ours) > LIMIT:
+        sys.exit(f'error: a step took {max(ours):.0f} MiB beside the banks')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,113 @@
+"""The share of a bank's rows that one process holds, and its errands.
+
+Every process asks the same questions at the same time. Questions go to all;
+each process answers all of them from its own rows, and the answers travel
+back to the one who asked. Collectives are torch.distributed's, so gloo and
+NCCL both serve.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from fgc_mm.errors import FGCError
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Rows ``start`` to ``stop - 1`` of a bank of ``length`` rows.
+
+    Attributes:
+        length: D, the rows of all processes together.
+        rank: This process, from 0.
+        world_size: How many processes share the bank.
+    """
+
+    length: int
+    rank: int
+    world_size: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.world_size <= self.length:
+            raise FGCError(
+                f'rank {self.rank} of {self.world_size} cannot hold a share '
+                f'of {self.length} rows, but every process needs at least '
+                'one: start fewer processes, or use shard=False'
+            )
+
+    @classmethod
+    def own(cls, length: int) -> 'Shard':
+        """The share of this process in the default process group."""
+        if not dist.is_initialized():
+            return cls(length, 0, 1)
+        return cls(length, dist.get_rank(), dist.get_world_size())
+
+    @property
+    def start(self) -> int:
+        """The first row that lies here."""
+        return self.bounds(self.rank)[0]
+
+    @property
+    def stop(self) -> int:
+        """The first row after those that lie here."""
+        return self.bounds(self.rank)[1]
+
+    def bounds(self, rank: int) -> tuple[int, int]:
+        """First row of a rank, and the first after it."""
+        edges = (
+            self.length * edge // self.world_size for edge in (rank, rank + 1)
+        )
+        return tuple(edges)
+
+    def counts(self, own: Tensor) -> list[int]:
+        """How many questions each process has, in rank order."""
+        if self.world_size == 1:
+            return [len(own)]
+        count = torch.tensor([len(own)], device=own.device)
+        everyones = [torch.empty_like(count) for _ in range(self.world_size)]
+        dist.all_gather(everyones, count)
+        return torch.cat(everyones).tolist()
+
+    def ask(self, own: Tensor, counts: Sequence[int]) -> Tensor:
+        """Everyone's questions, in rank order.
+
+        Args:
+            own: (n, ...) with n = ``counts[rank]``.
+            counts: from :meth:`counts`.
+
+        Returns:
+            (sum of counts, ...), the same on every process.
+        """
+        if self.world_size == 1:
+            return own
+        size = max(counts)
+        padded = own.new_zeros(size, *own.shape[1:])
+        padded[: len(own)] = own
+        parts = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(parts, padded)
+        return torch.cat([p[:n] for p, n in zip(parts, counts, strict=True)])
+
+    def answer(self, answers: Tensor, counts: Sequence[int]) -> Tensor:
+        """Send every process its answers, and take one's own from all.
+
+        Args:
+            answers: (sum of counts, X), what this process says to everyone.
+            counts: from :meth:`counts`.
+
+        Returns:
+            (world_size, n, X), what every process says to this one.
+        """
+        if self.world_size == 1:
+            return answers.unsqueeze(0)
+        own = counts[self.rank]
+        received = answers.new_empty(self.world_size * own, answers.shape[1])
+        dist.all_to_all_single(
+            received,
+            answers.contiguous(),
+            [own] * self.world_size,
+            list(counts),
+        )
+        return received.view(self.world_size, own, -1)

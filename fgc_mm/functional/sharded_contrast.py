@@ -1,0 +1,146 @@
+"""Contrast against a bank that lies on several processes."""
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from fgc_mm.functional._attention import attend, merge
+from fgc_mm.functional.contrast import GATHERED, check_contrast
+from fgc_mm.functional.shard import Shard
+
+
+def _owned_score(
+    queries: Tensor, rows: Tensor, positives: Tensor, scale: float, form: str
+) -> tuple[Tensor, Tensor]:
+    """Slope (n, C) and numerator (n,) of those positives that lie here.
+
+    Positives are numbered from the first row here; others lie elsewhere.
+    Where a query has none here: slope 0, and the neutral numerator.
+    """
+    here = (positives >= 0) & (positives < len(rows))
+    line, column = here.nonzero(as_tuple=True)
+    owned = rows[positives[line, column]].to(queries.dtype)
+    scores = (owned * queries[line]).sum(1) * scale
+    if form == 'sum_log':
+        share = torch.ones_like(scores)
+        score = scores.new_zeros(len(queries)).index_add_(0, line, scores)
+    else:
+        table = torch.full_like(positives, -torch.inf, dtype=scores.dtype)
+        table[line, column] = scores
+        score = table.logsumexp(1)
+        share = (scores - score[line]).exp()
+    owned.mul_((share * scale).unsqueeze(1))
+    slope = torch.zeros_like(queries).index_add_(0, line, owned)
+    return slope, score
+
+
+def _owned_scores(
+    queries: Tensor, rows: Tensor, positives: Tensor, scale: float, form: str
+) -> tuple[Tensor, Tensor]:
+    """The same, some queries at a time."""
+    size = max(1, GATHERED // (positives.shape[1] * rows.shape[1]))
+    parts = [
+        _owned_score(some, rows, index, scale, form)
+        for some, index in zip(
+            queries.split(size), positives.split(size), strict=True
+        )
+    ]
+    slopes, scores = zip(*parts, strict=True)
+    return torch.cat(slopes), torch.cat(scores)
+
+
+def _join(
+    answers: Tensor, terms: int, scale: float, form: str
+) -> tuple[Tensor, Tensor]:
+    """Value (n,) and gradient (n, C) from all shards' (W, n, 2 C + 2)."""
+    dim = answers.shape[2] // 2 - 1
+    out, slope, lse, score = answers.split([dim, dim, 1, 1], 2)
+    out, total = merge(out, lse.squeeze(2))
+    if form == 'sum_log':
+        slope, score = slope.sum(0), score.sum(0).squeeze(1)
+    else:
+        slope, score = merge(slope, score.squeeze(2))
+    return terms * total - score, out * (terms * scale) - slope
+
+
+class _ShardedContrast(torch.autograd.Function):
+    """One (n,) term per query; the gradient is taken on the way.
+
+    Attention's output is the gradient of its log-sum-exp, so the answers
+    that are exchanged in the forward pass hold the whole gradient, and the
+    backward pass, which DDP fills with its own collectives, needs none.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx,
+        queries: Tensor,
+        rows: Tensor,
+        positives: Tensor,
+        shard: Shard,
+        scale: float,
+        form: str,
+    ) -> Tensor:
+        dtype = torch.promote_types(queries.dtype, torch.float32)
+        counts = shard.counts(queries)
+        asked = shard.ask(queries.to(dtype), counts)
+        index = shard.ask(positives, counts) - shard.start
+        with torch.autocast(queries.device.type, enabled=False):
+            out, lse = attend(asked, rows, scale)
+            slope, score = _owned_scores(asked, rows, index, scale, form)
+            answers = [out, slope, lse.unsqueeze(1), score.unsqueeze(1)]
+            answers = shard.answer(torch.cat(answers, 1), counts)
+            terms = positives.shape[1] if form == 'sum_log' else 1
+            value, full = _join(answers, terms, scale, form)
+        ctx.save_for_backward(full)
+        ctx.dtype = queries.dtype
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: torch.autograd.function.FunctionCtx, grad: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        (slope,) = ctx.saved_tensors
+        full = (slope * grad.unsqueeze(1)).to(ctx.dtype)
+        return full, None, None, None, None, None
+
+
+def sharded_neighbor_contrast(
+    queries: Tensor,
+    rows: Tensor,
+    shard: Shard,
+    positives: Tensor,
+    temperature: float,
+    form: str = 'log_sum',
+) -> Tensor:
+    """:func:`neighbor_contrast` where each process holds some of the rows.
+
+    All processes call it together. Each contrasts all processes' queries
+    with its own rows; log-sum-exps, and the means of rows that are their
+    gradients, merge exactly. Two collectives carry (N, C) questions and
+    (N, 2 C + 2) answers for N queries of all processes together; the
+    backward pass needs none.
+
+    Args:
+        queries: (n, C), this process's own, the only input with a gradient.
+        rows: (stop - start, C), the rows that lie here; a constant.
+        shard: which ones they are.
+        positives: (n, P) int64 row numbers of the whole bank.
+        temperature: the contrast temperature, > 0 (no unit).
+        form: 'log_sum' or 'sum_log' (about P times larger).
+
+    Returns:
+        (), the mean over this process's queries, in nats. Where processes
+        have equally many, DDP's mean of the gradients is that of one process
+        with all queries and the whole bank.
+
+    Raises:
+        FGCError: as :func:`neighbor_contrast`.
+    """
+    check_contrast(
+        queries, rows, positives, temperature, form, length=shard.length
+    )
+    return _ShardedContrast.apply(
+        queries, rows.detach(), positives, shard, 1 / temperature, form
+    ).mean()

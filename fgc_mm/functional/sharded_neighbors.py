@@ -1,0 +1,53 @@
+"""Exact nearest neighbours in a bank that lies on several processes."""
+
+import torch
+from torch import Tensor
+
+from fgc_mm.functional._checks import check_bank
+from fgc_mm.functional.neighbors import (
+    check_neighbors,
+    nearest_keys,
+    rows_of_keys,
+)
+from fgc_mm.functional.shard import Shard
+
+
+@torch.no_grad()
+def sharded_nearest_neighbors(
+    queries: Tensor,
+    rows: Tensor,
+    shard: Shard,
+    k: int,
+    exclude: Tensor | None = None,
+) -> Tensor:
+    """:func:`nearest_neighbors` where each process holds some of the rows.
+
+    All processes call it together. Each searches its own rows for all
+    processes' queries; the k best of everyone's k best are the k best of
+    all. Among equal products the lower row of the whole bank comes first.
+
+    Args:
+        queries: (n, C), this process's own; n may differ between processes.
+        rows: (stop - start, C), the rows that lie here.
+        shard: which ones they are.
+        k: how many neighbours, 1 <= k < D.
+        exclude: (n,) one row of the whole bank per query to leave out.
+
+    Returns:
+        (n, k) int64 row numbers of the whole bank.
+
+    Raises:
+        FGCError: k is out of range, or shapes or devices do not fit.
+    """
+    check_bank(queries, rows)
+    check_neighbors(shard.length, k, exclude, len(queries))
+    counts = shard.counts(queries)
+    everyones = shard.ask(queries, counts)
+    if exclude is not None:
+        exclude = shard.ask(exclude, counts) - shard.start
+    few = min(k, len(rows))
+    keys = nearest_keys(everyones, rows, few, exclude, shard.start)
+    short = keys.new_full((len(keys), k - few), torch.iinfo(keys.dtype).min)
+    keys = shard.answer(torch.cat([keys, short], 1), counts)
+    candidates = keys.transpose(0, 1).flatten(1)
+    return rows_of_keys(candidates.topk(k).values)

@@ -1,0 +1,70 @@
+"""A memory bank whose rows lie on all processes, some on each."""
+
+import torch
+from torch import Tensor
+
+from fgc_mm.functional import (
+    Shard,
+    sharded_nearest_neighbors,
+    sharded_neighbor_contrast,
+)
+from fgc_mm.memory.bank import MemoryBank
+
+
+class ShardedBank(MemoryBank):
+    """The rows of a :class:`MemoryBank` that one process holds.
+
+    It begins, moves and answers as the whole bank would, and is restored
+    from the state of a whole bank. :meth:`nearest` and :meth:`contrast` are
+    collective: all processes call them together, each with its own queries.
+
+    Args:
+        shard: Which rows of how many.
+        dim: C, the number of channels.
+        momentum: As the others, of :class:`MemoryBank`.
+        normalize: See there.
+        init: See there.
+        dtype: See there.
+        generator: See there; seeded alike everywhere, or the first rows
+            depend on the number of processes.
+    """
+
+    def __init__(
+        self,
+        shard: Shard,
+        dim: int,
+        momentum: float = 0.5,
+        normalize: bool = True,
+        init: str = 'uniform',
+        dtype: torch.dtype = torch.float32,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        self.shard = shard
+        super().__init__(
+            shard.length, dim, momentum, normalize, init, dtype, generator
+        )
+
+    @property
+    def held(self) -> range:
+        """The rows that this process holds."""
+        return range(self.shard.start, self.shard.stop)
+
+    def nearest(self, queries: Tensor, k: int, exclude: Tensor) -> Tensor:
+        """As the whole bank's; see :func:`sharded_nearest_neighbors`."""
+        return sharded_nearest_neighbors(
+            queries, self.rows, self.shard, k, exclude
+        )
+
+    def contrast(
+        self, queries: Tensor, positives: Tensor, temperature: float, form: str
+    ) -> Tensor:
+        """As the whole bank's; see :func:`sharded_neighbor_contrast`."""
+        return sharded_neighbor_contrast(
+            queries, self.rows, self.shard, positives, temperature, form
+        )
+
+    def _keep_held(
+        self, index: Tensor, place: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        here = (index >= self.held.start) & (index < self.held.stop)
+        return index[here] - self.held.start, place[here]

@@ -8,6 +8,7 @@ from mmengine.registry import DATASETS as ROOT_DATASETS
 from mmengine.registry import HOOKS as ROOT_HOOKS
 from mmengine.registry import METRICS as ROOT_METRICS
 from mmengine.registry import MODELS as ROOT_MODELS
+from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
 from mmengine.registry import Registry
 
 SCOPE = 'fgc_mm'
@@ -21,4 +22,7 @@ METRICS = Registry(
 )
 DATASETS = Registry(
     'dataset', parent=ROOT_DATASETS, scope=SCOPE, locations=['fgc_mm']
+)
+TRANSFORMS = Registry(
+    'transform', parent=ROOT_TRANSFORMS, scope=SCOPE, locations=['fgc_mm']
 )

@@ -22,6 +22,7 @@ from mmengine.runner import Runner
 
 from fgc_mm.engine import command_line
 from fgc_mm.engine.checkpoint import check_resumable, read_checkpoint
+from fgc_mm.engine.latest_checkpoint import latest_checkpoint
 from fgc_mm.engine.launch import join_processes
 from fgc_mm.errors import FGCError
 
@@ -129,10 +130,9 @@ def check_start(cfg: Config) -> None:
     path, resume = cfg.get('load_from'), cfg.get('resume')
     if path and '://' in path:
         return
-    latest = Path(cfg.work_dir, 'last_checkpoint')
-    if resume and path is None and latest.is_file():
-        path = latest.read_text().strip()
-    if path is not None:
+    if resume and path is None:
+        latest_checkpoint(cfg.work_dir)
+    elif path is not None:
         check = check_resumable if resume else read_checkpoint
         check(path)
 

@@ -7,13 +7,15 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(
-        type='CheckpointHook',
+        type='fgc_mm.SafeCheckpointHook',
         interval=10,
         max_keep_ckpts=2,
         save_best='accuracy/top1',
     ),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='VisualizationHook', enable=False),
+    exact_resume=dict(type='fgc_mm.ExactResumeHook'),
+    finite_loss=dict(type='fgc_mm.FiniteLossHook'),
 )
 env_cfg = dict(
     cudnn_benchmark=True,

@@ -1,5 +1,6 @@
-"""Data sets that need no download."""
+"""Data sets that need no download, and reading images."""
 
 from fgc_mm.datasets.digits import Digits
+from fgc_mm.datasets.load_image import LoadImage
 
-__all__ = ['Digits']
+__all__ = ['Digits', 'LoadImage']

@@ -41,6 +41,9 @@ def run_tool(main: Callable[[], None]) -> int:
 def _run(main: Callable[[], None]) -> int:
     try:
         main()
+    except SystemExit:  # --help, or told to stop: nothing has failed
+        leave_processes()
+        raise
     except Exception as error:
         if os.environ.get('FGC_TRACEBACK'):
             raise

@@ -17,3 +17,22 @@ def digits():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope='session')
+def real():
+    """The module that starts training in processes of their own."""
+    spec = importlib.util.spec_from_file_location(
+        'real_train', HERE / 'real_train.py'
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope='session')
+def uninterrupted(real, tmp_path_factory):
+    """The folder of a run that nobody disturbed; its seed was drawn."""
+    folder = tmp_path_factory.mktemp('uninterrupted')
+    real.run(folder)
+    return folder

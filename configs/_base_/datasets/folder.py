@@ -11,14 +11,14 @@ data_preprocessor = dict(
     to_rgb=True,
 )
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='fgc_mm.LoadImage'),
     dict(type='Resize', scale=(32, 32)),
     dict(type='RandomCrop', crop_size=32, padding=4),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='PackInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='fgc_mm.LoadImage'),
     dict(type='Resize', scale=(32, 32)),
     dict(type='PackInputs'),
 ]

@@ -1,0 +1,71 @@
+"""Files that are there whole, or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from mmengine.fileio import LocalBackend, register_backend
+
+BACKEND = 'fgc_mm.atomic'
+LEFTOVERS = '.*.part'
+
+
+def write_atomically(content: bytes, path: str | Path) -> None:
+    """Writes aside, to the disk, and renames: a crash leaves the old file.
+
+    Raises:
+        OSError: The file cannot be written; the old one is as it was.
+    """
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f'.{file.name}.{os.getpid()}.part')
+    try:
+        with part.open('wb') as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(file)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    _sync_folder(file.parent)
+
+
+def remove_leftovers(folder: str | Path) -> list[Path]:
+    """Removes what writers that were killed have left in a folder."""
+    leftovers = sorted(Path(folder).glob(LEFTOVERS))
+    for part in leftovers:
+        part.unlink(missing_ok=True)
+    return leftovers
+
+
+def _sync_folder(folder: Path) -> None:
+    """Puts the rename itself on the disk; not every file system can."""
+    try:
+        number = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(number)
+    except OSError:
+        pass
+    finally:
+        os.close(number)
+
+
+class AtomicBackend(LocalBackend):
+    """mmengine's local files, written atomically."""
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        """As in ``LocalBackend``."""
+        write_atomically(obj, filepath)
+
+    def put_text(
+        self, obj: str, filepath: str | Path, encoding: str = 'utf-8'
+    ) -> None:
+        """As in ``LocalBackend``."""
+        write_atomically(obj.encode(encoding), filepath)
+
+
+register_backend(BACKEND, AtomicBackend, force=True)

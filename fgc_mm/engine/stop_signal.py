@@ -1,0 +1,78 @@
+"""Being told to stop: SIGTERM, and Slurm's warning SIGUSR1."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from functools import partial
+from types import FrameType
+
+import torch
+from mmengine.dist import get_world_size
+from torch import distributed as dist
+from torch.utils.data import DataLoader
+
+SIGNALS = signal.SIGTERM, signal.SIGUSR1
+STOPPED = 75  # EX_TEMPFAIL of sysexits.h: not done, run it again
+
+
+class StopSignal:
+    """Remembers a signal, and finds the moment at which all ranks stop."""
+
+    def __init__(self) -> None:
+        self.name: str | None = None
+        self._old: dict[int, object] = {}
+        self._group: dist.ProcessGroup | None = None
+
+    def install(self) -> None:
+        """Catches the signals from now on (all ranks call it)."""
+        if get_world_size() > 1 and self._group is None:
+            # on the CPU, so that asking does not wait for a GPU
+            self._group = dist.new_group(backend='gloo')
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                self._old[number] = signal.signal(number, self._note)
+
+    def remove(self) -> None:
+        """Gives the signals back."""
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+        self._old.clear()
+
+    def agreed(self) -> bool:
+        """Whether any rank was told to stop; all ranks get one answer."""
+        if self._group is None:
+            return self.name is not None
+        flag = torch.tensor([self.name is not None], dtype=torch.uint8)
+        dist.all_reduce(flag, dist.ReduceOp.MAX, group=self._group)
+        return bool(flag)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self.name = signal.Signals(number).name
+
+
+def outlive_signals(loader: DataLoader) -> None:
+    """Lets the loader's workers live on when the whole job is signalled.
+
+    Slurm signals every process of a job, and a step without its workers
+    cannot be finished. A worker then ends only when its owner says so.
+    """
+    loader.worker_init_fn = partial(_start_worker, loader.worker_init_fn)
+
+
+def _start_worker(start: Callable[[int], None] | None, worker: int) -> None:
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    if hasattr(signal, 'sigwaitinfo'):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_obey_owner, daemon=True).start()
+    if start is not None:
+        start(worker)
+
+
+def _obey_owner() -> None:
+    """Ends this process on a SIGTERM of its parent, and on no other."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)

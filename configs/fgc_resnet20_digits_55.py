@@ -8,7 +8,9 @@ model = dict(
         dict(
             type='fgc_mm.MACsTargetLoss',
             pruning_ratio=0.55,
-            loss_weight=dict(start_value=0.0, end_value=50.0, begin=20, end=60),
+            loss_weight=dict(
+                start_value=0.0, end_value=50.0, begin=20, end=60
+            ),
         ),
         coupling,
     ],

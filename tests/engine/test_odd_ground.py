@@ -1,0 +1,110 @@
+"""Training on other ground: half types, accumulation, memory formats."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+spec = importlib.util.spec_from_file_location(
+    'digits_run', Path(__file__).with_name('digits_run.py')
+)
+digits_run = sys.modules['digits_run'] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(digits_run)
+
+
+def one_step(runner, images=None):
+    """The logged losses of one batch, and the gradients of all parameters."""
+    batch = next(iter(runner.train_dataloader))
+    model = runner.model
+    data = model.data_preprocessor(batch, training=True)
+    if images is not None:
+        data['inputs'] = images(data['inputs'])
+    model.zero_grad()
+    torch.manual_seed(0)
+    total, logged = model.parse_losses(model(**data, mode='loss'))
+    total.backward()
+    loss = digits_run.coupling(runner)
+    before = digits_run.bank_rows(loss)
+    loss.write_banks(lambda written: written)
+    for name, banks in loss.banks.items():  # as if it had not been
+        for space in ('feature', 'gate'):
+            getattr(banks, space).rows.copy_(before[f'{name}.{space}'])
+    return logged, {n: p.grad for n, p in model.named_parameters()}
+
+
+@pytest.fixture
+def runner(tmp_path):
+    runner = digits_run.start(digits_run.tiny_config(tmp_path, epochs=2))
+    runner.train()  # past the warm-up, banks written
+    return runner
+
+
+@pytest.mark.parametrize('half', [torch.bfloat16, torch.float16])
+def test_autocast_keeps_coupling_and_banks_in_float32(runner, half):
+    whole, _ = one_step(runner)
+    with torch.autocast('cpu', dtype=half):
+        logged, grads = one_step(runner)
+    for name, value in logged.items():
+        assert value.dtype == torch.float32, name
+        assert value.item() == pytest.approx(whole[name].item(), rel=0.2), name
+    assert all(g.isfinite().all() for g in grads.values() if g is not None)
+    for banks in digits_run.coupling(runner).banks.values():
+        assert banks.gate.rows.dtype == torch.float32
+
+
+def test_scores_that_half_types_cannot_hold_do_not_overflow(runner):
+    loss = digits_run.coupling(runner)
+    for gate in runner.model.backbone.gates.values():
+        gate.expand.weight.data.mul_(1e3)  # / 0.07: beyond float16
+    with torch.autocast('cpu', dtype=torch.float16):
+        logged, _ = one_step(runner)
+    assert logged[f'loss_{loss.name}'].isfinite()
+
+
+def test_channels_last_gives_the_same(runner):
+    plain, grads = one_step(runner)
+    runner.model.to(memory_format=torch.channels_last)
+    last, again = one_step(
+        runner, lambda x: x.to(memory_format=torch.channels_last)
+    )
+    for name, value in plain.items():
+        torch.testing.assert_close(last[name], value, rtol=1e-4, atol=1e-5)
+    for name, grad in grads.items():
+        torch.testing.assert_close(again[name], grad, rtol=1e-2, atol=1e-4)
+
+
+def test_accumulated_gradients_write_every_batch(tmp_path):
+    rows = []
+    for counts in (1, 5):
+        cfg = digits_run.tiny_config(
+            tmp_path / str(counts),
+            epochs=1,
+            **{'optim_wrapper.accumulative_counts': counts},
+        )
+        runner = digits_run.start(cfg)
+        before = {n: p.clone() for n, p in runner.model.named_parameters()}
+        runner.train()
+        banks = digits_run.coupling(runner).banks
+        rows.append([b.feature.rows.clone() for b in banks.values()])
+        moved = [
+            not torch.equal(p, before[n])
+            for n, p in runner.model.named_parameters()
+        ]
+        assert all(moved)
+    # five batches of an epoch, one update at its end: the rows are those of
+    # the first weights, and every image has been written in both
+    assert all(not torch.equal(a, b) for a, b in zip(*rows))
+    for per_run in rows:
+        assert all((r.norm(dim=1) - 1).abs().max() < 1e-5 for r in per_run)
+
+
+def test_a_coupling_weight_of_zero_leaves_no_parameter_unused(tmp_path):
+    cfg = digits_run.tiny_config(
+        tmp_path, epochs=1, **{f'{digits_run.COUPLING}.loss_weight': 0.0}
+    )
+    runner = digits_run.start(cfg)
+    runner.train()
+    _, grads = one_step(runner)
+    assert [name for name, grad in grads.items() if grad is None] == []

@@ -112,13 +112,32 @@ def test_no_python_is_told(checkout):
     assert 'error: /no/python is no Python 3.10' in done.stderr
 
 
-def test_ci_runs_the_tests(checkout):
+def install_slurm(checkout, command):
+    """Stands for the script that installs Slurm."""
+    script = checkout.folder / 'tests' / 'cluster' / 'install.sh'
+    script.parent.mkdir(parents=True)
+    script.write_text(f'#!/bin/sh\n{command}\n')
+    script.chmod(0o755)
+
+
+def test_ci_runs_the_tests_and_those_of_the_cluster(checkout):
     checkout('install')
+    install_slurm(checkout, 'echo "a Slurm"')
     done = subprocess.run(
         [checkout.folder / '.ci' / 'run'], capture_output=True, text=True
     )
     assert done.returncode == 0
-    assert done.stdout.splitlines()[-1] == 'runs -m pytest -q'
+    assert done.stdout.splitlines()[-3:] == [
+        'runs -m pytest -q', 'a Slurm', 'runs -m pytest -q tests/cluster'
+    ]  # fmt: skip
+
+
+def test_without_a_slurm_the_cluster_tests_fail(checkout):
+    checkout('install')
+    install_slurm(checkout, 'echo "error: no Slurm" >&2; exit 1')
+    done = checkout('test-cluster')
+    assert done.returncode != 0 and 'error: no Slurm' in done.stderr
+    assert 'pytest' not in done.stdout
 
 
 @pytest.fixture

@@ -58,15 +58,15 @@ class Flow:
             place: slice(start, end)
             for place, start, end in zip(trace.places, starts, ends)
         }
-        self._arrives = torch.stack(
-            [
-                _joined(trace.changed({name: torch.ones(n).bool()}))
-                for name, n in trace.sources.items()
-            ]
-        )
-        self._meets = self._arrives.sum(0)
+        self._whole = {
+            name: torch.ones(n).bool() for name, n in trace.sources.items()
+        }
+        self._hopeless: set[str] = set()
+        self._meets = torch.zeros(ends[-1], dtype=torch.long)
+        self._arrives = self._follow(every)
         self._turn = self._take_turns()
-        self._hopeless = set() if every else self._crowded()
+        if not every:
+            self._hopeless |= self._crowded()
         self._decoded: dict[tuple[int, int], Tensor] = {}
 
     def of(self, source: str, fold: int = 1) -> dict[Place, Arrival]:
@@ -96,6 +96,31 @@ class Flow:
         others = {self._names[i] for i in meeting.nonzero().flatten()}
         positions = torch.where(here, channel, NONE)
         return Arrival(tuple(positions.tolist()), frozenset(others - {source}))
+
+    def _follow(self, every: bool) -> Tensor:
+        """Where every source arrives; (sources, channels of all places).
+
+        One that meets two others is hopeless, and is not followed to the
+        end; all of those change together in one more pass.
+        """
+        rows = {}
+        for name, whole in self._whole.items():
+            crowd = None if every else self._apart(self._meets >= 2)
+            flags = self._trace.changed({name: whole}, until=crowd)
+            if flags is None:
+                self._hopeless.add(name)
+                continue
+            rows[name] = _joined(flags)
+            self._meets += rows[name]
+        if self._hopeless:
+            crowd = {name: self._whole[name] for name in self._hopeless}
+            row = _joined(self._trace.changed(crowd))
+            rows |= dict.fromkeys(crowd, row)
+            self._meets += 3 * row
+        return torch.stack([rows[name] for name in self._names])
+
+    def _apart(self, columns: Tensor) -> dict[Place, Tensor]:
+        return {place: columns[c] for place, c in self._columns.items()}
 
     def _crowded(self) -> set[str]:
         """Sources that leave the backbone or meet more than one other."""
@@ -140,6 +165,9 @@ class Flow:
             )
             clear &= ones != zeros
             channel += ones.long() << bit
+            for name in list(sources):  # all of it mixed: nothing to tell
+                if not (self._arrives[self._index[name]] & clear).any():
+                    del sources[name]
         return torch.where(clear, channel, SEVERAL)
 
 

@@ -77,6 +77,7 @@ class Trace:
         self._change: Mapping[str, Tensor] = {}
         self._blank: str | None = None
         self._hold: str | None = None
+        self._until: Mapping[Place, Tensor] | None = None
         self._judge: Callable[[Tensor, Tensor], Tensor] | None = None
         self.shapes: dict[str, torch.Size] = {}
         before = self._kept(IMAGE)
@@ -90,19 +91,31 @@ class Trace:
         }
 
     def changed(
-        self, change: Mapping[str, Tensor], hold: str | None = None
-    ) -> dict[Place, Tensor]:
+        self,
+        change: Mapping[str, Tensor],
+        hold: str | None = None,
+        until: Mapping[Place, Tensor] | None = None,
+    ) -> dict[Place, Tensor] | None:
         """Where a change arrives.
 
         Args:
             change: For some sources, which channels change; (C,) bool.
             hold: A module whose output stays as it was.
+            until: For every place, channels at which to end the pass: one
+                that arrives there is not followed any further.
 
         Returns:
-            For every place, which of its channels differ; (C,) bool.
+            For every place, which of its channels differ, (C,) bool; None if
+            the pass was ended.
         """
         self._change, self._hold, self._judge = change, hold, torch.ne
-        return self._run()
+        self._until = until
+        try:
+            return self._run()
+        except _EnoughSeen:
+            return None
+        finally:
+            self._until = None
 
     def nonzero(self, blank: str) -> dict[Place, Tensor]:
         """Where something is left when a source answers zeros; (C,) bool."""
@@ -121,10 +134,13 @@ class Trace:
             for name in (*self._change, self._blank, self._hold)
             for parent in _parents(name or IMAGE)
         }
-        images = self._answered(IMAGE, self._images.shape)
-        for number, output in enumerate(self._cut.run(images, self)):
-            self._see(Place('end', str(number)), torch.atleast_2d(output))
-        self._change, self._blank, self._hold = {}, None, None
+        try:
+            images = self._answered(IMAGE, self._images.shape)
+            for number, output in enumerate(self._cut.run(images, self)):
+                end = Place('end', str(number))
+                self._see(end, torch.atleast_2d(output))
+        finally:
+            self._change, self._blank, self._hold = {}, None, None
         return self._flags
 
     def answer(self, name: str, layer: nn.Module, x: Tensor) -> Tensor:
@@ -183,7 +199,10 @@ class Trace:
             self._seen.setdefault(place, []).append(seen)
             return
         flags = self._judge(seen, self._seen[place][turn]).any(1)
-        self._flags[place] |= flags.cpu()
+        flags = flags.cpu()
+        if self._until is not None and (flags & self._until[place]).any():
+            raise _EnoughSeen
+        self._flags[place] |= flags
 
     def _answered(self, name: str, shape: torch.Size) -> Tensor:
         if name not in self._answers:
@@ -208,6 +227,10 @@ class Trace:
     def _second(self, name: str, x: Tensor) -> Tensor:
         layer = self._cut.backbone.get_submodule(name)
         return x if name == IMAGE else channels_second(layer, x)
+
+
+class _EnoughSeen(BaseException):
+    """A pass need not go on; no ``Exception``, which a backbone may catch."""
 
 
 class _Kept:

@@ -90,10 +90,10 @@ def test_faults_are_found():
     gated = GatedBackbone(SMALL, zoo_coverage.GATE).eval()
     images = torch.randn(1, 3, 64, 64)
     assert find_fault(gated, images) == ''
-    # a port that leaves one consumer unmasked
-    consumer = gated.sites[0].consumers[0].path
-    layer = gated.backbone.get_submodule(consumer)
-    layer._forward_pre_hooks.popitem(last=False)
+    # ports that leave their consumers unmasked
+    for site in gated.sites:
+        layer = gated.backbone.get_submodule(site.consumers[0].path)
+        layer._forward_pre_hooks.popitem(last=False)
     assert find_fault(gated, images) == 'closed channels have an influence'
     layer.register_forward_hook(
         lambda m, a, out: out + 1 if gated._ports[0]._open else None

@@ -277,6 +277,7 @@ def in_a_process(config: dict, seconds: float) -> Row:
             row = reader.recv()
         return row
     except EOFError:
+        process.join(10)  # its pipe is closed: it ends
         died = Row(config['type'], 'failed', 'its process died')
         return row if process.exitcode in (0, None) else died
     finally:

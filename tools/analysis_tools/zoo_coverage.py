@@ -142,6 +142,8 @@ def refusal(sentence: str) -> tuple[str, str]:
         return 'no site', 'parallel branches are summed for deployment'
     if 'has no layer' in sentence:
         return 'no site', 'channels are mixed or summed everywhere'
+    if 'took more than' in sentence:
+        return 'failed', 'the search took more than 60 s'
     return 'failed', sentence
 
 
@@ -301,7 +303,7 @@ def write_report(rows: dict[str, Row], path: Path) -> None:
     """The summary and the table, as Markdown."""
     results = Counter(row.result for row in rows.values())
     reasons = Counter(
-        row.reason for row in rows.values() if row.result == 'failed'
+        f'{row.result}: {row.reason}' for row in rows.values() if row.reason
     )
     lines = [
         "# Gates on mmpretrain's backbones",
@@ -313,7 +315,7 @@ def write_report(rows: dict[str, Row], path: Path) -> None:
         f'{len(rows)} models: {results["passed"]} passed, '
         f'{results["no site"]} have no site, {results["failed"]} failed.',
         '',
-        '| failed because | models |',
+        '| not passed | models |',
         '| --- | --- |',
         *(f'| {reason} | {n} |' for reason, n in reasons.most_common()),
         '',
@@ -321,7 +323,8 @@ def write_report(rows: dict[str, Row], path: Path) -> None:
         '| MACs against the smaller network | search (s) |',
         '| --- | --- | --- | --- | --- | --- | --- |',
         *(
-            f'| {name} | {r.backbone} | {r.result} | {r.sites} '
+            f'| {name} | {r.backbone} '
+            f'| {r.result}{r.reason and ": "}{r.reason} | {r.sites} '
             f'| {r.governed:.1%} | {r.macs} | {r.seconds:.1f} |'
             for name, r in sorted(rows.items())
         ),

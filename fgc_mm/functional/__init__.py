@@ -3,7 +3,7 @@
 from fgc_mm.functional.bank_logsumexp import bank_logsumexp
 from fgc_mm.functional.batch_shaping import batch_shaping
 from fgc_mm.functional.binary_concrete import binary_concrete
-from fgc_mm.functional.channel_mask import mask_channels
+from fgc_mm.functional.channel_mask import mask_channels, spread_mask
 from fgc_mm.functional.contrast import neighbor_contrast
 from fgc_mm.functional.fingerprint import fingerprint
 from fgc_mm.functional.macs import (
@@ -38,4 +38,5 @@ __all__ = [
     'neighborhood_agreement',
     'sharded_nearest_neighbors',
     'sharded_neighbor_contrast',
+    'spread_mask',
 ]

@@ -1,5 +1,7 @@
 """Multiplying channels with a mask, cheaply in both directions."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -67,3 +69,23 @@ def mask_channels(
     if mask.requires_grad and torch.is_grad_enabled():
         return _MaskChannels.apply(activation, mask)
     return activation * _broadcast(mask, activation)
+
+
+def spread_mask(
+    mask: Tensor, positions: Tensor | Sequence[int] | None
+) -> Tensor:
+    """A site's mask over all channels of a layer's input or output.
+
+    Args:
+        mask: (N, C), of any type.
+        positions: (X,) the site's channel at each place, -1 for another's;
+            ``None`` if they are the site's in order.
+
+    Returns:
+        (N, X); 1 where the site has no say.
+    """
+    if positions is None:
+        return mask
+    # one more column, of ones: the place that -1 points at
+    padded = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+    return padded[:, torch.as_tensor(positions)]

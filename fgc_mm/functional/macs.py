@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fgc_mm.errors import FGCError
+from fgc_mm.functional.channel_mask import spread_mask
 
 COUNTINGS = ('honest', 'fgc-pr')
 SitePositions = tuple[int, tuple[int, ...] | None]
@@ -211,9 +212,5 @@ def _open_channels(
     """1 for an open channel; (N, channels), or one row if all are open."""
     result = opened[0].new_ones(1, channels)
     for site, positions in sites:
-        mask = opened[site]
-        if positions is not None:
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-            mask = mask[:, list(positions)]
-        result = result * mask
+        result = result * spread_mask(opened[site], positions)
     return result

@@ -172,4 +172,4 @@ class Flow:
 
 
 def _joined(flags: dict[Place, Tensor]) -> Tensor:
-    return torch.cat(list(flags.values())).cpu()
+    return torch.cat(list(flags.values()))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fgc_mm.functional import mask_channels
+from fgc_mm.functional import mask_channels, spread_mask
 from fgc_mm.functional.pooling import global_average_pool
 
 DENSE = (nn.Conv1d, nn.Conv2d, nn.Linear)
@@ -57,24 +57,6 @@ def channels_second(layer: nn.Module, x: Tensor) -> Tensor:
     return x.movedim(-1, 1) if channels_last(layer) else x
 
 
-def spread(mask: Tensor, positions: Tensor | None) -> Tensor:
-    """A site's mask over all channels of a consumer's input.
-
-    Args:
-        mask: (N, C).
-        positions: (C_in,) the site's channel at each place, -1 for
-            another's; ``None`` if they are the site's in order.
-
-    Returns:
-        (N, C_in); 1 where the site has no say.
-    """
-    if positions is None:
-        return mask
-    # one more column, of ones: the place that -1 points at
-    padded = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-    return padded[:, positions]
-
-
 def mask_input(
     layer: nn.Module,
     x: Tensor,
@@ -88,11 +70,11 @@ def mask_input(
         layer: The consumer.
         x: (N, C_in, ...), or (N, ..., C_in) for a linear layer.
         mask: (N, C).
-        positions: As in :func:`spread`.
+        positions: As in :func:`fgc_mm.functional.spread_mask`.
         inplace: As in :func:`fgc_mm.functional.mask_channels`.
     """
-    second, wide = channels_second(layer, x), spread(mask, positions)
-    masked = mask_channels(second, wide, inplace)
+    wide = spread_mask(mask, positions)
+    masked = mask_channels(channels_second(layer, x), wide, inplace)
     return masked.movedim(1, -1) if channels_last(layer) else masked
 
 
@@ -107,7 +89,7 @@ def site_channels(
     Args:
         layer: The consumer.
         x: Its input.
-        positions: As in :func:`spread`.
+        positions: As in :func:`fgc_mm.functional.spread_mask`.
         channels: Of the site (C).
 
     Returns:

@@ -154,9 +154,6 @@ class SiteSearch:
         )
         if not summed:
             return None
-        end = self._branch_end(name, arrivals)
-        if end is None:
-            return None
         alone = {
             place: arrival
             for place, arrival in arrivals.items()
@@ -165,11 +162,10 @@ class SiteSearch:
             and self._gateable(place, arrival)
         }
         channels = self._trace.sources[name]
+        end = self._branch_end(name, arrivals)
         return self._site(name, channels, alone, [Member(name)], end)
 
-    def _branch_end(
-        self, name: str, arrivals: dict[Place, Arrival]
-    ) -> str | None:
+    def _branch_end(self, name: str, arrivals: dict[Place, Arrival]) -> str:
         """The last module that all of a layer's channels pass, in order."""
         last = channels_last(self._backbone.get_submodule(name))
         kind = 'module-last' if last else 'module'

@@ -198,8 +198,7 @@ class Trace:
         if self._judge is None:
             self._seen.setdefault(place, []).append(seen)
             return
-        flags = self._judge(seen, self._seen[place][turn]).any(1)
-        flags = flags.cpu()
+        flags = self._judge(seen, self._seen[place][turn]).any(1).cpu()
         if self._until is not None and (flags & self._until[place]).any():
             raise _EnoughSeen
         self._flags[place] |= flags

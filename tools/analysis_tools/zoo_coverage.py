@@ -4,7 +4,7 @@ Wraps each with sites='auto', tries it on a small image, and writes a table:
 all gates open must be the plain network bit for bit, closed channels must
 have no influence, and the MACs must be those of the network from which
 torch-pruning has removed the closed channels. One process per backbone, so
-that a crash or a minute without an answer is just a row. Rows are kept in a
+that a crash, or no answer in time, is just a row. Rows are kept in a
 file: a second run goes on where the first one stopped.
 """
 
@@ -19,8 +19,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Protocol
 
 # The tools and the package of one clone belong together, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -42,7 +42,7 @@ from torch import Tensor, nn
 
 from fgc_mm.engine import command_line
 from fgc_mm.errors import FGCError
-from fgc_mm.functional import macs_per_image
+from fgc_mm.functional import macs_per_image, spread_mask
 from fgc_mm.models import GatedBackbone, build_macs_table
 from fgc_mm.sites import Member
 from fgc_mm.sites.cut import tensors
@@ -78,13 +78,6 @@ class Row:
     seconds: float = 0.0
 
 
-class Answers(Protocol):
-    """Where rows are sent as soon as they are known."""
-
-    def send(self, row: Row) -> None:
-        """Send one."""
-
-
 class Headless(nn.Module):
     """A classifier that ends with its backbone."""
 
@@ -97,8 +90,8 @@ class Headless(nn.Module):
         return self.backbone(x)
 
 
-def examine(config: dict, answers: Answers) -> None:
-    """Wrap one backbone and try it."""
+def examine(config: dict, answers: Connection) -> None:
+    """Wrap one backbone and try it; a row is sent as soon as it is known."""
     kind = str(config['type'])
     torch.manual_seed(0)
     try:
@@ -183,11 +176,7 @@ def overwrite(backbone: nn.Module, output: Member, closed: Tensor) -> None:
 
 def rows_of(output: Member, closed: Tensor) -> Tensor:
     """Which of a layer's outputs belong to a site's closed channels."""
-    if output.positions is None:
-        return closed
-    # one more channel, never closed: the place that -1 points at
-    padded = torch.cat([closed, closed.new_zeros(1)])
-    return padded[list(output.positions)]
+    return ~spread_mask(~closed[None], output.positions)[0]
 
 
 def compare_macs(gated: GatedBackbone, images: Tensor) -> str:
@@ -287,9 +276,7 @@ def in_a_process(config: dict, seconds: float) -> Row:
         process.join()
 
 
-def _answer(
-    config: dict, writer: multiprocessing.connection.Connection
-) -> None:
+def _answer(config: dict, writer: Connection) -> None:
     DefaultScope.get_instance('zoo', scope_name='mmpretrain')
     torch.set_num_threads(1)
     try:

@@ -1,6 +1,16 @@
 """Gates: features in, decision out."""
 
 from fgc_mm.gates.binary_concrete import BinaryConcreteGate
-from fgc_mm.gates.decision import GateDecision
+from fgc_mm.gates.decision import GateDecision, ScalingDecision
+from fgc_mm.gates.fbs import FBSGate
+from fgc_mm.gates.ftwt import FTWTGate
+from fgc_mm.gates.manidp import ManiDPGate
 
-__all__ = ['BinaryConcreteGate', 'GateDecision']
+__all__ = [
+    'BinaryConcreteGate',
+    'FBSGate',
+    'FTWTGate',
+    'GateDecision',
+    'ManiDPGate',
+    'ScalingDecision',
+]

@@ -39,5 +39,5 @@ def gram_similarity(vectors: Tensor, features: Tensor) -> Tensor:
 
 
 def _gram(rows: Tensor) -> Tensor:
-    rows = F.normalize(rows, dim=1)
+    rows = F.normalize(rows, dim=1, eps=1e-6)
     return rows @ rows.T

@@ -5,6 +5,7 @@ from fgc_mm.gates.decision import GateDecision, ScalingDecision
 from fgc_mm.gates.fbs import FBSGate
 from fgc_mm.gates.ftwt import FTWTGate
 from fgc_mm.gates.manidp import ManiDPGate
+from fgc_mm.gates.open_gate import OpenGate
 
 __all__ = [
     'BinaryConcreteGate',
@@ -12,5 +13,6 @@ __all__ = [
     'FTWTGate',
     'GateDecision',
     'ManiDPGate',
+    'OpenGate',
     'ScalingDecision',
 ]

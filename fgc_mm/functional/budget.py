@@ -10,6 +10,15 @@ from fgc_mm.functional.macs import MACsTable, macs_per_image
 Target = Callable[[Tensor, float], Tensor]
 
 
+def check_budget(budget: float) -> None:
+    """Raise FGCError unless it is a share of the dense MACs."""
+    if not 0 < budget < 1:
+        raise FGCError(
+            f'a budget of {budget} is no share of the dense MACs; give a '
+            'number between 0 and 1, such as 0.45.'
+        )
+
+
 def expected_cost(
     scores: Sequence[Tensor], table: MACsTable, target: Target, ratio: float
 ) -> float:
@@ -51,11 +60,7 @@ def ratio_for_budget(
     Raises:
         FGCError: A budget outside (0, 1), or out of reach.
     """
-    if not 0 < budget < 1:
-        raise FGCError(
-            f'a budget of {budget} is no share of the dense MACs; give a '
-            'number between 0 and 1, such as 0.45.'
-        )
+    check_budget(budget)
 
     def cost(ratio: float) -> float:
         return expected_cost(scores, table, target, ratio)

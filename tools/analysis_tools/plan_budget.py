@@ -35,7 +35,11 @@ from torch import Tensor
 
 from fgc_mm.engine import command_line
 from fgc_mm.errors import FGCError
-from fgc_mm.functional.budget import expected_cost, ratio_for_budget
+from fgc_mm.functional.budget import (
+    check_budget,
+    expected_cost,
+    ratio_for_budget,
+)
 from fgc_mm.functional.macs import MACsTable
 from fgc_mm.functional.mask_targets import channel_scores
 from fgc_mm.losses.mask_prediction import TARGETS
@@ -53,7 +57,9 @@ def main() -> None:
     args = parse_args()
     cfg = command_line.load_config(args.config)
     command_line.override(cfg, args.cfg_options)
-    target = target_of(cfg)
+    target, place = target_of(cfg), loss_place(cfg)
+    if args.budget is not None:
+        check_budget(args.budget)
     scores, table = look(cfg, args.checkpoint, args.images)
     budget = args.budget
     ratios, chosen = RATIOS[target], None
@@ -63,7 +69,6 @@ def main() -> None:
         ratios = sorted({*ratios, round(chosen, 4)})
     show(ratios, chosen, target, scores, table)
     if chosen is not None:
-        place = loss_place(cfg)
         print(
             f'for a budget of {budget:g}: ratio={chosen:.4f}, as in '
             f'--cfg-options model.gate_losses.{place}.ratio={chosen:.4f}'

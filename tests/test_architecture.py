@@ -22,6 +22,14 @@ ALLOWED = {
     'evaluation': {'functional', 'registry'},
     'datasets': {'registry'},
     'comparison': {'engine', 'functional', 'models'},
+    'deploy': {
+        'functional',
+        'gates',
+        'sites',
+        'models',
+        'engine',
+        'registry',
+    },
 }
 # Mathematics never imports mmengine.
 NO_OPENMMLAB = {'functional', 'memory', 'gates', 'sites'}

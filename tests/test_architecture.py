@@ -21,6 +21,15 @@ ALLOWED = {
     'engine': {'functional', 'memory', 'losses', 'models', 'registry'},
     'evaluation': {'functional', 'registry'},
     'datasets': {'registry'},
+    'comparison': {'engine', 'functional', 'models'},
+    'deploy': {
+        'functional',
+        'gates',
+        'sites',
+        'models',
+        'engine',
+        'registry',
+    },
 }
 # Mathematics never imports mmengine.
 NO_OPENMMLAB = {'functional', 'memory', 'gates', 'sites'}

@@ -24,6 +24,7 @@ from fgc_mm.engine import command_line
 from fgc_mm.engine.checkpoint import check_resumable, read_checkpoint
 from fgc_mm.engine.latest_checkpoint import latest_checkpoint
 from fgc_mm.engine.launch import join_processes
+from fgc_mm.engine.scaled_schedule import scale_epochs
 from fgc_mm.errors import FGCError
 
 LOADERS = 'train_dataloader', 'val_dataloader', 'test_dataloader'
@@ -33,6 +34,8 @@ def main() -> None:
     """Reads the arguments and the config, and trains."""
     args = command_line.parse(_parser())
     cfg = command_line.load_config(args.config)
+    if args.epochs is not None:
+        cfg = scale_epochs(cfg, args.epochs)
     apply_arguments(cfg, args)
     check_amp(cfg)
     check_start(cfg)
@@ -52,6 +55,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar='CHECKPOINT',
         help='go on from this checkpoint, or without a value from the latest '
         'one in the work dir',
+    )
+    parser.add_argument(
+        '--epochs',
+        type=int,
+        metavar='N',
+        help="the config's recipe in so many epochs: learning rate, moving "
+        'weights, warm-up and intervals in proportion',
     )
     parser.add_argument(
         '--amp', action='store_true', help='automatic mixed precision'

@@ -6,6 +6,7 @@ from fgc_mm.gates.fbs import FBSGate
 from fgc_mm.gates.ftwt import FTWTGate
 from fgc_mm.gates.manidp import ManiDPGate
 from fgc_mm.gates.open_gate import OpenGate
+from fgc_mm.gates.partial import PartialGate
 
 __all__ = [
     'BinaryConcreteGate',
@@ -14,5 +15,6 @@ __all__ = [
     'GateDecision',
     'ManiDPGate',
     'OpenGate',
+    'PartialGate',
     'ScalingDecision',
 ]

@@ -1,15 +1,21 @@
 """Networks and classifiers."""
 
+from fgc_mm.models.channel_map import ChannelMap
+from fgc_mm.models.channel_map_backbone import channel_map_backbone
 from fgc_mm.models.cifar_resnet import CifarResNet
+from fgc_mm.models.compact_backbone import CompactBackbone
 from fgc_mm.models.counting import build_macs_table
 from fgc_mm.models.gated_backbone import GatedBackbone
 from fgc_mm.models.gated_classifier import GatedImageClassifier
 from fgc_mm.models.mobilenet_v1 import MobileNetV1
 
 __all__ = [
+    'ChannelMap',
     'CifarResNet',
+    'CompactBackbone',
     'GatedBackbone',
     'GatedImageClassifier',
     'MobileNetV1',
     'build_macs_table',
+    'channel_map_backbone',
 ]

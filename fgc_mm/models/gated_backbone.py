@@ -47,9 +47,9 @@ class GatedBackbone(BaseBackbone):
             backbone = MMPRETRAIN_MODELS.build(backbone)
         _refuse_checkpointing(backbone)
         self.backbone = backbone
-        self.sites = find_sites(backbone, sites)
+        self.sites = self._find_sites(backbone, sites)
         self.gates = nn.ModuleDict(
-            {site.key: _build_gate(gate, site) for site in self.sites}
+            {site.key: self._build_gate(gate, site) for site in self.sites}
         )
         self._ports = [
             SitePort(site, self.gates[site.key]) for site in self.sites
@@ -94,6 +94,15 @@ class GatedBackbone(BaseBackbone):
         """One line per site."""
         return '\n'.join(f'site {site}' for site in self.sites)
 
+    def _find_sites(
+        self, backbone: nn.Module, sites: str | Sequence[str]
+    ) -> list[GateSite]:
+        return find_sites(backbone, sites)
+
+    def _build_gate(self, gate: dict, site: GateSite) -> nn.Module:
+        reads, writes = site.in_channels, site.channels
+        return MODELS.build(dict(gate, in_channels=reads, out_channels=writes))
+
     def _check_reached(self, records: list[GateRecord | None]) -> None:
         for site, record in zip(self.sites, records):
             if record is None:
@@ -116,12 +125,6 @@ class GatedBackbone(BaseBackbone):
             name = key[len(prefix) :]
             if name in plain and name not in own:
                 state_dict[f'{prefix}backbone.{name}'] = state_dict.pop(key)
-
-
-def _build_gate(gate: dict, site: GateSite) -> nn.Module:
-    return MODELS.build(
-        dict(gate, in_channels=site.in_channels, out_channels=site.channels)
-    )
 
 
 def _refuse_checkpointing(backbone: nn.Module) -> None:

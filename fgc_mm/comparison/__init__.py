@@ -1,0 +1,1 @@
+"""Many runs, one table: what tools/compare.py is made of."""

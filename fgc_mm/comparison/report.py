@@ -1,0 +1,100 @@
+"""The files of a comparison: table, runs, plot."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..engine.atomic_file import write_atomically
+from .plot import plot
+from .run import Run
+from .table import Row, beside, markdown, rows_of, runs_csv, table_csv
+
+NOTES = """\
+Error: 100 - top-1 accuracy on the test images; mean ± sample standard
+deviation over the seeds. The last epoch is the result; the best epoch is
+chosen by the test images themselves, as most published numbers are. Pruned,
+honest: 1 - MACs / dense MACs with gates and classifier counted; the other
+countings are for comparison with published numbers, which were found on
+other data or schedules than ours. MACs: mean per test image. Training time:
+median step of each epoch times the steps, per run, without validation.
+"""
+
+
+def write_report(
+    folder: Path,
+    runs: Sequence[Run],
+    results: Sequence[dict[str, Any]],
+    published: Sequence[dict[str, str]],
+    command: Sequence[str],
+) -> None:
+    """Writes compare.md, compare.csv, runs.csv and compare.png, each whole.
+
+    Args:
+        folder: Where to.
+        runs: All runs, done or not.
+        results: Of those that are done.
+        published: Rows of the file of published numbers.
+        command: The command line of the comparison.
+    """
+    rows = rows_of(results)
+    theirs = beside(published, [row.method for row in rows])
+    text = '\n'.join(
+        ['# Comparison\n', markdown(rows, theirs), NOTES]
+        + [_missing(runs), _commands(runs, command), _environments(results)]
+    )
+    files = {
+        'compare.md': text.encode(),
+        'compare.csv': table_csv(rows, theirs).encode(),
+        'runs.csv': runs_csv(results).encode(),
+        'compare.png': plot(rows),
+    }
+    for name, content in files.items():
+        write_atomically(content, folder / name)
+
+
+def summary(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """Method, error, pruned, MACs: what fits on a terminal."""
+    return [
+        (
+            row.method,
+            str(len(row.seeds)),
+            row.values['error'].text(),
+            row.values['best_error'].text(),
+            row.values['macs/pruning_ratio'].text(1),
+            f'{row.values["macs/mean"].mean:,.0f}',
+        )
+        for row in rows
+    ]
+
+
+def _missing(runs: Sequence[Run]) -> str:
+    missing = [run for run in runs if run.state != 'done']
+    if not missing:
+        return ''
+    lines = [f'- {run.name}: {run.state}' for run in missing]
+    return '\n'.join(['## Not in the table yet\n', *lines, ''])
+
+
+def _commands(runs: Sequence[Run], command: Sequence[str]) -> str:
+    lines = ['## Commands\n', '```', shlex.join(command), '```\n']
+    lines.append('which ran, for the first seed:\n\n```')
+    for run in runs:
+        file = run.folder / 'commands.txt'
+        if run.seed == runs[0].seed and file.is_file():
+            lines.append(file.read_text().rstrip())
+    return '\n'.join([*lines, '```\n'])
+
+
+def _environments(results: Sequence[dict[str, Any]]) -> str:
+    lines = ['## Ran on\n']
+    seen: list[dict[str, str]] = []
+    for result in results:
+        if result['environment'] not in seen:
+            seen.append(result['environment'])
+    for number, found in enumerate(seen, 1):
+        pairs = ', '.join(f'{name} {value}' for name, value in found.items())
+        lines.append(f'{number}. {pairs}')
+    return '\n'.join([*lines, ''])

@@ -1,0 +1,162 @@
+"""What a run has come to, from the files that it has left."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import mmengine
+import torch
+
+from ..engine.atomic_file import write_atomically
+from ..engine.checkpoint import read_checkpoint
+from ..errors import FGCError
+from .costs import cost_of, static_metrics
+from .run import Run
+
+ACCURACY = 'accuracy/top1'
+COST = 'macs/mean', 'macs/dense'
+RATIO = 'macs/pruning_ratio'
+FILE = 'result.json'
+
+
+def write_result(run: Run, threads: int | None) -> dict[str, Any]:
+    """Gathers a finished run's numbers into its ``result.json``.
+
+    Errors and ratios are in percent, MACs per image, times in seconds:
+    ``error`` (last epoch, from tools/test.py), ``best_error`` (best
+    validation), ``parameters``, ``seconds`` (training steps, without
+    validation and start), every ``macs/pruning_ratio*``, and
+    ``environment``.
+
+    Raises:
+        FGCError: The test has found no top-1 accuracy.
+    """
+    metrics = json.loads(run.metrics.read_text())
+    if ACCURACY not in metrics:
+        raise FGCError(
+            f'{run.metrics} has no {ACCURACY}: the table compares top-1 '
+            "errors; add dict(type='Accuracy') to test_evaluator."
+        )
+    cost = cost_of(str(run.trained_config))
+    dynamic = COST[0] in metrics
+    if not dynamic:
+        dense = cost_of(str(run.method.config)) if _pruned(run) else cost
+        metrics.update(static_metrics(cost.macs, dense.macs))
+    error = 100 - metrics[ACCURACY]
+    result = dict(
+        method=run.method.name,
+        seed=run.seed,
+        epochs=run.method.epochs,
+        data=run.method.data,
+        dynamic=dynamic,
+        error=error,
+        best_error=min(validation_errors(run.folder).values(), default=error),
+        parameters=cost.parameters,
+        seconds=training_seconds(run),
+        **{k: metrics[k] for k in COST},
+        **{k: v for k, v in metrics.items() if k.startswith(RATIO)},
+        environment=environment(threads),
+    )
+    write_atomically(json.dumps(result, indent=1).encode(), _file(run))
+    return result
+
+
+def read_result(run: Run) -> dict[str, Any] | None:
+    """What :func:`write_result` has written, if it is newer than the test."""
+    file = _file(run)
+    if not file.is_file() or not run.metrics.is_file():
+        return None
+    if file.stat().st_mtime < run.metrics.stat().st_mtime:
+        return None
+    return json.loads(file.read_text())
+
+
+def scalars(folder: Path) -> Iterator[dict[str, Any]]:
+    """All that a run has logged as numbers, from its first start on."""
+    for file in sorted(folder.glob('*/vis_data/scalars.json')):
+        for line in file.read_text(errors='replace').splitlines():
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError:  # a kill has torn it
+                continue
+
+
+def validation_errors(folder: Path) -> dict[int, float]:
+    """Error (%) of every epoch that was validated."""
+    return {
+        line['step']: 100 - line[ACCURACY]
+        for line in scalars(folder)
+        if ACCURACY in line
+    }
+
+
+def training_seconds(run: Run) -> float:
+    """Seconds of all training steps.
+
+    The median step of each epoch, times the steps: what a machine did
+    besides, a pause or a kill, does not count.
+    """
+    times = defaultdict(list)
+    for line in scalars(run.folder):
+        if 'epoch' in line and 'time' in line:
+            times[line['epoch']].append(line['time'])
+    if not times:
+        return 0.0
+    done = read_checkpoint(run.last_checkpoint)['meta']['iter']
+    return done * sum(map(median, times.values())) / len(times)
+
+
+def epochs_done(folder: Path) -> tuple[int, float | None]:
+    """Epochs that a run has finished, and its last validation error."""
+    begun, errors = 0, {}
+    for line in scalars(folder):
+        begun = line.get('epoch', begun)
+        if ACCURACY in line:
+            errors[line['step']] = 100 - line[ACCURACY]
+    if not errors:
+        return max(begun - 1, 0), None
+    last = max(errors)
+    return max(begun - 1, last), errors[last]
+
+
+def environment(threads: int | None) -> dict[str, str]:
+    """Versions and hardware of this process."""
+    found = {
+        'python': platform.python_version(),
+        'torch': str(torch.__version__),
+        'mmengine': str(mmengine.__version__),
+        'mmpretrain': str(sys.modules['mmpretrain'].__version__),
+        'CPU': f'{_cpu()}, {os.cpu_count()} cores',
+        'threads per run': str(threads or torch.get_num_threads()),
+    }
+    if torch.cuda.is_available():
+        count = torch.cuda.device_count()
+        found['GPU'] = f'{count} x {torch.cuda.get_device_name(0)}'
+    return found
+
+
+def _file(run: Run) -> Path:
+    return run.folder / FILE
+
+
+def _pruned(run: Run) -> bool:
+    return run.method.importance is not None
+
+
+@cache
+def _cpu() -> str:
+    info = Path('/proc/cpuinfo')
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith('model name'):
+                return line.partition(':')[2].strip()
+    return platform.processor() or platform.machine()

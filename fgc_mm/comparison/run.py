@@ -1,0 +1,203 @@
+"""One training run of a comparison, and where it stands on the disk."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..engine.atomic_file import write_atomically
+from ..engine.checkpoint import check_resumable
+from ..engine.latest_checkpoint import latest_checkpoint
+from ..errors import FGCError
+
+TOOLS = Path(__file__).resolve().parents[2] / 'tools'
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the table.
+
+    Attributes:
+        name: Of the method; the config's, for most.
+        config: The config file.
+        epochs: How many it trains for.
+        scaled: Whether that is another number than the config's.
+        options: Raw ``--cfg-options`` for every run.
+        recipe: What must not change between a run and its resumption.
+        data: What the data set is called.
+        importance: Of ``tools/prune_static.py``; None if nothing is pruned.
+        pruning_ratio: Share of the MACs that it prunes.
+    """
+
+    name: str
+    config: Path
+    epochs: int
+    scaled: bool
+    options: tuple[str, ...]
+    recipe: dict[str, Any] = field(compare=False)
+    data: str
+    importance: str | None = None
+    pruning_ratio: float = 0.0
+
+
+@dataclass
+class Run:
+    """A method with a seed.
+
+    What comes next is read from the files, so a comparison that was killed
+    goes on where it was.
+
+    Attributes:
+        method: What is trained.
+        seed: Its seed.
+        folder: Its work dir.
+        start: The run whose last checkpoint this one starts from.
+        state: waiting, pruning, training, testing, done, failed, stopped.
+        reason: Why it failed or was stopped.
+    """
+
+    method: Method
+    seed: int
+    folder: Path
+    start: Run | None = None
+    state: str = 'waiting'
+    reason: str = ''
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f'{self.method.name} seed {self.seed}'
+
+    @property
+    def log(self) -> Path:
+        """What the tools have said."""
+        return self.folder / 'run.log'
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """The checkpoint of the last epoch."""
+        return self.folder / f'epoch_{self.method.epochs}.pth'
+
+    @property
+    def metrics(self) -> Path:
+        """What tools/test.py found."""
+        return self.folder / 'metrics.json'
+
+    @property
+    def config(self) -> Path:
+        """The config that is trained."""
+        if self.method.importance is None:
+            return self.method.config
+        return self.folder / 'pruned' / f'{self.method.name}.py'
+
+    @property
+    def trained_config(self) -> Path:
+        """The config as mmengine left it beside the checkpoints."""
+        return self.folder / self.config.name
+
+    def trained(self) -> bool:
+        """Whether the last checkpoint is there, and whole."""
+        if not self.last_checkpoint.is_file():
+            return False
+        try:
+            check_resumable(self.last_checkpoint)
+        except FGCError:
+            return False
+        return True
+
+    def next_step(self) -> tuple[str, list[str]] | None:
+        """State and command of what comes next; None if all is done."""
+        if not self.trained():
+            if not self.config.is_file():
+                return 'pruning', self._prune()
+            return 'training', self._train()
+        return None if self.metrics.is_file() else ('testing', self._test())
+
+    def claim(self) -> None:
+        """Notes the recipe, or refuses another one than was begun with.
+
+        Raises:
+            FGCError: The folder holds a run with other settings.
+        """
+        file = self.folder / 'recipe.json'
+        recipe = dict(self.method.recipe, seed=self.seed)
+        if self.start is not None:
+            recipe['start'] = self.start.method.recipe
+        text = json.dumps(recipe, indent=1, default=str, sort_keys=True)
+        if not file.is_file():
+            write_atomically(text.encode(), file)
+            return
+        change = _difference(json.loads(file.read_text()), json.loads(text))
+        if change is not None:
+            raise FGCError(
+                f'{self.folder} was begun with other settings ({change}): '
+                'one table compares runs of one recipe; take another '
+                '--work-dir, or remove that folder.'
+            )
+
+    def _prune(self) -> list[str]:
+        return _command(
+            'prune_static.py', self.method.config, self._dense(),
+            '--importance', self.method.importance,
+            '--pruning-ratio', self.method.pruning_ratio,
+            '--seed', self.seed, '--name', self.method.name,
+            '--out', self.config.parent, *_options(self.method.options),
+        )  # fmt: skip
+
+    def _train(self) -> list[str]:
+        options, arguments = [], []
+        if self.method.importance is None:  # else they are in the config
+            options += self.method.options
+        options.append(f'randomness.seed={self.seed}')
+        if self.method.scaled:
+            arguments += ['--epochs', self.method.epochs]
+        if latest_checkpoint(self.folder)[0] is not None:
+            arguments.append('--resume')
+        elif self.start is not None:
+            options.append(f'load_from={self._start_checkpoint()}')
+        return _command(
+            'train.py', self.config, '--work-dir', self.folder,
+            *arguments, *_options(options),
+        )  # fmt: skip
+
+    def _test(self) -> list[str]:
+        options = [] if self.method.importance else self.method.options
+        return _command(
+            'test.py', self.trained_config, self.last_checkpoint,
+            '--work-dir', self.folder / 'test', '--out', self.metrics,
+            '--out-item', 'metrics', *_options(options),
+        )  # fmt: skip
+
+    def _dense(self) -> Path:
+        assert self.start is not None  # plan.py sees to it
+        return self.start.last_checkpoint
+
+    def _start_checkpoint(self) -> Path:
+        if self.method.importance is None:
+            return self._dense()
+        return self.config.with_suffix('.pth')
+
+
+def _command(tool: str, *arguments: object) -> list[str]:
+    return [sys.executable, '-u', str(TOOLS / tool), *map(str, arguments)]
+
+
+def _options(pairs: list[str] | tuple[str, ...]) -> list[str]:
+    return ['--cfg-options', *pairs] if pairs else []
+
+
+def _difference(old: Any, new: Any, path: str = '') -> str | None:
+    """The first place at which two nested settings differ, in words."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        pairs = ((k, old.get(k), new.get(k)) for k in sorted({*old, *new}))
+    elif isinstance(old, list) and isinstance(new, list):
+        if len(old) != len(new):
+            return f'{path} had {len(old)} entries and has {len(new)}'
+        pairs = ((str(i), a, b) for i, (a, b) in enumerate(zip(old, new)))
+    else:
+        return None if old == new else f'{path} was {old!r} and is {new!r}'
+    found = (_difference(a, b, f'{path}.{k}'.strip('.')) for k, a, b in pairs)
+    return next(filter(None, found), None)

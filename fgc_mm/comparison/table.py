@@ -1,0 +1,236 @@
+"""The rows of a comparison, as Markdown and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from ..errors import FGCError
+from .results import RATIO
+
+PUBLISHED = (
+    'method', 'backbone', 'dataset', 'dense_error', 'error', 'pruning_ratio',
+    'which_epoch', 'source',
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation; none of a single value."""
+
+    mean: float
+    std: float | None
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Spread:
+        """Of at least one value."""
+        values = list(values)
+        return cls(mean(values), stdev(values) if len(values) > 1 else None)
+
+    def text(self, digits: int = 2) -> str:
+        """As a reader expects it."""
+        if self.std is None:
+            return f'{self.mean:.{digits}f}'
+        return f'{self.mean:.{digits}f} ± {self.std:.{digits}f}'
+
+
+@dataclass(frozen=True)
+class Row:
+    """All runs of one method.
+
+    Attributes:
+        method: Its name.
+        data: Its data set.
+        epochs: Of each run.
+        dynamic: Whether images choose their channels.
+        seeds: Of the runs that are done.
+        values: Spread of each number of the results, by name.
+    """
+
+    method: str
+    data: str
+    epochs: int
+    dynamic: bool
+    seeds: tuple[int, ...]
+    values: dict[str, Spread]
+
+
+def rows_of(results: Sequence[dict[str, Any]]) -> list[Row]:
+    """One row per method, in the order in which the methods come."""
+    methods = dict.fromkeys(result['method'] for result in results)
+    groups = [[r for r in results if r['method'] == m] for m in methods]
+    return [_row(group) for group in groups]
+
+
+def _row(group: list[dict[str, Any]]) -> Row:
+    first = group[0]
+    numbers = [k for k, v in first.items() if isinstance(v, float)]
+    numbers.append('parameters')
+    return Row(
+        first['method'],
+        first['data'],
+        first['epochs'],
+        first['dynamic'],
+        tuple(result['seed'] for result in group),
+        {k: Spread.of(r[k] for r in group if k in r) for k in numbers},
+    )
+
+
+def read_published(path: Path) -> list[dict[str, str]]:
+    """The published numbers, one dict per row of the file.
+
+    Raises:
+        FGCError: It is missing, or has other columns.
+    """
+    if not path.is_file():
+        raise FGCError(
+            f'{path} is not a file: published numbers are a CSV of '
+            f'{",".join(PUBLISHED)}; check the path.'
+        )
+    with path.open(newline='') as file:
+        reader = csv.DictReader(file)
+        if tuple(reader.fieldnames or ()) != PUBLISHED:
+            raise FGCError(
+                f'{path} has the columns {reader.fieldnames}: published '
+                f'numbers are a CSV of {",".join(PUBLISHED)}; rename them.'
+            )
+        return list(reader)
+
+
+def beside(
+    published: Sequence[dict[str, str]], methods: Iterable[str]
+) -> list[dict[str, str]]:
+    """Those of the backbones, and if possible data sets, of our methods.
+
+    Both are looked for between the underscores of the methods' names, so
+    ``fgc_resnet20_cifar10`` stands beside ResNet-20 on CIFAR-10, and
+    ``fgc_resnet20_folder`` beside ResNet-20 on any data set.
+    """
+    words = {word for name in methods for word in name.split('_')}
+    ours = [row for row in published if row['backbone'] in words]
+    return [row for row in ours if row['dataset'] in words] or ours
+
+
+def of_dataset(
+    published: Sequence[dict[str, str]], dataset: str | None
+) -> list[dict[str, str]]:
+    """Those of one data set; of all without one.
+
+    Raises:
+        FGCError: Nothing was published on it.
+    """
+    found = [r for r in published if dataset in (None, r['dataset'])]
+    if not found:
+        known = sorted({row['dataset'] for row in published})
+        raise FGCError(
+            f'--published-dataset {dataset} has no published numbers; '
+            f'choose among {", ".join(known)}.'
+        )
+    return found
+
+
+def markdown(rows: Sequence[Row], published: Sequence[dict]) -> str:
+    """One table; what was published is marked as such."""
+    ratios = _ratios(rows)
+    head = [
+        'method', 'numbers', 'data', 'dynamic', 'epochs', 'seeds',
+        'error %, last epoch', 'error %, best epoch',
+        *(f'pruned %, {_counting(name)}' for name in ratios),
+        'pruned %, as published', 'MACs', 'parameters', 'training time',
+    ]  # fmt: skip
+    lines = [head, ['---'] * len(head)]
+    lines += [_ours(row, ratios) for row in rows]
+    lines += [_theirs(row, len(ratios)) for row in published]
+    return '\n'.join(f'| {" | ".join(line)} |' for line in lines) + '\n'
+
+
+def _ours(row: Row, ratios: list[str]) -> list[str]:
+    values = row.values
+    return [
+        row.method, 'measured', row.data, 'yes' if row.dynamic else 'no',
+        str(row.epochs), ', '.join(map(str, row.seeds)),
+        values['error'].text(), values['best_error'].text(),
+        *(values[r].text(1) if r in values else '' for r in ratios),
+        '', f'{values["macs/mean"].mean:,.0f}',
+        f'{values["parameters"].mean:,.0f}',
+        _duration(values['seconds'].mean),
+    ]  # fmt: skip
+
+
+def _theirs(row: dict[str, str], ratios: int) -> list[str]:
+    last, best = row['error'], ''
+    if row['which_epoch'] == 'best':
+        last, best = best, last
+    dense = f' (dense {row["dense_error"]})' if row['dense_error'] else ''
+    return [
+        f'{row["method"]} {row["backbone"]}', f'published: {row["source"]}',
+        row['dataset'], '', '', '', last and last + dense,
+        best and best + dense, *[''] * ratios, row['pruning_ratio'], '', '',
+        '',
+    ]  # fmt: skip
+
+
+def table_csv(rows: Sequence[Row], published: Sequence[dict]) -> str:
+    """The same for machines: mean and std of every number."""
+    numbers = list(dict.fromkeys(k for row in rows for k in row.values))
+    fields = ['method', 'numbers', 'data', 'dynamic', 'epochs', 'seeds']
+    fields += [f'{k}_{what}' for k in numbers for what in ('mean', 'std')]
+    fields += [f'published_{name}' for name in PUBLISHED[1:]]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fields, restval='', lineterminator='\n')
+    writer.writeheader()
+    for row in rows:
+        spreads = {
+            f'{name}_{what}': getattr(spread, what)
+            for name, spread in row.values.items()
+            for what in ('mean', 'std')
+        }
+        writer.writerow(
+            dict(
+                method=row.method, numbers='measured', data=row.data,
+                dynamic=row.dynamic, epochs=row.epochs,
+                seeds=' '.join(map(str, row.seeds)), **spreads,
+            )
+        )  # fmt: skip
+    for other in published:
+        theirs = {f'published_{name}': other[name] for name in PUBLISHED[1:]}
+        writer.writerow(
+            dict(method=other['method'], numbers='published', **theirs)
+        )
+    return text.getvalue()
+
+
+def runs_csv(results: Sequence[dict[str, Any]]) -> str:
+    """One row per run."""
+    flat = [
+        {k: v for k, v in result.items() if not isinstance(v, dict)}
+        for result in results
+    ]
+    fields = list(dict.fromkeys(name for result in flat for name in result))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fields, restval='', lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(flat)
+    return text.getvalue()
+
+
+def _ratios(rows: Sequence[Row]) -> list[str]:
+    """Every counting that any row has, the honest one first."""
+    return sorted({k for r in rows for k in r.values if k.startswith(RATIO)})
+
+
+def _counting(metric: str) -> str:
+    name = metric.removeprefix(RATIO).strip('_')
+    return f'counted as {name.replace("_", "-")}' if name else 'honest'
+
+
+def _duration(seconds: float) -> str:
+    minutes = seconds / 60
+    if minutes < 1:
+        return f'{seconds:.0f} s'
+    return f'{minutes:.0f} min' if minutes < 100 else f'{minutes / 60:.1f} h'

@@ -1,0 +1,106 @@
+"""Processes side by side, each with its share of cores and its GPU."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+
+@dataclass
+class _Job:
+    process: subprocess.Popen
+    slot: int
+
+
+class Workers:
+    """Runs commands in so many places at once.
+
+    Args:
+        jobs: Places.
+        threads: Threads of each process; None leaves the environment as it
+            is.
+        devices: GPUs by number; places take them in turn. None for none.
+    """
+
+    def __init__(
+        self, jobs: int, threads: int | None, devices: Sequence[str] = ()
+    ) -> None:
+        self.threads = threads
+        self.devices = devices
+        self._free = list(range(jobs))
+        self._jobs: dict[str, _Job] = {}
+
+    @property
+    def free(self) -> bool:
+        """Whether there is a place."""
+        return bool(self._free)
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything runs."""
+        return bool(self._jobs)
+
+    def start(self, name: str, command: list[str], log: Path) -> None:
+        """Starts a process whose output is added to a log."""
+        slot = self._free.pop(0)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open('a') as output:
+            process = subprocess.Popen(
+                command,
+                env=self._environment(slot),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                # a Ctrl-C is ours alone: the runs are told to save first
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+        self._jobs[name] = _Job(process, slot)
+
+    def ended(self) -> list[tuple[str, int]]:
+        """Names and exit codes of those that have ended since."""
+        codes = [(n, job.process.poll()) for n, job in self._jobs.items()]
+        found = [(name, code) for name, code in codes if code is not None]
+        for name, _ in found:
+            self._free.append(self._jobs.pop(name).slot)
+        self._free.sort()
+        return found
+
+    def stop(self) -> None:
+        """Tells all to save and to leave."""
+        for job in self._jobs.values():
+            if job.process.poll() is None:
+                job.process.terminate()
+
+    def _environment(self, slot: int) -> dict[str, str]:
+        env = dict(os.environ)
+        if self.threads is not None:
+            env['OMP_NUM_THREADS'] = str(self.threads)
+        if self.devices:
+            device = self.devices[slot % len(self.devices)]
+            env['CUDA_VISIBLE_DEVICES'] = device
+        return env
+
+
+def visible_devices() -> list[str]:
+    """The GPUs that may be used, as CUDA_VISIBLE_DEVICES names them."""
+    chosen = os.environ.get('CUDA_VISIBLE_DEVICES')
+    if not torch.cuda.is_available():
+        return []
+    if chosen is not None:
+        return [name.strip() for name in chosen.split(',') if name.strip()]
+    return [str(number) for number in range(torch.cuda.device_count())]
+
+
+def _die_with_parent() -> None:
+    """SIGTERM when the comparison is gone, be it by kill -9 (Linux)."""
+    if sys.platform == 'linux':
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1: PR_SET_PDEATHSIG

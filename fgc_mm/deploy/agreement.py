@@ -1,0 +1,107 @@
+"""Whether a compact network says what the masked one says."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fgc_mm.gates import GateDecision
+from fgc_mm.models import ChannelMap, GatedBackbone
+from fgc_mm.models.channel_map import SiteChannels
+
+
+@contextmanager
+def agreeing(
+    backbone: GatedBackbone, channel_map: ChannelMap
+) -> Iterator[None]:
+    """The masked network, with the decisions that a channel map has fixed.
+
+    Channels that it removes or closes are closed, those that are no longer
+    gated are open, whatever their gates say.
+
+    Args:
+        backbone: The whole gated network.
+        channel_map: Made for it.
+    """
+    hooks = [
+        backbone.gates[site.key].register_forward_hook(
+            partial(_fix, channel_map.sites[site.name])
+        )
+        for site in backbone.sites
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _fix(
+    entry: SiteChannels, _: nn.Module, args: Any, said: GateDecision
+) -> GateDecision:
+    del args
+    opened = set(entry.kept) - set(entry.gated) - set(entry.closed)
+    mask = torch.zeros_like(said.mask)
+    mask[:, sorted(opened)] = 1
+    gated = list(entry.gated)
+    mask[:, gated] = said.mask[:, gated]
+    return said._replace(mask=mask)
+
+
+def flat(outputs: Any) -> list[Tensor]:
+    """All tensors of a backbone's outputs."""
+    if isinstance(outputs, Tensor):
+        return [outputs]
+    return [tensor for part in outputs for tensor in flat(part)]
+
+
+def largest_gap(wanted: Any, got: Any) -> float:
+    """Largest difference, as a share of the largest number; inf if not alike.
+
+    Args:
+        wanted: Outputs of a backbone.
+        got: Those of another.
+    """
+    pairs = list(zip(flat(wanted), flat(got), strict=True))
+    if any(a.shape != b.shape for a, b in pairs):
+        return float('inf')
+    scale = max(float(a.abs().max()) for a, _ in pairs)
+    return max(float((a - b).abs().max()) for a, b in pairs) / max(scale, 1e-9)
+
+
+class Closing:
+    """Closes channels of one site of a plain network, in a ``with`` block.
+
+    Args:
+        network: The plain network.
+        readers: Layers that read the channels, and which of their input
+            channels to leave; (C_in,) bool each.
+    """
+
+    def __init__(self, network: nn.Module, readers: dict[str, Tensor]) -> None:
+        self._network = network
+        self._readers = readers
+        self._hooks: Sequence = ()
+
+    def __enter__(self) -> 'Closing':
+        self._hooks = [
+            self._network.get_submodule(path).register_forward_pre_hook(
+                partial(_close, left)
+            )
+            for path, left in self._readers.items()
+        ]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+
+def _close(left: Tensor, layer: nn.Module, args: tuple) -> tuple:
+    x = args[0]
+    if isinstance(layer, nn.Linear):
+        return (x * left.to(x), *args[1:])
+    return (x * left.to(x).reshape(-1, *[1] * (x.dim() - 2)), *args[1:])

@@ -1,0 +1,78 @@
+"""The norms and the like that lie between a site's layers."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fgc_mm.sites.cut import CutNetwork
+from fgc_mm.sites.discovery import small_images
+from fgc_mm.sites.flow import Flow
+from fgc_mm.sites.layout import DENSE
+from fgc_mm.sites.site import GateSite, Member
+from fgc_mm.sites.trace import Place, Trace
+
+
+class _NormTrace(Trace):
+    """Also looks at what every module with parameters of its own gives."""
+
+    def visit(
+        self, name: str, module: nn.Module, output: Tensor
+    ) -> Tensor | None:
+        """Look at a norm, a ``PReLU``, a layer scale."""
+        if per_channel(module) and output.dim() > 1:
+            self._see(Place('norm', name), output)
+        return super().visit(name, module, output)
+
+
+def per_channel(module: nn.Module) -> bool:
+    """Whether it has a vector of parameters, or of statistics, of its own."""
+    own = [
+        *module.parameters(recurse=False),
+        *module.buffers(recurse=False),
+    ]
+    return not isinstance(module, DENSE) and any(
+        max(p.shape, default=1) > 1 for p in own
+    )
+
+
+def norms_of(
+    backbone: nn.Module, sites: Sequence[GateSite]
+) -> dict[str, tuple[Member, ...]]:
+    """The per-channel modules that every site's channels pass.
+
+    Found by trying, as the sites themselves are
+    (:mod:`fgc_mm.sites.flow`).
+
+    Args:
+        backbone: The plain network.
+        sites: Of it.
+
+    Returns:
+        By site name, modules with the site's channel at each of their
+        channels, in the order of the forward pass. A module that several
+        maps share, or that mixes channels, is not among them.
+    """
+    images = small_images(backbone)
+    with CutNetwork(backbone) as cut:
+        trace = _NormTrace(cut, images)
+        flow = Flow(trace, every=False)
+        return {site.name: _norms(trace, flow, site) for site in sites}
+
+
+def _norms(trace: Trace, flow: Flow, site: GateSite) -> tuple[Member, ...]:
+    producer = next(m for m in site.outputs if m.path == site.producer)
+    folded = producer.positions is not None
+    fold = len(producer.positions) // site.channels if folded else 1
+    return tuple(
+        Member(place.path, tuple(arrival.positions))
+        for place, arrival in flow.of(site.producer, fold).items()
+        if place.kind == 'norm' and arrival.unmixed and trace.runs[place] == 1
+    )
+
+
+def positions_of(member: Member, channels: int) -> torch.Tensor:
+    """A member's positions as a tensor, also where they are in order."""
+    if member.positions is None:
+        return torch.arange(channels)
+    return torch.tensor(member.positions)

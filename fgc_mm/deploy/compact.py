@@ -1,0 +1,202 @@
+"""Static removal: what firing statistics say is constant goes for good."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fgc_mm.deploy.agreement import Closing, agreeing, largest_gap
+from fgc_mm.deploy.firing import SiteFiring, gated_backbone
+from fgc_mm.deploy.removal import Removal
+from fgc_mm.deploy.small_state import any_gate, shrunk_state, small_settings
+from fgc_mm.errors import FGCError
+from fgc_mm.models import ChannelMap, CompactBackbone, GatedBackbone
+from fgc_mm.registry import MODELS
+
+CLOSE = 1e-4  # largest difference of a feature, as a share of the largest one
+
+
+@dataclass(frozen=True)
+class Compacted:
+    """What compaction gives.
+
+    Attributes:
+        channel_map: What remains, and what is gated.
+        backbone: The small network, with its weights.
+        state_dict: The whole small model's.
+        refused: Sites that keep channels which are never open, and why.
+        difference: Largest difference between the features of the small
+            network and of the masked one whose removed gates agree, as a
+            share of the largest feature.
+    """
+
+    channel_map: ChannelMap
+    backbone: nn.Module
+    state_dict: dict[str, Tensor]
+    refused: Mapping[str, str]
+    difference: float
+
+
+@torch.no_grad()
+def compact(
+    model: nn.Module,
+    firing: Sequence[SiteFiring],
+    settings: Mapping[str, Any],
+    images: Tensor,
+    tolerance: float = 0.0,
+) -> Compacted:
+    """Remove what is constant from a gated model.
+
+    Channels that are never open go, with their rows and columns in every
+    layer; channels that are always open lose their row of the gate; a site
+    where nothing is left to decide loses its gate. Where a channel cannot be
+    taken out (before a residual sum, or out of one group only), it stays and
+    is closed without being asked.
+
+    The channels' ways are those of the sites, which were found by trying; and
+    the result is tried, too: its features must be those of the masked model
+    whose removed gates are told to agree, on ``images``. A site that fails
+    keeps its channels. (torch-pruning's dependency graph gives the same
+    networks where it can trace them, which the tests check; its trace of
+    ShuffleNetV2 or ResNeSt does not end.)
+
+    Args:
+        model: A classifier with a :class:`GatedBackbone`, in evaluation.
+        firing: Its statistics.
+        settings: Config of its backbone, to build the small one from.
+        images: (N, 3, H, W) to try the result on.
+        tolerance: Share of the images that may disagree with a channel that
+            is called never or always open.
+
+    Raises:
+        FGCError: No gates, statistics of another model, a tolerance outside
+            [0, 0.5), an already compact model, or a backbone that fails
+            whatever site is left alone.
+    """
+    backbone = gated_backbone(model)
+    _check(backbone, firing, tolerance)
+    removal = Removal(backbone, firing, tolerance)
+    trial = _Trial(model, settings, removal, images)
+    refused = dict(removal.refused)
+    while True:
+        small, channel_map, state = trial.build()
+        failed, gap = trial.compare(small, channel_map)
+        if not failed:
+            return Compacted(channel_map, small, state, refused, gap)
+        refused |= failed
+
+
+class _Trial:
+    """Builds the small network, and finds the sites that it cannot lose."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        settings: Mapping[str, Any],
+        removal: Removal,
+        images: Tensor,
+    ) -> None:
+        self._model = model
+        self._backbone = gated_backbone(model)
+        self._prefix = '' if model is self._backbone else 'backbone.'
+        self._settings = settings
+        self._removal = removal
+        self._images = images
+        self._whole: set[str] = set()  # the gate decides jointly
+        self._unshrunk: set[str] = set()
+
+    def build(self) -> tuple[nn.Module, ChannelMap, dict[str, Tensor]]:
+        """The small backbone, its map, and the model's weights."""
+        channel_map = self._removal.channel_map(self._whole, self._unshrunk)
+        small = MODELS.build(
+            small_settings(self._settings, channel_map, any_gate(channel_map))
+        )
+        small.eval()
+        state = shrunk_state(self._model, small, channel_map, self._prefix)
+        small.load_state_dict(
+            {key: state[f'{self._prefix}{key}'] for key in small.state_dict()}
+        )
+        return small, channel_map, state
+
+    def compare(
+        self, small: nn.Module, channel_map: ChannelMap
+    ) -> tuple[dict[str, str], float]:
+        """Sites that cannot go, and the largest difference."""
+        with agreeing(self._backbone, channel_map):
+            wanted, records = self._backbone.forward_gated(self._images)
+        try:
+            got, own = _run(small, self._images)
+        except Exception as error:  # whatever the backbone's code relies on
+            said = ' '.join(str(error).split())[:80]
+            return self._culprits(channel_map, f'its code fails ({said})'), 0.0
+        masks = {record.site.name: record.mask for record in records}
+        for record in own:
+            name = record.site.name
+            kept = list(channel_map.sites[name].kept)
+            if not torch.equal(record.mask, masks[name][:, kept]):
+                self._whole.add(name)
+                return {name: 'its gate does not decide channel by channel'}, 0
+        gap = largest_gap(wanted, got)
+        if gap > CLOSE:
+            return self._culprits(channel_map, 'the features differ'), gap
+        return {}, gap
+
+    def _culprits(self, channel_map: ChannelMap, why: str) -> dict[str, str]:
+        """The sites that cannot even go alone."""
+        names = [n for n in channel_map.sites if self._removal.gone(n)]
+        names = [n for n in names if n not in {*self._unshrunk, *self._whole}]
+        failed = {n: why for n in names if not self._goes_alone(n)}
+        failed = failed or dict.fromkeys(names, why)
+        if not failed:
+            raise FGCError(
+                f'{type(self._backbone.backbone).__name__} gives other '
+                f'features when it is built anew ({why}); it cannot be '
+                'compacted.'
+            )
+        self._unshrunk |= set(failed)
+        return failed
+
+    def _goes_alone(self, name: str) -> bool:
+        others = {s.name for s in self._backbone.sites} - {name}
+        alone = self._removal.channel_map(unshrunk=others)
+        plain = self._backbone.backbone
+        readers = self._removal.left_inputs(name)
+        with Closing(plain, readers):
+            wanted = plain(self._images)
+        try:
+            got = alone.shrink(copy.deepcopy(plain))(self._images)
+        except Exception:  # as above
+            return False
+        return largest_gap(wanted, got) <= CLOSE
+
+
+def _run(
+    small: nn.Module, images: Tensor
+) -> tuple[tuple[Tensor, ...], Sequence]:
+    if isinstance(small, GatedBackbone):
+        return small.forward_gated(images)
+    return small(images), ()
+
+
+def _check(
+    backbone: GatedBackbone, firing: Sequence[SiteFiring], tolerance: float
+) -> None:
+    if not 0 <= tolerance < 0.5:
+        raise FGCError(
+            f'tolerance={tolerance} is no share of images that may disagree '
+            'with the majority; give a number from 0 to below 0.5.'
+        )
+    if isinstance(backbone, CompactBackbone):
+        raise FGCError(
+            'the model is compact already; compact the model that it was '
+            'made from, with the other tolerance or images.'
+        )
+    known = [(s.name, s.channels) for s in backbone.sites]
+    if known != [(f.site, len(f.rate)) for f in firing]:
+        raise FGCError(
+            f'the firing statistics are of {len(firing)} other sites than '
+            f"this model's {len(known)}; collect them with this model."
+        )

@@ -1,0 +1,91 @@
+"""How often every channel is open, on a calibration set."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fgc_mm.errors import FGCError
+from fgc_mm.models import GatedBackbone
+from fgc_mm.sites.evaluating import evaluating
+
+
+@dataclass(frozen=True)
+class SiteFiring:
+    """What one site did on a calibration set.
+
+    Attributes:
+        site: Its name.
+        rate: (C,) share of the images that open a channel.
+        whole: (C,) share of the images that leave a channel as it is (the
+            factor is 1); below ``rate`` for gates with other factors.
+        images: How many there were.
+    """
+
+    site: str
+    rate: Tensor
+    whole: Tensor
+    images: int
+
+    def never(self, tolerance: float = 0.0) -> Tensor:
+        """(C,) bool: open for no larger share of the images than this."""
+        return self.rate <= tolerance
+
+    def always(self, tolerance: float = 0.0) -> Tensor:
+        """(C,) bool: as it is for all but such a share of the images."""
+        return (self.whole >= 1 - tolerance) & ~self.never(tolerance)
+
+
+@torch.no_grad()
+def firing_statistics(
+    model: nn.Module, batches: Iterable[Tensor]
+) -> list[SiteFiring]:
+    """Firing rates of every channel at every site.
+
+    Args:
+        model: A :class:`GatedBackbone`, or a classifier with one.
+        batches: Images as the backbone takes them, (N, 3, H, W).
+
+    Returns:
+        One entry per site, in the order of the sites.
+
+    Raises:
+        FGCError: A model without gates, or no image.
+    """
+    backbone = gated_backbone(model)
+    opened = [torch.zeros(s.channels).double() for s in backbone.sites]
+    whole = [torch.zeros(s.channels).double() for s in backbone.sites]
+    images = 0
+    with evaluating(backbone):
+        for batch in batches:
+            images += len(batch)
+            _, records = backbone.forward_gated(batch)
+            for index, record in enumerate(records):
+                opened[index] += (record.mask != 0).sum(0).cpu()
+                whole[index] += (record.mask == 1).sum(0).cpu()
+    if not images:
+        raise FGCError(
+            'the calibration set has no image, so no channel has a firing '
+            'rate; give at least one, better some hundred.'
+        )
+    return [
+        SiteFiring(site.name, opened[i] / images, whole[i] / images, images)
+        for i, site in enumerate(backbone.sites)
+    ]
+
+
+def gated_backbone(model: nn.Module) -> GatedBackbone:
+    """The gated backbone of a model, or the model itself.
+
+    Raises:
+        FGCError: There is none.
+    """
+    backbone = getattr(model, 'backbone', None)
+    for candidate in (model, backbone):
+        if isinstance(candidate, GatedBackbone):
+            return candidate
+    raise FGCError(
+        f'{type(model).__name__} has no gates; give a model whose backbone '
+        'is a fgc_mm.GatedBackbone.'
+    )

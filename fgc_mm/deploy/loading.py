@@ -1,0 +1,162 @@
+"""A config's trained model, and its images as the network sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import init_default_scope
+from mmpretrain.registry import DATASETS
+from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
+from torch import Tensor, nn
+
+from fgc_mm.engine.checkpoint import read_checkpoint
+from fgc_mm.errors import FGCError
+from fgc_mm.models import GatedBackbone
+
+
+def build_model(cfg: Config) -> nn.Module:
+    """The config's model without weights, in evaluation.
+
+    Raises:
+        FGCError: The config has no model.
+    """
+    if 'model' not in cfg:
+        raise FGCError(
+            f'{cfg.filename} has no model; give a config that tools/train.py '
+            'can run.'
+        )
+    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
+    settings = cfg.model.to_dict()
+    settings.pop('init_cfg', None)  # the checkpoint has the weights
+    if cfg.get('data_preprocessor') is not None:
+        settings.setdefault(
+            'data_preprocessor', cfg.data_preprocessor.to_dict()
+        )
+    model = MMPRETRAIN_MODELS.build(settings)
+    model.eval()
+    return model
+
+
+def build_trained(
+    cfg: Config, checkpoint: str, gated: bool = True
+) -> nn.Module:
+    """The config's model with a checkpoint's weights, in evaluation.
+
+    Args:
+        cfg: The config.
+        checkpoint: A file; every weight must be there, and fit.
+        gated: Refuse a model without gates.
+
+    Raises:
+        FGCError: No model, no gates, or a checkpoint of another config.
+    """
+    state = read_checkpoint(checkpoint)
+    model = build_model(cfg)
+    if gated and not isinstance(
+        getattr(model, 'backbone', None), GatedBackbone
+    ):
+        raise FGCError(
+            f'the model of {cfg.filename} has no gates; give the config of a '
+            'gated one (fgc_mm.GatedBackbone).'
+        )
+    load_whole(model, state.get('state_dict', state), checkpoint)
+    return model
+
+
+def load_whole(model: nn.Module, state: Mapping[str, Any], name: str) -> None:
+    """Load weights into a model, all of them.
+
+    Args:
+        model: The model.
+        state: Its state dict.
+        name: Of the file, for the error.
+
+    Raises:
+        FGCError: A weight is missing, unknown, or of another shape.
+    """
+    own = model.state_dict()
+    missing = [key for key in own if key not in state]
+    unknown = [key for key in state if key not in own]
+    other = [
+        key
+        for key in own
+        if key in state and getattr(state[key], 'shape', ()) != own[key].shape
+    ]
+    if missing or unknown or other:
+        first = [*missing, *other, *unknown][0]
+        raise FGCError(
+            f'{name} is a checkpoint of another config: {len(missing)} '
+            f'weights of this model are missing, {len(unknown)} are unknown '
+            f'to it and {len(other)} have another shape ({first}, ...); give '
+            'the config that it was trained with.'
+        )
+    model.load_state_dict(state)
+
+
+def images_of(
+    cfg: Config,
+    model: nn.Module,
+    count: int,
+    split: str = 'test',
+    batch_size: int = 32,
+) -> Iterator[Tensor]:
+    """Images of a config's data, as the network sees them.
+
+    Taken at even distances through the whole set, which is often sorted by
+    class, and through the pipeline of the test.
+
+    Args:
+        cfg: The config.
+        model: Its model, for the data preprocessor.
+        count: How many; all, if there are fewer.
+        split: ``'test'`` or ``'train'``.
+        batch_size: Images in a batch.
+
+    Yields:
+        (batch_size, 3, H, W), the last one perhaps smaller.
+
+    Raises:
+        FGCError: No such data, an empty set, or fewer than one image asked.
+    """
+    if count < 1:
+        raise FGCError(
+            f'{count} images are asked for, but statistics and clocks need '
+            'at least one; give --images a positive number.'
+        )
+    dataset = _dataset(cfg, split)
+    if not len(dataset):
+        raise FGCError(
+            f'the {split} set of {cfg.filename} has no image, so there is '
+            'nothing to run the model on; check data_root and data_prefix.'
+        )
+    return _batches(dataset, model, min(count, len(dataset)), batch_size)
+
+
+def _batches(
+    dataset: Any, model: nn.Module, count: int, batch_size: int
+) -> Iterator[Tensor]:
+    picked = [number * len(dataset) // count for number in range(count)]
+    for start in range(0, count, batch_size):
+        chosen = picked[start : start + batch_size]
+        data = pseudo_collate([dataset[index] for index in chosen])
+        with torch.no_grad():
+            yield model.data_preprocessor(data, False)['inputs']
+
+
+def _dataset(cfg: Config, split: str) -> Any:
+    loaders = [f'{split}_dataloader', 'test_dataloader']
+    for name in loaders:
+        if cfg.get(name) is None:
+            raise FGCError(
+                f'{cfg.filename} has no {name}, so there are no images to '
+                'run the model on; add one.'
+            )
+    settings, test = (cfg[name].dataset.to_dict() for name in loaders)
+    if 'pipeline' in test:
+        settings['pipeline'] = test['pipeline']
+    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
+    return DATASETS.build(settings)

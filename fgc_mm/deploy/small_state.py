@@ -1,0 +1,98 @@
+"""The config and the weights of a compact model."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fgc_mm.deploy.firing import gated_backbone
+from fgc_mm.models import ChannelMap, GatedBackbone
+
+
+def any_gate(channel_map: ChannelMap) -> bool:
+    """Whether something is left to be decided, or to be closed."""
+    return any(s.gated or s.closed for s in channel_map.sites.values())
+
+
+def small_settings(
+    settings: Mapping[str, Any], channel_map: str | ChannelMap, gated: bool
+) -> dict[str, Any]:
+    """Config of the small backbone.
+
+    Args:
+        settings: Of the gated one.
+        channel_map: The map, or its file.
+        gated: Whether any gate is left.
+    """
+    if not gated:
+        return dict(
+            type='fgc_mm.ChannelMapBackbone',
+            backbone=settings['backbone'],
+            channel_map=channel_map,
+        )
+    return dict(
+        settings, type='fgc_mm.CompactBackbone', channel_map=channel_map
+    )
+
+
+def shrunk_state(
+    model: nn.Module, small: nn.Module, channel_map: ChannelMap, prefix: str
+) -> dict[str, Tensor]:
+    """The small model's weights, from the masked one's.
+
+    Args:
+        model: The masked model, or its backbone.
+        small: The small backbone.
+        channel_map: What remains.
+        prefix: Of the backbone's names in the model's.
+    """
+    plain, gates = f'{prefix}backbone.', f'{prefix}gates.'
+    inner = plain if isinstance(small, GatedBackbone) else prefix
+    state = {}
+    for key, value in model.state_dict().items():
+        if key.startswith(plain):
+            state[f'{inner}{key[len(plain) :]}'] = value
+        elif not key.startswith(gates):
+            state[key] = value
+    state = channel_map.shrink_state(state, inner)
+    if isinstance(small, GatedBackbone):
+        state |= _gate_states(gated_backbone(model), small, channel_map, gates)
+    return state
+
+
+def _gate_states(
+    backbone: GatedBackbone,
+    small: GatedBackbone,
+    channel_map: ChannelMap,
+    prefix: str,
+) -> dict[str, Tensor]:
+    """What is left of every gate: rows for outputs, columns for inputs."""
+    state = {}
+    for site in small.sites:
+        entry = channel_map.sites[site.name]
+        if not entry.gated:
+            continue
+        kept = channel_map.layers.get(site.producer)
+        cols = kept.inputs if kept else ()
+        inner = 'gate.' if len(entry.gated) < site.channels else ''
+        wanted = small.gates[site.key].state_dict()
+        for key, value in backbone.gates[site.key].state_dict().items():
+            shape = wanted[f'{inner}{key}'].shape
+            fitted = _fitted(value, shape, entry.gated, cols)
+            state[f'{prefix}{site.key}.{inner}{key}'] = fitted
+    return state
+
+
+def _fitted(
+    value: Tensor, shape: torch.Size, rows: Sequence[int], cols: Sequence[int]
+) -> Tensor:
+    """A gate's weight, less what its smaller twin does not have.
+
+    The first dimension follows the gate's outputs, any other its inputs.
+    """
+    for dim, size in enumerate(shape):
+        if value.shape[dim] != size:
+            index = torch.tensor(cols if dim else rows, device=value.device)
+            value = value.index_select(dim, index)
+    return value

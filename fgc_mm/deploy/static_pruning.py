@@ -1,0 +1,204 @@
+"""Static pruning to a given ratio of MACs: the rival of dynamic pruning."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import floor
+
+import torch_pruning as tp
+from torch import Tensor, nn
+
+from fgc_mm.deploy.static_groups import (
+    CLOSE,
+    ChannelGroup,
+    Removed,
+    find_groups,
+)
+from fgc_mm.errors import FGCError
+from fgc_mm.models import ChannelMap, GatedBackbone, build_macs_table
+
+IMPORTANCES: dict[str, Callable[[], tp.importance.Importance]] = {
+    'fpgm': tp.importance.FPGMImportance,
+    'group_norm': tp.importance.GroupMagnitudeImportance,
+    'bn_scale': tp.importance.BNScaleImportance,
+    'random': tp.importance.RandomImportance,
+}
+TOLERANCE = 0.01
+STEPS = 20
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A network that static pruning has made.
+
+    Attributes:
+        channel_map: What remains.
+        model: The small classifier, with the weights that remain.
+        macs: Its MACs, convs and classifier.
+        dense: Those of the whole one.
+        sparsity: Share of the channels of each group that went.
+        groups: How many groups of channels can be pruned.
+    """
+
+    channel_map: ChannelMap
+    model: nn.Module
+    macs: int
+    dense: int
+    sparsity: float
+    groups: int
+
+    @property
+    def pruning_ratio(self) -> float:
+        """Share of the MACs that went."""
+        return 1 - self.macs / self.dense
+
+
+def prune_static(
+    model: nn.Module,
+    importance: str,
+    pruning_ratio: float,
+    images: Tensor,
+) -> Pruned:
+    """Removes the least important channels for good, and for all images.
+
+    Every group of channels loses the same share of its channels, those that
+    torch-pruning's importance puts last; bisection finds the share that
+    leaves the MACs asked for.
+
+    Args:
+        model: A trained classifier with a plain backbone, in evaluation.
+        importance: ``'fpgm'`` (geometric median, He et al., CVPR 2019),
+            ``'group_norm'`` (L2 norm over the group), ``'bn_scale'``
+            (network slimming, Liu et al., ICCV 2017) or ``'random'``
+            (torch's global generator).
+        pruning_ratio: Share of the MACs (convs and classifier) to remove,
+            in (0, 1).
+        images: (N, 3, H, W) for counting and for trying the result.
+
+    Raises:
+        FGCError: An unknown importance, gates, a ratio that is none or out
+            of reach, or nothing that can be removed.
+    """
+    _check(model, importance, pruning_ratio)
+    groups = find_groups(model.backbone, images)
+    scores = [_scores(importance, group) for group in groups]
+    search = _Search(model, groups, scores, tuple(images.shape[1:]))
+    sparsity = search.sparsity_for(pruning_ratio)
+    removed = search.removed(sparsity)
+    if not removed.difference(model.backbone, images) <= CLOSE:
+        raise FGCError(
+            f'{type(model.backbone).__name__} gives other features without '
+            'the pruned channels than when nobody reads them; it cannot be '
+            'pruned statically.'
+        )
+    channel_map, small = search.shrunk(removed)
+    return Pruned(
+        channel_map,
+        small,
+        build_macs_table(small, search.shape).dense,
+        search.dense,
+        sparsity,
+        len(groups),
+    )
+
+
+class _Search:
+    """The MACs at any share of channels."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        groups: Sequence[ChannelGroup],
+        scores: Sequence[Tensor],
+        shape: tuple[int, ...],
+    ) -> None:
+        self._model = model
+        self._groups = groups
+        self._orders = [
+            score.argsort(stable=True).tolist() for score in scores
+        ]
+        self.shape = shape
+        self.dense = build_macs_table(model, shape).dense
+
+    def removed(self, sparsity: float) -> Removed:
+        """The last channels of every group; at least one remains.
+
+        Each group rounds at a place of its own, so that the MACs fall in
+        small steps.
+        """
+        leaving = []
+        for number, group in enumerate(self._groups):
+            place = (number + 0.5) / len(self._groups)
+            count = min(floor(sparsity * group.channels + place),
+                        group.channels - 1)  # fmt: skip
+            leaving.append((group, self._orders[number][:count]))
+        return Removed.of(leaving)
+
+    def shrunk(self, removed: Removed) -> tuple[ChannelMap, nn.Module]:
+        """The map, and the small model."""
+        channel_map = removed.channel_map(self._model.backbone)
+        small = copy.deepcopy(self._model)
+        channel_map.shrink(small.backbone)
+        return channel_map, small
+
+    def ratio(self, sparsity: float) -> float:
+        """Share of the MACs that goes."""
+        _, small = self.shrunk(self.removed(sparsity))
+        return 1 - build_macs_table(small, self.shape).dense / self.dense
+
+    def sparsity_for(self, wanted: float) -> float:
+        """Bisection; the closer of the two sides of the last step."""
+        low, high = 0.0, 1.0
+        most = self.ratio(high)
+        if wanted > most + TOLERANCE:
+            raise FGCError(
+                f'pruning_ratio={wanted} is out of reach: with one channel '
+                f'left in each group {most:.1%} of the MACs are pruned; ask '
+                'for less.'
+            )
+        for _ in range(STEPS):
+            middle = (low + high) / 2
+            if self.ratio(middle) < wanted:
+                low = middle
+            else:
+                high = middle
+        best = min((low, high), key=lambda s: abs(self.ratio(s) - wanted))
+        reached = self.ratio(best)
+        if abs(reached - wanted) > TOLERANCE:
+            raise FGCError(
+                f'pruning_ratio={wanted} cannot be met within a point: the '
+                f'channels of this network are few, the closest is '
+                f'{reached:.3f}; ask for that.'
+            )
+        return best
+
+
+def _scores(importance: str, group: ChannelGroup) -> Tensor:
+    scores = IMPORTANCES[importance]()(group.group)
+    if scores is None:
+        raise FGCError(
+            f'{importance} says nothing of the channels of '
+            f'{group.members[0].path}, which no such layer follows; choose '
+            'another importance.'
+        )
+    return scores.detach().cpu()
+
+
+def _check(model: nn.Module, importance: str, ratio: float) -> None:
+    if importance not in IMPORTANCES:
+        raise FGCError(
+            f'importance={importance!r} is unknown; choose among '
+            f'{", ".join(IMPORTANCES)}.'
+        )
+    if not 0 < ratio < 1:
+        raise FGCError(
+            f'pruning_ratio={ratio} is no share of the MACs that can be '
+            'removed; give a number between 0 and 1, such as 0.55.'
+        )
+    if isinstance(model.backbone, GatedBackbone):
+        raise FGCError(
+            'the model has gates, which choose channels per image; static '
+            'pruning takes a plain one: give the dense config.'
+        )

@@ -1,0 +1,102 @@
+"""What is left of a gated backbone after compaction."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from fgc_mm.errors import FGCError
+from fgc_mm.gates.partial import PartialGate
+from fgc_mm.models.channel_map import ChannelMap, SiteChannels
+from fgc_mm.models.channel_map_backbone import channel_map_backbone
+from fgc_mm.models.gated_backbone import GatedBackbone
+from fgc_mm.registry import MODELS
+from fgc_mm.sites import GateSite
+
+
+@MODELS.register_module()
+class CompactBackbone(GatedBackbone):
+    """A gated backbone without the channels that a channel map leaves out.
+
+    ``tools/export/compact.py`` writes its config. The backbone is built
+    whole and shrunk; gates are hung at the sites that still have something
+    to decide, each with outputs for those channels only. It is trained,
+    tested and counted as any gated backbone.
+
+    Args:
+        backbone: As in :class:`GatedBackbone`: the whole network.
+        gate: Likewise.
+        channel_map: JSON file of a :class:`ChannelMap`, or the map.
+        sites: As in :class:`GatedBackbone`; those without a gate in the map
+            are left out.
+        init_cfg: As there.
+
+    Raises:
+        FGCError: The map is of another network, or names no gate.
+    """
+
+    def __init__(
+        self,
+        backbone: dict | nn.Module,
+        gate: dict,
+        channel_map: str | ChannelMap,
+        sites: str | Sequence[str] | Mapping[str, Any] = 'auto',
+        init_cfg: dict | None = None,
+    ) -> None:
+        if not isinstance(channel_map, ChannelMap):
+            channel_map = ChannelMap.load(channel_map)
+        self._gated = {
+            name: site
+            for name, site in channel_map.sites.items()
+            if site.gated or site.closed
+        }
+        if not self._gated:
+            raise FGCError(
+                'the channel map leaves no gate, so there is nothing for '
+                "CompactBackbone to hang; use type='fgc_mm."
+                "ChannelMapBackbone'."
+            )
+        small = channel_map_backbone(backbone, channel_map)
+        super().__init__(small, gate, sites, init_cfg)
+
+    def _find_sites(
+        self, backbone: nn.Module, sites: str | Sequence[str]
+    ) -> list[GateSite]:
+        chosen = sites if isinstance(sites, Mapping) else 'auto'
+        found = {s.name: s for s in super()._find_sites(backbone, chosen)}
+        for name, entry in self._gated.items():
+            channels = found[name].channels if name in found else 'no'
+            if channels != len(entry.kept):
+                raise FGCError(
+                    f'{name} is a site of {len(entry.kept)} channels in the '
+                    f'channel map, and of {channels} in this network: a map '
+                    'fits the network it was made for only; give the config '
+                    'of that one.'
+                )
+        return [site for name, site in found.items() if name in self._gated]
+
+    def _build_gate(self, gate: dict, site: GateSite) -> nn.Module:
+        entry = self._gated[site.name]
+        if len(entry.gated) == site.channels:
+            return super()._build_gate(gate, site)
+        inner = None
+        if entry.gated:
+            inner = MODELS.build(
+                dict(
+                    gate,
+                    in_channels=site.in_channels,
+                    out_channels=len(entry.gated),
+                )
+            )
+        return PartialGate(
+            inner,
+            site.channels,
+            _places(entry, entry.gated),
+            _places(entry, entry.closed),
+        )
+
+
+def _places(entry: SiteChannels, channels: Sequence[int]) -> list[int]:
+    """Where channels of the whole network lie among those that remain."""
+    place = {channel: i for i, channel in enumerate(entry.kept)}
+    return [place[channel] for channel in channels]

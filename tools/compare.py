@@ -1,0 +1,243 @@
+"""Methods side by side: trains, tests, and writes one table.
+
+    python tools/compare.py CONFIG [CONFIG ...] --seeds 0 1 2 --work-dir DIR
+
+Every config is trained with every seed by tools/train.py, and its last
+checkpoint tested by tools/test.py. What is in DIR already is taken; what was
+interrupted goes on: run the same command again. After every finished run
+DIR gets the table so far: compare.md, compare.csv, runs.csv (one line per
+run) and compare.png (error over MACs). Logs: DIR/runs/METHOD/seedN/run.log.
+
+A CONFIG written as IMPORTANCE:CONFIG is static pruning: the dense model of
+--pretrain is pruned to --pruning-ratio by tools/prune_static.py (importance:
+fpgm, group_norm, bn_scale, random) and then trained by that config's recipe:
+
+    python tools/compare.py configs/dense_resnet20_folder.py \\
+        configs/fgc_resnet20_folder.py fpgm:configs/dense_resnet20_folder.py \\
+        --pretrain configs/dense_resnet20_folder.py --pretrain-epochs 20 \\
+        --epochs 100 --seeds 0 1 2 --work-dir work_dirs/compare
+
+Exit status: 0 all done, 1 a run has failed, 2 bad input, 75 stopped by a
+signal (the runs were told to save first).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+# The tools and the package of one clone belong together, installed or not.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+try:
+    import fgc_mm  # noqa: F401  (first: it checks the installation)
+except ImportError as error:
+    if not isinstance(error, ValueError):  # not its StackError: a bug
+        raise
+    sys.exit(f'error: {error}')
+
+from rich.console import Console
+
+from fgc_mm.comparison.board import Board
+from fgc_mm.comparison.dispatch import Dispatcher
+from fgc_mm.comparison.plan import Settings, plan
+from fgc_mm.comparison.report import write_report
+from fgc_mm.comparison.results import read_result, write_result
+from fgc_mm.comparison.run import Run
+from fgc_mm.comparison.table import of_dataset, read_published, rows_of
+from fgc_mm.comparison.workers import Workers, visible_devices
+from fgc_mm.engine import command_line
+from fgc_mm.engine.stop_signal import STOPPED
+from fgc_mm.engine.work_dir_lock import WorkDirLock
+from fgc_mm.errors import FGCError
+
+SIGNALS = signal.SIGTERM, signal.SIGINT, signal.SIGUSR1
+
+
+class RawOptions(command_line.ConfigOptions):
+    """``--cfg-options``, read and also as they were typed."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Sequence[str],
+        option_string: str | None = None,
+    ) -> None:
+        """Adds the pairs in both forms."""
+        super().__call__(parser, namespace, values, option_string)
+        namespace.raw_options += tuple(values)
+
+
+def main() -> None:
+    """Plan, run, and write."""
+    args = parse_args()
+    check_numbers(args)
+    published = of_dataset(
+        read_published(args.published), args.published_dataset
+    )
+    settings = Settings(
+        args.seeds, args.work_dir, args.epochs, args.cfg_options or {},
+        args.raw_options, args.pruning_ratio,
+    )  # fmt: skip
+    lock = WorkDirLock()
+    args.work_dir.mkdir(parents=True, exist_ok=True)
+    lock.take(args.work_dir)
+    runs = plan(args.configs, settings, args.pretrain, args.pretrain_epochs)
+    devices = visible_devices()
+    jobs = args.jobs or max(len(devices), 1)
+    threads = args.threads or max((os.cpu_count() or 1) // jobs, 1)
+    comparison = Comparison(runs, args.work_dir, published, threads)
+    comparison.run(Workers(jobs, threads, devices))
+    comparison.leave()
+
+
+def parse_args() -> argparse.Namespace:
+    """The arguments."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument(
+        'configs', nargs='+', metavar='CONFIG', help='or IMPORTANCE:CONFIG'
+    )
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    parser.add_argument('--work-dir', type=Path, required=True, metavar='DIR')
+    parser.add_argument(
+        '--epochs', type=int, help="for all; default: each config's own"
+    )
+    parser.add_argument(
+        '--jobs', type=int, metavar='K',
+        help='runs at once; default: one per GPU, or one',
+    )  # fmt: skip
+    parser.add_argument(
+        '--threads', type=int, metavar='T',
+        help='threads of each run; default: the cores shared out',
+    )  # fmt: skip
+    parser.add_argument(
+        '--pretrain', metavar='DENSE_CONFIG',
+        help='train this one first, once per seed; all others start from it',
+    )  # fmt: skip
+    parser.add_argument(
+        '--pretrain-epochs', type=int, metavar='P',
+        help="for so many epochs; default: --epochs, or that config's own",
+    )  # fmt: skip
+    parser.add_argument(
+        '--pruning-ratio', type=float, default=0.55,
+        help='share of the MACs that static pruning takes (default: 0.55)',
+    )  # fmt: skip
+    parser.add_argument(
+        '--published', type=Path, metavar='CSV',
+        default=Path(__file__).with_name('published.csv'),
+        help='published numbers to stand beside ours',
+    )  # fmt: skip
+    parser.add_argument(
+        '--published-dataset', metavar='NAME',
+        help="only those of this data set (default: the configs', or all)",
+    )  # fmt: skip
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=RawOptions, metavar='KEY=VALUE',
+        help='as in train.py, for every run',
+    )  # fmt: skip
+    parser.set_defaults(raw_options=())
+    return parser.parse_args()
+
+
+def check_numbers(args: argparse.Namespace) -> None:
+    """Refuses what counts nothing."""
+    for name in ('epochs', 'jobs', 'threads', 'pretrain_epochs'):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise FGCError(
+                f'--{name.replace("_", "-")} {value} is too few; give a '
+                'whole number of at least 1.'
+            )
+
+
+class Comparison:
+    """The runs, the screen and the report.
+
+    Args:
+        runs: All runs.
+        folder: Where the report goes.
+        published: Rows of the file of published numbers.
+        threads: Of each run.
+    """
+
+    def __init__(
+        self,
+        runs: list[Run],
+        folder: Path,
+        published: list[dict[str, str]],
+        threads: int,
+    ) -> None:
+        self.runs = runs
+        self.folder = folder
+        self.published = published
+        self.threads = threads
+        self.results: dict[str, dict] = {}
+        self.told: str | None = None
+        self.board = Board(Console(), runs)
+
+    def run(self, workers: Workers) -> None:
+        """Until all is done, has failed or was stopped."""
+        dispatcher = Dispatcher(
+            self.runs, workers, self._changed, self._finish
+        )
+
+        def stop(number: int, _: FrameType | None) -> None:
+            self.told = signal.Signals(number).name
+            dispatcher.stop()
+
+        old = {number: signal.signal(number, stop) for number in SIGNALS}
+        try:
+            with self.board:
+                dispatcher.go(self.board.tick)
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+    def leave(self) -> None:
+        """Shows the table; ends with the exit status of the runs."""
+        if self.results:
+            self._write()
+            self.board.show(rows_of(self._in_order()))
+            print(f'written: {self.folder}/compare.md, .csv, .png, runs.csv')
+        failed = [run for run in self.runs if run.state == 'failed']
+        for run in failed:
+            line = f'error: {run.name} has failed: {run.reason}'
+            print(line, file=sys.stderr)
+        if failed and self.told is None:
+            raise SystemExit(1)
+        if len(self.results) < len(self.runs):
+            why = f'told to stop by {self.told}' if self.told else 'stopped'
+            line = f'{why}: run the same command again to go on'
+            print(line, file=sys.stderr)
+            raise SystemExit(STOPPED)
+
+    def _finish(self, run: Run) -> None:
+        found = read_result(run) or write_result(run, self.threads)
+        self.results[run.name] = found
+
+    def _changed(self, run: Run) -> None:
+        self.board.changed(run, self.results.get(run.name))
+        if run.state == 'done':
+            self._write()
+
+    def _in_order(self) -> list[dict]:
+        names = [run.name for run in self.runs]
+        return [self.results[name] for name in names if name in self.results]
+
+    def _write(self) -> None:
+        tool, *arguments = sys.argv
+        command = ['python', f'tools/{Path(tool).name}', *arguments]
+        write_report(
+            self.folder, self.runs, self._in_order(), self.published, command
+        )
+
+
+if __name__ == '__main__':
+    sys.exit(command_line.run_tool(main))

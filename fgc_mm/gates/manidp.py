@@ -74,10 +74,8 @@ class ManiDPGate(nn.Module):
         if self.training:
             self._follow(saliency.detach())
         logits = linear - self.threshold
-        opened = saliency >= self.threshold
-        return ScalingDecision(
-            logits, logits.sigmoid(), saliency * opened, saliency
-        )
+        mask = saliency * (logits > 0)
+        return ScalingDecision(logits, logits.sigmoid(), mask, saliency)
 
     def _follow(self, saliency: Tensor) -> None:
         """Turn the page where an epoch begins, and note the batch."""
@@ -100,7 +98,12 @@ class ManiDPGate(nn.Module):
         means = self.saliency_sum / self.images.clamp(min=1)
         keep = self.keep.at(self.progress)
         count = count_kept(keep, len(means))
-        self.threshold.copy_(means.sort(descending=True).values[count - 1])
+        least = means.sort(descending=True).values[count - 1]
+        # just below it, since what reaches it is open
+        least = torch.nextafter(
+            least.float(), -torch.ones(()).to(least.device)
+        )
+        self.threshold.copy_(least.clamp(min=0))
         if keep == 1:
             self.threshold.zero_()  # all are asked for, on every image
         self._epoch = self.progress.epoch

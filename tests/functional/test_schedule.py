@@ -1,5 +1,7 @@
 """Numbers that move."""
 
+import math
+
 import pytest
 
 from fgc_mm.errors import FGCError
@@ -93,3 +95,17 @@ def test_a_moving_weight_needs_the_progress():
 def test_what_is_no_weight_is_refused(weight):
     with pytest.raises(FGCError, match='loss_weight'):
         Schedule.build(weight)
+
+
+def test_a_cosine_is_flat_at_both_ends():
+    curve = dict(start_value=1.0, end_value=0.4, end=8, curve='cosine')
+    want = [0.4 + 0.6 * (1 + math.cos(math.pi * e / 8)) / 2 for e in range(9)]
+    assert [at(curve, e) for e in range(9)] == pytest.approx(want)
+    assert at(curve, 99) == 0.4
+
+
+def test_an_unknown_curve_is_refused_under_its_own_name():
+    with pytest.raises(FGCError, match=r"curve='step' of a density .*cosine"):
+        Schedule.build(
+            dict(start_value=1, end_value=0, curve='step'), 'density'
+        )

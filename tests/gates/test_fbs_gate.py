@@ -1,0 +1,79 @@
+"""FBS's gate: winners against sorted lists, and what flows back."""
+
+import copy
+import math
+
+import pytest
+import torch
+
+from fgc_mm.errors import FGCError
+from fgc_mm.functional.schedule import Progress
+from fgc_mm.gates import FBSGate
+
+FALL = dict(start_value=1.0, end_value=0.25, begin=0, end=3)
+
+
+@pytest.fixture
+def maps():
+    return torch.randn(7, 6, 4, 5, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def gate():
+    torch.manual_seed(0)
+    return FBSGate(6, 12, density=0.4)
+
+
+def naive(gate, maps):
+    """The channels' factors, image by image."""
+    rows = []
+    for image in maps:
+        pooled = torch.stack([m.abs().mean() for m in image])
+        linear = (gate.predict.weight @ pooled + gate.predict.bias).tolist()
+        count = math.ceil(0.4 * len(linear))
+        best = sorted(range(len(linear)), key=lambda c: -linear[c])[:count]
+        rows.append([
+            max(v, 0.0) if c in best else 0.0 for c, v in enumerate(linear)
+        ])  # fmt: skip
+    return torch.tensor(rows)
+
+
+@pytest.mark.parametrize('training', [True, False])
+def test_winners_scale_and_the_others_are_closed(gate, maps, training):
+    decision = gate.train(training)(maps)
+    torch.testing.assert_close(decision.mask.detach(), naive(gate, maps))
+    assert torch.equal(decision.mask != 0, decision.logits > 0)
+    assert ((decision.mask != 0).sum(dim=1) <= 5).all()
+
+
+def test_it_starts_at_one():
+    gate = FBSGate(3, 4)
+    assert gate.predict.bias.tolist() == [1.0] * 4
+
+
+def test_the_gradient_is_that_of_the_factor_alone(gate, maps):
+    decision = gate(maps)
+    decision.mask.sum().backward()
+    opened = (decision.mask != 0).float()
+    torch.testing.assert_close(gate.predict.bias.grad, opened.sum(dim=0))
+
+
+def test_the_density_falls_by_epochs_and_stays_for_evaluation(maps):
+    gate = FBSGate(6, 12, density=FALL)
+    counts = []
+    for epoch in range(5):
+        gate.train().progress = Progress(epoch, 0)
+        won = gate(maps).saliency.argsort().shape[1]
+        assert won == 12
+        counts.append(int(gate.trained_density * 12 + 0.5))
+    assert counts == [12, 9, 6, 3, 3]
+    again = FBSGate(6, 12, density=FALL)
+    again.load_state_dict(copy.deepcopy(gate.state_dict()))
+    assert torch.equal(again.eval()(maps).mask, gate.eval()(maps).mask)
+    assert ((again(maps).mask != 0).sum(dim=1) <= 3).all()
+
+
+@pytest.mark.parametrize('density', [0, 1.5, dict(start_value=1, end_value=0)])
+def test_a_density_that_leaves_no_channel_is_refused(density):
+    with pytest.raises(FGCError, match=r'density=.* of FBSGate leaves no'):
+        FBSGate(3, 4, density=density)

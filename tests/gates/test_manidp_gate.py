@@ -1,0 +1,104 @@
+"""ManiDP's gate: thresholds against sorted means of whole epochs."""
+
+import copy
+import math
+
+import pytest
+import torch
+
+from fgc_mm.errors import FGCError
+from fgc_mm.functional.schedule import Progress
+from fgc_mm.gates import ManiDPGate
+
+
+@pytest.fixture
+def batches():
+    generator = torch.Generator().manual_seed(1)
+    return [torch.rand(n, 6, 4, 5, generator=generator) for n in (7, 7, 3)]
+
+
+@pytest.fixture
+def gate():
+    torch.manual_seed(0)
+    gate = ManiDPGate(6, 12, keep=0.4)
+    torch.nn.init.normal_(gate.expand.bias, 0.5, 0.5)
+    return gate
+
+
+def epoch_of(gate, epoch, batches):
+    gate.train().progress = Progress(epoch, 0)
+    return [gate(batch) for batch in batches]
+
+
+def naive_saliency(gate, maps):
+    hidden = (maps.mean((2, 3)) @ gate.squeeze.weight.T).clamp(min=0)
+    return (hidden @ gate.expand.weight.T + gate.expand.bias).clamp(min=0)
+
+
+def test_the_hidden_layer_has_the_published_width():
+    widths = [ManiDPGate(6, c).squeeze.out_features for c in (16, 79, 80, 256)]
+    assert widths == [4, 19, 40, 128]
+    assert ManiDPGate(6, 16).expand.bias.tolist() == [1.0] * 16
+
+
+def test_the_threshold_is_the_mean_saliency_of_the_last_kept(gate, batches):
+    first = epoch_of(gate, 0, batches)
+    for decision in first:  # nothing is known yet: all that is not 0
+        assert torch.equal(decision.mask, decision.saliency)
+    saliency = torch.cat([naive_saliency(gate, b) for b in batches])
+    means = sorted(saliency.mean(dim=0).tolist(), reverse=True)
+    want = means[math.ceil(0.4 * 12) - 1]
+    second = epoch_of(gate, 1, batches)
+    assert gate.threshold.item() == pytest.approx(want, rel=1e-6)
+    for decision, batch in zip(second, batches):
+        saliency = naive_saliency(gate, batch)
+        kept = saliency * (saliency >= want)
+        torch.testing.assert_close(decision.mask, kept)
+        assert torch.equal(decision.mask != 0, decision.logits > 0)
+
+
+def test_an_epoch_counts_its_own_images_only(gate, batches):
+    epoch_of(gate, 0, [10 * b for b in batches])
+    epoch_of(gate, 1, batches)
+    epoch_of(gate, 2, [])
+    gate(batches[0])
+    fresh = copy.deepcopy(gate)
+    means = torch.cat([naive_saliency(gate, b) for b in batches]).mean(dim=0)
+    want = means.sort(descending=True).values[4]
+    torch.testing.assert_close(fresh.threshold, want)
+
+
+def test_keep_is_annealed(batches):
+    fall = dict(start_value=1, end_value=0.5, end=2, curve='cosine')
+    gate = ManiDPGate(6, 12, keep=fall)
+    counts = []
+    for epoch in range(4):
+        epoch_of(gate, epoch, batches)
+        means = torch.cat([naive_saliency(gate, b) for b in batches]).mean(0)
+        counts.append(int((means >= gate.threshold - 1e-6).sum()))
+    assert counts == [12, 9, 6, 6]
+
+
+def test_evaluation_changes_nothing(gate, batches):
+    epoch_of(gate, 0, batches)
+    before = {k: v.clone() for k, v in gate.state_dict().items()}
+    gate.eval().progress = Progress(5, 0)
+    gate(batches[0])
+    assert all(torch.equal(v, before[k]) for k, v in gate.state_dict().items())
+
+
+def test_a_checkpoint_in_mid_epoch_goes_on(gate, batches):
+    epoch_of(gate, 0, batches[:2])
+    again = ManiDPGate(6, 12, keep=0.4)
+    again.load_state_dict(gate.state_dict())
+    for one in (gate, again):
+        epoch_of(one, 0, batches[2:])
+        epoch_of(one, 1, batches[:1])
+    assert torch.equal(gate.threshold, again.threshold)
+
+
+def test_a_gate_without_the_epoch_is_refused(gate, batches):
+    with pytest.raises(FGCError, match=r"add .*'fgc_mm\.LossProgressHook'"):
+        gate(batches[0])
+    with pytest.raises(FGCError, match=r'keep=0 of ManiDPGate leaves no'):
+        ManiDPGate(3, 4, keep=0)

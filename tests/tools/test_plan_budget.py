@@ -1,0 +1,76 @@
+"""tools/analysis_tools/plan_budget.py, as a user types it."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmpretrain.registry import MODELS
+
+from .conftest import error_lines, run
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOL = ROOT / 'tools' / 'analysis_tools' / 'plan_budget.py'
+CONFIG = """
+_base_ = ['{root}/configs/bas_resnet20_digits.py']
+model = dict(
+    backbone=dict(gate=dict(_delete_=True, type='fgc_mm.FTWTGate')),
+    gate_losses=[dict(type='fgc_mm.MaskPredictionLoss', ratio=0.9)],
+)
+"""
+
+
+@pytest.fixture(scope='module')
+def files(tmp_path_factory):
+    """A folder with an FTWT config and a checkpoint of the dense network."""
+    folder = tmp_path_factory.mktemp('plan')
+    (folder / 'ftwt.py').write_text(CONFIG.format(root=ROOT))
+    dense = Config.fromfile(ROOT / 'configs' / 'dense_resnet20_digits.py')
+    torch.manual_seed(0)
+    network = MODELS.build(dense.model)
+    torch.save(dict(state_dict=network.state_dict()), folder / 'dense.pth')
+    return folder
+
+
+def plan(folder, *arguments, config='ftwt.py'):
+    command = [sys.executable, TOOL, config, 'dense.pth', *arguments]
+    return run([*command, '--images', '64'], folder)
+
+
+def test_the_ratio_that_it_names_costs_the_budget(files):
+    done = plan(files, '--budget', '0.45')
+    assert done.returncode == 0, done.stdout
+    ratio = re.search(r'gate_losses\.0\.ratio=(0\.\d+)', done.stdout)[1]
+    row = next(
+        x for x in done.stdout.splitlines() if f' {float(ratio):.4g} ' in x
+    )
+    share = float(re.search(r'(\d+\.\d) % │|(\d+\.\d)%', row)[2])
+    assert share == pytest.approx(45, abs=1)
+    shares = [
+        float(x) for x in re.findall(r'│ +(\d+\.\d)% │ +-?\d', done.stdout)
+    ]
+    assert shares == sorted(shares) and len(shares) == 12
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'sentence'),
+    [
+        (['--budget', '1.5'], r'a budget of 1\.5 is no share'),
+        (['--budget', '0.001'], r'smallest possible is 0\.\d+ \(gates'),
+        (['--budget', '0.4', '--cfg-options',
+          'model.gate_losses.0.target=best'], r"target='best'"),
+    ],
+)  # fmt: skip
+def test_bad_input_in_one_sentence(files, arguments, sentence):
+    done = plan(files, *arguments)
+    assert done.returncode == 2
+    (line,) = error_lines(done.stdout)
+    assert re.search(sentence, line)
+
+
+def test_a_config_without_a_target_is_refused(files):
+    config = ROOT / 'configs' / 'bas_resnet20_digits.py'
+    done = plan(files, '--budget', '0.4', config=config)
+    assert 'has no MaskPredictionLoss' in error_lines(done.stdout)[0]

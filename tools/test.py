@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import sys
 from copy import deepcopy
 from pathlib import Path
@@ -27,6 +28,7 @@ from fgc_mm.engine import command_line
 from fgc_mm.engine.checkpoint import read_checkpoint
 from fgc_mm.engine.launch import join_processes
 from fgc_mm.errors import FGCError
+from fgc_mm.registry import MODELS
 
 SUFFIXES = {
     'pred': ('.pkl', '.pickle'),
@@ -171,6 +173,13 @@ def move_threshold(cfg: Config, threshold: float | None) -> None:
         raise FGCError(
             f'--gate-threshold {threshold} finds no gate in '
             f'{cfg.filename}; give a config of a gated model.'
+        )
+    kind = MODELS.get(cfg.model.backbone.gate.type)
+    if kind and 'threshold' not in inspect.signature(kind).parameters:
+        raise FGCError(
+            f'--gate-threshold {threshold} does not fit {kind.__name__}, '
+            'which compares no probability; its budget is set when it is '
+            'trained.'
         )
     cfg.model.backbone.gate.threshold = threshold
 

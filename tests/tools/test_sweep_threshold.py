@@ -76,6 +76,12 @@ def test_a_higher_threshold_costs_less(folder):
              '--gate-threshold', '0.4'),
             '--gate-threshold 0.4 finds no gate',
         ),
+        (
+            (ROOT / 'tools' / 'test.py',
+             ROOT / 'configs' / 'fbs_resnet20_folder.py', 'x.pth',
+             '--gate-threshold', '0.4'),
+            '--gate-threshold 0.4 does not fit FBSGate',
+        ),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_sentence(folder, command, told):

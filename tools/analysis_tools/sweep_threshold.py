@@ -89,9 +89,16 @@ def sweep(cfg: Config, thresholds: list[float]) -> list[dict[str, float]]:
             f'the model of {cfg.filename} has no gates; give the config of a '
             'gated one.'
         )
+    gates = runner.model.backbone.gates.values()
+    for gate in gates:
+        if not isinstance(getattr(gate, 'threshold', None), float):
+            raise FGCError(
+                f'{type(gate).__name__} compares no probability, so there is '
+                'no threshold to move; its budget is set when it is trained.'
+            )
     rows = []
     for threshold in thresholds:
-        for gate in runner.model.backbone.gates.values():
+        for gate in gates:
             gate.threshold = threshold
         metrics = runner.test()
         rows.append(

@@ -1,6 +1,7 @@
 _base_ = ['./bas_resnet20_folder.py']
 
-# 55 % of the MACs pruned, in place of an L0 weight to be searched for
+# 55 % of the MACs pruned, in place of an L0 weight to be searched for; at once,
+# so that a schedule of a few epochs (--epochs) reaches it too
 shaping, l0, *coupling = _base_.model.gate_losses
 model = dict(
     gate_losses=[
@@ -8,7 +9,9 @@ model = dict(
         dict(
             type='fgc_mm.MACsTargetLoss',
             pruning_ratio=0.55,
-            loss_weight=dict(l0.loss_weight, end_value=50.0),
+            loss_weight=dict(
+                start_value=0.0, end_value=50.0, begin=100, end=100
+            ),
         ),
         *coupling,
     ],

@@ -96,7 +96,8 @@ def test_a_budget_takes_the_place_of_the_l0_loss(name, read):
     assert target.pruning_ratio == 0.55
     old = other.model.gate_losses
     assert [shaping, *rest] == [old[0], *old[2:]]
-    assert target.loss_weight == dict(old[1].loss_weight, end_value=50.0)
+    assert target.loss_weight.begin == old[1].loss_weight.begin
+    assert target.loss_weight.end_value == 50
 
 
 @pytest.mark.parametrize('name', [n for n in NAMES if n.startswith('fgc')])

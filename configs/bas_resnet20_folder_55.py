@@ -1,7 +1,7 @@
 _base_ = ['./bas_resnet20_folder.py']
 
-# 55 % of the MACs pruned, in place of an L0 weight to be searched for; at once,
-# so that a schedule of a few epochs (--epochs) reaches it too
+# 55 % of the MACs pruned, in place of an L0 weight to be searched for; at
+# once, so that a schedule of a few epochs (--epochs) reaches it too
 shaping, l0, *coupling = _base_.model.gate_losses
 model = dict(
     gate_losses=[

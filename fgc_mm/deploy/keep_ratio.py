@@ -35,7 +35,8 @@ def set_keep_ratio(
         images: (N, 3, H, W), all at once in memory.
         keep_ratio: Share of its channels that every site opens on average.
         fresh: The network was never trained: its norms, the gates' own among
-            them, take the images' statistics first.
+            them, take the images' statistics first, and those that close a
+            residual branch (a weight of 0) open it.
 
     Returns:
         What the gates then do on these images.
@@ -85,6 +86,8 @@ def _take_statistics(
     ]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
+        if not norm.weight.any():  # a residual branch that starts at zero
+            nn.init.ones_(norm.weight)
         norm.train()
         norm.momentum = 1.0
     _pass(backbone, images, keep_ratio, generator)

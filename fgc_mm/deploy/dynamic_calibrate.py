@@ -55,11 +55,12 @@ def calibrate(dynamic: Any, images: Tensor, reasons: dict[str, str]) -> None:
 def _choose_engines(backbone: nn.Module, image: Tensor) -> dict[str, str]:
     """What computes every conv fastest where all channels are there."""
     network, seen = backbone.backbone, {}
+
+    def note(layer: nn.Module, args: tuple[Tensor, ...]) -> None:
+        seen[layer] = args[0].clone()
+
     hooks = [
-        layer.register_forward_pre_hook(
-            lambda layer, args: seen.setdefault(layer, args[0].clone())
-            and None
-        )
+        layer.register_forward_pre_hook(note)
         for layer in network.modules()
         if isinstance(layer, DynamicConv) and layer.engine_name == 'kernel'
     ]

@@ -8,6 +8,7 @@ from fgc_mm.deploy.dynamic_engines import Clamp, kernel_can
 from fgc_mm.deploy.dynamic_layers import (
     DoneActivation,
     DynamicConv,
+    FastMaxPool,
     dynamic_layer,
 )
 from fgc_mm.deploy.dynamic_trace import UseTrace
@@ -45,6 +46,9 @@ def fold(network: nn.Module, images: Tensor, compiled: bool) -> None:
         layer = dynamic_layer(conv, weight, bias.detach().clone(), compiled)
         swap[id(conv)] = layer
         _join_activation(layer, trace, last, swap)
+    for pool in network.modules():
+        if compiled and FastMaxPool.can(pool):
+            swap[id(pool)] = FastMaxPool(pool)
     replace_modules(network, swap)
 
 

@@ -249,6 +249,31 @@ class DoneActivation(nn.Module):
         return self.activation(x)
 
 
+class FastMaxPool(nn.Module):
+    """Max pooling by the kernel; torch's is slow on one image's maps."""
+
+    def __init__(self, pool: nn.MaxPool2d) -> None:
+        super().__init__()
+        stride = pool.kernel_size if pool.stride is None else pool.stride
+        self.geometry = (pool.kernel_size, stride, pool.padding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As ``nn.MaxPool2d``."""
+        return load_kernel()[0].max_pool(x, *self.geometry)
+
+    @staticmethod
+    def can(pool: nn.Module) -> bool:
+        """Whether the kernel knows such a pooling."""
+        return (
+            type(pool) is nn.MaxPool2d
+            and not (pool.return_indices or pool.ceil_mode)
+            and pool.dilation == 1
+            and isinstance(pool.kernel_size, int)
+            and isinstance(pool.stride, (int, type(None)))
+            and isinstance(pool.padding, int)
+        )
+
+
 def dynamic_layer(
     layer: nn.Module, weight: Tensor, bias: Tensor, compiled: bool
 ) -> DynamicConv:

@@ -104,7 +104,9 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _compile(library: Path) -> None:
     part = library.with_name(f'.{library.name}.{os.getpid()}.part')
-    command = [*_command(), str(SOURCES / 'kernel.cpp'), '-o', str(part)]
+    # a linker drops the libraries that come before what needs them
+    command = [str(SOURCES / 'kernel.cpp'), *_command(), '-o', str(part)]
+    command = [os.environ.get('CXX', 'g++'), *command]
     try:
         subprocess.run(
             command, check=True, capture_output=True, text=True, timeout=900
@@ -115,12 +117,11 @@ def _compile(library: Path) -> None:
 
 
 def _command() -> list[str]:
-    """Compiler and flags, but for the files."""
+    """The compiler's flags."""
     abi = int(torch._C._GLIBCXX_USE_CXX11_ABI)
     includes = [*cpp_extension.include_paths(), sysconfig.get_path('include')]
     libraries = cpp_extension.library_paths()
     return [
-        os.environ.get('CXX', 'g++'),
         *'-O3 -march=native -ffp-contract=fast -std=c++17 -fopenmp'.split(),
         *'-shared -fPIC'.split(),
         f'-DTORCH_EXTENSION_NAME={NAME}',
@@ -157,7 +158,7 @@ def _key() -> str:
     digest = hashlib.sha256()
     for source in sorted(SOURCES.iterdir()):
         digest.update(source.read_bytes())
-    for text in (torch.__version__, _cpu(), ' '.join(_command())):
+    for text in (torch.__version__, _cpu(), ' '.join(_command()), os.environ.get('CXX', 'g++')):
         digest.update(text.encode())
     return digest.hexdigest()[:16]
 

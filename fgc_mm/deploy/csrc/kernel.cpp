@@ -1,6 +1,7 @@
 // What Python sees of the kernel.
 #include "conv.h"
 #include "gate.h"
+#include "pool.h"
 
 namespace py = pybind11;
 
@@ -15,4 +16,6 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
                     double>())
       .def("run", &fgc::Gate::run,
            py::call_guard<py::gil_scoped_release>());
+  m.def("max_pool", &fgc::max_pool,
+        py::call_guard<py::gil_scoped_release>());
 }

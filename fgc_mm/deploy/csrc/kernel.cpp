@@ -1,0 +1,21 @@
+// What Python sees of the kernel.
+#include "conv.h"
+#include "gate.h"
+#include "pool.h"
+
+namespace py = pybind11;
+
+PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
+  py::class_<fgc::Conv>(m, "Conv")
+      .def(py::init<at::Tensor, at::Tensor, std::vector<int64_t>, bool,
+                    double, double>())
+      .def("run", &fgc::Conv::run,
+           py::call_guard<py::gil_scoped_release>());
+  py::class_<fgc::Gate>(m, "Gate")
+      .def(py::init<at::Tensor, at::Tensor, at::Tensor, at::Tensor,
+                    double>())
+      .def("run", &fgc::Gate::run,
+           py::call_guard<py::gil_scoped_release>());
+  m.def("max_pool", &fgc::max_pool,
+        py::call_guard<py::gil_scoped_release>());
+}

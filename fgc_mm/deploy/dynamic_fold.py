@@ -99,5 +99,3 @@ def _join_activation(
     layer.clamp = CLAMPS[type(activation)]
     if id(activation) not in swap:
         swap[id(activation)] = DoneActivation(activation)
-
-

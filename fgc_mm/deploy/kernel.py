@@ -158,7 +158,12 @@ def _key() -> str:
     digest = hashlib.sha256()
     for source in sorted(SOURCES.iterdir()):
         digest.update(source.read_bytes())
-    for text in (torch.__version__, _cpu(), ' '.join(_command()), os.environ.get('CXX', 'g++')):
+    for text in (
+        torch.__version__,
+        _cpu(),
+        ' '.join(_command()),
+        os.environ.get('CXX', 'g++'),
+    ):
         digest.update(text.encode())
     return digest.hexdigest()[:16]
 

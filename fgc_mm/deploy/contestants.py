@@ -23,6 +23,7 @@ from fgc_mm.deploy.exporting import (
     onnx_logits,
 )
 from fgc_mm.deploy.firing import SiteFiring, firing_statistics, gated_backbone
+from fgc_mm.deploy.merging import merged
 from fgc_mm.deploy.plain_forward import PlainForward
 from fgc_mm.deploy.removal import Removal
 from fgc_mm.errors import FGCError
@@ -78,6 +79,8 @@ class Contestants:
         self._images = images
         self._folder = folder
         self._compiled = compiled
+        # what was compiled for other threads; later it would undo our own
+        torch._dynamo.reset()
         self.firing = firing_statistics(model, images.split(16))
 
     def all(self) -> list[Contestant]:
@@ -125,7 +128,7 @@ class Contestants:
             return
         reference = PlainForward(small)
         yield Contestant('compact, eager', 'compact', reference, model=small)
-        yield self._dynamic('compact and dynamic', 'both', small)
+        yield self._dynamic('compact and dynamic', 'both', merged(small))
 
     def _dynamic(self, name: str, kind: str, model: nn.Module) -> Contestant:
         try:
@@ -263,7 +266,6 @@ def _compile(model: nn.Module, image: Tensor) -> Run:
     """Inductor with the weights frozen in, for one shape at a time."""
     import torch._inductor.config as inductor
 
-    torch._dynamo.reset()
     compiled = torch.compile(PlainForward(copy.deepcopy(model)), dynamic=False)
     with inductor.patch(freezing=True):
         compiled(image)

@@ -147,7 +147,7 @@ class _Trial:
         """
         joint = self._joint_gates(small, channel_map)
         if joint:
-            self._whole |= set(joint)
+            self._keep_whole(joint)
             return joint, 0.0
         with agreeing(self._backbone, channel_map):
             wanted, records = self._backbone.forward_gated(self._images)
@@ -162,6 +162,16 @@ class _Trial:
         if gap > CLOSE:
             return self.culprits(channel_map, 'the features differ'), gap
         return {}, gap
+
+    def _keep_whole(self, names: Mapping[str, str]) -> None:
+        again = [name for name in names if name in self._whole]
+        if again:
+            raise FGCError(
+                f'the gate of {again[0]} says otherwise when it is built anew '
+                'and loaded, so its weights are not all of it; it cannot be '
+                'compacted.'
+            )
+        self._whole |= set(names)
 
     def _joint_gates(
         self, small: nn.Module, channel_map: ChannelMap

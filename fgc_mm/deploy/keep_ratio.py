@@ -121,7 +121,7 @@ def _set_gate(
     linear = _last_linear(gate)
     # past the hooks: this one would call itself
     logits = gate.forward(args[0]).logits
-    count, channels = logits.shape
+    channels = logits.shape[1]
     if linear.out_features != channels:
         raise FGCError(
             f'{type(gate).__name__} decides for {linear.out_features} of its '
@@ -129,13 +129,31 @@ def _set_gate(
             'compaction.'
         )
     rates = _spread_rates(keep_ratio, channels, generator)
-    opened = (rates * count).round().long().clamp(1, count - 1)
-    order = logits.sort(dim=0, descending=True).values
-    last = order.gather(0, opened[None] - 1)[0]
-    first = order.gather(0, opened[None])[0]
     threshold = getattr(gate, 'threshold', None) or 0.5
     least = math.log(threshold / (1 - threshold))
-    linear.bias += least - (last + first) / 2
+    linear.bias += least - _cuts(logits, rates)
+
+
+def _cuts(logits: Tensor, rates: Tensor) -> Tensor:
+    """Between which logits to cut, so that a share lies above; (C,).
+
+    Where images share a logit (a gate whose hidden layer is dead for them),
+    not every share can be had; what a channel misses goes to the next one.
+    """
+    count = len(logits)
+    cuts, missed = [], 0.0
+    for column, rate in zip(logits.t().double(), rates.tolist()):
+        order = column.sort(descending=True).values
+        steps = (order[:-1] - order[1:] > 1e-6).nonzero().flatten() + 1
+        if not len(steps):  # one logit for all images
+            cuts.append(order[0] + (1 if rate + missed / count < 0.5 else -1))
+            missed += rate * count - (0 if cuts[-1] > order[0] else count)
+            continue
+        wanted = rate * count + missed
+        opened = int(steps[(steps - wanted).abs().argmin()])
+        cuts.append((order[opened - 1] + order[opened]) / 2)
+        missed = wanted - opened
+    return torch.stack(cuts).to(logits)
 
 
 def _last_linear(gate: nn.Module) -> nn.Linear:

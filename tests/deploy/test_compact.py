@@ -11,6 +11,7 @@ from fgc_mm.deploy import compact, firing_statistics
 from fgc_mm.deploy.agreement import agreeing, largest_gap
 from fgc_mm.deploy.firing import SiteFiring
 from fgc_mm.errors import FGCError
+from fgc_mm.gates import BinaryConcreteGate
 from fgc_mm.models import CompactBackbone, GatedBackbone
 from fgc_mm.registry import MODELS
 
@@ -157,20 +158,33 @@ def test_a_tolerance_takes_more(gated, pictures):
     assert loose.difference < 1e-4
 
 
-def test_a_gate_that_decides_jointly_stays_whole(gated, pictures):
-    network, cfg = gated(RESNET)
+@MODELS.register_module(name='TopHalfGate', force=True)
+class TopHalfGate(BinaryConcreteGate):
+    """Opens the better half of its channels."""
 
-    def the_highest(_, __, said):  # as many as half of the channels
+    def forward(self, x):
+        said = super().forward(x)
         order = said.logits.argsort(1, descending=True).argsort(1)
         mask = (order < said.mask.shape[1] // 2).float()
         return said._replace(mask=mask)
 
-    network.gates['layer1/0/conv1'].register_forward_hook(the_highest)
+
+@torch.no_grad()
+def test_a_gate_that_decides_jointly_stays_whole(gated, pictures):
+    _, cfg = gated(RESNET)
+    cfg = dict(cfg, gate=dict(type='fgc_mm.TopHalfGate'))
+    network = MODELS.build(copy.deepcopy(cfg)).eval()
     images = pictures(64)
     firing = firing_statistics(network, [images])
+    assert any(stats.never().any() for stats in firing)
     done = compact(network, firing, cfg, images)
-    assert 'channel by channel' in done.refused['layer1.0.conv1']
-    assert len(done.channel_map.sites['layer1.0.conv1'].gated) == 8
+    assert set(done.refused.values()) == {
+        'its gate does not decide channel by channel'
+    }
+    for name in done.refused:
+        entry = done.channel_map.sites[name]
+        assert entry.gated == entry.kept
+    assert largest_gap(network(images), done.backbone(images)) < 1e-4
 
 
 def test_it_trains_on(classifier, pictures, tiny):

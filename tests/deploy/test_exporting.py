@@ -82,7 +82,10 @@ def test_gathered_onnx_computes_open_channels(model, pictures, tmp_path):
     [
         (dict(type='ResNet', depth=50, base_channels=8), {'both'}),
         (dict(type='SEResNet', depth=50, base_channels=16), None),
-        (dict(type='MobileNetV2', widen_factor=0.25), {'consumers'}),
+        (
+            dict(type='MobileNetV2', widen_factor=0.25),
+            {'both', 'consumers'},
+        ),
         (dict(type='ResNeXt', depth=50, groups=4, width_per_group=4), None),
     ],
     ids=lambda v: v['type'] if isinstance(v, dict) else '',

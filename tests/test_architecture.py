@@ -21,6 +21,7 @@ ALLOWED = {
     'engine': {'functional', 'memory', 'losses', 'models', 'registry'},
     'evaluation': {'functional', 'registry'},
     'datasets': {'registry'},
+    'deploy': {'functional', 'gates', 'sites', 'models', 'registry'},
 }
 # Mathematics never imports mmengine.
 NO_OPENMMLAB = {'functional', 'memory', 'gates', 'sites'}

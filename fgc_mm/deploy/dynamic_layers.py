@@ -25,6 +25,15 @@ from fgc_mm.sites.layout import is_depthwise, mask_input
 ACTIVATED = '_fgc_activated'
 
 
+def is_plain(layer: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a layer is torch's own, or mmcv's wrapper of it.
+
+    A subclass may compute something else (standardised weights, say).
+    """
+    wrapper = type(layer).__module__ == 'mmcv.cnn.bricks.wrappers'
+    return type(layer) is kind or (wrapper and isinstance(layer, kind))
+
+
 class DynamicLayer(nn.Module):
     """What dynamic convs and linear layers share.
 
@@ -265,7 +274,7 @@ class FastMaxPool(nn.Module):
     def can(pool: nn.Module) -> bool:
         """Whether the kernel knows such a pooling."""
         return (
-            type(pool) is nn.MaxPool2d
+            is_plain(pool, nn.MaxPool2d)
             and not (pool.return_indices or pool.ceil_mode)
             and pool.dilation == 1
             and isinstance(pool.kernel_size, int)

@@ -69,7 +69,9 @@ class DynamicPort:
             return None
         return GateRecord(self.site, None, *decision)
 
-    def decide(self, layer: nn.Module, x: Tensor, listed: Tensor | None) -> None:
+    def decide(
+        self, layer: nn.Module, x: Tensor, listed: Tensor | None
+    ) -> None:
         """The gate looks at the producer's input.
 
         Args:

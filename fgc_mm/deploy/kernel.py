@@ -122,14 +122,20 @@ def _command() -> list[str]:
     includes = [*cpp_extension.include_paths(), sysconfig.get_path('include')]
     libraries = cpp_extension.library_paths()
     return [
-        *'-O3 -march=native -ffp-contract=fast -std=c++17 -fopenmp'.split(),
-        *'-shared -fPIC'.split(),
+        *[
+            '-O3',
+            '-march=native',
+            '-ffp-contract=fast',
+            '-std=c++17',
+            '-fopenmp',
+        ],
+        *['-shared', '-fPIC'],
         f'-DTORCH_EXTENSION_NAME={NAME}',
         f'-D_GLIBCXX_USE_CXX11_ABI={abi}',
         f'-DFGC_LANES={_lanes()}',
         *[f'-isystem{path}' for path in includes],
         *[f'-L{path}' for path in libraries],
-        *'-lc10 -ltorch_cpu -ltorch -ltorch_python'.split(),
+        *['-lc10', '-ltorch_cpu', '-ltorch', '-ltorch_python'],
     ]
 
 
@@ -158,7 +164,12 @@ def _key() -> str:
     digest = hashlib.sha256()
     for source in sorted(SOURCES.iterdir()):
         digest.update(source.read_bytes())
-    for text in (torch.__version__, _cpu(), ' '.join(_command()), os.environ.get('CXX', 'g++')):
+    for text in (
+        torch.__version__,
+        _cpu(),
+        ' '.join(_command()),
+        os.environ.get('CXX', 'g++'),
+    ):
         digest.update(text.encode())
     return digest.hexdigest()[:16]
 

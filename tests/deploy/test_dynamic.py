@@ -15,45 +15,28 @@ from fgc_mm.errors import FGCError
 from fgc_mm.gates import GateDecision
 from fgc_mm.registry import MODELS
 
-# (backbone, its output channels, image size, sites that can be dynamic)
+# (backbone, image size, sites that can be dynamic at least)
 NETWORKS = {
-    'CifarResNet': (
-        dict(type='fgc_mm.CifarResNet', base_channels=8), 32, 16, 9,
-    ),
-    'ResNet-18': (
-        dict(type='ResNet', depth=18, base_channels=8), 512, 64, 8,
-    ),
-    'ResNet-50': (
-        dict(type='ResNet', depth=50, base_channels=8), 2048, 64, 32,
-    ),
-    'MobileNetV2': (
-        dict(type='MobileNetV2', widen_factor=0.25), 1280, 64, 19,
-    ),
-    'MobileNetV3': (
-        dict(type='MobileNetV3', arch='small_050'), 288, 64, 1,
-    ),
-    'VGG': (
-        dict(type='VGG', depth=11, norm_cfg=dict(type='BN')), 512, 32, 7,
-    ),
-    'ShuffleNetV2': (
-        dict(type='ShuffleNetV2', widen_factor=0.5), 1024, 64, 1,
-    ),
+    'CifarResNet': (dict(type='fgc_mm.CifarResNet', base_channels=8), 16, 9),
+    'ResNet-18': (dict(type='ResNet', depth=18, base_channels=8), 64, 8),
+    'ResNet-50': (dict(type='ResNet', depth=50, base_channels=8), 64, 32),
+    'MobileNetV2': (dict(type='MobileNetV2', widen_factor=0.25), 64, 17),
+    'MobileNetV3': (dict(type='MobileNetV3', arch='small_050'), 64, 9),
+    'VGG': (dict(type='VGG', depth=11, norm_cfg=dict(type='BN')), 32, 7),
+    'ShuffleNetV2': (dict(type='ShuffleNetV2', widen_factor=0.5), 64, 16),
     'DenseNet': (
         dict(type='DenseNet', arch=dict(
-            growth_rate=8, depths=[2, 2, 2, 2], init_channels=16,
-        )), 28, 64, 1,
+            growth_rate=8, depths=[2, 2, 2, 2], init_channels=16)), 64, 8,
     ),
     'ResNeXt': (
         dict(type='ResNeXt', depth=50, groups=4, width_per_group=4,
-             base_channels=8), 2048, 32, 1,
+             base_channels=8), 32, 1,
     ),
-    'SEResNet': (
-        dict(type='SEResNet', depth=50, base_channels=16), 2048, 32, 1,
-    ),
+    'SEResNet': (dict(type='SEResNet', depth=50, base_channels=16), 32, 48),
     'ViT': (
         dict(type='VisionTransformer', img_size=32, patch_size=8, arch=dict(
             embed_dims=24, num_layers=2, num_heads=2,
-            feedforward_channels=48), out_type='avg_featmap'), 24, 32, 2,
+            feedforward_channels=48), out_type='avg_featmap'), 32, 2,
     ),
 }  # fmt: skip
 HAS_KERNEL = kernel.load_kernel()[0] is not None
@@ -90,33 +73,34 @@ def used(network):
     return network.eval()
 
 
-def build(backbone, channels, **options):
+GATE = dict(type='fgc_mm.BinaryConcreteGate')
+
+
+def build(backbone, size, gate=GATE):
     torch.manual_seed(0)
-    gate = options.pop('gate', dict(type='fgc_mm.BinaryConcreteGate'))
+    wrapped = dict(type='fgc_mm.GatedBackbone', backbone=backbone, gate=gate)
+    wrapped = MODELS.build(wrapped).eval()
+    channels = wrapped(torch.zeros(1, 3, size, size))[-1].shape[1]
     neck = dict(type='GlobalAveragePooling')
     if backbone['type'] == 'VisionTransformer':
         neck = None
-    model = MODELS.build(
+    return MODELS.build(
         dict(
             type='fgc_mm.GatedImageClassifier',
-            backbone=dict(
-                type='fgc_mm.GatedBackbone', backbone=backbone, gate=gate,
-                **options,
-            ),
+            backbone=wrapped,
             neck=neck,
             head=dict(
                 type='LinearClsHead', num_classes=10, in_channels=channels
             ),
         )
-    )  # fmt: skip
-    return model
+    )
 
 
 @pytest.fixture(scope='module', params=NETWORKS)
 def network(request):
     """A masked model, images, and how many sites can be dynamic."""
-    backbone, channels, size, least = NETWORKS[request.param]
-    model = used(build(backbone, channels))
+    backbone, size, least = NETWORKS[request.param]
+    model = used(build(backbone, size))
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(3, 3, size, size, generator=generator)
     return model, images, least
@@ -125,10 +109,10 @@ def network(request):
 @pytest.fixture(scope='module')
 def small():
     """One network of plain blocks."""
-    backbone, channels, size, _ = NETWORKS['CifarResNet']
+    backbone, size, _ = NETWORKS['CifarResNet']
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(4, 3, size, size, generator=generator)
-    return used(build(backbone, channels)), images
+    return used(build(backbone, size)), images
 
 
 @torch.no_grad()
@@ -136,8 +120,9 @@ def one_by_one(model, images):
     return torch.cat([model(image) for image in images.split(1)])
 
 
+@pytest.mark.usefixtures('all_sites_pay')
 @pytest.mark.parametrize('backend', BACKENDS)
-def test_logits_are_those_of_the_masked_model(network, backend, all_sites_pay):
+def test_logits_are_those_of_the_masked_model(network, backend):
     model, images, least = network
     dynamic = to_dynamic(model, images[:1], backend=backend)
     sites = dynamic.dynamic_report()['sites']
@@ -153,8 +138,9 @@ def test_logits_are_those_of_the_masked_model(network, backend, all_sites_pay):
         torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.usefixtures('all_sites_pay')
 @pytest.mark.parametrize('backend', BACKENDS)
-def test_predictions_and_records(small, backend, all_sites_pay):
+def test_predictions_and_records(small, backend):
     model, images = small
     dynamic = to_dynamic(model, images, backend=backend)
     for batch in ('loop', 'batch'):
@@ -179,9 +165,10 @@ def force(model, logit):
     return model
 
 
+@pytest.mark.usefixtures('all_sites_pay')
 @pytest.mark.parametrize('backend', BACKENDS)
 @pytest.mark.parametrize('logit', [-9.0, 9.0], ids=['closed', 'open'])
-def test_all_closed_and_all_open(network, backend, logit, all_sites_pay):
+def test_all_closed_and_all_open(network, backend, logit):
     model, images, least = network
     model = force(model, logit)
     dynamic = to_dynamic(model, images[:1], backend=backend)
@@ -195,12 +182,13 @@ def test_all_closed_and_all_open(network, backend, logit, all_sites_pay):
     )
 
 
+@pytest.mark.usefixtures('all_sites_pay')
 @pytest.mark.parametrize('backend', BACKENDS)
 @pytest.mark.parametrize('name', ['CifarResNet', 'ResNet-50', 'MobileNetV2'])
-def test_closed_channels_are_never_computed(name, backend, all_sites_pay):
+def test_closed_channels_are_never_computed(name, backend):
     """Their weights become nan, and nothing changes."""
-    backbone, channels, size, _ = NETWORKS[name]
-    model = used(build(backbone, channels))
+    backbone, size, _ = NETWORKS[name]
+    model = used(build(backbone, size))
     image = torch.randn(1, 3, size, size)
     dynamic = to_dynamic(model, image, backend=backend)
     want = dynamic(image)
@@ -232,12 +220,13 @@ class Scaling(nn.Module):
         return GateDecision(logits, logits.sigmoid(), 2 * logits.relu())
 
 
+@pytest.mark.usefixtures('all_sites_pay')
 @pytest.mark.parametrize('backend', BACKENDS)
 @pytest.mark.parametrize('name', ['CifarResNet', 'ResNet-50', 'SEResNet'])
-def test_factors_scale_what_is_open(name, backend, all_sites_pay):
+def test_factors_scale_what_is_open(name, backend):
     MODELS.register_module('ScalingTestGate', module=Scaling, force=True)
-    backbone, channels, size, least = NETWORKS[name]
-    model = build(backbone, channels, gate=dict(type='ScalingTestGate'))
+    backbone, size, least = NETWORKS[name]
+    model = build(backbone, size, gate=dict(type='fgc_mm.ScalingTestGate'))
     model.eval()
     images = torch.randn(3, 3, size, size)
     dynamic = to_dynamic(model, images[:1], backend=backend)
@@ -260,7 +249,8 @@ def test_the_model_itself_stays_as_it_is(small):
     assert not own & {p.data_ptr() for p in model.parameters()}
 
 
-def test_copies_work(small, all_sites_pay):
+@pytest.mark.usefixtures('all_sites_pay')
+def test_copies_work(small):
     model, images = small
     dynamic = to_dynamic(model, images)
     want = dynamic(images)
@@ -268,7 +258,8 @@ def test_copies_work(small, all_sites_pay):
     assert torch.equal(pickle.loads(pickle.dumps(dynamic))(images), want)
 
 
-def test_without_gates_awake_it_is_the_dense_network(small, all_sites_pay):
+@pytest.mark.usefixtures('all_sites_pay')
+def test_without_gates_awake_it_is_the_dense_network(small):
     model, images = small
     dynamic = to_dynamic(model, images)
     with torch.no_grad():
@@ -335,7 +326,8 @@ def test_bad_input_is_one_sentence(small):
         dynamic.backbone.forward_gated(images, keep_activation=True)
 
 
-def test_another_shape_is_right_and_noted(small, all_sites_pay):
+@pytest.mark.usefixtures('all_sites_pay')
+def test_another_shape_is_right_and_noted(small):
     model, images = small
     dynamic = to_dynamic(model, images)
     assert dynamic.dynamic_report()['notes'] == []
@@ -358,7 +350,8 @@ def test_a_model_that_differs_is_refused(small, monkeypatch):
         to_dynamic(model, images)
 
 
-def test_a_site_that_cannot_skip_is_found(small, monkeypatch, all_sites_pay):
+@pytest.mark.usefixtures('all_sites_pay')
+def test_a_site_that_cannot_skip_is_found(small, monkeypatch):
     """One block of the backbone counts its channels."""
     model, images = small
     model = copy.deepcopy(model)
@@ -388,7 +381,8 @@ def test_no_site_skips_where_it_does_not_pay(small, monkeypatch):
     torch.testing.assert_close(dynamic(images), want, atol=1e-4, rtol=1e-4)
 
 
-def test_it_goes_on_without_a_compiler(small, monkeypatch, all_sites_pay):
+@pytest.mark.usefixtures('all_sites_pay')
+def test_it_goes_on_without_a_compiler(small, monkeypatch):
     model, images = small
     monkeypatch.setattr(
         kernel, 'load_kernel', lambda: (None, 'g++ is not there')

@@ -26,7 +26,8 @@ def fresh(monkeypatch, tmp_path):
         cache.cache_clear()
 
 
-def test_no_compiler_is_one_warning_and_plain_torch(fresh, monkeypatch):
+@pytest.mark.usefixtures('fresh')
+def test_no_compiler_is_one_warning_and_plain_torch(monkeypatch):
     monkeypatch.setenv('CXX', 'no-such-compiler')
     with pytest.warns(UserWarning, match='plain torch') as caught:
         assert kernel.choose_kernel('auto') is None
@@ -48,7 +49,8 @@ def test_a_failing_compiler_is_told_in_one_sentence(fresh, monkeypatch):
     assert leftovers == []
 
 
-def test_torch_never_compiles(fresh, monkeypatch):
+@pytest.mark.usefixtures('fresh')
+def test_torch_never_compiles(monkeypatch):
     monkeypatch.setenv('CXX', 'no-such-compiler')
     with warnings.catch_warnings():
         warnings.simplefilter('error')

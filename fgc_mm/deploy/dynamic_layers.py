@@ -105,10 +105,13 @@ class DynamicLayer(nn.Module):
         return mask_input(self, x, mask, None, inplace=alone)
 
     def widen(self, x: Tensor) -> Tensor:
-        """The whole input, for a gate that knows no lists."""
+        """The whole input, masked, for a gate that knows no lists."""
         source = self.reads
-        if source is None or source.index is None:
+        if source is None:
             return x
+        if source.index is None:
+            mask = source.mask
+            return x if mask is None else mask_input(self, x, mask, None)
         x = self._of_source(x, source).movedim(self.channel_dim, 1)
         wide = spread(x, source.index, source.site.channels)
         return wide.movedim(1, self.channel_dim)

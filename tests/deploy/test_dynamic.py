@@ -132,7 +132,7 @@ def test_logits_are_those_of_the_masked_model(network, backend):
     torch.testing.assert_close(
         one_by_one(dynamic, images), want, atol=1e-4, rtol=1e-4
     )
-    for batch in ('loop', 'batch'):
+    for batch in ('loop', 'batch'):  # every channel, masked, in a batch
         dynamic.backbone.batch = batch
         got = dynamic(images)
         torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
@@ -351,7 +351,7 @@ def test_a_model_that_differs_is_refused(small, monkeypatch):
 
 
 @pytest.mark.usefixtures('all_sites_pay')
-def test_a_site_that_cannot_skip_is_found(small, monkeypatch):
+def test_a_site_that_cannot_skip_is_found(small):
     """One block of the backbone counts its channels."""
     model, images = small
     model = copy.deepcopy(model)

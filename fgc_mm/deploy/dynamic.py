@@ -14,6 +14,7 @@ from fgc_mm.deploy.dynamic_layers import (
     DynamicConv,
     DynamicLayer,
     DynamicLinear,
+    is_plain,
 )
 from fgc_mm.deploy.dynamic_model import (
     DynamicBackbone,
@@ -167,7 +168,7 @@ def _make_linears(network: nn.Module, sites: Sequence[GateSite]) -> None:
     for site in sites:
         for member in (*site.outputs, *site.consumers):
             layer = network.get_submodule(member.path)
-            if type(layer) is nn.Linear and id(layer) not in swap:
+            if is_plain(layer, nn.Linear) and id(layer) not in swap:
                 swap[id(layer)] = DynamicLinear.of(layer)
     replace_modules(network, swap)
 

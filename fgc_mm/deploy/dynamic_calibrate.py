@@ -171,10 +171,14 @@ def _site_ms(
     return total
 
 
+def _pays(skipping: float, whole: float) -> bool:
+    return skipping < whole
+
+
 def _judge(
     dynamic_ms: float, dense_ms: float, keep: float, port: DynamicPort
 ) -> SiteReport:
-    pays = dynamic_ms < dense_ms
+    pays = _pays(dynamic_ms, dense_ms)
     port.compact = pays
     why = (
         f'its layers take {dynamic_ms:.2f} ms with {keep:.0%} of the channels '
@@ -204,7 +208,7 @@ def _overrule(
     skipping, whole = map(
         median, interleaved([lambda: run(True), lambda: run(False)], REPEATS)
     )
-    pays = skipping < whole
+    pays = _pays(skipping, whole)
     set_compact(chosen, pays)
     if pays:
         return

@@ -89,14 +89,17 @@ def kernel_conv(
             by side, so that few cache lines hold what is read.
     """
     weight = layer.weight.detach()
-    if by_input:
-        weight = weight.transpose(0, 1).contiguous().transpose(0, 1)
     bias = layer.bias
     if bias is None:
         bias = weight.new_zeros(layer.out_channels)
     geometry = [*layer.stride, *layer.padding, *layer.dilation]
     return kernel.Conv(
-        weight, bias.detach(), geometry, is_depthwise(layer), *clamp
+        weight,
+        bias.detach(),
+        geometry,
+        is_depthwise(layer),
+        *clamp,
+        by_input,
     )
 
 

@@ -10,6 +10,7 @@ from fgc_mm.deploy.dynamic_layers import (
     DynamicConv,
     FastMaxPool,
     dynamic_layer,
+    is_plain,
 )
 from fgc_mm.deploy.dynamic_trace import UseTrace
 
@@ -33,7 +34,7 @@ def fold(network: nn.Module, images: Tensor, compiled: bool) -> None:
     trace = UseTrace().run(network, images)
     swap: dict[int, nn.Module] = {}
     for conv in network.modules():
-        if type(conv) is not nn.Conv2d or not trace.outputs[id(conv)]:
+        if not is_plain(conv, nn.Conv2d) or not trace.outputs[id(conv)]:
             continue
         norm = trace.only_user(conv)
         last, weight, bias = conv, conv.weight.data, conv.bias

@@ -25,6 +25,15 @@ from fgc_mm.sites.layout import is_depthwise, mask_input
 ACTIVATED = '_fgc_activated'
 
 
+def is_plain(layer: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a layer is torch's own, or mmcv's wrapper of it.
+
+    A subclass may compute something else (standardised weights, say).
+    """
+    wrapper = type(layer).__module__ == 'mmcv.cnn.bricks.wrappers'
+    return type(layer) is kind or (wrapper and isinstance(layer, kind))
+
+
 class DynamicLayer(nn.Module):
     """What dynamic convs and linear layers share.
 
@@ -96,10 +105,13 @@ class DynamicLayer(nn.Module):
         return mask_input(self, x, mask, None, inplace=alone)
 
     def widen(self, x: Tensor) -> Tensor:
-        """The whole input, for a gate that knows no lists."""
+        """The whole input, masked, for a gate that knows no lists."""
         source = self.reads
-        if source is None or source.index is None:
+        if source is None:
             return x
+        if source.index is None:
+            mask = source.mask
+            return x if mask is None else mask_input(self, x, mask, None)
         x = self._of_source(x, source).movedim(self.channel_dim, 1)
         wide = spread(x, source.index, source.site.channels)
         return wide.movedim(1, self.channel_dim)
@@ -265,7 +277,7 @@ class FastMaxPool(nn.Module):
     def can(pool: nn.Module) -> bool:
         """Whether the kernel knows such a pooling."""
         return (
-            type(pool) is nn.MaxPool2d
+            is_plain(pool, nn.MaxPool2d)
             and not (pool.return_indices or pool.ceil_mode)
             and pool.dilation == 1
             and isinstance(pool.kernel_size, int)

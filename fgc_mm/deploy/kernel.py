@@ -23,6 +23,15 @@ from fgc_mm.errors import FGCError
 
 SOURCES = Path(__file__).parent / 'csrc'
 NAME = 'fgc_mm_kernel'
+FLAGS = (
+    '-O3',
+    '-march=native',
+    '-ffp-contract=fast',
+    '-std=c++17',
+    '-fopenmp',
+    '-shared',
+    '-fPIC',
+)
 BACKENDS = ('auto', 'kernel', 'torch')
 
 
@@ -106,7 +115,7 @@ def _compile(library: Path) -> None:
     part = library.with_name(f'.{library.name}.{os.getpid()}.part')
     # a linker drops the libraries that come before what needs them
     command = [str(SOURCES / 'kernel.cpp'), *_command(), '-o', str(part)]
-    command = [os.environ.get('CXX', 'g++'), *command]
+    command = [_compiler(), *command]
     try:
         subprocess.run(
             command, check=True, capture_output=True, text=True, timeout=900
@@ -116,20 +125,30 @@ def _compile(library: Path) -> None:
         part.unlink(missing_ok=True)
 
 
+def _compiler() -> str:
+    return os.environ.get('CXX', 'g++')
+
+
 def _command() -> list[str]:
     """The compiler's flags."""
     abi = int(torch._C._GLIBCXX_USE_CXX11_ABI)
     includes = [*cpp_extension.include_paths(), sysconfig.get_path('include')]
     libraries = cpp_extension.library_paths()
     return [
-        *'-O3 -march=native -ffp-contract=fast -std=c++17 -fopenmp'.split(),
-        *'-shared -fPIC'.split(),
+        *[
+            '-O3',
+            '-march=native',
+            '-ffp-contract=fast',
+            '-std=c++17',
+            '-fopenmp',
+        ],
+        *['-shared', '-fPIC'],
         f'-DTORCH_EXTENSION_NAME={NAME}',
         f'-D_GLIBCXX_USE_CXX11_ABI={abi}',
         f'-DFGC_LANES={_lanes()}',
         *[f'-isystem{path}' for path in includes],
         *[f'-L{path}' for path in libraries],
-        *'-lc10 -ltorch_cpu -ltorch -ltorch_python'.split(),
+        *['-lc10', '-ltorch_cpu', '-ltorch', '-ltorch_python'],
     ]
 
 

@@ -39,11 +39,16 @@ inline Scratch& scratch(int which) {
 
 class Conv {
  public:
-  // weight: (C_out, C_in / groups, kh, kw) of any strides whose kernel
-  // elements are contiguous; low, high: what the output is clamped to.
+  // weight: (C_out, C_in / groups, kh, kw); low, high: what the output is
+  // clamped to; by_input: input channels will be listed.
   Conv(Tensor weight, Tensor bias, std::vector<int64_t> geometry,
-       bool depthwise, double low, double high)
-      : weight_(weight),
+       bool depthwise, double low, double high, bool by_input)
+      : all_out_(weight.size(0)),
+        all_in_(depthwise ? weight.size(0) : weight.size(1)),
+        block_(by_input && !depthwise ? kMaxOut : 1),
+        in_step_(block_ * weight.size(2) * weight.size(3)),
+        out_step_(weight.size(1) * weight.size(2) * weight.size(3)),
+        weight_(blocked(weight, block_)),
         bias_(bias.contiguous()),
         depthwise_(depthwise),
         low_(low),
@@ -57,18 +62,13 @@ class Conv {
     TORCH_CHECK(weight.scalar_type() == at::kFloat &&
                     bias_.scalar_type() == at::kFloat,
                 "weights are float32");
-    TORCH_CHECK(weight.stride(3) == 1 || weight.size(3) == 1,
-                "kernel elements are contiguous");
-    TORCH_CHECK(weight.stride(2) == weight.size(3) || weight.size(2) == 1,
-                "kernel elements are contiguous");
   }
 
   Tensor run(const Tensor& images, const List& in, const List& out) {
     TORCH_CHECK(images.dim() == 4 && images.scalar_type() == at::kFloat,
                 "images are (N, C, H, W), float32");
-    const int64_t all_in = depthwise_ ? weight_.size(0) : weight_.size(1);
-    const Channels ins(depthwise_ ? out : in, all_in);
-    const Channels outs(out, weight_.size(0));
+    const Channels ins(depthwise_ ? out : in, all_in_);
+    const Channels outs(out, all_out_);
     TORCH_CHECK(images.size(1) == ins.count, images.size(1),
                 " channels came, ", ins.count, " are listed");
     const Tensor x = images.stride(3) == 1 || images.size(3) == 1
@@ -89,6 +89,24 @@ class Conv {
   }
 
  private:
+  // A group of output channels' weights for one input channel side by side,
+  // then those for the next: a list of inputs is read nearly in order.
+  static Tensor blocked(const Tensor& weight, int64_t block) {
+    if (block == 1) return weight.contiguous();
+    const int64_t outs = weight.size(0), ins = weight.size(1);
+    const int64_t blocks = (outs + block - 1) / block;
+    Tensor wide = at::zeros({blocks * block, ins, weight.size(2) *
+                             weight.size(3)}, weight.options());
+    wide.narrow(0, 0, outs).copy_(weight.flatten(2));
+    return wide.view({blocks, block, ins, -1}).transpose(1, 2).contiguous();
+  }
+
+  const float* weights_of(int64_t out) const {
+    const int64_t taps = in_step_ / block_;
+    return weight_.data_ptr<float>() + out / block_ * block_ * out_step_ +
+           out % block_ * taps;
+  }
+
   const Layout& layout(int64_t height, int64_t width) {
     for (auto& known : layouts_)
       if (known->height == height && known->width == width) return *known;
@@ -103,7 +121,7 @@ class Conv {
     std::vector<const float*> planes(ins.count);
     std::vector<int64_t> w_of_in(ins.count);
     for (int64_t i = 0; i < ins.count; ++i)
-      w_of_in[i] = ins[i] * weight_.stride(1);
+      w_of_in[i] = ins[i] * in_step_;
     lay_out(x, from, at, planes);
     const int64_t taps = at.taps.size();
     const int64_t group_count = (outs.count + kMaxOut - 1) / kMaxOut;
@@ -113,10 +131,15 @@ class Conv {
           for (int64_t item = begin; item < end; ++item) {
             const int64_t chunk = item / group_count;
             const int64_t group = item % group_count;
-            const int64_t o0 = group * outs.count / group_count;
-            const int64_t o1 = (group + 1) * outs.count / group_count;
-            const Sum sum{planes.data(), w_of_in.data(), ins.count,
-                          nullptr,       at.taps.data(), taps};
+            // as even as can be, but in whole blocks where they are
+            const bool even = outs.numbers || block_ == 1;
+            const int64_t o0 = even ? group * outs.count / group_count
+                                    : group * block_;
+            const int64_t o1 =
+                even ? (group + 1) * outs.count / group_count
+                     : std::min(outs.count, o0 + block_);
+            const Sum sum{planes.data(), w_of_in.data(), ins.count, nullptr,
+                          at.taps.data(), taps, nullptr};
             sum_rows(sum, outs, o0, o1, at, chunk * at.out_height / chunks,
                      (chunk + 1) * at.out_height / chunks, to);
           }
@@ -168,13 +191,15 @@ class Conv {
 
   void sum_rows(Sum sum, const Channels& outs, int64_t o0, int64_t o1,
                 const Layout& at, int64_t r0, int64_t r1, float* to) {
-    const float* w[kMaxOut];
+    const float *w[kMaxOut], *next[kMaxOut];
     float start[kMaxOut];
     for (int64_t o = o0; o < o1; ++o) {
-      w[o - o0] = weight_.data_ptr<float>() + outs[o] * weight_.stride(0);
+      w[o - o0] = weights_of(outs[o]);
+      next[o - o0] = weights_of(outs[std::min(o + o1 - o0, outs.count - 1)]);
       start[o - o0] = bias_.data_ptr<float>()[outs[o]];
     }
     sum.w = w;
+    sum.next = next;
     const int64_t used = (r1 - r0) * at.pitch - (at.pitch - at.out_width);
     const int64_t vectors = (used + kLanes - 1) / kLanes;
     const int64_t stride = (vectors * kLanes + 15) / 16 * 16 + 16;
@@ -200,10 +225,9 @@ class Conv {
       const float* planes[1] = {plane};
       for (int64_t i = b; i < e; ++i) {
         at.fill(from + i * step, x.stride(2), plane);
-        const float* w[1] = {weight_.data_ptr<float>() +
-                             outs[i] * weight_.stride(0)};
+        const float* w[1] = {weights_of(outs[i])};
         const float start[1] = {bias_.data_ptr<float>()[outs[i]]};
-        const Sum sum{planes, &zero, 1, w, at.taps.data(), taps};
+        const Sum sum{planes, &zero, 1, w, at.taps.data(), taps, nullptr};
         sum_group(sum, 1, 0, vectors, acc, 0, start, 1);
         write(acc, at, 0, at.out_height, to + i * map);
       }
@@ -225,6 +249,7 @@ class Conv {
       }
   }
 
+  int64_t all_out_, all_in_, block_, in_step_, out_step_;
   Tensor weight_, bias_;
   Geometry g_;
   bool depthwise_;

@@ -8,7 +8,7 @@ namespace py = pybind11;
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   py::class_<fgc::Conv>(m, "Conv")
       .def(py::init<at::Tensor, at::Tensor, std::vector<int64_t>, bool,
-                    double, double>())
+                    double, double, bool>())
       .def("run", &fgc::Conv::run,
            py::call_guard<py::gil_scoped_release>());
   py::class_<fgc::Gate>(m, "Gate")

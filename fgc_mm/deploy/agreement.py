@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from fgc_mm.gates import GateDecision
 from fgc_mm.models import ChannelMap, GatedBackbone
-from fgc_mm.models.channel_map import Kept, SiteChannels
+from fgc_mm.models.channel_map import SiteChannels
+from fgc_mm.models.kept import Kept
 
 
 @contextmanager

@@ -19,7 +19,8 @@ from pathlib import Path
 
 # The tools and the package of one clone belong together, installed or not;
 # in place of this folder, whose onnx.py is not the package onnx.
-sys.path[0] = str(Path(__file__).resolve().parents[2])
+sys.path.pop(0)
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 try:
     import fgc_mm  # noqa: F401  (first: it checks the installation)
 except ImportError as error:

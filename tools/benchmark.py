@@ -31,6 +31,7 @@ except ImportError as error:
 
 import matplotlib as mpl
 import torch
+from mmengine.config import Config
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -61,11 +62,11 @@ def main() -> None:
     cfg = command_line.load_config(args.config)
     command_line.override(cfg, args.cfg_options)
     model = build_trained(cfg, args.checkpoint)
-    images = torch.cat(list(images_of(cfg, model, args.images)))
-    if args.size:
-        images = nn.functional.interpolate(
-            images, (args.size[0], args.size[-1]), mode='bilinear'
-        )
+    images = load(cfg, model, args.images, 'test', args.size)
+    try:
+        others = load(cfg, model, args.calibration, 'train', args.size)
+    except (FGCError, OSError):
+        others = None
     if len(images) < args.batch:
         raise FGCError(
             f'--batch {args.batch} is more than the {len(images)} images that '
@@ -75,7 +76,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     settings = cfg.model.backbone.to_dict()
     runs = [
-        measure(model, settings, images, folder, threads, args)
+        measure(model, settings, images, others, folder, threads, args)
         for threads in args.threads
     ]
     report = dict(
@@ -102,6 +103,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', help='its checkpoint')
     parser.add_argument('--out', required=True, help='folder to write to')
     parser.add_argument('--images', type=int, default=50)
+    parser.add_argument(
+        '--calibration', type=int, default=128,
+        help='images of the training set on which compaction counts (128)',
+    )  # fmt: skip
     parser.add_argument('--rounds', type=int, default=3)
     parser.add_argument('--batch', type=int, default=1)
     parser.add_argument(
@@ -128,10 +133,27 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
+def load(
+    cfg: Config,
+    model: nn.Module,
+    count: int,
+    split: str,
+    size: list[int] | None,
+) -> Tensor:
+    """Real images, resized if asked."""
+    images = torch.cat(list(images_of(cfg, model, count, split)))
+    if size is None:
+        return images
+    return nn.functional.interpolate(
+        images, (size[0], size[-1]), mode='bilinear'
+    )
+
+
 def measure(
     model: nn.Module,
     settings: dict[str, Any],
     images: Tensor,
+    others: Tensor | None,
     folder: Path,
     threads: int,
     args: argparse.Namespace,
@@ -139,7 +161,7 @@ def measure(
     """All rows with so many threads."""
     torch.set_num_threads(threads)
     rows = Contestants(
-        model, settings, images, folder, not args.no_compile
+        model, settings, images, others, folder, not args.no_compile
     ).all()
     batches = [b for b in images.split(args.batch) if len(b) == args.batch]
     if args.batch > 1:

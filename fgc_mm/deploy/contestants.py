@@ -60,7 +60,10 @@ class Contestants:
     Args:
         model: The gated classifier, in evaluation.
         settings: Config of its backbone.
-        images: (N, 3, H, W) real images: statistics, calibration and checks.
+        images: (N, 3, H, W) real images that will be timed.
+        calibration: (N, 3, H, W) others, on which compaction counts; on the
+            timed ones a channel that is rare would pass for one that is
+            never open. ``None`` leaves compaction out.
         folder: Where ONNX files may be written.
         compiled: Whether ``torch.compile`` takes part; it takes a minute.
     """
@@ -70,6 +73,7 @@ class Contestants:
         model: nn.Module,
         settings: Mapping[str, Any],
         images: Tensor,
+        calibration: Tensor | None,
         folder: Path,
         compiled: bool = True,
     ) -> None:
@@ -77,6 +81,7 @@ class Contestants:
         self._backbone = gated_backbone(model)
         self._settings = settings
         self._images = images
+        self._calibration = calibration
         self._folder = folder
         self._compiled = compiled
         # what was compiled for other threads; later it would undo our own
@@ -133,8 +138,8 @@ class Contestants:
     def _dynamic(self, name: str, kind: str, model: nn.Module) -> Contestant:
         try:
             dynamic = to_dynamic(model, self._images[:8])
-        except FGCError as error:
-            return Contestant(name, kind, None, str(error))
+        except Exception as error:  # a compiler may raise anything
+            return Contestant(name, kind, None, _first_line(error))
         return self._row(
             name, kind, lambda: PlainForward(dynamic), PlainForward(model),
             dynamic,
@@ -144,9 +149,10 @@ class Contestants:
         """The model without what is constant on these images."""
         if isinstance(self._backbone, CompactBackbone):
             return None, 'the model is compact already'
-        done = compact(
-            self._model, self.firing, self._settings, self._images[:8]
-        )
+        if self._calibration is None:
+            return None, 'the config has no training images to count on'
+        firing = firing_statistics(self._model, self._calibration.split(16))
+        done = compact(self._model, firing, self._settings, self._images[:8])
         if not done.channel_map.layers and all(
             len(site.gated) == len(site.kept)
             for site in done.channel_map.sites.values()
@@ -185,8 +191,7 @@ class Contestants:
                 run = build()
                 gap = largest_gap(reference(image), run(image))
         except Exception as error:  # compilers and runtimes raise anything
-            first = str(error).strip().partition('\n')[0][:100]
-            return Contestant(name, kind, None, first or type(error).__name__)
+            return Contestant(name, kind, None, _first_line(error))
         if gap > WRONG:
             return Contestant(name, kind, None, f'logits differ by {gap:.0e}')
         return Contestant(name, kind, run, model=model)
@@ -270,6 +275,11 @@ def _compile(model: nn.Module, image: Tensor) -> Run:
     with inductor.patch(freezing=True):
         compiled(image)
     return compiled
+
+
+def _first_line(error: Exception) -> str:
+    line = str(error).strip().partition('\n')[0][:100]
+    return line or type(error).__name__
 
 
 @contextmanager

@@ -26,7 +26,6 @@ from fgc_mm.deploy.firing import SiteFiring, firing_statistics, gated_backbone
 from fgc_mm.deploy.merging import merged
 from fgc_mm.deploy.plain_forward import PlainForward
 from fgc_mm.deploy.removal import Removal
-from fgc_mm.errors import FGCError
 from fgc_mm.models import ChannelMap, CompactBackbone
 
 Run = Callable[[Tensor], Tensor]

@@ -69,7 +69,7 @@ def to_dynamic(
     compiled = choose_kernel(backend) is not None
     if images is None:
         images = _noise(plan.image_shape)
-    images = images.detach().float()
+    images = images.detach().to(next(model.parameters()).dtype)
     reference = Reference(model, images)
     dynamic, ports = _build(model, images[:1], compiled)
     new = plan is None
@@ -77,9 +77,10 @@ def to_dynamic(
         plan = DynamicPlan(
             tuple(images.shape[1:]),
             torch.get_num_threads(),
-            'kernel' if compiled else 'torch',
+            '',
         )
     dynamic.plan = copy.deepcopy(plan)
+    dynamic.plan.backend = 'kernel' if compiled else 'torch'
     reasons = _reasons(ports)
     reference.settle(dynamic, reasons)
     if new:

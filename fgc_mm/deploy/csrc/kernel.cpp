@@ -1,4 +1,5 @@
-// What Python sees of the kernel.
+// What Python sees of the kernel. The interpreter's lock is held: a call is
+// short, and convs and gates keep memory that two threads must not share.
 #include "conv.h"
 #include "gate.h"
 #include "pool.h"
@@ -9,13 +10,10 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   py::class_<fgc::Conv>(m, "Conv")
       .def(py::init<at::Tensor, at::Tensor, std::vector<int64_t>, bool,
                     double, double, bool>())
-      .def("run", &fgc::Conv::run,
-           py::call_guard<py::gil_scoped_release>());
+      .def("run", &fgc::Conv::run);
   py::class_<fgc::Gate>(m, "Gate")
       .def(py::init<at::Tensor, at::Tensor, at::Tensor, at::Tensor,
                     double>())
-      .def("run", &fgc::Gate::run,
-           py::call_guard<py::gil_scoped_release>());
-  m.def("max_pool", &fgc::max_pool,
-        py::call_guard<py::gil_scoped_release>());
+      .def("run", &fgc::Gate::run);
+  m.def("max_pool", &fgc::max_pool);
 }

@@ -1,14 +1,30 @@
 """From a trained model to one that is smaller, portable, and faster."""
 
 from fgc_mm.deploy.compact import Compacted, compact
-from fgc_mm.deploy.firing import SiteFiring, firing_statistics
-from fgc_mm.deploy.loading import build_trained, images_of
+from fgc_mm.deploy.dynamic import to_dynamic
+from fgc_mm.deploy.dynamic_plan import DynamicPlan
+from fgc_mm.deploy.firing import (
+    SiteFiring,
+    firing_statistics,
+    gated_backbone,
+)
+from fgc_mm.deploy.gathered import gathered
+from fgc_mm.deploy.keep_ratio import set_keep_ratio
+from fgc_mm.deploy.loading import build_model, build_trained, images_of
+from fgc_mm.deploy.plain_forward import PlainForward
 
 __all__ = [
     'Compacted',
+    'DynamicPlan',
+    'PlainForward',
     'SiteFiring',
+    'build_model',
     'build_trained',
     'compact',
     'firing_statistics',
+    'gated_backbone',
+    'gathered',
     'images_of',
+    'set_keep_ratio',
+    'to_dynamic',
 ]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fgc_mm.gates import GateDecision
 from fgc_mm.models import ChannelMap, GatedBackbone
 from fgc_mm.models.channel_map import SiteChannels
+from fgc_mm.models.kept import Kept
 
 
 @contextmanager
@@ -49,6 +50,70 @@ def _fix(
     gated = list(entry.gated)
     mask[:, gated] = said.mask[:, gated]
     return said._replace(mask=mask)
+
+
+@contextmanager
+def telling(
+    small: nn.Module, channel_map: ChannelMap, masks: dict[str, Tensor]
+) -> Iterator[None]:
+    """The small network, whose gates say what the whole one's have said.
+
+    Args:
+        small: With gates, or without any.
+        channel_map: What remains of the whole one.
+        masks: Of the whole one's sites, (N, C) each.
+    """
+    sites = small.sites if isinstance(small, GatedBackbone) else ()
+    hooks = [
+        small.gates[site.key].register_forward_hook(
+            partial(
+                _say, masks[site.name][:, channel_map.sites[site.name].kept]
+            )
+        )
+        for site in sites
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _say(
+    mask: Tensor, _: nn.Module, args: Any, said: GateDecision
+) -> GateDecision:
+    del args
+    return said._replace(mask=mask)
+
+
+def same_decisions(
+    whole: nn.Module,
+    small: nn.Module,
+    in_channels: int,
+    producer: Kept | None,
+    entry: SiteChannels,
+) -> bool:
+    """Whether a small gate says of its channels what the whole one says.
+
+    Args:
+        whole: The whole gate.
+        small: What is left of it.
+        in_channels: That the whole one reads.
+        producer: What remains of the layer whose input they read.
+        entry: What remains of the site.
+    """
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(64, in_channels, 2, 2, generator=generator)
+    x = x.to(next(whole.parameters()))
+    reads = list(producer.inputs) if producer else [*range(in_channels)]
+    zeros = torch.zeros_like(x)
+    zeros[:, reads] = x[:, reads]
+    wanted, got = whole(zeros), small(x[:, reads])
+    places = [entry.kept.index(channel) for channel in entry.gated]
+    gated = list(entry.gated)
+    # but for logits that rounding turns over
+    other = wanted.mask[:, gated] != got.mask[:, places]
+    return gated == [] or float(other.float().mean()) < 0.01
 
 
 def flat(outputs: Any) -> list[Tensor]:

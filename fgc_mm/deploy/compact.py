@@ -8,7 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fgc_mm.deploy.agreement import Closing, agreeing, largest_gap
+from fgc_mm.deploy.agreement import (
+    Closing,
+    agreeing,
+    largest_gap,
+    same_decisions,
+    telling,
+)
 from fgc_mm.deploy.firing import SiteFiring, gated_backbone
 from fgc_mm.deploy.removal import Removal
 from fgc_mm.deploy.small_state import any_gate, shrunk_state, small_settings
@@ -82,7 +88,12 @@ def compact(
     trial = _Trial(model, settings, removal, images)
     refused = dict(removal.refused)
     while True:
-        small, channel_map, state = trial.build()
+        channel_map = trial.channel_map()
+        try:
+            small, state = trial.build(channel_map)
+        except FGCError:  # it does not even run
+            refused |= trial.culprits(channel_map, 'its code fails')
+            continue
         failed, gap = trial.compare(small, channel_map)
         if not failed:
             return Compacted(channel_map, small, state, refused, gap)
@@ -108,9 +119,14 @@ class _Trial:
         self._whole: set[str] = set()  # the gate decides jointly
         self._unshrunk: set[str] = set()
 
-    def build(self) -> tuple[nn.Module, ChannelMap, dict[str, Tensor]]:
-        """The small backbone, its map, and the model's weights."""
-        channel_map = self._removal.channel_map(self._whole, self._unshrunk)
+    def channel_map(self) -> ChannelMap:
+        """What remains, as far as is known by now."""
+        return self._removal.channel_map(self._whole, self._unshrunk)
+
+    def build(
+        self, channel_map: ChannelMap
+    ) -> tuple[nn.Module, dict[str, Tensor]]:
+        """The small backbone, and the small model's weights."""
         small = MODELS.build(
             small_settings(self._settings, channel_map, any_gate(channel_map))
         )
@@ -119,32 +135,64 @@ class _Trial:
         small.load_state_dict(
             {key: state[f'{self._prefix}{key}'] for key in small.state_dict()}
         )
-        return small, channel_map, state
+        return small, state
 
     def compare(
         self, small: nn.Module, channel_map: ChannelMap
     ) -> tuple[dict[str, str], float]:
-        """Sites that cannot go, and the largest difference."""
+        """Sites that cannot go, and the largest difference.
+
+        The gates are compared on their own and then told what to say: a
+        logit that rounding turns over must not pass for a wrong feature.
+        """
+        joint = self._joint_gates(small, channel_map)
+        if joint:
+            self._keep_whole(joint)
+            return joint, 0.0
         with agreeing(self._backbone, channel_map):
             wanted, records = self._backbone.forward_gated(self._images)
+        masks = {record.site.name: record.mask for record in records}
         try:
-            got, own = _run(small, self._images)
+            with telling(small, channel_map, masks):
+                got = small(self._images)
         except Exception as error:  # whatever the backbone's code relies on
             said = ' '.join(str(error).split())[:80]
-            return self._culprits(channel_map, f'its code fails ({said})'), 0.0
-        masks = {record.site.name: record.mask for record in records}
-        for record in own:
-            name = record.site.name
-            kept = list(channel_map.sites[name].kept)
-            if not torch.equal(record.mask, masks[name][:, kept]):
-                self._whole.add(name)
-                return {name: 'its gate does not decide channel by channel'}, 0
+            return self.culprits(channel_map, f'its code fails ({said})'), 0.0
         gap = largest_gap(wanted, got)
         if gap > CLOSE:
-            return self._culprits(channel_map, 'the features differ'), gap
+            return self.culprits(channel_map, 'the features differ'), gap
         return {}, gap
 
-    def _culprits(self, channel_map: ChannelMap, why: str) -> dict[str, str]:
+    def _keep_whole(self, names: Mapping[str, str]) -> None:
+        again = [name for name in names if name in self._whole]
+        if again:
+            raise FGCError(
+                f'the gate of {again[0]} says otherwise when it is built anew '
+                'and loaded, so its weights are not all of it; it cannot be '
+                'compacted.'
+            )
+        self._whole |= set(names)
+
+    def _joint_gates(
+        self, small: nn.Module, channel_map: ChannelMap
+    ) -> dict[str, str]:
+        """Sites whose gate says otherwise with fewer channels."""
+        if not isinstance(small, GatedBackbone):
+            return {}
+        whole = {site.name: site for site in self._backbone.sites}
+        return {
+            site.name: 'its gate does not decide channel by channel'
+            for site in small.sites
+            if not same_decisions(
+                self._backbone.gates[site.key],
+                small.gates[site.key],
+                whole[site.name].in_channels,
+                channel_map.layers.get(site.producer),
+                channel_map.sites[site.name],
+            )
+        }
+
+    def culprits(self, channel_map: ChannelMap, why: str) -> dict[str, str]:
         """The sites that cannot even go alone."""
         names = [n for n in channel_map.sites if self._removal.gone(n)]
         names = [n for n in names if n not in {*self._unshrunk, *self._whole}]
@@ -171,14 +219,6 @@ class _Trial:
         except Exception:  # as above
             return False
         return largest_gap(wanted, got) <= CLOSE
-
-
-def _run(
-    small: nn.Module, images: Tensor
-) -> tuple[tuple[Tensor, ...], Sequence]:
-    if isinstance(small, GatedBackbone):
-        return small.forward_gated(images)
-    return small(images), ()
 
 
 def _check(

@@ -66,6 +66,16 @@ class PartialGate(nn.Module):
             self._spread(mask, 0.0, 1.0),
         )
 
+    def sources(self) -> Tensor:
+        """(C,) where each channel lies behind the gate's own: the constant
+        of a closed one, then that of an open one."""
+        return self._source
+
+    @staticmethod
+    def certain() -> tuple[float, float]:
+        """Logits of a closed and of an open channel."""
+        return -CERTAIN, CERTAIN
+
     def _spread(self, own: Tensor, closed: float, opened: float) -> Tensor:
         fixed = own.new_tensor([[closed, opened]]).expand(len(own), -1)
         return torch.cat([own, fixed], dim=1)[:, self._source]

@@ -6,72 +6,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fgc_mm.errors import FGCError
-from fgc_mm.sites.layout import DENSE, layer_widths
+from fgc_mm.models.kept import (
+    Kept,
+    check_kept,
+    is_whole,
+    map_widths,
+    shrink_layer,
+    spelt,
+)
 
 FORMAT = 'fgc_mm channel map'
-# what per-channel modules call their number of channels
-WIDTH_NAMES = ('num_features', 'num_channels', 'num_parameters', 'dim')
-
-
-@dataclass(frozen=True)
-class Kept:
-    """Which channels of one layer remain.
-
-    Attributes:
-        widths: Of the whole layer: (outputs, inputs, groups) of a conv or
-            linear layer, (channels,) of a per-channel module (a norm, a
-            ``PReLU``, a layer scale).
-        outputs: Output channels that remain, in the whole layer's numbers.
-        inputs: Input channels that remain; those of a per-channel module
-            are its outputs.
-    """
-
-    widths: tuple[int, ...]
-    outputs: tuple[int, ...]
-    inputs: tuple[int, ...] = ()
-
-    @property
-    def dense(self) -> bool:
-        """Whether it is a conv or linear layer."""
-        return len(self.widths) == 3
-
-    def groups(self) -> tuple[list[list[int]], list[list[int]]]:
-        """Per group that remains: outputs, and inputs counted within it."""
-        out, reads, groups = self.widths
-        wide, deep = out // groups, reads // groups
-        outputs: list[list[int]] = [[] for _ in range(groups)]
-        inputs: list[list[int]] = [[] for _ in range(groups)]
-        for channel in self.outputs:
-            outputs[channel // wide].append(channel)
-        for channel in self.inputs:
-            inputs[channel // deep].append(channel % deep)
-        used = [g for g in range(groups) if outputs[g] or inputs[g]]
-        return [outputs[g] for g in used], [inputs[g] for g in used]
-
-    def even(self) -> bool:
-        """Whether all groups that remain have the same widths, above 0."""
-        return all(
-            len({len(group) for group in side}) == 1 and side[0]
-            for side in self.groups()
-        )
-
-    def take(self, value: Tensor) -> Tensor:
-        """What remains of one of the layer's parameters or buffers."""
-        if self.dense and value.dim() > 1:
-            outputs, inputs = self.groups()
-            parts = [value[out][:, i] for out, i in zip(outputs, inputs)]
-            return torch.cat(parts)
-        if self.dense and value.dim() == 1:
-            return value[list(self.outputs)]
-        places = [d for d, n in enumerate(value.shape) if n == self.widths[0]]
-        if not places:
-            return value
-        index = torch.tensor(self.outputs, device=value.device)
-        return value.index_select(places[0], index)
 
 
 @dataclass(frozen=True)
@@ -144,7 +91,7 @@ class ChannelMap:
         """
         layers = {}
         for path in dict.fromkeys([*outputs, *inputs]):
-            widths = _widths(network, path)
+            widths = map_widths(network, path)
             reads = widths[1] if len(widths) == 3 else 0
             if reads and widths[2] == reads == widths[0]:  # depthwise
                 whole = outputs.get(path, inputs.get(path))
@@ -155,7 +102,7 @@ class ChannelMap:
                     tuple(outputs.get(path, range(widths[0]))),
                     tuple(inputs.get(path, range(reads))),
                 )
-            _check(path, kept)
+            check_kept(path, kept)
             layers[path] = kept
         return cls(layers, sites or {})
 
@@ -169,15 +116,15 @@ class ChannelMap:
             FGCError: The map is of another network.
         """
         for path, kept in self.layers.items():
-            widths = _widths(network, path)
+            widths = map_widths(network, path)
             if widths != kept.widths:
                 raise FGCError(
-                    f'{path} is {_spelt(kept.widths)} in the channel map and '
-                    f'{_spelt(widths)} in {type(network).__name__}: a map '
+                    f'{path} is {spelt(kept.widths)} in the channel map and '
+                    f'{spelt(widths)} in {type(network).__name__}: a map '
                     'fits the network it was made for only; give the config '
                     'of that one.'
                 )
-            _shrink_layer(network.get_submodule(path), kept)
+            shrink_layer(network.get_submodule(path), kept)
         network._register_load_state_dict_pre_hook(self._adopt_whole)
         return network
 
@@ -244,7 +191,7 @@ class ChannelMap:
             for name, entry in content['layers'].items()
         }
         for name, kept in layers.items():
-            _check(name, kept)
+            check_kept(name, kept)
         sites = {
             name: SiteChannels(**{k: tuple(v) for k, v in entry.items()})
             for name, entry in content['sites'].items()
@@ -257,92 +204,11 @@ class ChannelMap:
         """Shrink what a checkpoint of the whole network says of a layer."""
         for path, kept in self.layers.items():
             weight = state.get(f'{prefix}{path}.weight')
-            if weight is not None and _whole(kept, weight):
+            if weight is not None and is_whole(kept, weight):
                 start = f'{prefix}{path}.'
                 own = {k: v for k, v in state.items() if k.startswith(start)}
                 shrunk = ChannelMap({path: kept}).shrink_state(own, prefix)
                 state.update(shrunk)
-
-
-def _whole(kept: Kept, weight: Tensor) -> bool:
-    if not kept.dense:
-        return kept.widths[0] in weight.shape
-    out, reads, groups = kept.widths
-    return tuple(weight.shape[:2]) == (out, reads // groups)
-
-
-def _widths(network: nn.Module, path: str) -> tuple[int, ...]:
-    """Outputs, inputs and groups, or the channels of another module."""
-    try:
-        layer = network.get_submodule(path)
-    except AttributeError:
-        raise FGCError(
-            f'the channel map names {path}, which '
-            f'{type(network).__name__} does not have: a map fits the network '
-            'it was made for only; give the config of that one.'
-        ) from None
-    if isinstance(layer, DENSE):
-        reads, out, groups = layer_widths(layer)
-        return out, reads, groups
-    sizes = [max(p.shape) for p in _own(layer).values() if p.dim()]
-    if not sizes:
-        raise FGCError(
-            f'{path} ({type(layer).__name__}) has no channels of its own, so '
-            'no channel map can shrink it; take it out of the map.'
-        )
-    return (max(sizes),)
-
-
-def _own(layer: nn.Module) -> dict[str, Tensor]:
-    """A module's own parameters and buffers, by name."""
-    return {
-        **dict(layer.named_parameters(recurse=False)),
-        **dict(layer.named_buffers(recurse=False)),
-    }
-
-
-def _check(path: str, kept: Kept) -> None:
-    """Refuse channels that are not there, and groups of several widths."""
-    limits = kept.widths if kept.dense else (kept.widths[0], 0)
-    for channels, limit in zip((kept.outputs, kept.inputs), limits):
-        rising = sorted(set(channels)) == list(channels)
-        if not rising or (channels and not 0 <= channels[-1] < limit):
-            raise FGCError(
-                f'the channels of {path} in the channel map are not rising '
-                f'numbers below {limit}; make the map anew.'
-            )
-    if not kept.outputs or (kept.dense and not kept.even()):
-        raise FGCError(
-            f'the channel map leaves {path} without a channel, or with '
-            'groups of several widths; keep as many in each group, and at '
-            'least one.'
-        )
-
-
-def _shrink_layer(layer: nn.Module, kept: Kept) -> None:
-    for name, value in _own(layer).items():
-        shrunk = kept.take(value.detach()).clone()
-        if isinstance(value, nn.Parameter):
-            shrunk = nn.Parameter(shrunk, value.requires_grad)
-        setattr(layer, name, shrunk)
-    count = len(kept.outputs)
-    if not kept.dense:
-        for name in WIDTH_NAMES:
-            if getattr(layer, name, None) == kept.widths[0]:
-                setattr(layer, name, count)
-        if getattr(layer, 'normalized_shape', None) == kept.widths:
-            layer.normalized_shape = (count,)
-    elif isinstance(layer, nn.Linear):
-        layer.out_features, layer.in_features = count, len(kept.inputs)
-    else:
-        layer.out_channels, layer.in_channels = count, len(kept.inputs)
-        layer.groups = len(kept.groups()[0])
-
-
-def _spelt(widths: tuple[int, ...]) -> str:
-    if len(widths) == 1:
-        return f'{widths[0]} channels wide'
-    return f'{widths[1]} -> {widths[0]} channels in {widths[2]} groups'
 
 
 def _lines(entries: Mapping[str, Any]) -> str:

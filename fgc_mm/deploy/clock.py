@@ -1,0 +1,64 @@
+"""Times of several networks on the same images, taken in turns."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Times:
+    """Times of one network for one batch, in milliseconds.
+
+    Attributes:
+        median: Over all batches and rounds.
+        low: First quartile.
+        high: Third quartile.
+        count: How many were taken.
+    """
+
+    median: float
+    low: float
+    high: float
+    count: int
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> 'Times':
+        """From the single times, in seconds."""
+        taken = torch.tensor(seconds, dtype=torch.float64) * 1e3
+        low, median, high = (
+            float(taken.quantile(share)) for share in (0.25, 0.5, 0.75)
+        )
+        return cls(median, low, high, len(taken))
+
+
+@torch.no_grad()
+def interleaved_times(
+    runs: Mapping[str, Callable[[Tensor], object]],
+    batches: Sequence[Tensor],
+    rounds: int,
+    warm_up: int = 3,
+) -> dict[str, Times]:
+    """Time every network on every batch, one after another.
+
+    A machine that slows down slows all of them down.
+
+    Args:
+        runs: The networks, by name.
+        batches: Real images; every round takes all of them.
+        rounds: How often.
+        warm_up: Batches that every network sees first, untimed.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        for batch in batches[:warm_up]:
+            run(batch)
+    for _ in range(rounds):
+        for batch in batches:
+            for name, run in runs.items():
+                start = time.perf_counter()
+                run(batch)
+                seconds[name].append(time.perf_counter() - start)
+    return {name: Times.of(taken) for name, taken in seconds.items()}

@@ -1,0 +1,122 @@
+// Where the pixels that a conv reads lie: flat, padded, one plane a channel.
+//
+// A kernel element is then one constant offset, and neither rows nor borders
+// need care: what is summed at the pad columns is never written. With a
+// stride, each plane is split into its phases, so that every element reads
+// neighbouring pixels.
+#pragma once
+
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include "tile.h"
+
+namespace fgc {
+
+struct Geometry {
+  int64_t kernel[2], stride[2], padding[2], dilation[2];
+
+  int64_t out_size(int axis, int64_t size) const {
+    const int64_t reach = dilation[axis] * (kernel[axis] - 1) + 1;
+    return (size + 2 * padding[axis] - reach) / stride[axis] + 1;
+  }
+  bool pointwise() const {
+    return kernel[0] == 1 && kernel[1] == 1 && stride[0] == 1 &&
+           stride[1] == 1 && padding[0] == 0 && padding[1] == 0;
+  }
+};
+
+// Memory that is kept from call to call.
+class Scratch {
+ public:
+  float* take(int64_t floats) {
+    if (floats > size_) {
+      size_ = floats + floats / 4;
+      memory_.reset(new (std::align_val_t(64)) float[size_]());
+    }
+    return memory_.get();
+  }
+
+ private:
+  struct Free {
+    void operator()(float* p) const {
+      ::operator delete[](p, std::align_val_t(64));
+    }
+  };
+  std::unique_ptr<float[], Free> memory_;
+  int64_t size_ = 0;
+};
+
+struct Layout {
+  Geometry g;
+  int64_t height, width, out_height, out_width;
+  int64_t pitch, rows, phase_floats, plane_floats;
+  std::vector<int64_t> taps;            // offset of every kernel element
+  std::vector<std::pair<int, int>> phases;  // those that some element reads
+
+  Layout(const Geometry& geometry, int64_t h, int64_t w)
+      : g(geometry), height(h), width(w) {
+    out_height = g.out_size(0, h);
+    out_width = g.out_size(1, w);
+    const int64_t below = g.dilation[0] * (g.kernel[0] - 1) / g.stride[0];
+    const int64_t beside = g.dilation[1] * (g.kernel[1] - 1) / g.stride[1];
+    rows = out_height + below;
+    // without a stride the right border is the next row's left one
+    pitch = g.stride[1] == 1 ? w + g.padding[1] : out_width + beside;
+    phase_floats = rows * pitch + beside + kLanes * (kMaxVec + 1);
+    phase_floats = (phase_floats + 15) / 16 * 16;
+    for (int64_t y = 0; y < g.kernel[0]; ++y)
+      for (int64_t x = 0; x < g.kernel[1]; ++x) taps.push_back(tap(y, x));
+    plane_floats = phase_floats * int64_t(phases.size());
+    if (plane_floats % 1024 == 0) plane_floats += 16;  // not one cache set
+  }
+
+  int64_t positions() const { return out_height * pitch; }
+
+  // One channel's plane, written into `to` (plane_floats).
+  void fill(const float* from, int64_t row_stride, float* to) const {
+    for (size_t k = 0; k < phases.size(); ++k)
+      fill_phase(from, row_stride, phases[k], to + k * phase_floats);
+  }
+
+ private:
+  int64_t tap(int64_t y, int64_t x) {
+    const int64_t dy = y * g.dilation[0], dx = x * g.dilation[1];
+    const std::pair<int, int> phase(dy % g.stride[0], dx % g.stride[1]);
+    auto at = std::find(phases.begin(), phases.end(), phase);
+    const int64_t number = at - phases.begin();
+    if (at == phases.end()) phases.push_back(phase);
+    return number * phase_floats + dy / g.stride[0] * pitch +
+           dx / g.stride[1];
+  }
+
+  void fill_phase(const float* from, int64_t row_stride,
+                  std::pair<int, int> phase, float* to) const {
+    const int64_t sx = g.stride[1], shift = phase.second - g.padding[1];
+    // columns whose pixel exists: 0 <= c * sx + shift < width
+    const int64_t first =
+        std::min(pitch, shift >= 0 ? 0 : (-shift + sx - 1) / sx);
+    const int64_t last = std::max(
+        first, std::min(pitch, (width - shift + sx - 1) / sx));
+    for (int64_t r = 0; r < rows; ++r, to += pitch) {
+      const int64_t y = r * g.stride[0] + phase.first - g.padding[0];
+      if (y < 0 || y >= height) {
+        std::memset(to, 0, pitch * sizeof(float));
+        continue;
+      }
+      const float* row = from + y * row_stride + shift;
+      std::fill(to, to + first, 0.f);
+      if (sx == 1)
+        std::memcpy(to + first, row + first, (last - first) * sizeof(float));
+      else if (sx == 2)
+        for (int64_t c = first; c < last; ++c) to[c] = row[2 * c];
+      else
+        for (int64_t c = first; c < last; ++c) to[c] = row[sx * c];
+      std::fill(to + last, to + pitch, 0.f);
+    }
+    std::fill(to, to + g.padding[1] + 1, 0.f);  // the last row's right border
+  }
+};
+
+}  // namespace fgc

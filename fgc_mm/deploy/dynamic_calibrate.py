@@ -1,0 +1,236 @@
+"""Does skipping pay? Measured once, site by site."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from statistics import mean, median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fgc_mm.deploy.dynamic_layers import DynamicConv, DynamicLayer
+from fgc_mm.deploy.dynamic_plan import (
+    BATCH,
+    DENSE,
+    DYNAMIC,
+    LOOP,
+    SiteReport,
+)
+from fgc_mm.deploy.dynamic_port import DynamicPort
+
+MOST_IMAGES = 6
+REPEATS = 5
+# A batch that runs as one must be this much faster: it is measured at one
+# size only.
+MARGIN = 0.98
+
+
+def calibrate(dynamic: Any, images: Tensor, reasons: dict[str, str]) -> None:
+    """Choose engines, sites and what to do with batches; note it all.
+
+    Args:
+        dynamic: The dynamic model; changed, its ``plan`` filled in.
+        images: (N, 3, H, W).
+        reasons: Why sites cannot be dynamic at all.
+    """
+    images = images[:MOST_IMAGES]
+    singles = images.split(1)
+    plan, backbone = dynamic.plan, dynamic.backbone
+    with torch.no_grad():
+        plan.engines = _choose_engines(backbone, singles[0])
+        ports = [port for port in backbone.dynamic_ports if port.compact]
+        reports = _compare_sites(backbone, ports, singles)
+        for name, why in reasons.items():
+            reports[name] = SiteReport(DENSE, why)
+        plan.sites = {site.name: reports[site.name] for site in backbone.sites}
+        _overrule(backbone, ports, plan.sites, singles)
+        if len(images) > 1 and any(port.compact for port in ports):
+            plan.batch_ms = _compare_batches(backbone, images)
+            together = plan.batch_ms[BATCH] < MARGIN * plan.batch_ms[LOOP]
+            plan.batch = backbone.batch = BATCH if together else LOOP
+
+
+def _choose_engines(backbone: nn.Module, image: Tensor) -> dict[str, str]:
+    """What computes every conv fastest where all channels are there."""
+    network, seen = backbone.backbone, {}
+
+    def note(layer: nn.Module, args: tuple[Tensor, ...]) -> None:
+        seen[layer] = args[0].clone()
+
+    hooks = [
+        layer.register_forward_pre_hook(note)
+        for layer in network.modules()
+        if isinstance(layer, DynamicConv) and layer.engine_name == 'kernel'
+    ]
+    network(image)  # the gates asleep
+    for hook in hooks:
+        hook.remove()
+    chosen = {}
+    for path, layer in network.named_modules():
+        if layer in seen:
+            layer.dense_engine = chosen[path] = _faster(layer, seen[layer])
+    return chosen
+
+
+def _faster(layer: DynamicConv, x: Tensor) -> str:
+    def run(name: str) -> Callable[[], Tensor]:
+        return lambda: layer.engine(name).run(x, None, None)
+
+    names = ('kernel', 'torch')
+    seconds = interleaved([run(name) for name in names], REPEATS)
+    return names[0] if min(seconds[0]) <= min(seconds[1]) else names[1]
+
+
+def interleaved(
+    runs: Sequence[Callable[[], Any]], repeats: int
+) -> list[list[float]]:
+    """Seconds of every run, taken in turns after one warm-up each."""
+    seconds: list[list[float]] = [[] for _ in runs]
+    for run in runs:
+        run()
+    for _ in range(repeats):
+        for run, taken in zip(runs, seconds):
+            started = time.perf_counter()
+            run()
+            taken.append(time.perf_counter() - started)
+    return seconds
+
+
+def _compare_sites(
+    backbone: nn.Module, ports: list[DynamicPort], singles: Sequence[Tensor]
+) -> dict[str, SiteReport]:
+    """Times of every site's layers in both ways, and what follows."""
+    layers = [
+        m for m in backbone.backbone.modules() if isinstance(m, DynamicLayer)
+    ]
+    times: dict[bool, list[list[float]]] = {True: [], False: []}
+    keep: list[list[float]] = []
+    for image in singles:
+        _, records = backbone.forward_gated(image)
+        keep.append([(r.mask != 0).float().mean().item() for r in records])
+        for compact, rows in _time_layers(
+            backbone, layers, ports, image
+        ).items():
+            times[compact].append(rows)
+    set_compact(ports, True)
+    rates = dict(zip([s.name for s in backbone.sites], zip(*keep)))
+    means = {
+        compact: [mean(column) for column in zip(*rows)]
+        for compact, rows in times.items()
+    }
+    return {
+        port.site.name: _judge(
+            _site_ms(port, layers, means[True]),
+            _site_ms(port, layers, means[False]),
+            mean(rates[port.site.name]),
+            port,
+        )
+        for port in ports
+    }
+
+
+def _time_layers(
+    backbone: nn.Module,
+    layers: list[DynamicLayer],
+    ports: list[DynamicPort],
+    image: Tensor,
+) -> dict[bool, list[float]]:
+    """Least seconds of every layer for one image, skipping or not."""
+    taken: dict[bool, list[list[float]]] = {True: [], False: []}
+    for _ in range(REPEATS):
+        for compact in (True, False):
+            set_compact(ports, compact)
+            for layer in layers:
+                layer.seconds = []
+            backbone.forward_gated(image)
+            taken[compact].append([sum(layer.seconds) for layer in layers])
+    for layer in layers:
+        layer.seconds = None
+    return {
+        compact: [min(column) for column in zip(*rows)]
+        for compact, rows in taken.items()
+    }
+
+
+def set_compact(ports: list[DynamicPort], compact: bool) -> None:
+    """Let sites skip closed channels, or mask them."""
+    for port in ports:
+        port.compact = compact
+
+
+def _site_ms(
+    port: DynamicPort, layers: list[DynamicLayer], seconds: list[float]
+) -> float:
+    total = 0.0
+    for layer, taken in zip(layers, seconds):
+        sites = [s for s in (layer.reads, layer.writes) if s is not None]
+        if port in sites:
+            total += 1e3 * taken / len(sites)
+    return total
+
+
+def _pays(skipping: float, whole: float) -> bool:
+    return skipping < whole
+
+
+def _judge(
+    dynamic_ms: float, dense_ms: float, keep: float, port: DynamicPort
+) -> SiteReport:
+    pays = _pays(dynamic_ms, dense_ms)
+    port.compact = pays
+    why = (
+        f'its layers take {dynamic_ms:.2f} ms with {keep:.0%} of the channels '
+        f'open, and {dense_ms:.2f} ms with all'
+    )
+    return SiteReport(
+        DYNAMIC if pays else DENSE, why, dynamic_ms, dense_ms, keep
+    )
+
+
+def _overrule(
+    backbone: nn.Module,
+    ports: list[DynamicPort],
+    sites: dict[str, SiteReport],
+    singles: Sequence[Tensor],
+) -> None:
+    """All dense, if the whole network is not faster for the choice."""
+    chosen = [port for port in ports if port.compact]
+
+    def run(compact: bool) -> None:
+        set_compact(chosen, compact)
+        for image in singles:
+            backbone.forward_gated(image)
+
+    if not chosen:
+        return
+    skipping, whole = map(
+        median, interleaved([lambda: run(True), lambda: run(False)], REPEATS)
+    )
+    pays = _pays(skipping, whole)
+    set_compact(chosen, pays)
+    if pays:
+        return
+    for port in chosen:
+        site = sites[port.site.name]
+        site.executed = DENSE
+        site.why += (
+            f', but the whole network takes {1e3 * skipping:.2f} ms instead '
+            f'of {1e3 * whole:.2f} if it skips'
+        )
+
+
+def _compare_batches(backbone: nn.Module, images: Tensor) -> dict[str, float]:
+    def run(batch: str) -> None:
+        backbone.batch = batch
+        backbone.forward_gated(images)
+
+    names = (LOOP, BATCH)
+    seconds = interleaved(
+        [lambda name=name: run(name) for name in names], REPEATS
+    )
+    return {
+        name: 1e3 * median(taken) / len(images)
+        for name, taken in zip(names, seconds)
+    }

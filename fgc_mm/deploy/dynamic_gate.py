@@ -1,0 +1,86 @@
+"""A gate's decision for one batch, and the channels it opens."""
+
+from __future__ import annotations
+
+import math
+from types import ModuleType
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fgc_mm.gates import BinaryConcreteGate, GateDecision
+
+
+class Choice(NamedTuple):
+    """What a gate decided.
+
+    Attributes:
+        decision: As gates say it, (N, C).
+        index: (n,) int64, the open channels; of one image only.
+        factors: (n,) what the open ones are multiplied with, if not 1.
+    """
+
+    decision: GateDecision
+    index: Tensor
+    factors: Tensor | None
+
+
+class PlainGate:
+    """Any gate: its own forward, its mask turned into a list."""
+
+    def __init__(self, gate: nn.Module, in_channels: int) -> None:
+        self.gate = gate
+        self.in_channels = in_channels
+
+    def run(self, x: Tensor, listed: Tensor | None) -> Choice:
+        """``x``: (N, C_in, ...), or the listed channels of it."""
+        if listed is not None:
+            x = spread(x, listed, self.in_channels)
+        decision = self.gate(x)
+        if len(x) != 1:
+            return Choice(decision, x.new_empty(0, dtype=torch.long), None)
+        row = decision.mask[0]
+        index = row.nonzero().squeeze(1)
+        factors = row.index_select(0, index)
+        return Choice(
+            decision, index, factors if bool((factors != 1).any()) else None
+        )
+
+
+class FusedGate:
+    """:class:`BinaryConcreteGate` in one call of the kernel."""
+
+    def __init__(self, gate: BinaryConcreteGate, kernel: ModuleType) -> None:
+        norm = gate.norm
+        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        shift = norm.bias - norm.running_mean * scale
+        least = math.log(gate.threshold / (1 - gate.threshold))
+        squeeze = gate.squeeze.weight * scale[:, None]
+        values = squeeze.t(), shift, gate.expand.weight, gate.expand.bias
+        self._gate = kernel.Gate(*(v.detach() for v in values), least)
+
+    def run(self, x: Tensor, listed: Tensor | None) -> Choice:
+        """As :meth:`PlainGate.run`."""
+        *decision, index = self._gate.run(x, listed)
+        return Choice(GateDecision(*decision), index, None)
+
+    @staticmethod
+    def can(gate: nn.Module) -> bool:
+        """Whether the kernel computes the same."""
+        return (
+            type(gate) is BinaryConcreteGate
+            and type(gate.norm) is nn.BatchNorm1d
+            and gate.norm.track_running_stats
+            and gate.norm.affine
+            and all(
+                p.dtype == torch.float32 and p.device.type == 'cpu'
+                for p in gate.parameters()
+            )
+        )
+
+
+def spread(x: Tensor, listed: Tensor, channels: int) -> Tensor:
+    """Listed channels at their places among all, the others 0."""
+    wide = x.new_zeros(len(x), channels, *x.shape[2:])
+    return wide.index_copy_(1, listed, x)

@@ -1,0 +1,201 @@
+"""A gated classifier that computes the open channels of an image only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from fgc_mm.deploy.dynamic_plan import BATCH, LOOP, DynamicPlan
+from fgc_mm.deploy.dynamic_port import DynamicPort
+from fgc_mm.errors import FGCError
+from fgc_mm.functional.macs import MACsTable
+from fgc_mm.models import GatedBackbone, GatedImageClassifier
+from fgc_mm.sites import GateRecord, SitePort
+
+Ports = list[SitePort | DynamicPort]
+
+
+class DynamicBackbone(GatedBackbone):
+    """A gated backbone in evaluation whose sites skip closed channels.
+
+    Args:
+        gated: The backbone whose layers have been made dynamic; they stay
+            its own.
+        ports: One per site, in order.
+    """
+
+    def __init__(self, gated: GatedBackbone, ports: Ports) -> None:
+        BaseModule.__init__(self)
+        self.backbone = gated.backbone
+        self.sites = gated.sites
+        self.gates = gated.gates
+        self.batch = LOOP
+        self._ports = ports
+        self.eval()
+
+    @property
+    def dynamic_ports(self) -> list[DynamicPort]:
+        """Those of the sites that can be dynamic."""
+        return [p for p in self._ports if isinstance(p, DynamicPort)]
+
+    @torch.no_grad()
+    def forward_gated(
+        self, x: Tensor, keep_activation: bool | None = None
+    ) -> tuple[tuple[Tensor, ...], list[GateRecord]]:
+        """As :meth:`GatedBackbone.forward_gated`.
+
+        Several images run one by one, each with its own channels, or all
+        together with every channel, whichever was faster in the calibration.
+        """
+        if len(x) == 1:
+            return super().forward_gated(x, keep_activation)
+        if len(x) == 0 or self.batch == BATCH or not self._skips():
+            return self._all_channels(x, keep_activation)
+        runs = [
+            super(DynamicBackbone, self).forward_gated(one, keep_activation)
+            for one in x.split(1)
+        ]
+        outputs = _stack([outputs for outputs, _ in runs])
+        return outputs, [_join(r) for r in zip(*(r for _, r in runs))]
+
+    def _skips(self) -> bool:
+        return any(port.compact for port in self.dynamic_ports)
+
+    def _all_channels(
+        self, x: Tensor, keep_activation: bool | None
+    ) -> tuple[tuple[Tensor, ...], list[GateRecord]]:
+        skipping = [port for port in self.dynamic_ports if port.compact]
+        for port in skipping:
+            port.compact = False
+        try:
+            return super().forward_gated(x, keep_activation)
+        finally:
+            for port in skipping:
+                port.compact = True
+
+    def train(self, mode: bool = True) -> DynamicBackbone:
+        """Refuses: what is folded cannot be trained."""
+        _refuse_training(mode)
+        return super().train(mode)
+
+
+class DynamicImageClassifier(GatedImageClassifier):
+    """A gated classifier in evaluation that skips closed channels.
+
+    Made by :func:`fgc_mm.deploy.to_dynamic`. Its predictions carry MACs as
+    those of the model that it was made from.
+
+    Args:
+        source: The model that it was made from; it counts the MACs.
+        backbone: The dynamic backbone.
+        neck: As in ``ImageClassifier``.
+        head: As in ``ImageClassifier``.
+        data_preprocessor: As in ``ImageClassifier``.
+    """
+
+    def __init__(
+        self,
+        source: GatedImageClassifier,
+        backbone: DynamicBackbone,
+        neck: nn.Module | None,
+        head: nn.Module | None,
+        data_preprocessor: nn.Module | None,
+    ) -> None:
+        super().__init__(
+            backbone,
+            neck=neck,
+            head=head,
+            data_preprocessor=data_preprocessor,
+        )
+        self._source = [source]  # in a list: none of its modules is ours
+        self.plan: DynamicPlan | None = None
+        self._seen: set[tuple[int, ...]] = set()
+        self.eval().requires_grad_(False)
+
+    def macs_table(self, image_shape: tuple[int, ...]) -> MACsTable:
+        """Of the model that this one was made from."""
+        return self._source[0].macs_table(image_shape)
+
+    def loss(self, *_: Any, **__: Any) -> dict[str, Tensor]:
+        """Refuses: what is folded cannot be trained."""
+        _refuse_training(True)
+        return {}
+
+    def forward(self, inputs: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """As ``ImageClassifier.forward``, without gradients."""
+        if isinstance(inputs, Tensor):
+            self._seen.add(tuple(inputs.shape[1:]))
+        with torch.no_grad():
+            return super().forward(inputs, *args, **kwargs)
+
+    def train(self, mode: bool = True) -> DynamicImageClassifier:
+        """Refuses: what is folded cannot be trained."""
+        _refuse_training(mode)
+        return super().train(mode)
+
+    def dynamic_report(self) -> dict[str, Any]:
+        """What runs how, and why.
+
+        Returns:
+            ``sites``: for every site ``executed`` (``'dynamic'`` or
+            ``'dense'``), ``why``, ``dynamic_ms``, ``dense_ms``,
+            ``keep_ratio``; ``backend``, ``threads``, ``image_shape`` and
+            ``batch`` of the calibration; ``notes``, sentences on what it did
+            not see.
+        """
+        if self.plan is None:
+            return {'sites': {}, 'notes': ['nothing was decided yet']}
+        report = {
+            name: getattr(self.plan, name)
+            for name in ('backend', 'threads', 'image_shape', 'batch')
+        }
+        report['batch_ms'] = dict(self.plan.batch_ms)
+        report['sites'] = {
+            name: dict(vars(site)) for name, site in self.plan.sites.items()
+        }
+        report['notes'] = self._notes()
+        return report
+
+    def _notes(self) -> list[str]:
+        notes = []
+        for shape in sorted(self._seen - {tuple(self.plan.image_shape)}):
+            notes.append(
+                f'images of {"x".join(map(str, shape))} came, which the '
+                'calibration never saw: results are right, but whether '
+                'skipping pays was decided at '
+                f'{"x".join(map(str, self.plan.image_shape))}.'
+            )
+        if torch.get_num_threads() != self.plan.threads:
+            notes.append(
+                f'{torch.get_num_threads()} threads run what was decided '
+                f'with {self.plan.threads}.'
+            )
+        return notes
+
+
+def _refuse_training(mode: bool) -> None:
+    if mode:
+        raise FGCError(
+            'a dynamic model runs in evaluation only, since its norms are '
+            'folded; train the model that it was made from.'
+        )
+
+
+def _stack(outputs: list[Any]) -> Any:
+    """Outputs of single images as those of a batch."""
+    first = outputs[0]
+    if isinstance(first, Tensor):
+        return torch.cat(outputs)
+    return type(first)(_stack(list(parts)) for parts in zip(*outputs))
+
+
+def _join(records: tuple[GateRecord, ...]) -> GateRecord:
+    """Records of single images as that of a batch."""
+    fields = [
+        torch.cat([getattr(record, name) for record in records])
+        for name in ('logits', 'probs', 'mask')
+    ]
+    return GateRecord(records[0].site, None, *fields)

@@ -1,0 +1,105 @@
+"""What was decided for a dynamic model: stored, so that it is decided once."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from fgc_mm.errors import FGCError
+
+DYNAMIC, DENSE = 'dynamic', 'dense'
+LOOP, BATCH = 'loop', 'batch'
+
+
+@dataclass
+class SiteReport:
+    """How a site is executed.
+
+    Attributes:
+        executed: ``'dynamic'``: closed channels are skipped; ``'dense'``:
+            all are computed and masked.
+        why: In words.
+        dynamic_ms: Median time of the site's layers per image, channels
+            skipped; a layer between two sites counts half for each.
+        dense_ms: The same, all channels computed and masked.
+        keep_ratio: Share of channels open on the calibration's images.
+    """
+
+    executed: str
+    why: str
+    dynamic_ms: float | None = None
+    dense_ms: float | None = None
+    keep_ratio: float | None = None
+
+
+@dataclass
+class DynamicPlan:
+    """The decisions for one model on one machine.
+
+    Attributes:
+        image_shape: (3, H, W) of the calibration's images.
+        threads: Threads that torch used.
+        backend: ``'kernel'`` or ``'torch'``.
+        sites: For every site how it is executed.
+        engines: For every conv what computes it where no channel is skipped:
+            ``'kernel'`` or ``'torch'``.
+        batch: ``'loop'``: several images run one by one, each with its own
+            channels; ``'batch'``: together and masked.
+        batch_ms: Time per image of both, where it was measured.
+    """
+
+    image_shape: tuple[int, int, int]
+    threads: int
+    backend: str
+    sites: dict[str, SiteReport] = field(default_factory=dict)
+    engines: dict[str, str] = field(default_factory=dict)
+    batch: str = LOOP
+    batch_ms: dict[str, float] = field(default_factory=dict)
+
+    def save(self, path: str | Path) -> None:
+        """As JSON; written aside and renamed."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f'.{path.name}.{os.getpid()}.part')
+        try:
+            part.write_text(json.dumps(asdict(self), indent=1) + '\n')
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | Path) -> DynamicPlan:
+        """What :meth:`save` wrote.
+
+        Raises:
+            FGCError: The file is not there, or is no plan.
+        """
+        try:
+            raw = json.loads(Path(path).read_text())
+            raw['image_shape'] = tuple(raw['image_shape'])
+            raw['sites'] = {
+                name: SiteReport(**site) for name, site in raw['sites'].items()
+            }
+            return cls(**raw)
+        except OSError as error:
+            raise FGCError(
+                f'{path} cannot be read ({error.strerror}); give the file '
+                'that DynamicPlan.save wrote.'
+            ) from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise FGCError(
+                f'{path} is no plan of dynamic execution; give the file that '
+                'DynamicPlan.save wrote, or calibrate anew with images.'
+            ) from error
+
+    def check(self, names: list[str]) -> None:
+        """Whether it was made for a model with these sites."""
+        missing = sorted(set(names) ^ set(self.sites))
+        if missing:
+            raise FGCError(
+                f'the plan and the model differ in {len(missing)} sites '
+                f'({missing[0]}, ...), but a plan serves the config that it '
+                'was made for; calibrate anew with images.'
+            )

@@ -1,0 +1,203 @@
+"""Files for other runtimes: ONNX, and torch's own exported program."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fgc_mm.deploy.gathered import gathered
+from fgc_mm.deploy.plain_forward import PlainForward
+from fgc_mm.errors import FGCError
+
+OPSET = 18
+LARGEST_BATCH = 4096
+TOLERANCE = (
+    1e-4  # of a logit, as a share of the largest one if that is above 1
+)
+NEEDED = ('onnx', 'onnxscript', 'onnxruntime')
+
+
+def need_onnx() -> None:
+    """Raise FGCError unless the packages of the extra are there."""
+    for name in NEEDED:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise FGCError(
+                f'{name} cannot be imported ({error}), but ONNX needs it; '
+                "install the extra: pip install 'fgc_mm[export]'."
+            ) from error
+
+
+def _dynamic_batch() -> dict[int, Any]:
+    return {0: torch.export.Dim('batch', min=1, max=LARGEST_BATCH)}
+
+
+def export_program(
+    model: nn.Module, images: Tensor
+) -> torch.export.ExportedProgram:
+    """``torch.export`` of a classifier, for any batch size.
+
+    Args:
+        model: Gated (masked) or plain, in evaluation.
+        images: (N, 3, H, W), N above 1; fixes the image size.
+
+    Raises:
+        FGCError: Its forward code cannot be exported.
+    """
+    plain = PlainForward(model)
+    with torch.no_grad():
+        return _told(
+            model,
+            lambda: torch.export.export(
+                plain,
+                (images,),
+                dynamic_shapes=(_dynamic_batch(),),
+                strict=False,
+            ),
+        )
+
+
+def export_onnx(model: nn.Module, images: Tensor, file: str | Path) -> None:
+    """ONNX of a classifier: opset 18, any batch size, masks multiplied.
+
+    Args:
+        model: Gated (masked) or plain, in evaluation.
+        images: (N, 3, H, W), N above 1; fixes the image size.
+        file: Written aside and renamed.
+
+    Raises:
+        FGCError: The extra ``[export]`` is missing, or its forward code
+            cannot be exported.
+    """
+    need_onnx()
+    plain = PlainForward(model)
+    _write(model, plain, images, file, dynamic_shapes=(_dynamic_batch(),))
+
+
+def export_gathered_onnx(
+    model: nn.Module, images: Tensor, file: str | Path
+) -> dict[str, str]:
+    """ONNX that computes open channels only; batch 1.
+
+    Args:
+        model: Gated, in evaluation.
+        images: (N, 3, H, W); the first one is tried, and fixes the size.
+        file: Written aside and renamed.
+
+    Returns:
+        What is gathered at every site, see :func:`gathered`.
+
+    Raises:
+        FGCError: As :func:`export_onnx` and :func:`gathered`.
+    """
+    need_onnx()
+    copied, plan = gathered(model, images[:1])
+    # which conv of torch suits a size that is not known yet is no question
+    with torch.backends.mkldnn.flags(enabled=False):
+        _write(model, PlainForward(copied), images[:1], file)
+    return plan
+
+
+def _write(
+    model: nn.Module,
+    plain: nn.Module,
+    images: Tensor,
+    file: str | Path,
+    **options: Any,
+) -> None:
+    with torch.no_grad():
+        program = _told(
+            model,
+            lambda: torch.onnx.export(
+                plain,
+                (images,),
+                input_names=['images'],
+                output_names=['logits'],
+                opset_version=OPSET,
+                dynamo=True,
+                verbose=False,
+                **options,
+            ),
+        )
+    file = Path(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f'.{file.stem}.{os.getpid()}.part.onnx')
+    try:
+        program.save(str(part), external_data=False)
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _told(model: nn.Module, export: Callable[[], Any]) -> Any:
+    try:
+        return export()
+    except Exception as error:  # torch has dozens of them
+        first = str(error).strip().partition('\n')[0][:160]
+        inner = getattr(getattr(model, 'backbone', model), 'backbone', model)
+        raise FGCError(
+            f'{type(inner).__name__} cannot be exported ({first}): its '
+            'forward code asks for values that are known at run time only; '
+            'export another backbone, or change that line.'
+        ) from error
+
+
+def onnx_logits(
+    file: str | Path, threads: int | None = None
+) -> Callable[[Tensor], Tensor]:
+    """What ONNX Runtime gives for images, on the CPU.
+
+    Args:
+        file: As :func:`export_onnx` writes it.
+        threads: As torch's, by default.
+
+    Raises:
+        FGCError: The extra ``[export]`` is missing.
+    """
+    need_onnx()
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or torch.get_num_threads()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        str(file), options, providers=['CPUExecutionProvider']
+    )
+
+    def run(images: Tensor) -> Tensor:
+        (logits,) = session.run(None, {'images': images.numpy()})
+        return torch.from_numpy(logits)
+
+    return run
+
+
+@torch.no_grad()
+def largest_difference(
+    wanted: Callable[[Tensor], Tensor],
+    got: Callable[[Tensor], Tensor],
+    batches: Sequence[Tensor],
+) -> float:
+    """Of the logits, as a share of the largest one if that is above 1."""
+    gap, scale = 0.0, 1.0
+    for batch in batches:
+        own = wanted(batch)
+        gap = max(gap, float((own - got(batch)).abs().max()))
+        scale = max(scale, float(own.abs().max()))
+    return gap / scale
+
+
+def check_same(gap: float, file: str | Path) -> None:
+    """Raise FGCError where an exported file says something else."""
+    if not gap <= TOLERANCE:
+        raise FGCError(
+            f'the logits of {file} differ by {gap:.1e} from those in torch, '
+            f'above {TOLERANCE:g}; the file is of no use, please report the '
+            'config.'
+        )

@@ -1,0 +1,242 @@
+"""One image through the open channels only, in operations ONNX has."""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from fgc_mm.deploy.agreement import largest_gap
+from fgc_mm.deploy.between import norms_of
+from fgc_mm.deploy.firing import gated_backbone
+from fgc_mm.errors import FGCError
+from fgc_mm.functional.pooling import global_average_pool
+from fgc_mm.models import GatedBackbone
+from fgc_mm.sites.layout import layer_widths
+from fgc_mm.sites.site import GateSite, Member
+
+LEAST = 2  # channels that are computed, open or not
+CLOSE = 1e-4  # largest difference of a feature, as a share of the largest one
+
+
+class _Open:
+    """The open channels of one site, from its producer to its consumers."""
+
+    def __init__(self, gate: nn.Module, channels: int, narrow: bool) -> None:
+        self.gate = gate
+        self.channels = channels
+        self.narrow = narrow  # whether the producer computes them only
+        self.index: Tensor
+        self.factor: Tensor
+
+    def decide(self, seen: Tensor) -> None:
+        """One gate, one image: numbers of the open channels, and factors.
+
+        Exporters take a conv of none or one channel for a special case, so
+        at least two are computed; one that is closed has the factor 0.
+        """
+        mask = self.gate(seen).mask[0]
+        opened = mask != 0
+        first = torch.arange(self.channels, device=mask.device) < LEAST
+        opened = opened | (first & (opened.sum() < LEAST))
+        self.index = opened.nonzero().squeeze(1)
+        torch._check(self.index.shape[0] >= LEAST)
+        torch._check(self.index.shape[0] <= self.channels)
+        self.factor = mask.index_select(0, self.index)
+
+    def gather(self, x: Tensor) -> Tensor:
+        """The open channels of a map, times their factors."""
+        if not self.narrow:
+            x = x.index_select(1, self.index)
+        return x * self.factor.reshape(1, -1, *[1] * (x.dim() - 2))
+
+    def spread(self, means: Tensor) -> Tensor:
+        """Means of the open channels among zeros for the others; (1, C)."""
+        zeros = means.new_zeros(self.channels)
+        return zeros.index_copy(0, self.index, means[0])[None]
+
+
+class _GatheredLayer(nn.Module):
+    """A conv or linear layer between two sites, one of which may be none."""
+
+    def __init__(
+        self,
+        layer: nn.Module,
+        norm: nn.Module | None,
+        reads: _Open | None,
+        writes: _Open | None,
+    ) -> None:
+        super().__init__()
+        self.layer = layer
+        weight, bias = layer.weight, layer.bias
+        if norm is not None:
+            weight, bias = fuse_conv_bn_weights(
+                weight, bias, norm.running_mean, norm.running_var, norm.eps,
+                norm.weight, norm.bias,
+            )  # fmt: skip
+        self.weight = weight
+        self.bias = bias
+        self._reads = reads
+        self._writes = writes
+
+    def forward(self, x: Tensor) -> Tensor:
+        """One image; (1, C_in or open, ...) -> (1, C_out or open, ...)."""
+        weight, bias = self.weight, self.bias
+        seen = x
+        if self._reads is not None:
+            x = self._reads.gather(x)
+            weight = weight.index_select(1, self._reads.index)
+        if self._writes is not None:
+            if self._reads is not None:
+                # a gate takes means in place of a map
+                seen = self._reads.spread(global_average_pool(x))
+            self._writes.decide(seen)
+            if self._writes.narrow:
+                weight = weight.index_select(0, self._writes.index)
+                if bias is not None:
+                    bias = bias.index_select(0, self._writes.index)
+        return self._run(x, weight, bias)
+
+    def _run(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        layer = self.layer
+        if isinstance(layer, nn.Linear):
+            return F.linear(x, weight, bias)
+        return F.conv2d(
+            x, weight, bias, layer.stride, layer.padding, layer.dilation,
+            layer.groups,
+        )  # fmt: skip
+
+
+@torch.no_grad()
+def gathered(
+    model: nn.Module, image: Tensor
+) -> tuple[nn.Module, dict[str, str]]:
+    """A copy of a gated classifier that computes open channels only.
+
+    Gate -> numbers of the open channels -> gathered weights -> conv with
+    those. It takes images one by one, and is meant to be exported.
+
+    Args:
+        model: A classifier with a gated backbone, in evaluation.
+        image: (1, 3, H, W) to try the copy on.
+
+    Returns:
+        The copy, and for every site what is gathered: ``'both'`` (the
+        producer's outputs and the consumers' inputs), ``'consumers'`` (the
+        producer computes all channels, since a depthwise conv, whose number
+        of groups ONNX fixes, a squeeze-excite or another module that knows
+        its width lies between), or ``'masked'`` (as in the gated network).
+
+    Raises:
+        FGCError: No gates, or a copy that says something else.
+    """
+    backbone = gated_backbone(model)
+    plan = _plan(backbone)
+    wanted = backbone(image)
+    for attempt in (plan, {k: _narrower(v) for k, v in plan.items()}):
+        copied = _gathered(model, attempt)
+        try:
+            gap = largest_gap(wanted, gated_backbone(copied)(image))
+        except (RuntimeError, AttributeError):  # code that knows its widths
+            continue
+        if gap <= CLOSE:
+            return copied, attempt
+    raise FGCError(
+        f'{type(backbone.backbone).__name__} gives other features when its '
+        'open channels are gathered; export the masked model (without '
+        '--dynamic).'
+    )
+
+
+def _narrower(what: str) -> str:
+    return 'consumers' if what == 'both' else what
+
+
+def _plan(backbone: GatedBackbone) -> dict[str, str]:
+    """What to gather at every site."""
+    norms = norms_of(backbone.backbone, backbone.sites)
+    plan = {
+        site.name: _what(backbone.backbone, site, norms[site.name])
+        for site in backbone.sites
+    }
+    while True:  # a layer is either gathered or masked from outside
+        masked = {
+            member.path
+            for site in backbone.sites
+            if plan[site.name] == 'masked'
+            for member in (*site.outputs, *site.consumers)
+        }
+        lost = [
+            site.name
+            for site in backbone.sites
+            if plan[site.name] != 'masked'
+            and masked & {site.name, *(m.path for m in site.consumers)}
+        ]
+        if not lost:
+            return plan
+        plan |= dict.fromkeys(lost, 'masked')
+
+
+def _what(plain: nn.Module, site: GateSite, norms: Sequence[Member]) -> str:
+    producer = plain.get_submodule(site.producer)
+    readers = [plain.get_submodule(m.path) for m in site.consumers]
+    simple = all(
+        isinstance(layer, (nn.Conv2d, nn.Linear))
+        and layer_widths(layer)[2] == 1
+        for layer in readers
+    ) and all(m.positions is None for m in site.consumers)
+    if site.branch_end or site.channels < LEAST or not simple:
+        return 'masked'
+    if not isinstance(producer, (nn.Conv2d, nn.Linear)):
+        return 'masked'
+    alone = [m.path for m in site.outputs] == [site.producer]
+    foldable = len(norms) <= 1 and all(
+        isinstance(plain.get_submodule(m.path), nn.BatchNorm2d)
+        and [*m.positions] == [*range(site.channels)]
+        for m in norms
+    )
+    whole = (
+        site.outputs[0].positions is None and layer_widths(producer)[2] == 1
+    )
+    return 'both' if alone and foldable and whole else 'consumers'
+
+
+def _gathered(model: nn.Module, plan: dict[str, str]) -> nn.Module:
+    copied = copy.deepcopy(model)
+    backbone = gated_backbone(copied)
+    plain = backbone.backbone
+    norms = norms_of(plain, backbone.sites)
+    reads: dict[str, _Open] = {}
+    writes: dict[str, _Open] = {}
+    folded: dict[str, str] = {}
+    for site in backbone.sites:
+        what = plan[site.name]
+        if what == 'masked':
+            continue
+        gate = backbone.gates[site.key]
+        opened = _Open(gate, site.channels, what == 'both')
+        writes[site.producer] = opened
+        reads |= dict.fromkeys((m.path for m in site.consumers), opened)
+        if what == 'both':
+            for norm in norms[site.name]:  # one at most
+                folded[site.producer] = norm.path
+    for path in dict.fromkeys([*reads, *writes]):
+        norm = folded.get(path)
+        layer = _GatheredLayer(
+            plain.get_submodule(path),
+            norm and plain.get_submodule(norm),
+            reads.get(path),
+            writes.get(path),
+        )
+        plain.set_submodule(path, layer)
+        if norm:
+            plain.set_submodule(norm, nn.Identity())
+    # the hooks of a port that is never opened do nothing
+    backbone._ports = [
+        port for port in backbone._ports if plan[port.site.name] == 'masked'
+    ]
+    backbone.sites = [port.site for port in backbone._ports]
+    copied.eval()
+    return copied

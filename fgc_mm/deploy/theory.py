@@ -1,0 +1,56 @@
+"""What the MACs promise: ratios that a clock is compared with."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fgc_mm.deploy.firing import gated_backbone
+from fgc_mm.functional.macs import MACsTable, macs_per_image
+from fgc_mm.models import build_macs_table
+
+
+@torch.no_grad()
+def masks_of(model: nn.Module, batches: Sequence[Tensor]) -> list[Tensor]:
+    """The masks of every site on some images; (N, C) each."""
+    runs = [gated_backbone(model).forward_gated(b)[1] for b in batches]
+    return [
+        torch.cat([record.mask for record in records])
+        for records in zip(*runs)
+    ]
+
+
+def site_promises(table: MACsTable, masks: Sequence[Tensor]) -> list[float]:
+    """For every site: its layers' MACs with all channels open, over those
+    that its own masks leave, all other sites open.
+
+    Args:
+        table: The network's layers.
+        masks: (N, C) each.
+    """
+    everything = [torch.ones_like(mask[:1]) for mask in masks]
+    whole = float(macs_per_image(table, everything))
+    ratios = []
+    for index, mask in enumerate(masks):
+        some = [m.expand(len(mask), -1) for m in everything]
+        some[index] = mask
+        left = float(macs_per_image(table, some).mean())
+        governed = table.governed(index)
+        ratios.append(governed / max(governed - (whole - left), 1.0))
+    return ratios
+
+
+def dense_macs(model: nn.Module, shape: tuple[int, ...]) -> int:
+    """MACs of a network without its gates."""
+    return build_macs_table(model, shape).dense
+
+
+def verdict(clock: float, theory: float) -> str:
+    """A time ratio beside its MACs ratio, in words.
+
+    A network cannot save more time than work: where the clock says so, the
+    machine was busy, or the two were not run in the same way.
+    """
+    if clock > theory:
+        return f'{clock:.2f} x (above theory: noise)'
+    return f'{clock:.2f} x'

@@ -1,0 +1,233 @@
+"""Compaction removes what is constant, and changes nothing else."""
+
+import copy
+
+import pytest
+import torch
+import torch_pruning as tp
+from torch import nn
+
+from fgc_mm.deploy import compact, firing_statistics
+from fgc_mm.deploy.agreement import agreeing, largest_gap
+from fgc_mm.deploy.firing import SiteFiring
+from fgc_mm.errors import FGCError
+from fgc_mm.gates import BinaryConcreteGate
+from fgc_mm.models import CompactBackbone, GatedBackbone
+from fgc_mm.registry import MODELS
+
+RESNET = dict(type='ResNet', depth=18, base_channels=8, stem_channels=8)
+BACKBONES = [
+    RESNET,
+    dict(type='SEResNet', depth=50, base_channels=16),
+    dict(type='MobileNetV2', widen_factor=0.25),
+    dict(type='ResNeXt', depth=50, groups=4, width_per_group=4),
+    dict(type='ShuffleNetV1', widen_factor=0.5),
+]
+RESIDUAL = dict(type='auto', residual=True)
+
+
+def parameters(network):
+    return sum(p.numel() for p in network.parameters())
+
+
+@pytest.fixture(
+    params=[(c, 'auto') for c in BACKBONES] + [(RESNET, RESIDUAL)],
+    ids=lambda p: f'{p[0]["type"]}-{"auto" if p[1] == "auto" else "residual"}',
+)
+def pair(request, gated, pictures):
+    """The masked backbone, what compaction made of it, and images."""
+    network, cfg = gated(*request.param)
+    images = pictures(64)
+    firing = firing_statistics(network, [images])
+    done = compact(network, firing, cfg, images)
+    return network, done, images
+
+
+@torch.no_grad()
+def test_features_are_the_masked_ones(pair):
+    network, done, images = pair
+    assert done.difference < 1e-4
+    # where all removed gates agree: on the images of the calibration
+    assert largest_gap(network(images), done.backbone(images)) < 1e-4
+    # and, told to agree, on any other
+    others = images.flip(3) * 0.7 + 0.3
+    with agreeing(network, done.channel_map):
+        wanted = network(others)
+    assert largest_gap(wanted, done.backbone(others)) < 1e-4
+
+
+def test_what_is_constant_is_gone(pair):
+    network, done, images = pair
+    firing = firing_statistics(network, [images])
+    kept = {site.name: site for site in done.backbone.sites}
+    for stats in firing:
+        entry = done.channel_map.sites[stats.site]
+        never = stats.never().nonzero().flatten().tolist()
+        gone = sorted(set(range(len(stats.rate))) - set(entry.kept))
+        assert set(gone) <= set(never)
+        assert entry.closed == tuple(c for c in never if c not in gone)
+        if stats.site not in done.refused:
+            assert len(entry.kept) == len(stats.rate) - len(gone)
+            grouped = network.backbone.get_submodule(stats.site)
+            if type(network.backbone).__name__ == 'ResNet':
+                assert gone == never and grouped.groups == 1
+        assert not {*entry.gated} & {*stats.always().nonzero().flatten()
+                                     .tolist()}  # fmt: skip
+        assert (stats.site in kept) == bool(entry.gated or entry.closed)
+    if set(done.refused) != set(kept):
+        assert parameters(done.backbone) < parameters(network)
+
+
+# apart from grouped convs, of which it removes whole groups
+@pytest.mark.parametrize('config', BACKBONES[:3], ids=lambda c: c['type'])
+def test_torch_pruning_makes_the_same_network(config, gated, pictures):
+    network, cfg = gated(config)
+    images = pictures(64)
+    firing = firing_statistics(network, [images])
+    done = compact(network, firing, cfg, images)
+    plain = copy.deepcopy(network.backbone)
+    for module in plain.modules():
+        module._forward_pre_hooks.clear()
+    plain.eval()
+    graph = tp.DependencyGraph().build_dependency(plain, images[:1])
+    for site in network.sites:
+        layer = plain.get_submodule(site.producer)
+        kept = done.channel_map.sites[site.name].kept
+        gone = [c for c in range(site.channels) if c not in kept]
+        if gone:
+            prune = graph.get_pruner_of_module(layer).prune_out_channels
+            graph.get_pruning_group(layer, prune, gone).prune()
+    small = getattr(done.backbone, 'backbone', done.backbone)
+    own, other = small.state_dict(), plain.state_dict()
+    assert own.keys() == other.keys()
+    for key, value in own.items():
+        assert torch.equal(value, other[key]), key
+
+
+def constant(network, share):
+    """Statistics that call some channels always open, all others never."""
+    result = []
+    for site in network.sites:
+        rate = (torch.arange(site.channels) < share * site.channels).double()
+        result.append(SiteFiring(site.name, rate, rate, 5))
+    return result
+
+
+@torch.no_grad()
+def test_without_a_decision_there_is_no_gate(gated, pictures):
+    network, cfg = gated(RESNET)
+    images = pictures(64, 2)
+    done = compact(network, constant(network, 0.5), cfg, images)
+    assert not isinstance(done.backbone, GatedBackbone)
+    assert type(done.backbone) is type(network.backbone)
+    assert done.backbone.layer1[0].conv1.out_channels == 4
+    with agreeing(network, done.channel_map):
+        wanted = network(images)
+    assert largest_gap(wanted, done.backbone(images)) < 1e-4
+
+
+@torch.no_grad()
+def test_before_a_sum_channels_stay_closed(gated, pictures):
+    network, cfg = gated(RESNET, RESIDUAL)
+    images = pictures(64, 2)
+    done = compact(network, constant(network, 0.5), cfg, images)
+    assert isinstance(done.backbone, CompactBackbone)
+    for gate in done.backbone.gates.values():
+        assert gate.gate is None  # nothing is asked
+    assert set(done.refused) == {
+        site.name for site in network.sites if site.branch_end
+    }
+
+
+def test_one_channel_at_least_remains(gated, pictures):
+    network, cfg = gated(RESNET)
+    images = pictures(64, 2)
+    done = compact(network, constant(network, 0.0), cfg, images)
+    assert done.difference < 1e-4
+    assert done.backbone.sites  # closed for good, without being asked
+
+
+def test_a_tolerance_takes_more(gated, pictures):
+    network, cfg = gated(RESNET)
+    images = pictures(64)
+    firing = firing_statistics(network, [images])
+    strict, loose = (
+        compact(network, firing, cfg, images, t) for t in (0.0, 0.3)
+    )
+    assert parameters(loose.backbone) < parameters(strict.backbone)
+    assert loose.difference < 1e-4
+
+
+@MODELS.register_module(name='TopHalfGate', force=True)
+class TopHalfGate(BinaryConcreteGate):
+    """Opens the better half of its channels."""
+
+    def forward(self, x):
+        said = super().forward(x)
+        order = said.logits.argsort(1, descending=True).argsort(1)
+        mask = (order < said.mask.shape[1] // 2).float()
+        return said._replace(mask=mask)
+
+
+@torch.no_grad()
+def test_a_gate_that_decides_jointly_stays_whole(gated, pictures):
+    _, cfg = gated(RESNET)
+    cfg = dict(cfg, gate=dict(type='fgc_mm.TopHalfGate'))
+    network = MODELS.build(copy.deepcopy(cfg)).eval()
+    images = pictures(64)
+    firing = firing_statistics(network, [images])
+    assert any(stats.never().any() for stats in firing)
+    done = compact(network, firing, cfg, images)
+    assert set(done.refused.values()) == {
+        'its gate does not decide channel by channel'
+    }
+    for name in done.refused:
+        entry = done.channel_map.sites[name]
+        assert entry.gated == entry.kept
+    assert largest_gap(network(images), done.backbone(images)) < 1e-4
+
+
+def test_it_trains_on(classifier, pictures, tiny):
+    model, settings = classifier()
+    images = pictures(16)
+    done = compact(model, firing_statistics(model, [images]), settings, images)
+    assert any(g.gate for g in done.backbone.gates.values()
+               if hasattr(g, 'gate'))  # fmt: skip
+    small = MODELS.build(
+        dict(
+            type='fgc_mm.GatedImageClassifier',
+            backbone=dict(
+                settings, type='fgc_mm.CompactBackbone',
+                channel_map=done.channel_map,
+            ),
+            neck=dict(type='GlobalAveragePooling'),
+            head=dict(type='LinearClsHead', num_classes=10, in_channels=32),
+            gate_losses=[dict(type='fgc_mm.L0Loss', loss_weight=1.0)],
+        )
+    )  # fmt: skip
+    small.load_state_dict(done.state_dict)
+    small.train()
+    losses = small.loss(images, tiny.samples([i % 10 for i in range(8)]))
+    sum(v for k, v in losses.items() if 'loss' in k).backward()
+    for name, value in small.named_parameters():
+        assert value.grad is not None, name
+
+
+def test_bad_input_is_one_sentence(gated, pictures):
+    network, cfg = gated(RESNET)
+    images = pictures(64, 2)
+    firing = firing_statistics(network, [images])
+    with pytest.raises(FGCError, match=r'tolerance=0\.7'):
+        compact(network, firing, cfg, images, 0.7)
+    with pytest.raises(FGCError, match='other sites'):
+        compact(network, firing[1:], cfg, images)
+    with pytest.raises(FGCError, match='no gates'):
+        compact(nn.Linear(2, 2), firing, cfg, images)
+    done = compact(network, firing, cfg, images)
+    if isinstance(done.backbone, CompactBackbone):
+        again = firing_statistics(done.backbone, [images])
+        with pytest.raises(FGCError, match='compact already'):
+            compact(done.backbone, again, cfg, images)
+    other = dict(RESNET, base_channels=16, stem_channels=16)
+    with pytest.raises(FGCError, match='fits the network it was made for'):
+        CompactBackbone(other, cfg['gate'], done.channel_map)

@@ -1,0 +1,398 @@
+"""Dynamic models say what masked ones say, whatever the backbone."""
+
+import copy
+import pickle
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+import fgc_mm.deploy.dynamic_calibrate as calibration
+from fgc_mm.deploy import DynamicPlan, kernel, to_dynamic
+from fgc_mm.deploy.dynamic_layers import DynamicLayer
+from fgc_mm.errors import FGCError
+from fgc_mm.gates import GateDecision
+from fgc_mm.registry import MODELS
+
+# (backbone, image size, sites that can be dynamic at least)
+NETWORKS = {
+    'CifarResNet': (dict(type='fgc_mm.CifarResNet', base_channels=8), 16, 9),
+    'ResNet-18': (dict(type='ResNet', depth=18, base_channels=8), 64, 8),
+    'ResNet-50': (dict(type='ResNet', depth=50, base_channels=8), 64, 32),
+    'MobileNetV2': (dict(type='MobileNetV2', widen_factor=0.25), 64, 17),
+    'MobileNetV3': (dict(type='MobileNetV3', arch='small_050'), 64, 9),
+    'VGG': (dict(type='VGG', depth=11, norm_cfg=dict(type='BN')), 32, 7),
+    'ShuffleNetV2': (dict(type='ShuffleNetV2', widen_factor=0.5), 64, 16),
+    'DenseNet': (
+        dict(type='DenseNet', arch=dict(
+            growth_rate=8, depths=[2, 2, 2, 2], init_channels=16)), 64, 8,
+    ),
+    'ResNeXt': (
+        dict(type='ResNeXt', depth=50, groups=4, width_per_group=4,
+             base_channels=8), 32, 1,
+    ),
+    'SEResNet': (dict(type='SEResNet', depth=50, base_channels=16), 32, 48),
+    'ViT': (
+        dict(type='VisionTransformer', img_size=32, patch_size=8, arch=dict(
+            embed_dims=24, num_layers=2, num_heads=2,
+            feedforward_channels=48), out_type='avg_featmap'), 32, 2,
+    ),
+}  # fmt: skip
+HAS_KERNEL = kernel.load_kernel()[0] is not None
+needs_kernel = pytest.mark.skipif(
+    not HAS_KERNEL, reason='no C++ compiler: the kernel cannot be built'
+)
+BACKENDS = [pytest.param('kernel', marks=needs_kernel), 'torch']
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Times do not matter here."""
+    monkeypatch.setattr(calibration, 'REPEATS', 1)
+
+
+@pytest.fixture
+def all_sites_pay(monkeypatch):
+    """What can skip channels does, whatever the clock says."""
+    monkeypatch.setattr(calibration, '_pays', lambda *_: True)
+
+
+def used(network):
+    """Norms and gates as after training: about half of the channels open."""
+    generator = torch.Generator().manual_seed(3)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for values in (module.running_var, module.weight.data):
+                values.uniform_(0.5, 1.5, generator=generator)
+            for values in (module.running_mean, module.bias.data):
+                values.normal_(0, 0.3, generator=generator)
+    for gate in network.backbone.gates.values():
+        gate.expand.bias.data.normal_(0, 0.3, generator=generator)
+        gate.expand.weight.data.normal_(0, 1, generator=generator)
+    return network.eval()
+
+
+GATE = dict(type='fgc_mm.BinaryConcreteGate')
+
+
+def build(backbone, size, gate=GATE):
+    torch.manual_seed(0)
+    wrapped = dict(type='fgc_mm.GatedBackbone', backbone=backbone, gate=gate)
+    wrapped = MODELS.build(wrapped).eval()
+    channels = wrapped(torch.zeros(1, 3, size, size))[-1].shape[1]
+    neck = dict(type='GlobalAveragePooling')
+    if backbone['type'] == 'VisionTransformer':
+        neck = None
+    return MODELS.build(
+        dict(
+            type='fgc_mm.GatedImageClassifier',
+            backbone=wrapped,
+            neck=neck,
+            head=dict(
+                type='LinearClsHead', num_classes=10, in_channels=channels
+            ),
+        )
+    )
+
+
+@pytest.fixture(scope='module', params=NETWORKS)
+def network(request):
+    """A masked model, images, and how many sites can be dynamic."""
+    backbone, size, least = NETWORKS[request.param]
+    model = used(build(backbone, size))
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(3, 3, size, size, generator=generator)
+    return model, images, least
+
+
+@pytest.fixture(scope='module')
+def small():
+    """One network of plain blocks."""
+    backbone, size, _ = NETWORKS['CifarResNet']
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(4, 3, size, size, generator=generator)
+    return used(build(backbone, size)), images
+
+
+@torch.no_grad()
+def one_by_one(model, images):
+    return torch.cat([model(image) for image in images.split(1)])
+
+
+@pytest.mark.usefixtures('all_sites_pay')
+@pytest.mark.parametrize('backend', BACKENDS)
+def test_logits_are_those_of_the_masked_model(network, backend):
+    model, images, least = network
+    dynamic = to_dynamic(model, images[:1], backend=backend)
+    sites = dynamic.dynamic_report()['sites']
+    executed = [site['executed'] for site in sites.values()]
+    assert executed.count('dynamic') >= least, sites
+    want = one_by_one(model, images)
+    torch.testing.assert_close(
+        one_by_one(dynamic, images), want, atol=1e-4, rtol=1e-4
+    )
+    for batch in ('loop', 'batch'):  # every channel, masked, in a batch
+        dynamic.backbone.batch = batch
+        got = dynamic(images)
+        torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.usefixtures('all_sites_pay')
+@pytest.mark.parametrize('backend', BACKENDS)
+def test_predictions_and_records(small, backend):
+    model, images = small
+    dynamic = to_dynamic(model, images, backend=backend)
+    for batch in ('loop', 'batch'):
+        dynamic.backbone.batch = batch
+        want = model.predict(images)
+        got = dynamic.predict(images)
+        for one, other in zip(want, got):
+            assert torch.equal(one.gate_masks, other.gate_masks)
+            assert one.macs == other.macs
+            torch.testing.assert_close(one.pred_score, other.pred_score)
+    for stage in ('backbone', 'neck', 'pre_logits'):
+        want = model.extract_feat(images, stage=stage)
+        got = dynamic.extract_feat(images, stage=stage)
+        torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
+
+
+def force(model, logit):
+    model = copy.deepcopy(model)
+    for gate in model.backbone.gates.values():
+        nn.init.zeros_(gate.expand.weight)
+        gate.expand.bias.data.fill_(logit)
+    return model
+
+
+@pytest.mark.usefixtures('all_sites_pay')
+@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('logit', [-9.0, 9.0], ids=['closed', 'open'])
+def test_all_closed_and_all_open(network, backend, logit):
+    model, images, least = network
+    model = force(model, logit)
+    dynamic = to_dynamic(model, images[:1], backend=backend)
+    sites = dynamic.dynamic_report()['sites'].values()
+    assert sum(s['executed'] == 'dynamic' for s in sites) >= least
+    torch.testing.assert_close(
+        one_by_one(dynamic, images),
+        one_by_one(model, images),
+        atol=1e-4,
+        rtol=1e-4,
+    )
+
+
+@pytest.mark.usefixtures('all_sites_pay')
+@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('name', ['CifarResNet', 'ResNet-50', 'MobileNetV2'])
+def test_closed_channels_are_never_computed(name, backend):
+    """Their weights become nan, and nothing changes."""
+    backbone, size, _ = NETWORKS[name]
+    model = used(build(backbone, size))
+    image = torch.randn(1, 3, size, size)
+    dynamic = to_dynamic(model, image, backend=backend)
+    want = dynamic(image)
+    _, records = dynamic.backbone.forward_gated(image)
+    masks = {record.site.name: record.mask[0] for record in records}
+    poisoned = 0
+    for layer in dynamic.backbone.backbone.modules():
+        if not isinstance(layer, DynamicLayer):
+            continue
+        for port, dim in ((layer.writes, 0), (layer.reads, 1)):
+            if port is not None:
+                closed = masks[port.site.name] == 0
+                poisoned += int(closed.sum())
+                layer.weight.data.movedim(dim, 0)[closed] = float('nan')
+        layer._engines.clear()
+    assert poisoned > 50
+    assert torch.equal(dynamic(image), want)
+
+
+class Scaling(nn.Module):
+    """A gate whose mask is a factor, as FBS and ManiDP have it."""
+
+    def __init__(self, in_channels, out_channels):
+        super().__init__()
+        self.linear = nn.Linear(in_channels, out_channels)
+
+    def forward(self, x):
+        logits = self.linear(x.flatten(2).mean(2))
+        return GateDecision(logits, logits.sigmoid(), 2 * logits.relu())
+
+
+@pytest.mark.usefixtures('all_sites_pay')
+@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('name', ['CifarResNet', 'ResNet-50', 'SEResNet'])
+def test_factors_scale_what_is_open(name, backend):
+    MODELS.register_module('ScalingTestGate', module=Scaling, force=True)
+    backbone, size, least = NETWORKS[name]
+    model = build(backbone, size, gate=dict(type='fgc_mm.ScalingTestGate'))
+    model.eval()
+    images = torch.randn(3, 3, size, size)
+    dynamic = to_dynamic(model, images[:1], backend=backend)
+    sites = dynamic.dynamic_report()['sites'].values()
+    assert sum(s['executed'] == 'dynamic' for s in sites) >= least
+    want = one_by_one(model, images)
+    torch.testing.assert_close(dynamic(images), want, atol=1e-4, rtol=1e-4)
+
+
+def test_the_model_itself_stays_as_it_is(small):
+    model, images = small
+    model = copy.deepcopy(model).train()
+    before = copy.deepcopy(model.state_dict())
+    dynamic = to_dynamic(model, images)
+    assert model.training
+    assert not dynamic.training
+    after = model.state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    own = {p.data_ptr() for p in dynamic.parameters()}
+    assert not own & {p.data_ptr() for p in model.parameters()}
+
+
+@pytest.mark.usefixtures('all_sites_pay')
+def test_copies_work(small):
+    model, images = small
+    dynamic = to_dynamic(model, images)
+    want = dynamic(images)
+    assert torch.equal(copy.deepcopy(dynamic)(images), want)
+    assert torch.equal(pickle.loads(pickle.dumps(dynamic))(images), want)
+
+
+@pytest.mark.usefixtures('all_sites_pay')
+def test_without_gates_awake_it_is_the_dense_network(small):
+    model, images = small
+    dynamic = to_dynamic(model, images)
+    with torch.no_grad():
+        want = model.backbone.backbone(images)
+        got = dynamic.backbone.backbone(images)
+    torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
+
+
+def test_a_plan_is_stored_and_obeyed(small, tmp_path, monkeypatch):
+    model, images = small
+    first = to_dynamic(model, images)
+    plan = first.plan
+    names = list(plan.sites)
+    for number, name in enumerate(names):
+        plan.sites[name].executed = ('dynamic', 'dense')[number % 2]
+    plan.batch = 'batch'
+    plan.save(tmp_path / 'deep' / 'plan.json')
+    loaded = DynamicPlan.load(tmp_path / 'deep' / 'plan.json')
+    assert loaded == plan
+    assert [p.name for p in (tmp_path / 'deep').iterdir()] == ['plan.json']
+    monkeypatch.setattr('fgc_mm.deploy.dynamic.calibrate', None)
+    second = to_dynamic(model, plan=loaded)
+    report = second.dynamic_report()['sites']
+    assert [report[name]['executed'] for name in names] == [
+        ('dynamic', 'dense')[number % 2] for number in range(len(names))
+    ]
+    ports = second.backbone.dynamic_ports
+    assert [p.compact for p in ports] == [
+        plan.sites[p.site.name].executed == 'dynamic' for p in ports
+    ]
+    assert second.backbone.batch == 'batch'
+    want = one_by_one(model, images)
+    torch.testing.assert_close(second(images), want, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize('text', ['', '[]', '{}', '{"sites": 3}', 'x'])
+def test_a_broken_plan_is_refused(tmp_path, text):
+    path = tmp_path / 'plan.json'
+    path.write_text(text)
+    with pytest.raises(FGCError, match='is no plan'):
+        DynamicPlan.load(path)
+    with pytest.raises(FGCError, match='cannot be read'):
+        DynamicPlan.load(tmp_path / 'none.json')
+
+
+def test_bad_input_is_one_sentence(small):
+    model, images = small
+    plan = to_dynamic(model, images).plan
+    plan.sites.pop(next(iter(plan.sites)))
+    with pytest.raises(FGCError, match='the plan and the model differ'):
+        to_dynamic(model, plan=plan)
+    with pytest.raises(FGCError, match='neither images nor a plan'):
+        to_dynamic(model)
+    with pytest.raises(FGCError, match='at least one image'):
+        to_dynamic(model, images[0])
+    with pytest.raises(FGCError, match='has no gates'):
+        to_dynamic(nn.Conv2d(3, 3, 1), images)
+    dynamic = to_dynamic(model, images)
+    with pytest.raises(FGCError, match='dynamic already'):
+        to_dynamic(dynamic, images)
+    with pytest.raises(FGCError, match='in evaluation only'):
+        dynamic.train()
+    with pytest.raises(FGCError, match='never computes'):
+        dynamic.backbone.forward_gated(images, keep_activation=True)
+
+
+@pytest.mark.usefixtures('all_sites_pay')
+def test_another_shape_is_right_and_noted(small):
+    model, images = small
+    dynamic = to_dynamic(model, images)
+    assert dynamic.dynamic_report()['notes'] == []
+    other = torch.randn(2, 3, 21, 13)
+    want = one_by_one(model, other)
+    torch.testing.assert_close(dynamic(other), want, atol=1e-4, rtol=1e-4)
+    (note,) = dynamic.dynamic_report()['notes']
+    assert '3x21x13' in note
+    assert 'never saw' in note
+
+
+def test_a_model_that_differs_is_refused(small, monkeypatch):
+    model, images = small
+
+    def wrong(conv, norm):
+        return conv.weight.data * 1.01, norm.bias.data
+
+    monkeypatch.setattr('fgc_mm.deploy.dynamic_fold.folded', wrong)
+    with pytest.raises(FGCError, match='so it is refused'):
+        to_dynamic(model, images)
+
+
+@pytest.mark.usefixtures('all_sites_pay')
+def test_a_site_that_cannot_skip_is_found(small):
+    """One block of the backbone counts its channels."""
+    model, images = small
+    model = copy.deepcopy(model)
+    block = model.backbone.backbone.layer2[1]
+
+    class Counting(nn.Module):
+        def forward(self, x):
+            return x + torch.zeros(1, 16, 1, 1)
+
+    block.relu = nn.Sequential(nn.ReLU(), Counting())
+    dynamic = to_dynamic(model, images)
+    sites = dynamic.dynamic_report()['sites']
+    assert sites['layer2.1.conv1']['executed'] == 'dense'
+    assert 'skipping fails' in sites['layer2.1.conv1']['why']
+    rest = {s['executed'] for n, s in sites.items() if n != 'layer2.1.conv1'}
+    assert rest == {'dynamic'}
+
+
+def test_no_site_skips_where_it_does_not_pay(small, monkeypatch):
+    model, images = small
+    monkeypatch.setattr(calibration, '_pays', lambda *_: False)
+    dynamic = to_dynamic(model, images)
+    sites = dynamic.dynamic_report()['sites'].values()
+    assert {s['executed'] for s in sites} == {'dense'}
+    assert all(' ms with all' in s['why'] for s in sites)
+    want = one_by_one(model, images)
+    torch.testing.assert_close(dynamic(images), want, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.usefixtures('all_sites_pay')
+def test_it_goes_on_without_a_compiler(small, monkeypatch):
+    model, images = small
+    monkeypatch.setattr(
+        kernel, 'load_kernel', lambda: (None, 'g++ is not there')
+    )
+    kernel._warn_once.cache_clear()
+    with pytest.warns(UserWarning, match=r'g\+\+ is not there'):
+        dynamic = to_dynamic(model, images)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        got = dynamic(images)
+    assert dynamic.dynamic_report()['backend'] == 'torch'
+    want = one_by_one(model, images)
+    torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)

@@ -1,0 +1,133 @@
+"""What leaves for other runtimes says what torch says."""
+
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from fgc_mm.deploy import PlainForward, gathered
+from fgc_mm.deploy.exporting import (
+    check_same,
+    export_gathered_onnx,
+    export_onnx,
+    export_program,
+    largest_difference,
+    onnx_logits,
+)
+from fgc_mm.errors import FGCError
+
+
+@pytest.fixture(scope='module')
+def model(classifier):
+    return classifier()[0]
+
+
+def test_plain_forward_is_the_model(model, pictures):
+    images = pictures(16)
+    with torch.no_grad():
+        wanted = model(images, mode='tensor')
+        assert wanted.shape == (8, 10)
+        assert torch.equal(PlainForward(model)(images), wanted)
+
+
+def test_exported_program_takes_any_batch(model, pictures):
+    images = pictures(16)
+    again = export_program(model, images[:2]).module()
+    batches = [images[:1], images[:5], images.flip(3)]
+    assert largest_difference(PlainForward(model), again, batches) < 1e-4
+
+
+@pytest.fixture(scope='module')
+def masked_file(model, pictures, tmp_path_factory):
+    file = tmp_path_factory.mktemp('onnx') / 'masked.onnx'
+    export_onnx(model, pictures(16)[:2], file)
+    return file
+
+
+def test_onnx_is_the_masked_model(model, masked_file, pictures):
+    import onnx
+
+    proto = onnx.load(masked_file)
+    onnx.checker.check_model(proto)
+    assert {i.domain: i.version for i in proto.opset_import}[''] == 18
+    images = pictures(16)
+    run = onnx_logits(masked_file)
+    batches = [images[:1], images[:3], images]
+    assert largest_difference(PlainForward(model), run, batches) < 1e-4
+    assert [f.name for f in masked_file.parent.iterdir()] == ['masked.onnx']
+
+
+@torch.no_grad()
+def test_gathered_onnx_computes_open_channels(model, pictures, tmp_path):
+    import onnx
+
+    images = pictures(16)
+    plan = export_gathered_onnx(model, images, tmp_path / 'g.onnx')
+    assert set(plan.values()) == {'both'}
+    nodes = onnx.load(tmp_path / 'g.onnx').graph.node
+    kinds = [node.op_type for node in nodes]
+    assert kinds.count('NonZero') == len(model.backbone.sites)
+    assert kinds.count('Gather') >= 3 * len(model.backbone.sites)
+    run = onnx_logits(tmp_path / 'g.onnx')
+    batches = images.split(1)
+    assert largest_difference(PlainForward(model), run, batches) < 1e-4
+    # and the masks differ from image to image
+    masks = [r.mask for r in model.backbone.forward_gated(images)[1]]
+    assert any(len(mask.unique(dim=0)) > 1 for mask in masks)
+
+
+@pytest.mark.parametrize(
+    ('config', 'what'),
+    [
+        (dict(type='ResNet', depth=50, base_channels=8), {'both'}),
+        (dict(type='SEResNet', depth=50, base_channels=16), None),
+        (
+            dict(type='MobileNetV2', widen_factor=0.25),
+            {'both', 'consumers'},
+        ),
+        (dict(type='ResNeXt', depth=50, groups=4, width_per_group=4), None),
+    ],
+    ids=lambda v: v['type'] if isinstance(v, dict) else '',
+)
+@torch.no_grad()
+def test_gathering_on_other_networks(config, what, gated, pictures):
+    network, _ = gated(config)
+    images = pictures(64, 3)
+    small, plan = gathered(network, images[:1])
+    if what:
+        assert set(plan.values()) == what
+    for image in images.split(1):
+        wanted, got = network(image)[-1], small(image)[-1]
+        torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize('opened', [(), (3,), (0,), (5, 6)])
+@torch.no_grad()
+def test_few_open_channels(classifier, opened, pictures):
+    model, _ = classifier()
+    for gate in model.backbone.gates.values():
+        gate.expand.weight.zero_()
+        gate.expand.bias.fill_(-1)
+        gate.expand.bias[list(opened)] = 1
+    image = pictures(16)[:1]
+    small, _ = gathered(model, image)
+    torch.testing.assert_close(
+        PlainForward(small)(image), PlainForward(model)(image)
+    )
+
+
+def test_bad_input_is_one_sentence(model, pictures, monkeypatch, tmp_path):
+    images = pictures(16)
+    with pytest.raises(FGCError, match='no gates'):
+        gathered(nn.Linear(2, 2), images[:1])
+    with pytest.raises(FGCError, match='no head'):
+        PlainForward(nn.Linear(2, 2))
+    with pytest.raises(FGCError, match='differ by'):
+        check_same(float('nan'), 'x.onnx')
+    for name in [n for n in sys.modules if n.partition('.')[0] == 'onnx']:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, 'onnx', None)
+    with pytest.raises(FGCError, match=r'fgc_mm\[export\]') as error:
+        export_onnx(model, images[:2], tmp_path / 'x.onnx')
+    assert '\n' not in str(error.value)

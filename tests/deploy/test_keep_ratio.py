@@ -1,0 +1,63 @@
+"""Gates set to a share of channels."""
+
+import pytest
+import torch
+from torch import nn
+
+from fgc_mm.deploy import set_keep_ratio
+from fgc_mm.errors import FGCError
+
+SMALL = dict(type='ResNet', depth=18, base_channels=8, stem_channels=8)
+
+
+@pytest.mark.parametrize('again', [False, True])
+@pytest.mark.parametrize('keep', [0.44, 0.7])
+@torch.no_grad()
+def test_every_site_opens_that_share_and_masks_vary(
+    gated, pictures, keep, again
+):
+    network, _ = gated(SMALL)
+    for gate in network.gates.values():  # no channel fixed
+        gate.expand.bias.zero_()
+    images = pictures(64, 48)
+    set_keep_ratio(network, images, 0.5 if again else keep, fresh=True)
+    if again:  # now as one that was trained
+        set_keep_ratio(network, images, keep)
+    for record in network.forward_gated(images)[1]:
+        assert record.mask.mean() == pytest.approx(keep, abs=0.02)
+        rates = record.mask.mean(0)
+        assert rates.min() > 0 and rates.max() < 1
+        assert rates.std() > 0.05
+        assert len(record.mask.unique(dim=0)) > 10
+
+
+@torch.no_grad()
+def test_weights_of_a_trained_model_stay(gated, pictures):
+    network, _ = gated(SMALL)
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    set_keep_ratio(network, pictures(64, 16), 0.5)
+    changed = {
+        key
+        for key, value in network.state_dict().items()
+        if not torch.equal(value, before[key])
+    }
+    assert changed and all(k.endswith('expand.bias') for k in changed)
+
+
+@torch.no_grad()
+def test_bad_input_is_one_sentence(gated, pictures):
+    network, _ = gated(SMALL)
+    images = pictures(64, 16)
+    with pytest.raises(FGCError, match=r'keep ratio 1\.5'):
+        set_keep_ratio(network, images, 1.5)
+    with pytest.raises(FGCError, match='2 images are too few'):
+        set_keep_ratio(network, images[:2], 0.5)
+    with pytest.raises(FGCError, match='no gates'):
+        set_keep_ratio(network.backbone, images, 0.5)
+    gate = network.gates['layer1/0/conv1']
+    nn.init.zeros_(gate.expand.weight)  # one answer for all images
+    with pytest.raises(FGCError, match=r'layer1\.0\.conv1 opens'):
+        set_keep_ratio(network, images, 0.44)
+    gate.expand = nn.Linear(4, 8, bias=False)
+    with pytest.raises(FGCError, match='nothing to shift'):
+        set_keep_ratio(network, images, 0.44)

@@ -1,0 +1,122 @@
+"""tools/benchmark.py: every row, or why there is none."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from fgc_mm.deploy import build_model
+from fgc_mm.deploy.clock import Times, interleaved_times
+from fgc_mm.deploy.theory import site_promises, verdict
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = ROOT / 'configs' / 'bas_resnet20_digits.py'
+TOOL = ROOT / 'tools' / 'benchmark.py'
+
+
+@pytest.fixture(scope='module')
+def report(tmp_path_factory):
+    """What the tool did, and wrote."""
+    folder = tmp_path_factory.mktemp('benchmark')
+    torch.manual_seed(0)
+    model = build_model(Config.fromfile(CONFIG))
+    for gate in model.backbone.gates.values():
+        nn.init.normal_(gate.squeeze.weight)
+        gate.expand.bias.data[:3] -= 100
+    torch.save(dict(state_dict=model.state_dict(), meta={}), folder / 'x.pth')
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', TOOL, CONFIG, 'x.pth', '--out', 'b',
+         '--images', '8', '--rounds', '1', '--threads', '1', '--no-compile'],
+        cwd=folder, text=True, capture_output=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    content = json.loads((folder / 'b' / 'benchmark.json').read_text())
+    return done.stdout, content, folder / 'b'
+
+
+def test_every_row_has_times_or_a_reason(report):
+    text, content, folder = report
+    (run,) = content['runs']
+    kinds = {row['kind'] for row in run['rows']}
+    assert kinds == {'dense', 'masked', 'compact', 'dynamic', 'both', 'static'}
+    for row in run['rows']:
+        assert bool(row['why_not']) != ('ms' in row)
+        if 'ms' in row:
+            assert 0 < row['ms_low'] <= row['ms'] <= row['ms_high']
+            assert row['count'] == 8
+            assert row['noise'] == (
+                row['clock'] > row['theory']
+                and row['name'] != run['best_dense']
+            )
+    dense = [r for r in run['rows'] if r['kind'] == 'dense' and 'ms' in r]
+    best = min(dense, key=lambda row: row['ms'])
+    assert run['best_dense'] == best['name']
+    assert best['clock'] == 1 and best['theory'] == 1
+    assert len(run['sites']) == 9
+    assert (folder / 'benchmark.png').stat().st_size > 5000
+    assert run['best_dense'] in text
+
+
+def test_the_promise_is_that_of_the_macs(report):
+    _, content, _ = report
+    rows = {row['name']: row for row in content['runs'][0]['rows']}
+    dynamic, static = rows['dynamic'], rows['static, eager']
+    assert dynamic['theory'] > 1.1
+    # as many channels on average, but without gates
+    assert static['theory'] == pytest.approx(dynamic['theory'], rel=0.15)
+
+
+def test_a_ratio_above_theory_is_noise():
+    assert verdict(1.2, 1.5) == '1.20 x'
+    assert 'noise' in verdict(1.6, 1.5)
+
+
+def test_sites_are_counted_alone(tiny):
+    model = tiny.build()
+    table = model.macs_table((3, 16, 16))
+    masks = [torch.ones(2, c) for c in table.channels]
+    assert site_promises(table, masks) == [1.0] * len(masks)
+    masks[0][:, ::2] = 0  # half of the channels, half of both its layers
+    first, *others = site_promises(table, masks)
+    assert first == pytest.approx(2) and others == [1.0] * len(others)
+
+
+def test_times_are_taken_in_turns():
+    order = []
+    runs = {
+        name: (lambda x, n=name: order.append((n, int(x)))) for name in 'ab'
+    }
+    batches = [torch.tensor(1), torch.tensor(2)]
+    times = interleaved_times(runs, batches, rounds=2, warm_up=1)
+    turns = [('a', 1), ('b', 1), ('a', 2), ('b', 2)]
+    assert order == [('a', 1), ('b', 1), *turns, *turns]
+    assert times['a'].count == 4
+    assert Times.of([0.001, 0.002, 0.003]).median == pytest.approx(2)
+
+
+@pytest.mark.parametrize(
+    ('options', 'told'),
+    [
+        (('--threads', '0'), '--threads 0'),
+        (('--batch', '9', '--images', '4'), '--batch 9'),
+        (('--images', '0'), '0 images'),
+    ],
+)
+def test_bad_input_is_one_sentence(report, options, told, monkeypatch, capfd):
+    folder = report[2].parent
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, 'path', list(sys.path))
+    spec = importlib.util.spec_from_file_location('tool_benchmark', TOOL)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    command = [str(TOOL), str(CONFIG), 'x.pth', '--out', 'c', *options]
+    monkeypatch.setattr(sys, 'argv', command)
+    assert tool.command_line.run_tool(tool.main) == 2
+    said = capfd.readouterr().err
+    assert told in said and 'Traceback' not in said

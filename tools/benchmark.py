@@ -1,0 +1,361 @@
+"""From MACs to milliseconds: what a trained gated model saves on a clock.
+
+    python tools/benchmark.py CONFIG CHECKPOINT --out DIR
+
+Runs real images (the config's test set) through the dense network, the masked
+one, the statically compacted one, the dynamic one, and both; interleaved, with
+the model's own gates, which vary from image to image. Ratios are against the
+best dense network at hand: eager, folded norms, channels last, compiled,
+ONNX Runtime. 'static' is the dense network with as many channels as the gates
+open on average, the ceiling of all. DIR gets benchmark.json and benchmark.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+# The tools and the package of one clone belong together, installed or not.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+try:
+    import fgc_mm  # noqa: F401  (first: it checks the installation)
+except ImportError as error:
+    if not isinstance(error, ValueError):  # not its StackError: a bug
+        raise
+    sys.exit(f'error: {error}')
+
+import matplotlib as mpl
+import torch
+from mmengine.config import Config
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from fgc_mm.deploy import PlainForward, build_trained, images_of
+from fgc_mm.deploy.clock import interleaved_times
+from fgc_mm.deploy.contestants import Contestant, Contestants
+from fgc_mm.deploy.theory import (
+    dense_macs,
+    masks_of,
+    site_promises,
+    verdict,
+)
+from fgc_mm.engine import command_line
+from fgc_mm.engine.atomic_file import write_atomically
+from fgc_mm.errors import FGCError
+from fgc_mm.functional import macs_per_image
+
+mpl.use('Agg')  # no screen needed
+import matplotlib.pyplot as plt
+
+CONSOLE = Console(width=120)
+
+
+def main() -> None:
+    """Build, time, print, write."""
+    args = parse_args()
+    cfg = command_line.load_config(args.config)
+    command_line.override(cfg, args.cfg_options)
+    model = build_trained(cfg, args.checkpoint)
+    images = load(cfg, model, args.images, 'test', args.size)
+    try:
+        others = load(cfg, model, args.calibration, 'train', args.size)
+    except (FGCError, OSError):
+        others = None
+    if len(images) < args.batch:
+        raise FGCError(
+            f'--batch {args.batch} is more than the {len(images)} images that '
+            'there are; give a smaller batch, or more --images.'
+        )
+    folder = Path(args.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = cfg.model.backbone.to_dict()
+    runs = [
+        measure(model, settings, images, others, folder, threads, args)
+        for threads in args.threads
+    ]
+    report = dict(
+        config=Path(args.config).name,
+        image=list(images.shape[1:]),
+        batch=args.batch,
+        images=len(images),
+        machine=platform.processor() or platform.machine(),
+        torch=torch.__version__,
+        runs=runs,
+    )
+    text = json.dumps(report, indent=1) + '\n'
+    write_atomically(text.encode(), folder / 'benchmark.json')
+    write_atomically(draw(report), folder / 'benchmark.png')
+    print(f'written: {folder}/benchmark.json and benchmark.png')
+
+
+def parse_args() -> argparse.Namespace:
+    """The arguments."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument('config', help='config of a gated model')
+    parser.add_argument('checkpoint', help='its checkpoint')
+    parser.add_argument('--out', required=True, help='folder to write to')
+    parser.add_argument('--images', type=int, default=50)
+    parser.add_argument(
+        '--calibration', type=int, default=128,
+        help='images of the training set on which compaction counts (128)',
+    )  # fmt: skip
+    parser.add_argument('--rounds', type=int, default=3)
+    parser.add_argument('--batch', type=int, default=1)
+    parser.add_argument(
+        '--threads', type=int, nargs='+',
+        default=sorted({1, torch.get_num_threads()}),
+    )  # fmt: skip
+    parser.add_argument(
+        '--size', type=int, nargs='+', help='of the images; as they are'
+    )
+    parser.add_argument(
+        '--no-compile', action='store_true', help='leave torch.compile out'
+    )
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=command_line.ConfigOptions
+    )
+    args = parser.parse_args()
+    for name in ('rounds', 'batch', 'threads', 'size'):
+        given = getattr(args, name)
+        numbers = given if isinstance(given, list) else [given]
+        if given is not None and min(numbers) < 1:
+            raise FGCError(
+                f'--{name} {min(numbers)} is no positive number; give one.'
+            )
+    return args
+
+
+def load(
+    cfg: Config,
+    model: nn.Module,
+    count: int,
+    split: str,
+    size: list[int] | None,
+) -> Tensor:
+    """Real images, resized if asked."""
+    images = torch.cat(list(images_of(cfg, model, count, split)))
+    if size is None:
+        return images
+    return nn.functional.interpolate(
+        images, (size[0], size[-1]), mode='bilinear'
+    )
+
+
+def measure(
+    model: nn.Module,
+    settings: dict[str, Any],
+    images: Tensor,
+    others: Tensor | None,
+    folder: Path,
+    threads: int,
+    args: argparse.Namespace,
+) -> dict[str, Any]:
+    """All rows with so many threads."""
+    torch.set_num_threads(threads)
+    rows = Contestants(
+        model, settings, images, others, folder, not args.no_compile
+    ).all()
+    batches = [b for b in images.split(args.batch) if len(b) == args.batch]
+    if args.batch > 1:
+        refuse_single(rows)
+    runs = {row.name: row.run for row in rows if row.run is not None}
+    times = interleaved_times(runs, batches, args.rounds)
+    promised = promises(model, rows, images)
+    best = min(
+        (
+            row.name
+            for row in rows
+            if row.kind == 'dense' and row.run is not None
+        ),
+        key=lambda name: times[name].median,
+    )
+    eager = times['dense, eager'].median
+    entries = []
+    for row in rows:
+        entry = dict(name=row.name, kind=row.kind, why_not=row.why_not)
+        if row.run is not None:
+            taken = times[row.name]
+            theory = promised[row.name]
+            clock = times[best].median / taken.median
+            entry |= dict(
+                ms=taken.median, ms_low=taken.low, ms_high=taken.high,
+                count=taken.count, theory=theory, clock=clock,
+                clock_over_eager=eager / taken.median,
+                noise=clock > theory and row.name != best,
+            )  # fmt: skip
+        entries.append(entry)
+    run = dict(
+        threads=threads, best_dense=best, rows=entries,
+        sites=site_rows(model, rows, images), notes=notes(rows),
+    )  # fmt: skip
+    show(run)
+    return run
+
+
+def refuse_single(rows: list[Contestant]) -> None:
+    """The gathered ONNX takes images one by one."""
+    for row in rows:
+        if row.name.startswith('gathered') and row.run is not None:
+            row.run, row.why_not = None, 'takes images one by one'
+
+
+def promises(
+    model: nn.Module, rows: list[Contestant], images: Tensor
+) -> dict[str, float]:
+    """Dense MACs over the MACs that each row computes."""
+    shape = tuple(images.shape[1:])
+    table = model.macs_table(shape)
+    masks = masks_of(model, images.split(16))
+    open_macs = float(macs_per_image(table, masks).mean())
+    left = dict(
+        dense=table.dense,
+        masked=table.dense,
+        dynamic=open_macs,
+        both=open_macs,
+        compact=open_macs,
+        static=table.dense,
+    )
+    for row in rows:
+        if row.name == 'compact, eager' and row.model is not None:
+            small = row.model.macs_table(shape)
+            left['compact'] = small.dense + small.gates
+        if row.name == 'static, eager':
+            left['static'] = dense_macs(PlainForward(row.model), shape)
+    return {row.name: table.dense / left[row.kind] for row in rows}
+
+
+def site_rows(
+    model: nn.Module, rows: list[Contestant], images: Tensor
+) -> list[dict[str, Any]]:
+    """Theory and clock of every site of the dynamic network."""
+    report = next(
+        (row.model.dynamic_report()['sites'] for row in rows
+         if row.name == 'dynamic' and row.model is not None),
+        {},
+    )  # fmt: skip
+    table = model.macs_table(tuple(images.shape[1:]))
+    masks = masks_of(model, images.split(16))
+    result = []
+    for index, theory in enumerate(site_promises(table, masks)):
+        name = table.sites[index]
+        said = report.get(name, {})
+        clock = None
+        if said.get('dynamic_ms') and said.get('dense_ms'):
+            clock = said['dense_ms'] / said['dynamic_ms']
+        result.append(
+            dict(
+                site=name, channels=table.channels[index],
+                keep_ratio=float((masks[index] != 0).double().mean()),
+                theory=theory, clock=clock, **{
+                    key: said.get(key)
+                    for key in ('executed', 'why', 'dynamic_ms', 'dense_ms')
+                },
+            )
+        )  # fmt: skip
+    return result
+
+
+def notes(rows: list[Contestant]) -> list[str]:
+    """What the dynamic network says of itself."""
+    return [
+        note
+        for row in rows
+        if row.name == 'dynamic' and row.model is not None
+        for note in row.model.dynamic_report().get('notes', [])
+    ]
+
+
+def show(run: dict[str, Any]) -> None:
+    """Two tables."""
+    table = Table(
+        title=f'{run["threads"]} threads; best dense: {run["best_dense"]}'
+    )
+    for column in ('network', 'ms (quartiles)', 'theory (MACs)',
+                   'clock, over best dense', 'clock / theory',
+                   'over eager'):  # fmt: skip
+        table.add_column(column)
+    for row in run['rows']:
+        if 'ms' not in row:
+            table.add_row(row['name'], f'not there: {row["why_not"]}')
+            continue
+        said = verdict(row['clock'], row['theory'])
+        if row['name'] == run['best_dense']:
+            said = '1'
+        table.add_row(
+            row['name'],
+            f'{row["ms"]:.2f} ({row["ms_low"]:.2f} to {row["ms_high"]:.2f})',
+            f'{row["theory"]:.2f} x',
+            said,
+            f'{row["clock"] / row["theory"]:.2f}',
+            f'{row["clock_over_eager"]:.2f} x',
+        )
+    CONSOLE.print(table)
+    show_sites(run['sites'])
+    for note in run['notes']:
+        print(note)
+
+
+def show_sites(sites: list[dict[str, Any]]) -> None:
+    """Theory and clock of every site."""
+    table = Table(title='sites of the dynamic network, at its calibration')
+    for column in ('site', 'open', 'theory', 'clock', 'clock / theory', 'how',
+                   'why'):  # fmt: skip
+        table.add_column(column)
+    for site in sites:
+        clock, theory = site['clock'], site['theory']
+        table.add_row(
+            site['site'],
+            f'{site["keep_ratio"]:.2f}',
+            f'{theory:.2f} x',
+            '-' if clock is None else verdict(clock, theory),
+            '-' if clock is None else f'{clock / theory:.2f}',
+            site['executed'] or '-',
+            site['why'] or '-',
+        )
+    CONSOLE.print(table)
+
+
+def draw(report: dict[str, Any]) -> bytes:
+    """Bars: milliseconds of every network, ratios of every site."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(13, 6))
+    names = [row['name'] for row in report['runs'][0]['rows']]
+    height = 0.8 / len(report['runs'])
+    for number, run in enumerate(report['runs']):
+        values = [row.get('ms', 0) for row in run['rows']]
+        places = [i + number * height for i in range(len(names))]
+        label = f'{run["threads"]} threads'
+        left.barh(places, values, height, label=label)
+    left.set_yticks(range(len(names)), names)
+    left.invert_yaxis()
+    left.set_xlabel(f'ms for a batch of {report["batch"]}')
+    left.legend()
+    sites = report['runs'][0]['sites']
+    places = range(len(sites))
+    right.barh([p - 0.2 for p in places], [s['theory'] for s in sites], 0.4,
+               label='MACs')  # fmt: skip
+    right.barh([p + 0.2 for p in places], [s['clock'] or 0 for s in sites],
+               0.4, label='clock')  # fmt: skip
+    right.set_yticks(places, [s['site'] for s in sites], fontsize=6)
+    right.invert_yaxis()
+    right.axvline(1, color='black', linewidth=0.5)
+    right.set_xlabel('dense over dynamic, per site')
+    right.legend()
+    size = 'x'.join(map(str, report['image']))
+    figure.suptitle(f'{report["config"]}, images of {size}')
+    figure.tight_layout()
+    with io.BytesIO() as stream:
+        figure.savefig(stream, format='png', dpi=120)
+        plt.close(figure)
+        return stream.getvalue()
+
+
+if __name__ == '__main__':
+    sys.exit(command_line.run_tool(main))

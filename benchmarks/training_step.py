@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))
 
 from coupling import Sizes, interleave, report_coupling
 
-from fgc_mm.losses import Progress
+from fgc_mm.functional.schedule import Progress
 from fgc_mm.registry import MODELS
 
 CONFIGS = {'dense': 'dense_resnet20_cifar10', 'gated': 'bas_resnet20_cifar10'}

@@ -1,17 +1,15 @@
 _base_ = ['./fgc_resnet20_cifar10.py']
 
 # 55 % of the MACs pruned, in place of an L0 weight to be searched for
-shaping, _, coupling = _base_.model.gate_losses
+shaping, l0, *coupling = _base_.model.gate_losses
 model = dict(
     gate_losses=[
         shaping,
         dict(
             type='fgc_mm.MACsTargetLoss',
             pruning_ratio=0.55,
-            loss_weight=dict(
-                start_value=0.0, end_value=50.0, begin=100, end=300
-            ),
+            loss_weight=dict(l0.loss_weight, end_value=50.0),
         ),
-        coupling,
+        *coupling,
     ],
 )

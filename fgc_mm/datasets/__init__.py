@@ -1,6 +1,7 @@
 """Data sets that need no download, and reading images."""
 
 from fgc_mm.datasets.digits import Digits
+from fgc_mm.datasets.image_folder import ImageFolder
 from fgc_mm.datasets.load_image import LoadImage
 
-__all__ = ['Digits', 'LoadImage']
+__all__ = ['Digits', 'ImageFolder', 'LoadImage']

@@ -185,6 +185,10 @@ def load_config(path: str) -> Config:
             f'{path} cannot be read as a config ({error.msg}): a .py config '
             'is Python; mend the line.'
         ) from error
+    except TypeError as error:  # a dict over what is none, or the like
+        raise FGCError(
+            f'{path} does not fit its _base_ files: {error}'
+        ) from error
 
 
 def override(cfg: Config, options: dict | None) -> None:

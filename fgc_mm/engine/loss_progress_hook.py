@@ -1,4 +1,4 @@
-"""Telling gate losses where the run is."""
+"""Telling gates and gate losses where the run is."""
 
 from math import ceil
 
@@ -10,15 +10,15 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from fgc_mm.losses import Progress
+from fgc_mm.functional.schedule import Progress
 from fgc_mm.registry import HOOKS
 
 
 @HOOKS.register_module()
 class LossProgressHook(Hook):
-    """Tell every gate loss the epoch and the iteration, before each step.
+    """Tell gates and gate losses the epoch and the iteration of each step.
 
-    Weights that move and warm-ups follow from these alone, so that a resumed
+    Numbers that move and warm-ups follow from these alone, so that a resumed
     run stands where the first one stood.
     """
 
@@ -27,10 +27,11 @@ class LossProgressHook(Hook):
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
     ) -> None:
-        """Set ``progress`` of every gate loss."""
+        """Set ``progress`` of all that has one."""
         progress = Progress(_epoch(runner), runner.iter)
-        for loss in getattr(bare_model(runner), 'gate_losses', ()):
-            loss.progress = progress
+        for part in bare_model(runner).modules():
+            if hasattr(part, 'progress'):
+                part.progress = progress
 
 
 def bare_model(runner: Runner) -> nn.Module:

@@ -13,6 +13,9 @@ from fgc_mm.evaluation.site_table import render_sites, site_rows
 from fgc_mm.functional.macs import MACsTable, macs_per_image
 from fgc_mm.registry import METRICS
 
+# countings of published numbers, and what they are reported as
+PUBLISHED = {'fgc-pr': 'pruning_ratio_fgc_pr', 'ftwt': 'pruning_ratio_ftwt'}
+
 
 @METRICS.register_module()
 class DynamicMACs(BaseMetric):
@@ -22,9 +25,10 @@ class DynamicMACs(BaseMetric):
     closed channel takes away its row of the producer and its column of the
     consumer. Reported: ``mean``, ``p50``, ``p95`` and ``dense`` in MACs,
     ``pruning_ratio`` = 100 (1 - mean / dense) in percent, ``keep_ratio``
-    (share of gated channels open), and ``pruning_ratio_fgc_pr``, the
-    published code's counting (no classifier), for comparison only. A table
-    per site goes to the log.
+    (share of gated channels open), and, for comparison only, the countings
+    of published numbers: ``pruning_ratio_fgc_pr`` (no classifier) and
+    ``pruning_ratio_ftwt`` (no gates either, and residual sums as if they
+    were masked). A table per site goes to the log.
 
     Args:
         collect_device: Where the results of all ranks are collected.
@@ -55,23 +59,23 @@ class DynamicMACs(BaseMetric):
         self._table = data_samples[0]['macs_table']
         opened = torch.stack([s['gate_masks'] for s in data_samples])
         macs = [float(s['macs']) for s in data_samples]
-        dense, base = self._table.dense, self._table.base('fgc-pr')
-        published = self._published(opened)
+        dense, published = self._table.dense, self._published(opened)
+        bases = [self._table.base(name) for name in PUBLISHED]
         packed = np.packbits(opened.numpy(), axis=1)
         self.results += [
-            (cost, dense, other, base, row)
-            for cost, other, row in zip(macs, published, packed)
+            (cost, dense, kept, bases, row)
+            for cost, kept, row in zip(macs, published, packed)
         ]
 
     def compute_metrics(self, results: list[tuple]) -> dict[str, float]:
         """Numbers over all images of all ranks."""
-        macs, dense, published, base, packed = zip(*results)
+        macs, dense, kept, bases, packed = zip(*results)
         macs, dense = np.array(macs), np.array(dense)
         channels = self._table.channels
         opened = np.unpackbits(np.stack(packed), axis=1, count=sum(channels))
         rows = site_rows(self._table.sites, channels, opened.mean(axis=0))
         MMLogger.get_current_instance().info('\n' + render_sites(rows))
-        other = 1 - np.mean(published) / np.mean(base)
+        pruned = 100 * (1 - np.mean(kept, axis=0) / np.mean(bases, axis=0))
         return {
             'mean': float(macs.mean()),
             'dense': float(dense.mean()),
@@ -79,12 +83,14 @@ class DynamicMACs(BaseMetric):
             'p95': float(np.percentile(macs, 95)),
             'pruning_ratio': 100 * float(1 - macs.mean() / dense.mean()),
             'keep_ratio': float(opened.mean()),
-            'pruning_ratio_fgc_pr': 100 * float(other),
+            **dict(zip(PUBLISHED.values(), pruned.tolist())),
         }
 
-    def _published(self, opened: torch.Tensor) -> list[float]:
+    def _published(self, opened: torch.Tensor) -> list[list[float]]:
+        """MACs of each image by each published counting."""
         masks = opened.split(self._table.channels, dim=1)
-        return macs_per_image(self._table, masks, 'fgc-pr').tolist()
+        counts = [macs_per_image(self._table, masks, x) for x in PUBLISHED]
+        return torch.stack(counts, dim=1).tolist()
 
 
 def _refuse_merged(sample: dict) -> None:

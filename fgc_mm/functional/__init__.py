@@ -6,12 +6,14 @@ from fgc_mm.functional.binary_concrete import binary_concrete
 from fgc_mm.functional.channel_mask import mask_channels, spread_mask
 from fgc_mm.functional.contrast import neighbor_contrast
 from fgc_mm.functional.fingerprint import fingerprint
+from fgc_mm.functional.gram_similarity import gram_similarity
 from fgc_mm.functional.macs import (
     LayerMACs,
     MACsTable,
     expected_macs,
     macs_per_image,
 )
+from fgc_mm.functional.mask_targets import mass_mask, uniform_mask
 from fgc_mm.functional.neighbors import (
     nearest_neighbors,
     neighborhood_agreement,
@@ -31,12 +33,15 @@ __all__ = [
     'expected_macs',
     'fingerprint',
     'global_average_pool',
+    'gram_similarity',
     'macs_per_image',
     'mask_channels',
+    'mass_mask',
     'nearest_neighbors',
     'neighbor_contrast',
     'neighborhood_agreement',
     'sharded_nearest_neighbors',
     'sharded_neighbor_contrast',
     'spread_mask',
+    'uniform_mask',
 ]

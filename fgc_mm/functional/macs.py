@@ -7,15 +7,15 @@ depthwise convs alike.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
-import torch
 from torch import Tensor
 
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.channel_mask import spread_mask
 
-COUNTINGS = ('honest', 'fgc-pr')
+COUNTINGS = ('honest', 'fgc-pr', 'ftwt')
 SitePositions = tuple[int, tuple[int, ...] | None]
 
 
@@ -94,9 +94,18 @@ class MACsTable:
         return sum(x.dense for x in self.layers if x.name.startswith(prefix))
 
     def base(self, counting: str = 'honest') -> int:
-        """What a counting calls 100 %: ``fgc-pr`` leaves the head out."""
+        """What a counting calls 100 %: the others leave the head out."""
         _check_counting(counting)
-        return self.of('backbone') if counting == 'fgc-pr' else self.dense
+        return self.dense if counting == 'honest' else self.of('backbone')
+
+    def counted(self, counting: str = 'honest') -> list[LayerMACs]:
+        """The layers of a counting; see :func:`macs_per_image`."""
+        _check_counting(counting)
+        if counting == 'honest':
+            return list(self.layers)
+        if counting == 'fgc-pr':
+            return [x for x in self.layers if x.role != 'head']
+        return _chained([x for x in self.layers if x.role == 'backbone'])
 
 
 def macs_per_image(
@@ -109,7 +118,10 @@ def macs_per_image(
         masks: For every site (N, C); a channel is closed where it is 0.
         counting: ``'honest'`` counts convs, gates and classifier;
             ``'fgc-pr'`` the convs and the gates only, as the published code
-            of FGC (arXiv 2111.14302) does.
+            of FGC (arXiv 2111.14302) does; ``'ftwt'`` the convs only, each
+            reading no more than what the conv before it left open, even
+            where a residual sum lies between (arXiv 2110.08232; it
+            overstates what is saved).
 
     Returns:
         (N,) float64, in MACs.
@@ -134,11 +146,9 @@ def macs_of_open(
     Returns:
         (N,) in MACs, in the type of ``opened``.
     """
-    _check_counting(counting)
     total = opened[0].new_zeros(len(opened[0]))
-    for layer in table.layers:
-        if counting == 'honest' or layer.role != 'head':
-            total = total + layer.unit * _open_pairs(layer, opened)
+    for layer in table.counted(counting):
+        total = total + layer.unit * _open_pairs(layer, opened)
     return total
 
 
@@ -158,16 +168,25 @@ def expected_macs(
     Raises:
         FGCError: ``keep_ratio`` outside [0, 1], or an unknown counting.
     """
-    _check_counting(counting)
     if not 0 <= keep_ratio <= 1:
         raise FGCError(
             f'keep_ratio={keep_ratio} is not a share of channels; give a '
             'number between 0 and 1.'
         )
-    counted = [
-        x for x in table.layers if counting == 'honest' or x.role != 'head'
-    ]
-    return sum(x.dense * _expected_share(x, keep_ratio) for x in counted)
+    return sum(
+        layer.dense * _expected_share(layer, keep_ratio)
+        for layer in table.counted(counting)
+    )
+
+
+def _chained(layers: list[LayerMACs]) -> list[LayerMACs]:
+    """Each layer reads what the one before it wrote, sums or not."""
+    chained = layers[:1]
+    for before, layer in pairwise(layers):
+        if not layer.in_sites and before.out_channels == layer.in_channels:
+            layer = replace(layer, in_sites=before.out_sites)
+        chained.append(layer)
+    return chained
 
 
 def _check_counting(counting: str) -> None:

@@ -1,4 +1,4 @@
-"""Global average pooling whose backward writes no map."""
+"""Global pooling; the average's backward writes no map."""
 
 import torch
 from torch import Tensor
@@ -37,3 +37,15 @@ def global_average_pool(maps: Tensor) -> Tensor:
     if not torch.is_grad_enabled():
         return maps.flatten(2).mean(2)
     return _GlobalAverage.apply(maps)
+
+
+def global_max_pool(maps: Tensor) -> Tensor:
+    """Maximum over all positions.
+
+    Args:
+        maps: (N, C, ...).
+
+    Returns:
+        (N, C).
+    """
+    return maps if maps.dim() == 2 else maps.flatten(2).amax(2)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from fgc_mm.errors import FGCError
 from fgc_mm.functional import binary_concrete
 from fgc_mm.functional.pooling import global_average_pool
+from fgc_mm.gates.checks import check_threshold
 from fgc_mm.gates.decision import GateDecision
 from fgc_mm.registry import MODELS
 
@@ -49,12 +50,7 @@ class BinaryConcreteGate(nn.Module):
                 f'temperature={temperature} of BinaryConcreteGate is not '
                 'positive; the published value is 2/3.'
             )
-        if not 0 < threshold < 1:
-            raise FGCError(
-                f'threshold={threshold} of BinaryConcreteGate is no '
-                'probability that a channel can pass; give a number between '
-                '0 and 1 (trained: 0.5).'
-            )
+        check_threshold(threshold, 'BinaryConcreteGate')
         self.temperature = temperature
         self.threshold = threshold
         self.squeeze = nn.Linear(in_channels, hidden_channels, bias=False)

@@ -4,17 +4,20 @@ from fgc_mm.losses.base import GateLoss
 from fgc_mm.losses.batch_shaping import BatchShapingLoss
 from fgc_mm.losses.coupled_batch import CoupledBatch
 from fgc_mm.losses.coupling import FeatureGateCouplingLoss
+from fgc_mm.losses.gram_similarity import GramSimilarityLoss
 from fgc_mm.losses.l0 import L0Loss
 from fgc_mm.losses.macs_target import MACsTargetLoss
-from fgc_mm.losses.schedule import LossWeight, Progress
+from fgc_mm.losses.mask_prediction import MaskPredictionLoss
+from fgc_mm.losses.saliency_l1 import SaliencyL1Loss
 
 __all__ = [
     'BatchShapingLoss',
     'CoupledBatch',
     'FeatureGateCouplingLoss',
     'GateLoss',
+    'GramSimilarityLoss',
     'L0Loss',
-    'LossWeight',
     'MACsTargetLoss',
-    'Progress',
+    'MaskPredictionLoss',
+    'SaliencyL1Loss',
 ]

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fgc_mm.functional.macs import MACsTable
-from fgc_mm.losses.schedule import LossWeight, Progress
+from fgc_mm.functional.schedule import Progress, Schedule
 from fgc_mm.sites import GateRecord
 
 
@@ -20,16 +20,18 @@ class GateLoss(nn.Module, ABC):
         name: Logged as ``loss_<name>``.
     """
 
-    needs_macs = False  # whether the classifier must fill in macs_table
+    needs_macs = False  # whether the classifier must fill in macs_table,
+    needs_scores = False  # or scores
 
     def __init__(
         self, loss_weight: float | Mapping[str, Any], name: str
     ) -> None:
         super().__init__()
-        self.loss_weight = LossWeight.build(loss_weight)
+        self.loss_weight = Schedule.build(loss_weight)
         self.name = name
         self.progress: Progress | None = None
         self.macs_table: MACsTable | None = None
+        self.scores: Tensor | None = None  # (N, classes) before the softmax
 
     def forward(
         self,

@@ -9,6 +9,7 @@ from torch import Tensor
 from fgc_mm.errors import FGCError
 from fgc_mm.functional import Shard, neighborhood_agreement
 from fgc_mm.losses.base import GateLoss
+from fgc_mm.losses.chosen_sites import choose_sites
 from fgc_mm.losses.coupled_batch import (
     CoupledBatch,
     coupled_batch,
@@ -18,7 +19,7 @@ from fgc_mm.losses.coupling_switches import CouplingSwitches, choose
 from fgc_mm.losses.label_neighbors import LabelNeighbors
 from fgc_mm.memory import MemoryBank, ShardedBank, SiteBanks
 from fgc_mm.registry import MODELS
-from fgc_mm.sites import GateRecord, GateSite, match_names
+from fgc_mm.sites import GateRecord, GateSite
 
 
 @MODELS.register_module()
@@ -144,14 +145,7 @@ class FeatureGateCouplingLoss(GateLoss):
 
     def choose_sites(self, names: Sequence[str]) -> list[str]:
         """The coupled ones among the gated sites."""
-        if not isinstance(self.wanted_sites, int):
-            return match_names(self.wanted_sites, names, 'the coupled site')
-        if not 0 < self.wanted_sites <= len(names):
-            raise FGCError(
-                f'sites={self.wanted_sites} of FeatureGateCouplingLoss must '
-                f'be between 1 and {len(names)}, the number of gate sites.'
-            )
-        return list(names[-self.wanted_sites :])
+        return choose_sites(self.wanted_sites, names, type(self).__name__)
 
     def compute(
         self,

@@ -84,6 +84,8 @@ class MACsTargetLoss(GateLoss):
 
 
 def _opened(record: GateRecord) -> Tensor:
-    """1 where evaluation opens, with the mask's gradient; (N, C), float64."""
-    mask = record.mask.double()
-    return (record.logits > 0).double() + (mask - mask.detach())
+    """1 where evaluation opens, with a gate's gradient; (N, C), float64."""
+    # a mask that nothing flows through (FTWT) leaves the probabilities
+    learns = record.mask.requires_grad
+    soft = (record.mask if learns else record.probs).double()
+    return (record.logits > 0).double() + (soft - soft.detach())

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.macs import MACsTable, macs_per_image
 from fgc_mm.losses import GateLoss
+from fgc_mm.losses.distillation import DistillationLoss
 from fgc_mm.models.counting import build_macs_table
 from fgc_mm.models.gated_backbone import GatedBackbone
+from fgc_mm.models.teacher import Teacher
 from fgc_mm.registry import MODELS
 from fgc_mm.sites import GateRecord, keep_ratio
 
@@ -25,6 +27,10 @@ class GatedImageClassifier(ImageClassifier):
         backbone: Config of a :class:`GatedBackbone`, or the module.
         gate_losses: Configs of the gate losses; each is logged as
             ``loss_<name>``.
+        distillation: ``dict(teacher=..., checkpoint=..., temperature=4,
+            loss_weight=1)``: learn from the answers of a trained network
+            (its config, or the path of one), which sees the same
+            preprocessed images; logged as ``loss_distillation``.
         neck: As in ``ImageClassifier``.
         head: As in ``ImageClassifier``.
         pretrained: As in ``ImageClassifier``.
@@ -34,13 +40,15 @@ class GatedImageClassifier(ImageClassifier):
 
     Raises:
         FGCError: The backbone is not gated, two gate losses have one name,
-            or a checkpoint has not one parameter of this model.
+            the teacher tells other classes, or a checkpoint has not one
+            parameter of this model.
     """
 
     def __init__(
         self,
         backbone: dict | nn.Module,
         gate_losses: Sequence[dict] = (),
+        distillation: dict | None = None,
         neck: dict | None = None,
         head: dict | None = None,
         pretrained: str | None = None,
@@ -67,6 +75,9 @@ class GatedImageClassifier(ImageClassifier):
             MODELS.build(cfg) for cfg in gate_losses
         )
         _check_losses(self.gate_losses)
+        self.distillation: DistillationLoss | None = None
+        if distillation is not None:
+            self._learn_from(**distillation)
         self._tables: dict[tuple[int, ...], MACsTable] = {}
         self._register_load_state_dict_pre_hook(self._refuse_foreign)
 
@@ -74,14 +85,18 @@ class GatedImageClassifier(ImageClassifier):
         self, inputs: Tensor, data_samples: list[DataSample]
     ) -> dict[str, Tensor]:
         """Classification loss, gate losses and the keep ratio."""
-        self._fill_in_macs(tuple(inputs.shape[1:]))
         feats, records = self._extract_gated(inputs)
+        self._fill_in(tuple(inputs.shape[1:]), feats)
         losses = self.head.loss(feats, data_samples)
         # under the head's own key, ``loss``, it would overwrite the total
         if 'loss' in losses:
             losses = {'loss_cls': losses.pop('loss'), **losses}
         for gate_loss in self.gate_losses:
             losses[f'loss_{gate_loss.name}'] = gate_loss(records, data_samples)
+        if self.distillation is not None:
+            losses['loss_distillation'] = self.distillation(
+                self.head(feats), self._teacher.scores(inputs)
+            )
         losses['keep_ratio'] = keep_ratio(records)
         return losses
 
@@ -119,10 +134,23 @@ class GatedImageClassifier(ImageClassifier):
         feats, records = self.backbone.forward_gated(inputs)
         return (self.neck(feats) if self.with_neck else feats), records
 
-    def _fill_in_macs(self, image_shape: tuple[int, ...]) -> None:
+    def _fill_in(
+        self, image_shape: tuple[int, ...], feats: tuple[Tensor, ...]
+    ) -> None:
+        """Give each gate loss what it needs beside the records."""
         for gate_loss in self.gate_losses:
             if gate_loss.needs_macs:
                 gate_loss.macs_table = self.macs_table(image_shape)
+            if gate_loss.needs_scores:
+                with torch.no_grad():
+                    gate_loss.scores = self.head(feats)
+
+    def _learn_from(
+        self, teacher: str | dict, checkpoint: str, **options: Any
+    ) -> None:
+        self.distillation = DistillationLoss(**options)
+        self._teacher = Teacher(teacher, checkpoint)
+        self._teacher.check_same_classes(self.head)
 
     @staticmethod
     def _attach_macs(
@@ -175,11 +203,12 @@ def _check_losses(losses: nn.ModuleList) -> None:
                 'fgc_mm.'
             )
     names = [loss.name for loss in losses]
-    if 'cls' in names:
-        raise FGCError(
-            "a gate loss is called 'cls', which would overwrite the "
-            'classification loss, loss_cls; give it another name=...'
-        )
+    for taken in ('cls', 'distillation'):
+        if taken in names:
+            raise FGCError(
+                f'a gate loss is called {taken!r}, which would overwrite '
+                f"the classifier's own loss_{taken}; give it another name=..."
+            )
     for name in names:
         if names.count(name) > 1:
             raise FGCError(

@@ -21,6 +21,8 @@ class GateRecord:
         logits: (N, C) the gate's linear output.
         probs: (N, C) probability, in [0, 1], that a channel is open.
         mask: (N, C) what the activation is multiplied with; 0 is closed.
+        saliency: (N, C) what a gate that scales its channels would scale
+            each with were it open; ``None`` for other gates.
     """
 
     site: GateSite
@@ -28,6 +30,12 @@ class GateRecord:
     logits: Tensor
     probs: Tensor
     mask: Tensor
+    saliency: Tensor | None = None
+
+    @property
+    def gate_strength(self) -> Tensor:
+        """The saliency, or the probability of a gate that has none; (N, C)."""
+        return self.probs if self.saliency is None else self.saliency
 
 
 def keep_ratio(records: Sequence[GateRecord]) -> Tensor:

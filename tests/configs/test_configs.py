@@ -10,7 +10,8 @@ from mmengine.optim import build_optim_wrapper
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
-from fgc_mm.losses import FeatureGateCouplingLoss, Progress
+from fgc_mm.functional.schedule import Progress
+from fgc_mm.losses import FeatureGateCouplingLoss
 from fgc_mm.models import GatedBackbone
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'

@@ -24,7 +24,8 @@ from fgc_mm.functional import (
     sharded_nearest_neighbors,
     sharded_neighbor_contrast,
 )
-from fgc_mm.losses import FeatureGateCouplingLoss, Progress
+from fgc_mm.functional.schedule import Progress
+from fgc_mm.losses import FeatureGateCouplingLoss
 from fgc_mm.sites import GateRecord, GateSite
 
 LENGTH, IMAGES, STEPS = 43, 12, 3

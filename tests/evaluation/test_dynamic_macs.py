@@ -46,7 +46,8 @@ def test_numbers_by_hand(made):
     assert set(numbers) == {
         f'macs/{name}'
         for name in ('mean', 'dense', 'p50', 'p95', 'pruning_ratio',
-                     'keep_ratio', 'pruning_ratio_fgc_pr')
+                     'keep_ratio', 'pruning_ratio_fgc_pr',
+                     'pruning_ratio_ftwt')
     }  # fmt: skip
 
 

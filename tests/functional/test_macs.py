@@ -131,6 +131,29 @@ def test_a_keep_ratio_is_a_share(ratio):
         expected_macs(full_table(), ratio)
 
 
+def test_the_counting_of_ftwt_masks_what_a_sum_feeds():
+    """Two blocks in a row, each conv2 gated before its residual sum."""
+    stem, convs = layer(3, 4, out_site=0), []
+    for block in range(2):
+        inner, end = 1 + 2 * block, 2 + 2 * block
+        convs += [layer(4, 4, out_site=inner),
+                  layer(4, 4, in_site=inner, out_site=end)]  # fmt: skip
+    head = LayerMACs('head.fc', 'head', 1, 4, 10)
+    gate = LayerMACs('backbone.gates.x', 'gate', 1, 4, 4)
+    table = table_of(stem, gate, *convs, head, channels=(4,) * 5)
+    masks = [
+        torch.tensor([[1.0] * k + [0] * (4 - k)]) for k in (2, 3, 1, 4, 2)
+    ]
+    # what each conv reads is what the conv before it has left open
+    want = 7 * (3 * 2 + 2 * 3 + 3 * 1 + 1 * 4 + 4 * 2)
+    assert macs_per_image(table, masks, 'ftwt').item() == want
+    honest = 7 * (3 * 2 + 4 * 3 + 3 * 1 + 4 * 4 + 4 * 2) + 16 + 40
+    assert macs_per_image(table, masks).item() == honest
+    assert table.base('ftwt') == 7 * (12 + 4 * 16)
+    assert expected_macs(table, 1.0, 'ftwt') == table.base('ftwt')
+    assert expected_macs(table, 0.5, 'ftwt') == 7 * (6 + 4 * 4)
+
+
 def test_an_unknown_counting_is_refused_everywhere():
     # `fgc_pr` instead of `fgc-pr` must not count one thing over another
     table, masks = full_table(), [torch.ones(1, 4)]
@@ -139,7 +162,9 @@ def test_an_unknown_counting_is_refused_everywhere():
         lambda: macs_per_image(table, masks, 'fgc_pr'),
         lambda: expected_macs(table, 0.5, 'fgc_pr'),
     ):
-        with pytest.raises(FGCError, match=r"'fgc_pr'.*honest, fgc-pr\.$"):
+        with pytest.raises(
+            FGCError, match=r"'fgc_pr'.*honest, fgc-pr, ftwt\.$"
+        ):
             count()
 
 

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from fgc_mm.losses import FeatureGateCouplingLoss, Progress
+from fgc_mm.functional.schedule import Progress
+from fgc_mm.losses import FeatureGateCouplingLoss
 
 LENGTH, INDICES = 12, [3, 0, 11, 7]
 

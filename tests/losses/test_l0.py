@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from fgc_mm.errors import FGCError
-from fgc_mm.losses import GateLoss, L0Loss, Progress
+from fgc_mm.functional.schedule import Progress
+from fgc_mm.losses import GateLoss, L0Loss
 
 
 def naive(records, reduction):

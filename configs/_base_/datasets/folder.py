@@ -2,8 +2,9 @@
 #   data_root/train/<class>/*.jpg and data_root/test/<class>/*.jpg
 # Elsewhere: --cfg-options train_dataloader.dataset.data_root=... and the
 # same for val_dataloader and test_dataloader; other classes:
-# model.head.num_classes=...
-dataset_type = 'CustomDataset'
+# model.head.num_classes=... A share of the images, evenly over the classes:
+# train_dataloader.dataset.every=5
+dataset_type = 'fgc_mm.ImageFolder'
 data_root = 'data/folder'
 data_preprocessor = dict(
     mean=[125.307, 122.961, 113.8575],

@@ -1,17 +1,17 @@
-"""Weights that move."""
+"""Numbers that move."""
 
 import pytest
 
 from fgc_mm.errors import FGCError
-from fgc_mm.losses import LossWeight, Progress
+from fgc_mm.functional.schedule import Progress, Schedule
 
 
 def at(weight, epoch=0, iteration=0):
-    return LossWeight.build(weight).at(Progress(epoch, iteration))
+    return Schedule.build(weight).at(Progress(epoch, iteration))
 
 
 def test_a_number_is_constant():
-    weight = LossWeight.build(3)
+    weight = Schedule.build(3)
     assert weight.at(None) == weight.at(Progress(99, 99)) == 3.0
     assert not weight.moves and weight.first_epoch == 0
 
@@ -56,7 +56,7 @@ def test_iterations_instead_of_epochs():
     ],
 )  # fmt: skip
 def test_the_first_epoch_with_a_weight(options, first):
-    weight = LossWeight.build(options)
+    weight = Schedule.build(options)
     assert weight.first_epoch == first
     if first is not None:
         assert weight.at(Progress(first, 0)) > 0
@@ -74,17 +74,17 @@ def test_the_first_epoch_with_a_weight(options, first):
 )
 def test_a_mapping_has_known_keys(options):
     with pytest.raises(FGCError, match=r'not understood; give a number'):
-        LossWeight.build(options)
+        Schedule.build(options)
 
 
 @pytest.mark.parametrize(('begin', 'end'), [(5, 4), (-1, 4)])
 def test_a_line_goes_forward(begin, end):
     with pytest.raises(FGCError, match=r'goes backwards; 0 <= begin <= end'):
-        LossWeight(0, 1, begin, end)
+        Schedule(0, 1, begin, end)
 
 
 def test_a_moving_weight_needs_the_progress():
-    weight = LossWeight.build(dict(start_value=0, end_value=1, end=3))
+    weight = Schedule.build(dict(start_value=0, end_value=1, end=3))
     with pytest.raises(FGCError, match=r"'fgc_mm\.LossProgressHook'"):
         weight.at(None)
 
@@ -92,4 +92,4 @@ def test_a_moving_weight_needs_the_progress():
 @pytest.mark.parametrize('weight', ['abc', None, -1, float('nan'), [1]])
 def test_what_is_no_weight_is_refused(weight):
     with pytest.raises(FGCError, match='loss_weight'):
-        LossWeight.build(weight)
+        Schedule.build(weight)

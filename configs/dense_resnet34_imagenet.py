@@ -1,0 +1,3 @@
+_base_ = ['./dense_resnet18_imagenet.py']
+
+model = dict(backbone=dict(depth=34))

@@ -1,0 +1,15 @@
+_base_ = [
+    './_base_/models/gated_cifar_resnet.py',
+    './_base_/datasets/cifar10.py',
+    './_base_/schedules/cifar10_500e.py',
+    './_base_/methods/manidp_500e.py',
+    './_base_/default_runtime.py',
+]
+
+model = dict(
+    backbone=dict(
+        gate=dict(_delete_=True, **_base_.gate),
+        sites=dict(_delete_=True, **_base_.sites),
+    ),
+    gate_losses=_base_.gate_losses,
+)

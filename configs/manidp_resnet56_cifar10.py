@@ -1,0 +1,3 @@
+_base_ = ['./manidp_resnet20_cifar10.py']
+
+model = dict(backbone=dict(backbone=dict(depth=56)))

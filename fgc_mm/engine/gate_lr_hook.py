@@ -1,0 +1,60 @@
+"""A learning rate of the gates' own."""
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from fgc_mm.engine.loss_progress_hook import bare_model
+from fgc_mm.errors import FGCError
+from fgc_mm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class GateLRHook(Hook):
+    """Keeps the learning rate of all gates constant.
+
+    The schedulers of a config move every parameter group; FTWT trains its
+    predictors at 0.1 throughout, while the backbone's rate falls
+    (arXiv 2110.08232, section 4.1). The gates need parameter groups of their
+    own, which any setting for them in ``paramwise_cfg`` makes.
+
+    Args:
+        lr: The rate.
+
+    Raises:
+        FGCError: A rate that is not positive; later gates that share a
+            parameter group with the backbone.
+    """
+
+    priority = 'VERY_LOW'
+
+    def __init__(self, lr: float) -> None:
+        if not lr > 0:
+            raise FGCError(
+                f'lr={lr} of GateLRHook is not positive; the published one '
+                'is 0.1.'
+            )
+        self.lr = lr
+        self._groups: list[dict] = []
+
+    def before_train(self, runner: Runner) -> None:
+        """Find the gates' parameter groups."""
+        gates = getattr(bare_model(runner).backbone, 'gates', None)
+        own = {id(p) for p in gates.parameters()} if gates else set()
+        for group in runner.optim_wrapper.param_groups:
+            inside = [id(p) in own for p in group['params']]
+            if any(inside) and not all(inside):
+                raise FGCError(
+                    'GateLRHook finds gates and backbone in one parameter '
+                    'group; give the gates settings of their own, as in '
+                    "paramwise_cfg=dict(custom_keys={'backbone.gates': "
+                    'dict(decay_mult=0.0)}).'
+                )
+            if any(inside):
+                self._groups.append(group)
+
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None
+    ) -> None:
+        """Undo what the schedulers have done to the gates."""
+        for group in self._groups:
+            group['lr'] = self.lr

@@ -1,0 +1,81 @@
+"""What FTWT's targets will cost, before any training."""
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from fgc_mm.errors import FGCError
+from fgc_mm.functional.macs import MACsTable, macs_per_image
+
+Target = Callable[[Tensor, float], Tensor]
+
+
+def check_budget(budget: float) -> None:
+    """Raise FGCError unless it is a share of the dense MACs."""
+    if not 0 < budget < 1:
+        raise FGCError(
+            f'a budget of {budget} is no share of the dense MACs; give a '
+            'number between 0 and 1, such as 0.45.'
+        )
+
+
+def expected_cost(
+    scores: Sequence[Tensor], table: MACsTable, target: Target, ratio: float
+) -> float:
+    """Mean share of the dense MACs if every gate hits its target.
+
+    Args:
+        scores: For every site (N, C), as
+            :func:`fgc_mm.functional.mask_targets.channel_scores` gives them
+            on the dense network.
+        table: The gated network's layers; its gates count.
+        target: ``mass_mask`` or ``uniform_mask``.
+        ratio: r, as the target takes it.
+    """
+    masks = [target(score, ratio) for score in scores]
+    return macs_per_image(table, masks).mean().item() / table.dense
+
+
+def ratio_for_budget(
+    scores: Sequence[Tensor],
+    table: MACsTable,
+    target: Target,
+    budget: float,
+    ends: tuple[float, float],
+    steps: int = 20,
+) -> float:
+    """The ratio whose expected cost is nearest to a budget, by bisection.
+
+    Args:
+        scores: As in :func:`expected_cost`.
+        table: As there.
+        target: As there.
+        budget: Share of the dense MACs, in (0, 1).
+        ends: The ratios that cost least and most.
+        steps: Halvings.
+
+    Returns:
+        The ratio.
+
+    Raises:
+        FGCError: A budget outside (0, 1), or out of reach.
+    """
+    check_budget(budget)
+
+    def cost(ratio: float) -> float:
+        return expected_cost(scores, table, target, ratio)
+
+    least, most = map(cost, ends)
+    if not least <= budget <= most:
+        raise FGCError(
+            f'a budget of {budget} is out of reach: with this target the '
+            f'smallest possible is {least:.4f} (gates, and what no site '
+            f'governs, included) and the largest {most:.4f}.'
+        )
+    cheap, dear = ends
+    for _ in range(steps):
+        middle = (cheap + dear) / 2
+        cheap, dear = (
+            (middle, dear) if cost(middle) <= budget else (cheap, middle)
+        )
+    return min((cheap, dear), key=lambda ratio: abs(cost(ratio) - budget))

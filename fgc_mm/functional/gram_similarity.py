@@ -1,0 +1,43 @@
+"""Whether images that look alike are judged alike, within a batch."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from fgc_mm.errors import FGCError
+
+
+def gram_similarity(vectors: Tensor, features: Tensor) -> Tensor:
+    """Squared distance of two Gram matrices, over N^2.
+
+    ``||G(vectors) - G(features)||_F^2 / N^2``, where G holds the cosines of
+    all pairs of rows: coupling of gates and features without a memory bank.
+
+    Args:
+        vectors: (N, C) of the gates.
+        features: (N, C') of the images.
+
+    Returns:
+        (), between 0 and 4.
+
+    Raises:
+        FGCError: Not two matrices of one number of rows.
+
+    Source: ManiDP (CVPR 2021), Eq. 9 to 11.
+    """
+    shapes = f'{tuple(vectors.shape)} and {tuple(features.shape)}'
+    if (
+        vectors.dim() != 2
+        or features.dim() != 2
+        or (len(vectors) != len(features) or not len(vectors))
+    ):
+        raise FGCError(
+            f'vectors and features have shapes {shapes}, but (N, C) and '
+            "(N, C') with one row per image are needed: pool the features."
+        )
+    distance = _gram(vectors) - _gram(features)
+    return distance.square().mean()
+
+
+def _gram(rows: Tensor) -> Tensor:
+    rows = F.normalize(rows, dim=1, eps=1e-6)
+    return rows @ rows.T

@@ -1,0 +1,97 @@
+"""Which channels of a layer mattered for an image: FTWT's targets."""
+
+import torch
+from torch import Tensor
+
+from fgc_mm.errors import FGCError
+
+TINY = 1e-5
+
+
+def mass_mask(activation: Tensor, ratio: float) -> Tensor:
+    """The strongest channels that hold a share of the activation's mass.
+
+    A channel's score is the largest magnitude on its map; scores are
+    normalised to a sum of 1 and sorted, and a channel is dropped if the
+    cumulative sum up to and with it exceeds ``ratio`` (by more than 1e-5),
+    so the channel that crosses it goes too. At least one is kept, and all
+    where every score is 0.
+
+    Args:
+        activation: (N, C, ...) a layer's own output, before any mask.
+        ratio: Share of the mass (r), in (0, 1]; 1 drops only scores of at
+            most 1e-5, a negative number drops nothing.
+
+    Returns:
+        (N, C) float32, 1 for the channels to keep; without gradient.
+
+    Raises:
+        FGCError: A ratio of 0, which leaves no channel, or above 1.
+
+    Source: FTWT (arXiv 2110.08232), section 3.2.
+    """
+    _check(ratio, 'mass', ratio < 0 or 0 < ratio <= 1, 'above 0 and up to 1')
+    scores = channel_scores(activation).double()
+    if ratio < 0:
+        return torch.ones_like(scores, dtype=torch.float32)
+    total = scores.sum(dim=1, keepdim=True)
+    share = scores / total.clamp(min=torch.finfo(scores.dtype).tiny)
+    if ratio == 1:
+        keep = share > TINY
+    else:
+        ordered, order = share.sort(dim=1, descending=True, stable=True)
+        kept = ordered.cumsum(dim=1) <= ratio + TINY
+        kept[:, 0] = True
+        keep = torch.zeros_like(kept).scatter(1, order, kept)
+    return (keep | (total == 0)).float()
+
+
+def uniform_mask(activation: Tensor, ratio: float) -> Tensor:
+    """The same number of channels for every image.
+
+    Drops the ``int(ratio * C)`` channels of the lowest scores, and any whose
+    score is at most 1e-5; at least one is kept, and all where every score
+    is 0.
+
+    Args:
+        activation: As in :func:`mass_mask`.
+        ratio: Share of the channels to drop (r), in [0, 1).
+
+    Returns:
+        (N, C) float32, 1 for the channels to keep; without gradient.
+
+    Raises:
+        FGCError: A ratio of 1 or more, which leaves no channel, or below 0.
+
+    Source: FTWT (arXiv 2110.08232), section 4.3.
+    """
+    _check(ratio, 'uniform', 0 <= ratio < 1, 'at least 0 and below 1')
+    scores = channel_scores(activation)
+    order = scores.argsort(dim=1, descending=True, stable=True)
+    keep = scores > TINY
+    channels = scores.shape[1]
+    lowest = order[:, channels - int(ratio * channels) :]
+    keep = keep.scatter(1, lowest, False)
+    keep = keep.scatter(1, order[:, :1], True)
+    return (keep | (scores == 0).all(dim=1, keepdim=True)).float()
+
+
+def channel_scores(activation: Tensor) -> Tensor:
+    """The largest magnitude on each channel's map.
+
+    Args:
+        activation: (N, C, ...).
+
+    Returns:
+        (N, C), without gradient.
+    """
+    magnitude = activation.detach().abs()
+    return magnitude if magnitude.dim() == 2 else magnitude.flatten(2).amax(2)
+
+
+def _check(ratio: float, kind: str, sound: bool, rule: str) -> None:
+    if not sound:
+        raise FGCError(
+            f'ratio={ratio} of the {kind} target leaves no channel, or is no '
+            f'share; give a number {rule}.'
+        )

@@ -1,0 +1,17 @@
+"""Sums over all ranks of a distributed run."""
+
+import torch.distributed as dist
+from torch import Tensor
+
+
+def sum_over_ranks(value: Tensor) -> Tensor:
+    """The sum of every rank's tensor; without ranks, the tensor itself.
+
+    Args:
+        value: Of the same shape on every rank; without gradient. All ranks
+            must call, in the same order.
+    """
+    if dist.is_available() and dist.is_initialized():
+        value = value.clone()
+        dist.all_reduce(value)
+    return value

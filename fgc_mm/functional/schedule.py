@@ -1,0 +1,121 @@
+"""Numbers that move through a run: loss weights, densities."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+
+from fgc_mm.errors import FGCError
+
+CURVES = ('line', 'cosine')
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is.
+
+    Attributes:
+        epoch: Finished epochs.
+        iteration: Finished iterations.
+    """
+
+    epoch: int
+    iteration: int
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A number that is constant, or moves from one value to another.
+
+    Attributes:
+        start_value: The value before ``begin``.
+        end_value: The value from ``end`` on.
+        begin: Epoch (or iteration) at which it starts to move.
+        end: Epoch (or iteration) at which it ends; equal to ``begin`` for a
+            step, which then happens at ``begin``.
+        by_epoch: Count epochs, or iterations.
+        curve: ``'line'``, or ``'cosine'``: half a period of it, flat at both
+            ends.
+        name: What the config calls it, for messages.
+    """
+
+    start_value: float
+    end_value: float
+    begin: int = 0
+    end: int = 0
+    by_epoch: bool = True
+    curve: str = 'line'
+    name: str = field(default='loss_weight', compare=False)
+
+    @classmethod
+    def build(
+        cls, value: float | Mapping, name: str = 'loss_weight'
+    ) -> 'Schedule':
+        """From a config's value: a number, or a mapping."""
+        if isinstance(value, (int, float)):
+            return cls(float(value), float(value), name=name)
+        known = {field.name for field in fields(cls)} - {'name'}
+        needed = {'start_value', 'end_value'}
+        given = set(value) if isinstance(value, Mapping) else set()
+        if not needed <= given <= known:
+            raise FGCError(
+                f'{name}={value!r} is not understood; give a number, or a '
+                'dict of start_value and end_value with begin, end, by_epoch '
+                'and curve.'
+            )
+        return cls(**value, name=name)
+
+    def __post_init__(self) -> None:
+        low, high = sorted((self.start_value, self.end_value))
+        if not 0 <= low <= high < math.inf:
+            raise FGCError(
+                f'a {self.name} of {self.start_value} to {self.end_value} '
+                'cannot be; it must be a finite number of at least 0.'
+            )
+        if not 0 <= self.begin <= self.end:
+            raise FGCError(
+                f'a {self.name} that moves from {self.begin} to {self.end} '
+                'goes backwards; 0 <= begin <= end must hold.'
+            )
+        if self.curve not in CURVES:
+            raise FGCError(
+                f'curve={self.curve!r} of a {self.name} is unknown; choose '
+                f'among {", ".join(CURVES)}.'
+            )
+
+    @property
+    def moves(self) -> bool:
+        """Whether the value depends on the progress."""
+        return self.start_value != self.end_value
+
+    @property
+    def first_epoch(self) -> int | None:
+        """The first epoch in which the value is not 0; None if unknown."""
+        if not self.moves or self.start_value:
+            return 0
+        # a line is still at its start, 0, in the epoch at which it begins
+        first = self.begin + (self.begin < self.end)
+        return first if self.by_epoch else None
+
+    def at(self, progress: Progress | None) -> float:
+        """The value at a point of the run.
+
+        Raises:
+            FGCError: The value moves and nobody tells where the run is.
+        """
+        if not self.moves:
+            return self.end_value
+        if progress is None:
+            raise FGCError(
+                f'a {self.name} that moves is asked for its value and nobody '
+                'says where the run is; add dict(type='
+                "'fgc_mm.LossProgressHook') to custom_hooks."
+            )
+        now = progress.epoch if self.by_epoch else progress.iteration
+        if now >= self.end:
+            return self.end_value
+        if now <= self.begin:
+            return self.start_value
+        share = (now - self.begin) / (self.end - self.begin)
+        if self.curve == 'cosine':
+            share = (1 - math.cos(math.pi * share)) / 2
+        return self.start_value + share * (self.end_value - self.start_value)

@@ -1,0 +1,63 @@
+"""The gate of FTWT: a prediction of which channels will fire."""
+
+import math
+
+from torch import Tensor, nn
+
+from fgc_mm.errors import FGCError
+from fgc_mm.functional.pooling import global_average_pool, global_max_pool
+from fgc_mm.gates.checks import check_threshold
+from fgc_mm.gates.decision import GateDecision
+from fgc_mm.registry import MODELS
+
+POOLS = {'average': global_average_pool, 'max': global_max_pool}
+
+
+@MODELS.register_module()
+class FTWTGate(nn.Module):
+    """Pool, softmax over channels, one linear layer.
+
+    The mask is hard in training too, without noise, and passes no gradient:
+    the gate learns from ``MaskPredictionLoss`` alone, which tells it which
+    channels were strong ("Fire Together Wire Together", arXiv 2110.08232,
+    section 3.1).
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels to open and close (C).
+        pool: ``'average'`` (published code) or ``'max'`` (paper).
+        decoupled: Whether the gate's input is detached, so that its loss
+            trains the gate only; ``False`` trains the layers below as well
+            ("joint").
+        threshold: Probability above which a channel is open.
+
+    Shapes: (N, in_channels, H, W) -> three times (N, C), float32.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        pool: str = 'average',
+        decoupled: bool = True,
+        threshold: float = 0.5,
+    ) -> None:
+        super().__init__()
+        if pool not in POOLS:
+            raise FGCError(
+                f'pool={pool!r} of FTWTGate is unknown; choose among '
+                f'{", ".join(POOLS)}.'
+            )
+        check_threshold(threshold, 'FTWTGate')
+        self.pool = pool
+        self.decoupled = decoupled
+        self.threshold = threshold
+        self.predict = nn.Linear(in_channels, out_channels)
+
+    def forward(self, x: Tensor) -> GateDecision:
+        """Decide for every image of the batch."""
+        pooled = POOLS[self.pool](x.detach() if self.decoupled else x)
+        logits = self.predict(pooled.softmax(dim=1)).float()
+        least = math.log(self.threshold / (1 - self.threshold))
+        mask = (logits.detach() > least).to(logits.dtype)
+        return GateDecision(logits, logits.sigmoid(), mask)

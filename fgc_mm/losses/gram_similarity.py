@@ -1,0 +1,63 @@
+"""Similar images, similar gates: within the batch."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from fgc_mm.errors import FGCError
+from fgc_mm.functional import global_average_pool, gram_similarity
+from fgc_mm.losses.base import GateLoss
+from fgc_mm.losses.chosen_sites import choose_sites
+from fgc_mm.registry import MODELS
+from fgc_mm.sites import GateRecord
+
+
+@MODELS.register_module()
+class GramSimilarityLoss(GateLoss):
+    """Cosines between images in gate space against those in feature space.
+
+    Coupling without a memory bank (ManiDP, CVPR 2021, Eq. 9 to 11): for each
+    site the Gram matrix of the gates' saliencies (of probabilities, for
+    gates that do not scale) against that of the pooled activations, which
+    are detached. Summed over sites.
+
+    Args:
+        sites: The last n gated sites, shell patterns on their names, or
+            ``None`` for all.
+        loss_weight: The gradient is large where saliencies are small; 0.1
+            trains stably on all sites of a ResNet-20.
+        name: Logged as ``loss_<name>``.
+
+    Raises:
+        FGCError: A pattern without a site, or more sites than there are.
+    """
+
+    def __init__(
+        self,
+        sites: int | Sequence[str] | None = None,
+        loss_weight: float | Mapping[str, Any] = 0.1,
+        name: str = 'gram',
+    ) -> None:
+        super().__init__(loss_weight, name)
+        self.wanted_sites = sites
+
+    def compute(
+        self,
+        records: Sequence[GateRecord],
+        data_samples: Sequence[Any] | None = None,
+    ) -> Tensor:
+        """Sum over the coupled sites; ()."""
+        names = [record.site.name for record in records]
+        chosen = choose_sites(self.wanted_sites, names, type(self).__name__)
+        return sum(_of_site(r) for r in records if r.site.name in chosen)
+
+
+def _of_site(record: GateRecord) -> Tensor:
+    if record.activation is None:
+        raise FGCError(
+            'GramSimilarityLoss needs the activations before the gates; call '
+            'forward_gated(x, keep_activation=True).'
+        )
+    features = global_average_pool(record.activation.detach()).float()
+    return gram_similarity(record.gate_strength, features)

@@ -1,0 +1,82 @@
+"""The loss that keeps saliencies small."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fgc_mm.errors import FGCError
+from fgc_mm.losses.base import GateLoss
+from fgc_mm.losses.easiness import Easiness
+from fgc_mm.registry import MODELS
+from fgc_mm.sites import GateRecord
+
+REDUCTIONS = ('sum', 'mean')
+
+
+@MODELS.register_module()
+class SaliencyL1Loss(GateLoss):
+    """L1 norm of the saliencies (of probabilities, for other gates).
+
+    Args:
+        reduction: Over the gates of all sites: ``'sum'`` (FBS, ICLR 2019,
+            Eq. 9) or ``'mean'``; always the mean over the batch.
+        easiness: Weigh each image by how easy it is, so that easy ones take
+            narrower networks (ManiDP, CVPR 2021, Eq. 5, 6); see
+            :class:`fgc_mm.losses.easiness.Easiness`.
+        loss_weight: Published: 1e-8 (FBS); 5e-3 with ``'mean'`` and
+            ``easiness`` (ManiDP).
+        name: Logged as ``loss_<name>``.
+
+    Raises:
+        FGCError: An unknown reduction; ``easiness`` without
+            ``LossProgressHook``.
+    """
+
+    def __init__(
+        self,
+        reduction: str = 'sum',
+        easiness: bool = False,
+        loss_weight: float | Mapping[str, Any] = 1e-8,
+        name: str = 'saliency',
+    ) -> None:
+        super().__init__(loss_weight, name)
+        if reduction not in REDUCTIONS:
+            raise FGCError(
+                f'reduction={reduction!r} of SaliencyL1Loss is unknown; '
+                f'choose among {", ".join(REDUCTIONS)}.'
+            )
+        self.reduction = reduction
+        self.easiness = Easiness() if easiness else None
+        self.needs_scores = easiness
+
+    def compute(
+        self,
+        records: Sequence[GateRecord],
+        data_samples: Sequence[Any] | None = None,
+    ) -> Tensor:
+        """Mean norm over the batch; ()."""
+        strength = torch.cat([r.gate_strength for r in records], dim=1)
+        norms = getattr(strength.abs(), self.reduction)(dim=1)
+        if self.easiness is not None:
+            norms = norms * self._weights(data_samples)
+        return norms.mean()
+
+    def _weights(self, data_samples: Sequence[Any] | None) -> Tensor:
+        if self.progress is None or self.scores is None:
+            raise FGCError(
+                'SaliencyL1Loss(easiness=True) compares with the last epoch, '
+                'and has no progress or no scores; use it in a '
+                "GatedImageClassifier with dict(type='fgc_mm."
+                "LossProgressHook') in custom_hooks."
+            )
+        labels = labels_of(data_samples).to(self.scores.device)
+        return self.easiness(self.scores, labels, self.progress.epoch)
+
+
+def labels_of(data_samples: Sequence[Any]) -> Tensor:
+    """Classes (N,), or shares of them (N, classes) where images are mixed."""
+    if 'gt_score' in data_samples[0]:
+        return torch.stack([s.gt_score for s in data_samples])
+    return torch.cat([s.gt_label for s in data_samples])

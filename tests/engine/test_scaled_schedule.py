@@ -137,7 +137,7 @@ def test_other_schedulers():
     )
     found = scale_epochs(cfg, 50).param_scheduler
     assert found.backbone[0].step_size == 10
-    assert found.gates[0].gamma**50 == pytest.approx(0.99**500)
+    assert found.gates[0].gamma ** 50 == pytest.approx(0.99**500)
     assert found.gates[1].periods == [10, 40]
 
 

@@ -99,11 +99,11 @@ def test_one_that_fails_stops_only_those_that_start_from_it(tmp_path):
 
 def test_a_result_that_cannot_be_read_is_a_failure(tmp_path):
     def refuse(run):
-        raise FGCError('no accuracy')
+        raise FGCError(f'{run.name} has no accuracy')
 
     run = FakeRun(tmp_path, 'run', 'true')
     go([run], finish=refuse)
-    assert (run.state, run.reason) == ('failed', 'no accuracy')
+    assert (run.state, run.reason) == ('failed', 'run has no accuracy')
 
 
 def test_told_to_stop_all_save_and_nothing_begins(tmp_path):

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fgc_mm.comparison.plan import Settings, plan
+
 ROOT = Path(__file__).resolve().parents[2]
 COMPARE = ROOT / 'tools' / 'compare.py'
 TINY = """
@@ -154,30 +156,45 @@ def test_the_table_is_what_the_runs_say(compared):
 
 
 def test_static_pruning_from_one_dense_start(folder, compared):
-    """And what was trained by the same recipe already is refused a new."""
-    del compared
+    """And what is done already is taken, not run again."""
+    whole = read(compared[2] / 'compare.csv')[0]['parameters_mean']
     options = ['--pretrain', 'dense_tiny.py', '--pretrain-epochs', '1']
     options += ['--work-dir', 'static', '--published-dataset', 'cifar10']
-    configs = ['dense_tiny.py', 'fpgm:dense_tiny.py']
-    code, text = end(start(folder, *configs, seeds=[0], options=options))
+    arguments = dict(seeds=[0], options=options)
+    code, text = end(start(folder, 'fpgm:dense_tiny.py', **arguments))
     assert code == 0, text
     rows = {r['method']: r for r in read(folder / 'static' / 'compare.csv')}
-    assert [*rows] == ['start_dense_tiny', 'dense_tiny', 'fpgm_tiny']
-    ratio = float(rows['fpgm_tiny']['macs/pruning_ratio_mean'])
+    assert [*rows] == ['start_dense_tiny', 'fpgm_tiny']
+    pruned = rows['fpgm_tiny']
+    ratio = float(pruned['macs/pruning_ratio_mean'])
     assert ratio == pytest.approx(55, abs=1)
-    assert rows['fpgm_tiny']['dynamic'] == 'False'
-    whole, small = (
-        float(rows[name]['parameters_mean'])
-        for name in ('dense_tiny', 'fpgm_tiny')
-    )
-    assert small < 0.6 * whole
-    runs = folder / 'static' / 'runs'
-    begun = (runs / 'dense_tiny/seed0/commands.txt').read_text()
-    assert 'load_from=static/runs/start_dense_tiny/seed0/epoch_1.pth' in begun
-    begin = time.monotonic()
-    again = end(start(folder, *configs, seeds=[0], options=options))
-    assert again[0] == 0 and 'training' not in again[1]
-    assert time.monotonic() - begin < 60
+    assert pruned['dynamic'] == 'False'
+    assert float(pruned['parameters_mean']) < 0.6 * float(whole)
+    runs = Path('static', 'runs')
+    log = folder / runs / 'fpgm_tiny' / 'seed0' / 'commands.txt'
+    pruning, training, _ = log.read_text().splitlines()
+    assert f'{runs}/start_dense_tiny/seed0/epoch_1.pth' in pruning
+    weights = 'fpgm_tiny/seed0/pruned/fpgm_tiny.pth'
+    assert f'load_from={runs}/{weights}' in training
+    code, text = end(start(folder, 'fpgm:dense_tiny.py', **arguments))
+    assert code == 0 and 'ing\n' not in text, text
+    assert text.count(': done: ') == 2
+
+
+def test_all_start_from_the_dense_run_of_their_seed(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    settings = Settings([4, 5], Path('planned'), 2, {}, (), 0.5)
+    runs = plan(['bas_tiny.py'], settings, 'dense_tiny.py', 1)
+    names = [run.name for run in runs]
+    assert names == [f'start_dense_tiny seed {s}' for s in (4, 5)] + [
+        f'bas_tiny seed {s}' for s in (4, 5)
+    ]
+    for run in runs[2:]:
+        _, command = run.next_step()
+        first = f'planned/runs/start_dense_tiny/seed{run.seed}/epoch_1.pth'
+        assert command[-2:] == [f'randomness.seed={run.seed}',
+                                f'load_from={first}']  # fmt: skip
+        assert '--resume' not in command
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,7 @@ def read_method(
     command_line.override(cfg, settings.options)
     check_data(cfg, path)
     recipe = {key: cfg.to_dict().get(key) for key in RECIPE}
+    recipe['epochs'] = cfg.train_cfg.max_epochs
     recipe['batch_size'] = cfg.train_dataloader.get('batch_size')
     recipe['images'] = _images(cfg)
     ratio = settings.pruning_ratio if importance else 0.0

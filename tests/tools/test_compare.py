@@ -212,7 +212,7 @@ def test_all_start_from_the_dense_run_of_their_seed(folder, monkeypatch):
         (['dense_tiny.py', '--published', 'no.csv'], 'no.csv is not a file'),
         (
             ['dense_tiny.py', '--epochs', '3', '--work-dir', 'out'],
-            'train_cfg.max_epochs was 2 and is 3',
+            'epochs was 2 and is 3',
         ),
     ],
 )

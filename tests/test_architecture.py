@@ -21,7 +21,7 @@ ALLOWED = {
     'engine': {'functional', 'memory', 'losses', 'models', 'registry'},
     'evaluation': {'functional', 'registry'},
     'datasets': {'registry'},
-    'comparison': {'engine', 'functional', 'models'},
+    'comparison': {'deploy', 'engine', 'functional', 'models'},
     'deploy': {
         'functional',
         'gates',

@@ -23,10 +23,7 @@ from .run import Run
 from .table import Row
 
 REFRESH = 2.0  # seconds between two looks into the runs' logs
-HEAD = (
-    'method', 'seeds', 'error %, last', 'error %, best', 'MACs pruned %',
-    'MACs',
-)  # fmt: skip
+HEAD = 'method', 'runs', 'error %', 'best %', 'pruned %', 'MACs'
 
 
 class Board:
@@ -93,9 +90,14 @@ class Board:
 
     def show(self, rows: Sequence[Row]) -> None:
         """Prints the short table."""
-        table = Table()
+        table = Table(box=None)
         for number, name in enumerate(HEAD):
-            table.add_column(name, justify='right' if number else 'left')
+            table.add_column(
+                name,
+                justify='right' if number else 'left',
+                overflow='fold',
+                no_wrap=bool(number),
+            )
         for line in summary(rows):
             table.add_row(*line)
         self.console.print(table)

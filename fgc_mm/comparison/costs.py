@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mmengine.config import Config
-from mmengine.registry import DefaultScope
-from mmpretrain.registry import DATASETS, MODELS
+from mmpretrain.registry import DATASETS
 from torch import nn
 
+from ..deploy.loading import build_model
 from ..engine import command_line
-from ..errors import FGCError
 from ..functional.macs import COUNTINGS, MACsTable
 from ..models import build_macs_table
 
@@ -25,23 +23,27 @@ class Cost:
         macs: Every conv and linear layer, at the size of a test image.
         parameters: Of backbone (gates included), neck and head; a teacher
             that only training needs does not count.
+        images: Of training and test set.
     """
 
     macs: MACsTable
     parameters: int
+    images: tuple[int, int]
 
 
 def cost_of(path: str) -> Cost:
     """Builds a config's network, without weights, and counts.
 
     Raises:
-        FGCError: The config has no model or no test images.
+        FGCError: The config has no model.
     """
     cfg = command_line.load_config(path)
-    scope = cfg.get('default_scope', 'mmpretrain')
-    with DefaultScope.overwrite_default_scope(scope):
-        model = _build(cfg)
-        shape = _image_shape(cfg)
+    model = build_model(cfg)
+    train, test = (
+        DATASETS.build(cfg[name].dataset)
+        for name in ('train_dataloader', 'test_dataloader')
+    )
+    shape = tuple(test[0]['inputs'].shape)
     parts = (getattr(model, part, None) for part in PARTS)
     numbers = [
         parameter.numel()
@@ -49,7 +51,8 @@ def cost_of(path: str) -> Cost:
         if isinstance(part, nn.Module)
         for parameter in part.parameters()
     ]
-    return Cost(build_macs_table(model, shape), sum(numbers))
+    macs = build_macs_table(model, shape)
+    return Cost(macs, sum(numbers), (len(train), len(test)))
 
 
 def static_metrics(own: MACsTable, dense: MACsTable) -> dict[str, float]:
@@ -70,19 +73,3 @@ def ratio_name(counting: str) -> str:
     """The metric in which ``DynamicMACs`` reports a counting's ratio."""
     suffix = '' if counting == 'honest' else f'_{counting.replace("-", "_")}'
     return f'macs/pruning_ratio{suffix}'
-
-
-def _build(cfg: Config) -> nn.Module:
-    if 'model' not in cfg:
-        raise FGCError(
-            f'{cfg.filename} has no model; give a config that tools/train.py '
-            'can run.'
-        )
-    cfg.model.pop('init_cfg', None)  # weights change no MACs
-    return MODELS.build(cfg.model)
-
-
-def _image_shape(cfg: Config) -> tuple[int, ...]:
-    """(3, H, W) of the first test image."""
-    dataset = DATASETS.build(cfg.test_dataloader.dataset)
-    return tuple(dataset[0]['inputs'].shape)

@@ -95,7 +95,9 @@ def read_method(
     command_line.override(cfg, settings.options)
     check_data(cfg, path)
     recipe = {key: cfg.to_dict().get(key) for key in RECIPE}
+    recipe['epochs'] = cfg.train_cfg.max_epochs
     recipe['batch_size'] = cfg.train_dataloader.get('batch_size')
+    recipe['images'] = _images(cfg)
     ratio = settings.pruning_ratio if importance else 0.0
     if importance:
         recipe.update(importance=importance, pruning_ratio=ratio)
@@ -106,7 +108,7 @@ def read_method(
         scaled=bool(epochs),
         options=settings.raw_options,
         recipe=recipe,
-        data=_data_name(cfg),
+        data=str(cfg.train_dataloader.dataset.type).rpartition('.')[2],
         importance=importance,
         pruning_ratio=ratio,
     )
@@ -201,8 +203,7 @@ def _name(importance: str | None, stem: str) -> str:
     )
 
 
-def _data_name(cfg: Config) -> str:
-    dataset = cfg.train_dataloader.dataset
-    root = Path(dataset.get('data_root') or '').name
-    kind = str(dataset.type).rpartition('.')[2]
-    return f'{kind} {root}'.strip()
+def _images(cfg: Config) -> dict[str, Any]:
+    """The training set, wherever it lies."""
+    dataset = cfg.train_dataloader.dataset.to_dict()
+    return {k: v for k, v in dataset.items() if k != 'data_root'}

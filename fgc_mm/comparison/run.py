@@ -130,7 +130,9 @@ class Run:
         if not file.is_file():
             write_atomically(text.encode(), file)
             return
-        change = _difference(json.loads(file.read_text()), json.loads(text))
+        old, new = json.loads(file.read_text()), json.loads(text)
+        known = {key: new.get(key) for key in old}
+        change = _difference(old, known)
         if change is not None:
             raise FGCError(
                 f'{self.folder} was begun with other settings ({change}): '

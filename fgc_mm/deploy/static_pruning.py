@@ -85,8 +85,7 @@ def prune_static(
     groups = find_groups(model.backbone, images)
     scores = [_scores(importance, group) for group in groups]
     search = _Search(model, groups, scores, tuple(images.shape[1:]))
-    sparsity = search.sparsity_for(pruning_ratio)
-    removed = search.removed(sparsity)
+    sparsity, removed = search.run(pruning_ratio)
     if not removed.difference(model.backbone, images) <= CLOSE:
         raise FGCError(
             f'{type(model.backbone).__name__} gives other features without '
@@ -122,17 +121,17 @@ class _Search:
         self.shape = shape
         self.dense = build_macs_table(model, shape).dense
 
-    def removed(self, sparsity: float) -> Removed:
+    def removed(self, sparsity: float, turn: int = 0) -> Removed:
         """The last channels of every group; at least one remains.
 
         Each group rounds at a place of its own, so that the MACs fall in
-        small steps.
+        small steps; a turn gives each the place of the next.
         """
-        leaving = []
+        leaving, groups = [], len(self._groups)
         for number, group in enumerate(self._groups):
-            place = (number + 0.5) / len(self._groups)
-            count = min(floor(sparsity * group.channels + place),
-                        group.channels - 1)  # fmt: skip
+            place = ((number + turn) % groups + 0.5) / groups
+            count = floor(sparsity * group.channels + place)
+            count = min(count, group.channels - 1)
             leaving.append((group, self._orders[number][:count]))
         return Removed.of(leaving)
 
@@ -143,36 +142,49 @@ class _Search:
         channel_map.shrink(small.backbone)
         return channel_map, small
 
-    def ratio(self, sparsity: float) -> float:
+    def ratio(self, sparsity: float, turn: int = 0) -> float:
         """Share of the MACs that goes."""
-        _, small = self.shrunk(self.removed(sparsity))
+        _, small = self.shrunk(self.removed(sparsity, turn))
         return 1 - build_macs_table(small, self.shape).dense / self.dense
 
-    def sparsity_for(self, wanted: float) -> float:
-        """Bisection; the closer of the two sides of the last step."""
-        low, high = 0.0, 1.0
-        most = self.ratio(high)
+    def run(self, wanted: float) -> tuple[float, Removed]:
+        """The share of channels, and those that go.
+
+        Where the channels are so few that a step misses the tolerance,
+        another turn has other steps.
+        """
+        most = self.ratio(1.0)
         if wanted > most + TOLERANCE:
             raise FGCError(
                 f'pruning_ratio={wanted} is out of reach: with one channel '
                 f'left in each group {most:.1%} of the MACs are pruned; ask '
                 'for less.'
             )
+        closest = 0.0
+        for turn in range(len(self._groups)):
+            sparsity = self._bisect(wanted, turn)
+            reached = self.ratio(sparsity, turn)
+            if abs(reached - wanted) <= TOLERANCE:
+                return sparsity, self.removed(sparsity, turn)
+            closest = min(closest, reached, key=lambda r: abs(r - wanted))
+        raise FGCError(
+            f'pruning_ratio={wanted} cannot be met within a point: the '
+            f'channels of this network are few, the closest is '
+            f'{closest:.3f}; ask for that.'
+        )
+
+    def _bisect(self, wanted: float, turn: int) -> float:
+        """The closer of the two sides of the last step."""
+        low, high = 0.0, 1.0
         for _ in range(STEPS):
             middle = (low + high) / 2
-            if self.ratio(middle) < wanted:
+            if self.ratio(middle, turn) < wanted:
                 low = middle
             else:
                 high = middle
-        best = min((low, high), key=lambda s: abs(self.ratio(s) - wanted))
-        reached = self.ratio(best)
-        if abs(reached - wanted) > TOLERANCE:
-            raise FGCError(
-                f'pruning_ratio={wanted} cannot be met within a point: the '
-                f'channels of this network are few, the closest is '
-                f'{reached:.3f}; ask for that.'
-            )
-        return best
+        return min(
+            (low, high), key=lambda s: abs(self.ratio(s, turn) - wanted)
+        )
 
 
 def _scores(importance: str, group: ChannelGroup) -> Tensor:

@@ -1,0 +1,132 @@
+"""Runs that start from runs, places, failures and signals."""
+
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from fgc_mm.comparison.dispatch import Dispatcher
+from fgc_mm.comparison.workers import Workers
+from fgc_mm.errors import FGCError
+
+OBEDIENT = (
+    'import signal, sys, time\n'
+    'signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))\n'
+    "print('ready', flush=True)\n"
+    'time.sleep(60)'
+)
+
+
+class FakeRun:
+    """Two steps, each a shell command that leaves a file."""
+
+    def __init__(self, folder, name, *commands, start=None):
+        self.name = name
+        self.start = start
+        self.folder = folder / name
+        self.folder.mkdir(exist_ok=True)
+        self.log = self.folder / 'run.log'
+        self.state, self.reason = 'waiting', ''
+        self.commands = commands
+        self.method = SimpleNamespace(epochs=1)
+
+    def next_step(self):
+        for number, command in enumerate(self.commands):
+            if not (self.folder / str(number)).exists():
+                done = f'{command} && touch {self.folder / str(number)}'
+                return f'step {number}', ['sh', '-c', done]
+        return None
+
+
+def go(runs, jobs=2, finish=lambda run: None, during=None, **options):
+    """All states that were seen, in order."""
+    seen = []
+    dispatcher = Dispatcher(
+        runs,
+        Workers(jobs, 1, **options),
+        lambda run: seen.append((run.name, run.state)),
+        finish,
+    )
+    dispatcher.go(lambda: during and during(dispatcher))
+    return seen
+
+
+def test_steps_follow_each_other_and_starts_come_first(tmp_path):
+    first = FakeRun(tmp_path, 'first', 'sleep 0.5', 'true')
+    second = FakeRun(tmp_path, 'second', 'true', start=first)
+    third = FakeRun(tmp_path, 'third', 'true')
+    finished = []
+    seen = go([first, second, third], finish=lambda r: finished.append(r.name))
+    assert {r.state for r in (first, second, third)} == {'done'}
+    assert sorted(finished) == ['first', 'second', 'third']
+    assert seen.index(('second', 'step 0')) > seen.index(('first', 'done'))
+    assert seen.index(('third', 'done')) < seen.index(('first', 'done'))
+    # again: nothing is left to run
+    runs = [FakeRun(tmp_path, n, 'false', 'false') for n in ('first',)]
+    (tmp_path / 'first' / '1').touch()
+    assert go(runs) == [('first', 'done')]
+
+
+def test_no_more_at_once_than_places(tmp_path):
+    marks = tmp_path / 'marks'
+    marks.mkdir()
+    command = f'touch {marks}/$$; ls {marks} | wc -l; sleep 0.4; rm {marks}/$$'
+    runs = [FakeRun(tmp_path, f'r{i}', command) for i in range(5)]
+    go(runs, jobs=2)
+    counts = [int(run.log.read_text()) for run in runs]
+    assert max(counts) == 2
+
+
+def test_one_that_fails_stops_only_those_that_start_from_it(tmp_path):
+    bad = FakeRun(tmp_path, 'bad', 'echo so; echo error: no data; exit 3')
+    after = FakeRun(tmp_path, 'after', 'true', start=bad)
+    good = FakeRun(tmp_path, 'good', 'true')
+    killed = FakeRun(tmp_path, 'killed', 'kill -9 $$')
+    lazy = FakeRun(tmp_path, 'lazy', 'true')
+    lazy.next_step = lambda: (
+        'step 0',
+        ['true', '-u', 'tool'],
+    )  # leaves nothing
+    go([bad, after, good, killed, lazy])
+    assert good.state == 'done'
+    assert bad.state == after.state == killed.state == 'failed'
+    assert f'exit code 3; {bad.log} ends: error: no data' in bad.reason
+    assert 'bad' in after.reason
+    assert 'SIGKILL' in killed.reason
+    assert lazy.state == 'failed' and 'without its result' in lazy.reason
+
+
+def test_a_result_that_cannot_be_read_is_a_failure(tmp_path):
+    def refuse(run):
+        raise FGCError(f'{run.name} has no accuracy')
+
+    run = FakeRun(tmp_path, 'run', 'true')
+    go([run], finish=refuse)
+    assert (run.state, run.reason) == ('failed', 'run has no accuracy')
+
+
+def test_told_to_stop_all_save_and_nothing_begins(tmp_path):
+    script = tmp_path / 'wait.py'
+    script.write_text(OBEDIENT)
+    run = FakeRun(tmp_path, 'run', f'exec {sys.executable} {script}')
+    waiting = FakeRun(tmp_path, 'waiting', 'true')
+
+    def stop(dispatcher):
+        if 'ready' in run.log.read_text():
+            dispatcher.stop()
+
+    begin = time.monotonic()
+    go([run, waiting], jobs=1, during=stop)
+    assert time.monotonic() - begin < 30
+    assert (run.state, waiting.state) == ('stopped', 'waiting')
+
+
+@pytest.mark.parametrize(('devices', 'found'), [(['3', '5'], '3535')])
+def test_gpus_in_turn(tmp_path, devices, found):
+    command = 'echo $CUDA_VISIBLE_DEVICES $OMP_NUM_THREADS; sleep 1'
+    runs = [FakeRun(tmp_path, f'r{i}', command) for i in range(4)]
+    go(runs, jobs=4, devices=devices)
+    said = [run.log.read_text().split() for run in runs]
+    assert ''.join(gpu for gpu, _ in said) == found
+    assert {threads for _, threads in said} == {'1'}

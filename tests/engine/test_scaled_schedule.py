@@ -1,0 +1,164 @@
+"""The same recipe in another number of epochs."""
+
+import copy
+import itertools
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from fgc_mm.engine.scaled_schedule import Clock, scale_epochs
+from fgc_mm.errors import FGCError
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+
+
+def config(**fields):
+    """500 epochs of something."""
+    return Config(
+        dict(
+            train_cfg=dict(by_epoch=True, max_epochs=500, val_interval=5),
+            default_hooks=dict(
+                checkpoint=dict(type='CheckpointHook', interval=10)
+            ),
+            **fields,
+        )
+    )
+
+
+def weight(begin, end, **more):
+    return dict(start_value=0.0, end_value=1.0, begin=begin, end=end, **more)
+
+
+def test_the_published_schedule_in_a_fifth_of_its_epochs():
+    cfg = Config.fromfile(CONFIGS / 'fgc_resnet20_folder.py')
+    before = copy.deepcopy(cfg.to_dict())
+    scaled = scale_epochs(cfg, 100)
+    assert cfg.to_dict() == before
+    # by hand: all over 5
+    assert scaled.train_cfg.max_epochs == 100
+    assert scaled.param_scheduler.milestones == [60, 75, 90]
+    shaping, l0, coupling = scaled.model.gate_losses
+    assert (shaping.loss_weight.begin, shaping.loss_weight.end) == (0, 20)
+    assert (l0.loss_weight.begin, l0.loss_weight.end) == (20, 60)
+    assert (coupling.loss_weight.begin, coupling.loss_weight.end) == (20, 20)
+    assert coupling.warmup_epochs == 4
+    assert scaled.default_hooks.checkpoint.interval == 2
+    # and nothing else
+    scaled.param_scheduler.milestones = [300, 375, 450]
+    for loss, old in zip(scaled.model.gate_losses, cfg.model.gate_losses):
+        loss.loss_weight = old.loss_weight
+    coupling.warmup_epochs = 20
+    assert scaled.model.to_dict() == cfg.model.to_dict()
+    assert scaled.optim_wrapper == cfg.optim_wrapper
+    assert scaled.train_dataloader == cfg.train_dataloader
+
+
+def test_the_same_number_of_epochs_changes_nothing():
+    for name in ('fgc_resnet20_cifar100.py', 'dense_resnet20_digits.py'):
+        cfg = Config.fromfile(CONFIGS / name)
+        scaled = scale_epochs(cfg, cfg.train_cfg.max_epochs).to_dict()
+        assert scaled['default_hooks']['checkpoint'].pop('save_last')
+        assert scaled == cfg.to_dict()
+
+
+def naive_order(points, places):
+    """Whether what came after still comes after, by pairs."""
+    return all(
+        (places[a] < places[b]) == (a < b)
+        for a, b in itertools.permutations(points, 2)
+    )
+
+
+@pytest.mark.parametrize('new', range(1, 40))
+def test_order_and_room(new):
+    points = {0, 1, 7, 100, 101, 102, 300, 301, 375, 498, 499}
+    clock = Clock.of(points, 500, new)
+    places = {p: clock.at(p) for p in [*points, 500]}
+    ordered = [places[p] for p in sorted(places)]
+    assert ordered == sorted(ordered)
+    assert ordered[0] == 0 and ordered[-1] == new
+    if new >= len(points):
+        assert naive_order([*points, 500], places)
+        # no further from its share than the crowd before it pushes
+        for p, place in places.items():
+            assert abs(place - p * new / 500) < len(points)
+    if new > 1:
+        assert all(0 < places[p] < new for p in points - {0})
+
+
+@pytest.mark.parametrize('new', [1, 2, 3, 7, 50, 499, 2000])
+def test_what_lasts_keeps_lasting(new):
+    cfg = config(
+        param_scheduler=[
+            dict(type='LinearLR', begin=0, end=3),
+            dict(type='CosineAnnealingLR', T_max=497, begin=3, end=500),
+            dict(type='LinearLR', begin=0, end=300, by_epoch=False),
+        ],
+        model=dict(
+            gate=[dict(density=weight(2, 4))],
+            loss_weight=weight(4, 4),
+            other=weight(10, 90, by_epoch=False),
+        ),
+    )
+    scaled = scale_epochs(cfg, new)
+    linear, cosine, steps = scaled.param_scheduler
+    assert linear.begin < linear.end
+    assert cosine.begin < cosine.end == new and cosine.T_max >= 1
+    if new > 1:  # else there is no room for two
+        assert linear.end == cosine.begin
+        assert cosine.T_max == cosine.end - cosine.begin
+    assert steps == cfg.param_scheduler[2]
+    assert scaled.model.other == cfg.model.other
+    density, step = scaled.model.gate[0].density, scaled.model.loss_weight
+    assert density.begin < density.end
+    assert step.begin == step.end
+    if new > 4:
+        assert density.end == step.begin
+
+
+def test_the_last_epoch_is_validated_and_saved():
+    for new in (1, 3, 100, 1000):
+        scaled = scale_epochs(config(), new)
+        assert scaled.train_cfg.val_interval == max(round(new / 100), 1)
+        hook = scaled.default_hooks.checkpoint
+        assert hook.interval == max(round(new / 50), 1) and hook.save_last
+
+
+def test_other_schedulers():
+    cfg = config(
+        param_scheduler=dict(
+            backbone=[dict(type='StepLR', step_size=100, gamma=0.1)],
+            gates=[
+                dict(type='ExponentialLR', gamma=0.99),
+                dict(type='CosineRestartLR', periods=[100, 400]),
+            ],
+        )
+    )
+    found = scale_epochs(cfg, 50).param_scheduler
+    assert found.backbone[0].step_size == 10
+    assert found.gates[0].gamma ** 50 == pytest.approx(0.99**500)
+    assert found.gates[1].periods == [10, 40]
+
+
+def test_the_preset_warms_up_in_proportion_too():
+    loss = dict(type='fgc_mm.FeatureGateCouplingLoss')
+    model = dict(gate_losses=[loss, dict(loss, preset='paper')])
+    found = scale_epochs(config(model=model), 100).model.gate_losses
+    assert [x.warmup_epochs for x in found] == [4, 0]
+
+
+@pytest.mark.parametrize(
+    ('cfg', 'epochs', 'told'),
+    [
+        (config(), 0, '0 epochs are no training'),
+        (
+            Config(dict(train_cfg=dict(by_epoch=False, max_iters=9))),
+            5,
+            'has no train_cfg.max_epochs',
+        ),
+    ],
+)
+def test_bad_input(cfg, epochs, told):
+    with pytest.raises(FGCError, match=told):
+        scale_epochs(cfg, epochs)

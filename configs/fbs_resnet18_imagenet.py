@@ -11,7 +11,7 @@ model = dict(
         gate=dict(
             _delete_=True,
             type='fgc_mm.FBSGate',
-            density=dict(start_value=1.0, end_value=0.44, begin=0, end=40),
+            density=dict(start_value=1.0, end_value=0.4375, begin=0, end=40),
         ),
     ),
     gate_losses=[dict(type='fgc_mm.SaliencyL1Loss', loss_weight=1e-8)],

@@ -2,7 +2,7 @@
 # get_macs.py says which MACs a density costs (--keep-ratio).
 gate = dict(
     type='fgc_mm.FBSGate',
-    density=dict(start_value=1.0, end_value=0.44, begin=0, end=250),
+    density=dict(start_value=1.0, end_value=0.4375, begin=0, end=250),
 )
 gate_losses = [dict(type='fgc_mm.SaliencyL1Loss', loss_weight=1e-8)]
 custom_hooks = [dict(type='fgc_mm.LossProgressHook')]

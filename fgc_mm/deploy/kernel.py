@@ -17,7 +17,6 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
-from torch.utils import cpp_extension
 
 from fgc_mm.errors import FGCError
 
@@ -131,18 +130,14 @@ def _compiler() -> str:
 
 def _command() -> list[str]:
     """The compiler's flags."""
+    # says at import that there is no CUDA, which nobody has asked
+    from torch.utils import cpp_extension
+
     abi = int(torch._C._GLIBCXX_USE_CXX11_ABI)
     includes = [*cpp_extension.include_paths(), sysconfig.get_path('include')]
     libraries = cpp_extension.library_paths()
     return [
-        *[
-            '-O3',
-            '-march=native',
-            '-ffp-contract=fast',
-            '-std=c++17',
-            '-fopenmp',
-        ],
-        *['-shared', '-fPIC'],
+        *FLAGS,
         f'-DTORCH_EXTENSION_NAME={NAME}',
         f'-D_GLIBCXX_USE_CXX11_ABI={abi}',
         f'-DFGC_LANES={_lanes()}',

@@ -67,6 +67,22 @@ def _sentence(error: BaseException) -> str | None:
     """The error in one line if it is the user's to mend, else None."""
     if isinstance(error, ImportError):
         error = _cause(error)
+    known = _upstream_sentence(error)
+    if known:
+        return known
+    if not isinstance(error, (FGCError, OSError)):
+        return None
+    if isinstance(error, OSError) and error.filename is not None:
+        return f'{error.filename}: {error.strerror}; check the path.'
+    text = str(error).strip()
+    if 'DataLoader worker process' in text:
+        # The worker's traceback, and at its end 'package.Class: message'.
+        text = re.split(r'^\S+Error: ', text, flags=re.MULTILINE)[-1]
+    return ' '.join(text.split()) or type(error).__name__
+
+
+def _upstream_sentence(error: BaseException) -> str | None:
+    """For what upstream's code raises where a config or file is wrong."""
     if isinstance(error, KeyError) and ' registry. ' in str(error):
         unknown = str(error.args[0]).partition('. ')[0]
         return f'{unknown}: check its spelling and custom_imports.'
@@ -78,15 +94,12 @@ def _sentence(error: BaseException) -> str | None:
             'its optimizer cannot be resumed; take its weights only, with '
             '--cfg-options load_from=...'
         )
-    if not isinstance(error, (FGCError, OSError)):
-        return None
-    if isinstance(error, OSError) and error.filename is not None:
-        return f'{error.filename}: {error.strerror}; check the path.'
-    text = str(error).strip()
-    if 'DataLoader worker process' in text:
-        # The worker's traceback, and at its end 'package.Class: message'.
-        text = re.split(r'^\S+Error: ', text, flags=re.MULTILINE)[-1]
-    return ' '.join(text.split()) or type(error).__name__
+    if isinstance(error, ValueError) and 'one array to conc' in str(error):
+        return (
+            'a data set of the config has no image; check its data_root, '
+            'data_prefix and indices.'
+        )
+    return None
 
 
 def _cause(error: ImportError) -> BaseException:

@@ -16,6 +16,7 @@ from mmengine.config import Config, ConfigDict, DictAction
 
 from ..errors import FGCError
 from .launch import first_to_fail, leave_processes, started_rank
+from .roll_call import lost_siblings, name_lost
 
 BAD_INPUT, INTERRUPTED = 2, 130
 
@@ -50,6 +51,9 @@ def _run(main: Callable[[], None]) -> int:
         sentence = _sentence(error)
         if sentence:
             return _tell(f'error: {sentence}', BAD_INPUT)
+        lost = lost_siblings(error)
+        if lost is not None:
+            return _tell(f'error: {name_lost(lost)}', BAD_INPUT)
         if torch.distributed.is_initialized() and not first_to_fail():
             return BAD_INPUT
         raise

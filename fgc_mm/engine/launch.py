@@ -38,11 +38,12 @@ def join_processes(cfg: Config, launcher: str) -> None:
         launcher: none, pytorch, slurm or mpi, as ``--launcher`` says.
 
     Raises:
-        FGCError: The launcher's environment is missing, or there are more
-            processes than GPUs.
+        FGCError: The launcher's environment is missing, there are more
+            processes than GPUs, or ``sync_bn`` cannot be had.
     """
     if launcher == 'none':
         return
+    _check_sync_bn(cfg.get('sync_bn'))
     try:
         os.environ.update(_environment(launcher))
     except KeyError as error:
@@ -54,6 +55,20 @@ def join_processes(cfg: Config, launcher: str) -> None:
         _check_gpu(int(os.environ['LOCAL_RANK']))
     else:
         _join_gloo(cfg)
+
+
+def _check_sync_bn(kind: str | None) -> None:
+    if kind not in (None, 'torch'):
+        raise FGCError(
+            f"sync_bn={kind!r} is not 'torch': mmcv's own needs operators "
+            "that mmcv-lite has not; set sync_bn='torch'."
+        )
+    if kind is not None and not torch.cuda.is_available():
+        raise FGCError(
+            f"sync_bn={kind!r} finds no GPU: torch's SyncBatchNorm has "
+            'nothing for the CPU; leave sync_bn out, each process then takes '
+            'the statistics of its own batch.'
+        )
 
 
 def _environment(launcher: str) -> dict[str, str]:

@@ -8,13 +8,12 @@ it. The arguments are those of torchrun.
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from subprocess import Popen
 
 try:
     from torch.distributed.elastic.multiprocessing import api, errors
-    from torch.distributed.run import main
+    from torch.distributed.run import get_args_parser, main
 except ImportError as error:
     sys.exit(f'error: {error}; run `pip install torch torchvision`.')
 
@@ -42,7 +41,8 @@ def run() -> int:
     """Runs torchrun; its exit code is that of the first process to fail."""
     logging.getLogger('torch.distributed').setLevel(logging.CRITICAL)
     logging.disable(logging.ERROR)
-    os.environ.setdefault('TORCHELASTIC_SIGNALS_TO_HANDLE', SIGNALS)
+    if '--signals-to-handle' in get_args_parser().format_usage():
+        sys.argv.insert(1, f'--signals-to-handle={SIGNALS}')
     processes = note_processes()
     try:
         main()

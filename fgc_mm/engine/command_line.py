@@ -42,8 +42,9 @@ def run_tool(main: Callable[[], None]) -> int:
 def _run(main: Callable[[], None]) -> int:
     try:
         main()
-    except SystemExit:  # --help, or told to stop: nothing has failed
-        leave_processes()
+    except SystemExit as error:  # --help, or told to stop: not failed
+        if isinstance(error.code, int):
+            leave_processes(error.code)
         raise
     except Exception as error:
         if os.environ.get('FGC_TRACEBACK'):
@@ -57,7 +58,7 @@ def _run(main: Callable[[], None]) -> int:
         if torch.distributed.is_initialized() and not first_to_fail():
             return BAD_INPUT
         raise
-    leave_processes()
+    leave_processes(0)
     return 0
 
 

@@ -8,10 +8,12 @@ and keeps, and ask for a wrapper without devices.
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import socket
 import subprocess
+import sys
 from datetime import timedelta
 
 import torch
@@ -182,7 +184,18 @@ def first_to_fail() -> bool:
         return dist.get_rank() == 0
 
 
-def leave_processes() -> None:
-    """Takes leave of the siblings after a run that went well."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
+def leave_processes(status: int) -> None:
+    """Takes leave of the siblings; where there are any, does not return.
+
+    A thread of a process group that meets the end of Python aborts the
+    process now and then ("terminate called without an active exception"),
+    and a run that went well would be told as a failed one. So the process
+    ends here, after all that Python itself would have done.
+    """
+    if not dist.is_initialized():
+        return
+    dist.destroy_process_group()
+    atexit._run_exitfuncs()  # the log, and the data loaders' workers
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -81,18 +82,27 @@ def test_a_rank_that_hangs_is_named(real, start):
     assert time.monotonic() - begin < 4 + 10 + 20  # timeout, roll call, exit
 
 
-@pytest.mark.parametrize('name', ['SIGTERM', 'SIGUSR1'])
-def test_told_to_stop_and_gone_on_alone(real, start, tmp_path, name):
-    """torchrun is told, and says 75; then there is one process less."""
+def test_torchrun_is_told_to_stop(real, start, tmp_path):
+    """By the signal that it would not survive on its own."""
     process = start()
     real.wait_for(process, 2, 2)
-    process.send_signal(getattr(signal, name))
+    process.send_signal(signal.SIGUSR1)
     text, code = real.end(process)
     assert code == 75 and 'Traceback' not in text, text
-    assert f'Told to stop by {name}: saving interrupted.pth' in text
+    assert 'Told to stop by SIGUSR1: saving interrupted.pth' in text
     assert (tmp_path / 'work' / 'interrupted.pth').exists()
-    if name == 'SIGUSR1':
-        return
+
+
+def test_one_rank_is_told_to_stop_and_one_goes_on(real, start, tmp_path):
+    """Both stop after the same step; resumed, there is one process less."""
+    process = start()
+    real.wait_for(process, 2, 2)
+    children = Path(f'/proc/{process.pid}/task/{process.pid}/children')
+    _, second = sorted(map(int, children.read_text().split()))
+    os.kill(second, signal.SIGTERM)
+    text, code = real.end(process)
+    assert code == 75 and 'Traceback' not in text, text
+    assert 'Told to stop by ' in text
     # 5 steps of 2 x 8 images are done as 10 steps of 8
     done = int(re.search(r'\(epoch 1, iter (\d+)\)', text)[1]) - 5
     assert 0 < done < 5

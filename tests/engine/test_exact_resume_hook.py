@@ -75,7 +75,9 @@ def test_skipping_leaves_the_seeds_of_the_others():
     late = batches(skip=1)
     rest = list(late)
     assert [b.seed for b in rest] == [b.seed for b in whole[1:]]
-    assert len(list(late)) == 3  # the next epoch is whole
+    following = list(late)  # the next epoch is whole, and another one
+    assert len(following) == 3
+    assert {b.seed for b in following}.isdisjoint(b.seed for b in whole)
     assert len(late) == 3 and late.batch_size == 3
 
 

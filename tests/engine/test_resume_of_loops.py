@@ -37,7 +37,7 @@ def everything(digits, runner):
 
 def by_iterations(cfg):
     cfg.train_dataloader.sampler.type = 'InfiniteSampler'
-    cfg.train_cfg = dict(by_epoch=False, max_iters=12, val_interval=12)
+    cfg.train_cfg = dict(by_epoch=False, max_iters=12, val_interval=4)
     cfg.param_scheduler = None
     cfg.default_hooks.checkpoint.by_epoch = False
     cfg.default_hooks.checkpoint.interval = 12
@@ -54,8 +54,8 @@ ACCUMULATED = {'optim_wrapper.accumulative_counts': 5}
 @pytest.mark.parametrize(
     ('loop', 'method', 'number', 'options', 'steps'),
     [
-        # in the second round of the data
-        (by_iterations, 'after_train_iter', 7, {}, 7),
+        # in the second round of the data, before a validation that is lost
+        (by_iterations, 'after_train_iter', 8, {'validate': True}, 8),
         (by_epochs, 'after_val_iter', 2, {'validate': True}, 5),
         # waits for the update, which is an epoch's last step here
         (by_epochs, 'after_train_iter', 7, ACCUMULATED, 10),

@@ -192,8 +192,12 @@ def draw(results: dict[int, dict[str, dict]], path: Path) -> None:
             style['linestyle'] = '--'
         for axis, key in zip(axes, ('cpu', 'extra')):
             axis.plot(rows, [results[d][name][key] for d in rows], **style)
-    axes[1].axhline(LIMIT, color='gray', linestyle=':', label='limit')
-    for axis, title in zip(axes, ('CPU seconds a step', 'extra memory, MiB')):
+    style = dict(color='gray', linestyle=':', label=f'limit, {LIMIT} MiB')
+    limit = axes[1].axhline(LIMIT, **style)
+    axes[1].legend(handles=[limit], fontsize=8)
+    for axis, title in zip(
+        axes, ('CPU seconds a step and process', 'extra memory, MiB')
+    ):
         axis.set(xscale='log', yscale='log', xlabel='rows D', title=title)
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=8)

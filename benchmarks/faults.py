@@ -69,8 +69,8 @@ Result = tuple[bool, str]
 class Bench:
     """A folder to work in, and an uninterrupted run to compare with."""
 
-    def __init__(self, folder: Path, kills: int) -> None:
-        self.folder, self.kills = folder, kills
+    def __init__(self, folder: Path, kills: int, seed: int) -> None:
+        self.folder, self.kills, self.seed = folder, kills, seed
         self.must(self.train('whole'))
         self.want = self.result('whole')
 
@@ -170,7 +170,7 @@ def _told(done: tuple[int, str], *parts: str) -> Result:
 def killed(bench: Bench) -> Result:
     """SIGKILL at random moments of whole runs."""
     lost = different = 0
-    moments = random.Random(0)
+    moments = random.Random(bench.seed)
     for number in range(bench.kills):
         name = f'killed{number}'
         folder = bench.folder / name
@@ -365,13 +365,14 @@ def main() -> int:
     """Does it all and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--kills', type=int, default=50)
+    parser.add_argument('--seed', type=int, default=0, help='of the moments')
     parser.add_argument('--out', type=Path, help='file for the table')
     parser.add_argument('--only', help='faults whose text has this')
     args = parser.parse_args()
     rows = ['| fault | promised | what happened | kept |', '|---|---|---|---|']
     kept = True
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), args.kills)
+        bench = Bench(Path(folder), args.kills, args.seed)
         for fault, promise, provoke in chosen(args.only):
             good, said = provoke(bench)
             kept = kept and good

@@ -190,7 +190,8 @@ def killed(bench: Bench) -> Result:
         bad = code != 0 or 'Traceback' in text or bench.differs(name)
         different += bad
         where = re.findall(r'resumed epoch: \d, iter: \d+', text) or ['start']
-        print(number, where[0], 'DIFFERS' if bad else 'equal', flush=True)
+        verdict = 'DIFFERS' if bad else 'equal'
+        print(number, where[0], verdict, f'{lost} damaged', flush=True)
         shutil.rmtree(folder)
     said = f'{bench.kills} kills: {lost} damaged checkpoints, {different} '
     return lost == different == 0, said + 'differing runs'

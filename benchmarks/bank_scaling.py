@@ -8,7 +8,9 @@ dense N x D products and softmaxes with autograd. Ours: whole banks in one
 process, or sharded over two (each with half the images and half the rows,
 over gloo), in float32 or bfloat16. Extra memory is how far a step pushes a
 process's peak above what it holds with its banks; each measurement has
-processes of its own, and the largest one counts.
+processes of its own, and the largest one counts. Every process has one
+thread, and its CPU seconds say what a step costs also where other work
+makes the wall's seconds longer.
 """
 
 import argparse
@@ -17,9 +19,10 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import perf_counter, process_time
 
 import torch
 from torch import distributed as dist
@@ -94,15 +97,16 @@ def measure(way: str, dtype: str, sizes: Sizes, repeats: int) -> dict:
          small)  # fmt: skip
     reset_peak()
     before = resident_mib(peak=False)
-    seconds = []
+    wall, cpu = [], []
     for _ in range(repeats):
-        start = perf_counter()
+        starts = perf_counter(), process_time()
         step(way, block, sizes)
-        seconds.append(perf_counter() - start)
+        wall.append(perf_counter() - starts[0])
+        cpu.append(process_time() - starts[1])
     held = sum(b.rows.numel() * b.rows.element_size() for b in banks)
     return dict(
-        seconds=median(seconds),
-        slowest=max(seconds),
+        seconds=median(wall),
+        cpu=median(cpu),
         banks=held / 2**20,
         extra=resident_mib(peak=True) - before,
     )
@@ -122,7 +126,7 @@ def in_processes(name: str, sizes: Sizes, repeats: int) -> dict:
                     '--channels', str(sizes.channels),
                     '--neighbors', str(sizes.neighbors),
                 ],
-                env=dict(os.environ, OMP_NUM_THREADS=str(2 // world)),
+                env=dict(os.environ, OMP_NUM_THREADS='1'),
                 stdout=subprocess.PIPE,
                 text=True,
             )
@@ -147,6 +151,32 @@ def child(args: argparse.Namespace, sizes: Sizes) -> None:
         dist.destroy_process_group()
 
 
+def read(path: Path | None) -> dict[int, dict[str, dict]]:
+    """What earlier pieces have found."""
+    if path is None or not path.exists():
+        return {}
+    found = json.loads(path.read_text())
+    return {int(rows): ways for rows, ways in found.items()}
+
+
+def table(results: dict[int, dict[str, dict]]) -> str:
+    """All of it, in Markdown."""
+    lines = [
+        '| D | way | CPU s a step | s a step | banks, MiB | extra, MiB |',
+        '| --- | --- | --- | --- | --- | --- |',
+    ]
+    for rows, ways in sorted(results.items()):
+        for name in WAYS:
+            found = ways.get(name)
+            if found is not None:
+                lines.append(
+                    f'| {rows:,} | {name} | {found["cpu"]:.2f} | '
+                    f'{found["seconds"]:.2f} | {found["banks"]:,.0f} | '
+                    f'{found["extra"]:.0f} |'
+                )
+    return '\n'.join(lines)
+
+
 def draw(results: dict[int, dict[str, dict]], path: Path) -> None:
     """Time and extra memory over D."""
     import matplotlib
@@ -156,14 +186,18 @@ def draw(results: dict[int, dict[str, dict]], path: Path) -> None:
 
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout='tight')
     for name in WAYS:
-        rows = [d for d in results if name in results[d]]
+        rows = [d for d in sorted(results) if name in results[d]]
         style = dict(marker='o', label=name)
         if name.endswith('bfloat16'):
             style['linestyle'] = '--'
-        for axis, key in zip(axes, ('seconds', 'extra')):
+        for axis, key in zip(axes, ('cpu', 'extra')):
             axis.plot(rows, [results[d][name][key] for d in rows], **style)
-    axes[1].axhline(LIMIT, color='gray', linestyle=':', label='limit')
-    for axis, title in zip(axes, ('seconds a step', 'extra memory, MiB')):
+    style = dict(color='gray', linestyle=':', label=f'limit, {LIMIT} MiB')
+    limit = axes[1].axhline(LIMIT, **style)
+    axes[1].legend(handles=[limit], fontsize=8)
+    for axis, title in zip(
+        axes, ('CPU seconds a step and process', 'extra memory, MiB')
+    ):
         axis.set(xscale='log', yscale='log', xlabel='rows D', title=title)
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=8)
@@ -187,10 +221,42 @@ def parse() -> argparse.Namespace:
         help='the largest D for the published way (memory)',
     )
     parser.add_argument('--figure', type=Path, help='draws to this file')
+    parser.add_argument(
+        '--results',
+        type=Path,
+        help='adds to this file, so that it can be done in pieces',
+    )
+    parser.add_argument(
+        '--ways',
+        nargs='+',
+        choices=WAYS,
+        default=list(WAYS),
+        metavar='WAY',
+        help=f'which of them: {", ".join(WAYS)}',
+    )
     for name in ('--way', '--meet', '--rank', '--world'):
         kind = int if name in ('--rank', '--world') else str
         parser.add_argument(name, type=kind, help=argparse.SUPPRESS)
     return parser.parse_args()
+
+
+def measure_all(
+    args: argparse.Namespace, sizes_of: Callable[[int], Sizes]
+) -> dict[int, dict[str, dict]]:
+    """What was asked for, added to what there is."""
+    results = read(args.results)
+    for rows in args.rows:
+        for name in args.ways:
+            if name.startswith('published') and rows > args.published_rows:
+                continue
+            repeats = args.repeats if rows < 10**6 else min(args.repeats, 2)
+            found = in_processes(name, sizes_of(rows), repeats)
+            found['load'] = os.getloadavg()[0]
+            results.setdefault(rows, {})[name] = found
+            print(rows, name, found, flush=True)
+            if args.results:
+                args.results.write_text(json.dumps(results, indent=1))
+    return results
 
 
 def main() -> None:
@@ -203,23 +269,8 @@ def main() -> None:
         child(args, sizes_of(args.rows[0]))
         return
     print(f'{args}, load {os.getloadavg()[0]:.1f}')
-    print('| D | way | s a step | slowest | banks, MiB | extra, MiB |')
-    print('| --- | --- | --- | --- | --- | --- |')
-    results = {}
-    for rows in args.rows:
-        results[rows] = {}
-        for name in WAYS:
-            if name.startswith('published') and rows > args.published_rows:
-                continue
-            repeats = args.repeats if rows < 10**6 else min(args.repeats, 2)
-            found = in_processes(name, sizes_of(rows), repeats)
-            results[rows][name] = found
-            print(
-                f'| {rows:,} | {name} | {found["seconds"]:.2f} | '
-                f'{found["slowest"]:.2f} | {found["banks"]:,.0f} | '
-                f'{found["extra"]:.0f} |',
-                flush=True,
-            )
+    results = measure_all(args, sizes_of)
+    print(table(results))
     if args.figure:
         draw(results, args.figure)
     ours = [

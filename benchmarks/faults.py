@@ -69,8 +69,8 @@ Result = tuple[bool, str]
 class Bench:
     """A folder to work in, and an uninterrupted run to compare with."""
 
-    def __init__(self, folder: Path, kills: int) -> None:
-        self.folder, self.kills = folder, kills
+    def __init__(self, folder: Path, kills: int, seed: int) -> None:
+        self.folder, self.kills, self.seed = folder, kills, seed
         self.must(self.train('whole'))
         self.want = self.result('whole')
 
@@ -170,7 +170,7 @@ def _told(done: tuple[int, str], *parts: str) -> Result:
 def killed(bench: Bench) -> Result:
     """SIGKILL at random moments of whole runs."""
     lost = different = 0
-    moments = random.Random(0)
+    moments = random.Random(bench.seed)
     for number in range(bench.kills):
         name = f'killed{number}'
         folder = bench.folder / name
@@ -190,7 +190,8 @@ def killed(bench: Bench) -> Result:
         bad = code != 0 or 'Traceback' in text or bench.differs(name)
         different += bad
         where = re.findall(r'resumed epoch: \d, iter: \d+', text) or ['start']
-        print(number, where[0], 'DIFFERS' if bad else 'equal', flush=True)
+        verdict = 'DIFFERS' if bad else 'equal'
+        print(number, where[0], verdict, f'{lost} damaged', flush=True)
         shutil.rmtree(folder)
     said = f'{bench.kills} kills: {lost} damaged checkpoints, {different} '
     return lost == different == 0, said + 'differing runs'
@@ -226,18 +227,36 @@ def torn(bench: Bench) -> Result:
 
 
 def full_disk(bench: Bench) -> Result:
-    """No file may grow to the size of a checkpoint."""
+    """A disk of 16 MiB (tmpfs) without room for one more checkpoint."""
+    folder = bench.folder / 'full'
+    folder.mkdir()
+    mount = ['mount', '-t', 'tmpfs', '-o', 'size=16m', 'tmpfs', str(folder)]
+    if subprocess.run(mount, check=False).returncode != 0:
+        print('no tmpfs can be mounted here: a limit on file sizes instead')
+        return _starved(bench, mounted=False)
+    try:
+        good, said = _starved(bench, mounted=True)
+        return good, f'tmpfs filled; {said}'
+    finally:
+        subprocess.run(['umount', str(folder)], check=True)
+
+
+def _starved(bench: Bench, mounted: bool) -> Result:
     bench.must(bench.train('full', options=('train_cfg.max_epochs=2',)))
     folder = bench.folder / 'full'
     before = {p.name: p.read_bytes() for p in folder.glob('*.pth')}
     size = (folder / 'epoch_2.pth').stat().st_size
-    limit = 'prlimit', f'--fsize={size - 1000}'
+    limit = () if mounted else ('prlimit', f'--fsize={size - 1000}')
+    filler = folder / 'filler'
+    if mounted:  # half of a checkpoint has room
+        filler.write_bytes(bytes(shutil.disk_usage(folder).free - size // 2))
     good, said = _told(
         bench.train('full', '--resume', before=limit),
         'epoch_3.pth cannot be saved',
     )
     whole = before == {p.name: p.read_bytes() for p in folder.glob('*.pth')}
     left = list(folder.glob('.*.part'))
+    filler.unlink(missing_ok=True)
     bench.must(bench.train('full', '--resume'))
     equal = whole and not left and not bench.differs('full')
     verdict = 'bit-identical' if equal else 'DIFFERENT'
@@ -347,13 +366,14 @@ def main() -> int:
     """Does it all and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--kills', type=int, default=50)
+    parser.add_argument('--seed', type=int, default=0, help='of the moments')
     parser.add_argument('--out', type=Path, help='file for the table')
     parser.add_argument('--only', help='faults whose text has this')
     args = parser.parse_args()
     rows = ['| fault | promised | what happened | kept |', '|---|---|---|---|']
     kept = True
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), args.kills)
+        bench = Bench(Path(folder), args.kills, args.seed)
         for fault, promise, provoke in chosen(args.only):
             good, said = provoke(bench)
             kept = kept and good

@@ -9,18 +9,41 @@ from __future__ import annotations
 
 import logging
 import sys
+from subprocess import Popen
 
 try:
     from torch.distributed.elastic.multiprocessing import api, errors
-    from torch.distributed.run import main
+    from torch.distributed.run import get_args_parser, main
 except ImportError as error:
     sys.exit(f'error: {error}; run `pip install torch torchvision`.')
+
+
+STOPPED = 75  # fgc_mm.engine.stop_signal's: saved, run it again
+# torchrun's own, and Slurm's warning, which would end it without a word
+SIGNALS = 'SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1'
+
+
+def note_processes() -> list[Popen]:
+    """The processes that torchrun will have started."""
+    noted: list[Popen] = []
+    start = api.SubprocessContext._start
+
+    def start_and_note(context: api.SubprocessContext) -> None:
+        start(context)
+        handlers = context.subprocess_handlers.values()
+        noted.extend(handler.proc for handler in handlers)
+
+    api.SubprocessContext._start = start_and_note
+    return noted
 
 
 def run() -> int:
     """Runs torchrun; its exit code is that of the first process to fail."""
     logging.getLogger('torch.distributed').setLevel(logging.CRITICAL)
     logging.disable(logging.ERROR)
+    if '--signals-to-handle' in get_args_parser().format_usage():
+        sys.argv.insert(1, f'--signals-to-handle={SIGNALS}')
+    processes = note_processes()
     try:
         main()
     except errors.ChildFailedError as error:
@@ -35,6 +58,9 @@ def run() -> int:
         )
         return 128 - failure.exitcode  # as a shell says
     except api.SignalException as error:
+        # the processes had the signal too, and 30 seconds
+        if STOPPED in [process.returncode for process in processes]:
+            return STOPPED
         return 128 + error.sigval
     except KeyboardInterrupt:
         return 130

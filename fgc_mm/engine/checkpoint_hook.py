@@ -8,7 +8,7 @@ from typing import Any
 
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import CheckpointHook
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 
 from fgc_mm.errors import FGCError
 from fgc_mm.registry import HOOKS
@@ -67,7 +67,9 @@ class SafeCheckpointHook(CheckpointHook):
         outlive_signals(runner.train_dataloader)
         if runner.val_loop is not None:
             outlive_signals(runner.val_dataloader)
-        self._stop.install()
+        dist_cfg = runner.cfg.get('env_cfg', {}).get('dist_cfg', {})
+        self._stop.install(dist_cfg.get('timeout', 1800))
+        _warn_of_accumulation(runner)
 
     def after_train_iter(
         self,
@@ -107,7 +109,7 @@ class SafeCheckpointHook(CheckpointHook):
             f'status {STOPPED}; --resume goes on from there.'
         )
         self._save(runner, INTERRUPTED, meta)
-        self._stop.remove()
+        self._stop.leave()
         self._lock.release()
         raise SystemExit(STOPPED)
 
@@ -164,6 +166,19 @@ class SafeCheckpointHook(CheckpointHook):
                 self.file_backend.remove(path)
             elif self.file_backend.isdir(path):  # deepspeed's
                 self.file_backend.rmtree(path)
+
+
+def _warn_of_accumulation(runner: Runner) -> None:
+    counts = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+    steps = len(runner.train_dataloader)
+    if steps % counts and not isinstance(
+        runner.train_loop, IterBasedTrainLoop
+    ):
+        runner.logger.warning(
+            f'accumulative_counts={counts} does not divide the {steps} steps '
+            "of an epoch: an epoch's checkpoint lacks the gradients that "
+            'wait at its end, so a resume from it is not exact.'
+        )
 
 
 def _gradients_are_used(runner: Runner) -> bool:

@@ -16,6 +16,7 @@ from mmengine.config import Config, ConfigDict, DictAction
 
 from ..errors import FGCError
 from .launch import first_to_fail, leave_processes, started_rank
+from .roll_call import lost_siblings, name_lost
 
 BAD_INPUT, INTERRUPTED = 2, 130
 
@@ -41,8 +42,9 @@ def run_tool(main: Callable[[], None]) -> int:
 def _run(main: Callable[[], None]) -> int:
     try:
         main()
-    except SystemExit:  # --help, or told to stop: nothing has failed
-        leave_processes()
+    except SystemExit as error:  # --help, or told to stop: not failed
+        if isinstance(error.code, int):
+            leave_processes(error.code)
         raise
     except Exception as error:
         if os.environ.get('FGC_TRACEBACK'):
@@ -50,10 +52,13 @@ def _run(main: Callable[[], None]) -> int:
         sentence = _sentence(error)
         if sentence:
             return _tell(f'error: {sentence}', BAD_INPUT)
+        lost = lost_siblings(error)
+        if lost is not None:
+            return _tell(f'error: {name_lost(lost)}', BAD_INPUT)
         if torch.distributed.is_initialized() and not first_to_fail():
             return BAD_INPUT
         raise
-    leave_processes()
+    leave_processes(0)
     return 0
 
 

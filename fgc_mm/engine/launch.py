@@ -8,10 +8,12 @@ and keeps, and ask for a wrapper without devices.
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import socket
 import subprocess
+import sys
 from datetime import timedelta
 
 import torch
@@ -38,11 +40,12 @@ def join_processes(cfg: Config, launcher: str) -> None:
         launcher: none, pytorch, slurm or mpi, as ``--launcher`` says.
 
     Raises:
-        FGCError: The launcher's environment is missing, or there are more
-            processes than GPUs.
+        FGCError: The launcher's environment is missing, there are more
+            processes than GPUs, or ``sync_bn`` cannot be had.
     """
     if launcher == 'none':
         return
+    _check_sync_bn(cfg.get('sync_bn'))
     try:
         os.environ.update(_environment(launcher))
     except KeyError as error:
@@ -54,6 +57,20 @@ def join_processes(cfg: Config, launcher: str) -> None:
         _check_gpu(int(os.environ['LOCAL_RANK']))
     else:
         _join_gloo(cfg)
+
+
+def _check_sync_bn(kind: str | None) -> None:
+    if kind not in (None, 'torch'):
+        raise FGCError(
+            f"sync_bn={kind!r} is not 'torch': mmcv's own needs operators "
+            "that mmcv-lite has not; set sync_bn='torch'."
+        )
+    if kind is not None and not torch.cuda.is_available():
+        raise FGCError(
+            f"sync_bn={kind!r} finds no GPU: torch's SyncBatchNorm has "
+            'nothing for the CPU; leave sync_bn out, each process then takes '
+            'the statistics of its own batch.'
+        )
 
 
 def _environment(launcher: str) -> dict[str, str]:
@@ -167,7 +184,18 @@ def first_to_fail() -> bool:
         return dist.get_rank() == 0
 
 
-def leave_processes() -> None:
-    """Takes leave of the siblings after a run that went well."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
+def leave_processes(status: int) -> None:
+    """Takes leave of the siblings; where there are any, does not return.
+
+    A thread of a process group that meets the end of Python aborts the
+    process now and then ("terminate called without an active exception"),
+    and a run that went well would be told as a failed one. So the process
+    ends here, after all that Python itself would have done.
+    """
+    if not dist.is_initialized():
+        return
+    dist.destroy_process_group()
+    atexit._run_exitfuncs()  # the log, and the data loaders' workers
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

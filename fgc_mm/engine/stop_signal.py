@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from types import FrameType
 
@@ -26,11 +27,17 @@ class StopSignal:
         self._old: dict[int, object] = {}
         self._group: dist.ProcessGroup | None = None
 
-    def install(self) -> None:
-        """Catches the signals from now on (all ranks call it)."""
+    def install(self, seconds: float = 1800) -> None:
+        """Catches the signals from now on (all ranks call it).
+
+        Args:
+            seconds: How long the ranks wait for each other.
+        """
         if get_world_size() > 1 and self._group is None:
             # on the CPU, so that asking does not wait for a GPU
-            self._group = dist.new_group(backend='gloo')
+            self._group = dist.new_group(
+                backend='gloo', timeout=timedelta(seconds=seconds)
+            )
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 self._old[number] = signal.signal(number, self._note)
@@ -48,6 +55,19 @@ class StopSignal:
         flag = torch.tensor([self.name is not None], dtype=torch.uint8)
         dist.all_reduce(flag, dist.ReduceOp.MAX, group=self._group)
         return bool(flag)
+
+    def leave(self) -> None:
+        """Waits for all ranks, none of which a signal shall end any more.
+
+        A launcher ends the others as soon as one has left, and the one that
+        writes the checkpoint is the last.
+        """
+        if self._group is None:
+            self.remove()
+            return
+        for number in self._old:
+            signal.signal(number, signal.SIG_IGN)
+        dist.barrier(group=self._group)
 
     def _note(self, number: int, _: FrameType | None) -> None:
         self.name = signal.Signals(number).name

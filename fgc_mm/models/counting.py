@@ -78,7 +78,9 @@ def _run_and_count(
     ]
     like = next(model.parameters())
     try:
-        with evaluating(model), torch.no_grad():
+        # a graph compiled before does not know of the hooks
+        eager = torch.compiler.set_stance('force_eager')
+        with evaluating(model), torch.no_grad(), eager:
             model(like.new_zeros(1, *image_shape))
     finally:
         for hook in hooks:

@@ -104,11 +104,17 @@ class GatedBackbone(BaseBackbone):
         return MODELS.build(dict(gate, in_channels=reads, out_channels=writes))
 
     def _check_reached(self, records: list[GateRecord | None]) -> None:
-        for site, record in zip(self.sites, records):
+        for site, port, record in zip(self.sites, self._ports, records):
             if record is None:
                 raise FGCError(
                     f'{site.producer} did not run in the forward pass, so '
                     'its gate could not decide; leave this site out of sites.'
+                )
+            if site.branch_end is not None and not port.ended:
+                raise FGCError(
+                    f'{site.branch_end} did not mask its output: it did not '
+                    'run, or another module has taken its place, as those of '
+                    'sync_bn do; leave residual sites out of sites.'
                 )
 
     def _adopt_plain_keys(

@@ -39,6 +39,7 @@ class SitePort:
         self._keep_activation = False
         self._decision: Any | None = None
         self._parts: list[tuple[Tensor, Tensor]] = []
+        self.ended = False  # whether the branch's end was masked
 
     @staticmethod
     def attach(
@@ -67,7 +68,7 @@ class SitePort:
 
     def open(self, keep_activation: bool) -> None:
         """Let the gate act until :meth:`close`."""
-        self._open = True
+        self._open, self.ended = True, False
         self._keep_activation = keep_activation
 
     def close(self) -> GateRecord | None:
@@ -124,6 +125,7 @@ class SitePort:
     ) -> Tensor | None:
         if not self._open:
             return None
+        self.ended = True
         mask = self._mask_of_now()
         second = output.movedim(-1, 1) if last else output
         if self._keep_activation:

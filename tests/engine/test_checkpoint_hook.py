@@ -1,10 +1,9 @@
 """Checkpoints that are whole, whatever happens while they are written."""
 
+import multiprocessing
 import os
 import resource
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -15,6 +14,14 @@ from fgc_mm.engine.checkpoint import read_checkpoint
 from fgc_mm.engine.latest_checkpoint import latest_checkpoint
 from fgc_mm.engine.work_dir_lock import WorkDirLock
 from fgc_mm.errors import FGCError
+
+
+def exit_code(function):
+    """Of a process that runs it; -9 where SIGKILL has ended it."""
+    process = multiprocessing.get_context('fork').Process(target=function)
+    process.start()
+    process.join(60)
+    return process.exitcode
 
 
 def names(folder):
@@ -48,13 +55,12 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch, broken):
 def test_a_killed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / 'a.pth'
     write_atomically(b'old', path)
-    code = (
-        'import os, sys; from fgc_mm.engine.atomic_file import *;'
-        'os.fsync = lambda _: os.kill(os.getpid(), 9);'
-        'write_atomically(b"new", sys.argv[1])'
-    )
-    done = subprocess.run([sys.executable, '-c', code, path], timeout=200)
-    assert done.returncode == -signal.SIGKILL
+
+    def write():
+        os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+        write_atomically(b'new', path)
+
+    assert exit_code(write) == -signal.SIGKILL
     assert path.read_bytes() == b'old'
     (part,) = remove_leftovers(tmp_path)
     assert part.name.startswith('.a.pth.')
@@ -106,17 +112,20 @@ def test_nothing_whole_and_nothing_at_all(folder):
 
 
 def test_a_work_dir_has_one_run(tmp_path):
-    code = (
-        'import sys; from fgc_mm.engine.work_dir_lock import *;'
-        'WorkDirLock().take(sys.argv[1])'
-    )
+    own = os.getpid()
+
+    def take():
+        WorkDirLock().take(tmp_path)
+
+    def be_refused():
+        with pytest.raises(FGCError, match=f'is in use by process {own} on'):
+            take()
+
     lock = WorkDirLock()
     lock.take(tmp_path)
-    other = [sys.executable, '-c', code, tmp_path]
-    done = subprocess.run(other, capture_output=True, text=True, timeout=200)
-    assert f'is in use by process {os.getpid()} on' in done.stderr
+    assert exit_code(be_refused) == 0
     lock.release()
-    assert subprocess.run(other, timeout=200).returncode == 0
+    assert exit_code(take) == 0
 
 
 def test_a_torn_checkpoint_is_passed_over(real, uninterrupted, tmp_path):

@@ -7,7 +7,6 @@ import signal
 import time
 
 import numpy as np
-import pytest
 import torch
 
 from fgc_mm.engine.checkpoint import read_checkpoint
@@ -76,7 +75,9 @@ def test_skipping_leaves_the_seeds_of_the_others():
     late = batches(skip=1)
     rest = list(late)
     assert [b.seed for b in rest] == [b.seed for b in whole[1:]]
-    assert len(list(late)) == 3  # the next epoch is whole
+    following = list(late)  # the next epoch is whole, and another one
+    assert len(following) == 3
+    assert {b.seed for b in following}.isdisjoint(b.seed for b in whole)
     assert len(late) == 3 and late.batch_size == 3
 
 
@@ -93,10 +94,9 @@ def test_a_batch_reaches_a_worker_without_being_loaded():
     assert list(kind(*arguments)) == [4, 2] and kind(*arguments).seed == 9
 
 
-@pytest.mark.parametrize('moment', [(3, 2), (3, 7)])
-def test_killed_and_resumed(real, uninterrupted, tmp_path, moment):
+def test_killed_and_resumed(real, uninterrupted, tmp_path):
     process = real.start(tmp_path)
-    real.wait_for(process, *moment)
+    real.wait_for(process, 3, random.Random().randint(1, 9))
     time.sleep(random.uniform(0, 0.2))
     os.killpg(process.pid, signal.SIGKILL)
     assert real.end(process)[1] == -signal.SIGKILL
@@ -107,23 +107,13 @@ def test_killed_and_resumed(real, uninterrupted, tmp_path, moment):
     assert real.differences(got, real.result(uninterrupted)) == []
 
 
-def test_killed_with_workers_and_a_drawn_seed(real, tmp_path):
-    """The second run draws another seed, and must take the first one's."""
-    options = {**WORKERS, 'randomness__seed': None}
-    killed, whole = tmp_path / 'killed', tmp_path / 'whole'
-    process = real.start(killed, **options)
+def test_killed_with_workers_and_another_seed(real, uninterrupted, tmp_path):
+    """Workers change nothing; nor does the seed that the second run draws."""
+    process = real.start(tmp_path, **WORKERS)
     real.wait_for(process, 3, 4)
     process.kill()  # its workers live on for some seconds
     real.end(process)
-    seed = read_checkpoint(killed / 'epoch_2.pth')['meta']['seed']
-    real.run(killed, '--resume', **options)
-    real.run(whole, **{**options, 'randomness__seed': seed})
-    got, want = real.result(killed), real.result(whole)
-    assert real.differences(got, want) == []
-
-
-def test_workers_change_nothing(real, uninterrupted, tmp_path):
-    real.run(tmp_path, **WORKERS)
+    real.run(tmp_path, '--resume', **WORKERS, randomness__seed=None)
     got = real.result(tmp_path)
     assert real.differences(got, real.result(uninterrupted)) == []
 
@@ -140,20 +130,18 @@ def test_without_the_hook_they_differ(real, uninterrupted, tmp_path):
     assert real.differences(got, real.result(uninterrupted)) != []
 
 
-@pytest.mark.parametrize('name', ['SIGTERM', 'SIGUSR1'])
-def test_stops_in_the_middle_of_an_epoch(real, uninterrupted, tmp_path, name):
-    options = WORKERS if name == 'SIGTERM' else {}
-    process = real.start(tmp_path, **options)
+def test_stops_in_the_middle_of_an_epoch(real, uninterrupted, tmp_path):
+    process = real.start(tmp_path, **WORKERS)
     real.wait_for(process, 2, 4)
     # all processes of the run, as Slurm does it
-    os.killpg(process.pid, getattr(signal, name))
+    os.killpg(process.pid, signal.SIGTERM)
     text, code = real.end(process)
     assert code == 75 and 'Traceback' not in text, text
-    assert f'Told to stop by {name}: saving interrupted.pth' in text
+    assert 'Told to stop by SIGTERM: saving interrupted.pth' in text
     saved = read_checkpoint(tmp_path / 'interrupted.pth')
     assert saved['meta']['epoch'] == 1
     assert 10 < saved['meta']['iter'] < 20  # not at an end of an epoch
-    text = real.run(tmp_path, '--resume', **options)
+    text = real.run(tmp_path, '--resume', **WORKERS)
     assert f'resumed epoch: 1, iter: {saved["meta"]["iter"]}' in text
     assert not (tmp_path / 'interrupted.pth').exists()
     got = real.result(tmp_path)

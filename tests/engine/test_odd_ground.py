@@ -6,6 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.model import convert_sync_batchnorm
+from torch._dynamo.utils import counters
+
+from fgc_mm.engine.launch import join_processes
+from fgc_mm.errors import FGCError
+from fgc_mm.models import GatedBackbone
 
 spec = importlib.util.spec_from_file_location(
     'digits_run', Path(__file__).with_name('digits_run.py')
@@ -108,3 +115,68 @@ def test_a_coupling_weight_of_zero_leaves_no_parameter_unused(tmp_path):
     runner.train()
     _, grads = one_step(runner)
     assert [name for name, grad in grads.items() if grad is None] == []
+
+
+def test_compiled_it_trains_the_same_in_one_graph(tmp_path):
+    """Dynamo's part; what inductor makes of the graph is inductor's."""
+    results = []
+    for options in ({}, {'compile': dict(backend='eager')}):
+        torch._dynamo.reset()
+        counters.clear()
+        folder = tmp_path / str(len(results))
+        options.update(
+            {'validate': True, 'val_dataloader.dataset.indices': 20}
+        )
+        cfg = digits_run.tiny_config(folder, epochs=2, **options)
+        cfg.custom_hooks.append(dict(type='EMAHook'))
+        runner = digits_run.start(cfg)
+        runner.train()
+        rows = digits_run.bank_rows(digits_run.coupling(runner))
+        results.append(digits_run.weights(runner) | rows)
+    assert digits_run.equal(*results)
+    assert not counters['graph_break']
+    # one for training and one for validation
+    assert counters['stats']['unique_graphs'] == 2
+
+
+def test_compile_takes_a_dict_or_a_bool(tmp_path):
+    cfg = digits_run.tiny_config(tmp_path, compile='inductor')
+    with pytest.raises(FGCError, match="compile='inductor' is neither"):
+        digits_run.start(cfg).train()
+
+
+@pytest.mark.parametrize(
+    ('kind', 'said'), [('mmcv', 'mmcv-lite has not'), ('torch', 'no GPU')]
+)
+def test_sync_bn_that_cannot_be_had_is_refused(monkeypatch, kind, said):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    with pytest.raises(FGCError, match=said):
+        join_processes(Config(dict(sync_bn=kind)), 'pytorch')
+
+
+def test_sync_bn_keeps_inner_gates_and_refuses_residual_ones():
+    """It replaces the norms, and what hangs on them is gone."""
+    network = dict(type='fgc_mm.CifarResNet', base_channels=4)
+    gate = dict(type='fgc_mm.BinaryConcreteGate')
+    images = torch.randn(2, 3, 32, 32)
+    inner = GatedBackbone(network, gate).eval()
+    for port in inner.gates.values():
+        torch.nn.init.normal_(port.expand.bias)
+    with torch.no_grad():
+        before = inner(images)
+        inner = convert_sync_batchnorm(inner).eval()
+        assert any(
+            isinstance(m, torch.nn.SyncBatchNorm) for m in inner.modules()
+        )
+        torch.testing.assert_close(inner(images), before)
+        sites = dict(type='auto', residual=True)
+        residual = GatedBackbone(network, gate, sites).eval()
+        residual(images)
+        with pytest.raises(FGCError, match='did not mask its output'):
+            convert_sync_batchnorm(residual).eval()(images)
+
+
+def test_no_parameter_is_unused_where_ranks_look_for_none(two_ranks):
+    """DDP would refuse the second step."""
+    for result in two_ranks:
+        assert result['weightless'] == 5

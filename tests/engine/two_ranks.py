@@ -95,6 +95,29 @@ def infinite_epochs(folder):
     return digits_run.coupling(runner).progress.epoch
 
 
+def weightless(folder):
+    """Steps of a run whose losses' weights are 0; DDP looks for no unused."""
+    weights = {f'model.gate_losses.{n}.loss_weight': 0.0 for n in range(3)}
+    cfg = digits_run.tiny_config(
+        folder / 'weightless',
+        epochs=1,
+        **weights,
+        **{
+            'train_dataloader.batch_size': 4,
+            'launcher': 'pytorch',
+            'model_wrapper_cfg': dict(
+                type='MMDistributedDataParallel',
+                broadcast_buffers=False,
+                find_unused_parameters=False,
+                device_ids=None,
+            ),
+        },
+    )
+    runner = digits_run.start(cfg)
+    runner.train()
+    return runner.iter
+
+
 def evaluated(rank):
     """DynamicMACs over 7 images: rank 1's last batch is padded."""
     path = Path(__file__).parents[1] / 'evaluation' / 'predictions.py'
@@ -122,6 +145,7 @@ def main():
     result['written'] = written(rank)
     result['metrics'] = evaluated(rank)
     result['trained'] = trained(folder)
+    result['weightless'] = weightless(folder)
     result['infinite'] = infinite_epochs(folder)
     torch.save(result, folder / f'{rank}.pt')
     dist.barrier()

@@ -70,7 +70,7 @@ def end(process):
 
 
 def wait_for(path, word):
-    for _ in range(600):
+    for _ in range(2400):
         if path.is_file() and word in path.read_text():
             return
         time.sleep(0.1)

@@ -13,6 +13,7 @@ from ..functional.macs import COUNTINGS, MACsTable
 from ..models import build_macs_table
 
 PARTS = 'backbone', 'neck', 'head'
+LOADERS = 'train_dataloader', 'val_dataloader', 'test_dataloader'
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,12 @@ class Cost:
         macs: Every conv and linear layer, at the size of a test image.
         parameters: Of backbone (gates included), neck and head; a teacher
             that only training needs does not count.
-        images: Of training and test set.
+        images: Of training, validation and test set.
     """
 
     macs: MACsTable
     parameters: int
-    images: tuple[int, int]
+    images: tuple[int, ...]
 
 
 def cost_of(path: str) -> Cost:
@@ -39,11 +40,10 @@ def cost_of(path: str) -> Cost:
     """
     cfg = command_line.load_config(path)
     model = build_model(cfg)
-    train, test = (
-        DATASETS.build(cfg[name].dataset)
-        for name in ('train_dataloader', 'test_dataloader')
-    )
-    shape = tuple(test[0]['inputs'].shape)
+    sets = [
+        DATASETS.build(cfg[name].dataset) for name in LOADERS if cfg.get(name)
+    ]
+    shape = tuple(sets[-1][0]['inputs'].shape)
     parts = (getattr(model, part, None) for part in PARTS)
     numbers = [
         parameter.numel()
@@ -52,7 +52,7 @@ def cost_of(path: str) -> Cost:
         for parameter in part.parameters()
     ]
     macs = build_macs_table(model, shape)
-    return Cost(macs, sum(numbers), (len(train), len(test)))
+    return Cost(macs, sum(numbers), tuple(map(len, sets)))
 
 
 def static_metrics(own: MACsTable, dense: MACsTable) -> dict[str, float]:

@@ -14,8 +14,10 @@ from .table import Row, beside, markdown, rows_of, runs_csv, table_csv
 
 NOTES = """\
 Error: 100 - top-1 accuracy on the test images; mean ± sample standard
-deviation over the seeds. The last epoch is the result; the best epoch is
-chosen by the test images themselves, as most published numbers are. Pruned,
+deviation over the seeds. The last epoch is the result. The best epoch's is
+the lowest error of the validations during training, as most published numbers
+are; where these see other images than the test, it can lie above the last
+epoch's. Data: images of training, validation and test. Pruned,
 honest: 1 - MACs / dense MACs with gates and classifier counted; the other
 countings are for comparison with published numbers, which were found on
 other data or schedules than ours. MACs: mean per test image. Training time:

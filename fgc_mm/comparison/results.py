@@ -48,7 +48,7 @@ def write_result(run: Run, threads: int | None) -> dict[str, Any]:
         )
     cost = cost_of(str(run.trained_config))
     dynamic = COST[0] in metrics
-    train, test = cost.images
+    images = ' / '.join(f'{count:,}' for count in cost.images)
     if not dynamic:
         dense = cost_of(str(run.method.config)) if _pruned(run) else cost
         metrics.update(static_metrics(cost.macs, dense.macs))
@@ -57,7 +57,7 @@ def write_result(run: Run, threads: int | None) -> dict[str, Any]:
         method=run.method.name,
         seed=run.seed,
         epochs=run.method.epochs,
-        data=f'{run.method.data}, {train:,} + {test:,} images',
+        data=f'{run.method.data}, {images} images',
         dynamic=dynamic,
         error=error,
         best_error=min(validation_errors(run.folder).values(), default=error),

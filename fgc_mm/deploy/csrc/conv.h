@@ -45,10 +45,7 @@ class Conv {
        bool depthwise, double low, double high, bool by_input)
       : all_out_(weight.size(0)),
         all_in_(depthwise ? weight.size(0) : weight.size(1)),
-        block_(by_input && !depthwise ? kMaxOut : 1),
-        in_step_(block_ * weight.size(2) * weight.size(3)),
-        out_step_(weight.size(1) * weight.size(2) * weight.size(3)),
-        weight_(blocked(weight, block_)),
+        weight_(arranged(weight, by_input && !depthwise)),
         bias_(bias.contiguous()),
         depthwise_(depthwise),
         low_(low),
@@ -89,22 +86,17 @@ class Conv {
   }
 
  private:
-  // A group of output channels' weights for one input channel side by side,
-  // then those for the next: a list of inputs is read nearly in order.
-  static Tensor blocked(const Tensor& weight, int64_t block) {
-    if (block == 1) return weight.contiguous();
-    const int64_t outs = weight.size(0), ins = weight.size(1);
-    const int64_t blocks = (outs + block - 1) / block;
-    Tensor wide = at::zeros({blocks * block, ins, weight.size(2) *
-                             weight.size(3)}, weight.options());
-    wide.narrow(0, 0, outs).copy_(weight.flatten(2));
-    return wide.view({blocks, block, ins, -1}).transpose(1, 2).contiguous();
+  // Where inputs are listed, the weights of one input lie side by side: a
+  // group of outputs then reads whole cache lines. (Groups one behind the
+  // other would be read with small gaps, and what lies in the gaps would be
+  // fetched in vain.)
+  static Tensor arranged(const Tensor& weight, bool by_input) {
+    if (!by_input) return weight.contiguous();
+    return weight.transpose(0, 1).contiguous().transpose(0, 1);
   }
 
   const float* weights_of(int64_t out) const {
-    const int64_t taps = in_step_ / block_;
-    return weight_.data_ptr<float>() + out / block_ * block_ * out_step_ +
-           out % block_ * taps;
+    return weight_.data_ptr<float>() + out * weight_.stride(0);
   }
 
   const Layout& layout(int64_t height, int64_t width) {
@@ -119,9 +111,9 @@ class Conv {
   void dense(const Tensor& x, const float* from, const Channels& ins,
              const Channels& outs, const Layout& at, float* to) {
     std::vector<const float*> planes(ins.count);
-    std::vector<int64_t> w_of_in(ins.count);
-    for (int64_t i = 0; i < ins.count; ++i)
-      w_of_in[i] = ins[i] * in_step_;
+    std::vector<int64_t> w_of_in(ins.count + kAhead);
+    for (int64_t i = 0; i < ins.count + kAhead && ins.count; ++i)
+      w_of_in[i] = ins[std::min(i, ins.count - 1)] * weight_.stride(1);
     lay_out(x, from, at, planes);
     const int64_t taps = at.taps.size();
     const int64_t group_count = (outs.count + kMaxOut - 1) / kMaxOut;
@@ -131,15 +123,10 @@ class Conv {
           for (int64_t item = begin; item < end; ++item) {
             const int64_t chunk = item / group_count;
             const int64_t group = item % group_count;
-            // as even as can be, but in whole blocks where they are
-            const bool even = outs.numbers || block_ == 1;
-            const int64_t o0 = even ? group * outs.count / group_count
-                                    : group * block_;
-            const int64_t o1 =
-                even ? (group + 1) * outs.count / group_count
-                     : std::min(outs.count, o0 + block_);
+            const int64_t o0 = group * outs.count / group_count;
+            const int64_t o1 = (group + 1) * outs.count / group_count;
             const Sum sum{planes.data(), w_of_in.data(), ins.count, nullptr,
-                          at.taps.data(), taps, nullptr};
+                          at.taps.data(), taps, false};
             sum_rows(sum, outs, o0, o1, at, chunk * at.out_height / chunks,
                      (chunk + 1) * at.out_height / chunks, to);
           }
@@ -191,15 +178,13 @@ class Conv {
 
   void sum_rows(Sum sum, const Channels& outs, int64_t o0, int64_t o1,
                 const Layout& at, int64_t r0, int64_t r1, float* to) {
-    const float *w[kMaxOut], *next[kMaxOut];
+    const float* w[kMaxOut];
     float start[kMaxOut];
     for (int64_t o = o0; o < o1; ++o) {
       w[o - o0] = weights_of(outs[o]);
-      next[o - o0] = weights_of(outs[std::min(o + o1 - o0, outs.count - 1)]);
       start[o - o0] = bias_.data_ptr<float>()[outs[o]];
     }
     sum.w = w;
-    sum.next = next;
     const int64_t used = (r1 - r0) * at.pitch - (at.pitch - at.out_width);
     const int64_t vectors = (used + kLanes - 1) / kLanes;
     const int64_t stride = (vectors * kLanes + 15) / 16 * 16 + 16;
@@ -215,7 +200,7 @@ class Conv {
   void depthwise(const Tensor& x, const float* from, const Channels& outs,
                  const Layout& at, float* to) {
     const int64_t step = x.stride(1), map = at.out_height * at.out_width;
-    const int64_t taps = at.taps.size(), zero = 0;
+    const int64_t taps = at.taps.size(), zero[1 + kAhead] = {};
     const int64_t used = at.positions() - (at.pitch - at.out_width);
     const int64_t vectors = (used + kLanes - 1) / kLanes;
     const int64_t grain = std::max<int64_t>(1, 8192 / at.plane_floats);
@@ -227,7 +212,7 @@ class Conv {
         at.fill(from + i * step, x.stride(2), plane);
         const float* w[1] = {weights_of(outs[i])};
         const float start[1] = {bias_.data_ptr<float>()[outs[i]]};
-        const Sum sum{planes, &zero, 1, w, at.taps.data(), taps, nullptr};
+        const Sum sum{planes, zero, 1, w, at.taps.data(), taps, false};
         sum_group(sum, 1, 0, vectors, acc, 0, start, 1);
         write(acc, at, 0, at.out_height, to + i * map);
       }
@@ -249,7 +234,7 @@ class Conv {
       }
   }
 
-  int64_t all_out_, all_in_, block_, in_step_, out_step_;
+  int64_t all_out_, all_in_;
   Tensor weight_, bias_;
   Geometry g_;
   bool depthwise_;

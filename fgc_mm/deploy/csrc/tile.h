@@ -41,8 +41,11 @@ struct Sum {
   const float* const* w;    // weights of every output channel of the group
   const int64_t* taps;      // kernel elements as offsets into a plane
   int64_t tap_count;
-  const float* const* next; // weights of the group that comes after this one
+  bool ahead;               // ask for the weights of the inputs to come
 };
+
+// So many inputs ahead; w_of_in has as many entries more.
+constexpr int64_t kAhead = 8;
 
 inline Vec load(const float* from) { return *(const Vec*)from; }
 inline void store(float* to, Vec value) { *(Vec*)to = value; }
@@ -67,9 +70,11 @@ void tile(const Sum& sum, int64_t p, float* acc, int64_t acc_stride,
     const float* plane = sum.x[i] + p;
     int64_t at = sum.w_of_in[i];
     // wide layers' weights come from afar: ask for them in time
-    if (!ONE_TAP && sum.next)
+    if (!ONE_TAP && sum.ahead) {
+      const int64_t later = sum.w_of_in[i + kAhead];
 #pragma GCC unroll 8
-      for (int o = 0; o < OUT; ++o) __builtin_prefetch(sum.next[o] + at);
+      for (int o = 0; o < OUT; ++o) __builtin_prefetch(w[o] + later);
+    }
     for (int64_t t = 0; t < taps; ++t, ++at) {
       const float* from = ONE_TAP ? plane : plane + sum.taps[t];
       if (OUT <= VECS) {
@@ -147,7 +152,6 @@ inline void sum_group(Sum sum, int out, int64_t begin, int64_t vectors,
   const bool one_tap = sum.tap_count == 1;
   const float* const* x = sum.x;
   const int64_t* w_of_in = sum.w_of_in;
-  const float* const* next = sum.next;
   for (int64_t first = 0; first == 0 || first < all; first += inputs_at_once) {
     sum.x = x + first;
     sum.w_of_in = w_of_in + first;
@@ -155,7 +159,7 @@ inline void sum_group(Sum sum, int out, int64_t begin, int64_t vectors,
     for (int64_t t = 0; t < tiles; ++t) {
       const int64_t from = t * vectors / tiles;
       const int64_t to = (t + 1) * vectors / tiles;
-      sum.next = t == 0 ? next : nullptr;
+      sum.ahead = t == 0;  // the other tiles find them there
       pick_tile(out, int(to - from), one_tap)(
           sum, begin + from * kLanes, acc + from * kLanes, acc_stride,
           first ? nullptr : start);

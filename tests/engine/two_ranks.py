@@ -7,14 +7,20 @@ import digits_run
 import torch
 from mmengine.dist import all_gather
 from mmengine.registry import DefaultScope
+from rank_states import thresholds
 from torch import distributed as dist
 
 import fgc_mm  # noqa: F401
 from fgc_mm.engine.gather import gather_rows
 from fgc_mm.engine.memory_bank_hook import _gather
 from fgc_mm.evaluation import DynamicMACs
-from fgc_mm.losses import CoupledBatch, FeatureGateCouplingLoss
-from fgc_mm.sites import GateSite
+from fgc_mm.gates import FTWTGate
+from fgc_mm.losses import (
+    CoupledBatch,
+    FeatureGateCouplingLoss,
+    MaskPredictionLoss,
+)
+from fgc_mm.sites import GateRecord, GateSite
 
 
 def uneven(rank):
@@ -118,6 +124,20 @@ def weightless(folder):
     return runner.iter
 
 
+def cooled():
+    """Two steps of FTWT with a weight of 0; DDP looks for no unused."""
+    torch.manual_seed(0)
+    gate = FTWTGate(4, 6)
+    model = torch.nn.parallel.DistributedDataParallel(gate)
+    loss = MaskPredictionLoss(0.7, loss_weight=0.0)
+    for _ in range(2):
+        maps = torch.rand(3, 4, 2, 2)
+        decision = model(maps)
+        record = GateRecord(None, torch.rand(3, 6, 2, 2), *decision)
+        loss([record]).backward()
+    return gate.predict.weight.grad
+
+
 def evaluated(rank):
     """DynamicMACs over 7 images: rank 1's last batch is padded."""
     path = Path(__file__).parents[1] / 'evaluation' / 'predictions.py'
@@ -144,6 +164,8 @@ def main():
     result = dict(uneven(rank), rank=rank)
     result['written'] = written(rank)
     result['metrics'] = evaluated(rank)
+    result['thresholds'] = thresholds(list(range(rank, 8, 2)))
+    result['cooled'] = cooled()
     result['trained'] = trained(folder)
     result['weightless'] = weightless(folder)
     result['infinite'] = infinite_epochs(folder)

@@ -2,7 +2,7 @@
 gate = dict(
     type='fgc_mm.ManiDPGate',
     keep=dict(
-        start_value=1.0, end_value=0.64, begin=0, end=300, curve='cosine'
+        start_value=1.0, end_value=0.61, begin=0, end=300, curve='cosine'
     ),
 )
 sites = dict(type='auto', residual=True)

@@ -9,6 +9,7 @@ depthwise convs alike.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from fgc_mm.errors import FGCError

@@ -165,12 +165,14 @@ def force(model, logit):
     return model
 
 
+@pytest.mark.parametrize('name', ['CifarResNet', 'MobileNetV3', 'ViT'])
 @pytest.mark.usefixtures('all_sites_pay')
 @pytest.mark.parametrize('backend', BACKENDS)
 @pytest.mark.parametrize('logit', [-9.0, 9.0], ids=['closed', 'open'])
-def test_all_closed_and_all_open(network, backend, logit):
-    model, images, least = network
-    model = force(model, logit)
+def test_all_closed_and_all_open(name, backend, logit):
+    backbone, size, least = NETWORKS[name]
+    model = force(used(build(backbone, size)), logit)
+    images = torch.randn(2, 3, size, size)
     dynamic = to_dynamic(model, images[:1], backend=backend)
     sites = dynamic.dynamic_report()['sites'].values()
     assert sum(s['executed'] == 'dynamic' for s in sites) >= least

@@ -51,7 +51,7 @@ def start(folder, *arguments, before=(), **options):
 def end(process):
     """What it still says, and its exit code."""
     try:
-        text, _ = process.communicate(timeout=60)
+        text, _ = process.communicate(timeout=240)
     finally:
         process.kill()  # if it hangs
     return text, process.returncode

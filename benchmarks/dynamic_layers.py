@@ -12,7 +12,12 @@ interleaved repeats.
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
 from statistics import median
+
+# the checkout's own package, installed or not
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 import torch.nn.functional as F

@@ -107,7 +107,7 @@ def test_coupling_starts_when_batch_shaping_ends(name, read):
     assert coupling.sites == COUPLED[name.split('_')[1]]
     start = coupling.loss_weight.begin
     assert start == shaping.loss_weight.end == l0.loss_weight.begin
-    assert start < l0.loss_weight.end < epochs
+    assert start <= l0.loss_weight.end < epochs
     assert coupling.loss_weight.end_value == 0.003
 
 

@@ -22,7 +22,7 @@ class Run:
 def rates(run):
     gates = {id(p) for p in run.model.backbone.gates.parameters()}
     found = {True: set(), False: set()}
-    for group in run.optim_wrapper.param_groups:
+    for group in run.optim_wrapper.optimizer.param_groups:
         for parameter in group['params']:
             found[id(parameter) in gates].add(group['lr'])
     return found

@@ -9,12 +9,12 @@ from typing import Any
 
 from mmengine.config import Config
 
+from ..deploy.static_pruning import IMPORTANCES
 from ..engine import command_line
 from ..engine.scaled_schedule import scale_epochs
 from ..errors import FGCError
 from .run import Method, Run
 
-IMPORTANCES = 'fpgm', 'group_norm', 'bn_scale', 'random'
 RECIPE = 'model', 'optim_wrapper', 'param_scheduler', 'train_cfg'
 # These fetch what is missing.
 DOWNLOADING = {'CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST'}

@@ -94,7 +94,7 @@ def _join_activation(
     activation = trace.first_user(last)
     if type(activation) not in CLAMPS or not kernel_can(layer):
         return
-    uses = trace._uses_of(last)
+    uses = trace.uses_of(last)
     if not activation.inplace and any(u is not activation for u in uses):
         return
     layer.clamp = CLAMPS[type(activation)]

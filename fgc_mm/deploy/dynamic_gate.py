@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from types import ModuleType
 from typing import NamedTuple
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fgc_mm.gates import BinaryConcreteGate, GateDecision
+from fgc_mm.gates.checks import logit
 
 
 class Choice(NamedTuple):
@@ -55,7 +55,7 @@ class FusedGate:
         norm = gate.norm
         scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
         shift = norm.bias - norm.running_mean * scale
-        least = math.log(gate.threshold / (1 - gate.threshold))
+        least = logit(gate.threshold)
         squeeze = gate.squeeze.weight * scale[:, None]
         values = squeeze.t(), shift, gate.expand.weight, gate.expand.bias
         self._gate = kernel.Gate(*(v.detach() for v in values), least)

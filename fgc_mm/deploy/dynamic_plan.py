@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from fgc_mm.engine.atomic_file import write_atomically
 from fgc_mm.errors import FGCError
 
 DYNAMIC, DENSE = 'dynamic', 'dense'
@@ -60,14 +60,8 @@ class DynamicPlan:
 
     def save(self, path: str | Path) -> None:
         """As JSON; written aside and renamed."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f'.{path.name}.{os.getpid()}.part')
-        try:
-            part.write_text(json.dumps(asdict(self), indent=1) + '\n')
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        text = json.dumps(asdict(self), indent=1) + '\n'
+        write_atomically(text.encode(), path)
 
     @classmethod
     def load(cls, path: str | Path) -> DynamicPlan:

@@ -63,7 +63,7 @@ class UseTrace(TorchFunctionMode):
 
     def only_user(self, layer: nn.Module) -> nn.Module | None:
         """The module that takes what a layer gives, if only one does."""
-        uses = self._uses_of(layer)
+        uses = self.uses_of(layer)
         users = {id(user) for user in uses}
         if len(users) != 1 or not self._runs_once_on(uses[0], layer):
             return None
@@ -71,10 +71,11 @@ class UseTrace(TorchFunctionMode):
 
     def first_user(self, layer: nn.Module) -> nn.Module | None:
         """The module that takes what a layer gives before all others."""
-        uses = self._uses_of(layer)
+        uses = self.uses_of(layer)
         return uses[0] if uses else None
 
-    def _uses_of(self, layer: nn.Module) -> list[nn.Module | None]:
+    def uses_of(self, layer: nn.Module) -> list[nn.Module | None]:
+        """Who takes what a layer gives, in order; no one if it runs twice."""
         given = self.outputs[id(layer)]
         if len(given) != 1 or not isinstance(given[0], Tensor):
             return []

@@ -1,13 +1,11 @@
 """The gate of BAS and FGC."""
 
-import math
-
 from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
 from fgc_mm.functional import binary_concrete
 from fgc_mm.functional.pooling import global_average_pool
-from fgc_mm.gates.checks import check_threshold
+from fgc_mm.gates.checks import check_threshold, logit
 from fgc_mm.gates.decision import GateDecision
 from fgc_mm.registry import MODELS
 
@@ -72,8 +70,7 @@ class BinaryConcreteGate(nn.Module):
         if self.training:
             mask = binary_concrete(logits, self.temperature)
         else:
-            least = math.log(self.threshold / (1 - self.threshold))
-            mask = (logits > least).to(logits.dtype)
+            mask = (logits > logit(self.threshold)).to(logits.dtype)
         return GateDecision(logits, logits.sigmoid(), mask)
 
     def _norm_is_fixed(self) -> bool:

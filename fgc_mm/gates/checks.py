@@ -1,5 +1,6 @@
-"""Checks that gates share."""
+"""What gates share: checks, and the logit of a probability."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,11 @@ def check_threshold(threshold: float, gate: str) -> None:
             f'threshold={threshold} of {gate} is no probability that a '
             'channel can pass; give a number between 0 and 1 (trained: 0.5).'
         )
+
+
+def logit(probability: float) -> float:
+    """The logit whose sigmoid is a probability, in (0, 1)."""
+    return math.log(probability / (1 - probability))
 
 
 def share_of_channels(

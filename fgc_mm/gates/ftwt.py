@@ -1,12 +1,10 @@
 """The gate of FTWT: a prediction of which channels will fire."""
 
-import math
-
 from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.pooling import global_average_pool, global_max_pool
-from fgc_mm.gates.checks import check_threshold
+from fgc_mm.gates.checks import check_threshold, logit
 from fgc_mm.gates.decision import GateDecision
 from fgc_mm.registry import MODELS
 
@@ -58,6 +56,5 @@ class FTWTGate(nn.Module):
         """Decide for every image of the batch."""
         pooled = POOLS[self.pool](x.detach() if self.decoupled else x)
         logits = self.predict(pooled.softmax(dim=1)).float()
-        least = math.log(self.threshold / (1 - self.threshold))
-        mask = (logits.detach() > least).to(logits.dtype)
+        mask = (logits.detach() > logit(self.threshold)).to(logits.dtype)
         return GateDecision(logits, logits.sigmoid(), mask)

@@ -5,9 +5,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fgc_mm.gates.decision import GateDecision
+from fgc_mm.gates.decision import GateDecision, ScalingDecision
 
 CERTAIN = 20.0  # log-odds: a probability of 1, in float32
+# what a closed and an open channel say: logits, probs, mask, and the saliency
+# of a gate that scales
+ENDS = ((-CERTAIN, CERTAIN), (0.0, 1.0), (0.0, 1.0), (0.0, 1.0))
 
 
 class PartialGate(nn.Module):
@@ -53,18 +56,14 @@ class PartialGate(nn.Module):
         if self.gate is not None:
             self.gate.threshold = value
 
-    def forward(self, x: Tensor) -> GateDecision:
+    def forward(self, x: Tensor) -> GateDecision | ScalingDecision:
         """Decide for every image of the batch."""
         if self.gate is None:
             mask = self._mask.expand(len(x), -1)
             logits = CERTAIN * (2 * mask - 1)
             return GateDecision(logits, mask, mask)
-        logits, probs, mask = self.gate(x)
-        return GateDecision(
-            self._spread(logits, -CERTAIN, CERTAIN),
-            self._spread(probs, 0.0, 1.0),
-            self._spread(mask, 0.0, 1.0),
-        )
+        decision = self.gate(x)
+        return type(decision)(*map(self._spread, decision, ENDS))
 
     def sources(self) -> Tensor:
         """(C,) where each channel lies behind the gate's own: the constant
@@ -76,6 +75,6 @@ class PartialGate(nn.Module):
         """Logits of a closed and of an open channel."""
         return -CERTAIN, CERTAIN
 
-    def _spread(self, own: Tensor, closed: float, opened: float) -> Tensor:
-        fixed = own.new_tensor([[closed, opened]]).expand(len(own), -1)
+    def _spread(self, own: Tensor, ends: tuple[float, float]) -> Tensor:
+        fixed = own.new_tensor([ends]).expand(len(own), -1)
         return torch.cat([own, fixed], dim=1)[:, self._source]

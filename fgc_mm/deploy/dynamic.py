@@ -21,7 +21,13 @@ from fgc_mm.deploy.dynamic_model import (
     DynamicImageClassifier,
     Ports,
 )
-from fgc_mm.deploy.dynamic_plan import DENSE, DynamicPlan, SiteReport
+from fgc_mm.deploy.dynamic_plan import (
+    DENSE,
+    MODULES,
+    PROGRAM,
+    DynamicPlan,
+    SiteReport,
+)
 from fgc_mm.deploy.dynamic_port import DynamicPort, WideningPort
 from fgc_mm.deploy.dynamic_verify import Reference
 from fgc_mm.deploy.kernel import choose_kernel
@@ -41,9 +47,10 @@ def to_dynamic(
 
     The backbone's own forward code runs as it is; its convs are replaced by
     ones with their norms folded in, which take and give open channels only.
-    A short calibration decides for every site whether skipping pays; where
-    it does not, all channels are computed and masked. Everything is verified
-    against the masked model before it is handed out.
+    Where the kernel knows all that the backbone does, the whole of it is one
+    call. A short calibration decides for every site whether skipping pays;
+    where it does not, all channels are computed and masked. Everything is
+    verified against the masked model before it is handed out.
 
     Args:
         model: In any mode; it stays as it is.
@@ -82,6 +89,8 @@ def to_dynamic(
     dynamic.plan = copy.deepcopy(plan)
     dynamic.plan.backend = 'kernel' if compiled else 'torch'
     reasons = _reasons(ports)
+    if not compiled:
+        dynamic.backbone.executor = MODULES
     reference.settle(dynamic, reasons)
     if new:
         calibrate(dynamic, images, reasons)
@@ -223,6 +232,8 @@ def _obey(dynamic: DynamicImageClassifier, reasons: dict[str, str]) -> None:
     plan = dynamic.plan
     backbone = dynamic.backbone
     backbone.batch = plan.batch
+    if backbone.executor == PROGRAM:
+        backbone.executor = plan.executor
     for port in backbone.dynamic_ports:
         port.compact &= plan.sites[port.site.name].executed != DENSE
     for name, why in reasons.items():
@@ -254,11 +265,14 @@ def _left_alone(
         twin.head,
         twin.data_preprocessor,
     )
+    dynamic.backbone.executor = MODULES
     why = f'the model is on {device}: channels are skipped on the CPU only'
     dynamic.plan = DynamicPlan(
         shape,
         torch.get_num_threads(),
         'none',
         {site.name: SiteReport(DENSE, why) for site in twin.backbone.sites},
+        executor=MODULES,
+        executor_why=why,
     )
     return dynamic

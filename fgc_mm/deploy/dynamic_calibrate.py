@@ -16,6 +16,9 @@ from fgc_mm.deploy.dynamic_plan import (
     DENSE,
     DYNAMIC,
     LOOP,
+    MODULES,
+    PROGRAM,
+    DynamicPlan,
     SiteReport,
 )
 from fgc_mm.deploy.dynamic_port import DynamicPort
@@ -46,6 +49,7 @@ def calibrate(dynamic: Any, images: Tensor, reasons: dict[str, str]) -> None:
             reports[name] = SiteReport(DENSE, why)
         plan.sites = {site.name: reports[site.name] for site in backbone.sites}
         _overrule(backbone, ports, plan.sites, singles)
+        _choose_executor(backbone, plan, singles)
         if len(images) > 1 and any(port.compact for port in ports):
             plan.batch_ms = _compare_batches(backbone, images)
             together = plan.batch_ms[BATCH] < MARGIN * plan.batch_ms[LOOP]
@@ -142,16 +146,33 @@ def _time_layers(
     for _ in range(REPEATS):
         for compact in (True, False):
             set_compact(ports, compact)
-            for layer in layers:
-                layer.seconds = []
-            backbone.forward_gated(image)
-            taken[compact].append([sum(layer.seconds) for layer in layers])
-    for layer in layers:
-        layer.seconds = None
+            taken[compact].append(_seconds(backbone, layers, image))
     return {
         compact: [min(column) for column in zip(*rows)]
         for compact, rows in taken.items()
     }
+
+
+def _seconds(
+    backbone: nn.Module, layers: list[DynamicLayer], image: Tensor
+) -> list[float]:
+    """Of every layer, with the gates that it asks, in one pass."""
+    program = MODULES
+    if backbone.executor == PROGRAM:
+        program = backbone.program(image)
+    if isinstance(program, str):
+        for layer in layers:
+            layer.seconds = []
+        backbone.forward_gated(image)
+        seconds = [sum(layer.seconds) for layer in layers]
+        for layer in layers:
+            layer.seconds = None
+        return seconds
+    spent = dict.fromkeys(layers, 0.0)
+    for layer, taken in zip(program.layers, program.seconds(image, 1)):
+        if layer in spent:
+            spent[layer] += taken
+    return list(spent.values())
 
 
 def set_compact(ports: list[DynamicPort], compact: bool) -> None:
@@ -219,6 +240,35 @@ def _overrule(
             f', but the whole network takes {1e3 * skipping:.2f} ms instead '
             f'of {1e3 * whole:.2f} if it skips'
         )
+
+
+def _choose_executor(
+    backbone: nn.Module, plan: DynamicPlan, singles: Sequence[Tensor]
+) -> None:
+    """One call of the kernel, or the backbone's own code?"""
+
+    def run(executor: str) -> None:
+        backbone.executor = executor
+        for image in singles:
+            backbone(image)
+
+    program = 'no compiled kernel is used'
+    if backbone.executor == PROGRAM:
+        program = backbone.program(singles[0])
+    plan.executor = MODULES
+    plan.executor_why = str(program)
+    if not isinstance(program, str):
+        names = (PROGRAM, MODULES)
+        taken = interleaved(
+            [lambda name=name: run(name) for name in names], REPEATS
+        )
+        ms = [1e3 * median(seconds) / len(singles) for seconds in taken]
+        plan.executor = PROGRAM if _pays(*ms) else MODULES
+        plan.executor_why = (
+            f'an image takes {ms[0]:.2f} ms in one call of the kernel, and '
+            f"{ms[1]:.2f} ms in the backbone's own code"
+        )
+    backbone.executor = plan.executor
 
 
 def _compare_batches(backbone: nn.Module, images: Tensor) -> dict[str, float]:

@@ -49,7 +49,11 @@ class PlainGate:
 
 
 class FusedGate:
-    """:class:`BinaryConcreteGate` in one call of the kernel."""
+    """:class:`BinaryConcreteGate` in one call of the kernel.
+
+    Attributes:
+        compiled: The kernel's gate.
+    """
 
     def __init__(self, gate: BinaryConcreteGate, kernel: ModuleType) -> None:
         norm = gate.norm
@@ -58,12 +62,14 @@ class FusedGate:
         least = logit(gate.threshold)
         squeeze = gate.squeeze.weight * scale[:, None]
         values = squeeze.t(), shift, gate.expand.weight, gate.expand.bias
-        self._gate = kernel.Gate(*(v.detach() for v in values), least)
+        self.compiled = kernel.Gate(*(v.detach() for v in values), least)
 
     def run(self, x: Tensor, listed: Tensor | None) -> Choice:
         """As :meth:`PlainGate.run`."""
-        *decision, index = self._gate.run(x, listed)
-        return Choice(GateDecision(*decision), index, None)
+        logits, mask, index = self.compiled.run(x, listed)
+        return Choice(
+            GateDecision(logits, logits.sigmoid(), mask), index, None
+        )
 
     @staticmethod
     def can(gate: nn.Module) -> bool:

@@ -8,14 +8,26 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from fgc_mm.deploy.dynamic_plan import BATCH, LOOP, DynamicPlan
+from fgc_mm.deploy.dynamic_plan import BATCH, LOOP, PROGRAM, DynamicPlan
 from fgc_mm.deploy.dynamic_port import DynamicPort
+from fgc_mm.deploy.dynamic_program import NetworkProgram
+from fgc_mm.deploy.dynamic_record import NotRecordable
+from fgc_mm.deploy.kernel import load_kernel
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.macs import MACsTable
 from fgc_mm.models import GatedBackbone, GatedImageClassifier
 from fgc_mm.sites import GateRecord, SitePort
 
 Ports = list[SitePort | DynamicPort]
+REPORTED = (
+    'backend',
+    'threads',
+    'image_shape',
+    'batch',
+    'executor',
+    'executor_why',
+)
+MOST_PROGRAMS = 8  # image sizes, times choices of sites
 
 
 class DynamicBackbone(GatedBackbone):
@@ -25,6 +37,11 @@ class DynamicBackbone(GatedBackbone):
         gated: The backbone whose layers have been made dynamic; they stay
             its own.
         ports: One per site, in order.
+
+    Attributes:
+        batch: What is done with several images, ``'loop'`` or ``'batch'``.
+        executor: ``'program'``: one call of the kernel, where it can;
+            ``'modules'``: the backbone's own code.
     """
 
     def __init__(self, gated: GatedBackbone, ports: Ports) -> None:
@@ -33,13 +50,26 @@ class DynamicBackbone(GatedBackbone):
         self.sites = gated.sites
         self.gates = gated.gates
         self.batch = LOOP
+        self.executor = PROGRAM
         self._ports = ports
+        self._programs: dict[tuple, NetworkProgram | str] = {}
         self.eval()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return dict(self.__dict__, _programs={})  # made anew
 
     @property
     def dynamic_ports(self) -> list[DynamicPort]:
         """Those of the sites that can be dynamic."""
         return [p for p in self._ports if isinstance(p, DynamicPort)]
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The wrapped backbone's own outputs, gated."""
+        program = self._program_of(x)
+        if program is None:
+            return self.forward_gated(x)[0]
+        return program.run(x)[0]
 
     @torch.no_grad()
     def forward_gated(
@@ -50,6 +80,10 @@ class DynamicBackbone(GatedBackbone):
         Several images run one by one, each with its own channels, or all
         together with every channel, whichever was faster in the calibration.
         """
+        program = None if keep_activation else self._program_of(x)
+        if program is not None:
+            outputs, decisions = program.run(x)
+            return outputs, program.records(decisions)
         if len(x) == 1:
             return super().forward_gated(x, keep_activation)
         if len(x) == 0 or self.batch == BATCH or not self._skips():
@@ -60,6 +94,39 @@ class DynamicBackbone(GatedBackbone):
         ]
         outputs = _stack([outputs for outputs, _ in runs])
         return outputs, [_join(r) for r in zip(*(r for _, r in runs))]
+
+    def program(self, image: Tensor) -> NetworkProgram | str:
+        """The backbone as one call of the kernel, or why it is none.
+
+        Args:
+            image: (1, 3, H, W), of the size that the program is for.
+        """
+        skips = tuple(port.compact for port in self.dynamic_ports)
+        key = (tuple(image.shape[1:]), skips)
+        if key not in self._programs:
+            while len(self._programs) >= MOST_PROGRAMS:
+                del self._programs[next(iter(self._programs))]
+            self._programs[key] = self._make_program(image)
+        return self._programs[key]
+
+    def _make_program(self, image: Tensor) -> NetworkProgram | str:
+        kernel, problem = load_kernel()
+        if kernel is None:
+            return f'there is no kernel: {problem}'
+        try:
+            return NetworkProgram(self.backbone, self._ports, image, kernel)
+        except NotRecordable as error:
+            return str(error)
+
+    def _program_of(self, x: Tensor) -> NetworkProgram | None:
+        """What runs these images, unless the modules do."""
+        alone = len(x) == 1 or self.batch == LOOP
+        if self.executor != PROGRAM or not alone or len(x) == 0:
+            return None
+        if x.dim() != 4 or x.dtype != torch.float32 or x.device.type != 'cpu':
+            return None
+        program = self.program(x[:1])
+        return None if isinstance(program, str) else program
 
     def _skips(self) -> bool:
         return any(port.compact for port in self.dynamic_ports)
@@ -142,16 +209,14 @@ class DynamicImageClassifier(GatedImageClassifier):
         Returns:
             ``sites``: for every site ``executed`` (``'dynamic'`` or
             ``'dense'``), ``why``, ``dynamic_ms``, ``dense_ms``,
-            ``keep_ratio``; ``backend``, ``threads``, ``image_shape`` and
-            ``batch`` of the calibration; ``notes``, sentences on what it did
-            not see.
+            ``keep_ratio``; ``backend``, ``threads``, ``image_shape``,
+            ``batch`` and ``executor`` of the calibration, see
+            :class:`DynamicPlan`; ``notes``, sentences on what it did not
+            see.
         """
         if self.plan is None:
             return {'sites': {}, 'notes': ['nothing was decided yet']}
-        report = {
-            name: getattr(self.plan, name)
-            for name in ('backend', 'threads', 'image_shape', 'batch')
-        }
+        report = {name: getattr(self.plan, name) for name in REPORTED}
         report['batch_ms'] = dict(self.plan.batch_ms)
         report['sites'] = {
             name: dict(vars(site)) for name, site in self.plan.sites.items()

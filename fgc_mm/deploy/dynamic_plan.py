@@ -11,6 +11,7 @@ from fgc_mm.errors import FGCError
 
 DYNAMIC, DENSE = 'dynamic', 'dense'
 LOOP, BATCH = 'loop', 'batch'
+PROGRAM, MODULES = 'program', 'modules'
 
 
 @dataclass
@@ -48,6 +49,9 @@ class DynamicPlan:
         batch: ``'loop'``: several images run one by one, each with its own
             channels; ``'batch'``: together and masked.
         batch_ms: Time per image of both, where it was measured.
+        executor: ``'program'``: the whole backbone is one call of the
+            kernel; ``'modules'``: its own code runs, layer by layer.
+        executor_why: In words.
     """
 
     image_shape: tuple[int, int, int]
@@ -57,6 +61,8 @@ class DynamicPlan:
     engines: dict[str, str] = field(default_factory=dict)
     batch: str = LOOP
     batch_ms: dict[str, float] = field(default_factory=dict)
+    executor: str = PROGRAM
+    executor_why: str = ''
 
     def save(self, path: str | Path) -> None:
         """As JSON; written aside and renamed."""

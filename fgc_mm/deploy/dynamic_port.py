@@ -24,6 +24,7 @@ class DynamicPort:
     Attributes:
         site: The site.
         compact: Whether closed channels are skipped.
+        fusible: Whether the kernel has such a gate.
         index: (n,) the open channels, or ``None``: all are there.
         factors: (n,) what the open ones are multiplied with, if not 1.
         empty: No channel is open. One of zeros then stands in, since not
@@ -37,7 +38,7 @@ class DynamicPort:
         self.compact = True
         self._gate = gate
         self._plain = PlainGate(gate, site.in_channels)
-        self._fusible = compiled and FusedGate.can(gate)
+        self.fusible = compiled and FusedGate.can(gate)
         self._fused: FusedGate | None = None
         self._open = False
         self._clear()
@@ -87,10 +88,9 @@ class DynamicPort:
                 'gate decides once per image; leave this site out of sites.'
             )
         x = channels_second(layer, x)
-        if self._fusible and self._fused is None:
-            self._fused = FusedGate(self._gate, load_kernel()[0])
-        fused = self._fused is not None and x.dim() == 4
-        gate = self._fused if fused else self._plain
+        gate = self._plain
+        if self.fusible and x.dim() == 4:
+            gate = self._fuse()
         self._decision, index, factors = gate.run(x, listed)
         if not self.compact:
             return
@@ -104,6 +104,15 @@ class DynamicPort:
         self.empty = len(index) == 0
         if factors is not None or len(index) < self.site.channels:
             self.index = index
+
+    def compiled_gate(self) -> Any:
+        """The kernel's gate, of a port that is fusible."""
+        return self._fuse().compiled
+
+    def _fuse(self) -> FusedGate:
+        if self._fused is None:
+            self._fused = FusedGate(self._gate, load_kernel()[0])
+        return self._fused
 
     @property
     def mask(self) -> Tensor | None:

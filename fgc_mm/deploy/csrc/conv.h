@@ -2,39 +2,33 @@
 #pragma once
 
 #include <ATen/Parallel.h>
-#include <torch/extension.h>
 
-#include <optional>
-
+#include "lists.h"
 #include "planes.h"
 
 namespace fgc {
 
-using at::Tensor;
-using List = std::optional<Tensor>;
-
-// Numbers of the channels in a list, or all.
-struct Channels {
-  const int64_t* numbers;
-  int64_t count;
-
-  Channels(const List& list, int64_t all)
-      : numbers(nullptr), count(all) {
-    if (!list) return;
-    TORCH_CHECK(list->scalar_type() == at::kLong && list->is_contiguous(),
-                "a list of channels is int64 and contiguous");
-    numbers = list->data_ptr<int64_t>();
-    count = list->numel();
-    for (int64_t i = 0; i < count; ++i)
-      TORCH_CHECK(numbers[i] >= 0 && numbers[i] < all, "no channel ",
-                  numbers[i], " among ", all);
-  }
-  int64_t operator[](int64_t i) const { return numbers ? numbers[i] : i; }
-};
-
 inline Scratch& scratch(int which) {
   static thread_local Scratch memory[3];
   return memory[which];
+}
+
+inline std::vector<const float*>& scratch_planes() {
+  static thread_local std::vector<const float*> memory;
+  return memory;
+}
+
+inline std::vector<int64_t>& scratch_numbers() {
+  static thread_local std::vector<int64_t> memory;
+  return memory;
+}
+
+// One image of a tensor (N, C, H, W) whose columns lie side by side.
+inline Map map_of(const Tensor& x, int64_t n) {
+  const float* end = (const float*)x.storage().data() +
+                     x.storage().nbytes() / sizeof(float);
+  return {x.data_ptr<float>() + n * x.stride(0), x.size(2), x.size(3),
+          x.stride(1), x.size(2) == 1 ? x.size(3) : x.stride(2), 0, end};
 }
 
 class Conv {
@@ -43,11 +37,11 @@ class Conv {
   // clamped to; by_input: input channels will be listed.
   Conv(Tensor weight, Tensor bias, std::vector<int64_t> geometry,
        bool depthwise, double low, double high, bool by_input)
-      : all_out_(weight.size(0)),
-        all_in_(depthwise ? weight.size(0) : weight.size(1)),
+      : all_out(weight.size(0)),
+        all_in(depthwise ? weight.size(0) : weight.size(1)),
+        depthwise(depthwise),
         weight_(arranged(weight, by_input && !depthwise)),
         bias_(bias.contiguous()),
-        depthwise_(depthwise),
         low_(low),
         high_(high) {
     for (int axis = 0; axis < 2; ++axis) {
@@ -64,26 +58,45 @@ class Conv {
   Tensor run(const Tensor& images, const List& in, const List& out) {
     TORCH_CHECK(images.dim() == 4 && images.scalar_type() == at::kFloat,
                 "images are (N, C, H, W), float32");
-    const Channels ins(depthwise_ ? out : in, all_in_);
-    const Channels outs(out, all_out_);
+    const Channels ins = channels_of(depthwise ? out : in, all_in);
+    const Channels outs = channels_of(out, all_out);
     TORCH_CHECK(images.size(1) == ins.count, images.size(1),
                 " channels came, ", ins.count, " are listed");
     const Tensor x = images.stride(3) == 1 || images.size(3) == 1
                          ? images
                          : images.contiguous();
-    const Layout& at = layout(x.size(2), x.size(3));
-    Tensor y = at::empty({x.size(0), outs.count, at.out_height, at.out_width},
-                         x.options());
+    const int64_t height = g_.out_size(0, x.size(2));
+    const int64_t width = g_.out_size(1, x.size(3));
+    TORCH_CHECK(height > 0 && width > 0,
+                "the image is smaller than the kernel");
+    Tensor y = at::empty({x.size(0), outs.count, height, width}, x.options());
     for (int64_t n = 0; n < x.size(0); ++n) {
-      const float* from = x.data_ptr<float>() + n * x.stride(0);
-      float* to = y.data_ptr<float>() + n * y.stride(0);
-      if (depthwise_)
-        depthwise(x, from, outs, at, to);
-      else
-        dense(x, from, ins, outs, at, to);
+      const Target to{y.data_ptr<float>() + n * y.stride(0), height * width,
+                      width, 0, nullptr, low_, high_};
+      compute(map_of(x, n), ins, true, outs, to);
     }
     return y;
   }
+
+  // The channels of `outs` from those of `ins`; packed: x has no others. A
+  // depthwise conv reads the channels that it writes.
+  void compute(const Map& x, const Channels& ins, bool packed,
+               const Channels& outs, const Target& y) {
+    const bool there = in_place(x);
+    const Layout& at = layout(x.height, x.width, there ? x.row : 0);
+    if (depthwise)
+      thin(x, packed, there, outs, at, y);
+    else
+      dense(x, ins, packed, there, outs, at, y);
+  }
+
+  // Makes what is kept for a size, so that threads need not.
+  void prepare(const Map& x) {
+    layout(x.height, x.width, in_place(x) ? x.row : 0);
+  }
+
+  const int64_t all_out, all_in;
+  const bool depthwise;
 
  private:
   // Where inputs are listed, the weights of one input lie side by side: a
@@ -99,25 +112,43 @@ class Conv {
     return weight_.data_ptr<float>() + out * weight_.stride(0);
   }
 
-  const Layout& layout(int64_t height, int64_t width) {
+  // Whether maps are padded planes already.
+  bool in_place(const Map& x) const {
+    const int64_t pad = std::max(g_.padding[0], g_.padding[1]);
+    return g_.stride[0] == 1 && g_.stride[1] == 1 && x.pad >= pad &&
+           x.row >= x.width + g_.padding[1];
+  }
+
+  const Layout& layout(int64_t height, int64_t width, int64_t pitch) {
     for (auto& known : layouts_)
-      if (known->height == height && known->width == width) return *known;
-    TORCH_CHECK(g_.out_size(0, height) > 0 && g_.out_size(1, width) > 0,
-                "the image is smaller than the kernel");
-    layouts_.push_back(std::make_unique<Layout>(g_, height, width));  // few
+      if (known->height == height && known->width == width &&
+          known->asked == pitch)
+        return *known;
+    layouts_.push_back(
+        std::make_unique<Layout>(g_, height, width, pitch));  // few
     return *layouts_.back();
   }
 
-  void dense(const Tensor& x, const float* from, const Channels& ins,
-             const Channels& outs, const Layout& at, float* to) {
-    std::vector<const float*> planes(ins.count);
-    std::vector<int64_t> w_of_in(ins.count + kAhead);
+  // Where a plane begins that lies in a map.
+  const float* begin_of(const Map& x, int64_t channel) const {
+    return x.data + channel * x.channel - g_.padding[0] * x.row -
+           g_.padding[1];
+  }
+
+  void dense(const Map& x, const Channels& ins, bool packed, bool there,
+             const Channels& outs, const Layout& at, const Target& y) {
+    auto& planes = scratch_planes();
+    auto& w_of_in = scratch_numbers();
+    planes.resize(ins.count);
+    w_of_in.resize(ins.count + kAhead);
     for (int64_t i = 0; i < ins.count + kAhead && ins.count; ++i)
       w_of_in[i] = ins[std::min(i, ins.count - 1)] * weight_.stride(1);
-    lay_out(x, from, at, planes);
-    const int64_t taps = at.taps.size();
+    lay_out(x, packed ? Channels{nullptr, ins.count} : ins, there, at,
+            planes.data());
     const int64_t group_count = (outs.count + kMaxOut - 1) / kMaxOut;
     const int64_t chunks = chunk_count(at, ins.count, group_count);
+    const Sum sum{planes.data(), w_of_in.data(), ins.count, nullptr,
+                  at.taps.data(), int64_t(at.taps.size()), false};
     at::parallel_for(
         0, group_count * chunks, 1, [&](int64_t begin, int64_t end) {
           for (int64_t item = begin; item < end; ++item) {
@@ -125,37 +156,30 @@ class Conv {
             const int64_t group = item % group_count;
             const int64_t o0 = group * outs.count / group_count;
             const int64_t o1 = (group + 1) * outs.count / group_count;
-            const Sum sum{planes.data(), w_of_in.data(), ins.count, nullptr,
-                          at.taps.data(), taps, false};
             sum_rows(sum, outs, o0, o1, at, chunk * at.out_height / chunks,
-                     (chunk + 1) * at.out_height / chunks, to);
+                     (chunk + 1) * at.out_height / chunks, y);
           }
         });
   }
 
-  // Pointers to flat planes: the image itself, or a padded copy.
-  void lay_out(const Tensor& x, const float* from, const Layout& at,
-               std::vector<const float*>& planes) {
-    const int64_t count = planes.size(), step = x.stride(1);
-    const bool direct =
-        g_.pointwise() && (x.stride(2) == x.size(3) || x.size(2) == 1);
-    // a vector may reach behind a plane, but not behind the memory
-    const float* end = (const float*)x.storage().data() +
-                       x.storage().nbytes() / sizeof(float);
-    const int64_t reach = at.positions() + kLanes;
+  // Pointers to flat planes: the map itself, or a padded copy.
+  void lay_out(const Map& x, const Channels& where, bool there,
+               const Layout& at, const float** planes) {
     int64_t in_place = 0;
-    if (direct)
-      while (in_place < count && from + in_place * step + reach <= end) {
-        planes[in_place] = from + in_place * step;
+    // a vector may reach behind a plane, but not behind the memory
+    if (there)
+      while (in_place < where.count &&
+             begin_of(x, where[in_place]) + at.reach() <= x.end) {
+        planes[in_place] = begin_of(x, where[in_place]);
         ++in_place;
       }
     float* memory =
-        scratch(0).take((count - in_place) * at.plane_floats);
+        scratch(0).take((where.count - in_place) * at.plane_floats);
     const int64_t grain = std::max<int64_t>(1, 32768 / at.plane_floats);
-    at::parallel_for(in_place, count, grain, [&](int64_t b, int64_t e) {
+    at::parallel_for(in_place, where.count, grain, [&](int64_t b, int64_t e) {
       for (int64_t i = b; i < e; ++i) {
         float* plane = memory + (i - in_place) * at.plane_floats;
-        at.fill(from + i * step, x.stride(2), plane);
+        at.fill(x.data + where[i] * x.channel, x.row, plane);
         planes[i] = plane;
       }
     });
@@ -170,14 +194,14 @@ class Conv {
     // but many tiles a chunk
     chunks = std::min(chunks, at.positions() / 256);
     chunks = std::max<int64_t>(chunks, 1);
-    const int64_t threads = at::get_num_threads();
+    const int64_t threads = at::in_parallel_region() ? 1 : at::get_num_threads();
     if (threads > 1)
       chunks = std::max(chunks, (4 * threads + groups - 1) / groups);
     return std::min(chunks, at.out_height);
   }
 
   void sum_rows(Sum sum, const Channels& outs, int64_t o0, int64_t o1,
-                const Layout& at, int64_t r0, int64_t r1, float* to) {
+                const Layout& at, int64_t r0, int64_t r1, const Target& y) {
     const float* w[kMaxOut];
     float start[kMaxOut];
     for (int64_t o = o0; o < o1; ++o) {
@@ -192,52 +216,41 @@ class Conv {
     const int64_t at_once = std::max<int64_t>(16, 288 / sum.tap_count);
     sum_group(sum, o1 - o0, r0 * at.pitch, vectors, acc, stride, start,
               at_once);
-    const int64_t map = at.out_height * at.out_width;
     for (int64_t o = o0; o < o1; ++o)
-      write(acc + (o - o0) * stride, at, r0, r1, to + o * map);
+      write_rows(acc + (o - o0) * stride, at.pitch, at.out_height,
+                 at.out_width, r0, r1, y, o);
   }
 
-  void depthwise(const Tensor& x, const float* from, const Channels& outs,
-                 const Layout& at, float* to) {
-    const int64_t step = x.stride(1), map = at.out_height * at.out_width;
-    const int64_t taps = at.taps.size(), zero[1 + kAhead] = {};
+  // One channel after the other.
+  void thin(const Map& x, bool packed, bool there, const Channels& outs,
+            const Layout& at, const Target& y) {
+    const int64_t zero[1 + kAhead] = {};
     const int64_t used = at.positions() - (at.pitch - at.out_width);
     const int64_t vectors = (used + kLanes - 1) / kLanes;
     const int64_t grain = std::max<int64_t>(1, 8192 / at.plane_floats);
     at::parallel_for(0, outs.count, grain, [&](int64_t b, int64_t e) {
-      float* plane = scratch(0).take(at.plane_floats);
-      float* acc = scratch(1).take(vectors * kLanes);
-      const float* planes[1] = {plane};
+      float* copy = scratch(0).take(at.plane_floats);
+      float* acc = scratch(1).take(vectors * kLanes + 16);
       for (int64_t i = b; i < e; ++i) {
-        at.fill(from + i * step, x.stride(2), plane);
+        const int64_t channel = packed ? i : outs[i];
+        const float* planes[1] = {begin_of(x, channel)};
+        if (!there || planes[0] + at.reach() > x.end) {
+          at.fill(x.data + channel * x.channel, x.row, copy);
+          planes[0] = copy;
+        }
         const float* w[1] = {weights_of(outs[i])};
         const float start[1] = {bias_.data_ptr<float>()[outs[i]]};
-        const Sum sum{planes, zero, 1, w, at.taps.data(), taps, false};
+        const Sum sum{planes, zero, 1, w, at.taps.data(),
+                      int64_t(at.taps.size()), false};
         sum_group(sum, 1, 0, vectors, acc, 0, start, 1);
-        write(acc, at, 0, at.out_height, to + i * map);
+        write_rows(acc, at.pitch, at.out_height, at.out_width, 0,
+                   at.out_height, y, i);
       }
     });
   }
 
-  // Rows without their borders, clamped; nan stays nan.
-  void write(const float* acc, const Layout& at, int64_t r0, int64_t r1,
-             float* map) {
-    const float low = low_, high = high_;
-    const bool whole = at.pitch == at.out_width;
-    const int64_t rows = whole ? 1 : r1 - r0;
-    const int64_t width = whole ? (r1 - r0) * at.out_width : at.out_width;
-    float* to = map + r0 * at.out_width;
-    for (int64_t r = 0; r < rows; ++r, to += width, acc += at.pitch)
-      for (int64_t c = 0; c < width; ++c) {
-        float value = acc[c] < low ? low : acc[c];
-        to[c] = value > high ? high : value;
-      }
-  }
-
-  int64_t all_out_, all_in_;
   Tensor weight_, bias_;
   Geometry g_;
-  bool depthwise_;
   float low_, high_;
   std::vector<std::unique_ptr<Layout>> layouts_;
 };

@@ -1,19 +1,33 @@
 // What Python sees of the kernel. The interpreter's lock is held: a call is
-// short, and convs and gates keep memory that two threads must not share.
+// short, and convs keep memory that two threads must not make at once.
 #include "conv.h"
 #include "gate.h"
 #include "pool.h"
+#include "program.h"
 
 namespace py = pybind11;
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
-  py::class_<fgc::Conv>(m, "Conv")
+  py::class_<fgc::Conv, std::shared_ptr<fgc::Conv>>(m, "Conv")
       .def(py::init<at::Tensor, at::Tensor, std::vector<int64_t>, bool,
                     double, double, bool>())
       .def("run", &fgc::Conv::run);
-  py::class_<fgc::Gate>(m, "Gate")
+  py::class_<fgc::Gate, std::shared_ptr<fgc::Gate>>(m, "Gate")
       .def(py::init<at::Tensor, at::Tensor, at::Tensor, at::Tensor,
                     double>())
       .def("run", &fgc::Gate::run);
-  m.def("max_pool", &fgc::max_pool);
+  py::class_<fgc::Program>(m, "Program")
+      .def(py::init<int64_t, std::vector<int64_t>>())
+      .def("value", &fgc::Program::value)
+      .def("conv", &fgc::Program::conv)
+      .def("gate", &fgc::Program::gate)
+      .def("max_pool", &fgc::Program::max_pool)
+      .def("copy", &fgc::Program::copy)
+      .def("output", &fgc::Program::output)
+      .def("run", &fgc::Program::run)
+      .def("profile", &fgc::Program::profile);
+  m.def("max_pool", [](const at::Tensor& x, int64_t kernel, int64_t stride,
+                       int64_t padding) {
+    return fgc::MaxPool{kernel, stride, padding}.run(x);
+  });
 }

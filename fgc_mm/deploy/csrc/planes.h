@@ -3,7 +3,8 @@
 // A kernel element is then one constant offset, and neither rows nor borders
 // need care: what is summed at the pad columns is never written. With a
 // stride, each plane is split into its phases, so that every element reads
-// neighbouring pixels.
+// neighbouring pixels. A map that was written with zeros around it is such a
+// plane already.
 #pragma once
 
 #include <cstring>
@@ -19,12 +20,31 @@ struct Geometry {
 
   int64_t out_size(int axis, int64_t size) const {
     const int64_t reach = dilation[axis] * (kernel[axis] - 1) + 1;
-    return (size + 2 * padding[axis] - reach) / stride[axis] + 1;
+    const int64_t room = size + 2 * padding[axis] - reach;
+    return room < 0 ? 0 : room / stride[axis] + 1;
   }
   bool pointwise() const {
     return kernel[0] == 1 && kernel[1] == 1 && stride[0] == 1 &&
            stride[1] == 1 && padding[0] == 0 && padding[1] == 0;
   }
+};
+
+// Maps of one image, to be read. Steps are in floats.
+struct Map {
+  const float* data;     // first pixel of the first channel
+  int64_t height, width;
+  int64_t channel, row;  // steps
+  int64_t pad;           // zeros around every channel, part of its rows
+  const float* end;      // of the memory
+};
+
+// Maps of one image, to be written, with zeros around them if pad > 0; what
+// is added to them; what they are clamped to.
+struct Target {
+  float* data;
+  int64_t channel, row, pad;
+  const Map* add;
+  float low, high;
 };
 
 // Memory that is kept from call to call.
@@ -50,13 +70,14 @@ class Scratch {
 
 struct Layout {
   Geometry g;
-  int64_t height, width, out_height, out_width;
+  int64_t height, width, asked, out_height, out_width;
   int64_t pitch, rows, phase_floats, plane_floats;
   std::vector<int64_t> taps;            // offset of every kernel element
   std::vector<std::pair<int, int>> phases;  // those that some element reads
 
-  Layout(const Geometry& geometry, int64_t h, int64_t w)
-      : g(geometry), height(h), width(w) {
+  // in_place: the pitch of padded maps that are read where they lie, or 0.
+  Layout(const Geometry& geometry, int64_t h, int64_t w, int64_t in_place)
+      : g(geometry), height(h), width(w), asked(in_place) {
     out_height = g.out_size(0, h);
     out_width = g.out_size(1, w);
     const int64_t below = g.dilation[0] * (g.kernel[0] - 1) / g.stride[0];
@@ -64,6 +85,7 @@ struct Layout {
     rows = out_height + below;
     // without a stride the right border is the next row's left one
     pitch = g.stride[1] == 1 ? w + g.padding[1] : out_width + beside;
+    if (in_place) pitch = in_place;
     phase_floats = rows * pitch + beside + kLanes * (kMaxVec + 1);
     phase_floats = (phase_floats + 15) / 16 * 16;
     for (int64_t y = 0; y < g.kernel[0]; ++y)
@@ -73,6 +95,9 @@ struct Layout {
   }
 
   int64_t positions() const { return out_height * pitch; }
+
+  // Floats from a plane's begin that may be read.
+  int64_t reach() const { return positions() + taps.back() + kLanes; }
 
   // One channel's plane, written into `to` (plane_floats).
   void fill(const float* from, int64_t row_stride, float* to) const {
@@ -118,5 +143,55 @@ struct Layout {
     std::fill(to, to + g.padding[1] + 1, 0.f);  // the last row's right border
   }
 };
+
+// One row: sums (and what is added) clamped; nan stays nan. Unless `exact`,
+// up to a vector more is written behind it.
+inline void write_row(const float* sums, const float* add, float* to,
+                      int64_t width, float low, float high, bool exact) {
+  const Vec lows = broadcast(low), highs = broadcast(high);
+  const int64_t whole = exact ? width / kLanes * kLanes : width;
+  int64_t c = 0;
+  for (; c < whole; c += kLanes) {
+    Vec value = load(sums + c);
+    if (add) value += load(add + c);
+    value = value < lows ? lows : value;
+    store(to + c, value > highs ? highs : value);
+  }
+  for (; c < width; ++c) {
+    float value = sums[c] + (add ? add[c] : 0.f);
+    value = value < low ? low : value;
+    to[c] = value > high ? high : value;
+  }
+}
+
+// Rows r0 to r1 of one channel, and the zeros around them. Behind a row
+// comes the next one's border or begin, which is written after it; so only
+// the last one has to end where it ends (each, where rows are very short).
+inline void write_rows(const float* sums, int64_t pitch, int64_t height,
+                       int64_t width, int64_t r0, int64_t r1,
+                       const Target& y, int64_t channel) {
+  float* to = y.data + channel * y.channel;
+  const float* add =
+      y.add ? y.add->data + channel * y.add->channel : nullptr;
+  const int64_t add_row = y.add ? y.add->row : width;
+  if (y.pad && r0 == 0)
+    std::fill(to - y.pad * (y.row + 1), to - y.pad, 0.f);
+  if (y.row == width && pitch == width && add_row == width) {
+    const int64_t from = r0 * width;  // one long row
+    write_row(sums, add ? add + from : nullptr, to + from, (r1 - r0) * width,
+              y.low, y.high, true);
+    return;
+  }
+  for (int64_t r = r0; r < r1; ++r, sums += pitch) {
+    float* row = to + r * y.row;
+    std::fill(row - y.pad, row, 0.f);
+    write_row(sums, add ? add + r * add_row : nullptr, row, width, y.low,
+              y.high, r == r1 - 1 || y.row < kLanes);
+  }
+  if (y.pad && r1 == height) {
+    float* below = to + height * y.row - y.pad;
+    std::fill(below, below + y.pad * (y.row + 2), 0.f);
+  }
+}
 
 }  // namespace fgc

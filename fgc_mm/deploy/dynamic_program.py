@@ -1,0 +1,238 @@
+"""A dynamic network as one call of the kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor, nn
+
+from fgc_mm.deploy.arena import places
+from fgc_mm.deploy.dynamic_layers import DynamicConv
+from fgc_mm.deploy.dynamic_port import DynamicPort
+from fgc_mm.deploy.dynamic_record import (
+    ADD,
+    CONV,
+    POOL,
+    NotRecordable,
+    Recorder,
+    Step,
+    fused,
+)
+from fgc_mm.sites import GateRecord
+from fgc_mm.sites.layout import is_depthwise
+
+# logits and mask of all sites, (N, sum of C)
+Decisions = tuple[Tensor, Tensor]
+SLACK = 256  # floats behind the last map that a vector may read
+LINE = 16  # floats of a cache line
+
+
+@dataclass
+class Place:
+    """Where a value lies.
+
+    Attributes:
+        shape: (C, H, W).
+        pad: Zeros around every channel, so that a conv reads it in place.
+        site: The site whose open channels it holds, or ``-1``.
+        channel: Floats from one channel to the next.
+    """
+
+    shape: tuple[int, ...]
+    pad: int = 0
+    site: int = -1
+
+    @property
+    def channel(self) -> int:
+        """Whole cache lines, but not all in one set of the cache."""
+        _, height, width = self.shape
+        pad, row = self.pad, width + self.pad
+        floats = (height + 2 * pad) * row + (2 * pad if pad else 0)
+        floats = -(-floats // LINE) * LINE
+        return floats + (LINE if floats % 1024 == 0 else 0)
+
+    @property
+    def floats(self) -> int:
+        """Of all channels."""
+        return self.shape[0] * self.channel
+
+
+class NetworkProgram:
+    """Runs a backbone with its gates, image by image, without Python.
+
+    Args:
+        network: Its layers as :func:`fold` makes them.
+        ports: One per site, in order.
+        image: (1, 3, H, W), of the size that it is for.
+        kernel: The compiled kernel.
+
+    Attributes:
+        names: What every step is, in words.
+        layers: For every step the layer, of a gate the one that asks it.
+
+    Raises:
+        NotRecordable: The network does something that the kernel has no
+            step for; the text says what.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        ports: Sequence[Any],
+        image: Tensor,
+        kernel: ModuleType,
+    ) -> None:
+        self._ports = _fusible(ports)
+        self._paths = {m: path for path, m in network.named_modules()}
+        recording = Recorder().record(network, image)
+        steps = fused(recording)
+        self._places = [Place(shape) for shape in recording.shapes]
+        self._find_sites(steps)
+        self._find_pads(steps)
+        offsets, floats = self._find_offsets(steps, recording.outputs)
+        channels = [port.site.channels for port in self._ports]
+        self._program = kernel.Program(floats + SLACK, channels)
+        for place, offset in zip(self._places, offsets):
+            self._program.value(
+                offset, *place.shape, place.pad, place.channel, place.site
+            )
+        self.names: list[str] = []
+        self.layers: list[Any] = []
+        for step in steps:
+            self._add(step, kernel)
+        for value in recording.outputs:
+            if self._places[value].site >= 0:
+                raise NotRecordable('it returns channels of a site')
+            self._program.output(value)
+        self._widths = channels
+        for port in self._ports:
+            if f'gate of {port.site.producer}' not in self.names:
+                raise NotRecordable(f'{port.site.producer} did not run')
+
+    def run(self, images: Tensor) -> tuple[tuple[Tensor, ...], Decisions]:
+        """The outputs for (N, 3, H, W), and what the gates said."""
+        outputs, *decisions = self._program.run(images)
+        return tuple(outputs), tuple(decisions)
+
+    def records(self, decisions: Decisions) -> list[GateRecord]:
+        """As those of :meth:`GatedBackbone.forward_gated`."""
+        logits, mask = decisions
+        split = [
+            values.split(self._widths, dim=1)
+            for values in (logits, logits.sigmoid(), mask)
+        ]
+        return [
+            GateRecord(port.site, None, *decision)
+            for port, *decision in zip(self._ports, *split)
+        ]
+
+    def seconds(self, image: Tensor, repeats: int) -> list[float]:
+        """Time of every step for one image, the least of the repeats."""
+        return self._program.profile(image, repeats)
+
+    def _number(self, port: DynamicPort | None) -> int:
+        return -1 if port is None else self._ports.index(port)
+
+    def _find_sites(self, steps: Sequence[Step]) -> None:
+        """Which values hold listed channels only."""
+        for step in steps:
+            sites = {self._places[value].site for value in step.reads}
+            if step.kind == CONV:
+                site = self._site_of_conv(step.module, sites)
+            elif step.kind == ADD and sites != {-1}:
+                raise NotRecordable("it adds a site's channels")
+            else:
+                (site,) = sites
+            self._places[step.gives].site = site
+
+    def _site_of_conv(self, layer: DynamicConv, sites: set[int]) -> int:
+        """Whose channels it gives, from the right ones."""
+        reads, writes = layer.reads, layer.writes
+        if is_depthwise(layer) and reads is None:
+            reads = writes
+        wanted = -1
+        if reads is not None and reads.compact:
+            wanted = self._number(reads)
+        if sites - {-1} != {wanted} - {-1}:
+            raise NotRecordable(
+                f"{self._paths[layer]} reads another site's channels"
+            )
+        compact = writes is not None and writes.compact
+        return self._number(writes) if compact else -1
+
+    def _find_pads(self, steps: Sequence[Step]) -> None:
+        """Zeros around what a conv without a stride reads."""
+        for step in steps:
+            if step.kind == CONV and step.module.stride == (1, 1):
+                place = self._places[step.reads[0]]
+                place.pad = max(place.pad, *step.module.padding)
+        self._places[0].pad = 0  # the image is not ours
+
+    def _find_offsets(
+        self, steps: Sequence[Step], outputs: Sequence[int]
+    ) -> tuple[list[int], int]:
+        lives = [[-1, -1] for _ in self._places]
+        for number, step in enumerate(steps):
+            lives[step.gives] = [number, number]
+            for value in step.reads:
+                lives[value][1] = number
+        for value in outputs:
+            lives[value][1] = len(steps)
+        sizes = [
+            place.floats if value and lives[value] != [-1, -1] else 0
+            for value, place in enumerate(self._places)
+        ]
+        return places(sizes, [tuple(life) for life in lives])
+
+    def _add(self, step: Step, kernel: ModuleType) -> None:
+        """One step to the program; a gate before the conv that asks it."""
+        x, *rest = step.reads
+        added = rest[0] if rest else -1
+        layer = step.module
+        if step.kind == CONV:
+            self._add_conv(step, x, added)
+        elif step.kind == POOL:
+            self._program.max_pool(x, step.gives, *layer.geometry)
+            self._named(self._paths[layer], layer)
+        else:
+            self._program.copy(
+                x, step.gives, added, *step.clamp, step.stride, step.first
+            )
+            self._named(step.kind, None)
+
+    def _add_conv(self, step: Step, x: int, added: int) -> None:
+        layer, path = step.module, self._paths[step.module]
+        if layer.engine_name != 'kernel':
+            raise NotRecordable(f'the kernel has no conv like {path}')
+        if layer.decides:
+            port = layer.writes
+            self._program.gate(port.compiled_gate(), x, self._number(port))
+            self._named(f'gate of {path}', layer)
+        writes = layer.writes
+        compact = writes is not None and writes.compact
+        self._program.conv(
+            layer.engine('kernel'),
+            x,
+            step.gives,
+            self._number(layer.reads),
+            self._number(writes) if compact else -1,
+            added,
+            *step.clamp,
+        )
+        self._named(path, layer)
+
+    def _named(self, name: str, layer: Any) -> None:
+        self.names.append(name)
+        self.layers.append(layer)
+
+
+def _fusible(ports: Sequence[Any]) -> list[DynamicPort]:
+    for port in ports:
+        if not isinstance(port, DynamicPort):
+            raise NotRecordable(f'{port.site.name} is masked')
+        if not port.fusible:
+            raise NotRecordable('the kernel has no such gate')
+    return list(ports)

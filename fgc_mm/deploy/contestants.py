@@ -140,8 +140,7 @@ class Contestants:
         except Exception as error:  # a compiler may raise anything
             return Contestant(name, kind, None, _first_line(error))
         return self._row(
-            name, kind, lambda: PlainForward(dynamic), PlainForward(model),
-            dynamic,
+            name, kind, lambda: dynamic, PlainForward(model), dynamic
         )  # fmt: skip
 
     def _compacted(self) -> tuple[nn.Module | None, str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from mmengine.model import BaseModule
+from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from fgc_mm.deploy.dynamic_plan import BATCH, LOOP, PROGRAM, DynamicPlan
@@ -42,6 +44,7 @@ class DynamicBackbone(GatedBackbone):
         batch: What is done with several images, ``'loop'`` or ``'batch'``.
         executor: ``'program'``: one call of the kernel, where it can;
             ``'modules'``: the backbone's own code.
+        dynamic_ports: Those of the sites that can be dynamic.
     """
 
     def __init__(self, gated: GatedBackbone, ports: Ports) -> None:
@@ -52,21 +55,17 @@ class DynamicBackbone(GatedBackbone):
         self.batch = LOOP
         self.executor = PROGRAM
         self._ports = ports
+        self.dynamic_ports = [p for p in ports if isinstance(p, DynamicPort)]
         self._programs: dict[tuple, NetworkProgram | str] = {}
         self.eval()
 
     def __getstate__(self) -> dict[str, Any]:
         return dict(self.__dict__, _programs={})  # made anew
 
-    @property
-    def dynamic_ports(self) -> list[DynamicPort]:
-        """Those of the sites that can be dynamic."""
-        return [p for p in self._ports if isinstance(p, DynamicPort)]
-
     @torch.no_grad()
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """The wrapped backbone's own outputs, gated."""
-        program = self._program_of(x)
+        program = self.program_of(x)
         if program is None:
             return self.forward_gated(x)[0]
         return program.run(x)[0]
@@ -80,7 +79,7 @@ class DynamicBackbone(GatedBackbone):
         Several images run one by one, each with its own channels, or all
         together with every channel, whichever was faster in the calibration.
         """
-        program = None if keep_activation else self._program_of(x)
+        program = None if keep_activation else self.program_of(x)
         if program is not None:
             outputs, decisions = program.run(x)
             return outputs, program.records(decisions)
@@ -95,37 +94,46 @@ class DynamicBackbone(GatedBackbone):
         outputs = _stack([outputs for outputs, _ in runs])
         return outputs, [_join(r) for r in zip(*(r for _, r in runs))]
 
-    def program(self, image: Tensor) -> NetworkProgram | str:
+    def program(
+        self, image: Tensor, behind: Sequence[nn.Module] = ()
+    ) -> NetworkProgram | str:
         """The backbone as one call of the kernel, or why it is none.
 
         Args:
             image: (1, 3, H, W), of the size that the program is for.
+            behind: Modules behind the backbone that belong to the call.
         """
         skips = tuple(port.compact for port in self.dynamic_ports)
-        key = (tuple(image.shape[1:]), skips)
+        key = (tuple(image.shape[1:]), skips, tuple(map(id, behind)))
         if key not in self._programs:
             while len(self._programs) >= MOST_PROGRAMS:
                 del self._programs[next(iter(self._programs))]
-            self._programs[key] = self._make_program(image)
+            self._programs[key] = self._make_program(image, behind)
         return self._programs[key]
 
-    def _make_program(self, image: Tensor) -> NetworkProgram | str:
+    def _make_program(
+        self, image: Tensor, behind: Sequence[nn.Module]
+    ) -> NetworkProgram | str:
         kernel, problem = load_kernel()
         if kernel is None:
             return f'there is no kernel: {problem}'
         try:
-            return NetworkProgram(self.backbone, self._ports, image, kernel)
+            return NetworkProgram(
+                self.backbone, self._ports, image, kernel, behind
+            )
         except NotRecordable as error:
             return str(error)
 
-    def _program_of(self, x: Tensor) -> NetworkProgram | None:
-        """What runs these images, unless the modules do."""
+    def program_of(
+        self, x: Tensor, behind: Sequence[nn.Module] = ()
+    ) -> NetworkProgram | None:
+        """What runs these images in one call, unless the modules do."""
         alone = len(x) == 1 or self.batch == LOOP
         if self.executor != PROGRAM or not alone or len(x) == 0:
             return None
         if x.dim() != 4 or x.dtype != torch.float32 or x.device.type != 'cpu':
             return None
-        program = self.program(x[:1])
+        program = self.program(x[:1], behind)
         return None if isinstance(program, str) else program
 
     def _skips(self) -> bool:
@@ -191,12 +199,26 @@ class DynamicImageClassifier(GatedImageClassifier):
         _refuse_training(True)
         return {}
 
-    def forward(self, inputs: Tensor, *args: Any, **kwargs: Any) -> Any:
+    @torch.no_grad()
+    def forward(
+        self,
+        inputs: Tensor,
+        data_samples: list[DataSample] | None = None,
+        mode: str = 'tensor',
+    ) -> Any:
         """As ``ImageClassifier.forward``, without gradients."""
+        program = None
         if isinstance(inputs, Tensor):
             self._seen.add(tuple(inputs.shape[1:]))
-        with torch.no_grad():
-            return super().forward(inputs, *args, **kwargs)
+            if mode == 'tensor' and self.with_head:
+                program = self.backbone.program_of(inputs, self._behind)
+        if program is None:
+            return super().forward(inputs, data_samples, mode)
+        return program.run(inputs)[0][0]
+
+    @property
+    def _behind(self) -> tuple[nn.Module, ...]:
+        return (self.neck, self.head) if self.with_neck else (self.head,)
 
     def train(self, mode: bool = True) -> DynamicImageClassifier:
         """Refuses: what is folded cannot be trained."""

@@ -15,6 +15,8 @@ from fgc_mm.deploy.dynamic_port import DynamicPort
 from fgc_mm.deploy.dynamic_record import (
     ADD,
     CONV,
+    LINEAR,
+    MEAN,
     POOL,
     NotRecordable,
     Recorder,
@@ -50,6 +52,8 @@ class Place:
         """Whole cache lines, but not all in one set of the cache."""
         _, height, width = self.shape
         pad, row = self.pad, width + self.pad
+        if height * width == 1 and not pad:
+            return 1  # a vector
         floats = (height + 2 * pad) * row + (2 * pad if pad else 0)
         floats = -(-floats // LINE) * LINE
         return floats + (LINE if floats % 1024 == 0 else 0)
@@ -61,13 +65,14 @@ class Place:
 
 
 class NetworkProgram:
-    """Runs a backbone with its gates, image by image, without Python.
+    """Runs a network with its gates, image by image, without Python.
 
     Args:
         network: Its layers as :func:`fold` makes them.
         ports: One per site, in order.
         image: (1, 3, H, W), of the size that it is for.
         kernel: The compiled kernel.
+        behind: What comes behind the network, if that is a part of it.
 
     Attributes:
         names: What every step is, in words.
@@ -84,10 +89,12 @@ class NetworkProgram:
         ports: Sequence[Any],
         image: Tensor,
         kernel: ModuleType,
+        behind: Sequence[nn.Module] = (),
     ) -> None:
         self._ports = _fusible(ports)
         self._paths = {m: path for path, m in network.named_modules()}
-        recording = Recorder().record(network, image)
+        whole = nn.Sequential(network, *behind) if behind else network
+        recording = Recorder().record(whole, image)
         steps = fused(recording)
         self._places = [Place(shape) for shape in recording.shapes]
         self._find_sites(steps)
@@ -107,6 +114,7 @@ class NetworkProgram:
             if self._places[value].site >= 0:
                 raise NotRecordable('it returns channels of a site')
             self._program.output(value)
+        self._flat = [value in recording.flat for value in recording.outputs]
         self._widths = channels
         for port in self._ports:
             if f'gate of {port.site.producer}' not in self.names:
@@ -115,6 +123,9 @@ class NetworkProgram:
     def run(self, images: Tensor) -> tuple[tuple[Tensor, ...], Decisions]:
         """The outputs for (N, 3, H, W), and what the gates said."""
         outputs, *decisions = self._program.run(images)
+        for number, flat in enumerate(self._flat):
+            if flat:
+                outputs[number] = outputs[number].flatten(1)
         return tuple(outputs), tuple(decisions)
 
     def records(self, decisions: Decisions) -> list[GateRecord]:
@@ -142,8 +153,8 @@ class NetworkProgram:
             sites = {self._places[value].site for value in step.reads}
             if step.kind == CONV:
                 site = self._site_of_conv(step.module, sites)
-            elif step.kind == ADD and sites != {-1}:
-                raise NotRecordable("it adds a site's channels")
+            elif step.kind in (ADD, LINEAR) and sites != {-1}:
+                raise NotRecordable(f"a {step.kind} takes a site's channels")
             else:
                 (site,) = sites
             self._places[step.gives].site = site
@@ -197,6 +208,14 @@ class NetworkProgram:
         elif step.kind == POOL:
             self._program.max_pool(x, step.gives, *layer.geometry)
             self._named(self._paths[layer], layer)
+        elif step.kind == MEAN:
+            self._program.mean(x, step.gives)
+            self._named(step.kind, None)
+        elif step.kind == LINEAR:
+            self._program.linear(
+                step.weight.detach().t().contiguous(), step.bias, x, step.gives
+            )
+            self._named(step.kind, None)
         else:
             self._program.copy(
                 x, step.gives, added, *step.clamp, step.stride, step.first

@@ -11,11 +11,15 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from fgc_mm.deploy.dynamic_engines import NO_CLAMP, Clamp
-from fgc_mm.deploy.dynamic_layers import DynamicConv, FastMaxPool
+from fgc_mm.deploy.dynamic_layers import (
+    DynamicConv,
+    DynamicLayer,
+    FastMaxPool,
+)
 from fgc_mm.deploy.dynamic_trace import ASKING
 
 CONV, POOL, ADD, COPY = 'conv', 'pool', 'add', 'copy'
-ADDING = {'add', 'add_', '__add__', '__iadd__', '__radd__'}
+MEAN, LINEAR = 'mean', 'linear'
 CLAMPS: dict[str, Clamp] = {
     'relu': (0.0, float('inf')),
     'relu_': (0.0, float('inf')),
@@ -32,11 +36,14 @@ class Step:
     """One step: some values in, one value out.
 
     Attributes:
-        kind: ``'conv'``, ``'pool'`` (max), ``'add'`` or ``'copy'``.
+        kind: ``'conv'``, ``'pool'`` (max), ``'add'``, ``'copy'``,
+            ``'mean'`` (over all pixels) or ``'linear'``.
         reads: The values that it takes; of a conv the input, and perhaps
             what is added to its sums.
         gives: The value that it makes.
         module: The layer of a conv or pool.
+        weight: (C_out, C_in), of a linear step.
+        bias: (C_out,), of a linear step.
         clamp: Least and most of what comes out.
         stride: Of a copy: so many pixels on.
         first: Of a copy: channels of zeros before what is copied; behind it
@@ -47,6 +54,8 @@ class Step:
     reads: list[int]
     gives: int
     module: nn.Module | None = None
+    weight: Tensor | None = None
+    bias: Tensor | None = None
     clamp: Clamp = NO_CLAMP
     stride: int = 1
     first: int = 0
@@ -60,11 +69,13 @@ class Recording:
         shapes: (C, H, W) of every value.
         steps: In order.
         outputs: The values that the network returns.
+        flat: Those that are (N, C) in the network, (C, 1, 1) here.
     """
 
     shapes: list[tuple[int, ...]] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     outputs: list[int] = field(default_factory=list)
+    flat: set[int] = field(default_factory=set)
 
 
 class Recorder(TorchFunctionMode):
@@ -85,7 +96,8 @@ class Recorder(TorchFunctionMode):
         """One pass, with all channels.
 
         Args:
-            network: Its layers as :func:`fold` makes them; gates asleep.
+            network: Its layers as :func:`fold` makes them; gates asleep. It
+                returns a tensor or a tuple of tensors.
             image: (1, 3, H, W).
 
         Raises:
@@ -93,7 +105,7 @@ class Recorder(TorchFunctionMode):
         """
         hooks = []
         for module in network.modules():
-            if isinstance(module, (DynamicConv, FastMaxPool)):
+            if isinstance(module, (DynamicLayer, FastMaxPool)):
                 hooks.append(module.register_forward_pre_hook(self._enter))
                 hooks.append(module.register_forward_hook(self._leave))
         self._new(image)
@@ -103,6 +115,8 @@ class Recorder(TorchFunctionMode):
         finally:
             for hook in hooks:
                 hook.remove()
+        if isinstance(outputs, Tensor):
+            outputs = (outputs,)
         if not isinstance(outputs, tuple):
             raise NotRecordable(f'it returns a {type(outputs).__name__}')
         self.recording.outputs = [self._value(output) for output in outputs]
@@ -124,18 +138,55 @@ class Recorder(TorchFunctionMode):
         return result
 
     def _note(self, name: str, args: tuple, kwargs: dict, result: Any) -> None:
-        if name in ADDING and len(args) == 2 and not kwargs:
-            self._step(ADD, args, result)
-        elif name in CLAMPS:
-            self._step(COPY, args[:1], result, clamp=CLAMPS[name])
-        elif name == '__getitem__' and _stride(args[1]):
-            self._step(COPY, args[:1], result, stride=_stride(args[1]))
-        elif name == 'pad' and _pads_channels(args[1:], kwargs):
-            self._step(COPY, args[:1], result, first=args[1][4])
-        elif name == 'dropout' and result is args[0]:
-            return  # asleep
-        else:
+        writer = WRITERS.get(name)
+        if writer is None or not writer(self, name, args, kwargs, result):
             raise NotRecordable(f'it calls {name or "something unnamed"}')
+
+    def _add(self, _: str, args: tuple, kwargs: dict, result: Tensor) -> bool:
+        known = len(args) == 2 and not kwargs
+        if known:
+            self._step(ADD, args, result)
+        return known
+
+    def _clamp(self, name: str, args: tuple, _: dict, result: Tensor) -> bool:
+        self._step(COPY, args[:1], result, clamp=CLAMPS[name])
+        return True
+
+    def _pixels(self, _: str, args: tuple, __: dict, result: Tensor) -> bool:
+        stride = _stride(args[1])
+        if stride:
+            self._step(COPY, args[:1], result, stride=stride)
+        return stride > 0
+
+    def _pad(self, _: str, args: tuple, kwargs: dict, result: Tensor) -> bool:
+        known = _pads_channels(args[1:], kwargs)
+        if known:
+            self._step(COPY, args[:1], result, first=args[1][4])
+        return known
+
+    def _mean(self, _: str, args: tuple, __: dict, result: Tensor) -> bool:
+        known = result.shape[2:].numel() == 1
+        if known:
+            self._step(MEAN, args[:1], result)
+        return known
+
+    def _linear(
+        self, _: str, args: tuple, kwargs: dict, result: Tensor
+    ) -> bool:
+        weight, bias = (*args[1:], kwargs.get('bias'))[:2]
+        self._step(LINEAR, args[:1], result, weight=weight, bias=bias)
+        return True
+
+    def _flatten(self, _: str, args: tuple, __: dict, result: Tensor) -> bool:
+        known = args[0].dim() == 4 and result.shape == args[0].shape[:2]
+        if known:  # (1, C, 1, 1) becomes (1, C)
+            value = self._values[id(result)] = self._value(args[0])
+            self.recording.flat.add(value)
+            self._kept.append(result)
+        return known
+
+    def _sleep(self, _: str, args: tuple, __: dict, result: Tensor) -> bool:
+        return result is args[0]
 
     def _enter(self, module: nn.Module, args: tuple) -> None:
         self._inside = True
@@ -144,8 +195,10 @@ class Recorder(TorchFunctionMode):
         self._inside = False
         if isinstance(module, DynamicConv):
             self._step(CONV, args, output, module=module, clamp=module.clamp)
-        else:
+        elif isinstance(module, FastMaxPool):
             self._step(POOL, args, output, module=module)
+        else:
+            raise NotRecordable(f'it has a {type(module).__name__}')
 
     def _step(
         self, kind: str, reads: tuple, result: Tensor, **how: Any
@@ -154,7 +207,7 @@ class Recorder(TorchFunctionMode):
         if any(tensor is result for tensor in reads):
             self._refuse_views(result)
         shapes = {self.recording.shapes[value] for value in known}
-        if kind == ADD and shapes != {tuple(result.shape[1:])}:
+        if kind == ADD and shapes != {(*result.shape[1:], 1, 1)[:3]}:
             raise NotRecordable('it adds maps of several shapes')
         step = Step(kind, known, self._new(result), **how)
         self.recording.steps.append(step)
@@ -174,12 +227,15 @@ class Recorder(TorchFunctionMode):
         return value
 
     def _new(self, tensor: Tensor) -> int:
-        if tensor.dim() != 4:
+        if tensor.dim() not in (2, 4):
             raise NotRecordable(f'it makes a tensor of {tensor.dim()} axes')
-        self._values[id(tensor)] = len(self.recording.shapes)
+        value = len(self.recording.shapes)
+        self._values[id(tensor)] = value
         self._kept.append(tensor)
-        self.recording.shapes.append(tuple(tensor.shape[1:]))
-        return len(self.recording.shapes) - 1
+        self.recording.shapes.append((*tensor.shape[1:], 1, 1)[:3])
+        if tensor.dim() == 2:
+            self.recording.flat.add(value)
+        return value
 
 
 def _of_tensors(args: tuple) -> bool:
@@ -200,6 +256,20 @@ def _pads_channels(args: tuple, kwargs: dict) -> bool:
     pads = args[0] if len(args) == 1 else ()
     zeros = kwargs.get('mode') == 'constant' and not kwargs.get('value')
     return zeros and len(pads) == 6 and not any(pads[:4]) and min(pads) >= 0
+
+
+ADDING = ('add', 'add_', '__add__', '__iadd__', '__radd__')
+WRITERS: dict[str, Callable[..., bool]] = {
+    **dict.fromkeys(ADDING, Recorder._add),
+    **dict.fromkeys(CLAMPS, Recorder._clamp),
+    '__getitem__': Recorder._pixels,
+    'pad': Recorder._pad,
+    'adaptive_avg_pool2d': Recorder._mean,
+    'linear': Recorder._linear,
+    'view': Recorder._flatten,
+    'flatten': Recorder._flatten,
+    'dropout': Recorder._sleep,
+}
 
 
 def fused(recording: Recording) -> list[Step]:
@@ -249,4 +319,5 @@ def _sum_joins(_: Step, maker: Step) -> bool:
 
 def _clamp_joins(step: Step, maker: Step) -> bool:
     only = step.kind == COPY and step.stride == 1 and step.first == 0
-    return only and maker.clamp == NO_CLAMP and maker.kind != POOL
+    clamps = maker.kind in (CONV, ADD, COPY)
+    return only and clamps and maker.clamp == NO_CLAMP

@@ -8,6 +8,34 @@
 
 namespace fgc {
 
+inline void add_row(float* to, const float* from, float factor,
+                    int64_t count) {
+  for (int64_t i = 0; i < count; ++i) to[i] += factor * from[i];
+}
+
+inline float sum_of(const float* x, int64_t count) {
+  Vec sums[4] = {};
+  int64_t p = 0;
+  for (; p + 4 * kLanes <= count; p += 4 * kLanes)
+    for (int k = 0; k < 4; ++k) sums[k] += load(x + p + k * kLanes);
+  const Vec all = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  float total = 0;
+  for (; p < count; ++p) total += x[p];
+  for (int k = 0; k < kLanes; ++k) total += all[k];
+  return total;
+}
+
+// Zeros around a map do no harm.
+inline float mean_of(const Map& x, int64_t channel) {
+  const float* from = x.data + channel * x.channel;
+  const bool whole = x.row == x.width || x.pad > 0;
+  const int64_t length = whole ? x.height * x.row : x.width;
+  float total = 0;
+  for (int64_t r = 0; r < (whole ? 1 : x.height); ++r, from += x.row)
+    total += sum_of(from, length);
+  return total / float(x.height * x.width);
+}
+
 class Gate {
  public:
   // squeeze: (C_in, hidden), the norm folded in; shift: (hidden);
@@ -54,17 +82,17 @@ class Gate {
     const int64_t grain = std::max<int64_t>(1, 65536 / (pixels + 1));
     float* to = means.data();
     at::parallel_for(0, ins.count, grain, [&](int64_t b, int64_t e) {
-      for (int64_t i = b; i < e; ++i) to[i] = mean(x, packed ? i : ins[i]);
+      for (int64_t i = b; i < e; ++i) to[i] = mean_of(x, packed ? i : ins[i]);
     });
     const float* shift = shift_.data_ptr<float>();
     hidden.assign(shift, shift + width);
     for (int64_t i = 0; i < ins.count; ++i)
-      add(hidden.data(), squeeze_.data_ptr<float>() + ins[i] * width,
+      add_row(hidden.data(), squeeze_.data_ptr<float>() + ins[i] * width,
           means[i], width);
     const float* bias = bias_.data_ptr<float>();
     std::copy(bias, bias + all_out, logits);
     for (int64_t h = 0; h < width; ++h)  // nan stays nan
-      add(logits, expand_.data_ptr<float>() + h * all_out,
+      add_row(logits, expand_.data_ptr<float>() + h * all_out,
           hidden[h] < 0 ? 0 : hidden[h], all_out);
     int64_t count = 0;
     for (int64_t c = 0; c < all_out; ++c) {
@@ -79,33 +107,6 @@ class Gate {
   const int64_t all_in, all_out;
 
  private:
-  static void add(float* to, const float* from, float factor, int64_t count) {
-    for (int64_t i = 0; i < count; ++i) to[i] += factor * from[i];
-  }
-
-  // Zeros around a map do no harm.
-  static float mean(const Map& x, int64_t channel) {
-    const float* from = x.data + channel * x.channel;
-    const bool whole = x.row == x.width || x.pad > 0;
-    const int64_t length = whole ? x.height * x.row : x.width;
-    float total = 0;
-    for (int64_t r = 0; r < (whole ? 1 : x.height); ++r, from += x.row)
-      total += sum(from, length);
-    return total / float(x.height * x.width);
-  }
-
-  static float sum(const float* x, int64_t count) {
-    Vec sums[4] = {};
-    int64_t p = 0;
-    for (; p + 4 * kLanes <= count; p += 4 * kLanes)
-      for (int k = 0; k < 4; ++k) sums[k] += load(x + p + k * kLanes);
-    const Vec all = (sums[0] + sums[1]) + (sums[2] + sums[3]);
-    float total = 0;
-    for (; p < count; ++p) total += x[p];
-    for (int k = 0; k < kLanes; ++k) total += all[k];
-    return total;
-  }
-
   Tensor squeeze_, shift_, expand_, bias_;
   float least_;
 };

@@ -23,6 +23,8 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       .def("gate", &fgc::Program::gate)
       .def("max_pool", &fgc::Program::max_pool)
       .def("copy", &fgc::Program::copy)
+      .def("mean", &fgc::Program::mean)
+      .def("linear", &fgc::Program::linear)
       .def("output", &fgc::Program::output)
       .def("run", &fgc::Program::run)
       .def("profile", &fgc::Program::profile);

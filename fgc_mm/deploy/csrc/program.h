@@ -94,6 +94,36 @@ class Program {
     });
   }
 
+  // Means over all pixels.
+  void mean(int64_t x, int64_t y) {
+    steps_.push_back([=](Context& c) {
+      const Map from = map(c, x);
+      const Target to = target(c, y, nullptr, -INFINITY, INFINITY);
+      for (int64_t k = 0; k < channels(c, x); ++k)
+        to.data[k * to.channel] = mean_of(from, k);
+    });
+  }
+
+  // weight: (C_in, C_out); x and y are vectors.
+  void linear(Tensor weight, std::optional<Tensor> bias, int64_t x,
+              int64_t y) {
+    const int64_t ins = weight.size(0), outs = weight.size(1);
+    const Tensor start = bias ? bias->contiguous() : at::zeros({outs});
+    steps_.push_back([=](Context& c) {
+      const Map from = map(c, x);
+      float* to = target(c, y, nullptr, 0, 0).data;
+      const float* w = weight.data_ptr<float>();
+      const float* first = start.data_ptr<float>();
+      const int64_t grain = std::max<int64_t>(64, 65536 / (ins + 1));
+      at::parallel_for(0, outs, grain, [&](int64_t begin, int64_t end) {
+        std::copy(first + begin, first + end, to + begin);
+        for (int64_t i = 0; i < ins; ++i)
+          add_row(to + begin, w + i * outs + begin,
+                  from.data[i * from.channel], end - begin);
+      });
+    });
+  }
+
   void output(int64_t x) { outputs_.push_back(x); }
 
   // Outputs (N, C, H, W), and logits and mask (N, channels of all sites).

@@ -114,7 +114,7 @@ class NetworkProgram:
             if self._places[value].site >= 0:
                 raise NotRecordable('it returns channels of a site')
             self._program.output(value)
-        self._flat = [value in recording.flat for value in recording.outputs]
+        self._flat = recording.flat
         self._widths = channels
         for port in self._ports:
             if f'gate of {port.site.producer}' not in self.names:

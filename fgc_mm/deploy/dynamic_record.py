@@ -69,13 +69,13 @@ class Recording:
         shapes: (C, H, W) of every value.
         steps: In order.
         outputs: The values that the network returns.
-        flat: Those that are (N, C) in the network, (C, 1, 1) here.
+        flat: Whether the network has them as (N, C); here (C, 1, 1).
     """
 
     shapes: list[tuple[int, ...]] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     outputs: list[int] = field(default_factory=list)
-    flat: set[int] = field(default_factory=set)
+    flat: list[bool] = field(default_factory=list)
 
 
 class Recorder(TorchFunctionMode):
@@ -120,6 +120,7 @@ class Recorder(TorchFunctionMode):
         if not isinstance(outputs, tuple):
             raise NotRecordable(f'it returns a {type(outputs).__name__}')
         self.recording.outputs = [self._value(output) for output in outputs]
+        self.recording.flat = [output.dim() == 2 for output in outputs]
         return self.recording
 
     def __torch_function__(
@@ -180,8 +181,7 @@ class Recorder(TorchFunctionMode):
     def _flatten(self, _: str, args: tuple, __: dict, result: Tensor) -> bool:
         known = args[0].dim() == 4 and result.shape == args[0].shape[:2]
         if known:  # (1, C, 1, 1) becomes (1, C)
-            value = self._values[id(result)] = self._value(args[0])
-            self.recording.flat.add(value)
+            self._values[id(result)] = self._value(args[0])
             self._kept.append(result)
         return known
 
@@ -229,13 +229,10 @@ class Recorder(TorchFunctionMode):
     def _new(self, tensor: Tensor) -> int:
         if tensor.dim() not in (2, 4):
             raise NotRecordable(f'it makes a tensor of {tensor.dim()} axes')
-        value = len(self.recording.shapes)
-        self._values[id(tensor)] = value
+        self._values[id(tensor)] = len(self.recording.shapes)
         self._kept.append(tensor)
         self.recording.shapes.append((*tensor.shape[1:], 1, 1)[:3])
-        if tensor.dim() == 2:
-            self.recording.flat.add(value)
-        return value
+        return len(self.recording.shapes) - 1
 
 
 def _of_tensors(args: tuple) -> bool:

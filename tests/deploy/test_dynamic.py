@@ -43,7 +43,23 @@ HAS_KERNEL = kernel.load_kernel()[0] is not None
 needs_kernel = pytest.mark.skipif(
     not HAS_KERNEL, reason='no C++ compiler: the kernel cannot be built'
 )
-BACKENDS = [pytest.param('kernel', marks=needs_kernel), 'torch']
+WAYS = [
+    pytest.param('program', marks=needs_kernel),
+    pytest.param('modules', marks=needs_kernel),
+    'torch',
+]
+# whose whole backbone is one call of the kernel
+WITH_PROGRAM = {'CifarResNet', 'ResNet-18', 'ResNet-50', 'MobileNetV2', 'VGG'}
+
+
+def dynamic_of(model, images, way):
+    """By the kernel as one call or layer by layer, or by torch."""
+    backend = 'torch' if way == 'torch' else 'kernel'
+    dynamic = to_dynamic(model, images, backend=backend)
+    assert way != 'torch' or dynamic.plan.executor == 'modules'
+    if way == 'modules':
+        dynamic.backbone.executor = 'modules'
+    return dynamic
 
 
 @pytest.fixture(autouse=True)
@@ -98,12 +114,12 @@ def build(backbone, size, gate=GATE):
 
 @pytest.fixture(scope='module', params=NETWORKS)
 def network(request):
-    """A masked model, images, and how many sites can be dynamic."""
+    """Its name, a masked model, images, how many sites can be dynamic."""
     backbone, size, least = NETWORKS[request.param]
     model = used(build(backbone, size))
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(3, 3, size, size, generator=generator)
-    return model, images, least
+    return request.param, model, images, least
 
 
 @pytest.fixture(scope='module')
@@ -121,10 +137,14 @@ def one_by_one(model, images):
 
 
 @pytest.mark.usefixtures('all_sites_pay')
-@pytest.mark.parametrize('backend', BACKENDS)
-def test_logits_are_those_of_the_masked_model(network, backend):
-    model, images, least = network
-    dynamic = to_dynamic(model, images[:1], backend=backend)
+@pytest.mark.parametrize('way', WAYS)
+def test_logits_are_those_of_the_masked_model(network, way):
+    name, model, images, least = network
+    dynamic = dynamic_of(model, images[:1], way)
+    if way == 'program':
+        report = dynamic.dynamic_report()
+        one_call = report['executor'] == 'program'
+        assert one_call == (name in WITH_PROGRAM), report['executor_why']
     sites = dynamic.dynamic_report()['sites']
     executed = [site['executed'] for site in sites.values()]
     assert executed.count('dynamic') >= least, sites
@@ -139,10 +159,10 @@ def test_logits_are_those_of_the_masked_model(network, backend):
 
 
 @pytest.mark.usefixtures('all_sites_pay')
-@pytest.mark.parametrize('backend', BACKENDS)
-def test_predictions_and_records(small, backend):
+@pytest.mark.parametrize('way', WAYS)
+def test_predictions_and_records(small, way):
     model, images = small
-    dynamic = to_dynamic(model, images, backend=backend)
+    dynamic = dynamic_of(model, images, way)
     for batch in ('loop', 'batch'):
         dynamic.backbone.batch = batch
         want = model.predict(images)
@@ -167,13 +187,13 @@ def force(model, logit):
 
 @pytest.mark.parametrize('name', ['CifarResNet', 'MobileNetV3', 'ViT'])
 @pytest.mark.usefixtures('all_sites_pay')
-@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('way', WAYS)
 @pytest.mark.parametrize('logit', [-9.0, 9.0], ids=['closed', 'open'])
-def test_all_closed_and_all_open(name, backend, logit):
+def test_all_closed_and_all_open(name, way, logit):
     backbone, size, least = NETWORKS[name]
     model = force(used(build(backbone, size)), logit)
     images = torch.randn(2, 3, size, size)
-    dynamic = to_dynamic(model, images[:1], backend=backend)
+    dynamic = dynamic_of(model, images[:1], way)
     sites = dynamic.dynamic_report()['sites'].values()
     assert sum(s['executed'] == 'dynamic' for s in sites) >= least
     torch.testing.assert_close(
@@ -185,14 +205,14 @@ def test_all_closed_and_all_open(name, backend, logit):
 
 
 @pytest.mark.usefixtures('all_sites_pay')
-@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('way', WAYS)
 @pytest.mark.parametrize('name', ['CifarResNet', 'ResNet-50', 'MobileNetV2'])
-def test_closed_channels_are_never_computed(name, backend):
+def test_closed_channels_are_never_computed(name, way):
     """Their weights become nan, and nothing changes."""
     backbone, size, _ = NETWORKS[name]
     model = used(build(backbone, size))
     image = torch.randn(1, 3, size, size)
-    dynamic = to_dynamic(model, image, backend=backend)
+    dynamic = dynamic_of(model, image, way)
     want = dynamic(image)
     _, records = dynamic.backbone.forward_gated(image)
     masks = {record.site.name: record.mask[0] for record in records}
@@ -206,6 +226,7 @@ def test_closed_channels_are_never_computed(name, backend):
                 poisoned += int(closed.sum())
                 layer.weight.data.movedim(dim, 0)[closed] = float('nan')
         layer._engines.clear()
+    dynamic.backbone._programs.clear()
     assert poisoned > 50
     assert torch.equal(dynamic(image), want)
 
@@ -223,15 +244,15 @@ class Scaling(nn.Module):
 
 
 @pytest.mark.usefixtures('all_sites_pay')
-@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('way', WAYS)
 @pytest.mark.parametrize('name', ['CifarResNet', 'ResNet-50', 'SEResNet'])
-def test_factors_scale_what_is_open(name, backend):
+def test_factors_scale_what_is_open(name, way):
     MODELS.register_module('ScalingTestGate', module=Scaling, force=True)
     backbone, size, least = NETWORKS[name]
     model = build(backbone, size, gate=dict(type='fgc_mm.ScalingTestGate'))
     model.eval()
     images = torch.randn(3, 3, size, size)
-    dynamic = to_dynamic(model, images[:1], backend=backend)
+    dynamic = dynamic_of(model, images[:1], way)
     sites = dynamic.dynamic_report()['sites'].values()
     assert sum(s['executed'] == 'dynamic' for s in sites) >= least
     want = one_by_one(model, images)
@@ -278,6 +299,7 @@ def test_a_plan_is_stored_and_obeyed(small, tmp_path, monkeypatch):
     for number, name in enumerate(names):
         plan.sites[name].executed = ('dynamic', 'dense')[number % 2]
     plan.batch = 'batch'
+    plan.executor = 'modules'
     plan.save(tmp_path / 'deep' / 'plan.json')
     loaded = DynamicPlan.load(tmp_path / 'deep' / 'plan.json')
     assert loaded == plan
@@ -293,6 +315,7 @@ def test_a_plan_is_stored_and_obeyed(small, tmp_path, monkeypatch):
         plan.sites[p.site.name].executed == 'dynamic' for p in ports
     ]
     assert second.backbone.batch == 'batch'
+    assert second.backbone.executor == 'modules'
     want = one_by_one(model, images)
     torch.testing.assert_close(second(images), want, atol=1e-4, rtol=1e-4)
 

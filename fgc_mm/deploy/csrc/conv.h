@@ -8,6 +8,10 @@
 
 namespace fgc {
 
+// Multiplications below which waking another thread costs more than it
+// saves.
+constexpr int64_t kWorthAThread = 1 << 21;
+
 inline Scratch& scratch(int which) {
   static thread_local Scratch memory[3];
   return memory[which];
@@ -146,11 +150,16 @@ class Conv {
     lay_out(x, packed ? Channels{nullptr, ins.count} : ins, there, at,
             planes.data());
     const int64_t group_count = (outs.count + kMaxOut - 1) / kMaxOut;
-    const int64_t chunks = chunk_count(at, ins.count, group_count);
+    const int64_t work =
+        ins.count * outs.count * at.positions() * int64_t(at.taps.size());
+    const bool shared = work >= kWorthAThread && !at::in_parallel_region();
+    const int64_t threads = shared ? at::get_num_threads() : 1;
+    const int64_t chunks = chunk_count(at, ins.count, group_count, threads);
+    const int64_t items = group_count * chunks;
     const Sum sum{planes.data(), w_of_in.data(), ins.count, nullptr,
                   at.taps.data(), int64_t(at.taps.size()), false};
     at::parallel_for(
-        0, group_count * chunks, 1, [&](int64_t begin, int64_t end) {
+        0, items, shared ? 1 : items + 1, [&](int64_t begin, int64_t end) {
           for (int64_t item = begin; item < end; ++item) {
             const int64_t chunk = item / group_count;
             const int64_t group = item % group_count;
@@ -175,7 +184,7 @@ class Conv {
       }
     float* memory =
         scratch(0).take((where.count - in_place) * at.plane_floats);
-    const int64_t grain = std::max<int64_t>(1, 32768 / at.plane_floats);
+    const int64_t grain = std::max<int64_t>(1, 262144 / at.plane_floats);
     at::parallel_for(in_place, where.count, grain, [&](int64_t b, int64_t e) {
       for (int64_t i = b; i < e; ++i) {
         float* plane = memory + (i - in_place) * at.plane_floats;
@@ -187,14 +196,14 @@ class Conv {
 
   // Rows of the output at a time: what they read stays in the second cache,
   // and there is work for every thread.
-  int64_t chunk_count(const Layout& at, int64_t inputs, int64_t groups) {
+  int64_t chunk_count(const Layout& at, int64_t inputs, int64_t groups,
+                      int64_t threads) {
     const int64_t read = at.positions() * g_.stride[0] * g_.stride[1];
     int64_t chunks = std::max(inputs * read * 4 / (256 * 1024),
                               at.positions() / 4096);
     // but many tiles a chunk
     chunks = std::min(chunks, at.positions() / 256);
     chunks = std::max<int64_t>(chunks, 1);
-    const int64_t threads = at::in_parallel_region() ? 1 : at::get_num_threads();
     if (threads > 1)
       chunks = std::max(chunks, (4 * threads + groups - 1) / groups);
     return std::min(chunks, at.out_height);
@@ -227,7 +236,8 @@ class Conv {
     const int64_t zero[1 + kAhead] = {};
     const int64_t used = at.positions() - (at.pitch - at.out_width);
     const int64_t vectors = (used + kLanes - 1) / kLanes;
-    const int64_t grain = std::max<int64_t>(1, 8192 / at.plane_floats);
+    const int64_t each = at.positions() * int64_t(at.taps.size());
+    const int64_t grain = std::max<int64_t>(1, kWorthAThread / 2 / each);
     at::parallel_for(0, outs.count, grain, [&](int64_t b, int64_t e) {
       float* copy = scratch(0).take(at.plane_floats);
       float* acc = scratch(1).take(vectors * kLanes + 16);

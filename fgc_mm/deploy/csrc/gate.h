@@ -79,7 +79,7 @@ class Gate {
     static thread_local std::vector<float> means, hidden;
     means.resize(ins.count);
     const int64_t pixels = x.height * x.width;
-    const int64_t grain = std::max<int64_t>(1, 65536 / (pixels + 1));
+    const int64_t grain = std::max<int64_t>(1, 262144 / (pixels + 1));
     float* to = means.data();
     at::parallel_for(0, ins.count, grain, [&](int64_t b, int64_t e) {
       for (int64_t i = b; i < e; ++i) to[i] = mean_of(x, packed ? i : ins[i]);

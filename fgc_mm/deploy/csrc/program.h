@@ -114,7 +114,7 @@ class Program {
       float* to = target(c, y, nullptr, 0, 0).data;
       const float* w = weight.data_ptr<float>();
       const float* first = start.data_ptr<float>();
-      const int64_t grain = std::max<int64_t>(64, 65536 / (ins + 1));
+      const int64_t grain = std::max<int64_t>(64, 262144 / (ins + 1));
       at::parallel_for(0, outs, grain, [&](int64_t begin, int64_t end) {
         std::copy(first + begin, first + end, to + begin);
         for (int64_t i = 0; i < ins; ++i)

@@ -37,8 +37,9 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from fgc_mm.deploy import PlainForward, build_trained, images_of
-from fgc_mm.deploy.clock import interleaved_times
+from fgc_mm.deploy.clock import Times, interleaved_times
 from fgc_mm.deploy.contestants import Contestant, Contestants
+from fgc_mm.deploy.step_times import grouped, step_times
 from fgc_mm.deploy.theory import (
     dense_macs,
     masks_of,
@@ -54,6 +55,9 @@ mpl.use('Agg')  # no screen needed
 import matplotlib.pyplot as plt
 
 CONSOLE = Console(width=120)
+# the median over all that the steps take: Python, and caches that others
+# have filled meanwhile
+CALLS = 'calls, cold caches'
 
 
 def main() -> None:
@@ -195,6 +199,7 @@ def measure(
     run = dict(
         threads=threads, best_dense=best, rows=entries,
         sites=site_rows(model, rows, images), notes=notes(rows),
+        profile=profile(rows, images, times),
     )  # fmt: skip
     show(run)
     return run
@@ -263,6 +268,22 @@ def site_rows(
     return result
 
 
+def profile(
+    rows: list[Contestant], images: Tensor, times: dict[str, Times]
+) -> dict[str, Any]:
+    """Where the dynamic network's time goes: groups of steps, and steps."""
+    model = next((r.model for r in rows if r.name == 'dynamic'), None)
+    steps = [] if model is None else step_times(model, images[:8])
+    if not steps:
+        return {}
+    groups = grouped(steps)
+    rest = times['dynamic'].median - sum(groups.values())
+    return dict(
+        groups=groups | {CALLS: rest},
+        steps=[vars(step) for step in steps],
+    )
+
+
 def notes(rows: list[Contestant]) -> list[str]:
     """What the dynamic network says of itself."""
     return [
@@ -274,7 +295,7 @@ def notes(rows: list[Contestant]) -> list[str]:
 
 
 def show(run: dict[str, Any]) -> None:
-    """Two tables."""
+    """The tables of one number of threads."""
     table = Table(
         title=f'{run["threads"]} threads; best dense: {run["best_dense"]}'
     )
@@ -299,8 +320,25 @@ def show(run: dict[str, Any]) -> None:
         )
     CONSOLE.print(table)
     show_sites(run['sites'])
+    if run['profile']:
+        show_profile(run['profile'])
     for note in run['notes']:
         print(note)
+
+
+def show_profile(profile: dict[str, Any]) -> None:
+    """Groups of steps, and the longest steps."""
+    groups = profile['groups']
+    whole = sum(groups.values())
+    table = Table(title='where the time of the dynamic network goes')
+    for column in ('steps', 'ms', 'share'):
+        table.add_column(column)
+    for name, ms in groups.items():
+        table.add_row(name, f'{ms:.3f}', f'{ms / whole:.0%}')
+    CONSOLE.print(table)
+    longest = sorted(profile['steps'], key=lambda step: -step['ms'])[:5]
+    told = ', '.join(f'{step["name"]} {step["ms"]:.3f}' for step in longest)
+    print(f'longest steps, in ms: {told}')
 
 
 def show_sites(sites: list[dict[str, Any]]) -> None:

@@ -1,5 +1,6 @@
 """Times of several networks on the same images, taken in turns."""
 
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,7 +44,9 @@ def interleaved_times(
 ) -> dict[str, Times]:
     """Time every network on every batch, one after another.
 
-    A machine that slows down slows all of them down.
+    A machine that slows down slows all of them down. The order is drawn anew
+    for every batch: nobody always comes behind the one that leaves most of
+    its own in the caches.
 
     Args:
         runs: The networks, by name.
@@ -55,10 +58,12 @@ def interleaved_times(
     for run in runs.values():
         for batch in batches[:warm_up]:
             run(batch)
+    order, draw = list(runs), random.Random(0)
     for _ in range(rounds):
         for batch in batches:
-            for name, run in runs.items():
+            draw.shuffle(order)
+            for name in order:
                 start = time.perf_counter()
-                run(batch)
+                runs[name](batch)
                 seconds[name].append(time.perf_counter() - start)
     return {name: Times.of(taken) for name, taken in seconds.items()}

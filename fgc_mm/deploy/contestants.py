@@ -17,15 +17,19 @@ from torch import Tensor, nn
 from fgc_mm.deploy.agreement import largest_gap
 from fgc_mm.deploy.compact import compact
 from fgc_mm.deploy.dynamic import to_dynamic
+from fgc_mm.deploy.dynamic_fold import fold
+from fgc_mm.deploy.dynamic_program import NetworkProgram
 from fgc_mm.deploy.exporting import (
     export_gathered_onnx,
     export_onnx,
     onnx_logits,
 )
 from fgc_mm.deploy.firing import SiteFiring, firing_statistics, gated_backbone
+from fgc_mm.deploy.kernel import load_kernel
 from fgc_mm.deploy.merging import merged
 from fgc_mm.deploy.plain_forward import PlainForward
 from fgc_mm.deploy.removal import Removal
+from fgc_mm.errors import FGCError
 from fgc_mm.models import ChannelMap, CompactBackbone
 
 Run = Callable[[Tensor], Tensor]
@@ -112,6 +116,7 @@ class Contestants:
         yield row('folded, channels last', lambda: _last(folded(model)))
         if self._compiled:
             yield row('compiled', lambda: _compile(model, self._images[:1]))
+        yield row('our kernel', lambda: _kernel(model, self._images[:1]))
         yield row('ONNX Runtime', lambda: self._onnx(kind, model))
 
     def _gated(self) -> Iterator[Contestant]:
@@ -258,6 +263,18 @@ def folded(model: nn.Module) -> nn.Module:
     from mmcv.cnn import fuse_conv_bn
 
     return fuse_conv_bn(copy.deepcopy(model))
+
+
+def _kernel(model: nn.Module, image: Tensor) -> Run:
+    """Without gates, as one call of the kernel that runs the dynamic one."""
+    kernel, problem = load_kernel()
+    if kernel is None:
+        raise FGCError(f'there is no kernel: {problem}')
+    model = copy.deepcopy(model)
+    fold(model.backbone, image, compiled=True)
+    behind = [model.neck, model.head] if model.with_neck else [model.head]
+    program = NetworkProgram(model.backbone, [], image, kernel, behind)
+    return lambda x: program.run(x)[0][0]
 
 
 def _last(model: nn.Module) -> Run:

@@ -210,15 +210,18 @@ class DynamicImageClassifier(GatedImageClassifier):
         program = None
         if isinstance(inputs, Tensor):
             self._seen.add(tuple(inputs.shape[1:]))
-            if mode == 'tensor' and self.with_head:
-                program = self.backbone.program_of(inputs, self._behind)
+            if mode == 'tensor':
+                program = self.program(inputs)
         if program is None:
             return super().forward(inputs, data_samples, mode)
         return program.run(inputs)[0][0]
 
-    @property
-    def _behind(self) -> tuple[nn.Module, ...]:
-        return (self.neck, self.head) if self.with_neck else (self.head,)
+    def program(self, images: Tensor) -> NetworkProgram | None:
+        """Images to logits as one call of the kernel, if they run so."""
+        if not self.with_head:
+            return None
+        behind = (self.neck, self.head) if self.with_neck else (self.head,)
+        return self.backbone.program_of(images, behind)
 
     def train(self, mode: bool = True) -> DynamicImageClassifier:
         """Refuses: what is folded cannot be trained."""

@@ -63,6 +63,26 @@ def test_every_row_has_times_or_a_reason(report):
     assert run['best_dense'] in text
 
 
+def test_the_profile_has_every_step(report):
+    text, content, _ = report
+    profile = content['runs'][0]['profile']
+    names = [step['name'] for step in profile['steps']]
+    assert sum(name.startswith('gate of ') for name in names) == 9
+    assert names[-2:] == ['mean', 'linear']
+    assert all(step['ms'] > 0 for step in profile['steps'])
+    rows = {row['name']: row for row in content['runs'][0]['rows']}
+    whole = sum(profile['groups'].values())
+    assert whole == pytest.approx(rows['dynamic']['ms'])
+    by_group = dict.fromkeys(profile['groups'], 0.0)
+    for step in profile['steps']:
+        by_group[step['group']] += step['ms']
+    for name, ms in by_group.items():
+        if name != 'calls, cold caches':
+            assert profile['groups'][name] == pytest.approx(ms)
+    assert by_group['gates'] > 0 and by_group['layers of sites'] > 0
+    assert 'longest steps, in ms: ' in text
+
+
 def test_the_promise_is_that_of_the_macs(report):
     _, content, _ = report
     rows = {row['name']: row for row in content['runs'][0]['rows']}
@@ -88,15 +108,21 @@ def test_sites_are_counted_alone(tiny):
 
 
 def test_times_are_taken_in_turns():
-    order = []
+    taken = []
     runs = {
-        name: (lambda x, n=name: order.append((n, int(x)))) for name in 'ab'
+        name: (lambda x, n=name: taken.append((n, int(x)))) for name in 'abc'
     }
-    batches = [torch.tensor(1), torch.tensor(2)]
+    batches = [torch.tensor(number) for number in range(5)]
     times = interleaved_times(runs, batches, rounds=2, warm_up=1)
-    turns = [('a', 1), ('b', 1), ('a', 2), ('b', 2)]
-    assert order == [('a', 1), ('b', 1), *turns, *turns]
-    assert times['a'].count == 4
+    assert sorted(taken[:3]) == [('a', 0), ('b', 0), ('c', 0)]
+    turns = [taken[start : start + 3] for start in range(3, len(taken), 3)]
+    assert [{batch for _, batch in turn} for turn in turns] == [
+        {number % 5} for number in range(10)
+    ]
+    orders = {tuple(name for name, _ in turn) for turn in turns}
+    assert len(orders) > 2  # drawn anew
+    assert all(sorted(order) == ['a', 'b', 'c'] for order in orders)
+    assert times['a'].count == 10
     assert Times.of([0.001, 0.002, 0.003]).median == pytest.approx(2)
 
 

@@ -82,14 +82,14 @@ class Conv {
     return y;
   }
 
-  // The channels of `outs` from those of `ins`; packed: x has no others. A
-  // depthwise conv reads the channels that it writes.
+  // The channels of `outs` from those of `ins`; packed: x has no others. To
+  // a depthwise conv x is the channels that it writes.
   void compute(const Map& x, const Channels& ins, bool packed,
                const Channels& outs, const Target& y) {
     const bool there = in_place(x);
     const Layout& at = layout(x.height, x.width, there ? x.row : 0);
     if (depthwise)
-      thin(x, packed, there, outs, at, y);
+      thin(x, there, outs, at, y);
     else
       dense(x, ins, packed, there, outs, at, y);
   }
@@ -231,8 +231,8 @@ class Conv {
   }
 
   // One channel after the other.
-  void thin(const Map& x, bool packed, bool there, const Channels& outs,
-            const Layout& at, const Target& y) {
+  void thin(const Map& x, bool there, const Channels& outs, const Layout& at,
+            const Target& y) {
     const int64_t zero[1 + kAhead] = {};
     const int64_t used = at.positions() - (at.pitch - at.out_width);
     const int64_t vectors = (used + kLanes - 1) / kLanes;
@@ -242,10 +242,9 @@ class Conv {
       float* copy = scratch(0).take(at.plane_floats);
       float* acc = scratch(1).take(vectors * kLanes + 16);
       for (int64_t i = b; i < e; ++i) {
-        const int64_t channel = packed ? i : outs[i];
-        const float* planes[1] = {begin_of(x, channel)};
+        const float* planes[1] = {begin_of(x, i)};
         if (!there || planes[0] + at.reach() > x.end) {
-          at.fill(x.data + channel * x.channel, x.row, copy);
+          at.fill(x.data + i * x.channel, x.row, copy);
           planes[0] = copy;
         }
         const float* w[1] = {weights_of(outs[i])};

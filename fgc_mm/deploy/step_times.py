@@ -1,0 +1,76 @@
+"""Where the time of a dynamic network goes, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fgc_mm.deploy.dynamic_layers import DynamicConv
+from fgc_mm.deploy.dynamic_model import DynamicImageClassifier
+from fgc_mm.deploy.dynamic_program import NetworkProgram
+
+GATES, SITES = 'gates', 'layers of sites'
+WHOLE, REST = 'layers without a gate', 'pools, sums, copies'
+
+
+@dataclass
+class StepTime:
+    """One step of the one call.
+
+    Attributes:
+        name: The layer's path, or what else it is.
+        group: ``GATES``, ``SITES``, ``WHOLE`` or ``REST``.
+        ms: Mean over the images, of the least of some repeats each.
+    """
+
+    name: str
+    group: str
+    ms: float
+
+
+@torch.no_grad()
+def step_times(
+    model: DynamicImageClassifier, images: Tensor, repeats: int = 3
+) -> list[StepTime]:
+    """Every step's time; none if the backbone's own code runs.
+
+    Args:
+        model: The dynamic model.
+        images: (N, 3, H, W).
+        repeats: Of every image.
+    """
+    program = model.program(images[:1])
+    if program is None:
+        return []
+    taken = [
+        torch.tensor(program.seconds(image, repeats))
+        for image in images.split(1)
+    ]
+    means = 1e3 * torch.stack(taken).double().mean(0)
+    return [
+        StepTime(name, _group(program, number), float(means[number]))
+        for number, name in enumerate(program.names)
+    ]
+
+
+def grouped(times: Sequence[StepTime]) -> dict[str, float]:
+    """Milliseconds of every group, most first."""
+    sums: dict[str, float] = {}
+    for time in times:
+        sums[time.group] = sums.get(time.group, 0.0) + time.ms
+    return dict(sorted(sums.items(), key=lambda item: -item[1]))
+
+
+def _group(program: NetworkProgram, number: int) -> str:
+    layer, name = program.layers[number], program.names[number]
+    if name.startswith('gate of '):
+        return GATES
+    if name == 'linear':
+        return WHOLE
+    if not isinstance(layer, DynamicConv):
+        return REST
+    gated = layer.reads is not None or layer.writes is not None
+    return SITES if gated else WHOLE

@@ -421,3 +421,16 @@ def test_it_goes_on_without_a_compiler(small, monkeypatch):
     assert dynamic.dynamic_report()['backend'] == 'torch'
     want = one_by_one(model, images)
     torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+def test_on_an_accelerator_it_stays_masked_and_says_so(small):
+    model, images = small
+    model, images = copy.deepcopy(model).cuda(), images.cuda()
+    dynamic = to_dynamic(model, images)
+    report = dynamic.dynamic_report()
+    assert report['executor'] == 'modules'
+    for site in report['sites'].values():
+        assert site['executed'] == 'dense'
+        assert 'on the CPU only' in site['why']
+    torch.testing.assert_close(dynamic(images), model(images))

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.pooling import global_average_pool
-from fgc_mm.functional.reduce import sum_over_ranks
 from fgc_mm.functional.schedule import Progress
 from fgc_mm.functional.winners import count_kept
 from fgc_mm.gates.checks import share_of_channels
 from fgc_mm.gates.decision import ScalingDecision
+from fgc_mm.memory.epoch_mean import EpochMean
 from fgc_mm.registry import MODELS
 
 
@@ -58,13 +58,7 @@ class ManiDPGate(nn.Module):
         nn.init.ones_(self.expand.bias)
         # the same on every rank, and in the checkpoint
         self.register_buffer('threshold', torch.zeros(()))
-        self.register_buffer('epoch', torch.zeros((), dtype=torch.long))
-        self.register_buffer(
-            'saliency_sum', torch.zeros(out_channels, dtype=torch.float64)
-        )
-        self.register_buffer('images', torch.zeros((), dtype=torch.float64))
-        # beside the buffer, which may lie on a GPU: no wait in every step
-        self._epoch: int | None = None
+        self._mean = EpochMean(self, (out_channels,), 'saliency_sum')
 
     def forward(self, x: Tensor) -> ScalingDecision:
         """Decide for every image of the batch."""
@@ -85,17 +79,12 @@ class ManiDPGate(nn.Module):
                 "nobody says which it is; add dict(type='fgc_mm."
                 "LossProgressHook') to custom_hooks."
             )
-        if self._epoch is None:
-            self._epoch = int(self.epoch)
-        if self.progress.epoch != self._epoch:
-            self._refresh()
-        count = saliency.new_full((1,), len(saliency))
-        sums = sum_over_ranks(torch.cat([saliency.sum(dim=0), count]).double())
-        self.saliency_sum += sums[:-1]
-        self.images += sums[-1]
+        ended = self._mean.turn(self.progress.epoch)
+        if ended is not None:
+            self._refresh(ended)
+        self._mean.add(saliency)
 
-    def _refresh(self) -> None:
-        means = self.saliency_sum / self.images.clamp(min=1)
+    def _refresh(self, means: Tensor) -> None:
         keep = self.keep.at(self.progress)
         count = count_kept(keep, len(means))
         least = means.sort(descending=True).values[count - 1]
@@ -106,7 +95,3 @@ class ManiDPGate(nn.Module):
         self.threshold.copy_(least.clamp(min=0))
         if keep == 1:
             self.threshold.zero_()  # all are asked for, on every image
-        self._epoch = self.progress.epoch
-        self.epoch.fill_(self._epoch)
-        self.saliency_sum.zero_()
-        self.images.zero_()

@@ -15,6 +15,8 @@ from fgc_mm.gates.decision import ScalingDecision
 from fgc_mm.memory.epoch_mean import EpochMean
 from fgc_mm.registry import MODELS
 
+WIDTH = 'hidden_channels'
+
 
 @MODELS.register_module()
 class ManiDPGate(nn.Module):
@@ -27,12 +29,13 @@ class ManiDPGate(nn.Module):
 
     Args:
         in_channels: Channels of the input.
-        out_channels: Channels to open and close (C). The hidden layer has
-            C / 2 units, C / 4 where C is below 80.
+        out_channels: Channels to open and close (C).
         keep: Share of the channels whose mean saliency reaches the
             threshold, in (0, 1]: a number, or a schedule, as in
             ``dict(start_value=1.0, end_value=0.5, begin=0, end=300,
             curve='cosine')``.
+        hidden_channels: Width of the hidden layer; by default C / 2, and
+            C / 4 where C is below 80.
 
     Shapes: (N, in_channels, H, W) -> four times (N, C), float32. The logits
     are the linear outputs above the threshold.
@@ -47,11 +50,12 @@ class ManiDPGate(nn.Module):
         in_channels: int,
         out_channels: int,
         keep: float | Mapping[str, Any] = 0.5,
+        hidden_channels: int | None = None,
     ) -> None:
         super().__init__()
         self.keep = share_of_channels(keep, 'keep', 'ManiDPGate')
         self.progress: Progress | None = None
-        hidden = max(1, out_channels // (4 if out_channels < 80 else 2))
+        hidden = hidden_channels or self.widths_for(out_channels)[WIDTH]
         self.squeeze = nn.Linear(in_channels, hidden, bias=False)
         self.act = nn.ReLU(inplace=True)
         self.expand = nn.Linear(hidden, out_channels)
@@ -59,6 +63,14 @@ class ManiDPGate(nn.Module):
         # the same on every rank, and in the checkpoint
         self.register_buffer('threshold', torch.zeros(()))
         self._mean = EpochMean(self, (out_channels,), 'saliency_sum')
+
+    @staticmethod
+    def widths_for(channels: int) -> dict[str, int]:
+        """Settings that follow from C, for a gate that has lost some of it.
+
+        Source: the published code's widths.
+        """
+        return {WIDTH: max(1, channels // (4 if channels < 80 else 2))}
 
     def forward(self, x: Tensor) -> ScalingDecision:
         """Decide for every image of the batch."""

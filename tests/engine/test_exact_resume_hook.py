@@ -146,3 +146,18 @@ def test_stops_in_the_middle_of_an_epoch(real, uninterrupted, tmp_path):
     assert not (tmp_path / 'interrupted.pth').exists()
     got = real.result(tmp_path)
     assert real.differences(got, real.result(uninterrupted)) == []
+
+
+def test_two_ranks_resume_with_what_each_would_have_drawn(two_ranks):
+    for result in two_ranks:
+        whole, again = result['trained'], result['resumed']
+        assert whole['random'] == again['random']
+        for part in ('weights', 'banks'):
+            assert whole[part].keys() == again[part].keys()
+            for key, value in whole[part].items():
+                assert torch.equal(value, again[part][key]), key
+
+
+def test_two_ranks_augment_with_seeds_of_their_own(two_ranks):
+    one, other = (set(result['trained']['seeds']) for result in two_ranks)
+    assert len(one) == len(other) == 3 and one.isdisjoint(other)

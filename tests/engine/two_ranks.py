@@ -45,10 +45,10 @@ def written(rank):
     return digits_run.bank_rows(loss)
 
 
-def trained(folder):
+def trained(folder, name='run', **options):
     """A real run of 41 images: the last step repeats one of them."""
     cfg = digits_run.tiny_config(
-        folder / 'run',
+        folder / name,
         **{
             'randomness.diff_rank_seed': True,
             'train_dataloader.dataset.indices': 41,
@@ -59,6 +59,7 @@ def trained(folder):
                 broadcast_buffers=False,
                 device_ids=None,
             ),
+            **options,
         },
     )
     runner = digits_run.start(cfg)
@@ -71,10 +72,18 @@ def trained(folder):
         },
         'random': all_gather(torch.rand(1)),
         'progress': loss.progress.epoch,
+        'seeds': [batch.seed for batch in runner.train_loop.dataloader
+                  .batch_sampler],
         'written': torch.load(
-            folder / 'run' / 'epoch_2.pth', weights_only=False
+            folder / name / 'epoch_2.pth', weights_only=False
         )['fgc_memory_banks']['coupling'],
-    }
+    }  # fmt: skip
+
+
+def resumed(folder):
+    """The second epoch of that run, from its checkpoint."""
+    checkpoint = str(folder / 'run' / 'epoch_1.pth')
+    return trained(folder, 'resumed', resume=True, load_from=checkpoint)
 
 
 def infinite_epochs(folder):
@@ -167,6 +176,7 @@ def main():
     result['thresholds'] = thresholds(list(range(rank, 8, 2)))
     result['cooled'] = cooled()
     result['trained'] = trained(folder)
+    result['resumed'] = resumed(folder)
     result['weightless'] = weightless(folder)
     result['infinite'] = infinite_epochs(folder)
     torch.save(result, folder / f'{rank}.pt')

@@ -199,6 +199,8 @@ def test_outdated_checkpoints_go_when_the_new_one_is_there(
     digits.start(cfg).train()
     assert seen == [set(), {'epoch_1.pth'}, {'epoch_2.pth'}]
     assert [x.name for x in tmp_path.glob('*.pth')] == ['epoch_3.pth']
+    pointer = (tmp_path / 'last_checkpoint').read_text()
+    assert pointer == str(tmp_path / 'epoch_3.pth')
     last = read_checkpoint(tmp_path / 'epoch_3.pth')
     assert last['message_hub']['runtime_info']['keep_ckpt_ids'] == [2, 3]
     # what a kill has left there is removed by the next run

@@ -67,7 +67,7 @@ def own_scope():
         yield
 
 
-def run_ranks(script, world, folder):
+def _run_ranks(script, world, folder):
     """What the gloo processes of a script in tests/engine brought home."""
     paths = [str(ENGINE.parents[1]), str(ENGINE)]
     env = dict(os.environ, PYTHONPATH=os.pathsep.join(paths))
@@ -90,13 +90,19 @@ def run_ranks(script, world, folder):
 
 
 @pytest.fixture(scope='session')
+def run_ranks():
+    """Runs a script of tests/engine as so many processes."""
+    return _run_ranks
+
+
+@pytest.fixture(scope='session')
 def two_ranks(tmp_path_factory):
     """What two gloo processes brought home; see two_ranks.py."""
-    return run_ranks('two_ranks.py', 2, tmp_path_factory.mktemp('two_ranks'))
+    return _run_ranks('two_ranks.py', 2, tmp_path_factory.mktemp('two_ranks'))
 
 
 @pytest.fixture(scope='session', params=[2, 3])
 def coupled_ranks(request, tmp_path_factory):
     """What two, and then three, processes say; see coupled_ranks.py."""
     folder = tmp_path_factory.mktemp('coupled_ranks')
-    return run_ranks('coupled_ranks.py', request.param, folder)
+    return _run_ranks('coupled_ranks.py', request.param, folder)

@@ -14,7 +14,7 @@ ROOMS = sorted(
 ALLOWED = {
     'functional': set(),
     'memory': {'functional'},
-    'gates': {'functional', 'registry'},
+    'gates': {'functional', 'memory', 'registry'},
     'sites': {'functional'},
     'losses': {'functional', 'memory', 'sites', 'registry'},
     'models': {'functional', 'gates', 'sites', 'losses', 'registry'},

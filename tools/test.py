@@ -25,6 +25,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from fgc_mm.engine import command_line
+from fgc_mm.engine.atomic_file import write_atomically
 from fgc_mm.engine.checkpoint import read_checkpoint
 from fgc_mm.engine.launch import join_processes
 from fgc_mm.errors import FGCError
@@ -129,13 +130,11 @@ def check_out(args: argparse.Namespace) -> None:
 
 
 def write_aside(content: object, file: Path) -> None:
-    """Writes next to the file and renames, so a crash leaves the old one."""
-    part = file.with_name(f'.{file.name}.part')
-    try:
-        mmengine.dump(content, part, file_format=file.suffix[1:])
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
+    """Writes all of it or nothing, so a crash leaves the old file."""
+    dumped = mmengine.dump(content, file_format=file.suffix[1:])
+    if isinstance(dumped, str):
+        dumped = dumped.encode()
+    write_atomically(dumped, file)
 
 
 def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:

@@ -78,6 +78,17 @@ def load_whole(model: nn.Module, state: Mapping[str, Any], name: str) -> None:
     Raises:
         FGCError: A weight is missing, unknown, or of another shape.
     """
+    wrong = misfit(model, state)
+    if wrong:
+        raise FGCError(
+            f'{name} is a checkpoint of another config: {wrong}; give the '
+            'config that it was trained with.'
+        )
+    model.load_state_dict(state)
+
+
+def misfit(model: nn.Module, state: Mapping[str, Any]) -> str:
+    """What of a state dict does not fit a model; empty if all of it does."""
     own = model.state_dict()
     missing = [key for key in own if key not in state]
     unknown = [key for key in state if key not in own]
@@ -86,15 +97,14 @@ def load_whole(model: nn.Module, state: Mapping[str, Any], name: str) -> None:
         for key in own
         if key in state and getattr(state[key], 'shape', ()) != own[key].shape
     ]
-    if missing or unknown or other:
-        first = [*missing, *other, *unknown][0]
-        raise FGCError(
-            f'{name} is a checkpoint of another config: {len(missing)} '
-            f'weights of this model are missing, {len(unknown)} are unknown '
-            f'to it and {len(other)} have another shape ({first}, ...); give '
-            'the config that it was trained with.'
-        )
-    model.load_state_dict(state)
+    wrong = [*missing, *other, *unknown]
+    if not wrong:
+        return ''
+    return (
+        f'{len(missing)} weights of this model are missing, {len(unknown)} '
+        f'are unknown to it and {len(other)} have another shape '
+        f'({wrong[0]}, ...)'
+    )
 
 
 def images_of(

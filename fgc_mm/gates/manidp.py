@@ -8,12 +8,14 @@ from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.pooling import global_average_pool
-from fgc_mm.functional.reduce import sum_over_ranks
 from fgc_mm.functional.schedule import Progress
 from fgc_mm.functional.winners import count_kept
 from fgc_mm.gates.checks import share_of_channels
 from fgc_mm.gates.decision import ScalingDecision
+from fgc_mm.memory.epoch_mean import EpochMean
 from fgc_mm.registry import MODELS
+
+WIDTH = 'hidden_channels'
 
 
 @MODELS.register_module()
@@ -27,12 +29,13 @@ class ManiDPGate(nn.Module):
 
     Args:
         in_channels: Channels of the input.
-        out_channels: Channels to open and close (C). The hidden layer has
-            C / 2 units, C / 4 where C is below 80.
+        out_channels: Channels to open and close (C).
         keep: Share of the channels whose mean saliency reaches the
             threshold, in (0, 1]: a number, or a schedule, as in
             ``dict(start_value=1.0, end_value=0.5, begin=0, end=300,
             curve='cosine')``.
+        hidden_channels: Width of the hidden layer; by default C / 2, and
+            C / 4 where C is below 80.
 
     Shapes: (N, in_channels, H, W) -> four times (N, C), float32. The logits
     are the linear outputs above the threshold.
@@ -47,24 +50,27 @@ class ManiDPGate(nn.Module):
         in_channels: int,
         out_channels: int,
         keep: float | Mapping[str, Any] = 0.5,
+        hidden_channels: int | None = None,
     ) -> None:
         super().__init__()
         self.keep = share_of_channels(keep, 'keep', 'ManiDPGate')
         self.progress: Progress | None = None
-        hidden = max(1, out_channels // (4 if out_channels < 80 else 2))
+        hidden = hidden_channels or self.widths_for(out_channels)[WIDTH]
         self.squeeze = nn.Linear(in_channels, hidden, bias=False)
         self.act = nn.ReLU(inplace=True)
         self.expand = nn.Linear(hidden, out_channels)
         nn.init.ones_(self.expand.bias)
         # the same on every rank, and in the checkpoint
         self.register_buffer('threshold', torch.zeros(()))
-        self.register_buffer('epoch', torch.zeros((), dtype=torch.long))
-        self.register_buffer(
-            'saliency_sum', torch.zeros(out_channels, dtype=torch.float64)
-        )
-        self.register_buffer('images', torch.zeros((), dtype=torch.float64))
-        # beside the buffer, which may lie on a GPU: no wait in every step
-        self._epoch: int | None = None
+        self._mean = EpochMean(self, (out_channels,), 'saliency_sum')
+
+    @staticmethod
+    def widths_for(channels: int) -> dict[str, int]:
+        """Settings that follow from C, for a gate that has lost some of it.
+
+        Source: the published code's widths.
+        """
+        return {WIDTH: max(1, channels // (4 if channels < 80 else 2))}
 
     def forward(self, x: Tensor) -> ScalingDecision:
         """Decide for every image of the batch."""
@@ -85,17 +91,12 @@ class ManiDPGate(nn.Module):
                 "nobody says which it is; add dict(type='fgc_mm."
                 "LossProgressHook') to custom_hooks."
             )
-        if self._epoch is None:
-            self._epoch = int(self.epoch)
-        if self.progress.epoch != self._epoch:
-            self._refresh()
-        count = saliency.new_full((1,), len(saliency))
-        sums = sum_over_ranks(torch.cat([saliency.sum(dim=0), count]).double())
-        self.saliency_sum += sums[:-1]
-        self.images += sums[-1]
+        ended = self._mean.turn(self.progress.epoch)
+        if ended is not None:
+            self._refresh(ended)
+        self._mean.add(saliency)
 
-    def _refresh(self) -> None:
-        means = self.saliency_sum / self.images.clamp(min=1)
+    def _refresh(self, means: Tensor) -> None:
         keep = self.keep.at(self.progress)
         count = count_kept(keep, len(means))
         least = means.sort(descending=True).values[count - 1]
@@ -106,7 +107,3 @@ class ManiDPGate(nn.Module):
         self.threshold.copy_(least.clamp(min=0))
         if keep == 1:
             self.threshold.zero_()  # all are asked for, on every image
-        self._epoch = self.progress.epoch
-        self.epoch.fill_(self._epoch)
-        self.saliency_sum.zero_()
-        self.images.zero_()

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fgc_mm.functional.reduce import sum_over_ranks
+from fgc_mm.memory.epoch_mean import EpochMean
 
 
 class Easiness(nn.Module):
@@ -17,10 +17,8 @@ class Easiness(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        for name in ('bound', 'total', 'images', 'epoch'):
-            start = torch.zeros((), dtype=torch.float64)
-            self.register_buffer(name, start)
-        self._epoch: int | None = None
+        self.register_buffer('bound', torch.zeros((), dtype=torch.float64))
+        self._mean = EpochMean(self)
 
     def forward(self, scores: Tensor, labels: Tensor, epoch: int) -> Tensor:
         """Weigh the images of a batch, and note their cross entropy.
@@ -35,22 +33,10 @@ class Easiness(nn.Module):
         """
         scores = scores.detach().float()
         entropy = F.cross_entropy(scores, labels, reduction='none')
-        if self._epoch is None:
-            self._epoch = int(self.epoch)
-        if epoch != self._epoch:
-            self._turn(epoch)
-        sums = torch.stack([entropy.sum(), entropy.new_tensor(len(entropy))])
-        sums = sum_over_ranks(sums.double())
-        self.total += sums[0]
-        self.images += sums[1]
+        ended = self._mean.turn(epoch)
+        if ended is not None:
+            self.bound.copy_(ended / 2)
+        self._mean.add(entropy)
         bound = self.bound.to(entropy)
         # a bound of 0, in the first epoch: no entropy is below it
         return ((bound - entropy) / bound.clamp(min=1e-12)).clamp(min=0)
-
-    def _turn(self, epoch: int) -> None:
-        """A new epoch: half of the mean of the one that has ended."""
-        self.bound.copy_(self.total / self.images.clamp(min=1) / 2)
-        self.total.zero_()
-        self.images.zero_()
-        self._epoch = epoch
-        self.epoch.fill_(epoch)

@@ -50,7 +50,7 @@ class ChannelMap:
             outputs={'layer1.0.conv1': [0, 3, 4], 'layer1.0.bn1': [0, 3, 4]},
             inputs={'layer1.0.conv2': [0, 3, 4]},
         )
-        channel_map.save('channels.json')
+        Path('channels.json').write_text(channel_map.text())
 
     and to use it in a config::
 
@@ -140,10 +140,6 @@ class ChannelMap:
                     shrunk[key] = kept.take(state[key])
         return shrunk
 
-    def save(self, path: str | Path) -> None:
-        """Write it as JSON."""
-        Path(path).write_text(self.text())
-
     def text(self) -> str:
         """The JSON, a line per layer and site."""
         layers = {
@@ -160,7 +156,7 @@ class ChannelMap:
 
     @classmethod
     def load(cls, path: str | Path) -> 'ChannelMap':
-        """Read what :meth:`save` wrote.
+        """Read a file of what :meth:`text` gave.
 
         Raises:
             FGCError: The file is missing, or no channel map.

@@ -23,7 +23,7 @@ def channel_map_backbone(
     Args:
         backbone: Config of the whole backbone, or the module, which is
             changed.
-        channel_map: The JSON file (:meth:`ChannelMap.save`), or the map.
+        channel_map: The JSON file (:meth:`ChannelMap.text`), or the map.
 
     Raises:
         FGCError: The file is no channel map, or of another network.

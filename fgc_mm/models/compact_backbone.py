@@ -56,6 +56,7 @@ class CompactBackbone(GatedBackbone):
                 "CompactBackbone to hang; use type='fgc_mm."
                 "ChannelMapBackbone'."
             )
+        self._layers = channel_map.layers
         small = channel_map_backbone(backbone, channel_map)
         super().__init__(small, gate, sites, init_cfg)
 
@@ -77,6 +78,9 @@ class CompactBackbone(GatedBackbone):
 
     def _build_gate(self, gate: dict, site: GateSite) -> nn.Module:
         entry = self._gated[site.name]
+        widths = getattr(MODELS.get(gate['type']), 'widths_for', None)
+        if widths is not None:
+            gate = {**widths(self._channels_once(site)), **gate}
         if len(entry.gated) == site.channels:
             return super()._build_gate(gate, site)
         inner = None
@@ -93,6 +97,18 @@ class CompactBackbone(GatedBackbone):
             site.channels,
             _places(entry, entry.gated),
             _places(entry, entry.closed),
+        )
+
+    def _channels_once(self, site: GateSite) -> int:
+        """How many channels a site had in the whole network."""
+        kept = self._layers.get(site.producer)
+        if kept is None:
+            return site.channels
+        (layer,) = [m for m in site.outputs if m.path == site.producer]
+        places = layer.positions or range(site.channels)
+        copies = sum(place >= 0 for place in places) // site.channels
+        return site.channels + (kept.widths[0] - len(kept.outputs)) // max(
+            1, copies
         )
 
 

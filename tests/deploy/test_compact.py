@@ -11,7 +11,7 @@ from fgc_mm.deploy import compact, firing_statistics
 from fgc_mm.deploy.agreement import agreeing, largest_gap
 from fgc_mm.deploy.firing import SiteFiring
 from fgc_mm.errors import FGCError
-from fgc_mm.gates import BinaryConcreteGate
+from fgc_mm.gates import BinaryConcreteGate, FBSGate, PartialGate
 from fgc_mm.models import CompactBackbone, GatedBackbone
 from fgc_mm.registry import MODELS
 
@@ -185,6 +185,80 @@ def test_a_gate_that_decides_jointly_stays_whole(gated, pictures):
         entry = done.channel_map.sites[name]
         assert entry.gated == entry.kept
     assert largest_gap(network(images), done.backbone(images)) < 1e-4
+
+
+SCALING = {
+    'FBS': dict(type='fgc_mm.FBSGate', density=0.5),  # decides jointly
+    'FBS, all win': dict(type='fgc_mm.FBSGate', density=1.0),
+    'ManiDP': dict(type='fgc_mm.ManiDPGate', keep=0.5),
+}
+
+
+def scaling_classifier(gate, **changes):
+    backbone = dict(
+        type='fgc_mm.GatedBackbone', gate=gate, sites=RESIDUAL,
+        backbone=dict(type='fgc_mm.CifarResNet', base_channels=8),
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = MODELS.build(
+        dict(
+            type='fgc_mm.GatedImageClassifier',
+            backbone=backbone | changes,
+            neck=dict(type='GlobalAveragePooling'),
+            head=dict(type='LinearClsHead', num_classes=10, in_channels=32),
+        )
+    )
+    return model.eval(), backbone
+
+
+@torch.no_grad()
+def stir_scaling(model):
+    """A third of the channels never opens; the others by image."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.3)
+    for gate in model.backbone.gates.values():
+        last = gate.predict if isinstance(gate, FBSGate) else gate.expand
+        nn.init.normal_(last.weight, std=0.2)
+        nn.init.constant_(last.bias, 0.3)
+        last.bias[::3] = -1000
+        if last is not getattr(gate, 'predict', None):
+            gate.threshold.fill_(0.3)
+
+
+# a factor that differs in its last bit passes for another decision
+ROUNDS = pytest.mark.xfail(raises=FGCError, strict=True)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    'kind',
+    ['FBS', *(pytest.param(kind, marks=ROUNDS) for kind in [*SCALING][1:])],
+)
+def test_gates_that_scale_before_a_sum(kind, pictures):
+    gate = SCALING[kind]
+    model, settings = scaling_classifier(gate)
+    stir_scaling(model)
+    images = pictures(16).clamp(-2, 2)
+    masks = [r.mask for r in model.backbone.forward_gated(images)[1]]
+    assert any(((m > 0) & (m != 1)).any() for m in masks)
+    assert all(m.isfinite().all() for m in masks)
+    done = compact(model, firing_statistics(model, [images]), settings, images)
+    ends = [g for s, g in zip(done.backbone.sites,
+            done.backbone.gates.values()) if s.branch_end]  # fmt: skip
+    # a joint gate stays whole; of others the closed are no longer asked
+    assert {type(g) for g in ends} == {
+        FBSGate if kind == 'FBS' else PartialGate
+    }
+    small, _ = scaling_classifier(
+        gate, type='fgc_mm.CompactBackbone', channel_map=done.channel_map
+    )
+    small.load_state_dict(done.state_dict)
+    assert parameters(small) < parameters(model) or kind == 'FBS'
+    torch.testing.assert_close(
+        small(images), model(images), atol=1e-4, rtol=1e-4
+    )
 
 
 def test_it_trains_on(classifier, pictures, tiny):

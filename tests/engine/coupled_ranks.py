@@ -10,11 +10,13 @@ from pathlib import Path
 import digits_run
 import torch
 from mmengine.dist import get_world_size
-from mmengine.registry import DefaultScope
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS, DefaultScope
 from torch import distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from fgc_mm.engine import whole_banks
 from fgc_mm.engine.memory_bank_hook import _gather
 from fgc_mm.engine.same_everywhere import check_same_banks, check_same_length
 from fgc_mm.engine.whole_banks import whole_state
@@ -154,28 +156,56 @@ def uneven(rank):
     )
 
 
+def said(check, *arguments):
+    """The sentence with which a check refuses, or None."""
+    try:
+        check(*arguments)
+    except FGCError as error:
+        return str(error)
+    return None
+
+
 def refused(rank):
     """What every rank says where one of them is different."""
-    said = []
-    try:
-        check_same_length(9 + (rank == 1), torch.device('cpu'))
-    except FGCError as error:
-        said.append(str(error))
-    net = Net(dict(shard=False))
-    check_same_banks(net.coupling)
-    if rank == 1:
-        row = net.coupling.banks['b'].gate.rows[40]
-        row[2] = row[2].nextafter(torch.tensor(2.0))
-    try:
-        check_same_banks(net.coupling)
-    except FGCError as error:
-        said.append(str(error))
-    return said
+    net, cpu = Net(dict(shard=False)), torch.device('cpu')
+    result = dict(
+        alike=said(check_same_banks, net.coupling),
+        same=said(check_same_length, 9, cpu),
+        longer=said(check_same_length, 9 + (rank == 1), cpu),
+        shorter=said(check_same_length, 9 - (rank == 1), cpu),
+    )
+    for site, space in (('b', 'gate'), ('a', 'feature')):
+        net = Net(dict(shard=False))
+        if rank == 1:
+            row = getattr(net.coupling.banks[site], space).rows[40]
+            row[2] = row[2].nextafter(torch.tensor(2.0))
+        result[space] = said(check_same_banks, net.coupling)
+    return result
 
 
-def trained(folder, shard, resume=None):
-    """A real run: banks, weights, and its checkpoint's path."""
-    work_dir = folder / f'run{shard}{bool(resume)}'
+@HOOKS.register_module()
+class TouchHook(Hook):
+    """Changes a bank on one rank alone."""
+
+    def after_train_iter(self, runner, *_, **__):
+        if runner.iter == 1 and dist.get_rank() == 1:
+            banks = digits_run.coupling(runner).banks
+            next(iter(banks.values())).feature.rows[7, 3] += 1e-6
+
+
+def refused_runs(folder, rank):
+    """What ends real runs in which one rank is different."""
+    other_data = {'train_dataloader.dataset.indices': 41 + (rank == 1)}
+    touched = digits_run.start(run_config(folder / 'touched', shard=False))
+    touched.register_hook(TouchHook(), priority='HIGHEST')
+    other = digits_run.start(
+        run_config(folder / 'other', shard=False, **other_data)
+    )
+    return dict(data=said(other.train), bank=said(touched.train))
+
+
+def run_config(work_dir, shard, **options):
+    """Config of a real run, as one of several processes or alone."""
     options = {
         'custom_hooks.1.shard': shard,
         'custom_hooks.1.check_interval': 2,
@@ -183,6 +213,7 @@ def trained(folder, shard, resume=None):
         'train_dataloader.batch_size': 6,
         # at 0.1 a difference in rounding soon turns over a hard gate
         'optim_wrapper.optimizer.lr': 0.001,
+        **options,
     }
     if get_world_size() > 1:
         options['launcher'] = 'pytorch'
@@ -191,10 +222,16 @@ def trained(folder, shard, resume=None):
             broadcast_buffers=False,
             device_ids=None,
         )
+    return digits_run.tiny_config(work_dir, epochs=2, **options)
+
+
+def trained(folder, shard, resume=None):
+    """A real run: banks, weights, and its checkpoint's path."""
+    work_dir = folder / f'run{shard}{bool(resume)}'
+    options = {}
     if resume:
         options.update(resume=True, load_from=str(resume))
-    cfg = digits_run.tiny_config(work_dir, epochs=2, **options)
-    runner = digits_run.start(cfg)
+    runner = digits_run.start(run_config(work_dir, shard, **options))
     runner.train()
     whole = whole_state(digits_run.coupling(runner))
     return dict(
@@ -213,6 +250,7 @@ def main():
         world_size=world,
     )
     DefaultScope.get_instance('coupled_ranks', scope_name='mmpretrain')
+    whole_banks._BYTES = 80  # a bank travels in several pieces
     result = dict(
         coupled={
             (name, shard): coupled(shard, options, rank, world)
@@ -227,6 +265,7 @@ def main():
     result['resumed'] = trained(
         folder, shard=True, resume=result['whole']['checkpoint']
     )
+    result['refused_runs'] = refused_runs(folder, rank)
     torch.save(result, folder / f'{rank}.pt')
     dist.barrier()
     dist.destroy_process_group()

@@ -101,6 +101,28 @@ def test_a_torn_pointer_is_not_needed(folder, pointer):
     assert latest_checkpoint(folder)[0] == folder / 'epoch_3.pth'
 
 
+def test_the_best_one_is_no_training_state(folder):
+    """It has no optimizer; and it may be newer than the last."""
+    (folder / 'last_checkpoint').unlink()
+    best = folder / 'best_accuracy_top1_epoch_3.pth'
+    best.write_bytes((folder / 'epoch_3.pth').read_bytes())
+    assert latest_checkpoint(folder) == (folder / 'epoch_3.pth', [])
+    for path in folder.glob('epoch_*.pth'):
+        path.unlink()
+    assert latest_checkpoint(folder) == (None, [])
+
+
+def test_the_one_before_lies_beside_the_one_that_is_torn(folder, tmp_path):
+    """The hook's out_dir may be another folder than the run's."""
+    work_dir = tmp_path / 'run'
+    work_dir.mkdir()
+    (work_dir / 'last_checkpoint').write_text(str(folder / 'epoch_3.pth'))
+    assert latest_checkpoint(work_dir) == (folder / 'epoch_3.pth', [])
+    (folder / 'epoch_3.pth').write_bytes(b'torn')
+    path, (said,) = latest_checkpoint(work_dir)
+    assert path == folder / 'epoch_2.pth' and 'epoch_3.pth' in said
+
+
 def test_nothing_whole_and_nothing_at_all(folder):
     for path in folder.glob('*.pth'):
         path.write_bytes(b'')
@@ -177,6 +199,8 @@ def test_outdated_checkpoints_go_when_the_new_one_is_there(
     digits.start(cfg).train()
     assert seen == [set(), {'epoch_1.pth'}, {'epoch_2.pth'}]
     assert [x.name for x in tmp_path.glob('*.pth')] == ['epoch_3.pth']
+    pointer = (tmp_path / 'last_checkpoint').read_text()
+    assert pointer == str(tmp_path / 'epoch_3.pth')
     last = read_checkpoint(tmp_path / 'epoch_3.pth')
     assert last['message_hub']['runtime_info']['keep_ckpt_ids'] == [2, 3]
     # what a kill has left there is removed by the next run

@@ -106,14 +106,25 @@ def test_ranks_that_ask_different_numbers(coupled_ranks):
 
 def test_every_rank_says_that_one_is_different(coupled_ranks):
     for ranks in coupled_ranks:
-        length, banks = ranks['refused']
-        assert length.startswith(
-            'rank 1 has 10 training images and rank 0 has 9, but'
+        said = ranks['refused']
+        assert said.pop('alike') is None and said.pop('same') is None
+        starts = dict(
+            longer='rank 1 has 10 training images and rank 0 has 9, but',
+            shorter='rank 1 has 8 training images and rank 0 has 9, but',
+            gate='the gate bank of b on rank 1 is not the one on rank 0, but',
+            feature='the feature bank of a on rank 1 is not the one on rank '
+            '0, but',
         )
-        assert banks.startswith(
-            'the gate bank of b on rank 1 is not the one on rank 0, but'
-        )
-        assert '\n' not in length + banks
+        assert said.keys() == starts.keys()
+        for kind, start in starts.items():
+            assert said[kind].startswith(start) and '\n' not in said[kind]
+
+
+def test_a_run_ends_where_one_rank_is_different(coupled_ranks):
+    for ranks in coupled_ranks:
+        said = ranks['refused_runs']
+        assert 'rank 1 has 42 training images and rank 0 has' in said['data']
+        assert said['bank'].startswith('the feature bank of layer3.1.conv1 on')
 
 
 def test_a_run_with_shards_is_the_run_without(coupled_ranks):

@@ -7,6 +7,7 @@ import signal
 import time
 
 import numpy as np
+import pytest
 import torch
 
 from fgc_mm.engine.checkpoint import read_checkpoint
@@ -146,3 +147,21 @@ def test_stops_in_the_middle_of_an_epoch(real, uninterrupted, tmp_path):
     assert not (tmp_path / 'interrupted.pth').exists()
     got = real.result(tmp_path)
     assert real.differences(got, real.result(uninterrupted)) == []
+
+
+@pytest.mark.parametrize('how', ['resumed', 'stopped'])
+def test_two_ranks_resume_with_what_each_would_have_drawn(two_ranks, how):
+    """From the end of an epoch, and from within one."""
+    for result in two_ranks:
+        whole, again = result['trained'], result[how]
+        assert again.get('code', 75) == 75
+        assert whole['random'] == again['random']
+        for part in ('weights', 'banks'):
+            assert whole[part].keys() == again[part].keys()
+            for key, value in whole[part].items():
+                assert torch.equal(value, again[part][key]), key
+
+
+def test_two_ranks_augment_with_seeds_of_their_own(two_ranks):
+    one, other = (set(result['seeds']) for result in two_ranks)
+    assert len(one) == len(other) == 5 and one.isdisjoint(other)

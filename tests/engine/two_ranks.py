@@ -1,11 +1,14 @@
 """One of two gloo processes; not a test, but what tests look at."""
 
+import os
+import signal
 import sys
 from pathlib import Path
 
 import digits_run
 import torch
 from mmengine.dist import all_gather
+from mmengine.hooks import Hook
 from mmengine.registry import DefaultScope
 from rank_states import thresholds
 from torch import distributed as dist
@@ -45,10 +48,10 @@ def written(rank):
     return digits_run.bank_rows(loss)
 
 
-def trained(folder):
+def trained(folder, name='run', hooks=(), **options):
     """A real run of 41 images: the last step repeats one of them."""
     cfg = digits_run.tiny_config(
-        folder / 'run',
+        folder / name,
         **{
             'randomness.diff_rank_seed': True,
             'train_dataloader.dataset.indices': 41,
@@ -59,9 +62,12 @@ def trained(folder):
                 broadcast_buffers=False,
                 device_ids=None,
             ),
+            **options,
         },
     )
     runner = digits_run.start(cfg)
+    for hook in hooks:
+        runner.register_hook(hook, priority='VERY_HIGH')
     runner.train()
     loss = digits_run.coupling(runner)
     return {
@@ -72,9 +78,34 @@ def trained(folder):
         'random': all_gather(torch.rand(1)),
         'progress': loss.progress.epoch,
         'written': torch.load(
-            folder / 'run' / 'epoch_2.pth', weights_only=False
+            folder / name / 'epoch_2.pth', weights_only=False
         )['fgc_memory_banks']['coupling'],
     }
+
+
+def resumed(folder):
+    """The second epoch of that run, from its checkpoint."""
+    checkpoint = str(folder / 'run' / 'epoch_1.pth')
+    return trained(folder, 'resumed', resume=True, load_from=checkpoint)
+
+
+class TellHook(Hook):
+    """Signals one of the processes after the second of three steps."""
+
+    def after_train_iter(self, runner, *_, **__):
+        if runner.iter == 1 and dist.get_rank() == 1:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+
+def stopped(folder):
+    """That run, stopped within an epoch and resumed."""
+    try:
+        trained(folder, 'stopped', [TellHook()])
+    except SystemExit as error:
+        code = error.code
+    checkpoint = str(folder / 'stopped' / 'interrupted.pth')
+    result = trained(folder, 'again', resume=True, load_from=checkpoint)
+    return dict(result, code=code)
 
 
 def infinite_epochs(folder):
@@ -102,7 +133,10 @@ def infinite_epochs(folder):
 
 
 def weightless(folder):
-    """Steps of a run whose losses' weights are 0; DDP looks for no unused."""
+    """Steps of a run whose losses' weights are 0; DDP looks for no unused.
+
+    And the seeds of its next epoch's batches.
+    """
     weights = {f'model.gate_losses.{n}.loss_weight': 0.0 for n in range(3)}
     cfg = digits_run.tiny_config(
         folder / 'weightless',
@@ -121,7 +155,8 @@ def weightless(folder):
     )
     runner = digits_run.start(cfg)
     runner.train()
-    return runner.iter
+    batches = runner.train_dataloader.batch_sampler
+    return runner.iter, [batch.seed for batch in batches]
 
 
 def cooled():
@@ -167,7 +202,9 @@ def main():
     result['thresholds'] = thresholds(list(range(rank, 8, 2)))
     result['cooled'] = cooled()
     result['trained'] = trained(folder)
-    result['weightless'] = weightless(folder)
+    result['resumed'] = resumed(folder)
+    result['stopped'] = stopped(folder)
+    result['weightless'], result['seeds'] = weightless(folder)
     result['infinite'] = infinite_epochs(folder)
     torch.save(result, folder / f'{rank}.pt')
     dist.barrier()

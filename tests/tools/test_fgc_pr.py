@@ -1,5 +1,6 @@
 """tools/model_converters/fgc_pr.py on a checkpoint made as published."""
 
+import pickle
 import sys
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from fgc_mm.engine.checkpoint import read_checkpoint
 from fgc_mm.engine.memory_bank_hook import STATE
 from fgc_mm.registry import MODELS
 
-from .conftest import error_lines, run
+from .conftest import error_lines, load_tool, run
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / 'tools' / 'model_converters' / 'fgc_pr.py'
@@ -158,3 +159,12 @@ def test_a_foreign_file_is_one_sentence_and_writes_nothing(
     (line,) = error_lines(done.stdout)
     assert told in line
     assert not target.exists()
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    target = tmp_path / 'ours.pth'
+    target.write_text('the old one')
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        load_tool('model_converters/fgc_pr').write(dict(a=lambda: 0), target)
+    assert target.read_text() == 'the old one'
+    assert list(tmp_path.iterdir()) == [target]

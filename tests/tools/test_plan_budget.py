@@ -9,7 +9,9 @@ import torch
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 
-from .conftest import error_lines, run
+from fgc_mm.errors import FGCError
+
+from .conftest import error_lines, load_tool, run
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / 'tools' / 'analysis_tools' / 'plan_budget.py'
@@ -34,8 +36,8 @@ def files(tmp_path_factory):
     return folder
 
 
-def plan(folder, *arguments, config='ftwt.py'):
-    command = [sys.executable, TOOL, config, 'dense.pth', *arguments]
+def plan(folder, *arguments, config='ftwt.py', checkpoint='dense.pth'):
+    command = [sys.executable, TOOL, config, checkpoint, *arguments]
     return run([*command, '--images', '64'], folder)
 
 
@@ -74,3 +76,56 @@ def test_a_config_without_a_target_is_refused(files):
     config = ROOT / 'configs' / 'bas_resnet20_digits.py'
     done = plan(files, '--budget', '0.4', config=config)
     assert 'has no MaskPredictionLoss' in error_lines(done.stdout)[0]
+
+
+def deeper(state):
+    """A network that has all weights of this one, and more."""
+    return {**state, 'backbone.layer1.3.conv1.weight': torch.ones(16, 16, 3)}
+
+
+def wider(state):
+    """The names of this network, of other shapes."""
+    return {key: torch.cat([value, value]) if value.dim() else value
+            for key, value in state.items()}  # fmt: skip
+
+
+def shallower(state):
+    """This network without its last block."""
+    return {k: v for k, v in state.items() if 'layer3.2' not in k}
+
+
+def foreign(state):
+    """No name of this network, as of a bare backbone."""
+    return {k.removeprefix('backbone.'): v for k, v in state.items()}
+
+
+@pytest.mark.parametrize(
+    ('change', 'told'),
+    [
+        (deeper, r'0 .* missing, 1 are unknown .* 0 have another shape'),
+        (wider, r'0 .* missing, 0 are unknown to it and \d\d+ have'),
+        (shallower, r'1\d .* missing, 0 are unknown .* \(layer3\.2\.'),
+        (foreign, r'\d\d+ weights of this model are missing'),
+    ],
+)
+def test_another_networks_checkpoint_does_not_fit(files, change, told):
+    state = torch.load(files / 'dense.pth')['state_dict']
+    network = MODELS.build(
+        Config.fromfile(ROOT / 'configs' / 'dense_resnet20_digits.py').model
+    ).backbone
+    path = files / f'{change.__name__}.pth'
+    torch.save(dict(state_dict=change(state)), path)
+    with pytest.raises(FGCError, match=told):
+        load_tool('analysis_tools/plan_budget').load_dense(
+            network, str(path), 'ftwt.py'
+        )
+
+
+def test_another_networks_checkpoint_is_refused(files):
+    state = torch.load(files / 'dense.pth')['state_dict']
+    torch.save(dict(state_dict=deeper(state)), files / 'other.pth')
+    done = plan(files, '--budget', '0.4', checkpoint='other.pth')
+    assert done.returncode == 2
+    (line,) = error_lines(done.stdout)
+    assert 'other.pth is not of the dense network that ftwt.py' in line
+    assert 'looking' not in done.stdout

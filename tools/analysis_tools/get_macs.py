@@ -17,12 +17,10 @@ except ImportError as error:
     sys.exit(f'error: {error}')
 
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
-from mmpretrain.registry import MODELS
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
+from fgc_mm.deploy.loading import build_model
 from fgc_mm.engine import command_line
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.macs import MACsTable, expected_macs
@@ -82,18 +80,6 @@ def _size(step: dict) -> int | Sequence[int] | None:
     if step['type'] == 'RandomResizedCrop':
         return step.get('scale')
     return step.get('crop_size')
-
-
-def build_model(cfg: Config) -> nn.Module:
-    """The config's model, without weights."""
-    if 'model' not in cfg:
-        raise FGCError(
-            f'{cfg.filename} has no model; give a config that tools/train.py '
-            'can run.'
-        )
-    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
-    cfg.model.pop('init_cfg', None)  # weights change no MACs
-    return MODELS.build(cfg.model)
 
 
 def totals(macs: MACsTable, keep_ratios: list[float]) -> Table:

@@ -25,14 +25,13 @@ except ImportError as error:
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
-from mmengine.runner import Runner, load_checkpoint
-from mmpretrain.registry import MODELS
+from mmengine.runner import CheckpointLoader, Runner
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from torch import Tensor
+from torch import Tensor, nn
 
+from fgc_mm.deploy.loading import build_model, misfit
 from fgc_mm.engine import command_line
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.budget import (
@@ -124,14 +123,11 @@ def look(
     """Scores of every site on the dense network, and the gated one's MACs."""
     if images < 1:
         raise FGCError(f'--images {images} shows nothing; give at least 1.')
-    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
-    gated = deepcopy(cfg.model)
+    gated = deepcopy(cfg)
     cfg.model.backbone.gate = dict(type='fgc_mm.OpenGate')
     cfg.model.gate_losses = []
-    preprocessor = cfg.get('data_preprocessor')
-    cfg.model.setdefault('data_preprocessor', preprocessor)
-    model = MODELS.build(cfg.model).eval()
-    load_checkpoint(model, checkpoint, map_location='cpu')
+    model = build_model(cfg)
+    load_dense(model.backbone.backbone, checkpoint, cfg.filename)
     command_line.set_dataloader_defaults(cfg, ['train_dataloader'])
     cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
     loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
@@ -145,8 +141,29 @@ def look(
             )
         parts.append([channel_scores(r.activation) for r in records])
     scores = [torch.cat(site)[:images] for site in zip(*parts)]
-    table = MODELS.build(gated).macs_table(tuple(inputs.shape[1:]))
+    table = build_model(gated).macs_table(tuple(inputs.shape[1:]))
     return scores, table
+
+
+def load_dense(network: nn.Module, checkpoint: str, config: str) -> None:
+    """Load the backbone of a plain classifier; its head is not looked at.
+
+    Raises:
+        FGCError: The file is no checkpoint, or of another backbone.
+    """
+    content = CheckpointLoader.load_checkpoint(checkpoint, 'cpu')
+    state = {
+        key.removeprefix('backbone.'): value
+        for key, value in content.get('state_dict', content).items()
+        if key.startswith('backbone.')
+    }
+    wrong = misfit(network, state)
+    if wrong:
+        raise FGCError(
+            f'{checkpoint} is not of the dense network that {config} gates: '
+            f'{wrong}; give a checkpoint of its plain twin.'
+        )
+    network.load_state_dict(state)
 
 
 def show(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import sys
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fgc_mm.engine import command_line
+from fgc_mm.engine.atomic_file import write_atomically
 from fgc_mm.engine.checkpoint import read_checkpoint
 from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedImageClassifier
@@ -50,11 +52,8 @@ def main() -> None:
     rows = sweep(cfg, args.thresholds)
     show(rows)
     folder = Path(cfg.work_dir)
-    with (folder / 'threshold_sweep.csv').open('w', newline='') as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    draw(rows, folder / 'threshold_sweep.png')
+    write_atomically(as_csv(rows), folder / 'threshold_sweep.csv')
+    write_atomically(draw(rows), folder / 'threshold_sweep.png')
     print(f'written: {folder}/threshold_sweep.csv and .png')
 
 
@@ -127,8 +126,17 @@ def show(rows: list[dict[str, float]]) -> None:
     Console().print(table)
 
 
-def draw(rows: list[dict[str, float]], path: Path) -> None:
-    """Accuracy over MACs."""
+def as_csv(rows: list[dict[str, float]]) -> bytes:
+    """The table, a line per threshold."""
+    text = io.StringIO(newline='')
+    writer = csv.DictWriter(text, rows[0])
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def draw(rows: list[dict[str, float]]) -> bytes:
+    """Accuracy over MACs, as PNG."""
     figure, axes = plt.subplots()
     macs = [row['macs'] for row in rows]
     accuracy = [row['accuracy'] for row in rows]
@@ -139,8 +147,10 @@ def draw(rows: list[dict[str, float]], path: Path) -> None:
     axes.set_ylabel('top-1 accuracy (%)')
     axes.set_title('at each gate threshold')
     axes.grid(True)
-    figure.savefig(path, dpi=150, bbox_inches='tight')
-    plt.close(figure)
+    with io.BytesIO() as stream:
+        figure.savefig(stream, format='png', dpi=150, bbox_inches='tight')
+        plt.close(figure)
+        return stream.getvalue()
 
 
 if __name__ == '__main__':

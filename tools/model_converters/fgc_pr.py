@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import re
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor
 
 from fgc_mm.engine import command_line
+from fgc_mm.engine.atomic_file import write_atomically
 from fgc_mm.engine.checkpoint import read_checkpoint
 from fgc_mm.engine.memory_bank_hook import STATE
 from fgc_mm.errors import FGCError
@@ -119,11 +121,10 @@ def _rename(key: str) -> str:
 
 
 def write(checkpoint: dict[str, Any], target: Path) -> None:
-    """Write aside, then rename: never half a file."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f'{target.name}.part')
-    torch.save(checkpoint, aside)
-    aside.replace(target)
+    """Write all of it or nothing: never half a file."""
+    with io.BytesIO() as stream:
+        torch.save(checkpoint, stream)
+        write_atomically(stream.getvalue(), target)
 
 
 def main() -> None:

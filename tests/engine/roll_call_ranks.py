@@ -1,0 +1,46 @@
+"""One of three gloo processes, the second of which hangs; not a test."""
+
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from torch import distributed as dist
+
+from fgc_mm.engine.roll_call import lost_siblings, name_lost
+
+
+def missed(group):
+    """What a rank says whose sibling has not come to a collective."""
+    try:
+        dist.all_reduce(torch.ones(1), group=group)
+    except RuntimeError as error:
+        lost = lost_siblings(error, seconds=3)
+        return dict(lost=lost, said=name_lost(lost))
+    return None
+
+
+def main():
+    folder, rank, world = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    dist.init_process_group(
+        'gloo',
+        init_method=f'file://{folder / "meet"}',
+        rank=rank,
+        world_size=world,
+    )
+    group = dist.new_group(timeout=timedelta(seconds=1))
+    others = [folder / f'{other}.pt' for other in (0, 2)]
+    if rank == 1:
+        while not all(file.exists() for file in others):
+            time.sleep(0.05)
+    result = None if rank == 1 else missed(group)
+    aside = folder / f'{rank}.part'
+    torch.save(result, aside)
+    aside.replace(folder / f'{rank}.pt')
+    while not all(file.exists() for file in others):  # the store is shared
+        time.sleep(0.05)
+
+
+if __name__ == '__main__':
+    main()

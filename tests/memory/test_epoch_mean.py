@@ -1,0 +1,87 @@
+"""The mean over an epoch's images; ranks are in tests/engine."""
+
+import copy
+import io
+
+import pytest
+import torch
+from torch import nn
+
+from fgc_mm.memory import EpochMean
+
+
+class Owner(nn.Module):
+    """A module with a mean of vectors of three."""
+
+    def __init__(self):
+        super().__init__()
+        self.mean = EpochMean(self, (3,), 'sum_of_all')
+
+
+@pytest.fixture
+def batches():
+    generator = torch.Generator().manual_seed(0)
+    return [torch.rand(n, 3, generator=generator) for n in (5, 5, 2)]
+
+
+def say(owner, epoch, batches):
+    """What the epoch before has left, and then the batches of this one."""
+    ended = [owner.mean.turn(epoch)]
+    for batch in batches:
+        owner.mean.add(batch)
+        ended.append(owner.mean.turn(epoch))
+    assert ended[1:] == [None] * len(batches)
+    return ended[0]
+
+
+def naive(batches):
+    rows = [row for batch in batches for row in batch.tolist()]
+    return torch.tensor(
+        [sum(column) / len(rows) for column in zip(*rows)], dtype=torch.float64
+    )
+
+
+def test_an_epoch_has_the_mean_of_its_own_images(batches):
+    owner = Owner()
+    assert say(owner, 0, batches) is None  # nothing lies before it
+    torch.testing.assert_close(
+        say(owner, 1, batches[:1]), naive(batches), atol=1e-6, rtol=0
+    )
+    torch.testing.assert_close(
+        say(owner, 2, []), naive(batches[:1]), atol=1e-6, rtol=0
+    )
+    assert say(owner, 3, []).tolist() == [0, 0, 0]  # no image, no nan
+
+
+def test_images_may_have_a_number_each(batches):
+    owner = nn.Module()
+    mean = EpochMean(owner)
+    mean.add(batches[0][:, 0])
+    torch.testing.assert_close(
+        mean.turn(1), batches[0][:, 0].double().mean(), atol=1e-6, rtol=0
+    )
+    assert set(owner.state_dict()) == {'total', 'images', 'epoch'}
+
+
+@pytest.mark.parametrize('way', ['copy', 'pickle', 'state'])
+def test_it_goes_on_in_mid_epoch(batches, way):
+    owner = Owner()
+    say(owner, 3, batches[:2])
+    again = Owner()
+    say(again, 7, batches[2:])  # has been in another epoch
+    if way == 'copy':
+        again = copy.deepcopy(owner)
+    elif way == 'pickle':
+        stream = io.BytesIO()
+        torch.save(owner, stream)
+        stream.seek(0)
+        again = torch.load(stream, weights_only=False)
+    else:
+        again.load_state_dict(owner.state_dict())
+    assert say(again, 3, batches[2:]) is None
+    torch.testing.assert_close(
+        say(again, 4, []), naive(batches), atol=1e-6, rtol=0
+    )
+    # and neither writes into the other
+    assert owner.images == 10 and again.images == 0
+    assert say(owner, 3, []) is None

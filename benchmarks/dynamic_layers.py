@@ -24,8 +24,8 @@ import torch.nn.functional as F
 from coupling import interleave
 from torch import Tensor, nn
 
-from fgc_mm.deploy.dynamic_engines import NO_CLAMP, kernel_conv
-from fgc_mm.deploy.kernel import choose_kernel
+from fgc_mm.deploy.dynamic.engines import NO_CLAMP, kernel_conv
+from fgc_mm.deploy.dynamic.kernel import choose_kernel
 
 # (channels in, channels out, kernel, stride, size of the input)
 LAYERS = [

@@ -37,10 +37,10 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from fgc_mm.deploy import PlainForward, build_trained, images_of
-from fgc_mm.deploy.clock import Times, interleaved_times
-from fgc_mm.deploy.contestants import Contestant, Contestants
-from fgc_mm.deploy.step_times import grouped, step_times
-from fgc_mm.deploy.theory import (
+from fgc_mm.deploy.timing.clock import Times, interleaved_times
+from fgc_mm.deploy.timing.contestants import Contestant, Contestants
+from fgc_mm.deploy.timing.step_times import grouped, step_times
+from fgc_mm.deploy.timing.theory import (
     dense_macs,
     masks_of,
     site_promises,

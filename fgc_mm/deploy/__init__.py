@@ -1,17 +1,17 @@
 """From a trained model to one that is smaller, portable, and faster."""
 
-from fgc_mm.deploy.compact import Compacted, compact
-from fgc_mm.deploy.dynamic import to_dynamic
-from fgc_mm.deploy.dynamic_plan import DynamicPlan
+from fgc_mm.deploy.compaction.compact import Compacted, compact
+from fgc_mm.deploy.dynamic.build import to_dynamic
+from fgc_mm.deploy.dynamic.plan import DynamicPlan
+from fgc_mm.deploy.export.gathered import gathered
+from fgc_mm.deploy.export.plain_forward import PlainForward
 from fgc_mm.deploy.firing import (
     SiteFiring,
     firing_statistics,
     gated_backbone,
 )
-from fgc_mm.deploy.gathered import gathered
 from fgc_mm.deploy.keep_ratio import set_keep_ratio
 from fgc_mm.deploy.loading import build_model, build_trained, images_of
-from fgc_mm.deploy.plain_forward import PlainForward
 
 __all__ = [
     'Compacted',

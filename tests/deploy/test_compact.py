@@ -8,7 +8,7 @@ import torch_pruning as tp
 from torch import nn
 
 from fgc_mm.deploy import compact, firing_statistics
-from fgc_mm.deploy.agreement import agreeing, largest_gap
+from fgc_mm.deploy.compaction.agreement import agreeing, largest_gap
 from fgc_mm.deploy.firing import SiteFiring
 from fgc_mm.errors import FGCError
 from fgc_mm.gates import BinaryConcreteGate, FBSGate, PartialGate
@@ -227,15 +227,8 @@ def stir_scaling(model):
             gate.threshold.fill_(0.3)
 
 
-# a factor that differs in its last bit passes for another decision
-ROUNDS = pytest.mark.xfail(raises=FGCError, strict=True)
-
-
 @torch.no_grad()
-@pytest.mark.parametrize(
-    'kind',
-    ['FBS', *(pytest.param(kind, marks=ROUNDS) for kind in [*SCALING][1:])],
-)
+@pytest.mark.parametrize('kind', SCALING)
 def test_gates_that_scale_before_a_sum(kind, pictures):
     gate = SCALING[kind]
     model, settings = scaling_classifier(gate)

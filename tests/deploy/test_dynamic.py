@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-import fgc_mm.deploy.dynamic_calibrate as calibration
-from fgc_mm.deploy import DynamicPlan, kernel, to_dynamic
-from fgc_mm.deploy.dynamic_layers import DynamicLayer
+import fgc_mm.deploy.dynamic.calibrate as calibration
+from fgc_mm.deploy import DynamicPlan, to_dynamic
+from fgc_mm.deploy.dynamic import kernel
+from fgc_mm.deploy.dynamic.layers import DynamicLayer
 from fgc_mm.errors import FGCError
 from fgc_mm.gates import GateDecision
 from fgc_mm.registry import MODELS
@@ -304,7 +305,7 @@ def test_a_plan_is_stored_and_obeyed(small, tmp_path, monkeypatch):
     loaded = DynamicPlan.load(tmp_path / 'deep' / 'plan.json')
     assert loaded == plan
     assert [p.name for p in (tmp_path / 'deep').iterdir()] == ['plan.json']
-    monkeypatch.setattr('fgc_mm.deploy.dynamic.calibrate', None)
+    monkeypatch.setattr('fgc_mm.deploy.dynamic.build.calibrate', None)
     second = to_dynamic(model, plan=loaded)
     report = second.dynamic_report()['sites']
     assert [report[name]['executed'] for name in names] == [
@@ -370,7 +371,7 @@ def test_a_model_that_differs_is_refused(small, monkeypatch):
     def wrong(conv, norm):
         return conv.weight.data * 1.01, norm.bias.data
 
-    monkeypatch.setattr('fgc_mm.deploy.dynamic_fold.folded', wrong)
+    monkeypatch.setattr('fgc_mm.deploy.dynamic.fold.folded', wrong)
     with pytest.raises(FGCError, match='so it is refused'):
         to_dynamic(model, images)
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fgc_mm.deploy import PlainForward, gathered
-from fgc_mm.deploy.exporting import (
+from fgc_mm.deploy.export.files import (
     check_same,
     export_gathered_onnx,
     export_onnx,

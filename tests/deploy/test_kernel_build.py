@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fgc_mm.deploy import kernel
+from fgc_mm.deploy.dynamic import kernel
 from fgc_mm.errors import FGCError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,7 +76,7 @@ def test_two_processes_compile_once(tmp_path):
         os.environ, CXX=str(script), FGC_MM_CACHE=str(tmp_path / 'cache')
     )
     env['PYTHONPATH'] = str(ROOT)
-    code = 'from fgc_mm.deploy import kernel; print(kernel._built())'
+    code = 'from fgc_mm.deploy.dynamic import kernel; print(kernel._built())'
     children = [
         subprocess.Popen(
             [sys.executable, '-c', code],

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fgc_mm.deploy.dynamic_engines import NO_CLAMP, TorchConv, kernel_conv
-from fgc_mm.deploy.dynamic_gate import FusedGate, PlainGate
-from fgc_mm.deploy.kernel import load_kernel
+from fgc_mm.deploy.dynamic.engines import NO_CLAMP, TorchConv, kernel_conv
+from fgc_mm.deploy.dynamic.gate import FusedGate, PlainGate
+from fgc_mm.deploy.dynamic.kernel import load_kernel
 from fgc_mm.gates import BinaryConcreteGate
 
 KERNEL, PROBLEM = load_kernel()

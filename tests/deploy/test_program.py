@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fgc_mm.deploy.arena import places
-from fgc_mm.deploy.dynamic_fold import fold
-from fgc_mm.deploy.dynamic_program import NetworkProgram
-from fgc_mm.deploy.dynamic_record import NotRecordable, Recorder, fused
-from fgc_mm.deploy.kernel import load_kernel
+from fgc_mm.deploy.dynamic.arena import places
+from fgc_mm.deploy.dynamic.fold import fold
+from fgc_mm.deploy.dynamic.kernel import load_kernel
+from fgc_mm.deploy.dynamic.program import NetworkProgram
+from fgc_mm.deploy.dynamic.record import NotRecordable, Recorder, fused
 
 KERNEL, PROBLEM = load_kernel()
 pytestmark = pytest.mark.skipif(KERNEL is None, reason=f'kernel: {PROBLEM}')

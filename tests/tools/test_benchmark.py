@@ -12,8 +12,8 @@ from mmengine.config import Config
 from torch import nn
 
 from fgc_mm.deploy import build_model
-from fgc_mm.deploy.clock import Times, interleaved_times
-from fgc_mm.deploy.theory import site_promises, verdict
+from fgc_mm.deploy.timing.clock import Times, interleaved_times
+from fgc_mm.deploy.timing.theory import site_promises, verdict
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / 'configs' / 'bas_resnet20_digits.py'
@@ -115,7 +115,11 @@ def test_times_are_taken_in_turns():
     batches = [torch.tensor(number) for number in range(5)]
     times = interleaved_times(runs, batches, rounds=2, warm_up=1)
     assert sorted(taken[:3]) == [('a', 0), ('b', 0), ('c', 0)]
-    turns = [taken[start : start + 3] for start in range(3, len(taken), 3)]
+    pairs = list(zip(taken[3::2], taken[4::2]))  # untimed, timed
+    assert all(one[0] == two[0] for one, two in pairs)
+    assert all((one[1] + 1) % 5 == two[1] for one, two in pairs)
+    timed = [two for _, two in pairs]
+    turns = [timed[start : start + 3] for start in range(0, len(timed), 3)]
     assert [{batch for _, batch in turn} for turn in turns] == [
         {number % 5} for number in range(10)
     ]

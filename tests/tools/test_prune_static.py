@@ -10,9 +10,9 @@ from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from torch import nn
 
+from fgc_mm.deploy.compaction.static_groups import find_groups
+from fgc_mm.deploy.compaction.static_pruning import prune_static
 from fgc_mm.deploy.loading import build_trained
-from fgc_mm.deploy.static_groups import find_groups
-from fgc_mm.deploy.static_pruning import prune_static
 from fgc_mm.engine.checkpoint import read_checkpoint
 from fgc_mm.errors import FGCError
 from fgc_mm.models import build_macs_table

@@ -43,7 +43,7 @@ from fgc_mm.deploy import (
     firing_statistics,
     images_of,
 )
-from fgc_mm.deploy.small_config import small_config
+from fgc_mm.deploy.compaction.small_config import small_config
 from fgc_mm.engine import command_line
 from fgc_mm.engine.atomic_file import write_atomically
 from fgc_mm.errors import FGCError

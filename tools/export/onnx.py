@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from fgc_mm.deploy import PlainForward, build_trained, images_of
-from fgc_mm.deploy.exporting import (
+from fgc_mm.deploy.export.files import (
     check_same,
     export_gathered_onnx,
     export_onnx,

@@ -28,7 +28,7 @@ except ImportError as error:
 import torch
 
 from fgc_mm.deploy import PlainForward, build_trained, images_of
-from fgc_mm.deploy.exporting import (
+from fgc_mm.deploy.export.files import (
     check_same,
     export_program,
     largest_difference,

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fgc_mm.deploy.dynamic_layers import DynamicConv
-from fgc_mm.deploy.dynamic_model import DynamicImageClassifier
-from fgc_mm.deploy.dynamic_program import NetworkProgram
+from fgc_mm.deploy.dynamic.layers import DynamicConv
+from fgc_mm.deploy.dynamic.model import DynamicImageClassifier
+from fgc_mm.deploy.dynamic.program import NetworkProgram
 
 GATES, SITES = 'gates', 'layers of sites'
 WHOLE, REST = 'layers without a gate', 'pools, sums, copies'

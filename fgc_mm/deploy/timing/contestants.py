@@ -14,21 +14,21 @@ import torch
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from torch import Tensor, nn
 
-from fgc_mm.deploy.agreement import largest_gap
-from fgc_mm.deploy.compact import compact
-from fgc_mm.deploy.dynamic import to_dynamic
-from fgc_mm.deploy.dynamic_fold import fold
-from fgc_mm.deploy.dynamic_program import NetworkProgram
-from fgc_mm.deploy.exporting import (
+from fgc_mm.deploy.compaction.agreement import largest_gap
+from fgc_mm.deploy.compaction.compact import compact
+from fgc_mm.deploy.compaction.merging import merged
+from fgc_mm.deploy.compaction.removal import Removal
+from fgc_mm.deploy.dynamic.build import to_dynamic
+from fgc_mm.deploy.dynamic.fold import fold
+from fgc_mm.deploy.dynamic.kernel import load_kernel
+from fgc_mm.deploy.dynamic.program import NetworkProgram
+from fgc_mm.deploy.export.files import (
     export_gathered_onnx,
     export_onnx,
     onnx_logits,
 )
+from fgc_mm.deploy.export.plain_forward import PlainForward
 from fgc_mm.deploy.firing import SiteFiring, firing_statistics, gated_backbone
-from fgc_mm.deploy.kernel import load_kernel
-from fgc_mm.deploy.merging import merged
-from fgc_mm.deploy.plain_forward import PlainForward
-from fgc_mm.deploy.removal import Removal
 from fgc_mm.errors import FGCError
 from fgc_mm.models import ChannelMap, CompactBackbone
 

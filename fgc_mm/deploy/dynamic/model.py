@@ -10,11 +10,11 @@ from mmengine.model import BaseModule
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from fgc_mm.deploy.dynamic_plan import BATCH, LOOP, PROGRAM, DynamicPlan
-from fgc_mm.deploy.dynamic_port import DynamicPort
-from fgc_mm.deploy.dynamic_program import NetworkProgram
-from fgc_mm.deploy.dynamic_record import NotRecordable
-from fgc_mm.deploy.kernel import load_kernel
+from fgc_mm.deploy.dynamic.kernel import load_kernel
+from fgc_mm.deploy.dynamic.plan import BATCH, LOOP, PROGRAM, DynamicPlan
+from fgc_mm.deploy.dynamic.port import DynamicPort
+from fgc_mm.deploy.dynamic.program import NetworkProgram
+from fgc_mm.deploy.dynamic.record import NotRecordable
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.macs import MACsTable
 from fgc_mm.models import GatedBackbone, GatedImageClassifier

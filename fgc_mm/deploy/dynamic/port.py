@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fgc_mm.deploy.dynamic_gate import FusedGate, PlainGate
-from fgc_mm.deploy.kernel import load_kernel
+from fgc_mm.deploy.dynamic.gate import FusedGate, PlainGate
+from fgc_mm.deploy.dynamic.kernel import load_kernel
 from fgc_mm.errors import FGCError
 from fgc_mm.gates import GateDecision
 from fgc_mm.sites import GateRecord, GateSite, SitePort

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fgc_mm.deploy.dynamic_layers import DynamicConv, DynamicLayer
-from fgc_mm.deploy.dynamic_plan import (
+from fgc_mm.deploy.dynamic.layers import DynamicConv, DynamicLayer
+from fgc_mm.deploy.dynamic.plan import (
     BATCH,
     DENSE,
     DYNAMIC,
@@ -21,7 +21,7 @@ from fgc_mm.deploy.dynamic_plan import (
     DynamicPlan,
     SiteReport,
 )
-from fgc_mm.deploy.dynamic_port import DynamicPort
+from fgc_mm.deploy.dynamic.port import DynamicPort
 
 MOST_IMAGES = 6
 REPEATS = 5

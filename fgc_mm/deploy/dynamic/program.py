@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fgc_mm.deploy.arena import places
-from fgc_mm.deploy.dynamic_layers import DynamicConv
-from fgc_mm.deploy.dynamic_port import DynamicPort
-from fgc_mm.deploy.dynamic_record import (
+from fgc_mm.deploy.dynamic.arena import places
+from fgc_mm.deploy.dynamic.layers import DynamicConv
+from fgc_mm.deploy.dynamic.port import DynamicPort
+from fgc_mm.deploy.dynamic.record import (
     ADD,
     CONV,
     LINEAR,

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from fgc_mm.deploy.agreement import largest_gap
-from fgc_mm.deploy.between import norms_of
+from fgc_mm.deploy.compaction.agreement import largest_gap
+from fgc_mm.deploy.compaction.between import norms_of
 from fgc_mm.deploy.firing import gated_backbone
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.pooling import global_average_pool

@@ -12,7 +12,7 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
-from fgc_mm.deploy.agreement import flat, largest_gap
+from fgc_mm.deploy.compaction.agreement import flat, largest_gap
 from fgc_mm.errors import FGCError
 from fgc_mm.models import ChannelMap
 from fgc_mm.sites.layout import DENSE, layer_widths

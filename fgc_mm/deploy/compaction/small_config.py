@@ -2,7 +2,7 @@
 
 from mmengine.config import Config
 
-from fgc_mm.deploy.small_state import any_gate, small_settings
+from fgc_mm.deploy.compaction.small_state import any_gate, small_settings
 from fgc_mm.models import ChannelMap
 
 HERE = '{{ fileDirname }}'  # mmengine: the folder of the config itself

@@ -8,16 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fgc_mm.deploy.agreement import (
+from fgc_mm.deploy.compaction.agreement import (
     Closing,
     agreeing,
     largest_gap,
     same_decisions,
     telling,
 )
+from fgc_mm.deploy.compaction.removal import Removal
+from fgc_mm.deploy.compaction.small_state import (
+    any_gate,
+    shrunk_state,
+    small_settings,
+)
 from fgc_mm.deploy.firing import SiteFiring, gated_backbone
-from fgc_mm.deploy.removal import Removal
-from fgc_mm.deploy.small_state import any_gate, shrunk_state, small_settings
 from fgc_mm.errors import FGCError
 from fgc_mm.models import ChannelMap, CompactBackbone, GatedBackbone
 from fgc_mm.registry import MODELS

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fgc_mm.deploy.gathered import gathered
-from fgc_mm.deploy.plain_forward import PlainForward
+from fgc_mm.deploy.export.gathered import gathered
+from fgc_mm.deploy.export.plain_forward import PlainForward
 from fgc_mm.errors import FGCError
 
 OPSET = 18

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from fgc_mm.deploy.dynamic_engines import NO_CLAMP, Clamp
-from fgc_mm.deploy.dynamic_layers import (
+from fgc_mm.deploy.dynamic.engines import NO_CLAMP, Clamp
+from fgc_mm.deploy.dynamic.layers import (
     DynamicConv,
     DynamicLayer,
     FastMaxPool,
 )
-from fgc_mm.deploy.dynamic_trace import ASKING
+from fgc_mm.deploy.dynamic.trace import ASKING
 
 CONV, POOL, ADD, COPY = 'conv', 'pool', 'add', 'copy'
 MEAN, LINEAR = 'mean', 'linear'

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Sequence
 import torch
 from torch import Tensor
 
-from fgc_mm.deploy.between import norms_of, positions_of
+from fgc_mm.deploy.compaction.between import norms_of, positions_of
 from fgc_mm.deploy.firing import SiteFiring
 from fgc_mm.errors import FGCError
 from fgc_mm.models import ChannelMap, GatedBackbone

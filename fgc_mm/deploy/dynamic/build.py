@@ -8,29 +8,29 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fgc_mm.deploy.dynamic_calibrate import calibrate
-from fgc_mm.deploy.dynamic_fold import fold, replace_modules
-from fgc_mm.deploy.dynamic_layers import (
+from fgc_mm.deploy.dynamic.calibrate import calibrate
+from fgc_mm.deploy.dynamic.fold import fold, replace_modules
+from fgc_mm.deploy.dynamic.kernel import choose_kernel
+from fgc_mm.deploy.dynamic.layers import (
     DynamicConv,
     DynamicLayer,
     DynamicLinear,
     is_plain,
 )
-from fgc_mm.deploy.dynamic_model import (
+from fgc_mm.deploy.dynamic.model import (
     DynamicBackbone,
     DynamicImageClassifier,
     Ports,
 )
-from fgc_mm.deploy.dynamic_plan import (
+from fgc_mm.deploy.dynamic.plan import (
     DENSE,
     MODULES,
     PROGRAM,
     DynamicPlan,
     SiteReport,
 )
-from fgc_mm.deploy.dynamic_port import DynamicPort, WideningPort
-from fgc_mm.deploy.dynamic_verify import Reference
-from fgc_mm.deploy.kernel import choose_kernel
+from fgc_mm.deploy.dynamic.port import DynamicPort, WideningPort
+from fgc_mm.deploy.dynamic.verify import Reference
 from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedBackbone, GatedImageClassifier
 from fgc_mm.sites import GateSite, SitePort

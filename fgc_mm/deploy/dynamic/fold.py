@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from fgc_mm.deploy.dynamic_engines import Clamp, kernel_can
-from fgc_mm.deploy.dynamic_layers import (
+from fgc_mm.deploy.dynamic.engines import Clamp, kernel_can
+from fgc_mm.deploy.dynamic.layers import (
     DoneActivation,
     DynamicConv,
     FastMaxPool,
     dynamic_layer,
     is_plain,
 )
-from fgc_mm.deploy.dynamic_trace import UseTrace
+from fgc_mm.deploy.dynamic.trace import UseTrace
 
 CLAMPS: dict[type, Clamp] = {
     nn.ReLU: (0.0, float('inf')),

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fgc_mm.deploy.dynamic_engines import (
+from fgc_mm.deploy.dynamic.engines import (
     NO_CLAMP,
     Clamp,
     Engine,
@@ -17,9 +17,9 @@ from fgc_mm.deploy.dynamic_engines import (
     kernel_can,
     kernel_conv,
 )
-from fgc_mm.deploy.dynamic_gate import spread
-from fgc_mm.deploy.dynamic_port import DynamicPort
-from fgc_mm.deploy.kernel import load_kernel
+from fgc_mm.deploy.dynamic.gate import spread
+from fgc_mm.deploy.dynamic.kernel import load_kernel
+from fgc_mm.deploy.dynamic.port import DynamicPort
 from fgc_mm.sites.layout import is_depthwise, mask_input
 
 ACTIVATED = '_fgc_activated'

@@ -10,7 +10,7 @@ from math import floor
 import torch_pruning as tp
 from torch import Tensor, nn
 
-from fgc_mm.deploy.static_groups import (
+from fgc_mm.deploy.compaction.static_groups import (
     CLOSE,
     ChannelGroup,
     Removed,

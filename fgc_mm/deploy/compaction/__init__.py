@@ -1,0 +1,1 @@
+"""Networks without the channels that are never, or always, open."""

@@ -1,0 +1,1 @@
+"""Networks that compute the open channels of each image only."""

@@ -1,0 +1,1 @@
+"""Networks on a clock, and what the MACs promise."""

@@ -31,6 +31,13 @@ ALLOWED = {
         'registry',
     },
 }
+# The rooms within deploy, and what they import of it beside themselves.
+DEPLOY = {
+    'compaction': {'firing'},
+    'dynamic': set(),
+    'export': {'compaction', 'firing'},
+    'timing': {'compaction', 'dynamic', 'export', 'firing'},
+}
 # Mathematics never imports mmengine.
 NO_OPENMMLAB = {'functional', 'memory', 'gates', 'sites'}
 OPENMMLAB = {'mmengine', 'mmcv', 'mmpretrain', 'mmdet', 'mmrazor'}
@@ -77,6 +84,16 @@ def test_a_room_imports_only_what_lies_below(room):
             if name in ROOMS or (PACKAGE / f'{name}.py').exists()
         }  # fmt: skip
         assert modules <= ALLOWED[room], path
+
+
+def test_the_rooms_of_deploy():
+    for room, allowed in DEPLOY.items():
+        paths = files(f'deploy/{room}')
+        assert paths
+        for path in paths:
+            names = [name.split('.') for name in imported(path)]
+            ours = {n[2] for n in names if n[:2] == ['fgc_mm', 'deploy']}
+            assert ours <= {room, *allowed}, path
 
 
 def test_mathematics_needs_torch_only():

@@ -1,6 +1,7 @@
 """Networks as one call of the kernel, against their own forward code."""
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -237,8 +238,30 @@ def test_threads_share_a_batch_and_a_layer():
             torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
             one = program.run(images[:1])[0][0]
             torch.testing.assert_close(one, want[:1], atol=1e-5, rtol=1e-5)
+            program.keep_alone(['layers.1', 'linear'])
+            assert torch.equal(program.run(images)[0][0], got)
+            assert torch.equal(program.run(images[:1])[0][0], one)
+            program.keep_alone([])
     finally:
         torch.set_num_threads(before)
+
+
+@torch.no_grad()
+def test_python_threads_do_not_disturb_each_other():
+    torch.manual_seed(0)
+    forward, *layers = CASES['projected']
+    network = Network(forward, *layers)
+    images = torch.randn(8, 3, 40, 40)
+    want = [network(image)[0] for image in images.split(1)]
+    program = program_of(network, images[:1])
+
+    def run(number):
+        got = [program.run(images[number : number + 1])[0][0]
+               for _ in range(50)]  # fmt: skip
+        return all(torch.allclose(x, want[number], atol=1e-5) for x in got)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(run, range(8)))
 
 
 def test_every_step_has_a_name_and_a_time():

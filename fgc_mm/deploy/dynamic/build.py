@@ -232,6 +232,7 @@ def _obey(dynamic: DynamicImageClassifier, reasons: dict[str, str]) -> None:
     plan = dynamic.plan
     backbone = dynamic.backbone
     backbone.batch = plan.batch
+    backbone.keep_alone(plan.alone)
     if backbone.executor == PROGRAM:
         backbone.executor = plan.executor
     for port in backbone.dynamic_ports:

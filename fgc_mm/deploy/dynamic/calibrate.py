@@ -43,6 +43,7 @@ def calibrate(dynamic: Any, images: Tensor, reasons: dict[str, str]) -> None:
     plan, backbone = dynamic.plan, dynamic.backbone
     with torch.no_grad():
         plan.engines = _choose_engines(backbone, singles[0])
+        plan.alone = _choose_alone(backbone, singles)
         ports = [port for port in backbone.dynamic_ports if port.compact]
         reports = _compare_sites(backbone, ports, singles)
         for name, why in reasons.items():
@@ -100,6 +101,38 @@ def interleaved(
             run()
             taken.append(time.perf_counter() - started)
     return seconds
+
+
+def _choose_alone(backbone: nn.Module, singles: Sequence[Tensor]) -> list[str]:
+    """Steps that several threads do slower than one."""
+    program = MODULES
+    if backbone.executor == PROGRAM and torch.get_num_threads() > 1:
+        program = backbone.program(singles[0])
+    if isinstance(program, str):
+        return []
+    taken = []
+    for names in ((), program.names):
+        backbone.keep_alone(names)
+        taken.append(program.seconds(singles[0], REPEATS))
+    slower = [
+        name
+        for name, shared, alone in zip(program.names, *taken)
+        if _pays(alone, shared)
+    ]
+    choices = [(), program.names, slower]
+
+    def run(names: Sequence[str]) -> None:
+        backbone.keep_alone(names)
+        for image in singles:
+            backbone(image)
+
+    seconds = interleaved(
+        [lambda names=names: run(names) for names in choices], REPEATS
+    )
+    medians = [median(taken) for taken in seconds]
+    best = list(choices[medians.index(min(medians))])
+    backbone.keep_alone(best)
+    return best
 
 
 def _compare_sites(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -45,6 +45,7 @@ class DynamicBackbone(GatedBackbone):
         executor: ``'program'``: one call of the kernel, where it can;
             ``'modules'``: the backbone's own code.
         dynamic_ports: Those of the sites that can be dynamic.
+        alone: See :meth:`keep_alone`.
     """
 
     def __init__(self, gated: GatedBackbone, ports: Ports) -> None:
@@ -54,6 +55,7 @@ class DynamicBackbone(GatedBackbone):
         self.gates = gated.gates
         self.batch = LOOP
         self.executor = PROGRAM
+        self.alone: set[str] = set()
         self._ports = ports
         self.dynamic_ports = [p for p in ports if isinstance(p, DynamicPort)]
         self._programs: dict[tuple, NetworkProgram | str] = {}
@@ -118,11 +120,20 @@ class DynamicBackbone(GatedBackbone):
         if kernel is None:
             return f'there is no kernel: {problem}'
         try:
-            return NetworkProgram(
+            program = NetworkProgram(
                 self.backbone, self._ports, image, kernel, behind
             )
         except NotRecordable as error:
             return str(error)
+        program.keep_alone(self.alone)
+        return program
+
+    def keep_alone(self, names: Collection[str]) -> None:
+        """Steps of its programs that are not shared out to threads."""
+        self.alone = set(names)
+        for program in self._programs.values():
+            if not isinstance(program, str):
+                program.keep_alone(self.alone)
 
     def program_of(
         self, x: Tensor, behind: Sequence[nn.Module] = ()

@@ -52,6 +52,8 @@ class DynamicPlan:
         executor: ``'program'``: the whole backbone is one call of the
             kernel; ``'modules'``: its own code runs, layer by layer.
         executor_why: In words.
+        alone: Steps of the program that one thread does alone, though there
+            are several.
     """
 
     image_shape: tuple[int, int, int]
@@ -63,6 +65,7 @@ class DynamicPlan:
     batch_ms: dict[str, float] = field(default_factory=dict)
     executor: str = PROGRAM
     executor_why: str = ''
+    alone: list[str] = field(default_factory=list)
 
     def save(self, path: str | Path) -> None:
         """As JSON; written aside and renamed."""

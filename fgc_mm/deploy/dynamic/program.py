@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -143,6 +143,10 @@ class NetworkProgram:
     def seconds(self, image: Tensor, repeats: int) -> list[float]:
         """Time of every step for one image, the least of the repeats."""
         return self._program.profile(image, repeats)
+
+    def keep_alone(self, names: Collection[str]) -> None:
+        """Let these steps, and no others, run on one thread each."""
+        self._program.keep_alone([name in names for name in self.names])
 
     def _number(self, port: DynamicPort | None) -> int:
         return -1 if port is None else self._ports.index(port)

@@ -1,10 +1,9 @@
 // A conv that reads and writes listed channels only.
 #pragma once
 
-#include <ATen/Parallel.h>
-
 #include "lists.h"
 #include "planes.h"
+#include "share.h"
 
 namespace fgc {
 
@@ -152,13 +151,13 @@ class Conv {
     const int64_t group_count = (outs.count + kMaxOut - 1) / kMaxOut;
     const int64_t work =
         ins.count * outs.count * at.positions() * int64_t(at.taps.size());
-    const bool shared = work >= kWorthAThread && !at::in_parallel_region();
-    const int64_t threads = shared ? at::get_num_threads() : 1;
+    const bool shared = work >= kWorthAThread;
+    const int64_t threads = shared ? threads_at_hand() : 1;
     const int64_t chunks = chunk_count(at, ins.count, group_count, threads);
     const int64_t items = group_count * chunks;
     const Sum sum{planes.data(), w_of_in.data(), ins.count, nullptr,
                   at.taps.data(), int64_t(at.taps.size()), false};
-    at::parallel_for(
+    share_out(
         0, items, shared ? 1 : items + 1, [&](int64_t begin, int64_t end) {
           for (int64_t item = begin; item < end; ++item) {
             const int64_t chunk = item / group_count;
@@ -185,7 +184,7 @@ class Conv {
     float* memory =
         scratch(0).take((where.count - in_place) * at.plane_floats);
     const int64_t grain = std::max<int64_t>(1, 262144 / at.plane_floats);
-    at::parallel_for(in_place, where.count, grain, [&](int64_t b, int64_t e) {
+    share_out(in_place, where.count, grain, [&](int64_t b, int64_t e) {
       for (int64_t i = b; i < e; ++i) {
         float* plane = memory + (i - in_place) * at.plane_floats;
         at.fill(x.data + where[i] * x.channel, x.row, plane);
@@ -238,7 +237,7 @@ class Conv {
     const int64_t vectors = (used + kLanes - 1) / kLanes;
     const int64_t each = at.positions() * int64_t(at.taps.size());
     const int64_t grain = std::max<int64_t>(1, kWorthAThread / 2 / each);
-    at::parallel_for(0, outs.count, grain, [&](int64_t b, int64_t e) {
+    share_out(0, outs.count, grain, [&](int64_t b, int64_t e) {
       float* copy = scratch(0).take(at.plane_floats);
       float* acc = scratch(1).take(vectors * kLanes + 16);
       for (int64_t i = b; i < e; ++i) {

@@ -81,7 +81,7 @@ class Gate {
     const int64_t pixels = x.height * x.width;
     const int64_t grain = std::max<int64_t>(1, 262144 / (pixels + 1));
     float* to = means.data();
-    at::parallel_for(0, ins.count, grain, [&](int64_t b, int64_t e) {
+    share_out(0, ins.count, grain, [&](int64_t b, int64_t e) {
       for (int64_t i = b; i < e; ++i) to[i] = mean_of(x, packed ? i : ins[i]);
     });
     const float* shift = shift_.data_ptr<float>();

@@ -1,5 +1,6 @@
-// What Python sees of the kernel. The interpreter's lock is held: a call is
-// short, and convs keep memory that two threads must not make at once.
+// What Python sees of the kernel. A single conv or gate holds the
+// interpreter's lock: it is short, and a conv keeps layouts that two threads
+// must not make at once. A program has made them, and lets others run.
 #include "conv.h"
 #include "gate.h"
 #include "pool.h"
@@ -26,7 +27,9 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       .def("mean", &fgc::Program::mean)
       .def("linear", &fgc::Program::linear)
       .def("output", &fgc::Program::output)
-      .def("run", &fgc::Program::run)
+      .def("keep_alone", &fgc::Program::keep_alone)
+      .def("run", &fgc::Program::run,
+           py::call_guard<py::gil_scoped_release>())
       .def("profile", &fgc::Program::profile);
   m.def("max_pool", [](const at::Tensor& x, int64_t kernel, int64_t stride,
                        int64_t padding) {

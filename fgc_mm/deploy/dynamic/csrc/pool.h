@@ -20,7 +20,7 @@ struct MaxPool {
     const int64_t h = x.height, w = x.width;
     const int64_t out_h = out_size(h), out_w = out_size(w);
     const int64_t grain = std::max<int64_t>(1, 131072 / (h * w + 1));
-    at::parallel_for(0, channels, grain, [&](int64_t begin, int64_t end) {
+    share_out(0, channels, grain, [&](int64_t begin, int64_t end) {
       const float least = -std::numeric_limits<float>::infinity();
       std::vector<float> line(w + 2 * padding, least);
       std::vector<float> found(out_w + kLanes);

@@ -115,7 +115,7 @@ class Program {
       const float* w = weight.data_ptr<float>();
       const float* first = start.data_ptr<float>();
       const int64_t grain = std::max<int64_t>(64, 262144 / (ins + 1));
-      at::parallel_for(0, outs, grain, [&](int64_t begin, int64_t end) {
+      share_out(0, outs, grain, [&](int64_t begin, int64_t end) {
         std::copy(first + begin, first + end, to + begin);
         for (int64_t i = 0; i < ins; ++i)
           add_row(to + begin, w + i * outs + begin,
@@ -125,6 +125,12 @@ class Program {
   }
 
   void output(int64_t x) { outputs_.push_back(x); }
+
+  // Which steps are not shared out to the threads; none at first.
+  void keep_alone(std::vector<bool> steps) {
+    TORCH_CHECK(steps.size() == steps_.size(), "one entry per step");
+    alone_ = std::move(steps);
+  }
 
   // Outputs (N, C, H, W), and logits and mask (N, channels of all sites).
   // Images are shared out to the threads where there are several.
@@ -141,7 +147,7 @@ class Program {
     }
     const auto one = [&](Context& c, int64_t i) {
       enter(c, x, logits, mask, i);
-      for (const auto& step : steps_) step(c);
+      for (size_t s = 0; s < steps_.size(); ++s) take_step(s, c);
       for (size_t k = 0; k < outputs_.size(); ++k)
         take(c, outputs_[k], outputs[k], i);
     };
@@ -149,7 +155,7 @@ class Program {
       Lease lease(*this);
       one(*lease, 0);
     } else {
-      at::parallel_for(0, n, 1, [&](int64_t begin, int64_t end) {
+      share_out(0, n, 1, [&](int64_t begin, int64_t end) {
         Lease lease(*this);
         for (int64_t i = begin; i < end; ++i) one(*lease, i);
       });
@@ -169,7 +175,7 @@ class Program {
     for (int64_t r = 0; r < repeats; ++r)
       for (size_t s = 0; s < steps_.size(); ++s) {
         const auto start = std::chrono::steady_clock::now();
-        steps_[s](*lease);
+        take_step(s, *lease);
         const std::chrono::duration<double> taken =
             std::chrono::steady_clock::now() - start;
         least[s] = std::min(least[s], taken.count());
@@ -233,6 +239,12 @@ class Program {
     c.mask = mask.data_ptr<float>() + i * decisions_;
   }
 
+  void take_step(size_t number, Context& c) const {
+    alone() = number < alone_.size() && alone_[number];
+    steps_[number](c);
+    alone() = false;
+  }
+
   void take(Context& c, int64_t id, Tensor& to, int64_t i) const {
     const Value& v = values_[id];
     const Map from = map(c, id);
@@ -274,6 +286,7 @@ class Program {
   std::vector<int64_t> sites_, first_, outputs_;
   std::vector<Value> values_;
   std::vector<std::function<void(Context&)>> steps_;
+  std::vector<bool> alone_;
   std::mutex mutex_;
   std::vector<std::unique_ptr<Context>> idle_;
 };

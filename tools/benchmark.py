@@ -5,9 +5,10 @@
 Runs real images (the config's test set) through the dense network, the masked
 one, the statically compacted one, the dynamic one, and both; interleaved, with
 the model's own gates, which vary from image to image. Ratios are against the
-best dense network at hand: eager, folded norms, channels last, compiled,
-ONNX Runtime. 'static' is the dense network with as many channels as the gates
-open on average, the ceiling of all. DIR gets benchmark.json and benchmark.png.
+best dense network at hand: eager, folded norms, channels last, compiled, our
+kernel without gates, ONNX Runtime. 'static' is the dense network with as many
+channels as the gates open on average, the ceiling of all. DIR gets
+benchmark.json and benchmark.png.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from fgc_mm.deploy.timing.step_times import grouped, step_times
 from fgc_mm.deploy.timing.theory import (
     dense_macs,
     masks_of,
+    seen_before,
     site_promises,
     verdict,
 )
@@ -200,6 +202,7 @@ def measure(
         threads=threads, best_dense=best, rows=entries,
         sites=site_rows(model, rows, images), notes=notes(rows),
         profile=profile(rows, images, times),
+        masks_seen_before=seen_before(masks_of(model, images.split(16))),
     )  # fmt: skip
     show(run)
     return run
@@ -322,6 +325,10 @@ def show(run: dict[str, Any]) -> None:
     show_sites(run['sites'])
     if run['profile']:
         show_profile(run['profile'])
+    print(
+        f'{run["masks_seen_before"]:.1%} of the masks were those of an '
+        'earlier image at the same site'
+    )
     for note in run['notes']:
         print(note)
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from fgc_mm.deploy import build_model
 from fgc_mm.deploy.timing.clock import Times, interleaved_times
-from fgc_mm.deploy.timing.theory import site_promises, verdict
+from fgc_mm.deploy.timing.theory import seen_before, site_promises, verdict
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / 'configs' / 'bas_resnet20_digits.py'
@@ -90,6 +90,18 @@ def test_the_promise_is_that_of_the_macs(report):
     assert dynamic['theory'] > 1.1
     # as many channels on average, but without gates
     assert static['theory'] == pytest.approx(dynamic['theory'], rel=0.15)
+
+
+def test_masks_that_come_again(report):
+    masks = [
+        torch.tensor([[1, 0], [0, 1], [1, 0], [1, 0]]),
+        torch.tensor([[1.0], [2.0], [0.0], [0.5]]),  # a factor is open
+    ]
+    assert seen_before(masks) == pytest.approx((2 + 2) / 8)
+    assert seen_before([]) == 0
+    run = report[1]['runs'][0]
+    assert 0 <= run['masks_seen_before'] <= 1
+    assert 'of the masks were those of an earlier image' in report[0]
 
 
 def test_a_ratio_above_theory_is_noise():

@@ -40,6 +40,21 @@ def site_promises(table: MACsTable, masks: Sequence[Tensor]) -> list[float]:
     return ratios
 
 
+def seen_before(masks: Sequence[Tensor]) -> float:
+    """How often a site's mask is that of an earlier image, as a share.
+
+    So often would a cache hit that kept, per mask, what has been gathered.
+
+    Args:
+        masks: (N, C) of every site, the images in order.
+    """
+    hits = 0
+    for mask in masks:
+        rows = [tuple(row) for row in (mask != 0).tolist()]
+        hits += len(rows) - len(set(rows))
+    return hits / max(sum(len(mask) for mask in masks), 1)
+
+
 def dense_macs(model: nn.Module, shape: tuple[int, ...]) -> int:
     """MACs of a network without its gates."""
     return build_macs_table(model, shape).dense

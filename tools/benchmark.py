@@ -57,6 +57,7 @@ mpl.use('Agg')  # no screen needed
 import matplotlib.pyplot as plt
 
 CONSOLE = Console(width=120)
+REPORTED = ('executed', 'why', 'dynamic_ms', 'dense_ms', 'plain_ms')
 # the median over all that the steps take: Python, and caches that others
 # have filled meanwhile
 CALLS = 'calls, cold caches'
@@ -256,15 +257,16 @@ def site_rows(
         name = table.sites[index]
         said = report.get(name, {})
         clock = None
-        if said.get('dynamic_ms') and said.get('dense_ms'):
-            clock = said['dense_ms'] / said['dynamic_ms']
+        if said.get('dynamic_ms') and said.get('plain_ms'):
+            ways = dict(dynamic='dynamic_ms', dense='dense_ms')
+            clock = said['plain_ms'] / said[ways[said['executed']]]
         result.append(
             dict(
                 site=name, channels=table.channels[index],
                 keep_ratio=float((masks[index] != 0).double().mean()),
                 theory=theory, clock=clock, **{
                     key: said.get(key)
-                    for key in ('executed', 'why', 'dynamic_ms', 'dense_ms')
+                    for key in REPORTED
                 },
             )
         )  # fmt: skip

@@ -28,6 +28,9 @@ REPEATS = 5
 # A batch that runs as one must be this much faster: it is measured at one
 # size only.
 MARGIN = 0.98
+# How a site's layers are timed: closed channels skipped; computed and masked;
+# without gates.
+SKIPPING, MASKED, PLAIN = 'skipping', 'masked', 'plain'
 
 
 def calibrate(dynamic: Any, images: Tensor, reasons: dict[str, str]) -> None:
@@ -138,29 +141,26 @@ def _choose_alone(backbone: nn.Module, singles: Sequence[Tensor]) -> list[str]:
 def _compare_sites(
     backbone: nn.Module, ports: list[DynamicPort], singles: Sequence[Tensor]
 ) -> dict[str, SiteReport]:
-    """Times of every site's layers in both ways, and what follows."""
+    """Times of every site's layers in all ways, and what follows."""
     layers = [
         m for m in backbone.backbone.modules() if isinstance(m, DynamicLayer)
     ]
-    times: dict[bool, list[list[float]]] = {True: [], False: []}
+    times: dict[str, list[list[float]]] = {}
     keep: list[list[float]] = []
     for image in singles:
         _, records = backbone.forward_gated(image)
         keep.append([(r.mask != 0).float().mean().item() for r in records])
-        for compact, rows in _time_layers(
-            backbone, layers, ports, image
-        ).items():
-            times[compact].append(rows)
+        for way, row in _time_layers(backbone, layers, ports, image).items():
+            times.setdefault(way, []).append(row)
     set_compact(ports, True)
     rates = dict(zip([s.name for s in backbone.sites], zip(*keep)))
     means = {
-        compact: [mean(column) for column in zip(*rows)]
-        for compact, rows in times.items()
+        way: [mean(column) for column in zip(*rows)]
+        for way, rows in times.items()
     }
     return {
         port.site.name: _judge(
-            _site_ms(port, layers, means[True]),
-            _site_ms(port, layers, means[False]),
+            {way: _site_ms(port, layers, means[way]) for way in means},
             mean(rates[port.site.name]),
             port,
         )
@@ -173,30 +173,34 @@ def _time_layers(
     layers: list[DynamicLayer],
     ports: list[DynamicPort],
     image: Tensor,
-) -> dict[bool, list[float]]:
-    """Least seconds of every layer for one image, skipping or not."""
-    taken: dict[bool, list[list[float]]] = {True: [], False: []}
+) -> dict[str, list[float]]:
+    """Least seconds of every layer for one image, in every way."""
+    taken: dict[str, list[list[float]]] = {}
     for _ in range(REPEATS):
-        for compact in (True, False):
-            set_compact(ports, compact)
-            taken[compact].append(_seconds(backbone, layers, image))
+        for way in (SKIPPING, MASKED, PLAIN):
+            set_compact(ports, way == SKIPPING)
+            row = _seconds(backbone, layers, image, way != PLAIN)
+            taken.setdefault(way, []).append(row)
     return {
-        compact: [min(column) for column in zip(*rows)]
-        for compact, rows in taken.items()
+        way: [min(column) for column in zip(*rows)]
+        for way, rows in taken.items()
     }
 
 
 def _seconds(
-    backbone: nn.Module, layers: list[DynamicLayer], image: Tensor
+    backbone: nn.Module,
+    layers: list[DynamicLayer],
+    image: Tensor,
+    gated: bool,
 ) -> list[float]:
     """Of every layer, with the gates that it asks, in one pass."""
     program = MODULES
     if backbone.executor == PROGRAM:
-        program = backbone.program(image)
+        program = backbone.program(image, gated=gated)
     if isinstance(program, str):
         for layer in layers:
             layer.seconds = []
-        backbone.forward_gated(image)
+        (backbone if gated else backbone.backbone)(image)
         seconds = [sum(layer.seconds) for layer in layers]
         for layer in layers:
             layer.seconds = None
@@ -229,17 +233,21 @@ def _pays(skipping: float, whole: float) -> bool:
     return skipping < whole
 
 
-def _judge(
-    dynamic_ms: float, dense_ms: float, keep: float, port: DynamicPort
-) -> SiteReport:
-    pays = _pays(dynamic_ms, dense_ms)
+def _judge(ms: dict[str, float], keep: float, port: DynamicPort) -> SiteReport:
+    pays = _pays(ms[SKIPPING], ms[MASKED])
     port.compact = pays
     why = (
-        f'its layers take {dynamic_ms:.2f} ms with {keep:.0%} of the channels '
-        f'open, and {dense_ms:.2f} ms with all'
+        f'its layers take {ms[SKIPPING]:.2f} ms with {keep:.0%} of the '
+        f'channels open, {ms[MASKED]:.2f} ms with all of them masked, and '
+        f'{ms[PLAIN]:.2f} ms without the gate'
     )
     return SiteReport(
-        DYNAMIC if pays else DENSE, why, dynamic_ms, dense_ms, keep
+        DYNAMIC if pays else DENSE,
+        why,
+        ms[SKIPPING],
+        ms[MASKED],
+        ms[PLAIN],
+        keep,
     )
 
 

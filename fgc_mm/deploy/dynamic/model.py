@@ -97,31 +97,36 @@ class DynamicBackbone(GatedBackbone):
         return outputs, [_join(r) for r in zip(*(r for _, r in runs))]
 
     def program(
-        self, image: Tensor, behind: Sequence[nn.Module] = ()
+        self,
+        image: Tensor,
+        behind: Sequence[nn.Module] = (),
+        gated: bool = True,
     ) -> NetworkProgram | str:
         """The backbone as one call of the kernel, or why it is none.
 
         Args:
             image: (1, 3, H, W), of the size that the program is for.
             behind: Modules behind the backbone that belong to the call.
+            gated: Else the dense network.
         """
         skips = tuple(port.compact for port in self.dynamic_ports)
-        key = (tuple(image.shape[1:]), skips, tuple(map(id, behind)))
+        key = (tuple(image.shape[1:]), skips, gated, tuple(map(id, behind)))
         if key not in self._programs:
             while len(self._programs) >= MOST_PROGRAMS:
                 del self._programs[next(iter(self._programs))]
-            self._programs[key] = self._make_program(image, behind)
+            ports = self._ports if gated else ()
+            self._programs[key] = self._make_program(image, behind, ports)
         return self._programs[key]
 
     def _make_program(
-        self, image: Tensor, behind: Sequence[nn.Module]
+        self, image: Tensor, behind: Sequence[nn.Module], ports: Ports
     ) -> NetworkProgram | str:
         kernel, problem = load_kernel()
         if kernel is None:
             return f'there is no kernel: {problem}'
         try:
             program = NetworkProgram(
-                self.backbone, self._ports, image, kernel, behind
+                self.backbone, ports, image, kernel, behind
             )
         except NotRecordable as error:
             return str(error)
@@ -245,10 +250,10 @@ class DynamicImageClassifier(GatedImageClassifier):
         Returns:
             ``sites``: for every site ``executed`` (``'dynamic'`` or
             ``'dense'``), ``why``, ``dynamic_ms``, ``dense_ms``,
-            ``keep_ratio``; ``backend``, ``threads``, ``image_shape``,
-            ``batch`` and ``executor`` of the calibration, see
-            :class:`DynamicPlan`; ``notes``, sentences on what it did not
-            see.
+            ``plain_ms``, ``keep_ratio``; ``backend``, ``threads``,
+            ``image_shape``, ``batch`` and ``executor`` of the calibration,
+            see :class:`DynamicPlan`; ``notes``, sentences on what it did
+            not see.
         """
         if self.plan is None:
             return {'sites': {}, 'notes': ['nothing was decided yet']}

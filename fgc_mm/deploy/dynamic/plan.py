@@ -24,7 +24,9 @@ class SiteReport:
         why: In words.
         dynamic_ms: Median time of the site's layers per image, channels
             skipped; a layer between two sites counts half for each.
-        dense_ms: The same, all channels computed and masked.
+        dense_ms: The same, all channels computed and masked: what its
+            producer gives; consumers may leave out what is masked.
+        plain_ms: The same in the network without gates.
         keep_ratio: Share of channels open on the calibration's images.
     """
 
@@ -32,6 +34,7 @@ class SiteReport:
     why: str
     dynamic_ms: float | None = None
     dense_ms: float | None = None
+    plain_ms: float | None = None
     keep_ratio: float | None = None
 
 

@@ -69,7 +69,7 @@ class NetworkProgram:
 
     Args:
         network: Its layers as :func:`fold` makes them.
-        ports: One per site, in order.
+        ports: One per site, in order; without any it runs without gates.
         image: (1, 3, H, W), of the size that it is for.
         kernel: The compiled kernel.
         behind: What comes behind the network, if that is a part of it.
@@ -148,8 +148,10 @@ class NetworkProgram:
         """Let these steps, and no others, run on one thread each."""
         self._program.keep_alone([name in names for name in self.names])
 
-    def _number(self, port: DynamicPort | None) -> int:
-        return -1 if port is None else self._ports.index(port)
+    def _number(self, port: DynamicPort | None, compact: bool = False) -> int:
+        """Of a site: ``-1`` for none, and for one that is not compact."""
+        asleep = port not in self._ports or (compact and not port.compact)
+        return -1 if asleep else self._ports.index(port)
 
     def _find_sites(self, steps: Sequence[Step]) -> None:
         """Which values hold listed channels only."""
@@ -168,15 +170,12 @@ class NetworkProgram:
         reads, writes = layer.reads, layer.writes
         if is_depthwise(layer) and reads is None:
             reads = writes
-        wanted = -1
-        if reads is not None and reads.compact:
-            wanted = self._number(reads)
+        wanted = self._number(reads, compact=True)
         if sites - {-1} != {wanted} - {-1}:
             raise NotRecordable(
                 f"{self._paths[layer]} reads another site's channels"
             )
-        compact = writes is not None and writes.compact
-        return self._number(writes) if compact else -1
+        return self._number(writes, compact=True)
 
     def _find_pads(self, steps: Sequence[Step]) -> None:
         """Zeros around what a conv without a stride reads."""
@@ -230,18 +229,16 @@ class NetworkProgram:
         layer, path = step.module, self._paths[step.module]
         if layer.engine_name != 'kernel':
             raise NotRecordable(f'the kernel has no conv like {path}')
-        if layer.decides:
-            port = layer.writes
-            self._program.gate(port.compiled_gate(), x, self._number(port))
+        site = self._number(layer.writes)
+        if layer.decides and site >= 0:
+            self._program.gate(layer.writes.compiled_gate(), x, site)
             self._named(f'gate of {path}', layer)
-        writes = layer.writes
-        compact = writes is not None and writes.compact
         self._program.conv(
             layer.engine('kernel'),
             x,
             step.gives,
             self._number(layer.reads),
-            self._number(writes) if compact else -1,
+            self._number(layer.writes, compact=True),
             added,
             *step.clamp,
         )

@@ -12,6 +12,7 @@ import fgc_mm.deploy.dynamic.calibrate as calibration
 from fgc_mm.deploy import DynamicPlan, to_dynamic
 from fgc_mm.deploy.dynamic import kernel
 from fgc_mm.deploy.dynamic.layers import DynamicLayer
+from fgc_mm.deploy.dynamic.program import NetworkProgram
 from fgc_mm.errors import FGCError
 from fgc_mm.gates import GateDecision
 from fgc_mm.registry import MODELS
@@ -374,6 +375,26 @@ def test_a_model_that_differs_is_refused(small, monkeypatch):
     monkeypatch.setattr('fgc_mm.deploy.dynamic.fold.folded', wrong)
     with pytest.raises(FGCError, match='so it is refused'):
         to_dynamic(model, images)
+
+
+@needs_kernel
+@pytest.mark.usefixtures('all_sites_pay')
+def test_the_modules_run_where_a_program_is_wrong(small, monkeypatch):
+    model, images = small
+    run = NetworkProgram.run
+
+    def wrong(self, images):
+        outputs, decisions = run(self, images)
+        return tuple(output + 1 for output in outputs), decisions
+
+    monkeypatch.setattr(NetworkProgram, 'run', wrong)
+    dynamic = to_dynamic(model, images)
+    report = dynamic.dynamic_report()
+    assert report['executor'] == 'modules'
+    assert 'other logits' in report['executor_why']
+    assert {s['executed'] for s in report['sites'].values()} == {'dynamic'}
+    want = one_by_one(model, images)
+    torch.testing.assert_close(dynamic(images), want, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.usefixtures('all_sites_pay')

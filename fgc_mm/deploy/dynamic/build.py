@@ -89,7 +89,8 @@ def to_dynamic(
     dynamic.plan = copy.deepcopy(plan)
     dynamic.plan.backend = 'kernel' if compiled else 'torch'
     reasons = _reasons(ports)
-    if not compiled:
+    # its own code may be right where what was recorded of it is not
+    if not compiled or reference.problem(dynamic):
         dynamic.backbone.executor = MODULES
     reference.settle(dynamic, reasons)
     if new:

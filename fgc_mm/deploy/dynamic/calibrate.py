@@ -294,8 +294,10 @@ def _choose_executor(
             backbone(image)
 
     program = 'no compiled kernel is used'
-    if backbone.executor == PROGRAM:
+    if plan.backend == 'kernel':
         program = backbone.program(singles[0])
+    if backbone.executor == MODULES and not isinstance(program, str):
+        program = 'one call of the kernel gives other logits'
     plan.executor = MODULES
     plan.executor_why = str(program)
     if not isinstance(program, str):

@@ -2,7 +2,9 @@
 
 import copy
 import pickle
+import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from fgc_mm.deploy.dynamic.layers import DynamicLayer
 from fgc_mm.deploy.dynamic.program import NetworkProgram
 from fgc_mm.errors import FGCError
 from fgc_mm.gates import GateDecision
+from fgc_mm.models import CifarResNet
 from fgc_mm.registry import MODELS
 
 # (backbone, image size, sites that can be dynamic at least)
@@ -162,6 +165,28 @@ def test_logits_are_those_of_the_masked_model(network, way):
 
 @pytest.mark.usefixtures('all_sites_pay')
 @pytest.mark.parametrize('way', WAYS)
+@pytest.mark.parametrize('name', ['VGG', 'ResNet-50', 'MobileNetV2'])
+@torch.no_grad()
+def test_some_sites_skip_and_others_do_not(name, way):
+    """A gate may read what another has masked."""
+    backbone, size, _ = NETWORKS[name]
+    model = used(build(backbone, size))
+    images = torch.randn(2, 3, size, size)
+    dynamic = dynamic_of(model, images[:1], way)
+    want, masked = model.backbone.forward_gated(images)
+    for first in (0, 1):
+        for number, port in enumerate(dynamic.backbone.dynamic_ports):
+            port.compact = number % 2 == first
+        got, records = dynamic.backbone.forward_gated(images)
+        for one, other in zip(masked, records):
+            torch.testing.assert_close(
+                one.logits, other.logits, atol=1e-4, rtol=1e-4
+            )
+        torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.usefixtures('all_sites_pay')
+@pytest.mark.parametrize('way', WAYS)
 def test_predictions_and_records(small, way):
     model, images = small
     dynamic = dynamic_of(model, images, way)
@@ -259,6 +284,117 @@ def test_factors_scale_what_is_open(name, way):
     assert sum(s['executed'] == 'dynamic' for s in sites) >= least
     want = one_by_one(model, images)
     torch.testing.assert_close(dynamic(images), want, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.usefixtures('all_sites_pay')
+@pytest.mark.parametrize('way', WAYS)
+def test_loaded_weights_are_used(small, way):
+    model, images = small
+    dynamic = dynamic_of(model, images[:1], way)
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(1.5)
+    wanted = dynamic_of(other, images[:1], way)
+    before = dynamic(images)
+    dynamic.load_state_dict(wanted.state_dict())
+    want = one_by_one(other, images)
+    assert not torch.allclose(before, want, atol=1e-2)
+    torch.testing.assert_close(dynamic(images), want, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.usefixtures('all_sites_pay')
+@pytest.mark.parametrize('way', WAYS)
+def test_another_threshold_is_obeyed(small, way):
+    model, images = small
+    dynamic = dynamic_of(model, images[:1], way)
+    model = copy.deepcopy(model)
+    before = dynamic(images)
+    for backbone in (model.backbone, dynamic.backbone):
+        for gate in backbone.gates.values():
+            gate.threshold = 0.8
+    want = one_by_one(model, images)
+    assert not torch.allclose(before, want, atol=1e-2)
+    torch.testing.assert_close(dynamic(images), want, atol=1e-4, rtol=1e-4)
+
+
+def test_it_stays_what_it_was_made_for(small):
+    model, images = small
+    dynamic = to_dynamic(model, images)
+    want = dynamic(images)
+    with pytest.raises(FGCError, match='cannot become'):
+        dynamic.double()
+    assert torch.equal(dynamic.float().cpu()(images), want)
+    double = to_dynamic(copy.deepcopy(model).double(), images)
+    torch.testing.assert_close(
+        double(images.double()), want.double(), atol=1e-4, rtol=1e-4
+    )
+
+
+@needs_kernel
+@pytest.mark.usefixtures('all_sites_pay')
+def test_programs_are_made_while_others_run(small):
+    model, images = small
+    dynamic = to_dynamic(model, images[:1])
+    sizes = [16, 17, 18, 19]
+    inputs = [torch.randn(1, 3, size, size) for size in sizes]
+    want = [model(x).detach() for x in inputs]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            for _ in range(5):
+                dynamic.backbone._programs.clear()
+                got = list(pool.map(dynamic, inputs * 4))
+                made = dynamic.backbone._programs.values()
+                assert not [p for p in made if isinstance(p, str)]
+                for x, y in zip(got, want * 4):
+                    torch.testing.assert_close(x, y, atol=1e-4, rtol=1e-4)
+    finally:
+        sys.setswitchinterval(before)
+
+
+class Bare(CifarResNet):
+    """A backbone that returns its only map."""
+
+    def forward(self, x):
+        return super().forward(x)[0]
+
+
+class Several(nn.Module):
+    """A head with two answers."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Linear(32, 3), nn.Linear(32, 4)
+
+    def forward(self, feats):
+        return self.one(feats[-1]), self.two(feats[-1])
+
+
+@pytest.mark.usefixtures('all_sites_pay')
+@pytest.mark.parametrize('way', WAYS)
+def test_answers_keep_their_form(small, way):
+    model, images = small
+    model = copy.deepcopy(model)
+    model.backbone.backbone.__class__ = Bare
+    dynamic = dynamic_of(model, images[:1], way)
+    want = model.backbone(images)
+    got = dynamic.backbone(images)
+    assert isinstance(want, torch.Tensor)
+    torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.usefixtures('all_sites_pay')
+@pytest.mark.parametrize('way', WAYS)
+def test_heads_may_have_several_answers(small, way):
+    model, images = small
+    model = copy.deepcopy(model)
+    model.head = Several()
+    dynamic = dynamic_of(model, images[:1], way)
+    torch.testing.assert_close(
+        dynamic(images), model(images), atol=1e-4, rtol=1e-4
+    )
 
 
 def test_the_model_itself_stays_as_it_is(small):

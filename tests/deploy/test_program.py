@@ -89,6 +89,16 @@ def classified(x, stem, linear, other):
     return linear(pooled.view(1, -1)), other(pooled.flatten(1)), pooled
 
 
+def padded_behind(x, stem, first, second):
+    x = second(first(stem(x)))
+    return (F.pad(x, (0, 0, 0, 0, 0, 3)),)
+
+
+def conv_of_a_mean(x, stem, first, second):
+    x = first(stem(x))
+    return (second(F.adaptive_avg_pool2d(x, 1)),)
+
+
 def chain(x, *layers):
     for layer in layers:
         x = layer(x)
@@ -108,6 +118,12 @@ CASES = {
     'pooled': (pooled, conv(3, 4), nn.MaxPool2d(3, 2, 1), conv(4, 4)),
     'pooled without a border': (
         pooled, conv(3, 4, 5), nn.MaxPool2d(2), conv(4, 4, 1),
+    ),
+    'padded behind': (
+        padded_behind, conv(3, 9), conv(9, 4), conv(4, 4),
+    ),
+    'conv of a mean': (
+        conv_of_a_mean, conv(3, 9), conv(9, 4), conv(4, 5),
     ),
     'classified': (classified, conv(3, 4), nn.Linear(4, 7), nn.Linear(4, 2)),
     'many geometries': (
@@ -176,6 +192,23 @@ def changes_a_view(x, stem):
     return (view,)
 
 
+def changes_in_silence(x, stem):
+    x = stem(x)
+    negate(x)
+    return (x,)
+
+
+def changes_before_a_layer(x, stem):
+    x = stem(x)
+    negate(x)
+    return (stem(x),)
+
+
+def negate(x):
+    with torch._C.DisableTorchFunction():  # as compiled code does
+        x.neg_()
+
+
 def adds_a_constant(x, stem):
     return (stem(x) + torch.ones(1, 3, 1, 1),)
 
@@ -195,6 +228,10 @@ def adds_a_constant(x, stem):
         (lambda x, stem: (torch.ones(1),), 'no step has made'),
         (changes_a_view, 'that has views'),
         (adds_a_constant, 'no step has made'),
+        (changes_in_silence, 'out of sight'),
+        (changes_before_a_layer, 'out of sight'),
+        (lambda x, stem: (torch.relu_(input=stem(x)),), 'it calls relu_'),
+        (lambda x, stem: (stem(x).add(other=x),), 'it calls add'),
     ],
 )
 def test_what_is_no_step_is_named(forward, says):
@@ -202,6 +239,49 @@ def test_what_is_no_step_is_named(forward, says):
     image = torch.randn(1, 3, 8, 8)
     with pytest.raises(NotRecordable, match=says):
         program_of(network, image)
+
+
+def linear_of_maps(x, linear):
+    return (linear(x),)
+
+
+def product(x, _):
+    x = F.adaptive_avg_pool2d(x, 1).flatten(1)
+    return (F.linear(x, x),)
+
+
+@pytest.mark.parametrize('forward', [linear_of_maps, product])
+def test_linear_layers_read_vectors_with_their_own_weights(forward):
+    network = Network(forward, nn.Linear(8, 5)).eval()
+    with pytest.raises(NotRecordable, match='it calls linear'):
+        program_of(network, torch.randn(1, 3, 8, 8))
+
+
+@torch.no_grad()
+def test_arguments_may_have_names():
+    network = Network(
+        lambda x, linear: F.linear(
+            F.adaptive_avg_pool2d(x, output_size=(1, 1)).flatten(1),
+            weight=linear.weight,
+            bias=linear.bias,
+        ),
+        nn.Linear(3, 5),
+    )
+    image = torch.randn(1, 3, 8, 8)
+    got = program_of(network, image).run(image)[0]
+    torch.testing.assert_close(got, network(image))
+
+
+@torch.inference_mode()
+def test_the_image_stays_as_it_is():
+    network = Network(lambda x, a: (F.relu(a(x.add_(x))),), conv(3, 4))
+    image = torch.randn(1, 3, 8, 8)
+    before = image.clone()
+    fold(network, image.clone(), compiled=True)
+    program = NetworkProgram(network, [], image, KERNEL)
+    got = program.run(image)[0][0]
+    assert torch.equal(image, before)
+    torch.testing.assert_close(got, network(image)[0])
 
 
 def test_other_images_are_refused():

@@ -53,12 +53,14 @@ class FusedGate:
 
     Attributes:
         compiled: The kernel's gate.
+        threshold: That it was made with.
     """
 
     def __init__(self, gate: BinaryConcreteGate, kernel: ModuleType) -> None:
         norm = gate.norm
         scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
         shift = norm.bias - norm.running_mean * scale
+        self.threshold = gate.threshold
         least = logit(gate.threshold)
         squeeze = gate.squeeze.weight * scale[:, None]
         values = squeeze.t(), shift, gate.expand.weight, gate.expand.bias

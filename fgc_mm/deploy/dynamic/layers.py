@@ -131,6 +131,10 @@ class DynamicLayer(nn.Module):
             engine = self._engines[name] = self.make_engine(name)
         return engine
 
+    def forget(self) -> None:
+        """The weights have changed."""
+        self._engines.clear()
+
     def _constant(
         self, x: Tensor, outputs: Tensor | None, zeros: int | None
     ) -> Tensor:

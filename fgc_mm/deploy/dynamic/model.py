@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import threading
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from fgc_mm.deploy.dynamic.kernel import load_kernel
+from fgc_mm.deploy.dynamic.layers import DynamicLayer
 from fgc_mm.deploy.dynamic.plan import BATCH, LOOP, PROGRAM, DynamicPlan
 from fgc_mm.deploy.dynamic.port import DynamicPort
 from fgc_mm.deploy.dynamic.program import NetworkProgram
@@ -30,6 +32,8 @@ REPORTED = (
     'executor_why',
 )
 MOST_PROGRAMS = 8  # image sizes, times choices of sites
+# a network is watched while its program is made: by one thread only
+MAKING = threading.Lock()
 
 
 class DynamicBackbone(GatedBackbone):
@@ -59,6 +63,7 @@ class DynamicBackbone(GatedBackbone):
         self._ports = ports
         self.dynamic_ports = [p for p in ports if isinstance(p, DynamicPort)]
         self._programs: dict[tuple, NetworkProgram | str] = {}
+        self._register_load_state_dict_pre_hook(self._forget)
         self.eval()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -109,14 +114,18 @@ class DynamicBackbone(GatedBackbone):
             behind: Modules behind the backbone that belong to the call.
             gated: Else the dense network.
         """
-        skips = tuple(port.compact for port in self.dynamic_ports)
-        key = (tuple(image.shape[1:]), skips, gated, tuple(map(id, behind)))
-        if key not in self._programs:
-            while len(self._programs) >= MOST_PROGRAMS:
-                del self._programs[next(iter(self._programs))]
-            ports = self._ports if gated else ()
-            self._programs[key] = self._make_program(image, behind, ports)
-        return self._programs[key]
+        skips = tuple((p.compact, p.threshold) for p in self.dynamic_ports)
+        key = (tuple(image.shape[1:]), skips, gated, tuple(behind))
+        program = self._programs.get(key)
+        if program is not None:
+            return program
+        with MAKING:
+            if key not in self._programs:
+                while len(self._programs) >= MOST_PROGRAMS:
+                    del self._programs[next(iter(self._programs))]
+                ports = self._ports if gated else ()
+                self._programs[key] = self._make_program(image, behind, ports)
+            return self._programs[key]
 
     def _make_program(
         self, image: Tensor, behind: Sequence[nn.Module], ports: Ports
@@ -166,6 +175,36 @@ class DynamicBackbone(GatedBackbone):
         finally:
             for port in skipping:
                 port.compact = True
+
+    def _forget(self, *_: Any) -> None:
+        """What was made of weights is made anew when it is needed."""
+        self._programs.clear()
+        for port in self.dynamic_ports:
+            port.forget()
+        for layer in self._layers():
+            layer.forget()
+
+    def _layers(self) -> list[DynamicLayer]:
+        return [m for m in self.modules() if isinstance(m, DynamicLayer)]
+
+    def _apply(
+        self, fn: Callable[[Tensor], Tensor], recurse: bool = True
+    ) -> DynamicBackbone:
+        """As ``nn.Module._apply``, but dtype and device stay."""
+        layers = self._layers()
+        for layer in layers[:1]:
+            old = layer.weight.detach().flatten()[:0]
+            new = fn(old)
+            if (new.dtype, new.device) != (old.dtype, old.device):
+                raise FGCError(
+                    f'a dynamic model cannot become {new.dtype} on '
+                    f'{new.device}, since it was made for {old.dtype} on '
+                    f'{old.device}; convert the model that it was made '
+                    'from, and make it anew.'
+                )
+        super()._apply(fn, recurse)
+        self._forget()
+        return self
 
     def train(self, mode: bool = True) -> DynamicBackbone:
         """Refuses: what is folded cannot be trained."""
@@ -230,7 +269,7 @@ class DynamicImageClassifier(GatedImageClassifier):
                 program = self.program(inputs)
         if program is None:
             return super().forward(inputs, data_samples, mode)
-        return program.run(inputs)[0][0]
+        return program.run(inputs)[0]
 
     def program(self, images: Tensor) -> NetworkProgram | None:
         """Images to logits as one call of the kernel, if they run so."""

@@ -105,12 +105,21 @@ class DynamicPort:
         if factors is not None or len(index) < self.site.channels:
             self.index = index
 
+    def forget(self) -> None:
+        """The gate's weights have changed."""
+        self._fused = None
+
+    @property
+    def threshold(self) -> float | None:
+        """Of a gate that the kernel has."""
+        return self._gate.threshold if self.fusible else None
+
     def compiled_gate(self) -> Any:
         """The kernel's gate, of a port that is fusible."""
         return self._fuse().compiled
 
     def _fuse(self) -> FusedGate:
-        if self._fused is None:
+        if self._fused is None or self._fused.threshold != self.threshold:
             self._fused = FusedGate(self._gate, load_kernel()[0])
         return self._fused
 

@@ -114,19 +114,22 @@ class NetworkProgram:
             if self._places[value].site >= 0:
                 raise NotRecordable('it returns channels of a site')
             self._program.output(value)
-        self._flat = recording.flat
+        self._flat, self._bare = recording.flat, recording.bare
         self._widths = channels
         for port in self._ports:
             if f'gate of {port.site.producer}' not in self.names:
                 raise NotRecordable(f'{port.site.producer} did not run')
 
-    def run(self, images: Tensor) -> tuple[tuple[Tensor, ...], Decisions]:
-        """The outputs for (N, 3, H, W), and what the gates said."""
+    def run(
+        self, images: Tensor
+    ) -> tuple[Tensor | tuple[Tensor, ...], Decisions]:
+        """What the network returns for (N, 3, H, W), and the gates say."""
         outputs, *decisions = self._program.run(images)
         for number, flat in enumerate(self._flat):
             if flat:
                 outputs[number] = outputs[number].flatten(1)
-        return tuple(outputs), tuple(decisions)
+        answer = outputs[0] if self._bare else tuple(outputs)
+        return answer, tuple(decisions)
 
     def records(self, decisions: Decisions) -> list[GateRecord]:
         """As those of :meth:`GatedBackbone.forward_gated`."""
@@ -156,22 +159,21 @@ class NetworkProgram:
     def _find_sites(self, steps: Sequence[Step]) -> None:
         """Which values hold listed channels only."""
         for step in steps:
-            sites = {self._places[value].site for value in step.reads}
-            if step.kind == CONV:
-                site = self._site_of_conv(step.module, sites)
-            elif step.kind in (ADD, LINEAR) and sites != {-1}:
+            site, *added = [self._places[value].site for value in step.reads]
+            if step.kind in (ADD, LINEAR):
+                added.append(site)
+            if any(other >= 0 for other in added):
                 raise NotRecordable(f"a {step.kind} takes a site's channels")
-            else:
-                (site,) = sites
+            if step.kind == CONV:
+                site = self._site_of_conv(step.module, site)
             self._places[step.gives].site = site
 
-    def _site_of_conv(self, layer: DynamicConv, sites: set[int]) -> int:
+    def _site_of_conv(self, layer: DynamicConv, site: int) -> int:
         """Whose channels it gives, from the right ones."""
         reads, writes = layer.reads, layer.writes
         if is_depthwise(layer) and reads is None:
             reads = writes
-        wanted = self._number(reads, compact=True)
-        if sites - {-1} != {wanted} - {-1}:
+        if site != self._number(reads, compact=True):
             raise NotRecordable(
                 f"{self._paths[layer]} reads another site's channels"
             )
@@ -229,15 +231,16 @@ class NetworkProgram:
         layer, path = step.module, self._paths[step.module]
         if layer.engine_name != 'kernel':
             raise NotRecordable(f'the kernel has no conv like {path}')
-        site = self._number(layer.writes)
+        site, reads = self._number(layer.writes), self._number(layer.reads)
         if layer.decides and site >= 0:
-            self._program.gate(layer.writes.compiled_gate(), x, site)
+            gate = layer.writes.compiled_gate()
+            self._program.gate(gate, x, reads, site)
             self._named(f'gate of {path}', layer)
         self._program.conv(
             layer.engine('kernel'),
             x,
             step.gives,
-            self._number(layer.reads),
+            reads,
             self._number(layer.writes, compact=True),
             added,
             *step.clamp,

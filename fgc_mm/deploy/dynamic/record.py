@@ -70,12 +70,14 @@ class Recording:
         steps: In order.
         outputs: The values that the network returns.
         flat: Whether the network has them as (N, C); here (C, 1, 1).
+        bare: It returns a tensor, no tuple.
     """
 
     shapes: list[tuple[int, ...]] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     outputs: list[int] = field(default_factory=list)
     flat: list[bool] = field(default_factory=list)
+    bare: bool = False
 
 
 class Recorder(TorchFunctionMode):
@@ -89,6 +91,8 @@ class Recorder(TorchFunctionMode):
         super().__init__()
         self.recording = Recording()
         self._values: dict[int, int] = {}
+        self._versions: dict[int, int] = {}
+        self._own: set[int] = set()  # ids of parameters and buffers
         self._kept: list[Tensor] = []  # an id is one tensor's while it lives
         self._inside = False
 
@@ -103,22 +107,29 @@ class Recorder(TorchFunctionMode):
         Raises:
             NotRecordable: It does something that is no step.
         """
+        own = (None, *network.parameters(), *network.buffers())
+        self._own = set(map(id, own))
         hooks = []
         for module in network.modules():
             if isinstance(module, (DynamicLayer, FastMaxPool)):
                 hooks.append(module.register_forward_pre_hook(self._enter))
                 hooks.append(module.register_forward_hook(self._leave))
-        self._new(image)
         try:
-            with self, torch.no_grad():
-                outputs = network(image)
+            # only a tensor of no inference mode counts its changes
+            with torch.inference_mode(False), torch.no_grad():
+                image = image.clone()  # the network may change it
+                self._new(image)
+                with self:
+                    outputs = network(image)
         finally:
             for hook in hooks:
                 hook.remove()
-        if isinstance(outputs, Tensor):
+        self.recording.bare = isinstance(outputs, Tensor)
+        if self.recording.bare:
             outputs = (outputs,)
         if not isinstance(outputs, tuple):
             raise NotRecordable(f'it returns a {type(outputs).__name__}')
+        self._refuse_changed(outputs)
         self.recording.outputs = [self._value(output) for output in outputs]
         self.recording.flat = [output.dim() == 2 for output in outputs]
         return self.recording
@@ -132,14 +143,18 @@ class Recorder(TorchFunctionMode):
     ) -> Any:
         """Note what is done to values outside of the layers."""
         kwargs = kwargs or {}
+        self._refuse_changed(args)
         result = func(*args, **kwargs)
         name = getattr(func, '__name__', '')
-        if not self._inside and name not in ASKING and _of_tensors(args):
+        given = (*args, *kwargs.values())
+        if not self._inside and name not in ASKING and _of_tensors(given):
             self._note(name, args, kwargs, result)
         return result
 
     def _note(self, name: str, args: tuple, kwargs: dict, result: Any) -> None:
         writer = WRITERS.get(name)
+        if not args or not isinstance(args[0], Tensor):
+            writer = None  # named, or a number first
         if writer is None or not writer(self, name, args, kwargs, result):
             raise NotRecordable(f'it calls {name or "something unnamed"}')
 
@@ -174,21 +189,24 @@ class Recorder(TorchFunctionMode):
     def _linear(
         self, _: str, args: tuple, kwargs: dict, result: Tensor
     ) -> bool:
-        weight, bias = (*args[1:], kwargs.get('bias'))[:2]
-        self._step(LINEAR, args[:1], result, weight=weight, bias=bias)
-        return True
+        named = (kwargs.get('weight'), kwargs.get('bias'))
+        weight, bias = (*args[1:], *named[len(args) - 1 :])
+        known = {id(weight), id(bias)} <= self._own and args[0].dim() == 2
+        if known:
+            self._step(LINEAR, args[:1], result, weight=weight, bias=bias)
+        return known
 
     def _flatten(self, _: str, args: tuple, __: dict, result: Tensor) -> bool:
         known = args[0].dim() == 4 and result.shape == args[0].shape[:2]
         if known:  # (1, C, 1, 1) becomes (1, C)
-            self._values[id(result)] = self._value(args[0])
-            self._kept.append(result)
+            self._name(result, self._value(args[0]))
         return known
 
     def _sleep(self, _: str, args: tuple, __: dict, result: Tensor) -> bool:
         return result is args[0]
 
     def _enter(self, module: nn.Module, args: tuple) -> None:
+        self._refuse_changed(args)
         self._inside = True
 
     def _leave(self, module: nn.Module, args: tuple, output: Tensor) -> None:
@@ -220,6 +238,13 @@ class Recorder(TorchFunctionMode):
             if shared and other is not changed:
                 raise NotRecordable('it changes a tensor that has views')
 
+    def _refuse_changed(self, tensors: tuple) -> None:
+        """Code that is not torch's functions may change a tensor, too."""
+        for tensor in tensors:
+            known = self._versions.get(id(tensor))
+            if known is not None and tensor._version != known:
+                raise NotRecordable('it changes a tensor out of sight')
+
     def _value(self, tensor: Any) -> int:
         value = self._values.get(id(tensor))
         if value is None:
@@ -229,10 +254,14 @@ class Recorder(TorchFunctionMode):
     def _new(self, tensor: Tensor) -> int:
         if tensor.dim() not in (2, 4):
             raise NotRecordable(f'it makes a tensor of {tensor.dim()} axes')
-        self._values[id(tensor)] = len(self.recording.shapes)
-        self._kept.append(tensor)
+        self._name(tensor, len(self.recording.shapes))
         self.recording.shapes.append((*tensor.shape[1:], 1, 1)[:3])
         return len(self.recording.shapes) - 1
+
+    def _name(self, tensor: Tensor, value: int) -> None:
+        self._values[id(tensor)] = value
+        self._versions[id(tensor)] = tensor._version
+        self._kept.append(tensor)
 
 
 def _of_tensors(args: tuple) -> bool:
@@ -315,6 +344,7 @@ def _sum_joins(_: Step, maker: Step) -> bool:
 
 
 def _clamp_joins(step: Step, maker: Step) -> bool:
-    only = step.kind == COPY and step.stride == 1 and step.first == 0
+    # a copy that clamps does nothing else
+    only = step.kind == COPY and step.clamp != NO_CLAMP
     clamps = maker.kind in (CONV, ADD, COPY)
     return only and clamps and maker.clamp == NO_CLAMP

@@ -274,7 +274,7 @@ def _kernel(model: nn.Module, image: Tensor) -> Run:
     fold(model.backbone, image, compiled=True)
     behind = [model.neck, model.head] if model.with_neck else [model.head]
     program = NetworkProgram(model.backbone, [], image, kernel, behind)
-    return lambda x: program.run(x)[0][0]
+    return lambda x: program.run(x)[0]
 
 
 def _last(model: nn.Module) -> Run:

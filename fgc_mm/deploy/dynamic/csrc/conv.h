@@ -76,26 +76,27 @@ class Conv {
     for (int64_t n = 0; n < x.size(0); ++n) {
       const Target to{y.data_ptr<float>() + n * y.stride(0), height * width,
                       width, 0, nullptr, low_, high_};
-      compute(map_of(x, n), ins, true, outs, to);
+      const Map from = map_of(x, n);
+      compute(from, ins, true, outs, to, layout_of(from));
     }
     return y;
   }
 
   // The channels of `outs` from those of `ins`; packed: x has no others. To
-  // a depthwise conv x is the channels that it writes.
+  // a depthwise conv x is the channels that it writes. at: the map's layout.
   void compute(const Map& x, const Channels& ins, bool packed,
-               const Channels& outs, const Target& y) {
+               const Channels& outs, const Target& y, const Layout& at) {
     const bool there = in_place(x);
-    const Layout& at = layout(x.height, x.width, there ? x.row : 0);
     if (depthwise)
       thin(x, there, outs, at, y);
     else
       dense(x, ins, packed, there, outs, at, y);
   }
 
-  // Makes what is kept for a size, so that threads need not.
-  void prepare(const Map& x) {
-    layout(x.height, x.width, in_place(x) ? x.row : 0);
+  // What is kept for a size. It stays where it is; but only who holds the
+  // interpreter's lock may ask, since a new one is made.
+  const Layout& layout_of(const Map& x) {
+    return layout(x.height, x.width, in_place(x) ? x.row : 0);
   }
 
   const int64_t all_out, all_in;

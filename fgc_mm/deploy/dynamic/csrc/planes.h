@@ -182,11 +182,15 @@ inline void write_rows(const float* sums, int64_t pitch, int64_t height,
               y.low, y.high, true);
     return;
   }
+  // a vector that begins in a row ends in the next one, read or written
+  const int64_t whole = (width + kLanes - 1) / kLanes * kLanes;
+  const bool narrow =
+      y.row < kLanes || whole > width + std::min(pitch, add_row);
   for (int64_t r = r0; r < r1; ++r, sums += pitch) {
     float* row = to + r * y.row;
     std::fill(row - y.pad, row, 0.f);
     write_row(sums, add ? add + r * add_row : nullptr, row, width, y.low,
-              y.high, r == r1 - 1 || y.row < kLanes);
+              y.high, r == r1 - 1 || narrow);
   }
   if (y.pad && r1 == height) {
     float* below = to + height * y.row - y.pad;

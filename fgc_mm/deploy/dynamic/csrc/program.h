@@ -40,20 +40,22 @@ class Program {
   void conv(std::shared_ptr<Conv> conv, int64_t x, int64_t y, int64_t reads,
             int64_t writes, int64_t add, double low, double high) {
     Context probe(*this);
-    conv->prepare(map(probe, x));
+    const Layout* at = &conv->layout_of(map(probe, x));
     steps_.push_back([=](Context& c) {
       const Map added = map(c, add < 0 ? 0 : add);
       conv->compute(map(c, x), listed(c, reads, conv->all_in),
                     values_[x].site >= 0, listed(c, writes, conv->all_out),
-                    target(c, y, add < 0 ? nullptr : &added, low, high));
+                    target(c, y, add < 0 ? nullptr : &added, low, high), *at);
     });
   }
 
-  // The gate reads x and fills the list of a site.
-  void gate(std::shared_ptr<Gate> gate, int64_t x, int64_t site) {
+  // The gate reads x, of a site's channels (reads) the open ones, and fills
+  // the list of another.
+  void gate(std::shared_ptr<Gate> gate, int64_t x, int64_t reads,
+            int64_t site) {
     steps_.push_back([=](Context& c) {
       c.counts[site] = gate->decide(
-          map(c, x), listed(c, values_[x].site, gate->all_in),
+          map(c, x), listed(c, reads, gate->all_in),
           values_[x].site >= 0, c.logits + first_[site],
           c.mask + first_[site], c.open.data() + first_[site]);
     });
@@ -99,8 +101,10 @@ class Program {
     steps_.push_back([=](Context& c) {
       const Map from = map(c, x);
       const Target to = target(c, y, nullptr, -INFINITY, INFINITY);
-      for (int64_t k = 0; k < channels(c, x); ++k)
-        to.data[k * to.channel] = mean_of(from, k);
+      for (int64_t k = 0; k < channels(c, x); ++k) {
+        const float mean = mean_of(from, k);
+        write_rows(&mean, 1, 1, 1, 0, 1, to, k);  // and zeros around it
+      }
     });
   }
 

@@ -1,6 +1,8 @@
 """Dynamic models say what masked ones say, whatever the backbone."""
 
 import copy
+import dataclasses
+import json
 import pickle
 import sys
 import warnings
@@ -456,6 +458,41 @@ def test_a_plan_is_stored_and_obeyed(small, tmp_path, monkeypatch):
     assert second.backbone.executor == 'modules'
     want = one_by_one(model, images)
     torch.testing.assert_close(second(images), want, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    'change, says',
+    [
+        (dict(executor='xyz'), "executor='xyz'"),
+        (dict(batch=3), 'batch=3'),
+        (dict(engines=dict(conv1='onednn')), "engines='onednn'"),
+        (dict(image_shape=(3, 16)), r'image_shape=\(3, 16\)'),
+        (dict(image_shape=(3, 16, 0)), 'image_shape='),
+    ],
+)
+def test_a_plan_with_other_words_is_refused(small, change, says):
+    model, images = small
+    plan = to_dynamic(model, images).plan
+    with pytest.raises(FGCError, match=says):
+        to_dynamic(model, plan=dataclasses.replace(plan, **change))
+    next(iter(plan.sites.values())).executed = 'perhaps'
+    with pytest.raises(FGCError, match="executed='perhaps'"):
+        to_dynamic(model, plan=plan)
+
+
+def test_a_plan_of_before_there_were_executors(small, tmp_path):
+    model, images = small
+    plan = to_dynamic(model, images, backend='torch').plan
+    raw = dataclasses.asdict(plan)
+    del raw['executor'], raw['executor_why']
+    (tmp_path / 'plan.json').write_text(json.dumps(raw))
+    plan = DynamicPlan.load(tmp_path / 'plan.json')
+    dynamic = to_dynamic(model, images, plan, backend='torch')
+    report = dynamic.dynamic_report()
+    assert report['executor'] == 'modules'
+    assert report['executor_why'] == 'no compiled kernel is used'
+    want = one_by_one(model, images)
+    torch.testing.assert_close(dynamic(images), want, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize('text', ['', '[]', '{}', '{"sites": 3}', 'x'])

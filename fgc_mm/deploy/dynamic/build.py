@@ -96,7 +96,7 @@ def to_dynamic(
     if new:
         calibrate(dynamic, images, reasons)
     else:
-        _obey(dynamic, reasons)
+        _obey(dynamic, reasons, images[:1])
     reference.verify(dynamic)
     dynamic._seen.clear()
     return dynamic
@@ -228,14 +228,15 @@ def _reasons(ports: Ports) -> dict[str, str]:
     }
 
 
-def _obey(dynamic: DynamicImageClassifier, reasons: dict[str, str]) -> None:
+def _obey(
+    dynamic: DynamicImageClassifier, reasons: dict[str, str], image: Tensor
+) -> None:
     """Do as the stored plan says, but for what cannot be done."""
     plan = dynamic.plan
     backbone = dynamic.backbone
     backbone.batch = plan.batch
     backbone.keep_alone(plan.alone)
-    if backbone.executor == PROGRAM:
-        backbone.executor = plan.executor
+    program = 'no compiled kernel is used'
     for port in backbone.dynamic_ports:
         port.compact &= plan.sites[port.site.name].executed != DENSE
     for name, why in reasons.items():
@@ -244,6 +245,11 @@ def _obey(dynamic: DynamicImageClassifier, reasons: dict[str, str]) -> None:
         layer = _layer(backbone.backbone, path)
         if layer is not None and layer.engine_name == 'kernel':
             layer.dense_engine = name
+    if backbone.executor == PROGRAM == plan.executor:
+        program = backbone.program(image)
+    if plan.executor == PROGRAM and isinstance(program, str):
+        plan.executor, plan.executor_why = MODULES, program
+    backbone.executor = plan.executor
 
 
 def _layer(network: nn.Module, path: str) -> DynamicConv | None:

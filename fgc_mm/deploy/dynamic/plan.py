@@ -12,6 +12,12 @@ from fgc_mm.errors import FGCError
 DYNAMIC, DENSE = 'dynamic', 'dense'
 LOOP, BATCH = 'loop', 'batch'
 PROGRAM, MODULES = 'program', 'modules'
+WORDS = {
+    'executor': (PROGRAM, MODULES),
+    'batch': (LOOP, BATCH),
+    'executed': (DYNAMIC, DENSE),
+    'engines': ('kernel', 'torch'),
+}
 
 
 @dataclass
@@ -101,11 +107,34 @@ class DynamicPlan:
             ) from error
 
     def check(self, names: list[str]) -> None:
-        """Whether it was made for a model with these sites."""
+        """Whether it was made for a model with these sites.
+
+        Raises:
+            FGCError: It was not, or says what no plan says.
+        """
+        self._check_words()
         missing = sorted(set(names) ^ set(self.sites))
         if missing:
             raise FGCError(
                 f'the plan and the model differ in {len(missing)} sites '
                 f'({missing[0]}, ...), but a plan serves the config that it '
                 'was made for; calibrate anew with images.'
+            )
+
+    def _check_words(self) -> None:
+        said = [('executor', self.executor), ('batch', self.batch)]
+        said += [('executed', site.executed) for site in self.sites.values()]
+        said += [('engines', engine) for engine in self.engines.values()]
+        for name, word in said:
+            if word not in WORDS[name]:
+                raise FGCError(
+                    f'the plan says {name}={word!r}, which is none of '
+                    f'{", ".join(WORDS[name])}; calibrate anew with images.'
+                )
+        shape = self.image_shape
+        sizes = [n for n in shape if isinstance(n, int) and n > 0]
+        if len(shape) != 3 or len(sizes) != 3:
+            raise FGCError(
+                f'the plan says image_shape={shape}, which is no (3, H, W); '
+                'calibrate anew with images.'
             )

@@ -110,7 +110,9 @@ def test_a_result_that_cannot_be_read_is_a_failure(tmp_path):
 def test_told_to_stop_all_save_and_nothing_begins(tmp_path):
     script = tmp_path / 'wait.py'
     script.write_text(OBEDIENT)
-    run = FakeRun(tmp_path, 'run', f'exec {shlex.quote(sys.executable)} {script}')
+    run = FakeRun(
+        tmp_path, 'run', f'exec {shlex.quote(sys.executable)} {script}'
+    )
     waiting = FakeRun(tmp_path, 'waiting', 'true')
 
     def stop(dispatcher):

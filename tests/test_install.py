@@ -61,10 +61,13 @@ def checkout(tmp_path):
     return make
 
 
+TESTS = 'runs -m pytest -q -n 2 --dist loadfile'
+
+
 def test_installs_once(checkout):
     first, second = checkout('test'), checkout('test')
-    assert first.stdout.splitlines() == ['installing', 'runs -m pytest -q']
-    assert second.stdout.splitlines() == ['runs -m pytest -q']
+    assert first.stdout.splitlines() == ['installing', TESTS]
+    assert second.stdout.splitlines() == [TESTS]
     assert checkout('demo').stdout == 'runs tools/demo.py\n'
     assert not first.stderr + second.stderr
 
@@ -128,7 +131,7 @@ def test_ci_runs_the_tests_and_those_of_the_cluster(checkout):
     )
     assert done.returncode == 0
     assert done.stdout.splitlines()[-3:] == [
-        'runs -m pytest -q', 'a Slurm', 'runs -m pytest -q tests/cluster'
+        TESTS, 'a Slurm', 'runs -m pytest -q tests/cluster'
     ]  # fmt: skip
 
 

@@ -62,6 +62,17 @@ def used_twice(x, stem, first):
     return out + F.relu(out), F.relu(x), x
 
 
+def returned_and_summed(x, stem, first, second):
+    x = stem(x)
+    out, other = first(x), second(x)
+    return out, out + x, other, F.relu(other)
+
+
+def summed_behind_a_clamp(x, stem, first):
+    x = stem(x)
+    return (F.relu(first(x)) + x,)
+
+
 def doubled(x, stem):
     x = stem(x)
     return (F.relu(x + x),)
@@ -112,6 +123,12 @@ CASES = {
         conv(4, 6, 1, stride=2),
     ),
     'used twice': (used_twice, conv(3, 4), conv(4, 4)),
+    'returned and summed': (
+        returned_and_summed, conv(3, 4), conv(4, 4), conv(4, 4),
+    ),
+    'summed behind a clamp': (
+        summed_behind_a_clamp, conv(3, 4), conv(4, 4),
+    ),
     'doubled': (doubled, conv(3, 4)),
     'pre-activated': (pre_activated, conv(3, 4), conv(4, 4)),
     'shortcut A': (shortcut_a, conv(3, 4), conv(4, 6, stride=2), conv(6, 9)),

@@ -599,8 +599,34 @@ def test_no_site_skips_where_it_does_not_pay(small, monkeypatch):
     assert all(' ms with all of them masked' in s['why'] for s in sites)
     for site in sites:
         assert site['plain_ms'] > 0 and site['dense_ms'] > 0
+    assert dynamic.plan.batch_ms == {}
     want = one_by_one(model, images)
     torch.testing.assert_close(dynamic(images), want, atol=1e-4, rtol=1e-4)
+
+
+def test_the_whole_network_overrules_its_sites(small, monkeypatch):
+    model, images = small
+    answers = iter([True] * len(model.backbone.sites))
+    monkeypatch.setattr(calibration, '_pays', lambda *_: next(answers, False))
+    dynamic = to_dynamic(model, images)
+    sites = dynamic.dynamic_report()['sites'].values()
+    assert {s['executed'] for s in sites} == {'dense'}
+    assert all('but the whole network takes' in s['why'] for s in sites)
+    assert not any(p.compact for p in dynamic.backbone.dynamic_ports)
+
+
+@needs_kernel
+@pytest.mark.usefixtures('all_sites_pay')
+def test_sites_and_batches_may_be_switched(small):
+    model, images = small
+    backbone = to_dynamic(model, images[:1]).backbone
+    program = backbone.program_of(images)
+    assert backbone.program_of(images) is program
+    backbone.dynamic_ports[0].compact = False
+    assert backbone.program_of(images) is not program
+    backbone.batch = 'batch'
+    assert backbone.program_of(images) is None
+    assert backbone.program_of(images[:1]) is not None
 
 
 @pytest.mark.usefixtures('all_sites_pay')

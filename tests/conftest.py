@@ -17,6 +17,13 @@ from fgc_mm.registry import MODELS
 ENGINE = Path(__file__).parent / 'engine'
 
 
+@pytest.fixture(autouse=True, scope='module')
+def scope():
+    """Names mean what they mean in a config, whatever has run before."""
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        yield
+
+
 def gated_cfg(backbone=None, gate_losses=(), channels=16, sites='auto'):
     """Config of a gated classifier of 10 classes."""
     if backbone is None:

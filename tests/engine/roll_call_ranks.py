@@ -1,11 +1,10 @@
 """One of three gloo processes, the second of which hangs; not a test."""
 
-import sys
 import time
 from datetime import timedelta
-from pathlib import Path
 
 import torch
+from meeting import meet
 from torch import distributed as dist
 
 from fgc_mm.engine.roll_call import lost_siblings, name_lost
@@ -22,13 +21,7 @@ def missed(group):
 
 
 def main():
-    folder, rank, world = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    dist.init_process_group(
-        'gloo',
-        init_method=f'file://{folder / "meet"}',
-        rank=rank,
-        world_size=world,
-    )
+    folder, rank, _ = meet()
     group = dist.new_group(timeout=timedelta(seconds=1))
     others = [folder / f'{other}.pt' for other in (0, 2)]
     if rank == 1:

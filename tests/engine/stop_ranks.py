@@ -2,25 +2,17 @@
 
 import os
 import signal
-import sys
 import threading
 import time
-from pathlib import Path
 
 import torch
-from torch import distributed as dist
+from meeting import meet
 
 from fgc_mm.engine.stop_signal import StopSignal
 
 
 def main():
-    folder, rank, world = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    dist.init_process_group(
-        'gloo',
-        init_method=f'file://{folder / "meet"}',
-        rank=rank,
-        world_size=world,
-    )
+    folder, rank, _ = meet()
     stop, saved = StopSignal(), folder / 'saved'
     stop.install(seconds=60)
     said = [stop.agreed()]

@@ -25,7 +25,6 @@ from fgc_mm.deploy.dynamic.model import (
 from fgc_mm.deploy.dynamic.plan import (
     DENSE,
     MODULES,
-    PROGRAM,
     DynamicPlan,
     SiteReport,
 )
@@ -89,17 +88,33 @@ def to_dynamic(
     dynamic.plan = copy.deepcopy(plan)
     dynamic.plan.backend = 'kernel' if compiled else 'torch'
     reasons = _reasons(ports)
-    # its own code may be right where what was recorded of it is not
-    if not compiled or reference.problem(dynamic):
-        dynamic.backbone.executor = MODULES
+    why = _why_modules(dynamic, reference, images[:1])
+    if why:
+        dynamic.backbone.executor = dynamic.plan.executor = MODULES
+        dynamic.plan.executor_why = why
     reference.settle(dynamic, reasons)
     if new:
         calibrate(dynamic, images, reasons)
     else:
-        _obey(dynamic, reasons, images[:1])
+        _obey(dynamic, reasons)
     reference.verify(dynamic)
     dynamic._seen.clear()
     return dynamic
+
+
+def _why_modules(
+    dynamic: DynamicImageClassifier, reference: Reference, image: Tensor
+) -> str:
+    """Why the backbone's own code runs, in words; '' if one call may."""
+    if dynamic.plan.backend != 'kernel':
+        return 'no compiled kernel is used'
+    program = dynamic.backbone.program(image)
+    if isinstance(program, str):
+        return program
+    # its own code may be right where what was recorded of it is not
+    if reference.problem(dynamic):
+        return 'one call of the kernel gives other logits'
+    return ''
 
 
 def _check(
@@ -228,15 +243,12 @@ def _reasons(ports: Ports) -> dict[str, str]:
     }
 
 
-def _obey(
-    dynamic: DynamicImageClassifier, reasons: dict[str, str], image: Tensor
-) -> None:
+def _obey(dynamic: DynamicImageClassifier, reasons: dict[str, str]) -> None:
     """Do as the stored plan says, but for what cannot be done."""
     plan = dynamic.plan
     backbone = dynamic.backbone
     backbone.batch = plan.batch
     backbone.keep_alone(plan.alone)
-    program = 'no compiled kernel is used'
     for port in backbone.dynamic_ports:
         port.compact &= plan.sites[port.site.name].executed != DENSE
     for name, why in reasons.items():
@@ -245,10 +257,6 @@ def _obey(
         layer = _layer(backbone.backbone, path)
         if layer is not None and layer.engine_name == 'kernel':
             layer.dense_engine = name
-    if backbone.executor == PROGRAM == plan.executor:
-        program = backbone.program(image)
-    if plan.executor == PROGRAM and isinstance(program, str):
-        plan.executor, plan.executor_why = MODULES, program
     backbone.executor = plan.executor
 
 

@@ -142,9 +142,7 @@ def _compare_sites(
     backbone: nn.Module, ports: list[DynamicPort], singles: Sequence[Tensor]
 ) -> dict[str, SiteReport]:
     """Times of every site's layers in all ways, and what follows."""
-    layers = [
-        m for m in backbone.backbone.modules() if isinstance(m, DynamicLayer)
-    ]
+    layers = backbone.layers()
     times: dict[str, list[list[float]]] = {}
     keep: list[list[float]] = []
     for image in singles:
@@ -293,11 +291,9 @@ def _choose_executor(
         for image in singles:
             backbone(image)
 
-    program = 'no compiled kernel is used'
-    if plan.backend == 'kernel':
-        program = backbone.program(singles[0])
-    if backbone.executor == MODULES and not isinstance(program, str):
-        program = 'one call of the kernel gives other logits'
+    if backbone.executor == MODULES:
+        return
+    program = backbone.program(singles[0])
     plan.executor = MODULES
     plan.executor_why = str(program)
     if not isinstance(program, str):

@@ -181,18 +181,18 @@ class DynamicBackbone(GatedBackbone):
         self._programs.clear()
         for port in self.dynamic_ports:
             port.forget()
-        for layer in self._layers():
+        for layer in self.layers():
             layer.forget()
 
-    def _layers(self) -> list[DynamicLayer]:
+    def layers(self) -> list[DynamicLayer]:
+        """All that take and give listed channels."""
         return [m for m in self.modules() if isinstance(m, DynamicLayer)]
 
     def _apply(
         self, fn: Callable[[Tensor], Tensor], recurse: bool = True
     ) -> DynamicBackbone:
         """As ``nn.Module._apply``, but dtype and device stay."""
-        layers = self._layers()
-        for layer in layers[:1]:
+        for layer in self.layers()[:1]:
             old = layer.weight.detach().flatten()[:0]
             new = fn(old)
             if (new.dtype, new.device) != (old.dtype, old.device):

@@ -1,27 +1,23 @@
-"""The products of tensors that run in a context, as torch dispatches them.
+"""The products of tensors that an operator of torch computes.
 
 A product is counted where it is computed, so it does not matter which module
 or function asked for it: ``nn.Linear``, ``F.linear`` on a slice of a weight,
 ``F.conv2d`` on a parameter, ``@``, ``einsum``, attention. Elementwise
-multiplications (norms, masks, scales) are none. The counts are those of
-``torch.utils.flop_counter`` (2 FLOPs = 1 MAC) wherever that knows the
-operator.
+multiplications (norms, masks, scales) and those with one vector (spectral
+norms) are none. The counts are those of ``torch.utils.flop_counter`` (2 FLOPs
+= 1 MAC), which does not know the fused attention and recurrent layers of the
+CPU.
 """
 
 import math
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 aten = torch.ops.aten
-# the switch of torch's fused attention is one for the whole process
-_SWITCH = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -48,62 +44,19 @@ class Product:
         return self.unit * self.in_channels * self.out_channels // self.groups
 
 
-@contextmanager
-def watch_products(see: Callable[[Product], None]) -> Iterator[None]:
-    """Call ``see`` for every product that this thread computes.
-
-    ``nn.MultiheadAttention`` does not take its fused path inside. Products
-    on the meta device, which only give shapes, are left out.
+def products_of(operator: Any, args: Sequence[Any], out: Any) -> list[Product]:
+    """The products that a call of an operator computes.
 
     Args:
-        see: Gets each product, after it has been computed.
+        operator: As torch dispatches it, e.g. ``torch.ops.aten.mm.default``.
+        args: Its arguments.
+        out: What it returned.
+
+    Returns:
+        Its products; none for most operators.
     """
-    with _SWITCH:
-        fused = torch.backends.mha.get_fastpath_enabled()
-        torch.backends.mha.set_fastpath_enabled(False)
-        try:
-            with _ProductMode(see):
-                yield
-        finally:
-            torch.backends.mha.set_fastpath_enabled(fused)
-
-
-class _ProductMode(TorchDispatchMode):
-    def __init__(self, see: Callable[[Product], None]) -> None:
-        super().__init__()
-        self._see = see
-
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        formula = FORMULAS.get(func._overloadpacket)
-        if formula is None:
-            return self._run_parts(func, args, kwargs)
-        out = func(*args, **kwargs)
-        for product in formula(args, kwargs, out):
-            if not product.factors[0].is_meta:
-                self._see(product)
-        return out
-
-    def _run_parts(
-        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        """Run an operator that is no product, but may be made of some.
-
-        Inference tensors reach this mode before torch takes such operators
-        (``aten.linear``) apart.
-        """
-        if func is not torch.ops.prim.device.default:
-            with self:
-                out = func.decompose(*args, **kwargs)
-            if out is not NotImplemented:
-                return out
-        return func(*args, **kwargs)
+    formula = FORMULAS.get(operator._overloadpacket)
+    return [] if formula is None else formula(args, out)
 
 
 def _matrices(first: Tensor, second: Tensor) -> Product:
@@ -113,29 +66,15 @@ def _matrices(first: Tensor, second: Tensor) -> Product:
     return Product(unit, reads, second.shape[-1], 1, (first, second))
 
 
-def _mm(args: Sequence[Any], *_: Any) -> list[Product]:
+def _mm(args: Sequence[Any], _: Any) -> list[Product]:
     return [_matrices(args[0], args[1])]
 
 
-def _addmm(args: Sequence[Any], *_: Any) -> list[Product]:
+def _addmm(args: Sequence[Any], _: Any) -> list[Product]:
     return [_matrices(args[1], args[2])]
 
 
-def _mv(args: Sequence[Any], *_: Any) -> list[Product]:
-    return [_matrices(args[-1].unsqueeze(0), args[-2].t())]
-
-
-def _addmv(args: Sequence[Any], *_: Any) -> list[Product]:
-    return _mv(args[1:3])
-
-
-def _dot(args: Sequence[Any], *_: Any) -> list[Product]:
-    return [_matrices(args[0].unsqueeze(0), args[1].unsqueeze(1))]
-
-
-def _convolution(
-    args: Sequence[Any], kwargs: dict[str, Any], out: Tensor
-) -> list[Product]:
+def _convolution(args: Sequence[Any], out: Tensor) -> list[Product]:
     x, weight = args[:2]
     transposed, groups = args[6], args[8]
     out_channels = out.shape[1]
@@ -146,7 +85,7 @@ def _convolution(
     return [Product(unit, x.shape[1], out_channels, groups, factors)]
 
 
-def _attention(args: Sequence[Any], *_: Any) -> list[Product]:
+def _attention(args: Sequence[Any], _: Any) -> list[Product]:
     """softmax(q k^T) v; a causal mask saves nothing in this count."""
     query, key, value = args[:3]
     *batch, rows, width = query.shape
@@ -167,15 +106,15 @@ def _recurrent(x: Tensor, weights: Sequence[Tensor]) -> list[Product]:
     ]
 
 
-def _mkldnn_rnn(args: Sequence[Any], *_: Any) -> list[Product]:
+def _mkldnn_rnn(args: Sequence[Any], _: Any) -> list[Product]:
     return _recurrent(args[0], args[1:5])
 
 
-def _cudnn_rnn(args: Sequence[Any], *_: Any) -> list[Product]:
+def _cudnn_rnn(args: Sequence[Any], _: Any) -> list[Product]:
     return _recurrent(args[0], args[1])
 
 
-Formula = Callable[[Sequence[Any], dict[str, Any], Any], list[Product]]
+Formula = Callable[[Sequence[Any], Any], list[Product]]
 FORMULAS: dict[Any, Formula] = {
     aten.mm: _mm,
     aten.bmm: _mm,
@@ -185,10 +124,6 @@ FORMULAS: dict[Any, Formula] = {
     aten.baddbmm: _addmm,
     aten.addbmm: _addmm,
     aten._addmm_activation: _addmm,
-    aten.mv: _mv,
-    aten.addmv: _addmv,
-    aten.dot: _dot,
-    aten.vdot: _dot,
     aten.convolution: _convolution,
     aten._convolution: _convolution,
     aten._scaled_dot_product_efficient_attention: _attention,

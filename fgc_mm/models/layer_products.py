@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 from torch.nn.parameter import is_lazy
 
-from fgc_mm.functional.products import Product, watch_products
+from fgc_mm.functional.products import Product
 from fgc_mm.sites.evaluating import evaluating
 from fgc_mm.sites.layout import layer_widths
+from fgc_mm.sites.watching import watch_products
 
 TRANSPOSED = nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d
 LAYERS = nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, *TRANSPOSED

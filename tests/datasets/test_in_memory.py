@@ -1,6 +1,7 @@
 """Images held in memory, augmented by the batch."""
 
 import pickle
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ PACK = [dict(type='PackInputs')]
 class Source(torch.utils.data.Dataset):
     """Packed images of 5 x 4 pixels, no two alike."""
 
-    metainfo = dict(classes=('a', 'b'))
+    metainfo: ClassVar[dict] = dict(classes=('a', 'b'))
 
     def __init__(self, change=lambda index, pixels: pixels):
         self.change, self.read = change, 0
@@ -144,7 +145,7 @@ def test_options_outside_their_range(options):
         InMemoryImages(Source(), **options)
 
 
-def noisy(index, pixels):
+def noisy(_, pixels):
     return torch.randint_like(pixels, 256)
 
 

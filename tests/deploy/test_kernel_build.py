@@ -16,7 +16,13 @@ import pytest
 import torch
 
 from fgc_mm.deploy.dynamic import compiling, kernel
-from fgc_mm.deploy.dynamic.builds import AVX512, BUILDS, Build, runnable
+from fgc_mm.deploy.dynamic.builds import (
+    AVX512,
+    BUILDS,
+    Build,
+    cpu_name,
+    runnable,
+)
 from fgc_mm.errors import FGCError
 
 BASELINE = BUILDS[0]
@@ -347,11 +353,28 @@ def test_every_width_sums_right(tmp_path, lanes):
         torch.testing.assert_close(y, want, atol=1e-5, rtol=1e-5)
 
 
+def test_cpus_are_named_by_family(monkeypatch):
+    """Virtual machines call several generations by one name."""
+    text = (
+        'processor : 0\ncpu family\t: 26\nmodel\t\t: 2\n'
+        'model name\t: AMD EPYC\nflags : fpu\n\nprocessor : 1\n'
+    )
+    monkeypatch.setattr(Path, 'read_text', lambda _: text)
+    assert cpu_name() == 'AMD EPYC, family 26, model 2'
+
+    def none(_):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, 'read_text', none)
+    assert cpu_name()
+
+
 @needs_compiler
 def test_the_kernel_says_which_build_it_is():
     loaded = kernel.load_kernel()[0]
     able = runnable(kernel.instruction_sets())
     assert (loaded.build, loaded.lanes) in [(b.name, b.lanes) for b in able]
+    assert kernel.build_name() == loaded.build
     folder = Path(loaded.__file__).parent
     checksum = hashlib.sha256(Path(loaded.__file__).read_bytes()).hexdigest()
     assert (folder / 'fgc_mm_kernel.sha256').read_text() == checksum

@@ -66,11 +66,27 @@ def runnable(instruction_sets: Collection[str]) -> list[Build]:
 @functools.cache
 def instruction_sets() -> frozenset[str]:
     """Of the first core; none where the system does not say."""
+    if platform.machine() != 'x86_64':
+        return frozenset()
+    return frozenset(_first_core().get('flags', '').split())
+
+
+def cpu_name() -> str:
+    """Of the first core: a virtual machine's name alone says too little."""
+    core = _first_core()
+    name = core.get('model name') or platform.processor()
+    parts = [name or platform.machine()]
+    for key in ('cpu family', 'model'):
+        if key in core:
+            parts.append(f'{key.removeprefix("cpu ")} {core[key]}')
+    return ', '.join(parts)
+
+
+def _first_core() -> dict[str, str]:
+    """What /proc/cpuinfo says; nothing where there is none."""
     try:
         text = Path('/proc/cpuinfo').read_text()
     except OSError:
-        return frozenset()
-    for line in text.splitlines():
-        if line.startswith('flags') and platform.machine() == 'x86_64':
-            return frozenset(line.partition(':')[2].split())
-    return frozenset()
+        return {}
+    lines = [x.partition(':') for x in text.split('\n\n')[0].splitlines()]
+    return {key.strip(): value.strip() for key, _, value in lines}

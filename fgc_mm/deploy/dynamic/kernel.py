@@ -81,6 +81,12 @@ def load_kernel() -> tuple[ModuleType | None, str]:
         )
 
 
+def build_name() -> str:
+    """Of the kernel in use; ``'none'`` if there is none."""
+    kernel = load_kernel()[0]
+    return 'none' if kernel is None else kernel.build
+
+
 @functools.cache
 def _warn_once(problem: str) -> None:
     warnings.warn(

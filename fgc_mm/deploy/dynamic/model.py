@@ -11,7 +11,7 @@ from mmengine.model import BaseModule
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from fgc_mm.deploy.dynamic.kernel import load_kernel
+from fgc_mm.deploy.dynamic.kernel import build_name, load_kernel
 from fgc_mm.deploy.dynamic.layers import DynamicLayer
 from fgc_mm.deploy.dynamic.plan import BATCH, LOOP, PROGRAM, DynamicPlan
 from fgc_mm.deploy.dynamic.port import DynamicPort
@@ -307,7 +307,7 @@ class DynamicImageClassifier(GatedImageClassifier):
         report = {name: getattr(self.plan, name) for name in REPORTED}
         report['batch_ms'] = dict(self.plan.batch_ms)
         if self.plan.backend == 'kernel':
-            report['build'] = load_kernel()[0].build
+            report['build'] = build_name()
         report['sites'] = {
             name: dict(vars(site)) for name, site in self.plan.sites.items()
         }

@@ -75,11 +75,23 @@ def test_the_backbone_alone_and_a_plain_checkpoint(trained):
 def test_a_norm_in_part_is_refused(trained):
     model, later, images = trained
     dynamic = to_dynamic(model, images, backend='torch')
-    state = later.state_dict()
-    name = 'backbone.backbone.layer1.0.bn1.running_var'
-    del state[name]
-    with pytest.raises(FGCError, match=f'{name} is not in the checkpoint'):
-        dynamic.load_state_dict(state)
+    norm = 'backbone.backbone.layer1.0.bn1.'
+    for names in (
+        ['running_var'],
+        [
+            'weight',
+            'bias',
+            'running_mean',
+            'running_var',
+            'num_batches_tracked',
+        ],
+    ):
+        state = later.state_dict()
+        for name in names:
+            del state[norm + name]
+        says = f'{norm}{names[0]} is not in the checkpoint'
+        with pytest.raises(FGCError, match=says):
+            dynamic.load_state_dict(state)
 
 
 def test_convs_without_bias_and_norm(trained):

@@ -87,9 +87,11 @@ def refold(state: State, prefix: str, convs: Iterable[FoldedConv]) -> None:
     for conv in convs:
         weight = state.get(f'{prefix}{conv.conv}.weight')
         bias = f'{prefix}{conv.conv}.bias'
-        if conv.norm and _norm_keys(state, prefix, conv):
+        # of a dynamic network every conv has a bias
+        masked = weight is not None and bias not in state
+        if conv.norm and (masked or _norm_keys(state, prefix, conv)):
             _fold(state, prefix, conv)
-        elif weight is not None and not conv.has_bias and bias not in state:
+        elif masked and not conv.has_bias:
             state[bias] = weight.new_zeros(len(weight))
 
 

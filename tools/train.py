@@ -21,9 +21,10 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from fgc_mm.engine import command_line
-from fgc_mm.engine.checkpoint import check_resumable, read_checkpoint
+from fgc_mm.engine.checkpoint import read_checkpoint
 from fgc_mm.engine.latest_checkpoint import latest_checkpoint
 from fgc_mm.engine.launch import join_processes
+from fgc_mm.engine.resumable import check_resumable
 from fgc_mm.engine.scaled_schedule import scale_epochs
 from fgc_mm.errors import FGCError
 
@@ -138,13 +139,16 @@ def check_amp(cfg: Config) -> None:
 def check_start(cfg: Config) -> None:
     """Reads what --resume or load_from names, before anything is written."""
     path, resume = cfg.get('load_from'), cfg.get('resume')
+    scheduled = cfg.get('param_scheduler') is not None
     if path and '://' in path:
         return
     if resume and path is None:
-        latest_checkpoint(cfg.work_dir)
+        hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+        latest_checkpoint(cfg.work_dir, hook.get('out_dir'), scheduled)
+    elif path is not None and resume:
+        check_resumable(path, scheduled)
     elif path is not None:
-        check = check_resumable if resume else read_checkpoint
-        check(path)
+        read_checkpoint(path)
 
 
 if __name__ == '__main__':

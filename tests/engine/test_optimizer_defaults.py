@@ -27,7 +27,8 @@ def groups(**optimizer):
     )
     write_optimizer_defaults(cfg)
     wrapper = build_optim_wrapper(Net(), cfg.optim_wrapper)
-    return wrapper.param_groups[0], wrapper.param_groups[-1]
+    gates, _, line, *_ = wrapper.param_groups
+    return gates, line
 
 
 @pytest.mark.parametrize(

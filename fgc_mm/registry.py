@@ -10,6 +10,7 @@ from mmengine.registry import METRICS as ROOT_METRICS
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import OPTIM_WRAPPERS as ROOT_OPTIM_WRAPPERS
 from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
+from mmengine.registry import WEIGHT_INITIALIZERS as ROOT_INITIALIZERS
 from mmengine.registry import Registry
 
 SCOPE = 'fgc_mm'
@@ -32,4 +33,10 @@ DATASETS = Registry(
 )
 TRANSFORMS = Registry(
     'transform', parent=ROOT_TRANSFORMS, scope=SCOPE, locations=['fgc_mm']
+)
+WEIGHT_INITIALIZERS = Registry(
+    'weight initializer',
+    parent=ROOT_INITIALIZERS,
+    scope=SCOPE,
+    locations=['fgc_mm'],
 )

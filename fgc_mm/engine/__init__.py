@@ -2,6 +2,7 @@
 
 from fgc_mm.engine import checkpoint  # noqa: F401  (makes loading safe)
 from fgc_mm.engine.bfloat16_wrapper import BFloat16OptimWrapper
+from fgc_mm.engine.channels_last_hook import ChannelsLastHook
 from fgc_mm.engine.checkpoint_hook import SafeCheckpointHook
 from fgc_mm.engine.compile_hook import CompileHook
 from fgc_mm.engine.exact_resume_hook import ExactResumeHook
@@ -13,6 +14,7 @@ from fgc_mm.engine.training_steps_hook import TrainingStepsHook
 
 __all__ = [
     'BFloat16OptimWrapper',
+    'ChannelsLastHook',
     'CompileHook',
     'ExactResumeHook',
     'FGCMemoryBankHook',

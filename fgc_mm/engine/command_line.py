@@ -74,7 +74,7 @@ def _sentence(error: BaseException) -> str | None:
     """The error in one line if it is the user's to mend, else None."""
     if isinstance(error, ImportError):
         error = _cause(error)
-    if isinstance(error, ImportError):
+    if isinstance(error, ImportError) and not isinstance(error, FGCError):
         return missing_import(error)
     known = _upstream_sentence(error)
     if known:

@@ -57,7 +57,9 @@ def unread_options(
 
 def _unknown(option: str, key: str, known: Collection[str]) -> str:
     nearest = get_close_matches(key, sorted(known), n=1, cutoff=0.6)
-    remedy = f'did you mean {nearest[0]}?' if nearest else 'check its spelling.'
+    remedy = 'check its spelling.'
+    if nearest:
+        remedy = f'did you mean {nearest[0]}?'
     return (
         f'--cfg-options {option}: nothing reads a key {key!r}, so it has no '
         f'effect; {remedy}'

@@ -10,9 +10,12 @@ from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
 from fgc_mm.sites.cut import CutNetwork
-from fgc_mm.sites.image_size import Size, accepted_images
+from fgc_mm.sites.fingerprint import fingerprint
+from fgc_mm.sites.found import Found
+from fgc_mm.sites.image_size import accepted_images
 from fgc_mm.sites.items import Items
 from fgc_mm.sites.patterns import match_names
+from fgc_mm.sites.reuse import reused
 from fgc_mm.sites.search import SiteSearch
 from fgc_mm.sites.site import GateSite
 from fgc_mm.sites.trace import Trace
@@ -24,7 +27,6 @@ DEFAULTS = dict(type='auto', image_size=None, max_work=LIMIT, residual=False)
 def find_sites(
     backbone: nn.Module,
     sites: str | Sequence[str] | Mapping[str, Any] = 'auto',
-    hint: Size | None = None,
 ) -> list[GateSite]:
     """The sites of a backbone, in the order of its modules.
 
@@ -38,24 +40,49 @@ def find_sites(
         sites: ``'auto'`` for every site that can be found; shell patterns on
             site names (the producing layer's path), e.g. ``['layer3.*']``;
             or ``dict(type='auto', image_size=..., residual=False,
-            max_work=2e12)``, where the size is a number or (H, W), by
+            max_work=2e11)``, where the size is a number or (H, W), by
             default one that the backbone accepts; ``residual=True`` also
             gates layers in front of a residual sum, where their branch
             ends; and the search ends with an error when its passes have
             computed so many elements (:class:`fgc_mm.sites.work.Work`).
-        hint: (H, W) of the images that the backbone is going to see, for
-            one that takes images of one size only.
 
     Raises:
         FGCError: The backbone cannot be traced, has no site, or takes too
             much work; or a pattern matches no site.
     """
+    return chosen(search_sites(backbone, sites).sites, sites)
+
+
+def search_sites(
+    backbone: nn.Module,
+    sites: str | Sequence[str] | Mapping[str, Any] = 'auto',
+) -> Found:
+    """All sites, whatever the patterns; as :func:`find_sites` otherwise.
+
+    A network that was searched before, in this process, in another rank, or
+    in the run that wrote a checkpoint which was read, is not searched again.
+    """
     options = _options(sites)
-    found = _bounded_search(backbone, options, hint)
-    if not found:
+    matter = {k: options[k] for k in ('image_size', 'residual')}
+    key = fingerprint(backbone, matter)
+    found = reused(
+        key, backbone, lambda: _bounded_search(backbone, options, key)
+    )
+    if not found.sites:
         raise FGCError(_no_site(backbone))
+    return found
+
+
+def chosen(
+    found: Sequence[GateSite], sites: str | Sequence[str] | Mapping[str, Any]
+) -> list[GateSite]:
+    """The found sites that a user wants.
+
+    Raises:
+        FGCError: A pattern matches none.
+    """
     if isinstance(sites, Mapping) or sites == 'auto':
-        return found
+        return list(found)
     names = match_names(sites, [s.name for s in found], 'the site pattern')
     return [site for site in found if site.name in names]
 
@@ -97,19 +124,22 @@ def _check_numbers(size: Any, work: Any) -> None:
 
 
 def _bounded_search(
-    backbone: nn.Module, options: Mapping[str, Any], hint: Size | None
-) -> list[GateSite]:
+    backbone: nn.Module,
+    options: Mapping[str, Any],
+    key: str | None,
+) -> Found:
     work = Work(options['max_work'])
     try:
         with one_thread(), CutNetwork(backbone, work) as cut:
-            images = accepted_images(cut, options['image_size'], hint)
-            return _search(cut, images, options['residual'])
+            images = accepted_images(cut, options['image_size'])
+            sites = _search(cut, images, options['residual'])
     except TooMuchWork:
         raise FGCError(
             f'the search for sites in {type(backbone).__name__} computed more '
             f'than {options["max_work"]:g} elements; allow more with '
             "sites=dict(type='auto', max_work=...)."
         ) from None
+    return Found(key, tuple(images.shape[1:]), tuple(sites))
 
 
 def _search(

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from fgc_mm.sites.code_text import code_text, qualified
 from fgc_mm.sites.layout import is_dense
@@ -75,6 +76,8 @@ class _Description:
             ]
             yield f'{name}: {children} {self._code(type(module))}'
             for key, value in vars(module).items():
+                if key.startswith('_forward'):  # hooks, under running numbers
+                    value = [*value.values()]
                 if not key.startswith(UNSEEN):
                     yield f'{key}={self._text(value)}'
             for key, value in module._parameters.items():
@@ -122,7 +125,11 @@ class _Description:
 
 def _weights(module: nn.Module, value: Tensor | None) -> str:
     """Which of a dense layer's numbers are zero; others are made random."""
-    if value is None or not is_dense(module):
+    if value is None:
+        return ''
+    if is_lazy(value) or value.is_meta:
+        raise _Opaque
+    if not is_dense(module):
         return _shape(value)
     zeros = value.detach() == 0
     drawn = zeros.float().mean() < 0.01  # a random number is zero at times

@@ -181,22 +181,37 @@ class Flow:
         }
         for name in self._hopeless:
             sources.pop(name, None)
+        return self._told_apart(sources)
+
+    def _told_apart(self, sources: dict[str, Tensor]) -> Tensor:
+        """The channel that arrives of sources that do not meet.
+
+        Where they break the network together, each half of them is tried.
+        """
+        try:
+            return self._read_bits(dict(sources))
+        except BrokenProbe:
+            names = list(sources)
+        if len(names) == 1:
+            return torch.full_like(self._meets, SEVERAL)
+        first, second = (
+            self._told_apart({name: sources[name] for name in half})
+            for half in (names[: len(names) // 2], names[len(names) // 2 :])
+        )
+        return torch.where(first == SEVERAL, second, first)
+
+    def _read_bits(self, sources: dict[str, Tensor]) -> Tensor:
         channel = torch.zeros_like(self._meets)
         clear = (self._meets <= 2) & bool(sources)
         most = max((int(n.max()) for n in sources.values()), default=0)
         for bit in range(most.bit_length()):
-            try:
-                ones, zeros = self._halves(sources, bit)
-            except BrokenProbe:  # none of them can be told apart
-                clear[:] = False
-                break
+            ones, zeros = self._halves(sources, bit)
             clear &= ones != zeros
             channel += ones.long() << bit
             for name in list(sources):  # all of it mixed: nothing to tell
                 if not (self._arrives[self._index[name]] & clear).any():
                     del sources[name]
         return torch.where(clear, channel, SEVERAL)
-
 
     def _halves(
         self, sources: dict[str, Tensor], bit: int

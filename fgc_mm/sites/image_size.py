@@ -1,6 +1,7 @@
 """An image that a backbone accepts."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from fgc_mm.sites.cut import CutNetwork
 from fgc_mm.sites.items import Items
 
 Size = tuple[int, int]
+_expected: ContextVar[Size | None] = ContextVar('expected', default=None)
 
 # Where gates go does not depend on the size, and most backbones take any; a
 # search on a small image takes a tenth of the time of one on a usual image.
@@ -21,35 +23,42 @@ NAMES = ('img_size', 'image_size', 'input_size', 'init_input_size')
 CONFIGS = ('pretrained_cfg', 'default_cfg')
 
 
+def expect_images(size: Size | None) -> None:
+    """Say which images the backbones that are built next will see; (H, W).
+
+    Args:
+        size: That the config's pipeline gives, or ``None`` if none is known.
+    """
+    _expected.set(size)
+
+
 def small_images(
     backbone: nn.Module,
     size: int | Sequence[int] | None = None,
-    hint: Size | None = None,
 ) -> Tensor:
     """A random image that the backbone accepts; (1, C, H, W).
 
     Args:
         backbone: Any.
         size: Of the image; by default the first of these that it accepts: a
-            small one, those that its modules name, the hint, usual ones.
-        hint: (H, W) of the images that it is going to see.
+            small one, those that its modules name, the one that
+            :func:`expect_images` was given, usual ones.
 
     Raises:
         FGCError: The backbone accepts none of them; says why not the size
-            that is named (by its modules, or the hint), else the last one.
+            that is named or expected, else the last one.
     """
     with CutNetwork(backbone) as cut:
-        return accepted_images(cut, size, hint)
+        return accepted_images(cut, size)
 
 
 def accepted_images(
     cut: CutNetwork,
     size: int | Sequence[int] | None = None,
-    hint: Size | None = None,
 ) -> Tensor:
     """As :func:`small_images`, in a network that is cut already."""
     small, *usual = [(s, s) for s in (SMALL, *USUAL)]
-    named = [*named_sizes(cut.backbone), *filter(None, [hint])]
+    named = [*named_sizes(cut.backbone), *filter(None, [_expected.get()])]
     sizes = [small, *named, *usual] if size is None else [_pair(size)]
     refusals: dict[Size, FGCError] = {}
     for pair in dict.fromkeys(sizes):

@@ -8,6 +8,7 @@ from fgc_mm.errors import FGCError
 from fgc_mm.models import CifarResNet
 from fgc_mm.sites import find_sites
 from fgc_mm.sites.cut import CutNetwork
+from fgc_mm.sites.reuse import forget
 from fgc_mm.sites.work import TooMuchWork, Work, one_thread
 
 
@@ -72,8 +73,8 @@ def test_the_same_search_is_the_same_work(monkeypatch):
 
     monkeypatch.setattr('fgc_mm.sites.discovery.CutNetwork', Noted)
     for _ in range(2):
-        network = CifarResNet(20, base_channels=4)
-        find_sites(network, dict(type='auto', max_work=1e12 + len(counts)))
+        forget()
+        find_sites(CifarResNet(20, base_channels=4))
     assert counts[0] == counts[1] > 1e6
 
 

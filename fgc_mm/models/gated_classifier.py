@@ -15,7 +15,11 @@ from fgc_mm.losses import GateLoss
 from fgc_mm.losses.distillation import DistillationLoss
 from fgc_mm.models.counting import build_macs_table
 from fgc_mm.models.gated_backbone import GatedBackbone
-from fgc_mm.models.gradient_reach import unread_layers, warn_unreached
+from fgc_mm.models.gradient_reach import (
+    Readers,
+    unread_layers,
+    warn_unreached,
+)
 from fgc_mm.models.teacher import Teacher
 from fgc_mm.registry import MODELS
 from fgc_mm.sites import GateRecord, keep_ratio
@@ -145,7 +149,7 @@ class GatedImageClassifier(ImageClassifier):
         find = gated.backbone.get_submodule
         unread = unread_layers(
             gated.backbone,
-            _Readers(self),
+            Readers(self),
             {site.name: find(site.producer) for site in gated.sites},
             gated.found.image_shape,
         )
@@ -217,21 +221,6 @@ class GatedImageClassifier(ImageClassifier):
                 'parameter of this model; load a checkpoint of this config '
                 'or of its plain mmpretrain twin.'
             )
-
-
-class _Readers(nn.Module):
-    """What reads the outputs of a classifier's backbone."""
-
-    def __init__(self, classifier: ImageClassifier) -> None:
-        super().__init__()
-        self.neck = classifier.neck if classifier.with_neck else None
-        self.head = classifier.head if classifier.with_head else None
-
-    def forward(self, feats: tuple[Tensor, ...]) -> Any:
-        """The scores, or the features where there is no head."""
-        if self.neck is not None:
-            feats = self.neck(feats)
-        return feats if self.head is None else self.head(feats)
 
 
 def _check_finite(records: list[GateRecord]) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from mmengine.logging import print_log
+from mmpretrain.models.classifiers import ImageClassifier
 from torch import Tensor, nn
 
 from fgc_mm.sites.cut import tensors
@@ -12,6 +13,21 @@ from fgc_mm.sites.evaluating import evaluating
 
 # Its gradients are computed by a second forward pass that no graph shows.
 HIDDEN = 'CheckpointFunctionBackward'
+
+
+class Readers(nn.Module):
+    """What reads the outputs of a classifier's backbone."""
+
+    def __init__(self, classifier: ImageClassifier) -> None:
+        super().__init__()
+        self.neck = classifier.neck if classifier.with_neck else None
+        self.head = classifier.head if classifier.with_head else None
+
+    def forward(self, feats: tuple[Tensor, ...]) -> Any:
+        """The scores, or the features where there is no head."""
+        if self.neck is not None:
+            feats = self.neck(feats)
+        return feats if self.head is None else self.head(feats)
 
 
 def graph_nodes(outputs: Iterable[Tensor]) -> set[Any]:

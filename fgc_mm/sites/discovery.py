@@ -142,9 +142,7 @@ def _bounded_search(
     return Found(key, tuple(images.shape[1:]), tuple(sites))
 
 
-def _search(
-    cut: CutNetwork, images: Tensor, residual: bool
-) -> list[GateSite]:
+def _search(cut: CutNetwork, images: Tensor, residual: bool) -> list[GateSite]:
     trace = Trace(cut, images, modules=residual)
     per_image = _per_image(cut, images)
     return SiteSearch(cut.backbone, trace, per_image, residual).sites()

@@ -160,9 +160,7 @@ class Trace:
         self._turns = Counter()
         self._stirred = {
             parent
-            for name in (
-                *self._change, self._blank, self._hold, self._disturb
-            )
+            for name in (*self._change, self._blank, self._hold, self._disturb)
             for parent in _parents(name or IMAGE)
         }
         try:

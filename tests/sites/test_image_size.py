@@ -127,6 +127,4 @@ def test_reading_a_config_says_what_to_expect(tmp_path):
         "dict(type='Resize', scale=160)]))\n"
     )
     load_config(str(file))
-    assert torch.equal(
-        small_images(Picky()), small_images(Picky(), size=160)
-    )
+    assert torch.equal(small_images(Picky()), small_images(Picky(), size=160))

@@ -10,8 +10,7 @@ from torch import nn
 
 from fgc_mm.engine.checkpoint import read_checkpoint
 from fgc_mm.models import CifarResNet, GatedBackbone
-from fgc_mm.sites import Member, find_sites, search_sites
-from fgc_mm.sites import reuse
+from fgc_mm.sites import Member, find_sites, reuse, search_sites
 from fgc_mm.sites.fingerprint import fingerprint
 from fgc_mm.sites.found import Found, _positions, _runs
 from fgc_mm.sites.site import GateSite

@@ -45,8 +45,9 @@ def three_threads():
     torch.set_num_threads(before)
 
 
+@pytest.mark.usefixtures('three_threads')
 @pytest.mark.parametrize('fails', [False, True])
-def test_the_search_runs_on_one_thread_and_restores_them(three_threads, fails):
+def test_the_search_runs_on_one_thread_and_restores_them(fails):
     network = Network(fails)
     if fails:
         with pytest.raises(FGCError, match='on purpose'):
@@ -57,7 +58,8 @@ def test_the_search_runs_on_one_thread_and_restores_them(three_threads, fails):
     assert torch.get_num_threads() == 3
 
 
-def test_threads_are_restored_after_an_interrupt(three_threads):
+@pytest.mark.usefixtures('three_threads')
+def test_threads_are_restored_after_an_interrupt():
     with pytest.raises(KeyboardInterrupt), one_thread():
         raise KeyboardInterrupt
     assert torch.get_num_threads() == 3

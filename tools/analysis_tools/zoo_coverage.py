@@ -135,8 +135,8 @@ def refusal(sentence: str) -> tuple[str, str]:
         return 'no site', 'parallel branches are summed for deployment'
     if 'has no layer' in sentence:
         return 'no site', 'channels are mixed or summed everywhere'
-    if 'took more than' in sentence:
-        return 'failed', 'the search took more than 60 s'
+    if 'computed more than' in sentence:
+        return 'failed', 'the search computes too much'
     return 'failed', sentence
 
 

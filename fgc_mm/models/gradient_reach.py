@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from fgc_mm.sites.cut import tensors
 from fgc_mm.sites.evaluating import evaluating
 
-# Its gradients are computed by a second forward pass that no graph shows.
-HIDDEN = 'CheckpointFunctionBackward'
+# Own functions, none of which computes what it hides from the graph.
+OPEN = 'fgc_mm.functional'
 
 
 class Readers(nn.Module):
@@ -107,7 +107,9 @@ def warn_unreached(
 
     One of a gate's parameters has to be reached by another loss than the
     regularisers, which would close or open its channels whatever they are
-    good for, and every parameter by some loss.
+    good for, and every parameter by some loss. A gate that none reaches is
+    not judged where the network runs parts of itself again in the backward
+    pass (gradient checkpointing), of which the graph shows nothing.
 
     Args:
         gates: By the name of their site.
@@ -123,8 +125,7 @@ def warn_unreached(
         for name, loss in losses.items()
         if 'loss' in name
     }
-    if any(n.name() == HIDDEN for seen in nodes.values() for n in seen):
-        return []
+    hidden = any(map(_hides, set().union(*nodes.values())))
     task = _parameters(v for k, v in nodes.items() if k not in regularisers)
     reached = _parameters(nodes.values())
     learning = {
@@ -134,7 +135,9 @@ def warn_unreached(
     silent = [
         name
         for name, own in learning.items()
-        if own and (task.isdisjoint(own) or not reached.issuperset(own))
+        if own
+        and (task.isdisjoint(own) or not reached.issuperset(own))
+        and not (hidden and reached.isdisjoint(own))
     ]
     if silent:
         print_log(
@@ -146,6 +149,12 @@ def warn_unreached(
             level=30,
         )
     return silent
+
+
+def _hides(node: Any) -> bool:
+    """Whether a node may compute the gradients of a graph of its own."""
+    function = getattr(type(node), '_forward_cls', None)
+    return function is not None and not function.__module__.startswith(OPEN)
 
 
 def _parameters(graphs: Iterable[set[Any]]) -> set[int]:

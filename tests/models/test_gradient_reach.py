@@ -7,6 +7,7 @@ import torch
 from mmengine.logging import MMLogger
 from mmpretrain.structures import DataSample
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from fgc_mm.errors import FGCError
 from fgc_mm.models import (
@@ -225,6 +226,15 @@ def test_a_parameter_that_no_loss_reaches_is_named():
     assert warn_unreached(gates, losses, []) == ['b']
     losses['loss_more'] = [losses.pop('accuracy')]
     assert warn_unreached(gates, losses, []) == []
+
+
+@pytest.mark.parametrize('reentrant', [False, True])
+def test_a_gate_that_checkpointing_hides_is_not_judged(reentrant):
+    gates = dict(a=nn.Linear(2, 2), b=nn.Linear(2, 2))
+    x = torch.rand(3, 2, requires_grad=True)
+    inner = checkpoint(gates['a'], x, use_reentrant=reentrant)
+    losses = dict(loss_cls=inner.sum(), loss_l0=gates['b'](x).sum())
+    assert warn_unreached(gates, losses, ['loss_l0']) == ['b']
 
 
 def test_validation_is_not_the_first_step(batch, log):

@@ -27,13 +27,6 @@ class Picky(nn.Module):
         return self.b(self.a(x).relu())
 
 
-@pytest.fixture(autouse=True)
-def nothing_expected():
-    expect_images(None)
-    yield
-    expect_images(None)
-
-
 def with_attribute(**attributes):
     net = Picky()
     for name, value in attributes.items():

@@ -41,13 +41,6 @@ class Net(nn.Module):
         return self.b(self.between(self.a(x)[:, self.order]).clamp(max=9))
 
 
-@pytest.fixture(autouse=True)
-def fresh():
-    reuse.forget()
-    yield
-    reuse.forget()
-
-
 @pytest.fixture
 def searches(monkeypatch):
     """Every search, as the class of its network."""

@@ -17,8 +17,10 @@ from mmengine.config import Config, ConfigDict, DictAction
 from ..errors import FGCError
 from ..sites.image_size import expect_images
 from .image_size import config_image_size
+from .import_errors import missing_import
 from .launch import first_to_fail, leave_processes, started_rank
 from .roll_call import lost_siblings, name_lost
+from .unread_options import unread_options
 
 BAD_INPUT, INTERRUPTED = 2, 130
 
@@ -74,6 +76,8 @@ def _sentence(error: BaseException) -> str | None:
     """The error in one line if it is the user's to mend, else None."""
     if isinstance(error, ImportError):
         error = _cause(error)
+    if isinstance(error, ImportError) and not isinstance(error, FGCError):
+        return missing_import(error)
     known = _upstream_sentence(error)
     if known:
         return known
@@ -100,6 +104,28 @@ def _upstream_sentence(error: BaseException) -> str | None:
             f'the checkpoint was written by another network ({error}), so '
             'its optimizer cannot be resumed; take its weights only, with '
             '--cfg-options load_from=...'
+        )
+    if isinstance(error, ValueError) and 'base_wd should not be' in str(error):
+        return (
+            'optim_wrapper.optimizer has no weight_decay, which decay_mult '
+            'in paramwise_cfg multiplies; set it, to 0.0 for none.'
+        )
+    if isinstance(error, KeyError) and 'contain the key "type"' in str(error):
+        part = str(error.args[0]).partition('but got ')[2].splitlines()[0]
+        return (
+            f'a part of the config has no type ({part}): each that is built '
+            'names its class; check the spelling of its name.'
+        )
+    if isinstance(error, RuntimeError) and 'EADDRINUSE' in str(error):
+        return (
+            f'port {os.environ.get("MASTER_PORT", "")} of this machine is in '
+            'use: the processes meet at a port that is free; set another '
+            'MASTER_PORT.'
+        )
+    if isinstance(error, ValueError) and 'more than 1 value per' in str(error):
+        return (
+            f'{error}: a norm needs the spread of a batch; use a batch_size '
+            'of at least 2 that leaves no last batch of 1 image.'
         )
     if isinstance(error, ValueError) and 'one array to conc' in str(error):
         return (
@@ -193,11 +219,17 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 def load_config(path: str) -> Config:
     """Reads a config file; FGCError if it is missing or no config."""
-    if not Path(path).is_file():
+    file = Path(path)
+    if not file.is_file():
         raise FGCError(
             f'{path} is not a file: the first argument is a config; check '
             'the path (configs/ holds ours).'
         )
+    # its custom_imports may name a package that lies beside it; last, so
+    # that nothing beside it hides an installed one
+    folder = str(file.resolve().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)
     try:
         cfg = Config.fromfile(path)
     except SyntaxError as error:
@@ -214,7 +246,13 @@ def load_config(path: str) -> Config:
 
 
 def override(cfg: Config, options: dict | None) -> None:
-    """Merges ``--cfg-options`` into the config."""
+    """Merges ``--cfg-options`` into the config.
+
+    An option that nothing reads is named in a warning.
+    """
+    if started_rank() == 0:
+        for sentence in unread_options(cfg, options or {}):
+            print(f'warning: {sentence}', file=sys.stderr, flush=True)
     try:
         cfg.merge_from_dict(options or {})
     except (KeyError, TypeError) as error:

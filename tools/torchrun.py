@@ -48,16 +48,7 @@ def run() -> int:
     try:
         main()
     except errors.ChildFailedError as error:
-        rank, failure = error.get_first_failure()
-        if failure.exitcode > 0:
-            return failure.exitcode
-        print(
-            f'error: rank {rank} was killed by {failure.signal_name()}, so '
-            'all ranks have ended; see whether its machine had enough memory '
-            '(SIGKILL is often that), and go on with --resume.',
-            file=sys.stderr,
-        )
-        return 128 - failure.exitcode  # as a shell says
+        return _first_exit_code(error)
     except api.SignalException as error:
         # the processes had the signal too, and 30 seconds
         if STOPPED in [process.returncode for process in processes]:
@@ -76,6 +67,20 @@ def run() -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _first_exit_code(error: errors.ChildFailedError) -> int:
+    """That of the first process to fail; names the one that was killed."""
+    rank, failure = error.get_first_failure()
+    if failure.exitcode > 0:
+        return failure.exitcode
+    print(
+        f'error: rank {rank} was killed by {failure.signal_name()}, so '
+        'all ranks have ended; see whether its machine had enough memory '
+        '(SIGKILL is often that), and go on with --resume.',
+        file=sys.stderr,
+    )
+    return 128 - failure.exitcode  # as a shell says
 
 
 def _port() -> str:

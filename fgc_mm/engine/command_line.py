@@ -21,6 +21,7 @@ from .import_errors import missing_import
 from .launch import first_to_fail, leave_processes, started_rank
 from .roll_call import lost_siblings, name_lost
 from .unread_options import unread_options
+from .upstream_errors import upstream_sentence
 
 BAD_INPUT, INTERRUPTED = 2, 130
 
@@ -78,7 +79,7 @@ def _sentence(error: BaseException) -> str | None:
         error = _cause(error)
     if isinstance(error, ImportError) and not isinstance(error, FGCError):
         return missing_import(error)
-    known = _upstream_sentence(error)
+    known = upstream_sentence(error)
     if known:
         return known
     if not isinstance(error, (FGCError, OSError)):
@@ -90,49 +91,6 @@ def _sentence(error: BaseException) -> str | None:
         # The worker's traceback, and at its end 'package.Class: message'.
         text = re.split(r'^\S+Error: ', text, flags=re.MULTILINE)[-1]
     return ' '.join(text.split()) or type(error).__name__
-
-
-def _upstream_sentence(error: BaseException) -> str | None:
-    """For what upstream's code raises where a config or file is wrong."""
-    if isinstance(error, KeyError) and ' registry. ' in str(error):
-        unknown = str(error.args[0]).partition('. ')[0]
-        return f'{unknown}: check its spelling and custom_imports.'
-    if isinstance(error, TypeError) and 'unexpected keyword' in str(error):
-        return f'{error}; check its spelling in the config.'
-    if isinstance(error, ValueError) and 'loaded state dict' in str(error):
-        return (
-            f'the checkpoint was written by another network ({error}), so '
-            'its optimizer cannot be resumed; take its weights only, with '
-            '--cfg-options load_from=...'
-        )
-    if isinstance(error, ValueError) and 'base_wd should not be' in str(error):
-        return (
-            'optim_wrapper.optimizer has no weight_decay, which decay_mult '
-            'in paramwise_cfg multiplies; set it, to 0.0 for none.'
-        )
-    if isinstance(error, KeyError) and 'contain the key "type"' in str(error):
-        part = str(error.args[0]).partition('but got ')[2].splitlines()[0]
-        return (
-            f'a part of the config has no type ({part}): each that is built '
-            'names its class; check the spelling of its name.'
-        )
-    if isinstance(error, RuntimeError) and 'EADDRINUSE' in str(error):
-        return (
-            f'port {os.environ.get("MASTER_PORT", "")} of this machine is in '
-            'use: the processes meet at a port that is free; set another '
-            'MASTER_PORT.'
-        )
-    if isinstance(error, ValueError) and 'more than 1 value per' in str(error):
-        return (
-            f'{error}: a norm needs the spread of a batch; use a batch_size '
-            'of at least 2 that leaves no last batch of 1 image.'
-        )
-    if isinstance(error, ValueError) and 'one array to conc' in str(error):
-        return (
-            'a data set of the config has no image; check its data_root, '
-            'data_prefix and indices.'
-        )
-    return None
 
 
 def _cause(error: ImportError) -> BaseException:

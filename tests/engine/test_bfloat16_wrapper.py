@@ -46,9 +46,7 @@ def trained(digits, folder, **options):
 def test_a_resumed_run_is_exact(digits, tmp_path):
     whole = trained(digits, tmp_path)
     wanted = digits.weights(whole), digits.bank_rows(digits.coupling(whole))
-    assert all(
-        x.dtype == torch.float32 for x in whole.model.parameters()
-    )
+    assert all(x.dtype == torch.float32 for x in whole.model.parameters())
     path = str(tmp_path / 'epoch_1.pth')
     again = trained(digits, tmp_path / 'again', resume=True, load_from=path)
     assert digits.equal(digits.weights(again), wanted[0])

@@ -16,9 +16,7 @@ BACKENDS = {
 
 
 @pytest.mark.parametrize('backend', BACKENDS)
-def test_a_visualizer_whose_package_is_missing(
-    backend, monkeypatch, tmp_path
-):
+def test_a_visualizer_whose_package_is_missing(backend, monkeypatch, tmp_path):
     module, remedy = BACKENDS[backend]
     for name in (module, 'tensorboardX', 'torch.utils.tensorboard'):
         monkeypatch.setitem(sys.modules, name, None)
@@ -29,7 +27,7 @@ def test_a_visualizer_whose_package_is_missing(
         vis_backends=[dict(type=backend)],
     )
     with pytest.raises(ImportError) as error:
-        VISUALIZERS.build(cfg).get_backend(backend).experiment
+        _ = VISUALIZERS.build(cfg).get_backend(backend).experiment
     sentence = _sentence(error.value)
     assert 'cannot be imported' in sentence and '\n' not in sentence
     assert remedy in sentence

@@ -29,7 +29,7 @@ def test_a_batch_size_above_the_number_of_images(digits, tmp_path):
 def test_no_epoch(digits, tmp_path):
     cfg = digits.tiny_config(tmp_path, 0)
     cfg.param_scheduler = None
-    with pytest.raises(FGCError, match='max_epochs .* is 0, which leaves'):
+    with pytest.raises(FGCError, match=r'max_epochs .* is 0, which leaves'):
         digits.start(cfg).train()
 
 

@@ -7,8 +7,6 @@ import pytest
 
 from .conftest import error_lines
 
-
-
 CONFIG = """
 _base_ = {base!r}
 param_scheduler = {scheduler}

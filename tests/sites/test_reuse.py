@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from mmengine.runner.checkpoint import get_state_dict, weights_to_cpu
 from torch import distributed as dist
 from torch import nn
 
@@ -149,11 +150,14 @@ def test_a_network_with_an_unknown_object_is_searched_every_time(searches):
     assert 'sites' not in gated.state_dict()._metadata['']
 
 
-def test_a_checkpoint_holds_the_sites(searches, tmp_path):
+@pytest.mark.parametrize('state_of', [nn.Module.state_dict, get_state_dict])
+def test_a_checkpoint_holds_the_sites(searches, tmp_path, state_of):
     config = dict(type='fgc_mm.CifarResNet', base_channels=4)
     gated = nn.ModuleDict(dict(backbone=GatedBackbone(config, GATE)))
     file = tmp_path / 'epoch_1.pth'
-    torch.save(dict(state_dict=gated.state_dict(), meta={}), file)
+    # as mmengine's runner saves it, too
+    state = weights_to_cpu(state_of(gated))
+    torch.save(dict(state_dict=state, meta={}), file)
     reuse.forget()  # as another process
     checkpoint = read_checkpoint(file)
     again = GatedBackbone(config, GATE, ['layer3.*'])

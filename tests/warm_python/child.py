@@ -13,6 +13,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -43,7 +44,7 @@ def prepare(request: dict[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(request['environment'])
     sys.argv = [request['script'], *request['arguments']]
-    folder = os.path.dirname(os.path.abspath(request['script']))  # noqa: PTH
+    folder = str(Path(request['script']).resolve().parent)
     paths = os.environ.get('PYTHONPATH', '').split(os.pathsep)
     # the server's own folder makes room
     sys.path[:1] = [folder, *filter(None, paths)]

@@ -20,6 +20,7 @@ PASSED = (
     signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM,
     signal.SIGUSR1, signal.SIGUSR2,
 )  # fmt: skip
+KILLED = b'\x09'  # the wait status of a process that SIGKILL has ended
 
 
 def parse(arguments):
@@ -67,45 +68,59 @@ def start():
         time.sleep(0.05)
 
 
-def main():
-    request = parse(sys.argv[5:])
-    if request is None or os.environ.get('FGC_TEST_COLD'):
-        os.execv(REAL, [REAL, *sys.argv[5:]])
-    ignored = [
-        number for number in PASSED
-        if signal.getsignal(number) == signal.SIG_IGN
-    ]  # fmt: skip
-    request.update(
-        folder=os.getcwd(),
-        environment=dict(os.environ),
-        executable=WRAPPER,
-        ignored=[int(number) for number in ignored],
-    )
+def ask(request):
+    """The connection on which the server reports the end of the script."""
     server = connect()
     streams = array.array('i', [0, 1, 2])
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, streams)]
-    # a signal that comes just before a blocking call would be lost on a
-    # handler; the pipe keeps it
+    server.sendmsg([json.dumps(request).encode()], rights)
+    # the child alone writes now, so that its end is the end of the stream
+    for stream in (0, 1, 2):
+        os.close(stream)
+    return server
+
+
+def listen(ignored):
+    """A pipe that receives the numbers of the signals that come.
+
+    A signal just before a blocking call would be lost on a handler alone.
+    """
     received, woken = os.pipe()
     os.set_blocking(woken, False)
     signal.set_wakeup_fd(woken)
     for number in PASSED:
         if number not in ignored:
             signal.signal(number, lambda *_: None)
-    server.sendmsg([json.dumps(request).encode()], rights)
-    # the child alone writes now, so that its end is the end of the stream
-    for stream in (0, 1, 2):
-        os.close(stream)
+    return received
+
+
+def wait(server, received):
+    """Pass signals on until the script ends; its wait status."""
     while True:
         ready, _, _ = select.select([server, received], [], [])
         if server in ready:
-            break
+            return int.from_bytes(server.recv(4) or KILLED, 'little')
         for number in os.read(received, 64):
             server.send(number.to_bytes(4, 'little'))
-    status = int.from_bytes(server.recv(4) or b'\x09', 'little')
+
+
+def main():
+    request = parse(sys.argv[5:])
+    if request is None or os.environ.get('FGC_TEST_COLD'):
+        os.execv(REAL, [REAL, *sys.argv[5:]])
+    ignored = [n for n in PASSED if signal.getsignal(n) == signal.SIG_IGN]
+    received = listen(ignored)
+    request.update(
+        folder=os.getcwd(),
+        environment=dict(os.environ),
+        executable=WRAPPER,
+        ignored=[int(number) for number in ignored],
+    )
+    status = wait(ask(request), received)
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
-        signal.signal(number, signal.SIG_DFL) if number != 9 else None
+        if number != signal.SIGKILL:
+            signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
     os._exit(os.WEXITSTATUS(status))
 

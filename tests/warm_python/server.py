@@ -24,7 +24,9 @@ import selectors
 import signal
 import socket
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import child
@@ -62,9 +64,11 @@ def main() -> None:
     gc.freeze()
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     # whoever sees the socket can connect to it
-    listener.bind(sys.argv[1] + '.new')
+    path = Path(sys.argv[1])
+    unready = path.with_suffix('.new')
+    listener.bind(str(unready))
     listener.listen(64)
-    os.rename(sys.argv[1] + '.new', sys.argv[1])
+    unready.rename(path)
     Server(listener, owner).serve()
 
 
@@ -139,10 +143,8 @@ class Server:
         os.close(job.pidfd)
         if job.client in self.selector.get_map():
             self.selector.unregister(job.client)
-        try:
+        with suppress(OSError):  # the client has died
             job.client.send(status.to_bytes(4, 'little'))
-        except OSError:
-            pass  # the client has died
         job.client.close()
         self.jobs.remove(job)
 

@@ -21,7 +21,13 @@ from warm_python.start import warm_python  # noqa: E402
 
 @pytest.fixture(autouse=True, scope='session')
 def python():
-    """``sys.executable`` starts in milliseconds; see warm_python."""
+    """``sys.executable`` starts in milliseconds; see warm_python.
+
+    Not where there is a GPU, which a forked process could not use.
+    """
+    if torch.cuda.is_available():
+        yield sys.executable
+        return
     with warm_python() as path:
         yield path
 

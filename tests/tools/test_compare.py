@@ -62,7 +62,7 @@ def start(folder, *arguments, **options):
 
 def end(process):
     try:
-        text, _ = process.communicate(timeout=200)
+        text, _ = process.communicate(timeout=600)
     finally:
         process.kill()
     assert 'Traceback' not in text, text
@@ -87,7 +87,10 @@ def compared(folder):
     process.communicate()
     wait_for(first / 'run.log', 'leaving with exit status 75')
     wait_for(first / 'last_checkpoint', 'interrupted.pth')
-    again = start(folder, 'dense_tiny.py', 'bas_tiny.py', 'broken_tiny.py')
+    again = start(
+        folder, 'dense_tiny.py', 'bas_tiny.py', 'broken_tiny.py',
+        options=('--results', 'kept'),
+    )  # fmt: skip
     return *end(again), folder / 'out'
 
 
@@ -107,6 +110,22 @@ def test_a_kill_loses_nothing(compared):
     done = read(out / 'runs.csv')
     names = [(row['method'], row['seed']) for row in done]
     assert names == [(m, s) for s in '01' for m in ('dense_tiny', 'bas_tiny')]
+
+
+def test_numbers_are_kept_apart_from_the_runs(compared):
+    _, _, out = compared
+    kept = out.parent / 'kept'
+    files = sorted(p.relative_to(kept).as_posix() for p in kept.rglob('*.*'))
+    names = 'bas_tiny', 'dense_tiny'
+    assert files == [f'{n}/seed{s}.json' for n in names for s in (0, 1)]
+    for name in files:
+        found = json.loads((kept / name).read_text())
+        assert str(out.parent) not in (kept / name).read_text()
+        assert [x['epoch'] for x in found['by_epoch']] == [1, 2]
+        last = found['by_epoch'][-1]
+        assert last['loss_cls' if 'bas' in name else 'loss'] > 0
+        assert 0 <= last['accuracy/top1'] <= 100
+        assert found['commands'][0].startswith('python tools/train.py ')
 
 
 def test_one_fails_and_the_others_go_on(compared):

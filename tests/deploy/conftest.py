@@ -24,7 +24,7 @@ def stir(network):
     always, the others for some images."""
     torch.manual_seed(1)
     for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm2d) and module.affine:
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias)
     for gate in network.gates.values():

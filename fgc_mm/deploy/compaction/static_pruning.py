@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import floor
@@ -16,6 +15,7 @@ from fgc_mm.deploy.compaction.static_groups import (
     Removed,
     find_groups,
 )
+from fgc_mm.deploy.copying import copied
 from fgc_mm.errors import FGCError
 from fgc_mm.models import ChannelMap, GatedBackbone, build_macs_table
 
@@ -138,7 +138,7 @@ class _Search:
     def shrunk(self, removed: Removed) -> tuple[ChannelMap, nn.Module]:
         """The map, and the small model."""
         channel_map = removed.channel_map(self._model.backbone)
-        small = copy.deepcopy(self._model)
+        small = copied(self._model)
         channel_map.shrink(small.backbone)
         return channel_map, small
 

@@ -102,10 +102,10 @@ def export_gathered_onnx(
         FGCError: As :func:`export_onnx` and :func:`gathered`.
     """
     need_onnx()
-    copied, plan = gathered(model, images[:1])
+    narrow, plan = gathered(model, images[:1])
     # which conv of torch suits a size that is not known yet is no question
     with torch.backends.mkldnn.flags(enabled=False):
-        _write(model, PlainForward(copied), images[:1], file)
+        _write(model, PlainForward(narrow), images[:1], file)
     return plan
 
 

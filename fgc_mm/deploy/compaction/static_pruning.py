@@ -59,8 +59,9 @@ def prune_static(
     """Removes the least important channels for good, and for all images.
 
     Every group of channels loses the same share of its channels, those that
-    torch-pruning's importance puts last; bisection finds the share that
-    leaves the MACs asked for.
+    torch-pruning's importance puts last; where a grouped conv or a group norm
+    reads them, each of its groups loses as many. Bisection finds the share
+    that leaves the MACs asked for.
 
     Args:
         model: A trained classifier with a plain backbone, in evaluation.

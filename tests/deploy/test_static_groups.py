@@ -145,6 +145,17 @@ def test_every_group_loses_as_many(images):
     assert 'as many in each group' in problem
 
 
+@pytest.mark.parametrize(('size', 'least'), [(6, 1), (1, 2)])
+def test_a_group_norm_of_one_pixel_keeps_two_channels(size, least):
+    """Of one number there are no statistics, and torch refuses."""
+    network = between(nn.AdaptiveAvgPool2d(size), nn.GroupNorm(4, 12)).eval()
+    images = torch.randn(2, 3, 6, 6)
+    (group,) = find_groups(network, images)
+    assert group.least == least
+    most = group.without(3 - least)
+    assert most.problem(network, images[:1], 1e-4) == ''
+
+
 class Reshapes(nn.Sequential):
     """Its code relies on the number of channels."""
 

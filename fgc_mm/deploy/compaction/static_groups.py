@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -46,18 +46,26 @@ class ChannelGroup:
         blocks: The channels, in blocks that must lose as many each: the
             groups of a conv or of a group norm; one block if there is none.
         group: torch-pruning's, for its importances.
+        least: Channels that each block keeps; two where a group norm has no
+            statistics of a single one (a map of one pixel).
     """
 
     channels: int
     members: tuple[Member, ...]
     blocks: tuple[tuple[int, ...], ...]
     group: Any
+    least: int = 1
 
     @property
     def can_lose(self) -> bool:
-        """Whether all blocks are equal, and keep a channel without one."""
+        """Whether all blocks are equal, and wide enough to lose one."""
         widths = {len(block) for block in self.blocks}
-        return len(widths) == 1 and min(widths) > 1
+        return len(widths) == 1 and min(widths) > self.least
+
+    def without(self, count: int) -> Removed:
+        """Without the first channels of each block."""
+        gone = [channel for block in self.blocks for channel in block[:count]]
+        return removed([(self, gone)])
 
 
 def removed(leaving: Iterable[tuple[ChannelGroup, Iterable[int]]]) -> Removed:
@@ -92,7 +100,8 @@ def find_groups(network: nn.Module, images: Tensor) -> list[ChannelGroup]:
     found, problems = [], []
     for group in graph.get_all_groups(root_module_types=[nn.Conv2d]):
         candidate = _read(network, graph, group, names)
-        first = removed([(candidate, [b[0] for b in candidate.blocks])])
+        candidate = _bounded(candidate, network, images)
+        first = candidate.without(1)
         if not candidate.can_lose or not first.inputs:
             continue
         problem = first.problem(network, images, CLOSE)
@@ -103,6 +112,19 @@ def find_groups(network: nn.Module, images: Tensor) -> list[ChannelGroup]:
     if not found:
         raise FGCError(_nothing(network, problems))
     return found
+
+
+def _bounded(
+    group: ChannelGroup, network: nn.Module, images: Tensor
+) -> ChannelGroup:
+    """The group, with two channels of each block kept if one is too few."""
+    layers = [network.get_submodule(member.path) for member in group.members]
+    norms = any(isinstance(layer, nn.GroupNorm) for layer in layers)
+    if not norms or not group.can_lose:
+        return group
+    most = group.without(len(group.blocks[0]) - 1)
+    fails = most.problem(network, images[:1], CLOSE)
+    return replace(group, least=2) if fails else group
 
 
 def _nothing(network: nn.Module, problems: list[str]) -> str:

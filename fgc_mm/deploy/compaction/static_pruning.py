@@ -121,7 +121,7 @@ class _Search:
         self._ratios: dict[tuple[int, ...], float] = {}
 
     def removed(self, sparsity: float, turn: int = 0) -> Removed:
-        """The last channels of every block; at least one remains.
+        """The last channels of every block; ``least`` of them remain.
 
         Each group rounds at a place of its own, so that the MACs fall in
         small steps; a turn gives each the place of the next.
@@ -134,7 +134,8 @@ class _Search:
         for number, group in enumerate(self._groups):
             place = ((number + turn) % groups + 0.5) / groups
             width = len(group.blocks[0])  # as wide as any other
-            counts.append(min(floor(sparsity * width + place), width - 1))
+            count = floor(sparsity * width + place)
+            counts.append(min(count, width - group.least))
         return tuple(counts)
 
     def _without(self, counts: Sequence[int]) -> Removed:

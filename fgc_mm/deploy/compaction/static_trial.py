@@ -60,16 +60,18 @@ class Removed:
             small = channel_map.shrink(copied(network))
         except FGCError as error:
             return str(error)
-        with _silent(network, channel_map):
-            wanted = network(images)
         try:
             got = small(images)
         except Exception as error:  # whatever the network's code relies on
             said = ' '.join(str(error).split())[:80]
             return said or type(error).__name__
+        with _silent(network, channel_map):
+            wanted = network(images)
         if len(flat(wanted)) != len(flat(got)):
             return 'it gives another number of features'
         gap = largest_gap(wanted, got)
+        if gap == float('inf'):
+            return 'its features have other shapes'
         return '' if gap <= tolerance else f'features differ by {gap:.1e}'
 
 

@@ -15,12 +15,12 @@ from fgc_mm.deploy.compaction.agreement import (
     telling,
 )
 from fgc_mm.deploy.compaction.removal import Removal
+from fgc_mm.deploy.compaction.shrunk import shrunk
 from fgc_mm.deploy.compaction.small_state import (
     any_gate,
     shrunk_state,
     small_settings,
 )
-from fgc_mm.deploy.copying import copied
 from fgc_mm.deploy.firing import SiteFiring, gated_backbone
 from fgc_mm.errors import FGCError
 from fgc_mm.models import ChannelMap, CompactBackbone, GatedBackbone
@@ -218,7 +218,8 @@ class _Trial:
         with Closing(plain, readers):
             wanted = plain(self._images)
         try:
-            got = alone.shrink(copied(plain))(self._images)
+            with shrunk(plain, alone):
+                got = plain(self._images)
         except Exception:  # as above
             return False
         return largest_gap(wanted, got) <= CLOSE

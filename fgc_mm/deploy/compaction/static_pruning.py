@@ -9,6 +9,7 @@ from math import floor
 from torch import Tensor, nn
 
 from fgc_mm.deploy.compaction.importances import IMPORTANCES, scores_of
+from fgc_mm.deploy.compaction.shrunk import shrunk
 from fgc_mm.deploy.compaction.static_groups import (
     CLOSE,
     ChannelGroup,
@@ -157,8 +158,10 @@ class _Search:
         """Share of the MACs that goes."""
         counts = self._counts(sparsity, turn)
         if counts not in self._ratios:
-            _, small = self.shrunk(self._without(counts))
-            left = build_macs_table(small, self.shape).dense
+            backbone = self._model.backbone
+            channel_map = self._without(counts).channel_map(backbone)
+            with shrunk(backbone, channel_map):
+                left = build_macs_table(self._model, self.shape).dense
             self._ratios[counts] = 1 - left / self.dense
         return self._ratios[counts]
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fgc_mm.deploy.compaction.agreement import Closing, flat, largest_gap
+from fgc_mm.deploy.compaction.shrunk import shrunk
 from fgc_mm.deploy.copying import copied
 from fgc_mm.errors import FGCError
 from fgc_mm.models import ChannelMap
@@ -57,14 +58,12 @@ class Removed:
         """
         try:
             channel_map = self.channel_map(network)
-            small = channel_map.shrink(copied(network))
+            with shrunk(network, channel_map):
+                got, said = _attempt(network, images)
         except FGCError as error:
             return str(error)
-        try:
-            got = small(images)
-        except Exception as error:  # whatever the network's code relies on
-            said = ' '.join(str(error).split())[:80]
-            return said or type(error).__name__
+        if said:
+            return said
         with _silent(network, channel_map):
             wanted = network(images)
         if len(flat(wanted)) != len(flat(got)):
@@ -73,6 +72,15 @@ class Removed:
         if gap == float('inf'):
             return 'its features have other shapes'
         return '' if gap <= tolerance else f'features differ by {gap:.1e}'
+
+
+def _attempt(network: nn.Module, images: Tensor) -> tuple[Any, str]:
+    """What a network gives, and what its code says if it fails."""
+    try:
+        return network(images), ''
+    except Exception as error:  # whatever its code relies on
+        said = ' '.join(str(error).split())[:80]
+        return None, said or type(error).__name__
 
 
 def _rest(

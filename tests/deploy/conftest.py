@@ -55,15 +55,15 @@ def gated():
 
 @pytest.fixture(scope='session')
 def classifier():
-    """Builds a stirred classifier of ResNet-20 for images of 16 x 16."""
+    """Builds a stirred classifier for images of 16 x 16; of ResNet-20, or
+    of another backbone that ends in 32 channels."""
 
     def build(**backbone):
         torch.manual_seed(0)
         settings = dict(
             type='fgc_mm.GatedBackbone',
-            backbone=dict(
-                type='fgc_mm.CifarResNet', base_channels=8, **backbone
-            ),
+            backbone=dict(type='fgc_mm.CifarResNet', base_channels=8)
+            | backbone,
             gate=GATE,
         )
         model = MODELS.build(

@@ -19,6 +19,17 @@ from fgc_mm.deploy import PlainForward, build_model, build_trained
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / 'configs' / 'bas_resnet20_digits.py'
 DENSE = ROOT / 'configs' / 'dense_resnet20_digits.py'
+# exporters take a second for each block: here are two
+SMALL = f"""
+_base_ = [{str(CONFIG)!r}]
+model = dict(
+    backbone=dict(
+        backbone=dict(
+            _delete_=True, type='ResNet', depth=18, base_channels=8,
+            stem_channels=8, num_stages=1, strides=(1,), dilations=(1,),
+            out_indices=(0,))),
+    head=dict(in_channels=8))
+"""
 OTHER = ROOT / 'configs' / 'bas_resnet20_cifar100.py'
 EXPORT = ROOT / 'tools' / 'export'
 
@@ -32,16 +43,20 @@ def run(folder, *command):
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    """With the checkpoint of a model whose gates do all there is to do."""
+    """With the checkpoints of two models whose gates do all there is to do:
+    x.pth of CONFIG, s.pth of small.py."""
     folder = tmp_path_factory.mktemp('export')
-    torch.manual_seed(0)
-    model = build_model(Config.fromfile(CONFIG))
-    for gate in model.backbone.gates.values():
-        nn.init.normal_(gate.squeeze.weight)
-        draw = torch.rand(gate.expand.bias.shape)
-        gate.expand.bias.data[draw < 0.3] -= 100
-        gate.expand.bias.data[draw > 0.8] += 100
-    torch.save(dict(state_dict=model.state_dict(), meta={}), folder / 'x.pth')
+    (folder / 'small.py').write_text(SMALL)
+    for config, name in ((CONFIG, 'x.pth'), (folder / 'small.py', 's.pth')):
+        torch.manual_seed(0)
+        model = build_model(Config.fromfile(config))
+        for gate in model.backbone.gates.values():
+            nn.init.normal_(gate.squeeze.weight)
+            draw = torch.rand(gate.expand.bias.shape)
+            gate.expand.bias.data[draw < 0.3] -= 100
+            gate.expand.bias.data[draw > 0.8] += 100
+        state = model.state_dict()
+        torch.save(dict(state_dict=state, meta={}), folder / name)
     return folder
 
 
@@ -96,7 +111,7 @@ def test_compact_can_be_moved_and_tested(folder, call):
 
 def test_torch_export_needs_nothing_of_ours(folder, call):
     code, _, err = call(
-        EXPORT / 'torch_export.py', CONFIG, 'x.pth', '--out', 'x.pt2',
+        EXPORT / 'torch_export.py', 'small.py', 's.pth', '--out', 'x.pt2',
         '--images', '4',
     )  # fmt: skip
     assert code == 0, err
@@ -111,7 +126,7 @@ def test_torch_export_needs_nothing_of_ours(folder, call):
 def test_onnx_as_a_process(folder):
     """The folder of the tool, whose onnx.py is not the package, is left."""
     done = run(
-        folder, EXPORT / 'onnx.py', CONFIG, 'x.pth', '--out', 'x.onnx',
+        folder, EXPORT / 'onnx.py', 'small.py', 's.pth', '--out', 'x.onnx',
         '--images', '4',
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -121,7 +136,7 @@ def test_onnx_as_a_process(folder):
 
 def test_dynamic_onnx(folder, call):
     code, out, err = call(
-        EXPORT / 'onnx.py', CONFIG, 'x.pth', '--out', 'x.onnx',
+        EXPORT / 'onnx.py', 'small.py', 's.pth', '--out', 'x.onnx',
         '--images', '4', '--dynamic',
     )  # fmt: skip
     assert code == 0, err
@@ -136,7 +151,8 @@ def check_onnx(folder):
     session = onnxruntime.InferenceSession(
         folder / 'x.onnx', providers=['CPUExecutionProvider']
     )
-    model = build_trained(Config.fromfile(CONFIG), folder / 'x.pth')
+    config = Config.fromfile(folder / 'small.py')
+    model = build_trained(config, folder / 's.pth')
     image = torch.randn(1, 3, 8, 8)
     (got,) = session.run(None, {'images': image.numpy()})
     with torch.no_grad():

@@ -125,7 +125,13 @@ class ChannelMap:
                 )
             shrink_layer(network.get_submodule(path), kept)
         network._register_load_state_dict_pre_hook(self._adopt_whole)
+        network.applied_channel_maps = (*ChannelMap.applied_to(network), self)
         return network
+
+    @staticmethod
+    def applied_to(network: nn.Module | None) -> tuple['ChannelMap', ...]:
+        """The maps that have shrunk a network, in their order."""
+        return getattr(network, 'applied_channel_maps', ())
 
     def shrink_state(
         self, state: dict[str, Any], prefix: str = ''

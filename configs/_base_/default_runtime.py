@@ -17,6 +17,7 @@ default_hooks = dict(
     exact_resume=dict(type='fgc_mm.ExactResumeHook'),
     finite_loss=dict(type='fgc_mm.FiniteLossHook'),
     compile=dict(type='fgc_mm.CompileHook'),
+    config_check=dict(type='fgc_mm.ConfigCheckHook'),
 )
 env_cfg = dict(
     cudnn_benchmark=True,

@@ -3,6 +3,7 @@
 from fgc_mm.engine import checkpoint  # noqa: F401  (makes loading safe)
 from fgc_mm.engine.checkpoint_hook import SafeCheckpointHook
 from fgc_mm.engine.compile_hook import CompileHook
+from fgc_mm.engine.config_check_hook import ConfigCheckHook
 from fgc_mm.engine.exact_resume_hook import ExactResumeHook
 from fgc_mm.engine.finite_loss_hook import FiniteLossHook
 from fgc_mm.engine.gate_lr_hook import GateLRHook
@@ -11,6 +12,7 @@ from fgc_mm.engine.memory_bank_hook import FGCMemoryBankHook
 
 __all__ = [
     'CompileHook',
+    'ConfigCheckHook',
     'ExactResumeHook',
     'FGCMemoryBankHook',
     'FiniteLossHook',

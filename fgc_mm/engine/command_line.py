@@ -15,6 +15,7 @@ import torch
 from mmengine.config import Config, ConfigDict, DictAction
 
 from ..errors import FGCError
+from .data_errors import data_sentence
 from .launch import first_to_fail, leave_processes, started_rank
 from .roll_call import lost_siblings, name_lost
 
@@ -104,7 +105,7 @@ def _upstream_sentence(error: BaseException) -> str | None:
             'a data set of the config has no image; check its data_root, '
             'data_prefix and indices.'
         )
-    return None
+    return data_sentence(error)
 
 
 def _cause(error: ImportError) -> BaseException:

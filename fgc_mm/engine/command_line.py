@@ -105,6 +105,11 @@ def _upstream_sentence(error: BaseException) -> str | None:
             'a data set of the config has no image; check its data_root, '
             'data_prefix and indices.'
         )
+    if isinstance(error, ValueError) and 'Cannot infer the rule' in str(error):
+        return (
+            f'{error} It is a save_best or monitor: set rule="greater" or '
+            'rule="less" beside it, or name another metric.'
+        )
     return data_sentence(error)
 
 

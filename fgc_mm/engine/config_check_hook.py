@@ -125,17 +125,18 @@ def _compare(
         own, title = class_names(dataset), f'the {name} set'
         labels = LabelCounts.of(dataset)
         runner.logger.info(describe(name, dataset, labels))
-        limit = class_numbers(head).get('')
+        unknown = names is None
+        folders = hasattr(dataset, 'folder_to_idx')
         found = [
-            compare_with_head(
+            compare_classes(first, names, title, own),
+            # the others agree with the first one, so it speaks for them
+            (unknown or known is not None)
+            and compare_with_head(
                 title,
                 own,
-                limit,
-                by_folders=known is not None
-                and names is None
-                and hasattr(dataset, 'folder_to_idx'),
+                class_numbers(head).get(''),
+                by_folders=unknown and folders and known is not None,
             ),
-            compare_classes(first, names, title, own),
         ]
         for warning in filter(None, found):
             runner.logger.warning(warning)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.dataset import default_collate
+from mmengine.hooks import CheckpointHook
 from mmpretrain.datasets import CustomDataset
 
 from fgc_mm.engine.command_line import _sentence
@@ -49,6 +50,11 @@ def test_folders(root, tmp_path):
 def test_sizes():
     items = [dict(inputs=torch.zeros(3, n, n)) for n in (4, 5)]
     assert '[3, 4, 4] at entry 0' in sentence(lambda: default_collate(items))
+
+
+def test_a_best_metric_whose_rule_is_unknown():
+    text = sentence(lambda: CheckpointHook(save_best='single-label/f1-score'))
+    assert 'f1-score' in text and 'rule="greater"' in text
 
 
 def test_other_errors_are_bugs():

@@ -21,6 +21,7 @@ class GateLoss(nn.Module, ABC):
         name: Logged as ``loss_<name>``.
     """
 
+    teaches = False  # whether gates can learn from it without the task
     needs_macs = False  # whether the classifier must fill in macs_table,
     needs_scores = False  # or scores
     independent_labels = False  # whether those are of a sigmoid per class

@@ -5,6 +5,7 @@ from math import nan
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from mmpretrain.models.classifiers import ImageClassifier
 from mmpretrain.structures import DataSample, MultiTaskDataSample
 from torch import Tensor, nn
@@ -16,6 +17,11 @@ from fgc_mm.losses.distillation import DistillationLoss
 from fgc_mm.models.class_scores import class_scores, independent_labels
 from fgc_mm.models.counting import build_macs_table
 from fgc_mm.models.gated_backbone import GatedBackbone
+from fgc_mm.models.gradient_reach import (
+    Readers,
+    unread_layers,
+    warn_unreached,
+)
 from fgc_mm.models.teacher import Teacher
 from fgc_mm.registry import MODELS
 from fgc_mm.sites import GateRecord, keep_ratio
@@ -78,6 +84,8 @@ class GatedImageClassifier(ImageClassifier):
             MODELS.build(cfg) for cfg in gate_losses
         )
         _check_losses(self.gate_losses)
+        self._leave_out_unread()
+        self._first_step = True
         self.distillation: DistillationLoss | None = None
         if distillation is not None:
             self._learn_from(**distillation)
@@ -103,6 +111,7 @@ class GatedImageClassifier(ImageClassifier):
                 class_scores(self.head, feats, 'distillation'),
                 self._teacher.scores(inputs),
             )
+        self._check_gradients(losses)
         losses['keep_ratio'] = keep_ratio(records)
         return losses
 
@@ -147,6 +156,37 @@ class GatedImageClassifier(ImageClassifier):
     ) -> tuple[tuple[Tensor, ...], list[GateRecord]]:
         feats, records = self.backbone.forward_gated(inputs)
         return (self.neck(feats) if self.with_neck else feats), records
+
+    def _leave_out_unread(self) -> None:
+        """No gate where neither neck nor head reads what depends on it."""
+        gated = self.backbone
+        find = gated.backbone.get_submodule
+        unread = unread_layers(
+            gated.backbone,
+            Readers(self),
+            {site.name: find(site.producer) for site in gated.sites},
+            gated.found.image_shape,
+        )
+        if unread:
+            gated.leave_out(unread)
+            print_log(
+                f'No gate at {", ".join(unread)}: neither neck nor head reads '
+                'an output of the backbone that depends on it.',
+                logger='current',
+            )
+
+    def _check_gradients(self, losses: dict[str, Tensor]) -> None:
+        """In the first training step, warn of gates that learn nothing."""
+        training = self.training and torch.is_grad_enabled()
+        if not (self._first_step and training):
+            return
+        self._first_step = False
+        names = [f'loss_{x.name}' for x in self.gate_losses if not x.teaches]
+        gates = {
+            site.name: self.backbone.gates[site.key]
+            for site in self.backbone.sites
+        }
+        warn_unreached(gates, losses, names)
 
     def _fill_in(
         self, image_shape: tuple[int, ...], feats: tuple[Tensor, ...]

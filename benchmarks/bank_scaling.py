@@ -3,8 +3,8 @@
     python benchmarks/bank_scaling.py --figure docs/bank_scaling.png
 
 One coupled site, N images, K neighbours, C channels, D rows. A step is the
-search, the contrast, its gradient, and writing both banks. Published way:
-dense N x D products and softmaxes with autograd. Ours: whole banks in one
+search, the contrast, its gradient, and writing both banks. Published way: as
+in benchmarks/coupling.py, dense N x D products. Ours: whole banks in one
 process, or sharded over two (each with half the images and half the rows,
 over gloo), in float32 or bfloat16. Extra memory is how far a step pushes a
 process's peak above what it holds with its banks; each measurement has

@@ -29,11 +29,13 @@ def build_macs_table(
     gated = getattr(model, 'backbone', None)
     sites = gated.sites if isinstance(gated, GatedBackbone) else []
     inputs, outputs, gates = defaultdict(list), defaultdict(list), set()
+    readers = {member.path for site in sites for member in site.consumers}
     for index, site in enumerate(sites):
         for output in site.outputs:
             layer = gated.backbone.get_submodule(output.path)
             outputs[id(layer)].append((index, output.positions))
-            if is_depthwise(layer):
+            # one that reads another site is closed there by that one
+            if is_depthwise(layer) and output.path not in readers:
                 inputs[id(layer)].append((index, output.positions))
         for consumer in site.consumers:
             layer = gated.backbone.get_submodule(consumer.path)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
 from fgc_mm.sites.cut import CutNetwork
+from fgc_mm.sites.every_conv import Kinds
 from fgc_mm.sites.patterns import match_names
 from fgc_mm.sites.search import SiteSearch
 from fgc_mm.sites.site import GateSite
@@ -36,28 +37,36 @@ def find_sites(
         sites: ``'auto'`` for every site that can be found; shell patterns on
             site names (the producing layer's path), e.g. ``['layer3.*']``;
             or ``dict(type='auto', image_size=..., seconds=60,
-            residual=False)``, where the size is a number or (H, W) for a
-            backbone that takes one only, the search ends with an error
-            after so many seconds, and ``residual=True`` also gates layers
-            in front of a residual sum, where their branch ends.
+            residual=False, every_conv=False, patterns=None)``, where the
+            size is a number or (H, W) for a backbone that takes one only,
+            the search ends with an error after so many seconds, and
+            ``residual=True`` also gates layers in front of a residual sum,
+            where their branch ends. ``every_conv=True`` gates, beside
+            those, a depthwise conv apart from the conv before it, and the
+            last conv. ``patterns`` chooses among what is found so.
 
     Raises:
         FGCError: The backbone cannot be traced, has no site, or takes too
             long; or a pattern matches no site.
     """
     options = _options(sites)
+    kinds = Kinds(options['residual'], options['every_conv'])
     with _time_limit(backbone, options['seconds']):
-        found = _search(backbone, options['image_size'], options['residual'])
+        found = _search(backbone, options['image_size'], kinds)
     if not found:
         raise FGCError(_no_site(backbone))
-    if isinstance(sites, Mapping) or sites == 'auto':
+    patterns = options['patterns'] if isinstance(sites, Mapping) else sites
+    if patterns is None or patterns == 'auto':
         return found
-    names = match_names(sites, [s.name for s in found], 'the site pattern')
+    names = match_names(patterns, [s.name for s in found], 'the site pattern')
     return [site for site in found if site.name in names]
 
 
 def _options(sites: str | Sequence[str] | Mapping[str, Any]) -> dict:
-    options = dict(type='auto', image_size=None, seconds=60, residual=False)
+    options = dict(
+        type='auto', image_size=None, seconds=60, residual=False,
+        every_conv=False, patterns=None,
+    )  # fmt: skip
     known = set(options)
     if isinstance(sites, Mapping):
         options.update(sites)
@@ -65,7 +74,7 @@ def _options(sites: str | Sequence[str] | Mapping[str, Any]) -> dict:
             raise FGCError(
                 f'sites={dict(sites)} is not understood; write '
                 "dict(type='auto', image_size=..., seconds=..., "
-                'residual=...).'
+                'residual=..., every_conv=..., patterns=[...]).'
             )
     _check_numbers(options['image_size'], options['seconds'])
     return options
@@ -86,13 +95,13 @@ def _check_numbers(size: Any, seconds: Any) -> None:
 
 
 def _search(
-    backbone: nn.Module, size: int | Sequence[int] | None, residual: bool
+    backbone: nn.Module, size: int | Sequence[int] | None, kinds: Kinds
 ) -> list[GateSite]:
     with CutNetwork(backbone) as cut:
         images = _accepted(cut, size)
-        trace = Trace(cut, images, modules=residual)
+        trace = Trace(cut, images, modules=kinds.residual)
         per_image = _per_image(cut, images)
-        return SiteSearch(backbone, trace, per_image, residual).sites()
+        return SiteSearch(backbone, trace, per_image, kinds).sites()
 
 
 def _per_image(cut: CutNetwork, images: Tensor) -> set[str]:

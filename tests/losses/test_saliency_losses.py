@@ -134,7 +134,9 @@ def test_gram_moves_the_features_where_they_are_not_detached(scaled):
 
 
 def test_what_is_unknown_is_refused(scaled):
-    with pytest.raises(FGCError, match=r"reduction='max'.*sum, mean, site_means"):
+    with pytest.raises(
+        FGCError, match=r"reduction='max'.*sum, mean, site_means"
+    ):
         SaliencyL1Loss('max')
     with pytest.raises(FGCError, match=r"'fgc_mm\.LossProgressHook'"):
         SaliencyL1Loss(easiness=True)(scaled, [])

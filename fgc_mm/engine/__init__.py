@@ -1,6 +1,7 @@
 """Adapters to MMEngine's runner."""
 
 from fgc_mm.engine import checkpoint  # noqa: F401  (makes loading safe)
+from fgc_mm.engine.channels_last_hook import ChannelsLastHook
 from fgc_mm.engine.checkpoint_hook import SafeCheckpointHook
 from fgc_mm.engine.compile_hook import CompileHook
 from fgc_mm.engine.exact_resume_hook import ExactResumeHook
@@ -10,6 +11,7 @@ from fgc_mm.engine.loss_progress_hook import LossProgressHook
 from fgc_mm.engine.memory_bank_hook import FGCMemoryBankHook
 
 __all__ = [
+    'ChannelsLastHook',
     'CompileHook',
     'ExactResumeHook',
     'FGCMemoryBankHook',

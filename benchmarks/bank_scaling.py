@@ -30,13 +30,21 @@ from torch import distributed as dist
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
-from coupling import Block, Sizes, published_loss, reset_peak, resident_mib
+from coupling import (
+    EPS,
+    TEMPERATURE,
+    Block,
+    Sizes,
+    published_loss,
+    reset_peak,
+    resident_mib,
+)
 
 from fgc_mm.engine.gather import gather_together
 from fgc_mm.functional import Shard
 from fgc_mm.memory import MemoryBank, ShardedBank
 
-TEMPERATURE, LIMIT = 0.07, 512
+LIMIT = 512
 WAYS = {
     'published float32': ('published', 'float32'),
     'whole float32': ('whole', 'float32'),
@@ -66,7 +74,7 @@ def step(way: str, block: Block, sizes: Sizes) -> None:
         )
         positives = torch.cat([block.index[:, None], found], 1)
         loss = block.gates.contrast(
-            block.logits, positives, TEMPERATURE, 'log_sum', 1e-7
+            block.logits, positives, TEMPERATURE, 'log_sum', EPS
         )
     loss.backward()
     tables = [block.index, block.feature, block.logits.detach()]

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from fgc_mm.functional import nearest_neighbors, neighbor_contrast
 from fgc_mm.memory import MemoryBank
 
-TEMPERATURE = 0.07
+TEMPERATURE, EPS = 0.07, 1e-7
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def published_loss(block: Block, sizes: Sizes) -> Tensor:
     positives = torch.cat([block.index[:, None], found], 1)
     scores = block.logits @ block.gates.rows.T / TEMPERATURE
     share = scores.softmax(1).gather(1, positives).sum(1)
-    return -(share + 1e-7).log().mean()
+    return -(share + EPS).log().mean()
 
 
 def our_loss(block: Block, sizes: Sizes) -> Tensor:
@@ -86,7 +86,7 @@ def our_loss(block: Block, sizes: Sizes) -> Tensor:
     )
     positives = torch.cat([block.index[:, None], found], 1)
     return neighbor_contrast(
-        block.logits, block.gates.rows, positives, TEMPERATURE
+        block.logits, block.gates.rows, positives, TEMPERATURE, eps=EPS
     )
 
 

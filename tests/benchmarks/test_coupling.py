@@ -60,13 +60,14 @@ def test_it_finds_the_neighbors_that_ours_finds(coupling, sizes):
         others = [j for j in range(ROWS) if j != own]
         others.sort(key=lambda j: -similarity[image][j])
         positives = [own, *others[:NEIGHBORS]]
-        total -= (share[image, positives].sum() + 1e-7).log().item()
+        total -= (share[image, positives].sum() + coupling.EPS).log().item()
         (found,) = coupling.nearest_neighbors(
             block.feature[[image]], block.features.rows, NEIGHBORS,
             torch.tensor([own]),
         )  # fmt: skip
         assert set(found.tolist()) == set(others[:NEIGHBORS])
     assert theirs.item() == pytest.approx(total / IMAGES, rel=1e-5)
+    torch.testing.assert_close(coupling.our_loss(block, sizes), theirs)
 
 
 def test_steps_are_timed_in_turn(coupling):

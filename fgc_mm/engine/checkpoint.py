@@ -190,20 +190,6 @@ def _holds_tensor(content: object, depth: int = 3) -> bool:
     return any(_holds_tensor(value, depth - 1) for value in content.values())
 
 
-def check_resumable(path: str | Path) -> None:
-    """Raises FGCError unless training can be continued from this file.
-
-    Weights alone (published or converted ones) are no training state.
-    """
-    missing = {'meta', 'message_hub'} - read_checkpoint(path).keys()
-    if missing:
-        raise FGCError(
-            f'{path} has no {" and no ".join(sorted(missing))}: to resume '
-            'takes a checkpoint of a training run; for weights alone give '
-            'load_from instead of --resume.'
-        )
-
-
 # One loader per scheme. mmengine logs the name without its `load_from_`.
 
 

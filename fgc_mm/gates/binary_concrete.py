@@ -70,8 +70,9 @@ class BinaryConcreteGate(nn.Module):
         if self.training and len(x) == 1 and not self._norm_is_fixed():
             raise FGCError(
                 'a training batch of 1 image leaves the BatchNorm of the '
-                'gate without a spread; use a batch_size of at least 2 and '
-                'drop_last=True in the train_dataloader.'
+                'gate without a spread; use a batch_size of at least 2 that '
+                'leaves no last batch of 1, or, where there are more images '
+                'than batch_size, drop_last=True in the train_dataloader.'
             )
         hidden = self.act(self.norm(self.squeeze(global_average_pool(x))))
         logits = self.expand(hidden).float()

@@ -66,5 +66,5 @@ class GramSimilarityLoss(GateLoss):
                 'call forward_gated(x, keep_activation=True).'
             )
         activation = activation.detach() if self.detach else activation
-        features = global_average_pool(activation).float()
+        features = global_average_pool(activation.float())
         return gram_similarity(record.gate_strength, features)

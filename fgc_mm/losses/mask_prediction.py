@@ -83,7 +83,7 @@ class MaskPredictionLoss(GateLoss):
                 'before the gates; call forward_gated(x, '
                 'keep_activation=True).'
             )
-        wanted = self.target(record.activation, self.ratio)
+        wanted = self.target(record.activation.float(), self.ratio)
         loss = F.binary_cross_entropy_with_logits(
             record.logits, wanted, reduction='sum'
         )

@@ -90,6 +90,31 @@ class GatedBackbone(BaseBackbone):
         super().train(mode)
         return self
 
+    def get_layer_depth(
+        self, param_name: str, prefix: str = ''
+    ) -> tuple[int, int]:
+        """Depth for layer-wise learning rates, as the wrapped network says.
+
+        Args:
+            param_name: The parameter's name.
+            prefix: What comes before the names of this module.
+
+        Returns:
+            The depth and the number of depths. The gates, which start from
+            nothing, are as deep as the head.
+
+        Raises:
+            FGCError: The wrapped network tells no depths.
+        """
+        inner = self.backbone
+        if not hasattr(inner, 'get_layer_depth'):
+            raise FGCError(
+                f'{type(inner).__name__} tells no depth of its layers '
+                '(get_layer_depth), which layer-wise learning rates need; '
+                'take another constructor of the optimizer.'
+            )
+        return inner.get_layer_depth(param_name, f'{prefix}backbone.')
+
     def extra_repr(self) -> str:
         """One line per site."""
         return '\n'.join(f'site {site}' for site in self.sites)

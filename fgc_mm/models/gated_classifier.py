@@ -1,6 +1,7 @@
 """An mmpretrain classifier whose backbone is gated."""
 
 from collections.abc import Sequence
+from math import nan
 from typing import Any
 
 import torch
@@ -79,12 +80,14 @@ class GatedImageClassifier(ImageClassifier):
         if distillation is not None:
             self._learn_from(**distillation)
         self._tables: dict[tuple[int, ...], MACsTable] = {}
+        self._has_trained = False  # in this process
         self._register_load_state_dict_pre_hook(self._refuse_foreign)
 
     def loss(
         self, inputs: Tensor, data_samples: list[DataSample]
     ) -> dict[str, Tensor]:
         """Classification loss, gate losses and the keep ratio."""
+        self._has_trained = True
         feats, records = self._extract_gated(inputs)
         self._fill_in(tuple(inputs.shape[1:]), feats)
         losses = self.head.loss(feats, data_samples)
@@ -109,12 +112,20 @@ class GatedImageClassifier(ImageClassifier):
         """Predictions that carry their image's MACs and open channels.
 
         Every sample gets ``macs`` (), ``gate_masks`` (sum of C,) and
-        ``macs_table``, one object that all samples share.
+        ``macs_table``, one object that all samples share. Where a gate says
+        nan or inf, ``macs`` is nan while the model is being trained.
+
+        Raises:
+            FGCError: A gate says nan or inf, and the model was not trained
+                in this process.
         """
         feats, records = self._extract_gated(inputs)
         samples = self.head.predict(feats, data_samples, **kwargs)
         table = self.macs_table(tuple(inputs.shape[1:]))
-        self._attach_macs(samples, records, table)
+        broken = _broken_images(records)
+        if broken.any() and not self._has_trained:
+            _refuse_broken(records)
+        self._attach_macs(samples, records, table, broken)
         return samples
 
     def macs_table(self, image_shape: tuple[int, ...]) -> MACsTable:
@@ -157,10 +168,10 @@ class GatedImageClassifier(ImageClassifier):
         samples: list[DataSample],
         records: list[GateRecord],
         table: MACsTable,
+        broken: Tensor,
     ) -> None:
-        _check_finite(records)
         masks = [record.mask for record in records]
-        macs = macs_per_image(table, masks).cpu()
+        macs = macs_per_image(table, masks).masked_fill(broken, nan).cpu()
         opened = torch.cat([mask != 0 for mask in masks], dim=1).cpu()
         for sample, cost, row in zip(samples, macs, opened):
             sample.set_field(cost, 'macs')
@@ -183,8 +194,14 @@ class GatedImageClassifier(ImageClassifier):
             )
 
 
-def _check_finite(records: list[GateRecord]) -> None:
+def _broken_images(records: list[GateRecord]) -> Tensor:
+    """Where some gate says nan or inf; (N,) of bool."""
     # nan > 0 is false: a broken network would pass for a pruned one
+    finite = [record.logits.isfinite().all(dim=1) for record in records]
+    return ~torch.stack(finite).all(dim=0)
+
+
+def _refuse_broken(records: list[GateRecord]) -> None:
     for record in records:
         if not record.logits.isfinite().all():
             raise FGCError(

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from fgc_mm.errors import FGCError
 from fgc_mm.registry import MODELS
 from fgc_mm.sites import GateRecord, GateSite, SitePort, find_sites
+from fgc_mm.sites.call import GatedCall, SiteState
+from fgc_mm.sites.recompute import joined
 
 
 @MODELS.register_module()
@@ -32,7 +34,7 @@ class GatedBackbone(BaseBackbone):
 
     Raises:
         FGCError: No site, a pattern without a match, a network that cannot
-            be traced, ``with_cp=True``.
+            be traced.
     """
 
     def __init__(
@@ -45,7 +47,6 @@ class GatedBackbone(BaseBackbone):
         super().__init__(init_cfg)
         if not isinstance(backbone, nn.Module):
             backbone = MMPRETRAIN_MODELS.build(backbone)
-        _refuse_checkpointing(backbone)
         self.backbone = backbone
         self.sites = self._find_sites(backbone, sites)
         self.gates = nn.ModuleDict(
@@ -76,14 +77,20 @@ class GatedBackbone(BaseBackbone):
             The wrapped backbone's outputs and one record per site.
         """
         keep = self.training if keep_activation is None else keep_activation
-        for port in self._ports:
-            port.open(keep)
-        try:
-            outputs = self.backbone(x)
-        finally:
-            records = [port.close() for port in self._ports]
-        self._check_reached(records)
-        return outputs, records
+        call = GatedCall(self._ports, keep)
+        outputs = call.run(self.backbone, x)
+        return self._returned(call, outputs)
+
+    def _returned(
+        self, call: GatedCall, outputs: Any
+    ) -> tuple[tuple[Tensor, ...], list[GateRecord]]:
+        """What a call returns, whose states the graph alone keeps on."""
+        states = [call.states[site.name] for site in self.sites]
+        records = [state.port.record(state) for state in states]
+        self._check_reached(states)
+        returned = joined(call, outputs, records)
+        call.end(outputs)
+        return returned
 
     def train(self, mode: bool = True) -> 'GatedBackbone':
         """As ``nn.Module.train``; mmpretrain's own returns nothing."""
@@ -103,14 +110,14 @@ class GatedBackbone(BaseBackbone):
         reads, writes = site.in_channels, site.channels
         return MODELS.build(dict(gate, in_channels=reads, out_channels=writes))
 
-    def _check_reached(self, records: list[GateRecord | None]) -> None:
-        for site, port, record in zip(self.sites, self._ports, records):
-            if record is None:
+    def _check_reached(self, states: Sequence[SiteState]) -> None:
+        for site, state in zip(self.sites, states):
+            if state.decision is None:
                 raise FGCError(
                     f'{site.producer} did not run in the forward pass, so '
                     'its gate could not decide; leave this site out of sites.'
                 )
-            if site.branch_end is not None and not port.ended:
+            if site.branch_end is not None and not state.ended:
                 raise FGCError(
                     f'{site.branch_end} did not mask its output: it did not '
                     'run, or another module has taken its place, as those of '
@@ -131,13 +138,3 @@ class GatedBackbone(BaseBackbone):
             name = key[len(prefix) :]
             if name in plain and name not in own:
                 state_dict[f'{prefix}backbone.{name}'] = state_dict.pop(key)
-
-
-def _refuse_checkpointing(backbone: nn.Module) -> None:
-    for name, module in backbone.named_modules():
-        if getattr(module, 'with_cp', False):
-            raise FGCError(
-                f'with_cp=True of {name or type(backbone).__name__} runs the '
-                'forward pass twice and the gates would decide twice; set '
-                'with_cp=False.'
-            )

@@ -21,6 +21,7 @@ from fgc_mm.errors import FGCError
 from fgc_mm.functional.macs import MACsTable
 from fgc_mm.models import GatedBackbone, GatedImageClassifier
 from fgc_mm.sites import GateRecord, SitePort
+from fgc_mm.sites.call import GatedCall
 
 Ports = list[SitePort | DynamicPort]
 REPORTED = (
@@ -167,14 +168,8 @@ class DynamicBackbone(GatedBackbone):
     def _all_channels(
         self, x: Tensor, keep_activation: bool | None
     ) -> tuple[tuple[Tensor, ...], list[GateRecord]]:
-        skipping = [port for port in self.dynamic_ports if port.compact]
-        for port in skipping:
-            port.compact = False
-        try:
-            return super().forward_gated(x, keep_activation)
-        finally:
-            for port in skipping:
-                port.compact = True
+        call = GatedCall(self._ports, bool(keep_activation), skip=False)
+        return self._returned(call, call.run(self.backbone, x))
 
     def _forget(self, *_: Any) -> None:
         """What was made of weights is made anew when it is needed."""

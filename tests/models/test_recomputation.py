@@ -1,6 +1,7 @@
 """Networks that run parts of themselves again in the backward pass."""
 
 import copy
+import functools
 import gc
 import weakref
 
@@ -27,9 +28,6 @@ NETWORKS = {
     'ResNet': (
         dict(type='ResNet', depth=18, base_channels=4), dict(with_cp=True),
     ),
-    'MobileNetV2': (
-        dict(type='MobileNetV2', widen_factor=0.25), dict(with_cp=True),
-    ),
     'DenseNet': (
         dict(type='DenseNet', arch=dict(
             growth_rate=8, depths=[2, 2], init_channels=16)),
@@ -38,7 +36,7 @@ NETWORKS = {
     'TinyViT': (
         dict(type='TinyViT', arch=dict(
             channels=[16, 32], num_heads=[1, 1], window_sizes=[4, 4],
-            depths=[1, 2]), resolution=(32, 32), drop_path_rate=0.0),
+            depths=[1, 2]), img_size=(32, 32), drop_path_rate=0.0),
         dict(use_checkpoint=True),
     ),
 }  # fmt: skip
@@ -51,7 +49,7 @@ class Blocks(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(3, 8, 3, padding=1)
         self.blocks = nn.ModuleList(Block() for _ in range(3))
-        self.how = how or (lambda block, x: block(x))
+        self.how = how or as_it_is
 
     def forward(self, x):
         x = self.stem(x).relu()
@@ -83,6 +81,10 @@ class Chain(Blocks):
         )
 
 
+def as_it_is(block, x):
+    return block(x)
+
+
 def reentrant(block, x):
     return checkpoint(block, x, use_reentrant=True)
 
@@ -105,12 +107,27 @@ def nested_recorded(block, x):
     return checkpoint(inner, x, use_reentrant=False) / 2
 
 
-def twins(plain, other, gate=GATE, seed=0):
+def twins(plain, other, gate=GATE):
     """Two gated networks of the same weights."""
-    torch.manual_seed(seed)
-    one = GatedBackbone(plain, gate).train()
-    two = GatedBackbone(other, gate).train()
+    torch.manual_seed(0)
+    sites = dict(type='auto', image_size=32)
+    one = GatedBackbone(plain, gate, sites).train()
+    two = GatedBackbone(other, gate, sites).train()
     two.load_state_dict(one.state_dict())
+    return one, two
+
+
+@functools.cache
+def gated(kind, gate):
+    torch.manual_seed(0)
+    return GatedBackbone(kind(), GATES[gate]).train()
+
+
+def blocks(how, kind=Blocks, gate='concrete'):
+    """A gated network as it is, and one whose parts run as ``how`` says."""
+    one = copy.deepcopy(gated(kind, gate))
+    two = copy.deepcopy(one)
+    two.backbone.how = how
     return one, two
 
 
@@ -172,7 +189,7 @@ HOWS = [reentrant, recorded, nested, nested_recorded]
 @pytest.mark.parametrize('how', HOWS)
 @pytest.mark.parametrize('kind', [Blocks, Chain])
 def test_every_form_of_checkpointing(kind, how, gate):
-    plain, twin = twins(kind(), kind(how), GATES[gate])
+    plain, twin = blocks(how, kind, gate)
     assert plain.sites
     for _ in range(2):
         want = gradients(plain, image(8))
@@ -181,7 +198,7 @@ def test_every_form_of_checkpointing(kind, how, gate):
 
 @pytest.mark.parametrize('how', HOWS)
 def test_a_gate_decides_once_per_step(how):
-    plain, twin = twins(Blocks(), Blocks(how))
+    plain, twin = blocks(how)
     for model in (plain, twin):
         gradients(model, image(8))
     assert twin.gates.state_dict().keys() == plain.gates.state_dict().keys()
@@ -191,7 +208,7 @@ def test_a_gate_decides_once_per_step(how):
 
 @pytest.mark.parametrize('how', HOWS)
 def test_several_forward_passes_before_one_backward_pass(how):
-    plain, twin = twins(Blocks(), Blocks(how))
+    plain, twin = blocks(how)
     grads = []
     for model in (plain, twin):
         torch.manual_seed(4)
@@ -205,7 +222,7 @@ def test_several_forward_passes_before_one_backward_pass(how):
 
 @pytest.mark.parametrize('how', [reentrant, recorded])
 def test_the_plain_network_stays_dense(how):
-    plain, twin = twins(Blocks(), Blocks(how))
+    plain, twin = blocks(how)
     grads = []
     for model in (plain, twin):
         model.forward_gated(image(8))
@@ -214,9 +231,9 @@ def test_the_plain_network_stays_dense(how):
     assert_same(grads[1], grads[0])
 
 
-@pytest.mark.parametrize('how', [None, *HOWS])
+@pytest.mark.parametrize('how', [as_it_is, *HOWS])
 def test_nothing_of_a_step_stays(how):
-    _, twin = twins(Blocks(), Blocks(how))
+    _, twin = blocks(how)
     loss = loss_of(twin, image(8))
     kept = [weakref.ref(call) for call in calls._LIVE if _of(call, twin)]
     assert len(kept) == 1 and kept[0]() is not None
@@ -231,7 +248,7 @@ def _of(call, model):
 
 
 def test_a_copy_in_the_middle_of_a_step():
-    _, twin = twins(Blocks(), Blocks(reentrant))
+    _, twin = blocks(reentrant)
     loss = loss_of(twin, image(8))
     copied = copy.deepcopy(twin)
     loss.backward()
@@ -240,7 +257,7 @@ def test_a_copy_in_the_middle_of_a_step():
 
 def test_evaluation_masks_as_ever():
     for how in HOWS:
-        plain, twin = twins(Blocks(), Blocks(how))
+        plain, twin = blocks(how)
         plain.eval(), twin.eval()
         assert torch.equal(plain(image(8))[0], twin(image(8))[0])
 

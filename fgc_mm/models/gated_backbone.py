@@ -34,7 +34,7 @@ class GatedBackbone(BaseBackbone):
 
     Raises:
         FGCError: No site, a pattern without a match, a network that cannot
-            be traced.
+            be traced, quantized layers.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class GatedBackbone(BaseBackbone):
         super().__init__(init_cfg)
         if not isinstance(backbone, nn.Module):
             backbone = MMPRETRAIN_MODELS.build(backbone)
+        _refuse_quantized(backbone)
         self.backbone = backbone
         self.sites = self._find_sites(backbone, sites)
         self.gates = nn.ModuleDict(
@@ -74,23 +75,32 @@ class GatedBackbone(BaseBackbone):
                 gated map alive.
 
         Returns:
-            The wrapped backbone's outputs and one record per site.
+            The wrapped backbone's outputs (a tuple, also of a network that
+            returns a tensor) and one record per site.
+
+        Raises:
+            FGCError: A producer did not run, or ran twice; the images' type
+                is not that of the weights.
         """
         keep = self.training if keep_activation is None else keep_activation
         call = GatedCall(self._ports, keep)
-        outputs = call.run(self.backbone, x)
-        return self._returned(call, outputs)
+        return self._run(call, x)
 
-    def _returned(
-        self, call: GatedCall, outputs: Any
+    def _run(
+        self, call: GatedCall, x: Tensor
     ) -> tuple[tuple[Tensor, ...], list[GateRecord]]:
-        """What a call returns, whose states the graph alone keeps on."""
+        """One gated call; afterwards only the graph keeps its state."""
+        try:
+            outputs = call.run(self.backbone, x)
+        except (RuntimeError, TypeError) as error:
+            check_dtypes(self.backbone, x, error)
+            raise
         states = [call.states[site.name] for site in self.sites]
         records = [state.port.record(state) for state in states]
         self._check_reached(states)
-        returned = joined(call, outputs, records)
+        returned, records = joined(call, outputs, records)
         call.end(outputs)
-        return returned
+        return as_outputs(returned), records
 
     def train(self, mode: bool = True) -> 'GatedBackbone':
         """As ``nn.Module.train``; mmpretrain's own returns nothing."""
@@ -115,7 +125,7 @@ class GatedBackbone(BaseBackbone):
             if state.decision is None:
                 raise FGCError(
                     f'{site.producer} did not run in the forward pass, so '
-                    'its gate could not decide; leave this site out of sites.'
+                    f'its gate could not decide: {self._why_idle(state)}.'
                 )
             if site.branch_end is not None and not state.ended:
                 raise FGCError(
@@ -123,6 +133,20 @@ class GatedBackbone(BaseBackbone):
                     'run, or another module has taken its place, as those of '
                     'sync_bn do; leave residual sites out of sites.'
                 )
+
+    def _why_idle(self, state: SiteState) -> str:
+        """Why a producer did not run, and what to do."""
+        path = state.port.site.producer
+        modules = dict(self.backbone.named_modules())
+        if state.port.is_attached(modules.get(path)):
+            return (
+                'which layers run depends on the values of the images; '
+                'leave this site out of sites'
+            )
+        return (
+            'another module has taken its place since the network was '
+            'wrapped; wrap the network that is to run'
+        )
 
     def _adopt_plain_keys(
         self, state_dict: dict[str, Any], prefix: str, *_: Any
@@ -138,3 +162,36 @@ class GatedBackbone(BaseBackbone):
             name = key[len(prefix) :]
             if name in plain and name not in own:
                 state_dict[f'{prefix}backbone.{name}'] = state_dict.pop(key)
+
+
+def _refuse_quantized(network: nn.Module) -> None:
+    for path, module in network.named_modules():
+        if 'quantized' in type(module).__module__.split('.'):
+            raise FGCError(
+                f'{path or type(network).__name__} is quantized '
+                f'({type(module).__name__} of {type(module).__module__}), '
+                'but gates act on floating-point layers; wrap the network '
+                'before it is quantized.'
+            )
+
+
+def as_outputs(outputs: Any) -> Any:
+    """A backbone's outputs as necks and heads take them: no bare tensor."""
+    return (outputs,) if isinstance(outputs, Tensor) else outputs
+
+
+def check_dtypes(network: nn.Module, x: Tensor, error: Exception) -> None:
+    """Name the types, if a forward pass may have failed for them.
+
+    Raises:
+        FGCError: The images' type is not that of the weights.
+    """
+    weights = {p.dtype for p in network.parameters() if p.is_floating_point()}
+    if not weights or x.dtype in weights:
+        return
+    names = ' and '.join(sorted(map(str, weights)))
+    raise FGCError(
+        f'the images are {x.dtype} and the weights of '
+        f'{type(network).__name__} {names}, but a layer takes both of one '
+        f'type; convert the images, images.to({names}), or the model.'
+    ) from error

@@ -73,6 +73,11 @@ class SitePort:
             hook = partial(self._mask_end, last)
             find(self.site.branch_end).register_forward_hook(hook)
 
+    def is_attached(self, layer: nn.Module | None) -> bool:
+        """Whether the gate reads the input of this layer."""
+        hooks = layer._forward_pre_hooks.values() if layer else ()
+        return any(getattr(hook, '__self__', None) is self for hook in hooks)
+
     def begin(self, keep: bool, **_: bool) -> SiteState:
         """The site's state in a new call."""
         return SiteState(self, keep)
@@ -179,8 +184,10 @@ class SitePort:
         if state.decision is None:
             raise FGCError(
                 f'{self.site.producer} had not run when one of its consumers '
-                'did, so its gate could not decide; leave this site out of '
-                'sites.'
+                'did, so its gate could not decide: which layers run depends '
+                'on the values of the images, or another module has taken '
+                'its place; wrap the network that is to run, or leave this '
+                'site out of sites.'
             )
         if state.grad and state.apart is None and without_graph():
             state.crossed = True

@@ -20,6 +20,7 @@ from fgc_mm.deploy.dynamic.record import NotRecordable
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.macs import MACsTable
 from fgc_mm.models import GatedBackbone, GatedImageClassifier
+from fgc_mm.models.gated_backbone import as_outputs
 from fgc_mm.sites import GateRecord, SitePort
 from fgc_mm.sites.call import GatedCall
 
@@ -76,7 +77,7 @@ class DynamicBackbone(GatedBackbone):
         program = self.program_of(x)
         if program is None:
             return self.forward_gated(x)[0]
-        return program.run(x)[0]
+        return as_outputs(program.run(x)[0])
 
     @torch.no_grad()
     def forward_gated(
@@ -90,7 +91,7 @@ class DynamicBackbone(GatedBackbone):
         program = None if keep_activation else self.program_of(x)
         if program is not None:
             outputs, decisions = program.run(x)
-            return outputs, program.records(decisions)
+            return as_outputs(outputs), program.records(decisions)
         if len(x) == 1:
             return super().forward_gated(x, keep_activation)
         if len(x) == 0 or self.batch == BATCH or not self._skips():
@@ -134,6 +135,8 @@ class DynamicBackbone(GatedBackbone):
         kernel, problem = load_kernel()
         if kernel is None:
             return f'there is no kernel: {problem}'
+        if behind:
+            behind = (_Outputs(), *behind)
         try:
             program = NetworkProgram(
                 self.backbone, ports, image, kernel, behind
@@ -169,7 +172,7 @@ class DynamicBackbone(GatedBackbone):
         self, x: Tensor, keep_activation: bool | None
     ) -> tuple[tuple[Tensor, ...], list[GateRecord]]:
         call = GatedCall(self._ports, bool(keep_activation), skip=False)
-        return self._returned(call, call.run(self.backbone, x))
+        return self._run(call, x)
 
     def _forget(self, *_: Any) -> None:
         """What was made of weights is made anew when it is needed."""
@@ -314,6 +317,13 @@ class DynamicImageClassifier(GatedImageClassifier):
                 f'with {self.plan.threads}.'
             )
         return notes
+
+
+class _Outputs(nn.Module):
+    """What a backbone hands on, see :func:`as_outputs`."""
+
+    def forward(self, outputs: Any) -> Any:
+        return as_outputs(outputs)
 
 
 def _refuse_training(mode: bool) -> None:

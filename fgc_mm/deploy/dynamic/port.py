@@ -72,6 +72,10 @@ class DynamicPort:
     def __getstate__(self) -> dict[str, Any]:
         return dict(self.__dict__, _fused=None)  # made anew
 
+    def is_attached(self, layer: nn.Module | None) -> bool:
+        """Whether the gate reads the input of this layer."""
+        return getattr(layer, 'writes', None) is self
+
     def begin(self, keep: bool, skip: bool = True) -> DynamicState:
         """The site's state in a new call.
 

@@ -66,7 +66,7 @@ def step(way: str, block: Block, sizes: Sizes) -> None:
         )
         positives = torch.cat([block.index[:, None], found], 1)
         loss = block.gates.contrast(
-            block.logits, positives, TEMPERATURE, 'log_sum'
+            block.logits, positives, TEMPERATURE, 'log_sum', 1e-7
         )
     loss.backward()
     tables = [block.index, block.feature, block.logits.detach()]

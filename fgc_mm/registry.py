@@ -8,7 +8,9 @@ from mmengine.registry import DATASETS as ROOT_DATASETS
 from mmengine.registry import HOOKS as ROOT_HOOKS
 from mmengine.registry import METRICS as ROOT_METRICS
 from mmengine.registry import MODELS as ROOT_MODELS
+from mmengine.registry import OPTIM_WRAPPERS as ROOT_OPTIM_WRAPPERS
 from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
+from mmengine.registry import WEIGHT_INITIALIZERS as ROOT_INITIALIZERS
 from mmengine.registry import Registry
 
 SCOPE = 'fgc_mm'
@@ -20,9 +22,21 @@ HOOKS = Registry('hook', parent=ROOT_HOOKS, scope=SCOPE, locations=['fgc_mm'])
 METRICS = Registry(
     'metric', parent=ROOT_METRICS, scope=SCOPE, locations=['fgc_mm']
 )
+OPTIM_WRAPPERS = Registry(
+    'optim_wrapper',
+    parent=ROOT_OPTIM_WRAPPERS,
+    scope=SCOPE,
+    locations=['fgc_mm'],
+)
 DATASETS = Registry(
     'dataset', parent=ROOT_DATASETS, scope=SCOPE, locations=['fgc_mm']
 )
 TRANSFORMS = Registry(
     'transform', parent=ROOT_TRANSFORMS, scope=SCOPE, locations=['fgc_mm']
+)
+WEIGHT_INITIALIZERS = Registry(
+    'weight initializer',
+    parent=ROOT_INITIALIZERS,
+    scope=SCOPE,
+    locations=['fgc_mm'],
 )

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import platform
 import sys
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,8 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from fgc_mm.deploy import PlainForward, build_trained, images_of
+from fgc_mm.deploy.dynamic.builds import cpu_name
+from fgc_mm.deploy.dynamic.kernel import build_name
 from fgc_mm.deploy.timing.clock import Times, interleaved_times
 from fgc_mm.deploy.timing.contestants import Contestant, Contestants
 from fgc_mm.deploy.timing.step_times import grouped, step_times
@@ -91,7 +92,8 @@ def main() -> None:
         image=list(images.shape[1:]),
         batch=args.batch,
         images=len(images),
-        machine=platform.processor() or platform.machine(),
+        machine=cpu_name(),
+        build=build_name(),
         torch=torch.__version__,
         runs=runs,
     )

@@ -18,6 +18,7 @@ except ImportError as error:
     sys.exit(f'error: {error}; run `pip install torch torchvision`.')
 
 
+BAD_INPUT = 2
 STOPPED = 75  # fgc_mm.engine.stop_signal's: saved, run it again
 # torchrun's own, and Slurm's warning, which would end it without a word
 SIGNALS = 'SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1'
@@ -47,24 +48,44 @@ def run() -> int:
     try:
         main()
     except errors.ChildFailedError as error:
-        rank, failure = error.get_first_failure()
-        if failure.exitcode > 0:
-            return failure.exitcode
-        print(
-            f'error: rank {rank} was killed by {failure.signal_name()}, so '
-            'all ranks have ended; see whether its machine had enough memory '
-            '(SIGKILL is often that), and go on with --resume.',
-            file=sys.stderr,
-        )
-        return 128 - failure.exitcode  # as a shell says
+        return _first_exit_code(error)
     except api.SignalException as error:
         # the processes had the signal too, and 30 seconds
         if STOPPED in [process.returncode for process in processes]:
             return STOPPED
         return 128 + error.sigval
+    except RuntimeError as error:  # torch's DistNetworkError
+        if 'EADDRINUSE' not in str(error):
+            raise
+        print(
+            f'error: {_port()} of this machine is in use: the processes of '
+            'a run meet at a port that is free; set PORT to another one, or '
+            'leave it out where there is one machine.',
+            file=sys.stderr,
+        )
+        return BAD_INPUT
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _first_exit_code(error: errors.ChildFailedError) -> int:
+    """That of the first process to fail; names the one that was killed."""
+    rank, failure = error.get_first_failure()
+    if failure.exitcode > 0:
+        return failure.exitcode
+    print(
+        f'error: rank {rank} was killed by {failure.signal_name()}, so '
+        'all ranks have ended; see whether its machine had enough memory '
+        '(SIGKILL is often that), and go on with --resume.',
+        file=sys.stderr,
+    )
+    return 128 - failure.exitcode  # as a shell says
+
+
+def _port() -> str:
+    found = [x for x in sys.argv if x.startswith('--master_port=')]
+    return f'port {found[-1].partition("=")[2]}' if found else 'the port'
 
 
 if __name__ == '__main__':

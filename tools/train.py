@@ -16,15 +16,21 @@ except ImportError as error:
     sys.exit(f'error: {error}')
 
 from mmengine.config import Config
-from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from fgc_mm.engine import command_line
-from fgc_mm.engine.checkpoint import check_resumable, read_checkpoint
+from fgc_mm.engine.bfloat16_wrapper import use_mixed_precision
+from fgc_mm.engine.checkpoint import read_checkpoint
 from fgc_mm.engine.latest_checkpoint import latest_checkpoint
 from fgc_mm.engine.launch import join_processes
+from fgc_mm.engine.optimizer_defaults import write_optimizer_defaults
+from fgc_mm.engine.resumable import check_resumable
 from fgc_mm.engine.scaled_schedule import scale_epochs
+from fgc_mm.engine.training_steps_hook import (
+    TrainingStepsHook,
+    check_steps,
+)
 from fgc_mm.errors import FGCError
 
 LOADERS = 'train_dataloader', 'val_dataloader', 'test_dataloader'
@@ -37,11 +43,25 @@ def main() -> None:
     if args.epochs is not None:
         cfg = scale_epochs(cfg, args.epochs)
     apply_arguments(cfg, args)
-    check_amp(cfg)
+    use_mixed_precision(cfg, args.amp)
+    write_optimizer_defaults(cfg)
     check_start(cfg)
     join_processes(cfg, args.launcher)
     build = Runner.from_cfg if 'runner_type' not in cfg else RUNNERS.build
-    build(cfg).train()
+    train(build(cfg))
+
+
+def train(runner: Runner) -> None:
+    """Trains; a run that has no training step has failed."""
+    hooks = getattr(runner, 'hooks', ())
+    if hooks and not any(isinstance(h, TrainingStepsHook) for h in hooks):
+        runner.register_hook(TrainingStepsHook())
+    try:
+        runner.train()
+    except (ArithmeticError, AssertionError, ValueError):
+        # schedulers divide by the length of an epoch before any hook is asked
+        check_steps(runner)
+        raise
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,7 +84,9 @@ def _parser() -> argparse.ArgumentParser:
         'weights, warm-up and intervals in proportion',
     )
     parser.add_argument(
-        '--amp', action='store_true', help='automatic mixed precision'
+        '--amp',
+        action='store_true',
+        help='automatic mixed precision; on a CPU in bfloat16',
     )
     parser.add_argument(
         '--no-validate', action='store_true', help='train without validation'
@@ -89,9 +111,6 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     cfg.launcher = args.launcher
     command_line.choose_work_dir(cfg, args)
-    if args.amp:
-        cfg.optim_wrapper.type = 'AmpOptimWrapper'
-        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.resume is not None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
@@ -124,27 +143,19 @@ def apply_loader_arguments(cfg: Config, args: argparse.Namespace) -> None:
     command_line.switch_off(cfg, without, 'persistent_workers')
 
 
-def check_amp(cfg: Config) -> None:
-    """Refuses mixed precision on a CPU, which mmengine has none for."""
-    kind = (cfg.get('optim_wrapper') or {}).get('type', '')
-    name = kind if isinstance(kind, str) else kind.__name__
-    if name.endswith('AmpOptimWrapper') and get_device() in ('cpu', 'mps'):
-        raise FGCError(
-            f'{name} has no GPU to run on: mixed precision needs one; train '
-            'without --amp, or with optim_wrapper.type=OptimWrapper.'
-        )
-
-
 def check_start(cfg: Config) -> None:
     """Reads what --resume or load_from names, before anything is written."""
     path, resume = cfg.get('load_from'), cfg.get('resume')
+    scheduled = cfg.get('param_scheduler') is not None
     if path and '://' in path:
         return
     if resume and path is None:
-        latest_checkpoint(cfg.work_dir)
+        hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+        latest_checkpoint(cfg.work_dir, hook.get('out_dir'), scheduled)
+    elif path is not None and resume:
+        check_resumable(path, scheduled)
     elif path is not None:
-        check = check_resumable if resume else read_checkpoint
-        check(path)
+        read_checkpoint(path)
 
 
 if __name__ == '__main__':

@@ -16,6 +16,7 @@ default_hooks = dict(
     visualization=dict(type='VisualizationHook', enable=False),
     exact_resume=dict(type='fgc_mm.ExactResumeHook'),
     finite_loss=dict(type='fgc_mm.FiniteLossHook'),
+    training_steps=dict(type='fgc_mm.TrainingStepsHook'),
     compile=dict(type='fgc_mm.CompileHook'),
 )
 env_cfg = dict(

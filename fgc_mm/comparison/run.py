@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..engine.atomic_file import write_atomically
-from ..engine.checkpoint import check_resumable
 from ..engine.latest_checkpoint import latest_checkpoint
+from ..engine.resumable import check_resumable
 from ..errors import FGCError
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'

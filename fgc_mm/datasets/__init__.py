@@ -2,6 +2,7 @@
 
 from fgc_mm.datasets.digits import Digits
 from fgc_mm.datasets.image_folder import ImageFolder
+from fgc_mm.datasets.in_memory import InMemoryImages
 from fgc_mm.datasets.load_image import LoadImage
 
-__all__ = ['Digits', 'ImageFolder', 'LoadImage']
+__all__ = ['Digits', 'ImageFolder', 'InMemoryImages', 'LoadImage']

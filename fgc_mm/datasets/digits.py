@@ -4,8 +4,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 from mmpretrain.datasets.base_dataset import BaseDataset
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from fgc_mm.errors import FGCError
 from fgc_mm.registry import DATASETS
@@ -40,6 +38,10 @@ class Digits(BaseDataset):
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Images and labels of the split."""
+        # 2 s to import, and only these images need it
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+
         digits = load_digits()
         # 0 to 16 ink levels -> 0 to 255
         images = np.round(digits.images * (255 / 16)).astype(np.uint8)

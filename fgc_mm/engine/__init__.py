@@ -1,6 +1,8 @@
 """Adapters to MMEngine's runner."""
 
 from fgc_mm.engine import checkpoint  # noqa: F401  (makes loading safe)
+from fgc_mm.engine.bfloat16_wrapper import BFloat16OptimWrapper
+from fgc_mm.engine.channels_last_hook import ChannelsLastHook
 from fgc_mm.engine.checkpoint_hook import SafeCheckpointHook
 from fgc_mm.engine.compile_hook import CompileHook
 from fgc_mm.engine.exact_resume_hook import ExactResumeHook
@@ -8,8 +10,11 @@ from fgc_mm.engine.finite_loss_hook import FiniteLossHook
 from fgc_mm.engine.gate_lr_hook import GateLRHook
 from fgc_mm.engine.loss_progress_hook import LossProgressHook
 from fgc_mm.engine.memory_bank_hook import FGCMemoryBankHook
+from fgc_mm.engine.training_steps_hook import TrainingStepsHook
 
 __all__ = [
+    'BFloat16OptimWrapper',
+    'ChannelsLastHook',
     'CompileHook',
     'ExactResumeHook',
     'FGCMemoryBankHook',
@@ -17,4 +22,5 @@ __all__ = [
     'GateLRHook',
     'LossProgressHook',
     'SafeCheckpointHook',
+    'TrainingStepsHook',
 ]

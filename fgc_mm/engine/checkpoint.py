@@ -28,6 +28,7 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from ..errors import FGCError
+from ..sites.reuse import remember_checkpoint
 
 Checkpoint = dict[str, Any]
 MapLocation = str | torch.device | Callable | dict | None
@@ -81,7 +82,8 @@ def read_checkpoint(
         map_location: As in :func:`torch.load`.
 
     Returns:
-        What the file holds: a dict with a tensor in it somewhere.
+        What the file holds: a dict with a tensor in it somewhere. The sites
+        of gated backbones in it need not be searched again.
 
     Raises:
         FGCError: The file is missing, empty, damaged, not a checkpoint, or
@@ -119,7 +121,9 @@ def _read(
         raise
     except Exception as error:  # whatever a damaged pickle provokes
         raise _refusal(name, error) from error
-    return _checked(content, name)
+    checkpoint = _checked(content, name)
+    remember_checkpoint(checkpoint)
+    return checkpoint
 
 
 def _verify_checksums(stream: BinaryIO) -> None:
@@ -188,20 +192,6 @@ def _holds_tensor(content: object, depth: int = 3) -> bool:
     if not isinstance(content, dict) or depth == 0:
         return False
     return any(_holds_tensor(value, depth - 1) for value in content.values())
-
-
-def check_resumable(path: str | Path) -> None:
-    """Raises FGCError unless training can be continued from this file.
-
-    Weights alone (published or converted ones) are no training state.
-    """
-    missing = {'meta', 'message_hub'} - read_checkpoint(path).keys()
-    if missing:
-        raise FGCError(
-            f'{path} has no {" and no ".join(sorted(missing))}: to resume '
-            'takes a checkpoint of a training run; for weights alone give '
-            'load_from instead of --resume.'
-        )
 
 
 # One loader per scheme. mmengine logs the name without its `load_from_`.

@@ -14,7 +14,8 @@ from fgc_mm.errors import FGCError
 from fgc_mm.registry import HOOKS
 
 from .atomic_file import BACKEND, remove_leftovers, write_atomically
-from .latest_checkpoint import POINTER, latest_checkpoint
+from .latest_checkpoint import POINTER, latest_checkpoint, own_folders
+from .resumable import check_schedulers, check_training_state
 from .stop_signal import STOPPED, StopSignal, outlive_signals
 from .work_dir_lock import WorkDirLock
 
@@ -27,7 +28,8 @@ class SafeCheckpointHook(CheckpointHook):
 
     - A checkpoint is written aside and renamed, and older ones are removed
       only then.
-    - A resume takes the newest checkpoint that is whole.
+    - A resume takes the newest checkpoint that is whole, and none that lacks
+      optimizer or schedulers.
     - On SIGTERM or SIGUSR1 the step is finished, ``interrupted.pth`` saved,
       and the process exits with status 75. On every rank it is the same
       step.
@@ -51,10 +53,19 @@ class SafeCheckpointHook(CheckpointHook):
             for part in remove_leftovers(runner.work_dir):
                 runner.logger.info(f'Removed {part}, which was never done.')
         if runner._resume and runner._load_from is None:
-            path, refusals = latest_checkpoint(runner.work_dir)
-            for refusal in refusals:
-                runner.logger.warning(f'{refusal} Going on from {path}.')
-            runner._load_from = None if path is None else str(path)
+            self._resume_from_the_latest(runner)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Refuse to resume from what has no state of training.
+
+        Raises:
+            FGCError: Optimizer, schedulers or counters are missing.
+        """
+        if runner._resume:
+            schedulers = runner.param_schedulers
+            name = str(runner._load_from)
+            check_training_state(checkpoint, name, schedulers is not None)
+            check_schedulers(checkpoint, schedulers)
 
     def before_train(self, runner: Runner) -> None:
         """Begin to listen for signals."""
@@ -100,6 +111,22 @@ class SafeCheckpointHook(CheckpointHook):
         super().after_train(runner)
         self._stop.remove()
         self._lock.release()
+
+    def _resume_from_the_latest(self, runner: Runner) -> None:
+        path, refusals = latest_checkpoint(
+            runner.work_dir, self.out_dir, runner.param_schedulers is not None
+        )
+        for refusal in refusals:
+            runner.logger.warning(f'{refusal} Going on from {path}.')
+        if path is None:
+            return
+        own = own_folders(runner.work_dir, self.out_dir)
+        if path.absolute().parent not in [x.absolute() for x in own]:
+            runner.logger.warning(
+                f'{runner.work_dir} has no checkpoint of its own; its '
+                f'{POINTER} file names {path}, so the run resumes from that.'
+            )
+        runner._load_from = str(path)
 
     def _leave(self, runner: Runner, meta: dict[str, int]) -> None:
         name = self._stop.name or 'a signal to another process'

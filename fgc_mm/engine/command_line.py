@@ -15,8 +15,13 @@ import torch
 from mmengine.config import Config, ConfigDict, DictAction
 
 from ..errors import FGCError
+from ..sites.image_size import expect_images
+from .image_size import config_image_size
+from .import_errors import missing_import
 from .launch import first_to_fail, leave_processes, started_rank
 from .roll_call import lost_siblings, name_lost
+from .unread_options import unread_options
+from .upstream_errors import upstream_sentence
 
 BAD_INPUT, INTERRUPTED = 2, 130
 
@@ -72,7 +77,9 @@ def _sentence(error: BaseException) -> str | None:
     """The error in one line if it is the user's to mend, else None."""
     if isinstance(error, ImportError):
         error = _cause(error)
-    known = _upstream_sentence(error)
+    if isinstance(error, ImportError) and not isinstance(error, FGCError):
+        return missing_import(error)
+    known = upstream_sentence(error)
     if known:
         return known
     if not isinstance(error, (FGCError, OSError)):
@@ -84,27 +91,6 @@ def _sentence(error: BaseException) -> str | None:
         # The worker's traceback, and at its end 'package.Class: message'.
         text = re.split(r'^\S+Error: ', text, flags=re.MULTILINE)[-1]
     return ' '.join(text.split()) or type(error).__name__
-
-
-def _upstream_sentence(error: BaseException) -> str | None:
-    """For what upstream's code raises where a config or file is wrong."""
-    if isinstance(error, KeyError) and ' registry. ' in str(error):
-        unknown = str(error.args[0]).partition('. ')[0]
-        return f'{unknown}: check its spelling and custom_imports.'
-    if isinstance(error, TypeError) and 'unexpected keyword' in str(error):
-        return f'{error}; check its spelling in the config.'
-    if isinstance(error, ValueError) and 'loaded state dict' in str(error):
-        return (
-            f'the checkpoint was written by another network ({error}), so '
-            'its optimizer cannot be resumed; take its weights only, with '
-            '--cfg-options load_from=...'
-        )
-    if isinstance(error, ValueError) and 'one array to conc' in str(error):
-        return (
-            'a data set of the config has no image; check its data_root, '
-            'data_prefix and indices.'
-        )
-    return None
 
 
 def _cause(error: ImportError) -> BaseException:
@@ -191,13 +177,19 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 def load_config(path: str) -> Config:
     """Reads a config file; FGCError if it is missing or no config."""
-    if not Path(path).is_file():
+    file = Path(path)
+    if not file.is_file():
         raise FGCError(
             f'{path} is not a file: the first argument is a config; check '
             'the path (configs/ holds ours).'
         )
+    # its custom_imports may name a package that lies beside it; last, so
+    # that nothing beside it hides an installed one
+    folder = str(file.resolve().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)
     try:
-        return Config.fromfile(path)
+        cfg = Config.fromfile(path)
     except SyntaxError as error:
         raise FGCError(
             f'{path} cannot be read as a config ({error.msg}): a .py config '
@@ -207,10 +199,18 @@ def load_config(path: str) -> Config:
         raise FGCError(
             f'{path} does not fit its _base_ files: {error}'
         ) from error
+    expect_images(config_image_size(cfg))
+    return cfg
 
 
 def override(cfg: Config, options: dict | None) -> None:
-    """Merges ``--cfg-options`` into the config."""
+    """Merges ``--cfg-options`` into the config.
+
+    An option that nothing reads is named in a warning.
+    """
+    if started_rank() == 0:
+        for sentence in unread_options(cfg, options or {}):
+            print(f'warning: {sentence}', file=sys.stderr, flush=True)
     try:
         cfg.merge_from_dict(options or {})
     except (KeyError, TypeError) as error:

@@ -9,6 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner, set_random_seed
 from torch.utils.data import DataLoader, Sampler
 
+from fgc_mm.errors import FGCError
 from fgc_mm.registry import HOOKS
 
 from .random_states import (
@@ -36,26 +37,44 @@ class ExactResumeHook(Hook):
 
     With another number of processes no equality is possible; the run says
     so, reseeds, and goes on at the same share of the epoch.
+
+    Args:
+        require_states: Refuse to resume from a checkpoint without random
+            states; with ``False`` a warning says that fresh ones are drawn.
     """
 
     priority = 'HIGHEST'
 
-    def __init__(self) -> None:
+    def __init__(self, require_states: bool = True) -> None:
+        self.require_states = require_states
         self._held: list[States] | None = None  # of every rank
         self._loaded: dict[str, Any] | None = None
         self._batches: SeededBatches | None = None
         self._done = 0  # batches of this epoch
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Keep the checkpoint's share until training begins."""
+        """Keep the checkpoint's share until training begins.
+
+        Raises:
+            FGCError: It has none, and ``require_states``.
+        """
         if not runner._resume:
             return
         self._loaded = checkpoint.get(STATE)
-        if self._loaded is None:
-            runner.logger.warning(
+        if self._loaded is not None:
+            return
+        if self.require_states:
+            raise FGCError(
                 'The checkpoint has no random states (saved without '
-                'ExactResumeHook): the run goes on with fresh ones.'
+                'ExactResumeHook), so the run cannot equal an uninterrupted '
+                'one; give a file that was saved with the hook, or set '
+                'default_hooks.exact_resume.require_states=False to draw '
+                'fresh ones.'
             )
+        runner.logger.warning(
+            'The checkpoint has no random states (saved without '
+            'ExactResumeHook): the run goes on with fresh ones.'
+        )
 
     def before_train(self, runner: Runner) -> None:
         """Seed the batches, and stand where the checkpoint was written."""

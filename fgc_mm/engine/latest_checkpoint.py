@@ -2,32 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 
 from ..errors import FGCError
-from .checkpoint import check_resumable
+from .resumable import check_resumable
 
 POINTER = 'last_checkpoint'
 
 
-def latest_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str]]:
+def latest_checkpoint(
+    work_dir: str | Path,
+    out_dir: str | Path | None = None,
+    scheduled: bool = False,
+) -> tuple[Path | None, list[str]]:
     """The newest checkpoint that is whole.
+
+    The pointer file names it by an absolute path, which leads to another
+    run's folder once the work dir was copied or moved. So its own folders
+    come first: what the pointer names there, then their other files, and
+    only where they have none the path as it is written.
 
     Args:
         work_dir: The folder of the run.
+        out_dir: As in ``CheckpointHook``, where checkpoints go to a folder
+            of the work dir's name in it.
+        scheduled: Whether the run has parameter schedulers.
 
     Returns:
-        The file (None if the folder has no checkpoint at all), and a
-        sentence for each newer file that was passed over.
+        The file (None if there is no checkpoint at all), and a sentence for
+        each newer file that was passed over.
 
     Raises:
-        FGCError: There are checkpoints, and none is whole.
+        FGCError: There are checkpoints, and none can be resumed from.
     """
+    folders = own_folders(work_dir, out_dir)
     refusals: list[str] = []
-    for file in _candidates(Path(work_dir)):
+    for file in _candidates(folders):
         try:
-            check_resumable(file)
+            check_resumable(file, scheduled)
         except FGCError as error:
             refusals.append(str(error))
         else:
@@ -37,19 +52,46 @@ def latest_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str]]:
     return None, refusals
 
 
-def _candidates(folder: Path) -> Iterator[Path]:
+def own_folders(
+    work_dir: str | Path, out_dir: str | Path | None = None
+) -> list[Path]:
+    """The folders that a run writes its checkpoints to."""
+    folders = [Path(work_dir)]
+    if out_dir is not None and '://' not in str(out_dir):
+        folders.insert(0, Path(out_dir, Path(work_dir).name))
+    return folders
+
+
+def _candidates(folders: Sequence[Path]) -> list[Path]:
     """The one that the pointer names, then the others, newest first."""
-    named = _named(folder / POINTER)
-    if named is not None:
-        yield named
-    files = [*folder.glob('*.pth')]
-    if named is not None:  # out_dir may be elsewhere
-        files += [f for f in named.parent.glob('*.pth') if f not in files]
-    files.sort(key=lambda file: file.stat().st_mtime_ns, reverse=True)
-    for file in files:
-        # the best are saved without their optimizer
-        if file != named and not file.name.startswith('best_'):
-            yield file
+    files = _checkpoints(folders)
+    named = _named(folders[-1] / POINTER)
+    if named is None:
+        return files
+    if not files:  # the run has none of its own
+        others = _checkpoints([named.parent])
+        return [named, *(file for file in others if file != named)]
+    same_name = [file for file in files if file.name == named.name]
+    # two of them where the run began to write elsewhere
+    same_name.sort(key=lambda file: file.absolute() != named.absolute())
+    return same_name[:1] + [f for f in files if f not in same_name[:1]]
+
+
+def _checkpoints(folders: Sequence[Path]) -> list[Path]:
+    """Newest first, by the numbers in their names: a copy changes times.
+
+    The best ones are left out: they are saved without their optimizer.
+    """
+    files = [f for folder in folders for f in folder.glob('*.pth')]
+    files = [f for f in files if not f.name.startswith('best_')]
+    return sorted(files, key=_age, reverse=True)
+
+
+def _age(file: Path) -> tuple[float, int]:
+    # interrupted.pth has no number, and goes when the next one is saved
+    numbers = re.findall(r'\d+', file.stem)
+    number = float(numbers[-1]) if numbers else inf
+    return number, file.stat().st_mtime_ns
 
 
 def _named(pointer: Path) -> Path | None:

@@ -11,6 +11,7 @@ from mmengine.config import Config
 
 from ..errors import FGCError
 from ..losses.coupling_switches import PRESETS
+from .short_schedulers import fit_scheduler
 
 MOVING = {'start_value', 'end_value'}
 # mmengine's "never": the end of a scheduler that has none
@@ -27,8 +28,8 @@ def scale_epochs(cfg: Config, epochs: int) -> Config:
     wherever it stands, unless ``by_epoch=False``); the ``warmup_epochs`` of
     ``FeatureGateCouplingLoss``; how often is validated and saved. What
     happened at one epoch still happens at one, what came after still does,
-    and what lasted stays as long as the epochs have room for it; the last
-    epoch is validated and saved.
+    and what lasted stays as long as the epochs have room for it (a warm-up
+    of one epoch then counts steps); the last epoch is validated and saved.
 
     Args:
         cfg: The config; it is left as it is.
@@ -176,7 +177,7 @@ def _scheduler(node: dict, clock: Clock) -> dict:
         scaled['periods'] = [clock.length(n) for n in node['periods']]
     if str(node['type']).endswith('ExponentialLR'):  # a factor per epoch
         scaled['gamma'] = node['gamma'] ** (clock.old / clock.new)
-    return scaled
+    return fit_scheduler(scaled, node, clock.old, clock.new)
 
 
 def _scheduler_span(node: dict, clock: Clock) -> dict[str, int]:

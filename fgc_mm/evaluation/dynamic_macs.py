@@ -28,7 +28,9 @@ class DynamicMACs(BaseMetric):
     (share of gated channels open), and, for comparison only, the countings
     of published numbers: ``pruning_ratio_fgc_pr`` (no classifier) and
     ``pruning_ratio_ftwt`` (no gates either, and residual sums as if they
-    were masked). A table per site goes to the log.
+    were masked). A table per site goes to the log. Where the gates of an
+    image said nan or inf, all but ``dense`` are nan, and a warning counts
+    such images.
 
     Args:
         collect_device: Where the results of all ranks are collected.
@@ -71,10 +73,12 @@ class DynamicMACs(BaseMetric):
         """Numbers over all images of all ranks."""
         macs, dense, kept, bases, packed = zip(*results)
         macs, dense = np.array(macs), np.array(dense)
+        _warn_of_broken(macs)
         channels = self._table.channels
         opened = np.unpackbits(np.stack(packed), axis=1, count=sum(channels))
         rows = site_rows(self._table.sites, channels, opened.mean(axis=0))
         MMLogger.get_current_instance().info('\n' + render_sites(rows))
+        kept = np.array(kept) + 0 * macs[:, None]  # nan where macs are
         pruned = 100 * (1 - np.mean(kept, axis=0) / np.mean(bases, axis=0))
         return {
             'mean': float(macs.mean()),
@@ -82,7 +86,7 @@ class DynamicMACs(BaseMetric):
             'p50': float(np.percentile(macs, 50)),
             'p95': float(np.percentile(macs, 95)),
             'pruning_ratio': 100 * float(1 - macs.mean() / dense.mean()),
-            'keep_ratio': float(opened.mean()),
+            'keep_ratio': float(opened.mean()) + 0 * float(macs.mean()),
             **dict(zip(PUBLISHED.values(), pruned.tolist())),
         }
 
@@ -91,6 +95,17 @@ class DynamicMACs(BaseMetric):
         masks = opened.split(self._table.channels, dim=1)
         counts = [macs_per_image(self._table, masks, x) for x in PUBLISHED]
         return torch.stack(counts, dim=1).tolist()
+
+
+def _warn_of_broken(macs: np.ndarray) -> None:
+    broken = int(np.isnan(macs).sum())
+    if broken:
+        MMLogger.get_current_instance().warning(
+            f'Gates say nan or inf for {broken} of {len(macs)} images, so the '
+            'means of their MACs are nan. Early in training the running '
+            'statistics of norms may not have settled; if later validations '
+            'say so too, lower the learning rate.'
+        )
 
 
 def _refuse_merged(sample: dict) -> None:

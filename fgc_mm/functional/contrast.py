@@ -1,5 +1,7 @@
 """Contrast of a vector's neighbours against a whole bank."""
 
+from math import log
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -67,10 +69,12 @@ def check_contrast(
     positives: Tensor,
     temperature: float,
     form: str,
+    eps: float,
     length: int,
 ) -> None:
     """Raise FGCError unless all fits; length: of the whole bank."""
     check_bank(queries, bank)
+    check_eps(eps, form)
     if form not in ('log_sum', 'sum_log'):
         raise FGCError(
             f"form '{form}' is unknown, but a contrast has two: write "
@@ -90,6 +94,32 @@ def check_contrast(
             'the bank, one line per query'
         )
     _check_range(positives, length)
+
+
+def check_eps(eps: float, form: str) -> None:
+    """Raise FGCError for an eps that the form does not have."""
+    if not 0 <= eps < 1:
+        raise FGCError(
+            f'eps={eps} is outside [0, 1), but it is added to a '
+            'probability: use 1e-7 (published code) or 0 (paper)'
+        )
+    if eps and form == 'sum_log':
+        raise FGCError(
+            f"eps={eps} with form='sum_log' is not defined, but eps belongs "
+            "to the logarithm of 'log_sum': use eps=0 or form='log_sum'"
+        )
+
+
+def add_eps(cost: Tensor, eps: float) -> Tensor:
+    """``-log(s + eps)`` from ``cost = -log s``, element by element.
+
+    Its gradient is that of ``cost`` times ``s / (s + eps)``: samples whose
+    positives have no probability yet get none. Exact for every s, since it
+    never leaves the logarithm.
+    """
+    if eps == 0:
+        return cost
+    return -torch.logaddexp(-cost, torch.full_like(cost, log(eps)))
 
 
 def _check_range(positives: Tensor, length: int) -> None:
@@ -112,13 +142,17 @@ def neighbor_contrast(
     positives: Tensor,
     temperature: float,
     form: str = 'log_sum',
+    eps: float = 0.0,
 ) -> Tensor:
     """Pull each query to its positive rows and away from all other rows.
 
     With ``z_ij = queries_i . bank_j / temperature`` and ``p_i`` the softmax
-    of ``z_i`` over all D rows, ``log_sum`` is ``-log sum_{j in P} p_ij`` and
-    ``sum_log`` is ``-sum_{j in P} log p_ij``; mean over the batch. Computed
-    from log-sum-exps without an epsilon, so it does not saturate. Source:
+    of ``z_i`` over all D rows, ``log_sum`` is ``-log(eps + sum_{j in P}
+    p_ij)`` and ``sum_log`` is ``-sum_{j in P} log p_ij``; mean over the
+    batch. Computed from log-sum-exps, so it does not saturate. With s the
+    positives' summed probability, eps scales a query's gradient by
+    s / (s + eps): a query whose positives are still improbable gets almost
+    none. Source:
     "Feature-Gate Coupling for Dynamic Network Pruning" (arXiv 2111.14302),
     equation 8 (``sum_log``) and its published code (``log_sum``).
 
@@ -130,19 +164,21 @@ def neighbor_contrast(
             named twice counts twice).
         temperature: the contrast temperature, > 0 (no unit).
         form: 'log_sum' or 'sum_log' (about P times larger).
+        eps: added to s, in [0, 1): 1e-7 in the published code; 0 for
+            'sum_log'.
 
     Returns:
         (), in nats, float32 (float64 for float64 queries).
 
     Raises:
-        FGCError: shapes, devices, form, temperature or row numbers that do
-            not fit (row numbers are checked on the CPU only).
+        FGCError: shapes, devices, form, eps, temperature or row numbers that
+            do not fit (row numbers are checked on the CPU only).
     """
-    check_contrast(queries, bank, positives, temperature, form, len(bank))
+    check_contrast(queries, bank, positives, temperature, form, eps, len(bank))
     scale = 1 / temperature
     total = bank_logsumexp(queries, bank, scale)
     score = _PositiveScore.apply(
         queries, bank.detach(), positives, scale, form
     )
     terms = positives.shape[1] if form == 'sum_log' else 1
-    return (terms * total - score).mean()
+    return add_eps(terms * total - score, eps).mean()

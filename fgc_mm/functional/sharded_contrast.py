@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fgc_mm.functional._attention import attend, merge
-from fgc_mm.functional.contrast import GATHERED, check_contrast
+from fgc_mm.functional.contrast import GATHERED, add_eps, check_contrast
 from fgc_mm.functional.shard import Shard
 
 
@@ -113,6 +113,7 @@ def sharded_neighbor_contrast(
     positives: Tensor,
     temperature: float,
     form: str = 'log_sum',
+    eps: float = 0.0,
 ) -> Tensor:
     """:func:`neighbor_contrast` where each process holds some of the rows.
 
@@ -129,6 +130,7 @@ def sharded_neighbor_contrast(
         positives: (n, P) int64 row numbers of the whole bank.
         temperature: the contrast temperature, > 0 (no unit).
         form: 'log_sum' or 'sum_log' (about P times larger).
+        eps: added to the positives' summed probability; see there.
 
     Returns:
         (), the mean over this process's queries, in nats. Where processes
@@ -139,8 +141,9 @@ def sharded_neighbor_contrast(
         FGCError: as :func:`neighbor_contrast`.
     """
     check_contrast(
-        queries, rows, positives, temperature, form, length=shard.length
+        queries, rows, positives, temperature, form, eps, shard.length
     )
-    return _ShardedContrast.apply(
+    cost = _ShardedContrast.apply(
         queries, rows.detach(), positives, shard, 1 / temperature, form
-    ).mean()
+    )
+    return add_eps(cost, eps).mean()

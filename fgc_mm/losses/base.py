@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fgc_mm.functional.macs import MACsTable
@@ -20,6 +21,7 @@ class GateLoss(nn.Module, ABC):
         name: Logged as ``loss_<name>``.
     """
 
+    teaches = False  # whether gates can learn from it without the task
     needs_macs = False  # whether the classifier must fill in macs_table,
     needs_scores = False  # or scores
 
@@ -40,6 +42,8 @@ class GateLoss(nn.Module, ABC):
     ) -> Tensor:
         """Weight times loss; (). A weight of 0 costs nothing.
 
+        In float32, under autocast too.
+
         Args:
             records: One per site.
             data_samples: The images' labels and indices, for the losses
@@ -48,7 +52,8 @@ class GateLoss(nn.Module, ABC):
         weight = self.loss_weight.at(self.progress)
         if weight == 0:
             return records[0].logits.new_zeros(())
-        return weight * self.compute(records, data_samples)
+        with torch.autocast(records[0].logits.device.type, enabled=False):
+            return weight * self.compute(records, data_samples)
 
     @abstractmethod
     def compute(

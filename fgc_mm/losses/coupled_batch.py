@@ -54,6 +54,6 @@ def coupled_batch(
     record: GateRecord, gate: Tensor, indices: list[int]
 ) -> CoupledBatch:
     """Pooled activation and gate vector of a site, ready to be written."""
-    features = global_average_pool(record.activation.detach()).float()
+    features = global_average_pool(record.activation.detach().float())
     rows = torch.as_tensor(indices, device=features.device)
     return CoupledBatch(rows, features, gate.detach())

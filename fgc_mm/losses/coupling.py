@@ -41,6 +41,10 @@ class FeatureGateCouplingLoss(GateLoss):
             of every argument below that is ``None``.
         form: ``'log_sum'`` (-log of the positives' summed probability) or
             ``'sum_log'`` (Eq. 8; about K times larger).
+        eps: Added to the positives' summed probability inside the logarithm
+            of ``'log_sum'``: 1e-7 in the published code, 0 in the paper and
+            with ``'sum_log'``. An image whose positives have a summed
+            probability s gets s / (s + eps) of the gradient.
         include_self: Whether an image is its own positive.
         warmup_epochs: For so many coupled epochs it is the only one.
         normalize_rows: Whether bank rows are kept on the unit sphere.
@@ -68,6 +72,7 @@ class FeatureGateCouplingLoss(GateLoss):
         momentum: float = 0.5,
         preset: str = 'reference',
         form: str | None = None,
+        eps: float | None = None,
         include_self: bool | None = None,
         warmup_epochs: int | None = None,
         normalize_rows: bool | None = None,
@@ -82,6 +87,7 @@ class FeatureGateCouplingLoss(GateLoss):
         self.switches = CouplingSwitches.of(
             preset,
             form=form,
+            eps=eps,
             include_self=include_self,
             warmup_epochs=warmup_epochs,
             normalize_rows=normalize_rows,
@@ -164,7 +170,11 @@ class FeatureGateCouplingLoss(GateLoss):
         self._pending = {r.site.name: b for r, b in zip(coupled, batches)}
         return sum(
             self.banks[record.site.name].gate.contrast(
-                gate, positives, self.temperature, self.switches.form
+                gate,
+                positives,
+                self.temperature,
+                self.switches.form,
+                self.switches.eps,
             )
             for record, gate, positives in zip(
                 coupled, gates, self._positives()

@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 
 from fgc_mm.errors import FGCError
+from fgc_mm.functional.contrast import check_eps
 
 PRESETS = {
     'reference': dict(
         form='log_sum',
+        eps=1e-7,
         include_self=True,
         warmup_epochs=20,
         normalize_rows=True,
@@ -14,6 +16,7 @@ PRESETS = {
     ),
     'paper': dict(
         form='sum_log',
+        eps=0.0,
         include_self=False,
         warmup_epochs=0,
         normalize_rows=False,
@@ -35,6 +38,7 @@ class CouplingSwitches:
 
     Attributes:
         form: ``'log_sum'`` or ``'sum_log'``.
+        eps: Added to the positives' summed probability.
         include_self: Whether an image is its own positive.
         warmup_epochs: Coupled epochs in which it is the only one.
         normalize_rows: Whether bank rows are kept on the unit sphere.
@@ -42,6 +46,7 @@ class CouplingSwitches:
     """
 
     form: str
+    eps: float
     include_self: bool
     warmup_epochs: int
     normalize_rows: bool
@@ -49,14 +54,17 @@ class CouplingSwitches:
 
     @classmethod
     def of(
-        cls, preset: str, **chosen: str | bool | int | None
+        cls, preset: str, **chosen: str | bool | float | None
     ) -> 'CouplingSwitches':
         """A preset, with the switches that are not ``None`` set anew."""
         choose('preset', preset)
         chosen = {k: v for k, v in chosen.items() if v is not None}
+        if chosen.get('form') == 'sum_log':
+            chosen.setdefault('eps', 0.0)  # it has no logarithm of a sum
         switches = cls(**{**PRESETS[preset], **chosen})
         choose('form', switches.form)
         choose('bank_init', switches.bank_init)
+        check_eps(switches.eps, switches.form)
         if switches.warmup_epochs < 0:
             raise FGCError(
                 f'warmup_epochs={switches.warmup_epochs} of '

@@ -59,5 +59,5 @@ def _of_site(record: GateRecord) -> Tensor:
             'GramSimilarityLoss needs the activations before the gates; call '
             'forward_gated(x, keep_activation=True).'
         )
-    features = global_average_pool(record.activation.detach()).float()
+    features = global_average_pool(record.activation.detach().float())
     return gram_similarity(record.gate_strength, features)

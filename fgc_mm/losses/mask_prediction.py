@@ -38,6 +38,8 @@ class MaskPredictionLoss(GateLoss):
         FGCError: An unknown target; a ratio with no channel left.
     """
 
+    teaches = True
+
     def __init__(
         self,
         ratio: float,
@@ -83,7 +85,7 @@ class MaskPredictionLoss(GateLoss):
                 'before the gates; call forward_gated(x, '
                 'keep_activation=True).'
             )
-        wanted = self.target(record.activation, self.ratio)
+        wanted = self.target(record.activation.float(), self.ratio)
         loss = F.binary_cross_entropy_with_logits(
             record.logits, wanted, reduction='sum'
         )

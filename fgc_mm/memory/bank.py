@@ -144,11 +144,16 @@ class MemoryBank:
         return nearest_neighbors(queries, self.rows, k, exclude)
 
     def contrast(
-        self, queries: Tensor, positives: Tensor, temperature: float, form: str
+        self,
+        queries: Tensor,
+        positives: Tensor,
+        temperature: float,
+        form: str,
+        eps: float,
     ) -> Tensor:
         """Contrast with all rows; see :func:`neighbor_contrast`."""
         return neighbor_contrast(
-            queries, self.rows, positives, temperature, form
+            queries, self.rows, positives, temperature, form, eps
         )
 
     def _keep_held(

@@ -56,11 +56,16 @@ class ShardedBank(MemoryBank):
         )
 
     def contrast(
-        self, queries: Tensor, positives: Tensor, temperature: float, form: str
+        self,
+        queries: Tensor,
+        positives: Tensor,
+        temperature: float,
+        form: str,
+        eps: float,
     ) -> Tensor:
         """As the whole bank's; see :func:`sharded_neighbor_contrast`."""
         return sharded_neighbor_contrast(
-            queries, self.rows, self.shard, positives, temperature, form
+            queries, self.rows, self.shard, positives, temperature, form, eps
         )
 
     def _keep_held(

@@ -7,6 +7,7 @@ from fgc_mm.models.compact_backbone import CompactBackbone
 from fgc_mm.models.counting import build_macs_table
 from fgc_mm.models.gated_backbone import GatedBackbone
 from fgc_mm.models.gated_classifier import GatedImageClassifier
+from fgc_mm.models.kaiming_weights import KaimingWeights
 from fgc_mm.models.mobilenet_v1 import MobileNetV1
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     'CompactBackbone',
     'GatedBackbone',
     'GatedImageClassifier',
+    'KaimingWeights',
     'MobileNetV1',
     'build_macs_table',
     'channel_map_backbone',

@@ -1,6 +1,7 @@
 """Any backbone, with gates at its sites."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import partial
 from typing import Any
 
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
@@ -9,9 +10,17 @@ from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
 from fgc_mm.registry import MODELS
-from fgc_mm.sites import GateRecord, GateSite, SitePort, find_sites
+from fgc_mm.sites import (
+    Found,
+    GateRecord,
+    GateSite,
+    SitePort,
+    chosen,
+    search_sites,
+)
 from fgc_mm.sites.call import GatedCall, SiteState
 from fgc_mm.sites.recompute import joined
+from fgc_mm.sites.reuse import write_metadata
 
 
 @MODELS.register_module()
@@ -27,7 +36,7 @@ class GatedBackbone(BaseBackbone):
         gate: Config of the gate; one is built per site, with that site's
             ``in_channels`` and ``out_channels``.
         sites: ``'auto'`` for every site, shell patterns on their names, or
-            ``dict(type='auto', image_size=..., seconds=...)``; see
+            ``dict(type='auto', image_size=..., residual=...)``; see
             :func:`fgc_mm.sites.find_sites`. Printing the backbone lists them.
         init_cfg: Initialisation of the wrapper; the wrapped network's own
             ``init_cfg`` is honoured as well.
@@ -35,7 +44,13 @@ class GatedBackbone(BaseBackbone):
     Raises:
         FGCError: No site, a pattern without a match, a network that cannot
             be traced, quantized layers.
+
+    Attributes:
+        found: All sites of the network, and on which image they were found.
+        sites: Those that have a gate.
     """
+
+    found: Found
 
     def __init__(
         self,
@@ -58,6 +73,7 @@ class GatedBackbone(BaseBackbone):
         ]
         SitePort.attach(self._ports, backbone.get_submodule)
         self._register_load_state_dict_pre_hook(self._adopt_plain_keys)
+        self._register_state_dict_hook(_write_sites)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """The wrapped backbone's own outputs, gated."""
@@ -102,10 +118,58 @@ class GatedBackbone(BaseBackbone):
         call.end(outputs)
         return as_outputs(returned), records
 
+    def leave_out(self, names: Collection[str]) -> None:
+        """Take the gates of some sites away, as if never found.
+
+        Args:
+            names: Of the sites.
+
+        Raises:
+            FGCError: No site would remain.
+        """
+        left = [site for site in self.sites if site.name not in names]
+        if not left:
+            raise FGCError(
+                f'the neck and the head read nothing that a site of '
+                f'{type(self.backbone).__name__} contributes to, so there is '
+                'nothing to gate; choose other out_indices, neck or head.'
+            )
+        for site, port in zip(self.sites, self._ports):
+            if site.name in names:
+                _detach(port, self.backbone)
+                del self.gates[site.key]
+        self._ports = [p for p in self._ports if p.site.name not in names]
+        self.sites = left
+
     def train(self, mode: bool = True) -> 'GatedBackbone':
         """As ``nn.Module.train``; mmpretrain's own returns nothing."""
         super().train(mode)
         return self
+
+    def get_layer_depth(
+        self, param_name: str, prefix: str = ''
+    ) -> tuple[int, int]:
+        """Depth for layer-wise learning rates, as the wrapped network says.
+
+        Args:
+            param_name: The parameter's name.
+            prefix: What comes before the names of this module.
+
+        Returns:
+            The depth and the number of depths. The gates, which start from
+            nothing, are as deep as the head.
+
+        Raises:
+            FGCError: The wrapped network tells no depths.
+        """
+        inner = self.backbone
+        if not hasattr(inner, 'get_layer_depth'):
+            raise FGCError(
+                f'{type(inner).__name__} tells no depth of its layers '
+                '(get_layer_depth), which layer-wise learning rates need; '
+                'take another constructor of the optimizer.'
+            )
+        return inner.get_layer_depth(param_name, f'{prefix}backbone.')
 
     def extra_repr(self) -> str:
         """One line per site."""
@@ -114,7 +178,8 @@ class GatedBackbone(BaseBackbone):
     def _find_sites(
         self, backbone: nn.Module, sites: str | Sequence[str]
     ) -> list[GateSite]:
-        return find_sites(backbone, sites)
+        self.found = search_sites(backbone, sites)
+        return chosen(self.found.sites, sites)
 
     def _build_gate(self, gate: dict, site: GateSite) -> nn.Module:
         reads, writes = site.in_channels, site.channels
@@ -162,6 +227,23 @@ class GatedBackbone(BaseBackbone):
             name = key[len(prefix) :]
             if name in plain and name not in own:
                 state_dict[f'{prefix}backbone.{name}'] = state_dict.pop(key)
+
+
+def _detach(port: SitePort, backbone: nn.Module) -> None:
+    """Remove all hooks of a port."""
+    for module in backbone.modules():
+        for hooks in (module._forward_pre_hooks, module._forward_hooks):
+            for key, hook in list(hooks.items()):
+                method = hook.func if isinstance(hook, partial) else hook
+                if getattr(method, '__self__', None) is port:
+                    del hooks[key]
+
+
+def _write_sites(
+    backbone: GatedBackbone, _: dict, __: str, metadata: dict[str, Any]
+) -> None:
+    """A checkpoint holds the sites, so that a resumed run need not search."""
+    write_metadata(backbone.found, metadata)
 
 
 def _refuse_quantized(network: nn.Module) -> None:

@@ -1,9 +1,11 @@
 """An mmpretrain classifier whose backbone is gated."""
 
 from collections.abc import Sequence
+from math import nan
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from mmpretrain.models.classifiers import ImageClassifier
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
@@ -14,6 +16,11 @@ from fgc_mm.losses import GateLoss
 from fgc_mm.losses.distillation import DistillationLoss
 from fgc_mm.models.counting import build_macs_table
 from fgc_mm.models.gated_backbone import GatedBackbone
+from fgc_mm.models.gradient_reach import (
+    Readers,
+    unread_layers,
+    warn_unreached,
+)
 from fgc_mm.models.teacher import Teacher
 from fgc_mm.registry import MODELS
 from fgc_mm.sites import GateRecord, keep_ratio
@@ -75,16 +82,20 @@ class GatedImageClassifier(ImageClassifier):
             MODELS.build(cfg) for cfg in gate_losses
         )
         _check_losses(self.gate_losses)
+        self._leave_out_unread()
+        self._first_step = True
         self.distillation: DistillationLoss | None = None
         if distillation is not None:
             self._learn_from(**distillation)
         self._tables: dict[tuple[int, ...], MACsTable] = {}
+        self._has_trained = False  # in this process
         self._register_load_state_dict_pre_hook(self._refuse_foreign)
 
     def loss(
         self, inputs: Tensor, data_samples: list[DataSample]
     ) -> dict[str, Tensor]:
         """Classification loss, gate losses and the keep ratio."""
+        self._has_trained = True
         feats, records = self._extract_gated(inputs)
         self._fill_in(tuple(inputs.shape[1:]), feats)
         losses = self.head.loss(feats, data_samples)
@@ -97,6 +108,7 @@ class GatedImageClassifier(ImageClassifier):
             losses['loss_distillation'] = self.distillation(
                 self.head(feats), self._teacher.scores(inputs)
             )
+        self._check_gradients(losses)
         losses['keep_ratio'] = keep_ratio(records)
         return losses
 
@@ -109,12 +121,20 @@ class GatedImageClassifier(ImageClassifier):
         """Predictions that carry their image's MACs and open channels.
 
         Every sample gets ``macs`` (), ``gate_masks`` (sum of C,) and
-        ``macs_table``, one object that all samples share.
+        ``macs_table``, one object that all samples share. Where a gate says
+        nan or inf, ``macs`` is nan while the model is being trained.
+
+        Raises:
+            FGCError: A gate says nan or inf, and the model was not trained
+                in this process.
         """
         feats, records = self._extract_gated(inputs)
         samples = self.head.predict(feats, data_samples, **kwargs)
         table = self.macs_table(tuple(inputs.shape[1:]))
-        self._attach_macs(samples, records, table)
+        broken = _broken_images(records)
+        if broken.any() and not self._has_trained:
+            _refuse_broken(records)
+        self._attach_macs(samples, records, table, broken)
         return samples
 
     def macs_table(self, image_shape: tuple[int, ...]) -> MACsTable:
@@ -133,6 +153,37 @@ class GatedImageClassifier(ImageClassifier):
     ) -> tuple[tuple[Tensor, ...], list[GateRecord]]:
         feats, records = self.backbone.forward_gated(inputs)
         return (self.neck(feats) if self.with_neck else feats), records
+
+    def _leave_out_unread(self) -> None:
+        """No gate where neither neck nor head reads what depends on it."""
+        gated = self.backbone
+        find = gated.backbone.get_submodule
+        unread = unread_layers(
+            gated.backbone,
+            Readers(self),
+            {site.name: find(site.producer) for site in gated.sites},
+            gated.found.image_shape,
+        )
+        if unread:
+            gated.leave_out(unread)
+            print_log(
+                f'No gate at {", ".join(unread)}: neither neck nor head reads '
+                'an output of the backbone that depends on it.',
+                logger='current',
+            )
+
+    def _check_gradients(self, losses: dict[str, Tensor]) -> None:
+        """In the first training step, warn of gates that learn nothing."""
+        training = self.training and torch.is_grad_enabled()
+        if not (self._first_step and training):
+            return
+        self._first_step = False
+        names = [f'loss_{x.name}' for x in self.gate_losses if not x.teaches]
+        gates = {
+            site.name: self.backbone.gates[site.key]
+            for site in self.backbone.sites
+        }
+        warn_unreached(gates, losses, names)
 
     def _fill_in(
         self, image_shape: tuple[int, ...], feats: tuple[Tensor, ...]
@@ -157,10 +208,10 @@ class GatedImageClassifier(ImageClassifier):
         samples: list[DataSample],
         records: list[GateRecord],
         table: MACsTable,
+        broken: Tensor,
     ) -> None:
-        _check_finite(records)
         masks = [record.mask for record in records]
-        macs = macs_per_image(table, masks).cpu()
+        macs = macs_per_image(table, masks).masked_fill(broken, nan).cpu()
         opened = torch.cat([mask != 0 for mask in masks], dim=1).cpu()
         for sample, cost, row in zip(samples, macs, opened):
             sample.set_field(cost, 'macs')
@@ -183,8 +234,14 @@ class GatedImageClassifier(ImageClassifier):
             )
 
 
-def _check_finite(records: list[GateRecord]) -> None:
+def _broken_images(records: list[GateRecord]) -> Tensor:
+    """Where some gate says nan or inf; (N,) of bool."""
     # nan > 0 is false: a broken network would pass for a pruned one
+    finite = [record.logits.isfinite().all(dim=1) for record in records]
+    return ~torch.stack(finite).all(dim=0)
+
+
+def _refuse_broken(records: list[GateRecord]) -> None:
     for record in records:
         if not record.logits.isfinite().all():
             raise FGCError(

@@ -182,8 +182,7 @@ class _Join(torch.autograd.Function):
         torch.autograd.Variable._execution_engine.queue_callback(check)
         zeros = map(torch.Tensor.new_zeros, ctx.like, ctx.shapes)
         needed = [
-            zero if grad is None else grad
-            for grad, zero in zip(grads, zeros)
+            zero if grad is None else grad for grad, zero in zip(grads, zeros)
         ]
         return (None, None, *needed, *grads[len(needed) :])
 

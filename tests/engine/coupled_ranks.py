@@ -137,7 +137,9 @@ def uneven(rank):
         for k in (1, 5, 22, LENGTH - 1)
     }
     wide = queries[mine].double().requires_grad_()
-    value = sharded_neighbor_contrast(wide, rows, shard, found[5], 0.1)
+    value = sharded_neighbor_contrast(
+        wide, rows, shard, found[5], 0.1, eps=0.01
+    )
     value.backward()
     large = queries[mine].clone().requires_grad_()
     hot = sharded_neighbor_contrast(

@@ -20,7 +20,8 @@ from mmengine.runner import Runner, load_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from fgc_mm.engine import checkpoint
-from fgc_mm.engine.checkpoint import check_resumable, read_checkpoint
+from fgc_mm.engine.checkpoint import read_checkpoint
+from fgc_mm.engine.resumable import check_resumable
 from fgc_mm.errors import FGCError
 
 # mmengine keeps its loggers by name, and names are by the second

@@ -73,8 +73,9 @@ def folder(tmp_path):
     for number in (1, 2, 3):
         path = tmp_path / f'epoch_{number}.pth'
         content = dict(
-            meta={}, message_hub={}, state_dict={'a': torch.ones(9)}
-        )
+            meta={}, message_hub={}, optimizer={},
+            state_dict={'a': torch.ones(9)},
+        )  # fmt: skip
         torch.save(content, path)
         os.utime(path, (number, number))
     (tmp_path / 'last_checkpoint').write_text(str(path))

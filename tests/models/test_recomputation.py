@@ -20,9 +20,7 @@ GATES = {
     'scaling': dict(type='fgc_mm.FBSGate'),
     'hard': dict(type='fgc_mm.FTWTGate'),
 }
-TINY = dict(
-    embed_dims=24, num_layers=2, num_heads=2, feedforward_channels=48
-)
+TINY = dict(embed_dims=24, num_layers=2, num_heads=2, feedforward_channels=48)
 # the network, and what makes it run again
 NETWORKS = {
     'ResNet': (
@@ -36,7 +34,8 @@ NETWORKS = {
     'TinyViT': (
         dict(type='TinyViT', arch=dict(
             channels=[16, 32], num_heads=[1, 1], window_sizes=[4, 4],
-            depths=[1, 2]), img_size=(32, 32), drop_path_rate=0.0),
+            depths=[1, 2]), img_size=(32, 32), out_indices=(1,),
+            drop_path_rate=0.0),
         dict(use_checkpoint=True),
     ),
 }  # fmt: skip

@@ -12,6 +12,7 @@ import torch
 from mmengine.config import Config
 from torch.utils.data import DataLoader, Dataset
 
+from fgc_mm.engine.checkpoint import read_checkpoint
 from fgc_mm.engine.command_line import run_tool
 from fgc_mm.errors import FGCError
 
@@ -154,10 +155,26 @@ def test_bad_options(refused):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='needs no GPU')
-def test_amp_without_gpu(refused):
-    assert 'mixed precision needs one' in refused('tiny net.py', '--amp')
+@pytest.mark.parametrize('how', ['argument', 'config'])
+def test_amp_without_gpu(tool, tmp_path, how):
     kind = 'optim_wrapper.type=AmpOptimWrapper'
-    assert 'mixed precision' in refused('tiny net.py', PAIR, kind)
+    amp = ['--amp', PAIR] if how == 'argument' else [PAIR, kind]
+    code, text = tool(
+        'train', 'tiny net.py', '--work-dir', tmp_path, '--no-validate',
+        *amp, 'train_cfg.max_epochs=1',
+    )  # fmt: skip
+    assert code == 0, text
+    (state,) = map(read_checkpoint, tmp_path.glob('*.pth'))
+    values = state['state_dict'].values()
+    assert all(x.dtype == torch.float32 for x in values if x.ndim)
+    assert "type='fgc_mm.BFloat16OptimWrapper'" in state['meta']['cfg']
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='needs no GPU')
+def test_float16_without_gpu(refused):
+    half = 'optim_wrapper.dtype=float16'
+    text = refused('tiny net.py', '--amp', PAIR, half)
+    assert 'mixed precision in float16' in text
 
 
 def test_bad_checkpoints(refused, trained, tmp_path):

@@ -7,6 +7,7 @@ model = dict(
         num_classes=10,
         in_channels=64,
         loss=dict(type='CrossEntropyLoss'),
+        init_cfg=dict(type='fgc_mm.KaimingWeights', layer='Linear'),
     ),
 )
 val_evaluator = [dict(type='Accuracy', topk=(1,))]

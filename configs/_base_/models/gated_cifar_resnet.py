@@ -3,7 +3,12 @@ model = dict(
     backbone=dict(
         type='fgc_mm.GatedBackbone',
         backbone=dict(type='fgc_mm.CifarResNet', depth=20),
-        gate=dict(type='fgc_mm.BinaryConcreteGate'),
+        # as the published code of FGC starts
+        gate=dict(
+            type='fgc_mm.BinaryConcreteGate',
+            weight_init='kaiming_normal',
+            init_bias=None,
+        ),
         sites='auto',
     ),
     neck=dict(type='GlobalAveragePooling'),
@@ -12,6 +17,7 @@ model = dict(
         num_classes=10,
         in_channels=64,
         loss=dict(type='CrossEntropyLoss'),
+        init_cfg=dict(type='fgc_mm.KaimingWeights', layer='Linear'),
     ),
 )
 val_evaluator = [

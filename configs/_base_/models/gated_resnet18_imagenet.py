@@ -3,7 +3,12 @@ model = dict(
     backbone=dict(
         type='fgc_mm.GatedBackbone',
         backbone=dict(type='ResNet', depth=18),
-        gate=dict(type='fgc_mm.BinaryConcreteGate'),
+        # as the published code of FGC starts
+        gate=dict(
+            type='fgc_mm.BinaryConcreteGate',
+            weight_init='kaiming_normal',
+            init_bias=None,
+        ),
         sites='auto',
     ),
     neck=dict(type='GlobalAveragePooling'),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fgc_mm.deploy.dynamic.calibrate import calibrate
+from fgc_mm.deploy.dynamic.copying import evaluating_copy, refuse_quantised
 from fgc_mm.deploy.dynamic.fold import fold, replace_modules
 from fgc_mm.deploy.dynamic.kernel import choose_kernel
 from fgc_mm.deploy.dynamic.layers import (
@@ -29,6 +30,7 @@ from fgc_mm.deploy.dynamic.plan import (
     SiteReport,
 )
 from fgc_mm.deploy.dynamic.port import DynamicPort, WideningPort
+from fgc_mm.deploy.dynamic.refold import MaskedEntries
 from fgc_mm.deploy.dynamic.verify import Reference
 from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedBackbone, GatedImageClassifier
@@ -130,6 +132,7 @@ def _check(
         raise FGCError(
             'the model is dynamic already; give the one that it was made from.'
         )
+    refuse_quantised(model)
     if images is None and plan is None:
         raise FGCError(
             'whether skipping pays is measured on real images, but neither '
@@ -151,8 +154,7 @@ def _noise(shape: Sequence[int]) -> Tensor:
 
 def _copied(model: GatedImageClassifier) -> GatedImageClassifier:
     """In evaluation, with no hook on the backbone's layers."""
-    twin = copy.deepcopy(model)
-    twin.train(False)
+    twin = evaluating_copy(model)
     for module in twin.backbone.backbone.modules():
         for number, hook in list(module._forward_pre_hooks.items()):
             if _is_a_ports(hook):
@@ -174,11 +176,12 @@ def _build(
     twin = _copied(model)
     gated = twin.backbone
     network = gated.backbone
-    fold(network, image, compiled)
+    before = list(network.state_dict())
+    convs = fold(network, image, compiled)
     _make_linears(network, gated.sites)
     ports = [_port(network, gated, site, compiled) for site in gated.sites]
-    masked = [port for port in ports if isinstance(port, WideningPort)]
-    SitePort.attach(masked, network.get_submodule)
+    widening = [port for port in ports if isinstance(port, WideningPort)]
+    SitePort.attach(widening, network.get_submodule)
     dynamic = DynamicImageClassifier(
         model,
         DynamicBackbone(gated, ports),
@@ -186,6 +189,8 @@ def _build(
         twin.head,
         twin.data_preprocessor,
     )
+    masked = MaskedEntries(before, network.state_dict(), convs)
+    dynamic.backbone._register_load_state_dict_pre_hook(masked.adopt)
     return dynamic, ports
 
 
@@ -271,7 +276,7 @@ def _left_alone(
     plan: DynamicPlan | None,
 ) -> DynamicImageClassifier:
     """On an accelerator: masked as it was, and the report says so."""
-    twin = copy.deepcopy(model).train(False)
+    twin = evaluating_copy(model)
     device = next(model.parameters()).device
     shape = plan.image_shape if images is None else tuple(images.shape[1:])
     dynamic = DynamicImageClassifier(

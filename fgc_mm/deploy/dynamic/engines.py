@@ -45,11 +45,55 @@ class TorchConv:
             groups = len(weight)
         elif inputs is not None:
             weight = weight.index_select(1, inputs)
-        y = F.conv2d(
-            x, weight, bias, layer.stride, layer.padding, layer.dilation,
-            groups,
-        )  # fmt: skip
+        y = convolved(layer, x, weight, bias, groups)
         return y if self.clamp == NO_CLAMP else y.clamp_(*self.clamp)
+
+
+def convolved(
+    layer: nn.Conv2d,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    groups: int,
+) -> Tensor:
+    """What a conv does to its input, by other weights.
+
+    Args:
+        layer: The conv.
+        x: (N, C_in, H, W).
+        weight: (C_out, C_in / groups, kh, kw).
+        bias: (C_out,) if any.
+        groups: Of these weights.
+    """
+    padding = layer.padding
+    if layer.padding_mode != 'zeros':
+        (top, bottom), (left, right) = paddings(layer)
+        x = F.pad(x, (left, right, top, bottom), layer.padding_mode)
+        padding = 0
+    return F.conv2d(
+        x, weight, bias, layer.stride, padding, layer.dilation, groups
+    )
+
+
+def paddings(layer: nn.Conv2d) -> list[tuple[int, int]]:
+    """Pixels before and behind every row and column: ((top, bottom), ...)."""
+    if layer.padding == 'valid':
+        return [(0, 0)] * 2
+    if layer.padding == 'same':  # as torch: the odd one behind
+        whole = [
+            dilation * (size - 1)
+            for dilation, size in zip(layer.dilation, layer.kernel_size)
+        ]
+        return [(pixels // 2, pixels - pixels // 2) for pixels in whole]
+    return [(pixels, pixels) for pixels in layer.padding]
+
+
+def explicit_padding(layer: nn.Conv2d) -> str | tuple[int, ...]:
+    """In pixels, where it is as much before as behind; else its name."""
+    pads = paddings(layer)
+    if any(before != behind for before, behind in pads):
+        return layer.padding
+    return tuple(before for before, _ in pads)
 
 
 class TorchLinear:

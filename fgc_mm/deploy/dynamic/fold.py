@@ -12,6 +12,7 @@ from fgc_mm.deploy.dynamic.layers import (
     dynamic_layer,
     is_plain,
 )
+from fgc_mm.deploy.dynamic.refold import FoldedConv, folded
 from fgc_mm.deploy.dynamic.trace import UseTrace
 
 CLAMPS: dict[type, Clamp] = {
@@ -20,7 +21,9 @@ CLAMPS: dict[type, Clamp] = {
 }
 
 
-def fold(network: nn.Module, images: Tensor, compiled: bool) -> None:
+def fold(
+    network: nn.Module, images: Tensor, compiled: bool
+) -> list[FoldedConv]:
     """Every conv becomes a :class:`DynamicConv`, with its norm inside.
 
     A norm is folded if it alone uses what the conv gives; an activation
@@ -30,15 +33,22 @@ def fold(network: nn.Module, images: Tensor, compiled: bool) -> None:
         network: In evaluation; changed.
         images: (1, 3, H, W).
         compiled: The compiled kernel is there.
+
+    Returns:
+        What was folded into what.
     """
     trace = UseTrace().run(network, images)
+    paths = {module: path for path, module in network.named_modules()}
     swap: dict[int, nn.Module] = {}
+    convs = []
     for conv in network.modules():
         if not is_plain(conv, nn.Conv2d) or not trace.outputs[id(conv)]:
             continue
         norm = trace.only_user(conv)
+        norm = norm if _can_fold(norm) else None
+        convs.append(FoldedConv.of(conv, norm, paths))
         last, weight, bias = conv, conv.weight.data, conv.bias
-        if _can_fold(norm):
+        if norm is not None:
             last = norm
             swap[id(norm)] = nn.Identity()
             weight, bias = folded(conv, norm)
@@ -51,24 +61,7 @@ def fold(network: nn.Module, images: Tensor, compiled: bool) -> None:
         if compiled and FastMaxPool.can(pool):
             swap[id(pool)] = FastMaxPool(pool)
     replace_modules(network, swap)
-
-
-def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Weight and bias of conv and norm in one.
-
-    In float64, so that one rounding is all that folding costs.
-    """
-    scale = (norm.running_var.double() + norm.eps).rsqrt()
-    if norm.weight is not None:
-        scale = scale * norm.weight.double()
-    shift = -norm.running_mean.double() * scale
-    if norm.bias is not None:
-        shift = shift + norm.bias.double()
-    if conv.bias is not None:
-        shift = shift + conv.bias.double() * scale
-    weight = conv.weight.double() * scale.reshape(-1, 1, 1, 1)
-    dtype = conv.weight.dtype
-    return weight.to(dtype).detach(), shift.to(dtype).detach()
+    return convs
 
 
 def replace_modules(network: nn.Module, swap: dict[int, nn.Module]) -> None:

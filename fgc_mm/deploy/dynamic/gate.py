@@ -81,11 +81,17 @@ class FusedGate:
             and type(gate.norm) is nn.BatchNorm1d
             and gate.norm.track_running_stats
             and gate.norm.affine
+            and all(map(_is_plain, (gate.squeeze, gate.expand)))
             and all(
                 p.dtype == torch.float32 and p.device.type == 'cpu'
                 for p in gate.parameters()
             )
         )
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    """Whether its weight is a parameter that nothing makes anew."""
+    return type(layer) is nn.Linear and not layer._forward_pre_hooks
 
 
 def spread(x: Tensor, listed: Tensor, channels: int) -> Tensor:

@@ -1,37 +1,32 @@
-"""The compiled kernel: built on first use, kept for the next process."""
+"""The compiled kernel: built on first use, the fastest that the CPU runs."""
 
 from __future__ import annotations
 
-import fcntl
 import functools
-import hashlib
 import importlib.util
-import os
-import platform
-import subprocess
-import sysconfig
+import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
 import torch
+from torch import Tensor
 
+from fgc_mm.deploy.dynamic.builds import Build, instruction_sets, runnable
+from fgc_mm.deploy.dynamic.compiling import (
+    NAME,
+    CannotCompile,
+    built,
+    discard,
+)
 from fgc_mm.errors import FGCError
 
-SOURCES = Path(__file__).parent / 'csrc'
-NAME = 'fgc_mm_kernel'
-FLAGS = (
-    '-O3',
-    '-march=native',
-    '-ffp-contract=fast',
-    '-std=c++17',
-    '-fopenmp',
-    '-shared',
-    '-fPIC',
-)
 BACKENDS = ('auto', 'kernel', 'torch')
+# (channels in and out, kernel, size): the shapes of a measurement
+TIMED = ((64, 3, 28), (128, 1, 28), (128, 3, 7))
+REPEATS = 5
 
 
 def choose_kernel(backend: str) -> ModuleType | None:
@@ -54,8 +49,8 @@ def choose_kernel(backend: str) -> ModuleType | None:
     kernel, problem = load_kernel()
     if kernel is None and backend == 'kernel':
         raise FGCError(
-            f"backend='kernel' needs a C++ compiler, but {problem}; install "
-            "g++ (or set CXX), or use backend='torch'."
+            "backend='kernel' needs the compiled kernel, but there is none: "
+            f"{problem}, or use backend='torch'."
         )
     if kernel is None:
         _warn_once(problem)
@@ -64,122 +59,52 @@ def choose_kernel(backend: str) -> ModuleType | None:
 
 @functools.cache
 def load_kernel() -> tuple[ModuleType | None, str]:
-    """The kernel, or ``None`` and why there is none; tried once."""
+    """The kernel, or ``None`` and why there is none; tried once.
+
+    Where the CPU can run several builds all are loaded, and the one that
+    computes some convs fastest is kept.
+    """
+    builds = runnable(instruction_sets())
     try:
-        return _import(_built()), ''
-    except subprocess.CalledProcessError as error:
-        lines = [x for x in error.stderr.splitlines() if 'error' in x]
-        return None, f'compiling failed ({(lines or ["?"])[0].strip()})'
-    except (OSError, ImportError, subprocess.TimeoutExpired) as error:
-        return None, f'it could not be built ({error})'
+        with ThreadPoolExecutor(len(builds)) as pool:
+            libraries = list(pool.map(built, builds))
+        kernels = list(map(_loaded, builds, libraries))
+        return fastest(kernels), ''
+    except CannotCompile as error:
+        return None, str(error)
+    # whatever it is: plain torch computes the same
+    except Exception as error:
+        line = (str(error).strip().splitlines() or [''])[0]
+        return None, (
+            f'it cannot be built or loaded ({type(error).__name__}: {line}); '
+            'mend that'
+        )
+
+
+def build_name() -> str:
+    """Of the kernel in use; ``'none'`` if there is none."""
+    kernel = load_kernel()[0]
+    return 'none' if kernel is None else kernel.build
 
 
 @functools.cache
 def _warn_once(problem: str) -> None:
     warnings.warn(
-        f'no compiled kernel, since {problem}: dynamic execution goes on in '
-        'plain torch, which is slower; install g++ (or set CXX).',
+        'dynamic execution goes on in plain torch, which is slower, since '
+        f'there is no compiled kernel: {problem}.',
         stacklevel=4,
     )
 
 
-def cache_folder() -> Path:
-    """Where built kernels are kept; ``FGC_MM_CACHE`` moves it."""
-    named = os.environ.get('FGC_MM_CACHE')
-    return Path(named) if named else Path.home() / '.cache' / 'fgc_mm'
-
-
-def _built() -> Path:
-    """The shared library; compiled if there is none for this key."""
-    folder = cache_folder() / _key()
-    library = folder / f'{NAME}.so'
-    if library.exists():
-        return library
-    folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder / 'lock'):
-        if not library.exists():
-            _compile(library)
-    return library
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    # the system drops the lock of a process that dies
-    with path.open('w') as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _compile(library: Path) -> None:
-    part = library.with_name(f'.{library.name}.{os.getpid()}.part')
-    # a linker drops the libraries that come before what needs them
-    command = [str(SOURCES / 'kernel.cpp'), *_command(), '-o', str(part)]
-    command = [_compiler(), *command]
+def _loaded(build: Build, library: Path) -> ModuleType:
+    """A library as a module; compiled once more if it cannot be loaded."""
     try:
-        subprocess.run(
-            command, check=True, capture_output=True, text=True, timeout=900
-        )
-        part.replace(library)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _compiler() -> str:
-    return os.environ.get('CXX', 'g++')
-
-
-def _command() -> list[str]:
-    """The compiler's flags."""
-    # says at import that there is no CUDA, which nobody has asked
-    from torch.utils import cpp_extension
-
-    abi = int(torch._C._GLIBCXX_USE_CXX11_ABI)
-    includes = [*cpp_extension.include_paths(), sysconfig.get_path('include')]
-    libraries = cpp_extension.library_paths()
-    return [
-        *FLAGS,
-        f'-DTORCH_EXTENSION_NAME={NAME}',
-        f'-D_GLIBCXX_USE_CXX11_ABI={abi}',
-        f'-DFGC_LANES={_lanes()}',
-        *[f'-isystem{path}' for path in includes],
-        *[f'-L{path}' for path in libraries],
-        *['-lc10', '-ltorch_cpu', '-ltorch', '-ltorch_python'],
-    ]
-
-
-def _lanes() -> int:
-    """Floats in a vector: what the CPU multiplies at once, or twice."""
-    cpu = _cpu()
-    if 'avx512f' in cpu and 'GenuineIntel' in cpu:
-        return 16
-    return 8 if 'avx' in cpu else 4
-
-
-@functools.cache
-def _cpu() -> str:
-    """Vendor, model and instruction sets of the first core."""
-    try:
-        text = Path('/proc/cpuinfo').read_text()
-    except OSError:
-        return platform.processor()
-    first = text.split('\n\n')[0].splitlines()
-    kept = ('vendor_id', 'model name', 'flags', 'Features')
-    return '\n'.join(line for line in first if line.startswith(kept))
-
-
-def _key() -> str:
-    """Another source, torch, CPU or command gives another library."""
-    digest = hashlib.sha256()
-    for source in sorted(SOURCES.iterdir()):
-        digest.update(source.read_bytes())
-    for text in (
-        torch.__version__,
-        _cpu(),
-        ' '.join(_command()),
-        os.environ.get('CXX', 'g++'),
-    ):
-        digest.update(text.encode())
-    return digest.hexdigest()[:16]
+        kernel = _import(library)
+    except (ImportError, OSError):
+        discard(library)  # of another C++ library, perhaps
+        kernel = _import(built(build))
+    kernel.build = build.name
+    return kernel
 
 
 def _import(library: Path) -> ModuleType:
@@ -187,3 +112,40 @@ def _import(library: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def fastest(kernels: Sequence[ModuleType]) -> ModuleType:
+    """The build that takes least time for some convs, in milliseconds.
+
+    Args:
+        kernels: In turns each runs all convs, and its least times count.
+    """
+    if len(kernels) == 1:
+        return kernels[0]
+    total = [0.0] * len(kernels)
+    for channels, size, pixels in TIMED:
+        weight = torch.ones(channels, channels, size, size)
+        image = torch.ones(1, channels, pixels, pixels)
+        convs = [_conv(kernel, weight) for kernel in kernels]
+        taken = [
+            [_seconds(conv, image) for conv in convs] for _ in range(REPEATS)
+        ]
+        for number, seconds in enumerate(zip(*taken)):
+            total[number] += min(seconds)
+    return kernels[total.index(min(total))]
+
+
+def _conv(kernel: ModuleType, weight: Tensor) -> object:
+    pad = weight.shape[-1] // 2
+    geometry = [1, 1, pad, pad, 1, 1]
+    bias = weight.new_zeros(len(weight))
+    infinite = float('inf')
+    return kernel.Conv(
+        weight, bias, geometry, False, -infinite, infinite, False
+    )
+
+
+def _seconds(conv: object, image: Tensor) -> float:
+    started = time.perf_counter()
+    conv.run(image, None, None)
+    return time.perf_counter() - started

@@ -14,12 +14,15 @@ from fgc_mm.deploy.dynamic.engines import (
     Engine,
     TorchConv,
     TorchLinear,
+    explicit_padding,
     kernel_can,
     kernel_conv,
+    paddings,
 )
 from fgc_mm.deploy.dynamic.gate import spread
 from fgc_mm.deploy.dynamic.kernel import load_kernel
 from fgc_mm.deploy.dynamic.port import DynamicPort, DynamicState
+from fgc_mm.deploy.dynamic.tracing import refuse_tracing
 from fgc_mm.sites.call import state_of
 from fgc_mm.sites.layout import is_depthwise, mask_input
 
@@ -69,6 +72,7 @@ class DynamicLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The open channels of the output, from those of the input."""
+        refuse_tracing(x)
         if self.seconds is None:
             return self._forward(x)
         started = time.perf_counter()
@@ -175,7 +179,7 @@ class DynamicConv(nn.Conv2d, DynamicLayer):
             conv.out_channels,
             conv.kernel_size,
             conv.stride,
-            conv.padding,
+            explicit_padding(conv),
             conv.dilation,
             conv.groups,
             True,
@@ -209,10 +213,10 @@ class DynamicConv(nn.Conv2d, DynamicLayer):
     def output_shape(self, x: Tensor) -> list[int]:
         """Of what comes out for ``x``, with all channels."""
         sizes = [
-            (size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
+            (size + pad - dilation * (kernel - 1) - 1) // stride + 1
             for size, pad, dilation, kernel, stride in zip(
                 x.shape[2:],
-                self.padding,
+                map(sum, paddings(self)),
                 self.dilation,
                 self.kernel_size,
                 self.stride,
@@ -281,6 +285,7 @@ class FastMaxPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """As ``nn.MaxPool2d``."""
+        refuse_tracing(x)
         return load_kernel()[0].max_pool(x, *self.geometry)
 
     @staticmethod

@@ -11,12 +11,13 @@ from mmengine.model import BaseModule
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from fgc_mm.deploy.dynamic.kernel import load_kernel
+from fgc_mm.deploy.dynamic.kernel import build_name, load_kernel
 from fgc_mm.deploy.dynamic.layers import DynamicLayer
 from fgc_mm.deploy.dynamic.plan import BATCH, LOOP, PROGRAM, DynamicPlan
 from fgc_mm.deploy.dynamic.port import DynamicPort
 from fgc_mm.deploy.dynamic.program import NetworkProgram
 from fgc_mm.deploy.dynamic.record import NotRecordable
+from fgc_mm.deploy.dynamic.tracing import refuse_scripting, refuse_tracing
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.macs import MACsTable
 from fgc_mm.models import GatedBackbone, GatedImageClassifier
@@ -74,6 +75,7 @@ class DynamicBackbone(GatedBackbone):
     @torch.no_grad()
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """The wrapped backbone's own outputs, gated."""
+        refuse_tracing(x)
         program = self.program_of(x)
         if program is None:
             return self.forward_gated(x)[0]
@@ -88,6 +90,7 @@ class DynamicBackbone(GatedBackbone):
         Several images run one by one, each with its own channels, or all
         together with every channel, whichever was faster in the calibration.
         """
+        refuse_tracing(x)
         program = None if keep_activation else self.program_of(x)
         if program is not None:
             outputs, decisions = program.run(x)
@@ -204,6 +207,8 @@ class DynamicBackbone(GatedBackbone):
         self._forget()
         return self
 
+    __prepare_scriptable__ = refuse_scripting
+
     def train(self, mode: bool = True) -> DynamicBackbone:
         """Refuses: what is folded cannot be trained."""
         _refuse_training(mode)
@@ -260,6 +265,7 @@ class DynamicImageClassifier(GatedImageClassifier):
         mode: str = 'tensor',
     ) -> Any:
         """As ``ImageClassifier.forward``, without gradients."""
+        refuse_tracing(inputs)
         program = None
         if isinstance(inputs, Tensor):
             self._seen.add(tuple(inputs.shape[1:]))
@@ -276,6 +282,8 @@ class DynamicImageClassifier(GatedImageClassifier):
         behind = (self.neck, self.head) if self.with_neck else (self.head,)
         return self.backbone.program_of(images, behind)
 
+    __prepare_scriptable__ = refuse_scripting
+
     def train(self, mode: bool = True) -> DynamicImageClassifier:
         """Refuses: what is folded cannot be trained."""
         _refuse_training(mode)
@@ -289,13 +297,15 @@ class DynamicImageClassifier(GatedImageClassifier):
             ``'dense'``), ``why``, ``dynamic_ms``, ``dense_ms``,
             ``plain_ms``, ``keep_ratio``; ``backend``, ``threads``,
             ``image_shape``, ``batch`` and ``executor`` of the calibration,
-            see :class:`DynamicPlan`; ``notes``, sentences on what it did
-            not see.
+            see :class:`DynamicPlan`; ``build`` of the kernel, if it is used;
+            ``notes``, sentences on what it did not see.
         """
         if self.plan is None:
             return {'sites': {}, 'notes': ['nothing was decided yet']}
         report = {name: getattr(self.plan, name) for name in REPORTED}
         report['batch_ms'] = dict(self.plan.batch_ms)
+        if self.plan.backend == 'kernel':
+            report['build'] = build_name()
         report['sites'] = {
             name: dict(vars(site)) for name, site in self.plan.sites.items()
         }

@@ -64,10 +64,8 @@ class DynamicPort:
     ) -> None:
         self.site = site
         self.compact = True
-        self._gate = gate
-        self._plain = PlainGate(gate, site.in_channels)
         self.fusible = compiled and FusedGate.can(gate)
-        self._fused: FusedGate | None = None
+        self.use(gate)
 
     def __getstate__(self) -> dict[str, Any]:
         return dict(self.__dict__, _fused=None)  # made anew
@@ -134,6 +132,12 @@ class DynamicPort:
         if factors is not None or len(index) < self.site.channels:
             state.index = index
 
+    def use(self, gate: nn.Module) -> None:
+        """Let this gate decide, of the kind of the one before."""
+        self.gate = gate
+        self._plain = PlainGate(gate, self.site.in_channels)
+        self._fused: FusedGate | None = None
+
     def forget(self) -> None:
         """The gate's weights have changed."""
         self._fused = None
@@ -141,7 +145,7 @@ class DynamicPort:
     @property
     def threshold(self) -> float | None:
         """Of a gate that the kernel has."""
-        return self._gate.threshold if self.fusible else None
+        return self.gate.threshold if self.fusible else None
 
     def compiled_gate(self) -> Any:
         """The kernel's gate, of a port that is fusible."""
@@ -149,7 +153,7 @@ class DynamicPort:
 
     def _fuse(self) -> FusedGate:
         if self._fused is None or self._fused.threshold != self.threshold:
-            self._fused = FusedGate(self._gate, load_kernel()[0])
+            self._fused = FusedGate(self.gate, load_kernel()[0])
         return self._fused
 
 

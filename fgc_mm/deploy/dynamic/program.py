@@ -170,6 +170,10 @@ class NetworkProgram:
 
     def _site_of_conv(self, layer: DynamicConv, site: int) -> int:
         """Whose channels it gives, from the right ones."""
+        if layer.engine_name != 'kernel':
+            raise NotRecordable(
+                f'the kernel has no conv like {self._paths[layer]}'
+            )
         reads, writes = layer.reads, layer.writes
         if is_depthwise(layer) and reads is None:
             reads = writes
@@ -229,8 +233,6 @@ class NetworkProgram:
 
     def _add_conv(self, step: Step, x: int, added: int) -> None:
         layer, path = step.module, self._paths[step.module]
-        if layer.engine_name != 'kernel':
-            raise NotRecordable(f'the kernel has no conv like {path}')
         site, reads = self._number(layer.writes), self._number(layer.reads)
         if layer.decides and site >= 0:
             gate = layer.writes.compiled_gate()

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fgc_mm.deploy.dynamic.copying import evaluating_copy
+from fgc_mm.deploy.dynamic.forced import (
+    Opened,
+    empty,
+    forced,
+    partial,
+    single,
+)
+from fgc_mm.deploy.dynamic.plan import BATCH, LOOP
+from fgc_mm.deploy.dynamic.port import DynamicPort
 from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedImageClassifier
 from fgc_mm.sites import GateRecord
 
 TOLERANCE = 1e-4
+# What a model gives to some images, and what its gates decided.
+Answer = tuple[list[Tensor], list[GateRecord]]
 
 
 class Reference:
@@ -27,10 +39,10 @@ class Reference:
     def __init__(
         self, model: GatedImageClassifier, images: Tensor, most: int = 4
     ) -> None:
-        masked = copy.deepcopy(model)
-        masked.train(False)
-        self.images = images[:most].split(1)
-        self.answers = [_answer(masked, image) for image in self.images]
+        self._masked = evaluating_copy(model)
+        self._images = images[:most].split(1)
+        self._answers = [_answer(self._masked, one) for one in self._images]
+        self._forced: list[tuple[Opened, Tensor, list[Tensor]]] | None = None
 
     def settle(self, dynamic: Any, reasons: dict[str, str]) -> None:
         """Find the sites that cannot skip channels; they stay masked.
@@ -42,18 +54,30 @@ class Reference:
         Raises:
             FGCError: The model differs even if no channel is skipped.
         """
-        if not self.problem(dynamic):
+        if not self._any_problem(dynamic):
             return
         ports = dynamic.backbone.dynamic_ports
-        for port in ports:
-            port.compact = False
+        _set_compact(ports, False)
         self.verify(dynamic)
-        for port in ports:
-            port.compact = True
-            problem = self.problem(dynamic)
-            if problem:
-                port.compact = False
-                reasons[port.site.name] = f'skipping fails: {problem}'
+        self._accept(dynamic, ports, reasons)
+
+    def _accept(
+        self, dynamic: Any, ports: list[DynamicPort], reasons: dict[str, str]
+    ) -> None:
+        """Let sites skip channels beside those that do; halves if not all."""
+        if not ports:
+            return
+        _set_compact(ports, True)
+        problem = self._any_problem(dynamic)
+        if not problem:
+            return
+        _set_compact(ports, False)
+        if len(ports) == 1:
+            reasons[ports[0].site.name] = f'skipping fails: {problem}'
+            return
+        half = len(ports) // 2
+        self._accept(dynamic, ports[:half], reasons)
+        self._accept(dynamic, ports[half:], reasons)
 
     def verify(self, dynamic: Any) -> None:
         """Refuse a model that differs.
@@ -70,25 +94,111 @@ class Reference:
             )
 
     def problem(self, dynamic: Any) -> str:
-        """What is wrong, in words; '' if nothing."""
-        for image, (want, records) in zip(self.images, self.answers):
-            try:
-                got, own = _answer(dynamic, image)
-                whole = _flat(dynamic(image))
-            # the backbone's own code may say anything to fewer channels
-            except Exception as error:
-                return f'{type(error).__name__}: {str(error).splitlines()[0]}'
-            problem = _compare(want, got) or _compare(want, whole)
-            if problem and not _on_the_edge(records, own):
+        """What is wrong on the images, in words; '' if nothing."""
+        for image, answer in zip(self._images, self._answers):
+            problem = _problem(dynamic, image, answer)
+            if problem:
                 return problem
         return ''
 
+    def _any_problem(self, dynamic: Any) -> str:
+        """The same, also with other channels open than the gates say."""
+        return self.problem(dynamic) or self.forced_problem(dynamic)
+
+    def forced_problem(self, dynamic: Any) -> str:
+        """What is wrong with given channels open, in words; '' if nothing.
+
+        The gates may open every channel of the few images at hand, and close
+        some of another's. So at all sites every other channel is opened, the
+        last one, and none; for images of another size and in a batch, too.
+        """
+        if self._forced is None:
+            self._forced = list(self._force())
+        for opened, images, want in self._forced:
+            with forced(dynamic.backbone, opened):
+                problem = _difference(dynamic, images, want)
+            if problem:
+                size = 'x'.join(map(str, images.shape))
+                return f'{problem} ({opened.__name__} mask, {size})'
+        return ''
+
+    def _force(self) -> Iterator[tuple[Opened, Tensor, list[Tensor]]]:
+        one = self._images[0]
+        height, width = one.shape[2:]
+        cut = one[:, :, height // 4 :, width // 8 :]
+        for opened, tries in [
+            (partial, (_two(cut), _two(one))),  # not all take any size
+            (single, (one,)),
+            (empty, (one,)),
+        ]:
+            for images in tries:
+                with forced(self._masked.backbone, opened):
+                    want = _logits_if_any(self._masked, images)
+                if want is not None:
+                    yield opened, images, want
+                    break
+
+
+def _two(image: Tensor) -> Tensor:
+    """A batch of two images that differ."""
+    return torch.cat([image, 1.5 * image + 0.1])
+
+
+def _set_compact(ports: list[DynamicPort], compact: bool) -> None:
+    for port in ports:
+        port.compact = compact
+
+
+def _logits_if_any(
+    model: GatedImageClassifier, images: Tensor
+) -> list[Tensor] | None:
+    """Nothing, if the masked model does not run, or gives no numbers."""
+    try:
+        logits = _answer(model, images)[0]
+    except Exception:  # it may take images of one size only
+        return None
+    return logits if all(x.isfinite().all() for x in logits) else None
+
 
 @torch.no_grad()
-def _answer(
-    model: GatedImageClassifier, image: Tensor
-) -> tuple[list[Tensor], list[GateRecord]]:
-    feats, records = model._extract_gated(image)
+def _difference(dynamic: Any, images: Tensor, want: list[Tensor]) -> str:
+    """What is wrong, in words, image by image and in a batch."""
+    backbone = dynamic.backbone
+    chosen = backbone.batch
+    problem = ''
+    try:
+        for batch in (LOOP, BATCH)[: len(images)]:
+            backbone.batch = batch
+            problem = problem or _compare(want, _flat(dynamic(images)))
+    except Exception as error:
+        problem = _in_words(error)
+    finally:
+        backbone.batch = chosen
+    return problem
+
+
+def _problem(dynamic: Any, image: Tensor, answer: Answer) -> str:
+    """What is wrong, in words, unless a gate decided by a rounding."""
+    want, records = answer
+    try:
+        got, own = _answer(dynamic, image)
+        # one call from image to logits is another program
+        whole = _flat(dynamic(image))
+    except Exception as error:
+        return _in_words(error)
+    problem = _compare(want, got) or _compare(want, whole)
+    return '' if problem and _on_the_edge(records, own) else problem
+
+
+def _in_words(error: Exception) -> str:
+    """The backbone's own code may say anything to fewer channels."""
+    lines = str(error).strip().splitlines() or ['']
+    return f'{type(error).__name__}: {lines[0]}'
+
+
+@torch.no_grad()
+def _answer(model: GatedImageClassifier, images: Tensor) -> Answer:
+    feats, records = model._extract_gated(images)
     scores = model.head(feats) if model.with_head else feats
     return _flat(scores), records
 

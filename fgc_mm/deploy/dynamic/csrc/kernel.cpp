@@ -8,16 +8,19 @@
 
 namespace py = pybind11;
 
+// Classes are the module's own: a process may load several builds.
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
-  py::class_<fgc::Conv, std::shared_ptr<fgc::Conv>>(m, "Conv")
+  m.attr("lanes") = fgc::kLanes;
+  const auto own = py::module_local();
+  py::class_<fgc::Conv, std::shared_ptr<fgc::Conv>>(m, "Conv", own)
       .def(py::init<at::Tensor, at::Tensor, std::vector<int64_t>, bool,
                     double, double, bool>())
       .def("run", &fgc::Conv::run);
-  py::class_<fgc::Gate, std::shared_ptr<fgc::Gate>>(m, "Gate")
+  py::class_<fgc::Gate, std::shared_ptr<fgc::Gate>>(m, "Gate", own)
       .def(py::init<at::Tensor, at::Tensor, at::Tensor, at::Tensor,
                     double>())
       .def("run", &fgc::Gate::run);
-  py::class_<fgc::Program>(m, "Program")
+  py::class_<fgc::Program>(m, "Program", own)
       .def(py::init<int64_t, std::vector<int64_t>>())
       .def("value", &fgc::Program::value)
       .def("conv", &fgc::Program::conv)

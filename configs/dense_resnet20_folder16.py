@@ -1,0 +1,8 @@
+_base_ = [
+    './_base_/models/cifar_resnet.py',
+    './_base_/datasets/folder16.py',
+    './_base_/schedules/cifar10_500e.py',
+    './_base_/default_runtime.py',
+]
+
+custom_hooks = [dict(type='fgc_mm.ChannelsLastHook')]

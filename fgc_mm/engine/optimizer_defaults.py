@@ -1,0 +1,41 @@
+"""The optimizer's own defaults, where a config leaves them out."""
+
+from __future__ import annotations
+
+import inspect
+from numbers import Real
+
+from mmengine.config import Config
+from mmpretrain.registry import OPTIMIZERS
+
+NAMES = 'lr', 'weight_decay'
+
+
+def write_optimizer_defaults(cfg: Config) -> None:
+    """Writes the defaults of ``lr`` and ``weight_decay`` into the config.
+
+    ``paramwise_cfg`` and layer-wise decay multiply the numbers of the config
+    and stop where there is none: ``decay_mult=0`` for the gates and an Adam
+    whose ``weight_decay`` is left at its default of 0.
+
+    Args:
+        cfg: The Runner's config; ``optim_wrapper.optimizer`` is completed.
+    """
+    optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer')
+    if not isinstance(optimizer, dict):
+        return
+    for name, default in _defaults(optimizer.get('type')).items():
+        optimizer.setdefault(name, default)
+
+
+def _defaults(kind: object) -> dict[str, float]:
+    if isinstance(kind, str):
+        kind = OPTIMIZERS.get(kind)
+    if not callable(kind):  # the Runner says that it is unknown
+        return {}
+    found = inspect.signature(kind).parameters
+    return {
+        name: found[name].default
+        for name in NAMES
+        if name in found and isinstance(found[name].default, Real)
+    }

@@ -1,0 +1,90 @@
+"""Sentences for errors of torch and mmengine that a config causes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+
+def upstream_sentence(error: BaseException) -> str | None:
+    """What the user can do about the error, if it is a known one.
+
+    Args:
+        error: Whatever has ended the run.
+
+    Returns:
+        One sentence, or None.
+    """
+    for kind, phrase, describe in KNOWN:
+        if isinstance(error, kind) and phrase in str(error):
+            return describe(error)
+    return None
+
+
+def _unknown_type(error: BaseException) -> str:
+    unknown = str(error.args[0]).partition('. ')[0]
+    return f'{unknown}: check its spelling and custom_imports.'
+
+
+def _unknown_argument(error: BaseException) -> str:
+    return f'{error}; check its spelling in the config.'
+
+
+def _other_network(error: BaseException) -> str:
+    return (
+        f'the checkpoint was written by another network ({error}), so '
+        'its optimizer cannot be resumed; take its weights only, with '
+        '--cfg-options load_from=...'
+    )
+
+
+def _no_weight_decay(_: BaseException) -> str:
+    return (
+        'optim_wrapper.optimizer has no weight_decay, which decay_mult '
+        'in paramwise_cfg multiplies; set it, to 0.0 for none.'
+    )
+
+
+def _no_type(error: BaseException) -> str:
+    part = str(error.args[0]).partition('but got ')[2].splitlines()[0]
+    return (
+        f'a part of the config has no type ({part}): each that is built '
+        'names its class; check the spelling of its name.'
+    )
+
+
+def _port_in_use(_: BaseException) -> str:
+    return (
+        f'port {os.environ.get("MASTER_PORT", "")} of this machine is in '
+        'use: the processes meet at a port that is free; set another '
+        'MASTER_PORT.'
+    )
+
+
+def _batch_of_one(error: BaseException) -> str:
+    return (
+        f'{error}: a norm needs the spread of a batch; use a batch_size '
+        'of at least 2 that leaves no last batch of 1 image.'
+    )
+
+
+def _no_image(_: BaseException) -> str:
+    return (
+        'a data set of the config has no image; check its data_root, '
+        'data_prefix and indices.'
+    )
+
+
+# class of the error, a part of its text, the sentence
+KNOWN: tuple[
+    tuple[type[BaseException], str, Callable[[BaseException], str]], ...
+] = (
+    (KeyError, ' registry. ', _unknown_type),
+    (TypeError, 'unexpected keyword', _unknown_argument),
+    (ValueError, 'loaded state dict', _other_network),
+    (ValueError, 'base_wd should not be', _no_weight_decay),
+    (KeyError, 'contain the key "type"', _no_type),
+    (RuntimeError, 'EADDRINUSE', _port_in_use),
+    (ValueError, 'more than 1 value per', _batch_of_one),
+    (ValueError, 'one array to conc', _no_image),
+)

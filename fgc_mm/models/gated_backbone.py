@@ -111,11 +111,13 @@ class GatedBackbone(BaseBackbone):
         except (RuntimeError, TypeError) as error:
             check_dtypes(self.backbone, x, error)
             raise
-        states = [call.states[site.name] for site in self.sites]
+        states = list(call.states.values())
         records = [state.port.record(state) for state in states]
         self._check_reached(states)
-        returned, records = joined(call, outputs, records)
-        call.end(outputs)
+        returned = outputs
+        if call.grad:
+            returned, records = joined(call, outputs, records)
+            call.end(outputs)
         return as_outputs(returned), records
 
     def leave_out(self, names: Collection[str]) -> None:

@@ -26,7 +26,7 @@ class SiteState:
     Attributes:
         port: The site's port.
         keep: Whether the activation before the gate is recorded.
-        grad: Whether the call records a graph for a backward pass.
+        grad: The call's.
         over: The forward pass has returned; who reads the state now is a
             recomputation in the backward pass.
         decision: What the gate said.
@@ -48,13 +48,13 @@ class SiteState:
     node: Any | None = None
     mask: Tensor | None = None
     apart: Any | None = None
+    grad = False
+    kept: dict[Any, Tensor] | None = None
 
     def __init__(self, port: Any, keep: bool) -> None:
         self.port = port
         self.keep = keep
-        self.grad = torch.is_grad_enabled()
-        self.parts: list[tuple[Tensor, Tensor]] = []
-        self.kept: dict[Any, Tensor] = {}
+        self.parts: list[tuple[Tensor, Tensor]] | None = [] if keep else None
 
 
 class GatedCall:
@@ -67,25 +67,28 @@ class GatedCall:
 
     Attributes:
         states: By the site's name.
+        grad: Whether a graph is recorded, which may run parts again.
     """
 
     def __init__(
         self, ports: Sequence[Any], keep: bool, **options: bool
     ) -> None:
         self.states: dict[str, SiteState] = {
-            port.site.name: port.begin(keep, **options) for port in ports
+            port.name: port.begin(keep, **options) for port in ports
         }
         # a compiled graph is never run again from Python
-        self._grad = (
+        self.grad = (
             torch.is_grad_enabled() and not torch.compiler.is_compiling()
         )
-        self.thread = 0
-        self.first = self.last = 0  # of the graph nodes it made
+        if self.grad:
+            for state in self.states.values():
+                state.grad, state.kept = True, {}
+            self.thread = threading.get_ident()
+            self.first = self.last = 0  # of the graph nodes it made
 
     def run(self, network: Callable[[Tensor], Any], x: Tensor) -> Any:
         """One pass of a network, whose hooks find this call."""
-        if self._grad:
-            self.thread = threading.get_ident()
+        if self.grad:
             self.first = torch.autograd._get_sequence_nr()
         _THREAD.stack.append(self)
         try:
@@ -97,16 +100,15 @@ class GatedCall:
         """Let the graph keep what a recomputation needs, and no more.
 
         The call lives as long as the graph does, since nodes of the graph
-        hold it; so it holds no tensor that holds them.
+        hold it; so it holds no tensor that holds them. Only of a call that
+        records a graph.
         """
-        if not self._grad:
-            return
         self.last = torch.autograd._get_sequence_nr()
         for tensor in tensors_in(outputs):
             _hold(tensor.grad_fn, self)
         for state in self.states.values():
             _hold(state.node, self)
-            state.over, state.node, state.parts = True, None, []
+            state.over, state.node, state.parts = True, None, None
             if state.apart is None:
                 mask, state.decision = state.decision.mask, None
                 state.mask = cut(mask)
@@ -126,10 +128,15 @@ def state_of(port: Any) -> SiteState | None:
     The passes are those of this thread: the gated calls, or a recomputation
     inside the backward pass of an earlier call.
     """
-    for call in reversed(_THREAD.stack):
-        state = call.states.get(port.site.name)
+    stack = _THREAD.stack
+    if stack:
+        state = stack[-1].states.get(port.name)
         if state is not None and state.port is port:
             return state
+        for call in stack[-2::-1]:
+            state = call.states.get(port.name)
+            if state is not None and state.port is port:
+                return state
     if torch.compiler.is_compiling():
         return None
     node = torch._C._current_autograd_node()
@@ -210,11 +217,11 @@ def _recomputed(port: Any, node: Any) -> SiteState | None:
     if call is None:
         return None  # the plain network's own backward pass
     _THREAD.recomputed = weakref.ref(call)
-    return call.states[port.site.name]
+    return call.states[port.name]
 
 
 def _has(call: GatedCall, port: Any) -> bool:
-    state = call.states.get(port.site.name)
+    state = call.states.get(port.name)
     return state is not None and state.port is port
 
 

@@ -46,7 +46,9 @@ class SitePort:
 
     def __init__(self, site: GateSite, gate: nn.Module) -> None:
         self.site = site
+        self.name = site.name
         self.gate = gate
+        self._alone = len(site.consumers) == 1
 
     @staticmethod
     def attach(
@@ -104,15 +106,15 @@ class SitePort:
                 f'{self.site.producer} ran twice in one forward pass, but a '
                 'gate decides once per image; leave this site out of sites.'
             )
-        state.decision = self._ask(layer, args[0], state)
+        if state.grad:
+            gate = partial(self._ask, layer)
+            state.decision = decide(gate, args[0], state)
+        else:
+            state.decision = self._ask(layer, args[0])
         return None
 
-    def _ask(self, layer: nn.Module, x: Tensor, state: SiteState) -> Any:
-        if state.grad:
-            return decide(partial(self._gate_of, layer), x, state)
-        return self.gate(channels_second(layer, x))
-
-    def _gate_of(self, layer: nn.Module, x: Tensor) -> Any:
+    def _ask(self, layer: nn.Module, x: Tensor) -> Any:
+        """The gate's decision on the producer's input."""
         return self.gate(channels_second(layer, x))
 
     def _mask(
@@ -131,13 +133,12 @@ class SitePort:
         x = args[0]
         if positions is not None:
             positions = positions.to(x.device)
-        if state.keep:
-            x = self._note(state, layer, x, positions)
         # nobody else needs what was there, but a kept activation; a second
         # consumer of the same memory, if a factor is not 0 or 1; and a
         # second run of a part of the network
-        alone = len(self.site.consumers) == 1
-        inplace = alone and not state.keep and not state.grad
+        inplace = self._alone and not state.grad
+        if state.keep:
+            x, inplace = self._note(state, layer, x, positions), False
         return (mask_input(layer, x, mask, positions, inplace), *args[1:])
 
     def _note(
@@ -181,7 +182,8 @@ class SitePort:
     def _mask_of_now(self, state: SiteState) -> Tensor:
         if state.over:
             return state.mask
-        if state.decision is None:
+        decision = state.decision
+        if decision is None:
             raise FGCError(
                 f'{self.site.producer} had not run when one of its consumers '
                 'did, so its gate could not decide: which layers run depends '
@@ -191,7 +193,7 @@ class SitePort:
             )
         if state.grad and state.apart is None and without_graph():
             state.crossed = True
-        return state.decision.mask
+        return decision.mask
 
 
 def _positions(consumer: Member) -> Tensor | None:

@@ -63,6 +63,7 @@ class DynamicPort:
         self, site: GateSite, gate: nn.Module, compiled: bool
     ) -> None:
         self.site = site
+        self.name = site.name
         self.compact = True
         self.fusible = compiled and FusedGate.can(gate)
         self.use(gate)
@@ -170,8 +171,8 @@ class WideningPort(SitePort):
         super().__init__(site, gate)
         self.why = why
 
-    def _ask(self, layer: nn.Module, x: Tensor, state: SiteState) -> Any:
+    def _ask(self, layer: nn.Module, x: Tensor) -> Any:
         widen = getattr(layer, 'widen', None)
         if widen is not None:
             x = widen(x)
-        return super()._ask(layer, x, state)
+        return super()._ask(layer, x)

@@ -127,7 +127,7 @@ def assemble(parts: Sequence[tuple[Tensor, Tensor]], channels: int) -> Tensor:
         if len(present) == channels:
             return maps
     first = parts[0][1]
-    means = first.new_zeros(len(first), channels)
+    means = first.new_zeros(first.shape[0], channels)
     for present, maps in reversed(parts):
         means[:, present.to(means.device)] = global_average_pool(maps)
     return means

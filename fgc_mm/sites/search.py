@@ -44,6 +44,11 @@ class SiteSearch:
         }
         self._flow = Flow(trace, every=residual)
         self._macs = _dense_macs(backbone, trace)
+        self._total = trace.macs_between() + sum(
+            macs
+            for path, macs in self._macs.items()
+            if not is_depthwise(backbone.get_submodule(path))
+        )
         self._order = {
             name: i for i, (name, _) in enumerate(backbone.named_modules())
         }
@@ -240,7 +245,7 @@ class SiteSearch:
             reads,
             channels,
             branch_end,
-            sum(self._macs[path] for path in paths) / self._macs.total(),
+            sum(self._macs[path] for path in paths) / self._total,
         )
 
     def _members(

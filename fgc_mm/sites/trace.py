@@ -16,6 +16,7 @@ from fgc_mm.sites.layout import (
     is_depthwise,
     layer_widths,
 )
+from fgc_mm.sites.watching import watch_products
 
 IMAGE = ''  # the image's name among the sources
 
@@ -150,6 +151,17 @@ class Trace:
             return self._run()
         except FGCError as error:
             raise BrokenProbe(str(error)) from error
+
+    def macs_between(self) -> int:
+        """MACs of a pass that no cut layer computes.
+
+        Depthwise convs, attention, and what runs without its module's
+        forward; the images of a pass are two, as in :attr:`shapes`.
+        """
+        found: list[int] = []
+        with watch_products(lambda product: found.append(product.macs)):
+            self._cut.run(self._images, _Zeros(self.shapes))
+        return sum(found)
 
     def _run(self) -> dict[Place, Tensor]:
         if self._judge is not None:
@@ -346,3 +358,19 @@ def _widths(backbone: nn.Module) -> tuple[set[int], set[int]]:
         width = layer_widths(layer)[1]
         (last if channels_last(layer) else second).add(width)
     return second, last
+
+
+class _Zeros:
+    """A visitor that answers zeros, so that nothing is computed for it."""
+
+    def __init__(self, shapes: Mapping[str, torch.Size]) -> None:
+        self._shapes = shapes
+
+    def answer(self, name: str, layer: nn.Module, x: Tensor) -> Tensor:
+        return x.new_zeros(self._shapes[name])
+
+    def enter(self, name: str, run: Callable[[], Any], inputs: Any) -> Any:
+        return run()
+
+    def visit(self, name: str, module: nn.Module, output: Tensor) -> None:
+        pass

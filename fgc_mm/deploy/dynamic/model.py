@@ -59,6 +59,7 @@ class DynamicBackbone(GatedBackbone):
         BaseModule.__init__(self)
         self.backbone = gated.backbone
         self.sites = gated.sites
+        self.found = gated.found
         self.gates = gated.gates
         self.batch = LOOP
         self.executor = PROGRAM
@@ -247,6 +248,9 @@ class DynamicImageClassifier(GatedImageClassifier):
         self.plan: DynamicPlan | None = None
         self._seen: set[tuple[int, ...]] = set()
         self.eval().requires_grad_(False)
+
+    def _leave_out_unread(self) -> None:
+        """The source has left them out already."""
 
     def macs_table(self, image_shape: tuple[int, ...]) -> MACsTable:
         """Of the model that this one was made from."""

@@ -40,9 +40,9 @@ ALLOWED = {
 }
 # The rooms within deploy, and what they import of it beside themselves.
 DEPLOY = {
-    'compaction': {'firing'},
-    'dynamic': set(),
-    'export': {'compaction', 'firing'},
+    'compaction': {'copying', 'firing'},
+    'dynamic': {'copying'},
+    'export': {'compaction', 'copying', 'firing'},
     'timing': {'compaction', 'dynamic', 'export', 'firing'},
 }
 # Mathematics never imports mmengine.

@@ -16,6 +16,7 @@ from mmengine.config import Config, ConfigDict, DictAction
 
 from ..errors import FGCError
 from ..sites.image_size import expect_images
+from .data_errors import data_sentence
 from .image_size import config_image_size
 from .import_errors import missing_import
 from .launch import first_to_fail, leave_processes, started_rank
@@ -79,7 +80,7 @@ def _sentence(error: BaseException) -> str | None:
         error = _cause(error)
     if isinstance(error, ImportError) and not isinstance(error, FGCError):
         return missing_import(error)
-    known = upstream_sentence(error)
+    known = upstream_sentence(error) or data_sentence(error)
     if known:
         return known
     if not isinstance(error, (FGCError, OSError)):

@@ -18,6 +18,8 @@ from fgc_mm.sites import (
     chosen,
     search_sites,
 )
+from fgc_mm.sites.call import GatedCall, SiteState
+from fgc_mm.sites.recompute import joined
 from fgc_mm.sites.reuse import write_metadata
 
 
@@ -41,7 +43,7 @@ class GatedBackbone(BaseBackbone):
 
     Raises:
         FGCError: No site, a pattern without a match, a network that cannot
-            be traced, ``with_cp=True``.
+            be traced, quantized layers.
 
     Attributes:
         found: All sites of the network, and on which image they were found.
@@ -60,7 +62,7 @@ class GatedBackbone(BaseBackbone):
         super().__init__(init_cfg)
         if not isinstance(backbone, nn.Module):
             backbone = MMPRETRAIN_MODELS.build(backbone)
-        _refuse_checkpointing(backbone)
+        _refuse_quantized(backbone)
         self.backbone = backbone
         self.sites = self._find_sites(backbone, sites)
         self.gates = nn.ModuleDict(
@@ -89,17 +91,34 @@ class GatedBackbone(BaseBackbone):
                 gated map alive.
 
         Returns:
-            The wrapped backbone's outputs and one record per site.
+            The wrapped backbone's outputs (a tuple, also of a network that
+            returns a tensor) and one record per site.
+
+        Raises:
+            FGCError: A producer did not run, or ran twice; the images' type
+                is not that of the weights.
         """
         keep = self.training if keep_activation is None else keep_activation
-        for port in self._ports:
-            port.open(keep)
+        call = GatedCall(self._ports, keep)
+        return self._run(call, x)
+
+    def _run(
+        self, call: GatedCall, x: Tensor
+    ) -> tuple[tuple[Tensor, ...], list[GateRecord]]:
+        """One gated call; afterwards only the graph keeps its state."""
         try:
-            outputs = self.backbone(x)
-        finally:
-            records = [port.close() for port in self._ports]
-        self._check_reached(records)
-        return outputs, records
+            outputs = call.run(self.backbone, x)
+        except (RuntimeError, TypeError) as error:
+            check_dtypes(self.backbone, x, error)
+            raise
+        states = list(call.states.values())
+        records = [state.port.record(state) for state in states]
+        self._check_reached(states)
+        returned = outputs
+        if call.grad:
+            returned, records = joined(call, outputs, records)
+            call.end(outputs)
+        return as_outputs(returned), records
 
     def leave_out(self, names: Collection[str]) -> None:
         """Take the gates of some sites away, as if never found.
@@ -168,19 +187,33 @@ class GatedBackbone(BaseBackbone):
         reads, writes = site.in_channels, site.channels
         return MODELS.build(dict(gate, in_channels=reads, out_channels=writes))
 
-    def _check_reached(self, records: list[GateRecord | None]) -> None:
-        for site, port, record in zip(self.sites, self._ports, records):
-            if record is None:
+    def _check_reached(self, states: Sequence[SiteState]) -> None:
+        for site, state in zip(self.sites, states):
+            if state.decision is None:
                 raise FGCError(
                     f'{site.producer} did not run in the forward pass, so '
-                    'its gate could not decide; leave this site out of sites.'
+                    f'its gate could not decide: {self._why_idle(state)}.'
                 )
-            if site.branch_end is not None and not port.ended:
+            if site.branch_end is not None and not state.ended:
                 raise FGCError(
                     f'{site.branch_end} did not mask its output: it did not '
                     'run, or another module has taken its place, as those of '
                     'sync_bn do; leave residual sites out of sites.'
                 )
+
+    def _why_idle(self, state: SiteState) -> str:
+        """Why a producer did not run, and what to do."""
+        path = state.port.site.producer
+        modules = dict(self.backbone.named_modules())
+        if state.port.is_attached(modules.get(path)):
+            return (
+                'which layers run depends on the values of the images; '
+                'leave this site out of sites'
+            )
+        return (
+            'another module has taken its place since the network was '
+            'wrapped; wrap the network that is to run'
+        )
 
     def _adopt_plain_keys(
         self, state_dict: dict[str, Any], prefix: str, *_: Any
@@ -215,11 +248,34 @@ def _write_sites(
     write_metadata(backbone.found, metadata)
 
 
-def _refuse_checkpointing(backbone: nn.Module) -> None:
-    for name, module in backbone.named_modules():
-        if getattr(module, 'with_cp', False):
+def _refuse_quantized(network: nn.Module) -> None:
+    for path, module in network.named_modules():
+        if 'quantized' in type(module).__module__.split('.'):
             raise FGCError(
-                f'with_cp=True of {name or type(backbone).__name__} runs the '
-                'forward pass twice and the gates would decide twice; set '
-                'with_cp=False.'
+                f'{path or type(network).__name__} is quantized '
+                f'({type(module).__name__} of {type(module).__module__}), '
+                'but gates act on floating-point layers; wrap the network '
+                'before it is quantized.'
             )
+
+
+def as_outputs(outputs: Any) -> Any:
+    """A backbone's outputs as necks and heads take them: no bare tensor."""
+    return (outputs,) if isinstance(outputs, Tensor) else outputs
+
+
+def check_dtypes(network: nn.Module, x: Tensor, error: Exception) -> None:
+    """Name the types, if a forward pass may have failed for them.
+
+    Raises:
+        FGCError: The images' type is not that of the weights.
+    """
+    weights = {p.dtype for p in network.parameters() if p.is_floating_point()}
+    if not weights or x.dtype in weights:
+        return
+    names = ' and '.join(sorted(map(str, weights)))
+    raise FGCError(
+        f'the images are {x.dtype} and the weights of '
+        f'{type(network).__name__} {names}, but a layer takes both of one '
+        f'type; convert the images, images.to({names}), or the model.'
+    ) from error

@@ -8,6 +8,7 @@ from mmengine.logging import print_log
 from mmpretrain.models.classifiers import ImageClassifier
 from torch import Tensor, nn
 
+from fgc_mm.models.gated_backbone import as_outputs
 from fgc_mm.sites.cut import tensors
 from fgc_mm.sites.evaluating import evaluating
 
@@ -95,7 +96,8 @@ def _run(
         torch.enable_grad(),
     ):
         # a copy: what follows may work in place
-        return list(tensors(readers(backbone(image.clone()))))
+        outputs = as_outputs(backbone(image.clone()))
+        return list(tensors(readers(outputs)))
 
 
 def warn_unreached(

@@ -1,7 +1,7 @@
 """Dense layers, and where channels lie in what they read and write."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,25 @@ def is_depthwise(layer: nn.Module) -> bool:
 def is_dense(layer: nn.Module) -> bool:
     """Whether it is a conv or linear layer that mixes channels."""
     return isinstance(layer, DENSE) and not is_depthwise(layer)
+
+
+def lone_depthwise(
+    network: nn.Module, producer: str, consumers: Iterable[str]
+) -> str | None:
+    """A site's depthwise conv that decides, or reads, apart from others.
+
+    Its channels can be masked, but not left out: one that is closed in front
+    of the conv is a constant behind it.
+
+    Args:
+        network: Has the layers.
+        producer: Path of the site's producer.
+        consumers: Paths of its consumers.
+    """
+    for path in (producer, *consumers):
+        if is_depthwise(network.get_submodule(path)):
+            return path
+    return None
 
 
 def layer_widths(layer: nn.Module) -> tuple[int, int, int]:
@@ -73,9 +92,12 @@ def mask_input(
         positions: As in :func:`fgc_mm.functional.spread_mask`.
         inplace: As in :func:`fgc_mm.functional.mask_channels`.
     """
-    wide = spread_mask(mask, positions)
-    masked = mask_channels(channels_second(layer, x), wide, inplace)
-    return masked.movedim(1, -1) if channels_last(layer) else masked
+    if positions is not None:
+        mask = spread_mask(mask, positions)
+    if not channels_last(layer):
+        return mask_channels(x, mask, inplace)
+    masked = mask_channels(x.movedim(-1, 1), mask, inplace)
+    return masked.movedim(1, -1)
 
 
 def site_channels(
@@ -124,7 +146,7 @@ def assemble(parts: Sequence[tuple[Tensor, Tensor]], channels: int) -> Tensor:
         if len(present) == channels:
             return maps
     first = parts[0][1]
-    means = first.new_zeros(len(first), channels)
+    means = first.new_zeros(first.shape[0], channels)
     for present, maps in reversed(parts):
         means[:, present.to(means.device)] = global_average_pool(maps)
     return means

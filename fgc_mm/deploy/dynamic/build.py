@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from fgc_mm.deploy.copying import copied
 from fgc_mm.deploy.dynamic.calibrate import calibrate
-from fgc_mm.deploy.dynamic.copying import evaluating_copy, refuse_quantised
 from fgc_mm.deploy.dynamic.fold import fold, replace_modules
 from fgc_mm.deploy.dynamic.kernel import choose_kernel
 from fgc_mm.deploy.dynamic.layers import (
@@ -30,6 +30,7 @@ from fgc_mm.deploy.dynamic.plan import (
     SiteReport,
 )
 from fgc_mm.deploy.dynamic.port import DynamicPort, WideningPort
+from fgc_mm.deploy.dynamic.quantised import refuse_quantised
 from fgc_mm.deploy.dynamic.refold import MaskedEntries
 from fgc_mm.deploy.dynamic.verify import Reference
 from fgc_mm.errors import FGCError
@@ -152,9 +153,9 @@ def _noise(shape: Sequence[int]) -> Tensor:
     return torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
 
 
-def _copied(model: GatedImageClassifier) -> GatedImageClassifier:
+def _without_hooks(model: GatedImageClassifier) -> GatedImageClassifier:
     """In evaluation, with no hook on the backbone's layers."""
-    twin = evaluating_copy(model)
+    twin = copied(model).train(False)
     for module in twin.backbone.backbone.modules():
         for number, hook in list(module._forward_pre_hooks.items()):
             if _is_a_ports(hook):
@@ -173,7 +174,7 @@ def _is_a_ports(hook: object) -> bool:
 def _build(
     model: GatedImageClassifier, image: Tensor, compiled: bool
 ) -> tuple[DynamicImageClassifier, Ports]:
-    twin = _copied(model)
+    twin = _without_hooks(model)
     gated = twin.backbone
     network = gated.backbone
     before = list(network.state_dict())
@@ -281,7 +282,7 @@ def _left_alone(
     plan: DynamicPlan | None,
 ) -> DynamicImageClassifier:
     """On an accelerator: masked as it was, and the report says so."""
-    twin = evaluating_copy(model)
+    twin = copied(model).train(False)
     device = next(model.parameters()).device
     shape = plan.image_shape if images is None else tuple(images.shape[1:])
     dynamic = DynamicImageClassifier(

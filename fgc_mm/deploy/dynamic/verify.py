@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fgc_mm.deploy.dynamic.copying import evaluating_copy
+from fgc_mm.deploy.copying import copied
 from fgc_mm.deploy.dynamic.forced import (
     Opened,
     empty,
@@ -39,7 +39,7 @@ class Reference:
     def __init__(
         self, model: GatedImageClassifier, images: Tensor, most: int = 4
     ) -> None:
-        self._masked = evaluating_copy(model)
+        self._masked = copied(model).train(False)
         self._images = images[:most].split(1)
         self._answers = [_answer(self._masked, one) for one in self._images]
         self._forced: list[tuple[Opened, Tensor, list[Tensor]]] | None = None

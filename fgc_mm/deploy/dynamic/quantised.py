@@ -1,31 +1,12 @@
-"""A model's copy in evaluation, whatever has been done to its weights."""
+"""Networks whose layers compute in another arithmetic than float."""
 
 from __future__ import annotations
 
-import copy
-
-from torch import Tensor, nn
+from torch import nn
 
 from fgc_mm.errors import FGCError
 
 QUANTISED = {'quantized', 'quantization', 'qat'}
-
-
-def evaluating_copy(model: nn.Module) -> nn.Module:
-    """A deep copy in evaluation.
-
-    ``weight_norm``, ``spectral_norm`` and ``torch.nn.utils.prune`` keep a
-    weight that they have computed as a plain attribute. ``copy.deepcopy``
-    refuses it while it belongs to a graph of gradients; only its values
-    matter here.
-    """
-    computed = {
-        id(value): value.detach().clone()
-        for module in model.modules()
-        for value in vars(module).values()
-        if isinstance(value, Tensor) and not value.is_leaf
-    }
-    return copy.deepcopy(model, computed).train(False)
 
 
 def refuse_quantised(model: nn.Module) -> None:

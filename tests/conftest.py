@@ -1,4 +1,4 @@
-"""For every room: tiny gated classifiers, and two processes."""
+"""For every folder: tiny gated classifiers, and processes that start soon."""
 
 import os
 import subprocess
@@ -15,6 +15,21 @@ import fgc_mm.models
 from fgc_mm.registry import MODELS
 
 ENGINE = Path(__file__).parent / 'engine'
+sys.path.append(str(Path(__file__).parent))
+from warm_python.start import warm_python  # noqa: E402
+
+
+@pytest.fixture(autouse=True, scope='session')
+def python():
+    """``sys.executable`` starts in milliseconds; see warm_python.
+
+    Not where there is a GPU, which a forked process could not use.
+    """
+    if torch.cuda.is_available():
+        yield sys.executable
+        return
+    with warm_python() as path:
+        yield path
 
 
 @pytest.fixture(autouse=True, scope='module')

@@ -15,7 +15,9 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.fixture(autouse=True)
 def no_outer_make(monkeypatch):
     """`make test` runs us: its flags must not reach the make in the tests."""
-    for name in ('MAKEFLAGS', 'MFLAGS', 'MAKELEVEL', 'MAKEOVERRIDES'):
+    names = 'MAKEFLAGS', 'MFLAGS', 'MAKELEVEL', 'MAKEOVERRIDES'
+    # what may be given on its command line is exported too
+    for name in (*names, 'ARGS', 'PYTHON'):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -46,7 +46,7 @@ from fgc_mm.comparison.board import Board
 from fgc_mm.comparison.dispatch import Dispatcher
 from fgc_mm.comparison.plan import Settings, plan
 from fgc_mm.comparison.report import write_report
-from fgc_mm.comparison.results import read_result, write_result
+from fgc_mm.comparison.results import keep_result, read_result, write_result
 from fgc_mm.comparison.run import Run
 from fgc_mm.comparison.table import of_dataset, read_published, rows_of
 from fgc_mm.comparison.workers import Workers, visible_devices
@@ -91,7 +91,9 @@ def main() -> None:
     devices = visible_devices()
     jobs = args.jobs or max(len(devices), 1)
     threads = args.threads or max((os.cpu_count() or 1) // jobs, 1)
-    comparison = Comparison(runs, args.work_dir, published, threads)
+    comparison = Comparison(
+        runs, args.work_dir, published, threads, args.results
+    )
     comparison.run(Workers(jobs, threads, devices))
     comparison.leave()
 
@@ -130,6 +132,11 @@ def parse_args() -> argparse.Namespace:
         help='share of the MACs that static pruning takes (default: 0.55)',
     )  # fmt: skip
     parser.add_argument(
+        '--results', type=Path, metavar='DIR',
+        help="also keep every finished run's numbers as "
+        'DIR/METHOD/seedN.json, to be committed',
+    )  # fmt: skip
+    parser.add_argument(
         '--published', type=Path, metavar='CSV',
         default=Path(__file__).with_name('published.csv'),
         help='published numbers to stand beside ours',
@@ -165,6 +172,7 @@ class Comparison:
         folder: Where the report goes.
         published: Rows of the file of published numbers.
         threads: Of each run.
+        kept: Where the numbers of finished runs are kept as well, if at all.
     """
 
     def __init__(
@@ -173,7 +181,9 @@ class Comparison:
         folder: Path,
         published: list[dict[str, str]],
         threads: int,
+        kept: Path | None = None,
     ) -> None:
+        self.kept = kept
         self.runs = runs
         self.folder = folder
         self.published = published
@@ -221,6 +231,8 @@ class Comparison:
     def _finish(self, run: Run) -> None:
         found = read_result(run) or write_result(run, self.threads)
         self.results[run.name] = found
+        if self.kept is not None:
+            keep_result(run, self.kept)
 
     def _changed(self, run: Run) -> None:
         self.board.changed(run, self.results.get(run.name))

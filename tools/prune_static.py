@@ -32,11 +32,8 @@ except ImportError as error:
 import torch
 from mmengine.config import Config
 
-from fgc_mm.deploy.compaction.static_pruning import (
-    IMPORTANCES,
-    Pruned,
-    prune_static,
-)
+from fgc_mm.deploy.compaction.importances import IMPORTANCES
+from fgc_mm.deploy.compaction.static_pruning import Pruned, prune_static
 from fgc_mm.deploy.loading import build_trained, images_of
 from fgc_mm.engine import command_line
 from fgc_mm.engine.atomic_file import write_atomically

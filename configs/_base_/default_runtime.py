@@ -18,6 +18,7 @@ default_hooks = dict(
     finite_loss=dict(type='fgc_mm.FiniteLossHook'),
     training_steps=dict(type='fgc_mm.TrainingStepsHook'),
     compile=dict(type='fgc_mm.CompileHook'),
+    config_check=dict(type='fgc_mm.ConfigCheckHook'),
 )
 env_cfg = dict(
     cudnn_benchmark=True,

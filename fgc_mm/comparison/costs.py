@@ -21,7 +21,7 @@ class Cost:
     """What a network costs with every gate open.
 
     Attributes:
-        macs: Every conv and linear layer, at the size of a test image.
+        macs: Every product, at the size of a test image.
         parameters: Of backbone (gates included), neck and head; a teacher
             that only training needs does not count.
         images: Of training, validation and test set.
@@ -62,9 +62,9 @@ def static_metrics(own: MACsTable, dense: MACsTable) -> dict[str, float]:
         own: Of the network, which runs as a whole for every image.
         dense: Of the network that it was made from.
     """
-    found = {'macs/mean': float(own.dense), 'macs/dense': float(dense.dense)}
+    found = {'macs/mean': float(own.dense), 'macs/dense': float(dense.base())}
     for counting in COUNTINGS:
-        ratio = 100 * (1 - own.base(counting) / dense.base(counting))
+        ratio = 100 * (1 - own.full(counting) / dense.base(counting))
         found[ratio_name(counting)] = ratio
     return found
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from ..engine.stop_signal import STOPPED
 from ..errors import FGCError
@@ -91,7 +89,7 @@ class Dispatcher:
             self._set(run, 'failed', 'it has ended without its result')
         else:
             self.workers.start(run.name, step[1], run.log)
-            _note(run, step[1])
+            run.note(step[1])
             self._set(run, step[0])
         return True
 
@@ -108,14 +106,6 @@ class Dispatcher:
     def _set(self, run: Run, state: str, reason: str = '') -> None:
         run.state, run.reason = state, reason
         self.changed(run)
-
-
-def _note(run: Run, command: Sequence[str]) -> None:
-    """Keeps the command for the report, as a user would type it."""
-    tool = f'tools/{Path(command[2]).name}'
-    line = shlex.join(['python', tool, *command[3:]])
-    with (run.folder / 'commands.txt').open('a') as file:
-        file.write(f'{line}\n')
 
 
 def last_line(run: Run) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from ..deploy.compaction.static_pruning import IMPORTANCES
+from ..deploy.compaction.importances import IMPORTANCES
 from ..engine import command_line
 from ..engine.scaled_schedule import scale_epochs
 from ..errors import FGCError

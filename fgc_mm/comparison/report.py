@@ -84,9 +84,8 @@ def _commands(runs: Sequence[Run], command: Sequence[str]) -> str:
     lines = ['## Commands\n', '```', shlex.join(command), '```\n']
     lines.append('which ran, for the first seed:\n\n```')
     for run in runs:
-        file = run.folder / 'commands.txt'
-        if run.seed == runs[0].seed and file.is_file():
-            lines.append(file.read_text().rstrip())
+        if run.seed == runs[0].seed:
+            lines += run.commands()
     return '\n'.join([*lines, '```\n'])
 
 

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import mmengine
@@ -26,6 +26,8 @@ ACCURACY = 'accuracy/top1'
 COST = 'macs/mean', 'macs/dense'
 RATIO = 'macs/pruning_ratio'
 FILE = 'result.json'
+# where a line stands, and what a machine did
+UNLOGGED = {'epoch', 'iter', 'step', 'time', 'data_time', 'memory'}
 
 
 def write_result(run: Run, threads: int | None) -> dict[str, Any]:
@@ -34,8 +36,8 @@ def write_result(run: Run, threads: int | None) -> dict[str, Any]:
     Errors and ratios are in percent, MACs per image, times in seconds:
     ``error`` (last epoch, from tools/test.py), ``best_error`` (best
     validation), ``parameters``, ``seconds`` (training steps, without
-    validation and start), every ``macs/pruning_ratio*``, and
-    ``environment``.
+    validation and start), every ``macs/pruning_ratio*``, ``by_epoch``
+    (see :func:`by_epoch`), ``commands`` and ``environment``.
 
     Raises:
         FGCError: The test has found no top-1 accuracy.
@@ -65,10 +67,19 @@ def write_result(run: Run, threads: int | None) -> dict[str, Any]:
         seconds=training_seconds(run),
         **{k: metrics[k] for k in COST},
         **{k: v for k, v in metrics.items() if k.startswith(RATIO)},
+        by_epoch=by_epoch(run.folder),
+        # not where it lay on the machine that ran it
+        commands=[c.replace(str(run.folder), 'DIR') for c in run.commands()],
         environment=environment(threads),
     )
     write_atomically(json.dumps(result, indent=1).encode(), _file(run))
     return result
+
+
+def keep_result(run: Run, folder: Path) -> None:
+    """Copies a finished run's numbers to ``folder/METHOD/seedN.json``."""
+    file = folder / run.method.name / f'seed{run.seed}.json'
+    write_atomically(_file(run).read_bytes(), file)
 
 
 def read_result(run: Run) -> dict[str, Any] | None:
@@ -98,6 +109,34 @@ def validation_errors(folder: Path) -> dict[int, float]:
         for line in scalars(folder)
         if ACCURACY in line
     }
+
+
+def by_epoch(folder: Path) -> list[dict[str, float]]:
+    """One dict per epoch: means of what was logged, and its validation.
+
+    Steps that were trained twice, before and after a kill, count twice.
+    """
+    logged: dict[int, dict[str, list[float]]] = {}
+    validated: dict[int, dict[str, float]] = {}
+    for line in scalars(folder):
+        if ACCURACY in line:
+            validated[line['step']] = line
+        elif 'epoch' in line:
+            epoch = logged.setdefault(line['epoch'], defaultdict(list))
+            for name in line.keys() - UNLOGGED:
+                epoch[name].append(line[name])
+    return [
+        {
+            'epoch': epoch,
+            **{name: mean(values) for name, values in sorted(means.items())},
+            **_without(validated.get(epoch, {}), UNLOGGED),
+        }
+        for epoch, means in sorted(logged.items())
+    ]
+
+
+def _without(line: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    return {k: v for k, v in line.items() if k not in names}
 
 
 def training_seconds(run: Run) -> float:

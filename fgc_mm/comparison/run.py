@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,6 +116,22 @@ class Run:
                 return 'pruning', self._prune()
             return 'training', self._train()
         return None if self.metrics.is_file() else ('testing', self._test())
+
+    def note(self, command: list[str]) -> None:
+        """Keeps a command for the report, as a user would type it."""
+        tool = f'tools/{Path(command[2]).name}'
+        line = shlex.join(['python', tool, *command[3:]])
+        with self._commands.open('a') as file:
+            file.write(f'{line}\n')
+
+    def commands(self) -> list[str]:
+        """All that were noted."""
+        file = self._commands
+        return file.read_text().splitlines() if file.is_file() else []
+
+    @property
+    def _commands(self) -> Path:
+        return self.folder / 'commands.txt'
 
     def claim(self) -> None:
         """Notes the recipe, or refuses another one than was begun with.

@@ -86,14 +86,17 @@ def _take_statistics(
     ]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
-        if not norm.weight.any():  # a residual branch that starts at zero
+        # a residual branch that starts at zero; without affine=True no weight
+        if norm.weight is not None and not norm.weight.any():
             nn.init.ones_(norm.weight)
         norm.train()
         norm.momentum = 1.0
-    _pass(backbone, images, keep_ratio, generator)
-    for norm, momentum in zip(norms, momenta):
-        norm.eval()
-        norm.momentum = momentum
+    try:
+        _pass(backbone, images, keep_ratio, generator)
+    finally:
+        for norm, momentum in zip(norms, momenta):
+            norm.eval()
+            norm.momentum = momentum
 
 
 def _pass(

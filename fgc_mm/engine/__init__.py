@@ -5,6 +5,7 @@ from fgc_mm.engine.bfloat16_wrapper import BFloat16OptimWrapper
 from fgc_mm.engine.channels_last_hook import ChannelsLastHook
 from fgc_mm.engine.checkpoint_hook import SafeCheckpointHook
 from fgc_mm.engine.compile_hook import CompileHook
+from fgc_mm.engine.config_check_hook import ConfigCheckHook
 from fgc_mm.engine.exact_resume_hook import ExactResumeHook
 from fgc_mm.engine.finite_loss_hook import FiniteLossHook
 from fgc_mm.engine.gate_lr_hook import GateLRHook
@@ -16,6 +17,7 @@ __all__ = [
     'BFloat16OptimWrapper',
     'ChannelsLastHook',
     'CompileHook',
+    'ConfigCheckHook',
     'ExactResumeHook',
     'FGCMemoryBankHook',
     'FiniteLossHook',

@@ -28,6 +28,7 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from ..errors import FGCError
+from ..sites.reuse import remember_checkpoint
 
 Checkpoint = dict[str, Any]
 MapLocation = str | torch.device | Callable | dict | None
@@ -81,7 +82,8 @@ def read_checkpoint(
         map_location: As in :func:`torch.load`.
 
     Returns:
-        What the file holds: a dict with a tensor in it somewhere.
+        What the file holds: a dict with a tensor in it somewhere. The sites
+        of gated backbones in it need not be searched again.
 
     Raises:
         FGCError: The file is missing, empty, damaged, not a checkpoint, or
@@ -119,7 +121,9 @@ def _read(
         raise
     except Exception as error:  # whatever a damaged pickle provokes
         raise _refusal(name, error) from error
-    return _checked(content, name)
+    checkpoint = _checked(content, name)
+    remember_checkpoint(checkpoint)
+    return checkpoint
 
 
 def _verify_checksums(stream: BinaryIO) -> None:

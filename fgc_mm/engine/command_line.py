@@ -15,6 +15,9 @@ import torch
 from mmengine.config import Config, ConfigDict, DictAction
 
 from ..errors import FGCError
+from ..sites.image_size import expect_images
+from .data_errors import data_sentence
+from .image_size import config_image_size
 from .import_errors import missing_import
 from .launch import first_to_fail, leave_processes, started_rank
 from .roll_call import lost_siblings, name_lost
@@ -77,7 +80,7 @@ def _sentence(error: BaseException) -> str | None:
         error = _cause(error)
     if isinstance(error, ImportError) and not isinstance(error, FGCError):
         return missing_import(error)
-    known = upstream_sentence(error)
+    known = upstream_sentence(error) or data_sentence(error)
     if known:
         return known
     if not isinstance(error, (FGCError, OSError)):
@@ -187,7 +190,7 @@ def load_config(path: str) -> Config:
     if folder not in sys.path:
         sys.path.append(folder)
     try:
-        return Config.fromfile(path)
+        cfg = Config.fromfile(path)
     except SyntaxError as error:
         raise FGCError(
             f'{path} cannot be read as a config ({error.msg}): a .py config '
@@ -197,6 +200,8 @@ def load_config(path: str) -> Config:
         raise FGCError(
             f'{path} does not fit its _base_ files: {error}'
         ) from error
+    expect_images(config_image_size(cfg))
+    return cfg
 
 
 def override(cfg: Config, options: dict | None) -> None:

@@ -28,10 +28,7 @@ class LossProgressHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
     ) -> None:
         """Set ``progress`` of all that has one."""
-        progress = Progress(_epoch(runner), runner.iter)
-        for part in bare_model(runner).modules():
-            if hasattr(part, 'progress'):
-                part.progress = progress
+        set_progress(bare_model(runner), progress_at(runner, runner.iter))
 
 
 def bare_model(runner: Runner) -> nn.Module:
@@ -40,11 +37,22 @@ def bare_model(runner: Runner) -> nn.Module:
     return model.module if is_model_wrapper(model) else model
 
 
-def _epoch(runner: Runner) -> int:
-    # an iteration-based loop never moves its own epoch
+def set_progress(model: nn.Module, progress: Progress) -> None:
+    """Set ``progress`` of every part of the model that has one."""
+    for part in model.modules():
+        if hasattr(part, 'progress'):
+            part.progress = progress
+
+
+def progress_at(runner: Runner, iteration: int) -> Progress:
+    """Where the run is at one of its iterations, the present or the last."""
     if isinstance(runner.train_loop, IterBasedTrainLoop):
-        return runner.iter // max(_steps_per_epoch(runner.train_dataloader), 1)
-    return runner.epoch
+        # this loop never moves its own epoch
+        steps = max(_steps_per_epoch(runner.train_dataloader), 1)
+        return Progress(iteration // steps, iteration)
+    if iteration == runner.iter:
+        return Progress(runner.epoch, iteration)
+    return Progress(max(runner.max_epochs - 1, runner.epoch), iteration)
 
 
 def _steps_per_epoch(loader: DataLoader) -> int:

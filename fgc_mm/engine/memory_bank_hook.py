@@ -15,6 +15,7 @@ from fgc_mm.engine.same_everywhere import check_same_banks, check_same_length
 from fgc_mm.engine.whole_banks import Collector, whole_state
 from fgc_mm.errors import FGCError
 from fgc_mm.losses import CoupledBatch, FeatureGateCouplingLoss
+from fgc_mm.losses.label_neighbors import LabelNeighbors
 from fgc_mm.models import GatedImageClassifier
 from fgc_mm.registry import HOOKS
 
@@ -237,7 +238,9 @@ def _labels(dataset: Dataset, loss: FeatureGateCouplingLoss) -> Tensor | None:
             f'{type(dataset).__name__} has no get_gt_labels(); use a data '
             'set of mmpretrain.'
         )
-    return torch.as_tensor(dataset.get_gt_labels())
+    # not get_gt_labels(), which fails where images have several
+    infos = map(dataset.get_data_info, range(len(dataset)))
+    return LabelNeighbors.one_each([x.get('gt_label') for x in infos])
 
 
 def _gather(batch: CoupledBatch) -> CoupledBatch:

@@ -75,6 +75,13 @@ def _no_image(_: BaseException) -> str:
     )
 
 
+def _no_rule(error: BaseException) -> str:
+    return (
+        f'{error} It is a save_best or monitor: set rule="greater" or '
+        'rule="less" beside it, or name another metric.'
+    )
+
+
 # class of the error, a part of its text, the sentence
 KNOWN: tuple[
     tuple[type[BaseException], str, Callable[[BaseException], str]], ...
@@ -87,4 +94,5 @@ KNOWN: tuple[
     (RuntimeError, 'EADDRINUSE', _port_in_use),
     (ValueError, 'more than 1 value per', _batch_of_one),
     (ValueError, 'one array to conc', _no_image),
+    (ValueError, 'Cannot infer the rule', _no_rule),
 )

@@ -21,16 +21,18 @@ PUBLISHED = {'fgc-pr': 'pruning_ratio_fgc_pr', 'ftwt': 'pruning_ratio_ftwt'}
 class DynamicMACs(BaseMetric):
     """MACs per image of a dynamic network, and what its gates did.
 
-    Every conv and linear layer counts, gates and classifier included; a
-    closed channel takes away its row of the producer and its column of the
-    consumer. Reported: ``mean``, ``p50``, ``p95`` and ``dense`` in MACs,
-    ``pruning_ratio`` = 100 (1 - mean / dense) in percent, ``keep_ratio``
-    (share of gated channels open), and, for comparison only, the countings
-    of published numbers: ``pruning_ratio_fgc_pr`` (no classifier) and
-    ``pruning_ratio_ftwt`` (no gates either, and residual sums as if they
-    were masked). A table per site goes to the log. Where the gates of an
-    image said nan or inf, all but ``dense`` are nan, and a warning counts
-    such images.
+    Every product of tensors counts, gates, classifier and attention's two
+    matrix products included; a closed channel takes away its row of the
+    producer and its column of the consumer, and nothing of what runs outside
+    the forward of a conv or linear layer. Reported: ``mean``, ``p50``, ``p95``
+    and ``dense`` in MACs, where ``dense`` is the network without gates and
+    before compaction, ``pruning_ratio`` = 100 (1 - mean / dense) in percent,
+    ``keep_ratio`` (share of gated channels open), and, for comparison only,
+    the countings of published numbers: ``pruning_ratio_fgc_pr`` (no
+    classifier) and ``pruning_ratio_ftwt`` (no gates either, and residual sums
+    as if they were masked). A table per site goes to the log. Where the gates
+    of an image said nan or inf, all but ``dense`` are nan, and a warning
+    counts such images.
 
     Args:
         collect_device: Where the results of all ranks are collected.
@@ -61,7 +63,7 @@ class DynamicMACs(BaseMetric):
         self._table = data_samples[0]['macs_table']
         opened = torch.stack([s['gate_masks'] for s in data_samples])
         macs = [float(s['macs']) for s in data_samples]
-        dense, published = self._table.dense, self._published(opened)
+        dense, published = self._table.base(), self._published(opened)
         bases = [self._table.base(name) for name in PUBLISHED]
         packed = np.packbits(opened.numpy(), axis=1)
         self.results += [

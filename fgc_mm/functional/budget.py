@@ -33,7 +33,7 @@ def expected_cost(
         ratio: r, as the target takes it.
     """
     masks = [target(score, ratio) for score in scores]
-    return macs_per_image(table, masks).mean().item() / table.dense
+    return macs_per_image(table, masks).mean().item() / table.base()
 
 
 def ratio_for_budget(

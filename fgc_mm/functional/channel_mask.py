@@ -86,6 +86,7 @@ def spread_mask(
     """
     if positions is None:
         return mask
-    # one more column, of ones: the place that -1 points at
-    padded = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+    # one more column, of ones, is what -1 selects; no len(), which would fix
+    # the batch size of an exported network
+    padded = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
     return padded[:, torch.as_tensor(positions)]

@@ -3,13 +3,16 @@
 A layer's MACs are ``unit`` for every pair of an open input channel and an
 open output channel of the same group. ``unit`` is kernel elements times
 output positions, so the sum over pairs is exact for plain, grouped and
-depthwise convs alike.
+depthwise convs alike. What no layer's own forward computes (attention's two
+products, functional calls) is in the total with all its MACs, whatever the
+gates decide.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+import torch
 from torch import Tensor
 
 from fgc_mm.errors import FGCError
@@ -21,10 +24,10 @@ SitePositions = tuple[int, tuple[int, ...] | None]
 
 @dataclass(frozen=True)
 class LayerMACs:
-    """One conv or linear layer.
+    """One product of tensors: of a conv or linear layer, or any other.
 
     Attributes:
-        name: The module's path.
+        name: The module's path; of other products see ``source``.
         role: ``'backbone'``, ``'gate'`` or ``'head'`` (neck and classifier).
         unit: MACs of one pair of channels, for one image.
         in_channels: Channels of the input.
@@ -34,6 +37,14 @@ class LayerMACs:
             channel the site's channel that lies there, or -1; ``None`` if
             the input is the site's channels in order.
         out_sites: The sites that govern the output, likewise.
+        source: ``'layer'`` for what a conv or linear layer computes in its
+            own forward, which alone sites can shrink; ``'parameter'`` for a
+            product with a parameter elsewhere (``F.linear`` on a slice of a
+            weight), named after the parameter; ``'tensors'`` for a product of
+            two tensors that are none (attention), named after the module
+            that was running.
+        before: MACs before a channel map shrank the layer; ``None`` if none
+            did.
     """
 
     name: str
@@ -44,6 +55,8 @@ class LayerMACs:
     groups: int = 1
     in_sites: tuple[SitePositions, ...] = ()
     out_sites: tuple[SitePositions, ...] = ()
+    source: str = 'layer'
+    before: int | None = None
 
     @property
     def sites(self) -> set[int]:
@@ -55,13 +68,18 @@ class LayerMACs:
         """MACs with every channel open."""
         return self.unit * self.in_channels * self.out_channels // self.groups
 
+    @property
+    def whole(self) -> int:
+        """MACs in the network before compaction."""
+        return self.dense if self.before is None else self.before
+
 
 @dataclass(frozen=True)
 class MACsTable:
-    """All layers of a gated classifier at one input shape.
+    """All products of a gated classifier at one input shape.
 
     Attributes:
-        layers: Every conv and linear layer.
+        layers: Every product, in the order of the forward pass.
         sites: Name of every site, in the order of the masks.
         channels: Channels of every site.
     """
@@ -76,7 +94,7 @@ class MACsTable:
 
     @property
     def dense(self) -> int:
-        """MACs of the network without gates: the honest base."""
+        """MACs of the network as it is, without gates."""
         return self.of('backbone', 'head')
 
     @property
@@ -90,13 +108,37 @@ class MACsTable:
 
     def gate_of(self, site: str) -> int:
         """MACs of the gate of a site."""
-        prefix = f'backbone.gates.{site.replace(".", "/")}.'
-        return sum(x.dense for x in self.layers if x.name.startswith(prefix))
+        path = f'backbone.gates.{site.replace(".", "/")}'
+        return sum(
+            x.dense
+            for x in self.layers
+            if x.name == path or x.name.startswith(f'{path}.')
+        )
 
     def base(self, counting: str = 'honest') -> int:
-        """What a counting calls 100 %: the others leave the head out."""
+        """What a counting calls 100 %.
+
+        The dense network before compaction, if a channel map has shrunk it;
+        the published countings leave the head out.
+        """
+        return sum(x.whole for x in self._network(counting))
+
+    def full(self, counting: str = 'honest') -> int:
+        """MACs of the network as it is, in a counting; no gates."""
+        return sum(x.dense for x in self._network(counting))
+
+    def outside_layers(self, counting: str = 'honest') -> int:
+        """Those of :meth:`full` that no layer's own forward computes.
+
+        They are dense, whatever the gates decide.
+        """
+        layers = self._network(counting)
+        return sum(x.dense for x in layers if x.source != 'layer')
+
+    def _network(self, counting: str) -> list[LayerMACs]:
         _check_counting(counting)
-        return self.dense if counting == 'honest' else self.of('backbone')
+        roles = ('backbone', 'head')[: 2 if counting == 'honest' else 1]
+        return [x for x in self.layers if x.role in roles]
 
     def counted(self, counting: str = 'honest') -> list[LayerMACs]:
         """The layers of a counting; see :func:`macs_per_image`."""
@@ -116,11 +158,11 @@ def macs_per_image(
     Args:
         table: The network's layers.
         masks: For every site (N, C); a channel is closed where it is 0.
-        counting: ``'honest'`` counts convs, gates and classifier;
-            ``'fgc-pr'`` the convs and the gates only, as the published code
-            of FGC (arXiv 2111.14302) does; ``'ftwt'`` the convs only, each
-            reading no more than what the conv before it left open, even
-            where a residual sum lies between (arXiv 2110.08232; it
+        counting: ``'honest'`` counts backbone, gates, neck and classifier;
+            ``'fgc-pr'`` backbone and gates only, as the published code of
+            FGC (arXiv 2111.14302) does; ``'ftwt'`` the backbone only, each
+            layer reading no more than what the layer before it left open,
+            even where a residual sum lies between (arXiv 2110.08232; it
             overstates what is saved).
 
     Returns:
@@ -146,9 +188,12 @@ def macs_of_open(
     Returns:
         (N,) in MACs, in the type of ``opened``.
     """
-    total = opened[0].new_zeros(len(opened[0]))
-    for layer in table.counted(counting):
-        total = total + layer.unit * _open_pairs(layer, opened)
+    layers = table.counted(counting)
+    fixed = sum(layer.dense for layer in layers if not layer.sites)
+    total = torch.full_like(opened[0][:, 0], fixed)
+    for layer in layers:
+        if layer.sites:
+            total = total + layer.unit * _open_pairs(layer, opened)
     return total
 
 
@@ -179,9 +224,10 @@ def expected_macs(
     )
 
 
-def _chained(layers: list[LayerMACs]) -> list[LayerMACs]:
+def _chained(products: list[LayerMACs]) -> list[LayerMACs]:
     """Each layer reads what the one before it wrote, sums or not."""
-    chained = layers[:1]
+    layers = [x for x in products if x.source == 'layer']
+    chained = [x for x in products if x.source != 'layer'] + layers[:1]
     for before, layer in pairwise(layers):
         if not layer.in_sites and before.out_channels == layer.in_channels:
             layer = replace(layer, in_sites=before.out_sites)

@@ -26,5 +26,5 @@ class OpenGate(nn.Module):
     def forward(self, x: Tensor) -> GateDecision:
         """Open all."""
         like = global_average_pool(x.detach()).float()
-        ones = like.new_ones(len(x), self.out_channels)
+        ones = like.new_ones(x.shape[0], self.out_channels)
         return GateDecision(ones, ones, ones)

@@ -59,7 +59,7 @@ class PartialGate(nn.Module):
     def forward(self, x: Tensor) -> GateDecision | ScalingDecision:
         """Decide for every image of the batch."""
         if self.gate is None:
-            mask = self._mask.expand(len(x), -1)
+            mask = self._mask.expand(x.shape[0], -1)
             logits = CERTAIN * (2 * mask - 1)
             return GateDecision(logits, mask, mask)
         decision = self.gate(x)

@@ -21,8 +21,10 @@ class GateLoss(nn.Module, ABC):
         name: Logged as ``loss_<name>``.
     """
 
+    teaches = False  # whether gates can learn from it without the task
     needs_macs = False  # whether the classifier must fill in macs_table,
     needs_scores = False  # or scores
+    independent_labels = False  # whether those are of a sigmoid per class
 
     def __init__(
         self, loss_weight: float | Mapping[str, Any], name: str

@@ -33,12 +33,13 @@ def sample_indices(
     Raises:
         FGCError: A sample has no ``sample_idx``, or one outside the banks.
     """
-    indices = [s.get('sample_idx', None) for s in data_samples or [{}]]
+    indices = [_index_of(sample) for sample in data_samples or [{}]]
     if None in indices:
         raise FGCError(
             'an image has no sample_idx, by which the memory banks are '
             "indexed; add 'sample_idx' to meta_keys of PackInputs in the "
-            'training pipeline.'
+            'training pipeline, and take a data set that numbers its images '
+            '(MultiTaskDataset does not).'
         )
     if not 0 <= min(indices) <= max(indices) < length:
         wrong = next(i for i in indices if not 0 <= i < length)
@@ -48,6 +49,16 @@ def sample_indices(
             'set in another dataset.'
         )
     return [int(i) for i in indices]
+
+
+def _index_of(sample: Any) -> int | None:
+    """Its own, or that of its first task where it holds tasks' samples."""
+    for part in (sample, *sample.values()):
+        if hasattr(part, 'get'):
+            index = part.get('sample_idx', None)
+            if index is not None:
+                return index
+    return None
 
 
 def coupled_batch(

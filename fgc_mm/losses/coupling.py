@@ -208,6 +208,10 @@ class FeatureGateCouplingLoss(GateLoss):
         for name, batch in gathered.items():
             self.banks[name].update(*batch)
 
+    def drop_batch(self) -> None:
+        """Forget the batch that waits, unwritten."""
+        self._pending = {}
+
     def _check_ready(self, records: Sequence[GateRecord]) -> None:
         if not self.banks or self._pending:
             raise FGCError(

@@ -1,8 +1,11 @@
 """Learning from the dense network's answers."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -14,12 +17,17 @@ class DistillationLoss(nn.Module):
     """``T^2 KL(teacher || student)`` of softened class probabilities.
 
     Source: Hinton et al., "Distilling the knowledge in a neural network"
-    (2015), section 2. The teacher is no part of this module: it is neither
-    trained nor saved.
+    (2015), section 2. Where every class is a label of its own, the
+    divergence is that of two Bernoulli distributions per class, summed over
+    the classes: a softmax would not see a constant added to all scores,
+    which turns every label round. The teacher is no part of this module: it
+    is neither trained nor saved.
 
     Args:
         temperature: T.
         loss_weight: A number or a weight that moves.
+        independent_labels: Whether the classes exclude nothing (a sigmoid
+            per class) instead of each other (a softmax).
 
     Shapes: two times (N, classes), before the softmax -> ().
     """
@@ -28,6 +36,7 @@ class DistillationLoss(nn.Module):
         self,
         temperature: float = 4.0,
         loss_weight: float | Mapping[str, Any] = 1.0,
+        independent_labels: bool = False,
     ) -> None:
         super().__init__()
         if not temperature > 0:
@@ -36,16 +45,27 @@ class DistillationLoss(nn.Module):
                 'positive; the usual one is 4.'
             )
         self.temperature = temperature
+        self.independent_labels = independent_labels
         self.loss_weight = Schedule.build(loss_weight)
         self.progress: Progress | None = None
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """The weighted loss."""
+        log_probs = _per_label if self.independent_labels else _softmax
         soft = F.kl_div(
-            (student.float() / self.temperature).log_softmax(dim=1),
-            (teacher.float() / self.temperature).log_softmax(dim=1),
+            log_probs(student.float() / self.temperature),
+            log_probs(teacher.float() / self.temperature),
             reduction='batchmean',
             log_target=True,
         )
         weight = self.loss_weight.at(self.progress)
         return weight * self.temperature**2 * soft
+
+
+def _softmax(scores: Tensor) -> Tensor:
+    return scores.log_softmax(dim=1)
+
+
+def _per_label(scores: Tensor) -> Tensor:
+    """Logarithms of each label's yes and no; (N, 2 classes)."""
+    return torch.cat([F.logsigmoid(scores), F.logsigmoid(-scores)], dim=1)

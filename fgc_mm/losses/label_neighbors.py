@@ -1,5 +1,9 @@
 """Neighbours by label (FGC, arXiv 2111.14302, Table 4)."""
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -10,7 +14,8 @@ class LabelNeighbors:
     """Random images of the same class.
 
     Args:
-        labels: (D,) class of every training image.
+        labels: (D,) class of every training image; see
+            :meth:`one_each`.
         num_neighbors: K.
 
     Raises:
@@ -31,6 +36,26 @@ class LabelNeighbors:
                 'set a smaller num_neighbors, or another neighbor_source.'
             )
 
+    @staticmethod
+    def one_each(labels: Sequence[Any]) -> Tensor:
+        """The labels of all images as (D,), if each has exactly one.
+
+        Args:
+            labels: A number per image, or a sequence of one number.
+
+        Raises:
+            FGCError: An image has none, several, or one per task.
+        """
+        for index, label in enumerate(labels):
+            if _number_of(label) is None:
+                raise FGCError(
+                    "neighbor_source='label' draws images of the same "
+                    f'class, and image {index} of the training set has the '
+                    f'labels {label!r:.60}, not exactly one; set '
+                    "neighbor_source='feature'."
+                )
+        return torch.tensor([_number_of(label) for label in labels])
+
     def __call__(self, indices: Tensor) -> Tensor:
         """Draw K distinct rows per image, never its own; (N, K).
 
@@ -49,3 +74,10 @@ class LabelNeighbors:
         lots = torch.rand(len(indices), len(rows))
         lots[rows[None] == indices[:, None]] = -1
         return rows[lots.topk(self.num_neighbors, dim=1).indices]
+
+
+def _number_of(label: Any) -> int | None:
+    """The class, where a label is one number or a sequence of one."""
+    values = np.asarray(label)
+    single = values.dtype.kind in 'iu' and values.size == 1
+    return int(values.reshape(())) if single else None

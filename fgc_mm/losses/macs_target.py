@@ -65,14 +65,14 @@ class MACsTargetLoss(GateLoss):
         opened = [_opened(record) for record in records]
         if table is not self._reachable:
             self._check_reachable(table, opened)
-        share = macs_of_open(table, opened).mean() / table.dense
+        share = macs_of_open(table, opened).mean() / table.base()
         return (share - (1 - self.pruning_ratio)).square().float()
 
     def _check_reachable(
         self, table: MACsTable, opened: Sequence[Tensor]
     ) -> None:
         closed = [mask.detach()[:1] * 0 for mask in opened]
-        most = 1 - macs_of_open(table, closed).item() / table.dense
+        most = 1 - macs_of_open(table, closed).item() / table.base()
         if self.pruning_ratio > most:
             raise FGCError(
                 f'pruning_ratio={self.pruning_ratio} is out of reach: with '

@@ -38,6 +38,8 @@ class MaskPredictionLoss(GateLoss):
         FGCError: An unknown target; a ratio with no channel left.
     """
 
+    teaches = True
+
     def __init__(
         self,
         ratio: float,

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from mmpretrain.structures import label_to_onehot
 from torch import Tensor
 
 from fgc_mm.errors import FGCError
@@ -79,12 +80,27 @@ class SaliencyL1Loss(GateLoss):
                 "GatedImageClassifier with dict(type='fgc_mm."
                 "LossProgressHook') in custom_hooks."
             )
-        labels = labels_of(data_samples).to(self.scores.device)
-        return self.easiness(self.scores, labels, self.progress.epoch)
+        independent = self.independent_labels
+        classes = self.scores.shape[1] if independent else None
+        labels = labels_of(data_samples, classes).to(self.scores.device)
+        epoch = self.progress.epoch
+        return self.easiness(self.scores, labels, epoch, independent)
 
 
-def labels_of(data_samples: Sequence[Any]) -> Tensor:
-    """Classes (N,), or shares of them (N, classes) where images are mixed."""
+def labels_of(
+    data_samples: Sequence[Any], classes: int | None = None
+) -> Tensor:
+    """Classes (N,), or shares of them (N, classes) where images are mixed.
+
+    Args:
+        data_samples: The images' samples.
+        classes: How many there are, where an image has any number of them;
+            then the result is always (N, classes), of 0 and 1.
+    """
     if 'gt_score' in data_samples[0]:
         return torch.stack([s.gt_score for s in data_samples])
+    if classes is not None:
+        return torch.stack(
+            [label_to_onehot(s.gt_label, classes) for s in data_samples]
+        )
     return torch.cat([s.gt_label for s in data_samples])

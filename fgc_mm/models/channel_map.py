@@ -12,7 +12,6 @@ from fgc_mm.errors import FGCError
 from fgc_mm.models.kept import (
     Kept,
     check_kept,
-    is_whole,
     map_widths,
     shrink_layer,
     spelt,
@@ -126,7 +125,13 @@ class ChannelMap:
                 )
             shrink_layer(network.get_submodule(path), kept)
         network._register_load_state_dict_pre_hook(self._adopt_whole)
+        network.applied_channel_maps = (*ChannelMap.applied_to(network), self)
         return network
+
+    @staticmethod
+    def applied_to(network: nn.Module | None) -> tuple['ChannelMap', ...]:
+        """The maps that have shrunk a network, in their order."""
+        return getattr(network, 'applied_channel_maps', ())
 
     def shrink_state(
         self, state: dict[str, Any], prefix: str = ''
@@ -199,10 +204,13 @@ class ChannelMap:
     ) -> None:
         """Shrink what a checkpoint of the whole network says of a layer."""
         for path, kept in self.layers.items():
-            weight = state.get(f'{prefix}{path}.weight')
-            if weight is not None and is_whole(kept, weight):
-                start = f'{prefix}{path}.'
-                own = {k: v for k, v in state.items() if k.startswith(start)}
+            start = f'{prefix}{path}.'
+            own = {
+                key: value
+                for key, value in state.items()
+                if key.startswith(start) and '.' not in key[len(start) :]
+            }
+            if any(map(kept.is_whole, own.values())):
                 shrunk = ChannelMap({path: kept}).shrink_state(own, prefix)
                 state.update(shrunk)
 

@@ -1,57 +1,59 @@
-"""The MACs table of a gated classifier, from one forward pass."""
+"""The MACs table of a classifier, from one forward pass."""
 
 from collections import defaultdict
+from dataclasses import replace
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fgc_mm.functional.macs import LayerMACs, MACsTable
+from fgc_mm.models.channel_map import ChannelMap
 from fgc_mm.models.gated_backbone import GatedBackbone
-from fgc_mm.sites.evaluating import evaluating
-from fgc_mm.sites.layout import DENSE, is_depthwise, layer_widths, pair_macs
+from fgc_mm.models.layer_products import LayerProduct, run_and_record
+from fgc_mm.sites import GateSite
+from fgc_mm.sites.layout import is_depthwise
+
+Sites = dict[str, list[tuple[int, tuple[int, ...] | None]]]
 
 
 def build_macs_table(
     model: nn.Module, image_shape: tuple[int, ...]
 ) -> MACsTable:
-    """Count every conv and linear layer that one image runs through.
+    """Count every product of tensors that one image runs through.
+
+    The products are counted where torch computes them
+    (:mod:`fgc_mm.sites.watching`), so convs, linear layers, functional
+    calls and the two products of attention are all there. Only those of a
+    conv or linear layer in its own forward can be scaled by sites: a site
+    masks at the call of its consumers. All others are dense.
 
     Args:
         model: A classifier whose ``backbone`` is a :class:`GatedBackbone`,
             or any other.
-        image_shape: (3, H, W).
+        image_shape: (C, H, W).
 
     Returns:
         The table; its dense MACs are those with every gate open.
     """
-    units = _run_and_count(model, image_shape)
-    names = {id(m): name for name, m in model.named_modules()}
+    names = {id(module): name for name, module in model.named_modules()}
     gated = getattr(model, 'backbone', None)
     sites = gated.sites if isinstance(gated, GatedBackbone) else []
-    inputs, outputs, gates = defaultdict(list), defaultdict(list), set()
-    readers = {member.path for site in sites for member in site.consumers}
-    for index, site in enumerate(sites):
-        for output in site.outputs:
-            layer = gated.backbone.get_submodule(output.path)
-            outputs[id(layer)].append((index, output.positions))
-            # one that reads another site is closed there by that one
-            if is_depthwise(layer) and output.path not in readers:
-                inputs[id(layer)].append((index, output.positions))
-        for consumer in site.consumers:
-            layer = gated.backbone.get_submodule(consumer.path)
-            inputs[id(layer)].append((index, consumer.positions))
-        gates.update(map(id, gated.gates[site.key].modules()))
-    layers = [
-        LayerMACs(
-            names[id(module)],
-            _role(id(module), names[id(module)], gates),
-            unit,
-            *layer_widths(module),
-            in_sites=tuple(inputs[id(module)]),
-            out_sites=tuple(outputs[id(module)]),
-        )
-        for module, unit in units
-    ]
+    inputs, outputs = _governed(gated, sites, names)
+    whole = _before_compaction(gated, names)
+    gates = {
+        names[id(module)]
+        for site in sites
+        for module in gated.gates[site.key].modules()
+    }
+    layers = []
+    for ran in run_and_record(model, image_shape):
+        layer = _row(ran, gates, whole.get(ran.name))
+        if ran.source == 'layer':
+            layer = replace(
+                layer,
+                in_sites=tuple(inputs[ran.name]),
+                out_sites=tuple(outputs[ran.name]),
+            )
+        layers.append(layer)
     return MACsTable(
         tuple(layers),
         tuple(site.name for site in sites),
@@ -59,32 +61,60 @@ def build_macs_table(
     )
 
 
-def _role(module: int, name: str, gates: set[int]) -> str:
-    if module in gates:
+def _row(
+    ran: LayerProduct, gates: set[str], widths: tuple[int, ...] | None
+) -> LayerMACs:
+    before = None
+    if ran.source == 'layer' and widths is not None:
+        outputs, inputs, groups = widths
+        before = ran.unit * inputs * outputs // groups
+    return LayerMACs(
+        ran.name,
+        _role(ran.module, gates),
+        ran.unit,
+        ran.in_channels,
+        ran.out_channels,
+        ran.groups,
+        source=ran.source,
+        before=before,
+    )
+
+
+def _role(path: str, gates: set[str]) -> str:
+    if path in gates:
         return 'gate'
-    return 'backbone' if name.startswith('backbone.') else 'head'
+    return 'backbone' if path.split('.')[0] == 'backbone' else 'head'
 
 
-def _run_and_count(
-    model: nn.Module, image_shape: tuple[int, ...]
-) -> list[tuple[nn.Module, int]]:
-    units: list[tuple[nn.Module, int]] = []
+def _governed(
+    gated: nn.Module | None, sites: list[GateSite], names: dict[int, str]
+) -> tuple[Sites, Sites]:
+    """The sites that scale a layer's inputs, and its outputs, by its path."""
+    inputs, outputs = defaultdict(list), defaultdict(list)
+    readers = {member.path for site in sites for member in site.consumers}
+    for index, site in enumerate(sites):
+        for output in site.outputs:
+            layer = gated.backbone.get_submodule(output.path)
+            outputs[names[id(layer)]].append((index, output.positions))
+            # one that reads another site is closed there by that one
+            if is_depthwise(layer) and output.path not in readers:
+                inputs[names[id(layer)]].append((index, output.positions))
+        for consumer in site.consumers:
+            layer = gated.backbone.get_submodule(consumer.path)
+            inputs[names[id(layer)]].append((index, consumer.positions))
+    return inputs, outputs
 
-    def count(module: nn.Module, _: tuple, output: Tensor) -> None:
-        units.append((module, pair_macs(module, output.shape)))
 
-    hooks = [
-        m.register_forward_hook(count)
-        for m in model.modules()
-        if isinstance(m, DENSE)
-    ]
-    like = next(model.parameters())
-    try:
-        # a graph compiled before does not know of the hooks
-        eager = torch.compiler.set_stance('force_eager')
-        with evaluating(model), torch.no_grad(), eager:
-            model(like.new_zeros(1, *image_shape))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return units
+def _before_compaction(
+    backbone: nn.Module | None, names: dict[int, str]
+) -> dict[str, tuple[int, ...]]:
+    """Widths (out, in, groups) of the layers that a channel map shrank."""
+    if isinstance(backbone, GatedBackbone):
+        backbone = backbone.backbone
+    widths: dict[str, tuple[int, ...]] = {}
+    for channel_map in ChannelMap.applied_to(backbone):
+        for path, kept in channel_map.layers.items():
+            if kept.dense:  # the first map saw the widest layer
+                name = names[id(backbone.get_submodule(path))]
+                widths.setdefault(name, kept.widths)
+    return widths

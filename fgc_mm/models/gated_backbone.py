@@ -1,6 +1,7 @@
 """Any backbone, with gates at its sites."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import partial
 from typing import Any
 
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
@@ -9,7 +10,17 @@ from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
 from fgc_mm.registry import MODELS
-from fgc_mm.sites import GateRecord, GateSite, SitePort, find_sites
+from fgc_mm.sites import (
+    Found,
+    GateRecord,
+    GateSite,
+    SitePort,
+    chosen,
+    search_sites,
+)
+from fgc_mm.sites.call import GatedCall, SiteState
+from fgc_mm.sites.recompute import joined
+from fgc_mm.sites.reuse import write_metadata
 
 
 @MODELS.register_module()
@@ -25,15 +36,21 @@ class GatedBackbone(BaseBackbone):
         gate: Config of the gate; one is built per site, with that site's
             ``in_channels`` and ``out_channels``.
         sites: ``'auto'`` for every site, shell patterns on their names, or
-            ``dict(type='auto', image_size=..., seconds=...)``; see
+            ``dict(type='auto', image_size=..., residual=...)``; see
             :func:`fgc_mm.sites.find_sites`. Printing the backbone lists them.
         init_cfg: Initialisation of the wrapper; the wrapped network's own
             ``init_cfg`` is honoured as well.
 
     Raises:
         FGCError: No site, a pattern without a match, a network that cannot
-            be traced, ``with_cp=True``.
+            be traced, quantized layers.
+
+    Attributes:
+        found: All sites of the network, and on which image they were found.
+        sites: Those that have a gate.
     """
+
+    found: Found
 
     def __init__(
         self,
@@ -45,7 +62,7 @@ class GatedBackbone(BaseBackbone):
         super().__init__(init_cfg)
         if not isinstance(backbone, nn.Module):
             backbone = MMPRETRAIN_MODELS.build(backbone)
-        _refuse_checkpointing(backbone)
+        _refuse_quantized(backbone)
         self.backbone = backbone
         self.sites = self._find_sites(backbone, sites)
         self.gates = nn.ModuleDict(
@@ -56,6 +73,7 @@ class GatedBackbone(BaseBackbone):
         ]
         SitePort.attach(self._ports, backbone.get_submodule)
         self._register_load_state_dict_pre_hook(self._adopt_plain_keys)
+        self._register_state_dict_hook(_write_sites)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """The wrapped backbone's own outputs, gated."""
@@ -73,17 +91,57 @@ class GatedBackbone(BaseBackbone):
                 gated map alive.
 
         Returns:
-            The wrapped backbone's outputs and one record per site.
+            The wrapped backbone's outputs (a tuple, also of a network that
+            returns a tensor) and one record per site.
+
+        Raises:
+            FGCError: A producer did not run, or ran twice; the images' type
+                is not that of the weights.
         """
         keep = self.training if keep_activation is None else keep_activation
-        for port in self._ports:
-            port.open(keep)
+        call = GatedCall(self._ports, keep)
+        return self._run(call, x)
+
+    def _run(
+        self, call: GatedCall, x: Tensor
+    ) -> tuple[tuple[Tensor, ...], list[GateRecord]]:
+        """One gated call; afterwards only the graph keeps its state."""
         try:
-            outputs = self.backbone(x)
-        finally:
-            records = [port.close() for port in self._ports]
-        self._check_reached(records)
-        return outputs, records
+            outputs = call.run(self.backbone, x)
+        except (RuntimeError, TypeError) as error:
+            check_dtypes(self.backbone, x, error)
+            raise
+        states = list(call.states.values())
+        records = [state.port.record(state) for state in states]
+        self._check_reached(states)
+        returned = outputs
+        if call.grad:
+            returned, records = joined(call, outputs, records)
+            call.end(outputs)
+        return as_outputs(returned), records
+
+    def leave_out(self, names: Collection[str]) -> None:
+        """Take the gates of some sites away, as if never found.
+
+        Args:
+            names: Of the sites.
+
+        Raises:
+            FGCError: No site would remain.
+        """
+        left = [site for site in self.sites if site.name not in names]
+        if not left:
+            raise FGCError(
+                f'the neck and the head read nothing that a site of '
+                f'{type(self.backbone).__name__} contributes to, so there is '
+                'nothing to gate; choose other out_indices, neck or head.'
+            )
+        for site, port in zip(self.sites, self._ports):
+            if site.name in names:
+                _detach(port, self.backbone)
+                del self.gates[site.key]
+        self._ports = [p for p in self._ports if p.site.name not in names]
+        self.sites = left
 
     def train(self, mode: bool = True) -> 'GatedBackbone':
         """As ``nn.Module.train``; mmpretrain's own returns nothing."""
@@ -122,25 +180,40 @@ class GatedBackbone(BaseBackbone):
     def _find_sites(
         self, backbone: nn.Module, sites: str | Sequence[str]
     ) -> list[GateSite]:
-        return find_sites(backbone, sites)
+        self.found = search_sites(backbone, sites)
+        return chosen(self.found.sites, sites)
 
     def _build_gate(self, gate: dict, site: GateSite) -> nn.Module:
         reads, writes = site.in_channels, site.channels
         return MODELS.build(dict(gate, in_channels=reads, out_channels=writes))
 
-    def _check_reached(self, records: list[GateRecord | None]) -> None:
-        for site, port, record in zip(self.sites, self._ports, records):
-            if record is None:
+    def _check_reached(self, states: Sequence[SiteState]) -> None:
+        for site, state in zip(self.sites, states):
+            if state.decision is None:
                 raise FGCError(
                     f'{site.producer} did not run in the forward pass, so '
-                    'its gate could not decide; leave this site out of sites.'
+                    f'its gate could not decide: {self._why_idle(state)}.'
                 )
-            if site.branch_end is not None and not port.ended:
+            if site.branch_end is not None and not state.ended:
                 raise FGCError(
                     f'{site.branch_end} did not mask its output: it did not '
                     'run, or another module has taken its place, as those of '
                     'sync_bn do; leave residual sites out of sites.'
                 )
+
+    def _why_idle(self, state: SiteState) -> str:
+        """Why a producer did not run, and what to do."""
+        path = state.port.site.producer
+        modules = dict(self.backbone.named_modules())
+        if state.port.is_attached(modules.get(path)):
+            return (
+                'which layers run depends on the values of the images; '
+                'leave this site out of sites'
+            )
+        return (
+            'another module has taken its place since the network was '
+            'wrapped; wrap the network that is to run'
+        )
 
     def _adopt_plain_keys(
         self, state_dict: dict[str, Any], prefix: str, *_: Any
@@ -158,11 +231,51 @@ class GatedBackbone(BaseBackbone):
                 state_dict[f'{prefix}backbone.{name}'] = state_dict.pop(key)
 
 
-def _refuse_checkpointing(backbone: nn.Module) -> None:
-    for name, module in backbone.named_modules():
-        if getattr(module, 'with_cp', False):
+def _detach(port: SitePort, backbone: nn.Module) -> None:
+    """Remove all hooks of a port."""
+    for module in backbone.modules():
+        for hooks in (module._forward_pre_hooks, module._forward_hooks):
+            for key, hook in list(hooks.items()):
+                method = hook.func if isinstance(hook, partial) else hook
+                if getattr(method, '__self__', None) is port:
+                    del hooks[key]
+
+
+def _write_sites(
+    backbone: GatedBackbone, _: dict, __: str, metadata: dict[str, Any]
+) -> None:
+    """A checkpoint holds the sites, so that a resumed run need not search."""
+    write_metadata(backbone.found, metadata)
+
+
+def _refuse_quantized(network: nn.Module) -> None:
+    for path, module in network.named_modules():
+        if 'quantized' in type(module).__module__.split('.'):
             raise FGCError(
-                f'with_cp=True of {name or type(backbone).__name__} runs the '
-                'forward pass twice and the gates would decide twice; set '
-                'with_cp=False.'
+                f'{path or type(network).__name__} is quantized '
+                f'({type(module).__name__} of {type(module).__module__}), '
+                'but gates act on floating-point layers; wrap the network '
+                'before it is quantized.'
             )
+
+
+def as_outputs(outputs: Any) -> Any:
+    """A backbone's outputs as necks and heads take them: no bare tensor."""
+    return (outputs,) if isinstance(outputs, Tensor) else outputs
+
+
+def check_dtypes(network: nn.Module, x: Tensor, error: Exception) -> None:
+    """Name the types, if a forward pass may have failed for them.
+
+    Raises:
+        FGCError: The images' type is not that of the weights.
+    """
+    weights = {p.dtype for p in network.parameters() if p.is_floating_point()}
+    if not weights or x.dtype in weights:
+        return
+    names = ' and '.join(sorted(map(str, weights)))
+    raise FGCError(
+        f'the images are {x.dtype} and the weights of '
+        f'{type(network).__name__} {names}, but a layer takes both of one '
+        f'type; convert the images, images.to({names}), or the model.'
+    ) from error

@@ -5,16 +5,23 @@ from math import nan
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from mmpretrain.models.classifiers import ImageClassifier
-from mmpretrain.structures import DataSample
+from mmpretrain.structures import DataSample, MultiTaskDataSample
 from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.macs import MACsTable, macs_per_image
 from fgc_mm.losses import GateLoss
 from fgc_mm.losses.distillation import DistillationLoss
+from fgc_mm.models.class_scores import class_scores, independent_labels
 from fgc_mm.models.counting import build_macs_table
 from fgc_mm.models.gated_backbone import GatedBackbone
+from fgc_mm.models.gradient_reach import (
+    Readers,
+    unread_layers,
+    warn_unreached,
+)
 from fgc_mm.models.teacher import Teacher
 from fgc_mm.registry import MODELS
 from fgc_mm.sites import GateRecord, keep_ratio
@@ -41,8 +48,9 @@ class GatedImageClassifier(ImageClassifier):
 
     Raises:
         FGCError: The backbone is not gated, two gate losses have one name,
-            the teacher tells other classes, or a checkpoint has not one
-            parameter of this model.
+            the teacher tells other classes, a checkpoint has not one
+            parameter of this model, or a loss needs one tensor of class
+            scores and the head gives several.
     """
 
     def __init__(
@@ -76,6 +84,8 @@ class GatedImageClassifier(ImageClassifier):
             MODELS.build(cfg) for cfg in gate_losses
         )
         _check_losses(self.gate_losses)
+        self._leave_out_unread()
+        self._first_step = True
         self.distillation: DistillationLoss | None = None
         if distillation is not None:
             self._learn_from(**distillation)
@@ -98,8 +108,10 @@ class GatedImageClassifier(ImageClassifier):
             losses[f'loss_{gate_loss.name}'] = gate_loss(records, data_samples)
         if self.distillation is not None:
             losses['loss_distillation'] = self.distillation(
-                self.head(feats), self._teacher.scores(inputs)
+                class_scores(self.head, feats, 'distillation'),
+                self._teacher.scores(inputs),
             )
+        self._check_gradients(losses)
         losses['keep_ratio'] = keep_ratio(records)
         return losses
 
@@ -145,6 +157,37 @@ class GatedImageClassifier(ImageClassifier):
         feats, records = self.backbone.forward_gated(inputs)
         return (self.neck(feats) if self.with_neck else feats), records
 
+    def _leave_out_unread(self) -> None:
+        """No gate where neither neck nor head reads what depends on it."""
+        gated = self.backbone
+        find = gated.backbone.get_submodule
+        unread = unread_layers(
+            gated.backbone,
+            Readers(self),
+            {site.name: find(site.producer) for site in gated.sites},
+            gated.found.image_shape,
+        )
+        if unread:
+            gated.leave_out(unread)
+            print_log(
+                f'No gate at {", ".join(unread)}: neither neck nor head reads '
+                'an output of the backbone that depends on it.',
+                logger='current',
+            )
+
+    def _check_gradients(self, losses: dict[str, Tensor]) -> None:
+        """In the first training step, warn of gates that learn nothing."""
+        training = self.training and torch.is_grad_enabled()
+        if not (self._first_step and training):
+            return
+        self._first_step = False
+        names = [f'loss_{x.name}' for x in self.gate_losses if not x.teaches]
+        gates = {
+            site.name: self.backbone.gates[site.key]
+            for site in self.backbone.sites
+        }
+        warn_unreached(gates, losses, names)
+
     def _fill_in(
         self, image_shape: tuple[int, ...], feats: tuple[Tensor, ...]
     ) -> None:
@@ -153,13 +196,17 @@ class GatedImageClassifier(ImageClassifier):
             if gate_loss.needs_macs:
                 gate_loss.macs_table = self.macs_table(image_shape)
             if gate_loss.needs_scores:
+                reader = type(gate_loss).__name__
+                gate_loss.independent_labels = independent_labels(self.head)
                 with torch.no_grad():
-                    gate_loss.scores = self.head(feats)
+                    gate_loss.scores = class_scores(self.head, feats, reader)
 
     def _learn_from(
         self, teacher: str | dict, checkpoint: str, **options: Any
     ) -> None:
-        self.distillation = DistillationLoss(**options)
+        self.distillation = DistillationLoss(
+            **options, independent_labels=independent_labels(self.head)
+        )
         self._teacher = Teacher(teacher, checkpoint)
         self._teacher.check_same_classes(self.head)
 
@@ -174,11 +221,15 @@ class GatedImageClassifier(ImageClassifier):
         macs = macs_per_image(table, masks).masked_fill(broken, nan).cpu()
         opened = torch.cat([mask != 0 for mask in masks], dim=1).cpu()
         for sample, cost, row in zip(samples, macs, opened):
-            sample.set_field(cost, 'macs')
-            sample.set_field(row, 'gate_masks')
-            sample.set_field(table, 'macs_table')
+            # every data field of a multi-task sample would be a task
+            tasks = isinstance(sample, MultiTaskDataSample)
+            kind = 'metainfo' if tasks else 'data'
+            sample.set_field(cost, 'macs', field_type=kind)
+            sample.set_field(row, 'gate_masks', field_type=kind)
+            sample.set_field(table, 'macs_table', field_type=kind)
             # tells an evaluator whether the prediction is still this one
-            sample.set_field(sample.pred_score, 'gated_score')
+            score = sample.get('pred_score', None)
+            sample.set_field(score, 'gated_score', field_type=kind)
 
     def _refuse_foreign(self, state_dict: dict, prefix: str, *_: Any) -> None:
         """No silence where a checkpoint has nothing of this model."""

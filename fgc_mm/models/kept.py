@@ -1,5 +1,6 @@
 """What remains of one layer: its numbers, its tensors, the layer itself."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,13 @@ from fgc_mm.sites.layout import DENSE, layer_widths
 
 # what per-channel modules call their number of channels
 WIDTH_NAMES = ('num_features', 'num_channels', 'num_parameters', 'dim')
+# where norms of torch, and PReLU, say how many channels they have
+NAMED = {
+    nn.modules.batchnorm._NormBase: 'num_features',
+    nn.GroupNorm: 'num_channels',
+    nn.LayerNorm: 'normalized_shape',
+    nn.PReLU: 'num_parameters',
+}
 
 
 @dataclass(frozen=True)
@@ -55,26 +63,38 @@ class Kept:
         )
 
     def take(self, value: Tensor) -> Tensor:
-        """What remains of one of the layer's parameters or buffers."""
-        if self.dense and value.dim() > 1:
-            outputs, inputs = self.groups()
-            parts = [value[out][:, i] for out, i in zip(outputs, inputs)]
-            return torch.cat(parts)
-        if self.dense and value.dim() == 1:
-            return value[list(self.outputs)]
+        """What remains of one of the layer's parameters or buffers.
+
+        Of a conv or linear layer whatever has its weight's first two sizes
+        is cut on both sides (also a mask of pruning), whatever has a number
+        per output on one (a bias, a gain); anything else stays.
+        """
+        if self.dense:
+            return self._take_dense(value)
         places = [d for d, n in enumerate(value.shape) if n == self.widths[0]]
         if not places:
             return value
         index = torch.tensor(self.outputs, device=value.device)
         return value.index_select(places[0], index)
 
+    def _take_dense(self, value: Tensor) -> Tensor:
+        if self._is_weight(value):
+            outputs, inputs = self.groups()
+            parts = [value[out][:, i] for out, i in zip(outputs, inputs)]
+            return torch.cat(parts)
+        if value.dim() and value.shape[0] == self.widths[0]:
+            return value[list(self.outputs)]
+        return value
 
-def is_whole(kept: Kept, weight: Tensor) -> bool:
-    """Whether a weight is the whole layer's, not what remains of it."""
-    if not kept.dense:
-        return kept.widths[0] in weight.shape
-    out, reads, groups = kept.widths
-    return tuple(weight.shape[:2]) == (out, reads // groups)
+    def _is_weight(self, value: Tensor) -> bool:
+        out, reads, groups = self.widths
+        return tuple(value.shape[:2]) == (out, reads // groups)
+
+    def is_whole(self, value: Tensor) -> bool:
+        """Whether a tensor is the whole layer's, not what remains of it."""
+        if self.dense:
+            return self._is_weight(value)
+        return self.widths[0] in value.shape
 
 
 def map_widths(network: nn.Module, path: str) -> tuple[int, ...]:
@@ -94,13 +114,31 @@ def map_widths(network: nn.Module, path: str) -> tuple[int, ...]:
     if isinstance(layer, DENSE):
         reads, out, groups = layer_widths(layer)
         return out, reads, groups
-    sizes = [max(p.shape) for p in _own(layer).values() if p.dim()]
-    if not sizes:
+    channels = channel_count(layer)
+    if not channels:
         raise FGCError(
             f'{path} ({type(layer).__name__}) has no channels of its own, so '
             'no channel map can shrink it; take it out of the map.'
         )
-    return (max(sizes),)
+    return (channels,)
+
+
+def channel_count(layer: nn.Module) -> int:
+    """Channels of a per-channel module, 0 if it has none of its own.
+
+    A norm says how many, also without parameters; of any other module (a
+    layer scale) it is the size of its largest parameter or buffer. One
+    number for all channels (``nn.PReLU()``) is none per channel.
+    """
+    for kind, name in NAMED.items():
+        if isinstance(layer, kind):
+            size = getattr(layer, name)
+            size = size if isinstance(size, int) else size[0]
+            break
+    else:
+        sizes = [max(v.shape) for v in _own(layer).values() if v.dim()]
+        size = max(sizes, default=0)
+    return size if size > 1 else 0
 
 
 def _own(layer: nn.Module) -> dict[str, Tensor]:
@@ -142,16 +180,38 @@ def shrink_layer(layer: nn.Module, kept: Kept) -> None:
         setattr(layer, name, shrunk)
     count = len(kept.outputs)
     if not kept.dense:
-        for name in WIDTH_NAMES:
-            if getattr(layer, name, None) == kept.widths[0]:
-                setattr(layer, name, count)
-        if getattr(layer, 'normalized_shape', None) == kept.widths:
-            layer.normalized_shape = (count,)
+        _set_channels(layer, kept)
     elif isinstance(layer, nn.Linear):
         layer.out_features, layer.in_features = count, len(kept.inputs)
     else:
         layer.out_channels, layer.in_channels = count, len(kept.inputs)
         layer.groups = len(kept.groups()[0])
+
+
+def _set_channels(layer: nn.Module, kept: Kept) -> None:
+    """The attributes in which a per-channel module has its width."""
+    count = len(kept.outputs)
+    for name in WIDTH_NAMES:
+        if getattr(layer, name, None) == kept.widths[0]:
+            setattr(layer, name, count)
+    shape = getattr(layer, 'normalized_shape', ())
+    if shape[:1] == kept.widths:
+        layer.normalized_shape = (count, *shape[1:])
+    if isinstance(layer, nn.GroupNorm):
+        layer.num_groups = _norm_groups(layer, kept)
+
+
+def _norm_groups(layer: nn.GroupNorm, kept: Kept) -> int:
+    """Groups of a group norm that remain; each as wide as the others."""
+    wide = kept.widths[0] // layer.num_groups
+    left = Counter(channel // wide for channel in kept.outputs)
+    if len(set(left.values())) > 1:
+        raise FGCError(
+            'the channel map leaves a GroupNorm with groups of '
+            f'{min(left.values())} to {max(left.values())} channels; keep as '
+            'many in each.'
+        )
+    return len(left)
 
 
 def spelt(widths: tuple[int, ...]) -> str:

@@ -10,6 +10,7 @@ from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
+from fgc_mm.models.class_scores import class_scores, independent_labels
 
 
 class Teacher:
@@ -35,7 +36,7 @@ class Teacher:
         self.network.eval()
 
     def check_same_classes(self, head: nn.Module) -> None:
-        """Raise FGCError unless both tell the same number of classes."""
+        """Raise FGCError unless both tell the same classes, the same way."""
         theirs = getattr(self.network.head, 'num_classes', None)
         ours = getattr(head, 'num_classes', None)
         if theirs != ours:
@@ -45,13 +46,26 @@ class Teacher:
                 'same classes.'
             )
 
+        kinds = [independent_labels(x) for x in (self.network.head, head)]
+        if kinds[0] != kinds[1]:
+            names = ['labels of their own', 'classes that exclude each other']
+            raise FGCError(
+                f'the teacher {self.name} tells {names[not kinds[0]]} and '
+                f'the student {names[not kinds[1]]}; take a teacher that was '
+                'trained with the same kind of head and loss.'
+            )
+
     @torch.no_grad()
     def scores(self, inputs: Tensor) -> Tensor:
         """Its answers to a batch; (N, classes), before the softmax."""
         if next(self.network.parameters()).device != inputs.device:
             self.network.to(inputs.device)
         features = self.network.extract_feat(inputs)
-        return self.network.head(features)
+        return class_scores(self.network.head, features, 'distillation')
+
+    def __deepcopy__(self, memo: dict) -> 'Teacher':
+        """Itself: a copy of the student learns from the same one."""
+        return self
 
 
 def _load(network: nn.Module, checkpoint: str) -> None:

@@ -15,6 +15,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from fgc_mm.errors import FGCError
 from fgc_mm.sites.evaluating import evaluating
 from fgc_mm.sites.layout import is_dense, is_depthwise
+from fgc_mm.sites.work import Work
 
 
 class Visitor(Protocol):
@@ -39,10 +40,15 @@ class CutNetwork:
     outside the dense layers (norms, layer scales, depthwise convs) are
     random and of order 1, so that a norm which starts at zero hides nothing.
     Afterwards it is as it was.
+
+    Args:
+        backbone: The network.
+        work: Counts what its modules do, and ends passes at a bound.
     """
 
-    def __init__(self, backbone: nn.Module) -> None:
+    def __init__(self, backbone: nn.Module, work: Work | None = None) -> None:
         self.backbone = backbone
+        self._work = work or Work()
         self._stack = ExitStack()
         self._visitor: Visitor | None = None
         self._trail: list[str] = []
@@ -78,7 +84,7 @@ class CutNetwork:
         try:
             with torch.no_grad(), _fixed_seed(images.device):
                 outputs = self.backbone(images)
-        except (TimeoutError, FGCError):
+        except FGCError:
             raise
         except Exception as error:
             raise FGCError(self._no_run(images, error)) from error
@@ -97,6 +103,7 @@ class CutNetwork:
 
         def leave(_: nn.Module, __: Any, output: Any) -> Any:
             self._trail.pop()
+            self._work.add(output)
             if is_dense(module) or not isinstance(output, Tensor):
                 return None
             return self._visitor.visit(name, module, output)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fgc_mm.sites.trace import Place, Trace
+from fgc_mm.sites.trace import BrokenProbe, Place, Trace
 
 NONE, SEVERAL = -1, -2  # in place of a channel
 
@@ -106,18 +106,48 @@ class Flow:
         rows = {}
         for name, whole in self._whole.items():
             crowd = None if every else self._apart(self._meets >= 2)
-            flags = self._trace.changed({name: whole}, until=crowd)
+            try:
+                flags = self._trace.changed({name: whole}, until=crowd)
+            except BrokenProbe:
+                self._hopeless.add(name)
+                rows[name] = self._reach_of_broken(name)
+                self._meets += 3 * rows[name]
+                continue
             if flags is None:
                 self._hopeless.add(name)
                 continue
             rows[name] = _joined(flags)
             self._meets += rows[name]
-        if self._hopeless:
-            crowd = {name: self._whole[name] for name in self._hopeless}
-            row = _joined(self._trace.changed(crowd))
-            rows |= dict.fromkeys(crowd, row)
+        rest = [name for name in self._names if name not in rows]
+        if rest:
+            row = self._reach_of_crowd(rest)
+            rows |= dict.fromkeys(rest, row)
             self._meets += 3 * row
         return torch.stack([rows[name] for name in self._names])
+
+    def _reach_of_crowd(self, names: list[str]) -> Tensor:
+        """Where any of these sources arrives."""
+        crowd = {name: self._whole[name] for name in names}
+        try:
+            return _joined(self._trace.changed(crowd))
+        except BrokenProbe:
+            rows = map(self._reach_of_broken, names)
+            return torch.stack(list(rows)).any(0)
+
+    def _reach_of_broken(self, name: str) -> Tensor:
+        """Where a source arrives whose change breaks the network.
+
+        A small change tells; if that breaks it, too, it may be anywhere
+        behind the source.
+        """
+        change = {name: self._whole[name]}
+        try:
+            return _joined(self._trace.changed(change, gently=True))
+        except BrokenProbe:
+            behind = torch.ones_like(self._meets).bool()
+            own = self._columns.get(Place('input', name), slice(0, 0))
+            behind[: own.stop] = False
+            return behind
 
     def _apart(self, columns: Tensor) -> dict[Place, Tensor]:
         return {place: columns[c] for place, c in self._columns.items()}
@@ -151,24 +181,49 @@ class Flow:
         }
         for name in self._hopeless:
             sources.pop(name, None)
+        return self._told_apart(sources)
+
+    def _told_apart(self, sources: dict[str, Tensor]) -> Tensor:
+        """The channel that arrives of sources that do not meet.
+
+        Where they break the network together, each half of them is tried.
+        """
+        try:
+            return self._read_bits(dict(sources))
+        except BrokenProbe:
+            names = list(sources)
+        if len(names) == 1:
+            return torch.full_like(self._meets, SEVERAL)
+        first, second = (
+            self._told_apart({name: sources[name] for name in half})
+            for half in (names[: len(names) // 2], names[len(names) // 2 :])
+        )
+        return torch.where(first == SEVERAL, second, first)
+
+    def _read_bits(self, sources: dict[str, Tensor]) -> Tensor:
         channel = torch.zeros_like(self._meets)
         clear = (self._meets <= 2) & bool(sources)
         most = max((int(n.max()) for n in sources.values()), default=0)
         for bit in range(most.bit_length()):
-            ones, zeros = (
-                _joined(
-                    self._trace.changed(
-                        {k: (n >> bit & 1) == v for k, n in sources.items()}
-                    )
-                )
-                for v in (1, 0)
-            )
+            ones, zeros = self._halves(sources, bit)
             clear &= ones != zeros
             channel += ones.long() << bit
             for name in list(sources):  # all of it mixed: nothing to tell
                 if not (self._arrives[self._index[name]] & clear).any():
                     del sources[name]
         return torch.where(clear, channel, SEVERAL)
+
+    def _halves(
+        self, sources: dict[str, Tensor], bit: int
+    ) -> tuple[Tensor, Tensor]:
+        """Where channels arrive whose numbers have a bit, and the others."""
+        ones, zeros = (
+            self._trace.changed(
+                {k: (n >> bit & 1) == v for k, n in sources.items()}
+            )
+            for v in (1, 0)
+        )
+        return _joined(ones), _joined(zeros)
 
 
 def _joined(flags: dict[Place, Tensor]) -> Tensor:

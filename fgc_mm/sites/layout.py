@@ -92,9 +92,12 @@ def mask_input(
         positions: As in :func:`fgc_mm.functional.spread_mask`.
         inplace: As in :func:`fgc_mm.functional.mask_channels`.
     """
-    wide = spread_mask(mask, positions)
-    masked = mask_channels(channels_second(layer, x), wide, inplace)
-    return masked.movedim(1, -1) if channels_last(layer) else masked
+    if positions is not None:
+        mask = spread_mask(mask, positions)
+    if not channels_last(layer):
+        return mask_channels(x, mask, inplace)
+    masked = mask_channels(x.movedim(-1, 1), mask, inplace)
+    return masked.movedim(1, -1)
 
 
 def site_channels(
@@ -143,7 +146,7 @@ def assemble(parts: Sequence[tuple[Tensor, Tensor]], channels: int) -> Tensor:
         if len(present) == channels:
             return maps
     first = parts[0][1]
-    means = first.new_zeros(len(first), channels)
+    means = first.new_zeros(first.shape[0], channels)
     for present, maps in reversed(parts):
         means[:, present.to(means.device)] = global_average_pool(maps)
     return means

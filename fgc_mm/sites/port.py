@@ -9,12 +9,20 @@ from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
 from fgc_mm.functional import mask_channels
+from fgc_mm.sites.call import SiteState, state_of
 from fgc_mm.sites.layout import (
     assemble,
     channels_last,
     channels_second,
     mask_input,
     site_channels,
+)
+from fgc_mm.sites.recompute import (
+    collected,
+    decide,
+    keep,
+    kept_again,
+    without_graph,
 )
 from fgc_mm.sites.record import GateRecord
 from fgc_mm.sites.site import GateSite, Member
@@ -26,7 +34,11 @@ class SitePort:
     Two kinds of forward-pre-hook: on the producer, whose input the gate
     reads, and on each consumer, whose input is masked; for a residual site
     also a hook on the branch's end, whose output is masked. They do nothing
-    while the port is closed, so the backbone on its own is the dense network.
+    outside of a gated call, so the backbone on its own is the dense network.
+
+    While a model runs gated, the state is the call's, see
+    :mod:`fgc_mm.sites.call`; the port itself stays as it is, so several
+    threads may run the model at once.
 
     The hooks are bound methods, which ``copy.deepcopy`` (EMA) copies along
     with the port; a closure would leave the copy tied to the original gate.
@@ -34,12 +46,9 @@ class SitePort:
 
     def __init__(self, site: GateSite, gate: nn.Module) -> None:
         self.site = site
+        self.name = site.name
         self.gate = gate
-        self._open = False
-        self._keep_activation = False
-        self._decision: Any | None = None
-        self._parts: list[tuple[Tensor, Tensor]] = []
-        self.ended = False  # whether the branch's end was masked
+        self._alone = len(site.consumers) == 1
 
     @staticmethod
     def attach(
@@ -66,29 +75,47 @@ class SitePort:
             hook = partial(self._mask_end, last)
             find(self.site.branch_end).register_forward_hook(hook)
 
-    def open(self, keep_activation: bool) -> None:
-        """Let the gate act until :meth:`close`."""
-        self._open, self.ended = True, False
-        self._keep_activation = keep_activation
+    def is_attached(self, layer: nn.Module | None) -> bool:
+        """Whether the gate reads the input of this layer."""
+        hooks = layer._forward_pre_hooks.values() if layer else ()
+        return any(getattr(hook, '__self__', None) is self for hook in hooks)
 
-    def close(self) -> GateRecord | None:
-        """End the gate's action; the record of what it did, if it did."""
-        decision, parts = self._decision, self._parts
-        self._open, self._decision, self._parts = False, None, []
-        if decision is None:
+    def begin(self, keep: bool, **_: bool) -> SiteState:
+        """The site's state in a new call."""
+        return SiteState(self, keep)
+
+    def record(self, state: SiteState) -> GateRecord | None:
+        """What the gate did in a call, if it did."""
+        if state.decision is None:
             return None
+        parts = state.parts
         activation = assemble(parts, self.site.channels) if parts else None
-        return GateRecord(self.site, activation, *decision)
+        return GateRecord(self.site, activation, *state.decision)
 
-    def _decide(self, layer: nn.Module, args: tuple[Tensor, ...]) -> None:
-        if not self._open:
-            return
-        if self._decision is not None:
+    def _decide(
+        self, layer: nn.Module, args: tuple[Tensor, ...]
+    ) -> tuple[Tensor, ...] | None:
+        state = state_of(self)
+        if state is None:
+            return None
+        if state.over:
+            x = collected(args[0], state.apart and state.apart.gradient)
+            return (x, *args[1:])
+        if state.decision is not None:
             raise FGCError(
                 f'{self.site.producer} ran twice in one forward pass, but a '
                 'gate decides once per image; leave this site out of sites.'
             )
-        self._decision = self.gate(channels_second(layer, args[0]))
+        if state.grad:
+            gate = partial(self._ask, layer)
+            state.decision = decide(gate, args[0], state)
+        else:
+            state.decision = self._ask(layer, args[0])
+        return None
+
+    def _ask(self, layer: nn.Module, x: Tensor) -> Any:
+        """The gate's decision on the producer's input."""
+        return self.gate(channels_second(layer, x))
 
     def _mask(
         self,
@@ -96,54 +123,85 @@ class SitePort:
         layer: nn.Module,
         args: tuple[Tensor, ...],
     ) -> tuple[Tensor, ...] | None:
-        if not self._open:
+        state = state_of(self)
+        if state is None:
             return None
-        mask = self._mask_of_now()
+        mask = self._mask_of_now(state)
         if self.site.branch_end is not None:
             # the factor has acted there: what is closed stays so behind norms
             mask = (mask != 0).to(mask)
+        x = args[0]
         if positions is not None:
-            positions = positions.to(args[0].device)
-        if self._keep_activation:
-            self._note(layer, args[0], positions)
-        # nobody else needs what was there, but a kept activation; and a
-        # second consumer of the same memory, if a factor is not 0 or 1
-        inplace = not self._keep_activation and len(self.site.consumers) == 1
-        x = mask_input(layer, args[0], mask, positions, inplace)
-        return (x, *args[1:])
+            positions = positions.to(x.device)
+        # nobody else needs what was there, but a kept activation; a second
+        # consumer of the same memory, if a factor is not 0 or 1; and a
+        # second run of a part of the network
+        inplace = self._alone and not state.grad
+        if state.keep:
+            x, inplace = self._note(state, layer, x, positions), False
+        return (mask_input(layer, x, mask, positions, inplace), *args[1:])
 
     def _note(
-        self, layer: nn.Module, x: Tensor, positions: Tensor | None
-    ) -> None:
+        self,
+        state: SiteState,
+        layer: nn.Module,
+        x: Tensor,
+        positions: Tensor | None,
+    ) -> Tensor:
         """Keep the channels, unless those of earlier consumers are all."""
+        if state.over:
+            return kept_again(x, state, layer)
         channels = self.site.channels
-        if not any(len(present) == channels for present, _ in self._parts):
-            self._parts.append(site_channels(layer, x, positions, channels))
+        if not any(len(present) == channels for present, _ in state.parts):
+            state.parts.append(
+                keep(
+                    x,
+                    state,
+                    layer,
+                    lambda x: site_channels(layer, x, positions, channels),
+                )
+            )
+        return x
 
     def _mask_end(
         self, last: bool, module: nn.Module, _: Any, output: Tensor
     ) -> Tensor | None:
-        if not self._open:
+        state = state_of(self)
+        if state is None:
             return None
-        self.ended = True
-        mask = self._mask_of_now()
-        second = output.movedim(-1, 1) if last else output
-        if self._keep_activation:
-            self._parts = [(torch.arange(second.shape[1]), second)]
-        masked = mask_channels(second, mask)
+        state.ended = True
+        mask = self._mask_of_now(state)
+        if state.keep and state.over:
+            output = kept_again(output, state, module)
+        elif state.keep:
+            own = keep(output, state, module, partial(_second, last))
+            state.parts = [(torch.arange(own.shape[1]), own)]
+        masked = mask_channels(_second(last, output), mask)
         return masked.movedim(1, -1) if last else masked
 
-    def _mask_of_now(self) -> Tensor:
-        if self._decision is None:
+    def _mask_of_now(self, state: SiteState) -> Tensor:
+        if state.over:
+            return state.mask
+        decision = state.decision
+        if decision is None:
             raise FGCError(
                 f'{self.site.producer} had not run when one of its consumers '
-                'did, so its gate could not decide; leave this site out of '
-                'sites.'
+                'did, so its gate could not decide: which layers run depends '
+                'on the values of the images, or another module has taken '
+                'its place; wrap the network that is to run, or leave this '
+                'site out of sites.'
             )
-        return self._decision.mask
+        if state.grad and state.apart is None and without_graph():
+            state.crossed = True
+        return decision.mask
 
 
 def _positions(consumer: Member) -> Tensor | None:
     if consumer.positions is None:
         return None
     return torch.tensor(consumer.positions)
+
+
+def _second(last: bool, x: Tensor) -> Tensor:
+    """With the channels as the second dimension."""
+    return x.movedim(-1, 1) if last else x

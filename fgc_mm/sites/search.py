@@ -1,7 +1,7 @@
 """From the flow of channels to sites."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -16,7 +16,7 @@ from fgc_mm.sites.layout import (
     pair_macs,
 )
 from fgc_mm.sites.site import GateSite, Member, Positions
-from fgc_mm.sites.trace import Place, Trace
+from fgc_mm.sites.trace import BrokenProbe, Place, Trace
 
 FOLDS = (1, 2)  # output channels that one channel of a site may stand for
 
@@ -46,6 +46,11 @@ class SiteSearch:
         }
         self._flow = Flow(trace, every=kinds.residual)
         self._macs = _dense_macs(backbone, trace)
+        self._total = trace.macs_between() + sum(
+            macs
+            for path, macs in self._macs.items()
+            if not is_depthwise(backbone.get_submodule(path))
+        )
         self._order = {
             name: i for i, (name, _) in enumerate(backbone.named_modules())
         }
@@ -116,7 +121,10 @@ class SiteSearch:
         (other, *more) = others
         if more or other not in self._sound:
             return None
-        left = self._trace.nonzero(blank=name)
+        try:
+            left = self._trace.nonzero(blank=name)
+        except BrokenProbe:  # a closed channel would break it as well
+            return None
         for fold in FOLDS:
             positions = self._scaled(other, fold, arrivals, left)
             if positions is not None:
@@ -168,9 +176,30 @@ class SiteSearch:
             and not arrival.others
             and self._gateable(place, arrival)
         }
+        alone = {
+            place: arrival
+            for place, arrival in alone.items()
+            if place.kind == 'input' or self._is_masked_behind(place, alone)
+        }
         channels = self._trace.sources[name]
         end = self._branch_end(name, arrivals)
         return self._site(name, channels, alone, [Member(name)], end)
+
+    def _is_masked_behind(self, conv: Place, masked: Container[Place]) -> bool:
+        """Whether all that a depthwise conv gives arrives at masked inputs.
+
+        Its closed channels read zeros but give its bias, which a norm over
+        all channels or a sum would carry into the open ones.
+        """
+        try:
+            reached = self._trace.depends_on(conv.path)
+        except BrokenProbe:
+            return False
+        return all(
+            place in masked
+            for place in reached
+            if place.kind in ('input', 'end')
+        )
 
     def _branch_end(self, name: str, arrivals: dict[Place, Arrival]) -> str:
         """The last module that all of a layer's channels pass, in order."""
@@ -183,7 +212,7 @@ class SiteSearch:
             if (
                 place.kind != kind
                 or arrivals[place] != whole
-                or self._trace.runs[place] > 1
+                or not self._trace.runs_once(place.path)
             ):
                 continue
             if self._all_pass(everything, place.path):
@@ -192,7 +221,10 @@ class SiteSearch:
 
     def _all_pass(self, change: dict[str, Tensor], module: str) -> bool:
         """Whether a change reaches nothing while a module's output stays."""
-        around = self._trace.changed(change, hold=module)
+        try:
+            around = self._trace.changed(change, hold=module)
+        except BrokenProbe:
+            return False
         return not any(
             flags.any()
             for place, flags in around.items()
@@ -214,7 +246,7 @@ class SiteSearch:
     def _share(self, site: GateSite) -> float:
         """Share of the backbone's dense MACs in layers that it shrinks."""
         paths = {member.path for member in (*site.consumers, *site.outputs)}
-        return sum(self._macs[path] for path in paths) / self._macs.total()
+        return sum(self._macs[path] for path in paths) / self._total
 
     def _site(
         self,

@@ -38,8 +38,9 @@ class GateSite:
         channels: Channels that the gate opens and closes (C).
         branch_end: For a residual site, the module whose output is masked
             (the last one before the sum), instead of the consumers' inputs.
-        macs_share: Share of the backbone's dense MACs that lies in layers
-            which this site shrinks, at the image size of the search.
+        macs_share: Share of the backbone's dense MACs, attention and
+            functional calls included, that lies in layers which this site
+            shrinks, at the image size of the search.
     """
 
     name: str

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fgc_mm.errors import FGCError
 from fgc_mm.sites.cut import CutNetwork, output_shape, tensors
 from fgc_mm.sites.layout import (
     channels_last,
@@ -15,6 +16,7 @@ from fgc_mm.sites.layout import (
     is_depthwise,
     layer_widths,
 )
+from fgc_mm.sites.watching import watch_products
 
 IMAGE = ''  # the image's name among the sources
 
@@ -69,6 +71,7 @@ class Trace:
         self._changes: dict[str, Tensor] = {}
         self._seen: dict[Place, list[Tensor]] = {}
         self._outputs: dict[str, Tensor] = {}
+        self._given: Counter[str] = Counter()  # outputs of every module
         self._known: dict[str, _Known | None] = {}
         self._remembers = False  # some module keeps what it saw
         self._flags: dict[Place, Tensor] = {}
@@ -77,7 +80,9 @@ class Trace:
         self._change: Mapping[str, Tensor] = {}
         self._blank: str | None = None
         self._hold: str | None = None
+        self._disturb: str | None = None
         self._until: Mapping[Place, Tensor] | None = None
+        self._gently = False
         self._judge: Callable[[Tensor, Tensor], Tensor] | None = None
         self.shapes: dict[str, torch.Size] = {}
         before = self._kept(IMAGE)
@@ -95,6 +100,7 @@ class Trace:
         change: Mapping[str, Tensor],
         hold: str | None = None,
         until: Mapping[Place, Tensor] | None = None,
+        gently: bool = False,
     ) -> dict[Place, Tensor] | None:
         """Where a change arrives.
 
@@ -103,24 +109,59 @@ class Trace:
             hold: A module whose output stays as it was.
             until: For every place, channels at which to end the pass: one
                 that arrives there is not followed any further.
+            gently: Change the first image only, by small positive numbers.
 
         Returns:
             For every place, which of its channels differ, (C,) bool; None if
             the pass was ended.
+
+        Raises:
+            BrokenProbe: The network does not run with this change.
         """
         self._change, self._hold, self._judge = change, hold, torch.ne
-        self._until = until
+        self._until, self._gently = until, gently
         try:
-            return self._run()
+            return self._probe()
         except _EnoughSeen:
             return None
         finally:
-            self._until = None
+            self._until, self._gently = None, False
 
     def nonzero(self, blank: str) -> dict[Place, Tensor]:
-        """Where something is left when a source answers zeros; (C,) bool."""
+        """Where something is left when a source answers zeros; (C,) bool.
+
+        Raises:
+            BrokenProbe: The network does not run with these zeros.
+        """
         self._blank, self._judge = blank, lambda seen, _: seen != 0
-        return self._run()
+        return self._probe()
+
+    def depends_on(self, module: str) -> set[Place]:
+        """The places that another output of a module would change.
+
+        Raises:
+            BrokenProbe: The network does not run with another one.
+        """
+        self._disturb, self._judge = module, torch.ne
+        flags = self._probe()
+        return {place for place, seen in flags.items() if seen.any()}
+
+    def _probe(self) -> dict[Place, Tensor]:
+        try:
+            return self._run()
+        except FGCError as error:
+            raise BrokenProbe(str(error)) from error
+
+    def macs_between(self) -> int:
+        """MACs of a pass that no cut layer computes.
+
+        Depthwise convs, attention, and what runs without its module's
+        forward; the images of a pass are two, as in :attr:`shapes`.
+        """
+        found: list[int] = []
+        with watch_products(lambda product: found.append(product.macs)):
+            self._cut.run(self._images, _Zeros(self.shapes))
+        return sum(found)
 
     def _run(self) -> dict[Place, Tensor]:
         if self._judge is not None:
@@ -131,7 +172,7 @@ class Trace:
         self._turns = Counter()
         self._stirred = {
             parent
-            for name in (*self._change, self._blank, self._hold)
+            for name in (*self._change, self._blank, self._hold, self._disturb)
             for parent in _parents(name or IMAGE)
         }
         try:
@@ -140,7 +181,8 @@ class Trace:
                 end = Place('end', str(number))
                 self._see(end, torch.atleast_2d(output))
         finally:
-            self._change, self._blank, self._hold = {}, None, None
+            self._change = {}
+            self._blank = self._hold = self._disturb = None
         return self._flags
 
     def answer(self, name: str, layer: nn.Module, x: Tensor) -> Tensor:
@@ -149,6 +191,10 @@ class Trace:
         if name not in self.shapes:
             self.shapes[name] = output_shape(layer, x)
         return self._answered(name, self.shapes[name])
+
+    def runs_once(self, name: str) -> bool:
+        """Whether a module gives one output in a pass, so it can be held."""
+        return self._given[name] == 1
 
     def enter(self, name: str, run: Callable[[], Any], inputs: Any) -> Any:
         """Spare a module that reads and answers as it did at first."""
@@ -187,6 +233,9 @@ class Trace:
             self._see(Place('module-last', name), output.movedim(-1, 1))
         if self._judge is None and (second or last):
             self._outputs[name] = output.clone()
+            self._given[name] += 1
+        if name == self._disturb:
+            return output + self._random(output.shape, second=200)
         return self._outputs[name].clone() if name == self._hold else None
 
     def _see(self, place: Place, x: Tensor) -> None:
@@ -213,6 +262,8 @@ class Trace:
             which = self._change[name].reshape(-1, *[1] * (second.dim() - 2))
             change = torch.zeros_like(answer)
             self._second(name, change).copy_(second * which.to(second))
+            if self._gently:
+                change[(len(change) + 1) // 2 :] = 0
             return answer + change
         # never the kept tensor itself: what follows may work in place
         return answer * 0 if name == self._blank else answer.clone()
@@ -226,6 +277,10 @@ class Trace:
     def _second(self, name: str, x: Tensor) -> Tensor:
         layer = self._cut.backbone.get_submodule(name)
         return x if name == IMAGE else channels_second(layer, x)
+
+
+class BrokenProbe(FGCError):
+    """The network runs, but not with the change that was tried."""
 
 
 class _EnoughSeen(BaseException):
@@ -305,25 +360,17 @@ def _widths(backbone: nn.Module) -> tuple[set[int], set[int]]:
     return second, last
 
 
-class Items:
-    """A visitor that notes which layers see one item per image.
+class _Zeros:
+    """A visitor that answers zeros, so that nothing is computed for it."""
 
-    Attributes:
-        sizes: Items that every dense layer was seen to read and write.
-    """
-
-    def __init__(self) -> None:
-        self.sizes: dict[str, set[int]] = {}
+    def __init__(self, shapes: Mapping[str, torch.Size]) -> None:
+        self._shapes = shapes
 
     def answer(self, name: str, layer: nn.Module, x: Tensor) -> Tensor:
-        """Zeros in the right shape."""
-        output = x.new_zeros(output_shape(layer, x))
-        self.sizes.setdefault(name, set()).update((len(x), len(output)))
-        return output
+        return x.new_zeros(self._shapes[name])
 
     def enter(self, name: str, run: Callable[[], Any], inputs: Any) -> Any:
-        """Run it."""
         return run()
 
     def visit(self, name: str, module: nn.Module, output: Tensor) -> None:
-        """Nothing to note."""
+        pass

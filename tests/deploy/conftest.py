@@ -24,7 +24,7 @@ def stir(network):
     always, the others for some images."""
     torch.manual_seed(1)
     for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm2d) and module.affine:
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias)
     for gate in network.gates.values():
@@ -55,15 +55,15 @@ def gated():
 
 @pytest.fixture(scope='session')
 def classifier():
-    """Builds a stirred classifier of ResNet-20 for images of 16 x 16."""
+    """Builds a stirred classifier for images of 16 x 16; of ResNet-20, or
+    of another backbone that ends in 32 channels."""
 
     def build(**backbone):
         torch.manual_seed(0)
         settings = dict(
             type='fgc_mm.GatedBackbone',
-            backbone=dict(
-                type='fgc_mm.CifarResNet', base_channels=8, **backbone
-            ),
+            backbone=dict(type='fgc_mm.CifarResNet', base_channels=8)
+            | backbone,
             gate=GATE,
         )
         model = MODELS.build(

@@ -1,6 +1,7 @@
 """Compaction removes what is constant, and changes nothing else."""
 
 import copy
+import functools
 
 import pytest
 import torch
@@ -30,17 +31,29 @@ def parameters(network):
     return sum(p.numel() for p in network.parameters())
 
 
+@pytest.fixture(scope='module')
+def compacted(gated, pictures):
+    """Gives a masked backbone, what compaction made of it, and images.
+
+    Made once per config; no test changes them.
+    """
+
+    @functools.cache
+    def make(index, sites):
+        network, cfg = gated(BACKBONES[index], RESIDUAL if sites else 'auto')
+        images = pictures(64)
+        firing = firing_statistics(network, [images])
+        return network, compact(network, firing, cfg, images), images
+
+    return make
+
+
 @pytest.fixture(
-    params=[(c, 'auto') for c in BACKBONES] + [(RESNET, RESIDUAL)],
-    ids=lambda p: f'{p[0]["type"]}-{"auto" if p[1] == "auto" else "residual"}',
+    params=[(i, '') for i in range(len(BACKBONES))] + [(0, 'residual')],
+    ids=lambda p: f'{BACKBONES[p[0]]["type"]}-{p[1] or "auto"}',
 )
-def pair(request, gated, pictures):
-    """The masked backbone, what compaction made of it, and images."""
-    network, cfg = gated(*request.param)
-    images = pictures(64)
-    firing = firing_statistics(network, [images])
-    done = compact(network, firing, cfg, images)
-    return network, done, images
+def pair(request, compacted):
+    return compacted(*request.param)
 
 
 @torch.no_grad()
@@ -79,12 +92,9 @@ def test_what_is_constant_is_gone(pair):
 
 
 # apart from grouped convs, of which it removes whole groups
-@pytest.mark.parametrize('config', BACKBONES[:3], ids=lambda c: c['type'])
-def test_torch_pruning_makes_the_same_network(config, gated, pictures):
-    network, cfg = gated(config)
-    images = pictures(64)
-    firing = firing_statistics(network, [images])
-    done = compact(network, firing, cfg, images)
+@pytest.mark.parametrize('index', range(3), ids=lambda i: BACKBONES[i]['type'])
+def test_torch_pruning_makes_the_same_network(index, compacted):
+    network, done, images = compacted(index, '')
     plain = copy.deepcopy(network.backbone)
     for module in plain.modules():
         module._forward_pre_hooks.clear()

@@ -93,8 +93,12 @@ def test_torchrun_is_told_to_stop(real, start, tmp_path):
     assert (tmp_path / 'work' / 'interrupted.pth').exists()
 
 
-def test_one_rank_is_told_to_stop_and_one_goes_on(real, start, tmp_path):
+def test_one_rank_is_told_to_stop_and_one_goes_on(
+    real, start, tmp_path, monkeypatch
+):
     """Both stop after the same step; resumed, there is one process less."""
+    # torchrun's children are looked up by number
+    monkeypatch.setenv('FGC_TEST_COLD', '1')
     process = start()
     real.wait_for(process, 2, 2)
     children = Path(f'/proc/{process.pid}/task/{process.pid}/children')

@@ -16,6 +16,7 @@ from fgc_mm.sites import (
     SitePort,
     keep_ratio,
 )
+from fgc_mm.sites.call import GatedCall, state_of
 
 
 class HalfGate(nn.Module):
@@ -65,10 +66,14 @@ def by_hand(net, x):
     return net.second(inner) + net.third(inner)
 
 
+def run_gated(port, net, x, keep_activation=False):
+    call = GatedCall([port], keep_activation)
+    out = call.run(net, x)
+    return out, port.record(call.states[port.site.name])
+
+
 def gated(rig, keep_activation=False):
-    rig.port.open(keep_activation)
-    out = rig.net(rig.x)
-    return out, rig.port.close()
+    return run_gated(rig.port, rig.net, rig.x, keep_activation)
 
 
 def test_every_consumer_reads_the_masked_map(rig):
@@ -110,16 +115,15 @@ def test_a_factor_acts_once_at_a_residual_site():
     site = GateSite('a', (Member('b'),), (Member('a'),), 3, 4, 'a')
     port = SitePort(site, lambda x: GateDecision(mask, mask, mask))
     SitePort.attach([port], net.get_submodule)
-    port.open(True)
-    out = net(x)
+    out, _ = run_gated(port, net, x, keep_activation=True)
     assert torch.equal(out, want)
     (own,) = torch.autograd.grad(out.sum(), mask)
     torch.testing.assert_close(own, slope)
 
 
-def test_a_closed_port_does_nothing(rig):
+def test_outside_of_a_call_a_port_does_nothing(rig):
     dense = rig.net(rig.x)
-    assert not hasattr(rig.gate, 'seen') and rig.port.close() is None
+    assert not hasattr(rig.gate, 'seen') and state_of(rig.port) is None
     out, _ = gated(rig)
     assert not torch.equal(out, dense)
     assert torch.equal(rig.net(rig.x), dense)
@@ -146,24 +150,27 @@ def test_a_map_is_kept_only_where_it_is_asked_for(rig):
     assert gated(rig)[1].activation is None
 
 
-def test_a_port_forgets_when_it_closes(rig):
+def test_a_port_has_no_state_of_its_own(rig):
+    before = dict(vars(rig.port))
     gated(rig, keep_activation=True)
-    assert rig.port.close() is None
-    rig.port.open(False)
-    assert rig.port.close() is None
+    assert vars(rig.port) == before and state_of(rig.port) is None
+    idle = GatedCall([rig.port], False).states[SITE.name]
+    assert rig.port.record(idle) is None
 
 
 def test_a_producer_that_runs_twice_is_refused(rig):
-    rig.port.open(False)
-    rig.net(rig.x)
+    def twice(x):
+        rig.net(x)
+        rig.net(x)
+
     with pytest.raises(FGCError, match=r'^first ran twice .* sites\.$'):
-        rig.net(rig.x)
+        run_gated(rig.port, twice, rig.x)
 
 
 def test_a_consumer_that_runs_before_its_producer_is_refused(rig):
-    rig.port.open(False)
+    x = torch.randn(2, 4, 5, 5)
     with pytest.raises(FGCError, match=r'^first had not run .* sites\.$'):
-        rig.net.second(torch.randn(2, 4, 5, 5))
+        run_gated(rig.port, rig.net.second, x)
 
 
 def test_keep_ratio_weighs_channels_not_sites():

@@ -1,6 +1,7 @@
 """Exactness and MACs on mmpretrain's own backbones, through the wrapper."""
 
 import copy
+from functools import cache
 
 import pytest
 import torch
@@ -41,14 +42,25 @@ def size_of(config):
     return 224 if config['type'] == 'VGG' else 64
 
 
+CASES = [(c, 'auto') for c in BACKBONES] + [(c, RESIDUAL) for c in SUMS]
+
+
+@cache  # the search of the sites takes seconds
+def build(case):
+    config, sites = CASES[case]
+    torch.manual_seed(0)
+    return GatedBackbone(config, GATE, sites).eval()
+
+
 @pytest.fixture(
-    params=[(c, 'auto') for c in BACKBONES] + [(c, RESIDUAL) for c in SUMS],
-    ids=lambda p: f'{p[0]["type"]}-{"auto" if p[1] == "auto" else "residual"}',
+    params=range(len(CASES)),
+    ids=lambda i: '-'.join(
+        (CASES[i][0]['type'], 'auto' if CASES[i][1] == 'auto' else 'residual')
+    ),
 )
 def gated(request):
-    config, sites = request.param
-    torch.manual_seed(0)
-    network = GatedBackbone(config, GATE, sites).eval()
+    network = copy.deepcopy(build(request.param))
+    config, _ = CASES[request.param]
     for module in network.backbone.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -70,7 +82,10 @@ def flat(outputs):
 
 @torch.no_grad()
 def same(first, second):
-    return all(torch.equal(a, b) for a, b in zip(flat(first), flat(second)))
+    return all(
+        torch.equal(a, b)
+        for a, b in zip(flat(first), flat(second), strict=True)
+    )
 
 
 @torch.no_grad()
@@ -91,7 +106,8 @@ def test_closed_channels_have_no_say(gated):
         for output in record.site.outputs:
             fill_with_garbage(network.backbone, output, record.mask[0] == 0)
     again, after = network.forward_gated(images[:1])
-    assert all(torch.equal(a.mask, b.mask) for a, b in zip(records, after))
+    pairs = zip(records, after, strict=True)
+    assert all(torch.equal(a.mask, b.mask) for a, b in pairs)
     assert same(outputs, again)
 
 
@@ -126,14 +142,18 @@ def remove(network, images, sites, masks):
 
 
 @pytest.mark.parametrize(
-    'config',
+    'case',
     # apart from grouped convs, of which it removes whole groups, and from
     # channels that it loses sight of
-    [c for c in BACKBONES if c['type'] not in BEYOND_TORCH_PRUNING],
-    ids=lambda c: c['type'],
+    [
+        i
+        for i, config in enumerate(BACKBONES)
+        if config['type'] not in BEYOND_TORCH_PRUNING
+    ],
+    ids=lambda i: BACKBONES[i]['type'],
 )
-def test_macs_are_those_of_the_network_without_the_closed_channels(config):
-    network = GatedBackbone(config, GATE).eval()
+def test_macs_are_those_of_the_network_without_the_closed_channels(case):
+    network, config = copy.deepcopy(build(case)), BACKBONES[case]
     images = torch.zeros(1, 3, size_of(config), size_of(config))
     plain = copy.deepcopy(network.backbone)
     for module in plain.modules():

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from fgc_mm.models import GatedBackbone
+from fgc_mm.sites.call import state_of
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / 'tools' / 'analysis_tools' / 'zoo_coverage.py'
@@ -96,6 +97,6 @@ def test_faults_are_found():
         layer._forward_pre_hooks.popitem(last=False)
     assert find_fault(gated, images) == 'closed channels have an influence'
     layer.register_forward_hook(
-        lambda m, a, out: out + 1 if gated._ports[0]._open else None
+        lambda m, a, out: out + 1 if state_of(gated._ports[0]) else None
     )
     assert 'all gates open' in find_fault(gated, images)

@@ -19,12 +19,15 @@ except ImportError as error:
 from mmengine.config import Config
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from fgc_mm.deploy.loading import build_model
 from fgc_mm.engine import command_line
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.macs import MACsTable, expected_macs
 from fgc_mm.models import build_macs_table
+
+CONVS = nn.Conv1d, nn.Conv2d, nn.Conv3d
 
 
 def parse_args() -> argparse.Namespace:
@@ -53,22 +56,61 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def image_shape(cfg: Config, shape: list[int] | None) -> tuple[int, ...]:
-    """(3, H, W) from the command line, or from the training pipeline."""
+def image_size(cfg: Config, shape: list[int] | None) -> tuple[int, int]:
+    """(H, W) from the command line, or from the training pipeline."""
     if shape is not None:
         if len(shape) > 2 or min(shape) < 1:
             raise FGCError(
                 f'--shape {" ".join(map(str, shape))} is no height and '
                 'width; give one or two positive numbers.'
             )
-        return (3, shape[0], shape[-1])
+        return shape[0], shape[-1]
     dataset = cfg.get('train_dataloader', {}).get('dataset', {})
     sizes = [_size(step) for step in dataset.get('pipeline', [])]
     for size in filter(None, reversed(sizes)):  # the last one counts
-        return (3, size, size) if isinstance(size, int) else (3, *size)
+        return (size, size) if isinstance(size, int) else tuple(size)
     raise FGCError(
         'the training pipeline of this config has no crop and no Resize from '
         'which to take the size of the images; give --shape HEIGHT WIDTH.'
+    )
+
+
+def image_channels(cfg: Config, model: nn.Module) -> list[int]:
+    """What an image may have as channels, the likeliest first.
+
+    What the config of the backbone (the innermost) names, the input of the
+    network's first conv, RGB.
+    """
+    named, settings = [], cfg.model.get('backbone')
+    while isinstance(settings, dict):
+        named.insert(0, settings.get('in_channels'))
+        settings = settings.get('backbone')
+    first = [m.in_channels for m in model.modules() if isinstance(m, CONVS)]
+    candidates = [*named, *first[:1], 3]
+    return list(dict.fromkeys(n for n in candidates if isinstance(n, int)))
+
+
+def count(
+    cfg: Config, model: nn.Module, size: tuple[int, int]
+) -> tuple[tuple[int, ...], MACsTable]:
+    """The first image shape that the network takes, and its table.
+
+    Raises:
+        FGCError: The network takes none.
+    """
+    shapes = [(n, *size) for n in image_channels(cfg, model)]
+    failures = []
+    for shape in shapes:
+        try:
+            return shape, build_macs_table(model, shape)
+        except FGCError:
+            raise
+        except Exception as error:  # whatever the backbone's code says
+            failures.append(str(error).strip() or type(error).__name__)
+    raise FGCError(
+        'the network does not run on an image of '
+        f'{"x".join(map(str, shapes[0]))} ({failures[0].splitlines()[-1]}); '
+        'give the height and width that it takes with --shape.'
     )
 
 
@@ -83,12 +125,27 @@ def _size(step: dict) -> int | Sequence[int] | None:
 
 
 def totals(macs: MACsTable, keep_ratios: list[float]) -> Table:
-    """Dense, gates and expectations, by both countings."""
+    """Dense, gates and expectations, by both countings.
+
+    Rows in percent of the network before compaction. What runs outside a
+    layer's forward (attention, functional calls) has a row of its own, since
+    it stays whatever the gates decide.
+    """
     table = Table(title='MACs per image, dense and expected')
     table.add_column('')
     for column in ('MACs', 'of dense', 'fgc-pr', 'of its base'):
         table.add_column(column, justify='right')
-    rows = [('dense', macs.dense, macs.base('fgc-pr'))]
+    rows = [('dense', macs.full(), macs.full('fgc-pr'))]
+    if macs.base() != macs.dense:
+        rows.insert(0, ('before compaction', macs.base(), macs.base('fgc-pr')))
+    if macs.outside_layers():
+        rows.append(
+            (
+                'outside layers, always dense',
+                macs.outside_layers(),
+                macs.outside_layers('fgc-pr'),
+            )
+        )
     if macs.sites:
         rows.append(('gates', macs.gates, macs.gates))
         rows += [
@@ -103,7 +160,7 @@ def totals(macs: MACsTable, keep_ratios: list[float]) -> Table:
         table.add_row(
             name,
             f'{honest:,.0f}',
-            f'{honest / macs.dense:.1%}',
+            f'{honest / macs.base():.1%}',
             f'{published:,.0f}',
             f'{published / macs.base("fgc-pr"):.1%}',
         )
@@ -134,8 +191,8 @@ def main() -> None:
     args = parse_args()
     cfg = command_line.load_config(args.config)
     command_line.override(cfg, args.cfg_options)
-    shape = image_shape(cfg, args.shape)
-    macs = build_macs_table(build_model(cfg), shape)
+    size = image_size(cfg, args.shape)
+    shape, macs = count(cfg, build_model(cfg), size)
     summary = totals(macs, args.keep_ratio)
     console = Console()
     console.print(f'{args.config}, image {"x".join(map(str, shape))}')

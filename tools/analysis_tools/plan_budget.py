@@ -184,7 +184,7 @@ def show(
         share = expected_cost(scores, table, TARGETS[target], ratio)
         meets = chosen is not None and ratio == round(chosen, 4)
         result.add_row(
-            f'{ratio:.4g}', f'{share * table.dense:,.0f}', f'{share:.1%}',
+            f'{ratio:.4g}', f'{share * table.base():,.0f}', f'{share:.1%}',
             f'{1 - share:.1%}', style='bold' if meets else '',
         )  # fmt: skip
     Console().print(result)

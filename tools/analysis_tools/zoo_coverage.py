@@ -46,7 +46,7 @@ from fgc_mm.functional import macs_per_image, spread_mask
 from fgc_mm.models import GatedBackbone, build_macs_table
 from fgc_mm.sites import Member
 from fgc_mm.sites.cut import tensors
-from fgc_mm.sites.discovery import small_images
+from fgc_mm.sites.image_size import small_images
 
 ENCODERS = 'backbone', 'image_encoder', 'vision_backbone', 'vision_encoder'
 GATE = dict(type='fgc_mm.BinaryConcreteGate')
@@ -135,8 +135,8 @@ def refusal(sentence: str) -> tuple[str, str]:
         return 'no site', 'parallel branches are summed for deployment'
     if 'has no layer' in sentence:
         return 'no site', 'channels are mixed or summed everywhere'
-    if 'took more than' in sentence:
-        return 'failed', 'the search took more than 60 s'
+    if 'computed more than' in sentence:
+        return 'failed', 'the search computes too much'
     return 'failed', sentence
 
 

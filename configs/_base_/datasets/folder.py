@@ -4,6 +4,10 @@
 # same for val_dataloader and test_dataloader; other classes:
 # model.head.num_classes=... A share of the images, evenly over the classes:
 # train_dataloader.dataset.every=5
+# A folder that lacks a class of train/ is refused, unless it knows the
+# classes: val_dataloader.dataset.classes=data/folder/classes.txt (a name a
+# line), and the same for test_dataloader. Images of 10, 12 or 14 bits in
+# 16-bit files: dict(type='fgc_mm.LoadImage', bits=12)
 dataset_type = 'fgc_mm.ImageFolder'
 data_root = 'data/folder'
 data_preprocessor = dict(

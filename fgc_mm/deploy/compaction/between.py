@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from fgc_mm.sites.cut import CutNetwork
-from fgc_mm.sites.discovery import small_images
 from fgc_mm.sites.flow import Flow
+from fgc_mm.sites.image_size import small_images
 from fgc_mm.sites.layout import DENSE
 from fgc_mm.sites.site import GateSite, Member
 from fgc_mm.sites.trace import Place, Trace

@@ -1,6 +1,5 @@
 """Static removal: what firing statistics say is constant goes for good."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ from fgc_mm.deploy.compaction.agreement import (
     telling,
 )
 from fgc_mm.deploy.compaction.removal import Removal
+from fgc_mm.deploy.compaction.shrunk import shrunk
 from fgc_mm.deploy.compaction.small_state import (
     any_gate,
     shrunk_state,
@@ -95,8 +95,8 @@ def compact(
         channel_map = trial.channel_map()
         try:
             small, state = trial.build(channel_map)
-        except FGCError:  # it does not even run
-            refused |= trial.culprits(channel_map, 'its code fails')
+        except Exception as error:  # whatever the backbone's code relies on
+            refused |= trial.culprits(channel_map, _fails(error))
             continue
         failed, gap = trial.compare(small, channel_map)
         if not failed:
@@ -159,9 +159,8 @@ class _Trial:
         try:
             with telling(small, channel_map, masks):
                 got = small(self._images)
-        except Exception as error:  # whatever the backbone's code relies on
-            said = ' '.join(str(error).split())[:80]
-            return self.culprits(channel_map, f'its code fails ({said})'), 0.0
+        except Exception as error:  # as above
+            return self.culprits(channel_map, _fails(error)), 0.0
         gap = largest_gap(wanted, got)
         if gap > CLOSE:
             return self.culprits(channel_map, 'the features differ'), gap
@@ -219,10 +218,17 @@ class _Trial:
         with Closing(plain, readers):
             wanted = plain(self._images)
         try:
-            got = alone.shrink(copy.deepcopy(plain))(self._images)
+            with shrunk(plain, alone):
+                got = plain(self._images)
         except Exception:  # as above
             return False
         return largest_gap(wanted, got) <= CLOSE
+
+
+def _fails(error: Exception) -> str:
+    if isinstance(error, FGCError):  # a sentence about the whole network
+        return 'its code fails'
+    return f'its code fails ({" ".join(str(error).split())[:80]})'
 
 
 def _check(

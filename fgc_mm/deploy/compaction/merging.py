@@ -1,10 +1,9 @@
 """Partial gates as plain ones, which a fused gate can take the place of."""
 
-import copy
-
 import torch
 from torch import nn
 
+from fgc_mm.deploy.copying import copied
 from fgc_mm.deploy.firing import gated_backbone
 from fgc_mm.gates import BinaryConcreteGate, PartialGate
 
@@ -20,7 +19,7 @@ def merged(model: nn.Module) -> nn.Module:
     Args:
         model: A compact classifier, or its backbone.
     """
-    model = copy.deepcopy(model)
+    model = copied(model)
     backbone = gated_backbone(model)
     for port in backbone._ports:
         whole = _merged(port.gate, port.site.in_channels)

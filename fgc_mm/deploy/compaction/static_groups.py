@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import copy
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
-from fgc_mm.deploy.compaction.agreement import flat, largest_gap
+from fgc_mm.deploy.compaction.agreement import flat
+from fgc_mm.deploy.compaction.static_trial import Channels, Removed
 from fgc_mm.errors import FGCError
-from fgc_mm.models import ChannelMap
-from fgc_mm.sites.layout import DENSE, layer_widths
+from fgc_mm.models.kept import channel_count
+from fgc_mm.sites.layout import DENSE, is_depthwise, layer_widths
 
 CLOSE = 1e-4  # largest difference of a feature, as a share of the largest one
-Channels = dict[str, set[int]]
 
 
 @dataclass(frozen=True)
@@ -28,13 +27,13 @@ class Member:
     Attributes:
         path: Of the layer.
         output: Whether its outputs belong to the group, or its inputs.
-        places: For each of the group's channels, in order, that of the
-            layer.
+        places: For each of the group's channels, in order, those of the
+            layer; several where a linear layer reads a flattened map.
     """
 
     path: str
     output: bool
-    places: tuple[int, ...]
+    places: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -44,69 +43,50 @@ class ChannelGroup:
     Attributes:
         channels: How many.
         members: The layers.
+        blocks: The channels, in blocks that must lose as many each: the
+            groups of a conv or of a group norm; one block if there is none.
         group: torch-pruning's, for its importances.
+        least: Channels that each block keeps; two where a group norm has no
+            statistics of a single one (a map of one pixel).
     """
 
     channels: int
     members: tuple[Member, ...]
+    blocks: tuple[tuple[int, ...], ...]
     group: Any
+    least: int = 1
+
+    @property
+    def can_lose(self) -> bool:
+        """Whether all blocks are equal, and wide enough to lose one."""
+        widths = {len(block) for block in self.blocks}
+        return len(widths) == 1 and min(widths) > self.least
+
+    def without(self, count: int) -> Removed:
+        """Without the first channels of each block."""
+        gone = [channel for block in self.blocks for channel in block[:count]]
+        return removed([(self, gone)])
 
 
-@dataclass(frozen=True)
-class Removed:
-    """Channels to leave out, by path of the layer."""
-
-    outputs: Channels
-    inputs: Channels
-
-    @classmethod
-    def of(cls, leaving: Iterable[tuple[ChannelGroup, Iterable[int]]]) -> Any:
-        """From the channels of each group."""
-        sides: tuple[Channels, Channels] = defaultdict(set), defaultdict(set)
-        for group, channels in leaving:
-            channels = list(channels)
-            for member in group.members:
-                places = {member.places[c] for c in channels}
-                sides[not member.output][member.path] |= places
-        return cls(*map(dict, sides))
-
-    def channel_map(self, network: nn.Module) -> ChannelMap:
-        """What remains of a network."""
-        return ChannelMap.of(
-            network,
-            {p: _rest(network, p, 0, c) for p, c in self.outputs.items()},
-            {p: _rest(network, p, 1, c) for p, c in self.inputs.items()},
-        )
-
-    @torch.no_grad()
-    def difference(self, network: nn.Module, images: Tensor) -> float:
-        """How far the shrunk network is from the whole one without them.
-
-        In the whole one nobody reads the channels: the weights of their
-        inputs are 0. As a share of the largest feature; inf if the code of
-        the network does not bear it.
-        """
-        silent = copy.deepcopy(network)
-        for path, channels in self.inputs.items():
-            _silence(silent.get_submodule(path), sorted(channels))
-        wanted = silent(images)
-        small = copy.deepcopy(network)
-        try:
-            got = self.channel_map(network).shrink(small)(images)
-        except Exception:  # whatever the network's code relies on
-            return float('inf')
-        if len(flat(wanted)) != len(flat(got)):
-            return float('inf')
-        return largest_gap(wanted, got)
+def removed(leaving: Iterable[tuple[ChannelGroup, Iterable[int]]]) -> Removed:
+    """What layers lose if some channels of each group leave."""
+    sides: tuple[Channels, Channels] = defaultdict(set), defaultdict(set)
+    for group, channels in leaving:
+        channels = list(channels)
+        for member in group.members:
+            places = {p for c in channels for p in member.places[c]}
+            sides[not member.output][member.path] |= places
+    return Removed(*map(dict, sides))
 
 
 def find_groups(network: nn.Module, images: Tensor) -> list[ChannelGroup]:
     """All groups of channels that can really be removed.
 
     torch-pruning's dependency graph proposes them; each is then tried: the
-    network without one of its channels must give the features of the whole
-    network in which nobody reads that channel. So a shortcut that slices and
-    pads (``CifarResNet``) keeps its channels, as do the network's outputs.
+    network without one channel of each block must give the features of the
+    whole network in which nobody reads those channels. So a shortcut that
+    slices and pads (``CifarResNet``) keeps its channels, as do the network's
+    outputs.
 
     Args:
         network: A plain backbone, in evaluation.
@@ -117,21 +97,43 @@ def find_groups(network: nn.Module, images: Tensor) -> list[ChannelGroup]:
     """
     graph = _trace(network, images)
     names = {id(m): name for name, m in network.named_modules()}
-    found = []
+    found, problems = [], []
     for group in graph.get_all_groups(root_module_types=[nn.Conv2d]):
-        candidate = _read(graph, group, names)
-        removed = Removed.of([(candidate, [0])])
-        if candidate.channels < 2 or not removed.inputs:
+        candidate = _read(network, graph, group, names)
+        candidate = _bounded(candidate, network, images)
+        first = candidate.without(1)
+        if not candidate.can_lose or not first.inputs:
             continue
-        if removed.difference(network, images) <= CLOSE:
+        problem = first.problem(network, images, CLOSE)
+        if problem:
+            problems.append(f'{candidate.members[0].path}: {problem}')
+        else:
             found.append(candidate)
     if not found:
-        raise FGCError(
-            f'{type(network).__name__} has no channels that can be removed: '
-            'in every group that torch-pruning proposes, the network fails '
-            'without one; give another backbone.'
-        )
+        raise FGCError(_nothing(network, problems))
     return found
+
+
+def _bounded(
+    group: ChannelGroup, network: nn.Module, images: Tensor
+) -> ChannelGroup:
+    """The group, with two channels of each block kept if one is too few."""
+    layers = [network.get_submodule(member.path) for member in group.members]
+    norms = any(isinstance(layer, nn.GroupNorm) for layer in layers)
+    if not norms or not group.can_lose:
+        return group
+    most = group.without(len(group.blocks[0]) - 1)
+    fails = most.problem(network, images[:1], CLOSE)
+    return replace(group, least=2) if fails else group
+
+
+def _nothing(network: nn.Module, problems: list[str]) -> str:
+    first = f' ({problems[0]})' if problems else ''
+    return (
+        f'{type(network).__name__} has no channels that can be removed: '
+        f'in every group that torch-pruning proposes, the network fails '
+        f'without one{first}; give another backbone.'
+    )
 
 
 def _trace(network: nn.Module, images: Tensor) -> tp.DependencyGraph:
@@ -149,36 +151,54 @@ def _trace(network: nn.Module, images: Tensor) -> tp.DependencyGraph:
         ) from error
 
 
-def _read(graph: Any, group: Any, names: Mapping[int, str]) -> ChannelGroup:
+def _read(
+    network: nn.Module, graph: Any, group: Any, names: Mapping[int, str]
+) -> ChannelGroup:
     members = []
     for item in group:
         path = names.get(id(item.dep.layer))
-        if path is None:  # an operation, not a layer
-            continue
-        places = dict(zip(map(int, item.root_idxs), map(int, item.idxs)))
+        if path is None or not _has_channels(item.dep.layer):
+            continue  # an operation, or one number for all channels
+        places = defaultdict(list)
+        for root, place in zip(item.root_idxs, item.idxs):
+            places[int(root)].append(int(place))
         output = graph.is_out_channel_pruning_fn(item.dep.handler)
-        members.append(
-            Member(path, output, tuple(places[c] for c in sorted(places)))
-        )
-    return ChannelGroup(len(group[0].idxs), tuple(members), group)
+        ordered = tuple(tuple(places[c]) for c in sorted(places))
+        members.append(Member(path, output, ordered))
+    channels = len(group[0].idxs)
+    blocks = _blocks(network, channels, members)
+    return ChannelGroup(channels, tuple(members), blocks, group)
 
 
-def _rest(
-    network: nn.Module, path: str, side: int, removed: set[int]
-) -> list[int]:
-    layer = network.get_submodule(path)
-    if isinstance(layer, DENSE):
-        reads, out, _ = layer_widths(layer)
-        width = reads if side else out
+def _has_channels(layer: nn.Module) -> bool:
+    return isinstance(layer, DENSE) or channel_count(layer) > 1
+
+
+def _blocks(
+    network: nn.Module, channels: int, members: Iterable[Member]
+) -> tuple[tuple[int, ...], ...]:
+    """Channels by the groups of all members in which they lie."""
+    keys: list[tuple[int, ...]] = [()] * channels
+    for member in members:
+        wide = _group_width(network.get_submodule(member.path), member.output)
+        if wide:
+            keys = [
+                (*key, *(place // wide for place in places))
+                for key, places in zip(keys, member.places)
+            ]
+    blocks = defaultdict(list)
+    for channel, key in enumerate(keys):
+        blocks[key].append(channel)
+    return tuple(map(tuple, blocks.values()))
+
+
+def _group_width(layer: nn.Module, output: bool) -> int:
+    """Channels in a group of a layer; 0 where no group need be kept."""
+    if isinstance(layer, nn.GroupNorm):
+        width, groups = layer.num_channels, layer.num_groups
+    elif isinstance(layer, DENSE) and not is_depthwise(layer):
+        reads, writes, groups = layer_widths(layer)
+        width = writes if output else reads
     else:
-        width = max(max(p.shape) for p in layer.parameters())
-    return [channel for channel in range(width) if channel not in removed]
-
-
-def _silence(layer: nn.Module, channels: list[int]) -> None:
-    """Has a layer no longer read these of its inputs."""
-    if layer_widths(layer)[2] > 1:
-        # those of depthwise convs are outputs, too: whoever reads these does
-        # not look; anything between fails the trial
-        return
-    layer.weight[:, channels] = 0
+        return 0
+    return width // groups if 1 < groups < width else 0

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import floor
 
-import torch_pruning as tp
 from torch import Tensor, nn
 
+from fgc_mm.deploy.compaction.importances import IMPORTANCES, scores_of
+from fgc_mm.deploy.compaction.shrunk import shrunk
 from fgc_mm.deploy.compaction.static_groups import (
     CLOSE,
     ChannelGroup,
-    Removed,
     find_groups,
+    removed,
 )
+from fgc_mm.deploy.compaction.static_trial import Removed
+from fgc_mm.deploy.copying import copied
 from fgc_mm.errors import FGCError
 from fgc_mm.models import ChannelMap, GatedBackbone, build_macs_table
 
-IMPORTANCES: dict[str, Callable[[], tp.importance.Importance]] = {
-    'fpgm': tp.importance.FPGMImportance,
-    'group_norm': tp.importance.GroupMagnitudeImportance,
-    'bn_scale': tp.importance.BNScaleImportance,
-    'random': tp.importance.RandomImportance,
-}
 TOLERANCE = 0.01
 STEPS = 20
 
@@ -64,8 +60,9 @@ def prune_static(
     """Removes the least important channels for good, and for all images.
 
     Every group of channels loses the same share of its channels, those that
-    torch-pruning's importance puts last; bisection finds the share that
-    leaves the MACs asked for.
+    torch-pruning's importance puts last; where a grouped conv or a group norm
+    reads them, each of its groups loses as many. Bisection finds the share
+    that leaves the MACs asked for.
 
     Args:
         model: A trained classifier with a plain backbone, in evaluation.
@@ -83,16 +80,17 @@ def prune_static(
     """
     _check(model, importance, pruning_ratio)
     groups = find_groups(model.backbone, images)
-    scores = [_scores(importance, group) for group in groups]
+    scores = [scores_of(importance, group) for group in groups]
     search = _Search(model, groups, scores, tuple(images.shape[1:]))
-    sparsity, removed = search.run(pruning_ratio)
-    if not removed.difference(model.backbone, images) <= CLOSE:
+    sparsity, gone = search.run(pruning_ratio)
+    problem = gone.problem(model.backbone, images, CLOSE)
+    if problem:
         raise FGCError(
             f'{type(model.backbone).__name__} gives other features without '
-            'the pruned channels than when nobody reads them; it cannot be '
-            'pruned statically.'
+            f'the pruned channels than when nobody reads them ({problem}); '
+            'it cannot be pruned statically.'
         )
-    channel_map, small = search.shrunk(removed)
+    channel_map, small = search.shrunk(gone)
     return Pruned(
         channel_map,
         small,
@@ -116,36 +114,56 @@ class _Search:
         self._model = model
         self._groups = groups
         self._orders = [
-            score.argsort(stable=True).tolist() for score in scores
+            [_order(score, block) for block in group.blocks]
+            for score, group in zip(scores, groups, strict=True)
         ]
         self.shape = shape
         self.dense = build_macs_table(model, shape).dense
+        self._ratios: dict[tuple[int, ...], float] = {}
 
     def removed(self, sparsity: float, turn: int = 0) -> Removed:
-        """The last channels of every group; at least one remains.
+        """The last channels of every block; ``least`` of them remain.
 
         Each group rounds at a place of its own, so that the MACs fall in
         small steps; a turn gives each the place of the next.
         """
-        leaving, groups = [], len(self._groups)
+        return self._without(self._counts(sparsity, turn))
+
+    def _counts(self, sparsity: float, turn: int) -> tuple[int, ...]:
+        """How many channels leave each block of every group."""
+        counts, groups = [], len(self._groups)
         for number, group in enumerate(self._groups):
             place = ((number + turn) % groups + 0.5) / groups
-            count = floor(sparsity * group.channels + place)
-            count = min(count, group.channels - 1)
-            leaving.append((group, self._orders[number][:count]))
-        return Removed.of(leaving)
+            width = len(group.blocks[0])  # as wide as any other
+            count = floor(sparsity * width + place)
+            counts.append(min(count, width - group.least))
+        return tuple(counts)
 
-    def shrunk(self, removed: Removed) -> tuple[ChannelMap, nn.Module]:
+    def _without(self, counts: Sequence[int]) -> Removed:
+        return removed(
+            (group, [c for order in orders for c in order[:count]])
+            for group, orders, count in zip(
+                self._groups, self._orders, counts, strict=True
+            )
+        )
+
+    def shrunk(self, gone: Removed) -> tuple[ChannelMap, nn.Module]:
         """The map, and the small model."""
-        channel_map = removed.channel_map(self._model.backbone)
-        small = copy.deepcopy(self._model)
+        channel_map = gone.channel_map(self._model.backbone)
+        small = copied(self._model)
         channel_map.shrink(small.backbone)
         return channel_map, small
 
     def ratio(self, sparsity: float, turn: int = 0) -> float:
         """Share of the MACs that goes."""
-        _, small = self.shrunk(self.removed(sparsity, turn))
-        return 1 - build_macs_table(small, self.shape).dense / self.dense
+        counts = self._counts(sparsity, turn)
+        if counts not in self._ratios:
+            backbone = self._model.backbone
+            channel_map = self._without(counts).channel_map(backbone)
+            with shrunk(backbone, channel_map):
+                left = build_macs_table(self._model, self.shape).dense
+            self._ratios[counts] = 1 - left / self.dense
+        return self._ratios[counts]
 
     def run(self, wanted: float) -> tuple[float, Removed]:
         """The share of channels, and those that go.
@@ -187,15 +205,10 @@ class _Search:
         )
 
 
-def _scores(importance: str, group: ChannelGroup) -> Tensor:
-    scores = IMPORTANCES[importance]()(group.group)
-    if scores is None:
-        raise FGCError(
-            f'{importance} says nothing of the channels of '
-            f'{group.members[0].path}, which no such layer follows; choose '
-            'another importance.'
-        )
-    return scores.detach().cpu()
+def _order(scores: Tensor, block: Sequence[int]) -> list[int]:
+    """The channels of a block, the least important first."""
+    order = scores[list(block)].argsort(stable=True)
+    return [block[index] for index in order.tolist()]
 
 
 def _check(model: nn.Module, importance: str, ratio: float) -> None:

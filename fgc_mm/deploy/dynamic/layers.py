@@ -21,8 +21,9 @@ from fgc_mm.deploy.dynamic.engines import (
 )
 from fgc_mm.deploy.dynamic.gate import spread
 from fgc_mm.deploy.dynamic.kernel import load_kernel
-from fgc_mm.deploy.dynamic.port import DynamicPort
+from fgc_mm.deploy.dynamic.port import DynamicPort, DynamicState
 from fgc_mm.deploy.dynamic.tracing import refuse_tracing
+from fgc_mm.sites.call import state_of
 from fgc_mm.sites.layout import is_depthwise, mask_input
 
 ACTIVATED = '_fgc_activated'
@@ -80,13 +81,13 @@ class DynamicLayer(nn.Module):
         return y
 
     def _forward(self, x: Tensor) -> Tensor:
-        source, target = self.reads, self.writes
+        source, target = _state(self.reads), _state(self.writes)
         inputs = outputs = None
         if source is not None:
             x, inputs = self._of_source(x, source), source.index
-        if self.decides:
-            target.decide(self, x, inputs)
         if target is not None:
+            if self.decides:
+                target.port.decide(target, self, x, inputs)
             if target.empty:
                 return self._constant(x, None, 1)
             outputs = target.index
@@ -94,7 +95,7 @@ class DynamicLayer(nn.Module):
             return self._constant(x, outputs, None)
         return self.run(x, inputs, outputs)
 
-    def _of_source(self, x: Tensor, source: DynamicPort) -> Tensor:
+    def _of_source(self, x: Tensor, source: DynamicState) -> Tensor:
         """What the masked network would read, the open channels of it."""
         if source.empty:
             return x.narrow(self.channel_dim, 0, 0)
@@ -105,19 +106,19 @@ class DynamicLayer(nn.Module):
         mask = source.mask
         if mask is None:
             return x
-        alone = len(source.site.consumers) == 1
+        alone = len(source.port.site.consumers) == 1
         return mask_input(self, x, mask, None, inplace=alone)
 
     def widen(self, x: Tensor) -> Tensor:
         """The whole input, masked, for a gate that knows no lists."""
-        source = self.reads
+        source = _state(self.reads)
         if source is None:
             return x
         if source.index is None:
             mask = source.mask
             return x if mask is None else mask_input(self, x, mask, None)
         x = self._of_source(x, source).movedim(self.channel_dim, 1)
-        wide = spread(x, source.index, source.site.channels)
+        wide = spread(x, source.index, source.port.site.channels)
         return wide.movedim(1, self.channel_dim)
 
     def run(
@@ -155,6 +156,11 @@ class DynamicLayer(nn.Module):
         shape[self.channel_dim] = len(values)
         after = (len(shape) - 1 - self.channel_dim) % len(shape)
         return values.reshape(-1, *[1] * after).expand(shape).clone()
+
+
+def _state(port: DynamicPort | None) -> DynamicState | None:
+    """Of the call that is running; ``None`` in a dense pass."""
+    return None if port is None else state_of(port)
 
 
 class DynamicConv(nn.Conv2d, DynamicLayer):

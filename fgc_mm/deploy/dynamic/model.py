@@ -21,7 +21,9 @@ from fgc_mm.deploy.dynamic.tracing import refuse_scripting, refuse_tracing
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.macs import MACsTable
 from fgc_mm.models import GatedBackbone, GatedImageClassifier
+from fgc_mm.models.gated_backbone import as_outputs
 from fgc_mm.sites import GateRecord, SitePort
+from fgc_mm.sites.call import GatedCall
 
 Ports = list[SitePort | DynamicPort]
 REPORTED = (
@@ -57,6 +59,7 @@ class DynamicBackbone(GatedBackbone):
         BaseModule.__init__(self)
         self.backbone = gated.backbone
         self.sites = gated.sites
+        self.found = gated.found
         self.gates = gated.gates
         self.batch = LOOP
         self.executor = PROGRAM
@@ -77,7 +80,7 @@ class DynamicBackbone(GatedBackbone):
         program = self.program_of(x)
         if program is None:
             return self.forward_gated(x)[0]
-        return program.run(x)[0]
+        return as_outputs(program.run(x)[0])
 
     @torch.no_grad()
     def forward_gated(
@@ -92,7 +95,7 @@ class DynamicBackbone(GatedBackbone):
         program = None if keep_activation else self.program_of(x)
         if program is not None:
             outputs, decisions = program.run(x)
-            return outputs, program.records(decisions)
+            return as_outputs(outputs), program.records(decisions)
         if len(x) == 1:
             return super().forward_gated(x, keep_activation)
         if len(x) == 0 or self.batch == BATCH or not self._skips():
@@ -136,6 +139,8 @@ class DynamicBackbone(GatedBackbone):
         kernel, problem = load_kernel()
         if kernel is None:
             return f'there is no kernel: {problem}'
+        if behind:
+            behind = (_Outputs(), *behind)
         try:
             program = NetworkProgram(
                 self.backbone, ports, image, kernel, behind
@@ -170,14 +175,8 @@ class DynamicBackbone(GatedBackbone):
     def _all_channels(
         self, x: Tensor, keep_activation: bool | None
     ) -> tuple[tuple[Tensor, ...], list[GateRecord]]:
-        skipping = [port for port in self.dynamic_ports if port.compact]
-        for port in skipping:
-            port.compact = False
-        try:
-            return super().forward_gated(x, keep_activation)
-        finally:
-            for port in skipping:
-                port.compact = True
+        call = GatedCall(self._ports, bool(keep_activation), skip=False)
+        return self._run(call, x)
 
     def _forget(self, *_: Any) -> None:
         """What was made of weights is made anew when it is needed."""
@@ -249,6 +248,9 @@ class DynamicImageClassifier(GatedImageClassifier):
         self.plan: DynamicPlan | None = None
         self._seen: set[tuple[int, ...]] = set()
         self.eval().requires_grad_(False)
+
+    def _leave_out_unread(self) -> None:
+        """The source has left them out already."""
 
     def macs_table(self, image_shape: tuple[int, ...]) -> MACsTable:
         """Of the model that this one was made from."""
@@ -329,6 +331,13 @@ class DynamicImageClassifier(GatedImageClassifier):
                 f'with {self.plan.threads}.'
             )
         return notes
+
+
+class _Outputs(nn.Module):
+    """What a backbone hands on, see :func:`as_outputs`."""
+
+    def forward(self, outputs: Any) -> Any:
+        return as_outputs(outputs)
 
 
 def _refuse_training(mode: bool) -> None:

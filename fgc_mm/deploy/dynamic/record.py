@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -95,6 +96,7 @@ class Recorder(TorchFunctionMode):
         self._own: set[int] = set()  # ids of parameters and buffers
         self._kept: list[Tensor] = []  # an id is one tensor's while it lives
         self._inside = False
+        self._thread = threading.get_ident()  # others may run the network
 
     def record(self, network: nn.Module, image: Tensor) -> Recording:
         """One pass, with all channels.
@@ -206,10 +208,14 @@ class Recorder(TorchFunctionMode):
         return result is args[0]
 
     def _enter(self, module: nn.Module, args: tuple) -> None:
+        if threading.get_ident() != self._thread:
+            return
         self._refuse_changed(args)
         self._inside = True
 
     def _leave(self, module: nn.Module, args: tuple, output: Tensor) -> None:
+        if threading.get_ident() != self._thread:
+            return
         self._inside = False
         if isinstance(module, DynamicConv):
             self._step(CONV, args, output, module=module, clamp=module.clamp)

@@ -46,14 +46,17 @@ def export_program(
 
     Args:
         model: Gated (masked) or plain, in evaluation.
-        images: (N, 3, H, W), N above 1; fixes the image size.
+        images: (N, 3, H, W); fixes the image size.
 
     Raises:
-        FGCError: Its forward code cannot be exported.
+        FGCError: Its forward code cannot be exported, or fixes the batch
+            size.
     """
     plain = PlainForward(model)
+    if len(images) == 1:  # torch.export takes a size of 1 for a constant
+        images = images.repeat(2, 1, 1, 1)
     with torch.no_grad():
-        return _told(
+        return _exported(
             model,
             lambda: torch.export.export(
                 plain,
@@ -69,16 +72,17 @@ def export_onnx(model: nn.Module, images: Tensor, file: str | Path) -> None:
 
     Args:
         model: Gated (masked) or plain, in evaluation.
-        images: (N, 3, H, W), N above 1; fixes the image size.
+        images: (N, 3, H, W); fixes the image size.
         file: Written aside and renamed.
 
     Raises:
         FGCError: The extra ``[export]`` is missing, or its forward code
-            cannot be exported.
+            cannot be exported, or fixes the batch size.
     """
     need_onnx()
-    plain = PlainForward(model)
-    _write(model, plain, images, file, dynamic_shapes=(_dynamic_batch(),))
+    # captured here: where the batch size cannot be free, torch.onnx.export
+    # fixes it in silence
+    _write(model, export_program(model, images), images, file)
 
 
 def export_gathered_onnx(
@@ -98,22 +102,21 @@ def export_gathered_onnx(
         FGCError: As :func:`export_onnx` and :func:`gathered`.
     """
     need_onnx()
-    copied, plan = gathered(model, images[:1])
+    narrow, plan = gathered(model, images[:1])
     # which conv of torch suits a size that is not known yet is no question
     with torch.backends.mkldnn.flags(enabled=False):
-        _write(model, PlainForward(copied), images[:1], file)
+        _write(model, PlainForward(narrow), images[:1], file)
     return plan
 
 
 def _write(
     model: nn.Module,
-    plain: nn.Module,
+    plain: nn.Module | torch.export.ExportedProgram,
     images: Tensor,
     file: str | Path,
-    **options: Any,
 ) -> None:
     with torch.no_grad():
-        program = _told(
+        program = _exported(
             model,
             lambda: torch.onnx.export(
                 plain,
@@ -123,7 +126,6 @@ def _write(
                 opset_version=OPSET,
                 dynamo=True,
                 verbose=False,
-                **options,
             ),
         )
     file = Path(file)
@@ -136,16 +138,23 @@ def _write(
         part.unlink(missing_ok=True)
 
 
-def _told(model: nn.Module, export: Callable[[], Any]) -> Any:
+def _exported(model: nn.Module, export: Callable[[], Any]) -> Any:
     try:
         return export()
     except Exception as error:  # torch has dozens of them
         first = str(error).strip().partition('\n')[0][:160]
         inner = getattr(getattr(model, 'backbone', model), 'backbone', model)
+        name = type(inner).__name__
+        if first.startswith('Constraints violated'):
+            raise FGCError(
+                f'{name} cannot be exported for any number of images: its '
+                'forward code takes the batch size as a Python number, as '
+                'len(x) does; write x.shape[0] there.'
+            ) from error
         raise FGCError(
-            f'{type(inner).__name__} cannot be exported ({first}): its '
-            'forward code asks for values that are known at run time only; '
-            'export another backbone, or change that line.'
+            f'{name} cannot be exported ({first}): its forward code asks for '
+            'values that are known at run time only; export another '
+            'backbone, or change that line.'
         ) from error
 
 

@@ -1,6 +1,5 @@
 """One image through the open channels only, in operations ONNX has."""
 
-import copy
 from collections.abc import Sequence
 
 import torch
@@ -10,6 +9,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from fgc_mm.deploy.compaction.agreement import largest_gap
 from fgc_mm.deploy.compaction.between import norms_of
+from fgc_mm.deploy.copying import copied
 from fgc_mm.deploy.firing import gated_backbone
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.pooling import global_average_pool
@@ -100,13 +100,43 @@ class _GatheredLayer(nn.Module):
         return self._run(x, weight, bias)
 
     def _run(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        layer = self.layer
-        if isinstance(layer, nn.Linear):
-            return F.linear(x, weight, bias)
-        return F.conv2d(
-            x, weight, bias, layer.stride, layer.padding, layer.dilation,
-            layer.groups,
-        )  # fmt: skip
+        return _run_plainly(self.layer, x, weight, bias)
+
+
+def _run_plainly(
+    layer: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None
+) -> Tensor:
+    """A conv or linear layer with other weights; padding as its own."""
+    if isinstance(layer, nn.Linear):
+        return F.linear(x, weight, bias)
+    return layer._conv_forward(x, weight, bias)
+
+
+@torch.no_grad()
+def _is_plain(layer: nn.Module) -> bool:
+    """Whether a layer only multiplies by its weight, at any image size.
+
+    A conv that first standardises the weight, over all its inputs, would do
+    so over the gathered ones; one that pads by the image's size does more.
+    """
+    if isinstance(layer, nn.Linear):
+        sizes = [(1, layer.in_features)]
+    elif type(layer)._conv_forward is not nn.Conv2d._conv_forward:
+        return False
+    else:
+        sizes = [
+            (1, layer.in_channels, *(k * d + more for k, d in kernel))
+            for kernel in [[*zip(layer.kernel_size, layer.dilation)]]
+            for more in (2, 3)
+        ]
+    generator = torch.Generator().manual_seed(0)
+    for size in sizes:
+        x = torch.randn(size, generator=generator).to(layer.weight)
+        own = layer.forward(x)
+        plain = _run_plainly(layer, x, layer.weight, layer.bias)
+        if own.shape != plain.shape or not torch.allclose(own, plain):
+            return False
+    return True
 
 
 @torch.no_grad()
@@ -136,13 +166,13 @@ def gathered(
     plan = _plan(backbone)
     wanted = backbone(image)
     for attempt in (plan, {k: _narrower(v) for k, v in plan.items()}):
-        copied = _gathered(model, attempt)
+        twin = _gathered(model, attempt)
         try:
-            gap = largest_gap(wanted, gated_backbone(copied)(image))
+            gap = largest_gap(wanted, gated_backbone(twin)(image))
         except (RuntimeError, AttributeError):  # code that knows its widths
             continue
         if gap <= CLOSE:
-            return copied, attempt
+            return twin, attempt
     raise FGCError(
         f'{type(backbone.backbone).__name__} gives other features when its '
         'open channels are gathered; export the masked model (without '
@@ -182,18 +212,18 @@ def _plan(backbone: GatedBackbone) -> dict[str, str]:
 def _what(plain: nn.Module, site: GateSite, norms: Sequence[Member]) -> str:
     producer = plain.get_submodule(site.producer)
     readers = [plain.get_submodule(m.path) for m in site.consumers]
-    simple = all(
-        isinstance(layer, (nn.Conv2d, nn.Linear))
-        and layer_widths(layer)[2] == 1
-        for layer in readers
-    ) and all(m.positions is None for m in site.consumers)
+    simple = all(layer_widths(layer)[2] == 1 for layer in readers) and all(
+        m.positions is None for m in site.consumers
+    )
     if site.branch_end or site.channels < LEAST or not simple:
         return 'masked'
-    if not isinstance(producer, (nn.Conv2d, nn.Linear)):
+    layers = [producer, *readers]
+    known = all(isinstance(x, (nn.Conv2d, nn.Linear)) for x in layers)
+    if not known or not all(map(_is_plain, layers)):
         return 'masked'
     alone = [m.path for m in site.outputs] == [site.producer]
     foldable = len(norms) <= 1 and all(
-        isinstance(plain.get_submodule(m.path), nn.BatchNorm2d)
+        _has_statistics(plain.get_submodule(m.path))
         and [*m.positions] == [*range(site.channels)]
         for m in norms
     )
@@ -203,9 +233,14 @@ def _what(plain: nn.Module, site: GateSite, norms: Sequence[Member]) -> str:
     return 'both' if alone and foldable and whole else 'consumers'
 
 
+def _has_statistics(norm: nn.Module) -> bool:
+    """Whether it is a batch norm that can be folded into a conv."""
+    return isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None
+
+
 def _gathered(model: nn.Module, plan: dict[str, str]) -> nn.Module:
-    copied = copy.deepcopy(model)
-    backbone = gated_backbone(copied)
+    twin = copied(model)
+    backbone = gated_backbone(twin)
     plain = backbone.backbone
     norms = norms_of(plain, backbone.sites)
     reads: dict[str, _Open] = {}
@@ -238,5 +273,5 @@ def _gathered(model: nn.Module, plan: dict[str, str]) -> nn.Module:
         port for port in backbone._ports if plan[port.site.name] == 'masked'
     ]
     backbone.sites = [port.site for port in backbone._ports]
-    copied.eval()
-    return copied
+    twin.eval()
+    return twin

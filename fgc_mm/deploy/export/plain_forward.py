@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
+from fgc_mm.models.gated_backbone import as_outputs
 
 
 class PlainForward(nn.Module):
@@ -32,7 +33,7 @@ class PlainForward(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) as the data preprocessor gives them -> (N, classes)."""
-        feats = self.model.backbone(images)
+        feats = as_outputs(self.model.backbone(images))
         if self.model.with_neck:
             feats = self.model.neck(feats)
         return self.model.head(feats)

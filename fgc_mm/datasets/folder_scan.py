@@ -1,0 +1,60 @@
+"""What lies in a folder of class folders, hidden things left out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+
+import cv2
+from mmengine.fileio import get_file_backend
+
+# of mmpretrain's CustomDataset, and what else OpenCV decodes everywhere
+_EVERYWHERE = (
+    '.jpg', '.jpeg', '.jfif', '.png', '.ppm', '.pgm', '.bmp', '.tif', '.tiff',
+    '.webp',
+)  # fmt: skip
+# the first frame; since OpenCV 4.11
+_GIF = tuple(int(part) for part in cv2.__version__.split('.')[:2]) >= (4, 11)
+EXTENSIONS = (*_EVERYWHERE, *(('.gif',) if _GIF else ()))
+# made by notebooks, version control, macOS and network drives
+_HIDDEN = ('.', '__MACOSX', '@eaDir')
+
+
+def class_folders(root: str) -> list[str]:
+    """Names of the folders directly below a root, sorted; hidden ones not."""
+    backend = get_file_backend(root, enable_singleton=True)
+    found = backend.list_dir_or_file(root, list_file=False, recursive=False)
+    return sorted(filter(_visible, found))
+
+
+def files_below(root: str, folder: str = '') -> list[str]:
+    """Paths of all files in a folder, relative to the root; no hidden ones."""
+    backend = get_file_backend(root, enable_singleton=True)
+    top = join(root, folder)
+    found = backend.list_dir_or_file(top, list_dir=False, recursive=True)
+    return [join(folder, file) for file in sorted(filter(_visible, found))]
+
+
+def join(root: str, path: str) -> str:
+    """A path below a root, as the root's file backend writes it."""
+    if not root or not path:
+        return root or path
+    backend = get_file_backend(root, enable_singleton=True)
+    return backend.join_path(root, path)
+
+
+def name_endings(files: Iterable[str]) -> str:
+    """How the names of some files end: '6 .heic, 1 .txt'."""
+    endings = Counter(
+        PurePosixPath(file.replace('\\', '/')).suffix.lower() for file in files
+    )
+    return ', '.join(
+        f'{count} {ending or "without ending"}'
+        for ending, count in endings.most_common()
+    )
+
+
+def _visible(path: str) -> bool:
+    parts = path.replace('\\', '/').split('/')
+    return not any(part.startswith(_HIDDEN) for part in parts)

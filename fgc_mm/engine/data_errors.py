@@ -1,0 +1,53 @@
+"""Errors of upstream's data sets that a user can mend, in one sentence."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePath
+
+FOLDERS = re.compile(r'number of subfolders \((\d+)\).*classes \((\d+)\)')
+SIZES = re.compile(r'stack expects each tensor to be equal size, but got (.*)')
+
+
+def data_sentence(error: BaseException) -> str | None:
+    """The value, the rule and the remedy, if the data set is at fault.
+
+    Args:
+        error: What building a data set or loading a batch has raised.
+    """
+    text = ' '.join(str(error).split())
+    folders, sizes = FOLDERS.search(text), SIZES.search(text)
+    if folders:
+        found, named = folders.groups()
+        return (
+            f'a data set has {found} class folders and {named} classes: each '
+            'folder, a hidden one too, is a class there; remove what is none '
+            "(.ipynb_checkpoints), mend classes=, or use type='fgc_mm."
+            "ImageFolder'."
+        )
+    if sizes:
+        return (
+            f'the images of a batch differ in size ({sizes[1]:.80}): all '
+            "have one when they leave the pipeline; add dict(type='Resize', "
+            'scale=...) or a crop to it.'
+        )
+    if isinstance(error, ValueError) and _raised_in(error, 'custom.py'):
+        return (
+            f'a line of an annotation file cannot be read ({text}): each is '
+            "an image's path, a space and the number of its class, and none "
+            "is blank; mend it, or use type='fgc_mm.ImageFolder'."
+        )
+    if isinstance(error, RuntimeError) and text.startswith('Found 0 files'):
+        return f'{text}: check data_root and data_prefix of the data set.'
+    return None
+
+
+def _raised_in(error: BaseException, file: str) -> bool:
+    """Whether a file of mmpretrain's data sets has raised it."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return False
+    path = PurePath(trace.tb_frame.f_code.co_filename)
+    return path.parts[-3:] == ('mmpretrain', 'datasets', file)

@@ -1,0 +1,114 @@
+"""Which labels the images of a data set have."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from mmpretrain.models.heads import MultiTaskHead
+from torch import nn
+from torch.utils.data import Dataset
+
+from fgc_mm.errors import FGCError
+
+# folders number their images themselves; so many labels take seconds to read
+MANY_IMAGES = 300_000
+
+
+@dataclass
+class LabelCounts:
+    """The labels of a data set.
+
+    Attributes:
+        counts: Images of each label, by task; the only task is ``''``.
+        first: The first image of each label.
+        unlabelled: The first image without a label.
+    """
+
+    counts: dict[str, Counter] = field(default_factory=dict)
+    first: dict[tuple[str, int], int] = field(default_factory=dict)
+    unlabelled: int | None = None
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> LabelCounts:
+        """Read all labels; nothing is there for a data set without a list."""
+        found = cls()
+        read = _reader(dataset)
+        many = hasattr(dataset, 'folder_to_idx') and len(dataset) > MANY_IMAGES
+        if read is None or many:
+            return found
+        for index in range(len(dataset)):
+            found._note(index, read(index).get('gt_label'))
+        return found
+
+    def check(self, name: str, head: nn.Module, classes: int | None) -> None:
+        """Compare with the head.
+
+        Args:
+            name: Of the data set.
+            head: The classification head.
+            classes: How many the data set has names for.
+
+        Raises:
+            FGCError: A label is no class of the head or has no name, or
+                some of the images have no label.
+        """
+        if self.unlabelled is not None and self.counts:
+            raise FGCError(
+                f'image {self.unlabelled} of the {name} set has no label and '
+                'others have: each image needs one; mend its annotation.'
+            )
+        limits = class_numbers(head)
+        for task, counts in self.counts.items():
+            place = f' of task {task!r}' if task else ''
+            self._limit(name, task, counts, limits.get(task), (
+                f'the head{place} tells {{}} classes; set num_classes='
+                f'{max(counts) + 1} there'
+            ))  # fmt: skip
+            if not task:
+                self._limit(name, task, counts, classes, (
+                    'the data set names {} classes; mend classes='
+                ))  # fmt: skip
+
+    def _limit(
+        self, name: str, task: str, counts: Counter, limit: Any, why: str
+    ) -> None:
+        if not isinstance(limit, int):
+            return
+        for label in sorted(counts):
+            if not 0 <= label < limit:
+                raise FGCError(
+                    f'image {self.first[task, label]} of the {name} set has '
+                    f'the label {label}, which is outside 0 to {limit - 1}: '
+                    f'{why.format(limit)}, or mend the labels.'
+                )
+
+    def _note(self, index: int, label: Any) -> None:
+        tasks = label if isinstance(label, dict) else {'': label}
+        for task, value in tasks.items():
+            if value is None:
+                if self.unlabelled is None:
+                    self.unlabelled = index
+                continue
+            counts = self.counts.setdefault(task, Counter())
+            whole = isinstance(value, int)
+            for one in (value,) if whole else np.ravel(value).tolist():
+                counts[one] += 1
+                self.first.setdefault((task, one), index)
+
+
+def class_numbers(head: nn.Module) -> dict[str, int | None]:
+    """Classes that a head tells, by task; the only task is ``''``."""
+    if isinstance(head, MultiTaskHead):
+        heads = head.task_heads.items()
+        return {task: getattr(h, 'num_classes', None) for task, h in heads}
+    return {'': getattr(head, 'num_classes', None)}
+
+
+def _reader(dataset: Dataset) -> Any:
+    if hasattr(dataset, 'get_data_info'):
+        return dataset.get_data_info
+    listed = getattr(dataset, 'data_list', None)
+    return listed.__getitem__ if isinstance(listed, list) else None

@@ -1,0 +1,136 @@
+"""The products of tensors that an operator of torch computes.
+
+A product is counted where it is computed, so it does not matter which module
+or function asked for it: ``nn.Linear``, ``F.linear`` on a slice of a weight,
+``F.conv2d`` on a parameter, ``@``, ``einsum``, attention. Elementwise
+multiplications (norms, masks, scales) and those with one vector (spectral
+norms) are none. The counts are those of ``torch.utils.flop_counter`` (2 FLOPs
+= 1 MAC), which does not know the fused attention and recurrent layers of the
+CPU.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Product:
+    """One product of two tensors.
+
+    Attributes:
+        unit: MACs of one input channel with one output channel.
+        in_channels: Channels that are summed over.
+        out_channels: Channels of the result.
+        groups: Groups of channels, of which each meets its own only.
+        factors: The two tensors; the second is the weight, if one is.
+    """
+
+    unit: int
+    in_channels: int
+    out_channels: int
+    groups: int
+    factors: tuple[Tensor, Tensor]
+
+    @property
+    def macs(self) -> int:
+        """MACs of the whole product."""
+        return self.unit * self.in_channels * self.out_channels // self.groups
+
+
+def products_of(operator: Any, args: Sequence[Any], out: Any) -> list[Product]:
+    """The products that a call of an operator computes.
+
+    Args:
+        operator: As torch dispatches it, e.g. ``torch.ops.aten.mm.default``.
+        args: Its arguments.
+        out: What it returned.
+
+    Returns:
+        Its products; none for most operators.
+    """
+    formula = FORMULAS.get(operator._overloadpacket)
+    return [] if formula is None else formula(args, out)
+
+
+def _matrices(first: Tensor, second: Tensor) -> Product:
+    """(..., m, k) @ (..., k, n): each row of the first is a position."""
+    *batch, rows, reads = first.shape
+    unit = math.prod(batch) * rows
+    return Product(unit, reads, second.shape[-1], 1, (first, second))
+
+
+def _mm(args: Sequence[Any], _: Any) -> list[Product]:
+    return [_matrices(args[0], args[1])]
+
+
+def _addmm(args: Sequence[Any], _: Any) -> list[Product]:
+    return [_matrices(args[1], args[2])]
+
+
+def _convolution(args: Sequence[Any], out: Tensor) -> list[Product]:
+    x, weight = args[:2]
+    transposed, groups = args[6], args[8]
+    out_channels = out.shape[1]
+    # every position of one side meets every element of the kernel
+    positions = (x if transposed else out).shape[2:]
+    unit = len(x) * math.prod(positions) * math.prod(weight.shape[2:])
+    factors = (x, weight)
+    return [Product(unit, x.shape[1], out_channels, groups, factors)]
+
+
+def _attention(args: Sequence[Any], _: Any) -> list[Product]:
+    """softmax(q k^T) v; a causal mask saves nothing in this count."""
+    query, key, value = args[:3]
+    *batch, rows, width = query.shape
+    unit, keys = math.prod(batch) * rows, key.shape[-2]
+    return [
+        Product(unit, width, keys, 1, (query, key)),
+        Product(unit, keys, value.shape[-1], 1, (query, value)),
+    ]
+
+
+def _recurrent(x: Tensor, weights: Sequence[Tensor]) -> list[Product]:
+    """Every matrix of a recurrent layer meets every step once."""
+    steps = math.prod(x.shape[:-1])
+    return [
+        Product(steps, weight.shape[1], weight.shape[0], 1, (x, weight))
+        for weight in weights
+        if weight.dim() == 2
+    ]
+
+
+def _mkldnn_rnn(args: Sequence[Any], _: Any) -> list[Product]:
+    return _recurrent(args[0], args[1:5])
+
+
+def _cudnn_rnn(args: Sequence[Any], _: Any) -> list[Product]:
+    return _recurrent(args[0], args[1])
+
+
+Formula = Callable[[Sequence[Any], Any], list[Product]]
+FORMULAS: dict[Any, Formula] = {
+    aten.mm: _mm,
+    aten.bmm: _mm,
+    aten._int_mm: _mm,
+    aten._scaled_mm: _mm,
+    aten.addmm: _addmm,
+    aten.baddbmm: _addmm,
+    aten.addbmm: _addmm,
+    aten._addmm_activation: _addmm,
+    aten.convolution: _convolution,
+    aten._convolution: _convolution,
+    aten._scaled_dot_product_efficient_attention: _attention,
+    aten._scaled_dot_product_flash_attention: _attention,
+    aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    aten._scaled_dot_product_cudnn_attention: _attention,
+    aten._scaled_dot_product_fused_attention_overrideable: _attention,
+    aten.mkldnn_rnn_layer: _mkldnn_rnn,
+    aten._cudnn_rnn: _cudnn_rnn,
+}

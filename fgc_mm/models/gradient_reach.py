@@ -1,0 +1,169 @@
+"""Which parts of a network a loss can reach in the backward pass."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from mmengine.logging import print_log
+from mmpretrain.models.classifiers import ImageClassifier
+from torch import Tensor, nn
+
+from fgc_mm.models.gated_backbone import as_outputs
+from fgc_mm.sites.cut import tensors
+from fgc_mm.sites.evaluating import evaluating
+
+# Own functions, none of which computes what it hides from the graph.
+OPEN = 'fgc_mm.functional'
+
+
+class Readers(nn.Module):
+    """What reads the outputs of a classifier's backbone."""
+
+    def __init__(self, classifier: ImageClassifier) -> None:
+        super().__init__()
+        self.neck = classifier.neck if classifier.with_neck else None
+        self.head = classifier.head if classifier.with_head else None
+
+    def forward(self, feats: tuple[Tensor, ...]) -> Any:
+        """The scores, or the features where there is no head."""
+        if self.neck is not None:
+            feats = self.neck(feats)
+        return feats if self.head is None else self.head(feats)
+
+
+def graph_nodes(outputs: Iterable[Tensor]) -> set[Any]:
+    """All nodes of the autograd graph behind some tensors."""
+    found: set[Any] = set()
+    waiting = [x.grad_fn for x in outputs if x.grad_fn is not None]
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found.add(node)
+            waiting += [n for n, _ in node.next_functions if n is not None]
+    return found
+
+
+def unread_layers(
+    backbone: nn.Module,
+    readers: nn.Module,
+    layers: Mapping[str, nn.Module],
+    image_shape: tuple[int, ...],
+) -> list[str]:
+    """Layers of a backbone on whose output what reads it does not depend.
+
+    Args:
+        backbone: The plain network.
+        readers: Neck and head: takes what the backbone gives.
+        layers: Some of its layers, by name.
+        image_shape: (C, H, W) of an image that the backbone takes.
+
+    Returns:
+        Their names. None where the readers do not take this image's maps:
+        nothing is known then.
+    """
+    given: dict[str, list[Tensor]] = {name: [] for name in layers}
+    handles = [
+        layer.register_forward_hook(
+            lambda _, __, output, name=name: given[name].append(output)
+        )
+        for name, layer in layers.items()
+    ]
+    try:
+        outputs = _run(backbone, readers, image_shape)
+    except Exception:  # whatever a head asks for that an image has not
+        return []
+    finally:
+        for handle in handles:
+            handle.remove()
+    nodes = graph_nodes(outputs)
+    return [name for name, out in given.items() if _unread(out, nodes)]
+
+
+def _unread(outputs: list[Tensor], nodes: set[Any]) -> bool:
+    known = outputs and all(x.grad_fn is not None for x in outputs)
+    return bool(known) and not any(x.grad_fn in nodes for x in outputs)
+
+
+def _run(
+    backbone: nn.Module, readers: nn.Module, image_shape: tuple[int, ...]
+) -> list[Tensor]:
+    like = next(backbone.parameters())
+    image = torch.ones(1, *image_shape).to(like).requires_grad_()
+    with (
+        evaluating(backbone),
+        evaluating(readers),
+        torch.random.fork_rng(),
+        torch.enable_grad(),
+    ):
+        # a copy: what follows may work in place
+        outputs = as_outputs(backbone(image.clone()))
+        return list(tensors(readers(outputs)))
+
+
+def warn_unreached(
+    gates: Mapping[str, nn.Module],
+    losses: Mapping[str, Tensor],
+    regularisers: Iterable[str],
+) -> list[str]:
+    """Say which gates a first training step would teach nothing.
+
+    One of a gate's parameters has to be reached by another loss than the
+    regularisers, which would close or open its channels whatever they are
+    good for, and every parameter by some loss. A gate that none reaches is
+    not judged where the network runs parts of itself again in the backward
+    pass (gradient checkpointing), of which the graph shows nothing.
+
+    Args:
+        gates: By the name of their site.
+        losses: Of the step, before its backward pass.
+        regularisers: Names of those that teach a gate nothing about the
+            task.
+
+    Returns:
+        Names of the sites that the warning names.
+    """
+    nodes = {
+        name: graph_nodes(tensors(loss))
+        for name, loss in losses.items()
+        if 'loss' in name
+    }
+    hidden = any(map(_hides, set().union(*nodes.values())))
+    task = _parameters(v for k, v in nodes.items() if k not in regularisers)
+    reached = _parameters(nodes.values())
+    learning = {
+        name: [id(p) for p in gate.parameters() if p.requires_grad]
+        for name, gate in gates.items()
+    }
+    silent = [
+        name
+        for name, own in learning.items()
+        if own
+        and (task.isdisjoint(own) or not reached.issuperset(own))
+        and not (hidden and reached.isdisjoint(own))
+    ]
+    if silent:
+        print_log(
+            f'The gates of {", ".join(silent)} get no gradient from the '
+            'task: no loss but a regulariser depends on all of their '
+            'parameters, so they learn nothing, and distributed training '
+            'may stop at them; leave these sites out of sites.',
+            logger='current',
+            level=30,
+        )
+    return silent
+
+
+def _hides(node: Any) -> bool:
+    """Whether a node may compute the gradients of a graph of its own."""
+    function = getattr(type(node), '_forward_cls', None)
+    return function is not None and not function.__module__.startswith(OPEN)
+
+
+def _parameters(graphs: Iterable[set[Any]]) -> set[int]:
+    """Identities of the parameters at which graphs end."""
+    return {
+        id(node.variable)
+        for nodes in graphs
+        for node in nodes
+        if hasattr(node, 'variable')
+    }

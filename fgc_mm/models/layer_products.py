@@ -1,0 +1,147 @@
+"""Which layer computes which product, in one forward pass."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
+from torch.nn.parameter import is_lazy
+
+from fgc_mm.functional.products import Product
+from fgc_mm.sites.evaluating import evaluating
+from fgc_mm.sites.layout import layer_widths
+from fgc_mm.sites.watching import watch_products
+
+TRANSPOSED = nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d
+LAYERS = nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, *TRANSPOSED
+
+
+@dataclass(frozen=True)
+class LayerProduct:
+    """One product of tensors, and whose it is.
+
+    Attributes:
+        name: Path of the layer or of the parameter, else of the innermost
+            module that was running.
+        module: Path of that parameter's, else of the running, module.
+        source: As in :class:`fgc_mm.functional.macs.LayerMACs`.
+        unit: MACs of one pair of channels.
+        in_channels: Channels that are summed over.
+        out_channels: Channels of the result.
+        groups: Groups of channels.
+    """
+
+    name: str
+    module: str
+    source: str
+    unit: int
+    in_channels: int
+    out_channels: int
+    groups: int
+
+
+def run_and_record(
+    model: nn.Module, image_shape: tuple[int, ...]
+) -> list[LayerProduct]:
+    """Run one black image, and list its products in their order.
+
+    Args:
+        model: Any; it runs in evaluation mode and is left as it was.
+        image_shape: (C, H, W).
+    """
+    like = next(model.parameters())
+    recorder = _Recorder(model)
+    # a graph compiled before does not know of the hooks
+    eager = torch.compiler.set_stance('force_eager')
+    with evaluating(model), torch.no_grad(), eager:
+        image = like.new_zeros(1, *image_shape)
+        with recorder.following_calls(), watch_products(recorder.see):
+            model(image)
+    return recorder.products
+
+
+class _Recorder:
+    """Knows the running modules of this thread, and whose parameter is what.
+
+    A product belongs to a layer if the layer's own forward computes it: it is
+    the innermost running module, and the widths are its own. (A layer whose
+    weight is made anew, as by weight_norm, is found like any other.) Else a
+    factor that is a parameter, or a slice of one, names it.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.products: list[LayerProduct] = []
+        self._names = {id(m): name for name, m in model.named_modules()}
+        self._running: list[nn.Module] = [model]
+        self._found: list[bool] = [False]
+        self._owners: dict[int, tuple[str, str]] = {}
+        for path, module in model.named_modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                if not is_lazy(parameter):
+                    key = _storage(parameter)
+                    self._owners.setdefault(key, (path, name))
+
+    @contextmanager
+    def following_calls(self) -> Iterator[None]:
+        """Hooks on all modules, of which this thread's calls count."""
+        thread = threading.get_ident()
+
+        def enter(module: nn.Module, _: Any) -> None:
+            if threading.get_ident() == thread and id(module) in self._names:
+                self._running.append(module)
+                self._found.append(False)
+
+        def leave(module: nn.Module, _: Any, __: Any) -> None:
+            if threading.get_ident() == thread and id(module) in self._names:
+                self._running.pop()
+                self._found.pop()
+
+        hooks = (
+            torch_module.register_module_forward_pre_hook(enter),
+            torch_module.register_module_forward_hook(leave, always_call=True),
+        )
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def see(self, product: Product) -> None:
+        """Note a product."""
+        name, module, source = self._whose(product)
+        sizes = product.in_channels, product.out_channels, product.groups
+        self.products.append(
+            LayerProduct(name, module, source, product.unit, *sizes)
+        )
+
+    def _whose(self, product: Product) -> tuple[str, str, str]:
+        layer = self._running[-1]
+        path = self._names[id(layer)]
+        if not self._found[-1] and _is_own(layer, product):
+            self._found[-1] = True
+            return path, path, 'layer'
+        for factor in reversed(product.factors):
+            if _storage(factor) in self._owners:
+                owner, name = self._owners[_storage(factor)]
+                full = f'{owner}.{name}' if owner else name
+                return full.removesuffix('.weight'), owner, 'parameter'
+        return path or type(layer).__name__, path, 'tensors'
+
+
+def _is_own(layer: nn.Module, product: Product) -> bool:
+    if not isinstance(layer, LAYERS):
+        return False
+    sizes = product.in_channels, product.out_channels, product.groups
+    return layer_widths(layer) == sizes
+
+
+def _storage(tensor: Tensor) -> int:
+    """The same number for all views of the same memory."""
+    try:
+        return tensor.untyped_storage()._cdata
+    except NotImplementedError:  # a sparse tensor has no storage of its own
+        return id(tensor)

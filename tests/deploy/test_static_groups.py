@@ -1,0 +1,196 @@
+"""What torch-pruning can take out of a network, static pruning can."""
+
+import copy
+from functools import partial
+
+import pytest
+import torch
+import torch_pruning as tp
+from torch import nn
+
+from fgc_mm.deploy.compaction.importances import IMPORTANCES, scores_of
+from fgc_mm.deploy.compaction.static_groups import find_groups, removed
+from fgc_mm.errors import FGCError
+
+conv = partial(nn.Conv2d, kernel_size=3, padding=1)
+
+
+class ChannelsLast(nn.Sequential):
+    """A layer norm over the channels, as transformers have it."""
+
+    def forward(self, x):
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def between(*layers):
+    return nn.Sequential(conv(3, 12), *layers, conv(12, 4))
+
+
+# the network, and the paths of the convs whose outputs can go
+NETWORKS = {
+    'PReLU()': (lambda: between(nn.PReLU()), {'0'}),
+    'PReLU(12)': (lambda: between(nn.PReLU(12)), {'0'}),
+    'BN(affine=False)': (
+        lambda: between(nn.BatchNorm2d(12, affine=False)), {'0'},
+    ),
+    'BN(track_running_stats=False)': (
+        lambda: between(nn.BatchNorm2d(12, track_running_stats=False)), {'0'},
+    ),
+    'GroupNorm(4)': (lambda: between(nn.GroupNorm(4, 12)), {'0'}),
+    'GroupNorm(1)': (lambda: between(nn.GroupNorm(1, 12)), {'0'}),
+    'InstanceNorm': (lambda: between(nn.InstanceNorm2d(12)), {'0'}),
+    'LayerNorm': (lambda: between(ChannelsLast(nn.LayerNorm(12))), {'0'}),
+    'grouped': (
+        lambda: between(nn.ReLU(), conv(12, 12, groups=3), nn.ReLU()),
+        {'0', '2'},
+    ),
+    'grouped, other widths': (
+        lambda: between(conv(12, 24, groups=2), nn.ReLU(), conv(24, 12)),
+        {'0', '1', '3'},
+    ),
+    'depthwise': (lambda: between(conv(12, 12, groups=12)), {'0'}),
+    'flattened': (
+        lambda: nn.Sequential(
+            conv(3, 12), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
+            nn.Linear(48, 5),
+        ),
+        {'0'},
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(params=NETWORKS)
+def case(request):
+    torch.manual_seed(0)
+    make, paths = NETWORKS[request.param]
+    network = make()
+    for module in network.modules():
+        if getattr(module, 'running_mean', None) is not None:
+            nn.init.normal_(module.running_mean)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+        for parameter in module.parameters(recurse=False):
+            nn.init.normal_(parameter)
+    return network.eval(), paths
+
+
+@pytest.fixture
+def images():
+    return torch.randn(2, 3, 6, 6, generator=torch.manual_seed(1))
+
+
+def second_halves(groups):
+    return [
+        (
+            group,
+            [c for block in group.blocks for c in block[len(block) // 2 :]],
+        )
+        for group in groups
+    ]
+
+
+def producer(group):
+    """The conv that makes a group's channels."""
+    return min(member.path for member in group.members if member.output)
+
+
+def by_torch_pruning(network, leaving, images):
+    small = copy.deepcopy(network)
+    graph = tp.DependencyGraph().build_dependency(small, images[:1])
+    for group, channels in leaving:
+        layer = small.get_submodule(producer(group))
+        prune = tp.prune_conv_out_channels
+        graph.get_pruning_group(layer, prune, channels).prune()
+    return small
+
+
+def test_the_network_is_that_of_torch_pruning(case, images):
+    network, paths = case
+    groups = find_groups(network, images)
+    assert set(map(producer, groups)) == paths
+    leaving = second_halves(groups)
+    gone = removed(leaving)
+    assert gone.problem(network, images, 1e-4) == ''
+    small = gone.channel_map(network).shrink(copy.deepcopy(network))
+    wanted = by_torch_pruning(network, leaving, images)
+    own, other = small.state_dict(), wanted.state_dict()
+    assert own.keys() == other.keys()
+    for key, value in own.items():
+        assert torch.equal(value, other[key]), key
+    with torch.no_grad():
+        assert torch.equal(small(images), wanted(images))
+
+
+@pytest.mark.parametrize('importance', IMPORTANCES)
+@pytest.mark.filterwarnings('ignore')
+def test_importances_score_every_channel(importance, images):
+    torch.manual_seed(0)
+    network = between(
+        nn.BatchNorm2d(12), nn.PReLU(), conv(12, 24, groups=3),
+        nn.BatchNorm2d(24), conv(24, 12), nn.BatchNorm2d(12),
+    ).eval()  # fmt: skip
+    for group in find_groups(network, images):
+        scores = scores_of(importance, group)
+        assert scores.shape == (group.channels,)
+
+
+def test_every_group_loses_as_many(images):
+    network = between(conv(12, 24, groups=4), conv(24, 12)).eval()
+    groups = find_groups(network, images)
+    first, second, _ = sorted(groups, key=producer)
+    assert first.blocks == tuple(
+        tuple(range(start, start + 3)) for start in (0, 3, 6, 9)
+    )
+    assert {len(block) for block in second.blocks} == {6}
+    problem = removed([(first, [0])]).problem(network, images, 1e-4)
+    assert 'as many in each group' in problem
+
+
+@pytest.mark.parametrize(('size', 'least'), [(6, 1), (1, 2)])
+def test_a_group_norm_of_one_pixel_keeps_two_channels(size, least):
+    """Of one number there are no statistics, and torch refuses."""
+    network = between(nn.AdaptiveAvgPool2d(size), nn.GroupNorm(4, 12)).eval()
+    images = torch.randn(2, 3, 6, 6)
+    (group,) = find_groups(network, images)
+    assert group.least == least
+    most = group.without(3 - least)
+    assert most.problem(network, images[:1], 1e-4) == ''
+
+
+class Reshapes(nn.Sequential):
+    """Its code relies on the number of channels."""
+
+    def forward(self, x):
+        x = self[0](x)
+        return self[1](x.reshape(len(x), 12, *x.shape[2:]))
+
+
+class Asserts(nn.Sequential):
+    """As before, with an error that says nothing."""
+
+    def forward(self, x):
+        x = self[0](x)
+        if x.shape[1] != 12:
+            raise AssertionError
+        return self[1](x)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'told'),
+    [(Reshapes, 'shape .* is invalid'), (Asserts, 'AssertionError')],
+)
+def test_what_fails_is_said(kind, told, images):
+    network = kind(conv(3, 12), conv(12, 4)).eval()
+    with pytest.raises(FGCError, match=rf'\(0: {told}') as error:
+        find_groups(network, images)
+    assert '\n' not in str(error.value)
+
+
+def test_an_error_of_the_code_is_not_hidden(images, monkeypatch):
+    """Only the network's own forward code may fail without a traceback."""
+    network = between().eval()
+    (group,) = find_groups(network, images)
+    monkeypatch.setattr(
+        'fgc_mm.deploy.compaction.static_trial.map_widths', lambda *_: 1 / 0
+    )
+    with pytest.raises(ZeroDivisionError):
+        removed([(group, [0])]).problem(network, images, 1e-4)

@@ -1,0 +1,344 @@
+"""Contradictions of a config are found before the first step."""
+
+import logging
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from mmengine.dataset import default_collate
+from mmengine.evaluator import Evaluator
+from mmengine.hooks import CheckpointHook, EarlyStoppingHook
+from mmengine.logging import MMLogger
+from mmpretrain.evaluation import Accuracy
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+
+from fgc_mm.engine import config_check_hook
+from fgc_mm.engine import together as module
+from fgc_mm.engine.class_names import compare_classes, compare_with_head
+from fgc_mm.engine.first_batch import check_labels, first_batch
+from fgc_mm.engine.label_counts import LabelCounts
+from fgc_mm.engine.metric_names import check_waiting, process, reported
+from fgc_mm.engine.random_states import random_states
+from fgc_mm.engine.together import together
+from fgc_mm.errors import FGCError
+
+COUPLING = 'model.gate_losses.2'
+EASY = dict(type='fgc_mm.SaliencyL1Loss', easiness=True, loss_weight=0.01)
+
+
+def small(digits, folder, **options):
+    """A run of 16 + 16 digits with a validation."""
+    cfg = digits.tiny_config(
+        folder,
+        epochs=1,
+        validate=True,
+        **{
+            'train_dataloader.dataset.indices': 16,
+            'val_dataloader.dataset.indices': 16,
+            'train_cfg.val_interval': 1,
+            'model.backbone.sites': ['layer3.2.conv1'],
+            f'{COUPLING}.sites': 1,
+            **options,
+        },
+    )
+    cfg.test_dataloader = cfg.val_dataloader
+    return cfg
+
+
+def refusal(digits, folder, **options):
+    """The sentence with which a run ends before its first step."""
+    runner = digits.start(small(digits, folder, **options))
+    with pytest.raises(FGCError) as caught:
+        runner.train()
+    assert runner.iter == 0
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+        (
+            {'val_evaluator.0.topk': (1, 11)},
+            r'topk=\(1, 11\) of Accuracy .* 11 best of 10 classes',
+        ),
+        (
+            {'default_hooks.checkpoint.save_best': 'accuracy/top3'},
+            r"save_best='accuracy/top3' .* not report \(accuracy/top1, macs/",
+        ),
+        (
+            {'val_dataloader.dataset.classes': list('1023456789')},
+            r"class 0 is '0' in the train set and '1' in the val set",
+        ),
+        ({'model.head.num_classes': 7}, r'has 10 classes .* the head 7'),
+        (
+            {'train_dataloader.dataset.classes': list('abc')},
+            r'has the label \d, which is outside 0 to 2: the data set names',
+        ),
+        # what acts at the end of the schedule only
+        (
+            {
+                f'{COUPLING}.loss_weight': dict(
+                    start_value=0.0, end_value=1.0, begin=1, end=1
+                ),
+                f'{COUPLING}.warmup_epochs': 0,
+                'train_cfg.max_epochs': 2,
+                'train_dataloader.dataset.pipeline': [
+                    dict(type='PackInputs', meta_keys=())
+                ],
+            },
+            r'an image has no sample_idx',
+        ),
+    ],
+)
+def test_a_contradiction_ends_the_run_before_its_first_step(
+    digits, tmp_path, options, words
+):
+    assert re.search(words, refusal(digits, tmp_path, **options))
+
+
+def test_nothing_of_the_run_changes(digits, tmp_path, monkeypatch):
+    """The same bits with and without; and one line per data set."""
+    seen = {}
+    Hook = config_check_hook.ConfigCheckHook
+    original = Hook.before_train
+
+    def watched(hook, runner):
+        before = snapshot(runner)
+        original(hook, runner)
+        seen.update(before=before, after=snapshot(runner))
+
+    def snapshot(runner):
+        loss = digits.coupling(runner)
+        states = random_states()
+        return {
+            **{f'weights.{k}': v for k, v in digits.weights(runner).items()},
+            **{f'banks.{k}': v for k, v in digits.bank_rows(loss).items()},
+            'python': states['python'],
+            'numpy': states['numpy'],
+            'torch': states['torch'],
+            'pending': torch.tensor(len(loss._pending)),
+        }
+
+    monkeypatch.setattr(Hook, 'before_train', watched)
+    lines = []
+    results = []
+    for checked in (True, False):
+        cfg = small(digits, tmp_path / str(checked))
+        cfg.model.gate_losses.append(EASY)  # it counts images and epochs
+        if not checked:
+            del cfg.default_hooks.config_check
+        runner = digits.start(cfg)
+        monkeypatch.setattr(runner.logger, 'info', lines.append)
+        runner.train()
+        loss = digits.coupling(runner)
+        results.append({**digits.weights(runner), **digits.bank_rows(loss)})
+    assert digits.equal(seen['before'], seen['after'])
+    assert digits.equal(*results)
+    said = [x for x in lines if isinstance(x, str) and ' set: 16 images' in x]
+    assert [line.partition(' ')[0] for line in said] == ['train', 'val']
+    assert '10 classes (' in said[0]
+
+
+def test_a_test_compares_with_what_the_checkpoint_was_trained_for(
+    digits, tmp_path
+):
+    cfg = small(digits, tmp_path)
+    runner = digits.start(cfg)
+    hook = next(
+        h
+        for h in runner.hooks
+        if isinstance(h, config_check_hook.ConfigCheckHook)
+    )
+    meta = dict(dataset_meta=dict(classes=('9', *'012345678')))
+    hook.after_load_checkpoint(runner, dict(meta=meta))
+    with pytest.raises(FGCError, match=r"class 0 is '9' in the checkpoint"):
+        runner.test()
+    hook.after_load_checkpoint(runner, {})
+    runner.test_evaluator.metrics[0].topk = (11,)
+    with pytest.raises(FGCError, match=r'11 best of 10'):
+        runner.test()
+
+
+A = tuple('abcd')
+
+
+@pytest.mark.parametrize(
+    ('others', 'said'),
+    [
+        (A, None),
+        (None, None),
+        (A[:3], 'have 4 and 3 classes; the shared ones agree'),
+        (tuple('wxyz'), 'call all 4 classes otherwise'),
+    ],
+)
+def test_classes_that_agree(others, said):
+    warning = compare_classes('one', A, 'the other', others)
+    assert (said is None and warning is None) or said in warning
+
+
+@pytest.mark.parametrize('others', ['acd', 'abdc', 'bcde', 'xyz', '.abcd'])
+def test_classes_that_do_not_agree(others):
+    with pytest.raises(FGCError, match=r'class \d is .* number their classes'):
+        compare_classes('one', A, 'the other', tuple(others))
+
+
+def test_classes_and_the_head():
+    assert compare_with_head('it', A, 4, True) is None
+    assert compare_with_head('it', A, None, True) is None
+    assert 'other 2' in compare_with_head('it', A, 6, False)
+    with pytest.raises(FGCError, match=r'4 class folders .* 6 classes'):
+        compare_with_head('it', A, 6, True)
+    with pytest.raises(FGCError, match=r'4 classes \(a, b, c, d\) and the h'):
+        compare_with_head('it', A, 3, False)
+
+
+class Images:
+    """A data set of labels and sizes."""
+
+    def __init__(self, labels, sizes=()):
+        self.labels, self.sizes = labels, sizes
+
+    def __len__(self):
+        return len(self.labels)
+
+    def get_data_info(self, index):
+        return dict(gt_label=self.labels[index])
+
+    def __getitem__(self, index):
+        sample = DataSample()
+        if self.labels[index] is not None:
+            sample.set_gt_label(self.labels[index])
+        size = self.sizes[index] if self.sizes else 4
+        return dict(inputs=torch.zeros(3, size, size), data_samples=sample)
+
+
+def head(kind='LinearClsHead'):
+    return MODELS.build(dict(type=kind, num_classes=3, in_channels=2))
+
+
+@pytest.mark.parametrize(
+    ('labels', 'words'),
+    [
+        ([0, 1, 3], 'image 2 of the train set has the label 3, .* 0 to 2'),
+        ([0, -1], 'image 1 .* the label -1'),
+        ([[0, 2], [1, 5]], 'image 1 .* the label 5.*num_classes=6'),
+        ([0, None], 'image 1 of the train set has no label and others'),
+    ],
+)
+def test_labels_outside_the_head(labels, words):
+    with pytest.raises(FGCError, match=words):
+        LabelCounts.of(Images(labels)).check('train', head(), None)
+
+
+def test_labels_inside_the_head():
+    for labels in ([0, 1, 2], [[0, 2], [], [1]], [np.int64(2)], [None, None]):
+        LabelCounts.of(Images(labels)).check('train', head(), 3)
+
+
+def loader(labels, sizes=()):
+    return SimpleNamespace(
+        dataset=Images(labels, sizes),
+        batch_size=16,
+        collate_fn=default_collate,
+    )
+
+
+def test_images_of_unequal_size():
+    batch = first_batch(loader([0, 1, 2] * 9), 'train')
+    assert batch['inputs'].shape == (8, 3, 4, 4)
+    with pytest.raises(FGCError, match=r'image 1 of .* 3x5x5 and image 0'):
+        first_batch(loader([0, 1], [4, 5]), 'train')
+
+
+@pytest.mark.parametrize(
+    ('kind', 'labels', 'words'),
+    [
+        ('LinearClsHead', [0, None], r'has no gt_label, which LinearClsHead'),
+        ('LinearClsHead', [[0], [0, 1]], r'has the labels \[0, 1\]'),
+        ('MultiLabelLinearClsHead', [[0, 1], None], r'has no gt_label'),
+        ('MultiLabelLinearClsHead', [[0, 1], [2]], None),
+        ('LinearClsHead', [0, 2], None),
+    ],
+)
+def test_labels_of_the_kind_that_the_head_learns(kind, labels, words):
+    batch = first_batch(loader(labels), 'train')
+    if words is None:
+        check_labels(batch, head(kind))
+        return
+    with pytest.raises(FGCError, match=words):
+        check_labels(batch, head(kind))
+
+
+def predictions(labels=True):
+    found = [DataSample().set_pred_score(torch.rand(3)) for _ in range(4)]
+    for number, sample in enumerate(found):
+        if labels:
+            sample.set_gt_label(number % 3)
+    return found
+
+
+def test_an_evaluator_without_labels_or_with_few_images():
+    with pytest.raises(FGCError, match=r"needs 'gt_label' and the images"):
+        process(Evaluator(Accuracy()), None, predictions(labels=False))
+
+    class Choosy(Accuracy):
+        def compute_metrics(self, results):
+            raise ValueError('one class only')
+
+    evaluator = Evaluator([Accuracy(), Choosy()])
+    seen = process(evaluator, None, predictions())
+    assert reported(seen, 4) is None
+    assert not evaluator.metrics[0].results  # a copy was tried
+    seen = process(Evaluator(Accuracy(topk=(1, 3))), None, predictions())
+    assert list(reported(seen, 4)) == ['accuracy/top1', 'accuracy/top3']
+
+
+def test_all_that_waits_for_a_metric():
+    plateau = SimpleNamespace(monitor='loss')
+    runner = SimpleNamespace(
+        hooks=[CheckpointHook(save_best='auto')],
+        param_schedulers=[SimpleNamespace()],
+    )
+    check_waiting(runner, ['a'])
+    for hook, words in (
+        (EarlyStoppingHook(monitor='b/acc'), "EarlyStoppingHook='b/acc'"),
+        (CheckpointHook(save_best=['auc']), "save_best='auc'"),
+    ):
+        runner.hooks = [hook]
+        with pytest.raises(FGCError, match=words):
+            check_waiting(runner, ['a'])
+    runner.hooks, runner.param_schedulers = [], dict(x=[plateau])
+    with pytest.raises(FGCError, match=r"monitor of SimpleNamespace='loss'"):
+        check_waiting(runner, ['a'])
+
+
+@pytest.mark.parametrize('failing', [0, 1])
+def test_where_one_rank_fails_all_stop(monkeypatch, failing):
+    others = [None, None]
+    others[failing] = 'no such file'
+
+    def gather(own):
+        return [own, others[1]] if failing else [others[0], own]
+
+    monkeypatch.setattr(module, 'all_gather_object', gather)
+    refused = pytest.raises(FGCError, match=rf'rank {failing} cannot start')
+    with refused, together():
+        pass
+    with pytest.raises(KeyError), together():
+        raise KeyError('own')
+
+
+def test_tables_of_the_trial_stay_out_of_the_log():
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+
+    class Loud(Accuracy):
+        def compute_metrics(self, results):
+            assert logger.level == logging.ERROR
+            return {}
+
+    assert reported(process(Evaluator(Loud()), None, predictions()), 4) == {}
+    assert logger.level == level

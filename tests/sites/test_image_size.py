@@ -1,0 +1,123 @@
+"""Backbones that take images of one size only."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from fgc_mm.engine.image_size import config_image_size
+from fgc_mm.errors import FGCError
+from fgc_mm.sites import find_sites
+from fgc_mm.sites.image_size import expect_images, named_sizes, small_images
+
+
+class Picky(nn.Module):
+    """Takes images of one size."""
+
+    def __init__(self, height=160, width=160):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1)
+        self.height, self.width = height, width
+
+    def forward(self, x):
+        if x.shape[2:] != (self.height, self.width):
+            raise ValueError(f'only {self.height} x {self.width}')
+        return self.b(self.a(x).relu())
+
+
+def with_attribute(**attributes):
+    net = Picky()
+    for name, value in attributes.items():
+        setattr(net, name, value)
+    return net
+
+
+def embedded(**attributes):
+    net = Picky()
+    for name, value in attributes.items():
+        setattr(net.b, name, value)
+    return net
+
+
+CONFIGURED = SimpleNamespace(input_size=(3, 160, 160))
+
+
+@pytest.mark.parametrize(
+    'net',
+    [
+        with_attribute(img_size=160),
+        with_attribute(img_size=(160, 160)),
+        with_attribute(image_size=[160, 160]),
+        with_attribute(pretrained_cfg=dict(input_size=(3, 160, 160))),
+        with_attribute(default_cfg=CONFIGURED),
+        embedded(init_input_size=(160, 160)),
+        embedded(img_size=160),
+        with_attribute(img_size='large', input_size=160),
+    ],
+)
+def test_a_size_that_a_module_names_is_tried(net):
+    assert [site.name for site in find_sites(net)] == ['a']
+    assert small_images(net).shape == (1, 3, 160, 160)
+
+
+def test_a_size_that_is_expected_is_tried():
+    with pytest.raises(FGCError, match='on an image of 3x512x512'):
+        find_sites(Picky(96, 128))
+    expect_images((96, 128))
+    assert [site.name for site in find_sites(Picky(96, 128))] == ['a']
+
+
+def test_the_refusal_is_about_the_size_that_is_named():
+    rule = r'on an image of 3x192x192 \(only 160'
+    with pytest.raises(FGCError, match=rule):
+        find_sites(with_attribute(img_size=192))
+    expect_images((48, 48))
+    with pytest.raises(FGCError, match='on an image of 3x48x48'):
+        find_sites(Picky())
+    with pytest.raises(FGCError, match='on an image of 3x80x80'):
+        find_sites(Picky(), dict(type='auto', image_size=80))
+
+
+def test_maps_inside_the_network_are_no_images():
+    net = embedded(img_size=7, input_size=(14, 14))
+    assert list(named_sizes(net)) == []
+    net.img_size = 28
+    assert list(named_sizes(net)) == [(28, 28)]
+
+
+RESIZE = dict(type='Resize', scale=(128, 96))
+
+
+@pytest.mark.parametrize(
+    ('steps', 'size'),
+    [
+        ([RESIZE], (96, 128)),
+        ([RESIZE, dict(type='CenterCrop', crop_size=80)], (80, 80)),
+        ([dict(type='mmpretrain.Resize', scale=64)], (64, 64)),
+        ([dict(type='ResizeEdge', scale=256)], None),
+        ([dict(type='PackInputs')], None),
+        (None, None),
+    ],
+)
+def test_the_size_of_a_config_is_its_test_pipelines(steps, size):
+    loader = dict(dataset=dict(type='X', pipeline=steps))
+    assert config_image_size(Config(dict(test_dataloader=loader))) == size
+    assert config_image_size(Config(dict(val_dataloader=loader))) == size
+
+
+def test_a_config_without_data_has_no_size():
+    assert config_image_size(Config(dict(test_dataloader=None))) is None
+
+
+def test_reading_a_config_says_what_to_expect(tmp_path):
+    from fgc_mm.engine.command_line import load_config
+
+    file = tmp_path / 'config.py'
+    file.write_text(
+        'test_dataloader = dict(dataset=dict(pipeline=['
+        "dict(type='Resize', scale=160)]))\n"
+    )
+    load_config(str(file))
+    assert torch.equal(small_images(Picky()), small_images(Picky(), size=160))

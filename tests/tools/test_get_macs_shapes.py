@@ -1,0 +1,97 @@
+"""get_macs.py on networks of other inputs, and with attention."""
+
+import pytest
+from mmengine.config import Config
+from mmpretrain.registry import MODELS as MMPRETRAIN
+from torch import nn
+
+from fgc_mm.errors import FGCError
+from fgc_mm.models import build_macs_table
+
+from .conftest import load_tool
+
+
+@pytest.fixture(scope='module')
+def tool():
+    return load_tool('analysis_tools/get_macs')
+
+
+def classifier(backbone, channels):
+    head = dict(type='LinearClsHead', num_classes=2, in_channels=channels)
+    return Config(
+        dict(
+            model=dict(
+                type='ImageClassifier',
+                backbone=backbone,
+                neck=dict(type='GlobalAveragePooling'),
+                head=head,
+            )
+        )
+    )
+
+
+GRAY = dict(type='fgc_mm.CifarResNet', base_channels=4, in_channels=1)
+GATED = dict(
+    type='fgc_mm.GatedBackbone',
+    backbone=GRAY,
+    gate=dict(type='fgc_mm.BinaryConcreteGate'),
+    sites=['layer1.0.conv1'],
+)
+BANDS = dict(
+    type='ResNet', depth=18, base_channels=4, stem_channels=4, in_channels=5,
+    num_stages=1, strides=(1,), dilations=(1,), out_indices=(0,),
+)  # fmt: skip
+LENET = dict(type='LeNet5')  # has no in_channels: its first conv says 1
+
+
+@pytest.mark.parametrize(
+    ('backbone', 'channels', 'size', 'shape'),
+    [
+        (GRAY, 16, 8, (1, 8, 8)),
+        (GATED, 16, 8, (1, 8, 8)),
+        (BANDS, 4, 8, (5, 8, 8)),
+        (LENET, 120, 32, (1, 32, 32)),
+    ],
+)
+def test_the_channels_are_the_networks(tool, backbone, channels, size, shape):
+    cfg = classifier(backbone, channels)
+    if backbone is LENET:
+        del cfg.model['neck']
+        cfg.model.head = None
+    model = MMPRETRAIN.build(cfg.model)
+    found, table = tool.count(cfg, model, (size, size))
+    assert found == shape and table.dense > 0
+
+
+def test_a_size_that_does_not_run_is_one_sentence(tool):
+    arch = dict(
+        embed_dims_outer=8, embed_dims_inner=4, num_layers=1,
+        num_heads_outer=1, num_heads_inner=1,
+    )  # fmt: skip
+    vit = dict(type='TNT', arch=arch, img_size=32)
+    cfg = classifier(vit, 8)
+    with pytest.raises(
+        FGCError, match=r'image of 3x48x48 \(.*\); .*--shape\.$'
+    ):
+        tool.count(cfg, MMPRETRAIN.build(cfg.model), (48, 48))
+
+
+class Attends(nn.Module):
+    """One layer, and one product of tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Linear(4, 4)
+
+    def forward(self, x):
+        x = self.backbone(x)
+        return x @ x.mT @ x
+
+
+def test_what_no_layer_computes_has_a_row(tool, capsys):
+    table = build_macs_table(Attends(), (8, 4))
+    assert table.dense == 8 * 16 + 2 * 8 * 8 * 4
+    tool.Console(width=100).print(tool.totals(table, [0.5]))
+    lines = capsys.readouterr().out.splitlines()
+    (row,) = [line for line in lines if 'outside layers' in line]
+    assert '512' in row and '80.0%' in row

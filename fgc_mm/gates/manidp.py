@@ -10,6 +10,7 @@ from fgc_mm.errors import FGCError
 from fgc_mm.functional.pooling import global_average_pool
 from fgc_mm.functional.schedule import Progress
 from fgc_mm.functional.winners import count_kept
+from fgc_mm.gates.binary_concrete import WEIGHT_INITS
 from fgc_mm.gates.checks import share_of_channels
 from fgc_mm.gates.decision import ScalingDecision
 from fgc_mm.memory.epoch_mean import EpochMean
@@ -37,6 +38,12 @@ class ManiDPGate(nn.Module):
             (counted from 0), which then has the target.
         hidden_channels: Width of the hidden layer; by default C / 2, and C
             where C is below 80 (as on all CIFAR networks).
+        weight_init: Start of the two linear layers' weights: ``'torch'``, as
+            ``nn.Linear`` makes them, or ``'kaiming_normal'`` (published
+            code). The latter needs a dense network whose activations are
+            small, as after a whole training with weight decay: saliencies
+            multiply from block to block, and a ResNet-20 that had been
+            trained for 200 steps overflowed in the first ones.
 
     Shapes: (N, in_channels, H, W) -> four times (N, C), float32. The logits
     are the linear outputs above the threshold.
@@ -52,16 +59,23 @@ class ManiDPGate(nn.Module):
         out_channels: int,
         keep: float | Mapping[str, Any] = 0.5,
         hidden_channels: int | None = None,
+        weight_init: str = 'torch',
     ) -> None:
         super().__init__()
+        if weight_init not in WEIGHT_INITS:
+            raise FGCError(
+                f'weight_init={weight_init!r} of ManiDPGate is unknown; '
+                f'choose among {", ".join(WEIGHT_INITS)}.'
+            )
         self.keep = share_of_channels(keep, 'keep', 'ManiDPGate')
         self.progress: Progress | None = None
         hidden = hidden_channels or self.widths_for(out_channels)[WIDTH]
         self.squeeze = nn.Linear(in_channels, hidden, bias=False)
         self.act = nn.ReLU(inplace=True)
         self.expand = nn.Linear(hidden, out_channels)
-        for layer in (self.squeeze, self.expand):
-            nn.init.kaiming_normal_(layer.weight)
+        if weight_init == 'kaiming_normal':
+            nn.init.kaiming_normal_(self.squeeze.weight)
+            nn.init.kaiming_normal_(self.expand.weight)
         nn.init.ones_(self.expand.bias)
         # the same on every rank, and in the checkpoint
         self.register_buffer('threshold', torch.zeros(()))

@@ -42,12 +42,17 @@ def test_the_hidden_layer_has_the_published_width():
     assert ManiDPGate(6, 16).expand.bias.tolist() == [1.0] * 16
 
 
-def test_its_weights_start_he_normal():
+@pytest.mark.parametrize(
+    ('init', 'gain'), [('torch', 1 / 3), ('kaiming_normal', 2)]
+)
+def test_how_its_weights_start(init, gain):
     torch.manual_seed(0)
-    gate = ManiDPGate(200, 300)
+    gate = ManiDPGate(200, 300, weight_init=init)
     for layer, fan_in in ((gate.squeeze, 200), (gate.expand, 150)):
-        want = math.sqrt(2 / fan_in)
+        want = math.sqrt(gain / fan_in)
         assert layer.weight.std().item() == pytest.approx(want, rel=0.02)
+    with pytest.raises(FGCError, match=r"weight_init='he' .*kaiming_normal"):
+        ManiDPGate(3, 4, weight_init='he')
 
 
 def test_the_threshold_is_the_mean_saliency_of_the_last_kept(gate, batches):

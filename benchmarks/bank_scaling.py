@@ -3,8 +3,8 @@
     python benchmarks/bank_scaling.py --figure docs/bank_scaling.png
 
 One coupled site, N images, K neighbours, C channels, D rows. A step is the
-search, the contrast, its gradient, and writing both banks. Published way:
-dense N x D products and softmaxes with autograd. Ours: whole banks in one
+search, the contrast, its gradient, and writing both banks. Published way: as
+in benchmarks/coupling.py, dense N x D products. Ours: whole banks in one
 process, or sharded over two (each with half the images and half the rows,
 over gloo), in float32 or bfloat16. Extra memory is how far a step pushes a
 process's peak above what it holds with its banks; each measurement has
@@ -30,13 +30,21 @@ from torch import distributed as dist
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
-from coupling import Block, Sizes, published_loss, reset_peak, resident_mib
+from coupling import (
+    EPS,
+    TEMPERATURE,
+    Block,
+    Sizes,
+    published_loss,
+    reset_peak,
+    resident_mib,
+)
 
 from fgc_mm.engine.gather import gather_together
 from fgc_mm.functional import Shard
 from fgc_mm.memory import MemoryBank, ShardedBank
 
-TEMPERATURE, LIMIT = 0.07, 512
+LIMIT = 512
 WAYS = {
     'published float32': ('published', 'float32'),
     'whole float32': ('whole', 'float32'),
@@ -66,7 +74,7 @@ def step(way: str, block: Block, sizes: Sizes) -> None:
         )
         positives = torch.cat([block.index[:, None], found], 1)
         loss = block.gates.contrast(
-            block.logits, positives, TEMPERATURE, 'log_sum', 1e-7
+            block.logits, positives, TEMPERATURE, 'log_sum', EPS
         )
     loss.backward()
     tables = [block.index, block.feature, block.logits.detach()]

@@ -69,7 +69,7 @@ def measure(layer: tuple[int, ...], share: float) -> dict[str, float]:
         'lists in': lambda: by_in.run(thin, read, None),
     }
     seconds = interleave(runs, 25)
-    return {name: 1e3 * median(taken) for name, taken in seconds.items()}
+    return {name: 1e3 * median(t.wall) for name, t in seconds.items()}
 
 
 def main() -> None:

@@ -44,12 +44,12 @@ def report(name: str, build: object, size: int, batches: tuple) -> None:
         )
         with torch.inference_mode():
             seconds = interleave(runs, 15)
-        pairs = zip(seconds['gated'], seconds['dense'])
-        ratio = median(a / b for a, b in pairs)
+        dense, gated_one = seconds['dense'], seconds['gated']
         print(
             f'  {images:3d} images of {size} x {size}: dense '
-            f'{1e3 * median(seconds["dense"]):7.1f} ms, gated '
-            f'{1e3 * median(seconds["gated"]):7.1f} ms, {ratio:.3f} x'
+            f'{1e3 * median(dense.wall):7.1f} ms, gated '
+            f'{1e3 * median(gated_one.wall):7.1f} ms, '
+            f'{gated_one.ratio(dense):.3f} x'
         )
 
 

@@ -63,12 +63,12 @@ def report_gates(images: int, repeats: int) -> None:
         f'{torch.get_num_threads()} threads, load before the run {load:.1f}'
     )
     for name, values in seconds.items():
-        # paired, so that a drift of the machine cancels
-        ratio = median(a / b for a, b in zip(values, seconds['dense']))
         print(
-            f'  {name:21s} {1e3 * median(values):7.1f} ms '
-            f'({1e3 * min(values):.1f} to {1e3 * max(values):.1f}, '
-            f'{repeats} repeats), {ratio:.3f} x dense'
+            f'  {name:21s} {1e3 * median(values.wall):7.1f} ms '
+            f'({1e3 * min(values.wall):.1f} to {1e3 * max(values.wall):.1f}, '
+            f'{repeats} repeats), {values.ratio(seconds["dense"]):.3f} x '
+            f'dense; CPU {1e3 * median(values.cpu):7.1f} ms, '
+            f'{values.ratio(seconds["dense"], "cpu"):.3f} x dense'
         )
 
 

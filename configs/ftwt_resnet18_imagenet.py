@@ -9,12 +9,17 @@ _base_ = [
 model = dict(
     backbone=dict(
         gate=dict(_delete_=True, type='fgc_mm.FTWTGate'),
-        sites=dict(_delete_=True, type='auto', residual=True),
+        sites=dict(
+            _delete_=True,
+            type='auto',
+            residual=True,
+            patterns=['conv1', 'layer*.*.conv[12]'],
+        ),
     ),
     gate_losses=[
         dict(
             type='fgc_mm.MaskPredictionLoss',
-            ratio=0.9,  # tools/analysis_tools/plan_budget.py finds another
+            ratio=0.91,  # published; plan_budget.py finds another
             loss_weight=dict(start_value=1.0, end_value=0.0, begin=65, end=65),
         ),
     ],
@@ -23,6 +28,6 @@ custom_hooks = [
     dict(type='fgc_mm.LossProgressHook'),
     dict(type='fgc_mm.GateLRHook', lr=0.1),
 ]
-optim_wrapper = dict(optimizer=dict(lr=0.01))
+optim_wrapper = dict(optimizer=dict(lr=0.01, nesterov=False))
 # python tools/train.py configs/dense_resnet18_imagenet.py
 load_from = 'work_dirs/dense_resnet18_imagenet/epoch_130.pth'

@@ -1,15 +1,19 @@
 _base_ = [
     './_base_/models/gated_cifar_resnet.py',
     './_base_/datasets/folder.py',
-    './_base_/schedules/cifar10_500e.py',
-    './_base_/methods/ftwt_500e.py',
+    './_base_/schedules/ftwt_200e.py',
+    './_base_/methods/ftwt_200e.py',
     './_base_/default_runtime.py',
 ]
 
+# starts from a dense network: tools/compare.py --pretrain, or
+# --cfg-options load_from=...
 model = dict(
     backbone=dict(
         gate=dict(_delete_=True, **_base_.gate),
         sites=dict(_delete_=True, **_base_.sites),
     ),
-    gate_losses=_base_.gate_losses,
+    # plan_budget.py finds another
+    gate_losses=[{**_base_.gate_losses[0], 'ratio': 0.68}],
 )
+train_dataloader = dict(batch_size=128)

@@ -5,7 +5,7 @@ _base_ = [
     './_base_/default_runtime.py',
 ]
 
-# both convs of a block; the thresholds rise while the learning rate is high
+# as configs/_base_/methods/manidp_400e.py, in 130 epochs
 model = dict(
     backbone=dict(
         gate=dict(
@@ -13,22 +13,37 @@ model = dict(
             type='fgc_mm.ManiDPGate',
             keep=dict(
                 start_value=1.0,
-                end_value=0.61,
+                end_value=0.6,
                 begin=0,
-                end=70,
+                end=129,
                 curve='cosine',
             ),
         ),
-        sites=dict(_delete_=True, type='auto', residual=True),
+        sites=dict(
+            _delete_=True,
+            type='auto',
+            residual=True,
+            patterns=['layer*.*.conv[12]'],
+        ),
     ),
     gate_losses=[
         dict(
             type='fgc_mm.SaliencyL1Loss',
-            reduction='mean',
+            reduction='site_means',
             easiness=True,
             loss_weight=5e-3,
         ),
-        dict(type='fgc_mm.GramSimilarityLoss', loss_weight=0.1),
+        dict(type='fgc_mm.GramSimilarityLoss', loss_weight=0.1, detach=False),
     ],
 )
 custom_hooks = [dict(type='fgc_mm.LossProgressHook')]
+optim_wrapper = dict(optimizer=dict(lr=0.05))
+param_scheduler = dict(
+    _delete_=True,
+    type='CosineAnnealingLR',
+    by_epoch=True,
+    T_max=130,
+    convert_to_iter_based=True,
+)
+# python tools/train.py configs/dense_resnet18_imagenet.py
+load_from = 'work_dirs/dense_resnet18_imagenet/epoch_130.pth'

@@ -1,8 +1,8 @@
 _base_ = [
     './_base_/models/gated_cifar_resnet.py',
     './_base_/datasets/cifar10.py',
-    './_base_/schedules/cifar10_500e.py',
-    './_base_/methods/manidp_500e.py',
+    './_base_/schedules/manidp_400e.py',
+    './_base_/methods/manidp_400e.py',
     './_base_/default_runtime.py',
 ]
 
@@ -13,3 +13,6 @@ model = dict(
     ),
     gate_losses=_base_.gate_losses,
 )
+train_dataloader = dict(batch_size=128)
+# python tools/train.py configs/dense_resnet20_cifar10.py
+load_from = 'work_dirs/dense_resnet20_cifar10/epoch_500.pth'

@@ -1,11 +1,13 @@
 _base_ = [
     './_base_/models/gated_cifar_resnet.py',
     './_base_/datasets/folder.py',
-    './_base_/schedules/cifar10_500e.py',
-    './_base_/methods/manidp_500e.py',
+    './_base_/schedules/manidp_400e.py',
+    './_base_/methods/manidp_400e.py',
     './_base_/default_runtime.py',
 ]
 
+# starts from a dense network: tools/compare.py --pretrain, or
+# --cfg-options load_from=...
 model = dict(
     backbone=dict(
         gate=dict(_delete_=True, **_base_.gate),
@@ -13,3 +15,4 @@ model = dict(
     ),
     gate_losses=_base_.gate_losses,
 )
+train_dataloader = dict(batch_size=128)

@@ -84,12 +84,14 @@ class Clock:
     def of(cls, points: set[int], old: int, new: int) -> Clock:
         """Rounds every point, and keeps two points two where there is room.
 
-        Epoch 0 stays 0. The last epoch is ``new``; what lies between the
-        two stays between them.
+        Epoch 0 stays 0, the end ``new``, and the last epoch, one before it,
+        the last one; what lies between 0 and the end stays between them.
         """
         inner = sorted(p for p in points if 0 < p < old)
         last = max(new - 1, 1)
         places = [min(max(_round(p * new / old), 1), last) for p in inner]
+        if old - 1 in points and old > 1:
+            places[-1] = last
         if len(inner) < new:
             for i in range(1, len(places)):
                 places[i] = max(places[i], places[i - 1] + 1)

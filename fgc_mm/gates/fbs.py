@@ -13,6 +13,8 @@ from fgc_mm.gates.checks import share_of_channels
 from fgc_mm.gates.decision import ScalingDecision
 from fgc_mm.registry import MODELS
 
+TINY = torch.finfo(torch.float32).tiny
+
 
 @MODELS.register_module()
 class FBSGate(nn.Module):
@@ -31,7 +33,7 @@ class FBSGate(nn.Module):
         density: Share of the channels that are open (d), in (0, 1]: a
             number, or a schedule, as in ``dict(start_value=1.0,
             end_value=0.5, begin=0, end=100)``; it falls in steps of an
-            epoch. In evaluation the last one that was trained with.
+            epoch. Evaluation takes the last one that was trained with.
 
     Shapes: (N, in_channels, H, W) -> four times (N, C), float32. The logits
     are the linear outputs above the largest that lost (and above 0).
@@ -62,6 +64,9 @@ class FBSGate(nn.Module):
         won = winners(linear.detach(), self._density())
         lost = linear.detach().masked_fill(won, 0)
         logits = linear - lost.amax(dim=1, keepdim=True)
+        # a winner that equals the largest loser is open all the same
+        opened = won & (linear > 0)
+        logits = torch.where(opened, logits.clamp(min=TINY), logits)
         return ScalingDecision(
             logits, logits.sigmoid(), saliency * won, saliency
         )

@@ -32,17 +32,18 @@ class ManiDPGate(nn.Module):
         out_channels: Channels to open and close (C).
         keep: Share of the channels whose mean saliency reaches the
             threshold, in (0, 1]: a number, or a schedule, as in
-            ``dict(start_value=1.0, end_value=0.5, begin=0, end=300,
-            curve='cosine')``.
-        hidden_channels: Width of the hidden layer; by default C / 2, and
-            C / 4 where C is below 80.
+            ``dict(start_value=1.0, end_value=0.6, begin=0, end=399,
+            curve='cosine')``; ``end`` is the last epoch of the training
+            (counted from 0), which then has the target.
+        hidden_channels: Width of the hidden layer; by default C / 2, and C
+            where C is below 80 (as on all CIFAR networks).
 
     Shapes: (N, in_channels, H, W) -> four times (N, C), float32. The logits
     are the linear outputs above the threshold.
 
     Raises:
         FGCError: A keep outside (0, 1]; training without
-            ``LossProgressHook``, which tells when an epoch ends.
+            ``LossProgressHook``, which sets the epoch.
     """
 
     def __init__(
@@ -59,6 +60,8 @@ class ManiDPGate(nn.Module):
         self.squeeze = nn.Linear(in_channels, hidden, bias=False)
         self.act = nn.ReLU(inplace=True)
         self.expand = nn.Linear(hidden, out_channels)
+        for layer in (self.squeeze, self.expand):
+            nn.init.kaiming_normal_(layer.weight)
         nn.init.ones_(self.expand.bias)
         # the same on every rank, and in the checkpoint
         self.register_buffer('threshold', torch.zeros(()))
@@ -66,11 +69,14 @@ class ManiDPGate(nn.Module):
 
     @staticmethod
     def widths_for(channels: int) -> dict[str, int]:
-        """Settings that follow from C, for a gate that has lost some of it.
+        """The settings that follow from C.
 
-        Source: the published code's widths.
+        A compacted gate keeps those of its original C.
+
+        Source: the published code, whose squeeze rate of 2 is halved below
+        80 channels.
         """
-        return {WIDTH: max(1, channels // (4 if channels < 80 else 2))}
+        return {WIDTH: channels if channels < 80 else channels // 2}
 
     def forward(self, x: Tensor) -> ScalingDecision:
         """Decide for every image of the batch."""
@@ -84,11 +90,11 @@ class ManiDPGate(nn.Module):
         return ScalingDecision(logits, logits.sigmoid(), mask, saliency)
 
     def _follow(self, saliency: Tensor) -> None:
-        """Turn the page where an epoch begins, and note the batch."""
+        """Set the threshold where an epoch begins; add the batch."""
         if self.progress is None:
             raise FGCError(
-                'ManiDPGate sets its threshold anew in every epoch and '
-                "nobody says which it is; add dict(type='fgc_mm."
+                'ManiDPGate has no epoch (progress=None), but sets its '
+                "threshold at the start of each; add dict(type='fgc_mm."
                 "LossProgressHook') to custom_hooks."
             )
         ended = self._mean.turn(self.progress.epoch)

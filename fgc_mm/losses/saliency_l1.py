@@ -13,7 +13,7 @@ from fgc_mm.losses.easiness import Easiness
 from fgc_mm.registry import MODELS
 from fgc_mm.sites import GateRecord
 
-REDUCTIONS = ('sum', 'mean')
+REDUCTIONS = ('sum', 'mean', 'site_means')
 
 
 @MODELS.register_module()
@@ -21,12 +21,14 @@ class SaliencyL1Loss(GateLoss):
     """L1 norm of the saliencies (of probabilities, for other gates).
 
     Args:
-        reduction: Over the gates of all sites: ``'sum'`` (FBS, ICLR 2019,
-            Eq. 9) or ``'mean'``; always the mean over the batch.
+        reduction: ``'sum'`` (FBS, ICLR 2019, Eq. 9) or ``'mean'`` over the
+            channels of all sites; ``'site_means'``, the sum over sites of
+            each site's mean over its channels (ManiDP's published code).
+            Always the mean over the batch.
         easiness: Weigh each image by how easy it is, so that easy ones take
             narrower networks (ManiDP, CVPR 2021, Eq. 5, 6); see
             :class:`fgc_mm.losses.easiness.Easiness`.
-        loss_weight: Published: 1e-8 (FBS); 5e-3 with ``'mean'`` and
+        loss_weight: Published: 1e-8 (FBS); 5e-3 with ``'site_means'`` and
             ``easiness`` (ManiDP).
         name: Logged as ``loss_<name>``.
 
@@ -58,11 +60,17 @@ class SaliencyL1Loss(GateLoss):
         data_samples: Sequence[Any] | None = None,
     ) -> Tensor:
         """Mean norm over the batch; ()."""
-        strength = torch.cat([r.gate_strength for r in records], dim=1)
-        norms = getattr(strength.abs(), self.reduction)(dim=1)
+        norms = self._norms([r.gate_strength.abs() for r in records])
         if self.easiness is not None:
             norms = norms * self._weights(data_samples)
         return norms.mean()
+
+    def _norms(self, strengths: Sequence[Tensor]) -> Tensor:
+        """A number per image; (N,)."""
+        if self.reduction == 'site_means':
+            return sum(strength.mean(dim=1) for strength in strengths)
+        joined = torch.cat(list(strengths), dim=1)
+        return joined.sum(dim=1) if self.reduction == 'sum' else joined.mean(1)
 
     def _weights(self, data_samples: Sequence[Any] | None) -> Tensor:
         if self.progress is None or self.scores is None:

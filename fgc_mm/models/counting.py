@@ -91,11 +91,13 @@ def _governed(
 ) -> tuple[Sites, Sites]:
     """The sites that scale a layer's inputs, and its outputs, by its path."""
     inputs, outputs = defaultdict(list), defaultdict(list)
+    readers = {member.path for site in sites for member in site.consumers}
     for index, site in enumerate(sites):
         for output in site.outputs:
             layer = gated.backbone.get_submodule(output.path)
             outputs[names[id(layer)]].append((index, output.positions))
-            if is_depthwise(layer):
+            # one that reads another site is closed there by that one
+            if is_depthwise(layer) and output.path not in readers:
                 inputs[names[id(layer)]].append((index, output.positions))
         for consumer in site.consumers:
             layer = gated.backbone.get_submodule(consumer.path)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
 from fgc_mm.sites.cut import CutNetwork
+from fgc_mm.sites.every_conv import Kinds
 from fgc_mm.sites.fingerprint import fingerprint
 from fgc_mm.sites.found import Found
 from fgc_mm.sites.image_size import accepted_images
@@ -21,7 +22,14 @@ from fgc_mm.sites.site import GateSite
 from fgc_mm.sites.trace import Trace
 from fgc_mm.sites.work import LIMIT, TooMuchWork, Work, one_thread
 
-DEFAULTS = dict(type='auto', image_size=None, max_work=LIMIT, residual=False)
+DEFAULTS = dict(
+    type='auto',
+    image_size=None,
+    max_work=LIMIT,
+    residual=False,
+    every_conv=False,
+    patterns=None,
+)
 
 
 def find_sites(
@@ -40,11 +48,14 @@ def find_sites(
         sites: ``'auto'`` for every site that can be found; shell patterns on
             site names (the producing layer's path), e.g. ``['layer3.*']``;
             or ``dict(type='auto', image_size=..., residual=False,
-            max_work=2e11)``, where the size is a number or (H, W), by
-            default one that the backbone accepts; ``residual=True`` also
-            gates layers in front of a residual sum, where their branch
-            ends; and the search ends with an error when its passes have
-            computed so many elements (:class:`fgc_mm.sites.work.Work`).
+            every_conv=False, patterns=None, max_work=2e11)``, where the size
+            is a number or (H, W), by default one that the backbone accepts;
+            ``residual=True`` also gates layers in front of a residual sum,
+            where their branch ends; ``every_conv=True`` gates, beside those,
+            a depthwise conv apart from the conv before it, and the last
+            conv; ``patterns`` chooses among what is found so; and the search
+            ends with an error when its passes have computed so many elements
+            (:class:`fgc_mm.sites.work.Work`).
 
     Raises:
         FGCError: The backbone cannot be traced, has no site, or takes too
@@ -63,7 +74,7 @@ def search_sites(
     in the run that wrote a checkpoint which was read, is not searched again.
     """
     options = _options(sites)
-    matter = {k: options[k] for k in ('image_size', 'residual')}
+    matter = {k: options[k] for k in ('image_size', 'residual', 'every_conv')}
     key = fingerprint(backbone, matter)
     found = reused(
         key, backbone, lambda: _bounded_search(backbone, options, key)
@@ -81,9 +92,10 @@ def chosen(
     Raises:
         FGCError: A pattern matches none.
     """
-    if isinstance(sites, Mapping) or sites == 'auto':
+    patterns = sites.get('patterns') if isinstance(sites, Mapping) else sites
+    if patterns is None or patterns == 'auto':
         return list(found)
-    names = match_names(sites, [s.name for s in found], 'the site pattern')
+    names = match_names(patterns, [s.name for s in found], 'the site pattern')
     return [site for site in found if site.name in names]
 
 
@@ -102,7 +114,8 @@ def _options(sites: str | Sequence[str] | Mapping[str, Any]) -> dict:
     if set(options) != set(DEFAULTS) or options['type'] != 'auto':
         raise FGCError(
             f'sites={given} is not understood; write '
-            "dict(type='auto', image_size=..., max_work=..., residual=...)."
+            "dict(type='auto', image_size=..., max_work=..., residual=..., "
+            'every_conv=..., patterns=[...]).'
         )
     _check_numbers(options['image_size'], options['max_work'])
     return options
@@ -132,7 +145,8 @@ def _bounded_search(
     try:
         with one_thread(), CutNetwork(backbone, work) as cut:
             images = accepted_images(cut, options['image_size'])
-            sites = _search(cut, images, options['residual'])
+            kinds = Kinds(options['residual'], options['every_conv'])
+            sites = _search(cut, images, kinds)
     except TooMuchWork:
         raise FGCError(
             f'the search for sites in {type(backbone).__name__} computed more '
@@ -142,10 +156,10 @@ def _bounded_search(
     return Found(key, tuple(images.shape[1:]), tuple(sites))
 
 
-def _search(cut: CutNetwork, images: Tensor, residual: bool) -> list[GateSite]:
-    trace = Trace(cut, images, modules=residual)
+def _search(cut: CutNetwork, images: Tensor, kinds: Kinds) -> list[GateSite]:
+    trace = Trace(cut, images, modules=kinds.residual)
     per_image = _per_image(cut, images)
-    return SiteSearch(cut.backbone, trace, per_image, residual).sites()
+    return SiteSearch(cut.backbone, trace, per_image, kinds).sites()
 
 
 def _per_image(cut: CutNetwork, images: Tensor) -> set[str]:

@@ -1,7 +1,7 @@
 """Dense layers, and where channels lie in what they read and write."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,25 @@ def is_depthwise(layer: nn.Module) -> bool:
 def is_dense(layer: nn.Module) -> bool:
     """Whether it is a conv or linear layer that mixes channels."""
     return isinstance(layer, DENSE) and not is_depthwise(layer)
+
+
+def lone_depthwise(
+    network: nn.Module, producer: str, consumers: Iterable[str]
+) -> str | None:
+    """A site's depthwise conv that decides, or reads, apart from others.
+
+    Its channels can be masked, but not left out: one that is closed in front
+    of the conv is a constant behind it.
+
+    Args:
+        network: Has the layers.
+        producer: Path of the site's producer.
+        consumers: Paths of its consumers.
+    """
+    for path in (producer, *consumers):
+        if is_depthwise(network.get_submodule(path)):
+            return path
+    return None
 
 
 def layer_widths(layer: nn.Module) -> tuple[int, int, int]:

@@ -2,10 +2,12 @@
 
 from collections import Counter
 from collections.abc import Container, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from fgc_mm.sites.every_conv import Kinds, split_depthwise
 from fgc_mm.sites.flow import NONE, SEVERAL, Arrival, Flow
 from fgc_mm.sites.layout import (
     channels_last,
@@ -26,7 +28,7 @@ class SiteSearch:
         backbone: The network.
         trace: Of the network.
         per_image: Dense layers that see one item per image.
-        residual: Also gate layers whose channels go into a residual sum.
+        kinds: Of the sites that are wanted.
     """
 
     def __init__(
@@ -34,15 +36,15 @@ class SiteSearch:
         backbone: nn.Module,
         trace: Trace,
         per_image: set[str],
-        residual: bool,
+        kinds: Kinds,
     ) -> None:
         self._backbone = backbone
         self._trace = trace
-        self._residual = residual
+        self._kinds = kinds
         self._sound = {
             name for name in per_image if trace.runs[Place('input', name)] == 1
         }
-        self._flow = Flow(trace, every=residual)
+        self._flow = Flow(trace, every=kinds.residual)
         self._macs = _dense_macs(backbone, trace)
         self._total = trace.macs_between() + sum(
             macs
@@ -55,7 +57,10 @@ class SiteSearch:
 
     def sites(self) -> list[GateSite]:
         """All sites, in the order of the backbone's modules."""
-        return sorted(self._found(), key=lambda site: self._order[site.name])
+        found = list(self._found())
+        if self._kinds.every_conv:
+            found = [part for site in found for part in self._split(site)]
+        return sorted(found, key=lambda site: self._order[site.name])
 
     def _found(self) -> Iterator[GateSite]:
         taken: set[str] = set()
@@ -64,8 +69,8 @@ class SiteSearch:
                 continue
             found = (self._internal(name, fold) for fold in FOLDS)
             site = next(filter(None, found), None)
-            if site is None and self._residual:
-                site = self._before_sum(name)
+            if site is None and self._kinds.residual:
+                site = self._at_branch_end(name)
             if site is not None:
                 taken |= {member.path for member in site.outputs}
                 yield site
@@ -152,15 +157,17 @@ class SiteSearch:
                 positions[scale] = channel
         return positions
 
-    def _before_sum(self, name: str) -> GateSite | None:
-        """A site that is masked where its branch ends, before a sum."""
+    def _at_branch_end(self, name: str) -> GateSite | None:
+        """A site that is masked where its branch ends.
+
+        Before a residual sum, or (every conv) where the backbone ends.
+        """
         arrivals = self._flow.of(name)
-        summed = any(
-            arrival.others
+        if not any(
+            arrival.others or (self._kinds.every_conv and place.kind == 'end')
             for place, arrival in arrivals.items()
             if place.kind in ('input', 'end')
-        )
-        if not summed:
+        ):
             return None
         alone = {
             place: arrival
@@ -224,6 +231,23 @@ class SiteSearch:
             if place.kind in ('input', 'end')
         )
 
+    def _split(self, site: GateSite) -> list[GateSite]:
+        everything = {site.name: torch.ones(site.channels).bool()}
+
+        def alone(path: str) -> bool:
+            layer = self._backbone.get_submodule(path)
+            return is_depthwise(layer) and self._all_pass(everything, path)
+
+        return [
+            replace(part, macs_share=self._share(part))
+            for part in split_depthwise(site, alone)
+        ]
+
+    def _share(self, site: GateSite) -> float:
+        """Share of the backbone's dense MACs in layers that it shrinks."""
+        paths = {member.path for member in (*site.consumers, *site.outputs)}
+        return sum(self._macs[path] for path in paths) / self._total
+
     def _site(
         self,
         name: str,
@@ -237,16 +261,15 @@ class SiteSearch:
             return None
         outputs = [*outputs, *self._members('depthwise', channels, arrivals)]
         reads = layer_widths(self._backbone.get_submodule(name))[0]
-        paths = {member.path for member in (*consumers, *outputs)}
-        return GateSite(
+        site = GateSite(
             name,
             tuple(consumers),
             tuple(sorted(outputs, key=self._place_of)),
             reads,
             channels,
             branch_end,
-            sum(self._macs[path] for path in paths) / self._total,
         )
+        return replace(site, macs_share=self._share(site))
 
     def _members(
         self, kind: str, channels: int, arrivals: dict[Place, Arrival]

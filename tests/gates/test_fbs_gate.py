@@ -46,6 +46,16 @@ def test_winners_scale_and_the_others_are_closed(gate, maps, training):
     assert ((decision.mask != 0).sum(dim=1) <= 5).all()
 
 
+def test_of_equals_the_first_are_open(gate):
+    """Black maps: every saliency is the bias."""
+    decision = gate(torch.zeros(2, 6, 4, 5))
+    assert torch.equal(decision.mask[0], torch.tensor([1.0] * 5 + [0.0] * 7))
+    assert torch.equal(decision.mask != 0, decision.logits > 0)
+    gate.predict.bias.data.fill_(-1)
+    decision = gate(torch.zeros(2, 6, 4, 5))
+    assert not decision.mask.any() and (decision.logits <= 0).all()
+
+
 def test_it_starts_at_one():
     gate = FBSGate(3, 4)
     assert gate.predict.bias.tolist() == [1.0] * 4

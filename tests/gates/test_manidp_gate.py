@@ -37,8 +37,17 @@ def naive_saliency(gate, maps):
 
 def test_the_hidden_layer_has_the_published_width():
     widths = [ManiDPGate(6, c).squeeze.out_features for c in (16, 79, 80, 256)]
-    assert widths == [4, 19, 40, 128]
+    assert widths == [16, 79, 40, 128]
+    assert ManiDPGate(6, 1).squeeze.out_features == 1
     assert ManiDPGate(6, 16).expand.bias.tolist() == [1.0] * 16
+
+
+def test_its_weights_start_he_normal():
+    torch.manual_seed(0)
+    gate = ManiDPGate(200, 300)
+    for layer, fan_in in ((gate.squeeze, 200), (gate.expand, 150)):
+        want = math.sqrt(2 / fan_in)
+        assert layer.weight.std().item() == pytest.approx(want, rel=0.02)
 
 
 def test_the_threshold_is_the_mean_saliency_of_the_last_kept(gate, batches):
@@ -77,6 +86,18 @@ def test_keep_is_annealed(batches):
         means = torch.cat([naive_saliency(gate, b) for b in batches]).mean(0)
         counts.append(int((means >= gate.threshold - 1e-6).sum()))
     assert counts == [12, 9, 6, 6]
+
+
+@pytest.mark.parametrize('epochs', [2, 5, 40])
+def test_the_last_epoch_has_the_target(epochs):
+    """0.5 of 16 channels are 8, and 9 the moment before."""
+    fall = dict(start_value=1, end_value=0.5, end=epochs - 1, curve='cosine')
+    gate = ManiDPGate(6, 16, keep=fall)
+    images = torch.rand(9, 6, 4, 4, generator=torch.Generator().manual_seed(1))
+    for epoch in range(epochs):
+        epoch_of(gate, epoch, [images])
+    means = naive_saliency(gate, images).mean(0)
+    assert int((means >= gate.threshold - 1e-6).sum()) == 8
 
 
 def test_evaluation_changes_nothing(gate, batches):

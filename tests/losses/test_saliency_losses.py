@@ -36,6 +36,37 @@ def test_the_norm_against_loops(scaled, given):
         assert mean == pytest.approx(total / 8)
 
 
+def test_site_means_are_summed_over_sites(scaled, given):
+    for records, field in ((scaled, 'saliency'), (given.records(), 'probs')):
+        total = 0.0
+        for record in records:  # of 5 and of 3 channels
+            for row in getattr(record, field).tolist():
+                total += sum(row) / len(row) / 4
+        loss = SaliencyL1Loss('site_means', loss_weight=2.0)
+        assert loss(records).item() == pytest.approx(2 * total)
+        # as many times the mean as there are sites, where they are equal
+        twice = [records[0]] * 19
+        mean = SaliencyL1Loss('mean', loss_weight=2.0)(twice)
+        assert loss(twice).item() == pytest.approx(19 * mean.item())
+
+
+def test_site_means_weigh_each_image_by_its_easiness(scaled):
+    loss = SaliencyL1Loss('site_means', easiness=True, loss_weight=1.0)
+    scores = 3 * torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
+    labels = [0, 4, 2, 2]
+    assert easy(loss, scaled, scores, labels, 0) == 0
+    ce = F.cross_entropy(scores, torch.tensor(labels), reduction='none')
+    bound = ce.mean().item() / 2
+    want = 0.0
+    for image, entropy in enumerate(ce.tolist()):
+        weight = max(0.0, (bound - entropy) / bound)
+        for record in scaled:
+            row = record.saliency[image].tolist()
+            want += weight * sum(row) / len(row) / 4
+    got = easy(loss, scaled, scores, labels, 1)
+    assert got.item() == pytest.approx(want, rel=1e-5)
+
+
 def easy(loss, records, scores, labels, epoch):
     loss.progress = Progress(epoch, 0)
     loss.scores = scores
@@ -94,8 +125,18 @@ def test_gram_leaves_the_features_alone(scaled):
     assert all(r.activation.grad is None for r in scaled)
 
 
+def test_gram_moves_the_features_where_they_are_not_detached(scaled):
+    loss = GramSimilarityLoss(detach=False)(scaled)
+    assert loss == GramSimilarityLoss()(scaled)
+    loss.backward()
+    for record in scaled:
+        assert record.activation.grad.abs().sum() > 0
+
+
 def test_what_is_unknown_is_refused(scaled):
-    with pytest.raises(FGCError, match=r"reduction='max'.*sum, mean"):
+    with pytest.raises(
+        FGCError, match=r"reduction='max'.*sum, mean, site_means"
+    ):
         SaliencyL1Loss('max')
     with pytest.raises(FGCError, match=r"'fgc_mm\.LossProgressHook'"):
         SaliencyL1Loss(easiness=True)(scaled, [])

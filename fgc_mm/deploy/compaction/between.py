@@ -61,6 +61,8 @@ def norms_of(
 
 
 def _norms(trace: Trace, flow: Flow, site: GateSite) -> tuple[Member, ...]:
+    if site.producer not in trace.sources:  # a depthwise conv keeps them all
+        return ()
     producer = next(m for m in site.outputs if m.path == site.producer)
     folded = producer.positions is not None
     fold = len(producer.positions) // site.channels if folded else 1

@@ -10,7 +10,11 @@ from fgc_mm.deploy.firing import SiteFiring
 from fgc_mm.errors import FGCError
 from fgc_mm.models import ChannelMap, GatedBackbone
 from fgc_mm.models.channel_map import SiteChannels
-from fgc_mm.sites.layout import is_depthwise, layer_widths
+from fgc_mm.sites.layout import (
+    is_depthwise,
+    layer_widths,
+    lone_depthwise,
+)
 from fgc_mm.sites.site import GateSite, Member
 
 # A conv of one channel and one group would no longer tell a depthwise one.
@@ -110,6 +114,13 @@ class Removal:
         gone = never.nonzero().flatten().tolist()
         if gone and site.branch_end is not None:
             self.refused[site.name] = 'its channels go into a residual sum'
+            return []
+        readers = [member.path for member in site.consumers]
+        alone = lone_depthwise(self._plain, site.producer, readers)
+        if gone and alone is not None:
+            self.refused[site.name] = (
+                f'{alone} is a depthwise conv with a gate of its own'
+            )
             return []
         gone = self._balanced(site, gone[: max(0, site.channels - LEAST)])
         if not gone and never.any():

@@ -35,7 +35,7 @@ from fgc_mm.deploy.dynamic.verify import Reference
 from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedBackbone, GatedImageClassifier
 from fgc_mm.sites import GateSite, SitePort
-from fgc_mm.sites.layout import is_depthwise
+from fgc_mm.sites.layout import is_depthwise, lone_depthwise
 
 
 def to_dynamic(
@@ -225,6 +225,11 @@ def _why_masked(network: nn.Module, site: GateSite) -> str:
     """Why a site cannot be dynamic, in words; '' if it may."""
     if site.branch_end is not None:
         return 'its channels end in a sum, which needs all of them'
+    alone = lone_depthwise(
+        network, site.producer, [member.path for member in site.consumers]
+    )
+    if alone is not None:
+        return f'{alone} is a depthwise conv with a gate of its own'
     members = (*site.consumers, *site.outputs)
     if any(member.positions is not None for member in members):
         return 'its channels lie among others (concatenated or flattened)'

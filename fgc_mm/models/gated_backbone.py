@@ -91,8 +91,7 @@ class GatedBackbone(BaseBackbone):
                 gated map alive.
 
         Returns:
-            The wrapped backbone's outputs (a tuple, also of a network that
-            returns a tensor) and one record per site.
+            The wrapped backbone's outputs and one record per site.
 
         Raises:
             FGCError: A producer did not run, or ran twice; the images' type
@@ -118,7 +117,7 @@ class GatedBackbone(BaseBackbone):
         if call.grad:
             returned, records = joined(call, outputs, records)
             call.end(outputs)
-        return as_outputs(returned), records
+        return returned, records
 
     def leave_out(self, names: Collection[str]) -> None:
         """Take the gates of some sites away, as if never found.

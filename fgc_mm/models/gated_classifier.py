@@ -16,7 +16,7 @@ from fgc_mm.losses import GateLoss
 from fgc_mm.losses.distillation import DistillationLoss
 from fgc_mm.models.class_scores import class_scores, independent_labels
 from fgc_mm.models.counting import build_macs_table
-from fgc_mm.models.gated_backbone import GatedBackbone
+from fgc_mm.models.gated_backbone import GatedBackbone, as_outputs
 from fgc_mm.models.gradient_reach import (
     Readers,
     unread_layers,
@@ -140,6 +140,14 @@ class GatedImageClassifier(ImageClassifier):
         self._attach_macs(samples, records, table, broken)
         return samples
 
+    def extract_feat(self, inputs: Tensor, stage: str = 'neck') -> Any:
+        """As in ``ImageClassifier``; the backbone may return a tensor."""
+        if stage == 'neck':
+            return self._behind(self.backbone(inputs))
+        if stage == 'pre_logits' and hasattr(self.head, 'pre_logits'):
+            return self.head.pre_logits(self._behind(self.backbone(inputs)))
+        return super().extract_feat(inputs, stage)
+
     def macs_table(self, image_shape: tuple[int, ...]) -> MACsTable:
         """The layers' MACs at an input shape (3, H, W); counted once."""
         if image_shape not in self._tables:
@@ -154,8 +162,13 @@ class GatedImageClassifier(ImageClassifier):
     def _extract_gated(
         self, inputs: Tensor
     ) -> tuple[tuple[Tensor, ...], list[GateRecord]]:
-        feats, records = self.backbone.forward_gated(inputs)
-        return (self.neck(feats) if self.with_neck else feats), records
+        outputs, records = self.backbone.forward_gated(inputs)
+        return self._behind(outputs), records
+
+    def _behind(self, outputs: Any) -> Any:
+        """What the head reads, of what the backbone returns."""
+        feats = as_outputs(outputs)
+        return self.neck(feats) if self.with_neck else feats
 
     def _leave_out_unread(self) -> None:
         """No gate where neither neck nor head reads what depends on it."""

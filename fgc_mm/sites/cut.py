@@ -125,6 +125,14 @@ class CutNetwork:
 
     def _no_run(self, images: Tensor, error: Exception) -> str:
         size = 'x'.join(map(str, images.shape[1:]))
+        running = self._trail[-1] if self._trail else ''
+        if running and _missing(error) == running:
+            return (
+                f'{running} of {type(self.backbone).__name__} runs for some '
+                f'images of {size} and not for others, but gates need a '
+                'network that runs the same layers for every image; choose '
+                'another backbone.'
+            )
         where = ''.join(f' in {name}' for name in self._trail[-1:] if name)
         text = str(error).strip() or type(error).__name__
         return (
@@ -133,6 +141,13 @@ class CutNetwork:
             'of images alone, and if they must have a certain size, name it: '
             "sites=dict(type='auto', image_size=...)."
         )
+
+
+def _missing(error: Exception) -> str | None:
+    """The module of which an earlier pass has shown nothing, if it is that."""
+    if not isinstance(error, KeyError) or not error.args:
+        return None
+    return getattr(error.args[0], 'path', error.args[0])
 
 
 def output_shape(layer: nn.Module, x: Tensor) -> torch.Size:

@@ -154,6 +154,17 @@ def test_layers_that_depend_on_the_images_are_named(images):
         model(images)
 
 
+class DependsOnSign(Bare):
+    def forward(self, x):
+        inner = self.one(x).relu()
+        return self.three(self.middle(inner) if x.mean() > 0 else inner)
+
+
+def test_a_search_names_a_layer_that_runs_for_some_images():
+    with pytest.raises(FGCError, match=r'^two of Depends.* for some images'):
+        GatedBackbone(DependsOnSign(), GATE)
+
+
 def test_a_module_that_was_replaced_is_named(images):
     model = GatedBackbone(Bare(), GATE, sites=['two']).eval()
     model.backbone.two = nn.Conv2d(8, 8, 3, padding=1)

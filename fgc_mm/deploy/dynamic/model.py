@@ -80,7 +80,7 @@ class DynamicBackbone(GatedBackbone):
         program = self.program_of(x)
         if program is None:
             return self.forward_gated(x)[0]
-        return as_outputs(program.run(x)[0])
+        return program.run(x)[0]
 
     @torch.no_grad()
     def forward_gated(
@@ -95,7 +95,7 @@ class DynamicBackbone(GatedBackbone):
         program = None if keep_activation else self.program_of(x)
         if program is not None:
             outputs, decisions = program.run(x)
-            return as_outputs(outputs), program.records(decisions)
+            return outputs, program.records(decisions)
         if len(x) == 1:
             return super().forward_gated(x, keep_activation)
         if len(x) == 0 or self.batch == BATCH or not self._skips():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -59,10 +61,19 @@ def try_losses(model: nn.Module, batch: Any, runner: Runner) -> None:
         if progress is not None:
             set_progress(model, progress)
         data = model.data_preprocessor(batch, True)
-        losses = model(**data, mode='loss')
+        with _autocast(runner, model):
+            losses = model(**data, mode='loss')
         model.parse_losses(losses)
         for loss in _coupling(model):
             loss.drop_batch()
+
+
+def _autocast(runner: Runner, model: nn.Module) -> AbstractContextManager:
+    """The context in which the run's own steps compute their losses."""
+    wrapper = runner.optim_wrapper
+    if isinstance(wrapper, OptimWrapper):
+        return wrapper.optim_context(model)
+    return nullcontext()
 
 
 @torch.no_grad()

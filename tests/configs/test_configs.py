@@ -88,7 +88,10 @@ def test_ftwt_starts_from_the_dense_twin_and_cools_down(name, read):
         assert dense.model.backbone == cfg.model.backbone.backbone
 
 
-@pytest.mark.parametrize('name', [n for n in NAMES if n.endswith('_55')])
+@pytest.mark.parametrize(
+    'name',
+    [n for n in NAMES if n.endswith('_55') and 'folder16' not in n],
+)
 def test_a_budget_takes_the_place_of_the_l0_loss(name, read):
     mine, other = read(name), read(name.removesuffix('_55'))
     shaping, target, *rest = mine.model.gate_losses
@@ -98,6 +101,16 @@ def test_a_budget_takes_the_place_of_the_l0_loss(name, read):
     assert [shaping, *rest] == [old[0], *old[2:]]
     assert target.loss_weight.begin == old[1].loss_weight.begin
     assert target.loss_weight.end_value == 50
+
+
+def test_the_budget_of_the_small_images_grows_as_the_l0_weight_does(read):
+    bas, fgc = (read(f'{m}_resnet20_folder16_55') for m in ('bas', 'fgc'))
+    assert fgc.model.gate_losses[:2] == bas.model.gate_losses
+    shaping, target = bas.model.gate_losses
+    old, l0 = read('bas_resnet20_folder').model.gate_losses
+    assert shaping == old and target.pruning_ratio == 0.55
+    for end in ('begin', 'end'):
+        assert target.loss_weight[end] == l0.loss_weight[end]
 
 
 @pytest.mark.parametrize('name', [n for n in NAMES if n.startswith('fgc')])

@@ -5,8 +5,8 @@ import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 
-from fgc_mm.engine.command_line import _upstream_sentence
 from fgc_mm.engine.optimizer_defaults import write_optimizer_defaults
+from fgc_mm.engine.upstream_errors import upstream_sentence
 
 GATES = dict(custom_keys={'gates': dict(decay_mult=0.0)})
 
@@ -55,5 +55,5 @@ def test_what_cannot_be_filled_in_is_left():
         cfg = Config(dict(optim_wrapper=wrapper))
         write_optimizer_defaults(cfg)
         assert cfg.optim_wrapper == wrapper
-    sentence = _upstream_sentence(ValueError('base_wd should not be None'))
+    sentence = upstream_sentence(ValueError('base_wd should not be None'))
     assert 'has no weight_decay' in sentence

@@ -1,6 +1,5 @@
-# Any folder of class folders, as images of 16 x 16 held in memory: the
-# setting of the results in docs/comparison.md. A quarter of the MACs of
-# 32 x 32, so that two CPU cores can train to the end of a schedule.
+# Any folder of class folders, as images of 16 x 16 held in memory: a quarter
+# of the MACs of 32 x 32, for comparisons on a CPU.
 #   data_root/train/<class>/*.jpg and data_root/test/<class>/*.jpg
 # Elsewhere: --cfg-options train_dataloader.dataset.dataset.data_root=... and
 # the same for val_dataloader and test_dataloader.

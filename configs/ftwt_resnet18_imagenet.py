@@ -30,4 +30,4 @@ custom_hooks = [
 ]
 optim_wrapper = dict(optimizer=dict(lr=0.01, nesterov=False))
 # python tools/train.py configs/dense_resnet18_imagenet.py
-load_from = 'work_dirs/dense_resnet18_imagenet/epoch_130.pth'
+load_from = 'work_dirs/dense_resnet18_imagenet/epoch_160.pth'

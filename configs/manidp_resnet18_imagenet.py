@@ -46,4 +46,4 @@ param_scheduler = dict(
     convert_to_iter_based=True,
 )
 # python tools/train.py configs/dense_resnet18_imagenet.py
-load_from = 'work_dirs/dense_resnet18_imagenet/epoch_130.pth'
+load_from = 'work_dirs/dense_resnet18_imagenet/epoch_160.pth'

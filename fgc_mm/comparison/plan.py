@@ -14,6 +14,7 @@ from ..engine import command_line
 from ..engine.scaled_schedule import scale_epochs
 from ..errors import FGCError
 from .run import Method, Run
+from .start import check_start
 
 RECIPE = 'model', 'optim_wrapper', 'param_scheduler', 'train_cfg'
 # These fetch what is missing.
@@ -52,13 +53,15 @@ def plan(
     Args:
         entries: ``CONFIG`` or ``IMPORTANCE:CONFIG``.
         settings: What all runs share.
-        pretrain: A dense config that is trained first, once per seed.
+        pretrain: A config that is trained first, once per seed: a dense
+            one, or the first stage of gated ones.
         pretrain_epochs: For how long.
 
     Raises:
         FGCError: A config or data set is missing, two methods have one name,
-            a seed is given twice, static pruning has no dense model, or the
-            folder holds runs of another recipe.
+            a seed is given twice, static pruning has no dense model, a
+            method cannot start from ``pretrain``, or the folder holds runs
+            of another recipe.
     """
     _check(settings, pretrain, pretrain_epochs)
     methods = [read_method(entry, settings) for entry in entries]
@@ -68,6 +71,7 @@ def plan(
         first = read_method(pretrain, settings, pretrain_epochs, name)
         methods.append(first)
         starts = {s: _run(first, s, settings) for s in settings.seeds}
+        check_start(first, methods[:-1])
     _check_methods(methods, pretrain)
     runs = [*starts.values()] + [
         _run(method, seed, settings, starts.get(seed))

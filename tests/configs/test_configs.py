@@ -26,6 +26,8 @@ TWINS = [
     *(f'resnet{d}_cifar{c}' for d in (20, 32, 56) for c in (10, 100)),
     'resnet18_imagenet', 'resnet20_folder', 'resnet20_digits',
 ]  # fmt: skip
+# the models of the stages are those of the single run; see test_stages.py
+SINGLE = [name for name in NAMES if '_stage' not in name]
 SIZES = {'digits': 8, 'fgc_deit-tiny_imagenet': 224}
 
 
@@ -113,7 +115,7 @@ def test_the_budget_of_the_small_images_grows_as_the_l0_weight_does(read):
         assert target.loss_weight[end] == l0.loss_weight[end]
 
 
-@pytest.mark.parametrize('name', [n for n in NAMES if n.startswith('fgc')])
+@pytest.mark.parametrize('name', [n for n in SINGLE if n.startswith('fgc')])
 def test_coupling_starts_when_batch_shaping_ends(name, read):
     shaping, l0, coupling = read(name).model.gate_losses
     epochs = read(name).train_cfg.max_epochs
@@ -150,7 +152,7 @@ def prepare(model, epoch):
             part.build_banks(model.backbone.sites, 400)
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', SINGLE)
 def test_two_steps_of_training(name, read):
     cfg = read(name)
     model = build(cfg).train()

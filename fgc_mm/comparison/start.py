@@ -1,8 +1,8 @@
-"""Which runs may start from the one that is trained first."""
+"""Which runs can start from the one that is trained first."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ..errors import FGCError
@@ -12,40 +12,37 @@ from .run import Method
 NETWORK = 'type', 'depth', 'arch', 'base_channels'
 
 
-def check_start(first: Method, methods: Sequence[Method]) -> None:
+def check_start(first: Method, method: Method) -> None:
     """Refuses a start whose weights a method cannot take.
 
     mmengine loads what fits and warns of the rest, so that a run with other
     layers than its start would begin with random weights.
 
     Args:
-        first: What ``--pretrain`` trains, dense or gated.
-        methods: Those that start from it.
+        first: What is trained first, dense or gated.
+        method: What starts from it.
 
     Raises:
-        FGCError: A method without gates starts from a gated network, or a
+        FGCError: A method without gates starts from a gated network, or the
             method's network is another one than the start's.
     """
-    wanted, gated = _network(first)
-    for method in methods:
-        network, has_gates = _network(method)
-        if gated and not has_gates:
-            what = 'prunes a dense network' if method.importance else (
-                'has no gates'
-            )  # fmt: skip
-            raise FGCError(
-                f'{method.name} {what} and cannot start from '
-                f'{first.config}, which has gates; compare it in a run of '
-                'its own, with a dense --pretrain config.'
-            )
-        other = [k for k in NETWORK if network.get(k) != wanted.get(k)]
-        if other:
-            key = other[0]
+    wanted, start_has_gates = _network(first)
+    network, has_gates = _network(method)
+    if start_has_gates and not has_gates:
+        pruned = method.importance is not None
+        what = 'prunes a dense network' if pruned else 'has no gates'
+        raise FGCError(
+            f'{method.name} {what} and cannot start from {first.config}, '
+            'which has gates; give it a dense config in --pretrain, or '
+            'pretrain of its row in a plan.'
+        )
+    for key in NETWORK:
+        if network.get(key) != wanted.get(key):
             raise FGCError(
                 f'{method.name} has a backbone of {key}='
                 f'{network.get(key)!r} and cannot start from {first.config} '
-                f'with {key}={wanted.get(key)!r}; give each network a '
-                'comparison, or a --pretrain config, of its own.'
+                f'with {key}={wanted.get(key)!r}; let it start from a '
+                'network of its own kind (pretrain of its row in a plan).'
             )
 
 

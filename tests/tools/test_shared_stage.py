@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from fgc_mm.comparison.entry import Entry, Start, split_entry
 from fgc_mm.comparison.plan import Settings, plan
 from fgc_mm.comparison.results import write_result
 from fgc_mm.engine.checkpoint import read_checkpoint
@@ -28,17 +29,13 @@ TINY = (
 )
 
 
-def settings(folder, **changes):
-    options = dict(
-        seeds=[0, 1], folder=folder, epochs=1, options={}, raw_options=TINY,
-        pruning_ratio=0.5,
-    )  # fmt: skip
-    return Settings(**{**options, **changes})
-
-
-def planned(folder, entries=STAGE2, start=STAGE1, **changes):
-    entries = list(map(str, entries))
-    return plan(entries, settings(folder, **changes), str(start), 1)
+def planned(folder, entries=STAGE2, start=STAGE1, seeds=(0,), options=TINY):
+    settings = Settings(seeds, folder, epochs=1, options=options)
+    rows = []
+    for entry in entries:
+        importance, config = split_entry(str(entry))
+        rows.append(Entry(config, importance, start=Start(str(start), 1)))
+    return plan(rows, settings)
 
 
 def do(tool, run, times):
@@ -51,7 +48,7 @@ def do(tool, run, times):
 
 
 def test_each_seed_trains_one_stage_for_all(tmp_path):
-    first, other, *rest = planned(tmp_path)
+    first, other, *rest = planned(tmp_path, seeds=(0, 1))
     assert [run.method.name for run in (first, other)] == [
         'start_bas_resnet20_digits_stage1'
     ] * 2
@@ -64,7 +61,7 @@ def test_each_seed_trains_one_stage_for_all(tmp_path):
 
 
 def test_a_gated_stage_is_trained_tested_and_gone_on_from(tool, tmp_path):
-    first, bas, fgc = planned(tmp_path, seeds=[0])
+    first, bas, fgc = planned(tmp_path)
     do(tool, first, 2)
     assert first.next_step() is None
     assert write_result(first, 1)['dynamic']
@@ -103,7 +100,7 @@ def test_a_start_whose_weights_do_not_fit_is_refused(
     tmp_path, entry, start, told
 ):
     with pytest.raises(FGCError, match=told):
-        planned(tmp_path, [entry], start, raw_options=())
+        planned(tmp_path, [entry], start, options=())
     assert not list(tmp_path.iterdir())
 
 

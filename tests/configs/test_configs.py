@@ -60,11 +60,13 @@ def test_each_has_its_twins(twin, read):
 def test_its_parts_fit_its_name(name, read):
     cfg, kind = read(name), name.partition('_')[0]
     kinds = {x['type'] for x in cfg.get('val_evaluator')}
-    assert ('fgc_mm.DynamicMACs' in kinds) == (kind != 'dense')
+    assert ('fgc_mm.DynamicMACs' in kinds) == (kind not in ('dense', 'sfp'))
     assert cfg.val_evaluator == cfg.test_evaluator
     hooks = [hook['type'] for hook in cfg.get('custom_hooks', [])]
     assert ('fgc_mm.FGCMemoryBankHook' in hooks) == (kind == 'fgc')
-    assert ('fgc_mm.LossProgressHook' in hooks) == (kind != 'dense')
+    assert ('fgc_mm.LossProgressHook' in hooks) == (
+        kind not in ('dense', 'sfp')
+    )
     assert cfg.default_scope == 'mmpretrain'
     assert cfg.custom_imports['imports'] == ['fgc_mm']
     network, backbone = name.split('_')[1], cfg.model.backbone

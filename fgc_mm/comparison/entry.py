@@ -32,6 +32,7 @@ class Entry:
         name: Of the row; None for the config's name.
         options: ``--cfg-options`` of this row alone, as they are typed.
         seeds: Of this row alone; None for those of all.
+        epochs: Of this row alone; None for those of all.
         start: What its runs start from.
     """
 
@@ -40,6 +41,7 @@ class Entry:
     name: str | None = None
     options: tuple[str, ...] = ()
     seeds: tuple[int, ...] | None = None
+    epochs: int | None = None
     start: Start | None = None
 
     @property

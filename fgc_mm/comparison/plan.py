@@ -107,17 +107,16 @@ def _start_method(
     if name in {method.name for method in others.values()}:
         name += f'_{start.epochs or settings.epochs}e'
     unmatched = replace(settings, match_macs=False)
-    return read_method(Entry(start.config, name=name), unmatched, start.epochs)
+    entry = Entry(start.config, name=name, epochs=start.epochs)
+    return read_method(entry, unmatched)
 
 
-def read_method(
-    entry: Entry, settings: Settings, epochs: int | None = None
-) -> Method:
+def read_method(entry: Entry, settings: Settings) -> Method:
     """The method that a row asks for."""
     path, importance = entry.config, entry.importance
     cfg = command_line.load_config(path)
     own = (cfg.get('train_cfg') or {}).get('max_epochs')
-    epochs = epochs or settings.epochs
+    epochs = entry.epochs or settings.epochs
     if epochs or not own:
         cfg = scale_epochs(cfg, epochs or 1)  # refuses what has no epochs
     options = (*settings.options, *entry.options)
@@ -129,7 +128,8 @@ def read_method(
         asked = options_for_ratio(cfg, wanted)
         command_line.override(cfg, command_line.read_options(asked))
         options += asked
-        budget = 1 - wanted if needs_planning(cfg, entry.options) else None
+        if needs_planning(cfg, entry.options):
+            budget = round(1 - wanted, 6)
     recipe = {key: cfg.to_dict().get(key) for key in RECIPE}
     recipe['epochs'] = cfg.train_cfg.max_epochs
     recipe['batch_size'] = cfg.train_dataloader.get('batch_size')

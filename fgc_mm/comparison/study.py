@@ -13,7 +13,12 @@ from ..errors import FGCError
 from .entry import Entry, Start, split_entry
 from .questions import Question
 
-METHOD = {'config', 'name', 'options', 'seeds', 'pretrain', 'pretrain_epochs'}
+METHOD = {
+    'config', 'name', 'options', 'seeds', 'epochs', 'pretrain',
+    'pretrain_epochs',
+}  # fmt: skip
+# what the plan says for all rows that do not say it themselves
+SHARED = 'pretrain', 'pretrain_epochs'
 PLAN = {
     'title', 'methods', 'seeds', 'epochs', 'options', 'pretrain',
     'pretrain_epochs', 'pruning_ratio', 'match_macs', 'published_dataset',
@@ -65,8 +70,7 @@ def read_study(path: Path) -> Study:
             f'{path} has methods={methods!r}, which is no list of configs; '
             'write methods: [CONFIG, {name: ..., config: ...}].'
         )
-    shared = {k: content[k] for k in METHOD & content.keys() - {'options'}}
-    shared.pop('seeds', None)
+    shared = {key: content.get(key) for key in SHARED}
     entries = tuple(_entry(path, method, shared) for method in methods)
     rows = [entry.row for entry in entries]
     return Study(
@@ -133,6 +137,7 @@ def _entry(path: Path, method: object, shared: Mapping[str, Any]) -> Entry:
         name=found.get('name'),
         options=_options(path, found),
         seeds=_seeds(path, found),
+        epochs=_number(path, found, 'epochs', int),
         start=None
         if start is None
         else Start(

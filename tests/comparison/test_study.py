@@ -122,7 +122,7 @@ def test_every_row_has_its_own_start_and_seeds(tmp_path):
               - {name: b, config: other.py, pretrain: dense.py, seeds: [1]}
               - {name: c, config: dense.py, pretrain: dense.py,
                  pretrain_epochs: 3}
-              - {name: d, config: other.py}
+              - {name: d, config: other.py, epochs: 4}
             """,
         )
     )
@@ -132,6 +132,8 @@ def test_every_row_has_its_own_start_and_seeds(tmp_path):
         'start_dense seed 0', 'start_dense seed 1',
         'start_dense_3e seed 0', 'start_dense_3e seed 1',
     ]  # fmt: skip
+    epochs = {run.method.name: run.method.epochs for run in runs}
+    assert (epochs['a'], epochs['d'], epochs['start_dense_3e']) == (2, 4, 3)
     rest = {run.name: run.start and run.start.name for run in runs[4:]}
     assert rest == {
         'a seed 0': 'start_dense seed 0',

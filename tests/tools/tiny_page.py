@@ -17,8 +17,8 @@ from .conftest import load_tool
 from .test_fgc_pr import published
 
 ROOT = Path(__file__).resolve().parents[2]
-# neighbours of one class are among 40 images, too
-EPOCHS, IMAGES, NEIGHBORS = 2, 40, 2
+# so many images that each class has more of them than neighbours
+EPOCHS, IMAGES, NEIGHBORS = 2, 100, 4
 EVERY_ROW = bool(os.environ.get('FGC_EVERY_ROW'))
 WIDTHS = {
     'CifarResNet': (dict(base_channels=4, depth=20), 16),
@@ -42,7 +42,7 @@ def tiny_config(path):
     resize = dict(type='Resize', scale=(size, size))
     for name in ('train', 'val', 'test'):
         loader = digits[f'{name}_dataloader']
-        loader.batch_size = 20
+        loader.batch_size = 50
         loader.dataset.indices = 10 if name == 'val' else IMAGES
         loader.dataset.pipeline.insert(0, resize)
         cfg[f'{name}_dataloader'] = loader

@@ -22,6 +22,13 @@ fpgm, group_norm, bn_scale, random) and then trained by that config's recipe:
         --pretrain configs/dense_resnet20_folder.py --pretrain-epochs 20 \\
         --epochs 100 --seeds 0 1 2 --work-dir work_dirs/compare
 
+Several methods that share a first stage, here one of batch shaping:
+
+    python tools/compare.py configs/bas_resnet20_cifar10_stage2.py \\
+        configs/fgc_resnet20_cifar10_stage2.py \\
+        --pretrain configs/bas_resnet20_cifar10_stage1.py \\
+        --seeds 0 1 2 --work-dir work_dirs/stages
+
 Exit status: 0 all done, 1 a run has failed, 2 bad input, 75 stopped by a
 signal (the runs were told to save first).
 """
@@ -155,8 +162,9 @@ def parse_args() -> argparse.Namespace:
         help='threads of each run; default: the cores shared out',
     )  # fmt: skip
     parser.add_argument(
-        '--pretrain', metavar='DENSE_CONFIG',
-        help='train this one first, once per seed; all others start from it',
+        '--pretrain', metavar='CONFIG',
+        help='train this one first, once per seed; all others start from it '
+        '(a dense config, or the first stage of gated ones)',
     )  # fmt: skip
     parser.add_argument(
         '--pretrain-epochs', type=int, metavar='P',

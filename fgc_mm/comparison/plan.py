@@ -15,6 +15,7 @@ from ..errors import FGCError
 from .entry import Entry, Start
 from .matching import needs_planning, options_for_ratio
 from .run import Method, Run
+from .start import check_start
 
 RECIPE = 'model', 'optim_wrapper', 'param_scheduler', 'train_cfg'
 # These fetch what is missing.
@@ -52,8 +53,9 @@ def plan(entries: Sequence[Entry], settings: Settings) -> list[Run]:
     Raises:
         FGCError: A config or data set is missing, two methods have one name,
             a seed is given twice, static pruning has no dense model, a
-            method cannot be asked for a pruning ratio, or the folder holds
-            runs of another recipe.
+            method cannot be asked for a pruning ratio or cannot start from
+            what it is to start from, or the folder holds runs of another
+            recipe.
     """
     _check_settings(entries, settings)
     methods = {entry.row: read_method(entry, settings) for entry in entries}
@@ -67,12 +69,15 @@ def plan(entries: Sequence[Entry], settings: Settings) -> list[Run]:
         if seed in _seeds(e, settings)
     ]
     for run in runs:
+        if run.start is not None:
+            check_start(run.start.method, run.method)
         if run.method.budget is not None and run.start is None:
             raise FGCError(
                 f'the ratio of {run.method.config} is planned on the dense '
                 'network that its training starts from, and there is none; '
                 'add --pretrain DENSE_CONFIG, or set the ratio.'
             )
+    for run in runs:
         run.claim()
     return runs
 

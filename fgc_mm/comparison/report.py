@@ -54,7 +54,9 @@ def write_report(
         study: Its title and its questions.
     """
     rows = rows_of(results)
-    theirs = beside(published, [row.method for row in rows])
+    # a row of a plan may have a name of its own; its config's says more
+    configs = [run.method.config.stem for run in runs]
+    theirs = beside(published, [*configs, *(row.method for row in rows)])
     text = '\n'.join(
         [f'# {study.title}\n', markdown(rows, theirs), NOTES]
         + [_answers(study, results)]

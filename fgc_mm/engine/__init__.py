@@ -11,6 +11,7 @@ from fgc_mm.engine.finite_loss_hook import FiniteLossHook
 from fgc_mm.engine.gate_lr_hook import GateLRHook
 from fgc_mm.engine.loss_progress_hook import LossProgressHook
 from fgc_mm.engine.memory_bank_hook import FGCMemoryBankHook
+from fgc_mm.engine.soft_filter_pruning_hook import SoftFilterPruningHook
 from fgc_mm.engine.training_steps_hook import TrainingStepsHook
 
 __all__ = [
@@ -24,5 +25,6 @@ __all__ = [
     'GateLRHook',
     'LossProgressHook',
     'SafeCheckpointHook',
+    'SoftFilterPruningHook',
     'TrainingStepsHook',
 ]

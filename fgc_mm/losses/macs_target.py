@@ -87,5 +87,7 @@ def _opened(record: GateRecord) -> Tensor:
     """1 where evaluation opens, with a gate's gradient; (N, C), float64."""
     # a mask that nothing flows through (FTWT) leaves the probabilities
     learns = record.mask.requires_grad
-    soft = (record.mask if learns else record.probs).double()
-    return (record.logits > 0).double() + (soft - soft.detach())
+    soft = record.mask if learns else record.site.spread(record.probs)
+    soft = soft.double()
+    opened = record.site.spread(record.logits > 0).double()
+    return opened + (soft - soft.detach())

@@ -101,6 +101,7 @@ def every_site_skips(monkeypatch):
     monkeypatch.setattr(calibration, '_pays', lambda *_: True)
 
 
+@pytest.mark.usefixtures('every_site_skips')
 @pytest.mark.parametrize(
     ('kind', 'backend', 'executor'),
     [
@@ -112,9 +113,7 @@ def every_site_skips(monkeypatch):
     ],
 )
 @torch.no_grad()
-def test_dynamic_is_masked(
-    kind, backend, executor, concrete, pictures, every_site_skips
-):
+def test_dynamic_is_masked(kind, backend, executor, concrete, pictures):
     model = concrete[0]
     if kind != 'concrete':
         model, _ = build(GATES[kind])

@@ -39,7 +39,8 @@ def _merged(gate: nn.Module, in_channels: int) -> nn.Module | None:
     rows = gate.sources()
     hidden = inner.expand.in_features
     whole = BinaryConcreteGate(in_channels, len(rows), hidden)
-    whole.temperature, whole.threshold = inner.temperature, inner.threshold
+    whole.threshold = inner.threshold
+    whole.temperatures, whole.noises = inner.temperatures, inner.noises
     whole.squeeze, whole.norm = inner.squeeze, inner.norm
     weight, bias = inner.expand.weight, inner.expand.bias
     fixed = weight.new_zeros(2, hidden)

@@ -79,6 +79,7 @@ class GatedBackbone(BaseBackbone):
         ]
         SitePort.attach(self._ports, backbone.get_submodule)
         self._register_load_state_dict_pre_hook(self._adopt_plain_keys)
+        self._register_load_state_dict_pre_hook(self._refuse_other_gates)
         self._register_state_dict_hook(_write_sites)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -233,6 +234,37 @@ class GatedBackbone(BaseBackbone):
             name = key[len(prefix) :]
             if name in plain and name not in own:
                 state_dict[f'{prefix}backbone.{name}'] = state_dict.pop(key)
+
+    def _refuse_other_gates(
+        self, state_dict: dict[str, Any], prefix: str, *_: Any
+    ) -> None:
+        """No fresh gates where a checkpoint has trained ones of another kind.
+
+        mmengine only warns of weights that do not fit. A site of which the
+        checkpoint has no gate keeps its fresh one.
+        """
+        for site in self.sites:
+            start = f'{prefix}gates.{site.key}.'
+            if not any(key.startswith(start) for key in state_dict):
+                continue
+            wrong = _misfit(self.gates[site.key], start, state_dict)
+            if wrong:
+                raise FGCError(
+                    f"the checkpoint's gate of {site.name} does not fit this "
+                    f"model's ({wrong}), so it is of another kind, width or "
+                    'group; give the config that it was trained with, or '
+                    'load a checkpoint without gates.'
+                )
+
+
+def _misfit(gate: nn.Module, start: str, given: dict[str, Any]) -> str:
+    """Which parameter of a gate is missing or of another shape, in words."""
+    for name, own in gate.named_parameters():
+        shape = getattr(given.get(start + name), 'shape', None)
+        if shape != own.shape:
+            there = 'none' if shape is None else f'{tuple(shape)}'
+            return f'{name} of shape {tuple(own.shape)}, there {there}'
+    return ''
 
 
 def _as_decided(site: GateSite, gate: nn.Module) -> GateSite:

@@ -7,6 +7,7 @@ from mmpretrain.structures import DataSample
 from torch import nn
 
 from fgc_mm.engine.loss_progress_hook import set_progress
+from fgc_mm.errors import FGCError
 from fgc_mm.functional.macs import macs_per_image
 from fgc_mm.functional.schedule import Progress
 
@@ -173,6 +174,25 @@ def test_a_checkpoint_of_groups_comes_back(images):
     twin = classifier('BinaryConcreteGate', group=8).eval()
     twin.load_state_dict(model.state_dict())
     assert torch.equal(model.backbone(images)[0], twin.backbone(images)[0])
+
+
+@pytest.mark.parametrize(
+    ('trained', 'loading'), [(1, 8), (8, 1), (4, 8), (8, 4)]
+)
+def test_gates_of_other_groups_are_refused(trained, loading):
+    state = classifier('BinaryConcreteGate', group=trained).state_dict()
+    model = classifier('BinaryConcreteGate', group=loading)
+    words = r"gate of first does not fit this model's .* group; give the"
+    with pytest.raises(FGCError, match=words):
+        model.load_state_dict(state, strict=False)
+    plain = {k: v for k, v in state.items() if '.gates.' not in k}
+    model.load_state_dict(plain, strict=False)
+
+
+def test_gates_of_another_kind_are_refused():
+    state = classifier('FTWTGate').state_dict()
+    with pytest.raises(FGCError, match=r'squeeze.weight of shape .* none'):
+        classifier('BinaryConcreteGate').load_state_dict(state, strict=False)
 
 
 def _vary(backbone):

@@ -45,8 +45,13 @@ class MACsTargetLoss(GateLoss):
         name: str = 'macs',
     ) -> None:
         super().__init__(loss_weight, name)
-        self.pruning_ratio = _ratios(pruning_ratio)
+        self.ratios = _ratios(pruning_ratio)
         self._reachable: MACsTable | None = None
+
+    @property
+    def pruning_ratio(self) -> float:
+        """What is asked for at this point of the training."""
+        return self.ratios.at(self.progress)
 
     def compute(
         self,
@@ -64,15 +69,14 @@ class MACsTargetLoss(GateLoss):
         if table is not self._reachable:
             self._check_reachable(table, opened)
         share = macs_of_open(table, opened).mean() / table.base()
-        ratio = self.pruning_ratio.at(self.progress)
-        return (share - (1 - ratio)).square().float()
+        return (share - (1 - self.pruning_ratio)).square().float()
 
     def _check_reachable(
         self, table: MACsTable, opened: Sequence[Tensor]
     ) -> None:
         closed = [mask.detach()[:1] * 0 for mask in opened]
         most = 1 - macs_of_open(table, closed).item() / table.base()
-        ratio = max(_ends(self.pruning_ratio))
+        ratio = max(_ends(self.ratios))
         if ratio > most:
             raise FGCError(
                 f'pruning_ratio={ratio} is out of reach: with '

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config, ConfigDict
 
+from fgc_mm.comparison.entry import Entry, Start
 from fgc_mm.comparison.plan import Settings, plan
 from fgc_mm.engine.scaled_schedule import scale_epochs
 from fgc_mm.functional.schedule import Progress, Schedule
@@ -52,8 +53,9 @@ def test_a_comparison_names_the_teacher_also_when_it_resumes(
 ):
     monkeypatch.setattr('fgc_mm.comparison.plan.check_data', lambda *_: None)
     monkeypatch.setattr('fgc_mm.comparison.plan._images', lambda *_: None)
-    settings = Settings([3], tmp_path, 30, {}, (), 0.5)
-    start, run = plan([str(PATH)], settings, str(DENSE))
+    settings = Settings([3], tmp_path, 30)
+    entry = Entry(str(PATH), start=Start(str(DENSE)))
+    start, run = plan([entry], settings)
     assert not any('distillation' in word for word in start.next_step()[1])
     first = tmp_path / f'runs/start_{DENSE.stem}/seed3/epoch_30.pth'
     teacher = f'model.distillation.checkpoint={first}'

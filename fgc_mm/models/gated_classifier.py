@@ -1,6 +1,7 @@
 """An mmpretrain classifier whose backbone is gated."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from math import nan
 from typing import Any
 
@@ -38,7 +39,9 @@ class GatedImageClassifier(ImageClassifier):
         distillation: ``dict(teacher=..., checkpoint=..., temperature=4,
             loss_weight=1)``: learn from the answers of a trained network
             (its config, or the path of one), which sees the same
-            preprocessed images; logged as ``loss_distillation``.
+            preprocessed images; logged as ``loss_distillation``. Without a
+            ``teacher`` it is this network without gates; without a
+            ``checkpoint`` ``tools/train.py`` takes ``load_from``.
         neck: As in ``ImageClassifier``.
         head: As in ``ImageClassifier``.
         pretrained: As in ``ImageClassifier``.
@@ -65,6 +68,9 @@ class GatedImageClassifier(ImageClassifier):
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
+        if distillation is not None and 'teacher' not in distillation:
+            twin = _without_gates(backbone, neck, head)
+            distillation = dict(distillation, teacher=twin)
         super().__init__(
             backbone,
             neck,
@@ -215,7 +221,10 @@ class GatedImageClassifier(ImageClassifier):
                     gate_loss.scores = class_scores(self.head, feats, reader)
 
     def _learn_from(
-        self, teacher: str | dict, checkpoint: str, **options: Any
+        self,
+        teacher: str | dict,
+        checkpoint: str | None = None,
+        **options: Any,
     ) -> None:
         self.distillation = DistillationLoss(
             **options, independent_labels=independent_labels(self.head)
@@ -256,6 +265,25 @@ class GatedImageClassifier(ImageClassifier):
                 'parameter of this model; load a checkpoint of this config '
                 'or of its plain mmpretrain twin.'
             )
+
+
+def _without_gates(
+    backbone: dict | nn.Module, neck: dict | None, head: dict | None
+) -> dict[str, Any]:
+    """Config of the plain classifier whose backbone is gated.
+
+    Raises:
+        FGCError: The backbone is a module, so nothing says how to build it.
+    """
+    if not (isinstance(backbone, Mapping) and 'backbone' in backbone):
+        raise FGCError(
+            'the distillation names no teacher and the backbone is a '
+            f'{type(backbone).__name__}, not the config of a gated one, so '
+            'its dense twin cannot be built; give teacher=... in '
+            'distillation.'
+        )
+    parts = dict(backbone=backbone['backbone'], neck=neck, head=head)
+    return dict(type='ImageClassifier', **deepcopy(parts))
 
 
 def _broken_images(records: list[GateRecord]) -> Tensor:

@@ -63,7 +63,8 @@ def test_its_parts_fit_its_name(name, read):
     assert ('fgc_mm.DynamicMACs' in kinds) == (kind not in ('dense', 'sfp'))
     assert cfg.val_evaluator == cfg.test_evaluator
     hooks = [hook['type'] for hook in cfg.get('custom_hooks', [])]
-    assert ('fgc_mm.FGCMemoryBankHook' in hooks) == (kind == 'fgc')
+    coupled = kind in ('fgc', 'fgcplus')
+    assert ('fgc_mm.FGCMemoryBankHook' in hooks) == coupled
     assert ('fgc_mm.LossProgressHook' in hooks) == (
         kind not in ('dense', 'sfp')
     )
@@ -117,7 +118,7 @@ def test_the_budget_of_the_small_images_grows_as_the_l0_weight_does(read):
         assert target.loss_weight[end] == l0.loss_weight[end]
 
 
-@pytest.mark.parametrize('name', [n for n in SINGLE if n.startswith('fgc')])
+@pytest.mark.parametrize('name', [n for n in SINGLE if n.startswith('fgc_')])
 def test_coupling_starts_when_batch_shaping_ends(name, read):
     shaping, l0, coupling = read(name).model.gate_losses
     epochs = read(name).train_cfg.max_epochs
@@ -131,6 +132,7 @@ def test_coupling_starts_when_batch_shaping_ends(name, read):
 def build(cfg):
     """The config's model, as a Runner builds it."""
     cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    cfg.model.pop('distillation', None)  # its teacher has no weights yet
     torch.manual_seed(0)
     return MODELS.build(cfg.model)
 

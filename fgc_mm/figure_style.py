@@ -1,10 +1,10 @@
 """One look for every figure of the package, on paper and on a screen.
 
-Colours are those of Okabe and Ito ("Color universal design", 2008), which
-remain distinct for colour-blind readers; a series also has a marker and a
-line style of its own, so that it survives a black-and-white print. Figures
-are as wide as a column or a page of a paper, so their text is printed at the
-size that is set here.
+Colours are those of Okabe and Ito ("Color universal design", 2008) and two of
+Tol's "muted" scheme, which remain distinct for colour-blind readers; a series
+also has a marker and a line style of its own, so that it survives a
+black-and-white print. Figures are as wide as a column or a page of a paper,
+so their text is printed at the size that is set here.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from matplotlib.figure import Figure
 COLUMN_WIDTH, PAGE_WIDTH = 3.4, 7.0  # inches
 BLUE, ORANGE, GREEN, VERMILION = '#0072B2', '#E69F00', '#009E73', '#D55E00'
 PURPLE, SKY, BLACK, GREY = '#CC79A7', '#56B4E9', '#222222', '#8C8C8C'
-LIGHT = '#D9D9D9'
-COLORS = BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK, GREY
+WINE, OLIVE, LIGHT = '#882255', '#999933', '#D9D9D9'
+COLORS = (
+    BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK, GREY, WINE, OLIVE,
+)  # fmt: skip
 MARKERS = 'o', 's', '^', 'D', 'v', 'P', 'X', '*', '<', '>', 'p'
 LINES = '-', '--', '-.', ':'
 SEQUENTIAL = 'cividis'  # of equal steps in lightness, for heat maps
@@ -53,8 +55,6 @@ STYLE: Mapping[str, Any] = {
     'image.cmap': SEQUENTIAL,
     'figure.dpi': 100,
     'savefig.dpi': 200,
-    'savefig.bbox': 'tight',
-    'savefig.pad_inches': 0.03,
     'svg.fonttype': 'path',  # the same letters on every machine
     'svg.hashsalt': 'fgc_mm',  # equal figures are equal files
 }
@@ -115,7 +115,7 @@ def figure_bytes(figure: Figure, kind: str = 'png') -> bytes:
     """The figure as the content of a file.
 
     Args:
-        figure: Of :func:`new_figure`.
+        figure: Of :func:`new_figure`; its layout is fixed from here on.
         kind: One of ``FORMATS``.
     """
     # without a date, equal figures are equal files
@@ -123,4 +123,5 @@ def figure_bytes(figure: Figure, kind: str = 'png') -> bytes:
     content = io.BytesIO()
     with mpl.rc_context(STYLE):
         figure.savefig(content, format=kind, metadata=metadata)
+    figure.set_layout_engine('none')  # once is enough for all formats
     return content.getvalue()

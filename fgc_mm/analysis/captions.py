@@ -162,7 +162,7 @@ ERROR_BY_MACS = Caption(
 )
 MACS_OF_ANSWERS = Caption(
     'Distribution of the MACs of images that are classified correctly '
-    '(filled) and wrongly (line).',
+    '(filled) and wrongly (line; if fewer than 30, a stroke per image).',
     'Histograms over common bins, each of total weight 1; in brackets the '
     'number of images.',
 )

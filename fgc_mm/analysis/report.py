@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..engine.atomic_file import write_atomically
-from ..figure_style import FORMATS, figure_bytes
+from ..figure_style import FORMATS, PAGE_WIDTH, figure_bytes
 from .figures.pictures import Picture
 from .measure import Measurement
 from .options import AnalysisOptions
@@ -82,6 +82,7 @@ def _written(
                 title=figure.title,
                 caption=figure.caption,
                 source=_embedded(figure, folder),
+                width=_percent_of_page(figure),
             )
         )
         number += 1
@@ -92,6 +93,11 @@ def _written(
         figures=shown,
     )
     return part, number
+
+
+def _percent_of_page(figure: ReportFigure) -> int:
+    """How wide it is shown, so that all text is of one size."""
+    return round(100 * min(figure.figure.get_figwidth() / PAGE_WIDTH, 1))
 
 
 def _embedded(figure: ReportFigure, folder: Path) -> str:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from ...figure_style import (
     BLUE,
+    COLUMN_WIDTH,
     GREY,
     LIGHT,
     PAGE_WIDTH,
@@ -23,6 +24,7 @@ from ..measure import Measurement
 from .panels import grid_shape, hide_unused, short
 
 MOST_CLASSES = 25
+FEW = 30  # images; a histogram of fewer is mostly noise
 
 
 @in_style()
@@ -47,8 +49,9 @@ def draw_error_by_macs(measured: Sequence[Measurement]) -> Figure:
     for axis in (left, right):
         axis.set_xlabel('MACs of the images (millions), by quantile')
         axis.grid(True)
-    handles = left.get_legend_handles_labels()
-    figure.legend(*handles, loc='outside upper center', ncols=4)
+    if len(measured) > 1:
+        handles = left.get_legend_handles_labels()
+        figure.legend(*handles, loc='outside upper center', ncols=4)
     return figure
 
 
@@ -73,19 +76,23 @@ def _histograms(axes: Any, found: Measurement) -> None:
     macs = np.asarray(found.stored.macs) / 1e6
     correct = found.stored.correct
     edges = np.histogram_bin_edges(macs, 24)
-    for chosen, name, color, filled in (
-        (correct, 'right', BLUE, True),
-        (~correct, 'wrong', VERMILION, False),
-    ):
-        count = int(chosen.sum())
-        if not count:
-            continue
-        axes.hist(
-            macs[chosen], edges, weights=np.full(count, 1 / count),
-            histtype='stepfilled' if filled else 'step', color=color,
-            alpha=0.55 if filled else 1.0, linewidth=1.3,
-            label=f'{name} ({count})',
+    right, wrong = macs[correct], macs[~correct]
+    axes.hist(
+        right, edges, weights=np.full(len(right), 1 / max(len(right), 1)),
+        histtype='stepfilled', color=BLUE, alpha=0.55,
+        label=f'right ({len(right)})',
+    )  # fmt: skip
+    label = f'wrong ({len(wrong)})'
+    if len(wrong) < FEW:
+        axes.plot(
+            wrong, np.zeros(len(wrong)), '|', color=VERMILION, label=label,
+            markersize=14, markeredgewidth=1.4, clip_on=False,
         )  # fmt: skip
+        return
+    axes.hist(
+        wrong, edges, weights=np.full(len(wrong), 1 / len(wrong)),
+        histtype='step', color=VERMILION, linewidth=1.3, label=label,
+    )  # fmt: skip
 
 
 @in_style()
@@ -134,9 +141,10 @@ def draw_calibration(measured: Sequence[Measurement]) -> Figure | None:
     if not found:
         return None
     rows, columns = grid_shape(len(found), 4)
-    figure = new_figure(PAGE_WIDTH, 2.9 * rows)
+    width = PAGE_WIDTH if columns > 1 else COLUMN_WIDTH
+    figure = new_figure(width, 3.1 * rows)
     axes = figure.subplots(
-        2 * rows, max(columns, 3), squeeze=False, sharex=True,
+        2 * rows, columns, squeeze=False, sharex=True,
         height_ratios=[3, 1] * rows,
     )  # fmt: skip
     for axis in axes.flat:

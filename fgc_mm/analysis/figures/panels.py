@@ -1,4 +1,4 @@
-"""What several figures share: names that fit, pictures, pages of panels."""
+"""What several figures share: names that fit, and grids of panels."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-
-from ...figure_style import BLUE, GREY, VERMILION
 
 LONGEST = 22
 
@@ -35,16 +33,12 @@ def site_ticks(axes: Any, names: Sequence[str]) -> None:
     axes.set_xlim(-0.4, len(names) - 0.6)
 
 
-def show_picture(axes: Any, picture: np.ndarray, correct: bool | None) -> None:
-    """A picture with a frame: blue if right, dashed vermilion if not."""
-    axes.imshow(picture, interpolation='nearest', aspect='equal')
-    axes.set(xticks=[], yticks=[])
-    color = GREY if correct is None else BLUE if correct else VERMILION
-    for spine in axes.spines.values():
-        spine.set(
-            visible=True, color=color, linewidth=1.6,
-            linestyle='--' if correct is False else '-',
-        )  # fmt: skip
+def titles_above_legends(panels: Sequence[Any], columns: int = 2) -> None:
+    """Titles of a row of panels at one height, above the tallest legend."""
+    entries = [len(p.get_legend_handles_labels()[1]) for p in panels]
+    lines = math.ceil(max(entries) / columns)
+    for panel in panels:
+        panel.set_title(panel.get_title('left'), pad=5 + 11 * lines)
 
 
 def hide_unused(axes: np.ndarray, used: int) -> None:
@@ -57,5 +51,5 @@ def millions(value: float) -> str:
     """MACs as people say them."""
     for size, letter in ((1e9, 'G'), (1e6, 'M'), (1e3, 'k')):
         if value >= size:
-            return f'{value / size:.3g} {letter}'
+            return f'{value / size:.2f} {letter}'
     return f'{value:.0f}'

@@ -20,7 +20,13 @@ from ...figure_style import (
     series_style,
 )
 from ..measure import Measurement, SiteNumbers
-from .panels import grid_shape, hide_unused, short, site_ticks
+from .panels import (
+    grid_shape,
+    hide_unused,
+    short,
+    site_ticks,
+    titles_above_legends,
+)
 
 Number = Callable[[SiteNumbers], float]
 
@@ -92,17 +98,14 @@ def _lines(
         if chance:
             values = [chance(site) for site in measured[0].sites]
             axis.plot(values, color=GREY, linestyle=':', label='chance')
-        axis.set_title(title, pad=8 + 10 * _legend_rows(axis))
+        axis.set_title(title)
         legend_above(axis)
         axis.set_ylim(-0.02, 1.02)
         axis.grid(True, axis='y')
         site_ticks(axis, names)
     axes[0].set_ylabel(label)
+    titles_above_legends(axes)
     return figure
-
-
-def _legend_rows(axes: Any) -> int:
-    return -(-len(axes.get_legend_handles_labels()[1]) // 2)
 
 
 @in_style()

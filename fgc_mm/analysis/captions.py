@@ -123,8 +123,8 @@ EMBEDDINGS_OVER = Caption(
     'Features (above) and gates (below) of {embedded} images at {site}, over '
     'the checkpoints, coloured by class; names stand at the medians.',
     '{method}, seed {seed}; the first map starts from the first two '
-    'principal components, each other one from the map before it, so that '
-    'places can be compared. Features are pooled activations, gates '
+    'principal components, each other one from the map before it, towards '
+    'which it is turned, so that places can be compared. Features are pooled activations, gates '
     '{vectors}. Axes have no unit.',
     'Figs. 6 and 7',
 )

@@ -6,6 +6,7 @@ import importlib.util
 import warnings
 
 import numpy as np
+from scipy.linalg import orthogonal_procrustes
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
@@ -58,8 +59,9 @@ def embed(
         vectors: (N, C).
         method: Of :func:`choose_method`.
         seed: Of what is random in UMAP and t-SNE.
-        start: (N, 2) points to start from, as of an earlier checkpoint, so
-            that two maps can be compared; PCA needs none.
+        start: (N, 2) points to start from, as of an earlier checkpoint; the
+            new points are also turned, or mirrored, towards these, so that
+            two maps can be compared.
 
     Returns:
         (N, 2) points, and the name of the method: PCA for fewer than ten
@@ -68,14 +70,16 @@ def embed(
     vectors = np.asarray(vectors, dtype=np.float64)
     if len(np.unique(vectors, axis=0)) < FEWEST:
         method = 'pca'
-    start = _pca(vectors) if start is None else start
+    begin = _pca(vectors) if start is None else start
     with threadpool_limits(1):
         if method == 'umap':
-            points = _umap(vectors, seed, start)
+            points = _umap(vectors, seed, begin)
         elif method == 'tsne':
-            points = _tsne(vectors, seed, start)
+            points = _tsne(vectors, seed, begin)
         else:
             points = _pca(vectors)
+    if start is not None:
+        points = _turned_towards(points, start)
     return points, METHODS[method]
 
 
@@ -102,6 +106,13 @@ def _tsne(vectors: np.ndarray, seed: int, start: np.ndarray) -> np.ndarray:
         max_iter=ITERATIONS,
         n_jobs=1,
     ).fit_transform(vectors)
+
+
+def _turned_towards(points: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """Turned or mirrored: t-SNE's first steps can flip a whole map."""
+    centred = points - points.mean(axis=0)
+    turn, _ = orthogonal_procrustes(centred, start - start.mean(axis=0))
+    return centred @ turn
 
 
 def _pca(vectors: np.ndarray) -> np.ndarray:

@@ -105,7 +105,8 @@ SECTIONS = {
 
 CLUSTERS = Caption(
     'Normalised mutual information of clusters in feature space and clusters '
-    'in gate space, per site (left), and of either with the classes (right).',
+    'in gate space, per site (left), and of either with the classes (right: '
+    'filled markers features, hollow ones gates).',
     'K-means with {clusters} clusters on {clustered} images, the best of ten '
     'starts, seed {seed}; features are the pooled activations before the '
     'gate, gates {vectors}. 1: the same groups; the table below also has the '
@@ -124,8 +125,8 @@ EMBEDDINGS_OVER = Caption(
     'the checkpoints, coloured by class; names stand at the medians.',
     '{method}, seed {seed}; the first map starts from the first two '
     'principal components, each other one from the map before it, towards '
-    'which it is turned, so that places can be compared. Features are pooled activations, gates '
-    '{vectors}. Axes have no unit.',
+    'which it is turned, so that places can be compared. Features are '
+    'pooled activations, gates {vectors}. Axes have no unit.',
     'Figs. 6 and 7',
 )
 FREQUENCY = Caption(
@@ -147,8 +148,9 @@ RETRIEVAL = Caption(
 NEIGHBORS = Caption(
     'Left: of the {neighbors} nearest images in feature space, the share '
     'that is among the {neighbors} nearest in gate space. Right: the share '
-    'of the nearest images that has the image’s own class. Dotted: '
-    'neighbours drawn at random.',
+    'of the nearest images that has the image’s own class (filled markers: '
+    'in feature space, hollow ones: in gate space). Dotted: neighbours drawn '
+    'at random.',
     'Cosine similarity as in the coupling loss, exact search, mean over '
     '{clustered} images. Gates: {vectors}.',
 )

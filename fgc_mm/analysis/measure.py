@@ -212,9 +212,10 @@ def check_classes(stored: StoredPass) -> None:
     """
     present = np.unique(stored.labels)
     known = stored.scores.shape[1]
-    if present[0] < 0 or present[-1] >= known:
+    foreign = present[(present < 0) | (present >= known)]
+    if len(foreign):
         raise FGCError(
-            f'an image has the class number {present[-1]}, but the model '
+            f'an image has the class number {foreign[0]}, but the model '
             f'knows the classes 0 to {known - 1}; give the data set that it '
             'was trained for.'
         )

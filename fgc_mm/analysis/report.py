@@ -73,18 +73,21 @@ def _written(
     section: Section, number: int, folder: Path
 ) -> tuple[dict[str, Any], int]:
     """A section with its figures written and embedded, and the next number."""
-    shown = []
+    shown: list[dict[str, Any]] = []
+    first: dict[str, int] = {}  # figure with this computation
     for figure in section.figures:
+        computed = figure.caption.computed
         shown.append(
             dict(
                 number=number,
-                name=figure.name,
                 title=figure.title,
                 caption=figure.caption,
+                computed_as=first.get(computed),
                 source=_embedded(figure, folder),
                 width=_percent_of_page(figure),
             )
         )
+        first.setdefault(computed, number)
         number += 1
     part = dict(
         anchor=section.anchor,

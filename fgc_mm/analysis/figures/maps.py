@@ -79,7 +79,7 @@ def _map(axes: Any, found: Measurement, embedding: Embedding) -> None:
         style = point_style(number)
         name = found.stored.classes[label]
         axes.scatter(
-            x[chosen], y[chosen], size, style['color'], style['marker'],
+            x[chosen], y[chosen], size, **style,
             label=short(name, 14), linewidths=0, alpha=0.8, rasterized=True,
         )  # fmt: skip
         axes.text(

@@ -33,14 +33,6 @@ def site_ticks(axes: Any, names: Sequence[str]) -> None:
     axes.set_xlim(-0.4, len(names) - 0.6)
 
 
-def titles_above_legends(panels: Sequence[Any], columns: int = 2) -> None:
-    """Titles of a row of panels at one height, above the tallest legend."""
-    entries = [len(p.get_legend_handles_labels()[1]) for p in panels]
-    lines = math.ceil(max(entries) / columns)
-    for panel in panels:
-        panel.set_title(panel.get_title('left'), pad=5 + 11 * lines)
-
-
 def hide_unused(axes: np.ndarray, used: int) -> None:
     """Empty places of a grid show nothing."""
     for axis in axes.flat[used:]:

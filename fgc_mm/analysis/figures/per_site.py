@@ -15,18 +15,11 @@ from ...figure_style import (
     ORANGE,
     PAGE_WIDTH,
     in_style,
-    legend_above,
     new_figure,
     series_style,
 )
 from ..measure import Measurement, SiteNumbers
-from .panels import (
-    grid_shape,
-    hide_unused,
-    short,
-    site_ticks,
-    titles_above_legends,
-)
+from .panels import grid_shape, hide_unused, short, site_ticks
 
 Number = Callable[[SiteNumbers], float]
 
@@ -37,13 +30,13 @@ def draw_clusters(measured: Sequence[Measurement]) -> Figure:
     return _lines(
         measured,
         [
-            ('features and gates', {'': lambda s: s.clusters.nmi}, None),
+            ('features and gates', [lambda s: s.clusters.nmi], None),
             (
-                'with the classes',
-                {
-                    ', features': lambda s: s.clusters.features_labels,
-                    ', gates': lambda s: s.clusters.gates_labels,
-                },
+                'with the classes; filled: features, hollow: gates',
+                [
+                    lambda s: s.clusters.features_labels,
+                    lambda s: s.clusters.gates_labels,
+                ],
                 None,
             ),
         ],
@@ -59,15 +52,15 @@ def draw_neighbors(measured: Sequence[Measurement]) -> Figure:
         [
             (
                 'neighbours common to features and gates',
-                {'': lambda s: s.neighbors.common},
+                [lambda s: s.neighbors.common],
                 lambda s: s.neighbors.chance,
             ),
             (
-                'neighbours of the same class',
-                {
-                    ', features': lambda s: s.neighbors.same_class_features,
-                    ', gates': lambda s: s.neighbors.same_class_gates,
-                },
+                'of the same class; filled: features, hollow: gates',
+                [
+                    lambda s: s.neighbors.same_class_features,
+                    lambda s: s.neighbors.same_class_gates,
+                ],
                 lambda s: s.neighbors.same_class_chance,
             ),
         ],
@@ -77,34 +70,34 @@ def draw_neighbors(measured: Sequence[Measurement]) -> Figure:
 
 def _lines(
     measured: Sequence[Measurement],
-    panels: Sequence[tuple[str, dict[str, Number], Number | None]],
+    panels: Sequence[tuple[str, Sequence[Number], Number | None]],
     label: str,
 ) -> Figure:
-    """Panels side by side: a line over the sites per checkpoint and kind."""
+    """Panels side by side: lines over the sites, a colour per checkpoint."""
     figure = new_figure(PAGE_WIDTH, 2.9)
     axes = figure.subplots(1, len(panels), sharey=True)
     names = [site.site for site in measured[0].sites]
-    for axis, (title, lines, chance) in zip(axes, panels):
+    for axis, (title, numbers, chance) in zip(axes, panels):
         for number, found in enumerate(measured):
-            for kind, (suffix, value) in enumerate(lines.items()):
+            for kind, value in enumerate(numbers):
                 style = series_style(number)
-                fill = 'white' if kind else style['color']
                 axis.plot(
                     [value(site) for site in found.sites],
-                    label=f'{short(found.name)}{suffix}',
-                    markerfacecolor=fill,
+                    label=None if kind else short(found.name),
+                    markerfacecolor='white' if kind else style['color'],
                     **style,
                 )
         if chance:
             values = [chance(site) for site in measured[0].sites]
             axis.plot(values, color=GREY, linestyle=':', label='chance')
         axis.set_title(title)
-        legend_above(axis)
         axis.set_ylim(-0.02, 1.02)
         axis.grid(True, axis='y')
         site_ticks(axis, names)
     axes[0].set_ylabel(label)
-    titles_above_legends(axes)
+    handles = axes[0].get_legend_handles_labels()
+    columns = min(len(handles[0]), 5)
+    figure.legend(*handles, loc='outside upper center', ncols=columns)
     return figure
 
 

@@ -137,7 +137,7 @@ FREQUENCY = Caption(
     'Fig. 8',
 )
 RETRIEVAL = Caption(
-    'For query images (left) those of the {images} images whose gates are '
+    'For query images (left) those of {clustered} images whose gates are '
     'nearest, by {name}. Blue frame: of the query’s class; dashed frame: of '
     'another. Below: class and similarity.',
     'Cosine similarity of {vectors}, each site scaled to length 1, all '

@@ -38,6 +38,7 @@ from .statistics import (
 from .stored_pass import StoredPass
 
 EMBEDDED = 'features', 'gates'
+TINY = np.finfo(np.float32).tiny
 
 
 class Summary(NamedTuple):
@@ -281,16 +282,20 @@ def _retrieval(
     stored: StoredPass, sites: tuple[str, ...], options: AnalysisOptions
 ) -> Retrieval:
     # every site counts alike, however many channels it has
+    some = drawn(len(stored), options.most_images, options.seed)
     rows = np.concatenate(
-        [unit_rows(gate_vectors(stored, site, options)) for site in sites],
+        [unit_rows(gate_vectors(stored, s, options)[some]) for s in sites],
         axis=1,
     )
-    queries = query_images(stored.labels, options.queries, options.seed)
-    count = min(options.retrieved, len(stored) - 1)
-    found = nearest_images(rows, queries, count)
-    unit = unit_rows(rows)
-    near = np.einsum('qc,qrc->qr', unit[queries], unit[found])
-    return Retrieval(queries, found, near)
+    labels = np.asarray(stored.labels)[some]
+    queries = query_images(labels, options.queries, options.seed)
+    found = nearest_images(
+        rows, queries, min(options.retrieved, len(some) - 1)
+    )
+    lengths = np.linalg.norm(rows, axis=1)
+    near = np.einsum('qc,qrc->qr', rows[queries], rows[found])
+    near /= np.maximum(lengths[queries][:, None] * lengths[found], TINY)
+    return Retrieval(some[queries], some[found], near)
 
 
 def query_images(labels: np.ndarray, count: int, seed: int) -> np.ndarray:

@@ -52,7 +52,7 @@ class AnalysisOptions:
     bins: int = 10
     most_images: int = 10_000
     embedding: str = 'auto'
-    embedded_images: int = 2_000
+    embedded_images: int = 1_500
     queries: int = 6
     retrieved: int = 8
     extremes: int = 10

@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -154,9 +155,10 @@ def _calibration(found: Measurement) -> Iterator[Row]:
 
 
 def _csv(rows: Iterable[Row]) -> str:
-    rows = list(rows)
+    rows = iter(rows)
+    first = next(rows, {})
     text = io.StringIO(newline='')
-    writer = csv.DictWriter(text, list(rows[0]) if rows else ['checkpoint'])
+    writer = csv.DictWriter(text, list(first) or ['checkpoint'])
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(chain([first] if first else [], rows))
     return text.getvalue()

@@ -21,7 +21,7 @@ from ...figure_style import (
     series_style,
 )
 from ..measure import Measurement
-from .panels import grid_shape, hide_unused, short
+from .panels import grid_shape, hide_unused, short, short_class
 
 MOST_CLASSES = 25
 FEW = 30  # images; a histogram of fewer is mostly noise
@@ -106,7 +106,7 @@ def draw_macs_of_classes(measured: Sequence[Measurement]) -> Figure | None:
     width = 0.8 / len(measured)
     for number, found in enumerate(measured):
         _boxes(axes, found, number, width)
-    axes.set_xticks(range(len(classes)), [short(name, 14) for name in classes])
+    axes.set_xticks(range(len(classes)), [short_class(n, 14) for n in classes])
     axes.set_xlim(-0.6, len(classes) - 0.4)
     if sum(len(name) for name in classes) > 80:
         axes.tick_params(axis='x', rotation=40)

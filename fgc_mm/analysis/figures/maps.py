@@ -17,10 +17,12 @@ from ...figure_style import (
     point_style,
 )
 from ..measure import EMBEDDED, Embedding, Measurement
-from .panels import short
+from .panels import short, short_class, spread_apart
 
 MOST_COLORED = 11  # classes with a colour and marker of their own
 MOST_COLUMNS = 5
+MANY = 1000  # points
+LABEL = 0.17, 0.06  # of a map, for a name in it
 
 
 @in_style()
@@ -58,7 +60,8 @@ def draw_embeddings(
             axis.set_ylabel(f'{embedding.space}, {embedding.method}')
     handles = axes[0, 0].get_legend_handles_labels()
     figure.legend(
-        *handles, loc='outside lower center', markerscale=2,
+        *handles, loc='outside lower center',
+        markerscale=2 if len(measured[0].embedded) < MANY else 3,
         ncols=min(len(handles[0]), 10), handletextpad=0.1,
     )  # fmt: skip
     return figure
@@ -69,27 +72,41 @@ def _map(axes: Any, found: Measurement, embedding: Embedding) -> None:
     labels = np.asarray(found.stored.labels)[found.embedded]
     x, y = embedding.points.T
     present = np.unique(labels)
-    size = 9 if len(labels) < 1000 else 3
+    size = 9 if len(labels) < MANY else 4
     rest = ~np.isin(labels, present[:MOST_COLORED])
     if rest.any():
         axes.scatter(x[rest], y[rest], size, LIGHT, label='other classes',
                      linewidths=0, rasterized=True)  # fmt: skip
     for number, label in enumerate(present[:MOST_COLORED]):
         chosen = labels == label
-        style = point_style(number)
-        name = found.stored.classes[label]
         axes.scatter(
-            x[chosen], y[chosen], size, **style,
-            label=short(name, 14), linewidths=0, alpha=0.8, rasterized=True,
+            x[chosen], y[chosen], size, **point_style(number),
+            label=short_class(found.stored.classes[label], 14),
+            linewidths=0, alpha=0.8, rasterized=True,
         )  # fmt: skip
-        axes.text(
-            np.median(x[chosen]), np.median(y[chosen]), short(name, 10),
-            fontsize=6.5, ha='center', va='center', fontweight='bold',
-            path_effects=[effects.withStroke(linewidth=2, foreground='w')],
-        )  # fmt: skip
+    names = {int(n): found.stored.classes[n] for n in present[:MOST_COLORED]}
+    _name_classes(axes, embedding.points, labels, names)
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set(visible=True, color=LIGHT)
+
+
+def _name_classes(
+    axes: Any, points: np.ndarray, labels: np.ndarray, names: dict[int, str]
+) -> None:
+    """Writes each class's name at the median of its points, or above."""
+    middles = np.array(
+        [np.median(points[labels == label], axis=0) for label in names]
+    )
+    span = np.maximum(np.ptp(points, axis=0), 1e-9)
+    for (x, y), name in zip(
+        spread_apart(middles / span, *LABEL) * span, names.values()
+    ):
+        axes.text(
+            x, y, short_class(name, 10), fontsize=6.5, ha='center',
+            va='center', fontweight='bold',
+            path_effects=[effects.withStroke(linewidth=2, foreground='w')],
+        )  # fmt: skip
 
 
 @in_style()
@@ -110,7 +127,7 @@ def draw_frequency(found: Measurement) -> Figure:
         )  # fmt: skip
         axis.set_title(f'{site}, {frequency.shape[1]} channels')
         if classes <= 20:
-            names = [short(name, 14) for name in found.stored.classes]
+            names = [short_class(n, 14) for n in found.stored.classes]
             axis.set_yticks(range(classes), names)
         axis.set_ylabel('class')
     axes[-1].set_xlabel('channel, in the order of the mean frequency')

@@ -16,6 +16,36 @@ def short(name: str, longest: int = LONGEST) -> str:
     return name if len(name) <= longest else f'…{name[1 - longest :]}'
 
 
+def short_class(name: str, longest: int = 11) -> str:
+    """A class's name that fits below a picture; its beginning says most."""
+    return name if len(name) <= longest else f'{name[: longest - 1]}…'
+
+
+def spread_apart(
+    points: np.ndarray, width: float, height: float
+) -> np.ndarray:
+    """Places for labels: from below, each moves up until it is free.
+
+    Args:
+        points: (n, 2) wanted places.
+        width: Of a label.
+        height: Of a label.
+
+    Returns:
+        (n, 2) places, no two of which overlap.
+    """
+    placed: list[np.ndarray] = []
+    places = np.array(points, dtype=np.float64)
+    for number in np.argsort(places[:, 1], kind='stable'):
+        place = places[number]
+        for other in sorted(placed, key=lambda label: label[1]):
+            apart = np.abs(other - place)
+            if apart[0] < width and apart[1] < height:
+                place[1] = other[1] + height
+        placed.append(place)
+    return places
+
+
 def grid_shape(count: int, most_columns: int) -> tuple[int, int]:
     """Rows and columns for so many panels, rows about equally full."""
     rows = math.ceil(count / most_columns)

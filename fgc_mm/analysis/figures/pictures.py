@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from ...figure_style import in_style
 from ..measure import Measurement
 from .contact_sheet import ContactSheet
-from .panels import millions, short
+from .panels import millions, short_class
 
 Picture = Callable[[int], np.ndarray]
 GAP = 1.3  # columns from the query to the first retrieved image
@@ -22,18 +22,18 @@ def draw_retrieval(found: Measurement, picture: Picture) -> Figure:
     stored, retrieval = found.stored, found.retrieval
     labels, names = np.asarray(stored.labels), stored.classes
     rows, columns = retrieval.found.shape
-    sheet = ContactSheet(rows, columns + GAP, 1, left=0.6)
+    sheet = ContactSheet(rows, columns + GAP, 2, left=1.0)
     sheet.above(0, 0, 'query')
     sheet.above(0, GAP, 'images with the nearest gates')
     for row, query in enumerate(retrieval.queries):
-        sheet.beside(row, short(names[labels[query]], 10))
+        sheet.beside(row, short_class(names[labels[query]]))
         sheet.picture(row, 0, picture(stored.indices[query]), None)
         for rank, index in enumerate(retrieval.found[row]):
             near = retrieval.similarity[row, rank]
             sheet.picture(
                 row, rank + GAP, picture(stored.indices[index]),
                 bool(labels[index] == labels[query]),
-                f'{short(names[labels[index]], 10)} ({near:.2f})',
+                f'{short_class(names[labels[index]])}\n{near:.2f}',
             )  # fmt: skip
     return sheet.figure
 
@@ -43,17 +43,18 @@ def draw_extremes(found: Measurement, picture: Picture) -> Figure:
     """The cheapest images above, the dearest below."""
     stored = found.stored
     groups = ('cheapest', found.cheapest), ('dearest', found.dearest)
-    sheet = ContactSheet(2, max(len(found.cheapest), 6), 3)
+    sheet = ContactSheet(2, max(len(found.cheapest), 6), 4)
     for row, (title, chosen) in enumerate(groups):
         sheet.above(row, 0, title)
         for column, index in enumerate(chosen):
             label, said = stored.labels[index], stored.predictions[index]
             right = bool(label == said)
-            text = short(stored.classes[label], 11)
+            lines = [short_class(stored.classes[label])]
             if not right:
-                text += f' → {short(stored.classes[said], 9)}'
+                lines.append(f'→ {short_class(stored.classes[said], 9)}')
+            lines.append(millions(stored.macs[index]))
             sheet.picture(
                 row, column, picture(stored.indices[index]), right,
-                f'{text}\n{millions(stored.macs[index])}',
+                '\n'.join(lines),
             )  # fmt: skip
     return sheet.figure

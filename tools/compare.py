@@ -11,7 +11,8 @@ Every config is trained with every seed by tools/train.py, and its last
 checkpoint tested by tools/test.py. What is in DIR already is taken; what was
 interrupted goes on: run the same command again. After every finished run
 DIR gets the table so far: compare.md, compare.csv, runs.csv (one line per
-run) and compare.png (error over MACs). Logs: DIR/runs/METHOD/seedN/run.log.
+run), compare.png and compare.svg (error over MACs). Logs:
+DIR/runs/METHOD/seedN/run.log.
 
 A CONFIG written as IMPORTANCE:CONFIG is static pruning: the dense model of
 --pretrain is pruned to --pruning-ratio by tools/prune_static.py (importance:

@@ -22,7 +22,8 @@ are; where these see other images than the test, it can lie above the last
 epoch's. Data: images of training, validation and test. Pruned,
 honest: 1 - MACs / dense MACs with gates and classifier counted; the other
 countings are for comparison with published numbers, which were found on
-other data or schedules than ours. MACs: mean per test image. Training time:
+other data or schedules than ours. MACs: mean per test image (in the plot,
+filled markers are dynamic methods). Training time:
 median step of each epoch times the steps, per run, without validation.
 """
 
@@ -43,7 +44,7 @@ def write_report(
     command: Sequence[str],
     study: Study,
 ) -> None:
-    """Writes compare.md, compare.csv, runs.csv and compare.png, each whole.
+    """Writes compare.md, .csv, .png and .svg and runs.csv, each whole.
 
     Args:
         folder: Where to.
@@ -67,6 +68,7 @@ def write_report(
         'compare.csv': table_csv(rows, theirs).encode(),
         'runs.csv': runs_csv(results).encode(),
         'compare.png': plot(rows),
+        'compare.svg': plot(rows, 'svg'),
     }
     for name, content in files.items():
         write_atomically(content, folder / name)

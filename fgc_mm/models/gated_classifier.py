@@ -137,14 +137,34 @@ class GatedImageClassifier(ImageClassifier):
             FGCError: A gate says nan or inf, and the model was not trained
                 in this process.
         """
-        feats, records = self._extract_gated(inputs)
+        return self.predict_gated(inputs, data_samples, **kwargs)[0]
+
+    def predict_gated(
+        self,
+        inputs: Tensor,
+        data_samples: list[DataSample] | None = None,
+        keep_activation: bool | None = None,
+        **kwargs: Any,
+    ) -> tuple[list[DataSample], list[GateRecord]]:
+        """Predictions as :meth:`predict` gives them, and the gates' records.
+
+        Args:
+            inputs: (N, 3, H, W), preprocessed.
+            data_samples: One per image; the predictions are added to them.
+            keep_activation: As in ``GatedBackbone.forward_gated``.
+            **kwargs: For the head.
+
+        Raises:
+            FGCError: As :meth:`predict`.
+        """
+        feats, records = self._extract_gated(inputs, keep_activation)
         samples = self.head.predict(feats, data_samples, **kwargs)
         table = self.macs_table(tuple(inputs.shape[1:]))
         broken = _broken_images(records)
         if broken.any() and not self._has_trained:
             _refuse_broken(records)
         self._attach_macs(samples, records, table, broken)
-        return samples
+        return samples, records
 
     def extract_feat(self, inputs: Tensor, stage: str = 'neck') -> Any:
         """As in ``ImageClassifier``; the backbone may return a tensor."""
@@ -166,9 +186,9 @@ class GatedImageClassifier(ImageClassifier):
         return self
 
     def _extract_gated(
-        self, inputs: Tensor
+        self, inputs: Tensor, keep_activation: bool | None = None
     ) -> tuple[tuple[Tensor, ...], list[GateRecord]]:
-        outputs, records = self.backbone.forward_gated(inputs)
+        outputs, records = self.backbone.forward_gated(inputs, keep_activation)
         return self._behind(outputs), records
 
     def _behind(self, outputs: Any) -> Any:

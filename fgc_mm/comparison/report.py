@@ -12,6 +12,7 @@ from .plot import plot
 from .questions import answer, answers_markdown
 from .run import Run
 from .study import Study
+from .sweep_plot import sweep_plot
 from .table import Row, beside, markdown, rows_of, runs_csv, table_csv
 
 NOTES = """\
@@ -46,13 +47,15 @@ def write_report(
 ) -> None:
     """Writes compare.md, .csv, .png and .svg and runs.csv, each whole.
 
+    A plan with an axis also gets sweep.png and .svg.
+
     Args:
         folder: Where to.
         runs: All runs, done or not.
         results: Of those that are done.
         published: Rows of the file of published numbers.
         command: The command line of the comparison.
-        study: Its title and its questions.
+        study: Its title, its questions and its axis.
     """
     rows = rows_of(results)
     # a row of a plan may have a name of its own; its config's says more
@@ -70,6 +73,9 @@ def write_report(
         'compare.png': plot(rows),
         'compare.svg': plot(rows, 'svg'),
     }
+    if study.axis is not None:
+        files['sweep.png'] = sweep_plot(study.axis, rows)
+        files['sweep.svg'] = sweep_plot(study.axis, rows, 'svg')
     for name, content in files.items():
         write_atomically(content, folder / name)
 

@@ -9,6 +9,7 @@ from torch.autograd.function import once_differentiable
 from fgc_mm.errors import FGCError
 from fgc_mm.functional._checks import check_bank
 from fgc_mm.functional.bank_logsumexp import bank_logsumexp
+from fgc_mm.functional.full_precision import full_precision
 
 # Elements of gathered positives held at a time: 16 MiB of float32.
 GATHERED = 4 * 2**20
@@ -41,7 +42,7 @@ class _PositiveScore(torch.autograd.Function):
         dtype = torch.promote_types(queries.dtype, torch.float32)
         size = max(1, GATHERED // (count * dim))
         parts = []
-        with torch.autocast(queries.device.type, enabled=False):
+        with full_precision(queries):
             for some, index in zip(
                 queries.split(size), positives.split(size), strict=True
             ):

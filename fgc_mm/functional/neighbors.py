@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fgc_mm.errors import FGCError
 from fgc_mm.functional._checks import check_bank
+from fgc_mm.functional.full_precision import full_precision
 
 # Scores held at a time: 8 MiB of float32, measured fastest from 4 to 32 MiB.
 _SCORES = 2 * 2**20
@@ -138,7 +139,7 @@ def nearest_keys(
     size = max(1, min(_MAX_BLOCK, _SCORES // per_line))
     owns = [None] * len(queries) if exclude is None else exclude.split(size)
     found = []
-    with torch.autocast(queries.device.type, enabled=False):
+    with full_precision(queries):
         for block, own in zip(queries.split(size), owns, strict=False):
             search = _Search(block, k, len(bank))
             for start in range(0, len(bank), search.chunk):

@@ -6,6 +6,7 @@ from torch.autograd.function import once_differentiable
 
 from fgc_mm.functional._attention import attend, merge
 from fgc_mm.functional.contrast import GATHERED, add_eps, check_contrast
+from fgc_mm.functional.full_precision import full_precision
 from fgc_mm.functional.shard import Shard
 
 
@@ -85,7 +86,7 @@ class _ShardedContrast(torch.autograd.Function):
         counts = shard.counts(queries)
         asked = shard.ask(queries.to(dtype), counts)
         index = shard.ask(positives, counts) - shard.start
-        with torch.autocast(queries.device.type, enabled=False):
+        with full_precision(queries):
             out, lse = attend(asked, rows, scale)
             slope, score = _owned_scores(asked, rows, index, scale, form)
             answers = [out, slope, lse.unsqueeze(1), score.unsqueeze(1)]

@@ -79,7 +79,7 @@ class Run:
         model_cfg = dict(cfg.model, data_preprocessor=cfg.data_preprocessor)
         self.model = MODELS.build(model_cfg).train().to(device)
         self.optim_wrapper = build_optim_wrapper(self.model, cfg.optim_wrapper)
-        for group in self.optim_wrapper.param_groups:
+        for group in self.optim_wrapper.optimizer.param_groups:
             group['foreach'] = True  # as torch chooses on CUDA
         for part in self.model.modules():
             if hasattr(part, 'progress'):
@@ -165,7 +165,7 @@ def count_step(
         run.step(counter.part)  # makes the optimizer's state and tables
         counter.restart()
         run.step(counter.part)
-    return counter, len(run.optim_wrapper.param_groups)
+    return counter, len(run.optim_wrapper.optimizer.param_groups)
 
 
 def _divide(model: nn.Module, counter: OperationCounter) -> None:

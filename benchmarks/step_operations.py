@@ -90,6 +90,7 @@ class Run:
                 banks.to(device)
         self.message_hub = MessageHub.get_instance(f'{config}_{device}')
         self.epoch, self.iter, self.images = epoch, 0, images
+        self.train_dataloader = range(1 + rows // images)
         self.bank_hook, self.hooks = self._build_hooks(cfg)
 
     def coupled(self) -> list[FeatureGateCouplingLoss]:

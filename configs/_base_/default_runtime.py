@@ -3,6 +3,8 @@ default_scope = 'mmpretrain'
 custom_imports = dict(imports=['fgc_mm'], allow_failed_imports=False)
 
 default_hooks = dict(
+    # reads values from a GPU only where they are printed
+    runtime_info=dict(type='fgc_mm.LoggedValuesHook'),
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),

@@ -13,6 +13,7 @@ from fgc_mm.engine.joined_groups import (
     JoinedGroupsConstructor,
     JoinedGroupsHook,
 )
+from fgc_mm.engine.logged_values_hook import LoggedValuesHook
 from fgc_mm.engine.loss_progress_hook import LossProgressHook
 from fgc_mm.engine.memory_bank_hook import FGCMemoryBankHook
 from fgc_mm.engine.training_steps_hook import TrainingStepsHook
@@ -28,6 +29,7 @@ __all__ = [
     'GateLRHook',
     'JoinedGroupsConstructor',
     'JoinedGroupsHook',
+    'LoggedValuesHook',
     'LossProgressHook',
     'SafeCheckpointHook',
     'TrainingStepsHook',

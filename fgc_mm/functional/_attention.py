@@ -10,11 +10,16 @@ from math import gcd
 import torch
 from torch import Tensor
 
+from fgc_mm.functional._chunks import by_device, is_cpu
+
 # Rows of the bank that are upcast (or scored densely) at a time; larger parts
-# fall out of the processor's cache.
-_PART = 2048
-# Elements of a fused part that must be cast first: 16 MiB of float32.
-_CAST = 4 * 2**20
+# fall out of the processor's cache. On an accelerator: scores at a time.
+_PART, _DEVICE_SCORES = 2048, 64 * 2**20
+# Elements of a fused part that must be cast first: 16 MiB of float32; on an
+# accelerator 512 MiB.
+_CAST, _DEVICE_CAST = 4 * 2**20, 128 * 2**20
+# CUDA's kernel numbers the elements of a part with 32 bits.
+_DEVICE_PART = 2**30
 # No head gets fewer rows than the kernels' own inner block.
 _MIN_HEAD = 512
 
@@ -39,8 +44,9 @@ def _find_kernel(queries: Tensor) -> Kernel | None:
     name = '_scaled_dot_product_flash_attention_for_cpu'
     if kind == 'cpu' and hasattr(aten, name):
         return _cpu_kernel
-    # ROCm's twin is another kernel; double precision has none on CUDA.
-    nvidia = kind == 'cuda' and torch.version.hip is None
+    # ROCm's twin is another kernel; double precision has none on CUDA. What
+    # lies nowhere (meta) is counted as on CUDA.
+    nvidia = kind == 'meta' or (kind == 'cuda' and torch.version.hip is None)
     if nvidia and queries.dtype == torch.float32:
         return _cuda_kernel
     return None
@@ -51,15 +57,27 @@ def _count_heads(queries: Tensor, rows: int) -> int:
 
     The kernels run in parallel over heads and blocks of queries only.
     """
-    if queries.is_cuda:
-        unit = torch.cuda.get_device_properties(queries.device)
-        workers, block = 2 * unit.multi_processor_count, 64
-        heads = -(-workers // -(-len(queries) // block))
+    if not is_cpu(queries):
+        heads = -(-2 * _processors(queries) // -(-len(queries) // 64))
+        heads = _divisor(rows, heads)
     else:
         workers = torch.get_num_threads()
         block = 64 if len(queries) >= 192 else 32
         heads = workers // gcd(workers, -(-len(queries) // block))
     return max(1, min(heads, rows // _MIN_HEAD))
+
+
+def _processors(queries: Tensor) -> int:
+    if not queries.is_cuda:
+        return 132
+    unit = torch.cuda.get_device_properties(queries.device)
+    return unit.multi_processor_count
+
+
+def _divisor(rows: int, heads: int) -> int:
+    """The largest near number of heads that leaves no rows over, if any."""
+    near = range(heads, max(heads // 2, 1) - 1, -1)
+    return next((n for n in near if rows % n == 0), heads)
 
 
 def merge(out: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:
@@ -79,11 +97,13 @@ def _attend_fused(
     out, lse = kernel(repeated, keys, scale)
     if even == len(rows) and heads == 1:
         return out[0, 0], lse[0, 0]
-    outs, lses = list(out[0]), list(lse[0])
-    if even < len(rows):
-        rest = _attend_dense(queries, rows[even:], scale)
-        outs, lses = [*outs, rest[0]], [*lses, rest[1]]
-    return merge(torch.stack(outs), torch.stack(lses))
+    if even == len(rows):
+        return merge(out[0], lse[0])
+    rest = _attend_dense(queries, rows[even:], scale)
+    return merge(
+        torch.cat([out[0], rest[0].unsqueeze(0)]),
+        torch.cat([lse[0], rest[1].unsqueeze(0)]),
+    )
 
 
 def _attend_dense(
@@ -112,15 +132,15 @@ def attend(
         scale: what each inner product is multiplied by.
 
     Returns:
-        out (N, C) and lse (N,); no more than N x 2048 scores exist at once.
+        out (N, C) and lse (N,); no more than N x 2048 scores (64 M on an
+        accelerator) exist at once.
     """
     kernel = _find_kernel(queries)
     whole = bank.dtype == queries.dtype and bank.is_contiguous()
     # CUDA's kernel reads float32 four at a time; zeros change no product.
-    channels, multiple = queries.shape[1], 4 if queries.is_cuda else 1
+    channels, multiple = queries.shape[1], by_device(queries, 1, 4)
     whole = whole and channels % multiple == 0
-    size = len(bank) if whole else max(_PART, _CAST // channels)
-    size = _PART if kernel is None else size
+    size = _part_size(queries, bank, whole, kernel is not None)
     queries = _pad(queries.contiguous(), multiple)
     parts = []
     for part in bank.split(size):
@@ -132,6 +152,18 @@ def attend(
         parts = [_join(parts[0], new) if parts else new]
     out, lse = parts[0]
     return out[:, :channels], lse
+
+
+def _part_size(queries: Tensor, bank: Tensor, whole: bool, fused: bool) -> int:
+    """How many rows of the bank are attended to at a time."""
+    count, channels = queries.shape
+    if is_cpu(queries):
+        size = len(bank) if whole else max(_PART, _CAST // channels)
+        return size if fused else _PART
+    if not fused:
+        return max(1, _DEVICE_SCORES // count)
+    elements = _DEVICE_PART if whole else min(_DEVICE_CAST, _DEVICE_PART)
+    return max(1, elements // (channels + 3))  # padded to a multiple of 4
 
 
 def _join(

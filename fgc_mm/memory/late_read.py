@@ -1,0 +1,49 @@
+"""A value that the host reads a step later, so that it need not wait."""
+
+import torch
+from torch import Tensor
+
+
+class LateRead:
+    """A number on its way from the device to the host.
+
+    ``tensor.item()`` waits until the device has done all that was asked of
+    it. Here the copy is queued at once, and :meth:`get`, a step later, waits
+    for no more than what was queued before it.
+
+    Args:
+        value: () on any device.
+    """
+
+    def __init__(self, value: Tensor) -> None:
+        self._value = value
+        self._event: torch.cuda.Event | None = None
+        if value.is_cuda:
+            self._value = torch.empty_like(
+                value, device='cpu', pin_memory=True
+            )
+            self._value.copy_(value, non_blocking=True)
+            stream = torch.cuda.current_stream(value.device)
+            self._event = stream.record_event()
+
+    def get(self) -> float | bool:
+        """The number."""
+        if self._event is not None:
+            self._event.synchronize()
+        return self._value.item()
+
+
+def on_device(numbers: list[int], device: torch.device) -> Tensor:
+    """A tensor of whole numbers, copied without a wait for the device.
+
+    Args:
+        numbers: As many as wanted.
+        device: Where the tensor shall lie.
+
+    Returns:
+        int64.
+    """
+    tensor = torch.tensor(numbers, dtype=torch.int64)
+    if device.type == 'cuda':
+        tensor = tensor.pin_memory()  # others are copied while the host waits
+    return tensor.to(device, non_blocking=True)

@@ -23,6 +23,8 @@ _DEVICE_PART = 2**30
 # No head gets fewer rows than the kernels' own inner block.
 _MIN_HEAD = 512
 
+# What some rows give: out (H, N, C) and lse (H, N).
+Piece = tuple[Tensor, Tensor]
 Kernel = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
 
 
@@ -89,31 +91,25 @@ def merge(out: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:
 
 def _attend_fused(
     kernel: Kernel, queries: Tensor, rows: Tensor, scale: float
-) -> tuple[Tensor, Tensor]:
+) -> list[Piece]:
     heads = _count_heads(queries, len(rows))
     even = len(rows) // heads * heads
     keys = rows[:even].unflatten(0, (1, heads, -1))
     repeated = queries.expand(1, heads, *queries.shape)
     out, lse = kernel(repeated, keys, scale)
-    if even == len(rows) and heads == 1:
-        return out[0, 0], lse[0, 0]
-    if even == len(rows):
-        return merge(out[0], lse[0])
-    rest = _attend_dense(queries, rows[even:], scale)
-    return merge(
-        torch.cat([out[0], rest[0].unsqueeze(0)]),
-        torch.cat([lse[0], rest[1].unsqueeze(0)]),
-    )
+    pieces = [(out[0], lse[0])]
+    if even < len(rows):
+        pieces += _attend_dense(queries, rows[even:], scale)
+    return pieces
 
 
-def _attend_dense(
-    queries: Tensor, rows: Tensor, scale: float
-) -> tuple[Tensor, Tensor]:
+def _attend_dense(queries: Tensor, rows: Tensor, scale: float) -> list[Piece]:
     logits = (queries * scale) @ rows.T
     top = logits.amax(1, keepdim=True)
     share = logits.sub_(top).exp_()
     total = share.sum(1, keepdim=True)
-    return (share @ rows).div_(total), total.log_().add_(top).squeeze(1)
+    out, lse = (share @ rows).div_(total), total.log_().add_(top)
+    return [(out.unsqueeze(0), lse.T)]
 
 
 def _pad(x: Tensor, multiple: int) -> Tensor:
@@ -142,16 +138,28 @@ def attend(
     whole = whole and channels % multiple == 0
     size = _part_size(queries, bank, whole, kernel is not None)
     queries = _pad(queries.contiguous(), multiple)
-    parts = []
+    pieces: list[Piece] = []
     for part in bank.split(size):
         rows = _pad(part.to(queries.dtype), multiple).contiguous()
         if kernel is None:
-            new = _attend_dense(queries, rows, scale)
+            pieces += _attend_dense(queries, rows, scale)
         else:
-            new = _attend_fused(kernel, queries, rows, scale)
-        parts = [_join(parts[0], new) if parts else new]
-    out, lse = parts[0]
-    return out[:, :channels], lse
+            pieces += _attend_fused(kernel, queries, rows, scale)
+        if is_cpu(queries):  # the parts are many
+            pieces = [_one_piece(pieces)]
+    out, lse = _one_piece(pieces)
+    return out[0, :, :channels], lse[0]
+
+
+def _one_piece(pieces: list[Piece]) -> Piece:
+    """All pieces merged; H is 1."""
+    out, lse = pieces[0]
+    if len(pieces) > 1:
+        out, lse = map(torch.cat, zip(*pieces, strict=True))
+    if len(out) == 1:
+        return out, lse
+    out, lse = merge(out, lse)
+    return out.unsqueeze(0), lse.unsqueeze(0)
 
 
 def _part_size(queries: Tensor, bank: Tensor, whole: bool, fused: bool) -> int:
@@ -163,11 +171,5 @@ def _part_size(queries: Tensor, bank: Tensor, whole: bool, fused: bool) -> int:
     if not fused:
         return max(1, _DEVICE_SCORES // count)
     elements = _DEVICE_PART if whole else min(_DEVICE_CAST, _DEVICE_PART)
-    return max(1, elements // (channels + 3))  # padded to a multiple of 4
-
-
-def _join(
-    old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor]
-) -> tuple[Tensor, Tensor]:
-    out, lse = (torch.stack(pair) for pair in zip(old, new, strict=True))
-    return merge(out, lse)
+    size = max(1, elements // (channels + 3))  # padded to a multiple of 4
+    return size // _PART * _PART or size  # even heads leave no rows over

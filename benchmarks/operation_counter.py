@@ -125,12 +125,13 @@ def _by_condition(name: str, given: list) -> bool:
 
 def _run(func: Any, name: str, args: tuple, kwargs: dict) -> Any:
     """The operation; without data, zeros are read and all places chosen."""
-    if not args or getattr(args[0], 'device', torch.device('cpu')).type != (
-        'meta'
-    ):
+    if not args or not isinstance(args[0], Tensor) or not args[0].is_meta:
         return func(*args, **kwargs)
     if name == '_local_scalar_dense':
         return torch.zeros((), dtype=args[0].dtype, device='cpu').item()
+    if name == '_to_copy' and kwargs.get('device') == torch.device('cpu'):
+        dtype = kwargs.get('dtype') or args[0].dtype
+        return torch.zeros(args[0].shape, dtype=dtype, device='cpu')
     if name in INDEXED:
         args = args[0], [_all_places(x) for x in args[1]], *args[2:]
     return func(*args, **kwargs)

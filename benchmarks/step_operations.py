@@ -22,6 +22,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from mmengine.config import Config
@@ -30,16 +31,18 @@ from mmengine.logging import MessageHub
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import HOOKS, init_default_scope
 from mmpretrain.structures import DataSample
-from torch import nn
+from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from operation_counter import OperationCounter
 
+from fgc_mm.functional import mask_channels
 from fgc_mm.functional.schedule import Progress
 from fgc_mm.losses import FeatureGateCouplingLoss
 from fgc_mm.registry import MODELS
+from fgc_mm.sites import layout
 
 # a config, and an epoch in which coupling is beyond its warm-up
 STEPS = {
@@ -47,7 +50,7 @@ STEPS = {
     'BAS': ('bas_resnet20_cifar10', 200),
     'FGC': ('fgc_resnet20_cifar10', 200),
 }
-FORWARD = ('inputs', 'network', 'gates', 'losses', 'coupling')
+FORWARD = ('inputs', 'network', 'gates', 'masks', 'losses', 'coupling')
 PARTS = (
     *FORWARD,
     *(f'{part}, backward' for part in FORWARD[1:]),
@@ -56,7 +59,7 @@ PARTS = (
     'bank write',
     'other hooks',
 )
-# the parts that the limit on a gated step leaves out
+# what gates and coupling themselves compute
 OWN = ('gates', 'coupling', 'bank write')
 
 
@@ -162,7 +165,7 @@ def count_step(
     run = Run(*STEPS[name], images, rows, device)
     counter = OperationCounter(device)
     _divide(run.model, counter)
-    with counter:
+    with counter, patch.object(layout, 'mask_channels', _masks(counter)):
         run.step(counter.part)  # makes the optimizer's state and tables
         counter.restart()
         run.step(counter.part)
@@ -181,6 +184,14 @@ def _divide(model: nn.Module, counter: OperationCounter) -> None:
         _count_as(module, name, counter)
 
 
+def _masks(counter: OperationCounter) -> Callable[..., Tensor]:
+    def masked(*args: Any) -> Tensor:
+        with counter.part('masks'):
+            return mask_channels(*args)
+
+    return masked
+
+
 def _count_as(module: nn.Module, name: str, counter: OperationCounter) -> None:
     forward = module.forward
 
@@ -191,10 +202,16 @@ def _count_as(module: nn.Module, name: str, counter: OperationCounter) -> None:
     module.forward = counted
 
 
-def beyond(counter: OperationCounter) -> int:
-    """Operations beyond coupling and the gates' own layers."""
+def beyond(counter: OperationCounter, masks: bool) -> int:
+    """Operations beyond coupling and the gates' own layers.
+
+    Args:
+        counter: Of a step.
+        masks: Whether multiplying by the gates' masks counts.
+    """
+    own = OWN if masks else (*OWN, 'masks')
     parts = counter.by_part().items()
-    return sum(count for part, count in parts if not part.startswith(OWN))
+    return sum(count for part, count in parts if not part.startswith(own))
 
 
 def report(images: int, rows: int, device: str, names: bool) -> None:
@@ -204,7 +221,8 @@ def report(images: int, rows: int, device: str, names: bool) -> None:
              for part in PARTS}  # fmt: skip
     counters = [counter for counter, _ in counted.values()]
     lines['all operations'] = [c.operations.total() for c in counters]
-    lines['beyond gates, coupling'] = [beyond(c) for c in counters]
+    lines['beyond gates, coupling'] = [beyond(c, True) for c in counters]
+    lines['and masks'] = [beyond(c, False) for c in counters]
     lines['reads'] = [c.reads.total() for c in counters]
     lines['copies'] = [c.copies for c in counters]
     lines['parameter groups'] = [groups for _, groups in counted.values()]

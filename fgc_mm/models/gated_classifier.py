@@ -115,6 +115,17 @@ class GatedImageClassifier(ImageClassifier):
         losses['keep_ratio'] = keep_ratio(records)
         return losses
 
+    def parse_losses(
+        self, losses: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """As in ``BaseModel``, but a scalar is not averaged once more."""
+        summands = [value for key, value in losses.items() if 'loss' in key]
+        scalars = all(_is_scalar(value) for value in losses.values())
+        if not scalars or not summands or 'loss' in losses:
+            return super().parse_losses(losses)
+        total = sum(summands[1:], start=summands[0])
+        return total, dict(loss=total, **losses)
+
     def predict(
         self,
         inputs: Tensor,
@@ -256,6 +267,10 @@ class GatedImageClassifier(ImageClassifier):
                 'parameter of this model; load a checkpoint of this config '
                 'or of its plain mmpretrain twin.'
             )
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dim() == 0
 
 
 def _broken_images(records: list[GateRecord]) -> Tensor:

@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from fgc_mm.errors import FGCError
-from fgc_mm.memory import LateRead
+from fgc_mm.memory import LateRead, waits
 from fgc_mm.registry import HOOKS
 
 
@@ -54,7 +54,7 @@ class FiniteLossHook(Hook):
         losses = {k: v for k, v in (outputs or {}).items() if 'loss' in k}
         place = runner.epoch + 1, runner.iter + 1
         total = losses.get('loss')
-        if isinstance(total, Tensor) and total.device.type != 'cpu':
+        if isinstance(total, Tensor) and waits(total):
             kept = {
                 name: value.detach() if isinstance(value, Tensor) else value
                 for name, value in losses.items()

@@ -9,6 +9,7 @@ from mmengine.hooks import LoggerHook, RuntimeInfoHook
 from mmengine.runner import Runner
 from torch import Tensor
 
+from fgc_mm.memory import waits
 from fgc_mm.registry import HOOKS
 
 
@@ -39,7 +40,8 @@ class LoggedValuesHook(RuntimeInfoHook):
             for key, value in (outputs or {}).items()
         ]
         self._kept += values
-        if not any(map(_waits, values)) or self._due(runner, batch_idx):
+        late = any(_is_tensor(v) and waits(v) for _, v in values)
+        if not late or self._due(runner, batch_idx):
             self.flush(runner)
 
     def after_train_epoch(self, runner: Runner) -> None:
@@ -78,7 +80,3 @@ class LoggedValuesHook(RuntimeInfoHook):
 
 def _is_tensor(value: Any) -> bool:
     return isinstance(value, Tensor) and value.numel() == 1
-
-
-def _waits(pair: tuple[str, Any]) -> bool:
-    return _is_tensor(pair[1]) and pair[1].device.type != 'cpu'

@@ -24,6 +24,7 @@ from fgc_mm.memory import (
     ShardedBank,
     SiteBanks,
     on_device,
+    waits,
 )
 from fgc_mm.memory.bank import nearest_of_each
 from fgc_mm.registry import MODELS
@@ -232,10 +233,10 @@ class FeatureGateCouplingLoss(GateLoss):
         banks = [self.banks[name] for name in pending]
         banks = [b.feature for b in banks] + [b.gate for b in banks]
         write = BatchWrite(banks, batch.indices, values)
-        if values.device.type == 'cpu':
-            write.check()
-        else:  # would wait for the device
+        if waits(values):
             self._written = write
+        else:
+            write.check()
         write.write()
 
     def settle(self) -> None:

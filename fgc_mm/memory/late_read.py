@@ -4,6 +4,11 @@ import torch
 from torch import Tensor
 
 
+def waits(tensor: Tensor) -> bool:
+    """Whether reading a value of this tensor would wait for a device."""
+    return tensor.device.type != 'cpu'
+
+
 class LateRead:
     """A number on its way from the device to the host.
 

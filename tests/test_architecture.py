@@ -27,7 +27,7 @@ ALLOWED = {
         'sites',
     },
     'evaluation': {'functional', 'registry'},
-    'datasets': {'registry'},
+    'datasets': {'functional', 'registry'},
     'comparison': {'deploy', 'engine', 'functional', 'models'},
     'deploy': {
         'functional',

@@ -19,6 +19,7 @@ from fgc_mm.functional.neighbors import (
     nearest_neighbors,
     nearest_neighbors_of_each,
 )
+from fgc_mm.functional.on_device import on_device
 from fgc_mm.functional.pooling import global_average_pool
 from fgc_mm.functional.shard import Shard
 from fgc_mm.functional.sharded_contrast import sharded_neighbor_contrast
@@ -42,6 +43,7 @@ __all__ = [
     'nearest_neighbors_of_each',
     'neighbor_contrast',
     'neighborhood_agreement',
+    'on_device',
     'sharded_nearest_neighbors',
     'sharded_neighbor_contrast',
     'spread_mask',

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fgc_mm.errors import FGCError
-from fgc_mm.functional import Shard, neighborhood_agreement
+from fgc_mm.functional import Shard, neighborhood_agreement, on_device
 from fgc_mm.losses.base import GateLoss
 from fgc_mm.losses.chosen_sites import choose_sites
 from fgc_mm.losses.coupled_batch import (
@@ -23,7 +23,6 @@ from fgc_mm.memory import (
     MemoryBank,
     ShardedBank,
     SiteBanks,
-    on_device,
     waits,
 )
 from fgc_mm.memory.bank import nearest_of_each

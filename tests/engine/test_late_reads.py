@@ -7,8 +7,9 @@ import torch
 
 from fgc_mm.engine import finite_loss_hook, logged_values_hook
 from fgc_mm.errors import FGCError
+from fgc_mm.functional import on_device
 from fgc_mm.losses import coupling
-from fgc_mm.memory import BatchWrite, LateRead, MemoryBank, on_device
+from fgc_mm.memory import BatchWrite, LateRead, MemoryBank
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -72,18 +72,27 @@ class Run:
         images: Images of a batch.
         rows: Images of the training set.
         device: Where all lies.
+        options: What is changed in the config.
     """
 
     def __init__(
-        self, config: str, epoch: int, images: int, rows: int, device: str
+        self,
+        config: str,
+        epoch: int,
+        images: int,
+        rows: int,
+        device: str,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         cfg = Config.fromfile(ROOT / 'configs' / f'{config}.py')
+        cfg.merge_from_dict(dict(options or {}))
         init_default_scope(cfg.default_scope)
         model_cfg = dict(cfg.model, data_preprocessor=cfg.data_preprocessor)
         self.model = MODELS.build(model_cfg).train().to(device)
         self.optim_wrapper = build_optim_wrapper(self.model, cfg.optim_wrapper)
-        for group in self.optim_wrapper.optimizer.param_groups:
-            group['foreach'] = True  # as torch chooses on CUDA
+        if device == 'meta':
+            for group in self.optim_wrapper.optimizer.param_groups:
+                group['foreach'] = True  # as torch chooses on CUDA
         for part in self.model.modules():
             if hasattr(part, 'progress'):
                 part.progress = Progress(epoch, 0)
@@ -111,9 +120,13 @@ class Run:
         inputs = torch.randint(0, 256, shape, dtype=torch.uint8)
         return dict(inputs=inputs, data_samples=samples)
 
-    def step(self, part: Callable[[str], AbstractContextManager]) -> None:
-        """One step, in parts."""
-        data = self.data()
+    def step(
+        self,
+        part: Callable[[str], AbstractContextManager],
+        data: dict[str, Any] | None = None,
+    ) -> None:
+        """One step, in parts, on a batch of a data loader."""
+        data = data or self.data()
         with part('inputs'):
             data = self.model.data_preprocessor(data, True)
         with part('network'), self.optim_wrapper.optim_context(self.model):

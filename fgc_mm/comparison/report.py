@@ -9,7 +9,9 @@ from typing import Any
 
 from ..engine.atomic_file import write_atomically
 from .plot import plot
+from .questions import answer, answers_markdown
 from .run import Run
+from .study import Study
 from .table import Row, beside, markdown, rows_of, runs_csv, table_csv
 
 NOTES = """\
@@ -25,12 +27,21 @@ median step of each epoch times the steps, per run, without validation.
 """
 
 
+QUESTION_NOTES = """\
+Difference: error of the first minus error of the second, last epoch, mean ±
+sample standard deviation over the seeds that both have; negative is better.
+The interval is that of the mean difference (paired, Student's t). Pruning
+ratios within half a point count as equal.
+"""
+
+
 def write_report(
     folder: Path,
     runs: Sequence[Run],
     results: Sequence[dict[str, Any]],
     published: Sequence[dict[str, str]],
     command: Sequence[str],
+    study: Study,
 ) -> None:
     """Writes compare.md, compare.csv, runs.csv and compare.png, each whole.
 
@@ -40,11 +51,13 @@ def write_report(
         results: Of those that are done.
         published: Rows of the file of published numbers.
         command: The command line of the comparison.
+        study: Its title and its questions.
     """
     rows = rows_of(results)
     theirs = beside(published, [row.method for row in rows])
     text = '\n'.join(
-        ['# Comparison\n', markdown(rows, theirs), NOTES]
+        [f'# {study.title}\n', markdown(rows, theirs), NOTES]
+        + [_answers(study, results)]
         + [_missing(runs), _commands(runs, command), _environments(results)]
     )
     files = {
@@ -70,6 +83,15 @@ def summary(rows: Sequence[Row]) -> list[tuple[str, ...]]:
         )
         for row in rows
     ]
+
+
+def _answers(study: Study, results: Sequence[dict[str, Any]]) -> str:
+    if not study.questions:
+        return ''
+    found = [answer(question, results) for question in study.questions]
+    return '\n'.join(
+        ['## Questions\n', answers_markdown(found), QUESTION_NOTES]
+    )
 
 
 def _missing(runs: Sequence[Run]) -> str:

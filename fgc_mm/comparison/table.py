@@ -137,24 +137,28 @@ def of_dataset(
 def markdown(rows: Sequence[Row], published: Sequence[dict]) -> str:
     """One table; what was published is marked as such."""
     ratios = _ratios(rows)
+    top5 = any('top5_error' in row.values for row in rows)
     head = [
         'method', 'numbers', 'data', 'dynamic', 'epochs', 'seeds',
         'error %, last epoch', 'error %, best epoch',
+        *(['top-5 error %, last epoch'] if top5 else []),
         *(f'pruned %, {_counting(name)}' for name in ratios),
         'pruned %, as published', 'MACs', 'parameters', 'training time',
     ]  # fmt: skip
     lines = [head, ['---'] * len(head)]
-    lines += [_ours(row, ratios) for row in rows]
-    lines += [_theirs(row, len(ratios)) for row in published]
+    lines += [_ours(row, ratios, top5) for row in rows]
+    lines += [_theirs(row, len(ratios) + top5) for row in published]
     return '\n'.join(f'| {" | ".join(line)} |' for line in lines) + '\n'
 
 
-def _ours(row: Row, ratios: list[str]) -> list[str]:
+def _ours(row: Row, ratios: list[str], top5: bool) -> list[str]:
     values = row.values
+    five = [values['top5_error'].text() if 'top5_error' in values else '']
     return [
         row.method, 'measured', row.data, 'yes' if row.dynamic else 'no',
         str(row.epochs), ', '.join(map(str, row.seeds)),
         values['error'].text(), values['best_error'].text(),
+        *(five if top5 else []),
         *(values[r].text(1) if r in values else '' for r in ratios),
         '', f'{values["macs/mean"].mean:,.0f}',
         f'{values["parameters"].mean:,.0f}',
@@ -162,7 +166,7 @@ def _ours(row: Row, ratios: list[str]) -> list[str]:
     ]  # fmt: skip
 
 
-def _theirs(row: dict[str, str], ratios: int) -> list[str]:
+def _theirs(row: dict[str, str], empty: int) -> list[str]:
     last, best = row['error'], ''
     if row['which_epoch'] == 'best':
         last, best = best, last
@@ -170,7 +174,7 @@ def _theirs(row: dict[str, str], ratios: int) -> list[str]:
     return [
         f'{row["method"]} {row["backbone"]}', f'published: {row["source"]}',
         row['dataset'], '', '', '', last and last + dense,
-        best and best + dense, *[''] * ratios, row['pruning_ratio'], '', '',
+        best and best + dense, *[''] * empty, row['pruning_ratio'], '', '',
         '',
     ]  # fmt: skip
 

@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
@@ -134,6 +135,18 @@ class ConfigOptions(DictAction):
             # mmengine takes every space away, those of a path among them.
             if ' ' in value and not set(value) & set(',[]()\'"'):
                 getattr(namespace, self.dest)[key] = value
+
+
+def read_options(pairs: Sequence[str]) -> dict[str, Any]:
+    """The values of ``key=value`` pairs, as ``--cfg-options`` reads them.
+
+    Raises:
+        FGCError: One is no pair, or its brackets do not match.
+    """
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions)
+    arguments = ['--cfg-options', *pairs] if pairs else []
+    return parser.parse_args(arguments).cfg_options or {}
 
 
 def add_shared_arguments(parser: argparse.ArgumentParser) -> None:

@@ -21,6 +21,7 @@ RATIOS = {
     'ftwt_resnet18_imagenet': 0.91,
     'ftwt_resnet34_imagenet': 0.92,
     'ftwt_resnet20_folder': 0.68,
+    'ftwt_resnet20_folder16': 0.8,
 }
 
 

@@ -254,12 +254,19 @@ def set_dataloader_defaults(
     for field in fields:
         if cfg.get(field) is not None:
             loader = ConfigDict(
-                pin_memory=torch.cuda.is_available(),
+                pin_memory=_can_pin(cfg[field]),
                 collate_fn=dict(type='default_collate'),
                 **defaults,
             )
             loader.update(cfg[field])
             cfg[field] = loader
+
+
+def _can_pin(loader: ConfigDict) -> bool:
+    """Whether batches lie in the main memory, and a GPU profits."""
+    # 'auto' and the like: what lies on a GPU already cannot be pinned
+    dataset = loader.get('dataset') or {}
+    return torch.cuda.is_available() and dataset.get('device', 'cpu') == 'cpu'
 
 
 def switch_off(cfg: Config, fields: Sequence[str], name: str) -> None:

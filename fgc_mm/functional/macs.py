@@ -197,7 +197,7 @@ def macs_of_open(
     total = torch.full_like(opened[0][:, 0], fixed)
     for layer in layers:
         if layer.sites:
-            total = total + layer.unit * _open_pairs(layer, opened)
+            total = total + layer.unit * open_pairs(layer, opened)
     return total
 
 
@@ -266,8 +266,8 @@ def _governed_share(sites: Sequence[SitePositions], channels: int) -> float:
     return places / channels
 
 
-def _open_pairs(layer: LayerMACs, opened: Sequence[Tensor]) -> Tensor:
-    """Pairs of open channels; (N,)."""
+def open_pairs(layer: LayerMACs, opened: Sequence[Tensor]) -> Tensor:
+    """Pairs of open channels of a layer; (N,), as in macs_of_open."""
     inputs = _open_channels(layer.in_sites, layer.in_channels, opened)
     outputs = _open_channels(layer.out_sites, layer.out_channels, opened)
     inputs = inputs.unflatten(1, (layer.groups, -1)).sum(dim=2)

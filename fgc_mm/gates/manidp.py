@@ -64,7 +64,8 @@ class ManiDPGate(nn.Module):
     ) -> None:
         super().__init__()
         self.keep = share_of_channels(keep, 'keep', 'ManiDPGate')
-        self.progress: Progress | None = None
+        self._progress: Progress | None = None
+        self._turned = False  # whether the mean follows that progress
         hidden = hidden_channels or self.widths_for(out_channels)[WIDTH]
         self.squeeze = nn.Linear(in_channels, hidden, bias=False)
         self.act = nn.ReLU(inplace=True)
@@ -76,6 +77,17 @@ class ManiDPGate(nn.Module):
         # the same on every rank, and in the checkpoint
         self.register_buffer('threshold', torch.zeros(()))
         self._mean = EpochMean(self, (out_channels,), 'saliency_sum')
+
+    @property
+    def progress(self) -> Progress | None:
+        """Where the run is; a new epoch has a new threshold."""
+        return self._progress
+
+    @progress.setter
+    def progress(self, progress: Progress | None) -> None:
+        self._progress, self._turned = progress, False
+        if self.training and progress is not None:
+            self._turn()  # here, outside of what torch.compile compiles
 
     @staticmethod
     def widths_for(channels: int) -> dict[str, int]:
@@ -101,19 +113,24 @@ class ManiDPGate(nn.Module):
 
     def _follow(self, saliency: Tensor) -> None:
         """Set the threshold where an epoch begins; add the batch."""
-        if self.progress is None:
+        if self._progress is None:
             raise FGCError(
                 'ManiDPGate has no epoch (progress=None), but sets its '
                 "threshold at the start of each; add dict(type='fgc_mm."
                 "LossProgressHook') to custom_hooks."
             )
-        ended = self._mean.turn(self.progress.epoch)
-        if ended is not None:
-            self._refresh(ended)
+        if not self._turned:
+            self._turn()
         self._mean.add(saliency)
 
+    def _turn(self) -> None:
+        self._turned = True
+        ended = self._mean.turn(self._progress.epoch)
+        if ended is not None:
+            self._refresh(ended)
+
     def _refresh(self, means: Tensor) -> None:
-        keep = self.keep.at(self.progress)
+        keep = self.keep.at(self._progress)
         count = count_kept(keep, len(means))
         least = means.sort(descending=True).values[count - 1]
         # just below it, since what reaches it is open

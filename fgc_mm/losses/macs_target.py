@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fgc_mm.errors import FGCError
-from fgc_mm.functional.macs import MACsTable, macs_of_open
+from fgc_mm.functional.macs import MACsTable
+from fgc_mm.functional.macs_matrix import MACsMatrices
 from fgc_mm.functional.schedule import Schedule
 from fgc_mm.losses.base import GateLoss
 from fgc_mm.registry import MODELS
@@ -46,7 +48,7 @@ class MACsTargetLoss(GateLoss):
     ) -> None:
         super().__init__(loss_weight, name)
         self.ratios = _ratios(pruning_ratio)
-        self._reachable: MACsTable | None = None
+        self._macs: MACsMatrices | None = None
 
     @property
     def pruning_ratio(self) -> float:
@@ -65,26 +67,25 @@ class MACsTargetLoss(GateLoss):
                 'MACsTargetLoss has no macs_table to count with; use it in '
                 'the gate_losses of a GatedImageClassifier, which sets it.'
             )
-        opened = [_opened(record) for record in records]
-        if table is not self._reachable:
+        opened = _opened(records)
+        if self._macs is None or self._macs.table is not table:
+            self._macs = MACsMatrices(table)
             self._check_reachable(table, opened)
-        share = macs_of_open(table, opened).mean() / table.base()
+        share = self._macs(opened).mean() / table.base()
         return (share - (1 - self.pruning_ratio)).square().float()
 
-    def _check_reachable(
-        self, table: MACsTable, opened: Sequence[Tensor]
-    ) -> None:
-        closed = [mask.detach()[:1] * 0 for mask in opened]
-        most = 1 - macs_of_open(table, closed).item() / table.base()
+    def _check_reachable(self, table: MACsTable, opened: Tensor) -> None:
+        closed = self._macs(opened.detach()[:1] * 0)
+        most = 1 - closed.item() / table.base()
         ratio = max(_ends(self.ratios))
         if ratio > most:
+            self._macs = None
             raise FGCError(
                 f'pruning_ratio={ratio} is out of reach: with '
                 'every gate closed the gates and what no site governs still '
                 f'cost {1 - most:.1%} of the dense MACs; ask for less than '
                 f'{max(most, 0):.3f}.'
             )
-        self._reachable = table
 
 
 def _ends(schedule: Schedule) -> tuple[float, float]:
@@ -107,11 +108,14 @@ def _ratios(value: float | Mapping[str, Any]) -> Schedule:
     )
 
 
-def _opened(record: GateRecord) -> Tensor:
-    """1 where evaluation opens, with a gate's gradient; (N, C), float64."""
+def _opened(records: Sequence[GateRecord]) -> Tensor:
+    """1 where evaluation opens, with a gate's gradient; (N, sum of C)."""
     # a mask that nothing flows through (FTWT) leaves the probabilities
-    learns = record.mask.requires_grad
-    soft = record.mask if learns else record.site.spread(record.probs)
-    soft = soft.double()
-    opened = record.site.spread(record.logits > 0).double()
-    return opened + (soft - soft.detach())
+    soft = [
+        r.mask if r.mask.requires_grad else r.site.spread(r.probs)
+        for r in records
+    ]
+    soft = torch.cat(soft, dim=1).double()
+    logits = [r.site.spread(r.logits) for r in records]
+    hard = torch.cat(logits, dim=1) > 0
+    return hard.double() + (soft - soft.detach())

@@ -12,7 +12,8 @@ from mmpretrain.structures import DataSample, MultiTaskDataSample
 from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
-from fgc_mm.functional.macs import MACsTable, macs_per_image
+from fgc_mm.functional.macs import MACsTable
+from fgc_mm.functional.macs_matrix import MACsMatrices
 from fgc_mm.losses import GateLoss
 from fgc_mm.losses.distillation import DistillationLoss
 from fgc_mm.models.class_scores import class_scores, independent_labels
@@ -23,6 +24,7 @@ from fgc_mm.models.gradient_reach import (
     unread_layers,
     warn_unreached,
 )
+from fgc_mm.models.predictions import to_host
 from fgc_mm.models.teacher import Teacher
 from fgc_mm.registry import MODELS
 from fgc_mm.sites import GateRecord, keep_ratio
@@ -96,6 +98,7 @@ class GatedImageClassifier(ImageClassifier):
         if distillation is not None:
             self._learn_from(**distillation)
         self._tables: dict[tuple[int, ...], MACsTable] = {}
+        self._matrices: MACsMatrices | None = None  # of the last table
         self._has_trained = False  # in this process
         self._register_load_state_dict_pre_hook(self._refuse_foreign)
 
@@ -120,6 +123,17 @@ class GatedImageClassifier(ImageClassifier):
         self._check_gradients(losses)
         losses['keep_ratio'] = keep_ratio(records)
         return losses
+
+    def parse_losses(
+        self, losses: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """As in ``BaseModel``, but a scalar is not averaged once more."""
+        summands = [value for key, value in losses.items() if 'loss' in key]
+        scalars = all(_is_scalar(value) for value in losses.values())
+        if not scalars or not summands or 'loss' in losses:
+            return super().parse_losses(losses)
+        total = sum(summands[1:], start=summands[0])
+        return total, dict(loss=total, **losses)
 
     def predict(
         self,
@@ -159,11 +173,16 @@ class GatedImageClassifier(ImageClassifier):
         """
         feats, records = self._extract_gated(inputs, keep_activation)
         samples = self.head.predict(feats, data_samples, **kwargs)
+        to_host(samples)
         table = self.macs_table(tuple(inputs.shape[1:]))
-        broken = _broken_images(records)
-        if broken.any() and not self._has_trained:
+        if self._matrices is None or self._matrices.table is not table:
+            self._matrices = MACsMatrices(table)
+        opened = torch.cat([r.mask for r in records], dim=1) != 0
+        macs = self._matrices(opened.double())
+        macs = macs.masked_fill(_broken_images(records), nan).cpu()
+        if macs.isnan().any() and not self._has_trained:
             _refuse_broken(records)
-        self._attach_macs(samples, records, table, broken)
+        _attach_macs(samples, macs, opened.cpu(), table)
         return samples, records
 
     def extract_feat(self, inputs: Tensor, stage: str = 'neck') -> Any:
@@ -252,27 +271,6 @@ class GatedImageClassifier(ImageClassifier):
         self._teacher = Teacher(teacher, checkpoint)
         self._teacher.check_same_classes(self.head)
 
-    @staticmethod
-    def _attach_macs(
-        samples: list[DataSample],
-        records: list[GateRecord],
-        table: MACsTable,
-        broken: Tensor,
-    ) -> None:
-        masks = [record.mask for record in records]
-        macs = macs_per_image(table, masks).masked_fill(broken, nan).cpu()
-        opened = torch.cat([mask != 0 for mask in masks], dim=1).cpu()
-        for sample, cost, row in zip(samples, macs, opened):
-            # every data field of a multi-task sample would be a task
-            tasks = isinstance(sample, MultiTaskDataSample)
-            kind = 'metainfo' if tasks else 'data'
-            sample.set_field(cost, 'macs', field_type=kind)
-            sample.set_field(row, 'gate_masks', field_type=kind)
-            sample.set_field(table, 'macs_table', field_type=kind)
-            # tells an evaluator whether the prediction is still this one
-            score = sample.get('pred_score', None)
-            sample.set_field(score, 'gated_score', field_type=kind)
-
     def _refuse_foreign(self, state_dict: dict, prefix: str, *_: Any) -> None:
         """No silence where a checkpoint has nothing of this model."""
         inner = self.backbone.backbone.state_dict()
@@ -306,11 +304,30 @@ def _without_gates(
     return dict(type='ImageClassifier', **deepcopy(parts))
 
 
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dim() == 0
+
+
 def _broken_images(records: list[GateRecord]) -> Tensor:
     """Where some gate says nan or inf; (N,) of bool."""
     # nan > 0 is false: a broken network would pass for a pruned one
-    finite = [record.logits.isfinite().all(dim=1) for record in records]
-    return ~torch.stack(finite).all(dim=0)
+    logits = torch.cat([record.logits for record in records], dim=1)
+    return ~logits.isfinite().all(dim=1)
+
+
+def _attach_macs(
+    samples: list[DataSample], macs: Tensor, opened: Tensor, table: MACsTable
+) -> None:
+    for sample, cost, row in zip(samples, macs, opened):
+        # every data field of a multi-task sample would be a task
+        tasks = isinstance(sample, MultiTaskDataSample)
+        kind = 'metainfo' if tasks else 'data'
+        sample.set_field(cost, 'macs', field_type=kind)
+        sample.set_field(row, 'gate_masks', field_type=kind)
+        sample.set_field(table, 'macs_table', field_type=kind)
+        # tells an evaluator whether the prediction is still this one
+        score = sample.get('pred_score', None)
+        sample.set_field(score, 'gated_score', field_type=kind)
 
 
 def _refuse_broken(records: list[GateRecord]) -> None:

@@ -1,6 +1,7 @@
 # The published 200 epochs with steps at 60, 120 and 160, after 100 epochs of
 # batch shaping at a constant rate; that these come before is our reading.
 optim_wrapper = dict(
+    constructor='fgc_mm.JoinedGroupsConstructor',
     optimizer=dict(
         type='SGD', lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4
     ),

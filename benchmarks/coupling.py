@@ -6,7 +6,8 @@ Published way: a dense N x D product and its top K for the neighbours; a dense
 N x D product, a softmax and autograd for the contrast. Ours: chunked
 neighbours and the fused log-sum-exp. Both run in one process, interleaved;
 the peak memory of each is taken in a process of its own. On a machine that
-does other work the CPU seconds say more than those on the wall.
+does other work the CPU seconds say more than those on the wall. With
+--device cuda all lies on the GPU, and only the wall and its memory count.
 """
 
 import argparse
@@ -52,7 +53,7 @@ class Block:
     logits: Tensor
 
 
-def make_block(sizes: Sizes, seed: int) -> Block:
+def make_block(sizes: Sizes, seed: int, device: str = 'cpu') -> Block:
     generator = torch.Generator().manual_seed(seed)
     shape = (sizes.images, sizes.channels)
     order = torch.randperm(sizes.rows, generator=generator)
@@ -61,11 +62,12 @@ def make_block(sizes: Sizes, seed: int) -> Block:
     banks = (
         MemoryBank(
             sizes.rows, sizes.channels, init='unit', generator=generator
-        )
+        ).to(device)
         for _ in range(2)
     )
-    index = order[: sizes.images]
-    return Block(*banks, index, feature, logits.requires_grad_())
+    index = order[: sizes.images].to(device)
+    logits = logits.to(device).requires_grad_()
+    return Block(*banks, index, feature.to(device), logits)
 
 
 def published_loss(block: Block, sizes: Sizes) -> Tensor:
@@ -117,15 +119,25 @@ class Seconds:
         return median(mine / its for mine, its in pairs)
 
 
+def wait_for(device: str) -> None:
+    """Return when the device has done all that it was asked."""
+    if torch.device(device).type == 'cuda':
+        torch.cuda.synchronize(device)
+
+
 def interleave(
-    steps: dict[str, Callable[[], object]], repeats: int
+    steps: dict[str, Callable[[], object]],
+    repeats: int,
+    device: str = 'cpu',
 ) -> dict[str, Seconds]:
     """Time every step in turn, ``repeats`` times, after one warm-up each."""
     seconds = {name: Seconds() for name in steps}
     for repeat in range(repeats + 1):
         for name, step in steps.items():
+            wait_for(device)
             starts = perf_counter(), process_time()
             step()
+            wait_for(device)
             if repeat:
                 seconds[name].wall.append(perf_counter() - starts[0])
                 seconds[name].cpu.append(process_time() - starts[1])
@@ -139,6 +151,18 @@ def resident_mib(peak: bool) -> float:
     lines = Path('/proc/self/status').read_text().splitlines()
     (line,) = [line for line in lines if line.startswith(name)]
     return int(line.split()[1]) / 1024
+
+
+def device_peak_mib(sizes: Sizes, way: str, device: str) -> float:
+    """How far two steps push the peak of a GPU's memory."""
+    blocks = [make_block(sizes, seed, device) for seed in range(sizes.blocks)]
+    couple(blocks, sizes, way)
+    wait_for(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    couple(blocks, sizes, way)
+    wait_for(device)
+    return (torch.cuda.max_memory_allocated(device) - before) / 2**20
 
 
 def reset_peak() -> None:
@@ -157,20 +181,22 @@ def print_peak(sizes: Sizes, way: str) -> None:
     print(resident_mib(peak=True) - before)
 
 
-def measure_peak(sizes: Sizes, way: str) -> float:
+def measure_peak(sizes: Sizes, way: str, device: str) -> float:
+    if device != 'cpu':
+        return device_peak_mib(sizes, way, device)
     options = [f'--{name}={value}' for name, value in vars(sizes).items()]
     command = [sys.executable, __file__, *options, '--peak', way]
     return float(subprocess.check_output(command, text=True))
 
 
-def report_coupling(sizes: Sizes, repeats: int) -> None:
+def report_coupling(sizes: Sizes, repeats: int, device: str = 'cpu') -> None:
     """Print time and memory of both ways, and their ratio."""
     load = os.getloadavg()[0]
-    blocks = [make_block(sizes, seed) for seed in range(sizes.blocks)]
+    blocks = [make_block(sizes, seed, device) for seed in range(sizes.blocks)]
     steps = {way: (lambda way=way: couple(blocks, sizes, way)) for way in WAYS}
-    seconds = interleave(steps, repeats)
+    seconds = interleave(steps, repeats, device)
     print(
-        f'coupling, {sizes}, {torch.get_num_threads()} threads, '
+        f'coupling on {device}, {sizes}, {torch.get_num_threads()} threads, '
         f'load before the run {load:.1f} (other work spoils the ratio)'
     )
     for way, values in seconds.items():
@@ -178,7 +204,7 @@ def report_coupling(sizes: Sizes, repeats: int) -> None:
             f'  {way:9s} {1e3 * median(values.wall):7.1f} ms a step '
             f'({1e3 * min(values.wall):.1f} to {1e3 * max(values.wall):.1f}, '
             f'{repeats} repeats), CPU {1e3 * median(values.cpu):7.1f} ms, '
-            f'peak extra memory {measure_peak(sizes, way):6.1f} MiB'
+            f'peak extra memory {measure_peak(sizes, way, device):6.1f} MiB'
         )
     ours, published = seconds['ours'], seconds['published']
     print(
@@ -198,6 +224,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument('--neighbors', type=int, default=200, help='K')
     parser.add_argument('--blocks', type=int, default=2)
     parser.add_argument('--repeats', type=int, default=11)
+    parser.add_argument('--device', default='cpu')
     parser.add_argument('--peak', choices=WAYS, help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -210,7 +237,7 @@ def main() -> None:
     if args.peak:
         print_peak(sizes, args.peak)
         return
-    report_coupling(sizes, args.repeats)
+    report_coupling(sizes, args.repeats, args.device)
 
 
 if __name__ == '__main__':

@@ -30,20 +30,22 @@ NETWORKS = [
 ]
 
 
-def report(name: str, build: object, size: int, batches: tuple) -> None:
+def report(
+    device: str, name: str, build: object, size: int, batches: tuple
+) -> None:
     """Print one network's lines."""
     torch.manual_seed(0)
     started = time.perf_counter()
-    gated = GatedBackbone(build(), GATE).eval()
+    gated = GatedBackbone(build(), GATE).eval().to(device)
     searched = time.perf_counter() - started
     print(f'{name}: {len(gated.sites)} sites, built in {searched:.2f} s')
     for images in batches:
-        x = torch.randn(images, 3, size, size)
+        x = torch.randn(images, 3, size, size, device=device)
         runs = dict(
             dense=lambda x=x: gated.backbone(x), gated=lambda x=x: gated(x)
         )
         with torch.inference_mode():
-            seconds = interleave(runs, 15)
+            seconds = interleave(runs, 15, device)
         dense, gated_one = seconds['dense'], seconds['gated']
         print(
             f'  {images:3d} images of {size} x {size}: dense '
@@ -59,11 +61,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument('--threads', type=int, default=1)
+    parser.add_argument('--device', default='cpu')
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    print(f'evaluation, {args.threads} threads, medians of 15 pairs')
+    print(
+        f'evaluation on {args.device}, {args.threads} threads, medians of 15 '
+        'pairs'
+    )
     for network in NETWORKS:
-        report(*network)
+        report(args.device, *network)
 
 
 if __name__ == '__main__':

@@ -36,12 +36,14 @@ CONFIGS = {'dense': 'dense_resnet20_cifar10', 'gated': 'bas_resnet20_cifar10'}
 EPOCHS = {'gated, batch shaping': 50, 'gated, L0': 200}
 
 
-def build_step(config: str, epoch: int, images: int) -> Callable[[], object]:
+def build_step(
+    config: str, epoch: int, images: int, device: str
+) -> Callable[[], object]:
     """One ``train_step`` of a config's model on one random batch."""
     cfg = Config.fromfile(ROOT / 'configs' / f'{config}.py')
     init_default_scope(cfg.default_scope)
     model_cfg = dict(cfg.model, data_preprocessor=cfg.data_preprocessor)
-    model = MODELS.build(model_cfg).train()
+    model = MODELS.build(model_cfg).train().to(device)
     for loss in getattr(model, 'gate_losses', ()):
         loss.progress = Progress(epoch, 0)
     optim = build_optim_wrapper(model, cfg.optim_wrapper)
@@ -51,15 +53,15 @@ def build_step(config: str, epoch: int, images: int) -> Callable[[], object]:
     return lambda: model.train_step(data, optim)
 
 
-def report_gates(images: int, repeats: int) -> None:
+def report_gates(images: int, repeats: int, device: str) -> None:
     """Print the time of a gated step as a ratio to the dense one."""
     load = os.getloadavg()[0]
-    steps = {'dense': build_step(CONFIGS['dense'], 0, images)}
+    steps = {'dense': build_step(CONFIGS['dense'], 0, images, device)}
     for name, epoch in EPOCHS.items():
-        steps[name] = build_step(CONFIGS['gated'], epoch, images)
-    seconds = interleave(steps, repeats)
+        steps[name] = build_step(CONFIGS['gated'], epoch, images, device)
+    seconds = interleave(steps, repeats, device)
     print(
-        f'training step, ResNet-20, {images} images of 32 x 32, '
+        f'training step on {device}, ResNet-20, {images} images of 32 x 32, '
         f'{torch.get_num_threads()} threads, load before the run {load:.1f}'
     )
     for name, values in seconds.items():
@@ -79,10 +81,12 @@ def main() -> None:
     )
     parser.add_argument('--images', type=int, default=256)
     parser.add_argument('--repeats', type=int, default=15)
+    parser.add_argument('--device', default='cpu')
     args = parser.parse_args()
     logging.disable(logging.INFO)  # mmengine lists every gate parameter
-    report_gates(args.images, args.repeats)
-    report_coupling(Sizes(args.images, 50_000, 64, 200, 2), 11)
+    report_gates(args.images, args.repeats, args.device)
+    sizes = Sizes(args.images, 50_000, 64, 200, 2)
+    report_coupling(sizes, 11, args.device)
 
 
 if __name__ == '__main__':

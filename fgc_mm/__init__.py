@@ -15,10 +15,11 @@ warnings.filterwarnings('ignore', message='Fail to import ``MultiScale')
 # ruff: noqa: E402
 from fgc_mm import datasets, engine, evaluation, gates, losses, models
 from fgc_mm.errors import FGCError
+from fgc_mm.version import __version__
 
-__version__ = '0.1.0'
 __all__ = [
     'FGCError',
+    '__version__',
     'datasets',
     'engine',
     'evaluation',

@@ -27,7 +27,7 @@ ALLOWED = {
         'sites',
     },
     'evaluation': {'functional', 'registry'},
-    'datasets': {'registry'},
+    'datasets': {'functional', 'registry'},
     'analysis': {
         'deploy',
         'engine',

@@ -1,6 +1,11 @@
 """Methods side by side: trains, tests, and writes one table.
 
     python tools/compare.py CONFIG [CONFIG ...] --seeds 0 1 2 --work-dir DIR
+    python tools/compare.py --plan configs/studies/NAME.yaml --work-dir DIR
+
+A plan is a file with the rows (configs, and variants of one by their own
+options), seeds, epochs and questions; docs/comparing.md has its keys. What
+the command line says as well replaces what the plan says.
 
 Every config is trained with every seed by tools/train.py, and its last
 checkpoint tested by tools/test.py. What is in DIR already is taken; what was
@@ -18,6 +23,13 @@ fpgm, group_norm, bn_scale, random) and then trained by that config's recipe:
         --pretrain configs/dense_resnet20_folder.py --pretrain-epochs 20 \\
         --epochs 100 --seeds 0 1 2 --work-dir work_dirs/compare
 
+Several methods that share a first stage, here one of batch shaping:
+
+    python tools/compare.py configs/bas_resnet20_cifar10_stage2.py \\
+        configs/fgc_resnet20_cifar10_stage2.py \\
+        --pretrain configs/bas_resnet20_cifar10_stage1.py \\
+        --seeds 0 1 2 --work-dir work_dirs/stages
+
 Exit status: 0 all done, 1 a run has failed, 2 bad input, 75 stopped by a
 signal (the runs were told to save first).
 """
@@ -28,7 +40,6 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -45,10 +56,12 @@ from rich.console import Console
 
 from fgc_mm.comparison.board import Board
 from fgc_mm.comparison.dispatch import Dispatcher
+from fgc_mm.comparison.entry import Entry, Start, split_entry
 from fgc_mm.comparison.plan import Settings, plan
 from fgc_mm.comparison.report import write_report
 from fgc_mm.comparison.results import keep_result, read_result, write_result
 from fgc_mm.comparison.run import Run
+from fgc_mm.comparison.study import Study, read_study
 from fgc_mm.comparison.table import of_dataset, read_published, rows_of
 from fgc_mm.comparison.workers import Workers, visible_devices
 from fgc_mm.engine import command_line
@@ -56,47 +69,72 @@ from fgc_mm.engine.stop_signal import STOPPED
 from fgc_mm.engine.work_dir_lock import WorkDirLock
 from fgc_mm.errors import FGCError
 
+SEEDS = (0, 1, 2)
+PRUNING_RATIO = 0.55
 SIGNALS = signal.SIGTERM, signal.SIGINT, signal.SIGUSR1
-
-
-class RawOptions(command_line.ConfigOptions):
-    """``--cfg-options``, read and also as they were typed."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Sequence[str],
-        option_string: str | None = None,
-    ) -> None:
-        """Adds the pairs in both forms."""
-        super().__call__(parser, namespace, values, option_string)
-        namespace.raw_options += tuple(values)
 
 
 def main() -> None:
     """Plan, run, and write."""
     args = parse_args()
     check_numbers(args)
+    study = study_of(args)
     published = of_dataset(
-        read_published(args.published), args.published_dataset
+        read_published(args.published),
+        args.published_dataset or study.published_dataset,
     )
     settings = Settings(
-        args.seeds, args.work_dir, args.epochs, args.cfg_options or {},
-        args.raw_options, args.pruning_ratio,
-    )  # fmt: skip
+        args.seeds or study.seeds or SEEDS,
+        args.work_dir,
+        args.epochs or study.epochs,
+        study.options + tuple(args.cfg_options),
+        args.pruning_ratio or study.pruning_ratio or PRUNING_RATIO,
+        args.match_macs or study.match_macs,
+    )
     lock = WorkDirLock()
     args.work_dir.mkdir(parents=True, exist_ok=True)
     lock.take(args.work_dir)
-    runs = plan(args.configs, settings, args.pretrain, args.pretrain_epochs)
+    runs = plan(study.entries, settings)
     devices = visible_devices()
     jobs = args.jobs or max(len(devices), 1)
     threads = args.threads or max((os.cpu_count() or 1) // jobs, 1)
     comparison = Comparison(
-        runs, args.work_dir, published, threads, args.results
+        runs, args.work_dir, published, threads, args.results, study
     )
     comparison.run(Workers(jobs, threads, devices))
     comparison.leave()
+
+
+def study_of(args: argparse.Namespace) -> Study:
+    """The plan of the command line: a file's, or the configs it names.
+
+    Raises:
+        FGCError: Neither or both are given, or the plan cannot be read.
+    """
+    if bool(args.configs) == (args.plan is not None):
+        raise FGCError(
+            'compare.py has a list of configs and a --plan, and takes one; '
+            'leave one out.'
+            if args.configs
+            else 'compare.py has no configs to compare; name some, or a '
+            '--plan.'
+        )
+    if args.plan is not None:
+        if args.pretrain or args.pretrain_epochs:
+            raise FGCError(
+                '--pretrain stands beside a --plan, which says itself what '
+                'its rows start from; set pretrain in the plan.'
+            )
+        return read_study(args.plan)
+    if args.pretrain is None and args.pretrain_epochs is not None:
+        raise FGCError(
+            f'--pretrain-epochs {args.pretrain_epochs} has nothing to train; '
+            'add --pretrain DENSE_CONFIG.'
+        )
+    start = args.pretrain and Start(args.pretrain, args.pretrain_epochs)
+    pairs = [split_entry(text) for text in args.configs]
+    entries = (Entry(path, what, start=start) for what, path in pairs)
+    return Study('Comparison', tuple(entries))
 
 
 def parse_args() -> argparse.Namespace:
@@ -105,9 +143,13 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument(
-        'configs', nargs='+', metavar='CONFIG', help='or IMPORTANCE:CONFIG'
+        'configs', nargs='*', metavar='CONFIG', help='or IMPORTANCE:CONFIG'
     )
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    parser.add_argument(
+        '--plan', type=Path, metavar='YAML',
+        help='a file that says what to compare (see docs/comparing.md)',
+    )  # fmt: skip
+    parser.add_argument('--seeds', type=int, nargs='+', help='default: 0 1 2')
     parser.add_argument('--work-dir', type=Path, required=True, metavar='DIR')
     parser.add_argument(
         '--epochs', type=int, help="for all; default: each config's own"
@@ -121,16 +163,23 @@ def parse_args() -> argparse.Namespace:
         help='threads of each run; default: the cores shared out',
     )  # fmt: skip
     parser.add_argument(
-        '--pretrain', metavar='DENSE_CONFIG',
-        help='train this one first, once per seed; all others start from it',
+        '--pretrain', metavar='CONFIG',
+        help='train this one first, once per seed; all others start from it '
+        '(a dense config, or the first stage of gated ones)',
     )  # fmt: skip
     parser.add_argument(
         '--pretrain-epochs', type=int, metavar='P',
         help="for so many epochs; default: --epochs, or that config's own",
     )  # fmt: skip
     parser.add_argument(
-        '--pruning-ratio', type=float, default=0.55,
-        help='share of the MACs that static pruning takes (default: 0.55)',
+        '--pruning-ratio', type=float,
+        help='share of the MACs that static pruning takes, and all methods '
+        'with --match-macs (default: 0.55)',
+    )  # fmt: skip
+    parser.add_argument(
+        '--match-macs', action='store_true',
+        help='ask every method for the MACs of --pruning-ratio: by its own '
+        'density, a planned ratio, or a MACsTargetLoss in place of its L0Loss',
     )  # fmt: skip
     parser.add_argument(
         '--results', type=Path, metavar='DIR',
@@ -147,10 +196,9 @@ def parse_args() -> argparse.Namespace:
         help="only those of this data set (default: the configs', or all)",
     )  # fmt: skip
     parser.add_argument(
-        '--cfg-options', nargs='+', action=RawOptions, metavar='KEY=VALUE',
-        help='as in train.py, for every run',
+        '--cfg-options', nargs='+', action='extend', default=[],
+        metavar='KEY=VALUE', help='as in train.py, for every run',
     )  # fmt: skip
-    parser.set_defaults(raw_options=())
     return parser.parse_args()
 
 
@@ -174,6 +222,7 @@ class Comparison:
         published: Rows of the file of published numbers.
         threads: Of each run.
         kept: Where the numbers of finished runs are kept as well, if at all.
+        study: Whose title and questions the report has.
     """
 
     def __init__(
@@ -182,9 +231,11 @@ class Comparison:
         folder: Path,
         published: list[dict[str, str]],
         threads: int,
-        kept: Path | None = None,
+        kept: Path | None,
+        study: Study,
     ) -> None:
         self.kept = kept
+        self.study = study
         self.runs = runs
         self.folder = folder
         self.published = published
@@ -248,8 +299,9 @@ class Comparison:
         tool, *arguments = sys.argv
         command = ['python', f'tools/{Path(tool).name}', *arguments]
         write_report(
-            self.folder, self.runs, self._in_order(), self.published, command
-        )
+            self.folder, self.runs, self._in_order(), self.published,
+            command, self.study,
+        )  # fmt: skip
 
 
 if __name__ == '__main__':

@@ -3,6 +3,8 @@ default_scope = 'mmpretrain'
 custom_imports = dict(imports=['fgc_mm'], allow_failed_imports=False)
 
 default_hooks = dict(
+    # reads values from a GPU only where they are printed
+    runtime_info=dict(type='fgc_mm.LoggedValuesHook'),
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
@@ -15,6 +17,7 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='VisualizationHook', enable=False),
     exact_resume=dict(type='fgc_mm.ExactResumeHook'),
+    joined_groups=dict(type='fgc_mm.JoinedGroupsHook'),
     finite_loss=dict(type='fgc_mm.FiniteLossHook'),
     training_steps=dict(type='fgc_mm.TrainingStepsHook'),
     compile=dict(type='fgc_mm.CompileHook'),

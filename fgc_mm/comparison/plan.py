@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
-from ..deploy.compaction.importances import IMPORTANCES
 from ..engine import command_line
 from ..engine.scaled_schedule import scale_epochs
 from ..errors import FGCError
+from .entry import Entry, Start
+from .matching import needs_planning, options_for_ratio
 from .run import Method, Run
+from .start import check_start
 
 RECIPE = 'model', 'optim_wrapper', 'param_scheduler', 'train_cfg'
 # These fetch what is missing.
@@ -25,75 +27,109 @@ class Settings:
     """What all runs share.
 
     Attributes:
-        seeds: One run each.
+        seeds: One run each, of the rows that have no seeds of their own.
         folder: Where everything goes.
         epochs: For all; None for each config's own.
-        options: ``--cfg-options``, read.
-        raw_options: The same as they were typed.
-        pruning_ratio: Of static pruning.
+        options: ``--cfg-options``, as they were typed.
+        pruning_ratio: Of static pruning, and of ``match_macs``.
+        match_macs: Whether every method is asked for that ratio.
     """
 
     seeds: Sequence[int]
     folder: Path
-    epochs: int | None
-    options: dict[str, Any]
-    raw_options: tuple[str, ...]
-    pruning_ratio: float
+    epochs: int | None = None
+    options: tuple[str, ...] = ()
+    pruning_ratio: float = 0.55
+    match_macs: bool = False
 
 
-def plan(
-    entries: Sequence[str],
-    settings: Settings,
-    pretrain: str | None = None,
-    pretrain_epochs: int | None = None,
-) -> list[Run]:
+def plan(entries: Sequence[Entry], settings: Settings) -> list[Run]:
     """All runs, those that others start from first, then seed by seed.
 
     Args:
-        entries: ``CONFIG`` or ``IMPORTANCE:CONFIG``.
+        entries: The rows.
         settings: What all runs share.
-        pretrain: A dense config that is trained first, once per seed.
-        pretrain_epochs: For how long.
 
     Raises:
         FGCError: A config or data set is missing, two methods have one name,
-            a seed is given twice, static pruning has no dense model, or the
-            folder holds runs of another recipe.
+            a seed is given twice, static pruning has no dense model, a
+            method cannot be asked for a pruning ratio or cannot start from
+            what it is to start from, or the folder holds runs of another
+            recipe.
     """
-    _check(settings, pretrain, pretrain_epochs)
-    methods = [read_method(entry, settings) for entry in entries]
-    starts: dict[int, Run] = {}
-    if pretrain is not None:
-        name = f'start_{Path(pretrain).stem}'
-        first = read_method(pretrain, settings, pretrain_epochs, name)
-        methods.append(first)
-        starts = {s: _run(first, s, settings) for s in settings.seeds}
-    _check_methods(methods, pretrain)
+    _check_settings(entries, settings)
+    methods = {entry.row: read_method(entry, settings) for entry in entries}
+    starts = _starts(entries, settings)
+    _check_names(entries, starts.values())
+    seeds = dict.fromkeys(s for e in entries for s in _seeds(e, settings))
     runs = [*starts.values()] + [
-        _run(method, seed, settings, starts.get(seed))
-        for seed in settings.seeds
-        for method in methods[: len(entries)]
+        _run(methods[e.row], seed, settings, starts.get((e.start, seed)))
+        for seed in seeds
+        for e in entries
+        if seed in _seeds(e, settings)
     ]
+    for run in runs:
+        if run.start is not None:
+            check_start(run.start.method, run.method)
+        if run.method.budget is not None and run.start is None:
+            raise FGCError(
+                f'the ratio of {run.method.config} is planned on the dense '
+                'network that its training starts from, and there is none; '
+                'add --pretrain DENSE_CONFIG, or set the ratio.'
+            )
     for run in runs:
         run.claim()
     return runs
 
 
-def read_method(
-    entry: str,
-    settings: Settings,
-    epochs: int | None = None,
-    name: str | None = None,
+def _starts(
+    entries: Sequence[Entry], settings: Settings
+) -> dict[tuple[Start | None, int], Run]:
+    """The runs that others start from, each once per seed."""
+    methods: dict[Start, Method] = {}
+    runs: dict[tuple[Start | None, int], Run] = {}
+    for entry in entries:
+        start = entry.start
+        if start is None:
+            continue
+        if start not in methods:
+            methods[start] = _start_method(start, methods, settings)
+        for seed in _seeds(entry, settings):
+            if (start, seed) not in runs:
+                runs[start, seed] = _run(methods[start], seed, settings)
+    return runs
+
+
+def _start_method(
+    start: Start, others: Mapping[Start, Method], settings: Settings
 ) -> Method:
-    """The method that an entry of the command line names."""
-    importance, path = split_entry(entry)
+    name = f'start_{Path(start.config).stem}'
+    if name in {method.name for method in others.values()}:
+        name += f'_{start.epochs or settings.epochs}e'
+    unmatched = replace(settings, match_macs=False)
+    entry = Entry(start.config, name=name, epochs=start.epochs)
+    return read_method(entry, unmatched)
+
+
+def read_method(entry: Entry, settings: Settings) -> Method:
+    """The method that a row asks for."""
+    path, importance = entry.config, entry.importance
     cfg = command_line.load_config(path)
     own = (cfg.get('train_cfg') or {}).get('max_epochs')
-    epochs = epochs or settings.epochs
+    epochs = entry.epochs or settings.epochs
     if epochs or not own:
         cfg = scale_epochs(cfg, epochs or 1)  # refuses what has no epochs
-    command_line.override(cfg, settings.options)
+    options = (*settings.options, *entry.options)
+    command_line.override(cfg, command_line.read_options(options))
     check_data(cfg, path)
+    wanted = settings.pruning_ratio if settings.match_macs else None
+    budget = None
+    if wanted is not None and importance is None:
+        asked = options_for_ratio(cfg, wanted)
+        command_line.override(cfg, command_line.read_options(asked))
+        options += asked
+        if needs_planning(cfg, entry.options):
+            budget = round(1 - wanted, 6)
     recipe = {key: cfg.to_dict().get(key) for key in RECIPE}
     recipe['epochs'] = cfg.train_cfg.max_epochs
     recipe['batch_size'] = cfg.train_dataloader.get('batch_size')
@@ -101,30 +137,20 @@ def read_method(
     ratio = settings.pruning_ratio if importance else 0.0
     if importance:
         recipe.update(importance=importance, pruning_ratio=ratio)
+    if budget is not None:
+        recipe.update(budget=budget)
     return Method(
-        name=name or _name(importance, Path(path).stem),
+        name=entry.row,
         config=Path(path),
         epochs=cfg.train_cfg.max_epochs,
         scaled=bool(epochs),
-        options=settings.raw_options,
+        options=options,
         recipe=recipe,
         data=str(cfg.train_dataloader.dataset.type).rpartition('.')[2],
         importance=importance,
         pruning_ratio=ratio,
+        budget=budget,
     )
-
-
-def split_entry(entry: str) -> tuple[str | None, str]:
-    """(importance or None, path of the config)."""
-    importance, colon, path = entry.partition(':')
-    if not colon or Path(entry).is_file():
-        return None, entry
-    if importance not in IMPORTANCES:
-        raise FGCError(
-            f'{entry} asks for static pruning by {importance!r}, which is '
-            f'unknown; choose among {", ".join(IMPORTANCES)}.'
-        )
-    return importance, path
 
 
 def check_data(cfg: Config, path: str) -> None:
@@ -152,42 +178,43 @@ def check_data(cfg: Config, path: str) -> None:
                 )
 
 
-def _check(
-    settings: Settings, pretrain: str | None, pretrain_epochs: int | None
-) -> None:
-    for seed in settings.seeds:
-        if settings.seeds.count(seed) > 1:
-            raise FGCError(
-                f'seed {seed} is given twice: its second run would be the '
-                'first one again; give different --seeds.'
-            )
+def _check_settings(entries: Sequence[Entry], settings: Settings) -> None:
+    for entry in entries:
+        seeds = _seeds(entry, settings)
+        for seed in seeds:
+            if seeds.count(seed) > 1:
+                raise FGCError(
+                    f'seed {seed} is given twice: its second run would be '
+                    'the first one again; give different --seeds.'
+                )
     if not 0 < settings.pruning_ratio < 1:
         raise FGCError(
             f'--pruning-ratio {settings.pruning_ratio} is no share of the '
             'MACs; give a number between 0 and 1, such as 0.55.'
         )
-    if pretrain is None and pretrain_epochs is not None:
-        raise FGCError(
-            f'--pretrain-epochs {pretrain_epochs} has nothing to train; add '
-            '--pretrain DENSE_CONFIG.'
-        )
-
-
-def _check_methods(methods: Sequence[Method], pretrain: str | None) -> None:
-    names = [method.name for method in methods]
-    for method in methods:
-        if names.count(method.name) > 1:
+    for entry in entries:
+        if entry.importance and entry.start is None:
             raise FGCError(
-                f'{names.count(method.name)} configs are called '
-                f'{method.name}, which is the name of a row and of a folder; '
-                'rename one, or leave it out.'
-            )
-        if method.importance and pretrain is None:
-            raise FGCError(
-                f'{method.importance}:{method.config} has nothing to prune: '
+                f'{entry.importance}:{entry.config} has nothing to prune: '
                 'static pruning starts from a trained dense model; add '
                 '--pretrain DENSE_CONFIG.'
             )
+
+
+def _check_names(entries: Sequence[Entry], starts: Iterable[Run]) -> None:
+    names = [entry.row for entry in entries]
+    names += dict.fromkeys(run.method.name for run in starts)
+    for name in names:
+        if names.count(name) > 1:
+            raise FGCError(
+                f'{names.count(name)} configs are called {name}, which is '
+                'the name of a row and of a folder; rename one, or leave it '
+                'out.'
+            )
+
+
+def _seeds(entry: Entry, settings: Settings) -> tuple[int, ...]:
+    return entry.seeds or tuple(settings.seeds)
 
 
 def _run(
@@ -195,12 +222,6 @@ def _run(
 ) -> Run:
     folder = settings.folder / 'runs' / method.name / f'seed{seed}'
     return Run(method, seed, folder, start)
-
-
-def _name(importance: str | None, stem: str) -> str:
-    return (
-        f'{importance}_{stem.removeprefix("dense_")}' if importance else stem
-    )
 
 
 def _images(cfg: Config) -> dict[str, Any]:

@@ -9,7 +9,10 @@ from typing import Any
 
 from ..engine.atomic_file import write_atomically
 from .plot import plot
+from .questions import answer, answers_markdown
 from .run import Run
+from .study import Study
+from .sweep_plot import sweep_plot
 from .table import Row, beside, markdown, rows_of, runs_csv, table_csv
 
 NOTES = """\
@@ -26,14 +29,25 @@ median step of each epoch times the steps, per run, without validation.
 """
 
 
+QUESTION_NOTES = """\
+Difference: error of the first minus error of the second, last epoch, mean ±
+sample standard deviation over the seeds that both have; negative is better.
+The interval is that of the mean difference (paired, Student's t). Pruning
+ratios within half a point count as equal.
+"""
+
+
 def write_report(
     folder: Path,
     runs: Sequence[Run],
     results: Sequence[dict[str, Any]],
     published: Sequence[dict[str, str]],
     command: Sequence[str],
+    study: Study,
 ) -> None:
     """Writes compare.md, .csv, .png and .svg and runs.csv, each whole.
+
+    A plan with an axis also gets sweep.png and .svg.
 
     Args:
         folder: Where to.
@@ -41,11 +55,15 @@ def write_report(
         results: Of those that are done.
         published: Rows of the file of published numbers.
         command: The command line of the comparison.
+        study: Its title, its questions and its axis.
     """
     rows = rows_of(results)
-    theirs = beside(published, [row.method for row in rows])
+    # a row of a plan may have a name of its own; its config's says more
+    configs = [run.method.config.stem for run in runs]
+    theirs = beside(published, [*configs, *(row.method for row in rows)])
     text = '\n'.join(
-        ['# Comparison\n', markdown(rows, theirs), NOTES]
+        [f'# {study.title}\n', markdown(rows, theirs), NOTES]
+        + [_answers(study, results)]
         + [_missing(runs), _commands(runs, command), _environments(results)]
     )
     files = {
@@ -55,6 +73,9 @@ def write_report(
         'compare.png': plot(rows),
         'compare.svg': plot(rows, 'svg'),
     }
+    if study.axis is not None:
+        files['sweep.png'] = sweep_plot(study.axis, rows)
+        files['sweep.svg'] = sweep_plot(study.axis, rows, 'svg')
     for name, content in files.items():
         write_atomically(content, folder / name)
 
@@ -72,6 +93,15 @@ def summary(rows: Sequence[Row]) -> list[tuple[str, ...]]:
         )
         for row in rows
     ]
+
+
+def _answers(study: Study, results: Sequence[dict[str, Any]]) -> str:
+    if not study.questions:
+        return ''
+    found = [answer(question, results) for question in study.questions]
+    return '\n'.join(
+        ['## Questions\n', answers_markdown(found), QUESTION_NOTES]
+    )
 
 
 def _missing(runs: Sequence[Run]) -> str:

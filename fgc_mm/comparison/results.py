@@ -19,10 +19,11 @@ import torch
 from ..engine.atomic_file import write_atomically
 from ..engine.checkpoint import read_checkpoint
 from ..errors import FGCError
-from .costs import cost_of, static_metrics
+from .costs import cost_of, static_metrics, zeroed_cost_of
 from .run import Run
 
 ACCURACY = 'accuracy/top1'
+TOP5 = 'accuracy/top5'
 COST = 'macs/mean', 'macs/dense'
 RATIO = 'macs/pruning_ratio'
 FILE = 'result.json'
@@ -34,10 +35,11 @@ def write_result(run: Run, threads: int | None) -> dict[str, Any]:
     """Gathers a finished run's numbers into its ``result.json``.
 
     Errors and ratios are in percent, MACs per image, times in seconds:
-    ``error`` (last epoch, from tools/test.py), ``best_error`` (best
-    validation), ``parameters``, ``seconds`` (training steps, without
-    validation and start), every ``macs/pruning_ratio*``, ``by_epoch``
-    (see :func:`by_epoch`), ``commands`` and ``environment``.
+    ``error`` (last epoch, from tools/test.py), ``top5_error`` if the test
+    measures it, ``best_error`` (best validation), ``parameters``,
+    ``seconds`` (training steps, without validation and start), every
+    ``macs/pruning_ratio*``, ``by_epoch`` (see :func:`by_epoch`),
+    ``commands`` and ``environment``.
 
     Raises:
         FGCError: The test has found no top-1 accuracy.
@@ -53,6 +55,10 @@ def write_result(run: Run, threads: int | None) -> dict[str, Any]:
     images = ' / '.join(f'{count:,}' for count in cost.images)
     if not dynamic:
         dense = cost_of(str(run.method.config)) if _pruned(run) else cost
+        left = zeroed_cost_of(
+            str(run.trained_config), str(run.last_checkpoint)
+        )
+        cost = left or cost
         metrics.update(static_metrics(cost.macs, dense.macs))
     error = 100 - metrics[ACCURACY]
     result = dict(
@@ -65,6 +71,7 @@ def write_result(run: Run, threads: int | None) -> dict[str, Any]:
         best_error=min(validation_errors(run.folder).values(), default=error),
         parameters=cost.parameters,
         seconds=training_seconds(run),
+        **({'top5_error': 100 - metrics[TOP5]} if TOP5 in metrics else {}),
         **{k: metrics[k] for k in COST},
         **{k: v for k, v in metrics.items() if k.startswith(RATIO)},
         by_epoch=by_epoch(run.folder),

@@ -31,6 +31,9 @@ class Method:
         data: What the data set is called.
         importance: Of ``tools/prune_static.py``; None if nothing is pruned.
         pruning_ratio: Share of the MACs that it prunes.
+        budget: Share of the MACs that ``plan_budget.py`` is asked for on
+            the network that training starts from; None if nothing is to be
+            planned.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Method:
     data: str
     importance: str | None = None
     pruning_ratio: float = 0.0
+    budget: float | None = None
 
 
 @dataclass
@@ -56,7 +60,8 @@ class Run:
         seed: Its seed.
         folder: Its work dir.
         start: The run whose last checkpoint this one starts from.
-        state: waiting, pruning, training, testing, done, failed, stopped.
+        state: waiting, pruning, planning, training, testing, done, failed,
+            stopped.
         reason: Why it failed or was stopped.
     """
 
@@ -114,12 +119,14 @@ class Run:
         if not self.trained():
             if not self.config.is_file():
                 return 'pruning', self._prune()
+            if self.method.budget is not None and not self._planned.is_file():
+                return 'planning', self._plan()
             return 'training', self._train()
         return None if self.metrics.is_file() else ('testing', self._test())
 
     def note(self, command: list[str]) -> None:
         """Keeps a command for the report, as a user would type it."""
-        tool = f'tools/{Path(command[2]).name}'
+        tool = Path('tools', Path(command[2]).relative_to(TOOLS)).as_posix()
         line = shlex.join(['python', tool, *command[3:]])
         with self._commands.open('a') as file:
             file.write(f'{line}\n')
@@ -128,6 +135,10 @@ class Run:
         """All that were noted."""
         file = self._commands
         return file.read_text().splitlines() if file.is_file() else []
+
+    @property
+    def _planned(self) -> Path:
+        return self.folder / 'budget.json'
 
     @property
     def _commands(self) -> Path:
@@ -166,13 +177,29 @@ class Run:
             '--out', self.config.parent, *_options(self.method.options),
         )  # fmt: skip
 
+    def _plan(self) -> list[str]:
+        return _command(
+            Path('analysis_tools', 'plan_budget.py'), self.method.config,
+            self._dense(), '--budget', self.method.budget,
+            '--out', self._planned, *_options(self.method.options),
+        )  # fmt: skip
+
+    def _own_options(self) -> list[str]:
+        """``--cfg-options`` of training and test."""
+        if self.method.importance is not None:  # they are in its config
+            return []
+        options = list(self.method.options)
+        if self.method.budget is not None:
+            options += json.loads(self._planned.read_text())['options']
+        return options
+
     def _train(self) -> list[str]:
-        options, arguments = [], []
-        if self.method.importance is None:  # else they are in the config
-            options += self.method.options
+        options, arguments = self._own_options(), []
         options.append(f'randomness.seed={self.seed}')
         if self.method.scaled:
             arguments += ['--epochs', self.method.epochs]
+        if self.start is not None and _wants_teacher(self.method.recipe):
+            options.append(f'model.distillation.checkpoint={self._dense()}')
         if latest_checkpoint(self.folder)[0] is not None:
             arguments.append('--resume')
         elif self.start is not None:
@@ -183,11 +210,10 @@ class Run:
         )  # fmt: skip
 
     def _test(self) -> list[str]:
-        options = [] if self.method.importance else self.method.options
         return _command(
             'test.py', self.trained_config, self.last_checkpoint,
             '--work-dir', self.folder / 'test', '--out', self.metrics,
-            '--out-item', 'metrics', *_options(options),
+            '--out-item', 'metrics', *_options(self._own_options()),
         )  # fmt: skip
 
     def _dense(self) -> Path:
@@ -200,7 +226,13 @@ class Run:
         return self.config.with_suffix('.pth')
 
 
-def _command(tool: str, *arguments: object) -> list[str]:
+def _wants_teacher(recipe: dict[str, Any]) -> bool:
+    """Whether it learns from a network whose weights the config lacks."""
+    distillation = (recipe.get('model') or {}).get('distillation')
+    return distillation is not None and not distillation.get('checkpoint')
+
+
+def _command(tool: str | Path, *arguments: object) -> list[str]:
     return [sys.executable, '-u', str(TOOLS / tool), *map(str, arguments)]
 
 

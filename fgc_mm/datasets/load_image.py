@@ -48,12 +48,17 @@ class LoadImage(LoadImageFromFile):
             self.color_type = flag | cv2.IMREAD_ANYDEPTH
 
     def transform(self, results: dict) -> dict | None:
-        """As in ``LoadImageFromFile``.
+        """As in ``LoadImageFromFile``; what is loaded already stays.
+
+        mmpretrain's inferencers load the image themselves, and take only a
+        transform of upstream's name out of the pipeline.
 
         Raises:
             FGCError: The file is no image, a damaged one, one of floating
                 point numbers, or one of 16 bits that uses fewer.
         """
+        if 'img' in results and 'img_path' not in results:
+            return results
         path = results['img_path']
         try:
             loaded = super().transform(results)

@@ -32,6 +32,7 @@ def build_model(cfg: Config) -> nn.Module:
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     settings = cfg.model.to_dict()
     settings.pop('init_cfg', None)  # the checkpoint has the weights
+    settings.pop('distillation', None)  # which only training needs
     if cfg.get('data_preprocessor') is not None:
         settings.setdefault(
             'data_preprocessor', cfg.data_preprocessor.to_dict()

@@ -9,8 +9,14 @@ from fgc_mm.engine.config_check_hook import ConfigCheckHook
 from fgc_mm.engine.exact_resume_hook import ExactResumeHook
 from fgc_mm.engine.finite_loss_hook import FiniteLossHook
 from fgc_mm.engine.gate_lr_hook import GateLRHook
+from fgc_mm.engine.joined_groups import (
+    JoinedGroupsConstructor,
+    JoinedGroupsHook,
+)
+from fgc_mm.engine.logged_values_hook import LoggedValuesHook
 from fgc_mm.engine.loss_progress_hook import LossProgressHook
 from fgc_mm.engine.memory_bank_hook import FGCMemoryBankHook
+from fgc_mm.engine.soft_filter_pruning_hook import SoftFilterPruningHook
 from fgc_mm.engine.training_steps_hook import TrainingStepsHook
 
 __all__ = [
@@ -22,7 +28,11 @@ __all__ = [
     'FGCMemoryBankHook',
     'FiniteLossHook',
     'GateLRHook',
+    'JoinedGroupsConstructor',
+    'JoinedGroupsHook',
+    'LoggedValuesHook',
     'LossProgressHook',
     'SafeCheckpointHook',
+    'SoftFilterPruningHook',
     'TrainingStepsHook',
 ]

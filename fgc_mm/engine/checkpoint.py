@@ -197,11 +197,21 @@ def _holds_tensor(content: object, depth: int = 3) -> bool:
 # One loader per scheme. mmengine logs the name without its `load_from_`.
 
 
+def _host(map_location: MapLocation) -> MapLocation:
+    """The CPU in place of a device.
+
+    A resumed run asks for its GPU, but every part of the checkpoint is copied
+    into tensors that lie there already, and whole memory banks need not fit.
+    """
+    chosen = callable(map_location) or isinstance(map_location, dict)
+    return map_location if chosen else 'cpu'
+
+
 def load_from_local(
     filename: str, map_location: MapLocation = None
 ) -> Checkpoint:
-    """A file on this machine."""
-    return read_checkpoint(filename, map_location)
+    """A file on this machine, loaded to the CPU."""
+    return read_checkpoint(filename, _host(map_location))
 
 
 def load_from_http(
@@ -211,7 +221,7 @@ def load_from_http(
     if get_rank() == 0:
         _download(filename)
     barrier()  # the other processes find the file, or are on another machine
-    return read_checkpoint(_download(filename), map_location)
+    return read_checkpoint(_download(filename), _host(map_location))
 
 
 def _download(url: str) -> Path:
@@ -290,7 +300,7 @@ def load_from_ceph(
     """s3:// and petrel://, through mmengine's storage backend."""
     backend = get_file_backend(filename, backend_args={'backend': 'petrel'})
     with io.BytesIO(backend.get(filename)) as stream:
-        return _read(stream, filename, map_location)
+        return _read(stream, filename, _host(map_location))
 
 
 def load_from_pavi(

@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
@@ -136,6 +137,18 @@ class ConfigOptions(DictAction):
                 getattr(namespace, self.dest)[key] = value
 
 
+def read_options(pairs: Sequence[str]) -> dict[str, Any]:
+    """The values of ``key=value`` pairs, as ``--cfg-options`` reads them.
+
+    Raises:
+        FGCError: One is no pair, or its brackets do not match.
+    """
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions)
+    arguments = ['--cfg-options', *pairs] if pairs else []
+    return parser.parse_args(arguments).cfg_options or {}
+
+
 def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments that upstream's train.py and test.py both have."""
     parser.add_argument(
@@ -241,12 +254,19 @@ def set_dataloader_defaults(
     for field in fields:
         if cfg.get(field) is not None:
             loader = ConfigDict(
-                pin_memory=torch.cuda.is_available(),
+                pin_memory=_can_pin(cfg[field]),
                 collate_fn=dict(type='default_collate'),
                 **defaults,
             )
             loader.update(cfg[field])
             cfg[field] = loader
+
+
+def _can_pin(loader: ConfigDict) -> bool:
+    """Whether batches lie in the main memory, and a GPU profits."""
+    # 'auto' and the like: what lies on a GPU already cannot be pinned
+    dataset = loader.get('dataset') or {}
+    return torch.cuda.is_available() and dataset.get('device', 'cpu') == 'cpu'
 
 
 def switch_off(cfg: Config, fields: Sequence[str], name: str) -> None:

@@ -54,6 +54,9 @@ def join_processes(cfg: Config, launcher: str) -> None:
             f'environment: its launcher sets it; {_HINTS[launcher]}.'
         ) from None
     if torch.cuda.is_available():
+        if launcher == 'slurm' and _has_own_gpu():
+            # which is number 0 here, as mmengine takes it from these
+            os.environ.update(LOCAL_RANK='0', SLURM_LOCALID='0')
         _check_gpu(int(os.environ['LOCAL_RANK']))
     else:
         _join_gloo(cfg)
@@ -133,13 +136,25 @@ def _scontrol(kind: str, name: str) -> str:
         ) from error
 
 
+def _has_own_gpu() -> bool:
+    """Whether Slurm shows each process one GPU, another one to each."""
+    env = os.environ
+    bound = (
+        env.get('SLURM_GPUS_PER_TASK')
+        or 'gpu' in env.get('SLURM_TRES_PER_TASK', '')
+        or env.get('SLURM_GPU_BIND', 'none') not in ('', 'none')
+    )
+    return bool(bound) and torch.cuda.device_count() == 1
+
+
 def _check_gpu(local_rank: int) -> None:
     count = torch.cuda.device_count()
     if local_rank >= count:
         raise FGCError(
             f'process {local_rank} of this machine has no GPU ({count} '
-            f'visible): each process needs one of its own; start {count}, or '
-            'all on the CPU with CUDA_VISIBLE_DEVICES=-1.'
+            f'visible): each process needs one of its own; start {count}, '
+            'let Slurm give each its own (--gpus-per-task=1), or run all on '
+            'the CPU with CUDA_VISIBLE_DEVICES=-1.'
         )
 
 

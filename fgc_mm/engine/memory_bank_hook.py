@@ -130,11 +130,20 @@ class FGCMemoryBankHook(Hook):
             ):
                 check_same_banks(loss)
 
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Look at the last batch, of which the next one would have told."""
+        self._settle()
+
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Put the banks beside the weights."""
+        self._settle()
         if self.save_banks and self._losses:
             collected = self._collector.state if self._collector else None
             checkpoint[STATE] = (collected or self._whole_state)()
+
+    def _settle(self) -> None:
+        for loss in self._losses.values():
+            loss.settle()
 
     def _whole_state(self) -> dict[str, dict]:
         return {name: whole_state(x) for name, x in self._losses.items()}

@@ -26,6 +26,8 @@ class StopSignal:
         self.name: str | None = None
         self._old: dict[int, object] = {}
         self._group: dist.ProcessGroup | None = None
+        # the question of the step before: what waits for it, and the answer
+        self._asked: tuple[dist.Work, torch.Tensor] | None = None
 
     def install(self, seconds: float = 1800) -> None:
         """Catches the signals from now on (all ranks call it).
@@ -49,11 +51,27 @@ class StopSignal:
         self._old.clear()
 
     def agreed(self) -> bool:
-        """Whether any rank was told to stop; all ranks get one answer."""
+        """Whether any rank was told to stop; all ranks get one answer.
+
+        Of several ranks, the answer to the question of the call before: no
+        rank waits in every step until the slowest has come.
+        """
         if self._group is None:
             return self.name is not None
+        answer = self._answer()
         flag = torch.tensor([self.name is not None], dtype=torch.uint8)
-        dist.all_reduce(flag, dist.ReduceOp.MAX, group=self._group)
+        work = dist.all_reduce(
+            flag, dist.ReduceOp.MAX, group=self._group, async_op=True
+        )
+        self._asked = work, flag
+        return answer
+
+    def _answer(self) -> bool:
+        asked, self._asked = self._asked, None
+        if asked is None:
+            return False
+        work, flag = asked
+        work.wait()
         return bool(flag)
 
     def leave(self) -> None:
@@ -67,6 +85,7 @@ class StopSignal:
             return
         for number in self._old:
             signal.signal(number, signal.SIG_IGN)
+        self._answer()
         dist.barrier(group=self._group)
 
     def _note(self, number: int, _: FrameType | None) -> None:

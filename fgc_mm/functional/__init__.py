@@ -1,5 +1,6 @@
 """The mathematics: torch only, no state."""
 
+from fgc_mm.functional.agreement import neighborhood_agreement
 from fgc_mm.functional.bank_logsumexp import bank_logsumexp
 from fgc_mm.functional.batch_shaping import batch_shaping
 from fgc_mm.functional.binary_concrete import binary_concrete
@@ -16,8 +17,9 @@ from fgc_mm.functional.macs import (
 from fgc_mm.functional.mask_targets import mass_mask, uniform_mask
 from fgc_mm.functional.neighbors import (
     nearest_neighbors,
-    neighborhood_agreement,
+    nearest_neighbors_of_each,
 )
+from fgc_mm.functional.on_device import on_device
 from fgc_mm.functional.pooling import global_average_pool
 from fgc_mm.functional.shard import Shard
 from fgc_mm.functional.sharded_contrast import sharded_neighbor_contrast
@@ -38,8 +40,10 @@ __all__ = [
     'mask_channels',
     'mass_mask',
     'nearest_neighbors',
+    'nearest_neighbors_of_each',
     'neighbor_contrast',
     'neighborhood_agreement',
+    'on_device',
     'sharded_nearest_neighbors',
     'sharded_neighbor_contrast',
     'spread_mask',

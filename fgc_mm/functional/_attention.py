@@ -10,14 +10,21 @@ from math import gcd
 import torch
 from torch import Tensor
 
+from fgc_mm.functional._chunks import by_device, is_cpu
+
 # Rows of the bank that are upcast (or scored densely) at a time; larger parts
-# fall out of the processor's cache.
-_PART = 2048
-# Elements of a fused part that must be cast first: 16 MiB of float32.
-_CAST = 4 * 2**20
+# fall out of the processor's cache. On an accelerator: scores at a time.
+_PART, _DEVICE_SCORES = 2048, 64 * 2**20
+# Elements of a fused part that must be cast first: 16 MiB of float32; on an
+# accelerator 512 MiB.
+_CAST, _DEVICE_CAST = 4 * 2**20, 128 * 2**20
+# CUDA's kernel numbers the elements of a part with 32 bits.
+_DEVICE_PART = 2**30
 # No head gets fewer rows than the kernels' own inner block.
 _MIN_HEAD = 512
 
+# What some rows give: out (H, N, C) and lse (H, N).
+Piece = tuple[Tensor, Tensor]
 Kernel = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
 
 
@@ -39,8 +46,9 @@ def _find_kernel(queries: Tensor) -> Kernel | None:
     name = '_scaled_dot_product_flash_attention_for_cpu'
     if kind == 'cpu' and hasattr(aten, name):
         return _cpu_kernel
-    # ROCm's twin is another kernel; double precision has none on CUDA.
-    nvidia = kind == 'cuda' and torch.version.hip is None
+    # ROCm's twin is another kernel; double precision has none on CUDA. What
+    # lies nowhere (meta) is counted as on CUDA.
+    nvidia = kind == 'meta' or (kind == 'cuda' and torch.version.hip is None)
     if nvidia and queries.dtype == torch.float32:
         return _cuda_kernel
     return None
@@ -51,15 +59,27 @@ def _count_heads(queries: Tensor, rows: int) -> int:
 
     The kernels run in parallel over heads and blocks of queries only.
     """
-    if queries.is_cuda:
-        unit = torch.cuda.get_device_properties(queries.device)
-        workers, block = 2 * unit.multi_processor_count, 64
-        heads = -(-workers // -(-len(queries) // block))
+    if not is_cpu(queries):
+        heads = -(-2 * _processors(queries) // -(-len(queries) // 64))
+        heads = _divisor(rows, heads)
     else:
         workers = torch.get_num_threads()
         block = 64 if len(queries) >= 192 else 32
         heads = workers // gcd(workers, -(-len(queries) // block))
     return max(1, min(heads, rows // _MIN_HEAD))
+
+
+def _processors(queries: Tensor) -> int:
+    if not queries.is_cuda:
+        return 132
+    unit = torch.cuda.get_device_properties(queries.device)
+    return unit.multi_processor_count
+
+
+def _divisor(rows: int, heads: int) -> int:
+    """The largest near number of heads that leaves no rows over, if any."""
+    near = range(heads, max(heads // 2, 1) - 1, -1)
+    return next((n for n in near if rows % n == 0), heads)
 
 
 def merge(out: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,29 +91,25 @@ def merge(out: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:
 
 def _attend_fused(
     kernel: Kernel, queries: Tensor, rows: Tensor, scale: float
-) -> tuple[Tensor, Tensor]:
+) -> list[Piece]:
     heads = _count_heads(queries, len(rows))
     even = len(rows) // heads * heads
     keys = rows[:even].unflatten(0, (1, heads, -1))
     repeated = queries.expand(1, heads, *queries.shape)
     out, lse = kernel(repeated, keys, scale)
-    if even == len(rows) and heads == 1:
-        return out[0, 0], lse[0, 0]
-    outs, lses = list(out[0]), list(lse[0])
+    pieces = [(out[0], lse[0])]
     if even < len(rows):
-        rest = _attend_dense(queries, rows[even:], scale)
-        outs, lses = [*outs, rest[0]], [*lses, rest[1]]
-    return merge(torch.stack(outs), torch.stack(lses))
+        pieces += _attend_dense(queries, rows[even:], scale)
+    return pieces
 
 
-def _attend_dense(
-    queries: Tensor, rows: Tensor, scale: float
-) -> tuple[Tensor, Tensor]:
+def _attend_dense(queries: Tensor, rows: Tensor, scale: float) -> list[Piece]:
     logits = (queries * scale) @ rows.T
     top = logits.amax(1, keepdim=True)
     share = logits.sub_(top).exp_()
     total = share.sum(1, keepdim=True)
-    return (share @ rows).div_(total), total.log_().add_(top).squeeze(1)
+    out, lse = (share @ rows).div_(total), total.log_().add_(top)
+    return [(out.unsqueeze(0), lse.T)]
 
 
 def _pad(x: Tensor, multiple: int) -> Tensor:
@@ -112,30 +128,48 @@ def attend(
         scale: what each inner product is multiplied by.
 
     Returns:
-        out (N, C) and lse (N,); no more than N x 2048 scores exist at once.
+        out (N, C) and lse (N,); no more than N x 2048 scores (64 M on an
+        accelerator) exist at once.
     """
     kernel = _find_kernel(queries)
     whole = bank.dtype == queries.dtype and bank.is_contiguous()
     # CUDA's kernel reads float32 four at a time; zeros change no product.
-    channels, multiple = queries.shape[1], 4 if queries.is_cuda else 1
+    channels, multiple = queries.shape[1], by_device(queries, 1, 4)
     whole = whole and channels % multiple == 0
-    size = len(bank) if whole else max(_PART, _CAST // channels)
-    size = _PART if kernel is None else size
+    size = _part_size(queries, bank, whole, kernel is not None)
     queries = _pad(queries.contiguous(), multiple)
-    parts = []
+    pieces: list[Piece] = []
     for part in bank.split(size):
         rows = _pad(part.to(queries.dtype), multiple).contiguous()
         if kernel is None:
-            new = _attend_dense(queries, rows, scale)
+            pieces += _attend_dense(queries, rows, scale)
         else:
-            new = _attend_fused(kernel, queries, rows, scale)
-        parts = [_join(parts[0], new) if parts else new]
-    out, lse = parts[0]
-    return out[:, :channels], lse
+            pieces += _attend_fused(kernel, queries, rows, scale)
+        if is_cpu(queries):  # the parts are many
+            pieces = [_one_piece(pieces)]
+    out, lse = _one_piece(pieces)
+    return out[0, :, :channels], lse[0]
 
 
-def _join(
-    old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor]
-) -> tuple[Tensor, Tensor]:
-    out, lse = (torch.stack(pair) for pair in zip(old, new, strict=True))
-    return merge(out, lse)
+def _one_piece(pieces: list[Piece]) -> Piece:
+    """All pieces merged; H is 1."""
+    out, lse = pieces[0]
+    if len(pieces) > 1:
+        out, lse = map(torch.cat, zip(*pieces, strict=True))
+    if len(out) == 1:
+        return out, lse
+    out, lse = merge(out, lse)
+    return out.unsqueeze(0), lse.unsqueeze(0)
+
+
+def _part_size(queries: Tensor, bank: Tensor, whole: bool, fused: bool) -> int:
+    """How many rows of the bank are attended to at a time."""
+    count, channels = queries.shape
+    if is_cpu(queries):
+        size = len(bank) if whole else max(_PART, _CAST // channels)
+        return size if fused else _PART
+    if not fused:
+        return max(1, _DEVICE_SCORES // count)
+    elements = _DEVICE_PART if whole else min(_DEVICE_CAST, _DEVICE_PART)
+    size = max(1, elements // (channels + 3))  # padded to a multiple of 4
+    return size // _PART * _PART or size  # even heads leave no rows over

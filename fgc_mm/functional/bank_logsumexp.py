@@ -6,6 +6,7 @@ from torch.autograd.function import once_differentiable
 
 from fgc_mm.functional._attention import attend
 from fgc_mm.functional._checks import check_bank
+from fgc_mm.functional.full_precision import full_precision
 
 
 class _BankLogSumExp(torch.autograd.Function):
@@ -18,7 +19,7 @@ class _BankLogSumExp(torch.autograd.Function):
     ) -> Tensor:
         dtype = torch.promote_types(queries.dtype, torch.float32)
         # Autocast would score in half precision.
-        with torch.autocast(queries.device.type, enabled=False):
+        with full_precision(queries):
             out, lse = attend(queries.to(dtype), bank, scale)
         # The attention output is the gradient: the bank itself is not kept,
         # so it may be updated in place before the backward pass.

@@ -6,9 +6,9 @@ from torch.autograd.function import once_differentiable
 
 from fgc_mm.errors import FGCError
 
-# Half the spacing of float32 uniforms below 1: uniform_ can return 0, and
-# the logit of 0 or 1 is infinite.
-_EDGE = 2.0**-25
+# The spacing of float32 uniforms: uniform_ can return 0, and the logit of 0 or
+# 1 is infinite.
+_EDGE = 2.0**-24
 
 
 class _BinaryConcrete(torch.autograd.Function):
@@ -17,16 +17,15 @@ class _BinaryConcrete(torch.autograd.Function):
         ctx: torch.autograd.function.FunctionCtx,
         logits: Tensor,
         temperature: float,
-        noise: Tensor,
+        shift: Tensor,
     ) -> Tensor:
         # In float32 at least: half types cannot hold the noise's tails.
-        dtype = torch.promote_types(logits.dtype, torch.float32)
-        noisy = noise.to(dtype).logit() + logits.to(dtype)
+        noisy = shift + logits.to(shift.dtype)
         soft = noisy / temperature
         # sigmoid(-y), not 1 - sigmoid(y): that rounds to 0 from y = 17 on.
         slope = soft.sigmoid() * soft.neg().sigmoid() / temperature
         ctx.save_for_backward(slope)
-        return (noisy > 0).to(logits.dtype)
+        return _is_positive(noisy, logits.dtype)
 
     @staticmethod
     @once_differentiable
@@ -37,11 +36,23 @@ class _BinaryConcrete(torch.autograd.Function):
         return (grad * slope).to(grad.dtype), None, None
 
 
-def _uniform(logits: Tensor) -> Tensor:
+def _is_positive(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """1 above 0 and 0 elsewhere, by a single operation."""
+    if torch.compiler.is_compiling():
+        return (values > 0).to(dtype)
+    return torch.gt(values, 0, out=torch.empty_like(values, dtype=dtype))
+
+
+def _draw(logits: Tensor) -> Tensor:
+    """log(u) - log(1 - u) of uniform noise, finite."""
     noise = torch.empty_like(
         logits, dtype=torch.float32, requires_grad=False
     ).uniform_()
-    return noise.clamp_(_EDGE, 1 - 2 * _EDGE)
+    return noise.to(_wide(logits)).logit_(_EDGE)
+
+
+def _wide(logits: Tensor) -> torch.dtype:
+    return torch.promote_types(logits.dtype, torch.float32)
 
 
 def binary_concrete(
@@ -79,11 +90,13 @@ def binary_concrete(
             'exists: use 2/3, or another value above 0'
         )
     if noise is None:
-        noise = _uniform(logits)
+        shift = _draw(logits)
+        return _BinaryConcrete.apply(logits, float(temperature), shift)
     if noise.shape != logits.shape:
         raise FGCError(
             f'noise has shape {tuple(noise.shape)} and logits have '
             f'{tuple(logits.shape)}, but each gate takes its own draw: '
             'sample noise of the shape of logits'
         )
-    return _BinaryConcrete.apply(logits, float(temperature), noise)
+    shift = noise.to(_wide(logits)).logit()
+    return _BinaryConcrete.apply(logits, float(temperature), shift)

@@ -1,5 +1,6 @@
 """Contrast of a vector's neighbours against a whole bank."""
 
+from collections.abc import Sequence
 from math import log
 
 import torch
@@ -8,10 +9,13 @@ from torch.autograd.function import once_differentiable
 
 from fgc_mm.errors import FGCError
 from fgc_mm.functional._checks import check_bank
+from fgc_mm.functional._chunks import by_device
 from fgc_mm.functional.bank_logsumexp import bank_logsumexp
+from fgc_mm.functional.full_precision import full_precision
 
-# Elements of gathered positives held at a time: 16 MiB of float32.
-GATHERED = 4 * 2**20
+# Elements of gathered positives held at a time: 16 MiB of float32; on an
+# accelerator 256 MiB.
+GATHERED, DEVICE_GATHERED = 4 * 2**20, 64 * 2**20
 
 
 def _score(
@@ -39,16 +43,16 @@ class _PositiveScore(torch.autograd.Function):
     ) -> Tensor:
         count, dim = positives.shape[1], bank.shape[1]
         dtype = torch.promote_types(queries.dtype, torch.float32)
-        size = max(1, GATHERED // (count * dim))
+        size = gathered_queries(bank, count)
         parts = []
-        with torch.autocast(queries.device.type, enabled=False):
+        with full_precision(queries):
             for some, index in zip(
                 queries.split(size), positives.split(size), strict=True
             ):
                 rows = bank.index_select(0, index.flatten())
                 rows = rows.to(dtype).view(-1, count, dim)
                 parts.append(_score(some.to(dtype), rows, scale, form))
-        score, slope = (torch.cat(pair) for pair in zip(*parts, strict=True))
+        score, slope = map(joined, zip(*parts, strict=True))
         ctx.save_for_backward(slope)
         ctx.dtype = queries.dtype
         return score
@@ -61,6 +65,17 @@ class _PositiveScore(torch.autograd.Function):
         (slope,) = ctx.saved_tensors
         full = (slope * grad.unsqueeze(1)).to(ctx.dtype)
         return full, None, None, None, None
+
+
+def gathered_queries(bank: Tensor, positives: int) -> int:
+    """For how many queries positives are gathered at a time."""
+    elements = by_device(bank, GATHERED, DEVICE_GATHERED)
+    return max(1, elements // (positives * bank.shape[1]))
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """Parts one below the other; a single one as it is."""
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def check_contrast(
@@ -180,5 +195,6 @@ def neighbor_contrast(
     score = _PositiveScore.apply(
         queries, bank.detach(), positives, scale, form
     )
-    terms = positives.shape[1] if form == 'sum_log' else 1
-    return add_eps(terms * total - score, eps).mean()
+    if form == 'sum_log':
+        total = positives.shape[1] * total
+    return add_eps(total - score, eps).mean()

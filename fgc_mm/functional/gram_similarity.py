@@ -1,9 +1,11 @@
 """Whether images that look alike are judged alike, within a batch."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fgc_mm.errors import FGCError
+from fgc_mm.functional.full_precision import full_precision
 
 
 def gram_similarity(vectors: Tensor, features: Tensor) -> Tensor:
@@ -17,7 +19,7 @@ def gram_similarity(vectors: Tensor, features: Tensor) -> Tensor:
         features: (N, C') of the images.
 
     Returns:
-        (), between 0 and 4.
+        (), between 0 and 4; in float32 at least, under autocast too.
 
     Raises:
         FGCError: Not two matrices of one number of rows.
@@ -39,5 +41,7 @@ def gram_similarity(vectors: Tensor, features: Tensor) -> Tensor:
 
 
 def _gram(rows: Tensor) -> Tensor:
-    rows = F.normalize(rows, dim=1, eps=1e-6)
-    return rows @ rows.T
+    rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+    with full_precision(rows):
+        rows = F.normalize(rows, dim=1, eps=1e-6)
+        return rows @ rows.T

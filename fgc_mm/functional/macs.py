@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fgc_mm.errors import FGCError
+from fgc_mm.functional.channel_groups import GroupSizes
 from fgc_mm.functional.channel_mask import spread_mask
 
 COUNTINGS = ('honest', 'fgc-pr', 'ftwt')
@@ -82,11 +83,14 @@ class MACsTable:
         layers: Every product, in the order of the forward pass.
         sites: Name of every site, in the order of the masks.
         channels: Channels of every site.
+        group_sizes: For every site the channels of each decision of its
+            gate, ``None`` where every channel has its own; empty if all do.
     """
 
     layers: tuple[LayerMACs, ...]
     sites: tuple[str, ...]
     channels: tuple[int, ...]
+    group_sizes: tuple[GroupSizes, ...] = ()
 
     def of(self, *roles: str) -> int:
         """Dense MACs of the layers of these roles."""
@@ -193,7 +197,7 @@ def macs_of_open(
     total = torch.full_like(opened[0][:, 0], fixed)
     for layer in layers:
         if layer.sites:
-            total = total + layer.unit * _open_pairs(layer, opened)
+            total = total + layer.unit * open_pairs(layer, opened)
     return total
 
 
@@ -262,8 +266,8 @@ def _governed_share(sites: Sequence[SitePositions], channels: int) -> float:
     return places / channels
 
 
-def _open_pairs(layer: LayerMACs, opened: Sequence[Tensor]) -> Tensor:
-    """Pairs of open channels; (N,)."""
+def open_pairs(layer: LayerMACs, opened: Sequence[Tensor]) -> Tensor:
+    """Pairs of open channels of a layer; (N,), as in macs_of_open."""
     inputs = _open_channels(layer.in_sites, layer.in_channels, opened)
     outputs = _open_channels(layer.out_sites, layer.out_channels, opened)
     inputs = inputs.unflatten(1, (layer.groups, -1)).sum(dim=2)

@@ -6,6 +6,7 @@ from torch import Tensor
 from fgc_mm.errors import FGCError
 
 TINY = 1e-5
+_WHOLE = 2**52  # the mass of an image: as fine as float64
 
 
 def mass_mask(activation: Tensor, ratio: float) -> Tensor:
@@ -40,7 +41,10 @@ def mass_mask(activation: Tensor, ratio: float) -> Tensor:
         keep = share > TINY
     else:
         ordered, order = share.sort(dim=1, descending=True, stable=True)
-        kept = ordered.cumsum(dim=1) <= ratio + TINY
+        # whole numbers: a cumulative sum of floats is not deterministic on
+        # CUDA, and refused where deterministic algorithms are asked for
+        mass = (ordered * _WHOLE).round().long().cumsum(dim=1)
+        kept = mass <= round((ratio + TINY) * _WHOLE)
         kept[:, 0] = True
         keep = torch.zeros_like(kept).scatter(1, order, kept)
     return (keep | (total == 0)).float()

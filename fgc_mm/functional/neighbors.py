@@ -5,6 +5,7 @@ of scores is reduced to one maximum per group, and only the k best groups are
 carried on: sorting N x D scores is most of the time otherwise.
 """
 
+from collections.abc import Sequence
 from math import log2, sqrt
 
 import torch
@@ -12,77 +13,107 @@ from torch import Tensor
 
 from fgc_mm.errors import FGCError
 from fgc_mm.functional._checks import check_bank
+from fgc_mm.functional._chunks import by_device, is_cpu
+from fgc_mm.functional._row_keys import LOW, falling, pack, rows_of_keys
+from fgc_mm.functional._row_keys import keys as _keys
+from fgc_mm.functional.full_precision import full_precision
 
-# Scores held at a time: 8 MiB of float32, measured fastest from 4 to 32 MiB.
-_SCORES = 2 * 2**20
-_MAX_BLOCK, _MAX_GROUP, _LOW = 1024, 32, 0xFFFFFFFF
-
-
-def _keys(scores: Tensor, index: Tensor) -> Tensor:
-    """int64 keys in the order of (score descending, index ascending)."""
-    # The bits of a float compare like an integer once the negative ones are
-    # flipped; adding 0 makes -0.0 equal to 0.0.
-    bits = (scores + 0.0).view(torch.int32)
-    bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)
-    return (bits.long() << 32) | (_LOW - index)
-
-
-def rows_of_keys(keys: Tensor) -> Tensor:
-    """The row numbers in keys of :func:`nearest_keys`."""
-    return _LOW - (keys & _LOW)
+# Scores held at a time. On a CPU 8 MiB of float32: measured fastest from 4 to
+# 32 MiB; on an accelerator 256 MiB, few operations.
+_SCORES, _DEVICE_SCORES = 2 * 2**20, 64 * 2**20
+# Queries at a time.
+_MAX_BLOCK, _DEVICE_BLOCK = 1024, 2**15
+_MAX_GROUP = 32
 
 
 def _drop_own(scores: Tensor, own: Tensor, start: int) -> None:
     """Set each line's own row to -inf, where it lies in this chunk."""
     # No nonzero(): the device would have to wait for the count.
     local = own.unsqueeze(1) - start
-    inside = (local >= 0) & (local < scores.shape[1])
-    local = local.clamp(0, scores.shape[1] - 1)
-    kept = scores.gather(1, local).masked_fill_(inside, -torch.inf)
-    scores.scatter_(1, local, kept)
+    near = local.clamp(0, scores.shape[1] - 1)
+    kept = scores.gather(1, near).masked_fill_(near == local, -torch.inf)
+    scores.scatter_(1, near, kept)
 
 
 class _Search:
-    """One block of queries: k groups kept in front, a chunk behind them."""
+    """Lines of scores: k groups kept in front, a chunk behind them.
 
-    def __init__(self, queries: Tensor, k: int, length: int) -> None:
-        self.queries, self.k, count = queries.float(), k, len(queries)
+    Args:
+        queries: Those of each bank.
+        k: How many rows are sought.
+        length: Of every bank.
+        scores: How many are held at a time.
+    """
+
+    def __init__(
+        self, queries: Sequence[Tensor], k: int, length: int, scores: int
+    ) -> None:
+        self.queries = [some.float() for some in queries]
+        self.counts = [len(some) for some in queries]
+        self.k, self.length, count = k, length, sum(self.counts)
         self.group = _group_size(length, k)
-        columns = min(max(_SCORES // count, 1), length)
+        columns = min(max(scores // count, 1), length)
         self.chunk = -(-columns // self.group) * self.group
         front = k * self.group
-        self.buffer = self.queries.new_empty(count, front + self.chunk)
-        self.best = self.buffer[:, :front].fill_(-torch.inf)
+        self.buffer = self.queries[0].new_empty(count, front + self.chunk)
+        self.best = self.buffer[:, :front]
         self.scores = self.buffer[:, front:]
-        # Nothing kept yet: -inf, which no finite score loses to.
-        none = self.queries.new_full((count, k), -torch.inf)
+        self.keys: Tensor | None = None
+        if self.chunk < front:
+            self._keep_nothing()
+
+    def _keep_nothing(self) -> None:
+        """Groups of -inf, to which no finite score loses."""
+        self.best.fill_(-torch.inf)
+        none = self.best[:, : self.k]
         self.keys = _keys(none, torch.zeros_like(none, dtype=torch.int64))
 
-    def read(self, rows: Tensor, start: int, own: Tensor | None) -> None:
+    def read(
+        self, banks: Sequence[Tensor], start: int, own: Tensor | None
+    ) -> None:
         """Score the rows start, start + 1, ... and keep the best groups."""
-        valid = self.scores[:, : len(rows)]
-        torch.mm(self.queries, rows.float().T, out=valid)
+        stop = min(start + self.chunk, self.length)
+        valid = self.scores[:, : stop - start]
+        for some, bank, lines in zip(
+            self.queries, banks, valid.split(self.counts), strict=True
+        ):
+            torch.mm(some, bank[start:stop].float().T, out=lines)
         if own is not None:
             _drop_own(valid, own, start)
-        self.scores[:, len(rows) :] = -torch.inf
-        tops = torch.max_pool1d(self.scores, self.group)
-        first = start // self.group
-        index = torch.arange(first, first + tops.shape[1], device=tops.device)
-        self._keep(torch.cat([self.keys, _keys(tops, index)], 1))
+        if stop - start < self.chunk:
+            self.scores[:, stop - start :] = -torch.inf
+        tops = _tops(self.scores, self.group)
+        low = falling(LOW - start // self.group, tops.shape[1], tops)
+        self._keep(pack(tops, low), last=stop == self.length)
 
-    def _keep(self, keys: Tensor) -> None:
+    def _keep(self, keys: Tensor, last: bool) -> None:
+        first = self.k if self.keys is None else 0
+        if self.keys is not None:
+            keys = torch.cat([self.keys, keys], 1)
         self.keys, place = keys.topk(self.k, sorted=False)
-        line = torch.arange(len(keys), device=keys.device).unsqueeze(1)
-        flat = (place + line * keys.shape[1]).flatten()
+        wide = self.buffer.shape[1] // self.group
+        line = torch.arange(
+            first, first + len(keys) * wide, wide, device=keys.device
+        )
         groups = self.buffer.view(-1, self.group)
-        self.best.copy_(groups.index_select(0, flat).view_as(self.best))
+        flat = (place + line.unsqueeze(1)).flatten()
+        best = groups.index_select(0, flat).view_as(self.best)
+        self.best = best if last else self.best.copy_(best)
 
     def result(self) -> Tensor:
         """The (n, k) keys, best first."""
-        start = rows_of_keys(self.keys).unsqueeze(2) * self.group
-        inner = torch.arange(self.group, device=start.device)
-        index = (start + inner).flatten(1)
-        return _keys(self.best, index).topk(self.k).values
+        # LOW minus the row: the group's number, stretched to its first row
+        inner = falling(LOW - LOW * self.group, self.group, self.keys)
+        groups = (self.keys & LOW).unsqueeze(2)
+        low = torch.add(inner, groups, alpha=self.group).flatten(1)
+        return pack(self.best, low).topk(self.k).values
+
+
+def _tops(scores: Tensor, group: int) -> Tensor:
+    """The largest score of each group of columns."""
+    if is_cpu(scores):
+        return torch.max_pool1d(scores, group)
+    return scores.unflatten(1, (-1, group)).amax(2)
 
 
 def _group_size(length: int, k: int) -> int:
@@ -134,18 +165,37 @@ def nearest_keys(
     Returns:
         (N, k), best first; see :func:`rows_of_keys`.
     """
-    per_line = k * _group_size(len(bank), k)
-    size = max(1, min(_MAX_BLOCK, _SCORES // per_line))
+    size = _block_size(bank, k)
     owns = [None] * len(queries) if exclude is None else exclude.split(size)
-    found = []
-    with torch.autocast(queries.device.type, enabled=False):
-        for block, own in zip(queries.split(size), owns, strict=False):
-            search = _Search(block, k, len(bank))
-            for start in range(0, len(bank), search.chunk):
-                rows = bank[start : start + search.chunk]
-                search.read(rows, start, own)
-            found.append(search.result())
-    return torch.cat(found) - first
+    found = [
+        _search([block], [bank], k, own)
+        for block, own in zip(queries.split(size), owns, strict=False)
+    ]
+    keys = torch.cat(found) if len(found) > 1 else found[0]
+    return keys - first if first else keys
+
+
+def _search(
+    queries: Sequence[Tensor],
+    banks: Sequence[Tensor],
+    k: int,
+    own: Tensor | None,
+) -> Tensor:
+    """Keys of the queries of all banks, one below the other."""
+    length = len(banks[0])
+    scores = by_device(banks[0], _SCORES, _DEVICE_SCORES)
+    with full_precision(banks[0]):
+        search = _Search(queries, k, length, scores)
+        for start in range(0, length, search.chunk):
+            search.read(banks, start, own)
+        return search.result()
+
+
+def _block_size(bank: Tensor, k: int) -> int:
+    """How many queries are answered at a time."""
+    scores = by_device(bank, _SCORES, _DEVICE_SCORES)
+    most = by_device(bank, _MAX_BLOCK, _DEVICE_BLOCK)
+    return max(1, min(most, scores // (k * _group_size(len(bank), k))))
 
 
 def nearest_neighbors(
@@ -155,7 +205,8 @@ def nearest_neighbors(
 
     Exact, computed in float32. Among equal products the lower row comes
     first, at the k-th place too. Scores are held for a chunk of the bank at
-    a time (8 MiB, some 30 MiB of scratch in all). Source: "Feature-Gate
+    a time (on a CPU 8 MiB, some 30 MiB of scratch in all; on an accelerator
+    256 MiB, 1 GiB in all). Source: "Feature-Gate
     Coupling for Dynamic Network Pruning" (arXiv 2111.14302), section 3.3.
 
     Args:
@@ -175,27 +226,38 @@ def nearest_neighbors(
     return rows_of_keys(nearest_keys(queries, bank, k, exclude))
 
 
-def neighborhood_agreement(first: Tensor, second: Tensor) -> Tensor:
-    """Mean share of neighbours that two index sets have in common.
+@torch.no_grad()
+def nearest_neighbors_of_each(
+    queries: Sequence[Tensor],
+    banks: Sequence[Tensor],
+    k: int,
+    exclude: Tensor | None = None,
+) -> list[Tensor]:
+    """:func:`nearest_neighbors` in several banks of one length.
+
+    On an accelerator one search with the operations of a single bank's.
 
     Args:
-        first: (N, k) int64, distinct within a line.
-        second: (N, k) int64, distinct within a line.
+        queries: For each bank (N, C), each with its own C.
+        banks: (D, C).
+        k: how many neighbours, 1 <= k < D.
+        exclude: (N,) one row of every bank to leave out per query.
 
     Returns:
-        () float32 in [0, 1]: 1 where each line names the same rows, in any
-        order.
+        For each bank (N, k) int64 row numbers.
 
     Raises:
-        FGCError: the shapes differ, or are not (N, k).
+        FGCError: as :func:`nearest_neighbors`.
     """
-    if first.shape != second.shape or first.ndim != 2 or not first.numel():
-        raise FGCError(
-            f'neighbour sets have shapes {tuple(first.shape)} and '
-            f'{tuple(second.shape)}, but both must be the same (N, k): '
-            'search both spaces with the same queries and num_neighbors'
-        )
-    ordered = second.sort(1).values
-    place = torch.searchsorted(ordered, first.contiguous())
-    place.clamp_(max=first.shape[1] - 1)
-    return (ordered.gather(1, place) == first).float().mean()
+    together = sum(map(len, queries)) <= _block_size(banks[0], k)
+    if is_cpu(banks[0]) or not together or len(set(map(len, banks))) > 1:
+        return [
+            nearest_neighbors(some, bank, k, exclude)
+            for some, bank in zip(queries, banks, strict=True)
+        ]
+    for some, bank in zip(queries, banks, strict=True):
+        check_bank(some, bank)
+        check_neighbors(len(bank), k, exclude, len(some))
+    own = None if exclude is None else exclude.repeat(len(banks))
+    keys = _search(queries, banks, k, own)
+    return list(rows_of_keys(keys).split([len(some) for some in queries]))

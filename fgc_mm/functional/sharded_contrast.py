@@ -5,7 +5,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fgc_mm.functional._attention import attend, merge
-from fgc_mm.functional.contrast import GATHERED, add_eps, check_contrast
+from fgc_mm.functional.contrast import (
+    add_eps,
+    check_contrast,
+    gathered_queries,
+    joined,
+)
+from fgc_mm.functional.full_precision import full_precision
 from fgc_mm.functional.shard import Shard
 
 
@@ -38,7 +44,7 @@ def _owned_scores(
     queries: Tensor, rows: Tensor, positives: Tensor, scale: float, form: str
 ) -> tuple[Tensor, Tensor]:
     """The same, some queries at a time."""
-    size = max(1, GATHERED // (positives.shape[1] * rows.shape[1]))
+    size = gathered_queries(rows, positives.shape[1])
     parts = [
         _owned_score(some, rows, index, scale, form)
         for some, index in zip(
@@ -46,7 +52,7 @@ def _owned_scores(
         )
     ]
     slopes, scores = zip(*parts, strict=True)
-    return torch.cat(slopes), torch.cat(scores)
+    return joined(slopes), joined(scores)
 
 
 def _join(
@@ -85,7 +91,7 @@ class _ShardedContrast(torch.autograd.Function):
         counts = shard.counts(queries)
         asked = shard.ask(queries.to(dtype), counts)
         index = shard.ask(positives, counts) - shard.start
-        with torch.autocast(queries.device.type, enabled=False):
+        with full_precision(queries):
             out, lse = attend(asked, rows, scale)
             slope, score = _owned_scores(asked, rows, index, scale, form)
             answers = [out, slope, lse.unsqueeze(1), score.unsqueeze(1)]

@@ -16,12 +16,13 @@ def count_kept(share: float, channels: int) -> int:
     return max(1, math.ceil(share * channels - 1e-9))
 
 
-def winners(saliency: Tensor, share: float) -> Tensor:
+def winners(saliency: Tensor, share: float | Tensor) -> Tensor:
     """The ``ceil(share * C)`` largest of each row.
 
     Args:
         saliency: (N, C).
-        share: In (0, 1].
+        share: In (0, 1]; a float64 tensor () for one that moves, which
+            nothing reads on the host and nothing is compiled anew for.
 
     Returns:
         (N, C) bool; exactly so many per row, earlier channels first among
@@ -29,7 +30,11 @@ def winners(saliency: Tensor, share: float) -> Tensor:
 
     Source: FBS (ICLR 2019), Eq. 6.
     """
-    count = count_kept(share, saliency.shape[1])
+    channels = saliency.shape[1]
     order = saliency.argsort(dim=1, descending=True, stable=True)
     won = torch.zeros_like(saliency, dtype=torch.bool)
-    return won.scatter(1, order[:, :count], True)
+    if not isinstance(share, Tensor):
+        return won.scatter(1, order[:, : count_kept(share, channels)], True)
+    count = (share * channels - 1e-9).ceil().clamp(min=1)
+    first = torch.arange(channels, device=saliency.device) < count
+    return won.scatter(1, order, first.expand(order.shape))

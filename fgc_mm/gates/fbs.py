@@ -50,12 +50,28 @@ class FBSGate(nn.Module):
     ) -> None:
         super().__init__()
         self.density = share_of_channels(density, 'density', 'FBSGate')
-        self.progress: Progress | None = None
+        self._progress: Progress | None = None
         self.predict = nn.Linear(in_channels, out_channels)
         nn.init.kaiming_normal_(self.predict.weight)
         nn.init.ones_(self.predict.bias)
         start = torch.tensor(self.density.start_value, dtype=torch.float64)
         self.register_buffer('trained_density', start)
+        # the one of now, a tensor: a graph of torch.compile holds for all
+        self.register_buffer('_now', start.clone(), persistent=False)
+
+    @property
+    def progress(self) -> Progress | None:
+        """Where the run is, on which the density depends."""
+        return self._progress
+
+    @progress.setter
+    def progress(self, progress: Progress | None) -> None:
+        before, self._progress = self._progress, progress
+        if progress is None:
+            return
+        density = self.density.at(progress)
+        if before is None or self.density.at(before) != density:
+            self._now.fill_(density)
 
     def forward(self, x: Tensor) -> ScalingDecision:
         """Decide for every image of the batch."""
@@ -71,11 +87,12 @@ class FBSGate(nn.Module):
             logits, logits.sigmoid(), saliency * won, saliency
         )
 
-    def _density(self) -> float:
+    def _density(self) -> float | Tensor:
         if not self.density.moves:
             return self.density.end_value
         if not self.training:
-            return self.trained_density.item()
-        density = self.density.at(self.progress)
-        self.trained_density.fill_(density)
-        return density
+            return self.trained_density
+        if self._progress is None:
+            self.density.at(None)  # says what is missing
+        self.trained_density.copy_(self._now)
+        return self._now

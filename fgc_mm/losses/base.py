@@ -4,9 +4,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from fgc_mm.functional.full_precision import full_precision
 from fgc_mm.functional.macs import MACsTable
 from fgc_mm.functional.schedule import Progress, Schedule
 from fgc_mm.sites import GateRecord
@@ -53,7 +53,7 @@ class GateLoss(nn.Module, ABC):
         weight = self.loss_weight.at(self.progress)
         if weight == 0:
             return records[0].logits.new_zeros(())
-        with torch.autocast(records[0].logits.device.type, enabled=False):
+        with full_precision(records[0].logits):
             return weight * self.compute(records, data_samples)
 
     @abstractmethod

@@ -17,7 +17,7 @@ class CoupledBatch(NamedTuple):
     Attributes:
         indices: (N,) int64 rows.
         features: (N, C) pooled activation, float32, detached.
-        gates: (N, C) gate vector, float32, detached.
+        gates: (N, G) gate vector, float32, detached; one entry per decision.
     """
 
     indices: Tensor
@@ -62,9 +62,18 @@ def _index_of(sample: Any) -> int | None:
 
 
 def coupled_batch(
-    record: GateRecord, gate: Tensor, indices: list[int]
+    record: GateRecord, gate: Tensor, indices: Tensor
 ) -> CoupledBatch:
     """Pooled activation and gate vector of a site, ready to be written."""
     features = global_average_pool(record.activation.detach().float())
-    rows = torch.as_tensor(indices, device=features.device)
-    return CoupledBatch(rows, features, gate.detach())
+    return CoupledBatch(indices, features, gate.detach())
+
+
+def side_by_side(batches: Sequence[CoupledBatch]) -> CoupledBatch:
+    """Several sites' batches of the same images as one of all channels."""
+    if len(batches) == 1:
+        return batches[0]
+    _, features, gates = zip(*batches, strict=True)
+    return CoupledBatch(
+        batches[0].indices, torch.cat(features, 1), torch.cat(gates, 1)
+    )

@@ -7,17 +7,25 @@ import torch
 from torch import Tensor
 
 from fgc_mm.errors import FGCError
-from fgc_mm.functional import Shard, neighborhood_agreement
+from fgc_mm.functional import Shard, neighborhood_agreement, on_device
 from fgc_mm.losses.base import GateLoss
 from fgc_mm.losses.chosen_sites import choose_sites
 from fgc_mm.losses.coupled_batch import (
     CoupledBatch,
     coupled_batch,
     sample_indices,
+    side_by_side,
 )
 from fgc_mm.losses.coupling_switches import CouplingSwitches, choose
 from fgc_mm.losses.label_neighbors import LabelNeighbors
-from fgc_mm.memory import MemoryBank, ShardedBank, SiteBanks
+from fgc_mm.memory import (
+    BatchWrite,
+    MemoryBank,
+    ShardedBank,
+    SiteBanks,
+    waits,
+)
+from fgc_mm.memory.bank import nearest_of_each
 from fgc_mm.registry import MODELS
 from fgc_mm.sites import GateRecord, GateSite
 
@@ -30,7 +38,9 @@ class FeatureGateCouplingLoss(GateLoss):
     image's pooled activation become the positives of a contrastive loss of
     its gate vector against the gate bank (FGC, arXiv 2111.14302, section
     3.2, Eq. 4 to 8). Mean over the batch, sum over sites. Banks are built
-    and written by ``FGCMemoryBankHook``, one row per training image.
+    and written by ``FGCMemoryBankHook``, one row per training image. The gate
+    vector has one entry per decision: with gates in groups it is shorter
+    than the feature, which keeps all channels.
 
     Args:
         sites: The last n gated sites, or shell patterns on their names.
@@ -102,7 +112,9 @@ class FeatureGateCouplingLoss(GateLoss):
         self.share_neighbors = share_neighbors
         self.banks: dict[str, SiteBanks] = {}
         self._labels: LabelNeighbors | None = None
+        self._images: list[int] = []
         self._pending: dict[str, CoupledBatch] = {}
+        self._written: BatchWrite | None = None
 
     def build_banks(
         self,
@@ -144,7 +156,7 @@ class FeatureGateCouplingLoss(GateLoss):
             )
 
         self.banks = {
-            site.name: SiteBanks(bank(site.channels), bank(site.channels))
+            site.name: SiteBanks(bank(site.channels), bank(site.decisions))
             for site in sites
             if site.name in chosen
         }
@@ -162,11 +174,10 @@ class FeatureGateCouplingLoss(GateLoss):
         self._check_ready(records)
         coupled = [r for r in records if r.site.name in self.banks]
         length = len(next(iter(self.banks.values())).feature)
-        indices = sample_indices(data_samples, length)
+        self._images = sample_indices(data_samples, length)
         gates = [self._gate_vector(r) for r in coupled]
-        batches = [
-            coupled_batch(r, g, indices) for r, g in zip(coupled, gates)
-        ]
+        rows = on_device(self._images, gates[0].device)
+        batches = [coupled_batch(r, g, rows) for r, g in zip(coupled, gates)]
         self._pending = {r.site.name: b for r, b in zip(coupled, batches)}
         return sum(
             self.banks[record.site.name].gate.contrast(
@@ -188,25 +199,52 @@ class FeatureGateCouplingLoss(GateLoss):
         bank and in the gate bank, for the first ``queries`` images of the
         batch that waits to be written; one () per site.
         """
-        shares = {}
-        for name, batch in self._pending.items():
-            few = CoupledBatch(*(x[:queries] for x in batch))
-            shares[name] = neighborhood_agreement(
-                self._nearest(name, few, 'feature'),
-                self._nearest(name, few, 'gate'),
-            )
-        return shares
+        names = list(self._pending)
+        few = [
+            CoupledBatch(*(x[:queries] for x in batch))
+            for batch in self._pending.values()
+        ]
+        if not names:
+            return {}
+        pairs = zip(
+            self._nearest(names, few, 'feature'),
+            self._nearest(names, few, 'gate'),
+        )
+        shares = [neighborhood_agreement(*pair) for pair in pairs]
+        return dict(zip(names, shares))
 
     def write_banks(
         self, gather: Callable[[CoupledBatch], CoupledBatch]
     ) -> None:
-        """Write the batch that waits, as gathered from all ranks."""
+        """Write the batch that waits, as gathered from all ranks.
+
+        Args:
+            gather: From one rank's batch to that of all.
+
+        Raises:
+            FGCError: A value is not finite, so nothing was written. On an
+                accelerator the next call raises it, or :meth:`settle`.
+        """
+        self.settle()
         pending, self._pending = self._pending, {}
-        gathered = {name: gather(batch) for name, batch in pending.items()}
-        for name, batch in gathered.items():  # all are written, or none
-            self.banks[name].check(*batch)
-        for name, batch in gathered.items():
-            self.banks[name].update(*batch)
+        if not pending:
+            return
+        batch = gather(side_by_side(list(pending.values())))
+        values = torch.cat([batch.features, batch.gates], 1)
+        banks = [self.banks[name] for name in pending]
+        banks = [b.feature for b in banks] + [b.gate for b in banks]
+        write = BatchWrite(banks, batch.indices, values)
+        if waits(values):
+            self._written = write
+        else:
+            write.check()
+        write.write()
+
+    def settle(self) -> None:
+        """Raise FGCError if the batch last written was refused."""
+        written, self._written = self._written, None
+        if written is not None:
+            written.check()
 
     def drop_batch(self) -> None:
         """Forget the batch that waits, unwritten."""
@@ -231,25 +269,30 @@ class FeatureGateCouplingLoss(GateLoss):
         own = self._pending[names[0]].indices[:, None]
         if self._warming_up():
             return [own] * len(names)
-        if self.share_neighbors:
-            found = [self._neighbors(names[-1])] * len(names)
-        else:
-            found = [self._neighbors(name) for name in names]
-        if not self.switches.include_self:
-            return found
-        return [torch.cat([own, rows], dim=1) for rows in found]
+        found = self._neighbors(names[-1:] if self.share_neighbors else names)
+        if self.switches.include_self:
+            found = [torch.cat([own, rows], dim=1) for rows in found]
+        return found * len(names) if self.share_neighbors else found
 
-    def _neighbors(self, name: str) -> Tensor:
-        batch = self._pending[name]
+    def _neighbors(self, names: Sequence[str]) -> list[Tensor]:
+        """For each of these sites (N, K) rows."""
         if self.neighbor_source == 'label':
-            rows = self._labels(batch.indices.cpu())
-            return rows.to(batch.indices.device)
-        return self._nearest(name, batch, self.neighbor_source)
+            images = torch.tensor(self._images)
+            device = self._pending[names[0]].indices.device
+            return [self._labels(images).to(device) for _ in names]
+        batches = [self._pending[name] for name in names]
+        return self._nearest(names, batches, self.neighbor_source)
 
-    def _nearest(self, name: str, batch: CoupledBatch, space: str) -> Tensor:
-        queries = batch.features if space == 'feature' else batch.gates
-        bank = getattr(self.banks[name], space)
-        return bank.nearest(queries, self.num_neighbors, batch.indices)
+    def _nearest(
+        self, names: Sequence[str], batches: Sequence[CoupledBatch], space: str
+    ) -> list[Tensor]:
+        values = 'features' if space == 'feature' else 'gates'
+        return nearest_of_each(
+            [getattr(self.banks[name], space) for name in names],
+            [getattr(batch, values) for batch in batches],
+            self.num_neighbors,
+            batches[0].indices,
+        )
 
     def _warming_up(self) -> bool:
         epochs = self.switches.warmup_epochs

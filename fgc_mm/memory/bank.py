@@ -1,5 +1,6 @@
 """One row per training image, moved towards each new value."""
 
+from collections.abc import Sequence
 from math import sqrt
 
 import torch
@@ -7,7 +8,12 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fgc_mm.errors import FGCError
-from fgc_mm.functional import nearest_neighbors, neighbor_contrast
+from fgc_mm.functional import (
+    nearest_neighbors,
+    nearest_neighbors_of_each,
+    neighbor_contrast,
+)
+from fgc_mm.memory.batch_write import write_rows
 
 _INITS = ('uniform', 'unit')
 
@@ -46,14 +52,6 @@ def _start(
             some = drawn[low - start : high - start]
             rows[low - held.start : high - held.start] = some
     return rows
-
-
-def _first_of_each(indices: Tensor) -> tuple[Tensor, Tensor]:
-    """Distinct indices and the place where each occurs first."""
-    ordered, place = indices.sort(stable=True)
-    first = torch.ones_like(ordered, dtype=torch.bool)
-    first[1:] = ordered[1:] != ordered[:-1]
-    return ordered[first], place[first]
 
 
 class MemoryBank:
@@ -134,10 +132,7 @@ class MemoryBank:
         """
         self.check(indices, values)
         indices = indices.to(self.rows.device, torch.int64)
-        values = values.to(self.rows.device)
-        index, place = self._keep_held(*_first_of_each(indices))
-        old, new = self.rows[index], values[place]
-        self.rows.index_copy_(0, index, self._blend(old, new))
+        write_rows([self], indices, [values.to(self.rows.device)])
 
     def nearest(self, queries: Tensor, k: int, exclude: Tensor) -> Tensor:
         """The k nearest rows; see :func:`nearest_neighbors`."""
@@ -156,11 +151,21 @@ class MemoryBank:
             queries, self.rows, positives, temperature, form, eps
         )
 
-    def _keep_held(
-        self, index: Tensor, place: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Those rows that are held here, as numbered here."""
-        return index, place
+    def locate(
+        self, ordered: Tensor, source: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Where rows lie here, and what is written there.
+
+        Args:
+            ordered: (N,) row numbers, rising.
+            source: (N,) the places in the batch of their values.
+
+        Returns:
+            (N,) the rows as numbered here, (N,) the places in the batch for
+            these, and where some may lie elsewhere (N, 1) bool: whether a
+            row keeps what it has.
+        """
+        return ordered, source, None
 
     def check(self, indices: Tensor, values: Tensor) -> None:
         """Raise what :meth:`update` would raise, and write nothing."""
@@ -168,11 +173,12 @@ class MemoryBank:
         device = self.rows.device
         self._check_values(indices.to(device), values.to(device))
 
-    def _blend(self, old: Tensor, new: Tensor) -> Tensor:
+    def blend(self, old: Tensor, new: Tensor) -> Tensor:
+        """What is written for old rows and new values, both (..., C)."""
         # lerp in a half type would lose what a small 1 - m adds.
         dtype = torch.promote_types(old.dtype, torch.float32)
         row = torch.lerp(new.to(dtype), old.to(dtype), self.momentum)
-        row = normalize(row, dim=1) if self.normalize else row
+        row = normalize(row, dim=-1) if self.normalize else row
         return row.to(old.dtype)
 
     def _check_shapes(self, indices: Tensor, values: Tensor) -> None:
@@ -239,6 +245,29 @@ class MemoryBank:
                 'saved banks (load_banks=False in FGCMemoryBankHook)'
             )
         self.rows.copy_(state['rows'][self.held.start : self.held.stop])
+
+
+def nearest_of_each(
+    banks: Sequence[MemoryBank],
+    queries: Sequence[Tensor],
+    k: int,
+    exclude: Tensor,
+) -> list[Tensor]:
+    """The k nearest rows in each of several banks; (N, k) each.
+
+    Args:
+        banks: All whole, or all sharded.
+        queries: For each bank (N, C).
+        k: How many rows.
+        exclude: (N,) one row of every bank to leave out per query.
+    """
+    if any(type(bank) is not MemoryBank for bank in banks):
+        return [
+            bank.nearest(some, k, exclude)
+            for bank, some in zip(banks, queries, strict=True)
+        ]
+    rows = [bank.rows for bank in banks]
+    return nearest_neighbors_of_each(queries, rows, k, exclude)
 
 
 def _check_options(length: int, dim: int, momentum: float, init: str) -> None:

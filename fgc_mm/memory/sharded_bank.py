@@ -68,8 +68,20 @@ class ShardedBank(MemoryBank):
             queries, self.rows, self.shard, positives, temperature, form, eps
         )
 
-    def _keep_held(
-        self, index: Tensor, place: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        here = (index >= self.held.start) & (index < self.held.stop)
-        return index[here] - self.held.start, place[here]
+    def locate(
+        self, ordered: Tensor, source: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """As the whole bank's; rows that lie elsewhere repeat one of here.
+
+        Where none lies here, a row is named that keeps what it has.
+        """
+        held = self.held
+        here = (ordered >= held.start) & (ordered < held.stop)
+        place = torch.arange(len(ordered), device=ordered.device)
+        place = torch.where(here, place, here.int().argmax())
+        local = ordered.index_select(0, place) - held.start
+        return (
+            local.clamp(0, len(held) - 1),
+            source.index_select(0, place),
+            ~here.index_select(0, place).unsqueeze(1),
+        )

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fgc_mm.memory.bank import MemoryBank
+from fgc_mm.memory.batch_write import write_rows
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,10 @@ class SiteBanks:
             gates: (N, C).
         """
         self.check(indices, features, gates)
-        self.feature.update(indices, features)
-        self.gate.update(indices, gates)
+        device = self.feature.rows.device
+        rows = indices.to(device, torch.int64)
+        values = [features.to(device), gates.to(device)]
+        write_rows([self.feature, self.gate], rows, values)
 
     def check(self, indices: Tensor, features: Tensor, gates: Tensor) -> None:
         """Raise what :meth:`update` would raise, and write nothing."""

@@ -1,6 +1,7 @@
 """An mmpretrain classifier whose backbone is gated."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from math import nan
 from typing import Any
 
@@ -11,7 +12,8 @@ from mmpretrain.structures import DataSample, MultiTaskDataSample
 from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
-from fgc_mm.functional.macs import MACsTable, macs_per_image
+from fgc_mm.functional.macs import MACsTable
+from fgc_mm.functional.macs_matrix import MACsMatrices
 from fgc_mm.losses import GateLoss
 from fgc_mm.losses.distillation import DistillationLoss
 from fgc_mm.models.class_scores import class_scores, independent_labels
@@ -22,6 +24,7 @@ from fgc_mm.models.gradient_reach import (
     unread_layers,
     warn_unreached,
 )
+from fgc_mm.models.predictions import to_host
 from fgc_mm.models.teacher import Teacher
 from fgc_mm.registry import MODELS
 from fgc_mm.sites import GateRecord, keep_ratio
@@ -38,7 +41,9 @@ class GatedImageClassifier(ImageClassifier):
         distillation: ``dict(teacher=..., checkpoint=..., temperature=4,
             loss_weight=1)``: learn from the answers of a trained network
             (its config, or the path of one), which sees the same
-            preprocessed images; logged as ``loss_distillation``.
+            preprocessed images; logged as ``loss_distillation``. Without a
+            ``teacher`` it is this network without gates; without a
+            ``checkpoint`` ``tools/train.py`` takes ``load_from``.
         neck: As in ``ImageClassifier``.
         head: As in ``ImageClassifier``.
         pretrained: As in ``ImageClassifier``.
@@ -65,6 +70,9 @@ class GatedImageClassifier(ImageClassifier):
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
+        if distillation is not None and 'teacher' not in distillation:
+            twin = _without_gates(backbone, neck, head)
+            distillation = dict(distillation, teacher=twin)
         super().__init__(
             backbone,
             neck,
@@ -90,6 +98,7 @@ class GatedImageClassifier(ImageClassifier):
         if distillation is not None:
             self._learn_from(**distillation)
         self._tables: dict[tuple[int, ...], MACsTable] = {}
+        self._matrices: MACsMatrices | None = None  # of the last table
         self._has_trained = False  # in this process
         self._register_load_state_dict_pre_hook(self._refuse_foreign)
 
@@ -114,6 +123,17 @@ class GatedImageClassifier(ImageClassifier):
         self._check_gradients(losses)
         losses['keep_ratio'] = keep_ratio(records)
         return losses
+
+    def parse_losses(
+        self, losses: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """As in ``BaseModel``, but a scalar is not averaged once more."""
+        summands = [value for key, value in losses.items() if 'loss' in key]
+        scalars = all(_is_scalar(value) for value in losses.values())
+        if not scalars or not summands or 'loss' in losses:
+            return super().parse_losses(losses)
+        total = sum(summands[1:], start=summands[0])
+        return total, dict(loss=total, **losses)
 
     def predict(
         self,
@@ -153,11 +173,16 @@ class GatedImageClassifier(ImageClassifier):
         """
         feats, records = self._extract_gated(inputs, keep_activation)
         samples = self.head.predict(feats, data_samples, **kwargs)
+        to_host(samples)
         table = self.macs_table(tuple(inputs.shape[1:]))
-        broken = _broken_images(records)
-        if broken.any() and not self._has_trained:
+        if self._matrices is None or self._matrices.table is not table:
+            self._matrices = MACsMatrices(table)
+        opened = torch.cat([r.mask for r in records], dim=1) != 0
+        macs = self._matrices(opened.double())
+        macs = macs.masked_fill(_broken_images(records), nan).cpu()
+        if macs.isnan().any() and not self._has_trained:
             _refuse_broken(records)
-        self._attach_macs(samples, records, table, broken)
+        _attach_macs(samples, macs, opened.cpu(), table)
         return samples, records
 
     def extract_feat(self, inputs: Tensor, stage: str = 'neck') -> Any:
@@ -235,34 +260,16 @@ class GatedImageClassifier(ImageClassifier):
                     gate_loss.scores = class_scores(self.head, feats, reader)
 
     def _learn_from(
-        self, teacher: str | dict, checkpoint: str, **options: Any
+        self,
+        teacher: str | dict,
+        checkpoint: str | None = None,
+        **options: Any,
     ) -> None:
         self.distillation = DistillationLoss(
             **options, independent_labels=independent_labels(self.head)
         )
         self._teacher = Teacher(teacher, checkpoint)
         self._teacher.check_same_classes(self.head)
-
-    @staticmethod
-    def _attach_macs(
-        samples: list[DataSample],
-        records: list[GateRecord],
-        table: MACsTable,
-        broken: Tensor,
-    ) -> None:
-        masks = [record.mask for record in records]
-        macs = macs_per_image(table, masks).masked_fill(broken, nan).cpu()
-        opened = torch.cat([mask != 0 for mask in masks], dim=1).cpu()
-        for sample, cost, row in zip(samples, macs, opened):
-            # every data field of a multi-task sample would be a task
-            tasks = isinstance(sample, MultiTaskDataSample)
-            kind = 'metainfo' if tasks else 'data'
-            sample.set_field(cost, 'macs', field_type=kind)
-            sample.set_field(row, 'gate_masks', field_type=kind)
-            sample.set_field(table, 'macs_table', field_type=kind)
-            # tells an evaluator whether the prediction is still this one
-            score = sample.get('pred_score', None)
-            sample.set_field(score, 'gated_score', field_type=kind)
 
     def _refuse_foreign(self, state_dict: dict, prefix: str, *_: Any) -> None:
         """No silence where a checkpoint has nothing of this model."""
@@ -278,11 +285,49 @@ class GatedImageClassifier(ImageClassifier):
             )
 
 
+def _without_gates(
+    backbone: dict | nn.Module, neck: dict | None, head: dict | None
+) -> dict[str, Any]:
+    """Config of the plain classifier whose backbone is gated.
+
+    Raises:
+        FGCError: The backbone is a module, so nothing says how to build it.
+    """
+    if not (isinstance(backbone, Mapping) and 'backbone' in backbone):
+        raise FGCError(
+            'the distillation names no teacher and the backbone is a '
+            f'{type(backbone).__name__}, not the config of a gated one, so '
+            'its dense twin cannot be built; give teacher=... in '
+            'distillation.'
+        )
+    parts = dict(backbone=backbone['backbone'], neck=neck, head=head)
+    return dict(type='ImageClassifier', **deepcopy(parts))
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dim() == 0
+
+
 def _broken_images(records: list[GateRecord]) -> Tensor:
     """Where some gate says nan or inf; (N,) of bool."""
     # nan > 0 is false: a broken network would pass for a pruned one
-    finite = [record.logits.isfinite().all(dim=1) for record in records]
-    return ~torch.stack(finite).all(dim=0)
+    logits = torch.cat([record.logits for record in records], dim=1)
+    return ~logits.isfinite().all(dim=1)
+
+
+def _attach_macs(
+    samples: list[DataSample], macs: Tensor, opened: Tensor, table: MACsTable
+) -> None:
+    for sample, cost, row in zip(samples, macs, opened):
+        # every data field of a multi-task sample would be a task
+        tasks = isinstance(sample, MultiTaskDataSample)
+        kind = 'metainfo' if tasks else 'data'
+        sample.set_field(cost, 'macs', field_type=kind)
+        sample.set_field(row, 'gate_masks', field_type=kind)
+        sample.set_field(table, 'macs_table', field_type=kind)
+        # tells an evaluator whether the prediction is still this one
+        score = sample.get('pred_score', None)
+        sample.set_field(score, 'gated_score', field_type=kind)
 
 
 def _refuse_broken(records: list[GateRecord]) -> None:

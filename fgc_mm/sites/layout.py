@@ -76,11 +76,44 @@ def channels_second(layer: nn.Module, x: Tensor) -> Tensor:
     return x.movedim(-1, 1) if channels_last(layer) else x
 
 
+class Places:
+    """Where a site's channels lie in a layer's input, worked out once.
+
+    Args:
+        positions: As in :func:`fgc_mm.functional.spread_mask`.
+    """
+
+    def __init__(self, positions: Sequence[int]) -> None:
+        where = torch.tensor(positions)
+        places = (where >= 0).nonzero().squeeze(1)
+        order = places[where[places].argsort(stable=True)]
+        present, counts = where[order].unique(return_counts=True)
+        if counts.unique().numel() > 1:  # some channels more often than others
+            order = order[counts.cumsum(0) - counts]
+        self._tensors = where, order, present
+
+    def on(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """On a device, to which they are moved once.
+
+        Args:
+            device: Of the layer's input.
+
+        Returns:
+            The positions; the places of the site's channels in the order of
+            their numbers; and these numbers.
+        """
+        tensors = self._tensors
+        if tensors[0].device != device:
+            tensors = tuple(x.to(device) for x in tensors)
+            self._tensors = tensors
+        return tensors
+
+
 def mask_input(
     layer: nn.Module,
     x: Tensor,
     mask: Tensor,
-    positions: Tensor | None,
+    places: Places | None,
     inplace: bool = False,
 ) -> Tensor:
     """A layer's input with a site's channels masked.
@@ -89,11 +122,11 @@ def mask_input(
         layer: The consumer.
         x: (N, C_in, ...), or (N, ..., C_in) for a linear layer.
         mask: (N, C).
-        positions: As in :func:`fgc_mm.functional.spread_mask`.
+        places: Where the channels lie; ``None`` if they are all, in order.
         inplace: As in :func:`fgc_mm.functional.mask_channels`.
     """
-    if positions is not None:
-        mask = spread_mask(mask, positions)
+    if places is not None:
+        mask = spread_mask(mask, places.on(mask.device)[0])
     if not channels_last(layer):
         return mask_channels(x, mask, inplace)
     masked = mask_channels(x.movedim(-1, 1), mask, inplace)
@@ -101,7 +134,7 @@ def mask_input(
 
 
 def site_channels(
-    layer: nn.Module, x: Tensor, positions: Tensor | None, channels: int
+    layer: nn.Module, x: Tensor, places: Places | None, channels: int
 ) -> tuple[Tensor, Tensor]:
     """The channels of a site that a consumer reads, in their order.
 
@@ -111,24 +144,20 @@ def site_channels(
     Args:
         layer: The consumer.
         x: Its input.
-        positions: As in :func:`fgc_mm.functional.spread_mask`.
+        places: As in :func:`mask_input`.
         channels: Of the site (C).
 
     Returns:
         Their numbers, (c,), and their maps, (N, c, ...).
     """
     x = channels_second(layer, x)
-    if positions is None:
+    if places is None:
         return torch.arange(channels), x
-    places = (positions >= 0).nonzero().squeeze(1)
-    order = places[positions[places].argsort(stable=True)]
-    present, counts = positions[order].unique(return_counts=True)
-    if counts.unique().numel() > 1:  # some channels more often than others
-        order = order[counts.cumsum(0) - counts]
+    _, order, present = places.on(x.device)
     maps = x.index_select(1, order)
     if len(order) != len(present):
         maps = maps.unflatten(1, (len(present), -1))
-    return present.cpu(), maps
+    return present, maps
 
 
 def assemble(parts: Sequence[tuple[Tensor, Tensor]], channels: int) -> Tensor:

@@ -11,6 +11,7 @@ from fgc_mm.errors import FGCError
 from fgc_mm.functional import mask_channels
 from fgc_mm.sites.call import SiteState, state_of
 from fgc_mm.sites.layout import (
+    Places,
     assemble,
     channels_last,
     channels_second,
@@ -68,7 +69,7 @@ class SitePort:
     def _attach_masks(self, find: Callable[[str], nn.Module]) -> None:
         for consumer in self.site.consumers:
             layer = find(consumer.path)
-            hook = partial(self._mask, _positions(consumer))
+            hook = partial(self._mask, _places(consumer))
             layer.register_forward_pre_hook(hook)
         if self.site.branch_end is not None:
             last = channels_last(find(self.site.producer))
@@ -119,7 +120,7 @@ class SitePort:
 
     def _mask(
         self,
-        positions: Tensor | None,
+        places: Places | None,
         layer: nn.Module,
         args: tuple[Tensor, ...],
     ) -> tuple[Tensor, ...] | None:
@@ -131,22 +132,20 @@ class SitePort:
             # the factor has acted there: what is closed stays so behind norms
             mask = (mask != 0).to(mask)
         x = args[0]
-        if positions is not None:
-            positions = positions.to(x.device)
         # nobody else needs what was there, but a kept activation; a second
         # consumer of the same memory, if a factor is not 0 or 1; and a
         # second run of a part of the network
         inplace = self._alone and not state.grad
         if state.keep:
-            x, inplace = self._note(state, layer, x, positions), False
-        return (mask_input(layer, x, mask, positions, inplace), *args[1:])
+            x, inplace = self._note(state, layer, x, places), False
+        return (mask_input(layer, x, mask, places, inplace), *args[1:])
 
     def _note(
         self,
         state: SiteState,
         layer: nn.Module,
         x: Tensor,
-        positions: Tensor | None,
+        places: Places | None,
     ) -> Tensor:
         """Keep the channels, unless those of earlier consumers are all."""
         if state.over:
@@ -158,7 +157,7 @@ class SitePort:
                     x,
                     state,
                     layer,
-                    lambda x: site_channels(layer, x, positions, channels),
+                    lambda x: site_channels(layer, x, places, channels),
                 )
             )
         return x
@@ -196,10 +195,10 @@ class SitePort:
         return decision.mask
 
 
-def _positions(consumer: Member) -> Tensor | None:
+def _places(consumer: Member) -> Places | None:
     if consumer.positions is None:
         return None
-    return torch.tensor(consumer.positions)
+    return Places(consumer.positions)
 
 
 def _second(last: bool, x: Tensor) -> Tensor:

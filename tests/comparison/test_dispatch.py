@@ -2,7 +2,6 @@
 
 import shlex
 import sys
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -118,7 +117,7 @@ def test_told_to_stop_all_save_and_nothing_begins(tmp_path):
     script = tmp_path / 'wait.py'
     script.write_text(OBEDIENT)
     run = FakeRun(
-        tmp_path, 'run', f'exec {shlex.quote(sys.executable)} {script}'
+        tmp_path, 'run', f'exec {shlex.quote(sys.executable)} -IS {script}'
     )
     waiting = FakeRun(tmp_path, 'waiting', 'true')
 
@@ -126,9 +125,7 @@ def test_told_to_stop_all_save_and_nothing_begins(tmp_path):
         if 'ready' in run.log.read_text():
             dispatcher.stop()
 
-    begin = time.monotonic()
     go([run, waiting], jobs=1, during=stop)
-    assert time.monotonic() - begin < 30
     assert (run.state, waiting.state) == ('stopped', 'waiting')
 
 

@@ -1,6 +1,8 @@
 """Images held in memory, augmented by the batch."""
 
 import pickle
+import sys
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -15,6 +17,7 @@ from fgc_mm.engine.seeded_batches import SeededBatch
 from fgc_mm.errors import FGCError
 from fgc_mm.registry import DATASETS
 
+BENCHMARKS = Path(__file__).resolve().parents[2] / 'benchmarks'
 PACK = [dict(type='PackInputs')]
 
 
@@ -115,6 +118,61 @@ def test_a_seeded_batch_sees_the_same_pixels_and_leaves_the_generator():
         not torch.equal(a['inputs'], b['inputs'])
         for a, b in zip(batches[0], other, strict=True)
     )
+
+
+def test_a_batch_on_a_device_takes_few_operations_and_no_wait():
+    """Counted on tensors without data."""
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        from operation_counter import OperationCounter
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+    images = InMemoryImages(Source(), padding=2, flip=0.5, device='meta')
+    images[0]
+    with OperationCounter('meta') as counter:
+        items = images.__getitems__(SeededBatch([3, 1, 3, 5], 7))
+        torch.stack([item['inputs'] for item in items])
+        torch.cat([item['data_samples'].gt_label for item in items])
+    assert counter.operations.total() <= 20
+    assert not counter.reads.total() and not counter.copies
+    for item, index in zip(items, [3, 1, 3, 5], strict=True):
+        assert item['inputs'].shape == (3, 5, 4)
+        sample = item['data_samples']
+        assert sample.sample_idx == index and sample.gt_label.is_meta
+        assert sample.gt_label.shape == (1,)
+
+
+def test_draws_are_those_of_one_image_after_the_other():
+    images = InMemoryImages(Source(), padding=2, flip=0.5)
+    held = torch.stack([Source()[i]['inputs'] for i in (4, 0, 2)])
+    with seeded(5):
+        draws = torch.stack([torch.rand(3) for _ in range(3)])
+    want = crop_and_flip(held.permute(0, 2, 3, 1), draws, 2, 0.5)
+    got = images.__getitems__(SeededBatch([4, 0, 2], 5))
+    for item, one in zip(got, want, strict=True):
+        assert torch.equal(item['inputs'], one.permute(2, 0, 1))
+
+
+def test_a_device_that_is_none():
+    with pytest.raises(FGCError, match="device='gpu' of InMemoryImages is no"):
+        InMemoryImages(Source(), device='gpu')[0]
+    loader = torch.utils.data.DataLoader(
+        InMemoryImages(Source(), device='meta'), num_workers=1
+    )
+    with pytest.raises(FGCError, match='set num_workers=0'):
+        next(iter(loader))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+def test_the_same_pixels_on_a_gpu():
+    both = [
+        InMemoryImages(Source(), padding=2, flip=0.5, device=device)
+        for device in ('cpu', 'auto')
+    ]
+    one, other = (x.__getitems__(SeededBatch(range(6), 7)) for x in both)
+    for a, b in zip(one, other, strict=True):
+        assert b['inputs'].is_cuda and b['data_samples'].gt_label.is_cuda
+        assert torch.equal(a['inputs'], b['inputs'].cpu())
 
 
 def test_it_travels_to_a_worker():

@@ -95,10 +95,9 @@ def coupled(shard, options, rank=0, world=1):
         loss.backward()
         agreement = net.coupling.agreement(IMAGES)
         pending = dict(net.coupling._pending)
-        found = {
-            name: net.coupling._nearest(name, pending[name], 'feature')
-            for name in 'ab'
-        }
+        names, batches = zip(*pending.items())
+        near = net.coupling._nearest(names, batches, 'feature')
+        found = dict(zip(names, near))
         net.coupling.write_banks(_gather)
         with torch.no_grad():
             for p in net.parameters():

@@ -383,3 +383,15 @@ def test_storage_backend(monkeypatch):
     )
     load = CheckpointLoader.load_checkpoint
     assert load('s3://bucket/a.pth', logger=None)['a'] == 1
+
+
+@pytest.mark.parametrize('place', ['meta', torch.device('meta'), None])
+def test_a_run_reads_its_checkpoint_to_the_cpu(tmp_path, place):
+    file = tmp_path / 'a.pth'
+    torch.save(dict(state_dict=dict(w=torch.ones(2))), file)
+    loaded = CheckpointLoader.load_checkpoint(str(file), place)
+    assert loaded['state_dict']['w'].device.type == 'cpu'
+    loaded = CheckpointLoader.load_checkpoint(
+        str(file), lambda storage, _: storage
+    )
+    assert loaded['state_dict']['w'].tolist() == [1, 1]

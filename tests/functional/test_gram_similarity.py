@@ -42,3 +42,15 @@ def test_rows_of_zeros_train_on():
 def test_what_is_no_row_per_image_is_refused(shape):
     with pytest.raises(FGCError, match=r'one row per image .*: pool'):
         gram_similarity(torch.rand(3, 4), torch.rand(*shape))
+
+
+def test_half_types_and_autocast_are_computed_in_float32():
+    vectors, features = torch.rand(50, 8), torch.randn(50, 8)
+    want = gram_similarity(vectors, features)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        assert torch.equal(gram_similarity(vectors, features), want)
+    half = gram_similarity(vectors.bfloat16(), features.bfloat16())
+    exact = gram_similarity(
+        vectors.bfloat16().float(), features.bfloat16().float()
+    )
+    assert half.dtype == torch.float32 and torch.equal(half, exact)

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fgc_mm.errors import FGCError
 from fgc_mm.functional import mass_mask, uniform_mask
@@ -97,3 +98,35 @@ def test_nothing_flows_back(target):
 def test_a_ratio_without_a_channel_is_refused(target, ratio):
     with pytest.raises(FGCError, match=r'leaves no channel.*; give a number'):
         target(torch.rand(1, 3), ratio)
+
+
+class FloatSums(TorchDispatchMode):
+    """Notes cumulative sums of floats."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        if name == 'cumsum' and args[0].is_floating_point():
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_cumulative_sum_that_deterministic_algorithms_refuse():
+    with FloatSums() as sums:
+        mass_mask(torch.rand(4, 16, 5, 5), 0.7)
+        uniform_mask(torch.rand(4, 16, 5, 5), 0.7)
+    assert not sums.found
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+def test_deterministic_on_a_gpu():
+    maps = torch.rand(4, 16, 5, 5)
+    torch.use_deterministic_algorithms(True)
+    try:
+        got = mass_mask(maps.cuda(), 0.7)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert torch.equal(got.cpu(), mass_mask(maps, 0.7))

@@ -8,7 +8,7 @@ import torch
 
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.schedule import Progress
-from fgc_mm.gates import FBSGate
+from fgc_mm.gates import FBSGate, ManiDPGate
 
 FALL = dict(start_value=1.0, end_value=0.25, begin=0, end=3)
 
@@ -87,3 +87,42 @@ def test_the_density_falls_by_epochs_and_stays_for_evaluation(maps):
 def test_a_density_that_leaves_no_channel_is_refused(density):
     with pytest.raises(FGCError, match=r'density=.* of FBSGate leaves no'):
         FBSGate(3, 4, density=density)
+
+
+def graphs_of(gate, epochs=3):
+    """Graphs that torch.compile makes of a gate in some epochs."""
+    torch._dynamo.reset()
+    made = []
+
+    def backend(graph, _):
+        made.append(graph)
+        return graph
+
+    compiled, x = torch.compile(gate, backend=backend), torch.randn(4, 8, 3, 3)
+    for step in range(2 * epochs):
+        gate.progress = Progress(step // 2, step)
+        got = compiled(x)
+        assert torch.equal(got.mask, gate(x).mask)
+    return len(made)
+
+
+@pytest.mark.parametrize('kind', [FBSGate, ManiDPGate])
+def test_one_graph_serves_all_epochs(kind):
+    moves = dict(start_value=1.0, end_value=0.5, begin=0, end=2)
+    gate = kind(8, 12, **{'density' if kind is FBSGate else 'keep': moves})
+    assert graphs_of(gate.train()) == 1
+
+
+def test_the_density_is_read_by_no_host(monkeypatch):
+    moves = dict(start_value=1.0, end_value=0.5, begin=0, end=2)
+    gate, x = FBSGate(8, 12, moves).train(), torch.randn(4, 8, 3, 3)
+    gate.progress = Progress(2, 9)
+    reads = []
+    item = torch.Tensor.item
+    monkeypatch.setattr(
+        torch.Tensor, 'item', lambda x: reads.append(1) or item(x)
+    )
+    trained, tested = gate(x), gate.eval()(x)
+    assert not reads
+    assert (trained.mask != 0).sum(1).max() == 6
+    assert torch.equal(trained.mask, tested.mask)

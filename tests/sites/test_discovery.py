@@ -8,6 +8,10 @@ from fgc_mm.errors import FGCError
 from fgc_mm.models import CifarResNet
 from fgc_mm.sites import Member, find_sites
 
+SHORT = dict(num_blocks=[1, 2, 1, 1], width_factor=[0.25] * 4)
+REPEATED = dict(SHORT, group_layer_map=None, se_cfg=None)
+BRANCHES = dict(SHORT, num_conv_branches=[4] * 4, num_se_blocks=[0] * 4)
+
 
 @pytest.fixture(scope='module')
 def cifar():
@@ -77,7 +81,7 @@ def test_networks_of_many_kinds(kind, options, count):
 
 @pytest.mark.parametrize(
     ('kind', 'options'),
-    [('RepVGG', dict(arch='A0')), ('MobileOne', dict(arch='s0'))],
+    [('RepVGG', dict(arch=REPEATED)), ('MobileOne', dict(arch=BRANCHES))],
 )
 def test_blocks_of_summed_branches_have_no_site(kind, options):
     network = getattr(backbones, kind)(**options)

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fgc_mm.errors import FGCError
 from fgc_mm.gates import GateDecision
@@ -17,6 +18,19 @@ from fgc_mm.sites import (
     keep_ratio,
 )
 from fgc_mm.sites.call import GatedCall, state_of
+from fgc_mm.sites.layout import Places, mask_input, site_channels
+
+
+class Names(TorchDispatchMode):
+    """Notes the names of all operations."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.found.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
 
 
 class HalfGate(nn.Module):
@@ -182,3 +196,29 @@ def test_keep_ratio_weighs_channels_not_sites():
     assert ratio.item() == 0.25 and ratio.shape == ()
     narrow.requires_grad_()
     assert not keep_ratio([record(narrow)]).requires_grad
+
+
+def test_places_are_worked_out_once():
+    x, mask = torch.randn(2, 7, 3), torch.rand(2, 3)
+    # channel 0 once, 1 nowhere, 2 twice: the first place of each counts
+    places = Places((-1, 2, 0, -1, 2, -1, -1))
+    with Names() as names:
+        present, maps = site_channels(nn.Conv1d(7, 1, 1), x, places, 3)
+        masked = mask_input(nn.Conv1d(7, 1, 1), x, mask, places)
+    assert not names.found & {'nonzero', '_unique2', 'sort', '_to_copy'}
+    assert present.tolist() == [0, 2]
+    assert torch.equal(maps, x[:, [2, 1]])
+    for channel, source in enumerate([-1, 2, 0, -1, 2, -1, -1]):
+        factor = mask[:, source, None] if source >= 0 else 1
+        assert torch.equal(masked[:, channel], x[:, channel] * factor)
+
+
+def test_places_follow_the_input_to_its_device():
+    places = Places((0, 1, 0, 1))
+    x = torch.empty(2, 4, 3, device='meta')
+    present, maps = site_channels(nn.Conv1d(4, 1, 1), x, places, 2)
+    assert present.is_meta and maps.shape == (2, 2, 2, 3)
+    present, maps = site_channels(
+        nn.Conv1d(4, 1, 1), torch.randn(2, 4, 3), Places((0, 1, 0, 1)), 2
+    )
+    assert present.tolist() == [0, 1] and maps.shape == (2, 2, 2, 3)

@@ -12,17 +12,34 @@ from fgc_mm.functional import macs_per_image
 from fgc_mm.models import GatedBackbone, build_macs_table
 
 GATE = dict(type='fgc_mm.BinaryConcreteGate')
+# The kinds of blocks matter, not how often they come.
+TWO_STAGES = dict(
+    num_stages=2, strides=(1, 2), dilations=(1, 1), out_indices=(1,)
+)
+DENSE_BLOCKS = dict(growth_rate=16, depths=[2, 3, 2, 2], init_channels=32)
+BRANCHES = dict(
+    num_blocks=[1, 2, 1, 1],
+    width_factor=[0.25] * 4,
+    num_conv_branches=[4] * 4,
+    num_se_blocks=[0] * 4,
+)
+REPEATED = dict(
+    num_blocks=[1, 2, 1, 1],
+    width_factor=[0.25] * 4,
+    group_layer_map=None,
+    se_cfg=None,
+)
 BACKBONES = [
     dict(type='ResNet', depth=18, base_channels=8, stem_channels=8),
-    dict(type='ResNeXt', depth=50, groups=4, width_per_group=4),
-    dict(type='SEResNet', depth=50),
+    dict(type='ResNeXt', depth=50, groups=4, width_per_group=4, **TWO_STAGES),
+    dict(type='SEResNet', depth=50, **TWO_STAGES),
     dict(type='VGG', depth=11, norm_cfg=dict(type='BN'), num_classes=5),
     dict(type='MobileNetV2', widen_factor=0.5),
     dict(type='MobileNetV3', arch='small'),
     dict(type='ShuffleNetV1', widen_factor=0.5),
     dict(type='ShuffleNetV2', widen_factor=0.5),
-    dict(type='ResNeSt', depth=50),
-    dict(type='DenseNet', arch='121', drop_rate=0.0),
+    dict(type='ResNeSt', depth=50, **TWO_STAGES),
+    dict(type='DenseNet', arch=DENSE_BLOCKS, drop_rate=0.0),
     dict(type='RegNet', arch='regnetx_400mf'),
     dict(type='ConvNeXt', arch='atto'),
     dict(type='VisionTransformer', arch='deit-t', img_size=64, patch_size=16),
@@ -32,7 +49,10 @@ SUMS = [
     c
     for c in BACKBONES
     if c['type'] in ('ResNet', 'SEResNet', 'MobileNetV3', 'VisionTransformer')
-] + [dict(type='RepVGG', arch='A0'), dict(type='MobileOne', arch='s0')]
+] + [
+    dict(type='RepVGG', arch=REPEATED),
+    dict(type='MobileOne', arch=BRANCHES),
+]
 BEYOND_TORCH_PRUNING = (
     'ResNeXt', 'RegNet', 'ResNeSt', 'ShuffleNetV1', 'ShuffleNetV2'
 )  # fmt: skip

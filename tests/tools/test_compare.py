@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fgc_mm.comparison.entry import Entry, Start
 from fgc_mm.comparison.plan import Settings, plan
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -218,8 +219,10 @@ def test_static_pruning_from_one_dense_start(folder, compared):
 
 def test_all_start_from_the_dense_run_of_their_seed(folder, monkeypatch):
     monkeypatch.chdir(folder)
-    settings = Settings([4, 5], Path('planned'), 2, {}, (), 0.5)
-    runs = plan(['bas_tiny.py'], settings, 'dense_tiny.py', 1)
+    settings = Settings([4, 5], Path('planned'), 2)
+    runs = plan(
+        [Entry('bas_tiny.py', start=Start('dense_tiny.py', 1))], settings
+    )
     names = [run.name for run in runs]
     assert names == [f'start_dense_tiny seed {s}' for s in (4, 5)] + [
         f'bas_tiny seed {s}' for s in (4, 5)
@@ -236,6 +239,9 @@ def test_all_start_from_the_dense_run_of_their_seed(folder, monkeypatch):
     ('arguments', 'told'),
     [
         (['none.py'], 'none.py is not a file'),
+        ([], 'no configs to compare'),
+        (['dense_tiny.py', '--plan', 'x.yaml'], 'takes one'),
+        (['--plan', 'none.yaml'], 'none.yaml is not a file'),
         (['dense_tiny.py', './dense_tiny.py'], '2 configs are called'),
         (['fpgm:dense_tiny.py'], 'has nothing to prune'),
         (['best:dense_tiny.py'], "static pruning by 'best', which is unknown"),

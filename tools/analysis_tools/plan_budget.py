@@ -10,6 +10,7 @@ hits its target, and the r that meets the budget.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from copy import deepcopy
 from pathlib import Path
@@ -33,12 +34,14 @@ from torch import Tensor, nn
 
 from fgc_mm.deploy.loading import build_model, misfit
 from fgc_mm.engine import command_line
+from fgc_mm.engine.atomic_file import write_atomically
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.budget import (
     check_budget,
     expected_cost,
     ratio_for_budget,
 )
+from fgc_mm.functional.channel_groups import sum_groups
 from fgc_mm.functional.macs import MACsTable
 from fgc_mm.functional.mask_targets import channel_scores
 from fgc_mm.losses.mask_prediction import TARGETS
@@ -59,6 +62,11 @@ def main() -> None:
     target, place = target_of(cfg), loss_place(cfg)
     if args.budget is not None:
         check_budget(args.budget)
+    elif args.out is not None:
+        raise FGCError(
+            f'--out {args.out} has nothing to hold without a budget; add '
+            '--budget, such as --budget 0.45.'
+        )
     scores, table = look(cfg, args.checkpoint, args.images)
     budget = args.budget
     ratios, chosen = RATIOS[target], None
@@ -67,11 +75,16 @@ def main() -> None:
         chosen = ratio_for_budget(scores, table, TARGETS[target], budget, ends)
         ratios = sorted({*ratios, round(chosen, 4)})
     show(ratios, chosen, target, scores, table)
-    if chosen is not None:
-        print(
-            f'for a budget of {budget:g}: ratio={chosen:.4f}, as in '
-            f'--cfg-options model.gate_losses.{place}.ratio={chosen:.4f}'
-        )
+    if chosen is None:
+        return
+    option = f'model.gate_losses.{place}.ratio={chosen:.4f}'
+    print(
+        f'for a budget of {budget:g}: ratio={chosen:.4f}, as in '
+        f'--cfg-options {option}'
+    )
+    if args.out is not None:
+        found = dict(budget=budget, ratio=chosen, options=[option])
+        write_atomically(json.dumps(found, indent=1).encode(), args.out)
 
 
 def parse_args() -> argparse.Namespace:
@@ -87,6 +100,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--images', type=int, default=1024, help='training images to look at'
     )
+    parser.add_argument(
+        '--out', type=Path, metavar='JSON',
+        help='also write the ratio that meets the budget to this file',
+    )  # fmt: skip
     parser.add_argument(
         '--cfg-options', nargs='+', action=command_line.ConfigOptions
     )
@@ -120,7 +137,8 @@ def target_of(cfg: Config) -> str:
 def look(
     cfg: Config, checkpoint: str, images: int
 ) -> tuple[list[Tensor], MACsTable]:
-    """Scores of every site on the dense network, and the gated one's MACs."""
+    """Scores of every decision on the dense network, and the gated one's
+    MACs."""
     if images < 1:
         raise FGCError(f'--images {images} shows nothing; give at least 1.')
     gated = deepcopy(cfg)
@@ -140,9 +158,9 @@ def look(
                 inputs, keep_activation=True
             )
         parts.append([channel_scores(r.activation) for r in records])
-    scores = [torch.cat(site)[:images] for site in zip(*parts)]
     table = build_model(gated).macs_table(tuple(inputs.shape[1:]))
-    return scores, table
+    scores = [torch.cat(site)[:images] for site in zip(*parts)]
+    return [*map(sum_groups, scores, table.group_sizes)], table
 
 
 def load_dense(network: nn.Module, checkpoint: str, config: str) -> None:

@@ -86,6 +86,7 @@ def sweep(cfg: Config, thresholds: list[float]) -> list[dict[str, float]]:
                 f'--thresholds {threshold} is no probability that a channel '
                 'can pass; give numbers between 0 and 1.'
             )
+    cfg.get('model', {}).pop('distillation', None)  # for training only
     runner = Runner.from_cfg(cfg)
     if not isinstance(runner.model, GatedImageClassifier):
         raise FGCError(

@@ -1,4 +1,5 @@
 optim_wrapper = dict(
+    constructor='fgc_mm.JoinedGroupsConstructor',
     optimizer=dict(
         type='SGD', lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4
     ),

@@ -1,5 +1,6 @@
 # starts from the trained dense network, with batches of 128
 optim_wrapper = dict(
+    constructor='fgc_mm.JoinedGroupsConstructor',
     optimizer=dict(
         type='SGD', lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4
     ),

@@ -1,0 +1,143 @@
+"""What asks a method for a pruning ratio, as options of its config."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from math import ceil
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmpretrain.registry import DATASETS
+
+from ..deploy.loading import build_model
+from ..errors import FGCError
+from ..functional.channel_groups import spread_groups
+from ..functional.macs import MACsTable, macs_per_image
+
+# the weight of MACsTargetLoss where it takes the place of an L0Loss
+WEIGHT = 100.0
+# the shares of open channels of these gates, by their settings
+DENSITIES = {'FBSGate': 'density', 'ManiDPGate': 'keep'}
+GATE = 'model.backbone.gate'
+LOSSES = 'model.gate_losses'
+
+
+def options_for_ratio(cfg: Config, ratio: float) -> tuple[str, ...]:
+    """``--cfg-options`` that ask a config's method for a pruning ratio.
+
+    A MACsTargetLoss gets the ratio; an L0Loss becomes one; an FBSGate or
+    ManiDPGate gets the density whose MACs are nearest; the ratio of a
+    MaskPredictionLoss has to be planned on the network that training starts
+    from (:func:`needs_planning`). A network without gates stays as it is.
+
+    Args:
+        cfg: The config.
+        ratio: 1 - MACs / dense MACs, in (0, 1).
+
+    Raises:
+        FGCError: The method has none of these, or cannot reach the ratio.
+    """
+    gate = (cfg.model.get('backbone') or {}).get('gate')
+    if gate is None:
+        return ()
+    losses = dict(_losses(cfg))
+    if 'MACsTargetLoss' in losses:
+        place, loss = losses['MACsTargetLoss']
+        ramp = isinstance(loss.get('pruning_ratio'), Mapping)
+        key = f'{LOSSES}.{place}.pruning_ratio' + '.end_value' * ramp
+        return (f'{key}={ratio}',)
+    if 'L0Loss' in losses:
+        return tuple(_in_place_of_l0(*losses['L0Loss'], ratio))
+    setting = DENSITIES.get(_kind(gate))
+    if setting is not None:
+        density = density_for_ratio(_table(cfg), ratio)
+        ramp = isinstance(gate.get(setting), Mapping)
+        key = f'{GATE}.{setting}' + ('.end_value' if ramp else '')
+        return (f'{key}={density:.6g}',)
+    if 'MaskPredictionLoss' in losses:
+        return ()
+    raise FGCError(
+        f'{cfg.filename} has no MACsTargetLoss, L0Loss, MaskPredictionLoss, '
+        'FBSGate or ManiDPGate that could be asked for a pruning ratio of '
+        f'{ratio}; add a MACsTargetLoss to its gate_losses, or leave '
+        '--match-macs out.'
+    )
+
+
+def needs_planning(cfg: Config, own: tuple[str, ...]) -> bool:
+    """Whether the ratio of a MaskPredictionLoss is to be planned.
+
+    Args:
+        cfg: The config.
+        own: Options of the row: one that sets the ratio is kept.
+    """
+    place = dict(_losses(cfg)).get('MaskPredictionLoss')
+    if place is None:
+        return False
+    return not any(o.startswith(f'{LOSSES}.{place[0]}.ratio=') for o in own)
+
+
+def density_for_ratio(table: MACsTable, ratio: float) -> float:
+    """The share of decisions, open at every site, that costs 1 - ratio.
+
+    A site of C channels keeps ceil(density * C) of them; one whose gate
+    decides for groups keeps so many of the groups.
+
+    Args:
+        table: MACs of the gated network; its gates count.
+        ratio: 1 - MACs / dense MACs.
+
+    Raises:
+        FGCError: One decision at each site is too much already.
+    """
+    sizes = table.group_sizes or [None] * len(table.channels)
+    decisions = [len(g or range(c)) for c, g in zip(table.channels, sizes)]
+    steps = sorted({i / d for d in decisions for i in range(1, d + 1)})
+
+    def pruned(density: float) -> float:
+        opened = [_first(count, density) for count in decisions]
+        masks = [*map(spread_groups, opened, sizes)]
+        return 1 - macs_per_image(table, masks).item() / table.base()
+
+    best = min(steps, key=lambda density: abs(pruned(density) - ratio))
+    if pruned(steps[0]) < ratio:
+        raise FGCError(
+            f'a pruning ratio of {ratio} is out of reach: with one open '
+            'channel (or group) at every site it is '
+            f'{pruned(steps[0]):.3f}; ask for less.'
+        )
+    return best
+
+
+def _first(decisions: int, density: float) -> torch.Tensor:
+    # 1e-9: the product of a share and its own denominator may be above it
+    count = ceil(density * decisions - 1e-9)
+    return (torch.arange(decisions) < count)[None].float()
+
+
+def _table(cfg: Config) -> MACsTable:
+    image = DATASETS.build(cfg.test_dataloader.dataset)[0]['inputs']
+    return build_model(cfg).macs_table(tuple(image.shape))
+
+
+def _losses(cfg: Config) -> Iterator[tuple[str, tuple[int, Any]]]:
+    for place, loss in enumerate(cfg.model.get('gate_losses') or ()):
+        yield _kind(loss), (place, loss)
+
+
+def _kind(settings: Mapping[str, Any]) -> str:
+    return str(settings['type']).rpartition('.')[2]
+
+
+def _in_place_of_l0(
+    place: int, loss: Mapping[str, Any], ratio: float
+) -> Iterator[str]:
+    """Turns an L0Loss into a MACsTargetLoss with the same ramp."""
+    key = f'{LOSSES}.{place}'
+    yield f'{key}.type=fgc_mm.MACsTargetLoss'
+    yield f'{key}.pruning_ratio={ratio}'
+    if isinstance(loss.get('loss_weight'), Mapping):
+        yield f'{key}.loss_weight.end_value={WEIGHT}'
+    else:
+        yield f'{key}.loss_weight={WEIGHT}'

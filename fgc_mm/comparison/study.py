@@ -1,0 +1,258 @@
+"""A comparison that is written down: methods, variants, seeds, questions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import FGCError
+from .entry import Entry, Start, split_entry
+from .questions import Question
+
+METHOD = {
+    'config', 'name', 'options', 'seeds', 'epochs', 'pretrain',
+    'pretrain_epochs',
+}  # fmt: skip
+# what the plan says for all rows that do not say it themselves
+SHARED = 'pretrain', 'pretrain_epochs'
+PLAN = {
+    'title', 'methods', 'seeds', 'epochs', 'options', 'pretrain',
+    'pretrain_epochs', 'pruning_ratio', 'match_macs', 'published_dataset',
+    'questions', 'axis',
+}  # fmt: skip
+EMPTY: Mapping[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Rows that are points of lines in a figure.
+
+    Attributes:
+        label: Of the setting that is varied; None for the pruned MACs.
+        series: The rows of each line with their settings; None stands for
+            the MACs that the row has pruned.
+    """
+
+    label: str | None
+    series: Mapping[str, Mapping[str, float | None]]
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a plan file says.
+
+    Attributes:
+        title: Of the report.
+        entries: One per row of the table.
+        seeds: Of every row that has none of its own; None if not said.
+        epochs: For all runs; None for each config's own.
+        options: ``--cfg-options`` of all runs, as they are typed.
+        pruning_ratio: Of static pruning and of ``match_macs``, or None.
+        match_macs: Whether every method is asked for the same MACs.
+        published_dataset: Whose published numbers stand in the table.
+        questions: Pairs of rows whose difference is wanted.
+        axis: Of the figure of a sweep, if there is one.
+    """
+
+    title: str
+    entries: tuple[Entry, ...]
+    seeds: tuple[int, ...] | None = None
+    epochs: int | None = None
+    options: tuple[str, ...] = ()
+    pruning_ratio: float | None = None
+    match_macs: bool = False
+    published_dataset: str | None = None
+    questions: tuple[Question, ...] = ()
+    axis: Axis | None = None
+
+
+def read_study(path: Path) -> Study:
+    """Reads a plan file (YAML; see docs/comparing.md for its keys).
+
+    Paths of configs are relative to the file.
+
+    Raises:
+        FGCError: The file is missing, is no YAML, has an unknown key, a
+            value of the wrong kind, or a question about an unknown row.
+    """
+    content = _mapping(_load(path), PLAN, f'{path}')
+    methods = content.get('methods')
+    if not isinstance(methods, list) or not methods:
+        raise FGCError(
+            f'{path} has methods={methods!r}, which is no list of configs; '
+            'write methods: [CONFIG, {name: ..., config: ...}].'
+        )
+    shared = {key: content.get(key) for key in SHARED}
+    entries = tuple(_entry(path, method, shared) for method in methods)
+    rows = [entry.row for entry in entries]
+    return Study(
+        title=str(content.get('title', path.stem)),
+        entries=entries,
+        seeds=_seeds(path, content),
+        epochs=_number(path, content, 'epochs', int),
+        options=_options(path, content),
+        pruning_ratio=_number(path, content, 'pruning_ratio', float),
+        match_macs=bool(content.get('match_macs', False)),
+        published_dataset=content.get('published_dataset'),
+        questions=tuple(
+            _question(path, question, rows)
+            for question in content.get('questions') or ()
+        ),
+        axis=_axis(path, content.get('axis'), rows),
+    )
+
+
+def _load(path: Path) -> object:
+    if not path.is_file():
+        raise FGCError(
+            f'{path} is not a file: --plan reads a YAML file such as those '
+            'of configs/studies/; check the path.'
+        )
+    try:
+        return yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        said = ' '.join(str(error).split())
+        raise FGCError(
+            f'{path} is no YAML ({said}); correct the line.'
+        ) from error
+
+
+def _mapping(content: object, known: set[str], where: str) -> dict[str, Any]:
+    """The content as a dict of known keys."""
+    if not isinstance(content, dict):
+        raise FGCError(
+            f'{where} holds {content!r}, which is no mapping; write '
+            f'key: value with keys among {", ".join(sorted(known))}.'
+        )
+    for key in content:
+        if key not in known:
+            raise FGCError(
+                f'{where} has the key {key!r}, which nothing reads; choose '
+                f'among {", ".join(sorted(known))}.'
+            )
+    return content
+
+
+def _entry(path: Path, method: object, shared: Mapping[str, Any]) -> Entry:
+    if isinstance(method, str):
+        method = {'config': method}
+    found = {**shared, **_mapping(method, METHOD, f'a method of {path}')}
+    if not isinstance(found.get('config'), str):
+        raise FGCError(
+            f'a method of {path} has config={found.get("config")!r}, which '
+            'is no path; write config: ../NAME.py, relative to the file.'
+        )
+    importance, config = split_entry(found['config'])
+    start = found.get('pretrain')
+    return Entry(
+        config=_beside(path, config),
+        importance=importance,
+        name=found.get('name'),
+        options=_options(path, found),
+        seeds=_seeds(path, found),
+        epochs=_number(path, found, 'epochs', int),
+        start=None
+        if start is None
+        else Start(
+            _beside(path, start),
+            _number(path, found, 'pretrain_epochs', int),
+        ),
+    )
+
+
+def _beside(path: Path, config: str) -> str:
+    return str(path.parent / config)
+
+
+def _seeds(path: Path, content: Mapping[str, Any]) -> tuple[int, ...] | None:
+    seeds = content.get('seeds')
+    if seeds is None:
+        return None
+    if not isinstance(seeds, list) or not all(
+        isinstance(s, int) and not isinstance(s, bool) for s in seeds
+    ):
+        raise FGCError(
+            f'{path} has seeds={seeds!r}, which is no list of whole numbers; '
+            'write seeds: [0, 1, 2].'
+        )
+    return tuple(seeds)
+
+
+def _number(
+    path: Path, content: Mapping[str, Any], key: str, kind: type
+) -> Any:
+    value = content.get(key)
+    fits = isinstance(value, int if kind is int else (int, float))
+    if value is not None and (not fits or isinstance(value, bool)):
+        raise FGCError(
+            f'{path} has {key}={value!r}, which is no '
+            f'{"whole number" if kind is int else "number"}; correct it.'
+        )
+    return value
+
+
+def _options(path: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
+    """A mapping of dotted keys, as ``--cfg-options`` are typed."""
+    options = content.get('options') or EMPTY
+    if not isinstance(options, dict):
+        raise FGCError(
+            f'{path} has options={options!r}, which is no mapping; write '
+            'options: {model.gate_losses.1.loss_weight: 0.4}.'
+        )
+    return tuple(f'{k}={_typed(path, k, v)}' for k, v in options.items())
+
+
+def _typed(path: Path, key: str, value: object) -> str:
+    if isinstance(value, list):
+        return f'[{",".join(_typed(path, key, item) for item in value)}]'
+    if isinstance(value, dict):
+        raise FGCError(
+            f'{path} sets {key} to the mapping {value!r}, which '
+            '--cfg-options cannot express; set each of its keys, as '
+            f'{key}.KEY: VALUE, or write a config.'
+        )
+    return str(value)
+
+
+def _question(path: Path, content: object, rows: list[str]) -> Question:
+    where = f'a question of {path}'
+    found = _mapping(content, {'ask', 'row', 'against'}, where)
+    for key in ('row', 'against'):
+        if found.get(key) not in rows:
+            raise FGCError(
+                f'{where} has {key}={found.get(key)!r}, which is no row; '
+                f'choose among {", ".join(rows)}.'
+            )
+    text = str(found.get('ask', f'{found["row"]} against {found["against"]}'))
+    return Question(text, found['row'], found['against'])
+
+
+def _axis(path: Path, content: object, rows: list[str]) -> Axis | None:
+    if content is None:
+        return None
+    where = f'the axis of {path}'
+    found = _mapping(content, {'label', 'series'}, where)
+    series = found.get('series')
+    lines = series.values() if isinstance(series, dict) else ()
+    if not lines or not all(isinstance(x, (dict, list)) for x in lines):
+        raise FGCError(
+            f'{where} has series={series!r}, which are no lines of rows; '
+            'write series: {NAME: {ROW: VALUE, ...}} or {NAME: [ROW, ...]}.'
+        )
+    points = {
+        name: dict(line) if isinstance(line, dict) else dict.fromkeys(line)
+        for name, line in series.items()
+    }
+    for row, value in (pair for x in points.values() for pair in x.items()):
+        if row not in rows:
+            raise FGCError(
+                f'{where} has {row!r}, which is no row; choose among '
+                f'{", ".join(rows)}.'
+            )
+        if value is not None and not isinstance(value, (int, float)):
+            raise FGCError(f'{where} has {row}: {value!r}; give a number.')
+    return Axis(found.get('label'), points)

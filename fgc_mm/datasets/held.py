@@ -1,0 +1,86 @@
+"""Images and labels that a data set holds on a device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import copy
+from typing import Any
+
+import torch
+from mmengine.device import get_device
+from mmpretrain.structures import DataSample
+from torch import Tensor
+from torch.utils.data import get_worker_info
+
+from fgc_mm.errors import FGCError
+
+# what a BaseDataElement remembers of its own fields
+_FIELDS = '_metainfo_fields', '_data_fields'
+
+
+def chosen_device(name: str) -> torch.device:
+    """The device of a data set's ``device``.
+
+    Raises:
+        FGCError: No such device, or one that a worker process cannot use.
+    """
+    try:
+        device = torch.device(get_device() if name == 'auto' else name)
+    except (RuntimeError, TypeError) as error:
+        raise FGCError(
+            f'device={name!r} of InMemoryImages is no device of torch; write '
+            "'auto' for the one that the run computes on, or 'cpu'."
+        ) from error
+    if device.type != 'cpu' and get_worker_info() is not None:
+        raise FGCError(
+            f'device={name!r} of InMemoryImages puts the images on {device}, '
+            "which the data loader's worker processes cannot use; set "
+            'num_workers=0, persistent_workers=False.'
+        )
+    return device
+
+
+def check_fits(images: Tensor, device: torch.device) -> None:
+    """Raise FGCError where the images do not fit on a GPU."""
+    if device.type != 'cuda':
+        return
+    size, (free, _) = images.numel(), torch.cuda.mem_get_info(device)
+    if size > free:
+        raise FGCError(
+            f'the images take {size / 2**30:.1f} GiB and {device} has '
+            f'{free / 2**30:.1f} GiB free; leave out device of '
+            'InMemoryImages, which keeps them in the main memory.'
+        )
+
+
+def labels_of(samples: Sequence[Any], device: torch.device) -> Tensor | None:
+    """All labels as (D, 1), if every sample has exactly one."""
+    labels = [
+        sample.get('gt_label', None)
+        for sample in samples
+        if type(sample) is DataSample
+    ]
+    single = all(isinstance(x, Tensor) and x.shape == (1,) for x in labels)
+    if len(labels) < len(samples) or not single:
+        return None
+    return torch.stack(labels).to(device)
+
+
+def fresh(sample: Any) -> Any:
+    """A sample of its own, with the same values.
+
+    What ``sample.new()`` gives, in a tenth of the time.
+    """
+    if type(sample) is not DataSample:
+        return sample.new()
+    twin = copy(sample)
+    for name in _FIELDS:
+        object.__setattr__(twin, name, set(getattr(sample, name)))
+    return twin
+
+
+def set_labels(samples: Sequence[DataSample], labels: Tensor) -> None:
+    """Give each sample its row of (N, 1) labels."""
+    for sample, label in zip(samples, labels.unbind(), strict=True):
+        # a field already: no need to check its type once more
+        object.__setattr__(sample, 'gt_label', label)

@@ -1,0 +1,101 @@
+"""One batch, written into several banks together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from fgc_mm.memory.late_read import LateRead
+
+if TYPE_CHECKING:
+    from fgc_mm.memory.bank import MemoryBank
+
+
+class BatchWrite:
+    """A batch on its way into several banks: all its rows, or none.
+
+    On a CPU call :meth:`check`, which raises what is wrong, and then
+    :meth:`write`. On an accelerator, where the host would wait for an
+    answer, :meth:`write` first: it leaves all banks as they are where a value
+    is not finite, and :meth:`check` a step later says so.
+
+    Args:
+        banks: Of the same number of rows, dtype, momentum and normalisation.
+        indices: (N,) int64 row numbers, within the banks.
+        values: (N, sum of the banks' C), the banks' values side by side.
+    """
+
+    def __init__(
+        self, banks: Sequence[MemoryBank], indices: Tensor, values: Tensor
+    ) -> None:
+        self.banks, self.indices, self.values = banks, indices, values
+        dtype = banks[0].rows.dtype
+        # neither inf nor nan is at most the largest number
+        largest = values.to(dtype).abs().amax()
+        self.broken = ~(largest <= torch.finfo(dtype).max)
+        self._late = LateRead(self.broken)
+
+    def check(self) -> None:
+        """Raise FGCError for a value that a bank cannot hold."""
+        if self._late.get():
+            for bank, values in zip(self.banks, self._parts(), strict=True):
+                bank.check(self.indices, values)
+
+    def write(self) -> None:
+        """Write the rows if all values are finite."""
+        write_rows(self.banks, self.indices, self._parts(), self.broken)
+
+    def _parts(self) -> tuple[Tensor, ...]:
+        return self.values.split([b.rows.shape[1] for b in self.banks], 1)
+
+
+@torch.no_grad()
+def write_rows(
+    banks: Sequence[MemoryBank],
+    indices: Tensor,
+    values: Sequence[Tensor],
+    broken: Tensor | None = None,
+) -> None:
+    """Move the same rows of several banks towards new values.
+
+    No operation has a result whose size depends on the values, so the host
+    waits for nothing. Where an index occurs twice, the values of its first
+    occurrence are written at both places.
+
+    Args:
+        banks: As in :class:`BatchWrite`.
+        indices: (N,) int64.
+        values: (N, C) for each bank.
+        broken: () bool; true leaves all rows as they are.
+    """
+    if not len(indices):
+        return
+    ordered, place = indices.sort(stable=True)
+    source = place.index_select(0, torch.searchsorted(ordered, ordered))
+    local, source, away = banks[0].locate(ordered, source)
+    stays = [x for x in (away, broken) if x is not None]
+    pairs = list(zip(banks, values, strict=True))
+    pairs.sort(key=lambda pair: pair[0].rows.shape[1])
+    for _, group in groupby(pairs, lambda pair: pair[0].rows.shape[1]):
+        _write_alike(list(group), local, source, stays)
+
+
+def _write_alike(
+    pairs: Sequence[tuple[MemoryBank, Tensor]],
+    local: Tensor,
+    source: Tensor,
+    stays: Sequence[Tensor],
+) -> None:
+    """Those of as many channels: blended in one go."""
+    old = [bank.rows.index_select(0, local) for bank, _ in pairs]
+    old = torch.stack(old)  # (banks, N, C)
+    new = torch.stack([values for _, values in pairs]).index_select(1, source)
+    rows = pairs[0][0].blend(old, new)
+    for condition in stays:
+        rows = torch.where(condition, old, rows)
+    for (bank, _), part in zip(pairs, rows.unbind(), strict=True):
+        bank.rows.index_copy_(0, local, part)

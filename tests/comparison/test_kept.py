@@ -1,0 +1,75 @@
+"""Tables of documents, from the files of kept results alone."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fgc_mm.comparison.kept import update_blocks
+from fgc_mm.errors import FGCError
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENT = """# Title
+<!-- results: {kind} of plan.yaml in kept -->
+old
+<!-- end of results -->
+after
+"""
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / 'plan.yaml').write_text(
+        'methods: [x/a.py, x/b.py, x/c.py]\n'
+        'questions: [{ask: A or B, row: a, against: b}]'
+    )
+    for method, seed, error in (
+        ('b', 1, 12.0), ('a', 1, 11.5), ('a', 0, 10.5), ('b', 0, 11.0),
+    ):  # fmt: skip
+        folder = tmp_path / 'kept' / method
+        folder.mkdir(parents=True, exist_ok=True)
+        result = {
+            'method': method, 'seed': seed, 'error': error, 'epochs': 30,
+            'best_error': error - 1, 'data': 'x', 'dynamic': True,
+            'macs/pruning_ratio': 55.0, 'macs/mean': 4.5e6,
+            'parameters': 3, 'seconds': 1800.0,
+            'environment': {'threads per run': '2', 'CPU': 'one of them'},
+        }  # fmt: skip
+        (folder / f'seed{seed}.json').write_text(json.dumps(result))
+    return tmp_path
+
+
+def test_a_table_has_every_row_of_the_plan(root):
+    text = update_blocks(DOCUMENT.format(kind='table'), root)
+    assert text.startswith('# Title\n<!-- results: table of')
+    assert text.endswith('<!-- end of results -->\nafter\n')
+    row = '| a | 2 | 11.00 ± 0.71 | 10.00 ± 0.71 | 55.0 ± 0.0 | 4,500,000 |'
+    assert row in text and 'old' not in text
+    assert '| c | none yet |  |' in text
+    assert text.index('| a |') < text.index('| b |') < text.index('| c |')
+    assert update_blocks(text, root) == text
+
+
+def test_questions_and_costs(root):
+    text = update_blocks(DOCUMENT.format(kind='questions'), root)
+    assert '| A or B | 0, 1 | -0.50 ± 0.00 | -0.50 to -0.50 | +0.00 |' in text
+    text = update_blocks(DOCUMENT.format(kind='costs'), root)
+    assert '| a | 2 | 30 | 2.0 | one of them |' in text
+
+
+def test_what_is_unknown_or_damaged_is_one_sentence(root):
+    with pytest.raises(FGCError, match="'tables', which is unknown"):
+        update_blocks(DOCUMENT.format(kind='tables'), root)
+    (root / 'kept' / 'a' / 'seed0.json').write_text('{')
+    with pytest.raises(FGCError, match=r'seed0\.json is no result'):
+        update_blocks(DOCUMENT.format(kind='table'), root)
+
+
+def test_text_without_blocks_stays():
+    assert update_blocks('# Title\n', ROOT) == '# Title\n'
+
+
+@pytest.mark.parametrize('name', ['README.md', 'docs/comparison.md'])
+def test_our_documents_say_what_the_results_say(name):
+    text = (ROOT / name).read_text()
+    assert update_blocks(text, ROOT) == text

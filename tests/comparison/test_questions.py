@@ -1,0 +1,53 @@
+"""Paired differences against hand calculation."""
+
+import math
+
+import pytest
+
+from fgc_mm.comparison.questions import Question, answer, answers_markdown
+
+
+def run(method, seed, error, ratio=55.0):
+    return {
+        'method': method,
+        'seed': seed,
+        'error': error,
+        'macs/pruning_ratio': ratio,
+    }
+
+
+ASKED = Question('Is a better?', 'a', 'b')
+# of seed 2 only one row is finished
+RESULTS = [
+    run('a', 0, 10.0), run('b', 0, 11.0), run('a', 1, 12.0),
+    run('b', 1, 12.5), run('b', 3, 10.0, 55.3), run('a', 3, 10.0, 55.6),
+    run('a', 2, 50.0), run('c', 0, 1.0),
+]  # fmt: skip
+
+
+def test_difference_over_the_seeds_of_both():
+    found = answer(ASKED, RESULTS)
+    assert found.seeds == (0, 1, 3)
+    assert found.difference == pytest.approx(-0.5)
+    # differences -1, -0.5, 0: deviation 0.5; t of 2 degrees: 4.302653
+    assert found.deviation == pytest.approx(0.5)
+    assert found.margin == pytest.approx(4.302653 * 0.5 / math.sqrt(3))
+    assert found.macs == pytest.approx(0.1) and found.same_macs
+    text = answers_markdown([found])
+    assert '| -0.50 ± 0.50 | -1.74 to +0.74 | +0.10 |' in text
+
+
+def test_one_seed_has_no_interval_and_none_no_difference():
+    one = answer(ASKED, RESULTS[:2])
+    assert (one.seeds, one.difference, one.margin) == ((0,), -1.0, None)
+    assert 'needs two seeds' in answers_markdown([one])
+    none = answer(ASKED, RESULTS[:1])
+    assert none.seeds == () and none.difference is None
+    assert '| Is a better? | none yet |' in answers_markdown([none])
+    assert answers_markdown([]) == ''
+
+
+def test_unequal_macs_are_marked():
+    found = answer(ASKED, [run('a', 0, 9.0, 50.0), run('b', 0, 9.0, 56.0)])
+    assert not found.same_macs
+    assert '-6.00 (not equal)' in answers_markdown([found])

@@ -1,0 +1,155 @@
+"""Plan files: what they say, the project's own, and bad ones."""
+
+from pathlib import Path
+
+import pytest
+
+from fgc_mm.comparison.entry import Start
+from fgc_mm.comparison.plan import Settings, plan
+from fgc_mm.comparison.study import read_study
+from fgc_mm.engine import command_line
+from fgc_mm.errors import FGCError
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+STUDIES = sorted((CONFIGS / 'studies').glob('*.yaml'))
+TEXT = """
+title: Two of them
+seeds: [3, 4]
+epochs: 2
+options: {train_dataloader.batch_size: 8}
+pretrain: ../dense.py
+pretrain_epochs: 5
+pruning_ratio: 0.4
+methods:
+  - a.py
+  - {name: b, config: 'a.py', options: {x.y: 1e-7, z: [1, 2]}, seeds: [7]}
+  - {config: 'fpgm:../dense.py', pretrain_epochs: 6}
+  - {name: scratch, config: a.py, pretrain: null}
+questions:
+  - {ask: 'Which?', row: b, against: a}
+axis: {label: K, series: {one: {a: 5, b: 7}, other: [scratch]}}
+"""
+
+
+def write(folder, text):
+    file = folder / 'plan.yaml'
+    file.write_text(text)
+    return file
+
+
+def test_what_a_plan_says(tmp_path):
+    study = read_study(write(tmp_path, TEXT))
+    first, second, third, fourth = study.entries
+    assert study.title == 'Two of them'
+    assert (study.seeds, study.epochs) == ((3, 4), 2)
+    assert study.options == ('train_dataloader.batch_size=8',)
+    assert (study.pruning_ratio, study.match_macs) == (0.4, False)
+    assert first.config == str(tmp_path / 'a.py') and first.row == 'a'
+    start = Start(f'{tmp_path}/../dense.py', 5)
+    assert first.start == start and first.seeds is None
+    assert second.row == 'b' and second.seeds == (7,)
+    assert second.options == ('x.y=1e-7', 'z=[1,2]')
+    options = command_line.read_options(second.options)
+    assert options == {'x.y': 1e-7, 'z': [1, 2]}
+    assert (third.importance, third.row) == ('fpgm', 'fpgm_dense')
+    assert third.start.epochs == 6
+    assert fourth.start is None
+    (question,) = study.questions
+    assert (question.text, question.row) == ('Which?', 'b')
+    assert study.axis.label == 'K'
+    assert study.axis.series == {
+        'one': {'a': 5, 'b': 7},
+        'other': {'scratch': None},
+    }
+
+
+@pytest.mark.parametrize('file', STUDIES, ids=lambda file: file.stem)
+def test_our_plans_change_what_they_name(file):
+    """Every config is there, and every option meets a key of its config."""
+    study = read_study(file)
+    assert study.entries and len({e.row for e in study.entries}) == len(
+        study.entries
+    )
+    seen = set()
+    for entry in study.entries:
+        cfg = command_line.load_config(entry.config)
+        before = cfg.to_dict()['model']
+        command_line.override(cfg, command_line.read_options(entry.options))
+        after = cfg.to_dict()['model']
+        assert (before == after) == (not entry.options)
+        text = repr(after), repr(cfg.get('load_from'))
+        assert text not in seen or entry.importance
+        seen.add(text)
+        if entry.start is not None:
+            command_line.load_config(entry.start.config)
+
+
+@pytest.mark.parametrize(
+    ('text', 'said'),
+    [
+        ('methods: [', 'is no YAML'),
+        ('- a.py', 'which is no mapping'),
+        ('method: [a.py]', "has the key 'method', which nothing reads"),
+        ('methods: a', 'is no list of configs'),
+        ('methods: []', 'is no list of configs'),
+        ('seeds: [1]', 'is no list of configs'),
+        ('methods: [3]', 'which is no mapping'),
+        ('methods: [{name: a}]', 'config=None, which is no path'),
+        ('methods: [best:a.py]', "'best', which is unknown"),
+        ('methods: [a.py]\nseeds: 3', 'no list of whole numbers'),
+        ('methods: [a.py]\nseeds: [true]', 'no list of whole numbers'),
+        ('methods: [a.py]\nepochs: many', 'no whole number'),
+        ('methods: [a.py]\naxis: {series: [a]}', 'no lines of rows'),
+        ('methods: [a.py]\naxis: {series: {x: [c]}}', "'c', which is no"),
+        ('methods: [a.py]\naxis: {series: {x: {a: b}}}', 'give a number'),
+        ('methods: [a.py]\noptions: [a=1]', 'which is no mapping'),
+        ('methods: [a.py]\noptions: {a: {b: 1}}', 'cannot express'),
+        (
+            'methods: [a.py]\nquestions: [{row: a, against: c}]',
+            "against='c', which is no row; choose among a.",
+        ),
+    ],
+)
+def test_a_bad_plan_is_one_sentence(tmp_path, text, said):
+    with pytest.raises(FGCError) as caught:
+        read_study(write(tmp_path, text))
+    assert said in str(caught.value)
+    assert '\n' not in str(caught.value)
+
+
+def test_every_row_has_its_own_start_and_seeds(tmp_path):
+    base = CONFIGS / 'dense_resnet20_digits.py'
+    for name in ('dense', 'other'):
+        (tmp_path / f'{name}.py').write_text(f'_base_ = [{str(base)!r}]')
+    study = read_study(
+        write(
+            tmp_path,
+            """
+            epochs: 2
+            methods:
+              - {name: a, config: dense.py, pretrain: dense.py}
+              - {name: b, config: other.py, pretrain: dense.py, seeds: [1]}
+              - {name: c, config: dense.py, pretrain: dense.py,
+                 pretrain_epochs: 3}
+              - {name: d, config: other.py, epochs: 4}
+            """,
+        )
+    )
+    runs = plan(study.entries, Settings([0, 1], tmp_path / 'out', 2))
+    starts = [run.name for run in runs if run.name.startswith('start')]
+    assert starts == [
+        'start_dense seed 0', 'start_dense seed 1',
+        'start_dense_3e seed 0', 'start_dense_3e seed 1',
+    ]  # fmt: skip
+    epochs = {run.method.name: run.method.epochs for run in runs}
+    assert (epochs['a'], epochs['d'], epochs['start_dense_3e']) == (2, 4, 3)
+    rest = {run.name: run.start and run.start.name for run in runs[4:]}
+    assert rest == {
+        'a seed 0': 'start_dense seed 0',
+        'c seed 0': 'start_dense_3e seed 0',
+        'd seed 0': None,
+        'a seed 1': 'start_dense seed 1',
+        'b seed 1': 'start_dense seed 1',
+        'c seed 1': 'start_dense_3e seed 1',
+        'd seed 1': None,
+    }

@@ -1,0 +1,72 @@
+"""Makes the tables of results in documents anew, from the kept results.
+
+    python tools/analysis_tools/update_results.py docs/comparison.md README.md
+
+A table stands between `<!-- results: KIND of PLAN in FOLDER -->` and
+`<!-- end of results -->`. KIND is table, questions or costs; PLAN is a plan
+of tools/compare.py and FOLDER what its --results has kept, both relative to
+the current folder. With --check nothing is written; the exit status is 1 if
+a table is not what the results say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+# The tools and the package of one clone belong together, installed or not.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+try:
+    import fgc_mm  # noqa: F401  (first: it checks the installation)
+except ImportError as error:
+    if not isinstance(error, ValueError):  # not its StackError: a bug
+        raise
+    sys.exit(f'error: {error}')
+
+from fgc_mm.comparison.kept import update_blocks
+from fgc_mm.engine import command_line
+from fgc_mm.engine.atomic_file import write_atomically
+from fgc_mm.errors import FGCError
+
+
+def main() -> None:
+    """Update each document, or compare."""
+    args = parse_args()
+    stale = [path for path in args.documents if update(path, args.check)]
+    if args.check and stale:
+        names = ', '.join(map(str, stale))
+        print(f'not what the results say: {names}', file=sys.stderr)
+        raise SystemExit(1)
+
+
+def parse_args() -> argparse.Namespace:
+    """The arguments."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument('documents', nargs='+', type=Path, metavar='DOCUMENT')
+    parser.add_argument(
+        '--check', action='store_true', help='write nothing, only compare'
+    )
+    return parser.parse_args()
+
+
+def update(path: Path, check: bool) -> bool:
+    """Whether a document was not up to date; it is written unless ``check``.
+
+    Raises:
+        FGCError: It is missing, or see :func:`update_blocks`.
+    """
+    if not path.is_file():
+        raise FGCError(f'{path} is not a file; give a Markdown document.')
+    old = path.read_text()
+    new = update_blocks(old, Path())
+    if new != old and not check:
+        write_atomically(new.encode(), path)
+        print(f'updated: {path}')
+    return new != old
+
+
+if __name__ == '__main__':
+    sys.exit(command_line.run_tool(main))

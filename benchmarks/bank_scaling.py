@@ -187,29 +187,29 @@ def table(results: dict[int, dict[str, dict]]) -> str:
 
 def draw(results: dict[int, dict[str, dict]], path: Path) -> None:
     """Time and extra memory over D."""
-    import matplotlib
+    # here, since the measured processes need no matplotlib
+    from fgc_mm import figure_style
 
-    matplotlib.use('Agg')
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout='tight')
-    for name in WAYS:
-        rows = [d for d in sorted(results) if name in results[d]]
-        style = dict(marker='o', label=name)
-        if name.endswith('bfloat16'):
-            style['linestyle'] = '--'
-        for axis, key in zip(axes, ('cpu', 'extra')):
-            axis.plot(rows, [results[d][name][key] for d in rows], **style)
-    style = dict(color='gray', linestyle=':', label=f'limit, {LIMIT} MiB')
-    limit = axes[1].axhline(LIMIT, **style)
-    axes[1].legend(handles=[limit], fontsize=8)
-    for axis, title in zip(
-        axes, ('CPU seconds a step and process', 'extra memory, MiB')
-    ):
-        axis.set(xscale='log', yscale='log', xlabel='rows D', title=title)
-        axis.grid(alpha=0.3)
-    axes[0].legend(fontsize=8)
-    figure.savefig(path, dpi=110)
+    with figure_style.in_style():
+        figure = figure_style.new_figure(figure_style.PAGE_WIDTH, 2.8)
+        axes = figure.subplots(1, 2)
+        for number, name in enumerate(WAYS):
+            rows = [d for d in sorted(results) if name in results[d]]
+            style = figure_style.series_style(number)
+            for axis, key in zip(axes, ('cpu', 'extra')):
+                values = [results[d][name][key] for d in rows]
+                axis.plot(rows, values, label=name, **style)
+        style = dict(color=figure_style.GREY, linestyle=':')
+        axes[1].axhline(LIMIT, label=f'limit, {LIMIT} MiB', **style)
+        for axis, title in zip(
+            axes, ('CPU seconds a step and process', 'extra memory, MiB')
+        ):
+            axis.set(xscale='log', yscale='log', xlabel='rows D', title=title)
+            axis.grid(True)
+        handles = axes[1].get_legend_handles_labels()
+        figure.legend(*handles, loc='outside right upper')
+        kind = path.suffix[1:] or 'png'
+        path.write_bytes(figure_style.figure_bytes(figure, kind))
 
 
 def parse() -> argparse.Namespace:

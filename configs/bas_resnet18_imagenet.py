@@ -1,9 +1,11 @@
 _base_ = [
     './_base_/models/gated_resnet18_imagenet.py',
     './_base_/datasets/imagenet.py',
-    './_base_/schedules/imagenet_130e.py',
-    './_base_/methods/bas_130e.py',
+    './_base_/schedules/imagenet_160e.py',
+    './_base_/methods/bas_160e.py',
     './_base_/default_runtime.py',
 ]
 
 model = dict(gate_losses=_base_.gate_losses)
+# kept for runs that share these first epochs: *_stage2.py
+default_hooks = dict(checkpoint=dict(keep_epochs=[30]))

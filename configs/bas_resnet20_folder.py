@@ -7,3 +7,5 @@ _base_ = [
 ]
 
 model = dict(gate_losses=_base_.gate_losses)
+# kept for runs that share these first epochs: *_stage2.py
+default_hooks = dict(checkpoint=dict(keep_epochs=[100]))

@@ -8,3 +8,5 @@ _base_ = [
 
 model = dict(gate_losses=_base_.gate_losses)
 custom_hooks = _base_.custom_hooks + [dict(type='fgc_mm.ChannelsLastHook')]
+# kept for runs that share these first epochs
+default_hooks = dict(checkpoint=dict(keep_epochs=[100]))

@@ -1,12 +1,12 @@
 _base_ = [
     './_base_/models/gated_resnet18_imagenet.py',
     './_base_/datasets/folder224.py',
-    './_base_/schedules/imagenet_130e.py',
-    './_base_/methods/bas_130e.py',
+    './_base_/schedules/imagenet_160e.py',
+    './_base_/methods/bas_160e.py',
     './_base_/default_runtime.py',
 ]
 
-# after the first 26 epochs, which train the gates by batch shaping alone
+# after the first 30 epochs, which train the gates by batch shaping alone
 model = dict(
     head=dict(num_classes=10),
     gate_losses=_base_.gate_losses
@@ -15,9 +15,9 @@ model = dict(
             type='fgc_mm.FeatureGateCouplingLoss',
             sites=1,  # the last 1
             num_neighbors=200,
-            warmup_epochs=5,
+            warmup_epochs=20,  # ours: as on CIFAR-10
             loss_weight=dict(
-                start_value=0.0, end_value=0.003, begin=26, end=26
+                start_value=0.0, end_value=0.003, begin=30, end=30
             ),
         ),
     ],

@@ -1,6 +1,6 @@
 _base_ = ['./bas_resnet18_imagenet.py']
 
-# after the first 26 epochs, which train the gates by batch shaping alone
+# after the first 30 epochs, which train the gates by batch shaping alone
 model = dict(
     gate_losses=_base_.model.gate_losses
     + [
@@ -8,9 +8,9 @@ model = dict(
             type='fgc_mm.FeatureGateCouplingLoss',
             sites=1,  # the last 1
             num_neighbors=200,
-            warmup_epochs=5,
+            warmup_epochs=20,  # ours: as on CIFAR-10
             loss_weight=dict(
-                start_value=0.0, end_value=0.003, begin=26, end=26
+                start_value=0.0, end_value=0.003, begin=30, end=30
             ),
         ),
     ],

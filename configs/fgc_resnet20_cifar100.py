@@ -1,6 +1,6 @@
 _base_ = ['./bas_resnet20_cifar100.py']
 
-# after the first 40 epochs, which train the gates by batch shaping alone
+# after the first 100 epochs, which train the gates by batch shaping alone
 model = dict(
     gate_losses=_base_.model.gate_losses
     + [
@@ -8,9 +8,9 @@ model = dict(
             type='fgc_mm.FeatureGateCouplingLoss',
             sites=2,  # the last 2
             num_neighbors=200,
-            warmup_epochs=8,
+            warmup_epochs=20,  # ours: as on CIFAR-10
             loss_weight=dict(
-                start_value=0.0, end_value=0.003, begin=40, end=40
+                start_value=0.0, end_value=0.003, begin=100, end=100
             ),
         ),
     ],

@@ -6,4 +6,4 @@ model = dict(
     gate_losses=[{**_base_.model.gate_losses[0], 'ratio': 0.92}],
 )
 # python tools/train.py configs/dense_resnet34_imagenet.py
-load_from = 'work_dirs/dense_resnet34_imagenet/epoch_130.pth'
+load_from = 'work_dirs/dense_resnet34_imagenet/epoch_160.pth'

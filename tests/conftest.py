@@ -32,6 +32,21 @@ def python():
         yield path
 
 
+@pytest.fixture(autouse=True, scope='session')
+def unformatted():
+    """Configs are dumped as they are.
+
+    mmengine lets yapf lay out the config's text for every checkpoint, which
+    is most of the time of a tiny run.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            'mmengine.config.config.FormatCode',
+            lambda text, **_: (text, True),
+        )
+        yield
+
+
 @pytest.fixture(autouse=True, scope='module')
 def scope():
     """Names mean what they mean in a config, whatever has run before."""

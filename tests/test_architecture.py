@@ -28,7 +28,21 @@ ALLOWED = {
     },
     'evaluation': {'functional', 'registry'},
     'datasets': {'functional', 'registry'},
-    'comparison': {'deploy', 'engine', 'functional', 'models'},
+    'analysis': {
+        'deploy',
+        'engine',
+        'figure_style',
+        'functional',
+        'models',
+        'sites',
+    },
+    'comparison': {
+        'deploy',
+        'engine',
+        'figure_style',
+        'functional',
+        'models',
+    },
     'deploy': {
         'functional',
         'gates',

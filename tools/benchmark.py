@@ -8,13 +8,12 @@ the model's own gates, which vary from image to image. Ratios are against the
 best dense network at hand: eager, folded norms, channels last, compiled, our
 kernel without gates, ONNX Runtime. 'static' is the dense network with as many
 channels as the gates open on average, the ceiling of all. DIR gets
-benchmark.json and benchmark.png.
+benchmark.json, benchmark.png and benchmark.svg.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import sys
 from pathlib import Path
@@ -29,7 +28,6 @@ except ImportError as error:
         raise
     sys.exit(f'error: {error}')
 
-import matplotlib as mpl
 import torch
 from mmengine.config import Config
 from rich.console import Console
@@ -52,10 +50,16 @@ from fgc_mm.deploy.timing.theory import (
 from fgc_mm.engine import command_line
 from fgc_mm.engine.atomic_file import write_atomically
 from fgc_mm.errors import FGCError
+from fgc_mm.figure_style import (
+    FORMATS,
+    GREY,
+    PAGE_WIDTH,
+    figure_bytes,
+    in_style,
+    legend_above,
+    new_figure,
+)
 from fgc_mm.functional import macs_per_image
-
-mpl.use('Agg')  # no screen needed
-import matplotlib.pyplot as plt
 
 CONSOLE = Console(width=120)
 REPORTED = ('executed', 'why', 'dynamic_ms', 'dense_ms', 'plain_ms')
@@ -99,8 +103,9 @@ def main() -> None:
     )
     text = json.dumps(report, indent=1) + '\n'
     write_atomically(text.encode(), folder / 'benchmark.json')
-    write_atomically(draw(report), folder / 'benchmark.png')
-    print(f'written: {folder}/benchmark.json and benchmark.png')
+    for kind in FORMATS:
+        write_atomically(draw(report, kind), folder / f'benchmark.{kind}')
+    print(f'written: {folder}/benchmark.json, .png and .svg')
 
 
 def parse_args() -> argparse.Namespace:
@@ -372,38 +377,48 @@ def show_sites(sites: list[dict[str, Any]]) -> None:
     CONSOLE.print(table)
 
 
-def draw(report: dict[str, Any]) -> bytes:
+@in_style()
+def draw(report: dict[str, Any], kind: str = 'png') -> bytes:
     """Bars: milliseconds of every network, ratios of every site."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(13, 6))
     names = [row['name'] for row in report['runs'][0]['rows']]
+    sites = report['runs'][0]['sites']
+    height = max(2.6, 0.19 * max(len(names), len(sites)) + 0.9)
+    figure = new_figure(PAGE_WIDTH, height)
+    left, right = figure.subplots(1, 2)
+    draw_times(left, report, names)
+    draw_sites(right, sites)
+    size = 'x'.join(map(str, report['image']))
+    figure.suptitle(f'{report["config"]}, images of {size}', fontsize=9)
+    return figure_bytes(figure, kind)
+
+
+def draw_times(axes: Any, report: dict[str, Any], names: list[str]) -> None:
+    """Milliseconds of every network, a bar per number of threads."""
     height = 0.8 / len(report['runs'])
     for number, run in enumerate(report['runs']):
         values = [row.get('ms', 0) for row in run['rows']]
         places = [i + number * height for i in range(len(names))]
-        label = f'{run["threads"]} threads'
-        left.barh(places, values, height, label=label)
-    left.set_yticks(range(len(names)), names)
-    left.invert_yaxis()
-    left.set_xlabel(f'ms for a batch of {report["batch"]}')
-    left.legend()
-    sites = report['runs'][0]['sites']
+        threads = run['threads']
+        label = f'{threads} thread{"s" if threads > 1 else ""}'
+        axes.barh(places, values, height, label=label)
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set_xlabel(f'ms for a batch of {report["batch"]}')
+    legend_above(axes)
+
+
+def draw_sites(axes: Any, sites: list[dict[str, Any]]) -> None:
+    """What every site saves, in MACs and on the clock."""
     places = range(len(sites))
-    right.barh([p - 0.2 for p in places], [s['theory'] for s in sites], 0.4,
-               label='MACs')  # fmt: skip
-    right.barh([p + 0.2 for p in places], [s['clock'] or 0 for s in sites],
-               0.4, label='clock')  # fmt: skip
-    right.set_yticks(places, [s['site'] for s in sites], fontsize=6)
-    right.invert_yaxis()
-    right.axvline(1, color='black', linewidth=0.5)
-    right.set_xlabel('dense over dynamic, per site')
-    right.legend()
-    size = 'x'.join(map(str, report['image']))
-    figure.suptitle(f'{report["config"]}, images of {size}')
-    figure.tight_layout()
-    with io.BytesIO() as stream:
-        figure.savefig(stream, format='png', dpi=120)
-        plt.close(figure)
-        return stream.getvalue()
+    axes.barh([p - 0.2 for p in places], [s['theory'] for s in sites], 0.4,
+              label='MACs')  # fmt: skip
+    axes.barh([p + 0.2 for p in places], [s['clock'] or 0 for s in sites],
+              0.4, label='clock')  # fmt: skip
+    axes.set_yticks(places, [s['site'] for s in sites])
+    axes.invert_yaxis()
+    axes.axvline(1, color=GREY, linewidth=0.6)
+    axes.set_xlabel('dense over dynamic, per site')
+    legend_above(axes)
 
 
 if __name__ == '__main__':

@@ -11,7 +11,8 @@ Every config is trained with every seed by tools/train.py, and its last
 checkpoint tested by tools/test.py. What is in DIR already is taken; what was
 interrupted goes on: run the same command again. After every finished run
 DIR gets the table so far: compare.md, compare.csv, runs.csv (one line per
-run) and compare.png (error over MACs). Logs: DIR/runs/METHOD/seedN/run.log.
+run), compare.png and compare.svg (error over MACs). Logs:
+DIR/runs/METHOD/seedN/run.log.
 
 A CONFIG written as IMPORTANCE:CONFIG is static pruning: the dense model of
 --pretrain is pruned to --pruning-ratio by tools/prune_static.py (importance:
@@ -21,6 +22,13 @@ fpgm, group_norm, bn_scale, random) and then trained by that config's recipe:
         configs/fgc_resnet20_folder.py fpgm:configs/dense_resnet20_folder.py \\
         --pretrain configs/dense_resnet20_folder.py --pretrain-epochs 20 \\
         --epochs 100 --seeds 0 1 2 --work-dir work_dirs/compare
+
+Several methods that share a first stage, here one of batch shaping:
+
+    python tools/compare.py configs/bas_resnet20_cifar10_stage2.py \\
+        configs/fgc_resnet20_cifar10_stage2.py \\
+        --pretrain configs/bas_resnet20_cifar10_stage1.py \\
+        --seeds 0 1 2 --work-dir work_dirs/stages
 
 Exit status: 0 all done, 1 a run has failed, 2 bad input, 75 stopped by a
 signal (the runs were told to save first).
@@ -155,8 +163,9 @@ def parse_args() -> argparse.Namespace:
         help='threads of each run; default: the cores shared out',
     )  # fmt: skip
     parser.add_argument(
-        '--pretrain', metavar='DENSE_CONFIG',
-        help='train this one first, once per seed; all others start from it',
+        '--pretrain', metavar='CONFIG',
+        help='train this one first, once per seed; all others start from it '
+        '(a dense config, or the first stage of gated ones)',
     )  # fmt: skip
     parser.add_argument(
         '--pretrain-epochs', type=int, metavar='P',

@@ -10,7 +10,9 @@ DIR/channel_map.json (which channels those are). tools/train.py fine-tunes
     python tools/train.py DIR/NAME.py
     python tools/test.py DIR/NAME.py DIR/NAME.pth
 
-The folder can be moved as a whole.
+The folder can be moved as a whole. ``--zeroed`` removes the channels that
+``SoftFilterPruningHook`` has set to zero while it trained, and no others; the
+outputs stay.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from mmengine.config import Config
 
 from fgc_mm.deploy.compaction.importances import IMPORTANCES
 from fgc_mm.deploy.compaction.static_pruning import Pruned, prune_static
+from fgc_mm.deploy.compaction.zeroed import prune_zeroed
 from fgc_mm.deploy.loading import build_trained, images_of
 from fgc_mm.engine import command_line
 from fgc_mm.engine.atomic_file import write_atomically
@@ -52,13 +55,18 @@ def main() -> None:
     model = build_trained(cfg, args.checkpoint, gated=False)
     images = next(images_of(cfg, model, args.images))
     torch.manual_seed(args.seed)
-    pruned = prune_static(model, args.importance, args.pruning_ratio, images)
-    name = args.name or f'{args.importance}_{Path(args.config).stem}'
+    if args.zeroed:
+        pruned, kind = prune_zeroed(model, images), 'pruned'
+    else:
+        kind = args.importance
+        pruned = prune_static(model, kind, args.pruning_ratio, images)
+    name = args.name or f'{kind}_{Path(args.config).stem}'
     path = write(cfg, pruned, Path(args.out), name)
     check(path, pruned, images)
+    asked = '' if args.zeroed else f' (asked: {args.pruning_ratio:.1%})'
     print(
         f'{path}: {pruned.macs:,} of {pruned.dense:,} MACs are left, '
-        f'{pruned.pruning_ratio:.1%} pruned (asked: {args.pruning_ratio:.1%});'
+        f'{pruned.pruning_ratio:.1%} pruned{asked};'
         f' {pruned.sparsity:.1%} of the channels in {pruned.groups} groups'
     )
 
@@ -77,6 +85,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--pruning-ratio', type=float, default=0.55,
         help='share of the MACs to remove (default: 0.55)',
+    )  # fmt: skip
+    parser.add_argument(
+        '--zeroed', action='store_true',
+        help='remove what SoftFilterPruningHook has zeroed, instead',
     )  # fmt: skip
     parser.add_argument('--out', required=True, help='folder to write into')
     parser.add_argument(

@@ -52,6 +52,7 @@ def main() -> None:
     check_out(args)
     cfg = command_line.load_config(args.config)
     apply_arguments(cfg, args)
+    (cfg.get('model') or {}).pop('distillation', None)  # for training only
     if '://' not in args.checkpoint:
         read_checkpoint(args.checkpoint)
     join_processes(cfg, args.launcher)

@@ -117,6 +117,19 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
     if args.auto_scale_lr:
         scale_learning_rate(cfg, args.config)
     apply_loader_arguments(cfg, args)
+    name_teacher(cfg)
+
+
+def name_teacher(cfg: Config) -> None:
+    """A teacher without weights of its own has those that a run starts from.
+
+    A resumed run starts from the student's; it is told the teacher's.
+    """
+    distillation = (cfg.get('model') or {}).get('distillation')
+    if distillation is None or cfg.get('resume'):
+        return
+    if distillation.get('checkpoint') is None:
+        distillation.checkpoint = cfg.get('load_from')
 
 
 def scale_learning_rate(cfg: Config, path: str) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mmengine.config import Config
 from mmpretrain.registry import DATASETS
 from torch import nn
 
-from ..deploy.loading import build_model
-from ..engine import command_line
+from ..deploy.compaction.zeroed import prune_zeroed
+from ..deploy.loading import build_model, build_trained, images_of
+from ..engine import SoftFilterPruningHook, command_line
 from ..functional.macs import COUNTINGS, MACsTable
 from ..models import build_macs_table
 
@@ -39,7 +41,30 @@ def cost_of(path: str) -> Cost:
         FGCError: The config has no model.
     """
     cfg = command_line.load_config(path)
-    model = build_model(cfg)
+    return _cost(cfg, build_model(cfg))
+
+
+def zeroed_cost_of(path: str, checkpoint: str) -> Cost | None:
+    """What is left without the filters that training has set to zero.
+
+    Returns:
+        None where no ``SoftFilterPruningHook`` is in the config.
+
+    Raises:
+        FGCError: The checkpoint has no zeroed filter.
+    """
+    cfg = command_line.load_config(path)
+    hooks = [str(hook.get('type')) for hook in cfg.get('custom_hooks') or ()]
+    if not any(
+        hook.endswith(SoftFilterPruningHook.__name__) for hook in hooks
+    ):
+        return None
+    model = build_trained(cfg, checkpoint, gated=False)
+    images = next(images_of(cfg, model, 2))
+    return _cost(cfg, prune_zeroed(model, images).model)
+
+
+def _cost(cfg: Config, model: nn.Module) -> Cost:
     sets = [
         DATASETS.build(cfg[name].dataset) for name in LOADERS if cfg.get(name)
     ]

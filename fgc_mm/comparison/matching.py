@@ -12,6 +12,7 @@ from mmpretrain.registry import DATASETS
 
 from ..deploy.loading import build_model
 from ..errors import FGCError
+from ..functional.channel_groups import spread_groups
 from ..functional.macs import MACsTable, macs_per_image
 
 # the weight of MACsTargetLoss where it takes the place of an L0Loss
@@ -42,8 +43,10 @@ def options_for_ratio(cfg: Config, ratio: float) -> tuple[str, ...]:
         return ()
     losses = dict(_losses(cfg))
     if 'MACsTargetLoss' in losses:
-        place, _ = losses['MACsTargetLoss']
-        return (f'{LOSSES}.{place}.pruning_ratio={ratio}',)
+        place, loss = losses['MACsTargetLoss']
+        ramp = isinstance(loss.get('pruning_ratio'), Mapping)
+        key = f'{LOSSES}.{place}.pruning_ratio' + '.end_value' * ramp
+        return (f'{key}={ratio}',)
     if 'L0Loss' in losses:
         return tuple(_in_place_of_l0(*losses['L0Loss'], ratio))
     setting = DENSITIES.get(_kind(gate))
@@ -76,37 +79,41 @@ def needs_planning(cfg: Config, own: tuple[str, ...]) -> bool:
 
 
 def density_for_ratio(table: MACsTable, ratio: float) -> float:
-    """The share of channels, open at every site, that costs 1 - ratio.
+    """The share of decisions, open at every site, that costs 1 - ratio.
 
-    A site of C channels keeps ceil(density * C) of them.
+    A site of C channels keeps ceil(density * C) of them; one whose gate
+    decides for groups keeps so many of the groups.
 
     Args:
         table: MACs of the gated network; its gates count.
         ratio: 1 - MACs / dense MACs.
 
     Raises:
-        FGCError: One channel at each site is too much already.
+        FGCError: One decision at each site is too much already.
     """
-    steps = sorted({i / c for c in table.channels for i in range(1, c + 1)})
+    sizes = table.group_sizes or [None] * len(table.channels)
+    decisions = [len(g or range(c)) for c, g in zip(table.channels, sizes)]
+    steps = sorted({i / d for d in decisions for i in range(1, d + 1)})
 
     def pruned(density: float) -> float:
-        masks = [_first(c, density) for c in table.channels]
+        opened = [_first(count, density) for count in decisions]
+        masks = [*map(spread_groups, opened, sizes)]
         return 1 - macs_per_image(table, masks).item() / table.base()
 
     best = min(steps, key=lambda density: abs(pruned(density) - ratio))
     if pruned(steps[0]) < ratio:
         raise FGCError(
             f'a pruning ratio of {ratio} is out of reach: with one open '
-            f'channel at every site it is {pruned(steps[0]):.3f}; ask for '
-            'less.'
+            'channel (or group) at every site it is '
+            f'{pruned(steps[0]):.3f}; ask for less.'
         )
     return best
 
 
-def _first(channels: int, density: float) -> torch.Tensor:
+def _first(decisions: int, density: float) -> torch.Tensor:
     # 1e-9: the product of a share and its own denominator may be above it
-    count = ceil(density * channels - 1e-9)
-    return (torch.arange(channels) < count)[None].float()
+    count = ceil(density * decisions - 1e-9)
+    return (torch.arange(decisions) < count)[None].float()
 
 
 def _table(cfg: Config) -> MACsTable:

@@ -15,6 +15,7 @@ from ..errors import FGCError
 from .entry import Entry, Start
 from .matching import needs_planning, options_for_ratio
 from .run import Method, Run
+from .start import check_start
 
 RECIPE = 'model', 'optim_wrapper', 'param_scheduler', 'train_cfg'
 # These fetch what is missing.
@@ -52,8 +53,9 @@ def plan(entries: Sequence[Entry], settings: Settings) -> list[Run]:
     Raises:
         FGCError: A config or data set is missing, two methods have one name,
             a seed is given twice, static pruning has no dense model, a
-            method cannot be asked for a pruning ratio, or the folder holds
-            runs of another recipe.
+            method cannot be asked for a pruning ratio or cannot start from
+            what it is to start from, or the folder holds runs of another
+            recipe.
     """
     _check_settings(entries, settings)
     methods = {entry.row: read_method(entry, settings) for entry in entries}
@@ -67,12 +69,15 @@ def plan(entries: Sequence[Entry], settings: Settings) -> list[Run]:
         if seed in _seeds(e, settings)
     ]
     for run in runs:
+        if run.start is not None:
+            check_start(run.start.method, run.method)
         if run.method.budget is not None and run.start is None:
             raise FGCError(
                 f'the ratio of {run.method.config} is planned on the dense '
                 'network that its training starts from, and there is none; '
                 'add --pretrain DENSE_CONFIG, or set the ratio.'
             )
+    for run in runs:
         run.claim()
     return runs
 
@@ -106,6 +111,13 @@ def _start_method(
     return read_method(entry, unmatched)
 
 
+def _leave_out_constructor(recipe: dict[str, Any]) -> None:
+    """A run trains the same with joined groups as with one per parameter."""
+    wrapper = recipe.get('optim_wrapper') or {}
+    if wrapper.get('constructor') == 'fgc_mm.JoinedGroupsConstructor':
+        del wrapper['constructor']
+
+
 def read_method(entry: Entry, settings: Settings) -> Method:
     """The method that a row asks for."""
     path, importance = entry.config, entry.importance
@@ -126,6 +138,7 @@ def read_method(entry: Entry, settings: Settings) -> Method:
         if needs_planning(cfg, entry.options):
             budget = round(1 - wanted, 6)
     recipe = {key: cfg.to_dict().get(key) for key in RECIPE}
+    _leave_out_constructor(recipe)
     recipe['epochs'] = cfg.train_cfg.max_epochs
     recipe['batch_size'] = cfg.train_dataloader.get('batch_size')
     recipe['images'] = _images(cfg)

@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
-from matplotlib.figure import Figure
-
+from ..figure_style import (
+    PAGE_WIDTH,
+    figure_bytes,
+    in_style,
+    new_figure,
+    point_style,
+)
 from .table import Row
 
 
-def plot(rows: Sequence[Row]) -> bytes:
-    """The rows as a PNG.
+@in_style()
+def plot(rows: Sequence[Row], kind: str = 'png') -> bytes:
+    """The rows as a figure.
 
-    Dynamic methods are circles, the others squares; bars are sample standard
-    deviations over the seeds.
+    Every method has a colour and a marker; a dynamic one is filled. Bars are
+    sample standard deviations over the seeds.
+
+    Args:
+        rows: Of the table.
+        kind: ``'png'`` or ``'svg'``.
     """
-    figure = Figure(figsize=(7, 5))
-    axes = figure.add_subplot()
+    figure = new_figure(PAGE_WIDTH, 4.2)
+    axes = figure.subplots()
     for number, row in enumerate(rows):
         macs, error = row.values['macs/mean'], row.values['error']
+        style = point_style(number)
         axes.errorbar(
             macs.mean / 1e6,
             error.mean,
             xerr=(macs.std or 0) / 1e6,
             yerr=error.std or 0,
-            marker='o' if row.dynamic else 's',
-            color=f'C{number % 10}',
+            **style,
+            markersize=6,
+            markerfacecolor=style['color'] if row.dynamic else 'white',
             capsize=3,
             linestyle='none',
             label=row.method,
@@ -34,7 +45,6 @@ def plot(rows: Sequence[Row]) -> bytes:
     axes.set_xlabel('mean MACs per image (millions)')
     axes.set_ylabel('error of the last epoch (%)')
     axes.grid(True)
-    axes.legend(fontsize='small')
-    content = io.BytesIO()
-    figure.savefig(content, format='png', dpi=150, bbox_inches='tight')
-    return content.getvalue()
+    if rows:
+        figure.legend(loc='outside right upper')
+    return figure_bytes(figure, kind)

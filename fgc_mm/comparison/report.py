@@ -12,6 +12,7 @@ from .plot import plot
 from .questions import answer, answers_markdown
 from .run import Run
 from .study import Study
+from .sweep_plot import sweep_plot
 from .table import Row, beside, markdown, rows_of, runs_csv, table_csv
 
 NOTES = """\
@@ -22,7 +23,8 @@ are; where these see other images than the test, it can lie above the last
 epoch's. Data: images of training, validation and test. Pruned,
 honest: 1 - MACs / dense MACs with gates and classifier counted; the other
 countings are for comparison with published numbers, which were found on
-other data or schedules than ours. MACs: mean per test image. Training time:
+other data or schedules than ours. MACs: mean per test image (in the plot,
+filled markers are dynamic methods). Training time:
 median step of each epoch times the steps, per run, without validation.
 """
 
@@ -43,7 +45,9 @@ def write_report(
     command: Sequence[str],
     study: Study,
 ) -> None:
-    """Writes compare.md, compare.csv, runs.csv and compare.png, each whole.
+    """Writes compare.md, .csv, .png and .svg and runs.csv, each whole.
+
+    A plan with an axis also gets sweep.png and .svg.
 
     Args:
         folder: Where to.
@@ -51,10 +55,12 @@ def write_report(
         results: Of those that are done.
         published: Rows of the file of published numbers.
         command: The command line of the comparison.
-        study: Its title and its questions.
+        study: Its title, its questions and its axis.
     """
     rows = rows_of(results)
-    theirs = beside(published, [row.method for row in rows])
+    # a row of a plan may have a name of its own; its config's says more
+    configs = [run.method.config.stem for run in runs]
+    theirs = beside(published, [*configs, *(row.method for row in rows)])
     text = '\n'.join(
         [f'# {study.title}\n', markdown(rows, theirs), NOTES]
         + [_answers(study, results)]
@@ -65,7 +71,11 @@ def write_report(
         'compare.csv': table_csv(rows, theirs).encode(),
         'runs.csv': runs_csv(results).encode(),
         'compare.png': plot(rows),
+        'compare.svg': plot(rows, 'svg'),
     }
+    if study.axis is not None:
+        files['sweep.png'] = sweep_plot(study.axis, rows)
+        files['sweep.svg'] = sweep_plot(study.axis, rows, 'svg')
     for name, content in files.items():
         write_atomically(content, folder / name)
 

@@ -19,7 +19,7 @@ import torch
 from ..engine.atomic_file import write_atomically
 from ..engine.checkpoint import read_checkpoint
 from ..errors import FGCError
-from .costs import cost_of, static_metrics
+from .costs import cost_of, static_metrics, zeroed_cost_of
 from .run import Run
 
 ACCURACY = 'accuracy/top1'
@@ -55,6 +55,10 @@ def write_result(run: Run, threads: int | None) -> dict[str, Any]:
     images = ' / '.join(f'{count:,}' for count in cost.images)
     if not dynamic:
         dense = cost_of(str(run.method.config)) if _pruned(run) else cost
+        left = zeroed_cost_of(
+            str(run.trained_config), str(run.last_checkpoint)
+        )
+        cost = left or cost
         metrics.update(static_metrics(cost.macs, dense.macs))
     error = 100 - metrics[ACCURACY]
     result = dict(

@@ -198,6 +198,8 @@ class Run:
         options.append(f'randomness.seed={self.seed}')
         if self.method.scaled:
             arguments += ['--epochs', self.method.epochs]
+        if self.start is not None and _wants_teacher(self.method.recipe):
+            options.append(f'model.distillation.checkpoint={self._dense()}')
         if latest_checkpoint(self.folder)[0] is not None:
             arguments.append('--resume')
         elif self.start is not None:
@@ -222,6 +224,12 @@ class Run:
         if self.method.importance is None:
             return self._dense()
         return self.config.with_suffix('.pth')
+
+
+def _wants_teacher(recipe: dict[str, Any]) -> bool:
+    """Whether it learns from a network whose weights the config lacks."""
+    distillation = (recipe.get('model') or {}).get('distillation')
+    return distillation is not None and not distillation.get('checkpoint')
 
 
 def _command(tool: str | Path, *arguments: object) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,23 @@ SHARED = 'pretrain', 'pretrain_epochs'
 PLAN = {
     'title', 'methods', 'seeds', 'epochs', 'options', 'pretrain',
     'pretrain_epochs', 'pruning_ratio', 'match_macs', 'published_dataset',
-    'questions',
+    'questions', 'axis',
 }  # fmt: skip
 EMPTY: Mapping[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Rows that are points of lines in a figure.
+
+    Attributes:
+        label: Of the setting that is varied; None for the pruned MACs.
+        series: The rows of each line with their settings; None stands for
+            the MACs that the row has pruned.
+    """
+
+    label: str | None
+    series: Mapping[str, Mapping[str, float | None]]
 
 
 @dataclass(frozen=True)
@@ -41,6 +55,7 @@ class Study:
         match_macs: Whether every method is asked for the same MACs.
         published_dataset: Whose published numbers stand in the table.
         questions: Pairs of rows whose difference is wanted.
+        axis: Of the figure of a sweep, if there is one.
     """
 
     title: str
@@ -51,7 +66,8 @@ class Study:
     pruning_ratio: float | None = None
     match_macs: bool = False
     published_dataset: str | None = None
-    questions: tuple[Question, ...] = field(default=())
+    questions: tuple[Question, ...] = ()
+    axis: Axis | None = None
 
 
 def read_study(path: Path) -> Study:
@@ -86,6 +102,7 @@ def read_study(path: Path) -> Study:
             _question(path, question, rows)
             for question in content.get('questions') or ()
         ),
+        axis=_axis(path, content.get('axis'), rows),
     )
 
 
@@ -212,3 +229,30 @@ def _question(path: Path, content: object, rows: list[str]) -> Question:
             )
     text = str(found.get('ask', f'{found["row"]} against {found["against"]}'))
     return Question(text, found['row'], found['against'])
+
+
+def _axis(path: Path, content: object, rows: list[str]) -> Axis | None:
+    if content is None:
+        return None
+    where = f'the axis of {path}'
+    found = _mapping(content, {'label', 'series'}, where)
+    series = found.get('series')
+    lines = series.values() if isinstance(series, dict) else ()
+    if not lines or not all(isinstance(x, (dict, list)) for x in lines):
+        raise FGCError(
+            f'{where} has series={series!r}, which are no lines of rows; '
+            'write series: {NAME: {ROW: VALUE, ...}} or {NAME: [ROW, ...]}.'
+        )
+    points = {
+        name: dict(line) if isinstance(line, dict) else dict.fromkeys(line)
+        for name, line in series.items()
+    }
+    for row, value in (pair for x in points.values() for pair in x.items()):
+        if row not in rows:
+            raise FGCError(
+                f'{where} has {row!r}, which is no row; choose among '
+                f'{", ".join(rows)}.'
+            )
+        if value is not None and not isinstance(value, (int, float)):
+            raise FGCError(f'{where} has {row}: {value!r}; give a number.')
+    return Axis(found.get('label'), points)

@@ -13,10 +13,14 @@ from typing import Any
 from ..errors import FGCError
 from .results import RATIO
 
+# errors, dense errors and pruning ratios in percent, empty where unknown;
+# table: of the source, which may quote another paper
 PUBLISHED = (
-    'method', 'backbone', 'dataset', 'dense_error', 'error', 'pruning_ratio',
-    'which_epoch', 'source',
+    'method', 'backbone', 'dataset', 'dense_error', 'error',
+    'dense_top5_error', 'top5_error', 'pruning_ratio', 'which_epoch',
+    'counting', 'source', 'table',
 )  # fmt: skip
+EPOCHS = 'best', 'last', 'unknown'
 
 
 @dataclass(frozen=True)
@@ -147,7 +151,7 @@ def markdown(rows: Sequence[Row], published: Sequence[dict]) -> str:
     ]  # fmt: skip
     lines = [head, ['---'] * len(head)]
     lines += [_ours(row, ratios, top5) for row in rows]
-    lines += [_theirs(row, len(ratios) + top5) for row in published]
+    lines += [_theirs(row, len(ratios), top5) for row in published]
     return '\n'.join(f'| {" | ".join(line)} |' for line in lines) + '\n'
 
 
@@ -166,16 +170,20 @@ def _ours(row: Row, ratios: list[str], top5: bool) -> list[str]:
     ]  # fmt: skip
 
 
-def _theirs(row: dict[str, str], empty: int) -> list[str]:
-    last, best = row['error'], ''
-    if row['which_epoch'] == 'best':
-        last, best = best, last
-    dense = f' (dense {row["dense_error"]})' if row['dense_error'] else ''
+def _theirs(row: dict[str, str], ratios: int, top5: bool) -> list[str]:
+    error = row['error']
+    if error and row['dense_error']:
+        error += f' (dense {row["dense_error"]})'
+    best = error if row['which_epoch'] == 'best' else ''
+    last = '' if best else error
+    if last and row['which_epoch'] == 'unknown':
+        last += ', epoch unknown'
+    source = ', '.join(filter(None, (row['source'], row['table'])))
     return [
-        f'{row["method"]} {row["backbone"]}', f'published: {row["source"]}',
-        row['dataset'], '', '', '', last and last + dense,
-        best and best + dense, *[''] * empty, row['pruning_ratio'], '', '',
-        '',
+        f'{row["method"]} {row["backbone"]}', f'published: {source}',
+        row['dataset'], '', '', '', last, best,
+        *([row['top5_error']] if top5 else []), *[''] * ratios,
+        row['pruning_ratio'], '', '', '',
     ]  # fmt: skip
 
 

@@ -1,6 +1,5 @@
 """Gates made to open a given share of their channels, without training."""
 
-import math
 from functools import partial
 from typing import Any
 
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 
 from fgc_mm.deploy.firing import SiteFiring, firing_statistics, gated_backbone
 from fgc_mm.errors import FGCError
+from fgc_mm.gates.checks import logit
 
 SPREAD = 1.0  # of the channels' firing rates, in log-odds
 MISSED = 0.02  # what a site's keep ratio may be off
@@ -61,9 +61,11 @@ def set_keep_ratio(
         _take_statistics(backbone, images, keep_ratio, generator)
     _pass(backbone, images, keep_ratio, generator)
     firing = firing_statistics(backbone, [images])
-    for stats in firing:
+    for site, stats in zip(backbone.sites, firing):
         got = float(stats.rate.mean())
-        if abs(got - keep_ratio) > MISSED:
+        # of a decision for many channels one image more or less counts
+        least = max(site.group_sizes or [0]) / site.channels / len(images)
+        if abs(got - keep_ratio) > max(MISSED, least):
             raise FGCError(
                 f'the gate of {stats.site} opens {got:.1%} after its bias was '
                 f'set for {keep_ratio:.1%}, so its channels do not open by '
@@ -124,16 +126,17 @@ def _set_gate(
     linear = _last_linear(gate)
     # past the hooks: this one would call itself
     logits = gate.forward(args[0]).logits
-    channels = logits.shape[1]
-    if linear.out_features != channels:
+    decisions = logits.shape[1]
+    if linear.out_features != decisions:
         raise FGCError(
-            f'{type(gate).__name__} decides for {linear.out_features} of its '
-            f'{channels} channels only; set the keep ratio before '
+            f'{type(gate).__name__} makes {linear.out_features} of its '
+            f'{decisions} decisions only; set the keep ratio before '
             'compaction.'
         )
-    rates = _spread_rates(keep_ratio, channels, generator)
-    threshold = getattr(gate, 'threshold', None) or 0.5
-    least = math.log(threshold / (1 - threshold))
+    sizes = torch.tensor(getattr(gate, 'sizes', [1] * decisions))
+    rates = _spread_rates(keep_ratio, sizes, generator)
+    threshold = getattr(gate, 'threshold', None)
+    least = logit(threshold) if isinstance(threshold, float) else 0.0
     linear.bias += least - _cuts(logits, rates)
 
 
@@ -170,14 +173,21 @@ def _last_linear(gate: nn.Module) -> nn.Linear:
 
 
 def _spread_rates(
-    keep_ratio: float, channels: int, generator: torch.Generator
+    keep_ratio: float, sizes: Tensor, generator: torch.Generator
 ) -> Tensor:
-    """Firing rates around a mean; (C,)."""
-    noise = SPREAD * torch.randn(channels, generator=generator)
+    """Firing rates around a mean over the channels; (G,).
+
+    Args:
+        keep_ratio: The mean.
+        sizes: (G,) channels of each decision.
+        generator: Of random numbers.
+    """
+    noise = SPREAD * torch.randn(len(sizes), generator=generator)
     low, high = -20.0, 20.0
     for _ in range(40):  # the mean rises with the offset
         offset = (low + high) / 2
-        if (noise + offset).sigmoid().mean() < keep_ratio:
+        rates = (noise + offset).sigmoid()
+        if rates.repeat_interleave(sizes).mean() < keep_ratio:
             low = offset
         else:
             high = offset

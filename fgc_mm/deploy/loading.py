@@ -32,6 +32,7 @@ def build_model(cfg: Config) -> nn.Module:
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     settings = cfg.model.to_dict()
     settings.pop('init_cfg', None)  # the checkpoint has the weights
+    settings.pop('distillation', None)  # which only training needs
     if cfg.get('data_preprocessor') is not None:
         settings.setdefault(
             'data_preprocessor', cfg.data_preprocessor.to_dict()
@@ -137,7 +138,7 @@ def images_of(
             f'{count} images are asked for, but statistics and clocks need '
             'at least one; give --images a positive number.'
         )
-    dataset = _dataset(cfg, split)
+    dataset = build_dataset(cfg, split)
     if not len(dataset):
         raise FGCError(
             f'the {split} set of {cfg.filename} has no image, so there is '
@@ -157,7 +158,17 @@ def _batches(
             yield model.data_preprocessor(data, False)['inputs']
 
 
-def _dataset(cfg: Config, split: str) -> Any:
+def build_dataset(cfg: Config, split: str = 'test') -> Any:
+    """A config's data set, with the pipeline of the test.
+
+    Args:
+        cfg: The config.
+        split: ``'test'`` or ``'train'``; images of the latter are not
+            augmented.
+
+    Raises:
+        FGCError: The config has no data loader for the split or the test.
+    """
     loaders = [f'{split}_dataloader', 'test_dataloader']
     for name in loaders:
         if cfg.get(name) is None:
@@ -168,5 +179,7 @@ def _dataset(cfg: Config, split: str) -> Any:
     settings, test = (cfg[name].dataset.to_dict() for name in loaders)
     if 'pipeline' in test:
         settings['pipeline'] = test['pipeline']
+    for augmentation in {'padding', 'flip'} & {*settings}:  # in memory
+        settings[augmentation] = test.get(augmentation, 0)
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     return DATASETS.build(settings)

@@ -16,6 +16,7 @@ from fgc_mm.engine.joined_groups import (
 from fgc_mm.engine.logged_values_hook import LoggedValuesHook
 from fgc_mm.engine.loss_progress_hook import LossProgressHook
 from fgc_mm.engine.memory_bank_hook import FGCMemoryBankHook
+from fgc_mm.engine.soft_filter_pruning_hook import SoftFilterPruningHook
 from fgc_mm.engine.training_steps_hook import TrainingStepsHook
 
 __all__ = [
@@ -32,5 +33,6 @@ __all__ = [
     'LoggedValuesHook',
     'LossProgressHook',
     'SafeCheckpointHook',
+    'SoftFilterPruningHook',
     'TrainingStepsHook',
 ]

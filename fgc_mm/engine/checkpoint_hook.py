@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,18 @@ class SafeCheckpointHook(CheckpointHook):
     - A second run in the same work dir is refused.
 
     Args:
+        keep_epochs: Epochs (1 is the first) whose checkpoints are saved
+            whatever ``interval`` is, and stay beside the newest
+            ``max_keep_ckpts``: the end of a stage that other runs start from.
         **kwargs: As in ``CheckpointHook``, which refuses no unknown ones.
+
+    Raises:
+        FGCError: ``keep_epochs`` are no epochs, or ``by_epoch=False``.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, keep_epochs: Sequence[int] = (), **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.keep_epochs = _checked_epochs(keep_epochs, self.by_epoch)
         self._stop = StopSignal()
         self._lock = WorkDirLock()
 
@@ -72,6 +80,7 @@ class SafeCheckpointHook(CheckpointHook):
         folder = str(self.out_dir or runner.work_dir)
         if self.backend_args is None and '://' not in folder:
             self.backend_args = dict(backend=BACKEND)
+        self._spare_kept_epochs(runner)
         super().before_train(runner)
         if self.max_keep_ckpts > 0:  # one more than that while saving
             self.keep_ckpt_ids = deque(self.keep_ckpt_ids)
@@ -94,6 +103,15 @@ class SafeCheckpointHook(CheckpointHook):
         if self._stop.agreed() and _gradients_are_used(runner):
             self._leave(runner, dict(epoch=runner.epoch, iter=runner.iter + 1))
 
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Save as upstream does, and at the end of a stage."""
+        super().after_train_epoch(runner)
+        step = runner.epoch + 1
+        name = self.filename_tmpl.format(step)
+        done = Path(str(self.last_ckpt or '')).name == name
+        if step in self.keep_epochs and not done:
+            self._save_checkpoint(runner)
+
     def after_val_iter(
         self,
         runner: Runner,
@@ -111,6 +129,17 @@ class SafeCheckpointHook(CheckpointHook):
         super().after_train(runner)
         self._stop.remove()
         self._lock.release()
+
+    def _spare_kept_epochs(self, runner: Runner) -> None:
+        """Upstream removes what a resumed run no longer has to keep."""
+        info = runner.message_hub.runtime_info
+        if 'keep_ckpt_ids' in info:
+            others = [
+                number
+                for number in info['keep_ckpt_ids']
+                if number not in self.keep_epochs
+            ]
+            runner.message_hub.update_info('keep_ckpt_ids', others)
 
     def _resume_from_the_latest(self, runner: Runner) -> None:
         path, refusals = latest_checkpoint(
@@ -145,7 +174,7 @@ class SafeCheckpointHook(CheckpointHook):
     ) -> None:
         """As upstream's, but what is outdated goes after the new is there."""
         kept = list(getattr(self, 'keep_ckpt_ids', ()))
-        if self.max_keep_ckpts > 0:
+        if self.max_keep_ckpts > 0 and step not in self.keep_epochs:
             kept = kept if kept[-1:] == [step] else [*kept, step]
             runner.message_hub.update_info('keep_ckpt_ids', kept)
         self._save(runner, self.filename_tmpl.format(step), meta)
@@ -193,6 +222,21 @@ class SafeCheckpointHook(CheckpointHook):
                 self.file_backend.remove(path)
             elif self.file_backend.isdir(path):  # deepspeed's
                 self.file_backend.rmtree(path)
+
+
+def _checked_epochs(epochs: Sequence[int], by_epoch: bool) -> frozenset[int]:
+    is_list = isinstance(epochs, (list, tuple))
+    if not is_list or any(type(e) is not int or e < 1 for e in epochs):
+        raise FGCError(
+            f'keep_epochs={epochs!r} of the checkpoint hook must be a list '
+            'of whole numbers of at least 1, such as [100].'
+        )
+    if epochs and not by_epoch:
+        raise FGCError(
+            f'keep_epochs={list(epochs)} counts epochs, but the checkpoint '
+            'hook has by_epoch=False and counts iterations; drop one of them.'
+        )
+    return frozenset(epochs)
 
 
 def _warn_of_accumulation(runner: Runner) -> None:

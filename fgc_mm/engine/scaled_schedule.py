@@ -26,7 +26,8 @@ def scale_epochs(cfg: Config, epochs: int) -> Config:
     every parameter scheduler that counts epochs; ``begin`` and ``end`` of
     every weight that moves (a dict with ``start_value`` and ``end_value``,
     wherever it stands, unless ``by_epoch=False``); the ``warmup_epochs`` of
-    ``FeatureGateCouplingLoss``; how often is validated and saved. What
+    ``FeatureGateCouplingLoss``; how often is validated and saved, and the
+    epochs whose checkpoints are kept (``keep_epochs``). What
     happened at one epoch still happens at one, what came after still does,
     and what lasted stays as long as the epochs have room for it (a warm-up
     of one epoch then counts steps); the last epoch is validated and saved.
@@ -52,6 +53,7 @@ def scale_epochs(cfg: Config, epochs: int) -> Config:
         )
     points = set(_points(_schedulers(cfg), _scheduler_points))
     points |= set(_points(cfg.to_dict(), _weight_points))
+    points |= set(_kept_epochs(cfg))
     clock = Clock.of(points, old, epochs)
     # to_dict() of a Config is plain and new: nothing is shared with cfg
     fields = {
@@ -134,6 +136,11 @@ def _points(node: Any, of: Any) -> Iterator[int]:
 
 def _schedulers(cfg: Config) -> Any:
     return cfg.to_dict().get('param_scheduler') or []
+
+
+def _kept_epochs(cfg: Config) -> list[int]:
+    hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    return hook.get('keep_epochs') or []
 
 
 def _counts_epochs(node: dict) -> bool:
@@ -236,4 +243,6 @@ def _save_the_last(hooks: dict, clock: Clock) -> None:
             hook['interval'] = clock.length(hook['interval'])
         if 'save_begin' in hook:
             hook['save_begin'] = clock.at(hook['save_begin'])
+        if hook.get('keep_epochs'):
+            hook['keep_epochs'] = [clock.at(e) for e in hook['keep_epochs']]
         hook['save_last'] = True

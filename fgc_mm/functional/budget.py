@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from fgc_mm.errors import FGCError
+from fgc_mm.functional.channel_groups import spread_groups
 from fgc_mm.functional.macs import MACsTable, macs_per_image
 
 Target = Callable[[Tensor, float], Tensor]
@@ -25,14 +26,19 @@ def expected_cost(
     """Mean share of the dense MACs if every gate hits its target.
 
     Args:
-        scores: For every site (N, C), as
-            :func:`fgc_mm.functional.mask_targets.channel_scores` gives them
-            on the dense network.
+        scores: For every site (N, G), one score per decision: the sum over
+            its channels of what
+            :func:`fgc_mm.functional.mask_targets.channel_scores` gives on
+            the dense network.
         table: The gated network's layers; its gates count.
         target: ``mass_mask`` or ``uniform_mask``.
         ratio: r, as the target takes it.
     """
-    masks = [target(score, ratio) for score in scores]
+    sizes = table.group_sizes or [None] * len(scores)
+    masks = [
+        spread_groups(target(score, ratio), groups)
+        for score, groups in zip(scores, sizes)
+    ]
     return macs_per_image(table, masks).mean().item() / table.base()
 
 

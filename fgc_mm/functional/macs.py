@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fgc_mm.errors import FGCError
+from fgc_mm.functional.channel_groups import GroupSizes
 from fgc_mm.functional.channel_mask import spread_mask
 
 COUNTINGS = ('honest', 'fgc-pr', 'ftwt')
@@ -82,11 +83,14 @@ class MACsTable:
         layers: Every product, in the order of the forward pass.
         sites: Name of every site, in the order of the masks.
         channels: Channels of every site.
+        group_sizes: For every site the channels of each decision of its
+            gate, ``None`` where every channel has its own; empty if all do.
     """
 
     layers: tuple[LayerMACs, ...]
     sites: tuple[str, ...]
     channels: tuple[int, ...]
+    group_sizes: tuple[GroupSizes, ...] = ()
 
     def of(self, *roles: str) -> int:
         """Dense MACs of the layers of these roles."""

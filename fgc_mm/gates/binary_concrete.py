@@ -1,15 +1,18 @@
 """The gate of BAS and FGC."""
 
+from collections.abc import Mapping
+from typing import Any
+
+import torch
 from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
 from fgc_mm.functional import binary_concrete
 from fgc_mm.functional.pooling import global_average_pool
-from fgc_mm.gates.checks import check_threshold, logit
+from fgc_mm.functional.schedule import Progress, Schedule
+from fgc_mm.gates.checks import check_threshold, initialize_linear, logit
 from fgc_mm.gates.decision import GateDecision
 from fgc_mm.registry import MODELS
-
-WEIGHT_INITS = ('torch', 'kaiming_normal')
 
 
 @MODELS.register_module()
@@ -26,16 +29,25 @@ class BinaryConcreteGate(nn.Module):
         in_channels: Channels of the input.
         out_channels: Channels to open and close (C).
         hidden_channels: Width of the hidden layer.
-        temperature: Concrete temperature.
+        temperature: Concrete temperature: a number, or a schedule, as in
+            ``dict(start_value=0.67, end_value=0.5, begin=0, end=500)``. It
+            scales the gradient's soft sample; the hard mask does not depend
+            on it.
         weight_init: Start of the two linear layers' weights: ``'torch'``, as
             ``nn.Linear`` makes them, or ``'kaiming_normal'`` (fan in, gain
             sqrt 2), as the published code of FGC does; initial logits then
-            have a standard deviation of about 1.0 instead of 0.4.
+            have a standard deviation of about 1.0 instead of 0.4; or
+            ``'zero'``, which sets the last layer's weights to 0, so that
+            with a positive ``init_bias`` every channel of every image starts
+            open, and evaluation starts as the dense network.
         init_bias: Initial value of the logits' bias; above 0, a channel is
             open more often than not when training starts. ``None``: as
             ``nn.Linear`` makes it (published code of FGC).
         threshold: Probability above which evaluation opens a channel; a
             higher one prunes a trained model further.
+        noise: Scale of the sample's logistic noise: 1 (published), or a
+            schedule. At 0 training uses the masks of evaluation at a
+            threshold of 0.5, with the soft gradient.
 
     Shapes: (N, in_channels, H, W) -> three times (N, C), float32.
     """
@@ -45,19 +57,17 @@ class BinaryConcreteGate(nn.Module):
         in_channels: int,
         out_channels: int,
         hidden_channels: int = 16,
-        temperature: float = 2 / 3,
+        temperature: float | Mapping[str, Any] = 2 / 3,
         weight_init: str = 'torch',
         init_bias: float | None = 0.0,
         threshold: float = 0.5,
+        noise: float | Mapping[str, Any] = 1.0,
     ) -> None:
         super().__init__()
-        if temperature <= 0:
-            raise FGCError(
-                f'temperature={temperature} of BinaryConcreteGate is not '
-                'positive; the published value is 2/3.'
-            )
+        self.temperatures = _positive(temperature)
+        self.noises = Schedule.build(noise, 'noise')
+        self.progress: Progress | None = None
         check_threshold(threshold, 'BinaryConcreteGate')
-        self.temperature = temperature
         self.threshold = threshold
         self.squeeze = nn.Linear(in_channels, hidden_channels, bias=False)
         self.norm = nn.BatchNorm1d(hidden_channels)
@@ -77,20 +87,30 @@ class BinaryConcreteGate(nn.Module):
         hidden = self.act(self.norm(self.squeeze(global_average_pool(x))))
         logits = self.expand(hidden).float()
         if self.training:
-            mask = binary_concrete(logits, self.temperature)
+            mask = self._sample(logits)
         else:
             mask = (logits > logit(self.threshold)).to(logits.dtype)
         return GateDecision(logits, logits.sigmoid(), mask)
 
+    @property
+    def temperature(self) -> float:
+        """The concrete temperature at this point of the training."""
+        return self.temperatures.at(self.progress)
+
+    def _sample(self, logits: Tensor) -> Tensor:
+        temperature = self.temperature
+        noise = self.noises.at(self.progress)
+        if noise == 0:
+            half = torch.full_like(logits, 0.5, requires_grad=False)
+            return binary_concrete(logits, temperature, half)
+        if noise != 1:
+            # the same sample: only the noise beside the logits is scaled
+            logits, temperature = logits / noise, temperature / noise
+        return binary_concrete(logits, temperature)
+
     def _initialize(self, weights: str, bias: float | None) -> None:
-        if weights not in WEIGHT_INITS:
-            raise FGCError(
-                f'weight_init={weights!r} of BinaryConcreteGate is unknown; '
-                f'choose among {", ".join(WEIGHT_INITS)}.'
-            )
-        if weights == 'kaiming_normal':
-            nn.init.kaiming_normal_(self.squeeze.weight)
-            nn.init.kaiming_normal_(self.expand.weight)
+        name = type(self).__name__
+        initialize_linear(self.squeeze, self.expand, weights, name)
         if bias is not None:
             nn.init.constant_(self.expand.bias, bias)
 
@@ -99,3 +119,20 @@ class BinaryConcreteGate(nn.Module):
         return not self.norm.training or isinstance(
             self.norm, nn.SyncBatchNorm
         )
+
+
+def _positive(temperature: float | Mapping[str, Any]) -> Schedule:
+    """A schedule of temperatures.
+
+    Raises:
+        FGCError: One is not positive.
+    """
+    number = isinstance(temperature, (int, float))
+    if not (number and temperature <= 0):
+        schedule = Schedule.build(temperature, 'temperature')
+        if schedule.start_value > 0 and schedule.end_value > 0:
+            return schedule
+    raise FGCError(
+        f'temperature={temperature} of BinaryConcreteGate is not positive; '
+        'the published value is 2/3.'
+    )

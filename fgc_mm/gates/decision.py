@@ -1,4 +1,8 @@
-"""What a gate says about one batch."""
+"""What a gate says about one batch.
+
+G is the number of its decisions: the channels C, or fewer where one decision
+opens several neighbouring channels.
+"""
 
 from typing import NamedTuple
 
@@ -9,9 +13,9 @@ class GateDecision(NamedTuple):
     """What a gate says about one batch.
 
     Attributes:
-        logits: (N, C) float32; in evaluation a channel is open where it is
-            above 0.
-        probs: (N, C) probability, in [0, 1], that a channel is open.
+        logits: (N, G) float32; in evaluation a decision opens its channels
+            where its logit is above 0.
+        probs: (N, G) probability, in [0, 1], that the channels are open.
         mask: (N, C) the factor of each channel; 0 is closed.
     """
 
@@ -27,8 +31,8 @@ class ScalingDecision(NamedTuple):
         logits: As in :class:`GateDecision`.
         probs: As in :class:`GateDecision`.
         mask: (N, C) the saliency of open channels; 0 is closed.
-        saliency: (N, C) at least 0, what each channel is scaled with if it
-            is open.
+        saliency: (N, G) at least 0, what the channels of each decision are
+            scaled with if they are open.
     """
 
     logits: Tensor

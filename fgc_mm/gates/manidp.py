@@ -10,8 +10,7 @@ from fgc_mm.errors import FGCError
 from fgc_mm.functional.pooling import global_average_pool
 from fgc_mm.functional.schedule import Progress
 from fgc_mm.functional.winners import count_kept
-from fgc_mm.gates.binary_concrete import WEIGHT_INITS
-from fgc_mm.gates.checks import share_of_channels
+from fgc_mm.gates.checks import initialize_linear, share_of_channels
 from fgc_mm.gates.decision import ScalingDecision
 from fgc_mm.memory.epoch_mean import EpochMean
 from fgc_mm.registry import MODELS
@@ -43,7 +42,9 @@ class ManiDPGate(nn.Module):
             code). The latter needs a dense network whose activations are
             small, as after a whole training with weight decay: saliencies
             multiply from block to block, and a ResNet-20 that had been
-            trained for 200 steps overflowed in the first ones.
+            trained for 200 steps overflowed in the first ones. ``'zero'``:
+            the last layer's weights are 0, so that every saliency starts
+            at 1 and the network as the dense one.
 
     Shapes: (N, in_channels, H, W) -> four times (N, C), float32. The logits
     are the linear outputs above the threshold.
@@ -62,11 +63,6 @@ class ManiDPGate(nn.Module):
         weight_init: str = 'torch',
     ) -> None:
         super().__init__()
-        if weight_init not in WEIGHT_INITS:
-            raise FGCError(
-                f'weight_init={weight_init!r} of ManiDPGate is unknown; '
-                f'choose among {", ".join(WEIGHT_INITS)}.'
-            )
         self.keep = share_of_channels(keep, 'keep', 'ManiDPGate')
         self._progress: Progress | None = None
         self._turned = False  # whether the mean follows that progress
@@ -74,9 +70,9 @@ class ManiDPGate(nn.Module):
         self.squeeze = nn.Linear(in_channels, hidden, bias=False)
         self.act = nn.ReLU(inplace=True)
         self.expand = nn.Linear(hidden, out_channels)
-        if weight_init == 'kaiming_normal':
-            nn.init.kaiming_normal_(self.squeeze.weight)
-            nn.init.kaiming_normal_(self.expand.weight)
+        initialize_linear(
+            self.squeeze, self.expand, weight_init, type(self).__name__
+        )
         nn.init.ones_(self.expand.bias)
         # the same on every rank, and in the checkpoint
         self.register_buffer('threshold', torch.zeros(()))

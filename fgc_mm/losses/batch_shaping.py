@@ -16,6 +16,8 @@ from fgc_mm.sites import GateRecord
 class BatchShapingLoss(GateLoss):
     """Pull each gate's marginal towards a Beta prior (BAS, section 3.2).
 
+    It shapes decisions: one that opens several channels counts once.
+
     Args:
         alpha: First parameter of the Beta prior.
         beta: Second parameter.
@@ -39,7 +41,7 @@ class BatchShapingLoss(GateLoss):
         records: Sequence[GateRecord],
         data_samples: Sequence[Any] | None = None,
     ) -> Tensor:
-        """Cramer-von-Mises distance, summed over channels and sites; ()."""
-        # one sort for all sites: the distance is a sum over channels anyway
+        """Cramer-von-Mises distance, summed over decisions and sites; ()."""
+        # one sort for all sites: the distance is a sum over columns anyway
         probs = torch.cat([r.probs for r in records], dim=1)
         return batch_shaping(probs, self.alpha, self.beta)

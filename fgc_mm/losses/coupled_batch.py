@@ -17,7 +17,7 @@ class CoupledBatch(NamedTuple):
     Attributes:
         indices: (N,) int64 rows.
         features: (N, C) pooled activation, float32, detached.
-        gates: (N, C) gate vector, float32, detached.
+        gates: (N, G) gate vector, float32, detached; one entry per decision.
     """
 
     indices: Tensor

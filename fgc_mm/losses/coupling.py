@@ -38,7 +38,9 @@ class FeatureGateCouplingLoss(GateLoss):
     image's pooled activation become the positives of a contrastive loss of
     its gate vector against the gate bank (FGC, arXiv 2111.14302, section
     3.2, Eq. 4 to 8). Mean over the batch, sum over sites. Banks are built
-    and written by ``FGCMemoryBankHook``, one row per training image.
+    and written by ``FGCMemoryBankHook``, one row per training image. The gate
+    vector has one entry per decision: with gates in groups it is shorter
+    than the feature, which keeps all channels.
 
     Args:
         sites: The last n gated sites, or shell patterns on their names.
@@ -154,7 +156,7 @@ class FeatureGateCouplingLoss(GateLoss):
             )
 
         self.banks = {
-            site.name: SiteBanks(bank(site.channels), bank(site.channels))
+            site.name: SiteBanks(bank(site.channels), bank(site.decisions))
             for site in sites
             if site.name in chosen
         }

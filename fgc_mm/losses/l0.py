@@ -18,6 +18,9 @@ REDUCTIONS = ('mean', 'sites')
 class L0Loss(GateLoss):
     """Expected number of open gates (BAS, ICLR 2020, Eq. 5).
 
+    It counts channels: a decision that opens several has their weight, so
+    that the loss stays the expected share (or number) of open channels.
+
     Args:
         loss_weight: rho; published: 0.4, from 0 at epoch 100 to 0.4 at epoch
             300 of 500.
@@ -47,6 +50,7 @@ class L0Loss(GateLoss):
         data_samples: Sequence[Any] | None = None,
     ) -> Tensor:
         """Mean probability of being open, or its sum over channels; ()."""
+        probs = [record.site.spread(record.probs) for record in records]
         if self.reduction == 'mean':
-            return torch.cat([r.probs.flatten() for r in records]).mean()
-        return sum(r.probs.sum(dim=1).mean() for r in records)
+            return torch.cat([p.flatten() for p in probs]).mean()
+        return sum(p.sum(dim=1).mean() for p in probs)

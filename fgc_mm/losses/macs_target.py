@@ -9,6 +9,7 @@ from torch import Tensor
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.macs import MACsTable
 from fgc_mm.functional.macs_matrix import MACsMatrices
+from fgc_mm.functional.schedule import Schedule
 from fgc_mm.losses.base import GateLoss
 from fgc_mm.registry import MODELS
 from fgc_mm.sites import GateRecord
@@ -25,7 +26,10 @@ class MACsTargetLoss(GateLoss):
     Source: Li et al., "Dynamic dual gating neural networks" (ICCV 2021).
 
     Args:
-        pruning_ratio: Share of the dense MACs to save, in (0, 1).
+        pruning_ratio: Share of the dense MACs to save, in (0, 1): a number,
+            or a schedule that may start at 0, as in ``dict(start_value=0.0,
+            end_value=0.55, begin=0, end=200)``, which closes the gates of a
+            network that starts dense little by little.
         loss_weight: Published: 5.
         name: Logged as ``loss_<name>``.
 
@@ -38,19 +42,18 @@ class MACsTargetLoss(GateLoss):
 
     def __init__(
         self,
-        pruning_ratio: float,
+        pruning_ratio: float | Mapping[str, Any],
         loss_weight: float | Mapping[str, Any] = 5.0,
         name: str = 'macs',
     ) -> None:
         super().__init__(loss_weight, name)
-        if not 0 < pruning_ratio < 1:
-            raise FGCError(
-                f'pruning_ratio={pruning_ratio} of MACsTargetLoss is no '
-                'share of the MACs that can be saved; give a number between '
-                '0 and 1, such as 0.55.'
-            )
-        self.pruning_ratio = pruning_ratio
+        self.ratios = _ratios(pruning_ratio)
         self._macs: MACsMatrices | None = None
+
+    @property
+    def pruning_ratio(self) -> float:
+        """What is asked for at this point of the training."""
+        return self.ratios.at(self.progress)
 
     def compute(
         self,
@@ -74,20 +77,45 @@ class MACsTargetLoss(GateLoss):
     def _check_reachable(self, table: MACsTable, opened: Tensor) -> None:
         closed = self._macs(opened.detach()[:1] * 0)
         most = 1 - closed.item() / table.base()
-        if self.pruning_ratio > most:
+        ratio = max(_ends(self.ratios))
+        if ratio > most:
             self._macs = None
             raise FGCError(
-                f'pruning_ratio={self.pruning_ratio} is out of reach: with '
+                f'pruning_ratio={ratio} is out of reach: with '
                 'every gate closed the gates and what no site governs still '
                 f'cost {1 - most:.1%} of the dense MACs; ask for less than '
                 f'{max(most, 0):.3f}.'
             )
 
 
+def _ends(schedule: Schedule) -> tuple[float, float]:
+    return schedule.start_value, schedule.end_value
+
+
+def _ratios(value: float | Mapping[str, Any]) -> Schedule:
+    """A schedule of pruning ratios.
+
+    Raises:
+        FGCError: One is no share that can be saved.
+    """
+    if not isinstance(value, (int, float)) or 0 < value < 1:
+        schedule = Schedule.build(value, 'pruning_ratio')
+        if max(_ends(schedule)) < 1 and schedule.end_value > 0:
+            return schedule
+    raise FGCError(
+        f'pruning_ratio={value} of MACsTargetLoss is no share of the MACs '
+        'that can be saved; give a number between 0 and 1, such as 0.55.'
+    )
+
+
 def _opened(records: Sequence[GateRecord]) -> Tensor:
     """1 where evaluation opens, with a gate's gradient; (N, sum of C)."""
     # a mask that nothing flows through (FTWT) leaves the probabilities
-    soft = [r.mask if r.mask.requires_grad else r.probs for r in records]
+    soft = [
+        r.mask if r.mask.requires_grad else r.site.spread(r.probs)
+        for r in records
+    ]
     soft = torch.cat(soft, dim=1).double()
-    hard = torch.cat([r.logits for r in records], dim=1) > 0
+    logits = [r.site.spread(r.logits) for r in records]
+    hard = torch.cat(logits, dim=1) > 0
     return hard.double() + (soft - soft.detach())

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from fgc_mm.errors import FGCError
 from fgc_mm.functional import mass_mask, uniform_mask
+from fgc_mm.functional.channel_groups import sum_groups
+from fgc_mm.functional.mask_targets import channel_scores
 from fgc_mm.losses.base import GateLoss
 from fgc_mm.registry import MODELS
 from fgc_mm.sites import GateRecord
@@ -22,7 +24,9 @@ class MaskPredictionLoss(GateLoss):
 
     The target of an image is made from the layer's own unmasked output,
     without gradient. Summed over channels, mean over the batch and the sites
-    (FTWT, arXiv 2110.08232, Eq. 3).
+    (FTWT, arXiv 2110.08232, Eq. 3). Where one decision opens several
+    channels, its score is the sum of theirs, so that ``ratio`` stays the
+    share of the layer's mass, and the sum is over decisions.
 
     Args:
         ratio: Share of the mass to keep (r) in (0, 1], or of the channels to
@@ -85,7 +89,9 @@ class MaskPredictionLoss(GateLoss):
                 'before the gates; call forward_gated(x, '
                 'keep_activation=True).'
             )
-        wanted = self.target(record.activation.float(), self.ratio)
+        scores = channel_scores(record.activation.float())
+        scores = sum_groups(scores, record.site.group_sizes)
+        wanted = self.target(scores, self.ratio)
         loss = F.binary_cross_entropy_with_logits(
             record.logits, wanted, reduction='sum'
         )

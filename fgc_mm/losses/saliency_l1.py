@@ -20,6 +20,8 @@ REDUCTIONS = ('sum', 'mean', 'site_means')
 class SaliencyL1Loss(GateLoss):
     """L1 norm of the saliencies (of probabilities, for other gates).
 
+    It counts channels: a saliency that scales several has their weight.
+
     Args:
         reduction: ``'sum'`` (FBS, ICLR 2019, Eq. 9) or ``'mean'`` over the
             channels of all sites; ``'site_means'``, the sum over sites of
@@ -60,7 +62,9 @@ class SaliencyL1Loss(GateLoss):
         data_samples: Sequence[Any] | None = None,
     ) -> Tensor:
         """Mean norm over the batch; ()."""
-        norms = self._norms([r.gate_strength.abs() for r in records])
+        norms = self._norms(
+            [r.site.spread(r.gate_strength.abs()) for r in records]
+        )
         if self.easiness is not None:
             norms = norms * self._weights(data_samples)
         return norms.mean()

@@ -1,12 +1,14 @@
 """What is left of a gated backbone after compaction."""
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from torch import nn
 
 from fgc_mm.errors import FGCError
-from fgc_mm.gates.partial import PartialGate
+from fgc_mm.gates import GroupedGate, PartialGate
+from fgc_mm.gates.build import build_single, split_group, with_widths
 from fgc_mm.models.channel_map import ChannelMap, SiteChannels
 from fgc_mm.models.channel_map_backbone import channel_map_backbone
 from fgc_mm.models.gated_backbone import GatedBackbone
@@ -78,26 +80,19 @@ class CompactBackbone(GatedBackbone):
 
     def _build_gate(self, gate: dict, site: GateSite) -> nn.Module:
         entry = self._gated[site.name]
-        widths = getattr(MODELS.get(gate['type']), 'widths_for', None)
-        if widths is not None:
-            gate = {**widths(self._channels_once(site)), **gate}
-        if len(entry.gated) == site.channels:
-            return super()._build_gate(gate, site)
-        inner = None
-        if entry.gated:
-            inner = MODELS.build(
-                dict(
-                    gate,
-                    in_channels=site.in_channels,
-                    out_channels=len(entry.gated),
-                )
-            )
-        return PartialGate(
-            inner,
-            site.channels,
-            _places(entry, entry.gated),
-            _places(entry, entry.closed),
-        )
+        gate, group = split_group(gate)
+        gate = with_widths(gate, self._channels_once(site))
+        decided = left_decisions(entry, group)
+        gated = _among(decided, entry.gated)
+        whole = None
+        if gated:
+            whole = build_single(gate, site.in_channels, len(gated))
+        if len(gated) < len(decided):
+            closed = _among(decided, entry.closed)
+            whole = PartialGate(whole, len(decided), gated, closed)
+        if group == 1:
+            return whole
+        return GroupedGate(whole, [len(channels) for channels in decided])
 
     def _channels_once(self, site: GateSite) -> int:
         """How many channels a site had in the whole network."""
@@ -112,7 +107,27 @@ class CompactBackbone(GatedBackbone):
         )
 
 
-def _places(entry: SiteChannels, channels: Sequence[int]) -> list[int]:
-    """Where channels of the whole network lie among those that remain."""
-    place = {channel: i for i, channel in enumerate(entry.kept)}
-    return [place[channel] for channel in channels]
+def left_decisions(entry: SiteChannels, group: int) -> list[tuple[int, ...]]:
+    """The channels that remain of a site, by what decides for them.
+
+    Args:
+        entry: What remains, in the whole network's channel numbers.
+        group: Channels that share a decision in the whole network.
+
+    Returns:
+        Neighbouring gated channels of one group together; every channel
+        that is always open or closed alone.
+    """
+    gated = set(entry.gated)
+
+    def decision(channel: int) -> tuple[bool, int]:
+        return channel in gated, channel // (group if channel in gated else 1)
+
+    return [tuple(run) for _, run in groupby(entry.kept, decision)]
+
+
+def _among(
+    decided: Sequence[tuple[int, ...]], channels: Sequence[int]
+) -> list[int]:
+    """The decisions that are about some channels."""
+    return [i for i, run in enumerate(decided) if run[0] in channels]

@@ -58,6 +58,7 @@ def build_macs_table(
         tuple(layers),
         tuple(site.name for site in sites),
         tuple(site.channels for site in sites),
+        tuple(site.group_sizes for site in sites),
     )
 
 

@@ -1,6 +1,7 @@
 """Any backbone, with gates at its sites."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -9,6 +10,7 @@ from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
+from fgc_mm.gates import GroupedGate, build_gate
 from fgc_mm.registry import MODELS
 from fgc_mm.sites import (
     Found,
@@ -34,7 +36,8 @@ class GatedBackbone(BaseBackbone):
     Args:
         backbone: Config of the network to wrap, or the module.
         gate: Config of the gate; one is built per site, with that site's
-            ``in_channels`` and ``out_channels``.
+            ``in_channels`` and ``out_channels``. With ``group=8`` in it (any
+            gate) one decision opens or closes 8 neighbouring channels.
         sites: ``'auto'`` for every site, shell patterns on their names, or
             ``dict(type='auto', image_size=..., residual=...)``; see
             :func:`fgc_mm.sites.find_sites`. Printing the backbone lists them.
@@ -43,7 +46,7 @@ class GatedBackbone(BaseBackbone):
 
     Raises:
         FGCError: No site, a pattern without a match, a network that cannot
-            be traced, quantized layers.
+            be traced, quantized layers, a group that is no number.
 
     Attributes:
         found: All sites of the network, and on which image they were found.
@@ -68,11 +71,15 @@ class GatedBackbone(BaseBackbone):
         self.gates = nn.ModuleDict(
             {site.key: self._build_gate(gate, site) for site in self.sites}
         )
+        self.sites = [
+            _as_decided(site, self.gates[site.key]) for site in self.sites
+        ]
         self._ports = [
             SitePort(site, self.gates[site.key]) for site in self.sites
         ]
         SitePort.attach(self._ports, backbone.get_submodule)
         self._register_load_state_dict_pre_hook(self._adopt_plain_keys)
+        self._register_load_state_dict_pre_hook(self._refuse_other_gates)
         self._register_state_dict_hook(_write_sites)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -183,8 +190,7 @@ class GatedBackbone(BaseBackbone):
         return chosen(self.found.sites, sites)
 
     def _build_gate(self, gate: dict, site: GateSite) -> nn.Module:
-        reads, writes = site.in_channels, site.channels
-        return MODELS.build(dict(gate, in_channels=reads, out_channels=writes))
+        return build_gate(gate, site.in_channels, site.channels)
 
     def _check_reached(self, states: Sequence[SiteState]) -> None:
         for site, state in zip(self.sites, states):
@@ -228,6 +234,43 @@ class GatedBackbone(BaseBackbone):
             name = key[len(prefix) :]
             if name in plain and name not in own:
                 state_dict[f'{prefix}backbone.{name}'] = state_dict.pop(key)
+
+    def _refuse_other_gates(
+        self, state_dict: dict[str, Any], prefix: str, *_: Any
+    ) -> None:
+        """No fresh gates where a checkpoint has trained ones of another kind.
+
+        mmengine only warns of weights that do not fit. A site of which the
+        checkpoint has no gate keeps its fresh one.
+        """
+        for site in self.sites:
+            start = f'{prefix}gates.{site.key}.'
+            if not any(key.startswith(start) for key in state_dict):
+                continue
+            wrong = _misfit(self.gates[site.key], start, state_dict)
+            if wrong:
+                raise FGCError(
+                    f"the checkpoint's gate of {site.name} does not fit this "
+                    f"model's ({wrong}), so it is of another kind, width or "
+                    'group; give the config that it was trained with, or '
+                    'load a checkpoint without gates.'
+                )
+
+
+def _misfit(gate: nn.Module, start: str, given: dict[str, Any]) -> str:
+    """Which parameter of a gate is missing or of another shape, in words."""
+    for name, own in gate.named_parameters():
+        shape = getattr(given.get(start + name), 'shape', None)
+        if shape != own.shape:
+            there = 'none' if shape is None else f'{tuple(shape)}'
+            return f'{name} of shape {tuple(own.shape)}, there {there}'
+    return ''
+
+
+def _as_decided(site: GateSite, gate: nn.Module) -> GateSite:
+    """The site, with the groups in which its gate decides."""
+    sizes = gate.sizes if isinstance(gate, GroupedGate) else None
+    return replace(site, group_sizes=sizes)
 
 
 def _detach(port: SitePort, backbone: nn.Module) -> None:

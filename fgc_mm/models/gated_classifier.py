@@ -1,6 +1,7 @@
 """An mmpretrain classifier whose backbone is gated."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from math import nan
 from typing import Any
 
@@ -40,7 +41,9 @@ class GatedImageClassifier(ImageClassifier):
         distillation: ``dict(teacher=..., checkpoint=..., temperature=4,
             loss_weight=1)``: learn from the answers of a trained network
             (its config, or the path of one), which sees the same
-            preprocessed images; logged as ``loss_distillation``.
+            preprocessed images; logged as ``loss_distillation``. Without a
+            ``teacher`` it is this network without gates; without a
+            ``checkpoint`` ``tools/train.py`` takes ``load_from``.
         neck: As in ``ImageClassifier``.
         head: As in ``ImageClassifier``.
         pretrained: As in ``ImageClassifier``.
@@ -67,6 +70,9 @@ class GatedImageClassifier(ImageClassifier):
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
+        if distillation is not None and 'teacher' not in distillation:
+            twin = _without_gates(backbone, neck, head)
+            distillation = dict(distillation, teacher=twin)
         super().__init__(
             backbone,
             neck,
@@ -145,7 +151,27 @@ class GatedImageClassifier(ImageClassifier):
             FGCError: A gate says nan or inf, and the model was not trained
                 in this process.
         """
-        feats, records = self._extract_gated(inputs)
+        return self.predict_gated(inputs, data_samples, **kwargs)[0]
+
+    def predict_gated(
+        self,
+        inputs: Tensor,
+        data_samples: list[DataSample] | None = None,
+        keep_activation: bool | None = None,
+        **kwargs: Any,
+    ) -> tuple[list[DataSample], list[GateRecord]]:
+        """Predictions as :meth:`predict` gives them, and the gates' records.
+
+        Args:
+            inputs: (N, 3, H, W), preprocessed.
+            data_samples: One per image; the predictions are added to them.
+            keep_activation: As in ``GatedBackbone.forward_gated``.
+            **kwargs: For the head.
+
+        Raises:
+            FGCError: As :meth:`predict`.
+        """
+        feats, records = self._extract_gated(inputs, keep_activation)
         samples = self.head.predict(feats, data_samples, **kwargs)
         to_host(samples)
         table = self.macs_table(tuple(inputs.shape[1:]))
@@ -157,7 +183,7 @@ class GatedImageClassifier(ImageClassifier):
         if macs.isnan().any() and not self._has_trained:
             _refuse_broken(records)
         _attach_macs(samples, macs, opened.cpu(), table)
-        return samples
+        return samples, records
 
     def extract_feat(self, inputs: Tensor, stage: str = 'neck') -> Any:
         """As in ``ImageClassifier``; the backbone may return a tensor."""
@@ -179,9 +205,9 @@ class GatedImageClassifier(ImageClassifier):
         return self
 
     def _extract_gated(
-        self, inputs: Tensor
+        self, inputs: Tensor, keep_activation: bool | None = None
     ) -> tuple[tuple[Tensor, ...], list[GateRecord]]:
-        outputs, records = self.backbone.forward_gated(inputs)
+        outputs, records = self.backbone.forward_gated(inputs, keep_activation)
         return self._behind(outputs), records
 
     def _behind(self, outputs: Any) -> Any:
@@ -234,7 +260,10 @@ class GatedImageClassifier(ImageClassifier):
                     gate_loss.scores = class_scores(self.head, feats, reader)
 
     def _learn_from(
-        self, teacher: str | dict, checkpoint: str, **options: Any
+        self,
+        teacher: str | dict,
+        checkpoint: str | None = None,
+        **options: Any,
     ) -> None:
         self.distillation = DistillationLoss(
             **options, independent_labels=independent_labels(self.head)
@@ -254,6 +283,25 @@ class GatedImageClassifier(ImageClassifier):
                 'parameter of this model; load a checkpoint of this config '
                 'or of its plain mmpretrain twin.'
             )
+
+
+def _without_gates(
+    backbone: dict | nn.Module, neck: dict | None, head: dict | None
+) -> dict[str, Any]:
+    """Config of the plain classifier whose backbone is gated.
+
+    Raises:
+        FGCError: The backbone is a module, so nothing says how to build it.
+    """
+    if not (isinstance(backbone, Mapping) and 'backbone' in backbone):
+        raise FGCError(
+            'the distillation names no teacher and the backbone is a '
+            f'{type(backbone).__name__}, not the config of a gated one, so '
+            'its dense twin cannot be built; give teacher=... in '
+            'distillation.'
+        )
+    parts = dict(backbone=backbone['backbone'], neck=neck, head=head)
+    return dict(type='ImageClassifier', **deepcopy(parts))
 
 
 def _is_scalar(value: Any) -> bool:

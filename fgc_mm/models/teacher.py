@@ -18,20 +18,22 @@ class Teacher:
 
     Args:
         model: Its config: a dict, or the path of a config file.
-        checkpoint: Path of its weights.
+        checkpoint: Path of its weights; without one the model can be built
+            and tested, but it cannot learn.
 
     Raises:
         FGCError: The checkpoint lacks one of its weights.
     """
 
     def __init__(
-        self, model: str | Mapping[str, Any], checkpoint: str
+        self, model: str | Mapping[str, Any], checkpoint: str | None
     ) -> None:
         if isinstance(model, str):
             model = Config.fromfile(model).model
         self.name = checkpoint
         self.network = MMPRETRAIN_MODELS.build(dict(model))
-        _load(self.network, checkpoint)
+        if checkpoint is not None:
+            _load(self.network, checkpoint)
         self.network.requires_grad_(False)
         self.network.eval()
 
@@ -57,7 +59,18 @@ class Teacher:
 
     @torch.no_grad()
     def scores(self, inputs: Tensor) -> Tensor:
-        """Its answers to a batch; (N, classes), before the softmax."""
+        """Its answers to a batch; (N, classes), before the softmax.
+
+        Raises:
+            FGCError: It was given no weights.
+        """
+        if self.name is None:
+            raise FGCError(
+                'the distillation has no checkpoint of its teacher '
+                '(checkpoint=None), which tools/train.py takes from '
+                'load_from when a run begins; give --cfg-options '
+                'model.distillation.checkpoint=PATH.'
+            )
         if next(self.network.parameters()).device != inputs.device:
             self.network.to(inputs.device)
         features = self.network.extract_feat(inputs)

@@ -1,4 +1,4 @@
-"""What a site did for one batch: the thing that flows through the house."""
+"""What a site did for one batch, as gate losses and counts read it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,16 +13,21 @@ from fgc_mm.sites.site import GateSite
 class GateRecord:
     """What a site did for one batch.
 
+    Of G decisions for C channels: G is C, unless the gate decides for groups
+    of neighbouring channels (:attr:`GateSite.group_sizes`).
+
     Attributes:
         site: The site.
         activation: (N, C, ...) what the gate multiplies, before it does
             (its means over all positions where no consumer reads it whole);
             ``None`` in evaluation unless it was asked for.
-        logits: (N, C) the gate's linear output.
-        probs: (N, C) probability, in [0, 1], that a channel is open.
+        logits: (N, G) the gate's linear output.
+        probs: (N, G) probability, in [0, 1], that a decision opens its
+            channels.
         mask: (N, C) what the activation is multiplied with; 0 is closed.
-        saliency: (N, C) what a gate that scales its channels would scale
-            each with were it open; ``None`` for other gates.
+        saliency: (N, G) what a gate that scales its channels would scale
+            those of each decision with were they open; ``None`` for other
+            gates.
     """
 
     site: GateSite
@@ -34,7 +39,7 @@ class GateRecord:
 
     @property
     def gate_strength(self) -> Tensor:
-        """The saliency, or the probability of a gate that has none; (N, C)."""
+        """The saliency, or the probability of a gate that has none; (N, G)."""
         return self.probs if self.saliency is None else self.saliency
 
 

@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass, field
 
+from torch import Tensor
+
+from fgc_mm.functional.channel_groups import GroupSizes, spread_groups
+
 Positions = tuple[int, ...] | None
 
 
@@ -41,6 +45,8 @@ class GateSite:
         macs_share: Share of the backbone's dense MACs, attention and
             functional calls included, that lies in layers which this site
             shrinks, at the image size of the search.
+        group_sizes: How many neighbouring channels each decision of the
+            site's gate opens; ``None``: every channel has its own decision.
     """
 
     name: str
@@ -50,6 +56,7 @@ class GateSite:
     channels: int
     branch_end: str | None = None
     macs_share: float = field(default=0.0, compare=False)
+    group_sizes: GroupSizes = field(default=None, compare=False)
 
     @property
     def producer(self) -> str:
@@ -61,11 +68,23 @@ class GateSite:
         """The name as a key of ``nn.ModuleDict``, which forbids dots."""
         return self.name.replace('.', '/')
 
+    @property
+    def decisions(self) -> int:
+        """How many decisions the gate makes for an image (G)."""
+        if self.group_sizes is None:
+            return self.channels
+        return len(self.group_sizes)
+
+    def spread(self, values: Tensor) -> Tensor:
+        """What belongs to the decisions, (N, G), for each channel, (N, C)."""
+        return spread_groups(values, self.group_sizes)
+
     def __str__(self) -> str:
         readers = [consumer.path for consumer in self.consumers]
         if self.branch_end is not None:
             readers = [f'sum after {self.branch_end}', *readers]
+        groups = self.group_sizes and f' in {self.decisions} groups'
         return (
-            f'{self.name}: {self.channels} channels -> {", ".join(readers)} '
-            f'({self.macs_share:.1%} of the MACs)'
+            f'{self.name}: {self.channels} channels{groups or ""} -> '
+            f'{", ".join(readers)} ({self.macs_share:.1%} of the MACs)'
         )

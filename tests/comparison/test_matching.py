@@ -65,6 +65,27 @@ def test_a_target_gets_the_ratio():
     assert loss.pruning_ratio == 0.3
 
 
+def test_a_target_that_falls_ends_at_the_ratio():
+    path = CONFIGS / 'fgcplus_resnet20_folder16_55.py'
+    cfg = command_line.load_config(str(path))
+    before = cfg.model.gate_losses[0].pruning_ratio.copy()
+    after = asked(cfg, 0.3).model.gate_losses[0].pruning_ratio
+    assert after == {**before, 'end_value': 0.3}
+
+
+def test_a_density_of_groups_costs_the_ratio(config):
+    gate = "dict(type='fgc_mm.FBSGate', density=0.5, group=4)"
+    cfg = asked(config(gate), 0.45)
+    density = cfg.model.backbone.gate.density
+    table = build_model(cfg).macs_table((3, 8, 8))
+    masks = []
+    for channels in table.channels:
+        groups = -int(-density * channels / 4 // 1)
+        masks.append((torch.arange(channels) < 4 * groups)[None])
+    share = macs_per_image(table, masks).item() / table.base()
+    assert 1 - share == pytest.approx(0.45, abs=0.05)
+
+
 @pytest.mark.parametrize(
     ('gate', 'setting'),
     [

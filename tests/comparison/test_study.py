@@ -27,6 +27,7 @@ methods:
   - {name: scratch, config: a.py, pretrain: null}
 questions:
   - {ask: 'Which?', row: b, against: a}
+axis: {label: K, series: {one: {a: 5, b: 7}, other: [scratch]}}
 """
 
 
@@ -55,6 +56,11 @@ def test_what_a_plan_says(tmp_path):
     assert fourth.start is None
     (question,) = study.questions
     assert (question.text, question.row) == ('Which?', 'b')
+    assert study.axis.label == 'K'
+    assert study.axis.series == {
+        'one': {'a': 5, 'b': 7},
+        'other': {'scratch': None},
+    }
 
 
 @pytest.mark.parametrize('file', STUDIES, ids=lambda file: file.stem)
@@ -93,6 +99,9 @@ def test_our_plans_change_what_they_name(file):
         ('methods: [a.py]\nseeds: 3', 'no list of whole numbers'),
         ('methods: [a.py]\nseeds: [true]', 'no list of whole numbers'),
         ('methods: [a.py]\nepochs: many', 'no whole number'),
+        ('methods: [a.py]\naxis: {series: [a]}', 'no lines of rows'),
+        ('methods: [a.py]\naxis: {series: {x: [c]}}', "'c', which is no"),
+        ('methods: [a.py]\naxis: {series: {x: {a: b}}}', 'give a number'),
         ('methods: [a.py]\noptions: [a=1]', 'which is no mapping'),
         ('methods: [a.py]\noptions: {a: {b: 1}}', 'cannot express'),
         (

@@ -127,14 +127,6 @@ def test_every_ratio_gets_a_column_and_published_ones_are_marked():
     ]
 
 
-def test_published_numbers_are_whole():
-    for row in read_published(FILE):
-        assert 0 < float(row['error']) < 40 < 41 <= 100
-        assert 20 < float(row['pruning_ratio']) < 80
-        assert all(row[k] for k in ('method', 'backbone', 'source'))
-        assert row['which_epoch'] in ('', 'best')
-
-
 def test_bad_input(tmp_path):
     with pytest.raises(FGCError, match='is not a file'):
         read_published(tmp_path / 'no.csv')
@@ -142,6 +134,6 @@ def test_bad_input(tmp_path):
     other.write_text('a,b\n1,2\n')
     with pytest.raises(FGCError, match='has the columns'):
         read_published(other)
-    assert len(PUBLISHED) == 8
+    assert len(PUBLISHED) == 12
     with pytest.raises(FGCError, match='mnist has no published numbers'):
         of_dataset(read_published(FILE), 'mnist')

@@ -26,6 +26,8 @@ TWINS = [
     *(f'resnet{d}_cifar{c}' for d in (20, 32, 56) for c in (10, 100)),
     'resnet18_imagenet', 'resnet20_folder', 'resnet20_digits',
 ]  # fmt: skip
+# the models of the stages are those of the single run; see test_stages.py
+SINGLE = [name for name in NAMES if '_stage' not in name]
 SIZES = {'digits': 8, 'fgc_deit-tiny_imagenet': 224}
 
 
@@ -58,11 +60,14 @@ def test_each_has_its_twins(twin, read):
 def test_its_parts_fit_its_name(name, read):
     cfg, kind = read(name), name.partition('_')[0]
     kinds = {x['type'] for x in cfg.get('val_evaluator')}
-    assert ('fgc_mm.DynamicMACs' in kinds) == (kind != 'dense')
+    assert ('fgc_mm.DynamicMACs' in kinds) == (kind not in ('dense', 'sfp'))
     assert cfg.val_evaluator == cfg.test_evaluator
     hooks = [hook['type'] for hook in cfg.get('custom_hooks', [])]
-    assert ('fgc_mm.FGCMemoryBankHook' in hooks) == (kind == 'fgc')
-    assert ('fgc_mm.LossProgressHook' in hooks) == (kind != 'dense')
+    coupled = kind in ('fgc', 'fgcplus')
+    assert ('fgc_mm.FGCMemoryBankHook' in hooks) == coupled
+    assert ('fgc_mm.LossProgressHook' in hooks) == (
+        kind not in ('dense', 'sfp')
+    )
     assert cfg.default_scope == 'mmpretrain'
     assert cfg.custom_imports['imports'] == ['fgc_mm']
     network, backbone = name.split('_')[1], cfg.model.backbone
@@ -113,7 +118,7 @@ def test_the_budget_of_the_small_images_grows_as_the_l0_weight_does(read):
         assert target.loss_weight[end] == l0.loss_weight[end]
 
 
-@pytest.mark.parametrize('name', [n for n in NAMES if n.startswith('fgc')])
+@pytest.mark.parametrize('name', [n for n in SINGLE if n.startswith('fgc_')])
 def test_coupling_starts_when_batch_shaping_ends(name, read):
     shaping, l0, coupling = read(name).model.gate_losses
     epochs = read(name).train_cfg.max_epochs
@@ -127,6 +132,7 @@ def test_coupling_starts_when_batch_shaping_ends(name, read):
 def build(cfg):
     """The config's model, as a Runner builds it."""
     cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    cfg.model.pop('distillation', None)  # its teacher has no weights yet
     torch.manual_seed(0)
     return MODELS.build(cfg.model)
 
@@ -150,7 +156,7 @@ def prepare(model, epoch):
             part.build_banks(model.backbone.sites, 400)
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', SINGLE)
 def test_two_steps_of_training(name, read):
     cfg = read(name)
     model = build(cfg).train()

@@ -61,6 +61,7 @@ def test_manidp_is_trained_as_published(name):
     assert saliency.reduction == 'site_means' and saliency.easiness
     assert saliency.loss_weight == 5e-3
     assert not gram.detach
+    assert gram.loss_weight == (1.0 if 'resnet56' in name else 0.1)
 
 
 @pytest.mark.parametrize('name', MANIDP)

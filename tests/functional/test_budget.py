@@ -1,11 +1,14 @@
 """The planned ratio against trying every ratio."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from fgc_mm.errors import FGCError
 from fgc_mm.functional import LayerMACs, MACsTable, mass_mask, uniform_mask
 from fgc_mm.functional.budget import expected_cost, ratio_for_budget
+from fgc_mm.functional.channel_groups import sum_groups
 
 CHANNELS = 40
 
@@ -29,6 +32,19 @@ def test_the_cost_is_that_of_the_target_and_the_gates(given):
     kept = mass_mask(scores[0], 0.6).sum(dim=1).mean().item()
     want = (kept * 9 * 8 + 3 * CHANNELS) / (CHANNELS * 9 * 8)
     assert expected_cost(scores, table, mass_mask, 0.6) == pytest.approx(want)
+
+
+def test_decisions_for_groups_cost_their_channels(given):
+    scores, table = given
+    sizes = (16, 16, 8)
+    table = replace(table, group_sizes=(sizes,))
+    sums = sum_groups(scores[0], sizes)
+    kept = 0
+    for row in mass_mask(sums, 0.8).tolist():
+        kept += sum(size for size, one in zip(sizes, row) if one) / 30
+    want = (kept * 9 * 8 + 3 * CHANNELS) / (CHANNELS * 9 * 8)
+    got = expected_cost([sums], table, mass_mask, 0.8)
+    assert got == pytest.approx(want)
 
 
 @pytest.mark.parametrize(

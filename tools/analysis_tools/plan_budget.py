@@ -41,6 +41,7 @@ from fgc_mm.functional.budget import (
     expected_cost,
     ratio_for_budget,
 )
+from fgc_mm.functional.channel_groups import sum_groups
 from fgc_mm.functional.macs import MACsTable
 from fgc_mm.functional.mask_targets import channel_scores
 from fgc_mm.losses.mask_prediction import TARGETS
@@ -136,7 +137,8 @@ def target_of(cfg: Config) -> str:
 def look(
     cfg: Config, checkpoint: str, images: int
 ) -> tuple[list[Tensor], MACsTable]:
-    """Scores of every site on the dense network, and the gated one's MACs."""
+    """Scores of every decision on the dense network, and the gated one's
+    MACs."""
     if images < 1:
         raise FGCError(f'--images {images} shows nothing; give at least 1.')
     gated = deepcopy(cfg)
@@ -156,9 +158,9 @@ def look(
                 inputs, keep_activation=True
             )
         parts.append([channel_scores(r.activation) for r in records])
-    scores = [torch.cat(site)[:images] for site in zip(*parts)]
     table = build_model(gated).macs_table(tuple(inputs.shape[1:]))
-    return scores, table
+    scores = [torch.cat(site)[:images] for site in zip(*parts)]
+    return [*map(sum_groups, scores, table.group_sizes)], table
 
 
 def load_dense(network: nn.Module, checkpoint: str, config: str) -> None:

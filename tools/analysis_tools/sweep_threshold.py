@@ -3,7 +3,7 @@
     python tools/analysis_tools/sweep_threshold.py CONFIG CHECKPOINT
 
 Moves the probability above which a gate opens its channel, tests at each,
-and writes a table (CSV) and a plot (PNG) into the work dir.
+and writes a table (CSV) and a plot (PNG and SVG) into the work dir.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ except ImportError as error:
         raise
     sys.exit(f'error: {error}')
 
-import matplotlib as mpl
 from mmengine.config import Config
 from mmengine.runner import Runner
 from rich.console import Console
@@ -33,10 +32,14 @@ from fgc_mm.engine import command_line
 from fgc_mm.engine.atomic_file import write_atomically
 from fgc_mm.engine.checkpoint import read_checkpoint
 from fgc_mm.errors import FGCError
+from fgc_mm.figure_style import (
+    FORMATS,
+    figure_bytes,
+    in_style,
+    new_figure,
+    series_style,
+)
 from fgc_mm.models import GatedImageClassifier
-
-mpl.use('Agg')  # no screen needed
-import matplotlib.pyplot as plt
 
 THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 
@@ -53,8 +56,9 @@ def main() -> None:
     show(rows)
     folder = Path(cfg.work_dir)
     write_atomically(as_csv(rows), folder / 'threshold_sweep.csv')
-    write_atomically(draw(rows), folder / 'threshold_sweep.png')
-    print(f'written: {folder}/threshold_sweep.csv and .png')
+    for kind in FORMATS:
+        write_atomically(draw(rows, kind), folder / f'threshold_sweep.{kind}')
+    print(f'written: {folder}/threshold_sweep.csv, .png and .svg')
 
 
 def parse_args() -> argparse.Namespace:
@@ -82,6 +86,7 @@ def sweep(cfg: Config, thresholds: list[float]) -> list[dict[str, float]]:
                 f'--thresholds {threshold} is no probability that a channel '
                 'can pass; give numbers between 0 and 1.'
             )
+    cfg.get('model', {}).pop('distillation', None)  # for training only
     runner = Runner.from_cfg(cfg)
     if not isinstance(runner.model, GatedImageClassifier):
         raise FGCError(
@@ -135,22 +140,24 @@ def as_csv(rows: list[dict[str, float]]) -> bytes:
     return text.getvalue().encode()
 
 
-def draw(rows: list[dict[str, float]]) -> bytes:
-    """Accuracy over MACs, as PNG."""
-    figure, axes = plt.subplots()
-    macs = [row['macs'] for row in rows]
+@in_style()
+def draw(rows: list[dict[str, float]], kind: str = 'png') -> bytes:
+    """Accuracy over MACs, each point with its threshold; PNG or SVG."""
+    figure = new_figure(height=2.6)
+    axes = figure.subplots()
+    macs = [row['macs'] / 1e6 for row in rows]
     accuracy = [row['accuracy'] for row in rows]
-    axes.plot(macs, accuracy, marker='o')
+    axes.plot(macs, accuracy, **series_style(0))
     for row, x, y in zip(rows, macs, accuracy):
-        axes.annotate(f'{row["threshold"]:g}', (x, y))
-    axes.set_xlabel('mean MACs per image')
+        axes.annotate(
+            f'{row["threshold"]:g}', (x, y), (3, -9),
+            textcoords='offset points', fontsize='small',
+        )  # fmt: skip
+    axes.set_xlabel('mean MACs per image (millions)')
     axes.set_ylabel('top-1 accuracy (%)')
     axes.set_title('at each gate threshold')
     axes.grid(True)
-    with io.BytesIO() as stream:
-        figure.savefig(stream, format='png', dpi=150, bbox_inches='tight')
-        plt.close(figure)
-        return stream.getvalue()
+    return figure_bytes(figure, kind)
 
 
 if __name__ == '__main__':

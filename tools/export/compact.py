@@ -152,6 +152,7 @@ def test(cfg: Config, checkpoint: str, folder: Path) -> None:
         ('masked', cfg.copy(), checkpoint),
         ('compact', small, str(folder / 'model.pth')),
     ):
+        config.model.pop('distillation', None)  # for training only
         config.load_from, config.resume = weights, False
         config.work_dir = str(folder / 'test' / name)
         config.experiment_name = f'{folder.name}_{name}'

@@ -2,7 +2,8 @@
 _base_ = ['./folder.py']
 data_preprocessor = dict(
     type='fgc_mm.NonBlockingDataPreprocessor',
-    mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]
+    mean=[123.675, 116.28, 103.53],
+    std=[58.395, 57.12, 57.375],
 )
 train_pipeline = [
     dict(type='fgc_mm.LoadImage'),

@@ -5,7 +5,7 @@ from torch import nn
 
 from fgc_mm.deploy.copying import copied
 from fgc_mm.deploy.firing import gated_backbone
-from fgc_mm.gates import BinaryConcreteGate, PartialGate
+from fgc_mm.gates import BinaryConcreteGate, GroupedGate, PartialGate
 
 
 @torch.no_grad()
@@ -28,15 +28,19 @@ def merged(model: nn.Module) -> nn.Module:
     return model
 
 
-def _merged(gate: nn.Module, in_channels: int) -> BinaryConcreteGate | None:
+def _merged(gate: nn.Module, in_channels: int) -> nn.Module | None:
     """None where there is nothing to merge, or another kind inside."""
     inner = getattr(gate, 'gate', None)
+    if isinstance(gate, GroupedGate):
+        whole = _merged(inner, in_channels)
+        return whole and GroupedGate(whole, gate.sizes).eval()
     if type(gate) is not PartialGate or type(inner) is not BinaryConcreteGate:
         return None
     rows = gate.sources()
     hidden = inner.expand.in_features
     whole = BinaryConcreteGate(in_channels, len(rows), hidden)
-    whole.temperature, whole.threshold = inner.temperature, inner.threshold
+    whole.threshold = inner.threshold
+    whole.temperatures, whole.noises = inner.temperatures, inner.noises
     whole.squeeze, whole.norm = inner.squeeze, inner.norm
     weight, bias = inner.expand.weight, inner.expand.bias
     fixed = weight.new_zeros(2, hidden)

@@ -7,7 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from fgc_mm.deploy.firing import gated_backbone
+from fgc_mm.gates import GroupedGate
 from fgc_mm.models import ChannelMap, GatedBackbone
+from fgc_mm.models.channel_map import SiteChannels
+from fgc_mm.models.compact_backbone import left_decisions
 
 
 def any_gate(channel_map: ChannelMap) -> bool:
@@ -76,12 +79,27 @@ def _gate_states(
         kept = channel_map.layers.get(site.producer)
         cols = kept.inputs if kept else ()
         inner = 'gate.' if len(entry.gated) < site.channels else ''
+        whole = backbone.gates[site.key]
+        rows = _rows(whole, entry)
         wanted = small.gates[site.key].state_dict()
-        for key, value in backbone.gates[site.key].state_dict().items():
+        for key, value in whole.state_dict().items():
             shape = wanted[f'{inner}{key}'].shape
-            fitted = _fitted(value, shape, entry.gated, cols)
+            fitted = _fitted(value, shape, rows, cols)
             state[f'{prefix}{site.key}.{inner}{key}'] = fitted
     return state
+
+
+def _rows(gate: nn.Module, entry: SiteChannels) -> list[int]:
+    """Of a whole gate the outputs that a small one has, in their order."""
+    if not isinstance(gate, GroupedGate):
+        return list(entry.gated)
+    group = gate.sizes[0]
+    gated = set(entry.gated)
+    return [
+        channels[0] // group
+        for channels in left_decisions(entry, group)
+        if channels[0] in gated
+    ]
 
 
 def _fitted(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fgc_mm.deploy.dynamic.gate import FusedGate
+from fgc_mm.deploy.dynamic.gate import FusedGate, per_channel
 from fgc_mm.deploy.dynamic.port import DynamicPort
 from fgc_mm.gates import BinaryConcreteGate, GateDecision
 from fgc_mm.sites import SitePort
@@ -56,6 +56,8 @@ def constant(gate: nn.Module, opened: Tensor) -> nn.Module:
     """A gate that opens given channels, of a kind that the kernel has if the
     real one is.
 
+    It has a logit for each channel, whatever groups the real one decides for.
+
     Args:
         gate: The real one.
         opened: (C,) bool.
@@ -63,7 +65,7 @@ def constant(gate: nn.Module, opened: Tensor) -> nn.Module:
     logits = torch.where(opened, LOGIT, -LOGIT)
     if not FusedGate.can(gate):
         return ConstantGate(logits)
-    gate: BinaryConcreteGate = copy.deepcopy(gate)
+    gate: BinaryConcreteGate = copy.deepcopy(per_channel(gate))
     gate.expand.weight.data.zero_()
     gate.expand.bias.data.copy_(logits)
     return gate

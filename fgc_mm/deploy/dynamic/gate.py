@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from types import ModuleType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from fgc_mm.gates import BinaryConcreteGate, GateDecision
+from fgc_mm.functional.channel_groups import first_of_groups, spread_groups
+from fgc_mm.gates import BinaryConcreteGate, GateDecision, GroupedGate
 from fgc_mm.gates.checks import logit
 
 
@@ -16,7 +18,7 @@ class Choice(NamedTuple):
     """What a gate decided.
 
     Attributes:
-        decision: As gates say it, (N, C).
+        decision: As gates say it.
         index: (n,) int64, the open channels; of one image only.
         factors: (n,) what the open ones are multiplied with, if not 1.
     """
@@ -51,12 +53,19 @@ class PlainGate:
 class FusedGate:
     """:class:`BinaryConcreteGate` in one call of the kernel.
 
+    Of a gate that decides for groups the kernel computes every channel's
+    logit, all alike within a group.
+
     Attributes:
         compiled: The kernel's gate.
         threshold: That it was made with.
     """
 
-    def __init__(self, gate: BinaryConcreteGate, kernel: ModuleType) -> None:
+    def __init__(
+        self, gate: BinaryConcreteGate | GroupedGate, kernel: ModuleType
+    ) -> None:
+        self._sizes = gate.sizes if isinstance(gate, GroupedGate) else None
+        gate = per_channel(gate)
         norm = gate.norm
         scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
         shift = norm.bias - norm.running_mean * scale
@@ -69,6 +78,7 @@ class FusedGate:
     def run(self, x: Tensor, listed: Tensor | None) -> Choice:
         """As :meth:`PlainGate.run`."""
         logits, mask, index = self.compiled.run(x, listed)
+        logits = first_of_groups(logits, self._sizes)
         return Choice(
             GateDecision(logits, logits.sigmoid(), mask), index, None
         )
@@ -76,6 +86,7 @@ class FusedGate:
     @staticmethod
     def can(gate: nn.Module) -> bool:
         """Whether the kernel computes the same."""
+        gate = gate.gate if isinstance(gate, GroupedGate) else gate
         return (
             type(gate) is BinaryConcreteGate
             and type(gate.norm) is nn.BatchNorm1d
@@ -87,6 +98,24 @@ class FusedGate:
                 for p in gate.parameters()
             )
         )
+
+
+@torch.no_grad()
+def per_channel(gate: nn.Module) -> BinaryConcreteGate:
+    """A gate with a logit for each channel that opens the same in evaluation.
+
+    Args:
+        gate: For channels, which is returned as it is, or for groups.
+    """
+    if not isinstance(gate, GroupedGate):
+        return gate
+    inner, sizes = gate.gate, gate.sizes
+    whole = copy.deepcopy(inner)
+    wide = nn.Linear(inner.expand.in_features, sum(sizes))
+    wide.weight.copy_(spread_groups(inner.expand.weight.t(), sizes).t())
+    wide.bias.copy_(spread_groups(inner.expand.bias[None], sizes)[0])
+    whole.expand = wide
+    return whole
 
 
 def _is_plain(layer: nn.Module) -> bool:

@@ -23,7 +23,8 @@ from fgc_mm.deploy.dynamic.record import (
     Step,
     fused,
 )
-from fgc_mm.sites import GateRecord
+from fgc_mm.functional.channel_groups import first_of_groups
+from fgc_mm.sites import GateRecord, GateSite
 from fgc_mm.sites.layout import is_depthwise
 
 # logits and mask of all sites, (N, sum of C)
@@ -133,14 +134,10 @@ class NetworkProgram:
 
     def records(self, decisions: Decisions) -> list[GateRecord]:
         """As those of :meth:`GatedBackbone.forward_gated`."""
-        logits, mask = decisions
-        split = [
-            values.split(self._widths, dim=1)
-            for values in (logits, logits.sigmoid(), mask)
-        ]
+        split = [values.split(self._widths, dim=1) for values in decisions]
         return [
-            GateRecord(port.site, None, *decision)
-            for port, *decision in zip(self._ports, *split)
+            _record(port.site, logits, mask)
+            for port, logits, mask in zip(self._ports, *split)
         ]
 
     def seconds(self, image: Tensor, repeats: int) -> list[float]:
@@ -252,6 +249,12 @@ class NetworkProgram:
     def _named(self, name: str, layer: Any) -> None:
         self.names.append(name)
         self.layers.append(layer)
+
+
+def _record(site: GateSite, logits: Tensor, mask: Tensor) -> GateRecord:
+    """From every channel's logit, of one site."""
+    logits = first_of_groups(logits, site.group_sizes)
+    return GateRecord(site, None, logits, logits.sigmoid(), mask)
 
 
 def _fusible(ports: Sequence[Any]) -> list[DynamicPort]:

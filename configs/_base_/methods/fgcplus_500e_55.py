@@ -1,0 +1,31 @@
+# From the trained dense network to 55 % of its MACs pruned, in steps that lose
+# little at a time. Each part can be left out or changed on its own.
+gate = dict(
+    # all channels of all images open at first: a probability of 0.95
+    weight_init='zero',
+    init_bias=3.0,
+    # the gradient becomes a little steeper,
+    temperature=dict(start_value=0.67, end_value=0.5, begin=0, end=500),
+    # and the samples become the masks of evaluation
+    noise=dict(start_value=1.0, end_value=0.0, begin=250, end=450),
+)
+# the teacher is the network without gates, with the weights of load_from
+distillation = dict(temperature=4.0, loss_weight=1.0)
+gate_losses = [
+    dict(
+        type='fgc_mm.MACsTargetLoss',
+        pruning_ratio=dict(start_value=0.0, end_value=0.55, begin=0, end=200),
+        loss_weight=100.0,
+    ),
+    dict(
+        type='fgc_mm.FeatureGateCouplingLoss',
+        sites=2,  # the last 2
+        num_neighbors=200,
+        warmup_epochs=20,
+        loss_weight=0.003,
+    ),
+]
+custom_hooks = [
+    dict(type='fgc_mm.LossProgressHook'),
+    dict(type='fgc_mm.FGCMemoryBankHook'),
+]

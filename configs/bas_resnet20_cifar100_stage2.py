@@ -1,0 +1,14 @@
+_base_ = ['./bas_resnet20_cifar100.py']
+
+# its last 200 of 300 epochs, from a checkpoint at the end of the first
+l0 = _base_.model.gate_losses[1]
+model = dict(
+    gate_losses=[
+        dict(l0, loss_weight=dict(l0.loss_weight, begin=0, end=60)),
+    ],
+)
+param_scheduler = dict(milestones=[60, 120, 160])
+train_cfg = dict(max_epochs=200)
+default_hooks = dict(checkpoint=dict(keep_epochs=[]))
+# python tools/train.py configs/bas_resnet20_cifar100_stage1.py
+load_from = 'work_dirs/bas_resnet20_cifar100_stage1/epoch_100.pth'

@@ -1,0 +1,3 @@
+_base_ = ['./bas_resnet20_cifar10_stage1.py']
+
+model = dict(backbone=dict(backbone=dict(depth=32)))

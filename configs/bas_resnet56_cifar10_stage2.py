@@ -1,0 +1,5 @@
+_base_ = ['./bas_resnet20_cifar10_stage2.py']
+
+model = dict(backbone=dict(backbone=dict(depth=56)))
+# python tools/train.py configs/bas_resnet56_cifar10_stage1.py
+load_from = 'work_dirs/bas_resnet56_cifar10_stage1/epoch_100.pth'

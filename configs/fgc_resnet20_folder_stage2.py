@@ -1,0 +1,16 @@
+_base_ = ['./bas_resnet20_folder_stage2.py']
+
+# coupled from its first epoch on, each image to itself alone for 20 epochs
+model = dict(
+    gate_losses=_base_.model.gate_losses
+    + [
+        dict(
+            type='fgc_mm.FeatureGateCouplingLoss',
+            sites=2,  # the last 2
+            num_neighbors=200,
+            warmup_epochs=20,
+            loss_weight=0.003,
+        ),
+    ],
+)
+custom_hooks = _base_.custom_hooks + [dict(type='fgc_mm.FGCMemoryBankHook')]

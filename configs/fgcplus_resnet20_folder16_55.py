@@ -1,0 +1,16 @@
+_base_ = [
+    './_base_/models/gated_cifar_resnet.py',
+    './_base_/datasets/folder16.py',
+    './_base_/schedules/cifar10_500e_cosine.py',
+    './_base_/methods/fgcplus_500e_55.py',
+    './_base_/default_runtime.py',
+]
+
+# starts from a dense network: tools/compare.py --pretrain
+# configs/dense_resnet20_folder16.py, or --cfg-options load_from=...
+model = dict(
+    backbone=dict(gate=_base_.gate),
+    distillation=_base_.distillation,
+    gate_losses=_base_.gate_losses,
+)
+custom_hooks = _base_.custom_hooks + [dict(type='fgc_mm.ChannelsLastHook')]

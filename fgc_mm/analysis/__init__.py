@@ -1,0 +1,21 @@
+"""What gates do with a data set: statistics, figures and a report."""
+
+from .extract import stored_pass
+from .images import Pictures, choose_images, load_dataset, pictures_of
+from .measure import Measurement, measure
+from .options import AnalysisOptions
+from .report import write_analysis
+from .stored_pass import StoredPass
+
+__all__ = [
+    'AnalysisOptions',
+    'Measurement',
+    'Pictures',
+    'StoredPass',
+    'choose_images',
+    'load_dataset',
+    'measure',
+    'pictures_of',
+    'stored_pass',
+    'write_analysis',
+]

@@ -1,0 +1,200 @@
+"""One pass over a data set: what every image made the gates do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmpretrain.structures import DataSample
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ..deploy.loading import build_trained
+from ..engine.checkpoint import read_checkpoint
+from ..errors import FGCError
+from ..functional import global_average_pool
+from ..models import GatedImageClassifier
+from ..sites import GateRecord
+from .content_key import content_key
+from .pass_writer import PassWriter
+from .stored_pass import StoredPass, array_name
+
+Say = Callable[[str], None]
+
+
+def stored_pass(
+    cfg: Config,
+    checkpoint: str,
+    name: str,
+    dataset: Any,
+    indices: Sequence[int],
+    split: str,
+    folder: Path,
+    say: Say = print,
+) -> StoredPass:
+    """The pass of a checkpoint, from the disk where it is there already.
+
+    Args:
+        cfg: The checkpoint's config.
+        checkpoint: A file.
+        name: What figures and tables call it.
+        dataset: The images, through the pipeline of the test.
+        indices: Which of them, ascending.
+        split: Of the data set, for the report.
+        folder: Where passes are stored.
+        say: Is called with one line per pass.
+
+    Raises:
+        FGCError: No gates, a checkpoint of another config, images without a
+            class, a gate that says nan.
+    """
+    check_gated(checkpoint)
+    key = content_key(cfg, checkpoint, dataset, indices)
+    stem = re.sub(r'[^\w.-]+', '_', name)
+    whole = folder / f'{stem}-{key[:16]}'
+    # the same content under another name is the same pass
+    for known in (whole, *sorted(folder.glob(f'*-{key[:16]}'))):
+        found = StoredPass.open(known, name)
+        if found is not None:
+            say(f'{name}: taken from {known}')
+            return found
+    writer = PassWriter(whole, len(indices))
+    begun = f', {writer.done} were done before' if writer.done else ''
+    say(f'{name}: one pass over {len(indices)} images{begun}')
+    model = build_classifier(cfg, checkpoint)
+    _run(model, cfg, dataset, indices, writer)
+    header = dict(
+        sites=[site.name for site in model.backbone.sites],
+        classes=class_names(dataset, model),
+        split=split,
+        images=len(indices),
+        key=key,
+    )
+    writer.finish(header)
+    return StoredPass.open(whole, name)
+
+
+def check_gated(checkpoint: str) -> None:
+    """Refuse a checkpoint that holds no weight of a gate.
+
+    Raises:
+        FGCError: It has none, is missing, or cannot be read.
+    """
+    state = read_checkpoint(checkpoint)
+    weights = state.get('state_dict', state)
+    if not any('gates.' in key for key in weights):
+        raise FGCError(
+            f'{checkpoint} has no gates: none of its {len(weights)} weights '
+            'belongs to one, and the analysis is about what gates do; give a '
+            'checkpoint that was trained with a gated config.'
+        )
+
+
+def build_classifier(cfg: Config, checkpoint: str) -> GatedImageClassifier:
+    """The trained classifier, on a GPU if there is one, in evaluation.
+
+    Raises:
+        FGCError: Another kind of model, or another config's checkpoint.
+    """
+    model = build_trained(cfg, checkpoint)
+    if not isinstance(model, GatedImageClassifier):
+        raise FGCError(
+            f'the model of {cfg.filename} is a {type(model).__name__}, which '
+            'counts no MACs per image; give a config of a '
+            'fgc_mm.GatedImageClassifier.'
+        )
+    return model.to('cuda' if torch.cuda.is_available() else 'cpu')
+
+
+def class_names(dataset: Any, model: GatedImageClassifier) -> list[str]:
+    """One name per class, numbers where the data set has none."""
+    count = getattr(model.head, 'num_classes', 0)
+    names = (getattr(dataset, 'metainfo', None) or {}).get('classes') or ()
+    return [*map(str, names), *map(str, range(len(names), count))]
+
+
+def _run(
+    model: GatedImageClassifier,
+    cfg: Config,
+    dataset: Any,
+    indices: Sequence[int],
+    writer: PassWriter,
+) -> None:
+    try:
+        left = list(indices[writer.done :])
+        for inputs, samples in _batches(model, cfg, dataset, left):
+            with torch.no_grad():
+                found, records = model.predict_gated(inputs, samples, True)
+            first = writer.done
+            rows = np.asarray(indices[first : first + len(inputs)])
+            writer.write(_rows(found, records, rows))
+    finally:
+        writer.note()
+
+
+def _batches(
+    model: GatedImageClassifier,
+    cfg: Config,
+    dataset: Any,
+    indices: list[int],
+) -> Iterator[tuple[Tensor, list[DataSample]]]:
+    loader = DataLoader(
+        dataset,
+        batch_size=cfg.test_dataloader.get('batch_size', 1),
+        sampler=indices,
+        num_workers=cfg.test_dataloader.get('num_workers', 0),
+        collate_fn=pseudo_collate,
+    )
+    for data in loader:
+        data = model.data_preprocessor(data, False)
+        yield data['inputs'], data['data_samples']
+
+
+def _rows(
+    samples: Sequence[DataSample],
+    records: Sequence[GateRecord],
+    indices: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """The arrays of one batch."""
+    rows = dict(
+        indices=indices,
+        labels=np.array([_label(sample) for sample in samples]),
+        predictions=np.array([int(s.pred_label) for s in samples]),
+        scores=torch.stack([s.pred_score for s in samples]),
+        macs=np.array([float(s.macs) for s in samples]),
+        dense_macs=np.array([float(s.macs_table.dense) for s in samples]),
+    )
+    for number, record in enumerate(records):
+        pooled = global_average_pool(record.activation)
+        scales = record.saliency is not None
+        arrays = dict(
+            features=pooled.float(),
+            logits=record.logits.float(),
+            probs=record.probs.float(),
+            mask=record.mask.float() if scales else record.mask != 0,
+        )
+        for kind, values in arrays.items():
+            rows[array_name(kind, number)] = values
+    return {
+        name: values.cpu().numpy() if isinstance(values, Tensor) else values
+        for name, values in rows.items()
+    }
+
+
+def _label(sample: DataSample) -> int:
+    label = sample.get('gt_label', None)
+    predicted = sample.get('pred_label', None)
+    for found in (label, predicted):
+        if not isinstance(found, Tensor) or found.numel() != 1:
+            raise FGCError(
+                'an image of the data set has not exactly one class and one '
+                'predicted class, by which the analysis groups images; give '
+                'a labelled data set of a single-label classifier.'
+            )
+    return int(label)

@@ -1,0 +1,25 @@
+"""Measurements as figures, in the package's style."""
+
+from .cost import (
+    draw_calibration,
+    draw_error_by_macs,
+    draw_macs_of_answers,
+    draw_macs_of_classes,
+)
+from .maps import draw_embeddings, draw_frequency
+from .per_site import draw_channels, draw_clusters, draw_neighbors
+from .pictures import draw_extremes, draw_retrieval
+
+__all__ = [
+    'draw_calibration',
+    'draw_channels',
+    'draw_clusters',
+    'draw_embeddings',
+    'draw_error_by_macs',
+    'draw_extremes',
+    'draw_frequency',
+    'draw_macs_of_answers',
+    'draw_macs_of_classes',
+    'draw_neighbors',
+    'draw_retrieval',
+]

@@ -1,0 +1,183 @@
+"""MACs per image: whose, and how well they are spent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ...figure_style import (
+    BLUE,
+    COLUMN_WIDTH,
+    GREY,
+    LIGHT,
+    PAGE_WIDTH,
+    VERMILION,
+    in_style,
+    legend_above,
+    new_figure,
+    series_style,
+)
+from ..measure import Measurement
+from .panels import grid_shape, hide_unused, short, short_class
+
+MOST_CLASSES = 25
+FEW = 30  # images; a histogram of fewer is mostly noise
+
+
+@in_style()
+def draw_error_by_macs(measured: Sequence[Measurement]) -> Figure:
+    """Error and confidence of the images, by quantiles of their MACs."""
+    figure = new_figure(PAGE_WIDTH, 2.8)
+    left, right = figure.subplots(1, 2)
+    for number, found in enumerate(measured):
+        style = series_style(number)
+        bins = found.bins
+        macs = [row.mean / 1e6 for row in bins]
+        error = np.array([100 * (1 - row.accuracy) for row in bins])
+        low = np.array([100 * (1 - row.accuracy_high) for row in bins])
+        high = np.array([100 * (1 - row.accuracy_low) for row in bins])
+        spread = np.clip([error - low, high - error], 0, None)
+        left.errorbar(macs, error, spread, capsize=2, elinewidth=0.7,
+                      label=short(found.name), **style)  # fmt: skip
+        right.plot(macs, [row.confidence for row in bins], **style)
+    left.set_ylabel('error (%), 95 % interval')
+    left.set_ylim(bottom=0)
+    right.set_ylabel('mean confidence')
+    for axis in (left, right):
+        axis.set_xlabel('MACs of the images (millions), by quantile')
+        axis.grid(True)
+    if len(measured) > 1:
+        handles = left.get_legend_handles_labels()
+        figure.legend(*handles, loc='outside upper center', ncols=4)
+    return figure
+
+
+@in_style()
+def draw_macs_of_answers(measured: Sequence[Measurement]) -> Figure:
+    """Distribution of the MACs of right and of wrong answers."""
+    rows, columns = grid_shape(len(measured), 3)
+    figure = new_figure(PAGE_WIDTH, 2.2 * rows + 0.3)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis, found in zip(axes.flat, measured):
+        _histograms(axis, found)
+        axis.set_title(short(found.name, 34), pad=16)
+        axis.set_xlabel('MACs of an image (millions)')
+        legend_above(axis)
+    hide_unused(axes, len(measured))
+    for axis in axes[:, 0]:
+        axis.set_ylabel('share of the images')
+    return figure
+
+
+def _histograms(axes: Any, found: Measurement) -> None:
+    macs = np.asarray(found.stored.macs) / 1e6
+    correct = found.stored.correct
+    edges = np.histogram_bin_edges(macs, 24)
+    right, wrong = macs[correct], macs[~correct]
+    axes.hist(
+        right, edges, weights=np.full(len(right), 1 / max(len(right), 1)),
+        histtype='stepfilled', color=BLUE, alpha=0.55,
+        label=f'right ({len(right)})',
+    )  # fmt: skip
+    label = f'wrong ({len(wrong)})'
+    if len(wrong) < FEW:
+        axes.plot(
+            wrong, np.zeros(len(wrong)), '|', color=VERMILION, label=label,
+            markersize=14, markeredgewidth=1.4, clip_on=False,
+        )  # fmt: skip
+        return
+    axes.hist(
+        wrong, edges, weights=np.full(len(wrong), 1 / len(wrong)),
+        histtype='step', color=VERMILION, linewidth=1.3, label=label,
+    )  # fmt: skip
+
+
+@in_style()
+def draw_macs_of_classes(measured: Sequence[Measurement]) -> Figure | None:
+    """Median and quartiles of the MACs of each class; not for many."""
+    classes = measured[0].stored.classes
+    if len(classes) > MOST_CLASSES:
+        return None
+    figure = new_figure(PAGE_WIDTH, 2.4)
+    axes = figure.subplots()
+    width = 0.8 / len(measured)
+    for number, found in enumerate(measured):
+        _boxes(axes, found, number, width)
+    axes.set_xticks(range(len(classes)), [short_class(n, 14) for n in classes])
+    axes.set_xlim(-0.6, len(classes) - 0.4)
+    if sum(len(name) for name in classes) > 80:
+        axes.tick_params(axis='x', rotation=40)
+    axes.set_ylabel('MACs of an image (millions)')
+    axes.grid(True, axis='y')
+    if len(measured) > 1:
+        legend_above(axes, 4)
+    return figure
+
+
+def _boxes(axes: Any, found: Measurement, number: int, width: float) -> None:
+    labels, color = found.stored.labels, series_style(number)['color']
+    for label in np.unique(labels):
+        macs = np.asarray(found.stored.macs)[labels == label] / 1e6
+        low, first, middle, third, high = np.percentile(
+            macs, [5, 25, 50, 75, 95]
+        )
+        place = label + (number + 0.5) * width - 0.4
+        axes.vlines(place, low, high, color=GREY, linewidth=0.8)
+        axes.bar(
+            place, third - first, width * 0.8, first, color=color, alpha=0.6,
+            label=short(found.name) if label == labels.min() else None,
+        )  # fmt: skip
+        axes.hlines(middle, place - width * 0.4, place + width * 0.4, 'black',
+                    linewidth=1.0)  # fmt: skip
+
+
+@in_style()
+def draw_calibration(measured: Sequence[Measurement]) -> Figure | None:
+    """Reliability diagrams; nothing if no score is a probability."""
+    found = [m for m in measured if m.calibration is not None]
+    if not found:
+        return None
+    rows, columns = grid_shape(len(found), 4)
+    width = PAGE_WIDTH if columns > 1 else COLUMN_WIDTH
+    figure = new_figure(width, 3.1 * rows)
+    axes = figure.subplots(
+        2 * rows, columns, squeeze=False, sharex=True,
+        height_ratios=[3, 1] * rows,
+    )  # fmt: skip
+    for axis in axes.flat:
+        axis.set_visible(False)
+    for number, one in enumerate(found):
+        row, column = divmod(number, columns)
+        upper, lower = axes[2 * row : 2 * row + 2, column]
+        _reliability(upper, lower, one)
+        if column == 0:
+            upper.set_ylabel('accuracy')
+            lower.set_ylabel('images (%)')
+    return figure
+
+
+def _reliability(upper: Any, lower: Any, found: Measurement) -> None:
+    bins = found.calibration.bins
+    width = bins[0].high - bins[0].low
+    filled = [row for row in bins if row.images]
+    middles = [(row.low + row.high) / 2 for row in filled]
+    upper.bar(middles, [row.accuracy for row in filled], width * 0.92,
+              color=BLUE)  # fmt: skip
+    for middle, row in zip(middles, filled):
+        upper.bar(
+            middle, row.confidence - row.accuracy, width * 0.92, row.accuracy,
+            color='none', edgecolor=VERMILION, hatch='////', linewidth=0.6,
+        )  # fmt: skip
+    upper.plot([0, 1], [0, 1], color=GREY, linestyle=':')
+    upper.set(xlim=(0, 1), ylim=(0, 1))
+    title = short(found.name, 24)
+    upper.set_title(f'{title}\nECE {found.calibration.error:.3f}')
+    shares = [100 * row.images / len(found.stored) for row in filled]
+    lower.bar(middles, shares, width * 0.92, color=LIGHT)
+    lower.set_xlabel('confidence')
+    for axis in (upper, lower):
+        axis.set_visible(True)
+        axis.tick_params(labelbottom=axis is lower)

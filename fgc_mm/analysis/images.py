@@ -1,0 +1,106 @@
+"""The data set of an analysis, and pictures of its images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from torch import Tensor
+
+from ..deploy.loading import build_dataset
+from ..errors import FGCError
+
+
+def load_dataset(cfg: Config, split: str) -> Any:
+    """The images of a split, through the pipeline of the test.
+
+    Raises:
+        FGCError: No such data, or no image in it.
+    """
+    dataset = build_dataset(cfg, split)
+    if not len(dataset):
+        raise FGCError(
+            f'the {split} set of {cfg.filename} has no image, so there is '
+            'nothing to analyse; check data_root and data_prefix.'
+        )
+    return dataset
+
+
+def choose_images(total: int, count: int | None) -> Sequence[int]:
+    """``count`` places at even distances (sets are often sorted by class).
+
+    Raises:
+        FGCError: Fewer than one image asked for.
+    """
+    if count is None or count >= total:
+        return range(total)
+    if count < 1:
+        raise FGCError(
+            f'--images {count} leaves nothing to analyse; give a positive '
+            'number, or leave it out for all images.'
+        )
+    return [number * total // count for number in range(count)]
+
+
+class Pictures:
+    """Images as a person looks at them: as loaded, before normalisation.
+
+    Args:
+        dataset: Whose items hold ``inputs`` (3 or 1, H, W).
+        bgr: Whether their channels are blue, green, red.
+    """
+
+    def __init__(self, dataset: Any, bgr: bool) -> None:
+        self._dataset = dataset
+        self._bgr = bgr
+
+    def __call__(self, index: int) -> np.ndarray:
+        """(H, W, 3) uint8 of one image.
+
+        Raises:
+            FGCError: It cannot be read, or is no picture.
+        """
+        try:
+            pixels = self._dataset[index]['inputs']
+        except (FGCError, OSError) as error:
+            raise _no_picture(index, error) from error
+        if not isinstance(pixels, Tensor) or pixels.dim() != 3:
+            raise _no_picture(index, f'it is a {type(pixels).__name__}')
+        if pixels.shape[0] not in (1, 3):
+            raise _no_picture(index, f'it has {pixels.shape[0]} channels')
+        picture = _to_bytes(pixels).expand(3, -1, -1)
+        if self._bgr and pixels.shape[0] == 3:
+            picture = picture.flip(0)
+        return np.ascontiguousarray(picture.permute(1, 2, 0).numpy())
+
+
+def pictures_of(cfg: Config, dataset: Any) -> Pictures:
+    """Pictures of a config's images, in their true colours.
+
+    Files are read as blue, green, red (OpenCV's order); data sets that hold
+    their pixels keep them as red, green, blue.
+    """
+    settings = cfg.get('data_preprocessor') or {}
+    settings = (cfg.model.get('data_preprocessor') or {}) | settings
+    loaded = 'Load' in str(cfg.test_dataloader.get('dataset'))
+    return Pictures(dataset, bool(settings.get('to_rgb')) or loaded)
+
+
+def _to_bytes(pixels: Tensor) -> Tensor:
+    if pixels.dtype == torch.uint8:
+        return pixels
+    # normalised in the pipeline: the range is all that can be restored
+    pixels = pixels.float()
+    low, high = pixels.min(), pixels.max()
+    return ((pixels - low) / (high - low).clamp(min=1e-12) * 255).byte()
+
+
+def _no_picture(index: int, why: object) -> FGCError:
+    text = ' '.join(str(why).split()).rstrip('.')
+    return FGCError(
+        f'image {index} cannot be shown ({text}), but the report has '
+        'pictures of single images; mend the data set, or give --no-pictures.'
+    )

@@ -1,0 +1,147 @@
+"""The report's sections: which figures, and what each says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from matplotlib.figure import Figure
+
+from . import captions, figures
+from .figures.pictures import Picture
+from .measure import Measurement
+from .options import AnalysisOptions
+
+
+@dataclass(frozen=True)
+class ReportFigure:
+    """A figure of the report.
+
+    Attributes:
+        name: Of its files.
+        figure: As drawn.
+        caption: What it shows and how that is computed.
+        paper: Its counterpart in the FGC paper, ``''`` without one.
+        title: For readers that see no pictures.
+    """
+
+    name: str
+    figure: Figure
+    caption: captions.Caption
+    title: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of the report."""
+
+    anchor: str
+    title: str
+    text: str
+    figures: tuple[ReportFigure, ...]
+
+
+def sections(
+    measured: Sequence[Measurement],
+    options: AnalysisOptions,
+    picture: Picture | None,
+) -> Iterator[Section]:
+    """All sections, figures drawn one section at a time.
+
+    Args:
+        measured: One per checkpoint.
+        options: What was measured.
+        picture: Gives the picture of an image; ``None`` leaves the figures
+            with pictures out.
+    """
+    first = measured[0]
+    shared = [
+        ('clusters', 'Clusters of features and gates', captions.CLUSTERS,
+         figures.draw_clusters),
+        ('neighbors', 'Neighbours in both spaces', captions.NEIGHBORS,
+         figures.draw_neighbors),
+        ('channels', 'Dead and always-open channels', captions.CHANNELS,
+         figures.draw_channels),
+        ('error_by_macs', 'Are hard images dear?', captions.ERROR_BY_MACS,
+         figures.draw_error_by_macs),
+        ('macs_of_answers', 'MACs of right and wrong answers',
+         captions.MACS_OF_ANSWERS, figures.draw_macs_of_answers),
+        ('macs_of_classes', 'MACs of each class', captions.MACS_OF_CLASSES,
+         figures.draw_macs_of_classes),
+        ('calibration', 'Calibration', captions.CALIBRATION,
+         figures.draw_calibration),
+    ]  # fmt: skip
+    drawn = {}
+    for name, title, caption, draw in shared:
+        figure = draw(measured)
+        if figure is not None:
+            caption = caption.of(first, options)
+            drawn[name] = ReportFigure(name, figure, caption, title)
+    each = _per_checkpoint(measured, options, picture)
+    order = {
+        'clusters': ['clusters'],
+        'embeddings': [],
+        'frequency': [],
+        'retrieval': [],
+        'neighbors': ['neighbors'],
+        'cost': ['error_by_macs', 'macs_of_answers', 'macs_of_classes'],
+        'extremes': [],
+        'channels': ['channels'],
+        'calibration': ['calibration'],
+    }
+    for anchor, names in order.items():
+        found = [drawn[name] for name in names if name in drawn]
+        found += each.get(anchor, [])
+        if found:
+            title, text = captions.SECTIONS[anchor]
+            yield Section(anchor, title, text, tuple(found))
+
+
+def _per_checkpoint(
+    measured: Sequence[Measurement],
+    options: AnalysisOptions,
+    picture: Picture | None,
+) -> dict[str, list[ReportFigure]]:
+    found = dict(embeddings=_embeddings(measured, options))
+    kinds = [('frequency', captions.FREQUENCY, figures.draw_frequency)]
+    if picture is not None:
+        kinds += [
+            ('retrieval', captions.RETRIEVAL,
+             lambda one: figures.draw_retrieval(one, picture)),
+            ('extremes', captions.EXTREMES,
+             lambda one: figures.draw_extremes(one, picture)),
+        ]  # fmt: skip
+    for anchor, caption, draw in kinds:
+        found[anchor] = [
+            ReportFigure(
+                f'{anchor}_{file_name(one.name)}', draw(one),
+                caption.of(one, options), f'{anchor}, {one.name}',
+            )
+            for one in measured
+        ]  # fmt: skip
+    return found
+
+
+def _embeddings(
+    measured: Sequence[Measurement], options: AnalysisOptions
+) -> list[ReportFigure]:
+    first = measured[0]
+    caption = captions.EMBEDDINGS.of(first, options)
+    if len(measured) == 1:
+        figure = figures.draw_embeddings(measured)
+        return [ReportFigure('embeddings', figure, caption, 'embeddings')]
+    return [
+        ReportFigure(
+            f'embeddings_{file_name(site)}',
+            figures.draw_embeddings(measured, site),
+            captions.EMBEDDINGS_OVER.of(first, options, site),
+            f'embeddings of {site}',
+        )
+        for site in first.shown
+    ]
+
+
+def file_name(name: str) -> str:
+    """A checkpoint or site as part of a file's name."""
+    return '-'.join(PurePath(name).parts).replace(' ', '_')

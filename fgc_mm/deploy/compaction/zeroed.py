@@ -1,0 +1,109 @@
+"""Removing channels that training has set to zero."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fgc_mm.deploy.compaction.static_groups import (
+    CLOSE,
+    ChannelGroup,
+    find_groups,
+    removed,
+)
+from fgc_mm.deploy.compaction.static_pruning import Pruned
+from fgc_mm.deploy.copying import copied
+from fgc_mm.errors import FGCError
+from fgc_mm.models import GatedBackbone, build_macs_table
+from fgc_mm.sites.layout import DENSE, is_depthwise
+
+
+def prune_zeroed(model: nn.Module, images: Tensor) -> Pruned:
+    """Removes the channels of zero filters that no layer reads.
+
+    ``SoftFilterPruningHook`` leaves such channels; the small network gives
+    the same outputs.
+
+    Args:
+        model: A trained classifier with a plain backbone, in evaluation.
+        images: (N, 3, H, W) for counting and for trying the result.
+
+    Raises:
+        FGCError: The model has gates, or no such channel; a network of which
+            nothing can be removed.
+    """
+    if isinstance(model.backbone, GatedBackbone):
+        raise FGCError(
+            'the model has gates, and zeroed filters are those of a dense '
+            'network; give the dense config.'
+        )
+    groups = find_groups(model.backbone, images)
+    zeros = [_zeroed(model.backbone, group) for group in groups]
+    if not any(zeros):
+        raise FGCError(
+            'no channel has a filter of zeros that nothing reads: there is '
+            'nothing to remove; train with SoftFilterPruningHook to the last '
+            'epoch, or prune by an importance.'
+        )
+    channel_map = removed(zip(groups, zeros, strict=True)).channel_map(
+        model.backbone
+    )
+    small = copied(model)
+    channel_map.shrink(small.backbone)
+    _check_same(model, small, images)
+    shape = tuple(images.shape[1:])
+    return Pruned(
+        channel_map,
+        small,
+        build_macs_table(small, shape).dense,
+        build_macs_table(model, shape).dense,
+        sum(map(len, zeros)) / sum(group.channels for group in groups),
+        len(groups),
+    )
+
+
+@torch.no_grad()
+def _check_same(model: nn.Module, small: nn.Module, images: Tensor) -> None:
+    wanted, found = model(images), small(images)
+    if not torch.allclose(
+        wanted, found, atol=CLOSE * float(wanted.abs().max())
+    ):
+        raise FGCError(
+            f'{type(model.backbone).__name__} gives other outputs without '
+            'its zeroed channels, so more than filters and their readers '
+            'depends on them; it cannot be pruned.'
+        )
+
+
+def _zeroed(backbone: nn.Module, group: ChannelGroup) -> list[int]:
+    """The channels that every conv and linear layer has zeros for.
+
+    As many of each block, and not all of any.
+    """
+    dead = {
+        channel
+        for channel in range(group.channels)
+        if all(
+            _is_zero(
+                backbone.get_submodule(m.path), m.output, m.places[channel]
+            )
+            for m in group.members
+        )
+    }
+    blocks = [[c for c in block if c in dead] for block in group.blocks]
+    most = len(group.blocks[0]) - group.least
+    count = min(most, *map(len, blocks))
+    return [channel for block in blocks for channel in block[:count]]
+
+
+def _is_zero(layer: nn.Module, output: bool, places: tuple[int, ...]) -> bool:
+    """Whether a layer writes, or reads, nothing at these places."""
+    if not isinstance(layer, DENSE) or is_depthwise(layer):
+        return True  # per channel: whatever it does, who reads it matters
+    weight = layer.weight
+    if output:
+        return not weight[list(places)].any()
+    groups = getattr(layer, 'groups', 1)
+    weight = weight.unflatten(0, (groups, -1))
+    width = weight.shape[2]
+    return not any(weight[p // width, :, p % width].any() for p in places)

@@ -1,0 +1,127 @@
+"""One look for every figure of the package, on paper and on a screen.
+
+Colours are those of Okabe and Ito ("Color universal design", 2008) and two of
+Tol's "muted" scheme, which remain distinct for colour-blind readers; a series
+also has a marker and a line style of its own, so that it survives a
+black-and-white print. Figures are as wide as a column or a page of a paper,
+so their text is printed at the size that is set here.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+COLUMN_WIDTH, PAGE_WIDTH = 3.4, 7.0  # inches
+BLUE, ORANGE, GREEN, VERMILION = '#0072B2', '#E69F00', '#009E73', '#D55E00'
+PURPLE, SKY, BLACK, GREY = '#CC79A7', '#56B4E9', '#222222', '#8C8C8C'
+WINE, OLIVE, LIGHT = '#882255', '#999933', '#D9D9D9'
+COLORS = (
+    BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK, GREY, WINE, OLIVE,
+)  # fmt: skip
+MARKERS = 'o', 's', '^', 'D', 'v', 'P', 'X', '*', '<', '>', 'p'
+LINES = '-', '--', '-.', ':'
+SEQUENTIAL = 'cividis'  # of equal steps in lightness, for heat maps
+FORMATS = 'png', 'svg'
+
+STYLE: Mapping[str, Any] = {
+    'font.family': 'sans-serif',
+    'font.size': 8.0,
+    'axes.titlesize': 8.5,
+    'axes.labelsize': 8.0,
+    'axes.titlelocation': 'left',
+    'axes.linewidth': 0.6,
+    'axes.spines.top': False,
+    'axes.spines.right': False,
+    'axes.axisbelow': True,
+    'axes.edgecolor': BLACK,
+    'axes.grid': False,
+    'axes.prop_cycle': mpl.cycler(color=COLORS),
+    'grid.color': LIGHT,
+    'grid.linewidth': 0.5,
+    'xtick.labelsize': 7.0,
+    'ytick.labelsize': 7.0,
+    'xtick.major.width': 0.6,
+    'ytick.major.width': 0.6,
+    'legend.fontsize': 7.0,
+    'legend.frameon': False,
+    'lines.linewidth': 1.3,
+    'lines.markersize': 4.0,
+    'image.cmap': SEQUENTIAL,
+    'figure.dpi': 100,
+    'savefig.dpi': 200,
+    'svg.fonttype': 'path',  # the same letters on every machine
+    'svg.hashsalt': 'fgc_mm',  # equal figures are equal files
+}
+
+
+def in_style() -> AbstractContextManager[None]:
+    """The package's style for a ``with`` block, or as a decorator.
+
+    All of a figure is drawn in it: matplotlib asks for sizes and colours
+    when an element is added.
+    """
+    return mpl.rc_context(STYLE)
+
+
+def new_figure(
+    width: float = COLUMN_WIDTH, height: float = 2.4, **options: Any
+) -> Figure:
+    """An empty figure, whose parts leave each other room.
+
+    Args:
+        width: In inches; ``COLUMN_WIDTH`` or ``PAGE_WIDTH``.
+        height: In inches.
+        **options: As for matplotlib's ``Figure``.
+    """
+    options.setdefault('layout', 'constrained')
+    return Figure(figsize=(width, height), **options)
+
+
+def legend_above(axes: Any, columns: int = 2, **options: Any) -> None:
+    """A legend above the axes, where it hides no data."""
+    axes.legend(
+        loc='lower left',
+        bbox_to_anchor=(-0.02, 1.0),
+        ncols=columns,
+        columnspacing=1.2,
+        handlelength=1.8,
+        borderaxespad=0.2,
+        **options,
+    )
+
+
+def series_style(number: int) -> dict[str, str]:
+    """Colour, marker and line style of the number-th series."""
+    return dict(
+        color=COLORS[number % len(COLORS)],
+        marker=MARKERS[number % len(MARKERS)],
+        linestyle=LINES[number % len(LINES)],
+    )
+
+
+def point_style(number: int) -> dict[str, str]:
+    """Colour and marker of the number-th series of points alone."""
+    style = series_style(number)
+    return dict(color=style['color'], marker=style['marker'])
+
+
+def figure_bytes(figure: Figure, kind: str = 'png') -> bytes:
+    """The figure as the content of a file.
+
+    Args:
+        figure: Of :func:`new_figure`; its layout is fixed from here on.
+        kind: One of ``FORMATS``.
+    """
+    # without a date, equal figures are equal files
+    metadata = dict(Date=None) if kind == 'svg' else None
+    content = io.BytesIO()
+    with mpl.rc_context(STYLE):
+        figure.savefig(content, format=kind, metadata=metadata)
+    figure.set_layout_engine('none')  # once is enough for all formats
+    return content.getvalue()

@@ -1,0 +1,95 @@
+"""Neighbouring channels that share one decision."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fgc_mm.errors import FGCError
+
+# Channels of each decision; None: every channel has one of its own.
+GroupSizes = tuple[int, ...] | None
+
+
+def group_sizes(channels: int, group: int) -> GroupSizes:
+    """How many channels each decision opens.
+
+    Args:
+        channels: C.
+        group: Channels that share a decision; the last decision has fewer
+            where ``group`` does not divide C.
+
+    Returns:
+        ``ceil(C / group)`` numbers, or ``None`` where ``group`` is 1.
+
+    Raises:
+        FGCError: ``group`` is no whole number of at least 1.
+    """
+    if isinstance(group, bool) or not isinstance(group, int) or group < 1:
+        raise FGCError(
+            f'group={group!r} of a gate is no number of neighbouring '
+            'channels; give a whole number of at least 1, such as 8.'
+        )
+    if group == 1:
+        return None
+    starts = range(0, channels, group)
+    return tuple(min(group, channels - start) for start in starts)
+
+
+def spread_groups(values: Tensor, sizes: GroupSizes) -> Tensor:
+    """Every decision's value, repeated for each of its channels.
+
+    Args:
+        values: (N, G), one column per decision.
+        sizes: (G,) channels of each; ``None`` returns the values themselves.
+
+    Returns:
+        (N, C), with a gradient for the values.
+    """
+    if sizes is None:
+        return values
+    size = sizes[0]
+    if {*sizes[:-1]} <= {size} and sizes[-1] <= size:
+        wide = values.unsqueeze(2).expand(-1, -1, size).flatten(1)
+        return wide[:, : sum(sizes)]
+    return values[:, _decision_of(sizes, values.device)]
+
+
+def sum_groups(values: Tensor, sizes: GroupSizes) -> Tensor:
+    """The sum over the channels of every decision.
+
+    Args:
+        values: (N, C).
+        sizes: As in :func:`spread_groups`.
+
+    Returns:
+        (N, G).
+    """
+    if sizes is None:
+        return values
+    sums = values.new_zeros(values.shape[0], len(sizes))
+    return sums.index_add(1, _decision_of(sizes, values.device), values)
+
+
+def first_of_groups(values: Tensor, sizes: GroupSizes) -> Tensor:
+    """Of every decision the value of its first channel.
+
+    The inverse of :func:`spread_groups`.
+
+    Args:
+        values: (N, C).
+        sizes: As there.
+
+    Returns:
+        (N, G).
+    """
+    if sizes is None:
+        return values
+    ends = torch.tensor(sizes, device=values.device).cumsum(0)
+    return values[:, ends - torch.tensor(sizes, device=values.device)]
+
+
+def _decision_of(sizes: Sequence[int], device: torch.device) -> Tensor:
+    """The number of every channel's decision; (C,)."""
+    counts = torch.tensor(sizes, device=device)
+    return torch.arange(len(sizes), device=device).repeat_interleave(counts)

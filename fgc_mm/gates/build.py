@@ -1,0 +1,66 @@
+"""Gates from their config, with one decision per channel or per group."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from fgc_mm.functional.channel_groups import group_sizes
+from fgc_mm.gates.grouped import GroupedGate
+from fgc_mm.registry import MODELS
+
+
+def build_gate(
+    settings: Mapping[str, Any], in_channels: int, channels: int
+) -> nn.Module:
+    """The gate of a site.
+
+    Args:
+        settings: Config of the gate; ``group`` (by default 1) is how many
+            neighbouring channels share one decision. The last decision has
+            fewer channels where it does not divide C, and a group of C or
+            more is one decision for all.
+        in_channels: Channels that the gate reads.
+        channels: Channels that it opens and closes (C).
+
+    Raises:
+        FGCError: A group that is no whole number of at least 1.
+    """
+    settings, group = split_group(settings)
+    sizes = group_sizes(channels, group)
+    if sizes is None:
+        return build_single(settings, in_channels, channels)
+    settings = with_widths(settings, channels)
+    return GroupedGate(build_single(settings, in_channels, len(sizes)), sizes)
+
+
+def build_single(
+    settings: Mapping[str, Any], in_channels: int, decisions: int
+) -> nn.Module:
+    """A gate of so many outputs, whose config has no ``group``."""
+    return MODELS.build(
+        dict(settings, in_channels=in_channels, out_channels=decisions)
+    )
+
+
+def split_group(settings: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
+    """A gate's config without ``group``, and the group."""
+    settings = dict(settings)
+    return settings, settings.pop('group', 1)
+
+
+def with_widths(settings: Mapping[str, Any], channels: int) -> dict[str, Any]:
+    """The config of a gate that has fewer outputs than channels.
+
+    What a gate derives from its number of channels (``widths_for``) stays
+    that of all channels, unless the config says otherwise.
+
+    Args:
+        settings: Config of the gate.
+        channels: C.
+    """
+    kind = settings['type']
+    kind = MODELS.get(kind) if isinstance(kind, str) else kind
+    widths_for = getattr(kind, 'widths_for', None)
+    widths = {} if widths_for is None else widths_for(channels)
+    return {**widths, **settings}

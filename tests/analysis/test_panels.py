@@ -1,0 +1,39 @@
+"""Names and places in figures."""
+
+import numpy as np
+
+from fgc_mm.analysis.figures.panels import (
+    grid_shape,
+    millions,
+    short,
+    short_class,
+    spread_apart,
+)
+
+
+def test_names_keep_what_says_most():
+    assert short('layer1.0.conv1', 8) == '…0.conv1'
+    assert short_class('automobile', 6) == 'autom…'
+    assert short('same', 4) == short_class('same', 4) == 'same'
+
+
+def test_labels_do_not_overlap():
+    wanted = np.random.default_rng(0).random((30, 2)) * [3, 0.5]
+    places = spread_apart(wanted, 0.5, 0.1)
+    assert (places[:, 0] == wanted[:, 0]).all()
+    for i, a in enumerate(places):
+        for b in places[:i]:
+            apart = np.abs(a - b)
+            assert apart[0] >= 0.5 or apart[1] >= 0.1 - 1e-9
+    far = np.array([[0.0, 0.0], [0.0, 1.0]])
+    assert (spread_apart(far, 0.5, 0.1) == far).all()
+
+
+def test_grids():
+    assert [grid_shape(n, 3) for n in (1, 3, 4, 7)] == [
+        (1, 1), (1, 3), (2, 2), (3, 3)]  # fmt: skip
+
+
+def test_macs_as_people_say_them():
+    assert [millions(x) for x in (999, 1500, 2.534e6, 4.1e9)] == [
+        '999', '1.50 k', '2.53 M', '4.10 G']  # fmt: skip

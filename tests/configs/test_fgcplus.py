@@ -1,0 +1,100 @@
+"""The recipe from the dense network: its parts, at any length."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config, ConfigDict
+
+from fgc_mm.comparison.entry import Entry, Start
+from fgc_mm.comparison.plan import Settings, plan
+from fgc_mm.engine.scaled_schedule import scale_epochs
+from fgc_mm.functional.schedule import Progress, Schedule
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = ROOT / 'configs'
+PATH = CONFIGS / 'fgcplus_resnet20_folder16_55.py'
+DENSE = CONFIGS / 'dense_resnet20_folder16.py'
+
+
+@pytest.mark.parametrize('epochs', [500, 30, 8])
+def test_it_leaves_the_dense_network_slowly(epochs):
+    cfg = scale_epochs(Config.fromfile(PATH), epochs)
+    macs, coupling = cfg.model.gate_losses
+    gate = cfg.model.backbone.gate
+
+    def value(moving, epoch):
+        return Schedule.build(moving, 'x').at(Progress(epoch, 0))
+
+    assert value(macs.pruning_ratio, 0) == 0
+    assert 0 < value(macs.pruning_ratio, epochs // 5) < 0.55
+    assert value(macs.pruning_ratio, epochs // 2) == 0.55
+    assert value(gate.noise, epochs // 2) == value(gate.noise, 0) == 1
+    assert value(gate.noise, epochs - 1) == 0
+    assert value(gate.temperature, 0) == pytest.approx(2 / 3, abs=0.01)
+    assert 0.5 < value(gate.temperature, epochs // 2) < 2 / 3
+    assert coupling.loss_weight == 0.003
+    assert 1 <= coupling.warmup_epochs <= epochs // 5
+    assert cfg.param_scheduler.T_max == epochs
+
+
+def test_its_dense_twin_is_what_it_starts_from():
+    plus, dense = map(Config.fromfile, (PATH, DENSE))
+    assert plus.model.backbone.backbone == dense.model.backbone
+    assert plus.model.head == dense.model.head
+    assert plus.train_dataloader == dense.train_dataloader
+    fgc = Config.fromfile(CONFIGS / 'fgc_resnet20_folder16_55.py')
+    sites = fgc.model.gate_losses[-1].sites
+    assert plus.model.gate_losses[-1].sites == sites
+
+
+def test_a_comparison_names_the_teacher_also_when_it_resumes(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr('fgc_mm.comparison.plan.check_data', lambda *_: None)
+    monkeypatch.setattr('fgc_mm.comparison.plan._images', lambda *_: None)
+    settings = Settings([3], tmp_path, 30)
+    entry = Entry(str(PATH), start=Start(str(DENSE)))
+    start, run = plan([entry], settings)
+    assert not any('distillation' in word for word in start.next_step()[1])
+    first = tmp_path / f'runs/start_{DENSE.stem}/seed3/epoch_30.pth'
+    teacher = f'model.distillation.checkpoint={first}'
+    command = run.next_step()[1]
+    assert teacher in command and f'load_from={first}' in command
+    monkeypatch.setattr(
+        'fgc_mm.comparison.run.latest_checkpoint', lambda *_: (first, '')
+    )
+    command = run.next_step()[1]
+    assert teacher in command and '--resume' in command
+    assert f'load_from={first}' not in command
+
+
+@pytest.fixture(scope='module')
+def train():
+    spec = importlib.util.spec_from_file_location(
+        'train_tool', ROOT / 'tools' / 'train.py'
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ('own', 'resume', 'want'),
+    [
+        (None, False, 'dense.pth'),
+        ('other.pth', False, 'other.pth'),
+        (None, True, None),  # load_from is the student's own then
+    ],
+)
+def test_the_teacher_has_the_weights_that_a_run_starts_from(
+    train, own, resume, want
+):
+    cfg = ConfigDict(
+        model=dict(distillation=dict(checkpoint=own)),
+        load_from='dense.pth',
+        resume=resume,
+    )
+    train.name_teacher(cfg)
+    assert cfg.model.distillation.checkpoint == want
+    train.name_teacher(Config(dict(model=dict(), load_from='dense.pth')))

@@ -1,0 +1,132 @@
+"""Soft filter pruning, against loops over filters."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmpretrain.registry import MODELS
+from torch import nn
+
+from fgc_mm.deploy.compaction.zeroed import prune_zeroed
+from fgc_mm.engine.soft_filter_pruning_hook import SoftFilterPruningHook
+from fgc_mm.errors import FGCError
+
+NETWORKS = {
+    'resnet': (dict(type='fgc_mm.CifarResNet', base_channels=4), 16),
+    # an expanding conv, a depthwise one, and the conv that reads both
+    'mobilenet': (dict(type='MobileNetV2', widen_factor=0.1), 1280),
+}
+
+
+def runner_of(name, epochs=2):
+    backbone, channels = NETWORKS[name]
+    torch.manual_seed(0)
+    model = MODELS.build(
+        dict(
+            type='ImageClassifier',
+            backbone=backbone,
+            neck=dict(type='GlobalAveragePooling'),
+            head=dict(
+                type='LinearClsHead', num_classes=10, in_channels=channels
+            ),
+        )
+    )
+    for module in model.modules():  # channels that differ, and biases
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias)
+    model.eval()
+    return SimpleNamespace(model=model, epoch=0, max_epochs=epochs)
+
+
+def naive_lowest(weight, rate):
+    """By loops over every number of every filter."""
+    norms = []
+    for number, filters in enumerate(weight.tolist()):
+        flat, total = [filters], 0.0
+        while flat:
+            item = flat.pop()
+            if isinstance(item, list):
+                flat.extend(item)
+            else:
+                total += item * item
+        norms.append((total, number))
+    return {number for _, number in sorted(norms)[: int(len(norms) * rate)]}
+
+
+def weights(runner):
+    return {k: v.clone() for k, v in runner.model.state_dict().items()}
+
+
+def epoch(hook, runner, number):
+    runner.epoch = number
+    before = weights(runner)
+    hook.after_train_epoch(runner)
+    return before, weights(runner)
+
+
+@pytest.mark.parametrize('rate', [0.3, 0.55])
+def test_the_lowest_filters_are_zeroed_and_nothing_else(rate):
+    runner = runner_of('resnet')
+    hook = SoftFilterPruningHook(rate)
+    hook.before_train(runner)
+    convs = [f'layer{s}.{b}.conv1' for s in (1, 2, 3) for b in (0, 1, 2)]
+    assert [site.producer for site in hook.sites] == convs
+    before, after = epoch(hook, runner, 0)
+    for path in convs:
+        key = f'backbone.{path}.weight'
+        lowest = naive_lowest(before.pop(key), rate)
+        found = after.pop(key)
+        assert 0 < len(lowest) < len(found)
+        for number in range(len(found)):
+            assert (found[number] == 0).all() == (number in lowest)
+    assert all(torch.equal(before[k], after[k]) for k in before)
+
+
+def test_a_filter_that_has_grown_comes_back():
+    runner = runner_of('resnet', epochs=3)
+    hook = SoftFilterPruningHook(0.5)
+    hook.before_train(runner)
+    epoch(hook, runner, 0)
+    weight = runner.model.backbone.layer1[0].conv1.weight
+    zeroed = [i for i in range(4) if not weight[i].any()]
+    assert len(zeroed) == 2
+    with torch.no_grad():
+        weight[zeroed] = 100.0
+    epoch(hook, runner, 1)
+    assert [i for i in range(4) if weight[i].any()] == zeroed
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+@torch.no_grad()
+def test_after_the_last_epoch_the_channels_can_go(name):
+    runner = runner_of(name)
+    hook = SoftFilterPruningHook(0.5)
+    hook.before_train(runner)
+    epoch(hook, runner, 0)
+    images = torch.randn(2, 3, 16, 16)
+    if name == 'resnet':  # they are still read
+        with pytest.raises(FGCError, match='no channel has a filter of z'):
+            prune_zeroed(runner.model, images)
+    epoch(hook, runner, 1)
+    model = runner.model
+    pruned = prune_zeroed(model, images)
+    assert torch.allclose(pruned.model(images), model(images), atol=1e-4)
+    for site in hook.sites:
+        kept = pruned.channel_map.layers[site.producer].outputs
+        weight = model.backbone.get_submodule(site.producer).weight
+        alive = [i for i in range(len(weight)) if weight[i].any()]
+        assert list(kept) == alive
+        assert len(alive) == len(weight) - len(weight) // 2
+    assert pruned.macs < pruned.dense
+
+
+def test_bad_input(tiny):
+    for rate in (0, 1, -0.5, '0.4', None):
+        with pytest.raises(FGCError, match='is no share of the filters'):
+            SoftFilterPruningHook(rate)
+    gated = SimpleNamespace(model=tiny.build())
+    with pytest.raises(FGCError, match='the backbone has gates'):
+        SoftFilterPruningHook(0.4).before_train(gated)
+    with pytest.raises(FGCError, match='the model has gates'):
+        prune_zeroed(gated.model.eval(), torch.zeros(2, 3, 8, 8))

@@ -33,6 +33,7 @@ def tiny_config(folder, epochs=2, **options):
             'train_cfg.max_epochs': epochs,
             'default_hooks.checkpoint.interval': 1,
             'default_hooks.checkpoint.max_keep_ckpts': -1,
+            'default_hooks.checkpoint.keep_epochs': [],
             'default_hooks.checkpoint.save_best': None,
             'default_hooks.logger.interval': 1,
             **options,

@@ -90,10 +90,13 @@ def resumed(folder):
 
 
 class TellHook(Hook):
-    """Signals one of the processes after the second of three steps."""
+    """Signals one process after the first of three steps.
+
+    The ranks agree a step later.
+    """
 
     def after_train_iter(self, runner, *_, **__):
-        if runner.iter == 1 and dist.get_rank() == 1:
+        if runner.iter == 0 and dist.get_rank() == 1:
             os.kill(os.getpid(), signal.SIGUSR1)
 
 

@@ -35,5 +35,5 @@ def test_grids():
 
 
 def test_macs_as_people_say_them():
-    assert [millions(x) for x in (999, 1500, 2.534e6, 4.1e9)] == [
-        '999', '1.50 k', '2.53 M', '4.10 G']  # fmt: skip
+    assert [millions(x) for x in (999, 1500, 997.8e3, 25.34e6, 4.1e9)] == [
+        '999', '1.50 k', '998 k', '25.3 M', '4.10 G']  # fmt: skip

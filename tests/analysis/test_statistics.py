@@ -161,6 +161,15 @@ def test_macs_bins():
         assert found.accuracy_low < found.accuracy < found.accuracy_high
 
 
+def test_images_of_equal_cost_stay_together():
+    macs = np.repeat([1.0, 2.0, 3.0], [12, 9, 9])
+    bins = macs_bins(macs, macs > 1, macs / 3, 3)
+    assert [(b.low, b.high, b.images) for b in bins] == [
+        (1, 1, 12), (2, 2, 9), (3, 3, 9)]  # fmt: skip
+    macs = np.repeat([1.0, 3.0], [10, 20])
+    assert [b.images for b in macs_bins(macs, macs > 1, macs, 10)] == [10, 20]
+
+
 def test_images_of_one_cost_are_one_bin():
     (only,) = macs_bins(np.full(30, 7.0), LABELS > 0, GATES[:, 0], 10)
     assert only.images == 30 and only.low == only.high == 7

@@ -73,5 +73,7 @@ def millions(value: float) -> str:
     """MACs as people say them."""
     for size, letter in ((1e9, 'G'), (1e6, 'M'), (1e3, 'k')):
         if value >= size:
-            return f'{value / size:.2f} {letter}'
+            number = value / size
+            digits = 2 if number < 10 else 1 if number < 100 else 0
+            return f'{number:.{digits}f} {letter}'
     return f'{value:.0f}'

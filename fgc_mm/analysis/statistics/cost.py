@@ -51,9 +51,10 @@ def macs_bins(
         bins: Quantiles wanted; fewer come out where many images cost the
             same, which are never torn apart.
     """
-    order = np.unique(np.quantile(macs, np.linspace(0, 1, bins + 1)))
+    shares = np.linspace(0, 1, bins + 1)[1:-1]
+    edges = np.unique(np.quantile(macs, shares))
     # an image at an edge belongs below it
-    place = np.searchsorted(order[1:-1], macs, side='left')
+    place = np.searchsorted(edges, macs, side='left')
     return [
         _macs_bin(macs[chosen], correct[chosen], confidence[chosen])
         for chosen in (place == number for number in range(bins))

@@ -54,8 +54,9 @@ class StoredPass:
         """(N, C) of a site: one of ``SPACES``.
 
         ``features`` are means over space of the activation before the gate;
-        ``logits`` and ``probs`` what the gate said; ``mask`` is bool, or the
-        factors of a gate that scales (0 is closed).
+        ``logits`` and ``probs`` what the gate said, (N, G) where one decision
+        opens several channels; ``mask`` is bool, or the factors of a gate
+        that scales (0 is closed).
         """
         return self._array(array_name(kind, self.sites.index(site)))
 

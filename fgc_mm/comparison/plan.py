@@ -111,6 +111,13 @@ def _start_method(
     return read_method(entry, unmatched)
 
 
+def _leave_out_constructor(recipe: dict[str, Any]) -> None:
+    """A run trains the same with joined groups as with one per parameter."""
+    wrapper = recipe.get('optim_wrapper') or {}
+    if wrapper.get('constructor') == 'fgc_mm.JoinedGroupsConstructor':
+        del wrapper['constructor']
+
+
 def read_method(entry: Entry, settings: Settings) -> Method:
     """The method that a row asks for."""
     path, importance = entry.config, entry.importance
@@ -131,6 +138,7 @@ def read_method(entry: Entry, settings: Settings) -> Method:
         if needs_planning(cfg, entry.options):
             budget = round(1 - wanted, 6)
     recipe = {key: cfg.to_dict().get(key) for key in RECIPE}
+    _leave_out_constructor(recipe)
     recipe['epochs'] = cfg.train_cfg.max_epochs
     recipe['batch_size'] = cfg.train_dataloader.get('batch_size')
     recipe['images'] = _images(cfg)

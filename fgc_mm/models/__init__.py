@@ -5,6 +5,7 @@ from fgc_mm.models.channel_map_backbone import channel_map_backbone
 from fgc_mm.models.cifar_resnet import CifarResNet
 from fgc_mm.models.compact_backbone import CompactBackbone
 from fgc_mm.models.counting import build_macs_table
+from fgc_mm.models.data_preprocessor import NonBlockingDataPreprocessor
 from fgc_mm.models.gated_backbone import GatedBackbone
 from fgc_mm.models.gated_classifier import GatedImageClassifier
 from fgc_mm.models.kaiming_weights import KaimingWeights
@@ -18,6 +19,7 @@ __all__ = [
     'GatedImageClassifier',
     'KaimingWeights',
     'MobileNetV1',
+    'NonBlockingDataPreprocessor',
     'build_macs_table',
     'channel_map_backbone',
 ]

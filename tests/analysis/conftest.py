@@ -41,6 +41,7 @@ GATES = {
     'ftwt': "type='fgc_mm.FTWTGate'",
     'fbs': "type='fgc_mm.FBSGate', density=0.5",
     'manidp': "type='fgc_mm.ManiDPGate', keep=0.6",
+    'groups': "type='fgc_mm.BinaryConcreteGate', group=3",
 }
 
 

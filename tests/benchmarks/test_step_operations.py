@@ -28,9 +28,9 @@ def counted(benchmark):
 
 # as counted; a number that falls may be lowered here
 BOUNDS = {
-    'dense': dict(total=189, reads=1, groups=1),
-    'BAS': dict(total=499, reads=1, groups=2),
-    'FGC': dict(total=630, reads=2, groups=2),
+    'dense': dict(total=190, reads=1, groups=1),
+    'BAS': dict(total=500, reads=1, groups=2),
+    'FGC': dict(total=631, reads=2, groups=2),
 }
 PARTS = {'coupling': 77, 'coupling, backward': 25, 'bank write': 26}
 
@@ -41,7 +41,7 @@ def test_a_step_asks_for_no_more_than_that(counted, name):
     bound = BOUNDS[name]
     assert counter.operations.total() <= bound['total']
     assert counter.reads.total() <= bound['reads'], counter.reads
-    assert counter.copies <= 2  # images and labels
+    assert not counter.copies
     assert groups <= bound['groups']
 
 

@@ -1,6 +1,7 @@
 dataset_type = 'CIFAR100'
 data_root = 'data/cifar100'
 data_preprocessor = dict(
+    type='fgc_mm.NonBlockingDataPreprocessor',
     num_classes=100,
     # of [0, 1]: (0.4914, 0.4822, 0.4465) and (0.2023, 0.1994, 0.2010)
     mean=[125.307, 122.961, 113.8575],

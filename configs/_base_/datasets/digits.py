@@ -1,5 +1,6 @@
 dataset_type = 'fgc_mm.Digits'
 data_preprocessor = dict(
+    type='fgc_mm.NonBlockingDataPreprocessor',
     num_classes=10,
     mean=[77.8, 77.8, 77.8],
     std=[95.9, 95.9, 95.9],

@@ -11,6 +11,7 @@
 dataset_type = 'fgc_mm.ImageFolder'
 data_root = 'data/folder'
 data_preprocessor = dict(
+    type='fgc_mm.NonBlockingDataPreprocessor',
     mean=[125.307, 122.961, 113.8575],
     std=[51.5865, 50.847, 51.255],
     to_rgb=True,

@@ -5,6 +5,7 @@
 # the same for val_dataloader and test_dataloader.
 data_root = 'data/folder'
 data_preprocessor = dict(
+    type='fgc_mm.NonBlockingDataPreprocessor',
     mean=[125.307, 122.961, 113.8575],
     std=[51.5865, 50.847, 51.255],
     to_rgb=True,

@@ -1,7 +1,9 @@
 # Any folder of class folders, as folder.py says, at 224 x 224
 _base_ = ['./folder.py']
 data_preprocessor = dict(
-    mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]
+    type='fgc_mm.NonBlockingDataPreprocessor',
+    mean=[123.675, 116.28, 103.53],
+    std=[58.395, 57.12, 57.375],
 )
 train_pipeline = [
     dict(type='fgc_mm.LoadImage'),

@@ -2,6 +2,7 @@
 # batch shaping at a constant rate; that these come before, and that they are
 # 30, is our reading.
 optim_wrapper = dict(
+    constructor='fgc_mm.JoinedGroupsConstructor',
     optimizer=dict(
         type='SGD', lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4
     ),

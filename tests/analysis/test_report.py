@@ -19,7 +19,7 @@ from fgc_mm.analysis import (
     write_analysis,
 )
 from fgc_mm.analysis.figures import draw_calibration, draw_embeddings
-from fgc_mm.analysis.measure import query_images
+from fgc_mm.analysis.retrieval import query_images
 from fgc_mm.analysis.sections import sections
 from fgc_mm.analysis.tables import as_json, tables
 from fgc_mm.errors import FGCError

@@ -7,6 +7,7 @@ planned and their losses built, but one trained, and of several ways to prune
 statically one; with FGC_EVERY_ROW=1 all of them.
 """
 
+import csv
 import re
 import shlex
 
@@ -113,6 +114,12 @@ def test_every_command_runs_to_its_end(folder, monkeypatch, capfd):
         work_dir = folder / shlex.split(command)[5]
         assert (work_dir / 'compare.md').is_file()
         assert (work_dir / 'compare.png').is_file()
+        has_axis = '\naxis:' in (ROOT / shlex.split(command)[3]).read_text()
+        assert (work_dir / 'sweep.png').is_file() == has_axis
+    # half of the filters of every first conv: half of these layers' MACs
+    with (folder / 'work_dirs' / 'sfp' / 'compare.csv').open() as file:
+        pruned = next(csv.DictReader(file))['macs/pruning_ratio_mean']
+    assert 40 < float(pruned) < 55
 
 
 def test_the_page_has_the_published_numbers_and_no_others():

@@ -63,6 +63,8 @@ def prepared(command, folder):
     name = tool.removeprefix('tools/').removesuffix('.py')
     if name in TRAINING:
         arguments += ['--epochs', str(EPOCHS)]
+    if name == 'analysis_tools/analyze_gates':
+        arguments += ['--embedding', 'pca']
     if name == 'compare':
         arguments += ['--seeds', '0']
         static = [argument for argument in arguments if ':' in argument]

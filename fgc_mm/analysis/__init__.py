@@ -2,7 +2,8 @@
 
 from .extract import stored_pass
 from .images import Pictures, choose_images, load_dataset, pictures_of
-from .measure import Measurement, measure
+from .measure import measure
+from .measurement import Measurement
 from .options import AnalysisOptions
 from .report import write_analysis
 from .stored_pass import StoredPass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from .measure import Measurement
+from .measurement import Measurement
 from .options import AnalysisOptions
 
 VECTORS = {

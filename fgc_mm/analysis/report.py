@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from ..engine.atomic_file import write_atomically
 from ..figure_style import FORMATS, PAGE_WIDTH, figure_bytes
 from .figures.pictures import Picture
-from .measure import Measurement
+from .measurement import Measurement
 from .options import AnalysisOptions
 from .sections import ReportFigure, Section, sections
 from .tables import as_json, tables

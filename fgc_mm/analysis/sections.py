@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from . import captions, figures
 from .figures.pictures import Picture
-from .measure import Measurement
+from .measurement import Measurement
 from .options import AnalysisOptions
 
 
@@ -22,7 +22,6 @@ class ReportFigure:
         name: Of its files.
         figure: As drawn.
         caption: What it shows and how that is computed.
-        paper: Its counterpart in the FGC paper, ``''`` without one.
         title: For readers that see no pictures.
     """
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .measure import Measurement, SiteNumbers
+from .measurement import Measurement, SiteNumbers
 from .options import AnalysisOptions
 
 Row = dict[str, Any]

@@ -18,8 +18,8 @@ from fgc_mm.analysis import (
     pictures_of,
     write_analysis,
 )
-from fgc_mm.analysis.figures import draw_embeddings
-from fgc_mm.analysis.measure import query_images
+from fgc_mm.analysis.figures import draw_calibration, draw_embeddings
+from fgc_mm.analysis.retrieval import query_images
 from fgc_mm.analysis.sections import sections
 from fgc_mm.analysis.tables import as_json, tables
 from fgc_mm.errors import FGCError
@@ -204,8 +204,7 @@ def test_scores_that_are_no_probabilities(project):
     found = measure(stored, OPTIONS)
     assert found.calibration is None
     assert found.summary.calibration_error is None
-    anchors = [s.anchor for s in sections([found], OPTIONS, None)]
-    assert 'calibration' not in anchors
+    assert draw_calibration([found]) is None
 
 
 def test_no_pass_is_no_pass(tmp_path):

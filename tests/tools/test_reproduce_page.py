@@ -7,6 +7,7 @@ planned and their losses built, but one trained, and of several ways to prune
 statically one; with FGC_EVERY_ROW=1 all of them.
 """
 
+import csv
 import re
 import shlex
 
@@ -37,8 +38,6 @@ COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
 PLANS = [x for x in COMMANDS if '--plan' in x]
 # tools whose command takes --epochs
 TRAINING = 'train', 'compare'
-# not merged yet; to be removed with the tool
-PENDING = {'tools/analysis_tools/analyze_gates.py'}
 
 
 @pytest.fixture(scope='module')
@@ -64,6 +63,8 @@ def prepared(command, folder):
     name = tool.removeprefix('tools/').removesuffix('.py')
     if name in TRAINING:
         arguments += ['--epochs', str(EPOCHS)]
+    if name == 'analysis_tools/analyze_gates':
+        arguments += ['--embedding', 'pca']
     if name == 'compare':
         arguments += ['--seeds', '0']
         static = [argument for argument in arguments if ':' in argument]
@@ -103,9 +104,6 @@ def test_every_command_runs_to_its_end(folder, monkeypatch, capfd):
     monkeypatch.setenv('LOCAL_RANK', '0')
     outcomes = []
     for command in COMMANDS:
-        tool = shlex.split(command)[1]
-        if tool in PENDING and not (ROOT / tool).is_file():
-            continue
         code = run_tool(*prepared(command, folder))
         said = re.findall('^error: .*', capfd.readouterr().err, re.MULTILINE)
         outcomes.append((command, 'ok' if not code else f'{code}: {said}'))
@@ -116,6 +114,12 @@ def test_every_command_runs_to_its_end(folder, monkeypatch, capfd):
         work_dir = folder / shlex.split(command)[5]
         assert (work_dir / 'compare.md').is_file()
         assert (work_dir / 'compare.png').is_file()
+        has_axis = '\naxis:' in (ROOT / shlex.split(command)[3]).read_text()
+        assert (work_dir / 'sweep.png').is_file() == has_axis
+    # half of the filters of every first conv: half of these layers' MACs
+    with (folder / 'work_dirs' / 'sfp' / 'compare.csv').open() as file:
+        pruned = next(csv.DictReader(file))['macs/pruning_ratio_mean']
+    assert 40 < float(pruned) < 55
 
 
 def test_the_page_has_the_published_numbers_and_no_others():

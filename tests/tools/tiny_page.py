@@ -77,7 +77,7 @@ def tiny_epochs(text):
 def tiny_plan(text, every):
     """One seed, few neighbours, and one row (none of a dense network)."""
     content = yaml.safe_load(text)
-    rows, seeds = content['methods'], [0]
+    rows = content['methods']
     for row in rows:
         options = row.get('options', {}) if isinstance(row, dict) else {}
         for key in options:
@@ -86,7 +86,22 @@ def tiny_plan(text, every):
     if not every:
         rows = [[row for row in rows if 'dense' not in str(row)][-1]]
         content.pop('questions', None)
-    return yaml.safe_dump({**content, 'seeds': seeds, 'methods': rows})
+        _keep_on_axis(content, rows)
+    return yaml.safe_dump({**content, 'seeds': [0], 'methods': rows})
+
+
+def _keep_on_axis(content, rows):
+    """Takes the points of other rows from a plan's figure."""
+    names = {row.get('name') for row in rows if isinstance(row, dict)}
+    series = content.get('axis', {}).get('series', {})
+    for key, points in list(series.items()):
+        left = [point for point in points if point in names]
+        if not left:
+            series.pop(key)
+        elif isinstance(points, dict):
+            series[key] = {point: points[point] for point in left}
+        else:
+            series[key] = left
 
 
 def narrow_published():

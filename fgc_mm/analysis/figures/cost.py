@@ -20,7 +20,7 @@ from ...figure_style import (
     new_figure,
     series_style,
 )
-from ..measure import Measurement
+from ..measurement import Measurement
 from .panels import grid_shape, hide_unused, short, short_class
 
 MOST_CLASSES = 25

@@ -16,7 +16,7 @@ from ...figure_style import (
     new_figure,
     point_style,
 )
-from ..measure import EMBEDDED, Embedding, Measurement
+from ..measurement import EMBEDDED, Embedding, Measurement
 from .panels import short, short_class, spread_apart
 
 MOST_COLORED = 11  # classes with a colour and marker of their own

@@ -18,7 +18,7 @@ from ...figure_style import (
     new_figure,
     series_style,
 )
-from ..measure import Measurement, SiteNumbers
+from ..measurement import Measurement, SiteNumbers
 from .panels import grid_shape, hide_unused, short, site_ticks
 
 Number = Callable[[SiteNumbers], float]

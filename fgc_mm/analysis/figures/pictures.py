@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ...figure_style import in_style
-from ..measure import Measurement
+from ..measurement import Measurement
 from .contact_sheet import ContactSheet
 from .panels import millions, short_class
 

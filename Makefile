@@ -9,12 +9,13 @@ BIN := .venv/bin/python
 ifneq "$(shell cat $(STAMP) 2>/dev/null)" "$(CURDIR)"
 .PHONY: $(STAMP)
 endif
-.PHONY: help install demo test test-cluster lint format clean
+.PHONY: help install demo test test-cluster test-page lint format clean
 
 help:
 	@echo 'make demo     install, train a dense and a dynamic network, compare'
 	@echo 'make test     install, run the tests (ARGS="-k gate" picks some)'
 	@echo 'make test-cluster  run the tests on a Slurm that it starts here (as root)'
+	@echo 'make test-page  run every command of docs/reproduce.md, in tiny'
 	@echo 'make lint     install, check the style; make format mends it'
 	@echo 'make install  only install, into .venv'
 	@echo 'make clean    remove .venv and everything that was built'
@@ -34,6 +35,12 @@ test-cluster: export FGC_TEST_CLUSTER := 1
 test-cluster: $(STAMP)
 	@tests/cluster/install.sh
 	@$(BIN) -m pytest -q tests/cluster $(ARGS)
+
+# Every command of docs/reproduce.md, in tiny.
+test-page: export OMP_NUM_THREADS ?= 1
+test-page: export FGC_TEST_PAGE := 1
+test-page: $(STAMP)
+	@$(BIN) -m pytest -q tests/tools/test_reproduce_page.py $(ARGS)
 
 lint: $(STAMP) ruff
 	@$(BIN) -m ruff check .

@@ -5,7 +5,8 @@
 
 A plan is a file with the rows (configs, and variants of one by their own
 options), seeds, epochs and questions; docs/comparing.md has its keys. What
-the command line says as well replaces what the plan says.
+the command line says as well replaces what the plan says for all rows; what
+a row says of itself stays.
 
 Every config is trained with every seed by tools/train.py, and its last
 checkpoint tested by tools/test.py. What is in DIR already is taken; what was
@@ -88,7 +89,7 @@ def main() -> None:
         args.work_dir,
         args.epochs or study.epochs,
         study.options + tuple(args.cfg_options),
-        args.pruning_ratio or study.pruning_ratio or PRUNING_RATIO,
+        _first(args.pruning_ratio, study.pruning_ratio, PRUNING_RATIO),
         args.match_macs or study.match_macs,
     )
     lock = WorkDirLock()
@@ -103,6 +104,11 @@ def main() -> None:
     )
     comparison.run(Workers(jobs, threads, devices))
     comparison.leave()
+
+
+def _first(*values: float | None) -> float | None:
+    """The first that is given; 0 is, and is refused later."""
+    return next((value for value in values if value is not None), None)
 
 
 def study_of(args: argparse.Namespace) -> Study:

@@ -54,7 +54,8 @@ def options_for_ratio(cfg: Config, ratio: float) -> tuple[str, ...]:
         density = density_for_ratio(_table(cfg), ratio)
         ramp = isinstance(gate.get(setting), Mapping)
         key = f'{GATE}.{setting}' + ('.end_value' if ramp else '')
-        return (f'{key}={density:.6g}',)
+        # in full: rounded up, it would open one channel more
+        return (f'{key}={density!r}',)
     if 'MaskPredictionLoss' in losses:
         return ()
     raise FGCError(
@@ -63,6 +64,25 @@ def options_for_ratio(cfg: Config, ratio: float) -> tuple[str, ...]:
         f'{ratio}; add a MACsTargetLoss to its gate_losses, or leave '
         '--match-macs out.'
     )
+
+
+def without_own(
+    asked: tuple[str, ...], own: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Options without the ratios that a row sets itself.
+
+    Args:
+        asked: What :func:`options_for_ratio` gives.
+        own: Options of the row: a ratio or density that it sets is kept.
+    """
+    keys = {option.partition('=')[0] for option in own}
+    ratios = {'pruning_ratio', *DENSITIES.values()}
+
+    def is_own(key: str) -> bool:
+        setting = key.removesuffix('.end_value').rpartition('.')[2]
+        return key in keys and setting in ratios
+
+    return tuple(o for o in asked if not is_own(o.partition('=')[0]))
 
 
 def needs_planning(cfg: Config, own: tuple[str, ...]) -> bool:

@@ -13,7 +13,7 @@ from ..engine import command_line
 from ..engine.scaled_schedule import scale_epochs
 from ..errors import FGCError
 from .entry import Entry, Start
-from .matching import needs_planning, options_for_ratio
+from .matching import needs_planning, options_for_ratio, without_own
 from .run import Method, Run
 from .start import check_start
 
@@ -132,7 +132,7 @@ def read_method(entry: Entry, settings: Settings) -> Method:
     wanted = settings.pruning_ratio if settings.match_macs else None
     budget = None
     if wanted is not None and importance is None:
-        asked = options_for_ratio(cfg, wanted)
+        asked = without_own(options_for_ratio(cfg, wanted), entry.options)
         command_line.override(cfg, command_line.read_options(asked))
         options += asked
         if needs_planning(cfg, entry.options):

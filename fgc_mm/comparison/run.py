@@ -14,6 +14,7 @@ from ..engine.latest_checkpoint import latest_checkpoint
 from ..engine.resumable import check_resumable
 from ..errors import FGCError
 
+OPTIONAL = 'start', 'budget', 'importance', 'pruning_ratio'
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 
 
@@ -158,7 +159,9 @@ class Run:
         if not file.is_file():
             write_atomically(text.encode(), file)
             return
-        old, new = json.loads(file.read_text()), json.loads(text)
+        # a run that was begun without these has none of them
+        old = {**dict.fromkeys(OPTIONAL), **json.loads(file.read_text())}
+        new = json.loads(text)
         known = {key: new.get(key) for key in old}
         change = _difference(old, known)
         if change is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,10 @@ PLAN = {
     'questions', 'axis',
 }  # fmt: skip
 EMPTY: Mapping[str, Any] = {}
+KINDS = {
+    bool: 'true or false', str: 'text (in YAML, numbers need quotes)',
+    list: 'list',
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,7 @@ def read_study(path: Path) -> Study:
     shared = {key: content.get(key) for key in SHARED}
     entries = tuple(_entry(path, method, shared) for method in methods)
     rows = [entry.row for entry in entries]
+    questions = _of_kind(path, content, 'questions', list)
     return Study(
         title=str(content.get('title', path.stem)),
         entries=entries,
@@ -96,12 +102,9 @@ def read_study(path: Path) -> Study:
         epochs=_number(path, content, 'epochs', int),
         options=_options(path, content),
         pruning_ratio=_number(path, content, 'pruning_ratio', float),
-        match_macs=bool(content.get('match_macs', False)),
-        published_dataset=content.get('published_dataset'),
-        questions=tuple(
-            _question(path, question, rows)
-            for question in content.get('questions') or ()
-        ),
+        match_macs=bool(_of_kind(path, content, 'match_macs', bool)),
+        published_dataset=_of_kind(path, content, 'published_dataset', str),
+        questions=tuple(_question(path, q, rows) for q in questions or ()),
         axis=_axis(path, content.get('axis'), rows),
     )
 
@@ -147,21 +150,41 @@ def _entry(path: Path, method: object, shared: Mapping[str, Any]) -> Entry:
             'is no path; write config: ../NAME.py, relative to the file.'
         )
     importance, config = split_entry(found['config'])
-    start = found.get('pretrain')
+    start = _of_kind(path, found, 'pretrain', str)
+    start_epochs = _number(path, found, 'pretrain_epochs', int)
     return Entry(
         config=_beside(path, config),
         importance=importance,
-        name=found.get('name'),
+        name=_name(path, found),
         options=_options(path, found),
         seeds=_seeds(path, found),
         epochs=_number(path, found, 'epochs', int),
         start=None
         if start is None
-        else Start(
-            _beside(path, start),
-            _number(path, found, 'pretrain_epochs', int),
-        ),
+        else Start(_beside(path, start), start_epochs),
     )
+
+
+def _name(path: Path, content: Mapping[str, Any]) -> str | None:
+    name = _of_kind(path, content, 'name', str)
+    if name is None or (name.strip('. ') and not {*name} & {*'/\\|\n'}):
+        return name
+    raise FGCError(
+        f'{path} has name={name!r}, which can be no name of a folder and of '
+        'a row; write one without /, \\ and |.'
+    )
+
+
+def _of_kind(
+    path: Path, content: Mapping[str, Any], key: str, kind: type
+) -> Any:
+    value = content.get(key)
+    if value is not None and not isinstance(value, kind):
+        raise FGCError(
+            f'{path} has {key}={value!r}, which is no {KINDS[kind]}; '
+            'correct it.'
+        )
+    return value
 
 
 def _beside(path: Path, config: str) -> str:
@@ -172,9 +195,10 @@ def _seeds(path: Path, content: Mapping[str, Any]) -> tuple[int, ...] | None:
     seeds = content.get('seeds')
     if seeds is None:
         return None
-    if not isinstance(seeds, list) or not all(
+    whole = isinstance(seeds, list) and all(
         isinstance(s, int) and not isinstance(s, bool) for s in seeds
-    ):
+    )
+    if not whole or not seeds:
         raise FGCError(
             f'{path} has seeds={seeds!r}, which is no list of whole numbers; '
             'write seeds: [0, 1, 2].'
@@ -191,6 +215,10 @@ def _number(
         raise FGCError(
             f'{path} has {key}={value!r}, which is no '
             f'{"whole number" if kind is int else "number"}; correct it.'
+        )
+    if value is not None and kind is int and value < 1:
+        raise FGCError(
+            f'{path} has {key}={value}, which is too few; give at least 1.'
         )
     return value
 
@@ -238,7 +266,7 @@ def _axis(path: Path, content: object, rows: list[str]) -> Axis | None:
     found = _mapping(content, {'label', 'series'}, where)
     series = found.get('series')
     lines = series.values() if isinstance(series, dict) else ()
-    if not lines or not all(isinstance(x, (dict, list)) for x in lines):
+    if not lines or not all(map(_is_line, lines)):
         raise FGCError(
             f'{where} has series={series!r}, which are no lines of rows; '
             'write series: {NAME: {ROW: VALUE, ...}} or {NAME: [ROW, ...]}.'
@@ -253,6 +281,24 @@ def _axis(path: Path, content: object, rows: list[str]) -> Axis | None:
                 f'{where} has {row!r}, which is no row; choose among '
                 f'{", ".join(rows)}.'
             )
-        if value is not None and not isinstance(value, (int, float)):
+        if value is not None and not _is_finite(value):
             raise FGCError(f'{where} has {row}: {value!r}; give a number.')
-    return Axis(found.get('label'), points)
+    label = _of_kind(path, found, 'label', str)
+    for row, value in (pair for x in points.values() for pair in x.items()):
+        if (label is None) != (value is None):
+            raise FGCError(
+                f'{where} has label={label!r} and {row}: {value!r}; give a '
+                'label and a number for every row, or neither for an axis '
+                'of pruned MACs.'
+            )
+    return Axis(label, points)
+
+
+def _is_line(line: object) -> bool:
+    rows = isinstance(line, list) and all(isinstance(x, str) for x in line)
+    return rows or isinstance(line, dict)
+
+
+def _is_finite(value: object) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and isfinite(value)

@@ -9,11 +9,13 @@ from fgc_mm.comparison.matching import (
     density_for_ratio,
     needs_planning,
     options_for_ratio,
+    without_own,
 )
 from fgc_mm.deploy.loading import build_model
 from fgc_mm.engine import command_line
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.macs import macs_per_image
+from fgc_mm.functional.winners import count_kept
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 DIGITS = """
@@ -131,3 +133,24 @@ def test_what_cannot_be_asked_is_refused(config):
         options_for_ratio(cfg, 0.5)
     dense = CONFIGS / 'dense_resnet20_digits.py'
     assert options_for_ratio(command_line.load_config(str(dense)), 0.5) == ()
+
+
+def test_the_gate_opens_as_many_as_were_counted(config, monkeypatch):
+    """1 / 24 written as 0.0416667 opens 2 of 24 channels."""
+    cfg = config("dict(type='fgc_mm.FBSGate', density=0.5)")
+    for count in range(1, 25):
+        monkeypatch.setattr(
+            'fgc_mm.comparison.matching.density_for_ratio',
+            lambda *_, density=count / 24: density,
+        )
+        kept = asked(cfg, 0.5).model.backbone.gate.density
+        assert count_kept(kept, 24) == count
+
+
+def test_a_ratio_that_a_row_sets_is_kept():
+    asked = ('model.gate_losses.1.pruning_ratio=0.5', 'model.b.c=1')
+    own = ('model.gate_losses.1.pruning_ratio=0.3', 'model.b.c=2')
+    assert without_own(asked, own) == ('model.b.c=1',)
+    ramp = ('model.backbone.gate.density.end_value=0.5',)
+    assert without_own(ramp, ramp) == ()
+    assert without_own(asked, ()) == asked

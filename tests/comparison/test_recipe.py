@@ -1,6 +1,17 @@
 """What must not change between a comparison's run and its resumption."""
 
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
 from fgc_mm.comparison import plan
+from fgc_mm.comparison.entry import Entry
+from fgc_mm.comparison.run import Method, Run
+from fgc_mm.errors import FGCError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_runs_from_before_the_groups_were_joined_go_on():
@@ -15,3 +26,50 @@ def test_runs_from_before_the_groups_were_joined_go_on():
     plan._leave_out_constructor(other)
     assert other == dict(optim_wrapper=dict(constructor='Layers'))
     plan._leave_out_constructor(dict(optim_wrapper=None))
+
+
+def run(folder, start=None, **recipe):
+    method = Method('a', Path('a.py'), 1, False, (), recipe, 'data')
+    return Run(method, 0, folder / 'a', start)
+
+
+@pytest.mark.parametrize('more', [{'budget': 0.45}, {'importance': 'fpgm'}])
+def test_a_run_without_a_planned_ratio_is_not_one_with(tmp_path, more):
+    run(tmp_path, epochs=1).claim()
+    run(tmp_path, epochs=1, lately_noted=3).claim()  # older runs go on
+    with pytest.raises(FGCError, match='begun with other settings'):
+        run(tmp_path, epochs=1, **more).claim()
+
+
+def test_a_run_from_scratch_is_not_one_from_a_start(tmp_path):
+    run(tmp_path, epochs=1).claim()
+    start = run(tmp_path / 'start', epochs=5)
+    with pytest.raises(FGCError, match='start was None'):
+        run(tmp_path, start, epochs=1).claim()
+
+
+def test_a_row_keeps_its_own_ratio_at_equal_macs(tmp_path):
+    settings = plan.Settings([0], tmp_path, match_macs=True)
+    config = str(ROOT / 'configs' / 'fgc_resnet20_digits_55.py')
+    losses = plan.read_method(Entry(config), settings).recipe['model']
+    (place,) = (
+        number
+        for number, loss in enumerate(losses['gate_losses'])
+        if 'MACs' in loss['type']
+    )
+    own = (f'model.gate_losses.{place}.pruning_ratio=0.3',)
+    method = plan.read_method(Entry(config, options=own), settings)
+    loss = method.recipe['model']['gate_losses'][place]
+    assert loss['pruning_ratio'] == 0.3
+    assert method.options == own
+
+
+def test_a_pruning_ratio_of_0_is_refused(tmp_path, monkeypatch):
+    file = ROOT / 'tools' / 'compare.py'
+    spec = importlib.util.spec_from_file_location('compare_tool', file)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    arguments = ['a.py', '--pruning-ratio', '0', '--work-dir', str(tmp_path)]
+    monkeypatch.setattr(sys, 'argv', ['compare.py', *arguments])
+    with pytest.raises(FGCError, match=r'--pruning-ratio 0\.0 is no share'):
+        tool.main()

@@ -27,7 +27,7 @@ methods:
   - {name: scratch, config: a.py, pretrain: null}
 questions:
   - {ask: 'Which?', row: b, against: a}
-axis: {label: K, series: {one: {a: 5, b: 7}, other: [scratch]}}
+axis: {label: K, series: {one: {a: 5, b: 7}, other: {scratch: 9}}}
 """
 
 
@@ -59,7 +59,7 @@ def test_what_a_plan_says(tmp_path):
     assert study.axis.label == 'K'
     assert study.axis.series == {
         'one': {'a': 5, 'b': 7},
-        'other': {'scratch': None},
+        'other': {'scratch': 9},
     }
 
 
@@ -102,6 +102,20 @@ def test_our_plans_change_what_they_name(file):
         ('methods: [a.py]\naxis: {series: [a]}', 'no lines of rows'),
         ('methods: [a.py]\naxis: {series: {x: [c]}}', "'c', which is no"),
         ('methods: [a.py]\naxis: {series: {x: {a: b}}}', 'give a number'),
+        ('methods: [a.py]\nseeds: []', 'no list of whole numbers'),
+        ('methods: [a.py]\nepochs: 0', 'too few'),
+        ('methods: [{config: a.py, pretrain_epochs: 0}]', 'too few'),
+        ('methods: [a.py]\nmatch_macs: "no"', 'no true or false'),
+        ('methods: [a.py]\nquestions: 5', 'is no list'),
+        ('methods: [a.py]\npublished_dataset: [x]', 'is no text'),
+        ('methods: [{config: a.py, name: 5}]', 'is no text'),
+        ('methods: [{config: a.py, name: ../b}]', 'no name of a folder'),
+        ('methods: [{config: a.py, name: ..}]', 'no name of a folder'),
+        ('methods: [{config: a.py, pretrain: 5}]', 'is no text'),
+        ('methods: [a.py]\naxis: {series: {x: [[a]]}}', 'no lines of rows'),
+        ('methods: [a.py]\naxis: {series: {x: {a: .nan}}}', 'give a number'),
+        ('methods: [a.py]\naxis: {label: K, series: {x: [a]}}', 'neither'),
+        ('methods: [a.py]\naxis: {series: {x: {a: 5}}}', 'neither'),
         ('methods: [a.py]\noptions: [a=1]', 'which is no mapping'),
         ('methods: [a.py]\noptions: {a: {b: 1}}', 'cannot express'),
         (

@@ -13,9 +13,14 @@ from .questions import answer, answers_markdown
 from .study import Study, read_study
 from .table import Row, rows_of
 
+NEEDED = {
+    'method', 'seed', 'error', 'best_error', 'epochs', 'data', 'dynamic',
+    'macs/mean', 'macs/pruning_ratio', 'parameters', 'seconds', 'environment',
+}  # fmt: skip
+BEGIN, END = '<!-- results:', '<!-- end of results -->'
 BLOCK = re.compile(
-    r'(<!-- results: (?P<kind>\S+) of (?P<plan>\S+) in (?P<folder>\S+) -->\n)'
-    r'.*?(?=<!-- end of results -->)',
+    rf'({BEGIN} (?P<kind>\S+) of (?P<plan>\S+) in (?P<folder>\S+) -->\n)'
+    rf'(?:(?!{BEGIN}).)*?(?={END})',
     re.DOTALL,
 )
 
@@ -41,11 +46,19 @@ def read_kept(folder: Path, study: Study) -> list[dict[str, Any]]:
 
 def _load(file: Path) -> dict[str, Any]:
     try:
-        return json.loads(file.read_text())
-    except ValueError as error:
-        raise FGCError(
-            f'{file} is no result ({error}); run compare.py --results again.'
-        ) from error
+        result = json.loads(file.read_text())
+        missing = NEEDED - {*result}
+    except (ValueError, TypeError) as error:
+        raise _damaged(file, error) from error
+    if missing or not isinstance(result, dict):
+        raise _damaged(file, f'it lacks {", ".join(sorted(missing))}')
+    return result
+
+
+def _damaged(file: Path, why: object) -> FGCError:
+    return FGCError(
+        f'{file} is no result ({why}); run compare.py --results again.'
+    )
 
 
 def update_blocks(text: str, root: Path) -> str:
@@ -56,8 +69,16 @@ def update_blocks(text: str, root: Path) -> str:
     FOLDER are relative to ``root``.
 
     Raises:
-        FGCError: A kind, a plan or a result cannot be read.
+        FGCError: A kind, a plan or a result cannot be read, or a block has
+            no end.
     """
+    found, begun = len(BLOCK.findall(text)), text.count(BEGIN)
+    if not found == begun == text.count(END):
+        raise FGCError(
+            f'{begun} blocks of results begin and {text.count(END)} end, of '
+            f'which {found} are whole; write {BEGIN} KIND of PLAN in FOLDER '
+            f'--> and {END} around each.'
+        )
 
     def block(match: re.Match[str]) -> str:
         kind = match['kind']

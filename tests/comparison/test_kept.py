@@ -60,16 +60,39 @@ def test_questions_and_costs(root):
 def test_what_is_unknown_or_damaged_is_one_sentence(root):
     with pytest.raises(FGCError, match="'tables', which is unknown"):
         update_blocks(DOCUMENT.format(kind='tables'), root)
-    (root / 'kept' / 'a' / 'seed0.json').write_text('{')
-    with pytest.raises(FGCError, match=r'seed0\.json is no result'):
-        update_blocks(DOCUMENT.format(kind='table'), root)
+    for damaged in ('{', 'null', '[1]', '{"seed": 0}'):
+        (root / 'kept' / 'a' / 'seed0.json').write_text(damaged)
+        with pytest.raises(FGCError, match=r'seed0\.json is no result'):
+            update_blocks(DOCUMENT.format(kind='table'), root)
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        ('<!-- end of results -->', ''),
+        (' of plan.yaml', ''),
+        (' -->\nold', '-->\nold'),
+        ('<!-- results:', '<!-- result:'),
+    ],
+)
+def test_a_block_that_is_not_whole_is_refused(root, change):
+    """It must neither stay as it was nor take the text up to the next."""
+    document = DOCUMENT.format(kind='table')
+    text = document.replace(*change) + document
+    with pytest.raises(FGCError, match='write <!-- results: KIND of PLAN'):
+        update_blocks(text, root)
 
 
 def test_text_without_blocks_stays():
     assert update_blocks('# Title\n', ROOT) == '# Title\n'
 
 
-@pytest.mark.parametrize('name', ['README.md', 'docs/comparison.md'])
-def test_our_documents_say_what_the_results_say(name):
-    text = (ROOT / name).read_text()
+def documents():
+    files = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+    return [file for file in files if '<!-- results:' in file.read_text()]
+
+
+@pytest.mark.parametrize('file', documents(), ids=lambda file: file.stem)
+def test_our_documents_say_what_the_results_say(file):
+    text = file.read_text()
     assert update_blocks(text, ROOT) == text

@@ -37,6 +37,13 @@ def chosen_device(name: str) -> torch.device:
             "which the data loader's worker processes cannot use; set "
             'num_workers=0, persistent_workers=False.'
         )
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise FGCError(
+            f'device={name!r} of InMemoryImages is not on this machine; '
+            "write 'auto' for the one that the run computes on, or 'cpu'."
+        ) from error
     return device
 
 

@@ -245,3 +245,12 @@ def test_methods_of_embedding(monkeypatch):
     assert choose_method() == choose_method('umap') == 'umap'
     with pytest.raises(FGCError, match="'lda' is unknown"):
         choose_method('lda')
+
+
+def test_a_start_in_one_point_or_on_a_line_is_no_start():
+    """As of an early checkpoint whose gates do the same for all images."""
+    line = np.zeros((len(FEATURES), 2))
+    line[:, 1] = np.arange(len(FEATURES))
+    for start in (np.zeros_like(line), line):
+        points, _ = embed(FEATURES, 'tsne', 0, start)
+        assert (np.linalg.svd(points - points.mean(axis=0))[1] > 1e-3).all()

@@ -156,6 +156,8 @@ def test_draws_are_those_of_one_image_after_the_other():
 def test_a_device_that_is_none():
     with pytest.raises(FGCError, match="device='gpu' of InMemoryImages is no"):
         InMemoryImages(Source(), device='gpu')[0]
+    with pytest.raises(FGCError, match=r"'cuda:99' .* not on this machine"):
+        InMemoryImages(Source(), device='cuda:99')[0]
     loader = torch.utils.data.DataLoader(
         InMemoryImages(Source(), device='meta'), num_workers=1
     )

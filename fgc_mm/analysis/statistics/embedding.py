@@ -61,7 +61,8 @@ def embed(
         seed: Of what is random in UMAP and t-SNE.
         start: (N, 2) points to start from, as of an earlier checkpoint; the
             new points are also turned, or mirrored, towards these, so that
-            two maps can be compared.
+            two maps can be compared. Points on a line or in one point, as of
+            gates that did the same for all images, are no start.
 
     Returns:
         (N, 2) points, and the name of the method: PCA for fewer than ten
@@ -70,7 +71,9 @@ def embed(
     vectors = np.asarray(vectors, dtype=np.float64)
     if len(np.unique(vectors, axis=0)) < FEWEST:
         method = 'pca'
-    begin = _pca(vectors) if start is None else start
+    flat = start is None or not start.std(axis=0).all()
+    # nothing moves t-SNE out of the point, or the line, that it starts on
+    begin = _pca(vectors) if flat else start
     with threadpool_limits(1):
         if method == 'umap':
             points = _umap(vectors, seed, begin)

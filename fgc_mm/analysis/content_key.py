@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 
-FORMAT = 1  # of the stored arrays; another one is computed anew
+FORMAT = 2  # of the stored arrays; another one is computed anew
 READ = ('model', 'data_preprocessor', 'default_scope')
 BLOCK = 2**20
 

@@ -168,7 +168,7 @@ def _rows(
         predictions=np.array([int(s.pred_label) for s in samples]),
         scores=torch.stack([s.pred_score for s in samples]),
         macs=np.array([float(s.macs) for s in samples]),
-        dense_macs=np.array([float(s.macs_table.dense) for s in samples]),
+        dense_macs=np.array([float(s.macs_table.base()) for s in samples]),
     )
     for number, record in enumerate(records):
         pooled = global_average_pool(record.activation)

@@ -71,7 +71,8 @@ class Pictures:
             raise _no_picture(index, f'it is a {type(pixels).__name__}')
         if pixels.shape[0] not in (1, 3):
             raise _no_picture(index, f'it has {pixels.shape[0]} channels')
-        picture = _to_bytes(pixels).expand(3, -1, -1)
+        # a data set may hold its images on a GPU
+        picture = _to_bytes(pixels.cpu()).expand(3, -1, -1)
         if self._bgr and pixels.shape[0] == 3:
             picture = picture.flip(0)
         return np.ascontiguousarray(picture.permute(1, 2, 0).numpy())

@@ -82,7 +82,7 @@ class StoredPass:
 
     @cached_property
     def dense_macs(self) -> np.ndarray:
-        """(N,) float64 MACs of the network without gates."""
+        """(N,) float64 MACs without gates, before compaction."""
         return self._array('dense_macs')
 
     @cached_property

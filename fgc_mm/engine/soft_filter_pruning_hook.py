@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
@@ -40,7 +40,8 @@ class SoftFilterPruningHook(Hook):
 
     Raises:
         FGCError: The rate is no share; later a backbone without sites, or
-            with gates, or a reader that is neither conv nor linear layer.
+            with gates, a reader that is neither conv nor linear layer, or a
+            run that counts iterations, all of which are one epoch.
     """
 
     def __init__(
@@ -61,6 +62,13 @@ class SoftFilterPruningHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Find the convs, and what reads their channels."""
+        loop = getattr(runner, 'train_loop', None)
+        if isinstance(loop, IterBasedTrainLoop):
+            raise FGCError(
+                f'SoftFilterPruningHook prunes after every epoch, and '
+                f'{type(loop).__name__} has one for the whole run; set '
+                'by_epoch=True and max_epochs in train_cfg.'
+            )
         backbone = bare_model(runner).backbone
         if hasattr(backbone, 'gates'):
             raise FGCError(

@@ -38,6 +38,16 @@ def _other_network(error: BaseException) -> str:
     )
 
 
+def _other_groups(_: BaseException) -> str:
+    return (
+        'the checkpoint has its optimizer in other parameter groups than the '
+        'config makes; resume with the paramwise_cfg and the constructor of '
+        'optim_wrapper that the run began with (only '
+        'fgc_mm.JoinedGroupsConstructor takes over a group per parameter), '
+        'or take its weights only, with --cfg-options load_from=...'
+    )
+
+
 def _no_weight_decay(_: BaseException) -> str:
     return (
         'optim_wrapper.optimizer has no weight_decay, which decay_mult '
@@ -88,6 +98,7 @@ KNOWN: tuple[
 ] = (
     (KeyError, ' registry. ', _unknown_type),
     (TypeError, 'unexpected keyword', _unknown_argument),
+    (ValueError, 'different number of parameter groups', _other_groups),
     (ValueError, 'loaded state dict', _other_network),
     (ValueError, 'base_wd should not be', _no_weight_decay),
     (KeyError, 'contain the key "type"', _no_type),

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from mmengine.dataset import pseudo_collate
+from mmpretrain.structures import DataSample
 
 from fgc_mm.analysis import StoredPass, load_dataset
+from fgc_mm.analysis.extract import _rows
 from fgc_mm.analysis.images import Pictures, choose_images, pictures_of
 from fgc_mm.errors import FGCError
 
@@ -38,7 +40,7 @@ def test_a_pass_is_what_the_network_does(gated):
         assert stored.labels[number] == int(sample.gt_label)
         assert stored.predictions[number] == int(sample.pred_label)
         assert stored.macs[number] == float(sample.macs)
-        assert stored.dense_macs[number] == sample.macs_table.dense
+        assert stored.dense_macs[number] == sample.macs_table.base()
         close = dict(rtol=1e-4, atol=1e-5)
         assert np.allclose(stored.scores[number], sample.pred_score, **close)
         for record in records:
@@ -200,3 +202,31 @@ def test_images_without_a_class_are_refused(project, tmp_path):
 
     with pytest.raises(FGCError, match='exactly one class'):
         run_pass(project, tmp_path, dataset=Unlabelled(dataset, 99))
+
+
+def test_macs_before_compaction_are_the_dense_ones():
+    """As ``DynamicMACs`` has them, so that pruning ratios agree."""
+    table = SimpleNamespace(dense=5, base=lambda: 7)
+    sample = DataSample().set_gt_label(1).set_pred_label(0)
+    sample.set_pred_score(torch.ones(2))
+    sample.set_field(torch.tensor(3.0), 'macs')
+    sample.set_field(table, 'macs_table')
+    rows = _rows([sample], [], np.array([0]))
+    assert rows['dense_macs'].tolist() == [7] and rows['macs'] == 3
+
+
+class Elsewhere(torch.Tensor):
+    """As if it lay on a GPU, of which numpy sees nothing."""
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+    def numpy(self):
+        raise TypeError('copy it to the host first')
+
+
+def test_pictures_of_images_that_lie_on_a_gpu():
+    pixels = torch.arange(12, dtype=torch.uint8).view(3, 2, 2)
+    dataset = [dict(inputs=pixels.as_subclass(Elsewhere))]
+    picture = Pictures(dataset, bgr=False)(0)
+    assert (picture == pixels.permute(1, 2, 0).numpy()).all()

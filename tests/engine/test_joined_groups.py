@@ -8,6 +8,7 @@ import torch
 from mmengine.optim import DefaultOptimWrapperConstructor, build_optim_wrapper
 
 from fgc_mm.engine import JoinedGroupsHook
+from fgc_mm.engine.upstream_errors import upstream_sentence
 from fgc_mm.errors import FGCError
 
 KEYS = dict(custom_keys={'backbone.gates': dict(decay_mult=0.0)})
@@ -103,3 +104,13 @@ def test_a_checkpoint_of_joined_groups_stays_as_it_is(tiny):
     assert checkpoint['optimizer'] == saved
     hook.after_load_checkpoint(runner, dict(state_dict={}))
     hook.after_load_checkpoint(SimpleNamespace(optim_wrapper=None), {})
+
+
+def test_joined_groups_are_not_taken_apart(tiny):
+    """That the network is another one would be untrue."""
+    few, many = build(tiny.build()), build(tiny.build(), MANY)
+    with pytest.raises(ValueError, match='parameter groups') as caught:
+        many.load_state_dict(few.state_dict())
+    sentence = upstream_sentence(caught.value)
+    assert 'JoinedGroupsConstructor' in sentence
+    assert 'another network' not in sentence

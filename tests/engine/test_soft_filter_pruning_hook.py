@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.runner import IterBasedTrainLoop
 from mmpretrain.registry import MODELS
 from torch import nn
 
@@ -128,5 +129,9 @@ def test_bad_input(tiny):
     gated = SimpleNamespace(model=tiny.build())
     with pytest.raises(FGCError, match='the backbone has gates'):
         SoftFilterPruningHook(0.4).before_train(gated)
+    loop = IterBasedTrainLoop.__new__(IterBasedTrainLoop)
+    by_iteration = SimpleNamespace(train_loop=loop)
+    with pytest.raises(FGCError, match='has one for the whole run'):
+        SoftFilterPruningHook(0.4).before_train(by_iteration)
     with pytest.raises(FGCError, match='the model has gates'):
         prune_zeroed(gated.model.eval(), torch.zeros(2, 3, 8, 8))

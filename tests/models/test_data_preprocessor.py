@@ -61,3 +61,19 @@ def test_samples_without_labels():
     assert out['inputs'].is_meta and len(out['data_samples']) == 3
     _, out = counted(NonBlockingDataPreprocessor, dict(inputs=data['inputs']))
     assert out['data_samples'] is None
+
+
+@pytest.mark.parametrize(('device', 'waits'), [('cpu', True), ('meta', False)])
+def test_a_copy_to_the_cpu_waits(monkeypatch, device, waits):
+    """Images on a GPU and a model on the CPU: they are read at once."""
+    asked = []
+    to = torch.Tensor.to
+
+    def noted(tensor, *args, **kwargs):
+        asked.append(kwargs.get('non_blocking'))
+        return to(tensor, *args, **kwargs)
+
+    model = NonBlockingDataPreprocessor(**NORMS).to(device)
+    monkeypatch.setattr(torch.Tensor, 'to', noted)
+    model(dict(inputs=batch()['inputs']))
+    assert asked and (True not in asked) == waits

@@ -77,6 +77,8 @@ def plan(entries: Sequence[Entry], settings: Settings) -> list[Run]:
                 'network that its training starts from, and there is none; '
                 'add --pretrain DENSE_CONFIG, or set the ratio.'
             )
+    for run in runs:  # all, before any is noted
+        run.check_recipe()
     for run in runs:
         run.claim()
     return runs

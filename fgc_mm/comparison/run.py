@@ -145,23 +145,17 @@ class Run:
     def _commands(self) -> Path:
         return self.folder / 'commands.txt'
 
-    def claim(self) -> None:
-        """Notes the recipe, or refuses another one than was begun with.
+    def check_recipe(self) -> None:
+        """Refuses another recipe than the run was begun with.
 
         Raises:
             FGCError: The folder holds a run with other settings.
         """
-        file = self.folder / 'recipe.json'
-        recipe = dict(self.method.recipe, seed=self.seed)
-        if self.start is not None:
-            recipe['start'] = self.start.method.recipe
-        text = json.dumps(recipe, indent=1, default=str, sort_keys=True)
-        if not file.is_file():
-            write_atomically(text.encode(), file)
+        if not self._noted.is_file():
             return
         # a run that was begun without these has none of them
-        old = {**dict.fromkeys(OPTIONAL), **json.loads(file.read_text())}
-        new = json.loads(text)
+        noted = json.loads(self._noted.read_text())
+        old, new = {**dict.fromkeys(OPTIONAL), **noted}, self._recipe()
         known = {key: new.get(key) for key in old}
         change = _difference(old, known)
         if change is not None:
@@ -170,6 +164,28 @@ class Run:
                 'one table compares runs of one recipe; take another '
                 '--work-dir, or remove that folder.'
             )
+
+    def claim(self) -> None:
+        """Notes the recipe, unless one is noted.
+
+        Raises:
+            FGCError: As :meth:`check_recipe`.
+        """
+        self.check_recipe()
+        if not self._noted.is_file():
+            text = json.dumps(self._recipe(), indent=1, sort_keys=True)
+            write_atomically(text.encode(), self._noted)
+
+    @property
+    def _noted(self) -> Path:
+        return self.folder / 'recipe.json'
+
+    def _recipe(self) -> dict[str, Any]:
+        """As JSON gives it back."""
+        recipe = dict(self.method.recipe, seed=self.seed)
+        if self.start is not None:
+            recipe['start'] = self.start.method.recipe
+        return json.loads(json.dumps(recipe, default=str))
 
     def _prune(self) -> list[str]:
         return _command(

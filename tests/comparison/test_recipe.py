@@ -48,6 +48,16 @@ def test_a_run_from_scratch_is_not_one_from_a_start(tmp_path):
         run(tmp_path, start, epochs=1).claim()
 
 
+def test_nothing_is_noted_where_a_run_is_refused(tmp_path):
+    """Or the right command would be refused the time after."""
+    config = str(ROOT / 'configs' / 'dense_resnet20_digits.py')
+    rows = [Entry(config, name=name) for name in 'ab']
+    plan.plan(rows[1:], plan.Settings([0], tmp_path, epochs=2))
+    with pytest.raises(FGCError, match='runs/b/seed0 was begun with'):
+        plan.plan(rows, plan.Settings([0], tmp_path, epochs=3))
+    plan.plan(rows, plan.Settings([0], tmp_path, epochs=2))
+
+
 def test_a_row_keeps_its_own_ratio_at_equal_macs(tmp_path):
     settings = plan.Settings([0], tmp_path, match_macs=True)
     config = str(ROOT / 'configs' / 'fgc_resnet20_digits_55.py')

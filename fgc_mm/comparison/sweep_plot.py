@@ -41,10 +41,9 @@ def sweep_plot(axis: Axis, rows: Sequence[Row], kind: str = 'png') -> bytes:
             if row in found
         ]
         _line(axes, name, sorted(points, key=lambda p: p[0]), number)
-    values = [v for m in axis.series.values() for v in m.values() if v]
-    if axis.label and values and max(values) > WIDE * min(values):
-        smallest = min(abs(v) for v in values)
-        axes.set_xscale('symlog', linthresh=smallest)
+    sizes = [abs(v) for m in axis.series.values() for v in m.values() if v]
+    if axis.label and sizes and max(sizes) > WIDE * min(sizes):
+        axes.set_xscale('symlog', linthresh=min(sizes))
     axes.set_xlabel(axis.label or 'pruned MACs (%)')
     axes.set_ylabel('error of the last epoch (%)')
     axes.grid(True)

@@ -44,6 +44,11 @@ def test_error_over_a_setting(monkeypatch):
     assert axes.get_xlabel() == 'K' and axes.get_xscale() == 'symlog'
 
 
+def test_settings_of_alike_size_have_a_linear_axis(monkeypatch):
+    axis = Axis('x', {'FGC': {'a': -1, 'b': 0, 'c': 2}})
+    assert drawn(monkeypatch, axis).get_xscale() == 'linear'
+
+
 def test_error_over_pruned_macs(monkeypatch):
     axis = Axis(None, {'x': {'a': None, 'b': None}, 'y': {'c': None}})
     axes = drawn(monkeypatch, axis)

@@ -125,16 +125,21 @@ def install_slurm(checkout, command):
     script.chmod(0o755)
 
 
-def test_ci_runs_the_tests_and_those_of_the_cluster(checkout):
+def test_ci_lints_and_runs_all_tests(checkout):
     checkout('install')
     install_slurm(checkout, 'echo "a Slurm"')
     done = subprocess.run(
         [checkout.folder / '.ci' / 'run'], capture_output=True, text=True
     )
     assert done.returncode == 0
-    assert done.stdout.splitlines()[-3:] == [
-        TESTS, 'a Slurm', 'runs -m pytest -q tests/cluster'
-    ]  # fmt: skip
+    lines = done.stdout.splitlines()
+    assert 'runs -m ruff check .' in lines
+    assert lines[-4:] == [
+        TESTS,
+        'runs -m pytest -q tests/tools/test_reproduce_page.py',
+        'a Slurm',
+        'runs -m pytest -q tests/cluster',
+    ]
 
 
 def test_without_a_slurm_the_cluster_tests_fail(checkout):

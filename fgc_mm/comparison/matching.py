@@ -155,6 +155,13 @@ def _in_place_of_l0(
 ) -> Iterator[str]:
     """Turns an L0Loss into a MACsTargetLoss with the same ramp."""
     key = f'{LOSSES}.{place}'
+    others = sorted({*loss} - {'type', 'loss_weight', 'name'})
+    if others:
+        raise FGCError(
+            f'{key} is an L0Loss with {", ".join(others)}, which a '
+            'MACsTargetLoss in its place does not have; leave it out of the '
+            'config, or write the MACsTargetLoss there.'
+        )
     yield f'{key}.type=fgc_mm.MACsTargetLoss'
     yield f'{key}.pruning_ratio={ratio}'
     if isinstance(loss.get('loss_weight'), Mapping):

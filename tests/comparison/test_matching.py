@@ -159,3 +159,13 @@ def test_a_ratio_that_a_row_sets_is_kept():
     ramp = ('model.backbone.gate.density.end_value=0.5',)
     assert without_own(ramp, ramp) == ()
     assert without_own(asked, ()) == asked
+
+
+def test_an_l0_loss_with_more_than_a_weight_is_refused(config):
+    gate = "dict(type='fgc_mm.BinaryConcreteGate')"
+    more = ", name='b'"
+    loss = "dict(type='fgc_mm.L0Loss', loss_weight=0.4{})"
+    assert len(options_for_ratio(config(gate, loss.format(more)), 0.5)) == 3
+    more = ", reduction='sites'"
+    with pytest.raises(FGCError, match='L0Loss with reduction, which'):
+        options_for_ratio(config(gate, loss.format(more)), 0.5)

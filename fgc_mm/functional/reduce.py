@@ -11,7 +11,9 @@ def sum_over_ranks(value: Tensor) -> Tensor:
         value: Of the same shape on every rank; without gradient. All ranks
             must call, in the same order.
     """
-    if dist.is_available() and dist.is_initialized():
+    if not (dist.is_available() and dist.is_initialized()):
+        return value
+    if dist.get_world_size() > 1:
         value = value.clone()
         dist.all_reduce(value)
     return value

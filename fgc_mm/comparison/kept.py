@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FGCError
+from .markdown import markdown_table
 from .questions import answer, answers_markdown
 from .study import Study, read_study
 from .table import Row, rows_of
@@ -107,7 +108,7 @@ def _table(study: Study, results: Sequence[dict[str, Any]]) -> str:
         for entry in study.entries
         if entry.row not in done
     ]
-    return _markdown([head, ['---'] * len(head), *lines])
+    return markdown_table(head, lines)
 
 
 def _cells(row: Row) -> list[str]:
@@ -127,7 +128,7 @@ def _questions(study: Study, results: Sequence[dict[str, Any]]) -> str:
 def _costs(study: Study, results: Sequence[dict[str, Any]]) -> str:
     """Hours of training steps times cores per row, and the hardware."""
     head = ['method', 'runs', 'epochs', 'core-hours', 'hardware']
-    lines = [head, ['---'] * len(head)]
+    lines = []
     rows = {row.method: row for row in rows_of(results)}
     for row in (rows[e.row] for e in study.entries if e.row in rows):
         own = [r for r in results if r['method'] == row.method]
@@ -144,11 +145,7 @@ def _costs(study: Study, results: Sequence[dict[str, Any]]) -> str:
                 '; '.join(names),
             ]
         )  # fmt: skip
-    return _markdown(lines)
-
-
-def _markdown(lines: Sequence[Sequence[str]]) -> str:
-    return '\n'.join(f'| {" | ".join(line)} |' for line in lines) + '\n'
+    return markdown_table(head, lines)
 
 
 Renderer = Callable[[Study, Sequence[dict[str, Any]]], str]

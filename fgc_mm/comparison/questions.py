@@ -10,6 +10,8 @@ from typing import Any
 
 from scipy import stats
 
+from .markdown import markdown_table
+
 CONFIDENCE = 0.95
 SAME_MACS = 0.5  # points of the dense network's MACs
 
@@ -92,8 +94,7 @@ def answers_markdown(answers: Sequence[Answer]) -> str:
         'question', 'seeds', 'difference of the errors, points',
         '95 % interval', 'difference of the pruning ratios, points',
     ]  # fmt: skip
-    lines = [head, ['---'] * len(head), *map(_line, answers)]
-    return '\n'.join(f'| {" | ".join(line)} |' for line in lines) + '\n'
+    return markdown_table(head, [*map(_line, answers)])
 
 
 def _line(found: Answer) -> list[str]:

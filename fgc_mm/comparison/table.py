@@ -11,6 +11,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from ..errors import FGCError
+from .markdown import markdown_table
 from .results import RATIO
 
 # errors, dense errors and pruning ratios in percent, empty where unknown;
@@ -149,10 +150,9 @@ def markdown(rows: Sequence[Row], published: Sequence[dict]) -> str:
         *(f'pruned %, {_counting(name)}' for name in ratios),
         'pruned %, as published', 'MACs', 'parameters', 'training time',
     ]  # fmt: skip
-    lines = [head, ['---'] * len(head)]
-    lines += [_ours(row, ratios, top5) for row in rows]
+    lines = [_ours(row, ratios, top5) for row in rows]
     lines += [_theirs(row, len(ratios), top5) for row in published]
-    return '\n'.join(f'| {" | ".join(line)} |' for line in lines) + '\n'
+    return markdown_table(head, lines)
 
 
 def _ours(row: Row, ratios: list[str], top5: bool) -> list[str]:

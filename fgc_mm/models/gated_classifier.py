@@ -175,10 +175,11 @@ class GatedImageClassifier(ImageClassifier):
         samples = self.head.predict(feats, data_samples, **kwargs)
         to_host(samples)
         table = self.macs_table(tuple(inputs.shape[1:]))
-        if self._matrices is None or self._matrices.table is not table:
-            self._matrices = MACsMatrices(table)
+        matrices = self._matrices  # another thread may set it meanwhile
+        if matrices is None or matrices.table is not table:
+            matrices = self._matrices = MACsMatrices(table)
         opened = torch.cat([r.mask for r in records], dim=1) != 0
-        macs = self._matrices(opened.double())
+        macs = matrices(opened.double())
         macs = macs.masked_fill(_broken_images(records), nan).cpu()
         if macs.isnan().any() and not self._has_trained:
             _refuse_broken(records)

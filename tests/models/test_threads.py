@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from fgc_mm.models import GatedBackbone
+from fgc_mm.registry import MODELS
 
 GATE = dict(type='fgc_mm.BinaryConcreteGate')
 NETWORKS = {
@@ -129,3 +130,32 @@ def test_the_compiled_network_is_one_graph_in_every_thread(well_used):
         for one, other in zip(answer, want, strict=True):
             torch.testing.assert_close(one, other)
     assert len(graphs) == 1
+
+
+def macs_of(model, image):
+    with torch.no_grad():
+        return [sample.macs for sample in model.predict(image)]
+
+
+@pytest.mark.usefixtures('busy_threads')
+def test_threads_with_other_sizes_count_their_own_macs():
+    """Each call counts with the table of its own image size."""
+    torch.manual_seed(0)
+    model = MODELS.build(
+        dict(
+            type='fgc_mm.GatedImageClassifier',
+            backbone=dict(
+                type='fgc_mm.GatedBackbone',
+                backbone=NETWORKS['chain'],
+                gate=GATE,
+            ),
+            neck=dict(type='GlobalAveragePooling'),
+            head=dict(type='LinearClsHead', num_classes=3, in_channels=16),
+        )
+    ).eval()
+    images = [torch.randn(1, 3, size, size) for size in (16, 32)]
+    want = [macs_of(model, image) for image in images]
+    with ThreadPoolExecutor(4) as pool:
+        got = list(pool.map(lambda x: macs_of(model, x), images * 60))
+    for number, answer in enumerate(got):
+        assert answer == want[number % 2], number

@@ -44,18 +44,13 @@ def options_for_ratio(cfg: Config, ratio: float) -> tuple[str, ...]:
     losses = dict(_losses(cfg))
     if 'MACsTargetLoss' in losses:
         place, loss = losses['MACsTargetLoss']
-        ramp = isinstance(loss.get('pruning_ratio'), Mapping)
-        key = f'{LOSSES}.{place}.pruning_ratio' + '.end_value' * ramp
-        return (f'{key}={ratio}',)
+        return (_set(f'{LOSSES}.{place}', loss, 'pruning_ratio', ratio),)
     if 'L0Loss' in losses:
         return tuple(_in_place_of_l0(*losses['L0Loss'], ratio))
     setting = DENSITIES.get(_kind(gate))
     if setting is not None:
         density = density_for_ratio(_table(cfg), ratio)
-        ramp = isinstance(gate.get(setting), Mapping)
-        key = f'{GATE}.{setting}' + ('.end_value' if ramp else '')
-        # in full: rounded up, it would open one channel more
-        return (f'{key}={density!r}',)
+        return (_set(GATE, gate, setting, density),)
     if 'MaskPredictionLoss' in losses:
         return ()
     raise FGCError(
@@ -164,7 +159,13 @@ def _in_place_of_l0(
         )
     yield f'{key}.type=fgc_mm.MACsTargetLoss'
     yield f'{key}.pruning_ratio={ratio}'
-    if isinstance(loss.get('loss_weight'), Mapping):
-        yield f'{key}.loss_weight.end_value={WEIGHT}'
-    else:
-        yield f'{key}.loss_weight={WEIGHT}'
+    yield _set(key, loss, 'loss_weight', WEIGHT)
+
+
+def _set(
+    key: str, settings: Mapping[str, Any], name: str, value: float
+) -> str:
+    """The option that sets a number, or where a schedule of it ends."""
+    ramp = isinstance(settings.get(name), Mapping)
+    # in full: a density that is rounded up would open one channel more
+    return f'{key}.{name}{".end_value" if ramp else ""}={value!r}'

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fgc_mm.errors import FGCError
 from fgc_mm.registry import HOOKS
 from fgc_mm.sites import GateSite, Member, find_sites
+from fgc_mm.sites.layout import input_weights, layer_widths
 
 from .loss_progress_hook import bare_model
 
@@ -127,11 +128,8 @@ def _stop_reading(
     """Zero the columns of a layer that multiply a site's channels."""
     layer = backbone.get_submodule(member.path)
     gone = set(channels)
-    groups = getattr(layer, 'groups', 1)
-    # (groups, outputs of one, inputs of one, ...)
-    weight = layer.weight.unflatten(0, (groups, -1))
-    width = weight.shape[2]
-    positions = member.positions or range(groups * width)
+    inputs, _, _ = layer_widths(layer)
+    positions = member.positions or range(inputs)
     for place, channel in enumerate(positions):
         if channel in gone:
-            weight[place // width, :, place % width] = 0
+            input_weights(layer, place).zero_()

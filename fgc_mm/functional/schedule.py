@@ -64,8 +64,13 @@ class Schedule:
             )
         return cls(**value, name=name)
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The first and the last value; all others lie between them."""
+        return self.start_value, self.end_value
+
     def __post_init__(self) -> None:
-        low, high = sorted((self.start_value, self.end_value))
+        low, high = sorted(self.ends)
         if not 0 <= low <= high < math.inf:
             raise FGCError(
                 f'a {self.name} of {self.start_value} to {self.end_value} '

@@ -130,7 +130,7 @@ def _positive(temperature: float | Mapping[str, Any]) -> Schedule:
     number = isinstance(temperature, (int, float))
     if not (number and temperature <= 0):
         schedule = Schedule.build(temperature, 'temperature')
-        if schedule.start_value > 0 and schedule.end_value > 0:
+        if min(schedule.ends) > 0:
             return schedule
     raise FGCError(
         f'temperature={temperature} of BinaryConcreteGate is not positive; '

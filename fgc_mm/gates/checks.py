@@ -63,8 +63,7 @@ def share_of_channels(
         FGCError: They do not.
     """
     schedule = Schedule.build(value, name)
-    ends = schedule.start_value, schedule.end_value
-    if not all(0 < end <= 1 for end in ends):
+    if not all(0 < end <= 1 for end in schedule.ends):
         raise FGCError(
             f'{name}={value!r} of {gate} leaves no channel, or is no share '
             'of them; give a number above 0 and up to 1.'

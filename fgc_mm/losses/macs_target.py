@@ -77,7 +77,7 @@ class MACsTargetLoss(GateLoss):
     def _check_reachable(self, table: MACsTable, opened: Tensor) -> None:
         closed = self._macs(opened.detach()[:1] * 0)
         most = 1 - closed.item() / table.base()
-        ratio = max(_ends(self.ratios))
+        ratio = max(self.ratios.ends)
         if ratio > most:
             self._macs = None
             raise FGCError(
@@ -88,10 +88,6 @@ class MACsTargetLoss(GateLoss):
             )
 
 
-def _ends(schedule: Schedule) -> tuple[float, float]:
-    return schedule.start_value, schedule.end_value
-
-
 def _ratios(value: float | Mapping[str, Any]) -> Schedule:
     """A schedule of pruning ratios.
 
@@ -100,7 +96,7 @@ def _ratios(value: float | Mapping[str, Any]) -> Schedule:
     """
     if not isinstance(value, (int, float)) or 0 < value < 1:
         schedule = Schedule.build(value, 'pruning_ratio')
-        if max(_ends(schedule)) < 1 and schedule.end_value > 0:
+        if max(schedule.ends) < 1 and schedule.end_value > 0:
             return schedule
     raise FGCError(
         f'pruning_ratio={value} of MACsTargetLoss is no share of the MACs '

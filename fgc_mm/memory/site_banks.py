@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from fgc_mm.memory.bank import MemoryBank
-from fgc_mm.memory.batch_write import write_rows
 
 
 @dataclass(frozen=True)
@@ -20,25 +18,6 @@ class SiteBanks:
 
     feature: MemoryBank
     gate: MemoryBank
-
-    def update(self, indices: Tensor, features: Tensor, gates: Tensor) -> None:
-        """Write a batch to both banks, or to none.
-
-        Args:
-            indices: (N,) int64.
-            features: (N, C).
-            gates: (N, C).
-        """
-        self.check(indices, features, gates)
-        device = self.feature.rows.device
-        rows = indices.to(device, torch.int64)
-        values = [features.to(device), gates.to(device)]
-        write_rows([self.feature, self.gate], rows, values)
-
-    def check(self, indices: Tensor, features: Tensor, gates: Tensor) -> None:
-        """Raise what :meth:`update` would raise, and write nothing."""
-        self.feature.check(indices, features)
-        self.gate.check(indices, gates)
 
     def to(self, device: str | torch.device) -> None:
         """Move both banks."""

@@ -53,6 +53,23 @@ def layer_widths(layer: nn.Module) -> tuple[int, int, int]:
     return layer.in_channels, layer.out_channels, layer.groups
 
 
+def input_weights(layer: nn.Module, channel: int) -> Tensor:
+    """A view of the weights that multiply one input channel of a layer.
+
+    Args:
+        layer: A conv (grouped, too) or linear layer.
+        channel: Number of the input channel.
+
+    Returns:
+        (outputs of the channel's group, *kernel).
+    """
+    _, _, groups = layer_widths(layer)
+    # (groups, outputs of one, inputs of one, *kernel)
+    weight = layer.weight.unflatten(0, (groups, -1))
+    group, place = divmod(channel, weight.shape[2])
+    return weight[group, :, place]
+
+
 def pair_macs(layer: nn.Module, output_shape: torch.Size) -> int:
     """MACs of one image for one pair of channels of a layer.
 

@@ -362,7 +362,8 @@ def test_two_ranks_write_what_one_writes(two_ranks, digits):
         torch.cat([values[0, space], values[1, space][[0, 2]]])
         for space in (0, 1)
     )
-    loss.banks['a'].update(indices, features, gates)
+    loss.banks['a'].feature.update(indices, features)
+    loss.banks['a'].gate.update(indices, gates)
     for result in two_ranks:
         assert digits.equal(result['written'], digits.bank_rows(loss))
 

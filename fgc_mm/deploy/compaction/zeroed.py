@@ -15,7 +15,7 @@ from fgc_mm.deploy.compaction.static_pruning import Pruned
 from fgc_mm.deploy.copying import copied
 from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedBackbone, build_macs_table
-from fgc_mm.sites.layout import DENSE, is_depthwise
+from fgc_mm.sites.layout import DENSE, input_weights, is_depthwise
 
 
 def prune_zeroed(model: nn.Module, images: Tensor) -> Pruned:
@@ -100,10 +100,6 @@ def _is_zero(layer: nn.Module, output: bool, places: tuple[int, ...]) -> bool:
     """Whether a layer writes, or reads, nothing at these places."""
     if not isinstance(layer, DENSE) or is_depthwise(layer):
         return True  # per channel: whatever it does, who reads it matters
-    weight = layer.weight
     if output:
-        return not weight[list(places)].any()
-    groups = getattr(layer, 'groups', 1)
-    weight = weight.unflatten(0, (groups, -1))
-    width = weight.shape[2]
-    return not any(weight[p // width, :, p % width].any() for p in places)
+        return not layer.weight[list(places)].any()
+    return not any(input_weights(layer, place).any() for place in places)

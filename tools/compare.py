@@ -59,10 +59,11 @@ from fgc_mm.comparison.board import Board
 from fgc_mm.comparison.dispatch import Dispatcher
 from fgc_mm.comparison.entry import Entry, Start, split_entry
 from fgc_mm.comparison.plan import Settings, plan
+from fgc_mm.comparison.plan_file import read_study
 from fgc_mm.comparison.report import write_report
 from fgc_mm.comparison.results import keep_result, read_result, write_result
 from fgc_mm.comparison.run import Run
-from fgc_mm.comparison.study import Study, read_study
+from fgc_mm.comparison.study import Study
 from fgc_mm.comparison.table import of_dataset, read_published, rows_of
 from fgc_mm.comparison.workers import Workers, visible_devices
 from fgc_mm.engine import command_line

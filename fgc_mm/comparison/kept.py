@@ -10,8 +10,9 @@ from typing import Any
 
 from ..errors import FGCError
 from .markdown import markdown_table
+from .plan_file import read_study
 from .questions import answer, answers_markdown
-from .study import Study, read_study
+from .study import Study
 from .table import Row, rows_of
 
 NEEDED = {

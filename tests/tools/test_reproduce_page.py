@@ -19,7 +19,7 @@ from mmpretrain.registry import MODELS
 
 from fgc_mm.comparison.kept import update_blocks
 from fgc_mm.comparison.plan import Settings, plan
-from fgc_mm.comparison.study import read_study
+from fgc_mm.comparison.plan_file import read_study
 from fgc_mm.comparison.table import read_published
 from fgc_mm.engine import command_line
 

@@ -6,7 +6,7 @@ import pytest
 
 from fgc_mm.comparison.entry import Start
 from fgc_mm.comparison.plan import Settings, plan
-from fgc_mm.comparison.study import read_study
+from fgc_mm.comparison.plan_file import read_study
 from fgc_mm.engine import command_line
 from fgc_mm.errors import FGCError
 

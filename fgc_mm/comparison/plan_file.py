@@ -1,0 +1,261 @@
+"""Reading the plan file of a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import FGCError
+from .entry import Entry, Start, split_entry
+from .questions import Question
+from .study import Axis, Study
+
+METHOD = {
+    'config', 'name', 'options', 'seeds', 'epochs', 'pretrain',
+    'pretrain_epochs',
+}  # fmt: skip
+# what the plan says for all rows that do not say it themselves
+SHARED = 'pretrain', 'pretrain_epochs'
+PLAN = {
+    'title', 'methods', 'seeds', 'epochs', 'options', 'pretrain',
+    'pretrain_epochs', 'pruning_ratio', 'match_macs', 'published_dataset',
+    'questions', 'axis',
+}  # fmt: skip
+EMPTY: Mapping[str, Any] = {}
+KINDS = {
+    bool: 'true or false', str: 'text (in YAML, numbers need quotes)',
+    list: 'list',
+}  # fmt: skip
+
+
+def read_study(path: Path) -> Study:
+    """Reads a plan file (YAML; see docs/comparing.md for its keys).
+
+    Paths of configs are relative to the file.
+
+    Raises:
+        FGCError: The file is missing, is no YAML, has an unknown key, a
+            value of the wrong kind, or a question about an unknown row.
+    """
+    content = _mapping(_load(path), PLAN, f'{path}')
+    methods = content.get('methods')
+    if not isinstance(methods, list) or not methods:
+        raise FGCError(
+            f'{path} has methods={methods!r}, which is no list of configs; '
+            'write methods: [CONFIG, {name: ..., config: ...}].'
+        )
+    shared = {key: content.get(key) for key in SHARED}
+    entries = tuple(_entry(path, method, shared) for method in methods)
+    rows = [entry.row for entry in entries]
+    questions = _of_kind(path, content, 'questions', list)
+    return Study(
+        title=str(content.get('title', path.stem)),
+        entries=entries,
+        seeds=_seeds(path, content),
+        epochs=_number(path, content, 'epochs', int),
+        options=_options(path, content),
+        pruning_ratio=_number(path, content, 'pruning_ratio', float),
+        match_macs=bool(_of_kind(path, content, 'match_macs', bool)),
+        published_dataset=_of_kind(path, content, 'published_dataset', str),
+        questions=tuple(_question(path, q, rows) for q in questions or ()),
+        axis=_axis(path, content.get('axis'), rows),
+    )
+
+
+def _load(path: Path) -> object:
+    if not path.is_file():
+        raise FGCError(
+            f'{path} is not a file: --plan reads a YAML file such as those '
+            'of configs/studies/; check the path.'
+        )
+    try:
+        return yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        said = ' '.join(str(error).split())
+        raise FGCError(
+            f'{path} is no YAML ({said}); correct the line.'
+        ) from error
+
+
+def _mapping(content: object, known: set[str], where: str) -> dict[str, Any]:
+    """The content as a dict of known keys."""
+    if not isinstance(content, dict):
+        raise FGCError(
+            f'{where} holds {content!r}, which is no mapping; write '
+            f'key: value with keys among {", ".join(sorted(known))}.'
+        )
+    for key in content:
+        if key not in known:
+            raise FGCError(
+                f'{where} has the key {key!r}, which nothing reads; choose '
+                f'among {", ".join(sorted(known))}.'
+            )
+    return content
+
+
+def _entry(path: Path, method: object, shared: Mapping[str, Any]) -> Entry:
+    if isinstance(method, str):
+        method = {'config': method}
+    found = {**shared, **_mapping(method, METHOD, f'a method of {path}')}
+    if not isinstance(found.get('config'), str):
+        raise FGCError(
+            f'a method of {path} has config={found.get("config")!r}, which '
+            'is no path; write config: ../NAME.py, relative to the file.'
+        )
+    importance, config = split_entry(found['config'])
+    start = _of_kind(path, found, 'pretrain', str)
+    start_epochs = _number(path, found, 'pretrain_epochs', int)
+    return Entry(
+        config=_beside(path, config),
+        importance=importance,
+        name=_name(path, found),
+        options=_options(path, found),
+        seeds=_seeds(path, found),
+        epochs=_number(path, found, 'epochs', int),
+        start=None
+        if start is None
+        else Start(_beside(path, start), start_epochs),
+    )
+
+
+def _name(path: Path, content: Mapping[str, Any]) -> str | None:
+    name = _of_kind(path, content, 'name', str)
+    if name is None or (name.strip('. ') and not {*name} & {*'/\\|\n'}):
+        return name
+    raise FGCError(
+        f'{path} has name={name!r}, which can be no name of a folder and of '
+        'a row; write one without /, \\ and |.'
+    )
+
+
+def _of_kind(
+    path: Path, content: Mapping[str, Any], key: str, kind: type
+) -> Any:
+    value = content.get(key)
+    if value is not None and not isinstance(value, kind):
+        raise FGCError(
+            f'{path} has {key}={value!r}, which is no {KINDS[kind]}; '
+            'correct it.'
+        )
+    return value
+
+
+def _beside(path: Path, config: str) -> str:
+    return str(path.parent / config)
+
+
+def _seeds(path: Path, content: Mapping[str, Any]) -> tuple[int, ...] | None:
+    seeds = content.get('seeds')
+    if seeds is None:
+        return None
+    whole = isinstance(seeds, list) and all(
+        isinstance(s, int) and not isinstance(s, bool) for s in seeds
+    )
+    if not whole or not seeds:
+        raise FGCError(
+            f'{path} has seeds={seeds!r}, which is no list of whole numbers; '
+            'write seeds: [0, 1, 2].'
+        )
+    return tuple(seeds)
+
+
+def _number(
+    path: Path, content: Mapping[str, Any], key: str, kind: type
+) -> Any:
+    value = content.get(key)
+    fits = isinstance(value, int if kind is int else (int, float))
+    if value is not None and (not fits or isinstance(value, bool)):
+        raise FGCError(
+            f'{path} has {key}={value!r}, which is no '
+            f'{"whole number" if kind is int else "number"}; correct it.'
+        )
+    if value is not None and kind is int and value < 1:
+        raise FGCError(
+            f'{path} has {key}={value}, which is too few; give at least 1.'
+        )
+    return value
+
+
+def _options(path: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
+    """A mapping of dotted keys, as ``--cfg-options`` are typed."""
+    options = content.get('options') or EMPTY
+    if not isinstance(options, dict):
+        raise FGCError(
+            f'{path} has options={options!r}, which is no mapping; write '
+            'options: {model.gate_losses.1.loss_weight: 0.4}.'
+        )
+    return tuple(f'{k}={_typed(path, k, v)}' for k, v in options.items())
+
+
+def _typed(path: Path, key: str, value: object) -> str:
+    if isinstance(value, list):
+        return f'[{",".join(_typed(path, key, item) for item in value)}]'
+    if isinstance(value, dict):
+        raise FGCError(
+            f'{path} sets {key} to the mapping {value!r}, which '
+            '--cfg-options cannot express; set each of its keys, as '
+            f'{key}.KEY: VALUE, or write a config.'
+        )
+    return str(value)
+
+
+def _question(path: Path, content: object, rows: list[str]) -> Question:
+    where = f'a question of {path}'
+    found = _mapping(content, {'ask', 'row', 'against'}, where)
+    for key in ('row', 'against'):
+        if found.get(key) not in rows:
+            raise FGCError(
+                f'{where} has {key}={found.get(key)!r}, which is no row; '
+                f'choose among {", ".join(rows)}.'
+            )
+    text = str(found.get('ask', f'{found["row"]} against {found["against"]}'))
+    return Question(text, found['row'], found['against'])
+
+
+def _axis(path: Path, content: object, rows: list[str]) -> Axis | None:
+    if content is None:
+        return None
+    where = f'the axis of {path}'
+    found = _mapping(content, {'label', 'series'}, where)
+    series = found.get('series')
+    lines = series.values() if isinstance(series, dict) else ()
+    if not lines or not all(map(_is_line, lines)):
+        raise FGCError(
+            f'{where} has series={series!r}, which are no lines of rows; '
+            'write series: {NAME: {ROW: VALUE, ...}} or {NAME: [ROW, ...]}.'
+        )
+    points = {
+        name: dict(line) if isinstance(line, dict) else dict.fromkeys(line)
+        for name, line in series.items()
+    }
+    for row, value in (pair for x in points.values() for pair in x.items()):
+        if row not in rows:
+            raise FGCError(
+                f'{where} has {row!r}, which is no row; choose among '
+                f'{", ".join(rows)}.'
+            )
+        if value is not None and not _is_finite(value):
+            raise FGCError(f'{where} has {row}: {value!r}; give a number.')
+    label = _of_kind(path, found, 'label', str)
+    for row, value in (pair for x in points.values() for pair in x.items()):
+        if (label is None) != (value is None):
+            raise FGCError(
+                f'{where} has label={label!r} and {row}: {value!r}; give a '
+                'label and a number for every row, or neither for an axis '
+                'of pruned MACs.'
+            )
+    return Axis(label, points)
+
+
+def _is_line(line: object) -> bool:
+    rows = isinstance(line, list) and all(isinstance(x, str) for x in line)
+    return rows or isinstance(line, dict)
+
+
+def _is_finite(value: object) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and isfinite(value)

@@ -170,7 +170,7 @@ def check_data(cfg: Config, path: str) -> None:
         FGCError: It is missing, and its class downloads nothing.
     """
     for loader in ('train_dataloader', 'test_dataloader'):
-        dataset = (cfg.get(loader) or {}).get('dataset')
+        key, dataset = _with_files(loader, cfg.get(loader) or {})
         if dataset is None:
             raise FGCError(
                 f'{path} has no {loader}: a comparison trains and tests; '
@@ -184,8 +184,20 @@ def check_data(cfg: Config, path: str) -> None:
                 raise FGCError(
                     f'{folder}, the data set of {path}, is no folder; put it '
                     f'there, or say where it is: --cfg-options '
-                    f'{loader}.dataset.data_root=...'
+                    f'{key}.data_root=...'
                 )
+
+
+def _with_files(key: str, settings: Mapping[str, Any]) -> tuple[str, Any]:
+    """The data set that reads files, within those that wrap it, and its key.
+
+    None where there is no data set.
+    """
+    dataset = None
+    while isinstance(settings.get('dataset'), Mapping):
+        key, settings = f'{key}.dataset', settings['dataset']
+        dataset = settings
+    return key, dataset
 
 
 def _check_settings(entries: Sequence[Entry], settings: Settings) -> None:

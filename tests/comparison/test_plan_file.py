@@ -167,3 +167,15 @@ def test_every_row_has_its_own_start_and_seeds(tmp_path):
         'c seed 1': 'start_dense_3e seed 1',
         'd seed 1': None,
     }
+
+
+def test_a_wrapped_data_set_that_is_missing_is_refused(tmp_path, monkeypatch):
+    """The folder is that of the data set within InMemoryImages."""
+    monkeypatch.chdir(tmp_path)
+    study = read_study(CONFIGS / 'studies' / 'cifar10_jpeg16.yaml')
+    with pytest.raises(FGCError) as caught:
+        plan(study.entries, Settings([0], tmp_path / 'out', 2))
+    text = str(caught.value)
+    assert text.startswith('data/folder/train, the data set of ')
+    assert 'train_dataloader.dataset.dataset.data_root=...' in text
+    assert not (tmp_path / 'out').exists()

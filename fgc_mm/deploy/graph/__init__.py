@@ -1,0 +1,1 @@
+"""A gated classifier as a graph, and what is made of it."""

@@ -1,0 +1,289 @@
+"""Fewer operations that mean the same: norms folded, patterns named."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fgc_mm.deploy.graph.ir import Graph, Node, Op
+from fgc_mm.runtime.format import Act, Activation, Math
+
+Users = dict[Node, list[Node]]
+NO_ACT = Activation()
+
+
+def simplify(graph: Graph) -> None:
+    """Rewrite a graph in place, until nothing more is found."""
+    graph.prune()
+    changed = True
+    while changed:
+        changed = False
+        for rule in RULES:
+            users = graph.users()
+            for node in list(graph.nodes):
+                new = rule(graph, node, users)
+                if new is None or new is node:
+                    continue
+                if new not in users:
+                    graph.nodes.insert(graph.nodes.index(node), new)
+                graph.replace(node, new)
+                changed = True
+                users = graph.users()
+            graph.prune()
+
+
+def _only(node: Node, users: Users, graph: Graph) -> bool:
+    """Whether one node alone reads it."""
+    return len(users[node]) == 1 and not _is_output(node, graph)
+
+
+def _is_output(node: Node, graph: Graph) -> bool:
+    records = [x for site in graph.sites for x in site.records]
+    return any(node is x for x in [*graph.outputs, *records])
+
+
+def _mean_of_rows(graph: Graph, node: Node, users: Users) -> Node | None:
+    """Means over a flattened map are means over its rows and columns."""
+    if node.op is not Op.MEAN or node.dims != (2,):
+        return None
+    (flat,) = node.inputs
+    if flat.op is not Op.RESHAPE or len(flat.inputs[0].shape) != 4:
+        return None
+    x = flat.inputs[0]
+    if flat.shape != (1, x.shape[1], math.prod(x.shape[2:])) or node.keep:
+        return None
+    attrs = {'dims': (2, 3), 'keep': False}
+    return Node(Op.MEAN, [x], node.shape, attrs, node.name)
+
+
+def _reshape_of_reshape(graph: Graph, node: Node, users: Users) -> Node | None:
+    if node.op is not Op.RESHAPE:
+        return None
+    x = node.inputs[0]
+    if x.shape == node.shape:
+        return x
+    if x.op is Op.RESHAPE:
+        return Node(Op.RESHAPE, [x.inputs[0]], node.shape, {}, node.name)
+    return None
+
+
+def _permute_of_permute(graph: Graph, node: Node, users: Users) -> Node | None:
+    if node.op is not Op.PERMUTE:
+        return None
+    x = node.inputs[0]
+    if node.dims == tuple(range(len(node.dims))):
+        return x
+    if x.op is Op.PERMUTE:
+        dims = tuple(x.dims[d] for d in node.dims)
+        return Node(
+            Op.PERMUTE, [x.inputs[0]], node.shape, {'dims': dims}, node.name
+        )
+    return None
+
+
+def _reshaped_linear(graph: Graph, node: Node, users: Users) -> Node | None:
+    """A linear layer whose positions are merged before and split after."""
+    if node.op is not Op.RESHAPE or node.inputs[0].op is not Op.LINEAR:
+        return None
+    linear = node.inputs[0]
+    merged = linear.inputs[0]
+    if merged.op is not Op.RESHAPE or not _only(linear, users, graph):
+        return None
+    x = merged.inputs[0]
+    wanted = (*x.shape[:-1], linear.shape[-1])
+    if x.shape[-1] != merged.shape[-1] or node.shape != wanted:
+        return None
+    return Node(Op.LINEAR, [x], node.shape, dict(linear.attrs), linear.name)
+
+
+def _scale_of_channels(graph: Graph, node: Node, users: Users) -> Node | None:
+    """A product or sum with numbers of the channels is an affine map."""
+    if node.op is not Op.BINARY or node.math not in (Math.MUL, Math.ADD):
+        return None
+    constants = [x for x in node.inputs if x.op is Op.CONSTANT]
+    others = [x for x in node.inputs if x.op is not Op.CONSTANT]
+    if len(constants) != 1 or len(others) != 1:
+        return None
+    (x,), (c,) = others, constants
+    if x.shape != node.shape:
+        return None
+    shape = (1,) * (len(node.shape) - len(c.shape)) + tuple(c.shape)
+    wide = [d for d, size in enumerate(shape) if size > 1]
+    if len(wide) > 1:
+        return None
+    dim = wide[0] if wide else 1
+    numbers = c.tensor.float().flatten().expand(node.shape[dim])
+    scale, shift = (numbers, None) if node.math == Math.MUL else (None, numbers)
+    return _affine(x, node, scale, shift, dim)
+
+
+def _affine(
+    x: Node, node: Node, scale: Tensor | None, shift: Tensor | None, dim: int
+) -> Node:
+    attrs = {'scale': scale, 'shift': shift, 'slope': None, 'dim': dim}
+    return Node(Op.AFFINE, [x], node.shape, attrs, node.name)
+
+
+def _linear_of_linear(graph: Graph, node: Node, users: Users) -> Node | None:
+    """``a x + b`` twice, or behind a map of the channels, is one."""
+    if node.op is not Op.UNARY or node.act.kind is not Act.LINEAR:
+        return None
+    (x,) = node.inputs
+    a, b = node.act.a, node.act.b
+    if (a, b) == (1.0, 0.0):
+        return x
+    if x.act != NO_ACT and x.op is not Op.UNARY:
+        return None
+    if x.op is Op.UNARY and x.act.kind is Act.LINEAR:
+        act = Activation(Act.LINEAR, a * x.act.a, a * x.act.b + b)
+        return Node(
+            Op.UNARY, [x.inputs[0]], node.shape, {}, node.name, act=act
+        )
+    if x.op in (Op.CONV, Op.LINEAR) and _only(x, users, graph):
+        channels = len(x.weight)
+        scale = torch.full((channels,), a)
+        return _scaled(x, scale, torch.full((channels,), b), node)
+    return None
+
+
+def _fold(graph: Graph, node: Node, users: Users) -> Node | None:
+    """A map of the channels behind a conv or linear layer joins it."""
+    if node.op is not Op.AFFINE or node.slope is not None:
+        return None
+    (x,) = node.inputs
+    if x.op is Op.AFFINE and x.slope is None and x.dim == node.dim:
+        if _only(x, users, graph):
+            scale = _times(x.scale, node.scale)
+            shift = _plus(_times(x.shift, node.scale), node.shift)
+            return _affine(x.inputs[0], node, scale, shift, node.dim)
+    dim = 1 if x.op is Op.CONV else len(x.shape) - 1
+    if x.op not in (Op.CONV, Op.LINEAR) or node.dim != dim:
+        return None
+    if len(x.inputs) != 1 or not _only(x, users, graph):
+        return None
+    return _scaled(x, node.scale, node.shift, node)
+
+
+def _times(x: Tensor | None, y: Tensor | None) -> Tensor | None:
+    if x is None or y is None:
+        return y if x is None else x
+    return x * y
+
+
+def _plus(x: Tensor | None, y: Tensor | None) -> Tensor | None:
+    if x is None or y is None:
+        return y if x is None else x
+    return x + y
+
+
+def _scaled(
+    layer: Node, scale: Tensor | None, shift: Tensor | None, node: Node
+) -> Node:
+    """A conv or linear layer times numbers of its outputs, and plus some."""
+    weight, bias = layer.weight.double(), layer.bias
+    bias = None if bias is None else bias.double()
+    if scale is not None:
+        scale = scale.double()
+        weight = weight * scale.reshape(-1, *[1] * (weight.dim() - 1))
+        bias = None if bias is None else bias * scale
+    if shift is not None:
+        bias = shift.double() if bias is None else bias + shift
+    attrs = dict(
+        layer.attrs,
+        weight=weight.float(),
+        bias=None if bias is None else bias.float(),
+    )
+    return Node(layer.op, list(layer.inputs), node.shape, attrs, layer.name)
+
+
+def _attention(graph: Graph, node: Node, users: Users) -> Node | None:
+    """softmax(scale q k^T + bias) v, as a network's own code has it."""
+    if node.op is not Op.MATMUL or node.inputs[0].op is not Op.SOFTMAX:
+        return None
+    softmax, value = node.inputs
+    if softmax.dim != len(softmax.shape) - 1:
+        return None
+    scores, scale, bias = softmax.inputs[0], 1.0, []
+    while scores.op is not Op.MATMUL:
+        if scores.op is Op.BINARY and scores.math == Math.ADD and not bias:
+            constant = [x for x in scores.inputs if x.op is Op.CONSTANT]
+            if len(constant) != 1:
+                return None
+            bias = constant
+            (scores,) = (x for x in scores.inputs if x is not constant[0])
+        elif scores.op is Op.UNARY and scores.act.kind is Act.LINEAR:
+            if scores.act.b or bias:
+                return None
+            scale *= scores.act.a
+            scores = scores.inputs[0]
+        elif scores.op is Op.RESHAPE and not bias:
+            return None
+        else:
+            return None
+    q, k = scores.inputs
+    rank = len(k.shape)
+    dims = (*range(rank - 2), rank - 1, rank - 2)
+    turned = Node(
+        Op.PERMUTE,
+        [k],
+        (*k.shape[:-2], k.shape[-1], k.shape[-2]),
+        {'dims': dims},
+        k.name,
+    )
+    graph.nodes.insert(graph.nodes.index(node), turned)
+    return Node(
+        Op.ATTENTION,
+        [q, turned, value, *bias],
+        node.shape,
+        {'scale': scale},
+        node.name,
+    )
+
+
+def _winners(graph: Graph, node: Node, users: Users) -> Node | None:
+    """Ones at the first places of a descending order are the k largest."""
+    if node.op is not Op.CALL or len(node.inputs) != 1:
+        return None
+    k = _count_of(node.function)
+    order = node.inputs[0]
+    if k is None or len(order.shape) != 2:
+        return None
+    if order.op is Op.SLICE and order.dim == 1 and order.start == 0:
+        k, order = min(k, order.stop), order.inputs[0]
+    if order.op is not Op.CALL or order.function.function not in SORTS:
+        return None
+    attrs = {'k': k, 'ones': True}
+    return Node(Op.TOPK, [order.inputs[0]], node.shape, attrs, node.name)
+
+
+def _count_of(scatter: Any) -> int | None:
+    """How many of an order's first places become 1 among zeros."""
+    if scatter.function not in SCATTERS:
+        return None
+    zeros, dim, _, source = scatter.fixed
+    if zeros is None or zeros.any() or dim != 1 or source is None:
+        return None
+    if not isinstance(source, Tensor):
+        return zeros.shape[1] if source == 1 else None
+    first = int(source[0].sum())
+    return first if source[0, :first].all() else None
+
+
+aten = torch.ops.aten
+SORTS = (aten.sort.stable, aten.argsort.stable)
+SCATTERS = (aten.scatter.value, aten.scatter.src)
+RULES: tuple[Callable[[Graph, Node, Users], Node | None], ...] = (
+    _reshape_of_reshape,
+    _permute_of_permute,
+    _reshaped_linear,
+    _mean_of_rows,
+    _scale_of_channels,
+    _linear_of_linear,
+    _fold,
+    _attention,
+    _winners,
+)

@@ -13,7 +13,7 @@ from torch import nn
 
 from fgc_mm.errors import FGCError
 from fgc_mm.models import NonBlockingDataPreprocessor
-from fgc_mm.runtime.preprocessing import new_size
+from fgc_mm.runtime.preprocessing import new_size, size_after
 from fgc_mm.runtime.resizing import CV2, PILLOW
 
 # data sets whose items hold the image already, and its colours in order
@@ -30,14 +30,15 @@ LIBRARIES = ('fgc_mm', 'mmcv', 'mmpretrain')
 
 
 def preprocessing_settings(
-    cfg: Config, model: nn.Module, size: tuple[int, int]
+    cfg: Config, model: nn.Module, size: tuple[int, int] | None = None
 ) -> dict[str, Any]:
     """``preprocessing`` of the file's JSON, see docs/runtime.md.
 
     Args:
         cfg: The config.
         model: Its model, for the data preprocessor.
-        size: Height and width of what the network takes.
+        size: Height and width of what the network takes; ``None``: that
+            which the pipeline makes of any picture.
 
     Raises:
         FGCError: A step of the pipeline, or the data preprocessor, does
@@ -46,12 +47,29 @@ def preprocessing_settings(
     dataset = innermost_dataset(cfg)
     steps = _built(dataset['pipeline'])
     bits, order, steps = _loaded(dataset, steps)
+    described = [_step(step) for step in _without_packing(steps)]
+    size = size or _size_after(described)
     return dict(
-        steps=[_step(step) for step in _without_packing(steps)],
+        steps=described,
         bits=bits,
         size=list(size),
         **_normalisation(model.data_preprocessor, order, size),
     )
+
+
+def _size_after(steps: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+    """Height and width after the steps.
+
+    Raises:
+        FGCError: They depend on the picture's.
+    """
+    sizes = {size_after(steps, size) for size in ((700, 900), (900, 700))}
+    if len(sizes) > 1:
+        raise FGCError(
+            'the test pipeline makes pictures of several sizes, but the file '
+            'is for one; add a Resize or CenterCrop that fixes it.'
+        )
+    return sizes.pop()
 
 
 def innermost_dataset(cfg: Config) -> Mapping[str, Any]:

@@ -16,7 +16,6 @@ WORDS = {
     'executor': (PROGRAM, MODULES),
     'batch': (LOOP, BATCH),
     'executed': (DYNAMIC, DENSE),
-    'engines': ('kernel', 'torch'),
 }
 
 
@@ -53,8 +52,6 @@ class DynamicPlan:
         threads: Threads that torch used.
         backend: ``'kernel'`` or ``'torch'``.
         sites: For every site how it is executed.
-        engines: For every conv what computes it where no channel is skipped:
-            ``'kernel'`` or ``'torch'``.
         batch: ``'loop'``: several images run one by one, each with its own
             channels; ``'batch'``: together and masked.
         batch_ms: Time per image of both, where it was measured.
@@ -69,7 +66,6 @@ class DynamicPlan:
     threads: int
     backend: str
     sites: dict[str, SiteReport] = field(default_factory=dict)
-    engines: dict[str, str] = field(default_factory=dict)
     batch: str = LOOP
     batch_ms: dict[str, float] = field(default_factory=dict)
     executor: str = PROGRAM
@@ -124,7 +120,6 @@ class DynamicPlan:
     def _check_words(self) -> None:
         said = [('executor', self.executor), ('batch', self.batch)]
         said += [('executed', site.executed) for site in self.sites.values()]
-        said += [('engines', engine) for engine in self.engines.values()]
         for name, word in said:
             if word not in WORDS[name]:
                 raise FGCError(

@@ -16,8 +16,7 @@ from fgc_mm.deploy.dynamic.forced import (
     partial,
     single,
 )
-from fgc_mm.deploy.dynamic.plan import BATCH, LOOP
-from fgc_mm.deploy.dynamic.port import DynamicPort
+from fgc_mm.deploy.graph.interpreter import interpret
 from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedImageClassifier
 from fgc_mm.sites import GateRecord
@@ -44,40 +43,42 @@ class Reference:
         self._answers = [_answer(self._masked, one) for one in self._images]
         self._forced: list[tuple[Opened, Tensor, list[Tensor]]] | None = None
 
-    def settle(self, dynamic: Any, reasons: dict[str, str]) -> None:
+    def settle(self, dynamic: Any) -> None:
         """Find the sites that cannot skip channels; they stay masked.
 
         Args:
-            dynamic: The dynamic model, every site compact; changed.
-            reasons: Why sites stay masked; added to.
+            dynamic: The dynamic model, no site dense; changed.
 
         Raises:
             FGCError: The model differs even if no channel is skipped.
         """
         if not self._any_problem(dynamic):
             return
-        ports = dynamic.backbone.dynamic_ports
-        _set_compact(ports, False)
+        names = [site.name for site in dynamic.backbone.sites]
+        dynamic.backbone.dense = dict.fromkeys(names, 'not tried yet')
         self.verify(dynamic)
-        self._accept(dynamic, ports, reasons)
+        self._accept(dynamic, names)
 
-    def _accept(
-        self, dynamic: Any, ports: list[DynamicPort], reasons: dict[str, str]
-    ) -> None:
+    def _accept(self, dynamic: Any, names: list[str]) -> None:
         """Let sites skip channels beside those that do; halves if not all."""
-        if not ports:
+        if not names:
             return
-        _set_compact(ports, True)
+        dense = dynamic.backbone.dense
+        tried = {n: why for n, why in dense.items() if n not in names}
+        dynamic.backbone.dense = tried
         problem = self._any_problem(dynamic)
         if not problem:
             return
-        _set_compact(ports, False)
-        if len(ports) == 1:
-            reasons[ports[0].site.name] = f'skipping fails: {problem}'
+        dynamic.backbone.dense = dense
+        if len(names) == 1:
+            dynamic.backbone.dense = {
+                **dense,
+                names[0]: f'skipping fails: {problem}',
+            }
             return
-        half = len(ports) // 2
-        self._accept(dynamic, ports[:half], reasons)
-        self._accept(dynamic, ports[half:], reasons)
+        half = len(names) // 2
+        self._accept(dynamic, names[:half])
+        self._accept(dynamic, names[half:])
 
     def verify(self, dynamic: Any) -> None:
         """Refuse a model that differs.
@@ -108,45 +109,35 @@ class Reference:
     def forced_problem(self, dynamic: Any) -> str:
         """What is wrong with given channels open, in words; '' if nothing.
 
-        The gates may open every channel of the few images at hand, and close
-        some of another's. So at all sites every other channel is opened, the
-        last one, and none; for images of another size and in a batch, too.
+        The gates may happen to open everything on the images; so constant
+        masks are tried at every site: every other channel, one, none. The
+        graph is run by its interpreter, to which a channel that is not
+        computed is nan.
         """
         if self._forced is None:
             self._forced = list(self._force())
-        for opened, images, want in self._forced:
-            with forced(dynamic.backbone, opened):
-                problem = _difference(dynamic, images, want)
+        program = dynamic.program(self._images[0])
+        if program is None:
+            return ''
+        for opened, image, want in self._forced:
+            masks = [
+                opened(site.channels)[None].float()
+                for site in dynamic.backbone.sites
+            ]
+            values = interpret(program.graph, image, masks)
+            got = [values[node] for node in program.graph.outputs]
+            problem = compared(want, got)
             if problem:
-                size = 'x'.join(map(str, images.shape))
-                return f'{problem} ({opened.__name__} mask, {size})'
+                return f'{problem} ({opened.__name__} mask)'
         return ''
 
     def _force(self) -> Iterator[tuple[Opened, Tensor, list[Tensor]]]:
-        one = self._images[0]
-        height, width = one.shape[2:]
-        cut = one[:, :, height // 4 :, width // 8 :]
-        for opened, tries in [
-            (partial, (_two(cut), _two(one))),  # not all take any size
-            (single, (one,)),
-            (empty, (one,)),
-        ]:
-            for images in tries:
-                with forced(self._masked.backbone, opened):
-                    want = _logits_if_any(self._masked, images)
-                if want is not None:
-                    yield opened, images, want
-                    break
-
-
-def _two(image: Tensor) -> Tensor:
-    """A batch of two images that differ."""
-    return torch.cat([image, 1.5 * image + 0.1])
-
-
-def _set_compact(ports: list[DynamicPort], compact: bool) -> None:
-    for port in ports:
-        port.compact = compact
+        image = self._images[0]
+        for opened in (partial, single, empty):
+            with forced(self._masked.backbone, opened):
+                want = _logits_if_any(self._masked, image)
+            if want is not None:
+                yield opened, image, want
 
 
 def _logits_if_any(
@@ -160,34 +151,17 @@ def _logits_if_any(
     return logits if all(x.isfinite().all() for x in logits) else None
 
 
-@torch.no_grad()
-def _difference(dynamic: Any, images: Tensor, want: list[Tensor]) -> str:
-    """What is wrong, in words, image by image and in a batch."""
-    backbone = dynamic.backbone
-    chosen = backbone.batch
-    problem = ''
-    try:
-        for batch in (LOOP, BATCH)[: len(images)]:
-            backbone.batch = batch
-            problem = problem or _compare(want, _flat(dynamic(images)))
-    except Exception as error:
-        problem = _in_words(error)
-    finally:
-        backbone.batch = chosen
-    return problem
-
-
 def _problem(dynamic: Any, image: Tensor, answer: Answer) -> str:
     """What is wrong, in words, unless a gate decided by a rounding."""
     want, records = answer
     try:
         got, own = _answer(dynamic, image)
         # one call from image to logits is another program
-        whole = _flat(dynamic(image))
+        whole = flat(dynamic(image))
     except Exception as error:
         return _in_words(error)
-    problem = _compare(want, got) or _compare(want, whole)
-    return '' if problem and _on_the_edge(records, own) else problem
+    problem = compared(want, got) or compared(want, whole)
+    return '' if problem and on_the_edge(records, own) else problem
 
 
 def _in_words(error: Exception) -> str:
@@ -200,16 +174,16 @@ def _in_words(error: Exception) -> str:
 def _answer(model: GatedImageClassifier, images: Tensor) -> Answer:
     feats, records = model._extract_gated(images)
     scores = model.head(feats) if model.with_head else feats
-    return _flat(scores), records
+    return flat(scores), records
 
 
-def _flat(nested: Any) -> list[Tensor]:
+def flat(nested: Any) -> list[Tensor]:
     if isinstance(nested, Tensor):
         return [nested]
-    return [tensor for part in nested for tensor in _flat(part)]
+    return [tensor for part in nested for tensor in flat(part)]
 
 
-def _compare(want: list[Tensor], got: list[Tensor]) -> str:
+def compared(want: list[Tensor], got: list[Tensor]) -> str:
     for one, other in zip(want, got):
         if one.shape != other.shape:
             return f'{tuple(other.shape)} instead of {tuple(one.shape)}'
@@ -220,7 +194,7 @@ def _compare(want: list[Tensor], got: list[Tensor]) -> str:
     return ''
 
 
-def _on_the_edge(want: list[GateRecord], got: list[GateRecord]) -> bool:
+def on_the_edge(want: list[GateRecord], got: list[GateRecord]) -> bool:
     """Whether the first gate that decides differently does so by rounding."""
     for one, other in zip(want, got):
         differ = (one.mask != 0) != (other.mask != 0)

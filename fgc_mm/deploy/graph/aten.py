@@ -269,9 +269,7 @@ def _binary(math_: Math) -> Converter:
         if isinstance(other, Tensor):
             if alpha != 1 or c.result.dtype != torch.float32:
                 return None
-            return c.make(
-                Op.BINARY, c.node(), c.node('other'), math=math_
-            )
+            return c.make(Op.BINARY, c.node(), c.node('other'), math=math_)
         return c.make(
             Op.UNARY,
             c.node(),
@@ -294,6 +292,8 @@ of(aten.add.Tensor, aten.add.Scalar)(_binary(Math.ADD))
 of(aten.sub.Tensor, aten.sub.Scalar)(_binary(Math.SUB))
 of(aten.mul.Tensor, aten.mul.Scalar)(_binary(Math.MUL))
 of(aten.div.Tensor, aten.div.Scalar)(_binary(Math.DIV))
+
+
 @of(aten.bitwise_and.Tensor, aten.logical_and.default)
 def _both(c: Converting) -> Node | None:
     """Truth values are 0 and 1."""
@@ -538,7 +538,10 @@ def _attention(c: Converting) -> Node | None:
 @of(aten.upsample_nearest2d.vec, aten.upsample_nearest2d.default)
 def _nearest(c: Converting) -> Node:
     return c.make(
-        Op.RESIZE, c.node_of(_first(c)), bilinear=False, corners=False,
+        Op.RESIZE,
+        c.node_of(_first(c)),
+        bilinear=False,
+        corners=False,
         scale=_steps(c),
     )
 

@@ -105,9 +105,9 @@ def merged(atoms: Sequence[Atom]) -> list[Atom]:
     for atom in atoms:
         if atom.size == 1:
             continue
-        if found and found[-1].step == atom.scaled(atom.size, 0).step:
-            if any(atom.step):
-                atom = Atom(found.pop().size * atom.size, atom.step)
+        whole = atom.scaled(atom.size, 0).step
+        if found and any(whole) and found[-1].step == whole:
+            atom = Atom(found.pop().size * atom.size, atom.step)
         found.append(atom)
     return found
 

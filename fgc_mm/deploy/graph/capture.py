@@ -1,9 +1,7 @@
-"""From a gated classifier to a graph: one pass, watched operation by
-operation."""
+"""From a network to a graph: one pass, watched operation by operation."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,7 +14,7 @@ from fgc_mm.deploy.copying import copied
 from fgc_mm.deploy.graph.aten import CONVERTERS, Converting
 from fgc_mm.deploy.graph.ir import Graph, Node, Op, SiteValues
 from fgc_mm.deploy.graph.marks import DECISION, END, MASK, MarkingPort
-from fgc_mm.models import GatedImageClassifier
+from fgc_mm.models import GatedBackbone
 from fgc_mm.models.gated_backbone import as_outputs
 from fgc_mm.sites import GateSite, SitePort
 from fgc_mm.sites.call import GatedCall
@@ -41,50 +39,54 @@ class CannotCapture(Exception):
 
 
 def capture(
-    model: GatedImageClassifier, image: Tensor, gated: bool = True
+    backbone: nn.Module,
+    image: Tensor,
+    behind: Sequence[nn.Module] = (),
+    gated: bool = True,
 ) -> Graph:
-    """What a classifier computes for one image, gates included.
+    """What a network computes for one image, gates included.
 
     Args:
-        model: In any mode; it stays as it is.
+        backbone: A :class:`fgc_mm.GatedBackbone`, or a network without gates,
+            in any mode; it stays as it is.
         image: (1, 3, H, W).
-        gated: Else the network without its gates.
-
-    Returns:
-        A graph whose outputs are those of ``mode='tensor'``.
+        behind: Modules that read what it returns, one after the other.
+        gated: Else a gated backbone without its gates.
 
     Raises:
-        CannotCapture: What it does depends on the values of images.
+        CannotCapture: What it does depends on the values of images, or it
+            returns no tensors.
     """
-    twin = without_hooks(model)
-    gated_backbone = twin.backbone
-    network = gated_backbone.backbone
-    ports = []
-    if gated:
-        ports = [
-            MarkingPort(site, gated_backbone.gates[site.key], number)
-            for number, site in enumerate(gated_backbone.sites)
-        ]
+    network, ports = copied(backbone).train(False), []
+    behind = [copied(module).train(False) for module in behind]
+    sites: Sequence[GateSite] = []
+    if isinstance(network, GatedBackbone):
+        remove_hooks(network.backbone)
+        sites, gates = network.sites, network.gates
+        network = network.backbone
+        if gated:
+            ports = [
+                MarkingPort(site, gates[site.key], number)
+                for number, site in enumerate(sites)
+            ]
         SitePort.attach(ports, network.get_submodule)
 
     def run(x: Tensor) -> Any:
-        feats = as_outputs(GatedCall(ports, False).run(network, x))
-        if twin.with_neck:
-            feats = twin.neck(feats)
-        return twin.head(feats) if twin.with_head else feats
+        y = GatedCall(ports, False).run(network, x)
+        for module in behind:
+            y = module(as_outputs(y))
+        return y
 
-    return _Watch(network, gated_backbone.sites).capture(run, image)
+    return _Watch(network, sites).capture(run, image)
 
 
-def without_hooks(model: GatedImageClassifier) -> GatedImageClassifier:
-    """A copy in evaluation, with no hook of a gate on its layers."""
-    twin = copied(model).train(False)
-    for module in twin.backbone.backbone.modules():
+def remove_hooks(network: nn.Module) -> None:
+    """Take the hooks of gates off a network's layers."""
+    for module in network.modules():
         for hooks in (module._forward_pre_hooks, module._forward_hooks):
             for number, hook in list(hooks.items()):
                 if _is_a_ports(hook):
                     del hooks[number]
-    return twin
 
 
 def _is_a_ports(hook: object) -> bool:
@@ -121,13 +123,18 @@ class _Watch(TorchDispatchMode):
         finally:
             for hook in hooks:
                 hook.remove()
-        if isinstance(outputs, Tensor):
-            outputs = (outputs,)
-        if not isinstance(outputs, (tuple, list)):
+        bare = isinstance(outputs, Tensor)
+        outputs = (outputs,) if bare else outputs
+        tensors = isinstance(outputs, (tuple, list)) and all(
+            isinstance(x, Tensor) for x in outputs
+        )
+        if not tensors:
             raise CannotCapture(f'it returns a {type(outputs).__name__}')
         nodes = [self._node(x) for x in outputs]
         sites = [self._found[n] for n in sorted(self._found)]
-        return Graph(self._nodes, nodes, sites)
+        graph = Graph(self._nodes, nodes, sites, bare)
+        graph.name_gates()
+        return graph
 
     def __torch_dispatch__(
         self,

@@ -64,9 +64,7 @@ class Emitter:
         """A new value with memory of its own."""
         value = f.Value(channels, height, width)
         self.storages.append(Storage(value))
-        return self._value(
-            value, View(len(self.storages) - 1, (0, 0, 0))
-        )
+        return self._value(value, View(len(self.storages) - 1, (0, 0, 0)))
 
     def _value(self, value: f.Value, view: View | None) -> int:
         self.program.values.append(value)
@@ -238,7 +236,8 @@ def _offset(value: f.Value, start: Step) -> int:
 
 def _distance(step: Step) -> int:
     """By how far a step goes, roughly: columns, rows, channels."""
-    return max((abs(s) * (1, 1 << 12, 1 << 24)[2 - n] for n, s in enumerate(step)))
+    channels, rows, columns = map(abs, step)
+    return max(channels << 24, rows << 12, columns)
 
 
 def canonical(value: int, shape: tuple[int, ...]) -> Layout:
@@ -266,5 +265,3 @@ def flat_layout(value: int, shape: tuple[int, ...]) -> Layout:
         dims.insert(0, (Atom(size, (0, 0, step)),) if size > 1 else ())
         step *= size
     return Layout(value, (0, 0, 0), tuple(dims))
-
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,9 @@ Values = dict[Node, Tensor]
 
 
 @torch.no_grad()
-def interpret(graph: Graph, image: Tensor) -> Values:
+def interpret(
+    graph: Graph, image: Tensor, masks: Sequence[Tensor] | None = None
+) -> Values:
     """What every node gives for one image.
 
     A channel that a node does not compute is nan, so whoever reads one is
@@ -25,20 +27,38 @@ def interpret(graph: Graph, image: Tensor) -> Values:
     Args:
         graph: The network.
         image: (1, 3, H, W) of the size that the graph is for.
+        masks: (1, C) for every site, in the place of what its gate says.
     """
     values: Values = {}
+    given = {}
+    if masks is not None:
+        given = {s.decision: mask for s, mask in zip(graph.sites, masks)}
     for node in graph.nodes:
-        inputs = [values[x] for x in node.inputs]
-        if node.op is Op.IMAGE:
-            result = image
-        elif node.op in (Op.CONV, Op.LINEAR):
-            result = _listed_product(node, inputs, values)
+        if node in given:
+            values[node] = given[node]
+        elif node.op is Op.IMAGE:
+            values[node] = image
         else:
-            result = RUN[node.op](node, *inputs, *_lists(node, values))
-        if node.op is not Op.CALL and node.op not in WITH_OWN:
-            result = activate(result, node.act)
-        values[node] = _poisoned(node, result, values)
+            values[node] = run_node(node, values)
     return values
+
+
+def run_node(node: Node, values: Values, poison: bool = True) -> Tensor:
+    """What one node gives, but the image's.
+
+    Args:
+        node: The node.
+        values: Of the nodes that it reads, and of the decisions.
+        poison: Whether channels that it does not compute become nan.
+    """
+    inputs = [values[x] for x in node.inputs]
+    if node.op in (Op.CONV, Op.LINEAR):
+        result = _listed_product(node, inputs, values)
+    else:
+        result = RUN[node.op](node, *inputs, *_lists(node, values))
+    if node.op not in (Op.CALL, Op.UNARY):
+        result = activate(result, node.act)
+    return _poisoned(node, result, values) if poison else result
 
 
 def activate(x: Tensor, act: Activation) -> Tensor:
@@ -77,10 +97,11 @@ BINARY = {
     Math.MAX: torch.maximum,
     Math.MIN: torch.minimum,
 }
-WITH_OWN = (Op.UNARY,)
 
 
-def _listed_product(node: Node, inputs: list[Tensor], values: Values) -> Tensor:
+def _listed_product(
+    node: Node, inputs: list[Tensor], values: Values
+) -> Tensor:
     """A conv or linear layer that reads and computes listed channels."""
     x, *added = inputs
     weight, bias = node.weight, node.bias

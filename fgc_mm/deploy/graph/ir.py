@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 from fgc_mm.runtime.format import Activation
 
 ALL = None  # the set of all channels
+GATE = 'gate of '  # the begin of the names of what is a gate's
 
 
 class Op(enum.Enum):
@@ -149,11 +150,45 @@ class Graph:
         nodes: In an order in which they can run; the first is the image.
         outputs: What it returns.
         sites: In the order of the model's.
+        bare: The network returns a tensor, no tuple.
     """
 
     nodes: list[Node]
     outputs: list[Node]
     sites: list[SiteValues] = field(default_factory=list)
+    bare: bool = False
+
+    def copy(self) -> Graph:
+        """Nodes of its own, without lists; tensors are shared."""
+        new: dict[Node, Node] = {}
+        for node in self.nodes:
+            inputs = [new[x] for x in node.inputs]
+            new[node] = replace(
+                node,
+                inputs=inputs,
+                attrs=dict(node.attrs),
+                reads=ALL,
+                writes=ALL,
+            )
+        sites = [
+            SiteValues(
+                site.name,
+                new[site.decision],
+                [new[x] for x in site.records],
+            )
+            for site in self.sites
+        ]
+        outputs = [new[x] for x in self.outputs]
+        return Graph([*new.values()], outputs, sites, self.bare)
+
+    def name_gates(self) -> None:
+        """What serves a decision alone is called after its site."""
+        trunk = _needed(self.outputs, stop=Op.DECISION)
+        for site in self.sites:
+            for node in _needed([site.decision, *site.records]):
+                if node not in trunk:
+                    node.name = f'{GATE}{site.name}'
+            trunk |= _needed([site.decision, *site.records])
 
     def users(self) -> dict[Node, list[Node]]:
         """The nodes that read each node, once per read."""
@@ -178,7 +213,7 @@ class Graph:
         records = _needed(x for site in self.sites for x in site.records)
         lists = [x.reads for x in self.nodes] + [x.writes for x in self.nodes]
         for channels in lists:
-            kept |= _needed(_decisions(channels))
+            kept |= _needed(decisions_of(channels))
         for node in self.nodes:
             node.records_only = node not in kept
         image = self.nodes[0]
@@ -200,24 +235,26 @@ class Graph:
         return '\n'.join([*lines, f'return {outputs}'])
 
 
-def _needed(roots: Iterable[Node]) -> set[Node]:
+def _needed(roots: Iterable[Node], stop: Op | None = None) -> set[Node]:
+    """The nodes that these are computed from, themselves included."""
     found: set[Node] = set()
     stack = list(roots)
     while stack:
         node = stack.pop()
-        if node not in found:
+        if node not in found and node.op is not stop:
             found.add(node)
             stack += node.inputs
     return found
 
 
-def _decisions(channels: ChannelList | None) -> Iterator[Node]:
+def decisions_of(channels: ChannelList | None) -> Iterator[Node]:
+    """The decisions that a list depends on."""
     if channels is ALL:
         return
     if channels.decision is not None:
         yield channels.decision
     for source, *_ in channels.segments:
-        yield from _decisions(source)
+        yield from decisions_of(source)
 
 
 def _short(value: Any) -> str:

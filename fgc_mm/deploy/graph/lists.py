@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from fgc_mm.deploy.graph.interpreter import MOVES
 from fgc_mm.deploy.graph.ir import (
     ALL,
     ChannelList,
@@ -22,7 +23,6 @@ from fgc_mm.deploy.graph.ir import (
     Op,
     SiteValues,
 )
-from fgc_mm.deploy.graph.interpreter import MOVES
 from fgc_mm.runtime.format import Act, Math
 from fgc_mm.sites import GateSite
 
@@ -385,9 +385,7 @@ class _Listing:
             self._lists[key] = self._new_list(site, channel)
         return self._lists[key]
 
-    def _new_list(
-        self, site: Tensor, channel: Tensor
-    ) -> ChannelList:
+    def _new_list(self, site: Tensor, channel: Tensor) -> ChannelList:
         numbers = sorted({*site.tolist()} - {NOBODY})
         if len(numbers) == 1 and NOBODY not in site:
             own = self._own(numbers[0])

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,6 +41,7 @@ class Lowering:
     Attributes:
         functions: Those that are called, in the order of their numbers.
         fallbacks: For each, what it is, in words.
+        nodes: The node that every op of the program serves.
 
     Raises:
         CannotLower: It has an operation that the runtime has not, and calls
@@ -49,8 +51,9 @@ class Lowering:
     def __init__(self, graph: Graph, calls: bool = True) -> None:
         self.graph, self._calls = graph, calls
         self.out = Emitter()
-        self.functions: list[Callable[..., list[Tensor]]] = []
+        self.functions: list[Callable[[list, list], None]] = []
         self.fallbacks: list[str] = []
+        self.nodes: list[Node] = []
         self._at: dict[Node, Layout] = {}
 
     def program(self) -> f.Program:
@@ -63,14 +66,22 @@ class Lowering:
             self.out.name = node.name or node.op.value
             if node.op is not Op.CONSTANT:
                 self._at[node] = self._lower(node)
+            self._note(node)
         outputs = [self._in_order(x) for x in self.graph.outputs]
+        self._note(self.graph.outputs[0])
         self.out.record = True
         more = []
         for site in self.graph.sites:
             self.out.name = f'records of {site.name}'
             for node in (site.decision, *site.records):
                 more.append(self._in_order(node))
+                self._note(node)
         return self.out.finish([*outputs, *more], len(outputs))
+
+    def _note(self, node: Node) -> None:
+        """The ops that are new are this node's."""
+        new = len(self.out.program.ops) - len(self.nodes)
+        self.nodes += [node] * new
 
     def _lower(self, node: Node) -> Layout:
         rule = RULES.get(node.op)
@@ -186,9 +197,7 @@ class Lowering:
         view = self.out.view(layout.value, layout.start, box)
         return view, box, Layout(view, (0, 0, 0), layout.dims)
 
-    def _box_at(
-        self, layout: Layout, dim: int
-    ) -> tuple[int, int, int] | None:
+    def _box_at(self, layout: Layout, dim: int) -> tuple[int, int, int] | None:
         channels = layout.dims[dim]
         others = [
             atom
@@ -364,8 +373,7 @@ class Lowering:
         An axis of the map is 1 if the tensor has none of its dimensions.
         """
         dims = [
-            other if size > 1 else ()
-            for size, other in zip(shape, like.dims)
+            other if size > 1 else () for size, other in zip(shape, like.dims)
         ]
         used = {
             axis
@@ -660,10 +668,14 @@ class Lowering:
         steps = {'head': depth, 'row': 1}
         lead = []
         for size, kind in reversed(list(zip(shape[:-2], kinds))):
-            vector = (steps[kind], 0, 0) if kind == 'head' else (
-                0,
-                steps[kind],
-                0,
+            vector = (
+                (steps[kind], 0, 0)
+                if kind == 'head'
+                else (
+                    0,
+                    steps[kind],
+                    0,
+                )
             )
             lead.insert(0, (Atom(size, vector),) if size > 1 else ())
             steps[kind] *= size
@@ -709,9 +721,7 @@ class Lowering:
         many_rows = any(s > 1 for s, k in zip(lead, kinds) if k == 'row')
         many_heads = any(s > 1 for s, k in zip(lead, kinds) if k == 'head')
         target = [
-            s
-            if (many_rows if k == 'row' else many_heads)
-            else 1
+            s if (many_rows if k == 'row' else many_heads) else 1
             for s, k in zip(shape, kinds)
         ]
         numbers = numbers.expand(*target, length, keys)
@@ -780,9 +790,7 @@ class Lowering:
     def _clear(self, node: Node) -> Layout:
         x, box, layout = self._channels_at(node.inputs[0], node.channel_dim)
         y = Layout(self.out.storage(*box), (0, 0, 0), layout.dims)
-        self._move(
-            Layout(x, (0, 0, 0), layout.dims), y, True, node.reads
-        )
+        self._move(Layout(x, (0, 0, 0), layout.dims), y, True, node.reads)
         return y
 
     def _mask(self, node: Node) -> Layout:
@@ -801,16 +809,16 @@ class _Function:
 
         self._run, self._activate, self._node = RUN[node.op], activate, node
 
-    def __call__(self, *arrays: Tensor) -> list[Tensor]:
+    def __call__(self, xs: list[Any], ys: list[Any]) -> None:
         node = self._node
-        xs = [
-            torch.as_tensor(array).reshape(x.shape)
-            for array, x in zip(arrays, node.inputs)
+        tensors = [
+            torch.from_numpy(x.copy()).reshape(value.shape)
+            for x, value in zip(xs, node.inputs)
         ]
-        y = self._run(node, *xs)
+        y = self._run(node, *tensors)
         if node.op not in (Op.UNARY, Op.CALL):
             y = self._activate(y, node.act)
-        return [y]
+        ys[0][...] = y.reshape(ys[0].shape).numpy()
 
 
 def _sorted(atoms: list[Atom], box: tuple[int, int, int]) -> bool:

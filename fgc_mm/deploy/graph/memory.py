@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fgc_mm.deploy.dynamic.arena import places
+from fgc_mm.deploy.graph.arena import offsets_of
 from fgc_mm.runtime import format as f
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ def plan(emitter: Emitter) -> None:
     """Give every value its offset and steps."""
     _find_pads(emitter)
     sizes = [_lay_out(storage) for storage in emitter.storages]
-    offsets, floats = places(sizes, _lives(emitter))
+    offsets, floats = offsets_of(sizes, _lives(emitter))
     for storage, offset in zip(emitter.storages, offsets):
         head = storage.pad * (storage.value.row_step + 1)
         storage.value.offset = offset + head

@@ -117,7 +117,9 @@ def _scale_of_channels(graph: Graph, node: Node, users: Users) -> Node | None:
         return None
     dim = wide[0] if wide else 1
     numbers = c.tensor.float().flatten().expand(node.shape[dim])
-    scale, shift = (numbers, None) if node.math == Math.MUL else (None, numbers)
+    scale, shift = (
+        (numbers, None) if node.math == Math.MUL else (None, numbers)
+    )
     return _affine(x, node, scale, shift, dim)
 
 

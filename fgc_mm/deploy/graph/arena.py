@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def places(
+def offsets_of(
     sizes: Sequence[int], lives: Sequence[tuple[int, int]]
 ) -> tuple[list[int], int]:
     """Offsets such that no two values overlap while both live.

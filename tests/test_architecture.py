@@ -57,11 +57,12 @@ ALLOWED = {
 }
 # The rooms within deploy, and what they import of it beside themselves.
 DEPLOY = {
-    'bundle': {'export'},
+    'bundle': set(),
     'compaction': {'copying', 'firing'},
-    'dynamic': {'copying'},
+    'dynamic': {'copying', 'graph'},
     'export': {'compaction', 'copying', 'firing'},
-    'timing': {'compaction', 'dynamic', 'export', 'firing'},
+    'graph': {'copying'},
+    'timing': {'compaction', 'dynamic', 'export', 'firing', 'graph'},
 }
 # What every package may import.
 EVERYWHERE = {'checked_stack', 'errors', 'version'}

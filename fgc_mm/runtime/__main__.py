@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -29,6 +30,9 @@ def main(arguments: list[str] | None = None) -> int:
             _classify(Classifier(model), args)
     except FGCError as error:
         return _tell(str(error))
+    except BrokenPipeError:  # as `head` does it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:
         return _tell(f'{error.filename}: {error.strerror}; check the path.')
     except KeyboardInterrupt:

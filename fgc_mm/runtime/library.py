@@ -83,10 +83,27 @@ def load_library() -> ctypes.CDLL:
         LibraryError: There is none, and none can be made.
     """
     with _ONE:  # the first thread compiles for all
-        return _load()
+        found = _tried_once()
+    if isinstance(found, str):
+        raise LibraryError(found)
+    return found
 
 
 @functools.cache
+def _tried_once() -> ctypes.CDLL | str:
+    """The library, or why there is none, in a sentence."""
+    try:
+        return _load()
+    except LibraryError as error:
+        return str(error)
+    # whatever it is: who asks may go on without
+    except Exception as error:
+        return (
+            f'the library cannot be compiled or loaded ({_first_line(error)}'
+            '); mend that.'
+        )
+
+
 def _load() -> ctypes.CDLL:
     shipped = shipped_library()
     if shipped is not None:
@@ -137,11 +154,16 @@ def _opened_or_told(library: Path) -> ctypes.CDLL:
     try:
         return opened(library)
     except OSError as error:
-        line = (str(error).strip().splitlines() or [''])[0]
         raise LibraryError(
-            f'the compiled library cannot be loaded ({line}); set CXX to a '
-            "compiler that makes libraries for this machine's Python."
+            f'the compiled library cannot be loaded ({_first_line(error)}); '
+            "set CXX to a compiler that makes libraries for this machine's "
+            'Python.'
         ) from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or ['']
+    return f'{type(error).__name__}: {lines[0]}'
 
 
 def builds() -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -98,6 +98,23 @@ def new_size(
     ):
         return int(wanted * height / width), wanted
     return wanted, int(wanted * width / height)
+
+
+def size_after(
+    steps: Sequence[Mapping[str, Any]], size: tuple[int, int]
+) -> tuple[int, int]:
+    """Height and width of a picture after the steps.
+
+    Args:
+        steps: As :func:`preprocess` does them.
+        size: Height and width before.
+    """
+    for step in steps:
+        if 'resize' in step:
+            size = new_size(size, step['resize'])
+        else:
+            size = tuple(map(min, step['crop'], size))
+    return size
 
 
 def _crop(picture: np.ndarray, height: int, width: int) -> np.ndarray:

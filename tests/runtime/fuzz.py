@@ -44,25 +44,38 @@ def sanitizer() -> str | None:
             ).stdout.strip()  # fmt: skip
         except (OSError, subprocess.CalledProcessError):
             return None
-        if not os.path.isabs(line):
+        if not Path(line).is_absolute():
             return None
         found.append(line)
     return ' '.join(found)
 
 
-def compile_library(folder: Path) -> Path:
-    """One build of the library, with the sanitizers."""
-    library = folder / 'libfgc-sanitized.so'
+def sanitized_library() -> Path:
+    """One build of the library, with the sanitizers; kept in the cache."""
+    from fgc_mm.runtime import cache
+    from fgc_mm.runtime.building import sources_key
+
+    folder = cache.cache_folders()[0] / f'sanitized-{sources_key()}'
+    folder.mkdir(parents=True, exist_ok=True)
+    library = folder / 'libfgc.so'
+    with cache.locked(folder / 'lock'):
+        if not cache.intact(library):
+            part = folder / 'part.so'
+            _compile(part)
+            cache.keep(part, library)
+    return library
+
+
+def _compile(library: Path) -> None:
     vectors = ['-mavx2', '-mfma'] if _has_avx2() else []
     subprocess.run(
         [
-            'g++', '-std=c++17', '-O1', '-g1', *SANITIZERS, *vectors,
+            'g++', '-std=c++17', '-O0', '-g1', *SANITIZERS, *vectors,
             '-fPIC', '-pthread', '-DFGC_ONE_BUILD', '-shared',
             *map(str, sorted(SOURCES.glob('*.cpp'))), '-o', str(library),
         ],
         check=True,
     )  # fmt: skip
-    return library
 
 
 def _has_avx2() -> bool:
@@ -171,6 +184,7 @@ def examples() -> Iterator[bytes]:
     try:
         for seed in (1, 2, 3):
             ops.test_conv(seed)
+            ops.test_large_conv(seed)
             ops.test_depthwise_and_grouped_conv(seed)
             ops.test_conv_on_one_pixel(seed)
             ops.test_unary_and_affine(seed)
@@ -203,11 +217,8 @@ def main() -> None:
         return
     if sanitizer() is None:
         raise SystemExit('there is no libasan.so: install g++')
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        library = arguments.library or compile_library(Path(folder))
-        done = run_inside(library, arguments.mutations, arguments.seed)
+    library = arguments.library or sanitized_library()
+    done = run_inside(library, arguments.mutations, arguments.seed)
     print(done.stdout + done.stderr[:3000])
     raise SystemExit(done.returncode)
 

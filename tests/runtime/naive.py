@@ -170,9 +170,7 @@ def inside(op: f.Pool, shape: tuple[int, int], row: int, column: int) -> int:
     count = 1
     for axis, at in enumerate((row, column)):
         first = at * op.stride[axis] - op.padding[axis]
-        taps = [
-            first + k * op.dilation[axis] for k in range(op.kernel[axis])
-        ]
+        taps = [first + k * op.dilation[axis] for k in range(op.kernel[axis])]
         count *= sum(k < shape[axis] + op.padding[axis] for k in taps)
     return count
 

@@ -74,7 +74,9 @@ class Loaded:
             np.full((len(images), *self.shape(k)), np.nan, np.float32)
             for k in range(count)
         ]
-        pointers = (ctypes.c_void_p * (count + 1))(*[y.ctypes.data for y in ys])
+        pointers = (ctypes.c_void_p * (count + 1))(
+            *[y.ctypes.data for y in ys]
+        )
         options = Options(
             size=ctypes.sizeof(Options), threads=threads, decisions=decisions
         )
@@ -106,9 +108,7 @@ class Maker:
         self.random = np.random.default_rng(seed)
         c, h, w = image
         self.program = f.Program(arena=64)
-        self.program.values = [
-            f.Value(c, h, w, f.Base.IMAGE, 0, h * w, w, 0)
-        ]
+        self.program.values = [f.Value(c, h, w, f.Base.IMAGE, 0, h * w, w, 0)]
         self.weights: list[Array] = []
         self.used = 0
 

@@ -21,9 +21,9 @@ def fresh(monkeypatch, tmp_path):
     """An empty cache, nothing shipped or remembered, before and after."""
     monkeypatch.setenv('FGC_MM_CACHE', str(tmp_path / 'cache'))
     monkeypatch.setattr(library, 'SHIPPED', tmp_path / 'shipped')
-    library._load.cache_clear()
+    library._tried_once.cache_clear()
     yield tmp_path
-    library._load.cache_clear()
+    library._tried_once.cache_clear()
 
 
 @pytest.fixture
@@ -50,6 +50,27 @@ def test_no_compiler_is_one_sentence(monkeypatch):
     monkeypatch.setenv('CXX', 'no-such-compiler')
     with pytest.raises(FGCError, match=r'no-such-compiler.*install g\+\+'):
         library.load_library()
+
+
+@pytest.mark.usefixtures('fresh')
+def test_any_other_failure_is_named_too(monkeypatch):
+    def fail():
+        raise RuntimeError('the disk is full\nand more')
+
+    monkeypatch.setattr(library, 'built', fail)
+    with pytest.raises(LibraryError, match='RuntimeError: the disk is full'):
+        library.load_library()
+
+
+def test_a_failure_is_remembered(cxx):
+    """Nobody waits for the same failure twice."""
+    log = cxx('exit 1')
+    with pytest.raises(LibraryError):
+        library.load_library()
+    said = log.read_text()
+    with pytest.raises(LibraryError):
+        library.load_library()
+    assert log.read_text() == said
 
 
 def test_a_failing_compiler_is_one_sentence(fresh, cxx):

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -9,7 +10,6 @@ import pytest
 import torch
 from torch import nn
 
-from fgc_mm.deploy.bundle import writing
 from fgc_mm.deploy.bundle.writing import write_file
 from fgc_mm.errors import FGCError
 from fgc_mm.runtime import Model, RuntimeFileError
@@ -22,6 +22,7 @@ from fgc_mm.runtime.format import (
     Act,
     Activation,
     Base,
+    Call,
     Conv,
     Mean,
     Program,
@@ -29,18 +30,9 @@ from fgc_mm.runtime.format import (
     Value,
     encode,
 )
-from fgc_mm.runtime.library import LibraryError, load_library
 
 pytestmark = pytest.mark.usefixtures('compiled')
 SIZE, CLASSES = 8, 4
-
-
-@pytest.fixture(scope='module')
-def compiled():
-    try:
-        load_library()
-    except LibraryError as error:
-        pytest.skip(str(error))
 
 
 META = dict(
@@ -180,6 +172,17 @@ def test_what_is_wrong_is_one_line(file, cat, tmp_path, capsys):
         assert not said.out
 
 
+def test_a_reader_that_has_left(file, cat, capfd, monkeypatch):
+    def leave(*_, **__):
+        raise BrokenPipeError
+
+    with monkeypatch.context() as patch:
+        patch.setattr('os.dup2', lambda *_: None)
+        patch.setattr('builtins.print', leave)
+        assert main([str(file), str(cat), '--json']) == 1
+    assert capfd.readouterr().err == ''
+
+
 def test_gates_that_say_nan():
     with Model.from_bytes(encode(program())) as model:
         classifier = Classifier(model)
@@ -206,43 +209,38 @@ def test_independent_classes():
 
 
 class Masked(nn.Module):
-    """A classifier in torch that computes what the program does."""
+    """A classifier in torch that computes what the program does.
 
-    with_neck = False
+    Args:
+        factor: Of the logits.
+        shift: Of the gate's logits.
+    """
 
-    def __init__(self, factor=1.0):
+    def __init__(self, factor=1.0, shift=0.0):
         super().__init__()
-        self.factor = factor
+        self.shift = shift
         self.head = nn.Linear(3, CLASSES, bias=False)
         self.head.weight.data = factor * torch.from_numpy(WEIGHTS)
 
-    def backbone(self, images):
-        return images.mean(dim=(2, 3))
-
-
-@pytest.fixture
-def one_output(monkeypatch):
-    monkeypatch.setattr(
-        writing,
-        'PlainForward',
-        lambda model: lambda x: model.head(model.backbone(x)),
-    )
+    def _extract_gated(self, images):
+        means = images.mean(dim=(2, 3))
+        logits = means - 0.5 + self.shift
+        return means, [SimpleNamespace(logits=logits, mask=logits > 0)]
 
 
 IMAGES = torch.rand(5, 3, SIZE, SIZE, generator=torch.Generator())
 
 
-@pytest.mark.usefixtures('one_output')
 def test_a_file_that_is_written_is_right(tmp_path):
     path = tmp_path / 'new' / 'model.fgc'
     written = write_file(program(), Masked(), IMAGES, path)
-    assert written.images == 5 and written.gap < 1e-5
+    assert (written.images, written.edge) == (5, 0)
+    assert written.gap < 1e-5
     assert written.size == path.stat().st_size
     assert 1000 <= written.macs <= 1000 + 64 * 9
     assert [p.name for p in path.parent.iterdir()] == ['model.fgc']
 
 
-@pytest.mark.usefixtures('one_output')
 @pytest.mark.parametrize('factor', [1.01, float('nan')])
 def test_a_file_that_is_wrong_is_not_written(tmp_path, factor):
     path = tmp_path / 'model.fgc'
@@ -251,6 +249,37 @@ def test_a_file_that_is_wrong_is_not_written(tmp_path, factor):
         write_file(program(), Masked(factor), IMAGES, path)
     assert path.read_text() == 'the old one'
     assert [p.name for p in tmp_path.iterdir()] == ['model.fgc']
+
+
+def test_what_calls_torch_is_not_written(tmp_path):
+    calling = program()
+    calling.ops.insert(0, Call(0, [0], [1]))
+    calling.names.insert(0, 'layer1.roll')
+    with pytest.raises(FGCError, match=r'layer1\.roll is computed by torch'):
+        write_file(calling, Masked(), IMAGES, tmp_path / 'model.fgc')
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_gate_that_rounding_decides(tmp_path):
+    """Of one image; where that is all, nothing has been compared."""
+    path = tmp_path / 'model.fgc'
+    levels = torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9])
+    images = levels.view(5, 1, 1, 1).expand(5, 3, SIZE, SIZE)
+
+    class Rounded(Masked):
+        """Wrong where the gate differs."""
+
+        def _extract_gated(self, images):
+            means, (record,) = super()._extract_gated(images)
+            differs = record.mask.any(dim=1) & (record.logits < 1e-2).all(1)
+            return means + differs[:, None], [record]
+
+    written = write_file(program(), Rounded(shift=5e-5), images, path)
+    assert written.edge == 1 and written.gap < 1e-5
+    with pytest.raises(FGCError, match='so it is not written'):
+        write_file(program(), Rounded(shift=5e-5), images[2:3], path)
+    with pytest.raises(FGCError, match='so it is not written'):
+        write_file(program(), Rounded(shift=1e-3), images, path)
 
 
 def test_a_file_without_its_json():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from tests.runtime import fuzz
@@ -12,8 +10,7 @@ from tests.runtime import fuzz
 @pytest.mark.skipif(
     fuzz.sanitizer() is None, reason='the sanitizer is not installed'
 )
-def test_mutated_files(tmp_path: Path) -> None:
-    library = fuzz.compile_library(tmp_path)
-    done = fuzz.run_inside(library, mutations=400, seed=0)
+def test_mutated_files() -> None:
+    done = fuzz.run_inside(fuzz.sanitized_library(), mutations=400, seed=0)
     assert done.returncode == 0, done.stderr[:3000]
     assert int(done.stdout.split()[0]) > 20

@@ -29,18 +29,10 @@ from fgc_mm.runtime.format import (
     Value,
     encode,
 )
-from fgc_mm.runtime.library import LibraryError, builds, load_library
+from fgc_mm.runtime.library import builds
 
 pytestmark = pytest.mark.usefixtures('compiled')
 H, W, C = 3, 4, 5
-
-
-@pytest.fixture(scope='module')
-def compiled():
-    try:
-        load_library()
-    except LibraryError as error:
-        pytest.skip(str(error))
 
 
 def planes(channels, number, height=H, width=W):

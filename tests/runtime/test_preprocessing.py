@@ -219,6 +219,20 @@ def test_what_the_runtime_cannot_do_is_one_sentence(steps, says):
     assert '\n' not in str(caught.value)
 
 
+def test_the_size_that_a_pipeline_makes():
+    for steps, size in (
+        ([dict(type='Resize', scale=(9, 7))], [7, 9]),
+        ([EDGE, CROP], [48, 48]),
+        ([EDGE, cropped((50, 30))], [30, 50]),
+    ):
+        cfg = config([LOAD, *steps, PACK])
+        assert preprocessing_settings(cfg, Network(cfg))['size'] == size
+    for steps in ([EDGE], [WITHIN], [], [EDGE, cropped(65)]):
+        cfg = config([LOAD, *steps, PACK])
+        with pytest.raises(FGCError, match='of several sizes'):
+            preprocessing_settings(cfg, Network(cfg))
+
+
 def test_padding_of_batches_is_refused():
     cfg = config([LOAD, EDGE, CROP, PACK], pad_size_divisor=32)
     with pytest.raises(FGCError, match='multiples of 32'):

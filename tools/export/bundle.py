@@ -36,7 +36,6 @@ from fgc_mm.deploy.bundle.writing import Written, write_file
 from fgc_mm.deploy.graph import program_of
 from fgc_mm.engine import command_line
 from fgc_mm.engine.checkpoint import read_checkpoint
-from fgc_mm.engine.image_size import config_image_size
 from fgc_mm.errors import FGCError
 from fgc_mm.runtime.picture import read_picture
 from fgc_mm.runtime.preprocessing import preprocess
@@ -64,13 +63,7 @@ def some_images(
     """Preprocessed images to compare on; (N, C, H, W)."""
     if args.images is None:
         return torch.cat(list(images_of(cfg, model, args.count)))
-    size = config_image_size(cfg)
-    if size is None:
-        raise FGCError(
-            f'the test pipeline of {args.config} does not say to what size '
-            'it makes the pictures of --images; add a Resize or CenterCrop.'
-        )
-    settings = preprocessing_settings(cfg, model, size)
+    settings = preprocessing_settings(cfg, model)
     grey, bits = settings['channel_order'] == 'grey', settings['bits']
     return torch.stack([
         torch.from_numpy(preprocess(read_picture(path, grey, bits), settings))
@@ -97,9 +90,15 @@ def pictures(folder: Path, count: int) -> list[Path]:
 def summary(written: Written) -> str:
     """What was written, in words."""
     share = 100 * written.macs / written.dense
+    compared = written.images - written.edge
+    left_out = (
+        f' ({written.edge} more have a gate that rounding decides)'
+        if written.edge
+        else ''
+    )
     return (
-        f'{written.size / 1e6:.1f} MB, logits of {written.images} images '
-        f'differ by {written.gap:.1e} at most from the masked model; '
+        f'{written.size / 1e6:.1f} MB, logits of {compared} images differ by '
+        f'{written.gap:.1e} at most from the masked model{left_out}; '
         f'{written.macs / 1e6:,.2f} million MACs per image on average '
         f'({share:.1f} % of the dense network); run by the build '
         f'{written.build}'

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmpretrain.models.utils.data_preprocessor import ClsDataPreprocessor
 from mmpretrain.registry import TRANSFORMS
-from torch import nn
+from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
 from fgc_mm.models import NonBlockingDataPreprocessor
@@ -225,9 +225,13 @@ def _normalisation(
         order = {'rgb': 'bgr', 'bgr': 'rgb'}[order]
     mean = std = None
     if preprocessor._enable_normalize:
-        mean = preprocessor.mean.flatten().tolist()
-        std = preprocessor.std.flatten().tolist()
+        mean, std = map(_numbers, (preprocessor.mean, preprocessor.std))
     return dict(channel_order=order, mean=mean, std=std)
+
+
+def _numbers(tensor: Tensor) -> list[float]:
+    """The shortest ones that are these in float32."""
+    return [float(str(x)) for x in tensor.float().flatten().numpy()]
 
 
 def _refused(step: Any, rule: str) -> FGCError:

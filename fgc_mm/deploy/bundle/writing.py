@@ -14,7 +14,7 @@ from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedImageClassifier
 from fgc_mm.models.class_scores import class_scores
 from fgc_mm.runtime.classifier import Classifier
-from fgc_mm.runtime.format import Program, encode
+from fgc_mm.runtime.format import Call, Program, encode
 from fgc_mm.runtime.model import Model
 
 # of a logit, as a share of the largest one if that is above 1
@@ -60,8 +60,10 @@ def write_file(
         path: Of the file; until all is well it has another name.
 
     Raises:
-        FGCError: The logits differ by more than 1e-4.
+        FGCError: The logits differ by more than 1e-4, or an operation calls
+            torch.
     """
+    _refuse_calls(program)
     file = Path(path)
     data = encode(program)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +72,8 @@ def write_file(
         part.write_bytes(data)
         with Model.load(part) as loaded:
             outputs = loaded.run(images.numpy(), decisions=True)
-            gaps, edge = _compared(outputs, model, images)
+            sites = program.meta['sites']
+            gaps, edge = _compared(outputs, sites, model, images)
             _check(gaps, edge, file)
             macs = Classifier(loaded).cost(outputs)[0]
             build = loaded.build
@@ -88,9 +91,22 @@ def write_file(
     )
 
 
+def _refuse_calls(program: Program) -> None:
+    for op, name in zip(program.ops, program.names):
+        if isinstance(op, Call):
+            raise FGCError(
+                f'{name} is computed by torch, which the runtime does not '
+                'have, so no file can hold this network; export it with '
+                'tools/export/onnx.py.'
+            )
+
+
 @torch.no_grad()
 def _compared(
-    outputs: list[np.ndarray], model: GatedImageClassifier, images: Tensor
+    outputs: list[np.ndarray],
+    sites: list[dict],
+    model: GatedImageClassifier,
+    images: Tensor,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Largest difference of each image, and where it is a rounding's."""
     feats, records = model._extract_gated(images)
@@ -99,9 +115,9 @@ def _compared(
     edge = np.zeros(len(images), bool)
     settled = gaps <= TOLERANCE  # false for nan
     # the first site that decides differently is the one that matters
-    for number, record in enumerate(records):
-        logits, mask = outputs[1 + 2 * number : 3 + 2 * number]
-        mask = mask.reshape(len(images), -1)
+    for site, record in zip(sites, records, strict=True):
+        mask = outputs[site['output']].reshape(len(images), -1)
+        logits = outputs[site['logits']]
         differs = ((record.mask.numpy() != 0) != (mask != 0)).any(axis=1)
         near = _gaps(record.logits.numpy(), logits) <= TOLERANCE
         edge |= differs & near & ~settled

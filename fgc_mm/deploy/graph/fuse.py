@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fgc_mm.deploy.graph.editing import Editor
 from fgc_mm.deploy.graph.ir import ALL, Graph, Node, Op
 from fgc_mm.runtime.format import Act, Activation, Math
 
@@ -25,26 +26,22 @@ def fuse(graph: Graph) -> None:
     that is added is there by then. An activation joins the operation whose
     result it alone reads.
     """
+    editor = Editor(graph)
     for node in list(graph.nodes):
+        if not editor.alive(node):
+            continue
         if node.op is Op.BINARY and node.math == Math.ADD:
-            _join_sum(graph, node)
+            _join_sum(editor, node)
         elif node.op is Op.UNARY:
-            _join_act(graph, node)
-    graph.prune()
-
-
-def _read_once(graph: Graph, node: Node) -> bool:
-    reads = sum(x is node for other in graph.nodes for x in other.inputs)
-    records = [x for site in graph.sites for x in site.records]
-    kept = [*graph.outputs, *records]
-    return reads == 1 and not any(x is node for x in kept)
+            _join_act(editor, node)
+    editor.close()
 
 
 def _free(node: Node) -> bool:
     return node.act.kind is Act.NONE
 
 
-def _join_sum(graph: Graph, node: Node) -> None:
+def _join_sum(editor: Editor, node: Node) -> None:
     for conv in reversed(node.inputs):
         (other,) = [x for x in node.inputs if x is not conv] or [None]
         if (
@@ -55,7 +52,7 @@ def _join_sum(graph: Graph, node: Node) -> None:
             and _free(conv)
             and conv.writes is ALL
             and conv.shape == other.shape == node.shape
-            and _read_once(graph, conv)
+            and editor.read_once(conv)
         ):
             joined = Node(
                 conv.op,
@@ -66,23 +63,20 @@ def _join_sum(graph: Graph, node: Node) -> None:
                 reads=conv.reads,
                 act=node.act,
             )
-            graph.nodes[graph.nodes.index(node)] = joined
-            graph.nodes.remove(conv)
-            graph.replace(node, joined)
+            editor.replace(node, joined)
             return
 
 
-def _join_act(graph: Graph, node: Node) -> None:
+def _join_act(editor: Editor, node: Node) -> None:
     (x,) = node.inputs
     if x.op not in WITH_ACT or x.writes is not node.writes:
         return
-    if not _free(x) or not _read_once(graph, x):
+    if not _free(x) or not editor.read_once(x):
         return
     if x.op is Op.UNARY:
         return
     x.act = node.act
-    graph.nodes.remove(node)
-    graph.replace(node, x)
+    editor.replace(node, x)
 
 
 NO_ACT = Activation()

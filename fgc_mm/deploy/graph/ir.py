@@ -198,15 +198,6 @@ class Graph:
                 users[value].append(node)
         return users
 
-    def replace(self, old: Node, new: Node) -> None:
-        """Whoever reads ``old`` reads ``new``; ``new`` itself does not."""
-        for node in self.nodes:
-            if node is not new:
-                node.inputs = [new if x is old else x for x in node.inputs]
-        self.outputs = [new if x is old else x for x in self.outputs]
-        for site in self.sites:
-            site.records = [new if x is old else x for x in site.records]
-
     def prune(self) -> None:
         """Leave out what nothing needs; mark what only records need."""
         kept = _needed([*self.outputs, *(s.decision for s in self.sites)])

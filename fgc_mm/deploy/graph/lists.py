@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from fgc_mm.deploy.graph.editing import Editor
 from fgc_mm.deploy.graph.interpreter import MOVES
 from fgc_mm.deploy.graph.ir import (
     ALL,
@@ -344,31 +345,32 @@ class _Listing:
 
     def apply(self) -> None:
         """Write lists into the graph; masks become what is left of them."""
-        graph = self.graph
+        editor = Editor(self.graph)
         for node, owners in self.owners.items():
-            if node.op is Op.MASK:
-                continue
-            if self._computed(owners):
+            if node.op is not Op.MASK and self._computed(owners):
                 node.writes = self._list(owners, computed=True)
                 node.channel_dim = owners.dim
         for node, owners in self.reads.items():
             node.reads = self._list(owners)
+        self._clear_all(editor)
+        for node in [x for x in self.graph.nodes if x.op is Op.MASK]:
+            if editor.alive(node):
+                self._unmask(node, editor)
+        editor.close()
+
+    def _clear_all(self, editor: Editor) -> None:
         clears: dict[Node, Node] = {}
         for reader, value in self.cleared:
-            clear = clears.get(value)
-            if clear is None:
-                clear = clears[value] = self._clear(value)
+            if value not in clears:
+                clears[value] = editor.append(self._clear(value), value)
+            clear = clears[value]
             if reader is None:
-                graph.outputs = [
-                    clear if x is value else x for x in graph.outputs
+                outputs = self.graph.outputs
+                self.graph.outputs = [
+                    clear if x is value else x for x in outputs
                 ]
             else:
-                reader.inputs = [
-                    clear if x is value else x for x in reader.inputs
-                ]
-        for node in [x for x in graph.nodes if x.op is Op.MASK]:
-            self._unmask(node)
-        graph.prune()
+                editor.read(reader, value, clear)
 
     def _computed(self, owners: Owners) -> bool:
         """Whether some of its channels are skipped."""
@@ -437,7 +439,7 @@ class _Listing:
 
     def _clear(self, value: Node) -> Node:
         owners = self.owners[value]
-        clear = Node(
+        return Node(
             Op.CLEAR,
             [value],
             value.shape,
@@ -446,20 +448,17 @@ class _Listing:
             reads=self._list(owners),
             channel_dim=owners.dim,
         )
-        nodes = self.graph.nodes
-        nodes.insert(nodes.index(value) + 1, clear)
-        return clear
 
-    def _unmask(self, node: Node) -> None:
+    def _unmask(self, node: Node, editor: Editor) -> None:
         """A mask of 0 and 1 is gone; a factor remains."""
         x, mask = node.inputs
         site = self.decisions[node.site]
         owners = self.owners[node]
         if len(site.records) < 3 or not node.factor:  # it does not scale
-            self.graph.replace(node, x)
+            editor.replace(node, x)
             return
         if node.positions is not None:
-            mask = self._spread(node, mask)
+            mask = self._spread(node, mask, editor)
         shape = [1] * len(node.shape)
         shape[node.dim] = node.shape[node.dim]
         view = Node(Op.RESHAPE, [mask], tuple(shape))
@@ -472,11 +471,10 @@ class _Listing:
             writes=self._list(owners),
             channel_dim=owners.dim,
         )
-        at = self.graph.nodes.index(node)
-        self.graph.nodes[at:at] = [view, product]
-        self.graph.replace(node, product)
+        editor.insert(view, node)
+        editor.replace(node, product)
 
-    def _spread(self, node: Node, mask: Node) -> Node:
+    def _spread(self, node: Node, mask: Node, editor: Editor) -> Node:
         """The factors at their positions, 1 elsewhere."""
         one = Node(Op.CONSTANT, [], (1, 1), {'tensor': torch.ones(1, 1)})
         width = mask.shape[1] + 1
@@ -485,8 +483,8 @@ class _Listing:
         taken = Node(
             Op.TAKE, [both], (1, len(index)), {'dim': 1, 'index': index}
         )
-        at = self.graph.nodes.index(node)
-        self.graph.nodes[at:at] = [one, both, taken]
+        for new in (one, both, taken):
+            editor.insert(new, node)
         return taken
 
 

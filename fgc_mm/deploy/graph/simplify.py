@@ -3,50 +3,39 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fgc_mm.deploy.graph.editing import Editor
 from fgc_mm.deploy.graph.ir import Graph, Node, Op
 from fgc_mm.runtime.format import Act, Activation, Math
 
-Users = dict[Node, list[Node]]
 NO_ACT = Activation()
 
 
 def simplify(graph: Graph) -> None:
     """Rewrite a graph in place, until nothing more is found."""
     graph.prune()
-    changed = True
-    while changed:
-        changed = False
+    editor = Editor(graph)
+    waiting = deque(graph.nodes)
+    while waiting:
+        node = waiting.popleft()
         for rule in RULES:
-            users = graph.users()
-            for node in list(graph.nodes):
-                new = rule(graph, node, users)
-                if new is None or new is node:
-                    continue
-                if new not in users:
-                    graph.nodes.insert(graph.nodes.index(node), new)
-                graph.replace(node, new)
-                changed = True
-                users = graph.users()
-            graph.prune()
+            if not editor.alive(node):
+                break
+            new = rule(node, editor)
+            if new is not None and new is not node:
+                editor.replace(node, new)
+                waiting.extend([new, *editor.users(new)])
+                break
+    editor.close()
 
 
-def _only(node: Node, users: Users, graph: Graph) -> bool:
-    """Whether one node alone reads it."""
-    return len(users[node]) == 1 and not _is_output(node, graph)
-
-
-def _is_output(node: Node, graph: Graph) -> bool:
-    records = [x for site in graph.sites for x in site.records]
-    return any(node is x for x in [*graph.outputs, *records])
-
-
-def _mean_of_rows(graph: Graph, node: Node, users: Users) -> Node | None:
+def _mean_of_rows(node: Node, editor: Editor) -> Node | None:
     """Means over a flattened map are means over its rows and columns."""
     if node.op is not Op.MEAN or node.dims != (2,):
         return None
@@ -60,7 +49,7 @@ def _mean_of_rows(graph: Graph, node: Node, users: Users) -> Node | None:
     return Node(Op.MEAN, [x], node.shape, attrs, node.name)
 
 
-def _reshape_of_reshape(graph: Graph, node: Node, users: Users) -> Node | None:
+def _reshape_of_reshape(node: Node, editor: Editor) -> Node | None:
     if node.op is not Op.RESHAPE:
         return None
     x = node.inputs[0]
@@ -71,7 +60,7 @@ def _reshape_of_reshape(graph: Graph, node: Node, users: Users) -> Node | None:
     return None
 
 
-def _permute_of_permute(graph: Graph, node: Node, users: Users) -> Node | None:
+def _permute_of_permute(node: Node, editor: Editor) -> Node | None:
     if node.op is not Op.PERMUTE:
         return None
     x = node.inputs[0]
@@ -85,13 +74,13 @@ def _permute_of_permute(graph: Graph, node: Node, users: Users) -> Node | None:
     return None
 
 
-def _reshaped_linear(graph: Graph, node: Node, users: Users) -> Node | None:
+def _reshaped_linear(node: Node, editor: Editor) -> Node | None:
     """A linear layer whose positions are merged before and split after."""
     if node.op is not Op.RESHAPE or node.inputs[0].op is not Op.LINEAR:
         return None
     linear = node.inputs[0]
     merged = linear.inputs[0]
-    if merged.op is not Op.RESHAPE or not _only(linear, users, graph):
+    if merged.op is not Op.RESHAPE or not editor.read_once(linear):
         return None
     x = merged.inputs[0]
     wanted = (*x.shape[:-1], linear.shape[-1])
@@ -100,7 +89,7 @@ def _reshaped_linear(graph: Graph, node: Node, users: Users) -> Node | None:
     return Node(Op.LINEAR, [x], node.shape, dict(linear.attrs), linear.name)
 
 
-def _scale_of_channels(graph: Graph, node: Node, users: Users) -> Node | None:
+def _scale_of_channels(node: Node, editor: Editor) -> Node | None:
     """A product or sum with numbers of the channels is an affine map."""
     if node.op is not Op.BINARY or node.math not in (Math.MUL, Math.ADD):
         return None
@@ -130,7 +119,7 @@ def _affine(
     return Node(Op.AFFINE, [x], node.shape, attrs, node.name)
 
 
-def _linear_of_linear(graph: Graph, node: Node, users: Users) -> Node | None:
+def _linear_of_linear(node: Node, editor: Editor) -> Node | None:
     """``a x + b`` twice, or behind a map of the channels, is one."""
     if node.op is not Op.UNARY or node.act.kind is not Act.LINEAR:
         return None
@@ -145,27 +134,27 @@ def _linear_of_linear(graph: Graph, node: Node, users: Users) -> Node | None:
         return Node(
             Op.UNARY, [x.inputs[0]], node.shape, {}, node.name, act=act
         )
-    if x.op in (Op.CONV, Op.LINEAR) and _only(x, users, graph):
+    if x.op in (Op.CONV, Op.LINEAR) and editor.read_once(x):
         channels = len(x.weight)
         scale = torch.full((channels,), a)
         return _scaled(x, scale, torch.full((channels,), b), node)
     return None
 
 
-def _fold(graph: Graph, node: Node, users: Users) -> Node | None:
+def _fold(node: Node, editor: Editor) -> Node | None:
     """A map of the channels behind a conv or linear layer joins it."""
     if node.op is not Op.AFFINE or node.slope is not None:
         return None
     (x,) = node.inputs
     if x.op is Op.AFFINE and x.slope is None and x.dim == node.dim:
-        if _only(x, users, graph):
+        if editor.read_once(x):
             scale = _times(x.scale, node.scale)
             shift = _plus(_times(x.shift, node.scale), node.shift)
             return _affine(x.inputs[0], node, scale, shift, node.dim)
     dim = 1 if x.op is Op.CONV else len(x.shape) - 1
     if x.op not in (Op.CONV, Op.LINEAR) or node.dim != dim:
         return None
-    if len(x.inputs) != 1 or not _only(x, users, graph):
+    if len(x.inputs) != 1 or not editor.read_once(x):
         return None
     return _scaled(x, node.scale, node.shift, node)
 
@@ -202,7 +191,7 @@ def _scaled(
     return Node(layer.op, list(layer.inputs), node.shape, attrs, layer.name)
 
 
-def _attention(graph: Graph, node: Node, users: Users) -> Node | None:
+def _attention(node: Node, editor: Editor) -> Node | None:
     """softmax(scale q k^T + bias) v, as a network's own code has it."""
     if node.op is not Op.MATMUL or node.inputs[0].op is not Op.SOFTMAX:
         return None
@@ -236,7 +225,7 @@ def _attention(graph: Graph, node: Node, users: Users) -> Node | None:
         {'dims': dims},
         k.name,
     )
-    graph.nodes.insert(graph.nodes.index(node), turned)
+    editor.insert(turned, node)
     return Node(
         Op.ATTENTION,
         [q, turned, value, *bias],
@@ -246,7 +235,7 @@ def _attention(graph: Graph, node: Node, users: Users) -> Node | None:
     )
 
 
-def _winners(graph: Graph, node: Node, users: Users) -> Node | None:
+def _winners(node: Node, editor: Editor) -> Node | None:
     """Ones at the first places of a descending order are the k largest."""
     if node.op is not Op.CALL or len(node.inputs) != 1:
         return None
@@ -278,7 +267,7 @@ def _count_of(scatter: Any) -> int | None:
 aten = torch.ops.aten
 SORTS = (aten.sort.stable, aten.argsort.stable)
 SCATTERS = (aten.scatter.value, aten.scatter.src)
-RULES: tuple[Callable[[Graph, Node, Users], Node | None], ...] = (
+RULES: tuple[Callable[[Node, Editor], Node | None], ...] = (
     _reshape_of_reshape,
     _permute_of_permute,
     _reshaped_linear,

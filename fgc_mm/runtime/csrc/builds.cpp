@@ -49,7 +49,8 @@ std::vector<Build> find_builds() {
   __builtin_cpu_init();
   const bool fma =
       __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  if (__builtin_cpu_supports("avx")) all.push_back({{"avx", &kernel_avx}, 1, 0});
+  if (__builtin_cpu_supports("avx"))
+    all.push_back({{"avx", &kernel_avx}, 1, 0});
   if (fma) all.push_back({{"avx2", &kernel_avx2}, 2, 0});
   if (fma && has_avx512()) {
     all.push_back({{"avx512", &kernel_avx512}, 3, 0});

@@ -1,8 +1,7 @@
 // A conv that reads and writes listed channels only.
 #pragma once
 
-#include "matvec.h"
-#include "planes.h"
+#include "winograd.h"
 
 namespace fgc {
 namespace {
@@ -13,6 +12,7 @@ struct ConvPlan {
   Layout at;
   ConvWay way;
   int64_t acc_floats;  // of every thread
+  Winograd* winograd;  // or null
 };
 
 inline int64_t least_chunks(const Layout& at) {
@@ -42,8 +42,9 @@ bool prepare_conv(const Program& p, Op& op, Keep& keep) {
   }
   if (planes > kMost / (inputs * 4)) return false;
   op.shared_bytes = inputs * (planes * 4 + 16) + 8 * kAhead + 256;
-  op.own_bytes = kMaxOut * plan.acc_floats * 4 + 64;
-  return true;
+  op.own_bytes = kBlockOuts * plan.acc_floats * 4 + 64;
+  return !suits_winograd(op, x, y) ||
+         prepare_winograd(p, op, keep, plan.winograd);
 }
 
 struct Group {  // of a dense conv: what all its threads share
@@ -59,8 +60,8 @@ struct Group {  // of a dense conv: what all its threads share
 void sum_rows(const Group& g, Sum sum, int64_t o0, int64_t o1, int64_t r0,
               int64_t r1, int64_t thread) {
   const Layout& at = g.plan.at;
-  const float* w[kMaxOut];
-  float start[kMaxOut];
+  const float* w[kBlockOuts];
+  float start[kBlockOuts];
   for (int64_t o = o0; o < o1; ++o) {
     w[o - o0] = g.weight + g.outs[o] * g.op.out_step;
     start[o - o0] =
@@ -73,8 +74,9 @@ void sum_rows(const Group& g, Sum sum, int64_t o0, int64_t o1, int64_t r0,
   const int64_t vectors = ceil_div(used, kLanes);
   const int64_t stride = round_up(vectors * kLanes, 16) + 16;
   float* acc = (float*)(g.c.own + thread * g.c.own_step);
-  const int64_t at_once = larger(16, 288 / sum.tap_count);
-  sum_group(sum, int(o1 - o0), r0 * at.pitch, vectors, acc, stride, start,
+  const int64_t at_once =
+      sum.tap_count == 1 ? 128 : larger(16, 288 / sum.tap_count);
+  sum_block(sum, o1 - o0, r0 * at.pitch, vectors, acc, stride, start,
             at_once);
   for (int64_t o = o0; o < o1; ++o)
     write_rows(acc + (o - o0) * stride, at.pitch, r0, r1, g.to,
@@ -125,14 +127,18 @@ void dense(const Group& g, const Map& x, const Channels& ins) {
   const bool shared = work >= kWorthAThread;
   const int64_t threads = shared ? threads_of(g.op, c) : 1;
   const int64_t chunks = chunk_count(at, ins.count, groups, threads);
-  const int64_t items = groups * chunks;
+  const int64_t share_of = groups * chunks / (4 * threads);
+  const int64_t at_once = threads == 1 ? kGroups
+                                       : larger(1, smaller(kGroups, share_of));
+  const int64_t blocks = ceil_div(groups, at_once);
+  const int64_t items = blocks * chunks;
   const Sum sum{planes,  w_of_in,      ins.count, nullptr,
                 at.taps, at.tap_count, false};
   share(g.op, c, items, shared ? 1 : items,
         [&](int64_t begin, int64_t end, int64_t thread) {
           for (int64_t item = begin; item < end; ++item) {
-            const int64_t chunk = item / groups, k = item % groups;
-            sum_rows(g, sum, k * count / groups, (k + 1) * count / groups,
+            const int64_t chunk = item / blocks, k = item % blocks;
+            sum_rows(g, sum, k * count / blocks, (k + 1) * count / blocks,
                      chunk * at.out_height / chunks,
                      (chunk + 1) * at.out_height / chunks, thread);
           }
@@ -176,6 +182,11 @@ void run_conv(const Program& p, const Op& op, Context& c) {
   const Target to = target_of(p, c, op.y, op.add, op.act);
   if (plan.way == kMatvec) return run_matvec(p, op, c, x, to);
   if (plan.way == kDepthwise) return depthwise(p, op, c, plan, x, to);
+  const Channels read = channels_of(c, op.in_set, x.channels);
+  const Channels written = channels_of(c, op.out_set, to.y.channels);
+  if (plan.winograd && read.count >= kWorthTiles &&
+      written.count >= kWorthTiles)
+    return run_winograd(op, c, *plan.winograd, x, to, read, written);
   const int64_t ins = x.channels / op.groups, outs = to.y.channels / op.groups;
   for (int64_t k = 0; k < op.groups; ++k) {
     Map part = x;

@@ -3,6 +3,7 @@
 #include "attention.h"
 #include "conv.h"
 #include "lists.h"
+#include "resize.h"
 
 #define FGC_TABLE(build) FGC_JOIN(kernel_, build)
 

@@ -89,7 +89,8 @@ inline bool lay_out(const Op& op, const Value& x, const Value& y, Keep& keep,
   at.taps = (int64_t*)take(keep, at.tap_count * 8);
   at.phases = (int64_t*)take(keep, at.tap_count * 16);
   for (int64_t r = 0, t = 0; r < at.kernel[0]; ++r)
-    for (int64_t c = 0; c < at.kernel[1]; ++c) at.taps[t++] = tap_at(at, r, c);
+    for (int64_t c = 0; c < at.kernel[1]; ++c)
+      at.taps[t++] = tap_at(at, r, c);
   if (at.phase_floats > kMost / at.phase_count) return false;
   at.plane_floats = at.phase_floats * at.phase_count;
   if (at.plane_floats % 1024 == 0) at.plane_floats += 16;  // not one cache set
@@ -97,7 +98,8 @@ inline bool lay_out(const Op& op, const Value& x, const Value& y, Keep& keep,
 }
 
 inline void fill_phase(const Layout& at, const float* from, int64_t row_step,
-                       const int64_t* phase, float* to) {
+                       const int64_t* phase, int64_t first_row, int64_t rows,
+                       float* to) {
   const int64_t sx = at.stride[1], shift = phase[1] - at.padding[1];
   // columns whose pixel exists: 0 <= c * sx + shift < width
   const int64_t first =
@@ -105,8 +107,8 @@ inline void fill_phase(const Layout& at, const float* from, int64_t row_step,
   const int64_t behind =
       shift >= at.width ? 0 : ceil_div(at.width - shift, sx);
   const int64_t last = larger(first, smaller(at.pitch, behind));
-  for (int64_t r = 0; r < at.rows; ++r, to += at.pitch) {
-    const int64_t y = r * at.stride[0] + phase[0] - at.padding[0];
+  for (int64_t r = 0; r < rows; ++r, to += at.pitch) {
+    const int64_t y = (first_row + r) * at.stride[0] + phase[0] - at.padding[0];
     if (y < 0 || y >= at.height) {
       fill(to, at.pitch, 0.f);
       continue;
@@ -124,12 +126,18 @@ inline void fill_phase(const Layout& at, const float* from, int64_t row_step,
   fill(to, at.beside + 1, 0.f);  // the last row's right border
 }
 
-// One channel's plane, written into `to` (plane_floats).
+// Rows of one channel's plane, written into `to` (plane_floats).
+inline void fill_rows(const Layout& at, const float* from, int64_t row_step,
+                      int64_t first_row, int64_t rows, float* to) {
+  for (int64_t k = 0; k < at.phase_count; ++k)
+    fill_phase(at, from, row_step, at.phases + 2 * k, first_row, rows,
+               to + k * at.phase_floats);
+}
+
+// All of them.
 inline void fill_plane(const Layout& at, const float* from, int64_t row_step,
                        float* to) {
-  for (int64_t k = 0; k < at.phase_count; ++k)
-    fill_phase(at, from, row_step, at.phases + 2 * k,
-               to + k * at.phase_floats);
+  fill_rows(at, from, row_step, 0, at.rows, to);
 }
 
 // Where a plane begins that lies in a map.

@@ -44,6 +44,24 @@ constexpr Ints kIndex = {0, 1, 2, 3, 4, 5, 6, 7};
 constexpr Ints kIndex = {0, 1, 2, 3};
 #endif
 
+// Numbers of a and b in turns: the first vector of them, and the second.
+inline void interleave(Vec a, Vec b, float* to) {
+#if FGC_LANES == 16
+  store(to, __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20,
+                                    5, 21, 6, 22, 7, 23));
+  store(to + kLanes,
+        __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28,
+                                13, 29, 14, 30, 15, 31));
+#elif FGC_LANES == 8
+  store(to, __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11));
+  store(to + kLanes,
+        __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15));
+#else
+  store(to, __builtin_shufflevector(a, b, 0, 4, 1, 5));
+  store(to + kLanes, __builtin_shufflevector(a, b, 2, 6, 3, 7));
+#endif
+}
+
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }

@@ -30,6 +30,7 @@ struct Sum {
   const int64_t* taps;      // kernel elements as offsets into a plane
   int64_t tap_count;
   bool ahead;               // ask for the weights of the inputs to come
+  int64_t far;              // of one tap: how many floats on, or 0
 };
 
 // So many inputs ahead; w_of_in has as many entries more.
@@ -59,6 +60,7 @@ void tile(const Sum& sum, int64_t p, float* acc, int64_t acc_stride,
 #pragma GCC unroll 8
       for (int o = 0; o < OUT; ++o) __builtin_prefetch(w[o] + later);
     }
+    if (ONE_TAP && sum.far) __builtin_prefetch(w[0] + at + sum.far);
     for (int64_t t = 0; t < taps; ++t, ++at) {
       const float* from = ONE_TAP ? plane : plane + sum.taps[t];
       if (OUT <= VECS) {
@@ -136,6 +138,7 @@ inline void sum_group(Sum sum, int out, int64_t begin, int64_t vectors,
   const bool one_tap = sum.tap_count == 1;
   const float* const* x = sum.x;
   const int64_t* w_of_in = sum.w_of_in;
+  const int64_t far = sum.far;
   for (int64_t first = 0; first == 0 || first < all; first += inputs_at_once) {
     sum.x = x + first;
     sum.w_of_in = w_of_in + first;
@@ -144,9 +147,48 @@ inline void sum_group(Sum sum, int out, int64_t begin, int64_t vectors,
       const int64_t from = t * vectors / tiles;
       const int64_t to = (t + 1) * vectors / tiles;
       sum.ahead = t == 0;  // the other tiles find them there
+      sum.far = t == 0 ? far : 0;
       pick_tile(out, int(to - from), one_tap)(
           sum, begin + from * kLanes, acc + from * kLanes, acc_stride,
           first ? nullptr : start);
+    }
+  }
+}
+
+constexpr int64_t kGroups = 16;  // of outputs, that use what is in a cache
+constexpr int64_t kBlockOuts = kGroups * kMaxOut;
+
+// Sums over all inputs for up to kBlockOuts outputs and all their vectors. A
+// tile of pixels of some inputs stays in the first cache while all groups of
+// outputs use it, their weights in the second.
+inline void sum_block(Sum sum, int64_t outs, int64_t begin, int64_t vectors,
+                      float* acc, int64_t acc_stride, const float* start,
+                      int64_t inputs_at_once) {
+  const int64_t groups = ceil_div(outs, kMaxOut);
+  const int64_t most = vectors_beside(int(ceil_div(outs, groups)));
+  const int64_t tiles = ceil_div(vectors, most);
+  const int64_t all = sum.inputs, far = sum.far;
+  const bool one_tap = sum.tap_count == 1;
+  const float* const* x = sum.x;
+  const float* const* w = sum.w;
+  const int64_t* w_of_in = sum.w_of_in;
+  for (int64_t first = 0; first == 0 || first < all; first += inputs_at_once) {
+    sum.x = x + first;
+    sum.w_of_in = w_of_in + first;
+    sum.inputs = smaller(inputs_at_once, all - first);
+    for (int64_t t = 0; t < tiles; ++t) {
+      const int64_t from = t * vectors / tiles;
+      const int64_t to = (t + 1) * vectors / tiles;
+      sum.ahead = t == 0;  // the other tiles find them there
+      sum.far = t == 0 ? far : 0;
+      for (int64_t k = 0; k < groups; ++k) {
+        const int64_t o0 = k * outs / groups, o1 = (k + 1) * outs / groups;
+        sum.w = w + o0;
+        pick_tile(int(o1 - o0), int(to - from), one_tap)(
+            sum, begin + from * kLanes,
+            acc + o0 * acc_stride + from * kLanes, acc_stride,
+            first ? nullptr : start + o0);
+      }
     }
   }
 }

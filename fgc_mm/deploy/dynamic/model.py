@@ -14,15 +14,14 @@ from torch import Tensor, nn
 from fgc_mm.deploy.dynamic.plan import LOOP, PROGRAM, DynamicPlan
 from fgc_mm.deploy.dynamic.programs import (
     Program,
-    listed_graph,
     program_of_graph,
     records_of,
 )
 from fgc_mm.deploy.dynamic.tracing import refuse_scripting, refuse_tracing
-from fgc_mm.deploy.graph.capture import CannotCapture, capture
+from fgc_mm.deploy.graph.capture import CannotCapture
 from fgc_mm.deploy.graph.ir import Graph
 from fgc_mm.deploy.graph.lower import CannotLower
-from fgc_mm.deploy.graph.simplify import simplify
+from fgc_mm.deploy.graph.network import listed_graph, network_graph
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.macs import MACsTable
 from fgc_mm.models import GatedBackbone, GatedImageClassifier
@@ -147,25 +146,13 @@ class DynamicBackbone(GatedBackbone):
                 self._programs[key] = self._make(self._graphs[shape], dense)
             return self._programs[key]
 
-    def graph(self, image: Tensor, behind: Sequence[nn.Module] = ()) -> Graph:
-        """What the gated network computes, see :mod:`fgc_mm.deploy.graph`.
-
-        Raises:
-            CannotCapture: It is no graph.
-        """
-        graph = capture(self._masked(), image, behind)
-        simplify(graph)
-        return graph
-
     def _capture(
         self, image: Tensor, behind: Sequence[nn.Module], gated: bool
     ) -> Graph | str:
         try:
-            graph = capture(self._masked(), image, behind, gated)
+            return network_graph(self._masked(), image, behind, gated)
         except CannotCapture as error:
             return str(error)
-        simplify(graph)
-        return graph
 
     def _masked(self) -> GatedBackbone:
         """The same modules as the backbone that they were."""

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fgc_mm.deploy.graph.fuse import fuse
 from fgc_mm.deploy.graph.interpreter import run_node
 from fgc_mm.deploy.graph.ir import Graph, Node, Op
-from fgc_mm.deploy.graph.lists import list_channels
 from fgc_mm.deploy.graph.lower import Lowering
 from fgc_mm.runtime.format import encode
 from fgc_mm.runtime.model import Model
@@ -24,27 +22,12 @@ Decisions = list[list[Tensor]]
 Outputs = Tensor | tuple[Tensor, ...]
 
 
-def listed_graph(
-    graph: Graph, sites: Sequence[GateSite], dense: Mapping[str, str]
-) -> Graph:
-    """A copy of a captured graph that computes open channels only.
-
-    Args:
-        graph: As captured and simplified.
-        sites: The model's.
-        dense: Sites that compute all channels, and why.
-    """
-    new = graph.copy()
-    list_channels(new, sites, dense)
-    fuse(new)
-    return new
-
-
 class Program:
     """Runs a graph, image by image.
 
     Args:
-        graph: With lists, see :func:`listed_graph`.
+        graph: With lists, see
+            :func:`fgc_mm.deploy.graph.network.listed_graph`.
 
     Attributes:
         graph: The same.

@@ -19,7 +19,7 @@ from fgc_mm.deploy.compaction.compact import compact
 from fgc_mm.deploy.compaction.merging import merged
 from fgc_mm.deploy.compaction.removal import Removal
 from fgc_mm.deploy.dynamic.build import to_dynamic
-from fgc_mm.deploy.dynamic.programs import KernelProgram, listed_graph
+from fgc_mm.deploy.dynamic.programs import KernelProgram
 from fgc_mm.deploy.export.files import (
     export_gathered_onnx,
     export_onnx,
@@ -27,8 +27,7 @@ from fgc_mm.deploy.export.files import (
 )
 from fgc_mm.deploy.export.plain_forward import PlainForward
 from fgc_mm.deploy.firing import SiteFiring, firing_statistics, gated_backbone
-from fgc_mm.deploy.graph.capture import capture
-from fgc_mm.deploy.graph.simplify import simplify
+from fgc_mm.deploy.graph.network import listed_graph, network_graph
 from fgc_mm.models import ChannelMap, CompactBackbone
 
 Run = Callable[[Tensor], Tensor]
@@ -267,9 +266,8 @@ def folded(model: nn.Module) -> nn.Module:
 def _kernel(model: nn.Module, image: Tensor) -> Run:
     """Without gates, by the runtime that runs the dynamic one."""
     behind = [model.neck, model.head] if model.with_neck else [model.head]
-    graph = capture(model.backbone, image, behind)
-    simplify(graph)
-    program = KernelProgram(listed_graph(graph, [], {}))
+    graph = network_graph(model.backbone, image, behind)
+    program = KernelProgram(listed_graph(graph))
     return lambda x: program.run(x, decisions=False)[0]
 
 

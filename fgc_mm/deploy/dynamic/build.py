@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fgc_mm.deploy.copying import copied
-from fgc_mm.deploy.dynamic.calibrate import calibrate
+from fgc_mm.deploy.dynamic.calibrate import calibrate, run_modules
 from fgc_mm.deploy.dynamic.model import (
     DynamicBackbone,
     DynamicImageClassifier,
@@ -83,8 +83,10 @@ def to_dynamic(
         )
     dynamic.plan = copy.deepcopy(plan)
     dynamic.plan.backend = 'kernel' if compiled else 'torch'
-    reference.settle(dynamic)
-    if new:
+    why = _why_modules(dynamic, reference, images[:1])
+    if why:
+        run_modules(dynamic, why)
+    elif new:
         calibrate(dynamic, images)
     else:
         _obey(dynamic, images[:1])
@@ -177,6 +179,18 @@ def _build(
     )
 
 
+def _why_modules(
+    dynamic: DynamicImageClassifier, reference: Reference, image: Tensor
+) -> str:
+    """Why the network's own code runs, in words; '' if a program may."""
+    if image.dtype != torch.float32:
+        return f'programs compute in float32, and the model in {image.dtype}'
+    program = dynamic.backbone.program(image)
+    if isinstance(program, str):
+        return program
+    return reference.problem_of_programs(dynamic)
+
+
 def _obey(dynamic: DynamicImageClassifier, image: Tensor) -> None:
     """Do as the stored plan says, but for what cannot be done."""
     plan, backbone = dynamic.plan, dynamic.backbone
@@ -190,12 +204,7 @@ def _obey(dynamic: DynamicImageClassifier, image: Tensor) -> None:
         },
         **backbone.dense,
     }
-    program = backbone.program(image)
-    if isinstance(program, str):
-        backbone.executor = plan.executor = MODULES
-        plan.executor_why = program
-    else:
-        backbone.dense.update(program.why_dense)
+    backbone.dense.update(backbone.program(image).why_dense)
     for name, why in backbone.dense.items():
         if plan.sites[name].executed != DENSE:
             plan.sites[name] = SiteReport(DENSE, why)

@@ -45,10 +45,6 @@ def calibrate(dynamic: Any, images: Tensor) -> None:
     images = images[:MOST_IMAGES]
     singles = images.split(1)
     plan, backbone = dynamic.plan, dynamic.backbone
-    program = backbone.program(singles[0])
-    if isinstance(program, str):
-        _all_dense(dynamic, program)
-        return
     with torch.no_grad():
         plan.alone = _choose_alone(backbone, singles)
         reports = _compare_sites(backbone, singles)
@@ -61,8 +57,8 @@ def calibrate(dynamic: Any, images: Tensor) -> None:
             plan.batch = backbone.batch = BATCH if together else LOOP
 
 
-def _all_dense(dynamic: Any, why: str) -> None:
-    """The network is no program: its own code runs, masked."""
+def run_modules(dynamic: Any, why: str) -> None:
+    """Let the network's own code run, masked, and note why."""
     dynamic.plan.executor = dynamic.backbone.executor = MODULES
     dynamic.plan.executor_why = why
     dynamic.plan.sites = {

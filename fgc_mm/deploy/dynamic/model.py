@@ -11,6 +11,7 @@ from mmengine.model import BaseModule
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from fgc_mm.deploy.dynamic.comparing import compared, flat, on_the_edge
 from fgc_mm.deploy.dynamic.plan import LOOP, PROGRAM, DynamicPlan
 from fgc_mm.deploy.dynamic.programs import (
     Program,
@@ -25,6 +26,7 @@ from fgc_mm.deploy.graph.network import listed_graph, network_graph
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.macs import MACsTable
 from fgc_mm.models import GatedBackbone, GatedImageClassifier
+from fgc_mm.models.gated_backbone import as_outputs
 from fgc_mm.runtime.errors import LibraryError
 from fgc_mm.sites import GateRecord
 
@@ -143,8 +145,28 @@ class DynamicBackbone(GatedBackbone):
                     _leave_room(self._graphs)
                     self._graphs[shape] = self._capture(image, behind, gated)
                 _leave_room(self._programs)
-                self._programs[key] = self._make(self._graphs[shape], dense)
+                made = self._make(self._graphs[shape], dense)
+                if gated and not isinstance(made, str):
+                    made = self._differs(made, image, behind) or made
+                self._programs[key] = made
             return self._programs[key]
+
+    @torch.no_grad()
+    def _differs(
+        self, program: Program, image: Tensor, behind: Sequence[nn.Module]
+    ) -> str:
+        """Whether a program is wrong on an image, in words; '' if not."""
+        want, records = super().forward_gated(image, False)
+        for module in behind:
+            want = module(as_outputs(want))
+        got, decisions = program.run(image)
+        problem = compared(flat(want), flat(got))
+        if not problem:
+            return ''
+        own = records_of(self.sites, decisions)
+        if on_the_edge(records, own):
+            return ''
+        return f'a program gives something else ({problem})'
 
     def _capture(
         self, image: Tensor, behind: Sequence[nn.Module], gated: bool

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fgc_mm.deploy.copying import copied
+from fgc_mm.deploy.dynamic.comparing import compared, flat, on_the_edge
 from fgc_mm.deploy.dynamic.forced import (
     Opened,
     empty,
@@ -21,7 +23,6 @@ from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedImageClassifier
 from fgc_mm.sites import GateRecord
 
-TOLERANCE = 1e-4
 # What a model gives to some images, and what its gates decided.
 Answer = tuple[list[Tensor], list[GateRecord]]
 
@@ -41,44 +42,27 @@ class Reference:
         self._masked = copied(model).train(False)
         self._images = images[:most].split(1)
         self._answers = [_answer(self._masked, one) for one in self._images]
-        self._forced: list[tuple[Opened, Tensor, list[Tensor]]] | None = None
 
-    def settle(self, dynamic: Any) -> None:
-        """Find the sites that cannot skip channels; they stay masked.
+    def problem_of_programs(self, dynamic: Any) -> str:
+        """Why the model cannot run as a program, in words; '' if it can."""
+        return (
+            self._batch_problem()
+            or self.problem(dynamic)
+            or self.forced_problem(dynamic)
+        )
 
-        Args:
-            dynamic: The dynamic model, no site dense; changed.
-
-        Raises:
-            FGCError: The model differs even if no channel is skipped.
-        """
-        if not self._any_problem(dynamic):
-            return
-        names = [site.name for site in dynamic.backbone.sites]
-        dynamic.backbone.dense = dict.fromkeys(names, 'not tried yet')
-        self.verify(dynamic)
-        self._accept(dynamic, names)
-
-    def _accept(self, dynamic: Any, names: list[str]) -> None:
-        """Let sites skip channels beside those that do; halves if not all."""
-        if not names:
-            return
-        dense = dynamic.backbone.dense
-        tried = {n: why for n, why in dense.items() if n not in names}
-        dynamic.backbone.dense = tried
-        problem = self._any_problem(dynamic)
-        if not problem:
-            return
-        dynamic.backbone.dense = dense
-        if len(names) == 1:
-            dynamic.backbone.dense = {
-                **dense,
-                names[0]: f'skipping fails: {problem}',
-            }
-            return
-        half = len(names) // 2
-        self._accept(dynamic, names[:half])
-        self._accept(dynamic, names[half:])
+    def _batch_problem(self) -> str:
+        """Whether an image of a batch changes what another one gives."""
+        two = torch.cat([self._images[0], 1.5 * self._images[0] + 0.1])
+        both, records = _answer(self._masked, two)
+        alone, own = _answer(self._masked, two[:1])
+        first = [
+            replace(r, mask=r.mask[:1], logits=r.logits[:1]) for r in records
+        ]
+        differ = compared(alone, [x[:1] for x in both])
+        if differ and not on_the_edge(own, first):
+            return 'images of a batch depend on each other'
+        return ''
 
     def verify(self, dynamic: Any) -> None:
         """Refuse a model that differs.
@@ -102,10 +86,6 @@ class Reference:
                 return problem
         return ''
 
-    def _any_problem(self, dynamic: Any) -> str:
-        """The same, also with other channels open than the gates say."""
-        return self.problem(dynamic) or self.forced_problem(dynamic)
-
     def forced_problem(self, dynamic: Any) -> str:
         """What is wrong with given channels open, in words; '' if nothing.
 
@@ -114,12 +94,10 @@ class Reference:
         graph is run by its interpreter, to which a channel that is not
         computed is nan.
         """
-        if self._forced is None:
-            self._forced = list(self._force())
         program = dynamic.program(self._images[0])
         if program is None:
             return ''
-        for opened, image, want in self._forced:
+        for opened, image, want in self._force():
             masks = [
                 opened(site.channels)[None].float()
                 for site in dynamic.backbone.sites
@@ -175,30 +153,3 @@ def _answer(model: GatedImageClassifier, images: Tensor) -> Answer:
     feats, records = model._extract_gated(images)
     scores = model.head(feats) if model.with_head else feats
     return flat(scores), records
-
-
-def flat(nested: Any) -> list[Tensor]:
-    if isinstance(nested, Tensor):
-        return [nested]
-    return [tensor for part in nested for tensor in flat(part)]
-
-
-def compared(want: list[Tensor], got: list[Tensor]) -> str:
-    for one, other in zip(want, got):
-        if one.shape != other.shape:
-            return f'{tuple(other.shape)} instead of {tuple(one.shape)}'
-        scale = max(1.0, one.abs().max().item())
-        worst = (one - other).abs().max().item()
-        if not worst <= TOLERANCE * scale:
-            return f'logits differ by {worst:.1e} of {scale:.1e}'
-    return ''
-
-
-def on_the_edge(want: list[GateRecord], got: list[GateRecord]) -> bool:
-    """Whether the first gate that decides differently does so by rounding."""
-    for one, other in zip(want, got):
-        differ = (one.mask != 0) != (other.mask != 0)
-        if differ.any():
-            gap = (one.logits - other.logits).abs().max().item()
-            return gap <= TOLERANCE * max(1, one.logits.abs().max().item())
-    return False

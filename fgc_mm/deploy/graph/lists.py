@@ -454,7 +454,7 @@ class _Listing:
         x, mask = node.inputs
         site = self.decisions[node.site]
         owners = self.owners[node]
-        if len(site.records) < 3 or not node.factor:  # it does not scale
+        if not node.factor or _is_binary(site.decision):
             editor.replace(node, x)
             return
         if node.positions is not None:
@@ -486,6 +486,32 @@ class _Listing:
         for new in (one, both, taken):
             editor.insert(new, node)
         return taken
+
+
+JOINS = (
+    Op.RESHAPE,
+    Op.PERMUTE,
+    Op.EXPAND,
+    Op.SLICE,
+    Op.SELECT,
+    Op.TAKE,
+    Op.CONCAT,
+    Op.DECISION,
+)
+
+
+def _is_binary(node: Node) -> bool:
+    """Whether all of its numbers are 0 or 1, whatever the image."""
+    if node.op is Op.CONSTANT:
+        return bool(((node.tensor == 0) | (node.tensor == 1)).all())
+    if node.op is Op.UNARY and node.act.kind is Act.GREATER:
+        return True
+    if node.op is Op.TOPK:
+        return node.ones
+    product = node.op is Op.BINARY and node.math == Math.MUL
+    if node.op in JOINS or product:
+        return all(map(_is_binary, node.inputs))
+    return False
 
 
 KEEP_ZERO = (

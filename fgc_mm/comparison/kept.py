@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import FGCError
+from .kept_text import caption, progress
 from .markdown import markdown_table
 from .plan_file import read_study
 from .questions import answer, answers_markdown
@@ -20,9 +22,12 @@ NEEDED = {
     'macs/mean', 'macs/pruning_ratio', 'parameters', 'seconds', 'environment',
 }  # fmt: skip
 BEGIN, END = '<!-- results:', '<!-- end of results -->'
+FIGURE = 'figure'
+IMAGE = re.compile(r'!\[[^\]]*\]\((?P<file>[^)\s]+\.png)\)')
+Results = Sequence[dict[str, Any]]
 BLOCK = re.compile(
     rf'({BEGIN} (?P<kind>\S+) of (?P<plan>\S+) in (?P<folder>\S+) -->\n)'
-    rf'(?:(?!{BEGIN}).)*?(?={END})',
+    rf'(?P<body>(?:(?!{BEGIN}).)*?)(?={END})',
     re.DOTALL,
 )
 
@@ -41,16 +46,21 @@ def read_kept(folder: Path, study: Study) -> list[dict[str, Any]]:
     results = []
     for entry in study.entries:
         files = folder.glob(f'{entry.row}/seed*.json')
-        found = [_load(file) for file in files]
+        found = [read_kept_file(file) for file in files]
         results += sorted(found, key=lambda result: result['seed'])
     return results
 
 
-def _load(file: Path) -> dict[str, Any]:
+def read_kept_file(file: Path) -> dict[str, Any]:
+    """The numbers of one run.
+
+    Raises:
+        FGCError: The file is missing or damaged.
+    """
     try:
         result = json.loads(file.read_text())
         missing = NEEDED - {*result}
-    except (ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise _damaged(file, error) from error
     if missing or not isinstance(result, dict):
         raise _damaged(file, f'it lacks {", ".join(sorted(missing))}')
@@ -67,13 +77,66 @@ def update_blocks(text: str, root: Path) -> str:
     """A document with its blocks of results made anew.
 
     A block stands between ``<!-- results: KIND of PLAN in FOLDER -->`` and
-    ``<!-- end of results -->``; KIND is table, questions or costs, PLAN and
-    FOLDER are relative to ``root``.
+    ``<!-- end of results -->``; KIND is table, questions, costs, progress
+    (how many seeds there are, and what they answer) or figure; PLAN, or
+    several with commas between them, and FOLDER are relative to ``root``.
+    A figure's block holds its image, as ``![TEXT](FILE.png)``, and gets a
+    caption.
 
     Raises:
-        FGCError: A kind, a plan or a result cannot be read, or a block has
-            no end.
+        FGCError: A kind, a plan or a result cannot be read, a block has
+            no end, or a figure's no image.
     """
+
+    def block(match: re.Match[str]) -> str:
+        found = _block(match, root)
+        if found.kind == FIGURE:
+            content = f'{found.image}\n\n{caption(found.study, found.results)}'
+        else:
+            content = KINDS[found.kind](found.study, found.results)
+        return f'{match[1]}\n{content}\n'
+
+    _check_whole(text)
+    return BLOCK.sub(block, text)
+
+
+def figures(text: str, root: Path) -> dict[str, tuple[Study, Results]]:
+    """What the figures of a document show, by the name of their files.
+
+    Args:
+        text: The document.
+        root: What plans and folders are relative to.
+
+    Raises:
+        FGCError: As :func:`update_blocks`.
+    """
+    _check_whole(text)
+    blocks = [_block(match, root) for match in BLOCK.finditer(text)]
+    return {
+        IMAGE.fullmatch(block.image)['file']: (block.study, block.results)
+        for block in blocks
+        if block.kind == FIGURE
+    }
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of a document.
+
+    Attributes:
+        kind: One of ``KINDS``, or ``FIGURE``.
+        study: Its rows and questions.
+        results: Of the rows.
+        image: The Markdown of a figure.
+    """
+
+    kind: str
+    study: Study
+    results: Results
+    image: str = ''
+
+
+def _check_whole(text: str) -> None:
     found, begun = len(BLOCK.findall(text)), text.count(BEGIN)
     if not found == begun == text.count(END):
         raise FGCError(
@@ -82,21 +145,44 @@ def update_blocks(text: str, root: Path) -> str:
             f'--> and {END} around each.'
         )
 
-    def block(match: re.Match[str]) -> str:
-        kind = match['kind']
-        if kind not in KINDS:
-            raise FGCError(
-                f'a block of results is of the kind {kind!r}, which is '
-                f'unknown; choose among {", ".join(KINDS)}.'
-            )
-        study = read_study(root / match['plan'])
-        results = read_kept(root / match['folder'], study)
-        return f'{match[1]}\n{KINDS[kind](study, results)}\n'
 
-    return BLOCK.sub(block, text)
+def _block(match: re.Match[str], root: Path) -> Block:
+    kind, kinds = match['kind'], (*KINDS, FIGURE)
+    if kind not in kinds:
+        raise FGCError(
+            f'a block of results is of the kind {kind!r}, which is '
+            f'unknown; choose among {", ".join(kinds)}.'
+        )
+    study = _joined(read_study(root / p) for p in match['plan'].split(','))
+    results = read_kept(root / match['folder'], study)
+    if kind != FIGURE:
+        return Block(kind, study, results)
+    image = IMAGE.search(match['body'])
+    if image is None:
+        raise FGCError(
+            f'the figure of {match["plan"]} has no image in its block; write '
+            '![TEXT](FILE.png) there.'
+        )
+    return Block(kind, study, results, image[0])
 
 
-def _table(study: Study, results: Sequence[dict[str, Any]]) -> str:
+def _joined(studies: Iterable[Study]) -> Study:
+    """The rows of all, each once, and their questions."""
+    first, *others = studies
+    entries = {entry.row: entry for entry in first.entries}
+    for study in others:
+        for entry in study.entries:
+            own = replace(entry, seeds=entry.seeds or study.seeds)
+            entries.setdefault(entry.row, own)
+    questions = [q for study in others for q in study.questions]
+    return replace(
+        first,
+        entries=tuple(entries.values()),
+        questions=(*first.questions, *questions),
+    )
+
+
+def _table(study: Study, results: Results) -> str:
     """A row per method: seeds, errors, MACs."""
     head = [
         'method', 'seeds', 'error %, last epoch', 'error %, best epoch',
@@ -121,12 +207,12 @@ def _cells(row: Row) -> list[str]:
     ]  # fmt: skip
 
 
-def _questions(study: Study, results: Sequence[dict[str, Any]]) -> str:
+def _questions(study: Study, results: Results) -> str:
     found = [answer(question, results) for question in study.questions]
     return answers_markdown(found)
 
 
-def _costs(study: Study, results: Sequence[dict[str, Any]]) -> str:
+def _costs(study: Study, results: Results) -> str:
     """Hours of training steps times cores per row, and the hardware."""
     head = ['method', 'runs', 'epochs', 'core-hours', 'hardware']
     lines = []
@@ -149,9 +235,10 @@ def _costs(study: Study, results: Sequence[dict[str, Any]]) -> str:
     return markdown_table(head, lines)
 
 
-Renderer = Callable[[Study, Sequence[dict[str, Any]]], str]
+Renderer = Callable[[Study, Results], str]
 KINDS: dict[str, Renderer] = {
     'table': _table,
     'questions': _questions,
     'costs': _costs,
+    'progress': progress,
 }

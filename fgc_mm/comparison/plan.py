@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmpretrain.registry import MODELS
 
 from ..engine import command_line
 from ..engine.scaled_schedule import scale_epochs
@@ -160,7 +162,16 @@ def read_method(entry: Entry, settings: Settings) -> Method:
         importance=importance,
         pruning_ratio=ratio,
         budget=budget,
+        sweeps=has_threshold(cfg),
     )
+
+
+def has_threshold(cfg: Config) -> bool:
+    """Whether a config's gates compare a probability with a threshold."""
+    backbone = (cfg.get('model') or {}).get('backbone') or {}
+    gate = backbone.get('gate')
+    kind = MODELS.get(gate.type) if gate else None
+    return kind is not None and 'threshold' in signature(kind).parameters
 
 
 def check_data(cfg: Config, path: str) -> None:

@@ -76,7 +76,7 @@ def trade_off_plot(
     axes.set_ylabel('test error, last epoch (%)')
     axes.grid(True)
     if rows:
-        legend_above(axes, columns=2)
+        legend_above(axes, columns=3)
     return figure_bytes(figure, kind, description)
 
 

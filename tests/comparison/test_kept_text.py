@@ -8,7 +8,10 @@ from fgc_mm.comparison.kept import figures, update_blocks
 from fgc_mm.comparison.kept_figure import KeptFigure
 from fgc_mm.errors import FGCError
 
-from ..tools.conftest import load_tool
+from ..tools.conftest import TOOLS, load_tool
+
+ROOT = TOOLS.parent
+DOCUMENTS = ROOT / 'README.md', ROOT / 'docs' / 'comparison.md'
 
 PLAN = """
 seeds: [0, 1, 2]
@@ -145,3 +148,11 @@ def test_the_tool_draws_and_checks(root, capsys):
     assert not tool.update(page, check=True)
     keep(root, 'a', 1, 12.0)
     assert tool.update(page, check=True)
+
+
+@pytest.mark.parametrize('document', DOCUMENTS, ids=lambda file: file.stem)
+def test_our_figures_show_what_the_results_say(document):
+    found = figures(document.read_text(), ROOT)
+    assert [*found]
+    for file, shown in found.items():
+        assert KeptFigure(document.parent / file, *shown).is_up_to_date()

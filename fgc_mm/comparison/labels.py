@@ -20,13 +20,18 @@ NAMES = {
 }
 
 
+def method_of(row: str) -> str:
+    """The method of a row whose name begins with it; else the name."""
+    return NAMES.get(row.partition('_')[0], row)
+
+
 def row_labels(rows: Sequence[str]) -> dict[str, str]:
     """The method of each row, or its own name where that says too little.
 
     Args:
         rows: Names of rows; a config's name begins with its method.
     """
-    methods = {row: NAMES.get(row.partition('_')[0], row) for row in rows}
+    methods = {row: method_of(row) for row in rows}
     count = [*methods.values()].count
     return {
         row: row if count(method) > 1 else method

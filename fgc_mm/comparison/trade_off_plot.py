@@ -11,19 +11,21 @@ from matplotlib.axes import Axes
 from ..figure_style import (
     BLACK,
     GREY,
+    LINES,
     figure_bytes,
     in_style,
     legend_above,
     new_figure,
     series_style,
 )
-from .labels import row_labels
+from .labels import method_of, row_labels
 from .results import SWEEP
 from .study import Study
 from .table import Row, Spread, rows_of
 
 Results = Sequence[Mapping[str, Any]]
 ABOVE = 1.5  # spans above the trained points that lines may rise to
+STATIC = 'X', 'P'  # markers
 LEAST_SPAN = 2.0  # points of error
 
 
@@ -135,7 +137,7 @@ def _gated(
 
 
 def _fixed(axes: Axes, rows: Sequence[Row], labels: Mapping[str, str]) -> None:
-    """The dense networks, and the static ones on a line from them."""
+    """The dense networks, and the static ones on lines from them."""
     dense = [r for r in rows if r.values['macs/pruning_ratio'].mean == 0]
     static = [row for row in rows if row not in dense]
     for row in dense:
@@ -147,17 +149,34 @@ def _fixed(axes: Axes, rows: Sequence[Row], labels: Mapping[str, str]) -> None:
             axes, point, _legend(labels, row), color=BLACK, marker='*',
             linestyle=':', markersize=9,
         )  # fmt: skip
-    points = [_trained(row) for row in [*dense[:1], *static]]
-    points.sort(key=lambda point: point.macs.mean)
+    kinds = dict.fromkeys(method_of(row.method) for row in static)
+    for number, kind in enumerate(kinds):
+        own = [row for row in static if method_of(row.method) == kind]
+        _static(axes, dense[:1], own, kind, number)
+
+
+def _static(
+    axes: Axes,
+    dense: Sequence[Row],
+    rows: Sequence[Row],
+    kind: str,
+    number: int,
+) -> None:
+    """One way of static pruning, at one or several shares of the MACs."""
+    style = dict(color=GREY, linestyle=LINES[-2 - number % 2])
+    points = sorted(
+        map(_trained, [*dense, *rows]), key=lambda point: point.macs.mean
+    )
     macs = [point.macs.mean for point in points]
     error = [point.error.mean for point in points]
-    if static:
-        axes.plot(macs, error, color=GREY, linestyle='-.', zorder=1)
-    for row in static:
+    axes.plot(macs, error, **style, zorder=1)
+    label = _legend({row.method: kind for row in rows}, rows[0])
+    for row in rows:
         _mark(
-            axes, _trained(row), _legend(labels, row), color=GREY,
-            marker='X', linestyle='-.', markersize=6,
+            axes, _trained(row), label, marker=STATIC[number % 2],
+            markersize=6, **style,
         )  # fmt: skip
+        label = ''  # one entry in the legend
 
 
 def _mark(axes: Axes, point: Point, label: str, **style: Any) -> None:

@@ -10,7 +10,7 @@ from fgc_mm.comparison.labels import row_labels
 from fgc_mm.comparison.study import Study
 from fgc_mm.comparison.trade_off_plot import sweep_points, trade_off_plot
 
-ROWS = 'fgc_a.py', 'dense_a.py', 'fpgm_a.py'
+ROWS = 'fgc_a.py', 'dense_a.py', 'fpgm_a.py', 'fpgm_35.py'
 STUDY = Study('Title', tuple(map(Entry, ROWS)))
 
 
@@ -37,6 +37,7 @@ SWEPT = [
 FIXED = [
     result('dense_a', 0, 18.0, 1e7, dynamic=False),
     result('fpgm_a', 0, 24.0, 4.5e6, dynamic=False),
+    result('fpgm_35', 0, 19.0, 6.5e6, dynamic=False),
 ]
 
 
@@ -72,11 +73,17 @@ def test_gated_dense_and_static_networks(axes):
     assert [(pytest.approx(5.1), 20.0), (pytest.approx(4.1), 21.0)] in found
     assert [(pytest.approx(4.1), 21.0)] in found  # as trained
     assert [(0.0, 18.0), (1.0, 18.0)] in found  # across the axes
-    assert [(4.5, 24.0), (10.0, 18.0)] in found  # static, from the dense one
+    # static, from the dense one, each way of it once in the legend
+    assert [(4.5, 24.0), (6.5, 19.0), (10.0, 18.0)] in found
     texts = [text.get_text() for text in axes.get_legend().texts]
     assert texts == [
         'FGC (2 seeds)', 'dense (1 seed)', 'static, FPGM (1 seed)'
     ]  # fmt: skip
+
+
+def test_static_networks_are_marked_but_once_in_the_legend(axes):
+    found = curves(axes)
+    assert [(4.5, 24.0)] in found and [(6.5, 19.0)] in found
 
 
 def test_a_ruined_network_does_not_hide_the_others(monkeypatch):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fgc_mm.comparison.kept import figures, update_blocks
+from fgc_mm.comparison.kept_blocks import figures, update_blocks
 from fgc_mm.comparison.kept_figure import KeptFigure
 from fgc_mm.errors import FGCError
 
@@ -66,7 +66,7 @@ def test_seeds_are_counted_and_nothing_is_answered_by_one(root):
     [
         ((11.0, 12.1), 'a is better than b, -1.05 points of error'),
         ((9.0, 9.9), 'a is worse than b, +1.05 points of error'),
-        ((9.0, 12.0), 'no difference between a and b is shown, +0.00 points'),
+        ((9.0, 12.5), 'no difference between a and b is shown, -0.25 points'),
     ],
 )
 def test_an_answer_says_who_is_better_if_the_interval_does(

@@ -27,7 +27,7 @@ except ImportError as error:
         raise
     sys.exit(f'error: {error}')
 
-from fgc_mm.comparison.kept import figures, update_blocks
+from fgc_mm.comparison.kept_blocks import figures, update_blocks
 from fgc_mm.comparison.kept_figure import KeptFigure
 from fgc_mm.engine import command_line
 from fgc_mm.engine.atomic_file import write_atomically

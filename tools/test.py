@@ -182,6 +182,7 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
     if args.amp:
         cfg.test_cfg.fp16 = True
     move_threshold(cfg, args.gate_threshold)
+    allow_sweep(cfg, args.threshold_sweep)
     if args.show or args.show_dir is not None:
         show_results(cfg, args)
     if args.tta:
@@ -198,19 +199,29 @@ def move_threshold(cfg: Config, threshold: float | None) -> None:
     """Has the gates open at another probability than they were trained at."""
     if threshold is None:
         return
+    check_gates(cfg, f'--gate-threshold {threshold}')
+    cfg.model.backbone.gate.threshold = threshold
+
+
+def allow_sweep(cfg: Config, file: Path | None) -> None:
+    """Refuses a model that cannot be swept before it is tested."""
+    if file is not None:
+        check_gates(cfg, f'--threshold-sweep {file}')
+
+
+def check_gates(cfg: Config, option: str) -> None:
+    """Refuses a model without a threshold to move."""
     if 'gate' not in cfg.model.get('backbone', {}):
         raise FGCError(
-            f'--gate-threshold {threshold} finds no gate in '
-            f'{cfg.filename}; give a config of a gated model.'
+            f'{option} finds no gate in {cfg.filename}; give a config of a '
+            'gated model.'
         )
     kind = MODELS.get(cfg.model.backbone.gate.type)
     if kind and 'threshold' not in inspect.signature(kind).parameters:
         raise FGCError(
-            f'--gate-threshold {threshold} does not fit {kind.__name__}, '
-            'which compares no probability; its budget is set when it is '
-            'trained.'
+            f'{option} does not fit {kind.__name__}, which compares no '
+            'probability; its budget is set when it is trained.'
         )
-    cfg.model.backbone.gate.threshold = threshold
 
 
 def show_results(cfg: Config, args: argparse.Namespace) -> None:

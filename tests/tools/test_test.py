@@ -63,6 +63,7 @@ def test_metrics_with_augmentation(project, trained, tmp_path):
         (['--out', 'a.txt', '--out-item', 'metrics'], 'as .json, .yaml'),
         (['--out-item', 'pred'], 'has no file to go to'),
         (['--threshold-sweep', 'a.txt'], 'a sweep is written as .json'),
+        (['--threshold-sweep', 'a.json'], 'a.json finds no gate'),
         (['--threshold-sweep', 'a.json', '--tta'], 'and --tta exclude'),
         (
             ['--threshold-sweep', 'a.json', '--out', 'a.pkl'],

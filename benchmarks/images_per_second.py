@@ -232,8 +232,10 @@ def main() -> None:
     threads = int(os.environ['OMP_NUM_THREADS'])
     torch.set_num_threads(threads)
     options = STEPS['channels_last']
-    rate = training_rate(args.only_steps, args.images, args.repeats, **options)
-    print(rate)
+    found = training_rate(
+        args.only_steps, args.images, args.repeats, **options
+    )
+    print(found.wall, found.cpu)
 
 
 if __name__ == '__main__':

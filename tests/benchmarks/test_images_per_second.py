@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -63,3 +64,27 @@ def test_a_batch_has_the_size_of_its_config(benchmark):
     for config, size in sizes.items():
         batch = benchmark.random_batch(benchmark.read_config(config), 2)
         assert batch['inputs'].shape == (2, 3, size, size)
+
+
+def test_processes_side_by_side_are_summed(benchmark, monkeypatch, capsys):
+    """What one process prints is what another one reads."""
+    monkeypatch.setenv('OMP_NUM_THREADS', '1')
+    argv = ['x', '--only-steps', 'dense_resnet20_folder16']
+    argv += ['--images', '4', '--repeats', '1']
+    monkeypatch.setattr(sys, 'argv', argv)
+    benchmark.main()
+    said = capsys.readouterr().out
+    wall, cpu = map(float, said.split()[-2:])
+
+    class Done:
+        def __init__(self, *_, **__):
+            pass
+
+        def communicate(self):
+            return f'a word of a library\n{said}', ''
+
+    monkeypatch.setattr(benchmark.subprocess, 'Popen', Done)
+    args = SimpleNamespace(processes=2, config='x', images=4, repeats=1)
+    together = benchmark.side_by_side(args, threads=1)
+    assert together.wall == pytest.approx(2 * wall)
+    assert together.cpu == pytest.approx(cpu)

@@ -160,9 +160,14 @@ def test_paddings_are_those_of_the_conv(name, backend):
     torch.manual_seed(0)
     model = classifier_of(Chain(nn.ReLU(), **PADDINGS[name]))
     dynamic = to_dynamic(model, torch.randn(1, 3, 18, 18), backend=backend)
-    sites = dynamic.dynamic_report()['sites']
-    assert {s['executed'] for s in sites.values()} == {'dynamic'}, sites
     assert_same(model, dynamic, [(18, 18), (16, 21)])
+    report = dynamic.dynamic_report()
+    executed = {s['executed'] for s in report['sites'].values()}
+    if name == 'circular':  # it is padded by changes in place
+        assert executed == {'dense'}
+        assert 'in place' in report['executor_why']
+        return
+    assert executed == {'dynamic'}, report
     program = dynamic.backbone.program(torch.randn(1, 3, 18, 18))
     if backend == 'kernel':  # torch pads with what is no zero
         assert bool(program.fallbacks) == ('padding_mode' in PADDINGS[name])

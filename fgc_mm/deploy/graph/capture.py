@@ -154,6 +154,8 @@ class _Watch(TorchDispatchMode):
     def _note(self, func: Any, args: tuple, kwargs: dict, result: Any) -> None:
         if func in READS:
             raise CannotCapture('its code depends on the values of images')
+        if func._schema.is_mutable:  # the others have been made functional
+            raise CannotCapture(f'{func} changes a tensor in place')
         if func is DECISION:
             self._note_decision(*args, result)
         elif func is MASK:

@@ -235,7 +235,9 @@ def _resize(node: Node, x: Tensor) -> Tensor:
     )
 
 
-def _attention(node: Node, q: Tensor, k: Tensor, v: Tensor, *bias: Tensor):
+def _attention(
+    node: Node, q: Tensor, k: Tensor, v: Tensor, *bias: Tensor
+) -> Tensor:
     scores = q @ k.transpose(-1, -2) * node.scale
     for more in bias:
         scores = scores + more

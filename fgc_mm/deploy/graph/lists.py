@@ -186,11 +186,10 @@ class _Listing:
             return None
         dim = 1 if node.op is Op.CONV else len(node.shape) - 1
         size = node.shape[dim]
-        if node.op is Op.CONV and node.groups > 1:
-            if node.groups != node.inputs[0].shape[1]:
-                sites = [number for number, _ in self.starts[node.name]]
-                why = f'{node.name} has {node.groups} groups'
-                raise NeedsAll(sites, why)
+        grouped = node.op is Op.CONV and node.groups > 1
+        if grouped and node.groups != node.inputs[0].shape[1]:
+            sites = [number for number, _ in self.starts[node.name]]
+            raise NeedsAll(sites, f'{node.name} has {node.groups} groups')
         owners = Owners.nobody(dim, size)
         for number, positions in self.starts[node.name]:
             decision = self.decisions[number].decision

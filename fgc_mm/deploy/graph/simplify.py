@@ -35,7 +35,7 @@ def simplify(graph: Graph) -> None:
     editor.close()
 
 
-def _mean_of_rows(node: Node, editor: Editor) -> Node | None:
+def _mean_of_rows(node: Node, _: Editor) -> Node | None:
     """Means over a flattened map are means over its rows and columns."""
     if node.op is not Op.MEAN or node.dims != (2,):
         return None
@@ -49,7 +49,7 @@ def _mean_of_rows(node: Node, editor: Editor) -> Node | None:
     return Node(Op.MEAN, [x], node.shape, attrs, node.name)
 
 
-def _reshape_of_reshape(node: Node, editor: Editor) -> Node | None:
+def _reshape_of_reshape(node: Node, _: Editor) -> Node | None:
     if node.op is not Op.RESHAPE:
         return None
     x = node.inputs[0]
@@ -60,7 +60,7 @@ def _reshape_of_reshape(node: Node, editor: Editor) -> Node | None:
     return None
 
 
-def _permute_of_permute(node: Node, editor: Editor) -> Node | None:
+def _permute_of_permute(node: Node, _: Editor) -> Node | None:
     if node.op is not Op.PERMUTE:
         return None
     x = node.inputs[0]
@@ -89,7 +89,7 @@ def _reshaped_linear(node: Node, editor: Editor) -> Node | None:
     return Node(Op.LINEAR, [x], node.shape, dict(linear.attrs), linear.name)
 
 
-def _scale_of_channels(node: Node, editor: Editor) -> Node | None:
+def _scale_of_channels(node: Node, _: Editor) -> Node | None:
     """A product or sum with numbers of the channels is an affine map."""
     if node.op is not Op.BINARY or node.math not in (Math.MUL, Math.ADD):
         return None
@@ -146,11 +146,11 @@ def _fold(node: Node, editor: Editor) -> Node | None:
     if node.op is not Op.AFFINE or node.slope is not None:
         return None
     (x,) = node.inputs
-    if x.op is Op.AFFINE and x.slope is None and x.dim == node.dim:
-        if editor.read_once(x):
-            scale = _times(x.scale, node.scale)
-            shift = _plus(_times(x.shift, node.scale), node.shift)
-            return _affine(x.inputs[0], node, scale, shift, node.dim)
+    both = x.op is Op.AFFINE and x.slope is None and x.dim == node.dim
+    if both and editor.read_once(x):
+        scale = _times(x.scale, node.scale)
+        shift = _plus(_times(x.shift, node.scale), node.shift)
+        return _affine(x.inputs[0], node, scale, shift, node.dim)
     dim = 1 if x.op is Op.CONV else len(x.shape) - 1
     if x.op not in (Op.CONV, Op.LINEAR) or node.dim != dim:
         return None
@@ -198,44 +198,80 @@ def _attention(node: Node, editor: Editor) -> Node | None:
     softmax, value = node.inputs
     if softmax.dim != len(softmax.shape) - 1:
         return None
-    scores, scale, bias = softmax.inputs[0], 1.0, []
-    while scores.op is not Op.MATMUL:
-        if scores.op is Op.BINARY and scores.math == Math.ADD and not bias:
-            constant = [x for x in scores.inputs if x.op is Op.CONSTANT]
-            if len(constant) != 1:
-                return None
-            bias = constant
-            (scores,) = (x for x in scores.inputs if x is not constant[0])
-        elif scores.op is Op.UNARY and scores.act.kind is Act.LINEAR:
-            if scores.act.b or bias:
-                return None
-            scale *= scores.act.a
-            scores = scores.inputs[0]
-        elif scores.op is Op.RESHAPE and not bias:
-            return None
-        else:
-            return None
-    q, k = scores.inputs
+    found = _product_of(softmax.inputs[0])
+    if found is None:
+        return None
+    (q, k), scale, bias = found
     rank = len(k.shape)
     dims = (*range(rank - 2), rank - 1, rank - 2)
-    turned = Node(
-        Op.PERMUTE,
-        [k],
-        (*k.shape[:-2], k.shape[-1], k.shape[-2]),
-        {'dims': dims},
-        k.name,
-    )
+    shape = tuple(k.shape[d] for d in dims)
+    turned = Node(Op.PERMUTE, [k], shape, {'dims': dims}, k.name)
     editor.insert(turned, node)
+    more = []
+    if bias is not None:
+        attrs = {'tensor': bias}
+        more = [Node(Op.CONSTANT, [], tuple(bias.shape), attrs)]
+        editor.insert(more[0], node)
     return Node(
         Op.ATTENTION,
-        [q, turned, value, *bias],
+        [q, turned, value, *more],
         node.shape,
         {'scale': scale},
         node.name,
     )
 
 
-def _winners(node: Node, editor: Editor) -> Node | None:
+def _product_of(
+    scores: Node,
+) -> tuple[list[Node], float, Tensor | None] | None:
+    """Scores as a scaled matrix product plus constants of its shape."""
+    shape = scores.shape
+    scale, bias = 1.0, None
+    while scores.op is not Op.MATMUL:
+        constants = [x for x in scores.inputs if x.op is Op.CONSTANT]
+        if scores.op is Op.BINARY and scores.math == Math.ADD and constants:
+            whole = constants[0].tensor.float().expand(scores.shape)
+            bias = _plus(bias, scale * whole.reshape(shape))
+            (scores,) = (x for x in scores.inputs if x not in constants)
+        elif scores.op is Op.RESHAPE:
+            (scores,) = scores.inputs
+        elif _is_factor(scores):
+            scale *= scores.act.a
+            (scores,) = scores.inputs
+        else:
+            return None
+    return (scores.inputs, scale, bias) if scores.shape == shape else None
+
+
+def _is_factor(node: Node) -> bool:
+    act = node.act
+    return node.op is Op.UNARY and act.kind is Act.LINEAR and act.b == 0
+
+
+def _channel_shuffle(node: Node, _: Editor) -> Node | None:
+    """Reshapes and permutations that only order the channels anew."""
+    chain = [node]
+    while chain[-1].op in (Op.RESHAPE, Op.PERMUTE):
+        chain.append(chain[-1].inputs[0])
+    x = next((y for y in reversed(chain[2:]) if y.shape == node.shape), None)
+    if x is None or len(x.shape) != 4 or x.op in (Op.RESHAPE, Op.PERMUTE):
+        return None
+    channels = x.shape[1]
+    where = torch.arange(channels, dtype=torch.int32)[None, :, None, None]
+    where = where.expand(x.shape)
+    for move in reversed(chain[: chain.index(x)]):
+        if move.op is Op.RESHAPE:
+            where = where.reshape(move.shape)
+        else:
+            where = where.permute(move.dims)
+    index = where[0, :, 0, 0].long()
+    if not bool((where == index[:, None, None]).all()):
+        return None
+    attrs = {'dim': 1, 'index': index}
+    return Node(Op.TAKE, [x], node.shape, attrs, node.name)
+
+
+def _winners(node: Node, _: Editor) -> Node | None:
     """Ones at the first places of a descending order are the k largest."""
     if node.op is not Op.CALL or len(node.inputs) != 1:
         return None
@@ -277,4 +313,5 @@ RULES: tuple[Callable[[Node, Editor], Node | None], ...] = (
     _fold,
     _attention,
     _winners,
+    _channel_shuffle,
 )

@@ -1,6 +1,8 @@
 """For every folder: tiny gated classifiers, and processes that start soon."""
 
+import fcntl
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +17,43 @@ import fgc_mm.models
 from fgc_mm.registry import MODELS
 
 ENGINE = Path(__file__).parent / 'engine'
+# The files that take longest begin first, so that no process is left alone
+# with one of them at the end.
+LONGEST = (
+    'tools/test_compare.py',
+    'engine/test_exact_resume_hook.py',
+    'configs/test_configs.py',
+    'sites/test_zoo_property.py',
+    'engine/test_ranks_that_stop.py',
+    'engine/test_coupled_ranks.py',
+    'deploy/test_dynamic.py',
+    'tools/test_benchmark.py',
+    'tools/test_export_tools.py',
+    'engine/test_checkpoint_hook.py',
+    'engine/test_memory_bank_hook.py',
+    'tools/test_reproduce_page.py',
+    'deploy/test_exporting.py',
+    'engine/test_resume_of_loops.py',
+    'deploy/test_compact.py',
+    'engine/test_odd_ground.py',
+    'models/test_gated_backbone.py',
+    'sites/test_discovery.py',
+    'tools/test_upstream.py',
+    'tools/test_zoo_coverage.py',
+    'tools/test_shared_stage.py',
+    'models/test_threads.py',
+)
 sys.path.append(str(Path(__file__).parent))
 from warm_python.start import warm_python  # noqa: E402
+
+
+def pytest_collection_modifyitems(items):
+    """Put the longest files first."""
+    ranks = {
+        str(Path(__file__).parent / name): rank
+        for rank, name in enumerate(LONGEST)
+    }
+    items.sort(key=lambda item: ranks.get(str(item.path), len(LONGEST)))
 
 
 @pytest.fixture(autouse=True, scope='session')
@@ -104,8 +141,29 @@ def own_scope():
         yield
 
 
-def _run_ranks(script, world, folder):
-    """What the gloo processes of a script in tests/engine brought home."""
+@pytest.fixture(scope='session')
+def made_once(tmp_path_factory):
+    """Folders that one process of the test run fills for all of them."""
+    root = tmp_path_factory.getbasetemp()
+    if 'PYTEST_XDIST_WORKER' in os.environ:
+        root = root.parent
+
+    def make(name, fill):
+        folder, whole = root / name, root / f'{name}.whole'
+        with open(root / f'{name}.lock', 'w') as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not whole.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                fill(folder)
+                whole.touch()
+        return folder
+
+    return make
+
+
+def _start_ranks(script, world, folder):
+    """Runs a script in tests/engine as so many gloo processes."""
     paths = [str(ENGINE.parents[1]), str(ENGINE)]
     env = dict(os.environ, PYTHONPATH=os.pathsep.join(paths))
     env.update(OMP_NUM_THREADS='1', LOCAL_RANK='0')
@@ -123,6 +181,11 @@ def _run_ranks(script, world, folder):
     ]
     said = [child.communicate(timeout=600)[0] for child in children]
     assert [child.returncode for child in children] == [0] * world, said
+
+
+def _run_ranks(script, world, folder):
+    """What the processes of a script brought home."""
+    _start_ranks(script, world, folder)
     return [torch.load(folder / f'{rank}.pt') for rank in range(world)]
 
 
@@ -133,9 +196,12 @@ def run_ranks():
 
 
 @pytest.fixture(scope='session')
-def two_ranks(tmp_path_factory):
+def two_ranks(made_once):
     """What two gloo processes brought home; see two_ranks.py."""
-    return _run_ranks('two_ranks.py', 2, tmp_path_factory.mktemp('two_ranks'))
+    folder = made_once(
+        'two_ranks', lambda folder: _start_ranks('two_ranks.py', 2, folder)
+    )
+    return [torch.load(folder / f'{rank}.pt') for rank in range(2)]
 
 
 @pytest.fixture(scope='session', params=[2, 3])

@@ -56,8 +56,15 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: ranks.get(str(item.path), len(LONGEST)))
 
 
+@pytest.fixture(scope='session')
+def shared_root(tmp_path_factory):
+    """A folder of all processes of the test run."""
+    root = tmp_path_factory.getbasetemp()
+    return root.parent if 'PYTEST_XDIST_WORKER' in os.environ else root
+
+
 @pytest.fixture(autouse=True, scope='session')
-def python():
+def python(shared_root):
     """``sys.executable`` starts in milliseconds; see warm_python.
 
     Not where there is a GPU, which a forked process could not use.
@@ -65,7 +72,8 @@ def python():
     if torch.cuda.is_available():
         yield sys.executable
         return
-    with warm_python() as path:
+    one_of_several = 'PYTEST_XDIST_WORKER' in os.environ
+    with warm_python(shared_root / 'warm' if one_of_several else None) as path:
         yield path
 
 
@@ -142,15 +150,13 @@ def own_scope():
 
 
 @pytest.fixture(scope='session')
-def made_once(tmp_path_factory):
+def made_once(shared_root):
     """Folders that one process of the test run fills for all of them."""
-    root = tmp_path_factory.getbasetemp()
-    if 'PYTEST_XDIST_WORKER' in os.environ:
-        root = root.parent
 
     def make(name, fill):
-        folder, whole = root / name, root / f'{name}.whole'
-        with open(root / f'{name}.lock', 'w') as lock:
+        folder = shared_root / name
+        whole = shared_root / f'{name}.whole'
+        with (shared_root / f'{name}.lock').open('w') as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not whole.exists():
                 shutil.rmtree(folder, ignore_errors=True)

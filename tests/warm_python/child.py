@@ -54,6 +54,9 @@ def prepare(request: dict[str, Any]) -> None:
     # the server's own folder makes room
     sys.path[:1] = [folder, *filter(None, paths)]
     sys.executable = request['executable']
+    if sys.dont_write_bytecode:  # each would compile the package again
+        sys.pycache_prefix = request['bytecode']
+        sys.dont_write_bytecode = False
     sys.stdin = io.TextIOWrapper(io.FileIO(0, closefd=False))
     sys.stdout = stream(1, request['unbuffered'])
     sys.stderr = stream(2, unbuffered=True)

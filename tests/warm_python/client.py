@@ -117,6 +117,7 @@ def main():
         environment=dict(os.environ),
         executable=WRAPPER,
         ignored=[int(number) for number in ignored],
+        bytecode=SOCKET + '.bytecode',
         limits={n: resource.getrlimit(n) for n in LIMITS},
     )
     status = wait(ask(request), received)

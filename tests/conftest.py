@@ -1,4 +1,8 @@
-"""For every folder: tiny gated classifiers, and processes that start soon."""
+"""For every folder: tiny gated classifiers, and processes that start soon.
+
+Nothing large is imported outside the functions: the process that hands the
+test files out to others runs no test.
+"""
 
 import fcntl
 import os
@@ -9,12 +13,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
-from mmengine.registry import DefaultScope
-from mmpretrain.structures import DataSample
-
-import fgc_mm.models
-from fgc_mm.registry import MODELS
 
 ENGINE = Path(__file__).parent / 'engine'
 # The files that take longest begin first, so that no process is left alone
@@ -69,6 +67,8 @@ def python(shared_root):
 
     Not where there is a GPU, which a forked process could not use.
     """
+    import torch
+
     if torch.cuda.is_available():
         yield sys.executable
         return
@@ -92,10 +92,24 @@ def unformatted():
         yield
 
 
+@pytest.fixture(autouse=True, scope='session')
+def registered():
+    """Every test can build what the package registers."""
+    import fgc_mm.models
+
+    assert fgc_mm.models
+
+
+def _in_mmpretrain():
+    from mmengine.registry import DefaultScope
+
+    return DefaultScope.overwrite_default_scope('mmpretrain')
+
+
 @pytest.fixture(autouse=True, scope='module')
 def scope():
     """Names mean what they mean in a config, whatever has run before."""
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
+    with _in_mmpretrain():
         yield
 
 
@@ -124,6 +138,8 @@ def gated_cfg(backbone=None, gate_losses=(), channels=16, sites='auto'):
 
 def samples(labels, first=0):
     """One DataSample per label, with its place in the training set."""
+    from mmpretrain.structures import DataSample
+
     return [
         DataSample(metainfo=dict(sample_idx=first + i)).set_gt_label(label)
         for i, label in enumerate(labels)
@@ -133,7 +149,9 @@ def samples(labels, first=0):
 @pytest.fixture(scope='session')
 def tiny():
     """Makes gated classifiers and their inputs."""
-    assert fgc_mm.models
+    import torch
+
+    from fgc_mm.registry import MODELS
 
     def build(seed=0, **options):
         torch.manual_seed(seed)
@@ -145,7 +163,7 @@ def tiny():
 @pytest.fixture(autouse=True)
 def own_scope():
     """No test leaves its Runner's default scope to the next one."""
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
+    with _in_mmpretrain():
         yield
 
 
@@ -189,16 +207,21 @@ def _start_ranks(script, world, folder):
     assert [child.returncode for child in children] == [0] * world, said
 
 
-def _run_ranks(script, world, folder):
-    """What the processes of a script brought home."""
-    _start_ranks(script, world, folder)
+def _brought(world, folder):
+    import torch
+
     return [torch.load(folder / f'{rank}.pt') for rank in range(world)]
 
 
 @pytest.fixture(scope='session')
 def run_ranks():
     """Runs a script of tests/engine as so many processes."""
-    return _run_ranks
+
+    def run(script, world, folder):
+        _start_ranks(script, world, folder)
+        return _brought(world, folder)
+
+    return run
 
 
 @pytest.fixture(scope='session')
@@ -207,11 +230,11 @@ def two_ranks(made_once):
     folder = made_once(
         'two_ranks', lambda folder: _start_ranks('two_ranks.py', 2, folder)
     )
-    return [torch.load(folder / f'{rank}.pt') for rank in range(2)]
+    return _brought(2, folder)
 
 
 @pytest.fixture(scope='session', params=[2, 3])
-def coupled_ranks(request, tmp_path_factory):
+def coupled_ranks(request, run_ranks, tmp_path_factory):
     """What two, and then three, processes say; see coupled_ranks.py."""
     folder = tmp_path_factory.mktemp('coupled_ranks')
-    return _run_ranks('coupled_ranks.py', request.param, folder)
+    return run_ranks('coupled_ranks.py', request.param, folder)

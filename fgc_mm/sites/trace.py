@@ -16,6 +16,7 @@ from fgc_mm.sites.layout import (
     is_depthwise,
     layer_widths,
 )
+from fgc_mm.sites.seen import BrokenProbe, Seen, differ, flat_maps
 from fgc_mm.sites.watching import watch_products
 
 IMAGE = ''  # the image's name among the sources
@@ -69,7 +70,7 @@ class Trace:
         self._generator = torch.Generator().manual_seed(0)
         self._answers: dict[str, Tensor] = {}
         self._changes: dict[str, Tensor] = {}
-        self._seen: dict[Place, list[_Seen]] = {}
+        self._seen: dict[Place, list[Seen]] = {}
         self._outputs: dict[str, Tensor] = {}
         self._given: Counter[str] = Counter()  # outputs of every module
         self._known: dict[str, _Known | None] = {}
@@ -84,7 +85,7 @@ class Trace:
         self._until: Mapping[Place, Tensor] | None = None
         self._only: Container[Place] | None = None
         self._gently = False
-        self._judge: Callable[[Tensor, _Seen], Tensor] | None = None
+        self._judge: Callable[[Tensor, Seen], Tensor] | None = None
         self.shapes: dict[str, torch.Size] = {}
         before = self._kept(IMAGE)
         self._run()
@@ -122,7 +123,7 @@ class Trace:
         Raises:
             BrokenProbe: The network does not run with this change.
         """
-        self._change, self._hold, self._judge = change, hold, _differ
+        self._change, self._hold, self._judge = change, hold, differ
         self._until, self._gently, self._only = until, gently, only
         try:
             return self._probe()
@@ -147,7 +148,7 @@ class Trace:
         Raises:
             BrokenProbe: The network does not run with another one.
         """
-        self._disturb, self._judge = module, _differ
+        self._disturb, self._judge = module, differ
         flags = self._probe()
         return {place for place, seen in flags.items() if seen.any()}
 
@@ -249,11 +250,11 @@ class Trace:
         if turn and place.kind.startswith('module'):
             return  # shared, perhaps by maps of several widths
         if self._judge is None:
-            self._seen.setdefault(place, []).append(_Seen(x))
+            self._seen.setdefault(place, []).append(Seen(x))
             return
         if self._only is not None and place not in self._only:
             return
-        judged = self._judge(_flat_maps(x), self._seen[place][turn])
+        judged = self._judge(flat_maps(x), self._seen[place][turn])
         flags = judged.any(2).any(0).cpu()
         if self._until is not None and (flags & self._until[place]).any():
             raise _EnoughSeen
@@ -284,38 +285,6 @@ class Trace:
     def _second(self, name: str, x: Tensor) -> Tensor:
         layer = self._cut.backbone.get_submodule(name)
         return x if name == IMAGE else channels_second(layer, x)
-
-
-class BrokenProbe(FGCError):
-    """The network runs, but not with the change that was tried."""
-
-
-class _Seen:
-    """What a place has shown in the first pass."""
-
-    def __init__(self, x: Tensor) -> None:
-        self.channels = x.shape[1]
-        self.maps = _flat_maps(x).clone()
-        nan = self.maps.isnan()
-        self.nan = nan if nan.any() else None
-
-
-def _flat_maps(x: Tensor) -> Tensor:
-    """(N, C, *) -> (N, C, L)."""
-    return x.reshape(*x.shape[:2], -1)
-
-
-def _differ(now: Tensor, before: _Seen) -> Tensor:
-    """Where a place shows another number; two NaN are the same."""
-    if now.shape != before.maps.shape:
-        raise BrokenProbe(
-            f'A map has the shape {(*now.shape,)} in one pass and '
-            f'{(*before.maps.shape,)} in another; it must be the same.'
-        )
-    differs = now != before.maps
-    if before.nan is not None:
-        differs &= ~(before.nan & now.isnan())
-    return differs
 
 
 class _EnoughSeen(BaseException):

@@ -111,15 +111,20 @@ def point_style(number: int) -> dict[str, str]:
     return dict(color=style['color'], marker=style['marker'])
 
 
-def figure_bytes(figure: Figure, kind: str = 'png') -> bytes:
+def figure_bytes(
+    figure: Figure, kind: str = 'png', description: str | None = None
+) -> bytes:
     """The figure as the content of a file.
 
     Args:
         figure: Of :func:`new_figure`; its layout is fixed from here on.
         kind: One of ``FORMATS``.
+        description: Text in the file, beside the image.
     """
     # without a date, equal figures are equal files
-    metadata = dict(Date=None) if kind == 'svg' else None
+    metadata = dict(Date=None) if kind == 'svg' else {}
+    if description is not None:
+        metadata['Description'] = description
     content = io.BytesIO()
     with mpl.rc_context(STYLE):
         figure.savefig(content, format=kind, metadata=metadata)

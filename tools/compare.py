@@ -63,7 +63,7 @@ from fgc_mm.comparison.plan_file import read_study
 from fgc_mm.comparison.report import write_report
 from fgc_mm.comparison.results import keep_result, read_result, write_result
 from fgc_mm.comparison.run import Run
-from fgc_mm.comparison.study import Study
+from fgc_mm.comparison.study import SEEDS, Study
 from fgc_mm.comparison.table import of_dataset, read_published, rows_of
 from fgc_mm.comparison.workers import Workers, visible_devices
 from fgc_mm.engine import command_line
@@ -71,7 +71,6 @@ from fgc_mm.engine.stop_signal import STOPPED
 from fgc_mm.engine.work_dir_lock import WorkDirLock
 from fgc_mm.errors import FGCError
 
-SEEDS = (0, 1, 2)
 PRUNING_RATIO = 0.55
 SIGNALS = signal.SIGTERM, signal.SIGINT, signal.SIGUSR1
 

@@ -29,6 +29,7 @@ from fgc_mm.engine.atomic_file import write_atomically
 from fgc_mm.engine.checkpoint import read_checkpoint
 from fgc_mm.engine.launch import join_processes
 from fgc_mm.errors import FGCError
+from fgc_mm.evaluation.threshold_sweep import sweep_thresholds
 from fgc_mm.registry import MODELS
 
 SUFFIXES = {
@@ -67,6 +68,10 @@ def test(runner: Runner, args: argparse.Namespace) -> None:
     metrics = runner.test()
     if args.out and args.out_item == 'metrics' and is_main_process():
         write_aside(metrics, Path(args.out))
+    if args.threshold_sweep:
+        rows = sweep_thresholds(runner)
+        if is_main_process():
+            write_aside(rows, args.threshold_sweep)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -94,6 +99,12 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         help='probability above which a channel is open (trained: 0.5)',
     )
+    parser.add_argument(
+        '--threshold-sweep',
+        type=Path,
+        metavar='JSON',
+        help='test at other thresholds as well, for accuracy over MACs',
+    )
     _add_show_arguments(parser)
     command_line.add_shared_arguments(parser)
     return parser
@@ -114,6 +125,7 @@ def _add_show_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check_out(args: argparse.Namespace) -> None:
     """Refuses a file that the results could not be written to."""
+    check_sweep(args)
     if args.out is None:
         if args.out_item is not None:
             raise FGCError(
@@ -127,6 +139,23 @@ def check_out(args: argparse.Namespace) -> None:
         raise FGCError(
             f'--out {args.out} has an unknown format: {args.out_item} are '
             f'written as {", ".join(suffixes)}; rename the file.'
+        )
+
+
+def check_sweep(args: argparse.Namespace) -> None:
+    """Refuses a file, or a test, that a sweep does not fit."""
+    file = args.threshold_sweep
+    if file is not None and file.suffix != '.json':
+        raise FGCError(
+            f'--threshold-sweep {file} has an unknown format: a sweep is '
+            'written as .json; rename the file.'
+        )
+    predicts = args.out is not None and args.out_item != 'metrics'
+    if file is not None and (args.tta or predicts):
+        other = '--tta' if args.tta else '--out-item pred'
+        raise FGCError(
+            f'--threshold-sweep and {other} exclude each other: a sweep '
+            f'tests many times, for its metrics; leave {other} out.'
         )
 
 
@@ -153,6 +182,7 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
     if args.amp:
         cfg.test_cfg.fp16 = True
     move_threshold(cfg, args.gate_threshold)
+    allow_sweep(cfg, args.threshold_sweep)
     if args.show or args.show_dir is not None:
         show_results(cfg, args)
     if args.tta:
@@ -169,19 +199,29 @@ def move_threshold(cfg: Config, threshold: float | None) -> None:
     """Has the gates open at another probability than they were trained at."""
     if threshold is None:
         return
+    check_gates(cfg, f'--gate-threshold {threshold}')
+    cfg.model.backbone.gate.threshold = threshold
+
+
+def allow_sweep(cfg: Config, file: Path | None) -> None:
+    """Refuses a model that cannot be swept before it is tested."""
+    if file is not None:
+        check_gates(cfg, f'--threshold-sweep {file}')
+
+
+def check_gates(cfg: Config, option: str) -> None:
+    """Refuses a model without a threshold to move."""
     if 'gate' not in cfg.model.get('backbone', {}):
         raise FGCError(
-            f'--gate-threshold {threshold} finds no gate in '
-            f'{cfg.filename}; give a config of a gated model.'
+            f'{option} finds no gate in {cfg.filename}; give a config of a '
+            'gated model.'
         )
     kind = MODELS.get(cfg.model.backbone.gate.type)
     if kind and 'threshold' not in inspect.signature(kind).parameters:
         raise FGCError(
-            f'--gate-threshold {threshold} does not fit {kind.__name__}, '
-            'which compares no probability; its budget is set when it is '
-            'trained.'
+            f'{option} does not fit {kind.__name__}, which compares no '
+            'probability; its budget is set when it is trained.'
         )
-    cfg.model.backbone.gate.threshold = threshold
 
 
 def show_results(cfg: Config, args: argparse.Namespace) -> None:

@@ -34,6 +34,8 @@ class Entry:
         seeds: Of this row alone; None for those of all.
         epochs: Of this row alone; None for those of all.
         start: What its runs start from.
+        pruning_ratio: Share of the MACs that this row is asked for, where
+            rows are; None for that of all.
     """
 
     config: str
@@ -43,6 +45,7 @@ class Entry:
     seeds: tuple[int, ...] | None = None
     epochs: int | None = None
     start: Start | None = None
+    pruning_ratio: float | None = None
 
     @property
     def row(self) -> str:

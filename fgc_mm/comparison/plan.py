@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmpretrain.registry import MODELS
 
 from ..engine import command_line
 from ..engine.scaled_schedule import scale_epochs
@@ -131,7 +133,8 @@ def read_method(entry: Entry, settings: Settings) -> Method:
     options = (*settings.options, *entry.options)
     command_line.override(cfg, command_line.read_options(options))
     check_data(cfg, path)
-    wanted = settings.pruning_ratio if settings.match_macs else None
+    share = _share(entry, settings)
+    wanted = share if settings.match_macs else None
     budget = None
     if wanted is not None and importance is None:
         asked = without_own(options_for_ratio(cfg, wanted), entry.options)
@@ -144,7 +147,7 @@ def read_method(entry: Entry, settings: Settings) -> Method:
     recipe['epochs'] = cfg.train_cfg.max_epochs
     recipe['batch_size'] = cfg.train_dataloader.get('batch_size')
     recipe['images'] = _images(cfg)
-    ratio = settings.pruning_ratio if importance else 0.0
+    ratio = share if importance else 0.0
     if importance:
         recipe.update(importance=importance, pruning_ratio=ratio)
     if budget is not None:
@@ -160,7 +163,16 @@ def read_method(entry: Entry, settings: Settings) -> Method:
         importance=importance,
         pruning_ratio=ratio,
         budget=budget,
+        sweeps=has_threshold(cfg),
     )
+
+
+def has_threshold(cfg: Config) -> bool:
+    """Whether a config's gates compare a probability with a threshold."""
+    backbone = (cfg.get('model') or {}).get('backbone') or {}
+    gate = backbone.get('gate')
+    kind = MODELS.get(gate.type) if gate else None
+    return kind is not None and 'threshold' in signature(kind).parameters
 
 
 def check_data(cfg: Config, path: str) -> None:
@@ -209,11 +221,15 @@ def _check_settings(entries: Sequence[Entry], settings: Settings) -> None:
                     f'seed {seed} is given twice: its second run would be '
                     'the first one again; give different --seeds.'
                 )
-    if not 0 < settings.pruning_ratio < 1:
-        raise FGCError(
-            f'--pruning-ratio {settings.pruning_ratio} is no share of the '
-            'MACs; give a number between 0 and 1, such as 0.55.'
-        )
+    for share in (
+        settings.pruning_ratio,
+        *(_share(entry, settings) for entry in entries),
+    ):
+        if not 0 < share < 1:
+            raise FGCError(
+                f'--pruning-ratio {share} is no share of the MACs; give a '
+                'number between 0 and 1, such as 0.55.'
+            )
     for entry in entries:
         if entry.importance and entry.start is None:
             raise FGCError(
@@ -233,6 +249,11 @@ def _check_names(entries: Sequence[Entry], starts: Iterable[Run]) -> None:
                 'the name of a row and of a folder; rename one, or leave it '
                 'out.'
             )
+
+
+def _share(entry: Entry, settings: Settings) -> float:
+    own = entry.pruning_ratio
+    return settings.pruning_ratio if own is None else own
 
 
 def _seeds(entry: Entry, settings: Settings) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from .study import Axis, Study
 
 METHOD = {
     'config', 'name', 'options', 'seeds', 'epochs', 'pretrain',
-    'pretrain_epochs',
+    'pretrain_epochs', 'pruning_ratio',
 }  # fmt: skip
 # what the plan says for all rows that do not say it themselves
 SHARED = 'pretrain', 'pretrain_epochs'
@@ -116,6 +116,7 @@ def _entry(path: Path, method: object, shared: Mapping[str, Any]) -> Entry:
         options=_options(path, found),
         seeds=_seeds(path, found),
         epochs=_number(path, found, 'epochs', int),
+        pruning_ratio=_number(path, found, 'pruning_ratio', float),
         start=None
         if start is None
         else Start(_beside(path, start), start_epochs),

@@ -91,7 +91,7 @@ def answers_markdown(answers: Sequence[Answer]) -> str:
     if not answers:
         return ''
     head = [
-        'question', 'seeds', 'difference of the errors, points',
+        'question', 'seed numbers', 'difference of the errors, points',
         '95 % interval', 'difference of the pruning ratios, points',
     ]  # fmt: skip
     return markdown_table(head, [*map(_line, answers)])

@@ -26,6 +26,7 @@ ACCURACY = 'accuracy/top1'
 TOP5 = 'accuracy/top5'
 COST = 'macs/mean', 'macs/dense'
 RATIO = 'macs/pruning_ratio'
+SWEEP = 'threshold_sweep'
 FILE = 'result.json'
 # where a line stands, and what a machine did
 UNLOGGED = {'epoch', 'iter', 'step', 'time', 'data_time', 'memory'}
@@ -39,7 +40,9 @@ def write_result(run: Run, threads: int | None) -> dict[str, Any]:
     measures it, ``best_error`` (best validation), ``parameters``,
     ``seconds`` (training steps, without validation and start), every
     ``macs/pruning_ratio*``, ``by_epoch`` (see :func:`by_epoch`),
-    ``commands`` and ``environment``.
+    ``threshold_sweep`` of gates with a threshold (see
+    :mod:`fgc_mm.evaluation.threshold_sweep`), ``commands`` and
+    ``environment``.
 
     Raises:
         FGCError: The test has found no top-1 accuracy.
@@ -75,12 +78,19 @@ def write_result(run: Run, threads: int | None) -> dict[str, Any]:
         **{k: metrics[k] for k in COST},
         **{k: v for k, v in metrics.items() if k.startswith(RATIO)},
         by_epoch=by_epoch(run.folder),
+        **_sweep(run),
         # not where it lay on the machine that ran it
         commands=[c.replace(str(run.folder), 'DIR') for c in run.commands()],
         environment=environment(threads),
     )
     write_atomically(json.dumps(result, indent=1).encode(), _file(run))
     return result
+
+
+def _sweep(run: Run) -> dict[str, Any]:
+    if not run.method.sweeps:
+        return {}
+    return {SWEEP: json.loads(run.sweep.read_text())}
 
 
 def keep_result(run: Run, folder: Path) -> None:

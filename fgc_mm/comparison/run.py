@@ -35,6 +35,8 @@ class Method:
         budget: Share of the MACs that ``plan_budget.py`` is asked for on
             the network that training starts from; None if nothing is to be
             planned.
+        sweeps: Whether its gates have a threshold, at other values of which
+            the trained network is tested too.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Method:
     importance: str | None = None
     pruning_ratio: float = 0.0
     budget: float | None = None
+    sweeps: bool = False
 
 
 @dataclass
@@ -94,6 +97,11 @@ class Run:
         return self.folder / 'metrics.json'
 
     @property
+    def sweep(self) -> Path:
+        """What the same test found at other thresholds of the gates."""
+        return self.folder / 'threshold_sweep.json'
+
+    @property
     def config(self) -> Path:
         """The config that is trained."""
         if self.method.importance is None:
@@ -123,7 +131,7 @@ class Run:
             if self.method.budget is not None and not self._planned.is_file():
                 return 'planning', self._plan()
             return 'training', self._train()
-        return None if self.metrics.is_file() else ('testing', self._test())
+        return None if self._tested() else ('testing', self._test())
 
     def note(self, command: list[str]) -> None:
         """Keeps a command for the report, as a user would type it."""
@@ -228,11 +236,16 @@ class Run:
             *arguments, *_options(options),
         )  # fmt: skip
 
+    def _tested(self) -> bool:
+        swept = self.sweep.is_file() or not self.method.sweeps
+        return swept and self.metrics.is_file()
+
     def _test(self) -> list[str]:
+        sweep = ['--threshold-sweep', self.sweep] if self.method.sweeps else []
         return _command(
             'test.py', self.trained_config, self.last_checkpoint,
             '--work-dir', self.folder / 'test', '--out', self.metrics,
-            '--out-item', 'metrics', *_options(self._own_options()),
+            '--out-item', 'metrics', *sweep, *_options(self._own_options()),
         )  # fmt: skip
 
     def _dense(self) -> Path:

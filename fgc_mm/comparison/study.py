@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from .entry import Entry
 from .questions import Question
 
+SEEDS = (0, 1, 2)  # where neither a row nor a plan says
+
 
 @dataclass(frozen=True)
 class Axis:

@@ -220,7 +220,7 @@ def table_csv(rows: Sequence[Row], published: Sequence[dict]) -> str:
 def runs_csv(results: Sequence[dict[str, Any]]) -> str:
     """One row per run."""
     flat = [
-        {k: v for k, v in result.items() if not isinstance(v, dict)}
+        {k: v for k, v in result.items() if not isinstance(v, (dict, list))}
         for result in results
     ]
     fields = list(dict.fromkeys(name for result in flat for name in result))

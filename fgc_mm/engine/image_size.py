@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config
@@ -18,11 +18,24 @@ def config_image_size(cfg: Config) -> tuple[int, int] | None:
         cfg: Of a run.
     """
     for name in ('test_dataloader', 'val_dataloader'):
-        dataset = (cfg.get(name) or {}).get('dataset') or {}
-        steps = dataset.get('pipeline')
-        if isinstance(steps, Sequence):
+        steps = pipeline_of((cfg.get(name) or {}).get('dataset') or {})
+        if steps:
             return _last_size(steps)
     return None
+
+
+def pipeline_of(dataset: Mapping[str, Any]) -> Sequence[Any]:
+    """The pipeline of a data set, or of the one that it wraps.
+
+    Args:
+        dataset: Its config.
+    """
+    while isinstance(dataset, Mapping):
+        steps = dataset.get('pipeline')
+        if isinstance(steps, Sequence):
+            return steps
+        dataset = dataset.get('dataset')
+    return ()
 
 
 def _last_size(steps: Sequence[Any]) -> tuple[int, int] | None:

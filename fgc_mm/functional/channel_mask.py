@@ -31,8 +31,11 @@ class _MaskChannels(torch.autograd.Function):
         activation, mask = ctx.saved_tensors
         product = grad * activation
         grad_mask = _lines(product).sum(dim=2)
+        mask = _broadcast(mask, grad)
+        if torch.compiler.is_compiling():  # which plans the memory itself
+            return grad * mask, grad_mask
         # the product's memory is free again: the gradient takes its place
-        return torch.mul(grad, _broadcast(mask, grad), out=product), grad_mask
+        return torch.mul(grad, mask, out=product), grad_mask
 
 
 def _broadcast(mask: Tensor, like: Tensor) -> Tensor:

@@ -95,7 +95,7 @@ def test_ftwt_starts_from_the_dense_twin_and_cools_down(name, read):
 
 @pytest.mark.parametrize(
     'name',
-    [n for n in NAMES if n.endswith('_55') and 'folder16' not in n],
+    [n for n in NAMES if n.endswith('_55') and 'folder' not in n],
 )
 def test_a_budget_takes_the_place_of_the_l0_loss(name, read):
     mine, other = read(name), read(name.removesuffix('_55'))
@@ -108,14 +108,37 @@ def test_a_budget_takes_the_place_of_the_l0_loss(name, read):
     assert target.loss_weight.end_value == 50
 
 
-def test_the_budget_of_the_small_images_grows_as_the_l0_weight_does(read):
-    bas, fgc = (read(f'{m}_resnet20_folder16_55') for m in ('bas', 'fgc'))
+@pytest.mark.parametrize('size', [16, 32])
+def test_the_budget_of_the_comparisons_grows_as_the_l0_weight_does(size, read):
+    bas, fgc = (read(f'{m}_resnet20_folder{size}_55') for m in ('bas', 'fgc'))
     assert fgc.model.gate_losses[:2] == bas.model.gate_losses
     shaping, target = bas.model.gate_losses
     old, l0 = read('bas_resnet20_folder').model.gate_losses
     assert shaping == old and target.pruning_ratio == 0.55
     for end in ('begin', 'end'):
         assert target.loss_weight[end] == l0.loss_weight[end]
+
+
+@pytest.mark.parametrize(
+    'name', [n for n in NAMES if n.split('_')[2].startswith('folder32')]
+)
+def test_the_large_images_are_those_of_the_small_but_for_their_size(
+    name, read
+):
+    """So that both comparisons ask the same questions."""
+    small, large = read(name.replace('folder32', 'folder16')), read(name)
+    for loader, pad in (('train', 2), ('val', 0), ('test', 0)):
+        one, two = (c[f'{loader}_dataloader'] for c in (small, large))
+        assert two.dataset.pop('device') == 'auto'
+        assert two.dataset.get('padding', 0) == 2 * pad
+        resize = two.dataset.dataset.pipeline[1]
+        assert resize.scale == (32, 32)
+        resize.scale = (16, 16)
+        if pad:
+            two.dataset.padding = pad
+        assert one == two
+    for part in ('model', 'optim_wrapper', 'param_scheduler', 'train_cfg'):
+        assert small[part] == large[part]
 
 
 @pytest.mark.parametrize('name', [n for n in SINGLE if n.startswith('fgc_')])

@@ -22,6 +22,7 @@ RATIOS = {
     'ftwt_resnet34_imagenet': 0.92,
     'ftwt_resnet20_folder': 0.68,
     'ftwt_resnet20_folder16': 0.8,
+    'ftwt_resnet20_folder32': 0.8,
 }
 
 

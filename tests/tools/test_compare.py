@@ -127,6 +127,11 @@ def test_numbers_are_kept_apart_from_the_runs(compared):
         assert last['loss_cls' if 'bas' in name else 'loss'] > 0
         assert 0 <= last['accuracy/top1'] <= 100
         assert found['commands'][0].startswith('python tools/train.py ')
+        sweep = found.get('threshold_sweep', [])
+        assert bool(sweep) == ('bas' in name)  # the one with thresholds
+        errors = {row['threshold']: 100 - row['accuracy'] for row in sweep}
+        assert errors.get(0.5, found['error']) == found['error']
+        assert len(errors) in (0, 11)
 
 
 def test_one_fails_and_the_others_go_on(compared):

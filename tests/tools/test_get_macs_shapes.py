@@ -5,10 +5,13 @@ from mmengine.config import Config
 from mmpretrain.registry import MODELS as MMPRETRAIN
 from torch import nn
 
+from fgc_mm.engine.image_size import config_image_size
 from fgc_mm.errors import FGCError
 from fgc_mm.models import build_macs_table
 
-from .conftest import load_tool
+from .conftest import TOOLS, load_tool
+
+CONFIGS = TOOLS.parent / 'configs'
 
 
 @pytest.fixture(scope='module')
@@ -95,3 +98,16 @@ def test_what_no_layer_computes_has_a_row(tool, capsys):
     lines = capsys.readouterr().out.splitlines()
     (row,) = [line for line in lines if 'outside layers' in line]
     assert '512' in row and '80.0%' in row
+
+
+@pytest.mark.parametrize('size', [16, 32])
+def test_the_size_of_images_held_in_memory_is_that_of_what_they_wrap(
+    tool, size
+):
+    """Else a user would have to give --shape for these configs."""
+    cfg = Config.fromfile(CONFIGS / f'dense_resnet20_folder{size}.py')
+    assert tool.image_size(cfg, None) == (size, size)
+    assert config_image_size(cfg) == (size, size)
+    cfg.train_dataloader.dataset.dataset.pop('pipeline')
+    with pytest.raises(FGCError, match='no crop'):
+        tool.image_size(cfg, None)

@@ -17,7 +17,7 @@ import pytest
 import torch
 from mmpretrain.registry import MODELS
 
-from fgc_mm.comparison.kept import update_blocks
+from fgc_mm.comparison.kept_blocks import update_blocks
 from fgc_mm.comparison.plan import Settings, plan
 from fgc_mm.comparison.plan_file import read_study
 from fgc_mm.comparison.table import read_published

@@ -62,6 +62,13 @@ def test_metrics_with_augmentation(project, trained, tmp_path):
         (['--out', 'a.json'], 'pred are written as .pkl, .pickle'),
         (['--out', 'a.txt', '--out-item', 'metrics'], 'as .json, .yaml'),
         (['--out-item', 'pred'], 'has no file to go to'),
+        (['--threshold-sweep', 'a.txt'], 'a sweep is written as .json'),
+        (['--threshold-sweep', 'a.json'], 'a.json finds no gate'),
+        (['--threshold-sweep', 'a.json', '--tta'], 'and --tta exclude'),
+        (
+            ['--threshold-sweep', 'a.json', '--out', 'a.pkl'],
+            'and --out-item pred exclude',
+        ),
         (['--show'], 'no default_hooks.visualization'),
         ([PAIR, 'x'], "'x' is no pair"),
     ],

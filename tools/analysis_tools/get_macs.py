@@ -23,6 +23,7 @@ from torch import nn
 
 from fgc_mm.deploy.loading import build_model
 from fgc_mm.engine import command_line
+from fgc_mm.engine.image_size import pipeline_of
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.macs import MACsTable, expected_macs
 from fgc_mm.models import build_macs_table
@@ -66,7 +67,7 @@ def image_size(cfg: Config, shape: list[int] | None) -> tuple[int, int]:
             )
         return shape[0], shape[-1]
     dataset = cfg.get('train_dataloader', {}).get('dataset', {})
-    sizes = [_size(step) for step in dataset.get('pipeline', [])]
+    sizes = [_size(step) for step in pipeline_of(dataset)]
     for size in filter(None, reversed(sizes)):  # the last one counts
         return (size, size) if isinstance(size, int) else tuple(size)
     raise FGCError(

@@ -3,7 +3,9 @@
     python tools/analysis_tools/sweep_threshold.py CONFIG CHECKPOINT
 
 Moves the probability above which a gate opens its channel, tests at each,
-and writes a table (CSV) and a plot (PNG and SVG) into the work dir.
+and writes a table (CSV) and a plot (PNG and SVG) into the work dir. With
+--result FILE the table also becomes part of the numbers that
+tools/compare.py --results has kept of that run, as threshold_sweep.
 """
 
 from __future__ import annotations
@@ -28,10 +30,16 @@ from mmengine.runner import Runner
 from rich.console import Console
 from rich.table import Table
 
+from fgc_mm.comparison.kept import read_kept_file
+from fgc_mm.comparison.kept_sweep import add_sweep
 from fgc_mm.engine import command_line
 from fgc_mm.engine.atomic_file import write_atomically
 from fgc_mm.engine.checkpoint import read_checkpoint
-from fgc_mm.errors import FGCError
+from fgc_mm.evaluation.threshold_sweep import (
+    THRESHOLDS,
+    check_thresholds,
+    sweep_thresholds,
+)
 from fgc_mm.figure_style import (
     FORMATS,
     figure_bytes,
@@ -39,14 +47,12 @@ from fgc_mm.figure_style import (
     new_figure,
     series_style,
 )
-from fgc_mm.models import GatedImageClassifier
-
-THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 
 
 def main() -> None:
     """Test at every threshold, then write."""
     args = parse_args()
+    kept = args.result and read_kept_file(args.result)
     cfg = command_line.load_config(args.config)
     read_checkpoint(args.checkpoint)
     cfg.load_from, cfg.resume = args.checkpoint, False
@@ -54,6 +60,8 @@ def main() -> None:
     command_line.override(cfg, args.cfg_options)
     rows = sweep(cfg, args.thresholds)
     show(rows)
+    if kept:
+        add_sweep(args.result, kept, rows)
     folder = Path(cfg.work_dir)
     write_atomically(as_csv(rows), folder / 'threshold_sweep.csv')
     for kind in FORMATS:
@@ -73,6 +81,12 @@ def parse_args() -> argparse.Namespace:
         '--thresholds', type=float, nargs='+', default=THRESHOLDS
     )
     parser.add_argument(
+        '--result',
+        type=Path,
+        metavar='JSON',
+        help='METHOD/seedN.json of compare.py --results, to be completed',
+    )
+    parser.add_argument(
         '--cfg-options', nargs='+', action=command_line.ConfigOptions
     )
     return parser.parse_args()
@@ -80,41 +94,9 @@ def parse_args() -> argparse.Namespace:
 
 def sweep(cfg: Config, thresholds: list[float]) -> list[dict[str, float]]:
     """Threshold, accuracy and MACs of every test."""
-    for threshold in thresholds:
-        if not 0 < threshold < 1:
-            raise FGCError(
-                f'--thresholds {threshold} is no probability that a channel '
-                'can pass; give numbers between 0 and 1.'
-            )
+    check_thresholds(thresholds)
     cfg.get('model', {}).pop('distillation', None)  # for training only
-    runner = Runner.from_cfg(cfg)
-    if not isinstance(runner.model, GatedImageClassifier):
-        raise FGCError(
-            f'the model of {cfg.filename} has no gates; give the config of a '
-            'gated one.'
-        )
-    gates = runner.model.backbone.gates.values()
-    for gate in gates:
-        if not isinstance(getattr(gate, 'threshold', None), float):
-            raise FGCError(
-                f'{type(gate).__name__} compares no probability, so there is '
-                'no threshold to move; its budget is set when it is trained.'
-            )
-    rows = []
-    for threshold in thresholds:
-        for gate in gates:
-            gate.threshold = threshold
-        metrics = runner.test()
-        rows.append(
-            dict(
-                threshold=threshold,
-                accuracy=metrics['accuracy/top1'],
-                macs=metrics['macs/mean'],
-                pruning_ratio=metrics['macs/pruning_ratio'],
-                keep_ratio=metrics['macs/keep_ratio'],
-            )
-        )
-    return rows
+    return sweep_thresholds(Runner.from_cfg(cfg), thresholds)
 
 
 def show(rows: list[dict[str, float]]) -> None:

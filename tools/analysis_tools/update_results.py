@@ -1,12 +1,15 @@
-"""Makes the tables of results in documents anew, from the kept results.
+"""Makes the results in documents anew, from the kept ones: tables, figures.
 
     python tools/analysis_tools/update_results.py docs/comparison.md README.md
 
-A table stands between `<!-- results: KIND of PLAN in FOLDER -->` and
-`<!-- end of results -->`. KIND is table, questions or costs; PLAN is a plan
-of tools/compare.py and FOLDER what its --results has kept, both relative to
-the current folder. With --check nothing is written; the exit status is 1 if
-a table is not what the results say.
+A block stands between `<!-- results: KIND of PLAN in FOLDER -->` and
+`<!-- end of results -->`. KIND is table, questions, costs, progress or
+figure; PLAN is a plan of tools/compare.py (several with commas between them)
+and FOLDER what its --results has kept, both relative to the current folder.
+A figure (error over MACs, with the threshold sweeps) names its image in the
+block, ![TEXT](FILE.png), relative to the document; FILE.png and FILE.svg are
+written. With --check nothing is written; the exit status is 1 if a document
+or a figure is not what the results say.
 """
 
 from __future__ import annotations
@@ -24,7 +27,8 @@ except ImportError as error:
         raise
     sys.exit(f'error: {error}')
 
-from fgc_mm.comparison.kept import update_blocks
+from fgc_mm.comparison.kept_blocks import figures, update_blocks
+from fgc_mm.comparison.kept_figure import KeptFigure
 from fgc_mm.engine import command_line
 from fgc_mm.engine.atomic_file import write_atomically
 from fgc_mm.errors import FGCError
@@ -62,10 +66,23 @@ def update(path: Path, check: bool) -> bool:
         raise FGCError(f'{path} is not a file; give a Markdown document.')
     old = path.read_text()
     new = update_blocks(old, Path())
+    stale = [f for f in drawn(new, path.parent) if not f.is_up_to_date()]
+    if not check:
+        for figure in stale:
+            figure.write()
+            print(f'updated: {figure.file} and .svg')
     if new != old and not check:
         write_atomically(new.encode(), path)
         print(f'updated: {path}')
-    return new != old
+    return new != old or bool(stale)
+
+
+def drawn(text: str, folder: Path) -> list[KeptFigure]:
+    """The figures of a document."""
+    return [
+        KeptFigure(folder / name, study, results)
+        for name, (study, results) in figures(text, Path()).items()
+    ]
 
 
 if __name__ == '__main__':

@@ -1,0 +1,242 @@
+"""Images per second of training on a CPU, and what makes it faster.
+
+    python benchmarks/images_per_second.py [--compile] [--processes 2]
+
+Reads a folder of JPEG files (made for this, 32 x 32) as the configs
+*_folder.py do, file by file, and as *_folder16*.py do, from memory by the
+batch; then whole training steps (preprocessing, forward, losses, backward,
+optimizer) of one config on random images: as it is, with channels_last, in
+bfloat16, and with --compile the compiled backbone (minutes to compile). All
+in this process with one thread; --processes K runs K of them side by side
+and one with K threads. Two rates: per second on the wall, and per second of
+CPU time, which other work on the machine disturbs less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, median
+from time import perf_counter, process_time
+
+import cv2
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from mmpretrain.structures import DataSample
+from torch import nn
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from fgc_mm.engine.bfloat16_wrapper import multiplies_bfloat16
+from fgc_mm.engine.image_size import pipeline_of
+from fgc_mm.functional.schedule import Progress
+from fgc_mm.registry import MODELS
+
+READERS = {
+    'read file by file': 'dense_resnet20_folder',
+    'held in memory': 'dense_resnet20_folder16',
+}
+STEPS = {
+    'as it is': dict(channels_last=False, bfloat16=False),
+    'channels_last': dict(channels_last=True, bfloat16=False),
+    'channels_last, bfloat16': dict(channels_last=True, bfloat16=True),
+}
+COMPILED = 'channels_last, compiled'
+
+
+def read_config(name: str) -> Config:
+    """A config of this repository."""
+    return Config.fromfile(ROOT / 'configs' / f'{name}.py')
+
+
+@contextmanager
+def image_folder(images: int) -> Iterator[Path]:
+    """A folder of JPEG files of two classes, for as long as it is needed."""
+    generator = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(images):
+            file = Path(folder, 'train', str(number % 2), f'{number}.jpg')
+            file.parent.mkdir(parents=True, exist_ok=True)
+            pixels = generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            cv2.imwrite(str(file), pixels)
+        yield Path(folder)
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Images per second.
+
+    Attributes:
+        wall: On the wall.
+        cpu: Of CPU time, of all threads together.
+    """
+
+    wall: float
+    cpu: float
+
+
+def reading_rate(config: str, folder: Path, repeats: int) -> Rate:
+    """What one process reads, decodes and augments."""
+    cfg = read_config(config)
+    init_default_scope(cfg.default_scope)
+    loader = cfg.train_dataloader
+    inner = loader.dataset.get('dataset', loader.dataset)
+    inner.data_root = str(folder)
+    loader.update(num_workers=0, persistent_workers=False)
+    batches = Runner.build_dataloader(loader)
+    for _ in batches:  # what is held is read now
+        pass
+    return rate(lambda: [*batches], len(batches.dataset), repeats)
+
+
+def training_rate(
+    config: str,
+    images: int,
+    repeats: int,
+    *,
+    channels_last: bool = False,
+    bfloat16: bool = False,
+    compiled: bool = False,
+) -> Rate:
+    """Of a config's training step.
+
+    Args:
+        config: Name of the config.
+        images: Of a batch.
+        repeats: Steps, after one that does not count.
+        channels_last: As ``ChannelsLastHook`` does.
+        bfloat16: As ``--amp`` does on a CPU.
+        compiled: As ``compile=True`` does.
+    """
+    cfg = read_config(config)
+    init_default_scope(cfg.default_scope)
+    parts = dict(cfg.model, data_preprocessor=cfg.data_preprocessor)
+    parts.pop('distillation', None)
+    model: nn.Module = MODELS.build(parts).train()
+    for loss in getattr(model, 'gate_losses', ()):
+        loss.progress = Progress(cfg.train_cfg.max_epochs // 2, 0)
+    if channels_last:
+        model.to(memory_format=torch.channels_last)
+    if compiled:
+        getattr(model.backbone, 'backbone', model.backbone).compile()
+    if bfloat16:
+        cfg.optim_wrapper.type = 'fgc_mm.BFloat16OptimWrapper'
+    optim = build_optim_wrapper(model, cfg.optim_wrapper)
+    data = random_batch(cfg, images)
+    return rate(lambda: model.train_step(data, optim), images, repeats)
+
+
+def random_batch(cfg: Config, images: int) -> dict[str, object]:
+    """A batch of the size that the config trains with."""
+    steps = pipeline_of(cfg.train_dataloader.dataset)
+    sizes = [step.scale for step in steps if step.type == 'Resize']
+    shape = images, 3, *(sizes[0] if sizes else (32, 32))
+    inputs = torch.randint(0, 256, shape, dtype=torch.uint8)
+    samples = [DataSample().set_gt_label(i % 10) for i in range(images)]
+    return dict(inputs=inputs, data_samples=samples)
+
+
+def rate(step: Callable[[], object], images: int, repeats: int) -> Rate:
+    """Median of the repeats, after one that does not count."""
+    step()
+    walls, cpus = [], []
+    for _ in range(repeats):
+        wall, cpu = perf_counter(), process_time()
+        step()
+        walls.append(perf_counter() - wall)
+        cpus.append(process_time() - cpu)
+    return Rate(images / median(walls), images / median(cpus))
+
+
+def side_by_side(args: argparse.Namespace, threads: int) -> Rate:
+    """Of processes with so many threads each, together."""
+    count = args.processes // threads
+    command = [sys.executable, __file__, '--only-steps', args.config]
+    command += ['--images', str(args.images), '--repeats', str(args.repeats)]
+    environment = {**os.environ, 'OMP_NUM_THREADS': str(threads)}
+    running = [
+        subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(count)
+    ]
+    said = [process.communicate()[0].split()[-2:] for process in running]
+    walls, cpus = (map(float, numbers) for numbers in zip(*said))
+    return Rate(sum(walls), fmean(cpus))
+
+
+def report(args: argparse.Namespace) -> None:
+    """Prints each rate as soon as it is known."""
+    torch.set_num_threads(1)
+    has = 'multiplies' if multiplies_bfloat16() else 'does not multiply'
+    print(f'one thread, load {os.getloadavg()[0]:.1f}, CPU {has} bfloat16')
+    with image_folder(args.files) as folder:
+        for name, config in READERS.items():
+            show(name, reading_rate(config, folder, args.repeats))
+    print(f'training steps of {args.config}, {args.images} images')
+    steps = dict(STEPS)
+    if args.compile:
+        steps[COMPILED] = dict(channels_last=True, compiled=True)
+    for name, options in steps.items():
+        show(
+            name,
+            training_rate(args.config, args.images, args.repeats, **options),
+        )
+    if args.processes > 1:
+        count = args.processes
+        show(f'{count} processes, channels_last', side_by_side(args, 1))
+        show(f'one process, {count} threads', side_by_side(args, count))
+
+
+def show(name: str, found: Rate) -> None:
+    """One line."""
+    print(
+        f'  {name:28s}{found.wall:9,.0f} images/s, '
+        f'{found.cpu:9,.0f} per CPU second',
+        flush=True,
+    )
+
+
+def main() -> None:
+    """The report, or the one number that a report asks another process."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument('--config', default='bas_resnet20_folder16_55')
+    parser.add_argument('--images', type=int, default=256)
+    parser.add_argument('--files', type=int, default=1024)
+    parser.add_argument('--repeats', type=int, default=5)
+    parser.add_argument('--processes', type=int, default=1)
+    parser.add_argument('--compile', action='store_true')
+    parser.add_argument(
+        '--only-steps', metavar='CONFIG', help=argparse.SUPPRESS
+    )
+    args = parser.parse_args()
+    logging.disable(logging.INFO)  # mmengine lists every gate parameter
+    if args.only_steps is None:
+        report(args)
+        return
+    threads = int(os.environ['OMP_NUM_THREADS'])
+    torch.set_num_threads(threads)
+    options = STEPS['channels_last']
+    found = training_rate(
+        args.only_steps, args.images, args.repeats, **options
+    )
+    print(found.wall, found.cpu)
+
+
+if __name__ == '__main__':
+    main()

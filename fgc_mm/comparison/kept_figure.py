@@ -1,0 +1,67 @@
+"""A figure of kept results that knows whether it shows them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..engine.atomic_file import write_atomically
+from ..figure_style import FORMATS
+from .results import SWEEP
+from .study import Study
+from .trade_off_plot import trade_off_plot
+
+SHOWN = (
+    'method', 'seed', 'error', 'macs/mean', 'macs/pruning_ratio', 'dynamic',
+    SWEEP,
+)  # fmt: skip
+MARK = 'fgc_mm results'
+
+
+@dataclass(frozen=True)
+class KeptFigure:
+    """An image file, and what it is to show.
+
+    Pixels differ between versions of matplotlib, so both files hold the
+    fingerprint of the numbers that they show.
+
+    Attributes:
+        file: The PNG; the SVG stands beside it.
+        study: Its rows.
+        results: Of the rows.
+    """
+
+    file: Path
+    study: Study
+    results: Sequence[Mapping[str, Any]]
+
+    def fingerprint(self) -> str:
+        """Of all the numbers that the figure shows."""
+        shown = [{k: r.get(k) for k in SHOWN} for r in self.results]
+        rows = [entry.row for entry in self.study.entries]
+        text = json.dumps([rows, shown], sort_keys=True)
+        return f'{MARK} {hashlib.sha256(text.encode()).hexdigest()}'
+
+    def is_up_to_date(self) -> bool:
+        """Whether both files show these results."""
+        mark = self.fingerprint().encode()
+        return all(
+            file.is_file() and mark in file.read_bytes()
+            for file in map(self.file.with_suffix, self._suffixes())
+        )
+
+    def write(self) -> None:
+        """Draws both files."""
+        for suffix in self._suffixes():
+            content = trade_off_plot(
+                self.study, self.results, suffix[1:], self.fingerprint()
+            )
+            write_atomically(content, self.file.with_suffix(suffix))
+
+    @staticmethod
+    def _suffixes() -> list[str]:
+        return [f'.{kind}' for kind in FORMATS]

@@ -1,0 +1,46 @@
+"""The threshold sweep of a run whose numbers were kept before."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..engine.atomic_file import write_atomically
+from ..errors import FGCError
+from .results import SWEEP
+
+TRAINED = 0.5  # the threshold that gates are trained and tested with
+SAME = 0.2  # points; machines round differently
+
+
+def add_sweep(
+    file: Path, result: Mapping[str, Any], rows: Sequence[Mapping[str, float]]
+) -> None:
+    """Writes the sweep of a run's last checkpoint into its kept numbers.
+
+    Args:
+        file: ``METHOD/seedN.json`` of ``compare.py --results``.
+        result: Its content.
+        rows: As :func:`fgc_mm.evaluation.threshold_sweep.sweep_thresholds`
+            returns them.
+
+    Raises:
+        FGCError: The rows have no threshold of 0.5, or at it another error
+            than the run.
+    """
+    trained = [100 - r['accuracy'] for r in rows if r['threshold'] == TRAINED]
+    if not trained:
+        raise FGCError(
+            f'--thresholds without {TRAINED} cannot be compared with the '
+            f'error in {file}; add {TRAINED}.'
+        )
+    if abs(trained[0] - result['error']) > SAME:
+        raise FGCError(
+            f'{file} has an error of {result["error"]:.2f} %, and the '
+            f'checkpoint one of {trained[0]:.2f} %; give the checkpoint of '
+            'the last epoch of that run.'
+        )
+    whole = {**result, SWEEP: [*rows]}
+    write_atomically(json.dumps(whole, indent=1).encode(), file)

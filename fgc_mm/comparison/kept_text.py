@@ -1,0 +1,86 @@
+"""Sentences about results that were kept."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .questions import Answer, answer
+from .study import SEEDS, Study
+
+Results = Sequence[Mapping[str, Any]]
+
+
+def progress(study: Study, results: Results) -> str:
+    """How many seeds every row has, and what that answers."""
+    wanted = {e.row: e.seeds or study.seeds or SEEDS for e in study.entries}
+    done = Counter(
+        result['method']
+        for result in results
+        if result['seed'] in wanted.get(result['method'], ())
+    )
+    counts = ', '.join(
+        f'{row} {done[row]} of {len(seeds)}' for row, seeds in wanted.items()
+    )
+    missing = sum(map(len, wanted.values())) - done.total()
+    first = (
+        f'Seeds trained so far: {counts}; runs missing: {missing}.'
+        if missing
+        else f'All seeds are trained: {counts}.'
+    )
+    return f'{first}{_answers(study, results)}\n'
+
+
+def _answers(study: Study, results: Results) -> str:
+    found = [answer(question, results) for question in study.questions]
+    answered = [one for one in found if one.margin is not None]
+    waiting = len(found) - len(answered)
+    text = ''
+    if waiting:
+        text = (
+            f' Questions without an answer: {waiting} of {len(found)}; an '
+            'answer takes two seeds of both rows.'
+        )
+    if answered:
+        text += '\n\n' + '\n'.join(f'- {_sentence(one)}' for one in answered)
+    return text
+
+
+def _sentence(found: Answer) -> str:
+    assert found.difference is not None and found.margin is not None
+    low = found.difference - found.margin
+    high = found.difference + found.margin
+    macs = '' if found.same_macs else ', at unequal MACs'
+    return (
+        f'{found.question.text}: {_verdict(found, low, high)}, '
+        f'{found.difference:+.2f} points of error (95 % interval {low:+.2f} '
+        f'to {high:+.2f}, {len(found.seeds)} seeds{macs}).'
+    )
+
+
+def _verdict(found: Answer, low: float, high: float) -> str:
+    row, against = found.question.row, found.question.against
+    if high < 0:
+        return f'{row} is better than {against}'
+    if low > 0:
+        return f'{row} is worse than {against}'
+    return f'no difference between {row} and {against} is shown'
+
+
+def caption(study: Study, results: Results) -> str:
+    """What a figure of :func:`trade_off_plot` shows."""
+    swept = any(result.get('threshold_sweep') for result in results)
+    lines = (
+        'Each gated network is trained once per seed (large marker) and '
+        'tested at several thresholds of its gates (line). '
+        if swept
+        else ''
+    )
+    done = Counter(str(result['method']) for result in results)
+    left_out = [e.row for e in study.entries if not done[e.row]]
+    missing = f' Not trained yet: {", ".join(left_out)}.' if left_out else ''
+    return (
+        f'{study.title}: error over MACs. {lines}The number of seeds is in '
+        f'the legend.{missing}\n'
+    )

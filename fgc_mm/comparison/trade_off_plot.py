@@ -1,0 +1,202 @@
+"""Error over MACs of trained networks, each gated one at many thresholds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from ..figure_style import (
+    BLACK,
+    GREY,
+    LINES,
+    figure_bytes,
+    in_style,
+    legend_above,
+    new_figure,
+    series_style,
+)
+from .labels import method_of, row_labels
+from .results import SWEEP
+from .study import Study
+from .table import Row, Spread, rows_of
+
+Results = Sequence[Mapping[str, Any]]
+ABOVE = 1.5  # spans above the trained points that lines may rise to
+STATIC = 'X', 'P'  # markers
+LEAST_SPAN = 2.0  # points of error
+
+
+@dataclass(frozen=True)
+class Point:
+    """A network's cost and error over the seeds.
+
+    Attributes:
+        macs: Millions per image.
+        error: Percent.
+    """
+
+    macs: Spread
+    error: Spread
+
+
+@in_style()
+def trade_off_plot(
+    study: Study,
+    results: Results,
+    kind: str = 'png',
+    description: str | None = None,
+) -> bytes:
+    """The rows of a study as a figure: what is at the lower left is best.
+
+    A gated network is a line over the thresholds of its gates, with a large
+    marker where it was trained; the dense network is a star with a dotted
+    line at its error; statically pruned networks are joined, from the dense
+    one on. Bars and bands are sample standard deviations over the seeds,
+    whose number is in the legend.
+
+    Args:
+        study: The rows and their order.
+        results: Of :func:`fgc_mm.comparison.kept.read_kept`.
+        kind: ``'png'`` or ``'svg'``.
+        description: Text in the file, beside the image.
+    """
+    figure = new_figure(4.6, 3.1)
+    axes = figure.subplots()
+    labels = row_labels([entry.row for entry in study.entries])
+    rows = {row.method: row for row in rows_of([*results])}
+    gated = [row for row in rows.values() if row.dynamic]
+    fixed = [row for row in rows.values() if not row.dynamic]
+    for number, row in enumerate(gated):
+        own = [r for r in results if r['method'] == row.method]
+        _gated(axes, row, own, _legend(labels, row), number)
+    _fixed(axes, fixed, labels)
+    _limits(axes, [_trained(row) for row in rows.values()])
+    axes.set_xlabel('mean MACs per test image (millions)')
+    axes.set_ylabel('test error, last epoch (%)')
+    axes.grid(True)
+    if rows:
+        legend_above(axes, columns=3)
+    return figure_bytes(figure, kind, description)
+
+
+def sweep_points(results: Results) -> list[Point]:
+    """A line's points, at the thresholds that all its runs have.
+
+    Args:
+        results: The runs of one row; those without a sweep do not count.
+    """
+    sweeps = [
+        {point['threshold']: point for point in result[SWEEP]}
+        for result in results
+        if result.get(SWEEP)
+    ]
+    if not sweeps:
+        return []
+    shared = set.intersection(*(set(sweep) for sweep in sweeps))
+    return [
+        Point(
+            Spread.of(sweep[value]['macs'] / 1e6 for sweep in sweeps),
+            Spread.of(100 - sweep[value]['accuracy'] for sweep in sweeps),
+        )
+        for value in sorted(shared)
+    ]
+
+
+def _trained(row: Row) -> Point:
+    macs, error = row.values['macs/mean'], row.values['error']
+    spread = None if macs.std is None else macs.std / 1e6
+    return Point(Spread(macs.mean / 1e6, spread), error)
+
+
+def _legend(labels: Mapping[str, str], row: Row) -> str:
+    count = len(row.seeds)
+    return f'{labels[row.method]} ({count} seed{"s" if count > 1 else ""})'
+
+
+def _gated(
+    axes: Axes, row: Row, results: Results, label: str, number: int
+) -> None:
+    style = series_style(number)
+    color, marker = style['color'], style['marker']
+    points = sweep_points(results)
+    macs = [point.macs.mean for point in points]
+    error = [point.error.mean for point in points]
+    axes.plot(macs, error, **style, markersize=2.5)
+    if any(point.error.std for point in points):
+        deviation = [point.error.std or 0 for point in points]
+        low = [e - d for e, d in zip(error, deviation)]
+        high = [e + d for e, d in zip(error, deviation)]
+        axes.fill_between(macs, low, high, color=color, alpha=0.15, lw=0)
+    _mark(
+        axes, _trained(row), label, color=color, marker=marker,
+        linestyle=style['linestyle'], markersize=7, markeredgecolor='white',
+    )  # fmt: skip
+
+
+def _fixed(axes: Axes, rows: Sequence[Row], labels: Mapping[str, str]) -> None:
+    """The dense networks, and the static ones on lines from them."""
+    dense = [r for r in rows if r.values['macs/pruning_ratio'].mean == 0]
+    static = [row for row in rows if row not in dense]
+    for row in dense:
+        point = _trained(row)
+        axes.axhline(
+            point.error.mean, color=BLACK, linestyle=':', lw=1, zorder=1
+        )
+        _mark(
+            axes, point, _legend(labels, row), color=BLACK, marker='*',
+            linestyle=':', markersize=9,
+        )  # fmt: skip
+    kinds = dict.fromkeys(method_of(row.method) for row in static)
+    for number, kind in enumerate(kinds):
+        own = [row for row in static if method_of(row.method) == kind]
+        _static(axes, dense[:1], own, kind, number)
+
+
+def _static(
+    axes: Axes,
+    dense: Sequence[Row],
+    rows: Sequence[Row],
+    kind: str,
+    number: int,
+) -> None:
+    """One way of static pruning, at one or several shares of the MACs."""
+    style = dict(color=GREY, linestyle=LINES[-2 - number % 2])
+    points = sorted(
+        map(_trained, [*dense, *rows]), key=lambda point: point.macs.mean
+    )
+    macs = [point.macs.mean for point in points]
+    error = [point.error.mean for point in points]
+    axes.plot(macs, error, **style, zorder=1)
+    label = _legend({row.method: kind for row in rows}, rows[0])
+    for row in rows:
+        _mark(
+            axes, _trained(row), label, marker=STATIC[number % 2],
+            markersize=6, **style,
+        )  # fmt: skip
+        label = ''  # one entry in the legend
+
+
+def _mark(axes: Axes, point: Point, label: str, **style: Any) -> None:
+    """A trained network, with bars where there are several seeds."""
+    macs, error = [point.macs.mean], [point.error.mean]
+    axes.plot(macs, error, **style, zorder=3, label=label)
+    if point.error.std is not None:
+        axes.errorbar(
+            macs, error, xerr=[point.macs.std or 0], yerr=[point.error.std],
+            color=style['color'], linestyle='none', capsize=2, zorder=2,
+        )  # fmt: skip
+
+
+def _limits(axes: Axes, points: Sequence[Point]) -> None:
+    """Far thresholds ruin a network; what was trained stays readable."""
+    if not points:
+        return
+    errors = [point.error.mean for point in points]
+    span = max(max(errors) - min(errors), LEAST_SPAN)
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(
+        max(bottom, min(errors) - span), min(top, max(errors) + ABOVE * span)
+    )

@@ -1,0 +1,100 @@
+"""One trained network at many budgets, by moving the gates' threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from fgc_mm.errors import FGCError
+
+THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+ACCURACY = 'accuracy/top1'
+NEEDED = ACCURACY, 'macs/mean', 'macs/pruning_ratio', 'macs/keep_ratio'
+
+
+def sweep_thresholds(
+    runner: Runner, thresholds: Sequence[float] = THRESHOLDS
+) -> list[dict[str, float]]:
+    """Tests the runner's model at each threshold, without training.
+
+    Args:
+        runner: With a gated model, whose weights it has or loads; its gates
+            have their own thresholds again afterwards.
+        thresholds: Probabilities above which a gate opens a channel.
+
+    Returns:
+        One dict per threshold: ``threshold``, ``accuracy`` (top-1, percent),
+        ``macs`` (mean per image), ``pruning_ratio`` (percent) and
+        ``keep_ratio``.
+
+    Raises:
+        FGCError: A threshold is no probability, the model has no gates or
+            such without a threshold, or the test measures no top-1 accuracy
+            or no MACs.
+    """
+    check_thresholds(thresholds)
+    gates = _gates(runner)
+    own = [gate.threshold for gate in gates]
+    try:
+        return [_test_at(runner, gates, value) for value in thresholds]
+    finally:
+        for gate, threshold in zip(gates, own):
+            gate.threshold = threshold
+
+
+def check_thresholds(thresholds: Sequence[float]) -> None:
+    """Refuses what is no probability between 0 and 1.
+
+    Raises:
+        FGCError: Such a value.
+    """
+    for threshold in thresholds:
+        if not 0 < threshold < 1:
+            raise FGCError(
+                f'--thresholds {threshold} is no probability that a channel '
+                'can pass; give numbers between 0 and 1.'
+            )
+
+
+def _gates(runner: Runner) -> list[Any]:
+    model = runner.model
+    model = model.module if is_model_wrapper(model) else model
+    gates = getattr(getattr(model, 'backbone', None), 'gates', None)
+    if gates is None:
+        raise FGCError(
+            f'the model of {runner.cfg.filename} has no gates; give the '
+            'config of a gated one.'
+        )
+    for gate in gates.values():
+        if not isinstance(getattr(gate, 'threshold', None), float):
+            raise FGCError(
+                f'{type(gate).__name__} compares no probability, so there is '
+                'no threshold to move; its budget is set when it is trained.'
+            )
+    return [*gates.values()]
+
+
+def _test_at(
+    runner: Runner, gates: Sequence[Any], threshold: float
+) -> dict[str, float]:
+    for gate in gates:
+        gate.threshold = threshold
+    metrics = runner.test()
+    missing = [name for name in NEEDED if name not in metrics]
+    if missing:
+        raise FGCError(
+            f'the test of {runner.cfg.filename} has no {", ".join(missing)}; '
+            "add dict(type='Accuracy') and dict(type='fgc_mm.DynamicMACs') "
+            'to test_evaluator.'
+        )
+    accuracy, macs, pruned, kept = (float(metrics[name]) for name in NEEDED)
+    return dict(
+        threshold=threshold,
+        accuracy=accuracy,
+        macs=macs,
+        pruning_ratio=pruned,
+        keep_ratio=kept,
+    )

@@ -1,0 +1,49 @@
+"""A row that is asked for a share of the MACs of its own."""
+
+from pathlib import Path
+
+import pytest
+
+from fgc_mm.comparison.entry import Entry, Start
+from fgc_mm.comparison.plan import Settings, plan, read_method
+from fgc_mm.comparison.plan_file import read_study
+from fgc_mm.errors import FGCError
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+DENSE = str(CONFIGS / 'dense_resnet20_digits.py')
+BUDGET = str(CONFIGS / 'fgc_resnet20_digits_55.py')
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return Settings([0], tmp_path, epochs=2, match_macs=True)
+
+
+def static(share):
+    start = Start(DENSE)
+    return Entry(DENSE, 'fpgm', f'x{share}', start=start, pruning_ratio=share)
+
+
+def test_a_plan_says_it_of_a_row(tmp_path):
+    file = tmp_path / 'plan.yaml'
+    file.write_text('methods: [a.py, {config: b.py, pruning_ratio: 0.35}]')
+    first, second = read_study(file).entries
+    assert (first.pruning_ratio, second.pruning_ratio) == (None, 0.35)
+
+
+def test_static_pruning_takes_that_of_its_row(settings):
+    for share, taken in ((None, 0.55), (0.35, 0.35)):
+        method = read_method(static(share), settings)
+        assert method.pruning_ratio == taken
+        assert method.recipe['pruning_ratio'] == taken
+
+
+def test_gates_are_asked_for_that_of_their_row(settings):
+    method = read_method(Entry(BUDGET, pruning_ratio=0.7), settings)
+    assert [o for o in method.options if o.endswith('pruning_ratio=0.7')]
+
+
+@pytest.mark.parametrize('share', [0.0, 1.0, 55.0])
+def test_what_is_no_share_is_refused(settings, share):
+    with pytest.raises(FGCError, match=f'--pruning-ratio {share} is no share'):
+        plan([static(share)], settings)

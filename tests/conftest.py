@@ -106,7 +106,10 @@ def _in_mmpretrain():
 
 @pytest.fixture(autouse=True, scope='module')
 def scope():
-    """Names mean what they mean in a config, whatever has run before."""
+    """Names and loggers are as in a new process, whatever has run before."""
+    from mmengine.logging import MMLogger
+
+    MMLogger._instance_dict.clear()  # some have another level, by their rank
     with _in_mmpretrain():
         yield
 

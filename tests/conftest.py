@@ -1,34 +1,77 @@
-"""For every folder: tiny gated classifiers, and processes that start soon."""
+"""For every folder: tiny gated classifiers, and processes that start soon.
 
+Nothing large is imported outside the functions: the process that hands the
+test files out to others runs no test.
+"""
+
+import fcntl
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
-from mmengine.registry import DefaultScope
-from mmpretrain.structures import DataSample
-
-import fgc_mm.models
-from fgc_mm.registry import MODELS
 
 ENGINE = Path(__file__).parent / 'engine'
+# The files that take longest begin first, so that no process is left alone
+# with one of them at the end.
+LONGEST = (
+    'tools/test_compare.py',
+    'configs/test_configs.py',
+    'deploy/test_dynamic.py',
+    'tools/test_benchmark.py',
+    'sites/test_zoo_property.py',
+    'engine/test_exact_resume_hook.py',
+    'tools/test_export_tools.py',
+    'engine/test_ranks_that_stop.py',
+    'sites/test_discovery.py',
+    'engine/test_coupled_ranks.py',
+    'tools/test_reproduce_page.py',
+    'engine/test_odd_ground.py',
+    'engine/test_memory_bank_hook.py',
+    'tools/test_prune_static.py',
+    'deploy/test_compact.py',
+    'engine/test_checkpoint_hook.py',
+    'engine/test_resume_of_loops.py',
+    'deploy/test_exporting.py',
+    'tools/test_launchers.py',
+    'models/test_gated_backbone.py',
+)
 sys.path.append(str(Path(__file__).parent))
 from warm_python.start import warm_python  # noqa: E402
 
 
+def pytest_collection_modifyitems(items):
+    """Put the longest files first."""
+    ranks = {
+        str(Path(__file__).parent / name): rank
+        for rank, name in enumerate(LONGEST)
+    }
+    items.sort(key=lambda item: ranks.get(str(item.path), len(LONGEST)))
+
+
+@pytest.fixture(scope='session')
+def shared_root(tmp_path_factory):
+    """A folder of all processes of the test run."""
+    root = tmp_path_factory.getbasetemp()
+    return root.parent if 'PYTEST_XDIST_WORKER' in os.environ else root
+
+
 @pytest.fixture(autouse=True, scope='session')
-def python():
+def python(shared_root):
     """``sys.executable`` starts in milliseconds; see warm_python.
 
     Not where there is a GPU, which a forked process could not use.
     """
+    import torch
+
     if torch.cuda.is_available():
         yield sys.executable
         return
-    with warm_python() as path:
+    one_of_several = 'PYTEST_XDIST_WORKER' in os.environ
+    with warm_python(shared_root / 'warm' if one_of_several else None) as path:
         yield path
 
 
@@ -47,10 +90,27 @@ def unformatted():
         yield
 
 
+@pytest.fixture(autouse=True, scope='session')
+def registered():
+    """Every test can build what the package registers."""
+    import fgc_mm.models
+
+    assert fgc_mm.models
+
+
+def _in_mmpretrain():
+    from mmengine.registry import DefaultScope
+
+    return DefaultScope.overwrite_default_scope('mmpretrain')
+
+
 @pytest.fixture(autouse=True, scope='module')
 def scope():
-    """Names mean what they mean in a config, whatever has run before."""
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
+    """Names and loggers are as in a new process, whatever has run before."""
+    from mmengine.logging import MMLogger
+
+    MMLogger._instance_dict.clear()  # some have another level, by their rank
+    with _in_mmpretrain():
         yield
 
 
@@ -79,6 +139,8 @@ def gated_cfg(backbone=None, gate_losses=(), channels=16, sites='auto'):
 
 def samples(labels, first=0):
     """One DataSample per label, with its place in the training set."""
+    from mmpretrain.structures import DataSample
+
     return [
         DataSample(metainfo=dict(sample_idx=first + i)).set_gt_label(label)
         for i, label in enumerate(labels)
@@ -88,7 +150,9 @@ def samples(labels, first=0):
 @pytest.fixture(scope='session')
 def tiny():
     """Makes gated classifiers and their inputs."""
-    assert fgc_mm.models
+    import torch
+
+    from fgc_mm.registry import MODELS
 
     def build(seed=0, **options):
         torch.manual_seed(seed)
@@ -100,12 +164,31 @@ def tiny():
 @pytest.fixture(autouse=True)
 def own_scope():
     """No test leaves its Runner's default scope to the next one."""
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
+    with _in_mmpretrain():
         yield
 
 
-def _run_ranks(script, world, folder):
-    """What the gloo processes of a script in tests/engine brought home."""
+@pytest.fixture(scope='session')
+def made_once(shared_root):
+    """Folders that one process of the test run fills for all of them."""
+
+    def make(name, fill):
+        folder = shared_root / name
+        whole = shared_root / f'{name}.whole'
+        with (shared_root / f'{name}.lock').open('w') as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not whole.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                fill(folder)
+                whole.touch()
+        return folder
+
+    return make
+
+
+def _start_ranks(script, world, folder):
+    """Runs a script in tests/engine as so many gloo processes."""
     paths = [str(ENGINE.parents[1]), str(ENGINE)]
     env = dict(os.environ, PYTHONPATH=os.pathsep.join(paths))
     env.update(OMP_NUM_THREADS='1', LOCAL_RANK='0')
@@ -123,23 +206,36 @@ def _run_ranks(script, world, folder):
     ]
     said = [child.communicate(timeout=600)[0] for child in children]
     assert [child.returncode for child in children] == [0] * world, said
+
+
+def _brought(world, folder):
+    import torch
+
     return [torch.load(folder / f'{rank}.pt') for rank in range(world)]
 
 
 @pytest.fixture(scope='session')
 def run_ranks():
     """Runs a script of tests/engine as so many processes."""
-    return _run_ranks
+
+    def run(script, world, folder):
+        _start_ranks(script, world, folder)
+        return _brought(world, folder)
+
+    return run
 
 
 @pytest.fixture(scope='session')
-def two_ranks(tmp_path_factory):
+def two_ranks(made_once):
     """What two gloo processes brought home; see two_ranks.py."""
-    return _run_ranks('two_ranks.py', 2, tmp_path_factory.mktemp('two_ranks'))
+    folder = made_once(
+        'two_ranks', lambda folder: _start_ranks('two_ranks.py', 2, folder)
+    )
+    return _brought(2, folder)
 
 
 @pytest.fixture(scope='session', params=[2, 3])
-def coupled_ranks(request, tmp_path_factory):
+def coupled_ranks(request, run_ranks, tmp_path_factory):
     """What two, and then three, processes say; see coupled_ranks.py."""
     folder = tmp_path_factory.mktemp('coupled_ranks')
-    return _run_ranks('coupled_ranks.py', request.param, folder)
+    return run_ranks('coupled_ranks.py', request.param, folder)

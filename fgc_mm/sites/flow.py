@@ -1,5 +1,6 @@
 """Which channel of which source arrives where."""
 
+from collections.abc import Container
 from typing import NamedTuple
 
 import torch
@@ -77,10 +78,7 @@ class Flow:
             fold: Divides its number of channels.
         """
         row = self._arrives[self._index[source]]
-        key = self._turn[source], fold
-        if key not in self._decoded:
-            self._decoded[key] = self._decode(*key)
-        channel = self._decoded[key]
+        channel = self._channel(source, fold)
         return {
             place: self._arrival(
                 source, row[columns], channel[columns], columns
@@ -89,13 +87,37 @@ class Flow:
             if row[columns].any()
         }
 
+    def reached(self, source: str) -> dict[Place, frozenset[str]]:
+        """The other sources at every place where a source arrives."""
+        row = self._arrives[self._index[source]]
+        return {
+            place: self._others(source, row[columns], columns)
+            for place, columns in self._columns.items()
+            if row[columns].any()
+        }
+
+    def _channel(self, source: str, fold: int) -> Tensor:
+        """The source's channel that arrives, where the source does."""
+        if source in self._hopeless:
+            return torch.full_like(self._meets, SEVERAL)
+        key = self._turn[source], fold
+        if key not in self._decoded:
+            self._decoded[key] = self._decode(*key)
+        return self._decoded[key]
+
     def _arrival(
         self, source: str, here: Tensor, channel: Tensor, columns: slice
     ) -> Arrival:
+        positions = torch.where(here, channel, NONE)
+        others = self._others(source, here, columns)
+        return Arrival(tuple(positions.tolist()), others)
+
+    def _others(
+        self, source: str, here: Tensor, columns: slice
+    ) -> frozenset[str]:
         meeting = self._arrives[:, columns][:, here].any(1)
         others = {self._names[i] for i in meeting.nonzero().flatten()}
-        positions = torch.where(here, channel, NONE)
-        return Arrival(tuple(positions.tolist()), frozenset(others - {source}))
+        return frozenset(others - {source})
 
     def _follow(self, every: bool) -> Tensor:
         """Where every source arrives; (sources, channels of all places).
@@ -205,7 +227,9 @@ class Flow:
         clear = (self._meets <= 2) & bool(sources)
         most = max((int(n.max()) for n in sources.values()), default=0)
         for bit in range(most.bit_length()):
-            ones, zeros = self._halves(sources, bit)
+            unsure = self._apart(clear)
+            only = {place for place, x in unsure.items() if x.any()}
+            ones, zeros = self._halves(sources, bit, only)
             clear &= ones != zeros
             channel += ones.long() << bit
             for name in list(sources):  # all of it mixed: nothing to tell
@@ -214,12 +238,13 @@ class Flow:
         return torch.where(clear, channel, SEVERAL)
 
     def _halves(
-        self, sources: dict[str, Tensor], bit: int
+        self, sources: dict[str, Tensor], bit: int, only: Container[Place]
     ) -> tuple[Tensor, Tensor]:
         """Where channels arrive whose numbers have a bit, and the others."""
         ones, zeros = (
             self._trace.changed(
-                {k: (n >> bit & 1) == v for k, n in sources.items()}
+                {k: (n >> bit & 1) == v for k, n in sources.items()},
+                only=only,
             )
             for v in (1, 0)
         )

@@ -67,13 +67,25 @@ class SiteSearch:
         for name in self._trace.sources:
             if name not in self._sound or name in taken:
                 continue
-            found = (self._internal(name, fold) for fold in FOLDS)
-            site = next(filter(None, found), None)
+            site = None
+            if self._may_be_internal(name):
+                found = (self._internal(name, fold) for fold in FOLDS)
+                site = next(filter(None, found), None)
             if site is None and self._kinds.residual:
                 site = self._at_branch_end(name)
             if site is not None:
                 taken |= {member.path for member in site.outputs}
                 yield site
+
+    def _may_be_internal(self, name: str) -> bool:
+        """Whether it is worth the passes that tell channels apart."""
+        reached = {
+            place: others
+            for place, others in self._flow.reached(name).items()
+            if not place.kind.startswith('module')
+        }
+        met = frozenset().union(*reached.values())
+        return len(met) <= 1 and all(map(self._readable, reached))
 
     def _internal(self, name: str, fold: int) -> GateSite | None:
         """A site whose channels reach dense layers only, and no sum."""
@@ -100,7 +112,11 @@ class SiteSearch:
         }
 
     def _gateable(self, place: Place, arrival: Arrival) -> bool:
-        if place.kind == 'end' or not arrival.unmixed:
+        return arrival.unmixed and self._readable(place)
+
+    def _readable(self, place: Place) -> bool:
+        """Whether a mask can be applied to what arrives there."""
+        if place.kind == 'end':
             return False
         if place.kind == 'depthwise':
             return self._trace.runs[place] == 1

@@ -1,7 +1,7 @@
 """What is seen in a cut network, and how it changes with its sources."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +16,7 @@ from fgc_mm.sites.layout import (
     is_depthwise,
     layer_widths,
 )
+from fgc_mm.sites.seen import BrokenProbe, Seen, differ, flat_maps
 from fgc_mm.sites.watching import watch_products
 
 IMAGE = ''  # the image's name among the sources
@@ -69,7 +70,7 @@ class Trace:
         self._generator = torch.Generator().manual_seed(0)
         self._answers: dict[str, Tensor] = {}
         self._changes: dict[str, Tensor] = {}
-        self._seen: dict[Place, list[Tensor]] = {}
+        self._seen: dict[Place, list[Seen]] = {}
         self._outputs: dict[str, Tensor] = {}
         self._given: Counter[str] = Counter()  # outputs of every module
         self._known: dict[str, _Known | None] = {}
@@ -82,14 +83,15 @@ class Trace:
         self._hold: str | None = None
         self._disturb: str | None = None
         self._until: Mapping[Place, Tensor] | None = None
+        self._only: Container[Place] | None = None
         self._gently = False
-        self._judge: Callable[[Tensor, Tensor], Tensor] | None = None
+        self._judge: Callable[[Tensor, Seen], Tensor] | None = None
         self.shapes: dict[str, torch.Size] = {}
         before = self._kept(IMAGE)
         self._run()
         self._remembers |= before != self._kept(IMAGE)
         self.runs = self._turns
-        self.places = {p: len(seen[0]) for p, seen in self._seen.items()}
+        self.places = {p: seen[0].channels for p, seen in self._seen.items()}
         self.sources = {
             name: self._second(name, answer).shape[1]
             for name, answer in self._answers.items()
@@ -101,6 +103,7 @@ class Trace:
         hold: str | None = None,
         until: Mapping[Place, Tensor] | None = None,
         gently: bool = False,
+        only: Container[Place] | None = None,
     ) -> dict[Place, Tensor] | None:
         """Where a change arrives.
 
@@ -110,6 +113,8 @@ class Trace:
             until: For every place, channels at which to end the pass: one
                 that arrives there is not followed any further.
             gently: Change the first image only, by small positive numbers.
+            only: Places to compare; at the others nothing differs. All
+                places if ``None``.
 
         Returns:
             For every place, which of its channels differ, (C,) bool; None if
@@ -118,14 +123,14 @@ class Trace:
         Raises:
             BrokenProbe: The network does not run with this change.
         """
-        self._change, self._hold, self._judge = change, hold, torch.ne
-        self._until, self._gently = until, gently
+        self._change, self._hold, self._judge = change, hold, differ
+        self._until, self._gently, self._only = until, gently, only
         try:
             return self._probe()
         except _EnoughSeen:
             return None
         finally:
-            self._until, self._gently = None, False
+            self._until, self._gently, self._only = None, False, None
 
     def nonzero(self, blank: str) -> dict[Place, Tensor]:
         """Where something is left when a source answers zeros; (C,) bool.
@@ -133,7 +138,8 @@ class Trace:
         Raises:
             BrokenProbe: The network does not run with these zeros.
         """
-        self._blank, self._judge = blank, lambda seen, _: seen != 0
+        self._blank = blank
+        self._judge = lambda seen, _: seen.nan_to_num() != 0
         return self._probe()
 
     def depends_on(self, module: str) -> set[Place]:
@@ -142,7 +148,7 @@ class Trace:
         Raises:
             BrokenProbe: The network does not run with another one.
         """
-        self._disturb, self._judge = module, torch.ne
+        self._disturb, self._judge = module, differ
         flags = self._probe()
         return {place for place, seen in flags.items() if seen.any()}
 
@@ -243,11 +249,13 @@ class Trace:
         self._turns[place] += 1
         if turn and place.kind.startswith('module'):
             return  # shared, perhaps by maps of several widths
-        seen = x.transpose(0, 1).flatten(1).nan_to_num()  # nan != nan
         if self._judge is None:
-            self._seen.setdefault(place, []).append(seen)
+            self._seen.setdefault(place, []).append(Seen(x))
             return
-        flags = self._judge(seen, self._seen[place][turn]).any(1).cpu()
+        if self._only is not None and place not in self._only:
+            return
+        judged = self._judge(flat_maps(x), self._seen[place][turn])
+        flags = judged.any(2).any(0).cpu()
         if self._until is not None and (flags & self._until[place]).any():
             raise _EnoughSeen
         self._flags[place] |= flags
@@ -277,10 +285,6 @@ class Trace:
     def _second(self, name: str, x: Tensor) -> Tensor:
         layer = self._cut.backbone.get_submodule(name)
         return x if name == IMAGE else channels_second(layer, x)
-
-
-class BrokenProbe(FGCError):
-    """The network runs, but not with the change that was tried."""
 
 
 class _EnoughSeen(BaseException):

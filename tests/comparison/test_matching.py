@@ -143,9 +143,11 @@ def test_what_cannot_be_asked_is_refused(config):
 def test_the_gate_opens_as_many_as_were_counted(config, monkeypatch):
     """1 / 24 written as 0.0416667 opens 2 of 24 channels."""
     cfg = config("dict(type='fgc_mm.FBSGate', density=0.5)")
+    matching = 'fgc_mm.comparison.matching'
+    monkeypatch.setattr(f'{matching}._table', lambda _: None)
     for count in range(1, 25):
         monkeypatch.setattr(
-            'fgc_mm.comparison.matching.density_for_ratio',
+            f'{matching}.density_for_ratio',
             lambda *_, density=count / 24: density,
         )
         kept = asked(cfg, 0.5).model.backbone.gate.density

@@ -17,11 +17,15 @@ from fgc_mm.models import CompactBackbone, GatedBackbone
 from fgc_mm.registry import MODELS
 
 RESNET = dict(type='ResNet', depth=18, base_channels=8, stem_channels=8)
+# the kinds of blocks matter, not how often they come
+TWO_STAGES = dict(
+    num_stages=2, strides=(1, 2), dilations=(1, 1), out_indices=(1,)
+)
 BACKBONES = [
     RESNET,
-    dict(type='SEResNet', depth=50, base_channels=16),
+    dict(type='SEResNet', depth=50, base_channels=16, **TWO_STAGES),
     dict(type='MobileNetV2', widen_factor=0.25),
-    dict(type='ResNeXt', depth=50, groups=4, width_per_group=4),
+    dict(type='ResNeXt', depth=50, groups=4, width_per_group=4, **TWO_STAGES),
     dict(type='ShuffleNetV1', widen_factor=0.5),
 ]
 RESIDUAL = dict(type='auto', residual=True)

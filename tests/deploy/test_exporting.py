@@ -17,6 +17,11 @@ from fgc_mm.deploy.export.files import (
 )
 from fgc_mm.errors import FGCError
 
+# the kinds of blocks matter, not how often they come
+TWO_STAGES = dict(
+    num_stages=2, strides=(1, 2), dilations=(1, 1), out_indices=(1,)
+)
+
 
 @pytest.fixture(scope='module')
 def model(classifier):
@@ -24,7 +29,7 @@ def model(classifier):
     a second for each block."""
     return classifier(
         type='ResNet', depth=18, base_channels=16, stem_channels=16,
-        num_stages=2, strides=(1, 2), dilations=(1, 1), out_indices=(1,),
+        **TWO_STAGES,
     )[0]  # fmt: skip
 
 
@@ -85,13 +90,23 @@ def test_gathered_onnx_computes_open_channels(model, pictures, tmp_path):
 @pytest.mark.parametrize(
     ('config', 'what'),
     [
-        (dict(type='ResNet', depth=50, base_channels=8), {'both'}),
-        (dict(type='SEResNet', depth=50, base_channels=16), None),
+        (
+            dict(type='ResNet', depth=50, base_channels=8, **TWO_STAGES),
+            {'both'},
+        ),
+        (
+            dict(type='SEResNet', depth=50, base_channels=16, **TWO_STAGES),
+            None,
+        ),
         (
             dict(type='MobileNetV2', widen_factor=0.25),
             {'both', 'consumers'},
         ),
-        (dict(type='ResNeXt', depth=50, groups=4, width_per_group=4), None),
+        (
+            dict(type='ResNeXt', depth=50, groups=4, width_per_group=4)
+            | TWO_STAGES,
+            None,
+        ),
     ],
     ids=lambda v: v['type'] if isinstance(v, dict) else '',
 )

@@ -31,8 +31,6 @@ def real():
 
 
 @pytest.fixture(scope='session')
-def uninterrupted(real, tmp_path_factory):
-    """The folder of a run that nobody disturbed; its seed was drawn."""
-    folder = tmp_path_factory.mktemp('uninterrupted')
-    real.run(folder)
-    return folder
+def uninterrupted(real, made_once):
+    """The folder of a run that nobody disturbed."""
+    return made_once('uninterrupted', real.run)

@@ -157,5 +157,6 @@ def test_metrics_come_from_the_main_process(monkeypatch, tmp_path, main):
     monkeypatch.setattr(module, 'is_main_process', lambda: main)
     out = tmp_path / 'metrics.json'
     runner = SimpleNamespace(test=lambda: dict(accuracy=1))
-    module.test(runner, SimpleNamespace(out=str(out), out_item='metrics'))
+    asked = dict(out=str(out), out_item='metrics', threshold_sweep=None)
+    module.test(runner, SimpleNamespace(**asked))
     assert out.exists() == main

@@ -6,6 +6,7 @@ import atexit
 import io
 import os
 import random
+import resource
 import runpy
 import signal
 import sys
@@ -31,13 +32,17 @@ def run(request: dict[str, Any], streams: Sequence[int]) -> NoReturn:
 
 
 def prepare(request: dict[str, Any]) -> None:
-    """Folder, environment, arguments, streams and generators."""
+    """Folder, environment, arguments, streams, limits and generators."""
     os.setpgid(0, 0)
+    for name, limits in request['limits'].items():
+        resource.setrlimit(int(name), tuple(limits))
     # all signals at their defaults, but for what the client ignores
     ignored = set(request['ignored'])
     for number in set(signal.valid_signals()) - {9, 19, 32, 33}:
         default = signal.SIG_IGN if number in ignored else signal.SIG_DFL
         signal.signal(number, default)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # as Python begins
+        signal.signal(number, signal.SIG_IGN)
     if signal.SIGINT not in ignored:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(request['folder'])
@@ -49,6 +54,9 @@ def prepare(request: dict[str, Any]) -> None:
     # the server's own folder makes room
     sys.path[:1] = [folder, *filter(None, paths)]
     sys.executable = request['executable']
+    if sys.dont_write_bytecode:  # each would compile the package again
+        sys.pycache_prefix = request['bytecode']
+        sys.dont_write_bytecode = False
     sys.stdin = io.TextIOWrapper(io.FileIO(0, closefd=False))
     sys.stdout = stream(1, request['unbuffered'])
     sys.stderr = stream(2, unbuffered=True)

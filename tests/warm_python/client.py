@@ -8,6 +8,7 @@ import array
 import fcntl
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -20,6 +21,7 @@ PASSED = (
     signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM,
     signal.SIGUSR1, signal.SIGUSR2,
 )  # fmt: skip
+LIMITS = resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE
 KILLED = b'\x09'  # the wait status of a process that SIGKILL has ended
 
 
@@ -115,6 +117,8 @@ def main():
         environment=dict(os.environ),
         executable=WRAPPER,
         ignored=[int(number) for number in ignored],
+        bytecode=SOCKET + '.bytecode',
+        limits={n: resource.getrlimit(n) for n in LIMITS},
     )
     status = wait(ask(request), received)
     if os.WIFSIGNALED(status):

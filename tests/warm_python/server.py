@@ -32,14 +32,23 @@ from typing import Any
 import child
 
 PRELOADED = (
+    'matplotlib.backends.backend_agg',
     'matplotlib.pyplot',
     'mmcv',
     'mmengine.runner',
     'mmpretrain.apis',
     'mmpretrain.datasets',
+    'mmpretrain.engine',
     'mmpretrain.evaluation',
     'mmpretrain.models',
+    'mmpretrain.visualization',
     'rich.console',
+    'rich.progress',
+    'rich.table',
+    'scipy.stats',
+    'setuptools',
+    'sklearn.datasets',
+    'sklearn.model_selection',
     'torch',
     'torch.distributed.run',
 )
@@ -60,6 +69,8 @@ def main() -> None:
     owner = os.pidfd_open(int(sys.argv[2]))
     for name in PRELOADED:
         importlib.import_module(name)
+    with suppress(ImportError):  # what mmengine logs of the environment
+        importlib.import_module('pkg_resources')
     # yapf lays out the config's text for every checkpoint, which is most of
     # the time of a tiny run
     sys.modules['mmengine.config.config'].FormatCode = unformatted

@@ -97,6 +97,7 @@ class Kind(enum.IntEnum):
     JOIN = 11
     TOPK = 12
     CALL = 13
+    SOFTMAX = 14
 
 
 class Math(enum.IntEnum):
@@ -417,6 +418,15 @@ class TopK(Op):
     y: int
     k: int
     ones: int
+
+
+@dataclass
+class Softmax(Op):
+    """``y = exp(x) / sum of exp(x)``, over the channels of each pixel."""
+
+    kind = Kind.SOFTMAX
+    x: int
+    y: int
 
 
 @dataclass

@@ -304,6 +304,12 @@ def top_k(s: State, op: f.TopK) -> None:
     s.values[op.y] = y
 
 
+def softmax(s: State, op: f.Softmax) -> None:
+    x = s.values[op.x]
+    e = np.exp(x - x.max(0))
+    s.values[op.y] = e / e.sum(0)
+
+
 def call(s: State, op: f.Call) -> None:
     ys = s.call(op.function, [s.values[k] for k in op.xs])
     for k, y in zip(op.ys, ys, strict=True):
@@ -325,4 +331,5 @@ COMPUTE: dict[f.Kind, Callable] = {
     f.Kind.JOIN: join,
     f.Kind.TOPK: top_k,
     f.Kind.CALL: call,
+    f.Kind.SOFTMAX: softmax,
 }

@@ -402,6 +402,15 @@ def test_norm(seed: int) -> None:
     check(m.finished(y), threads=threads_of(seed), tolerance=1e-4)
 
 
+@pytest.mark.parametrize('seed', SEEDS)
+def test_softmax(seed: int) -> None:
+    m = Random(seed=seed)
+    shape = m.between(1, 20), m.between(1, 5), m.between(1, 80)
+    x, y = m.filled(shape), m.somewhere(shape)
+    m.op(f.Softmax(x, y))
+    check(m.finished(y), threads=threads_of(seed))
+
+
 def box(m: Random, x: tuple, y: tuple) -> tuple:
     """A transposition, with steps, that stays inside of x and y."""
     order = [int(k) for k in m.random.permutation(3)]

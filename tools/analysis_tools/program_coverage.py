@@ -19,8 +19,6 @@ from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from zoo_coverage import GATE, backbone_of  # sets the path to the package
-
 import mmpretrain
 import torch
 from mmengine.registry import DefaultScope
@@ -28,6 +26,7 @@ from mmpretrain.apis.model import ModelHub
 from mmpretrain.registry import MODELS
 from rich.progress import track
 from torch import nn
+from zoo_coverage import GATE, backbone_of  # sets the path to the package
 
 from fgc_mm.deploy.dynamic.model import DynamicBackbone
 from fgc_mm.engine import command_line

@@ -14,6 +14,8 @@ TOLERANCE = 1e-4  # of the largest number, at least of 1
 def flat(nested: Any) -> list[Tensor]:
     if isinstance(nested, Tensor):
         return [nested]
+    if isinstance(nested, dict):
+        nested = nested.values()
     return [tensor for part in nested for tensor in flat(part)]
 
 

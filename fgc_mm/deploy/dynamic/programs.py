@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_unflatten
 
 from fgc_mm.deploy.graph.interpreter import run_node
 from fgc_mm.deploy.graph.ir import Graph, Node, Op
@@ -19,7 +20,7 @@ from fgc_mm.sites import GateRecord, GateSite
 # of every site the mask, logits, probs and, of gates that scale, saliency;
 # (N, C) and (N, G)
 Decisions = list[list[Tensor]]
-Outputs = Tensor | tuple[Tensor, ...]
+Outputs = Any  # as the network returns them
 
 
 class Program:
@@ -65,13 +66,13 @@ class Program:
 
     def _answer(self, outputs: Sequence[Tensor]) -> tuple[Outputs, Decisions]:
         count = len(self.graph.outputs)
-        found, more = tuple(outputs[:count]), list(outputs[count:])
+        found, more = list(outputs[:count]), list(outputs[count:])
         decisions: Decisions = []
         for site in self.graph.sites if more else ():
             size = 1 + len(site.records)
             decisions.append(more[:size])
             more = more[size:]
-        return (found[0] if self.graph.bare else found), decisions
+        return tree_unflatten(found, self.graph.structure), decisions
 
     def _wanted(self, decisions: bool) -> list[Node]:
         nodes = list(self.graph.outputs)

@@ -123,16 +123,13 @@ class _Watch(TorchDispatchMode):
         finally:
             for hook in hooks:
                 hook.remove()
-        bare = isinstance(outputs, Tensor)
-        outputs = (outputs,) if bare else outputs
-        tensors = isinstance(outputs, (tuple, list)) and all(
-            isinstance(x, Tensor) for x in outputs
-        )
-        if not tensors:
-            raise CannotCapture(f'it returns a {type(outputs).__name__}')
-        nodes = [self._node(x) for x in outputs]
+        leaves, spec = torch.utils._pytree.tree_flatten(outputs)
+        for leaf in leaves:
+            if not isinstance(leaf, Tensor):
+                raise CannotCapture(f'it returns a {type(leaf).__name__}')
+        nodes = [self._node(x) for x in leaves]
         sites = [self._found[n] for n in sorted(self._found)]
-        graph = Graph(self._nodes, nodes, sites, bare)
+        graph = Graph(self._nodes, nodes, sites, spec)
         graph.name_gates()
         return graph
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import TreeSpec
 
 from fgc_mm.runtime.format import Activation
 
@@ -150,13 +151,13 @@ class Graph:
         nodes: In an order in which they can run; the first is the image.
         outputs: What it returns.
         sites: In the order of the model's.
-        bare: The network returns a tensor, no tuple.
+        structure: Of what it returns, whose tensors the outputs are.
     """
 
     nodes: list[Node]
     outputs: list[Node]
     sites: list[SiteValues] = field(default_factory=list)
-    bare: bool = False
+    structure: TreeSpec | None = None
 
     def copy(self) -> Graph:
         """Nodes of its own, without lists; tensors are shared."""
@@ -179,7 +180,7 @@ class Graph:
             for site in self.sites
         ]
         outputs = [new[x] for x in self.outputs]
-        return Graph([*new.values()], outputs, sites, self.bare)
+        return Graph([*new.values()], outputs, sites, self.structure)
 
     def name_gates(self) -> None:
         """What serves a decision alone is called after its site."""

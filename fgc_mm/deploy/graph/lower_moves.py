@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from fgc_mm.deploy.graph.atoms import Atom, Layout
 from fgc_mm.deploy.graph.emit import flat_layout
@@ -113,6 +114,9 @@ def take(low: Placing, node: Node) -> Layout:
     layout, dim = low.of(x), node.dim
     if len(layout.dims[dim]) > 1:
         layout = low.copied(layout, x.shape)
+    interleaved = _interleaved(layout, dim, node.index.tolist())
+    if interleaved is not None:
+        return interleaved
     runs = _runs(node.index.tolist())
     if len(runs) > MOST_RUNS:
         raise NotThis('a gather')
@@ -150,6 +154,26 @@ def _runs(numbers: list[int]) -> list[tuple[int, int, int]]:
         runs.append((numbers[at], end - at, step))
         at = end
     return runs
+
+
+def _interleaved(
+    layout: Layout, dim: int, numbers: list[int]
+) -> Layout | None:
+    """A channel shuffle is the same numbers in another order of factors."""
+    count = len(numbers)
+    if len(layout.dims[dim]) != 1 or layout.dims[dim][0].size != count:
+        return None
+    each = numbers[1] if count > 1 else 0  # channels of a group
+    if each < 2 or count % each:
+        return None
+    groups = count // each
+    wanted = [g * each + k for k in range(each) for g in range(groups)]
+    if numbers != wanted:
+        return None
+    (atom,) = layout.dims[dim]
+    dims = list(layout.dims)
+    dims[dim] = (Atom(each, atom.step), atom.scaled(each, groups))
+    return replace(layout, dims=tuple(dims))
 
 
 def _run_of(

@@ -74,6 +74,12 @@ def _permute_of_permute(node: Node, _: Editor) -> Node | None:
     return None
 
 
+def _same_size(node: Node, _: Editor) -> Node | None:
+    """An expansion that expands nothing."""
+    same = node.op is Op.EXPAND and node.shape == node.inputs[0].shape
+    return node.inputs[0] if same else None
+
+
 def _reshaped_linear(node: Node, editor: Editor) -> Node | None:
     """A linear layer whose positions are merged before and split after."""
     if node.op is not Op.RESHAPE or node.inputs[0].op is not Op.LINEAR:
@@ -221,6 +227,23 @@ def _attention(node: Node, editor: Editor) -> Node | None:
     )
 
 
+def _reshaped_matmul(node: Node, editor: Editor) -> Node | None:
+    """A matrix product whose leading dimensions are merged and split."""
+    if node.op is not Op.RESHAPE or node.inputs[0].op is not Op.MATMUL:
+        return None
+    product = node.inputs[0]
+    if node.shape[-2:] != product.shape[-2:] or not editor.read_once(product):
+        return None
+    inputs = []
+    for merged in product.inputs:
+        x = merged.inputs[0] if merged.op is Op.RESHAPE else merged
+        same = x.shape[-2:] == merged.shape[-2:]
+        if not same or x.shape[:-2] != node.shape[:-2]:
+            return None
+        inputs.append(x)
+    return Node(Op.MATMUL, inputs, node.shape, {}, product.name)
+
+
 def _product_of(
     scores: Node,
 ) -> tuple[list[Node], float, Tensor | None] | None:
@@ -311,6 +334,8 @@ RULES: tuple[Callable[[Node, Editor], Node | None], ...] = (
     _scale_of_channels,
     _linear_of_linear,
     _fold,
+    _same_size,
+    _reshaped_matmul,
     _attention,
     _winners,
     _channel_shuffle,

@@ -243,6 +243,11 @@ class OpChecker : public Checker {
     within("k", o.k, 0, x.channels);
   }
 
+  void softmax(const Op& o) {
+    expect(o.x != o.y, "a softmax writes what it reads");
+    same_shape(read(o.x), written(o.y));
+  }
+
   void call(const Op& o) {
     for (int64_t k = 0; k < o.x_count; ++k) read(o.xs[k]);
     for (int64_t k = 0; k < o.y_count; ++k) written(o.ys[k]);
@@ -263,6 +268,7 @@ class OpChecker : public Checker {
       case kList: return list(o);
       case kJoin: return join(o);
       case kTopK: return top_k(o);
+      case kSoftmax: return softmax(o);
       default: return call(o);
     }
   }

@@ -83,6 +83,7 @@ void run(const Program& p, const Op& op, Context& c) {
     case kList: return run_list(p, op, c);
     case kJoin: return run_join(p, op, c);
     case kTopK: return run_topk(p, op, c);
+    case kSoftmax: return run_softmax(p, op, c);
     default: return run_call(p, op, c);
   }
 }

@@ -1,7 +1,7 @@
 // Copies boxes of numbers.
 #pragma once
 
-#include "norm.h"
+#include "softmax.h"
 
 namespace fgc {
 namespace {

@@ -120,6 +120,14 @@ void norm_group(const Op& op, const Context& c, const Map& x, const Map& y,
   }
 }
 
+// The zeros around every channel.
+inline void write_pads(const Map& y) {
+  for (int64_t k = 0; y.pad && k < y.channels; ++k) {
+    for (int64_t r = 0; r < y.height; ++r) pad_row(y, y.at(k), r);
+    write_border(y, y.at(k), 0, y.height);
+  }
+}
+
 void run_norm(const Program& p, const Op& op, Context& c) {
   Map x = map_of(p, c, op.x), y = map_of(p, c, op.y);
   const Map whole = y;
@@ -135,10 +143,7 @@ void run_norm(const Program& p, const Op& op, Context& c) {
         norm_group(op, c, x, y, g * each, (g + 1) * each);
     });
   }
-  for (int64_t k = 0; whole.pad && k < whole.channels; ++k) {
-    for (int64_t r = 0; r < whole.height; ++r) pad_row(whole, whole.at(k), r);
-    write_border(whole, whole.at(k), 0, whole.height);
-  }
+  write_pads(whole);
 }
 
 }  // namespace

@@ -12,6 +12,8 @@ TOLERANCE = 1e-4  # of the largest number, at least of 1
 
 
 def flat(nested: Any) -> list[Tensor]:
+    if nested is None:
+        return []
     if isinstance(nested, Tensor):
         return [nested]
     if isinstance(nested, dict):

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_unflatten
 
 from fgc_mm.deploy.graph.interpreter import run_node
 from fgc_mm.deploy.graph.ir import Graph, Node, Op
@@ -72,7 +71,7 @@ class Program:
             size = 1 + len(site.records)
             decisions.append(more[:size])
             more = more[size:]
-        return tree_unflatten(found, self.graph.structure), decisions
+        return self.graph.returned(found), decisions
 
     def _wanted(self, decisions: bool) -> list[Node]:
         nodes = list(self.graph.outputs)

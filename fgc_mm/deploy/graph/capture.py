@@ -125,11 +125,12 @@ class _Watch(TorchDispatchMode):
                 hook.remove()
         leaves, spec = torch.utils._pytree.tree_flatten(outputs)
         for leaf in leaves:
-            if not isinstance(leaf, Tensor):
+            if not (leaf is None or isinstance(leaf, Tensor)):
                 raise CannotCapture(f'it returns a {type(leaf).__name__}')
-        nodes = [self._node(x) for x in leaves]
+        nothing = tuple(n for n, leaf in enumerate(leaves) if leaf is None)
+        nodes = [self._node(x) for x in leaves if x is not None]
         sites = [self._found[n] for n in sorted(self._found)]
-        graph = Graph(self._nodes, nodes, sites, spec)
+        graph = Graph(self._nodes, nodes, sites, spec, nothing)
         graph.name_gates()
         return graph
 

@@ -8,13 +8,13 @@ with a batch of one image in front. The operations and what they mean:
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import TreeSpec
+from torch.utils._pytree import TreeSpec, tree_unflatten
 
 from fgc_mm.runtime.format import Activation
 
@@ -152,12 +152,14 @@ class Graph:
         outputs: What it returns.
         sites: In the order of the model's.
         structure: Of what it returns, whose tensors the outputs are.
+        nothing: Which of its leaves are ``None`` instead.
     """
 
     nodes: list[Node]
     outputs: list[Node]
     sites: list[SiteValues] = field(default_factory=list)
     structure: TreeSpec | None = None
+    nothing: tuple[int, ...] = ()
 
     def copy(self) -> Graph:
         """Nodes of its own, without lists; tensors are shared."""
@@ -180,7 +182,16 @@ class Graph:
             for site in self.sites
         ]
         outputs = [new[x] for x in self.outputs]
-        return Graph([*new.values()], outputs, sites, self.structure)
+        return replace(
+            self, nodes=[*new.values()], outputs=outputs, sites=sites
+        )
+
+    def returned(self, tensors: Sequence[Tensor]) -> Any:
+        """The outputs as the network returns them."""
+        leaves: list[Tensor | None] = list(tensors)
+        for place in self.nothing:
+            leaves.insert(place, None)
+        return tree_unflatten(leaves, self.structure)
 
     def name_gates(self) -> None:
         """What serves a decision alone is called after its site."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from fgc_mm.deploy.graph.atoms import Atom, Layout
 from fgc_mm.deploy.graph.ir import ALL, Node
 from fgc_mm.deploy.graph.placing import (
@@ -40,7 +42,7 @@ def mean(low: Placing, node: Node) -> Layout:
         d for d, size in enumerate(x.shape) if size > 1 and d not in node.dims
     ]
     if len(rest) > 1:
-        raise NotThis('a mean over some of several dimensions')
+        return _mean_of_channels(low, node)
     dim = rest[0] if rest else _free_dim(x.shape, node.dims)
     value, box, _ = low.channels_at(x, dim)
     y = low.out.storage(box[0], 1, 1)
@@ -58,6 +60,40 @@ def mean(low: Placing, node: Node) -> Layout:
         listed = low.set_of(node.writes)
     low.out.add(f.Mean(value, y, listed, node.act))
     return result
+
+
+def _mean_of_channels(low: Placing, node: Node) -> Layout:
+    """Of every pixel: a 1 x 1 conv whose weights are all one over C."""
+    (x,) = node.inputs
+    if len(node.dims) != 1:
+        raise NotThis('a mean over some of several dimensions')
+    (dim,) = node.dims
+    value, box, layout = low.channels_at(x, dim)
+    y = low.out.storage(1, *box[1:])
+    weight = low.out.weights(torch.full((box[0],), 1 / box[0]))
+    low.out.add(
+        f.Conv(
+            value,
+            y,
+            f.NONE,
+            f.ALL,
+            f.ALL,
+            1,
+            (1, 1),
+            (1, 1),
+            (0, 0),
+            (1, 1),
+            weight,
+            box[0],
+            1,
+            f.NONE,
+            node.act,
+        )
+    )
+    dims = [() if d == dim else atoms for d, atoms in enumerate(layout.dims)]
+    if not node.keep:
+        del dims[dim]
+    return Layout(y, (0, 0, 0), tuple(dims))
 
 
 def resize(low: Placing, node: Node) -> Layout:

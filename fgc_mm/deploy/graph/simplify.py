@@ -251,11 +251,10 @@ def _product_of(
     shape = scores.shape
     scale, bias = 1.0, None
     while scores.op is not Op.MATMUL:
-        constants = [x for x in scores.inputs if x.op is Op.CONSTANT]
-        if scores.op is Op.BINARY and scores.math == Math.ADD and constants:
-            whole = constants[0].tensor.float().expand(scores.shape)
-            bias = _plus(bias, scale * whole.reshape(shape))
-            (scores,) = (x for x in scores.inputs if x not in constants)
+        added = _added_constant(scores)
+        if added is not None:
+            scores, constant = added
+            bias = _plus(bias, scale * constant.reshape(shape))
         elif scores.op is Op.RESHAPE:
             (scores,) = scores.inputs
         elif _is_factor(scores):
@@ -264,6 +263,19 @@ def _product_of(
         else:
             return None
     return (scores.inputs, scale, bias) if scores.shape == shape else None
+
+
+def _added_constant(node: Node) -> tuple[Node, Tensor] | None:
+    """What a constant is added to, and the constant in the sum's shape."""
+    if node.op is Op.AFFINE and node.scale is None and node.slope is None:
+        shape = [1] * len(node.shape)
+        shape[node.dim] = -1
+        return node.inputs[0], node.shift.reshape(shape).expand(node.shape)
+    constants = [x for x in node.inputs if x.op is Op.CONSTANT]
+    if node.op is not Op.BINARY or node.math != Math.ADD or not constants:
+        return None
+    (other,) = (x for x in node.inputs if x is not constants[0])
+    return other, constants[0].tensor.float().expand(node.shape)
 
 
 def _is_factor(node: Node) -> bool:

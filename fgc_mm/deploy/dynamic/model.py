@@ -27,7 +27,6 @@ from fgc_mm.errors import FGCError
 from fgc_mm.functional.macs import MACsTable
 from fgc_mm.models import GatedBackbone, GatedImageClassifier
 from fgc_mm.models.gated_backbone import as_outputs
-from fgc_mm.runtime.errors import LibraryError
 from fgc_mm.sites import GateRecord
 
 REPORTED = (
@@ -190,7 +189,7 @@ class DynamicBackbone(GatedBackbone):
         try:
             listed = listed_graph(graph, self.sites, dense)
             program = program_of_graph(listed, self.kernel)
-        except (CannotLower, LibraryError) as error:
+        except (CannotLower, FGCError) as error:
             return str(error)
         program.keep_alone(self.alone)
         return program

@@ -22,6 +22,7 @@ from fgc_mm.deploy.graph import (
 )
 from fgc_mm.deploy.graph.atoms import Layout
 from fgc_mm.deploy.graph.emit import canonical
+from fgc_mm.deploy.graph.interpreter import run_node
 from fgc_mm.deploy.graph.ir import ALL, ChannelList, Graph, Node, Op
 from fgc_mm.deploy.graph.placing import NotThis, Placing
 from fgc_mm.runtime import format as f
@@ -144,19 +145,16 @@ class _Function:
     """A node that torch computes, on arrays of its numbers in order."""
 
     def __init__(self, node: Node) -> None:
-        from fgc_mm.deploy.graph.interpreter import RUN, activate
+        self._node = node
 
-        self._run, self._activate, self._node = RUN[node.op], activate, node
-
+    @torch.no_grad()
     def __call__(self, xs: list[Any], ys: list[Any]) -> None:
         node = self._node
-        tensors = [
-            torch.from_numpy(x.copy()).reshape(value.shape)
+        values = {
+            value: torch.from_numpy(x.copy()).reshape(value.shape)
             for x, value in zip(xs, node.inputs)
-        ]
-        y = self._run(node, *tensors)
-        if node.op not in (Op.UNARY, Op.CALL):
-            y = self._activate(y, node.act)
+        }
+        y = run_node(node, values, poison=False)
         ys[0][...] = y.reshape(ys[0].shape).numpy()
 
 

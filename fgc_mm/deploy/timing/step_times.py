@@ -53,6 +53,7 @@ def step_times(
     return [
         StepTime(name, _group(program, number), float(means[number]))
         for number, name in enumerate(program.names)
+        if means[number] > 0  # what serves records alone does not run
     ]
 
 

@@ -1,6 +1,7 @@
 """What a dynamic model cannot be, or be made of, is one sentence."""
 
 import copy
+import multiprocessing
 
 import pytest
 import torch
@@ -40,6 +41,24 @@ TRACERS = {
 }
 
 
+def in_a_child(trace, part, image):
+    """An export that fails leaves torch.compile as it should not be."""
+    reader, writer = multiprocessing.Pipe(duplex=False)
+
+    def run():
+        try:
+            trace(part, image)
+        except FGCError as error:
+            writer.send(str(error))
+
+    child = multiprocessing.get_context('fork').Process(target=run)
+    child.start()
+    writer.close()
+    text = reader.recv()
+    child.join()
+    raise FGCError(text)
+
+
 @pytest.mark.parametrize('tracer', TRACERS)
 def test_tracers_are_refused(masked, dynamic, tracer):
     image = masked[1][:1]
@@ -48,6 +67,8 @@ def test_tracers_are_refused(masked, dynamic, tracer):
         parts.append(dynamic.backbone)
     for part in parts:
         with pytest.raises(FGCError, match='cannot record a dynamic model'):
+            if tracer in ('torch.export', 'ONNX'):
+                in_a_child(TRACERS[tracer], part, image)
             TRACERS[tracer](part, image)
 
 

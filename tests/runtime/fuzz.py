@@ -20,9 +20,12 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy
+
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / 'fgc_mm' / 'runtime' / 'csrc'
 SANITIZERS = ('-fsanitize=address,undefined', '-fno-sanitize-recover=all')
+LIBRARIES = Path(numpy.__file__).parents[1]
 INSIDE = 'FGC_TEST_LIBRARY'  # set in the process that has the sanitizers
 SPECIAL = (
     -1, 0, 1, 2, 3, 4, 7, 8, 63, 64, 255, 256, 257, 65536, 1 << 20, 1 << 31,
@@ -95,12 +98,14 @@ def run_inside(
         os.environ,
         LD_PRELOAD=str(sanitizer()),
         ASAN_OPTIONS='detect_leaks=0:allocator_may_return_null=1',
-        PYTHONPATH=str(ROOT),
+        PYTHONPATH=os.pathsep.join([str(ROOT), str(LIBRARIES)]),
         OMP_NUM_THREADS='1',
         **{INSIDE: str(library)},
     )
     return subprocess.run(
-        [sys.executable, __file__, '--mutations', str(mutations),
+        # a program of its own: the sanitizer must be loaded first
+        [os.path.realpath('/proc/self/exe'), __file__,
+         '--mutations', str(mutations),
          '--seed', str(seed)],
         env=environment, capture_output=True, text=True,
     )  # fmt: skip

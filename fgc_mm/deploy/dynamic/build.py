@@ -153,6 +153,11 @@ def _check(
             'images nor a plan was given; give some images (N, 3, H, W), or '
             'the plan of an earlier calibration.'
         )
+    if images is not None and not isinstance(images, Tensor):
+        raise FGCError(
+            f'images are a {type(images).__name__}, but a calibration takes a '
+            'tensor (N, 3, H, W); give torch.as_tensor(images).'
+        )
     if images is not None and (images.dim() != 4 or len(images) == 0):
         raise FGCError(
             f'images have shape {tuple(images.shape)}, but a calibration '

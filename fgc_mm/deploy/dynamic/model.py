@@ -138,7 +138,7 @@ class DynamicBackbone(GatedBackbone):
         program = self._programs.get(key)
         if program is not None:
             return program
-        with MAKING:
+        with MAKING, torch.autocast('cpu', enabled=False):
             if key not in self._programs:
                 if shape not in self._graphs:
                     _leave_room(self._graphs)
@@ -158,7 +158,10 @@ class DynamicBackbone(GatedBackbone):
         want, records = super().forward_gated(image, False)
         for module in behind:
             want = module(as_outputs(want))
-        got, decisions = program.run(image)
+        try:
+            got, decisions = program.run(image)
+        except Exception as error:
+            return f'its program does not run ({_first_line(error)})'
         problem = compared(flat(want), flat(got))
         if not problem:
             return ''
@@ -174,6 +177,8 @@ class DynamicBackbone(GatedBackbone):
             return network_graph(self._masked(), image, behind, gated)
         except CannotCapture as error:
             return str(error)
+        except Exception as error:  # the network's code may raise anything
+            return f'it cannot be captured ({_first_line(error)})'
 
     def _masked(self) -> GatedBackbone:
         """The same modules as the backbone that they were."""
@@ -191,6 +196,8 @@ class DynamicBackbone(GatedBackbone):
             program = program_of_graph(listed, self.kernel)
         except (CannotLower, FGCError) as error:
             return str(error)
+        except Exception as error:
+            return f'no program can be made of it ({_first_line(error)})'
         program.keep_alone(self.alone)
         return program
 
@@ -245,7 +252,14 @@ class DynamicBackbone(GatedBackbone):
 
 def _threshold(gate: nn.Module) -> Any:
     threshold = getattr(gate, 'threshold', None)
-    return None if isinstance(threshold, Tensor) else threshold
+    if isinstance(threshold, Tensor):
+        return id(threshold), threshold._version
+    return threshold
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or ['']
+    return f'{type(error).__name__}: {lines[0]}'
 
 
 def _leave_room(kept: dict) -> None:
@@ -285,6 +299,9 @@ class DynamicImageClassifier(GatedImageClassifier):
         self.plan: DynamicPlan | None = None
         self.build = ''
         self._seen: set[tuple[int, ...]] = set()
+        for module in self.modules():  # programs are made of all weights
+            if module is not backbone:
+                module._register_load_state_dict_pre_hook(backbone._forget)
         self.eval().requires_grad_(False)
 
     def _leave_out_unread(self) -> None:

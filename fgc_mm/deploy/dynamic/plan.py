@@ -126,6 +126,14 @@ class DynamicPlan:
                     f'the plan says {name}={word!r}, which is none of '
                     f'{", ".join(WORDS[name])}; calibrate anew with images.'
                 )
+        numbers = [isinstance(x, (int, float)) for x in _values(self.batch_ms)]
+        texts = [isinstance(x, str) for x in _items(self.alone)]
+        if not all([*numbers, *texts]):
+            raise FGCError(
+                f'the plan says batch_ms={self.batch_ms!r} and '
+                f'alone={self.alone!r}, which are no times by name and no '
+                'list of steps; calibrate anew with images.'
+            )
         shape = self.image_shape
         sizes = [n for n in shape if isinstance(n, int) and n > 0]
         if len(shape) != 3 or len(sizes) != 3:
@@ -133,3 +141,11 @@ class DynamicPlan:
                 f'the plan says image_shape={shape}, which is no (3, H, W); '
                 'calibrate anew with images.'
             )
+
+
+def _values(times: object) -> list[object]:
+    return list(times.values()) if isinstance(times, dict) else [None]
+
+
+def _items(names: object) -> list[object]:
+    return names if isinstance(names, list) else [None]

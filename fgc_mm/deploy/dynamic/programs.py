@@ -142,7 +142,8 @@ class TorchProgram(Program):
     ) -> tuple[Outputs, Decisions]:
         """As :meth:`Program.run`."""
         wanted = self._wanted(decisions)
-        rows = [self._values(one, decisions) for one in images.split(1)]
+        with torch.autocast('cpu', enabled=False):
+            rows = [self._values(one, decisions) for one in images.split(1)]
         return self._answer(
             [torch.cat([values[node] for values in rows]) for node in wanted]
         )

@@ -307,7 +307,7 @@ of(aten.minimum.default)(_binary(Math.MIN))
 
 
 @of(aten.max_pool2d_with_indices.default, aten.max_pool2d.default)
-def _max_pool(c: Converting) -> Node:
+def _max_pool(c: Converting) -> Node | None:
     return _pool(c, average=False, outside=False)
 
 
@@ -321,7 +321,9 @@ def _avg_pool(c: Converting) -> Node | None:
     return _pool(c, average=True, outside=outside)
 
 
-def _pool(c: Converting, average: bool, outside: bool) -> Node:
+def _pool(c: Converting, average: bool, outside: bool) -> Node | None:
+    if c['self'].dim() != 4:
+        return None
     kernel = _pair(c['kernel_size'])
     return c.make(
         Op.POOL,
@@ -357,7 +359,8 @@ def _adaptive_pool(c: Converting) -> Node | None:
 
 @of(aten.mean.dim)
 def _mean(c: Converting) -> Node:
-    dims = tuple(d % c['self'].dim() for d in c['dim'])
+    rank = c['self'].dim()
+    dims = tuple(d % rank for d in c['dim'] or range(rank))
     return c.make(Op.MEAN, c.node(), dims=dims, keep=bool(c['keepdim']))
 
 
@@ -455,8 +458,9 @@ def _same(c: Converting) -> Node:
 @of(aten._to_copy.default)
 def _convert(c: Converting) -> Node | None:
     """Truth values are 0 and 1."""
-    dtype = c['dtype'] or c['self'].dtype
-    return c.node() if dtype in (torch.float32, torch.bool) else None
+    before, after = c['self'].dtype, c['dtype'] or c['self'].dtype
+    kept = after == torch.float32 and before in (torch.float32, torch.bool)
+    return c.node() if kept or after == before == torch.bool else None
 
 
 @of(aten.split.Tensor, aten.split_with_sizes.default, aten.unbind.int)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functionalize
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fgc_mm.deploy.copying import copied
@@ -23,6 +24,15 @@ from fgc_mm.sites.layout import channels_last
 aten = torch.ops.aten
 # what makes the code of a network depend on the numbers of an image
 READS = (aten._local_scalar_dense.default, aten.equal.default)
+OUTSIDE = ('numpy', 'tolist', '__array__', 'data_ptr', 'untyped_storage')
+# and what makes the shapes of its tensors depend on them
+SHAPES = (
+    aten.nonzero.default,
+    aten.masked_select.default,
+    aten._unique2.default,
+    aten.unique_dim.default,
+    aten.unique_consecutive.default,
+)
 # whose results depend on shapes alone
 LIKE = (
     aten.zeros_like.default,
@@ -115,10 +125,14 @@ class _Watch(TorchDispatchMode):
     def capture(self, run: Callable[[Tensor], Any], image: Tensor) -> Graph:
         hooks = self._watch_modules()
         try:
-            with torch.inference_mode(False), torch.no_grad():
+            with (
+                torch.inference_mode(False),
+                torch.no_grad(),
+                torch.autocast('cpu', enabled=False),
+            ):
                 image = image.detach().clone()
                 self._new(Node(Op.IMAGE, [], tuple(image.shape)), image)
-                with self:
+                with _NoReads(), self:
                     outputs = functionalize(run)(image)
         finally:
             for hook in hooks:
@@ -150,7 +164,7 @@ class _Watch(TorchDispatchMode):
         return result
 
     def _note(self, func: Any, args: tuple, kwargs: dict, result: Any) -> None:
-        if func in READS:
+        if func in READS or func in SHAPES or _picks(func, args):
             raise CannotCapture('its code depends on the values of images')
         if func._schema.is_mutable:  # the others have been made functional
             raise CannotCapture(f'{func} changes a tensor in place')
@@ -203,9 +217,10 @@ class _Watch(TorchDispatchMode):
         self, func: Any, args: tuple, kwargs: dict, result: Any
     ) -> None:
         results = result if isinstance(result, (tuple, list)) else [result]
-        nodes = self._converted(func, args, kwargs, result)
-        if nodes is None:
-            nodes = self._calls(func, args, kwargs, results)
+        nodes = self._converted(func, args, kwargs, result) or []
+        if len(nodes) < len(results):  # the others are torch's
+            calls = self._calls(func, args, kwargs, results)
+            nodes += calls[len(nodes) :]
         for node, tensor in zip(nodes, results):
             if isinstance(tensor, Tensor):
                 self._new(node, tensor)
@@ -242,6 +257,7 @@ class _Watch(TorchDispatchMode):
         fixed = [None if n in places else x for n, x in enumerate(leaves)]
         dtypes = [leaves[n].dtype for n in places]
         call = TorchCall(func, fixed, places, dtypes, spec)
+        call.named = _named(func, args, kwargs)
         return [
             Node(
                 Op.CALL,
@@ -295,6 +311,28 @@ class _Watch(TorchDispatchMode):
             self._modules.pop()
 
 
+def _picks(func: Any, args: tuple) -> bool:
+    """Whether numbers are chosen by truth values, of another count each."""
+    if func is not aten.index.Tensor:
+        return False
+    return any(x is not None and x.dtype == torch.bool for x in args[1])
+
+
+class _NoReads(TorchFunctionMode):
+    """Refuses what hands numbers to Python without an operation."""
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple = (),
+        kwargs: dict | None = None,
+    ) -> Any:
+        if getattr(func, '__name__', '') in OUTSIDE:
+            raise CannotCapture('its code depends on the values of images')
+        return func(*args, **(kwargs or {}))
+
+
 class TorchCall:
     """An operation of torch with all but some tensors given.
 
@@ -304,7 +342,12 @@ class TorchCall:
         places: Which of them come.
         dtypes: What they are converted to.
         spec: Their structure.
+
+    Attributes:
+        named: The arguments by name.
     """
+
+    named: dict[str, Any]
 
     def __init__(
         self,
@@ -325,7 +368,7 @@ class TorchCall:
         args, kwargs = torch.utils._pytree.tree_unflatten(leaves, self._spec)
         result = self.function(*args, **kwargs)
         results = result if isinstance(result, (tuple, list)) else [result]
-        return [x.float() for x in results]
+        return [None if x is None else x.float() for x in results]
 
     def __str__(self) -> str:
         return str(self.function)

@@ -104,7 +104,7 @@ def _scale_of_channels(node: Node, _: Editor) -> Node | None:
     if len(constants) != 1 or len(others) != 1:
         return None
     (x,), (c,) = others, constants
-    if x.shape != node.shape:
+    if x.shape != node.shape or len(node.shape) < 2:
         return None
     shape = (1,) * (len(node.shape) - len(c.shape)) + tuple(c.shape)
     wide = [d for d, size in enumerate(shape) if size > 1]
@@ -291,16 +291,15 @@ def _channel_shuffle(node: Node, _: Editor) -> Node | None:
     x = next((y for y in reversed(chain[2:]) if y.shape == node.shape), None)
     if x is None or len(x.shape) != 4 or x.op in (Op.RESHAPE, Op.PERMUTE):
         return None
-    channels = x.shape[1]
-    where = torch.arange(channels, dtype=torch.int32)[None, :, None, None]
-    where = where.expand(x.shape)
+    numbers = torch.arange(math.prod(x.shape), dtype=torch.int32)
+    where = whole = numbers.reshape(x.shape)
     for move in reversed(chain[: chain.index(x)]):
         if move.op is Op.RESHAPE:
             where = where.reshape(move.shape)
         else:
             where = where.permute(move.dims)
-    index = where[0, :, 0, 0].long()
-    if not bool((where == index[:, None, None]).all()):
+    index = where[0, :, 0, 0].long() // math.prod(x.shape[2:])
+    if not torch.equal(where, whole.index_select(1, index)):
         return None
     attrs = {'dim': 1, 'index': index}
     return Node(Op.TAKE, [x], node.shape, attrs, node.name)
@@ -314,12 +313,27 @@ def _winners(node: Node, _: Editor) -> Node | None:
     order = node.inputs[0]
     if k is None or len(order.shape) != 2:
         return None
-    if order.op is Op.SLICE and order.dim == 1 and order.start == 0:
+    first = order.op is Op.SLICE and order.dim == 1
+    if first and order.start == 0 and order.step == 1:
         k, order = min(k, order.stop), order.inputs[0]
-    if order.op is not Op.CALL or order.function.function not in SORTS:
+    if not _is_descending_order(order):
         return None
     attrs = {'k': k, 'ones': True}
     return Node(Op.TOPK, [order.inputs[0]], node.shape, attrs, node.name)
+
+
+def _is_descending_order(node: Node) -> bool:
+    """Whether it says which numbers of a row are the largest, in order."""
+    if node.op is not Op.CALL or node.function.function not in SORTS:
+        return False
+    named = node.function.named
+    place = 1 if node.function.function is aten.sort.stable else 0
+    return bool(
+        named['descending']
+        and named['stable']
+        and named['dim'] in (1, -1)
+        and node.output == place
+    )
 
 
 def _count_of(scatter: Any) -> int | None:
@@ -331,8 +345,10 @@ def _count_of(scatter: Any) -> int | None:
         return None
     if not isinstance(source, Tensor):
         return zeros.shape[1] if source == 1 else None
-    first = int(source[0].sum())
-    return first if source[0, :first].all() else None
+    ones = source[0] == 1
+    count = int(ones.sum())
+    prefix = bool(ones[:count].all()) and not source[0, count:].any()
+    return count if prefix else None
 
 
 aten = torch.ops.aten

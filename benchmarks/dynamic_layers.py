@@ -1,12 +1,14 @@
-"""The kernel's conv over listed channels, layer by layer of ResNet-18.
+"""The runtime's conv over listed channels, layer by layer.
 
     python benchmarks/dynamic_layers.py [--open 0.44] [--threads 1]
 
-For every shape: torch's dense conv, torch's conv of a network shrunk to the
-same width (its weights already gathered), and the kernel with random lists
-of open channels, once on the output's side and once on the input's. Ratios
-to the dense conv; theory is one over the share of open channels. Medians of
-interleaved repeats.
+Prints the multiply-adds per second that one thread of this CPU reaches at
+most (measured), and for every shape: torch's dense conv, torch's conv of a
+network shrunk to the same width (its weights already gathered), and the
+runtime's conv, dense and with random lists of open channels, once on the
+output's side and once on the input's. Ratios are to torch's dense conv;
+theory is one over the share of open channels. Medians of interleaved
+repeats.
 """
 
 from __future__ import annotations
@@ -24,8 +26,11 @@ import torch.nn.functional as F
 from coupling import interleave
 from torch import Tensor, nn
 
-from fgc_mm.deploy.dynamic.engines import NO_CLAMP, kernel_conv
-from fgc_mm.deploy.dynamic.kernel import choose_kernel
+from fgc_mm.deploy.graph.emit import Emitter
+from fgc_mm.runtime import format as f
+from fgc_mm.runtime.cpu import cpu_name
+from fgc_mm.runtime.library import load_library
+from fgc_mm.runtime.model import Model
 
 # (channels in, channels out, kernel, stride, size of the input)
 LAYERS = [
@@ -38,8 +43,10 @@ LAYERS = [
     (512, 512, 3, 1, 7),
     (256, 64, 1, 1, 56),
     (512, 2048, 1, 1, 7),
+    (384, 1536, 1, 1, 14),
 ]
-NAMES = ('dense', 'static out', 'lists out', 'static in', 'lists in')
+NAMES = ('runtime', 'static out', 'lists out', 'static in', 'lists in')
+PEAK_SECONDS = 0.5
 
 
 def drawn(channels: int, share: float) -> Tensor:
@@ -48,25 +55,63 @@ def drawn(channels: int, share: float) -> Tensor:
     return torch.randperm(channels)[:count].sort().values
 
 
-def measure(layer: tuple[int, ...], share: float) -> dict[str, float]:
+def runtime_conv(
+    conv: nn.Conv2d, size: int, reads: Tensor | None, writes: Tensor | None
+) -> Model:
+    """A program of a single conv, with lists that are always the same."""
+    out = Emitter()
+    x = out.image(conv.in_channels, size, size)
+    sets = [f.ALL, f.ALL]
+    for side, listed in enumerate((reads, writes)):
+        if listed is not None:
+            channels = (conv.in_channels, conv.out_channels)[side]
+            sets[side] = out.new_set(channels)
+            segment = (f.ALL, 1, listed.tolist())
+            out.add(f.Join(sets[side], [segment]))
+    stride, pad, kernel = conv.stride, conv.padding, conv.kernel_size
+    height = (size + 2 * pad[0] - kernel[0]) // stride[0] + 1
+    y = out.storage(conv.out_channels, height, height)
+    weight, taps = conv.weight.detach(), kernel[0] * kernel[1]
+    steps = (conv.in_channels * taps, taps)
+    if reads is not None:  # the weights of one input lie side by side
+        weight = weight.transpose(0, 1)
+        steps = (taps, conv.out_channels * taps)
+    out.add(
+        f.Conv(
+            x, y, f.NONE, *sets, 1, kernel, stride, pad, (1, 1),
+            out.weights(weight.contiguous()), *steps,
+            out.weights(conv.bias.detach()),
+        )
+    )  # fmt: skip
+    return Model.from_bytes(f.encode(out.finish([y], 1)))
+
+
+def measure(
+    layer: tuple[int, ...], share: float, threads: int
+) -> dict[str, float]:
     """Milliseconds of one layer in every way."""
     ins, outs, kernel, stride, size = layer
     conv = nn.Conv2d(ins, outs, kernel, stride, kernel // 2)
-    compiled = choose_kernel('kernel')
-    by_out = kernel_conv(compiled, conv, NO_CLAMP, False)
-    by_in = kernel_conv(compiled, conv, NO_CLAMP, True)
     x = torch.randn(1, ins, size, size)
     read, written = drawn(ins, share), drawn(outs, share)
+    models = {
+        'runtime': runtime_conv(conv, size, None, None),
+        'lists out': runtime_conv(conv, size, None, written),
+        'lists in': runtime_conv(conv, size, read, None),
+    }
     thin = x[:, read].contiguous()
     narrow = conv.weight[written], conv.bias[written]
     shallow = conv.weight[:, read].contiguous(), conv.bias
     where = conv.stride, conv.padding
+    image = x.numpy()
     runs = {
         'dense': lambda: F.conv2d(x, conv.weight, conv.bias, *where),
         'static out': lambda: F.conv2d(x, *narrow, *where),
-        'lists out': lambda: by_out.run(x, None, written),
         'static in': lambda: F.conv2d(thin, *shallow, *where),
-        'lists in': lambda: by_in.run(thin, read, None),
+        **{
+            name: lambda model=model: model.run(image, threads=threads)
+            for name, model in models.items()
+        },
     }
     seconds = interleave(runs, 25)
     return {name: 1e3 * median(t.wall) for name, t in seconds.items()}
@@ -82,17 +127,25 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    print(f'{args.threads} threads, theory {1 / args.open:.2f} x')
+    library = load_library()
+    build = library.fgc_builds().split(b',')[0]
+    peak = library.fgc_peak(build, PEAK_SECONDS) / 1e9
+    print(
+        f'{cpu_name()}, build {build.decode()}: {peak:.0f} GMAC/s at most on '
+        f'one thread; {args.threads} threads, theory {1 / args.open:.2f} x'
+    )
     for layer in LAYERS:
         with torch.no_grad():
-            ms = measure(layer, args.open)
+            ms = measure(layer, args.open, args.threads)
         ratios = ', '.join(
-            f'{name} {ms["dense"] / ms[name]:.2f} x' for name in NAMES[1:]
+            f'{name} {ms["dense"] / ms[name]:.2f} x' for name in NAMES
         )
         ins, outs, kernel, stride, size = layer
+        out = -(-size // stride)
+        rate = ins * outs * kernel**2 * out**2 / ms['runtime'] / 1e6
         print(
             f'{ins:4d} -> {outs:4d}, {kernel}x{kernel}/{stride}, {size:3d}: '
-            f'dense {ms["dense"]:.2f} ms, {ratios}'
+            f'dense {ms["dense"]:.2f} ms, {ratios}; {rate:.0f} GMAC/s'
         )
 
 

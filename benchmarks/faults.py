@@ -30,7 +30,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-import fgc_mm  # noqa: F401  (first: it checks the installation)
+import fgc_mm.registered  # noqa: F401  (checks the installation)
 from fgc_mm.engine.checkpoint import read_checkpoint
 from fgc_mm.errors import FGCError
 

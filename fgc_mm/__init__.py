@@ -1,19 +1,16 @@
 """Dynamic channel pruning for mmpretrain: gates choose, image by image.
 
-Importing the package registers every component in scope ``fgc_mm``; a config
-does it with ``custom_imports = dict(imports=['fgc_mm'])``.
+In a process that has MMEngine, importing the package registers every
+component in scope ``fgc_mm``; a config does it with
+``custom_imports = dict(imports=['fgc_mm'])``. Elsewhere nothing is imported
+before it is needed: ``fgc_mm.runtime`` works without torch and OpenMMLab.
 """
 
+import sys
 import warnings
+from importlib import import_module
+from typing import Any
 
-from fgc_mm._stack import check_stack
-
-check_stack()  # before anything of OpenMMLab is imported
-# mmcv-lite regrets its compiled operators at every start; none is needed
-warnings.filterwarnings('ignore', message='Fail to import ``MultiScale')
-
-# ruff: noqa: E402
-from fgc_mm import datasets, engine, evaluation, gates, losses, models
 from fgc_mm.errors import FGCError
 from fgc_mm.version import __version__
 
@@ -27,3 +24,23 @@ __all__ = [
     'losses',
     'models',
 ]
+# mmcv-lite warns of its missing operators at every start; none is needed
+warnings.filterwarnings('ignore', message='Fail to import ``MultiScale')
+_REGISTERING = frozenset(__all__) - {'FGCError', '__version__'}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _REGISTERING:
+        import_module('fgc_mm.registered')
+        module = sys.modules.get(f'fgc_mm.{name}')
+        if module is not None:
+            return module
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+if 'mmengine' in sys.modules:
+    import_module('fgc_mm.registered')

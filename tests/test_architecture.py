@@ -1,6 +1,7 @@
 """The arrows between the rooms point one way (docs/design.md)."""
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,18 +51,26 @@ ALLOWED = {
         'models',
         'engine',
         'registry',
+        'runtime',
     },
+    'runtime': set(),
 }
 # The rooms within deploy, and what they import of it beside themselves.
 DEPLOY = {
+    'bundle': set(),
     'compaction': {'copying', 'firing'},
-    'dynamic': {'copying'},
+    'dynamic': {'copying', 'graph'},
     'export': {'compaction', 'copying', 'firing'},
-    'timing': {'compaction', 'dynamic', 'export', 'firing'},
+    'graph': {'copying'},
+    'timing': {'compaction', 'dynamic', 'export', 'firing', 'graph'},
 }
+# What every package may import.
+EVERYWHERE = {'checked_stack', 'errors', 'version'}
 # Mathematics never imports mmengine.
 NO_OPENMMLAB = {'functional', 'memory', 'gates', 'sites'}
 OPENMMLAB = {'mmengine', 'mmcv', 'mmpretrain', 'mmdet', 'mmrazor'}
+# The runtime needs numpy; what reads pictures and prints tables may be there.
+RUNTIME = {'numpy', 'PIL', 'cv2', 'rich'}
 SCRIPTS = {'tools', 'benchmarks', 'tests', 'configs'}
 
 
@@ -99,7 +108,7 @@ def test_every_room_has_its_law():
 @pytest.mark.parametrize('room', sorted(ALLOWED))
 def test_a_room_imports_only_what_lies_below(room):
     for path in files(room):
-        ours = own(imported(path)) - {room, 'errors'}
+        ours = own(imported(path)) - {room, *EVERYWHERE}
         modules = {
             name for name in ours
             if name in ROOMS or (PACKAGE / f'{name}.py').exists()
@@ -122,6 +131,13 @@ def test_mathematics_needs_torch_only():
              'fgc_mm', '__future__', 'functools', 'itertools'}  # fmt: skip
     for path in files('functional'):
         assert outside(imported(path)) <= known, path
+
+
+def test_the_runtime_needs_numpy_only():
+    known = {'fgc_mm', *RUNTIME, *sys.stdlib_module_names}
+    for path in files('runtime'):
+        assert outside(imported(path)) <= known, path
+        assert own(imported(path)) <= {'runtime', 'errors'}, path
 
 
 @pytest.mark.parametrize('room', sorted(NO_OPENMMLAB))

@@ -22,7 +22,7 @@ from typing import Any
 # The tools and the package of one clone belong together, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 try:
-    import fgc_mm  # noqa: F401  (first: it checks the installation)
+    import fgc_mm.registered  # noqa: F401  (checks the installation)
 except ImportError as error:
     if not isinstance(error, ValueError):  # not its StackError: a bug
         raise
@@ -35,8 +35,6 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from fgc_mm.deploy import PlainForward, build_trained, images_of
-from fgc_mm.deploy.dynamic.builds import cpu_name
-from fgc_mm.deploy.dynamic.kernel import build_name
 from fgc_mm.deploy.timing.clock import Times, interleaved_times
 from fgc_mm.deploy.timing.contestants import Contestant, Contestants
 from fgc_mm.deploy.timing.step_times import grouped, step_times
@@ -60,6 +58,9 @@ from fgc_mm.figure_style import (
     new_figure,
 )
 from fgc_mm.functional import macs_per_image
+from fgc_mm.runtime.cpu import cpu_name
+from fgc_mm.runtime.errors import LibraryError
+from fgc_mm.runtime.library import builds
 
 CONSOLE = Console(width=120)
 REPORTED = ('executed', 'why', 'dynamic_ms', 'dense_ms', 'plain_ms')
@@ -97,7 +98,7 @@ def main() -> None:
         batch=args.batch,
         images=len(images),
         machine=cpu_name(),
-        build=build_name(),
+        build=_build_name(),
         torch=torch.__version__,
         runs=runs,
     )
@@ -161,6 +162,14 @@ def load(
     return nn.functional.interpolate(
         images, (size[0], size[-1]), mode='bilinear'
     )
+
+
+def _build_name() -> str:
+    """Of the runtime's code that this CPU runs; ``'none'`` without one."""
+    try:
+        return builds()[0]
+    except LibraryError:
+        return 'none'
 
 
 def measure(

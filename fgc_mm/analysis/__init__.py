@@ -1,5 +1,7 @@
 """What gates do with a data set: statistics, figures and a report."""
 
+from fgc_mm import checked_stack  # noqa: F401  isort: skip
+
 from .extract import stored_pass
 from .images import Pictures, choose_images, load_dataset, pictures_of
 from .measure import measure

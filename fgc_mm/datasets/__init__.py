@@ -1,5 +1,7 @@
 """Data sets that need no download, and reading images."""
 
+from fgc_mm import checked_stack  # noqa: F401  isort: skip
+
 from fgc_mm.datasets.digits import Digits
 from fgc_mm.datasets.image_folder import ImageFolder
 from fgc_mm.datasets.in_memory import InMemoryImages

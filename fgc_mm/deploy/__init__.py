@@ -1,5 +1,7 @@
 """From a trained model to one that is smaller, portable, and faster."""
 
+from fgc_mm import checked_stack  # noqa: F401  isort: skip
+
 from fgc_mm.deploy.compaction.compact import Compacted, compact
 from fgc_mm.deploy.dynamic.build import to_dynamic
 from fgc_mm.deploy.dynamic.plan import DynamicPlan

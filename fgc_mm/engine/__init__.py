@@ -1,5 +1,7 @@
 """Adapters to MMEngine's runner."""
 
+from fgc_mm import checked_stack  # noqa: F401  isort: skip
+
 from fgc_mm.engine import checkpoint  # noqa: F401  (makes loading safe)
 from fgc_mm.engine.bfloat16_wrapper import BFloat16OptimWrapper
 from fgc_mm.engine.channels_last_hook import ChannelsLastHook

@@ -1,5 +1,7 @@
 """Networks and classifiers."""
 
+from fgc_mm import checked_stack  # noqa: F401  isort: skip
+
 from fgc_mm.models.channel_map import ChannelMap
 from fgc_mm.models.channel_map_backbone import channel_map_backbone
 from fgc_mm.models.cifar_resnet import CifarResNet

@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import json
 import pickle
 import sys
 import warnings
@@ -14,26 +13,27 @@ from torch import nn
 
 import fgc_mm.deploy.dynamic.calibrate as calibration
 from fgc_mm.deploy import DynamicPlan, to_dynamic
-from fgc_mm.deploy.dynamic import kernel
-from fgc_mm.deploy.dynamic.layers import DynamicLayer
-from fgc_mm.deploy.dynamic.program import NetworkProgram
+from fgc_mm.deploy.dynamic import build as building
+from fgc_mm.deploy.dynamic.programs import KernelProgram
 from fgc_mm.errors import FGCError
 from fgc_mm.gates import GateDecision
 from fgc_mm.models import CifarResNet
 from fgc_mm.registry import MODELS
+from fgc_mm.runtime.errors import LibraryError
+from fgc_mm.runtime.library import load_library
 
 # (backbone, image size, sites that can be dynamic at least)
 NETWORKS = {
     'CifarResNet': (dict(type='fgc_mm.CifarResNet', base_channels=8), 16, 9),
     'ResNet-18': (dict(type='ResNet', depth=18, base_channels=8), 64, 8),
-    'ResNet-50': (dict(type='ResNet', depth=50, base_channels=8), 64, 32),
+    'ResNet-50': (dict(type='ResNet', depth=50, base_channels=8), 64, 33),
     'MobileNetV2': (dict(type='MobileNetV2', widen_factor=0.25), 64, 17),
     'MobileNetV3': (dict(type='MobileNetV3', arch='small_050'), 64, 9),
     'VGG': (dict(type='VGG', depth=11, norm_cfg=dict(type='BN')), 32, 7),
     'ShuffleNetV2': (dict(type='ShuffleNetV2', widen_factor=0.5), 64, 16),
     'DenseNet': (
         dict(type='DenseNet', arch=dict(
-            growth_rate=8, depths=[2, 2, 2, 2], init_channels=16)), 64, 8,
+            growth_rate=8, depths=[2, 2, 2, 2], init_channels=16)), 64, 12,
     ),
     'ResNeXt': (
         dict(type='ResNeXt', depth=50, groups=4, width_per_group=4,
@@ -46,26 +46,26 @@ NETWORKS = {
             feedforward_channels=48), out_type='avg_featmap'), 32, 2,
     ),
 }  # fmt: skip
-HAS_KERNEL = kernel.load_kernel()[0] is not None
+
+
+def has_kernel():
+    try:
+        load_library()
+    except LibraryError:
+        return False
+    return True
+
+
 needs_kernel = pytest.mark.skipif(
-    not HAS_KERNEL, reason='no C++ compiler: the kernel cannot be built'
+    not has_kernel(), reason='no C++ compiler: the runtime cannot be built'
 )
-WAYS = [
-    pytest.param('program', marks=needs_kernel),
-    pytest.param('modules', marks=needs_kernel),
-    'torch',
-]
-# whose whole backbone is one call of the kernel
-WITH_PROGRAM = {'CifarResNet', 'ResNet-18', 'ResNet-50', 'MobileNetV2', 'VGG'}
+WAYS = [pytest.param('kernel', marks=needs_kernel), 'torch']
 
 
 def dynamic_of(model, images, way):
-    """By the kernel as one call or layer by layer, or by torch."""
-    backend = 'torch' if way == 'torch' else 'kernel'
-    dynamic = to_dynamic(model, images, backend=backend)
-    assert way != 'torch' or dynamic.plan.executor == 'modules'
-    if way == 'modules':
-        dynamic.backbone.executor = 'modules'
+    """Run by the runtime, or by torch."""
+    dynamic = to_dynamic(model, images, backend=way)
+    assert dynamic.plan.executor == 'program', dynamic.plan.executor_why
     return dynamic
 
 
@@ -146,12 +146,10 @@ def one_by_one(model, images):
 @pytest.mark.usefixtures('all_sites_pay')
 @pytest.mark.parametrize('way', WAYS)
 def test_logits_are_those_of_the_masked_model(network, way):
-    name, model, images, least = network
+    _, model, images, least = network
     dynamic = dynamic_of(model, images[:1], way)
-    if way == 'program':
-        report = dynamic.dynamic_report()
-        one_call = report['executor'] == 'program'
-        assert one_call == (name in WITH_PROGRAM), report['executor_why']
+    program = dynamic.program(images)
+    assert program.fallbacks == []  # torch computes nothing
     sites = dynamic.dynamic_report()['sites']
     executed = [site['executed'] for site in sites.values()]
     assert executed.count('dynamic') >= least, sites
@@ -176,9 +174,9 @@ def test_some_sites_skip_and_others_do_not(name, way):
     images = torch.randn(2, 3, size, size)
     dynamic = dynamic_of(model, images[:1], way)
     want, masked = model.backbone.forward_gated(images)
+    names = [site.name for site in model.backbone.sites]
     for first in (0, 1):
-        for number, port in enumerate(dynamic.backbone.dynamic_ports):
-            port.compact = number % 2 == first
+        dynamic.backbone.dense = dict.fromkeys(names[first::2], 'a try')
         got, records = dynamic.backbone.forward_gated(images)
         for one, other in zip(masked, records):
             torch.testing.assert_close(
@@ -235,8 +233,8 @@ def test_all_closed_and_all_open(name, way, logit):
 
 @pytest.mark.usefixtures('all_sites_pay')
 @pytest.mark.parametrize('way', WAYS)
-@pytest.mark.parametrize('name', ['CifarResNet', 'ResNet-50', 'MobileNetV2'])
-def test_closed_channels_are_never_computed(name, way):
+@pytest.mark.parametrize('name', ['CifarResNet', 'ResNet-50', 'SEResNet'])
+def test_closed_channels_are_never_computed(name, way, monkeypatch):
     """Their weights become nan, and nothing changes."""
     backbone, size, _ = NETWORKS[name]
     model = used(build(backbone, size))
@@ -245,19 +243,20 @@ def test_closed_channels_are_never_computed(name, way):
     want = dynamic(image)
     _, records = dynamic.backbone.forward_gated(image)
     masks = {record.site.name: record.mask[0] for record in records}
-    poisoned = 0
-    for layer in dynamic.backbone.backbone.modules():
-        if not isinstance(layer, DynamicLayer):
-            continue
-        for port, dim in ((layer.writes, 0), (layer.reads, 1)):
-            if port is not None:
-                closed = masks[port.site.name] == 0
-                poisoned += int(closed.sum())
-                layer.weight.data.movedim(dim, 0)[closed] = float('nan')
-        layer._engines.clear()
-    dynamic.backbone._programs.clear()
+    find, poisoned = dynamic.backbone.backbone.get_submodule, 0
+    for site in dynamic.backbone.sites:
+        closed = masks[site.name] == 0
+        members = [(m, 0) for m in site.outputs]
+        members += [(m, 1) for m in site.consumers]
+        for member, dim in members:
+            weight = find(member.path).weight.data
+            poisoned += int(closed.sum())
+            weight.movedim(dim, 0)[closed] = float('nan')
+    dynamic.backbone.load_state_dict({}, strict=False)  # programs anew
     assert poisoned > 50
-    assert torch.equal(dynamic(image), want)
+    # the masked network that it is compared with gives nan
+    monkeypatch.setattr(type(dynamic.backbone), '_differs', lambda *_: '')
+    assert torch.equal(dynamic.program(image).run(image)[0], want)
 
 
 class Scaling(nn.Module):
@@ -297,9 +296,8 @@ def test_loaded_weights_are_used(small, way):
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.mul_(1.5)
-    wanted = dynamic_of(other, images[:1], way)
     before = dynamic(images)
-    dynamic.load_state_dict(wanted.state_dict())
+    dynamic.load_state_dict(other.state_dict())
     want = one_by_one(other, images)
     assert not torch.allclose(before, want, atol=1e-2)
     torch.testing.assert_close(dynamic(images), want, atol=1e-4, rtol=1e-4)
@@ -439,7 +437,6 @@ def test_a_plan_is_stored_and_obeyed(small, tmp_path, monkeypatch):
     for number, name in enumerate(names):
         plan.sites[name].executed = ('dynamic', 'dense')[number % 2]
     plan.batch = 'batch'
-    plan.executor = 'modules'
     plan.save(tmp_path / 'deep' / 'plan.json')
     loaded = DynamicPlan.load(tmp_path / 'deep' / 'plan.json')
     assert loaded == plan
@@ -450,12 +447,8 @@ def test_a_plan_is_stored_and_obeyed(small, tmp_path, monkeypatch):
     assert [report[name]['executed'] for name in names] == [
         ('dynamic', 'dense')[number % 2] for number in range(len(names))
     ]
-    ports = second.backbone.dynamic_ports
-    assert [p.compact for p in ports] == [
-        plan.sites[p.site.name].executed == 'dynamic' for p in ports
-    ]
+    assert list(second.backbone.dense) == names[1::2]
     assert second.backbone.batch == 'batch'
-    assert second.backbone.executor == 'modules'
     want = one_by_one(model, images)
     torch.testing.assert_close(second(images), want, atol=1e-4, rtol=1e-4)
 
@@ -465,7 +458,6 @@ def test_a_plan_is_stored_and_obeyed(small, tmp_path, monkeypatch):
     [
         (dict(executor='xyz'), "executor='xyz'"),
         (dict(batch=3), 'batch=3'),
-        (dict(engines=dict(conv1='onednn')), "engines='onednn'"),
         (dict(image_shape=(3, 16)), r'image_shape=\(3, 16\)'),
         (dict(image_shape=(3, 16, 0)), 'image_shape='),
     ],
@@ -478,21 +470,6 @@ def test_a_plan_with_other_words_is_refused(small, change, says):
     next(iter(plan.sites.values())).executed = 'perhaps'
     with pytest.raises(FGCError, match="executed='perhaps'"):
         to_dynamic(model, plan=plan)
-
-
-def test_a_plan_of_before_there_were_executors(small, tmp_path):
-    model, images = small
-    plan = to_dynamic(model, images, backend='torch').plan
-    raw = dataclasses.asdict(plan)
-    del raw['executor'], raw['executor_why']
-    (tmp_path / 'plan.json').write_text(json.dumps(raw))
-    plan = DynamicPlan.load(tmp_path / 'plan.json')
-    dynamic = to_dynamic(model, images, plan, backend='torch')
-    report = dynamic.dynamic_report()
-    assert report['executor'] == 'modules'
-    assert report['executor_why'] == 'no compiled kernel is used'
-    want = one_by_one(model, images)
-    torch.testing.assert_close(dynamic(images), want, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize('text', ['', '[]', '{}', '{"sites": 3}', 'x'])
@@ -539,13 +516,28 @@ def test_another_shape_is_right_and_noted(small):
     assert 'never saw' in note
 
 
+@needs_kernel
 def test_a_model_that_differs_is_refused(small, monkeypatch):
     model, images = small
+    dynamic_of(model, images, 'kernel')
+    run = KernelProgram.run
+    late = []
 
-    def wrong(conv, norm):
-        return conv.weight.data * 1.01, norm.bias.data
+    def wrong(self, images, decisions=True):
+        outputs, decided = run(self, images, decisions)
+        if late:
+            outputs = plus_one(outputs)
+        return outputs, decided
 
-    monkeypatch.setattr('fgc_mm.deploy.dynamic.fold.folded', wrong)
+    def plus_one(outputs):
+        if isinstance(outputs, torch.Tensor):
+            return outputs + 1
+        return tuple(output + 1 for output in outputs)
+
+    monkeypatch.setattr(KernelProgram, 'run', wrong)
+    monkeypatch.setattr(
+        building, 'calibrate', lambda *_: late.append('from now on')
+    )
     with pytest.raises(FGCError, match='so it is refused'):
         to_dynamic(model, images)
 
@@ -554,40 +546,20 @@ def test_a_model_that_differs_is_refused(small, monkeypatch):
 @pytest.mark.usefixtures('all_sites_pay')
 def test_the_modules_run_where_a_program_is_wrong(small, monkeypatch):
     model, images = small
-    run = NetworkProgram.run
+    run = KernelProgram.run
 
-    def wrong(self, images):
-        outputs, decisions = run(self, images)
-        return tuple(output + 1 for output in outputs), decisions
+    def wrong(self, images, decisions=True):
+        outputs, decided = run(self, images, decisions)
+        return tuple(output + 1 for output in outputs), decided
 
-    monkeypatch.setattr(NetworkProgram, 'run', wrong)
+    monkeypatch.setattr(KernelProgram, 'run', wrong)
     dynamic = to_dynamic(model, images)
     report = dynamic.dynamic_report()
     assert report['executor'] == 'modules'
-    assert 'other logits' in report['executor_why']
-    assert {s['executed'] for s in report['sites'].values()} == {'dynamic'}
+    assert 'gives something else' in report['executor_why']
+    assert {s['executed'] for s in report['sites'].values()} == {'dense'}
     want = one_by_one(model, images)
     torch.testing.assert_close(dynamic(images), want, atol=1e-4, rtol=1e-4)
-
-
-@pytest.mark.usefixtures('all_sites_pay')
-def test_a_site_that_cannot_skip_is_found(small):
-    """One block of the backbone counts its channels."""
-    model, images = small
-    model = copy.deepcopy(model)
-    block = model.backbone.backbone.layer2[1]
-
-    class Counting(nn.Module):
-        def forward(self, x):
-            return x + torch.zeros(1, 16, 1, 1)
-
-    block.relu = nn.Sequential(nn.ReLU(), Counting())
-    dynamic = to_dynamic(model, images)
-    sites = dynamic.dynamic_report()['sites']
-    assert sites['layer2.1.conv1']['executed'] == 'dense'
-    assert 'skipping fails' in sites['layer2.1.conv1']['why']
-    rest = {s['executed'] for n, s in sites.items() if n != 'layer2.1.conv1'}
-    assert rest == {'dynamic'}
 
 
 def test_no_site_skips_where_it_does_not_pay(small, monkeypatch):
@@ -616,7 +588,7 @@ def test_the_whole_network_overrules_its_sites(small, monkeypatch):
     sites = dynamic.dynamic_report()['sites'].values()
     assert {s['executed'] for s in sites} == {'dense'}
     assert all('but the whole network takes' in s['why'] for s in sites)
-    assert not any(p.compact for p in dynamic.backbone.dynamic_ports)
+    assert len(dynamic.backbone.dense) == len(dynamic.backbone.sites)
 
 
 @needs_kernel
@@ -626,7 +598,7 @@ def test_sites_and_batches_may_be_switched(small):
     backbone = to_dynamic(model, images[:1]).backbone
     program = backbone.program_of(images)
     assert backbone.program_of(images) is program
-    backbone.dynamic_ports[0].compact = False
+    backbone.dense = {backbone.sites[0].name: 'a try'}
     assert backbone.program_of(images) is not program
     backbone.batch = 'batch'
     assert backbone.program_of(images) is None
@@ -636,10 +608,12 @@ def test_sites_and_batches_may_be_switched(small):
 @pytest.mark.usefixtures('all_sites_pay')
 def test_it_goes_on_without_a_compiler(small, monkeypatch):
     model, images = small
-    monkeypatch.setattr(
-        kernel, 'load_kernel', lambda: (None, 'g++ is not there')
-    )
-    kernel._warn_once.cache_clear()
+
+    def missing():
+        raise LibraryError('g++ is not there; install it.')
+
+    monkeypatch.setattr(building, 'load_library', missing)
+    building._warn_once.cache_clear()
     with pytest.warns(UserWarning, match=r'g\+\+ is not there'):
         dynamic = to_dynamic(model, images)
     with warnings.catch_warnings():

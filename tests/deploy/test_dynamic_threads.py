@@ -32,13 +32,12 @@ def answer(model, images):
 
 
 @pytest.mark.usefixtures('busy_threads')
-def test_layer_by_layer_in_four_threads(classifier, pictures):
+@pytest.mark.parametrize('executor', ['program', 'modules'])
+def test_in_four_threads(classifier, pictures, executor):
     model, _ = classifier()
     images = pictures(16)
     dynamic = to_dynamic(model, images[:1], backend='torch')
-    assert dynamic.plan.executor == 'modules'
-    ports = dynamic.backbone.dynamic_ports
-    assert ports and all(port.compact for port in ports)
+    dynamic.backbone.executor = executor
     # single images skip channels, while a batch of two computes them all
     dynamic.backbone.batch = 'batch'
     asked = [*images.split(1), images[:2], images[3:5]]

@@ -21,7 +21,7 @@ from pathlib import Path
 # The tools and the package of one clone belong together, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 try:
-    import fgc_mm  # noqa: F401  (first: it checks the installation)
+    import fgc_mm.registered  # noqa: F401  (checks the installation)
 except ImportError as error:
     if not isinstance(error, ValueError):  # not its StackError: a bug
         raise

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import copy
+import functools
+import warnings
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from fgc_mm.deploy.copying import copied
-from fgc_mm.deploy.dynamic.calibrate import calibrate
-from fgc_mm.deploy.dynamic.fold import fold, replace_modules
-from fgc_mm.deploy.dynamic.kernel import choose_kernel
-from fgc_mm.deploy.dynamic.layers import (
-    DynamicConv,
-    DynamicLayer,
-    DynamicLinear,
-    is_plain,
-)
+from fgc_mm.deploy.dynamic.calibrate import calibrate, run_modules
 from fgc_mm.deploy.dynamic.model import (
     DynamicBackbone,
     DynamicImageClassifier,
-    Ports,
 )
 from fgc_mm.deploy.dynamic.plan import (
     DENSE,
@@ -29,14 +22,14 @@ from fgc_mm.deploy.dynamic.plan import (
     DynamicPlan,
     SiteReport,
 )
-from fgc_mm.deploy.dynamic.port import DynamicPort, WideningPort
 from fgc_mm.deploy.dynamic.quantised import refuse_quantised
-from fgc_mm.deploy.dynamic.refold import MaskedEntries
 from fgc_mm.deploy.dynamic.verify import Reference
 from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedBackbone, GatedImageClassifier
-from fgc_mm.sites import GateSite, SitePort
-from fgc_mm.sites.layout import is_depthwise, lone_depthwise
+from fgc_mm.runtime.errors import LibraryError
+from fgc_mm.runtime.library import load_library
+
+BACKENDS = ('auto', 'kernel', 'torch')
 
 
 def to_dynamic(
@@ -47,12 +40,12 @@ def to_dynamic(
 ) -> nn.Module:
     """A copy of a model that computes the open channels of an image only.
 
-    The backbone's own forward code runs as it is; its convs are replaced by
-    ones with their norms folded in, which take and give open channels only.
-    Where the kernel knows all that the backbone does, the whole of it is one
-    call. A short calibration decides for every site whether skipping pays;
-    where it does not, all channels are computed and masked. Everything is
-    verified against the masked model before it is handed out.
+    The network is captured as a graph (:mod:`fgc_mm.deploy.graph`), norms
+    are folded, and every operation gets the list of the channels that it
+    computes; the compiled runtime runs the whole of it in one call. A short
+    calibration decides for every site whether skipping pays; where it does
+    not, all channels are computed and masked. Everything is verified against
+    the masked model before it is handed out.
 
     Args:
         model: In any mode; it stays as it is.
@@ -75,12 +68,12 @@ def to_dynamic(
     _check(model, images, plan)
     if next(model.parameters()).device.type != 'cpu':
         return _left_alone(model, images, plan)
-    compiled = choose_kernel(backend) is not None
+    compiled = choose_backend(backend)
     if images is None:
         images = _noise(plan.image_shape)
     images = images.detach().to(next(model.parameters()).dtype)
     reference = Reference(model, images)
-    dynamic, ports = _build(model, images[:1], compiled)
+    dynamic = _build(model, compiled)
     new = plan is None
     if new:
         plan = DynamicPlan(
@@ -90,34 +83,54 @@ def to_dynamic(
         )
     dynamic.plan = copy.deepcopy(plan)
     dynamic.plan.backend = 'kernel' if compiled else 'torch'
-    reasons = _reasons(ports)
     why = _why_modules(dynamic, reference, images[:1])
     if why:
-        dynamic.backbone.executor = dynamic.plan.executor = MODULES
-        dynamic.plan.executor_why = why
-    reference.settle(dynamic, reasons)
-    if new:
-        calibrate(dynamic, images, reasons)
+        run_modules(dynamic, why)
+    elif new:
+        calibrate(dynamic, images)
     else:
-        _obey(dynamic, reasons)
+        _obey(dynamic, images[:1])
     reference.verify(dynamic)
+    program = dynamic.backbone.program_of(images[:1])
+    dynamic.build = getattr(program, 'build', '')
     dynamic._seen.clear()
     return dynamic
 
 
-def _why_modules(
-    dynamic: DynamicImageClassifier, reference: Reference, image: Tensor
-) -> str:
-    """Why the backbone's own code runs, in words; '' if one call may."""
-    if dynamic.plan.backend != 'kernel':
-        return 'no compiled kernel is used'
-    program = dynamic.backbone.program(image)
-    if isinstance(program, str):
-        return program
-    # its own code may be right where what was recorded of it is not
-    if reference.problem(dynamic):
-        return 'one call of the kernel gives other logits'
-    return ''
+def choose_backend(backend: str) -> bool:
+    """Whether the compiled runtime is used.
+
+    Args:
+        backend: ``'kernel'``, ``'torch'``, or ``'auto'``: the runtime if it
+            can be built, else torch with a warning.
+
+    Raises:
+        FGCError: Another backend, or a runtime that cannot be built.
+    """
+    if backend not in BACKENDS:
+        raise FGCError(
+            f'backend={backend!r} is none of {", ".join(BACKENDS)}; '
+            "'auto' takes the compiled runtime where it can be built."
+        )
+    if backend == 'torch':
+        return False
+    try:
+        load_library()
+    except LibraryError as error:
+        if backend == 'kernel':
+            raise
+        _warn_once(str(error))
+        return False
+    return True
+
+
+@functools.cache
+def _warn_once(problem: str) -> None:
+    warnings.warn(
+        'dynamic execution goes on in plain torch, which is slower, since '
+        f'there is no compiled runtime: {problem}',
+        stacklevel=4,
+    )
 
 
 def _check(
@@ -140,6 +153,11 @@ def _check(
             'images nor a plan was given; give some images (N, 3, H, W), or '
             'the plan of an earlier calibration.'
         )
+    if images is not None and not isinstance(images, Tensor):
+        raise FGCError(
+            f'images are a {type(images).__name__}, but a calibration takes a '
+            'tensor (N, 3, H, W); give torch.as_tensor(images).'
+        )
     if images is not None and (images.dim() != 4 or len(images) == 0):
         raise FGCError(
             f'images have shape {tuple(images.shape)}, but a calibration '
@@ -153,127 +171,48 @@ def _noise(shape: Sequence[int]) -> Tensor:
     return torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
 
 
-def _without_hooks(model: GatedImageClassifier) -> GatedImageClassifier:
-    """In evaluation, with no hook on the backbone's layers."""
-    twin = copied(model).train(False)
-    for module in twin.backbone.backbone.modules():
-        for number, hook in list(module._forward_pre_hooks.items()):
-            if _is_a_ports(hook):
-                del module._forward_pre_hooks[number]
-        for number, hook in list(module._forward_hooks.items()):
-            if _is_a_ports(hook):
-                del module._forward_hooks[number]
-    return twin
-
-
-def _is_a_ports(hook: object) -> bool:
-    hook = getattr(hook, 'func', hook)  # a partial
-    return isinstance(getattr(hook, '__self__', None), SitePort)
-
-
 def _build(
-    model: GatedImageClassifier, image: Tensor, compiled: bool
-) -> tuple[DynamicImageClassifier, Ports]:
-    twin = _without_hooks(model)
-    gated = twin.backbone
-    network = gated.backbone
-    before = list(network.state_dict())
-    convs = fold(network, image, compiled)
-    _make_linears(network, gated.sites)
-    ports = [_port(network, gated, site, compiled) for site in gated.sites]
-    widening = [port for port in ports if isinstance(port, WideningPort)]
-    SitePort.attach(widening, network.get_submodule)
-    dynamic = DynamicImageClassifier(
+    model: GatedImageClassifier, compiled: bool
+) -> DynamicImageClassifier:
+    twin = copied(model).train(False)
+    return DynamicImageClassifier(
         model,
-        DynamicBackbone(gated, ports),
+        DynamicBackbone(twin.backbone, compiled),
         twin.neck,
         twin.head,
         twin.data_preprocessor,
     )
-    masked = MaskedEntries(before, network.state_dict(), convs)
-    dynamic.backbone._register_load_state_dict_pre_hook(masked.adopt)
-    return dynamic, ports
 
 
-def _make_linears(network: nn.Module, sites: Sequence[GateSite]) -> None:
-    swap = {}
-    for site in sites:
-        for member in (*site.outputs, *site.consumers):
-            layer = network.get_submodule(member.path)
-            if is_plain(layer, nn.Linear) and id(layer) not in swap:
-                swap[id(layer)] = DynamicLinear.of(layer)
-    replace_modules(network, swap)
+def _why_modules(
+    dynamic: DynamicImageClassifier, reference: Reference, image: Tensor
+) -> str:
+    """Why the network's own code runs, in words; '' if a program may."""
+    if image.dtype != torch.float32:
+        return f'programs compute in float32, and the model in {image.dtype}'
+    program = dynamic.backbone.program(image)
+    if isinstance(program, str):
+        return program
+    return reference.problem_of_programs(dynamic)
 
 
-def _port(
-    network: nn.Module, gated: GatedBackbone, site: GateSite, compiled: bool
-) -> SitePort | DynamicPort:
-    """A site's port, told to its layers if it can be dynamic."""
-    gate = gated.gates[site.key]
-    why = _why_masked(network, site)
-    if why:
-        return WideningPort(site, gate, why)
-    port = DynamicPort(site, gate, compiled)
-    for member in site.consumers:
-        network.get_submodule(member.path).reads = port
-    for member in site.outputs:
-        network.get_submodule(member.path).writes = port
-    network.get_submodule(site.producer).decides = True
-    return port
-
-
-def _why_masked(network: nn.Module, site: GateSite) -> str:
-    """Why a site cannot be dynamic, in words; '' if it may."""
-    if site.branch_end is not None:
-        return 'its channels end in a sum, which needs all of them'
-    alone = lone_depthwise(
-        network, site.producer, [member.path for member in site.consumers]
-    )
-    if alone is not None:
-        return f'{alone} is a depthwise conv with a gate of its own'
-    members = (*site.consumers, *site.outputs)
-    if any(member.positions is not None for member in members):
-        return 'its channels lie among others (concatenated or flattened)'
-    for member in members:
-        layer = network.get_submodule(member.path)
-        if not isinstance(layer, DynamicLayer):
-            return f'{member.path} is a {type(layer).__name__}'
-        if isinstance(layer, DynamicConv) and not (
-            layer.groups == 1 or is_depthwise(layer)
-        ):
-            return f'{member.path} has {layer.groups} groups'
-    return ''
-
-
-def _reasons(ports: Ports) -> dict[str, str]:
-    """Why sites stay masked, so far."""
-    return {
-        port.site.name: port.why
-        for port in ports
-        if isinstance(port, WideningPort)
-    }
-
-
-def _obey(dynamic: DynamicImageClassifier, reasons: dict[str, str]) -> None:
+def _obey(dynamic: DynamicImageClassifier, image: Tensor) -> None:
     """Do as the stored plan says, but for what cannot be done."""
-    plan = dynamic.plan
-    backbone = dynamic.backbone
-    backbone.batch = plan.batch
+    plan, backbone = dynamic.plan, dynamic.backbone
+    backbone.batch, backbone.executor = plan.batch, plan.executor
     backbone.keep_alone(plan.alone)
-    for port in backbone.dynamic_ports:
-        port.compact &= plan.sites[port.site.name].executed != DENSE
-    for name, why in reasons.items():
-        plan.sites[name] = SiteReport(DENSE, why)
-    for path, name in plan.engines.items():
-        layer = _layer(backbone.backbone, path)
-        if layer is not None and layer.engine_name == 'kernel':
-            layer.dense_engine = name
-    backbone.executor = plan.executor
-
-
-def _layer(network: nn.Module, path: str) -> DynamicConv | None:
-    layer = dict(network.named_modules()).get(path)
-    return layer if isinstance(layer, DynamicConv) else None
+    backbone.dense = {
+        **{
+            name: site.why
+            for name, site in plan.sites.items()
+            if site.executed == DENSE
+        },
+        **backbone.dense,
+    }
+    backbone.dense.update(backbone.program(image).why_dense)
+    for name, why in backbone.dense.items():
+        if plan.sites[name].executed != DENSE:
+            plan.sites[name] = SiteReport(DENSE, why)
 
 
 def _left_alone(
@@ -287,7 +226,7 @@ def _left_alone(
     shape = plan.image_shape if images is None else tuple(images.shape[1:])
     dynamic = DynamicImageClassifier(
         model,
-        DynamicBackbone(twin.backbone, twin.backbone._ports),
+        DynamicBackbone(twin.backbone),
         twin.neck,
         twin.head,
         twin.data_preprocessor,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import mean, median
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from fgc_mm.deploy.dynamic.layers import DynamicConv, DynamicLayer
 from fgc_mm.deploy.dynamic.plan import (
     BATCH,
     DENSE,
@@ -21,7 +20,9 @@ from fgc_mm.deploy.dynamic.plan import (
     DynamicPlan,
     SiteReport,
 )
-from fgc_mm.deploy.dynamic.port import DynamicPort
+from fgc_mm.deploy.dynamic.programs import Program
+from fgc_mm.deploy.graph.ir import GATE, decisions_of
+from fgc_mm.sites import GateSite
 
 MOST_IMAGES = 6
 REPEATS = 5
@@ -33,62 +34,40 @@ MARGIN = 0.98
 SKIPPING, MASKED, PLAIN = 'skipping', 'masked', 'plain'
 
 
-def calibrate(dynamic: Any, images: Tensor, reasons: dict[str, str]) -> None:
-    """Choose engines, sites and what to do with batches; note it all.
+def calibrate(dynamic: Any, images: Tensor) -> None:
+    """Choose sites, threads, and what to do with batches; note it all.
 
     Args:
-        dynamic: The dynamic model; changed, its ``plan`` filled in.
+        dynamic: The dynamic model, whose ``backbone.dense`` are the sites
+            that cannot be dynamic; changed, its ``plan`` filled in.
         images: (N, 3, H, W).
-        reasons: Why sites cannot be dynamic at all.
     """
     images = images[:MOST_IMAGES]
     singles = images.split(1)
     plan, backbone = dynamic.plan, dynamic.backbone
     with torch.no_grad():
-        plan.engines = _choose_engines(backbone, singles[0])
         plan.alone = _choose_alone(backbone, singles)
-        ports = [port for port in backbone.dynamic_ports if port.compact]
-        reports = _compare_sites(backbone, ports, singles)
-        for name, why in reasons.items():
-            reports[name] = SiteReport(DENSE, why)
+        reports = _compare_sites(backbone, singles)
         plan.sites = {site.name: reports[site.name] for site in backbone.sites}
-        _overrule(backbone, ports, plan.sites, singles)
+        _overrule(backbone, plan.sites, singles)
         _choose_executor(backbone, plan, singles)
-        if len(images) > 1 and any(port.compact for port in ports):
+        if len(images) > 1 and _skips(backbone):
             plan.batch_ms = _compare_batches(backbone, images)
             together = plan.batch_ms[BATCH] < MARGIN * plan.batch_ms[LOOP]
             plan.batch = backbone.batch = BATCH if together else LOOP
 
 
-def _choose_engines(backbone: nn.Module, image: Tensor) -> dict[str, str]:
-    """What computes every conv fastest where all channels are there."""
-    network, seen = backbone.backbone, {}
-
-    def note(layer: nn.Module, args: tuple[Tensor, ...]) -> None:
-        seen[layer] = args[0].clone()
-
-    hooks = [
-        layer.register_forward_pre_hook(note)
-        for layer in network.modules()
-        if isinstance(layer, DynamicConv) and layer.engine_name == 'kernel'
-    ]
-    network(image)  # the gates asleep
-    for hook in hooks:
-        hook.remove()
-    chosen = {}
-    for path, layer in network.named_modules():
-        if layer in seen:
-            layer.dense_engine = chosen[path] = _faster(layer, seen[layer])
-    return chosen
+def run_modules(dynamic: Any, why: str) -> None:
+    """Let the network's own code run, masked, and note why."""
+    dynamic.plan.executor = dynamic.backbone.executor = MODULES
+    dynamic.plan.executor_why = why
+    dynamic.plan.sites = {
+        site.name: SiteReport(DENSE, why) for site in dynamic.backbone.sites
+    }
 
 
-def _faster(layer: DynamicConv, x: Tensor) -> str:
-    def run(name: str) -> Callable[[], Tensor]:
-        return lambda: layer.engine(name).run(x, None, None)
-
-    names = ('kernel', 'torch')
-    seconds = interleaved([run(name) for name in names], REPEATS)
-    return names[0] if min(seconds[0]) <= min(seconds[1]) else names[1]
+def _skips(backbone: Any) -> bool:
+    return len(backbone.dense) < len(backbone.sites)
 
 
 def interleaved(
@@ -106,12 +85,10 @@ def interleaved(
     return seconds
 
 
-def _choose_alone(backbone: nn.Module, singles: Sequence[Tensor]) -> list[str]:
+def _choose_alone(backbone: Any, singles: Sequence[Tensor]) -> list[str]:
     """Steps that several threads do slower than one."""
-    program = MODULES
-    if backbone.executor == PROGRAM and torch.get_num_threads() > 1:
-        program = backbone.program(singles[0])
-    if isinstance(program, str):
+    program = backbone.program(singles[0])
+    if torch.get_num_threads() == 1:
         return []
     taken = []
     for names in ((), program.names):
@@ -139,108 +116,112 @@ def _choose_alone(backbone: nn.Module, singles: Sequence[Tensor]) -> list[str]:
 
 
 def _compare_sites(
-    backbone: nn.Module, ports: list[DynamicPort], singles: Sequence[Tensor]
+    backbone: Any, singles: Sequence[Tensor]
 ) -> dict[str, SiteReport]:
-    """Times of every site's layers in all ways, and what follows."""
-    layers = backbone.layers()
-    times: dict[str, list[list[float]]] = {}
-    keep: list[list[float]] = []
-    for image in singles:
-        _, records = backbone.forward_gated(image)
-        keep.append([(r.mask != 0).float().mean().item() for r in records])
-        for way, row in _time_layers(backbone, layers, ports, image).items():
-            times.setdefault(way, []).append(row)
-    set_compact(ports, True)
-    rates = dict(zip([s.name for s in backbone.sites], zip(*keep)))
-    means = {
-        way: [mean(column) for column in zip(*rows)]
-        for way, rows in times.items()
+    """Times of every site's steps in all ways, and what follows."""
+    everything = {
+        site.name: backbone.dense.get(site.name, 'it is masked')
+        for site in backbone.sites
     }
+    ways = {
+        SKIPPING: backbone.program(singles[0]),
+        MASKED: backbone.program(singles[0], dense=everything),
+        PLAIN: backbone.program(singles[0], gated=False),
+    }
+    keep = _keep_ratios(ways[SKIPPING], backbone, singles)
+    steps = _steps_of_sites(ways[SKIPPING], backbone.sites)
+    times = _times(ways, singles)
+    why_dense = {**ways[SKIPPING].why_dense, **backbone.dense}
+    reports = {}
+    for site in backbone.sites:
+        name = site.name
+        if name in why_dense:
+            reports[name] = SiteReport(
+                DENSE, why_dense[name], keep_ratio=keep[name]
+            )
+            continue
+        ms = {way: 1e3 * _shared(times[way], steps[name]) for way in ways}
+        reports[name] = _judge(ms, keep[name])
+    backbone.dense = {
+        name: report.why
+        for name, report in reports.items()
+        if report.executed == DENSE
+    }
+    return reports
+
+
+def _shared(times: dict[str, float], shares: dict[str, float]) -> float:
+    return sum(times.get(step, 0.0) * part for step, part in shares.items())
+
+
+def _keep_ratios(
+    program: Program, backbone: Any, singles: Sequence[Tensor]
+) -> dict[str, float]:
+    """The share of open channels of every site, over the images."""
+    runs = [program.run(image)[1] for image in singles]
     return {
-        port.site.name: _judge(
-            {way: _site_ms(port, layers, means[way]) for way in means},
-            mean(rates[port.site.name]),
-            port,
+        site.name: mean(
+            (masks[0] != 0).float().mean().item() for masks in decisions
         )
-        for port in ports
+        for site, decisions in zip(backbone.sites, zip(*runs))
     }
 
 
-def _time_layers(
-    backbone: nn.Module,
-    layers: list[DynamicLayer],
-    ports: list[DynamicPort],
-    image: Tensor,
-) -> dict[str, list[float]]:
-    """Least seconds of every layer for one image, in every way."""
-    taken: dict[str, list[list[float]]] = {}
-    for _ in range(REPEATS):
-        for way in (SKIPPING, MASKED, PLAIN):
-            set_compact(ports, way == SKIPPING)
-            row = _seconds(backbone, layers, image, way != PLAIN)
-            taken.setdefault(way, []).append(row)
+def _steps_of_sites(
+    program: Program, sites: Sequence[GateSite]
+) -> dict[str, dict[str, float]]:
+    """The names of every site's steps; one of several sites is shared."""
+    numbers: dict[str, set[str]] = {}
+    by_decision = {site.decision: site.name for site in program.graph.sites}
+    for name, node in zip(program.names, program.nodes):
+        own = numbers.setdefault(name, set())
+        if name.startswith(GATE):
+            own.add(name.removeprefix(GATE))
+        for channels in (node.reads, node.writes):
+            for decision in decisions_of(channels):
+                own.add(by_decision[decision])
     return {
-        way: [min(column) for column in zip(*rows)]
-        for way, rows in taken.items()
+        site.name: {
+            name: 1 / len(own)
+            for name, own in numbers.items()
+            if site.name in own
+        }
+        for site in sites
     }
 
 
-def _seconds(
-    backbone: nn.Module,
-    layers: list[DynamicLayer],
-    image: Tensor,
-    gated: bool,
-) -> list[float]:
-    """Of every layer, with the gates that it asks, in one pass."""
-    program = MODULES
-    if backbone.executor == PROGRAM:
-        program = backbone.program(image, gated=gated)
-    if isinstance(program, str):
-        for layer in layers:
-            layer.seconds = []
-        (backbone if gated else backbone.backbone)(image)
-        seconds = [sum(layer.seconds) for layer in layers]
-        for layer in layers:
-            layer.seconds = None
-        return seconds
-    spent = dict.fromkeys(layers, 0.0)
-    for layer, taken in zip(program.layers, program.seconds(image, 1)):
-        if layer in spent:
-            spent[layer] += taken
-    return list(spent.values())
-
-
-def set_compact(ports: list[DynamicPort], compact: bool) -> None:
-    """Let sites skip closed channels, or mask them."""
-    for port in ports:
-        port.compact = compact
-
-
-def _site_ms(
-    port: DynamicPort, layers: list[DynamicLayer], seconds: list[float]
-) -> float:
-    total = 0.0
-    for layer, taken in zip(layers, seconds):
-        sites = [s for s in (layer.reads, layer.writes) if s is not None]
-        if port in sites:
-            total += 1e3 * taken / len(sites)
-    return total
+def _times(
+    ways: Mapping[str, Program], singles: Sequence[Tensor]
+) -> dict[str, dict[str, float]]:
+    """Seconds of all steps of a name, a mean over the images."""
+    least: dict[str, list[list[float]]] = {way: [] for way in ways}
+    for image in singles:
+        rows: dict[str, list[list[float]]] = {way: [] for way in ways}
+        for _ in range(REPEATS):
+            for way, program in ways.items():
+                rows[way].append(program.seconds(image, 1))
+        for way, taken in rows.items():
+            least[way].append([min(column) for column in zip(*taken)])
+    times: dict[str, dict[str, float]] = {way: {} for way in ways}
+    for way, program in ways.items():
+        means = [mean(column) for column in zip(*least[way])]
+        for name, seconds in zip(program.names, means):
+            times[way][name] = times[way].get(name, 0.0) + seconds
+    return times
 
 
 def _pays(skipping: float, whole: float) -> bool:
     return skipping < whole
 
 
-def _judge(ms: dict[str, float], keep: float, port: DynamicPort) -> SiteReport:
-    pays = _pays(ms[SKIPPING], ms[MASKED])
-    port.compact = pays
+def _judge(ms: dict[str, float], keep: float) -> SiteReport:
     why = (
         f'its layers take {ms[SKIPPING]:.2f} ms with {keep:.0%} of the '
         f'channels open, {ms[MASKED]:.2f} ms with all of them masked, and '
         f'{ms[PLAIN]:.2f} ms without the gate'
     )
     return SiteReport(
-        DYNAMIC if pays else DENSE,
+        DYNAMIC if _pays(ms[SKIPPING], ms[MASKED]) else DENSE,
         why,
         ms[SKIPPING],
         ms[MASKED],
@@ -250,39 +231,38 @@ def _judge(ms: dict[str, float], keep: float, port: DynamicPort) -> SiteReport:
 
 
 def _overrule(
-    backbone: nn.Module,
-    ports: list[DynamicPort],
-    sites: dict[str, SiteReport],
-    singles: Sequence[Tensor],
+    backbone: Any, sites: dict[str, SiteReport], singles: Sequence[Tensor]
 ) -> None:
     """All dense, if the whole network is not faster for the choice."""
-    chosen = [port for port in ports if port.compact]
+    chosen = dict(backbone.dense)
+    everything = {name: report.why for name, report in sites.items()}
 
-    def run(compact: bool) -> None:
-        set_compact(chosen, compact)
+    def run(dense: dict[str, str]) -> None:
+        backbone.dense = dense
         for image in singles:
-            backbone.forward_gated(image)
+            backbone(image)
 
-    if not chosen:
+    if not _skips(backbone):
         return
     skipping, whole = map(
-        median, interleaved([lambda: run(True), lambda: run(False)], REPEATS)
+        median,
+        interleaved([lambda: run(chosen), lambda: run(everything)], REPEATS),
     )
     pays = _pays(skipping, whole)
-    set_compact(chosen, pays)
+    backbone.dense = chosen if pays else everything
     if pays:
         return
-    for port in chosen:
-        site = sites[port.site.name]
-        site.executed = DENSE
-        site.why += (
-            f', but the whole network takes {1e3 * skipping:.2f} ms instead '
-            f'of {1e3 * whole:.2f} if it skips'
-        )
+    for report in sites.values():
+        if report.executed == DYNAMIC:
+            report.executed = DENSE
+            report.why += (
+                f', but the whole network takes {1e3 * skipping:.2f} ms '
+                f'instead of {1e3 * whole:.2f} if it skips'
+            )
 
 
 def _choose_executor(
-    backbone: nn.Module, plan: DynamicPlan, singles: Sequence[Tensor]
+    backbone: Any, plan: DynamicPlan, singles: Sequence[Tensor]
 ) -> None:
     """One call of the kernel, or the backbone's own code?"""
 
@@ -291,26 +271,29 @@ def _choose_executor(
         for image in singles:
             backbone(image)
 
-    if backbone.executor == MODULES:
-        return
     program = backbone.program(singles[0])
-    plan.executor = MODULES
-    plan.executor_why = str(program)
-    if not isinstance(program, str):
-        names = (PROGRAM, MODULES)
-        taken = interleaved(
-            [lambda name=name: run(name) for name in names], REPEATS
-        )
-        ms = [1e3 * median(seconds) / len(singles) for seconds in taken]
-        plan.executor = PROGRAM if _pays(*ms) else MODULES
-        plan.executor_why = (
-            f'an image takes {ms[0]:.2f} ms in one call of the kernel, and '
-            f"{ms[1]:.2f} ms in the backbone's own code"
+    names = (PROGRAM, MODULES)
+    taken = interleaved(
+        [lambda name=name: run(name) for name in names], REPEATS
+    )
+    ms = [1e3 * median(seconds) / len(singles) for seconds in taken]
+    plan.executor = PROGRAM if _pays(*ms) else MODULES
+    plan.executor_why = (
+        f'an image takes {ms[0]:.2f} ms as a program, and {ms[1]:.2f} ms in '
+        "the backbone's own code"
+    )
+    if program.fallbacks:
+        plan.executor_why += (
+            f'; torch computes {len(program.fallbacks)} of its '
+            f'{len(program.names)} steps ({program.fallbacks[0]}, ...)'
         )
     backbone.executor = plan.executor
+    if plan.executor == MODULES:
+        for report in plan.sites.values():
+            report.executed = DENSE
 
 
-def _compare_batches(backbone: nn.Module, images: Tensor) -> dict[str, float]:
+def _compare_batches(backbone: Any, images: Tensor) -> dict[str, float]:
     def run(batch: str) -> None:
         backbone.batch = batch
         backbone.forward_gated(images)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,21 +11,24 @@ from mmengine.model import BaseModule
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from fgc_mm.deploy.dynamic.kernel import build_name, load_kernel
-from fgc_mm.deploy.dynamic.layers import DynamicLayer
-from fgc_mm.deploy.dynamic.plan import BATCH, LOOP, PROGRAM, DynamicPlan
-from fgc_mm.deploy.dynamic.port import DynamicPort
-from fgc_mm.deploy.dynamic.program import NetworkProgram
-from fgc_mm.deploy.dynamic.record import NotRecordable
+from fgc_mm.deploy.dynamic.comparing import compared, flat, on_the_edge
+from fgc_mm.deploy.dynamic.plan import LOOP, PROGRAM, DynamicPlan
+from fgc_mm.deploy.dynamic.programs import (
+    Program,
+    program_of_graph,
+    records_of,
+)
 from fgc_mm.deploy.dynamic.tracing import refuse_scripting, refuse_tracing
+from fgc_mm.deploy.graph.capture import CannotCapture
+from fgc_mm.deploy.graph.ir import Graph
+from fgc_mm.deploy.graph.lower import CannotLower
+from fgc_mm.deploy.graph.network import listed_graph, network_graph
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.macs import MACsTable
 from fgc_mm.models import GatedBackbone, GatedImageClassifier
 from fgc_mm.models.gated_backbone import as_outputs
-from fgc_mm.sites import GateRecord, SitePort
-from fgc_mm.sites.call import GatedCall
+from fgc_mm.sites import GateRecord
 
-Ports = list[SitePort | DynamicPort]
 REPORTED = (
     'backend',
     'threads',
@@ -35,43 +38,49 @@ REPORTED = (
     'executor_why',
 )
 MOST_PROGRAMS = 8  # image sizes, times choices of sites
-# a network is watched while its program is made: by one thread only
+# a network is captured and compiled by one thread at a time
 MAKING = threading.Lock()
 
 
 class DynamicBackbone(GatedBackbone):
     """A gated backbone in evaluation whose sites skip closed channels.
 
+    Its modules are those of the masked backbone, hooks included; what runs
+    is a program made of them for every image size.
+
     Args:
-        gated: The backbone whose layers have been made dynamic; they stay
-            its own.
-        ports: One per site, in order.
+        gated: The masked backbone, which becomes its own.
 
     Attributes:
+        kernel: Whether programs run in the compiled runtime.
         batch: What is done with several images, ``'loop'`` or ``'batch'``.
-        executor: ``'program'``: one call of the kernel, where it can;
-            ``'modules'``: the backbone's own code.
-        dynamic_ports: Those of the sites that can be dynamic.
+        executor: ``'program'``: what is made of the network, where that can
+            be; ``'modules'``: the network's own code, masked.
+        dense: Sites that compute all channels, and why.
         alone: See :meth:`keep_alone`.
     """
 
-    def __init__(self, gated: GatedBackbone, ports: Ports) -> None:
+    def __init__(self, gated: GatedBackbone, kernel: bool = False) -> None:
         BaseModule.__init__(self)
         self.backbone = gated.backbone
         self.sites = gated.sites
         self.found = gated.found
         self.gates = gated.gates
+        self._ports = gated._ports
+        self.kernel = kernel
         self.batch = LOOP
         self.executor = PROGRAM
+        self.dense: dict[str, str] = {}
         self.alone: set[str] = set()
-        self._ports = ports
-        self.dynamic_ports = [p for p in ports if isinstance(p, DynamicPort)]
-        self._programs: dict[tuple, NetworkProgram | str] = {}
+        self._graphs: dict[tuple, Graph | str] = {}
+        self._programs: dict[tuple, Program | str] = {}
         self._register_load_state_dict_pre_hook(self._forget)
+        self._register_load_state_dict_pre_hook(self._adopt_plain_keys)
+        self._register_load_state_dict_pre_hook(self._refuse_other_gates)
         self.eval()
 
     def __getstate__(self) -> dict[str, Any]:
-        return dict(self.__dict__, _programs={})  # made anew
+        return dict(self.__dict__, _programs={}, _graphs={})  # made anew
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -80,7 +89,7 @@ class DynamicBackbone(GatedBackbone):
         program = self.program_of(x)
         if program is None:
             return self.forward_gated(x)[0]
-        return program.run(x)[0]
+        return program.run(x, decisions=False)[0]
 
     @torch.no_grad()
     def forward_gated(
@@ -89,64 +98,106 @@ class DynamicBackbone(GatedBackbone):
         """As :meth:`GatedBackbone.forward_gated`.
 
         Several images run one by one, each with its own channels, or all
-        together with every channel, whichever was faster in the calibration.
+        together and masked, whichever was faster in the calibration.
+
+        Raises:
+            FGCError: Activations are asked for, which are never computed.
         """
         refuse_tracing(x)
-        program = None if keep_activation else self.program_of(x)
-        if program is not None:
-            outputs, decisions = program.run(x)
-            return outputs, program.records(decisions)
-        if len(x) == 1:
-            return super().forward_gated(x, keep_activation)
-        if len(x) == 0 or self.batch == BATCH or not self._skips():
-            return self._all_channels(x, keep_activation)
-        runs = [
-            super(DynamicBackbone, self).forward_gated(one, keep_activation)
-            for one in x.split(1)
-        ]
-        outputs = _stack([outputs for outputs, _ in runs])
-        return outputs, [_join(r) for r in zip(*(r for _, r in runs))]
+        if keep_activation:
+            raise FGCError(
+                'keep_activation=True asks for channels that dynamic '
+                'execution never computes; take the masked model.'
+            )
+        program = self.program_of(x)
+        if program is None:
+            return super().forward_gated(x, False)
+        outputs, decisions = program.run(x)
+        return outputs, records_of(self.sites, decisions)
 
     def program(
         self,
         image: Tensor,
         behind: Sequence[nn.Module] = (),
         gated: bool = True,
-    ) -> NetworkProgram | str:
-        """The backbone as one call of the kernel, or why it is none.
+        dense: Mapping[str, str] | None = None,
+    ) -> Program | str:
+        """The backbone as a program, or why it is none, in words.
 
         Args:
             image: (1, 3, H, W), of the size that the program is for.
-            behind: Modules behind the backbone that belong to the call.
-            gated: Else the dense network.
+            behind: Modules behind the backbone that belong to it.
+            gated: Else the network without gates.
+            dense: Sites that compute all channels; ``None``: :attr:`dense`.
         """
-        skips = tuple((p.compact, p.threshold) for p in self.dynamic_ports)
-        key = (tuple(image.shape[1:]), skips, gated, tuple(behind))
+        dense = self.dense if dense is None else dense
+        # a threshold is a number, no parameter: it may have been set anew
+        thresholds = tuple(_threshold(gate) for gate in self.gates.values())
+        shape = (tuple(image.shape[1:]), tuple(behind), gated, thresholds)
+        key = (*shape, tuple(dense))
         program = self._programs.get(key)
         if program is not None:
             return program
-        with MAKING:
+        with MAKING, torch.autocast('cpu', enabled=False):
             if key not in self._programs:
-                while len(self._programs) >= MOST_PROGRAMS:
-                    del self._programs[next(iter(self._programs))]
-                ports = self._ports if gated else ()
-                self._programs[key] = self._make_program(image, behind, ports)
+                if shape not in self._graphs:
+                    _leave_room(self._graphs)
+                    self._graphs[shape] = self._capture(image, behind, gated)
+                _leave_room(self._programs)
+                made = self._make(self._graphs[shape], dense)
+                if gated and not isinstance(made, str):
+                    made = self._differs(made, image, behind) or made
+                self._programs[key] = made
             return self._programs[key]
 
-    def _make_program(
-        self, image: Tensor, behind: Sequence[nn.Module], ports: Ports
-    ) -> NetworkProgram | str:
-        kernel, problem = load_kernel()
-        if kernel is None:
-            return f'there is no kernel: {problem}'
-        if behind:
-            behind = (_Outputs(), *behind)
+    @torch.no_grad()
+    def _differs(
+        self, program: Program, image: Tensor, behind: Sequence[nn.Module]
+    ) -> str:
+        """Whether a program is wrong on an image, in words; '' if not."""
+        want, records = super().forward_gated(image, False)
+        for module in behind:
+            want = module(as_outputs(want))
         try:
-            program = NetworkProgram(
-                self.backbone, ports, image, kernel, behind
-            )
-        except NotRecordable as error:
+            got, decisions = program.run(image)
+        except Exception as error:
+            return f'its program does not run ({_first_line(error)})'
+        problem = compared(flat(want), flat(got))
+        if not problem:
+            return ''
+        own = records_of(self.sites, decisions)
+        if on_the_edge(records, own):
+            return ''
+        return f'a program gives something else ({problem})'
+
+    def _capture(
+        self, image: Tensor, behind: Sequence[nn.Module], gated: bool
+    ) -> Graph | str:
+        try:
+            return network_graph(self._masked(), image, behind, gated)
+        except CannotCapture as error:
             return str(error)
+        except Exception as error:  # the network's code may raise anything
+            return f'it cannot be captured ({_first_line(error)})'
+
+    def _masked(self) -> GatedBackbone:
+        """The same modules as the backbone that they were."""
+        masked = GatedBackbone.__new__(GatedBackbone)
+        masked.__dict__.update(self.__dict__)
+        masked._programs, masked._graphs = {}, {}
+        masked._load_state_dict_pre_hooks = {}  # they are ours
+        return masked
+
+    def _make(self, graph: Graph | str, dense: Mapping[str, str]) -> Any:
+        if isinstance(graph, str):
+            return graph
+        try:
+            listed = listed_graph(graph, self.sites, dense)
+            program = program_of_graph(listed, self.kernel)
+        except (CannotLower, FGCError) as error:
+            return str(error)
+        except Exception as error:
+            return f'no program can be made of it ({_first_line(error)})'
         program.keep_alone(self.alone)
         return program
 
@@ -159,8 +210,8 @@ class DynamicBackbone(GatedBackbone):
 
     def program_of(
         self, x: Tensor, behind: Sequence[nn.Module] = ()
-    ) -> NetworkProgram | None:
-        """What runs these images in one call, unless the modules do."""
+    ) -> Program | None:
+        """What runs these images, unless the modules do."""
         alone = len(x) == 1 or self.batch == LOOP
         if self.executor != PROGRAM or not alone or len(x) == 0:
             return None
@@ -169,34 +220,17 @@ class DynamicBackbone(GatedBackbone):
         program = self.program(x[:1], behind)
         return None if isinstance(program, str) else program
 
-    def _skips(self) -> bool:
-        return any(port.compact for port in self.dynamic_ports)
-
-    def _all_channels(
-        self, x: Tensor, keep_activation: bool | None
-    ) -> tuple[tuple[Tensor, ...], list[GateRecord]]:
-        call = GatedCall(self._ports, bool(keep_activation), skip=False)
-        return self._run(call, x)
-
     def _forget(self, *_: Any) -> None:
         """What was made of weights is made anew when it is needed."""
+        self._graphs.clear()
         self._programs.clear()
-        for port in self.dynamic_ports:
-            port.forget()
-        for layer in self.layers():
-            layer.forget()
-
-    def layers(self) -> list[DynamicLayer]:
-        """All that take and give listed channels."""
-        return [m for m in self.modules() if isinstance(m, DynamicLayer)]
 
     def _apply(
         self, fn: Callable[[Tensor], Tensor], recurse: bool = True
     ) -> DynamicBackbone:
         """As ``nn.Module._apply``, but dtype and device stay."""
-        for layer in self.layers()[:1]:
-            old = layer.weight.detach().flatten()[:0]
-            new = fn(old)
+        for old in list(self.parameters())[:1]:
+            new = fn(old.detach().flatten()[:0])
             if (new.dtype, new.device) != (old.dtype, old.device):
                 raise FGCError(
                     f'a dynamic model cannot become {new.dtype} on '
@@ -211,9 +245,26 @@ class DynamicBackbone(GatedBackbone):
     __prepare_scriptable__ = refuse_scripting
 
     def train(self, mode: bool = True) -> DynamicBackbone:
-        """Refuses: what is folded cannot be trained."""
+        """Refuses: a program cannot be trained."""
         _refuse_training(mode)
         return super().train(mode)
+
+
+def _threshold(gate: nn.Module) -> Any:
+    threshold = getattr(gate, 'threshold', None)
+    if isinstance(threshold, Tensor):
+        return id(threshold), threshold._version
+    return threshold
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or ['']
+    return f'{type(error).__name__}: {lines[0]}'
+
+
+def _leave_room(kept: dict) -> None:
+    while len(kept) >= MOST_PROGRAMS:
+        del kept[next(iter(kept))]
 
 
 class DynamicImageClassifier(GatedImageClassifier):
@@ -246,7 +297,11 @@ class DynamicImageClassifier(GatedImageClassifier):
         )
         self._source = [source]  # in a list: none of its modules is ours
         self.plan: DynamicPlan | None = None
+        self.build = ''
         self._seen: set[tuple[int, ...]] = set()
+        for module in self.modules():  # programs are made of all weights
+            if module is not backbone:
+                module._register_load_state_dict_pre_hook(backbone._forget)
         self.eval().requires_grad_(False)
 
     def _leave_out_unread(self) -> None:
@@ -257,7 +312,7 @@ class DynamicImageClassifier(GatedImageClassifier):
         return self._source[0].macs_table(image_shape)
 
     def loss(self, *_: Any, **__: Any) -> dict[str, Tensor]:
-        """Refuses: what is folded cannot be trained."""
+        """Refuses: a program cannot be trained."""
         _refuse_training(True)
         return {}
 
@@ -277,10 +332,10 @@ class DynamicImageClassifier(GatedImageClassifier):
                 program = self.program(inputs)
         if program is None:
             return super().forward(inputs, data_samples, mode)
-        return program.run(inputs)[0]
+        return program.run(inputs, decisions=False)[0]
 
-    def program(self, images: Tensor) -> NetworkProgram | None:
-        """Images to logits as one call of the kernel, if they run so."""
+    def program(self, images: Tensor) -> Program | None:
+        """What runs images to logits, if that is a program."""
         if not self.with_head:
             return None
         behind = (self.neck, self.head) if self.with_neck else (self.head,)
@@ -289,7 +344,7 @@ class DynamicImageClassifier(GatedImageClassifier):
     __prepare_scriptable__ = refuse_scripting
 
     def train(self, mode: bool = True) -> DynamicImageClassifier:
-        """Refuses: what is folded cannot be trained."""
+        """Refuses: a program cannot be trained."""
         _refuse_training(mode)
         return super().train(mode)
 
@@ -309,7 +364,7 @@ class DynamicImageClassifier(GatedImageClassifier):
         report = {name: getattr(self.plan, name) for name in REPORTED}
         report['batch_ms'] = dict(self.plan.batch_ms)
         if self.plan.backend == 'kernel':
-            report['build'] = build_name()
+            report['build'] = self.build
         report['sites'] = {
             name: dict(vars(site)) for name, site in self.plan.sites.items()
         }
@@ -333,33 +388,9 @@ class DynamicImageClassifier(GatedImageClassifier):
         return notes
 
 
-class _Outputs(nn.Module):
-    """What a backbone hands on, see :func:`as_outputs`."""
-
-    def forward(self, outputs: Any) -> Any:
-        return as_outputs(outputs)
-
-
 def _refuse_training(mode: bool) -> None:
     if mode:
         raise FGCError(
             'a dynamic model runs in evaluation only, since its norms are '
             'folded; train the model that it was made from.'
         )
-
-
-def _stack(outputs: list[Any]) -> Any:
-    """Outputs of single images as those of a batch."""
-    first = outputs[0]
-    if isinstance(first, Tensor):
-        return torch.cat(outputs)
-    return type(first)(_stack(list(parts)) for parts in zip(*outputs))
-
-
-def _join(records: tuple[GateRecord, ...]) -> GateRecord:
-    """Records of single images as that of a batch."""
-    fields = [
-        torch.cat([getattr(record, name) for record in records])
-        for name in ('logits', 'probs', 'mask')
-    ]
-    return GateRecord(records[0].site, None, *fields)

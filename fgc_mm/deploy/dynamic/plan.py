@@ -16,7 +16,6 @@ WORDS = {
     'executor': (PROGRAM, MODULES),
     'batch': (LOOP, BATCH),
     'executed': (DYNAMIC, DENSE),
-    'engines': ('kernel', 'torch'),
 }
 
 
@@ -53,8 +52,6 @@ class DynamicPlan:
         threads: Threads that torch used.
         backend: ``'kernel'`` or ``'torch'``.
         sites: For every site how it is executed.
-        engines: For every conv what computes it where no channel is skipped:
-            ``'kernel'`` or ``'torch'``.
         batch: ``'loop'``: several images run one by one, each with its own
             channels; ``'batch'``: together and masked.
         batch_ms: Time per image of both, where it was measured.
@@ -69,7 +66,6 @@ class DynamicPlan:
     threads: int
     backend: str
     sites: dict[str, SiteReport] = field(default_factory=dict)
-    engines: dict[str, str] = field(default_factory=dict)
     batch: str = LOOP
     batch_ms: dict[str, float] = field(default_factory=dict)
     executor: str = PROGRAM
@@ -124,13 +120,20 @@ class DynamicPlan:
     def _check_words(self) -> None:
         said = [('executor', self.executor), ('batch', self.batch)]
         said += [('executed', site.executed) for site in self.sites.values()]
-        said += [('engines', engine) for engine in self.engines.values()]
         for name, word in said:
             if word not in WORDS[name]:
                 raise FGCError(
                     f'the plan says {name}={word!r}, which is none of '
                     f'{", ".join(WORDS[name])}; calibrate anew with images.'
                 )
+        numbers = [isinstance(x, (int, float)) for x in _values(self.batch_ms)]
+        texts = [isinstance(x, str) for x in _items(self.alone)]
+        if not all([*numbers, *texts]):
+            raise FGCError(
+                f'the plan says batch_ms={self.batch_ms!r} and '
+                f'alone={self.alone!r}, which are no times by name and no '
+                'list of steps; calibrate anew with images.'
+            )
         shape = self.image_shape
         sizes = [n for n in shape if isinstance(n, int) and n > 0]
         if len(shape) != 3 or len(sizes) != 3:
@@ -138,3 +141,11 @@ class DynamicPlan:
                 f'the plan says image_shape={shape}, which is no (3, H, W); '
                 'calibrate anew with images.'
             )
+
+
+def _values(times: object) -> list[object]:
+    return list(times.values()) if isinstance(times, dict) else [None]
+
+
+def _items(names: object) -> list[object]:
+    return names if isinstance(names, list) else [None]

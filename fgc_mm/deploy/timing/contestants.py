@@ -19,9 +19,7 @@ from fgc_mm.deploy.compaction.compact import compact
 from fgc_mm.deploy.compaction.merging import merged
 from fgc_mm.deploy.compaction.removal import Removal
 from fgc_mm.deploy.dynamic.build import to_dynamic
-from fgc_mm.deploy.dynamic.fold import fold
-from fgc_mm.deploy.dynamic.kernel import load_kernel
-from fgc_mm.deploy.dynamic.program import NetworkProgram
+from fgc_mm.deploy.dynamic.programs import KernelProgram
 from fgc_mm.deploy.export.files import (
     export_gathered_onnx,
     export_onnx,
@@ -29,7 +27,7 @@ from fgc_mm.deploy.export.files import (
 )
 from fgc_mm.deploy.export.plain_forward import PlainForward
 from fgc_mm.deploy.firing import SiteFiring, firing_statistics, gated_backbone
-from fgc_mm.errors import FGCError
+from fgc_mm.deploy.graph.network import listed_graph, network_graph
 from fgc_mm.models import ChannelMap, CompactBackbone
 
 Run = Callable[[Tensor], Tensor]
@@ -266,15 +264,11 @@ def folded(model: nn.Module) -> nn.Module:
 
 
 def _kernel(model: nn.Module, image: Tensor) -> Run:
-    """Without gates, as one call of the kernel that runs the dynamic one."""
-    kernel, problem = load_kernel()
-    if kernel is None:
-        raise FGCError(f'there is no kernel: {problem}')
-    model = copy.deepcopy(model)
-    fold(model.backbone, image, compiled=True)
+    """Without gates, by the runtime that runs the dynamic one."""
     behind = [model.neck, model.head] if model.with_neck else [model.head]
-    program = NetworkProgram(model.backbone, [], image, kernel, behind)
-    return lambda x: program.run(x)[0]
+    graph = network_graph(model.backbone, image, behind)
+    program = KernelProgram(listed_graph(graph))
+    return lambda x: program.run(x, decisions=False)[0]
 
 
 def _last(model: nn.Module) -> Run:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fgc_mm.deploy.dynamic.layers import DynamicConv
 from fgc_mm.deploy.dynamic.model import DynamicImageClassifier
-from fgc_mm.deploy.dynamic.program import NetworkProgram
+from fgc_mm.deploy.dynamic.programs import Program
+from fgc_mm.deploy.graph.ir import ALL, GATE, Op
 
 GATES, SITES = 'gates', 'layers of sites'
 WHOLE, REST = 'layers without a gate', 'pools, sums, copies'
@@ -53,6 +53,7 @@ def step_times(
     return [
         StepTime(name, _group(program, number), float(means[number]))
         for number, name in enumerate(program.names)
+        if means[number] > 0  # what serves records alone does not run
     ]
 
 
@@ -64,13 +65,11 @@ def grouped(times: Sequence[StepTime]) -> dict[str, float]:
     return dict(sorted(sums.items(), key=lambda item: -item[1]))
 
 
-def _group(program: NetworkProgram, number: int) -> str:
-    layer, name = program.layers[number], program.names[number]
-    if name.startswith('gate of '):
+def _group(program: Program, number: int) -> str:
+    node, name = program.nodes[number], program.names[number]
+    if name.startswith(GATE):
         return GATES
-    if name == 'linear':
-        return WHOLE
-    if not isinstance(layer, DynamicConv):
+    if node.op not in (Op.CONV, Op.LINEAR):
         return REST
-    gated = layer.reads is not None or layer.writes is not None
+    gated = node.reads is not ALL or node.writes is not ALL
     return SITES if gated else WHOLE

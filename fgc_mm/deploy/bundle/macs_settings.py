@@ -1,0 +1,64 @@
+"""A table of MACs as plain settings, for the runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fgc_mm.functional.macs import MACsTable, SitePositions
+
+Runs = tuple[tuple[int, int], ...]
+
+
+def macs_settings(table: MACsTable) -> dict[str, Any]:
+    """``macs`` of the file's JSON, see :class:`fgc_mm.runtime.macs.MACs`.
+
+    Args:
+        table: Of the network, at the size of its images.
+    """
+    layers = table.counted()
+    positions: dict[Runs, int] = {}
+    return dict(
+        dense=table.base(),
+        fixed=sum(layer.dense for layer in layers if not layer.sites),
+        layers=[
+            [
+                layer.unit,
+                layer.in_channels,
+                layer.out_channels,
+                layer.groups,
+                _sites(layer.in_sites, positions),
+                _sites(layer.out_sites, positions),
+            ]
+            for layer in layers
+            if layer.sites
+        ],
+        positions=list(positions),
+    )
+
+
+def _sites(
+    sites: Sequence[SitePositions], positions: dict[Runs, int]
+) -> list[tuple[int, int | None]]:
+    """Each site with the number of its positions, which many layers share."""
+    return [
+        (
+            site,
+            None
+            if places is None
+            else positions.setdefault(_runs(places), len(positions)),
+        )
+        for site, places in sites
+    ]
+
+
+def _runs(places: Sequence[int]) -> Runs:
+    """``[first, count]`` of channels that follow each other, or of -1."""
+    runs: list[tuple[int, int]] = []
+    for place in map(int, places):
+        first, count = runs[-1] if runs else (place, 0)
+        if place == (first + count if first >= 0 else -1):
+            runs[-1:] = [(first, count + 1)]
+        else:
+            runs.append((place, 1))
+    return tuple(runs)

@@ -1,0 +1,92 @@
+"""The JSON of a file, see docs/runtime.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmpretrain.registry import DATASETS
+from torch import nn
+
+from fgc_mm.deploy.bundle.macs_settings import macs_settings
+from fgc_mm.deploy.bundle.pipeline import (
+    innermost_dataset,
+    preprocessing_settings,
+)
+from fgc_mm.errors import FGCError
+from fgc_mm.models.class_scores import independent_labels
+from fgc_mm.runtime.format import Program
+from fgc_mm.version import __version__
+
+
+def file_meta(
+    cfg: Config,
+    checkpoint: Mapping[str, Any],
+    model: nn.Module,
+    program: Program,
+) -> dict[str, Any]:
+    """The JSON of a gated classifier's file.
+
+    Args:
+        cfg: The config.
+        checkpoint: What the checkpoint file holds.
+        model: The classifier, in evaluation.
+        program: Its program; outputs: logits, then logits and mask of every
+            site.
+
+    Raises:
+        FGCError: The runtime cannot do what the test pipeline or the data
+            preprocessor does.
+    """
+    height, width = program.values[0].shape[1:]
+    table = model.macs_table(program.values[0].shape)
+    classes = program.values[program.outputs[0]].channels
+    return dict(
+        classes=_classes(cfg, checkpoint, classes),
+        scores='sigmoid' if independent_labels(model.head) else 'softmax',
+        preprocessing=preprocessing_settings(cfg, model, (height, width)),
+        sites=_sites(program, table.sites, table.channels),
+        macs=macs_settings(table),
+        config=Path(cfg.filename or '').name,
+        versions=dict(fgc_mm=__version__, torch=str(torch.__version__)),
+    )
+
+
+def _classes(
+    cfg: Config, checkpoint: Mapping[str, Any], count: int
+) -> list[str]:
+    """Names that the checkpoint has, or the test set; else numbers."""
+    meta = checkpoint.get('meta') or {}
+    trained = meta.get('dataset_meta') if isinstance(meta, Mapping) else None
+    dataset = innermost_dataset(cfg)
+    own = getattr(DATASETS.get(dataset['type']), 'METAINFO', None)
+    for named in (trained, dataset, dataset.get('metainfo'), own):
+        names = named.get('classes') if isinstance(named, Mapping) else None
+        # a string is the path of a file
+        if isinstance(names, (list, tuple)) and len(names) == count:
+            return [str(name) for name in names]
+    return [str(number) for number in range(count)]
+
+
+def _sites(
+    program: Program, names: Sequence[str], channels: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Where among the outputs the decisions of every site are."""
+    if len(program.outputs) != 1 + 2 * len(names):
+        raise FGCError(
+            f'the program has {len(program.outputs)} outputs for '
+            f'{len(names)} sites, but each site has its logits and its mask '
+            'behind the classes; make the program with program_of.'
+        )
+    return [
+        dict(
+            name=name,
+            channels=count,
+            logits=1 + 2 * number,
+            output=2 + 2 * number,
+        )
+        for number, (name, count) in enumerate(zip(names, channels))
+    ]

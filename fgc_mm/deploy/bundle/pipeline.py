@@ -1,0 +1,241 @@
+"""A config's test pipeline and data preprocessor as plain settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmpretrain.models.utils.data_preprocessor import ClsDataPreprocessor
+from mmpretrain.registry import TRANSFORMS
+from torch import Tensor, nn
+
+from fgc_mm.errors import FGCError
+from fgc_mm.models import NonBlockingDataPreprocessor
+from fgc_mm.runtime.preprocessing import new_size, size_after
+from fgc_mm.runtime.resizing import CV2, PILLOW
+
+# data sets whose items hold the image already, and its colours in order
+IN_MEMORY = {
+    'CIFAR10': 'rgb',
+    'CIFAR100': 'rgb',
+    'Digits': 'rgb',
+    'FashionMNIST': 'grey',
+    'MNIST': 'grey',
+}
+LOADERS = ('LoadImage', 'LoadImageFromFile')
+COLOURS = {'color': 'bgr', 'grayscale': 'grey'}
+LIBRARIES = ('fgc_mm', 'mmcv', 'mmpretrain')
+
+
+def preprocessing_settings(
+    cfg: Config, model: nn.Module, size: tuple[int, int] | None = None
+) -> dict[str, Any]:
+    """``preprocessing`` of the file's JSON, see docs/runtime.md.
+
+    Args:
+        cfg: The config.
+        model: Its model, for the data preprocessor.
+        size: Height and width of what the network takes; ``None``: that
+            which the pipeline makes of any picture.
+
+    Raises:
+        FGCError: A step of the pipeline, or the data preprocessor, does
+            what the runtime cannot; the sentence names it.
+    """
+    dataset = innermost_dataset(cfg)
+    steps = _built(dataset['pipeline'])
+    bits, order, steps = _loaded(dataset, steps)
+    described = [_step(step) for step in _without_packing(steps)]
+    size = size or _size_after(described)
+    return dict(
+        steps=described,
+        bits=bits,
+        size=list(size),
+        **_normalisation(model.data_preprocessor, order, size),
+    )
+
+
+def _size_after(steps: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+    """Height and width after the steps.
+
+    Raises:
+        FGCError: They depend on the picture's.
+    """
+    sizes = {size_after(steps, size) for size in ((700, 900), (900, 700))}
+    if len(sizes) > 1:
+        raise FGCError(
+            'the test pipeline makes pictures of several sizes, but the file '
+            'is for one; add a Resize or CenterCrop that fixes it.'
+        )
+    return sizes.pop()
+
+
+def innermost_dataset(cfg: Config) -> Mapping[str, Any]:
+    """The data set that has a pipeline."""
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+    while 'pipeline' not in dataset and isinstance(
+        dataset.get('dataset'), Mapping
+    ):
+        dataset = dataset['dataset']
+    if 'pipeline' not in dataset:
+        raise FGCError(
+            f'the test set of {cfg.filename} '
+            f'({dataset.get("type", "none is there")}) has no pipeline, which '
+            'says how pictures are preprocessed; give a config that has one.'
+        )
+    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
+    return dataset
+
+
+def _built(pipeline: Sequence[Any]) -> list[Any]:
+    """The steps as objects, with all their options."""
+    return [
+        TRANSFORMS.build(step) if isinstance(step, Mapping) else step
+        for step in pipeline
+    ]
+
+
+def _name(step: Any) -> str:
+    """Of a step that is one of the libraries' own; else its full name."""
+    kind = type(step)
+    own = kind.__module__.partition('.')[0] in LIBRARIES
+    return kind.__name__ if own else f'{kind.__module__}.{kind.__name__}'
+
+
+def _loaded(
+    dataset: Mapping[str, Any], steps: list[Any]
+) -> tuple[int | None, str, list[Any]]:
+    """Bits of a 16-bit picture, order of the channels, and further steps."""
+    if steps and _name(steps[0]) in LOADERS:
+        return *_loading(steps[0]), steps[1:]
+    name = str(dataset.get('type')).rpartition('.')[2]
+    if name not in IN_MEMORY:
+        raise FGCError(
+            f'the pipeline of {name} begins with '
+            f'{_name(steps[0]) if steps else "nothing"}, so it is not known '
+            f'how its pictures are read; begin it with one of '
+            f'{", ".join(LOADERS)}.'
+        )
+    return 16, IN_MEMORY[name], steps
+
+
+def _loading(step: Any) -> tuple[int | None, str]:
+    own = _name(step) == 'LoadImage'
+    flag = COLOURS.get(_color_type(step))
+    if flag is None or step.imdecode_backend not in ('cv2', 'pillow'):
+        raise _refused(step, 'reads 8 bits in colour or in grey')
+    if step.as_float if own else step.to_float32:
+        raise _refused(step, 'resizes pictures of 8 bits')
+    return step.bits if own else 16, flag
+
+
+def _color_type(step: Any) -> Any:
+    """As the config has it; LoadImage holds OpenCV's flag."""
+    import cv2
+
+    depth = cv2.IMREAD_ANYDEPTH
+    names = {
+        cv2.IMREAD_COLOR | depth: 'color',
+        cv2.IMREAD_GRAYSCALE | depth: 'grayscale',
+    }
+    return names.get(step.color_type, step.color_type)
+
+
+def _without_packing(steps: list[Any]) -> list[Any]:
+    last = steps[-1] if steps else None
+    if last is None or _name(last) != 'PackInputs':
+        raise FGCError(
+            'the test pipeline ends with '
+            f'{_name(last) if last else "nothing"}, but the runtime packs '
+            'images as PackInputs does; end it with '
+            "dict(type='PackInputs')."
+        )
+    if last.input_key != 'img':
+        raise _refused(last, "packs the image, input_key='img'")
+    return steps[:-1]
+
+
+def _step(step: Any) -> dict[str, Any]:
+    make = STEPS.get(_name(step))
+    if make is None:
+        raise FGCError(
+            f'the test pipeline has the step {_name(step)}, but the runtime '
+            f'knows {", ".join((*LOADERS, *STEPS, "PackInputs"))}; export '
+            'with a test pipeline of these.'
+        )
+    return make(step)
+
+
+def _edge(step: Any) -> dict[str, Any]:
+    return _resize(step, step.edge, step.scale)
+
+
+def _resize_all(step: Any) -> dict[str, Any]:
+    if step.scale is None:
+        raise _refused(step, 'resizes to a fixed scale=(width, height)')
+    width, height = step.scale
+    edge = 'within' if step.keep_ratio else 'both'
+    return _resize(step, edge, [height, width])
+
+
+def _resize(step: Any, edge: str, size: int | list[int]) -> dict[str, Any]:
+    options = dict(
+        edge=edge,
+        size=size,
+        interpolation=step.interpolation,
+        backend=step.backend,
+    )
+    known = {'cv2': CV2, 'pillow': PILLOW}.get(step.backend, ())
+    if step.interpolation not in known:
+        raise _refused(step, 'resizes by cv2 or pillow')
+    new_size((8, 8), options)  # the options make sense
+    return dict(resize=options)
+
+
+def _crop(step: Any) -> dict[str, Any]:
+    if step.auto_pad:
+        raise _refused(step, 'crops without padding')
+    width, height = step.crop_size
+    return dict(crop=[height, width])
+
+
+STEPS = {'Resize': _resize_all, 'ResizeEdge': _edge, 'CenterCrop': _crop}
+
+
+def _normalisation(
+    preprocessor: Any, order: str, size: tuple[int, int]
+) -> dict[str, Any]:
+    known = ClsDataPreprocessor, NonBlockingDataPreprocessor
+    if type(preprocessor) not in known:
+        raise FGCError(
+            f'the data preprocessor is {type(preprocessor).__name__}, but '
+            'the runtime computes what ClsDataPreprocessor does; export with '
+            'that.'
+        )
+    divisor = preprocessor.pad_size_divisor
+    if any(pixels % divisor for pixels in size):
+        raise FGCError(
+            f'the data preprocessor pads images of {size[1]} x {size[0]} to '
+            f'multiples of {divisor}, but the runtime does not pad; export '
+            'with pad_size_divisor=1 or another size.'
+        )
+    if preprocessor.to_rgb and order != 'grey':
+        order = {'rgb': 'bgr', 'bgr': 'rgb'}[order]
+    mean = std = None
+    if preprocessor._enable_normalize:
+        mean, std = map(_numbers, (preprocessor.mean, preprocessor.std))
+    return dict(channel_order=order, mean=mean, std=std)
+
+
+def _numbers(tensor: Tensor) -> list[float]:
+    """The shortest ones that are these in float32."""
+    return [float(str(x)) for x in tensor.float().flatten().numpy()]
+
+
+def _refused(step: Any, rule: str) -> FGCError:
+    return FGCError(
+        f'the test pipeline has the step {step}, but the runtime {rule}; '
+        'export with a test pipeline that does so.'
+    )

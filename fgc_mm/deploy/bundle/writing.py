@@ -1,0 +1,144 @@
+"""Writing a file that has been compared with the masked model."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fgc_mm.errors import FGCError
+from fgc_mm.models import GatedImageClassifier
+from fgc_mm.models.class_scores import class_scores
+from fgc_mm.runtime.classifier import Classifier
+from fgc_mm.runtime.format import Call, Program, encode
+from fgc_mm.runtime.model import Model
+
+# of a logit, as a share of the largest one if that is above 1
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a file was found to be.
+
+    Attributes:
+        images: On which it was compared.
+        edge: How many of them were left out, since a gate's logit is so
+            near to 0 that rounding decides.
+        gap: Largest difference of a logit, as ``TOLERANCE`` has it.
+        macs: Mean per image.
+        dense: MACs of the network without gates.
+        size: Of the file, in bytes.
+        build: That ran it.
+    """
+
+    images: int
+    edge: int
+    gap: float
+    macs: float
+    dense: int
+    size: int
+    build: str
+
+
+def write_file(
+    program: Program,
+    model: GatedImageClassifier,
+    images: Tensor,
+    path: str | Path,
+) -> Written:
+    """Write a program, load it again, compare it, and put it in place.
+
+    Args:
+        program: With its JSON (:func:`fgc_mm.deploy.bundle.meta.file_meta`).
+        model: The masked model that it was made of.
+        images: (N, C, H, W), preprocessed.
+        path: Of the file; until all is well it has another name.
+
+    Raises:
+        FGCError: The logits differ by more than 1e-4, or an operation calls
+            torch.
+    """
+    _refuse_calls(program)
+    file = Path(path)
+    data = encode(program)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f'.{file.name}.{os.getpid()}.part')
+    try:
+        part.write_bytes(data)
+        with Model.load(part) as loaded:
+            outputs = loaded.run(images.numpy(), decisions=True)
+            sites = program.meta['sites']
+            gaps, edge = _compared(outputs, sites, model, images)
+            _check(gaps, edge, file)
+            macs = Classifier(loaded).cost(outputs)[0]
+            build = loaded.build
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
+    return Written(
+        len(images),
+        int(edge.sum()),
+        float(gaps[~edge].max()),
+        float(macs.mean()),
+        program.meta['macs']['dense'],
+        len(data),
+        build,
+    )
+
+
+def _refuse_calls(program: Program) -> None:
+    for op, name in zip(program.ops, program.names):
+        if isinstance(op, Call):
+            raise FGCError(
+                f'{name} is computed by torch, which the runtime does not '
+                'have, so no file can hold this network; export it with '
+                'tools/export/onnx.py.'
+            )
+
+
+@torch.no_grad()
+def _compared(
+    outputs: list[np.ndarray],
+    sites: list[dict],
+    model: GatedImageClassifier,
+    images: Tensor,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Largest difference of each image, and where it is a rounding's."""
+    feats, records = model._extract_gated(images)
+    wanted = class_scores(model.head, feats, 'the runtime').numpy()
+    gaps = _gaps(wanted, outputs[0])
+    edge = np.zeros(len(images), bool)
+    settled = gaps <= TOLERANCE  # false for nan
+    # the first site that decides differently is the one that matters
+    for site, record in zip(sites, records, strict=True):
+        mask = outputs[site['output']].reshape(len(images), -1)
+        logits = outputs[site['logits']]
+        differs = ((record.mask.numpy() != 0) != (mask != 0)).any(axis=1)
+        near = _gaps(record.logits.numpy(), logits) <= TOLERANCE
+        edge |= differs & near & ~settled
+        settled |= differs
+    return gaps, edge
+
+
+def _gaps(wanted: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """The largest difference of each image; (N,)."""
+    scale = max(1.0, float(np.abs(wanted).max()))
+    return np.abs(found.reshape(wanted.shape) - wanted).max(axis=1) / scale
+
+
+def _check(gaps: np.ndarray, edge: np.ndarray, file: Path) -> None:
+    compared = gaps[~edge]
+    if len(compared) and (compared <= TOLERANCE).all():
+        return
+    gap = compared.max() if len(compared) else gaps.max()
+    raise FGCError(
+        f'the logits of {file.name} differ by {gap:.1e} from those of the '
+        f'masked model on {len(gaps)} images, and {TOLERANCE:.0e} is allowed, '
+        'so it is not written; report the config, or export with '
+        'tools/export/onnx.py.'
+    )

@@ -1,0 +1,66 @@
+"""Whether two networks say the same: outputs, and what gates decide."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from fgc_mm.sites import GateRecord
+
+TOLERANCE = 1e-4  # of the largest number, at least of 1
+
+
+def flat(nested: Any) -> list[Tensor]:
+    if nested is None:
+        return []
+    if isinstance(nested, Tensor):
+        return [nested]
+    if isinstance(nested, dict):
+        nested = nested.values()
+    return [tensor for part in nested for tensor in flat(part)]
+
+
+def compared(want: list[Tensor], got: list[Tensor]) -> str:
+    for one, other in zip(want, got):
+        if one.shape != other.shape:
+            return f'{tuple(other.shape)} instead of {tuple(one.shape)}'
+        scale = max(1.0, one.abs().max().item())
+        worst = (one - other).abs().max().item()
+        if not worst <= TOLERANCE * scale:
+            return f'logits differ by {worst:.1e} of {scale:.1e}'
+    return ''
+
+
+def on_the_edge(want: list[GateRecord], got: list[GateRecord]) -> bool:
+    """Whether the first gate that decides differently does so by rounding.
+
+    Its logits are the same but for that, and those of the channels that
+    differ lie together, between the closed and the open ones.
+    """
+    for one, other in zip(want, got):
+        opened = one.mask != 0
+        differ = opened != (other.mask != 0)
+        if differ.any():
+            return _is_rounding(one, other, opened, differ)
+    return False
+
+
+def _is_rounding(
+    one: GateRecord, other: GateRecord, opened: Tensor, differ: Tensor
+) -> bool:
+    logits, others = (x.site.spread(x.logits) for x in (one, other))
+    near = TOLERANCE * max(1.0, logits.abs().max().item())
+    if not (logits - others).abs().max().item() <= near:
+        return False
+    for row, is_open, is_other in zip(logits, opened, differ):
+        if not is_other.any():
+            continue
+        low, high = row[is_other].min().item(), row[is_other].max().item()
+        above, below = row[is_open & ~is_other], row[~is_open & ~is_other]
+        apart = high - low > 2 * near
+        wrong = len(above) and above.min().item() < low - near
+        wrong = wrong or (len(below) and below.max().item() > high + near)
+        if apart or wrong:
+            return False
+    return True

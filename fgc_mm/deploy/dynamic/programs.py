@@ -1,0 +1,192 @@
+"""A network as a program: in the kernel, or in plain torch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fgc_mm.deploy.graph.interpreter import run_node
+from fgc_mm.deploy.graph.ir import Graph, Node, Op
+from fgc_mm.deploy.graph.lower import Lowering
+from fgc_mm.runtime.format import encode
+from fgc_mm.runtime.model import Model
+from fgc_mm.sites import GateRecord, GateSite
+
+# of every site the mask, logits, probs and, of gates that scale, saliency;
+# (N, C) and (N, G)
+Decisions = list[list[Tensor]]
+Outputs = Any  # as the network returns them
+
+
+class Program:
+    """Runs a graph, image by image.
+
+    Args:
+        graph: With lists, see
+            :func:`fgc_mm.deploy.graph.network.listed_graph`.
+
+    Attributes:
+        graph: The same.
+        names: What every step is, in words: the path of a layer, or
+            ``'gate of '`` and a site's name.
+        nodes: The node of every step.
+        fallbacks: What torch computes inside of it, in words.
+    """
+
+    names: list[str]
+    nodes: list[Node]
+    fallbacks: list[str]
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.fallbacks = []
+
+    @property
+    def why_dense(self) -> dict[str, str]:
+        """The sites that compute all channels, and why."""
+        return {s.name: s.why for s in self.graph.sites if s.why}
+
+    def run(
+        self, images: Tensor, decisions: bool = True
+    ) -> tuple[Outputs, Decisions]:
+        """What the network returns for (N, 3, H, W), and the gates say."""
+        raise NotImplementedError
+
+    def seconds(self, image: Tensor, repeats: int) -> list[float]:
+        """Of every step for one image, the least of the repeats."""
+        raise NotImplementedError
+
+    def keep_alone(self, names: Collection[str]) -> None:
+        """Let these steps, and no others, run on one thread each."""
+
+    def _answer(self, outputs: Sequence[Tensor]) -> tuple[Outputs, Decisions]:
+        count = len(self.graph.outputs)
+        found, more = list(outputs[:count]), list(outputs[count:])
+        decisions: Decisions = []
+        for site in self.graph.sites if more else ():
+            size = 1 + len(site.records)
+            decisions.append(more[:size])
+            more = more[size:]
+        return self.graph.returned(found), decisions
+
+    def _wanted(self, decisions: bool) -> list[Node]:
+        nodes = list(self.graph.outputs)
+        if decisions:
+            for site in self.graph.sites:
+                nodes += [site.decision, *site.records]
+        return nodes
+
+
+class KernelProgram(Program):
+    """One call of the runtime.
+
+    Raises:
+        LibraryError: The runtime cannot be compiled.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__(graph)
+        lowering = Lowering(graph)
+        program = lowering.program()
+        self.names, self.nodes = program.names, lowering.nodes
+        self.fallbacks = lowering.fallbacks
+        self._model = Model.from_bytes(
+            encode(program), functions=lowering.functions
+        )
+        self.build = self._model.build
+
+    def run(
+        self, images: Tensor, decisions: bool = True
+    ) -> tuple[Outputs, Decisions]:
+        """As :meth:`Program.run`."""
+        found = self._model.run(
+            images.detach().contiguous().numpy(),
+            decisions,
+            torch.get_num_threads(),
+        )
+        shaped = [
+            torch.from_numpy(x).reshape(len(images), *node.shape[1:])
+            for x, node in zip(found, self._wanted(decisions))
+        ]
+        return self._answer(shaped)
+
+    def seconds(self, image: Tensor, repeats: int) -> list[float]:
+        """As :meth:`Program.seconds`."""
+        taken = self._model.profile(
+            image[0].contiguous().numpy(),
+            repeats,
+            threads=torch.get_num_threads(),
+        )
+        return [seconds for _, seconds in taken]
+
+    def keep_alone(self, names: Collection[str]) -> None:
+        """As :meth:`Program.keep_alone`."""
+        self._model.set_alone([name in names for name in self.names])
+
+
+class TorchProgram(Program):
+    """Plain torch, which gathers the weights of open channels."""
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__(graph)
+        self.nodes = graph.nodes
+        self.names = [node.name or node.op.value for node in graph.nodes]
+
+    @torch.no_grad()
+    def run(
+        self, images: Tensor, decisions: bool = True
+    ) -> tuple[Outputs, Decisions]:
+        """As :meth:`Program.run`."""
+        wanted = self._wanted(decisions)
+        with torch.autocast('cpu', enabled=False):
+            rows = [self._values(one, decisions) for one in images.split(1)]
+        return self._answer(
+            [torch.cat([values[node] for values in rows]) for node in wanted]
+        )
+
+    @torch.no_grad()
+    def seconds(self, image: Tensor, repeats: int) -> list[float]:
+        """As :meth:`Program.seconds`."""
+        least = [float('inf')] * len(self.nodes)
+        for _ in range(repeats):
+            values: dict[Node, Tensor] = {}
+            for number, node in enumerate(self.nodes):
+                start = time.perf_counter()
+                values[node] = self._value(node, image, values)
+                taken = time.perf_counter() - start
+                least[number] = min(least[number], taken)
+        return least
+
+    def _values(self, image: Tensor, decisions: bool) -> dict[Node, Tensor]:
+        values: dict[Node, Tensor] = {}
+        for node in self.nodes:
+            if decisions or not node.records_only:
+                values[node] = self._value(node, image, values)
+        return values
+
+    def _value(
+        self, node: Node, image: Tensor, values: dict[Node, Tensor]
+    ) -> Tensor:
+        if node.op is Op.IMAGE:
+            return image
+        return run_node(node, values, poison=False)
+
+
+def records_of(
+    sites: Sequence[GateSite], decisions: Decisions
+) -> list[GateRecord]:
+    """As those of :meth:`GatedBackbone.forward_gated`."""
+    return [
+        GateRecord(site, None, logits, probs, mask, *saliency)
+        for site, (mask, logits, probs, *saliency) in zip(sites, decisions)
+    ]
+
+
+def program_of_graph(graph: Graph, kernel: bool) -> Program:
+    """A graph as a program, in the kernel or in torch."""
+    kind: Any = KernelProgram if kernel else TorchProgram
+    return kind(graph)

@@ -1,0 +1,42 @@
+"""Places in one piece of memory for values that live for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def offsets_of(
+    sizes: Sequence[int], lives: Sequence[tuple[int, int]]
+) -> tuple[list[int], int]:
+    """Offsets such that no two values overlap while both live.
+
+    First fit, in order of birth: memory that was written a moment ago, and
+    is still in the cache, is used again first.
+
+    Args:
+        sizes: Of every value.
+        lives: For every value the first and the last step that needs it,
+            both included.
+
+    Returns:
+        The offset of every value, and the size of the whole.
+    """
+    offsets = [0] * len(sizes)
+    order = sorted(range(len(sizes)), key=lambda value: lives[value][0])
+    placed: list[int] = []
+    for value in order:
+        birth = lives[value][0]
+        taken = sorted(
+            (offsets[other], offsets[other] + sizes[other])
+            for other in placed
+            if lives[other][1] >= birth
+        )
+        offset = 0
+        for begin, end in taken:
+            if begin - offset >= sizes[value]:
+                break
+            offset = max(offset, end)
+        offsets[value] = offset
+        placed.append(value)
+    whole = max((o + s for o, s in zip(offsets, sizes)), default=0)
+    return offsets, whole

@@ -1,0 +1,570 @@
+"""What torch's operations are in the graph.
+
+A converter takes the node of every tensor (a function), the operation's
+arguments by name, and what it returned; it gives the node of its (first)
+result. ``None`` in its stead: the graph has no such operation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fgc_mm.deploy.graph.ir import Node, Op
+from fgc_mm.runtime.format import Act, Activation, Math
+
+aten = torch.ops.aten
+Emit = Callable[[Node], Node]
+Find = Callable[[Tensor], Node]
+Converter = Callable[['Converting'], 'Node | None']
+CONVERTERS: dict[Any, Converter] = {}
+
+
+class Converting:
+    """One operation that is converted.
+
+    Args:
+        node_of: Gives the node of a tensor, a constant's too.
+        emit: Puts a node that stands before the last into the graph.
+        args: By name.
+        result: What torch computed.
+    """
+
+    def __init__(
+        self, node_of: Find, emit: Emit, args: dict[str, Any], result: Any
+    ) -> None:
+        self.node_of, self.emit = node_of, emit
+        self.args, self.result = args, result
+
+    def __getitem__(self, name: str) -> Any:
+        return self.args.get(name)
+
+    def node(self, name: str = 'self') -> Node:
+        return self.node_of(self.args[name])
+
+    def constant(self, name: str) -> Tensor | None:
+        """A weight; LookupError where it is computed from the image."""
+        tensor = self.args.get(name)
+        if tensor is None:
+            return None
+        node = self.node_of(tensor)
+        if node.op is not Op.CONSTANT:
+            raise LookupError
+        return node.tensor
+
+    def make(
+        self,
+        op: Op,
+        *inputs: Node,
+        shape: tuple[int, ...] | None = None,
+        **attrs: Any,
+    ) -> Node:
+        if shape is None:
+            first = self.result
+            if isinstance(first, (tuple, list)):
+                first = first[0]
+            shape = tuple(first.shape)
+        act = attrs.pop('act', Activation())
+        return Node(op, list(inputs), shape, attrs, act=act)
+
+
+def of(*functions: Any) -> Callable[[Converter], Converter]:
+    """Registers the converter of some of torch's operations."""
+
+    def register(converter: Converter) -> Converter:
+        CONVERTERS.update(dict.fromkeys(functions, converter))
+        return converter
+
+    return register
+
+
+@of(aten.convolution.default)
+def _conv(c: Converting) -> Node | None:
+    weight, bias = c.constant('weight'), c.constant('bias')
+    flat = weight.dim() == 4 and not c['transposed']
+    if not flat or c['input'].dim() != 4:
+        return None
+    pads = [(p, p) for p in _pair(c['padding'])]
+    return c.make(
+        Op.CONV,
+        c.node('input'),
+        weight=weight,
+        bias=bias,
+        stride=_pair(c['stride']),
+        padding=tuple(pads),
+        dilation=_pair(c['dilation']),
+        groups=c['groups'],
+    )
+
+
+def _pair(values: Any) -> tuple[int, int]:
+    values = tuple(values)
+    return values * 2 if len(values) == 1 else values
+
+
+@of(aten.addmm.default, aten.mm.default)
+def _linear(c: Converting) -> Node | None:
+    x = 'mat1' if 'mat1' in c.args else 'self'
+    if c['alpha'] not in (None, 1) or c['beta'] not in (None, 1):
+        return None
+    bias = c.constant('self') if x == 'mat1' else None
+    if bias is not None and bias.dim() != 1:
+        return None
+    weight = c.constant('mat2')
+    return c.make(Op.LINEAR, c.node(x), weight=weight.t(), bias=bias)
+
+
+@of(aten.bmm.default, aten.matmul.default)
+def _matmul(c: Converting) -> Node:
+    second = 'mat2' if 'mat2' in c.args else 'other'
+    return c.make(Op.MATMUL, c.node(), c.node(second))
+
+
+@of(
+    aten.native_batch_norm.default,
+    aten._native_batch_norm_legit_no_training.default,
+    aten.cudnn_batch_norm.default,
+)
+def _batch_norm(c: Converting) -> Node | None:
+    if c['training']:
+        return None
+    mean, var = c.constant('running_mean'), c.constant('running_var')
+    scale = (var + c['eps']).rsqrt()
+    weight, bias = c.constant('weight'), c.constant('bias')
+    scale = scale if weight is None else scale * weight
+    shift = -mean * scale
+    shift = shift if bias is None else shift + bias
+    return c.make(
+        Op.AFFINE,
+        c.node('input'),
+        scale=scale,
+        shift=shift,
+        slope=None,
+        dim=1,
+    )
+
+
+@of(aten.native_layer_norm.default)
+def _layer_norm(c: Converting) -> Node | None:
+    if len(c['normalized_shape']) != 1:
+        return None
+    return c.make(
+        Op.LAYER_NORM,
+        c.node('input'),
+        weight=c.constant('weight'),
+        bias=c.constant('bias'),
+        eps=c['eps'],
+    )
+
+
+@of(aten.native_group_norm.default)
+def _group_norm(c: Converting) -> Node:
+    return c.make(
+        Op.GROUP_NORM,
+        c.node('input'),
+        weight=c.constant('weight'),
+        bias=c.constant('bias'),
+        eps=c['eps'],
+        groups=c['group'],
+    )
+
+
+def _unary(kind: Act, **names: Any) -> Converter:
+    def convert(c: Converting) -> Node:
+        values = {
+            name: c[argument] if isinstance(argument, str) else argument
+            for name, argument in names.items()
+        }
+        return c.make(
+            Op.UNARY,
+            c.node(),
+            act=Activation(kind, **{k: float(v) for k, v in values.items()}),
+        )
+
+    return convert
+
+
+SIMPLE = {
+    aten.relu.default: Act.RELU,
+    aten.hardswish.default: Act.HARDSWISH,
+    aten.hardsigmoid.default: Act.HARDSIGMOID,
+    aten.sigmoid.default: Act.SIGMOID,
+    aten.tanh.default: Act.TANH,
+    aten.mish.default: Act.MISH,
+    aten.abs.default: Act.ABS,
+    aten.sqrt.default: Act.SQRT,
+    aten.exp.default: Act.EXP,
+    aten.log.default: Act.LOG,
+    aten.reciprocal.default: Act.RECIPROCAL,
+}
+for function, kind in SIMPLE.items():
+    of(function)(_unary(kind))
+of(aten.silu.default)(_unary(Act.SILU, a=1.0))
+of(aten.gt.Scalar)(_unary(Act.GREATER, a='other'))
+of(aten.neg.default)(_unary(Act.LINEAR, a=-1.0))
+of(aten.leaky_relu.default)(_unary(Act.LEAKY_RELU, a='negative_slope'))
+of(aten.hardtanh.default)(_unary(Act.CLAMP, a='min_val', b='max_val'))
+
+
+@of(aten.clamp.default, aten.clamp_min.default, aten.clamp_max.default)
+def _clamp(c: Converting) -> Node:
+    low, high = c['min'], c['max']
+    return c.make(
+        Op.UNARY,
+        c.node(),
+        act=Activation(
+            Act.CLAMP,
+            -math.inf if low is None else float(low),
+            math.inf if high is None else float(high),
+        ),
+    )
+
+
+@of(aten.gelu.default)
+def _gelu(c: Converting) -> Node:
+    kind = Act.GELU_TANH if c['approximate'] == 'tanh' else Act.GELU
+    return c.make(Op.UNARY, c.node(), act=Activation(kind))
+
+
+@of(aten.elu.default)
+def _elu(c: Converting) -> Node | None:
+    if c['scale'] not in (None, 1) or c['input_scale'] not in (None, 1):
+        return None
+    alpha = 1.0 if c['alpha'] is None else float(c['alpha'])
+    return c.make(Op.UNARY, c.node(), act=Activation(Act.ELU, alpha))
+
+
+@of(aten.pow.Tensor_Scalar)
+def _power(c: Converting) -> Node | None:
+    kind = {2: Act.SQUARE, 0.5: Act.SQRT, -1: Act.RECIPROCAL}.get(
+        c['exponent']
+    )
+    if kind is None:
+        return None
+    return c.make(Op.UNARY, c.node(), act=Activation(kind))
+
+
+@of(aten._prelu_kernel.default)
+def _prelu(c: Converting) -> Node | None:
+    slope = c.constant('weight')
+    channels = c['self'].shape[1]
+    if slope.dim() != c['self'].dim() or slope.numel() not in (1, channels):
+        return None
+    slope = slope.flatten().expand(channels)
+    return c.make(
+        Op.AFFINE, c.node(), scale=None, shift=None, slope=slope, dim=1
+    )
+
+
+def _binary(math_: Math) -> Converter:
+    def convert(c: Converting) -> Node | None:
+        alpha = 1 if c['alpha'] is None else c['alpha']
+        other = c['other']
+        if isinstance(other, Tensor) and other.dim() == 0:
+            other = float(c.constant('other'))
+        if isinstance(other, Tensor):
+            if alpha != 1 or c.result.dtype != torch.float32:
+                return None
+            return c.make(Op.BINARY, c.node(), c.node('other'), math=math_)
+        return c.make(
+            Op.UNARY,
+            c.node(),
+            act=Activation(Act.LINEAR, *_linear_of(math_, alpha * other)),
+        )
+
+    return convert
+
+
+def _linear_of(math_: Math, number: float) -> tuple[float, float]:
+    return {
+        Math.ADD: (1.0, number),
+        Math.SUB: (1.0, -number),
+        Math.MUL: (number, 0.0),
+        Math.DIV: (1.0 / number if number else math.inf, 0.0),
+    }[math_]
+
+
+of(aten.add.Tensor, aten.add.Scalar)(_binary(Math.ADD))
+of(aten.sub.Tensor, aten.sub.Scalar)(_binary(Math.SUB))
+of(aten.mul.Tensor, aten.mul.Scalar)(_binary(Math.MUL))
+of(aten.div.Tensor, aten.div.Scalar)(_binary(Math.DIV))
+
+
+@of(aten.bitwise_and.Tensor, aten.logical_and.default)
+def _both(c: Converting) -> Node | None:
+    """Truth values are 0 and 1."""
+    if c.result.dtype != torch.bool:
+        return None
+    return c.make(Op.BINARY, c.node(), c.node('other'), math=Math.MUL)
+
+
+of(aten.maximum.default)(_binary(Math.MAX))
+of(aten.minimum.default)(_binary(Math.MIN))
+
+
+@of(aten.max_pool2d_with_indices.default, aten.max_pool2d.default)
+def _max_pool(c: Converting) -> Node | None:
+    return _pool(c, average=False, outside=False)
+
+
+@of(aten.avg_pool2d.default)
+def _avg_pool(c: Converting) -> Node | None:
+    if c['divisor_override']:
+        return None
+    outside = c['count_include_pad'] is not False
+    if outside and c['ceil_mode']:
+        return None
+    return _pool(c, average=True, outside=outside)
+
+
+def _pool(c: Converting, average: bool, outside: bool) -> Node | None:
+    if c['self'].dim() != 4:
+        return None
+    kernel = _pair(c['kernel_size'])
+    return c.make(
+        Op.POOL,
+        c.node(),
+        average=average,
+        kernel=kernel,
+        stride=_pair(c['stride'] or kernel),
+        padding=_pair(c['padding'] or (0,)),
+        dilation=_pair(c['dilation'] or (1,)),
+        outside=outside,
+    )
+
+
+@of(aten._adaptive_avg_pool2d.default, aten.adaptive_avg_pool2d.default)
+def _adaptive_pool(c: Converting) -> Node | None:
+    size, out = c['self'].shape[-2:], c['output_size']
+    if tuple(out) == (1, 1):
+        return c.make(Op.MEAN, c.node(), dims=(2, 3), keep=True)
+    if any(n % m for n, m in zip(size, out)) or c['self'].dim() != 4:
+        return None
+    kernel = tuple(n // m for n, m in zip(size, out))
+    return c.make(
+        Op.POOL,
+        c.node(),
+        average=True,
+        kernel=kernel,
+        stride=kernel,
+        padding=(0, 0),
+        dilation=(1, 1),
+        outside=False,
+    )
+
+
+@of(aten.mean.dim)
+def _mean(c: Converting) -> Node:
+    rank = c['self'].dim()
+    dims = tuple(d % rank for d in c['dim'] or range(rank))
+    return c.make(Op.MEAN, c.node(), dims=dims, keep=bool(c['keepdim']))
+
+
+@of(aten.cat.default)
+def _concat(c: Converting) -> Node:
+    tensors = [x for x in c['tensors'] if x.numel()]
+    return c.make(
+        Op.CONCAT,
+        *map(c.node_of, tensors),
+        dim=(c['dim'] or 0) % tensors[0].dim(),
+    )
+
+
+@of(aten.slice.Tensor)
+def _slice(c: Converting) -> Node:
+    dim = (c['dim'] or 0) % c['self'].dim()
+    size = c['self'].shape[dim]
+    start, stop, step = slice(c['start'], c['end'], c['step']).indices(size)
+    return c.make(
+        Op.SLICE, c.node(), dim=dim, start=start, stop=stop, step=step
+    )
+
+
+@of(aten.select.int)
+def _select(c: Converting) -> Node:
+    dim = c['dim'] % c['self'].dim()
+    index = c['index'] % c['self'].shape[dim]
+    return c.make(Op.SELECT, c.node(), dim=dim, index=index)
+
+
+@of(aten.constant_pad_nd.default)
+def _pad(c: Converting) -> Node | None:
+    if c['value']:
+        return None
+    pads = list(c['pad'])
+    pairs = [(pads[n], pads[n + 1]) for n in range(0, len(pads), 2)][::-1]
+    whole = [(0, 0)] * (c['self'].dim() - len(pairs)) + pairs
+    if any(n < 0 for pair in whole for n in pair):
+        return None
+    return c.make(Op.PAD, c.node(), pads=tuple(whole))
+
+
+@of(aten.permute.default)
+def _permute(c: Converting) -> Node:
+    rank = c['self'].dim()
+    return c.make(
+        Op.PERMUTE, c.node(), dims=tuple(d % rank for d in c['dims'])
+    )
+
+
+@of(aten.transpose.int, aten.t.default)
+def _transpose(c: Converting) -> Node:
+    rank = c['self'].dim()
+    dims = list(range(rank))
+    first = 0 if c['dim0'] is None else c['dim0'] % rank
+    second = rank - 1 if c['dim1'] is None else c['dim1'] % rank
+    dims[first], dims[second] = dims[second], dims[first]
+    return c.make(Op.PERMUTE, c.node(), dims=tuple(dims))
+
+
+@of(
+    aten.view.default,
+    aten._unsafe_view.default,
+    aten.reshape.default,
+    aten.unsqueeze.default,
+    aten.squeeze.dim,
+    aten.squeeze.dims,
+    aten.squeeze.default,
+)
+def _reshape(c: Converting) -> Node:
+    return c.make(Op.RESHAPE, c.node())
+
+
+@of(aten.expand.default)
+def _expand(c: Converting) -> Node:
+    x = c.node()
+    shape = tuple(c.result.shape)
+    if len(shape) != len(x.shape):
+        front = (1,) * (len(shape) - len(x.shape))
+        x = c.emit(c.make(Op.RESHAPE, x, shape=front + x.shape))
+    return c.make(Op.EXPAND, x)
+
+
+@of(
+    aten.clone.default,
+    aten.detach.default,
+    aten.alias.default,
+    aten.contiguous.default,
+    aten.lift_fresh.default,
+)
+def _same(c: Converting) -> Node:
+    return c.node()
+
+
+@of(aten._to_copy.default)
+def _convert(c: Converting) -> Node | None:
+    """Truth values are 0 and 1."""
+    before, after = c['self'].dtype, c['dtype'] or c['self'].dtype
+    kept = after == torch.float32 and before in (torch.float32, torch.bool)
+    return c.node() if kept or after == before == torch.bool else None
+
+
+@of(aten.split.Tensor, aten.split_with_sizes.default, aten.unbind.int)
+def _split(c: Converting) -> list[Node] | None:
+    x = c.node()
+    dim = (c['dim'] or 0) % c['self'].dim()
+    if c['split_size'] is None and c['split_sizes'] is None:
+        return [
+            c.make(Op.SELECT, x, shape=tuple(r.shape), dim=dim, index=n)
+            for n, r in enumerate(c.result)
+        ]
+    nodes, start = [], 0
+    for r in c.result:
+        stop = start + r.shape[dim]
+        nodes.append(
+            c.make(
+                Op.SLICE,
+                x,
+                shape=tuple(r.shape),
+                dim=dim,
+                start=start,
+                stop=stop,
+                step=1,
+            )
+        )
+        start = stop
+    return nodes
+
+
+@of(aten.flip.default)
+def _flip(c: Converting) -> Node:
+    rank = c['self'].dim()
+    return c.make(Op.FLIP, c.node(), dims=tuple(d % rank for d in c['dims']))
+
+
+@of(aten.index.Tensor, aten.index_select.default)
+def _take(c: Converting) -> Node | None:
+    if c['indices'] is None:
+        dim, index = c['dim'], c.constant('index')
+    else:
+        given = [(d, i) for d, i in enumerate(c['indices']) if i is not None]
+        if len(given) != 1 or given[0][1].dim() != 1:
+            return None
+        ((dim, index),) = given
+    if c.node_of(index).op is not Op.CONSTANT or index.dtype != torch.long:
+        return None
+    index = index % c['self'].shape[dim]
+    return c.make(Op.TAKE, c.node(), dim=dim, index=index)
+
+
+@of(aten._softmax.default)
+def _softmax(c: Converting) -> Node:
+    return c.make(Op.SOFTMAX, c.node(), dim=c['dim'] % c['self'].dim())
+
+
+@of(
+    aten._scaled_dot_product_flash_attention_for_cpu.default,
+    aten.scaled_dot_product_attention.default,
+)
+def _attention(c: Converting) -> Node | None:
+    mask = c['attn_mask']
+    if c['is_causal'] or c['dropout_p']:
+        return None
+    if mask is not None and not mask.is_floating_point():
+        return None
+    q = c['query']
+    scale = c['scale'] or q.shape[-1] ** -0.5
+    more = [] if mask is None else [c.node('attn_mask')]
+    return c.make(
+        Op.ATTENTION,
+        c.node('query'),
+        c.node('key'),
+        c.node('value'),
+        *more,
+        scale=scale,
+    )
+
+
+@of(aten.upsample_nearest2d.vec, aten.upsample_nearest2d.default)
+def _nearest(c: Converting) -> Node:
+    return c.make(
+        Op.RESIZE,
+        c.node_of(_first(c)),
+        bilinear=False,
+        corners=False,
+        scale=_steps(c),
+    )
+
+
+@of(aten.upsample_bilinear2d.vec, aten.upsample_bilinear2d.default)
+def _bilinear(c: Converting) -> Node:
+    return c.make(
+        Op.RESIZE,
+        c.node_of(_first(c)),
+        bilinear=True,
+        corners=bool(c['align_corners']),
+        scale=_steps(c),
+    )
+
+
+def _first(c: Converting) -> Tensor:
+    return c['input'] if c['self'] is None else c['self']
+
+
+def _steps(c: Converting) -> tuple[float, float]:
+    given = c['scale_factors'] or (c['scales_h'], c['scales_w'])
+    return tuple(1 / s if s else 0.0 for s in given)

@@ -1,0 +1,104 @@
+"""Changing a graph, node by node."""
+
+from __future__ import annotations
+
+from fgc_mm.deploy.graph.ir import Graph, Node
+
+
+class Editor:
+    """Replaces nodes, and knows who reads what meanwhile.
+
+    Args:
+        graph: Changed by :meth:`close`; its sites and outputs at once.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self._users = graph.users()
+        # a new node runs where the one ran whose place it takes
+        self._order = {node: float(n) for n, node in enumerate(graph.nodes)}
+        self._kept = self._find_kept()
+
+    def alive(self, node: Node) -> bool:
+        """Whether it is a part of the graph."""
+        return node in self._users
+
+    def users(self, node: Node) -> list[Node]:
+        """The nodes that read it, once per read."""
+        return self._users[node]
+
+    def is_output(self, node: Node) -> bool:
+        """Whether the network returns it, or a site's records have it."""
+        return node in self._kept
+
+    def _find_kept(self) -> set[Node]:
+        kept = set(self.graph.outputs)
+        for site in self.graph.sites:
+            kept |= {site.decision, *site.records}
+        return kept
+
+    def read_once(self, node: Node) -> bool:
+        """Whether one other node alone needs it."""
+        return len(self._users[node]) == 1 and not self.is_output(node)
+
+    def insert(self, node: Node, at: Node) -> Node:
+        """A new node that runs before another one."""
+        if node not in self._users:
+            self._users[node] = []
+            self._order[node] = self._order[at] - 0.5
+            for x in node.inputs:
+                self._users[x].append(node)
+        return node
+
+    def append(self, node: Node, at: Node) -> Node:
+        """A new node that runs right after another one."""
+        self.insert(node, at)
+        self._order[node] = self._order[at] + 0.5
+        return node
+
+    def replace(self, old: Node, new: Node) -> None:
+        """Whoever reads ``old`` reads ``new``; ``new`` itself does not."""
+        self.insert(new, old)
+        self._order[new] = min(self._order[new], self._order[old])
+        readers = [x for x in self._users[old] if x is not new]
+        self._users[old] = [x for x in self._users[old] if x is new]
+        for reader in set(readers):
+            reader.inputs = [new if x is old else x for x in reader.inputs]
+        self._users[new] += readers
+        if old in self._kept:
+            self._keep(old, new)
+        self._drop(old)
+
+    def _keep(self, old: Node, new: Node) -> None:
+        graph = self.graph
+        graph.outputs = [new if x is old else x for x in graph.outputs]
+        for site in graph.sites:
+            site.records = [new if x is old else x for x in site.records]
+        self._kept = self._find_kept()
+
+    def read(self, reader: Node, old: Node, new: Node) -> None:
+        """One node reads ``new`` in the place of ``old``."""
+        self._users[new] += [x for x in self._users[old] if x is reader]
+        self._users[old] = [x for x in self._users[old] if x is not reader]
+        reader.inputs = [new if x is old else x for x in reader.inputs]
+
+    def _drop(self, node: Node) -> None:
+        """Without what nobody needs any more."""
+        stack = [node]
+        while stack:
+            x = stack.pop()
+            if x not in self._users or self._users[x] or self.is_output(x):
+                continue
+            del self._users[x]
+            for value in set(x.inputs):
+                if value in self._users:
+                    left = [u for u in self._users[value] if u is not x]
+                    self._users[value] = left
+                    stack.append(value)
+
+    def close(self) -> None:
+        """Write the nodes into the graph, in the order in which they run."""
+        image = self.graph.nodes[0]
+        self._users.setdefault(image, [])
+        self.graph.nodes = sorted(self._users, key=self._order.__getitem__)
+        self.graph.prune()

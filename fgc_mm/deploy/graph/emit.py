@@ -1,0 +1,267 @@
+"""Values, weights, lists and operations of a program, put together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import Tensor
+
+from fgc_mm.deploy.graph import memory
+from fgc_mm.deploy.graph.atoms import Atom, Layout, Step, refined
+from fgc_mm.deploy.graph.ir import ALL, ChannelList
+from fgc_mm.runtime import format as f
+
+MOST_STEPS = 8  # dimensions of a move
+
+
+@dataclass
+class Storage:
+    """Memory of some values.
+
+    Attributes:
+        value: The value that covers all of it.
+        flat: Rows lie side by side, since somebody reads it as one row.
+        moved: A move writes it, which leaves what is around it alone.
+        pad: Zeros around every channel.
+    """
+
+    value: f.Value
+    flat: bool = False
+    moved: bool = False
+    pad: int = 0
+
+
+@dataclass
+class View:
+    """A value that is a part of a storage.
+
+    Attributes:
+        storage: Its number.
+        start: Coordinates there.
+    """
+
+    storage: int
+    start: Step
+    flat: bool = False
+
+
+@dataclass
+class Emitter:
+    """A program that grows, operation by operation."""
+
+    program: f.Program = field(default_factory=f.Program)
+    storages: list[Storage] = field(default_factory=list)
+    views: list[View | None] = field(default_factory=list)  # one per value
+    lists: dict[ChannelList, int] = field(default_factory=dict)
+    record: bool = False  # what is emitted now serves records alone
+    name: str = ''
+    _weights: list[np.ndarray] = field(default_factory=list)
+    _count: int = 0
+    _known: dict[tuple, int] = field(default_factory=dict)
+
+    def storage(self, channels: int, height: int, width: int) -> int:
+        """A new value with memory of its own."""
+        value = f.Value(channels, height, width)
+        self.storages.append(Storage(value))
+        return self._value(value, View(len(self.storages) - 1, (0, 0, 0)))
+
+    def _value(self, value: f.Value, view: View | None) -> int:
+        self.program.values.append(value)
+        self.views.append(view)
+        return len(self.program.values) - 1
+
+    def image(self, channels: int, height: int, width: int) -> int:
+        value = f.Value(channels, height, width, f.Base.IMAGE, 0)
+        value.channel_step, value.row_step = height * width, width
+        return self._value(value, None)
+
+    def constant(self, tensor: Tensor) -> int:
+        """(C, H, W) numbers as a value."""
+        value = f.Value(*tensor.shape, f.Base.WEIGHTS, self.weights(tensor))
+        value.channel_step = value.height * value.width
+        value.row_step = value.width
+        return self._value(value, None)
+
+    def view(self, value: int, start: Step, box: Step) -> int:
+        """A part of a value, as a value."""
+        whole = self.program.values[value]
+        if start == (0, 0, 0) and box == whole.shape:
+            return value
+        key = ('view', value, start, box)
+        if key not in self._known:
+            self._known[key] = self._view(value, start, box, False)
+        return self._known[key]
+
+    def _view(self, value: int, start: Step, box: Step, flat: bool) -> int:
+        whole, view = self.program.values[value], self.views[value]
+        part = f.Value(*box, whole.base)
+        if view is None:  # the image and constants have their place
+            part.channel_step, part.row_step = (
+                whole.channel_step,
+                whole.row_step,
+            )
+            part.offset = whole.offset + _offset(whole, start)
+            return self._value(part, None)
+        begin = tuple(a + b for a, b in zip(view.start, start))
+        return self._value(part, View(view.storage, begin, flat))
+
+    def flattened(self, value: int) -> int | None:
+        """A value (C, H, W) as (C, 1, H W), if its rows can lie so."""
+        whole, view = self.program.values[value], self.views[value]
+        box = (whole.channels, 1, whole.height * whole.width)
+        if whole.height == 1:
+            return value
+        if view is None:
+            if whole.row_step != whole.width:
+                return None
+            return self._view(value, (0, 0, 0), box, True)
+        storage = self.storages[view.storage]
+        same = whole.shape[1:] == storage.value.shape[1:]
+        if view.start[1:] != (0, 0) or not same:
+            return None
+        storage.flat = True
+        key = ('flat', value)
+        if key not in self._known:
+            self._known[key] = self._view(value, (0, 0, 0), box, True)
+        return self._known[key]
+
+    def weights(self, tensor: Tensor) -> int:
+        """Where these numbers lie among the weights, kept once."""
+        numbers = np.ascontiguousarray(tensor.detach().float().numpy())
+        key = (numbers.shape, hash(numbers.tobytes()))
+        if key not in self._known:
+            # vectors of weights begin with a cache line
+            self._known[key] = self._count
+            numbers = numbers.ravel()
+            fill = np.zeros(-numbers.size % 16, np.float32)
+            self._weights += [numbers, fill]
+            self._count += numbers.size + fill.size
+        return self._known[key]
+
+    def optional(self, tensor: Tensor | None) -> int:
+        return f.NONE if tensor is None else self.weights(tensor)
+
+    def set_of(self, channels: ChannelList | None) -> int:
+        """The number of a list; what makes it is emitted where it is new."""
+        if channels is ALL:
+            return f.ALL
+        if channels not in self.lists:
+            if channels.decision is not None:
+                raise LookupError('a list before its decision')
+            segments = [
+                (self.set_of(source), repeat, list(numbers))
+                for source, repeat, numbers in channels.segments
+            ]
+            self.lists[channels] = self.new_set(channels.channels)
+            record, self.record = self.record, False
+            self.add(f.Join(self.lists[channels], segments))
+            self.record = record
+        return self.lists[channels]
+
+    def new_set(self, channels: int) -> int:
+        self.program.sets.append(channels)
+        return len(self.program.sets) - 1
+
+    def add(self, op: f.Op) -> None:
+        op.records_only = self.record
+        self.program.ops.append(op)
+        self.program.names.append(self.name)
+        if isinstance(op, f.Move):
+            view = self.views[op.y]
+            if view is not None and not op.zero:
+                self.storages[view.storage].moved = True
+
+    def move(
+        self,
+        x: Layout,
+        y: Layout,
+        zero: bool = False,
+        channels: int = f.ALL,
+    ) -> bool:
+        """Copy a tensor to where another of its shape lies.
+
+        Returns:
+            Whether such a copy exists.
+        """
+        sizes, steps_x, steps_y = [], [], []
+        for dim_x, dim_y in zip(x.dims, y.dims):
+            pairs = refined(dim_x, dim_y)
+            if pairs is None:
+                return False
+            for size, step_x, step_y in pairs:
+                sizes.append(size)
+                steps_x.append(step_x)
+                steps_y.append(step_y)
+        if len(sizes) > MOST_STEPS:
+            return False
+        # the longest line of neighbours innermost
+        order = sorted(
+            range(len(sizes)),
+            key=lambda n: (_distance(steps_y[n]), sizes[n]),
+            reverse=True,
+        )
+        self.add(
+            f.Move(
+                x.value,
+                y.value,
+                channels,
+                int(zero),
+                x.start,
+                y.start,
+                [sizes[n] for n in order],
+                [steps_x[n] for n in order],
+                [steps_y[n] for n in order],
+            )
+        )
+        return True
+
+    def finish(self, outputs: list[int], records: int) -> f.Program:
+        """The program, its memory planned."""
+        program = self.program
+        program.outputs, program.records = outputs, records
+        program.weights = (
+            np.concatenate(self._weights)
+            if self._weights
+            else np.zeros(0, np.float32)
+        )
+        memory.plan(self)
+        return program
+
+
+def _offset(value: f.Value, start: Step) -> int:
+    c, h, w = start
+    return c * value.channel_step + h * value.row_step + w
+
+
+def _distance(step: Step) -> int:
+    """By how far a step goes, roughly: columns, rows, channels."""
+    channels, rows, columns = map(abs, step)
+    return max(channels << 24, rows << 12, columns)
+
+
+def canonical(value: int, shape: tuple[int, ...]) -> Layout:
+    """Of a tensor that fills a map, in order.
+
+    (1, C), (1, C, H, W): as they are; (A, B, C): channels, rows, columns;
+    (1, L, C): tokens, in a map of (C, 1, L).
+    """
+    steps: dict[int, list[Step]] = {
+        2: [(0, 0, 0), (1, 0, 0)],
+        3: [(0, 0, 0), (0, 0, 1), (1, 0, 0)],
+        4: [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)],
+    }
+    dims = tuple(
+        (Atom(size, step),) if size > 1 else ()
+        for size, step in zip(shape, steps[len(shape)])
+    )
+    return Layout(value, (0, 0, 0), dims)
+
+
+def flat_layout(value: int, shape: tuple[int, ...]) -> Layout:
+    """Of a tensor whose numbers are the columns of a map, in order."""
+    dims, step = [], 1
+    for size in reversed(shape):
+        dims.insert(0, (Atom(size, (0, 0, step)),) if size > 1 else ())
+        step *= size
+    return Layout(value, (0, 0, 0), tuple(dims))

@@ -1,0 +1,82 @@
+"""Activations and sums join the operation before them."""
+
+from __future__ import annotations
+
+from fgc_mm.deploy.graph.editing import Editor
+from fgc_mm.deploy.graph.ir import ALL, Graph, Node, Op
+from fgc_mm.runtime.format import Act, Activation, Math
+
+WITH_ACT = (
+    Op.CONV,
+    Op.LINEAR,
+    Op.AFFINE,
+    Op.LAYER_NORM,
+    Op.GROUP_NORM,
+    Op.BINARY,
+    Op.POOL,
+    Op.MEAN,
+    Op.UNARY,
+)
+
+
+def fuse(graph: Graph) -> None:
+    """Change a graph in place; lists are known.
+
+    A sum joins the conv whose result it alone reads, at the sum's place: all
+    that is added is there by then. An activation joins the operation whose
+    result it alone reads.
+    """
+    editor = Editor(graph)
+    for node in list(graph.nodes):
+        if not editor.alive(node):
+            continue
+        if node.op is Op.BINARY and node.math == Math.ADD:
+            _join_sum(editor, node)
+        elif node.op is Op.UNARY:
+            _join_act(editor, node)
+    editor.close()
+
+
+def _free(node: Node) -> bool:
+    return node.act.kind is Act.NONE
+
+
+def _join_sum(editor: Editor, node: Node) -> None:
+    for conv in reversed(node.inputs):
+        (other,) = [x for x in node.inputs if x is not conv] or [None]
+        if (
+            conv.op in (Op.CONV, Op.LINEAR)
+            and other is not None
+            and other.op is not Op.CONSTANT
+            and len(conv.inputs) == 1
+            and _free(conv)
+            and conv.writes is ALL
+            and conv.shape == other.shape == node.shape
+            and editor.read_once(conv)
+        ):
+            joined = Node(
+                conv.op,
+                [conv.inputs[0], other],
+                node.shape,
+                conv.attrs,
+                conv.name,
+                reads=conv.reads,
+                act=node.act,
+            )
+            editor.replace(node, joined)
+            return
+
+
+def _join_act(editor: Editor, node: Node) -> None:
+    (x,) = node.inputs
+    if x.op not in WITH_ACT or x.writes is not node.writes:
+        return
+    if not _free(x) or not editor.read_once(x):
+        return
+    if x.op is Op.UNARY:
+        return
+    x.act = node.act
+    editor.replace(node, x)
+
+
+NO_ACT = Activation()

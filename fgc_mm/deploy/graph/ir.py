@@ -1,0 +1,266 @@
+"""A gated classifier as a graph of values and operations.
+
+Every node is one operation and the value that it gives. Shapes are torch's,
+with a batch of one image in front. The operations and what they mean:
+:mod:`fgc_mm.deploy.graph.interpreter`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import TreeSpec, tree_unflatten
+
+from fgc_mm.runtime.format import Activation
+
+ALL = None  # the set of all channels
+GATE = 'gate of '  # the begin of the names of what is a gate's
+
+
+class Op(enum.Enum):
+    """Kinds of operations; attributes are those of :class:`Node`."""
+
+    IMAGE = 'image'
+    CONSTANT = 'constant'  # tensor
+    CONV = 'conv'  # weight, bias, stride, padding, dilation, groups
+    LINEAR = 'linear'  # weight (C_out, C_in), bias; of the last dimension
+    AFFINE = 'affine'  # scale, shift, slope: of channels (dimension dim)
+    LAYER_NORM = 'layer_norm'  # weight, bias, eps; of the last dimension
+    GROUP_NORM = 'group_norm'  # weight, bias, eps, groups
+    UNARY = 'unary'  # act
+    BINARY = 'binary'  # math
+    POOL = 'pool'  # average, kernel, stride, padding, dilation, outside
+    MEAN = 'mean'  # dims, keep
+    CONCAT = 'concat'  # dim
+    SLICE = 'slice'  # dim, start, stop, step
+    SELECT = 'select'  # dim, index
+    PAD = 'pad'  # pads: (before, behind) of every dimension
+    PERMUTE = 'permute'  # dims
+    RESHAPE = 'reshape'
+    EXPAND = 'expand'
+    FLIP = 'flip'  # dims
+    TAKE = 'take'  # dim, index (a tensor of numbers)
+    MATMUL = 'matmul'
+    SOFTMAX = 'softmax'  # dim
+    ATTENTION = 'attention'  # scale; q, k, v, bias if any
+    RESIZE = 'resize'  # bilinear, corners, scale
+    TOPK = 'topk'  # k, ones
+    DECISION = 'decision'  # site: the mask, of mask, logits, probs, ...
+    MASK = 'mask'  # site, dim, positions: x, mask
+    CLEAR = 'clear'  # dim: what no listed channel is becomes 0
+    CALL = 'call'  # function: something else of torch; output of it
+
+
+@dataclass(eq=False)
+class Node:
+    """One operation.
+
+    Attributes:
+        op: Its kind.
+        inputs: Values that it reads.
+        shape: Of what it gives, with a batch of one.
+        attrs: What else it needs, as data.
+        name: The module that it is of, if that is known.
+        reads: The list of the channels that it reads, ``ALL`` or a
+            :class:`ChannelList`.
+        writes: The list of the channels that it computes.
+        channel_dim: The dimension that ``writes`` is of.
+        act: What is done to what it computed.
+        records_only: It serves the gates' records and nothing else.
+    """
+
+    op: Op
+    inputs: list[Node]
+    shape: tuple[int, ...]
+    attrs: dict[str, Any] = field(default_factory=dict)
+    name: str = ''
+    reads: ChannelList | None = ALL
+    writes: ChannelList | None = ALL
+    channel_dim: int = 1
+    act: Activation = field(default_factory=Activation)
+    records_only: bool = False
+
+    def __getattr__(self, name: str) -> Any:
+        attrs = self.__dict__.get('attrs')
+        if attrs is None or name not in attrs:
+            raise AttributeError(name)
+        return attrs[name]
+
+
+@dataclass(eq=False)
+class ChannelList:
+    """Some channels, others for every image.
+
+    Attributes:
+        channels: That it chooses from.
+        decision: The node whose channels that are not 0 it lists, or
+        segments: what it is joined of, ``(list or ALL, repeat, numbers)`` as
+            in :class:`fgc_mm.runtime.format.Join`.
+    """
+
+    channels: int
+    decision: Node | None = None
+    segments: tuple[tuple[ChannelList | None, int, tuple[int, ...]], ...] = ()
+
+    def numbers(self, values: dict[Node, Tensor]) -> Tensor:
+        """(n,) int64, of one image.
+
+        Args:
+            values: What every node gave for that image.
+        """
+        if self.decision is not None:
+            return values[self.decision][0].nonzero().flatten()
+        found = []
+        for source, repeat, numbers in self.segments:
+            table = torch.tensor(numbers)
+            if source is not ALL:
+                table = table[source.numbers(values)]
+            table = table[table >= 0]
+            found.append((table[:, None] + torch.arange(repeat)).flatten())
+        return torch.cat(found)
+
+
+@dataclass
+class SiteValues:
+    """What the graph says of one site.
+
+    Attributes:
+        name: The site's.
+        decision: Its mask (1, C).
+        records: logits, probs and, of gates that scale, saliency.
+        why: Why its channels are masked instead of skipped; '' if they are
+            skipped.
+    """
+
+    name: str
+    decision: Node
+    records: list[Node]
+    why: str = ''
+
+
+@dataclass
+class Graph:
+    """One network.
+
+    Attributes:
+        nodes: In an order in which they can run; the first is the image.
+        outputs: What it returns.
+        sites: In the order of the model's.
+        structure: Of what it returns, whose tensors the outputs are.
+        nothing: Which of its leaves are ``None`` instead.
+    """
+
+    nodes: list[Node]
+    outputs: list[Node]
+    sites: list[SiteValues] = field(default_factory=list)
+    structure: TreeSpec | None = None
+    nothing: tuple[int, ...] = ()
+
+    def copy(self) -> Graph:
+        """Nodes of its own, without lists; tensors are shared."""
+        new: dict[Node, Node] = {}
+        for node in self.nodes:
+            inputs = [new[x] for x in node.inputs]
+            new[node] = replace(
+                node,
+                inputs=inputs,
+                attrs=dict(node.attrs),
+                reads=ALL,
+                writes=ALL,
+            )
+        sites = [
+            SiteValues(
+                site.name,
+                new[site.decision],
+                [new[x] for x in site.records],
+            )
+            for site in self.sites
+        ]
+        outputs = [new[x] for x in self.outputs]
+        return replace(
+            self, nodes=[*new.values()], outputs=outputs, sites=sites
+        )
+
+    def returned(self, tensors: Sequence[Tensor]) -> Any:
+        """The outputs as the network returns them."""
+        leaves: list[Tensor | None] = list(tensors)
+        for place in self.nothing:
+            leaves.insert(place, None)
+        return tree_unflatten(leaves, self.structure)
+
+    def name_gates(self) -> None:
+        """What serves a decision alone is called after its site."""
+        trunk = _needed(self.outputs, stop=Op.DECISION)
+        for site in self.sites:
+            for node in _needed([site.decision, *site.records]):
+                if node not in trunk:
+                    node.name = f'{GATE}{site.name}'
+            trunk |= _needed([site.decision, *site.records])
+
+    def users(self) -> dict[Node, list[Node]]:
+        """The nodes that read each node, once per read."""
+        users: dict[Node, list[Node]] = {node: [] for node in self.nodes}
+        for node in self.nodes:
+            for value in node.inputs:
+                users[value].append(node)
+        return users
+
+    def prune(self) -> None:
+        """Leave out what nothing needs; mark what only records need."""
+        kept = _needed([*self.outputs, *(s.decision for s in self.sites)])
+        records = _needed(x for site in self.sites for x in site.records)
+        lists = [x.reads for x in self.nodes] + [x.writes for x in self.nodes]
+        for channels in lists:
+            kept |= _needed(decisions_of(channels))
+        for node in self.nodes:
+            node.records_only = node not in kept
+        image = self.nodes[0]
+        self.nodes = [
+            x for x in self.nodes if x in kept or x in records or x is image
+        ]
+
+    def __str__(self) -> str:
+        numbers = {node: n for n, node in enumerate(self.nodes)}
+        lines = []
+        for node, n in numbers.items():
+            reads = ', '.join(f'%{numbers[x]}' for x in node.inputs)
+            attrs = ', '.join(
+                f'{key}={_short(value)}' for key, value in node.attrs.items()
+            )
+            line = f'%{n} {list(node.shape)} = {node.op.value}({reads})'
+            lines.append(f'{line} {attrs}'.rstrip())
+        outputs = ', '.join(f'%{numbers[x]}' for x in self.outputs)
+        return '\n'.join([*lines, f'return {outputs}'])
+
+
+def _needed(roots: Iterable[Node], stop: Op | None = None) -> set[Node]:
+    """The nodes that these are computed from, themselves included."""
+    found: set[Node] = set()
+    stack = list(roots)
+    while stack:
+        node = stack.pop()
+        if node not in found and node.op is not stop:
+            found.add(node)
+            stack += node.inputs
+    return found
+
+
+def decisions_of(channels: ChannelList | None) -> Iterator[Node]:
+    """The decisions that a list depends on."""
+    if channels is ALL:
+        return
+    if channels.decision is not None:
+        yield channels.decision
+    for source, *_ in channels.segments:
+        yield from decisions_of(source)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f'tensor{tuple(value.shape)}'
+    return str(value)

@@ -1,0 +1,559 @@
+"""Which channels every operation computes and reads: those that are open.
+
+Every channel of a value is *needed* by all, or it belongs to a channel of a
+site. In front of the site's mask nobody but the site's own consumers reads
+it, so it need not be computed while it is closed; behind the mask it counts
+as 0 while it is closed: what lies there is not read, or cleared first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from fgc_mm.deploy.graph.editing import Editor
+from fgc_mm.deploy.graph.interpreter import MOVES
+from fgc_mm.deploy.graph.ir import (
+    ALL,
+    ChannelList,
+    Graph,
+    Node,
+    Op,
+    SiteValues,
+)
+from fgc_mm.runtime.format import Act, Math
+from fgc_mm.sites import GateSite
+
+NOBODY = -1  # the owner of a channel that all need
+
+
+@dataclass
+class Owners:
+    """Whose the channels of a value are.
+
+    Attributes:
+        dim: Of the channels.
+        site: (X,) for every channel the number of a site, or ``NOBODY``.
+        channel: (X,) which of that site's.
+        zero: (X,) whether it counts as 0 while it is closed.
+    """
+
+    dim: int
+    site: Tensor
+    channel: Tensor
+    zero: Tensor
+
+    @classmethod
+    def nobody(cls, dim: int, size: int) -> Owners:
+        site = torch.full((size,), NOBODY)
+        return cls(dim, site, torch.zeros_like(site), site != NOBODY)
+
+    @property
+    def has_zero(self) -> bool:
+        return bool(self.zero.any())
+
+    def sites(self) -> list[int]:
+        return sorted({*self.site.tolist()} - {NOBODY})
+
+    def open_sites(self) -> list[int]:
+        """Those whose closed channels are not known to count as 0."""
+        return sorted({*self.site[~self.zero].tolist()} - {NOBODY})
+
+    def same(self, other: Owners) -> bool:
+        return (
+            self.dim == other.dim
+            and torch.equal(self.site, other.site)
+            and torch.equal(self.channel, other.channel)
+            and torch.equal(self.zero, other.zero)
+        )
+
+    def at(self, numbers: Tensor, dim: int) -> Owners:
+        """Of a value whose channels these are; -1: of nobody."""
+        there = numbers >= 0
+        site = torch.where(there, self.site[numbers], torch.tensor(NOBODY))
+        zero = self.zero[numbers] & there
+        return Owners(dim, site, self.channel[numbers], zero)
+
+
+class NeedsAll(Exception):
+    """A site's channels are needed by somebody else; the text says whom."""
+
+    def __init__(self, sites: Sequence[int], why: str) -> None:
+        super().__init__(why)
+        self.sites = sites
+
+
+def list_channels(
+    graph: Graph, sites: Sequence[GateSite], dense: Mapping[str, str]
+) -> None:
+    """Let every operation compute and read open channels only.
+
+    Args:
+        graph: As it was captured and simplified; changed: nodes get lists,
+            masks become products or nothing, :attr:`SiteValues.why` says
+            which sites compute all channels, and why.
+        sites: The model's.
+        dense: Sites that shall compute all channels, and why.
+    """
+    by_number = {site: number for number, site in enumerate(sites)}
+    why = {
+        number: dense[site.name]
+        for site, number in by_number.items()
+        if site.name in dense
+    }
+    for site in graph.sites:  # a gate that did not run decides nothing
+        site.why = ''
+    while True:
+        try:
+            listing = _Listing(graph, sites, why)
+            listing.run()
+            break
+        except NeedsAll as error:
+            new = [n for n in error.sites if n not in why]
+            why.update(dict.fromkeys(new, str(error)))
+    listing.apply()
+    for number, values in zip(listing.numbers, graph.sites):
+        values.why = why.get(number, '')
+
+
+class _Listing:
+    """One try, with some sites that compute all channels."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        sites: Sequence[GateSite],
+        dense: Mapping[int, str],
+    ) -> None:
+        self.graph, self.sites, self.dense = graph, sites, dense
+        names = {site.name: n for n, site in enumerate(sites)}
+        self.numbers = [names[values.name] for values in graph.sites]
+        self.decisions: dict[int, SiteValues] = dict(
+            zip(self.numbers, graph.sites)
+        )
+        self.order = {node: n for n, node in enumerate(graph.nodes)}
+        self.owners: dict[Node, Owners] = {}
+        self.cleared: list[tuple[Node, Node]] = []  # who reads which value
+        self.reads: dict[Node, Owners] = {}
+        self.starts = self._starts()
+        self._lists: dict[tuple, ChannelList] = {}
+
+    def _starts(self) -> dict[str, list[tuple[int, tuple[int, ...] | None]]]:
+        """The layers that write sites' channels, by their paths."""
+        starts: dict[str, list] = {}
+        for number in self.numbers:
+            if number not in self.dense:
+                for member in self.sites[number].outputs:
+                    found = starts.setdefault(member.path, [])
+                    found.append((number, member.positions))
+        return starts
+
+    def run(self) -> None:
+        """Owners of every value."""
+        for node in self.graph.nodes:
+            owners = self._owners(node)
+            if owners is not None and owners.sites():
+                self.owners[node] = owners
+        for node in [*self.graph.outputs, *self._records()]:
+            owners = self.owners.get(node)
+            if owners is not None:
+                self._needs_all(owners, 'its channels leave the network')
+                self.cleared.append((None, node))
+
+    def _records(self) -> list[Node]:
+        return [x for site in self.graph.sites for x in site.records]
+
+    def _owners(self, node: Node) -> Owners | None:
+        given = [self.owners.get(x) for x in node.inputs]
+        if node.op is Op.MASK:
+            return self._behind_mask(node, given[0])
+        if not any(given):
+            return self._started(node)
+        rule = RULES.get(node.op)
+        if node.op in (Op.CONV, Op.LINEAR):
+            return self._product(node, given[0])
+        if rule is None:
+            self._materialise(node, given, f'{node.op.value} reads them all')
+            return None
+        return rule(self, node, given)
+
+    def _started(self, node: Node) -> Owners | None:
+        """Of a conv or linear layer that writes channels of sites."""
+        if node.op not in (Op.CONV, Op.LINEAR) or node.name not in self.starts:
+            return None
+        dim = 1 if node.op is Op.CONV else len(node.shape) - 1
+        size = node.shape[dim]
+        grouped = node.op is Op.CONV and node.groups > 1
+        if grouped and node.groups != node.inputs[0].shape[1]:
+            sites = [number for number, _ in self.starts[node.name]]
+            raise NeedsAll(sites, f'{node.name} has {node.groups} groups')
+        owners = Owners.nobody(dim, size)
+        for number, positions in self.starts[node.name]:
+            decision = self.decisions[number].decision
+            if self.order[decision] > self.order[node]:
+                raise NeedsAll([number], f'{node.name} runs first')
+            numbers = torch.tensor(
+                range(size) if positions is None else positions
+            )
+            if len(numbers) != size:
+                raise NeedsAll([number], f'{node.name} has other channels')
+            mine = numbers >= 0
+            owners.site[mine] = number
+            owners.channel[mine] = numbers[mine]
+        return owners
+
+    def _behind_mask(self, node: Node, owners: Owners | None) -> Owners:
+        """What lies behind a mask: 0 where its site is closed."""
+        number, size = node.site, node.shape[node.dim]
+        numbers = torch.tensor(
+            range(size) if node.positions is None else node.positions
+        )
+        mine = numbers >= 0
+        new = Owners.nobody(node.dim, size)
+        if owners is not None and owners.dim != node.dim:
+            self._needs_all(owners, f'{node.name} reads them in another way')
+        elif owners is not None:
+            new.site, new.channel = owners.site.clone(), owners.channel.clone()
+            new.zero = owners.zero.clone()
+        if bool(((new.site != NOBODY) & (new.site != number) & mine).any()):
+            self._needs_all(new, f'{node.name} masks them twice')
+        new.site[mine], new.channel[mine] = number, numbers[mine]
+        new.zero[mine] = True
+        return new
+
+    def _needs_all(self, owners: Owners, why: str) -> None:
+        skipped = [n for n in owners.open_sites() if n not in self.dense]
+        if skipped:
+            raise NeedsAll(skipped, why)
+
+    def _materialise(
+        self, node: Node, given: Sequence[Owners | None], why: str
+    ) -> None:
+        """A node reads whole values: what is closed is cleared first."""
+        for value, owners in zip(node.inputs, given):
+            if owners is not None:
+                self._needs_all(owners, why)
+                self.cleared.append((node, value))
+
+    def _product(self, node: Node, owners: Owners) -> Owners | None:
+        """A conv or linear layer reads a list, or everything."""
+        dim = 1 if node.op is Op.CONV else len(node.inputs[0].shape) - 1
+        groups = node.attrs.get('groups', 1)
+        if groups > 1 and groups == node.inputs[0].shape[1]:
+            return self._depthwise(node, owners)
+        if owners.dim != dim or groups > 1:
+            self._materialise(node, [owners], f'{node.name} reads them all')
+            return self._started(node)
+        self._needs_all(owners, f'{node.name} reads them without a mask')
+        node_owners = self._started(node)
+        self.reads[node] = owners
+        return node_owners
+
+    def _depthwise(self, node: Node, owners: Owners) -> Owners | None:
+        multiple = node.shape[1] // node.groups
+        if owners.has_zero and node.bias is not None:
+            self._materialise(node, [owners], '')
+            return self._started(node)
+        numbers = torch.arange(len(owners.site))
+        return owners.at(numbers.repeat_interleave(multiple), 1)
+
+    def _channelwise(
+        self, node: Node, given: Sequence[Owners | None]
+    ) -> Owners | None:
+        """One value, of which every channel stays for itself."""
+        (owners,) = given
+        if node.op is Op.AFFINE and node.dim != owners.dim:
+            self._materialise(node, given, f'{node.name} mixes them')
+            return None
+        if node.op is Op.PAD and node.pads[owners.dim] != (0, 0):
+            return self._moved(node, given)
+        if node.op is Op.MEAN and owners.dim in node.dims:
+            self._materialise(node, given, 'a mean over them is taken')
+            return None
+        if owners.has_zero and not _keeps_zero(node):
+            self._materialise(node, given, '')
+            return None
+        dim = owners.dim
+        if node.op is Op.MEAN and not node.keep:
+            dim -= sum(d < dim for d in node.dims)
+        return replace(owners, dim=dim)
+
+    def _binary(
+        self, node: Node, given: Sequence[Owners | None]
+    ) -> Owners | None:
+        first, second = given
+        owners = first or second
+        size = node.shape[owners.dim]
+        if first is not None and second is not None:
+            if not first.same(second):
+                self._materialise(node, given, 'other channels join them')
+                return None
+            if first.has_zero and node.math == Math.DIV:
+                self._materialise(node, given, '')
+                return None
+            return first
+        if len(owners.site) != size:
+            self._materialise(node, given, 'they are spread')
+            return None
+        rank = len(node.shape)
+        value = node.inputs[0 if first is not None else 1]
+        dim = owners.dim + rank - len(value.shape)
+        if owners.has_zero and node.math != Math.MUL:
+            self._materialise(node, given, '')
+            return None
+        return replace(owners, dim=dim)
+
+    def _concat(
+        self, node: Node, given: Sequence[Owners | None]
+    ) -> Owners | None:
+        if any(x is not None and x.dim != node.dim for x in given):
+            self._materialise(node, given, 'they are joined with others')
+            return None
+        parts = [
+            x or Owners.nobody(node.dim, value.shape[node.dim])
+            for value, x in zip(node.inputs, given)
+        ]
+        return Owners(
+            node.dim,
+            torch.cat([x.site for x in parts]),
+            torch.cat([x.channel for x in parts]),
+            torch.cat([x.zero for x in parts]),
+        )
+
+    def _moved(
+        self, node: Node, given: Sequence[Owners | None]
+    ) -> Owners | None:
+        """Something that only moves numbers: see where channels went."""
+        owners = given[0]
+        value = node.inputs[0]
+        where = torch.arange(len(owners.site), dtype=torch.int32) + 1
+        where = where.reshape(
+            [-1 if d == owners.dim else 1 for d in range(len(value.shape))]
+        ).expand(value.shape)
+        moved = MOVES[node.op](node, where)
+        for dim in range(moved.dim()):
+            line = moved.movedim(dim, -1).reshape(-1, moved.shape[dim])
+            if bool((line == line[0]).all()):
+                numbers = line[0].long() - 1
+                return owners.at(numbers, dim)
+        self._materialise(node, given, f'a {node.op.value} mixes them')
+        return None
+
+    def apply(self) -> None:
+        """Write lists into the graph; masks become what is left of them."""
+        editor = Editor(self.graph)
+        for node, owners in self.owners.items():
+            if node.op is not Op.MASK and self._computed(owners):
+                node.writes = self._list(owners, computed=True)
+                node.channel_dim = owners.dim
+        for node, owners in self.reads.items():
+            node.reads = self._list(owners)
+        self._clear_all(editor)
+        for node in [x for x in self.graph.nodes if x.op is Op.MASK]:
+            if editor.alive(node):
+                self._unmask(node, editor)
+        editor.close()
+
+    def _clear_all(self, editor: Editor) -> None:
+        clears: dict[Node, Node] = {}
+        for reader, value in self.cleared:
+            if value not in clears:
+                clears[value] = editor.append(self._clear(value), value)
+            clear = clears[value]
+            if reader is None:
+                outputs = self.graph.outputs
+                self.graph.outputs = [
+                    clear if x is value else x for x in outputs
+                ]
+            else:
+                editor.read(reader, value, clear)
+
+    def _computed(self, owners: Owners) -> bool:
+        """Whether some of its channels are skipped."""
+        return any(n not in self.dense for n in owners.sites())
+
+    def _list(self, owners: Owners, computed: bool = False) -> ChannelList:
+        """As a list of the graph; of what is computed, or of what is read."""
+        site, channel = owners.site, owners.channel
+        if computed:  # sites that compute everything are nobody's
+            dense = torch.tensor(sorted(self.dense), dtype=torch.long)
+            site = torch.where(torch.isin(site, dense), NOBODY, site)
+        key = (tuple(site.tolist()), tuple(channel.tolist()))
+        if key not in self._lists:
+            self._lists[key] = self._new_list(site, channel)
+        return self._lists[key]
+
+    def _new_list(self, site: Tensor, channel: Tensor) -> ChannelList:
+        numbers = sorted({*site.tolist()} - {NOBODY})
+        if len(numbers) == 1 and NOBODY not in site:
+            own = self._own(numbers[0])
+            whole = torch.arange(own.channels)
+            if len(channel) == own.channels and torch.equal(channel, whole):
+                return own
+        segments = []
+        free = (site == NOBODY).nonzero().flatten().tolist()
+        if free:
+            segments.append((ALL, 1, tuple(free)))
+        for number in numbers:
+            segments += self._segments(number, site, channel)
+        return ChannelList(len(site), None, tuple(segments))
+
+    def _segments(
+        self, number: int, site: Tensor, channel: Tensor
+    ) -> list[tuple[ChannelList, int, tuple[int, ...]]]:
+        own = self._own(number)
+        where = (site == number).nonzero().flatten()
+        places: dict[int, list[int]] = {}
+        for place, c in zip(where.tolist(), channel[where].tolist()):
+            places.setdefault(c, []).append(place)
+        runs = {
+            len(p) if p == [*range(p[0], p[0] + len(p))] else 0
+            for p in places.values()
+        }
+        if len(runs) == 1 and 0 not in runs:
+            first = [places.get(c, [-1])[0] for c in range(own.channels)]
+            return [(own, runs.pop(), tuple(first))]
+        most = max(map(len, places.values()))
+        return [
+            (
+                own,
+                1,
+                tuple(
+                    (places.get(c, []) + [-1] * most)[n]
+                    for c in range(own.channels)
+                ),
+            )
+            for n in range(most)
+        ]
+
+    def _own(self, number: int) -> ChannelList:
+        key = ('site', number)
+        if key not in self._lists:
+            decision = self.decisions[number].decision
+            self._lists[key] = ChannelList(decision.shape[1], decision)
+        return self._lists[key]
+
+    def _clear(self, value: Node) -> Node:
+        owners = self.owners[value]
+        return Node(
+            Op.CLEAR,
+            [value],
+            value.shape,
+            {},
+            value.name,
+            reads=self._list(owners),
+            channel_dim=owners.dim,
+        )
+
+    def _unmask(self, node: Node, editor: Editor) -> None:
+        """A mask of 0 and 1 is gone; a factor remains."""
+        x, mask = node.inputs
+        site = self.decisions[node.site]
+        owners = self.owners[node]
+        if not node.factor or _is_binary(site.decision):
+            editor.replace(node, x)
+            return
+        if node.positions is not None:
+            mask = self._spread(node, mask, editor)
+        shape = [1] * len(node.shape)
+        shape[node.dim] = node.shape[node.dim]
+        view = Node(Op.RESHAPE, [mask], tuple(shape))
+        product = Node(
+            Op.BINARY,
+            [x, view],
+            node.shape,
+            {'math': Math.MUL},
+            node.name,
+            writes=self._list(owners),
+            channel_dim=owners.dim,
+        )
+        editor.insert(view, node)
+        editor.replace(node, product)
+
+    def _spread(self, node: Node, mask: Node, editor: Editor) -> Node:
+        """The factors at their positions, 1 elsewhere."""
+        one = Node(Op.CONSTANT, [], (1, 1), {'tensor': torch.ones(1, 1)})
+        width = mask.shape[1] + 1
+        both = Node(Op.CONCAT, [mask, one], (1, width), {'dim': 1})
+        index = torch.tensor(node.positions) % width
+        taken = Node(
+            Op.TAKE, [both], (1, len(index)), {'dim': 1, 'index': index}
+        )
+        for new in (one, both, taken):
+            editor.insert(new, node)
+        return taken
+
+
+JOINS = (
+    Op.RESHAPE,
+    Op.PERMUTE,
+    Op.EXPAND,
+    Op.SLICE,
+    Op.SELECT,
+    Op.TAKE,
+    Op.CONCAT,
+    Op.DECISION,
+)
+
+
+def _is_binary(node: Node) -> bool:
+    """Whether all of its numbers are 0 or 1, whatever the image."""
+    if node.op is Op.CONSTANT:
+        return bool(((node.tensor == 0) | (node.tensor == 1)).all())
+    if node.op is Op.UNARY and node.act.kind is Act.GREATER:
+        return True
+    if node.op is Op.TOPK:
+        return node.ones
+    product = node.op is Op.BINARY and node.math == Math.MUL
+    if node.op in JOINS or product:
+        return all(map(_is_binary, node.inputs))
+    return False
+
+
+KEEP_ZERO = (
+    Act.NONE,
+    Act.RELU,
+    Act.LEAKY_RELU,
+    Act.HARDSWISH,
+    Act.SILU,
+    Act.GELU,
+    Act.GELU_TANH,
+    Act.TANH,
+    Act.ELU,
+    Act.MISH,
+    Act.ABS,
+    Act.SQUARE,
+    Act.SQRT,
+)
+
+
+def _keeps_zero(node: Node) -> bool:
+    """Whether zeros stay zeros."""
+    act = node.act
+    kept = act.kind in KEEP_ZERO
+    kept |= act.kind is Act.LINEAR and act.b == 0
+    kept |= act.kind is Act.CLAMP and act.a <= 0 <= act.b
+    kept |= act.kind is Act.GREATER and act.a >= 0
+    return kept and not (node.op is Op.AFFINE and node.shift is not None)
+
+
+RULES = {
+    Op.UNARY: _Listing._channelwise,
+    Op.AFFINE: _Listing._channelwise,
+    Op.POOL: _Listing._channelwise,
+    Op.MEAN: _Listing._channelwise,
+    Op.PAD: _Listing._channelwise,
+    Op.RESIZE: _Listing._channelwise,
+    Op.BINARY: _Listing._binary,
+    Op.CONCAT: _Listing._concat,
+    Op.SLICE: _Listing._moved,
+    Op.SELECT: _Listing._moved,
+    Op.PERMUTE: _Listing._moved,
+    Op.RESHAPE: _Listing._moved,
+    Op.EXPAND: _Listing._moved,
+    Op.FLIP: _Listing._moved,
+    Op.TAKE: _Listing._moved,
+}

@@ -1,0 +1,187 @@
+"""From a graph to a program: where tensors lie, and which ops there are.
+
+Operations that only move numbers (reshape, permute, slice) cost nothing: the
+tensor is the same numbers, described in another way
+(:class:`~fgc_mm.deploy.graph.atoms.Layout`). Where an operation needs its
+input to lie otherwise, one move is put in front.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from fgc_mm.deploy.graph import (
+    lower_attention,
+    lower_elementwise,
+    lower_moves,
+    lower_pools,
+    lower_products,
+)
+from fgc_mm.deploy.graph.atoms import Layout
+from fgc_mm.deploy.graph.emit import canonical
+from fgc_mm.deploy.graph.interpreter import run_node
+from fgc_mm.deploy.graph.ir import ALL, ChannelList, Graph, Node, Op
+from fgc_mm.deploy.graph.placing import NotThis, Placing
+from fgc_mm.runtime import format as f
+
+
+class CannotLower(Exception):
+    """What the runtime has no op for, in words."""
+
+
+class Lowering(Placing):
+    """A graph that becomes a program.
+
+    Args:
+        graph: Simplified, listed and fused.
+        calls: Whether operations of torch itself may be called.
+
+    Attributes:
+        functions: Those that are called, in the order of their numbers.
+        fallbacks: For each, what it is, in words.
+        nodes: The node that every op of the program serves.
+
+    Raises:
+        CannotLower: It has an operation that the runtime has not, and calls
+            are not allowed.
+    """
+
+    def __init__(self, graph: Graph, calls: bool = True) -> None:
+        super().__init__()
+        self.graph, self._calls = graph, calls
+        self.functions: list[Callable[[list, list], None]] = []
+        self.fallbacks: list[str] = []
+        self.nodes: list[Node] = []
+
+    def program(self) -> f.Program:
+        """The program; its outputs are the graph's, then those of sites.
+
+        For every site: its mask, and its records.
+        """
+        for node in self.graph.nodes:
+            self.out.record = node.records_only
+            self.out.name = node.name or node.op.value
+            if node.op is not Op.CONSTANT:
+                self.at[node] = self._lower(node)
+            self._note(node)
+        outputs = [self.in_order(x) for x in self.graph.outputs]
+        self._note(self.graph.outputs[0])
+        self.out.record = True
+        more = []
+        for site in self.graph.sites:
+            self.out.name = f'records of {site.name}'
+            for node in (site.decision, *site.records):
+                more.append(self.in_order(node))
+                self._note(node)
+        return self.out.finish([*outputs, *more], len(outputs))
+
+    def _note(self, node: Node) -> None:
+        """The ops that are new are this node's."""
+        new = len(self.out.program.ops) - len(self.nodes)
+        self.nodes += [node] * new
+
+    def _lower(self, node: Node) -> Layout:
+        rule = RULES.get(node.op)
+        if rule is None:
+            return self._call(node, f'{node.op.value}')
+        try:
+            return rule(self, node)
+        except NotThis as error:
+            return self._call(node, str(error) or node.op.value)
+
+    def _call(self, node: Node, what: str) -> Layout:
+        """What the runtime has no op for is computed by torch."""
+        if node.op is Op.CALL:
+            what = str(node.function)
+        if not self._calls:
+            raise CannotLower(f'{node.name or "it"} does {what}')
+        listed = node.reads is not ALL or node.writes is not ALL
+        if listed and node.op in (Op.CONV, Op.LINEAR, Op.CLEAR):
+            raise CannotLower(f'{node.name} does {what} on listed channels')
+        xs = [self.in_order(x) for x in node.inputs]
+        layout = self.storage_in_order(node.shape)
+        function = _Function(node)
+        self.functions.append(function)
+        self.fallbacks.append(f'{node.name}: {what}')
+        self.out.add(f.Call(len(self.functions) - 1, xs, [layout.value]))
+        return layout
+
+    def _image(self, node: Node) -> Layout:
+        value = self.out.image(*node.shape[1:])
+        return canonical(value, node.shape)
+
+    def _decision(self, node: Node) -> Layout:
+        x, _, layout = self.channels_at(node.inputs[0], 1)
+        channels = [
+            channels
+            for channels in self._lists_of(node)
+            if channels not in self.out.lists
+        ]
+        for found in channels:
+            self.out.lists[found] = self.out.new_set(found.channels)
+            record, self.out.record = self.out.record, False
+            self.out.add(f.List(x, self.out.lists[found]))
+            self.out.record = record
+        return layout
+
+    def _lists_of(self, node: Node) -> list[ChannelList]:
+        found: list[ChannelList] = []
+        stack = [x.reads for x in self.graph.nodes]
+        stack += [x.writes for x in self.graph.nodes]
+        while stack:
+            channels = stack.pop()
+            if channels is ALL or channels in found:
+                continue
+            stack += [source for source, *_ in channels.segments]
+            if channels.decision is node:
+                found.append(channels)
+        return found
+
+
+class _Function:
+    """A node that torch computes, on arrays of its numbers in order."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    @torch.no_grad()
+    def __call__(self, xs: list[Any], ys: list[Any]) -> None:
+        node = self._node
+        values = {
+            value: torch.from_numpy(x.copy()).reshape(value.shape)
+            for x, value in zip(xs, node.inputs)
+        }
+        y = run_node(node, values, poison=False)
+        ys[0][...] = y.reshape(ys[0].shape).numpy()
+
+
+RULES: dict[Op, Callable[[Lowering, Node], Layout]] = {
+    Op.IMAGE: Lowering._image,
+    Op.CONV: lower_products.conv,
+    Op.LINEAR: lower_products.linear,
+    Op.AFFINE: lower_elementwise.affine,
+    Op.LAYER_NORM: lower_elementwise.layer_norm,
+    Op.GROUP_NORM: lower_elementwise.group_norm,
+    Op.UNARY: lower_elementwise.unary,
+    Op.BINARY: lower_elementwise.binary,
+    Op.POOL: lower_pools.pool,
+    Op.MEAN: lower_pools.mean,
+    Op.CONCAT: lower_moves.concat,
+    Op.SLICE: lower_moves.slice_,
+    Op.SELECT: lower_moves.select,
+    Op.PAD: lower_moves.pad,
+    Op.PERMUTE: lower_moves.permute,
+    Op.RESHAPE: lower_moves.reshape,
+    Op.EXPAND: lower_moves.expand,
+    Op.FLIP: lower_moves.flip,
+    Op.TAKE: lower_moves.take,
+    Op.ATTENTION: lower_attention.attention,
+    Op.SOFTMAX: lower_elementwise.softmax,
+    Op.RESIZE: lower_pools.resize,
+    Op.TOPK: lower_elementwise.topk,
+    Op.DECISION: Lowering._decision,
+    Op.CLEAR: lower_moves.clear,
+}

@@ -1,0 +1,113 @@
+"""Attention as an op."""
+
+from __future__ import annotations
+
+import math
+
+from fgc_mm.deploy.graph.atoms import Atom, Layout, merged
+from fgc_mm.deploy.graph.ir import Node, Op
+from fgc_mm.deploy.graph.placing import (
+    CHANNEL,
+    COLUMN,
+    Box,
+    NotThis,
+    Placing,
+)
+from fgc_mm.runtime import format as f
+
+
+def attention(low: Placing, node: Node) -> Layout:
+    q, k, v = (_heads(low, x) for x in node.inputs[:3])
+    heads, rows = q[1:]
+    for other in (k, v):
+        if other[1:] != (heads, rows):
+            raise NotThis('attention of several kinds of heads')
+    length, depth = node.shape[-2:]
+    y = low.out.storage(heads * depth, rows, length)
+    bias = f.NONE
+    if len(node.inputs) > 3:
+        bias = _scores(low, node, heads, rows)
+    low.out.add(
+        f.Attention(q[0], k[0], v[0], bias, y, heads, float(node.scale))
+    )
+    lead = _lead(depth, node.inputs[0].shape)
+    dims = (
+        *lead,
+        (Atom(length, COLUMN),) if length > 1 else (),
+        (Atom(depth, CHANNEL),) if depth > 1 else (),
+    )
+    return Layout(y, (0, 0, 0), dims)
+
+
+def _lead(depth: int, shape: tuple[int, ...]) -> tuple:
+    """Where the leading dimensions of an attention's result lie."""
+    kinds = _kinds(shape)
+    steps = {'head': depth, 'row': 1}
+    lead = []
+    for size, kind in reversed(list(zip(shape[:-2], kinds))):
+        vector = (
+            (steps[kind], 0, 0)
+            if kind == 'head'
+            else (
+                0,
+                steps[kind],
+                0,
+            )
+        )
+        lead.insert(0, (Atom(size, vector),) if size > 1 else ())
+        steps[kind] *= size
+    return tuple(lead)
+
+
+def _kinds(shape: tuple[int, ...]) -> list[str]:
+    """What the leading dimensions of (..., heads, L, d) are."""
+    lead = len(shape) - 2
+    return ['row'] * (lead - 1) + ['head'] if lead > 1 else ['head'] * lead
+
+
+def _heads(low: Placing, node: Node) -> Box:
+    """A value (heads d, B, L), and the numbers of heads and of rows."""
+    layout, shape = low.of(node), node.shape
+    kinds = _kinds(shape)
+    depth, length = shape[-1], shape[-2]
+    heads = math.prod(s for s, k in zip(shape, kinds) if k == 'head')
+    rows = math.prod(s for s, k in zip(shape, kinds) if k == 'row')
+    wanted = (
+        *_lead(depth, shape),
+        (Atom(length, COLUMN),) if length > 1 else (),
+        (Atom(depth, CHANNEL),) if depth > 1 else (),
+    )
+    box = (heads * depth, rows, length)
+    if tuple(tuple(merged(d)) for d in layout.dims) != wanted:
+        target = Layout(low.out.storage(*box), (0, 0, 0), wanted)
+        low.move(layout, target)
+        layout = target
+    return low.out.view(layout.value, layout.start, box), heads, rows
+
+
+def _scores(low: Placing, node: Node, heads: int, rows: int) -> int:
+    """A constant that is added to the scores, as (heads, B, L M)."""
+    bias = node.inputs[3]
+    if bias.op is not Op.CONSTANT:
+        raise NotThis('attention with a bias of the image')
+    length = node.shape[-2]
+    keys = node.inputs[1].shape[-2]
+    numbers = bias.tensor.float()
+    shape = (*node.shape[:-2], length, keys)
+    wide = (1,) * (len(shape) - numbers.dim()) + tuple(numbers.shape)
+    numbers = numbers.reshape(wide)
+    lead = wide[:-2]
+    kinds = _kinds(node.shape)
+    many_rows = any(s > 1 for s, k in zip(lead, kinds) if k == 'row')
+    many_heads = any(s > 1 for s, k in zip(lead, kinds) if k == 'head')
+    target = [
+        s if (many_rows if k == 'row' else many_heads) else 1
+        for s, k in zip(shape, kinds)
+    ]
+    numbers = numbers.expand(*target, length, keys)
+    numbers = numbers.reshape(
+        rows if many_rows else 1,
+        heads if many_heads else 1,
+        length * keys,
+    )
+    return low.out.constant(numbers.transpose(0, 1).contiguous())

@@ -1,0 +1,105 @@
+"""Operations on every number, and norms, as ops."""
+
+from __future__ import annotations
+
+from fgc_mm.deploy.graph.atoms import Layout, extents
+from fgc_mm.deploy.graph.ir import Node, Op
+from fgc_mm.deploy.graph.placing import (
+    NotThis,
+    Placing,
+)
+from fgc_mm.runtime import format as f
+
+
+def _elementwise(
+    low: Placing, node: Node, dim: int | None = None
+) -> tuple[int, Layout]:
+    """The value of an input, and where the result lies."""
+    (first, *_) = node.inputs
+    if dim is not None:
+        x, box, layout = low.channels_at(first, dim)
+    else:
+        layout = low.of(first)
+        box = extents(layout.atoms())
+        if box is None:
+            layout = low.copied(layout, first.shape)
+            box = extents(layout.atoms())
+        x = low.out.view(layout.value, layout.start, box)
+    y = Layout(low.out.storage(*box), (0, 0, 0), layout.dims)
+    return x, y
+
+
+def unary(low: Placing, node: Node) -> Layout:
+    x, y = _elementwise(low, node)
+    listed = low.writes(node, y)
+    low.out.add(f.Unary(x, y.value, listed, node.act))
+    return y
+
+
+def affine(low: Placing, node: Node) -> Layout:
+    x, y = _elementwise(low, node, node.dim)
+    numbers = [
+        low.out.optional(n) for n in (node.scale, node.shift, node.slope)
+    ]
+    listed = low.writes(node, y)
+    low.out.add(f.Affine(x, y.value, listed, *numbers, node.act))
+    return y
+
+
+def binary(low: Placing, node: Node) -> Layout:
+    first, second = node.inputs
+    whole = [x for x in node.inputs if x.shape == node.shape]
+    whole = [x for x in whole if x.op is not Op.CONSTANT] or whole
+    if not whole:
+        return _outer(low, node)
+    like = _whole_layout(low, whole[0])
+    y = Layout(low.out.storage(*extents(like.atoms())), (0, 0, 0), like.dims)
+    xs = [low.as_spread(x, like) for x in (first, second)]
+    listed = low.writes(node, y)
+    low.out.add(f.Binary(*xs, y.value, listed, node.math, node.act))
+    return y
+
+
+def _outer(low: Placing, node: Node) -> Layout:
+    """Both are spread over what comes out."""
+    if len(node.shape) not in (2, 3, 4) or node.shape[0] != 1:
+        raise NotThis('a product of tensors that are both spread')
+    y = low.usual(node.shape)
+    xs = [low.as_spread(x, y) for x in node.inputs]
+    listed = low.writes(node, y)
+    low.out.add(f.Binary(*xs, y.value, listed, node.math, node.act))
+    return y
+
+
+def _whole_layout(low: Placing, node: Node) -> Layout:
+    """Of a tensor that fills a box; copied, if it does not yet."""
+    layout = low.of(node)
+    if extents(layout.atoms()) is None:
+        layout = low.at[node] = low.copied(layout, node.shape)
+    return layout
+
+
+def layer_norm(low: Placing, node: Node) -> Layout:
+    x, y = _elementwise(low, node, len(node.shape) - 1)
+    numbers = map(low.out.optional, (node.weight, node.bias))
+    low.out.add(f.Norm(x, y.value, 0, node.eps, *numbers, node.act))
+    return y
+
+
+def group_norm(low: Placing, node: Node) -> Layout:
+    x, y = _elementwise(low, node, 1)
+    numbers = map(low.out.optional, (node.weight, node.bias))
+    low.out.add(f.Norm(x, y.value, node.groups, node.eps, *numbers, node.act))
+    return y
+
+
+def softmax(low: Placing, node: Node) -> Layout:
+    x, y = _elementwise(low, node, node.dim)
+    low.out.add(f.Softmax(x, y.value))
+    return y
+
+
+def topk(low: Placing, node: Node) -> Layout:
+    x, y = _elementwise(low, node, 1)
+    low.out.add(f.TopK(x, y.value, node.k, int(node.ones)))
+    return y

@@ -1,0 +1,74 @@
+"""Where gates decide and mask, as operations that a capture sees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fgc_mm.sites import GateSite, SitePort
+from fgc_mm.sites.call import state_of
+
+_LIBRARY = torch.library.Library('fgc_mm', 'FRAGMENT')
+_LIBRARY.define('decision(Tensor mask, Tensor[] records, int site) -> Tensor')
+_LIBRARY.define('mask(Tensor x, Tensor mask, int site, int place) -> Tensor')
+_LIBRARY.impl(
+    'decision',
+    lambda mask, records, site: mask.clone(),
+    'CompositeExplicitAutograd',
+)
+_LIBRARY.impl(
+    'mask', lambda x, mask, site, place: x.clone(), 'CompositeExplicitAutograd'
+)
+DECISION = torch.ops.fgc_mm.decision.default
+MASK = torch.ops.fgc_mm.mask.default
+END = -1  # the place of a residual branch's end, among the consumers
+
+
+class MarkingPort(SitePort):
+    """A port that marks its decision and its masks, and masks nothing.
+
+    Args:
+        site: The site.
+        gate: Its gate.
+        number: Of the site.
+    """
+
+    def __init__(self, site: GateSite, gate: nn.Module, number: int) -> None:
+        super().__init__(site, gate)
+        self.number = number
+
+    def _attach_masks(self, find: Callable[[str], nn.Module]) -> None:
+        for place, consumer in enumerate(self.site.consumers):
+            hook = partial(self._mark_input, place)
+            find(consumer.path).register_forward_pre_hook(hook)
+        if self.site.branch_end is not None:
+            module = find(self.site.branch_end)
+            module.register_forward_hook(self._mark_output)
+
+    def _ask(self, layer: nn.Module, x: Tensor) -> Any:
+        decision = super()._ask(layer, x)
+        records = [
+            value
+            for name, value in decision._asdict().items()
+            if name != 'mask'
+        ]
+        mask = DECISION(decision.mask, records, self.number)
+        return decision._replace(mask=mask)
+
+    def _mark_input(self, place: int, _: nn.Module, args: tuple) -> Any:
+        state = state_of(self)
+        if state is None:
+            return None
+        mask = self._mask_of_now(state)
+        return (MASK(args[0], mask, self.number, place), *args[1:])
+
+    def _mark_output(self, _: nn.Module, __: Any, output: Tensor) -> Any:
+        state = state_of(self)
+        if state is None:
+            return None
+        state.ended = True
+        return MASK(output, self._mask_of_now(state), self.number, END)

@@ -1,0 +1,98 @@
+"""Where every value lies: zeros around maps, offsets in the arena."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fgc_mm.deploy.graph.arena import offsets_of
+from fgc_mm.runtime import format as f
+
+if TYPE_CHECKING:
+    from fgc_mm.deploy.graph.emit import Emitter, Storage
+
+LINE = 16  # float32 of a cache line
+PADDED = 4  # at most so many zeros around a map
+
+
+def plan(emitter: Emitter) -> None:
+    """Give every value its offset and steps."""
+    _find_pads(emitter)
+    sizes = [_lay_out(storage) for storage in emitter.storages]
+    offsets, floats = offsets_of(sizes, _lives(emitter))
+    for storage, offset in zip(emitter.storages, offsets):
+        head = storage.pad * (storage.value.row_step + 1)
+        storage.value.offset = offset + head
+    for value, view in zip(emitter.program.values, emitter.views):
+        if view is None:
+            continue
+        whole = emitter.storages[view.storage].value
+        if value is whole:
+            continue
+        c, h, w = view.start
+        value.channel_step, value.row_step = whole.channel_step, whole.row_step
+        if view.flat:
+            value.row_step = value.width
+        value.offset = (
+            whole.offset + c * whole.channel_step + h * whole.row_step + w
+        )
+    emitter.program.arena = floats + f.SLACK
+
+
+def _find_pads(emitter: Emitter) -> None:
+    """Zeros around what a conv without a stride reads."""
+    for op in emitter.program.ops:
+        if not isinstance(op, f.Conv) or tuple(op.stride) != (1, 1):
+            continue
+        view = emitter.views[op.x]
+        if view is None:
+            continue
+        storage = emitter.storages[view.storage]
+        whole = emitter.program.values[op.x].shape == storage.value.shape
+        pad = max(op.padding)
+        if whole and not storage.flat and not storage.moved and pad <= PADDED:
+            storage.pad = max(storage.pad, pad)
+
+
+def _lay_out(storage: Storage) -> int:
+    """The steps of a storage; how many float32 it takes."""
+    value, pad = storage.value, storage.pad
+    value.pad, value.row_step = pad, value.width + pad
+    if value.height * value.width == 1 and not pad:
+        value.channel_step = 1  # a vector
+        return -(-value.channels // LINE) * LINE
+    rows = (value.height + 2 * pad) * value.row_step
+    floats = -(-(rows + 2 * pad) // LINE) * LINE
+    if floats % 1024 == 0:  # channels shall not share a set of the cache
+        floats += LINE
+    value.channel_step = floats
+    return value.channels * floats
+
+
+def _lives(emitter: Emitter) -> list[tuple[int, int]]:
+    """The first and the last op that touch every storage."""
+    program = emitter.program
+    lives = [[len(program.ops), -1] for _ in emitter.storages]
+
+    def touch(value: int, at: int) -> None:
+        view = emitter.views[value] if value >= 0 else None
+        if view is not None:
+            life = lives[view.storage]
+            life[0], life[1] = min(life[0], at), max(life[1], at)
+
+    for at, op in enumerate(program.ops):
+        for value in values_of(op):
+            touch(value, at)
+    for value in program.outputs:
+        touch(value, len(program.ops))
+    return [tuple(life) if life[1] >= 0 else (0, 0) for life in lives]
+
+
+def values_of(op: f.Op) -> list[int]:
+    """The values that an op reads and writes."""
+    names = ('x', 'y', 'add', 'x1', 'x2', 'q', 'k', 'v')
+    found = [getattr(op, name) for name in names if hasattr(op, name)]
+    if isinstance(op, f.Attention):
+        found.append(op.bias)
+    if isinstance(op, f.Call):
+        found += [*op.xs, *op.ys]
+    return [value for value in found if value >= 0]

@@ -1,0 +1,279 @@
+"""Where the tensors of a graph lie in the values of a program."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from fgc_mm.deploy.graph.atoms import Atom, Layout, extents, merged, refined
+from fgc_mm.deploy.graph.emit import Emitter, canonical, flat_layout
+from fgc_mm.deploy.graph.ir import ALL, ChannelList, Node, Op
+from fgc_mm.runtime import format as f
+
+CHANNEL = (1, 0, 0)
+COLUMN = (0, 0, 1)
+Box = tuple[int, int, int]
+
+
+class NotThis(Exception):
+    """The runtime has no op for a node; torch computes it."""
+
+
+@dataclass
+class _Axis:
+    """How a tensor lies along an axis, beside another one.
+
+    Attributes:
+        same: Step by step as the other.
+        spread: Every step has the same number.
+    """
+
+    same: bool = True
+    spread: bool = True
+
+
+class Placing:
+    """Tensors and their layouts; copies where one has to lie otherwise.
+
+    Attributes:
+        out: The program that grows.
+        at: Where the tensors lie that are computed.
+    """
+
+    def __init__(self) -> None:
+        self.out = Emitter()
+        self.at: dict[Node, Layout] = {}
+
+    def of(self, node: Node) -> Layout:
+        if node.op is Op.CONSTANT:
+            return self._constant(node)
+        return self.at[node]
+
+    def _constant(self, node: Node) -> Layout:
+        value = self.out.constant(node.tensor.float().reshape(1, 1, -1))
+        return flat_layout(value, node.shape)
+
+    def storage_in_order(self, shape: tuple[int, ...]) -> Layout:
+        """Memory whose numbers in order are the tensor's in order."""
+        if len(shape) == 2 and shape[0] == 1:
+            return canonical(self.out.storage(shape[1], 1, 1), shape)
+        if len(shape) == 4 and shape[0] == 1:
+            return canonical(self.out.storage(*shape[1:]), shape)
+        value = self.out.storage(1, 1, math.prod(shape))
+        return flat_layout(value, shape)
+
+    def in_order(self, node: Node) -> int:
+        """The value whose numbers in order are the tensor's in order."""
+        layout = self.of(node)
+        shape = node.shape
+        atoms = merged(layout.atoms())
+        box = extents(atoms)
+        if box is not None and _sorted(atoms, box):
+            return self.out.view(layout.value, layout.start, box)
+        target = self.storage_in_order(shape)
+        self.move(layout, target)
+        return target.value
+
+    def move(
+        self,
+        x: Layout,
+        y: Layout,
+        zero: bool = False,
+        channels: ChannelList | None = ALL,
+    ) -> None:
+        listed = self.out.set_of(channels)
+        if not self.out.move(x, y, zero, listed):
+            raise NotThis('a move of too many dimensions')
+
+    def copied(self, layout: Layout, shape: tuple[int, ...]) -> Layout:
+        """In memory of its own, as tensors of its rank usually lie."""
+        if len(shape) in (2, 3, 4) and shape[0] == 1:
+            target = self.usual(shape)
+        else:
+            value = self.out.storage(1, 1, math.prod(shape))
+            target = flat_layout(value, shape)
+        self.move(layout, target)
+        return target
+
+    def usual(self, shape: tuple[int, ...]) -> Layout:
+        """New memory for (1, C), (1, L, C) or (1, C, H, W)."""
+        boxes = {
+            2: (shape[-1], 1, 1),
+            3: (shape[-1], 1, shape[1]),
+            4: tuple(shape[1:]),
+        }
+        return canonical(self.out.storage(*boxes[len(shape)]), shape)
+
+    def map(self, node: Node) -> int:
+        """A value (C, H, W) of a tensor (1, C, H, W)."""
+        layout, shape = self.of(node), node.shape
+        if len(shape) != 4 or shape[0] != 1:
+            raise NotThis(f'{node.op.value} of {len(shape)} dimensions')
+        whole = canonical(layout.value, shape)
+        if layout.dims != whole.dims:
+            layout = self.copied(layout, shape)
+        return self.out.view(layout.value, layout.start, shape[1:])
+
+    def channels_at(self, node: Node, dim: int) -> tuple[int, Box, Layout]:
+        """A tensor as a map whose channels are one of its dimensions.
+
+        Returns:
+            The value, its (C, H, W), and the layout there.
+        """
+        layout = self.of(node)
+        box = self._box_at(layout, dim)
+        if box is None:
+            layout = self._with_channels(node, dim)
+            box = self._box_at(layout, dim)
+        view = self.out.view(layout.value, layout.start, box)
+        return view, box, Layout(view, (0, 0, 0), layout.dims)
+
+    def _box_at(self, layout: Layout, dim: int) -> Box | None:
+        channels = layout.dims[dim]
+        others = [
+            atom
+            for d, atoms in enumerate(layout.dims)
+            for atom in atoms
+            if d != dim
+        ]
+        if any(a.step[0] for a in others):
+            return None
+        if channels and (len(channels) > 1 or channels[0].step != CHANNEL):
+            return None
+        return extents([*channels, *others])
+
+    def _with_channels(self, node: Node, dim: int) -> Layout:
+        """A copy whose channels are one of the tensor's dimensions."""
+        shape = node.shape
+        others = [d for d in range(len(shape)) if d != dim]
+        positions = math.prod(shape[d] for d in others)
+        if len(shape) == 4 and shape[0] == 1 and dim == 1:
+            target = self.usual(shape)
+        else:
+            value = self.out.storage(shape[dim], 1, positions)
+            dims, step = [()] * len(shape), 1
+            for d in reversed(others):
+                if shape[d] > 1:
+                    dims[d] = (Atom(shape[d], (0, 0, step)),)
+                step *= shape[d]
+            if shape[dim] > 1:
+                dims[dim] = (Atom(shape[dim], CHANNEL),)
+            target = Layout(value, (0, 0, 0), tuple(dims))
+        self.move(self.of(node), target)
+        return target
+
+    def set_of(self, channels: ChannelList | None) -> int:
+        return self.out.set_of(channels)
+
+    def writes(self, node: Node, layout: Layout) -> int:
+        """The set that an op computes; all, where it is no set of channels."""
+        if node.writes is ALL:
+            return f.ALL
+        atoms = layout.dims[node.channel_dim]
+        if layout.start[0] or len(atoms) != 1 or atoms[0].step != CHANNEL:
+            return f.ALL
+        return self.set_of(node.writes)
+
+    def as_spread(self, node: Node, like: Layout) -> int:
+        """The value of a tensor that lies as another one, or is spread over
+        it: each axis is as there, or 1."""
+        layout = self.of(node)
+        box = extents(like.atoms())
+        front = ((),) * (len(like.dims) - len(layout.dims))
+        layout = replace(layout, dims=front + layout.dims)
+        found = self._spread_box(layout, like, box)
+        if found is None:
+            shape = (1,) * len(front) + node.shape
+            layout = self._arranged(node, layout, shape, like)
+            found = self._spread_box(layout, like, box)
+        if found is None:
+            raise NotThis('a sum of tensors that lie apart')
+        return self.out.view(layout.value, layout.start, found)
+
+    def _spread_box(
+        self, layout: Layout, like: Layout, box: Box
+    ) -> Box | None:
+        """(C, H, W), or 1 in their stead, if it lies as the other."""
+        axes = [_Axis() for _ in range(3)]
+        for mine, other in zip(layout.dims, like.dims):
+            pairs = refined(mine, other) if mine else None
+            if mine and pairs is None:
+                return None
+            if not mine:  # a dimension of one
+                pairs = [(a.size, (0, 0, 0), a.step) for a in other]
+            for _, step, wanted in pairs:
+                for axis, along in zip(axes, wanted):
+                    if along:
+                        axis.same &= step == wanted
+                        axis.spread &= not any(step)
+        if not all(axis.same or axis.spread for axis in axes):
+            return None
+        return tuple(n if axis.same else 1 for n, axis in zip(box, axes))
+
+    def _arranged(
+        self,
+        node: Node,
+        layout: Layout,
+        shape: tuple[int, ...],
+        like: Layout,
+    ) -> Layout:
+        """A copy that lies as another tensor, where it has its dimensions.
+
+        An axis of the map is 1 if the tensor has none of its dimensions.
+        """
+        dims = [
+            other if size > 1 else () for size, other in zip(shape, like.dims)
+        ]
+        used = {
+            axis
+            for dim in dims
+            for atom in dim
+            for axis in range(3)
+            if atom.step[axis]
+        }
+        # an axis that is used in part is used as a whole
+        dims = [
+            dim or tuple(a for a in other if axis_of(a) in used)
+            for dim, other in zip(dims, like.dims)
+        ]
+        wide = tuple(math.prod(a.size for a in dim) for dim in dims)
+        box = extents([a for dim in dims for a in dim])
+        if node.op is Op.CONSTANT:
+            numbers = node.tensor.float().reshape(shape).expand(wide)
+            return self._constant_at(numbers, dims, box)
+        target = Layout(self.out.storage(*box), (0, 0, 0), tuple(dims))
+        self.move(layout.expanded(wide), target)
+        return target
+
+    def _constant_at(self, numbers: Tensor, dims: list, box: Box) -> Layout:
+        atoms = [atom for dim in dims for atom in dim]
+        flat = numbers.reshape([a.size for a in atoms] or [1])
+        order = sorted(
+            range(len(atoms)),
+            key=lambda n: (-axis_of(atoms[n]), max(atoms[n].step)),
+            reverse=True,
+        )
+        if atoms:
+            flat = flat.permute(order)
+        value = self.out.constant(flat.reshape(box))
+        return Layout(value, (0, 0, 0), tuple(dims))
+
+
+def _sorted(atoms: list[Atom], box: Box) -> bool:
+    """Whether these factors, slowest first, are a map's own order."""
+    _, height, width = box
+    strides = [
+        a.step[0] * height * width + a.step[1] * width + a.step[2]
+        for a in atoms
+    ]
+    wanted, step = [], 1
+    for atom in reversed(atoms):
+        wanted.insert(0, step)
+        step *= atom.size
+    return strides == wanted
+
+
+def axis_of(atom: Atom) -> int:
+    return next(n for n, s in enumerate(atom.step) if s)

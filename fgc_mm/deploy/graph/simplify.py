@@ -1,0 +1,370 @@
+"""Fewer operations that mean the same: norms folded, patterns named."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fgc_mm.deploy.graph.editing import Editor
+from fgc_mm.deploy.graph.ir import Graph, Node, Op
+from fgc_mm.runtime.format import Act, Activation, Math
+
+NO_ACT = Activation()
+
+
+def simplify(graph: Graph) -> None:
+    """Rewrite a graph in place, until nothing more is found."""
+    graph.prune()
+    editor = Editor(graph)
+    waiting = deque(graph.nodes)
+    while waiting:
+        node = waiting.popleft()
+        for rule in RULES:
+            if not editor.alive(node):
+                break
+            new = rule(node, editor)
+            if new is not None and new is not node:
+                editor.replace(node, new)
+                waiting.extend([new, *editor.users(new)])
+                break
+    editor.close()
+
+
+def _mean_of_rows(node: Node, _: Editor) -> Node | None:
+    """Means over a flattened map are means over its rows and columns."""
+    if node.op is not Op.MEAN or node.dims != (2,):
+        return None
+    (flat,) = node.inputs
+    if flat.op is not Op.RESHAPE or len(flat.inputs[0].shape) != 4:
+        return None
+    x = flat.inputs[0]
+    if flat.shape != (1, x.shape[1], math.prod(x.shape[2:])) or node.keep:
+        return None
+    attrs = {'dims': (2, 3), 'keep': False}
+    return Node(Op.MEAN, [x], node.shape, attrs, node.name)
+
+
+def _reshape_of_reshape(node: Node, _: Editor) -> Node | None:
+    if node.op is not Op.RESHAPE:
+        return None
+    x = node.inputs[0]
+    if x.shape == node.shape:
+        return x
+    if x.op is Op.RESHAPE:
+        return Node(Op.RESHAPE, [x.inputs[0]], node.shape, {}, node.name)
+    return None
+
+
+def _permute_of_permute(node: Node, _: Editor) -> Node | None:
+    if node.op is not Op.PERMUTE:
+        return None
+    x = node.inputs[0]
+    if node.dims == tuple(range(len(node.dims))):
+        return x
+    if x.op is Op.PERMUTE:
+        dims = tuple(x.dims[d] for d in node.dims)
+        return Node(
+            Op.PERMUTE, [x.inputs[0]], node.shape, {'dims': dims}, node.name
+        )
+    return None
+
+
+def _same_size(node: Node, _: Editor) -> Node | None:
+    """An expansion that expands nothing."""
+    same = node.op is Op.EXPAND and node.shape == node.inputs[0].shape
+    return node.inputs[0] if same else None
+
+
+def _reshaped_linear(node: Node, editor: Editor) -> Node | None:
+    """A linear layer whose positions are merged before and split after."""
+    if node.op is not Op.RESHAPE or node.inputs[0].op is not Op.LINEAR:
+        return None
+    linear = node.inputs[0]
+    merged = linear.inputs[0]
+    if merged.op is not Op.RESHAPE or not editor.read_once(linear):
+        return None
+    x = merged.inputs[0]
+    wanted = (*x.shape[:-1], linear.shape[-1])
+    if x.shape[-1] != merged.shape[-1] or node.shape != wanted:
+        return None
+    return Node(Op.LINEAR, [x], node.shape, dict(linear.attrs), linear.name)
+
+
+def _scale_of_channels(node: Node, _: Editor) -> Node | None:
+    """A product or sum with numbers of the channels is an affine map."""
+    if node.op is not Op.BINARY or node.math not in (Math.MUL, Math.ADD):
+        return None
+    constants = [x for x in node.inputs if x.op is Op.CONSTANT]
+    others = [x for x in node.inputs if x.op is not Op.CONSTANT]
+    if len(constants) != 1 or len(others) != 1:
+        return None
+    (x,), (c,) = others, constants
+    if x.shape != node.shape or len(node.shape) < 2:
+        return None
+    shape = (1,) * (len(node.shape) - len(c.shape)) + tuple(c.shape)
+    wide = [d for d, size in enumerate(shape) if size > 1]
+    if len(wide) > 1:
+        return None
+    dim = wide[0] if wide else 1
+    numbers = c.tensor.float().flatten().expand(node.shape[dim])
+    scale, shift = (
+        (numbers, None) if node.math == Math.MUL else (None, numbers)
+    )
+    return _affine(x, node, scale, shift, dim)
+
+
+def _affine(
+    x: Node, node: Node, scale: Tensor | None, shift: Tensor | None, dim: int
+) -> Node:
+    attrs = {'scale': scale, 'shift': shift, 'slope': None, 'dim': dim}
+    return Node(Op.AFFINE, [x], node.shape, attrs, node.name)
+
+
+def _linear_of_linear(node: Node, editor: Editor) -> Node | None:
+    """``a x + b`` twice, or behind a map of the channels, is one."""
+    if node.op is not Op.UNARY or node.act.kind is not Act.LINEAR:
+        return None
+    (x,) = node.inputs
+    a, b = node.act.a, node.act.b
+    if (a, b) == (1.0, 0.0):
+        return x
+    if x.act != NO_ACT and x.op is not Op.UNARY:
+        return None
+    if x.op is Op.UNARY and x.act.kind is Act.LINEAR:
+        act = Activation(Act.LINEAR, a * x.act.a, a * x.act.b + b)
+        return Node(
+            Op.UNARY, [x.inputs[0]], node.shape, {}, node.name, act=act
+        )
+    if x.op in (Op.CONV, Op.LINEAR) and editor.read_once(x):
+        channels = len(x.weight)
+        scale = torch.full((channels,), a)
+        return _scaled(x, scale, torch.full((channels,), b), node)
+    return None
+
+
+def _fold(node: Node, editor: Editor) -> Node | None:
+    """A map of the channels behind a conv or linear layer joins it."""
+    if node.op is not Op.AFFINE or node.slope is not None:
+        return None
+    (x,) = node.inputs
+    both = x.op is Op.AFFINE and x.slope is None and x.dim == node.dim
+    if both and editor.read_once(x):
+        scale = _times(x.scale, node.scale)
+        shift = _plus(_times(x.shift, node.scale), node.shift)
+        return _affine(x.inputs[0], node, scale, shift, node.dim)
+    dim = 1 if x.op is Op.CONV else len(x.shape) - 1
+    if x.op not in (Op.CONV, Op.LINEAR) or node.dim != dim:
+        return None
+    if len(x.inputs) != 1 or not editor.read_once(x):
+        return None
+    return _scaled(x, node.scale, node.shift, node)
+
+
+def _times(x: Tensor | None, y: Tensor | None) -> Tensor | None:
+    if x is None or y is None:
+        return y if x is None else x
+    return x * y
+
+
+def _plus(x: Tensor | None, y: Tensor | None) -> Tensor | None:
+    if x is None or y is None:
+        return y if x is None else x
+    return x + y
+
+
+def _scaled(
+    layer: Node, scale: Tensor | None, shift: Tensor | None, node: Node
+) -> Node:
+    """A conv or linear layer times numbers of its outputs, and plus some."""
+    weight, bias = layer.weight.double(), layer.bias
+    bias = None if bias is None else bias.double()
+    if scale is not None:
+        scale = scale.double()
+        weight = weight * scale.reshape(-1, *[1] * (weight.dim() - 1))
+        bias = None if bias is None else bias * scale
+    if shift is not None:
+        bias = shift.double() if bias is None else bias + shift
+    attrs = dict(
+        layer.attrs,
+        weight=weight.float(),
+        bias=None if bias is None else bias.float(),
+    )
+    return Node(layer.op, list(layer.inputs), node.shape, attrs, layer.name)
+
+
+def _attention(node: Node, editor: Editor) -> Node | None:
+    """softmax(scale q k^T + bias) v, as a network's own code has it."""
+    if node.op is not Op.MATMUL or node.inputs[0].op is not Op.SOFTMAX:
+        return None
+    softmax, value = node.inputs
+    if softmax.dim != len(softmax.shape) - 1:
+        return None
+    found = _product_of(softmax.inputs[0])
+    if found is None:
+        return None
+    (q, k), scale, bias = found
+    rank = len(k.shape)
+    dims = (*range(rank - 2), rank - 1, rank - 2)
+    shape = tuple(k.shape[d] for d in dims)
+    turned = Node(Op.PERMUTE, [k], shape, {'dims': dims}, k.name)
+    editor.insert(turned, node)
+    more = []
+    if bias is not None:
+        attrs = {'tensor': bias}
+        more = [Node(Op.CONSTANT, [], tuple(bias.shape), attrs)]
+        editor.insert(more[0], node)
+    return Node(
+        Op.ATTENTION,
+        [q, turned, value, *more],
+        node.shape,
+        {'scale': scale},
+        node.name,
+    )
+
+
+def _reshaped_matmul(node: Node, editor: Editor) -> Node | None:
+    """A matrix product whose leading dimensions are merged and split."""
+    if node.op is not Op.RESHAPE or node.inputs[0].op is not Op.MATMUL:
+        return None
+    product = node.inputs[0]
+    if node.shape[-2:] != product.shape[-2:] or not editor.read_once(product):
+        return None
+    inputs = []
+    for merged in product.inputs:
+        x = merged.inputs[0] if merged.op is Op.RESHAPE else merged
+        same = x.shape[-2:] == merged.shape[-2:]
+        if not same or x.shape[:-2] != node.shape[:-2]:
+            return None
+        inputs.append(x)
+    return Node(Op.MATMUL, inputs, node.shape, {}, product.name)
+
+
+def _product_of(
+    scores: Node,
+) -> tuple[list[Node], float, Tensor | None] | None:
+    """Scores as a scaled matrix product plus constants of its shape."""
+    shape = scores.shape
+    scale, bias = 1.0, None
+    while scores.op is not Op.MATMUL:
+        added = _added_constant(scores)
+        if added is not None:
+            scores, constant = added
+            bias = _plus(bias, scale * constant.reshape(shape))
+        elif scores.op is Op.RESHAPE:
+            (scores,) = scores.inputs
+        elif _is_factor(scores):
+            scale *= scores.act.a
+            (scores,) = scores.inputs
+        else:
+            return None
+    return (scores.inputs, scale, bias) if scores.shape == shape else None
+
+
+def _added_constant(node: Node) -> tuple[Node, Tensor] | None:
+    """What a constant is added to, and the constant in the sum's shape."""
+    if node.op is Op.AFFINE and node.scale is None and node.slope is None:
+        shape = [1] * len(node.shape)
+        shape[node.dim] = -1
+        return node.inputs[0], node.shift.reshape(shape).expand(node.shape)
+    constants = [x for x in node.inputs if x.op is Op.CONSTANT]
+    if node.op is not Op.BINARY or node.math != Math.ADD or not constants:
+        return None
+    (other,) = (x for x in node.inputs if x is not constants[0])
+    return other, constants[0].tensor.float().expand(node.shape)
+
+
+def _is_factor(node: Node) -> bool:
+    act = node.act
+    return node.op is Op.UNARY and act.kind is Act.LINEAR and act.b == 0
+
+
+def _channel_shuffle(node: Node, _: Editor) -> Node | None:
+    """Reshapes and permutations that only order the channels anew."""
+    chain = [node]
+    while chain[-1].op in (Op.RESHAPE, Op.PERMUTE):
+        chain.append(chain[-1].inputs[0])
+    x = next((y for y in reversed(chain[2:]) if y.shape == node.shape), None)
+    if x is None or len(x.shape) != 4 or x.op in (Op.RESHAPE, Op.PERMUTE):
+        return None
+    numbers = torch.arange(math.prod(x.shape), dtype=torch.int32)
+    where = whole = numbers.reshape(x.shape)
+    for move in reversed(chain[: chain.index(x)]):
+        if move.op is Op.RESHAPE:
+            where = where.reshape(move.shape)
+        else:
+            where = where.permute(move.dims)
+    index = where[0, :, 0, 0].long() // math.prod(x.shape[2:])
+    if not torch.equal(where, whole.index_select(1, index)):
+        return None
+    attrs = {'dim': 1, 'index': index}
+    return Node(Op.TAKE, [x], node.shape, attrs, node.name)
+
+
+def _winners(node: Node, _: Editor) -> Node | None:
+    """Ones at the first places of a descending order are the k largest."""
+    if node.op is not Op.CALL or len(node.inputs) != 1:
+        return None
+    k = _count_of(node.function)
+    order = node.inputs[0]
+    if k is None or len(order.shape) != 2:
+        return None
+    first = order.op is Op.SLICE and order.dim == 1
+    if first and order.start == 0 and order.step == 1:
+        k, order = min(k, order.stop), order.inputs[0]
+    if not _is_descending_order(order):
+        return None
+    attrs = {'k': k, 'ones': True}
+    return Node(Op.TOPK, [order.inputs[0]], node.shape, attrs, node.name)
+
+
+def _is_descending_order(node: Node) -> bool:
+    """Whether it says which numbers of a row are the largest, in order."""
+    if node.op is not Op.CALL or node.function.function not in SORTS:
+        return False
+    named = node.function.named
+    place = 1 if node.function.function is aten.sort.stable else 0
+    return bool(
+        named['descending']
+        and named['stable']
+        and named['dim'] in (1, -1)
+        and node.output == place
+    )
+
+
+def _count_of(scatter: Any) -> int | None:
+    """How many of an order's first places become 1 among zeros."""
+    if scatter.function not in SCATTERS:
+        return None
+    zeros, dim, _, source = scatter.fixed
+    if zeros is None or zeros.any() or dim != 1 or source is None:
+        return None
+    if not isinstance(source, Tensor):
+        return zeros.shape[1] if source == 1 else None
+    ones = source[0] == 1
+    count = int(ones.sum())
+    prefix = bool(ones[:count].all()) and not source[0, count:].any()
+    return count if prefix else None
+
+
+aten = torch.ops.aten
+SORTS = (aten.sort.stable, aten.argsort.stable)
+SCATTERS = (aten.scatter.value, aten.scatter.src)
+RULES: tuple[Callable[[Node, Editor], Node | None], ...] = (
+    _reshape_of_reshape,
+    _permute_of_permute,
+    _reshaped_linear,
+    _mean_of_rows,
+    _scale_of_channels,
+    _linear_of_linear,
+    _fold,
+    _same_size,
+    _reshaped_matmul,
+    _attention,
+    _winners,
+    _channel_shuffle,
+)

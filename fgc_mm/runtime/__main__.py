@@ -1,0 +1,122 @@
+"""Classes of picture files, by the file of a dynamic network.
+
+    python -m fgc_mm.runtime model.fgc cat.jpg dog.jpg --top 5
+
+Needs numpy, and Pillow or OpenCV; no torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from math import isnan
+
+from fgc_mm.errors import FGCError
+from fgc_mm.runtime.classifier import Classifier, Prediction
+from fgc_mm.runtime.model import Model
+
+BAD_INPUT = 2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the classes of every picture; the exit code."""
+    args = parse_args(arguments)
+    try:
+        with Model.load(args.model) as model:
+            _classify(Classifier(model), args)
+    except FGCError as error:
+        return _tell(str(error))
+    except BrokenPipeError:  # as `head` does it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        return _tell(f'{error.filename}: {error.strerror}; check the path.')
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def parse_args(arguments: list[str] | None) -> argparse.Namespace:
+    """The arguments."""
+    parser = argparse.ArgumentParser(
+        prog='python -m fgc_mm.runtime',
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    parser.add_argument('model', help='file of tools/export/bundle.py')
+    parser.add_argument('pictures', nargs='+', help='picture files')
+    parser.add_argument(
+        '--top', type=int, default=5, help='classes to name (5)'
+    )
+    parser.add_argument(
+        '--threads', type=int, default=1, help='of one picture (1)'
+    )
+    parser.add_argument(
+        '--json', action='store_true', help='one JSON object a line'
+    )
+    return parser.parse_args(arguments)
+
+
+def _classify(classifier: Classifier, args: argparse.Namespace) -> None:
+    show = _as_json if args.json else _chosen_output()
+    for picture in args.pictures:
+        show(classifier(picture, args.top, args.threads))
+
+
+def _tell(sentence: str) -> int:
+    print(f'error: {sentence}', file=sys.stderr)
+    return BAD_INPUT
+
+
+def _as_json(prediction: Prediction) -> None:
+    fields = asdict(prediction)
+    for key in ('macs', 'share'):  # JSON has no nan
+        fields[key] = None if isnan(fields[key]) else fields[key]
+    print(json.dumps(fields), flush=True)
+
+
+def _chosen_output() -> Callable[[Prediction], None]:
+    """With rich if it is installed."""
+    try:
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+    except ImportError:
+        return _plain
+    console = Console(highlight=False)
+
+    def show(prediction: Prediction) -> None:
+        table = Table('class', 'probability')
+        table.columns[1].justify = 'right'
+        for name, probability in prediction.classes:
+            table.add_row(Text(name), f'{100 * probability:.2f} %')
+        console.print(Text(prediction.picture, 'bold'), soft_wrap=True)
+        console.print(table)
+        console.print(cost(prediction), soft_wrap=True)
+
+    return show
+
+
+def _plain(prediction: Prediction) -> None:
+    print(prediction.picture)
+    for name, probability in prediction.classes:
+        print(f'  {100 * probability:6.2f} %  {name}')
+    print(f'  {cost(prediction)}', flush=True)
+
+
+def cost(prediction: Prediction) -> str:
+    """What a picture costs, in words."""
+    return (
+        f'{prediction.macs / 1e6:,.2f} million MACs '
+        f'({100 * prediction.share:.1f} % of the dense network), '
+        f'{100 * prediction.open:.1f} % of the gated channels open, '
+        f'{prediction.milliseconds:.2f} ms'
+    )
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,152 @@
+"""Compiling the library, once for all processes of a user."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import sys
+from pathlib import Path
+
+from fgc_mm.runtime.cache import (
+    cache_folders,
+    checksum_file,
+    intact,
+    keep,
+    locked,
+    refuse_strangers,
+)
+from fgc_mm.runtime.compiler import compiler, run
+from fgc_mm.runtime.errors import LibraryError
+from fgc_mm.runtime.recipe import NAME, SOURCES, compilations, linking
+
+KEY = 'sources.key'  # beside a shipped library: of what it was made
+AT_ONCE = 4  # compilers, of 300 MB each
+
+
+def built() -> Path:
+    """The library in the cache; compiled if there is none, or a bad one.
+
+    Raises:
+        LibraryError: It is not there and cannot be made.
+    """
+    problems = []
+    key = cache_key()
+    for folder in cache_folders():
+        try:
+            refuse_strangers(folder)
+            return _library(folder / key)
+        except OSError as error:
+            problems.append(f'{folder}: {error.strerror or error}')
+    raise LibraryError(
+        f'the library cannot be kept ({", ".join(problems)}); set '
+        'FGC_MM_CACHE to a folder that can be written.'
+    )
+
+
+def sources_key() -> str:
+    """Another source or recipe has another key."""
+    recipe = compilations(SOURCES), linking([])
+    digest = hashlib.sha256(repr(recipe).encode())
+    # what setup.cfg packs
+    for source in sorted([*SOURCES.glob('*.cpp'), *SOURCES.glob('*.h')]):
+        digest.update(source.name.encode())
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def cache_key() -> str:
+    """Another source, command or kind of machine gives another library."""
+    machine = sys.platform, platform.machine()
+    text = repr((sources_key(), compiler(), machine))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def compile_shipped(folder: Path) -> list[Path]:
+    """Compile the library that is installed with the package.
+
+    Args:
+        folder: Where :func:`fgc_mm.runtime.library.shipped_library` looks.
+
+    Returns:
+        The files that were written; what is current stays as it is.
+
+    Raises:
+        LibraryError: The compiler fails.
+        OSError: The folder cannot be written.
+    """
+    library, key, sources = folder / NAME, folder / KEY, sources_key()
+    current = key.exists() and key.read_text() == sources
+    if not (current and intact(library)):
+        folder.mkdir(parents=True, exist_ok=True)
+        key.unlink(missing_ok=True)
+        compile_library(library)
+        key.write_text(sources)
+    return [library, checksum_file(library), key]
+
+
+def compile_library(library: Path) -> None:
+    """Compile the library, aside; it is renamed when it is whole.
+
+    Args:
+        library: Its file, in a folder that exists.
+
+    Raises:
+        LibraryError: The compiler fails.
+        OSError: The folder cannot be written.
+    """
+    import shutil  # slow to import, and mostly not needed
+
+    aside = library.with_name(f'.{library.name}.{os.getpid()}.part')
+    aside.mkdir()
+    try:
+        part = aside / library.name
+        objects = _compile_all(aside)
+        run([*compiler(), *linking(objects), '-o', str(part)])
+        keep(part, library)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _library(folder: Path) -> Path:
+    library = folder / NAME
+    if intact(library):
+        return library
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / 'lock'):
+        if not intact(library):
+            print(
+                'fgc_mm compiles its runtime, once for this cache, in about '
+                f'a minute: {library}',
+                file=sys.stderr,
+                flush=True,
+            )
+            compile_library(library)
+    return library
+
+
+def _compile_all(folder: Path) -> list[Path]:
+    """The object files, a few at a time."""
+    from concurrent.futures import ThreadPoolExecutor  # likewise
+
+    cxx = compiler()
+    commands, objects = [], []
+    for name, source, options in compilations(SOURCES):
+        objects.append(folder / name)
+        files = [str(SOURCES / source), '-o', str(objects[-1])]
+        commands.append([*cxx, *options, *files])
+    with ThreadPoolExecutor(min(AT_ONCE, _cores())) as pool:
+        tasks = [pool.submit(run, command) for command in commands]
+        try:
+            for task in tasks:
+                task.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return objects
+
+
+def _cores() -> int:
+    if hasattr(os, 'sched_getaffinity'):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,88 @@
+"""Python functions that compute the CALL ops of a program."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from fgc_mm.runtime.library import CALL
+
+Shape = tuple[int, int, int]
+Arrays = list[np.ndarray]
+Function = Callable[[Arrays, Arrays], None]
+_FIXED, _VALUE = 6, 8  # words before the values, and of each
+
+
+def call_shapes(data: Any) -> dict[int, tuple[list[Shape], list[Shape]]]:
+    """Shapes of what the CALL ops of a program read and write.
+
+    Args:
+        data: The bytes of a file that the library has accepted.
+
+    Returns:
+        Number of the function: shapes (channels, height, width).
+    """
+    from fgc_mm.runtime.format import HEADER, Kind  # slow to import
+
+    count = int(np.frombuffer(data, '<u8', 1, 16)[0])
+    words = np.frombuffer(data, '<i8', count, HEADER).tolist()
+    values, sets, ops = words[2:5]
+    shapes = [
+        tuple(words[at : at + 3])
+        for at in range(_FIXED, _FIXED + values * _VALUE, _VALUE)
+    ]
+    at, found = _FIXED + values * _VALUE + sets, {}
+    for _ in range(ops):
+        kind, size = words[at : at + 2]
+        if kind == Kind.CALL:
+            _, function, xs, *rest = words[at + 2 : at + 2 + size]
+            found[function] = (
+                [shapes[number] for number in rest[:xs]],
+                [shapes[number] for number in rest[xs + 1 :]],
+            )
+        at += 2 + size
+    return found
+
+
+class Calls:
+    """The functions of one run, and what went wrong in them.
+
+    Args:
+        functions: Number n computes the CALL ops of function n; it gets the
+            inputs and writes into the outputs.
+        shapes: Of these ops, see :func:`call_shapes`.
+    """
+
+    def __init__(
+        self,
+        functions: Sequence[Function],
+        shapes: dict[int, tuple[list[Shape], list[Shape]]],
+    ) -> None:
+        self.functions, self.shapes = functions, shapes
+        self.error: BaseException | None = None
+        self.callback = CALL(self._call) if functions else CALL()
+
+    def raise_error(self) -> None:
+        """Raise what a function raised."""
+        if self.error is not None:
+            raise self.error
+
+    def _call(self, _: Any, number: int, xs: Any, ys: Any) -> None:
+        if self.error is not None:  # the run is lost already
+            return
+        try:
+            inputs, outputs = self.shapes[number]
+            self.functions[number](_views(xs, inputs), _views(ys, outputs))
+        except BaseException as error:  # told when the run has ended
+            self.error = error
+
+
+def _views(pointers: Any, shapes: Sequence[Shape]) -> Arrays:
+    kind = ctypes.POINTER(ctypes.c_float)
+    return [
+        np.ctypeslib.as_array(ctypes.cast(pointers[n], kind), shape)
+        for n, shape in enumerate(shapes)
+    ]

@@ -1,0 +1,71 @@
+"""Running the C++ compiler; its failures are one sentence each."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from fgc_mm.runtime.errors import LibraryError
+
+if TYPE_CHECKING:
+    import subprocess
+
+SECONDS = 900
+ANOTHER = 'install g++ (or set CXX to a compiler of C++17)'
+
+
+def compiler() -> list[str]:
+    """The command of CXX, which may have arguments (``ccache g++``).
+
+    Raises:
+        LibraryError: CXX is no command.
+    """
+    named = os.environ.get('CXX', '')
+    try:
+        return shlex.split(named) or ['g++']
+    except ValueError as error:
+        raise LibraryError(
+            f'CXX={named!r} is no command ({error}); {ANOTHER}.'
+        ) from error
+
+
+def run(command: Sequence[str]) -> None:
+    """Run the compiler.
+
+    Raises:
+        LibraryError: It cannot be run, fails, is killed, or takes longer
+            than 15 minutes.
+    """
+    import subprocess  # slow to import, and mostly not needed
+
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=SECONDS
+        )
+    except subprocess.TimeoutExpired as error:
+        raise LibraryError(
+            f'{command[0]} had not ended after {SECONDS} s; compile once '
+            'where more is free: the cache is kept.'
+        ) from error
+    except OSError as error:
+        raise LibraryError(
+            f'the compiler {command[0]} cannot be run ({error.strerror}); '
+            f'{ANOTHER}.'
+        ) from error
+    if done.returncode:
+        raise LibraryError(_why(done))
+
+
+def _why(done: subprocess.CompletedProcess) -> str:
+    said = done.stderr
+    if done.returncode < 0 or 'Killed' in said or 'out of memory' in said:
+        return (
+            f'the compiler {done.args[0]} was killed, as happens where '
+            'memory runs out (it takes 1 GB); free some, or compile once '
+            'elsewhere: the cache is kept.'
+        )
+    lines = [line for line in said.splitlines() if 'error' in line]
+    lines = lines or said.splitlines() or [f'exit code {done.returncode}']
+    return f'{done.args[0]} failed ({lines[0].strip()}); {ANOTHER}.'

@@ -1,0 +1,154 @@
+// The functions of fgc.h that load a model and say what it is.
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "model.h"
+#include "guard.h"
+
+namespace fgc {
+
+namespace {
+
+int64_t numbers_of(const Value& v) {
+  return v.channels * v.height * v.width;
+}
+
+void prepare(fgc_model& model) {
+  Loaded& l = model.loaded;
+  double bytes = 4.0 * double(l.program.arena) +
+                 4.0 * double(numbers_of(l.values[0]));
+  for (const int64_t size : l.sets) bytes += 8.0 * double(size);
+  expect_memory(bytes);
+  for (Op& op : l.ops) {
+    if (!model.build->kernel->prepare(l.program, op, l.keep))
+      throw Error{FGC_NO_MEMORY,
+                  "the model needs more than any memory: take a smaller one"};
+    model.shared_bytes = std::max(model.shared_bytes, op.shared_bytes);
+    model.own_bytes = std::max(model.own_bytes, op.own_bytes);
+  }
+  expect_memory(bytes + double(l.keep.bytes) + double(model.shared_bytes) +
+                double(model.own_bytes));
+}
+
+std::unique_ptr<fgc_model> loaded(const void* bytes, uint64_t size,
+                                  const char* build) {
+  auto model = std::make_unique<fgc_model>();
+  model->build = build_of(build);
+  if (!model->build)
+    throw Error{FGC_BAD_ARGUMENT, std::string("the build '") + build +
+                                      "' is none of " + fgc_builds() +
+                                      ": name one of these, or none"};
+  load((const char*)bytes, size, model->loaded);
+  check(model->loaded);
+  prepare(*model);
+  return model;
+}
+
+// The bytes of a file.
+std::vector<char> contents(const char* path) {
+  const auto close = [](FILE* f) { fclose(f); };
+  const std::unique_ptr<FILE, decltype(close)> file(fopen(path, "rb"), close);
+  std::vector<char> bytes;
+  if (file && !fseek(file.get(), 0, SEEK_END)) {
+    const long size = ftell(file.get());
+    rewind(file.get());
+    if (size >= 0 && size < long(1) << 48) {
+      bytes.resize(size_t(size));
+      if (fread(bytes.data(), 1, bytes.size(), file.get()) == bytes.size())
+        return bytes;
+    }
+  }
+  throw Error{FGC_UNREADABLE, std::string(path) +
+                                  " cannot be read: give the path of a .fgc "
+                                  "file"};
+}
+
+}  // namespace
+}  // namespace fgc
+
+using namespace fgc;
+
+int fgc_load(const void* bytes, uint64_t size, const char* build,
+             fgc_model** model, char* error, uint64_t error_size) {
+  return guard(error, error_size, [&] {
+    expect_argument(bytes && model, "bytes or model is NULL: give both");
+    *model = nullptr;
+    *model = loaded(bytes, size, build).release();
+  });
+}
+
+int fgc_load_file(const char* path, const char* build, fgc_model** model,
+                  char* error, uint64_t error_size) {
+  return guard(error, error_size, [&] {
+    expect_argument(path && model, "path or model is NULL: give both");
+    *model = nullptr;
+    const std::vector<char> bytes = contents(path);
+    *model = loaded(bytes.data(), bytes.size(), build).release();
+  });
+}
+
+void fgc_free(fgc_model* model) { delete model; }
+
+int fgc_alone(fgc_model* model, const unsigned char* ops, int64_t count,
+              char* error, uint64_t error_size) {
+  return guard(error, error_size, [&] {
+    expect_argument(model && ops && count == fgc_ops(model),
+                    "model or ops is NULL, or there is not one byte per op: "
+                    "give fgc_ops(model) bytes");
+    for (int64_t k = 0; k < count; ++k)
+      model->loaded.ops[size_t(k)].alone = ops[k] != 0;
+  });
+}
+
+int64_t fgc_ops(const fgc_model* model) {
+  return model ? int64_t(model->loaded.ops.size()) : 0;
+}
+
+int64_t fgc_outputs(const fgc_model* model) {
+  return model ? int64_t(model->loaded.outputs.size()) : 0;
+}
+
+int64_t fgc_records(const fgc_model* model) {
+  return model ? model->loaded.records : 0;
+}
+
+int fgc_shape(const fgc_model* model, int64_t output, int64_t shape[3]) {
+  if (!model || !shape || output < -1 || output >= fgc_outputs(model))
+    return FGC_BAD_ARGUMENT;
+  const Loaded& l = model->loaded;
+  const Value& v =
+      l.values[size_t(output < 0 ? 0 : l.outputs[size_t(output)])];
+  shape[0] = v.channels;
+  shape[1] = v.height;
+  shape[2] = v.width;
+  return FGC_OK;
+}
+
+const char* fgc_meta(const fgc_model* model, uint64_t* length) {
+  if (length) *length = model ? model->loaded.meta.size() : 0;
+  return model ? model->loaded.meta.c_str() : "";
+}
+
+const char* fgc_build(const fgc_model* model) {
+  return model ? model->build->name : "";
+}
+
+const char* fgc_builds(void) {
+  static const std::string names = [] {
+    std::string all;
+    for (const Build& build : runnable_builds())
+      all += (all.empty() ? "" : ",") + std::string(build.name);
+    return all;
+  }();
+  return names.c_str();
+}
+
+double fgc_peak(const char* build, double seconds) {
+  const Build* found = build_of(build);
+  return found ? found->kernel->peak(seconds) : 0;
+}
+
+int fgc_version(void) { return 1; }

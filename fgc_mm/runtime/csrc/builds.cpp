@@ -1,0 +1,84 @@
+// Which of the library's builds run, and which of them is the fastest.
+#include <string.h>
+
+#include <algorithm>
+
+#include "model.h"
+
+namespace fgc {
+
+// FGC_ONE_BUILD: the library has one kernel, whatever it is compiled for.
+#if defined(__x86_64__) && !defined(FGC_ONE_BUILD)
+#define FGC_X86 1
+#endif
+
+extern const Kernel kernel_baseline;
+#ifdef FGC_X86
+extern const Kernel kernel_avx, kernel_avx2, kernel_avx512,
+    kernel_avx512_256;
+#endif
+
+namespace {
+
+struct Candidate {
+  Build build;
+  int level;    // of its instruction sets
+  double peak;  // where two have the same level
+};
+
+#ifdef FGC_X86
+bool has_avx512() {
+  return __builtin_cpu_supports("avx512f") &&
+         __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512vl");
+}
+#endif
+
+// 512 bits at once are slower on some CPUs: a measurement of milliseconds.
+void measure(std::vector<Candidate>& all) {
+  for (Candidate& one : all)
+    for (const Candidate& other : all)
+      if (&one != &other && one.level == other.level)
+        one.peak = one.build.kernel->peak(2e-3);
+}
+
+std::vector<Build> find_builds() {
+  std::vector<Candidate> all = {{{"baseline", &kernel_baseline}, 0, 0}};
+#ifdef FGC_X86
+  __builtin_cpu_init();
+  const bool fma =
+      __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  if (__builtin_cpu_supports("avx"))
+    all.push_back({{"avx", &kernel_avx}, 1, 0});
+  if (fma) all.push_back({{"avx2", &kernel_avx2}, 2, 0});
+  if (fma && has_avx512()) {
+    all.push_back({{"avx512", &kernel_avx512}, 3, 0});
+    all.push_back({{"avx512-256", &kernel_avx512_256}, 3, 0});
+  }
+#endif
+  measure(all);
+  std::stable_sort(all.begin(), all.end(),
+                   [](const Candidate& a, const Candidate& b) {
+                     return a.level != b.level ? a.level > b.level
+                                               : a.peak > b.peak;
+                   });
+  std::vector<Build> found;
+  for (const Candidate& one : all) found.push_back(one.build);
+  return found;
+}
+
+}  // namespace
+
+const std::vector<Build>& runnable_builds() {
+  static const std::vector<Build> builds = find_builds();
+  return builds;
+}
+
+const Build* build_of(const char* name) {
+  for (const Build& build : runnable_builds())
+    if (!name || !strcmp(name, build.name)) return &build;
+  return nullptr;
+}
+
+}  // namespace fgc

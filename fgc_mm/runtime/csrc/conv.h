@@ -1,0 +1,209 @@
+// A conv that reads and writes listed channels only.
+#pragma once
+
+#include "winograd.h"
+
+namespace fgc {
+namespace {
+
+enum ConvWay { kDense, kDepthwise, kMatvec };
+
+struct ConvPlan {
+  Layout at;
+  ConvWay way;
+  int64_t acc_floats;  // of every thread
+  Winograd* winograd;  // or null
+};
+
+inline int64_t least_chunks(const Layout& at) {
+  return smaller(larger(at.positions() / 4096, 1), at.out_height);
+}
+
+bool prepare_conv(const Program& p, Op& op, Keep& keep) {
+  const Value &x = p.values[op.x], &y = p.values[op.y];
+  ConvPlan& plan = *(ConvPlan*)take(keep, sizeof(ConvPlan));
+  op.plan = &plan;
+  if (is_matvec(op, x, y)) {
+    plan.way = kMatvec;
+    return prepare_matvec(op, x, y);
+  }
+  plan.way = op.groups > 1 && op.groups == x.channels ? kDepthwise : kDense;
+  if (!lay_out(op, x, y, keep, plan.at)) return false;
+  const Layout& at = plan.at;
+  const int64_t rows =
+      plan.way == kDense ? ceil_div(at.out_height, least_chunks(at))
+                         : at.out_height;
+  plan.acc_floats = round_up(rows * at.pitch + kLanes, 16) + 16;
+  const int64_t inputs = x.channels / op.groups;
+  const int64_t planes = at.in_place ? 0 : at.plane_floats;
+  if (plan.way == kDepthwise) {
+    op.own_bytes = (planes + plan.acc_floats + 64) * 4;
+    return true;
+  }
+  if (planes > kMost / (inputs * 4)) return false;
+  op.shared_bytes = inputs * (planes * 4 + 16) + 8 * kAhead + 256;
+  op.own_bytes = kBlockOuts * plan.acc_floats * 4 + 64;
+  return !suits_winograd(op, x, y) ||
+         prepare_winograd(p, op, keep, plan.winograd);
+}
+
+struct Group {  // of a dense conv: what all its threads share
+  const Op& op;
+  Context& c;
+  const ConvPlan& plan;
+  Target to;
+  Channels outs;
+  int64_t first_out;  // of the group
+  const float* weight;  // of the group's first output and input
+};
+
+void sum_rows(const Group& g, Sum sum, int64_t o0, int64_t o1, int64_t r0,
+              int64_t r1, int64_t thread) {
+  const Layout& at = g.plan.at;
+  const float* w[kBlockOuts];
+  float start[kBlockOuts];
+  for (int64_t o = o0; o < o1; ++o) {
+    w[o - o0] = g.weight + g.outs[o] * g.op.out_step;
+    start[o - o0] =
+        g.op.bias == kNone
+            ? 0.f
+            : g.c.weights[g.op.bias + g.first_out + g.outs[o]];
+  }
+  sum.w = w;
+  const int64_t used = (r1 - r0) * at.pitch - (at.pitch - at.out_width);
+  const int64_t vectors = ceil_div(used, kLanes);
+  const int64_t stride = round_up(vectors * kLanes, 16) + 16;
+  float* acc = (float*)(g.c.own + thread * g.c.own_step);
+  const int64_t at_once =
+      sum.tap_count == 1 ? 128 : larger(16, 288 / sum.tap_count);
+  sum_block(sum, o1 - o0, r0 * at.pitch, vectors, acc, stride, start,
+            at_once);
+  for (int64_t o = o0; o < o1; ++o)
+    write_rows(acc + (o - o0) * stride, at.pitch, r0, r1, g.to,
+               g.first_out + g.outs[o]);
+}
+
+// Rows of the output at a time: what they read stays in the second cache,
+// and there is work for every thread.
+inline int64_t chunk_count(const Layout& at, int64_t inputs, int64_t groups,
+                           int64_t threads) {
+  const int64_t read = at.positions() * at.stride[0] * at.stride[1];
+  int64_t chunks =
+      larger(inputs * read * 4 / (256 * 1024), at.positions() / 4096);
+  chunks = smaller(chunks, at.positions() / 256);  // many tiles a chunk
+  chunks = larger(chunks, 1);
+  if (threads > 1) chunks = larger(chunks, ceil_div(4 * threads, groups));
+  return smaller(chunks, at.out_height);
+}
+
+void dense(const Group& g, const Map& x, const Channels& ins) {
+  const Layout& at = g.plan.at;
+  Context& c = g.c;
+  const int64_t inputs = g.op.in_set == kAll ? x.channels / g.op.groups
+                                             : x.channels;
+  const float** planes = (const float**)c.shared;
+  int64_t* w_of_in = (int64_t*)(planes + inputs);
+  char* behind = (char*)(w_of_in + inputs + kAhead);
+  float* memory = (float*)round_up(int64_t(behind), 64);
+  for (int64_t i = 0; i < ins.count + kAhead && ins.count; ++i)
+    w_of_in[i] = ins[smaller(i, ins.count - 1)] * g.op.in_step;
+  if (at.in_place) {
+    for (int64_t i = 0; i < ins.count; ++i)
+      planes[i] = begin_of(at, x, ins[i]);
+  } else {
+    const int64_t grain = larger(1, 262144 / at.plane_floats);
+    share(g.op, c, ins.count, grain, [&](int64_t b, int64_t e, int64_t) {
+      for (int64_t i = b; i < e; ++i) {
+        float* plane = memory + i * at.plane_floats;
+        fill_plane(at, x.at(ins[i]), x.row, plane);
+        planes[i] = plane;
+      }
+    });
+  }
+  const int64_t count = g.outs.count;
+  const int64_t groups = ceil_div(count, kMaxOut);
+  if (!groups) return;
+  const int64_t work = ins.count * count * at.positions() * at.tap_count;
+  const bool shared = work >= kWorthAThread;
+  const int64_t threads = shared ? threads_of(g.op, c) : 1;
+  const int64_t chunks = chunk_count(at, ins.count, groups, threads);
+  const int64_t share_of = groups * chunks / (4 * threads);
+  const int64_t at_once = threads == 1 ? kGroups
+                                       : larger(1, smaller(kGroups, share_of));
+  const int64_t blocks = ceil_div(groups, at_once);
+  const int64_t items = blocks * chunks;
+  const Sum sum{planes,  w_of_in,      ins.count, nullptr,
+                at.taps, at.tap_count, false};
+  share(g.op, c, items, shared ? 1 : items,
+        [&](int64_t begin, int64_t end, int64_t thread) {
+          for (int64_t item = begin; item < end; ++item) {
+            const int64_t chunk = item / blocks, k = item % blocks;
+            sum_rows(g, sum, k * count / blocks, (k + 1) * count / blocks,
+                     chunk * at.out_height / chunks,
+                     (chunk + 1) * at.out_height / chunks, thread);
+          }
+        });
+}
+
+// One channel after the other.
+void depthwise(const Program& p, const Op& op, Context& c,
+               const ConvPlan& plan, const Map& x, const Target& to) {
+  static const int64_t zero[1 + kAhead] = {};
+  const Layout& at = plan.at;
+  const Channels outs = channels_of(c, op.out_set, to.y.channels);
+  const int64_t each_in = to.y.channels / x.channels;
+  const int64_t used = at.positions() - (at.pitch - at.out_width);
+  const int64_t vectors = ceil_div(used, kLanes);
+  const int64_t each = at.positions() * at.tap_count;
+  const int64_t grain = larger(1, kWorthAThread / 2 / each);
+  share(op, c, outs.count, grain, [&](int64_t b, int64_t e, int64_t thread) {
+    float* acc = (float*)(c.own + thread * c.own_step);
+    float* plane = acc + round_up(plan.acc_floats, 16);
+    for (int64_t i = b; i < e; ++i) {
+      const int64_t o = outs[i];
+      const float* planes[1] = {plane};
+      if (at.in_place)
+        planes[0] = begin_of(at, x, o / each_in);
+      else
+        fill_plane(at, x.at(o / each_in), x.row, plane);
+      const float* w[1] = {c.weights + op.weight + o * op.out_step};
+      const float start[1] = {op.bias == kNone ? 0.f
+                                               : c.weights[op.bias + o]};
+      const Sum sum{planes, zero, 1, w, at.taps, at.tap_count, false};
+      sum_group(sum, 1, 0, vectors, acc, 0, start, 1);
+      write_rows(acc, at.pitch, 0, at.out_height, to, o);
+    }
+  });
+}
+
+void run_conv(const Program& p, const Op& op, Context& c) {
+  const ConvPlan& plan = *(const ConvPlan*)op.plan;
+  const Map x = map_of(p, c, op.x);
+  const Target to = target_of(p, c, op.y, op.add, op.act);
+  if (plan.way == kMatvec) return run_matvec(p, op, c, x, to);
+  if (plan.way == kDepthwise) return depthwise(p, op, c, plan, x, to);
+  const Channels read = channels_of(c, op.in_set, x.channels);
+  const Channels written = channels_of(c, op.out_set, to.y.channels);
+  if (plan.winograd && read.count >= kWorthTiles &&
+      written.count >= kWorthTiles)
+    return run_winograd(op, c, *plan.winograd, x, to, read, written);
+  const int64_t ins = x.channels / op.groups, outs = to.y.channels / op.groups;
+  for (int64_t k = 0; k < op.groups; ++k) {
+    Map part = x;
+    part.data += k * ins * x.channel;
+    const Group g{op,
+                  c,
+                  plan,
+                  to,
+                  op.groups == 1 ? channels_of(c, op.out_set, outs)
+                                 : Channels{nullptr, outs},
+                  k * outs,
+                  c.weights + op.weight + k * outs * op.out_step};
+    dense(g, part,
+          op.groups == 1 ? channels_of(c, op.in_set, ins)
+                         : Channels{nullptr, ins});
+  }
+}
+
+}  // namespace
+}  // namespace fgc

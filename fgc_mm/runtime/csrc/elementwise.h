@@ -1,0 +1,179 @@
+// Ops that go number by number: unary, binary, affine.
+#pragma once
+
+#include "matvec.h"
+
+namespace fgc {
+namespace {
+
+constexpr int64_t kWorthNumbers = 1 << 16;  // at least, for a thread
+
+// Rows that lie one behind the other, in all of the maps, are one row.
+inline void join_rows(Map& y, Map& a, Map& b) {
+  if (!y.flat() || !a.flat() || !b.flat()) return;
+  Map* const all[3] = {&y, &a, &b};
+  for (Map* m : all) {
+    m->width = m->pixels();
+    m->row = m->width;
+    m->height = 1;
+  }
+}
+
+inline int64_t grain_of(const Map& y) {
+  return larger(1, kWorthNumbers / y.pixels());
+}
+
+// Writes zeros around a row r of a channel, whose pixels are written.
+inline void pad_row(const Map& y, float* channel, int64_t r) {
+  if (!y.pad) return;
+  float* row = channel + r * y.row;
+  fill(row - y.pad, y.pad, 0.f);
+  fill(row + y.width, y.pad, 0.f);
+}
+
+// f(from, to, channel) for every row of the listed channels.
+template <class F>
+void by_rows(const Op& op, Context& c, Map x, Map y, const F& f) {
+  const Channels where = channels_of(c, op.set, y.channels);
+  Map other = y;
+  if (!y.pad) join_rows(y, x, other);
+  share(op, c, where.count, grain_of(y), [&](int64_t b, int64_t e, int64_t) {
+    for (int64_t i = b; i < e; ++i) {
+      const int64_t k = where[i];
+      for (int64_t r = 0; r < y.height; ++r) {
+        f(x.at(k) + r * x.row, y.at(k) + r * y.row, y.width, k);
+        pad_row(y, y.at(k), r);
+      }
+      write_border(y, y.at(k), 0, y.height);
+    }
+  });
+}
+
+// Channels without gaps between them, all of which are wanted: one channel.
+inline bool dense_map(const Map& m) {
+  return m.flat() && !m.pad && m.channel == m.pixels();
+}
+
+inline void as_one_channel(Map& m) {
+  m.width = m.channels * m.pixels();
+  m.row = m.width;
+  m.height = m.channels = 1;
+}
+
+void run_unary(const Program& p, const Op& op, Context& c) {
+  Map x = map_of(p, c, op.x), y = map_of(p, c, op.y);
+  if (op.set == kAll && y.pixels() < 64 && dense_map(x) && dense_map(y)) {
+    as_one_channel(x);
+    as_one_channel(y);
+  }
+  by_rows(op, c, x, y,
+          [&](const float* from, float* to, int64_t count, int64_t) {
+            apply(op.act, from, to, count);
+          });
+}
+
+void run_affine(const Program& p, const Op& op, Context& c) {
+  const Map x = map_of(p, c, op.x), y = map_of(p, c, op.y);
+  const auto number = [&](int64_t at, int64_t k, float otherwise) {
+    return at == kNone ? otherwise : c.weights[at + k];
+  };
+  by_rows(op, c, x, y,
+          [&](const float* from, float* to, int64_t count, int64_t k) {
+            const Act line = {kLinear, number(op.scale_at, k, 1.f),
+                              number(op.shift_at, k, 0.f)};
+            apply(line, from, to, count);
+            if (op.slope_at != kNone) {
+              const Act slope = {kLeakyRelu, number(op.slope_at, k, 1.f), 0};
+              apply(slope, to, to, count);
+            }
+            apply(op.act, to, to, count);
+          });
+}
+
+template <int MATH>
+inline Vec math_of(Vec a, Vec b) {
+  switch (MATH) {
+    case kAdd: return a + b;
+    case kSub: return a - b;
+    case kMul: return a * b;
+    case kDiv: return a / b;
+    case kMax: return (a > b) | (a != a) ? a : b;  // nan wins, as in torch
+    default: return (a < b) | (a != a) ? a : b;
+  }
+}
+
+// A step of 0 repeats the first number.
+template <int MATH>
+void math_row(const float* a, int64_t a_step, const float* b, int64_t b_step,
+              float* to, int64_t count) {
+  const Vec one = broadcast(*a), two = broadcast(*b);
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes)
+    store(to + i, math_of<MATH>(a_step ? load(a + i) : one,
+                                b_step ? load(b + i) : two));
+  if (i == count) return;
+  float x[kLanes] = {}, y[kLanes] = {};
+  copy(a + i, x, a_step ? count - i : 0);
+  copy(b + i, y, b_step ? count - i : 0);
+  store(x, math_of<MATH>(a_step ? load(x) : one, b_step ? load(y) : two));
+  copy(x, to + i, count - i);
+}
+
+using MathFn = void (*)(const float*, int64_t, const float*, int64_t, float*,
+                        int64_t);
+constexpr MathFn kMathRows[kMaths] = {math_row<0>, math_row<1>, math_row<2>,
+                                      math_row<3>, math_row<4>, math_row<5>};
+
+// A map that is broadcast has a step of 0.
+inline void broadcast_to(const Map& y, Map& x) {
+  if (x.channels == 1) x.channel = 0;
+  if (x.height == 1) x.row = 0;
+}
+
+void run_binary(const Program& p, const Op& op, Context& c) {
+  Map y = map_of(p, c, op.y);
+  Map a = map_of(p, c, op.x), b = map_of(p, c, op.x2);
+  const auto same = [&](const Map& m) {
+    return m.channels == y.channels && m.height == y.height &&
+           m.width == y.width;
+  };
+  const bool all = op.set == kAll && dense_map(y);
+  if (all && same(a) && same(b) && dense_map(a) && dense_map(b)) {
+    as_one_channel(y);
+    as_one_channel(a);
+    as_one_channel(b);
+  }
+  // a map of one number a channel, too, is as one row
+  const auto flat = [&](const Map& m) {
+    return m.pixels() == 1 || (m.flat() && m.pixels() == y.pixels());
+  };
+  if (y.flat() && !y.pad && flat(a) && flat(b)) {
+    Map* const maps[3] = {&y, &a, &b};
+    for (Map* m : maps) {
+      m->width = m->pixels();
+      m->height = 1;
+    }
+  }
+  broadcast_to(y, a);
+  broadcast_to(y, b);
+  const int64_t a_step = a.width == y.width ? 1 : 0;
+  const int64_t b_step = b.width == y.width ? 1 : 0;
+  const Channels where = channels_of(c, op.set, y.channels);
+  share(op, c, where.count, grain_of(y), [&](int64_t from, int64_t to,
+                                             int64_t) {
+    for (int64_t i = from; i < to; ++i) {
+      const int64_t k = where[i];
+      for (int64_t r = 0; r < y.height; ++r) {
+        float* row = y.at(k) + r * y.row;
+        kMathRows[op.math](a.at(k) + r * a.row, a_step, b.at(k) + r * b.row,
+                           b_step, row, y.width);
+        apply(op.act, row, row, y.width);
+        pad_row(y, y.at(k), r);
+      }
+      write_border(y, y.at(k), 0, y.height);
+    }
+  });
+}
+
+}  // namespace
+}  // namespace fgc

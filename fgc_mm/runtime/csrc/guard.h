@@ -1,0 +1,37 @@
+// No exception leaves the library: it becomes a code and a sentence.
+#pragma once
+
+#include <stdio.h>
+
+#include "model.h"
+
+namespace fgc {
+
+inline int fail(int code, const char* text, char* error, uint64_t size) {
+  if (error && size) snprintf(error, size_t(size), "%s", text);
+  return code;
+}
+
+template <class F>
+int guard(char* error, uint64_t size, const F& f) {
+  try {
+    f();
+    return fail(FGC_OK, "", error, size);
+  } catch (const Error& e) {
+    return fail(e.code, e.text.c_str(), error, size);
+  } catch (const std::bad_alloc&) {
+    return fail(FGC_NO_MEMORY, "there is not enough memory: free some", error,
+                size);
+  } catch (const std::exception& e) {
+    return fail(FGC_BAD_FILE, e.what(), error, size);
+  } catch (...) {
+    return fail(FGC_CALL_FAILED, "a function of the caller failed", error,
+                size);
+  }
+}
+
+inline void expect_argument(bool right, const char* text) {
+  if (!right) throw Error{FGC_BAD_ARGUMENT, text};
+}
+
+}  // namespace fgc

@@ -1,0 +1,99 @@
+// One build of all ops; compiled once for every instruction set, with
+// -DFGC_BUILD=NAME.
+#include "attention.h"
+#include "conv.h"
+#include "lists.h"
+#include "resize.h"
+
+#define FGC_TABLE(build) FGC_JOIN(kernel_, build)
+
+namespace fgc {
+namespace {
+
+bool prepare(const Program& p, Op& op, Keep& keep) {
+  switch (op.kind) {
+    case kConv: return prepare_conv(p, op, keep);
+    case kPool: return prepare_pool(p, op, keep);
+    case kMean: return prepare_mean(p, op, keep);
+    case kNorm: return prepare_norm(p, op, keep);
+    case kMove: return prepare_move(p, op, keep);
+    case kResize: return prepare_resize(p, op, keep);
+    case kAttention: return prepare_attention(p, op, keep);
+    case kTopK: return prepare_topk(p, op, keep);
+    case kCall: {
+      int64_t floats = 0;
+      for (int64_t i = 0; i < op.x_count + op.y_count; ++i) {
+        const int64_t id = i < op.x_count ? op.xs[i] : op.ys[i - op.x_count];
+        const Value& v = p.values[id];
+        floats += round_up(v.channels * v.height * v.width, 16);
+        if (floats > kMost) return false;
+      }
+      op.shared_bytes = floats * 4 + 8 * (op.x_count + op.y_count) + 128;
+      return true;
+    }
+    default: return true;
+  }
+}
+
+// A map without gaps.
+void read(const Program& p, int64_t value, Context& c, float* to) {
+  const Map x = map_of(p, c, value);
+  for (int64_t k = 0; k < x.channels; ++k)
+    for (int64_t r = 0; r < x.height; ++r, to += x.width)
+      copy(x.at(k) + r * x.row, to, x.width);
+}
+
+void write(const Program& p, int64_t value, Context& c, const float* from) {
+  const Map y = map_of(p, c, value);
+  for (int64_t k = 0; k < y.channels; ++k) {
+    for (int64_t r = 0; r < y.height; ++r, from += y.width)
+      copy(from, y.at(k) + r * y.row, y.width);
+    zero_around(y, k);
+  }
+}
+
+void run_call(const Program& p, const Op& op, Context& c) {
+  float** pointers = (float**)c.shared;
+  const int64_t count = op.x_count + op.y_count;
+  float* memory = (float*)round_up(int64_t(pointers + count), 64);
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t id = i < op.x_count ? op.xs[i] : op.ys[i - op.x_count];
+    const Value& v = p.values[id];
+    pointers[i] = memory;
+    memory += round_up(v.channels * v.height * v.width, 16);
+    if (i < op.x_count) read(p, id, c, pointers[i]);
+  }
+  call_out(c, op.function, pointers, pointers + op.x_count);
+  for (int64_t i = 0; i < op.y_count; ++i)
+    write(p, op.ys[i], c, pointers[op.x_count + i]);
+}
+
+void run(const Program& p, const Op& op, Context& c) {
+  switch (op.kind) {
+    case kConv: return run_conv(p, op, c);
+    case kUnary: return run_unary(p, op, c);
+    case kBinary: return run_binary(p, op, c);
+    case kAffine: return run_affine(p, op, c);
+    case kPool: return run_pool(p, op, c);
+    case kMean: return run_mean(p, op, c);
+    case kNorm: return run_norm(p, op, c);
+    case kMove: return run_move(p, op, c);
+    case kResize: return run_resize(p, op, c);
+    case kAttention: return run_attention(p, op, c);
+    case kList: return run_list(p, op, c);
+    case kJoin: return run_join(p, op, c);
+    case kTopK: return run_topk(p, op, c);
+    case kSoftmax: return run_softmax(p, op, c);
+    default: return run_call(p, op, c);
+  }
+}
+
+}  // namespace
+}  // namespace fgc
+
+#include "peak.h"
+
+namespace fgc {
+extern const Kernel FGC_TABLE(FGC_BUILD);
+const Kernel FGC_TABLE(FGC_BUILD) = {prepare, run, read, peak};
+}  // namespace fgc

@@ -1,0 +1,69 @@
+// Memory of models and runs.
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "model.h"
+
+namespace fgc {
+
+namespace {
+
+// Of what is larger, the system is asked for pages of 2 MB: weights that are
+// read across have too many small ones.
+constexpr uintptr_t kHugePage = 2 << 20;
+
+char* aligned(void* at, uintptr_t to) {
+  return (char*)(((uintptr_t)at + to - 1) / to * to);
+}
+
+}  // namespace
+
+Memory::Memory(int64_t bytes) {
+  if (bytes < int64_t(kHugePage)) {
+    block_ = calloc(size_t(bytes) + 64, 1);
+    if (!block_) throw std::bad_alloc();
+    begin_ = aligned(block_, 64);
+    return;
+  }
+  mapped_ = size_t(bytes) + 2 * kHugePage;
+  void* block = mmap(nullptr, mapped_, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (block == MAP_FAILED) {
+    mapped_ = 0;
+    throw std::bad_alloc();
+  }
+  block_ = block;
+  begin_ = aligned(block, kHugePage);
+#ifdef MADV_HUGEPAGE
+  madvise(block_, mapped_, MADV_HUGEPAGE);  // if it will not, so be it
+#endif
+}
+
+Memory::~Memory() {
+  if (mapped_)
+    munmap(block_, mapped_);
+  else
+    free(block_);
+}
+
+void* Keep::take(int64_t wanted) {
+  bytes += wanted;
+  expect_memory(double(bytes));
+  blocks_.emplace_back(wanted + 64);
+  return blocks_.back().begin();
+}
+
+void* take(Keep& keep, int64_t bytes) { return keep.take(bytes); }
+
+void expect_memory(double bytes) {
+  const double there =
+      double(sysconf(_SC_PHYS_PAGES)) * double(sysconf(_SC_PAGESIZE));
+  if (bytes > there)
+    throw Error{FGC_NO_MEMORY,
+                "the model needs " + std::to_string(int64_t(bytes / 1e6)) +
+                    " MB, the machine has " +
+                    std::to_string(int64_t(there / 1e6)) +
+                    " MB: take a smaller one"};
+}
+
+}  // namespace fgc

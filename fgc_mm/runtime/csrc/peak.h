@@ -1,0 +1,48 @@
+// How many multiply-adds a thread does in a second at most: a conv's
+// innermost loop, with all it reads in the first cache.
+#pragma once
+
+#include <time.h>
+
+#include "tile.h"
+
+namespace fgc {
+namespace {
+
+inline double now() {
+  timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return double(t.tv_sec) + 1e-9 * double(t.tv_nsec);
+}
+
+double peak(double seconds) {
+  constexpr int64_t kInputs = 64, kRuns = 200;
+  constexpr int kVecs = vectors_beside(kMaxOut);
+  static const int64_t tap[1] = {0};
+  float x[kVecs * kLanes + 1] = {}, w[kInputs + kAhead] = {};
+  float acc[kMaxOut * kVecs * kLanes] = {}, start[kMaxOut] = {};
+  const float* planes[kInputs];
+  const float* weights[kMaxOut];
+  int64_t steps[kInputs + kAhead];
+  for (int64_t i = 0; i < kInputs; ++i) planes[i] = x;
+  for (int64_t i = 0; i < kInputs + kAhead; ++i) steps[i] = i % kInputs;
+  for (int o = 0; o < kMaxOut; ++o) weights[o] = w;
+  const Sum sum{planes, steps, kInputs, weights, tap, 1, false};
+  const TileFn f = pick_tile(kMaxOut, kVecs, true);
+  const double work = double(kRuns * kInputs * kMaxOut * kVecs * kLanes);
+  double best = 0;
+  const double begin = now();
+  do {
+    const double from = now();
+    for (int64_t r = 0; r < kRuns; ++r) {
+      f(sum, 0, acc, kVecs * kLanes, start);
+      __asm__ volatile("" : : "r"(acc) : "memory");  // each run counts
+    }
+    const double rate = work / (now() - from + 1e-12);
+    best = rate > best ? rate : best;
+  } while (now() - begin < seconds);
+  return best;
+}
+
+}  // namespace
+}  // namespace fgc

@@ -1,0 +1,149 @@
+// Where the pixels that a conv reads lie: flat, padded, one plane a channel.
+//
+// A kernel element is then one constant offset, and neither rows nor borders
+// need care: what is summed at the pad columns is never written. With a
+// stride, each plane is split into its phases, so that every element reads
+// neighbouring pixels. A map that was written with zeros around it is such a
+// plane already.
+#pragma once
+
+#include "tile.h"
+
+namespace fgc {
+namespace {
+
+struct Layout {
+  int64_t kernel[2], stride[2], padding[2], dilation[2];
+  int64_t height, width, out_height, out_width;
+  int64_t pitch, rows, phase_floats, plane_floats, beside;
+  bool in_place;
+  int64_t tap_count, phase_count;
+  int64_t* taps;    // offset of every kernel element
+  int64_t* phases;  // row and column of those that some element reads
+
+  int64_t positions() const { return out_height * pitch; }
+};
+
+inline int64_t reach_of(const Op& op, int axis) {
+  return op.dilation[axis] * (op.kernel[axis] - 1);
+}
+
+// Whether a map is padded planes already: stride 1, and zeros (or pixels)
+// wherever the kernel reaches.
+inline bool lies_padded(const Op& op, const Value& x, const Value& y) {
+  const int64_t below =
+      y.height - 1 - op.padding[0] + reach_of(op, 0) - (x.height - 1);
+  const int64_t beside =
+      y.width - 1 - op.padding[1] + reach_of(op, 1) - (x.width - 1);
+  return op.stride[0] == 1 && op.stride[1] == 1 && x.pad >= op.padding[0] &&
+         x.pad >= op.padding[1] && x.pad >= below && x.pad >= beside &&
+         (y.height == 1 || x.row_step <= x.width + x.width / 4 + 16);
+}
+
+inline int64_t tap_at(Layout& at, int64_t y, int64_t x) {
+  const int64_t dy = y * at.dilation[0], dx = x * at.dilation[1];
+  const int64_t row = dy % at.stride[0], column = dx % at.stride[1];
+  int64_t k = 0;
+  while (k < at.phase_count &&
+         (at.phases[2 * k] != row || at.phases[2 * k + 1] != column))
+    ++k;
+  if (k == at.phase_count) {
+    at.phases[2 * k] = row;
+    at.phases[2 * k + 1] = column;
+    ++at.phase_count;
+  }
+  return k * at.phase_floats + dy / at.stride[0] * at.pitch +
+         dx / at.stride[1];
+}
+
+// False: the planes are larger than any memory.
+inline bool lay_out(const Op& op, const Value& x, const Value& y, Keep& keep,
+                    Layout& at) {
+  for (int axis = 0; axis < 2; ++axis) {
+    at.kernel[axis] = op.kernel[axis];
+    at.stride[axis] = op.stride[axis];
+    at.padding[axis] = op.padding[axis];
+    at.dilation[axis] = op.dilation[axis];
+  }
+  at.height = x.height;
+  at.width = x.width;
+  at.out_height = y.height;
+  at.out_width = y.width;
+  at.beside = reach_of(op, 1) / at.stride[1];
+  at.rows = at.out_height + reach_of(op, 0) / at.stride[0];
+  at.in_place = lies_padded(op, x, y);
+  at.pitch = at.out_width + at.beside;
+  if (at.stride[1] == 1) {  // the right border is the next row's left one
+    const int64_t right =
+        larger(0, at.pitch - at.padding[1] - at.width);
+    at.pitch -= smaller(smaller(at.padding[1], at.beside), right);
+  }
+  if (at.in_place)
+    at.pitch = y.height == 1 && at.kernel[0] == 1
+                   ? larger(x.width, y.width)
+                   : x.row_step;
+  if (at.rows > kMost / (at.pitch + 1)) return false;
+  at.phase_floats = at.rows * at.pitch + at.beside + kLanes * (kMaxVec + 1);
+  at.phase_floats = round_up(at.phase_floats, 16);
+  at.tap_count = at.kernel[0] * at.kernel[1];
+  at.taps = (int64_t*)take(keep, at.tap_count * 8);
+  at.phases = (int64_t*)take(keep, at.tap_count * 16);
+  for (int64_t r = 0, t = 0; r < at.kernel[0]; ++r)
+    for (int64_t c = 0; c < at.kernel[1]; ++c)
+      at.taps[t++] = tap_at(at, r, c);
+  if (at.phase_floats > kMost / at.phase_count) return false;
+  at.plane_floats = at.phase_floats * at.phase_count;
+  if (at.plane_floats % 1024 == 0) at.plane_floats += 16;  // not one cache set
+  return true;
+}
+
+inline void fill_phase(const Layout& at, const float* from, int64_t row_step,
+                       const int64_t* phase, int64_t first_row, int64_t rows,
+                       float* to) {
+  const int64_t sx = at.stride[1], shift = phase[1] - at.padding[1];
+  // columns whose pixel exists: 0 <= c * sx + shift < width
+  const int64_t first =
+      smaller(at.pitch, shift >= 0 ? 0 : ceil_div(-shift, sx));
+  const int64_t behind =
+      shift >= at.width ? 0 : ceil_div(at.width - shift, sx);
+  const int64_t last = larger(first, smaller(at.pitch, behind));
+  for (int64_t r = 0; r < rows; ++r, to += at.pitch) {
+    const int64_t y = (first_row + r) * at.stride[0] + phase[0] - at.padding[0];
+    if (y < 0 || y >= at.height) {
+      fill(to, at.pitch, 0.f);
+      continue;
+    }
+    const float* row = from + y * row_step;
+    fill(to, first, 0.f);
+    if (sx == 1)
+      copy(row + first + shift, to + first, last - first);
+    else if (sx == 2)
+      for (int64_t c = first; c < last; ++c) to[c] = row[2 * c + shift];
+    else
+      for (int64_t c = first; c < last; ++c) to[c] = row[sx * c + shift];
+    fill(to + last, at.pitch - last, 0.f);
+  }
+  fill(to, at.beside + 1, 0.f);  // the last row's right border
+}
+
+// Rows of one channel's plane, written into `to` (plane_floats).
+inline void fill_rows(const Layout& at, const float* from, int64_t row_step,
+                      int64_t first_row, int64_t rows, float* to) {
+  for (int64_t k = 0; k < at.phase_count; ++k)
+    fill_phase(at, from, row_step, at.phases + 2 * k, first_row, rows,
+               to + k * at.phase_floats);
+}
+
+// All of them.
+inline void fill_plane(const Layout& at, const float* from, int64_t row_step,
+                       float* to) {
+  fill_rows(at, from, row_step, 0, at.rows, to);
+}
+
+// Where a plane begins that lies in a map.
+inline const float* begin_of(const Layout& at, const Map& x, int64_t channel) {
+  return x.at(channel) - at.padding[0] * x.row - at.padding[1];
+}
+
+}  // namespace
+}  // namespace fgc

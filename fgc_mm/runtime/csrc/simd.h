@@ -1,0 +1,112 @@
+// Vectors of numbers. All code of a build has internal linkage: the linker
+// must never give one build's functions to another.
+#pragma once
+
+#include <stdint.h>
+#include <string.h>
+
+#include "program.h"
+
+// AVX-512 may do 16 numbers at once, or have more registers of 8.
+#define FGC_LANES_OF_avx512 16
+#define FGC_JOIN(a, b) a##b
+#define FGC_LANES_OF(build) FGC_JOIN(FGC_LANES_OF_, build)
+#ifndef FGC_BUILD
+#define FGC_BUILD baseline
+#endif
+#if FGC_LANES_OF(FGC_BUILD) == 16
+#define FGC_LANES 16
+#elif defined(__AVX__)
+#define FGC_LANES 8
+#else
+#define FGC_LANES 4
+#endif
+
+namespace fgc {
+namespace {
+
+constexpr int kLanes = FGC_LANES;
+typedef float Vec
+    __attribute__((vector_size(4 * FGC_LANES), aligned(4), may_alias));
+typedef int32_t Ints
+    __attribute__((vector_size(4 * FGC_LANES), aligned(4), may_alias));
+
+inline Vec load(const float* from) { return *(const Vec*)from; }
+inline void store(float* to, Vec value) { *(Vec*)to = value; }
+inline Vec broadcast(float value) { return value - Vec{}; }
+
+#if FGC_LANES == 16
+constexpr Ints kIndex = {0, 1, 2,  3,  4,  5,  6,  7,
+                         8, 9, 10, 11, 12, 13, 14, 15};
+#elif FGC_LANES == 8
+constexpr Ints kIndex = {0, 1, 2, 3, 4, 5, 6, 7};
+#else
+constexpr Ints kIndex = {0, 1, 2, 3};
+#endif
+
+// Numbers of a and b in turns: the first vector of them, and the second.
+inline void interleave(Vec a, Vec b, float* to) {
+#if FGC_LANES == 16
+  store(to, __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20,
+                                    5, 21, 6, 22, 7, 23));
+  store(to + kLanes,
+        __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28,
+                                13, 29, 14, 30, 15, 31));
+#elif FGC_LANES == 8
+  store(to, __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11));
+  store(to + kLanes,
+        __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15));
+#else
+  store(to, __builtin_shufflevector(a, b, 0, 4, 1, 5));
+  store(to + kLanes, __builtin_shufflevector(a, b, 2, 6, 3, 7));
+#endif
+}
+
+inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+inline void fill(float* to, int64_t count, float value) {
+  for (int64_t i = 0; i < count; ++i) to[i] = value;
+}
+
+inline void copy(const float* from, float* to, int64_t count) {
+  if (count > 0) memcpy(to, from, size_t(count) * sizeof(float));
+}
+
+constexpr int64_t kMost = int64_t(1) << 40;  // of any number of bytes
+
+// Multiplications below which waking another thread costs more than it
+// saves.
+constexpr int64_t kWorthAThread = 1 << 21;
+
+inline float total_of(Vec v) {
+  float total = 0;
+  for (int k = 0; k < kLanes; ++k) total += v[k];
+  return total;
+}
+
+// f(begin, end, thread) over parts of at least `grain` items.
+template <class F>
+inline void share(const Op& op, Context& c, int64_t items, int64_t grain,
+                  const F& f) {
+  if (c.threads <= 1 || op.alone || items <= grain) {
+    if (items > 0) f(int64_t(0), items, int64_t(0));
+    return;
+  }
+  share_out(
+      c.team, c.threads, items, grain,
+      [](void* data, int64_t begin, int64_t end, int64_t thread) {
+        (*(const F*)data)(begin, end, thread);
+      },
+      (void*)&f);
+}
+
+// Threads that an op may use.
+inline int64_t threads_of(const Op& op, const Context& c) {
+  return op.alone ? 1 : c.threads;
+}
+
+}  // namespace
+}  // namespace fgc

@@ -1,0 +1,39 @@
+// Softmax over the channels of each pixel.
+#pragma once
+
+#include "norm.h"
+
+namespace fgc {
+namespace {
+
+// One vector of a row's pixels, or less.
+inline void softmax_pixels(const float* from, int64_t from_step, float* to,
+                           int64_t to_step, int64_t channels, int64_t count) {
+  Vec most = load(from);
+  for (int64_t k = 1; k < channels; ++k) {
+    const Vec x = load(from + k * from_step);
+    most = x > most ? x : most;
+  }
+  Vec total = {};
+  for (int64_t k = 0; k < channels; ++k)
+    total += exp_of(load(from + k * from_step) - most);
+  const Vec share = 1.f / total;
+  float row[kLanes];
+  for (int64_t k = 0; k < channels; ++k) {
+    store(row, exp_of(load(from + k * from_step) - most) * share);
+    copy(row, to + k * to_step, count);
+  }
+}
+
+void run_softmax(const Program& p, const Op& op, Context& c) {
+  const Map x = map_of(p, c, op.x), y = map_of(p, c, op.y);
+  for (int64_t r = 0; r < y.height; ++r)
+    for (int64_t at = 0; at < y.width; at += kLanes)
+      softmax_pixels(x.data + r * x.row + at, x.channel,
+                     y.data + r * y.row + at, y.channel, y.channels,
+                     smaller(kLanes, y.width - at));
+  write_pads(y);
+}
+
+}  // namespace
+}  // namespace fgc

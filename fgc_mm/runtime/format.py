@@ -1,0 +1,537 @@
+"""The program of a dynamic network, and the file that holds one.
+
+A program computes one image at a time. All values are float32 maps of
+(channels, height, width): tokens (L, C) are maps of (C, 1, L), vectors (C)
+maps of (C, 1, 1). Values lie at fixed offsets of one arena, the image, or
+the weights.
+
+A *set* lists channels, a different list for every image; set ``-1`` is all
+channels. An op with a set computes (or reads) the listed channels only, each
+at its own number: nothing is packed, the other channels of a value hold
+whatever was there and are never read.
+
+The file is the header (64 bytes), the program as little-endian int64 words,
+the weights as little-endian float32 from the next multiple of 64 bytes on,
+and JSON in UTF-8 at the next multiple of 64 bytes:
+
+========  ==============================================================
+bytes     header
+========  ==============================================================
+0 to 7    ``fgcmodel``
+8 to 15   version (uint64), 1
+16 to 23  words of the program (uint64)
+24 to 31  weights, in float32 (uint64)
+32 to 39  bytes of the JSON (uint64)
+40 to 47  CRC-32 (zlib's) of all bytes from 64 on (uint64)
+48 to 63  zeros
+========  ==============================================================
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import struct
+import zlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+MAGIC = b'fgcmodel'
+VERSION = 1
+HEADER = 64
+ALIGN = 64
+ALL = -1  # the set of all channels
+NONE = -1  # no value, no weights
+
+
+class Base(enum.IntEnum):
+    """Where a value lies."""
+
+    ARENA = 0
+    IMAGE = 1  # (C, H, W) of one image, contiguous; value 0 alone
+    WEIGHTS = 2  # constant
+
+
+class Act(enum.IntEnum):
+    """What is done to every number; ``a`` and ``b`` are its parameters."""
+
+    NONE = 0
+    RELU = 1  # nan stays nan, here and in CLAMP
+    CLAMP = 2  # min(max(x, a), b)
+    LEAKY_RELU = 3  # x if x > 0 else a x
+    HARDSWISH = 4  # x min(max(x + 3, 0), 6) / 6
+    HARDSIGMOID = 5  # min(max(x / 6 + 1/2, 0), 1)
+    SILU = 6  # x sigmoid(a x)
+    GELU = 7  # x (1 + erf(x / sqrt 2)) / 2
+    GELU_TANH = 8
+    SIGMOID = 9
+    TANH = 10
+    ELU = 11  # x if x > 0 else a (exp(x) - 1)
+    MISH = 12  # x tanh(log(1 + exp(x)))
+    LINEAR = 13  # a x + b
+    GREATER = 14  # 1 if x > a else 0
+    ABS = 15
+    SQUARE = 16
+    SQRT = 17
+    EXP = 18
+    LOG = 19
+    RECIPROCAL = 20
+
+
+class Kind(enum.IntEnum):
+    """Kinds of ops; the fields are those of the dataclass of that name."""
+
+    CONV = 0
+    UNARY = 1
+    BINARY = 2
+    AFFINE = 3
+    POOL = 4
+    MEAN = 5
+    NORM = 6
+    MOVE = 7
+    RESIZE = 8
+    ATTENTION = 9
+    LIST = 10
+    JOIN = 11
+    TOPK = 12
+    CALL = 13
+    SOFTMAX = 14
+
+
+class Math(enum.IntEnum):
+    """Of a binary op."""
+
+    ADD = 0
+    SUB = 1
+    MUL = 2
+    DIV = 3
+    MAX = 4
+    MIN = 5
+
+
+@dataclass
+class Activation:
+    """What is done to what an op has computed, number by number."""
+
+    kind: Act = Act.NONE
+    a: float = 0.0
+    b: float = 0.0
+
+
+@dataclass
+class Value:
+    """A map (channels, height, width) and where it lies.
+
+    Attributes:
+        base: Of what.
+        offset: float32 from there to the first pixel of channel 0, behind
+            the zeros around it.
+        channel_step: float32 from one channel to the next.
+        row_step: float32 from one row to the next, at least width + pad.
+        pad: Zeros around every channel: ``pad`` rows above and below, and
+            ``pad`` columns; those on the right of a row are those on the
+            left of the next one. Whatever writes a channel writes them.
+    """
+
+    channels: int
+    height: int
+    width: int
+    base: int = Base.ARENA
+    offset: int = 0
+    channel_step: int = 0
+    row_step: int = 0
+    pad: int = 0
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.channels, self.height, self.width
+
+
+@dataclass
+class Op:
+    """Fields of all ops are written in the order of their definition.
+
+    Attributes:
+        records_only: Left out of a run that asks for no decisions.
+    """
+
+    kind = NotImplemented
+    records_only: bool = field(default=False, kw_only=True)
+
+
+@dataclass
+class Conv(Op):
+    """``y = act(conv(x) + bias + add)``; linear layers are 1 x 1 convs.
+
+    Attributes:
+        x: Value that is read.
+        y: Value that is written.
+        add: Value of the shape of y that is added, or ``NONE``; may be y.
+        in_set: Which channels of x are read; the others count as 0.
+        out_set: Which channels of y are written.
+        groups: 1, or the groups of a grouped conv; if it is the number of
+            channels of x (depthwise), out_set lists channels of y and
+            channel o reads x's channel ``o // (C_out / groups)``; other
+            grouped convs have ``in_set == out_set == ALL``.
+        kernel, stride, padding (above, left), dilation: Of rows, columns.
+        weight: float32 from the begin of the weights; the weight of output
+            o, input i of its group, tap t lies at
+            ``weight + o * out_step + i * in_step + t``, taps row by row.
+        bias: Offset of C_out numbers, or ``NONE``.
+    """
+
+    kind = Kind.CONV
+    x: int
+    y: int
+    add: int
+    in_set: int
+    out_set: int
+    groups: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    weight: int
+    out_step: int
+    in_step: int
+    bias: int
+    act: Activation = field(default_factory=Activation)
+
+
+@dataclass
+class Unary(Op):
+    """``y = act(x)`` for the channels of ``set``; y may be x."""
+
+    kind = Kind.UNARY
+    x: int
+    y: int
+    set: int
+    act: Activation = field(default_factory=Activation)
+
+
+@dataclass
+class Binary(Op):
+    """``y = act(x1 op x2)``; y may be x1 or x2.
+
+    Channels, height and width of x1 and x2 are each those of y or 1.
+    """
+
+    kind = Kind.BINARY
+    x1: int
+    x2: int
+    y: int
+    set: int
+    math: int
+    act: Activation = field(default_factory=Activation)
+
+
+@dataclass
+class Affine(Op):
+    """``y[c] = act(scale[c] x[c] + shift[c])``; y may be x.
+
+    Attributes:
+        scale: Offset of C numbers, or ``NONE`` (1).
+        shift: The same, or ``NONE`` (0).
+        slope: The same: what is below 0 after that is multiplied with it
+            (PReLU), before act; or ``NONE``.
+    """
+
+    kind = Kind.AFFINE
+    x: int
+    y: int
+    set: int
+    scale: int
+    shift: int
+    slope: int
+    act: Activation = field(default_factory=Activation)
+
+
+@dataclass
+class Pool(Op):
+    """Max or average over windows, for the channels of ``set``.
+
+    Attributes:
+        average: 0: max (what is outside never wins), 1: average.
+        kernel, stride, padding (above, left), dilation: Of rows, columns.
+        count_outside: Of an average: 1 divides by the window's pixels
+            inside the image and its padding (``padding`` on both sides), 0
+            by those inside the image.
+        act: Afterwards.
+    """
+
+    kind = Kind.POOL
+    x: int
+    y: int
+    set: int
+    average: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    count_outside: int
+    act: Activation = field(default_factory=Activation)
+
+
+@dataclass
+class Mean(Op):
+    """y (C, 1, 1) from x (C, H, W): over all pixels of ``set``'s channels."""
+
+    kind = Kind.MEAN
+    x: int
+    y: int
+    set: int
+    act: Activation = field(default_factory=Activation)
+
+
+@dataclass
+class Norm(Op):
+    """``y = act((x - mean) / sqrt(var + eps) * weight[c] + bias[c])``.
+
+    Attributes:
+        groups: 0: mean and variance over the channels of each pixel (layer
+            norm of tokens), else over all pixels of each of so many groups
+            of neighbouring channels (group norm; 1: layer norm of a map).
+            The variance is that of the population.
+        eps: Added to the variance.
+        weight: Offset of C numbers, or ``NONE``.
+        bias: The same.
+    """
+
+    kind = Kind.NORM
+    x: int
+    y: int
+    groups: int
+    eps: float
+    weight: int
+    bias: int
+    act: Activation = field(default_factory=Activation)
+
+
+@dataclass
+class Move(Op):
+    """Copies a box of numbers: slices, concatenation, transposition, ...
+
+    For every index ``i`` below ``sizes``: ``y[to + sum_k i_k * to_steps_k] =
+    x[from_ + sum_k i_k * from_steps_k]``, all coordinates (channel, row,
+    column). Numbers of y that no index reaches stay as they are.
+
+    Attributes:
+        zero: First all of y becomes 0.
+        set: Of channels of y, or ``ALL``: only those are written. With
+            ``zero`` the other channels become 0 (what is closed then reads
+            as 0).
+        start: (3,) of x. from which is read.
+        to: (3,) of y.
+        sizes: (n,) n at most 8.
+        from_steps: (n, 3), may be negative.
+        to_steps: (n, 3), not negative.
+    """
+
+    kind = Kind.MOVE
+    x: int
+    y: int
+    set: int
+    zero: int
+    start: tuple[int, int, int]
+    to: tuple[int, int, int]
+    sizes: list[int]
+    from_steps: list[tuple[int, int, int]]
+    to_steps: list[tuple[int, int, int]]
+
+
+@dataclass
+class Resize(Op):
+    """To the size of y, for the channels of ``set``.
+
+    Attributes:
+        mode: 0: nearest (``floor(r * scale)``), 1: bilinear.
+        corners: Bilinear: 1 aligns the corners (torch's align_corners).
+        scale: Of rows and columns: steps in x for one in y; 0: the ratio of
+            sizes.
+    """
+
+    kind = Kind.RESIZE
+    x: int
+    y: int
+    set: int
+    mode: int
+    corners: int
+    scale: tuple[float, float]
+
+
+@dataclass
+class Attention(Op):
+    """``softmax(scale q k^T + bias) v`` for every head and row.
+
+    q, y: (heads * d, B, L); k: (heads * d, B, M); v, with its own d' and y's:
+    (heads * d', B, M). Rows (B) are batches: windows of an image, say.
+
+    Attributes:
+        bias: Value added to the scores, or ``NONE``: (heads, or 1, B or 1,
+            L * M), the score of query l and key m at ``l * M + m``.
+    """
+
+    kind = Kind.ATTENTION
+    q: int
+    k: int
+    v: int
+    bias: int
+    y: int
+    heads: int
+    scale: float
+
+
+@dataclass
+class List(Op):
+    """The set becomes the channels of x (C, 1, 1) that are not 0 (or nan)."""
+
+    kind = Kind.LIST
+    x: int
+    set: int
+
+
+@dataclass
+class Join(Op):
+    """The set becomes the segments' channels, one segment after the other.
+
+    A segment is ``(source, repeat, numbers)``: channel c of the source set
+    (``ALL``: every c below ``len(numbers)``) becomes ``numbers[c]``,
+    ``numbers[c] + 1``, ... (``repeat`` of them); nothing if it is negative.
+    """
+
+    kind = Kind.JOIN
+    set: int
+    segments: list[tuple[int, int, list[int]]]
+
+
+@dataclass
+class TopK(Op):
+    """y (C, 1, 1): x where it is among the k largest, else 0.
+
+    Of equal ones the first win. With ``ones`` 1 in the place of x.
+    """
+
+    kind = Kind.TOPK
+    x: int
+    y: int
+    k: int
+    ones: int
+
+
+@dataclass
+class Softmax(Op):
+    """``y = exp(x) / sum of exp(x)``, over the channels of each pixel."""
+
+    kind = Kind.SOFTMAX
+    x: int
+    y: int
+
+
+@dataclass
+class Call(Op):
+    """A function of the caller computes ys from xs; number ``function``."""
+
+    kind = Kind.CALL
+    function: int
+    xs: list[int]
+    ys: list[int]
+
+
+@dataclass
+class Program:
+    """One network, for images of one size.
+
+    Attributes:
+        arena: float32 that the values need, all that ops may read by whole
+            vectors included (see :data:`SLACK`).
+        values: Number 0 is the image.
+        sets: For every set the channels that it chooses from.
+        ops: In order.
+        outputs: Values that a run returns, each (C, H, W).
+        weights: (n,) float32.
+        names: What every op is, in words.
+        records: Number of leading outputs that are no decisions; those
+            behind are computed only if a run asks for decisions.
+        meta: What else the file says, as JSON.
+    """
+
+    arena: int = 0
+    values: list[Value] = field(default_factory=list)
+    sets: list[int] = field(default_factory=list)
+    ops: list[Op] = field(default_factory=list)
+    outputs: list[int] = field(default_factory=list)
+    weights: Any = field(default_factory=lambda: np.zeros(0, np.float32))
+    names: list[str] = field(default_factory=list)
+    records: int = 0
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+SLACK = 256  # float32 behind the last value that a vector may read
+
+
+def encode(program: Program) -> bytes:
+    """The bytes of the file."""
+    words = [
+        program.arena,
+        program.records,
+        len(program.values),
+        len(program.sets),
+        len(program.ops),
+        len(program.outputs),
+    ]
+    for v in program.values:
+        words += [v.channels, v.height, v.width, int(v.base), v.offset]
+        words += [v.channel_step, v.row_step, v.pad]
+    words += program.sets
+    for op in program.ops:
+        fields = _words(op)
+        words += [int(op.kind), len(fields), *fields]
+    words += program.outputs
+    weights = np.ascontiguousarray(program.weights, '<f4')
+    meta = json.dumps(dict(program.meta, names=program.names)).encode()
+    body = _aligned(np.array(words, '<i8').tobytes())
+    body += _aligned(weights.tobytes()) + meta
+    header = struct.pack(
+        '<8s5Q16x',
+        MAGIC,
+        VERSION,
+        len(words),
+        weights.size,
+        len(meta),
+        zlib.crc32(body),
+    )
+    return header + body
+
+
+def _aligned(data: bytes) -> bytes:
+    return data + b'\0' * (-len(data) % ALIGN)
+
+
+def _words(op: Op) -> list[int]:
+    """records_only, then the fields of the op's class, in order.
+
+    A float is the bits of a float64; a tuple its items; a list its length
+    and its items; an activation its kind, a and b.
+    """
+    words = [int(op.records_only)]
+    for name, annotation in type(op).__annotations__.items():
+        words += _flat(getattr(op, name), 'float' in annotation)
+    return words
+
+
+def _flat(value: Any, real: bool) -> list[int]:
+    if isinstance(value, Activation):
+        return [
+            int(value.kind),
+            *_flat(value.a, True),
+            *_flat(value.b, True),
+        ]
+    if isinstance(value, list):
+        return [len(value), *_flat(tuple(value), real)]
+    if isinstance(value, tuple):
+        return [word for item in value for word in _flat(item, real)]
+    if real:
+        return list(struct.unpack('<q', struct.pack('<d', value)))
+    return [int(value)]

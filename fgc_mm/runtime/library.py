@@ -1,0 +1,171 @@
+"""The C interface of the library (``csrc/fgc.h``), by ctypes."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import threading
+from ctypes import (
+    CFUNCTYPE,
+    POINTER,
+    Structure,
+    c_char_p,
+    c_double,
+    c_int,
+    c_int64,
+    c_uint64,
+    c_void_p,
+)
+from pathlib import Path
+
+from fgc_mm.runtime.building import KEY, built, sources_key
+from fgc_mm.runtime.cache import discard
+from fgc_mm.runtime.errors import LibraryError
+from fgc_mm.runtime.recipe import NAME
+
+SHIPPED = Path(__file__).parent / 'lib'
+VERSION = 1  # of the interface
+_ONE = threading.Lock()
+
+CALL = CFUNCTYPE(None, c_void_p, c_int64, POINTER(c_void_p), POINTER(c_void_p))
+
+
+class Options(Structure):
+    """``fgc_options``."""
+
+    _fields_ = (
+        ('size', c_int64),
+        ('threads', c_int64),
+        ('decisions', c_int64),
+        ('call', CALL),
+        ('context', c_void_p),
+    )
+
+
+_ERROR = (c_char_p, c_uint64)
+# name: result, arguments
+_FUNCTIONS = {
+    'fgc_load': (
+        c_int, c_void_p, c_uint64, c_char_p, POINTER(c_void_p), *_ERROR,
+    ),
+    'fgc_load_file': (
+        c_int, c_char_p, c_char_p, POINTER(c_void_p), *_ERROR,
+    ),
+    'fgc_run': (
+        c_int, c_void_p, c_void_p, c_int64, POINTER(c_void_p),
+        POINTER(Options), *_ERROR,
+    ),
+    'fgc_profile': (
+        c_int, c_void_p, c_void_p, c_int64, POINTER(Options), c_void_p,
+        *_ERROR,
+    ),
+    'fgc_alone': (c_int, c_void_p, c_char_p, c_int64, *_ERROR),
+    'fgc_free': (None, c_void_p),
+    'fgc_ops': (c_int64, c_void_p),
+    'fgc_outputs': (c_int64, c_void_p),
+    'fgc_records': (c_int64, c_void_p),
+    'fgc_shape': (c_int, c_void_p, c_int64, POINTER(c_int64)),
+    'fgc_meta': (c_void_p, c_void_p, POINTER(c_uint64)),
+    'fgc_build': (c_char_p, c_void_p),
+    'fgc_builds': (c_char_p,),
+    'fgc_peak': (c_double, c_char_p, c_double),
+    'fgc_version': (c_int,),
+}  # fmt: skip
+
+
+def load_library() -> ctypes.CDLL:
+    """The library: that of the installation, else one from the cache.
+
+    It is compiled if there is neither. Its functions run without Python's
+    global lock.
+
+    Raises:
+        LibraryError: There is none, and none can be made.
+    """
+    with _ONE:  # the first thread compiles for all
+        found = _tried_once()
+    if isinstance(found, str):
+        raise LibraryError(found)
+    return found
+
+
+@functools.cache
+def _tried_once() -> ctypes.CDLL | str:
+    """The library, or why there is none, in a sentence."""
+    try:
+        return _load()
+    except LibraryError as error:
+        return str(error)
+    # whatever it is: who asks may go on without
+    except Exception as error:
+        return (
+            f'the library cannot be compiled or loaded ({_first_line(error)}'
+            '); mend that.'
+        )
+
+
+def _load() -> ctypes.CDLL:
+    shipped = shipped_library()
+    if shipped is not None:
+        try:
+            return opened(shipped)
+        except OSError:  # made for another system: compile our own
+            pass
+    library = built()
+    try:
+        return opened(library)
+    except OSError:
+        discard(library)  # of another C library, perhaps
+        return _opened_or_told(built())
+
+
+def shipped_library() -> Path | None:
+    """The library that was installed with the package, if it is current.
+
+    In a checkout the sources may have changed since.
+    """
+    key = SHIPPED / KEY
+    try:
+        current = key.read_text() == sources_key()
+    except OSError:
+        return None
+    return SHIPPED / NAME if current else None
+
+
+def opened(library: Path) -> ctypes.CDLL:
+    """A library, with the types of its functions.
+
+    Raises:
+        OSError: It cannot be loaded, or is another one.
+    """
+    code = ctypes.CDLL(str(library))
+    for name, (result, *arguments) in _FUNCTIONS.items():
+        try:
+            function = getattr(code, name)
+        except AttributeError as error:
+            raise OSError(f'{library} lacks {name}') from error
+        function.restype, function.argtypes = result, arguments
+    if code.fgc_version() != VERSION:
+        raise OSError(f'{library} is version {code.fgc_version()}')
+    return code
+
+
+def _opened_or_told(library: Path) -> ctypes.CDLL:
+    try:
+        return opened(library)
+    except OSError as error:
+        raise LibraryError(
+            f'the compiled library cannot be loaded ({_first_line(error)}); '
+            "set CXX to a compiler that makes libraries for this machine's "
+            'Python.'
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or ['']
+    return f'{type(error).__name__}: {lines[0]}'
+
+
+def builds() -> list[str]:
+    """Builds in the library that this CPU can run, the best first."""
+    return load_library().fgc_builds().decode().split(',')

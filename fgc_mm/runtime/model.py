@@ -1,0 +1,272 @@
+"""A network from a file, run by the library."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fgc_mm.errors import FGCError
+from fgc_mm.runtime.calls import Calls, Function, call_shapes
+from fgc_mm.runtime.errors import RuntimeFileError
+from fgc_mm.runtime.library import Options, load_library
+
+ERROR_SIZE = 1024
+_BAD_FILE, _UNREADABLE, _NO_MEMORY = 1, 2, 3
+
+
+class Model:
+    """A network that is ready to run; any number of threads may share it.
+
+    Made by :meth:`load` or :meth:`from_bytes`, and freed by :meth:`close`,
+    at the end of a ``with`` block, or with the object.
+
+    Attributes:
+        image_shape: (channels, height, width) of an image.
+        output_shapes: (channels, height, width) of every output.
+        records: Outputs that are no decisions; they come first.
+        build: Name of the code that runs it.
+        meta: What else the file says, see docs/runtime.md.
+    """
+
+    def __init__(
+        self, handle: int, data: bytes, functions: Sequence[Function]
+    ) -> None:
+        code = self._code = load_library()
+        self._handle, self._runs, self._closed = handle, 0, False
+        self._lock = threading.Lock()
+        self._functions = functions
+        self._shapes = call_shapes(data) if functions else {}
+        self.image_shape, *self.output_shapes = (
+            self._shape(k) for k in range(-1, code.fgc_outputs(handle))
+        )
+        self.records: int = code.fgc_records(handle)
+        self.build: str = code.fgc_build(handle).decode()
+        self.meta = _parsed(self._json())
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        build: str | None = None,
+        functions: Sequence[Function] = (),
+    ) -> Model:
+        """A model from a file.
+
+        Args:
+            path: The file.
+            build: One of :func:`fgc_mm.runtime.library.builds`; ``None``:
+                the fastest.
+            functions: Compute the CALL ops of the program: number n is given
+                lists of (C, H, W) arrays, what it reads and what it writes.
+
+        Raises:
+            RuntimeFileError: The file cannot be read, or is no model.
+            FGCError: There is no such build.
+            LibraryError: The library cannot be compiled.
+        """
+        if functions:
+            return cls.from_bytes(Path(path).read_bytes(), build, functions)
+        handle, code = ctypes.c_void_p(), load_library()
+        error = ctypes.create_string_buffer(ERROR_SIZE)
+        result = code.fgc_load_file(
+            os.fsencode(path), _encoded(build), handle, error, ERROR_SIZE
+        )
+        _check(result, error, str(path))
+        return cls(handle.value, b'', ())
+
+    @classmethod
+    def from_bytes(
+        cls,
+        data: bytes,
+        build: str | None = None,
+        functions: Sequence[Function] = (),
+    ) -> Model:
+        """A model from the bytes of a file, as :meth:`load`."""
+        handle, code = ctypes.c_void_p(), load_library()
+        error = ctypes.create_string_buffer(ERROR_SIZE)
+        given = np.frombuffer(data, np.uint8)
+        result = code.fgc_load(
+            given.ctypes.data, given.size, _encoded(build), handle, error,
+            ERROR_SIZE,
+        )  # fmt: skip
+        _check(result, error)
+        return cls(handle.value, data, functions)
+
+    def run(
+        self, images: np.ndarray, decisions: bool = False, threads: int = 1
+    ) -> list[np.ndarray]:
+        """The outputs for some images.
+
+        Args:
+            images: (N, C, H, W) of floating point, preprocessed.
+            decisions: Compute and return what the gates decided, too.
+            threads: Share several images out to threads, or the parts of an
+                op for a single one.
+
+        Returns:
+            For every output (N, C, H, W) float32; without ``decisions`` the
+            first ``records`` of them.
+
+        Raises:
+            FGCError: Images of another shape or type, or the model is
+                closed.
+        """
+        images = self._checked(images)
+        wanted = self.output_shapes[: None if decisions else self.records]
+        outputs = [np.empty((len(images), *s), np.float32) for s in wanted]
+        pointers = (ctypes.c_void_p * len(self.output_shapes))(
+            *(output.ctypes.data for output in outputs)
+        )
+        calls, options = self._options(decisions, threads)
+        error = ctypes.create_string_buffer(ERROR_SIZE)
+        with self._in_use() as handle:
+            result = self._code.fgc_run(
+                handle, images.ctypes.data, len(images), pointers, options,
+                error, ERROR_SIZE,
+            )  # fmt: skip
+        calls.raise_error()
+        _check(result, error)
+        return outputs
+
+    def profile(
+        self,
+        image: np.ndarray,
+        repeats: int = 10,
+        decisions: bool = False,
+        threads: int = 1,
+    ) -> list[tuple[str, float]]:
+        """What each op takes: its name and the least of some seconds.
+
+        Args:
+            image: (C, H, W), or (1, C, H, W).
+            repeats: Runs.
+            decisions: As in :meth:`run`.
+            threads: As in :meth:`run`.
+        """
+        images = self._checked(np.reshape(image, (1, *np.shape(image)[-3:])))
+        calls, options = self._options(decisions, threads)
+        error = ctypes.create_string_buffer(ERROR_SIZE)
+        with self._in_use() as handle:
+            seconds = np.zeros(self._code.fgc_ops(handle))
+            result = self._code.fgc_profile(
+                handle, images.ctypes.data, repeats, options,
+                seconds.ctypes.data, error, ERROR_SIZE,
+            )  # fmt: skip
+        calls.raise_error()
+        _check(result, error)
+        return list(zip(self.meta['names'], seconds.tolist(), strict=True))
+
+    def set_alone(self, ops: Sequence[bool]) -> None:
+        """Which ops one thread computes alone; not while the model runs.
+
+        Args:
+            ops: One entry per op.
+        """
+        error = ctypes.create_string_buffer(ERROR_SIZE)
+        with self._in_use() as handle:
+            flags = bytes(map(bool, ops))
+            result = self._code.fgc_alone(
+                handle, flags, len(flags), error, ERROR_SIZE
+            )
+        _check(result, error)
+
+    def close(self) -> None:
+        """Free the memory, as soon as no thread runs the model."""
+        with self._lock:
+            self._closed = True
+            self._free_if_idle()
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, '_lock'):
+            self.close()
+
+    @contextmanager
+    def _in_use(self) -> Iterator[int]:
+        with self._lock:
+            if self._closed:
+                raise FGCError(
+                    'the model is closed and its memory is freed; load it '
+                    'again.'
+                )
+            self._runs += 1
+        try:
+            yield self._handle
+        finally:
+            with self._lock:
+                self._runs -= 1
+                self._free_if_idle()
+
+    def _free_if_idle(self) -> None:
+        if self._closed and not self._runs and self._handle:
+            self._code.fgc_free(self._handle)
+            self._handle = 0
+
+    def _checked(self, images: np.ndarray) -> np.ndarray:
+        images = np.asarray(images)
+        good = images.ndim == 4 and images.shape[1:] == self.image_shape
+        if not good or images.dtype.kind != 'f':
+            wanted = ', '.join(map(str, self.image_shape))
+            raise FGCError(
+                f'images of shape {images.shape} and type {images.dtype} are '
+                f'given, but the network takes (N, {wanted}) of floating '
+                'point; preprocess them as the file says.'
+            )
+        return np.ascontiguousarray(images, np.float32)
+
+    def _options(self, decisions: bool, threads: int) -> tuple[Calls, Options]:
+        calls = Calls(self._functions, self._shapes)
+        size = ctypes.sizeof(Options)
+        options = Options(size, threads, decisions, calls.callback, None)
+        return calls, options
+
+    def _shape(self, output: int) -> tuple[int, int, int]:
+        shape = (ctypes.c_int64 * 3)()
+        self._code.fgc_shape(self._handle, output, shape)
+        return tuple(shape)
+
+    def _json(self) -> bytes:
+        size = ctypes.c_uint64()
+        address = self._code.fgc_meta(self._handle, size)
+        return ctypes.string_at(address, size.value)
+
+
+def _parsed(text: bytes) -> dict[str, Any]:
+    try:
+        meta = json.loads(text)
+    except ValueError as error:
+        raise RuntimeFileError(
+            f"the file's JSON cannot be read ({error}); write the file again."
+        ) from error
+    return meta if isinstance(meta, dict) else {}
+
+
+def _encoded(build: str | None) -> bytes | None:
+    return None if build is None else build.encode()
+
+
+def _check(result: int, error: ctypes.Array, path: str = '') -> None:
+    """Raise what the library says."""
+    if not result:
+        return
+    said = error.value.decode(errors='replace')
+    if result == _NO_MEMORY:
+        raise MemoryError(said)
+    if result not in (_BAD_FILE, _UNREADABLE):
+        raise FGCError(said)
+    raise RuntimeFileError(
+        f'{path}: {said}' if path and path not in said else said
+    )

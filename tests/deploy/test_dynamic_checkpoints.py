@@ -1,0 +1,71 @@
+"""A masked model's weights in a dynamic one."""
+
+import copy
+
+import pytest
+import torch
+from mmengine.runner.checkpoint import load_checkpoint
+
+from fgc_mm.deploy import to_dynamic
+from fgc_mm.deploy.dynamic import calibrate
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Times do not matter here."""
+    monkeypatch.setattr(calibrate, 'REPEATS', 1)
+    monkeypatch.setattr(calibrate, '_pays', lambda *_: True)
+
+
+@pytest.fixture(scope='module')
+def trained(classifier, pictures):
+    """A model, the same after some training, and images."""
+    model, _ = classifier()
+    later = copy.deepcopy(model)
+    generator = torch.Generator().manual_seed(3)
+    for name, values in later.state_dict().items():
+        if values.is_floating_point() and 'gates' not in name:
+            factor = torch.rand(values.shape, generator=generator) + 0.5
+            values.mul_(factor)
+    return model, later, pictures(16, 3)
+
+
+@torch.no_grad()
+def answers(model, images):
+    return torch.cat([model(image) for image in images.split(1)])
+
+
+@pytest.mark.parametrize('backend', ['auto', 'torch'])
+def test_a_masked_checkpoint_is_loaded(trained, tmp_path, backend, capsys):
+    model, later, images = trained
+    dynamic = to_dynamic(model, images, backend=backend)
+    want = answers(later, images)
+    assert not torch.allclose(answers(dynamic, images), want, atol=1e-2)
+    torch.save({'state_dict': later.state_dict()}, tmp_path / 'masked.pth')
+    capsys.readouterr()
+    load_checkpoint(dynamic, str(tmp_path / 'masked.pth'), strict=True)
+    assert 'do not match' not in capsys.readouterr().out
+    torch.testing.assert_close(
+        answers(dynamic, images), want, atol=1e-4, rtol=1e-4
+    )
+    # and what it says itself is taken as it is
+    again = copy.deepcopy(dynamic)
+    again.load_state_dict(dynamic.state_dict())
+    assert torch.equal(answers(again, images), answers(dynamic, images))
+
+
+def test_the_backbone_alone_and_a_plain_checkpoint(trained):
+    model, later, images = trained
+    dynamic = to_dynamic(model, images, backend='torch')
+    other = copy.deepcopy(dynamic)
+    dynamic.backbone.load_state_dict(later.backbone.state_dict())
+    # a plain network's: as FGC's wrapper takes it, but for the gates
+    plain = later.backbone.backbone.state_dict()
+    missing, unexpected = other.backbone.load_state_dict(plain, strict=False)
+    assert unexpected == []
+    assert all(key.startswith('gates.') for key in missing)
+    for one in (dynamic, other):
+        want = torch.cat([later.backbone(x)[-1] for x in images.split(1)])
+        torch.testing.assert_close(
+            one.backbone(images)[-1], want, atol=1e-4, rtol=1e-4
+        )

@@ -1,0 +1,292 @@
+"""Pictures from the command line."""
+
+import json
+import sys
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fgc_mm.deploy.bundle.writing import write_file
+from fgc_mm.errors import FGCError
+from fgc_mm.runtime import Model, RuntimeFileError
+from fgc_mm.runtime.__main__ import main
+from fgc_mm.runtime.classifier import Classifier, probabilities
+from fgc_mm.runtime.format import (
+    ALL,
+    NONE,
+    SLACK,
+    Act,
+    Activation,
+    Base,
+    Call,
+    Conv,
+    Mean,
+    Program,
+    Unary,
+    Value,
+    encode,
+)
+
+pytestmark = pytest.mark.usefixtures('compiled')
+SIZE, CLASSES = 8, 4
+
+
+META = dict(
+    classes=['tabby cat', 'dog', 'ship', '[bold]plane'],
+    scores='softmax',
+    preprocessing=dict(
+        steps=[
+            dict(
+                resize=dict(
+                    edge='both',
+                    size=[SIZE, SIZE],
+                    interpolation='bilinear',
+                    backend='cv2',
+                )
+            )
+        ],
+        bits=16,
+        size=[SIZE, SIZE],
+        channel_order='rgb',
+        mean=[0.0, 0.0, 0.0],
+        std=[255.0, 255.0, 255.0],
+    ),
+    sites=[dict(name='layer1', channels=3, logits=1, output=2)],
+    macs=dict(
+        dense=100_000,
+        fixed=1000,
+        layers=[[64, 3, 3, 1, [], [[0, None]]]],
+        positions=[],
+    ),
+)
+WEIGHTS = np.arange(12, dtype='f4').reshape(CLASSES, 3) / 4
+
+
+def program(**meta):
+    """Means of the colours, and classes of them; the darker ones are closed.
+
+    The site's logits are the means less a half.
+    """
+
+    def vector(channels, number):
+        at = SIZE * SIZE * 3 + 64 * number
+        return Value(channels, 1, 1, Base.ARENA, at, 1, 1)
+
+    image = Value(3, SIZE, SIZE, Base.IMAGE, 0, SIZE * SIZE, SIZE)
+    conv = Conv(
+        1, 4, NONE, ALL, ALL, 1, (1, 1), (1, 1), (0, 0), (1, 1), 0, 3, 1,
+        NONE,
+    )  # fmt: skip
+    return Program(
+        arena=SIZE * SIZE * 3 + 64 * 5 + SLACK,
+        values=[image, *map(vector, (3, 3, 3, CLASSES), range(4))],
+        ops=[
+            Mean(0, 1, ALL),
+            Unary(1, 2, ALL, Activation(Act.LINEAR, 1, -0.5)),
+            Unary(2, 3, ALL, Activation(Act.GREATER, 0)),
+            conv,
+        ],
+        outputs=[4, 2, 3],
+        weights=WEIGHTS.ravel(),
+        names=['mean', 'logits', 'mask', 'classes'],
+        records=1,
+        meta={**META, **meta},
+    )
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / 'model.fgc'
+    path.write_bytes(encode(program()))
+    return path
+
+
+@pytest.fixture
+def cat(tmp_path):
+    """Red is 1, green 0.2 and blue 0.6."""
+    path = tmp_path / 'cat.png'
+    cv2.imwrite(str(path), np.full((20, 30, 3), (153, 51, 255), np.uint8))
+    return path
+
+
+def test_json_has_every_number(file, cat, capsys):
+    assert main([str(file), str(cat), str(cat), '--json', '--top', '2']) == 0
+    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    assert second['classes'] == first['classes']
+    logits = WEIGHTS @ np.array([1, 0.2, 0.6], 'f4')
+    powers = np.exp(logits) / np.exp(logits).sum()
+    assert [name for name, _ in first['classes']] == ['[bold]plane', 'ship']
+    assert [p for _, p in first['classes']] == pytest.approx(
+        sorted(powers)[:1:-1], rel=1e-5
+    )
+    assert first['macs'] == 1000 + 64 * 3 * 2
+    assert first['share'] == pytest.approx(first['macs'] / 100_000)
+    assert first['open'] == pytest.approx(2 / 3)
+    assert 0 < first['milliseconds'] < 1000
+    assert first['picture'] == str(cat)
+
+
+@pytest.mark.parametrize('rich', [True, False])
+def test_a_table(file, cat, capsys, monkeypatch, rich):
+    if not rich:
+        for name in ('rich.console', 'rich.table', 'rich.text'):
+            monkeypatch.setitem(sys.modules, name, None)
+    assert main([str(file), str(cat), '--threads', '2']) == 0
+    said = capsys.readouterr().out
+    for name in META['classes']:
+        assert name in said
+    assert '0.00 million MACs (1.4 % of the dense network)' in said
+    assert '66.7 % of the gated channels open' in said
+    assert ' ms' in said
+
+
+def test_what_is_wrong_is_one_line(file, cat, tmp_path, capsys):
+    no_picture = tmp_path / 'text.jpg'
+    no_picture.write_text('none')
+    plain = tmp_path / 'plain.fgc'
+    bare = program()
+    bare.meta = {}
+    plain.write_bytes(encode(bare))
+    newer = tmp_path / 'newer.fgc'
+    settings = dict(META['preprocessing'], steps=[dict(turn=90)])
+    newer.write_bytes(encode(program(preprocessing=settings)))
+    half = tmp_path / 'half.fgc'
+    half.write_bytes(encode(program(preprocessing=dict(steps=[]))))
+    for arguments, says in (
+        ((file, tmp_path / 'none.jpg'), 'none.jpg: No such file'),
+        ((file, no_picture), 'text.jpg cannot be decoded'),
+        ((tmp_path / 'none.fgc', cat), 'none.fgc'),
+        ((no_picture, cat), 'text.jpg'),
+        ((plain, cat), "has no 'classes'"),
+        ((newer, cat), "the step 'turn'"),
+        ((half, cat), "no 'size'"),
+    ):
+        assert main(list(map(str, arguments))) == 2
+        said = capsys.readouterr()
+        (line,) = said.err.splitlines()
+        assert line.startswith('error: ') and says in line
+        assert not said.out
+
+
+def test_a_reader_that_has_left(file, cat, capfd, monkeypatch):
+    def leave(*_, **__):
+        raise BrokenPipeError
+
+    with monkeypatch.context() as patch:
+        patch.setattr('os.dup2', lambda *_: None)
+        patch.setattr('builtins.print', leave)
+        assert main([str(file), str(cat), '--json']) == 1
+    assert capfd.readouterr().err == ''
+
+
+def test_gates_that_say_nan():
+    with Model.from_bytes(encode(program())) as model:
+        classifier = Classifier(model)
+        images = np.zeros((2, 3, SIZE, SIZE), 'f4')
+        images[1, 0] = np.nan
+        macs, opened = classifier.cost(model.run(images, decisions=True))
+    assert macs[0] == 1000 and np.isnan(macs[1])
+    assert opened[0] == 0
+
+
+def test_nan_is_null(file, capsys, cat, monkeypatch):
+    monkeypatch.setattr(
+        Classifier, 'cost', lambda *_: (np.array([np.nan]), np.array([0.5]))
+    )
+    assert main([str(file), str(cat), '--json']) == 0
+    assert json.loads(capsys.readouterr().out)['macs'] is None
+
+
+def test_independent_classes():
+    found = probabilities(np.array([0.0, -800, 800], 'f4'), 'sigmoid')
+    np.testing.assert_allclose(found, [0.5, 0, 1])
+    found = probabilities(np.array([1000.0, 1000]), 'softmax')
+    np.testing.assert_allclose(found, [0.5, 0.5])
+
+
+class Masked(nn.Module):
+    """A classifier in torch that computes what the program does.
+
+    Args:
+        factor: Of the logits.
+        shift: Of the gate's logits.
+    """
+
+    def __init__(self, factor=1.0, shift=0.0):
+        super().__init__()
+        self.shift = shift
+        self.head = nn.Linear(3, CLASSES, bias=False)
+        self.head.weight.data = factor * torch.from_numpy(WEIGHTS)
+
+    def _extract_gated(self, images):
+        means = images.mean(dim=(2, 3))
+        logits = means - 0.5 + self.shift
+        return means, [SimpleNamespace(logits=logits, mask=logits > 0)]
+
+
+IMAGES = torch.rand(5, 3, SIZE, SIZE, generator=torch.Generator())
+
+
+def test_a_file_that_is_written_is_right(tmp_path):
+    path = tmp_path / 'new' / 'model.fgc'
+    written = write_file(program(), Masked(), IMAGES, path)
+    assert (written.images, written.edge) == (5, 0)
+    assert written.gap < 1e-5
+    assert written.size == path.stat().st_size
+    assert 1000 <= written.macs <= 1000 + 64 * 9
+    assert [p.name for p in path.parent.iterdir()] == ['model.fgc']
+
+
+@pytest.mark.parametrize('factor', [1.01, float('nan')])
+def test_a_file_that_is_wrong_is_not_written(tmp_path, factor):
+    path = tmp_path / 'model.fgc'
+    path.write_text('the old one')
+    with pytest.raises(FGCError, match='so it is not written'):
+        write_file(program(), Masked(factor), IMAGES, path)
+    assert path.read_text() == 'the old one'
+    assert [p.name for p in tmp_path.iterdir()] == ['model.fgc']
+
+
+def test_what_calls_torch_is_not_written(tmp_path):
+    calling = program()
+    calling.ops.insert(0, Call(0, [0], [1]))
+    calling.names.insert(0, 'layer1.roll')
+    with pytest.raises(FGCError, match=r'layer1\.roll is computed by torch'):
+        write_file(calling, Masked(), IMAGES, tmp_path / 'model.fgc')
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_gate_that_rounding_decides(tmp_path):
+    """Of one image; where that is all, nothing has been compared."""
+    path = tmp_path / 'model.fgc'
+    levels = torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9])
+    images = levels.view(5, 1, 1, 1).expand(5, 3, SIZE, SIZE)
+
+    class Rounded(Masked):
+        """Wrong where the gate differs."""
+
+        def _extract_gated(self, images):
+            means, (record,) = super()._extract_gated(images)
+            differs = record.mask.any(dim=1) & (record.logits < 1e-2).all(1)
+            return means + differs[:, None], [record]
+
+    written = write_file(program(), Rounded(shift=5e-5), images, path)
+    assert written.edge == 1 and written.gap < 1e-5
+    with pytest.raises(FGCError, match='so it is not written'):
+        write_file(program(), Rounded(shift=5e-5), images[2:3], path)
+    with pytest.raises(FGCError, match='so it is not written'):
+        write_file(program(), Rounded(shift=1e-3), images, path)
+
+
+def test_a_file_without_its_json():
+    bare = program()
+    bare.meta = {}
+    with (
+        Model.from_bytes(encode(bare)) as model,
+        pytest.raises(RuntimeFileError, match=r'bundle\.py'),
+    ):
+        Classifier(model)

@@ -1,0 +1,130 @@
+"""What importing the package imports, and what it registers."""
+
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = ('torch', 'mmengine', 'mmcv', 'mmpretrain', 'cv2', 'PIL', 'rich')
+
+
+def run(code, *options):
+    """What a process says that runs some code, our package first.
+
+    Without options it starts in no time, see warm_python.
+    """
+    lines = ['import sys', f'sys.path.insert(0, {str(ROOT)!r})', code]
+    with TemporaryDirectory() as folder:
+        script = Path(folder, 'script.py')
+        script.write_text('\n'.join(lines))
+        done = subprocess.run(
+            [sys.executable, *options, str(script)],
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_the_runtime_needs_numpy_only():
+    said = run(
+        'import time\n'
+        'start = time.perf_counter()\n'
+        'import numpy\n'
+        'middle = time.perf_counter()\n'
+        'import fgc_mm.runtime.__main__\n'
+        'end = time.perf_counter()\n'
+        'print((end - middle) / (middle - start), *sys.modules)',
+        '-I',
+    )
+    share, *modules = said.split()
+    assert 'fgc_mm.runtime.model' in modules
+    assert not {*HEAVY, 'subprocess'} & {*modules}
+    # about 0.1: numpy takes 0.1 s on an idle core
+    assert float(share) < 0.5
+
+
+def test_the_installer_needs_nothing():
+    said = run('import fgc_mm.runtime.building\nprint(*sys.modules)', '-IS')
+    assert 'fgc_mm.runtime.building' in said.split()
+    assert 'numpy' not in said.split()
+
+
+def test_the_package_is_light_until_it_is_used():
+    said = run('import fgc_mm\nprint(fgc_mm.__version__, *sys.modules)', '-IS')
+    version, *modules = said.split()
+    assert version[0].isdigit()
+    assert not {*HEAVY, 'numpy', 'fgc_mm.models'} & {*modules}
+
+
+@pytest.mark.parametrize(
+    'code',
+    [
+        'import fgc_mm; fgc_mm.models',
+        'from fgc_mm import losses',
+        'import fgc_mm.registered',
+        'import fgc_mm.registry',
+        'from fgc_mm.models import GatedBackbone',
+        'from fgc_mm.deploy import to_dynamic',
+        'import fgc_mm.engine.command_line',
+        'import fgc_mm.evaluation',
+        'import fgc_mm.datasets',
+        'import fgc_mm.analysis',
+        'import fgc_mm.comparison.runs',
+    ],
+)
+def test_what_needs_openmmlab_says_so(code, monkeypatch):
+    """In a process where nothing can be imported."""
+    for name in [n for n in sys.modules if n.partition('.')[0] == 'fgc_mm']:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, 'mmengine', None)
+    monkeypatch.delitem(sys.modules, 'mmengine')
+    monkeypatch.setattr('importlib.metadata.version', missing)
+    with pytest.raises(ImportError, match='fgc_mm needs torch') as caught:
+        exec(code)
+    assert isinstance(caught.value, ValueError)
+
+
+def missing(name):
+    from importlib.metadata import PackageNotFoundError
+
+    raise PackageNotFoundError(name)
+
+
+def test_other_names_are_none():
+    import fgc_mm
+
+    assert {'models', 'FGCError'} <= {*dir(fgc_mm)}
+    with pytest.raises(AttributeError, match='no attribute'):
+        fgc_mm.no_such_name  # noqa: B018
+
+
+LATER = """
+from mmengine.registry import MODELS
+for name in [n for n in sys.modules if n.partition('.')[0] == 'fgc_mm']:
+    del sys.modules[name]
+kept = sys.modules.pop('mmengine')
+import fgc_mm
+assert 'fgc_mm.models' not in sys.modules
+sys.modules['mmengine'] = kept
+"""
+
+
+def test_components_are_found_when_they_are_looked_up():
+    """Where the package was imported before MMEngine."""
+    said = run(LATER + "print(MODELS.get('fgc_mm.CifarResNet').__name__)")
+    assert said == 'CifarResNet'
+
+
+def test_a_config_registers_all_components_at_once():
+    """As ``custom_imports`` does it, before anything is looked up."""
+    said = run(
+        'import mmengine.utils\n'
+        "mmengine.utils.import_modules_from_strings(['fgc_mm'])\n"
+        "print('fgc_mm.models' in sys.modules, "
+        "'fgc_mm.engine.checkpoint' in sys.modules)"
+    )
+    assert said == 'True True'

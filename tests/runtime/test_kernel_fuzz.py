@@ -1,0 +1,16 @@
+"""Mutated files never make the library reach foreign memory."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.runtime import fuzz
+
+
+@pytest.mark.skipif(
+    fuzz.sanitizer() is None, reason='the sanitizer is not installed'
+)
+def test_mutated_files() -> None:
+    done = fuzz.run_inside(fuzz.sanitized_library(), mutations=400, seed=0)
+    assert done.returncode == 0, done.stderr[:3000]
+    assert int(done.stdout.split()[0]) > 20

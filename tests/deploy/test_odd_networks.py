@@ -138,7 +138,7 @@ class Smallest(nn.Module):
         order = logits.argsort(dim=1, descending=largest, stable=True)
         chosen = order[:, : half * 2 : 2] if largest else order[:, :half]
         if self.kind == 'weighted':
-            weights = torch.full((1, half), 0.5)
+            weights = torch.full_like(logits, 0.5)
             mask = torch.zeros_like(logits).scatter(
                 1, order[:, :half], weights
             )

@@ -147,8 +147,7 @@ def report(rows: dict[str, Row]) -> Iterator[str]:
     for kind, row in rows.items():
         sites = f'{row.skipping} of {row.sites}' if row.sites else ''
         yield (
-            f'| {kind} | {row.model} | {row.result} | {sites} '
-            f'| {row.reason} |'
+            f'| {kind} | {row.model} | {row.result} | {sites} | {row.reason} |'
         )
 
 

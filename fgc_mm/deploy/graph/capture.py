@@ -67,8 +67,8 @@ def capture(
         CannotCapture: What it does depends on the values of images, or it
             returns no tensors.
     """
-    network, ports = copied(backbone).train(False), []
-    behind = [copied(module).train(False) for module in behind]
+    network, ports = _evaluated(backbone), []
+    behind = [_evaluated(module) for module in behind]
     sites: Sequence[GateSite] = []
     if isinstance(network, GatedBackbone):
         remove_hooks(network.backbone)
@@ -88,6 +88,13 @@ def capture(
         return y
 
     return _Watch(network, sites).capture(run, image)
+
+
+def _evaluated(module: nn.Module) -> nn.Module:
+    """A copy in evaluation; the ``train`` of some backbones returns None."""
+    twin = copied(module)
+    twin.train(False)
+    return twin
 
 
 def remove_hooks(network: nn.Module) -> None:

@@ -250,6 +250,23 @@ class Branching(nn.Module):
         return x if x.sum() > 0 else -x
 
 
+class Silent(nn.Module):
+    """As some of mmpretrain's backbones: train() returns nothing."""
+
+    def train(self, mode=True):
+        super().train(mode)
+
+    def forward(self, x):
+        return x.relu()
+
+
+def test_a_network_whose_train_returns_nothing():
+    image = torch.randn(1, 3, 4, 4)
+    graph = capture(Silent(), image, [Silent()])
+    got = interpret(graph, image)[graph.outputs[0]]
+    assert torch.equal(got, image.relu())
+
+
 class InPlace(nn.Module):
     def forward(self, x):
         y = torch.empty_like(x)

@@ -57,9 +57,9 @@ ALLOWED = {
 }
 # The rooms within deploy, and what they import of it beside themselves.
 DEPLOY = {
-    'bundle': set(),
+    'bundle': {'comparing'},
     'compaction': {'copying', 'firing'},
-    'dynamic': {'copying', 'graph'},
+    'dynamic': {'comparing', 'copying', 'graph'},
     'export': {'compaction', 'copying', 'firing'},
     'graph': {'copying'},
     'timing': {'compaction', 'dynamic', 'export', 'firing', 'graph'},

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fgc_mm.deploy.comparing import TOLERANCE, of_image, on_the_edge
 from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedImageClassifier
 from fgc_mm.models.class_scores import class_scores
 from fgc_mm.runtime.classifier import Classifier
 from fgc_mm.runtime.format import Call, Program, encode
 from fgc_mm.runtime.model import Model
-
-# of a logit, as a share of the largest one if that is above 1
-TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -112,17 +110,24 @@ def _compared(
     feats, records = model._extract_gated(images)
     wanted = class_scores(model.head, feats, 'the runtime').numpy()
     gaps = _gaps(wanted, outputs[0])
-    edge = np.zeros(len(images), bool)
-    settled = gaps <= TOLERANCE  # false for nan
-    # the first site that decides differently is the one that matters
-    for site, record in zip(sites, records, strict=True):
-        mask = outputs[site['output']].reshape(len(images), -1)
-        logits = outputs[site['logits']]
-        differs = ((record.mask.numpy() != 0) != (mask != 0)).any(axis=1)
-        near = _gaps(record.logits.numpy(), logits) <= TOLERANCE
-        edge |= differs & near & ~settled
-        settled |= differs
-    return gaps, edge
+    found = [
+        replace(
+            record,
+            logits=_as(record.logits, outputs[site['logits']]),
+            mask=_as(record.mask, outputs[site['output']]),
+        )
+        for site, record in zip(sites, records, strict=True)
+    ]
+    edge = [
+        gaps[n] > TOLERANCE
+        and on_the_edge(of_image(records, n), of_image(found, n))
+        for n in range(len(images))
+    ]
+    return gaps, np.array(edge)
+
+
+def _as(like: Tensor, output: np.ndarray) -> Tensor:
+    return torch.from_numpy(output).reshape(like.shape)
 
 
 def _gaps(wanted: np.ndarray, found: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from mmengine.model import BaseModule
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from fgc_mm.deploy.dynamic.comparing import compared, flat, on_the_edge
+from fgc_mm.deploy.comparing import compared, flat, on_the_edge
 from fgc_mm.deploy.dynamic.plan import LOOP, PROGRAM, DynamicPlan
 from fgc_mm.deploy.dynamic.programs import (
     Program,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -30,6 +31,14 @@ def compared(want: list[Tensor], got: list[Tensor]) -> str:
         if not worst <= TOLERANCE * scale:
             return f'logits differ by {worst:.1e} of {scale:.1e}'
     return ''
+
+
+def of_image(records: list[GateRecord], number: int) -> list[GateRecord]:
+    """What the gates decided about one image of a batch."""
+    part = slice(number, number + 1)
+    return [
+        replace(r, logits=r.logits[part], mask=r.mask[part]) for r in records
+    ]
 
 
 def on_the_edge(want: list[GateRecord], got: list[GateRecord]) -> bool:

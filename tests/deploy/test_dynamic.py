@@ -14,6 +14,7 @@ from torch import nn
 import fgc_mm.deploy.dynamic.calibrate as calibration
 from fgc_mm.deploy import DynamicPlan, to_dynamic
 from fgc_mm.deploy.dynamic import build as building
+from fgc_mm.deploy.dynamic.model import DynamicBackbone
 from fgc_mm.deploy.dynamic.programs import KernelProgram
 from fgc_mm.errors import FGCError
 from fgc_mm.gates import GateDecision
@@ -558,6 +559,33 @@ def test_the_modules_run_where_a_program_is_wrong(small, monkeypatch):
     assert report['executor'] == 'modules'
     assert 'gives something else' in report['executor_why']
     assert {s['executed'] for s in report['sites'].values()} == {'dense'}
+    want = one_by_one(model, images)
+    torch.testing.assert_close(dynamic(images), want, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize('planned', [False, True])
+def test_the_modules_run_where_one_way_is_no_program(
+    small, monkeypatch, planned
+):
+    """A plan's sites, all masked, or the network without gates."""
+    model, images = small
+    plan = to_dynamic(model, images, backend='torch').plan if planned else None
+    if planned:
+        for site in plan.sites.values():
+            site.executed = 'dense'
+    program = DynamicBackbone.program
+
+    def refused(self, image, behind=(), gated=True, dense=None):
+        all_masked = bool(self.dense if dense is None else dense)
+        if all_masked or not gated:
+            return 'it is no program'
+        return program(self, image, behind, gated, dense)
+
+    monkeypatch.setattr(DynamicBackbone, 'program', refused)
+    dynamic = to_dynamic(model, images, plan, backend='torch')
+    report = dynamic.dynamic_report()
+    assert report['executor'] == 'modules'
+    assert report['executor_why'] == 'it is no program'
     want = one_by_one(model, images)
     torch.testing.assert_close(dynamic(images), want, atol=1e-4, rtol=1e-4)
 

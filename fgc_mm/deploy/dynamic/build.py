@@ -209,7 +209,11 @@ def _obey(dynamic: DynamicImageClassifier, image: Tensor) -> None:
         },
         **backbone.dense,
     }
-    backbone.dense.update(backbone.program(image).why_dense)
+    program = backbone.program(image)
+    if isinstance(program, str):
+        run_modules(dynamic, program)
+        return
+    backbone.dense.update(program.why_dense)
     for name, why in backbone.dense.items():
         if plan.sites[name].executed != DENSE:
             plan.sites[name] = SiteReport(DENSE, why)

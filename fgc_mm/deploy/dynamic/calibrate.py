@@ -46,10 +46,19 @@ def calibrate(dynamic: Any, images: Tensor) -> None:
     singles = images.split(1)
     plan, backbone = dynamic.plan, dynamic.backbone
     with torch.no_grad():
+        ways = _ways(backbone, singles[0])
+        for program in ways.values():
+            if isinstance(program, str):
+                run_modules(dynamic, program)
+                return
         plan.alone = _choose_alone(backbone, singles)
-        reports = _compare_sites(backbone, singles)
+        reports = _compare_sites(backbone, ways, singles)
         plan.sites = {site.name: reports[site.name] for site in backbone.sites}
         _overrule(backbone, plan.sites, singles)
+        chosen = backbone.program(singles[0])
+        if isinstance(chosen, str):
+            run_modules(dynamic, chosen)
+            return
         _choose_executor(backbone, plan, singles)
         if len(images) > 1 and _skips(backbone):
             plan.batch_ms = _compare_batches(backbone, images)
@@ -115,19 +124,23 @@ def _choose_alone(backbone: Any, singles: Sequence[Tensor]) -> list[str]:
     return best
 
 
-def _compare_sites(
-    backbone: Any, singles: Sequence[Tensor]
-) -> dict[str, SiteReport]:
-    """Times of every site's steps in all ways, and what follows."""
+def _ways(backbone: Any, image: Tensor) -> dict[str, Program | str]:
+    """A program that skips, one that masks, and the network without gates."""
     everything = {
         site.name: backbone.dense.get(site.name, 'it is masked')
         for site in backbone.sites
     }
-    ways = {
-        SKIPPING: backbone.program(singles[0]),
-        MASKED: backbone.program(singles[0], dense=everything),
-        PLAIN: backbone.program(singles[0], gated=False),
+    return {
+        SKIPPING: backbone.program(image),
+        MASKED: backbone.program(image, dense=everything),
+        PLAIN: backbone.program(image, gated=False),
     }
+
+
+def _compare_sites(
+    backbone: Any, ways: dict[str, Program], singles: Sequence[Tensor]
+) -> dict[str, SiteReport]:
+    """Times of every site's steps in all ways, and what follows."""
     keep = _keep_ratios(ways[SKIPPING], backbone, singles)
     steps = _steps_of_sites(ways[SKIPPING], backbone.sites)
     times = _times(ways, singles)

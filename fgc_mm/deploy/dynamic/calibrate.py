@@ -96,10 +96,9 @@ def interleaved(
 
 def _choose_alone(backbone: Any, singles: Sequence[Tensor]) -> list[str]:
     """Steps that several threads do slower than one."""
-    program = backbone.program(singles[0])
     if torch.get_num_threads() == 1:
         return []
-    taken = []
+    program, taken = backbone.program(singles[0]), []
     for names in ((), program.names):
         backbone.keep_alone(names)
         taken.append(program.seconds(singles[0], REPEATS))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fgc_mm.deploy.graph.editing import Editor
 from fgc_mm.deploy.graph.ir import ALL, Graph, Node, Op
-from fgc_mm.runtime.format import Act, Activation, Math
+from fgc_mm.runtime.format import Act, Math
 
 WITH_ACT = (
     Op.CONV,
@@ -77,6 +77,3 @@ def _join_act(editor: Editor, node: Node) -> None:
         return
     x.act = node.act
     editor.replace(node, x)
-
-
-NO_ACT = Activation()

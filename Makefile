@@ -5,6 +5,10 @@ PYTHON ?= python3
 STAMP := .venv/.installed
 BIN := .venv/bin/python
 
+# What is imported is compiled once, whatever the shell says: torch takes ten
+# seconds to compile, which every process of the tests would do.
+unexport PYTHONDONTWRITEBYTECODE
+
 # A checkout that has moved leaves an environment that points to its old place.
 ifneq "$(shell cat $(STAMP) 2>/dev/null)" "$(CURDIR)"
 .PHONY: $(STAMP)

@@ -5,6 +5,7 @@ test files out to others runs no test.
 """
 
 import fcntl
+import logging
 import os
 import shutil
 import subprocess
@@ -110,6 +111,7 @@ def scope():
     from mmengine.logging import MMLogger
 
     MMLogger._instance_dict.clear()  # some have another level, by their rank
+    logging.disable(logging.NOTSET)  # as benchmarks do
     with _in_mmpretrain():
         yield
 

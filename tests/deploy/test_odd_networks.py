@@ -40,7 +40,9 @@ class Net(nn.Module):
 
 def model_of(odd=lambda net, x: x, gate='fgc_mm.BinaryConcreteGate'):
     torch.manual_seed(0)
-    wrapped = GatedBackbone(Net(odd), dict(type=gate))
+    wrapped = GatedBackbone(
+        Net(odd), dict(type=gate), sites=dict(type='auto', image_size=12)
+    )
     for gate in wrapped.gates.values():
         for layer in gate.modules():
             if isinstance(layer, nn.Linear):

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -30,6 +29,7 @@ from fgc_mm.runtime.format import (
     Value,
     encode,
 )
+from fgc_mm.sites import GateRecord, GateSite
 
 pytestmark = pytest.mark.usefixtures('compiled')
 SIZE, CLASSES = 8, 4
@@ -208,6 +208,9 @@ def test_independent_classes():
     np.testing.assert_allclose(found, [0.5, 0.5])
 
 
+SITE = GateSite('layer1', (), (), 3, 3)
+
+
 class Masked(nn.Module):
     """A classifier in torch that computes what the program does.
 
@@ -225,7 +228,8 @@ class Masked(nn.Module):
     def _extract_gated(self, images):
         means = images.mean(dim=(2, 3))
         logits = means - 0.5 + self.shift
-        return means, [SimpleNamespace(logits=logits, mask=logits > 0)]
+        mask = (logits > 0).float()
+        return means, [GateRecord(SITE, None, logits, logits.sigmoid(), mask)]
 
 
 IMAGES = torch.rand(5, 3, SIZE, SIZE, generator=torch.Generator())
@@ -271,7 +275,7 @@ def test_a_gate_that_rounding_decides(tmp_path):
 
         def _extract_gated(self, images):
             means, (record,) = super()._extract_gated(images)
-            differs = record.mask.any(dim=1) & (record.logits < 1e-2).all(1)
+            differs = (record.mask != 0).any(dim=1) & (record.logits < 1e-2).all(1)
             return means + differs[:, None], [record]
 
     written = write_file(program(), Rounded(shift=5e-5), images, path)

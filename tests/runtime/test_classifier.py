@@ -275,7 +275,9 @@ def test_a_gate_that_rounding_decides(tmp_path):
 
         def _extract_gated(self, images):
             means, (record,) = super()._extract_gated(images)
-            differs = (record.mask != 0).any(dim=1) & (record.logits < 1e-2).all(1)
+            differs = (record.mask != 0).any(dim=1) & (
+                record.logits < 1e-2
+            ).all(1)
             return means + differs[:, None], [record]
 
     written = write_file(program(), Rounded(shift=5e-5), images, path)

@@ -29,10 +29,10 @@ demo: $(STAMP)
 	@$(BIN) tools/demo.py $(ARGS)
 
 # The tensors of the tests are small: threads would only wait for each other.
-# Two processes share the files of the tests, the longest first.
+# Three processes share the files of the tests, the longest first: some wait.
 test: export OMP_NUM_THREADS ?= 1
 test: $(STAMP)
-	@$(BIN) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN) -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-cluster: export OMP_NUM_THREADS ?= 1
 test-cluster: export FGC_TEST_CLUSTER := 1

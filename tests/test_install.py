@@ -63,7 +63,7 @@ def checkout(tmp_path):
     return make
 
 
-TESTS = 'runs -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder'
+TESTS = 'runs -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder'
 
 
 def test_installs_once(checkout):

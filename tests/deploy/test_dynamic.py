@@ -23,11 +23,14 @@ from fgc_mm.registry import MODELS
 from fgc_mm.runtime.errors import LibraryError
 from fgc_mm.runtime.library import load_library
 
+TWO = dict(num_stages=2, strides=(1, 2), dilations=(1, 1), out_indices=(1,))
 # (backbone, image size, sites that can be dynamic at least)
 NETWORKS = {
     'CifarResNet': (dict(type='fgc_mm.CifarResNet', base_channels=8), 16, 9),
     'ResNet-18': (dict(type='ResNet', depth=18, base_channels=8), 64, 8),
-    'ResNet-50': (dict(type='ResNet', depth=50, base_channels=8), 64, 33),
+    'ResNet-50': (
+        dict(type='ResNet', depth=50, base_channels=8, **TWO), 32, 15,
+    ),
     'MobileNetV2': (dict(type='MobileNetV2', widen_factor=0.25), 64, 17),
     'MobileNetV3': (dict(type='MobileNetV3', arch='small_050'), 64, 9),
     'VGG': (dict(type='VGG', depth=11, norm_cfg=dict(type='BN')), 32, 7),
@@ -38,9 +41,11 @@ NETWORKS = {
     ),
     'ResNeXt': (
         dict(type='ResNeXt', depth=50, groups=4, width_per_group=4,
-             base_channels=8), 32, 1,
+             base_channels=8, **TWO), 32, 1,
     ),
-    'SEResNet': (dict(type='SEResNet', depth=50, base_channels=16), 32, 48),
+    'SEResNet': (
+        dict(type='SEResNet', depth=50, base_channels=16, **TWO), 32, 21,
+    ),
     'ViT': (
         dict(type='VisionTransformer', img_size=32, patch_size=8, arch=dict(
             embed_dims=24, num_layers=2, num_heads=2,

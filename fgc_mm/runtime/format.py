@@ -98,6 +98,7 @@ class Kind(enum.IntEnum):
     TOPK = 12
     CALL = 13
     SOFTMAX = 14
+    MATMUL = 15
 
 
 class Math(enum.IntEnum):
@@ -426,6 +427,19 @@ class Softmax(Op):
 
     kind = Kind.SOFTMAX
     x: int
+    y: int
+
+
+@dataclass
+class MatMul(Op):
+    """``y = x w``: matrices of rows and columns, one for each channel.
+
+    x: (C, I, K), w: (C, K, J), y: (C, I, J).
+    """
+
+    kind = Kind.MATMUL
+    x: int
+    x2: int
     y: int
 
 

@@ -123,6 +123,75 @@ class PixelNorm(nn.Module):
         return x / (x.pow(2).mean(1, keepdim=True) + 1e-6).sqrt()
 
 
+class Windows(nn.Module):
+    """The pixels around every pixel, and their sum."""
+
+    def forward(self, x):
+        n, c, h, w = x.shape
+        around = nn.functional.unfold(x, 3, 1, 1)
+        return around.view(n, c, 9, h * w).sum(2).view(x.shape) / 9
+
+
+class Angles(nn.Module):
+    """Attention of directions, scaled by each head, with distances."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.rand(2, 1, 1) + 1)
+
+    def forward(self, x):
+        n, c, h, w = x.shape
+        q = x.flatten(2).view(n, 2, c // 2, h * w).mT
+        k = nn.functional.normalize(q, dim=-1)
+        scores = k @ k.mT * self.scale
+        scores = scores.view(n, 2, h * w, h, w)
+        rows, columns = q.mean(-1), q.square().mean(-1)
+        scores = scores + (
+            rows.view(n, 2, 1, h, w)[:, :, :, :, :1]
+            + columns.view(n, 2, 1, h, w)[:, :, :, :1, :]
+        )
+        scores = scores.view(n, 2, h * w, h * w).softmax(-1)
+        return (scores @ q).mT.reshape(x.shape)
+
+
+class Quarters(nn.Module):
+    """Convs and pools of the parts of a map, as images of their own."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.each = nn.Conv2d(
+            channels, channels, 3, padding=1, groups=channels
+        )
+        self.all = nn.Conv2d(channels, channels, 3, padding=1)
+        self.pool = nn.MaxPool2d(3, 1, 1)
+
+    def forward(self, x):
+        n, c, h, w = x.shape
+        x = x.view(n, c, 2, h // 2, 2, w // 2).permute(0, 2, 4, 1, 3, 5)
+        x = x.reshape(4 * n, c, h // 2, w // 2)
+        x = self.pool(self.all(self.each(x).relu())) + x
+        x = x.view(n, 2, 2, c, h // 2, w // 2).permute(0, 3, 1, 4, 2, 5)
+        return x.reshape(n, c, h, w)
+
+
+def overwritten(x):
+    y = x.clone()
+    y[:, :3] = 2 * y[:, :3] + 1
+    y[:, :, 2:4] = y[:, :, 4:6] * y[:, :, :1]
+    return y
+
+
+class Does(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
 PALETTE = {
     'relu': lambda c: nn.ReLU(),
     'hardswish': lambda c: nn.Hardswish(),
@@ -149,6 +218,12 @@ PALETTE = {
     'attention': lambda c: Tokens(c, fused=True, window=8),
     'own attention': lambda c: Tokens(c, fused=False, window=8),
     'windows': lambda c: Tokens(c, fused=True, window=4),
+    'unfold': lambda c: Windows(),
+    'angles': lambda c: Angles(),
+    'quarters': lambda c: Quarters(c),
+    'roll': lambda c: Does(lambda x: x.roll((1, -3), (2, 3))),
+    'stack': lambda c: Does(lambda x: torch.stack((x, -x), 2).sum(2) + x),
+    'overwritten': lambda c: Does(overwritten),
 }
 
 
@@ -174,7 +249,8 @@ class Net(nn.Module):
 def network(names):
     """Gated, its norms and gates as after some training."""
     torch.manual_seed(len(names))
-    gated = GatedBackbone(Net(names), GATE).eval()
+    sites = dict(type='auto', image_size=8)
+    gated = GatedBackbone(Net(names), GATE, sites).eval()
     for module in gated.backbone.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_()

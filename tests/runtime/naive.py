@@ -310,6 +310,10 @@ def softmax(s: State, op: f.Softmax) -> None:
     s.values[op.y] = e / e.sum(0)
 
 
+def matmul(s: State, op: f.MatMul) -> None:
+    s.values[op.y] = s.values[op.x] @ s.values[op.x2]
+
+
 def call(s: State, op: f.Call) -> None:
     ys = s.call(op.function, [s.values[k] for k in op.xs])
     for k, y in zip(op.ys, ys, strict=True):
@@ -332,4 +336,5 @@ COMPUTE: dict[f.Kind, Callable] = {
     f.Kind.TOPK: top_k,
     f.Kind.CALL: call,
     f.Kind.SOFTMAX: softmax,
+    f.Kind.MATMUL: matmul,
 }

@@ -411,6 +411,18 @@ def test_softmax(seed: int) -> None:
     check(m.finished(y), threads=threads_of(seed))
 
 
+@pytest.mark.parametrize('seed', SEEDS)
+def test_matmul(seed: int) -> None:
+    m = Random(seed=seed)
+    channels, inner = m.between(1, 4), m.between(1, 20)
+    rows, columns = m.between(1, 9), m.between(1, 80)
+    x = m.filled((channels, rows, inner))
+    w = m.filled((channels, inner, columns))
+    y = m.somewhere((channels, rows, columns))
+    m.op(f.MatMul(x, w, y))
+    check(m.finished(y), threads=threads_of(seed))
+
+
 def box(m: Random, x: tuple, y: tuple) -> tuple:
     """A transposition, with steps, that stays inside of x and y."""
     order = [int(k) for k in m.random.permutation(3)]

@@ -25,14 +25,17 @@ from mmengine.registry import DefaultScope
 from mmpretrain.apis.model import ModelHub
 from mmpretrain.registry import MODELS
 from rich.progress import track
-from torch import nn
+from torch import Tensor, nn
 from zoo_coverage import GATE, backbone_of  # sets the path to the package
 
+from fgc_mm.deploy.comparing import flat
 from fgc_mm.deploy.dynamic.model import DynamicBackbone
 from fgc_mm.engine import command_line
 from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedBackbone
 from fgc_mm.sites.image_size import small_images
+
+NO_ANSWER = 'no answer of its own'
 
 
 @dataclass
@@ -42,7 +45,8 @@ class Row:
     Attributes:
         model: The model that was tried.
         result: ``'one call'``, ``'with torch'`` (operations of torch are
-            called), ``'no program'`` or ``'no site'``.
+            called), ``'no program'``, ``'no site'``, or ``'no answer of its
+            own'`` (it cannot be built, or gives something else every time).
         reason: What torch computes, or why there is no program.
         sites: Number of sites.
         skipping: Of them, those whose closed channels are not computed.
@@ -80,9 +84,13 @@ def examine(name: str, config: dict) -> Row:
         gated = GatedBackbone(MODELS.build(config), GATE).eval()
     except FGCError as error:
         return Row(name, 'no site', str(error).partition(';')[0])
+    except Exception as error:
+        return Row(name, NO_ANSWER, f'it cannot be built ({_line(error)})')
     for gate in gated.gates.values():
         nn.init.normal_(gate.expand.bias)
     image = small_images(gated.backbone)
+    if is_random(gated, image):
+        return Row(name, NO_ANSWER, 'it hides patches by chance')
     program = DynamicBackbone(gated, kernel=True).program(image)
     count = len(gated.sites)
     if isinstance(program, str):
@@ -93,6 +101,17 @@ def examine(name: str, config: dict) -> Row:
     calls = Counter(text.rpartition(': ')[2] for text in program.fallbacks)
     text = ', '.join(f'{n} x {what}' for what, n in calls.most_common())
     return Row(name, 'with torch', text, count, skipping)
+
+
+@torch.no_grad()
+def is_random(network: nn.Module, image: Tensor) -> bool:
+    """Whether it gives something else every time: no classifier's backbone."""
+    first, second = (flat(network(image)) for _ in range(2))
+    return any(not torch.equal(x, y) for x, y in zip(first, second))
+
+
+def _line(error: Exception) -> str:
+    return f'{type(error).__name__}: {error}'.splitlines()[0]
 
 
 def in_a_process(name: str, config: dict, seconds: float) -> Row:
@@ -119,14 +138,13 @@ def _answer(name: str, config: dict, writer: Connection) -> None:
     try:
         writer.send(examine(name, config))
     except Exception as error:
-        text = f'{type(error).__name__}: {error}'.splitlines()[0]
-        writer.send(Row(name, 'no program', text))
+        writer.send(Row(name, 'no program', _line(error)))
 
 
 def report(rows: dict[str, Row]) -> Iterator[str]:
     """Lines of Markdown."""
     results = Counter(row.result for row in rows.values())
-    gated = len(rows) - results['no site']
+    gated = len(rows) - results['no site'] - results[NO_ANSWER]
     yield "# mmpretrain's backbones as programs"
     yield ''
     yield (
@@ -136,7 +154,8 @@ def report(rows: dict[str, Row]) -> Iterator[str]:
     )
     yield ''
     yield (
-        f'{len(rows)} classes, {gated} with sites: {results["one call"]} run '
+        f'{len(rows)} classes, {gated} that can be built, give the same '
+        f'every time and have sites: {results["one call"]} run '
         f'as one call of the runtime, {results["with torch"]} as one that '
         f'calls torch for some operations, {results["no program"]} as their '
         'own code, masked.'

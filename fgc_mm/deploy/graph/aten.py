@@ -88,20 +88,21 @@ def _conv(c: Converting) -> Node | None:
     flat = weight.dim() == 4 and not c['transposed']
     if not flat or c['input'].dim() != 4:
         return None
-    pads = [(p, p) for p in _pair(c['padding'])]
+    pads = [(p, p) for p in pair(c['padding'])]
     return c.make(
         Op.CONV,
         c.node('input'),
         weight=weight,
         bias=bias,
-        stride=_pair(c['stride']),
+        stride=pair(c['stride']),
         padding=tuple(pads),
-        dilation=_pair(c['dilation']),
+        dilation=pair(c['dilation']),
         groups=c['groups'],
     )
 
 
-def _pair(values: Any) -> tuple[int, int]:
+def pair(values: Any) -> tuple[int, int]:
+    """Of rows and columns, where one number may stand for both."""
     values = tuple(values)
     return values * 2 if len(values) == 1 else values
 
@@ -324,15 +325,15 @@ def _avg_pool(c: Converting) -> Node | None:
 def _pool(c: Converting, average: bool, outside: bool) -> Node | None:
     if c['self'].dim() != 4:
         return None
-    kernel = _pair(c['kernel_size'])
+    kernel = pair(c['kernel_size'])
     return c.make(
         Op.POOL,
         c.node(),
         average=average,
         kernel=kernel,
-        stride=_pair(c['stride'] or kernel),
-        padding=_pair(c['padding'] or (0,)),
-        dilation=_pair(c['dilation'] or (1,)),
+        stride=pair(c['stride'] or kernel),
+        padding=pair(c['padding'] or (0,)),
+        dilation=pair(c['dilation'] or (1,)),
         outside=outside,
     )
 

@@ -12,7 +12,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fgc_mm.deploy.copying import copied
-from fgc_mm.deploy.graph.aten import CONVERTERS, Converting
+from fgc_mm.deploy.graph.aten import Converting
+from fgc_mm.deploy.graph.composed import ALL_CONVERTERS
 from fgc_mm.deploy.graph.ir import Graph, Node, Op, SiteValues
 from fgc_mm.deploy.graph.marks import DECISION, END, MASK, MarkingPort
 from fgc_mm.models import GatedBackbone
@@ -235,7 +236,7 @@ class _Watch(TorchDispatchMode):
     def _converted(
         self, func: Any, args: tuple, kwargs: dict, result: Any
     ) -> list[Node] | None:
-        convert = CONVERTERS.get(func)
+        convert = ALL_CONVERTERS.get(func)
         if convert is None:
             return None
         named = _named(func, args, kwargs)

@@ -22,7 +22,8 @@ class Storage:
     Attributes:
         value: The value that covers all of it.
         flat: Rows lie side by side, since somebody reads it as one row.
-        moved: A move writes it, which leaves what is around it alone.
+        moved: A move writes it, or an op a part of its channels, which
+            leaves what is around it alone.
         pad: Zeros around every channel.
     """
 
@@ -167,10 +168,13 @@ class Emitter:
         op.records_only = self.record
         self.program.ops.append(op)
         self.program.names.append(self.name)
-        if isinstance(op, f.Move):
-            view = self.views[op.y]
-            if view is not None and not op.zero:
-                self.storages[view.storage].moved = True
+        view = self.views[op.y] if hasattr(op, 'y') else None
+        if view is None:
+            return
+        storage = self.storages[view.storage]
+        part = self.program.values[op.y].channels != storage.value.channels
+        if part or (isinstance(op, f.Move) and not op.zero):
+            storage.moved = True
 
     def move(
         self,
@@ -243,13 +247,15 @@ def _distance(step: Step) -> int:
 def canonical(value: int, shape: tuple[int, ...]) -> Layout:
     """Of a tensor that fills a map, in order.
 
-    (1, C), (1, C, H, W): as they are; (A, B, C): channels, rows, columns;
-    (1, L, C): tokens, in a map of (C, 1, L).
+    (1, C): as it is; (1, L, C): tokens, in a map of (C, 1, L);
+    (N, C, H, W): a map of (N C, H, W).
     """
     steps: dict[int, list[Step]] = {
         2: [(0, 0, 0), (1, 0, 0)],
         3: [(0, 0, 0), (0, 0, 1), (1, 0, 0)],
-        4: [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)],
+        4: [(shape[1], 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)]
+        if len(shape) == 4
+        else [],
     }
     dims = tuple(
         (Atom(size, step),) if size > 1 else ()

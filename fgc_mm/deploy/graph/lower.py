@@ -162,6 +162,7 @@ RULES: dict[Op, Callable[[Lowering, Node], Layout]] = {
     Op.IMAGE: Lowering._image,
     Op.CONV: lower_products.conv,
     Op.LINEAR: lower_products.linear,
+    Op.MATMUL: lower_products.matmul,
     Op.AFFINE: lower_elementwise.affine,
     Op.LAYER_NORM: lower_elementwise.layer_norm,
     Op.GROUP_NORM: lower_elementwise.group_norm,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fgc_mm.deploy.graph.atoms import Layout, extents
+from fgc_mm.deploy.graph.atoms import Atom, Layout, extents
 from fgc_mm.deploy.graph.ir import Node, Op
 from fgc_mm.deploy.graph.placing import (
     NotThis,
@@ -62,13 +62,33 @@ def binary(low: Placing, node: Node) -> Layout:
 
 def _outer(low: Placing, node: Node) -> Layout:
     """Both are spread over what comes out."""
-    if len(node.shape) not in (2, 3, 4) or node.shape[0] != 1:
-        raise NotThis('a product of tensors that are both spread')
-    y = low.usual(node.shape)
+    if len(node.shape) in (2, 3, 4) and node.shape[0] == 1:
+        y = low.usual(node.shape)
+    else:
+        y = _in_axes(low, node)
     xs = [low.as_spread(x, y) for x in node.inputs]
     listed = low.writes(node, y)
     low.out.add(f.Binary(*xs, y.value, listed, node.math, node.act))
     return y
+
+
+def _in_axes(low: Placing, node: Node) -> Layout:
+    """New memory; dimensions that the same inputs have share an axis."""
+    rank = len(node.shape)
+    shapes = [(1,) * (rank - len(x.shape)) + x.shape for x in node.inputs]
+    box, dims, known, axis = [1, 1, 1], [()] * rank, None, 2
+    for d in reversed(range(rank)):
+        if node.shape[d] == 1:
+            continue
+        own = [shape[d] > 1 for shape in shapes]
+        axis -= known not in (None, own)
+        if axis < 0:
+            raise NotThis('a sum or product of tensors that are both spread')
+        step = [0, 0, 0]
+        step[axis], known = box[axis], own
+        dims[d] = (Atom(node.shape[d], tuple(step)),)
+        box[axis] *= node.shape[d]
+    return Layout(low.out.storage(*box), (0, 0, 0), tuple(dims))
 
 
 def _whole_layout(low: Placing, node: Node) -> Layout:

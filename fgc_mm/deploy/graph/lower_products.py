@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
-from fgc_mm.deploy.graph.atoms import Atom, Layout
+from fgc_mm.deploy.graph.atoms import Atom, Layout, merged
 from fgc_mm.deploy.graph.emit import canonical
-from fgc_mm.deploy.graph.ir import ALL, Node
+from fgc_mm.deploy.graph.ir import ALL, Node, Op
 from fgc_mm.deploy.graph.placing import (
     CHANNEL,
     NotThis,
@@ -14,21 +16,92 @@ from fgc_mm.deploy.graph.placing import (
 )
 from fgc_mm.runtime import format as f
 
+MOST_IMAGES = 256  # of a conv of several, each of which is an op
+
 
 def conv(low: Placing, node: Node) -> Layout:
     x = low.map(node.inputs[0])
     y = low.usual(node.shape)
     (top, _), (left, _) = node.padding
-    groups = node.groups
-    depthwise = groups > 1 and groups == node.inputs[0].shape[1]
-    if groups > 1 and not depthwise and node.writes is not ALL:
+    geometry = node.stride, (top, left)
+    images, inputs = node.inputs[0].shape[:2]
+    depthwise = 1 < node.groups == inputs
+    if node.groups > 1 and not depthwise and node.writes is not ALL:
         raise NotThis('a grouped conv of listed channels')
-    low.out.add(
-        _product(
-            low, node, x, y.value, node.weight, (node.stride, (top, left))
-        )
-    )
+    if images == 1:
+        parts = [(x, y.value)]
+    elif depthwise:
+        node, parts = _of_all_images(node, images), [(x, y.value)]
+    elif images > MOST_IMAGES:
+        raise NotThis(f'a conv of {images} images')
+    else:
+        parts = [
+            tuple(
+                low.out.view(value, (n * shape[1], 0, 0), shape[1:])
+                for value, shape in (
+                    (x, node.inputs[0].shape),
+                    (y.value, node.shape),
+                )
+            )
+            for n in range(images)
+        ]
+    for x, y_part in parts:
+        low.out.add(_product(low, node, x, y_part, node.weight, geometry))
     return y
+
+
+def _of_all_images(node: Node, images: int) -> Node:
+    """A depthwise conv of several images as one of all their channels."""
+    bias = None if node.bias is None else node.bias.repeat(images)
+    attrs = dict(
+        node.attrs,
+        weight=node.weight.repeat(images, 1, 1, 1),
+        bias=bias,
+        groups=node.groups * images,
+    )
+    return Node(
+        Op.CONV, node.inputs, node.shape, attrs, node.name, act=node.act
+    )
+
+
+def matmul(low: Placing, node: Node) -> Layout:
+    """Of two tensors (..., I, K) and (..., K, J), whose leads are the same."""
+    first, second = node.inputs
+    lead = node.shape[:-2]
+    if first.shape[:-2] != lead or second.shape[:-2] != lead:
+        raise NotThis('a product of matrices that are spread')
+    x, w = _matrices(low, first), _matrices(low, second)
+    y = _in_channels(low, node.shape)
+    low.out.add(f.MatMul(x, w, y.value))
+    return y
+
+
+def _matrices(low: Placing, node: Node) -> int:
+    """A value whose channels are the matrices (rows, columns)."""
+    layout, shape = low.of(node), node.shape
+    box = (math.prod(shape[:-2]), *shape[-2:])
+    wanted = _matrix_dims(shape)
+    if tuple(tuple(merged(d)) for d in layout.dims) != wanted:
+        target = _in_channels(low, shape)
+        low.move(layout, target)
+        layout = target
+    return low.out.view(layout.value, layout.start, box)
+
+
+def _in_channels(low: Placing, shape: tuple[int, ...]) -> Layout:
+    value = low.out.storage(math.prod(shape[:-2]), *shape[-2:])
+    return Layout(value, (0, 0, 0), _matrix_dims(shape))
+
+
+def _matrix_dims(shape: tuple[int, ...]) -> tuple[tuple[Atom, ...], ...]:
+    steps, step = [(0, 1, 0), (0, 0, 1)], 1
+    for size in reversed(shape[:-2]):
+        steps.insert(0, (step, 0, 0))
+        step *= size
+    return tuple(
+        (Atom(size, vector),) if size > 1 else ()
+        for size, vector in zip(shape, steps)
+    )
 
 
 def linear(low: Placing, node: Node) -> Layout:

@@ -98,23 +98,25 @@ class Placing:
         return target
 
     def usual(self, shape: tuple[int, ...]) -> Layout:
-        """New memory for (1, C), (1, L, C) or (1, C, H, W)."""
-        boxes = {
-            2: (shape[-1], 1, 1),
-            3: (shape[-1], 1, shape[1]),
-            4: tuple(shape[1:]),
-        }
-        return canonical(self.out.storage(*boxes[len(shape)]), shape)
+        """New memory for (1, C), (1, L, C) or (N, C, H, W)."""
+        if len(shape) == 4:
+            box = (shape[0] * shape[1], *shape[2:])
+        else:
+            box = (shape[-1], 1, math.prod(shape[1:-1]))
+        return canonical(self.out.storage(*box), shape)
 
     def map(self, node: Node) -> int:
-        """A value (C, H, W) of a tensor (1, C, H, W)."""
+        """A value (N C, H, W) of a tensor (N, C, H, W)."""
         layout, shape = self.of(node), node.shape
-        if len(shape) != 4 or shape[0] != 1:
+        if len(shape) != 4:
             raise NotThis(f'{node.op.value} of {len(shape)} dimensions')
         whole = canonical(layout.value, shape)
         if layout.dims != whole.dims:
-            layout = self.copied(layout, shape)
-        return self.out.view(layout.value, layout.start, shape[1:])
+            target = self.usual(shape)
+            self.move(layout, target)
+            layout = target
+        box = (shape[0] * shape[1], *shape[2:])
+        return self.out.view(layout.value, layout.start, box)
 
     def channels_at(self, node: Node, dim: int) -> tuple[int, Box, Layout]:
         """A tensor as a map whose channels are one of its dimensions.
@@ -173,6 +175,9 @@ class Placing:
             return f.ALL
         atoms = layout.dims[node.channel_dim]
         if layout.start[0] or len(atoms) != 1 or atoms[0].step != CHANNEL:
+            return f.ALL
+        channels = self.out.program.values[layout.value].channels
+        if channels != node.writes.channels:  # several images
             return f.ALL
         return self.set_of(node.writes)
 

@@ -248,6 +248,15 @@ class OpChecker : public Checker {
     same_shape(read(o.x), written(o.y));
   }
 
+  void matmul(const Op& o) {
+    const Value &x = read(o.x), &w = read(o.x2), &y = written(o.y);
+    expect(o.y != o.x && o.y != o.x2, "a product writes what it reads");
+    expect(x.channels == w.channels && x.channels == y.channels &&
+               x.width == w.height && x.height == y.height &&
+               w.width == y.width,
+           "matrices of a product do not match");
+  }
+
   void call(const Op& o) {
     for (int64_t k = 0; k < o.x_count; ++k) read(o.xs[k]);
     for (int64_t k = 0; k < o.y_count; ++k) written(o.ys[k]);
@@ -269,6 +278,7 @@ class OpChecker : public Checker {
       case kJoin: return join(o);
       case kTopK: return top_k(o);
       case kSoftmax: return softmax(o);
+      case kMatMul: return matmul(o);
       default: return call(o);
     }
   }

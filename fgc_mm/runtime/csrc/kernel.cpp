@@ -1,6 +1,7 @@
 // One build of all ops; compiled once for every instruction set, with
 // -DFGC_BUILD=NAME.
 #include "attention.h"
+#include "matmul.h"
 #include "conv.h"
 #include "lists.h"
 #include "resize.h"
@@ -84,6 +85,7 @@ void run(const Program& p, const Op& op, Context& c) {
     case kJoin: return run_join(p, op, c);
     case kTopK: return run_topk(p, op, c);
     case kSoftmax: return run_softmax(p, op, c);
+    case kMatMul: return run_matmul(p, op, c);
     default: return run_call(p, op, c);
   }
 }

@@ -153,6 +153,7 @@ void read_fields(Words& w, Op& op, Keep& keep) {
     case kList: return fields({&op.x, &op.set});
     case kJoin: return read_join(w, op, keep);
     case kSoftmax: return fields({&op.x, &op.y});
+    case kMatMul: return fields({&op.x, &op.x2, &op.y});
     case kTopK: return fields({&op.x, &op.y, &op.k, &op.ones});
     case kCall:
       fields({&op.function});

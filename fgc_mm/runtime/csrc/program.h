@@ -17,7 +17,8 @@ enum ActKind {
 
 enum OpKind {
   kConv, kUnary, kBinary, kAffine, kPool, kMean, kNorm, kMove, kResize,
-  kAttention, kList, kJoin, kTopK, kCall, kSoftmax, kOps
+  kAttention, kList, kJoin, kTopK, kCall, kSoftmax, kMatMul,
+  kOps
 };
 
 enum MathKind { kAdd, kSub, kMul, kDiv, kMax, kMin, kMaths };

@@ -1,0 +1,159 @@
+"""What torch's operations are that take several operations of the graph."""
+
+from __future__ import annotations
+
+import math
+
+from fgc_mm.deploy.graph.aten import CONVERTERS, Converting, aten, of, pair
+from fgc_mm.deploy.graph.ir import Node, Op
+from fgc_mm.runtime.format import Act, Activation
+
+LINES = 64  # most pieces of a window that im2col becomes
+
+
+@of(aten.roll.default)
+def _roll(c: Converting) -> Node | None:
+    """The end of a dimension comes first."""
+    if not c['dims']:
+        return None
+    x = c.node()
+    for shift, dim in zip(c['shifts'], c['dims']):
+        dim %= len(x.shape)
+        size = x.shape[dim]
+        cut = size - shift % size
+        if cut == size:
+            continue
+        parts = [_part(c, x, dim, cut, size), _part(c, x, dim, 0, cut)]
+        x = c.emit(c.make(Op.CONCAT, *parts, shape=x.shape, dim=dim))
+    return x
+
+
+def _part(
+    c: Converting, x: Node, dim: int, start: int, stop: int, step: int = 1
+) -> Node:
+    if (start, stop, step) == (0, x.shape[dim], 1):
+        return x
+    size = len(range(start, stop, step))
+    shape = (*x.shape[:dim], size, *x.shape[dim + 1 :])
+    return c.emit(
+        c.make(
+            Op.SLICE,
+            x,
+            shape=shape,
+            dim=dim,
+            start=start,
+            stop=stop,
+            step=step,
+        )
+    )
+
+
+@of(aten.stack.default)
+def _stack(c: Converting) -> Node:
+    dim = (c['dim'] or 0) % c.result.dim()
+    parts = [c.node_of(x) for x in c['tensors']]
+    shape = (*parts[0].shape[:dim], 1, *parts[0].shape[dim:])
+    parts = [c.emit(c.make(Op.RESHAPE, x, shape=shape)) for x in parts]
+    return c.make(Op.CONCAT, *parts, dim=dim)
+
+
+@of(aten.slice_scatter.default)
+def _slice_scatter(c: Converting) -> Node | None:
+    """What lies before, the new part, what lies behind."""
+    x, dim = c.node(), (c['dim'] or 0) % c['self'].dim()
+    size = x.shape[dim]
+    start, stop, step = slice(c['start'], c['end'], c['step']).indices(size)
+    if step != 1:
+        return None
+    parts = [c.node('src')]
+    if start > 0:
+        parts.insert(0, _part(c, x, dim, 0, start))
+    if stop < size:
+        parts.append(_part(c, x, dim, stop, size))
+    if len(parts) == 1:
+        return parts[0]
+    return c.make(Op.CONCAT, *parts, dim=dim)
+
+
+@of(aten.copy.default)
+def _copy(c: Converting) -> Node | None:
+    """What is copied, in the shape of what it is copied to."""
+    if c['self'].dtype != c['src'].dtype:
+        return None
+    source, shape = c.node('src'), tuple(c['self'].shape)
+    if source.shape == shape:
+        return source
+    if len(source.shape) != len(shape):
+        front = (1,) * (len(shape) - len(source.shape))
+        source = c.emit(c.make(Op.RESHAPE, source, shape=front + source.shape))
+    return c.make(Op.EXPAND, source, shape=shape)
+
+
+@of(aten.sum.dim_IntList)
+def _sum(c: Converting) -> Node | None:
+    """Means times how many numbers they are of."""
+    x = c.node()
+    dims = tuple(d % len(x.shape) for d in c['dim'] or range(len(x.shape)))
+    return _of_means(c, x, dims, Act.LINEAR)
+
+
+@of(aten.linalg_vector_norm.default)
+def _norm(c: Converting) -> Node | None:
+    """Roots of sums of squares."""
+    x = c.node()
+    if c['ord'] != 2 or c['dim'] is None:
+        return None
+    dims = tuple(d % len(x.shape) for d in c['dim'])
+    act = Activation(Act.SQUARE)
+    square = c.emit(c.make(Op.UNARY, x, shape=x.shape, act=act))
+    total = c.emit(_of_means(c, square, dims, Act.LINEAR))
+    return c.make(Op.UNARY, total, act=Activation(Act.SQRT))
+
+
+def _of_means(
+    c: Converting, x: Node, dims: tuple[int, ...], kind: Act
+) -> Node:
+    count = math.prod(x.shape[d] for d in dims)
+    keep = bool(c['keepdim'])
+    mean = c.emit(c.make(Op.MEAN, x, dims=dims, keep=keep))
+    return c.make(Op.UNARY, mean, act=Activation(kind, float(count), 0.0))
+
+
+@of(aten.im2col.default)
+def _windows(c: Converting) -> Node | None:
+    """The numbers of every window: one slice for each place in it."""
+    x = c.node()
+    kernel, stride = pair(c['kernel_size']), pair(c['stride'])
+    dilation, (top, left) = pair(c['dilation']), pair(c['padding'])
+    if len(x.shape) != 4 or math.prod(kernel) > LINES:
+        return None
+    images, channels, height, width = x.shape
+    if top or left:
+        pads = ((0, 0), (0, 0), (top, top), (left, left))
+        shape = (images, channels, height + 2 * top, width + 2 * left)
+        x = c.emit(c.make(Op.PAD, x, shape=shape, pads=pads))
+    counts = [
+        (size - d * (k - 1) - 1) // s + 1
+        for size, k, s, d in zip(x.shape[2:], kernel, stride, dilation)
+    ]
+    parts = []
+    for row in range(kernel[0]):
+        rows = _every(c, x, 2, row * dilation[0], counts[0], stride[0])
+        for column in range(kernel[1]):
+            part = _every(
+                c, rows, 3, column * dilation[1], counts[1], stride[1]
+            )
+            shape = (images, channels, 1, math.prod(counts))
+            parts.append(c.emit(c.make(Op.RESHAPE, part, shape=shape)))
+    shape = (images, channels, len(parts), math.prod(counts))
+    joined = c.emit(c.make(Op.CONCAT, *parts, shape=shape, dim=2))
+    return c.make(Op.RESHAPE, joined)
+
+
+def _every(
+    c: Converting, x: Node, dim: int, start: int, count: int, step: int
+) -> Node:
+    return _part(c, x, dim, start, start + (count - 1) * step + 1, step)
+
+
+ALL_CONVERTERS = CONVERTERS  # those of torch's operations that are one, too

@@ -30,7 +30,9 @@ demo: $(STAMP)
 
 # The tensors of the tests are small: threads would only wait for each other.
 # Three processes share the files of the tests, the longest first: some wait.
+# More threads, if OMP_NUM_THREADS asks for them, sleep while they wait.
 test: export OMP_NUM_THREADS ?= 1
+test: export OMP_WAIT_POLICY ?= PASSIVE
 test: $(STAMP)
 	@$(BIN) -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 

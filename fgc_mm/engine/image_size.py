@@ -43,15 +43,14 @@ def _last_size(steps: Sequence[Any]) -> tuple[int, int] | None:
     for step in steps:
         kind = str(step.get('type', '')) if isinstance(step, dict) else ''
         if kind.rpartition('.')[2] in SIZED:
-            size = _pair(kind, step.get(SIZED[kind.rpartition('.')[2]]))
+            size = _pair(step.get(SIZED[kind.rpartition('.')[2]]))
     return size
 
 
-def _pair(kind: str, size: Any) -> tuple[int, int] | None:
+def _pair(size: Any) -> tuple[int, int] | None:
     if isinstance(size, int):
         return size, size
     if not isinstance(size, Sequence) or len(size) != 2:
         return None
-    first, second = size
-    # a scale is (width, height), a crop (height, width)
-    return (second, first) if kind.endswith('Resize') else (first, second)
+    width, height = size
+    return height, width

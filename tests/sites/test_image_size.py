@@ -95,6 +95,7 @@ RESIZE = dict(type='Resize', scale=(128, 96))
     [
         ([RESIZE], (96, 128)),
         ([RESIZE, dict(type='CenterCrop', crop_size=80)], (80, 80)),
+        ([RESIZE, dict(type='CenterCrop', crop_size=(80, 60))], (60, 80)),
         ([dict(type='mmpretrain.Resize', scale=64)], (64, 64)),
         ([dict(type='ResizeEdge', scale=256)], None),
         ([dict(type='PackInputs')], None),

@@ -4,8 +4,8 @@ The commands run as they stand on the page, in order and in this process, in
 a folder whose configs/ has the same names: each is the real config with
 digits for images, a small network and two epochs. Of a plan all rows are
 planned and their losses built, but one trained, and of several ways to prune
-statically one; with FGC_EVERY_ROW=1 all of them. Comparisons take minutes, so
-`make test-page` runs them, and `make test` the rest.
+statically one; with FGC_EVERY_ROW=1 all of them. That takes minutes, so
+`make test-page` runs the commands; `make test` builds what the plans plan.
 """
 
 import csv
@@ -111,11 +111,12 @@ def test_every_row_of_a_plan_is_planned_and_built(
             MODELS.build(loss)
 
 
+@NEEDS_MINUTES
 @pytest.mark.parametrize(
     'commands',
     [
         pytest.param([x for x in COMMANDS if x not in COMPARISONS], id='runs'),
-        pytest.param(COMPARISONS, id='comparisons', marks=NEEDS_MINUTES),
+        pytest.param(COMPARISONS, id='comparisons'),
     ],
 )
 def test_every_command_runs_to_its_end(commands, folder, monkeypatch, capfd):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 
+import torch
+
 from fgc_mm.deploy.graph.aten import CONVERTERS, Converting, aten, of, pair
 from fgc_mm.deploy.graph.ir import Node, Op
 from fgc_mm.runtime.format import Act, Activation
 
-LINES = 64  # most pieces of a window that im2col becomes
+MOST_PLACES = 64  # of a window, each of which is a slice
 
 
 @of(aten.roll.default)
@@ -65,6 +67,8 @@ def _slice_scatter(c: Converting) -> Node | None:
     start, stop, step = slice(c['start'], c['end'], c['step']).indices(size)
     if step != 1:
         return None
+    if start >= stop:
+        return x
     parts = [c.node('src')]
     if start > 0:
         parts.insert(0, _part(c, x, dim, 0, start))
@@ -92,31 +96,35 @@ def _copy(c: Converting) -> Node | None:
 @of(aten.sum.dim_IntList)
 def _sum(c: Converting) -> Node | None:
     """Means times how many numbers they are of."""
+    if not _are_floats(c):
+        return None
     x = c.node()
     dims = tuple(d % len(x.shape) for d in c['dim'] or range(len(x.shape)))
-    return _of_means(c, x, dims, Act.LINEAR)
+    return _of_means(c, x, dims)
 
 
 @of(aten.linalg_vector_norm.default)
 def _norm(c: Converting) -> Node | None:
     """Roots of sums of squares."""
     x = c.node()
-    if c['ord'] != 2 or c['dim'] is None:
+    if c['ord'] != 2 or c['dim'] is None or not _are_floats(c):
         return None
     dims = tuple(d % len(x.shape) for d in c['dim'])
     act = Activation(Act.SQUARE)
     square = c.emit(c.make(Op.UNARY, x, shape=x.shape, act=act))
-    total = c.emit(_of_means(c, square, dims, Act.LINEAR))
+    total = c.emit(_of_means(c, square, dims))
     return c.make(Op.UNARY, total, act=Activation(Act.SQRT))
 
 
-def _of_means(
-    c: Converting, x: Node, dims: tuple[int, ...], kind: Act
-) -> Node:
+def _are_floats(c: Converting) -> bool:
+    return c['self'].dtype == c.result.dtype == torch.float32
+
+
+def _of_means(c: Converting, x: Node, dims: tuple[int, ...]) -> Node:
     count = math.prod(x.shape[d] for d in dims)
     keep = bool(c['keepdim'])
     mean = c.emit(c.make(Op.MEAN, x, dims=dims, keep=keep))
-    return c.make(Op.UNARY, mean, act=Activation(kind, float(count), 0.0))
+    return c.make(Op.UNARY, mean, act=Activation(Act.LINEAR, float(count)))
 
 
 @of(aten.im2col.default)
@@ -125,7 +133,7 @@ def _windows(c: Converting) -> Node | None:
     x = c.node()
     kernel, stride = pair(c['kernel_size']), pair(c['stride'])
     dilation, (top, left) = pair(c['dilation']), pair(c['padding'])
-    if len(x.shape) != 4 or math.prod(kernel) > LINES:
+    if len(x.shape) != 4 or math.prod(kernel) > MOST_PLACES:
         return None
     images, channels, height, width = x.shape
     if top or left:

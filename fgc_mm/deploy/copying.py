@@ -1,7 +1,8 @@
 """Copies of networks."""
 
 import copy
-from typing import TypeVar
+from collections import OrderedDict
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -19,10 +20,12 @@ def copied(module: Module) -> Module:
     Args:
         module: Any network.
     """
-    memo = {
-        id(value): value.detach().clone()
-        for part in module.modules()
-        for value in vars(part).values()
-        if isinstance(value, Tensor) and value.grad_fn is not None
-    }
+    memo: dict[int, Any] = {}
+    for part in module.modules():
+        for value in vars(part).values():
+            if isinstance(value, Tensor) and value.grad_fn is not None:
+                memo[id(value)] = value.detach().clone()
+            elif type(value) in (dict, OrderedDict) and not value:
+                # a module has ten of them, which deepcopy is slow at
+                memo[id(value)] = type(value)()
     return copy.deepcopy(module, memo)

@@ -196,6 +196,8 @@ def examples() -> Iterator[bytes]:
             ops.test_binary(seed)
             ops.test_pool_and_mean(seed)
             ops.test_norm(seed)
+            ops.test_softmax(seed)
+            ops.test_matmul(seed)
             ops.test_move(seed)
             ops.test_resize(1, 0, seed)
             ops.test_attention(seed)

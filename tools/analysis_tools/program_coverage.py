@@ -35,7 +35,7 @@ from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedBackbone
 from fgc_mm.sites.image_size import small_images
 
-NO_ANSWER = 'no answer of its own'
+LEFT_OUT = 'left out'
 
 
 @dataclass
@@ -45,8 +45,8 @@ class Row:
     Attributes:
         model: The model that was tried.
         result: ``'one call'``, ``'with torch'`` (operations of torch are
-            called), ``'no program'``, ``'no site'``, or ``'no answer of its
-            own'`` (it cannot be built, or gives something else every time).
+            called), ``'no program'``, ``'no site'``, or ``'left out'``: it
+            cannot be built, or gives other features at every call.
         reason: What torch computes, or why there is no program.
         sites: Number of sites.
         skipping: Of them, those whose closed channels are not computed.
@@ -81,16 +81,18 @@ def examine(name: str, config: dict) -> Row:
     """Gates, a program, and whether it is right."""
     torch.manual_seed(0)
     try:
-        gated = GatedBackbone(MODELS.build(config), GATE).eval()
+        backbone = MODELS.build(config)
+    except Exception as error:  # of mmpretrain
+        return Row(name, LEFT_OUT, f'it cannot be built ({_line(error)})')
+    try:
+        gated = GatedBackbone(backbone, GATE).eval()
     except FGCError as error:
         return Row(name, 'no site', str(error).partition(';')[0])
-    except Exception as error:
-        return Row(name, NO_ANSWER, f'it cannot be built ({_line(error)})')
     for gate in gated.gates.values():
         nn.init.normal_(gate.expand.bias)
     image = small_images(gated.backbone)
     if is_random(gated, image):
-        return Row(name, NO_ANSWER, 'it hides patches by chance')
+        return Row(name, LEFT_OUT, 'it gives other features at every call')
     program = DynamicBackbone(gated, kernel=True).program(image)
     count = len(gated.sites)
     if isinstance(program, str):
@@ -105,7 +107,7 @@ def examine(name: str, config: dict) -> Row:
 
 @torch.no_grad()
 def is_random(network: nn.Module, image: Tensor) -> bool:
-    """Whether it gives something else every time: no classifier's backbone."""
+    """Whether it gives other features at every call."""
     first, second = (flat(network(image)) for _ in range(2))
     return any(not torch.equal(x, y) for x, y in zip(first, second))
 
@@ -144,7 +146,7 @@ def _answer(name: str, config: dict, writer: Connection) -> None:
 def report(rows: dict[str, Row]) -> Iterator[str]:
     """Lines of Markdown."""
     results = Counter(row.result for row in rows.values())
-    gated = len(rows) - results['no site'] - results[NO_ANSWER]
+    gated = len(rows) - results['no site'] - results[LEFT_OUT]
     yield "# mmpretrain's backbones as programs"
     yield ''
     yield (
@@ -154,9 +156,9 @@ def report(rows: dict[str, Row]) -> Iterator[str]:
     )
     yield ''
     yield (
-        f'{len(rows)} classes, {gated} that can be built, give the same '
-        f'every time and have sites: {results["one call"]} run '
-        f'as one call of the runtime, {results["with torch"]} as one that '
+        f'{len(rows)} classes, {gated} that have sites and the same features '
+        f'at every call: {results["one call"]} run as one '
+        f'call of the runtime, {results["with torch"]} as one that '
         f'calls torch for some operations, {results["no program"]} as their '
         'own code, masked.'
     )

@@ -359,10 +359,11 @@ def _adaptive_pool(c: Converting) -> Node | None:
 
 
 @of(aten.mean.dim)
-def _mean(c: Converting) -> Node:
+def mean_of(c: Converting, x: Node | None = None) -> Node:
+    """Over the dimensions that are given, or all; of x, if it is given."""
     rank = c['self'].dim()
     dims = tuple(d % rank for d in c['dim'] or range(rank))
-    return c.make(Op.MEAN, c.node(), dims=dims, keep=bool(c['keepdim']))
+    return c.make(Op.MEAN, x or c.node(), dims=dims, keep=bool(c['keepdim']))
 
 
 @of(aten.cat.default)
@@ -437,7 +438,11 @@ def _reshape(c: Converting) -> Node:
 
 @of(aten.expand.default)
 def _expand(c: Converting) -> Node:
-    x = c.node()
+    return expanded(c, c.node())
+
+
+def expanded(c: Converting, x: Node) -> Node:
+    """A tensor in the shape of the result, as torch broadcasts it."""
     shape = tuple(c.result.shape)
     if len(shape) != len(x.shape):
         front = (1,) * (len(shape) - len(x.shape))

@@ -6,7 +6,15 @@ import math
 
 import torch
 
-from fgc_mm.deploy.graph.aten import CONVERTERS, Converting, aten, of, pair
+from fgc_mm.deploy.graph.aten import (
+    CONVERTERS,
+    Converting,
+    aten,
+    expanded,
+    mean_of,
+    of,
+    pair,
+)
 from fgc_mm.deploy.graph.ir import Node, Op
 from fgc_mm.runtime.format import Act, Activation
 
@@ -84,13 +92,8 @@ def _copy(c: Converting) -> Node | None:
     """What is copied, in the shape of what it is copied to."""
     if c['self'].dtype != c['src'].dtype:
         return None
-    source, shape = c.node('src'), tuple(c['self'].shape)
-    if source.shape == shape:
-        return source
-    if len(source.shape) != len(shape):
-        front = (1,) * (len(shape) - len(source.shape))
-        source = c.emit(c.make(Op.RESHAPE, source, shape=front + source.shape))
-    return c.make(Op.EXPAND, source, shape=shape)
+    source = c.node('src')
+    return source if source.shape == c.result.shape else expanded(c, source)
 
 
 @of(aten.sum.dim_IntList)
@@ -98,21 +101,18 @@ def _sum(c: Converting) -> Node | None:
     """Means times how many numbers they are of."""
     if not _are_floats(c):
         return None
-    x = c.node()
-    dims = tuple(d % len(x.shape) for d in c['dim'] or range(len(x.shape)))
-    return _of_means(c, x, dims)
+    return _of_means(c, c.node())
 
 
 @of(aten.linalg_vector_norm.default)
 def _norm(c: Converting) -> Node | None:
     """Roots of sums of squares."""
-    x = c.node()
     if c['ord'] != 2 or c['dim'] is None or not _are_floats(c):
         return None
-    dims = tuple(d % len(x.shape) for d in c['dim'])
+    x = c.node()
     act = Activation(Act.SQUARE)
     square = c.emit(c.make(Op.UNARY, x, shape=x.shape, act=act))
-    total = c.emit(_of_means(c, square, dims))
+    total = c.emit(_of_means(c, square))
     return c.make(Op.UNARY, total, act=Activation(Act.SQRT))
 
 
@@ -120,10 +120,9 @@ def _are_floats(c: Converting) -> bool:
     return c['self'].dtype == c.result.dtype == torch.float32
 
 
-def _of_means(c: Converting, x: Node, dims: tuple[int, ...]) -> Node:
-    count = math.prod(x.shape[d] for d in dims)
-    keep = bool(c['keepdim'])
-    mean = c.emit(c.make(Op.MEAN, x, dims=dims, keep=keep))
+def _of_means(c: Converting, x: Node) -> Node:
+    mean = c.emit(mean_of(c, x))
+    count = math.prod(x.shape[d] for d in mean.dims)
     return c.make(Op.UNARY, mean, act=Activation(Act.LINEAR, float(count)))
 
 
@@ -164,4 +163,4 @@ def _every(
     return _part(c, x, dim, start, start + (count - 1) * step + 1, step)
 
 
-ALL_CONVERTERS = CONVERTERS  # those of torch's operations that are one, too
+ALL_CONVERTERS = CONVERTERS  # filled by aten.py, and above

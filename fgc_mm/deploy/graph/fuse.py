@@ -52,6 +52,7 @@ def _join_sum(editor: Editor, node: Node) -> None:
             and _free(conv)
             and conv.writes is ALL
             and conv.shape == other.shape == node.shape
+            # a conv of several images may be an op for each
             and (conv.op is Op.LINEAR or conv.shape[0] == 1)
             and editor.read_once(conv)
         ):

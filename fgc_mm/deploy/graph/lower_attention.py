@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from fgc_mm.deploy.graph.atoms import Atom, Layout, merged
+from fgc_mm.deploy.graph.atoms import Atom, Layout
 from fgc_mm.deploy.graph.ir import Node, Op
 from fgc_mm.deploy.graph.placing import (
     CHANNEL,
@@ -67,7 +67,7 @@ def _kinds(shape: tuple[int, ...]) -> list[str]:
 
 def _heads(low: Placing, node: Node) -> Box:
     """A value (heads d, B, L), and the numbers of heads and of rows."""
-    layout, shape = low.of(node), node.shape
+    shape = node.shape
     kinds = _kinds(shape)
     depth, length = shape[-1], shape[-2]
     heads = math.prod(s for s, k in zip(shape, kinds) if k == 'head')
@@ -78,11 +78,7 @@ def _heads(low: Placing, node: Node) -> Box:
         (Atom(depth, CHANNEL),) if depth > 1 else (),
     )
     box = (heads * depth, rows, length)
-    if tuple(tuple(merged(d)) for d in layout.dims) != wanted:
-        target = Layout(low.out.storage(*box), (0, 0, 0), wanted)
-        low.move(layout, target)
-        layout = target
-    return low.out.view(layout.value, layout.start, box), heads, rows
+    return low.lying(node, wanted, box), heads, rows
 
 
 def _scores(low: Placing, node: Node, heads: int, rows: int) -> int:

@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from fgc_mm.deploy.graph.atoms import Atom, Layout, merged
+from fgc_mm.deploy.graph.atoms import Atom, Layout
 from fgc_mm.deploy.graph.emit import canonical
 from fgc_mm.deploy.graph.ir import ALL, Node, Op
 from fgc_mm.deploy.graph.placing import (
@@ -71,26 +71,16 @@ def matmul(low: Placing, node: Node) -> Layout:
     if first.shape[:-2] != lead or second.shape[:-2] != lead:
         raise NotThis('a product of matrices that are spread')
     x, w = _matrices(low, first), _matrices(low, second)
-    y = _in_channels(low, node.shape)
-    low.out.add(f.MatMul(x, w, y.value))
-    return y
+    y = low.out.storage(math.prod(lead), *node.shape[-2:])
+    low.out.add(f.MatMul(x, w, y))
+    return Layout(y, (0, 0, 0), _matrix_dims(node.shape))
 
 
 def _matrices(low: Placing, node: Node) -> int:
     """A value whose channels are the matrices (rows, columns)."""
-    layout, shape = low.of(node), node.shape
+    shape = node.shape
     box = (math.prod(shape[:-2]), *shape[-2:])
-    wanted = _matrix_dims(shape)
-    if tuple(tuple(merged(d)) for d in layout.dims) != wanted:
-        target = _in_channels(low, shape)
-        low.move(layout, target)
-        layout = target
-    return low.out.view(layout.value, layout.start, box)
-
-
-def _in_channels(low: Placing, shape: tuple[int, ...]) -> Layout:
-    value = low.out.storage(math.prod(shape[:-2]), *shape[-2:])
-    return Layout(value, (0, 0, 0), _matrix_dims(shape))
+    return low.lying(node, _matrix_dims(shape), box)
 
 
 def _matrix_dims(shape: tuple[int, ...]) -> tuple[tuple[Atom, ...], ...]:

@@ -110,12 +110,18 @@ class Placing:
         layout, shape = self.of(node), node.shape
         if len(shape) != 4:
             raise NotThis(f'{node.op.value} of {len(shape)} dimensions')
-        whole = canonical(layout.value, shape)
-        if layout.dims != whole.dims:
-            target = self.usual(shape)
+        box = (shape[0] * shape[1], *shape[2:])
+        return self.lying(node, canonical(layout.value, shape).dims, box)
+
+    def lying(
+        self, node: Node, dims: tuple[tuple[Atom, ...], ...], box: Box
+    ) -> int:
+        """A value whose numbers lie as these factors say; copied if not."""
+        layout = self.of(node)
+        if tuple(tuple(merged(d)) for d in layout.dims) != dims:
+            target = Layout(self.out.storage(*box), (0, 0, 0), dims)
             self.move(layout, target)
             layout = target
-        box = (shape[0] * shape[1], *shape[2:])
         return self.out.view(layout.value, layout.start, box)
 
     def channels_at(self, node: Node, dim: int) -> tuple[int, Box, Layout]:

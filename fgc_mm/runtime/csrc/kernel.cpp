@@ -1,9 +1,9 @@
 // One build of all ops; compiled once for every instruction set, with
 // -DFGC_BUILD=NAME.
 #include "attention.h"
-#include "matmul.h"
 #include "conv.h"
 #include "lists.h"
+#include "matmul.h"
 #include "resize.h"
 
 #define FGC_TABLE(build) FGC_JOIN(kernel_, build)

@@ -163,13 +163,16 @@ class Quarters(nn.Module):
             channels, channels, 3, padding=1, groups=channels
         )
         self.all = nn.Conv2d(channels, channels, 3, padding=1)
+        self.again = nn.Conv2d(
+            channels, channels, 3, padding=1, groups=channels
+        )
         self.pool = nn.MaxPool2d(3, 1, 1)
 
     def forward(self, x):
         n, c, h, w = x.shape
         x = x.view(n, c, 2, h // 2, 2, w // 2).permute(0, 2, 4, 1, 3, 5)
         x = x.reshape(4 * n, c, h // 2, w // 2)
-        x = self.pool(self.all(self.each(x).relu())) + x
+        x = self.pool(self.again(self.all(self.each(x).relu()))) + x
         x = x.view(n, 2, 2, c, h // 2, w // 2).permute(0, 3, 1, 4, 2, 5)
         return x.reshape(n, c, h, w)
 
@@ -179,6 +182,13 @@ def overwritten(x):
     y[:, :3] = 2 * y[:, :3] + 1
     y[:, :, 2:4] = y[:, :, 4:6] * y[:, :, :1]
     return y
+
+
+def products(x):
+    """Of matrices of two leading dimensions."""
+    n, c, h, w = x.shape
+    y = x.view(n, 2, c // 4, 2, h * w).transpose(1, 2)
+    return (y @ y.mT @ y).transpose(1, 2).reshape(x.shape) / 64
 
 
 class Does(nn.Module):
@@ -224,6 +234,7 @@ PALETTE = {
     'roll': lambda c: Does(lambda x: x.roll((1, -3), (2, 3))),
     'stack': lambda c: Does(lambda x: torch.stack((x, -x), 2).sum(2) + x),
     'overwritten': lambda c: Does(overwritten),
+    'products': lambda c: Does(products),
 }
 
 

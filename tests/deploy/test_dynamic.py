@@ -14,8 +14,10 @@ from torch import nn
 import fgc_mm.deploy.dynamic.calibrate as calibration
 from fgc_mm.deploy import DynamicPlan, to_dynamic
 from fgc_mm.deploy.dynamic import build as building
+from fgc_mm.deploy.dynamic import model as modelling
 from fgc_mm.deploy.dynamic.model import DynamicBackbone
 from fgc_mm.deploy.dynamic.programs import KernelProgram
+from fgc_mm.deploy.graph.network import CapturedNetwork
 from fgc_mm.errors import FGCError
 from fgc_mm.gates import GateDecision
 from fgc_mm.models import CifarResNet
@@ -401,6 +403,48 @@ def test_heads_may_have_several_answers(small, way):
     torch.testing.assert_close(
         dynamic(images), model(images), atol=1e-4, rtol=1e-4
     )
+
+
+class Reading(Several):
+    """A head whose code depends on the numbers of an image."""
+
+    def forward(self, feats):
+        scores = super().forward(feats)
+        return scores if scores[0].sum() > 0 else scores[::-1]
+
+
+@pytest.mark.usefixtures('all_sites_pay')
+@pytest.mark.parametrize('head, passes', [(Several(), 1), (Reading(), 2)])
+def test_backbone_and_head_are_captured_in_one_pass(
+    small, head, passes, monkeypatch
+):
+    """Without the head, if it is no graph."""
+    model, images = small
+    model = copy.deepcopy(model)
+    model.head = head.eval()
+    captured = []
+    monkeypatch.setattr(
+        modelling,
+        'CapturedNetwork',
+        lambda *args: captured.append(args) or CapturedNetwork(*args),
+    )
+    dynamic = to_dynamic(model, images)
+    assert dynamic.plan.executor == 'program', dynamic.plan.executor_why
+    assert len(captured) == passes
+    assert dynamic.backbone.program_of(images) is not None
+    assert (dynamic.program(images) is not None) == (passes == 1)
+    torch.testing.assert_close(
+        one_by_one_answers(dynamic, images),
+        one_by_one_answers(model, images),
+        atol=1e-4,
+        rtol=1e-4,
+    )
+    assert len(captured) == passes
+
+
+@torch.no_grad()
+def one_by_one_answers(model, images):
+    return [model(image) for image in images.split(1)]
 
 
 def test_the_model_itself_stays_as_it_is(small):

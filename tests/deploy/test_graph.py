@@ -14,7 +14,11 @@ from fgc_mm.deploy.graph.atoms import Atom, Layout, extents, refined
 from fgc_mm.deploy.graph.capture import CannotCapture, capture
 from fgc_mm.deploy.graph.interpreter import interpret
 from fgc_mm.deploy.graph.ir import Op
-from fgc_mm.deploy.graph.network import listed_graph, network_graph
+from fgc_mm.deploy.graph.network import (
+    CapturedNetwork,
+    listed_graph,
+    network_graph,
+)
 from fgc_mm.models import GatedBackbone
 from fgc_mm.runtime.errors import LibraryError
 from fgc_mm.runtime.library import load_library
@@ -349,7 +353,7 @@ class Silent(nn.Module):
 
 def test_a_network_whose_train_returns_nothing():
     image = torch.randn(1, 3, 4, 4)
-    graph = capture(Silent(), image)
+    [graph] = capture(Silent(), image)
     got = interpret(graph, image)[graph.outputs[0]]
     assert torch.equal(got, image.relu())
 
@@ -370,7 +374,7 @@ def test_code_that_reads_values_is_refused():
 def test_changes_in_place_are_right_or_refused():
     image = torch.randn(1, 3, 4, 4)
     try:
-        graph = capture(InPlace(), image)
+        [graph] = capture(InPlace(), image)
     except CannotCapture as error:
         assert 'in place' in str(error)
         return
@@ -450,3 +454,33 @@ def test_values_that_live_at_once_never_overlap():
                     or offsets[j] + sizes[j] <= offsets[i]
                 )
                 assert apart or not together or 0 in (sizes[i], sizes[j])
+
+
+class Doubling(nn.Module):
+    """A head that changes in place what it is given."""
+
+    def forward(self, features):
+        (x,) = features
+        return x.mul_(2).mean((2, 3))
+
+
+@torch.no_grad()
+def test_one_pass_gives_features_and_scores_with_and_without_gates():
+    gated = network(('norm', 'squeeze'))
+    image = torch.randn(1, 3, 8, 8)
+    captured = CapturedNetwork(gated, image, [Doubling()])
+    features = gated.forward_gated(image)[0][0]
+    (plain,) = gated.backbone(image)
+    wanted = {
+        (False, True): features,
+        (True, True): Doubling()([features.clone()]),
+        (False, False): plain,
+        (True, False): Doubling()([plain.clone()]),
+    }
+    assert not torch.allclose(features, plain, atol=1e-2)
+    for (whole, gates), want in wanted.items():
+        graph = captured.graph(whole, gates)
+        assert bool(graph.sites) == gates
+        graph = listed_graph(graph, gated.sites if gates else ())
+        got = interpret(graph, image)[graph.outputs[0]]
+        torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)

@@ -72,8 +72,9 @@ def to_dynamic(
     if images is None:
         images = _noise(plan.image_shape)
     images = images.detach().to(next(model.parameters()).dtype)
-    reference = Reference(model, images)
-    dynamic = _build(model, compiled)
+    twin = copied(model).train(False)
+    reference = Reference(twin, images)
+    dynamic = _build(model, twin, compiled)
     new = plan is None
     if new:
         plan = DynamicPlan(
@@ -172,9 +173,9 @@ def _noise(shape: Sequence[int]) -> Tensor:
 
 
 def _build(
-    model: GatedImageClassifier, compiled: bool
+    model: GatedImageClassifier, twin: GatedImageClassifier, compiled: bool
 ) -> DynamicImageClassifier:
-    twin = copied(model).train(False)
+    """Of a copy of the model, whose modules become its own."""
     return DynamicImageClassifier(
         model,
         DynamicBackbone(twin.backbone, compiled),
@@ -225,23 +226,16 @@ def _left_alone(
     plan: DynamicPlan | None,
 ) -> DynamicImageClassifier:
     """On an accelerator: masked as it was, and the report says so."""
-    twin = copied(model).train(False)
     device = next(model.parameters()).device
     shape = plan.image_shape if images is None else tuple(images.shape[1:])
-    dynamic = DynamicImageClassifier(
-        model,
-        DynamicBackbone(twin.backbone),
-        twin.neck,
-        twin.head,
-        twin.data_preprocessor,
-    )
+    dynamic = _build(model, copied(model).train(False), False)
     dynamic.backbone.executor = MODULES
     why = f'the model is on {device}: channels are skipped on the CPU only'
     dynamic.plan = DynamicPlan(
         shape,
         torch.get_num_threads(),
         'none',
-        {site.name: SiteReport(DENSE, why) for site in twin.backbone.sites},
+        {site.name: SiteReport(DENSE, why) for site in model.backbone.sites},
         executor=MODULES,
         executor_why=why,
     )

@@ -20,9 +20,8 @@ from fgc_mm.deploy.dynamic.programs import (
 )
 from fgc_mm.deploy.dynamic.tracing import refuse_scripting, refuse_tracing
 from fgc_mm.deploy.graph.capture import CannotCapture
-from fgc_mm.deploy.graph.ir import Graph
 from fgc_mm.deploy.graph.lower import CannotLower
-from fgc_mm.deploy.graph.network import listed_graph, network_graph
+from fgc_mm.deploy.graph.network import CapturedNetwork, listed_graph
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.macs import MACsTable
 from fgc_mm.models import GatedBackbone, GatedImageClassifier
@@ -58,6 +57,7 @@ class DynamicBackbone(GatedBackbone):
             be; ``'modules'``: the network's own code, masked.
         dense: Sites that compute all channels, and why.
         alone: See :meth:`keep_alone`.
+        behind: Modules that mostly run behind it; one pass captures all.
     """
 
     def __init__(self, gated: GatedBackbone, kernel: bool = False) -> None:
@@ -72,7 +72,8 @@ class DynamicBackbone(GatedBackbone):
         self.executor = PROGRAM
         self.dense: dict[str, str] = {}
         self.alone: set[str] = set()
-        self._graphs: dict[tuple, Graph | str] = {}
+        self.behind: tuple[nn.Module, ...] = ()
+        self._captured: dict[tuple, CapturedNetwork | str] = {}
         self._programs: dict[tuple, Program | str] = {}
         self._register_load_state_dict_pre_hook(self._forget)
         self._register_load_state_dict_pre_hook(self._adopt_plain_keys)
@@ -80,7 +81,7 @@ class DynamicBackbone(GatedBackbone):
         self.eval()
 
     def __getstate__(self) -> dict[str, Any]:
-        return dict(self.__dict__, _programs={}, _graphs={})  # made anew
+        return dict(self.__dict__, _programs={}, _captured={})  # made anew
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -133,18 +134,16 @@ class DynamicBackbone(GatedBackbone):
         dense = self.dense if dense is None else dense
         # a threshold is a number, no parameter: it may have been set anew
         thresholds = tuple(_threshold(gate) for gate in self.gates.values())
-        shape = (tuple(image.shape[1:]), tuple(behind), gated, thresholds)
-        key = (*shape, tuple(dense))
+        seen = (tuple(image.shape[1:]), thresholds)
+        key = (*seen, tuple(behind), gated, tuple(dense))
         program = self._programs.get(key)
         if program is not None:
             return program
         with MAKING, torch.autocast('cpu', enabled=False):
             if key not in self._programs:
-                if shape not in self._graphs:
-                    _leave_room(self._graphs)
-                    self._graphs[shape] = self._capture(image, behind, gated)
+                captured = self._capture(seen, image, tuple(behind))
                 _leave_room(self._programs)
-                made = self._make(self._graphs[shape], dense)
+                made = self._make(captured, bool(behind), gated, dense)
                 if gated and not isinstance(made, str):
                     made = self._differs(made, image, behind) or made
                 self._programs[key] = made
@@ -171,10 +170,23 @@ class DynamicBackbone(GatedBackbone):
         return f'a program gives something else ({problem})'
 
     def _capture(
-        self, image: Tensor, behind: Sequence[nn.Module], gated: bool
-    ) -> Graph | str:
+        self, seen: tuple, image: Tensor, behind: tuple[nn.Module, ...]
+    ) -> CapturedNetwork | str:
+        """One pass for the backbone and what is mostly behind it."""
+        for modules in (behind or self.behind, behind):
+            key = (*seen, modules)
+            if key not in self._captured:
+                _leave_room(self._captured)
+                self._captured[key] = self._captured_with(image, modules)
+            if not isinstance(self._captured[key], str):
+                break
+        return self._captured[key]
+
+    def _captured_with(
+        self, image: Tensor, behind: tuple[nn.Module, ...]
+    ) -> CapturedNetwork | str:
         try:
-            return network_graph(self._masked(), image, behind, gated)
+            return CapturedNetwork(self._masked(), image, behind)
         except CannotCapture as error:
             return str(error)
         except Exception as error:  # the network's code may raise anything
@@ -184,14 +196,20 @@ class DynamicBackbone(GatedBackbone):
         """The same modules as the backbone that they were."""
         masked = GatedBackbone.__new__(GatedBackbone)
         masked.__dict__.update(self.__dict__)
-        masked._programs, masked._graphs = {}, {}
-        masked._load_state_dict_pre_hooks = {}  # they are ours
+        masked._programs, masked._captured, masked.behind = {}, {}, ()
         return masked
 
-    def _make(self, graph: Graph | str, dense: Mapping[str, str]) -> Any:
-        if isinstance(graph, str):
-            return graph
+    def _make(
+        self,
+        captured: CapturedNetwork | str,
+        whole: bool,
+        gated: bool,
+        dense: Mapping[str, str],
+    ) -> Program | str:
+        if isinstance(captured, str):
+            return captured
         try:
+            graph = captured.graph(whole, gated)
             listed = listed_graph(graph, self.sites, dense)
             program = program_of_graph(listed, self.kernel)
         except (CannotLower, FGCError) as error:
@@ -222,7 +240,7 @@ class DynamicBackbone(GatedBackbone):
 
     def _forget(self, *_: Any) -> None:
         """What was made of weights is made anew when it is needed."""
-        self._graphs.clear()
+        self._captured.clear()
         self._programs.clear()
 
     def _apply(
@@ -303,6 +321,7 @@ class DynamicImageClassifier(GatedImageClassifier):
             if module is not backbone:
                 module._register_load_state_dict_pre_hook(backbone._forget)
         self.eval().requires_grad_(False)
+        backbone.behind = self._modules_behind()
 
     def _leave_out_unread(self) -> None:
         """The source has left them out already."""
@@ -338,8 +357,12 @@ class DynamicImageClassifier(GatedImageClassifier):
         """What runs images to logits, if that is a program."""
         if not self.with_head:
             return None
-        behind = (self.neck, self.head) if self.with_neck else (self.head,)
-        return self.backbone.program_of(images, behind)
+        return self.backbone.program_of(images, self._modules_behind())
+
+    def _modules_behind(self) -> tuple[nn.Module, ...]:
+        if not self.with_head:
+            return ()
+        return (self.neck, self.head) if self.with_neck else (self.head,)
 
     __prepare_scriptable__ = refuse_scripting
 

@@ -14,7 +14,6 @@ from fgc_mm.deploy.comparing import (
     of_image,
     on_the_edge,
 )
-from fgc_mm.deploy.copying import copied
 from fgc_mm.deploy.dynamic.forced import (
     Opened,
     empty,
@@ -35,7 +34,7 @@ class Reference:
     """What the masked model says about some images.
 
     Args:
-        model: The masked model; a copy in evaluation is asked.
+        model: The masked model, in evaluation; it stays as it is.
         images: (N, 3, H, W).
         most: How many images are asked about.
     """
@@ -43,7 +42,7 @@ class Reference:
     def __init__(
         self, model: GatedImageClassifier, images: Tensor, most: int = 4
     ) -> None:
-        self._masked = copied(model).train(False)
+        self._masked = model
         self._images = images[:most].split(1)
         self._answers = [_answer(self._masked, one) for one in self._images]
 

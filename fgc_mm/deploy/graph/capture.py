@@ -10,12 +10,19 @@ from torch import Tensor, nn
 from torch.func import functionalize
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_map_only
 
 from fgc_mm.deploy.copying import copied
 from fgc_mm.deploy.graph.aten import Converting
 from fgc_mm.deploy.graph.composed import ALL_CONVERTERS
 from fgc_mm.deploy.graph.ir import Graph, Node, Op, SiteValues
-from fgc_mm.deploy.graph.marks import DECISION, END, MASK, MarkingPort
+from fgc_mm.deploy.graph.marks import (
+    DECISION,
+    END,
+    FEATURE,
+    MASK,
+    MarkingPort,
+)
 from fgc_mm.models import GatedBackbone
 from fgc_mm.models.gated_backbone import as_outputs
 from fgc_mm.sites import GateSite, SitePort
@@ -53,8 +60,7 @@ def capture(
     backbone: nn.Module,
     image: Tensor,
     behind: Sequence[nn.Module] = (),
-    gated: bool = True,
-) -> Graph:
+) -> list[Graph]:
     """What a network computes for one image, gates included.
 
     Args:
@@ -62,7 +68,10 @@ def capture(
             in any mode; it stays as it is.
         image: (1, 3, H, W).
         behind: Modules that read what it returns, one after the other.
-        gated: Else a gated backbone without its gates.
+
+    Returns:
+        What the backbone returns; then, if there are modules behind it, what
+        the last of them does. Their nodes are the same.
 
     Raises:
         CannotCapture: What it does depends on the values of images, or it
@@ -75,25 +84,27 @@ def capture(
         remove_hooks(network.backbone)
         sites, gates = network.sites, network.gates
         network = network.backbone
-        if gated:
-            ports = [
-                MarkingPort(site, gates[site.key], number)
-                for number, site in enumerate(sites)
-            ]
+        ports = [
+            MarkingPort(site, gates[site.key], number)
+            for number, site in enumerate(sites)
+        ]
         SitePort.attach(ports, network.get_submodule)
 
-    def run(x: Tensor) -> Any:
-        y = GatedCall(ports, False).run(network, x)
-        for module in behind:
-            y = module(as_outputs(y))
-        return y
+    def run(x: Tensor) -> list[Any]:
+        returned = [GatedCall(ports, False).run(network, x)]
+        if behind:
+            y = tree_map_only(Tensor, FEATURE, returned[0])
+            for module in behind:
+                y = module(as_outputs(y))
+            returned.append(y)
+        return returned
 
     return _Watch(network, sites).capture(run, image)
 
 
 def _evaluated(module: nn.Module) -> nn.Module:
     """A copy in evaluation; the ``train`` of some backbones returns None."""
-    twin = copied(module)
+    twin = copied(module, weights=False)
     twin.train(False)
     return twin
 
@@ -130,7 +141,9 @@ class _Watch(TorchDispatchMode):
         self._found: dict[int, SiteValues] = {}
         self._modules: list[str] = []
 
-    def capture(self, run: Callable[[Tensor], Any], image: Tensor) -> Graph:
+    def capture(
+        self, run: Callable[[Tensor], list[Any]], image: Tensor
+    ) -> list[Graph]:
         hooks = self._watch_modules()
         try:
             with (
@@ -141,20 +154,23 @@ class _Watch(TorchDispatchMode):
                 image = image.detach().clone()
                 self._new(Node(Op.IMAGE, [], tuple(image.shape)), image)
                 with _NoReads(), self:
-                    outputs = functionalize(run)(image)
+                    returned = functionalize(run)(image)
         finally:
             for hook in hooks:
                 hook.remove()
-        leaves, spec = torch.utils._pytree.tree_flatten(outputs)
+        graphs = [self._graph(outputs) for outputs in returned]
+        graphs[-1].name_gates()
+        return graphs
+
+    def _graph(self, outputs: Any) -> Graph:
+        leaves, spec = tree_flatten(outputs)
         for leaf in leaves:
             if not (leaf is None or isinstance(leaf, Tensor)):
                 raise CannotCapture(f'it returns a {type(leaf).__name__}')
         nothing = tuple(n for n, leaf in enumerate(leaves) if leaf is None)
         nodes = [self._node(x) for x in leaves if x is not None]
         sites = [self._found[n] for n in sorted(self._found)]
-        graph = Graph(self._nodes, nodes, sites, spec, nothing)
-        graph.name_gates()
-        return graph
+        return Graph(self._nodes, nodes, sites, spec, nothing)
 
     def __torch_dispatch__(
         self,
@@ -180,6 +196,8 @@ class _Watch(TorchDispatchMode):
             self._note_decision(*args, result)
         elif func is MASK:
             self._note_mask(*args, result)
+        elif func is FEATURE:
+            self._new(self._node(*args), result)
         else:
             self._note_aten(func, args, kwargs, result)
 
@@ -255,7 +273,7 @@ class _Watch(TorchDispatchMode):
         self, func: Any, args: tuple, kwargs: dict, results: Sequence[Any]
     ) -> list[Node]:
         """An operation that the graph has no kind for, as torch's own."""
-        leaves, spec = torch.utils._pytree.tree_flatten((args, kwargs))
+        leaves, spec = tree_flatten((args, kwargs))
         places = [
             n
             for n, x in enumerate(leaves)

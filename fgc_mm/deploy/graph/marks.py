@@ -23,8 +23,12 @@ _LIBRARY.impl(
 _LIBRARY.impl(
     'mask', lambda x, mask, site, place: x.clone(), 'CompositeExplicitAutograd'
 )
+_LIBRARY.define('feature(Tensor x) -> Tensor')
+_LIBRARY.impl('feature', lambda x: x.clone(), 'CompositeExplicitAutograd')
 DECISION = torch.ops.fgc_mm.decision.default
 MASK = torch.ops.fgc_mm.mask.default
+# what a backbone returned, for modules behind it that may change it in place
+FEATURE = torch.ops.fgc_mm.feature.default
 END = -1  # the place of a residual branch's end, among the consumers
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fgc_mm.deploy.graph.capture import CannotCapture, capture
 from fgc_mm.deploy.graph.fuse import fuse
-from fgc_mm.deploy.graph.ir import Graph
+from fgc_mm.deploy.graph.ir import Graph, Node, Op
 from fgc_mm.deploy.graph.lists import list_channels
 from fgc_mm.deploy.graph.lower import CannotLower, Lowering
 from fgc_mm.deploy.graph.simplify import simplify
@@ -18,26 +18,63 @@ from fgc_mm.runtime.format import Program
 from fgc_mm.sites import GateSite
 
 
-def network_graph(
-    backbone: nn.Module,
-    image: Tensor,
-    behind: Sequence[nn.Module] = (),
-    gated: bool = True,
-) -> Graph:
-    """A network as a graph, simplified, its masks still in it.
+class CapturedNetwork:
+    """One pass of a network, and the graphs that come of it.
 
     Args:
         backbone: See :func:`fgc_mm.deploy.graph.capture.capture`.
         image: (1, 3, H, W).
         behind: Modules that read what it returns.
-        gated: Else a gated backbone without its gates.
 
     Raises:
         CannotCapture: It is no graph.
     """
-    graph = capture(backbone, image, behind, gated)
-    simplify(graph)
-    return graph
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        image: Tensor,
+        behind: Sequence[nn.Module] = (),
+    ) -> None:
+        self._captured = capture(backbone, image, behind)
+        self._graphs: dict[tuple[bool, bool], Graph] = {}
+
+    def graph(self, whole: bool = True, gated: bool = True) -> Graph:
+        """The network as a graph, simplified, its masks still in it.
+
+        Args:
+            whole: Else without the modules behind the backbone.
+            gated: Else without its gates.
+        """
+        key = (whole, gated)
+        if key not in self._graphs:
+            graph = self._captured[-1 if whole else 0].copy()
+            if not gated:
+                _remove_gates(graph)
+            simplify(graph)
+            self._graphs[key] = graph
+        return self._graphs[key]
+
+
+def network_graph(
+    backbone: nn.Module, image: Tensor, behind: Sequence[nn.Module] = ()
+) -> Graph:
+    """The graph of a network, see :class:`CapturedNetwork`."""
+    return CapturedNetwork(backbone, image, behind).graph()
+
+
+def _remove_gates(graph: Graph) -> None:
+    """What a mask gives is what it reads."""
+    graph.sites = []
+    for node in graph.nodes:
+        node.inputs = [_unmasked(x) for x in node.inputs]
+    graph.outputs = [_unmasked(x) for x in graph.outputs]
+
+
+def _unmasked(node: Node) -> Node:
+    while node.op is Op.MASK:
+        node = node.inputs[0]
+    return node
 
 
 def listed_graph(

@@ -21,6 +21,7 @@ from mmengine.config import Config
 from torch import distributed as dist
 
 from ..errors import FGCError
+from .device_agreement import check_devices
 
 _HINTS = {
     'pytorch': 'start with tools/dist_train.sh, tools/dist_test.sh or '
@@ -41,7 +42,8 @@ def join_processes(cfg: Config, launcher: str) -> None:
 
     Raises:
         FGCError: The launcher's environment is missing, there are more
-            processes than GPUs, or ``sync_bn`` cannot be had.
+            processes than GPUs, only some processes see one, or ``sync_bn``
+            cannot be had.
     """
     if launcher == 'none':
         return
@@ -58,7 +60,11 @@ def join_processes(cfg: Config, launcher: str) -> None:
             # which is number 0 here, as mmengine takes it from these
             os.environ.update(LOCAL_RANK='0', SLURM_LOCALID='0')
         _check_gpu(int(os.environ['LOCAL_RANK']))
-    else:
+        # NCCL's watchdog ends the process by itself: let it name the ranks
+        # that did not come
+        os.environ.setdefault('TORCH_NCCL_DESYNC_DEBUG', '1')
+    check_devices(_timeout(cfg))
+    if not torch.cuda.is_available():
         _join_gloo(cfg)
 
 
@@ -158,9 +164,13 @@ def _check_gpu(local_rank: int) -> None:
         )
 
 
+def _timeout(cfg: Config) -> float:
+    """Seconds that a collective may take."""
+    return cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout', 1800)
+
+
 def _join_gloo(cfg: Config) -> None:
-    seconds = cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout', 1800)
-    dist.init_process_group('gloo', timeout=timedelta(seconds=seconds))
+    dist.init_process_group('gloo', timeout=timedelta(seconds=_timeout(cfg)))
     wrapper = dict(
         type='MMDistributedDataParallel',
         broadcast_buffers=False,

@@ -35,6 +35,9 @@ def third_rank(monkeypatch):
     monkeypatch.setenv('MASTER_ADDR', 'n1')
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
+    monkeypatch.setattr(launch, 'check_devices', lambda seconds: None)
+    # set by what is tested, to be put back
+    monkeypatch.setenv('TORCH_NCCL_DESYNC_DEBUG', '1')
 
 
 @pytest.mark.usefixtures('third_rank')

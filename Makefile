@@ -13,7 +13,8 @@ unexport PYTHONDONTWRITEBYTECODE
 ifneq "$(shell cat $(STAMP) 2>/dev/null)" "$(CURDIR)"
 .PHONY: $(STAMP)
 endif
-.PHONY: help install demo test test-cluster test-page lint format clean
+.PHONY: help install demo test test-cluster test-page lint format docs
+.PHONY: docs-serve clean
 
 help:
 	@echo 'make demo     install, train a dense and a dynamic network, compare'
@@ -21,6 +22,8 @@ help:
 	@echo 'make test-cluster  run the tests on a Slurm that it starts here (as root)'
 	@echo 'make test-page  run every command of docs/reproduce.md, in tiny'
 	@echo 'make lint     install, check the style; make format mends it'
+	@echo 'make docs     build the documentation site into site/'
+	@echo 'make docs-serve  build it and show it at http://127.0.0.1:8000'
 	@echo 'make install  only install, into .venv'
 	@echo 'make clean    remove .venv and everything that was built'
 	@echo 'PYTHON=...    the Python to use, 3.10 to 3.12 (now: $(PYTHON))'
@@ -61,6 +64,22 @@ ruff: $(STAMP)
 	@$(BIN) -m ruff --version >/dev/null 2>&1 || \
 	  $(BIN) -m pip install -q -c requirements/constraints.txt ruff
 
+# The site is built from the sources' text: no torch, an environment of its
+# own. A warning (a dead link, a page without a place in the menu) is an error.
+DOCS := .venv-docs/bin/mkdocs
+docs: $(DOCS)
+	@$(DOCS) build --strict --quiet
+	@echo 'The site is in site/: open site/index.html.'
+
+docs-serve: $(DOCS)
+	@$(DOCS) serve --strict
+
+$(DOCS): setup.cfg requirements/constraints.txt
+	@$(PYTHON) -m venv .venv-docs
+	@.venv-docs/bin/python -m pip install -q -c requirements/constraints.txt \
+	  $$(sed -n '/^docs =/,/^[a-z]/s/^    //p' setup.cfg)
+	@touch $@
+
 install: $(STAMP)
 
 $(STAMP): setup.cfg pyproject.toml $(wildcard requirements/*)
@@ -71,5 +90,6 @@ $(STAMP): setup.cfg pyproject.toml $(wildcard requirements/*)
 	@$(PYTHON) requirements/install.py
 
 clean:
-	rm -rf .venv build dist *.egg-info fgc_mm/runtime/lib .pytest_cache .ruff_cache
+	rm -rf .venv .venv-docs site build dist *.egg-info
+	rm -rf fgc_mm/runtime/lib .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -125,8 +125,17 @@ def install_slurm(checkout, command):
     script.chmod(0o755)
 
 
+def install_mkdocs(checkout):
+    """Stands for what builds the documentation."""
+    script = checkout.folder / '.venv-docs' / 'bin' / 'mkdocs'
+    script.parent.mkdir(parents=True)
+    script.write_text('#!/bin/sh\necho "mkdocs $*"\n')
+    script.chmod(0o755)
+
+
 def test_ci_lints_and_runs_all_tests(checkout):
     checkout('install')
+    install_mkdocs(checkout)
     install_slurm(checkout, 'echo "a Slurm"')
     done = subprocess.run(
         [checkout.folder / '.ci' / 'run'], capture_output=True, text=True
@@ -134,6 +143,7 @@ def test_ci_lints_and_runs_all_tests(checkout):
     assert done.returncode == 0
     lines = done.stdout.splitlines()
     assert 'runs -m ruff check .' in lines
+    assert 'mkdocs build --strict --quiet' in lines
     assert lines[-4:] == [
         TESTS,
         'runs -m pytest -q tests/tools/test_reproduce_page.py',

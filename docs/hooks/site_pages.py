@@ -124,8 +124,9 @@ def generated_pages() -> dict[str, str]:
     }
     pages['components/functions.md'] = functions_page()
     for name in 'CONTRIBUTING', 'CHANGELOG':
-        text = (ROOT / f'{name}.md').read_text()
-        pages[f'{name.lower()}.md'] = text.replace('](docs/', '](')
+        text = (ROOT / f'{name}.md').read_text().replace('](docs/', '](')
+        text = text.replace('](CHANGELOG.md)', '](changelog.md)')
+        pages[f'{name.lower()}.md'] = text
     return pages
 
 

@@ -67,7 +67,7 @@ ruff: $(STAMP)
 # The site is built from the sources' text: no torch, an environment of its
 # own. A warning (a dead link, a page without a place in the menu) is an error.
 DOCS := .venv-docs/bin/mkdocs
-# of MkDocs 2, on every run
+# without the notice about MkDocs 2 on every run
 docs docs-serve: export NO_MKDOCS_2_WARNING := 1
 docs: $(DOCS)
 	@$(DOCS) build --strict --quiet

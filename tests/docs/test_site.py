@@ -12,7 +12,7 @@ from .pages import ROOT
 WORKFLOWS = ROOT / '.github' / 'workflows'
 PINNED = dict(
     re.findall(
-        r'^([\w.-]+)==([\w.]+)$',
+        r'^([\w.-]+)==([\w.]+)',
         (ROOT / 'requirements' / 'constraints.txt').read_text(),
         re.MULTILINE,
     )

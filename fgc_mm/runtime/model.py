@@ -44,6 +44,7 @@ class Model:
         self._lock = threading.Lock()
         self._functions = functions
         self._shapes = call_shapes(data) if functions else {}
+        self._made: dict[tuple[bool, int], tuple[Calls, Options]] = {}
         self.image_shape, *self.output_shapes = (
             self._shape(k) for k in range(-1, code.fgc_outputs(handle))
         )
@@ -228,9 +229,14 @@ class Model:
         return np.ascontiguousarray(images, np.float32)
 
     def _options(self, decisions: bool, threads: int) -> tuple[Calls, Options]:
+        made = self._made.get((decisions, threads))
+        if made is not None:
+            return made
         calls = Calls(self._functions, self._shapes)
         size = ctypes.sizeof(Options)
         options = Options(size, threads, decisions, calls.callback, None)
+        if not self._functions:  # else of one run: it keeps the error
+            self._made[decisions, threads] = calls, options
         return calls, options
 
     def _shape(self, output: int) -> tuple[int, int, int]:

@@ -98,6 +98,10 @@ class KernelProgram(Program):
             encode(program), functions=lowering.functions
         )
         self.build = self._model.build
+        self._shapes = {
+            decisions: [node.shape[1:] for node in self._wanted(decisions)]
+            for decisions in (False, True)
+        }
 
     def run(
         self, images: Tensor, decisions: bool = True
@@ -108,9 +112,10 @@ class KernelProgram(Program):
             decisions,
             torch.get_num_threads(),
         )
+        count = images.shape[0]
         shaped = [
-            torch.from_numpy(x).reshape(len(images), *node.shape[1:])
-            for x, node in zip(found, self._wanted(decisions))
+            torch.from_numpy(x).reshape(count, *shape)
+            for x, shape in zip(found, self._shapes[decisions])
         ]
         return self._answer(shaped)
 

@@ -44,6 +44,7 @@ class Model:
         self._lock = threading.Lock()
         self._functions = functions
         self._shapes = call_shapes(data) if functions else {}
+        self._made: dict[tuple[bool, int], tuple[Calls, Options]] = {}
         self.image_shape, *self.output_shapes = (
             self._shape(k) for k in range(-1, code.fgc_outputs(handle))
         )
@@ -122,19 +123,43 @@ class Model:
         images = self._checked(images)
         wanted = self.output_shapes[: None if decisions else self.records]
         outputs = [np.empty((len(images), *s), np.float32) for s in wanted]
-        pointers = (ctypes.c_void_p * len(self.output_shapes))(
-            *(output.ctypes.data for output in outputs)
+        self.run_at(
+            images.ctypes.data,
+            len(images),
+            [output.ctypes.data for output in outputs],
+            decisions,
+            threads,
         )
+        return outputs
+
+    def run_at(
+        self,
+        images: int,
+        count: int,
+        outputs: Sequence[int],
+        decisions: bool = False,
+        threads: int = 1,
+    ) -> None:
+        """As :meth:`run`, of memory that the caller answers for.
+
+        Args:
+            images: Address of (N, C, H, W) contiguous float32.
+            count: N.
+            outputs: Addresses of (N, C, H, W) contiguous float32 that are
+                written, in the order of :attr:`output_shapes`; without
+                ``decisions`` the first ``records`` of them.
+            decisions: As in :meth:`run`.
+            threads: As in :meth:`run`.
+        """
+        pointers = (ctypes.c_void_p * len(self.output_shapes))(*outputs)
         calls, options = self._options(decisions, threads)
         error = ctypes.create_string_buffer(ERROR_SIZE)
         with self._in_use() as handle:
             result = self._code.fgc_run(
-                handle, images.ctypes.data, len(images), pointers, options,
-                error, ERROR_SIZE,
-            )  # fmt: skip
+                handle, images, count, pointers, options, error, ERROR_SIZE
+            )
         calls.raise_error()
         _check(result, error)
-        return outputs
 
     def profile(
         self,
@@ -217,20 +242,37 @@ class Model:
 
     def _checked(self, images: np.ndarray) -> np.ndarray:
         images = np.asarray(images)
-        good = images.ndim == 4 and images.shape[1:] == self.image_shape
-        if not good or images.dtype.kind != 'f':
-            wanted = ', '.join(map(str, self.image_shape))
-            raise FGCError(
-                f'images of shape {images.shape} and type {images.dtype} are '
-                f'given, but the network takes (N, {wanted}) of floating '
-                'point; preprocess them as the file says.'
-            )
+        if images.dtype.kind != 'f':
+            raise self._refusal(images.shape, images.dtype)
+        self.check_shape(images.shape)
         return np.ascontiguousarray(images, np.float32)
 
+    def check_shape(self, shape: Sequence[int]) -> None:
+        """Refuse images of another shape than (N, *image_shape).
+
+        Raises:
+            FGCError: The shape is another one.
+        """
+        if len(shape) != 4 or tuple(shape[1:]) != self.image_shape:
+            raise self._refusal(shape, 'float32')
+
+    def _refusal(self, shape: Sequence[int], dtype: Any) -> FGCError:
+        wanted = ', '.join(map(str, self.image_shape))
+        return FGCError(
+            f'images of shape {tuple(shape)} and type {dtype} are given, but '
+            f'the network takes (N, {wanted}) of floating point; preprocess '
+            'them as the file says.'
+        )
+
     def _options(self, decisions: bool, threads: int) -> tuple[Calls, Options]:
+        made = self._made.get((decisions, threads))
+        if made is not None:
+            return made
         calls = Calls(self._functions, self._shapes)
         size = ctypes.sizeof(Options)
         options = Options(size, threads, decisions, calls.callback, None)
+        if not self._functions:  # else of one run: it keeps the error
+            self._made[decisions, threads] = calls, options
         return calls, options
 
     def _shape(self, output: int) -> tuple[int, int, int]:

@@ -17,6 +17,10 @@ NAME = 'libfgc.so'
 FLAGS = (
     '-std=c++17',
     '-O3',
+    # inner loops that begin amid a line are up to a tenth slower on a core
+    # that another thread shares
+    '-falign-loops=64',
+    '-falign-functions=64',
     '-ffp-contract=fast',
     '-fno-math-errno',
     '-fno-trapping-math',

@@ -133,7 +133,8 @@ class DynamicBackbone(GatedBackbone):
         """
         dense = self.dense if dense is None else dense
         # a threshold is a number, no parameter: it may have been set anew
-        thresholds = tuple(_threshold(gate) for gate in self.gates.values())
+        gates = self.gates._modules.values()
+        thresholds = tuple([_threshold(gate) for gate in gates])
         seen = (tuple(image.shape[1:]), thresholds)
         key = (*seen, tuple(behind), gated, tuple(dense))
         program = self._programs.get(key)
@@ -230,12 +231,14 @@ class DynamicBackbone(GatedBackbone):
         self, x: Tensor, behind: Sequence[nn.Module] = ()
     ) -> Program | None:
         """What runs these images, unless the modules do."""
-        alone = len(x) == 1 or self.batch == LOOP
-        if self.executor != PROGRAM or not alone or len(x) == 0:
+        if self.executor != PROGRAM or x.dim() != 4:
             return None
-        if x.dim() != 4 or x.dtype != torch.float32 or x.device.type != 'cpu':
+        count = x.shape[0]
+        if count != 1 and (count == 0 or self.batch != LOOP):
             return None
-        program = self.program(x[:1], behind)
+        if x.dtype != torch.float32 or not x.is_cpu:
+            return None
+        program = self.program(x if count == 1 else x[:1], behind)
         return None if isinstance(program, str) else program
 
     def _forget(self, *_: Any) -> None:
@@ -355,14 +358,16 @@ class DynamicImageClassifier(GatedImageClassifier):
 
     def program(self, images: Tensor) -> Program | None:
         """What runs images to logits, if that is a program."""
-        if not self.with_head:
-            return None
-        return self.backbone.program_of(images, self._modules_behind())
+        behind = self._modules_behind()
+        return self.backbone.program_of(images, behind) if behind else None
 
     def _modules_behind(self) -> tuple[nn.Module, ...]:
-        if not self.with_head:
+        """The neck, if there is one, and the head; nothing without a head."""
+        # for every call: Module.__getattr__ is slow
+        neck, head = map(self._modules.get, ('neck', 'head'))
+        if head is None:
             return ()
-        return (self.neck, self.head) if self.with_neck else (self.head,)
+        return (head,) if neck is None else (neck, head)
 
     __prepare_scriptable__ = refuse_scripting
 

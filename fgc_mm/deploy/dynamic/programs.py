@@ -98,21 +98,29 @@ class KernelProgram(Program):
             encode(program), functions=lowering.functions
         )
         self.build = self._model.build
+        self._shapes = {
+            decisions: [node.shape[1:] for node in self._wanted(decisions)]
+            for decisions in (False, True)
+        }
 
     def run(
         self, images: Tensor, decisions: bool = True
     ) -> tuple[Outputs, Decisions]:
         """As :meth:`Program.run`."""
-        found = self._model.run(
-            images.detach().contiguous().numpy(),
+        images = images.detach().to(torch.float32).contiguous()
+        self._model.check_shape(images.shape)
+        count = images.shape[0]
+        found = [
+            torch.empty((count, *shape)) for shape in self._shapes[decisions]
+        ]
+        self._model.run_at(
+            images.data_ptr(),
+            count,
+            [x.data_ptr() for x in found],
             decisions,
             torch.get_num_threads(),
         )
-        shaped = [
-            torch.from_numpy(x).reshape(len(images), *node.shape[1:])
-            for x, node in zip(found, self._wanted(decisions))
-        ]
-        return self._answer(shaped)
+        return self._answer(found)
 
     def seconds(self, image: Tensor, repeats: int) -> list[float]:
         """As :meth:`Program.seconds`."""

@@ -71,5 +71,5 @@ $(STAMP): setup.cfg pyproject.toml $(wildcard requirements/*)
 	@$(PYTHON) requirements/install.py
 
 clean:
-	rm -rf .venv build dist *.egg-info fgc_mm/runtime/lib .pytest_cache .ruff_cache
+	rm -rf .venv build dist *.egg-info fgc_mm/.mim fgc_mm/runtime/lib .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

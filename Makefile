@@ -93,5 +93,5 @@ $(STAMP): setup.cfg pyproject.toml $(wildcard requirements/*)
 
 clean:
 	rm -rf .venv .venv-docs site build dist *.egg-info
-	rm -rf fgc_mm/runtime/lib .pytest_cache .ruff_cache
+	rm -rf fgc_mm/.mim fgc_mm/runtime/lib .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

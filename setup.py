@@ -1,9 +1,13 @@
-"""Compiles the runtime's library into the package, if a compiler is there.
+"""Adds to the package what lies elsewhere, or has to be made.
 
-All else is in setup.cfg. Without a compiler the package is complete all the
-same: the library is compiled when it is first used.
+The runtime's library, if a compiler is there: without one the package is
+complete all the same, and the library is compiled when it is first used. The
+configs and tools, in the folder where MIM and mmpretrain look for them. All
+else is in setup.cfg.
 """
 
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -19,6 +23,7 @@ except ImportError:  # setuptools before 70.1
         bdist_wheel = None
 
 ROOT = Path(__file__).resolve().parent
+MIM = 'configs', 'tools', 'model-index.yml'
 sys.path.insert(0, str(ROOT))
 
 from fgc_mm.runtime.building import compile_shipped  # noqa: E402
@@ -26,13 +31,18 @@ from fgc_mm.runtime.errors import LibraryError  # noqa: E402
 
 
 class BuildPackage(build_py):
-    """Copies the package, and compiles its library beside."""
+    """Copies the package; adds its library, the configs and the tools."""
 
     def run(self) -> None:
         """As ``build_py``; a library that cannot be made is no failure."""
         super().run()
-        package = ROOT if self.editable_mode else Path(self.build_lib)
-        folder = package / 'fgc_mm' / 'runtime' / 'lib'
+        root = ROOT if self.editable_mode else Path(self.build_lib)
+        package = root / 'fgc_mm'
+        self._compile(package / 'runtime' / 'lib')
+        add = link_mim if self.editable_mode else copy_mim
+        self._copied = list(map(str, add(package / '.mim')))
+
+    def _compile(self, folder: Path) -> None:
         try:
             self._libraries = list(map(str, compile_shipped(folder)))
         except (LibraryError, OSError) as error:
@@ -44,13 +54,43 @@ class BuildPackage(build_py):
             )
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
-        """The library's files among them."""
-        return [*super().get_outputs(include_bytecode), *self._libraries]
+        """The files that are added among them."""
+        known = super().get_outputs(include_bytecode)
+        return [*known, *self._libraries, *self._copied]
 
     def initialize_options(self) -> None:
         """As ``build_py``."""
         super().initialize_options()
         self._libraries: list[str] = []
+        self._copied: list[str] = []
+
+
+def link_mim(folder: Path) -> list[Path]:
+    """Links to configs and tools of a checkout, which is used in place."""
+    folder.mkdir(exist_ok=True)
+    for source in mim_sources():
+        link = folder / source.name
+        if not link.is_symlink():
+            link.symlink_to(os.path.relpath(source, folder))
+    return []
+
+
+def copy_mim(folder: Path) -> list[Path]:
+    """Copies of configs and tools; the files."""
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier build
+    folder.mkdir(parents=True)
+    for source in mim_sources():
+        if source.is_dir():
+            ignored = shutil.ignore_patterns('__pycache__')
+            shutil.copytree(source, folder / source.name, ignore=ignored)
+        else:
+            shutil.copy(source, folder)
+    return [path for path in folder.rglob('*') if path.is_file()]
+
+
+def mim_sources() -> list[Path]:
+    """What of MIM's names there is."""
+    return [ROOT / name for name in MIM if (ROOT / name).exists()]
 
 
 commands = {'build_py': BuildPackage}

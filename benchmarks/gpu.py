@@ -36,9 +36,9 @@ from torch.nn.functional import normalize
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 
 from fgc_mm.datasets import InMemoryImages
-from fgc_mm.engine.seeded_batches import SeededBatches
 from fgc_mm.functional import bank_logsumexp, nearest_neighbors
 from fgc_mm.memory import MemoryBank
+from fgc_mm.reliability.seeded_batches import SeededBatches
 
 BF16 = {'optim_wrapper.type': 'AmpOptimWrapper',
         'optim_wrapper.dtype': 'bfloat16'}  # fmt: skip

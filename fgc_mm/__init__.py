@@ -11,22 +11,25 @@ import warnings
 from importlib import import_module
 from typing import Any
 
+from fgc_mm.config_files import config_file
 from fgc_mm.errors import FGCError
 from fgc_mm.version import __version__
 
 __all__ = [
     'FGCError',
     '__version__',
+    'config_file',
     'datasets',
     'engine',
     'evaluation',
     'gates',
     'losses',
     'models',
+    'reliability',
 ]
 # mmcv-lite warns of its missing operators at every start; none is needed
 warnings.filterwarnings('ignore', message='Fail to import ``MultiScale')
-_REGISTERING = frozenset(__all__) - {'FGCError', '__version__'}
+_REGISTERING = frozenset(__all__) - {'FGCError', '__version__', 'config_file'}
 
 
 def __getattr__(name: str) -> Any:

@@ -11,4 +11,5 @@ import fgc_mm.engine
 import fgc_mm.evaluation
 import fgc_mm.gates
 import fgc_mm.losses
-import fgc_mm.models  # noqa: F401
+import fgc_mm.models
+import fgc_mm.reliability  # noqa: F401

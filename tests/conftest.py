@@ -6,6 +6,7 @@ test files out to others runs no test.
 
 import fcntl
 import gc
+import importlib.util
 import logging
 import os
 import shutil
@@ -16,7 +17,7 @@ from types import SimpleNamespace
 
 import pytest
 
-ENGINE = Path(__file__).parent / 'engine'
+RUNS = Path(__file__).parent / 'runs'
 # The files that take longest begin first, so that no process is left alone
 # with one of them at the end.
 LONGEST = (
@@ -25,9 +26,9 @@ LONGEST = (
     'deploy/test_dynamic.py',
     'tools/test_benchmark.py',
     'sites/test_zoo_property.py',
-    'engine/test_exact_resume_hook.py',
+    'reliability/test_exact_resume_hook.py',
     'tools/test_export_tools.py',
-    'engine/test_ranks_that_stop.py',
+    'reliability/test_ranks_that_stop.py',
     'sites/test_discovery.py',
     'engine/test_coupled_ranks.py',
     'tools/test_reproduce_page.py',
@@ -35,8 +36,8 @@ LONGEST = (
     'engine/test_memory_bank_hook.py',
     'tools/test_prune_static.py',
     'deploy/test_compact.py',
-    'engine/test_checkpoint_hook.py',
-    'engine/test_resume_of_loops.py',
+    'reliability/test_checkpoint_hook.py',
+    'reliability/test_resume_of_loops.py',
     'deploy/test_exporting.py',
     'tools/test_launchers.py',
     'models/test_gated_backbone.py',
@@ -195,12 +196,37 @@ def made_once(shared_root):
     return make
 
 
+def _module_of_runs(name):
+    spec = importlib.util.spec_from_file_location(name, RUNS / f'{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope='session')
+def digits():
+    """The module that makes tiny runs; a worker process imports it too."""
+    return _module_of_runs('digits_run')
+
+
+@pytest.fixture(scope='session')
+def real():
+    """The module that starts training in processes of their own."""
+    return _module_of_runs('real_train')
+
+
+@pytest.fixture(scope='session')
+def uninterrupted(real, made_once):
+    """The folder of a run that nobody disturbed."""
+    return made_once('uninterrupted', real.run)
+
+
 def _start_ranks(script, world, folder):
-    """Runs a script in tests/engine as so many gloo processes."""
-    paths = [str(ENGINE.parents[1]), str(ENGINE)]
+    """Runs a script in tests/runs as so many gloo processes."""
+    paths = [str(RUNS.parents[1]), str(RUNS)]
     env = dict(os.environ, PYTHONPATH=os.pathsep.join(paths))
     env.update(OMP_NUM_THREADS='1', LOCAL_RANK='0')
-    script = str(ENGINE / script)
+    script = str(RUNS / script)
     children = [
         subprocess.Popen(
             [sys.executable, script, str(folder), str(rank), str(world)],
@@ -224,7 +250,7 @@ def _brought(world, folder):
 
 @pytest.fixture(scope='session')
 def run_ranks():
-    """Runs a script of tests/engine as so many processes."""
+    """Runs a script of tests/runs as so many processes."""
 
     def run(script, world, folder):
         _start_ranks(script, world, folder)

@@ -1,4 +1,4 @@
-"""The arrows between the rooms point one way (docs/design.md)."""
+"""Imports between the packages point one way (docs/design.md)."""
 
 import ast
 import sys
@@ -8,54 +8,75 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / 'fgc_mm'
-ROOMS = sorted(
+PACKAGES = sorted(
     path.name for path in PACKAGE.iterdir() if (path / '__init__.py').exists()
 )
-# What a room may import of ours, beside itself; errors are everyone's.
+# What a package may import of ours, beside itself and EVERYWHERE.
 ALLOWED = {
     'functional': set(),
-    'memory': {'functional'},
+    'memory': {'functional', 'async_read'},
     'gates': {'functional', 'memory', 'registry'},
     'sites': {'functional'},
-    'losses': {'functional', 'memory', 'sites', 'registry'},
+    'losses': {'functional', 'async_read', 'memory', 'sites', 'registry'},
     'models': {'functional', 'gates', 'sites', 'losses', 'registry'},
+    'reliability': {'async_read', 'registry'},
     'engine': {
         'functional',
-        'memory',
+        'async_read',
         'losses',
+        'memory',
         'models',
         'registry',
+        'reliability',
         'sites',
     },
     'evaluation': {'functional', 'registry'},
     'datasets': {'functional', 'registry'},
-    'analysis': {
-        'deploy',
-        'engine',
-        'figure_style',
-        'functional',
-        'models',
-        'sites',
-    },
-    'comparison': {
-        'deploy',
-        'engine',
-        'figure_style',
-        'functional',
-        'models',
-    },
     'deploy': {
         'functional',
         'gates',
-        'sites',
         'models',
-        'engine',
         'registry',
+        'reliability',
         'runtime',
+        'sites',
+    },
+    'analysis': {
+        'deploy',
+        'figure_style',
+        'functional',
+        'models',
+        'reliability',
+        'sites',
+    },
+    'comparison': {
+        'command_process',
+        'deploy',
+        'engine',
+        'figure_style',
+        'functional',
+        'models',
+        'reliability',
+    },
+    'cli': {
+        'analysis',
+        'command_process',
+        'comparison',
+        'deploy',
+        'engine',
+        'evaluation',
+        'figure_style',
+        'functional',
+        'losses',
+        'models',
+        'registry',
+        'reliability',
+        'runtime',
+        'sites',
     },
     'runtime': set(),
 }
-# The rooms within deploy, and what they import of it beside themselves.
+# The packages within deploy, and what they import of it beside themselves.
 DEPLOY = {
     'bundle': {'comparing'},
     'compaction': {'copying', 'firing'},
@@ -64,8 +85,16 @@ DEPLOY = {
     'graph': {'copying'},
     'timing': {'compaction', 'dynamic', 'export', 'firing', 'graph'},
 }
+# What of the command line is imported before a command is known.
+LIGHT = ('__init__', '__main__', 'command_table', 'dispatch')
 # What every package may import.
-EVERYWHERE = {'checked_stack', 'errors', 'version'}
+EVERYWHERE = {
+    'checked_stack',
+    'config_files',
+    'errors',
+    'exit_status',
+    'version',
+}
 # Mathematics never imports mmengine.
 NO_OPENMMLAB = {'functional', 'memory', 'gates', 'sites'}
 OPENMMLAB = {'mmengine', 'mmcv', 'mmpretrain', 'mmdet', 'mmrazor'}
@@ -87,12 +116,12 @@ def imported(path, root=ROOT):
             yield from (f'{base}.{alias.name}' for alias in node.names)
 
 
-def files(room):
-    return sorted((PACKAGE / room).rglob('*.py'))
+def files(package):
+    return sorted((PACKAGE / package).rglob('*.py'))
 
 
 def own(names):
-    """The rooms and modules of ours among imported names."""
+    """The packages and modules of ours among imported names."""
     parts = [name.split('.') for name in names]
     return {p[1] for p in parts if p[0] == 'fgc_mm' and len(p) > 1}
 
@@ -101,29 +130,29 @@ def outside(names):
     return {name.split('.')[0] for name in names}
 
 
-def test_every_room_has_its_law():
-    assert set(ROOMS) == set(ALLOWED)
+def test_every_package_has_its_rule():
+    assert set(PACKAGES) == set(ALLOWED)
 
 
-@pytest.mark.parametrize('room', sorted(ALLOWED))
-def test_a_room_imports_only_what_lies_below(room):
-    for path in files(room):
-        ours = own(imported(path)) - {room, *EVERYWHERE}
+@pytest.mark.parametrize('package', sorted(ALLOWED))
+def test_a_package_imports_only_what_lies_below(package):
+    for path in files(package):
+        ours = own(imported(path)) - {package, *EVERYWHERE}
         modules = {
             name for name in ours
-            if name in ROOMS or (PACKAGE / f'{name}.py').exists()
+            if name in PACKAGES or (PACKAGE / f'{name}.py').exists()
         }  # fmt: skip
-        assert modules <= ALLOWED[room], path
+        assert modules <= ALLOWED[package], path
 
 
-def test_the_rooms_of_deploy():
-    for room, allowed in DEPLOY.items():
-        paths = files(f'deploy/{room}')
+def test_the_packages_of_deploy():
+    for package, allowed in DEPLOY.items():
+        paths = files(f'deploy/{package}')
         assert paths
         for path in paths:
             names = [name.split('.') for name in imported(path)]
             ours = {n[2] for n in names if n[:2] == ['fgc_mm', 'deploy']}
-            assert ours <= {room, *allowed}, path
+            assert ours <= {package, *allowed}, path
 
 
 def test_mathematics_needs_torch_only():
@@ -140,10 +169,18 @@ def test_the_runtime_needs_numpy_only():
         assert own(imported(path)) <= {'runtime', 'errors'}, path
 
 
-@pytest.mark.parametrize('room', sorted(NO_OPENMMLAB))
-def test_openmmlab_stays_out(room):
-    for path in files(room):
+@pytest.mark.parametrize('package', sorted(NO_OPENMMLAB))
+def test_openmmlab_stays_out(package):
+    for path in files(package):
         assert not outside(imported(path)) & OPENMMLAB, path
+
+
+@pytest.mark.parametrize('name', LIGHT)
+def test_the_command_line_starts_without_torch(name):
+    known = {'fgc_mm', *sys.stdlib_module_names}
+    names = list(imported(PACKAGE / 'cli' / f'{name}.py'))
+    assert outside(names) <= known
+    assert own(names) <= {'cli', *EVERYWHERE}
 
 
 def test_nothing_imports_a_script():
@@ -151,7 +188,7 @@ def test_nothing_imports_a_script():
         assert not outside(imported(path)) & SCRIPTS, path
 
 
-def test_the_laws_see_what_they_forbid(tmp_path):
+def test_the_rules_see_what_they_forbid(tmp_path):
     file = tmp_path / 'fgc_mm' / 'functional' / 'bad.py'
     file.parent.mkdir(parents=True)
     file.write_text(

@@ -35,7 +35,7 @@ tools=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 export PYTHONPATH="$tools/..${PYTHONPATH:+:$PYTHONPATH}"
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} MKL_NUM_THREADS=${MKL_NUM_THREADS:-1}
 
-# The port is chosen in the job, from its number (fgc_mm/engine/launch.py).
+# The port is chosen in the job, from its number (fgc_mm/cli/launch.py).
 exec srun -p "$partition" \
     --job-name="$job_name" \
     ${gres:+--gres="$gres"} \

@@ -15,8 +15,9 @@ from mmpretrain.structures import DataSample
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from fgc_mm.reliability.checkpoint import read_checkpoint
+
 from ..deploy.loading import build_trained
-from ..engine.checkpoint import read_checkpoint
 from ..errors import FGCError
 from ..functional import global_average_pool
 from ..models import GatedImageClassifier

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.format import open_memmap
 
-from ..engine.atomic_file import write_atomically
+from fgc_mm.reliability.atomic_file import write_atomically
 
 HEADER, PROGRESS = 'pass.json', 'progress.json'
 SECONDS = 5.0  # between two notes of how far it got

@@ -9,7 +9,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from ..engine.atomic_file import write_atomically
+from fgc_mm.reliability.atomic_file import write_atomically
+
 from ..figure_style import FORMATS, PAGE_WIDTH, figure_bytes
 from .figures.pictures import Picture
 from .measurement import Measurement

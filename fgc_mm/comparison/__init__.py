@@ -1,3 +1,3 @@
-"""Many runs, one table: what tools/compare.py is made of."""
+"""Many runs, one table: what fgc-mm compare is made of."""
 
 from fgc_mm import checked_stack  # noqa: F401  isort: skip

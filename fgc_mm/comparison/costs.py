@@ -10,7 +10,8 @@ from torch import nn
 
 from ..deploy.compaction.zeroed import prune_zeroed
 from ..deploy.loading import build_model, build_trained, images_of
-from ..engine import SoftFilterPruningHook, command_line
+from ..engine import SoftFilterPruningHook
+from ..engine.config_file import load_config
 from ..functional.macs import COUNTINGS, MACsTable
 from ..models import build_macs_table
 
@@ -40,7 +41,7 @@ def cost_of(path: str) -> Cost:
     Raises:
         FGCError: The config has no model.
     """
-    cfg = command_line.load_config(path)
+    cfg = load_config(path)
     return _cost(cfg, build_model(cfg))
 
 
@@ -53,7 +54,7 @@ def zeroed_cost_of(path: str, checkpoint: str) -> Cost | None:
     Raises:
         FGCError: The checkpoint has no zeroed filter.
     """
-    cfg = command_line.load_config(path)
+    cfg = load_config(path)
     hooks = [str(hook.get('type')) for hook in cfg.get('custom_hooks') or ()]
     if not any(
         hook.endswith(SoftFilterPruningHook.__name__) for hook in hooks

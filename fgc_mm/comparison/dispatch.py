@@ -6,7 +6,8 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 
-from ..engine.stop_signal import STOPPED
+from fgc_mm.exit_status import STOPPED
+
 from ..errors import FGCError
 from .run import Run
 from .workers import Workers

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..engine.atomic_file import write_atomically
+from fgc_mm.reliability.atomic_file import write_atomically
+
 from ..figure_style import FORMATS
 from .results import SWEEP
 from .study import Study

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..engine.atomic_file import write_atomically
+from fgc_mm.reliability.atomic_file import write_atomically
+
 from ..errors import FGCError
 from .results import SWEEP
 

@@ -11,7 +11,10 @@ from typing import Any
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 
-from ..engine import command_line
+from fgc_mm.engine.config_file import load_config
+from fgc_mm.engine.config_options import override, read_options
+
+from ..config_files import config_file
 from ..engine.scaled_schedule import scale_epochs
 from ..errors import FGCError
 from .entry import Entry, Start
@@ -125,20 +128,20 @@ def _leave_out_constructor(recipe: dict[str, Any]) -> None:
 def read_method(entry: Entry, settings: Settings) -> Method:
     """The method that a row asks for."""
     path, importance = entry.config, entry.importance
-    cfg = command_line.load_config(path)
+    cfg = load_config(path)
     own = (cfg.get('train_cfg') or {}).get('max_epochs')
     epochs = entry.epochs or settings.epochs
     if epochs or not own:
         cfg = scale_epochs(cfg, epochs or 1)  # refuses what has no epochs
     options = (*settings.options, *entry.options)
-    command_line.override(cfg, command_line.read_options(options))
+    override(cfg, read_options(options))
     check_data(cfg, path)
     share = _share(entry, settings)
     wanted = share if settings.match_macs else None
     budget = None
     if wanted is not None and importance is None:
         asked = without_own(options_for_ratio(cfg, wanted), entry.options)
-        command_line.override(cfg, command_line.read_options(asked))
+        override(cfg, read_options(asked))
         options += asked
         if needs_planning(cfg, entry.options):
             budget = round(1 - wanted, 6)
@@ -154,7 +157,7 @@ def read_method(entry: Entry, settings: Settings) -> Method:
         recipe.update(budget=budget)
     return Method(
         name=entry.row,
-        config=Path(path),
+        config=Path(config_file(path)),
         epochs=cfg.train_cfg.max_epochs,
         scaled=bool(epochs),
         options=options,

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from ..config_files import find_config
 from ..errors import FGCError
 from .entry import Entry, Start, split_entry
 from .questions import Question
@@ -35,12 +36,14 @@ KINDS = {
 def read_study(path: Path) -> Study:
     """Reads a plan file (YAML; see docs/comparing.md for its keys).
 
-    Paths of configs are relative to the file.
+    Paths of configs are relative to the file. A plan of the package is found
+    by its name, as in ``studies/figure5_rho.yaml``.
 
     Raises:
         FGCError: The file is missing, is no YAML, has an unknown key, a
             value of the wrong kind, or a question about an unknown row.
     """
+    path = find_config(path) or path
     content = _mapping(_load(path), PLAN, f'{path}')
     methods = content.get('methods')
     if not isinstance(methods, list) or not methods:

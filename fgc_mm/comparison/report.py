@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..engine.atomic_file import write_atomically
+from fgc_mm.reliability.atomic_file import write_atomically
+
 from .plot import plot
 from .questions import answer, answers_markdown
 from .run import Run

@@ -16,8 +16,9 @@ from typing import Any
 import mmengine
 import torch
 
-from ..engine.atomic_file import write_atomically
-from ..engine.checkpoint import read_checkpoint
+from fgc_mm.reliability.atomic_file import write_atomically
+from fgc_mm.reliability.checkpoint import read_checkpoint
+
 from ..errors import FGCError
 from .costs import cost_of, static_metrics, zeroed_cost_of
 from .run import Run
@@ -36,7 +37,7 @@ def write_result(run: Run, threads: int | None) -> dict[str, Any]:
     """Gathers a finished run's numbers into its ``result.json``.
 
     Errors and ratios are in percent, MACs per image, times in seconds:
-    ``error`` (last epoch, from tools/test.py), ``top5_error`` if the test
+    ``error`` (last epoch, from fgc-mm test), ``top5_error`` if the test
     measures it, ``best_error`` (best validation), ``parameters``,
     ``seconds`` (training steps, without validation and start), every
     ``macs/pruning_ratio*``, ``by_epoch`` (see :func:`by_epoch`),

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..engine.atomic_file import write_atomically
-from ..engine.latest_checkpoint import latest_checkpoint
-from ..engine.resumable import check_resumable
+from fgc_mm.command_process import as_typed, command_of
+from fgc_mm.reliability.atomic_file import write_atomically
+from fgc_mm.reliability.latest_checkpoint import latest_checkpoint
+from fgc_mm.reliability.resumable import check_resumable
+
 from ..errors import FGCError
 
 OPTIONAL = 'start', 'budget', 'importance', 'pruning_ratio'
-TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 
 
 @dataclass(frozen=True)
@@ -30,9 +29,9 @@ class Method:
         options: Raw ``--cfg-options`` for every run.
         recipe: What must not change between a run and its resumption.
         data: What the data set is called.
-        importance: Of ``tools/prune_static.py``; None if nothing is pruned.
+        importance: Of ``fgc-mm prune-static``; None if nothing is pruned.
         pruning_ratio: Share of the MACs that it prunes.
-        budget: Share of the MACs that ``plan_budget.py`` is asked for on
+        budget: Share of the MACs that ``fgc-mm plan-budget`` is asked for on
             the network that training starts from; None if nothing is to be
             planned.
         sweeps: Whether its gates have a threshold, at other values of which
@@ -83,7 +82,7 @@ class Run:
 
     @property
     def log(self) -> Path:
-        """What the tools have said."""
+        """What the commands have printed."""
         return self.folder / 'run.log'
 
     @property
@@ -93,7 +92,7 @@ class Run:
 
     @property
     def metrics(self) -> Path:
-        """What tools/test.py found."""
+        """What ``fgc-mm test`` found."""
         return self.folder / 'metrics.json'
 
     @property
@@ -135,10 +134,8 @@ class Run:
 
     def note(self, command: list[str]) -> None:
         """Keeps a command for the report, as a user would type it."""
-        tool = Path('tools', Path(command[2]).relative_to(TOOLS)).as_posix()
-        line = shlex.join(['python', tool, *command[3:]])
         with self._commands.open('a') as file:
-            file.write(f'{line}\n')
+            file.write(f'{as_typed(command)}\n')
 
     def commands(self) -> list[str]:
         """All that were noted."""
@@ -196,8 +193,8 @@ class Run:
         return json.loads(json.dumps(recipe, default=str))
 
     def _prune(self) -> list[str]:
-        return _command(
-            'prune_static.py', self.method.config, self._dense(),
+        return command_of(
+            'prune-static', self.method.config, self._dense(),
             '--importance', self.method.importance,
             '--pruning-ratio', self.method.pruning_ratio,
             '--seed', self.seed, '--name', self.method.name,
@@ -205,10 +202,10 @@ class Run:
         )  # fmt: skip
 
     def _plan(self) -> list[str]:
-        return _command(
-            Path('analysis_tools', 'plan_budget.py'), self.method.config,
-            self._dense(), '--budget', self.method.budget,
-            '--out', self._planned, *_options(self.method.options),
+        return command_of(
+            'plan-budget', self.method.config, self._dense(),
+            '--budget', self.method.budget, '--out', self._planned,
+            *_options(self.method.options),
         )  # fmt: skip
 
     def _own_options(self) -> list[str]:
@@ -231,8 +228,8 @@ class Run:
             arguments.append('--resume')
         elif self.start is not None:
             options.append(f'load_from={self._start_checkpoint()}')
-        return _command(
-            'train.py', self.config, '--work-dir', self.folder,
+        return command_of(
+            'train', self.config, '--work-dir', self.folder,
             *arguments, *_options(options),
         )  # fmt: skip
 
@@ -242,8 +239,8 @@ class Run:
 
     def _test(self) -> list[str]:
         sweep = ['--threshold-sweep', self.sweep] if self.method.sweeps else []
-        return _command(
-            'test.py', self.trained_config, self.last_checkpoint,
+        return command_of(
+            'test', self.trained_config, self.last_checkpoint,
             '--work-dir', self.folder / 'test', '--out', self.metrics,
             '--out-item', 'metrics', *sweep, *_options(self._own_options()),
         )  # fmt: skip
@@ -262,10 +259,6 @@ def _wants_teacher(recipe: dict[str, Any]) -> bool:
     """Whether it learns from a network whose weights the config lacks."""
     distillation = (recipe.get('model') or {}).get('distillation')
     return distillation is not None and not distillation.get('checkpoint')
-
-
-def _command(tool: str | Path, *arguments: object) -> list[str]:
-    return [sys.executable, '-u', str(TOOLS / tool), *map(str, arguments)]
 
 
 def _options(pairs: list[str] | tuple[str, ...]) -> list[str]:

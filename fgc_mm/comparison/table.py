@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -21,6 +22,7 @@ PUBLISHED = (
     'dense_top5_error', 'top5_error', 'pruning_ratio', 'which_epoch',
     'counting', 'source', 'table',
 )  # fmt: skip
+PUBLISHED_FILE = Path(str(files('fgc_mm.comparison') / 'published.csv'))
 EPOCHS = 'best', 'last', 'unknown'
 
 

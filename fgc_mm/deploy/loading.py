@@ -13,9 +13,9 @@ from mmpretrain.registry import DATASETS
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from torch import Tensor, nn
 
-from fgc_mm.engine.checkpoint import read_checkpoint
 from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedBackbone
+from fgc_mm.reliability.checkpoint import read_checkpoint
 
 
 def build_model(cfg: Config) -> nn.Module:

@@ -6,9 +6,8 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from fgc_mm.engine.loss_progress_hook import bare_model
 from fgc_mm.registry import HOOKS
-
-from .loss_progress_hook import bare_model
 
 
 @HOOKS.register_module()

@@ -6,11 +6,10 @@ from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
+from fgc_mm.engine.loss_progress_hook import bare_model
 from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedBackbone
 from fgc_mm.registry import HOOKS
-
-from .loss_progress_hook import bare_model
 
 
 @HOOKS.register_module()

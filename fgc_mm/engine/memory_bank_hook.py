@@ -9,10 +9,13 @@ from mmengine.runner import Runner
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from fgc_mm.engine.bank_checks import check_same_banks, check_same_length
 from fgc_mm.engine.gather import gather_together
 from fgc_mm.engine.loss_progress_hook import bare_model
-from fgc_mm.engine.same_everywhere import check_same_banks, check_same_length
-from fgc_mm.engine.whole_banks import Collector, whole_state
+from fgc_mm.engine.sharded_bank_saver import (
+    ShardedBankSaver,
+    whole_state,
+)
 from fgc_mm.errors import FGCError
 from fgc_mm.losses import CoupledBatch, FeatureGateCouplingLoss
 from fgc_mm.losses.label_neighbors import LabelNeighbors
@@ -73,7 +76,7 @@ class FGCMemoryBankHook(Hook):
         self.shard = shard
         self.dtype = getattr(torch, dtype)
         self.check_interval = check_interval
-        self._collector: Collector | None = None
+        self._saver: ShardedBankSaver | None = None
         self._losses: dict[str, FeatureGateCouplingLoss] = {}
         # a checkpoint is read before the banks exist: keep its share
         self._stash: dict[str, Any] | None = None
@@ -109,8 +112,8 @@ class FGCMemoryBankHook(Hook):
             self._restore(name, loss)
             self._place(loss, device)
         self._forget_stash(runner)
-        if self.shard and self.save_banks and self._collector is None:
-            self._collector = Collector(runner, self._whole_state)
+        if self.shard and self.save_banks and self._saver is None:
+            self._saver = ShardedBankSaver(runner, self._whole_state)
 
     def after_train_iter(
         self,
@@ -138,7 +141,7 @@ class FGCMemoryBankHook(Hook):
         """Put the banks beside the weights."""
         self._settle()
         if self.save_banks and self._losses:
-            collected = self._collector.state if self._collector else None
+            collected = self._saver.state if self._saver else None
             checkpoint[STATE] = (collected or self._whole_state)()
 
     def _settle(self) -> None:

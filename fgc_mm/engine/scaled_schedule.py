@@ -9,9 +9,9 @@ from typing import Any
 
 from mmengine.config import Config
 
-from ..errors import FGCError
-from ..losses.coupling_switches import PRESETS
-from .short_schedulers import fit_scheduler
+from fgc_mm.engine.short_schedulers import fit_scheduler
+from fgc_mm.errors import FGCError
+from fgc_mm.losses.coupling_switches import PRESETS
 
 MOVING = {'start_value', 'end_value'}
 # mmengine's "never": the end of a scheduler that has none

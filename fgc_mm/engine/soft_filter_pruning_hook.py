@@ -11,12 +11,11 @@ from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import Tensor, nn
 
+from fgc_mm.engine.loss_progress_hook import bare_model
 from fgc_mm.errors import FGCError
 from fgc_mm.registry import HOOKS
 from fgc_mm.sites import GateSite, Member, find_sites
 from fgc_mm.sites.layout import input_weights, layer_widths
-
-from .loss_progress_hook import bare_model
 
 CONVS = nn.Conv1d, nn.Conv2d, nn.Conv3d
 
@@ -27,7 +26,7 @@ class SoftFilterPruningHook(Hook):
 
     They keep training, so the next epoch may choose others (SFP, He et al.,
     IJCAI 2018, arXiv 1808.06866). After the last epoch the layers that read
-    the zeroed channels no longer do: ``tools/prune_static.py --zeroed`` then
+    the zeroed channels no longer do: ``fgc-mm prune-static --zeroed`` then
     removes them, and no output changes. Norms and biases between a zeroed
     filter and its readers stay as they are until then, as published.
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fgc_mm.async_read import read_would_block
 from fgc_mm.errors import FGCError
 from fgc_mm.functional import Shard, neighborhood_agreement, on_device
 from fgc_mm.losses.base import GateLoss
@@ -23,7 +24,6 @@ from fgc_mm.memory import (
     MemoryBank,
     ShardedBank,
     SiteBanks,
-    waits,
 )
 from fgc_mm.memory.bank import nearest_of_each
 from fgc_mm.registry import MODELS
@@ -234,7 +234,7 @@ class FeatureGateCouplingLoss(GateLoss):
         banks = [self.banks[name] for name in pending]
         banks = [b.feature for b in banks] + [b.gate for b in banks]
         write = BatchWrite(banks, batch.indices, values)
-        if waits(values):
+        if read_would_block(values):
             self._written = write
         else:
             write.check()

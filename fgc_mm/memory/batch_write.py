@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from fgc_mm.memory.late_read import LateRead
+from fgc_mm.async_read import AsyncRead
 
 if TYPE_CHECKING:
     from fgc_mm.memory.bank import MemoryBank
@@ -37,7 +37,7 @@ class BatchWrite:
         # neither inf nor nan is at most the largest number
         largest = values.to(dtype).abs().amax()
         self.broken = ~(largest <= torch.finfo(dtype).max)
-        self._late = LateRead(self.broken)
+        self._late = AsyncRead(self.broken)
 
     def check(self) -> None:
         """Raise FGCError for a value that a bank cannot hold."""

@@ -12,7 +12,8 @@ from fgc_mm.comparison.matching import (
     without_own,
 )
 from fgc_mm.deploy.loading import build_model
-from fgc_mm.engine import command_line
+from fgc_mm.engine.config_file import load_config
+from fgc_mm.engine.config_options import override, read_options
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.macs import macs_per_image
 from fgc_mm.functional.winners import count_kept
@@ -39,19 +40,19 @@ def config(tmp_path):
                 losses=losses,
             )
         )  # fmt: skip
-        return command_line.load_config(str(file))
+        return load_config(str(file))
 
     return load
 
 
 def asked(cfg, ratio):
     options = options_for_ratio(cfg, ratio)
-    command_line.override(cfg, command_line.read_options(options))
+    override(cfg, read_options(options))
     return cfg
 
 
 def test_an_l0_loss_becomes_a_target_with_its_ramp():
-    cfg = command_line.load_config(str(CONFIGS / 'bas_resnet20_digits.py'))
+    cfg = load_config(str(CONFIGS / 'bas_resnet20_digits.py'))
     ramp = cfg.model.gate_losses[1].loss_weight.copy()
     loss = asked(cfg, 0.4).model.gate_losses[1]
     assert loss.type == 'fgc_mm.MACsTargetLoss' and loss.pruning_ratio == 0.4
@@ -62,14 +63,14 @@ def test_an_l0_loss_becomes_a_target_with_its_ramp():
 
 def test_a_target_gets_the_ratio():
     path = CONFIGS / 'fgc_resnet20_digits_55.py'
-    cfg = asked(command_line.load_config(str(path)), 0.3)
+    cfg = asked(load_config(str(path)), 0.3)
     (loss,) = (x for x in cfg.model.gate_losses if 'MACs' in x.type)
     assert loss.pruning_ratio == 0.3
 
 
 def test_a_target_that_falls_ends_at_the_ratio():
     path = CONFIGS / 'fgcplus_resnet20_folder16_55.py'
-    cfg = command_line.load_config(str(path))
+    cfg = load_config(str(path))
     before = cfg.model.gate_losses[0].pruning_ratio.copy()
     after = asked(cfg, 0.3).model.gate_losses[0].pruning_ratio
     assert after == {**before, 'end_value': 0.3}
@@ -137,7 +138,7 @@ def test_what_cannot_be_asked_is_refused(config):
     with pytest.raises(FGCError, match='add a MACsTargetLoss'):
         options_for_ratio(cfg, 0.5)
     dense = CONFIGS / 'dense_resnet20_digits.py'
-    assert options_for_ratio(command_line.load_config(str(dense)), 0.5) == ()
+    assert options_for_ratio(load_config(str(dense)), 0.5) == ()
 
 
 def test_the_gate_opens_as_many_as_were_counted(config, monkeypatch):

@@ -7,7 +7,8 @@ import pytest
 from fgc_mm.comparison.entry import Start
 from fgc_mm.comparison.plan import Settings, plan
 from fgc_mm.comparison.plan_file import read_study
-from fgc_mm.engine import command_line
+from fgc_mm.engine.config_file import load_config
+from fgc_mm.engine.config_options import override, read_options
 from fgc_mm.errors import FGCError
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
@@ -49,7 +50,7 @@ def test_what_a_plan_says(tmp_path):
     assert first.start == start and first.seeds is None
     assert second.row == 'b' and second.seeds == (7,)
     assert second.options == ('x.y=1e-7', 'z=[1,2]')
-    options = command_line.read_options(second.options)
+    options = read_options(second.options)
     assert options == {'x.y': 1e-7, 'z': [1, 2]}
     assert (third.importance, third.row) == ('fpgm', 'fpgm_dense')
     assert third.start.epochs == 6
@@ -72,16 +73,16 @@ def test_our_plans_change_what_they_name(file):
     )
     seen = set()
     for entry in study.entries:
-        cfg = command_line.load_config(entry.config)
+        cfg = load_config(entry.config)
         before = cfg.to_dict()['model']
-        command_line.override(cfg, command_line.read_options(entry.options))
+        override(cfg, read_options(entry.options))
         after = cfg.to_dict()['model']
         assert (before == after) == (not entry.options)
         text = repr(after), repr(cfg.get('load_from'))
         assert text not in seen or entry.importance
         seen.add(text)
         if entry.start is not None:
-            command_line.load_config(entry.start.config)
+            load_config(entry.start.config)
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,17 @@
 """The rules of the file of published numbers, and how it is shown."""
 
-from pathlib import Path
-
 import pytest
 
-from fgc_mm.comparison.table import EPOCHS, beside, markdown, read_published
+from fgc_mm.comparison.table import (
+    EPOCHS,
+    PUBLISHED_FILE,
+    beside,
+    markdown,
+    read_published,
+)
 from fgc_mm.functional.macs import COUNTINGS
 
-FILE = Path(__file__).resolve().parents[2] / 'tools' / 'published.csv'
-ROWS = read_published(FILE)
+ROWS = read_published(PUBLISHED_FILE)
 NAMES = [f'{r["method"]} {r["backbone"]} {r["dataset"]}' for r in ROWS]
 BACKBONES = {
     'resnet18', 'resnet20', 'resnet32', 'resnet34', 'resnet56', 'vgg16',

@@ -1,11 +1,11 @@
 """What must not change between a comparison's run and its resumption."""
 
-import importlib.util
 import sys
 from pathlib import Path
 
 import pytest
 
+from fgc_mm.cli.commands import compare
 from fgc_mm.comparison import plan
 from fgc_mm.comparison.entry import Entry
 from fgc_mm.comparison.run import Method, Run
@@ -75,11 +75,7 @@ def test_a_row_keeps_its_own_ratio_at_equal_macs(tmp_path):
 
 
 def test_a_pruning_ratio_of_0_is_refused(tmp_path, monkeypatch):
-    file = ROOT / 'tools' / 'compare.py'
-    spec = importlib.util.spec_from_file_location('compare_tool', file)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
     arguments = ['a.py', '--pruning-ratio', '0', '--work-dir', str(tmp_path)]
     monkeypatch.setattr(sys, 'argv', ['compare.py', *arguments])
     with pytest.raises(FGCError, match=r'--pruning-ratio 0\.0 is no share'):
-        tool.main()
+        compare.main()

@@ -8,7 +8,7 @@ import pytest
 from fgc_mm.comparison.plan import has_threshold
 from fgc_mm.comparison.results import read_result
 from fgc_mm.comparison.run import Method, Run
-from fgc_mm.engine import command_line
+from fgc_mm.engine.config_file import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
     ],
 )
 def test_gates_that_compare_a_probability_are_swept(config, swept):
-    cfg = command_line.load_config(str(ROOT / 'configs' / f'{config}.py'))
+    cfg = load_config(str(ROOT / 'configs' / f'{config}.py'))
     assert has_threshold(cfg) is swept
 
 

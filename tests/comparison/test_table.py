@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,6 +16,7 @@ from fgc_mm.comparison.results import (
 )
 from fgc_mm.comparison.table import (
     PUBLISHED,
+    PUBLISHED_FILE,
     Spread,
     beside,
     markdown,
@@ -26,8 +26,6 @@ from fgc_mm.comparison.table import (
     table_csv,
 )
 from fgc_mm.errors import FGCError
-
-FILE = Path(__file__).resolve().parents[2] / 'tools' / 'published.csv'
 
 
 def result(method, seed, error, dynamic=True, **more):
@@ -105,7 +103,9 @@ def test_every_ratio_gets_a_column_and_published_ones_are_marked():
         result('dense_resnet20_cifar10', 0, 7.0, dynamic=False),
     ]  # fmt: skip
     rows = rows_of(results)
-    theirs = beside(read_published(FILE), [row.method for row in rows])
+    theirs = beside(
+        read_published(PUBLISHED_FILE), [row.method for row in rows]
+    )
     assert {r['dataset'] for r in theirs} == {'cifar10'}
     assert {r['backbone'] for r in theirs} == {'resnet20'}
     lines = markdown(rows, theirs).splitlines()
@@ -136,4 +136,4 @@ def test_bad_input(tmp_path):
         read_published(other)
     assert len(PUBLISHED) == 12
     with pytest.raises(FGCError, match='mnist has no published numbers'):
-        of_dataset(read_published(FILE), 'mnist')
+        of_dataset(read_published(PUBLISHED_FILE), 'mnist')

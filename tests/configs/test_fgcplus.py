@@ -1,11 +1,11 @@
 """The recipe from the dense network: its parts, at any length."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config, ConfigDict
 
+from fgc_mm.cli.commands import train
 from fgc_mm.comparison.entry import Entry, Start
 from fgc_mm.comparison.plan import Settings, plan
 from fgc_mm.engine.scaled_schedule import scale_epochs
@@ -69,16 +69,6 @@ def test_a_comparison_names_the_teacher_also_when_it_resumes(
     assert f'load_from={first}' not in command
 
 
-@pytest.fixture(scope='module')
-def train():
-    spec = importlib.util.spec_from_file_location(
-        'train_tool', ROOT / 'tools' / 'train.py'
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize(
     ('own', 'resume', 'want'),
     [
@@ -87,9 +77,7 @@ def train():
         (None, True, None),  # load_from is the student's own then
     ],
 )
-def test_the_teacher_has_the_weights_that_a_run_starts_from(
-    train, own, resume, want
-):
+def test_the_teacher_has_the_weights_that_a_run_starts_from(own, resume, want):
     cfg = ConfigDict(
         model=dict(distillation=dict(checkpoint=own)),
         load_from='dense.pth',

@@ -12,10 +12,10 @@ from mmpretrain.structures import DataSample
 
 from fgc_mm.datasets import InMemoryImages
 from fgc_mm.datasets.batch_augment import crop_and_flip
-from fgc_mm.engine.random_states import seeded
-from fgc_mm.engine.seeded_batches import SeededBatch
 from fgc_mm.errors import FGCError
 from fgc_mm.registry import DATASETS
+from fgc_mm.reliability.random_states import seeded
+from fgc_mm.reliability.seeded_batches import SeededBatch
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / 'benchmarks'
 PACK = [dict(type='PackInputs')]

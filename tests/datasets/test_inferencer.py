@@ -18,9 +18,9 @@ CONFIG = CONFIG / 'fgc_resnet20_folder.py'
 def checkpoint(tmp_path_factory):
     """Of random weights, in the classifier of the config."""
     from fgc_mm.deploy.loading import build_model
-    from fgc_mm.engine import command_line
+    from fgc_mm.engine.config_file import load_config
 
-    model = build_model(command_line.load_config(str(CONFIG)))
+    model = build_model(load_config(str(CONFIG)))
     file = tmp_path_factory.mktemp('weights') / 'random.pth'
     torch.save({'state_dict': model.state_dict(), 'meta': {}}, file)
     return str(file)

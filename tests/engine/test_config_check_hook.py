@@ -15,15 +15,22 @@ from mmpretrain.evaluation import Accuracy
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
-from fgc_mm.engine import config_check_hook
-from fgc_mm.engine import together as module
-from fgc_mm.engine.class_names import compare_classes, compare_with_head
-from fgc_mm.engine.first_batch import check_labels, first_batch
-from fgc_mm.engine.label_counts import LabelCounts
-from fgc_mm.engine.metric_names import check_waiting, process, reported
-from fgc_mm.engine.random_states import random_states
-from fgc_mm.engine.together import together
+from fgc_mm.engine.config_check import hook as config_check_hook
+from fgc_mm.engine.config_check.class_names import (
+    compare_classes,
+    compare_with_head,
+)
+from fgc_mm.engine.config_check.first_batch import check_labels, first_batch
+from fgc_mm.engine.config_check.label_counts import LabelCounts
+from fgc_mm.engine.config_check.metric_names import (
+    check_waiting,
+    process,
+    reported,
+)
 from fgc_mm.errors import FGCError
+from fgc_mm.reliability import together as module
+from fgc_mm.reliability.random_states import random_states
+from fgc_mm.reliability.together import together
 
 COUPLING = 'model.gate_losses.2'
 EASY = dict(type='fgc_mm.SaliencyL1Loss', easiness=True, loss_weight=0.01)

@@ -10,14 +10,14 @@ import torch
 
 from fgc_mm.functional import nearest_neighbors
 
-HERE = Path(__file__).parent
+RUNS = Path(__file__).parents[1] / 'runs'
 
 
 @pytest.fixture(scope='module')
 def script(digits):
     """The processes' script, to run as one process here."""
     spec = importlib.util.spec_from_file_location(
-        'coupled_ranks', HERE / 'coupled_ranks.py'
+        'coupled_ranks', RUNS / 'coupled_ranks.py'
     )
     module = importlib.util.module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:

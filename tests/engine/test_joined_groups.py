@@ -7,8 +7,8 @@ import pytest
 import torch
 from mmengine.optim import DefaultOptimWrapperConstructor, build_optim_wrapper
 
+from fgc_mm.cli.upstream_errors import upstream_sentence
 from fgc_mm.engine import JoinedGroupsHook
-from fgc_mm.engine.upstream_errors import upstream_sentence
 from fgc_mm.errors import FGCError
 
 KEYS = dict(custom_keys={'backbone.gates': dict(decay_mult=0.0)})

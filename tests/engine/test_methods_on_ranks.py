@@ -2,7 +2,7 @@
 
 import torch
 
-from .rank_states import thresholds
+from ..runs.rank_states import thresholds
 
 
 def test_two_ranks_have_the_thresholds_of_one(two_ranks):

@@ -10,12 +10,12 @@ from mmengine.config import Config
 from mmengine.model import convert_sync_batchnorm
 from torch._dynamo.utils import counters
 
-from fgc_mm.engine.launch import join_processes
+from fgc_mm.cli.launch import join_processes
 from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedBackbone
 
 spec = importlib.util.spec_from_file_location(
-    'digits_run', Path(__file__).with_name('digits_run.py')
+    'digits_run', Path(__file__).parents[1] / 'runs' / 'digits_run.py'
 )
 digits_run = sys.modules['digits_run'] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(digits_run)

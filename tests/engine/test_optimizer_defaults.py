@@ -5,8 +5,8 @@ import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 
+from fgc_mm.cli.upstream_errors import upstream_sentence
 from fgc_mm.engine.optimizer_defaults import write_optimizer_defaults
-from fgc_mm.engine.upstream_errors import upstream_sentence
 
 GATES = dict(custom_keys={'gates': dict(decay_mult=0.0)})
 

@@ -3,7 +3,7 @@
 import pytest
 from mmengine.config import Config
 
-from fgc_mm.engine.command_line import override
+from fgc_mm.engine.config_options import override
 from fgc_mm.engine.unread_options import unread_options
 
 CFG = dict(

@@ -1,4 +1,4 @@
-"""The mean over an epoch's images; ranks are in tests/engine."""
+"""The mean over an epoch's images; ranks are in tests/runs."""
 
 import copy
 import io

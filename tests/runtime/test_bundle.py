@@ -1,6 +1,5 @@
 """From a config and a checkpoint to a file that knows its pictures."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from fgc_mm.cli.commands import bundle
 from fgc_mm.deploy import PlainForward, build_model, graph
 from fgc_mm.deploy.bundle.meta import file_meta
 from fgc_mm.errors import FGCError
@@ -93,14 +93,9 @@ def test_a_program_of_other_outputs_is_refused(cfg, model):
 
 @pytest.fixture
 def tool(monkeypatch, tmp_path, cfg, model):
-    """Runs tools/export/bundle.py on the model; where it writes."""
+    """Runs `fgc-mm export bundle` on the model; where it writes."""
     config, checkpoint = tmp_path / 'digits.py', tmp_path / 'model.pth'
     torch.save(dict(state_dict=model.state_dict()), checkpoint)
-    file = ROOT / 'tools' / 'export' / 'bundle.py'
-    monkeypatch.setattr(sys, 'path', ['', *sys.path])
-    spec = importlib.util.spec_from_file_location('bundle_tool', file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
 
     def run(*options, pipeline=None):
         used = cfg.copy()
@@ -109,9 +104,9 @@ def tool(monkeypatch, tmp_path, cfg, model):
         used.dump(config)
         out = tmp_path / 'out' / 'model.fgc'
         arguments = [config, checkpoint, '--out', out, *options]
-        arguments = list(map(str, [file, *arguments]))
+        arguments = list(map(str, ['bundle', *arguments]))
         monkeypatch.setattr(sys, 'argv', arguments)
-        module.main()
+        bundle.main()
         return out
 
     return run

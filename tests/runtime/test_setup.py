@@ -3,12 +3,20 @@
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = ('setup.py', 'setup.cfg', 'pyproject.toml', 'README.md', 'LICENSE')
+FILES = (
+    'LICENSE',
+    'MANIFEST.in',
+    'README.md',
+    'pyproject.toml',
+    'setup.cfg',
+    'setup.py',
+)
 # writes the file behind -o
 COMPILER = """#!/bin/sh
 while [ "$1" != "-o" ]; do shift; done
@@ -17,12 +25,14 @@ echo library > "$2"
 
 
 @pytest.fixture
-def build(tmp_path, monkeypatch):
-    """Runs `setup.py build` on the package's runtime."""
+def checkout(tmp_path):
+    """What building needs of the repository."""
     checkout = tmp_path / 'checkout'
     (checkout / 'fgc_mm').mkdir(parents=True)
     for name in FILES:
         shutil.copy(ROOT / name, checkout)
+    for name in ('configs', 'tools', 'fgc_mm/comparison'):
+        shutil.copytree(ROOT / name, checkout / name)
     for file in (ROOT / 'fgc_mm').glob('*.py'):
         shutil.copy(file, checkout / 'fgc_mm')
     shutil.copytree(
@@ -30,20 +40,41 @@ def build(tmp_path, monkeypatch):
         checkout / 'fgc_mm' / 'runtime',
         ignore=shutil.ignore_patterns('lib', '__pycache__'),
     )
+    return checkout
+
+
+def setup(checkout, *arguments):
+    """Runs setup.py; what it says."""
+    done = subprocess.run(
+        # isolated: the process is no copy of one that has MMEngine
+        [sys.executable, '-I', 'setup.py', '-q', *arguments],
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+@pytest.fixture
+def build(checkout, monkeypatch):
+    """Runs `setup.py build` on the package's runtime."""
 
     def run(compiler):
         monkeypatch.setenv('CXX', str(compiler))
-        done = subprocess.run(
-            # isolated: the process is no copy of one that has MMEngine
-            [sys.executable, '-I', 'setup.py', '-q', 'build', '-b', 'out'],
-            cwd=checkout,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        return checkout / 'out' / 'lib' / 'fgc_mm' / 'runtime', done.stderr
+        said = setup(checkout, 'build', '-b', 'out')
+        return checkout / 'out' / 'lib' / 'fgc_mm' / 'runtime', said
 
     return run
+
+
+def names(folder, pattern='*'):
+    """Relative paths of the files below a folder."""
+    return {
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob(pattern)
+        if path.is_file() and '__pycache__' not in path.parts
+    }
 
 
 def test_the_library_and_its_sources_are_installed(build, tmp_path):
@@ -52,8 +83,8 @@ def test_the_library_and_its_sources_are_installed(build, tmp_path):
     compiler.chmod(0o755)
     installed, said = build(compiler)
     assert 'fgc_mm: ' not in said
-    names = sorted(path.name for path in (installed / 'lib').iterdir())
-    assert names == ['libfgc.sha256', 'libfgc.so', 'sources.key']
+    found = sorted(path.name for path in (installed / 'lib').iterdir())
+    assert found == ['libfgc.sha256', 'libfgc.so', 'sources.key']
     assert (installed / 'lib' / 'libfgc.so').read_text() == 'library\n'
     sources = ROOT / 'fgc_mm' / 'runtime' / 'csrc'
     for pattern in ('*.h', '*.cpp'):
@@ -72,3 +103,52 @@ def test_no_compiler_is_one_line(build):
     assert 'no-such-compiler' in line
     assert (installed / 'csrc' / 'fgc.h').exists()
     assert not (installed / 'lib' / 'libfgc.so').exists()
+
+
+def test_configs_and_tools_are_installed(build):
+    """As mmpretrain does, for MIM and for commands in any folder."""
+    installed, _ = build('no-such-compiler')
+    package = installed.parent
+    for name in ('configs', 'tools'):
+        found = names(package / '.mim' / name)
+        assert found == names(ROOT / name) and len(found) > 20
+    assert {'_base_/default_runtime.py', 'studies/figure5_rho.yaml'} <= names(
+        package / '.mim' / 'configs'
+    )
+    assert (package / 'comparison' / 'published.csv').is_file()
+    # a config that is gone is not installed by the next build
+    left = package / '.mim' / 'configs' / 'gone.py'
+    left.touch()
+    build('no-such-compiler')
+    assert not left.exists()
+
+
+def test_a_checkout_in_place_has_links(checkout, monkeypatch):
+    monkeypatch.setenv('CXX', 'no-such-compiler')
+    code = (
+        'from setuptools.dist import Distribution\n'
+        'import runpy, setuptools\n'
+        'setuptools.setup = lambda **options: None\n'
+        "found = runpy.run_path('setup.py')\n"
+        'from pathlib import Path\n'
+        "for _ in range(2): found['link_mim'](Path('fgc_mm/.mim'))\n"
+    )
+    script = checkout / 'in_place.py'
+    script.write_text(code)
+    subprocess.run([sys.executable, '-I', script], cwd=checkout, check=True)
+    for name in ('configs', 'tools'):
+        link = checkout / 'fgc_mm' / '.mim' / name
+        assert link.is_symlink() and link.resolve() == checkout / name
+
+
+def test_the_sdist_has_what_a_wheel_is_made_of(checkout, monkeypatch):
+    monkeypatch.setenv('CXX', 'no-such-compiler')
+    setup(checkout, 'sdist')
+    (file,) = (checkout / 'dist').glob('*.tar.gz')
+    with tarfile.open(file) as archive:
+        found = {name.partition('/')[2] for name in archive.getnames()}
+    for name in ('configs', 'tools', 'fgc_mm/runtime/csrc'):
+        assert {f'{name}/{x}' for x in names(ROOT / name)} <= found
+    assert not [name for name in found if '.mim' in name]
+    # and what it is made of makes the same wheel
+    assert {'setup.py', 'setup.cfg', 'pyproject.toml', 'LICENSE'} <= found

@@ -113,7 +113,7 @@ def test_a_config_without_data_has_no_size():
 
 
 def test_reading_a_config_says_what_to_expect(tmp_path):
-    from fgc_mm.engine.command_line import load_config
+    from fgc_mm.engine.config_file import load_config
 
     file = tmp_path / 'config.py'
     file.write_text(

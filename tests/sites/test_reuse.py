@@ -9,8 +9,8 @@ from mmengine.runner.checkpoint import get_state_dict, weights_to_cpu
 from torch import distributed as dist
 from torch import nn
 
-from fgc_mm.engine.checkpoint import read_checkpoint
 from fgc_mm.models import CifarResNet, GatedBackbone
+from fgc_mm.reliability.checkpoint import read_checkpoint
 from fgc_mm.sites import Member, find_sites, reuse, search_sites
 from fgc_mm.sites.fingerprint import fingerprint
 from fgc_mm.sites.found import Found, _positions, _runs

@@ -1,6 +1,6 @@
 """A tiny project: two classes of images, a config, and one trained run."""
 
-import importlib.util
+import importlib
 import os
 import re
 import subprocess
@@ -14,6 +14,8 @@ import pytest
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
 from mmengine.visualization import Visualizer
+
+from fgc_mm.cli.run_tool import run_tool
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 
@@ -99,13 +101,14 @@ def trained(project):
 
 
 def load_tool(name):
-    """The tool as a module."""
-    spec = importlib.util.spec_from_file_location(
-        f'fgc_tool_{name}', TOOLS / f'{name}.py'
+    """The module of a tool's main function.
+
+    Args:
+        name: Of the file in tools/, without .py.
+    """
+    return importlib.import_module(
+        f'fgc_mm.cli.commands.{name.rpartition("/")[2]}'
     )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -122,7 +125,7 @@ def tool(project, monkeypatch, capfd):
         monkeypatch.chdir(project)
         monkeypatch.setenv('LOCAL_RANK', '0')
         monkeypatch.setattr(sys, 'argv', [name, *map(str, arguments)])
-        code = module.command_line.run_tool(module.main)
+        code = run_tool(module.main)
         return code, capfd.readouterr().err
 
     return call

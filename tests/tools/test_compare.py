@@ -105,7 +105,7 @@ def test_a_kill_loses_nothing(compared):
     log = (out / 'runs' / 'dense_tiny' / 'seed0' / 'commands.txt').read_text()
     begun, resumed, tested = log.splitlines()
     assert '--resume' not in begun and '--resume' in resumed
-    assert 'tools/test.py' in tested
+    assert tested.startswith('fgc-mm test ')
     text = (out / 'runs' / 'dense_tiny' / 'seed0' / 'run.log').read_text()
     assert 'resumed epoch: 0, iter: ' in text
     done = read(out / 'runs.csv')
@@ -126,7 +126,7 @@ def test_numbers_are_kept_apart_from_the_runs(compared):
         last = found['by_epoch'][-1]
         assert last['loss_cls' if 'bas' in name else 'loss'] > 0
         assert 0 <= last['accuracy/top1'] <= 100
-        assert found['commands'][0].startswith('python tools/train.py ')
+        assert found['commands'][0].startswith('fgc-mm train ')
         sweep = found.get('threshold_sweep', [])
         assert bool(sweep) == ('bas' in name)  # the one with thresholds
         errors = {row['threshold']: 100 - row['accuracy'] for row in sweep}

@@ -2,6 +2,8 @@
 
 from rich.console import Console
 
+from fgc_mm.config_files import config_file
+
 from .conftest import load_tool
 
 LINE = (
@@ -24,7 +26,7 @@ def test_progress_counts_the_epochs_of_the_configs():
 
     demo = load_tool('demo')
     for _, name in demo.CONFIGS:
-        config = Config.fromfile(demo.ROOT / 'configs' / f'{name}.py')
+        config = Config.fromfile(config_file(f'{name}.py'))
         assert config.train_cfg.max_epochs == demo.EPOCHS
 
 

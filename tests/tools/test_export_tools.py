@@ -1,6 +1,5 @@
 """tools/export: from a trained config to other files."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -14,7 +13,10 @@ from mmengine.registry import DefaultScope
 from mmengine.visualization import Visualizer
 from torch import nn
 
+from fgc_mm.cli.run_tool import run_tool
 from fgc_mm.deploy import PlainForward, build_model, build_trained
+
+from .conftest import load_tool
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / 'configs' / 'bas_resnet20_digits.py'
@@ -67,15 +69,12 @@ def call(folder, monkeypatch, capfd):
     def called(file, *arguments):
         monkeypatch.chdir(folder)
         monkeypatch.setenv('LOCAL_RANK', '0')
-        monkeypatch.setattr(sys, 'path', list(sys.path))
         # names of a Runner's globals are given by the second
         for manager in (DefaultScope, MessageHub, MMLogger, Visualizer):
             manager._instance_dict.clear()
-        spec = importlib.util.spec_from_file_location('tool_export', file)
-        tool = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(tool)
+        tool = load_tool(file.stem)
         monkeypatch.setattr(sys, 'argv', [*map(str, (file, *arguments))])
-        code = tool.command_line.run_tool(tool.main)
+        code = run_tool(tool.main)
         return code, *capfd.readouterr()
 
     return called

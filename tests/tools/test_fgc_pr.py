@@ -10,9 +10,9 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 import fgc_mm  # noqa: F401
-from fgc_mm.engine.checkpoint import read_checkpoint
 from fgc_mm.engine.memory_bank_hook import STATE
 from fgc_mm.registry import MODELS
+from fgc_mm.reliability.checkpoint import read_checkpoint
 
 from .conftest import error_lines, load_tool, run
 

@@ -13,8 +13,9 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from fgc_mm.engine import launch
+from fgc_mm.cli import launch
 from fgc_mm.errors import FGCError
+from fgc_mm.reliability import ranks
 
 from .conftest import TOOLS, error_lines, run
 
@@ -345,8 +346,8 @@ def test_started_rank(monkeypatch, env, rank):
         monkeypatch.delenv(name, raising=False)
     for name, value in env.items():
         monkeypatch.setenv(name, value)
-    assert launch.started_rank() == rank
-    assert launch.first_to_fail() == (rank == 0)
+    assert ranks.started_rank() == rank
+    assert ranks.first_to_fail() == (rank == 0)
 
 
 def test_ctrl_c_of_all_is_told_once(project, tmp_path):

@@ -20,8 +20,9 @@ from mmpretrain.registry import MODELS
 from fgc_mm.comparison.kept_blocks import update_blocks
 from fgc_mm.comparison.plan import Settings, plan
 from fgc_mm.comparison.plan_file import read_study
-from fgc_mm.comparison.table import read_published
-from fgc_mm.engine import command_line
+from fgc_mm.comparison.table import PUBLISHED_FILE, read_published
+from fgc_mm.engine.config_file import load_config
+from fgc_mm.engine.config_options import override, read_options
 
 from .tiny_page import (
     EPOCHS,
@@ -104,9 +105,9 @@ def test_every_row_of_a_plan_is_planned_and_built(
         entry.row for entry in study.entries
     }
     for run in runs:
-        cfg = command_line.load_config(str(run.method.config))
-        options = command_line.read_options(run.method.options)
-        command_line.override(cfg, options)
+        cfg = load_config(str(run.method.config))
+        options = read_options(run.method.options)
+        override(cfg, options)
         for loss in cfg.model.get('gate_losses', ()):
             MODELS.build(loss)
 
@@ -145,7 +146,7 @@ def test_every_command_runs_to_its_end(commands, folder, monkeypatch, capfd):
 
 
 def test_the_page_has_the_published_numbers_and_no_others():
-    rows = read_published(ROOT / 'tools' / 'published.csv')
+    rows = read_published(PUBLISHED_FILE)
     known = {f'{r["error"]} @ {r["pruning_ratio"]}' for r in rows}
     shown = set(re.findall(r'\d+\.\d+ @ \d+(?:\.\d+)?', PAGE))
     assert shown <= known

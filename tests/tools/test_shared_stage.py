@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from fgc_mm.cli.command_table import COMMANDS, find_command
 from fgc_mm.comparison.entry import Entry, Start, split_entry
 from fgc_mm.comparison.plan import Settings, plan
 from fgc_mm.comparison.results import write_result
-from fgc_mm.engine.checkpoint import read_checkpoint
 from fgc_mm.errors import FGCError
+from fgc_mm.reliability.checkpoint import read_checkpoint
 
 from .test_fgc_pr import published
 
@@ -43,7 +44,8 @@ def do(tool, run, times):
     for _ in range(times):
         _, command = run.next_step()
         run.folder.mkdir(parents=True, exist_ok=True)
-        code, said = tool(Path(command[2]).stem, *command[3:])
+        name, arguments = find_command(command[3:])
+        code, said = tool(COMMANDS[name].module, *arguments)
         assert code == 0, said
 
 

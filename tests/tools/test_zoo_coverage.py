@@ -1,6 +1,5 @@
 """The table of all backbones, on a few of them."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -11,16 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from fgc_mm.cli.commands import zoo_coverage
 from fgc_mm.models import GatedBackbone
 from fgc_mm.sites.call import state_of
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / 'tools' / 'analysis_tools' / 'zoo_coverage.py'
-spec = importlib.util.spec_from_file_location('zoo_coverage', TOOL)
-zoo_coverage = sys.modules['zoo_coverage'] = importlib.util.module_from_spec(
-    spec
-)
-spec.loader.exec_module(zoo_coverage)
 Row, find_fault = zoo_coverage.Row, zoo_coverage.find_fault
 in_a_process = zoo_coverage.in_a_process
 

@@ -6,12 +6,16 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import pytest
 import torch
 import yaml
 from mmengine.config import Config
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
 from mmengine.visualization import Visualizer
+
+from fgc_mm.cli.command_table import COMMANDS, find_command
+from fgc_mm.cli.run_tool import run_tool as run_command
 
 from .conftest import load_tool
 from .test_fgc_pr import published
@@ -148,8 +152,9 @@ class InProcess:
     def start(self, name, command, log):
         log.parent.mkdir(parents=True, exist_ok=True)
         log.touch()
-        tool = Path(command[2]).relative_to(ROOT / 'tools').with_suffix('')
-        self.codes.append((name, run_tool(str(tool), command[3:])))
+        tool, arguments = find_command(command[3:])
+        module = COMMANDS[tool].module
+        self.codes.append((name, run_tool(module, arguments)))
 
     def ended(self):
         ended, self.codes = self.codes, []
@@ -164,13 +169,14 @@ def run_tool(name, arguments):
     module = load_tool(name)
     for manager in (DefaultScope, MessageHub, MMLogger, Visualizer):
         manager._instance_dict.clear()
-    if hasattr(module, 'Workers'):
-        module.Workers = InProcess
-    argv, path = sys.argv, list(sys.path)
-    sys.argv = [name, *map(str, arguments)]
-    try:
-        return module.command_line.run_tool(module.main)
-    except SystemExit as error:
-        return error.code
-    finally:
-        sys.argv, sys.path[:] = argv, path
+    path = list(sys.path)
+    with pytest.MonkeyPatch.context() as patch:
+        if hasattr(module, 'Workers'):
+            patch.setattr(module, 'Workers', InProcess)
+        patch.setattr(sys, 'argv', [name, *map(str, arguments)])
+        try:
+            return run_command(module.main)
+        except SystemExit as error:
+            return error.code
+        finally:
+            sys.path[:] = path

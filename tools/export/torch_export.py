@@ -1,79 +1,10 @@
-"""A trained gated model as an exported program, compared on real images.
+"""A trained gated model as an exported program."""
 
-    python tools/export/torch_export.py CONFIG CHECKPOINT --out FILE.pt2
-
-torch.export of the masked model, for any batch size: torch.export.load(FILE)
-runs it without fgc_mm, mmpretrain or the config. Input: images as the data
-preprocessor gives them. Output: logits, before the softmax.
-"""
-
-from __future__ import annotations
-
-import argparse
-import io
 import sys
 from pathlib import Path
 
-# The tools and the package of one clone belong together, installed or not;
-# in place of this folder, whose onnx.py is not the package onnx.
-sys.path.pop(0)
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-try:
-    import fgc_mm.registered  # noqa: F401  (checks the installation)
-except ImportError as error:
-    if not isinstance(error, ValueError):  # not its StackError: a bug
-        raise
-    sys.exit(f'error: {error}')
-
-import torch
-
-from fgc_mm.deploy import PlainForward, build_trained, images_of
-from fgc_mm.deploy.export.files import (
-    check_same,
-    export_program,
-    largest_difference,
-)
-from fgc_mm.engine import command_line
-from fgc_mm.engine.atomic_file import write_atomically
-
-
-def main() -> None:
-    """Export, read it again, compare."""
-    args = parse_args()
-    cfg = command_line.load_config(args.config)
-    command_line.override(cfg, args.cfg_options)
-    model = build_trained(cfg, args.checkpoint)
-    images = torch.cat(list(images_of(cfg, model, args.images)))
-    program = export_program(model, images[:1].repeat(2, 1, 1, 1))
-    with io.BytesIO() as stream:
-        torch.export.save(program, stream)
-        write_atomically(stream.getvalue(), args.out)
-    again = torch.export.load(args.out).module()
-    batches = [images[:1], images[:3], images]
-    gap = largest_difference(PlainForward(model), again, batches)
-    check_same(gap, args.out)
-    print(
-        f'{args.out}: logits of {len(images)} images differ by {gap:.1e} at '
-        'most from those of the masked model'
-    )
-
-
-def parse_args() -> argparse.Namespace:
-    """The arguments."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument('config', help='config of a gated model')
-    parser.add_argument('checkpoint', help='its checkpoint')
-    parser.add_argument('--out', required=True, help='file to write')
-    parser.add_argument(
-        '--images', type=int, default=32, help='to compare on (32)'
-    )
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=command_line.ConfigOptions
-    )
-    return parser.parse_args()
-
+from fgc_mm.cli import run_script
 
 if __name__ == '__main__':
-    sys.exit(command_line.run_tool(main))
+    sys.exit(run_script('export torch-export'))

@@ -1,67 +1,10 @@
-"""A training checkpoint into one to give away: publish_model.py IN OUT."""
+"""A checkpoint without the state of training."""
 
-from __future__ import annotations
-
-import argparse
-import hashlib
-import io
 import sys
 from pathlib import Path
 
-# The tools and the package of one clone belong together, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-try:
-    import fgc_mm.registered  # noqa: F401  (checks the installation)
-except ImportError as error:
-    if not isinstance(error, ValueError):  # not its StackError: a bug
-        raise
-    sys.exit(f'error: {error}')
-
-import torch
-
-from fgc_mm.engine import command_line
-from fgc_mm.engine.atomic_file import write_atomically
-from fgc_mm.engine.checkpoint import Checkpoint, read_checkpoint
-from fgc_mm.errors import FGCError
-
-KEPT = 'meta', 'state_dict'
-
-
-def main() -> None:
-    """Reads the arguments, and publishes."""
-    parser = argparse.ArgumentParser(description='Publish a checkpoint')
-    parser.add_argument('source', help='checkpoint of a training run')
-    parser.add_argument(
-        'target', help='where to write it; -XXXXXXXX.pth is appended'
-    )
-    args = parser.parse_args()
-    print(publish(read_checkpoint(args.source), args.source, args.target))
-
-
-def publish(checkpoint: Checkpoint, source: str, target: str) -> Path:
-    """Writes the weights and what they were trained with, and no more.
-
-    The optimiser, its schedulers, the logs, the memory banks and the random
-    states stay behind.
-
-    Returns:
-        The file: ``target`` with the first 8 digits of its SHA-256.
-    """
-    if 'state_dict' not in checkpoint:
-        raise FGCError(
-            f'{source} has no state_dict: only the checkpoint of a training '
-            'run has something to strip; give one.'
-        )
-    kept = {key: checkpoint[key] for key in KEPT if key in checkpoint}
-    with io.BytesIO() as stream:
-        torch.save(kept, stream)
-        content = stream.getvalue()
-    digest = hashlib.sha256(content).hexdigest()[:8]
-    path = Path(target)
-    path = path.with_name(f'{path.name.removesuffix(".pth")}-{digest}.pth')
-    write_atomically(content, path)
-    return path
-
+from fgc_mm.cli import run_script
 
 if __name__ == '__main__':
-    sys.exit(command_line.run_tool(main))
+    sys.exit(run_script('publish'))

@@ -6,8 +6,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from fgc_mm.engine.atomic_file import write_atomically
 from fgc_mm.errors import FGCError
+from fgc_mm.reliability.atomic_file import write_atomically
 
 DYNAMIC, DENSE = 'dynamic', 'dense'
 LOOP, BATCH = 'loop', 'batch'

@@ -1,0 +1,113 @@
+"""A trained gated model as one file that runs without torch.
+
+    fgc-mm export bundle CONFIG CHECKPOINT --out model.fgc
+    python -m fgc_mm.runtime model.fgc cat.jpg
+
+The file has the network, which computes open channels only, image by image,
+and what a picture needs: classes, preprocessing, MACs. It is compared with
+the masked model before it is put in place. docs/runtime.md describes it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from torch import Tensor, nn
+
+from fgc_mm.deploy import build_trained, images_of
+from fgc_mm.deploy.bundle.meta import file_meta
+from fgc_mm.deploy.bundle.pipeline import preprocessing_settings
+from fgc_mm.deploy.bundle.writing import Written, write_file
+from fgc_mm.deploy.graph import program_of
+from fgc_mm.engine.config_file import load_config
+from fgc_mm.engine.config_options import ConfigOptions, override
+from fgc_mm.errors import FGCError
+from fgc_mm.reliability.checkpoint import read_checkpoint
+from fgc_mm.runtime.picture import read_picture
+from fgc_mm.runtime.preprocessing import preprocess
+
+ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.ppm', '.tif', '.tiff')
+
+
+def main() -> None:
+    """Capture, write, compare."""
+    args = parse_args()
+    cfg = load_config(args.config)
+    override(cfg, args.cfg_options)
+    model = build_trained(cfg, args.checkpoint)
+    images = some_images(cfg, model, args)
+    program = program_of(model, images[:1])
+    state = read_checkpoint(args.checkpoint)
+    program.meta = file_meta(cfg, state, model, program)
+    written = write_file(program, model, images, args.out)
+    print(f'{args.out}: {summary(written)}')
+
+
+def some_images(
+    cfg: Config, model: nn.Module, args: argparse.Namespace
+) -> Tensor:
+    """Preprocessed images to compare on; (N, C, H, W)."""
+    if args.images is None:
+        return torch.cat(list(images_of(cfg, model, args.count)))
+    settings = preprocessing_settings(cfg, model)
+    grey, bits = settings['channel_order'] == 'grey', settings['bits']
+    return torch.stack([
+        torch.from_numpy(preprocess(read_picture(path, grey, bits), settings))
+        for path in pictures(args.images, args.count)
+    ])  # fmt: skip
+
+
+def pictures(folder: Path, count: int) -> list[Path]:
+    """The first picture files of a folder and the folders in it."""
+    found = sorted(
+        path
+        for path in folder.rglob('*')
+        if path.suffix.lower() in ENDINGS and not path.name.startswith('.')
+    )
+    if not found or count < 1:
+        raise FGCError(
+            f'--images {folder} --count {count} names no picture, but the '
+            'file is compared with the masked model on some; give a folder '
+            f'of pictures ({", ".join(ENDINGS)}).'
+        )
+    return found[:count]
+
+
+def summary(written: Written) -> str:
+    """What was written, in words."""
+    share = 100 * written.macs / written.dense
+    compared = written.images - written.edge
+    left_out = (
+        f' ({written.edge} more have a gate that rounding decides)'
+        if written.edge
+        else ''
+    )
+    return (
+        f'{written.size / 1e6:.1f} MB, logits of {compared} images differ by '
+        f'{written.gap:.1e} at most from the masked model{left_out}; '
+        f'{written.macs / 1e6:,.2f} million MACs per image on average '
+        f'({share:.1f} % of the dense network); run by the build '
+        f'{written.build}'
+    )
+
+
+def parse_args() -> argparse.Namespace:
+    """The arguments."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument('config', help='config of a gated model')
+    parser.add_argument('checkpoint', help='its checkpoint')
+    parser.add_argument('--out', required=True, help='file to write')
+    parser.add_argument(
+        '--images', type=Path,
+        help='folder of pictures to compare on (the test set)',
+    )  # fmt: skip
+    parser.add_argument(
+        '--count', type=int, default=16, help='how many images (16)'
+    )
+    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions)
+    return parser.parse_args()

@@ -1,0 +1,21 @@
+"""Lists the configs and plans that come with the package."""
+
+from __future__ import annotations
+
+import argparse
+from fnmatch import fnmatch
+
+from fgc_mm.config_files import configs_folder, list_configs
+
+
+def main() -> None:
+    """Prints the folder, and the names below it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        'pattern', nargs='?', default='*', help='such as "fgc_*digits*"'
+    )
+    args = parser.parse_args()
+    print(f'{configs_folder()}:')
+    for name in list_configs():
+        if fnmatch(name, args.pattern):
+            print(f'  {name}')

@@ -1,0 +1,173 @@
+"""The main job in minutes: a dense and a dynamic ResNet-20, side by side.
+
+Trains both on scikit-learn's handwritten digits with fgc-mm train, side by
+side, tests their last epoch with fgc-mm test, and prints accuracy and MACs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+)
+from rich.table import Table
+
+from fgc_mm.command_process import command_of
+from fgc_mm.config_files import config_file
+
+CONFIGS = (
+    ('dense', 'dense_resnet20_digits'),
+    ('dynamic (FGC)', 'fgc_resnet20_digits'),
+)
+EPOCH = re.compile(r'Epoch\(train\)\s+\[(\d+)\]\[(\d+)/(\d+)\].*?eta: (\S+)')
+EPOCHS = 100
+
+
+def main() -> int:
+    """Train, test, and print the table."""
+    args = parse_args()
+    console = Console()
+    runs = [Run(name, args.work_dir / config) for name, config in CONFIGS]
+    for run in runs:
+        run.train(args.seed)
+    watch(console, runs)
+    for run in runs:
+        if run.wait() or run.test():
+            console.print(f'error: {run.name}: the reason ends {run.log}:')
+            console.print('\n'.join(run.log.read_text().splitlines()[-3:]))
+            return 2
+    console.print(compare({run.name: run.metrics() for run in runs}))
+    console.print(f'Logs, gate tables and checkpoints: {args.work_dir}/')
+    return 0
+
+
+def parse_args() -> argparse.Namespace:
+    """The arguments."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        '--work-dir', type=Path, default=Path('work_dirs/demo')
+    )
+    parser.add_argument('--seed', type=int, default=0)
+    return parser.parse_args()
+
+
+class Run:
+    """One network: its training, its test, its log.
+
+    Args:
+        name: What the table calls it.
+        work_dir: Where all of it goes; the folder has the config's name.
+    """
+
+    def __init__(self, name: str, work_dir: Path) -> None:
+        self.name = name
+        self.work_dir = work_dir
+        self.log = work_dir / 'demo.log'
+        self.config = config_file(f'{work_dir.name}.py')
+
+    def train(self, seed: int) -> None:
+        """Start fgc-mm train."""
+        self.work_dir.mkdir(parents=True, exist_ok=True)
+        self.log.write_text('')
+        options = f'randomness.seed={seed}', 'default_hooks.logger.interval=11'
+        self._start('train', '--cfg-options', *options)
+
+    def test(self) -> int:
+        """Run fgc-mm test on the last epoch; its exit code."""
+        last = (self.work_dir / 'last_checkpoint').read_text().strip()
+        out = f'--out={self.work_dir / "metrics.json"}'
+        self._start('test', last, out, '--out-item=metrics')
+        return self.wait()
+
+    def metrics(self) -> dict[str, float]:
+        """What the test found."""
+        return json.loads((self.work_dir / 'metrics.json').read_text())
+
+    def progress(self) -> tuple[float, str]:
+        """Epochs that are done, and the time that is left."""
+        found = EPOCH.findall(self.log.read_text())
+        if not found:
+            return 0.0, 'unknown'
+        epoch, step, steps, left = found[-1]
+        return int(epoch) - 1 + int(step) / int(steps), left
+
+    def running(self) -> bool:
+        """Whether the tool has not ended yet."""
+        return self.process.poll() is None
+
+    def wait(self) -> int:
+        """The exit code of the tool that was started last."""
+        return self.process.wait()
+
+    def _start(self, name: str, *arguments: str) -> None:
+        command = command_of(name, self.config)
+        # Images of 8 x 8: threads would wait for each other, and the two
+        # networks train side by side.
+        env = {'OMP_NUM_THREADS': '1', **os.environ}
+        with self.log.open('a') as log:
+            self.process = subprocess.Popen(
+                [*command, *arguments, f'--work-dir={self.work_dir}'],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=env,
+            )
+
+
+def watch(console: Console, runs: list[Run]) -> None:
+    """Show how far the trainings are until they end."""
+    said = time.monotonic()
+    with _bars(console) as bars:
+        tasks = [bars.add_task(r.name, total=EPOCHS, left='') for r in runs]
+        while any(run.running() for run in runs):
+            time.sleep(0.5)
+            seen = [run.progress() for run in runs]
+            for task, (done, left) in zip(tasks, seen):
+                bars.update(task, completed=done, left=left)
+            # where no bar can be drawn, as in the log of a build
+            if not console.is_terminal and time.monotonic() - said > 15:
+                said = time.monotonic()
+                for run, (done, left) in zip(runs, seen):
+                    console.print(
+                        f'training {run.name}: {done:.0f} of {EPOCHS} '
+                        f'epochs, left {left}'
+                    )
+
+
+def compare(results: dict[str, dict[str, float]]) -> Table:
+    """The table of both networks."""
+    dense_macs = results['dynamic (FGC)']['macs/dense']
+    table = Table(title="ResNet-20 on scikit-learn's digits, 360 held out")
+    table.add_column('network')
+    for column in ('test accuracy', 'mean MACs', 'MACs pruned', 'keep ratio'):
+        table.add_column(column, justify='right')
+    for name, metrics in results.items():
+        table.add_row(
+            name,
+            f'{metrics["accuracy/top1"]:.2f} %',
+            f'{metrics.get("macs/mean", dense_macs):,.0f}',
+            f'{metrics.get("macs/pruning_ratio", 0.0):.1f} %',
+            f'{metrics.get("macs/keep_ratio", 1.0):.3f}',
+        )
+    return table
+
+
+def _bars(console: Console) -> Progress:
+    return Progress(
+        TextColumn('training {task.description}'),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn('epochs, left {task.fields[left]}'),
+        console=console,
+        disable=not console.is_terminal,
+    )

@@ -1,0 +1,131 @@
+"""The published FGC checkpoints into ours: weights, gates and banks."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fgc_mm.engine.memory_bank_hook import STATE
+from fgc_mm.errors import FGCError
+from fgc_mm.reliability.atomic_file import write_atomically
+from fgc_mm.reliability.checkpoint import read_checkpoint
+
+# (published name, our name); a gate's 1x1 convs become linear layers
+RULES = (
+    (r'linear\.(.+)', r'head.fc.\1'),
+    (
+        r'(layer\d+)\.(\d+)\.gate\.mlp\.fc1\.(.+)',
+        r'backbone.gates.\1/\2/conv1.squeeze.\3',
+    ),
+    (
+        r'(layer\d+)\.(\d+)\.gate\.mlp\.bn\.(.+)',
+        r'backbone.gates.\1/\2/conv1.norm.\3',
+    ),
+    (
+        r'(layer\d+)\.(\d+)\.gate\.mlp\.fc2\.(.+)',
+        r'backbone.gates.\1/\2/conv1.expand.\3',
+    ),
+    (r'(conv1|bn1)\.(.+)', r'backbone.backbone.\1.\2'),
+    (
+        r'(layer\d+\.\d+)\.(conv1|bn1|conv2|bn2)\.(.+)',
+        r'backbone.backbone.\1.\2.\3',
+    ),
+)
+BANK = re.compile(r'(layer\d+\.\d+)\.gate\.(gate|feat)_mb\.memory')
+BANK_KINDS = {'gate': 'gate', 'feat': 'feature'}
+
+
+def convert_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Our ``state_dict`` from the published one (banks left out).
+
+    Raises:
+        FGCError: A key that the published networks do not have.
+    """
+    converted = {}
+    for key, value in state.items():
+        if BANK.fullmatch(key):
+            continue
+        name = _rename(key)
+        is_gate = '.squeeze.' in name or '.expand.' in name
+        if is_gate and value.dim() == 4:
+            value = value.flatten(1)
+        converted[name] = value
+    return converted
+
+
+def convert_banks(state: dict[str, Tensor]) -> dict[str, dict[str, Any]]:
+    """The coupled blocks' banks, as ``FGCMemoryBankHook`` keeps them."""
+    banks: dict[str, dict[str, Any]] = {}
+    for key, rows in state.items():
+        match = BANK.fullmatch(key)
+        if match:
+            site = banks.setdefault(f'{match[1]}.conv1', {})
+            site[BANK_KINDS[match[2]]] = dict(rows=rows.float())
+    for site, pair in banks.items():
+        if len(pair) < 2:
+            raise FGCError(
+                f'{site} has a {next(iter(pair))} bank only, but coupling '
+                'needs two; the checkpoint is damaged: fetch it again.'
+            )
+    return banks
+
+
+def convert(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint of ours from a published one."""
+    if 'state_dict' not in checkpoint:
+        raise FGCError(
+            f'the file holds {sorted(checkpoint)[:4]} and no state_dict; '
+            'give a checkpoint of the published FGC code.'
+        )
+    state = {
+        key.removeprefix('module.'): value
+        for key, value in checkpoint['state_dict'].items()
+    }
+    meta = {
+        key: float(checkpoint[key])
+        for key in ('epoch', 'best_acc1')
+        if key in checkpoint
+    }
+    result = dict(meta=dict(published=meta), state_dict=convert_weights(state))
+    banks = convert_banks(state)
+    if banks:
+        result[STATE] = {'coupling': banks}
+    return result
+
+
+def _rename(key: str) -> str:
+    for pattern, ours in RULES:
+        if re.fullmatch(pattern, key):
+            return re.sub(pattern, ours, key)
+    raise FGCError(
+        f'{key!r} is no key of the published FGC networks; give a '
+        'checkpoint of the published code, unchanged.'
+    )
+
+
+def write(checkpoint: dict[str, Any], target: Path) -> None:
+    """Write all of it or nothing: never half a file."""
+    with io.BytesIO() as stream:
+        torch.save(checkpoint, stream)
+        write_atomically(stream.getvalue(), target)
+
+
+def main() -> None:
+    """Convert one file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('source', help='checkpoint of the published code')
+    parser.add_argument('target', type=Path, help='where to write ours')
+    args = parser.parse_args()
+    converted = convert(read_checkpoint(args.source))
+    write(converted, args.target)
+    sites = converted.get(STATE, {}).get('coupling', {})
+    print(
+        f'{args.target}: {len(converted["state_dict"])} tensors, memory '
+        f'banks of {", ".join(sites) or "no site"}'
+    )

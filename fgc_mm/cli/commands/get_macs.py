@@ -1,0 +1,192 @@
+"""MACs of a config before any training: dense, gates, and what to expect."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from mmengine.config import Config
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from fgc_mm.deploy.loading import build_model
+from fgc_mm.engine.config_file import load_config
+from fgc_mm.engine.config_options import ConfigOptions, override
+from fgc_mm.engine.image_size import pipeline_of
+from fgc_mm.errors import FGCError
+from fgc_mm.functional.macs import MACsTable, expected_macs
+from fgc_mm.models import build_macs_table
+
+CONVS = nn.Conv1d, nn.Conv2d, nn.Conv3d
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file path')
+    parser.add_argument(
+        '--shape',
+        type=int,
+        nargs='+',
+        help='height and width of the image (one number for both); by '
+        "default the training pipeline's crop",
+    )
+    parser.add_argument(
+        '--keep-ratio',
+        type=float,
+        nargs='+',
+        default=[0.75, 0.5, 0.25],
+        help='shares of open channels to expect the MACs for',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=ConfigOptions,
+        help='as in train.py',
+    )
+    return parser.parse_args()
+
+
+def image_size(cfg: Config, shape: list[int] | None) -> tuple[int, int]:
+    """(H, W) from the command line, or from the training pipeline."""
+    if shape is not None:
+        if len(shape) > 2 or min(shape) < 1:
+            raise FGCError(
+                f'--shape {" ".join(map(str, shape))} is no height and '
+                'width; give one or two positive numbers.'
+            )
+        return shape[0], shape[-1]
+    dataset = cfg.get('train_dataloader', {}).get('dataset', {})
+    sizes = [_size(step) for step in pipeline_of(dataset)]
+    for size in filter(None, reversed(sizes)):  # the last one counts
+        return (size, size) if isinstance(size, int) else tuple(size)
+    raise FGCError(
+        'the training pipeline of this config has no crop and no Resize from '
+        'which to take the size of the images; give --shape HEIGHT WIDTH.'
+    )
+
+
+def image_channels(cfg: Config, model: nn.Module) -> list[int]:
+    """What an image may have as channels, the likeliest first.
+
+    What the config of the backbone (the innermost) names, the input of the
+    network's first conv, RGB.
+    """
+    named, settings = [], cfg.model.get('backbone')
+    while isinstance(settings, dict):
+        named.insert(0, settings.get('in_channels'))
+        settings = settings.get('backbone')
+    first = [m.in_channels for m in model.modules() if isinstance(m, CONVS)]
+    candidates = [*named, *first[:1], 3]
+    return list(dict.fromkeys(n for n in candidates if isinstance(n, int)))
+
+
+def count(
+    cfg: Config, model: nn.Module, size: tuple[int, int]
+) -> tuple[tuple[int, ...], MACsTable]:
+    """The first image shape that the network takes, and its table.
+
+    Raises:
+        FGCError: The network takes none.
+    """
+    shapes = [(n, *size) for n in image_channels(cfg, model)]
+    failures = []
+    for shape in shapes:
+        try:
+            return shape, build_macs_table(model, shape)
+        except FGCError:
+            raise
+        except Exception as error:  # whatever the backbone's code says
+            failures.append(str(error).strip() or type(error).__name__)
+    raise FGCError(
+        'the network does not run on an image of '
+        f'{"x".join(map(str, shapes[0]))} ({failures[0].splitlines()[-1]}); '
+        'give the height and width that it takes with --shape.'
+    )
+
+
+def _size(step: dict) -> int | Sequence[int] | None:
+    """The height and width that a step of a pipeline gives an image."""
+    if step['type'] == 'Resize':
+        scale = step.get('scale')  # (width, height)
+        return scale if isinstance(scale, int) else scale and scale[::-1]
+    if step['type'] == 'RandomResizedCrop':
+        return step.get('scale')
+    return step.get('crop_size')
+
+
+def totals(macs: MACsTable, keep_ratios: list[float]) -> Table:
+    """Dense, gates and expectations, by both countings.
+
+    Rows in percent of the network before compaction. What runs outside a
+    layer's forward (attention, functional calls) has a row of its own, since
+    it stays whatever the gates decide.
+    """
+    table = Table(title='MACs per image, dense and expected')
+    table.add_column('')
+    for column in ('MACs', 'of dense', 'fgc-pr', 'of its base'):
+        table.add_column(column, justify='right')
+    rows = [('dense', macs.full(), macs.full('fgc-pr'))]
+    if macs.base() != macs.dense:
+        rows.insert(0, ('before compaction', macs.base(), macs.base('fgc-pr')))
+    if macs.outside_layers():
+        rows.append(
+            (
+                'outside layers, always dense',
+                macs.outside_layers(),
+                macs.outside_layers('fgc-pr'),
+            )
+        )
+    if macs.sites:
+        rows.append(('gates', macs.gates, macs.gates))
+        rows += [
+            (
+                f'keep ratio {keep:g}',
+                expected_macs(macs, keep),
+                expected_macs(macs, keep, 'fgc-pr'),
+            )
+            for keep in keep_ratios
+        ]
+    for name, honest, published in rows:
+        table.add_row(
+            name,
+            f'{honest:,.0f}',
+            f'{honest / macs.base():.1%}',
+            f'{published:,.0f}',
+            f'{published / macs.base("fgc-pr"):.1%}',
+        )
+    return table
+
+
+def per_site(macs: MACsTable) -> Table:
+    """One row per site: what it governs and what its gate costs."""
+    table = Table(title='gate sites')
+    table.add_column('site')
+    for column in ('channels', 'governs MACs', 'of dense', 'gate MACs'):
+        table.add_column(column, justify='right')
+    for index, name in enumerate(macs.sites):
+        governed = macs.governed(index)
+        gate = macs.gate_of(name)
+        table.add_row(
+            name,
+            str(macs.channels[index]),
+            f'{governed:,}',
+            f'{governed / macs.dense:.1%}',
+            f'{gate:,}',
+        )
+    return table
+
+
+def main() -> None:
+    """Count, and print."""
+    args = parse_args()
+    cfg = load_config(args.config)
+    override(cfg, args.cfg_options)
+    size = image_size(cfg, args.shape)
+    shape, macs = count(cfg, build_model(cfg), size)
+    summary = totals(macs, args.keep_ratio)
+    console = Console()
+    console.print(f'{args.config}, image {"x".join(map(str, shape))}')
+    if macs.sites:
+        console.print(per_site(macs))
+    console.print(summary)

@@ -1,0 +1,98 @@
+"""A trained gated model as ONNX, compared with torch on real images.
+
+    fgc-mm export onnx CONFIG CHECKPOINT --out FILE.onnx [--dynamic]
+
+The masked model (opset 18, any batch size; it computes every channel and
+multiplies by the masks) runs wherever ONNX does. With --dynamic the file
+computes open channels only, for images one by one: gate, numbers of the open
+channels (NonZero), their weights (Gather), conv with those. Input: images as
+the data preprocessor gives them. Output: logits, before the softmax.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from fgc_mm.deploy import PlainForward, build_trained, images_of
+from fgc_mm.deploy.export.files import (
+    check_same,
+    export_gathered_onnx,
+    export_onnx,
+    largest_difference,
+    need_onnx,
+    onnx_logits,
+)
+from fgc_mm.engine.config_file import load_config
+from fgc_mm.engine.config_options import ConfigOptions, override
+
+
+def main() -> None:
+    """Export, compare, time."""
+    args = parse_args()
+    need_onnx()
+    cfg = load_config(args.config)
+    override(cfg, args.cfg_options)
+    model = build_trained(cfg, args.checkpoint)
+    images = torch.cat(list(images_of(cfg, model, args.images)))
+    images = images if len(images) > 1 else images.repeat(2, 1, 1, 1)
+    if args.dynamic:
+        for site, what in export_gathered_onnx(
+            model, images, args.out
+        ).items():
+            print(f'{site}: {what}')
+    else:
+        export_onnx(model, images[:2], args.out)
+    compare(PlainForward(model), onnx_logits(args.out), images, args)
+
+
+@torch.no_grad()
+def compare(
+    plain: Callable[[Tensor], Tensor],
+    exported: Callable[[Tensor], Tensor],
+    images: Tensor,
+    args: argparse.Namespace,
+) -> None:
+    """Logits of both, and their times for one image."""
+    batches = list(images.split(1))
+    if not args.dynamic:
+        batches += [images[:3], images]
+    gap = largest_difference(plain, exported, batches)
+    check_same(gap, args.out)
+    seconds: list[list[float]] = [[], []]
+    for image in images.split(1):
+        for run, taken in zip((plain, exported), seconds):
+            start = time.perf_counter()
+            run(image)
+            taken.append(time.perf_counter() - start)
+    torch_ms, onnx_ms = (1e3 * median(taken) for taken in seconds)
+    size = 'x'.join(map(str, images.shape[1:]))
+    print(
+        f'{args.out}: logits of {len(images)} images of {size} differ by '
+        f'{gap:.1e} at most; one image takes {onnx_ms:.1f} ms in ONNX Runtime '
+        f'and {torch_ms:.1f} ms masked in torch ({torch_ms / onnx_ms:.2f} x), '
+        f'{torch.get_num_threads()} threads'
+    )
+
+
+def parse_args() -> argparse.Namespace:
+    """The arguments."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument('config', help='config of a gated model')
+    parser.add_argument('checkpoint', help='its checkpoint')
+    parser.add_argument('--out', required=True, help='file to write')
+    parser.add_argument(
+        '--dynamic', action='store_true', help='open channels only, batch 1'
+    )
+    parser.add_argument(
+        '--images', type=int, default=32, help='to compare on (32)'
+    )
+    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions)
+    return parser.parse_args()

@@ -1,0 +1,207 @@
+"""Which of mmpretrain's backbones run as one call of the runtime.
+
+    fgc-mm coverage programs --report FILE
+
+Of every class of backbones that mmpretrain lists, the model with the fewest
+parameters: gates at its sites, weights at random, a small image. The program
+is compared with the masked network on that image. One process per model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import mmpretrain
+import torch
+from mmengine.registry import DefaultScope
+from mmpretrain.apis.model import ModelHub
+from mmpretrain.registry import MODELS
+from rich.progress import track
+from torch import Tensor, nn
+
+from fgc_mm.cli.commands.zoo_coverage import GATE, backbone_of
+from fgc_mm.deploy.comparing import flat
+from fgc_mm.deploy.dynamic.model import DynamicBackbone
+from fgc_mm.errors import FGCError
+from fgc_mm.models import GatedBackbone
+from fgc_mm.sites.image_size import small_images
+
+LEFT_OUT = 'left out'
+
+
+@dataclass
+class Row:
+    """What was found for one class of backbones.
+
+    Attributes:
+        model: The model that was tried.
+        result: ``'one call'``, ``'with torch'`` (operations of torch are
+            called), ``'no program'``, ``'no site'``, or ``'left out'``: it
+            cannot be built, or gives other features at every call.
+        reason: What torch computes, or why there is no program.
+        sites: Number of sites.
+        skipping: Of them, those whose closed channels are not computed.
+    """
+
+    model: str
+    result: str
+    reason: str = ''
+    sites: int = 0
+    skipping: int = 0
+
+
+def smallest_models() -> dict[str, tuple[str, dict]]:
+    """For every class its smallest model, and the backbone's config."""
+    found: dict[str, tuple[float, str, dict]] = {}
+    for name in mmpretrain.list_models():
+        try:
+            entry = ModelHub.get(name)
+            config = backbone_of(entry.config.model.to_dict())
+        except Exception:  # a config that cannot be read
+            continue
+        if config is None:
+            continue
+        size = (entry.metadata and entry.metadata.parameters) or float('inf')
+        kind = str(config['type'])
+        if kind not in found or size < found[kind][0]:
+            found[kind] = (size, name, config)
+    return {kind: found[kind][1:] for kind in sorted(found)}
+
+
+def examine(name: str, config: dict) -> Row:
+    """Gates, a program, and whether it is right."""
+    torch.manual_seed(0)
+    try:
+        backbone = MODELS.build(config)
+    except Exception as error:  # of mmpretrain
+        return Row(name, LEFT_OUT, f'it cannot be built ({_line(error)})')
+    try:
+        gated = GatedBackbone(backbone, GATE).eval()
+    except FGCError as error:
+        return Row(name, 'no site', str(error).partition(';')[0])
+    for gate in gated.gates.values():
+        nn.init.normal_(gate.expand.bias)
+    image = small_images(gated.backbone)
+    if is_random(gated, image):
+        return Row(name, LEFT_OUT, 'it gives other features at every call')
+    program = DynamicBackbone(gated, kernel=True).program(image)
+    count = len(gated.sites)
+    if isinstance(program, str):
+        return Row(name, 'no program', program, count)
+    skipping = count - len(program.why_dense)
+    if not program.fallbacks:
+        return Row(name, 'one call', '', count, skipping)
+    calls = Counter(text.rpartition(': ')[2] for text in program.fallbacks)
+    text = ', '.join(f'{n} x {what}' for what, n in calls.most_common())
+    return Row(name, 'with torch', text, count, skipping)
+
+
+@torch.no_grad()
+def is_random(network: nn.Module, image: Tensor) -> bool:
+    """Whether it gives other features at every call."""
+    first, second = (flat(network(image)) for _ in range(2))
+    return any(not torch.equal(x, y) for x, y in zip(first, second))
+
+
+def _line(error: Exception) -> str:
+    return f'{type(error).__name__}: {error}'.splitlines()[0]
+
+
+def in_a_process(name: str, config: dict, seconds: float) -> Row:
+    """The row, or why there is none in time."""
+    context = multiprocessing.get_context('fork')  # imports are inherited
+    reader, writer = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(name, config, writer))
+    process.start()
+    writer.close()
+    try:
+        if reader.poll(seconds):
+            return reader.recv()
+        return Row(name, 'no program', 'no answer in time')
+    except EOFError:
+        return Row(name, 'no program', 'its process died')
+    finally:
+        process.kill()
+        process.join()
+
+
+def _answer(name: str, config: dict, writer: Connection) -> None:
+    DefaultScope.get_instance('zoo', scope_name='mmpretrain')
+    torch.set_num_threads(1)
+    try:
+        writer.send(examine(name, config))
+    except Exception as error:
+        writer.send(Row(name, 'no program', _line(error)))
+
+
+def report(rows: dict[str, Row]) -> Iterator[str]:
+    """Lines of Markdown."""
+    results = Counter(row.result for row in rows.values())
+    gated = len(rows) - results['no site'] - results[LEFT_OUT]
+    yield "# mmpretrain's backbones as programs"
+    yield ''
+    yield (
+        f'mmpretrain {mmpretrain.__version__}, torch {torch.__version__}; '
+        'written by `fgc-mm coverage programs`: of every '
+        'class of backbones the model with the fewest parameters.'
+    )
+    yield ''
+    yield (
+        f'{len(rows)} classes, {gated} that have sites and the same features '
+        f'at every call: {results["one call"]} run as one '
+        f'call of the runtime, {results["with torch"]} as one that '
+        f'calls torch for some operations, {results["no program"]} as their '
+        'own code, masked.'
+    )
+    yield ''
+    yield '| backbone | model | result | sites that skip | what else |'
+    yield '| --- | --- | --- | --- | --- |'
+    for kind, row in rows.items():
+        sites = f'{row.skipping} of {row.sites}' if row.sites else ''
+        yield (
+            f'| {kind} | {row.model} | {row.result} | {sites} | {row.reason} |'
+        )
+
+
+def parse_args() -> argparse.Namespace:
+    """The arguments."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        '--rows', type=Path, default=Path('work_dirs/program_coverage.jsonl')
+    )
+    parser.add_argument(
+        '--report', type=Path, default=Path('work_dirs/program_coverage.md')
+    )
+    parser.add_argument('--only', nargs='*', help='classes of backbones')
+    parser.add_argument('--seconds', type=float, default=240)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Examine what has no row yet, then report."""
+    args = parse_args()
+    args.rows.parent.mkdir(parents=True, exist_ok=True)
+    rows: dict[str, Row] = {}
+    if args.rows.exists():
+        for line in args.rows.read_text().splitlines():
+            entry = json.loads(line)
+            rows[entry['kind']] = Row(**entry['row'])
+    models = smallest_models()
+    chosen = [k for k in models if not args.only or k in args.only]
+    with args.rows.open('a') as file:
+        for kind in track(chosen, 'examining'):
+            if kind not in rows:
+                rows[kind] = in_a_process(*models[kind], args.seconds)
+                entry = dict(kind=kind, row=asdict(rows[kind]))
+                file.write(json.dumps(entry) + '\n')
+                file.flush()
+    lines = report({kind: rows[kind] for kind in sorted(rows)})
+    args.report.write_text('\n'.join(lines) + '\n')
+    print(f'{args.report}: {dict(Counter(r.result for r in rows.values()))}')

@@ -1,0 +1,52 @@
+"""A training checkpoint into one to give away: publish_model.py IN OUT."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+from pathlib import Path
+
+import torch
+
+from fgc_mm.errors import FGCError
+from fgc_mm.reliability.atomic_file import write_atomically
+from fgc_mm.reliability.checkpoint import Checkpoint, read_checkpoint
+
+KEPT = 'meta', 'state_dict'
+
+
+def main() -> None:
+    """Reads the arguments, and publishes."""
+    parser = argparse.ArgumentParser(description='Publish a checkpoint')
+    parser.add_argument('source', help='checkpoint of a training run')
+    parser.add_argument(
+        'target', help='where to write it; -XXXXXXXX.pth is appended'
+    )
+    args = parser.parse_args()
+    print(publish(read_checkpoint(args.source), args.source, args.target))
+
+
+def publish(checkpoint: Checkpoint, source: str, target: str) -> Path:
+    """Writes the weights and what they were trained with, and no more.
+
+    The optimiser, its schedulers, the logs, the memory banks and the random
+    states stay behind.
+
+    Returns:
+        The file: ``target`` with the first 8 digits of its SHA-256.
+    """
+    if 'state_dict' not in checkpoint:
+        raise FGCError(
+            f'{source} has no state_dict: only the checkpoint of a training '
+            'run has something to strip; give one.'
+        )
+    kept = {key: checkpoint[key] for key in KEPT if key in checkpoint}
+    with io.BytesIO() as stream:
+        torch.save(kept, stream)
+        content = stream.getvalue()
+    digest = hashlib.sha256(content).hexdigest()[:8]
+    path = Path(target)
+    path = path.with_name(f'{path.name.removesuffix(".pth")}-{digest}.pth')
+    write_atomically(content, path)
+    return path

@@ -1,0 +1,132 @@
+"""One trained model at many budgets: accuracy over MACs, without training.
+
+    fgc-mm sweep CONFIG CHECKPOINT
+
+Moves the probability above which a gate opens its channel, tests at each,
+and writes a table (CSV) and a plot (PNG and SVG) into the work dir. With
+--result FILE the table also becomes part of the numbers that
+fgc-mm compare --results has kept of that run, as threshold_sweep.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+from rich.console import Console
+from rich.table import Table
+
+from fgc_mm.cli.arguments import choose_work_dir
+from fgc_mm.comparison.kept import read_kept_file
+from fgc_mm.comparison.kept_sweep import add_sweep
+from fgc_mm.engine.config_file import load_config
+from fgc_mm.engine.config_options import ConfigOptions, override
+from fgc_mm.evaluation.threshold_sweep import (
+    THRESHOLDS,
+    check_thresholds,
+    sweep_thresholds,
+)
+from fgc_mm.figure_style import (
+    FORMATS,
+    figure_bytes,
+    in_style,
+    new_figure,
+    series_style,
+)
+from fgc_mm.reliability.atomic_file import write_atomically
+from fgc_mm.reliability.checkpoint import read_checkpoint
+
+
+def main() -> None:
+    """Test at every threshold, then write."""
+    args = parse_args()
+    kept = args.result and read_kept_file(args.result)
+    cfg = load_config(args.config)
+    read_checkpoint(args.checkpoint)
+    cfg.load_from, cfg.resume = args.checkpoint, False
+    choose_work_dir(cfg, args)
+    override(cfg, args.cfg_options)
+    rows = sweep(cfg, args.thresholds)
+    show(rows)
+    if kept:
+        add_sweep(args.result, kept, rows)
+    folder = Path(cfg.work_dir)
+    write_atomically(as_csv(rows), folder / 'threshold_sweep.csv')
+    for kind in FORMATS:
+        write_atomically(draw(rows, kind), folder / f'threshold_sweep.{kind}')
+    print(f'written: {folder}/threshold_sweep.csv, .png and .svg')
+
+
+def parse_args() -> argparse.Namespace:
+    """The arguments."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--work-dir', help='folder for table, plot and log')
+    parser.add_argument(
+        '--thresholds', type=float, nargs='+', default=THRESHOLDS
+    )
+    parser.add_argument(
+        '--result',
+        type=Path,
+        metavar='JSON',
+        help='METHOD/seedN.json of compare.py --results, to be completed',
+    )
+    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions)
+    return parser.parse_args()
+
+
+def sweep(cfg: Config, thresholds: list[float]) -> list[dict[str, float]]:
+    """Threshold, accuracy and MACs of every test."""
+    check_thresholds(thresholds)
+    cfg.get('model', {}).pop('distillation', None)  # for training only
+    return sweep_thresholds(Runner.from_cfg(cfg), thresholds)
+
+
+def show(rows: list[dict[str, float]]) -> None:
+    """Print the table."""
+    table = Table(title='one model, many budgets')
+    for name in rows[0]:
+        table.add_column(name, justify='right')
+    for row in rows:
+        table.add_row(
+            f'{row["threshold"]:g}', f'{row["accuracy"]:.2f} %',
+            f'{row["macs"]:,.0f}', f'{row["pruning_ratio"]:.1f} %',
+            f'{row["keep_ratio"]:.3f}',
+        )  # fmt: skip
+    Console().print(table)
+
+
+def as_csv(rows: list[dict[str, float]]) -> bytes:
+    """The table, a line per threshold."""
+    text = io.StringIO(newline='')
+    writer = csv.DictWriter(text, rows[0])
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+@in_style()
+def draw(rows: list[dict[str, float]], kind: str = 'png') -> bytes:
+    """Accuracy over MACs, each point with its threshold; PNG or SVG."""
+    figure = new_figure(height=2.6)
+    axes = figure.subplots()
+    macs = [row['macs'] / 1e6 for row in rows]
+    accuracy = [row['accuracy'] for row in rows]
+    axes.plot(macs, accuracy, **series_style(0))
+    for row, x, y in zip(rows, macs, accuracy):
+        axes.annotate(
+            f'{row["threshold"]:g}', (x, y), (3, -9),
+            textcoords='offset points', fontsize='small',
+        )  # fmt: skip
+    axes.set_xlabel('mean MACs per image (millions)')
+    axes.set_ylabel('top-1 accuracy (%)')
+    axes.set_title('at each gate threshold')
+    axes.grid(True)
+    return figure_bytes(figure, kind)

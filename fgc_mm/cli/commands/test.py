@@ -1,0 +1,284 @@
+"""Tests a checkpoint: fgc-mm test CONFIG CHECKPOINT [options]."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+from copy import deepcopy
+from pathlib import Path
+
+import mmengine
+from mmengine.config import Config, ConfigDict
+from mmengine.dist import is_main_process
+from mmengine.evaluator import DumpResults
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from fgc_mm.cli.arguments import (
+    add_shared_arguments,
+    choose_work_dir,
+    parse_arguments,
+)
+from fgc_mm.cli.launch import join_processes
+from fgc_mm.engine.config_file import load_config
+from fgc_mm.engine.config_options import override
+from fgc_mm.engine.dataloader_defaults import (
+    set_dataloader_defaults,
+    switch_off,
+)
+from fgc_mm.errors import FGCError
+from fgc_mm.evaluation.threshold_sweep import sweep_thresholds
+from fgc_mm.registry import MODELS
+from fgc_mm.reliability.atomic_file import write_atomically
+from fgc_mm.reliability.checkpoint import read_checkpoint
+
+SUFFIXES = {
+    'pred': ('.pkl', '.pickle'),
+    'metrics': ('.json', '.yaml', '.yml', '.pkl', '.pickle'),
+}
+
+
+class DumpPredictions(DumpResults):
+    """Writes the predictions aside first: the file is whole or not there."""
+
+    def compute_metrics(self, results: list) -> dict:
+        """Writes what all processes predicted, in the main one."""
+        write_aside(results, Path(self.out_file_path))
+        return {}
+
+
+def main() -> None:
+    """Reads the arguments and the config, and tests."""
+    args = parse_arguments(_parser())
+    check_out(args)
+    cfg = load_config(args.config)
+    apply_arguments(cfg, args)
+    (cfg.get('model') or {}).pop('distillation', None)  # for training only
+    if '://' not in args.checkpoint:
+        read_checkpoint(args.checkpoint)
+    join_processes(cfg, args.launcher)
+    build = Runner.from_cfg if 'runner_type' not in cfg else RUNNERS.build
+    test(build(cfg), args)
+
+
+def test(runner: Runner, args: argparse.Namespace) -> None:
+    """Runs the test and writes what --out asks for."""
+    if args.out and args.out_item == 'pred':
+        runner.test_evaluator.metrics.append(DumpPredictions(args.out))
+    metrics = runner.test()
+    if args.out and args.out_item == 'metrics' and is_main_process():
+        write_aside(metrics, Path(args.out))
+    if args.threshold_sweep:
+        rows = sweep_thresholds(runner)
+        if is_main_process():
+            write_aside(rows, args.threshold_sweep)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description='Test (and evaluate) a model')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file or URL')
+    parser.add_argument('--work-dir', help='folder for the logs')
+    parser.add_argument('--out', help='file for the results')
+    parser.add_argument(
+        '--out-item',
+        choices=['metrics', 'pred'],
+        help='what --out gets (default: pred, the predictions, as .pkl)',
+    )
+    parser.add_argument(
+        '--amp', action='store_true', help='automatic mixed precision'
+    )
+    parser.add_argument(
+        '--tta',
+        action='store_true',
+        help="test-time augmentation: the config's tta_model and "
+        'tta_pipeline, or the mean over each image and its mirror image',
+    )
+    parser.add_argument(
+        '--gate-threshold',
+        type=float,
+        help='probability above which a channel is open (trained: 0.5)',
+    )
+    parser.add_argument(
+        '--threshold-sweep',
+        type=Path,
+        metavar='JSON',
+        help='test at other thresholds as well, for accuracy over MACs',
+    )
+    _add_show_arguments(parser)
+    add_shared_arguments(parser)
+    return parser
+
+
+def _add_show_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--show-dir', help='folder for images with results')
+    parser.add_argument(
+        '--show', action='store_true', help='show the results in a window'
+    )
+    parser.add_argument(
+        '--interval', type=int, default=1, help='show one image in so many'
+    )
+    parser.add_argument(
+        '--wait-time', type=float, default=2, help='seconds per window'
+    )
+
+
+def check_out(args: argparse.Namespace) -> None:
+    """Refuses a file that the results could not be written to."""
+    check_sweep(args)
+    if args.out is None:
+        if args.out_item is not None:
+            raise FGCError(
+                f'--out-item {args.out_item} has no file to go to: it says '
+                'what --out gets; add --out FILE.'
+            )
+        return
+    args.out_item = args.out_item or 'pred'
+    suffixes = SUFFIXES[args.out_item]
+    if Path(args.out).suffix not in suffixes:
+        raise FGCError(
+            f'--out {args.out} has an unknown format: {args.out_item} are '
+            f'written as {", ".join(suffixes)}; rename the file.'
+        )
+
+
+def check_sweep(args: argparse.Namespace) -> None:
+    """Refuses a file, or a test, that a sweep does not fit."""
+    file = args.threshold_sweep
+    if file is not None and file.suffix != '.json':
+        raise FGCError(
+            f'--threshold-sweep {file} has an unknown format: a sweep is '
+            'written as .json; rename the file.'
+        )
+    predicts = args.out is not None and args.out_item != 'metrics'
+    if file is not None and (args.tta or predicts):
+        other = '--tta' if args.tta else '--out-item pred'
+        raise FGCError(
+            f'--threshold-sweep and {other} exclude each other: a sweep '
+            f'tests many times, for its metrics; leave {other} out.'
+        )
+
+
+def write_aside(content: object, file: Path) -> None:
+    """Writes all of it or nothing, so a crash leaves the old file."""
+    dumped = mmengine.dump(content, file_format=file.suffix[1:])
+    if isinstance(dumped, str):
+        dumped = dumped.encode()
+    write_atomically(dumped, file)
+
+
+def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
+    """Writes the arguments into the config; --cfg-options has the last say."""
+    for field in ('test_dataloader', 'test_cfg', 'test_evaluator'):
+        if cfg.get(field) is None:
+            raise FGCError(
+                f'{args.config} has no {field}: a test needs '
+                'test_dataloader, test_cfg and test_evaluator; add it.'
+            )
+    cfg.launcher = args.launcher
+    cfg.load_from = args.checkpoint
+    cfg.resume = False
+    choose_work_dir(cfg, args)
+    if args.amp:
+        cfg.test_cfg.fp16 = True
+    move_threshold(cfg, args.gate_threshold)
+    allow_sweep(cfg, args.threshold_sweep)
+    if args.show or args.show_dir is not None:
+        show_results(cfg, args)
+    if args.tta:
+        augment(cfg)
+    set_dataloader_defaults(cfg, ['test_dataloader'])
+    if args.no_pin_memory:
+        switch_off(cfg, ['test_dataloader'], 'pin_memory')
+    override(cfg, args.cfg_options)
+    if args.tta:
+        check_augmentation(cfg)
+
+
+def move_threshold(cfg: Config, threshold: float | None) -> None:
+    """Has the gates open at another probability than they were trained at."""
+    if threshold is None:
+        return
+    check_gates(cfg, f'--gate-threshold {threshold}')
+    cfg.model.backbone.gate.threshold = threshold
+
+
+def allow_sweep(cfg: Config, file: Path | None) -> None:
+    """Refuses a model that cannot be swept before it is tested."""
+    if file is not None:
+        check_gates(cfg, f'--threshold-sweep {file}')
+
+
+def check_gates(cfg: Config, option: str) -> None:
+    """Refuses a model without a threshold to move."""
+    if 'gate' not in cfg.model.get('backbone', {}):
+        raise FGCError(
+            f'{option} finds no gate in {cfg.filename}; give a config of a '
+            'gated model.'
+        )
+    kind = MODELS.get(cfg.model.backbone.gate.type)
+    if kind and 'threshold' not in inspect.signature(kind).parameters:
+        raise FGCError(
+            f'{option} does not fit {kind.__name__}, which compares no '
+            'probability; its budget is set when it is trained.'
+        )
+
+
+def show_results(cfg: Config, args: argparse.Namespace) -> None:
+    """Switches mmpretrain's visualization hook on."""
+    if 'visualization' not in (cfg.get('default_hooks') or {}):
+        raise FGCError(
+            '--show and --show-dir find no default_hooks.visualization in '
+            'the config: that hook draws the results; add '
+            'visualization=dict(type="VisualizationHook").'
+        )
+    cfg.default_hooks.visualization.update(
+        enable=True,
+        show=args.show,
+        wait_time=args.wait_time,
+        out_dir=args.show_dir,
+        interval=args.interval,
+    )
+
+
+def augment(cfg: Config) -> None:
+    """Wraps the model and the pipeline for test-time augmentation."""
+    dataset = cfg.test_dataloader.dataset
+    model = cfg.get('tta_model') or dict(type='mmpretrain.AverageClsScoreTTA')
+    if 'tta_pipeline' not in cfg:
+        cfg.tta_pipeline = _mirrored(dataset)
+    cfg.model = ConfigDict(**model, module=cfg.model)
+    dataset.pipeline = cfg.tta_pipeline
+
+
+def _mirrored(dataset: ConfigDict) -> list:
+    """The test pipeline, with its last step done for both mirror images."""
+    if not dataset.get('pipeline'):
+        raise FGCError(
+            f'--tta finds no pipeline in the test dataset ({dataset.type}): '
+            'it is what gets augmented; add a tta_pipeline to the config.'
+        )
+    *steps, pack = deepcopy(dataset.pipeline)
+    flips = [dict(type='RandomFlip', prob=prob) for prob in (1.0, 0.0)]
+    return [*steps, dict(type='TestTimeAug', transforms=[flips, [pack]])]
+
+
+def check_augmentation(cfg: Config) -> None:
+    """Refuses to count MACs under test-time augmentation."""
+    if any('DynamicMACs' in name for name in _type_names(cfg.test_evaluator)):
+        raise FGCError(
+            '--tta and DynamicMACs exclude each other: augmentation keeps '
+            "only the first view's MACs of an image; test without --tta, or "
+            'take DynamicMACs out of test_evaluator.'
+        )
+
+
+def _type_names(node: object) -> list[str]:
+    """Every `type` in a nested config, as text."""
+    if isinstance(node, (list, tuple)):
+        return [name for item in node for name in _type_names(item)]
+    if not isinstance(node, dict):
+        return []
+    below = _type_names([v for k, v in node.items() if k != 'type'])
+    kind = node.get('type', '')
+    return [getattr(kind, '__name__', str(kind)), *below]

@@ -1,0 +1,170 @@
+"""Trains a model: fgc-mm train CONFIG [options]."""
+
+from __future__ import annotations
+
+import argparse
+
+from mmengine.config import Config
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from fgc_mm.cli.arguments import (
+    add_shared_arguments,
+    choose_work_dir,
+    parse_arguments,
+)
+from fgc_mm.cli.launch import join_processes
+from fgc_mm.engine.bfloat16_wrapper import use_mixed_precision
+from fgc_mm.engine.config_file import load_config
+from fgc_mm.engine.config_options import override
+from fgc_mm.engine.dataloader_defaults import (
+    set_dataloader_defaults,
+    switch_off,
+)
+from fgc_mm.engine.optimizer_defaults import write_optimizer_defaults
+from fgc_mm.engine.scaled_schedule import scale_epochs
+from fgc_mm.errors import FGCError
+from fgc_mm.reliability.checkpoint import read_checkpoint
+from fgc_mm.reliability.latest_checkpoint import latest_checkpoint
+from fgc_mm.reliability.resumable import check_resumable
+from fgc_mm.reliability.training_steps_hook import (
+    TrainingStepsHook,
+    check_steps,
+)
+
+LOADERS = 'train_dataloader', 'val_dataloader', 'test_dataloader'
+
+
+def main() -> None:
+    """Reads the arguments and the config, and trains."""
+    args = parse_arguments(_parser())
+    cfg = load_config(args.config)
+    if args.epochs is not None:
+        cfg = scale_epochs(cfg, args.epochs)
+    apply_arguments(cfg, args)
+    use_mixed_precision(cfg, args.amp)
+    write_optimizer_defaults(cfg)
+    check_start(cfg)
+    join_processes(cfg, args.launcher)
+    build = Runner.from_cfg if 'runner_type' not in cfg else RUNNERS.build
+    train(build(cfg))
+
+
+def train(runner: Runner) -> None:
+    """Trains; a run that has no training step has failed."""
+    hooks = getattr(runner, 'hooks', ())
+    if hooks and not any(isinstance(h, TrainingStepsHook) for h in hooks):
+        runner.register_hook(TrainingStepsHook())
+    try:
+        runner.train()
+    except (ArithmeticError, AssertionError, ValueError):
+        # schedulers divide by the length of an epoch before any hook is asked
+        check_steps(runner)
+        raise
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description='Train a model')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--work-dir', help='folder for logs and checkpoints')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from this checkpoint, or without a value from the latest '
+        'one in the work dir',
+    )
+    parser.add_argument(
+        '--epochs',
+        type=int,
+        metavar='N',
+        help="the config's recipe in so many epochs: learning rate, moving "
+        'weights, warm-up and intervals in proportion',
+    )
+    parser.add_argument(
+        '--amp',
+        action='store_true',
+        help='automatic mixed precision; on a CPU in bfloat16',
+    )
+    parser.add_argument(
+        '--no-validate', action='store_true', help='train without validation'
+    )
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate to the batch size that is really used',
+    )
+    parser.add_argument(
+        '--no-persistent-workers',
+        action='store_true',
+        help='start the workers of the data loaders anew every epoch',
+    )
+    add_shared_arguments(parser)
+    return parser
+
+
+def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
+    """Writes the arguments into the config; --cfg-options has the last say."""
+    if args.no_validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    cfg.launcher = args.launcher
+    choose_work_dir(cfg, args)
+    if args.resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+    if args.auto_scale_lr:
+        scale_learning_rate(cfg, args.config)
+    apply_loader_arguments(cfg, args)
+    name_teacher(cfg)
+
+
+def name_teacher(cfg: Config) -> None:
+    """A teacher without weights of its own has those that a run starts from.
+
+    A resumed run starts from the student's; it is told the teacher's.
+    """
+    distillation = (cfg.get('model') or {}).get('distillation')
+    if distillation is None or cfg.get('resume'):
+        return
+    if distillation.get('checkpoint') is None:
+        distillation.checkpoint = cfg.get('load_from')
+
+
+def scale_learning_rate(cfg: Config, path: str) -> None:
+    """Switches mmengine's scaling on, if the config says for which batch."""
+    if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
+        raise FGCError(
+            f'--auto-scale-lr finds no auto_scale_lr in {path}: the learning '
+            'rate is scaled from the batch size that it was chosen for; add '
+            'auto_scale_lr = dict(base_batch_size=...).'
+        )
+    cfg.auto_scale_lr.enable = True
+
+
+def apply_loader_arguments(cfg: Config, args: argparse.Namespace) -> None:
+    """Upstream's defaults for the data loaders, the switches, the options."""
+    set_dataloader_defaults(cfg, LOADERS, persistent_workers=True)
+    if args.no_pin_memory:
+        switch_off(cfg, LOADERS, 'pin_memory')
+    if args.no_persistent_workers:
+        switch_off(cfg, LOADERS, 'persistent_workers')
+    override(cfg, args.cfg_options)
+    # torch refuses to keep workers alive where there are none.
+    without = [f for f in LOADERS if not (cfg.get(f) or {}).get('num_workers')]
+    switch_off(cfg, without, 'persistent_workers')
+
+
+def check_start(cfg: Config) -> None:
+    """Reads what --resume or load_from names, before anything is written."""
+    path, resume = cfg.get('load_from'), cfg.get('resume')
+    scheduled = cfg.get('param_scheduler') is not None
+    if path and '://' in path:
+        return
+    if resume and path is None:
+        hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+        latest_checkpoint(cfg.work_dir, hook.get('out_dir'), scheduled)
+    elif path is not None and resume:
+        check_resumable(path, scheduled)
+    elif path is not None:
+        read_checkpoint(path)

@@ -1,0 +1,354 @@
+"""Gates on every backbone that the installed mmpretrain lists.
+
+Wraps each with sites='auto', tries it on a small image, and writes a table:
+all gates open must be the plain network bit for bit, closed channels must
+have no influence, and the MACs must be those of the network from which
+torch-pruning has removed the closed channels. One process per backbone, so
+that a crash, or no answer in time, is just a row. Rows are kept in a
+file: a second run goes on where the first one stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import multiprocessing
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import mmpretrain
+import torch
+import torch_pruning as tp
+from mmengine.registry import DefaultScope
+from mmpretrain.apis.model import ModelHub
+from mmpretrain.registry import MODELS
+from rich.progress import track
+from torch import Tensor, nn
+
+from fgc_mm.errors import FGCError
+from fgc_mm.functional import macs_per_image, spread_mask
+from fgc_mm.models import GatedBackbone, build_macs_table
+from fgc_mm.sites import Member
+from fgc_mm.sites.cut import tensors
+from fgc_mm.sites.image_size import small_images
+
+ENCODERS = 'backbone', 'image_encoder', 'vision_backbone', 'vision_encoder'
+GATE = dict(type='fgc_mm.BinaryConcreteGate')
+
+
+@dataclass
+class Row:
+    """What was found for one backbone.
+
+    Attributes:
+        backbone: Class of the backbone.
+        result: ``'passed'``, ``'no site'`` or ``'failed'``.
+        reason: Why it did not pass.
+        image: Size of the image that it was tried on.
+        sites: Number of sites.
+        governed: Share of the dense MACs in layers that a site shrinks.
+        macs: ``'equal'`` to those of the smaller network, or why that could
+            not be built.
+        seconds: That the search for sites took.
+    """
+
+    backbone: str
+    result: str
+    reason: str = ''
+    image: str = ''
+    sites: int = 0
+    governed: float = 0.0
+    macs: str = ''
+    seconds: float = 0.0
+
+
+class Headless(nn.Module):
+    """A classifier that ends with its backbone."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, x: Tensor) -> object:
+        """The backbone's outputs."""
+        return self.backbone(x)
+
+
+def examine(config: dict, answers: Connection) -> None:
+    """Wrap one backbone and try it; a row is sent as soon as it is known."""
+    kind = str(config['type'])
+    torch.manual_seed(0)
+    try:
+        backbone = MODELS.build(config)
+    except Exception as error:
+        reason = f'mmpretrain cannot build it ({type(error).__name__})'
+        answers.send(Row(kind, 'failed', reason))
+        return
+    answers.send(Row(kind, 'failed', 'no answer in time'))
+    started = time.monotonic()
+    try:
+        gated = GatedBackbone(backbone, GATE)
+    except FGCError as error:
+        answers.send(Row(kind, *refusal(str(error))))
+        return
+    seconds = time.monotonic() - started
+    gated.eval()
+    images = small_images(gated.backbone)
+    table = build_macs_table(Headless(gated), tuple(images.shape[1:]))
+    shrunk = [x.dense for x in table.layers if x.sites]
+    wrong = find_fault(gated, images)
+    row = Row(
+        kind,
+        'failed' if wrong else 'passed',
+        wrong,
+        'x'.join(map(str, images.shape[2:])),
+        len(gated.sites),
+        sum(shrunk) / table.dense,
+        'not tried: torch-pruning took too long',
+        seconds,
+    )
+    answers.send(row)
+    answers.send(replace(row, macs=compare_macs(gated, images)))
+
+
+def refusal(sentence: str) -> tuple[str, str]:
+    """The result, and the reason in short, of a search that was refused."""
+    if 'does not run' in sentence:
+        return 'failed', 'it does not run on images alone'
+    if 'parallel branches' in sentence:
+        return 'no site', 'parallel branches are summed for deployment'
+    if 'has no layer' in sentence:
+        return 'no site', 'channels are mixed or summed everywhere'
+    if 'computed more than' in sentence:
+        return 'failed', 'the search computes too much'
+    return 'failed', sentence
+
+
+@torch.no_grad()
+def find_fault(gated: GatedBackbone, images: Tensor) -> str:
+    """What is not exact, or nothing."""
+    learned = copy.deepcopy(gated.gates.state_dict())
+    for gate in gated.gates.values():
+        gate.expand.weight.zero_()
+        gate.expand.bias.fill_(1)
+    if not equal(run(gated, images), run(gated.backbone, images)):
+        return 'with all gates open it is not the plain network'
+    gated.gates.load_state_dict(learned)
+    outputs, records = run(gated.forward_gated, images)
+    for record in records:
+        for output in record.site.outputs:
+            overwrite(gated.backbone, output, record.mask[0] == 0)
+    if not equal(outputs, run(gated, images)):
+        return 'closed channels have an influence'
+    return ''
+
+
+def run(forward: Callable, images: Tensor) -> object:
+    """What it gives; some pre-training backbones mask at random."""
+    torch.manual_seed(0)
+    return forward(images)
+
+
+def overwrite(backbone: nn.Module, output: Member, closed: Tensor) -> None:
+    """Garbage in what a layer computes for closed channels."""
+    layer = backbone.get_submodule(output.path)
+    closed = rows_of(output, closed)
+    layer.weight[closed] = 10 * torch.randn_like(layer.weight[closed])
+    if layer.bias is not None:
+        layer.bias[closed] += 5
+
+
+def rows_of(output: Member, closed: Tensor) -> Tensor:
+    """Which of a layer's outputs belong to a site's closed channels."""
+    return ~spread_mask(~closed[None], output.positions)[0]
+
+
+def compare_macs(gated: GatedBackbone, images: Tensor) -> str:
+    """Ours against the network that torch-pruning makes smaller."""
+    table = build_macs_table(Headless(gated), tuple(images.shape[1:]))
+    masks = [torch.rand(1, site.channels) > 0.5 for site in gated.sites]
+    for mask in masks:
+        mask[0, 0] = True  # a layer cannot vanish
+    try:
+        small = remove(gated, images, masks)
+        left = build_macs_table(Headless(small), tuple(images.shape[1:]))
+    except Exception as error:
+        return f'torch-pruning cannot remove channels ({type(error).__name__})'
+    ours = macs_per_image(table, masks).item() - table.gates
+    if ours == left.dense:
+        return 'equal'
+    grouped = any(
+        1 < getattr(m, 'groups', 1) < m.in_channels
+        for m in gated.backbone.modules()
+        if isinstance(m, nn.Conv2d)
+    )
+    reason = 'it removes whole groups' if grouped else 'it removes others too'
+    return f'{ours / left.dense:.4f} of the smaller network ({reason})'
+
+
+def remove(
+    gated: GatedBackbone, images: Tensor, masks: list[Tensor]
+) -> nn.Module:
+    """The backbone without the closed channels."""
+    network = copy.deepcopy(gated.backbone)
+    for module in network.modules():
+        module._forward_pre_hooks.clear()
+    network.eval()
+    # its graph is autograd's, which frozen stages would cut
+    images = images.clone().requires_grad_()
+    graph = tp.DependencyGraph().build_dependency(network, images)
+    for site, mask in zip(gated.sites, masks):
+        layer = network.get_submodule(site.producer)
+        (output,) = (m for m in site.outputs if m.path == site.producer)
+        closed = rows_of(output, ~mask[0]).nonzero().flatten().tolist()
+        prune = graph.get_pruner_of_module(layer).prune_out_channels
+        graph.get_pruning_group(layer, prune, closed).prune()
+    return network
+
+
+def equal(first: object, second: object) -> bool:
+    """Whether two outputs are the same, bit for bit."""
+    pairs = zip(list(tensors(first)), list(tensors(second)), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def list_backbones(pattern: str | None) -> Iterator[tuple[str, dict | Row]]:
+    """(model, backbone config) of every model that mmpretrain lists.
+
+    In place of a config a row that says why there is none.
+    """
+    for name in mmpretrain.list_models(pattern):
+        try:
+            model = ModelHub.get(name).config.model.to_dict()
+        except Exception as error:
+            reason = f'its config cannot be read ({type(error).__name__})'
+            yield name, Row('-', 'failed', reason)
+            continue
+        none = Row(model['type'], 'no site', 'the model has no backbone')
+        yield name, backbone_of(model) or none
+
+
+def backbone_of(model: dict) -> dict | None:
+    """The backbone's config, which some models call an image encoder."""
+    for key in ENCODERS:
+        found = model.get(key)
+        if isinstance(found, list):
+            found = found[0]  # the encoder, then its neck
+        if isinstance(found, dict):
+            return backbone_of(found) or found
+    return None
+
+
+def in_a_process(config: dict, seconds: float) -> Row:
+    """Examine in a process of its own, for so long; then torch-pruning."""
+    context = multiprocessing.get_context('fork')  # imports are inherited
+    reader, writer = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(config, writer))
+    process.start()
+    writer.close()
+    row = Row(config['type'], 'failed', 'not built in time')
+    try:
+        while reader.poll(seconds):
+            row = reader.recv()
+        return row
+    except EOFError:
+        process.join(10)  # its pipe is closed: it ends
+        died = Row(config['type'], 'failed', 'its process died')
+        return row if process.exitcode in (0, None) else died
+    finally:
+        process.kill()
+        process.join()
+
+
+def _answer(config: dict, writer: Connection) -> None:
+    DefaultScope.get_instance('zoo', scope_name='mmpretrain')
+    torch.set_num_threads(1)
+    try:
+        examine(config, writer)
+    except Exception as error:
+        text = f'{type(error).__name__}: {error}'.splitlines()[0]
+        writer.send(Row(str(config['type']), 'failed', text))
+
+
+def write_report(rows: dict[str, Row], path: Path) -> None:
+    """The summary and the table, as Markdown."""
+    results = Counter(row.result for row in rows.values())
+    reasons = Counter(
+        f'{row.result}: {row.reason}' for row in rows.values() if row.reason
+    )
+    lines = [
+        "# Gates on mmpretrain's backbones",
+        '',
+        f'mmpretrain {mmpretrain.__version__}, torch {torch.__version__}, '
+        f'torch-pruning {tp.__version__}; written by '
+        '`fgc-mm coverage sites`.',
+        '',
+        f'{len(rows)} models: {results["passed"]} passed, '
+        f'{results["no site"]} have no site, {results["failed"]} failed.',
+        '',
+        '| not passed | models |',
+        '| --- | --- |',
+        *(f'| {reason} | {n} |' for reason, n in reasons.most_common()),
+        '',
+        '| model | backbone | result | sites | share of MACs governed '
+        '| MACs against the smaller network | search (s) |',
+        '| --- | --- | --- | --- | --- | --- | --- |',
+        *(
+            f'| {name} | {r.backbone} '
+            f'| {r.result}{r.reason and ": "}{r.reason} | {r.sites} '
+            f'| {r.governed:.1%} | {r.macs} | {r.seconds:.1f} |'
+            for name, r in sorted(rows.items())
+        ),
+    ]
+    path.write_text('\n'.join(lines) + '\n')
+
+
+def parse_args() -> argparse.Namespace:
+    """The arguments."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--pattern', help='models to try, e.g. "resnet*"')
+    parser.add_argument(
+        '--rows', type=Path, default=Path('work_dirs/zoo_coverage.jsonl')
+    )
+    parser.add_argument(
+        '--report', type=Path, default=Path('work_dirs/zoo_coverage.md')
+    )
+    parser.add_argument(
+        '--seconds',
+        type=float,
+        default=180,
+        help='for a backbone, beside 60 for its search, and for torch-pruning',
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Examine what has no row yet, then report."""
+    args = parse_args()
+    args.rows.parent.mkdir(parents=True, exist_ok=True)
+    known: dict[str, Row] = {}
+    if args.rows.exists():
+        for line in args.rows.read_text().splitlines():
+            entry = json.loads(line)
+            known[entry['key']] = Row(**entry['row'])
+    rows = {}
+    with args.rows.open('a') as file:
+        models = list(list_backbones(args.pattern))
+        for name, config in track(models, 'examining'):
+            if isinstance(config, Row):
+                rows[name] = config
+                continue
+            key = json.dumps(config, sort_keys=True, default=str)
+            if key not in known:  # many models share a backbone
+                known[key] = in_a_process(config, args.seconds)
+                entry = dict(key=key, row=asdict(known[key]))
+                file.write(json.dumps(entry) + '\n')
+                file.flush()
+            rows[name] = known[key]
+    write_report(rows, args.report)
+    print(f'{args.report}: {dict(Counter(r.result for r in rows.values()))}')

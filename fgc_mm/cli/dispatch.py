@@ -1,0 +1,104 @@
+"""From the name of a command to its main function."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+
+from fgc_mm.cli.command_table import COMMANDS, find_command
+from fgc_mm.errors import FGCError
+from fgc_mm.exit_status import BAD_INPUT, INTERRUPTED
+from fgc_mm.version import __version__
+
+PROGRAM = 'fgc-mm'
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; returns its exit status.
+
+    Args:
+        arguments: The name of the command and its arguments; by default
+            those of the process.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words and words[0] in ('-h', '--help'):
+        print(overview())
+        return 0
+    if words and words[0] == '--version':
+        print(f'{PROGRAM} {__version__}')
+        return 0
+    found = find_command(words)
+    if found is None:
+        print(f'error: {_no_command(words)}', file=sys.stderr)
+        return BAD_INPUT
+    name, rest = found
+    sys.argv[:] = [f'{PROGRAM} {name}', *rest]
+    return run(name)
+
+
+def run_script(name: str) -> int:
+    """Runs a command for a file in tools/; returns its exit status.
+
+    Args:
+        name: Of the command, which reads the arguments of the process.
+    """
+    # the folder of the script: in tools/export is an onnx.py, which is not
+    # the package onnx
+    folder = str(Path(sys.argv[0]).resolve().parent)
+    sys.path[:] = [entry for entry in sys.path if entry != folder]
+    return run(name)
+
+
+def run(name: str) -> int:
+    """Imports what a command needs, and runs it; returns its exit status."""
+    command = COMMANDS[name]
+    module = f'fgc_mm.cli.commands.{command.module}'
+    try:
+        if not command.needs_openmmlab:
+            return import_module(module).main() or 0
+        import_module('fgc_mm.registered')  # checks the installation
+    except FGCError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        return INTERRUPTED
+    run_tool = import_module('fgc_mm.cli.run_tool').run_tool
+    return run_tool(import_module(module).main)
+
+
+def overview() -> str:
+    """What ``fgc-mm --help`` prints."""
+    width = max(map(len, COMMANDS))
+    lines = [f'  {name:{width}}  {c.summary}' for name, c in COMMANDS.items()]
+    return '\n'.join(
+        [
+            f'usage: {PROGRAM} COMMAND [ARGUMENT ...]',
+            '',
+            'Dynamic channel pruning for mmpretrain.',
+            '',
+            *lines,
+            '',
+            f'{PROGRAM} COMMAND --help describes the arguments of a command.',
+        ]
+    )
+
+
+def _no_command(words: list[str]) -> str:
+    if not words:
+        return f'{PROGRAM} needs a command; `{PROGRAM} --help` lists them.'
+    within = [name for name in COMMANDS if name.startswith(f'{words[0]} ')]
+    if within:
+        return (
+            f'{PROGRAM} {words[0]} needs a second word: give one of '
+            f'{", ".join(within)}.'
+        )
+    nearest = get_close_matches(words[0], COMMANDS, n=1)
+    remedy = f'did you mean {nearest[0]}? ' if nearest else ''
+    return (
+        f'{words[0]!r} is not a command of {PROGRAM}: {remedy}'
+        f'`{PROGRAM} --help` lists them.'
+    )

@@ -1,0 +1,104 @@
+"""Runs the main function of a command: errors in one line, exit codes."""
+
+from __future__ import annotations
+
+from fgc_mm import checked_stack  # noqa: F401  isort: skip
+
+import os
+import re
+import signal
+import sys
+import warnings
+from collections.abc import Callable
+
+import torch
+
+from fgc_mm.cli.data_errors import data_sentence
+from fgc_mm.cli.import_errors import missing_import
+from fgc_mm.cli.launch import leave_processes
+from fgc_mm.cli.upstream_errors import upstream_sentence
+from fgc_mm.errors import FGCError
+from fgc_mm.exit_status import BAD_INPUT, INTERRUPTED
+from fgc_mm.reliability.missing_ranks import (
+    describe_missing,
+    find_missing_ranks,
+)
+from fgc_mm.reliability.ranks import first_to_fail, started_rank
+
+
+def run_tool(main: Callable[[], None]) -> int:
+    """Runs a tool's main function and gives its exit code.
+
+    Bad input (FGCError, an unknown type in the config, a file that is
+    missing or unreadable) is told in one line, by one of the processes; so is
+    Ctrl-C. Any other exception is a bug and keeps its traceback, and
+    FGC_TRACEBACK=1 keeps them all.
+    """
+    if started_rank() > 0:
+        warnings.simplefilter('ignore')  # rank 0 has them all
+    try:
+        return _run(main)
+    except KeyboardInterrupt:
+        # torchrun passes on to us what the terminal has sent us already
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        return _tell('interrupted', INTERRUPTED)
+
+
+def _run(main: Callable[[], None]) -> int:
+    try:
+        main()
+    except SystemExit as error:  # --help, or told to stop: not failed
+        if isinstance(error.code, int):
+            leave_processes(error.code)
+        raise
+    except Exception as error:
+        if os.environ.get('FGC_TRACEBACK'):
+            raise
+        sentence = _sentence(error)
+        if sentence:
+            return _tell(f'error: {sentence}', BAD_INPUT)
+        lost = find_missing_ranks(error)
+        if lost is not None:
+            return _tell(f'error: {describe_missing(lost)}', BAD_INPUT)
+        if torch.distributed.is_initialized() and not first_to_fail():
+            return BAD_INPUT
+        raise
+    leave_processes(0)
+    return 0
+
+
+def _tell(line: str, code: int) -> int:
+    if first_to_fail():
+        print(line, file=sys.stderr, flush=True)
+    return code
+
+
+def _sentence(error: BaseException) -> str | None:
+    """The error in one line if it is the user's to mend, else None."""
+    if isinstance(error, ImportError):
+        error = _cause(error)
+    if isinstance(error, ImportError) and not isinstance(error, FGCError):
+        return missing_import(error)
+    known = upstream_sentence(error) or data_sentence(error)
+    if known:
+        return known
+    if not isinstance(error, (FGCError, OSError)):
+        return None
+    if isinstance(error, OSError) and error.filename is not None:
+        return f'{error.filename}: {error.strerror}; check the path.'
+    text = str(error).strip()
+    if 'DataLoader worker process' in text:
+        # The worker's traceback, and at its end 'package.Class: message'.
+        text = re.split(r'^\S+Error: ', text, flags=re.MULTILINE)[-1]
+    return ' '.join(text.split()) or type(error).__name__
+
+
+def _cause(error: ImportError) -> BaseException:
+    """The FGCError that made an import fail, if one did, else the error.
+
+    mmengine wraps what `custom_imports` raises, twice.
+    """
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, FGCError):
+        cause = cause.__cause__ or cause.__context__
+    return cause or error

@@ -1,0 +1,52 @@
+"""Reading a config file."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from mmengine.config import Config
+
+from fgc_mm.config_files import config_file
+from fgc_mm.engine.image_size import config_image_size
+from fgc_mm.errors import FGCError
+from fgc_mm.sites.image_size import expect_images
+
+
+def load_config(path: str) -> Config:
+    """Reads a config file, or the config of the package of that name.
+
+    Args:
+        path: As for :func:`fgc_mm.config_files.find_config`.
+
+    Raises:
+        FGCError: There is none, or it cannot be read as a config.
+    """
+    file = Path(config_file(path))
+    # its custom_imports may name a package that lies beside it; last, so
+    # that nothing beside it hides an installed one
+    folder = str(file.resolve().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)
+    try:
+        cfg = Config.fromfile(file)
+    except SyntaxError as error:
+        raise FGCError(
+            f'{path} cannot be read as a config ({error.msg}): a .py config '
+            'is Python; mend the line.'
+        ) from error
+    except (AssertionError, ValueError) as error:
+        if not re.search('load fgc_mm config|external package', str(error)):
+            raise
+        raise FGCError(
+            f'{path} has a _base_ with "::", which mmengine looks up in '
+            'packages of OpenMMLab only; for a config of fgc_mm write _base_ '
+            "= [__import__('fgc_mm').config_file('NAME.py')]."
+        ) from error
+    except TypeError as error:  # a dict over what is none, or the like
+        raise FGCError(
+            f'{path} does not fit its _base_ files: {error}'
+        ) from error
+    expect_images(config_image_size(cfg))
+    return cfg

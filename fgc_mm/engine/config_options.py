@@ -1,0 +1,75 @@
+"""Settings of the command line that override a config."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.config import Config, DictAction
+
+from fgc_mm.engine.unread_options import unread_options
+from fgc_mm.errors import FGCError
+from fgc_mm.reliability.ranks import started_rank
+
+
+class ConfigOptions(DictAction):
+    """``--cfg-options key=value ...``, with a sentence for a bad pair."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Sequence[str],
+        option_string: str | None = None,
+    ) -> None:
+        """Adds the pairs to what earlier --cfg-options have given."""
+        for pair in values:
+            key, equals, _ = pair.partition('=')
+            if not key or not equals:
+                raise FGCError(
+                    f'--cfg-options {pair!r} is no pair: each is key=value '
+                    'without spaces, as in optim_wrapper.optimizer.lr=0.1.'
+                )
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except AssertionError as error:
+            raise FGCError(
+                f'--cfg-options cannot be read ({error}): brackets come in '
+                'pairs, as in key="[(a,b),(c,d)]".'
+            ) from None
+        for key, _, value in (pair.partition('=') for pair in values):
+            # mmengine takes every space away, those of a path among them.
+            if ' ' in value and not set(value) & set(',[]()\'"'):
+                getattr(namespace, self.dest)[key] = value
+
+
+def read_options(pairs: Sequence[str]) -> dict[str, Any]:
+    """The values of ``key=value`` pairs, as ``--cfg-options`` reads them.
+
+    Raises:
+        FGCError: One is no pair, or its brackets do not match.
+    """
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions)
+    arguments = ['--cfg-options', *pairs] if pairs else []
+    return parser.parse_args(arguments).cfg_options or {}
+
+
+def override(cfg: Config, options: dict | None) -> None:
+    """Merges ``--cfg-options`` into the config.
+
+    An option that nothing reads is named in a warning.
+    """
+    if started_rank() == 0:
+        for sentence in unread_options(cfg, options or {}):
+            print(f'warning: {sentence}', file=sys.stderr, flush=True)
+    try:
+        cfg.merge_from_dict(options or {})
+    except (KeyError, TypeError) as error:
+        raise FGCError(
+            f'--cfg-options does not fit the config ({error.args[0]}): a key '
+            'follows the nesting of the config; check each part between the '
+            'dots.'
+        ) from error

@@ -1,0 +1,273 @@
+"""Checkpoints that survive a crash, a full disk and a preemption."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import get_world_size, is_main_process
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
+
+from fgc_mm.errors import FGCError
+from fgc_mm.exit_status import STOPPED
+from fgc_mm.registry import HOOKS
+from fgc_mm.reliability.atomic_file import (
+    BACKEND,
+    remove_leftovers,
+    write_atomically,
+)
+from fgc_mm.reliability.latest_checkpoint import (
+    POINTER,
+    latest_checkpoint,
+    own_folders,
+)
+from fgc_mm.reliability.resumable import check_schedulers, check_training_state
+from fgc_mm.reliability.stop_signal import StopSignal, outlive_signals
+from fgc_mm.reliability.work_dir_lock import WorkDirLock
+
+INTERRUPTED = 'interrupted.pth'
+
+
+@HOOKS.register_module()
+class SafeCheckpointHook(CheckpointHook):
+    """mmengine's ``CheckpointHook``, for runs that end at any moment.
+
+    - A checkpoint is written aside and renamed, and older ones are removed
+      only then.
+    - A resume takes the newest checkpoint that is whole, and none that lacks
+      optimizer or schedulers.
+    - On SIGTERM or SIGUSR1 the step is finished, ``interrupted.pth`` saved,
+      and the process exits with status 75. On every rank it is the same
+      step.
+    - A second run in the same work dir is refused.
+
+    Args:
+        keep_epochs: Epochs (1 is the first) whose checkpoints are saved
+            whatever ``interval`` is, and stay beside the newest
+            ``max_keep_ckpts``: the end of a stage that other runs start from.
+        **kwargs: As in ``CheckpointHook``, which refuses no unknown ones.
+
+    Raises:
+        FGCError: ``keep_epochs`` are no epochs, or ``by_epoch=False``.
+    """
+
+    def __init__(self, keep_epochs: Sequence[int] = (), **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.keep_epochs = _checked_epochs(keep_epochs, self.by_epoch)
+        self._stop = StopSignal()
+        self._lock = WorkDirLock()
+
+    def before_run(self, runner: Runner) -> None:
+        """Take the work dir, and choose what to resume from."""
+        if not isinstance(runner._train_loop, BaseLoop):  # no training
+            return
+        if is_main_process():
+            self._lock.take(runner.work_dir)
+            for part in remove_leftovers(runner.work_dir):
+                runner.logger.info(f'Removed {part}, which was never done.')
+        if runner._resume and runner._load_from is None:
+            self._resume_from_the_latest(runner)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Refuse to resume from what has no state of training.
+
+        Raises:
+            FGCError: Optimizer, schedulers or counters are missing.
+        """
+        if runner._resume:
+            schedulers = runner.param_schedulers
+            name = str(runner._load_from)
+            check_training_state(checkpoint, name, schedulers is not None)
+            check_schedulers(checkpoint, schedulers)
+
+    def before_train(self, runner: Runner) -> None:
+        """Begin to listen for signals."""
+        folder = str(self.out_dir or runner.work_dir)
+        if self.backend_args is None and '://' not in folder:
+            self.backend_args = dict(backend=BACKEND)
+        self._spare_kept_epochs(runner)
+        super().before_train(runner)
+        if self.max_keep_ckpts > 0:  # one more than that while saving
+            self.keep_ckpt_ids = deque(self.keep_ckpt_ids)
+        outlive_signals(runner.train_dataloader)
+        if runner.val_loop is not None:
+            outlive_signals(runner.val_dataloader)
+        dist_cfg = runner.cfg.get('env_cfg', {}).get('dist_cfg', {})
+        self._stop.install(dist_cfg.get('timeout', 1800))
+        _warn_of_accumulation(runner)
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: dict | None = None,
+    ) -> None:
+        """Save as upstream does; stop if told to."""
+        super().after_train_iter(runner, batch_idx, data_batch, outputs)
+        if self._stop.agreed() and _gradients_are_used(runner):
+            self._leave(runner, dict(epoch=runner.epoch, iter=runner.iter + 1))
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Save as upstream does, and at the end of a stage."""
+        super().after_train_epoch(runner)
+        step = runner.epoch + 1
+        name = self.filename_tmpl.format(step)
+        done = Path(str(self.last_ckpt or '')).name == name
+        if step in self.keep_epochs and not done:
+            self._save_checkpoint(runner)
+
+    def after_val_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Any = None,
+    ) -> None:
+        """Stop if told to; several ranks wait for the next training step."""
+        # ranks may have unequal numbers of validation steps
+        if self._stop.name and get_world_size() == 1:
+            self._leave(runner, dict(epoch=runner.epoch, iter=runner.iter))
+
+    def after_train(self, runner: Runner) -> None:
+        """Publish as upstream does; give back signals and work dir."""
+        super().after_train(runner)
+        self._stop.remove()
+        self._lock.release()
+
+    def _spare_kept_epochs(self, runner: Runner) -> None:
+        """Upstream removes what a resumed run no longer has to keep."""
+        info = runner.message_hub.runtime_info
+        if 'keep_ckpt_ids' in info:
+            others = [
+                number
+                for number in info['keep_ckpt_ids']
+                if number not in self.keep_epochs
+            ]
+            runner.message_hub.update_info('keep_ckpt_ids', others)
+
+    def _resume_from_the_latest(self, runner: Runner) -> None:
+        path, refusals = latest_checkpoint(
+            runner.work_dir, self.out_dir, runner.param_schedulers is not None
+        )
+        for refusal in refusals:
+            runner.logger.warning(f'{refusal} Going on from {path}.')
+        if path is None:
+            return
+        own = own_folders(runner.work_dir, self.out_dir)
+        if path.absolute().parent not in [x.absolute() for x in own]:
+            runner.logger.warning(
+                f'{runner.work_dir} has no checkpoint of its own; its '
+                f'{POINTER} file names {path}, so the run resumes from that.'
+            )
+        runner._load_from = str(path)
+
+    def _leave(self, runner: Runner, meta: dict[str, int]) -> None:
+        name = self._stop.name or 'a signal to another process'
+        runner.logger.info(
+            f'Told to stop by {name}: saving {INTERRUPTED} (epoch '
+            f'{meta["epoch"]}, iter {meta["iter"]}) and leaving with exit '
+            f'status {STOPPED}; --resume goes on from there.'
+        )
+        self._save(runner, INTERRUPTED, meta)
+        self._stop.leave()
+        self._lock.release()
+        raise SystemExit(STOPPED)
+
+    def _save_checkpoint_with_step(
+        self, runner: Runner, step: int, meta: dict
+    ) -> None:
+        """As upstream's, but what is outdated goes after the new is there."""
+        kept = list(getattr(self, 'keep_ckpt_ids', ()))
+        if self.max_keep_ckpts > 0 and step not in self.keep_epochs:
+            kept = kept if kept[-1:] == [step] else [*kept, step]
+            runner.message_hub.update_info('keep_ckpt_ids', kept)
+        self._save(runner, self.filename_tmpl.format(step), meta)
+        outdated = [INTERRUPTED]
+        if self.max_keep_ckpts > 0:
+            old = kept[: -self.max_keep_ckpts]
+            outdated += [self.filename_tmpl.format(number) for number in old]
+            self.keep_ckpt_ids = deque(kept[-self.max_keep_ckpts :])
+        if is_main_process():
+            self._remove(outdated)
+
+    def _save(self, runner: Runner, name: str, meta: dict) -> None:
+        # the checkpoint itself is rank 0's; here are all of them
+        runner.call_hook('hold_random_states')
+        self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        try:
+            runner.save_checkpoint(
+                self.out_dir,
+                name,
+                self.file_client_args,
+                save_optimizer=self.save_optimizer,
+                save_param_scheduler=self.save_param_scheduler,
+                meta=meta,
+                by_epoch=self.by_epoch,
+                backend_args=self.backend_args,
+                **self.args,
+            )
+            if is_main_process():
+                pointer = Path(runner.work_dir, POINTER)
+                write_atomically(self.last_ckpt.encode(), pointer)
+        except OSError as error:
+            raise _not_saved(self.last_ckpt, error) from error
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+        try:
+            super()._save_best_checkpoint(runner, metrics)
+        except OSError as error:
+            raise _not_saved('the best checkpoint', error) from error
+
+    def _remove(self, names: list[str]) -> None:
+        for name in names:
+            path = self.file_backend.join_path(self.out_dir, name)
+            if self.file_backend.isfile(path):
+                self.file_backend.remove(path)
+            elif self.file_backend.isdir(path):  # deepspeed's
+                self.file_backend.rmtree(path)
+
+
+def _checked_epochs(epochs: Sequence[int], by_epoch: bool) -> frozenset[int]:
+    is_list = isinstance(epochs, (list, tuple))
+    if not is_list or any(type(e) is not int or e < 1 for e in epochs):
+        raise FGCError(
+            f'keep_epochs={epochs!r} of the checkpoint hook must be a list '
+            'of whole numbers of at least 1, such as [100].'
+        )
+    if epochs and not by_epoch:
+        raise FGCError(
+            f'keep_epochs={list(epochs)} counts epochs, but the checkpoint '
+            'hook has by_epoch=False and counts iterations; drop one of them.'
+        )
+    return frozenset(epochs)
+
+
+def _warn_of_accumulation(runner: Runner) -> None:
+    counts = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+    steps = len(runner.train_dataloader)
+    if steps % counts and not isinstance(
+        runner.train_loop, IterBasedTrainLoop
+    ):
+        runner.logger.warning(
+            f'accumulative_counts={counts} does not divide the {steps} steps '
+            "of an epoch: an epoch's checkpoint lacks the gradients that "
+            'wait at its end, so a resume from it is not exact.'
+        )
+
+
+def _gradients_are_used(runner: Runner) -> bool:
+    """Accumulated gradients are in no checkpoint: wait for their step."""
+    counts = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+    return (runner.iter + 1) % counts == 0
+
+
+def _not_saved(path: str, error: OSError) -> FGCError:
+    return FGCError(
+        f'{path} cannot be saved ({error.strerror or error}): the checkpoints '
+        'before it are whole; make room, then go on with --resume.'
+    )

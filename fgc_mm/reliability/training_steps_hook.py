@@ -1,0 +1,75 @@
+"""A run that trains nothing is no success."""
+
+from __future__ import annotations
+
+from mmengine.dist import get_world_size
+from mmengine.hooks import Hook
+from mmengine.runner import BaseLoop, Runner
+from torch.utils.data import DataLoader
+
+from fgc_mm.errors import FGCError
+from fgc_mm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class TrainingStepsHook(Hook):
+    """Ends a run that has no training step.
+
+    Validation and checkpoints would go on as usual, and show a network that
+    was never trained. A run that resumes at its last step has nothing left
+    to do: a warning says so.
+    """
+
+    priority = 'HIGHEST'
+
+    def __init__(self) -> None:
+        self._first = 0
+
+    def before_train(self, runner: Runner) -> None:
+        """Look at the lengths of data loader and loop.
+
+        Raises:
+            FGCError: There is no step to do.
+        """
+        check_steps(runner)
+        self._first = runner.iter
+
+    def after_train(self, runner: Runner) -> None:
+        """Say so where nothing was left to train."""
+        if runner.iter == self._first:
+            runner.logger.warning(
+                f'The run was resumed at its end (iteration {runner.iter}), '
+                'so nothing was trained; to train on, raise max_epochs or '
+                'max_iters.'
+            )
+
+
+def check_steps(runner: Runner) -> None:
+    """Raises FGCError where the training loop has no step to do."""
+    loop = runner._train_loop
+    if not isinstance(loop, BaseLoop):  # not built yet
+        return
+    _check_batches(loop.dataloader)
+    if getattr(loop, 'max_iters', 1) == 0:
+        raise FGCError(
+            'max_epochs (or max_iters) of train_cfg is 0, which leaves no '
+            'training step; set it to at least 1, or test a checkpoint with '
+            'fgc-mm test.'
+        )
+
+
+def _check_batches(loader: DataLoader) -> None:
+    try:
+        steps, images = len(loader), len(loader.dataset)
+    except TypeError:  # a data set that cannot tell its length
+        return
+    if steps == 0:
+        batches = loader.batch_sampler
+        size = getattr(batches, 'batch_size', loader.batch_size)
+        share = images // get_world_size()
+        raise FGCError(
+            f'batch_size={size} with drop_last=True leaves no training step '
+            f'of {images} images on {get_world_size()} processes; set a '
+            f'batch_size of at most {share} in train_dataloader, or '
+            'drop_last=False.'
+        )

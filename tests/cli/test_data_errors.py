@@ -1,0 +1,62 @@
+"""What upstream's data sets raise, in one sentence."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.dataset import default_collate
+from mmengine.hooks import CheckpointHook
+from mmpretrain.datasets import CustomDataset
+
+from fgc_mm.cli.run_tool import _sentence
+
+
+@pytest.fixture
+def root(tmp_path):
+    for kind in ('cat', 'dog', '.git'):
+        (tmp_path / kind).mkdir()
+        picture = np.zeros((4, 4, 3), np.uint8)
+        cv2.imwrite(str(tmp_path / kind / '1.png'), picture)
+    return tmp_path
+
+
+def sentence(raises):
+    with pytest.raises(Exception) as caught:
+        raises()
+    text = _sentence(caught.value)
+    assert text is not None and '\n' not in text
+    return text
+
+
+@pytest.mark.parametrize('line', ['', 'cat/1.png', 'cat/1.png cat'])
+def test_annotation_files(root, line):
+    (root / 'train.txt').write_text(f'cat/1.png 0\n{line}\n')
+    text = sentence(
+        lambda: CustomDataset(data_root=str(root), ann_file='train.txt')
+    )
+    assert 'annotation file' in text and "type='fgc_mm.ImageFolder'" in text
+
+
+def test_folders(root, tmp_path):
+    options = dict(data_root=str(root), classes=['cat', 'dog'])
+    text = sentence(lambda: CustomDataset(**options))
+    assert '3 class folders and 2 classes' in text
+    empty = tmp_path / 'cat'
+    (empty / '1.png').unlink()
+    text = sentence(lambda: CustomDataset(data_root=str(empty)))
+    assert 'Found 0 files' in text and 'check data_root' in text
+
+
+def test_sizes():
+    items = [dict(inputs=torch.zeros(3, n, n)) for n in (4, 5)]
+    assert '[3, 4, 4] at entry 0' in sentence(lambda: default_collate(items))
+
+
+def test_a_best_metric_whose_rule_is_unknown():
+    text = sentence(lambda: CheckpointHook(save_best='single-label/f1-score'))
+    assert 'f1-score' in text and 'rule="greater"' in text
+
+
+def test_other_errors_are_bugs():
+    for error in (ValueError('x'), RuntimeError('x'), AssertionError('x')):
+        assert _sentence(error) is None

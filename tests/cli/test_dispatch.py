@@ -1,0 +1,147 @@
+"""The commands of fgc-mm, and the files in tools/ that run them."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fgc_mm.cli import dispatch
+from fgc_mm.cli.command_table import COMMANDS, find_command
+from fgc_mm.command_process import MAIN, as_typed, command_of
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMAND_FILES = ROOT / 'fgc_mm' / 'cli' / 'commands'
+TOOLS = sorted((ROOT / 'tools').rglob('*.py'))
+HEAVY = {'torch', 'numpy', 'mmengine', 'mmpretrain', 'rich'}
+
+
+def run_cold(*arguments):
+    """Of a Python without any installed package, in milliseconds."""
+    return subprocess.run(
+        [sys.executable, '-IS', *map(str, arguments)],
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_help_is_one_screen_and_imports_nothing_large():
+    code = (
+        f'import sys; sys.path.insert(0, {str(ROOT)!r}); '
+        'from fgc_mm.cli import main; code = main(["--help"]); '
+        'print(code, *sys.modules)'
+    )
+    *screen, last = run_cold('-c', code).stdout.splitlines()
+    assert len(screen) <= 40 and max(map(len, screen)) <= 80
+    for name, command in COMMANDS.items():
+        (line,) = (x for x in screen if x.startswith(f'  {name} '))
+        assert line.endswith(command.summary)
+    code, *modules = last.split()
+    assert code == '0' and not HEAVY & {*modules}
+
+
+@pytest.mark.parametrize('name', COMMANDS)
+def test_every_command_has_a_main_function(name):
+    file = COMMAND_FILES / f'{COMMANDS[name].module}.py'
+    nodes = ast.parse(file.read_text()).body
+    assert 'main' in [getattr(node, 'name', None) for node in nodes]
+    assert find_command([*name.split(), 'x.py', '--y']) == (
+        name,
+        ['x.py', '--y'],
+    )
+
+
+def test_every_file_is_the_command_of_one_name():
+    files = {path.stem for path in COMMAND_FILES.glob('[!_]*.py')}
+    modules = [command.module for command in COMMANDS.values()]
+    assert sorted(modules) == sorted(files)
+
+
+@pytest.mark.parametrize('tool', TOOLS, ids=lambda path: path.stem)
+def test_a_tool_is_a_thin_caller(tool):
+    lines = tool.read_text().splitlines()
+    assert len(lines) <= 10
+    depth = len(tool.relative_to(ROOT).parts) - 1
+    assert f'.parents[{depth}]' in lines[5]
+    if tool.stem == 'torchrun':
+        return
+    (name,) = re.findall(r"sys\.exit\(run_script\('(.*)'\)\)", lines[-1])
+    assert COMMANDS[name].module == tool.stem
+
+
+@pytest.mark.parametrize(
+    ('words', 'told'),
+    [
+        ([], 'needs a command'),
+        (['trian'], "'trian' is not a command of fgc-mm: did you mean train?"),
+        (['export'], 'export needs a second word: give one of export onnx, '),
+        (['export', 'x.py'], 'export needs a second word'),
+        (['--hepl'], 'lists them'),
+    ],
+)
+def test_an_unknown_command_is_one_line(words, told, capsys):
+    assert dispatch.main(words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith('error: ') and told in line
+
+
+def test_the_version(capsys):
+    from fgc_mm import __version__
+
+    assert dispatch.main(['--version']) == 0
+    assert capsys.readouterr().out == f'fgc-mm {__version__}\n'
+
+
+def test_a_command_has_its_own_name_and_arguments(monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', ['fgc-mm', 'configs', 'no such config'])
+    assert dispatch.main() == 0
+    assert sys.argv == ['fgc-mm configs', 'no such config']
+    assert capsys.readouterr().out == f'{ROOT / "configs"}:\n'
+    with pytest.raises(SystemExit) as stop:
+        dispatch.main(['train', '--help'])
+    assert stop.value.code == 0
+    assert 'usage: fgc-mm train ' in capsys.readouterr().out
+
+
+def test_what_is_missing_is_one_line():
+    """However the command is started, without any installation."""
+    for started in (
+        [MAIN, 'train'],
+        [ROOT / 'tools' / 'train.py'],
+        [ROOT / 'tools' / 'export' / 'onnx.py'],
+    ):
+        done = run_cold(*started, 'x.py')
+        (line,) = done.stderr.splitlines()
+        assert done.returncode == 2
+        assert line.startswith('error: fgc_mm needs torch and torchvision')
+
+
+def test_a_script_leaves_its_own_folder(monkeypatch):
+    folder = ROOT / 'tools' / 'export'
+    monkeypatch.setattr(sys, 'argv', [str(folder / 'onnx.py')])
+    monkeypatch.setattr(sys, 'path', [str(ROOT), str(folder), *sys.path])
+    monkeypatch.setattr(dispatch, 'run', lambda name: name)
+    assert dispatch.run_script('export onnx') == 'export onnx'
+    assert str(folder) not in sys.path and str(ROOT) in sys.path
+
+
+def test_ctrl_c_in_a_light_command(monkeypatch, capsys):
+    from fgc_mm.cli.commands import configs
+
+    def stop():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(configs, 'main', stop)
+    assert dispatch.run('configs') == 130
+    assert capsys.readouterr().err == 'interrupted\n'
+
+
+def test_a_command_line_and_what_a_user_types():
+    command = command_of('export onnx', ROOT / 'configs' / 'a b.py', 3)
+    assert command == [
+        sys.executable, '-u', str(MAIN), 'export', 'onnx',
+        f'{ROOT}/configs/a b.py', '3',
+    ]  # fmt: skip
+    assert as_typed(command) == "fgc-mm export onnx 'configs/a b.py' 3"

@@ -1,0 +1,138 @@
+"""A run resumes only from what holds the whole state of training."""
+
+import shutil
+
+import pytest
+import torch
+
+from fgc_mm.errors import FGCError
+from fgc_mm.reliability.latest_checkpoint import latest_checkpoint
+from fgc_mm.reliability.resumable import check_resumable
+
+VALIDATED = {
+    'validate': True,
+    'train_cfg.val_interval': 1,
+    'val_dataloader.dataset.indices': 40,
+    'default_hooks.checkpoint.save_best': 'accuracy/top1',
+}
+
+
+@pytest.fixture(scope='module')
+def run(digits, tmp_path_factory):
+    """The folder of a run of one epoch, with its best checkpoint."""
+    folder = tmp_path_factory.mktemp('run')
+    digits.start(digits.tiny_config(folder, 1, **VALIDATED)).train()
+    return folder
+
+
+def resume(digits, folder, path=None, **options):
+    """What training says that goes on from a file."""
+    options = {'resume': True, 'load_from': path and str(path), **options}
+    with pytest.raises(FGCError) as error:
+        digits.start(digits.tiny_config(folder, 2, **options)).train()
+    assert '\n' not in str(error.value)
+    return str(error.value)
+
+
+def without(path, source, *keys):
+    """A copy of a checkpoint that lacks some entries."""
+    state = torch.load(source, weights_only=False)
+    torch.save({k: v for k, v in state.items() if k not in keys}, path)
+    return path
+
+
+def test_the_best_one_is_not_resumed_from(digits, run, tmp_path):
+    (best,) = run.glob('best_*.pth')
+    for check in (check_resumable, lambda x: resume(digits, tmp_path, x)):
+        with pytest.raises(FGCError) as error:
+            check(best)
+            raise FGCError(check(best))
+        text = str(error.value)
+        assert f'{best} has no optimizer' in text
+        assert 'load_from instead of --resume' in text
+        assert 'the file of the last epoch' in text
+
+
+@pytest.mark.parametrize('key', ['optimizer', 'param_schedulers'])
+def test_what_lacks_one_entry_is_not_resumed_from(digits, run, tmp_path, key):
+    path = without(tmp_path / 'epoch_1.pth', run / 'epoch_1.pth', key)
+    assert f'{path} has no {key}:' in resume(digits, tmp_path, path)
+    # nor is it found, as a file of save_optimizer=False would be
+    assert f'{path} has no {key}:' in resume(digits, tmp_path)
+
+
+def test_without_schedulers_none_is_missed(run, tmp_path):
+    path = tmp_path / 'epoch_1.pth'
+    without(path, run / 'epoch_1.pth', 'param_schedulers')
+    check_resumable(path)
+    with pytest.raises(FGCError, match='has no param_schedulers:'):
+        check_resumable(path, scheduled=True)
+    assert latest_checkpoint(tmp_path) == (path, [])
+
+
+def test_without_random_states(digits, run, tmp_path):
+    path = tmp_path / 'epoch_1.pth'
+    without(path, run / 'epoch_1.pth', 'fgc_random_states')
+    text = resume(digits, tmp_path, path)
+    assert 'has no random states' in text
+    assert 'default_hooks.exact_resume.require_states=False' in text
+
+
+def test_another_number_of_schedulers(digits, run, tmp_path):
+    """mmengine would begin the second one anew, at the wrong epoch."""
+    cfg = digits.tiny_config(tmp_path, 2)
+    assert isinstance(cfg.param_scheduler, dict)
+    more = [cfg.param_scheduler, dict(type='ConstantLR', end=1)]
+    path = run / 'epoch_1.pth'
+    text = resume(digits, tmp_path, path, param_scheduler=more)
+    assert 'has 1 parameter schedulers and the config 2:' in text
+
+
+def test_a_copied_work_dir_resumes_from_itself(digits, run, tmp_path):
+    copy = tmp_path / 'copy'
+    shutil.copytree(run, copy)
+    assert (copy / 'last_checkpoint').read_text() == str(run / 'epoch_1.pth')
+    assert latest_checkpoint(copy) == (copy / 'epoch_1.pth', [])
+    # the original goes on, or goes away: nothing changes
+    elsewhere = tmp_path / 'elsewhere' / 'epoch_7.pth'
+    (copy / 'last_checkpoint').write_text(str(elsewhere))
+    assert latest_checkpoint(copy) == (copy / 'epoch_1.pth', [])
+    elsewhere.parent.mkdir()
+    shutil.copy(run / 'epoch_1.pth', elsewhere)
+    assert latest_checkpoint(copy) == (copy / 'epoch_1.pth', [])
+    cfg = digits.tiny_config(copy, 2, resume=True)
+    runner = digits.start(cfg)
+    runner.train()
+    assert runner._load_from == str(copy / 'epoch_1.pth')
+
+
+def test_a_copy_has_other_times(run, tmp_path):
+    """The numbers in the names say which is the newest."""
+    for number in (2, 10, 1):
+        shutil.copy(run / 'epoch_1.pth', tmp_path / f'epoch_{number}.pth')
+    assert latest_checkpoint(tmp_path)[0] == tmp_path / 'epoch_10.pth'
+    shutil.copy(run / 'epoch_1.pth', tmp_path / 'interrupted.pth')
+    assert latest_checkpoint(tmp_path)[0] == tmp_path / 'interrupted.pth'
+
+
+def test_an_out_dir_is_a_run_s_own(run, tmp_path):
+    """A run whose checkpoints go elsewhere is no copy."""
+    work_dir, out_dir = tmp_path / 'run', tmp_path / 'out'
+    work_dir.mkdir()
+    shutil.copytree(run, out_dir / 'run')
+    last = out_dir / 'run' / 'epoch_1.pth'
+    (work_dir / 'last_checkpoint').write_text(str(last))
+    # one of before the out_dir was set does not hide it
+    shutil.copy(last, work_dir / 'epoch_1.pth')
+    assert latest_checkpoint(work_dir, out_dir) == (last, [])
+    (work_dir / 'epoch_1.pth').unlink()
+    assert latest_checkpoint(work_dir, out_dir) == (last, [])
+    assert latest_checkpoint(work_dir) == (last, [])
+
+
+def test_another_run_s_checkpoint_is_named(digits, run, tmp_path, capfd):
+    (tmp_path / 'last_checkpoint').write_text(str(run / 'epoch_1.pth'))
+    digits.start(digits.tiny_config(tmp_path, 2, resume=True)).train()
+    text = capfd.readouterr()
+    said = f'names {run / "epoch_1.pth"}, so the run resumes from that'
+    assert said in text.out + text.err

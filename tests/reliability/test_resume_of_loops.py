@@ -1,0 +1,112 @@
+"""Exact resumes of other loops, inside one process."""
+
+import os
+import signal
+
+import pytest
+from mmengine.hooks import Hook
+
+from fgc_mm.exit_status import STOPPED
+
+
+class TellHook(Hook):
+    """Signals its own process, once, where it is told to."""
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, method, number):
+        setattr(self, method, self.tell)
+        self.number = number
+
+    def tell(self, *_, **__):
+        self.number -= 1
+        if self.number == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def everything(digits, runner):
+    rows = digits.bank_rows(digits.coupling(runner))
+    states = runner.optim_wrapper.optimizer.state.values()
+    momentum = {
+        f'momentum.{number}': state['momentum_buffer'].clone()
+        for number, state in enumerate(states)
+    }
+    assert len(momentum) > 30
+    return {**digits.weights(runner), **rows, **momentum}
+
+
+def by_iterations(cfg):
+    cfg.train_dataloader.sampler.type = 'InfiniteSampler'
+    cfg.train_cfg = dict(by_epoch=False, max_iters=12, val_interval=4)
+    cfg.param_scheduler = None
+    cfg.default_hooks.checkpoint.by_epoch = False
+    cfg.default_hooks.checkpoint.interval = 12
+    return cfg
+
+
+def by_epochs(cfg):
+    return cfg
+
+
+ACCUMULATED = {'optim_wrapper.accumulative_counts': 5}
+
+
+@pytest.mark.parametrize(
+    ('loop', 'method', 'number', 'options', 'steps'),
+    [
+        # in the second round of the data, before a validation that is lost
+        (by_iterations, 'after_train_iter', 8, {'validate': True}, 8),
+        (by_epochs, 'after_val_iter', 2, {'validate': True}, 5),
+        # waits for the update, which is an epoch's last step here
+        (by_epochs, 'after_train_iter', 7, ACCUMULATED, 10),
+    ],
+    ids=['iterations', 'validation', 'accumulation'],
+)
+def test_told_to_stop_and_resumed(
+    digits, tmp_path, loop, method, number, options, steps
+):
+    if 'validate' in options:
+        options = {
+            **options,
+            'train_cfg.val_interval': 1,
+            'val_dataloader.batch_size': 10,
+            'val_dataloader.dataset.indices': 40,
+        }
+
+    def runner(folder, **more):
+        cfg = digits.tiny_config(tmp_path / folder, 3, **options, **more)
+        return digits.start(loop(cfg))
+
+    whole = runner('whole')
+    whole.train()
+    stopped = runner('stopped')
+    stopped.register_hook(TellHook(method, number))
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as error:
+        stopped.train()
+    assert error.value.code == STOPPED
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert (tmp_path / 'stopped' / 'interrupted.pth').exists()
+    resumed = runner('stopped', resume=True)
+    starts = []
+    hook = Hook()
+    hook.before_train_iter = lambda runner, *_, **__: starts.append(
+        runner.iter
+    )
+    resumed.register_hook(hook)
+    resumed.train()
+    assert starts[0] == steps
+    one, other = (everything(digits, x) for x in (whole, resumed))
+    assert digits.equal(one, other)
+
+
+@pytest.mark.parametrize('counts', [2, 5])
+def test_gradients_that_wait_at_the_end_of_an_epoch(
+    digits, tmp_path, counts, capfd
+):
+    """5 steps an epoch: with 2 a sentence says what a resume loses."""
+    options = {'optim_wrapper.accumulative_counts': counts}
+    digits.start(digits.tiny_config(tmp_path, 1, **options)).train()
+    said = 'accumulative_counts=2 does not divide the 5 steps'
+    text = capfd.readouterr()
+    assert (said in text.out + text.err) == (counts == 2)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedBackbone
-from fgc_mm.sites.evaluating import evaluating
+from fgc_mm.sites.eval_mode import eval_mode
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def firing_statistics(
     opened = [torch.zeros(s.channels).double() for s in backbone.sites]
     whole = [torch.zeros(s.channels).double() for s in backbone.sites]
     images = 0
-    with evaluating(backbone):
+    with eval_mode(backbone):
         for batch in batches:
             images += len(batch)
             _, records = backbone.forward_gated(batch)

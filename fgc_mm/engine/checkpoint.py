@@ -28,7 +28,7 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from ..errors import FGCError
-from ..sites.reuse import remember_checkpoint
+from ..sites.reuse import cache_checkpoint_sites
 
 Checkpoint = dict[str, Any]
 MapLocation = str | torch.device | Callable | dict | None
@@ -122,7 +122,7 @@ def _read(
     except Exception as error:  # whatever a damaged pickle provokes
         raise _refusal(name, error) from error
     checkpoint = _checked(content, name)
-    remember_checkpoint(checkpoint)
+    cache_checkpoint_sites(checkpoint)
     return checkpoint
 
 

@@ -21,7 +21,7 @@ def build_macs_table(
     """Count every product of tensors that one image runs through.
 
     The products are counted where torch computes them
-    (:mod:`fgc_mm.sites.watching`), so convs, linear layers, functional
+    (:mod:`fgc_mm.sites.watch_products`), so convs, linear layers, functional
     calls and the two products of attention are all there. Only those of a
     conv or linear layer in its own forward can be scaled by sites: a site
     masks at the call of its consumers. All others are dense.

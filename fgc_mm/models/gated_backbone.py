@@ -13,16 +13,16 @@ from fgc_mm.errors import FGCError
 from fgc_mm.gates import GroupedGate, build_gate
 from fgc_mm.registry import MODELS
 from fgc_mm.sites import (
-    Found,
+    FoundSites,
+    GateHooks,
     GateRecord,
     GateSite,
-    SitePort,
-    chosen,
     search_sites,
+    select_sites,
 )
 from fgc_mm.sites.call import GatedCall, SiteState
-from fgc_mm.sites.recompute import joined
-from fgc_mm.sites.reuse import write_metadata
+from fgc_mm.sites.recompute import join_outputs
+from fgc_mm.sites.site_cache import write_metadata
 
 
 @MODELS.register_module()
@@ -53,7 +53,7 @@ class GatedBackbone(BaseBackbone):
         sites: Those that have a gate.
     """
 
-    found: Found
+    found: FoundSites
 
     def __init__(
         self,
@@ -74,10 +74,10 @@ class GatedBackbone(BaseBackbone):
         self.sites = [
             _as_decided(site, self.gates[site.key]) for site in self.sites
         ]
-        self._ports = [
-            SitePort(site, self.gates[site.key]) for site in self.sites
+        self._site_hooks = [
+            GateHooks(site, self.gates[site.key]) for site in self.sites
         ]
-        SitePort.attach(self._ports, backbone.get_submodule)
+        GateHooks.attach(self._site_hooks, backbone.get_submodule)
         self._register_load_state_dict_pre_hook(self._adopt_plain_keys)
         self._register_load_state_dict_pre_hook(self._refuse_other_gates)
         self._register_state_dict_hook(_write_sites)
@@ -105,7 +105,7 @@ class GatedBackbone(BaseBackbone):
                 is not that of the weights.
         """
         keep = self.training if keep_activation is None else keep_activation
-        call = GatedCall(self._ports, keep)
+        call = GatedCall(self._site_hooks, keep)
         return self._run(call, x)
 
     def _run(
@@ -118,11 +118,11 @@ class GatedBackbone(BaseBackbone):
             check_dtypes(self.backbone, x, error)
             raise
         states = list(call.states.values())
-        records = [state.port.record(state) for state in states]
+        records = [state.hooks.record(state) for state in states]
         self._check_reached(states)
         returned = outputs
         if call.grad:
-            returned, records = joined(call, outputs, records)
+            returned, records = join_outputs(call, outputs, records)
             call.end(outputs)
         return returned, records
 
@@ -142,11 +142,13 @@ class GatedBackbone(BaseBackbone):
                 f'{type(self.backbone).__name__} contributes to, so there is '
                 'nothing to gate; choose other out_indices, neck or head.'
             )
-        for site, port in zip(self.sites, self._ports):
+        for site, hooks in zip(self.sites, self._site_hooks):
             if site.name in names:
-                _detach(port, self.backbone)
+                _detach(hooks, self.backbone)
                 del self.gates[site.key]
-        self._ports = [p for p in self._ports if p.site.name not in names]
+        self._site_hooks = [
+            p for p in self._site_hooks if p.site.name not in names
+        ]
         self.sites = left
 
     def train(self, mode: bool = True) -> 'GatedBackbone':
@@ -187,7 +189,7 @@ class GatedBackbone(BaseBackbone):
         self, backbone: nn.Module, sites: str | Sequence[str]
     ) -> list[GateSite]:
         self.found = search_sites(backbone, sites)
-        return chosen(self.found.sites, sites)
+        return select_sites(self.found.sites, sites)
 
     def _build_gate(self, gate: dict, site: GateSite) -> nn.Module:
         return build_gate(gate, site.in_channels, site.channels)
@@ -199,7 +201,7 @@ class GatedBackbone(BaseBackbone):
                     f'{site.producer} did not run in the forward pass, so '
                     f'its gate could not decide: {self._why_idle(state)}.'
                 )
-            if site.branch_end is not None and not state.ended:
+            if site.branch_end is not None and not state.masked_at_end:
                 raise FGCError(
                     f'{site.branch_end} did not mask its output: it did not '
                     'run, or another module has taken its place, as those of '
@@ -208,9 +210,9 @@ class GatedBackbone(BaseBackbone):
 
     def _why_idle(self, state: SiteState) -> str:
         """Why a producer did not run, and what to do."""
-        path = state.port.site.producer
+        path = state.hooks.site.producer
         modules = dict(self.backbone.named_modules())
-        if state.port.is_attached(modules.get(path)):
+        if state.hooks.is_attached(modules.get(path)):
             return (
                 'which layers run depends on the values of the images; '
                 'leave this site out of sites'
@@ -273,13 +275,13 @@ def _as_decided(site: GateSite, gate: nn.Module) -> GateSite:
     return replace(site, group_sizes=sizes)
 
 
-def _detach(port: SitePort, backbone: nn.Module) -> None:
+def _detach(hooks: GateHooks, backbone: nn.Module) -> None:
     """Remove all hooks of a port."""
     for module in backbone.modules():
         for hooks in (module._forward_pre_hooks, module._forward_hooks):
             for key, hook in list(hooks.items()):
                 method = hook.func if isinstance(hook, partial) else hook
-                if getattr(method, '__self__', None) is port:
+                if getattr(method, '__self__', None) is hooks:
                     del hooks[key]
 
 

@@ -9,8 +9,8 @@ from mmpretrain.models.classifiers import ImageClassifier
 from torch import Tensor, nn
 
 from fgc_mm.models.gated_backbone import as_outputs
-from fgc_mm.sites.cut import tensors
-from fgc_mm.sites.evaluating import evaluating
+from fgc_mm.sites.eval_mode import eval_mode
+from fgc_mm.sites.probed_backbone import tensors
 
 # Own functions, none of which computes what it hides from the graph.
 OPEN = 'fgc_mm.functional'
@@ -90,8 +90,8 @@ def _run(
     like = next(backbone.parameters())
     image = torch.ones(1, *image_shape).to(like).requires_grad_()
     with (
-        evaluating(backbone),
-        evaluating(readers),
+        eval_mode(backbone),
+        eval_mode(readers),
         torch.random.fork_rng(),
         torch.enable_grad(),
     ):

@@ -12,9 +12,9 @@ from torch.nn.modules import module as torch_module
 from torch.nn.parameter import is_lazy
 
 from fgc_mm.functional.products import Product
-from fgc_mm.sites.evaluating import evaluating
+from fgc_mm.sites.eval_mode import eval_mode
 from fgc_mm.sites.layout import layer_widths
-from fgc_mm.sites.watching import watch_products
+from fgc_mm.sites.watch_products import watch_products
 
 TRANSPOSED = nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d
 LAYERS = nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, *TRANSPOSED
@@ -57,7 +57,7 @@ def run_and_record(
     recorder = _Recorder(model)
     # a graph compiled before does not know of the hooks
     eager = torch.compiler.set_stance('force_eager')
-    with evaluating(model), torch.no_grad(), eager:
+    with eval_mode(model), torch.no_grad(), eager:
         image = like.new_zeros(1, *image_shape)
         with recorder.following_calls(), watch_products(recorder.see):
             model(image)

@@ -1,4 +1,4 @@
-"""What decides where a network's sites are, in one number."""
+"""A hash of everything that the sites of a network depend on."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -19,8 +19,8 @@ PLAIN = (
     type(None), bool, int, float, complex, str, bytes,
     torch.dtype, torch.device, torch.Size, Enum, BuiltinFunctionType,
 )  # fmt: skip
-# Nothing that a search looks at: its modes, its past, and state-dict hooks.
-UNSEEN = (
+# Not used by a search: training mode, initialisation, state-dict hooks.
+IGNORED = (
     'training', 'init_cfg', '_is_init', '_params_init_info', '_parameters',
     '_buffers', '_modules', '_non_persistent_buffers_set', '_state_dict',
     '_load_state_dict', '_backward', '_full_backward', '_is_full_backward',
@@ -29,11 +29,11 @@ RANDOM = ('running_mean', 'running_var', 'num_batches_tracked')
 
 
 def fingerprint(backbone: nn.Module, options: Mapping[str, Any]) -> str | None:
-    """A number that is another for another network, code or option.
+    """A hash of the network, its code and the search options.
 
     It covers the modules with their attributes and shapes, the code of their
-    classes and of what that calls, and the code of the search. Trained
-    weights do not matter to a search, and not to the number.
+    classes and of what that calls, and the code of the search. It does not
+    depend on trained weights, as a search does not.
 
     Args:
         backbone: The network.
@@ -48,19 +48,19 @@ def fingerprint(backbone: nn.Module, options: Mapping[str, Any]) -> str | None:
     try:
         for part in _Description(backbone).parts():
             digest.update(part.encode() + b'\n')
-    except _Opaque:
+    except _NotDescribable:
         return None
     chosen = sorted((k, str(v)) for k, v in options.items())
     digest.update(f'{chosen} {torch.__version__} {_own_code()}'.encode())
     return digest.hexdigest()
 
 
-class _Opaque(Exception):
+class _NotDescribable(Exception):
     """A value that cannot be described."""
 
 
 class _Description:
-    """All of a network that a search may depend on, as text."""
+    """Everything in a network that a search may depend on, as text."""
 
     def __init__(self, backbone: nn.Module) -> None:
         self._backbone = backbone
@@ -76,9 +76,9 @@ class _Description:
             ]
             yield f'{name}: {children} {self._code(type(module))}'
             for key, value in vars(module).items():
-                if key.startswith('_forward'):  # hooks, under running numbers
+                if key.startswith('_forward'):  # hooks, by a running id
                     value = [*value.values()]
-                if not key.startswith(UNSEEN):
+                if not key.startswith(IGNORED):
                     yield f'{key}={self._text(value)}'
             for key, value in module._parameters.items():
                 yield f'{key}: {_weights(module, value)}'
@@ -89,7 +89,7 @@ class _Description:
     def _text(self, value: Any) -> str:
         if isinstance(value, nn.Module):
             if value not in self._names:
-                raise _Opaque
+                raise _NotDescribable
             return f'module {self._names[value]}'
         if isinstance(value, Tensor):
             return _numbers(value)
@@ -105,17 +105,17 @@ class _Description:
         return self._called(value)
 
     def _called(self, value: Any) -> str:
-        """A class, a function, or a function with arguments."""
+        """Describe a class, a function, or a function with arguments."""
         if isinstance(value, (type, FunctionType)):
             return self._code(value)
         if isinstance(value, MethodType):
             return self._text((value.__func__, value.__self__))
         if isinstance(value, partial):
             return self._text((value.func, value.args, value.keywords))
-        raise _Opaque
+        raise _NotDescribable
 
     def _code(self, value: type | FunctionType) -> str:
-        """The code of a class or function, with what it refers to, once."""
+        """Describe a class or function and what it refers to, once."""
         if value in self._seen:
             return qualified(value)
         self._seen.add(value)
@@ -124,15 +124,15 @@ class _Description:
 
 
 def _weights(module: nn.Module, value: Tensor | None) -> str:
-    """Which of a dense layer's numbers are zero; others are made random."""
+    """Which weights of a dense layer are zero; others are replaced."""
     if value is None:
         return ''
     if is_lazy(value) or value.is_meta:
-        raise _Opaque
+        raise _NotDescribable
     if not is_dense(module):
         return _shape(value)
     zeros = value.detach() == 0
-    drawn = zeros.float().mean() < 0.01  # a random number is zero at times
+    drawn = zeros.float().mean() < 0.01  # random weights have few zeros
     return f'{_shape(value)} {"" if drawn else _numbers(zeros)}'
 
 
@@ -142,7 +142,7 @@ def _shape(value: Tensor | None) -> str:
 
 def _numbers(value: Tensor) -> str:
     if value.is_meta:
-        raise _Opaque
+        raise _NotDescribable
     flat = value.detach().cpu().contiguous().view(-1)
     content = hashlib.sha256(flat.view(torch.uint8).numpy().tobytes())
     return f'{_shape(value)} {content.hexdigest()}'

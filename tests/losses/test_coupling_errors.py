@@ -49,7 +49,7 @@ def test_a_pattern_lists_the_sites(given):
         make(given, sites=['x*'])
     with pytest.raises(FGCError, match=r"write \['early'\]\.$"):
         make(given, sites='early')
-    with pytest.raises(FGCError, match='no list of patterns'):
+    with pytest.raises(FGCError, match='not a list of patterns'):
         make(given, sites=[])
 
 

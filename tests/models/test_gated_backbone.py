@@ -131,7 +131,7 @@ def test_a_copy_has_gates_of_its_own(small, images, gates_say):
     assert same(small(images), before) and not same(changed, before)
     gates_say(small, 0)
     assert same(twin(images), small(images)) and same(twin(images), changed)
-    assert twin._ports[0].gate is twin.gates['layer1/0/conv1']
+    assert twin._site_hooks[0].gate is twin.gates['layer1/0/conv1']
 
 
 @torch.no_grad()
@@ -146,7 +146,7 @@ def test_a_forward_that_raises_leaves_no_record(small, images):
     with pytest.raises(RuntimeError, match='on purpose'):
         small(images)
     hook.remove()
-    assert all(state_of(port) is None for port in small._ports)
+    assert all(state_of(hooks) is None for hooks in small._site_hooks)
     dense = copy.deepcopy(small.backbone)
     with torch.no_grad():
         assert same(small.backbone(images), dense(images))

@@ -5,24 +5,24 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fgc_mm.sites.cut import CutNetwork
-from fgc_mm.sites.flow import Flow
+from fgc_mm.sites.channel_flow import ChannelFlow
+from fgc_mm.sites.channel_probe import ChannelProbe, ProbePoint
 from fgc_mm.sites.image_size import small_images
 from fgc_mm.sites.layout import DENSE
-from fgc_mm.sites.site import GateSite, Member
-from fgc_mm.sites.trace import Place, Trace
+from fgc_mm.sites.probed_backbone import ProbedBackbone
+from fgc_mm.sites.site import GateSite, SiteLayer
 
 
-class _NormTrace(Trace):
+class _NormProbe(ChannelProbe):
     """Also looks at what every module with parameters of its own gives."""
 
-    def visit(
+    def after_module(
         self, name: str, module: nn.Module, output: Tensor
     ) -> Tensor | None:
         """Look at a norm, a ``PReLU``, a layer scale."""
         if per_channel(module) and output.dim() > 1:
-            self._see(Place('norm', name), output)
-        return super().visit(name, module, output)
+            self._observe(ProbePoint('norm', name), output)
+        return super().after_module(name, module, output)
 
 
 def per_channel(module: nn.Module) -> bool:
@@ -38,11 +38,11 @@ def per_channel(module: nn.Module) -> bool:
 
 def norms_of(
     backbone: nn.Module, sites: Sequence[GateSite]
-) -> dict[str, tuple[Member, ...]]:
+) -> dict[str, tuple[SiteLayer, ...]]:
     """The per-channel modules that every site's channels pass.
 
     Found by trying, as the sites themselves are
-    (:mod:`fgc_mm.sites.flow`).
+    (:mod:`fgc_mm.sites.channel_flow`).
 
     Args:
         backbone: The plain network.
@@ -54,26 +54,28 @@ def norms_of(
         maps share, or that mixes channels, is not among them.
     """
     images = small_images(backbone)
-    with CutNetwork(backbone) as cut:
-        trace = _NormTrace(cut, images)
-        flow = Flow(trace, every=False)
-        return {site.name: _norms(trace, flow, site) for site in sites}
+    with ProbedBackbone(backbone) as probed:
+        probe = _NormProbe(probed, images)
+        flow = ChannelFlow(probe, every=False)
+        return {site.name: _norms(probe, flow, site) for site in sites}
 
 
-def _norms(trace: Trace, flow: Flow, site: GateSite) -> tuple[Member, ...]:
-    if site.producer not in trace.sources:  # a depthwise conv keeps them all
+def _norms(
+    probe: ChannelProbe, flow: ChannelFlow, site: GateSite
+) -> tuple[SiteLayer, ...]:
+    if site.producer not in probe.sources:  # a depthwise conv keeps them all
         return ()
     producer = next(m for m in site.outputs if m.path == site.producer)
     folded = producer.positions is not None
     fold = len(producer.positions) // site.channels if folded else 1
     return tuple(
-        Member(place.path, tuple(arrival.positions))
-        for place, arrival in flow.of(site.producer, fold).items()
-        if place.kind == 'norm' and arrival.unmixed and trace.runs[place] == 1
+        SiteLayer(point.path, tuple(arrival.positions))
+        for point, arrival in flow.arrivals(site.producer, fold).items()
+        if point.kind == 'norm' and arrival.unmixed and probe.runs[point] == 1
     )
 
 
-def positions_of(member: Member, channels: int) -> torch.Tensor:
+def positions_of(member: SiteLayer, channels: int) -> torch.Tensor:
     """A member's positions as a tensor, also where they are in order."""
     if member.positions is None:
         return torch.arange(channels)

@@ -21,10 +21,10 @@ def merged(model: nn.Module) -> nn.Module:
     """
     model = copied(model)
     backbone = gated_backbone(model)
-    for port in backbone._ports:
-        whole = _merged(port.gate, port.site.in_channels)
+    for hooks in backbone._site_hooks:
+        whole = _merged(hooks.gate, hooks.site.in_channels)
         if whole is not None:
-            port.gate = backbone.gates[port.site.key] = whole
+            hooks.gate = backbone.gates[hooks.site.key] = whole
     return model
 
 

@@ -11,11 +11,11 @@ from fgc_mm.errors import FGCError
 from fgc_mm.models import ChannelMap, GatedBackbone
 from fgc_mm.models.channel_map import SiteChannels
 from fgc_mm.sites.layout import (
+    find_separate_depthwise,
     is_depthwise,
     layer_widths,
-    lone_depthwise,
 )
-from fgc_mm.sites.site import GateSite, Member
+from fgc_mm.sites.site import GateSite, SiteLayer
 
 # A conv of one channel and one group would no longer tell a depthwise one.
 LEAST = 2
@@ -116,7 +116,7 @@ class Removal:
             self.refused[site.name] = 'its channels go into a residual sum'
             return []
         readers = [member.path for member in site.consumers]
-        alone = lone_depthwise(self._plain, site.producer, readers)
+        alone = find_separate_depthwise(self._plain, site.producer, readers)
         if gone and alone is not None:
             self.refused[site.name] = (
                 f'{alone} is a depthwise conv with a gate of its own'
@@ -154,7 +154,7 @@ class Removal:
 
 def _strike(
     left: dict[str, Tensor],
-    members: Iterable[Member],
+    members: Iterable[SiteLayer],
     site: GateSite,
     gone: Sequence[int],
 ) -> None:

@@ -21,7 +21,7 @@ CLOSE = 1e-4  # largest difference of a feature, as a share of the largest one
 
 
 @dataclass(frozen=True)
-class Member:
+class SiteLayer:
     """A layer's side in a group.
 
     Attributes:
@@ -51,7 +51,7 @@ class ChannelGroup:
     """
 
     channels: int
-    members: tuple[Member, ...]
+    members: tuple[SiteLayer, ...]
     blocks: tuple[tuple[int, ...], ...]
     group: Any
     least: int = 1
@@ -164,7 +164,7 @@ def _read(
             places[int(root)].append(int(place))
         output = graph.is_out_channel_pruning_fn(item.dep.handler)
         ordered = tuple(tuple(places[c]) for c in sorted(places))
-        members.append(Member(path, output, ordered))
+        members.append(SiteLayer(path, output, ordered))
     channels = len(group[0].idxs)
     blocks = _blocks(network, channels, members)
     return ChannelGroup(channels, tuple(members), blocks, group)
@@ -175,7 +175,7 @@ def _has_channels(layer: nn.Module) -> bool:
 
 
 def _blocks(
-    network: nn.Module, channels: int, members: Iterable[Member]
+    network: nn.Module, channels: int, members: Iterable[SiteLayer]
 ) -> tuple[tuple[int, ...], ...]:
     """Channels by the groups of all members in which they lie."""
     keys: list[tuple[int, ...]] = [()] * channels

@@ -56,13 +56,13 @@ def forced(backbone: GatedBackbone, opened: Opened) -> Iterator[None]:
         backbone: Masked.
         opened: Gives the open channels, (C,) bool, of so many.
     """
-    ports = backbone._ports
-    gates = [port.gate for port in ports]
-    for port in ports:
-        mask = opened(port.site.channels)
-        port.gate = ConstantGate(torch.where(mask, LOGIT, -LOGIT))
+    site_hooks = backbone._site_hooks
+    gates = [hooks.gate for hooks in site_hooks]
+    for hooks in site_hooks:
+        mask = opened(hooks.site.channels)
+        hooks.gate = ConstantGate(torch.where(mask, LOGIT, -LOGIT))
     try:
         yield
     finally:
-        for port, gate in zip(ports, gates):
-            port.gate = gate
+        for hooks, gate in zip(site_hooks, gates):
+            hooks.gate = gate

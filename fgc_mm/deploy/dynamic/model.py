@@ -66,7 +66,7 @@ class DynamicBackbone(GatedBackbone):
         self.sites = gated.sites
         self.found = gated.found
         self.gates = gated.gates
-        self._ports = gated._ports
+        self._site_hooks = gated._site_hooks
         self.kernel = kernel
         self.batch = LOOP
         self.executor = PROGRAM

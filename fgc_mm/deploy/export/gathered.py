@@ -15,7 +15,7 @@ from fgc_mm.errors import FGCError
 from fgc_mm.functional.pooling import global_average_pool
 from fgc_mm.models import GatedBackbone
 from fgc_mm.sites.layout import layer_widths
-from fgc_mm.sites.site import GateSite, Member
+from fgc_mm.sites.site import GateSite, SiteLayer
 
 LEAST = 2  # channels that are computed, open or not
 CLOSE = 1e-4  # largest difference of a feature, as a share of the largest one
@@ -209,7 +209,7 @@ def _plan(backbone: GatedBackbone) -> dict[str, str]:
         plan |= dict.fromkeys(lost, 'masked')
 
 
-def _what(plain: nn.Module, site: GateSite, norms: Sequence[Member]) -> str:
+def _what(plain: nn.Module, site: GateSite, norms: Sequence[SiteLayer]) -> str:
     producer = plain.get_submodule(site.producer)
     readers = [plain.get_submodule(m.path) for m in site.consumers]
     simple = all(layer_widths(layer)[2] == 1 for layer in readers) and all(
@@ -269,9 +269,11 @@ def _gathered(model: nn.Module, plan: dict[str, str]) -> nn.Module:
         if norm:
             plain.set_submodule(norm, nn.Identity())
     # the hooks of a port that is never opened do nothing
-    backbone._ports = [
-        port for port in backbone._ports if plan[port.site.name] == 'masked'
+    backbone._site_hooks = [
+        hooks
+        for hooks in backbone._site_hooks
+        if plan[hooks.site.name] == 'masked'
     ]
-    backbone.sites = [port.site for port in backbone._ports]
+    backbone.sites = [hooks.site for hooks in backbone._site_hooks]
     twin.eval()
     return twin

@@ -21,11 +21,11 @@ from fgc_mm.deploy.graph.marks import (
     END,
     FEATURE,
     MASK,
-    MarkingPort,
+    MarkingHooks,
 )
 from fgc_mm.models import GatedBackbone
 from fgc_mm.models.gated_backbone import as_outputs
-from fgc_mm.sites import GateSite, SitePort
+from fgc_mm.sites import GateHooks, GateSite
 from fgc_mm.sites.call import GatedCall
 from fgc_mm.sites.layout import channels_last
 
@@ -77,21 +77,21 @@ def capture(
         CannotCapture: What it does depends on the values of images, or it
             returns no tensors.
     """
-    network, ports = _evaluated(backbone), []
+    network, site_hooks = _evaluated(backbone), []
     behind = [_evaluated(module) for module in behind]
     sites: Sequence[GateSite] = []
     if isinstance(network, GatedBackbone):
         remove_hooks(network.backbone)
         sites, gates = network.sites, network.gates
         network = network.backbone
-        ports = [
-            MarkingPort(site, gates[site.key], number)
+        site_hooks = [
+            MarkingHooks(site, gates[site.key], number)
             for number, site in enumerate(sites)
         ]
-        SitePort.attach(ports, network.get_submodule)
+        GateHooks.attach(site_hooks, network.get_submodule)
 
     def run(x: Tensor) -> list[Any]:
-        returned = [GatedCall(ports, False).run(network, x)]
+        returned = [GatedCall(site_hooks, False).run(network, x)]
         if behind:
             y = tree_map_only(Tensor, FEATURE, returned[0])
             for module in behind:
@@ -120,7 +120,7 @@ def remove_hooks(network: nn.Module) -> None:
 
 def _is_a_ports(hook: object) -> bool:
     hook = getattr(hook, 'func', hook)  # a partial
-    return isinstance(getattr(hook, '__self__', None), SitePort)
+    return isinstance(getattr(hook, '__self__', None), GateHooks)
 
 
 class _Watch(TorchDispatchMode):

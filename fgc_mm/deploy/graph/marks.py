@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fgc_mm.sites import GateSite, SitePort
+from fgc_mm.sites import GateHooks, GateSite
 from fgc_mm.sites.call import state_of
 
 _LIBRARY = torch.library.Library('fgc_mm', 'FRAGMENT')
@@ -32,7 +32,7 @@ FEATURE = torch.ops.fgc_mm.feature.default
 END = -1  # the place of a residual branch's end, among the consumers
 
 
-class MarkingPort(SitePort):
+class MarkingHooks(GateHooks):
     """A port that marks its decision and its masks, and masks nothing.
 
     Args:
@@ -53,8 +53,8 @@ class MarkingPort(SitePort):
             module = find(self.site.branch_end)
             module.register_forward_hook(self._mark_output)
 
-    def _ask(self, layer: nn.Module, x: Tensor) -> Any:
-        decision = super()._ask(layer, x)
+    def _run_gate(self, layer: nn.Module, x: Tensor) -> Any:
+        decision = super()._run_gate(layer, x)
         records = [
             value
             for name, value in decision._asdict().items()
@@ -67,12 +67,12 @@ class MarkingPort(SitePort):
         state = state_of(self)
         if state is None:
             return None
-        mask = self._mask_of_now(state)
+        mask = self._current_mask(state)
         return (MASK(args[0], mask, self.number, place), *args[1:])
 
     def _mark_output(self, _: nn.Module, __: Any, output: Tensor) -> Any:
         state = state_of(self)
         if state is None:
             return None
-        state.ended = True
-        return MASK(output, self._mask_of_now(state), self.number, END)
+        state.masked_at_end = True
+        return MASK(output, self._current_mask(state), self.number, END)

@@ -1,4 +1,4 @@
-"""A gate at its site: hooks on the backbone's own modules."""
+"""Forward hooks that run a gate at its site."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -10,66 +10,67 @@ from torch import Tensor, nn
 from fgc_mm.errors import FGCError
 from fgc_mm.functional import mask_channels
 from fgc_mm.sites.call import SiteState, state_of
+from fgc_mm.sites.gate_record import GateRecord
 from fgc_mm.sites.layout import (
-    Places,
-    assemble,
+    ChannelIndex,
     channels_last,
     channels_second,
     mask_input,
+    merge_channels,
     site_channels,
 )
 from fgc_mm.sites.recompute import (
-    collected,
+    add_grad,
     decide,
-    keep,
-    kept_again,
+    record_activation,
+    replay_activation,
     without_graph,
 )
-from fgc_mm.sites.record import GateRecord
-from fgc_mm.sites.site import GateSite, Member
+from fgc_mm.sites.site import GateSite, SiteLayer
 
 
-class SitePort:
-    """Joins a gate to a site without a change to the backbone's code.
+class GateHooks:
+    """Forward hooks that connect a gate to its site.
 
     Two kinds of forward-pre-hook: on the producer, whose input the gate
     reads, and on each consumer, whose input is masked; for a residual site
-    also a hook on the branch's end, whose output is masked. They do nothing
-    outside of a gated call, so the backbone on its own is the dense network.
+    also a forward hook on the branch's end, whose output is masked. The
+    hooks do nothing outside of a gated call, so the backbone by itself is
+    the dense network.
 
-    While a model runs gated, the state is the call's, see
-    :mod:`fgc_mm.sites.call`; the port itself stays as it is, so several
-    threads may run the model at once.
+    The state of a gated pass belongs to the call
+    (:mod:`fgc_mm.sites.call`), not to this object, so several threads may
+    run the model at the same time.
 
     The hooks are bound methods, which ``copy.deepcopy`` (EMA) copies along
-    with the port; a closure would leave the copy tied to the original gate.
+    with this object; a closure would keep a reference to the original gate.
     """
 
     def __init__(self, site: GateSite, gate: nn.Module) -> None:
         self.site = site
         self.name = site.name
         self.gate = gate
-        self._alone = len(site.consumers) == 1
+        self._single_consumer = len(site.consumers) == 1
 
     @staticmethod
     def attach(
-        ports: Sequence['SitePort'], find: Callable[[str], nn.Module]
+        site_hooks: Sequence['GateHooks'], find: Callable[[str], nn.Module]
     ) -> None:
-        """Hang all hooks on the modules that ``find`` gives for a path.
+        """Register all hooks on the modules that ``find`` returns for a path.
 
         All masks first: a layer may consume one site and produce another,
-        and a gate must not see what another has closed.
+        and a gate must read its input after the mask.
         """
-        for port in ports:
-            port._attach_masks(find)
-        for port in ports:
-            layer = find(port.site.producer)
-            layer.register_forward_pre_hook(port._decide)
+        for hooks in site_hooks:
+            hooks._attach_masks(find)
+        for hooks in site_hooks:
+            layer = find(hooks.site.producer)
+            layer.register_forward_pre_hook(hooks._decide)
 
     def _attach_masks(self, find: Callable[[str], nn.Module]) -> None:
         for consumer in self.site.consumers:
             layer = find(consumer.path)
-            hook = partial(self._mask, _places(consumer))
+            hook = partial(self._mask, _channel_index(consumer))
             layer.register_forward_pre_hook(hook)
         if self.site.branch_end is not None:
             last = channels_last(find(self.site.producer))
@@ -81,16 +82,18 @@ class SitePort:
         hooks = layer._forward_pre_hooks.values() if layer else ()
         return any(getattr(hook, '__self__', None) is self for hook in hooks)
 
-    def begin(self, keep: bool, **_: bool) -> SiteState:
-        """The site's state in a new call."""
+    def new_state(self, keep: bool, **_: bool) -> SiteState:
+        """The site's state for a new call."""
         return SiteState(self, keep)
 
     def record(self, state: SiteState) -> GateRecord | None:
-        """What the gate did in a call, if it did."""
+        """The record of a call; ``None`` if the gate did not run."""
         if state.decision is None:
             return None
         parts = state.parts
-        activation = assemble(parts, self.site.channels) if parts else None
+        activation = (
+            merge_channels(parts, self.site.channels) if parts else None
+        )
         return GateRecord(self.site, activation, *state.decision)
 
     def _decide(
@@ -99,8 +102,10 @@ class SitePort:
         state = state_of(self)
         if state is None:
             return None
-        if state.over:
-            x = collected(args[0], state.apart and state.apart.gradient)
+        if state.forward_done:
+            x = add_grad(
+                args[0], state.detached_gate and state.detached_gate.gradient
+            )
             return (x, *args[1:])
         if state.decision is not None:
             raise FGCError(
@@ -108,56 +113,56 @@ class SitePort:
                 'gate decides once per image; leave this site out of sites.'
             )
         if state.grad:
-            gate = partial(self._ask, layer)
+            gate = partial(self._run_gate, layer)
             state.decision = decide(gate, args[0], state)
         else:
-            state.decision = self._ask(layer, args[0])
+            state.decision = self._run_gate(layer, args[0])
         return None
 
-    def _ask(self, layer: nn.Module, x: Tensor) -> Any:
+    def _run_gate(self, layer: nn.Module, x: Tensor) -> Any:
         """The gate's decision on the producer's input."""
         return self.gate(channels_second(layer, x))
 
     def _mask(
         self,
-        places: Places | None,
+        index: ChannelIndex | None,
         layer: nn.Module,
         args: tuple[Tensor, ...],
     ) -> tuple[Tensor, ...] | None:
         state = state_of(self)
         if state is None:
             return None
-        mask = self._mask_of_now(state)
+        mask = self._current_mask(state)
         if self.site.branch_end is not None:
-            # the factor has acted there: what is closed stays so behind norms
+            # applied at the branch end; keeps closed channels 0 after norms
             mask = (mask != 0).to(mask)
         x = args[0]
-        # nobody else needs what was there, but a kept activation; a second
-        # consumer of the same memory, if a factor is not 0 or 1; and a
-        # second run of a part of the network
-        inplace = self._alone and not state.grad
+        # in place, unless the unmasked input is needed: by a recorded
+        # activation, by a second consumer of the same memory (a factor other
+        # than 0 or 1 would act twice), or by a recomputation
+        inplace = self._single_consumer and not state.grad
         if state.keep:
-            x, inplace = self._note(state, layer, x, places), False
-        return (mask_input(layer, x, mask, places, inplace), *args[1:])
+            x, inplace = self._record_input(state, layer, x, index), False
+        return (mask_input(layer, x, mask, index, inplace), *args[1:])
 
-    def _note(
+    def _record_input(
         self,
         state: SiteState,
         layer: nn.Module,
         x: Tensor,
-        places: Places | None,
+        index: ChannelIndex | None,
     ) -> Tensor:
-        """Keep the channels, unless those of earlier consumers are all."""
-        if state.over:
-            return kept_again(x, state, layer)
+        """Record the channels, unless earlier consumers have read all."""
+        if state.forward_done:
+            return replay_activation(x, state, layer)
         channels = self.site.channels
         if not any(len(present) == channels for present, _ in state.parts):
             state.parts.append(
-                keep(
+                record_activation(
                     x,
                     state,
                     layer,
-                    lambda x: site_channels(layer, x, places, channels),
+                    lambda x: site_channels(layer, x, index, channels),
                 )
             )
         return x
@@ -168,39 +173,41 @@ class SitePort:
         state = state_of(self)
         if state is None:
             return None
-        state.ended = True
-        mask = self._mask_of_now(state)
-        if state.keep and state.over:
-            output = kept_again(output, state, module)
+        state.masked_at_end = True
+        mask = self._current_mask(state)
+        if state.keep and state.forward_done:
+            output = replay_activation(output, state, module)
         elif state.keep:
-            own = keep(output, state, module, partial(_second, last))
+            own = record_activation(
+                output, state, module, partial(_channels_second, last)
+            )
             state.parts = [(torch.arange(own.shape[1]), own)]
-        masked = mask_channels(_second(last, output), mask)
+        masked = mask_channels(_channels_second(last, output), mask)
         return masked.movedim(1, -1) if last else masked
 
-    def _mask_of_now(self, state: SiteState) -> Tensor:
-        if state.over:
+    def _current_mask(self, state: SiteState) -> Tensor:
+        if state.forward_done:
             return state.mask
         decision = state.decision
         if decision is None:
             raise FGCError(
                 f'{self.site.producer} had not run when one of its consumers '
-                'did, so its gate could not decide: which layers run depends '
-                'on the values of the images, or another module has taken '
-                'its place; wrap the network that is to run, or leave this '
-                'site out of sites.'
+                'did, so there is no gate decision: the executed layers '
+                'depend on the values of the images, or another module has '
+                'replaced this one; wrap the network that will run, or leave '
+                'this site out of sites.'
             )
-        if state.grad and state.apart is None and without_graph():
-            state.crossed = True
+        if state.grad and state.detached_gate is None and without_graph():
+            state.used_without_graph = True
         return decision.mask
 
 
-def _places(consumer: Member) -> Places | None:
+def _channel_index(consumer: SiteLayer) -> ChannelIndex | None:
     if consumer.positions is None:
         return None
-    return Places(consumer.positions)
+    return ChannelIndex(consumer.positions)
 
 
-def _second(last: bool, x: Tensor) -> Tensor:
-    """With the channels as the second dimension."""
+def _channels_second(last: bool, x: Tensor) -> Tensor:
+    """Move the channels to the second dimension."""
     return x.movedim(-1, 1) if last else x

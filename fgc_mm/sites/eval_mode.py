@@ -1,4 +1,4 @@
-"""A look at a network without a trace left in it."""
+"""Temporary evaluation mode."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,8 +7,8 @@ from torch import nn
 
 
 @contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode, then every module's own mode again."""
+def eval_mode(network: nn.Module) -> Iterator[None]:
+    """Switch to evaluation mode; restore every module's mode afterwards."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:

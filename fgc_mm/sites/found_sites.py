@@ -1,4 +1,4 @@
-"""What a search has found, and as text that a checkpoint can hold."""
+"""Result of a site search, also as text for a checkpoint."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -9,18 +9,18 @@ from typing import Any
 from torch import nn
 
 from fgc_mm.sites.layout import DENSE, is_depthwise, layer_widths
-from fgc_mm.sites.site import GateSite, Member
+from fgc_mm.sites.site import GateSite, SiteLayer
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundSites:
     """The sites of one network.
 
     Attributes:
-        fingerprint: Of the network and the search's options
-            (:func:`fgc_mm.sites.fingerprint.fingerprint`); ``None`` if it
-            has none, so that nothing can be reused.
-        image_shape: (C, H, W) of the image that was searched on.
+        fingerprint: Of the network and the search options
+            (:func:`fgc_mm.sites.fingerprint.fingerprint`); ``None`` if there
+            is none, so that the result cannot be reused.
+        image_shape: (C, H, W) of the image used in the search.
         sites: All of them, in the order of the network's modules.
     """
 
@@ -33,11 +33,11 @@ class Found:
         return json.dumps(asdict(self) | dict(sites=[*map(_row, self.sites)]))
 
     @classmethod
-    def from_text(cls, text: str) -> 'Found':
+    def from_text(cls, text: str) -> 'FoundSites':
         """From JSON.
 
         Raises:
-            ValueError: It is no such text.
+            ValueError: The text has another format.
         """
         try:
             row = json.loads(text)
@@ -47,12 +47,12 @@ class Found:
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f'no sites: {error}') from error
 
-    def fits(self, backbone: nn.Module) -> bool:
-        """Whether a network has these layers, of these widths."""
+    def matches(self, backbone: nn.Module) -> bool:
+        """Whether a network has these layers with these widths."""
         layers = dict(backbone.named_modules())
         return all(
             isinstance(layers.get(member.path), DENSE)
-            and _fits(member, layers[member.path], number, site.channels)
+            and _matches(member, layers[member.path], number, site.channels)
             for site in self.sites
             for number, members in enumerate((site.consumers, site.outputs))
             for member in members
@@ -63,8 +63,8 @@ class Found:
         )
 
 
-def _fits(
-    member: Member, layer: nn.Module, number: int, channels: int
+def _matches(
+    member: SiteLayer, layer: nn.Module, number: int, channels: int
 ) -> bool:
     width = layer_widths(layer)[1 if is_depthwise(layer) else number]
     if member.positions is None:
@@ -86,7 +86,7 @@ def _row(site: GateSite) -> dict[str, Any]:
 def _site(row: dict[str, Any]) -> GateSite:
     members = {
         key: tuple(
-            Member(path, None if runs is None else _positions(runs))
+            SiteLayer(path, None if runs is None else _positions(runs))
             for path, runs in row[key]
         )
         for key in ('consumers', 'outputs')
@@ -95,7 +95,7 @@ def _site(row: dict[str, Any]) -> GateSite:
 
 
 def _runs(positions: Sequence[int]) -> list[list[int]]:
-    """Runs of (first, count, step), as most of them count up or stand."""
+    """Run-length code: (first, count, step), with step 0 or 1."""
     runs: list[list[int]] = []
     for position in positions:
         if runs:

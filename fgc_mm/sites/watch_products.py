@@ -1,4 +1,4 @@
-"""Seeing the products of tensors where torch computes them."""
+"""Observing the tensor products that torch computes."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fgc_mm.functional.products import Product, products_of
 
-# the switch of torch's fused attention is one for the whole process
+# torch's fused-attention switch is global to the process
 _SWITCH = threading.RLock()
 
 
@@ -18,11 +18,11 @@ _SWITCH = threading.RLock()
 def watch_products(see: Callable[[Product], None]) -> Iterator[None]:
     """Call ``see`` for every product that this thread computes.
 
-    ``nn.MultiheadAttention`` does not take its fused path inside. Products
-    on the meta device, which only give shapes, are left out.
+    Disables the fused path of ``nn.MultiheadAttention`` meanwhile. Products
+    on the meta device (shape inference only) are left out.
 
     Args:
-        see: Gets each product, after it has been computed.
+        see: Called with each product, after it has been computed.
     """
     with _SWITCH:
         fused = torch.backends.mha.get_fastpath_enabled()
@@ -48,7 +48,7 @@ class _ProductMode(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         if func is not torch.ops.prim.device.default:
-            # inference tensors come here before aten.linear is taken apart
+            # inference tensors arrive here before aten.linear is decomposed
             with self:
                 out = func.decompose(*args, **kwargs)
             if out is not NotImplemented:

@@ -1,4 +1,4 @@
-"""A gate at its site, on the smallest network."""
+"""Gate hooks on a tiny network."""
 
 import copy
 from types import SimpleNamespace
@@ -11,18 +11,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fgc_mm.errors import FGCError
 from fgc_mm.gates import GateDecision
 from fgc_mm.sites import (
+    GateHooks,
     GateRecord,
     GateSite,
-    Member,
-    SitePort,
+    SiteLayer,
     keep_ratio,
 )
 from fgc_mm.sites.call import GatedCall, state_of
-from fgc_mm.sites.layout import Places, mask_input, site_channels
+from fgc_mm.sites.layout import ChannelIndex, mask_input, site_channels
 
 
 class Names(TorchDispatchMode):
-    """Notes the names of all operations."""
+    """Records the names of all operations."""
 
     def __init__(self):
         super().__init__()
@@ -34,7 +34,7 @@ class Names(TorchDispatchMode):
 
 
 class HalfGate(nn.Module):
-    """Opens every second channel, and notes what it saw."""
+    """Opens every second channel, and records its input."""
 
     def forward(self, x):
         self.seen = x
@@ -43,7 +43,11 @@ class HalfGate(nn.Module):
 
 
 SITE = GateSite(
-    'first', (Member('second'), Member('third')), (Member('first'),), 3, 4
+    'first',
+    (SiteLayer('second'), SiteLayer('third')),
+    (SiteLayer('first'),),
+    3,
+    4,
 )
 
 
@@ -66,10 +70,10 @@ class Net(nn.Module):
 def rig():
     torch.manual_seed(0)
     net, gate = Net().eval(), HalfGate()
-    port = SitePort(SITE, gate)
-    SitePort.attach([port], net.get_submodule)
+    hooks = GateHooks(SITE, gate)
+    GateHooks.attach([hooks], net.get_submodule)
     return SimpleNamespace(
-        net=net, gate=gate, port=port, x=torch.randn(2, 3, 5, 5)
+        net=net, gate=gate, hooks=hooks, x=torch.randn(2, 3, 5, 5)
     )
 
 
@@ -80,14 +84,14 @@ def by_hand(net, x):
     return net.second(inner) + net.third(inner)
 
 
-def run_gated(port, net, x, keep_activation=False):
-    call = GatedCall([port], keep_activation)
+def run_gated(hooks, net, x, keep_activation=False):
+    call = GatedCall([hooks], keep_activation)
     out = call.run(net, x)
-    return out, port.record(call.states[port.site.name])
+    return out, hooks.record(call.states[hooks.site.name])
 
 
 def gated(rig, keep_activation=False):
-    return run_gated(rig.port, rig.net, rig.x, keep_activation)
+    return run_gated(rig.hooks, rig.net, rig.x, keep_activation)
 
 
 def test_every_consumer_reads_the_masked_map(rig):
@@ -98,16 +102,16 @@ def test_every_consumer_reads_the_masked_map(rig):
 
 @pytest.mark.parametrize('keep', [True, False])
 @torch.no_grad()
-def test_a_factor_acts_once_in_every_consumer(rig, keep):
+def test_a_factor_is_applied_once_in_every_consumer(rig, keep):
     half = torch.full((2, 4), 0.5)
-    rig.port.gate = lambda x: GateDecision(half, half, half)
+    rig.hooks.gate = lambda x: GateDecision(half, half, half)
     out, _ = gated(rig, keep)
     inner = rig.net.norm(rig.net.first(rig.x)).relu() / 2
     assert torch.equal(out, rig.net.second(inner) + rig.net.third(inner))
 
 
 class Residual(nn.Module):
-    """A layer in front of a sum, which another reads, too."""
+    """A layer before a sum that another layer reads as well."""
 
     def __init__(self):
         super().__init__()
@@ -119,36 +123,36 @@ class Residual(nn.Module):
         return self.head(inner + self.b(inner))
 
 
-def test_a_factor_acts_once_at_a_residual_site():
+def test_a_factor_is_applied_once_at_a_residual_site():
     torch.manual_seed(0)
     net, x = Residual(), torch.randn(2, 3, 5, 5)
     mask = torch.full((2, 4), 0.5, requires_grad=True)
     want = net.a(x) * mask[:, :, None, None]
     want = net.head(want + net.b(want))
     (slope,) = torch.autograd.grad(want.sum(), mask)
-    site = GateSite('a', (Member('b'),), (Member('a'),), 3, 4, 'a')
-    port = SitePort(site, lambda x: GateDecision(mask, mask, mask))
-    SitePort.attach([port], net.get_submodule)
-    out, _ = run_gated(port, net, x, keep_activation=True)
+    site = GateSite('a', (SiteLayer('b'),), (SiteLayer('a'),), 3, 4, 'a')
+    hooks = GateHooks(site, lambda x: GateDecision(mask, mask, mask))
+    GateHooks.attach([hooks], net.get_submodule)
+    out, _ = run_gated(hooks, net, x, keep_activation=True)
     assert torch.equal(out, want)
     (own,) = torch.autograd.grad(out.sum(), mask)
     torch.testing.assert_close(own, slope)
 
 
-def test_outside_of_a_call_a_port_does_nothing(rig):
+def test_outside_of_a_call_hooks_do_nothing(rig):
     dense = rig.net(rig.x)
-    assert not hasattr(rig.gate, 'seen') and state_of(rig.port) is None
+    assert not hasattr(rig.gate, 'seen') and state_of(rig.hooks) is None
     out, _ = gated(rig)
     assert not torch.equal(out, dense)
     assert torch.equal(rig.net(rig.x), dense)
 
 
-def test_the_gate_sees_the_producers_input(rig):
+def test_the_gate_reads_the_producers_input(rig):
     gated(rig)
     assert rig.gate.seen is rig.x
 
 
-def test_a_record_holds_what_happened(rig):
+def test_a_record_has_the_outputs_of_the_gate(rig):
     _, record = gated(rig, keep_activation=True)
     inner = rig.net.norm(rig.net.first(rig.x)).relu()
     assert record.site is SITE
@@ -158,18 +162,18 @@ def test_a_record_holds_what_happened(rig):
     assert torch.equal(record.logits, record.mask - 0.5)
 
 
-def test_a_map_is_kept_only_where_it_is_asked_for(rig):
+def test_an_activation_is_recorded_only_on_request(rig):
     assert gated(rig)[1].activation is None
     assert gated(rig, keep_activation=True)[1].activation is not None
     assert gated(rig)[1].activation is None
 
 
-def test_a_port_has_no_state_of_its_own(rig):
-    before = dict(vars(rig.port))
+def test_hooks_have_no_state_of_their_own(rig):
+    before = dict(vars(rig.hooks))
     gated(rig, keep_activation=True)
-    assert vars(rig.port) == before and state_of(rig.port) is None
-    idle = GatedCall([rig.port], False).states[SITE.name]
-    assert rig.port.record(idle) is None
+    assert vars(rig.hooks) == before and state_of(rig.hooks) is None
+    idle = GatedCall([rig.hooks], False).states[SITE.name]
+    assert rig.hooks.record(idle) is None
 
 
 def test_a_producer_that_runs_twice_is_refused(rig):
@@ -178,13 +182,13 @@ def test_a_producer_that_runs_twice_is_refused(rig):
         rig.net(x)
 
     with pytest.raises(FGCError, match=r'^first ran twice .* sites\.$'):
-        run_gated(rig.port, twice, rig.x)
+        run_gated(rig.hooks, twice, rig.x)
 
 
 def test_a_consumer_that_runs_before_its_producer_is_refused(rig):
     x = torch.randn(2, 4, 5, 5)
     with pytest.raises(FGCError, match=r'^first had not run .* sites\.$'):
-        run_gated(rig.port, rig.net.second, x)
+        run_gated(rig.hooks, rig.net.second, x)
 
 
 def test_keep_ratio_weighs_channels_not_sites():
@@ -198,13 +202,13 @@ def test_keep_ratio_weighs_channels_not_sites():
     assert not keep_ratio([record(narrow)]).requires_grad
 
 
-def test_places_are_worked_out_once():
+def test_channel_indices_are_computed_once():
     x, mask = torch.randn(2, 7, 3), torch.rand(2, 3)
-    # channel 0 once, 1 nowhere, 2 twice: the first place of each counts
-    places = Places((-1, 2, 0, -1, 2, -1, -1))
+    # channel 0 once, 1 nowhere, 2 twice: its first position is used
+    index = ChannelIndex((-1, 2, 0, -1, 2, -1, -1))
     with Names() as names:
-        present, maps = site_channels(nn.Conv1d(7, 1, 1), x, places, 3)
-        masked = mask_input(nn.Conv1d(7, 1, 1), x, mask, places)
+        present, maps = site_channels(nn.Conv1d(7, 1, 1), x, index, 3)
+        masked = mask_input(nn.Conv1d(7, 1, 1), x, mask, index)
     assert not names.found & {'nonzero', '_unique2', 'sort', '_to_copy'}
     assert present.tolist() == [0, 2]
     assert torch.equal(maps, x[:, [2, 1]])
@@ -213,12 +217,12 @@ def test_places_are_worked_out_once():
         assert torch.equal(masked[:, channel], x[:, channel] * factor)
 
 
-def test_places_follow_the_input_to_its_device():
-    places = Places((0, 1, 0, 1))
+def test_channel_indices_follow_the_input_to_its_device():
+    index = ChannelIndex((0, 1, 0, 1))
     x = torch.empty(2, 4, 3, device='meta')
-    present, maps = site_channels(nn.Conv1d(4, 1, 1), x, places, 2)
+    present, maps = site_channels(nn.Conv1d(4, 1, 1), x, index, 2)
     assert present.is_meta and maps.shape == (2, 2, 2, 3)
     present, maps = site_channels(
-        nn.Conv1d(4, 1, 1), torch.randn(2, 4, 3), Places((0, 1, 0, 1)), 2
+        nn.Conv1d(4, 1, 1), torch.randn(2, 4, 3), ChannelIndex((0, 1, 0, 1)), 2
     )
     assert present.tolist() == [0, 1] and maps.shape == (2, 2, 2, 3)

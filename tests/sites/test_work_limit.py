@@ -1,4 +1,4 @@
-"""A search counts its work, on one thread, whatever the clock says."""
+"""The work limit of a search, and its single thread."""
 
 import pytest
 import torch
@@ -7,13 +7,13 @@ from torch import nn
 from fgc_mm.errors import FGCError
 from fgc_mm.models import CifarResNet
 from fgc_mm.sites import find_sites
-from fgc_mm.sites.cut import CutNetwork
-from fgc_mm.sites.reuse import forget
-from fgc_mm.sites.work import TooMuchWork, Work, one_thread
+from fgc_mm.sites.probed_backbone import ProbedBackbone
+from fgc_mm.sites.site_cache import clear_cache
+from fgc_mm.sites.work_limit import TooMuchWork, WorkLimit, one_thread
 
 
 class Watched(nn.Conv2d):
-    """Notes how many threads its network runs on."""
+    """Records the number of threads."""
 
     seen = ()
 
@@ -23,7 +23,7 @@ class Watched(nn.Conv2d):
 
 
 class Network(nn.Module):
-    """Two convs, and a look at the threads between them."""
+    """Two convs; records the threads between them."""
 
     def __init__(self, fails=False):
         super().__init__()
@@ -68,27 +68,27 @@ def test_threads_are_restored_after_an_interrupt():
 def test_the_same_search_is_the_same_work(monkeypatch):
     counts = []
 
-    class Noted(CutNetwork):
+    class Counted(ProbedBackbone):
         def __exit__(self, *error):
             super().__exit__(*error)
             counts.append(self._work.done)
 
-    monkeypatch.setattr('fgc_mm.sites.discovery.CutNetwork', Noted)
+    monkeypatch.setattr('fgc_mm.sites.discovery.ProbedBackbone', Counted)
     for _ in range(2):
-        forget()
+        clear_cache()
         find_sites(CifarResNet(20, base_channels=4))
     assert counts[0] == counts[1] > 1e6
 
 
-def test_the_bound_is_no_exception_that_a_backbone_may_catch():
-    work = Work(1e5)
+def test_the_limit_is_not_an_exception_that_a_backbone_catches():
+    work = WorkLimit(1e5)
     work.add(None)
     with pytest.raises(TooMuchWork):
         work.add(torch.zeros(100_000))
     assert not issubclass(TooMuchWork, Exception)
 
 
-def test_a_clock_ends_no_search(monkeypatch):
+def test_no_clock_is_used(monkeypatch):
     monkeypatch.setattr('time.monotonic', lambda: pytest.fail('a clock'))
     monkeypatch.setattr(
         'signal.setitimer', lambda *_: pytest.fail('a timer'), raising=False

@@ -1,4 +1,4 @@
-"""What a place of a cut network has shown, and whether that has changed."""
+"""Baseline observations at probe points, and comparison with them."""
 
 import torch
 from torch import Tensor
@@ -7,11 +7,11 @@ from fgc_mm.errors import FGCError
 
 
 class BrokenProbe(FGCError):
-    """The network runs, but not with the change that was tried."""
+    """The network runs, but fails with the change under test."""
 
 
-class Seen:
-    """What a place has shown in the first pass.
+class Observation:
+    """What was observed at a probe point in the first pass.
 
     Args:
         x: (N, C, *).
@@ -34,22 +34,22 @@ def flat_maps(x: Tensor) -> Tensor:
     return x.flatten(2) if x.dim() > 2 else x.unsqueeze(-1)
 
 
-def differ(now: Tensor, before: Seen) -> Tensor:
-    """Where a place shows another number; two NaN are the same.
+def differ(now: Tensor, before: Observation) -> Tensor:
+    """Where values differ from the first pass; two NaN are equal.
 
     Args:
         now: (N, C, L).
-        before: What the place has shown at first.
+        before: Observation of the first pass.
 
     Returns:
         (N, C, L), bool.
 
     Raises:
-        BrokenProbe: The shapes are not the same.
+        BrokenProbe: The shapes differ.
     """
     if now.shape != before.maps.shape:
         raise BrokenProbe(
-            f'A map has the shape {(*now.shape,)} in one pass and '
+            f'A map has shape {(*now.shape,)} in one pass and '
             f'{(*before.maps.shape,)} in another; it must be the same.'
         )
     differs = torch.ne(now, before.maps)

@@ -1,4 +1,4 @@
-"""The products of a context, against torch's own counter."""
+"""Observed tensor products, compared with torch's FLOP counter."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from fgc_mm.sites.watching import watch_products
+from fgc_mm.sites.watch_products import watch_products
 
 MODES = torch.enable_grad, torch.no_grad, torch.inference_mode
 
@@ -20,7 +20,7 @@ def ours(run):
 
 
 def by_torch(run):
-    """Its own count, with everything fused switched off."""
+    """Torch's count, with fused kernels disabled."""
     counter = FlopCounterMode(display=False)
     unfused = torch.backends.mkldnn.flags(enabled=False)
     with sdpa_kernel(SDPBackend.MATH), unfused, torch.enable_grad(), counter:
@@ -80,19 +80,19 @@ def test_as_torch_counts_in_every_mode(name, mode):
     assert sum(x.macs for x in found) == by_torch(RUNS[name]) > 0
 
 
-def test_a_product_names_its_channels_and_its_weight():
+def test_a_product_has_its_channels_and_its_weight():
     x, weight = torch.randn(1, 4, 8, 8), nn.Parameter(torch.randn(6, 2, 3, 3))
     (found,) = ours(lambda: F.conv2d(x, weight, stride=2, groups=2))
     assert (found.in_channels, found.out_channels, found.groups) == (4, 6, 2)
     assert found.unit == 3 * 3 * 3 * 3 and found.factors[1] is weight
 
 
-def test_shapes_alone_are_no_products():
+def test_products_on_the_meta_device_are_left_out():
     layer = nn.Linear(4, 4, device='meta')
     assert ours(lambda: layer(torch.empty(1, 4, device='meta'))) == []
 
 
-def test_the_fused_attention_is_back_afterwards():
+def test_fused_attention_is_restored():
     with pytest.raises(RuntimeError, match='mine'), watch_products(print):
         raise RuntimeError('mine')
     assert torch.backends.mha.get_fastpath_enabled()

@@ -1,4 +1,4 @@
-"""What was found once is not searched again."""
+"""Search results are cached."""
 
 import threading
 from functools import partial
@@ -11,9 +11,9 @@ from torch import nn
 
 from fgc_mm.engine.checkpoint import read_checkpoint
 from fgc_mm.models import CifarResNet, GatedBackbone
-from fgc_mm.sites import Member, find_sites, reuse, search_sites
+from fgc_mm.sites import SiteLayer, find_sites, search_sites, site_cache
 from fgc_mm.sites.fingerprint import fingerprint
-from fgc_mm.sites.found import Found, _positions, _runs
+from fgc_mm.sites.found_sites import FoundSites, _positions, _runs
 from fgc_mm.sites.site import GateSite
 
 GATE = dict(type='fgc_mm.BinaryConcreteGate')
@@ -28,7 +28,7 @@ def summed(x, factor):
 
 
 class Net(nn.Module):
-    """Two convs, and between them what a function does."""
+    """Two convs with a function between them."""
 
     def __init__(self, between=torch.relu, width=4, **options):
         super().__init__()
@@ -58,15 +58,15 @@ def searches(monkeypatch):
     return made
 
 
-def test_a_twin_is_not_searched(searches):
+def test_an_equal_network_is_not_searched(searches):
     first = find_sites(CifarResNet(20, base_channels=4))
-    twin = CifarResNet(20, base_channels=4)
-    for parameter in twin.parameters():  # as after training
+    equal = CifarResNet(20, base_channels=4)
+    for parameter in equal.parameters():  # as after training
         nn.init.normal_(parameter)
-    assert find_sites(twin) == first
-    assert find_sites(twin, ['layer1.*']) == first[:3]
+    assert find_sites(equal) == first
+    assert find_sites(equal, ['layer1.*']) == first[:3]
     assert len(searches) == 1
-    find_sites(twin, dict(type='auto', residual=True))
+    find_sites(equal, dict(type='auto', residual=True))
     assert len(searches) == 2
 
 
@@ -117,7 +117,7 @@ def test_another_network_has_another_fingerprint(other):
     assert one == two != fingerprint(Net(), {})
 
 
-def test_a_changed_method_or_helper_is_seen(monkeypatch):
+def test_a_changed_method_or_helper_changes_the_fingerprint(monkeypatch):
     before = fingerprint(Net(), {})
     helped = fingerprint(Net(lambda x: scaled(x, 2)), {})
     assert fingerprint(patched(monkeypatch), {}) != before
@@ -125,7 +125,7 @@ def test_a_changed_method_or_helper_is_seen(monkeypatch):
     assert fingerprint(Net(lambda x: scaled(x, 2)), {}) != helped
 
 
-def test_trained_weights_and_modes_are_not_seen():
+def test_trained_weights_and_modes_do_not_change_it():
     net = nn.Sequential(Net(), nn.BatchNorm2d(2))
     before = fingerprint(net, {})
     net(torch.rand(4, 3, 8, 8)).sum().backward()
@@ -145,7 +145,7 @@ def test_a_network_with_an_unknown_object_is_searched_every_time(searches):
     assert fingerprint(net, {}) is None
     assert find_sites(net) == find_sites(net)
     assert len(searches) == 2
-    # and its checkpoint has nothing to say
+    # and its checkpoint has no sites
     gated = GatedBackbone(net, GATE)
     assert 'sites' not in gated.state_dict()._metadata['']
 
@@ -155,10 +155,10 @@ def test_a_checkpoint_holds_the_sites(searches, tmp_path, state_of):
     config = dict(type='fgc_mm.CifarResNet', base_channels=4)
     gated = nn.ModuleDict(dict(backbone=GatedBackbone(config, GATE)))
     file = tmp_path / 'epoch_1.pth'
-    # as mmengine's runner saves it, too
+    # mmengine's runner saves it this way
     state = weights_to_cpu(state_of(gated))
     torch.save(dict(state_dict=state, meta={}), file)
-    reuse.forget()  # as another process
+    site_cache.clear_cache()  # as in another process
     checkpoint = read_checkpoint(file)
     again = GatedBackbone(config, GATE, ['layer3.*'])
     assert len(searches) == 1
@@ -173,29 +173,30 @@ def test_a_checkpoint_holds_the_sites(searches, tmp_path, state_of):
     'text',
     [
         '', '[]', '{', '{"sites": 3}',
-        Found(None, (3, 8, 8), ()).to_text(),
-        Found('KEY', (3, 8, 8), (GateSite('x', (), (), 3, 4),)).to_text(),
-        Found(
+        FoundSites(None, (3, 8, 8), ()).to_text(),
+        FoundSites('KEY', (3, 8, 8), (GateSite('x', (), (), 3, 4),)).to_text(),
+        FoundSites(
             'KEY', (3, 8, 8),
-            (GateSite('a', (Member('b'),), (Member('x'),), 3, 4),),
+            (GateSite('a', (SiteLayer('b'),), (SiteLayer('x'),), 3, 4),),
         ).to_text(),
-        Found(
+        FoundSites(
             'KEY', (3, 8, 8),
-            (GateSite('a', (Member('b', (9,) * 4),), (Member('a'),), 3, 4),),
+            (GateSite('a', (SiteLayer('b', (9,) * 4),), (SiteLayer('a'),),
+                      3, 4),),
         ).to_text(),
     ],
 )  # fmt: skip
 def test_damaged_text_is_searched_again(searches, text):
     net = Net()
     key = search_sites(net).fingerprint
-    reuse.remember(key, text.replace('KEY', key))
+    site_cache.cache_sites(key, text.replace('KEY', key))
     assert [site.name for site in find_sites(net)] == ['a']
     assert len(searches) == 2
 
 
 def test_text_makes_the_round_trip():
     found = search_sites(CifarResNet(20, base_channels=4))
-    assert Found.from_text(found.to_text()) == found
+    assert FoundSites.from_text(found.to_text()) == found
 
 
 @pytest.mark.parametrize(
@@ -208,7 +209,7 @@ def test_runs_make_the_round_trip(positions):
 
 def test_of_several_ranks_one_searches():
     store, made = dist.HashStore(), []
-    found = Found('f' * 64, (3, 8, 8), ())
+    found = FoundSites('f' * 64, (3, 8, 8), ())
 
     def search():
         made.append(1)
@@ -218,7 +219,7 @@ def test_of_several_ranks_one_searches():
     ranks = [
         threading.Thread(
             target=lambda: results.append(
-                reuse.found_once(store, 'f' * 64, search)
+                site_cache.search_once(store, 'f' * 64, search)
             )
         )
         for _ in range(3)
@@ -233,17 +234,17 @@ def test_of_several_ranks_one_searches():
 def test_where_the_first_rank_fails_the_others_search():
     store = dist.HashStore()
     with pytest.raises(RuntimeError, match='on purpose'):
-        reuse.found_once(store, 'key', fail)
-    found = Found('key', (3, 8, 8), ())
-    assert reuse.found_once(store, 'key', lambda: found) is found
+        site_cache.search_once(store, 'key', fail)
+    found = FoundSites('key', (3, 8, 8), ())
+    assert site_cache.search_once(store, 'key', lambda: found) is found
 
 
 def fail():
     raise RuntimeError('on purpose')
 
 
-def test_the_least_asked_for_is_forgotten():
-    for number in range(reuse.MOST + 2):
-        reuse.remember(str(number), '')
-    assert len(reuse._known) == reuse.MOST
-    assert '1' not in reuse._known and '2' in reuse._known
+def test_the_least_recently_used_result_is_dropped():
+    for number in range(site_cache.MAX_NETWORKS + 2):
+        site_cache.cache_sites(str(number), '')
+    assert len(site_cache._cache) == site_cache.MAX_NETWORKS
+    assert '1' not in site_cache._cache and '2' in site_cache._cache

@@ -1,4 +1,4 @@
-"""From a trained model to one that is smaller, portable, and faster."""
+"""Deploying a trained model: smaller, portable, or faster."""
 
 from fgc_mm import checked_stack  # noqa: F401  isort: skip
 

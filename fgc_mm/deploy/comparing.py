@@ -1,4 +1,4 @@
-"""Whether two networks say the same: outputs, and what gates decide."""
+"""Comparing outputs and gate decisions of two networks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fgc_mm.sites import GateRecord
 
-TOLERANCE = 1e-4  # of the largest number, at least of 1
+TOLERANCE = 1e-4  # relative to the largest value, or to 1 if that is larger
 
 
 def flat(nested: Any) -> list[Tensor]:
@@ -34,7 +34,7 @@ def compared(want: list[Tensor], got: list[Tensor]) -> str:
 
 
 def of_image(records: list[GateRecord], number: int) -> list[GateRecord]:
-    """What the gates decided about one image of a batch."""
+    """The records of one image of a batch."""
     part = slice(number, number + 1)
     return [
         replace(r, logits=r.logits[part], mask=r.mask[part]) for r in records
@@ -42,10 +42,10 @@ def of_image(records: list[GateRecord], number: int) -> list[GateRecord]:
 
 
 def on_the_edge(want: list[GateRecord], got: list[GateRecord]) -> bool:
-    """Whether the first gate that decides differently does so by rounding.
+    """Whether rounding explains the first gate that decides differently.
 
-    Its logits are the same but for that, and those of the channels that
-    differ lie together, between the closed and the open ones.
+    Its logits must agree within rounding, and the channels that differ must
+    have neighbouring logits, between the closed and the open channels.
     """
     for one, other in zip(want, got):
         opened = one.mask != 0

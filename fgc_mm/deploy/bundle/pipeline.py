@@ -16,7 +16,7 @@ from fgc_mm.models import NonBlockingDataPreprocessor
 from fgc_mm.runtime.preprocessing import new_size, size_after
 from fgc_mm.runtime.resizing import CV2, PILLOW
 
-# data sets whose items hold the image already, and its colours in order
+# data sets whose items hold the decoded image, and its channel order
 IN_MEMORY = {
     'CIFAR10': 'rgb',
     'CIFAR100': 'rgb',
@@ -37,12 +37,12 @@ def preprocessing_settings(
     Args:
         cfg: The config.
         model: Its model, for the data preprocessor.
-        size: Height and width of what the network takes; ``None``: that
-            which the pipeline makes of any picture.
+        size: Input height and width of the network; ``None``: the output
+            size of the pipeline, if it is the same for all images.
 
     Raises:
-        FGCError: A step of the pipeline, or the data preprocessor, does
-            what the runtime cannot; the sentence names it.
+        FGCError: The runtime does not support a step of the pipeline, or the
+            data preprocessor; the message names it.
     """
     dataset = innermost_dataset(cfg)
     steps = _built(dataset['pipeline'])
@@ -61,19 +61,19 @@ def _size_after(steps: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
     """Height and width after the steps.
 
     Raises:
-        FGCError: They depend on the picture's.
+        FGCError: They depend on the input's size.
     """
     sizes = {size_after(steps, size) for size in ((700, 900), (900, 700))}
     if len(sizes) > 1:
         raise FGCError(
-            'the test pipeline makes pictures of several sizes, but the file '
-            'is for one; add a Resize or CenterCrop that fixes it.'
+            'the test pipeline makes images of several sizes, but the file '
+            'is for one; add a Resize or CenterCrop with a fixed size.'
         )
     return sizes.pop()
 
 
 def innermost_dataset(cfg: Config) -> Mapping[str, Any]:
-    """The data set that has a pipeline."""
+    """The data set config that has a pipeline."""
     dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
     while 'pipeline' not in dataset and isinstance(
         dataset.get('dataset'), Mapping
@@ -83,14 +83,14 @@ def innermost_dataset(cfg: Config) -> Mapping[str, Any]:
         raise FGCError(
             f'the test set of {cfg.filename} '
             f'({dataset.get("type", "none is there")}) has no pipeline, which '
-            'says how pictures are preprocessed; give a config that has one.'
+            'defines the preprocessing of images; give a config that has one.'
         )
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     return dataset
 
 
 def _built(pipeline: Sequence[Any]) -> list[Any]:
-    """The steps as objects, with all their options."""
+    """The transforms, built with all their options."""
     return [
         TRANSFORMS.build(step) if isinstance(step, Mapping) else step
         for step in pipeline
@@ -98,7 +98,7 @@ def _built(pipeline: Sequence[Any]) -> list[Any]:
 
 
 def _name(step: Any) -> str:
-    """Of a step that is one of the libraries' own; else its full name."""
+    """The class name; with its module if it is not from these libraries."""
     kind = type(step)
     own = kind.__module__.partition('.')[0] in LIBRARIES
     return kind.__name__ if own else f'{kind.__module__}.{kind.__name__}'
@@ -107,7 +107,7 @@ def _name(step: Any) -> str:
 def _loaded(
     dataset: Mapping[str, Any], steps: list[Any]
 ) -> tuple[int | None, str, list[Any]]:
-    """Bits of a 16-bit picture, order of the channels, and further steps."""
+    """Bits of a 16-bit image, channel order, and the remaining steps."""
     if steps and _name(steps[0]) in LOADERS:
         return *_loading(steps[0]), steps[1:]
     name = str(dataset.get('type')).rpartition('.')[2]
@@ -115,7 +115,7 @@ def _loaded(
         raise FGCError(
             f'the pipeline of {name} begins with '
             f'{_name(steps[0]) if steps else "nothing"}, so it is not known '
-            f'how its pictures are read; begin it with one of '
+            f'how its images are read; begin it with one of '
             f'{", ".join(LOADERS)}.'
         )
     return 16, IN_MEMORY[name], steps
@@ -125,14 +125,14 @@ def _loading(step: Any) -> tuple[int | None, str]:
     own = _name(step) == 'LoadImage'
     flag = COLOURS.get(_color_type(step))
     if flag is None or step.imdecode_backend not in ('cv2', 'pillow'):
-        raise _refused(step, 'reads 8 bits in colour or in grey')
+        raise _refused(step, 'reads images of 8 bits, colour or grey')
     if step.as_float if own else step.to_float32:
-        raise _refused(step, 'resizes pictures of 8 bits')
+        raise _refused(step, 'resizes images of 8 bits')
     return step.bits if own else 16, flag
 
 
 def _color_type(step: Any) -> Any:
-    """As the config has it; LoadImage holds OpenCV's flag."""
+    """As written in the config; LoadImage stores OpenCV's flag."""
     import cv2
 
     depth = cv2.IMREAD_ANYDEPTH
@@ -162,7 +162,7 @@ def _step(step: Any) -> dict[str, Any]:
     if make is None:
         raise FGCError(
             f'the test pipeline has the step {_name(step)}, but the runtime '
-            f'knows {", ".join((*LOADERS, *STEPS, "PackInputs"))}; export '
+            f'supports {", ".join((*LOADERS, *STEPS, "PackInputs"))}; export '
             'with a test pipeline of these.'
         )
     return make(step)
@@ -190,7 +190,7 @@ def _resize(step: Any, edge: str, size: int | list[int]) -> dict[str, Any]:
     known = {'cv2': CV2, 'pillow': PILLOW}.get(step.backend, ())
     if step.interpolation not in known:
         raise _refused(step, 'resizes by cv2 or pillow')
-    new_size((8, 8), options)  # the options make sense
+    new_size((8, 8), options)  # raises if the options are invalid
     return dict(resize=options)
 
 
@@ -211,8 +211,7 @@ def _normalisation(
     if type(preprocessor) not in known:
         raise FGCError(
             f'the data preprocessor is {type(preprocessor).__name__}, but '
-            'the runtime computes what ClsDataPreprocessor does; export with '
-            'that.'
+            'the runtime implements ClsDataPreprocessor; export with that.'
         )
     divisor = preprocessor.pad_size_divisor
     if any(pixels % divisor for pixels in size):
@@ -230,7 +229,7 @@ def _normalisation(
 
 
 def _numbers(tensor: Tensor) -> list[float]:
-    """The shortest ones that are these in float32."""
+    """The shortest decimals that give these float32 values."""
     return [float(str(x)) for x in tensor.float().flatten().numpy()]
 
 

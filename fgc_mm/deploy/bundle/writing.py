@@ -21,17 +21,17 @@ from fgc_mm.runtime.model import Model
 
 @dataclass(frozen=True)
 class Written:
-    """What a file was found to be.
+    """Result of writing and checking a file.
 
     Attributes:
-        images: On which it was compared.
-        edge: How many of them were left out, since a gate's logit is so
+        images: Number of images in the comparison.
+        edge: How many of them were left out because a gate's logit is so
             near to 0 that rounding decides.
-        gap: Largest difference of a logit, as ``TOLERANCE`` has it.
+        gap: Largest difference of a logit, relative as for ``TOLERANCE``.
         macs: Mean per image.
         dense: MACs of the network without gates.
         size: Of the file, in bytes.
-        build: That ran it.
+        build: Runtime library that ran it.
     """
 
     images: int
@@ -49,17 +49,17 @@ def write_file(
     images: Tensor,
     path: str | Path,
 ) -> Written:
-    """Write a program, load it again, compare it, and put it in place.
+    """Write a program, load it again, compare it, and move it into place.
 
     Args:
         program: With its JSON (:func:`fgc_mm.deploy.bundle.meta.file_meta`).
-        model: The masked model that it was made of.
+        model: The masked model that it was made from.
         images: (N, C, H, W), preprocessed.
-        path: Of the file; until all is well it has another name.
+        path: Of the file; it has a temporary name until it is checked.
 
     Raises:
-        FGCError: The logits differ by more than 1e-4, or an operation calls
-            torch.
+        FGCError: The logits differ by more than 1e-4, or an operation is a
+            call of torch.
     """
     _refuse_calls(program)
     file = Path(path)
@@ -94,8 +94,8 @@ def _refuse_calls(program: Program) -> None:
         if isinstance(op, Call):
             raise FGCError(
                 f'{name} is computed by torch, which the runtime does not '
-                'have, so no file can hold this network; export it with '
-                'tools/export/onnx.py.'
+                'have, so this network cannot be written to a file; export '
+                'it with tools/export/onnx.py.'
             )
 
 
@@ -106,7 +106,7 @@ def _compared(
     model: GatedImageClassifier,
     images: Tensor,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Largest difference of each image, and where it is a rounding's."""
+    """Difference of each image, and whether rounding explains it."""
     feats, records = model._extract_gated(images)
     wanted = class_scores(model.head, feats, 'the runtime').numpy()
     gaps = _gaps(wanted, outputs[0])
@@ -131,7 +131,7 @@ def _as(like: Tensor, output: np.ndarray) -> Tensor:
 
 
 def _gaps(wanted: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """The largest difference of each image; (N,)."""
+    """The largest difference for each image; (N,)."""
     scale = max(1.0, float(np.abs(wanted).max()))
     return np.abs(found.reshape(wanted.shape) - wanted).max(axis=1) / scale
 

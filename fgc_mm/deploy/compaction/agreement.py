@@ -1,4 +1,4 @@
-"""Whether a compact network says what the masked one says."""
+"""Comparing a compact network with the masked one."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,10 +18,10 @@ from fgc_mm.models.kept import Kept
 def agreeing(
     backbone: GatedBackbone, channel_map: ChannelMap
 ) -> Iterator[None]:
-    """The masked network, with the decisions that a channel map has fixed.
+    """Run the masked network with the decisions that a channel map fixes.
 
-    Channels that it removes or closes are closed, those that are no longer
-    gated are open, whatever their gates say.
+    Channels that it removes or closes are closed; those that are no longer
+    gated are open, whatever their gates decide.
 
     Args:
         backbone: The whole gated network.
@@ -56,12 +56,12 @@ def _fix(
 def telling(
     small: nn.Module, channel_map: ChannelMap, masks: dict[str, Tensor]
 ) -> Iterator[None]:
-    """The small network, whose gates say what the whole one's have said.
+    """Run the small network with the masks of the whole one.
 
     Args:
         small: With gates, or without any.
         channel_map: What remains of the whole one.
-        masks: Of the whole one's sites, (N, C) each.
+        masks: Of the whole network's sites, (N, C) each.
     """
     sites = small.sites if isinstance(small, GatedBackbone) else ()
     hooks = [
@@ -93,12 +93,12 @@ def same_decisions(
     producer: Kept | None,
     entry: SiteChannels,
 ) -> bool:
-    """Whether a small gate says of its channels what the whole one says.
+    """Whether a small gate decides like the whole one for its channels.
 
     Args:
         whole: The whole gate.
-        small: What is left of it.
-        in_channels: That the whole one reads.
+        small: The gate with fewer channels.
+        in_channels: Input channels of the whole gate.
         producer: What remains of the layer whose input they read.
         entry: What remains of the site.
     """
@@ -114,7 +114,7 @@ def same_decisions(
     alike = torch.isclose(
         wanted.mask[:, gated], got.mask[:, places], rtol=1e-3, atol=1e-5
     )
-    # but for logits that rounding turns over
+    # rounding may change the sign of a few logits
     return gated == [] or float(alike.float().mean()) > 0.99
 
 
@@ -126,11 +126,11 @@ def flat(outputs: Any) -> list[Tensor]:
 
 
 def largest_gap(wanted: Any, got: Any) -> float:
-    """Largest difference, as a share of the largest number; inf if not alike.
+    """Largest difference relative to the largest value; inf if shapes differ.
 
     Args:
         wanted: Outputs of a backbone.
-        got: Those of another.
+        got: Outputs of another.
     """
     pairs = list(zip(flat(wanted), flat(got), strict=True))
     if any(a.shape != b.shape for a, b in pairs):
@@ -140,12 +140,12 @@ def largest_gap(wanted: Any, got: Any) -> float:
 
 
 class Closing:
-    """Closes channels of one site of a plain network, in a ``with`` block.
+    """Closes channels of one site of a plain network in a ``with`` block.
 
     Args:
         network: The plain network.
-        readers: Layers that read the channels, and which of their input
-            channels to leave; (C_in,) bool each.
+        readers: For each layer that reads the channels, which of its input
+            channels to keep; (C_in,) bool.
     """
 
     def __init__(self, network: nn.Module, readers: dict[str, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""The norms and the like that lie between a site's layers."""
+"""Per-channel modules (norms and the like) between a site's layers."""
 
 from collections.abc import Sequence
 
@@ -14,19 +14,19 @@ from fgc_mm.sites.site import GateSite, SiteLayer
 
 
 class _NormProbe(ChannelProbe):
-    """Also looks at what every module with parameters of its own gives."""
+    """Also observes the outputs of modules with parameters of their own."""
 
     def after_module(
         self, name: str, module: nn.Module, output: Tensor
     ) -> Tensor | None:
-        """Look at a norm, a ``PReLU``, a layer scale."""
+        """Observe a norm, a ``PReLU``, a layer scale."""
         if per_channel(module) and output.dim() > 1:
             self._observe(ProbePoint('norm', name), output)
         return super().after_module(name, module, output)
 
 
 def per_channel(module: nn.Module) -> bool:
-    """Whether it has a vector of parameters, or of statistics, of its own."""
+    """Whether a module has a vector of parameters or statistics."""
     own = [
         *module.parameters(recurse=False),
         *module.buffers(recurse=False),
@@ -39,19 +39,18 @@ def per_channel(module: nn.Module) -> bool:
 def norms_of(
     backbone: nn.Module, sites: Sequence[GateSite]
 ) -> dict[str, tuple[SiteLayer, ...]]:
-    """The per-channel modules that every site's channels pass.
+    """The per-channel modules that every site's channels pass through.
 
-    Found by trying, as the sites themselves are
-    (:mod:`fgc_mm.sites.channel_flow`).
+    Found by probing, like the sites (:mod:`fgc_mm.sites.channel_flow`).
 
     Args:
         backbone: The plain network.
-        sites: Of it.
+        sites: Its sites.
 
     Returns:
-        By site name, modules with the site's channel at each of their
-        channels, in the order of the forward pass. A module that several
-        maps share, or that mixes channels, is not among them.
+        By site name, modules with the index of the site's channel for each
+        of their channels, in the order of the forward pass. Modules shared
+        by several maps, or mixing channels, are left out.
     """
     images = small_images(backbone)
     with ProbedBackbone(backbone) as probed:
@@ -63,7 +62,7 @@ def norms_of(
 def _norms(
     probe: ChannelProbe, flow: ChannelFlow, site: GateSite
 ) -> tuple[SiteLayer, ...]:
-    if site.producer not in probe.sources:  # a depthwise conv keeps them all
+    if site.producer not in probe.sources:  # depthwise: nothing to remove
         return ()
     producer = next(m for m in site.outputs if m.path == site.producer)
     folded = producer.positions is not None
@@ -76,7 +75,7 @@ def _norms(
 
 
 def positions_of(member: SiteLayer, channels: int) -> torch.Tensor:
-    """A member's positions as a tensor, also where they are in order."""
+    """A layer's positions as a tensor; all channels in order if ``None``."""
     if member.positions is None:
         return torch.arange(channels)
     return torch.tensor(member.positions)

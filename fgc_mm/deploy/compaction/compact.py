@@ -1,4 +1,4 @@
-"""Static removal: what firing statistics say is constant goes for good."""
+"""Static removal of channels that are constant in the firing statistics."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,21 +26,21 @@ from fgc_mm.errors import FGCError
 from fgc_mm.models import ChannelMap, CompactBackbone, GatedBackbone
 from fgc_mm.registry import MODELS
 
-CLOSE = 1e-4  # largest difference of a feature, as a share of the largest one
+CLOSE = 1e-4  # largest difference, relative to the largest feature
 
 
 @dataclass(frozen=True)
 class Compacted:
-    """What compaction gives.
+    """Result of a compaction.
 
     Attributes:
         channel_map: What remains, and what is gated.
         backbone: The small network, with its weights.
-        state_dict: The whole small model's.
+        state_dict: Of the whole small model.
         refused: Sites that keep channels which are never open, and why.
         difference: Largest difference between the features of the small
-            network and of the masked one whose removed gates agree, as a
-            share of the largest feature.
+            network and of the masked one with the same fixed decisions,
+            relative to the largest feature.
     """
 
     channel_map: ChannelMap
@@ -60,31 +60,31 @@ def compact(
 ) -> Compacted:
     """Remove what is constant from a gated model.
 
-    Channels that are never open go, with their rows and columns in every
-    layer; channels that are always open lose their row of the gate; a site
-    where nothing is left to decide loses its gate. Where a channel cannot be
-    taken out (before a residual sum, or out of one group only), it stays and
-    is closed without being asked.
+    Channels that are never open are removed, with their rows and columns in
+    every layer; channels that are always open lose their row of the gate; a
+    site without any decision left loses its gate. Where a channel cannot be
+    removed (before a residual sum, or from one group only), it stays and is
+    always closed.
 
-    The channels' ways are those of the sites, which were found by trying; and
-    the result is tried, too: its features must be those of the masked model
-    whose removed gates are told to agree, on ``images``. A site that fails
-    keeps its channels. (torch-pruning's dependency graph gives the same
-    networks where it can trace them, which the tests check; its trace of
-    ShuffleNetV2 or ResNeSt does not end.)
+    The affected layers are those of the sites, which were found by probing;
+    the result is checked as well: its features must equal those of the
+    masked model with the same fixed decisions, on ``images``. A site that
+    fails keeps its channels. (torch-pruning's dependency graph gives the
+    same networks where it can trace them, which the tests check; its trace
+    of ShuffleNetV2 or ResNeSt does not end.)
 
     Args:
         model: A classifier with a :class:`GatedBackbone`, in evaluation.
         firing: Its statistics.
         settings: Config of its backbone, to build the small one from.
-        images: (N, 3, H, W) to try the result on.
-        tolerance: Share of the images that may disagree with a channel that
-            is called never or always open.
+        images: (N, 3, H, W) for checking the result.
+        tolerance: Fraction of the images that may deviate for a channel that
+            counts as never or always open.
 
     Raises:
         FGCError: No gates, statistics of another model, a tolerance outside
-            [0, 0.5), an already compact model, or a backbone that fails
-            whatever site is left alone.
+            [0, 0.5), an already compact model, or a backbone that fails even
+            with every site left out.
     """
     backbone = gated_backbone(model)
     _check(backbone, firing, tolerance)
@@ -95,7 +95,7 @@ def compact(
         channel_map = trial.channel_map()
         try:
             small, state = trial.build(channel_map)
-        except Exception as error:  # whatever the backbone's code relies on
+        except Exception as error:  # depends on the backbone's code
             refused |= trial.culprits(channel_map, _fails(error))
             continue
         failed, gap = trial.compare(small, channel_map)
@@ -105,7 +105,7 @@ def compact(
 
 
 class _Trial:
-    """Builds the small network, and finds the sites that it cannot lose."""
+    """Builds the small network, and finds sites that must keep channels."""
 
     def __init__(
         self,
@@ -124,13 +124,13 @@ class _Trial:
         self._unshrunk: set[str] = set()
 
     def channel_map(self) -> ChannelMap:
-        """What remains, as far as is known by now."""
+        """What remains, without the sites that have failed so far."""
         return self._removal.channel_map(self._whole, self._unshrunk)
 
     def build(
         self, channel_map: ChannelMap
     ) -> tuple[nn.Module, dict[str, Tensor]]:
-        """The small backbone, and the small model's weights."""
+        """The small backbone, and the small model's state dict."""
         small = MODELS.build(
             small_settings(self._settings, channel_map, any_gate(channel_map))
         )
@@ -144,10 +144,10 @@ class _Trial:
     def compare(
         self, small: nn.Module, channel_map: ChannelMap
     ) -> tuple[dict[str, str], float]:
-        """Sites that cannot go, and the largest difference.
+        """Sites that failed and why, and the largest difference.
 
-        The gates are compared on their own and then told what to say: a
-        logit that rounding turns over must not pass for a wrong feature.
+        The gates are compared separately, and their masks are then set: a
+        logit whose sign rounding changes must not count as a wrong feature.
         """
         joint = self._joint_gates(small, channel_map)
         if joint:
@@ -170,16 +170,16 @@ class _Trial:
         again = [name for name in names if name in self._whole]
         if again:
             raise FGCError(
-                f'the gate of {again[0]} says otherwise when it is built anew '
-                'and loaded, so its weights are not all of it; it cannot be '
-                'compacted.'
+                f'the gate of {again[0]} decides differently when it is built '
+                'again and loaded, so its state dict does not hold all of its '
+                'state; it cannot be compacted.'
             )
         self._whole |= set(names)
 
     def _joint_gates(
         self, small: nn.Module, channel_map: ChannelMap
     ) -> dict[str, str]:
-        """Sites whose gate says otherwise with fewer channels."""
+        """Sites whose gate decides differently with fewer channels."""
         if not isinstance(small, GatedBackbone):
             return {}
         whole = {site.name: site for site in self._backbone.sites}
@@ -196,7 +196,7 @@ class _Trial:
         }
 
     def culprits(self, channel_map: ChannelMap, why: str) -> dict[str, str]:
-        """The sites that cannot even go alone."""
+        """The sites that fail even when only they are removed."""
         names = [n for n in channel_map.sites if self._removal.gone(n)]
         names = [n for n in names if n not in {*self._unshrunk, *self._whole}]
         failed = {n: why for n in names if not self._goes_alone(n)}
@@ -204,7 +204,7 @@ class _Trial:
         if not failed:
             raise FGCError(
                 f'{type(self._backbone.backbone).__name__} gives other '
-                f'features when it is built anew ({why}); it cannot be '
+                f'features when it is built again ({why}); it cannot be '
                 'compacted.'
             )
         self._unshrunk |= set(failed)
@@ -226,7 +226,7 @@ class _Trial:
 
 
 def _fails(error: Exception) -> str:
-    if isinstance(error, FGCError):  # a sentence about the whole network
+    if isinstance(error, FGCError):  # about the network as a whole
         return 'its code fails'
     return f'its code fails ({" ".join(str(error).split())[:80]})'
 
@@ -236,8 +236,8 @@ def _check(
 ) -> None:
     if not 0 <= tolerance < 0.5:
         raise FGCError(
-            f'tolerance={tolerance} is no share of images that may disagree '
-            'with the majority; give a number from 0 to below 0.5.'
+            f'tolerance={tolerance} is not a fraction of images that may '
+            'deviate from the majority; give a number from 0 to below 0.5.'
         )
     if isinstance(backbone, CompactBackbone):
         raise FGCError(

@@ -1,4 +1,4 @@
-"""Partial gates as plain ones, which a fused gate can take the place of."""
+"""Merging partial gates into plain ones, which a fused gate can replace."""
 
 import torch
 from torch import nn
@@ -10,11 +10,11 @@ from fgc_mm.gates import BinaryConcreteGate, GroupedGate, PartialGate
 
 @torch.no_grad()
 def merged(model: nn.Module) -> nn.Module:
-    """A copy whose partial gates are gates of all channels.
+    """A copy of a model whose partial gates cover all channels.
 
-    A channel that is fixed becomes one whose logit is a large constant. The
-    decisions are the same; it costs some MACs and spares several small
-    operations per site, and dynamic execution runs such a gate in one call.
+    The logit of a fixed channel becomes a large constant. The decisions stay
+    the same; it costs some MACs but saves several small operations per site,
+    and dynamic execution runs such a gate in one call.
 
     Args:
         model: A compact classifier, or its backbone.
@@ -29,7 +29,7 @@ def merged(model: nn.Module) -> nn.Module:
 
 
 def _merged(gate: nn.Module, in_channels: int) -> nn.Module | None:
-    """None where there is nothing to merge, or another kind inside."""
+    """None if nothing can be merged (another kind of inner gate)."""
     inner = getattr(gate, 'gate', None)
     if isinstance(gate, GroupedGate):
         whole = _merged(inner, in_channels)

@@ -1,4 +1,4 @@
-"""Which channels go, where, and what is still gated then."""
+"""From firing statistics to the channels that are removed and gated."""
 
 from collections.abc import Collection, Iterable, Sequence
 
@@ -17,7 +17,7 @@ from fgc_mm.sites.layout import (
 )
 from fgc_mm.sites.site import GateSite, SiteLayer
 
-# A conv of one channel and one group would no longer tell a depthwise one.
+# A conv with one channel and one group would look like a depthwise conv.
 LEAST = 2
 
 
@@ -51,7 +51,7 @@ class Removal:
         }
 
     def gone(self, name: str) -> list[int]:
-        """Channels of a site that go."""
+        """Channels of a site that are removed."""
         return self._gone[name]
 
     def channel_map(
@@ -59,12 +59,12 @@ class Removal:
         whole: Collection[str] = (),
         unshrunk: Collection[str] = (),
     ) -> ChannelMap:
-        """The map.
+        """The channel map.
 
         Args:
-            whole: Sites that stay as they are, with all of their gate.
-            unshrunk: Sites that keep their channels, closed where they are
-                never open.
+            whole: Sites that stay as they are, with their whole gate.
+            unshrunk: Sites that keep their channels; those that are never
+                open are closed.
         """
         gone = {
             name: [] if name in whole or name in unshrunk else channels
@@ -87,7 +87,7 @@ class Removal:
         )
 
     def left_inputs(self, name: str) -> dict[str, Tensor]:
-        """What the readers of one site keep of their inputs; bool each."""
+        """For each reader of a site, which inputs it keeps; bool."""
         left: dict[str, Tensor] = {}
         site = self._sites[name]
         _strike(left, site.consumers, site, self._gone[name])
@@ -109,7 +109,7 @@ class Removal:
         )
 
     def _removable(self, site: GateSite) -> list[int]:
-        """Channels that are never open, and can be taken out."""
+        """Channels that are never open and can be removed."""
         never = self._firing[site.name].never(self._tolerance)
         gone = never.nonzero().flatten().tolist()
         if gone and site.branch_end is not None:
@@ -125,12 +125,12 @@ class Removal:
         gone = self._balanced(site, gone[: max(0, site.channels - LEAST)])
         if not gone and never.any():
             self.refused.setdefault(
-                site.name, 'grouped convs lose as many channels in each group'
+                site.name, 'grouped convs must lose equally many per group'
             )
         return gone
 
     def _balanced(self, site: GateSite, gone: list[int]) -> list[int]:
-        """As many of each group, where a grouped conv reads or writes them."""
+        """Equally many per group where a grouped conv reads or writes them."""
         for member in (*site.outputs, *site.consumers):
             layer = self._plain.get_submodule(member.path)
             groups = layer_widths(layer)[2]
@@ -140,7 +140,7 @@ class Removal:
         return gone if self._even(site, gone) else []
 
     def _even(self, site: GateSite, gone: list[int]) -> bool:
-        """Whether all groups stay alike; one conv may undo another's."""
+        """Whether all groups stay equal; several convs may conflict."""
         outputs: dict[str, Tensor] = {}
         inputs: dict[str, Tensor] = {}
         _strike(outputs, site.outputs, site, gone)
@@ -158,7 +158,7 @@ def _strike(
     site: GateSite,
     gone: Sequence[int],
 ) -> None:
-    """Take a site's channels from what is left of some layers."""
+    """Remove a site's channels from the kept channels of some layers."""
     for member in members:
         positions = positions_of(member, site.channels)
         stays = ~torch.isin(positions, torch.tensor(gone))
@@ -173,7 +173,7 @@ def _numbers(left: dict[str, Tensor]) -> dict[str, list[int]]:
 
 
 def _evenly(positions: Tensor, groups: int, gone: list[int]) -> list[int]:
-    """The first channels of each group, as many as the poorest has."""
+    """The first channels of each group, as many as the smallest group has."""
     group_of = {}
     for place, channel in enumerate(positions.tolist()):
         group_of[channel] = place * groups // len(positions)

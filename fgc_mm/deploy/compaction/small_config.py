@@ -6,7 +6,7 @@ from fgc_mm.deploy.compaction.small_state import any_gate, small_settings
 from fgc_mm.models import ChannelMap
 
 HERE = '{{ fileDirname }}'  # mmengine: the folder of the config itself
-# what is about gates, and has nothing to do without one
+# hooks that need a gate
 GATE_HOOKS = ('LossProgressHook', 'FGCMemoryBankHook')
 
 

@@ -1,4 +1,4 @@
-"""Channels that can leave a plain network together, by torch-pruning."""
+"""Groups of channels that can be pruned together, by torch-pruning."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from fgc_mm.errors import FGCError
 from fgc_mm.models.kept import channel_count
 from fgc_mm.sites.layout import DENSE, is_depthwise, layer_widths
 
-CLOSE = 1e-4  # largest difference of a feature, as a share of the largest one
+CLOSE = 1e-4  # largest difference, relative to the largest feature
 
 
 @dataclass(frozen=True)
 class SiteLayer:
-    """A layer's side in a group.
+    """A layer that reads or writes the channels of a group.
 
     Attributes:
         path: Of the layer.
         output: Whether its outputs belong to the group, or its inputs.
-        places: For each of the group's channels, in order, those of the
-            layer; several where a linear layer reads a flattened map.
+        places: For each of the group's channels, the layer's channels;
+            several where a linear layer reads a flattened map.
     """
 
     path: str
@@ -41,13 +41,13 @@ class ChannelGroup:
     """Channels that several layers have in common.
 
     Attributes:
-        channels: How many.
+        channels: Their number.
         members: The layers.
-        blocks: The channels, in blocks that must lose as many each: the
-            groups of a conv or of a group norm; one block if there is none.
-        group: torch-pruning's, for its importances.
+        blocks: The channels, in blocks that must lose equally many: the
+            groups of a conv or of a group norm; one block otherwise.
+        group: torch-pruning's group, for its importances.
         least: Channels that each block keeps; two where a group norm has no
-            statistics of a single one (a map of one pixel).
+            statistics for a single one (a map of one pixel).
     """
 
     channels: int
@@ -58,18 +58,18 @@ class ChannelGroup:
 
     @property
     def can_lose(self) -> bool:
-        """Whether all blocks are equal, and wide enough to lose one."""
+        """Whether all blocks are equal, and wide enough to lose a channel."""
         widths = {len(block) for block in self.blocks}
         return len(widths) == 1 and min(widths) > self.least
 
     def without(self, count: int) -> Removed:
-        """Without the first channels of each block."""
+        """Remove the first channels of each block."""
         gone = [channel for block in self.blocks for channel in block[:count]]
         return removed([(self, gone)])
 
 
 def removed(leaving: Iterable[tuple[ChannelGroup, Iterable[int]]]) -> Removed:
-    """What layers lose if some channels of each group leave."""
+    """What layers lose if these channels of each group are removed."""
     sides: tuple[Channels, Channels] = defaultdict(set), defaultdict(set)
     for group, channels in leaving:
         channels = list(channels)
@@ -80,17 +80,17 @@ def removed(leaving: Iterable[tuple[ChannelGroup, Iterable[int]]]) -> Removed:
 
 
 def find_groups(network: nn.Module, images: Tensor) -> list[ChannelGroup]:
-    """All groups of channels that can really be removed.
+    """All groups of channels that can be removed.
 
-    torch-pruning's dependency graph proposes them; each is then tried: the
-    network without one channel of each block must give the features of the
-    whole network in which nobody reads those channels. So a shortcut that
-    slices and pads (``CifarResNet``) keeps its channels, as do the network's
-    outputs.
+    torch-pruning's dependency graph proposes them; each is then checked: the
+    network without one channel of each block must have the features of the
+    whole network in which no layer reads those channels. A shortcut that
+    slices and pads (``CifarResNet``) hence keeps its channels, as do the
+    network's outputs.
 
     Args:
         network: A plain backbone, in evaluation.
-        images: (N, 3, H, W) to try on.
+        images: (N, 3, H, W) for the checks.
 
     Raises:
         FGCError: There is none.
@@ -117,7 +117,7 @@ def find_groups(network: nn.Module, images: Tensor) -> list[ChannelGroup]:
 def _bounded(
     group: ChannelGroup, network: nn.Module, images: Tensor
 ) -> ChannelGroup:
-    """The group, with two channels of each block kept if one is too few."""
+    """The group, with ``least`` set to two if one channel is too few."""
     layers = [network.get_submodule(member.path) for member in group.members]
     norms = any(isinstance(layer, nn.GroupNorm) for layer in layers)
     if not norms or not group.can_lose:
@@ -143,7 +143,7 @@ def _trace(network: nn.Module, images: Tensor) -> tp.DependencyGraph:
             return graph.build_dependency(
                 network, images[:1].clone(), output_transform=flat
             )
-    except Exception as error:  # whatever it does not know
+    except Exception as error:  # depends on the network's operations
         said = ' '.join(str(error).split())[:80]
         raise FGCError(
             f'torch-pruning cannot trace {type(network).__name__} ({said}), '
@@ -158,7 +158,7 @@ def _read(
     for item in group:
         path = names.get(id(item.dep.layer))
         if path is None or not _has_channels(item.dep.layer):
-            continue  # an operation, or one number for all channels
+            continue  # an operation, or one parameter for all channels
         places = defaultdict(list)
         for root, place in zip(item.root_idxs, item.idxs):
             places[int(root)].append(int(place))
@@ -177,7 +177,7 @@ def _has_channels(layer: nn.Module) -> bool:
 def _blocks(
     network: nn.Module, channels: int, members: Iterable[SiteLayer]
 ) -> tuple[tuple[int, ...], ...]:
-    """Channels by the groups of all members in which they lie."""
+    """Channels grouped by the conv or norm groups that contain them."""
     keys: list[tuple[int, ...]] = [()] * channels
     for member in members:
         wide = _group_width(network.get_submodule(member.path), member.output)
@@ -193,7 +193,7 @@ def _blocks(
 
 
 def _group_width(layer: nn.Module, output: bool) -> int:
-    """Channels in a group of a layer; 0 where no group need be kept."""
+    """Channels per group of a layer; 0 if there are no groups to keep."""
     if isinstance(layer, nn.GroupNorm):
         width, groups = layer.num_channels, layer.num_groups
     elif isinstance(layer, DENSE) and not is_depthwise(layer):

@@ -1,4 +1,4 @@
-"""Static pruning to a given ratio of MACs: the rival of dynamic pruning."""
+"""Static pruning to a given ratio of MACs, a baseline of dynamic pruning."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ STEPS = 20
 
 @dataclass(frozen=True)
 class Pruned:
-    """A network that static pruning has made.
+    """A statically pruned network.
 
     Attributes:
         channel_map: What remains.
-        model: The small classifier, with the weights that remain.
+        model: The small classifier, with the remaining weights.
         macs: Its MACs, convs and classifier.
-        dense: Those of the whole one.
-        sparsity: Share of the channels of each group that went.
-        groups: How many groups of channels can be pruned.
+        dense: MACs of the whole one.
+        sparsity: Fraction of the channels of each group that was removed.
+        groups: Number of channel groups that can be pruned.
     """
 
     channel_map: ChannelMap
@@ -47,7 +47,7 @@ class Pruned:
 
     @property
     def pruning_ratio(self) -> float:
-        """Share of the MACs that went."""
+        """Fraction of the MACs that was removed."""
         return 1 - self.macs / self.dense
 
 
@@ -57,12 +57,12 @@ def prune_static(
     pruning_ratio: float,
     images: Tensor,
 ) -> Pruned:
-    """Removes the least important channels for good, and for all images.
+    """Remove the least important channels for all images.
 
-    Every group of channels loses the same share of its channels, those that
-    torch-pruning's importance puts last; where a grouped conv or a group norm
-    reads them, each of its groups loses as many. Bisection finds the share
-    that leaves the MACs asked for.
+    Every group loses the same fraction of its channels, those with the
+    lowest torch-pruning importance; where a grouped conv or a group norm
+    reads them, each of its groups loses equally many. Bisection finds the
+    fraction that gives the requested MACs.
 
     Args:
         model: A trained classifier with a plain backbone, in evaluation.
@@ -70,13 +70,13 @@ def prune_static(
             ``'group_norm'`` (L2 norm over the group), ``'bn_scale'``
             (network slimming, Liu et al., ICCV 2017) or ``'random'``
             (torch's global generator).
-        pruning_ratio: Share of the MACs (convs and classifier) to remove,
+        pruning_ratio: Fraction of the MACs (convs and classifier) to remove,
             in (0, 1).
-        images: (N, 3, H, W) for counting and for trying the result.
+        images: (N, 3, H, W) for counting and for checking the result.
 
     Raises:
-        FGCError: An unknown importance, gates, a ratio that is none or out
-            of reach, or nothing that can be removed.
+        FGCError: An unknown importance, a gated model, an invalid or
+            unreachable ratio, or nothing that can be removed.
     """
     _check(model, importance, pruning_ratio)
     groups = find_groups(model.backbone, images)
@@ -86,9 +86,9 @@ def prune_static(
     problem = gone.problem(model.backbone, images, CLOSE)
     if problem:
         raise FGCError(
-            f'{type(model.backbone).__name__} gives other features without '
-            f'the pruned channels than when nobody reads them ({problem}); '
-            'it cannot be pruned statically.'
+            f'{type(model.backbone).__name__} without the pruned channels '
+            'has other features than the whole network in which no layer '
+            f'reads them ({problem}); it cannot be pruned statically.'
         )
     channel_map, small = search.shrunk(gone)
     return Pruned(
@@ -102,7 +102,7 @@ def prune_static(
 
 
 class _Search:
-    """The MACs at any share of channels."""
+    """MACs as a function of the fraction of channels removed."""
 
     def __init__(
         self,
@@ -122,19 +122,19 @@ class _Search:
         self._ratios: dict[tuple[int, ...], float] = {}
 
     def removed(self, sparsity: float, turn: int = 0) -> Removed:
-        """The last channels of every block; ``least`` of them remain.
+        """Channels that are removed; each block keeps at least ``least``.
 
-        Each group rounds at a place of its own, so that the MACs fall in
-        small steps; a turn gives each the place of the next.
+        Each group rounds with an offset of its own, so that the MACs change
+        in small steps; ``turn`` rotates the offsets among the groups.
         """
         return self._without(self._counts(sparsity, turn))
 
     def _counts(self, sparsity: float, turn: int) -> tuple[int, ...]:
-        """How many channels leave each block of every group."""
+        """How many channels are removed from each block of every group."""
         counts, groups = [], len(self._groups)
         for number, group in enumerate(self._groups):
             place = ((number + turn) % groups + 0.5) / groups
-            width = len(group.blocks[0])  # as wide as any other
+            width = len(group.blocks[0])  # all blocks are equal
             count = floor(sparsity * width + place)
             counts.append(min(count, width - group.least))
         return tuple(counts)
@@ -148,14 +148,14 @@ class _Search:
         )
 
     def shrunk(self, gone: Removed) -> tuple[ChannelMap, nn.Module]:
-        """The map, and the small model."""
+        """The channel map, and the small model."""
         channel_map = gone.channel_map(self._model.backbone)
         small = copied(self._model)
         channel_map.shrink(small.backbone)
         return channel_map, small
 
     def ratio(self, sparsity: float, turn: int = 0) -> float:
-        """Share of the MACs that goes."""
+        """Fraction of the MACs that is removed."""
         counts = self._counts(sparsity, turn)
         if counts not in self._ratios:
             backbone = self._model.backbone
@@ -166,10 +166,10 @@ class _Search:
         return self._ratios[counts]
 
     def run(self, wanted: float) -> tuple[float, Removed]:
-        """The share of channels, and those that go.
+        """The fraction of channels, and the channels to remove.
 
-        Where the channels are so few that a step misses the tolerance,
-        another turn has other steps.
+        If the steps are too coarse for the tolerance, other rotations of the
+        rounding offsets are tried.
         """
         most = self.ratio(1.0)
         if wanted > most + TOLERANCE:
@@ -187,12 +187,12 @@ class _Search:
             closest = min(closest, reached, key=lambda r: abs(r - wanted))
         raise FGCError(
             f'pruning_ratio={wanted} cannot be met within a point: the '
-            f'channels of this network are few, the closest is '
+            f'network has few channels, and the closest ratio is '
             f'{closest:.3f}; ask for that.'
         )
 
     def _bisect(self, wanted: float, turn: int) -> float:
-        """The closer of the two sides of the last step."""
+        """The end of the last interval that is closer."""
         low, high = 0.0, 1.0
         for _ in range(STEPS):
             middle = (low + high) / 2
@@ -219,11 +219,11 @@ def _check(model: nn.Module, importance: str, ratio: float) -> None:
         )
     if not 0 < ratio < 1:
         raise FGCError(
-            f'pruning_ratio={ratio} is no share of the MACs that can be '
-            'removed; give a number between 0 and 1, such as 0.55.'
+            f'pruning_ratio={ratio} is not a fraction of the MACs that can '
+            'be removed; give a number between 0 and 1, such as 0.55.'
         )
     if isinstance(model.backbone, GatedBackbone):
         raise FGCError(
             'the model has gates, which choose channels per image; static '
-            'pruning takes a plain one: give the dense config.'
+            'pruning needs a plain one: give the dense config.'
         )

@@ -1,4 +1,4 @@
-"""Whether a network bears the loss of some channels."""
+"""Checking that a network works without some channels."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Channels = dict[str, set[int]]
 
 @dataclass(frozen=True)
 class Removed:
-    """Channels to leave out, by path of the layer."""
+    """Channels to remove, by path of the layer."""
 
     outputs: Channels
     inputs: Channels
@@ -33,7 +33,7 @@ class Removed:
         """What remains of a network.
 
         Raises:
-            FGCError: The groups of a layer would lose unequally.
+            FGCError: The groups of a layer would lose different numbers.
         """
         return ChannelMap.of(
             network,
@@ -47,14 +47,14 @@ class Removed:
     ) -> str:
         """Why a network cannot lose these channels; empty if it can.
 
-        Without them it must give the features of the whole network in which
-        no layer reads them. A norm over several channels (group norm, layer
-        norm) reads them, too: its statistics are those of the others.
+        Without them it must have the features of the whole network in which
+        no layer reads them. For a norm over several channels (group norm,
+        layer norm), that means statistics of the other channels only.
 
         Args:
             network: The whole one, in evaluation.
-            images: (N, 3, H, W) to try on.
-            tolerance: Of a feature, as a share of the largest one.
+            images: (N, 3, H, W) for the check.
+            tolerance: Difference allowed, relative to the largest feature.
         """
         try:
             channel_map = self.channel_map(network)
@@ -67,7 +67,7 @@ class Removed:
         with _silent(network, channel_map):
             wanted = network(images)
         if len(flat(wanted)) != len(flat(got)):
-            return 'it gives another number of features'
+            return 'it returns another number of features'
         gap = largest_gap(wanted, got)
         if gap == float('inf'):
             return 'its features have other shapes'
@@ -75,10 +75,10 @@ class Removed:
 
 
 def _attempt(network: nn.Module, images: Tensor) -> tuple[Any, str]:
-    """What a network gives, and what its code says if it fails."""
+    """A network's outputs, and its error message if it fails."""
     try:
         return network(images), ''
-    except Exception as error:  # whatever its code relies on
+    except Exception as error:  # depends on its code
         said = ' '.join(str(error).split())[:80]
         return None, said or type(error).__name__
 
@@ -92,7 +92,7 @@ def _rest(
 
 @contextmanager
 def _silent(network: nn.Module, channel_map: ChannelMap) -> Iterator[None]:
-    """Within it no layer of the whole network reads what does not remain."""
+    """Run the whole network so that no layer reads the removed channels."""
     readers = {}
     with ExitStack() as stack:
         for path, kept in channel_map.layers.items():
@@ -101,8 +101,7 @@ def _silent(network: nn.Module, channel_map: ChannelMap) -> Iterator[None]:
                 hook = partial(_norm_the_kept, kept, _shrunk(layer, kept))
                 stack.callback(layer.register_forward_hook(hook).remove)
             elif not is_depthwise(layer):
-                # of depthwise convs they are outputs, too: who reads those
-                # does not look
+                # depthwise convs pass them on; their readers are masked
                 readers[path] = _flags(kept.inputs, kept.widths[1])
         with Closing(network, readers):
             yield
@@ -121,7 +120,7 @@ def _flags(channels: Sequence[int], width: int) -> Tensor:
 def _norm_the_kept(
     kept: Kept, small: nn.Module, layer: nn.Module, args: Any, output: Tensor
 ) -> Tensor:
-    """What a norm of the kept channels gives, among the whole one's."""
+    """Output of a whole norm, with the kept channels from the small one."""
     x = args[0]
     dim = _channel_dim(layer, x, kept.widths[0])
     index = torch.tensor(kept.outputs, device=x.device)
@@ -129,7 +128,7 @@ def _norm_the_kept(
 
 
 def _channel_dim(layer: nn.Module, x: Tensor, width: int) -> int:
-    """Where the channels of a per-channel module's input lie."""
+    """Index of the channel dimension in a per-channel module's input."""
     if type(layer) is not nn.LayerNorm and x.shape[1] == width:
         return 1
     return x.dim() - len(getattr(layer, 'normalized_shape', (width,)))

@@ -1,4 +1,4 @@
-"""Removing channels that training has set to zero."""
+"""Removing channels whose weights training has set to zero."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from fgc_mm.sites.layout import DENSE, input_weights, is_depthwise
 
 
 def prune_zeroed(model: nn.Module, images: Tensor) -> Pruned:
-    """Removes the channels of zero filters that no layer reads.
+    """Remove channels with zero filters that no layer reads.
 
-    ``SoftFilterPruningHook`` leaves such channels; the small network gives
-    the same outputs.
+    ``SoftFilterPruningHook`` makes such channels; the small network has the
+    same outputs.
 
     Args:
         model: A trained classifier with a plain backbone, in evaluation.
-        images: (N, 3, H, W) for counting and for trying the result.
+        images: (N, 3, H, W) for counting and for checking the result.
 
     Raises:
-        FGCError: The model has gates, or no such channel; a network of which
-            nothing can be removed.
+        FGCError: The model has gates, or no such channel; or nothing of the
+            network can be removed.
     """
     if isinstance(model.backbone, GatedBackbone):
         raise FGCError(
-            'the model has gates, and zeroed filters are those of a dense '
-            'network; give the dense config.'
+            'the model has gates, but zeroed filters are removed from dense '
+            'networks; give the dense config.'
         )
     groups = find_groups(model.backbone, images)
     zeros = [_zeroed(model.backbone, group) for group in groups]
     if not any(zeros):
         raise FGCError(
-            'no channel has a filter of zeros that nothing reads: there is '
-            'nothing to remove; train with SoftFilterPruningHook to the last '
-            'epoch, or prune by an importance.'
+            'no channel has a zero filter and no reader, so there is nothing '
+            'to remove; train with SoftFilterPruningHook to the last epoch, '
+            'or prune by an importance.'
         )
     channel_map = removed(zip(groups, zeros, strict=True)).channel_map(
         model.backbone
@@ -76,9 +76,9 @@ def _check_same(model: nn.Module, small: nn.Module, images: Tensor) -> None:
 
 
 def _zeroed(backbone: nn.Module, group: ChannelGroup) -> list[int]:
-    """The channels that every conv and linear layer has zeros for.
+    """The channels whose weights are zero in every conv and linear layer.
 
-    As many of each block, and not all of any.
+    Equally many of each block, and not all of any block.
     """
     dead = {
         channel
@@ -97,9 +97,9 @@ def _zeroed(backbone: nn.Module, group: ChannelGroup) -> list[int]:
 
 
 def _is_zero(layer: nn.Module, output: bool, places: tuple[int, ...]) -> bool:
-    """Whether a layer writes, or reads, nothing at these places."""
+    """Whether all of a layer's weights for these channels are zero."""
     if not isinstance(layer, DENSE) or is_depthwise(layer):
-        return True  # per channel: whatever it does, who reads it matters
+        return True  # per channel: only its readers matter
     if output:
         return not layer.weight[list(places)].any()
     return not any(input_weights(layer, place).any() for place in places)

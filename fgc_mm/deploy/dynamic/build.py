@@ -1,4 +1,4 @@
-"""From a gated classifier to one that is faster on a clock."""
+"""From a gated classifier to one with a lower latency."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ def to_dynamic(
     plan: DynamicPlan | None = None,
     backend: str = 'auto',
 ) -> nn.Module:
-    """A copy of a model that computes the open channels of an image only.
+    """A copy of a model that computes only the open channels of an image.
 
     The network is captured as a graph (:mod:`fgc_mm.deploy.graph`), norms
     are folded, and every operation gets the list of the channels that it
-    computes; the compiled runtime runs the whole of it in one call. A short
-    calibration decides for every site whether skipping pays; where it does
-    not, all channels are computed and masked. Everything is verified against
-    the masked model before it is handed out.
+    computes; the compiled runtime runs the whole graph in one call. A short
+    calibration decides for every site whether skipping is faster; if not,
+    all channels are computed and masked. The result is compared with the
+    masked model before it is returned.
 
     Args:
-        model: In any mode; it stays as it is.
-        images: (N, 3, H, W) real images, as the model takes them (after the
-            data preprocessor): a handful is enough.
-        plan: What an earlier calibration decided, ``model.plan`` of its
-            result; then ``images`` only verify.
+        model: In any mode; it is not changed.
+        images: (N, 3, H, W) a few real images, as the model takes them
+            (after the data preprocessor).
+        plan: Result of an earlier calibration (``plan`` of the returned
+            model); then ``images`` are only used for verification.
         backend: ``'kernel'``: the compiled kernel; ``'torch'``: plain torch;
-            ``'auto'``: the kernel if it can be built, else torch with a
+            ``'auto'``: the kernel if it can be built, otherwise torch with a
             warning.
 
     Returns:
@@ -64,6 +64,23 @@ def to_dynamic(
     Raises:
         FGCError: A model without gates, neither images nor plan, a plan of
             another model, or logits that differ from the masked model's.
+
+    Example:
+        >>> import torch
+        >>> from fgc_mm.registry import MODELS
+        >>> model = MODELS.build(dict(
+        ...     type='fgc_mm.GatedImageClassifier',
+        ...     backbone=dict(
+        ...         type='fgc_mm.GatedBackbone',
+        ...         backbone=dict(type='fgc_mm.CifarResNet', depth=8),
+        ...         gate=dict(type='fgc_mm.BinaryConcreteGate')),
+        ...     neck=dict(type='GlobalAveragePooling'),
+        ...     head=dict(
+        ...         type='LinearClsHead', num_classes=10, in_channels=64)))
+        >>> dynamic = to_dynamic(
+        ...     model, torch.randn(2, 3, 16, 16), backend='torch')
+        >>> dynamic(torch.randn(1, 3, 16, 16)).shape
+        torch.Size([1, 10])
     """
     _check(model, images, plan)
     if next(model.parameters()).device.type != 'cpu':
@@ -103,15 +120,15 @@ def choose_backend(backend: str) -> bool:
 
     Args:
         backend: ``'kernel'``, ``'torch'``, or ``'auto'``: the runtime if it
-            can be built, else torch with a warning.
+            can be built, otherwise torch with a warning.
 
     Raises:
-        FGCError: Another backend, or a runtime that cannot be built.
+        FGCError: An unknown backend, or a runtime that cannot be built.
     """
     if backend not in BACKENDS:
         raise FGCError(
             f'backend={backend!r} is none of {", ".join(BACKENDS)}; '
-            "'auto' takes the compiled runtime where it can be built."
+            "'auto' uses the compiled runtime where it can be built."
         )
     if backend == 'torch':
         return False
@@ -128,8 +145,8 @@ def choose_backend(backend: str) -> bool:
 @functools.cache
 def _warn_once(problem: str) -> None:
     warnings.warn(
-        'dynamic execution goes on in plain torch, which is slower, since '
-        f'there is no compiled runtime: {problem}',
+        'dynamic execution uses plain torch, which is slower, since there '
+        f'is no compiled runtime: {problem}',
         stacklevel=4,
     )
 
@@ -150,14 +167,14 @@ def _check(
     refuse_quantised(model)
     if images is None and plan is None:
         raise FGCError(
-            'whether skipping pays is measured on real images, but neither '
-            'images nor a plan was given; give some images (N, 3, H, W), or '
-            'the plan of an earlier calibration.'
+            'a calibration measures on real images, but neither images nor a '
+            'plan was given; give some images (N, 3, H, W), or the plan of an '
+            'earlier calibration.'
         )
     if images is not None and not isinstance(images, Tensor):
         raise FGCError(
-            f'images are a {type(images).__name__}, but a calibration takes a '
-            'tensor (N, 3, H, W); give torch.as_tensor(images).'
+            f'images are a {type(images).__name__}, but a calibration needs '
+            'a tensor (N, 3, H, W); give torch.as_tensor(images).'
         )
     if images is not None and (images.dim() != 4 or len(images) == 0):
         raise FGCError(
@@ -175,7 +192,7 @@ def _noise(shape: Sequence[int]) -> Tensor:
 def _build(
     model: GatedImageClassifier, twin: GatedImageClassifier, compiled: bool
 ) -> DynamicImageClassifier:
-    """Of a copy of the model, whose modules become its own."""
+    """Build it from a copy of the model, which it takes over."""
     return DynamicImageClassifier(
         model,
         DynamicBackbone(twin.backbone, compiled),
@@ -188,7 +205,7 @@ def _build(
 def _why_modules(
     dynamic: DynamicImageClassifier, reference: Reference, image: Tensor
 ) -> str:
-    """Why the network's own code runs, in words; '' if a program may."""
+    """Why the network's own modules must run; '' if a program can run."""
     if image.dtype != torch.float32:
         return f'programs compute in float32, and the model in {image.dtype}'
     program = dynamic.backbone.program(image)
@@ -198,7 +215,7 @@ def _why_modules(
 
 
 def _obey(dynamic: DynamicImageClassifier, image: Tensor) -> None:
-    """Do as the stored plan says, but for what cannot be done."""
+    """Apply a stored plan, except for what this model cannot do."""
     plan, backbone = dynamic.plan, dynamic.backbone
     backbone.batch, backbone.executor = plan.batch, plan.executor
     backbone.keep_alone(plan.alone)
@@ -225,7 +242,7 @@ def _left_alone(
     images: Tensor | None,
     plan: DynamicPlan | None,
 ) -> DynamicImageClassifier:
-    """On an accelerator: masked as it was, and the report says so."""
+    """The masked model on an accelerator, with a report that says why."""
     device = next(model.parameters()).device
     shape = plan.image_shape if images is None else tuple(images.shape[1:])
     dynamic = _build(model, copied(model).train(False), False)

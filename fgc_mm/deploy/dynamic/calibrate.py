@@ -1,4 +1,4 @@
-"""Does skipping pay? Measured once, site by site."""
+"""Measuring for every site whether skipping channels is faster."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from fgc_mm.sites import GateSite
 
 MOST_IMAGES = 6
 REPEATS = 5
-# A batch that runs as one must be this much faster: it is measured at one
-# size only.
+# Running a batch at once must be faster by this factor, since it is measured
+# at one batch size only.
 MARGIN = 0.98
-# How a site's layers are timed: closed channels skipped; computed and masked;
-# without gates.
+# Variants in which a site's layers are timed: closed channels skipped; all
+# computed and masked; without gates.
 SKIPPING, MASKED, PLAIN = 'skipping', 'masked', 'plain'
 
 
 def calibrate(dynamic: Any, images: Tensor) -> None:
-    """Choose sites, threads, and what to do with batches; note it all.
+    """Choose sites, threads and the handling of batches; fill in the plan.
 
     Args:
-        dynamic: The dynamic model, whose ``backbone.dense`` are the sites
-            that cannot be dynamic; changed, its ``plan`` filled in.
+        dynamic: The dynamic model; ``backbone.dense`` has the sites that
+            cannot be dynamic. Its ``plan`` is filled in.
         images: (N, 3, H, W).
     """
     images = images[:MOST_IMAGES]
@@ -67,7 +67,7 @@ def calibrate(dynamic: Any, images: Tensor) -> None:
 
 
 def run_modules(dynamic: Any, why: str) -> None:
-    """Let the network's own code run, masked, and note why."""
+    """Switch to the network's own modules, masked, and record why."""
     dynamic.plan.executor = dynamic.backbone.executor = MODULES
     dynamic.plan.executor_why = why
     dynamic.plan.sites = {
@@ -82,7 +82,7 @@ def _skips(backbone: Any) -> bool:
 def interleaved(
     runs: Sequence[Callable[[], Any]], repeats: int
 ) -> list[list[float]]:
-    """Seconds of every run, taken in turns after one warm-up each."""
+    """Seconds of every run, alternating after one warm-up each."""
     seconds: list[list[float]] = [[] for _ in runs]
     for run in runs:
         run()
@@ -95,7 +95,7 @@ def interleaved(
 
 
 def _choose_alone(backbone: Any, singles: Sequence[Tensor]) -> list[str]:
-    """Steps that several threads do slower than one."""
+    """Steps that are slower on several threads than on one."""
     if torch.get_num_threads() == 1:
         return []
     program, taken = backbone.program(singles[0]), []
@@ -124,7 +124,7 @@ def _choose_alone(backbone: Any, singles: Sequence[Tensor]) -> list[str]:
 
 
 def _ways(backbone: Any, image: Tensor) -> dict[str, Program | str]:
-    """A program that skips, one that masks, and the network without gates."""
+    """A program that skips, one that masks, and one without gates."""
     everything = {
         site.name: backbone.dense.get(site.name, 'it is masked')
         for site in backbone.sites
@@ -139,7 +139,7 @@ def _ways(backbone: Any, image: Tensor) -> dict[str, Program | str]:
 def _compare_sites(
     backbone: Any, ways: dict[str, Program], singles: Sequence[Tensor]
 ) -> dict[str, SiteReport]:
-    """Times of every site's steps in all ways, and what follows."""
+    """Times of every site's steps in all variants, and the decision."""
     keep = _keep_ratios(ways[SKIPPING], backbone, singles)
     steps = _steps_of_sites(ways[SKIPPING], backbone.sites)
     times = _times(ways, singles)
@@ -169,7 +169,7 @@ def _shared(times: dict[str, float], shares: dict[str, float]) -> float:
 def _keep_ratios(
     program: Program, backbone: Any, singles: Sequence[Tensor]
 ) -> dict[str, float]:
-    """The share of open channels of every site, over the images."""
+    """Fraction of open channels of every site, over the images."""
     runs = [program.run(image)[1] for image in singles]
     return {
         site.name: mean(
@@ -182,7 +182,7 @@ def _keep_ratios(
 def _steps_of_sites(
     program: Program, sites: Sequence[GateSite]
 ) -> dict[str, dict[str, float]]:
-    """The names of every site's steps; one of several sites is shared."""
+    """Names of each site's steps, with weights for shared steps."""
     numbers: dict[str, set[str]] = {}
     by_decision = {site.decision: site.name for site in program.graph.sites}
     for name, node in zip(program.names, program.nodes):
@@ -205,7 +205,7 @@ def _steps_of_sites(
 def _times(
     ways: Mapping[str, Program], singles: Sequence[Tensor]
 ) -> dict[str, dict[str, float]]:
-    """Seconds of all steps of a name, a mean over the images."""
+    """Seconds per step name, averaged over the images."""
     least: dict[str, list[list[float]]] = {way: [] for way in ways}
     for image in singles:
         rows: dict[str, list[list[float]]] = {way: [] for way in ways}
@@ -245,7 +245,7 @@ def _judge(ms: dict[str, float], keep: float) -> SiteReport:
 def _overrule(
     backbone: Any, sites: dict[str, SiteReport], singles: Sequence[Tensor]
 ) -> None:
-    """All dense, if the whole network is not faster for the choice."""
+    """Make all sites dense if the whole network is not faster otherwise."""
     chosen = dict(backbone.dense)
     everything = {name: report.why for name, report in sites.items()}
 
@@ -269,14 +269,14 @@ def _overrule(
             report.executed = DENSE
             report.why += (
                 f', but the whole network takes {1e3 * skipping:.2f} ms '
-                f'instead of {1e3 * whole:.2f} if it skips'
+                f'with skipping and {1e3 * whole:.2f} ms without'
             )
 
 
 def _choose_executor(
     backbone: Any, plan: DynamicPlan, singles: Sequence[Tensor]
 ) -> None:
-    """One call of the kernel, or the backbone's own code?"""
+    """Choose between the program and the backbone's own modules."""
 
     def run(executor: str) -> None:
         backbone.executor = executor
@@ -291,8 +291,8 @@ def _choose_executor(
     ms = [1e3 * median(seconds) / len(singles) for seconds in taken]
     plan.executor = PROGRAM if _pays(*ms) else MODULES
     plan.executor_why = (
-        f'an image takes {ms[0]:.2f} ms as a program, and {ms[1]:.2f} ms in '
-        "the backbone's own code"
+        f'an image takes {ms[0]:.2f} ms as a program, and {ms[1]:.2f} ms with '
+        "the backbone's own modules"
     )
     if program.fallbacks:
         plan.executor_why += (

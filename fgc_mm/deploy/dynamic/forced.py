@@ -1,4 +1,4 @@
-"""Gates that open given channels: so every site is tried, by no luck."""
+"""Constant masks for verification, so that every site is tested."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch import Tensor, nn
 from fgc_mm.gates import GateDecision
 from fgc_mm.models import GatedBackbone
 
-# Channels of a site to those that are open, (C,) bool.
+# Maps the number of channels of a site to the open ones, (C,) bool.
 Opened = Callable[[int], Tensor]
-LOGIT = 40.0  # of an open channel; a probability of 1
+LOGIT = 40.0  # of an open channel; its probability is 1 in float32
 
 
 class ConstantGate(nn.Module):
     """Opens the same channels of every image.
 
     Args:
-        logits: (C,); open are those above 0.
+        logits: (C,); channels above 0 are open.
     """
 
     def __init__(self, logits: Tensor) -> None:
@@ -28,7 +28,7 @@ class ConstantGate(nn.Module):
         self.register_buffer('logits', logits)
 
     def forward(self, x: Tensor) -> GateDecision:
-        """Decide, whatever the images are."""
+        """Return the same decision for all images."""
         logits = self.logits.expand(len(x), -1)
         return GateDecision(logits, logits.sigmoid(), (logits > 0).to(x))
 
@@ -50,11 +50,11 @@ def empty(channels: int) -> Tensor:
 
 @contextmanager
 def forced(backbone: GatedBackbone, opened: Opened) -> Iterator[None]:
-    """The gates of a masked backbone open given channels meanwhile.
+    """Replace the gates of a masked backbone by constant masks.
 
     Args:
-        backbone: Masked.
-        opened: Gives the open channels, (C,) bool, of so many.
+        backbone: The masked backbone; its gates are restored afterwards.
+        opened: Maps a number of channels to the open ones, (C,) bool.
     """
     site_hooks = backbone._site_hooks
     gates = [hooks.gate for hooks in site_hooks]

@@ -1,4 +1,4 @@
-"""A gated classifier that computes the open channels of an image only."""
+"""A gated classifier that computes only the open channels of an image."""
 
 from __future__ import annotations
 
@@ -36,28 +36,28 @@ REPORTED = (
     'executor',
     'executor_why',
 )
-MOST_PROGRAMS = 8  # image sizes, times choices of sites
-# a network is captured and compiled by one thread at a time
+MOST_PROGRAMS = 8  # for different image sizes and choices of sites
+# one thread at a time captures and compiles a network
 MAKING = threading.Lock()
 
 
 class DynamicBackbone(GatedBackbone):
     """A gated backbone in evaluation whose sites skip closed channels.
 
-    Its modules are those of the masked backbone, hooks included; what runs
-    is a program made of them for every image size.
+    Its modules are those of the masked backbone, hooks included; for every
+    image size a program is made from them, which runs instead.
 
     Args:
-        gated: The masked backbone, which becomes its own.
+        gated: The masked backbone, whose modules are taken over.
 
     Attributes:
         kernel: Whether programs run in the compiled runtime.
-        batch: What is done with several images, ``'loop'`` or ``'batch'``.
-        executor: ``'program'``: what is made of the network, where that can
-            be; ``'modules'``: the network's own code, masked.
+        batch: How several images run, ``'loop'`` or ``'batch'``.
+        executor: ``'program'``: a program where one can be made;
+            ``'modules'``: the network's own modules, masked.
         dense: Sites that compute all channels, and why.
         alone: See :meth:`keep_alone`.
-        behind: Modules that mostly run behind it; one pass captures all.
+        behind: Modules that usually run after it; captured in the same pass.
     """
 
     def __init__(self, gated: GatedBackbone, kernel: bool = False) -> None:
@@ -81,11 +81,11 @@ class DynamicBackbone(GatedBackbone):
         self.eval()
 
     def __getstate__(self) -> dict[str, Any]:
-        return dict(self.__dict__, _programs={}, _captured={})  # made anew
+        return dict(self.__dict__, _programs={}, _captured={})  # not pickled
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The wrapped backbone's own outputs, gated."""
+        """The wrapped backbone's outputs, gated."""
         refuse_tracing(x)
         program = self.program_of(x)
         if program is None:
@@ -102,13 +102,13 @@ class DynamicBackbone(GatedBackbone):
         together and masked, whichever was faster in the calibration.
 
         Raises:
-            FGCError: Activations are asked for, which are never computed.
+            FGCError: Activations are requested, which are not all computed.
         """
         refuse_tracing(x)
         if keep_activation:
             raise FGCError(
-                'keep_activation=True asks for channels that dynamic '
-                'execution never computes; take the masked model.'
+                'keep_activation=True needs channels that dynamic execution '
+                'does not compute; use the masked model.'
             )
         program = self.program_of(x)
         if program is None:
@@ -123,16 +123,16 @@ class DynamicBackbone(GatedBackbone):
         gated: bool = True,
         dense: Mapping[str, str] | None = None,
     ) -> Program | str:
-        """The backbone as a program, or why it is none, in words.
+        """The backbone as a program, or the reason why there is none.
 
         Args:
             image: (1, 3, H, W), of the size that the program is for.
-            behind: Modules behind the backbone that belong to it.
-            gated: Else the network without gates.
+            behind: Modules after the backbone to include.
+            gated: If false, the network without gates.
             dense: Sites that compute all channels; ``None``: :attr:`dense`.
         """
         dense = self.dense if dense is None else dense
-        # a threshold is a number, no parameter: it may have been set anew
+        # thresholds are plain attributes and may have changed
         thresholds = tuple(_threshold(gate) for gate in self.gates.values())
         seen = (tuple(image.shape[1:]), thresholds)
         key = (*seen, tuple(behind), gated, tuple(dense))
@@ -153,26 +153,26 @@ class DynamicBackbone(GatedBackbone):
     def _differs(
         self, program: Program, image: Tensor, behind: Sequence[nn.Module]
     ) -> str:
-        """Whether a program is wrong on an image, in words; '' if not."""
+        """How a program's results are wrong on an image; '' if correct."""
         want, records = super().forward_gated(image, False)
         for module in behind:
             want = module(as_outputs(want))
         try:
             got, decisions = program.run(image)
         except Exception as error:
-            return f'its program does not run ({_first_line(error)})'
+            return f'its program fails ({_first_line(error)})'
         problem = compared(flat(want), flat(got))
         if not problem:
             return ''
         own = records_of(self.sites, decisions)
         if on_the_edge(records, own):
             return ''
-        return f'a program gives something else ({problem})'
+        return f'its program gives other results ({problem})'
 
     def _capture(
         self, seen: tuple, image: Tensor, behind: tuple[nn.Module, ...]
     ) -> CapturedNetwork | str:
-        """One pass for the backbone and what is mostly behind it."""
+        """Capture the backbone and the modules after it in one pass."""
         for modules in (behind or self.behind, behind):
             key = (*seen, modules)
             if key not in self._captured:
@@ -193,7 +193,7 @@ class DynamicBackbone(GatedBackbone):
             return f'it cannot be captured ({_first_line(error)})'
 
     def _masked(self) -> GatedBackbone:
-        """The same modules as the backbone that they were."""
+        """A plain gated backbone with the same modules."""
         masked = GatedBackbone.__new__(GatedBackbone)
         masked.__dict__.update(self.__dict__)
         masked._programs, masked._captured, masked.behind = {}, {}, ()
@@ -215,12 +215,12 @@ class DynamicBackbone(GatedBackbone):
         except (CannotLower, FGCError) as error:
             return str(error)
         except Exception as error:
-            return f'no program can be made of it ({_first_line(error)})'
+            return f'no program can be made from it ({_first_line(error)})'
         program.keep_alone(self.alone)
         return program
 
     def keep_alone(self, names: Collection[str]) -> None:
-        """Steps of its programs that are not shared out to threads."""
+        """Set the steps of its programs that run on one thread."""
         self.alone = set(names)
         for program in self._programs.values():
             if not isinstance(program, str):
@@ -229,7 +229,7 @@ class DynamicBackbone(GatedBackbone):
     def program_of(
         self, x: Tensor, behind: Sequence[nn.Module] = ()
     ) -> Program | None:
-        """What runs these images, unless the modules do."""
+        """The program for these images; ``None`` if the modules run."""
         alone = len(x) == 1 or self.batch == LOOP
         if self.executor != PROGRAM or not alone or len(x) == 0:
             return None
@@ -239,22 +239,22 @@ class DynamicBackbone(GatedBackbone):
         return None if isinstance(program, str) else program
 
     def _forget(self, *_: Any) -> None:
-        """What was made of weights is made anew when it is needed."""
+        """Drop graphs and programs made from the weights."""
         self._captured.clear()
         self._programs.clear()
 
     def _apply(
         self, fn: Callable[[Tensor], Tensor], recurse: bool = True
     ) -> DynamicBackbone:
-        """As ``nn.Module._apply``, but dtype and device stay."""
+        """As ``nn.Module._apply``, but dtype and device must not change."""
         for old in list(self.parameters())[:1]:
             new = fn(old.detach().flatten()[:0])
             if (new.dtype, new.device) != (old.dtype, old.device):
                 raise FGCError(
-                    f'a dynamic model cannot become {new.dtype} on '
+                    f'a dynamic model cannot be moved to {new.dtype} on '
                     f'{new.device}, since it was made for {old.dtype} on '
                     f'{old.device}; convert the model that it was made '
-                    'from, and make it anew.'
+                    'from, and call to_dynamic again.'
                 )
         super()._apply(fn, recurse)
         self._forget()
@@ -263,7 +263,7 @@ class DynamicBackbone(GatedBackbone):
     __prepare_scriptable__ = refuse_scripting
 
     def train(self, mode: bool = True) -> DynamicBackbone:
-        """Refuses: a program cannot be trained."""
+        """Raise an error: a program cannot be trained."""
         _refuse_training(mode)
         return super().train(mode)
 
@@ -288,11 +288,11 @@ def _leave_room(kept: dict) -> None:
 class DynamicImageClassifier(GatedImageClassifier):
     """A gated classifier in evaluation that skips closed channels.
 
-    Made by :func:`fgc_mm.deploy.to_dynamic`. Its predictions carry MACs as
+    Made by :func:`fgc_mm.deploy.to_dynamic`. Its predictions have MACs like
     those of the model that it was made from.
 
     Args:
-        source: The model that it was made from; it counts the MACs.
+        source: The model that it was made from, which counts the MACs.
         backbone: The dynamic backbone.
         neck: As in ``ImageClassifier``.
         head: As in ``ImageClassifier``.
@@ -313,25 +313,25 @@ class DynamicImageClassifier(GatedImageClassifier):
             head=head,
             data_preprocessor=data_preprocessor,
         )
-        self._source = [source]  # in a list: none of its modules is ours
+        self._source = [source]  # in a list: not registered as a submodule
         self.plan: DynamicPlan | None = None
         self.build = ''
         self._seen: set[tuple[int, ...]] = set()
-        for module in self.modules():  # programs are made of all weights
+        for module in self.modules():  # programs depend on all weights
             if module is not backbone:
                 module._register_load_state_dict_pre_hook(backbone._forget)
         self.eval().requires_grad_(False)
         backbone.behind = self._modules_behind()
 
     def _leave_out_unread(self) -> None:
-        """The source has left them out already."""
+        """Do nothing: the source has left them out already."""
 
     def macs_table(self, image_shape: tuple[int, ...]) -> MACsTable:
-        """Of the model that this one was made from."""
+        """The MACs table of the model that this one was made from."""
         return self._source[0].macs_table(image_shape)
 
     def loss(self, *_: Any, **__: Any) -> dict[str, Tensor]:
-        """Refuses: a program cannot be trained."""
+        """Raise an error: a program cannot be trained."""
         _refuse_training(True)
         return {}
 
@@ -354,7 +354,7 @@ class DynamicImageClassifier(GatedImageClassifier):
         return program.run(inputs, decisions=False)[0]
 
     def program(self, images: Tensor) -> Program | None:
-        """What runs images to logits, if that is a program."""
+        """The program from images to logits, if there is one."""
         if not self.with_head:
             return None
         return self.backbone.program_of(images, self._modules_behind())
@@ -367,12 +367,12 @@ class DynamicImageClassifier(GatedImageClassifier):
     __prepare_scriptable__ = refuse_scripting
 
     def train(self, mode: bool = True) -> DynamicImageClassifier:
-        """Refuses: a program cannot be trained."""
+        """Raise an error: a program cannot be trained."""
         _refuse_training(mode)
         return super().train(mode)
 
     def dynamic_report(self) -> dict[str, Any]:
-        """What runs how, and why.
+        """How every site is executed, and why.
 
         Returns:
             ``sites``: for every site ``executed`` (``'dynamic'`` or
@@ -380,10 +380,10 @@ class DynamicImageClassifier(GatedImageClassifier):
             ``plain_ms``, ``keep_ratio``; ``backend``, ``threads``,
             ``image_shape``, ``batch`` and ``executor`` of the calibration,
             see :class:`DynamicPlan`; ``build`` of the kernel, if it is used;
-            ``notes``, sentences on what it did not see.
+            ``notes``, differences from the calibration.
         """
         if self.plan is None:
-            return {'sites': {}, 'notes': ['nothing was decided yet']}
+            return {'sites': {}, 'notes': ['there is no plan yet']}
         report = {name: getattr(self.plan, name) for name in REPORTED}
         report['batch_ms'] = dict(self.plan.batch_ms)
         if self.plan.backend == 'kernel':
@@ -398,15 +398,15 @@ class DynamicImageClassifier(GatedImageClassifier):
         notes = []
         for shape in sorted(self._seen - {tuple(self.plan.image_shape)}):
             notes.append(
-                f'images of {"x".join(map(str, shape))} came, which the '
-                'calibration never saw: results are right, but whether '
-                'skipping pays was decided at '
+                f'images of size {"x".join(map(str, shape))} were not in the '
+                'calibration: results are correct, but whether skipping is '
+                'faster was measured at '
                 f'{"x".join(map(str, self.plan.image_shape))}.'
             )
         if torch.get_num_threads() != self.plan.threads:
             notes.append(
-                f'{torch.get_num_threads()} threads run what was decided '
-                f'with {self.plan.threads}.'
+                f'{torch.get_num_threads()} threads are used, but the '
+                f'calibration used {self.plan.threads}.'
             )
         return notes
 

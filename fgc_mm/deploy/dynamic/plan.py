@@ -1,4 +1,4 @@
-"""What was decided for a dynamic model: stored, so that it is decided once."""
+"""The stored decisions of a calibration."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class SiteReport:
     Attributes:
         executed: ``'dynamic'``: closed channels are skipped; ``'dense'``:
             all are computed and masked.
-        why: In words.
-        dynamic_ms: Median time of the site's layers per image, channels
+        why: The reason, in words.
+        dynamic_ms: Median time of the site's layers per image with channels
             skipped; a layer between two sites counts half for each.
-        dense_ms: The same, all channels computed and masked: what its
-            producer gives; consumers may leave out what is masked.
+        dense_ms: The same with all of the producer's channels computed and
+            masked; consumers may skip masked inputs.
         plain_ms: The same in the network without gates.
-        keep_ratio: Share of channels open on the calibration's images.
+        keep_ratio: Fraction of channels open on the calibration's images.
     """
 
     executed: str
@@ -49,17 +49,17 @@ class DynamicPlan:
 
     Attributes:
         image_shape: (3, H, W) of the calibration's images.
-        threads: Threads that torch used.
+        threads: Number of threads that torch used.
         backend: ``'kernel'`` or ``'torch'``.
-        sites: For every site how it is executed.
+        sites: How every site is executed.
         batch: ``'loop'``: several images run one by one, each with its own
             channels; ``'batch'``: together and masked.
-        batch_ms: Time per image of both, where it was measured.
+        batch_ms: Time per image of both, if measured.
         executor: ``'program'``: the whole backbone is one call of the
-            kernel; ``'modules'``: its own code runs, layer by layer.
-        executor_why: In words.
-        alone: Steps of the program that one thread does alone, though there
-            are several.
+            kernel; ``'modules'``: its own modules run.
+        executor_why: The reason, in words.
+        alone: Steps of the program that run on one thread even if there are
+            several.
     """
 
     image_shape: tuple[int, int, int]
@@ -73,16 +73,16 @@ class DynamicPlan:
     alone: list[str] = field(default_factory=list)
 
     def save(self, path: str | Path) -> None:
-        """As JSON; written aside and renamed."""
+        """Write JSON to a temporary file, then rename it."""
         text = json.dumps(asdict(self), indent=1) + '\n'
         write_atomically(text.encode(), path)
 
     @classmethod
     def load(cls, path: str | Path) -> DynamicPlan:
-        """What :meth:`save` wrote.
+        """Read a file written by :meth:`save`.
 
         Raises:
-            FGCError: The file is not there, or is no plan.
+            FGCError: The file is missing, or is not a plan.
         """
         try:
             raw = json.loads(Path(path).read_text())
@@ -98,23 +98,23 @@ class DynamicPlan:
             ) from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise FGCError(
-                f'{path} is no plan of dynamic execution; give the file that '
-                'DynamicPlan.save wrote, or calibrate anew with images.'
+                f'{path} is not a plan of dynamic execution; give the file '
+                'that DynamicPlan.save wrote, or calibrate again with images.'
             ) from error
 
     def check(self, names: list[str]) -> None:
-        """Whether it was made for a model with these sites.
+        """Check that the plan was made for a model with these sites.
 
         Raises:
-            FGCError: It was not, or says what no plan says.
+            FGCError: It was not, or has invalid values.
         """
         self._check_words()
         missing = sorted(set(names) ^ set(self.sites))
         if missing:
             raise FGCError(
                 f'the plan and the model differ in {len(missing)} sites '
-                f'({missing[0]}, ...), but a plan serves the config that it '
-                'was made for; calibrate anew with images.'
+                f'({missing[0]}, ...), but a plan only fits the config that '
+                'it was made for; calibrate again with images.'
             )
 
     def _check_words(self) -> None:
@@ -123,23 +123,23 @@ class DynamicPlan:
         for name, word in said:
             if word not in WORDS[name]:
                 raise FGCError(
-                    f'the plan says {name}={word!r}, which is none of '
-                    f'{", ".join(WORDS[name])}; calibrate anew with images.'
+                    f'the plan has {name}={word!r}, which is none of '
+                    f'{", ".join(WORDS[name])}; calibrate again with images.'
                 )
         numbers = [isinstance(x, (int, float)) for x in _values(self.batch_ms)]
         texts = [isinstance(x, str) for x in _items(self.alone)]
         if not all([*numbers, *texts]):
             raise FGCError(
-                f'the plan says batch_ms={self.batch_ms!r} and '
-                f'alone={self.alone!r}, which are no times by name and no '
-                'list of steps; calibrate anew with images.'
+                f'the plan has batch_ms={self.batch_ms!r} and '
+                f'alone={self.alone!r}, which must be times by name and a '
+                'list of steps; calibrate again with images.'
             )
         shape = self.image_shape
         sizes = [n for n in shape if isinstance(n, int) and n > 0]
         if len(shape) != 3 or len(sizes) != 3:
             raise FGCError(
-                f'the plan says image_shape={shape}, which is no (3, H, W); '
-                'calibrate anew with images.'
+                f'the plan has image_shape={shape}, which is not (3, H, W); '
+                'calibrate again with images.'
             )
 
 

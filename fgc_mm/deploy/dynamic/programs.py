@@ -1,4 +1,4 @@
-"""A network as a program: in the kernel, or in plain torch."""
+"""Running a graph in the compiled runtime or in plain torch."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from fgc_mm.runtime.format import encode
 from fgc_mm.runtime.model import Model
 from fgc_mm.sites import GateRecord, GateSite
 
-# of every site the mask, logits, probs and, of gates that scale, saliency;
-# (N, C) and (N, G)
+# for every site the mask (N, C), then logits, probs and, for gates that
+# scale, saliency, (N, G)
 Decisions = list[list[Tensor]]
 Outputs = Any  # as the network returns them
 
@@ -26,15 +26,15 @@ class Program:
     """Runs a graph, image by image.
 
     Args:
-        graph: With lists, see
+        graph: With channel lists, see
             :func:`fgc_mm.deploy.graph.network.listed_graph`.
 
     Attributes:
         graph: The same.
-        names: What every step is, in words: the path of a layer, or
-            ``'gate of '`` and a site's name.
+        names: Name of every step: the path of a layer, or ``'gate of '`` and
+            a site's name.
         nodes: The node of every step.
-        fallbacks: What torch computes inside of it, in words.
+        fallbacks: Names of steps that torch computes.
     """
 
     names: list[str]
@@ -47,21 +47,21 @@ class Program:
 
     @property
     def why_dense(self) -> dict[str, str]:
-        """The sites that compute all channels, and why."""
+        """Sites that compute all channels, and why."""
         return {s.name: s.why for s in self.graph.sites if s.why}
 
     def run(
         self, images: Tensor, decisions: bool = True
     ) -> tuple[Outputs, Decisions]:
-        """What the network returns for (N, 3, H, W), and the gates say."""
+        """Outputs of the network for (N, 3, H, W), and gate decisions."""
         raise NotImplementedError
 
     def seconds(self, image: Tensor, repeats: int) -> list[float]:
-        """Of every step for one image, the least of the repeats."""
+        """Seconds of every step for one image, minimum over the repeats."""
         raise NotImplementedError
 
     def keep_alone(self, names: Collection[str]) -> None:
-        """Let these steps, and no others, run on one thread each."""
+        """Set the steps that run on one thread each."""
 
     def _answer(self, outputs: Sequence[Tensor]) -> tuple[Outputs, Decisions]:
         count = len(self.graph.outputs)
@@ -82,7 +82,7 @@ class Program:
 
 
 class KernelProgram(Program):
-    """One call of the runtime.
+    """A graph compiled for the runtime, run in one call.
 
     Raises:
         LibraryError: The runtime cannot be compiled.
@@ -129,7 +129,7 @@ class KernelProgram(Program):
 
 
 class TorchProgram(Program):
-    """Plain torch, which gathers the weights of open channels."""
+    """A graph run in plain torch, which gathers weights of open channels."""
 
     def __init__(self, graph: Graph) -> None:
         super().__init__(graph)
@@ -179,7 +179,7 @@ class TorchProgram(Program):
 def records_of(
     sites: Sequence[GateSite], decisions: Decisions
 ) -> list[GateRecord]:
-    """As those of :meth:`GatedBackbone.forward_gated`."""
+    """Records like those of :meth:`GatedBackbone.forward_gated`."""
     return [
         GateRecord(site, None, logits, probs, mask, *saliency)
         for site, (mask, logits, probs, *saliency) in zip(sites, decisions)
@@ -187,6 +187,6 @@ def records_of(
 
 
 def program_of_graph(graph: Graph, kernel: bool) -> Program:
-    """A graph as a program, in the kernel or in torch."""
+    """A graph as a program of the runtime or of torch."""
     kind: Any = KernelProgram if kernel else TorchProgram
     return kind(graph)

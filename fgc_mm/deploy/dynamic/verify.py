@@ -1,4 +1,4 @@
-"""Is a dynamic model the masked one? Logits and decisions, image by image."""
+"""Comparing a dynamic model with the masked one, image by image."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedImageClassifier
 from fgc_mm.sites import GateRecord
 
-# What a model gives to some images, and what its gates decided.
+# Output tensors of a model for some images, and its gate records.
 Answer = tuple[list[Tensor], list[GateRecord]]
 
 
 class Reference:
-    """What the masked model says about some images.
+    """Outputs of the masked model for some images, to compare with.
 
     Args:
-        model: The masked model, in evaluation; it stays as it is.
+        model: The masked model, in evaluation; it is not changed.
         images: (N, 3, H, W).
-        most: How many images are asked about.
+        most: Maximum number of images used.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Reference:
         self._answers = [_answer(self._masked, one) for one in self._images]
 
     def problem_of_programs(self, dynamic: Any) -> str:
-        """Why the model cannot run as a program, in words; '' if it can."""
+        """Why the model cannot run as a program; '' if it can."""
         return (
             self._batch_problem()
             or self.problem(dynamic)
@@ -55,7 +55,7 @@ class Reference:
         )
 
     def _batch_problem(self) -> str:
-        """Whether an image of a batch changes what another one gives."""
+        """Whether an image of a batch changes another image's outputs."""
         two = torch.cat([self._images[0], 1.5 * self._images[0] + 0.1])
         both, records = _answer(self._masked, two)
         alone, own = _answer(self._masked, two[:1])
@@ -68,18 +68,18 @@ class Reference:
         """Refuse a model that differs.
 
         Raises:
-            FGCError: With the largest difference.
+            FGCError: The outputs differ; has the largest difference.
         """
         problem = self.problem(dynamic)
         if problem:
             raise FGCError(
-                'dynamic execution does not give what the masked model '
-                f'gives ({problem}), so it is refused; go on with the masked '
+                'dynamic execution and the masked model have different '
+                f'outputs ({problem}), so it is refused; use the masked '
                 'model.'
             )
 
     def problem(self, dynamic: Any) -> str:
-        """What is wrong on the images, in words; '' if nothing."""
+        """How the outputs differ on the images; '' if they do not."""
         for image, answer in zip(self._images, self._answers):
             problem = _problem(dynamic, image, answer)
             if problem:
@@ -87,12 +87,12 @@ class Reference:
         return ''
 
     def forced_problem(self, dynamic: Any) -> str:
-        """What is wrong with given channels open, in words; '' if nothing.
+        """How the outputs differ with constant masks; '' if they do not.
 
         The gates may happen to open everything on the images; so constant
         masks are tried at every site: every other channel, one, none. The
-        graph is run by its interpreter, to which a channel that is not
-        computed is nan.
+        graph runs in its interpreter, where channels that are not computed
+        are nan.
         """
         program = dynamic.program(self._images[0])
         if program is None:
@@ -121,20 +121,20 @@ class Reference:
 def _logits_if_any(
     model: GatedImageClassifier, images: Tensor
 ) -> list[Tensor] | None:
-    """Nothing, if the masked model does not run, or gives no numbers."""
+    """``None`` if the masked model fails or its outputs are not finite."""
     try:
         logits = _answer(model, images)[0]
-    except Exception:  # it may take images of one size only
+    except Exception:  # e.g. it accepts images of one size only
         return None
     return logits if all(x.isfinite().all() for x in logits) else None
 
 
 def _problem(dynamic: Any, image: Tensor, answer: Answer) -> str:
-    """What is wrong, in words, unless a gate decided by a rounding."""
+    """How the outputs differ, unless rounding changed a decision."""
     want, records = answer
     try:
         got, own = _answer(dynamic, image)
-        # one call from image to logits is another program
+        # the call from images to logits is another program
         whole = flat(dynamic(image))
     except Exception as error:
         return _in_words(error)
@@ -143,7 +143,7 @@ def _problem(dynamic: Any, image: Tensor, answer: Answer) -> str:
 
 
 def _in_words(error: Exception) -> str:
-    """The backbone's own code may say anything to fewer channels."""
+    """Type and first line of an error of the backbone's own code."""
     lines = str(error).strip().splitlines() or ['']
     return f'{type(error).__name__}: {lines[0]}'
 

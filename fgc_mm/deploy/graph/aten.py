@@ -1,8 +1,8 @@
-"""What torch's operations are in the graph.
+"""Conversion of aten operations to graph nodes.
 
-A converter takes the node of every tensor (a function), the operation's
-arguments by name, and what it returned; it gives the node of its (first)
-result. ``None`` in its stead: the graph has no such operation.
+A converter gets the operation's arguments and results, and a function from
+tensors to nodes; it returns the node of the (first) result, or ``None`` if
+the graph has no such operation.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ CONVERTERS: dict[Any, Converter] = {}
 
 
 class Converting:
-    """One operation that is converted.
+    """One operation to convert.
 
     Args:
-        node_of: Gives the node of a tensor, a constant's too.
-        emit: Puts a node that stands before the last into the graph.
-        args: By name.
+        node_of: Returns the node of a tensor, also of a constant.
+        emit: Adds a node before the returned one.
+        args: Arguments by name.
         result: What torch computed.
     """
 
@@ -47,7 +47,7 @@ class Converting:
         return self.node_of(self.args[name])
 
     def constant(self, name: str) -> Tensor | None:
-        """A weight; LookupError where it is computed from the image."""
+        """A weight; LookupError if it is computed from the image."""
         tensor = self.args.get(name)
         if tensor is None:
             return None
@@ -73,7 +73,7 @@ class Converting:
 
 
 def of(*functions: Any) -> Callable[[Converter], Converter]:
-    """Registers the converter of some of torch's operations."""
+    """Register a converter for some of torch's operations."""
 
     def register(converter: Converter) -> Converter:
         CONVERTERS.update(dict.fromkeys(functions, converter))
@@ -102,7 +102,7 @@ def _conv(c: Converting) -> Node | None:
 
 
 def pair(values: Any) -> tuple[int, int]:
-    """Of rows and columns, where one number may stand for both."""
+    """(rows, columns), from two numbers or one for both."""
     values = tuple(values)
     return values * 2 if len(values) == 1 else values
 
@@ -297,7 +297,7 @@ of(aten.div.Tensor, aten.div.Scalar)(_binary(Math.DIV))
 
 @of(aten.bitwise_and.Tensor, aten.logical_and.default)
 def _both(c: Converting) -> Node | None:
-    """Truth values are 0 and 1."""
+    """Logical and; booleans are 0 and 1."""
     if c.result.dtype != torch.bool:
         return None
     return c.make(Op.BINARY, c.node(), c.node('other'), math=Math.MUL)
@@ -360,7 +360,7 @@ def _adaptive_pool(c: Converting) -> Node | None:
 
 @of(aten.mean.dim)
 def mean_of(c: Converting, x: Node | None = None) -> Node:
-    """Over the dimensions that are given, or all; of x, if it is given."""
+    """Mean over the given dimensions or all; of ``x`` if given."""
     rank = c['self'].dim()
     dims = tuple(d % rank for d in c['dim'] or range(rank))
     return c.make(Op.MEAN, x or c.node(), dims=dims, keep=bool(c['keepdim']))
@@ -442,7 +442,7 @@ def _expand(c: Converting) -> Node:
 
 
 def expanded(c: Converting, x: Node) -> Node:
-    """A tensor in the shape of the result, as torch broadcasts it."""
+    """Broadcast a node to the shape of the result."""
     shape = tuple(c.result.shape)
     if len(shape) != len(x.shape):
         front = (1,) * (len(shape) - len(x.shape))
@@ -463,7 +463,7 @@ def _same(c: Converting) -> Node:
 
 @of(aten._to_copy.default)
 def _convert(c: Converting) -> Node | None:
-    """Truth values are 0 and 1."""
+    """Conversions that keep values; booleans are 0 and 1."""
     before, after = c['self'].dtype, c['dtype'] or c['self'].dtype
     kept = after == torch.float32 and before in (torch.float32, torch.bool)
     return c.node() if kept or after == before == torch.bool else None

@@ -1,4 +1,4 @@
-"""Where the numbers of a tensor lie in a map (channels, rows, columns)."""
+"""Memory layouts: positions of a tensor's elements in a (C, H, W) map."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Step = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Atom:
-    """A dimension, or a factor of one: ``size`` steps of a vector."""
+    """A dimension, or a factor of one: ``size`` steps of a stride vector."""
 
     size: int
     step: Step
@@ -23,13 +23,13 @@ class Atom:
 
 @dataclass(frozen=True)
 class Layout:
-    """A tensor's numbers in a value.
+    """Positions of a tensor's elements in a value.
 
     Attributes:
-        value: The value's number.
-        start: Coordinates of the tensor's first number.
+        value: Index of the value.
+        start: Coordinates of the tensor's first element.
         dims: For every dimension of the tensor its factors, slowest first;
-            none for a dimension of one.
+            none for a dimension of size one.
     """
 
     value: int
@@ -41,7 +41,7 @@ class Layout:
         return tuple(math.prod(a.size for a in dim) for dim in self.dims)
 
     def atoms(self) -> list[Atom]:
-        """Of all dimensions, slowest first."""
+        """Factors of all dimensions, slowest first."""
         return [atom for dim in self.dims for atom in dim]
 
     def permuted(self, dims: Sequence[int]) -> Layout:
@@ -55,14 +55,14 @@ class Layout:
         return replace(self, dims=dims)
 
     def sliced(self, dim: int, start: int, size: int, step: int) -> Layout:
-        """Of a dimension of at most one factor."""
+        """Slice a dimension with at most one factor."""
         (atom,) = self.dims[dim]
         new = (atom.scaled(step, size),) if size > 1 else ()
         dims = (*self.dims[:dim], new, *self.dims[dim + 1 :])
         return Layout(self.value, self._moved(atom, start), dims)
 
     def selected(self, dim: int, index: int) -> Layout:
-        """Without a dimension of at most one factor."""
+        """Select an index of a dimension with at most one factor."""
         dims = (*self.dims[:dim], *self.dims[dim + 1 :])
         if not self.dims[dim]:
             return replace(self, dims=dims)
@@ -79,7 +79,7 @@ class Layout:
         return tuple(s + count * v for s, v in zip(self.start, atom.step))
 
     def reshaped(self, shape: Sequence[int]) -> Layout | None:
-        """The same numbers as another shape; ``None``: they lie elsewhere."""
+        """The layout with another shape; ``None`` if a copy is needed."""
         atoms = merged(self.atoms())
         dims: list[tuple[Atom, ...]] = []
         for size in reversed(shape):
@@ -100,7 +100,7 @@ class Layout:
 
 
 def merged(atoms: Sequence[Atom]) -> list[Atom]:
-    """Neighbours that are one dimension, as one."""
+    """Merge neighbouring factors that form one dimension."""
     found: list[Atom] = []
     for atom in atoms:
         if atom.size == 1:
@@ -115,7 +115,7 @@ def merged(atoms: Sequence[Atom]) -> list[Atom]:
 def refined(
     first: Sequence[Atom], second: Sequence[Atom]
 ) -> list[tuple[int, Step, Step]] | None:
-    """Factors of two descriptions of one dimension, in common sizes."""
+    """Split two descriptions of one dimension into common factors."""
     first, second = list(first), list(second)
     pairs = []
     while first and second:
@@ -132,9 +132,9 @@ def refined(
 
 
 def extents(atoms: Sequence[Atom]) -> Step | None:
-    """(C, H, W) of the box that these factors fill, each number once.
+    """(C, H, W) of the box that these factors fill exactly once.
 
-    ``None``: they leave gaps, repeat numbers, or run along two axes.
+    ``None``: they leave gaps, repeat elements, or run along two axes.
     """
     box = [1, 1, 1]
     for axis in range(3):

@@ -1,4 +1,4 @@
-"""From a network to a graph: one pass, watched operation by operation."""
+"""Capturing a network as a graph: one pass, recorded by operation."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from fgc_mm.sites.call import GatedCall
 from fgc_mm.sites.layout import channels_last
 
 aten = torch.ops.aten
-# what makes the code of a network depend on the numbers of an image
+# operations that make a network's code depend on the values of an image
 READS = (aten._local_scalar_dense.default, aten.equal.default)
 OUTSIDE = ('numpy', 'tolist', '__array__', 'data_ptr', 'untyped_storage')
-# and what makes the shapes of its tensors depend on them
+# operations whose output shape depends on values
 SHAPES = (
     aten.nonzero.default,
     aten.masked_select.default,
@@ -41,7 +41,7 @@ SHAPES = (
     aten.unique_dim.default,
     aten.unique_consecutive.default,
 )
-# whose results depend on shapes alone
+# operations whose results depend on shapes only
 LIKE = (
     aten.zeros_like.default,
     aten.ones_like.default,
@@ -53,7 +53,7 @@ LIKE = (
 
 
 class CannotCapture(Exception):
-    """What the network does that is no graph, in words."""
+    """Why the network cannot be captured."""
 
 
 def capture(
@@ -61,21 +61,21 @@ def capture(
     image: Tensor,
     behind: Sequence[nn.Module] = (),
 ) -> list[Graph]:
-    """What a network computes for one image, gates included.
+    """Record what a network computes for one image, gates included.
 
     Args:
-        backbone: A :class:`fgc_mm.GatedBackbone`, or a network without gates,
-            in any mode; it stays as it is.
+        backbone: A :class:`fgc_mm.GatedBackbone`, or a network without
+            gates, in any mode; it is not changed.
         image: (1, 3, H, W).
-        behind: Modules that read what it returns, one after the other.
+        behind: Modules applied to its output, one after the other.
 
     Returns:
-        What the backbone returns; then, if there are modules behind it, what
-        the last of them does. Their nodes are the same.
+        The graph of the backbone; then, if there are modules after it, the
+        graph up to the last of them. They share nodes.
 
     Raises:
-        CannotCapture: What it does depends on the values of images, or it
-            returns no tensors.
+        CannotCapture: The network's code depends on the values of images, or
+            it does not return tensors.
     """
     network, site_hooks = _evaluated(backbone), []
     behind = [_evaluated(module) for module in behind]
@@ -103,14 +103,14 @@ def capture(
 
 
 def _evaluated(module: nn.Module) -> nn.Module:
-    """A copy in evaluation; the ``train`` of some backbones returns None."""
+    """A copy in evaluation; ``train`` of some backbones returns None."""
     twin = copied(module, weights=False)
     twin.train(False)
     return twin
 
 
 def remove_hooks(network: nn.Module) -> None:
-    """Take the hooks of gates off a network's layers."""
+    """Remove the hooks of gates from a network's layers."""
     for module in network.modules():
         for hooks in (module._forward_pre_hooks, module._forward_hooks):
             for number, hook in list(hooks.items()):
@@ -124,10 +124,10 @@ def _is_a_ports(hook: object) -> bool:
 
 
 class _Watch(TorchDispatchMode):
-    """Notes every operation on what comes from the image.
+    """Records every operation on tensors that depend on the image.
 
-    What is computed of constants alone is a constant. The thread that
-    captures is the only one that is watched: a mode is of its thread.
+    Results of constants alone are constants. The mode only affects the
+    thread that captures.
     """
 
     def __init__(self, network: nn.Module, sites: Sequence[GateSite]) -> None:
@@ -137,7 +137,7 @@ class _Watch(TorchDispatchMode):
         self._known: set[Node] = set()
         self._of: dict[int, Node] = {}
         self._constants: dict[int, Node] = {}
-        self._alive: list[Tensor] = []  # an id is one tensor's while it lives
+        self._alive: list[Tensor] = []  # an id is unique while tensors live
         self._found: dict[int, SiteValues] = {}
         self._modules: list[str] = []
 
@@ -190,7 +190,7 @@ class _Watch(TorchDispatchMode):
     def _note(self, func: Any, args: tuple, kwargs: dict, result: Any) -> None:
         if func in READS or func in SHAPES or _picks(func, args):
             raise CannotCapture('its code depends on the values of images')
-        if func._schema.is_mutable:  # the others have been made functional
+        if func._schema.is_mutable:  # others were functionalized
             raise CannotCapture(f'{func} changes a tensor in place')
         if func is DECISION:
             self._note_decision(*args, result)
@@ -232,7 +232,7 @@ class _Watch(TorchDispatchMode):
                 'site': site,
                 'dim': x.dim() - 1 if last else 1,
                 'positions': positions,
-                # behind a residual branch's end the factor has acted
+                # behind a residual branch's end the factor was applied
                 'factor': found.branch_end is None or place == END,
             },
             name=path,
@@ -244,7 +244,7 @@ class _Watch(TorchDispatchMode):
     ) -> None:
         results = result if isinstance(result, (tuple, list)) else [result]
         nodes = self._converted(func, args, kwargs, result) or []
-        if len(nodes) < len(results):  # the others are torch's
+        if len(nodes) < len(results):  # the others stay calls of torch
             calls = self._calls(func, args, kwargs, results)
             nodes += calls[len(nodes) :]
         for node, tensor in zip(nodes, results):
@@ -260,7 +260,7 @@ class _Watch(TorchDispatchMode):
         named = _named(func, args, kwargs)
         try:
             made = convert(Converting(self._node, self._emit, named, result))
-        except LookupError:  # a weight that is computed from the image
+        except LookupError:  # a weight that depends on the image
             return None
         return [made] if isinstance(made, Node) else made
 
@@ -272,7 +272,7 @@ class _Watch(TorchDispatchMode):
     def _calls(
         self, func: Any, args: tuple, kwargs: dict, results: Sequence[Any]
     ) -> list[Node]:
-        """An operation that the graph has no kind for, as torch's own."""
+        """Nodes of an operation that stays a call of torch."""
         leaves, spec = tree_flatten((args, kwargs))
         places = [
             n
@@ -338,14 +338,14 @@ class _Watch(TorchDispatchMode):
 
 
 def _picks(func: Any, args: tuple) -> bool:
-    """Whether numbers are chosen by truth values, of another count each."""
+    """Whether it is indexing with a boolean mask."""
     if func is not aten.index.Tensor:
         return False
     return any(x is not None and x.dtype == torch.bool for x in args[1])
 
 
 class _NoReads(TorchFunctionMode):
-    """Refuses what hands numbers to Python without an operation."""
+    """Refuses functions that pass values to Python without an operation."""
 
     def __torch_function__(
         self,
@@ -360,14 +360,14 @@ class _NoReads(TorchFunctionMode):
 
 
 class TorchCall:
-    """An operation of torch with all but some tensors given.
+    """An operation of torch with all arguments but some tensors fixed.
 
     Args:
         function: The operation.
-        fixed: Its arguments, flat; ``None`` where a tensor comes.
-        places: Which of them come.
-        dtypes: What they are converted to.
-        spec: Their structure.
+        fixed: Its arguments, flattened; ``None`` for tensors given later.
+        places: Indices of the tensors given later.
+        dtypes: Dtypes that these are converted to.
+        spec: Structure of the arguments.
 
     Attributes:
         named: The arguments by name.

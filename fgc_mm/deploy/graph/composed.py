@@ -1,4 +1,4 @@
-"""What torch's operations are that take several operations of the graph."""
+"""Conversion of aten operations that need several graph operations."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from fgc_mm.deploy.graph.aten import (
 from fgc_mm.deploy.graph.ir import Node, Op
 from fgc_mm.runtime.format import Act, Activation
 
-MOST_PLACES = 64  # of a window, each of which is a slice
+MOST_PLACES = 64  # elements of a window, each of which is a slice
 
 
 @of(aten.roll.default)
 def _roll(c: Converting) -> Node | None:
-    """The end of a dimension comes first."""
+    """Concatenation of the two parts, swapped."""
     if not c['dims']:
         return None
     x = c.node()
@@ -69,7 +69,7 @@ def _stack(c: Converting) -> Node:
 
 @of(aten.slice_scatter.default)
 def _slice_scatter(c: Converting) -> Node | None:
-    """What lies before, the new part, what lies behind."""
+    """Concatenation of the part before, the new part and the part after."""
     x, dim = c.node(), (c['dim'] or 0) % c['self'].dim()
     size = x.shape[dim]
     start, stop, step = slice(c['start'], c['end'], c['step']).indices(size)
@@ -89,7 +89,7 @@ def _slice_scatter(c: Converting) -> Node | None:
 
 @of(aten.copy.default)
 def _copy(c: Converting) -> Node | None:
-    """What is copied, in the shape of what it is copied to."""
+    """The source, broadcast to the destination's shape."""
     if c['self'].dtype != c['src'].dtype:
         return None
     source = c.node('src')
@@ -98,7 +98,7 @@ def _copy(c: Converting) -> Node | None:
 
 @of(aten.sum.dim_IntList)
 def _sum(c: Converting) -> Node | None:
-    """Means times how many numbers they are of."""
+    """Mean times the number of elements."""
     if not _are_floats(c):
         return None
     return _of_means(c, c.node())
@@ -106,7 +106,7 @@ def _sum(c: Converting) -> Node | None:
 
 @of(aten.linalg_vector_norm.default)
 def _norm(c: Converting) -> Node | None:
-    """Roots of sums of squares."""
+    """Square root of the sum of squares."""
     if c['ord'] != 2 or c['dim'] is None or not _are_floats(c):
         return None
     x = c.node()
@@ -128,7 +128,7 @@ def _of_means(c: Converting, x: Node) -> Node:
 
 @of(aten.im2col.default)
 def _windows(c: Converting) -> Node | None:
-    """The numbers of every window: one slice for each place in it."""
+    """The elements of all windows: one slice per kernel position."""
     x = c.node()
     kernel, stride = pair(c['kernel_size']), pair(c['stride'])
     dilation, (top, left) = pair(c['dilation']), pair(c['padding'])
@@ -163,4 +163,4 @@ def _every(
     return _part(c, x, dim, start, start + (count - 1) * step + 1, step)
 
 
-ALL_CONVERTERS = CONVERTERS  # filled by aten.py, and above
+ALL_CONVERTERS = CONVERTERS  # registered in aten.py and above

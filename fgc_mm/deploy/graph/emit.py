@@ -1,4 +1,4 @@
-"""Values, weights, lists and operations of a program, put together."""
+"""Building a program: values, weights, channel lists and operations."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fgc_mm.deploy.graph.atoms import Atom, Layout, Step, refined
 from fgc_mm.deploy.graph.ir import ALL, ChannelList
 from fgc_mm.runtime import format as f
 
-MOST_STEPS = 8  # dimensions of a move
+MOST_STEPS = 8  # maximum number of dimensions of a move
 
 
 @dataclass
@@ -21,10 +21,10 @@ class Storage:
 
     Attributes:
         value: The value that covers all of it.
-        flat: Rows lie side by side, since somebody reads it as one row.
-        moved: A move writes it, or an op a part of its channels, which
-            leaves what is around it alone.
-        pad: Zeros around every channel.
+        flat: Rows are contiguous, since some operation reads it as one row.
+        moved: It is written by a move, or by an operation that writes some
+            of its channels; these do not write the padding.
+        pad: Width of the zero padding around every channel.
     """
 
     value: f.Value
@@ -38,8 +38,8 @@ class View:
     """A value that is a part of a storage.
 
     Attributes:
-        storage: Its number.
-        start: Coordinates there.
+        storage: Index of the storage.
+        start: Coordinates in it.
     """
 
     storage: int
@@ -49,20 +49,20 @@ class View:
 
 @dataclass
 class Emitter:
-    """A program that grows, operation by operation."""
+    """Builds a program operation by operation."""
 
     program: f.Program = field(default_factory=f.Program)
     storages: list[Storage] = field(default_factory=list)
     views: list[View | None] = field(default_factory=list)  # one per value
     lists: dict[ChannelList, int] = field(default_factory=dict)
-    record: bool = False  # what is emitted now serves records alone
+    record: bool = False  # operations emitted now serve records only
     name: str = ''
     _weights: list[np.ndarray] = field(default_factory=list)
     _count: int = 0
     _known: dict[tuple, int] = field(default_factory=dict)
 
     def storage(self, channels: int, height: int, width: int) -> int:
-        """A new value with memory of its own."""
+        """Add a value with memory of its own."""
         value = f.Value(channels, height, width)
         self.storages.append(Storage(value))
         return self._value(value, View(len(self.storages) - 1, (0, 0, 0)))
@@ -78,7 +78,7 @@ class Emitter:
         return self._value(value, None)
 
     def constant(self, tensor: Tensor) -> int:
-        """(C, H, W) numbers as a value."""
+        """Add a constant (C, H, W) as a value."""
         value = f.Value(*tensor.shape, f.Base.WEIGHTS, self.weights(tensor))
         value.channel_step = value.height * value.width
         value.row_step = value.width
@@ -97,7 +97,7 @@ class Emitter:
     def _view(self, value: int, start: Step, box: Step, flat: bool) -> int:
         whole, view = self.program.values[value], self.views[value]
         part = f.Value(*box, whole.base)
-        if view is None:  # the image and constants have their place
+        if view is None:  # images and constants have fixed strides
             part.channel_step, part.row_step = (
                 whole.channel_step,
                 whole.row_step,
@@ -108,7 +108,7 @@ class Emitter:
         return self._value(part, View(view.storage, begin, flat))
 
     def flattened(self, value: int) -> int | None:
-        """A value (C, H, W) as (C, 1, H W), if its rows can lie so."""
+        """A value (C, H, W) as (C, 1, H W), if its rows are contiguous."""
         whole, view = self.program.values[value], self.views[value]
         box = (whole.channels, 1, whole.height * whole.width)
         if whole.height == 1:
@@ -128,11 +128,11 @@ class Emitter:
         return self._known[key]
 
     def weights(self, tensor: Tensor) -> int:
-        """Where these numbers lie among the weights, kept once."""
+        """Offset of a tensor among the weights, deduplicated."""
         numbers = np.ascontiguousarray(tensor.detach().float().numpy())
         key = (numbers.shape, hash(numbers.tobytes()))
         if key not in self._known:
-            # vectors of weights begin with a cache line
+            # weight vectors are aligned to cache lines
             self._known[key] = self._count
             numbers = numbers.ravel()
             fill = np.zeros(-numbers.size % 16, np.float32)
@@ -144,7 +144,7 @@ class Emitter:
         return f.NONE if tensor is None else self.weights(tensor)
 
     def set_of(self, channels: ChannelList | None) -> int:
-        """The number of a list; what makes it is emitted where it is new."""
+        """The index of a channel list; emits what computes a new one."""
         if channels is ALL:
             return f.ALL
         if channels not in self.lists:
@@ -183,10 +183,10 @@ class Emitter:
         zero: bool = False,
         channels: int = f.ALL,
     ) -> bool:
-        """Copy a tensor to where another of its shape lies.
+        """Copy a tensor to the layout of another with the same shape.
 
         Returns:
-            Whether such a copy exists.
+            Whether one move can do it.
         """
         sizes, steps_x, steps_y = [], [], []
         for dim_x, dim_y in zip(x.dims, y.dims):
@@ -199,7 +199,7 @@ class Emitter:
                 steps_y.append(step_y)
         if len(sizes) > MOST_STEPS:
             return False
-        # the longest line of neighbours innermost
+        # the smallest destination stride innermost
         order = sorted(
             range(len(sizes)),
             key=lambda n: (_distance(steps_y[n]), sizes[n]),
@@ -221,7 +221,7 @@ class Emitter:
         return True
 
     def finish(self, outputs: list[int], records: int) -> f.Program:
-        """The program, its memory planned."""
+        """The program, with memory planned."""
         program = self.program
         program.outputs, program.records = outputs, records
         program.weights = (
@@ -239,13 +239,13 @@ def _offset(value: f.Value, start: Step) -> int:
 
 
 def _distance(step: Step) -> int:
-    """By how far a step goes, roughly: columns, rows, channels."""
+    """Order of a step's stride: columns, then rows, then channels."""
     channels, rows, columns = map(abs, step)
     return max(channels << 24, rows << 12, columns)
 
 
 def canonical(value: int, shape: tuple[int, ...]) -> Layout:
-    """Of a tensor that fills a map, in order.
+    """Layout of a tensor that fills a map in order.
 
     (1, C): as it is; (1, L, C): tokens, in a map of (C, 1, L);
     (N, C, H, W): a map of (N C, H, W).
@@ -265,7 +265,7 @@ def canonical(value: int, shape: tuple[int, ...]) -> Layout:
 
 
 def flat_layout(value: int, shape: tuple[int, ...]) -> Layout:
-    """Of a tensor whose numbers are the columns of a map, in order."""
+    """Layout of a tensor whose elements are the columns of a map."""
     dims, step = [], 1
     for size in reversed(shape):
         dims.insert(0, (Atom(size, (0, 0, step)),) if size > 1 else ())

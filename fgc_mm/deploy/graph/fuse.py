@@ -1,4 +1,4 @@
-"""Activations and sums join the operation before them."""
+"""Fusing activations and sums into the operation before them."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ WITH_ACT = (
 
 
 def fuse(graph: Graph) -> None:
-    """Change a graph in place; lists are known.
+    """Fuse in place; channel lists must be assigned.
 
-    A sum joins the conv whose result it alone reads, at the sum's place: all
-    that is added is there by then. An activation joins the operation whose
-    result it alone reads.
+    A sum is fused into a conv that only it reads, at the sum's position,
+    where the other summand is available. An activation is fused into the
+    operation that only it reads.
     """
     editor = Editor(graph)
     for node in list(graph.nodes):
@@ -52,7 +52,7 @@ def _join_sum(editor: Editor, node: Node) -> None:
             and _free(conv)
             and conv.writes is ALL
             and conv.shape == other.shape == node.shape
-            # a conv of several images may be an op for each
+            # a conv of several images may become one op per image
             and (conv.op is Op.LINEAR or conv.shape[0] == 1)
             and editor.read_once(conv)
         ):

@@ -1,9 +1,9 @@
-"""Which channels every operation computes and reads: those that are open.
+"""Propagation of channel lists: computing and reading open channels only.
 
-Every channel of a value is *needed* by all, or it belongs to a channel of a
-site. In front of the site's mask nobody but the site's own consumers reads
-it, so it need not be computed while it is closed; behind the mask it counts
-as 0 while it is closed: what lies there is not read, or cleared first.
+Every channel of a value either has to be computed always, or belongs to a
+channel of a site. Before the site's mask it is read by the site's consumers
+only, so it need not be computed while it is closed. After the mask it counts
+as 0 while it is closed: its memory is not read, or cleared first.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from fgc_mm.deploy.graph.ir import (
 from fgc_mm.runtime.format import Act, Math
 from fgc_mm.sites import GateSite
 
-NOBODY = -1  # the owner of a channel that all need
+NOBODY = -1  # instead of a site: the channel must always be computed
 
 
 @dataclass
 class Owners:
-    """Whose the channels of a value are.
+    """The sites that the channels of a value belong to.
 
     Attributes:
-        dim: Of the channels.
-        site: (X,) for every channel the number of a site, or ``NOBODY``.
-        channel: (X,) which of that site's.
+        dim: Dimension of the channels.
+        site: (X,) for every channel the index of a site, or ``NO_SITE``.
+        channel: (X,) the index of that site's channel.
         zero: (X,) whether it counts as 0 while it is closed.
     """
 
@@ -59,7 +59,7 @@ class Owners:
         return sorted({*self.site.tolist()} - {NOBODY})
 
     def open_sites(self) -> list[int]:
-        """Those whose closed channels are not known to count as 0."""
+        """Sites with closed channels that do not count as 0."""
         return sorted({*self.site[~self.zero].tolist()} - {NOBODY})
 
     def same(self, other: Owners) -> bool:
@@ -71,7 +71,7 @@ class Owners:
         )
 
     def at(self, numbers: Tensor, dim: int) -> Owners:
-        """Of a value whose channels these are; -1: of nobody."""
+        """Owners of a value that has these channels; -1: no site."""
         there = numbers >= 0
         site = torch.where(there, self.site[numbers], torch.tensor(NOBODY))
         zero = self.zero[numbers] & there
@@ -79,7 +79,7 @@ class Owners:
 
 
 class NeedsAll(Exception):
-    """A site's channels are needed by somebody else; the text says whom."""
+    """Another node needs all channels of some sites; the text says which."""
 
     def __init__(self, sites: Sequence[int], why: str) -> None:
         super().__init__(why)
@@ -89,14 +89,14 @@ class NeedsAll(Exception):
 def list_channels(
     graph: Graph, sites: Sequence[GateSite], dense: Mapping[str, str]
 ) -> None:
-    """Let every operation compute and read open channels only.
+    """Make every operation compute and read open channels only.
 
     Args:
-        graph: As it was captured and simplified; changed: nodes get lists,
-            masks become products or nothing, :attr:`SiteValues.why` says
-            which sites compute all channels, and why.
-        sites: The model's.
-        dense: Sites that shall compute all channels, and why.
+        graph: Captured and simplified. Changed in place: nodes get channel
+            lists, masks become products or vanish, and
+            :attr:`SiteValues.why` tells which sites compute all channels.
+        sites: The model's sites.
+        dense: Sites that must compute all channels, and why.
     """
     by_number = {site: number for number, site in enumerate(sites)}
     why = {
@@ -104,7 +104,7 @@ def list_channels(
         for site, number in by_number.items()
         if site.name in dense
     }
-    for site in graph.sites:  # a gate that did not run decides nothing
+    for site in graph.sites:  # sites whose gate did not run are not there
         site.why = ''
     while True:
         try:
@@ -120,7 +120,7 @@ def list_channels(
 
 
 class _Listing:
-    """One try, with some sites that compute all channels."""
+    """One attempt, with some sites that compute all channels."""
 
     def __init__(
         self,
@@ -136,13 +136,13 @@ class _Listing:
         )
         self.order = {node: n for n, node in enumerate(graph.nodes)}
         self.owners: dict[Node, Owners] = {}
-        self.cleared: list[tuple[Node, Node]] = []  # who reads which value
+        self.cleared: list[tuple[Node, Node]] = []  # (reader, value)
         self.reads: dict[Node, Owners] = {}
         self.starts = self._starts()
         self._lists: dict[tuple, ChannelList] = {}
 
     def _starts(self) -> dict[str, list[tuple[int, tuple[int, ...] | None]]]:
-        """The layers that write sites' channels, by their paths."""
+        """The layers that write sites' channels, by path."""
         starts: dict[str, list] = {}
         for number in self.numbers:
             if number not in self.dense:
@@ -152,7 +152,7 @@ class _Listing:
         return starts
 
     def run(self) -> None:
-        """Owners of every value."""
+        """Determine the owners of every value."""
         for node in self.graph.nodes:
             owners = self._owners(node)
             if owners is not None and owners.sites():
@@ -176,12 +176,14 @@ class _Listing:
         if node.op in (Op.CONV, Op.LINEAR):
             return self._product(node, given[0])
         if rule is None:
-            self._materialise(node, given, f'{node.op.value} reads them all')
+            self._materialise(
+                node, given, f'{node.op.value} reads all channels'
+            )
             return None
         return rule(self, node, given)
 
     def _started(self, node: Node) -> Owners | None:
-        """Of a conv or linear layer that writes channels of sites."""
+        """Owners of the result of a layer that writes sites' channels."""
         if node.op not in (Op.CONV, Op.LINEAR) or node.name not in self.starts:
             return None
         dim = 1 if node.op is Op.CONV else len(node.shape) - 1
@@ -194,19 +196,21 @@ class _Listing:
         for number, positions in self.starts[node.name]:
             decision = self.decisions[number].decision
             if self.order[decision] > self.order[node]:
-                raise NeedsAll([number], f'{node.name} runs first')
+                raise NeedsAll([number], f'{node.name} runs before the gate')
             numbers = torch.tensor(
                 range(size) if positions is None else positions
             )
             if len(numbers) != size:
-                raise NeedsAll([number], f'{node.name} has other channels')
+                raise NeedsAll(
+                    [number], f'{node.name} has another number of channels'
+                )
             mine = numbers >= 0
             owners.site[mine] = number
             owners.channel[mine] = numbers[mine]
         return owners
 
     def _behind_mask(self, node: Node, owners: Owners | None) -> Owners:
-        """What lies behind a mask: 0 where its site is closed."""
+        """Owners of a mask's result, which is 0 where the site is closed."""
         number, size = node.site, node.shape[node.dim]
         numbers = torch.tensor(
             range(size) if node.positions is None else node.positions
@@ -214,12 +218,14 @@ class _Listing:
         mine = numbers >= 0
         new = Owners.nobody(node.dim, size)
         if owners is not None and owners.dim != node.dim:
-            self._needs_all(owners, f'{node.name} reads them in another way')
+            self._needs_all(
+                owners, f'{node.name} has channels in another dimension'
+            )
         elif owners is not None:
             new.site, new.channel = owners.site.clone(), owners.channel.clone()
             new.zero = owners.zero.clone()
         if bool(((new.site != NOBODY) & (new.site != number) & mine).any()):
-            self._needs_all(new, f'{node.name} masks them twice')
+            self._needs_all(new, f'{node.name} is masked by two sites')
         new.site[mine], new.channel[mine] = number, numbers[mine]
         new.zero[mine] = True
         return new
@@ -232,22 +238,24 @@ class _Listing:
     def _materialise(
         self, node: Node, given: Sequence[Owners | None], why: str
     ) -> None:
-        """A node reads whole values: what is closed is cleared first."""
+        """Let a node read whole values: closed channels are cleared."""
         for value, owners in zip(node.inputs, given):
             if owners is not None:
                 self._needs_all(owners, why)
                 self.cleared.append((node, value))
 
     def _product(self, node: Node, owners: Owners) -> Owners | None:
-        """A conv or linear layer reads a list, or everything."""
+        """Owners of a conv or linear layer; it reads a list or all."""
         dim = 1 if node.op is Op.CONV else len(node.inputs[0].shape) - 1
         groups = node.attrs.get('groups', 1)
         if groups > 1 and groups == node.inputs[0].shape[1]:
             return self._depthwise(node, owners)
         if owners.dim != dim or groups > 1:
-            self._materialise(node, [owners], f'{node.name} reads them all')
+            self._materialise(
+                node, [owners], f'{node.name} reads all channels'
+            )
             return self._started(node)
-        self._needs_all(owners, f'{node.name} reads them without a mask')
+        self._needs_all(owners, f'{node.name} reads channels without a mask')
         node_owners = self._started(node)
         self.reads[node] = owners
         return node_owners
@@ -263,15 +271,15 @@ class _Listing:
     def _channelwise(
         self, node: Node, given: Sequence[Owners | None]
     ) -> Owners | None:
-        """One value, of which every channel stays for itself."""
+        """Owners of an operation that is applied to each channel."""
         (owners,) = given
         if node.op is Op.AFFINE and node.dim != owners.dim:
-            self._materialise(node, given, f'{node.name} mixes them')
+            self._materialise(node, given, f'{node.name} mixes channels')
             return None
         if node.op is Op.PAD and node.pads[owners.dim] != (0, 0):
             return self._moved(node, given)
         if node.op is Op.MEAN and owners.dim in node.dims:
-            self._materialise(node, given, 'a mean over them is taken')
+            self._materialise(node, given, 'a mean over channels is taken')
             return None
         if owners.has_zero and not _keeps_zero(node):
             self._materialise(node, given, '')
@@ -289,14 +297,16 @@ class _Listing:
         size = node.shape[owners.dim]
         if first is not None and second is not None:
             if not first.same(second):
-                self._materialise(node, given, 'other channels join them')
+                self._materialise(
+                    node, given, 'they are combined with other channels'
+                )
                 return None
             if first.has_zero and node.math == Math.DIV:
                 self._materialise(node, given, '')
                 return None
             return first
         if len(owners.site) != size:
-            self._materialise(node, given, 'they are spread')
+            self._materialise(node, given, 'they are broadcast')
             return None
         rank = len(node.shape)
         value = node.inputs[0 if first is not None else 1]
@@ -310,7 +320,9 @@ class _Listing:
         self, node: Node, given: Sequence[Owners | None]
     ) -> Owners | None:
         if any(x is not None and x.dim != node.dim for x in given):
-            self._materialise(node, given, 'they are joined with others')
+            self._materialise(
+                node, given, 'they are concatenated in another dimension'
+            )
             return None
         parts = [
             x or Owners.nobody(node.dim, value.shape[node.dim])
@@ -326,7 +338,7 @@ class _Listing:
     def _moved(
         self, node: Node, given: Sequence[Owners | None]
     ) -> Owners | None:
-        """Something that only moves numbers: see where channels went."""
+        """Owners of an operation that moves elements, found by moving them."""
         owners = given[0]
         value = node.inputs[0]
         where = torch.arange(len(owners.site), dtype=torch.int32) + 1
@@ -339,11 +351,11 @@ class _Listing:
             if bool((line == line[0]).all()):
                 numbers = line[0].long() - 1
                 return owners.at(numbers, dim)
-        self._materialise(node, given, f'a {node.op.value} mixes them')
+        self._materialise(node, given, f'a {node.op.value} mixes channels')
         return None
 
     def apply(self) -> None:
-        """Write lists into the graph; masks become what is left of them."""
+        """Write the lists into the graph; remove or replace the masks."""
         editor = Editor(self.graph)
         for node, owners in self.owners.items():
             if node.op is not Op.MASK and self._computed(owners):
@@ -376,9 +388,9 @@ class _Listing:
         return any(n not in self.dense for n in owners.sites())
 
     def _list(self, owners: Owners, computed: bool = False) -> ChannelList:
-        """As a list of the graph; of what is computed, or of what is read."""
+        """The channel list, of computed or of read channels."""
         site, channel = owners.site, owners.channel
-        if computed:  # sites that compute everything are nobody's
+        if computed:  # channels of dense sites are always computed
             dense = torch.tensor(sorted(self.dense), dtype=torch.long)
             site = torch.where(torch.isin(site, dense), NOBODY, site)
         key = (tuple(site.tolist()), tuple(channel.tolist()))
@@ -449,7 +461,7 @@ class _Listing:
         )
 
     def _unmask(self, node: Node, editor: Editor) -> None:
-        """A mask of 0 and 1 is gone; a factor remains."""
+        """Remove a mask of 0 and 1; replace one of factors by a product."""
         x, mask = node.inputs
         site = self.decisions[node.site]
         owners = self.owners[node]
@@ -500,7 +512,7 @@ JOINS = (
 
 
 def _is_binary(node: Node) -> bool:
-    """Whether all of its numbers are 0 or 1, whatever the image."""
+    """Whether all elements are 0 or 1 for every image."""
     if node.op is Op.CONSTANT:
         return bool(((node.tensor == 0) | (node.tensor == 1)).all())
     if node.op is Op.UNARY and node.act.kind is Act.GREATER:
@@ -531,7 +543,7 @@ KEEP_ZERO = (
 
 
 def _keeps_zero(node: Node) -> bool:
-    """Whether zeros stay zeros."""
+    """Whether it maps 0 to 0."""
     act = node.act
     kept = act.kind in KEEP_ZERO
     kept |= act.kind is Act.LINEAR and act.b == 0

@@ -1,9 +1,9 @@
-"""From a graph to a program: where tensors lie, and which ops there are.
+"""Lowering a graph to a program: layouts of tensors, and runtime ops.
 
-Operations that only move numbers (reshape, permute, slice) cost nothing: the
-tensor is the same numbers, described in another way
-(:class:`~fgc_mm.deploy.graph.atoms.Layout`). Where an operation needs its
-input to lie otherwise, one move is put in front.
+Operations that only move elements (reshape, permute, slice) cost nothing:
+the result is the same memory with another layout
+(:class:`~fgc_mm.deploy.graph.value_layout.ValueLayout`). Where an operation
+needs another layout of its input, a move is inserted.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ from fgc_mm.runtime import format as f
 
 
 class CannotLower(Exception):
-    """What the runtime has no op for, in words."""
+    """The runtime has no op for an operation; the text says which."""
 
 
 class Lowering(Placing):
-    """A graph that becomes a program.
+    """Lowers a graph to a program.
 
     Args:
-        graph: Simplified, listed and fused.
-        calls: Whether operations of torch itself may be called.
+        graph: Simplified, with channel lists, and fused.
+        calls: Whether operations of torch may be called.
 
     Attributes:
-        functions: Those that are called, in the order of their numbers.
-        fallbacks: For each, what it is, in words.
-        nodes: The node that every op of the program serves.
+        functions: The called operations, by index.
+        fallbacks: A description of each.
+        nodes: The node of every op of the program.
 
     Raises:
-        CannotLower: It has an operation that the runtime has not, and calls
-            are not allowed.
+        CannotLower: The runtime does not have an operation, and calls are
+            not allowed.
     """
 
     def __init__(self, graph: Graph, calls: bool = True) -> None:
@@ -79,7 +79,7 @@ class Lowering(Placing):
         return self.out.finish([*outputs, *more], len(outputs))
 
     def _note(self, node: Node) -> None:
-        """The ops that are new are this node's."""
+        """Assign the ops that were added to this node."""
         new = len(self.out.program.ops) - len(self.nodes)
         self.nodes += [node] * new
 
@@ -93,14 +93,14 @@ class Lowering(Placing):
             return self._call(node, str(error) or node.op.value)
 
     def _call(self, node: Node, what: str) -> Layout:
-        """What the runtime has no op for is computed by torch."""
+        """Lower an operation that the runtime lacks to a call of torch."""
         if node.op is Op.CALL:
             what = str(node.function)
         if not self._calls:
-            raise CannotLower(f'{node.name or "it"} does {what}')
+            raise CannotLower(f'{node.name or "it"} uses {what}')
         listed = node.reads is not ALL or node.writes is not ALL
         if listed and node.op in (Op.CONV, Op.LINEAR, Op.CLEAR):
-            raise CannotLower(f'{node.name} does {what} on listed channels')
+            raise CannotLower(f'{node.name} uses {what} on listed channels')
         xs = [self.in_order(x) for x in node.inputs]
         layout = self.storage_in_order(node.shape)
         function = _Function(node)
@@ -142,7 +142,7 @@ class Lowering(Placing):
 
 
 class _Function:
-    """A node that torch computes, on arrays of its numbers in order."""
+    """A node that torch computes on contiguous arrays."""
 
     def __init__(self, node: Node) -> None:
         self._node = node

@@ -1,4 +1,4 @@
-"""Attention as an op."""
+"""Lowering of attention."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def attention(low: Placing, node: Node) -> Layout:
     heads, rows = q[1:]
     for other in (k, v):
         if other[1:] != (heads, rows):
-            raise NotThis('attention of several kinds of heads')
+            raise NotThis('attention with different numbers of heads')
     length, depth = node.shape[-2:]
     y = low.out.storage(heads * depth, rows, length)
     bias = f.NONE
@@ -40,7 +40,7 @@ def attention(low: Placing, node: Node) -> Layout:
 
 
 def _lead(depth: int, shape: tuple[int, ...]) -> tuple:
-    """Where the leading dimensions of an attention's result lie."""
+    """Factors of the leading dimensions of an attention's result."""
     kinds = _kinds(shape)
     steps = {'head': depth, 'row': 1}
     lead = []
@@ -60,7 +60,7 @@ def _lead(depth: int, shape: tuple[int, ...]) -> tuple:
 
 
 def _kinds(shape: tuple[int, ...]) -> list[str]:
-    """What the leading dimensions of (..., heads, L, d) are."""
+    """Kinds of the leading dimensions of (..., heads, L, d)."""
     lead = len(shape) - 2
     return ['row'] * (lead - 1) + ['head'] if lead > 1 else ['head'] * lead
 
@@ -82,10 +82,10 @@ def _heads(low: Placing, node: Node) -> Box:
 
 
 def _scores(low: Placing, node: Node, heads: int, rows: int) -> int:
-    """A constant that is added to the scores, as (heads, B, L M)."""
+    """A constant added to the scores, as a value (heads, B, L M)."""
     bias = node.inputs[3]
     if bias.op is not Op.CONSTANT:
-        raise NotThis('attention with a bias of the image')
+        raise NotThis('attention with a bias computed from the image')
     length = node.shape[-2]
     keys = node.inputs[1].shape[-2]
     numbers = bias.tensor.float()

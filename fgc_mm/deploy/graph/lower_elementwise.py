@@ -1,4 +1,4 @@
-"""Operations on every number, and norms, as ops."""
+"""Lowering of elementwise operations and norms."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fgc_mm.runtime import format as f
 def _elementwise(
     low: Placing, node: Node, dim: int | None = None
 ) -> tuple[int, Layout]:
-    """The value of an input, and where the result lies."""
+    """The value of an input, and the layout of the result."""
     (first, *_) = node.inputs
     if dim is not None:
         x, box, layout = low.channels_at(first, dim)
@@ -61,7 +61,7 @@ def binary(low: Placing, node: Node) -> Layout:
 
 
 def _outer(low: Placing, node: Node) -> Layout:
-    """Both are spread over what comes out."""
+    """A binary operation that broadcasts both inputs."""
     if len(node.shape) in (2, 3, 4) and node.shape[0] == 1:
         y = low.usual(node.shape)
     else:
@@ -73,7 +73,7 @@ def _outer(low: Placing, node: Node) -> Layout:
 
 
 def _in_axes(low: Placing, node: Node) -> Layout:
-    """New memory; dimensions that the same inputs have share an axis."""
+    """A new layout; dimensions in the same inputs share an axis."""
     rank = len(node.shape)
     shapes = [(1,) * (rank - len(x.shape)) + x.shape for x in node.inputs]
     box, dims, known, axis = [1, 1, 1], [()] * rank, None, 2
@@ -83,7 +83,7 @@ def _in_axes(low: Placing, node: Node) -> Layout:
         own = [shape[d] > 1 for shape in shapes]
         axis -= known not in (None, own)
         if axis < 0:
-            raise NotThis('a sum or product of tensors that are both spread')
+            raise NotThis('a sum or product of tensors both broadcast')
         step = [0, 0, 0]
         step[axis], known = box[axis], own
         dims[d] = (Atom(node.shape[d], tuple(step)),)
@@ -92,7 +92,7 @@ def _in_axes(low: Placing, node: Node) -> Layout:
 
 
 def _whole_layout(low: Placing, node: Node) -> Layout:
-    """Of a tensor that fills a box; copied, if it does not yet."""
+    """The layout of a tensor that fills a box; copied if it does not."""
     layout = low.of(node)
     if extents(layout.atoms()) is None:
         layout = low.at[node] = low.copied(layout, node.shape)

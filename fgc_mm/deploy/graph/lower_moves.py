@@ -1,4 +1,4 @@
-"""Operations that only move numbers: mostly another layout."""
+"""Lowering of operations that move elements, mostly to other layouts."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def pad(low: Placing, node: Node) -> Layout:
 
 
 def _new_like(low: Placing, node: Node, layout: Layout) -> Layout:
-    """New memory for a tensor, its axes as those of another one."""
+    """A new layout with the axes of another one."""
     shape = node.shape
     axes = [{axis_of(a) for a in dim} for dim in layout.dims]
     if len(shape) in (2, 3, 4) and shape[0] == 1:
@@ -109,7 +109,7 @@ def concat(low: Placing, node: Node) -> Layout:
 
 
 def take(low: Placing, node: Node) -> Layout:
-    """Numbers that are known: one move for every run of them."""
+    """A gather with constant indices: one move per run of indices."""
     (x,) = node.inputs
     layout, dim = low.of(x), node.dim
     if len(layout.dims[dim]) > 1:
@@ -140,11 +140,11 @@ def clear(low: Placing, node: Node) -> Layout:
     return y
 
 
-MOST_RUNS = 64  # of a gather of numbers that are known
+MOST_RUNS = 64  # of a gather with constant indices
 
 
 def _runs(numbers: list[int]) -> list[tuple[int, int, int]]:
-    """(first, count, step) of evenly spaced numbers, one after the other."""
+    """Runs (first, count, step) of evenly spaced indices."""
     runs, at = [], 0
     while at < len(numbers):
         step = numbers[at + 1] - numbers[at] if at + 1 < len(numbers) else 1
@@ -159,7 +159,7 @@ def _runs(numbers: list[int]) -> list[tuple[int, int, int]]:
 def _interleaved(
     layout: Layout, dim: int, numbers: list[int]
 ) -> Layout | None:
-    """A channel shuffle is the same numbers in another order of factors."""
+    """A channel shuffle as a layout with reordered factors."""
     count = len(numbers)
     if len(layout.dims[dim]) != 1 or layout.dims[dim][0].size != count:
         return None

@@ -1,4 +1,4 @@
-"""Pools, means and other sizes as ops."""
+"""Lowering of pools, means and resizing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def pool(low: Placing, node: Node) -> Layout:
 
 
 def mean(low: Placing, node: Node) -> Layout:
-    """Over all positions of channels."""
+    """A mean over all positions of channels."""
     (x,) = node.inputs
     rest = [
         d for d, size in enumerate(x.shape) if size > 1 and d not in node.dims
@@ -63,7 +63,7 @@ def mean(low: Placing, node: Node) -> Layout:
 
 
 def _mean_of_channels(low: Placing, node: Node) -> Layout:
-    """Of every pixel: a 1 x 1 conv whose weights are all one over C."""
+    """A mean over channels: a 1 x 1 conv with weights 1 / C."""
     (x,) = node.inputs
     if len(node.dims) != 1:
         raise NotThis('a mean over some of several dimensions')

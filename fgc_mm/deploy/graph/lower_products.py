@@ -1,4 +1,4 @@
-"""Convs and linear layers as ops."""
+"""Lowering of convs, linear layers and matrix products."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fgc_mm.deploy.graph.placing import (
 )
 from fgc_mm.runtime import format as f
 
-MOST_IMAGES = 256  # of a conv of several, each of which is an op
+MOST_IMAGES = 256  # of a conv that becomes one op per image
 
 
 def conv(low: Placing, node: Node) -> Layout:
@@ -65,11 +65,11 @@ def _of_all_images(node: Node, images: int) -> Node:
 
 
 def matmul(low: Placing, node: Node) -> Layout:
-    """Of two tensors (..., I, K) and (..., K, J), whose leads are the same."""
+    """A product of (..., I, K) and (..., K, J) with equal leading sizes."""
     first, second = node.inputs
     lead = node.shape[:-2]
     if first.shape[:-2] != lead or second.shape[:-2] != lead:
-        raise NotThis('a product of matrices that are spread')
+        raise NotThis('a product of matrices that are broadcast')
     x, w = _matrices(low, first), _matrices(low, second)
     y = low.out.storage(math.prod(lead), *node.shape[-2:])
     low.out.add(f.MatMul(x, w, y))
@@ -116,7 +116,7 @@ def _product(
     geometry: tuple[tuple[int, int], tuple[int, int]],
     like: Layout | None = None,
 ) -> f.Conv:
-    """A conv; its weights lie as its lists want them."""
+    """A conv op, with the weight layout that suits its channel lists."""
     taps = weight[0, 0].numel()
     outputs, inputs = weight.shape[:2]
     values = low.out.program.values[y]

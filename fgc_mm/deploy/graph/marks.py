@@ -1,4 +1,4 @@
-"""Where gates decide and mask, as operations that a capture sees."""
+"""Operations that mark gate decisions and masks for a capture."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ _LIBRARY.define('feature(Tensor x) -> Tensor')
 _LIBRARY.impl('feature', lambda x: x.clone(), 'CompositeExplicitAutograd')
 DECISION = torch.ops.fgc_mm.decision.default
 MASK = torch.ops.fgc_mm.mask.default
-# what a backbone returned, for modules behind it that may change it in place
+# a backbone's output, which the modules after it may change in place
 FEATURE = torch.ops.fgc_mm.feature.default
-END = -1  # the place of a residual branch's end, among the consumers
+END = -1  # index of a residual branch's end, instead of a consumer's
 
 
 class MarkingHooks(GateHooks):
-    """A port that marks its decision and its masks, and masks nothing.
+    """Gate hooks that mark decisions and masks but do not mask.
 
     Args:
         site: The site.
         gate: Its gate.
-        number: Of the site.
+        number: Index of the site.
     """
 
     def __init__(self, site: GateSite, gate: nn.Module, number: int) -> None:

@@ -1,4 +1,4 @@
-"""Where every value lies: zeros around maps, offsets in the arena."""
+"""Memory planning: strides and padding of values, offsets in the arena."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from fgc_mm.runtime import format as f
 if TYPE_CHECKING:
     from fgc_mm.deploy.graph.emit import Emitter, Storage
 
-LINE = 16  # float32 of a cache line
-PADDED = 4  # at most so many zeros around a map
+LINE = 16  # float32 per cache line
+PADDED = 4  # maximum width of the zero padding
 
 
 def plan(emitter: Emitter) -> None:
-    """Give every value its offset and steps."""
+    """Assign offset and strides to every value."""
     _find_pads(emitter)
     sizes = [_lay_out(storage) for storage in emitter.storages]
     offsets, floats = offsets_of(sizes, _lives(emitter))
@@ -39,7 +39,7 @@ def plan(emitter: Emitter) -> None:
 
 
 def _find_pads(emitter: Emitter) -> None:
-    """Zeros around what a conv without a stride reads."""
+    """Set the zero padding for inputs of convs with stride 1."""
     for op in emitter.program.ops:
         if not isinstance(op, f.Conv) or tuple(op.stride) != (1, 1):
             continue
@@ -54,7 +54,7 @@ def _find_pads(emitter: Emitter) -> None:
 
 
 def _lay_out(storage: Storage) -> int:
-    """The steps of a storage; how many float32 it takes."""
+    """Set the strides of a storage; return its size in float32."""
     value, pad = storage.value, storage.pad
     value.pad, value.row_step = pad, value.width + pad
     if value.height * value.width == 1 and not pad:
@@ -62,14 +62,14 @@ def _lay_out(storage: Storage) -> int:
         return -(-value.channels // LINE) * LINE
     rows = (value.height + 2 * pad) * value.row_step
     floats = -(-(rows + 2 * pad) // LINE) * LINE
-    if floats % 1024 == 0:  # channels shall not share a set of the cache
+    if floats % 1024 == 0:  # avoid conflicts of channels in the cache
         floats += LINE
     value.channel_step = floats
     return value.channels * floats
 
 
 def _lives(emitter: Emitter) -> list[tuple[int, int]]:
-    """The first and the last op that touch every storage."""
+    """The first and the last op that use every storage."""
     program = emitter.program
     lives = [[len(program.ops), -1] for _ in emitter.storages]
 

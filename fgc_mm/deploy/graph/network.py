@@ -1,4 +1,4 @@
-"""From a network to a program, all steps in their order."""
+"""All steps from a network to a program."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from fgc_mm.sites import GateSite
 
 
 class CapturedNetwork:
-    """One pass of a network, and the graphs that come of it.
+    """A captured network, and the graphs made from it.
 
     Args:
         backbone: See :func:`fgc_mm.deploy.graph.capture.capture`.
         image: (1, 3, H, W).
-        behind: Modules that read what it returns.
+        behind: Modules that are applied to its output.
 
     Raises:
-        CannotCapture: It is no graph.
+        CannotCapture: The network cannot be captured.
     """
 
     def __init__(
@@ -40,11 +40,11 @@ class CapturedNetwork:
         self._graphs: dict[tuple[bool, bool], Graph] = {}
 
     def graph(self, whole: bool = True, gated: bool = True) -> Graph:
-        """The network as a graph, simplified, its masks still in it.
+        """The simplified graph of the network, with masks.
 
         Args:
-            whole: Else without the modules behind the backbone.
-            gated: Else without its gates.
+            whole: If false, without the modules after the backbone.
+            gated: If false, without gates.
         """
         key = (whole, gated)
         if key not in self._graphs:
@@ -64,7 +64,7 @@ def network_graph(
 
 
 def _remove_gates(graph: Graph) -> None:
-    """What a mask gives is what it reads."""
+    """Replace every mask by its input."""
     graph.sites = []
     for node in graph.nodes:
         node.inputs = [_unmasked(x) for x in node.inputs]
@@ -82,11 +82,11 @@ def listed_graph(
     sites: Sequence[GateSite] = (),
     dense: Mapping[str, str] | None = None,
 ) -> Graph:
-    """A copy that computes open channels only.
+    """A copy of a graph that computes open channels only.
 
     Args:
-        graph: Of :func:`network_graph`.
-        sites: The model's.
+        graph: From :func:`network_graph`.
+        sites: The model's sites.
         dense: Sites that compute all channels, and why.
     """
     new = graph.copy()
@@ -96,19 +96,19 @@ def listed_graph(
 
 
 def program_of(model: GatedImageClassifier, image: Tensor) -> Program:
-    """A classifier as a program that needs no torch.
+    """Compile a classifier to a program that does not need torch.
 
     Args:
-        model: A gated classifier; it stays as it is.
+        model: A gated classifier; it is not changed.
         image: (1, 3, H, W) of the size that the program is for.
 
     Returns:
         Its outputs are the logits, then for every site the gate's logits and
-        its mask, which a run gives that asks for decisions.
+        its mask, which are computed if a run asks for decisions.
 
     Raises:
-        FGCError: It does something that is no graph, or that the runtime
-            has no op for.
+        FGCError: The network cannot be captured, or the runtime does not
+            have one of its operations.
     """
     behind = [model.neck, model.head] if model.with_neck else [model.head]
     try:
@@ -125,7 +125,7 @@ def program_of(model: GatedImageClassifier, image: Tensor) -> Program:
 
 
 def _logits_and_masks(graph: Graph, outputs: list[int]) -> list[int]:
-    """Without the other records of sites."""
+    """The outputs without the other records of sites."""
     count = len(graph.outputs)
     found, more = outputs[:count], outputs[count:]
     for site in graph.sites:

@@ -1,4 +1,4 @@
-"""Where the tensors of a graph lie in the values of a program."""
+"""Layouts of a graph's tensors in the values of a program."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class NotThis(Exception):
 
 @dataclass
 class _Axis:
-    """How a tensor lies along an axis, beside another one.
+    """Comparison of two tensors along an axis of the map.
 
     Attributes:
-        same: Step by step as the other.
-        spread: Every step has the same number.
+        same: The strides are equal.
+        spread: The first tensor is broadcast.
     """
 
     same: bool = True
@@ -35,11 +35,11 @@ class _Axis:
 
 
 class Placing:
-    """Tensors and their layouts; copies where one has to lie otherwise.
+    """Tracks the layouts of tensors; copies where another is needed.
 
     Attributes:
-        out: The program that grows.
-        at: Where the tensors lie that are computed.
+        out: Builds the program.
+        at: Layouts of the tensors computed so far.
     """
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class Placing:
         return flat_layout(value, node.shape)
 
     def storage_in_order(self, shape: tuple[int, ...]) -> Layout:
-        """Memory whose numbers in order are the tensor's in order."""
+        """New memory that is contiguous for the tensor."""
         if len(shape) == 2 and shape[0] == 1:
             return canonical(self.out.storage(shape[1], 1, 1), shape)
         if len(shape) == 4 and shape[0] == 1:
@@ -65,7 +65,7 @@ class Placing:
         return flat_layout(value, shape)
 
     def in_order(self, node: Node) -> int:
-        """The value whose numbers in order are the tensor's in order."""
+        """A value in which the tensor is contiguous; copied if needed."""
         layout = self.of(node)
         shape = node.shape
         atoms = merged(layout.atoms())
@@ -88,7 +88,7 @@ class Placing:
             raise NotThis('a move of too many dimensions')
 
     def copied(self, layout: Layout, shape: tuple[int, ...]) -> Layout:
-        """In memory of its own, as tensors of its rank usually lie."""
+        """A copy in new memory, with the default layout of its rank."""
         if len(shape) in (2, 3, 4) and shape[0] == 1:
             target = self.usual(shape)
         else:
@@ -116,7 +116,7 @@ class Placing:
     def lying(
         self, node: Node, dims: tuple[tuple[Atom, ...], ...], box: Box
     ) -> int:
-        """A value whose numbers lie as these factors say; copied if not."""
+        """A value in which a tensor has these factors; copied if needed."""
         layout = self.of(node)
         if tuple(tuple(merged(d)) for d in layout.dims) != dims:
             target = Layout(self.out.storage(*box), (0, 0, 0), dims)
@@ -128,7 +128,7 @@ class Placing:
         """A tensor as a map whose channels are one of its dimensions.
 
         Returns:
-            The value, its (C, H, W), and the layout there.
+            The value, its (C, H, W), and the layout in it.
         """
         layout = self.of(node)
         box = self._box_at(layout, dim)
@@ -176,7 +176,7 @@ class Placing:
         return self.out.set_of(channels)
 
     def writes(self, node: Node, layout: Layout) -> int:
-        """The set that an op computes; all, where it is no set of channels."""
+        """The channel list of an op; all if they are not its channels."""
         if node.writes is ALL:
             return f.ALL
         atoms = layout.dims[node.channel_dim]
@@ -188,8 +188,8 @@ class Placing:
         return self.set_of(node.writes)
 
     def as_spread(self, node: Node, like: Layout) -> int:
-        """The value of a tensor that lies as another one, or is spread over
-        it: each axis is as there, or 1."""
+        """The value of a tensor with the layout of another one; each axis
+        may also be broadcast, with size 1."""
         layout = self.of(node)
         box = extents(like.atoms())
         front = ((),) * (len(like.dims) - len(layout.dims))
@@ -200,19 +200,19 @@ class Placing:
             layout = self._arranged(node, layout, shape, like)
             found = self._spread_box(layout, like, box)
         if found is None:
-            raise NotThis('a sum of tensors that lie apart')
+            raise NotThis('a sum of tensors with different layouts')
         return self.out.view(layout.value, layout.start, found)
 
     def _spread_box(
         self, layout: Layout, like: Layout, box: Box
     ) -> Box | None:
-        """(C, H, W), or 1 in their stead, if it lies as the other."""
+        """(C, H, W), 1 where it is broadcast, if the layouts agree."""
         axes = [_Axis() for _ in range(3)]
         for mine, other in zip(layout.dims, like.dims):
             pairs = refined(mine, other) if mine else None
             if mine and pairs is None:
                 return None
-            if not mine:  # a dimension of one
+            if not mine:  # a dimension of size one
                 pairs = [(a.size, (0, 0, 0), a.step) for a in other]
             for _, step, wanted in pairs:
                 for axis, along in zip(axes, wanted):
@@ -230,7 +230,7 @@ class Placing:
         shape: tuple[int, ...],
         like: Layout,
     ) -> Layout:
-        """A copy that lies as another tensor, where it has its dimensions.
+        """A copy with the layout of another tensor, where it has its dims.
 
         An axis of the map is 1 if the tensor has none of its dimensions.
         """
@@ -244,7 +244,7 @@ class Placing:
             for axis in range(3)
             if atom.step[axis]
         }
-        # an axis that is used in part is used as a whole
+        # an axis that is partly used is used completely
         dims = [
             dim or tuple(a for a in other if axis_of(a) in used)
             for dim, other in zip(dims, like.dims)
@@ -273,7 +273,7 @@ class Placing:
 
 
 def _sorted(atoms: list[Atom], box: Box) -> bool:
-    """Whether these factors, slowest first, are a map's own order."""
+    """Whether these factors, slowest first, are contiguous in the map."""
     _, height, width = box
     strides = [
         a.step[0] * height * width + a.step[1] * width + a.step[2]

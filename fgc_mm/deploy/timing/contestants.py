@@ -1,4 +1,4 @@
-"""The networks that a benchmark compares: dense, masked, static, dynamic."""
+"""Variants of a network that a benchmark compares: dense, masked, ..."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from fgc_mm.deploy.graph.network import listed_graph, network_graph
 from fgc_mm.models import ChannelMap, CompactBackbone
 
 Run = Callable[[Tensor], Tensor]
-WRONG = 1e-3  # a logit's difference beyond which a contestant is disqualified
+WRONG = 1e-3  # a variant with a larger difference of logits is left out
 
 
 @dataclass
@@ -42,10 +42,10 @@ class Contestant:
         name: Of the row.
         kind: ``'dense'``, ``'masked'``, ``'compact'``, ``'dynamic'``,
             ``'both'`` (compact and dynamic), or ``'static'`` (the dense
-            network of the same mean width: what no gate can beat).
+            network of the same mean width, a lower bound of the time).
         run: Images in, logits out; ``None`` if it cannot be built.
         why_not: Then the reason.
-        model: What is behind it, where that can be asked for more.
+        model: The network that runs, if available for further questions.
     """
 
     name: str
@@ -61,12 +61,12 @@ class Contestants:
     Args:
         model: The gated classifier, in evaluation.
         settings: Config of its backbone.
-        images: (N, 3, H, W) real images that will be timed.
-        calibration: (N, 3, H, W) others, on which compaction counts; on the
-            timed ones a channel that is rare would pass for one that is
-            never open. ``None`` leaves compaction out.
-        folder: Where ONNX files may be written.
-        compiled: Whether ``torch.compile`` takes part; it takes a minute.
+        images: (N, 3, H, W) real images for timing.
+        calibration: (N, 3, H, W) other images, for the firing statistics of
+            compaction; on the timed images, rarely open channels might never
+            be open. ``None`` leaves compaction out.
+        folder: For ONNX files.
+        compiled: Whether to include ``torch.compile``; it takes a minute.
     """
 
     def __init__(
@@ -85,12 +85,12 @@ class Contestants:
         self._calibration = calibration
         self._folder = folder
         self._compiled = compiled
-        # what was compiled for other threads; later it would undo our own
+        # later, code compiled for other numbers of threads would reset ours
         torch._dynamo.reset()
         self.firing = firing_statistics(model, images.split(16))
 
     def all(self) -> list[Contestant]:
-        """Every row; those that cannot be built say why."""
+        """Every variant; those that cannot be built have a reason."""
         return [*self._dense(), *self._gated(), *self._static()]
 
     def _dense(self) -> Iterator[Contestant]:
@@ -103,7 +103,7 @@ class Contestants:
         yield from self._forms('static', static)
 
     def _forms(self, kind: str, model: nn.Module) -> Iterator[Contestant]:
-        """The same network, run in all the ways at hand."""
+        """The same network in all forms of execution."""
         eager = PlainForward(model)
         yield Contestant(f'{kind}, eager', kind, eager, model=model)
 
@@ -147,11 +147,11 @@ class Contestants:
         )  # fmt: skip
 
     def _compacted(self) -> tuple[nn.Module | None, str]:
-        """The model without what is constant on these images."""
+        """The model without channels that are constant on these images."""
         if isinstance(self._backbone, CompactBackbone):
             return None, 'the model is compact already'
         if self._calibration is None:
-            return None, 'the config has no training images to count on'
+            return None, 'the config has no training images for statistics'
         firing = firing_statistics(self._model, self._calibration.split(16))
         done = compact(self._model, firing, self._settings, self._images[:8])
         if not done.channel_map.layers and all(
@@ -160,7 +160,7 @@ class Contestants:
         ):
             return None, 'no channel is always, or never, open'
         if not hasattr(done.backbone, 'gates'):
-            return None, 'nothing is left to decide: the model is static'
+            return None, 'no gate is left: the model is static'
         small = copy.copy(self._model)
         small._modules = dict(self._model._modules, backbone=done.backbone)
         small._tables = {}
@@ -185,7 +185,7 @@ class Contestants:
         reference: Run,
         model: nn.Module | None = None,
     ) -> Contestant:
-        """A row that says what its reference says, or why there is none."""
+        """A variant that agrees with its reference, or why there is none."""
         image = self._images[:1]
         try:
             with torch.no_grad(), _quietly():
@@ -203,12 +203,12 @@ def plain_twin(
     settings: Mapping[str, Any],
     channel_map: ChannelMap | None = None,
 ) -> nn.Module:
-    """The classifier without gates, all channels open.
+    """A copy of the classifier without gates, all channels open.
 
     Args:
         model: The gated classifier.
         settings: Config of its backbone.
-        channel_map: Takes channels out, too.
+        channel_map: If given, the copy is shrunk to it.
     """
     gated = gated_backbone(model)
     inner = copy.deepcopy(settings['backbone'])
@@ -228,7 +228,7 @@ def plain_twin(
 
 
 class _Twin(nn.Module):
-    """What :class:`PlainForward` asks of a classifier."""
+    """The modules that :class:`PlainForward` needs from a classifier."""
 
     def __init__(
         self, backbone: nn.Module, neck: nn.Module | None, head: nn.Module
@@ -257,14 +257,14 @@ def same_width(model: nn.Module, firing: Sequence[SiteFiring]) -> ChannelMap:
 
 
 def folded(model: nn.Module) -> nn.Module:
-    """A copy whose convs have taken in their norms."""
+    """A copy with norms folded into the convs."""
     from mmcv.cnn import fuse_conv_bn
 
     return fuse_conv_bn(copy.deepcopy(model))
 
 
 def _kernel(model: nn.Module, image: Tensor) -> Run:
-    """Without gates, by the runtime that runs the dynamic one."""
+    """The network without gates in our runtime."""
     behind = [model.neck, model.head] if model.with_neck else [model.head]
     graph = network_graph(model.backbone, image, behind)
     program = KernelProgram(listed_graph(graph))
@@ -277,7 +277,7 @@ def _last(model: nn.Module) -> Run:
 
 
 def _compile(model: nn.Module, image: Tensor) -> Run:
-    """Inductor with the weights frozen in, for one shape at a time."""
+    """Inductor with frozen weights, for one shape at a time."""
     import torch._inductor.config as inductor
 
     compiled = torch.compile(PlainForward(copy.deepcopy(model)), dynamic=False)

@@ -1,4 +1,4 @@
-"""What the MACs promise: ratios that a clock is compared with."""
+"""Ratios of MACs, to compare with ratios of times."""
 
 from collections.abc import Sequence
 
@@ -21,12 +21,15 @@ def masks_of(model: nn.Module, batches: Sequence[Tensor]) -> list[Tensor]:
 
 
 def site_promises(table: MACsTable, masks: Sequence[Tensor]) -> list[float]:
-    """For every site: its layers' MACs with all channels open, over those
-    that its own masks leave, all other sites open.
+    """For every site the reduction of its layers' MACs, all others open.
 
     Args:
         table: The network's layers.
         masks: (N, C) each.
+
+    Returns:
+        MACs of the site's layers with all channels open, divided by those
+        with its masks.
     """
     everything = [torch.ones_like(mask[:1]) for mask in masks]
     whole = float(macs_per_image(table, everything))
@@ -41,9 +44,9 @@ def site_promises(table: MACsTable, masks: Sequence[Tensor]) -> list[float]:
 
 
 def seen_before(masks: Sequence[Tensor]) -> float:
-    """How often a site's mask is that of an earlier image, as a share.
+    """Fraction of images for which a site's mask has occurred before.
 
-    So often would a cache hit that kept, per mask, what has been gathered.
+    This is the hit rate of a cache of gathered weights, one per mask.
 
     Args:
         masks: (N, C) of every site, the images in order.
@@ -61,10 +64,10 @@ def dense_macs(model: nn.Module, shape: tuple[int, ...]) -> int:
 
 
 def verdict(clock: float, theory: float) -> str:
-    """A time ratio beside its MACs ratio, in words.
+    """A time ratio, with a note if it exceeds the MACs ratio.
 
-    A network cannot save more time than work: where the clock says so, the
-    machine was busy, or the two were not run in the same way.
+    A network cannot save more time than work: if it seems to, the machine
+    was busy, or the two networks were not run in the same way.
     """
     if clock > theory:
         return f'{clock:.2f} x (above theory: noise)'

@@ -12,17 +12,17 @@ from fgc_mm.sites import GateRecord
 TOLERANCE = 1e-4  # relative to the largest value, or to 1 if that is larger
 
 
-def flat(nested: Any) -> list[Tensor]:
+def flatten_tensors(nested: Any) -> list[Tensor]:
     if nested is None:
         return []
     if isinstance(nested, Tensor):
         return [nested]
     if isinstance(nested, dict):
         nested = nested.values()
-    return [tensor for part in nested for tensor in flat(part)]
+    return [tensor for part in nested for tensor in flatten_tensors(part)]
 
 
-def compared(want: list[Tensor], got: list[Tensor]) -> str:
+def difference(want: list[Tensor], got: list[Tensor]) -> str:
     for one, other in zip(want, got):
         if one.shape != other.shape:
             return f'{tuple(other.shape)} instead of {tuple(one.shape)}'
@@ -33,7 +33,9 @@ def compared(want: list[Tensor], got: list[Tensor]) -> str:
     return ''
 
 
-def of_image(records: list[GateRecord], number: int) -> list[GateRecord]:
+def records_of_image(
+    records: list[GateRecord], number: int
+) -> list[GateRecord]:
     """The records of one image of a batch."""
     part = slice(number, number + 1)
     return [
@@ -41,7 +43,7 @@ def of_image(records: list[GateRecord], number: int) -> list[GateRecord]:
     ]
 
 
-def on_the_edge(want: list[GateRecord], got: list[GateRecord]) -> bool:
+def differs_by_rounding(want: list[GateRecord], got: list[GateRecord]) -> bool:
     """Whether rounding explains the first gate that decides differently.
 
     Its logits must agree within rounding, and the channels that differ must

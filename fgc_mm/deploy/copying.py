@@ -9,7 +9,7 @@ from torch import Tensor, nn
 Module = TypeVar('Module', bound=nn.Module)
 
 
-def copied(module: Module, weights: bool = True) -> Module:
+def copy_network(module: Module, weights: bool = True) -> Module:
     """A deep copy, also of a network whose layers store computed weights.
 
     ``weight_norm``, ``spectral_norm`` and ``prune`` of ``torch.nn.utils``

@@ -11,7 +11,7 @@ from fgc_mm.errors import FGCError
 from fgc_mm.gates.checks import logit
 
 SPREAD = 1.0  # standard deviation of the firing rates, in log-odds
-MISSED = 0.02  # tolerance of a site's keep ratio
+TOLERANCE = 0.02  # tolerance of a site's keep ratio
 
 
 @torch.no_grad()
@@ -57,14 +57,14 @@ def set_keep_ratio(
     backbone = gated_backbone(model)
     generator = torch.Generator().manual_seed(0)
     if fresh:
-        _take_statistics(backbone, images, keep_ratio, generator)
-    _pass(backbone, images, keep_ratio, generator)
+        _set_norm_statistics(backbone, images, keep_ratio, generator)
+    _set_gates_in_pass(backbone, images, keep_ratio, generator)
     firing = firing_statistics(backbone, [images])
     for site, stats in zip(backbone.sites, firing):
         got = float(stats.rate.mean())
         # with few decisions per site, single images change the ratio
         least = max(site.group_sizes or [0]) / site.channels / len(images)
-        if abs(got - keep_ratio) > max(MISSED, least):
+        if abs(got - keep_ratio) > max(TOLERANCE, least):
             raise FGCError(
                 f'the gate of {stats.site} opens {got:.1%} after its bias was '
                 f'set for {keep_ratio:.1%}, so its mask is not the sign of '
@@ -74,7 +74,7 @@ def set_keep_ratio(
     return firing
 
 
-def _take_statistics(
+def _set_norm_statistics(
     backbone: nn.Module,
     images: Tensor,
     keep_ratio: float,
@@ -93,14 +93,14 @@ def _take_statistics(
         norm.train()
         norm.momentum = 1.0
     try:
-        _pass(backbone, images, keep_ratio, generator)
+        _set_gates_in_pass(backbone, images, keep_ratio, generator)
     finally:
         for norm, momentum in zip(norms, momenta):
             norm.eval()
             norm.momentum = momentum
 
 
-def _pass(
+def _set_gates_in_pass(
     backbone: nn.Module,
     images: Tensor,
     keep_ratio: float,
@@ -136,29 +136,33 @@ def _set_gate(
     rates = _spread_rates(keep_ratio, sizes, generator)
     threshold = getattr(gate, 'threshold', None)
     least = logit(threshold) if isinstance(threshold, float) else 0.0
-    linear.bias += least - _cuts(logits, rates)
+    linear.bias += least - _thresholds(logits, rates)
 
 
-def _cuts(logits: Tensor, rates: Tensor) -> Tensor:
+def _thresholds(logits: Tensor, rates: Tensor) -> Tensor:
     """Thresholds of the logits that give the firing rates; (C,).
 
     If images share a logit (a gate with a dead hidden layer), not every rate
     can be reached; the difference is added to the next channel.
     """
     count = len(logits)
-    cuts, missed = [], 0.0
+    thresholds, missed = [], 0.0
     for column, rate in zip(logits.t().double(), rates.tolist()):
         order = column.sort(descending=True).values
         steps = (order[:-1] - order[1:] > 1e-6).nonzero().flatten() + 1
         if not len(steps):  # the same logit for all images
-            cuts.append(order[0] + (1 if rate + missed / count < 0.5 else -1))
-            missed += rate * count - (0 if cuts[-1] > order[0] else count)
+            thresholds.append(
+                order[0] + (1 if rate + missed / count < 0.5 else -1)
+            )
+            missed += rate * count - (
+                0 if thresholds[-1] > order[0] else count
+            )
             continue
         wanted = rate * count + missed
         opened = int(steps[(steps - wanted).abs().argmin()])
-        cuts.append((order[opened - 1] + order[opened]) / 2)
+        thresholds.append((order[opened - 1] + order[opened]) / 2)
         missed = wanted - opened
-    return torch.stack(cuts).to(logits)
+    return torch.stack(thresholds).to(logits)
 
 
 def _last_linear(gate: nn.Module) -> nn.Linear:

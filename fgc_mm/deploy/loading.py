@@ -79,7 +79,7 @@ def load_whole(model: nn.Module, state: Mapping[str, Any], name: str) -> None:
     Raises:
         FGCError: A weight is missing, unknown, or of another shape.
     """
-    wrong = misfit(model, state)
+    wrong = mismatch(model, state)
     if wrong:
         raise FGCError(
             f'{name} is a checkpoint of another config: {wrong}; give the '
@@ -88,7 +88,7 @@ def load_whole(model: nn.Module, state: Mapping[str, Any], name: str) -> None:
     model.load_state_dict(state)
 
 
-def misfit(model: nn.Module, state: Mapping[str, Any]) -> str:
+def mismatch(model: nn.Module, state: Mapping[str, Any]) -> str:
     """How a state dict and a model differ; empty if they match."""
     own = model.state_dict()
     missing = [key for key in own if key not in state]

@@ -28,7 +28,7 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from ..errors import FGCError
-from ..sites.reuse import cache_checkpoint_sites
+from ..sites.site_cache import cache_checkpoint_sites
 
 Checkpoint = dict[str, Any]
 MapLocation = str | torch.device | Callable | dict | None

@@ -9,7 +9,7 @@ import torch_pruning as tp
 from torch import nn
 
 from fgc_mm.deploy import compact, firing_statistics
-from fgc_mm.deploy.compaction.agreement import agreeing, largest_gap
+from fgc_mm.deploy.compaction.equivalence import fixed_decisions, largest_gap
 from fgc_mm.deploy.firing import SiteFiring
 from fgc_mm.errors import FGCError
 from fgc_mm.gates import BinaryConcreteGate, FBSGate, PartialGate
@@ -68,7 +68,7 @@ def test_features_are_the_masked_ones(pair):
     assert largest_gap(network(images), done.backbone(images)) < 1e-4
     # and, told to agree, on any other
     others = images.flip(3) * 0.7 + 0.3
-    with agreeing(network, done.channel_map):
+    with fixed_decisions(network, done.channel_map):
         wanted = network(others)
     assert largest_gap(wanted, done.backbone(others)) < 1e-4
 
@@ -135,7 +135,7 @@ def test_without_a_decision_there_is_no_gate(gated, pictures):
     assert not isinstance(done.backbone, GatedBackbone)
     assert type(done.backbone) is type(network.backbone)
     assert done.backbone.layer1[0].conv1.out_channels == 4
-    with agreeing(network, done.channel_map):
+    with fixed_decisions(network, done.channel_map):
         wanted = network(images)
     assert largest_gap(wanted, done.backbone(images)) < 1e-4
 

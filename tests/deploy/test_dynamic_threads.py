@@ -13,7 +13,7 @@ from fgc_mm.deploy import to_dynamic
 @pytest.fixture(autouse=True)
 def all_sites_pay(monkeypatch):
     monkeypatch.setattr(calibration, 'REPEATS', 1)
-    monkeypatch.setattr(calibration, '_pays', lambda *_: True)
+    monkeypatch.setattr(calibration, '_is_faster', lambda *_: True)
 
 
 @pytest.fixture

@@ -7,10 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from fgc_mm.deploy.dynamic.forced import empty, forced, partial, single
+from fgc_mm.deploy.dynamic.constant_masks import (
+    all_closed,
+    constant_masks,
+    every_other,
+    last_only,
+)
 from fgc_mm.deploy.dynamic.programs import KernelProgram
 from fgc_mm.deploy.graph.arena import offsets_of
-from fgc_mm.deploy.graph.atoms import Atom, Layout, extents, refined
 from fgc_mm.deploy.graph.capture import CannotCapture, capture
 from fgc_mm.deploy.graph.interpreter import interpret
 from fgc_mm.deploy.graph.ir import Op
@@ -18,6 +22,12 @@ from fgc_mm.deploy.graph.network import (
     CapturedNetwork,
     listed_graph,
     network_graph,
+)
+from fgc_mm.deploy.graph.value_layout import (
+    DimFactor,
+    ValueLayout,
+    extents,
+    refined,
 )
 from fgc_mm.models import GatedBackbone
 from fgc_mm.runtime.errors import LibraryError
@@ -286,7 +296,7 @@ def sequences():
 @pytest.mark.parametrize('names', sequences(), ids='-'.join)
 @torch.no_grad()
 def test_networks_and_their_graphs(names):
-    """Channels that are not computed are nan: nobody reads them."""
+    """Channels that are not computed are nan, and never read."""
     gated = network(names)
     image = torch.randn(1, 3, 8, 8)
     graph = listed_graph(network_graph(gated, image), gated.sites)
@@ -296,9 +306,9 @@ def test_networks_and_their_graphs(names):
     torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
     for record, site in zip(records, graph.sites, strict=True):
         torch.testing.assert_close(values[site.decision], record.mask)
-    for opened in (partial, single, empty):
+    for opened in (every_other, last_only, all_closed):
         masks = [opened(site.channels)[None].float() for site in gated.sites]
-        with forced(gated, opened):
+        with constant_masks(gated, opened):
             (want,), _ = gated.forward_gated(image)
         got = interpret(graph, image, masks)[graph.outputs[0]]
         torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
@@ -401,10 +411,14 @@ def numbers_of(layout, box):
 def test_layouts_are_views_of_torch():
     """Every way to describe a tensor anew is torch's."""
     box = (4, 3, 6)
-    layout = Layout(
+    layout = ValueLayout(
         0,
         (0, 0, 0),
-        ((Atom(4, (1, 0, 0)),), (Atom(3, (0, 1, 0)),), (Atom(6, (0, 0, 1)),)),
+        (
+            (DimFactor(4, (1, 0, 0)),),
+            (DimFactor(3, (0, 1, 0)),),
+            (DimFactor(6, (0, 0, 1)),),
+        ),
     )
     x = torch.arange(math.prod(box)).reshape(box)
     cases = [
@@ -424,16 +438,20 @@ def test_layouts_are_views_of_torch():
 
 
 def test_factors_of_two_descriptions():
-    first = [Atom(6, (0, 0, 1))]
-    second = [Atom(2, (1, 0, 0)), Atom(3, (0, 1, 0))]
+    first = [DimFactor(6, (0, 0, 1))]
+    second = [DimFactor(2, (1, 0, 0)), DimFactor(3, (0, 1, 0))]
     assert refined(first, second) == [
         (2, (0, 0, 3), (1, 0, 0)),
         (3, (0, 0, 1), (0, 1, 0)),
     ]
-    assert refined(first, [Atom(4, (1, 0, 0))]) is None
-    assert extents([Atom(2, (0, 3, 0)), Atom(3, (0, 1, 0))]) == (1, 6, 1)
-    assert extents([Atom(2, (0, 2, 0))]) is None  # gaps
-    assert extents([Atom(2, (0, 0, 0))]) is None  # the same number twice
+    assert refined(first, [DimFactor(4, (1, 0, 0))]) is None
+    assert extents([DimFactor(2, (0, 3, 0)), DimFactor(3, (0, 1, 0))]) == (
+        1,
+        6,
+        1,
+    )
+    assert extents([DimFactor(2, (0, 2, 0))]) is None  # gaps
+    assert extents([DimFactor(2, (0, 0, 0))]) is None  # the same number twice
 
 
 def test_values_that_live_at_once_never_overlap():

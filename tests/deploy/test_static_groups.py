@@ -9,7 +9,10 @@ import torch_pruning as tp
 from torch import nn
 
 from fgc_mm.deploy.compaction.importances import IMPORTANCES, scores_of
-from fgc_mm.deploy.compaction.static_groups import find_groups, removed
+from fgc_mm.deploy.compaction.static_groups import (
+    channels_to_remove,
+    find_groups,
+)
 from fgc_mm.errors import FGCError
 
 conv = partial(nn.Conv2d, kernel_size=3, padding=1)
@@ -108,7 +111,7 @@ def test_the_network_is_that_of_torch_pruning(case, images):
     groups = find_groups(network, images)
     assert set(map(producer, groups)) == paths
     leaving = second_halves(groups)
-    gone = removed(leaving)
+    gone = channels_to_remove(leaving)
     assert gone.problem(network, images, 1e-4) == ''
     small = gone.channel_map(network).shrink(copy.deepcopy(network))
     wanted = by_torch_pruning(network, leaving, images)
@@ -141,7 +144,7 @@ def test_every_group_loses_as_many(images):
         tuple(range(start, start + 3)) for start in (0, 3, 6, 9)
     )
     assert {len(block) for block in second.blocks} == {6}
-    problem = removed([(first, [0])]).problem(network, images, 1e-4)
+    problem = channels_to_remove([(first, [0])]).problem(network, images, 1e-4)
     assert 'as many in each group' in problem
 
 
@@ -193,4 +196,4 @@ def test_an_error_of_the_code_is_not_hidden(images, monkeypatch):
         'fgc_mm.deploy.compaction.static_trial.map_widths', lambda *_: 1 / 0
     )
     with pytest.raises(ZeroDivisionError):
-        removed([(group, [0])]).problem(network, images, 1e-4)
+        channels_to_remove([(group, [0])]).problem(network, images, 1e-4)

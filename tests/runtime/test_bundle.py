@@ -87,7 +87,7 @@ def test_names_of_the_checkpoint_come_first(cfg, model):
 def test_a_program_of_other_outputs_is_refused(cfg, model):
     program = outputs_only(model)
     program.outputs.pop()
-    with pytest.raises(FGCError, match='each site has its logits and its'):
+    with pytest.raises(FGCError, match='the logits and the mask of'):
         file_meta(cfg, {}, model, program)
 
 
@@ -146,7 +146,7 @@ def test_a_picture_has_the_masked_models_classes(
 @captures
 @pytest.mark.usefixtures('compiled')
 def test_pictures_of_a_folder(tool, tmp_path, capsys):
-    with pytest.raises(FGCError, match='pictures of several sizes'):
+    with pytest.raises(FGCError, match='images of several sizes'):
         tool('--images', tmp_path)
     pictures = tmp_path / 'pictures' / 'some'
     pictures.mkdir(parents=True)

@@ -32,7 +32,7 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor, nn
 
-from fgc_mm.deploy.loading import build_model, misfit
+from fgc_mm.deploy.loading import build_model, mismatch
 from fgc_mm.engine import command_line
 from fgc_mm.engine.atomic_file import write_atomically
 from fgc_mm.errors import FGCError
@@ -175,7 +175,7 @@ def load_dense(network: nn.Module, checkpoint: str, config: str) -> None:
         for key, value in content.get('state_dict', content).items()
         if key.startswith('backbone.')
     }
-    wrong = misfit(network, state)
+    wrong = mismatch(network, state)
     if wrong:
         raise FGCError(
             f'{checkpoint} is not of the dense network that {config} gates: '

@@ -38,8 +38,8 @@ from fgc_mm.deploy.export.files import (
     export_gathered_onnx,
     export_onnx,
     largest_difference,
-    need_onnx,
     onnx_logits,
+    require_onnx,
 )
 from fgc_mm.engine import command_line
 
@@ -47,7 +47,7 @@ from fgc_mm.engine import command_line
 def main() -> None:
     """Export, compare, time."""
     args = parse_args()
-    need_onnx()
+    require_onnx()
     cfg = command_line.load_config(args.config)
     command_line.override(cfg, args.cfg_options)
     model = build_trained(cfg, args.checkpoint)

@@ -45,20 +45,20 @@ def _sites(
         (
             site,
             None
-            if places is None
-            else positions.setdefault(_runs(places), len(positions)),
+            if channels is None
+            else positions.setdefault(_runs(channels), len(positions)),
         )
-        for site, places in sites
+        for site, channels in sites
     ]
 
 
-def _runs(places: Sequence[int]) -> Runs:
+def _runs(channels: Sequence[int]) -> Runs:
     """``[first, count]`` for runs of consecutive channels, or of -1."""
     runs: list[tuple[int, int]] = []
-    for place in map(int, places):
-        first, count = runs[-1] if runs else (place, 0)
-        if place == (first + count if first >= 0 else -1):
+    for position in map(int, channels):
+        first, count = runs[-1] if runs else (position, 0)
+        if position == (first + count if first >= 0 else -1):
             runs[-1:] = [(first, count + 1)]
         else:
-            runs.append((place, 1))
+            runs.append((position, 1))
     return tuple(runs)

@@ -45,8 +45,8 @@ def preprocessing_settings(
             data preprocessor; the message names it.
     """
     dataset = innermost_dataset(cfg)
-    steps = _built(dataset['pipeline'])
-    bits, order, steps = _loaded(dataset, steps)
+    steps = _build_steps(dataset['pipeline'])
+    bits, order, steps = _image_format(dataset, steps)
     described = [_step(step) for step in _without_packing(steps)]
     size = size or _size_after(described)
     return dict(
@@ -89,7 +89,7 @@ def innermost_dataset(cfg: Config) -> Mapping[str, Any]:
     return dataset
 
 
-def _built(pipeline: Sequence[Any]) -> list[Any]:
+def _build_steps(pipeline: Sequence[Any]) -> list[Any]:
     """The transforms, built with all their options."""
     return [
         TRANSFORMS.build(step) if isinstance(step, Mapping) else step
@@ -104,12 +104,12 @@ def _name(step: Any) -> str:
     return kind.__name__ if own else f'{kind.__module__}.{kind.__name__}'
 
 
-def _loaded(
+def _image_format(
     dataset: Mapping[str, Any], steps: list[Any]
 ) -> tuple[int | None, str, list[Any]]:
     """Bits of a 16-bit image, channel order, and the remaining steps."""
     if steps and _name(steps[0]) in LOADERS:
-        return *_loading(steps[0]), steps[1:]
+        return *_loader_format(steps[0]), steps[1:]
     name = str(dataset.get('type')).rpartition('.')[2]
     if name not in IN_MEMORY:
         raise FGCError(
@@ -121,13 +121,13 @@ def _loaded(
     return 16, IN_MEMORY[name], steps
 
 
-def _loading(step: Any) -> tuple[int | None, str]:
+def _loader_format(step: Any) -> tuple[int | None, str]:
     own = _name(step) == 'LoadImage'
     flag = COLOURS.get(_color_type(step))
     if flag is None or step.imdecode_backend not in ('cv2', 'pillow'):
-        raise _refused(step, 'reads images of 8 bits, colour or grey')
+        raise _unsupported(step, 'reads images of 8 bits, colour or grey')
     if step.as_float if own else step.to_float32:
-        raise _refused(step, 'resizes images of 8 bits')
+        raise _unsupported(step, 'resizes images of 8 bits')
     return step.bits if own else 16, flag
 
 
@@ -153,7 +153,7 @@ def _without_packing(steps: list[Any]) -> list[Any]:
             "dict(type='PackInputs')."
         )
     if last.input_key != 'img':
-        raise _refused(last, "packs the image, input_key='img'")
+        raise _unsupported(last, "packs the image, input_key='img'")
     return steps[:-1]
 
 
@@ -174,7 +174,7 @@ def _edge(step: Any) -> dict[str, Any]:
 
 def _resize_all(step: Any) -> dict[str, Any]:
     if step.scale is None:
-        raise _refused(step, 'resizes to a fixed scale=(width, height)')
+        raise _unsupported(step, 'resizes to a fixed scale=(width, height)')
     width, height = step.scale
     edge = 'within' if step.keep_ratio else 'both'
     return _resize(step, edge, [height, width])
@@ -189,14 +189,14 @@ def _resize(step: Any, edge: str, size: int | list[int]) -> dict[str, Any]:
     )
     known = {'cv2': CV2, 'pillow': PILLOW}.get(step.backend, ())
     if step.interpolation not in known:
-        raise _refused(step, 'resizes by cv2 or pillow')
+        raise _unsupported(step, 'resizes by cv2 or pillow')
     new_size((8, 8), options)  # raises if the options are invalid
     return dict(resize=options)
 
 
 def _crop(step: Any) -> dict[str, Any]:
     if step.auto_pad:
-        raise _refused(step, 'crops without padding')
+        raise _unsupported(step, 'crops without padding')
     width, height = step.crop_size
     return dict(crop=[height, width])
 
@@ -224,16 +224,18 @@ def _normalisation(
         order = {'rgb': 'bgr', 'bgr': 'rgb'}[order]
     mean = std = None
     if preprocessor._enable_normalize:
-        mean, std = map(_numbers, (preprocessor.mean, preprocessor.std))
+        mean, std = map(
+            _shortest_floats, (preprocessor.mean, preprocessor.std)
+        )
     return dict(channel_order=order, mean=mean, std=std)
 
 
-def _numbers(tensor: Tensor) -> list[float]:
+def _shortest_floats(tensor: Tensor) -> list[float]:
     """The shortest decimals that give these float32 values."""
     return [float(str(x)) for x in tensor.float().flatten().numpy()]
 
 
-def _refused(step: Any, rule: str) -> FGCError:
+def _unsupported(step: Any, rule: str) -> FGCError:
     return FGCError(
         f'the test pipeline has the step {step}, but the runtime {rule}; '
         'export with a test pipeline that does so.'

@@ -10,7 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fgc_mm.deploy.comparing import TOLERANCE, of_image, on_the_edge
+from fgc_mm.deploy.comparing import (
+    TOLERANCE,
+    differs_by_rounding,
+    records_of_image,
+)
 from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedImageClassifier
 from fgc_mm.models.class_scores import class_scores
@@ -20,7 +24,7 @@ from fgc_mm.runtime.model import Model
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenFile:
     """Result of writing and checking a file.
 
     Attributes:
@@ -48,7 +52,7 @@ def write_file(
     model: GatedImageClassifier,
     images: Tensor,
     path: str | Path,
-) -> Written:
+) -> WrittenFile:
     """Write a program, load it again, compare it, and move it into place.
 
     Args:
@@ -71,14 +75,14 @@ def write_file(
         with Model.load(part) as loaded:
             outputs = loaded.run(images.numpy(), decisions=True)
             sites = program.meta['sites']
-            gaps, edge = _compared(outputs, sites, model, images)
+            gaps, edge = _compare(outputs, sites, model, images)
             _check(gaps, edge, file)
             macs = Classifier(loaded).cost(outputs)[0]
             build = loaded.build
         part.replace(file)
     finally:
         part.unlink(missing_ok=True)
-    return Written(
+    return WrittenFile(
         len(images),
         int(edge.sum()),
         float(gaps[~edge].max()),
@@ -100,7 +104,7 @@ def _refuse_calls(program: Program) -> None:
 
 
 @torch.no_grad()
-def _compared(
+def _compare(
     outputs: list[np.ndarray],
     sites: list[dict],
     model: GatedImageClassifier,
@@ -120,7 +124,9 @@ def _compared(
     ]
     edge = [
         gaps[n] > TOLERANCE
-        and on_the_edge(of_image(records, n), of_image(found, n))
+        and differs_by_rounding(
+            records_of_image(records, n), records_of_image(found, n)
+        )
         for n in range(len(images))
     ]
     return gaps, np.array(edge)

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fgc_mm.deploy.compaction.agreement import (
-    Closing,
-    agreeing,
+from fgc_mm.deploy.compaction.channel_removal import ChannelRemoval
+from fgc_mm.deploy.compaction.equivalence import (
+    CloseChannels,
+    fixed_decisions,
     largest_gap,
+    override_masks,
     same_decisions,
-    telling,
 )
-from fgc_mm.deploy.compaction.removal import Removal
 from fgc_mm.deploy.compaction.shrunk import shrunk
 from fgc_mm.deploy.compaction.small_state import (
     any_gate,
@@ -26,7 +26,7 @@ from fgc_mm.errors import FGCError
 from fgc_mm.models import ChannelMap, CompactBackbone, GatedBackbone
 from fgc_mm.registry import MODELS
 
-CLOSE = 1e-4  # largest difference, relative to the largest feature
+MAX_DIFFERENCE = 1e-4  # largest difference, relative to the largest feature
 
 
 @dataclass(frozen=True)
@@ -88,15 +88,15 @@ def compact(
     """
     backbone = gated_backbone(model)
     _check(backbone, firing, tolerance)
-    removal = Removal(backbone, firing, tolerance)
-    trial = _Trial(model, settings, removal, images)
-    refused = dict(removal.refused)
+    channel_removal = ChannelRemoval(backbone, firing, tolerance)
+    trial = _Trial(model, settings, channel_removal, images)
+    refused = dict(channel_removal.refused)
     while True:
         channel_map = trial.channel_map()
         try:
             small, state = trial.build(channel_map)
         except Exception as error:  # depends on the backbone's code
-            refused |= trial.culprits(channel_map, _fails(error))
+            refused |= trial.failing_sites(channel_map, _failure(error))
             continue
         failed, gap = trial.compare(small, channel_map)
         if not failed:
@@ -111,21 +111,21 @@ class _Trial:
         self,
         model: nn.Module,
         settings: Mapping[str, Any],
-        removal: Removal,
+        channel_removal: ChannelRemoval,
         images: Tensor,
     ) -> None:
         self._model = model
         self._backbone = gated_backbone(model)
         self._prefix = '' if model is self._backbone else 'backbone.'
         self._settings = settings
-        self._removal = removal
+        self._channel_removal = channel_removal
         self._images = images
         self._whole: set[str] = set()  # the gate decides jointly
         self._unshrunk: set[str] = set()
 
     def channel_map(self) -> ChannelMap:
         """What remains, without the sites that have failed so far."""
-        return self._removal.channel_map(self._whole, self._unshrunk)
+        return self._channel_removal.channel_map(self._whole, self._unshrunk)
 
     def build(
         self, channel_map: ChannelMap
@@ -151,22 +151,22 @@ class _Trial:
         """
         joint = self._joint_gates(small, channel_map)
         if joint:
-            self._keep_whole(joint)
+            self._keep_whole_sites(joint)
             return joint, 0.0
-        with agreeing(self._backbone, channel_map):
+        with fixed_decisions(self._backbone, channel_map):
             wanted, records = self._backbone.forward_gated(self._images)
         masks = {record.site.name: record.mask for record in records}
         try:
-            with telling(small, channel_map, masks):
+            with override_masks(small, channel_map, masks):
                 got = small(self._images)
         except Exception as error:  # as above
-            return self.culprits(channel_map, _fails(error)), 0.0
+            return self.failing_sites(channel_map, _failure(error)), 0.0
         gap = largest_gap(wanted, got)
-        if gap > CLOSE:
-            return self.culprits(channel_map, 'the features differ'), gap
+        if gap > MAX_DIFFERENCE:
+            return self.failing_sites(channel_map, 'the features differ'), gap
         return {}, gap
 
-    def _keep_whole(self, names: Mapping[str, str]) -> None:
+    def _keep_whole_sites(self, names: Mapping[str, str]) -> None:
         again = [name for name in names if name in self._whole]
         if again:
             raise FGCError(
@@ -195,11 +195,17 @@ class _Trial:
             )
         }
 
-    def culprits(self, channel_map: ChannelMap, why: str) -> dict[str, str]:
+    def failing_sites(
+        self, channel_map: ChannelMap, why: str
+    ) -> dict[str, str]:
         """The sites that fail even when only they are removed."""
-        names = [n for n in channel_map.sites if self._removal.gone(n)]
+        names = [
+            n
+            for n in channel_map.sites
+            if self._channel_removal.removed_channels(n)
+        ]
         names = [n for n in names if n not in {*self._unshrunk, *self._whole}]
-        failed = {n: why for n in names if not self._goes_alone(n)}
+        failed = {n: why for n in names if not self._can_shrink_alone(n)}
         failed = failed or dict.fromkeys(names, why)
         if not failed:
             raise FGCError(
@@ -210,22 +216,22 @@ class _Trial:
         self._unshrunk |= set(failed)
         return failed
 
-    def _goes_alone(self, name: str) -> bool:
+    def _can_shrink_alone(self, name: str) -> bool:
         others = {s.name for s in self._backbone.sites} - {name}
-        alone = self._removal.channel_map(unshrunk=others)
+        alone = self._channel_removal.channel_map(unshrunk=others)
         plain = self._backbone.backbone
-        readers = self._removal.left_inputs(name)
-        with Closing(plain, readers):
+        readers = self._channel_removal.kept_inputs(name)
+        with CloseChannels(plain, readers):
             wanted = plain(self._images)
         try:
             with shrunk(plain, alone):
                 got = plain(self._images)
         except Exception:  # as above
             return False
-        return largest_gap(wanted, got) <= CLOSE
+        return largest_gap(wanted, got) <= MAX_DIFFERENCE
 
 
-def _fails(error: Exception) -> str:
+def _failure(error: Exception) -> str:
     if isinstance(error, FGCError):  # about the network as a whole
         return 'its code fails'
     return f'its code fails ({" ".join(str(error).split())[:80]})'

@@ -25,13 +25,13 @@ def shrunk(network: nn.Module, channel_map: ChannelMap) -> Iterator[None]:
     with ExitStack() as stack:
         for path, kept in channel_map.layers.items():
             layer = network.get_submodule(path)
-            stack.enter_context(_restored(layer))
+            stack.enter_context(_restore_attributes(layer))
             shrink_layer(layer, kept)
         yield
 
 
 @contextmanager
-def _restored(layer: nn.Module) -> Iterator[None]:
+def _restore_attributes(layer: nn.Module) -> Iterator[None]:
     """Restore a layer's attributes, parameters and buffers afterwards."""
     attributes = dict(vars(layer))
     own = {

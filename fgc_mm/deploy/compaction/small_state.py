@@ -84,8 +84,8 @@ def _gate_states(
         wanted = small.gates[site.key].state_dict()
         for key, value in whole.state_dict().items():
             shape = wanted[f'{inner}{key}'].shape
-            fitted = _fitted(value, shape, rows, cols)
-            state[f'{prefix}{site.key}.{inner}{key}'] = fitted
+            remaining = _select_remaining(value, shape, rows, cols)
+            state[f'{prefix}{site.key}.{inner}{key}'] = remaining
     return state
 
 
@@ -102,7 +102,7 @@ def _rows(gate: nn.Module, entry: SiteChannels) -> list[int]:
     ]
 
 
-def _fitted(
+def _select_remaining(
     value: Tensor, shape: torch.Size, rows: Sequence[int], cols: Sequence[int]
 ) -> Tensor:
     """A gate's weight without the rows and columns that were removed.

@@ -11,29 +11,29 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
-from fgc_mm.deploy.compaction.agreement import flat
-from fgc_mm.deploy.compaction.static_trial import Channels, Removed
+from fgc_mm.deploy.compaction.equivalence import flatten_outputs
+from fgc_mm.deploy.compaction.static_trial import Channels, RemovedChannels
 from fgc_mm.errors import FGCError
 from fgc_mm.models.kept import channel_count
 from fgc_mm.sites.layout import DENSE, is_depthwise, layer_widths
 
-CLOSE = 1e-4  # largest difference, relative to the largest feature
+MAX_DIFFERENCE = 1e-4  # largest difference, relative to the largest feature
 
 
 @dataclass(frozen=True)
-class SiteLayer:
+class GroupLayer:
     """A layer that reads or writes the channels of a group.
 
     Attributes:
         path: Of the layer.
         output: Whether its outputs belong to the group, or its inputs.
-        places: For each of the group's channels, the layer's channels;
+        indices: For each of the group's channels, the layer's channels;
             several where a linear layer reads a flattened map.
     """
 
     path: str
     output: bool
-    places: tuple[tuple[int, ...], ...]
+    indices: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class ChannelGroup:
     """
 
     channels: int
-    members: tuple[SiteLayer, ...]
+    members: tuple[GroupLayer, ...]
     blocks: tuple[tuple[int, ...], ...]
     group: Any
     least: int = 1
@@ -62,21 +62,23 @@ class ChannelGroup:
         widths = {len(block) for block in self.blocks}
         return len(widths) == 1 and min(widths) > self.least
 
-    def without(self, count: int) -> Removed:
+    def without(self, count: int) -> RemovedChannels:
         """Remove the first channels of each block."""
         gone = [channel for block in self.blocks for channel in block[:count]]
-        return removed([(self, gone)])
+        return channels_to_remove([(self, gone)])
 
 
-def removed(leaving: Iterable[tuple[ChannelGroup, Iterable[int]]]) -> Removed:
+def channels_to_remove(
+    leaving: Iterable[tuple[ChannelGroup, Iterable[int]]],
+) -> RemovedChannels:
     """What layers lose if these channels of each group are removed."""
     sides: tuple[Channels, Channels] = defaultdict(set), defaultdict(set)
     for group, channels in leaving:
         channels = list(channels)
         for member in group.members:
-            places = {p for c in channels for p in member.places[c]}
-            sides[not member.output][member.path] |= places
-    return Removed(*map(dict, sides))
+            indices = {p for c in channels for p in member.indices[c]}
+            sides[not member.output][member.path] |= indices
+    return RemovedChannels(*map(dict, sides))
 
 
 def find_groups(network: nn.Module, images: Tensor) -> list[ChannelGroup]:
@@ -95,26 +97,26 @@ def find_groups(network: nn.Module, images: Tensor) -> list[ChannelGroup]:
     Raises:
         FGCError: There is none.
     """
-    graph = _trace(network, images)
+    graph = _dependency_graph(network, images)
     names = {id(m): name for name, m in network.named_modules()}
     found, problems = [], []
     for group in graph.get_all_groups(root_module_types=[nn.Conv2d]):
-        candidate = _read(network, graph, group, names)
-        candidate = _bounded(candidate, network, images)
+        candidate = _channel_group(network, graph, group, names)
+        candidate = _with_minimum(candidate, network, images)
         first = candidate.without(1)
         if not candidate.can_lose or not first.inputs:
             continue
-        problem = first.problem(network, images, CLOSE)
+        problem = first.problem(network, images, MAX_DIFFERENCE)
         if problem:
             problems.append(f'{candidate.members[0].path}: {problem}')
         else:
             found.append(candidate)
     if not found:
-        raise FGCError(_nothing(network, problems))
+        raise FGCError(_no_group_message(network, problems))
     return found
 
 
-def _bounded(
+def _with_minimum(
     group: ChannelGroup, network: nn.Module, images: Tensor
 ) -> ChannelGroup:
     """The group, with ``least`` set to two if one channel is too few."""
@@ -123,11 +125,11 @@ def _bounded(
     if not norms or not group.can_lose:
         return group
     most = group.without(len(group.blocks[0]) - 1)
-    fails = most.problem(network, images[:1], CLOSE)
+    fails = most.problem(network, images[:1], MAX_DIFFERENCE)
     return replace(group, least=2) if fails else group
 
 
-def _nothing(network: nn.Module, problems: list[str]) -> str:
+def _no_group_message(network: nn.Module, problems: list[str]) -> str:
     first = f' ({problems[0]})' if problems else ''
     return (
         f'{type(network).__name__} has no channels that can be removed: '
@@ -136,22 +138,24 @@ def _nothing(network: nn.Module, problems: list[str]) -> str:
     )
 
 
-def _trace(network: nn.Module, images: Tensor) -> tp.DependencyGraph:
+def _dependency_graph(
+    network: nn.Module, images: Tensor
+) -> tp.DependencyGraph:
     graph = tp.DependencyGraph()
     try:
         with torch.enable_grad():
             return graph.build_dependency(
-                network, images[:1].clone(), output_transform=flat
+                network, images[:1].clone(), output_transform=flatten_outputs
             )
     except Exception as error:  # depends on the network's operations
-        said = ' '.join(str(error).split())[:80]
+        message = ' '.join(str(error).split())[:80]
         raise FGCError(
-            f'torch-pruning cannot trace {type(network).__name__} ({said}), '
-            'so it cannot be pruned statically; give another backbone.'
+            f'torch-pruning cannot trace {type(network).__name__} '
+            f'({message}), so it cannot be pruned statically; give another backbone.'
         ) from error
 
 
-def _read(
+def _channel_group(
     network: nn.Module, graph: Any, group: Any, names: Mapping[int, str]
 ) -> ChannelGroup:
     members = []
@@ -159,12 +163,12 @@ def _read(
         path = names.get(id(item.dep.layer))
         if path is None or not _has_channels(item.dep.layer):
             continue  # an operation, or one parameter for all channels
-        places = defaultdict(list)
-        for root, place in zip(item.root_idxs, item.idxs):
-            places[int(root)].append(int(place))
+        indices = defaultdict(list)
+        for root, index in zip(item.root_idxs, item.idxs):
+            indices[int(root)].append(int(index))
         output = graph.is_out_channel_pruning_fn(item.dep.handler)
-        ordered = tuple(tuple(places[c]) for c in sorted(places))
-        members.append(SiteLayer(path, output, ordered))
+        ordered = tuple(tuple(indices[c]) for c in sorted(indices))
+        members.append(GroupLayer(path, output, ordered))
     channels = len(group[0].idxs)
     blocks = _blocks(network, channels, members)
     return ChannelGroup(channels, tuple(members), blocks, group)
@@ -175,7 +179,7 @@ def _has_channels(layer: nn.Module) -> bool:
 
 
 def _blocks(
-    network: nn.Module, channels: int, members: Iterable[SiteLayer]
+    network: nn.Module, channels: int, members: Iterable[GroupLayer]
 ) -> tuple[tuple[int, ...], ...]:
     """Channels grouped by the conv or norm groups that contain them."""
     keys: list[tuple[int, ...]] = [()] * channels
@@ -183,8 +187,8 @@ def _blocks(
         wide = _group_width(network.get_submodule(member.path), member.output)
         if wide:
             keys = [
-                (*key, *(place // wide for place in places))
-                for key, places in zip(keys, member.places)
+                (*key, *(index // wide for index in indices))
+                for key, indices in zip(keys, member.indices)
             ]
     blocks = defaultdict(list)
     for channel, key in enumerate(keys):

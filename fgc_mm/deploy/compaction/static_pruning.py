@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from fgc_mm.deploy.compaction.importances import IMPORTANCES, scores_of
 from fgc_mm.deploy.compaction.shrunk import shrunk
 from fgc_mm.deploy.compaction.static_groups import (
-    CLOSE,
+    MAX_DIFFERENCE,
     ChannelGroup,
+    channels_to_remove,
     find_groups,
-    removed,
 )
-from fgc_mm.deploy.compaction.static_trial import Removed
-from fgc_mm.deploy.copying import copied
+from fgc_mm.deploy.compaction.static_trial import RemovedChannels
+from fgc_mm.deploy.copying import copy_network
 from fgc_mm.errors import FGCError
 from fgc_mm.models import ChannelMap, GatedBackbone, build_macs_table
 
@@ -83,7 +83,7 @@ def prune_static(
     scores = [scores_of(importance, group) for group in groups]
     search = _Search(model, groups, scores, tuple(images.shape[1:]))
     sparsity, gone = search.run(pruning_ratio)
-    problem = gone.problem(model.backbone, images, CLOSE)
+    problem = gone.problem(model.backbone, images, MAX_DIFFERENCE)
     if problem:
         raise FGCError(
             f'{type(model.backbone).__name__} without the pruned channels '
@@ -121,42 +121,42 @@ class _Search:
         self.dense = build_macs_table(model, shape).dense
         self._ratios: dict[tuple[int, ...], float] = {}
 
-    def removed(self, sparsity: float, turn: int = 0) -> Removed:
+    def removed(self, sparsity: float, rotation: int = 0) -> RemovedChannels:
         """Channels that are removed; each block keeps at least ``least``.
 
         Each group rounds with an offset of its own, so that the MACs change
-        in small steps; ``turn`` rotates the offsets among the groups.
+        in small steps; ``rotation`` rotates the offsets among the groups.
         """
-        return self._without(self._counts(sparsity, turn))
+        return self._without(self._counts(sparsity, rotation))
 
-    def _counts(self, sparsity: float, turn: int) -> tuple[int, ...]:
+    def _counts(self, sparsity: float, rotation: int) -> tuple[int, ...]:
         """How many channels are removed from each block of every group."""
         counts, groups = [], len(self._groups)
         for number, group in enumerate(self._groups):
-            place = ((number + turn) % groups + 0.5) / groups
+            place = ((number + rotation) % groups + 0.5) / groups
             width = len(group.blocks[0])  # all blocks are equal
             count = floor(sparsity * width + place)
             counts.append(min(count, width - group.least))
         return tuple(counts)
 
-    def _without(self, counts: Sequence[int]) -> Removed:
-        return removed(
+    def _without(self, counts: Sequence[int]) -> RemovedChannels:
+        return channels_to_remove(
             (group, [c for order in orders for c in order[:count]])
             for group, orders, count in zip(
                 self._groups, self._orders, counts, strict=True
             )
         )
 
-    def shrunk(self, gone: Removed) -> tuple[ChannelMap, nn.Module]:
+    def shrunk(self, gone: RemovedChannels) -> tuple[ChannelMap, nn.Module]:
         """The channel map, and the small model."""
         channel_map = gone.channel_map(self._model.backbone)
-        small = copied(self._model)
+        small = copy_network(self._model)
         channel_map.shrink(small.backbone)
         return channel_map, small
 
-    def ratio(self, sparsity: float, turn: int = 0) -> float:
+    def ratio(self, sparsity: float, rotation: int = 0) -> float:
         """Fraction of the MACs that is removed."""
-        counts = self._counts(sparsity, turn)
+        counts = self._counts(sparsity, rotation)
         if counts not in self._ratios:
             backbone = self._model.backbone
             channel_map = self._without(counts).channel_map(backbone)
@@ -165,7 +165,7 @@ class _Search:
             self._ratios[counts] = 1 - left / self.dense
         return self._ratios[counts]
 
-    def run(self, wanted: float) -> tuple[float, Removed]:
+    def run(self, wanted: float) -> tuple[float, RemovedChannels]:
         """The fraction of channels, and the channels to remove.
 
         If the steps are too coarse for the tolerance, other rotations of the
@@ -179,11 +179,11 @@ class _Search:
                 'for less.'
             )
         closest = 0.0
-        for turn in range(len(self._groups)):
-            sparsity = self._bisect(wanted, turn)
-            reached = self.ratio(sparsity, turn)
+        for rotation in range(len(self._groups)):
+            sparsity = self._bisect(wanted, rotation)
+            reached = self.ratio(sparsity, rotation)
             if abs(reached - wanted) <= TOLERANCE:
-                return sparsity, self.removed(sparsity, turn)
+                return sparsity, self.removed(sparsity, rotation)
             closest = min(closest, reached, key=lambda r: abs(r - wanted))
         raise FGCError(
             f'pruning_ratio={wanted} cannot be met within a point: the '
@@ -191,17 +191,17 @@ class _Search:
             f'{closest:.3f}; ask for that.'
         )
 
-    def _bisect(self, wanted: float, turn: int) -> float:
+    def _bisect(self, wanted: float, rotation: int) -> float:
         """The end of the last interval that is closer."""
         low, high = 0.0, 1.0
         for _ in range(STEPS):
             middle = (low + high) / 2
-            if self.ratio(middle, turn) < wanted:
+            if self.ratio(middle, rotation) < wanted:
                 low = middle
             else:
                 high = middle
         return min(
-            (low, high), key=lambda s: abs(self.ratio(s, turn) - wanted)
+            (low, high), key=lambda s: abs(self.ratio(s, rotation) - wanted)
         )
 
 

@@ -11,9 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fgc_mm.deploy.compaction.agreement import Closing, flat, largest_gap
+from fgc_mm.deploy.compaction.equivalence import (
+    CloseChannels,
+    flatten_outputs,
+    largest_gap,
+)
 from fgc_mm.deploy.compaction.shrunk import shrunk
-from fgc_mm.deploy.copying import copied
+from fgc_mm.deploy.copying import copy_network
 from fgc_mm.errors import FGCError
 from fgc_mm.models import ChannelMap
 from fgc_mm.models.kept import Kept, map_widths, shrink_layer
@@ -23,7 +27,7 @@ Channels = dict[str, set[int]]
 
 
 @dataclass(frozen=True)
-class Removed:
+class RemovedChannels:
     """Channels to remove, by path of the layer."""
 
     outputs: Channels
@@ -37,8 +41,8 @@ class Removed:
         """
         return ChannelMap.of(
             network,
-            {p: _rest(network, p, 0, c) for p, c in self.outputs.items()},
-            {p: _rest(network, p, 1, c) for p, c in self.inputs.items()},
+            {p: _remaining(network, p, 0, c) for p, c in self.outputs.items()},
+            {p: _remaining(network, p, 1, c) for p, c in self.inputs.items()},
         )
 
     @torch.no_grad()
@@ -59,14 +63,14 @@ class Removed:
         try:
             channel_map = self.channel_map(network)
             with shrunk(network, channel_map):
-                got, said = _attempt(network, images)
+                got, message = _try_run(network, images)
         except FGCError as error:
             return str(error)
-        if said:
-            return said
-        with _silent(network, channel_map):
+        if message:
+            return message
+        with _without_readers(network, channel_map):
             wanted = network(images)
-        if len(flat(wanted)) != len(flat(got)):
+        if len(flatten_outputs(wanted)) != len(flatten_outputs(got)):
             return 'it returns another number of features'
         gap = largest_gap(wanted, got)
         if gap == float('inf'):
@@ -74,16 +78,16 @@ class Removed:
         return '' if gap <= tolerance else f'features differ by {gap:.1e}'
 
 
-def _attempt(network: nn.Module, images: Tensor) -> tuple[Any, str]:
+def _try_run(network: nn.Module, images: Tensor) -> tuple[Any, str]:
     """A network's outputs, and its error message if it fails."""
     try:
         return network(images), ''
     except Exception as error:  # depends on its code
-        said = ' '.join(str(error).split())[:80]
-        return None, said or type(error).__name__
+        message = ' '.join(str(error).split())[:80]
+        return None, message or type(error).__name__
 
 
-def _rest(
+def _remaining(
     network: nn.Module, path: str, side: int, gone: set[int]
 ) -> list[int]:
     width = map_widths(network, path)[side]
@@ -91,24 +95,28 @@ def _rest(
 
 
 @contextmanager
-def _silent(network: nn.Module, channel_map: ChannelMap) -> Iterator[None]:
+def _without_readers(
+    network: nn.Module, channel_map: ChannelMap
+) -> Iterator[None]:
     """Run the whole network so that no layer reads the removed channels."""
     readers = {}
     with ExitStack() as stack:
         for path, kept in channel_map.layers.items():
             layer = network.get_submodule(path)
             if not isinstance(layer, DENSE):
-                hook = partial(_norm_the_kept, kept, _shrunk(layer, kept))
+                hook = partial(
+                    _norm_kept_channels, kept, _shrunk_copy(layer, kept)
+                )
                 stack.callback(layer.register_forward_hook(hook).remove)
             elif not is_depthwise(layer):
                 # depthwise convs pass them on; their readers are masked
                 readers[path] = _flags(kept.inputs, kept.widths[1])
-        with Closing(network, readers):
+        with CloseChannels(network, readers):
             yield
 
 
-def _shrunk(layer: nn.Module, kept: Kept) -> nn.Module:
-    small = copied(layer)
+def _shrunk_copy(layer: nn.Module, kept: Kept) -> nn.Module:
+    small = copy_network(layer)
     shrink_layer(small, kept)
     return small
 
@@ -117,7 +125,7 @@ def _flags(channels: Sequence[int], width: int) -> Tensor:
     return torch.isin(torch.arange(width), torch.tensor(channels))
 
 
-def _norm_the_kept(
+def _norm_kept_channels(
     kept: Kept, small: nn.Module, layer: nn.Module, args: Any, output: Tensor
 ) -> Tensor:
     """Output of a whole norm, with the kept channels from the small one."""

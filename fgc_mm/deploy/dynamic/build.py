@@ -10,17 +10,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fgc_mm.deploy.copying import copied
-from fgc_mm.deploy.dynamic.calibrate import calibrate, run_modules
-from fgc_mm.deploy.dynamic.model import (
-    DynamicBackbone,
-    DynamicImageClassifier,
-)
-from fgc_mm.deploy.dynamic.plan import (
+from fgc_mm.deploy.copying import copy_network
+from fgc_mm.deploy.dynamic.calibrate import calibrate, use_modules
+from fgc_mm.deploy.dynamic.dynamic_plan import (
     DENSE,
     MODULES,
     DynamicPlan,
     SiteReport,
+)
+from fgc_mm.deploy.dynamic.model import (
+    DynamicBackbone,
+    DynamicImageClassifier,
 )
 from fgc_mm.deploy.dynamic.quantised import refuse_quantised
 from fgc_mm.deploy.dynamic.verify import Reference
@@ -84,14 +84,14 @@ def to_dynamic(
     """
     _check(model, images, plan)
     if next(model.parameters()).device.type != 'cpu':
-        return _left_alone(model, images, plan)
+        return _masked_on_accelerator(model, images, plan)
     compiled = choose_backend(backend)
     if images is None:
         images = _noise(plan.image_shape)
     images = images.detach().to(next(model.parameters()).dtype)
-    twin = copied(model).train(False)
-    reference = Reference(twin, images)
-    dynamic = _build(model, twin, compiled)
+    eval_copy = copy_network(model).train(False)
+    reference = Reference(eval_copy, images)
+    dynamic = _build(model, eval_copy, compiled)
     new = plan is None
     if new:
         plan = DynamicPlan(
@@ -101,17 +101,17 @@ def to_dynamic(
         )
     dynamic.plan = copy.deepcopy(plan)
     dynamic.plan.backend = 'kernel' if compiled else 'torch'
-    why = _why_modules(dynamic, reference, images[:1])
+    why = _reason_for_modules(dynamic, reference, images[:1])
     if why:
-        run_modules(dynamic, why)
+        use_modules(dynamic, why)
     elif new:
         calibrate(dynamic, images)
     else:
-        _obey(dynamic, images[:1])
+        apply_plan(dynamic, images[:1])
     reference.verify(dynamic)
     program = dynamic.backbone.program_of(images[:1])
     dynamic.build = getattr(program, 'build', '')
-    dynamic._seen.clear()
+    dynamic._seen_shapes.clear()
     return dynamic
 
 
@@ -190,19 +190,21 @@ def _noise(shape: Sequence[int]) -> Tensor:
 
 
 def _build(
-    model: GatedImageClassifier, twin: GatedImageClassifier, compiled: bool
+    model: GatedImageClassifier,
+    eval_copy: GatedImageClassifier,
+    compiled: bool,
 ) -> DynamicImageClassifier:
     """Build it from a copy of the model, which it takes over."""
     return DynamicImageClassifier(
         model,
-        DynamicBackbone(twin.backbone, compiled),
-        twin.neck,
-        twin.head,
-        twin.data_preprocessor,
+        DynamicBackbone(eval_copy.backbone, compiled),
+        eval_copy.neck,
+        eval_copy.head,
+        eval_copy.data_preprocessor,
     )
 
 
-def _why_modules(
+def _reason_for_modules(
     dynamic: DynamicImageClassifier, reference: Reference, image: Tensor
 ) -> str:
     """Why the network's own modules must run; '' if a program can run."""
@@ -214,11 +216,11 @@ def _why_modules(
     return reference.problem_of_programs(dynamic)
 
 
-def _obey(dynamic: DynamicImageClassifier, image: Tensor) -> None:
+def apply_plan(dynamic: DynamicImageClassifier, image: Tensor) -> None:
     """Apply a stored plan, except for what this model cannot do."""
     plan, backbone = dynamic.plan, dynamic.backbone
     backbone.batch, backbone.executor = plan.batch, plan.executor
-    backbone.keep_alone(plan.alone)
+    backbone.set_single_threaded(plan.alone)
     backbone.dense = {
         **{
             name: site.why
@@ -229,7 +231,7 @@ def _obey(dynamic: DynamicImageClassifier, image: Tensor) -> None:
     }
     program = backbone.program(image)
     if isinstance(program, str):
-        run_modules(dynamic, program)
+        use_modules(dynamic, program)
         return
     backbone.dense.update(program.why_dense)
     for name, why in backbone.dense.items():
@@ -237,7 +239,7 @@ def _obey(dynamic: DynamicImageClassifier, image: Tensor) -> None:
             plan.sites[name] = SiteReport(DENSE, why)
 
 
-def _left_alone(
+def _masked_on_accelerator(
     model: GatedImageClassifier,
     images: Tensor | None,
     plan: DynamicPlan | None,
@@ -245,7 +247,7 @@ def _left_alone(
     """The masked model on an accelerator, with a report that says why."""
     device = next(model.parameters()).device
     shape = plan.image_shape if images is None else tuple(images.shape[1:])
-    dynamic = _build(model, copied(model).train(False), False)
+    dynamic = _build(model, copy_network(model).train(False), False)
     dynamic.backbone.executor = MODULES
     why = f'the model is on {device}: channels are skipped on the CPU only'
     dynamic.plan = DynamicPlan(

@@ -11,10 +11,14 @@ from mmengine.model import BaseModule
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from fgc_mm.deploy.comparing import compared, flat, on_the_edge
-from fgc_mm.deploy.dynamic.plan import LOOP, PROGRAM, DynamicPlan
+from fgc_mm.deploy.comparing import (
+    difference,
+    differs_by_rounding,
+    flatten_tensors,
+)
+from fgc_mm.deploy.dynamic.dynamic_plan import LOOP, PROGRAM, DynamicPlan
 from fgc_mm.deploy.dynamic.programs import (
-    Program,
+    ExecutableProgram,
     program_of_graph,
     records_of,
 )
@@ -28,7 +32,7 @@ from fgc_mm.models import GatedBackbone, GatedImageClassifier
 from fgc_mm.models.gated_backbone import as_outputs
 from fgc_mm.sites import GateRecord
 
-REPORTED = (
+REPORT_FIELDS = (
     'backend',
     'threads',
     'image_shape',
@@ -36,9 +40,9 @@ REPORTED = (
     'executor',
     'executor_why',
 )
-MOST_PROGRAMS = 8  # for different image sizes and choices of sites
+MAX_PROGRAMS = 8  # for different image sizes and choices of sites
 # one thread at a time captures and compiles a network
-MAKING = threading.Lock()
+BUILD_LOCK = threading.Lock()
 
 
 class DynamicBackbone(GatedBackbone):
@@ -56,8 +60,8 @@ class DynamicBackbone(GatedBackbone):
         executor: ``'program'``: a program where one can be made;
             ``'modules'``: the network's own modules, masked.
         dense: Sites that compute all channels, and why.
-        alone: See :meth:`keep_alone`.
-        behind: Modules that usually run after it; captured in the same pass.
+        single_threaded: See :meth:`set_single_threaded`.
+        following: Modules that usually run after it, captured in one pass.
     """
 
     def __init__(self, gated: GatedBackbone, kernel: bool = False) -> None:
@@ -71,11 +75,11 @@ class DynamicBackbone(GatedBackbone):
         self.batch = LOOP
         self.executor = PROGRAM
         self.dense: dict[str, str] = {}
-        self.alone: set[str] = set()
-        self.behind: tuple[nn.Module, ...] = ()
+        self.single_threaded: set[str] = set()
+        self.following: tuple[nn.Module, ...] = ()
         self._captured: dict[tuple, CapturedNetwork | str] = {}
-        self._programs: dict[tuple, Program | str] = {}
-        self._register_load_state_dict_pre_hook(self._forget)
+        self._programs: dict[tuple, ExecutableProgram | str] = {}
+        self._register_load_state_dict_pre_hook(self._clear_programs)
         self._register_load_state_dict_pre_hook(self._adopt_plain_keys)
         self._register_load_state_dict_pre_hook(self._refuse_other_gates)
         self.eval()
@@ -119,15 +123,15 @@ class DynamicBackbone(GatedBackbone):
     def program(
         self,
         image: Tensor,
-        behind: Sequence[nn.Module] = (),
+        following: Sequence[nn.Module] = (),
         gated: bool = True,
         dense: Mapping[str, str] | None = None,
-    ) -> Program | str:
+    ) -> ExecutableProgram | str:
         """The backbone as a program, or the reason why there is none.
 
         Args:
             image: (1, 3, H, W), of the size that the program is for.
-            behind: Modules after the backbone to include.
+            following: Modules after the backbone to include.
             gated: If false, the network without gates.
             dense: Sites that compute all channels; ``None``: :attr:`dense`.
         """
@@ -135,58 +139,66 @@ class DynamicBackbone(GatedBackbone):
         # thresholds are plain attributes and may have changed
         thresholds = tuple(_threshold(gate) for gate in self.gates.values())
         seen = (tuple(image.shape[1:]), thresholds)
-        key = (*seen, tuple(behind), gated, tuple(dense))
+        key = (*seen, tuple(following), gated, tuple(dense))
         program = self._programs.get(key)
         if program is not None:
             return program
-        with MAKING, torch.autocast('cpu', enabled=False):
+        with BUILD_LOCK, torch.autocast('cpu', enabled=False):
             if key not in self._programs:
-                captured = self._capture(seen, image, tuple(behind))
-                _leave_room(self._programs)
-                made = self._make(captured, bool(behind), gated, dense)
-                if gated and not isinstance(made, str):
-                    made = self._differs(made, image, behind) or made
-                self._programs[key] = made
+                captured = self._capture(seen, image, tuple(following))
+                _evict_oldest(self._programs)
+                new_program = self._make_program(
+                    captured, bool(following), gated, dense
+                )
+                if gated and not isinstance(new_program, str):
+                    new_program = (
+                        self._check_program(new_program, image, following)
+                        or new_program
+                    )
+                self._programs[key] = new_program
             return self._programs[key]
 
     @torch.no_grad()
-    def _differs(
-        self, program: Program, image: Tensor, behind: Sequence[nn.Module]
+    def _check_program(
+        self,
+        program: ExecutableProgram,
+        image: Tensor,
+        following: Sequence[nn.Module],
     ) -> str:
         """How a program's results are wrong on an image; '' if correct."""
         want, records = super().forward_gated(image, False)
-        for module in behind:
+        for module in following:
             want = module(as_outputs(want))
         try:
             got, decisions = program.run(image)
         except Exception as error:
             return f'its program fails ({_first_line(error)})'
-        problem = compared(flat(want), flat(got))
+        problem = difference(flatten_tensors(want), flatten_tensors(got))
         if not problem:
             return ''
         own = records_of(self.sites, decisions)
-        if on_the_edge(records, own):
+        if differs_by_rounding(records, own):
             return ''
         return f'its program gives other results ({problem})'
 
     def _capture(
-        self, seen: tuple, image: Tensor, behind: tuple[nn.Module, ...]
+        self, seen: tuple, image: Tensor, following: tuple[nn.Module, ...]
     ) -> CapturedNetwork | str:
         """Capture the backbone and the modules after it in one pass."""
-        for modules in (behind or self.behind, behind):
+        for modules in (following or self.following, following):
             key = (*seen, modules)
             if key not in self._captured:
-                _leave_room(self._captured)
-                self._captured[key] = self._captured_with(image, modules)
+                _evict_oldest(self._captured)
+                self._captured[key] = self._try_capture(image, modules)
             if not isinstance(self._captured[key], str):
                 break
         return self._captured[key]
 
-    def _captured_with(
-        self, image: Tensor, behind: tuple[nn.Module, ...]
+    def _try_capture(
+        self, image: Tensor, following: tuple[nn.Module, ...]
     ) -> CapturedNetwork | str:
         try:
-            return CapturedNetwork(self._masked(), image, behind)
+            return CapturedNetwork(self._masked(), image, following)
         except CannotCapture as error:
             return str(error)
         except Exception as error:  # the network's code may raise anything
@@ -196,16 +208,16 @@ class DynamicBackbone(GatedBackbone):
         """A plain gated backbone with the same modules."""
         masked = GatedBackbone.__new__(GatedBackbone)
         masked.__dict__.update(self.__dict__)
-        masked._programs, masked._captured, masked.behind = {}, {}, ()
+        masked._programs, masked._captured, masked.following = {}, {}, ()
         return masked
 
-    def _make(
+    def _make_program(
         self,
         captured: CapturedNetwork | str,
         whole: bool,
         gated: bool,
         dense: Mapping[str, str],
-    ) -> Program | str:
+    ) -> ExecutableProgram | str:
         if isinstance(captured, str):
             return captured
         try:
@@ -216,29 +228,29 @@ class DynamicBackbone(GatedBackbone):
             return str(error)
         except Exception as error:
             return f'no program can be made from it ({_first_line(error)})'
-        program.keep_alone(self.alone)
+        program.set_single_threaded(self.single_threaded)
         return program
 
-    def keep_alone(self, names: Collection[str]) -> None:
+    def set_single_threaded(self, names: Collection[str]) -> None:
         """Set the steps of its programs that run on one thread."""
-        self.alone = set(names)
+        self.single_threaded = set(names)
         for program in self._programs.values():
             if not isinstance(program, str):
-                program.keep_alone(self.alone)
+                program.set_single_threaded(self.single_threaded)
 
     def program_of(
-        self, x: Tensor, behind: Sequence[nn.Module] = ()
-    ) -> Program | None:
+        self, x: Tensor, following: Sequence[nn.Module] = ()
+    ) -> ExecutableProgram | None:
         """The program for these images; ``None`` if the modules run."""
         alone = len(x) == 1 or self.batch == LOOP
         if self.executor != PROGRAM or not alone or len(x) == 0:
             return None
         if x.dim() != 4 or x.dtype != torch.float32 or x.device.type != 'cpu':
             return None
-        program = self.program(x[:1], behind)
+        program = self.program(x[:1], following)
         return None if isinstance(program, str) else program
 
-    def _forget(self, *_: Any) -> None:
+    def _clear_programs(self, *_: Any) -> None:
         """Drop graphs and programs made from the weights."""
         self._captured.clear()
         self._programs.clear()
@@ -257,7 +269,7 @@ class DynamicBackbone(GatedBackbone):
                     'from, and call to_dynamic again.'
                 )
         super()._apply(fn, recurse)
-        self._forget()
+        self._clear_programs()
         return self
 
     __prepare_scriptable__ = refuse_scripting
@@ -280,9 +292,9 @@ def _first_line(error: Exception) -> str:
     return f'{type(error).__name__}: {lines[0]}'
 
 
-def _leave_room(kept: dict) -> None:
-    while len(kept) >= MOST_PROGRAMS:
-        del kept[next(iter(kept))]
+def _evict_oldest(cache: dict) -> None:
+    while len(cache) >= MAX_PROGRAMS:
+        del cache[next(iter(cache))]
 
 
 class DynamicImageClassifier(GatedImageClassifier):
@@ -316,12 +328,14 @@ class DynamicImageClassifier(GatedImageClassifier):
         self._source = [source]  # in a list: not registered as a submodule
         self.plan: DynamicPlan | None = None
         self.build = ''
-        self._seen: set[tuple[int, ...]] = set()
+        self._seen_shapes: set[tuple[int, ...]] = set()
         for module in self.modules():  # programs depend on all weights
             if module is not backbone:
-                module._register_load_state_dict_pre_hook(backbone._forget)
+                module._register_load_state_dict_pre_hook(
+                    backbone._clear_programs
+                )
         self.eval().requires_grad_(False)
-        backbone.behind = self._modules_behind()
+        backbone.following = self._following_modules()
 
     def _leave_out_unread(self) -> None:
         """Do nothing: the source has left them out already."""
@@ -346,20 +360,20 @@ class DynamicImageClassifier(GatedImageClassifier):
         refuse_tracing(inputs)
         program = None
         if isinstance(inputs, Tensor):
-            self._seen.add(tuple(inputs.shape[1:]))
+            self._seen_shapes.add(tuple(inputs.shape[1:]))
             if mode == 'tensor':
                 program = self.program(inputs)
         if program is None:
             return super().forward(inputs, data_samples, mode)
         return program.run(inputs, decisions=False)[0]
 
-    def program(self, images: Tensor) -> Program | None:
+    def program(self, images: Tensor) -> ExecutableProgram | None:
         """The program from images to logits, if there is one."""
         if not self.with_head:
             return None
-        return self.backbone.program_of(images, self._modules_behind())
+        return self.backbone.program_of(images, self._following_modules())
 
-    def _modules_behind(self) -> tuple[nn.Module, ...]:
+    def _following_modules(self) -> tuple[nn.Module, ...]:
         if not self.with_head:
             return ()
         return (self.neck, self.head) if self.with_neck else (self.head,)
@@ -384,7 +398,7 @@ class DynamicImageClassifier(GatedImageClassifier):
         """
         if self.plan is None:
             return {'sites': {}, 'notes': ['there is no plan yet']}
-        report = {name: getattr(self.plan, name) for name in REPORTED}
+        report = {name: getattr(self.plan, name) for name in REPORT_FIELDS}
         report['batch_ms'] = dict(self.plan.batch_ms)
         if self.plan.backend == 'kernel':
             report['build'] = self.build
@@ -396,7 +410,9 @@ class DynamicImageClassifier(GatedImageClassifier):
 
     def _notes(self) -> list[str]:
         notes = []
-        for shape in sorted(self._seen - {tuple(self.plan.image_shape)}):
+        for shape in sorted(
+            self._seen_shapes - {tuple(self.plan.image_shape)}
+        ):
             notes.append(
                 f'images of size {"x".join(map(str, shape))} were not in the '
                 'calibration: results are correct, but whether skipping is '

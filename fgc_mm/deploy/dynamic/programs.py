@@ -22,7 +22,7 @@ Decisions = list[list[Tensor]]
 Outputs = Any  # as the network returns them
 
 
-class Program:
+class ExecutableProgram:
     """Runs a graph, image by image.
 
     Args:
@@ -60,10 +60,12 @@ class Program:
         """Seconds of every step for one image, minimum over the repeats."""
         raise NotImplementedError
 
-    def keep_alone(self, names: Collection[str]) -> None:
+    def set_single_threaded(self, names: Collection[str]) -> None:
         """Set the steps that run on one thread each."""
 
-    def _answer(self, outputs: Sequence[Tensor]) -> tuple[Outputs, Decisions]:
+    def _split_outputs(
+        self, outputs: Sequence[Tensor]
+    ) -> tuple[Outputs, Decisions]:
         count = len(self.graph.outputs)
         found, more = list(outputs[:count]), list(outputs[count:])
         decisions: Decisions = []
@@ -81,7 +83,7 @@ class Program:
         return nodes
 
 
-class KernelProgram(Program):
+class KernelProgram(ExecutableProgram):
     """A graph compiled for the runtime, run in one call.
 
     Raises:
@@ -102,7 +104,7 @@ class KernelProgram(Program):
     def run(
         self, images: Tensor, decisions: bool = True
     ) -> tuple[Outputs, Decisions]:
-        """As :meth:`Program.run`."""
+        """As :meth:`ExecutableProgram.run`."""
         found = self._model.run(
             images.detach().contiguous().numpy(),
             decisions,
@@ -112,10 +114,10 @@ class KernelProgram(Program):
             torch.from_numpy(x).reshape(len(images), *node.shape[1:])
             for x, node in zip(found, self._wanted(decisions))
         ]
-        return self._answer(shaped)
+        return self._split_outputs(shaped)
 
     def seconds(self, image: Tensor, repeats: int) -> list[float]:
-        """As :meth:`Program.seconds`."""
+        """As :meth:`ExecutableProgram.seconds`."""
         taken = self._model.profile(
             image[0].contiguous().numpy(),
             repeats,
@@ -123,12 +125,12 @@ class KernelProgram(Program):
         )
         return [seconds for _, seconds in taken]
 
-    def keep_alone(self, names: Collection[str]) -> None:
-        """As :meth:`Program.keep_alone`."""
+    def set_single_threaded(self, names: Collection[str]) -> None:
+        """As :meth:`ExecutableProgram.set_single_threaded`."""
         self._model.set_alone([name in names for name in self.names])
 
 
-class TorchProgram(Program):
+class TorchProgram(ExecutableProgram):
     """A graph run in plain torch, which gathers weights of open channels."""
 
     def __init__(self, graph: Graph) -> None:
@@ -140,17 +142,17 @@ class TorchProgram(Program):
     def run(
         self, images: Tensor, decisions: bool = True
     ) -> tuple[Outputs, Decisions]:
-        """As :meth:`Program.run`."""
+        """As :meth:`ExecutableProgram.run`."""
         wanted = self._wanted(decisions)
         with torch.autocast('cpu', enabled=False):
             rows = [self._values(one, decisions) for one in images.split(1)]
-        return self._answer(
+        return self._split_outputs(
             [torch.cat([values[node] for values in rows]) for node in wanted]
         )
 
     @torch.no_grad()
     def seconds(self, image: Tensor, repeats: int) -> list[float]:
-        """As :meth:`Program.seconds`."""
+        """As :meth:`ExecutableProgram.seconds`."""
         least = [float('inf')] * len(self.nodes)
         for _ in range(repeats):
             values: dict[Node, Tensor] = {}
@@ -186,7 +188,7 @@ def records_of(
     ]
 
 
-def program_of_graph(graph: Graph, kernel: bool) -> Program:
+def program_of_graph(graph: Graph, kernel: bool) -> ExecutableProgram:
     """A graph as a program of the runtime or of torch."""
     kind: Any = KernelProgram if kernel else TorchProgram
     return kind(graph)

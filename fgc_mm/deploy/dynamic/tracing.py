@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fgc_mm.errors import FGCError
 
-SENTENCE = (
+MESSAGE = (
     '{} cannot record a dynamic model, whose channels depend on the image and '
     'whose kernel it cannot see; give it the masked model that this one was '
     'made from.'
@@ -30,7 +30,7 @@ def refuse_tracing(x: Any = None) -> None:
     """
     tracer = _tracer(x)
     if tracer:
-        raise FGCError(SENTENCE.format(tracer))
+        raise FGCError(MESSAGE.format(tracer))
 
 
 def refuse_scripting(_: Any) -> None:
@@ -39,7 +39,7 @@ def refuse_scripting(_: Any) -> None:
     Raises:
         FGCError: Always.
     """
-    raise FGCError(SENTENCE.format('torch.jit.script'))
+    raise FGCError(MESSAGE.format('torch.jit.script'))
 
 
 def _tracer(x: Any) -> str:

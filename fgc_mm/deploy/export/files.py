@@ -18,12 +18,12 @@ from fgc_mm.errors import FGCError
 OPSET = 18
 LARGEST_BATCH = 4096
 TOLERANCE = 1e-4  # relative to the largest logit, or to 1 if that is larger
-NEEDED = ('onnx', 'onnxscript', 'onnxruntime')
+ONNX_PACKAGES = ('onnx', 'onnxscript', 'onnxruntime')
 
 
-def need_onnx() -> None:
+def require_onnx() -> None:
     """Raise FGCError unless the packages of the extra are installed."""
-    for name in NEEDED:
+    for name in ONNX_PACKAGES:
         try:
             importlib.import_module(name)
         except ImportError as error:
@@ -77,7 +77,7 @@ def export_onnx(model: nn.Module, images: Tensor, file: str | Path) -> None:
         FGCError: The extra ``[export]`` is missing, or the forward code
             cannot be exported, or fixes the batch size.
     """
-    need_onnx()
+    require_onnx()
     # captured here, since torch.onnx.export would silently fix a batch size
     # that cannot be dynamic
     _write(model, export_program(model, images), images, file)
@@ -100,11 +100,11 @@ def export_gathered_onnx(
     Raises:
         FGCError: As :func:`export_onnx` and :func:`gathered`.
     """
-    need_onnx()
-    narrow, plan = gathered(model, images[:1])
+    require_onnx()
+    gathered_model, plan = gathered(model, images[:1])
     # avoids torch's choice of a conv, which needs the unknown sizes
     with torch.backends.mkldnn.flags(enabled=False):
-        _write(model, PlainForward(narrow), images[:1], file)
+        _write(model, PlainForward(gathered_model), images[:1], file)
     return plan
 
 
@@ -169,7 +169,7 @@ def onnx_logits(
     Raises:
         FGCError: The extra ``[export]`` is missing.
     """
-    need_onnx()
+    require_onnx()
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from fgc_mm.deploy.compaction.agreement import largest_gap
-from fgc_mm.deploy.compaction.between import norms_of
-from fgc_mm.deploy.copying import copied
+from fgc_mm.deploy.compaction.equivalence import largest_gap
+from fgc_mm.deploy.compaction.per_channel_layers import per_channel_layers
+from fgc_mm.deploy.copying import copy_network
 from fgc_mm.deploy.firing import gated_backbone
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.pooling import global_average_pool
@@ -17,11 +17,11 @@ from fgc_mm.models import GatedBackbone
 from fgc_mm.sites.layout import layer_widths
 from fgc_mm.sites.site import GateSite, SiteLayer
 
-LEAST = 2  # minimum number of channels that are computed
-CLOSE = 1e-4  # largest difference, relative to the largest feature
+MIN_CHANNELS = 2  # minimum number of channels that are computed
+MAX_DIFFERENCE = 1e-4  # largest difference, relative to the largest feature
 
 
-class _Open:
+class _OpenChannels:
     """The open channels of one site, from its producer to its consumers."""
 
     def __init__(self, gate: nn.Module, channels: int, narrow: bool) -> None:
@@ -39,10 +39,10 @@ class _Open:
         """
         mask = self.gate(seen).mask[0]
         opened = mask != 0
-        first = torch.arange(self.channels, device=mask.device) < LEAST
-        opened = opened | (first & (opened.sum() < LEAST))
+        first = torch.arange(self.channels, device=mask.device) < MIN_CHANNELS
+        opened = opened | (first & (opened.sum() < MIN_CHANNELS))
         self.index = opened.nonzero().squeeze(1)
-        torch._check(self.index.shape[0] >= LEAST)
+        torch._check(self.index.shape[0] >= MIN_CHANNELS)
         torch._check(self.index.shape[0] <= self.channels)
         self.factor = mask.index_select(0, self.index)
 
@@ -65,8 +65,8 @@ class _GatheredLayer(nn.Module):
         self,
         layer: nn.Module,
         norm: nn.Module | None,
-        reads: _Open | None,
-        writes: _Open | None,
+        reads: _OpenChannels | None,
+        writes: _OpenChannels | None,
     ) -> None:
         super().__init__()
         self.layer = layer
@@ -100,10 +100,10 @@ class _GatheredLayer(nn.Module):
         return self._run(x, weight, bias)
 
     def _run(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return _run_plainly(self.layer, x, weight, bias)
+        return _run_layer(self.layer, x, weight, bias)
 
 
-def _run_plainly(
+def _run_layer(
     layer: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None
 ) -> Tensor:
     """Run a conv or linear layer with other weights, same padding."""
@@ -133,7 +133,7 @@ def _is_plain(layer: nn.Module) -> bool:
     for size in sizes:
         x = torch.randn(size, generator=generator).to(layer.weight)
         own = layer.forward(x)
-        plain = _run_plainly(layer, x, layer.weight, layer.bias)
+        plain = _run_layer(layer, x, layer.weight, layer.bias)
         if own.shape != plain.shape or not torch.allclose(own, plain):
             return False
     return True
@@ -166,14 +166,14 @@ def gathered(
     backbone = gated_backbone(model)
     plan = _plan(backbone)
     wanted = backbone(image)
-    for attempt in (plan, {k: _narrower(v) for k, v in plan.items()}):
-        twin = _gathered(model, attempt)
+    for attempt in (plan, {k: _without_producer(v) for k, v in plan.items()}):
+        gathered_copy = _gathered(model, attempt)
         try:
-            gap = largest_gap(wanted, gated_backbone(twin)(image))
+            gap = largest_gap(wanted, gated_backbone(gathered_copy)(image))
         except (RuntimeError, AttributeError):  # code with fixed widths
             continue
-        if gap <= CLOSE:
-            return twin, attempt
+        if gap <= MAX_DIFFERENCE:
+            return gathered_copy, attempt
     raise FGCError(
         f'{type(backbone.backbone).__name__} has other features when its '
         'open channels are gathered; export the masked model (without '
@@ -181,15 +181,15 @@ def gathered(
     )
 
 
-def _narrower(what: str) -> str:
+def _without_producer(what: str) -> str:
     return 'consumers' if what == 'both' else what
 
 
 def _plan(backbone: GatedBackbone) -> dict[str, str]:
     """What to gather at every site."""
-    norms = norms_of(backbone.backbone, backbone.sites)
+    norms = per_channel_layers(backbone.backbone, backbone.sites)
     plan = {
-        site.name: _what(backbone.backbone, site, norms[site.name])
+        site.name: _site_mode(backbone.backbone, site, norms[site.name])
         for site in backbone.sites
     }
     while True:  # a layer is either gathered or masked, not both
@@ -210,13 +210,15 @@ def _plan(backbone: GatedBackbone) -> dict[str, str]:
         plan |= dict.fromkeys(lost, 'masked')
 
 
-def _what(plain: nn.Module, site: GateSite, norms: Sequence[SiteLayer]) -> str:
+def _site_mode(
+    plain: nn.Module, site: GateSite, norms: Sequence[SiteLayer]
+) -> str:
     producer = plain.get_submodule(site.producer)
     readers = [plain.get_submodule(m.path) for m in site.consumers]
     simple = all(layer_widths(layer)[2] == 1 for layer in readers) and all(
         m.positions is None for m in site.consumers
     )
-    if site.branch_end or site.channels < LEAST or not simple:
+    if site.branch_end or site.channels < MIN_CHANNELS or not simple:
         return 'masked'
     layers = [producer, *readers]
     known = all(isinstance(x, (nn.Conv2d, nn.Linear)) for x in layers)
@@ -240,19 +242,19 @@ def _has_statistics(norm: nn.Module) -> bool:
 
 
 def _gathered(model: nn.Module, plan: dict[str, str]) -> nn.Module:
-    twin = copied(model)
-    backbone = gated_backbone(twin)
+    gathered_copy = copy_network(model)
+    backbone = gated_backbone(gathered_copy)
     plain = backbone.backbone
-    norms = norms_of(plain, backbone.sites)
-    reads: dict[str, _Open] = {}
-    writes: dict[str, _Open] = {}
+    norms = per_channel_layers(plain, backbone.sites)
+    reads: dict[str, _OpenChannels] = {}
+    writes: dict[str, _OpenChannels] = {}
     folded: dict[str, str] = {}
     for site in backbone.sites:
         what = plan[site.name]
         if what == 'masked':
             continue
         gate = backbone.gates[site.key]
-        opened = _Open(gate, site.channels, what == 'both')
+        opened = _OpenChannels(gate, site.channels, what == 'both')
         writes[site.producer] = opened
         reads |= dict.fromkeys((m.path for m in site.consumers), opened)
         if what == 'both':
@@ -276,5 +278,5 @@ def _gathered(model: nn.Module, plan: dict[str, str]) -> nn.Module:
         if plan[hooks.site.name] == 'masked'
     ]
     backbone.sites = [hooks.site for hooks in backbone._site_hooks]
-    twin.eval()
-    return twin
+    gathered_copy.eval()
+    return gathered_copy

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def offsets_of(
-    sizes: Sequence[int], lives: Sequence[tuple[int, int]]
+    sizes: Sequence[int], live_ranges: Sequence[tuple[int, int]]
 ) -> tuple[list[int], int]:
     """Offsets such that no two values overlap while both are live.
 
@@ -15,21 +15,21 @@ def offsets_of(
 
     Args:
         sizes: Of every value.
-        lives: Live range of every value: the first and the last step that
-            needs it, both included.
+        live_ranges: The first and the last step that needs a value, both
+            included.
 
     Returns:
         The offset of every value, and the total size.
     """
     offsets = [0] * len(sizes)
-    order = sorted(range(len(sizes)), key=lambda value: lives[value][0])
+    order = sorted(range(len(sizes)), key=lambda value: live_ranges[value][0])
     placed: list[int] = []
     for value in order:
-        birth = lives[value][0]
+        birth = live_ranges[value][0]
         taken = sorted(
             (offsets[other], offsets[other] + sizes[other])
             for other in placed
-            if lives[other][1] >= birth
+            if live_ranges[other][1] >= birth
         )
         offset = 0
         for begin, end in taken:

@@ -18,9 +18,9 @@ class Editor:
         self._users = graph.users()
         # a new node gets the execution position of the one it replaces
         self._order = {node: float(n) for n, node in enumerate(graph.nodes)}
-        self._kept = self._find_kept()
+        self._outputs = self._find_outputs()
 
-    def alive(self, node: Node) -> bool:
+    def is_in_graph(self, node: Node) -> bool:
         """Whether it is a part of the graph."""
         return node in self._users
 
@@ -30,9 +30,9 @@ class Editor:
 
     def is_output(self, node: Node) -> bool:
         """Whether it is an output of the graph or in a site's records."""
-        return node in self._kept
+        return node in self._outputs
 
-    def _find_kept(self) -> set[Node]:
+    def _find_outputs(self) -> set[Node]:
         kept = set(self.graph.outputs)
         for site in self.graph.sites:
             kept |= {site.decision, *site.records}
@@ -66,16 +66,16 @@ class Editor:
         for reader in set(readers):
             reader.inputs = [new if x is old else x for x in reader.inputs]
         self._users[new] += readers
-        if old in self._kept:
-            self._keep(old, new)
-        self._drop(old)
+        if old in self._outputs:
+            self._replace_output(old, new)
+        self._remove_unused(old)
 
-    def _keep(self, old: Node, new: Node) -> None:
+    def _replace_output(self, old: Node, new: Node) -> None:
         graph = self.graph
         graph.outputs = [new if x is old else x for x in graph.outputs]
         for site in graph.sites:
             site.records = [new if x is old else x for x in site.records]
-        self._kept = self._find_kept()
+        self._outputs = self._find_outputs()
 
     def read(self, reader: Node, old: Node, new: Node) -> None:
         """Make one node read ``new`` instead of ``old``."""
@@ -83,7 +83,7 @@ class Editor:
         self._users[old] = [x for x in self._users[old] if x is not reader]
         reader.inputs = [new if x is old else x for x in reader.inputs]
 
-    def _drop(self, node: Node) -> None:
+    def _remove_unused(self, node: Node) -> None:
         """Remove a node and its inputs if they have no users left."""
         stack = [node]
         while stack:

@@ -8,11 +8,16 @@ import numpy as np
 from torch import Tensor
 
 from fgc_mm.deploy.graph import memory
-from fgc_mm.deploy.graph.atoms import Atom, Layout, Step, refined
 from fgc_mm.deploy.graph.ir import ALL, ChannelList
+from fgc_mm.deploy.graph.value_layout import (
+    DimFactor,
+    Step,
+    ValueLayout,
+    refined,
+)
 from fgc_mm.runtime import format as f
 
-MOST_STEPS = 8  # maximum number of dimensions of a move
+MAX_MOVE_DIMS = 8  # maximum number of dimensions of a move
 
 
 @dataclass
@@ -143,7 +148,7 @@ class Emitter:
     def optional(self, tensor: Tensor | None) -> int:
         return f.NONE if tensor is None else self.weights(tensor)
 
-    def set_of(self, channels: ChannelList | None) -> int:
+    def list_index(self, channels: ChannelList | None) -> int:
         """The index of a channel list; emits what computes a new one."""
         if channels is ALL:
             return f.ALL
@@ -151,16 +156,16 @@ class Emitter:
             if channels.decision is not None:
                 raise LookupError('a list before its decision')
             segments = [
-                (self.set_of(source), repeat, list(numbers))
+                (self.list_index(source), repeat, list(numbers))
                 for source, repeat, numbers in channels.segments
             ]
-            self.lists[channels] = self.new_set(channels.channels)
+            self.lists[channels] = self.new_list(channels.channels)
             record, self.record = self.record, False
             self.add(f.Join(self.lists[channels], segments))
             self.record = record
         return self.lists[channels]
 
-    def new_set(self, channels: int) -> int:
+    def new_list(self, channels: int) -> int:
         self.program.sets.append(channels)
         return len(self.program.sets) - 1
 
@@ -178,8 +183,8 @@ class Emitter:
 
     def move(
         self,
-        x: Layout,
-        y: Layout,
+        x: ValueLayout,
+        y: ValueLayout,
         zero: bool = False,
         channels: int = f.ALL,
     ) -> bool:
@@ -197,7 +202,7 @@ class Emitter:
                 sizes.append(size)
                 steps_x.append(step_x)
                 steps_y.append(step_y)
-        if len(sizes) > MOST_STEPS:
+        if len(sizes) > MAX_MOVE_DIMS:
             return False
         # the smallest destination stride innermost
         order = sorted(
@@ -229,7 +234,7 @@ class Emitter:
             if self._weights
             else np.zeros(0, np.float32)
         )
-        memory.plan(self)
+        memory.plan_memory(self)
         return program
 
 
@@ -244,7 +249,7 @@ def _distance(step: Step) -> int:
     return max(channels << 24, rows << 12, columns)
 
 
-def canonical(value: int, shape: tuple[int, ...]) -> Layout:
+def canonical(value: int, shape: tuple[int, ...]) -> ValueLayout:
     """Layout of a tensor that fills a map in order.
 
     (1, C): as it is; (1, L, C): tokens, in a map of (C, 1, L);
@@ -258,16 +263,16 @@ def canonical(value: int, shape: tuple[int, ...]) -> Layout:
         else [],
     }
     dims = tuple(
-        (Atom(size, step),) if size > 1 else ()
+        (DimFactor(size, step),) if size > 1 else ()
         for size, step in zip(shape, steps[len(shape)])
     )
-    return Layout(value, (0, 0, 0), dims)
+    return ValueLayout(value, (0, 0, 0), dims)
 
 
-def flat_layout(value: int, shape: tuple[int, ...]) -> Layout:
+def flat_layout(value: int, shape: tuple[int, ...]) -> ValueLayout:
     """Layout of a tensor whose elements are the columns of a map."""
     dims, step = [], 1
     for size in reversed(shape):
-        dims.insert(0, (Atom(size, (0, 0, step)),) if size > 1 else ())
+        dims.insert(0, (DimFactor(size, (0, 0, step)),) if size > 1 else ())
         step *= size
-    return Layout(value, (0, 0, 0), tuple(dims))
+    return ValueLayout(value, (0, 0, 0), tuple(dims))

@@ -28,20 +28,20 @@ def fuse(graph: Graph) -> None:
     """
     editor = Editor(graph)
     for node in list(graph.nodes):
-        if not editor.alive(node):
+        if not editor.is_in_graph(node):
             continue
         if node.op is Op.BINARY and node.math == Math.ADD:
-            _join_sum(editor, node)
+            _fuse_sum(editor, node)
         elif node.op is Op.UNARY:
-            _join_act(editor, node)
+            _fuse_activation(editor, node)
     editor.close()
 
 
-def _free(node: Node) -> bool:
+def _has_no_activation(node: Node) -> bool:
     return node.act.kind is Act.NONE
 
 
-def _join_sum(editor: Editor, node: Node) -> None:
+def _fuse_sum(editor: Editor, node: Node) -> None:
     for conv in reversed(node.inputs):
         (other,) = [x for x in node.inputs if x is not conv] or [None]
         if (
@@ -49,7 +49,7 @@ def _join_sum(editor: Editor, node: Node) -> None:
             and other is not None
             and other.op is not Op.CONSTANT
             and len(conv.inputs) == 1
-            and _free(conv)
+            and _has_no_activation(conv)
             and conv.writes is ALL
             and conv.shape == other.shape == node.shape
             # a conv of several images may become one op per image
@@ -69,11 +69,11 @@ def _join_sum(editor: Editor, node: Node) -> None:
             return
 
 
-def _join_act(editor: Editor, node: Node) -> None:
+def _fuse_activation(editor: Editor, node: Node) -> None:
     (x,) = node.inputs
     if x.op not in WITH_ACT or x.writes is not node.writes:
         return
-    if not _free(x) or not editor.read_once(x):
+    if not _has_no_activation(x) or not editor.read_once(x):
         return
     if x.op is Op.UNARY:
         return

@@ -53,7 +53,7 @@ def run_node(node: Node, values: Values, poison: bool = True) -> Tensor:
     """
     inputs = [values[x] for x in node.inputs]
     if node.op in (Op.CONV, Op.LINEAR):
-        result = _listed_product(node, inputs, values)
+        result = _product_with_lists(node, inputs, values)
     else:
         result = RUN[node.op](node, *inputs, *_lists(node, values))
     if node.op not in (Op.CALL, Op.UNARY):
@@ -99,7 +99,7 @@ BINARY = {
 }
 
 
-def _listed_product(
+def _product_with_lists(
     node: Node, inputs: list[Tensor], values: Values
 ) -> Tensor:
     """A conv or linear layer that reads and computes listed channels."""
@@ -246,8 +246,8 @@ def _attention(
 
 def _topk(node: Node, x: Tensor) -> Tensor:
     order = x.argsort(dim=1, descending=True, stable=True)[:, : node.k]
-    won = torch.zeros_like(x).scatter(1, order, 1.0)
-    return won if node.ones else won * x
+    mask = torch.zeros_like(x).scatter(1, order, 1.0)
+    return mask if node.ones else mask * x
 
 
 def _group_norm(node: Node, x: Tensor) -> Tensor:

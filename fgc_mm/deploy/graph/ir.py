@@ -151,14 +151,14 @@ class Graph:
         outputs: The network's outputs.
         sites: In the order of the model's sites.
         structure: Pytree structure of the network's return value.
-        nothing: Indices of its leaves that are ``None``.
+        none_leaves: Indices of its leaves that are ``None``.
     """
 
     nodes: list[Node]
     outputs: list[Node]
     sites: list[SiteValues] = field(default_factory=list)
     structure: TreeSpec | None = None
-    nothing: tuple[int, ...] = ()
+    none_leaves: tuple[int, ...] = ()
 
     def copy(self) -> Graph:
         """A graph with its own nodes, without lists; tensors are shared."""
@@ -188,7 +188,7 @@ class Graph:
     def returned(self, tensors: Sequence[Tensor]) -> Any:
         """The outputs in the structure that the network returns."""
         leaves: list[Tensor | None] = list(tensors)
-        for place in self.nothing:
+        for place in self.none_leaves:
             leaves.insert(place, None)
         return tree_unflatten(leaves, self.structure)
 

@@ -21,7 +21,7 @@ _LIBRARY.impl(
     'CompositeExplicitAutograd',
 )
 _LIBRARY.impl(
-    'mask', lambda x, mask, site, place: x.clone(), 'CompositeExplicitAutograd'
+    'mask', lambda x, mask, site, index: x.clone(), 'CompositeExplicitAutograd'
 )
 _LIBRARY.define('feature(Tensor x) -> Tensor')
 _LIBRARY.impl('feature', lambda x: x.clone(), 'CompositeExplicitAutograd')
@@ -29,7 +29,7 @@ DECISION = torch.ops.fgc_mm.decision.default
 MASK = torch.ops.fgc_mm.mask.default
 # a backbone's output, which the modules after it may change in place
 FEATURE = torch.ops.fgc_mm.feature.default
-END = -1  # index of a residual branch's end, instead of a consumer's
+BRANCH_END = -1  # index of a residual branch's end, instead of a consumer's
 
 
 class MarkingHooks(GateHooks):
@@ -46,8 +46,8 @@ class MarkingHooks(GateHooks):
         self.number = number
 
     def _attach_masks(self, find: Callable[[str], nn.Module]) -> None:
-        for place, consumer in enumerate(self.site.consumers):
-            hook = partial(self._mark_input, place)
+        for index, consumer in enumerate(self.site.consumers):
+            hook = partial(self._mark_input, index)
             find(consumer.path).register_forward_pre_hook(hook)
         if self.site.branch_end is not None:
             module = find(self.site.branch_end)
@@ -63,16 +63,16 @@ class MarkingHooks(GateHooks):
         mask = DECISION(decision.mask, records, self.number)
         return decision._replace(mask=mask)
 
-    def _mark_input(self, place: int, _: nn.Module, args: tuple) -> Any:
+    def _mark_input(self, index: int, _: nn.Module, args: tuple) -> Any:
         state = state_of(self)
         if state is None:
             return None
         mask = self._current_mask(state)
-        return (MASK(args[0], mask, self.number, place), *args[1:])
+        return (MASK(args[0], mask, self.number, index), *args[1:])
 
     def _mark_output(self, _: nn.Module, __: Any, output: Tensor) -> Any:
         state = state_of(self)
         if state is None:
             return None
         state.masked_at_end = True
-        return MASK(output, self._current_mask(state), self.number, END)
+        return MASK(output, self._current_mask(state), self.number, BRANCH_END)

@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from fgc_mm.deploy.graph.emit import Emitter, Storage
 
 LINE = 16  # float32 per cache line
-PADDED = 4  # maximum width of the zero padding
+MAX_PADDING = 4  # maximum width of the zero padding
 
 
-def plan(emitter: Emitter) -> None:
+def plan_memory(emitter: Emitter) -> None:
     """Assign offset and strides to every value."""
     _find_pads(emitter)
-    sizes = [_lay_out(storage) for storage in emitter.storages]
-    offsets, floats = offsets_of(sizes, _lives(emitter))
+    sizes = [_set_strides(storage) for storage in emitter.storages]
+    offsets, floats = offsets_of(sizes, _live_ranges(emitter))
     for storage, offset in zip(emitter.storages, offsets):
         head = storage.pad * (storage.value.row_step + 1)
         storage.value.offset = offset + head
@@ -49,11 +49,16 @@ def _find_pads(emitter: Emitter) -> None:
         storage = emitter.storages[view.storage]
         whole = emitter.program.values[op.x].shape == storage.value.shape
         pad = max(op.padding)
-        if whole and not storage.flat and not storage.moved and pad <= PADDED:
+        if (
+            whole
+            and not storage.flat
+            and not storage.moved
+            and pad <= MAX_PADDING
+        ):
             storage.pad = max(storage.pad, pad)
 
 
-def _lay_out(storage: Storage) -> int:
+def _set_strides(storage: Storage) -> int:
     """Set the strides of a storage; return its size in float32."""
     value, pad = storage.value, storage.pad
     value.pad, value.row_step = pad, value.width + pad
@@ -68,23 +73,23 @@ def _lay_out(storage: Storage) -> int:
     return value.channels * floats
 
 
-def _lives(emitter: Emitter) -> list[tuple[int, int]]:
+def _live_ranges(emitter: Emitter) -> list[tuple[int, int]]:
     """The first and the last op that use every storage."""
     program = emitter.program
-    lives = [[len(program.ops), -1] for _ in emitter.storages]
+    live_ranges = [[len(program.ops), -1] for _ in emitter.storages]
 
-    def touch(value: int, at: int) -> None:
+    def use(value: int, at: int) -> None:
         view = emitter.views[value] if value >= 0 else None
         if view is not None:
-            life = lives[view.storage]
+            life = live_ranges[view.storage]
             life[0], life[1] = min(life[0], at), max(life[1], at)
 
     for at, op in enumerate(program.ops):
         for value in values_of(op):
-            touch(value, at)
+            use(value, at)
     for value in program.outputs:
-        touch(value, len(program.ops))
-    return [tuple(life) if life[1] >= 0 else (0, 0) for life in lives]
+        use(value, len(program.ops))
+    return [tuple(life) if life[1] >= 0 else (0, 0) for life in live_ranges]
 
 
 def values_of(op: f.Op) -> list[int]:

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from fgc_mm.deploy.graph.capture import CannotCapture, capture
+from fgc_mm.deploy.graph.channel_lists import propagate_channel_lists
 from fgc_mm.deploy.graph.fuse import fuse
 from fgc_mm.deploy.graph.ir import Graph, Node, Op
-from fgc_mm.deploy.graph.lists import list_channels
 from fgc_mm.deploy.graph.lower import CannotLower, Lowering
 from fgc_mm.deploy.graph.simplify import simplify
 from fgc_mm.errors import FGCError
@@ -24,7 +24,7 @@ class CapturedNetwork:
     Args:
         backbone: See :func:`fgc_mm.deploy.graph.capture.capture`.
         image: (1, 3, H, W).
-        behind: Modules that are applied to its output.
+        following: Modules that are applied to its output.
 
     Raises:
         CannotCapture: The network cannot be captured.
@@ -34,9 +34,9 @@ class CapturedNetwork:
         self,
         backbone: nn.Module,
         image: Tensor,
-        behind: Sequence[nn.Module] = (),
+        following: Sequence[nn.Module] = (),
     ) -> None:
-        self._captured = capture(backbone, image, behind)
+        self._captured = capture(backbone, image, following)
         self._graphs: dict[tuple[bool, bool], Graph] = {}
 
     def graph(self, whole: bool = True, gated: bool = True) -> Graph:
@@ -57,10 +57,10 @@ class CapturedNetwork:
 
 
 def network_graph(
-    backbone: nn.Module, image: Tensor, behind: Sequence[nn.Module] = ()
+    backbone: nn.Module, image: Tensor, following: Sequence[nn.Module] = ()
 ) -> Graph:
     """The graph of a network, see :class:`CapturedNetwork`."""
-    return CapturedNetwork(backbone, image, behind).graph()
+    return CapturedNetwork(backbone, image, following).graph()
 
 
 def _remove_gates(graph: Graph) -> None:
@@ -90,7 +90,7 @@ def listed_graph(
         dense: Sites that compute all channels, and why.
     """
     new = graph.copy()
-    list_channels(new, sites, dense or {})
+    propagate_channel_lists(new, sites, dense or {})
     fuse(new)
     return new
 
@@ -110,9 +110,9 @@ def program_of(model: GatedImageClassifier, image: Tensor) -> Program:
         FGCError: The network cannot be captured, or the runtime does not
             have one of its operations.
     """
-    behind = [model.neck, model.head] if model.with_neck else [model.head]
+    following = [model.neck, model.head] if model.with_neck else [model.head]
     try:
-        graph = network_graph(model.backbone, image, behind)
+        graph = network_graph(model.backbone, image, following)
         listed = listed_graph(graph, model.backbone.sites)
         program = Lowering(listed, calls=False).program()
     except (CannotCapture, CannotLower) as error:

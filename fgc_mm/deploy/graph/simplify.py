@@ -25,7 +25,7 @@ def simplify(graph: Graph) -> None:
     while waiting:
         node = waiting.popleft()
         for rule in RULES:
-            if not editor.alive(node):
+            if not editor.is_in_graph(node):
                 break
             new = rule(node, editor)
             if new is not None and new is not node:
@@ -305,7 +305,7 @@ def _channel_shuffle(node: Node, _: Editor) -> Node | None:
     return Node(Op.TAKE, [x], node.shape, attrs, node.name)
 
 
-def _winners(node: Node, _: Editor) -> Node | None:
+def _topk_mask(node: Node, _: Editor) -> Node | None:
     """Ones at the first indices of a descending order: the k largest."""
     if node.op is not Op.CALL or len(node.inputs) != 1:
         return None
@@ -327,12 +327,12 @@ def _is_descending_order(node: Node) -> bool:
     if node.op is not Op.CALL or node.function.function not in SORTS:
         return False
     named = node.function.named
-    place = 1 if node.function.function is aten.sort.stable else 0
+    index = 1 if node.function.function is aten.sort.stable else 0
     return bool(
         named['descending']
         and named['stable']
         and named['dim'] in (1, -1)
-        and node.output == place
+        and node.output == index
     )
 
 
@@ -365,6 +365,6 @@ RULES: tuple[Callable[[Node, Editor], Node | None], ...] = (
     _same_size,
     _reshaped_matmul,
     _attention,
-    _winners,
+    _topk_mask,
     _channel_shuffle,
 )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fgc_mm.deploy.dynamic.model import DynamicImageClassifier
-from fgc_mm.deploy.dynamic.programs import Program
+from fgc_mm.deploy.dynamic.programs import ExecutableProgram
 from fgc_mm.deploy.graph.ir import ALL, GATE, Op
 
 GATES, SITES = 'gates', 'layers of sites'
@@ -65,7 +65,7 @@ def grouped(times: Sequence[StepTime]) -> dict[str, float]:
     return dict(sorted(sums.items(), key=lambda item: -item[1]))
 
 
-def _group(program: Program, number: int) -> str:
+def _group(program: ExecutableProgram, number: int) -> str:
     node, name = program.nodes[number], program.names[number]
     if name.startswith(GATE):
         return GATES

@@ -20,7 +20,7 @@ def masks_of(model: nn.Module, batches: Sequence[Tensor]) -> list[Tensor]:
     ]
 
 
-def site_promises(table: MACsTable, masks: Sequence[Tensor]) -> list[float]:
+def site_macs_ratios(table: MACsTable, masks: Sequence[Tensor]) -> list[float]:
     """For every site the reduction of its layers' MACs, all others open.
 
     Args:
@@ -43,7 +43,7 @@ def site_promises(table: MACsTable, masks: Sequence[Tensor]) -> list[float]:
     return ratios
 
 
-def seen_before(masks: Sequence[Tensor]) -> float:
+def mask_repeat_rate(masks: Sequence[Tensor]) -> float:
     """Fraction of images for which a site's mask has occurred before.
 
     This is the hit rate of a cache of gathered weights, one per mask.
@@ -63,7 +63,7 @@ def dense_macs(model: nn.Module, shape: tuple[int, ...]) -> int:
     return build_macs_table(model, shape).dense
 
 
-def verdict(clock: float, theory: float) -> str:
+def format_time_ratio(clock: float, theory: float) -> str:
     """A time ratio, with a note if it exceeds the MACs ratio.
 
     A network cannot save more time than work: if it seems to, the machine

@@ -10,19 +10,19 @@ Step = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
-class Atom:
+class DimFactor:
     """A dimension, or a factor of one: ``size`` steps of a stride vector."""
 
     size: int
     step: Step
 
-    def scaled(self, factor: int, size: int) -> Atom:
+    def scaled(self, factor: int, size: int) -> DimFactor:
         a, b, c = self.step
-        return Atom(size, (a * factor, b * factor, c * factor))
+        return DimFactor(size, (a * factor, b * factor, c * factor))
 
 
 @dataclass(frozen=True)
-class Layout:
+class ValueLayout:
     """Positions of a tensor's elements in a value.
 
     Attributes:
@@ -34,64 +34,68 @@ class Layout:
 
     value: int
     start: Step
-    dims: tuple[tuple[Atom, ...], ...]
+    dims: tuple[tuple[DimFactor, ...], ...]
 
     @property
     def shape(self) -> tuple[int, ...]:
         return tuple(math.prod(a.size for a in dim) for dim in self.dims)
 
-    def atoms(self) -> list[Atom]:
+    def atoms(self) -> list[DimFactor]:
         """Factors of all dimensions, slowest first."""
-        return [atom for dim in self.dims for atom in dim]
+        return [factor for dim in self.dims for factor in dim]
 
-    def permuted(self, dims: Sequence[int]) -> Layout:
+    def permuted(self, dims: Sequence[int]) -> ValueLayout:
         return replace(self, dims=tuple(self.dims[d] for d in dims))
 
-    def expanded(self, shape: Sequence[int]) -> Layout:
+    def expanded(self, shape: Sequence[int]) -> ValueLayout:
         dims = tuple(
-            (Atom(size, (0, 0, 0)),) if not dim and size != 1 else dim
+            (DimFactor(size, (0, 0, 0)),) if not dim and size != 1 else dim
             for dim, size in zip(self.dims, shape)
         )
         return replace(self, dims=dims)
 
-    def sliced(self, dim: int, start: int, size: int, step: int) -> Layout:
+    def sliced(
+        self, dim: int, start: int, size: int, step: int
+    ) -> ValueLayout:
         """Slice a dimension with at most one factor."""
-        (atom,) = self.dims[dim]
-        new = (atom.scaled(step, size),) if size > 1 else ()
+        (factor,) = self.dims[dim]
+        new = (factor.scaled(step, size),) if size > 1 else ()
         dims = (*self.dims[:dim], new, *self.dims[dim + 1 :])
-        return Layout(self.value, self._moved(atom, start), dims)
+        return ValueLayout(self.value, self._moved(factor, start), dims)
 
-    def selected(self, dim: int, index: int) -> Layout:
+    def selected(self, dim: int, index: int) -> ValueLayout:
         """Select an index of a dimension with at most one factor."""
         dims = (*self.dims[:dim], *self.dims[dim + 1 :])
         if not self.dims[dim]:
             return replace(self, dims=dims)
-        return Layout(self.value, self._moved(self.dims[dim][0], index), dims)
+        return ValueLayout(
+            self.value, self._moved(self.dims[dim][0], index), dims
+        )
 
-    def flipped(self, dim: int) -> Layout:
+    def flipped(self, dim: int) -> ValueLayout:
         dims, start = list(self.dims), self
-        for atom in self.dims[dim]:
-            start = replace(start, start=start._moved(atom, atom.size - 1))
+        for factor in self.dims[dim]:
+            start = replace(start, start=start._moved(factor, factor.size - 1))
         dims[dim] = tuple(a.scaled(-1, a.size) for a in self.dims[dim])
         return replace(start, dims=tuple(dims))
 
-    def _moved(self, atom: Atom, count: int) -> Step:
-        return tuple(s + count * v for s, v in zip(self.start, atom.step))
+    def _moved(self, factor: DimFactor, count: int) -> Step:
+        return tuple(s + count * v for s, v in zip(self.start, factor.step))
 
-    def reshaped(self, shape: Sequence[int]) -> Layout | None:
+    def reshaped(self, shape: Sequence[int]) -> ValueLayout | None:
         """The layout with another shape; ``None`` if a copy is needed."""
         atoms = merged(self.atoms())
-        dims: list[tuple[Atom, ...]] = []
+        dims: list[tuple[DimFactor, ...]] = []
         for size in reversed(shape):
-            dim: list[Atom] = []
+            dim: list[DimFactor] = []
             while size > 1:
-                atom = atoms.pop()
-                if size % atom.size == 0:
-                    dim.insert(0, atom)
-                    size //= atom.size
-                elif atom.size % size == 0:
-                    dim.insert(0, Atom(size, atom.step))
-                    atoms.append(atom.scaled(size, atom.size // size))
+                factor = atoms.pop()
+                if size % factor.size == 0:
+                    dim.insert(0, factor)
+                    size //= factor.size
+                elif factor.size % size == 0:
+                    dim.insert(0, DimFactor(size, factor.step))
+                    atoms.append(factor.scaled(size, factor.size // size))
                     size = 1
                 else:
                     return None
@@ -99,21 +103,21 @@ class Layout:
         return replace(self, dims=tuple(dims))
 
 
-def merged(atoms: Sequence[Atom]) -> list[Atom]:
+def merged(atoms: Sequence[DimFactor]) -> list[DimFactor]:
     """Merge neighbouring factors that form one dimension."""
-    found: list[Atom] = []
-    for atom in atoms:
-        if atom.size == 1:
+    found: list[DimFactor] = []
+    for factor in atoms:
+        if factor.size == 1:
             continue
-        whole = atom.scaled(atom.size, 0).step
+        whole = factor.scaled(factor.size, 0).step
         if found and any(whole) and found[-1].step == whole:
-            atom = Atom(found.pop().size * atom.size, atom.step)
-        found.append(atom)
+            factor = DimFactor(found.pop().size * factor.size, factor.step)
+        found.append(factor)
     return found
 
 
 def refined(
-    first: Sequence[Atom], second: Sequence[Atom]
+    first: Sequence[DimFactor], second: Sequence[DimFactor]
 ) -> list[tuple[int, Step, Step]] | None:
     """Split two descriptions of one dimension into common factors."""
     first, second = list(first), list(second)
@@ -131,7 +135,7 @@ def refined(
     return None if first or second else pairs
 
 
-def extents(atoms: Sequence[Atom]) -> Step | None:
+def extents(atoms: Sequence[DimFactor]) -> Step | None:
     """(C, H, W) of the box that these factors fill exactly once.
 
     ``None``: they leave gaps, repeat elements, or run along two axes.
@@ -141,12 +145,12 @@ def extents(atoms: Sequence[Atom]) -> Step | None:
         mine = sorted(
             (a for a in atoms if a.step[axis]), key=lambda a: a.step[axis]
         )
-        for atom in mine:
-            if atom.step[axis] != box[axis]:
+        for factor in mine:
+            if factor.step[axis] != box[axis]:
                 return None
-            if sum(map(bool, atom.step)) != 1:
+            if sum(map(bool, factor.step)) != 1:
                 return None
-            box[axis] *= atom.size
+            box[axis] *= factor.size
     if math.prod(box) != math.prod(a.size for a in atoms):
         return None
     return tuple(box)

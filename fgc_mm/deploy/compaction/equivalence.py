@@ -15,7 +15,7 @@ from fgc_mm.models.kept import Kept
 
 
 @contextmanager
-def agreeing(
+def fixed_decisions(
     backbone: GatedBackbone, channel_map: ChannelMap
 ) -> Iterator[None]:
     """Run the masked network with the decisions that a channel map fixes.
@@ -29,7 +29,7 @@ def agreeing(
     """
     hooks = [
         backbone.gates[site.key].register_forward_hook(
-            partial(_fix, channel_map.sites[site.name])
+            partial(_fix_decision, channel_map.sites[site.name])
         )
         for site in backbone.sites
     ]
@@ -40,20 +40,20 @@ def agreeing(
             hook.remove()
 
 
-def _fix(
-    entry: SiteChannels, _: nn.Module, args: Any, said: GateDecision
+def _fix_decision(
+    entry: SiteChannels, _: nn.Module, args: Any, decision: GateDecision
 ) -> GateDecision:
     del args
     opened = set(entry.kept) - set(entry.gated) - set(entry.closed)
-    mask = torch.zeros_like(said.mask)
+    mask = torch.zeros_like(decision.mask)
     mask[:, sorted(opened)] = 1
     gated = list(entry.gated)
-    mask[:, gated] = said.mask[:, gated]
-    return said._replace(mask=mask)
+    mask[:, gated] = decision.mask[:, gated]
+    return decision._replace(mask=mask)
 
 
 @contextmanager
-def telling(
+def override_masks(
     small: nn.Module, channel_map: ChannelMap, masks: dict[str, Tensor]
 ) -> Iterator[None]:
     """Run the small network with the masks of the whole one.
@@ -67,7 +67,8 @@ def telling(
     hooks = [
         small.gates[site.key].register_forward_hook(
             partial(
-                _say, masks[site.name][:, channel_map.sites[site.name].kept]
+                _override,
+                masks[site.name][:, channel_map.sites[site.name].kept],
             )
         )
         for site in sites
@@ -79,11 +80,11 @@ def telling(
             hook.remove()
 
 
-def _say(
-    mask: Tensor, _: nn.Module, args: Any, said: GateDecision
+def _override(
+    mask: Tensor, _: nn.Module, args: Any, decision: GateDecision
 ) -> GateDecision:
     del args
-    return said._replace(mask=mask)
+    return decision._replace(mask=mask)
 
 
 def same_decisions(
@@ -109,20 +110,20 @@ def same_decisions(
     zeros = torch.zeros_like(x)
     zeros[:, reads] = x[:, reads]
     wanted, got = whole(zeros), small(x[:, reads])
-    places = [entry.kept.index(channel) for channel in entry.gated]
+    indices = [entry.kept.index(channel) for channel in entry.gated]
     gated = list(entry.gated)
     alike = torch.isclose(
-        wanted.mask[:, gated], got.mask[:, places], rtol=1e-3, atol=1e-5
+        wanted.mask[:, gated], got.mask[:, indices], rtol=1e-3, atol=1e-5
     )
     # rounding may change the sign of a few logits
     return gated == [] or float(alike.float().mean()) > 0.99
 
 
-def flat(outputs: Any) -> list[Tensor]:
+def flatten_outputs(outputs: Any) -> list[Tensor]:
     """All tensors of a backbone's outputs."""
     if isinstance(outputs, Tensor):
         return [outputs]
-    return [tensor for part in outputs for tensor in flat(part)]
+    return [tensor for part in outputs for tensor in flatten_outputs(part)]
 
 
 def largest_gap(wanted: Any, got: Any) -> float:
@@ -132,14 +133,16 @@ def largest_gap(wanted: Any, got: Any) -> float:
         wanted: Outputs of a backbone.
         got: Outputs of another.
     """
-    pairs = list(zip(flat(wanted), flat(got), strict=True))
+    pairs = list(
+        zip(flatten_outputs(wanted), flatten_outputs(got), strict=True)
+    )
     if any(a.shape != b.shape for a, b in pairs):
         return float('inf')
     scale = max(float(a.abs().max()) for a, _ in pairs)
     return max(float((a - b).abs().max()) for a, b in pairs) / max(scale, 1e-9)
 
 
-class Closing:
+class CloseChannels:
     """Closes channels of one site of a plain network in a ``with`` block.
 
     Args:
@@ -153,12 +156,12 @@ class Closing:
         self._readers = readers
         self._hooks: Sequence = ()
 
-    def __enter__(self) -> 'Closing':
+    def __enter__(self) -> 'CloseChannels':
         self._hooks = [
             self._network.get_submodule(path).register_forward_pre_hook(
-                partial(_close, left)
+                partial(_close, kept)
             )
-            for path, left in self._readers.items()
+            for path, kept in self._readers.items()
         ]
         return self
 
@@ -167,8 +170,8 @@ class Closing:
             hook.remove()
 
 
-def _close(left: Tensor, layer: nn.Module, args: tuple) -> tuple:
+def _close(kept: Tensor, layer: nn.Module, args: tuple) -> tuple:
     x = args[0]
     if isinstance(layer, nn.Linear):
-        return (x * left.to(x), *args[1:])
-    return (x * left.to(x).reshape(-1, *[1] * (x.dim() - 2)), *args[1:])
+        return (x * kept.to(x), *args[1:])
+    return (x * kept.to(x).reshape(-1, *[1] * (x.dim() - 2)), *args[1:])

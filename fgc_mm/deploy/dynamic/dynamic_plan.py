@@ -12,7 +12,7 @@ from fgc_mm.errors import FGCError
 DYNAMIC, DENSE = 'dynamic', 'dense'
 LOOP, BATCH = 'loop', 'batch'
 PROGRAM, MODULES = 'program', 'modules'
-WORDS = {
+CHOICES = {
     'executor': (PROGRAM, MODULES),
     'batch': (LOOP, BATCH),
     'executed': (DYNAMIC, DENSE),
@@ -108,7 +108,7 @@ class DynamicPlan:
         Raises:
             FGCError: It was not, or has invalid values.
         """
-        self._check_words()
+        self._check_values()
         missing = sorted(set(names) ^ set(self.sites))
         if missing:
             raise FGCError(
@@ -117,14 +117,14 @@ class DynamicPlan:
                 'it was made for; calibrate again with images.'
             )
 
-    def _check_words(self) -> None:
-        said = [('executor', self.executor), ('batch', self.batch)]
-        said += [('executed', site.executed) for site in self.sites.values()]
-        for name, word in said:
-            if word not in WORDS[name]:
+    def _check_values(self) -> None:
+        values = [('executor', self.executor), ('batch', self.batch)]
+        values += [('executed', site.executed) for site in self.sites.values()]
+        for name, value in values:
+            if value not in CHOICES[name]:
                 raise FGCError(
-                    f'the plan has {name}={word!r}, which is none of '
-                    f'{", ".join(WORDS[name])}; calibrate again with images.'
+                    f'the plan has {name}={value!r}, which is none of '
+                    f'{", ".join(CHOICES[name])}; calibrate again with images.'
                 )
         numbers = [isinstance(x, (int, float)) for x in _values(self.batch_ms)]
         texts = [isinstance(x, str) for x in _items(self.alone)]

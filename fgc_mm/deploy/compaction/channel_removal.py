@@ -5,7 +5,10 @@ from collections.abc import Collection, Iterable, Sequence
 import torch
 from torch import Tensor
 
-from fgc_mm.deploy.compaction.between import norms_of, positions_of
+from fgc_mm.deploy.compaction.per_channel_layers import (
+    per_channel_layers,
+    positions_of,
+)
 from fgc_mm.deploy.firing import SiteFiring
 from fgc_mm.errors import FGCError
 from fgc_mm.models import ChannelMap, GatedBackbone
@@ -18,10 +21,10 @@ from fgc_mm.sites.layout import (
 from fgc_mm.sites.site import GateSite, SiteLayer
 
 # A conv with one channel and one group would look like a depthwise conv.
-LEAST = 2
+MIN_CHANNELS = 2
 
 
-class Removal:
+class ChannelRemoval:
     """Turns firing statistics into a channel map.
 
     Args:
@@ -44,15 +47,17 @@ class Removal:
         self._sites = {site.name: site for site in backbone.sites}
         self._firing = {f.site: f for f in firing}
         self._tolerance = tolerance
-        self._norms = norms_of(self._plain, backbone.sites)
+        self._per_channel_layers = per_channel_layers(
+            self._plain, backbone.sites
+        )
         self.refused: dict[str, str] = {}
-        self._gone = {
+        self._removed = {
             name: self._removable(site) for name, site in self._sites.items()
         }
 
-    def gone(self, name: str) -> list[int]:
+    def removed_channels(self, name: str) -> list[int]:
         """Channels of a site that are removed."""
-        return self._gone[name]
+        return self._removed[name]
 
     def channel_map(
         self,
@@ -66,42 +71,44 @@ class Removal:
             unshrunk: Sites that keep their channels; those that are never
                 open are closed.
         """
-        gone = {
+        removed_channels = {
             name: [] if name in whole or name in unshrunk else channels
-            for name, channels in self._gone.items()
+            for name, channels in self._removed.items()
         }
         sites = {
-            name: self._site_channels(name, gone[name], name in whole)
+            name: self._site_channels(
+                name, removed_channels[name], name in whole
+            )
             for name in self._sites
         }
         outputs: dict[str, Tensor] = {}
         inputs: dict[str, Tensor] = {}
-        for name, channels in gone.items():
+        for name, channels in removed_channels.items():
             if channels:
                 site = self._sites[name]
-                writers = [*site.outputs, *self._norms[name]]
-                _strike(outputs, writers, site, channels)
-                _strike(inputs, site.consumers, site, channels)
+                writers = [*site.outputs, *self._per_channel_layers[name]]
+                _exclude(outputs, writers, site, channels)
+                _exclude(inputs, site.consumers, site, channels)
         return ChannelMap.of(
-            self._plain, _numbers(outputs), _numbers(inputs), sites
+            self._plain, _index_lists(outputs), _index_lists(inputs), sites
         )
 
-    def left_inputs(self, name: str) -> dict[str, Tensor]:
+    def kept_inputs(self, name: str) -> dict[str, Tensor]:
         """For each reader of a site, which inputs it keeps; bool."""
         left: dict[str, Tensor] = {}
         site = self._sites[name]
-        _strike(left, site.consumers, site, self._gone[name])
+        _exclude(left, site.consumers, site, self._removed[name])
         return left
 
     def _site_channels(
-        self, name: str, gone: Sequence[int], whole: bool
+        self, name: str, removed_channels: Sequence[int], whole: bool
     ) -> SiteChannels:
         channels = range(self._sites[name].channels)
         if whole:
             return SiteChannels(tuple(channels), tuple(channels))
         never = self._firing[name].never(self._tolerance).tolist()
         always = self._firing[name].always(self._tolerance).tolist()
-        kept = [c for c in channels if c not in set(gone)]
+        kept = [c for c in channels if c not in set(removed_channels)]
         return SiteChannels(
             tuple(kept),
             tuple(c for c in kept if not never[c] and not always[c]),
@@ -111,72 +118,92 @@ class Removal:
     def _removable(self, site: GateSite) -> list[int]:
         """Channels that are never open and can be removed."""
         never = self._firing[site.name].never(self._tolerance)
-        gone = never.nonzero().flatten().tolist()
-        if gone and site.branch_end is not None:
+        removed_channels = never.nonzero().flatten().tolist()
+        if removed_channels and site.branch_end is not None:
             self.refused[site.name] = 'its channels go into a residual sum'
             return []
-        readers = [member.path for member in site.consumers]
+        readers = [layer_of_site.path for layer_of_site in site.consumers]
         alone = find_separate_depthwise(self._plain, site.producer, readers)
-        if gone and alone is not None:
+        if removed_channels and alone is not None:
             self.refused[site.name] = (
                 f'{alone} is a depthwise conv with a gate of its own'
             )
             return []
-        gone = self._balanced(site, gone[: max(0, site.channels - LEAST)])
-        if not gone and never.any():
+        removed_channels = self._balance_groups(
+            site, removed_channels[: max(0, site.channels - MIN_CHANNELS)]
+        )
+        if not removed_channels and never.any():
             self.refused.setdefault(
                 site.name, 'grouped convs must lose equally many per group'
             )
-        return gone
+        return removed_channels
 
-    def _balanced(self, site: GateSite, gone: list[int]) -> list[int]:
+    def _balance_groups(
+        self, site: GateSite, removed_channels: list[int]
+    ) -> list[int]:
         """Equally many per group where a grouped conv reads or writes them."""
-        for member in (*site.outputs, *site.consumers):
-            layer = self._plain.get_submodule(member.path)
+        for layer_of_site in (*site.outputs, *site.consumers):
+            layer = self._plain.get_submodule(layer_of_site.path)
             groups = layer_widths(layer)[2]
-            if groups == 1 or is_depthwise(layer) or not gone:
+            if groups == 1 or is_depthwise(layer) or not removed_channels:
                 continue
-            gone = _evenly(positions_of(member, site.channels), groups, gone)
-        return gone if self._even(site, gone) else []
+            removed_channels = _equally_per_group(
+                positions_of(layer_of_site, site.channels),
+                groups,
+                removed_channels,
+            )
+        return (
+            removed_channels
+            if self._groups_stay_equal(site, removed_channels)
+            else []
+        )
 
-    def _even(self, site: GateSite, gone: list[int]) -> bool:
+    def _groups_stay_equal(
+        self, site: GateSite, removed_channels: list[int]
+    ) -> bool:
         """Whether all groups stay equal; several convs may conflict."""
         outputs: dict[str, Tensor] = {}
         inputs: dict[str, Tensor] = {}
-        _strike(outputs, site.outputs, site, gone)
-        _strike(inputs, site.consumers, site, gone)
+        _exclude(outputs, site.outputs, site, removed_channels)
+        _exclude(inputs, site.consumers, site, removed_channels)
         try:
-            ChannelMap.of(self._plain, _numbers(outputs), _numbers(inputs))
+            ChannelMap.of(
+                self._plain, _index_lists(outputs), _index_lists(inputs)
+            )
         except FGCError:
             return False
         return True
 
 
-def _strike(
+def _exclude(
     left: dict[str, Tensor],
     members: Iterable[SiteLayer],
     site: GateSite,
-    gone: Sequence[int],
+    removed_channels: Sequence[int],
 ) -> None:
     """Remove a site's channels from the kept channels of some layers."""
-    for member in members:
-        positions = positions_of(member, site.channels)
-        stays = ~torch.isin(positions, torch.tensor(gone))
-        left[member.path] = left.get(member.path, stays) & stays
+    for layer_of_site in members:
+        positions = positions_of(layer_of_site, site.channels)
+        keep = ~torch.isin(positions, torch.tensor(removed_channels))
+        left[layer_of_site.path] = left.get(layer_of_site.path, keep) & keep
 
 
-def _numbers(left: dict[str, Tensor]) -> dict[str, list[int]]:
+def _index_lists(left: dict[str, Tensor]) -> dict[str, list[int]]:
     return {
-        path: stays.nonzero().flatten().tolist()
-        for path, stays in left.items()
+        path: keep.nonzero().flatten().tolist() for path, keep in left.items()
     }
 
 
-def _evenly(positions: Tensor, groups: int, gone: list[int]) -> list[int]:
+def _equally_per_group(
+    positions: Tensor, groups: int, removed_channels: list[int]
+) -> list[int]:
     """The first channels of each group, as many as the smallest group has."""
     group_of = {}
-    for place, channel in enumerate(positions.tolist()):
-        group_of[channel] = place * groups // len(positions)
-    each = [[c for c in gone if group_of.get(c) == g] for g in range(groups)]
+    for index, channel in enumerate(positions.tolist()):
+        group_of[channel] = index * groups // len(positions)
+    each = [
+        [c for c in removed_channels if group_of.get(c) == g]
+        for g in range(groups)
+    ]
     fewest = min(map(len, each))
     return sorted(c for group in each for c in group[:fewest])

@@ -12,7 +12,7 @@ from fgc_mm.gates import GateDecision
 from fgc_mm.models import GatedBackbone
 
 # Maps the number of channels of a site to the open ones, (C,) bool.
-Opened = Callable[[int], Tensor]
+MaskPattern = Callable[[int], Tensor]
 LOGIT = 40.0  # of an open channel; its probability is 1 in float32
 
 
@@ -33,33 +33,35 @@ class ConstantGate(nn.Module):
         return GateDecision(logits, logits.sigmoid(), (logits > 0).to(x))
 
 
-def partial(channels: int) -> Tensor:
+def every_other(channels: int) -> Tensor:
     """Every other channel open; (C,) bool."""
     return torch.arange(channels) % 2 == 0
 
 
-def single(channels: int) -> Tensor:
+def last_only(channels: int) -> Tensor:
     """The last channel open; (C,) bool."""
     return torch.arange(channels) == channels - 1
 
 
-def empty(channels: int) -> Tensor:
+def all_closed(channels: int) -> Tensor:
     """No channel open; (C,) bool."""
     return torch.zeros(channels, dtype=torch.bool)
 
 
 @contextmanager
-def forced(backbone: GatedBackbone, opened: Opened) -> Iterator[None]:
+def constant_masks(
+    backbone: GatedBackbone, mask_pattern: MaskPattern
+) -> Iterator[None]:
     """Replace the gates of a masked backbone by constant masks.
 
     Args:
         backbone: The masked backbone; its gates are restored afterwards.
-        opened: Maps a number of channels to the open ones, (C,) bool.
+        mask_pattern: Maps a number of channels to the open ones, (C,) bool.
     """
     site_hooks = backbone._site_hooks
     gates = [hooks.gate for hooks in site_hooks]
     for hooks in site_hooks:
-        mask = opened(hooks.site.channels)
+        mask = mask_pattern(hooks.site.channels)
         hooks.gate = ConstantGate(torch.where(mask, LOGIT, -LOGIT))
     try:
         yield

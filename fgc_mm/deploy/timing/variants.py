@@ -14,10 +14,10 @@ import torch
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from torch import Tensor, nn
 
-from fgc_mm.deploy.compaction.agreement import largest_gap
+from fgc_mm.deploy.compaction.channel_removal import ChannelRemoval
 from fgc_mm.deploy.compaction.compact import compact
-from fgc_mm.deploy.compaction.merging import merged
-from fgc_mm.deploy.compaction.removal import Removal
+from fgc_mm.deploy.compaction.equivalence import largest_gap
+from fgc_mm.deploy.compaction.merging import merge_partial_gates
 from fgc_mm.deploy.dynamic.build import to_dynamic
 from fgc_mm.deploy.dynamic.programs import KernelProgram
 from fgc_mm.deploy.export.files import (
@@ -30,12 +30,14 @@ from fgc_mm.deploy.firing import SiteFiring, firing_statistics, gated_backbone
 from fgc_mm.deploy.graph.network import listed_graph, network_graph
 from fgc_mm.models import ChannelMap, CompactBackbone
 
-Run = Callable[[Tensor], Tensor]
-WRONG = 1e-3  # a variant with a larger difference of logits is left out
+Forward = Callable[[Tensor], Tensor]
+MAX_DIFFERENCE = (
+    1e-3  # a variant with a larger difference of logits is left out
+)
 
 
 @dataclass
-class Contestant:
+class BenchmarkVariant:
     """One row of the benchmark.
 
     Attributes:
@@ -50,12 +52,12 @@ class Contestant:
 
     name: str
     kind: str
-    run: Run | None = None
+    run: Forward | None = None
     why_not: str = ''
     model: nn.Module | None = field(default=None, repr=False)
 
 
-class Contestants:
+class BenchmarkVariants:
     """Builds the rows of a benchmark from one trained gated model.
 
     Args:
@@ -89,37 +91,41 @@ class Contestants:
         torch._dynamo.reset()
         self.firing = firing_statistics(model, images.split(16))
 
-    def all(self) -> list[Contestant]:
+    def all(self) -> list[BenchmarkVariant]:
         """Every variant; those that cannot be built have a reason."""
         return [*self._dense(), *self._gated(), *self._static()]
 
-    def _dense(self) -> Iterator[Contestant]:
-        dense = plain_twin(self._model, self._settings)
-        yield from self._forms('dense', dense)
+    def _dense(self) -> Iterator[BenchmarkVariant]:
+        dense = ungated_copy(self._model, self._settings)
+        yield from self._execution_forms('dense', dense)
 
-    def _static(self) -> Iterator[Contestant]:
+    def _static(self) -> Iterator[BenchmarkVariant]:
         mapped = same_width(self._model, self.firing)
-        static = plain_twin(self._model, self._settings, mapped)
-        yield from self._forms('static', static)
+        static = ungated_copy(self._model, self._settings, mapped)
+        yield from self._execution_forms('static', static)
 
-    def _forms(self, kind: str, model: nn.Module) -> Iterator[Contestant]:
+    def _execution_forms(
+        self, kind: str, model: nn.Module
+    ) -> Iterator[BenchmarkVariant]:
         """The same network in all forms of execution."""
         eager = PlainForward(model)
-        yield Contestant(f'{kind}, eager', kind, eager, model=model)
+        yield BenchmarkVariant(f'{kind}, eager', kind, eager, model=model)
 
-        def row(form: str, build: Callable[[], Run]) -> Contestant:
+        def row(form: str, build: Callable[[], Forward]) -> BenchmarkVariant:
             return self._row(f'{kind}, {form}', kind, build, eager)
 
         yield row('folded', lambda: PlainForward(folded(model)))
-        yield row('folded, channels last', lambda: _last(folded(model)))
+        yield row(
+            'folded, channels last', lambda: _channels_last(folded(model))
+        )
         if self._compiled:
             yield row('compiled', lambda: _compile(model, self._images[:1]))
         yield row('our kernel', lambda: _kernel(model, self._images[:1]))
         yield row('ONNX Runtime', lambda: self._onnx(kind, model))
 
-    def _gated(self) -> Iterator[Contestant]:
+    def _gated(self) -> Iterator[BenchmarkVariant]:
         masked = PlainForward(self._model)
-        yield Contestant('masked, eager', 'masked', masked)
+        yield BenchmarkVariant('masked, eager', 'masked', masked)
         yield self._row(
             'masked, ONNX Runtime', 'masked',
             lambda: self._onnx('masked', self._model), masked,
@@ -130,18 +136,24 @@ class Contestants:
         yield self._dynamic('dynamic', 'dynamic', self._model)
         small, why = self._compacted()
         if small is None:
-            yield Contestant('compact, eager', 'compact', None, why)
-            yield Contestant('compact and dynamic', 'both', None, why)
+            yield BenchmarkVariant('compact, eager', 'compact', None, why)
+            yield BenchmarkVariant('compact and dynamic', 'both', None, why)
             return
         reference = PlainForward(small)
-        yield Contestant('compact, eager', 'compact', reference, model=small)
-        yield self._dynamic('compact and dynamic', 'both', merged(small))
+        yield BenchmarkVariant(
+            'compact, eager', 'compact', reference, model=small
+        )
+        yield self._dynamic(
+            'compact and dynamic', 'both', merge_partial_gates(small)
+        )
 
-    def _dynamic(self, name: str, kind: str, model: nn.Module) -> Contestant:
+    def _dynamic(
+        self, name: str, kind: str, model: nn.Module
+    ) -> BenchmarkVariant:
         try:
             dynamic = to_dynamic(model, self._images[:8])
         except Exception as error:  # a compiler may raise anything
-            return Contestant(name, kind, None, _first_line(error))
+            return BenchmarkVariant(name, kind, None, _first_line(error))
         return self._row(
             name, kind, lambda: dynamic, PlainForward(model), dynamic
         )  # fmt: skip
@@ -166,12 +178,12 @@ class Contestants:
         small._tables = {}
         return small, ''
 
-    def _gathered(self) -> Run:
+    def _gathered(self) -> Forward:
         file = self._folder / 'gathered.onnx'
         export_gathered_onnx(self._model, self._images, file)
         return onnx_logits(file)
 
-    def _onnx(self, name: str, model: nn.Module) -> Run:
+    def _onnx(self, name: str, model: nn.Module) -> Forward:
         file = self._folder / f'{name}.onnx'
         two = self._images[:1].repeat(2, 1, 1, 1)
         export_onnx(model, two, file)
@@ -181,24 +193,26 @@ class Contestants:
         self,
         name: str,
         kind: str,
-        build: Callable[[], Run],
-        reference: Run,
+        build: Callable[[], Forward],
+        reference: Forward,
         model: nn.Module | None = None,
-    ) -> Contestant:
+    ) -> BenchmarkVariant:
         """A variant that agrees with its reference, or why there is none."""
         image = self._images[:1]
         try:
-            with torch.no_grad(), _quietly():
+            with torch.no_grad(), _no_warnings():
                 run = build()
                 gap = largest_gap(reference(image), run(image))
         except Exception as error:  # compilers and runtimes raise anything
-            return Contestant(name, kind, None, _first_line(error))
-        if gap > WRONG:
-            return Contestant(name, kind, None, f'logits differ by {gap:.0e}')
-        return Contestant(name, kind, run, model=model)
+            return BenchmarkVariant(name, kind, None, _first_line(error))
+        if gap > MAX_DIFFERENCE:
+            return BenchmarkVariant(
+                name, kind, None, f'logits differ by {gap:.0e}'
+            )
+        return BenchmarkVariant(name, kind, run, model=model)
 
 
-def plain_twin(
+def ungated_copy(
     model: nn.Module,
     settings: Mapping[str, Any],
     channel_map: ChannelMap | None = None,
@@ -223,11 +237,13 @@ def plain_twin(
     if channel_map is not None:
         channel_map.shrink(backbone)
     backbone.eval()
-    twin = _Twin(backbone, model.neck if model.with_neck else None, model.head)
-    return copy.deepcopy(twin).requires_grad_(False)
+    ungated = _UngatedClassifier(
+        backbone, model.neck if model.with_neck else None, model.head
+    )
+    return copy.deepcopy(ungated).requires_grad_(False)
 
 
-class _Twin(nn.Module):
+class _UngatedClassifier(nn.Module):
     """The modules that :class:`PlainForward` needs from a classifier."""
 
     def __init__(
@@ -253,7 +269,7 @@ def same_width(model: nn.Module, firing: Sequence[SiteFiring]) -> ChannelMap:
         chosen = torch.zeros_like(stats.rate)
         chosen[stats.rate.topk(count).indices] = 1
         fixed.append(SiteFiring(stats.site, chosen, chosen, stats.images))
-    return Removal(gated_backbone(model), fixed, 0.0).channel_map()
+    return ChannelRemoval(gated_backbone(model), fixed, 0.0).channel_map()
 
 
 def folded(model: nn.Module) -> nn.Module:
@@ -263,20 +279,20 @@ def folded(model: nn.Module) -> nn.Module:
     return fuse_conv_bn(copy.deepcopy(model))
 
 
-def _kernel(model: nn.Module, image: Tensor) -> Run:
+def _kernel(model: nn.Module, image: Tensor) -> Forward:
     """The network without gates in our runtime."""
-    behind = [model.neck, model.head] if model.with_neck else [model.head]
-    graph = network_graph(model.backbone, image, behind)
+    following = [model.neck, model.head] if model.with_neck else [model.head]
+    graph = network_graph(model.backbone, image, following)
     program = KernelProgram(listed_graph(graph))
     return lambda x: program.run(x, decisions=False)[0]
 
 
-def _last(model: nn.Module) -> Run:
+def _channels_last(model: nn.Module) -> Forward:
     plain = PlainForward(model.to(memory_format=torch.channels_last))
     return lambda x: plain(x.contiguous(memory_format=torch.channels_last))
 
 
-def _compile(model: nn.Module, image: Tensor) -> Run:
+def _compile(model: nn.Module, image: Tensor) -> Forward:
     """Inductor with frozen weights, for one shape at a time."""
     import torch._inductor.config as inductor
 
@@ -292,7 +308,7 @@ def _first_line(error: Exception) -> str:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def _no_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         yield

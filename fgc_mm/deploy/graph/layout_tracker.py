@@ -7,9 +7,15 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from fgc_mm.deploy.graph.atoms import Atom, Layout, extents, merged, refined
 from fgc_mm.deploy.graph.emit import Emitter, canonical, flat_layout
 from fgc_mm.deploy.graph.ir import ALL, ChannelList, Node, Op
+from fgc_mm.deploy.graph.value_layout import (
+    DimFactor,
+    ValueLayout,
+    extents,
+    merged,
+    refined,
+)
 from fgc_mm.runtime import format as f
 
 CHANNEL = (1, 0, 0)
@@ -17,7 +23,7 @@ COLUMN = (0, 0, 1)
 Box = tuple[int, int, int]
 
 
-class NotThis(Exception):
+class NotSupported(Exception):
     """The runtime has no op for a node; torch computes it."""
 
 
@@ -27,35 +33,35 @@ class _Axis:
 
     Attributes:
         same: The strides are equal.
-        spread: The first tensor is broadcast.
+        broadcast: The first tensor is broadcast.
     """
 
     same: bool = True
-    spread: bool = True
+    broadcast: bool = True
 
 
-class Placing:
+class LayoutTracker:
     """Tracks the layouts of tensors; copies where another is needed.
 
     Attributes:
         out: Builds the program.
-        at: Layouts of the tensors computed so far.
+        layouts: Layouts of the tensors computed so far.
     """
 
     def __init__(self) -> None:
         self.out = Emitter()
-        self.at: dict[Node, Layout] = {}
+        self.layouts: dict[Node, ValueLayout] = {}
 
-    def of(self, node: Node) -> Layout:
+    def layout_of(self, node: Node) -> ValueLayout:
         if node.op is Op.CONSTANT:
             return self._constant(node)
-        return self.at[node]
+        return self.layouts[node]
 
-    def _constant(self, node: Node) -> Layout:
+    def _constant(self, node: Node) -> ValueLayout:
         value = self.out.constant(node.tensor.float().reshape(1, 1, -1))
         return flat_layout(value, node.shape)
 
-    def storage_in_order(self, shape: tuple[int, ...]) -> Layout:
+    def new_contiguous(self, shape: tuple[int, ...]) -> ValueLayout:
         """New memory that is contiguous for the tensor."""
         if len(shape) == 2 and shape[0] == 1:
             return canonical(self.out.storage(shape[1], 1, 1), shape)
@@ -64,40 +70,42 @@ class Placing:
         value = self.out.storage(1, 1, math.prod(shape))
         return flat_layout(value, shape)
 
-    def in_order(self, node: Node) -> int:
+    def contiguous(self, node: Node) -> int:
         """A value in which the tensor is contiguous; copied if needed."""
-        layout = self.of(node)
+        layout = self.layout_of(node)
         shape = node.shape
         atoms = merged(layout.atoms())
         box = extents(atoms)
         if box is not None and _sorted(atoms, box):
             return self.out.view(layout.value, layout.start, box)
-        target = self.storage_in_order(shape)
+        target = self.new_contiguous(shape)
         self.move(layout, target)
         return target.value
 
     def move(
         self,
-        x: Layout,
-        y: Layout,
+        x: ValueLayout,
+        y: ValueLayout,
         zero: bool = False,
         channels: ChannelList | None = ALL,
     ) -> None:
-        listed = self.out.set_of(channels)
+        listed = self.out.list_index(channels)
         if not self.out.move(x, y, zero, listed):
-            raise NotThis('a move of too many dimensions')
+            raise NotSupported('a move of too many dimensions')
 
-    def copied(self, layout: Layout, shape: tuple[int, ...]) -> Layout:
+    def copy_to_new(
+        self, layout: ValueLayout, shape: tuple[int, ...]
+    ) -> ValueLayout:
         """A copy in new memory, with the default layout of its rank."""
         if len(shape) in (2, 3, 4) and shape[0] == 1:
-            target = self.usual(shape)
+            target = self.new_default(shape)
         else:
             value = self.out.storage(1, 1, math.prod(shape))
             target = flat_layout(value, shape)
         self.move(layout, target)
         return target
 
-    def usual(self, shape: tuple[int, ...]) -> Layout:
+    def new_default(self, shape: tuple[int, ...]) -> ValueLayout:
         """New memory for (1, C), (1, L, C) or (N, C, H, W)."""
         if len(shape) == 4:
             box = (shape[0] * shape[1], *shape[2:])
@@ -107,38 +115,40 @@ class Placing:
 
     def map(self, node: Node) -> int:
         """A value (N C, H, W) of a tensor (N, C, H, W)."""
-        layout, shape = self.of(node), node.shape
+        layout, shape = self.layout_of(node), node.shape
         if len(shape) != 4:
-            raise NotThis(f'{node.op.value} of {len(shape)} dimensions')
+            raise NotSupported(f'{node.op.value} of {len(shape)} dimensions')
         box = (shape[0] * shape[1], *shape[2:])
-        return self.lying(node, canonical(layout.value, shape).dims, box)
+        return self.with_layout(node, canonical(layout.value, shape).dims, box)
 
-    def lying(
-        self, node: Node, dims: tuple[tuple[Atom, ...], ...], box: Box
+    def with_layout(
+        self, node: Node, dims: tuple[tuple[DimFactor, ...], ...], box: Box
     ) -> int:
         """A value in which a tensor has these factors; copied if needed."""
-        layout = self.of(node)
+        layout = self.layout_of(node)
         if tuple(tuple(merged(d)) for d in layout.dims) != dims:
-            target = Layout(self.out.storage(*box), (0, 0, 0), dims)
+            target = ValueLayout(self.out.storage(*box), (0, 0, 0), dims)
             self.move(layout, target)
             layout = target
         return self.out.view(layout.value, layout.start, box)
 
-    def channels_at(self, node: Node, dim: int) -> tuple[int, Box, Layout]:
+    def channels_at(
+        self, node: Node, dim: int
+    ) -> tuple[int, Box, ValueLayout]:
         """A tensor as a map whose channels are one of its dimensions.
 
         Returns:
             The value, its (C, H, W), and the layout in it.
         """
-        layout = self.of(node)
+        layout = self.layout_of(node)
         box = self._box_at(layout, dim)
         if box is None:
             layout = self._with_channels(node, dim)
             box = self._box_at(layout, dim)
         view = self.out.view(layout.value, layout.start, box)
-        return view, box, Layout(view, (0, 0, 0), layout.dims)
+        return view, box, ValueLayout(view, (0, 0, 0), layout.dims)
 
-    def _box_at(self, layout: Layout, dim: int) -> Box | None:
+    def _box_at(self, layout: ValueLayout, dim: int) -> Box | None:
         channels = layout.dims[dim]
         others = [
             atom
@@ -152,30 +162,30 @@ class Placing:
             return None
         return extents([*channels, *others])
 
-    def _with_channels(self, node: Node, dim: int) -> Layout:
+    def _with_channels(self, node: Node, dim: int) -> ValueLayout:
         """A copy whose channels are one of the tensor's dimensions."""
         shape = node.shape
         others = [d for d in range(len(shape)) if d != dim]
         positions = math.prod(shape[d] for d in others)
         if len(shape) == 4 and shape[0] == 1 and dim == 1:
-            target = self.usual(shape)
+            target = self.new_default(shape)
         else:
             value = self.out.storage(shape[dim], 1, positions)
             dims, step = [()] * len(shape), 1
             for d in reversed(others):
                 if shape[d] > 1:
-                    dims[d] = (Atom(shape[d], (0, 0, step)),)
+                    dims[d] = (DimFactor(shape[d], (0, 0, step)),)
                 step *= shape[d]
             if shape[dim] > 1:
-                dims[dim] = (Atom(shape[dim], CHANNEL),)
-            target = Layout(value, (0, 0, 0), tuple(dims))
-        self.move(self.of(node), target)
+                dims[dim] = (DimFactor(shape[dim], CHANNEL),)
+            target = ValueLayout(value, (0, 0, 0), tuple(dims))
+        self.move(self.layout_of(node), target)
         return target
 
-    def set_of(self, channels: ChannelList | None) -> int:
-        return self.out.set_of(channels)
+    def list_index(self, channels: ChannelList | None) -> int:
+        return self.out.list_index(channels)
 
-    def writes(self, node: Node, layout: Layout) -> int:
+    def writes(self, node: Node, layout: ValueLayout) -> int:
         """The channel list of an op; all if they are not its channels."""
         if node.writes is ALL:
             return f.ALL
@@ -185,26 +195,26 @@ class Placing:
         channels = self.out.program.values[layout.value].channels
         if channels != node.writes.channels:  # several images
             return f.ALL
-        return self.set_of(node.writes)
+        return self.list_index(node.writes)
 
-    def as_spread(self, node: Node, like: Layout) -> int:
+    def broadcast_to(self, node: Node, like: ValueLayout) -> int:
         """The value of a tensor with the layout of another one; each axis
         may also be broadcast, with size 1."""
-        layout = self.of(node)
+        layout = self.layout_of(node)
         box = extents(like.atoms())
         front = ((),) * (len(like.dims) - len(layout.dims))
         layout = replace(layout, dims=front + layout.dims)
-        found = self._spread_box(layout, like, box)
+        found = self._broadcast_box(layout, like, box)
         if found is None:
             shape = (1,) * len(front) + node.shape
-            layout = self._arranged(node, layout, shape, like)
-            found = self._spread_box(layout, like, box)
+            layout = self._copy_like(node, layout, shape, like)
+            found = self._broadcast_box(layout, like, box)
         if found is None:
-            raise NotThis('a sum of tensors with different layouts')
+            raise NotSupported('a sum of tensors with different layouts')
         return self.out.view(layout.value, layout.start, found)
 
-    def _spread_box(
-        self, layout: Layout, like: Layout, box: Box
+    def _broadcast_box(
+        self, layout: ValueLayout, like: ValueLayout, box: Box
     ) -> Box | None:
         """(C, H, W), 1 where it is broadcast, if the layouts agree."""
         axes = [_Axis() for _ in range(3)]
@@ -218,18 +228,18 @@ class Placing:
                 for axis, along in zip(axes, wanted):
                     if along:
                         axis.same &= step == wanted
-                        axis.spread &= not any(step)
-        if not all(axis.same or axis.spread for axis in axes):
+                        axis.broadcast &= not any(step)
+        if not all(axis.same or axis.broadcast for axis in axes):
             return None
         return tuple(n if axis.same else 1 for n, axis in zip(box, axes))
 
-    def _arranged(
+    def _copy_like(
         self,
         node: Node,
-        layout: Layout,
+        layout: ValueLayout,
         shape: tuple[int, ...],
-        like: Layout,
-    ) -> Layout:
+        like: ValueLayout,
+    ) -> ValueLayout:
         """A copy with the layout of another tensor, where it has its dims.
 
         An axis of the map is 1 if the tensor has none of its dimensions.
@@ -254,11 +264,13 @@ class Placing:
         if node.op is Op.CONSTANT:
             numbers = node.tensor.float().reshape(shape).expand(wide)
             return self._constant_at(numbers, dims, box)
-        target = Layout(self.out.storage(*box), (0, 0, 0), tuple(dims))
+        target = ValueLayout(self.out.storage(*box), (0, 0, 0), tuple(dims))
         self.move(layout.expanded(wide), target)
         return target
 
-    def _constant_at(self, numbers: Tensor, dims: list, box: Box) -> Layout:
+    def _constant_at(
+        self, numbers: Tensor, dims: list, box: Box
+    ) -> ValueLayout:
         atoms = [atom for dim in dims for atom in dim]
         flat = numbers.reshape([a.size for a in atoms] or [1])
         order = sorted(
@@ -269,10 +281,10 @@ class Placing:
         if atoms:
             flat = flat.permute(order)
         value = self.out.constant(flat.reshape(box))
-        return Layout(value, (0, 0, 0), tuple(dims))
+        return ValueLayout(value, (0, 0, 0), tuple(dims))
 
 
-def _sorted(atoms: list[Atom], box: Box) -> bool:
+def _sorted(atoms: list[DimFactor], box: Box) -> bool:
     """Whether these factors, slowest first, are contiguous in the map."""
     _, height, width = box
     strides = [
@@ -286,5 +298,5 @@ def _sorted(atoms: list[Atom], box: Box) -> bool:
     return strides == wanted
 
 
-def axis_of(atom: Atom) -> int:
+def axis_of(atom: DimFactor) -> int:
     return next(n for n, s in enumerate(atom.step) if s)

@@ -36,7 +36,7 @@ def per_channel(module: nn.Module) -> bool:
     )
 
 
-def norms_of(
+def per_channel_layers(
     backbone: nn.Module, sites: Sequence[GateSite]
 ) -> dict[str, tuple[SiteLayer, ...]]:
     """The per-channel modules that every site's channels pass through.
@@ -56,10 +56,12 @@ def norms_of(
     with ProbedBackbone(backbone) as probed:
         probe = _NormProbe(probed, images)
         flow = ChannelFlow(probe, every=False)
-        return {site.name: _norms(probe, flow, site) for site in sites}
+        return {
+            site.name: _per_channel_layers(probe, flow, site) for site in sites
+        }
 
 
-def _norms(
+def _per_channel_layers(
     probe: ChannelProbe, flow: ChannelFlow, site: GateSite
 ) -> tuple[SiteLayer, ...]:
     if site.producer not in probe.sources:  # depthwise: nothing to remove

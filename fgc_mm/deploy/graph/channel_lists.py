@@ -27,11 +27,11 @@ from fgc_mm.deploy.graph.ir import (
 from fgc_mm.runtime.format import Act, Math
 from fgc_mm.sites import GateSite
 
-NOBODY = -1  # instead of a site: the channel must always be computed
+NO_SITE = -1  # instead of a site: the channel must always be computed
 
 
 @dataclass
-class Owners:
+class ChannelOwners:
     """The sites that the channels of a value belong to.
 
     Attributes:
@@ -47,22 +47,22 @@ class Owners:
     zero: Tensor
 
     @classmethod
-    def nobody(cls, dim: int, size: int) -> Owners:
-        site = torch.full((size,), NOBODY)
-        return cls(dim, site, torch.zeros_like(site), site != NOBODY)
+    def unowned(cls, dim: int, size: int) -> ChannelOwners:
+        site = torch.full((size,), NO_SITE)
+        return cls(dim, site, torch.zeros_like(site), site != NO_SITE)
 
     @property
     def has_zero(self) -> bool:
         return bool(self.zero.any())
 
     def sites(self) -> list[int]:
-        return sorted({*self.site.tolist()} - {NOBODY})
+        return sorted({*self.site.tolist()} - {NO_SITE})
 
-    def open_sites(self) -> list[int]:
+    def sites_not_zeroed(self) -> list[int]:
         """Sites with closed channels that do not count as 0."""
-        return sorted({*self.site[~self.zero].tolist()} - {NOBODY})
+        return sorted({*self.site[~self.zero].tolist()} - {NO_SITE})
 
-    def same(self, other: Owners) -> bool:
+    def same(self, other: ChannelOwners) -> bool:
         return (
             self.dim == other.dim
             and torch.equal(self.site, other.site)
@@ -70,15 +70,15 @@ class Owners:
             and torch.equal(self.zero, other.zero)
         )
 
-    def at(self, numbers: Tensor, dim: int) -> Owners:
+    def at(self, numbers: Tensor, dim: int) -> ChannelOwners:
         """Owners of a value that has these channels; -1: no site."""
         there = numbers >= 0
-        site = torch.where(there, self.site[numbers], torch.tensor(NOBODY))
+        site = torch.where(there, self.site[numbers], torch.tensor(NO_SITE))
         zero = self.zero[numbers] & there
-        return Owners(dim, site, self.channel[numbers], zero)
+        return ChannelOwners(dim, site, self.channel[numbers], zero)
 
 
-class NeedsAll(Exception):
+class NeedsAllChannels(Exception):
     """Another node needs all channels of some sites; the text says which."""
 
     def __init__(self, sites: Sequence[int], why: str) -> None:
@@ -86,7 +86,7 @@ class NeedsAll(Exception):
         self.sites = sites
 
 
-def list_channels(
+def propagate_channel_lists(
     graph: Graph, sites: Sequence[GateSite], dense: Mapping[str, str]
 ) -> None:
     """Make every operation compute and read open channels only.
@@ -108,18 +108,18 @@ def list_channels(
         site.why = ''
     while True:
         try:
-            listing = _Listing(graph, sites, why)
-            listing.run()
+            propagation = _ChannelPropagation(graph, sites, why)
+            propagation.run()
             break
-        except NeedsAll as error:
+        except NeedsAllChannels as error:
             new = [n for n in error.sites if n not in why]
             why.update(dict.fromkeys(new, str(error)))
-    listing.apply()
-    for number, values in zip(listing.numbers, graph.sites):
+    propagation.apply()
+    for number, values in zip(propagation.numbers, graph.sites):
         values.why = why.get(number, '')
 
 
-class _Listing:
+class _ChannelPropagation:
     """One attempt, with some sites that compute all channels."""
 
     def __init__(
@@ -135,21 +135,23 @@ class _Listing:
             zip(self.numbers, graph.sites)
         )
         self.order = {node: n for n, node in enumerate(graph.nodes)}
-        self.owners: dict[Node, Owners] = {}
+        self.owners: dict[Node, ChannelOwners] = {}
         self.cleared: list[tuple[Node, Node]] = []  # (reader, value)
-        self.reads: dict[Node, Owners] = {}
-        self.starts = self._starts()
+        self.reads: dict[Node, ChannelOwners] = {}
+        self.producers = self._producers()
         self._lists: dict[tuple, ChannelList] = {}
 
-    def _starts(self) -> dict[str, list[tuple[int, tuple[int, ...] | None]]]:
+    def _producers(
+        self,
+    ) -> dict[str, list[tuple[int, tuple[int, ...] | None]]]:
         """The layers that write sites' channels, by path."""
-        starts: dict[str, list] = {}
+        producers: dict[str, list] = {}
         for number in self.numbers:
             if number not in self.dense:
-                for member in self.sites[number].outputs:
-                    found = starts.setdefault(member.path, [])
-                    found.append((number, member.positions))
-        return starts
+                for layer in self.sites[number].outputs:
+                    found = producers.setdefault(layer.path, [])
+                    found.append((number, layer.positions))
+        return producers
 
     def run(self) -> None:
         """Determine the owners of every value."""
@@ -160,129 +162,149 @@ class _Listing:
         for node in [*self.graph.outputs, *self._records()]:
             owners = self.owners.get(node)
             if owners is not None:
-                self._needs_all(owners, 'its channels leave the network')
+                self._require_all(owners, 'its channels leave the network')
                 self.cleared.append((None, node))
 
     def _records(self) -> list[Node]:
         return [x for site in self.graph.sites for x in site.records]
 
-    def _owners(self, node: Node) -> Owners | None:
-        given = [self.owners.get(x) for x in node.inputs]
+    def _owners(self, node: Node) -> ChannelOwners | None:
+        inputs_owners = [self.owners.get(x) for x in node.inputs]
         if node.op is Op.MASK:
-            return self._behind_mask(node, given[0])
-        if not any(given):
-            return self._started(node)
+            return self._mask_owners(node, inputs_owners[0])
+        if not any(inputs_owners):
+            return self._producer_owners(node)
         rule = RULES.get(node.op)
         if node.op in (Op.CONV, Op.LINEAR):
-            return self._product(node, given[0])
+            return self._product(node, inputs_owners[0])
         if rule is None:
-            self._materialise(
-                node, given, f'{node.op.value} reads all channels'
+            self._read_whole(
+                node, inputs_owners, f'{node.op.value} reads all channels'
             )
             return None
-        return rule(self, node, given)
+        return rule(self, node, inputs_owners)
 
-    def _started(self, node: Node) -> Owners | None:
+    def _producer_owners(self, node: Node) -> ChannelOwners | None:
         """Owners of the result of a layer that writes sites' channels."""
-        if node.op not in (Op.CONV, Op.LINEAR) or node.name not in self.starts:
+        if (
+            node.op not in (Op.CONV, Op.LINEAR)
+            or node.name not in self.producers
+        ):
             return None
         dim = 1 if node.op is Op.CONV else len(node.shape) - 1
         size = node.shape[dim]
         grouped = node.op is Op.CONV and node.groups > 1
         if grouped and node.groups != node.inputs[0].shape[1]:
-            sites = [number for number, _ in self.starts[node.name]]
-            raise NeedsAll(sites, f'{node.name} has {node.groups} groups')
-        owners = Owners.nobody(dim, size)
-        for number, positions in self.starts[node.name]:
+            sites = [number for number, _ in self.producers[node.name]]
+            raise NeedsAllChannels(
+                sites, f'{node.name} has {node.groups} groups'
+            )
+        owners = ChannelOwners.unowned(dim, size)
+        for number, positions in self.producers[node.name]:
             decision = self.decisions[number].decision
             if self.order[decision] > self.order[node]:
-                raise NeedsAll([number], f'{node.name} runs before the gate')
+                raise NeedsAllChannels(
+                    [number], f'{node.name} runs before the gate'
+                )
             numbers = torch.tensor(
                 range(size) if positions is None else positions
             )
             if len(numbers) != size:
-                raise NeedsAll(
+                raise NeedsAllChannels(
                     [number], f'{node.name} has another number of channels'
                 )
-            mine = numbers >= 0
-            owners.site[mine] = number
-            owners.channel[mine] = numbers[mine]
+            is_owned = numbers >= 0
+            owners.site[is_owned] = number
+            owners.channel[is_owned] = numbers[is_owned]
         return owners
 
-    def _behind_mask(self, node: Node, owners: Owners | None) -> Owners:
+    def _mask_owners(
+        self, node: Node, owners: ChannelOwners | None
+    ) -> ChannelOwners:
         """Owners of a mask's result, which is 0 where the site is closed."""
         number, size = node.site, node.shape[node.dim]
         numbers = torch.tensor(
             range(size) if node.positions is None else node.positions
         )
-        mine = numbers >= 0
-        new = Owners.nobody(node.dim, size)
+        is_owned = numbers >= 0
+        new = ChannelOwners.unowned(node.dim, size)
         if owners is not None and owners.dim != node.dim:
-            self._needs_all(
+            self._require_all(
                 owners, f'{node.name} has channels in another dimension'
             )
         elif owners is not None:
             new.site, new.channel = owners.site.clone(), owners.channel.clone()
             new.zero = owners.zero.clone()
-        if bool(((new.site != NOBODY) & (new.site != number) & mine).any()):
-            self._needs_all(new, f'{node.name} is masked by two sites')
-        new.site[mine], new.channel[mine] = number, numbers[mine]
-        new.zero[mine] = True
+        if bool(
+            ((new.site != NO_SITE) & (new.site != number) & is_owned).any()
+        ):
+            self._require_all(new, f'{node.name} is masked by two sites')
+        new.site[is_owned], new.channel[is_owned] = number, numbers[is_owned]
+        new.zero[is_owned] = True
         return new
 
-    def _needs_all(self, owners: Owners, why: str) -> None:
-        skipped = [n for n in owners.open_sites() if n not in self.dense]
+    def _require_all(self, owners: ChannelOwners, why: str) -> None:
+        skipped = [n for n in owners.sites_not_zeroed() if n not in self.dense]
         if skipped:
-            raise NeedsAll(skipped, why)
+            raise NeedsAllChannels(skipped, why)
 
-    def _materialise(
-        self, node: Node, given: Sequence[Owners | None], why: str
+    def _read_whole(
+        self,
+        node: Node,
+        inputs_owners: Sequence[ChannelOwners | None],
+        why: str,
     ) -> None:
         """Let a node read whole values: closed channels are cleared."""
-        for value, owners in zip(node.inputs, given):
+        for value, owners in zip(node.inputs, inputs_owners):
             if owners is not None:
-                self._needs_all(owners, why)
+                self._require_all(owners, why)
                 self.cleared.append((node, value))
 
-    def _product(self, node: Node, owners: Owners) -> Owners | None:
+    def _product(
+        self, node: Node, owners: ChannelOwners
+    ) -> ChannelOwners | None:
         """Owners of a conv or linear layer; it reads a list or all."""
         dim = 1 if node.op is Op.CONV else len(node.inputs[0].shape) - 1
         groups = node.attrs.get('groups', 1)
         if groups > 1 and groups == node.inputs[0].shape[1]:
             return self._depthwise(node, owners)
         if owners.dim != dim or groups > 1:
-            self._materialise(
-                node, [owners], f'{node.name} reads all channels'
-            )
-            return self._started(node)
-        self._needs_all(owners, f'{node.name} reads channels without a mask')
-        node_owners = self._started(node)
+            self._read_whole(node, [owners], f'{node.name} reads all channels')
+            return self._producer_owners(node)
+        self._require_all(owners, f'{node.name} reads channels without a mask')
+        node_owners = self._producer_owners(node)
         self.reads[node] = owners
         return node_owners
 
-    def _depthwise(self, node: Node, owners: Owners) -> Owners | None:
+    def _depthwise(
+        self, node: Node, owners: ChannelOwners
+    ) -> ChannelOwners | None:
         multiple = node.shape[1] // node.groups
         if owners.has_zero and node.bias is not None:
-            self._materialise(node, [owners], '')
-            return self._started(node)
+            self._read_whole(node, [owners], '')
+            return self._producer_owners(node)
         numbers = torch.arange(len(owners.site))
         return owners.at(numbers.repeat_interleave(multiple), 1)
 
     def _channelwise(
-        self, node: Node, given: Sequence[Owners | None]
-    ) -> Owners | None:
+        self, node: Node, inputs_owners: Sequence[ChannelOwners | None]
+    ) -> ChannelOwners | None:
         """Owners of an operation that is applied to each channel."""
-        (owners,) = given
+        (owners,) = inputs_owners
         if node.op is Op.AFFINE and node.dim != owners.dim:
-            self._materialise(node, given, f'{node.name} mixes channels')
+            self._read_whole(
+                node, inputs_owners, f'{node.name} mixes channels'
+            )
             return None
         if node.op is Op.PAD and node.pads[owners.dim] != (0, 0):
-            return self._moved(node, given)
+            return self._moved(node, inputs_owners)
         if node.op is Op.MEAN and owners.dim in node.dims:
-            self._materialise(node, given, 'a mean over channels is taken')
+            self._read_whole(
+                node, inputs_owners, 'a mean over channels is taken'
+            )
             return None
         if owners.has_zero and not _keeps_zero(node):
-            self._materialise(node, given, '')
+            self._read_whole(node, inputs_owners, '')
             return None
         dim = owners.dim
         if node.op is Op.MEAN and not node.keep:
@@ -290,45 +312,49 @@ class _Listing:
         return replace(owners, dim=dim)
 
     def _binary(
-        self, node: Node, given: Sequence[Owners | None]
-    ) -> Owners | None:
-        first, second = given
+        self, node: Node, inputs_owners: Sequence[ChannelOwners | None]
+    ) -> ChannelOwners | None:
+        first, second = inputs_owners
         owners = first or second
         size = node.shape[owners.dim]
         if first is not None and second is not None:
             if not first.same(second):
-                self._materialise(
-                    node, given, 'they are combined with other channels'
+                self._read_whole(
+                    node,
+                    inputs_owners,
+                    'they are combined with other channels',
                 )
                 return None
             if first.has_zero and node.math == Math.DIV:
-                self._materialise(node, given, '')
+                self._read_whole(node, inputs_owners, '')
                 return None
             return first
         if len(owners.site) != size:
-            self._materialise(node, given, 'they are broadcast')
+            self._read_whole(node, inputs_owners, 'they are broadcast')
             return None
         rank = len(node.shape)
         value = node.inputs[0 if first is not None else 1]
         dim = owners.dim + rank - len(value.shape)
         if owners.has_zero and node.math != Math.MUL:
-            self._materialise(node, given, '')
+            self._read_whole(node, inputs_owners, '')
             return None
         return replace(owners, dim=dim)
 
     def _concat(
-        self, node: Node, given: Sequence[Owners | None]
-    ) -> Owners | None:
-        if any(x is not None and x.dim != node.dim for x in given):
-            self._materialise(
-                node, given, 'they are concatenated in another dimension'
+        self, node: Node, inputs_owners: Sequence[ChannelOwners | None]
+    ) -> ChannelOwners | None:
+        if any(x is not None and x.dim != node.dim for x in inputs_owners):
+            self._read_whole(
+                node,
+                inputs_owners,
+                'they are concatenated in another dimension',
             )
             return None
         parts = [
-            x or Owners.nobody(node.dim, value.shape[node.dim])
-            for value, x in zip(node.inputs, given)
+            x or ChannelOwners.unowned(node.dim, value.shape[node.dim])
+            for value, x in zip(node.inputs, inputs_owners)
         ]
-        return Owners(
+        return ChannelOwners(
             node.dim,
             torch.cat([x.site for x in parts]),
             torch.cat([x.channel for x in parts]),
@@ -336,10 +362,10 @@ class _Listing:
         )
 
     def _moved(
-        self, node: Node, given: Sequence[Owners | None]
-    ) -> Owners | None:
+        self, node: Node, inputs_owners: Sequence[ChannelOwners | None]
+    ) -> ChannelOwners | None:
         """Owners of an operation that moves elements, found by moving them."""
-        owners = given[0]
+        owners = inputs_owners[0]
         value = node.inputs[0]
         where = torch.arange(len(owners.site), dtype=torch.int32) + 1
         where = where.reshape(
@@ -351,7 +377,9 @@ class _Listing:
             if bool((line == line[0]).all()):
                 numbers = line[0].long() - 1
                 return owners.at(numbers, dim)
-        self._materialise(node, given, f'a {node.op.value} mixes channels')
+        self._read_whole(
+            node, inputs_owners, f'a {node.op.value} mixes channels'
+        )
         return None
 
     def apply(self) -> None:
@@ -365,7 +393,7 @@ class _Listing:
             node.reads = self._list(owners)
         self._clear_all(editor)
         for node in [x for x in self.graph.nodes if x.op is Op.MASK]:
-            if editor.alive(node):
+            if editor.is_in_graph(node):
                 self._unmask(node, editor)
         editor.close()
 
@@ -383,30 +411,32 @@ class _Listing:
             else:
                 editor.read(reader, value, clear)
 
-    def _computed(self, owners: Owners) -> bool:
+    def _computed(self, owners: ChannelOwners) -> bool:
         """Whether some of its channels are skipped."""
         return any(n not in self.dense for n in owners.sites())
 
-    def _list(self, owners: Owners, computed: bool = False) -> ChannelList:
+    def _list(
+        self, owners: ChannelOwners, computed: bool = False
+    ) -> ChannelList:
         """The channel list, of computed or of read channels."""
         site, channel = owners.site, owners.channel
         if computed:  # channels of dense sites are always computed
             dense = torch.tensor(sorted(self.dense), dtype=torch.long)
-            site = torch.where(torch.isin(site, dense), NOBODY, site)
+            site = torch.where(torch.isin(site, dense), NO_SITE, site)
         key = (tuple(site.tolist()), tuple(channel.tolist()))
         if key not in self._lists:
             self._lists[key] = self._new_list(site, channel)
         return self._lists[key]
 
     def _new_list(self, site: Tensor, channel: Tensor) -> ChannelList:
-        numbers = sorted({*site.tolist()} - {NOBODY})
-        if len(numbers) == 1 and NOBODY not in site:
-            own = self._own(numbers[0])
+        numbers = sorted({*site.tolist()} - {NO_SITE})
+        if len(numbers) == 1 and NO_SITE not in site:
+            own = self._site_list(numbers[0])
             whole = torch.arange(own.channels)
             if len(channel) == own.channels and torch.equal(channel, whole):
                 return own
         segments = []
-        free = (site == NOBODY).nonzero().flatten().tolist()
+        free = (site == NO_SITE).nonzero().flatten().tolist()
         if free:
             segments.append((ALL, 1, tuple(free)))
         for number in numbers:
@@ -416,32 +446,32 @@ class _Listing:
     def _segments(
         self, number: int, site: Tensor, channel: Tensor
     ) -> list[tuple[ChannelList, int, tuple[int, ...]]]:
-        own = self._own(number)
+        own = self._site_list(number)
         where = (site == number).nonzero().flatten()
-        places: dict[int, list[int]] = {}
-        for place, c in zip(where.tolist(), channel[where].tolist()):
-            places.setdefault(c, []).append(place)
+        indices: dict[int, list[int]] = {}
+        for index, c in zip(where.tolist(), channel[where].tolist()):
+            indices.setdefault(c, []).append(index)
         runs = {
             len(p) if p == [*range(p[0], p[0] + len(p))] else 0
-            for p in places.values()
+            for p in indices.values()
         }
         if len(runs) == 1 and 0 not in runs:
-            first = [places.get(c, [-1])[0] for c in range(own.channels)]
+            first = [indices.get(c, [-1])[0] for c in range(own.channels)]
             return [(own, runs.pop(), tuple(first))]
-        most = max(map(len, places.values()))
+        most = max(map(len, indices.values()))
         return [
             (
                 own,
                 1,
                 tuple(
-                    (places.get(c, []) + [-1] * most)[n]
+                    (indices.get(c, []) + [-1] * most)[n]
                     for c in range(own.channels)
                 ),
             )
             for n in range(most)
         ]
 
-    def _own(self, number: int) -> ChannelList:
+    def _site_list(self, number: int) -> ChannelList:
         key = ('site', number)
         if key not in self._lists:
             decision = self.decisions[number].decision
@@ -499,7 +529,7 @@ class _Listing:
         return taken
 
 
-JOINS = (
+REARRANGE = (
     Op.RESHAPE,
     Op.PERMUTE,
     Op.EXPAND,
@@ -520,7 +550,7 @@ def _is_binary(node: Node) -> bool:
     if node.op is Op.TOPK:
         return node.ones
     product = node.op is Op.BINARY and node.math == Math.MUL
-    if node.op in JOINS or product:
+    if node.op in REARRANGE or product:
         return all(map(_is_binary, node.inputs))
     return False
 
@@ -553,19 +583,19 @@ def _keeps_zero(node: Node) -> bool:
 
 
 RULES = {
-    Op.UNARY: _Listing._channelwise,
-    Op.AFFINE: _Listing._channelwise,
-    Op.POOL: _Listing._channelwise,
-    Op.MEAN: _Listing._channelwise,
-    Op.PAD: _Listing._channelwise,
-    Op.RESIZE: _Listing._channelwise,
-    Op.BINARY: _Listing._binary,
-    Op.CONCAT: _Listing._concat,
-    Op.SLICE: _Listing._moved,
-    Op.SELECT: _Listing._moved,
-    Op.PERMUTE: _Listing._moved,
-    Op.RESHAPE: _Listing._moved,
-    Op.EXPAND: _Listing._moved,
-    Op.FLIP: _Listing._moved,
-    Op.TAKE: _Listing._moved,
+    Op.UNARY: _ChannelPropagation._channelwise,
+    Op.AFFINE: _ChannelPropagation._channelwise,
+    Op.POOL: _ChannelPropagation._channelwise,
+    Op.MEAN: _ChannelPropagation._channelwise,
+    Op.PAD: _ChannelPropagation._channelwise,
+    Op.RESIZE: _ChannelPropagation._channelwise,
+    Op.BINARY: _ChannelPropagation._binary,
+    Op.CONCAT: _ChannelPropagation._concat,
+    Op.SLICE: _ChannelPropagation._moved,
+    Op.SELECT: _ChannelPropagation._moved,
+    Op.PERMUTE: _ChannelPropagation._moved,
+    Op.RESHAPE: _ChannelPropagation._moved,
+    Op.EXPAND: _ChannelPropagation._moved,
+    Op.FLIP: _ChannelPropagation._moved,
+    Op.TAKE: _ChannelPropagation._moved,
 }

@@ -1,4 +1,4 @@
-"""Which of the gated sites a loss acts on."""
+"""Selecting the gated sites that a loss acts on."""
 
 from collections.abc import Sequence
 
@@ -13,11 +13,12 @@ def choose_sites(
 
     Args:
         wanted: The last n, shell patterns, or ``None`` for all.
-        names: Of the gated sites, in their order.
-        loss: Who asks, for messages.
+        names: Of the gated sites, in order.
+        loss: Name of the loss, for messages.
 
     Raises:
-        FGCError: A pattern without a site, or a number that is none of them.
+        FGCError: A pattern without a match, or a number of sites that do not
+            exist.
     """
     if wanted is None:
         return list(names)

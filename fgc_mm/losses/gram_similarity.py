@@ -1,4 +1,4 @@
-"""Similar images, similar gates: within the batch."""
+"""Similarity of images in gate and feature space within a batch."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,10 +15,10 @@ from fgc_mm.sites import GateRecord
 
 @MODELS.register_module()
 class GramSimilarityLoss(GateLoss):
-    """Cosines between images in gate space against those in feature space.
+    """Difference of image similarities in gate space and feature space.
 
     Coupling without a memory bank (ManiDP, CVPR 2021, Eq. 9 to 11): for each
-    site the Gram matrix of the gates' saliencies (of probabilities, for
+    site the cosine Gram matrix of the gates' saliencies (probabilities for
     gates that do not scale) against that of the pooled activations. Summed
     over sites.
 
@@ -29,11 +29,11 @@ class GramSimilarityLoss(GateLoss):
             ResNet-56. The gradient is large where saliencies are small; 0.1
             trains stably on all sites of a ResNet-20.
         name: Logged as ``loss_<name>``.
-        detach: Whether the activations pass no gradient, so that the loss
-            trains the gates only; the published code passes it (``False``).
+        detach: Whether the activations are detached, so that the loss trains
+            the gates only; the published code does not detach (``False``).
 
     Raises:
-        FGCError: A pattern without a site, or more sites than there are.
+        FGCError: A pattern without a match, or too many sites.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Neighbours by label (FGC, arXiv 2111.14302, Table 4)."""
+"""Neighbours with the same label (FGC, arXiv 2111.14302, Table 4)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +19,7 @@ class LabelNeighbors:
         num_neighbors: K.
 
     Raises:
-        FGCError: A class has not K other images.
+        FGCError: A class has fewer than K + 1 images.
     """
 
     def __init__(self, labels: Tensor, num_neighbors: int) -> None:
@@ -32,7 +32,7 @@ class LabelNeighbors:
         if smallest <= num_neighbors:
             raise FGCError(
                 f'num_neighbors={num_neighbors} random images of the same '
-                f'class are asked for, but a class has {smallest} images; '
+                f'class are needed, but a class has {smallest} images; '
                 'set a smaller num_neighbors, or another neighbor_source.'
             )
 
@@ -41,7 +41,7 @@ class LabelNeighbors:
         """The labels of all images as (D,), if each has exactly one.
 
         Args:
-            labels: A number per image, or a sequence of one number.
+            labels: A number per image, or a sequence with one number.
 
         Raises:
             FGCError: An image has none, several, or one per task.
@@ -50,14 +50,14 @@ class LabelNeighbors:
             if _number_of(label) is None:
                 raise FGCError(
                     "neighbor_source='label' draws images of the same "
-                    f'class, and image {index} of the training set has the '
+                    f'class, but image {index} of the training set has the '
                     f'labels {label!r:.60}, not exactly one; set '
                     "neighbor_source='feature'."
                 )
         return torch.tensor([_number_of(label) for label in labels])
 
     def __call__(self, indices: Tensor) -> Tensor:
-        """Draw K distinct rows per image, never its own; (N, K).
+        """Draw K distinct rows per image, without its own; (N, K).
 
         Args:
             indices: (N,) rows of the images, on the CPU.
@@ -77,7 +77,7 @@ class LabelNeighbors:
 
 
 def _number_of(label: Any) -> int | None:
-    """The class, where a label is one number or a sequence of one."""
+    """The class, if a label is one number or a sequence of one."""
     values = np.asarray(label)
     single = values.dtype.kind in 'iu' and values.size == 1
     return int(values.reshape(())) if single else None

@@ -1,4 +1,4 @@
-"""What is left of a gated backbone after compaction."""
+"""A gated backbone after compaction."""
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -21,20 +21,20 @@ class CompactBackbone(GatedBackbone):
     """A gated backbone without the channels that a channel map leaves out.
 
     ``tools/export/compact.py`` writes its config. The backbone is built
-    whole and shrunk; gates are hung at the sites that still have something
-    to decide, each with outputs for those channels only. It is trained,
-    tested and counted as any gated backbone.
+    whole and shrunk; gates are built for the sites that still have a
+    decision, with outputs for these channels only. It is trained, tested and
+    counted like any gated backbone.
 
     Args:
         backbone: As in :class:`GatedBackbone`: the whole network.
-        gate: Likewise.
+        gate: As in :class:`GatedBackbone`.
         channel_map: JSON file of a :class:`ChannelMap`, or the map.
         sites: As in :class:`GatedBackbone`; those without a gate in the map
             are left out.
-        init_cfg: As there.
+        init_cfg: As in :class:`GatedBackbone`.
 
     Raises:
-        FGCError: The map is of another network, or names no gate.
+        FGCError: The map is for another network, or has no gate.
     """
 
     def __init__(
@@ -54,9 +54,8 @@ class CompactBackbone(GatedBackbone):
         }
         if not self._gated:
             raise FGCError(
-                'the channel map leaves no gate, so there is nothing for '
-                "CompactBackbone to hang; use type='fgc_mm."
-                "ChannelMapBackbone'."
+                'the channel map leaves no gate for a CompactBackbone; use '
+                "type='fgc_mm.ChannelMapBackbone'."
             )
         self._layers = channel_map.layers
         small = channel_map_backbone(backbone, channel_map)
@@ -72,9 +71,9 @@ class CompactBackbone(GatedBackbone):
             if channels != len(entry.kept):
                 raise FGCError(
                     f'{name} is a site of {len(entry.kept)} channels in the '
-                    f'channel map, and of {channels} in this network: a map '
-                    'fits the network it was made for only; give the config '
-                    'of that one.'
+                    f'channel map, and of {channels} in this network, but a '
+                    'map only fits the network that it was made for; give '
+                    'the config of that one.'
                 )
         return [site for name, site in found.items() if name in self._gated]
 
@@ -95,7 +94,7 @@ class CompactBackbone(GatedBackbone):
         return GroupedGate(whole, [len(channels) for channels in decided])
 
     def _channels_once(self, site: GateSite) -> int:
-        """How many channels a site had in the whole network."""
+        """Number of channels that a site had in the whole network."""
         kept = self._layers.get(site.producer)
         if kept is None:
             return site.channels
@@ -108,15 +107,15 @@ class CompactBackbone(GatedBackbone):
 
 
 def left_decisions(entry: SiteChannels, group: int) -> list[tuple[int, ...]]:
-    """The channels that remain of a site, by what decides for them.
+    """The remaining channels of a site, grouped by decision.
 
     Args:
-        entry: What remains, in the whole network's channel numbers.
+        entry: What remains, in the whole network's channel indices.
         group: Channels that share a decision in the whole network.
 
     Returns:
         Neighbouring gated channels of one group together; every channel
-        that is always open or closed alone.
+        that is always open or closed separately.
     """
     gated = set(entry.gated)
 
@@ -129,5 +128,5 @@ def left_decisions(entry: SiteChannels, group: int) -> list[tuple[int, ...]]:
 def _among(
     decided: Sequence[tuple[int, ...]], channels: Sequence[int]
 ) -> list[int]:
-    """The decisions that are about some channels."""
+    """Indices of the decisions for these channels."""
     return [i for i, run in enumerate(decided) if run[0] in channels]

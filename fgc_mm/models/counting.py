@@ -18,17 +18,17 @@ Sites = dict[str, list[tuple[int, tuple[int, ...] | None]]]
 def build_macs_table(
     model: nn.Module, image_shape: tuple[int, ...]
 ) -> MACsTable:
-    """Count every product of tensors that one image runs through.
+    """Count every tensor product that one image needs.
 
-    The products are counted where torch computes them
+    The products are observed where torch computes them
     (:mod:`fgc_mm.sites.watch_products`), so convs, linear layers, functional
-    calls and the two products of attention are all there. Only those of a
-    conv or linear layer in its own forward can be scaled by sites: a site
-    masks at the call of its consumers. All others are dense.
+    calls and the two products of attention are all included. Only those of a
+    conv or linear layer in its own forward can be scaled by sites, since a
+    site masks the inputs of its consumers. All others are dense.
 
     Args:
         model: A classifier whose ``backbone`` is a :class:`GatedBackbone`,
-            or any other.
+            or any other module.
         image_shape: (C, H, W).
 
     Returns:
@@ -90,14 +90,14 @@ def _role(path: str, gates: set[str]) -> str:
 def _governed(
     gated: nn.Module | None, sites: list[GateSite], names: dict[int, str]
 ) -> tuple[Sites, Sites]:
-    """The sites that scale a layer's inputs, and its outputs, by its path."""
+    """Sites that scale a layer's inputs, and its outputs, by its path."""
     inputs, outputs = defaultdict(list), defaultdict(list)
     readers = {member.path for site in sites for member in site.consumers}
     for index, site in enumerate(sites):
         for output in site.outputs:
             layer = gated.backbone.get_submodule(output.path)
             outputs[names[id(layer)]].append((index, output.positions))
-            # one that reads another site is closed there by that one
+            # the inputs of a site's consumer are scaled by that site
             if is_depthwise(layer) and output.path not in readers:
                 inputs[names[id(layer)]].append((index, output.positions))
         for consumer in site.consumers:
@@ -115,7 +115,7 @@ def _before_compaction(
     widths: dict[str, tuple[int, ...]] = {}
     for channel_map in ChannelMap.applied_to(backbone):
         for path, kept in channel_map.layers.items():
-            if kept.dense:  # the first map saw the widest layer
+            if kept.dense:  # the first map has the original widths
                 name = names[id(backbone.get_submodule(path))]
                 widths.setdefault(name, kept.widths)
     return widths

@@ -1,4 +1,4 @@
-"""What remains of one layer: its numbers, its tensors, the layer itself."""
+"""The remaining channels of one layer, and shrinking the layer to them."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from fgc_mm.errors import FGCError
 from fgc_mm.sites.layout import DENSE, layer_widths
 
-# what per-channel modules call their number of channels
+# attributes in which per-channel modules store their number of channels
 WIDTH_NAMES = ('num_features', 'num_channels', 'num_parameters', 'dim')
-# where norms of torch, and PReLU, say how many channels they have
+# and those of torch's norms and PReLU
 NAMED = {
     nn.modules.batchnorm._NormBase: 'num_features',
     nn.GroupNorm: 'num_channels',
@@ -22,15 +22,15 @@ NAMED = {
 
 @dataclass(frozen=True)
 class Kept:
-    """Which channels of one layer remain.
+    """The channels of one layer that remain.
 
     Attributes:
         widths: Of the whole layer: (outputs, inputs, groups) of a conv or
             linear layer, (channels,) of a per-channel module (a norm, a
             ``PReLU``, a layer scale).
-        outputs: Output channels that remain, in the whole layer's numbers.
-        inputs: Input channels that remain; those of a per-channel module
-            are its outputs.
+        outputs: Remaining output channels, as indices in the whole layer.
+        inputs: Remaining input channels; for a per-channel module they are
+            its outputs.
     """
 
     widths: tuple[int, ...]
@@ -43,7 +43,7 @@ class Kept:
         return len(self.widths) == 3
 
     def groups(self) -> tuple[list[list[int]], list[list[int]]]:
-        """Per group that remains: outputs, and inputs counted within it."""
+        """For each remaining group: outputs, and inputs within the group."""
         out, reads, groups = self.widths
         wide, deep = out // groups, reads // groups
         outputs: list[list[int]] = [[] for _ in range(groups)]
@@ -56,18 +56,18 @@ class Kept:
         return [outputs[g] for g in used], [inputs[g] for g in used]
 
     def even(self) -> bool:
-        """Whether all groups that remain have the same widths, above 0."""
+        """Whether all remaining groups have the same widths, above 0."""
         return all(
             len({len(group) for group in side}) == 1 and side[0]
             for side in self.groups()
         )
 
     def take(self, value: Tensor) -> Tensor:
-        """What remains of one of the layer's parameters or buffers.
+        """Slice one of the layer's parameters or buffers.
 
-        Of a conv or linear layer whatever has its weight's first two sizes
-        is cut on both sides (also a mask of pruning), whatever has a number
-        per output on one (a bias, a gain); anything else stays.
+        For a conv or linear layer, tensors with the weight's first two sizes
+        are sliced in both (also pruning masks), tensors with one entry per
+        output in the first (a bias, a gain); others are not changed.
         """
         if self.dense:
             return self._take_dense(value)
@@ -91,25 +91,25 @@ class Kept:
         return tuple(value.shape[:2]) == (out, reads // groups)
 
     def is_whole(self, value: Tensor) -> bool:
-        """Whether a tensor is the whole layer's, not what remains of it."""
+        """Whether a tensor is the whole layer's, not a sliced one."""
         if self.dense:
             return self._is_weight(value)
         return self.widths[0] in value.shape
 
 
 def map_widths(network: nn.Module, path: str) -> tuple[int, ...]:
-    """Outputs, inputs and groups, or the channels of another module.
+    """Outputs, inputs and groups of a layer; (channels,) of other modules.
 
     Raises:
-        FGCError: No such module, or none with channels.
+        FGCError: No such module, or one without channels.
     """
     try:
         layer = network.get_submodule(path)
     except AttributeError:
         raise FGCError(
-            f'the channel map names {path}, which '
-            f'{type(network).__name__} does not have: a map fits the network '
-            'it was made for only; give the config of that one.'
+            f'the channel map has {path}, which {type(network).__name__} '
+            'does not have, but a map only fits the network that it was made '
+            'for; give the config of that one.'
         ) from None
     if isinstance(layer, DENSE):
         reads, out, groups = layer_widths(layer)
@@ -118,17 +118,17 @@ def map_widths(network: nn.Module, path: str) -> tuple[int, ...]:
     if not channels:
         raise FGCError(
             f'{path} ({type(layer).__name__}) has no channels of its own, so '
-            'no channel map can shrink it; take it out of the map.'
+            'a channel map cannot shrink it; remove it from the map.'
         )
     return (channels,)
 
 
 def channel_count(layer: nn.Module) -> int:
-    """Channels of a per-channel module, 0 if it has none of its own.
+    """Channels of a per-channel module; 0 if it has none.
 
-    A norm says how many, also without parameters; of any other module (a
-    layer scale) it is the size of its largest parameter or buffer. One
-    number for all channels (``nn.PReLU()``) is none per channel.
+    Norms have an attribute, also without parameters; for other modules (a
+    layer scale) it is the size of their largest parameter or buffer. One
+    value for all channels (``nn.PReLU()``) does not count.
     """
     for kind, name in NAMED.items():
         if isinstance(layer, kind):
@@ -150,7 +150,7 @@ def _own(layer: nn.Module) -> dict[str, Tensor]:
 
 
 def check_kept(path: str, kept: Kept) -> None:
-    """Refuse channels that are not there, and groups of several widths.
+    """Refuse channels that do not exist, and groups of different widths.
 
     Raises:
         FGCError: Names the layer.
@@ -160,19 +160,19 @@ def check_kept(path: str, kept: Kept) -> None:
         rising = sorted(set(channels)) == list(channels)
         if not rising or (channels and not 0 <= channels[-1] < limit):
             raise FGCError(
-                f'the channels of {path} in the channel map are not rising '
-                f'numbers below {limit}; make the map anew.'
+                f'the channels of {path} in the channel map are not '
+                f'increasing indices below {limit}; make the map again.'
             )
     if not kept.outputs or (kept.dense and not kept.even()):
         raise FGCError(
             f'the channel map leaves {path} without a channel, or with '
-            'groups of several widths; keep as many in each group, and at '
-            'least one.'
+            'groups of different widths; keep equally many in each group, '
+            'and at least one.'
         )
 
 
 def shrink_layer(layer: nn.Module, kept: Kept) -> None:
-    """Take out of a layer what does not remain, in place."""
+    """Shrink a layer to the remaining channels, in place."""
     for name, value in _own(layer).items():
         shrunk = kept.take(value.detach()).clone()
         if isinstance(value, nn.Parameter):
@@ -189,7 +189,7 @@ def shrink_layer(layer: nn.Module, kept: Kept) -> None:
 
 
 def _set_channels(layer: nn.Module, kept: Kept) -> None:
-    """The attributes in which a per-channel module has its width."""
+    """Update the attributes that store a per-channel module's width."""
     count = len(kept.outputs)
     for name in WIDTH_NAMES:
         if getattr(layer, name, None) == kept.widths[0]:
@@ -202,14 +202,14 @@ def _set_channels(layer: nn.Module, kept: Kept) -> None:
 
 
 def _norm_groups(layer: nn.GroupNorm, kept: Kept) -> int:
-    """Groups of a group norm that remain; each as wide as the others."""
+    """Number of remaining groups of a group norm; all equally wide."""
     wide = kept.widths[0] // layer.num_groups
     left = Counter(channel // wide for channel in kept.outputs)
     if len(set(left.values())) > 1:
         raise FGCError(
             'the channel map leaves a GroupNorm with groups of '
-            f'{min(left.values())} to {max(left.values())} channels; keep as '
-            'many in each.'
+            f'{min(left.values())} to {max(left.values())} channels; keep '
+            'equally many in each.'
         )
     return len(left)
 

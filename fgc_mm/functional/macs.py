@@ -106,7 +106,7 @@ class MACsTable:
         """MACs of all gates."""
         return self.of('gate')
 
-    def governed(self, site: int) -> int:
+    def site_macs(self, site: int) -> int:
         """Dense MACs of the layers that a site shrinks, by its index."""
         return sum(x.dense for x in self.layers if site in x.sites)
 

@@ -29,12 +29,14 @@ def build_gate(
     settings, group = split_group(settings)
     sizes = group_sizes(channels, group)
     if sizes is None:
-        return build_single(settings, in_channels, channels)
+        return build_ungrouped_gate(settings, in_channels, channels)
     settings = with_widths(settings, channels)
-    return GroupedGate(build_single(settings, in_channels, len(sizes)), sizes)
+    return GroupedGate(
+        build_ungrouped_gate(settings, in_channels, len(sizes)), sizes
+    )
 
 
-def build_single(
+def build_ungrouped_gate(
     settings: Mapping[str, Any], in_channels: int, decisions: int
 ) -> nn.Module:
     """A gate with this number of outputs, from a config without ``group``."""

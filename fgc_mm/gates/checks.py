@@ -56,7 +56,7 @@ def initialize_linear(
         nn.init.zeros_(last.weight)
 
 
-def share_of_channels(
+def channel_fraction(
     value: float | Mapping[str, Any], name: str, gate: str
 ) -> Schedule:
     """A schedule with all values in (0, 1].

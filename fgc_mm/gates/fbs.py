@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from fgc_mm.functional.pooling import global_average_pool
 from fgc_mm.functional.schedule import Progress
-from fgc_mm.functional.winners import winners
-from fgc_mm.gates.checks import share_of_channels
+from fgc_mm.functional.topk_mask import topk_mask
+from fgc_mm.gates.checks import channel_fraction
 from fgc_mm.gates.decision import ScalingDecision
 from fgc_mm.registry import MODELS
 
@@ -56,7 +56,7 @@ class FBSGate(nn.Module):
         density: float | Mapping[str, Any] = 0.5,
     ) -> None:
         super().__init__()
-        self.density = share_of_channels(density, 'density', 'FBSGate')
+        self.density = channel_fraction(density, 'density', 'FBSGate')
         self._progress: Progress | None = None
         self.predict = nn.Linear(in_channels, out_channels)
         nn.init.kaiming_normal_(self.predict.weight)
@@ -78,20 +78,20 @@ class FBSGate(nn.Module):
             return
         density = self.density.at(progress)
         if before is None or self.density.at(before) != density:
-            self._now.fill_(density)
+            self._current_density.fill_(density)
 
     def forward(self, x: Tensor) -> ScalingDecision:
         """Decide for every image of the batch."""
         linear = self.predict(global_average_pool(x.abs())).float()
         saliency = linear.relu()
-        won = winners(linear.detach(), self._density())
-        lost = linear.detach().masked_fill(won, 0)
-        logits = linear - lost.amax(dim=1, keepdim=True)
+        selected = topk_mask(linear.detach(), self._density())
+        others = linear.detach().masked_fill(selected, 0)
+        logits = linear - others.amax(dim=1, keepdim=True)
         # a selected channel that ties with the largest other one is open
-        opened = won & (linear > 0)
+        opened = selected & (linear > 0)
         logits = torch.where(opened, logits.clamp(min=TINY), logits)
         return ScalingDecision(
-            logits, logits.sigmoid(), saliency * won, saliency
+            logits, logits.sigmoid(), saliency * selected, saliency
         )
 
     def _density(self) -> float | Tensor:
@@ -101,5 +101,5 @@ class FBSGate(nn.Module):
             return self.trained_density
         if self._progress is None:
             self.density.at(None)  # raises the error for missing progress
-        self.trained_density.copy_(self._now)
-        return self._now
+        self.trained_density.copy_(self._current_density)
+        return self._current_density

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.pooling import global_average_pool
 from fgc_mm.functional.schedule import Progress
-from fgc_mm.functional.winners import count_kept
-from fgc_mm.gates.checks import initialize_linear, share_of_channels
+from fgc_mm.functional.topk_mask import num_kept_channels
+from fgc_mm.gates.checks import channel_fraction, initialize_linear
 from fgc_mm.gates.decision import ScalingDecision
 from fgc_mm.memory.epoch_mean import EpochMean
 from fgc_mm.registry import MODELS
@@ -70,9 +70,11 @@ class ManiDPGate(nn.Module):
         weight_init: str = 'torch',
     ) -> None:
         super().__init__()
-        self.keep = share_of_channels(keep, 'keep', 'ManiDPGate')
+        self.keep = channel_fraction(keep, 'keep', 'ManiDPGate')
         self._progress: Progress | None = None
-        self._turned = False  # whether the mean has this progress's epoch
+        self._epoch_started = (
+            False  # whether the mean has this progress's epoch
+        )
         hidden = hidden_channels or self.widths_for(out_channels)[WIDTH]
         self.squeeze = nn.Linear(in_channels, hidden, bias=False)
         self.act = nn.ReLU(inplace=True)
@@ -92,9 +94,10 @@ class ManiDPGate(nn.Module):
 
     @progress.setter
     def progress(self, progress: Progress | None) -> None:
-        self._progress, self._turned = progress, False
+        self._progress, self._epoch_started = progress, False
         if self.training and progress is not None:
-            self._turn()  # here, outside of code that torch.compile compiles
+            # here, outside of code that torch.compile compiles
+            self._start_epoch()
 
     @staticmethod
     def widths_for(channels: int) -> dict[str, int]:
@@ -113,12 +116,12 @@ class ManiDPGate(nn.Module):
         linear = self.expand(hidden).float()
         saliency = linear.relu()
         if self.training:
-            self._follow(saliency.detach())
+            self._update(saliency.detach())
         logits = linear - self.threshold
         mask = saliency * (logits > 0)
         return ScalingDecision(logits, logits.sigmoid(), mask, saliency)
 
-    def _follow(self, saliency: Tensor) -> None:
+    def _update(self, saliency: Tensor) -> None:
         """Update the threshold in a new epoch; add the batch to the mean."""
         if self._progress is None:
             raise FGCError(
@@ -126,19 +129,19 @@ class ManiDPGate(nn.Module):
                 "threshold once per epoch; add dict(type='fgc_mm."
                 "LossProgressHook') to custom_hooks."
             )
-        if not self._turned:
-            self._turn()
+        if not self._epoch_started:
+            self._start_epoch()
         self._mean.add(saliency)
 
-    def _turn(self) -> None:
-        self._turned = True
-        ended = self._mean.turn(self._progress.epoch)
+    def _start_epoch(self) -> None:
+        self._epoch_started = True
+        ended = self._mean.start_epoch(self._progress.epoch)
         if ended is not None:
-            self._refresh(ended)
+            self._set_threshold(ended)
 
-    def _refresh(self, means: Tensor) -> None:
+    def _set_threshold(self, means: Tensor) -> None:
         keep = self.keep.at(self._progress)
-        count = count_kept(keep, len(means))
+        count = num_kept_channels(keep, len(means))
         least = means.sort(descending=True).values[count - 1]
         # just below it, so that a saliency equal to it is open
         least = torch.nextafter(

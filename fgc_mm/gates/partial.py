@@ -7,10 +7,15 @@ from torch import Tensor, nn
 
 from fgc_mm.gates.decision import GateDecision, ScalingDecision
 
-CERTAIN = 20.0  # log-odds whose probability is 1 in float32
+FIXED_LOGIT = 20.0  # log-odds whose probability is 1 in float32
 # logits, probs, mask and saliency (of a gate that scales) of a closed and an
 # open channel
-ENDS = ((-CERTAIN, CERTAIN), (0.0, 1.0), (0.0, 1.0), (0.0, 1.0))
+FIXED_VALUES = (
+    (-FIXED_LOGIT, FIXED_LOGIT),
+    (0.0, 1.0),
+    (0.0, 1.0),
+    (0.0, 1.0),
+)
 
 
 class PartialGate(nn.Module):
@@ -60,21 +65,23 @@ class PartialGate(nn.Module):
         """Decide for every image of the batch."""
         if self.gate is None:
             mask = self._mask.expand(x.shape[0], -1)
-            logits = CERTAIN * (2 * mask - 1)
+            logits = FIXED_LOGIT * (2 * mask - 1)
             return GateDecision(logits, mask, mask)
         decision = self.gate(x)
-        return type(decision)(*map(self._spread, decision, ENDS))
+        return type(decision)(*map(self._spread, decision, FIXED_VALUES))
 
-    def sources(self) -> Tensor:
+    def output_index(self) -> Tensor:
         """(C,) index of each channel in the gate's outputs, followed by the
         constants of a closed and of an open channel."""
-        return self._source
+        return self._output_index
 
     @staticmethod
-    def certain() -> tuple[float, float]:
+    def fixed_logits() -> tuple[float, float]:
         """Logits of a closed and of an open channel."""
-        return -CERTAIN, CERTAIN
+        return -FIXED_LOGIT, FIXED_LOGIT
 
-    def _spread(self, own: Tensor, ends: tuple[float, float]) -> Tensor:
-        fixed = own.new_tensor([ends]).expand(len(own), -1)
-        return torch.cat([own, fixed], dim=1)[:, self._source]
+    def _spread(
+        self, outputs: Tensor, fixed_values: tuple[float, float]
+    ) -> Tensor:
+        fixed = outputs.new_tensor([fixed_values]).expand(len(outputs), -1)
+        return torch.cat([outputs, fixed], dim=1)[:, self._output_index]

@@ -21,7 +21,7 @@ class GateLoss(nn.Module, ABC):
         name: Logged as ``loss_<name>``.
     """
 
-    teaches = False  # whether it trains gates without the task loss
+    trains_gates = False  # whether it trains gates without the task loss
     needs_macs = False  # whether the classifier must set macs_table,
     needs_scores = False  # or scores
     independent_labels = False  # whether scores are for one sigmoid per class

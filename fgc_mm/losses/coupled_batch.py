@@ -69,7 +69,7 @@ def coupled_batch(
     return CoupledBatch(indices, features, gate.detach())
 
 
-def side_by_side(batches: Sequence[CoupledBatch]) -> CoupledBatch:
+def concatenate_sites(batches: Sequence[CoupledBatch]) -> CoupledBatch:
     """Concatenate several sites' values of the same images."""
     if len(batches) == 1:
         return batches[0]

@@ -9,15 +9,15 @@ from torch import Tensor
 from fgc_mm.errors import FGCError
 from fgc_mm.functional import Shard, neighborhood_agreement, on_device
 from fgc_mm.losses.base import GateLoss
-from fgc_mm.losses.chosen_sites import choose_sites
 from fgc_mm.losses.coupled_batch import (
     CoupledBatch,
+    concatenate_sites,
     coupled_batch,
     sample_indices,
-    side_by_side,
 )
 from fgc_mm.losses.coupling_switches import CouplingSwitches, choose
 from fgc_mm.losses.label_neighbors import LabelNeighbors
+from fgc_mm.losses.select_sites import select_sites
 from fgc_mm.memory import (
     BatchWrite,
     MemoryBank,
@@ -134,7 +134,7 @@ class FeatureGateCouplingLoss(GateLoss):
         self._labels: LabelNeighbors | None = None
         self._images: list[int] = []
         self._pending: dict[str, CoupledBatch] = {}
-        self._written: BatchWrite | None = None
+        self._last_write: BatchWrite | None = None
 
     def build_banks(
         self,
@@ -162,7 +162,7 @@ class FeatureGateCouplingLoss(GateLoss):
             )
         if self.neighbor_source == 'label':
             self._labels = LabelNeighbors(labels, self.num_neighbors)
-        chosen = self.choose_sites([site.name for site in sites])
+        chosen = self.select_sites([site.name for site in sites])
 
         def bank(dim: int) -> MemoryBank:
             kind = ShardedBank if shard else MemoryBank
@@ -181,9 +181,9 @@ class FeatureGateCouplingLoss(GateLoss):
             if site.name in chosen
         }
 
-    def choose_sites(self, names: Sequence[str]) -> list[str]:
+    def select_sites(self, names: Sequence[str]) -> list[str]:
         """Names of the coupled sites among the gated ones."""
-        return choose_sites(self.wanted_sites, names, type(self).__name__)
+        return select_sites(self.wanted_sites, names, type(self).__name__)
 
     def compute(
         self,
@@ -250,20 +250,20 @@ class FeatureGateCouplingLoss(GateLoss):
         pending, self._pending = self._pending, {}
         if not pending:
             return
-        batch = gather(side_by_side(list(pending.values())))
+        batch = gather(concatenate_sites(list(pending.values())))
         values = torch.cat([batch.features, batch.gates], 1)
         banks = [self.banks[name] for name in pending]
         banks = [b.feature for b in banks] + [b.gate for b in banks]
         write = BatchWrite(banks, batch.indices, values)
         if waits(values):
-            self._written = write
+            self._last_write = write
         else:
             write.check()
         write.write()
 
     def settle(self) -> None:
         """Raise FGCError if the last batch was not written."""
-        written, self._written = self._written, None
+        written, self._last_write = self._last_write, None
         if written is not None:
             written.check()
 

@@ -42,7 +42,7 @@ class Easiness(nn.Module):
         """
         scores = scores.detach().float()
         entropy = _entropy(scores, labels, independent)
-        ended = self._mean.turn(epoch)
+        ended = self._mean.start_epoch(epoch)
         if ended is not None:
             self.bound.copy_(ended / 2)
         self._mean.add(entropy)

@@ -15,7 +15,7 @@ class LabelNeighbors:
 
     Args:
         labels: (D,) class of every training image; see
-            :meth:`one_each`.
+            :meth:`single_labels`.
         num_neighbors: K.
 
     Raises:
@@ -37,7 +37,7 @@ class LabelNeighbors:
             )
 
     @staticmethod
-    def one_each(labels: Sequence[Any]) -> Tensor:
+    def single_labels(labels: Sequence[Any]) -> Tensor:
         """The labels of all images as (D,), if each has exactly one.
 
         Args:
@@ -47,14 +47,14 @@ class LabelNeighbors:
             FGCError: An image has none, several, or one per task.
         """
         for index, label in enumerate(labels):
-            if _number_of(label) is None:
+            if _class_of(label) is None:
                 raise FGCError(
                     "neighbor_source='label' draws images of the same "
                     f'class, but image {index} of the training set has the '
                     f'labels {label!r:.60}, not exactly one; set '
                     "neighbor_source='feature'."
                 )
-        return torch.tensor([_number_of(label) for label in labels])
+        return torch.tensor([_class_of(label) for label in labels])
 
     def __call__(self, indices: Tensor) -> Tensor:
         """Draw K distinct rows per image, without its own; (N, K).
@@ -71,12 +71,12 @@ class LabelNeighbors:
 
     def _draw(self, label: int, indices: Tensor) -> Tensor:
         rows = self.rows[label]
-        lots = torch.rand(len(indices), len(rows))
-        lots[rows[None] == indices[:, None]] = -1
-        return rows[lots.topk(self.num_neighbors, dim=1).indices]
+        keys = torch.rand(len(indices), len(rows))
+        keys[rows[None] == indices[:, None]] = -1
+        return rows[keys.topk(self.num_neighbors, dim=1).indices]
 
 
-def _number_of(label: Any) -> int | None:
+def _class_of(label: Any) -> int | None:
     """The class, if a label is one number or a sequence of one."""
     values = np.asarray(label)
     single = values.dtype.kind in 'iu' and values.size == 1

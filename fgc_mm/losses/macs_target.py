@@ -60,7 +60,7 @@ class MACsTargetLoss(GateLoss):
         name: str = 'macs',
     ) -> None:
         super().__init__(loss_weight, name)
-        self.ratios = _ratios(pruning_ratio)
+        self.ratios = _ratio_schedule(pruning_ratio)
         self._macs: MACsMatrices | None = None
 
     @property
@@ -80,7 +80,7 @@ class MACsTargetLoss(GateLoss):
                 'MACsTargetLoss has no macs_table to count with; use it in '
                 'the gate_losses of a GatedImageClassifier, which sets it.'
             )
-        opened = _opened(records)
+        opened = _open_channels(records)
         if self._macs is None or self._macs.table is not table:
             self._macs = MACsMatrices(table)
             self._check_reachable(table, opened)
@@ -101,7 +101,7 @@ class MACsTargetLoss(GateLoss):
             )
 
 
-def _ratios(value: float | Mapping[str, Any]) -> Schedule:
+def _ratio_schedule(value: float | Mapping[str, Any]) -> Schedule:
     """A schedule of pruning ratios.
 
     Raises:
@@ -117,7 +117,7 @@ def _ratios(value: float | Mapping[str, Any]) -> Schedule:
     )
 
 
-def _opened(records: Sequence[GateRecord]) -> Tensor:
+def _open_channels(records: Sequence[GateRecord]) -> Tensor:
     """1 where evaluation opens, with a gate's gradient; (N, sum of C)."""
     # a mask without a gradient (FTWT) is replaced by the probabilities
     soft = [

@@ -42,7 +42,7 @@ class MaskPredictionLoss(GateLoss):
         FGCError: An unknown target; a ratio that leaves no channel.
     """
 
-    teaches = True
+    trains_gates = True
 
     def __init__(
         self,

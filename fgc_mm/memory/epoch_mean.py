@@ -36,7 +36,7 @@ class EpochMean:
         self._epoch: int | None = None
         owner.register_load_state_dict_post_hook(self._reread)
 
-    def turn(self, epoch: int) -> Tensor | None:
+    def start_epoch(self, epoch: int) -> Tensor | None:
         """Begin an epoch, unless it has begun.
 
         Args:

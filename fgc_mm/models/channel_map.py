@@ -9,12 +9,12 @@ from typing import Any
 from torch import nn
 
 from fgc_mm.errors import FGCError
-from fgc_mm.models.kept import (
-    Kept,
-    check_kept,
+from fgc_mm.models.layer_slice import (
+    LayerSlice,
+    check_layer_slice,
+    describe_widths,
     map_widths,
     shrink_layer,
-    spelt,
 )
 
 FORMAT = 'fgc_mm channel map'
@@ -64,7 +64,7 @@ class ChannelMap:
         sites: What is gated, by site; empty for a network without gates.
     """
 
-    layers: Mapping[str, Kept]
+    layers: Mapping[str, LayerSlice]
     sites: Mapping[str, SiteChannels] = field(default_factory=dict)
 
     @classmethod
@@ -94,14 +94,14 @@ class ChannelMap:
             reads = widths[1] if len(widths) == 3 else 0
             if reads and widths[2] == reads == widths[0]:  # depthwise
                 whole = outputs.get(path, inputs.get(path))
-                kept = Kept(widths, tuple(whole), tuple(whole))
+                kept = LayerSlice(widths, tuple(whole), tuple(whole))
             else:
-                kept = Kept(
+                kept = LayerSlice(
                     widths,
                     tuple(outputs.get(path, range(widths[0]))),
                     tuple(inputs.get(path, range(reads))),
                 )
-            check_kept(path, kept)
+            check_layer_slice(path, kept)
             layers[path] = kept
         return cls(layers, sites or {})
 
@@ -118,13 +118,14 @@ class ChannelMap:
             widths = map_widths(network, path)
             if widths != kept.widths:
                 raise FGCError(
-                    f'{path} is {spelt(kept.widths)} in the channel map and '
-                    f'{spelt(widths)} in {type(network).__name__}, but a map '
-                    'only fits the network that it was made for; give the '
-                    'config of that one.'
+                    f'{path} is {describe_widths(kept.widths)} in the channel '
+                    f'map and {describe_widths(widths)} in '
+                    f'{type(network).__name__}, but a map only fits the '
+                    'network that it was made for; give the config of that '
+                    'one.'
                 )
             shrink_layer(network.get_submodule(path), kept)
-        network._register_load_state_dict_pre_hook(self._adopt_whole)
+        network._register_load_state_dict_pre_hook(self._shrink_whole_layers)
         network.applied_channel_maps = (*ChannelMap.applied_to(network), self)
         return network
 
@@ -142,7 +143,7 @@ class ChannelMap:
             start = f'{prefix}{path}.'
             for key in [k for k in state if k.startswith(start)]:
                 if '.' not in key[len(start) :]:
-                    shrunk[key] = kept.take(state[key])
+                    shrunk[key] = kept.slice_tensor(state[key])
         return shrunk
 
     def text(self) -> str:
@@ -173,7 +174,7 @@ class ChannelMap:
                 'that tools/export/compact.py writes; check the path.'
             )
         try:
-            return cls._parsed(json.loads(file.read_text()))
+            return cls._parse(json.loads(file.read_text()))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             if isinstance(error, FGCError):
                 raise
@@ -184,22 +185,22 @@ class ChannelMap:
             ) from error
 
     @classmethod
-    def _parsed(cls, content: dict) -> 'ChannelMap':
+    def _parse(cls, content: dict) -> 'ChannelMap':
         if content['format'] != FORMAT:
             raise ValueError(f'format {content["format"]!r}')
         layers = {
-            name: Kept(**{key: tuple(v) for key, v in entry.items()})
+            name: LayerSlice(**{key: tuple(v) for key, v in entry.items()})
             for name, entry in content['layers'].items()
         }
         for name, kept in layers.items():
-            check_kept(name, kept)
+            check_layer_slice(name, kept)
         sites = {
             name: SiteChannels(**{k: tuple(v) for k, v in entry.items()})
             for name, entry in content['sites'].items()
         }
         return cls(layers, sites)
 
-    def _adopt_whole(
+    def _shrink_whole_layers(
         self, state: dict[str, Any], prefix: str, *_: Any
     ) -> None:
         """Shrink the tensors of layers that a checkpoint has whole."""

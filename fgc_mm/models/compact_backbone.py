@@ -8,7 +8,7 @@ from torch import nn
 
 from fgc_mm.errors import FGCError
 from fgc_mm.gates import GroupedGate, PartialGate
-from fgc_mm.gates.build import build_single, split_group, with_widths
+from fgc_mm.gates.build import build_ungrouped_gate, split_group, with_widths
 from fgc_mm.models.channel_map import ChannelMap, SiteChannels
 from fgc_mm.models.channel_map_backbone import channel_map_backbone
 from fgc_mm.models.gated_backbone import GatedBackbone
@@ -80,33 +80,35 @@ class CompactBackbone(GatedBackbone):
     def _build_gate(self, gate: dict, site: GateSite) -> nn.Module:
         entry = self._gated[site.name]
         gate, group = split_group(gate)
-        gate = with_widths(gate, self._channels_once(site))
-        decided = left_decisions(entry, group)
-        gated = _among(decided, entry.gated)
+        gate = with_widths(gate, self._original_channels(site))
+        decisions = remaining_decisions(entry, group)
+        gated = _decisions_for(decisions, entry.gated)
         whole = None
         if gated:
-            whole = build_single(gate, site.in_channels, len(gated))
-        if len(gated) < len(decided):
-            closed = _among(decided, entry.closed)
-            whole = PartialGate(whole, len(decided), gated, closed)
+            whole = build_ungrouped_gate(gate, site.in_channels, len(gated))
+        if len(gated) < len(decisions):
+            closed = _decisions_for(decisions, entry.closed)
+            whole = PartialGate(whole, len(decisions), gated, closed)
         if group == 1:
             return whole
-        return GroupedGate(whole, [len(channels) for channels in decided])
+        return GroupedGate(whole, [len(channels) for channels in decisions])
 
-    def _channels_once(self, site: GateSite) -> int:
+    def _original_channels(self, site: GateSite) -> int:
         """Number of channels that a site had in the whole network."""
         kept = self._layers.get(site.producer)
         if kept is None:
             return site.channels
         (layer,) = [m for m in site.outputs if m.path == site.producer]
-        places = layer.positions or range(site.channels)
-        copies = sum(place >= 0 for place in places) // site.channels
+        positions = layer.positions or range(site.channels)
+        copies = sum(position >= 0 for position in positions) // site.channels
         return site.channels + (kept.widths[0] - len(kept.outputs)) // max(
             1, copies
         )
 
 
-def left_decisions(entry: SiteChannels, group: int) -> list[tuple[int, ...]]:
+def remaining_decisions(
+    entry: SiteChannels, group: int
+) -> list[tuple[int, ...]]:
     """The remaining channels of a site, grouped by decision.
 
     Args:
@@ -125,8 +127,8 @@ def left_decisions(entry: SiteChannels, group: int) -> list[tuple[int, ...]]:
     return [tuple(run) for _, run in groupby(entry.kept, decision)]
 
 
-def _among(
-    decided: Sequence[tuple[int, ...]], channels: Sequence[int]
+def _decisions_for(
+    decisions: Sequence[tuple[int, ...]], channels: Sequence[int]
 ) -> list[int]:
     """Indices of the decisions for these channels."""
-    return [i for i, run in enumerate(decided) if run[0] in channels]
+    return [i for i, run in enumerate(decisions) if run[0] in channels]

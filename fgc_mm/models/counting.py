@@ -37,7 +37,7 @@ def build_macs_table(
     names = {id(module): name for name, module in model.named_modules()}
     gated = getattr(model, 'backbone', None)
     sites = gated.sites if isinstance(gated, GatedBackbone) else []
-    inputs, outputs = _governed(gated, sites, names)
+    inputs, outputs = _sites_of_layers(gated, sites, names)
     whole = _before_compaction(gated, names)
     gates = {
         names[id(module)]
@@ -45,13 +45,13 @@ def build_macs_table(
         for module in gated.gates[site.key].modules()
     }
     layers = []
-    for ran in run_and_record(model, image_shape):
-        layer = _row(ran, gates, whole.get(ran.name))
-        if ran.source == 'layer':
+    for product in run_and_record(model, image_shape):
+        layer = _row(product, gates, whole.get(product.name))
+        if product.source == 'layer':
             layer = replace(
                 layer,
-                in_sites=tuple(inputs[ran.name]),
-                out_sites=tuple(outputs[ran.name]),
+                in_sites=tuple(inputs[product.name]),
+                out_sites=tuple(outputs[product.name]),
             )
         layers.append(layer)
     return MACsTable(
@@ -63,20 +63,20 @@ def build_macs_table(
 
 
 def _row(
-    ran: LayerProduct, gates: set[str], widths: tuple[int, ...] | None
+    product: LayerProduct, gates: set[str], widths: tuple[int, ...] | None
 ) -> LayerMACs:
     before = None
-    if ran.source == 'layer' and widths is not None:
+    if product.source == 'layer' and widths is not None:
         outputs, inputs, groups = widths
-        before = ran.unit * inputs * outputs // groups
+        before = product.unit * inputs * outputs // groups
     return LayerMACs(
-        ran.name,
-        _role(ran.module, gates),
-        ran.unit,
-        ran.in_channels,
-        ran.out_channels,
-        ran.groups,
-        source=ran.source,
+        product.name,
+        _role(product.module, gates),
+        product.unit,
+        product.in_channels,
+        product.out_channels,
+        product.groups,
+        source=product.source,
         before=before,
     )
 
@@ -87,7 +87,7 @@ def _role(path: str, gates: set[str]) -> str:
     return 'backbone' if path.split('.')[0] == 'backbone' else 'head'
 
 
-def _governed(
+def _sites_of_layers(
     gated: nn.Module | None, sites: list[GateSite], names: dict[int, str]
 ) -> tuple[Sites, Sites]:
     """Sites that scale a layer's inputs, and its outputs, by its path."""

@@ -82,13 +82,14 @@ class GatedBackbone(BaseBackbone):
             {site.key: self._build_gate(gate, site) for site in self.sites}
         )
         self.sites = [
-            _as_decided(site, self.gates[site.key]) for site in self.sites
+            _with_group_sizes(site, self.gates[site.key])
+            for site in self.sites
         ]
         self._site_hooks = [
             GateHooks(site, self.gates[site.key]) for site in self.sites
         ]
         GateHooks.attach(self._site_hooks, backbone.get_submodule)
-        self._register_load_state_dict_pre_hook(self._adopt_plain_keys)
+        self._register_load_state_dict_pre_hook(self._rename_plain_keys)
         self._register_load_state_dict_pre_hook(self._refuse_other_gates)
         self._register_state_dict_hook(_write_sites)
 
@@ -136,7 +137,7 @@ class GatedBackbone(BaseBackbone):
             call.finish(outputs)
         return returned, records
 
-    def leave_out(self, names: Collection[str]) -> None:
+    def remove_gates(self, names: Collection[str]) -> None:
         """Remove the gates of some sites.
 
         Args:
@@ -209,7 +210,8 @@ class GatedBackbone(BaseBackbone):
             if state.decision is None:
                 raise FGCError(
                     f'{site.producer} did not run in the forward pass, so '
-                    f'its gate made no decision: {self._why_idle(state)}.'
+                    'its gate made no decision: '
+                    f'{self._reason_not_run(state)}.'
                 )
             if site.branch_end is not None and not state.masked_at_end:
                 raise FGCError(
@@ -218,7 +220,7 @@ class GatedBackbone(BaseBackbone):
                     'sync_bn; leave residual sites out of sites.'
                 )
 
-    def _why_idle(self, state: SiteState) -> str:
+    def _reason_not_run(self, state: SiteState) -> str:
         """Why a producer did not run, and the remedy."""
         path = state.hooks.site.producer
         modules = dict(self.backbone.named_modules())
@@ -232,7 +234,7 @@ class GatedBackbone(BaseBackbone):
             'wrap the network that will run'
         )
 
-    def _adopt_plain_keys(
+    def _rename_plain_keys(
         self, state_dict: dict[str, Any], prefix: str, *_: Any
     ) -> None:
         """Rename a plain checkpoint's keys to the wrapped backbone's.
@@ -259,7 +261,9 @@ class GatedBackbone(BaseBackbone):
             start = f'{prefix}gates.{site.key}.'
             if not any(key.startswith(start) for key in state_dict):
                 continue
-            wrong = _misfit(self.gates[site.key], start, state_dict)
+            wrong = _parameter_mismatch(
+                self.gates[site.key], start, state_dict
+            )
             if wrong:
                 raise FGCError(
                     f"the checkpoint's gate of {site.name} does not match "
@@ -269,7 +273,9 @@ class GatedBackbone(BaseBackbone):
                 )
 
 
-def _misfit(gate: nn.Module, start: str, given: dict[str, Any]) -> str:
+def _parameter_mismatch(
+    gate: nn.Module, start: str, given: dict[str, Any]
+) -> str:
     """Describe a missing or misshapen parameter of a gate; '' if none."""
     for name, own in gate.named_parameters():
         shape = getattr(given.get(start + name), 'shape', None)
@@ -279,7 +285,7 @@ def _misfit(gate: nn.Module, start: str, given: dict[str, Any]) -> str:
     return ''
 
 
-def _as_decided(site: GateSite, gate: nn.Module) -> GateSite:
+def _with_group_sizes(site: GateSite, gate: nn.Module) -> GateSite:
     """The site, with the group sizes of its gate."""
     sizes = gate.sizes if isinstance(gate, GroupedGate) else None
     return replace(site, group_sizes=sizes)

@@ -20,7 +20,7 @@ from fgc_mm.models.class_scores import class_scores, independent_labels
 from fgc_mm.models.counting import build_macs_table
 from fgc_mm.models.gated_backbone import GatedBackbone, as_outputs
 from fgc_mm.models.gradient_reach import (
-    Readers,
+    NeckAndHead,
     unread_layers,
     warn_unreached,
 )
@@ -71,8 +71,8 @@ class GatedImageClassifier(ImageClassifier):
         init_cfg: dict | None = None,
     ) -> None:
         if distillation is not None and 'teacher' not in distillation:
-            twin = _without_gates(backbone, neck, head)
-            distillation = dict(distillation, teacher=twin)
+            ungated = _ungated_config(backbone, neck, head)
+            distillation = dict(distillation, teacher=ungated)
         super().__init__(
             backbone,
             neck,
@@ -92,15 +92,15 @@ class GatedImageClassifier(ImageClassifier):
             MODELS.build(cfg) for cfg in gate_losses
         )
         _check_losses(self.gate_losses)
-        self._leave_out_unread()
+        self._remove_unread_gates()
         self._first_step = True
         self.distillation: DistillationLoss | None = None
         if distillation is not None:
-            self._learn_from(**distillation)
+            self._build_distillation(**distillation)
         self._tables: dict[tuple[int, ...], MACsTable] = {}
         self._matrices: MACsMatrices | None = None  # of the last table
         self._has_trained = False  # in this process
-        self._register_load_state_dict_pre_hook(self._refuse_foreign)
+        self._register_load_state_dict_pre_hook(self._refuse_unrelated)
 
     def loss(
         self, inputs: Tensor, data_samples: list[DataSample]
@@ -108,7 +108,7 @@ class GatedImageClassifier(ImageClassifier):
         """Classification loss, gate losses and the keep ratio."""
         self._has_trained = True
         feats, records = self._extract_gated(inputs)
-        self._fill_in(tuple(inputs.shape[1:]), feats)
+        self._set_loss_inputs(tuple(inputs.shape[1:]), feats)
         losses = self.head.loss(feats, data_samples)
         # the head's own key, ``loss``, would be overwritten by the total
         if 'loss' in losses:
@@ -180,18 +180,20 @@ class GatedImageClassifier(ImageClassifier):
             matrices = self._matrices = MACsMatrices(table)
         opened = torch.cat([r.mask for r in records], dim=1) != 0
         macs = matrices(opened.double())
-        macs = macs.masked_fill(_broken_images(records), nan).cpu()
+        macs = macs.masked_fill(_non_finite_images(records), nan).cpu()
         if macs.isnan().any() and not self._has_trained:
-            _refuse_broken(records)
+            _refuse_non_finite(records)
         _attach_macs(samples, macs, opened.cpu(), table)
         return samples, records
 
     def extract_feat(self, inputs: Tensor, stage: str = 'neck') -> Any:
         """As in ``ImageClassifier``; also for backbones without tuples."""
         if stage == 'neck':
-            return self._behind(self.backbone(inputs))
+            return self._apply_neck(self.backbone(inputs))
         if stage == 'pre_logits' and hasattr(self.head, 'pre_logits'):
-            return self.head.pre_logits(self._behind(self.backbone(inputs)))
+            return self.head.pre_logits(
+                self._apply_neck(self.backbone(inputs))
+            )
         return super().extract_feat(inputs, stage)
 
     def macs_table(self, image_shape: tuple[int, ...]) -> MACsTable:
@@ -209,25 +211,25 @@ class GatedImageClassifier(ImageClassifier):
         self, inputs: Tensor, keep_activation: bool | None = None
     ) -> tuple[tuple[Tensor, ...], list[GateRecord]]:
         outputs, records = self.backbone.forward_gated(inputs, keep_activation)
-        return self._behind(outputs), records
+        return self._apply_neck(outputs), records
 
-    def _behind(self, outputs: Any) -> Any:
+    def _apply_neck(self, outputs: Any) -> Any:
         """The head's input for an output of the backbone."""
         feats = as_outputs(outputs)
         return self.neck(feats) if self.with_neck else feats
 
-    def _leave_out_unread(self) -> None:
+    def _remove_unread_gates(self) -> None:
         """Remove gates that neither neck nor head depends on."""
         gated = self.backbone
         find = gated.backbone.get_submodule
         unread = unread_layers(
             gated.backbone,
-            Readers(self),
+            NeckAndHead(self),
             {site.name: find(site.producer) for site in gated.sites},
             gated.found.image_shape,
         )
         if unread:
-            gated.leave_out(unread)
+            gated.remove_gates(unread)
             print_log(
                 f'No gate at {", ".join(unread)}: neither neck nor head uses '
                 'an output of the backbone that depends on it.',
@@ -240,14 +242,16 @@ class GatedImageClassifier(ImageClassifier):
         if not (self._first_step and training):
             return
         self._first_step = False
-        names = [f'loss_{x.name}' for x in self.gate_losses if not x.teaches]
+        names = [
+            f'loss_{x.name}' for x in self.gate_losses if not x.trains_gates
+        ]
         gates = {
             site.name: self.backbone.gates[site.key]
             for site in self.backbone.sites
         }
         warn_unreached(gates, losses, names)
 
-    def _fill_in(
+    def _set_loss_inputs(
         self, image_shape: tuple[int, ...], feats: tuple[Tensor, ...]
     ) -> None:
         """Set the inputs of gate losses that need more than records."""
@@ -260,7 +264,7 @@ class GatedImageClassifier(ImageClassifier):
                 with torch.no_grad():
                     gate_loss.scores = class_scores(self.head, feats, reader)
 
-    def _learn_from(
+    def _build_distillation(
         self,
         teacher: str | dict,
         checkpoint: str | None = None,
@@ -272,7 +276,9 @@ class GatedImageClassifier(ImageClassifier):
         self._teacher = Teacher(teacher, checkpoint)
         self._teacher.check_same_classes(self.head)
 
-    def _refuse_foreign(self, state_dict: dict, prefix: str, *_: Any) -> None:
+    def _refuse_unrelated(
+        self, state_dict: dict, prefix: str, *_: Any
+    ) -> None:
         """Raise an error if a checkpoint has no parameter of this model."""
         inner = self.backbone.backbone.state_dict()
         known = {*self.state_dict(), *(f'backbone.{key}' for key in inner)}
@@ -286,7 +292,7 @@ class GatedImageClassifier(ImageClassifier):
             )
 
 
-def _without_gates(
+def _ungated_config(
     backbone: dict | nn.Module, neck: dict | None, head: dict | None
 ) -> dict[str, Any]:
     """Config of the classifier without gates.
@@ -309,7 +315,7 @@ def _is_scalar(value: Any) -> bool:
     return isinstance(value, Tensor) and value.dim() == 0
 
 
-def _broken_images(records: list[GateRecord]) -> Tensor:
+def _non_finite_images(records: list[GateRecord]) -> Tensor:
     """Images for which some gate's output is nan or inf; (N,) bool."""
     # nan > 0 is false, so such a network would look pruned
     logits = torch.cat([record.logits for record in records], dim=1)
@@ -331,7 +337,7 @@ def _attach_macs(
         sample.set_field(score, 'gated_score', field_type=kind)
 
 
-def _refuse_broken(records: list[GateRecord]) -> None:
+def _refuse_non_finite(records: list[GateRecord]) -> None:
     for record in records:
         if not record.logits.isfinite().all():
             raise FGCError(

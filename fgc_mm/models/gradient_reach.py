@@ -13,10 +13,10 @@ from fgc_mm.sites.eval_mode import eval_mode
 from fgc_mm.sites.probed_backbone import tensors
 
 # Our own autograd functions, none of which hides a graph.
-OPEN = 'fgc_mm.functional'
+OWN_FUNCTIONS = 'fgc_mm.functional'
 
 
-class Readers(nn.Module):
+class NeckAndHead(nn.Module):
     """Neck and head of a classifier: all that reads the backbone's outputs."""
 
     def __init__(self, classifier: ImageClassifier) -> None:
@@ -45,7 +45,7 @@ def graph_nodes(outputs: Iterable[Tensor]) -> set[Any]:
 
 def unread_layers(
     backbone: nn.Module,
-    readers: nn.Module,
+    neck_and_head: nn.Module,
     layers: Mapping[str, nn.Module],
     image_shape: tuple[int, ...],
 ) -> list[str]:
@@ -53,7 +53,7 @@ def unread_layers(
 
     Args:
         backbone: The plain network.
-        readers: Neck and head; takes the backbone's outputs.
+        neck_and_head: Neck and head; takes the backbone's outputs.
         layers: Some of its layers, by name.
         image_shape: (C, H, W) of an image that the backbone accepts.
 
@@ -61,22 +61,22 @@ def unread_layers(
         Their names; empty if neck or head fail with this image, since then
         nothing is known.
     """
-    given: dict[str, list[Tensor]] = {name: [] for name in layers}
+    outputs_of: dict[str, list[Tensor]] = {name: [] for name in layers}
     handles = [
         layer.register_forward_hook(
-            lambda _, __, output, name=name: given[name].append(output)
+            lambda _, __, output, name=name: outputs_of[name].append(output)
         )
         for name, layer in layers.items()
     ]
     try:
-        outputs = _run(backbone, readers, image_shape)
+        outputs = _run(backbone, neck_and_head, image_shape)
     except Exception:  # a head may need other inputs
         return []
     finally:
         for handle in handles:
             handle.remove()
     nodes = graph_nodes(outputs)
-    return [name for name, out in given.items() if _unread(out, nodes)]
+    return [name for name, out in outputs_of.items() if _unread(out, nodes)]
 
 
 def _unread(outputs: list[Tensor], nodes: set[Any]) -> bool:
@@ -85,19 +85,19 @@ def _unread(outputs: list[Tensor], nodes: set[Any]) -> bool:
 
 
 def _run(
-    backbone: nn.Module, readers: nn.Module, image_shape: tuple[int, ...]
+    backbone: nn.Module, neck_and_head: nn.Module, image_shape: tuple[int, ...]
 ) -> list[Tensor]:
     like = next(backbone.parameters())
     image = torch.ones(1, *image_shape).to(like).requires_grad_()
     with (
         eval_mode(backbone),
-        eval_mode(readers),
+        eval_mode(neck_and_head),
         torch.random.fork_rng(),
         torch.enable_grad(),
     ):
         # a copy: later operations may be in place
         outputs = as_outputs(backbone(image.clone()))
-        return list(tensors(readers(outputs)))
+        return list(tensors(neck_and_head(outputs)))
 
 
 def warn_unreached(
@@ -126,36 +126,38 @@ def warn_unreached(
         for name, loss in losses.items()
         if 'loss' in name
     }
-    hidden = any(map(_hides, set().union(*nodes.values())))
+    hidden = any(map(_may_hide_graph, set().union(*nodes.values())))
     task = _parameters(v for k, v in nodes.items() if k not in regularisers)
     reached = _parameters(nodes.values())
     learning = {
         name: [id(p) for p in gate.parameters() if p.requires_grad]
         for name, gate in gates.items()
     }
-    silent = [
+    without_gradient = [
         name
         for name, own in learning.items()
         if own
         and (task.isdisjoint(own) or not reached.issuperset(own))
         and not (hidden and reached.isdisjoint(own))
     ]
-    if silent:
+    if without_gradient:
         print_log(
-            f'The gates of {", ".join(silent)} get no gradient from the '
-            'task: only regularisers depend on all of their parameters, so '
+            f'The gates of {", ".join(without_gradient)} get no gradient '
+            'from the task: only regularisers depend on all of their parameters, so '
             'they learn nothing, and distributed training may hang; leave '
             'these sites out of sites.',
             logger='current',
             level=30,
         )
-    return silent
+    return without_gradient
 
 
-def _hides(node: Any) -> bool:
+def _may_hide_graph(node: Any) -> bool:
     """Whether a node may contain a graph of its own."""
     function = getattr(type(node), '_forward_cls', None)
-    return function is not None and not function.__module__.startswith(OPEN)
+    return function is not None and not function.__module__.startswith(
+        OWN_FUNCTIONS
+    )
 
 
 def _parameters(graphs: Iterable[set[Any]]) -> set[int]:

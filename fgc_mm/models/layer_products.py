@@ -59,7 +59,7 @@ def run_and_record(
     eager = torch.compiler.set_stance('force_eager')
     with eval_mode(model), torch.no_grad(), eager:
         image = like.new_zeros(1, *image_shape)
-        with recorder.following_calls(), watch_products(recorder.see):
+        with recorder.track_calls(), watch_products(recorder.record):
             model(image)
     return recorder.products
 
@@ -86,7 +86,7 @@ class _Recorder:
                     self._owners.setdefault(key, (path, name))
 
     @contextmanager
-    def following_calls(self) -> Iterator[None]:
+    def track_calls(self) -> Iterator[None]:
         """Track calls of all modules on this thread, with global hooks."""
         thread = threading.get_ident()
 
@@ -110,15 +110,15 @@ class _Recorder:
             for hook in hooks:
                 hook.remove()
 
-    def see(self, product: Product) -> None:
+    def record(self, product: Product) -> None:
         """Record a product."""
-        name, module, source = self._whose(product)
+        name, module, source = self._owner_of(product)
         sizes = product.in_channels, product.out_channels, product.groups
         self.products.append(
             LayerProduct(name, module, source, product.unit, *sizes)
         )
 
-    def _whose(self, product: Product) -> tuple[str, str, str]:
+    def _owner_of(self, product: Product) -> tuple[str, str, str]:
         layer = self._running[-1]
         path = self._names[id(layer)]
         if not self._found[-1] and _is_own(layer, product):

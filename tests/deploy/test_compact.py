@@ -310,5 +310,5 @@ def test_bad_input_is_one_sentence(gated, pictures):
         with pytest.raises(FGCError, match='compact already'):
             compact(done.backbone, again, cfg, images)
     other = dict(RESNET, base_channels=16, stem_channels=16)
-    with pytest.raises(FGCError, match='fits the network it was made for'):
+    with pytest.raises(FGCError, match='fits the network that it was made'):
         CompactBackbone(other, cfg['gate'], done.channel_map)

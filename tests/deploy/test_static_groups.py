@@ -145,7 +145,7 @@ def test_every_group_loses_as_many(images):
     )
     assert {len(block) for block in second.blocks} == {6}
     problem = channels_to_remove([(first, [0])]).problem(network, images, 1e-4)
-    assert 'as many in each group' in problem
+    assert 'equally many in each group' in problem
 
 
 @pytest.mark.parametrize(('size', 'least'), [(6, 1), (1, 2)])

@@ -108,9 +108,9 @@ def test_a_checkpoint_holds_the_gate_alone(inner):
 def test_where_each_channel_comes_from(inner):
     gate = PartialGate(inner, CHANNELS, GATED, CLOSED)
     own = [f'gate {i}' for i in range(len(GATED))]
-    said = [[*own, 'closed', 'open'][i] for i in gate.sources()]
+    said = [[*own, 'closed', 'open'][i] for i in gate.output_index()]
     assert [said[c] for c in GATED] == own
     assert {said[c] for c in CLOSED} == {'closed'}
     assert {said[c] for c in OPEN} == {'open'}
-    closed, opened = gate.certain()
+    closed, opened = gate.fixed_logits()
     assert closed < 0 < opened

@@ -26,10 +26,10 @@ def batches():
 
 def say(owner, epoch, batches):
     """What the epoch before has left, and then the batches of this one."""
-    ended = [owner.mean.turn(epoch)]
+    ended = [owner.mean.start_epoch(epoch)]
     for batch in batches:
         owner.mean.add(batch)
-        ended.append(owner.mean.turn(epoch))
+        ended.append(owner.mean.start_epoch(epoch))
     assert ended[1:] == [None] * len(batches)
     return ended[0]
 
@@ -58,7 +58,10 @@ def test_images_may_have_a_number_each(batches):
     mean = EpochMean(owner)
     mean.add(batches[0][:, 0])
     torch.testing.assert_close(
-        mean.turn(1), batches[0][:, 0].double().mean(), atol=1e-6, rtol=0
+        mean.start_epoch(1),
+        batches[0][:, 0].double().mean(),
+        atol=1e-6,
+        rtol=0,
     )
     assert set(owner.state_dict()) == {'total', 'images', 'epoch'}
 

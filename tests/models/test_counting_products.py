@@ -98,7 +98,7 @@ def test_a_site_knows_its_share_of_all_products(gated_vits):
     gated, size = gated_vits['BEiT'], BACKBONES['BEiT'][1]
     table = table_of(gated, size)
     shares = [site.macs_share for site in gated.sites]
-    want = [table.governed(i) / table.dense for i in range(len(shares))]
+    want = [table.site_macs(i) / table.dense for i in range(len(shares))]
     assert shares == pytest.approx(want)
 
 

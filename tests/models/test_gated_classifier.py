@@ -238,7 +238,7 @@ def test_a_state_dict_makes_the_round_trip(model, tiny, batch):
 def test_gates_that_say_nan_are_not_closed_gates(tiny):
     model = tiny.build().eval()
     next(iter(model.backbone.gates.values())).expand.bias.fill_(float('nan'))
-    with pytest.raises(FGCError, match='says nan or inf'):
+    with pytest.raises(FGCError, match='outputs nan or inf'):
         model.predict(torch.zeros(2, 3, 32, 32))
 
 

@@ -169,5 +169,5 @@ def test_a_module_that_was_replaced_is_named(images):
     model = GatedBackbone(Bare(), GATE, sites=['two']).eval()
     model.backbone.two = nn.Conv2d(8, 8, 3, padding=1)
     model.backbone.three = nn.Conv2d(8, 8, 3, padding=1)
-    with pytest.raises(FGCError, match=r'^two did not .* taken its place'):
+    with pytest.raises(FGCError, match=r'^two did not .* has replaced it'):
         model(images)

@@ -93,7 +93,7 @@ def test_without_weights_a_teacher_does_not_teach(images, tiny):
 
 
 def test_a_backbone_that_is_a_module_needs_a_named_teacher():
-    with pytest.raises(FGCError, match=r'names no teacher .* give teacher='):
+    with pytest.raises(FGCError, match=r'has no teacher .* give teacher='):
         MODELS.build(
             dict(
                 type='fgc_mm.GatedImageClassifier',

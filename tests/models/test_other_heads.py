@@ -220,9 +220,9 @@ def test_neighbours_by_label_need_one_label_each(labels):
         i for i, x in enumerate(labels) if x in (None, [], {}, [1, 2])
     )
     with pytest.raises(FGCError, match=rf'image {number} .*not exactly one'):
-        LabelNeighbors.one_each(labels)
+        LabelNeighbors.single_labels(labels)
 
 
 def test_one_label_each_in_any_dress():
     labels = [0, [1], torch.tensor([2]).numpy(), torch.tensor(3)]
-    assert LabelNeighbors.one_each(labels).tolist() == [0, 1, 2, 3]
+    assert LabelNeighbors.single_labels(labels).tolist() == [0, 1, 2, 3]

@@ -84,5 +84,5 @@ def test_validation_goes_on_and_says_so(tiny, gate, monkeypatch):
 def test_a_mere_test_of_it_is_refused(tiny, gate):
     model = build(tiny, gate)
     unsettle(model)
-    with pytest.raises(FGCError, match='says nan or inf'):
+    with pytest.raises(FGCError, match='outputs nan or inf'):
         validate(model, 1e3 * torch.randn(3, 3, 32, 32))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fgc_mm.gates import GateDecision
 from fgc_mm.models import ChannelMap, GatedBackbone
 from fgc_mm.models.channel_map import SiteChannels
-from fgc_mm.models.kept import Kept
+from fgc_mm.models.layer_slice import LayerSlice
 
 
 @contextmanager
@@ -91,7 +91,7 @@ def same_decisions(
     whole: nn.Module,
     small: nn.Module,
     in_channels: int,
-    producer: Kept | None,
+    producer: LayerSlice | None,
     entry: SiteChannels,
 ) -> bool:
     """Whether a small gate decides like the whole one for its channels.

@@ -36,7 +36,7 @@ def _merged_gate(gate: nn.Module, in_channels: int) -> nn.Module | None:
         return merged_gate and GroupedGate(merged_gate, gate.sizes).eval()
     if type(gate) is not PartialGate or type(inner) is not BinaryConcreteGate:
         return None
-    rows = gate.sources()
+    rows = gate.output_index()
     hidden = inner.expand.in_features
     merged_gate = BinaryConcreteGate(in_channels, len(rows), hidden)
     merged_gate.threshold = inner.threshold
@@ -47,7 +47,7 @@ def _merged_gate(gate: nn.Module, in_channels: int) -> nn.Module | None:
     merged_gate.squeeze, merged_gate.norm = inner.squeeze, inner.norm
     weight, bias = inner.expand.weight, inner.expand.bias
     fixed = weight.new_zeros(2, hidden)
-    certain = bias.new_tensor(gate.certain())
+    fixed_logits = bias.new_tensor(gate.fixed_logits())
     merged_gate.expand.weight.copy_(torch.cat([weight, fixed])[rows])
-    merged_gate.expand.bias.copy_(torch.cat([bias, certain])[rows])
+    merged_gate.expand.bias.copy_(torch.cat([bias, fixed_logits])[rows])
     return merged_gate.eval()

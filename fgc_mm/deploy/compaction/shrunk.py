@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from torch import nn
 
 from fgc_mm.models import ChannelMap
-from fgc_mm.models.kept import shrink_layer
+from fgc_mm.models.layer_slice import shrink_layer
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from fgc_mm.deploy.firing import gated_backbone
 from fgc_mm.gates import GroupedGate
 from fgc_mm.models import ChannelMap, GatedBackbone
 from fgc_mm.models.channel_map import SiteChannels
-from fgc_mm.models.compact_backbone import left_decisions
+from fgc_mm.models.compact_backbone import remaining_decisions
 
 
 def any_gate(channel_map: ChannelMap) -> bool:
@@ -97,7 +97,7 @@ def _rows(gate: nn.Module, entry: SiteChannels) -> list[int]:
     gated = set(entry.gated)
     return [
         channels[0] // group
-        for channels in left_decisions(entry, group)
+        for channels in remaining_decisions(entry, group)
         if channels[0] in gated
     ]
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fgc_mm.deploy.compaction.equivalence import flatten_outputs
 from fgc_mm.deploy.compaction.static_trial import Channels, RemovedChannels
 from fgc_mm.errors import FGCError
-from fgc_mm.models.kept import channel_count
+from fgc_mm.models.layer_slice import channel_count
 from fgc_mm.sites.layout import DENSE, is_depthwise, layer_widths
 
 MAX_DIFFERENCE = 1e-4  # largest difference, relative to the largest feature
@@ -151,7 +151,8 @@ def _dependency_graph(
         message = ' '.join(str(error).split())[:80]
         raise FGCError(
             f'torch-pruning cannot trace {type(network).__name__} '
-            f'({message}), so it cannot be pruned statically; give another backbone.'
+            f'({message}), so it cannot be pruned statically; give another '
+            'backbone.'
         ) from error
 
 

@@ -20,7 +20,7 @@ from fgc_mm.deploy.compaction.shrunk import shrunk
 from fgc_mm.deploy.copying import copy_network
 from fgc_mm.errors import FGCError
 from fgc_mm.models import ChannelMap
-from fgc_mm.models.kept import Kept, map_widths, shrink_layer
+from fgc_mm.models.layer_slice import LayerSlice, map_widths, shrink_layer
 from fgc_mm.sites.layout import DENSE, is_depthwise
 
 Channels = dict[str, set[int]]
@@ -115,7 +115,7 @@ def _without_readers(
             yield
 
 
-def _shrunk_copy(layer: nn.Module, kept: Kept) -> nn.Module:
+def _shrunk_copy(layer: nn.Module, kept: LayerSlice) -> nn.Module:
     small = copy_network(layer)
     shrink_layer(small, kept)
     return small
@@ -126,7 +126,11 @@ def _flags(channels: Sequence[int], width: int) -> Tensor:
 
 
 def _norm_kept_channels(
-    kept: Kept, small: nn.Module, layer: nn.Module, args: Any, output: Tensor
+    kept: LayerSlice,
+    small: nn.Module,
+    layer: nn.Module,
+    args: Any,
+    output: Tensor,
 ) -> Tensor:
     """Output of a whole norm, with the kept channels from the small one."""
     x = args[0]

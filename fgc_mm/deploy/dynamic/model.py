@@ -80,7 +80,7 @@ class DynamicBackbone(GatedBackbone):
         self._captured: dict[tuple, CapturedNetwork | str] = {}
         self._programs: dict[tuple, ExecutableProgram | str] = {}
         self._register_load_state_dict_pre_hook(self._clear_programs)
-        self._register_load_state_dict_pre_hook(self._adopt_plain_keys)
+        self._register_load_state_dict_pre_hook(self._rename_plain_keys)
         self._register_load_state_dict_pre_hook(self._refuse_other_gates)
         self.eval()
 
@@ -337,7 +337,7 @@ class DynamicImageClassifier(GatedImageClassifier):
         self.eval().requires_grad_(False)
         backbone.following = self._following_modules()
 
-    def _leave_out_unread(self) -> None:
+    def _remove_unread_gates(self) -> None:
         """Do nothing: the source has left them out already."""
 
     def macs_table(self, image_shape: tuple[int, ...]) -> MACsTable:

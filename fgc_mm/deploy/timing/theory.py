@@ -38,8 +38,8 @@ def site_macs_ratios(table: MACsTable, masks: Sequence[Tensor]) -> list[float]:
         some = [m.expand(len(mask), -1) for m in everything]
         some[index] = mask
         left = float(macs_per_image(table, some).mean())
-        governed = table.governed(index)
-        ratios.append(governed / max(governed - (whole - left), 1.0))
+        site_macs = table.site_macs(index)
+        ratios.append(site_macs / max(site_macs - (whole - left), 1.0))
     return ratios
 
 

@@ -12,7 +12,7 @@ from fgc_mm.sites.layout import DENSE, layer_widths
 # attributes in which per-channel modules store their number of channels
 WIDTH_NAMES = ('num_features', 'num_channels', 'num_parameters', 'dim')
 # and those of torch's norms and PReLU
-NAMED = {
+WIDTH_ATTRIBUTES = {
     nn.modules.batchnorm._NormBase: 'num_features',
     nn.GroupNorm: 'num_channels',
     nn.LayerNorm: 'normalized_shape',
@@ -21,7 +21,7 @@ NAMED = {
 
 
 @dataclass(frozen=True)
-class Kept:
+class LayerSlice:
     """The channels of one layer that remain.
 
     Attributes:
@@ -55,14 +55,14 @@ class Kept:
         used = [g for g in range(groups) if outputs[g] or inputs[g]]
         return [outputs[g] for g in used], [inputs[g] for g in used]
 
-    def even(self) -> bool:
+    def has_equal_groups(self) -> bool:
         """Whether all remaining groups have the same widths, above 0."""
         return all(
             len({len(group) for group in side}) == 1 and side[0]
             for side in self.groups()
         )
 
-    def take(self, value: Tensor) -> Tensor:
+    def slice_tensor(self, value: Tensor) -> Tensor:
         """Slice one of the layer's parameters or buffers.
 
         For a conv or linear layer, tensors with the weight's first two sizes
@@ -70,14 +70,14 @@ class Kept:
         output in the first (a bias, a gain); others are not changed.
         """
         if self.dense:
-            return self._take_dense(value)
-        places = [d for d, n in enumerate(value.shape) if n == self.widths[0]]
-        if not places:
+            return self._slice_dense(value)
+        dims = [d for d, n in enumerate(value.shape) if n == self.widths[0]]
+        if not dims:
             return value
         index = torch.tensor(self.outputs, device=value.device)
-        return value.index_select(places[0], index)
+        return value.index_select(dims[0], index)
 
-    def _take_dense(self, value: Tensor) -> Tensor:
+    def _slice_dense(self, value: Tensor) -> Tensor:
         if self._is_weight(value):
             outputs, inputs = self.groups()
             parts = [value[out][:, i] for out, i in zip(outputs, inputs)]
@@ -130,7 +130,7 @@ def channel_count(layer: nn.Module) -> int:
     layer scale) it is the size of their largest parameter or buffer. One
     value for all channels (``nn.PReLU()``) does not count.
     """
-    for kind, name in NAMED.items():
+    for kind, name in WIDTH_ATTRIBUTES.items():
         if isinstance(layer, kind):
             size = getattr(layer, name)
             size = size if isinstance(size, int) else size[0]
@@ -149,21 +149,27 @@ def _own(layer: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def check_kept(path: str, kept: Kept) -> None:
+def check_layer_slice(path: str, layer_slice: LayerSlice) -> None:
     """Refuse channels that do not exist, and groups of different widths.
 
     Raises:
         FGCError: Names the layer.
     """
-    limits = kept.widths if kept.dense else (kept.widths[0], 0)
-    for channels, limit in zip((kept.outputs, kept.inputs), limits):
+    limits = (
+        layer_slice.widths if layer_slice.dense else (layer_slice.widths[0], 0)
+    )
+    for channels, limit in zip(
+        (layer_slice.outputs, layer_slice.inputs), limits
+    ):
         rising = sorted(set(channels)) == list(channels)
         if not rising or (channels and not 0 <= channels[-1] < limit):
             raise FGCError(
                 f'the channels of {path} in the channel map are not '
                 f'increasing indices below {limit}; make the map again.'
             )
-    if not kept.outputs or (kept.dense and not kept.even()):
+    if not layer_slice.outputs or (
+        layer_slice.dense and not layer_slice.has_equal_groups()
+    ):
         raise FGCError(
             f'the channel map leaves {path} without a channel, or with '
             'groups of different widths; keep equally many in each group, '
@@ -171,50 +177,50 @@ def check_kept(path: str, kept: Kept) -> None:
         )
 
 
-def shrink_layer(layer: nn.Module, kept: Kept) -> None:
+def shrink_layer(layer: nn.Module, layer_slice: LayerSlice) -> None:
     """Shrink a layer to the remaining channels, in place."""
     for name, value in _own(layer).items():
-        shrunk = kept.take(value.detach()).clone()
+        shrunk = layer_slice.slice_tensor(value.detach()).clone()
         if isinstance(value, nn.Parameter):
             shrunk = nn.Parameter(shrunk, value.requires_grad)
         setattr(layer, name, shrunk)
-    count = len(kept.outputs)
-    if not kept.dense:
-        _set_channels(layer, kept)
+    count = len(layer_slice.outputs)
+    if not layer_slice.dense:
+        _set_channels(layer, layer_slice)
     elif isinstance(layer, nn.Linear):
-        layer.out_features, layer.in_features = count, len(kept.inputs)
+        layer.out_features, layer.in_features = count, len(layer_slice.inputs)
     else:
-        layer.out_channels, layer.in_channels = count, len(kept.inputs)
-        layer.groups = len(kept.groups()[0])
+        layer.out_channels, layer.in_channels = count, len(layer_slice.inputs)
+        layer.groups = len(layer_slice.groups()[0])
 
 
-def _set_channels(layer: nn.Module, kept: Kept) -> None:
+def _set_channels(layer: nn.Module, layer_slice: LayerSlice) -> None:
     """Update the attributes that store a per-channel module's width."""
-    count = len(kept.outputs)
+    count = len(layer_slice.outputs)
     for name in WIDTH_NAMES:
-        if getattr(layer, name, None) == kept.widths[0]:
+        if getattr(layer, name, None) == layer_slice.widths[0]:
             setattr(layer, name, count)
     shape = getattr(layer, 'normalized_shape', ())
-    if shape[:1] == kept.widths:
+    if shape[:1] == layer_slice.widths:
         layer.normalized_shape = (count, *shape[1:])
     if isinstance(layer, nn.GroupNorm):
-        layer.num_groups = _norm_groups(layer, kept)
+        layer.num_groups = _norm_groups(layer, layer_slice)
 
 
-def _norm_groups(layer: nn.GroupNorm, kept: Kept) -> int:
+def _norm_groups(layer: nn.GroupNorm, layer_slice: LayerSlice) -> int:
     """Number of remaining groups of a group norm; all equally wide."""
-    wide = kept.widths[0] // layer.num_groups
-    left = Counter(channel // wide for channel in kept.outputs)
-    if len(set(left.values())) > 1:
+    wide = layer_slice.widths[0] // layer.num_groups
+    remaining = Counter(channel // wide for channel in layer_slice.outputs)
+    if len(set(remaining.values())) > 1:
         raise FGCError(
             'the channel map leaves a GroupNorm with groups of '
-            f'{min(left.values())} to {max(left.values())} channels; keep '
-            'equally many in each.'
+            f'{min(remaining.values())} to {max(remaining.values())} '
+            'channels; keep equally many in each.'
         )
-    return len(left)
+    return len(remaining)
 
 
-def spelt(widths: tuple[int, ...]) -> str:
+def describe_widths(widths: tuple[int, ...]) -> str:
     """Widths in words."""
     if len(widths) == 1:
         return f'{widths[0]} channels wide'

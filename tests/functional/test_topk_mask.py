@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from fgc_mm.functional.winners import count_kept, winners
+from fgc_mm.functional.topk_mask import num_kept_channels, topk_mask
 
 
 @pytest.mark.parametrize('share', [0.01, 0.3, 0.45, 0.55, 0.999, 1.0])
@@ -13,7 +13,7 @@ from fgc_mm.functional.winners import count_kept, winners
 def test_against_sorted_lists(share, channels):
     saliency = torch.randn(5, channels)
     count = math.ceil(round(share * channels, 9))
-    won = winners(saliency, share)
+    won = topk_mask(saliency, share)
     for row, mine in zip(saliency.tolist(), won.tolist()):
         best = sorted(range(channels), key=lambda c: -row[c])[:count]
         assert {c for c in range(channels) if mine[c]} == set(best)
@@ -21,12 +21,12 @@ def test_against_sorted_lists(share, channels):
 
 def test_equals_are_taken_in_their_order():
     assert (
-        winners(torch.zeros(2, 4), 0.5).tolist()
+        topk_mask(torch.zeros(2, 4), 0.5).tolist()
         == [[True] * 2 + [False] * 2] * 2
     )
 
 
 def test_rounding_makes_no_channel():
     # 0.07 * 100 is a hair above 7 in binary
-    assert 0.07 * 100 > 7 and count_kept(0.07, 100) == 7
-    assert count_kept(0.001, 20) == 1
+    assert 0.07 * 100 > 7 and num_kept_channels(0.07, 100) == 7
+    assert num_kept_channels(0.001, 20) == 1

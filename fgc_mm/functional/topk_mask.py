@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def count_kept(share: float, channels: int) -> int:
+def num_kept_channels(share: float, channels: int) -> int:
     """``ceil(share * channels)``, at least 1, safe from rounding.
 
     Args:
@@ -16,7 +16,7 @@ def count_kept(share: float, channels: int) -> int:
     return max(1, math.ceil(share * channels - 1e-9))
 
 
-def winners(saliency: Tensor, share: float | Tensor) -> Tensor:
+def topk_mask(saliency: Tensor, share: float | Tensor) -> Tensor:
     """The ``ceil(share * C)`` largest of each row.
 
     Args:
@@ -34,7 +34,9 @@ def winners(saliency: Tensor, share: float | Tensor) -> Tensor:
     order = saliency.argsort(dim=1, descending=True, stable=True)
     won = torch.zeros_like(saliency, dtype=torch.bool)
     if not isinstance(share, Tensor):
-        return won.scatter(1, order[:, : count_kept(share, channels)], True)
+        return won.scatter(
+            1, order[:, : num_kept_channels(share, channels)], True
+        )
     count = (share * channels - 1e-9).ceil().clamp(min=1)
     first = torch.arange(channels, device=saliency.device) < count
     return won.scatter(1, order, first.expand(order.shape))

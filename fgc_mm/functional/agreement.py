@@ -1,4 +1,4 @@
-"""How far two sets of neighbours agree."""
+"""Agreement of two sets of neighbours."""
 
 import torch
 from torch import Tensor
@@ -7,14 +7,14 @@ from fgc_mm.errors import FGCError
 
 
 def neighborhood_agreement(first: Tensor, second: Tensor) -> Tensor:
-    """Mean share of neighbours that two index sets have in common.
+    """Mean fraction of neighbours that two index sets have in common.
 
     Args:
-        first: (N, k) int64, distinct within a line.
-        second: (N, k) int64, distinct within a line.
+        first: (N, k) int64, distinct within a row.
+        second: (N, k) int64, distinct within a row.
 
     Returns:
-        () float32 in [0, 1]: 1 where each line names the same rows, in any
+        () float32 in [0, 1]: 1 if each row has the same indices, in any
         order.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Contrast against a bank that lies on several processes."""
+"""Contrastive loss against a bank that is sharded over processes."""
 
 import torch
 from torch import Tensor
@@ -18,10 +18,10 @@ from fgc_mm.functional.shard import Shard
 def _owned_score(
     queries: Tensor, rows: Tensor, positives: Tensor, scale: float, form: str
 ) -> tuple[Tensor, Tensor]:
-    """Slope (n, C) and numerator (n,) of those positives that lie here.
+    """Slope (n, C) and numerator (n,) of the positives on this process.
 
-    Positives are numbered from the first row here; others lie elsewhere.
-    Where a query has none here: slope 0, and the neutral numerator.
+    Positives are indexed from the first row here; others are elsewhere.
+    For a query without any here: slope 0, and the neutral numerator.
     """
     here = (positives >= 0) & (positives < len(rows))
     line, column = here.nonzero(as_tuple=True)
@@ -43,7 +43,7 @@ def _owned_score(
 def _owned_scores(
     queries: Tensor, rows: Tensor, positives: Tensor, scale: float, form: str
 ) -> tuple[Tensor, Tensor]:
-    """The same, some queries at a time."""
+    """:func:`_owned_score` in chunks of queries."""
     size = gathered_queries(rows, positives.shape[1])
     parts = [
         _owned_score(some, rows, index, scale, form)
@@ -70,11 +70,11 @@ def _join(
 
 
 class _ShardedContrast(torch.autograd.Function):
-    """One (n,) term per query; the gradient is taken on the way.
+    """One (n,) term per query; its gradient is computed in the forward pass.
 
-    Attention's output is the gradient of its log-sum-exp, so the answers
-    that are exchanged in the forward pass hold the whole gradient, and the
-    backward pass, which DDP fills with its own collectives, needs none.
+    Attention's output is the gradient of its log-sum-exp, so the results
+    exchanged in the forward pass contain the whole gradient, and the
+    backward pass, in which DDP runs its collectives, needs none.
     """
 
     @staticmethod
@@ -121,27 +121,27 @@ def sharded_neighbor_contrast(
     form: str = 'log_sum',
     eps: float = 0.0,
 ) -> Tensor:
-    """:func:`neighbor_contrast` where each process holds some of the rows.
+    """:func:`neighbor_contrast` with rows sharded over processes.
 
-    All processes call it together. Each contrasts all processes' queries
-    with its own rows; log-sum-exps, and the means of rows that are their
-    gradients, merge exactly. Two collectives carry (N, C) questions and
-    (N, 2 C + 2) answers for N queries of all processes together; the
-    backward pass needs none.
+    Collective: all processes call it together. Each computes all processes'
+    queries with its own rows; log-sum-exps, and the means of rows that are
+    their gradients, are merged exactly. Two collectives exchange (N, C)
+    queries and (N, 2 C + 2) results for N queries of all processes together;
+    the backward pass needs none.
 
     Args:
         queries: (n, C), this process's own, the only input with a gradient.
-        rows: (stop - start, C), the rows that lie here; a constant.
-        shard: which ones they are.
-        positives: (n, P) int64 row numbers of the whole bank.
+        rows: (stop - start, C), the rows on this process; a constant.
+        shard: describes them.
+        positives: (n, P) int64 row indices in the whole bank.
         temperature: the contrast temperature, > 0 (no unit).
         form: 'log_sum' or 'sum_log' (about P times larger).
-        eps: added to the positives' summed probability; see there.
+        eps: added to the positives' summed probability.
 
     Returns:
-        (), the mean over this process's queries, in nats. Where processes
-        have equally many, DDP's mean of the gradients is that of one process
-        with all queries and the whole bank.
+        (), the mean over this process's queries, in nats. With equally many
+        queries per process, DDP's mean gradient is that of one process with
+        all queries and the whole bank.
 
     Raises:
         FGCError: as :func:`neighbor_contrast`.

@@ -1,4 +1,4 @@
-"""The channels that win a saliency contest."""
+"""Masks of the largest entries."""
 
 import math
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def num_kept_channels(share: float, channels: int) -> int:
-    """``ceil(share * channels)``, at least 1, safe from rounding.
+    """``ceil(share * channels)``, at least 1, robust to rounding.
 
     Args:
         share: In (0, 1].
@@ -17,16 +17,16 @@ def num_kept_channels(share: float, channels: int) -> int:
 
 
 def topk_mask(saliency: Tensor, share: float | Tensor) -> Tensor:
-    """The ``ceil(share * C)`` largest of each row.
+    """Mask of the ``ceil(share * C)`` largest entries of each row.
 
     Args:
         saliency: (N, C).
-        share: In (0, 1]; a float64 tensor () for one that moves, which
-            nothing reads on the host and nothing is compiled anew for.
+        share: In (0, 1]; a float64 tensor () if it changes, which avoids
+            synchronisation and recompilation.
 
     Returns:
-        (N, C) bool; exactly so many per row, earlier channels first among
-        equals.
+        (N, C) bool; the same number per row, earlier channels first for
+        ties.
 
     Source: FBS (ICLR 2019), Eq. 6.
     """

@@ -1,4 +1,4 @@
-"""Memory of what the network said about each training image."""
+"""Memory banks, with one row per training image."""
 
 from fgc_mm.memory.bank import MemoryBank
 from fgc_mm.memory.batch_write import BatchWrite

@@ -1,20 +1,20 @@
-"""A value that the host reads a step later, so that it need not wait."""
+"""Reading a value from a device one step later, without blocking."""
 
 import torch
 from torch import Tensor
 
 
 def waits(tensor: Tensor) -> bool:
-    """Whether reading a value of this tensor would wait for a device."""
+    """Whether reading a value of this tensor synchronises with a device."""
     return tensor.device.type != 'cpu'
 
 
 class LateRead:
-    """A number on its way from the device to the host.
+    """A number that is copied from the device to the host asynchronously.
 
-    ``tensor.item()`` waits until the device has done all that was asked of
-    it. Here the copy is queued at once, and :meth:`get`, a step later, waits
-    for no more than what was queued before it.
+    ``tensor.item()`` waits until the device has finished all queued work.
+    Here the copy is queued at once, and :meth:`get`, one step later, waits
+    only for the work queued before it.
 
     Args:
         value: () on any device.

@@ -1,4 +1,4 @@
-"""The C interface of the library (``csrc/fgc.h``), by ctypes."""
+"""The C interface of the library (``csrc/fgc.h``), with ctypes."""
 
 from __future__ import annotations
 
@@ -74,15 +74,15 @@ _FUNCTIONS = {
 
 
 def load_library() -> ctypes.CDLL:
-    """The library: that of the installation, else one from the cache.
+    """The installed library, otherwise one from the cache.
 
     It is compiled if there is neither. Its functions run without Python's
-    global lock.
+    global interpreter lock.
 
     Raises:
-        LibraryError: There is none, and none can be made.
+        LibraryError: There is none, and none can be compiled.
     """
-    with _ONE:  # the first thread compiles for all
+    with _ONE:  # the first thread compiles, the others wait
         found = _tried_once()
     if isinstance(found, str):
         raise LibraryError(found)
@@ -91,16 +91,16 @@ def load_library() -> ctypes.CDLL:
 
 @functools.cache
 def _tried_once() -> ctypes.CDLL | str:
-    """The library, or why there is none, in a sentence."""
+    """The library, or an error message."""
     try:
         return _load()
     except LibraryError as error:
         return str(error)
-    # whatever it is: who asks may go on without
+    # any error: callers may continue without the library
     except Exception as error:
         return (
             f'the library cannot be compiled or loaded ({_first_line(error)}'
-            '); mend that.'
+            '); fix that.'
         )
 
 
@@ -109,18 +109,18 @@ def _load() -> ctypes.CDLL:
     if shipped is not None:
         try:
             return opened(shipped)
-        except OSError:  # made for another system: compile our own
+        except OSError:  # built for another system: compile it here
             pass
     library = built()
     try:
         return opened(library)
     except OSError:
-        discard(library)  # of another C library, perhaps
+        discard(library)  # perhaps built for another C library
         return _opened_or_told(built())
 
 
 def shipped_library() -> Path | None:
-    """The library that was installed with the package, if it is current.
+    """The library installed with the package, if it is current.
 
     In a checkout the sources may have changed since.
     """
@@ -133,10 +133,10 @@ def shipped_library() -> Path | None:
 
 
 def opened(library: Path) -> ctypes.CDLL:
-    """A library, with the types of its functions.
+    """Load a library, and set the types of its functions.
 
     Raises:
-        OSError: It cannot be loaded, or is another one.
+        OSError: It cannot be loaded, or is another library.
     """
     code = ctypes.CDLL(str(library))
     for name, (result, *arguments) in _FUNCTIONS.items():
@@ -156,7 +156,7 @@ def _opened_or_told(library: Path) -> ctypes.CDLL:
     except OSError as error:
         raise LibraryError(
             f'the compiled library cannot be loaded ({_first_line(error)}); '
-            "set CXX to a compiler that makes libraries for this machine's "
+            "set CXX to a compiler that builds libraries for this machine's "
             'Python.'
         ) from error
 
@@ -167,5 +167,5 @@ def _first_line(error: Exception) -> str:
 
 
 def builds() -> list[str]:
-    """Builds in the library that this CPU can run, the best first."""
+    """Builds in the library that this CPU can run, the fastest first."""
     return load_library().fgc_builds().decode().split(',')

@@ -1,4 +1,4 @@
-"""A network from a file, run by the library."""
+"""A network loaded from a file, run by the library."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BAD_FILE, _UNREADABLE, _NO_MEMORY = 1, 2, 3
 
 
 class Model:
-    """A network that is ready to run; any number of threads may share it.
+    """A loaded network; it may be shared by any number of threads.
 
     Made by :meth:`load` or :meth:`from_bytes`, and freed by :meth:`close`,
     at the end of a ``with`` block, or with the object.
@@ -31,9 +31,9 @@ class Model:
     Attributes:
         image_shape: (channels, height, width) of an image.
         output_shapes: (channels, height, width) of every output.
-        records: Outputs that are no decisions; they come first.
-        build: Name of the code that runs it.
-        meta: What else the file says, see docs/runtime.md.
+        records: Number of outputs that are not decisions; they come first.
+        build: Name of the build that runs it.
+        meta: JSON of the file, see docs/runtime.md.
     """
 
     def __init__(
@@ -58,17 +58,17 @@ class Model:
         build: str | None = None,
         functions: Sequence[Function] = (),
     ) -> Model:
-        """A model from a file.
+        """Load a model from a file.
 
         Args:
             path: The file.
             build: One of :func:`fgc_mm.runtime.library.builds`; ``None``:
                 the fastest.
-            functions: Compute the CALL ops of the program: number n is given
-                lists of (C, H, W) arrays, what it reads and what it writes.
+            functions: Compute the CALL ops of the program: function n gets
+                lists of (C, H, W) arrays, its inputs and its outputs.
 
         Raises:
-            RuntimeFileError: The file cannot be read, or is no model.
+            RuntimeFileError: The file cannot be read, or is not a model.
             FGCError: There is no such build.
             LibraryError: The library cannot be compiled.
         """
@@ -89,7 +89,7 @@ class Model:
         build: str | None = None,
         functions: Sequence[Function] = (),
     ) -> Model:
-        """A model from the bytes of a file, as :meth:`load`."""
+        """Load a model from the bytes of a file, like :meth:`load`."""
         handle, code = ctypes.c_void_p(), load_library()
         error = ctypes.create_string_buffer(ERROR_SIZE)
         given = np.frombuffer(data, np.uint8)
@@ -106,17 +106,17 @@ class Model:
         """The outputs for some images.
 
         Args:
-            images: (N, C, H, W) of floating point, preprocessed.
-            decisions: Compute and return what the gates decided, too.
-            threads: Share several images out to threads, or the parts of an
-                op for a single one.
+            images: (N, C, H, W) floating point, preprocessed.
+            decisions: Also compute and return the gates' decisions.
+            threads: Number of threads, which run several images in parallel,
+                or parts of an op for a single image.
 
         Returns:
-            For every output (N, C, H, W) float32; without ``decisions`` the
-            first ``records`` of them.
+            For every output (N, C, H, W) float32; without ``decisions`` only
+            the first ``records`` of them.
 
         Raises:
-            FGCError: Images of another shape or type, or the model is
+            FGCError: Images of another shape or dtype, or the model is
                 closed.
         """
         images = self._checked(images)
@@ -143,11 +143,11 @@ class Model:
         decisions: bool = False,
         threads: int = 1,
     ) -> list[tuple[str, float]]:
-        """What each op takes: its name and the least of some seconds.
+        """Time of each op: its name and the minimum of some seconds.
 
         Args:
             image: (C, H, W), or (1, C, H, W).
-            repeats: Runs.
+            repeats: Number of runs.
             decisions: As in :meth:`run`.
             threads: As in :meth:`run`.
         """
@@ -165,7 +165,7 @@ class Model:
         return list(zip(self.meta['names'], seconds.tolist(), strict=True))
 
     def set_alone(self, ops: Sequence[bool]) -> None:
-        """Which ops one thread computes alone; not while the model runs.
+        """Set the ops that run on one thread; not while the model runs.
 
         Args:
             ops: One entry per op.
@@ -179,7 +179,7 @@ class Model:
         _check(result, error)
 
     def close(self) -> None:
-        """Free the memory, as soon as no thread runs the model."""
+        """Free the memory as soon as no thread runs the model."""
         with self._lock:
             self._closed = True
             self._free_if_idle()
@@ -221,9 +221,9 @@ class Model:
         if not good or images.dtype.kind != 'f':
             wanted = ', '.join(map(str, self.image_shape))
             raise FGCError(
-                f'images of shape {images.shape} and type {images.dtype} are '
-                f'given, but the network takes (N, {wanted}) of floating '
-                'point; preprocess them as the file says.'
+                f'images have shape {images.shape} and dtype {images.dtype}, '
+                f'but the network needs (N, {wanted}) floating point; '
+                'preprocess them as described in the file.'
             )
         return np.ascontiguousarray(images, np.float32)
 
@@ -259,7 +259,7 @@ def _encoded(build: str | None) -> bytes | None:
 
 
 def _check(result: int, error: ctypes.Array, path: str = '') -> None:
-    """Raise what the library says."""
+    """Raise an error reported by the library."""
     if not result:
         return
     said = error.value.decode(errors='replace')

@@ -1,8 +1,8 @@
-"""What is compiled, with which options.
+"""Compiler options and object files of the library.
 
-One library holds several builds of the fast code: the same sources for
-several instruction sets. It chooses by the CPU that it runs on, so one
-library serves all nodes of a cluster.
+One library has several builds of the performance-critical code: the same
+sources for several instruction sets. It selects one by the CPU that it runs
+on, so one library works on all nodes of a cluster.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FLAGS = (
     '-fno-math-errno',
     '-fno-trapping-math',
     '-fPIC',
-    '-fvisibility=hidden',  # two libraries in one process share nothing
+    '-fvisibility=hidden',  # no symbols shared with another library
     '-pthread',
 )
 LINK = ('-shared', '-pthread')
@@ -30,12 +30,12 @@ AVX512 = ('avx512f', 'avx512bw', 'avx512dq', 'avx512vl', 'avx2', 'fma')
 
 
 class Build(NamedTuple):
-    """One way to compile the fast code.
+    """One build of the performance-critical code.
 
     Attributes:
-        name: As ``fgc_builds`` has it.
-        needs: Instruction sets, by the names of the compiler's options.
-        lanes: float32 numbers of a vector.
+        name: As in ``fgc_builds``.
+        needs: Instruction sets, named like the compiler's options.
+        lanes: float32 per vector.
     """
 
     name: str
@@ -44,34 +44,34 @@ class Build(NamedTuple):
 
     @property
     def options(self) -> list[str]:
-        """For the compiler."""
+        """Compiler options."""
         name = self.name.replace('-', '_')
         sets = [f'-m{need}' for need in self.needs]
         macros = f'-DFGC_BUILD={name}', f'-DFGC_LANES={self.lanes}'
         return [*macros, *sets]
 
 
-# Without further options a compiler makes code that every CPU of the
-# architecture runs: SSE2 on x86-64, Neon on aarch64.
+# Without options a compiler generates code for every CPU of the
+# architecture: SSE2 on x86-64, Neon on aarch64.
 BASELINE = Build('baseline', lanes=4)
 X86 = (
     Build('avx', ('avx',)),
     Build('avx2', ('avx2', 'fma')),
-    # Some CPUs multiply 512 bits at once, others in two halves, or at a lower
-    # clock; both builds have the 32 registers of AVX-512.
+    # Some CPUs execute 512 bits at once, others in two halves, or at a lower
+    # clock; both builds use the 32 registers of AVX-512.
     Build('avx512', AVX512, lanes=16),
     Build('avx512-256', AVX512),
 )
 
 
 def builds() -> tuple[Build, ...]:
-    """Those of this machine's architecture."""
+    """The builds for this machine's architecture."""
     x86 = platform.machine().lower() in ('x86_64', 'amd64')
     return (BASELINE, *X86) if x86 else (BASELINE,)
 
 
 def compilations(folder: Path) -> list[tuple[str, str, list[str]]]:
-    """Object file, its source, and the compiler's options, for each.
+    """(object file, source, compiler options) of all object files.
 
     Args:
         folder: Of the sources.
@@ -89,6 +89,6 @@ def compilations(folder: Path) -> list[tuple[str, str, list[str]]]:
 
 
 def linking(objects: Sequence[Path]) -> list[str]:
-    """The compiler's arguments that make a library of object files."""
-    # a linker drops the libraries that come before what needs them
+    """Compiler arguments that link object files to a library."""
+    # libraries must come after the objects that need them
     return [*map(str, objects), *LINK]

@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from fgc_mm.errors import FGCError
-from fgc_mm.memory import LateRead, waits
+from fgc_mm.memory import AsyncRead, read_would_block
 from fgc_mm.registry import HOOKS
 
 
@@ -20,7 +20,7 @@ class _Step(NamedTuple):
 
     epoch: int
     iteration: int
-    total: LateRead
+    total: AsyncRead
     losses: dict[str, Any]
 
 
@@ -54,12 +54,12 @@ class FiniteLossHook(Hook):
         losses = {k: v for k, v in (outputs or {}).items() if 'loss' in k}
         place = runner.epoch + 1, runner.iter + 1
         total = losses.get('loss')
-        if isinstance(total, Tensor) and waits(total):
+        if isinstance(total, Tensor) and read_would_block(total):
             kept = {
                 name: value.detach() if isinstance(value, Tensor) else value
                 for name, value in losses.items()
             }
-            self._late = _Step(*place, LateRead(kept['loss']), kept)
+            self._late = _Step(*place, AsyncRead(kept['loss']), kept)
         else:
             _refuse_broken(losses, *place)
 

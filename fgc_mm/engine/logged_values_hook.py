@@ -9,7 +9,7 @@ from mmengine.hooks import LoggerHook, RuntimeInfoHook
 from mmengine.runner import Runner
 from torch import Tensor
 
-from fgc_mm.memory import waits
+from fgc_mm.memory import read_would_block
 from fgc_mm.registry import HOOKS
 
 
@@ -40,7 +40,7 @@ class LoggedValuesHook(RuntimeInfoHook):
             for key, value in (outputs or {}).items()
         ]
         self._kept += values
-        late = any(_is_tensor(v) and waits(v) for _, v in values)
+        late = any(_is_tensor(v) and read_would_block(v) for _, v in values)
         if not late or self._due(runner, batch_idx):
             self.flush(runner)
 

@@ -55,10 +55,10 @@ def _tables(a: float, b: float, device: torch.device) -> tuple[Tensor, Tensor]:
 
 def _look_up(table: Tensor, distance: Tensor, power: float) -> Tensor:
     """Interpolate at a distance in [0, 1/2] from 0 or from 1."""
-    place = (distance * 2).pow(power) * _INTERVALS
+    position = (distance * 2).pow(power) * _INTERVALS
     # Clamped, so that a NaN gives NaN and no index is out of range.
-    left = place.long().clamp_(0, _INTERVALS - 1)
-    return torch.lerp(table[left], table[left + 1], place - left)
+    left = position.long().clamp_(0, _INTERVALS - 1)
+    return torch.lerp(table[left], table[left + 1], position - left)
 
 
 def beta_cdf(p: Tensor, a: float, b: float) -> Tensor:

@@ -25,6 +25,6 @@ def rows_of_keys(keys: Tensor) -> Tensor:
     return LOW - (keys & LOW)
 
 
-def falling(start: int, count: int, like: Tensor) -> Tensor:
+def descending(start: int, count: int, like: Tensor) -> Tensor:
     """start, start - 1, ...; (count,)."""
     return torch.arange(start, start - count, -1, device=like.device)

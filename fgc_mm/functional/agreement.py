@@ -27,6 +27,6 @@ def neighborhood_agreement(first: Tensor, second: Tensor) -> Tensor:
             'search both spaces with the same queries and num_neighbors'
         )
     ordered = second.sort(1).values
-    place = torch.searchsorted(ordered, first.contiguous())
-    place.clamp_(max=first.shape[1] - 1)
-    return (ordered.gather(1, place) == first).float().mean()
+    position = torch.searchsorted(ordered, first.contiguous())
+    position.clamp_(max=first.shape[1] - 1)
+    return (ordered.gather(1, position) == first).float().mean()

@@ -43,15 +43,15 @@ def _is_positive(values: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.gt(values, 0, out=torch.empty_like(values, dtype=dtype))
 
 
-def _draw(logits: Tensor) -> Tensor:
+def _logistic_noise(logits: Tensor) -> Tensor:
     """log(u) - log(1 - u) of uniform noise, finite."""
     noise = torch.empty_like(
         logits, dtype=torch.float32, requires_grad=False
     ).uniform_()
-    return noise.to(_wide(logits)).logit_(_EDGE)
+    return noise.to(_at_least_float32(logits)).logit_(_EDGE)
 
 
-def _wide(logits: Tensor) -> torch.dtype:
+def _at_least_float32(logits: Tensor) -> torch.dtype:
     return torch.promote_types(logits.dtype, torch.float32)
 
 
@@ -90,7 +90,7 @@ def binary_concrete(
             'exists: use 2/3, or another value above 0'
         )
     if noise is None:
-        shift = _draw(logits)
+        shift = _logistic_noise(logits)
         return _BinaryConcrete.apply(logits, float(temperature), shift)
     if noise.shape != logits.shape:
         raise FGCError(
@@ -98,5 +98,5 @@ def binary_concrete(
             f'{tuple(logits.shape)}, but each gate needs its own sample: '
             'sample noise of the shape of logits'
         )
-    shift = noise.to(_wide(logits)).logit()
+    shift = noise.to(_at_least_float32(logits)).logit()
     return _BinaryConcrete.apply(logits, float(temperature), shift)

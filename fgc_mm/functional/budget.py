@@ -78,10 +78,8 @@ def ratio_for_budget(
             f'lowest possible cost is {least:.4f} (with gates and layers '
             f'without a site) and the highest {most:.4f}.'
         )
-    cheap, dear = ends
+    low, high = ends
     for _ in range(steps):
-        middle = (cheap + dear) / 2
-        cheap, dear = (
-            (middle, dear) if cost(middle) <= budget else (cheap, middle)
-        )
-    return min((cheap, dear), key=lambda ratio: abs(cost(ratio) - budget))
+        middle = (low + high) / 2
+        low, high = (middle, high) if cost(middle) <= budget else (low, middle)
+    return min((low, high), key=lambda ratio: abs(cost(ratio) - budget))

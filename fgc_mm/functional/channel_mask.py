@@ -30,7 +30,7 @@ class _MaskChannels(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         activation, mask = ctx.saved_tensors
         product = grad * activation
-        grad_mask = _lines(product).sum(dim=2)
+        grad_mask = _flat_positions(product).sum(dim=2)
         mask = _broadcast(mask, grad)
         if torch.compiler.is_compiling():  # it plans memory itself
             return grad * mask, grad_mask
@@ -42,7 +42,7 @@ def _broadcast(mask: Tensor, like: Tensor) -> Tensor:
     return mask.reshape(*mask.shape, *[1] * (like.dim() - 2))
 
 
-def _lines(maps: Tensor) -> Tensor:
+def _flat_positions(maps: Tensor) -> Tensor:
     """(N, C, ...) -> (N, C, positions)."""
     return maps.flatten(2) if maps.dim() > 2 else maps.unsqueeze(2)
 

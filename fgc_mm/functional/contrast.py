@@ -52,7 +52,7 @@ class _PositiveScore(torch.autograd.Function):
                 rows = bank.index_select(0, index.flatten())
                 rows = rows.to(dtype).view(-1, count, dim)
                 parts.append(_score(some.to(dtype), rows, scale, form))
-        score, slope = map(joined, zip(*parts, strict=True))
+        score, slope = map(concatenate, zip(*parts, strict=True))
         ctx.save_for_backward(slope)
         ctx.dtype = queries.dtype
         return score
@@ -73,7 +73,7 @@ def gathered_queries(bank: Tensor, positives: int) -> int:
     return max(1, elements // (positives * bank.shape[1]))
 
 
-def joined(parts: Sequence[Tensor]) -> Tensor:
+def concatenate(parts: Sequence[Tensor]) -> Tensor:
     """Concatenate parts; a single one is returned as is."""
     return torch.cat(parts) if len(parts) > 1 else parts[0]
 

@@ -23,8 +23,8 @@ def fingerprint(rows: Tensor) -> Tensor:
     bits = rows.detach().contiguous().view(_BITS[rows.element_size()])
     total = torch.zeros((), dtype=torch.int64, device=rows.device)
     for number, part in enumerate(bits.flatten().split(_PART)):
-        place = torch.arange(len(part), device=part.device) + number * _PART
+        position = torch.arange(len(part), device=part.device) + number * _PART
         # times an odd number: adjacent indices get very different weights
-        weight = (place * 0x5851F42D4C957F2D) | 1
+        weight = (position * 0x5851F42D4C957F2D) | 1
         total += (part.long() * weight).sum()
     return total

@@ -150,7 +150,7 @@ class MACsTable:
             return list(self.layers)
         if counting == 'fgc-pr':
             return [x for x in self.layers if x.role != 'head']
-        return _chained([x for x in self.layers if x.role == 'backbone'])
+        return _chain_layers([x for x in self.layers if x.role == 'backbone'])
 
 
 def macs_per_image(
@@ -227,7 +227,7 @@ def expected_macs(
     )
 
 
-def _chained(products: list[LayerMACs]) -> list[LayerMACs]:
+def _chain_layers(products: list[LayerMACs]) -> list[LayerMACs]:
     """Let each layer read the output of the one before, even across sums."""
     layers = [x for x in products if x.source == 'layer']
     chained = [x for x in products if x.source != 'layer'] + layers[:1]
@@ -248,21 +248,21 @@ def _check_counting(counting: str) -> None:
 
 def _expected_share(layer: LayerMACs, keep_ratio: float) -> float:
     """Expected fraction of a layer's pairs of channels that are open."""
-    inputs = _governed_share(layer.in_sites, layer.in_channels)
-    outputs = _governed_share(layer.out_sites, layer.out_channels)
+    inputs = _site_fraction(layer.in_sites, layer.in_channels)
+    outputs = _site_fraction(layer.out_sites, layer.out_channels)
     if layer.groups > 1 and layer.in_sites == layer.out_sites:
         inputs = 0  # depthwise: one decision for input and output
     closed = 1 - keep_ratio
     return (1 - closed * inputs) * (1 - closed * outputs)
 
 
-def _governed_share(sites: Sequence[SitePositions], channels: int) -> float:
+def _site_fraction(sites: Sequence[SitePositions], channels: int) -> float:
     """Fraction of some channels that belong to a site."""
-    places = sum(
+    count = sum(
         channels if positions is None else sum(p >= 0 for p in positions)
         for _, positions in sites
     )
-    return places / channels
+    return count / channels
 
 
 def open_pairs(layer: LayerMACs, opened: Sequence[Tensor]) -> Tensor:

@@ -27,13 +27,13 @@ class MACsMatrices:
         self.table = table
         layers = table.counted(counting)
         self.fixed = sum(layer.dense for layer in layers if not layer.sites)
-        governed = [layer for layer in layers if layer.sites]
-        pairs = [layer for layer in governed if _is_product(layer)]
-        squares = [layer for layer in governed if _is_square(layer)]
+        gated_layers = [layer for layer in layers if layer.sites]
+        pairs = [layer for layer in gated_layers if _is_product(layer)]
+        squares = [layer for layer in gated_layers if _is_square(layer)]
         # channels of several sites, or grouped convs
         self.others = [
             layer
-            for layer in governed
+            for layer in gated_layers
             if layer not in pairs and layer not in squares
         ]
         self._numbers = self._build(pairs, squares)
@@ -107,17 +107,17 @@ def _is_product(layer: LayerMACs) -> bool:
 def _is_square(layer: LayerMACs) -> bool:
     """Whether it is depthwise with the same site on both sides."""
     depthwise = layer.groups == layer.in_channels == layer.out_channels
-    alike = layer.in_sites == layer.out_sites
-    lone = layer.groups > 1 and depthwise and alike
-    return lone and _is_linear(layer.in_sites, layer.in_channels)
+    same_sites = layer.in_sites == layer.out_sites
+    is_depthwise = layer.groups > 1 and depthwise and same_sites
+    return is_depthwise and _is_linear(layer.in_sites, layer.in_channels)
 
 
 def _is_linear(side: Side, channels: int) -> bool:
     """Whether no channel belongs to more than one site."""
-    places = torch.zeros(channels, dtype=torch.int64)
+    count = torch.zeros(channels, dtype=torch.int64)
     for _, positions in side:
         if positions is None:
-            places += 1
+            count += 1
         else:
-            places += torch.tensor([p >= 0 for p in positions])
-    return not len(places) or int(places.max()) <= 1
+            count += torch.tensor([p >= 0 for p in positions])
+    return not len(count) or int(count.max()) <= 1

@@ -14,7 +14,7 @@ from torch import Tensor
 from fgc_mm.errors import FGCError
 from fgc_mm.functional._checks import check_bank
 from fgc_mm.functional._chunks import by_device, is_cpu
-from fgc_mm.functional._row_keys import LOW, falling, pack, rows_of_keys
+from fgc_mm.functional._row_keys import LOW, descending, pack, rows_of_keys
 from fgc_mm.functional._row_keys import keys as _keys
 from fgc_mm.functional.full_precision import full_precision
 
@@ -83,27 +83,27 @@ class _Search:
         if stop - start < self.chunk:
             self.scores[:, stop - start :] = -torch.inf
         tops = _tops(self.scores, self.group)
-        low = falling(LOW - start // self.group, tops.shape[1], tops)
+        low = descending(LOW - start // self.group, tops.shape[1], tops)
         self._keep(pack(tops, low), last=stop == self.length)
 
     def _keep(self, keys: Tensor, last: bool) -> None:
         first = self.k if self.keys is None else 0
         if self.keys is not None:
             keys = torch.cat([self.keys, keys], 1)
-        self.keys, place = keys.topk(self.k, sorted=False)
+        self.keys, index = keys.topk(self.k, sorted=False)
         wide = self.buffer.shape[1] // self.group
         line = torch.arange(
             first, first + len(keys) * wide, wide, device=keys.device
         )
         groups = self.buffer.view(-1, self.group)
-        flat = (place + line.unsqueeze(1)).flatten()
+        flat = (index + line.unsqueeze(1)).flatten()
         best = groups.index_select(0, flat).view_as(self.best)
         self.best = best if last else self.best.copy_(best)
 
     def result(self) -> Tensor:
         """The (n, k) keys, best first."""
         # LOW minus the row: from the group's index to its first row
-        inner = falling(LOW - LOW * self.group, self.group, self.keys)
+        inner = descending(LOW - LOW * self.group, self.group, self.keys)
         groups = (self.keys & LOW).unsqueeze(2)
         low = torch.add(inner, groups, alpha=self.group).flatten(1)
         return pack(self.best, low).topk(self.k).values

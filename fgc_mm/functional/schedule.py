@@ -87,14 +87,14 @@ class Schedule:
             )
 
     @property
-    def moves(self) -> bool:
+    def varies(self) -> bool:
         """Whether the value depends on the progress."""
         return self.start_value != self.end_value
 
     @property
     def first_epoch(self) -> int | None:
         """The first epoch in which the value is not 0; None if unknown."""
-        if not self.moves or self.start_value:
+        if not self.varies or self.start_value:
             return 0
         # in the epoch ``begin`` the value is still start_value, 0
         first = self.begin + (self.begin < self.end)
@@ -106,7 +106,7 @@ class Schedule:
         Raises:
             FGCError: The value changes, but the progress is unknown.
         """
-        if not self.moves:
+        if not self.varies:
             return self.end_value
         if progress is None:
             raise FGCError(

@@ -39,7 +39,7 @@ class Shard:
             )
 
     @classmethod
-    def own(cls, length: int) -> 'Shard':
+    def of_this_rank(cls, length: int) -> 'Shard':
         """The part of this process in the default process group."""
         if not dist.is_initialized():
             return cls(length, 0, 1)
@@ -67,11 +67,11 @@ class Shard:
         if self.world_size == 1:
             return [len(own)]
         count = torch.tensor([len(own)], device=own.device)
-        everyones = [torch.empty_like(count) for _ in range(self.world_size)]
-        dist.all_gather(everyones, count)
-        return torch.cat(everyones).tolist()
+        all_counts = [torch.empty_like(count) for _ in range(self.world_size)]
+        dist.all_gather(all_counts, count)
+        return torch.cat(all_counts).tolist()
 
-    def ask(self, own: Tensor, counts: Sequence[int]) -> Tensor:
+    def gather_queries(self, own: Tensor, counts: Sequence[int]) -> Tensor:
         """Gather all processes' queries, in rank order.
 
         Args:
@@ -90,23 +90,23 @@ class Shard:
         dist.all_gather(parts, padded)
         return torch.cat([p[:n] for p, n in zip(parts, counts, strict=True)])
 
-    def answer(self, answers: Tensor, counts: Sequence[int]) -> Tensor:
+    def return_results(self, results: Tensor, counts: Sequence[int]) -> Tensor:
         """Send every process its results, and receive one's own from all.
 
         Args:
-            answers: (sum of counts, X), results of this process for all.
+            results: (sum of counts, X), results of this process for all.
             counts: from :meth:`counts`.
 
         Returns:
             (world_size, n, X), results of all processes for this one.
         """
         if self.world_size == 1:
-            return answers.unsqueeze(0)
+            return results.unsqueeze(0)
         own = counts[self.rank]
-        received = answers.new_empty(self.world_size * own, answers.shape[1])
+        received = results.new_empty(self.world_size * own, results.shape[1])
         dist.all_to_all_single(
             received,
-            answers.contiguous(),
+            results.contiguous(),
             [own] * self.world_size,
             list(counts),
         )

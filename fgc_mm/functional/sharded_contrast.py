@@ -8,8 +8,8 @@ from fgc_mm.functional._attention import attend, merge
 from fgc_mm.functional.contrast import (
     add_eps,
     check_contrast,
+    concatenate,
     gathered_queries,
-    joined,
 )
 from fgc_mm.functional.full_precision import full_precision
 from fgc_mm.functional.shard import Shard
@@ -52,15 +52,15 @@ def _owned_scores(
         )
     ]
     slopes, scores = zip(*parts, strict=True)
-    return joined(slopes), joined(scores)
+    return concatenate(slopes), concatenate(scores)
 
 
 def _join(
-    answers: Tensor, terms: int, scale: float, form: str
+    results: Tensor, terms: int, scale: float, form: str
 ) -> tuple[Tensor, Tensor]:
     """Value (n,) and gradient (n, C) from all shards' (W, n, 2 C + 2)."""
-    dim = answers.shape[2] // 2 - 1
-    out, slope, lse, score = answers.split([dim, dim, 1, 1], 2)
+    dim = results.shape[2] // 2 - 1
+    out, slope, lse, score = results.split([dim, dim, 1, 1], 2)
     out, total = merge(out, lse.squeeze(2))
     if form == 'sum_log':
         slope, score = slope.sum(0), score.sum(0).squeeze(1)
@@ -89,15 +89,15 @@ class _ShardedContrast(torch.autograd.Function):
     ) -> Tensor:
         dtype = torch.promote_types(queries.dtype, torch.float32)
         counts = shard.counts(queries)
-        asked = shard.ask(queries.to(dtype), counts)
-        index = shard.ask(positives, counts) - shard.start
+        all_queries = shard.gather_queries(queries.to(dtype), counts)
+        index = shard.gather_queries(positives, counts) - shard.start
         with full_precision(queries):
-            out, lse = attend(asked, rows, scale)
-            slope, score = _owned_scores(asked, rows, index, scale, form)
-            answers = [out, slope, lse.unsqueeze(1), score.unsqueeze(1)]
-            answers = shard.answer(torch.cat(answers, 1), counts)
+            out, lse = attend(all_queries, rows, scale)
+            slope, score = _owned_scores(all_queries, rows, index, scale, form)
+            results = [out, slope, lse.unsqueeze(1), score.unsqueeze(1)]
+            results = shard.return_results(torch.cat(results, 1), counts)
             terms = positives.shape[1] if form == 'sum_log' else 1
-            value, full = _join(answers, terms, scale, form)
+            value, full = _join(results, terms, scale, form)
         ctx.save_for_backward(full)
         ctx.dtype = queries.dtype
         return value

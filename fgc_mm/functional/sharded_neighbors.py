@@ -42,12 +42,12 @@ def sharded_nearest_neighbors(
     check_bank(queries, rows)
     check_neighbors(shard.length, k, exclude, len(queries))
     counts = shard.counts(queries)
-    everyones = shard.ask(queries, counts)
+    all_queries = shard.gather_queries(queries, counts)
     if exclude is not None:
-        exclude = shard.ask(exclude, counts) - shard.start
+        exclude = shard.gather_queries(exclude, counts) - shard.start
     few = min(k, len(rows))
-    keys = nearest_keys(everyones, rows, few, exclude, shard.start)
+    keys = nearest_keys(all_queries, rows, few, exclude, shard.start)
     short = keys.new_full((len(keys), k - few), torch.iinfo(keys.dtype).min)
-    keys = shard.answer(torch.cat([keys, short], 1), counts)
+    keys = shard.return_results(torch.cat([keys, short], 1), counts)
     candidates = keys.transpose(0, 1).flatten(1)
     return rows_of_keys(candidates.topk(k).values)

@@ -32,11 +32,11 @@ def topk_mask(saliency: Tensor, share: float | Tensor) -> Tensor:
     """
     channels = saliency.shape[1]
     order = saliency.argsort(dim=1, descending=True, stable=True)
-    won = torch.zeros_like(saliency, dtype=torch.bool)
+    mask = torch.zeros_like(saliency, dtype=torch.bool)
     if not isinstance(share, Tensor):
-        return won.scatter(
+        return mask.scatter(
             1, order[:, : num_kept_channels(share, channels)], True
         )
     count = (share * channels - 1e-9).ceil().clamp(min=1)
     first = torch.arange(channels, device=saliency.device) < count
-    return won.scatter(1, order, first.expand(order.shape))
+    return mask.scatter(1, order, first.expand(order.shape))

@@ -95,7 +95,7 @@ class FBSGate(nn.Module):
         )
 
     def _density(self) -> float | Tensor:
-        if not self.density.moves:
+        if not self.density.varies:
             return self.density.end_value
         if not self.training:
             return self.trained_density

@@ -23,7 +23,7 @@ from fgc_mm.memory import (
     MemoryBank,
     ShardedBank,
     SiteBanks,
-    waits,
+    read_would_block,
 )
 from fgc_mm.memory.bank import nearest_of_each
 from fgc_mm.registry import MODELS
@@ -167,7 +167,7 @@ class FeatureGateCouplingLoss(GateLoss):
         def bank(dim: int) -> MemoryBank:
             kind = ShardedBank if shard else MemoryBank
             return kind(
-                Shard.own(length) if shard else length,
+                Shard.of_this_rank(length) if shard else length,
                 dim,
                 momentum=self.momentum,
                 normalize=self.switches.normalize_rows,
@@ -255,7 +255,7 @@ class FeatureGateCouplingLoss(GateLoss):
         banks = [self.banks[name] for name in pending]
         banks = [b.feature for b in banks] + [b.gate for b in banks]
         write = BatchWrite(banks, batch.indices, values)
-        if waits(values):
+        if read_would_block(values):
             self._last_write = write
         else:
             write.check()

@@ -1,18 +1,18 @@
 """Memory banks, with one row per training image."""
 
+from fgc_mm.memory.async_read import AsyncRead, read_would_block
 from fgc_mm.memory.bank import MemoryBank
 from fgc_mm.memory.batch_write import BatchWrite
 from fgc_mm.memory.epoch_mean import EpochMean
-from fgc_mm.memory.late_read import LateRead, waits
 from fgc_mm.memory.sharded_bank import ShardedBank
 from fgc_mm.memory.site_banks import SiteBanks
 
 __all__ = [
+    'AsyncRead',
     'BatchWrite',
     'EpochMean',
-    'LateRead',
     'MemoryBank',
     'ShardedBank',
     'SiteBanks',
-    'waits',
+    'read_would_block',
 ]

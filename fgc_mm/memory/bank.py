@@ -34,23 +34,23 @@ def _draw(
     return normalize(rows.normal_(generator=generator), dim=1)
 
 
-def _start(
+def _initial_rows(
     length: int,
     dim: int,
     init: str,
     generator: torch.Generator | None,
     dtype: torch.dtype,
-    held: range,
+    local_range: range,
 ) -> Tensor:
     """The held rows of the initial bank; all are drawn, in chunks."""
-    rows = torch.empty(len(held), dim, dtype=dtype, device='cpu')
+    rows = torch.empty(len(local_range), dim, dtype=dtype, device='cpu')
     for start in range(0, length, _DRAWN):
         drawn = _draw(min(_DRAWN, length - start), dim, init, generator)
-        low = max(start, held.start)
-        high = min(start + len(drawn), held.stop)
+        low = max(start, local_range.start)
+        high = min(start + len(drawn), local_range.stop)
         if low < high:
             some = drawn[low - start : high - start]
-            rows[low - held.start : high - held.start] = some
+            rows[low - local_range.start : high - local_range.start] = some
     return rows
 
 
@@ -97,10 +97,12 @@ class MemoryBank:
         self.momentum = momentum
         self.normalize = normalize
         self.length = length
-        self.rows = _start(length, dim, init, generator, dtype, self.held)
+        self.rows = _initial_rows(
+            length, dim, init, generator, dtype, self.local_range
+        )
 
     @property
-    def held(self) -> range:
+    def local_range(self) -> range:
         """The rows on this process: all of them."""
         return range(self.length)
 
@@ -151,7 +153,7 @@ class MemoryBank:
             queries, self.rows, positives, temperature, form, eps
         )
 
-    def locate(
+    def local_rows(
         self, ordered: Tensor, source: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Local indices of rows, and the values to write there.
@@ -244,7 +246,9 @@ class MemoryBank:
                 'with the same training set and sites, or start without the '
                 'saved banks (load_banks=False in FGCMemoryBankHook)'
             )
-        self.rows.copy_(state['rows'][self.held.start : self.held.stop])
+        self.rows.copy_(
+            state['rows'][self.local_range.start : self.local_range.stop]
+        )
 
 
 def nearest_of_each(

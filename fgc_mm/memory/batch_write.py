@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from fgc_mm.memory.late_read import LateRead
+from fgc_mm.memory.async_read import AsyncRead
 
 if TYPE_CHECKING:
     from fgc_mm.memory.bank import MemoryBank
@@ -37,7 +37,7 @@ class BatchWrite:
         # false for inf and nan
         largest = values.to(dtype).abs().amax()
         self.broken = ~(largest <= torch.finfo(dtype).max)
-        self._late = LateRead(self.broken)
+        self._late = AsyncRead(self.broken)
 
     def check(self) -> None:
         """Raise FGCError for a value that a bank cannot store."""
@@ -74,28 +74,28 @@ def write_rows(
     """
     if not len(indices):
         return
-    ordered, place = indices.sort(stable=True)
-    source = place.index_select(0, torch.searchsorted(ordered, ordered))
-    local, source, away = banks[0].locate(ordered, source)
-    stays = [x for x in (away, broken) if x is not None]
+    ordered, position = indices.sort(stable=True)
+    source = position.index_select(0, torch.searchsorted(ordered, ordered))
+    local, source, elsewhere = banks[0].local_rows(ordered, source)
+    unchanged = [x for x in (elsewhere, broken) if x is not None]
     pairs = list(zip(banks, values, strict=True))
     pairs.sort(key=lambda pair: pair[0].rows.shape[1])
     for _, group in groupby(pairs, lambda pair: pair[0].rows.shape[1]):
-        _write_alike(list(group), local, source, stays)
+        _write_stacked(list(group), local, source, unchanged)
 
 
-def _write_alike(
+def _write_stacked(
     pairs: Sequence[tuple[MemoryBank, Tensor]],
     local: Tensor,
     source: Tensor,
-    stays: Sequence[Tensor],
+    unchanged: Sequence[Tensor],
 ) -> None:
     """Write banks with the same number of channels, stacked."""
     old = [bank.rows.index_select(0, local) for bank, _ in pairs]
     old = torch.stack(old)  # (banks, N, C)
     new = torch.stack([values for _, values in pairs]).index_select(1, source)
     rows = pairs[0][0].blend(old, new)
-    for condition in stays:
+    for condition in unchanged:
         rows = torch.where(condition, old, rows)
     for (bank, _), part in zip(pairs, rows.unbind(), strict=True):
         bank.rows.index_copy_(0, local, part)

@@ -45,7 +45,7 @@ class ShardedBank(MemoryBank):
         )
 
     @property
-    def held(self) -> range:
+    def local_range(self) -> range:
         """The rows on this process."""
         return range(self.shard.start, self.shard.stop)
 
@@ -68,20 +68,20 @@ class ShardedBank(MemoryBank):
             queries, self.rows, self.shard, positives, temperature, form, eps
         )
 
-    def locate(
+    def local_rows(
         self, ordered: Tensor, source: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """As for a whole bank; rows elsewhere are replaced by one here.
 
         If none is here, an arbitrary row is returned and not changed.
         """
-        held = self.held
-        here = (ordered >= held.start) & (ordered < held.stop)
-        place = torch.arange(len(ordered), device=ordered.device)
-        place = torch.where(here, place, here.int().argmax())
-        local = ordered.index_select(0, place) - held.start
+        local_range = self.local_range
+        here = (ordered >= local_range.start) & (ordered < local_range.stop)
+        position = torch.arange(len(ordered), device=ordered.device)
+        position = torch.where(here, position, here.int().argmax())
+        local = ordered.index_select(0, position) - local_range.start
         return (
-            local.clamp(0, len(held) - 1),
-            source.index_select(0, place),
-            ~here.index_select(0, place).unsqueeze(1),
+            local.clamp(0, len(local_range) - 1),
+            source.index_select(0, position),
+            ~here.index_select(0, position).unsqueeze(1),
         )

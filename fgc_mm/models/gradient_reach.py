@@ -143,9 +143,9 @@ def warn_unreached(
     if without_gradient:
         print_log(
             f'The gates of {", ".join(without_gradient)} get no gradient '
-            'from the task: only regularisers depend on all of their parameters, so '
-            'they learn nothing, and distributed training may hang; leave '
-            'these sites out of sites.',
+            'from the task: only regularisers depend on all of their '
+            'parameters, so they learn nothing, and distributed training '
+            'may hang; leave these sites out of sites.',
             logger='current',
             level=30,
         )

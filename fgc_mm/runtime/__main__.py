@@ -29,12 +29,14 @@ def main(arguments: list[str] | None = None) -> int:
         with Model.load(args.model) as model:
             _classify(Classifier(model), args)
     except FGCError as error:
-        return _tell(str(error))
+        return _print_error(str(error))
     except BrokenPipeError:  # e.g. output into `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        return _tell(f'{error.filename}: {error.strerror}; check the path.')
+        return _print_error(
+            f'{error.filename}: {error.strerror}; check the path.'
+        )
     except KeyboardInterrupt:
         return 130
     return 0
@@ -62,12 +64,12 @@ def parse_args(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def _classify(classifier: Classifier, args: argparse.Namespace) -> None:
-    show = _as_json if args.json else _chosen_output()
+    show = _as_json if args.json else _output_function()
     for picture in args.pictures:
         show(classifier(picture, args.top, args.threads))
 
 
-def _tell(sentence: str) -> int:
+def _print_error(sentence: str) -> int:
     print(f'error: {sentence}', file=sys.stderr)
     return BAD_INPUT
 
@@ -79,7 +81,7 @@ def _as_json(prediction: Prediction) -> None:
     print(json.dumps(fields), flush=True)
 
 
-def _chosen_output() -> Callable[[Prediction], None]:
+def _output_function() -> Callable[[Prediction], None]:
     """Print tables with rich if it is installed."""
     try:
         from rich.console import Console

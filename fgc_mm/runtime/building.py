@@ -8,23 +8,23 @@ import platform
 import sys
 from pathlib import Path
 
+from fgc_mm.runtime.build_options import NAME, SOURCES, compilations, linking
 from fgc_mm.runtime.cache import (
     cache_folders,
     checksum_file,
-    intact,
-    keep,
-    locked,
-    refuse_strangers,
+    file_lock,
+    is_intact,
+    refuse_foreign_folder,
+    store_library,
 )
 from fgc_mm.runtime.compiler import compiler, run
 from fgc_mm.runtime.errors import LibraryError
-from fgc_mm.runtime.recipe import NAME, SOURCES, compilations, linking
 
 KEY = 'sources.key'  # beside a shipped library: hash of its sources
-AT_ONCE = 4  # parallel compilers, 300 MB each
+MAX_COMPILERS = 4  # parallel compilers, 300 MB each
 
 
-def built() -> Path:
+def cached_library() -> Path:
     """The library in the cache; compiled if it is missing or damaged.
 
     Raises:
@@ -34,7 +34,7 @@ def built() -> Path:
     key = cache_key()
     for folder in cache_folders():
         try:
-            refuse_strangers(folder)
+            refuse_foreign_folder(folder)
             return _library(folder / key)
         except OSError as error:
             problems.append(f'{folder}: {error.strerror or error}')
@@ -77,7 +77,7 @@ def compile_shipped(folder: Path) -> list[Path]:
     """
     library, key, sources = folder / NAME, folder / KEY, sources_key()
     current = key.exists() and key.read_text() == sources
-    if not (current and intact(library)):
+    if not (current and is_intact(library)):
         folder.mkdir(parents=True, exist_ok=True)
         key.unlink(missing_ok=True)
         compile_library(library)
@@ -103,18 +103,18 @@ def compile_library(library: Path) -> None:
         part = aside / library.name
         objects = _compile_all(aside)
         run([*compiler(), *linking(objects), '-o', str(part)])
-        keep(part, library)
+        store_library(part, library)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
 def _library(folder: Path) -> Path:
     library = folder / NAME
-    if intact(library):
+    if is_intact(library):
         return library
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder / 'lock'):
-        if not intact(library):
+    with file_lock(folder / 'lock'):
+        if not is_intact(library):
             print(
                 'fgc_mm compiles its runtime, once for this cache; this '
                 f'takes about a minute: {library}',
@@ -135,7 +135,7 @@ def _compile_all(folder: Path) -> list[Path]:
         objects.append(folder / name)
         files = [str(SOURCES / source), '-o', str(objects[-1])]
         commands.append([*cxx, *options, *files])
-    with ThreadPoolExecutor(min(AT_ONCE, _cores())) as pool:
+    with ThreadPoolExecutor(min(MAX_COMPILERS, _cores())) as pool:
         tasks = [pool.submit(run, command) for command in commands]
         try:
             for task in tasks:

@@ -25,7 +25,7 @@ def cache_folders() -> list[Path]:
     return [*folders, _temporary()]
 
 
-def refuse_strangers(folder: Path) -> None:
+def refuse_foreign_folder(folder: Path) -> None:
     """Refuse a temporary folder of another user, whose code must not run.
 
     Raises:
@@ -47,7 +47,7 @@ def _temporary() -> Path:
     return Path(tempfile.gettempdir()) / f'fgc_mm-{user}'
 
 
-def intact(library: Path) -> bool:
+def is_intact(library: Path) -> bool:
     """Whether the file is unchanged since it was compiled."""
     try:
         return checksum_file(library).read_text() == checksum(library)
@@ -55,7 +55,7 @@ def intact(library: Path) -> bool:
         return False
 
 
-def keep(part: Path, library: Path) -> None:
+def store_library(part: Path, library: Path) -> None:
     """Rename a complete library to its name, and store its checksum."""
     note = part.with_suffix('.sum')
     note.write_text(checksum(part))
@@ -63,7 +63,7 @@ def keep(part: Path, library: Path) -> None:
     note.replace(checksum_file(library))
 
 
-def discard(library: Path) -> None:
+def invalidate(library: Path) -> None:
     """Make a library be compiled again when it is next needed."""
     checksum_file(library).unlink(missing_ok=True)
 
@@ -79,7 +79,7 @@ def checksum_file(library: Path) -> Path:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def file_lock(path: Path) -> Iterator[None]:
     """Lock a file between processes; released if the process dies."""
     try:
         import fcntl

@@ -48,7 +48,7 @@ def call_shapes(data: Any) -> dict[int, tuple[list[Shape], list[Shape]]]:
     return found
 
 
-class Calls:
+class PythonCalls:
     """The functions of one run, and the error of one of them.
 
     Args:

@@ -16,7 +16,7 @@ from fgc_mm.runtime.model import Model
 from fgc_mm.runtime.picture import read_picture
 from fgc_mm.runtime.preprocessing import preprocess
 
-NEEDED = {
+REQUIRED_KEYS = {
     '': ('classes', 'preprocessing', 'sites', 'macs', 'scores'),
     'preprocessing': ('steps', 'size', 'channel_order', 'bits', 'mean'),
 }
@@ -92,7 +92,7 @@ class Classifier:
         macs, opened = self.cost([logits, *decisions])
         return Prediction(
             str(path),
-            self._named(logits.reshape(-1), top),
+            self._top_classes(logits.reshape(-1), top),
             float(macs[0]),
             float(macs[0]) / self._macs.dense,
             float(opened[0]),
@@ -122,7 +122,9 @@ class Classifier:
         opened = np.concatenate(masks, axis=1) != 0
         return macs, opened.mean(axis=1)
 
-    def _named(self, logits: np.ndarray, top: int) -> list[tuple[str, float]]:
+    def _top_classes(
+        self, logits: np.ndarray, top: int
+    ) -> list[tuple[str, float]]:
         scores = probabilities(logits, self.model.meta['scores'])
         names = self.model.meta['classes']
         best = np.argsort(-scores, kind='stable')[:top]
@@ -130,7 +132,7 @@ class Classifier:
 
 
 def _check_complete(meta: Mapping[str, Any]) -> None:
-    for part, keys in NEEDED.items():
+    for part, keys in REQUIRED_KEYS.items():
         given = meta[part] if part else meta
         missing = [key for key in keys if key not in given]
         if missing:

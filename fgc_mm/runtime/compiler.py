@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import subprocess
 
 SECONDS = 900
-ANOTHER = 'install g++ (or set CXX to a compiler of C++17)'
+REMEDY = 'install g++ (or set CXX to a compiler of C++17)'
 
 
 def compiler() -> list[str]:
@@ -27,7 +27,7 @@ def compiler() -> list[str]:
         return shlex.split(named) or ['g++']
     except ValueError as error:
         raise LibraryError(
-            f'CXX={named!r} is not a command ({error}); {ANOTHER}.'
+            f'CXX={named!r} is not a command ({error}); {REMEDY}.'
         ) from error
 
 
@@ -52,20 +52,20 @@ def run(command: Sequence[str]) -> None:
     except OSError as error:
         raise LibraryError(
             f'the compiler {command[0]} cannot be run ({error.strerror}); '
-            f'{ANOTHER}.'
+            f'{REMEDY}.'
         ) from error
     if done.returncode:
-        raise LibraryError(_why(done))
+        raise LibraryError(_failure(done))
 
 
-def _why(done: subprocess.CompletedProcess) -> str:
-    said = done.stderr
-    if done.returncode < 0 or 'Killed' in said or 'out of memory' in said:
+def _failure(done: subprocess.CompletedProcess) -> str:
+    output = done.stderr
+    if done.returncode < 0 or 'Killed' in output or 'out of memory' in output:
         return (
             f'the compiler {done.args[0]} was killed, probably since memory '
             'ran out (it needs 1 GB); free some, or compile once on another '
             'machine: the cache is reused.'
         )
-    lines = [line for line in said.splitlines() if 'error' in line]
-    lines = lines or said.splitlines() or [f'exit code {done.returncode}']
-    return f'{done.args[0]} failed ({lines[0].strip()}); {ANOTHER}.'
+    lines = [line for line in output.splitlines() if 'error' in line]
+    lines = lines or output.splitlines() or [f'exit code {done.returncode}']
+    return f'{done.args[0]} failed ({lines[0].strip()}); {REMEDY}.'

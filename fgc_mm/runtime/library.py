@@ -18,14 +18,14 @@ from ctypes import (
 )
 from pathlib import Path
 
-from fgc_mm.runtime.building import KEY, built, sources_key
-from fgc_mm.runtime.cache import discard
+from fgc_mm.runtime.build_options import NAME
+from fgc_mm.runtime.building import KEY, cached_library, sources_key
+from fgc_mm.runtime.cache import invalidate
 from fgc_mm.runtime.errors import LibraryError
-from fgc_mm.runtime.recipe import NAME
 
 SHIPPED = Path(__file__).parent / 'lib'
 VERSION = 1  # of the interface
-_ONE = threading.Lock()
+_LOAD_LOCK = threading.Lock()
 
 CALL = CFUNCTYPE(None, c_void_p, c_int64, POINTER(c_void_p), POINTER(c_void_p))
 
@@ -82,15 +82,15 @@ def load_library() -> ctypes.CDLL:
     Raises:
         LibraryError: There is none, and none can be compiled.
     """
-    with _ONE:  # the first thread compiles, the others wait
-        found = _tried_once()
+    with _LOAD_LOCK:  # the first thread compiles, the others wait
+        found = _load_once()
     if isinstance(found, str):
         raise LibraryError(found)
     return found
 
 
 @functools.cache
-def _tried_once() -> ctypes.CDLL | str:
+def _load_once() -> ctypes.CDLL | str:
     """The library, or an error message."""
     try:
         return _load()
@@ -108,15 +108,15 @@ def _load() -> ctypes.CDLL:
     shipped = shipped_library()
     if shipped is not None:
         try:
-            return opened(shipped)
+            return open_library(shipped)
         except OSError:  # built for another system: compile it here
             pass
-    library = built()
+    library = cached_library()
     try:
-        return opened(library)
+        return open_library(library)
     except OSError:
-        discard(library)  # perhaps built for another C library
-        return _opened_or_told(built())
+        invalidate(library)  # perhaps built for another C library
+        return _open_or_raise(cached_library())
 
 
 def shipped_library() -> Path | None:
@@ -132,7 +132,7 @@ def shipped_library() -> Path | None:
     return SHIPPED / NAME if current else None
 
 
-def opened(library: Path) -> ctypes.CDLL:
+def open_library(library: Path) -> ctypes.CDLL:
     """Load a library, and set the types of its functions.
 
     Raises:
@@ -150,9 +150,9 @@ def opened(library: Path) -> ctypes.CDLL:
     return code
 
 
-def _opened_or_told(library: Path) -> ctypes.CDLL:
+def _open_or_raise(library: Path) -> ctypes.CDLL:
     try:
-        return opened(library)
+        return open_library(library)
     except OSError as error:
         raise LibraryError(
             f'the compiled library cannot be loaded ({_first_line(error)}); '

@@ -28,7 +28,9 @@ class MACs:
         self.dense: int = settings['dense']
         self._fixed: int = settings['fixed']
         self._layers = settings['layers']
-        self._positions = [_spread(runs) for runs in settings['positions']]
+        self._positions = [
+            _expand_runs(runs) for runs in settings['positions']
+        ]
 
     def __call__(self, opened: Sequence[np.ndarray]) -> np.ndarray:
         """MACs of some images.
@@ -71,7 +73,7 @@ class MACs:
         return parts.sum(axis=2, dtype=np.float64)
 
 
-def _spread(runs: Sequence[tuple[int, int]]) -> np.ndarray:
+def _expand_runs(runs: Sequence[tuple[int, int]]) -> np.ndarray:
     """Expand runs of channels to an index array."""
     return np.concatenate([
         np.full(count, -1) if first < 0 else np.arange(first, first + count)

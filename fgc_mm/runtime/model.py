@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fgc_mm.errors import FGCError
-from fgc_mm.runtime.calls import Calls, Function, call_shapes
+from fgc_mm.runtime.calls import Function, PythonCalls, call_shapes
 from fgc_mm.runtime.errors import RuntimeFileError
 from fgc_mm.runtime.library import Options, load_library
 
@@ -49,7 +49,7 @@ class Model:
         )
         self.records: int = code.fgc_records(handle)
         self.build: str = code.fgc_build(handle).decode()
-        self.meta = _parsed(self._json())
+        self.meta = _parse_meta(self._json())
 
     @classmethod
     def load(
@@ -119,7 +119,7 @@ class Model:
             FGCError: Images of another shape or dtype, or the model is
                 closed.
         """
-        images = self._checked(images)
+        images = self._as_input(images)
         wanted = self.output_shapes[: None if decisions else self.records]
         outputs = [np.empty((len(images), *s), np.float32) for s in wanted]
         pointers = (ctypes.c_void_p * len(self.output_shapes))(
@@ -151,7 +151,7 @@ class Model:
             decisions: As in :meth:`run`.
             threads: As in :meth:`run`.
         """
-        images = self._checked(np.reshape(image, (1, *np.shape(image)[-3:])))
+        images = self._as_input(np.reshape(image, (1, *np.shape(image)[-3:])))
         calls, options = self._options(decisions, threads)
         error = ctypes.create_string_buffer(ERROR_SIZE)
         with self._in_use() as handle:
@@ -164,7 +164,7 @@ class Model:
         _check(result, error)
         return list(zip(self.meta['names'], seconds.tolist(), strict=True))
 
-    def set_alone(self, ops: Sequence[bool]) -> None:
+    def set_single_threaded(self, ops: Sequence[bool]) -> None:
         """Set the ops that run on one thread; not while the model runs.
 
         Args:
@@ -215,7 +215,7 @@ class Model:
             self._code.fgc_free(self._handle)
             self._handle = 0
 
-    def _checked(self, images: np.ndarray) -> np.ndarray:
+    def _as_input(self, images: np.ndarray) -> np.ndarray:
         images = np.asarray(images)
         good = images.ndim == 4 and images.shape[1:] == self.image_shape
         if not good or images.dtype.kind != 'f':
@@ -227,8 +227,10 @@ class Model:
             )
         return np.ascontiguousarray(images, np.float32)
 
-    def _options(self, decisions: bool, threads: int) -> tuple[Calls, Options]:
-        calls = Calls(self._functions, self._shapes)
+    def _options(
+        self, decisions: bool, threads: int
+    ) -> tuple[PythonCalls, Options]:
+        calls = PythonCalls(self._functions, self._shapes)
         size = ctypes.sizeof(Options)
         options = Options(size, threads, decisions, calls.callback, None)
         return calls, options
@@ -244,7 +246,7 @@ class Model:
         return ctypes.string_at(address, size.value)
 
 
-def _parsed(text: bytes) -> dict[str, Any]:
+def _parse_meta(text: bytes) -> dict[str, Any]:
     try:
         meta = json.loads(text)
     except ValueError as error:
@@ -262,11 +264,11 @@ def _check(result: int, error: ctypes.Array, path: str = '') -> None:
     """Raise an error reported by the library."""
     if not result:
         return
-    said = error.value.decode(errors='replace')
+    message = error.value.decode(errors='replace')
     if result == _NO_MEMORY:
-        raise MemoryError(said)
+        raise MemoryError(message)
     if result not in (_BAD_FILE, _UNREADABLE):
-        raise FGCError(said)
+        raise FGCError(message)
     raise RuntimeFileError(
-        f'{path}: {said}' if path and path not in said else said
+        f'{path}: {message}' if path and path not in message else message
     )

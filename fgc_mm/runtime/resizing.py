@@ -75,10 +75,10 @@ def _weights(new: int, old: int, stop: bool) -> tuple[np.ndarray, ...]:
         stop: Whether an edge pixel gets the full weight beyond the edge;
             otherwise it gets both neighbours' weights, rounded separately.
     """
-    place = (np.arange(new) + 0.5) * (old / new) - 0.5
-    place = place.astype(np.float32)
-    first = np.floor(place).astype(np.int64)
-    share = place - first.astype(np.float32)
+    position = (np.arange(new) + 0.5) * (old / new) - 0.5
+    position = position.astype(np.float32)
+    first = np.floor(position).astype(np.int64)
+    share = position - first.astype(np.float32)
     if stop:
         share[(first < 0) | (first >= old - 1)] = 0
     one = np.float32(1 << _BITS)
@@ -91,8 +91,8 @@ def _weights(new: int, old: int, stop: bool) -> tuple[np.ndarray, ...]:
 
 
 def _nearest(new: int, old: int) -> np.ndarray:
-    places = np.floor(np.arange(new) * (1 / (new / old))).astype(np.int64)
-    return np.minimum(places, old - 1)
+    indices = np.floor(np.arange(new) * (1 / (new / old))).astype(np.int64)
+    return np.minimum(indices, old - 1)
 
 
 def _by_opencv(

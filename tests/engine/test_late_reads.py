@@ -9,14 +9,14 @@ from fgc_mm.engine import finite_loss_hook, logged_values_hook
 from fgc_mm.errors import FGCError
 from fgc_mm.functional import on_device
 from fgc_mm.losses import coupling
-from fgc_mm.memory import BatchWrite, LateRead, MemoryBank
+from fgc_mm.memory import AsyncRead, BatchWrite, MemoryBank
 
 
 @pytest.fixture
 def late(monkeypatch):
     """As if tensors of the CPU lay on an accelerator."""
     for module in (finite_loss_hook, logged_values_hook, coupling):
-        monkeypatch.setattr(module, 'waits', lambda _: True)
+        monkeypatch.setattr(module, 'read_would_block', lambda _: True)
 
 
 class Reads:
@@ -124,7 +124,7 @@ def test_several_banks_are_written_as_one_by_one():
 
 def test_a_late_read_is_the_value_of_its_time():
     number = torch.tensor(3.0)
-    read = LateRead(number)
+    read = AsyncRead(number)
     assert read.get() == 3
     assert on_device([3, 1], torch.device('cpu')).tolist() == [3, 1]
 
@@ -135,7 +135,7 @@ def test_late_reads_of_a_gpu():
     reads = []
     for step in range(5):
         number += 1
-        reads.append((step + 1, LateRead(number)))
+        reads.append((step + 1, AsyncRead(number)))
     assert all(read.get() == value for value, read in reads)
     rows = on_device([3, 1], torch.device('cuda'))
     assert rows.is_cuda and rows.tolist() == [3, 1]

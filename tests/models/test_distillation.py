@@ -92,7 +92,7 @@ def test_the_teacher_is_neither_trained_nor_saved(tiny, teacher, batch):
 
 def test_a_teacher_of_other_classes_is_refused(tiny, teacher):
     cfg, path, _ = teacher(classes=7)
-    with pytest.raises(FGCError, match=r'tells 7 classes and the student 10'):
+    with pytest.raises(FGCError, match=r'has 7 classes and the student 10'):
         student(tiny, cfg, path)
 
 

@@ -193,7 +193,7 @@ def test_trains_and_predicts_with_macs(build, head, samples):
 def test_losses_that_need_one_tensor_of_scores_refuse(
     build, teacher, head, kind
 ):
-    words = rf'{head["type"]} gives a ({kind}) of scores, but'
+    words = rf'{head["type"]} returns a ({kind}) of scores, but'
     double = dict(neck=None) if head is TWO_OUTPUTS else {}
     model = build(head, gate_losses=[EASY], **double)
     feats = partial(_pooled, model) if head is TWO_OUTPUTS else None

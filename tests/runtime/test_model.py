@@ -163,7 +163,7 @@ def test_views_of_any_kind(model):
     ],
 )
 def test_other_images_are_one_sentence(model, images):
-    with pytest.raises(FGCError, match=r'the network takes \(N, 3, 3, 4\)'):
+    with pytest.raises(FGCError, match=r'the network needs \(N, 3, 3, 4\)'):
         model.run(images)
 
 
@@ -203,9 +203,9 @@ def test_profile(model):
 
 
 def test_set_alone(model):
-    model.set_alone([True] * 5)
+    model.set_single_threaded([True] * 5)
     with pytest.raises(FGCError):
-        model.set_alone([True] * 4)
+        model.set_single_threaded([True] * 4)
 
 
 def test_threads_share_a_model(model):

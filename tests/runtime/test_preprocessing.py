@@ -253,7 +253,7 @@ def test_pictures_of_a_data_set_in_memory():
 
 def test_a_picture_of_the_wrong_size():
     settings = dict(steps=[], size=[8, 8], channel_order='rgb', mean=None)
-    with pytest.raises(FGCError, match=r'9 x 8 pixels .* takes 8 x 8'):
+    with pytest.raises(FGCError, match=r'9 x 8 pixels .* needs 8 x 8'):
         preprocess(picture(8, 9), settings)
     with pytest.raises(FGCError, match="the step 'turn'"):
         preprocess(picture(8, 9), dict(settings, steps=[dict(turn=90)]))
@@ -275,5 +275,5 @@ def test_16_bits_that_are_not_all_used(tmp_path):
     with pytest.raises(FGCError, match='16-bit values up to 1000'):
         read_picture(file, bits=None)
     assert (read_picture(file, bits=10) == 250).all()
-    with pytest.raises(FGCError, match='trained on pictures of 9 bits'):
+    with pytest.raises(FGCError, match='trained on images of 9 bits'):
         read_picture(file, bits=9)

@@ -127,7 +127,7 @@ class KernelProgram(ExecutableProgram):
 
     def set_single_threaded(self, names: Collection[str]) -> None:
         """As :meth:`ExecutableProgram.set_single_threaded`."""
-        self._model.set_alone([name in names for name in self.names])
+        self._model.set_single_threaded([name in names for name in self.names])
 
 
 class TorchProgram(ExecutableProgram):

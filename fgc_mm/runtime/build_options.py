@@ -25,7 +25,7 @@ FLAGS = (
     '-pthread',
 )
 LINK = ('-shared', '-pthread')
-FAST = ('kernel.cpp',)  # sources that are compiled for every build
+PER_BUILD = ('kernel.cpp',)  # sources that are compiled for every build
 AVX512 = ('avx512f', 'avx512bw', 'avx512dq', 'avx512vl', 'avx2', 'fma')
 
 
@@ -79,7 +79,7 @@ def compilations(folder: Path) -> list[tuple[str, str, list[str]]]:
     found = []
     for source in sorted(path.name for path in folder.glob('*.cpp')):
         stem = source.removesuffix('.cpp')
-        if source not in FAST:
+        if source not in PER_BUILD:
             found.append((f'{stem}.o', source, ['-c', *FLAGS]))
             continue
         for build in builds():

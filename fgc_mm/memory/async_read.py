@@ -4,12 +4,12 @@ import torch
 from torch import Tensor
 
 
-def waits(tensor: Tensor) -> bool:
+def read_would_block(tensor: Tensor) -> bool:
     """Whether reading a value of this tensor synchronises with a device."""
     return tensor.device.type != 'cpu'
 
 
-class LateRead:
+class AsyncRead:
     """A number that is copied from the device to the host asynchronously.
 
     ``tensor.item()`` waits until the device has finished all queued work.

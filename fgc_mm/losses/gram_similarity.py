@@ -34,6 +34,17 @@ class GramSimilarityLoss(GateLoss):
 
     Raises:
         FGCError: A pattern without a match, or too many sites.
+
+    Example:
+        >>> import torch
+        >>> from fgc_mm.sites import GateRecord, GateSite
+        >>> site = GateSite('conv1', (), (), in_channels=3, channels=8)
+        >>> logits = torch.randn(4, 8, requires_grad=True)
+        >>> record = GateRecord(
+        ...     site, torch.randn(4, 8, 5, 5), logits, logits.sigmoid(),
+        ...     (logits > 0) * 1.0)
+        >>> GramSimilarityLoss()([record]).shape
+        torch.Size([])
     """
 
     def __init__(

@@ -40,6 +40,17 @@ class MaskPredictionLoss(GateLoss):
 
     Raises:
         FGCError: An unknown target; a ratio that leaves no channel.
+
+    Example:
+        >>> import torch
+        >>> from fgc_mm.sites import GateRecord, GateSite
+        >>> site = GateSite('conv1', (), (), in_channels=3, channels=8)
+        >>> logits = torch.randn(4, 8, requires_grad=True)
+        >>> record = GateRecord(
+        ...     site, torch.randn(4, 8, 5, 5), logits, logits.sigmoid(),
+        ...     (logits > 0) * 1.0)
+        >>> MaskPredictionLoss(ratio=0.9)([record]).shape
+        torch.Size([])
     """
 
     trains_gates = True

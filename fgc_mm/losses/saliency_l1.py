@@ -38,6 +38,17 @@ class SaliencyL1Loss(GateLoss):
     Raises:
         FGCError: An unknown reduction; ``easiness`` without
             ``LossProgressHook``.
+
+    Example:
+        >>> import torch
+        >>> from fgc_mm.sites import GateRecord, GateSite
+        >>> site = GateSite('conv1', (), (), in_channels=3, channels=8)
+        >>> logits = torch.randn(4, 8, requires_grad=True)
+        >>> record = GateRecord(
+        ...     site, torch.randn(4, 8, 5, 5), logits, logits.sigmoid(),
+        ...     (logits > 0) * 1.0)
+        >>> SaliencyL1Loss(loss_weight=1e-3)([record]).shape
+        torch.Size([])
     """
 
     def __init__(

@@ -129,7 +129,7 @@ def examine(config: dict, answers: Connection) -> None:
 
 def refusal(sentence: str) -> tuple[str, str]:
     """The result, and the reason in short, of a search that was refused."""
-    if 'does not run' in sentence:
+    if 'fails on an image' in sentence:
         return 'failed', 'it does not run on images alone'
     if 'parallel branches' in sentence:
         return 'no site', 'parallel branches are summed for deployment'

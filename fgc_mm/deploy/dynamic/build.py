@@ -66,21 +66,20 @@ def to_dynamic(
             another model, or logits that differ from the masked model's.
 
     Example:
-        >>> import torch
-        >>> from fgc_mm.registry import MODELS
-        >>> model = MODELS.build(dict(
-        ...     type='fgc_mm.GatedImageClassifier',
-        ...     backbone=dict(
-        ...         type='fgc_mm.GatedBackbone',
-        ...         backbone=dict(type='fgc_mm.CifarResNet', depth=8),
-        ...         gate=dict(type='fgc_mm.BinaryConcreteGate')),
+        >>> from torch import nn
+        >>> from fgc_mm.models import GatedBackbone, GatedImageClassifier
+        >>> net = nn.Sequential(
+        ...     nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+        >>> model = GatedImageClassifier(
+        ...     GatedBackbone(net, dict(type='fgc_mm.BinaryConcreteGate')),
         ...     neck=dict(type='GlobalAveragePooling'),
-        ...     head=dict(
-        ...         type='LinearClsHead', num_classes=10, in_channels=64)))
-        >>> dynamic = to_dynamic(
-        ...     model, torch.randn(2, 3, 16, 16), backend='torch')
-        >>> dynamic(torch.randn(1, 3, 16, 16)).shape
-        torch.Size([1, 10])
+        ...     head=dict(type='LinearClsHead', num_classes=5, in_channels=4))
+        >>> images = torch.randn(2, 3, 16, 16)
+        >>> dynamic = to_dynamic(model, images, backend='torch')
+        >>> dynamic(images).shape
+        torch.Size([2, 5])
+        >>> sorted(dynamic.dynamic_report()['sites'])
+        ['0']
     """
     _check(model, images, plan)
     if next(model.parameters()).device.type != 'cpu':

@@ -17,7 +17,7 @@ from fgc_mm.losses.coupled_batch import (
 )
 from fgc_mm.losses.coupling_switches import CouplingSwitches, choose
 from fgc_mm.losses.label_neighbors import LabelNeighbors
-from fgc_mm.losses.select_sites import select_sites
+from fgc_mm.losses.loss_sites import select_loss_sites
 from fgc_mm.memory import (
     BatchWrite,
     MemoryBank,
@@ -162,7 +162,7 @@ class FeatureGateCouplingLoss(GateLoss):
             )
         if self.neighbor_source == 'label':
             self._labels = LabelNeighbors(labels, self.num_neighbors)
-        chosen = self.select_sites([site.name for site in sites])
+        chosen = self.coupled_sites([site.name for site in sites])
 
         def bank(dim: int) -> MemoryBank:
             kind = ShardedBank if shard else MemoryBank
@@ -181,9 +181,9 @@ class FeatureGateCouplingLoss(GateLoss):
             if site.name in chosen
         }
 
-    def select_sites(self, names: Sequence[str]) -> list[str]:
+    def coupled_sites(self, names: Sequence[str]) -> list[str]:
         """Names of the coupled sites among the gated ones."""
-        return select_sites(self.wanted_sites, names, type(self).__name__)
+        return select_loss_sites(self.wanted_sites, names, type(self).__name__)
 
     def compute(
         self,

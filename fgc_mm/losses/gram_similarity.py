@@ -8,7 +8,7 @@ from torch import Tensor
 from fgc_mm.errors import FGCError
 from fgc_mm.functional import global_average_pool, gram_similarity
 from fgc_mm.losses.base import GateLoss
-from fgc_mm.losses.select_sites import select_sites
+from fgc_mm.losses.loss_sites import select_loss_sites
 from fgc_mm.registry import MODELS
 from fgc_mm.sites import GateRecord
 
@@ -65,7 +65,9 @@ class GramSimilarityLoss(GateLoss):
     ) -> Tensor:
         """Sum over the coupled sites; ()."""
         names = [record.site.name for record in records]
-        chosen = select_sites(self.wanted_sites, names, type(self).__name__)
+        chosen = select_loss_sites(
+            self.wanted_sites, names, type(self).__name__
+        )
         coupled = [r for r in records if r.site.name in chosen]
         return sum(map(self._of_site, coupled))
 

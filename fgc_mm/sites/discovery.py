@@ -12,9 +12,9 @@ from fgc_mm.errors import FGCError
 from fgc_mm.sites.batch_sizes import BatchSizes
 from fgc_mm.sites.channel_probe import ChannelProbe
 from fgc_mm.sites.every_conv import SiteKinds
-from fgc_mm.sites.fingerprint import fingerprint
 from fgc_mm.sites.found_sites import FoundSites
 from fgc_mm.sites.image_size import accepted_images
+from fgc_mm.sites.network_fingerprint import network_fingerprint
 from fgc_mm.sites.patterns import match_names
 from fgc_mm.sites.probed_backbone import ProbedBackbone
 from fgc_mm.sites.search import SiteSearch
@@ -83,7 +83,7 @@ def search_sites(
     """
     options = _options(sites)
     matter = {k: options[k] for k in ('image_size', 'residual', 'every_conv')}
-    key = fingerprint(backbone, matter)
+    key = network_fingerprint(backbone, matter)
     found = cached_or_search(
         key, backbone, lambda: _bounded_search(backbone, options, key)
     )

@@ -12,8 +12,8 @@ from torch import nn
 from fgc_mm.engine.checkpoint import read_checkpoint
 from fgc_mm.models import CifarResNet, GatedBackbone
 from fgc_mm.sites import SiteLayer, find_sites, search_sites, site_cache
-from fgc_mm.sites.fingerprint import fingerprint
 from fgc_mm.sites.found_sites import FoundSites, _positions, _runs
+from fgc_mm.sites.network_fingerprint import network_fingerprint
 from fgc_mm.sites.site import GateSite
 
 GATE = dict(type='fgc_mm.BinaryConcreteGate')
@@ -113,24 +113,24 @@ def patched(monkeypatch):
     ],
 )  # fmt: skip
 def test_another_network_has_another_fingerprint(other):
-    one, two = (fingerprint(other(), {}) for _ in range(2))
-    assert one == two != fingerprint(Net(), {})
+    one, two = (network_fingerprint(other(), {}) for _ in range(2))
+    assert one == two != network_fingerprint(Net(), {})
 
 
 def test_a_changed_method_or_helper_changes_the_fingerprint(monkeypatch):
-    before = fingerprint(Net(), {})
-    helped = fingerprint(Net(lambda x: scaled(x, 2)), {})
-    assert fingerprint(patched(monkeypatch), {}) != before
+    before = network_fingerprint(Net(), {})
+    helped = network_fingerprint(Net(lambda x: scaled(x, 2)), {})
+    assert network_fingerprint(patched(monkeypatch), {}) != before
     monkeypatch.setitem(globals(), 'scaled', summed)
-    assert fingerprint(Net(lambda x: scaled(x, 2)), {}) != helped
+    assert network_fingerprint(Net(lambda x: scaled(x, 2)), {}) != helped
 
 
 def test_trained_weights_and_modes_do_not_change_it():
     net = nn.Sequential(Net(), nn.BatchNorm2d(2))
-    before = fingerprint(net, {})
+    before = network_fingerprint(net, {})
     net(torch.rand(4, 3, 8, 8)).sum().backward()
     torch.optim.SGD(net.parameters(), lr=0.1).step()
-    assert fingerprint(net.eval(), {}) == before
+    assert network_fingerprint(net.eval(), {}) == before
 
 
 class Secret:
@@ -142,7 +142,7 @@ class Secret:
 
 def test_a_network_with_an_unknown_object_is_searched_every_time(searches):
     net = Net(Secret())
-    assert fingerprint(net, {}) is None
+    assert network_fingerprint(net, {}) is None
     assert find_sites(net) == find_sites(net)
     assert len(searches) == 2
     # and its checkpoint has no sites

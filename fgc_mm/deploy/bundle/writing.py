@@ -117,8 +117,8 @@ def _compare(
     found = [
         replace(
             record,
-            logits=_as(record.logits, outputs[site['logits']]),
-            mask=_as(record.mask, outputs[site['output']]),
+            logits=_tensor_like(record.logits, outputs[site['logits']]),
+            mask=_tensor_like(record.mask, outputs[site['output']]),
         )
         for site, record in zip(sites, records, strict=True)
     ]
@@ -132,7 +132,7 @@ def _compare(
     return gaps, np.array(edge)
 
 
-def _as(like: Tensor, output: np.ndarray) -> Tensor:
+def _tensor_like(like: Tensor, output: np.ndarray) -> Tensor:
     return torch.from_numpy(output).reshape(like.shape)
 
 

@@ -296,7 +296,7 @@ converts(aten.div.Tensor, aten.div.Scalar)(_binary(Math.DIV))
 
 
 @converts(aten.bitwise_and.Tensor, aten.logical_and.default)
-def _both(c: Conversion) -> Node | None:
+def _logical_and(c: Conversion) -> Node | None:
     """Logical and; booleans are 0 and 1."""
     if c.result.dtype != torch.bool:
         return None

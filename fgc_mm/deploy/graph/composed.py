@@ -127,7 +127,7 @@ def _of_means(c: Conversion, x: Node) -> Node:
 
 
 @converts(aten.im2col.default)
-def _windows(c: Conversion) -> Node | None:
+def _im2col(c: Conversion) -> Node | None:
     """The elements of all windows: one slice per kernel position."""
     x = c.node()
     kernel, stride = pair(c['kernel_size']), pair(c['stride'])
@@ -145,9 +145,9 @@ def _windows(c: Conversion) -> Node | None:
     ]
     parts = []
     for row in range(kernel[0]):
-        rows = _every(c, x, 2, row * dilation[0], counts[0], stride[0])
+        rows = _strided_slice(c, x, 2, row * dilation[0], counts[0], stride[0])
         for column in range(kernel[1]):
-            part = _every(
+            part = _strided_slice(
                 c, rows, 3, column * dilation[1], counts[1], stride[1]
             )
             shape = (images, channels, 1, math.prod(counts))
@@ -157,7 +157,7 @@ def _windows(c: Conversion) -> Node | None:
     return c.make(Op.RESHAPE, joined)
 
 
-def _every(
+def _strided_slice(
     c: Conversion, x: Node, dim: int, start: int, count: int, step: int
 ) -> Node:
     return _part(c, x, dim, start, start + (count - 1) * step + 1, step)

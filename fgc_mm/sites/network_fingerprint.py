@@ -28,7 +28,9 @@ IGNORED = (
 RANDOM = ('running_mean', 'running_var', 'num_batches_tracked')
 
 
-def fingerprint(backbone: nn.Module, options: Mapping[str, Any]) -> str | None:
+def network_fingerprint(
+    backbone: nn.Module, options: Mapping[str, Any]
+) -> str | None:
     """A hash of the network, its code and the search options.
 
     It covers the modules with their attributes and shapes, the code of their

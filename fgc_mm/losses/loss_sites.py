@@ -6,7 +6,7 @@ from fgc_mm.errors import FGCError
 from fgc_mm.sites import match_names
 
 
-def select_sites(
+def select_loss_sites(
     wanted: int | Sequence[str] | None, names: Sequence[str], loss: str
 ) -> list[str]:
     """Names of the sites that a loss acts on.

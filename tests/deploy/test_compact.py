@@ -37,7 +37,7 @@ def parameters(network):
 
 @pytest.fixture(scope='module')
 def compacted(gated, pictures):
-    """Gives a masked backbone, what compaction made of it, and images.
+    """Returns a masked backbone, the compacted one, and images.
 
     Made once per config; no test changes them.
     """
@@ -73,7 +73,7 @@ def test_features_are_the_masked_ones(pair):
     assert largest_gap(wanted, done.backbone(others)) < 1e-4
 
 
-def test_what_is_constant_is_gone(pair):
+def test_constant_channels_are_removed(pair):
     network, done, images = pair
     firing = firing_statistics(network, [images])
     kept = {site.name: site for site in done.backbone.sites}

@@ -94,7 +94,7 @@ CUT = ('plain', 'prune')
 @pytest.mark.parametrize('kind', [*KINDS, 'standardised'])
 @pytest.mark.filterwarnings('ignore:.*weight_norm.*:FutureWarning')
 @torch.no_grad()
-def test_computed_weights_stay_what_they_are(kind, gated, pictures):
+def test_computed_weights_keep_their_values(kind, gated, pictures):
     network, cfg = gated(dict(type='DerivedWeights', kind=kind))
     images = pictures(32)
     done = compact(network, firing_statistics(network, [images]), cfg, images)

@@ -1,4 +1,4 @@
-"""Dynamic models say what masked ones say, whatever the backbone."""
+"""Dynamic models and masked models have the same outputs."""
 
 import copy
 import dataclasses
@@ -85,7 +85,7 @@ def quick(monkeypatch):
 
 @pytest.fixture
 def all_sites_pay(monkeypatch):
-    """What can skip channels does, whatever the clock says."""
+    """Skip channels wherever possible, regardless of the timing."""
     monkeypatch.setattr(calibration, '_is_faster', lambda *_: True)
 
 
@@ -176,7 +176,7 @@ def test_logits_are_those_of_the_masked_model(network, way):
 @pytest.mark.parametrize('name', ['VGG', 'ResNet-50'])
 @torch.no_grad()
 def test_some_sites_skip_and_others_do_not(name, way):
-    """A gate may read what another has masked."""
+    """A gate may read an input that another gate has masked."""
     backbone, size, _ = NETWORKS[name]
     model = used(build(backbone, size))
     images = torch.randn(2, 3, size, size)
@@ -270,7 +270,7 @@ def test_closed_channels_are_never_computed(name, way, monkeypatch):
 
 
 class Scaling(nn.Module):
-    """A gate whose mask is a factor, as FBS and ManiDP have it."""
+    """A gate whose mask is a factor, like those of FBS and ManiDP."""
 
     def __init__(self, in_channels, out_channels):
         super().__init__()
@@ -284,7 +284,7 @@ class Scaling(nn.Module):
 @pytest.mark.usefixtures('all_sites_pay')
 @pytest.mark.parametrize('way', WAYS)
 @pytest.mark.parametrize('name', ['CifarResNet', 'ResNet-50', 'SEResNet'])
-def test_factors_scale_what_is_open(name, way):
+def test_factors_scale_open_channels(name, way):
     MODELS.register_module('ScalingTestGate', module=Scaling, force=True)
     backbone, size, least = NETWORKS[name]
     model = build(backbone, size, gate=dict(type='fgc_mm.ScalingTestGate'))
@@ -315,7 +315,7 @@ def test_loaded_weights_are_used(small, way):
 
 @pytest.mark.usefixtures('all_sites_pay')
 @pytest.mark.parametrize('way', WAYS)
-def test_another_threshold_is_obeyed(small, way):
+def test_another_threshold_is_applied(small, way):
     model, images = small
     dynamic = dynamic_of(model, images[:1], way)
     model = copy.deepcopy(model)
@@ -328,7 +328,7 @@ def test_another_threshold_is_obeyed(small, way):
     torch.testing.assert_close(dynamic(images), want, atol=1e-4, rtol=1e-4)
 
 
-def test_it_stays_what_it_was_made_for(small):
+def test_dtype_and_device_cannot_change(small):
     model, images = small
     dynamic = to_dynamic(model, images)
     want = dynamic(images)
@@ -372,7 +372,7 @@ class Bare(CifarResNet):
 
 
 class Several(nn.Module):
-    """A head with two answers."""
+    """A head with two outputs."""
 
     def __init__(self):
         super().__init__()
@@ -384,7 +384,7 @@ class Several(nn.Module):
 
 @pytest.mark.usefixtures('all_sites_pay')
 @pytest.mark.parametrize('way', WAYS)
-def test_answers_keep_their_form(small, way):
+def test_outputs_keep_their_structure(small, way):
     model, images = small
     model = copy.deepcopy(model)
     model.backbone.backbone.__class__ = Bare
@@ -397,7 +397,7 @@ def test_answers_keep_their_form(small, way):
 
 @pytest.mark.usefixtures('all_sites_pay')
 @pytest.mark.parametrize('way', WAYS)
-def test_heads_may_have_several_answers(small, way):
+def test_heads_may_have_several_outputs(small, way):
     model, images = small
     model = copy.deepcopy(model)
     model.head = Several()
@@ -481,7 +481,7 @@ def test_without_gates_awake_it_is_the_dense_network(small):
     torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
 
 
-def test_a_plan_is_stored_and_obeyed(small, tmp_path, monkeypatch):
+def test_a_plan_is_stored_and_applied(small, tmp_path, monkeypatch):
     model, images = small
     first = to_dynamic(model, images)
     plan = first.plan
@@ -514,7 +514,7 @@ def test_a_plan_is_stored_and_obeyed(small, tmp_path, monkeypatch):
         (dict(image_shape=(3, 16, 0)), 'image_shape='),
     ],
 )
-def test_a_plan_with_other_words_is_refused(small, change, says):
+def test_a_plan_with_invalid_values_is_refused(small, change, says):
     model, images = small
     plan = to_dynamic(model, images).plan
     with pytest.raises(FGCError, match=says):
@@ -685,7 +685,7 @@ def test_sites_and_batches_may_be_switched(small):
 
 
 @pytest.mark.usefixtures('all_sites_pay')
-def test_it_goes_on_without_a_compiler(small, monkeypatch):
+def test_it_runs_in_torch_without_a_compiler(small, monkeypatch):
     model, images = small
 
     def missing():
@@ -704,7 +704,7 @@ def test_it_goes_on_without_a_compiler(small, monkeypatch):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
-def test_on_an_accelerator_it_stays_masked_and_says_so(small):
+def test_on_an_accelerator_it_is_masked_and_the_report_has_the_reason(small):
     model, images = small
     model, images = copy.deepcopy(model).cuda(), images.cuda()
     dynamic = to_dynamic(model, images)

@@ -42,7 +42,7 @@ TRACERS = {
 
 
 def in_a_child(trace, part, image):
-    """An export that fails leaves torch.compile as it should not be."""
+    """Restores torch.compile's state, which a failed export leaves changed."""
     reader, writer = multiprocessing.Pipe(duplex=False)
 
     def run():

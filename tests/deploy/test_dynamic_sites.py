@@ -1,4 +1,4 @@
-"""Sites are accepted for what they do with any channels, by no luck."""
+"""Sites are checked with constant masks, not with the gates' own."""
 
 import contextlib
 import copy
@@ -77,7 +77,7 @@ def classifier_of(backbone):
 
 
 def with_other_gates(state):
-    """Of the gates' weights such that images differ in what they open."""
+    """Weights of gates that open different channels per image."""
     generator = torch.Generator().manual_seed(4)
     for key, values in state.items():
         if 'gates' in key and 'expand' in key:
@@ -115,7 +115,7 @@ CHANNELWISE = ('PReLU', 'layer scale')
 
 @pytest.mark.parametrize('backend', BACKENDS)
 @pytest.mark.parametrize('name', BETWEEN)
-def test_what_knows_its_channels(name, backend):
+def test_layers_that_depend_on_the_number_of_channels(name, backend):
     """Though every calibration image opens every channel."""
     torch.manual_seed(0)
     model = classifier_of(Chain(BETWEEN[name](), kernel_size=3, padding=1))
@@ -179,7 +179,7 @@ def test_paddings_are_those_of_the_conv(name, backend):
 
 
 @pytest.mark.parametrize('opened', [every_other, last_only, all_closed])
-def test_forced_gates_open_what_they_are_told(opened):
+def test_constant_masks_open_the_given_channels(opened):
     torch.manual_seed(0)
     model = classifier_of(Chain(nn.ReLU(), kernel_size=3, padding=1))
     images = torch.randn(2, 3, 12, 12)

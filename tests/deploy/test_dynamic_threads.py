@@ -1,4 +1,4 @@
-"""A dynamic model asked by several threads: what one alone gets."""
+"""Several threads get the same results from a dynamic model as one."""
 
 import sys
 from concurrent.futures import ThreadPoolExecutor

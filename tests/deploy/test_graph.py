@@ -1,4 +1,4 @@
-"""Graphs and programs of random networks say what the networks say."""
+"""Graphs and programs of random networks have the networks' outputs."""
 
 import math
 import random
@@ -337,7 +337,7 @@ def test_networks_and_their_programs(names):
                 )
 
 
-def test_norms_patterns_and_activations_are_gone():
+def test_norms_patterns_and_activations_are_folded_or_fused():
     gated = network(('norm', 'own attention', 'hardswish'))
     graph = network_graph(gated, torch.randn(1, 3, 8, 8))
     kinds = [node.op for node in listed_graph(graph, gated.sites).nodes]
@@ -393,7 +393,7 @@ def test_changes_in_place_are_right_or_refused():
 
 
 def numbers_of(layout, box):
-    """Where every number of a tensor lies, by counting."""
+    """The position of every element of a tensor, by enumeration."""
     _, height, width = box
     found = torch.zeros(layout.shape, dtype=torch.long)
     for index in torch.cartesian_prod(
@@ -409,7 +409,7 @@ def numbers_of(layout, box):
 
 
 def test_layouts_are_views_of_torch():
-    """Every way to describe a tensor anew is torch's."""
+    """Layout operations agree with torch's view operations."""
     box = (4, 3, 6)
     layout = ValueLayout(
         0,
@@ -475,7 +475,7 @@ def test_values_that_live_at_once_never_overlap():
 
 
 class Doubling(nn.Module):
-    """A head that changes in place what it is given."""
+    """A head that changes its input in place."""
 
     def forward(self, features):
         (x,) = features

@@ -119,7 +119,7 @@ ODD = {
 @pytest.mark.parametrize('backend', ['auto', 'torch'])
 @pytest.mark.parametrize('name', ODD)
 def test_odd_networks(name, backend, images):
-    """Images that the calibration never saw, some of another branch."""
+    """Images not in the calibration, some of another branch."""
     model = model_of(ODD[name])
     dynamic = to_dynamic(model, images[:1], backend=backend)
     assert_same(model, dynamic, images)

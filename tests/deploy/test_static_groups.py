@@ -168,7 +168,7 @@ class Reshapes(nn.Sequential):
 
 
 class Asserts(nn.Sequential):
-    """As before, with an error that says nothing."""
+    """As before, with an error without a message."""
 
     def forward(self, x):
         x = self[0](x)
@@ -181,7 +181,7 @@ class Asserts(nn.Sequential):
     ('kind', 'told'),
     [(Reshapes, 'shape .* is invalid'), (Asserts, 'AssertionError')],
 )
-def test_what_fails_is_said(kind, told, images):
+def test_the_problem_has_the_reason(kind, told, images):
     network = kind(conv(3, 12), conv(12, 4)).eval()
     with pytest.raises(FGCError, match=rf'\(0: {told}') as error:
         find_groups(network, images)

@@ -92,7 +92,7 @@ def test_a_moving_weight_needs_the_progress():
 
 
 @pytest.mark.parametrize('weight', ['abc', None, -1, float('nan'), [1]])
-def test_what_is_no_weight_is_refused(weight):
+def test_an_invalid_weight_is_refused(weight):
     with pytest.raises(FGCError, match='loss_weight'):
         Schedule.build(weight)
 

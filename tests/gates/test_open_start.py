@@ -80,7 +80,7 @@ def test_the_published_sample_stays_bit_for_bit(maps):
         assert torch.equal(one, other)
 
 
-def test_evaluation_knows_no_schedule(maps):
+def test_evaluation_does_not_need_the_progress(maps):
     gate = BinaryConcreteGate(6, 9, noise=MOVING).eval()
     assert torch.equal(gate(maps).mask, (gate(maps).logits > 0).float())
     with pytest.raises(FGCError, match='LossProgressHook'):

@@ -31,7 +31,7 @@ def inner(request):
 
 
 def naive(decision, images):
-    """Channel by channel, image by image, by the name of what is said."""
+    """A loop over channels, images and fields of the decision."""
     said = {}
     for name, own in decision._asdict().items():
         closed, opened = FIXED[name]
@@ -63,7 +63,7 @@ def test_each_channel_is_its_gates_or_fixed(inner, maps, training):
     assert not got.mask[:, CLOSED].any()
 
 
-def test_a_scaling_gate_says_the_saliency_of_fixed_channels_too(maps):
+def test_a_scaling_gate_has_saliencies_of_fixed_channels(maps):
     inner = FBSGate(6, len(GATED))
     got = PartialGate(inner, CHANNELS, GATED, CLOSED)(maps)
     assert isinstance(got, ScalingDecision)

@@ -1,4 +1,4 @@
-"""Coupling that cannot work says why."""
+"""Errors of the coupling loss."""
 
 import pytest
 import torch
@@ -59,7 +59,7 @@ def test_without_the_hook_there_are_no_banks(given):
         loss(given.records(), given.samples([1, 2, 3, 4]))
 
 
-def test_banks_that_nobody_writes(given):
+def test_banks_that_are_not_written(given):
     loss, samples = make(given), given.samples([1, 2, 3, 4])
     loss(given.records(), samples)
     with pytest.raises(FGCError, match=r"'fgc_mm\.FGCMemoryBankHook'"):
@@ -114,7 +114,7 @@ def test_a_small_class_is_named(given):
 
 
 @pytest.mark.parametrize('what', ['activation', 'logits'])
-def test_what_is_not_finite_is_not_written(given, what):
+def test_values_that_are_not_finite_are_not_written(given, what):
     loss, records = make(given), given.records()
     with torch.no_grad():
         getattr(records[0], what)[2] = float('nan')

@@ -133,7 +133,7 @@ def test_gram_moves_the_features_where_they_are_not_detached(scaled):
         assert record.activation.grad.abs().sum() > 0
 
 
-def test_what_is_unknown_is_refused(scaled):
+def test_unknown_options_are_refused(scaled):
     with pytest.raises(
         FGCError, match=r"reduction='max'.*sum, mean, site_means"
     ):

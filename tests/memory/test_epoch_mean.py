@@ -67,7 +67,7 @@ def test_images_may_have_a_number_each(batches):
 
 
 @pytest.mark.parametrize('way', ['copy', 'pickle', 'state'])
-def test_it_goes_on_in_mid_epoch(batches, way):
+def test_it_resumes_within_an_epoch(batches, way):
     owner = Owner()
     say(owner, 3, batches[:2])
     again = Owner()

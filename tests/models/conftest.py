@@ -1,4 +1,4 @@
-"""Networks of every kind, and gates that are told what to do."""
+"""Networks of every kind, and gates with given masks."""
 
 import pytest
 import torch

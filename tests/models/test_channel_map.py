@@ -1,4 +1,4 @@
-"""A channel map is what is left of a network."""
+"""Channel maps shrink networks and checkpoints."""
 
 import copy
 import json
@@ -23,7 +23,7 @@ def build(cfg):
 
 
 def pruned_by_torch_pruning(network, share):
-    """The network shrunk by torch-pruning, and what it kept, by layer."""
+    """The network shrunk by torch-pruning, and its channels by layer."""
     names = {module: name for name, module in network.named_modules()}
     with torch.enable_grad():
         return _pruned(network, names, share)
@@ -131,7 +131,7 @@ def shrink(file, **options):
     )  # fmt: skip
 
 
-def test_it_reads_what_it_wrote(saved):
+def test_a_written_map_can_be_read(saved):
     again = ChannelMap.load(saved)
     assert again.text() == saved.read_text()
     assert shrink(saved).layer1[0].conv1.out_channels == 3

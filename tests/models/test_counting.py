@@ -53,7 +53,7 @@ def resnet18(tiny):
     return tiny.build(backbone=backbone, channels=512)
 
 
-def test_resnet18_counts_what_others_count(resnet18):
+def test_resnet18_has_the_published_macs(resnet18):
     table = build_macs_table(resnet18, IMAGE)
     assert table.of('backbone') == 555_417_600
     assert table.of('head') == 5120 and len(table.sites) == 8
@@ -123,7 +123,7 @@ def shrink(backbone, masks):
 
 
 @pytest.mark.parametrize('seed', [0, 1])
-def test_the_smaller_network_costs_and_says_the_same(
+def test_the_smaller_network_has_the_same_macs_and_outputs(
     gated_backbone, gates_say, random_masks, images, seed
 ):
     model = copy.deepcopy(gated_backbone)

@@ -62,7 +62,7 @@ def test_against_loops():
     assert loss(theirs, theirs).item() == pytest.approx(0, abs=1e-6)
 
 
-def test_the_classifier_learns_from_the_answers(tiny, teacher, batch):
+def test_the_classifier_learns_from_the_teachers_scores(tiny, teacher, batch):
     cfg, path, network = teacher()
     model = student(tiny, cfg, path, temperature=2, loss_weight=3.0)
     model.eval()

@@ -1,4 +1,4 @@
-"""Gates on networks that do not know of them."""
+"""Gates on unchanged networks."""
 
 import copy
 import pickle
@@ -81,7 +81,7 @@ def test_the_inner_backbone_alone_is_dense(gated_backbone, gates_say, images):
     assert same(model.backbone(images), dense)
 
 
-def test_records_say_what_every_site_did(gated_backbone, images):
+def test_records_have_the_masks_of_every_site(gated_backbone, images):
     with torch.no_grad():
         outputs, records = gated_backbone.forward_gated(images)
         assert same(outputs, gated_backbone(images))

@@ -101,14 +101,14 @@ def test_a_site_that_the_head_never_reads_is_left_out(network, log):
     assert not fine[2]._forward_pre_hooks
 
 
-def test_what_a_neck_reads_stays():
+def test_gates_that_a_neck_depends_on_stay():
     assert 'fine.0' in names(classifier(Fused(), ReadsAll()))
     assert 'fine.0' in names(
         GatedImageClassifier(GatedBackbone(Fused(), GATE))
     )
 
 
-def test_every_gate_of_what_is_left_learns(batch):
+def test_every_remaining_gate_has_a_gradient(batch):
     model = classifier(Fused()).train()
     losses = model.loss(*batch)
     losses['loss_cls'].backward()

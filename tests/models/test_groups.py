@@ -79,7 +79,7 @@ def test_a_trained_step_reaches_every_gate(gate, images):
         assert any(p.grad.any() for p in own.parameters()), name
 
 
-def test_a_site_knows_the_groups_of_its_gate(images):
+def test_a_site_has_the_group_sizes_of_its_gate(images):
     backbone = classifier('BinaryConcreteGate', group=12).backbone
     sizes = {site.channels: site.group_sizes for site in backbone.sites}
     assert sizes == {8: (8,), 20: (12, 8)}

@@ -84,7 +84,7 @@ def test_the_teacher_is_the_network_without_gates(dense, images, tiny):
     torch.testing.assert_close(losses['loss_distillation'], want)
 
 
-def test_without_weights_a_teacher_does_not_teach(images, tiny):
+def test_a_teacher_without_weights_is_refused_in_training(images, tiny):
     model = student(distillation=dict(temperature=2.0)).eval()
     with torch.no_grad():
         model(images, mode='tensor')

@@ -112,7 +112,7 @@ def test_shares_of_labels_are_taken_as_they_are(build):
     torch.testing.assert_close(total, want.double(), rtol=1e-5, atol=1e-5)
 
 
-def test_distillation_of_labels_sees_a_shift():
+def test_distillation_of_labels_is_not_invariant_to_a_shift():
     teacher = torch.tensor([[4.0, -4.0, -4.0]])
     student = teacher + 8  # says yes to every label
     assert DistillationLoss(1)(student, teacher).item() < 1e-6
@@ -146,7 +146,7 @@ def teacher(tmp_path):
 
 
 @pytest.mark.parametrize('head', [MULTI_LABEL, SIGMOID])
-def test_the_classifier_distils_what_its_head_says(build, teacher, head):
+def test_the_classifier_distils_its_heads_scores(build, teacher, head):
     model = build(head, distillation=teacher(head))
     assert model.distillation.independent_labels
     samples = [DataSample().set_gt_label(x[:1]) for x in SETS]

@@ -254,7 +254,7 @@ def test_a_copy_in_the_middle_of_a_step():
     assert all(p.grad is None for p in copied.parameters())
 
 
-def test_evaluation_masks_as_ever():
+def test_evaluation_is_not_affected():
     for how in HOWS:
         plain, twin = blocks(how)
         plain.eval(), twin.eval()

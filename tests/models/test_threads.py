@@ -1,4 +1,4 @@
-"""Several threads, and several models, at once: what one alone gives."""
+"""Several threads and several models at once have the same results."""
 
 import copy
 import sys
@@ -41,7 +41,7 @@ def same(one, other):
 
 @pytest.mark.usefixtures('busy_threads')
 @pytest.mark.parametrize('name', NETWORKS)
-def test_threads_get_what_one_thread_gets(name, well_used):
+def test_threads_have_the_results_of_one_thread(name, well_used):
     torch.manual_seed(0)
     model = well_used(GatedBackbone(dict(NETWORKS[name]), GATE)).eval()
     images = torch.randn(4, 3, 32, 32).split(1)
@@ -73,7 +73,7 @@ def test_threads_get_the_gradients_that_one_thread_gets(well_used):
 
 
 class Both(nn.Module):
-    """A network that asks another one while it runs."""
+    """A network that runs another one in its forward pass."""
 
     def __init__(self, outer, inner):
         super().__init__()

@@ -54,7 +54,7 @@ def validate(model, images):
 
 
 @pytest.mark.parametrize('gate', GATES)
-def test_validation_goes_on_and_says_so(tiny, gate, monkeypatch):
+def test_validation_continues_with_a_warning(tiny, gate, monkeypatch):
     model = build(tiny, gate)
     train_a_step(model, tiny)
     healthy = validate(model, torch.randn(3, 3, 32, 32))

@@ -67,7 +67,7 @@ class Loaded:
         decisions: bool = True,
         call: Callable | None = None,
     ) -> list[Array]:
-        """Outputs (N, C, H, W); what is not written is nan."""
+        """Outputs (N, C, H, W); elements that are not written are nan."""
         images = np.ascontiguousarray(images, np.float32)
         count = self.outputs
         ys = [

@@ -63,7 +63,7 @@ def test_any_other_failure_is_named_too(monkeypatch):
 
 
 def test_a_failure_is_remembered(cxx):
-    """Nobody waits for the same failure twice."""
+    """The compiler is not called again after a failure."""
     log = cxx('exit 1')
     with pytest.raises(LibraryError):
         library.load_library()
@@ -124,7 +124,7 @@ def test_a_compiler_that_is_no_command(monkeypatch):
         building.cached_library()
 
 
-def test_it_says_that_it_compiles(cxx, capsys):
+def test_it_prints_that_it_compiles(cxx, capsys):
     cxx(WRITES)
     made = building.cached_library()
     (line,) = capsys.readouterr().err.splitlines()
@@ -134,7 +134,7 @@ def test_it_says_that_it_compiles(cxx, capsys):
     assert capsys.readouterr().err == ''
 
 
-def test_a_damaged_library_is_made_anew(cxx):
+def test_a_damaged_library_is_compiled_again(cxx):
     log = cxx(WRITES)
     made = building.cached_library()
     with made.open('r+') as file:
@@ -149,7 +149,7 @@ def test_a_damaged_library_is_made_anew(cxx):
     ]  # fmt: skip
 
 
-def test_what_cannot_be_loaded_is_made_anew_once(cxx):
+def test_a_library_that_cannot_be_loaded_is_compiled_again_once(cxx):
     log = cxx(WRITES)
     with pytest.raises(LibraryError, match='cannot be loaded'):
         library.load_library()
@@ -220,7 +220,7 @@ def test_where_no_file_can_be_locked(cxx, monkeypatch):
     assert building.cached_library().read_text() == 'whole library\n'
 
 
-def test_the_key_knows_what_the_library_depends_on(monkeypatch, tmp_path):
+def test_the_key_depends_on_sources_and_options(monkeypatch, tmp_path):
     monkeypatch.delenv('CXX', raising=False)
     key, sources = building.cache_key(), building.sources_key()
     assert key == building.cache_key()
@@ -298,7 +298,7 @@ def test_a_library_of_another_interface_is_refused(tmp_path):
         library.open_library(Path(name))
 
 
-def test_a_checksum_that_is_gone(tmp_path):
+def test_a_missing_checksum(tmp_path):
     file = tmp_path / 'library.so'
     file.write_text('a')
     assert not cache.is_intact(file)

@@ -1,4 +1,4 @@
-"""From a config and a checkpoint to a file that knows its pictures."""
+"""From a config and a checkpoint to a file with its preprocessing."""
 
 import importlib.util
 import json
@@ -93,7 +93,7 @@ def test_a_program_of_other_outputs_is_refused(cfg, model):
 
 @pytest.fixture
 def tool(monkeypatch, tmp_path, cfg, model):
-    """Runs tools/export/bundle.py on the model; where it writes."""
+    """Runs tools/export/bundle.py on the model; returns its output file."""
     config, checkpoint = tmp_path / 'digits.py', tmp_path / 'model.pth'
     torch.save(dict(state_dict=model.state_dict()), checkpoint)
     file = ROOT / 'tools' / 'export' / 'bundle.py'

@@ -144,7 +144,7 @@ def test_a_table(file, cat, capsys, monkeypatch, rich):
     assert ' ms' in said
 
 
-def test_what_is_wrong_is_one_line(file, cat, tmp_path, capsys):
+def test_errors_are_one_line(file, cat, tmp_path, capsys):
     no_picture = tmp_path / 'text.jpg'
     no_picture.write_text('none')
     plain = tmp_path / 'plain.fgc'
@@ -183,7 +183,7 @@ def test_a_reader_that_has_left(file, cat, capfd, monkeypatch):
     assert capfd.readouterr().err == ''
 
 
-def test_gates_that_say_nan():
+def test_gates_that_output_nan():
     with Model.from_bytes(encode(program())) as model:
         classifier = Classifier(model)
         images = np.zeros((2, 3, SIZE, SIZE), 'f4')
@@ -255,7 +255,7 @@ def test_a_file_that_is_wrong_is_not_written(tmp_path, factor):
     assert [p.name for p in tmp_path.iterdir()] == ['model.fgc']
 
 
-def test_what_calls_torch_is_not_written(tmp_path):
+def test_a_program_that_calls_torch_is_not_written(tmp_path):
     calling = program()
     calling.ops.insert(0, Call(0, [0], [1]))
     calling.names.insert(0, 'layer1.roll')

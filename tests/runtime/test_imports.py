@@ -12,7 +12,7 @@ HEAVY = ('torch', 'mmengine', 'mmcv', 'mmpretrain', 'cv2', 'PIL', 'rich')
 
 
 def run(code, *options):
-    """What a process says that runs some code, our package first.
+    """Output of a process that runs some code, our package first.
 
     Without options it starts in no time, see warm_python.
     """
@@ -76,7 +76,7 @@ def test_the_package_is_light_until_it_is_used():
         'import fgc_mm.comparison.runs',
     ],
 )
-def test_what_needs_openmmlab_says_so(code, monkeypatch):
+def test_the_error_without_openmmlab(code, monkeypatch):
     """In a process where nothing can be imported."""
     for name in [n for n in sys.modules if n.partition('.')[0] == 'fgc_mm']:
         monkeypatch.delitem(sys.modules, name)
@@ -94,7 +94,7 @@ def missing(name):
     raise PackageNotFoundError(name)
 
 
-def test_other_names_are_none():
+def test_unknown_names_raise_an_error():
     import fgc_mm
 
     assert {'models', 'FGCError'} <= {*dir(fgc_mm)}

@@ -122,7 +122,7 @@ def test_runs_images(model, count, threads):
     np.testing.assert_array_equal(alone, outputs[0])
 
 
-def test_says_what_it_is(model):
+def test_attributes(model):
     assert model.image_shape == (3, H, W)
     assert model.output_shapes == [(2, H, W), (C, 1, 1), (C, 1, 1)]
     assert model.records == 1
@@ -269,7 +269,7 @@ def test_functions_of_the_caller():
         np.testing.assert_allclose(y, wanted, rtol=1e-5, atol=1e-5)
 
 
-def test_what_a_function_raises(tmp_path):
+def test_an_error_in_a_function_is_raised(tmp_path):
     def function(*_):
         raise KeyError('mine')
 

@@ -175,7 +175,7 @@ def test_resizes_as_opencv(shape, size, interpolation, monkeypatch):
         np.testing.assert_array_equal(found, wanted)
 
 
-def test_what_is_not_installed_is_one_sentence(monkeypatch):
+def test_the_error_for_missing_packages(monkeypatch):
     pixels = picture(8, 8)
     monkeypatch.setitem(sys.modules, 'cv2', None)
     monkeypatch.setitem(sys.modules, 'PIL', None)
@@ -212,7 +212,7 @@ LOAD = dict(type='LoadImageFromFile')
         ),
     ],
 )
-def test_what_the_runtime_cannot_do_is_one_sentence(steps, says):
+def test_the_error_for_unsupported_steps(steps, says):
     cfg = config(steps)
     with pytest.raises(FGCError, match=says) as caught:
         preprocessing_settings(cfg, Network(cfg), (9, 9))

@@ -82,7 +82,7 @@ class _Search:
             _drop_own(valid, own, start)
         if stop - start < self.chunk:
             self.scores[:, stop - start :] = -torch.inf
-        tops = _tops(self.scores, self.group)
+        tops = _group_maxima(self.scores, self.group)
         low = descending(LOW - start // self.group, tops.shape[1], tops)
         self._keep(pack(tops, low), last=stop == self.length)
 
@@ -109,7 +109,7 @@ class _Search:
         return pack(self.best, low).topk(self.k).values
 
 
-def _tops(scores: Tensor, group: int) -> Tensor:
+def _group_maxima(scores: Tensor, group: int) -> Tensor:
     """The largest score of each group of columns."""
     if is_cpu(scores):
         return torch.max_pool1d(scores, group)

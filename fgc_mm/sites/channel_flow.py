@@ -183,17 +183,17 @@ class ChannelFlow:
         for point, columns in self._columns.items():
             group[columns] |= point.kind == 'end'
         rows = (self._reaches & group).any(1).tolist()
-        return {name for name, met in zip(self._names, rows) if met}
+        return {name for name, shared in zip(self._names, rows) if shared}
 
     def _assign_rounds(self) -> dict[str, int]:
         """A round for each source; sources that meet in pairs get two."""
         pairs = self._reaches[:, self._num_sources == 2]
         rounds: dict[str, int] = {}
         for i, name in enumerate(self._names):
-            met = pairs[:, pairs[i]].any(1).nonzero().flatten().tolist()
-            taken = {rounds.get(self._names[j]) for j in met if j != i}
+            shared = pairs[:, pairs[i]].any(1).nonzero().flatten().tolist()
+            taken = {rounds.get(self._names[j]) for j in shared if j != i}
             rounds[name] = next(
-                t for t in range(len(met) + 1) if t not in taken
+                t for t in range(len(shared) + 1) if t not in taken
             )
         return rounds
 

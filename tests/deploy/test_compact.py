@@ -66,7 +66,7 @@ def test_features_are_the_masked_ones(pair):
     assert done.difference < 1e-4
     # where all removed gates agree: on the images of the calibration
     assert largest_gap(network(images), done.backbone(images)) < 1e-4
-    # and, told to agree, on any other
+    # and, with fixed decisions, on any other
     others = images.flip(3) * 0.7 + 0.3
     with fixed_decisions(network, done.channel_map):
         wanted = network(others)
@@ -177,10 +177,10 @@ class TopHalfGate(BinaryConcreteGate):
     """Opens the better half of its channels."""
 
     def forward(self, x):
-        said = super().forward(x)
-        order = said.logits.argsort(1, descending=True).argsort(1)
-        mask = (order < said.mask.shape[1] // 2).float()
-        return said._replace(mask=mask)
+        decision = super().forward(x)
+        order = decision.logits.argsort(1, descending=True).argsort(1)
+        mask = (order < decision.mask.shape[1] // 2).float()
+        return decision._replace(mask=mask)
 
 
 @torch.no_grad()

@@ -260,7 +260,7 @@ def test_closed_channels_are_never_computed(name, way, monkeypatch):
             weight = find(member.path).weight.data
             poisoned += int(closed.sum())
             weight.movedim(dim, 0)[closed] = float('nan')
-    dynamic.backbone.load_state_dict({}, strict=False)  # programs anew
+    dynamic.backbone.load_state_dict({}, strict=False)  # new programs
     assert poisoned > 50
     # the masked network that it is compared with gives nan
     monkeypatch.setattr(
@@ -506,7 +506,7 @@ def test_a_plan_is_stored_and_applied(small, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    'change, says',
+    'change, message',
     [
         (dict(executor='xyz'), "executor='xyz'"),
         (dict(batch=3), 'batch=3'),
@@ -514,10 +514,10 @@ def test_a_plan_is_stored_and_applied(small, tmp_path, monkeypatch):
         (dict(image_shape=(3, 16, 0)), 'image_shape='),
     ],
 )
-def test_a_plan_with_invalid_values_is_refused(small, change, says):
+def test_a_plan_with_invalid_values_is_refused(small, change, message):
     model, images = small
     plan = to_dynamic(model, images).plan
-    with pytest.raises(FGCError, match=says):
+    with pytest.raises(FGCError, match=message):
         to_dynamic(model, plan=dataclasses.replace(plan, **change))
     next(iter(plan.sites.values())).executed = 'perhaps'
     with pytest.raises(FGCError, match="executed='perhaps'"):

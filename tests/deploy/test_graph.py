@@ -459,13 +459,14 @@ def test_values_that_live_at_once_never_overlap():
     for _ in range(50):
         count = draw.randint(1, 12)
         sizes = [draw.randint(0, 40) for _ in range(count)]
-        lives = [sorted(draw.sample(range(20), 2)) for _ in range(count)]
-        offsets, whole = offsets_of(sizes, [tuple(x) for x in lives])
+        live_ranges = [sorted(draw.sample(range(20), 2)) for _ in range(count)]
+        offsets, whole = offsets_of(sizes, [tuple(x) for x in live_ranges])
         for i in range(count):
             assert offsets[i] + sizes[i] <= whole
             for j in range(i):
                 together = (
-                    lives[i][0] <= lives[j][1] and lives[j][0] <= lives[i][1]
+                    live_ranges[i][0] <= live_ranges[j][1]
+                    and live_ranges[j][0] <= live_ranges[i][1]
                 )
                 apart = (
                     offsets[i] + sizes[i] <= offsets[j]

@@ -178,12 +178,12 @@ class Asserts(nn.Sequential):
 
 
 @pytest.mark.parametrize(
-    ('kind', 'told'),
+    ('kind', 'reason'),
     [(Reshapes, 'shape .* is invalid'), (Asserts, 'AssertionError')],
 )
-def test_the_problem_has_the_reason(kind, told, images):
+def test_the_problem_has_the_reason(kind, reason, images):
     network = kind(conv(3, 12), conv(12, 4)).eval()
-    with pytest.raises(FGCError, match=rf'\(0: {told}') as error:
+    with pytest.raises(FGCError, match=rf'\(0: {reason}') as error:
         find_groups(network, images)
     assert '\n' not in str(error.value)
 

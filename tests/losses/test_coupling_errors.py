@@ -16,7 +16,7 @@ def make(given, length=12, **options):
 
 
 @pytest.mark.parametrize(
-    ('options', 'said'),
+    ('options', 'message'),
     [
         (dict(preset='code'), r"preset='code' .* reference, paper\.$"),
         (dict(form='log'), r"form='log' .* log_sum, sum_log\.$"),
@@ -25,8 +25,8 @@ def make(given, length=12, **options):
         (dict(neighbor_source='x'), r"='x' .* feature, gate, label\.$"),
     ],
 )
-def test_an_unknown_switch_lists_the_choices(options, said):
-    with pytest.raises(FGCError, match=said):
+def test_an_unknown_switch_lists_the_choices(options, message):
+    with pytest.raises(FGCError, match=message):
         FeatureGateCouplingLoss(**options)
 
 

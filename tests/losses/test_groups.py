@@ -1,6 +1,6 @@
 """What gate losses make of decisions that open several channels.
 
-Losses that say how much of the network is open count channels; losses that
+Losses of the share of open channels count channels; losses that
 shape decisions count decisions.
 """
 

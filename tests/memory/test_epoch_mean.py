@@ -24,8 +24,8 @@ def batches():
     return [torch.rand(n, 3, generator=generator) for n in (5, 5, 2)]
 
 
-def say(owner, epoch, batches):
-    """What the epoch before has left, and then the batches of this one."""
+def run_epoch(owner, epoch, batches):
+    """Runs an epoch; returns the mean of the epoch before."""
     ended = [owner.mean.start_epoch(epoch)]
     for batch in batches:
         owner.mean.add(batch)
@@ -43,14 +43,14 @@ def naive(batches):
 
 def test_an_epoch_has_the_mean_of_its_own_images(batches):
     owner = Owner()
-    assert say(owner, 0, batches) is None  # nothing lies before it
+    assert run_epoch(owner, 0, batches) is None  # no epoch before it
     torch.testing.assert_close(
-        say(owner, 1, batches[:1]), naive(batches), atol=1e-6, rtol=0
+        run_epoch(owner, 1, batches[:1]), naive(batches), atol=1e-6, rtol=0
     )
     torch.testing.assert_close(
-        say(owner, 2, []), naive(batches[:1]), atol=1e-6, rtol=0
+        run_epoch(owner, 2, []), naive(batches[:1]), atol=1e-6, rtol=0
     )
-    assert say(owner, 3, []).tolist() == [0, 0, 0]  # no image, no nan
+    assert run_epoch(owner, 3, []).tolist() == [0, 0, 0]  # no image, no nan
 
 
 def test_images_may_have_a_number_each(batches):
@@ -69,9 +69,9 @@ def test_images_may_have_a_number_each(batches):
 @pytest.mark.parametrize('way', ['copy', 'pickle', 'state'])
 def test_it_resumes_within_an_epoch(batches, way):
     owner = Owner()
-    say(owner, 3, batches[:2])
+    run_epoch(owner, 3, batches[:2])
     again = Owner()
-    say(again, 7, batches[2:])  # has been in another epoch
+    run_epoch(again, 7, batches[2:])  # is in another epoch
     if way == 'copy':
         again = copy.deepcopy(owner)
     elif way == 'pickle':
@@ -81,10 +81,10 @@ def test_it_resumes_within_an_epoch(batches, way):
         again = torch.load(stream, weights_only=False)
     else:
         again.load_state_dict(owner.state_dict())
-    assert say(again, 3, batches[2:]) is None
+    assert run_epoch(again, 3, batches[2:]) is None
     torch.testing.assert_close(
-        say(again, 4, []), naive(batches), atol=1e-6, rtol=0
+        run_epoch(again, 4, []), naive(batches), atol=1e-6, rtol=0
     )
     # and neither writes into the other
     assert owner.images == 10 and again.images == 0
-    assert say(owner, 3, []) is None
+    assert run_epoch(owner, 3, []) is None

@@ -34,7 +34,7 @@ def force_gates(backbone, masks):
 
 
 @pytest.fixture(scope='session')
-def gates_say():
+def set_gates():
     return force_gates
 
 

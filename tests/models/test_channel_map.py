@@ -138,7 +138,7 @@ def test_a_written_map_can_be_read(saved):
 
 
 @pytest.mark.parametrize(
-    ('change', 'told'),
+    ('change', 'message'),
     [
         (lambda text: text[:40], 'is not a channel map'),
         (lambda text: '[]', 'is not a channel map'),
@@ -152,9 +152,9 @@ def test_a_written_map_can_be_read(saved):
         ),
     ],
 )
-def test_a_bad_map_is_one_sentence(saved, change, told):
+def test_a_bad_map_is_one_sentence(saved, change, message):
     saved.write_text(change(saved.read_text()))
-    with pytest.raises(FGCError, match=told) as error:
+    with pytest.raises(FGCError, match=message) as error:
         shrink(saved)
     assert '\n' not in str(error.value)
 

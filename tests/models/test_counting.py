@@ -124,11 +124,11 @@ def shrink(backbone, masks):
 
 @pytest.mark.parametrize('seed', [0, 1])
 def test_the_smaller_network_has_the_same_macs_and_outputs(
-    gated_backbone, gates_say, random_masks, images, seed
+    gated_backbone, set_gates, random_masks, images, seed
 ):
     model = copy.deepcopy(gated_backbone)
     masks = random_masks(model.sites, seed)
-    gates_say(model, masks)
+    set_gates(model, masks)
     small = shrink(model, masks)
     with torch.no_grad():
         torch.testing.assert_close(

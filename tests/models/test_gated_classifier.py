@@ -186,9 +186,9 @@ def test_load_from_takes_a_plain_classifier(model, plain, tmp_path, capfd):
     loader = runner(model, tmp_path, load_from=str(path))
     loader.load_or_resume()
     assert holds(model, plain)
-    said = ''.join(capfd.readouterr())
-    assert 'missing keys' in said and 'backbone.gates.layer1/0' in said
-    assert 'unexpected key' not in said
+    output = ''.join(capfd.readouterr())
+    assert 'missing keys' in output and 'backbone.gates.layer1/0' in output
+    assert 'unexpected key' not in output
 
 
 def test_init_cfg_takes_a_plain_classifier(tiny, plain, tmp_path):

@@ -78,8 +78,8 @@ def log(caplog):
 
 
 def messages(log, text):
-    said = [record.getMessage() for record in log.records]
-    return [message for message in said if text in message]
+    logged = [record.getMessage() for record in log.records]
+    return [message for message in logged if text in message]
 
 
 @pytest.fixture
@@ -93,8 +93,10 @@ def test_a_site_that_the_head_never_reads_is_left_out(network, log):
     model = classifier(network())
     assert names(model) == ['stem', 'mid', 'coarse.0']
     assert list(model.backbone.gates) == ['stem', 'mid', 'coarse/0']
-    said = messages(log, 'No gate at')
-    assert len(said) == 1 and said[0].startswith('No gate at fine.0: neither')
+    logged = messages(log, 'No gate at')
+    assert len(logged) == 1 and logged[0].startswith(
+        'No gate at fine.0: neither'
+    )
     fine = model.backbone.backbone.fine
     # it reads another site, whose mask stays
     assert len(fine[0]._forward_pre_hooks) == 1
@@ -195,8 +197,8 @@ def test_a_gate_without_a_gradient_from_the_task_is_named_once(
     model = classifier(network()).train()
     for _ in range(2):
         model.loss(*batch)
-    (said,) = messages(log, 'no gradient from')
-    assert f'The gates of {sites} get no' in said
+    (message,) = messages(log, 'no gradient from')
+    assert f'The gates of {sites} get no' in message
     assert log.records[-1].levelno == logging.WARNING
 
 

@@ -171,9 +171,9 @@ def test_a_group_of_one_is_the_network_of_before(images):
 def test_a_checkpoint_of_groups_comes_back(images):
     model = classifier('BinaryConcreteGate', group=8).eval()
     _vary(model.backbone)
-    twin = classifier('BinaryConcreteGate', group=8).eval()
-    twin.load_state_dict(model.state_dict())
-    assert torch.equal(model.backbone(images)[0], twin.backbone(images)[0])
+    loaded = classifier('BinaryConcreteGate', group=8).eval()
+    loaded.load_state_dict(model.state_dict())
+    assert torch.equal(model.backbone(images)[0], loaded.backbone(images)[0])
 
 
 @pytest.mark.parametrize(

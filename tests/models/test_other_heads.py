@@ -114,7 +114,7 @@ def test_shares_of_labels_are_taken_as_they_are(build):
 
 def test_distillation_of_labels_is_not_invariant_to_a_shift():
     teacher = torch.tensor([[4.0, -4.0, -4.0]])
-    student = teacher + 8  # says yes to every label
+    student = teacher + 8  # predicts every label
     assert DistillationLoss(1)(student, teacher).item() < 1e-6
     loss = DistillationLoss(2, 0.5, independent_labels=True)
     total = 0.0
@@ -172,7 +172,7 @@ def test_trains_and_predicts_with_macs(build, head, samples):
     model.eval()
     with torch.no_grad():
         found = model.predict(IMAGES, samples())
-        again = model.predict(IMAGES, found)  # fields are written anew
+        again = model.predict(IMAGES, found)  # fields are overwritten
         bare = model.predict(IMAGES)
     metric = DynamicMACs()
     metric.process(None, [sample.to_dict() for sample in again])

@@ -31,8 +31,8 @@ def busy_threads():
 def answers_of(model, image):
     with torch.no_grad():
         outputs, records = model.forward_gated(image, keep_activation=True)
-    said = [t for r in records for t in (r.mask, r.logits, r.activation)]
-    return [*outputs, *said]
+    values = [t for r in records for t in (r.mask, r.logits, r.activation)]
+    return [*outputs, *values]
 
 
 def same(one, other):
@@ -81,11 +81,11 @@ class Both(nn.Module):
         outer.backbone.layer2.register_forward_pre_hook(self._ask)
 
     def _ask(self, *_):
-        self.said = self.inner(self.images)
+        self.values = self.inner(self.images)
 
     def forward(self, images):
         self.images = images
-        return [*self.outer(images), *self.said]
+        return [*self.outer(images), *self.values]
 
 
 @torch.no_grad()

@@ -57,7 +57,7 @@ def test_any_other_failure_is_named_too(monkeypatch):
     def fail():
         raise RuntimeError('the disk is full\nand more')
 
-    monkeypatch.setattr(library, 'built', fail)
+    monkeypatch.setattr(library, 'cached_library', fail)
     with pytest.raises(LibraryError, match='RuntimeError: the disk is full'):
         library.load_library()
 
@@ -67,10 +67,10 @@ def test_a_failure_is_remembered(cxx):
     log = cxx('exit 1')
     with pytest.raises(LibraryError):
         library.load_library()
-    said = log.read_text()
+    calls = log.read_text()
     with pytest.raises(LibraryError):
         library.load_library()
-    assert log.read_text() == said
+    assert log.read_text() == calls
 
 
 def test_a_failing_compiler_is_one_sentence(fresh, cxx):
@@ -82,7 +82,7 @@ def test_a_failing_compiler_is_one_sentence(fresh, cxx):
 
 
 @pytest.mark.parametrize(
-    'body, says, remedy',
+    'body, message, remedy',
     [
         ('kill -9 $$', 'was killed', 'memory'),
         (
@@ -93,12 +93,12 @@ def test_a_failing_compiler_is_one_sentence(fresh, cxx):
         ('exit 3', 'exit code 3', 'install g'),
     ],
 )
-def test_the_remedy_fits_the_failure(cxx, body, says, remedy):
+def test_the_remedy_fits_the_failure(cxx, body, message, remedy):
     cxx(body)
     with pytest.raises(LibraryError) as caught:
         library.load_library()
     problem = str(caught.value)
-    assert says in problem and remedy in problem
+    assert message in problem and remedy in problem
     assert ('install g++' in problem) == ('install' in remedy)
     assert '\n' not in problem and problem.endswith('.')
 
@@ -264,15 +264,17 @@ def ship(folder, content=b'library'):
 
 def test_a_shipped_library_is_taken(fresh, monkeypatch):
     ship(library.SHIPPED)
-    monkeypatch.setattr(library, 'opened', lambda path: path)
-    monkeypatch.setattr(library, 'built', lambda: pytest.fail('compiled'))
+    monkeypatch.setattr(library, 'open_library', lambda path: path)
+    monkeypatch.setattr(
+        library, 'cached_library', lambda: pytest.fail('compiled')
+    )
     assert library.load_library() == fresh / 'shipped' / build_options.NAME
 
 
 def test_a_shipped_library_of_older_sources_is_not(cxx, monkeypatch):
     cxx(WRITES)
     ship(library.SHIPPED)
-    monkeypatch.setattr(library, 'opened', lambda path: path)
+    monkeypatch.setattr(library, 'open_library', lambda path: path)
     monkeypatch.setattr(build_options, 'FLAGS', (*build_options.FLAGS, '-g'))
     assert library.load_library() == building.cached_library()
 
@@ -286,7 +288,7 @@ def test_a_shipped_library_of_another_system_is_not(cxx, monkeypatch):
             raise OSError('GLIBC_2.99 not found')
         return path
 
-    monkeypatch.setattr(library, 'opened', open_library)
+    monkeypatch.setattr(library, 'open_library', open_library)
     assert library.load_library() == building.cached_library()
 
 

@@ -123,8 +123,8 @@ def test_a_picture_has_the_masked_models_classes(
     tool, model, capsys, tmp_path
 ):
     file = tool()
-    said = capsys.readouterr().out
-    assert 'logits of 16 images differ by' in said
+    printed = capsys.readouterr().out
+    assert 'logits of 16 images differ by' in printed
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
     picture = tmp_path / 'digit.png'
     cv2.imwrite(str(picture), pixels[:, :, ::-1])

@@ -136,12 +136,12 @@ def test_a_table(file, cat, capsys, monkeypatch, rich):
         for name in ('rich.console', 'rich.table', 'rich.text'):
             monkeypatch.setitem(sys.modules, name, None)
     assert main([str(file), str(cat), '--threads', '2']) == 0
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for name in META['classes']:
-        assert name in said
-    assert '0.00 million MACs (1.4 % of the dense network)' in said
-    assert '66.7 % of the gated channels open' in said
-    assert ' ms' in said
+        assert name in printed
+    assert '0.00 million MACs (1.4 % of the dense network)' in printed
+    assert '66.7 % of the gated channels open' in printed
+    assert ' ms' in printed
 
 
 def test_errors_are_one_line(file, cat, tmp_path, capsys):
@@ -156,7 +156,7 @@ def test_errors_are_one_line(file, cat, tmp_path, capsys):
     newer.write_bytes(encode(program(preprocessing=settings)))
     half = tmp_path / 'half.fgc'
     half.write_bytes(encode(program(preprocessing=dict(steps=[]))))
-    for arguments, says in (
+    for arguments, message in (
         ((file, tmp_path / 'none.jpg'), 'none.jpg: No such file'),
         ((file, no_picture), 'text.jpg cannot be decoded'),
         ((tmp_path / 'none.fgc', cat), 'none.fgc'),
@@ -166,10 +166,10 @@ def test_errors_are_one_line(file, cat, tmp_path, capsys):
         ((half, cat), "no 'size'"),
     ):
         assert main(list(map(str, arguments))) == 2
-        said = capsys.readouterr()
-        (line,) = said.err.splitlines()
-        assert line.startswith('error: ') and says in line
-        assert not said.out
+        printed = capsys.readouterr()
+        (line,) = printed.err.splitlines()
+        assert line.startswith('error: ') and message in line
+        assert not printed.out
 
 
 def test_a_reader_that_has_left(file, cat, capfd, monkeypatch):

@@ -30,7 +30,7 @@ def run(code, *options):
 
 
 def test_the_runtime_needs_numpy_only():
-    said = run(
+    output = run(
         'import time\n'
         'start = time.perf_counter()\n'
         'import numpy\n'
@@ -40,7 +40,7 @@ def test_the_runtime_needs_numpy_only():
         'print((end - middle) / (middle - start), *sys.modules)',
         '-I',
     )
-    share, *modules = said.split()
+    share, *modules = output.split()
     assert 'fgc_mm.runtime.model' in modules
     assert not {*HEAVY, 'subprocess'} & {*modules}
     # about 0.1: numpy takes 0.1 s on an idle core
@@ -48,14 +48,16 @@ def test_the_runtime_needs_numpy_only():
 
 
 def test_the_installer_needs_nothing():
-    said = run('import fgc_mm.runtime.building\nprint(*sys.modules)', '-IS')
-    assert 'fgc_mm.runtime.building' in said.split()
-    assert 'numpy' not in said.split()
+    output = run('import fgc_mm.runtime.building\nprint(*sys.modules)', '-IS')
+    assert 'fgc_mm.runtime.building' in output.split()
+    assert 'numpy' not in output.split()
 
 
 def test_the_package_is_light_until_it_is_used():
-    said = run('import fgc_mm\nprint(fgc_mm.__version__, *sys.modules)', '-IS')
-    version, *modules = said.split()
+    output = run(
+        'import fgc_mm\nprint(fgc_mm.__version__, *sys.modules)', '-IS'
+    )
+    version, *modules = output.split()
     assert version[0].isdigit()
     assert not {*HEAVY, 'numpy', 'fgc_mm.models'} & {*modules}
 
@@ -115,16 +117,16 @@ sys.modules['mmengine'] = kept
 
 def test_components_are_found_when_they_are_looked_up():
     """Where the package was imported before MMEngine."""
-    said = run(LATER + "print(MODELS.get('fgc_mm.CifarResNet').__name__)")
-    assert said == 'CifarResNet'
+    output = run(LATER + "print(MODELS.get('fgc_mm.CifarResNet').__name__)")
+    assert output == 'CifarResNet'
 
 
 def test_a_config_registers_all_components_at_once():
     """As ``custom_imports`` does it, before anything is looked up."""
-    said = run(
+    output = run(
         'import mmengine.utils\n'
         "mmengine.utils.import_modules_from_strings(['fgc_mm'])\n"
         "print('fgc_mm.models' in sys.modules, "
         "'fgc_mm.engine.checkpoint' in sys.modules)"
     )
-    assert said == 'True True'
+    assert output == 'True True'

@@ -194,12 +194,12 @@ LOAD = dict(type='LoadImageFromFile')
 
 
 @pytest.mark.parametrize(
-    'steps, says',
+    'steps, message',
     [
         ([LOAD, dict(type='Pad', size=(9, 9)), PACK], 'the step Pad, but'),
         (
             [LOAD, dict(type='torchvision/Resize', size=9), PACK],
-            'knows LoadImage',
+            'supports LoadImage',
         ),
         ([dict(LOAD, to_float32=True), PACK], 'to_float32=True'),
         ([dict(LOAD, color_type='unchanged'), PACK], 'unchanged'),
@@ -212,9 +212,9 @@ LOAD = dict(type='LoadImageFromFile')
         ),
     ],
 )
-def test_the_error_for_unsupported_steps(steps, says):
+def test_the_error_for_unsupported_steps(steps, message):
     cfg = config(steps)
-    with pytest.raises(FGCError, match=says) as caught:
+    with pytest.raises(FGCError, match=message) as caught:
         preprocessing_settings(cfg, Network(cfg), (9, 9))
     assert '\n' not in str(caught.value)
 

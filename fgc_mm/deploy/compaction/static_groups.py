@@ -57,7 +57,7 @@ class ChannelGroup:
     least: int = 1
 
     @property
-    def can_lose(self) -> bool:
+    def can_shrink(self) -> bool:
         """Whether all blocks are equal, and wide enough to lose a channel."""
         widths = {len(block) for block in self.blocks}
         return len(widths) == 1 and min(widths) > self.least
@@ -104,7 +104,7 @@ def find_groups(network: nn.Module, images: Tensor) -> list[ChannelGroup]:
         candidate = _channel_group(network, graph, group, names)
         candidate = _with_minimum(candidate, network, images)
         first = candidate.without(1)
-        if not candidate.can_lose or not first.inputs:
+        if not candidate.can_shrink or not first.inputs:
             continue
         problem = first.problem(network, images, MAX_DIFFERENCE)
         if problem:
@@ -122,7 +122,7 @@ def _with_minimum(
     """The group, with ``least`` set to two if one channel is too few."""
     layers = [network.get_submodule(member.path) for member in group.members]
     norms = any(isinstance(layer, nn.GroupNorm) for layer in layers)
-    if not norms or not group.can_lose:
+    if not norms or not group.can_shrink:
         return group
     most = group.without(len(group.blocks[0]) - 1)
     fails = most.problem(network, images[:1], MAX_DIFFERENCE)

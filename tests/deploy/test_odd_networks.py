@@ -100,8 +100,8 @@ def noted(net, x):
 ODD = {
     'indices of a pool': unpooled,
     'positions are shuffled': rows_and_columns,
-    'another count each': lambda _, x: x + x[x > 0.1].mean(),
-    'truth values': lambda _, x: x * (x > 0).bool().float(),
+    'a boolean index': lambda _, x: x + x[x > 0.1].mean(),
+    'a boolean mask': lambda _, x: x * (x > 0).bool().float(),
     'zeros are false': lambda _, x: x + x.relu().bool().float(),
     'three dimensions': lambda _, x: x + F.avg_pool2d(x.mean(1), 3, 1, 1)[0],
     'a mean of all': lambda _, x: x - x.mean(dim=None, keepdim=True),

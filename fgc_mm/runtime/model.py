@@ -44,6 +44,9 @@ class Model:
         self._lock = threading.Lock()
         self._functions = functions
         self._shapes = call_shapes(data) if functions else {}
+        self._cached_options: dict[
+            tuple[bool, int], tuple[PythonCalls, Options]
+        ] = {}
         self.image_shape, *self.output_shapes = (
             self._shape(k) for k in range(-1, code.fgc_outputs(handle))
         )
@@ -230,9 +233,14 @@ class Model:
     def _options(
         self, decisions: bool, threads: int
     ) -> tuple[PythonCalls, Options]:
+        cached = self._cached_options.get((decisions, threads))
+        if cached is not None:
+            return cached
         calls = PythonCalls(self._functions, self._shapes)
         size = ctypes.sizeof(Options)
         options = Options(size, threads, decisions, calls.callback, None)
+        if not self._functions:  # PythonCalls stores the error of one run
+            self._cached_options[decisions, threads] = calls, options
         return calls, options
 
     def _shape(self, output: int) -> tuple[int, int, int]:

@@ -237,6 +237,48 @@ def test_depthwise_and_grouped_conv(seed: int) -> None:
     check(m.finished(y), threads=threads_of(seed))
 
 
+@pytest.mark.parametrize(
+    'large, seed',
+    [
+        *((False, seed) for seed in SEEDS),
+        *((True, seed) for seed in SEEDS[:4]),
+    ],
+)
+def test_depthwise_conv_between_padded_maps(large: bool, seed: int) -> None:
+    """Its input and output maps are stored with zero padding."""
+    m = Random(seed=seed)
+    channels = 2 if large else m.between(2, 5)
+    h, w = (97, 93) if large else (m.between(1, 19), m.between(1, 19))
+    k = m.pick(3, 3, 5)
+    first, y, z = (m.value((channels, h, w), pad=2) for _ in range(3))
+    x = m.filled((channels, h, w))
+    each = (1, 1), (0, 0), (1, 1), m.weight(m.normal(channels, channels))
+    m.op(
+        f.Conv(
+            x, first, f.NONE, f.ALL, f.ALL, 1, (1, 1), *each, channels, 1,
+            f.NONE, f.Activation(f.Act.RELU),
+        )
+    )  # fmt: skip
+    add = f.NONE
+    if m.pick(0, 1):
+        add = (m.pick(0, 1) and m.filled((channels, h, w))) or y
+        if add == y:
+            m.fill(y, m.normal(channels, h, w))
+    last = f.Activation()
+    for begin, end, added, act in (
+        (first, y, add, m.act()),
+        (y, z, f.NONE, last),
+    ):
+        m.op(
+            f.Conv(
+                begin, end, added, f.ALL, f.ALL, channels, (k, k), (1, 1),
+                (k // 2, k // 2), (1, 1), m.weight(m.normal(channels, k * k)),
+                k * k, k * k, m.weight(m.normal(channels)), act,
+            )
+        )  # fmt: skip
+    check(m.finished(z), threads=threads_of(seed))
+
+
 @pytest.mark.parametrize('seed', SEEDS)
 def test_conv_on_one_pixel(seed: int) -> None:
     m = Random(seed=seed)

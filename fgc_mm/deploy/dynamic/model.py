@@ -137,7 +137,8 @@ class DynamicBackbone(GatedBackbone):
         """
         dense = self.dense if dense is None else dense
         # thresholds are plain attributes and may have changed
-        thresholds = tuple(_threshold(gate) for gate in self.gates.values())
+        gates = self.gates._modules.values()
+        thresholds = tuple([_threshold(gate) for gate in gates])
         seen = (tuple(image.shape[1:]), thresholds)
         key = (*seen, tuple(following), gated, tuple(dense))
         program = self._programs.get(key)
@@ -242,12 +243,14 @@ class DynamicBackbone(GatedBackbone):
         self, x: Tensor, following: Sequence[nn.Module] = ()
     ) -> ExecutableProgram | None:
         """The program for these images; ``None`` if the modules run."""
-        alone = len(x) == 1 or self.batch == LOOP
-        if self.executor != PROGRAM or not alone or len(x) == 0:
+        if self.executor != PROGRAM or x.dim() != 4:
             return None
-        if x.dim() != 4 or x.dtype != torch.float32 or x.device.type != 'cpu':
+        count = x.shape[0]
+        if count != 1 and (count == 0 or self.batch != LOOP):
             return None
-        program = self.program(x[:1], following)
+        if x.dtype != torch.float32 or not x.is_cpu:
+            return None
+        program = self.program(x if count == 1 else x[:1], following)
         return None if isinstance(program, str) else program
 
     def _clear_programs(self, *_: Any) -> None:
@@ -369,14 +372,16 @@ class DynamicImageClassifier(GatedImageClassifier):
 
     def program(self, images: Tensor) -> ExecutableProgram | None:
         """The program from images to logits, if there is one."""
-        if not self.with_head:
-            return None
-        return self.backbone.program_of(images, self._following_modules())
+        modules = self._following_modules()
+        return self.backbone.program_of(images, modules) if modules else None
 
     def _following_modules(self) -> tuple[nn.Module, ...]:
-        if not self.with_head:
+        """The neck, if there is one, and the head; empty without a head."""
+        # for every call: Module.__getattr__ is slow
+        neck, head = map(self._modules.get, ('neck', 'head'))
+        if head is None:
             return ()
-        return (self.neck, self.head) if self.with_neck else (self.head,)
+        return (head,) if neck is None else (neck, head)
 
     __prepare_scriptable__ = refuse_scripting
 

@@ -100,6 +100,10 @@ class KernelProgram(ExecutableProgram):
             encode(program), functions=lowering.functions
         )
         self.build = self._model.build
+        self._shapes = {
+            decisions: [node.shape[1:] for node in self._wanted(decisions)]
+            for decisions in (False, True)
+        }
 
     def run(
         self, images: Tensor, decisions: bool = True
@@ -110,9 +114,10 @@ class KernelProgram(ExecutableProgram):
             decisions,
             torch.get_num_threads(),
         )
+        count = images.shape[0]
         shaped = [
-            torch.from_numpy(x).reshape(len(images), *node.shape[1:])
-            for x, node in zip(found, self._wanted(decisions))
+            torch.from_numpy(x).reshape(count, *shape)
+            for x, shape in zip(found, self._shapes[decisions])
         ]
         return self._split_outputs(shaped)
 

@@ -1,6 +1,7 @@
 // A conv that reads and writes listed channels only.
 #pragma once
 
+#include "depthwise.h"
 #include "winograd.h"
 
 namespace fgc {
@@ -47,6 +48,8 @@ bool prepare_conv(const Program& p, Op& op, Keep& keep) {
          prepare_winograd(p, op, keep, plan.winograd);
 }
 
+constexpr int64_t kCache2 = 128 * 1024;  // bytes of the second cache to use
+
 struct Group {  // of a dense conv: what all its threads share
   const Op& op;
   Context& c;
@@ -83,13 +86,14 @@ void sum_rows(const Group& g, Sum sum, int64_t o0, int64_t o1, int64_t r0,
                g.first_out + g.outs[o]);
 }
 
-// Rows of the output at a time: what they read stays in the second cache,
-// and there is work for every thread.
+// Rows of the output at a time: what they read and what a block of outputs
+// sums stay in the second cache, and there is work for every thread.
 inline int64_t chunk_count(const Layout& at, int64_t inputs, int64_t groups,
                            int64_t threads) {
-  const int64_t read = at.positions() * at.stride[0] * at.stride[1];
-  int64_t chunks =
-      larger(inputs * read * 4 / (256 * 1024), at.positions() / 4096);
+  const int64_t read = inputs * at.stride[0] * at.stride[1];
+  const int64_t summed = smaller(groups, kGroups) * kMaxOut;
+  int64_t chunks = larger(larger(read, summed) * at.positions() * 4 / kCache2,
+                          at.positions() / 4096);
   chunks = smaller(chunks, at.positions() / 256);  // many tiles a chunk
   chunks = larger(chunks, 1);
   if (threads > 1) chunks = larger(chunks, ceil_div(4 * threads, groups));
@@ -145,33 +149,42 @@ void dense(const Group& g, const Map& x, const Channels& ins) {
         });
 }
 
+// A plane that the first cache does not hold is read row by row.
+constexpr int64_t kCache1 = 32 * 1024;
+
+void depthwise_by_rows(const Layout& at, const float* plane, const float* w,
+                   float start, float* acc, const Target& to, int64_t o) {
+  static const int64_t zero[1 + kAhead] = {};
+  const int64_t used = at.positions() - (at.pitch - at.out_width);
+  const Sum sum{&plane, zero, 1, &w, at.taps, at.tap_count, false};
+  sum_group(sum, 1, 0, ceil_div(used, kLanes), acc, 0, &start, 1);
+  write_rows(acc, at.pitch, 0, at.out_height, to, o);
+}
+
 // One channel after the other.
 void depthwise(const Program& p, const Op& op, Context& c,
                const ConvPlan& plan, const Map& x, const Target& to) {
-  static const int64_t zero[1 + kAhead] = {};
   const Layout& at = plan.at;
   const Channels outs = channels_of(c, op.out_set, to.y.channels);
   const int64_t each_in = to.y.channels / x.channels;
-  const int64_t used = at.positions() - (at.pitch - at.out_width);
-  const int64_t vectors = ceil_div(used, kLanes);
   const int64_t each = at.positions() * at.tap_count;
   const int64_t grain = larger(1, kWorthAThread / 2 / each);
   share(op, c, outs.count, grain, [&](int64_t b, int64_t e, int64_t thread) {
     float* acc = (float*)(c.own + thread * c.own_step);
-    float* plane = acc + round_up(plan.acc_floats, 16);
+    float* filled = acc + round_up(plan.acc_floats, 16);
     for (int64_t i = b; i < e; ++i) {
       const int64_t o = outs[i];
-      const float* planes[1] = {plane};
+      const float* plane = filled;
       if (at.in_place)
-        planes[0] = begin_of(at, x, o / each_in);
+        plane = begin_of(at, x, o / each_in);
       else
-        fill_plane(at, x.at(o / each_in), x.row, plane);
-      const float* w[1] = {c.weights + op.weight + o * op.out_step};
-      const float start[1] = {op.bias == kNone ? 0.f
-                                               : c.weights[op.bias + o]};
-      const Sum sum{planes, zero, 1, w, at.taps, at.tap_count, false};
-      sum_group(sum, 1, 0, vectors, acc, 0, start, 1);
-      write_rows(acc, at.pitch, 0, at.out_height, to, o);
+        fill_plane(at, x.at(o / each_in), x.row, filled);
+      const float* w = c.weights + op.weight + o * op.out_step;
+      const float start = op.bias == kNone ? 0.f : c.weights[op.bias + o];
+      if (to.adds || at.plane_floats * 4 > kCache1)
+        depthwise_by_rows(at, plane, w, start, acc, to, o);
+      else
+        depthwise_channel(at, plane, w, start, to, o);
     }
   });
 }

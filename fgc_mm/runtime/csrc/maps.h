@@ -115,6 +115,27 @@ inline void write_row(const float* sums, const float* add, float* to,
   }
 }
 
+// One row, clamped, and zeros behind it: the pad, and, unless `exact`, as
+// many as fill a vector, where the next row or the border is written later.
+inline void write_padded_row(const float* sums, float* to, int64_t width,
+                             int64_t pad, float low, float high,
+                             bool exact) {
+  const Vec lows = broadcast(low), highs = broadcast(high);
+  int64_t c = 0;
+  for (; c + kLanes <= width; c += kLanes)
+    store(to + c, clamp(load(sums + c), lows, highs));
+  if (c < width) {
+    const Vec last = clamp(load(sums + c), lows, highs);
+    if (exact) {
+      memcpy(to + c, &last, size_t(width - c) * sizeof(float));
+    } else {
+      store(to + c, kIndex < int32_t(width - c) ? last : Vec{});
+      c += kLanes;
+    }
+  }
+  if (c < width + pad) fill(to + width, pad, 0.f);
+}
+
 // Rows r0 to r1 of one channel, and the zeros around them. Unless the
 // activation is a clamp, the sums are overwritten.
 inline void write_rows(float* sums, int64_t pitch, int64_t r0, int64_t r1,
@@ -136,6 +157,13 @@ inline void write_rows(float* sums, int64_t pitch, int64_t r0, int64_t r1,
     const int64_t from = r0 * y.width;  // one long row
     write_row(sums, add ? add + from : nullptr, to + from,
               (r1 - r0) * y.width, t.low, t.high, true, false);
+    return;
+  }
+  if (y.pad && !t.exact && t.clamps && !add) {
+    for (int64_t r = r0; r < r1; ++r, sums += pitch)
+      write_padded_row(sums, to + r * y.row, y.width, y.pad, t.low, t.high,
+                       r == r1 - 1 && r1 < y.height);
+    write_border(y, to, r0, r1);
     return;
   }
   for (int64_t r = r0; r < r1; ++r, sums += pitch) {

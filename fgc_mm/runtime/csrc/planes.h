@@ -97,41 +97,84 @@ inline bool lay_out(const Op& op, const Value& x, const Value& y, Keep& keep,
   return true;
 }
 
-inline void fill_phase(const Layout& at, const float* from, int64_t row_step,
-                       const int64_t* phase, int64_t first_row, int64_t rows,
-                       float* to) {
-  const int64_t sx = at.stride[1], shift = phase[1] - at.padding[1];
-  // columns whose pixel exists: 0 <= c * sx + shift < width
+// Columns of a phase: those whose pixel exists, the pixel of column 0.
+struct Columns {
+  int64_t first, last, shift;
+};
+
+inline Columns columns_of(const Layout& at, int64_t phase) {
+  const int64_t sx = at.stride[1], shift = phase - at.padding[1];
+  // 0 <= c * sx + shift < width
   const int64_t first =
       smaller(at.pitch, shift >= 0 ? 0 : ceil_div(-shift, sx));
   const int64_t behind =
       shift >= at.width ? 0 : ceil_div(at.width - shift, sx);
-  const int64_t last = larger(first, smaller(at.pitch, behind));
-  for (int64_t r = 0; r < rows; ++r, to += at.pitch) {
-    const int64_t y = (first_row + r) * at.stride[0] + phase[0] - at.padding[0];
-    if (y < 0 || y >= at.height) {
-      fill(to, at.pitch, 0.f);
-      continue;
-    }
-    const float* row = from + y * row_step;
-    fill(to, first, 0.f);
-    if (sx == 1)
-      copy(row + first + shift, to + first, last - first);
-    else if (sx == 2)
-      for (int64_t c = first; c < last; ++c) to[c] = row[2 * c + shift];
-    else
-      for (int64_t c = first; c < last; ++c) to[c] = row[sx * c + shift];
-    fill(to + last, at.pitch - last, 0.f);
+  return {first, larger(first, smaller(at.pitch, behind)), shift};
+}
+
+// Pixels of columns `begin` to `end` of one phase's row.
+inline void pick(const float* row, int64_t sx, int64_t shift, int64_t begin,
+                 int64_t end, float* to) {
+  if (sx == 1) return copy(row + begin + shift, to + begin, end - begin);
+  for (int64_t c = begin; c < end; ++c) to[c] = row[sx * c + shift];
+}
+
+inline void fill_row(const Layout& at, const Columns& k, const float* row,
+                     float* to) {
+  fill(to, k.first, 0.f);
+  pick(row, at.stride[1], k.shift, k.first, k.last, to);
+  fill(to + k.last, at.pitch - k.last, 0.f);
+}
+
+// A row of the two phases of stride 2: pixels at even and at odd places.
+inline void fill_two_rows(const Layout& at, const Columns& a,
+                          const Columns& b, const float* row, float* even,
+                          float* odd) {
+  const int64_t end = smaller(a.last, b.last);
+  int64_t c = smaller(larger(a.first, b.first), end);
+  fill(even, a.first, 0.f);
+  fill(odd, b.first, 0.f);
+  pick(row, 2, a.shift, a.first, c, even);
+  pick(row, 2, b.shift, b.first, c, odd);
+  for (; c + kLanes <= end; c += kLanes) {
+    const Vec x = load(row + 2 * c + a.shift);
+    const Vec y = load(row + 2 * c + a.shift + kLanes);
+    store(even + c, evens(x, y));
+    store(odd + c, odds(x, y));
   }
-  fill(to, at.beside + 1, 0.f);  // the last row's right border
+  pick(row, 2, a.shift, c, a.last, even);
+  pick(row, 2, b.shift, c, b.last, odd);
+  fill(even + a.last, at.pitch - a.last, 0.f);
+  fill(odd + b.last, at.pitch - b.last, 0.f);
 }
 
 // Rows of one channel's plane, written into `to` (plane_floats).
 inline void fill_rows(const Layout& at, const float* from, int64_t row_step,
                       int64_t first_row, int64_t rows, float* to) {
-  for (int64_t k = 0; k < at.phase_count; ++k)
-    fill_phase(at, from, row_step, at.phases + 2 * k, first_row, rows,
-               to + k * at.phase_floats);
+  for (int64_t k = 0; k < at.phase_count;) {
+    const int64_t *own = at.phases + 2 * k, *next = own + 2;
+    const bool two = at.stride[1] == 2 && k + 1 < at.phase_count &&
+                     next[0] == own[0] && own[1] == 0 && next[1] == 1;
+    const Columns a = columns_of(at, own[1]), b = columns_of(at, 1);
+    float* row_to = to + k * at.phase_floats;
+    for (int64_t r = 0; r < rows; ++r, row_to += at.pitch) {
+      float* other = row_to + at.phase_floats;
+      const int64_t y =
+          (first_row + r) * at.stride[0] + own[0] - at.padding[0];
+      if (y < 0 || y >= at.height) {
+        fill(row_to, at.pitch, 0.f);
+        if (two) fill(other, at.pitch, 0.f);
+      } else if (two) {
+        fill_two_rows(at, a, b, from + y * row_step, row_to, other);
+      } else {
+        fill_row(at, a, from + y * row_step, row_to);
+      }
+    }
+    // the last row's right border
+    fill(row_to, at.beside + 1, 0.f);
+    if (two) fill(row_to + at.phase_floats, at.beside + 1, 0.f);
+    k += two ? 2 : 1;
+  }
 }
 
 // All of them.

@@ -51,7 +51,9 @@ void tile(const Sum& sum, int64_t p, float* acc, int64_t acc_stride,
                       : load(acc + o * acc_stride + v * kLanes);
   }
   const int64_t taps = ONE_TAP ? 1 : sum.tap_count;
-  for (int64_t i = 0; i < sum.inputs; ++i) {
+  const int64_t inputs = sum.inputs;
+#pragma GCC unroll 2
+  for (int64_t i = 0; i < inputs; ++i) {
     const float* plane = sum.x[i] + p;
     int64_t at = sum.w_of_in[i];
     // wide layers' weights come from afar: ask for them in time
@@ -127,6 +129,12 @@ inline TileFn pick_tile(int out, int vectors, bool one_tap) {
   }
 }
 
+// Inputs are summed in passes of equal size, a quarter larger than asked for
+// at most.
+inline int64_t passes_of(int64_t inputs, int64_t at_once) {
+  return larger(1, ceil_div(4 * inputs, 5 * at_once));
+}
+
 // Sums over all inputs for a group of output channels and all its vectors.
 // Weights of `inputs_at_once` inputs stay in the first cache meanwhile.
 inline void sum_group(Sum sum, int out, int64_t begin, int64_t vectors,
@@ -139,10 +147,12 @@ inline void sum_group(Sum sum, int out, int64_t begin, int64_t vectors,
   const float* const* x = sum.x;
   const int64_t* w_of_in = sum.w_of_in;
   const int64_t far = sum.far;
-  for (int64_t first = 0; first == 0 || first < all; first += inputs_at_once) {
+  const int64_t passes = passes_of(all, inputs_at_once);
+  for (int64_t pass = 0; pass < passes; ++pass) {
+    const int64_t first = pass * all / passes;
     sum.x = x + first;
     sum.w_of_in = w_of_in + first;
-    sum.inputs = smaller(inputs_at_once, all - first);
+    sum.inputs = (pass + 1) * all / passes - first;
     for (int64_t t = 0; t < tiles; ++t) {
       const int64_t from = t * vectors / tiles;
       const int64_t to = (t + 1) * vectors / tiles;
@@ -172,10 +182,12 @@ inline void sum_block(Sum sum, int64_t outs, int64_t begin, int64_t vectors,
   const float* const* x = sum.x;
   const float* const* w = sum.w;
   const int64_t* w_of_in = sum.w_of_in;
-  for (int64_t first = 0; first == 0 || first < all; first += inputs_at_once) {
+  const int64_t passes = passes_of(all, inputs_at_once);
+  for (int64_t pass = 0; pass < passes; ++pass) {
+    const int64_t first = pass * all / passes;
     sum.x = x + first;
     sum.w_of_in = w_of_in + first;
-    sum.inputs = smaller(inputs_at_once, all - first);
+    sum.inputs = (pass + 1) * all / passes - first;
     for (int64_t t = 0; t < tiles; ++t) {
       const int64_t from = t * vectors / tiles;
       const int64_t to = (t + 1) * vectors / tiles;

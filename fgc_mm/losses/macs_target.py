@@ -40,12 +40,17 @@ class MACsTargetLoss(GateLoss):
     Example:
         >>> import torch
         >>> from torch import nn
-        >>> from fgc_mm.models import GatedBackbone, build_macs_table
+        >>> from fgc_mm.functional import LayerMACs, MACsTable
+        >>> from fgc_mm.models import GatedBackbone
         >>> net = nn.Sequential(
         ...     nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
         >>> gated = GatedBackbone(net, dict(type='fgc_mm.BinaryConcreteGate'))
         >>> loss = MACsTargetLoss(pruning_ratio=0.3)
-        >>> loss.macs_table = build_macs_table(gated, (3, 16, 16))
+        >>> layers = (
+        ...     LayerMACs('0', 'backbone', 1764, 3, 8, out_sites=((0, None),)),
+        ...     LayerMACs('2', 'backbone', 1296, 8, 4, in_sites=((0, None),)))
+        >>> # as GatedImageClassifier does for its losses
+        >>> loss.macs_table = MACsTable(layers, ('0',), (8,))
         >>> _, records = gated.forward_gated(torch.randn(4, 3, 16, 16))
         >>> loss(records).shape
         torch.Size([])

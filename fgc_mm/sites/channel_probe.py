@@ -100,8 +100,8 @@ class ChannelProbe:
             p: seen[0].channels for p, seen in self._observed.items()
         }
         self.sources = {
-            name: self._channels_second(name, dense_output).shape[1]
-            for name, dense_output in self._baseline.items()
+            name: self._channels_second(name, output).shape[1]
+            for name, output in self._baseline.items()
         }
 
     def propagate(

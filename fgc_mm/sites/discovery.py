@@ -180,9 +180,7 @@ def _per_image(probed: ProbedBackbone, images: Tensor) -> set[str]:
     probed.run(double, batch_sizes)
     with suppress(FGCError):  # accepts one size only
         probed.run(larger, batch_sizes)
-    return {
-        name for name, sizes in batch_sizes.sizes.batch_sizes() if sizes == {2}
-    }
+    return {name for name, sizes in batch_sizes.sizes.items() if sizes == {2}}
 
 
 def _no_site(backbone: nn.Module) -> str:

@@ -29,7 +29,9 @@ class Visitor(Protocol):
     ) -> Any:
         """Called with another module's output; may return a new one."""
 
-    def enter(self, name: str, run: Callable[[], Any], inputs: Any) -> Any:
+    def run_module(
+        self, name: str, run: Callable[[], Any], inputs: Any
+    ) -> Any:
         """Output of a module that contains dense layers, run or cached."""
 
 
@@ -119,7 +121,7 @@ class ProbedBackbone:
 
         def run_or_cached(*args: Any, **options: Any) -> Any:
             run = partial(own, *args, **options)
-            return self._visitor.enter(name, run, (args, options))
+            return self._visitor.run_module(name, run, (args, options))
 
         own = module.forward
         if is_dense(module):

@@ -64,7 +64,9 @@ class FBSGate(nn.Module):
         start = torch.tensor(self.density.start_value, dtype=torch.float64)
         self.register_buffer('trained_density', start)
         # the current one as a tensor, so that a compiled graph stays valid
-        self.register_buffer('_now', start.clone(), persistent=False)
+        self.register_buffer(
+            '_current_density', start.clone(), persistent=False
+        )
 
     @property
     def progress(self) -> Progress | None:

@@ -49,7 +49,7 @@ class PartialGate(nn.Module):
         source[list(closed)] = len(gated)
         source[list(gated)] = torch.arange(len(gated))
         self.register_buffer('_mask', mask, persistent=False)
-        self.register_buffer('_source', source, persistent=False)
+        self.register_buffer('_output_index', source, persistent=False)
 
     @property
     def threshold(self) -> float | None:

@@ -69,7 +69,9 @@ def test_it_counts_what_evaluation_opens_not_the_sample(given):
 
 @pytest.mark.parametrize('ratio', [0, 1, -0.2, 1.5, float('nan')])
 def test_an_invalid_ratio_is_refused(ratio):
-    with pytest.raises(FGCError, match=r'is not a fraction .* such as 0\.55\.$'):
+    with pytest.raises(
+        FGCError, match=r'is not a fraction .* such as 0\.55\.$'
+    ):
         MACsTargetLoss(ratio)
 
 

@@ -134,7 +134,7 @@ def test_a_network_of_which_nothing_is_read_is_refused():
             super().forward(x)
             return (x.mean((2, 3), keepdim=True).repeat(1, 3, 1, 1)[:, :8],)
 
-    with pytest.raises(FGCError, match='read nothing that a site of Unread'):
+    with pytest.raises(FGCError, match='not depend on any site of Unread'):
         classifier(Unread())
 
 

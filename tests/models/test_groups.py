@@ -182,7 +182,7 @@ def test_a_checkpoint_of_groups_comes_back(images):
 def test_gates_of_other_groups_are_refused(trained, loading):
     state = classifier('BinaryConcreteGate', group=trained).state_dict()
     model = classifier('BinaryConcreteGate', group=loading)
-    words = r"gate of first does not fit this model's .* group; give the"
+    words = r"gate of first does not match this model's .* group; give the"
     with pytest.raises(FGCError, match=words):
         model.load_state_dict(state, strict=False)
     plain = {k: v for k, v in state.items() if '.gates.' not in k}

@@ -118,7 +118,7 @@ def test_the_budget_falls_with_the_epochs(images, tiny):
 @pytest.mark.parametrize('end', [0.0, 1.0])
 def test_the_last_budget_is_a_share_that_can_be_saved(end):
     ratio = dict(MACS['pruning_ratio'], end_value=end)
-    with pytest.raises(FGCError, match='is no share of the MACs'):
+    with pytest.raises(FGCError, match='is not a fraction of the MACs'):
         MODELS.build(dict(MACS, pruning_ratio=ratio))
 
 

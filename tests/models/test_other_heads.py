@@ -157,7 +157,7 @@ def test_the_classifier_distils_its_heads_scores(build, teacher, head):
 def test_a_teacher_of_another_kind_is_refused(build, teacher):
     softmax = linear('LinearClsHead')
     for head, other in ((MULTI_LABEL, softmax), (softmax, MULTI_LABEL)):
-        with pytest.raises(FGCError, match=r'tells .* of the|same kind of'):
+        with pytest.raises(FGCError, match='same kind of head'):
             build(head, distillation=teacher(other))
 
 

@@ -125,19 +125,43 @@ class Model:
         images = self._as_input(images)
         wanted = self.output_shapes[: None if decisions else self.records]
         outputs = [np.empty((len(images), *s), np.float32) for s in wanted]
-        pointers = (ctypes.c_void_p * len(self.output_shapes))(
-            *(output.ctypes.data for output in outputs)
+        self.run_at(
+            images.ctypes.data,
+            len(images),
+            [output.ctypes.data for output in outputs],
+            decisions,
+            threads,
         )
+        return outputs
+
+    def run_at(
+        self,
+        images: int,
+        count: int,
+        outputs: Sequence[int],
+        decisions: bool = False,
+        threads: int = 1,
+    ) -> None:
+        """As :meth:`run`, with addresses that the caller guarantees valid.
+
+        Args:
+            images: Address of (N, C, H, W) contiguous float32.
+            count: N.
+            outputs: Addresses of (N, C, H, W) contiguous float32 that are
+                written to, in the order of :attr:`output_shapes`; without
+                ``decisions`` the first ``records`` of them.
+            decisions: As in :meth:`run`.
+            threads: As in :meth:`run`.
+        """
+        pointers = (ctypes.c_void_p * len(self.output_shapes))(*outputs)
         calls, options = self._options(decisions, threads)
         error = ctypes.create_string_buffer(ERROR_SIZE)
         with self._in_use() as handle:
             result = self._code.fgc_run(
-                handle, images.ctypes.data, len(images), pointers, options,
-                error, ERROR_SIZE,
-            )  # fmt: skip
+                handle, images, count, pointers, options, error, ERROR_SIZE
+            )
         calls.raise_error()
         _check(result, error)
-        return outputs
 
     def profile(
         self,
@@ -220,15 +244,23 @@ class Model:
 
     def _as_input(self, images: np.ndarray) -> np.ndarray:
         images = np.asarray(images)
-        good = images.ndim == 4 and images.shape[1:] == self.image_shape
-        if not good or images.dtype.kind != 'f':
-            wanted = ', '.join(map(str, self.image_shape))
-            raise FGCError(
-                f'images have shape {images.shape} and dtype {images.dtype}, '
-                f'but the network needs (N, {wanted}) floating point; '
-                'preprocess them as described in the file.'
-            )
+        if images.dtype.kind != 'f':
+            raise self._input_error(images.shape, images.dtype)
+        self.check_shape(images.shape)
         return np.ascontiguousarray(images, np.float32)
+
+    def check_shape(self, shape: Sequence[int]) -> None:
+        """Raise FGCError unless the shape is (N, *image_shape)."""
+        if len(shape) != 4 or tuple(shape[1:]) != self.image_shape:
+            raise self._input_error(shape, 'float32')
+
+    def _input_error(self, shape: Sequence[int], dtype: Any) -> FGCError:
+        wanted = ', '.join(map(str, self.image_shape))
+        return FGCError(
+            f'images have shape {tuple(shape)} and dtype {dtype}, but the '
+            f'network needs (N, {wanted}) floating point; preprocess them as '
+            'described in the file.'
+        )
 
     def _options(
         self, decisions: bool, threads: int

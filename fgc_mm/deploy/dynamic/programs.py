@@ -109,17 +109,20 @@ class KernelProgram(ExecutableProgram):
         self, images: Tensor, decisions: bool = True
     ) -> tuple[Outputs, Decisions]:
         """As :meth:`ExecutableProgram.run`."""
-        found = self._model.run(
-            images.detach().contiguous().numpy(),
+        images = images.detach().to(torch.float32).contiguous()
+        self._model.check_shape(images.shape)
+        count = images.shape[0]
+        found = [
+            torch.empty((count, *shape)) for shape in self._shapes[decisions]
+        ]
+        self._model.run_at(
+            images.data_ptr(),
+            count,
+            [x.data_ptr() for x in found],
             decisions,
             torch.get_num_threads(),
         )
-        count = images.shape[0]
-        shaped = [
-            torch.from_numpy(x).reshape(count, *shape)
-            for x, shape in zip(found, self._shapes[decisions])
-        ]
-        return self._split_outputs(shaped)
+        return self._split_outputs(found)
 
     def seconds(self, image: Tensor, repeats: int) -> list[float]:
         """As :meth:`ExecutableProgram.seconds`."""

@@ -78,7 +78,7 @@ void sum_rows(const Group& g, Sum sum, int64_t o0, int64_t o1, int64_t r0,
   const int64_t stride = round_up(vectors * kLanes, 16) + 16;
   float* acc = (float*)(g.c.own + thread * g.c.own_step);
   const int64_t at_once =
-      sum.tap_count == 1 ? 128 : larger(16, 288 / sum.tap_count);
+      sum.tap_count == 1 ? 192 : larger(16, 288 / sum.tap_count);
   sum_block(sum, o1 - o0, r0 * at.pitch, vectors, acc, stride, start,
             at_once);
   for (int64_t o = o0; o < o1; ++o)

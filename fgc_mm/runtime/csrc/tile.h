@@ -165,6 +165,94 @@ inline void sum_group(Sum sum, int out, int64_t begin, int64_t vectors,
   }
 }
 
+// As tile, of one tap; vectors of an input's pixels lie side by side, those
+// of the next input behind them.
+template <int OUT, int VECS>
+void packed_tile(const float* x, const Sum& sum, float* acc,
+                 int64_t acc_stride, const float* start) {
+  Vec a[OUT][VECS];
+  const float* w[OUT];
+#pragma GCC unroll 8
+  for (int o = 0; o < OUT; ++o) {
+    w[o] = sum.w[o];
+#pragma GCC unroll 8
+    for (int v = 0; v < VECS; ++v)
+      a[o][v] = start ? broadcast(start[o])
+                      : load(acc + o * acc_stride + v * kLanes);
+  }
+  const int64_t inputs = sum.inputs;
+  const int64_t* const ats = sum.w_of_in;
+#pragma GCC unroll 4
+  for (int64_t i = 0; i < inputs; ++i, x += VECS * kLanes) {
+    const int64_t at = ats[i];
+    Vec pixels[VECS];
+#pragma GCC unroll 8
+    for (int v = 0; v < VECS; ++v) pixels[v] = load(x + v * kLanes);
+#pragma GCC unroll 8
+    for (int o = 0; o < OUT; ++o) {
+      const Vec wide = broadcast(w[o][at]);
+#pragma GCC unroll 8
+      for (int v = 0; v < VECS; ++v) a[o][v] += wide * pixels[v];
+    }
+  }
+#pragma GCC unroll 8
+  for (int o = 0; o < OUT; ++o)
+#pragma GCC unroll 8
+    for (int v = 0; v < VECS; ++v)
+      store(acc + o * acc_stride + v * kLanes, a[o][v]);
+}
+
+using PackedFn = void (*)(const float*, const Sum&, float*, int64_t,
+                          const float*);
+
+template <int OUT, int VECS>
+PackedFn packed_or_none() {
+  if constexpr (OUT * VECS <= kMaxTile) return packed_tile<OUT, VECS>;
+  return nullptr;
+}
+
+template <int OUT>
+PackedFn pick_packed_vectors(int vectors) {
+  switch (vectors) {
+    case 1: return packed_or_none<OUT, 1>();
+    case 2: return packed_or_none<OUT, 2>();
+    case 3: return packed_or_none<OUT, 3>();
+    case 4: return packed_or_none<OUT, 4>();
+    case 5: return packed_or_none<OUT, 5>();
+    case 6: return packed_or_none<OUT, 6>();
+    case 7: return packed_or_none<OUT, 7>();
+    default: return packed_or_none<OUT, 8>();
+  }
+}
+
+inline PackedFn pick_packed(int out, int vectors) {
+  switch (out) {
+    case 1: return pick_packed_vectors<1>(vectors);
+    case 2: return pick_packed_vectors<2>(vectors);
+    case 3: return pick_packed_vectors<3>(vectors);
+    case 4: return pick_packed_vectors<4>(vectors);
+    case 5: return pick_packed_vectors<5>(vectors);
+    default: return pick_packed_vectors<6>(vectors);
+  }
+}
+
+constexpr int64_t kWorthPacking = 4;  // groups of outputs that read a tile
+constexpr int64_t kPacked = 240;      // inputs of it, at most
+
+// Pixels of a tile, whose inputs are far apart in their planes.
+struct PackedTile {
+  float pixels[kPacked * kMaxVec * kLanes] __attribute__((aligned(64)));
+
+  void take(const Sum& sum, int64_t p, int64_t vectors) {
+    float* to = pixels;
+    for (int64_t i = 0; i < sum.inputs; ++i) {
+      const float* from = sum.x[i] + p;
+      for (int64_t v = 0; v < vectors; ++v, to += kLanes)
+        store(to, load(from + v * kLanes));
+    }
+  }
+};
+
 constexpr int64_t kGroups = 16;  // of outputs, that use what is in a cache
 constexpr int64_t kBlockOuts = kGroups * kMaxOut;
 
@@ -174,6 +262,7 @@ constexpr int64_t kBlockOuts = kGroups * kMaxOut;
 inline void sum_block(Sum sum, int64_t outs, int64_t begin, int64_t vectors,
                       float* acc, int64_t acc_stride, const float* start,
                       int64_t inputs_at_once) {
+  PackedTile packed;
   const int64_t groups = ceil_div(outs, kMaxOut);
   const int64_t most = vectors_beside(int(ceil_div(outs, groups)));
   const int64_t tiles = ceil_div(vectors, most);
@@ -193,9 +282,18 @@ inline void sum_block(Sum sum, int64_t outs, int64_t begin, int64_t vectors,
       const int64_t to = (t + 1) * vectors / tiles;
       sum.ahead = t == 0;  // the other tiles find them there
       sum.far = t == 0 ? far : 0;
+      const bool packs = one_tap && !far && groups >= kWorthPacking &&
+                         sum.inputs <= kPacked;
+      if (packs) packed.take(sum, begin + from * kLanes, to - from);
       for (int64_t k = 0; k < groups; ++k) {
         const int64_t o0 = k * outs / groups, o1 = (k + 1) * outs / groups;
         sum.w = w + o0;
+        if (packs) {
+          pick_packed(int(o1 - o0), int(to - from))(
+              packed.pixels, sum, acc + o0 * acc_stride + from * kLanes,
+              acc_stride, pass ? nullptr : start + o0);
+          continue;
+        }
         pick_tile(int(o1 - o0), int(to - from), one_tap)(
             sum, begin + from * kLanes,
             acc + o0 * acc_stride + from * kLanes, acc_stride,

@@ -528,7 +528,7 @@ def test_a_plan_with_invalid_values_is_refused(small, change, message):
 def test_a_broken_plan_is_refused(tmp_path, text):
     path = tmp_path / 'plan.json'
     path.write_text(text)
-    with pytest.raises(FGCError, match='is no plan'):
+    with pytest.raises(FGCError, match='is not a plan'):
         DynamicPlan.load(path)
     with pytest.raises(FGCError, match='cannot be read'):
         DynamicPlan.load(tmp_path / 'none.json')

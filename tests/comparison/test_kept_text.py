@@ -70,13 +70,13 @@ def test_seeds_are_counted_and_nothing_is_answered_by_one(root):
     ],
 )
 def test_an_answer_says_who_is_better_if_the_interval_does(
-    root, errors, format_time_ratio
+    root, errors, verdict
 ):
     for seed, own, other in zip((0, 1), (10.0, 11.0), errors):
         keep(root, 'a', seed, own)
         keep(root, 'b', seed, other)
     text = said(root)
-    assert format_time_ratio in text
+    assert verdict in text
     assert 'without an answer: 1 of 2' in text and '2 seeds)' in text
 
 

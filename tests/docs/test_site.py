@@ -7,6 +7,8 @@ import re
 import pytest
 import yaml
 
+from fgc_mm.cli.command_table import COMMANDS
+
 from .pages import ROOT
 
 WORKFLOWS = ROOT / '.github' / 'workflows'
@@ -89,3 +91,8 @@ def test_workflows_are_yaml(name):
 def test_what_the_docs_need_is_pinned():
     extra = setup_cfg()['options.extras_require']['docs'].split()
     assert extra and all(name in PINNED for name in extra)
+
+
+def test_every_command_is_in_the_reference():
+    page = (ROOT / 'docs' / 'tools.md').read_text()
+    assert [name for name in COMMANDS if f'`fgc-mm {name}`' not in page] == []

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from fgc_mm.cli.command_table import COMMANDS
+from fgc_mm.losses import GateLoss
 
 from .pages import ROOT
 
@@ -96,3 +97,10 @@ def test_what_the_docs_need_is_pinned():
 def test_every_command_is_in_the_reference():
     page = (ROOT / 'docs' / 'tools.md').read_text()
     assert [name for name in COMMANDS if f'`fgc-mm {name}`' not in page] == []
+
+
+def test_switches_of_a_loss_are_those_of_its_base_class():
+    page = (ROOT / 'docs' / 'new_method.md').read_text()
+    named = re.findall(r'`(\w+) = True`', page)
+    assert len(named) == 3
+    assert [name for name in named if not hasattr(GateLoss, name)] == []

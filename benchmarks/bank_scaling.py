@@ -58,7 +58,7 @@ def make_banks(way: str, dtype: str, sizes: Sizes) -> list[MemoryBank]:
     """The two banks of a site, or this process's share of them."""
     options = dict(dim=sizes.channels, dtype=getattr(torch, dtype))
     if way == 'sharded':
-        shard = Shard.own(sizes.rows)
+        shard = Shard.of_this_rank(sizes.rows)
         return [ShardedBank(shard, **options) for _ in range(2)]
     return [MemoryBank(sizes.rows, **options) for _ in range(2)]
 

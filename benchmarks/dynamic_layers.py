@@ -65,7 +65,7 @@ def runtime_conv(
     for side, listed in enumerate((reads, writes)):
         if listed is not None:
             channels = (conv.in_channels, conv.out_channels)[side]
-            sets[side] = out.new_set(channels)
+            sets[side] = out.new_list(channels)
             segment = (f.ALL, 1, listed.tolist())
             out.add(f.Join(sets[side], [segment]))
     stride, pad, kernel = conv.stride, conv.padding, conv.kernel_size

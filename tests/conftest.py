@@ -238,8 +238,8 @@ def _start_ranks(script, world, folder):
         )
         for rank in range(world)
     ]
-    said = [child.communicate(timeout=600)[0] for child in children]
-    assert [child.returncode for child in children] == [0] * world, said
+    outputs = [child.communicate(timeout=600)[0] for child in children]
+    assert [child.returncode for child in children] == [0] * world, outputs
 
 
 def _brought(world, folder):
@@ -270,6 +270,6 @@ def two_ranks(made_once):
 
 @pytest.fixture(scope='session', params=[2, 3])
 def coupled_ranks(request, run_ranks, tmp_path_factory):
-    """What two, and then three, processes say; see coupled_ranks.py."""
+    """Results of two, and then three, ranks; see coupled_ranks.py."""
     folder = tmp_path_factory.mktemp('coupled_ranks')
     return run_ranks('coupled_ranks.py', request.param, folder)

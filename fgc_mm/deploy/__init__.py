@@ -1,10 +1,10 @@
-"""From a trained model to one that is smaller, portable, and faster."""
+"""Deploying a trained model: smaller, portable, or faster."""
 
 from fgc_mm import checked_stack  # noqa: F401  isort: skip
 
 from fgc_mm.deploy.compaction.compact import Compacted, compact
 from fgc_mm.deploy.dynamic.build import to_dynamic
-from fgc_mm.deploy.dynamic.plan import DynamicPlan
+from fgc_mm.deploy.dynamic.dynamic_plan import DynamicPlan
 from fgc_mm.deploy.export.gathered import gathered
 from fgc_mm.deploy.export.plain_forward import PlainForward
 from fgc_mm.deploy.firing import (

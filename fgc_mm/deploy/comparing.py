@@ -1,4 +1,4 @@
-"""Whether two networks say the same: outputs, and what gates decide."""
+"""Comparing outputs and gate decisions of two networks."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from torch import Tensor
 
 from fgc_mm.sites import GateRecord
 
-TOLERANCE = 1e-4  # of the largest number, at least of 1
+TOLERANCE = 1e-4  # relative to the largest value, or to 1 if that is larger
 
 
-def flat(nested: Any) -> list[Tensor]:
+def flatten_tensors(nested: Any) -> list[Tensor]:
     if nested is None:
         return []
     if isinstance(nested, Tensor):
         return [nested]
     if isinstance(nested, dict):
         nested = nested.values()
-    return [tensor for part in nested for tensor in flat(part)]
+    return [tensor for part in nested for tensor in flatten_tensors(part)]
 
 
-def compared(want: list[Tensor], got: list[Tensor]) -> str:
+def difference(want: list[Tensor], got: list[Tensor]) -> str:
     for one, other in zip(want, got):
         if one.shape != other.shape:
             return f'{tuple(other.shape)} instead of {tuple(one.shape)}'
@@ -33,19 +33,21 @@ def compared(want: list[Tensor], got: list[Tensor]) -> str:
     return ''
 
 
-def of_image(records: list[GateRecord], number: int) -> list[GateRecord]:
-    """What the gates decided about one image of a batch."""
+def records_of_image(
+    records: list[GateRecord], number: int
+) -> list[GateRecord]:
+    """The records of one image of a batch."""
     part = slice(number, number + 1)
     return [
         replace(r, logits=r.logits[part], mask=r.mask[part]) for r in records
     ]
 
 
-def on_the_edge(want: list[GateRecord], got: list[GateRecord]) -> bool:
-    """Whether the first gate that decides differently does so by rounding.
+def differs_by_rounding(want: list[GateRecord], got: list[GateRecord]) -> bool:
+    """Whether rounding explains the first gate that decides differently.
 
-    Its logits are the same but for that, and those of the channels that
-    differ lie together, between the closed and the open ones.
+    Its logits must agree within rounding, and the channels that differ must
+    have neighbouring logits, between the closed and the open channels.
     """
     for one, other in zip(want, got):
         opened = one.mask != 0

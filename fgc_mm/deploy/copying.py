@@ -1,4 +1,4 @@
-"""Copies of networks."""
+"""Deep copies of networks."""
 
 import copy
 from collections import OrderedDict
@@ -9,19 +9,20 @@ from torch import Tensor, nn
 Module = TypeVar('Module', bound=nn.Module)
 
 
-def copied(module: Module, weights: bool = True) -> Module:
-    """A deep copy, also of a network whose layers keep computed weights.
+def copy_network(module: Module, weights: bool = True) -> Module:
+    """A deep copy, also of a network whose layers store computed weights.
 
     ``weight_norm``, ``spectral_norm`` and ``prune`` of ``torch.nn.utils``
-    keep the weight that they compute as an attribute of the layer; after a
-    pass with gradients it belongs to a graph, and ``copy.deepcopy`` refuses
-    such tensors. The copy has their values; its next pass computes them.
+    store the weight that they compute as an attribute of the layer; after a
+    pass with gradients it is part of an autograd graph, and ``copy.deepcopy``
+    refuses such tensors. The copy gets their values; its next pass computes
+    them.
 
     Args:
         module: Any network.
-        weights: Else the copy's parameters are the module's own, and
-            nothing is to be loaded into it: what runs when weights are
-            loaded may belong to a larger network and is left out.
+        weights: If false, the copy shares the module's parameters, and
+            nothing may be loaded into it: the load-state-dict hooks, which
+            may belong to a larger network, are left out.
     """
     memo: dict[int, Any] = {}
     for part in module.modules():
@@ -32,6 +33,6 @@ def copied(module: Module, weights: bool = True) -> Module:
             if isinstance(value, Tensor) and value.grad_fn is not None:
                 memo[id(value)] = value.detach().clone()
             elif type(value) in (dict, OrderedDict) and not value:
-                # a module has ten of them, which deepcopy is slow at
+                # a module has ten empty dicts, which deepcopy is slow at
                 memo[id(value)] = type(value)()
     return copy.deepcopy(module, memo)

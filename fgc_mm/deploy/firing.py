@@ -1,4 +1,4 @@
-"""How often every channel is open, on a calibration set."""
+"""Firing rates of all channels on a calibration set."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,19 +8,19 @@ from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedBackbone
-from fgc_mm.sites.evaluating import evaluating
+from fgc_mm.sites.eval_mode import eval_mode
 
 
 @dataclass(frozen=True)
 class SiteFiring:
-    """What one site did on a calibration set.
+    """Firing rates of one site on a calibration set.
 
     Attributes:
         site: Its name.
-        rate: (C,) share of the images that open a channel.
-        whole: (C,) share of the images that leave a channel as it is (the
-            factor is 1); below ``rate`` for gates with other factors.
-        images: How many there were.
+        rate: (C,) fraction of the images that open a channel.
+        whole: (C,) fraction of the images for which the factor is 1; below
+            ``rate`` for gates with other factors.
+        images: Number of images.
     """
 
     site: str
@@ -29,11 +29,11 @@ class SiteFiring:
     images: int
 
     def never(self, tolerance: float = 0.0) -> Tensor:
-        """(C,) bool: open for no larger share of the images than this."""
+        """(C,) bool: open for at most this fraction of the images."""
         return self.rate <= tolerance
 
     def always(self, tolerance: float = 0.0) -> Tensor:
-        """(C,) bool: as it is for all but such a share of the images."""
+        """(C,) bool: factor 1 for all but this fraction of the images."""
         return (self.whole >= 1 - tolerance) & ~self.never(tolerance)
 
 
@@ -51,13 +51,13 @@ def firing_statistics(
         One entry per site, in the order of the sites.
 
     Raises:
-        FGCError: A model without gates, or no image.
+        FGCError: A model without gates, or no images.
     """
     backbone = gated_backbone(model)
     opened = [torch.zeros(s.channels).double() for s in backbone.sites]
     whole = [torch.zeros(s.channels).double() for s in backbone.sites]
     images = 0
-    with evaluating(backbone):
+    with eval_mode(backbone):
         for batch in batches:
             images += len(batch)
             _, records = backbone.forward_gated(batch)

@@ -1,4 +1,4 @@
-"""A config's trained model, and its images as the network sees them."""
+"""Loading a config's trained model, and its preprocessed images."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def build_model(cfg: Config) -> nn.Module:
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     settings = cfg.model.to_dict()
     settings.pop('init_cfg', None)  # the checkpoint has the weights
-    settings.pop('distillation', None)  # which only training needs
+    settings.pop('distillation', None)  # only needed in training
     if cfg.get('data_preprocessor') is not None:
         settings.setdefault(
             'data_preprocessor', cfg.data_preprocessor.to_dict()
@@ -49,7 +49,7 @@ def build_trained(
 
     Args:
         cfg: The config.
-        checkpoint: A file; every weight must be there, and fit.
+        checkpoint: A file; all weights must be there, with the same shapes.
         gated: Refuse a model without gates.
 
     Raises:
@@ -69,17 +69,17 @@ def build_trained(
 
 
 def load_whole(model: nn.Module, state: Mapping[str, Any], name: str) -> None:
-    """Load weights into a model, all of them.
+    """Load a complete state dict into a model.
 
     Args:
         model: The model.
         state: Its state dict.
-        name: Of the file, for the error.
+        name: Of the file, for the error message.
 
     Raises:
         FGCError: A weight is missing, unknown, or of another shape.
     """
-    wrong = misfit(model, state)
+    wrong = mismatch(model, state)
     if wrong:
         raise FGCError(
             f'{name} is a checkpoint of another config: {wrong}; give the '
@@ -88,8 +88,8 @@ def load_whole(model: nn.Module, state: Mapping[str, Any], name: str) -> None:
     model.load_state_dict(state)
 
 
-def misfit(model: nn.Module, state: Mapping[str, Any]) -> str:
-    """What of a state dict does not fit a model; empty if all of it does."""
+def mismatch(model: nn.Module, state: Mapping[str, Any]) -> str:
+    """How a state dict and a model differ; empty if they match."""
     own = model.state_dict()
     missing = [key for key in own if key not in state]
     unknown = [key for key in state if key not in own]
@@ -115,34 +115,34 @@ def images_of(
     split: str = 'test',
     batch_size: int = 32,
 ) -> Iterator[Tensor]:
-    """Images of a config's data, as the network sees them.
+    """Preprocessed images of a config's data set.
 
-    Taken at even distances through the whole set, which is often sorted by
-    class, and through the pipeline of the test.
+    Taken at even distances from the whole set, which is often sorted by
+    class, with the test pipeline.
 
     Args:
         cfg: The config.
         model: Its model, for the data preprocessor.
-        count: How many; all, if there are fewer.
+        count: Number of images; all, if there are fewer.
         split: ``'test'`` or ``'train'``.
         batch_size: Images in a batch.
 
     Yields:
-        (batch_size, 3, H, W), the last one perhaps smaller.
+        (batch_size, 3, H, W); the last batch may be smaller.
 
     Raises:
-        FGCError: No such data, an empty set, or fewer than one image asked.
+        FGCError: No such data, an empty set, or ``count`` below one.
     """
     if count < 1:
         raise FGCError(
-            f'{count} images are asked for, but statistics and clocks need '
+            f'{count} images are requested, but statistics and timings need '
             'at least one; give --images a positive number.'
         )
     dataset = build_dataset(cfg, split)
     if not len(dataset):
         raise FGCError(
-            f'the {split} set of {cfg.filename} has no image, so there is '
-            'nothing to run the model on; check data_root and data_prefix.'
+            f'the {split} set of {cfg.filename} has no image to run the '
+            'model on; check data_root and data_prefix.'
         )
     return _batches(dataset, model, min(count, len(dataset)), batch_size)
 
@@ -159,11 +159,11 @@ def _batches(
 
 
 def build_dataset(cfg: Config, split: str = 'test') -> Any:
-    """A config's data set, with the pipeline of the test.
+    """A config's data set, with the test pipeline.
 
     Args:
         cfg: The config.
-        split: ``'test'`` or ``'train'``; images of the latter are not
+        split: ``'test'`` or ``'train'``; training images are not
             augmented.
 
     Raises:
@@ -179,7 +179,7 @@ def build_dataset(cfg: Config, split: str = 'test') -> Any:
     settings, test = (cfg[name].dataset.to_dict() for name in loaders)
     if 'pipeline' in test:
         settings['pipeline'] = test['pipeline']
-    for augmentation in {'padding', 'flip'} & {*settings}:  # in memory
+    for augmentation in {'padding', 'flip'} & {*settings}:  # in-memory sets
         settings[augmentation] = test.get(augmentation, 0)
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     return DATASETS.build(settings)

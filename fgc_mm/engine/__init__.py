@@ -16,9 +16,9 @@ from fgc_mm.engine.loss_progress_hook import LossProgressHook
 from fgc_mm.engine.memory_bank_hook import FGCMemoryBankHook
 from fgc_mm.engine.soft_filter_pruning_hook import SoftFilterPruningHook
 from fgc_mm.reliability.checkpoint import call_after_reading
-from fgc_mm.sites.reuse import remember_checkpoint
+from fgc_mm.sites.site_cache import cache_checkpoint_sites
 
-call_after_reading(remember_checkpoint)
+call_after_reading(cache_checkpoint_sites)
 
 __all__ = [
     'BFloat16OptimWrapper',

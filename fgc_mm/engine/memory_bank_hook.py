@@ -252,7 +252,7 @@ def _labels(dataset: Dataset, loss: FeatureGateCouplingLoss) -> Tensor | None:
         )
     # not get_gt_labels(), which fails where images have several
     infos = map(dataset.get_data_info, range(len(dataset)))
-    return LabelNeighbors.one_each([x.get('gt_label') for x in infos])
+    return LabelNeighbors.single_labels([x.get('gt_label') for x in infos])
 
 
 def _gather(batch: CoupledBatch) -> CoupledBatch:

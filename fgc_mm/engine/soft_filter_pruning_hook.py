@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fgc_mm.engine.loss_progress_hook import bare_model
 from fgc_mm.errors import FGCError
 from fgc_mm.registry import HOOKS
-from fgc_mm.sites import GateSite, Member, find_sites
+from fgc_mm.sites import GateSite, SiteLayer, find_sites
 from fgc_mm.sites.layout import input_weights, layer_widths
 
 CONVS = nn.Conv1d, nn.Conv2d, nn.Conv3d
@@ -111,7 +111,7 @@ def lowest_filters(weight: Tensor, pruning_rate: float) -> Tensor:
     return norms.argsort(stable=True)[: int(len(norms) * pruning_rate)]
 
 
-def _check_reader(backbone: nn.Module, member: Member) -> None:
+def _check_reader(backbone: nn.Module, member: SiteLayer) -> None:
     layer = backbone.get_submodule(member.path)
     if not isinstance(layer, (nn.Linear, *CONVS)):
         raise FGCError(
@@ -122,7 +122,7 @@ def _check_reader(backbone: nn.Module, member: Member) -> None:
 
 
 def _stop_reading(
-    backbone: nn.Module, member: Member, channels: Iterable[int]
+    backbone: nn.Module, member: SiteLayer, channels: Iterable[int]
 ) -> None:
     """Zero the columns of a layer that multiply a site's channels."""
     layer = backbone.get_submodule(member.path)

@@ -1,4 +1,4 @@
-"""The mathematics: torch only, no state."""
+"""Mathematical functions: torch only, no state."""
 
 from fgc_mm.functional.agreement import neighborhood_agreement
 from fgc_mm.functional.bank_logsumexp import bank_logsumexp

@@ -12,18 +12,18 @@ from torch import Tensor
 
 from fgc_mm.functional._chunks import by_device, is_cpu
 
-# Rows of the bank that are upcast (or scored densely) at a time; larger parts
-# fall out of the processor's cache. On an accelerator: scores at a time.
+# Rows of the bank cast (or scored densely) at a time; larger parts do not fit
+# the CPU cache. On an accelerator: scores at a time.
 _PART, _DEVICE_SCORES = 2048, 64 * 2**20
 # Elements of a fused part that must be cast first: 16 MiB of float32; on an
 # accelerator 512 MiB.
 _CAST, _DEVICE_CAST = 4 * 2**20, 128 * 2**20
-# CUDA's kernel numbers the elements of a part with 32 bits.
+# CUDA's kernel indexes the elements of a part with 32 bits.
 _DEVICE_PART = 2**30
-# No head gets fewer rows than the kernels' own inner block.
+# Minimum rows per head: the kernels' inner block.
 _MIN_HEAD = 512
 
-# What some rows give: out (H, N, C) and lse (H, N).
+# Result for some rows: out (H, N, C) and lse (H, N).
 Piece = tuple[Tensor, Tensor]
 Kernel = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
 
@@ -41,13 +41,13 @@ def _cuda_kernel(q: Tensor, k: Tensor, scale: float) -> tuple[Tensor, Tensor]:
 
 
 def _find_kernel(queries: Tensor) -> Kernel | None:
-    """The fused kernel for this device and dtype, None to stream instead."""
+    """The fused kernel for this device and dtype; None: use dense chunks."""
     kind, aten = queries.device.type, torch.ops.aten
     name = '_scaled_dot_product_flash_attention_for_cpu'
     if kind == 'cpu' and hasattr(aten, name):
         return _cpu_kernel
-    # ROCm's twin is another kernel; double precision has none on CUDA. What
-    # lies nowhere (meta) is counted as on CUDA.
+    # ROCm has another kernel; CUDA's has no double precision. The meta device
+    # is treated like CUDA.
     nvidia = kind == 'meta' or (kind == 'cuda' and torch.version.hip is None)
     if nvidia and queries.dtype == torch.float32:
         return _cuda_kernel
@@ -55,9 +55,9 @@ def _find_kernel(queries: Tensor) -> Kernel | None:
 
 
 def _count_heads(queries: Tensor, rows: int) -> int:
-    """How many heads to cut the rows into, to keep every core busy.
+    """Number of heads to split the rows into, to use all cores.
 
-    The kernels run in parallel over heads and blocks of queries only.
+    The kernels are parallel over heads and blocks of queries only.
     """
     if not is_cpu(queries):
         heads = -(-2 * _processors(queries) // -(-len(queries) // 64))
@@ -77,13 +77,13 @@ def _processors(queries: Tensor) -> int:
 
 
 def _divisor(rows: int, heads: int) -> int:
-    """The largest near number of heads that leaves no rows over, if any."""
+    """The largest near number of heads that divides the rows, if any."""
     near = range(heads, max(heads // 2, 1) - 1, -1)
     return next((n for n in near if rows % n == 0), heads)
 
 
 def merge(out: Tensor, lse: Tensor) -> tuple[Tensor, Tensor]:
-    """Exact join of parts: out (H, N, C) and lse (H, N) to (N, C), (N,)."""
+    """Merge parts exactly: out (H, N, C) and lse (H, N) to (N, C), (N,)."""
     total = lse.logsumexp(0)
     weight = (lse - total).exp_().unsqueeze(-1)
     return (out * weight).sum(0), total
@@ -124,16 +124,16 @@ def attend(
 
     Args:
         queries: (N, C), float32 or float64: the dtype of the computation.
-        bank: (D, C), any floating dtype; cast part by part where it differs.
-        scale: what each inner product is multiplied by.
+        bank: (D, C), any floating dtype; cast in parts if it differs.
+        scale: factor of each inner product.
 
     Returns:
-        out (N, C) and lse (N,); no more than N x 2048 scores (64 M on an
+        out (N, C) and lse (N,); at most N x 2048 scores (64 M on an
         accelerator) exist at once.
     """
     kernel = _find_kernel(queries)
     whole = bank.dtype == queries.dtype and bank.is_contiguous()
-    # CUDA's kernel reads float32 four at a time; zeros change no product.
+    # CUDA's kernel reads four float32 at a time; zeros change no product.
     channels, multiple = queries.shape[1], by_device(queries, 1, 4)
     whole = whole and channels % multiple == 0
     size = _part_size(queries, bank, whole, kernel is not None)
@@ -145,14 +145,14 @@ def attend(
             pieces += _attend_dense(queries, rows, scale)
         else:
             pieces += _attend_fused(kernel, queries, rows, scale)
-        if is_cpu(queries):  # the parts are many
+        if is_cpu(queries):  # there are many parts
             pieces = [_one_piece(pieces)]
     out, lse = _one_piece(pieces)
     return out[0, :, :channels], lse[0]
 
 
 def _one_piece(pieces: list[Piece]) -> Piece:
-    """All pieces merged; H is 1."""
+    """Merge all pieces; H becomes 1."""
     out, lse = pieces[0]
     if len(pieces) > 1:
         out, lse = map(torch.cat, zip(*pieces, strict=True))
@@ -163,7 +163,7 @@ def _one_piece(pieces: list[Piece]) -> Piece:
 
 
 def _part_size(queries: Tensor, bank: Tensor, whole: bool, fused: bool) -> int:
-    """How many rows of the bank are attended to at a time."""
+    """Number of rows of the bank that are processed at a time."""
     count, channels = queries.shape
     if is_cpu(queries):
         size = len(bank) if whole else max(_PART, _CAST // channels)
@@ -172,4 +172,4 @@ def _part_size(queries: Tensor, bank: Tensor, whole: bool, fused: bool) -> int:
         return max(1, _DEVICE_SCORES // count)
     elements = _DEVICE_PART if whole else min(_DEVICE_CAST, _DEVICE_PART)
     size = max(1, elements // (channels + 3))  # padded to a multiple of 4
-    return size // _PART * _PART or size  # even heads leave no rows over
+    return size // _PART * _PART or size  # a multiple divides into heads

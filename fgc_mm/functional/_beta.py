@@ -2,8 +2,8 @@
 
 torch has no regularised incomplete beta function. F is singular at 0 like
 ``p ** a`` and at 1 like ``(1 - p) ** b``; in ``t = p ** min(a, 1)`` below one
-half, and the mirrored variable above it, it is smooth, so that a uniform
-table in t with straight lines between is accurate at both ends.
+half, and the mirrored variable above it, it is smooth, so a uniform table in
+t with linear interpolation is accurate at both ends.
 """
 
 from functools import lru_cache
@@ -54,11 +54,11 @@ def _tables(a: float, b: float, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def _look_up(table: Tensor, distance: Tensor, power: float) -> Tensor:
-    """Interpolate at a distance in [0, 1/2] from the table's end of [0, 1]."""
-    place = (distance * 2).pow(power) * _INTERVALS
-    # Clamped, so that a NaN gives NaN and no look-up outside the table.
-    left = place.long().clamp_(0, _INTERVALS - 1)
-    return torch.lerp(table[left], table[left + 1], place - left)
+    """Interpolate at a distance in [0, 1/2] from 0 or from 1."""
+    position = (distance * 2).pow(power) * _INTERVALS
+    # Clamped, so that a NaN gives NaN and no index is out of range.
+    left = position.long().clamp_(0, _INTERVALS - 1)
+    return torch.lerp(table[left], table[left + 1], position - left)
 
 
 def beta_cdf(p: Tensor, a: float, b: float) -> Tensor:

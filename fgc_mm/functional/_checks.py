@@ -1,4 +1,4 @@
-"""Checks that the functions on a bank share."""
+"""Checks shared by the functions on a bank."""
 
 from torch import Tensor
 
@@ -16,12 +16,12 @@ def check_bank(queries: Tensor, bank: Tensor) -> None:
         )
     if queries.shape[1] != bank.shape[1]:
         raise FGCError(
-            f'queries and bank have shapes {shapes}, but they must agree in '
-            'the number of channels: use the bank of the same site'
+            f'queries and bank have shapes {shapes}, but they must have the '
+            'same number of channels: use the bank of the same site'
         )
     if queries.device != bank.device:
         raise FGCError(
             f'queries are on {queries.device} and the bank is on '
-            f'{bank.device}, but both must share one device: move the bank '
+            f'{bank.device}, but both must be on one device: move the bank '
             'with bank.to(device)'
         )

@@ -1,4 +1,4 @@
-"""How far two sets of neighbours agree."""
+"""Agreement of two sets of neighbours."""
 
 import torch
 from torch import Tensor
@@ -7,14 +7,14 @@ from fgc_mm.errors import FGCError
 
 
 def neighborhood_agreement(first: Tensor, second: Tensor) -> Tensor:
-    """Mean share of neighbours that two index sets have in common.
+    """Mean fraction of neighbours that two index sets have in common.
 
     Args:
-        first: (N, k) int64, distinct within a line.
-        second: (N, k) int64, distinct within a line.
+        first: (N, k) int64, distinct within a row.
+        second: (N, k) int64, distinct within a row.
 
     Returns:
-        () float32 in [0, 1]: 1 where each line names the same rows, in any
+        () float32 in [0, 1]: 1 if each row has the same indices, in any
         order.
 
     Raises:
@@ -27,6 +27,6 @@ def neighborhood_agreement(first: Tensor, second: Tensor) -> Tensor:
             'search both spaces with the same queries and num_neighbors'
         )
     ordered = second.sort(1).values
-    place = torch.searchsorted(ordered, first.contiguous())
-    place.clamp_(max=first.shape[1] - 1)
-    return (ordered.gather(1, place) == first).float().mean()
+    position = torch.searchsorted(ordered, first.contiguous())
+    position.clamp_(max=first.shape[1] - 1)
+    return (ordered.gather(1, position) == first).float().mean()

@@ -1,4 +1,4 @@
-"""The denominator of a softmax over a whole bank, without an N x D matrix."""
+"""Log-sum-exp over a whole bank, without an N x D matrix."""
 
 import torch
 from torch import Tensor
@@ -18,10 +18,10 @@ class _BankLogSumExp(torch.autograd.Function):
         scale: float,
     ) -> Tensor:
         dtype = torch.promote_types(queries.dtype, torch.float32)
-        # Autocast would score in half precision.
+        # Autocast would compute scores in half precision.
         with full_precision(queries):
             out, lse = attend(queries.to(dtype), bank, scale)
-        # The attention output is the gradient: the bank itself is not kept,
+        # The attention output is the gradient: the bank itself is not saved,
         # so it may be updated in place before the backward pass.
         ctx.save_for_backward(out)
         ctx.scale, ctx.dtype = scale, queries.dtype
@@ -55,7 +55,7 @@ def bank_logsumexp(queries: Tensor, bank: Tensor, scale: float) -> Tensor:
         (N,), float32 (float64 for float64 queries).
 
     Raises:
-        FGCError: shapes or devices that do not fit together.
+        FGCError: shapes or devices do not match.
     """
     check_bank(queries, bank)
     return _BankLogSumExp.apply(queries, bank.detach(), float(scale))

@@ -1,4 +1,4 @@
-"""Shape each gate's probabilities over the batch like a beta prior."""
+"""Distance of gate probabilities over a batch to a beta prior."""
 
 import torch
 from torch import Tensor
@@ -7,8 +7,8 @@ from torch.autograd.function import once_differentiable
 from fgc_mm.errors import FGCError
 from fgc_mm.functional._beta import beta_cdf, log_beta
 
-# The prior's density is taken no nearer to 0 and 1: it diverges there for
-# alpha or beta below 1, and an infinite slope would destroy a step.
+# The prior's density is clamped near 0 and 1: it diverges there for alpha or
+# beta below 1, and an infinite gradient would break the training.
 _EDGE = 1e-6
 
 
@@ -27,8 +27,7 @@ class _BatchShaping(torch.autograd.Function):
         beta: float,
     ) -> Tensor:
         count = len(probs)
-        # Stable: equal probabilities share their ranks out the same way
-        # every time.
+        # Stable: deterministic ranks for equal probabilities.
         ordered, order = probs.float().sort(dim=0, stable=True)
         rank = torch.arange(1, count + 1, device=probs.device).unsqueeze(1)
         gap = rank / (count + 1) - beta_cdf(ordered, alpha, beta)
@@ -61,7 +60,7 @@ def batch_shaping(
 
     Args:
         probs: (N, C) probabilities of open gates, in [0, 1]; computed in
-            float32 whatever the dtype. N = 1 is allowed.
+            float32 for any dtype. N = 1 is allowed.
         alpha: first parameter of the prior, > 0.
         beta: second parameter of the prior, > 0.
 

@@ -1,4 +1,4 @@
-"""Hard gates with a soft gradient."""
+"""Binary concrete sampling: hard gates with a soft gradient."""
 
 import torch
 from torch import Tensor
@@ -19,10 +19,10 @@ class _BinaryConcrete(torch.autograd.Function):
         temperature: float,
         shift: Tensor,
     ) -> Tensor:
-        # In float32 at least: half types cannot hold the noise's tails.
+        # At least float32: half precision cannot represent the noise's tails.
         noisy = shift + logits.to(shift.dtype)
         soft = noisy / temperature
-        # sigmoid(-y), not 1 - sigmoid(y): that rounds to 0 from y = 17 on.
+        # sigmoid(-y), since 1 - sigmoid(y) rounds to 0 from y = 17 on.
         slope = soft.sigmoid() * soft.neg().sigmoid() / temperature
         ctx.save_for_backward(slope)
         return _is_positive(noisy, logits.dtype)
@@ -37,21 +37,21 @@ class _BinaryConcrete(torch.autograd.Function):
 
 
 def _is_positive(values: Tensor, dtype: torch.dtype) -> Tensor:
-    """1 above 0 and 0 elsewhere, by a single operation."""
+    """1 where positive, 0 elsewhere, in a single operation."""
     if torch.compiler.is_compiling():
         return (values > 0).to(dtype)
     return torch.gt(values, 0, out=torch.empty_like(values, dtype=dtype))
 
 
-def _draw(logits: Tensor) -> Tensor:
+def _logistic_noise(logits: Tensor) -> Tensor:
     """log(u) - log(1 - u) of uniform noise, finite."""
     noise = torch.empty_like(
         logits, dtype=torch.float32, requires_grad=False
     ).uniform_()
-    return noise.to(_wide(logits)).logit_(_EDGE)
+    return noise.to(_at_least_float32(logits)).logit_(_EDGE)
 
 
-def _wide(logits: Tensor) -> torch.dtype:
+def _at_least_float32(logits: Tensor) -> torch.dtype:
     return torch.promote_types(logits.dtype, torch.float32)
 
 
@@ -90,13 +90,13 @@ def binary_concrete(
             'exists: use 2/3, or another value above 0'
         )
     if noise is None:
-        shift = _draw(logits)
+        shift = _logistic_noise(logits)
         return _BinaryConcrete.apply(logits, float(temperature), shift)
     if noise.shape != logits.shape:
         raise FGCError(
             f'noise has shape {tuple(noise.shape)} and logits have '
-            f'{tuple(logits.shape)}, but each gate takes its own draw: '
+            f'{tuple(logits.shape)}, but each gate needs its own sample: '
             'sample noise of the shape of logits'
         )
-    shift = noise.to(_wide(logits)).logit()
+    shift = noise.to(_at_least_float32(logits)).logit()
     return _BinaryConcrete.apply(logits, float(temperature), shift)

@@ -1,4 +1,4 @@
-"""What FTWT's targets will cost, before any training."""
+"""MACs for FTWT's targets, before any training."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,27 +12,27 @@ Target = Callable[[Tensor, float], Tensor]
 
 
 def check_budget(budget: float) -> None:
-    """Raise FGCError unless it is a share of the dense MACs."""
+    """Raise FGCError unless it is a fraction of the dense MACs."""
     if not 0 < budget < 1:
         raise FGCError(
-            f'a budget of {budget} is no share of the dense MACs; give a '
-            'number between 0 and 1, such as 0.45.'
+            f'a budget of {budget} is not a fraction of the dense MACs; give '
+            'a number between 0 and 1, such as 0.45.'
         )
 
 
 def expected_cost(
     scores: Sequence[Tensor], table: MACsTable, target: Target, ratio: float
 ) -> float:
-    """Mean share of the dense MACs if every gate hits its target.
+    """Mean fraction of the dense MACs if every gate predicts its target.
 
     Args:
         scores: For every site (N, G), one score per decision: the sum over
-            its channels of what
-            :func:`fgc_mm.functional.mask_targets.channel_scores` gives on
-            the dense network.
-        table: The gated network's layers; its gates count.
+            its channels of
+            :func:`fgc_mm.functional.mask_targets.channel_scores` in the
+            dense network.
+        table: The gated network's layers, gates included.
         target: ``mass_mask`` or ``uniform_mask``.
-        ratio: r, as the target takes it.
+        ratio: r, the target's argument.
     """
     sizes = table.group_sizes or [None] * len(scores)
     masks = [
@@ -54,11 +54,11 @@ def ratio_for_budget(
 
     Args:
         scores: As in :func:`expected_cost`.
-        table: As there.
-        target: As there.
-        budget: Share of the dense MACs, in (0, 1).
-        ends: The ratios that cost least and most.
-        steps: Halvings.
+        table: As in :func:`expected_cost`.
+        target: As in :func:`expected_cost`.
+        budget: Fraction of the dense MACs, in (0, 1).
+        ends: The ratios with the lowest and the highest cost.
+        steps: Number of bisections.
 
     Returns:
         The ratio.
@@ -75,13 +75,11 @@ def ratio_for_budget(
     if not least <= budget <= most:
         raise FGCError(
             f'a budget of {budget} is out of reach: with this target the '
-            f'smallest possible is {least:.4f} (gates, and what no site '
-            f'governs, included) and the largest {most:.4f}.'
+            f'lowest possible cost is {least:.4f} (with gates and layers '
+            f'without a site) and the highest {most:.4f}.'
         )
-    cheap, dear = ends
+    low, high = ends
     for _ in range(steps):
-        middle = (cheap + dear) / 2
-        cheap, dear = (
-            (middle, dear) if cost(middle) <= budget else (cheap, middle)
-        )
-    return min((cheap, dear), key=lambda ratio: abs(cost(ratio) - budget))
+        middle = (low + high) / 2
+        low, high = (middle, high) if cost(middle) <= budget else (low, middle)
+    return min((low, high), key=lambda ratio: abs(cost(ratio) - budget))

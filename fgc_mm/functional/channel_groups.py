@@ -1,4 +1,4 @@
-"""Neighbouring channels that share one decision."""
+"""Groups of neighbouring channels that share one decision."""
 
 from collections.abc import Sequence
 
@@ -7,27 +7,27 @@ from torch import Tensor
 
 from fgc_mm.errors import FGCError
 
-# Channels of each decision; None: every channel has one of its own.
+# Channels of each decision; None: one decision per channel.
 GroupSizes = tuple[int, ...] | None
 
 
 def group_sizes(channels: int, group: int) -> GroupSizes:
-    """How many channels each decision opens.
+    """Number of channels that each decision opens.
 
     Args:
         channels: C.
         group: Channels that share a decision; the last decision has fewer
-            where ``group`` does not divide C.
+            if C is not a multiple of ``group``.
 
     Returns:
-        ``ceil(C / group)`` numbers, or ``None`` where ``group`` is 1.
+        ``ceil(C / group)`` numbers, or ``None`` if ``group`` is 1.
 
     Raises:
-        FGCError: ``group`` is no whole number of at least 1.
+        FGCError: ``group`` is not a whole number of at least 1.
     """
     if isinstance(group, bool) or not isinstance(group, int) or group < 1:
         raise FGCError(
-            f'group={group!r} of a gate is no number of neighbouring '
+            f'group={group!r} of a gate is not a number of neighbouring '
             'channels; give a whole number of at least 1, such as 8.'
         )
     if group == 1:
@@ -37,14 +37,14 @@ def group_sizes(channels: int, group: int) -> GroupSizes:
 
 
 def spread_groups(values: Tensor, sizes: GroupSizes) -> Tensor:
-    """Every decision's value, repeated for each of its channels.
+    """Repeat every decision's value for each of its channels.
 
     Args:
         values: (N, G), one column per decision.
-        sizes: (G,) channels of each; ``None`` returns the values themselves.
+        sizes: (G,) channels of each; ``None``: one decision per channel.
 
     Returns:
-        (N, C), with a gradient for the values.
+        (N, C), differentiable.
     """
     if sizes is None:
         return values
@@ -56,7 +56,7 @@ def spread_groups(values: Tensor, sizes: GroupSizes) -> Tensor:
 
 
 def sum_groups(values: Tensor, sizes: GroupSizes) -> Tensor:
-    """The sum over the channels of every decision.
+    """Sum over the channels of every decision.
 
     Args:
         values: (N, C).
@@ -72,13 +72,13 @@ def sum_groups(values: Tensor, sizes: GroupSizes) -> Tensor:
 
 
 def first_of_groups(values: Tensor, sizes: GroupSizes) -> Tensor:
-    """Of every decision the value of its first channel.
+    """The value of the first channel of every decision.
 
     The inverse of :func:`spread_groups`.
 
     Args:
         values: (N, C).
-        sizes: As there.
+        sizes: As in :func:`spread_groups`.
 
     Returns:
         (N, G).
@@ -90,6 +90,6 @@ def first_of_groups(values: Tensor, sizes: GroupSizes) -> Tensor:
 
 
 def _decision_of(sizes: Sequence[int], device: torch.device) -> Tensor:
-    """The number of every channel's decision; (C,)."""
+    """The index of every channel's decision; (C,)."""
     counts = torch.tensor(sizes, device=device)
     return torch.arange(len(sizes), device=device).repeat_interleave(counts)

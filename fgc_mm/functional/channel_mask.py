@@ -1,4 +1,4 @@
-"""Multiplying channels with a mask, cheaply in both directions."""
+"""Multiplying channels by a mask, with a memory-saving backward."""
 
 from collections.abc import Sequence
 
@@ -8,10 +8,10 @@ from torch.autograd.function import once_differentiable
 
 
 class _MaskChannels(torch.autograd.Function):
-    """The product, whose backward makes fewer maps than autograd's.
+    """The product, with fewer temporary maps in the backward than autograd.
 
-    The gradient for the activation takes the memory of the product from
-    which the mask's gradient was summed.
+    The activation's gradient reuses the memory of the product that is summed
+    for the mask's gradient.
     """
 
     @staticmethod
@@ -30,11 +30,11 @@ class _MaskChannels(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         activation, mask = ctx.saved_tensors
         product = grad * activation
-        grad_mask = _lines(product).sum(dim=2)
+        grad_mask = _flat_positions(product).sum(dim=2)
         mask = _broadcast(mask, grad)
-        if torch.compiler.is_compiling():  # which plans the memory itself
+        if torch.compiler.is_compiling():  # it plans memory itself
             return grad * mask, grad_mask
-        # the product's memory is free again: the gradient takes its place
+        # reuse the product's memory for the gradient
         return torch.mul(grad, mask, out=product), grad_mask
 
 
@@ -42,7 +42,7 @@ def _broadcast(mask: Tensor, like: Tensor) -> Tensor:
     return mask.reshape(*mask.shape, *[1] * (like.dim() - 2))
 
 
-def _lines(maps: Tensor) -> Tensor:
+def _flat_positions(maps: Tensor) -> Tensor:
     """(N, C, ...) -> (N, C, positions)."""
     return maps.flatten(2) if maps.dim() > 2 else maps.unsqueeze(2)
 
@@ -54,13 +54,13 @@ def mask_channels(
 
     Args:
         activation: (N, C, ...).
-        mask: (N, C); cast to the activation's type. All ones leave the
-            activation as it is, bit for bit.
-        inplace: Change the activation itself, where no gradient is recorded
-            and its memory allows it.
+        mask: (N, C); cast to the activation's dtype. Ones do not change the
+            activation, bit for bit.
+        inplace: Modify the activation itself, if no gradient is recorded
+            and its strides allow it.
 
     Returns:
-        (N, C, ...), with gradients for both.
+        (N, C, ...), differentiable in both.
     """
     mask = mask.to(activation.dtype)
     if (
@@ -77,19 +77,19 @@ def mask_channels(
 def spread_mask(
     mask: Tensor, positions: Tensor | Sequence[int] | None
 ) -> Tensor:
-    """A site's mask over all channels of a layer's input or output.
+    """Expand a site's mask to all channels of a layer's input or output.
 
     Args:
-        mask: (N, C), of any type.
-        positions: (X,) the site's channel at each place, -1 for another's;
-            ``None`` if they are the site's in order.
+        mask: (N, C), of any dtype.
+        positions: (X,) the site's channel for each of the layer's channels,
+            -1 if it is not the site's; ``None``: the site's in order.
 
     Returns:
-        (N, X); 1 where the site has no say.
+        (N, X); 1 for channels that are not the site's.
     """
     if positions is None:
         return mask
-    # one more column, of ones, is what -1 selects; no len(), which would fix
-    # the batch size of an exported network
+    # -1 selects the additional column of ones; no len(), which would fix the
+    # batch size of an exported network
     padded = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
     return padded[:, torch.as_tensor(positions)]

@@ -1,4 +1,4 @@
-"""Contrast of a vector's neighbours against a whole bank."""
+"""Contrastive loss of a vector's neighbours against a whole bank."""
 
 from collections.abc import Sequence
 from math import log
@@ -13,7 +13,7 @@ from fgc_mm.functional._chunks import by_device
 from fgc_mm.functional.bank_logsumexp import bank_logsumexp
 from fgc_mm.functional.full_precision import full_precision
 
-# Elements of gathered positives held at a time: 16 MiB of float32; on an
+# Elements of positives gathered at a time: 16 MiB of float32; on an
 # accelerator 256 MiB.
 GATHERED, DEVICE_GATHERED = 4 * 2**20, 64 * 2**20
 
@@ -30,7 +30,7 @@ def _score(
 
 
 class _PositiveScore(torch.autograd.Function):
-    """The numerator; its gradient is taken while the rows are at hand."""
+    """The numerator; its gradient is computed in the forward pass."""
 
     @staticmethod
     def forward(
@@ -52,7 +52,7 @@ class _PositiveScore(torch.autograd.Function):
                 rows = bank.index_select(0, index.flatten())
                 rows = rows.to(dtype).view(-1, count, dim)
                 parts.append(_score(some.to(dtype), rows, scale, form))
-        score, slope = map(joined, zip(*parts, strict=True))
+        score, slope = map(concatenate, zip(*parts, strict=True))
         ctx.save_for_backward(slope)
         ctx.dtype = queries.dtype
         return score
@@ -68,13 +68,13 @@ class _PositiveScore(torch.autograd.Function):
 
 
 def gathered_queries(bank: Tensor, positives: int) -> int:
-    """For how many queries positives are gathered at a time."""
+    """Number of queries whose positives are gathered at a time."""
     elements = by_device(bank, GATHERED, DEVICE_GATHERED)
     return max(1, elements // (positives * bank.shape[1]))
 
 
-def joined(parts: Sequence[Tensor]) -> Tensor:
-    """Parts one below the other; a single one as it is."""
+def concatenate(parts: Sequence[Tensor]) -> Tensor:
+    """Concatenate parts; a single one is returned as is."""
     return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
@@ -87,12 +87,12 @@ def check_contrast(
     eps: float,
     length: int,
 ) -> None:
-    """Raise FGCError unless all fits; length: of the whole bank."""
+    """Raise FGCError for bad arguments; length: of the whole bank."""
     check_bank(queries, bank)
     check_eps(eps, form)
     if form not in ('log_sum', 'sum_log'):
         raise FGCError(
-            f"form '{form}' is unknown, but a contrast has two: write "
+            f"form '{form}' is unknown, but a contrast has two forms: write "
             "'log_sum' (published code) or 'sum_log' (paper, equation 8)"
         )
     if not temperature > 0:
@@ -105,14 +105,14 @@ def check_contrast(
         raise FGCError(
             f'positives are {positives.dtype} of shape '
             f'{tuple(positives.shape)}, but int64 of shape '
-            f'({len(queries)}, P) with P >= 1 is needed: pass row numbers of '
-            'the bank, one line per query'
+            f'({len(queries)}, P) with P >= 1 is needed: pass row indices of '
+            'the bank, one row per query'
         )
     _check_range(positives, length)
 
 
 def check_eps(eps: float, form: str) -> None:
-    """Raise FGCError for an eps that the form does not have."""
+    """Raise FGCError for an eps that the form does not allow."""
     if not 0 <= eps < 1:
         raise FGCError(
             f'eps={eps} is outside [0, 1), but it is added to a '
@@ -126,11 +126,11 @@ def check_eps(eps: float, form: str) -> None:
 
 
 def add_eps(cost: Tensor, eps: float) -> Tensor:
-    """``-log(s + eps)`` from ``cost = -log s``, element by element.
+    """``-log(s + eps)`` from ``cost = -log s``, elementwise.
 
-    Its gradient is that of ``cost`` times ``s / (s + eps)``: samples whose
-    positives have no probability yet get none. Exact for every s, since it
-    never leaves the logarithm.
+    Its gradient is that of ``cost`` times ``s / (s + eps)``: it vanishes for
+    samples whose positives have almost no probability. Exact for every s,
+    since it is computed in log space.
     """
     if eps == 0:
         return cost
@@ -138,7 +138,7 @@ def add_eps(cost: Tensor, eps: float) -> Tensor:
 
 
 def _check_range(positives: Tensor, length: int) -> None:
-    # On an accelerator the look-up itself traps, and a look here would wait.
+    # On an accelerator index_select checks it; reading here would synchronise.
     if positives.device.type != 'cpu':
         return
     low, high = (int(end) for end in positives.aminmax())
@@ -146,7 +146,7 @@ def _check_range(positives: Tensor, length: int) -> None:
         wrong = low if low < 0 else high
         raise FGCError(
             f'positive {wrong} is outside the bank ({length} rows), but '
-            'positives are row numbers: take them from nearest_neighbors on '
+            'positives are row indices: take them from nearest_neighbors on '
             'a bank of the same length'
         )
 
@@ -159,7 +159,7 @@ def neighbor_contrast(
     form: str = 'log_sum',
     eps: float = 0.0,
 ) -> Tensor:
-    """Pull each query to its positive rows and away from all other rows.
+    """Contrast each query's positive rows with all rows of the bank.
 
     With ``z_ij = queries_i . bank_j / temperature`` and ``p_i`` the softmax
     of ``z_i`` over all D rows, ``log_sum`` is ``-log(eps + sum_{j in P}
@@ -175,8 +175,8 @@ def neighbor_contrast(
         queries: (N, C), the only input with a gradient; half precision is
             computed in float32.
         bank: (D, C), any floating dtype.
-        positives: (N, P) int64 row numbers, distinct within a line (a row
-            named twice counts twice).
+        positives: (N, P) int64 row indices, distinct within a row (a
+            repeated index counts twice).
         temperature: the contrast temperature, > 0 (no unit).
         form: 'log_sum' or 'sum_log' (about P times larger).
         eps: added to s, in [0, 1): 1e-7 in the published code; 0 for
@@ -186,8 +186,8 @@ def neighbor_contrast(
         (), in nats, float32 (float64 for float64 queries).
 
     Raises:
-        FGCError: shapes, devices, form, eps, temperature or row numbers that
-            do not fit (row numbers are checked on the CPU only).
+        FGCError: shapes, devices, form, eps, temperature or row indices are
+            invalid (row indices are checked on the CPU only).
     """
     check_contrast(queries, bank, positives, temperature, form, eps, len(bank))
     scale = 1 / temperature

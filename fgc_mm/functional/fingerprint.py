@@ -1,19 +1,19 @@
-"""One number for a table of rows, by which two copies are compared."""
+"""A checksum of a table of rows, to compare copies."""
 
 import torch
 from torch import Tensor
 
-# Elements looked at at a time: 8 MiB of int64.
+# Elements processed at a time: 8 MiB of int64.
 _PART = 2**20
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def fingerprint(rows: Tensor) -> Tensor:
-    """The bits of all elements, weighed by their places and summed.
+    """Weighted sum of the bits of all elements.
 
-    Weights are odd, and the sum wraps around at 2^64, so that one changed
-    element always shows, and two changes cancel by chance only.
-
+    The weights are odd and depend on the index, and the sum wraps around at
+    2^64, so a single changed element always shows, and two changes cancel by
+    chance only.
     Args:
         rows: (D, C), any floating dtype.
 
@@ -23,8 +23,8 @@ def fingerprint(rows: Tensor) -> Tensor:
     bits = rows.detach().contiguous().view(_BITS[rows.element_size()])
     total = torch.zeros((), dtype=torch.int64, device=rows.device)
     for number, part in enumerate(bits.flatten().split(_PART)):
-        place = torch.arange(len(part), device=part.device) + number * _PART
-        # times an odd number: neighbouring places get unlike weights
-        weight = (place * 0x5851F42D4C957F2D) | 1
+        position = torch.arange(len(part), device=part.device) + number * _PART
+        # times an odd number: adjacent indices get very different weights
+        weight = (position * 0x5851F42D4C957F2D) | 1
         total += (part.long() * weight).sum()
     return total

@@ -1,16 +1,16 @@
-"""Regions in which autocast does not lower the precision."""
+"""Disabling autocast."""
 
 import torch
 from torch import Tensor
 
 
 def full_precision(tensor: Tensor) -> torch.autocast:
-    """Autocast switched off for the device of a tensor.
+    """A context with autocast disabled for the device of a tensor.
 
     Args:
-        tensor: Any tensor; operations keep the types of their own inputs.
+        tensor: Any tensor; operations use the dtypes of their inputs.
     """
     kind = tensor.device.type
-    # a device without autocast (meta) has nothing to switch off
+    # some devices (meta) have no autocast
     known = torch.amp.is_autocast_available(kind)
     return torch.autocast(kind if known else 'cpu', enabled=False)

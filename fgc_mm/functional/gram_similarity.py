@@ -1,4 +1,4 @@
-"""Whether images that look alike are judged alike, within a batch."""
+"""Comparing similarities of images in two spaces, within a batch."""
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from fgc_mm.functional.full_precision import full_precision
 def gram_similarity(vectors: Tensor, features: Tensor) -> Tensor:
     """Squared distance of two Gram matrices, over N^2.
 
-    ``||G(vectors) - G(features)||_F^2 / N^2``, where G holds the cosines of
+    ``||G(vectors) - G(features)||_F^2 / N^2``, where G has the cosines of
     all pairs of rows: coupling of gates and features without a memory bank.
 
     Args:
@@ -19,10 +19,10 @@ def gram_similarity(vectors: Tensor, features: Tensor) -> Tensor:
         features: (N, C') of the images.
 
     Returns:
-        (), between 0 and 4; in float32 at least, under autocast too.
+        (), between 0 and 4; at least float32, also under autocast.
 
     Raises:
-        FGCError: Not two matrices of one number of rows.
+        FGCError: Not two matrices with the same number of rows.
 
     Source: ManiDP (CVPR 2021), Eq. 9 to 11.
     """

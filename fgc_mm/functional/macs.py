@@ -3,9 +3,9 @@
 A layer's MACs are ``unit`` for every pair of an open input channel and an
 open output channel of the same group. ``unit`` is kernel elements times
 output positions, so the sum over pairs is exact for plain, grouped and
-depthwise convs alike. What no layer's own forward computes (attention's two
-products, functional calls) is in the total with all its MACs, whatever the
-gates decide.
+depthwise convs. Products outside of a layer's own forward (attention's two
+products, functional calls) are in the total with all their MACs, independent
+of the gates.
 """
 
 from collections.abc import Sequence
@@ -25,27 +25,26 @@ SitePositions = tuple[int, tuple[int, ...] | None]
 
 @dataclass(frozen=True)
 class LayerMACs:
-    """One product of tensors: of a conv or linear layer, or any other.
+    """One tensor product: of a conv or linear layer, or any other.
 
     Attributes:
-        name: The module's path; of other products see ``source``.
+        name: The module's path; for other products see ``source``.
         role: ``'backbone'``, ``'gate'`` or ``'head'`` (neck and classifier).
         unit: MACs of one pair of channels, for one image.
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         groups: Groups of the conv.
         in_sites: The sites that mask the input: index, and for every input
-            channel the site's channel that lies there, or -1; ``None`` if
-            the input is the site's channels in order.
-        out_sites: The sites that govern the output, likewise.
-        source: ``'layer'`` for what a conv or linear layer computes in its
-            own forward, which alone sites can shrink; ``'parameter'`` for a
-            product with a parameter elsewhere (``F.linear`` on a slice of a
-            weight), named after the parameter; ``'tensors'`` for a product of
-            two tensors that are none (attention), named after the module
-            that was running.
-        before: MACs before a channel map shrank the layer; ``None`` if none
-            did.
+            channel the index of the site's channel, or -1; ``None``: the
+            site's channels in order.
+        out_sites: The sites of the output channels, likewise.
+        source: ``'layer'`` for products of a conv or linear layer in its own
+            forward, the only ones that sites can shrink; ``'parameter'`` for
+            other products with a parameter (``F.linear`` on a slice of a
+            weight), named after the parameter; ``'tensors'`` for products
+            without a parameter (attention), named after the running module.
+        before: MACs before a channel map shrank the layer; ``None`` if it
+            was not shrunk.
     """
 
     name: str
@@ -77,14 +76,14 @@ class LayerMACs:
 
 @dataclass(frozen=True)
 class MACsTable:
-    """All products of a gated classifier at one input shape.
+    """All tensor products of a gated classifier at one input shape.
 
     Attributes:
         layers: Every product, in the order of the forward pass.
         sites: Name of every site, in the order of the masks.
         channels: Channels of every site.
         group_sizes: For every site the channels of each decision of its
-            gate, ``None`` where every channel has its own; empty if all do.
+            gate, ``None`` for one decision per channel; empty if all are so.
     """
 
     layers: tuple[LayerMACs, ...]
@@ -106,7 +105,7 @@ class MACsTable:
         """MACs of all gates."""
         return self.of('gate')
 
-    def governed(self, site: int) -> int:
+    def site_macs(self, site: int) -> int:
         """Dense MACs of the layers that a site shrinks, by its index."""
         return sum(x.dense for x in self.layers if site in x.sites)
 
@@ -120,21 +119,21 @@ class MACsTable:
         )
 
     def base(self, counting: str = 'honest') -> int:
-        """What a counting calls 100 %.
+        """The MACs that count as 100 %.
 
-        The dense network before compaction, if a channel map has shrunk it;
-        the published countings leave the head out.
+        Those of the dense network before compaction, if a channel map has
+        shrunk it; the published countings exclude the head.
         """
         return sum(x.whole for x in self._network(counting))
 
     def full(self, counting: str = 'honest') -> int:
-        """MACs of the network as it is, in a counting; no gates."""
+        """MACs of the current network in a counting, without gates."""
         return sum(x.dense for x in self._network(counting))
 
     def outside_layers(self, counting: str = 'honest') -> int:
-        """Those of :meth:`full` that no layer's own forward computes.
+        """The MACs of :meth:`full` outside of layers' own forward.
 
-        They are dense, whatever the gates decide.
+        They do not depend on the gates.
         """
         layers = self._network(counting)
         return sum(x.dense for x in layers if x.source != 'layer')
@@ -145,29 +144,29 @@ class MACsTable:
         return [x for x in self.layers if x.role in roles]
 
     def counted(self, counting: str = 'honest') -> list[LayerMACs]:
-        """The layers of a counting; see :func:`macs_per_image`."""
+        """The products of a counting; see :func:`macs_per_image`."""
         _check_counting(counting)
         if counting == 'honest':
             return list(self.layers)
         if counting == 'fgc-pr':
             return [x for x in self.layers if x.role != 'head']
-        return _chained([x for x in self.layers if x.role == 'backbone'])
+        return _chain_layers([x for x in self.layers if x.role == 'backbone'])
 
 
 def macs_per_image(
     table: MACsTable, masks: Sequence[Tensor], counting: str = 'honest'
 ) -> Tensor:
-    """MACs that each image costs.
+    """MACs of each image.
 
     Args:
         table: The network's layers.
         masks: For every site (N, C); a channel is closed where it is 0.
         counting: ``'honest'`` counts backbone, gates, neck and classifier;
-            ``'fgc-pr'`` backbone and gates only, as the published code of
-            FGC (arXiv 2111.14302) does; ``'ftwt'`` the backbone only, each
-            layer reading no more than what the layer before it left open,
-            even where a residual sum lies between (arXiv 2110.08232; it
-            overstates what is saved).
+            ``'fgc-pr'`` backbone and gates only, like the published code of
+            FGC (arXiv 2111.14302); ``'ftwt'`` the backbone only, each layer
+            reading only the open channels of the layer before it, even
+            across a residual sum (arXiv 2110.08232; it overstates the
+            savings).
 
     Returns:
         (N,) float64, in MACs.
@@ -182,15 +181,15 @@ def macs_per_image(
 def macs_of_open(
     table: MACsTable, opened: Sequence[Tensor], counting: str = 'honest'
 ) -> Tensor:
-    """As :func:`macs_per_image`, differentiable in what is open.
+    """Like :func:`macs_per_image`, differentiable in the open channels.
 
     Args:
         table: The network's layers.
         opened: For every site (N, C); 1 open, 0 closed.
-        counting: As there.
+        counting: As in :func:`macs_per_image`.
 
     Returns:
-        (N,) in MACs, in the type of ``opened``.
+        (N,) in MACs, in the dtype of ``opened``.
     """
     layers = table.counted(counting)
     fixed = sum(layer.dense for layer in layers if not layer.sites)
@@ -204,10 +203,10 @@ def macs_of_open(
 def expected_macs(
     table: MACsTable, keep_ratio: float, counting: str = 'honest'
 ) -> float:
-    """MACs per image if every site keeps a share of its channels open.
+    """MACs per image if every site keeps a fraction of its channels open.
 
-    The sites are taken as independent of each other; a layer inside one site
-    (depthwise) is scaled once.
+    Treats the sites as independent; a layer inside one site (depthwise) is
+    scaled once.
 
     Args:
         table: The network's layers.
@@ -219,7 +218,7 @@ def expected_macs(
     """
     if not 0 <= keep_ratio <= 1:
         raise FGCError(
-            f'keep_ratio={keep_ratio} is not a share of channels; give a '
+            f'keep_ratio={keep_ratio} is not a fraction of channels; give a '
             'number between 0 and 1.'
         )
     return sum(
@@ -228,8 +227,8 @@ def expected_macs(
     )
 
 
-def _chained(products: list[LayerMACs]) -> list[LayerMACs]:
-    """Each layer reads what the one before it wrote, sums or not."""
+def _chain_layers(products: list[LayerMACs]) -> list[LayerMACs]:
+    """Let each layer read the output of the one before, even across sums."""
     layers = [x for x in products if x.source == 'layer']
     chained = [x for x in products if x.source != 'layer'] + layers[:1]
     for before, layer in pairwise(layers):
@@ -248,26 +247,26 @@ def _check_counting(counting: str) -> None:
 
 
 def _expected_share(layer: LayerMACs, keep_ratio: float) -> float:
-    """Share of a layer's pairs of channels that is expected to be open."""
-    inputs = _governed_share(layer.in_sites, layer.in_channels)
-    outputs = _governed_share(layer.out_sites, layer.out_channels)
+    """Expected fraction of a layer's pairs of channels that are open."""
+    inputs = _site_fraction(layer.in_sites, layer.in_channels)
+    outputs = _site_fraction(layer.out_sites, layer.out_channels)
     if layer.groups > 1 and layer.in_sites == layer.out_sites:
-        inputs = 0  # depthwise: one decision for both ends
+        inputs = 0  # depthwise: one decision for input and output
     closed = 1 - keep_ratio
     return (1 - closed * inputs) * (1 - closed * outputs)
 
 
-def _governed_share(sites: Sequence[SitePositions], channels: int) -> float:
-    """Share of some channels over which a site has a say."""
-    places = sum(
+def _site_fraction(sites: Sequence[SitePositions], channels: int) -> float:
+    """Fraction of some channels that belong to a site."""
+    count = sum(
         channels if positions is None else sum(p >= 0 for p in positions)
         for _, positions in sites
     )
-    return places / channels
+    return count / channels
 
 
 def open_pairs(layer: LayerMACs, opened: Sequence[Tensor]) -> Tensor:
-    """Pairs of open channels of a layer; (N,), as in macs_of_open."""
+    """Number of pairs of open channels; (N,), as in macs_of_open."""
     inputs = _open_channels(layer.in_sites, layer.in_channels, opened)
     outputs = _open_channels(layer.out_sites, layer.out_channels, opened)
     inputs = inputs.unflatten(1, (layer.groups, -1)).sum(dim=2)

@@ -1,8 +1,8 @@
-"""MACs per image as a few products of matrices.
+"""MACs per image by a few matrix products.
 
-The number of a layer's open inputs is linear in what is open, and so is that
-of its outputs; a layer's MACs are their product. For all layers together that
-is two products of matrices, whatever the depth of the network.
+The number of a layer's open inputs is linear in the mask, and so is that of
+its outputs; a layer's MACs are their product. For all layers together this
+takes two matrix products, for any depth of the network.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ Side = Sequence[tuple[int, tuple[int, ...] | None]]
 
 
 class MACsMatrices:
-    """Counts MACs of open channels, as ``macs_of_open`` does, in few steps.
+    """Counts MACs like ``macs_of_open``, in few operations.
 
     Args:
         table: The network's layers.
@@ -27,13 +27,13 @@ class MACsMatrices:
         self.table = table
         layers = table.counted(counting)
         self.fixed = sum(layer.dense for layer in layers if not layer.sites)
-        governed = [layer for layer in layers if layer.sites]
-        pairs = [layer for layer in governed if _is_product(layer)]
-        squares = [layer for layer in governed if _is_square(layer)]
-        # what several sites have a say in, or some groups only
+        gated_layers = [layer for layer in layers if layer.sites]
+        pairs = [layer for layer in gated_layers if _is_product(layer)]
+        squares = [layer for layer in gated_layers if _is_square(layer)]
+        # channels of several sites, or grouped convs
         self.others = [
             layer
-            for layer in governed
+            for layer in gated_layers
             if layer not in pairs and layer not in squares
         ]
         self._numbers = self._build(pairs, squares)
@@ -42,7 +42,7 @@ class MACsMatrices:
         """MACs of each image; differentiable.
 
         Args:
-            opened: (N, sum of C) float64, all sites side by side; 1 is open.
+            opened: (N, sum of C) float64, all sites concatenated; 1 is open.
 
         Returns:
             (N,) float64.
@@ -81,7 +81,7 @@ class MACsMatrices:
         ]
 
     def _weights(self, side: Side, channels: int) -> Tensor:
-        """How often each site's channel occurs; last, those of no site."""
+        """How often each site's channel occurs; last, channels of no site."""
         weights = torch.zeros(sum(self.table.channels) + 1, dtype=torch.double)
         weights[-1] = channels
         for site, positions in side:
@@ -96,7 +96,7 @@ class MACsMatrices:
 
 
 def _is_product(layer: LayerMACs) -> bool:
-    """Whether it multiplies the numbers of open inputs and outputs."""
+    """Whether the MACs are a product of open inputs and open outputs."""
     sides = (
         (layer.in_sites, layer.in_channels),
         (layer.out_sites, layer.out_channels),
@@ -105,19 +105,19 @@ def _is_product(layer: LayerMACs) -> bool:
 
 
 def _is_square(layer: LayerMACs) -> bool:
-    """Whether each channel is its own group, open or closed at both ends."""
+    """Whether it is depthwise with the same site on both sides."""
     depthwise = layer.groups == layer.in_channels == layer.out_channels
-    alike = layer.in_sites == layer.out_sites
-    lone = layer.groups > 1 and depthwise and alike
-    return lone and _is_linear(layer.in_sites, layer.in_channels)
+    same_sites = layer.in_sites == layer.out_sites
+    is_depthwise = layer.groups > 1 and depthwise and same_sites
+    return is_depthwise and _is_linear(layer.in_sites, layer.in_channels)
 
 
 def _is_linear(side: Side, channels: int) -> bool:
-    """Whether no channel is governed by more than one site."""
-    places = torch.zeros(channels, dtype=torch.int64)
+    """Whether no channel belongs to more than one site."""
+    count = torch.zeros(channels, dtype=torch.int64)
     for _, positions in side:
         if positions is None:
-            places += 1
+            count += 1
         else:
-            places += torch.tensor([p >= 0 for p in positions])
-    return not len(places) or int(places.max()) <= 1
+            count += torch.tensor([p >= 0 for p in positions])
+    return not len(count) or int(count.max()) <= 1

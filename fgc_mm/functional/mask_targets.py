@@ -1,4 +1,4 @@
-"""Which channels of a layer mattered for an image: FTWT's targets."""
+"""FTWT's targets: the channels of a layer with the largest activations."""
 
 import torch
 from torch import Tensor
@@ -6,21 +6,21 @@ from torch import Tensor
 from fgc_mm.errors import FGCError
 
 TINY = 1e-5
-_WHOLE = 2**52  # the mass of an image: as fine as float64
+_WHOLE = 2**52  # integer mass of an image, with float64's resolution
 
 
 def mass_mask(activation: Tensor, ratio: float) -> Tensor:
-    """The strongest channels that hold a share of the activation's mass.
+    """The largest channels that hold a fraction of the activation's mass.
 
-    A channel's score is the largest magnitude on its map; scores are
+    A channel's score is the largest magnitude in its map; scores are
     normalised to a sum of 1 and sorted, and a channel is dropped if the
-    cumulative sum up to and with it exceeds ``ratio`` (by more than 1e-5),
-    so the channel that crosses it goes too. At least one is kept, and all
-    where every score is 0.
+    cumulative sum including it exceeds ``ratio`` (by more than 1e-5), so
+    the channel that crosses it is dropped too. At least one is kept, and all
+    if every score is 0.
 
     Args:
-        activation: (N, C, ...) a layer's own output, before any mask.
-        ratio: Share of the mass (r), in (0, 1]; 1 drops only scores of at
+        activation: (N, C, ...) a layer's output, before any mask.
+        ratio: Fraction of the mass (r), in (0, 1]; 1 drops only scores of at
             most 1e-5, a negative number drops nothing.
 
     Returns:
@@ -41,8 +41,8 @@ def mass_mask(activation: Tensor, ratio: float) -> Tensor:
         keep = share > TINY
     else:
         ordered, order = share.sort(dim=1, descending=True, stable=True)
-        # whole numbers: a cumulative sum of floats is not deterministic on
-        # CUDA, and refused where deterministic algorithms are asked for
+        # integers: a cumulative sum of floats is not deterministic on CUDA,
+        # and raises an error with deterministic algorithms
         mass = (ordered * _WHOLE).round().long().cumsum(dim=1)
         kept = mass <= round((ratio + TINY) * _WHOLE)
         kept[:, 0] = True
@@ -53,13 +53,13 @@ def mass_mask(activation: Tensor, ratio: float) -> Tensor:
 def uniform_mask(activation: Tensor, ratio: float) -> Tensor:
     """The same number of channels for every image.
 
-    Drops the ``int(ratio * C)`` channels of the lowest scores, and any whose
-    score is at most 1e-5; at least one is kept, and all where every score
-    is 0.
+    Drops the ``int(ratio * C)`` channels with the lowest scores, and any
+    with a score of at most 1e-5; at least one is kept, and all if every
+    score is 0.
 
     Args:
         activation: As in :func:`mass_mask`.
-        ratio: Share of the channels to drop (r), in [0, 1).
+        ratio: Fraction of the channels to drop (r), in [0, 1).
 
     Returns:
         (N, C) float32, 1 for the channels to keep; without gradient.
@@ -81,7 +81,7 @@ def uniform_mask(activation: Tensor, ratio: float) -> Tensor:
 
 
 def channel_scores(activation: Tensor) -> Tensor:
-    """The largest magnitude on each channel's map.
+    """The largest magnitude in each channel's map.
 
     Args:
         activation: (N, C, ...).
@@ -96,6 +96,6 @@ def channel_scores(activation: Tensor) -> Tensor:
 def _check(ratio: float, kind: str, sound: bool, rule: str) -> None:
     if not sound:
         raise FGCError(
-            f'ratio={ratio} of the {kind} target leaves no channel, or is no '
-            f'share; give a number {rule}.'
+            f'ratio={ratio} of the {kind} target leaves no channel, or is '
+            f'not a fraction; give a number {rule}.'
         )

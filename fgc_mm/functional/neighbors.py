@@ -1,8 +1,8 @@
-"""Exact nearest neighbours in a bank that is read in chunks.
+"""Exact nearest neighbours in a bank that is processed in chunks.
 
-The k best rows lie in the k groups of rows with the best maxima. So a chunk
-of scores is reduced to one maximum per group, and only the k best groups are
-carried on: sorting N x D scores is most of the time otherwise.
+The k best rows are in the k groups of rows with the largest maxima. So a
+chunk of scores is reduced to one maximum per group, and only the k best
+groups are kept: otherwise sorting N x D scores would take most of the time.
 """
 
 from collections.abc import Sequence
@@ -14,21 +14,21 @@ from torch import Tensor
 from fgc_mm.errors import FGCError
 from fgc_mm.functional._checks import check_bank
 from fgc_mm.functional._chunks import by_device, is_cpu
-from fgc_mm.functional._row_keys import LOW, falling, pack, rows_of_keys
+from fgc_mm.functional._row_keys import LOW, descending, pack, rows_of_keys
 from fgc_mm.functional._row_keys import keys as _keys
 from fgc_mm.functional.full_precision import full_precision
 
-# Scores held at a time. On a CPU 8 MiB of float32: measured fastest from 4 to
-# 32 MiB; on an accelerator 256 MiB, few operations.
+# Scores computed at a time. On a CPU 8 MiB of float32, the fastest of 4 to
+# 32 MiB; on an accelerator 256 MiB, for few operations.
 _SCORES, _DEVICE_SCORES = 2 * 2**20, 64 * 2**20
-# Queries at a time.
+# Queries processed at a time.
 _MAX_BLOCK, _DEVICE_BLOCK = 1024, 2**15
 _MAX_GROUP = 32
 
 
 def _drop_own(scores: Tensor, own: Tensor, start: int) -> None:
-    """Set each line's own row to -inf, where it lies in this chunk."""
-    # No nonzero(): the device would have to wait for the count.
+    """Set each query's own row to -inf, if it is in this chunk."""
+    # No nonzero(), which would synchronise with the device.
     local = own.unsqueeze(1) - start
     near = local.clamp(0, scores.shape[1] - 1)
     kept = scores.gather(1, near).masked_fill_(near == local, -torch.inf)
@@ -36,13 +36,13 @@ def _drop_own(scores: Tensor, own: Tensor, start: int) -> None:
 
 
 class _Search:
-    """Lines of scores: k groups kept in front, a chunk behind them.
+    """A buffer of scores: the k best groups so far, then the current chunk.
 
     Args:
-        queries: Those of each bank.
-        k: How many rows are sought.
+        queries: The queries of each bank.
+        k: Number of rows to find.
         length: Of every bank.
-        scores: How many are held at a time.
+        scores: Maximum number of scores in the buffer.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class _Search:
             self._keep_nothing()
 
     def _keep_nothing(self) -> None:
-        """Groups of -inf, to which no finite score loses."""
+        """Start with groups of -inf, worse than any finite score."""
         self.best.fill_(-torch.inf)
         none = self.best[:, : self.k]
         self.keys = _keys(none, torch.zeros_like(none, dtype=torch.int64))
@@ -71,7 +71,7 @@ class _Search:
     def read(
         self, banks: Sequence[Tensor], start: int, own: Tensor | None
     ) -> None:
-        """Score the rows start, start + 1, ... and keep the best groups."""
+        """Score the rows from ``start`` on, and keep the best groups."""
         stop = min(start + self.chunk, self.length)
         valid = self.scores[:, : stop - start]
         for some, bank, lines in zip(
@@ -82,34 +82,34 @@ class _Search:
             _drop_own(valid, own, start)
         if stop - start < self.chunk:
             self.scores[:, stop - start :] = -torch.inf
-        tops = _tops(self.scores, self.group)
-        low = falling(LOW - start // self.group, tops.shape[1], tops)
+        tops = _group_maxima(self.scores, self.group)
+        low = descending(LOW - start // self.group, tops.shape[1], tops)
         self._keep(pack(tops, low), last=stop == self.length)
 
     def _keep(self, keys: Tensor, last: bool) -> None:
         first = self.k if self.keys is None else 0
         if self.keys is not None:
             keys = torch.cat([self.keys, keys], 1)
-        self.keys, place = keys.topk(self.k, sorted=False)
+        self.keys, index = keys.topk(self.k, sorted=False)
         wide = self.buffer.shape[1] // self.group
         line = torch.arange(
             first, first + len(keys) * wide, wide, device=keys.device
         )
         groups = self.buffer.view(-1, self.group)
-        flat = (place + line.unsqueeze(1)).flatten()
+        flat = (index + line.unsqueeze(1)).flatten()
         best = groups.index_select(0, flat).view_as(self.best)
         self.best = best if last else self.best.copy_(best)
 
     def result(self) -> Tensor:
         """The (n, k) keys, best first."""
-        # LOW minus the row: the group's number, stretched to its first row
-        inner = falling(LOW - LOW * self.group, self.group, self.keys)
+        # LOW minus the row: from the group's index to its first row
+        inner = descending(LOW - LOW * self.group, self.group, self.keys)
         groups = (self.keys & LOW).unsqueeze(2)
         low = torch.add(inner, groups, alpha=self.group).flatten(1)
         return pack(self.best, low).topk(self.k).values
 
 
-def _tops(scores: Tensor, group: int) -> Tensor:
+def _group_maxima(scores: Tensor, group: int) -> Tensor:
     """The largest score of each group of columns."""
     if is_cpu(scores):
         return torch.max_pool1d(scores, group)
@@ -117,7 +117,7 @@ def _tops(scores: Tensor, group: int) -> Tensor:
 
 
 def _group_size(length: int, k: int) -> int:
-    """The power of two nearest to the least work, maxima plus members."""
+    """The power of two that minimises the number of maxima plus members."""
     size = 2 ** round(log2(max(1.0, sqrt(length / k))))
     return min(size, _MAX_GROUP)
 
@@ -125,17 +125,17 @@ def _group_size(length: int, k: int) -> int:
 def check_neighbors(
     length: int, k: int, own: Tensor | None, count: int
 ) -> None:
-    """Raise FGCError unless k and own rows fit a bank of that length."""
+    """Raise FGCError unless k and own rows are valid for this length."""
     if not 1 <= k < length:
         raise FGCError(
-            f'k = {k} neighbours were asked of a bank of {length} rows, '
-            f'but k must be from 1 to {length - 1}: change num_neighbors, '
-            'or use a bank with more rows'
+            f'k = {k} neighbours were requested from a bank of {length} '
+            f'rows, but k must be from 1 to {length - 1}: change '
+            'num_neighbors, or use a bank with more rows'
         )
     if own is not None and (own.shape != (count,) or own.is_floating_point()):
         raise FGCError(
             f'exclude is {own.dtype} of shape {tuple(own.shape)}, but one '
-            f'row number per query, shape ({count},), is needed: pass the '
+            f'row index per query, shape ({count},), is needed: pass the '
             'sample indices of the batch'
         )
 
@@ -148,19 +148,18 @@ def nearest_keys(
     exclude: Tensor | None = None,
     first: int = 0,
 ) -> Tensor:
-    """The k best rows as int64 keys, which order scores and rows at once.
+    """The k best rows as int64 keys, which contain scores and rows.
 
     Keys of parts of a bank can be merged: a larger key is a larger product,
-    or at the same product a lower row.
-
+    or a lower row with the same product.
     Args:
         queries: (N, C).
         bank: (D, C), or a part of a bank.
-        k: how many, 1 <= k <= D; where an excluded row leaves less, the
+        k: number of rows, 1 <= k <= D; if an excluded row leaves fewer, the
             last keys have the product -inf.
-        exclude: (N,) one row of this part to leave out per query; numbers
-            outside the part leave out none.
-        first: what the part's first row is called.
+        exclude: (N,) one row of this part to leave out per query; indices
+            outside the part have no effect.
+        first: index of the part's first row.
 
     Returns:
         (N, k), best first; see :func:`rows_of_keys`.
@@ -181,7 +180,7 @@ def _search(
     k: int,
     own: Tensor | None,
 ) -> Tensor:
-    """Keys of the queries of all banks, one below the other."""
+    """Keys of the queries of all banks, concatenated."""
     length = len(banks[0])
     scores = by_device(banks[0], _SCORES, _DEVICE_SCORES)
     with full_precision(banks[0]):
@@ -192,7 +191,7 @@ def _search(
 
 
 def _block_size(bank: Tensor, k: int) -> int:
-    """How many queries are answered at a time."""
+    """Number of queries processed at a time."""
     scores = by_device(bank, _SCORES, _DEVICE_SCORES)
     most = by_device(bank, _MAX_BLOCK, _DEVICE_BLOCK)
     return max(1, min(most, scores // (k * _group_size(len(bank), k))))
@@ -203,23 +202,23 @@ def nearest_neighbors(
 ) -> Tensor:
     """The k rows of a bank with the largest inner products, best first.
 
-    Exact, computed in float32. Among equal products the lower row comes
-    first, at the k-th place too. Scores are held for a chunk of the bank at
-    a time (on a CPU 8 MiB, some 30 MiB of scratch in all; on an accelerator
-    256 MiB, 1 GiB in all). Source: "Feature-Gate
+    Exact, computed in float32. Ties are sorted by row, also for the k-th
+    neighbour. Scores are computed for a chunk of the bank at a time (on a
+    CPU 8 MiB, about 30 MiB of scratch memory; on an accelerator 256 MiB,
+    1 GiB in total). Source: "Feature-Gate
     Coupling for Dynamic Network Pruning" (arXiv 2111.14302), section 3.3.
 
     Args:
         queries: (N, C), any floating dtype.
         bank: (D, C), any floating dtype; finite values.
-        k: how many neighbours, 1 <= k < D.
+        k: number of neighbours, 1 <= k < D.
         exclude: (N,) one row per query to leave out (the query's own).
 
     Returns:
-        (N, k) int64 row numbers.
+        (N, k) int64 row indices.
 
     Raises:
-        FGCError: k is out of range, or shapes or devices do not fit.
+        FGCError: k is out of range, or shapes or devices do not match.
     """
     check_bank(queries, bank)
     check_neighbors(len(bank), k, exclude, len(queries))
@@ -233,18 +232,18 @@ def nearest_neighbors_of_each(
     k: int,
     exclude: Tensor | None = None,
 ) -> list[Tensor]:
-    """:func:`nearest_neighbors` in several banks of one length.
+    """:func:`nearest_neighbors` in several banks of the same length.
 
-    On an accelerator one search with the operations of a single bank's.
+    On an accelerator this takes as many operations as for a single bank.
 
     Args:
         queries: For each bank (N, C), each with its own C.
         banks: (D, C).
-        k: how many neighbours, 1 <= k < D.
+        k: number of neighbours, 1 <= k < D.
         exclude: (N,) one row of every bank to leave out per query.
 
     Returns:
-        For each bank (N, k) int64 row numbers.
+        For each bank (N, k) int64 row indices.
 
     Raises:
         FGCError: as :func:`nearest_neighbors`.

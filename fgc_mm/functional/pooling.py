@@ -1,11 +1,11 @@
-"""Global pooling; the average's backward writes no map."""
+"""Global pooling with memory-saving gradients."""
 
 import torch
 from torch import Tensor
 
 
 class _GlobalAverage(torch.autograd.Function):
-    """The mean over space; its gradient is a broadcast, kept as a view."""
+    """Mean over all positions; its gradient is an expanded view."""
 
     @staticmethod
     def forward(
@@ -33,7 +33,7 @@ def global_average_pool(maps: Tensor) -> Tensor:
         (N, C).
     """
     if maps.dim() == 2:
-        return maps  # the mean over no dimension would be that over every one
+        return maps  # mean(dim=()) would be over all dimensions
     if not torch.is_grad_enabled():
         return maps.flatten(2).mean(2)
     return _GlobalAverage.apply(maps)

@@ -1,12 +1,12 @@
-"""The products of tensors that an operator of torch computes.
+"""The tensor products that a torch operator computes.
 
-A product is counted where it is computed, so it does not matter which module
-or function asked for it: ``nn.Linear``, ``F.linear`` on a slice of a weight,
-``F.conv2d`` on a parameter, ``@``, ``einsum``, attention. Elementwise
-multiplications (norms, masks, scales) and those with one vector (spectral
-norms) are none. The counts are those of ``torch.utils.flop_counter`` (2 FLOPs
-= 1 MAC), which does not know the fused attention and recurrent layers of the
-CPU.
+Products are counted where they are computed, so it does not matter which
+module or function calls the operator: ``nn.Linear``, ``F.linear`` on a slice
+of a weight, ``F.conv2d`` on a parameter, ``@``, ``einsum``, attention.
+Elementwise multiplications (norms, masks, scales) and those with one vector
+(spectral norms) are not counted. The counts are those of
+``torch.utils.flop_counter`` (2 FLOPs = 1 MAC), which lacks the CPU's fused
+attention and recurrent layers.
 """
 
 import math
@@ -28,8 +28,9 @@ class Product:
         unit: MACs of one input channel with one output channel.
         in_channels: Channels that are summed over.
         out_channels: Channels of the result.
-        groups: Groups of channels, of which each meets its own only.
-        factors: The two tensors; the second is the weight, if one is.
+        groups: Groups of channels; only channels of the same group are
+            multiplied.
+        factors: The two tensors; the second is the weight, if there is one.
     """
 
     unit: int
@@ -45,15 +46,15 @@ class Product:
 
 
 def products_of(operator: Any, args: Sequence[Any], out: Any) -> list[Product]:
-    """The products that a call of an operator computes.
+    """The tensor products that a call of an operator computes.
 
     Args:
-        operator: As torch dispatches it, e.g. ``torch.ops.aten.mm.default``.
+        operator: As dispatched by torch, e.g. ``torch.ops.aten.mm.default``.
         args: Its arguments.
         out: What it returned.
 
     Returns:
-        Its products; none for most operators.
+        Its products; empty for most operators.
     """
     formula = FORMULAS.get(operator._overloadpacket)
     return [] if formula is None else formula(args, out)
@@ -78,7 +79,7 @@ def _convolution(args: Sequence[Any], out: Tensor) -> list[Product]:
     x, weight = args[:2]
     transposed, groups = args[6], args[8]
     out_channels = out.shape[1]
-    # every position of one side meets every element of the kernel
+    # every position is multiplied by every element of the kernel
     positions = (x if transposed else out).shape[2:]
     unit = len(x) * math.prod(positions) * math.prod(weight.shape[2:])
     factors = (x, weight)
@@ -86,7 +87,7 @@ def _convolution(args: Sequence[Any], out: Tensor) -> list[Product]:
 
 
 def _attention(args: Sequence[Any], _: Any) -> list[Product]:
-    """softmax(q k^T) v; a causal mask saves nothing in this count."""
+    """softmax(q k^T) v; a causal mask is not considered."""
     query, key, value = args[:3]
     *batch, rows, width = query.shape
     unit, keys = math.prod(batch) * rows, key.shape[-2]
@@ -97,7 +98,7 @@ def _attention(args: Sequence[Any], _: Any) -> list[Product]:
 
 
 def _recurrent(x: Tensor, weights: Sequence[Tensor]) -> list[Product]:
-    """Every matrix of a recurrent layer meets every step once."""
+    """Every weight matrix of a recurrent layer is used once per step."""
     steps = math.prod(x.shape[:-1])
     return [
         Product(steps, weight.shape[1], weight.shape[0], 1, (x, weight))

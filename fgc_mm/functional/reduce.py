@@ -5,11 +5,11 @@ from torch import Tensor
 
 
 def sum_over_ranks(value: Tensor) -> Tensor:
-    """The sum of every rank's tensor; without ranks, the tensor itself.
+    """All-reduce sum of a tensor; without ranks, the tensor itself.
 
     Args:
-        value: Of the same shape on every rank; without gradient. All ranks
-            must call, in the same order.
+        value: Of the same shape on every rank; without gradient. Collective:
+            all ranks must call it, in the same order.
     """
     if not (dist.is_available() and dist.is_initialized()):
         return value

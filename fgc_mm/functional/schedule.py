@@ -1,4 +1,4 @@
-"""Numbers that move through a run: loss weights, densities."""
+"""Scheduled values: loss weights, densities."""
 
 import math
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ CURVES = ('line', 'cosine')
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is.
+    """Progress of the training.
 
     Attributes:
         epoch: Finished epochs.
@@ -24,18 +24,17 @@ class Progress:
 
 @dataclass(frozen=True)
 class Schedule:
-    """A number that is constant, or moves from one value to another.
+    """A constant, or a value that changes during training.
 
     Attributes:
         start_value: The value before ``begin``.
         end_value: The value from ``end`` on.
-        begin: Epoch (or iteration) at which it starts to move.
-        end: Epoch (or iteration) at which it ends; equal to ``begin`` for a
-            step, which then happens at ``begin``.
-        by_epoch: Count epochs, or iterations.
-        curve: ``'line'``, or ``'cosine'``: half a period of it, flat at both
-            ends.
-        name: What the config calls it, for messages.
+        begin: Epoch (or iteration) at which it starts to change.
+        end: Epoch (or iteration) at which it reaches ``end_value``; equal to
+            ``begin`` for a step at ``begin``.
+        by_epoch: Whether to count epochs or iterations.
+        curve: ``'line'``, or ``'cosine'``: half a period, flat at both ends.
+        name: Name in the config, for messages.
     """
 
     start_value: float
@@ -50,7 +49,7 @@ class Schedule:
     def build(
         cls, value: float | Mapping, name: str = 'loss_weight'
     ) -> 'Schedule':
-        """From a config's value: a number, or a mapping."""
+        """Build it from a config's value: a number, or a mapping."""
         if isinstance(value, (int, float)):
             return cls(float(value), float(value), name=name)
         known = {field.name for field in fields(cls)} - {'name'}
@@ -58,7 +57,7 @@ class Schedule:
         given = set(value) if isinstance(value, Mapping) else set()
         if not needed <= given <= known:
             raise FGCError(
-                f'{name}={value!r} is not understood; give a number, or a '
+                f'{name}={value!r} is not a schedule; give a number, or a '
                 'dict of start_value and end_value with begin, end, by_epoch '
                 'and curve.'
             )
@@ -66,7 +65,7 @@ class Schedule:
 
     @property
     def ends(self) -> tuple[float, float]:
-        """The first and the last value; all others lie between them."""
+        """The first and the last value; the others are between them."""
         return self.start_value, self.end_value
 
     def __post_init__(self) -> None:
@@ -74,11 +73,11 @@ class Schedule:
         if not 0 <= low <= high < math.inf:
             raise FGCError(
                 f'a {self.name} of {self.start_value} to {self.end_value} '
-                'cannot be; it must be a finite number of at least 0.'
+                'is invalid; it must be a finite number of at least 0.'
             )
         if not 0 <= self.begin <= self.end:
             raise FGCError(
-                f'a {self.name} that moves from {self.begin} to {self.end} '
+                f'a {self.name} that changes from {self.begin} to {self.end} '
                 'goes backwards; 0 <= begin <= end must hold.'
             )
         if self.curve not in CURVES:
@@ -88,32 +87,32 @@ class Schedule:
             )
 
     @property
-    def moves(self) -> bool:
+    def varies(self) -> bool:
         """Whether the value depends on the progress."""
         return self.start_value != self.end_value
 
     @property
     def first_epoch(self) -> int | None:
         """The first epoch in which the value is not 0; None if unknown."""
-        if not self.moves or self.start_value:
+        if not self.varies or self.start_value:
             return 0
-        # a line is still at its start, 0, in the epoch at which it begins
+        # in the epoch ``begin`` the value is still start_value, 0
         first = self.begin + (self.begin < self.end)
         return first if self.by_epoch else None
 
     def at(self, progress: Progress | None) -> float:
-        """The value at a point of the run.
+        """The value at some progress.
 
         Raises:
-            FGCError: The value moves and nobody tells where the run is.
+            FGCError: The value changes, but the progress is unknown.
         """
-        if not self.moves:
+        if not self.varies:
             return self.end_value
         if progress is None:
             raise FGCError(
-                f'a {self.name} that moves is asked for its value and nobody '
-                'says where the run is; add dict(type='
-                "'fgc_mm.LossProgressHook') to custom_hooks."
+                f'a {self.name} that changes needs the progress of the '
+                "training; add dict(type='fgc_mm.LossProgressHook') to "
+                'custom_hooks.'
             )
         now = progress.epoch if self.by_epoch else progress.iteration
         if now >= self.end:

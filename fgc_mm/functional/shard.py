@@ -1,9 +1,9 @@
-"""The share of a bank's rows that one process holds, and its errands.
+"""The part of a bank's rows on one process, and exchange between processes.
 
-Every process asks the same questions at the same time. Questions go to all;
-each process answers all of them from its own rows, and the answers travel
-back to the one who asked. Collectives are torch.distributed's, so gloo and
-NCCL both serve.
+All processes search at the same time. Queries are gathered by all of them;
+each process answers all queries from its own rows, and the results are sent
+back to the process of the query. The collectives are torch.distributed's, so
+gloo and NCCL both work.
 """
 
 from collections.abc import Sequence
@@ -21,9 +21,9 @@ class Shard:
     """Rows ``start`` to ``stop - 1`` of a bank of ``length`` rows.
 
     Attributes:
-        length: D, the rows of all processes together.
+        length: D, number of rows of all processes together.
         rank: This process, from 0.
-        world_size: How many processes share the bank.
+        world_size: Number of processes that share the bank.
     """
 
     length: int
@@ -33,46 +33,46 @@ class Shard:
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world_size <= self.length:
             raise FGCError(
-                f'rank {self.rank} of {self.world_size} cannot hold a share '
+                f'rank {self.rank} of {self.world_size} cannot hold a part '
                 f'of {self.length} rows, but every process needs at least '
                 'one: start fewer processes, or use shard=False'
             )
 
     @classmethod
-    def own(cls, length: int) -> 'Shard':
-        """The share of this process in the default process group."""
+    def of_this_rank(cls, length: int) -> 'Shard':
+        """The part of this process in the default process group."""
         if not dist.is_initialized():
             return cls(length, 0, 1)
         return cls(length, dist.get_rank(), dist.get_world_size())
 
     @property
     def start(self) -> int:
-        """The first row that lies here."""
+        """The first row on this process."""
         return self.bounds(self.rank)[0]
 
     @property
     def stop(self) -> int:
-        """The first row after those that lie here."""
+        """The first row after those on this process."""
         return self.bounds(self.rank)[1]
 
     def bounds(self, rank: int) -> tuple[int, int]:
-        """First row of a rank, and the first after it."""
+        """First row of a rank, and the first after its rows."""
         edges = (
             self.length * edge // self.world_size for edge in (rank, rank + 1)
         )
         return tuple(edges)
 
     def counts(self, own: Tensor) -> list[int]:
-        """How many questions each process has, in rank order."""
+        """Number of queries of each process, in rank order."""
         if self.world_size == 1:
             return [len(own)]
         count = torch.tensor([len(own)], device=own.device)
-        everyones = [torch.empty_like(count) for _ in range(self.world_size)]
-        dist.all_gather(everyones, count)
-        return torch.cat(everyones).tolist()
+        all_counts = [torch.empty_like(count) for _ in range(self.world_size)]
+        dist.all_gather(all_counts, count)
+        return torch.cat(all_counts).tolist()
 
-    def ask(self, own: Tensor, counts: Sequence[int]) -> Tensor:
-        """Everyone's questions, in rank order.
+    def gather_queries(self, own: Tensor, counts: Sequence[int]) -> Tensor:
+        """Gather all processes' queries, in rank order.
 
         Args:
             own: (n, ...) with n = ``counts[rank]``.
@@ -90,23 +90,23 @@ class Shard:
         dist.all_gather(parts, padded)
         return torch.cat([p[:n] for p, n in zip(parts, counts, strict=True)])
 
-    def answer(self, answers: Tensor, counts: Sequence[int]) -> Tensor:
-        """Send every process its answers, and take one's own from all.
+    def return_results(self, results: Tensor, counts: Sequence[int]) -> Tensor:
+        """Send every process its results, and receive one's own from all.
 
         Args:
-            answers: (sum of counts, X), what this process says to everyone.
+            results: (sum of counts, X), results of this process for all.
             counts: from :meth:`counts`.
 
         Returns:
-            (world_size, n, X), what every process says to this one.
+            (world_size, n, X), results of all processes for this one.
         """
         if self.world_size == 1:
-            return answers.unsqueeze(0)
+            return results.unsqueeze(0)
         own = counts[self.rank]
-        received = answers.new_empty(self.world_size * own, answers.shape[1])
+        received = results.new_empty(self.world_size * own, results.shape[1])
         dist.all_to_all_single(
             received,
-            answers.contiguous(),
+            results.contiguous(),
             [own] * self.world_size,
             list(counts),
         )

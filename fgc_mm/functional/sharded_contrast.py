@@ -1,4 +1,4 @@
-"""Contrast against a bank that lies on several processes."""
+"""Contrastive loss against a bank that is sharded over processes."""
 
 import torch
 from torch import Tensor
@@ -8,8 +8,8 @@ from fgc_mm.functional._attention import attend, merge
 from fgc_mm.functional.contrast import (
     add_eps,
     check_contrast,
+    concatenate,
     gathered_queries,
-    joined,
 )
 from fgc_mm.functional.full_precision import full_precision
 from fgc_mm.functional.shard import Shard
@@ -18,10 +18,10 @@ from fgc_mm.functional.shard import Shard
 def _owned_score(
     queries: Tensor, rows: Tensor, positives: Tensor, scale: float, form: str
 ) -> tuple[Tensor, Tensor]:
-    """Slope (n, C) and numerator (n,) of those positives that lie here.
+    """Slope (n, C) and numerator (n,) of the positives on this process.
 
-    Positives are numbered from the first row here; others lie elsewhere.
-    Where a query has none here: slope 0, and the neutral numerator.
+    Positives are indexed from the first row here; others are elsewhere.
+    For a query without any here: slope 0, and the neutral numerator.
     """
     here = (positives >= 0) & (positives < len(rows))
     line, column = here.nonzero(as_tuple=True)
@@ -43,7 +43,7 @@ def _owned_score(
 def _owned_scores(
     queries: Tensor, rows: Tensor, positives: Tensor, scale: float, form: str
 ) -> tuple[Tensor, Tensor]:
-    """The same, some queries at a time."""
+    """:func:`_owned_score` in chunks of queries."""
     size = gathered_queries(rows, positives.shape[1])
     parts = [
         _owned_score(some, rows, index, scale, form)
@@ -52,15 +52,15 @@ def _owned_scores(
         )
     ]
     slopes, scores = zip(*parts, strict=True)
-    return joined(slopes), joined(scores)
+    return concatenate(slopes), concatenate(scores)
 
 
 def _join(
-    answers: Tensor, terms: int, scale: float, form: str
+    results: Tensor, terms: int, scale: float, form: str
 ) -> tuple[Tensor, Tensor]:
     """Value (n,) and gradient (n, C) from all shards' (W, n, 2 C + 2)."""
-    dim = answers.shape[2] // 2 - 1
-    out, slope, lse, score = answers.split([dim, dim, 1, 1], 2)
+    dim = results.shape[2] // 2 - 1
+    out, slope, lse, score = results.split([dim, dim, 1, 1], 2)
     out, total = merge(out, lse.squeeze(2))
     if form == 'sum_log':
         slope, score = slope.sum(0), score.sum(0).squeeze(1)
@@ -70,11 +70,11 @@ def _join(
 
 
 class _ShardedContrast(torch.autograd.Function):
-    """One (n,) term per query; the gradient is taken on the way.
+    """One (n,) term per query; its gradient is computed in the forward pass.
 
-    Attention's output is the gradient of its log-sum-exp, so the answers
-    that are exchanged in the forward pass hold the whole gradient, and the
-    backward pass, which DDP fills with its own collectives, needs none.
+    Attention's output is the gradient of its log-sum-exp, so the results
+    exchanged in the forward pass contain the whole gradient, and the
+    backward pass, in which DDP runs its collectives, needs none.
     """
 
     @staticmethod
@@ -89,15 +89,15 @@ class _ShardedContrast(torch.autograd.Function):
     ) -> Tensor:
         dtype = torch.promote_types(queries.dtype, torch.float32)
         counts = shard.counts(queries)
-        asked = shard.ask(queries.to(dtype), counts)
-        index = shard.ask(positives, counts) - shard.start
+        all_queries = shard.gather_queries(queries.to(dtype), counts)
+        index = shard.gather_queries(positives, counts) - shard.start
         with full_precision(queries):
-            out, lse = attend(asked, rows, scale)
-            slope, score = _owned_scores(asked, rows, index, scale, form)
-            answers = [out, slope, lse.unsqueeze(1), score.unsqueeze(1)]
-            answers = shard.answer(torch.cat(answers, 1), counts)
+            out, lse = attend(all_queries, rows, scale)
+            slope, score = _owned_scores(all_queries, rows, index, scale, form)
+            results = [out, slope, lse.unsqueeze(1), score.unsqueeze(1)]
+            results = shard.return_results(torch.cat(results, 1), counts)
             terms = positives.shape[1] if form == 'sum_log' else 1
-            value, full = _join(answers, terms, scale, form)
+            value, full = _join(results, terms, scale, form)
         ctx.save_for_backward(full)
         ctx.dtype = queries.dtype
         return value
@@ -121,27 +121,27 @@ def sharded_neighbor_contrast(
     form: str = 'log_sum',
     eps: float = 0.0,
 ) -> Tensor:
-    """:func:`neighbor_contrast` where each process holds some of the rows.
+    """:func:`neighbor_contrast` with rows sharded over processes.
 
-    All processes call it together. Each contrasts all processes' queries
-    with its own rows; log-sum-exps, and the means of rows that are their
-    gradients, merge exactly. Two collectives carry (N, C) questions and
-    (N, 2 C + 2) answers for N queries of all processes together; the
-    backward pass needs none.
+    Collective: all processes call it together. Each computes all processes'
+    queries with its own rows; log-sum-exps, and the means of rows that are
+    their gradients, are merged exactly. Two collectives exchange (N, C)
+    queries and (N, 2 C + 2) results for N queries of all processes together;
+    the backward pass needs none.
 
     Args:
         queries: (n, C), this process's own, the only input with a gradient.
-        rows: (stop - start, C), the rows that lie here; a constant.
-        shard: which ones they are.
-        positives: (n, P) int64 row numbers of the whole bank.
+        rows: (stop - start, C), the rows on this process; a constant.
+        shard: describes them.
+        positives: (n, P) int64 row indices in the whole bank.
         temperature: the contrast temperature, > 0 (no unit).
         form: 'log_sum' or 'sum_log' (about P times larger).
-        eps: added to the positives' summed probability; see there.
+        eps: added to the positives' summed probability.
 
     Returns:
-        (), the mean over this process's queries, in nats. Where processes
-        have equally many, DDP's mean of the gradients is that of one process
-        with all queries and the whole bank.
+        (), the mean over this process's queries, in nats. With equally many
+        queries per process, DDP's mean gradient is that of one process with
+        all queries and the whole bank.
 
     Raises:
         FGCError: as :func:`neighbor_contrast`.

@@ -1,4 +1,4 @@
-"""Exact nearest neighbours in a bank that lies on several processes."""
+"""Exact nearest neighbours in a bank that is sharded over processes."""
 
 import torch
 from torch import Tensor
@@ -20,34 +20,34 @@ def sharded_nearest_neighbors(
     k: int,
     exclude: Tensor | None = None,
 ) -> Tensor:
-    """:func:`nearest_neighbors` where each process holds some of the rows.
+    """:func:`nearest_neighbors` with rows sharded over processes.
 
-    All processes call it together. Each searches its own rows for all
-    processes' queries; the k best of everyone's k best are the k best of
-    all. Among equal products the lower row of the whole bank comes first.
+    Collective: all processes call it together. Each searches its own rows
+    for all processes' queries; the k best of these results are the k best of
+    the bank. Ties are sorted by row in the whole bank.
 
     Args:
         queries: (n, C), this process's own; n may differ between processes.
-        rows: (stop - start, C), the rows that lie here.
-        shard: which ones they are.
-        k: how many neighbours, 1 <= k < D.
+        rows: (stop - start, C), the rows on this process.
+        shard: describes them.
+        k: number of neighbours, 1 <= k < D.
         exclude: (n,) one row of the whole bank per query to leave out.
 
     Returns:
-        (n, k) int64 row numbers of the whole bank.
+        (n, k) int64 row indices in the whole bank.
 
     Raises:
-        FGCError: k is out of range, or shapes or devices do not fit.
+        FGCError: k is out of range, or shapes or devices do not match.
     """
     check_bank(queries, rows)
     check_neighbors(shard.length, k, exclude, len(queries))
     counts = shard.counts(queries)
-    everyones = shard.ask(queries, counts)
+    all_queries = shard.gather_queries(queries, counts)
     if exclude is not None:
-        exclude = shard.ask(exclude, counts) - shard.start
+        exclude = shard.gather_queries(exclude, counts) - shard.start
     few = min(k, len(rows))
-    keys = nearest_keys(everyones, rows, few, exclude, shard.start)
+    keys = nearest_keys(all_queries, rows, few, exclude, shard.start)
     short = keys.new_full((len(keys), k - few), torch.iinfo(keys.dtype).min)
-    keys = shard.answer(torch.cat([keys, short], 1), counts)
+    keys = shard.return_results(torch.cat([keys, short], 1), counts)
     candidates = keys.transpose(0, 1).flatten(1)
     return rows_of_keys(candidates.topk(k).values)

@@ -17,13 +17,13 @@ from fgc_mm.registry import MODELS
 
 @MODELS.register_module()
 class BinaryConcreteGate(nn.Module):
-    """Squeeze, two linear layers, binary concrete sample.
+    """Global pooling, two linear layers, and a binary concrete sample.
 
     Global average pool of the block's input, linear without bias to
     ``hidden_channels``, BatchNorm, ReLU, linear to one logit per channel
     (BAS, ICLR 2020, section 3.1; FGC, arXiv 2111.14302, Eq. 3). In training
     the mask is a binary concrete sample, hard forward and soft backward; in
-    evaluation it is ``logits > 0``, or what else the threshold says.
+    evaluation it is ``sigmoid(logits) > threshold``.
 
     Args:
         in_channels: Channels of the input.
@@ -33,16 +33,17 @@ class BinaryConcreteGate(nn.Module):
             ``dict(start_value=0.67, end_value=0.5, begin=0, end=500)``. It
             scales the gradient's soft sample; the hard mask does not depend
             on it.
-        weight_init: Start of the two linear layers' weights: ``'torch'``, as
-            ``nn.Linear`` makes them, or ``'kaiming_normal'`` (fan in, gain
-            sqrt 2), as the published code of FGC does; initial logits then
-            have a standard deviation of about 1.0 instead of 0.4; or
-            ``'zero'``, which sets the last layer's weights to 0, so that
-            with a positive ``init_bias`` every channel of every image starts
-            open, and evaluation starts as the dense network.
-        init_bias: Initial value of the logits' bias; above 0, a channel is
-            open more often than not when training starts. ``None``: as
-            ``nn.Linear`` makes it (published code of FGC).
+        weight_init: Initialisation of the two linear layers' weights:
+            ``'torch'``, the default of ``nn.Linear``, or
+            ``'kaiming_normal'`` (fan in, gain sqrt 2), as in the published
+            code of FGC; initial logits then have a standard deviation of
+            about 1.0 instead of 0.4; or ``'zero'``, which sets the last
+            layer's weights to 0, so that with a positive ``init_bias`` all
+            channels are open at first, and evaluation starts as the dense
+            network.
+        init_bias: Initial value of the logits' bias; above 0, channels are
+            mostly open when training starts. ``None``: the default of
+            ``nn.Linear`` (published code of FGC).
         threshold: Probability above which evaluation opens a channel; a
             higher one prunes a trained model further.
         noise: Scale of the sample's logistic noise: 1 (published), or a
@@ -50,6 +51,15 @@ class BinaryConcreteGate(nn.Module):
             threshold of 0.5, with the soft gradient.
 
     Shapes: (N, in_channels, H, W) -> three times (N, C), float32.
+
+    Example:
+        >>> import torch
+        >>> gate = BinaryConcreteGate(in_channels=3, out_channels=8).eval()
+        >>> decision = gate(torch.randn(2, 3, 16, 16))
+        >>> decision.mask.shape
+        torch.Size([2, 8])
+        >>> bool(((decision.mask == 0) | (decision.mask == 1)).all())
+        True
     """
 
     def __init__(
@@ -79,8 +89,8 @@ class BinaryConcreteGate(nn.Module):
         """Decide for every image of the batch."""
         if self.training and len(x) == 1 and not self._norm_is_fixed():
             raise FGCError(
-                'a training batch of 1 image leaves the BatchNorm of the '
-                'gate without a spread; use a batch_size of at least 2 that '
+                'a training batch of 1 image has no variance for the '
+                'BatchNorm of the gate; use a batch_size of at least 2 that '
                 'leaves no last batch of 1, or, where there are more images '
                 'than batch_size, drop_last=True in the train_dataloader.'
             )
@@ -104,7 +114,7 @@ class BinaryConcreteGate(nn.Module):
             half = torch.full_like(logits, 0.5, requires_grad=False)
             return binary_concrete(logits, temperature, half)
         if noise != 1:
-            # the same sample: only the noise beside the logits is scaled
+            # equivalent to scaling only the noise that is added to the logits
             logits, temperature = logits / noise, temperature / noise
         return binary_concrete(logits, temperature)
 
@@ -115,7 +125,7 @@ class BinaryConcreteGate(nn.Module):
             nn.init.constant_(self.expand.bias, bias)
 
     def _norm_is_fixed(self) -> bool:
-        # a synchronised norm sees the images of the other ranks too
+        # a synchronised norm also uses the images of other ranks
         return not self.norm.training or isinstance(
             self.norm, nn.SyncBatchNorm
         )

@@ -1,4 +1,4 @@
-"""Gates from their config, with one decision per channel or per group."""
+"""Building gates from their config."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,45 +16,46 @@ def build_gate(
     """The gate of a site.
 
     Args:
-        settings: Config of the gate; ``group`` (by default 1) is how many
-            neighbouring channels share one decision. The last decision has
-            fewer channels where it does not divide C, and a group of C or
+        settings: Config of the gate; ``group`` (default: 1) is the number of
+            neighbouring channels that share one decision. The last decision
+            has fewer channels if C is not a multiple, and a group of C or
             more is one decision for all.
         in_channels: Channels that the gate reads.
         channels: Channels that it opens and closes (C).
 
     Raises:
-        FGCError: A group that is no whole number of at least 1.
+        FGCError: A group that is not a whole number of at least 1.
     """
     settings, group = split_group(settings)
     sizes = group_sizes(channels, group)
     if sizes is None:
-        return build_single(settings, in_channels, channels)
+        return build_ungrouped_gate(settings, in_channels, channels)
     settings = with_widths(settings, channels)
-    return GroupedGate(build_single(settings, in_channels, len(sizes)), sizes)
+    return GroupedGate(
+        build_ungrouped_gate(settings, in_channels, len(sizes)), sizes
+    )
 
 
-def build_single(
+def build_ungrouped_gate(
     settings: Mapping[str, Any], in_channels: int, decisions: int
 ) -> nn.Module:
-    """A gate of so many outputs, whose config has no ``group``."""
+    """A gate with this number of outputs, from a config without ``group``."""
     return MODELS.build(
         dict(settings, in_channels=in_channels, out_channels=decisions)
     )
 
 
 def split_group(settings: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
-    """A gate's config without ``group``, and the group."""
+    """Split a gate's config into the rest and ``group``."""
     settings = dict(settings)
     return settings, settings.pop('group', 1)
 
 
 def with_widths(settings: Mapping[str, Any], channels: int) -> dict[str, Any]:
-    """The config of a gate that has fewer outputs than channels.
+    """Config of a gate that has fewer outputs than channels.
 
-    What a gate derives from its number of channels (``widths_for``) stays
-    that of all channels, unless the config says otherwise.
-
+    Settings that a gate derives from its number of channels (``widths_for``)
+    are those of all channels, unless the config sets them.
     Args:
         settings: Config of the gate.
         channels: C.

@@ -1,4 +1,4 @@
-"""What gates share: checks, initialisation, the logit of a probability."""
+"""Checks and initialisation shared by the gates."""
 
 import math
 from collections.abc import Mapping
@@ -13,11 +13,12 @@ WEIGHT_INITS = ('torch', 'kaiming_normal', 'zero')
 
 
 def check_threshold(threshold: float, gate: str) -> None:
-    """Raise FGCError unless it is a probability that can be passed."""
+    """Raise FGCError unless the threshold is in (0, 1)."""
     if not 0 < threshold < 1:
         raise FGCError(
-            f'threshold={threshold} of {gate} is no probability that a '
-            'channel can pass; give a number between 0 and 1 (trained: 0.5).'
+            f'threshold={threshold} of {gate} is not a probability that a '
+            'channel can exceed; give a number between 0 and 1 (trained: '
+            '0.5).'
         )
 
 
@@ -33,14 +34,15 @@ def initialize_linear(
 
     Args:
         first: From the features to the hidden layer.
-        last: From there to the logits.
-        weight_init: ``'torch'`` leaves them as ``nn.Linear`` makes them;
-            ``'kaiming_normal'`` draws both (fan in, gain sqrt 2); ``'zero'``
-            sets the last one to 0, so that only its bias decides at first.
-        gate: Whose they are, for messages.
+        last: From the hidden layer to the logits.
+        weight_init: ``'torch'`` keeps the defaults of ``nn.Linear``;
+            ``'kaiming_normal'`` initialises both (fan in, gain sqrt 2);
+            ``'zero'`` sets the last one to 0, so that at first only its bias
+            decides.
+        gate: Name of the gate, for messages.
 
     Raises:
-        FGCError: Another word.
+        FGCError: An unknown initialisation.
     """
     if weight_init not in WEIGHT_INITS:
         raise FGCError(
@@ -54,18 +56,18 @@ def initialize_linear(
         nn.init.zeros_(last.weight)
 
 
-def share_of_channels(
+def channel_fraction(
     value: float | Mapping[str, Any], name: str, gate: str
 ) -> Schedule:
-    """A schedule all of whose values lie in (0, 1].
+    """A schedule with all values in (0, 1].
 
     Raises:
-        FGCError: They do not.
+        FGCError: A value is outside.
     """
     schedule = Schedule.build(value, name)
     if not all(0 < end <= 1 for end in schedule.ends):
         raise FGCError(
-            f'{name}={value!r} of {gate} leaves no channel, or is no share '
-            'of them; give a number above 0 and up to 1.'
+            f'{name}={value!r} of {gate} leaves no channel, or is not a '
+            'fraction of them; give a number above 0 and up to 1.'
         )
     return schedule

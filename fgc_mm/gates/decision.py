@@ -1,7 +1,7 @@
-"""What a gate says about one batch.
+"""Outputs of a gate for one batch.
 
-G is the number of its decisions: the channels C, or fewer where one decision
-opens several neighbouring channels.
+G is the number of decisions: the number of channels C, or fewer where one
+decision opens several neighbouring channels.
 """
 
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class GateDecision(NamedTuple):
-    """What a gate says about one batch.
+    """Outputs of a gate for one batch.
 
     Attributes:
         logits: (N, G) float32; in evaluation a decision opens its channels
@@ -25,14 +25,14 @@ class GateDecision(NamedTuple):
 
 
 class ScalingDecision(NamedTuple):
-    """What a gate says that scales the channels it opens.
+    """Outputs of a gate that scales the channels it opens.
 
     Attributes:
         logits: As in :class:`GateDecision`.
         probs: As in :class:`GateDecision`.
         mask: (N, C) the saliency of open channels; 0 is closed.
-        saliency: (N, G) at least 0, what the channels of each decision are
-            scaled with if they are open.
+        saliency: (N, G) at least 0, the scale of each decision's channels if
+            they are open.
     """
 
     logits: Tensor

@@ -1,4 +1,4 @@
-"""The gate of FTWT: a prediction of which channels will fire."""
+"""The gate of FTWT."""
 
 from torch import Tensor, nn
 
@@ -13,12 +13,12 @@ POOLS = {'average': global_average_pool, 'max': global_max_pool}
 
 @MODELS.register_module()
 class FTWTGate(nn.Module):
-    """Pool, softmax over channels, one linear layer.
+    """Pooling, softmax over channels, and one linear layer.
 
     The mask is hard in training too, without noise, and passes no gradient:
-    the gate learns from ``MaskPredictionLoss`` alone, which tells it which
-    channels were strong ("Fire Together Wire Together", arXiv 2110.08232,
-    section 3.1).
+    the gate is trained by ``MaskPredictionLoss`` only, whose targets are the
+    channels with large activations ("Fire Together Wire Together", arXiv
+    2110.08232, section 3.1).
 
     Args:
         in_channels: Channels of the input.
@@ -30,6 +30,12 @@ class FTWTGate(nn.Module):
         threshold: Probability above which a channel is open.
 
     Shapes: (N, in_channels, H, W) -> three times (N, C), float32.
+
+    Example:
+        >>> import torch
+        >>> gate = FTWTGate(in_channels=3, out_channels=8)
+        >>> gate(torch.randn(2, 3, 16, 16)).logits.shape
+        torch.Size([2, 8])
     """
 
     def __init__(

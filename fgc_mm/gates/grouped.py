@@ -1,4 +1,4 @@
-"""A gate whose decisions open several neighbouring channels each."""
+"""A gate whose decisions each open several neighbouring channels."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,19 +10,18 @@ from fgc_mm.gates.decision import GateDecision, ScalingDecision
 
 
 class GroupedGate(nn.Module):
-    """Turns the decisions of a gate into a mask of channels.
+    """Expands the decisions of a gate to a mask of channels.
 
-    The one place where a decision becomes the mask of several channels:
-    the gate inside has one output per decision and knows nothing of groups.
-    Built by :func:`fgc_mm.gates.build_gate`, for ``gate=dict(..., group=8)``.
+    The inner gate has one output per decision and does not depend on the
+    grouping. Built by :func:`fgc_mm.gates.build_gate`, for ``gate=dict(...,
+    group=8)``.
 
     Args:
-        gate: Any gate of G outputs.
-        sizes: (G,) channels that each decision opens, neighbours in the
-            order of the channels.
+        gate: Any gate with G outputs.
+        sizes: (G,) number of neighbouring channels that each decision opens.
 
-    Shapes: the gate's, (N, G), but for the mask, which is (N, C) with C the
-    sum of the sizes.
+    Shapes: those of the gate, (N, G), except the mask, which is (N, C) with
+    C the sum of the sizes.
     """
 
     def __init__(self, gate: nn.Module, sizes: Sequence[int]) -> None:
@@ -32,7 +31,7 @@ class GroupedGate(nn.Module):
 
     @property
     def threshold(self) -> Any:
-        """Of the gate inside; ``None`` where it has none."""
+        """Threshold of the inner gate; ``None`` if it has none."""
         return getattr(self.gate, 'threshold', None)
 
     @threshold.setter
@@ -46,5 +45,5 @@ class GroupedGate(nn.Module):
         return decision._replace(mask=mask)
 
     def extra_repr(self) -> str:
-        """The channels of each decision."""
+        """The number of channels of each decision."""
         return f'sizes={self.sizes}'

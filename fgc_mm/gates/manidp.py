@@ -1,4 +1,4 @@
-"""The gate of ManiDP: saliencies above a threshold of their layer."""
+"""The gate of ManiDP."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.pooling import global_average_pool
 from fgc_mm.functional.schedule import Progress
-from fgc_mm.functional.winners import count_kept
-from fgc_mm.gates.checks import initialize_linear, share_of_channels
+from fgc_mm.functional.topk_mask import num_kept_channels
+from fgc_mm.gates.checks import channel_fraction, initialize_linear
 from fgc_mm.gates.decision import ScalingDecision
 from fgc_mm.memory.epoch_mean import EpochMean
 from fgc_mm.registry import MODELS
@@ -20,38 +20,45 @@ WIDTH = 'hidden_channels'
 
 @MODELS.register_module()
 class ManiDPGate(nn.Module):
-    """Squeeze, ReLU, expand, ReLU; what reaches the threshold scales.
+    """Squeeze, ReLU, expand, ReLU; saliencies above a threshold scale.
 
     The threshold of a layer is the ``ceil(keep * C)``-th largest of its
-    channels' mean saliencies over the last epoch, so an image may open more
-    channels than another ("Manifold regularized dynamic network pruning",
-    CVPR 2021, Eq. 2, 3 and section 3.4).
+    channels' mean saliencies in the last epoch, so the number of open
+    channels differs between images ("Manifold regularized dynamic network
+    pruning", CVPR 2021, Eq. 2, 3 and section 3.4).
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels to open and close (C).
-        keep: Share of the channels whose mean saliency reaches the
-            threshold, in (0, 1]: a number, or a schedule, as in
-            ``dict(start_value=1.0, end_value=0.6, begin=0, end=399,
-            curve='cosine')``; ``end`` is the last epoch of the training
-            (counted from 0), which then has the target.
-        hidden_channels: Width of the hidden layer; by default C / 2, and C
-            where C is below 80 (as on all CIFAR networks).
-        weight_init: Start of the two linear layers' weights: ``'torch'``, as
-            ``nn.Linear`` makes them, or ``'kaiming_normal'`` (published
-            code). The latter needs a dense network whose activations are
-            small, as after a whole training with weight decay: saliencies
-            multiply from block to block, and a ResNet-20 that had been
-            trained for 200 steps overflowed in the first ones. ``'zero'``:
-            the last layer's weights are 0, so that every saliency starts
-            at 1 and the network as the dense one.
+        keep: Fraction of channels whose mean saliency reaches the threshold,
+            in (0, 1]: a number, or a schedule, as in ``dict(start_value=1.0,
+            end_value=0.6, begin=0, end=399, curve='cosine')``; ``end`` is
+            the last epoch of the training (counted from 0), which then has
+            the target.
+        hidden_channels: Width of the hidden layer; default: C / 2, and C
+            where C is below 80 (as in all CIFAR networks).
+        weight_init: Initialisation of the two linear layers' weights:
+            ``'torch'``, the default of ``nn.Linear``, or
+            ``'kaiming_normal'`` (published code). The latter needs a dense
+            network with small activations, as after a full training with
+            weight decay: saliencies multiply from block to block, and a
+            ResNet-20 trained for 200 steps overflowed at once. ``'zero'``:
+            the last layer's weights are 0, so that all saliencies are 1 at
+            first and the network starts as the dense one.
 
     Shapes: (N, in_channels, H, W) -> four times (N, C), float32. The logits
-    are the linear outputs above the threshold.
+    are the linear outputs minus the threshold.
 
     Raises:
         FGCError: A keep outside (0, 1]; training without
             ``LossProgressHook``, which sets the epoch.
+
+    Example:
+        >>> import torch
+        >>> gate = ManiDPGate(in_channels=3, out_channels=8).eval()
+        >>> decision = gate(torch.randn(2, 3, 16, 16))
+        >>> decision.saliency.shape
+        torch.Size([2, 8])
     """
 
     def __init__(
@@ -63,9 +70,11 @@ class ManiDPGate(nn.Module):
         weight_init: str = 'torch',
     ) -> None:
         super().__init__()
-        self.keep = share_of_channels(keep, 'keep', 'ManiDPGate')
+        self.keep = channel_fraction(keep, 'keep', 'ManiDPGate')
         self._progress: Progress | None = None
-        self._turned = False  # whether the mean follows that progress
+        self._epoch_started = (
+            False  # whether the mean has this progress's epoch
+        )
         hidden = hidden_channels or self.widths_for(out_channels)[WIDTH]
         self.squeeze = nn.Linear(in_channels, hidden, bias=False)
         self.act = nn.ReLU(inplace=True)
@@ -74,24 +83,25 @@ class ManiDPGate(nn.Module):
             self.squeeze, self.expand, weight_init, type(self).__name__
         )
         nn.init.ones_(self.expand.bias)
-        # the same on every rank, and in the checkpoint
+        # the same on all ranks, and saved in checkpoints
         self.register_buffer('threshold', torch.zeros(()))
         self._mean = EpochMean(self, (out_channels,), 'saliency_sum')
 
     @property
     def progress(self) -> Progress | None:
-        """Where the run is; a new epoch has a new threshold."""
+        """Progress of the training; each epoch has a new threshold."""
         return self._progress
 
     @progress.setter
     def progress(self, progress: Progress | None) -> None:
-        self._progress, self._turned = progress, False
+        self._progress, self._epoch_started = progress, False
         if self.training and progress is not None:
-            self._turn()  # here, outside of what torch.compile compiles
+            # here, outside of code that torch.compile compiles
+            self._start_epoch()
 
     @staticmethod
     def widths_for(channels: int) -> dict[str, int]:
-        """The settings that follow from C.
+        """The settings that depend on C.
 
         A compacted gate keeps those of its original C.
 
@@ -106,37 +116,37 @@ class ManiDPGate(nn.Module):
         linear = self.expand(hidden).float()
         saliency = linear.relu()
         if self.training:
-            self._follow(saliency.detach())
+            self._update(saliency.detach())
         logits = linear - self.threshold
         mask = saliency * (logits > 0)
         return ScalingDecision(logits, logits.sigmoid(), mask, saliency)
 
-    def _follow(self, saliency: Tensor) -> None:
-        """Set the threshold where an epoch begins; add the batch."""
+    def _update(self, saliency: Tensor) -> None:
+        """Update the threshold in a new epoch; add the batch to the mean."""
         if self._progress is None:
             raise FGCError(
-                'ManiDPGate has no epoch (progress=None), but sets its '
-                "threshold at the start of each; add dict(type='fgc_mm."
+                'ManiDPGate has no epoch (progress=None), but updates its '
+                "threshold once per epoch; add dict(type='fgc_mm."
                 "LossProgressHook') to custom_hooks."
             )
-        if not self._turned:
-            self._turn()
+        if not self._epoch_started:
+            self._start_epoch()
         self._mean.add(saliency)
 
-    def _turn(self) -> None:
-        self._turned = True
-        ended = self._mean.turn(self._progress.epoch)
+    def _start_epoch(self) -> None:
+        self._epoch_started = True
+        ended = self._mean.start_epoch(self._progress.epoch)
         if ended is not None:
-            self._refresh(ended)
+            self._set_threshold(ended)
 
-    def _refresh(self, means: Tensor) -> None:
+    def _set_threshold(self, means: Tensor) -> None:
         keep = self.keep.at(self._progress)
-        count = count_kept(keep, len(means))
+        count = num_kept_channels(keep, len(means))
         least = means.sort(descending=True).values[count - 1]
-        # just below it, since what reaches it is open
+        # just below it, so that a saliency equal to it is open
         least = torch.nextafter(
             least.float(), -torch.ones(()).to(least.device)
         )
         self.threshold.copy_(least.clamp(min=0))
         if keep == 1:
-            self.threshold.zero_()  # all are asked for, on every image
+            self.threshold.zero_()  # all channels of all images are open

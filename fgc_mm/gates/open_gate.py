@@ -16,6 +16,12 @@ class OpenGate(nn.Module):
         out_channels: Channels to open (C).
 
     Shapes: (N, in_channels, H, W) -> three times (N, C).
+
+    Example:
+        >>> import torch
+        >>> gate = OpenGate(in_channels=3, out_channels=2)
+        >>> gate(torch.randn(1, 3, 16, 16)).mask
+        tensor([[1., 1.]])
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:

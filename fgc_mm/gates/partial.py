@@ -1,4 +1,4 @@
-"""A gate for some of a site's channels."""
+"""A gate with some fixed channels."""
 
 from collections.abc import Sequence
 
@@ -7,25 +7,30 @@ from torch import Tensor, nn
 
 from fgc_mm.gates.decision import GateDecision, ScalingDecision
 
-CERTAIN = 20.0  # log-odds: a probability of 1, in float32
-# what a closed and an open channel say: logits, probs, mask, and the saliency
-# of a gate that scales
-ENDS = ((-CERTAIN, CERTAIN), (0.0, 1.0), (0.0, 1.0), (0.0, 1.0))
+FIXED_LOGIT = 20.0  # log-odds whose probability is 1 in float32
+# logits, probs, mask and saliency (of a gate that scales) of a closed and an
+# open channel
+FIXED_VALUES = (
+    (-FIXED_LOGIT, FIXED_LOGIT),
+    (0.0, 1.0),
+    (0.0, 1.0),
+    (0.0, 1.0),
+)
 
 
 class PartialGate(nn.Module):
     """A gate that decides for some channels; the others are fixed.
 
-    What is left of a gate when firing statistics say that some channels are
-    always open, or always closed.
+    Used after compaction, when some channels are always open or closed.
 
     Args:
-        gate: Decides for ``gated``, in their order; ``None`` if all is fixed.
+        gate: Decides for ``gated``, in this order; ``None`` if all channels
+            are fixed.
         channels: Of the site (C).
         gated: Channels that the gate decides for.
-        closed: Of the others, those that are closed.
+        closed: Other channels that are always closed; the rest is open.
 
-    Shapes: as the gate's, with all C channels.
+    Shapes: those of the gate, with all C channels.
     """
 
     def __init__(
@@ -39,16 +44,16 @@ class PartialGate(nn.Module):
         self.gate = gate
         mask = torch.ones(1, channels)
         mask[0, list(closed)] = 0
-        # where every channel lies behind the gate's own and the two constants
+        # index of every channel in [gate's outputs, closed, open]
         source = torch.full((channels,), len(gated) + 1)
         source[list(closed)] = len(gated)
         source[list(gated)] = torch.arange(len(gated))
         self.register_buffer('_mask', mask, persistent=False)
-        self.register_buffer('_source', source, persistent=False)
+        self.register_buffer('_output_index', source, persistent=False)
 
     @property
     def threshold(self) -> float | None:
-        """Of the gate inside; ``None`` where all is fixed."""
+        """Threshold of the inner gate; ``None`` if all is fixed."""
         return getattr(self.gate, 'threshold', None)
 
     @threshold.setter
@@ -60,21 +65,23 @@ class PartialGate(nn.Module):
         """Decide for every image of the batch."""
         if self.gate is None:
             mask = self._mask.expand(x.shape[0], -1)
-            logits = CERTAIN * (2 * mask - 1)
+            logits = FIXED_LOGIT * (2 * mask - 1)
             return GateDecision(logits, mask, mask)
         decision = self.gate(x)
-        return type(decision)(*map(self._spread, decision, ENDS))
+        return type(decision)(*map(self._spread, decision, FIXED_VALUES))
 
-    def sources(self) -> Tensor:
-        """(C,) where each channel lies behind the gate's own: the constant
-        of a closed one, then that of an open one."""
-        return self._source
+    def output_index(self) -> Tensor:
+        """(C,) index of each channel in the gate's outputs, followed by the
+        constants of a closed and of an open channel."""
+        return self._output_index
 
     @staticmethod
-    def certain() -> tuple[float, float]:
+    def fixed_logits() -> tuple[float, float]:
         """Logits of a closed and of an open channel."""
-        return -CERTAIN, CERTAIN
+        return -FIXED_LOGIT, FIXED_LOGIT
 
-    def _spread(self, own: Tensor, ends: tuple[float, float]) -> Tensor:
-        fixed = own.new_tensor([ends]).expand(len(own), -1)
-        return torch.cat([own, fixed], dim=1)[:, self._source]
+    def _spread(
+        self, outputs: Tensor, fixed_values: tuple[float, float]
+    ) -> Tensor:
+        fixed = outputs.new_tensor([fixed_values]).expand(len(outputs), -1)
+        return torch.cat([outputs, fixed], dim=1)[:, self._output_index]

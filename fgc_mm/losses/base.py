@@ -1,4 +1,4 @@
-"""What every gate loss is: records in, scalar out."""
+"""Base class of the gate losses: records in, scalar out."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -17,14 +17,14 @@ class GateLoss(nn.Module, ABC):
 
     Args:
         loss_weight: A number, or ``dict(start_value=..., end_value=...,
-            begin=..., end=..., by_epoch=True)`` for a weight that moves.
+            begin=..., end=..., by_epoch=True)`` for a scheduled weight.
         name: Logged as ``loss_<name>``.
     """
 
-    teaches = False  # whether gates can learn from it without the task
-    needs_macs = False  # whether the classifier must fill in macs_table,
+    trains_gates = False  # whether it trains gates without the task loss
+    needs_macs = False  # whether the classifier must set macs_table,
     needs_scores = False  # or scores
-    independent_labels = False  # whether those are of a sigmoid per class
+    independent_labels = False  # whether scores are for one sigmoid per class
 
     def __init__(
         self, loss_weight: float | Mapping[str, Any], name: str
@@ -41,14 +41,14 @@ class GateLoss(nn.Module, ABC):
         records: Sequence[GateRecord],
         data_samples: Sequence[Any] | None = None,
     ) -> Tensor:
-        """Weight times loss; (). A weight of 0 costs nothing.
+        """Weight times loss; (). A weight of 0 skips the computation.
 
-        In float32, under autocast too.
+        Computes in float32, also under autocast.
 
         Args:
             records: One per site.
-            data_samples: The images' labels and indices, for the losses
-                that need them.
+            data_samples: Labels and indices of the images, for losses that
+                need them.
         """
         weight = self.loss_weight.at(self.progress)
         if weight == 0:

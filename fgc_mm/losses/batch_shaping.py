@@ -1,4 +1,4 @@
-"""The loss that keeps gates conditional while they learn."""
+"""Batch shaping, which keeps gates conditional."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,15 +14,28 @@ from fgc_mm.sites import GateRecord
 
 @MODELS.register_module()
 class BatchShapingLoss(GateLoss):
-    """Pull each gate's marginal towards a Beta prior (BAS, section 3.2).
+    """Match each gate's marginal distribution to a Beta prior (BAS, sec. 3.2).
 
-    It shapes decisions: one that opens several channels counts once.
+    It acts on decisions: one that opens several channels counts once.
 
     Args:
         alpha: First parameter of the Beta prior.
         beta: Second parameter.
-        loss_weight: Published: 0.75, on a line to 0 over 100 epochs.
+        loss_weight: Published: 0.75, decreasing linearly to 0 over 100
+            epochs.
         name: Logged as ``loss_<name>``.
+
+    Example:
+        >>> import torch
+        >>> from fgc_mm.sites import GateRecord, GateSite
+        >>> site = GateSite('conv1', (), (), in_channels=3, channels=8)
+        >>> logits = torch.randn(4, 8, requires_grad=True)
+        >>> probs = logits.sigmoid()
+        >>> record = GateRecord(site, None, logits, probs, (logits > 0) * 1.0)
+        >>> loss = BatchShapingLoss()([record])
+        >>> loss.backward()
+        >>> logits.grad.shape
+        torch.Size([4, 8])
     """
 
     def __init__(
@@ -42,6 +55,6 @@ class BatchShapingLoss(GateLoss):
         data_samples: Sequence[Any] | None = None,
     ) -> Tensor:
         """Cramer-von-Mises distance, summed over decisions and sites; ()."""
-        # one sort for all sites: the distance is a sum over columns anyway
+        # one sort for all sites: the distance is a sum over columns
         probs = torch.cat([r.probs for r in records], dim=1)
         return batch_shaping(probs, self.alpha, self.beta)

@@ -1,4 +1,4 @@
-"""What a batch says to the memory banks of a coupled site."""
+"""Values of a batch for the memory banks of a coupled site."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from fgc_mm.sites import GateRecord
 
 
 class CoupledBatch(NamedTuple):
-    """What one batch will write into the banks of a site.
+    """Values of one batch that will be written to the banks of a site.
 
     Attributes:
         indices: (N,) int64 rows.
@@ -28,7 +28,7 @@ class CoupledBatch(NamedTuple):
 def sample_indices(
     data_samples: Sequence[Any] | None, length: int
 ) -> list[int]:
-    """The images' places in the training set.
+    """Indices of the images in the training set.
 
     Raises:
         FGCError: A sample has no ``sample_idx``, or one outside the banks.
@@ -36,9 +36,9 @@ def sample_indices(
     indices = [_index_of(sample) for sample in data_samples or [{}]]
     if None in indices:
         raise FGCError(
-            'an image has no sample_idx, by which the memory banks are '
-            "indexed; add 'sample_idx' to meta_keys of PackInputs in the "
-            'training pipeline, and take a data set that numbers its images '
+            'an image has no sample_idx, the index of its row in the '
+            "memory banks; add 'sample_idx' to meta_keys of PackInputs in the "
+            'training pipeline, and use a data set that sets sample_idx '
             '(MultiTaskDataset does not).'
         )
     if not 0 <= min(indices) <= max(indices) < length:
@@ -52,7 +52,7 @@ def sample_indices(
 
 
 def _index_of(sample: Any) -> int | None:
-    """Its own, or that of its first task where it holds tasks' samples."""
+    """The sample's index, or that of a task's sample inside it."""
     for part in (sample, *sample.values()):
         if hasattr(part, 'get'):
             index = part.get('sample_idx', None)
@@ -64,13 +64,13 @@ def _index_of(sample: Any) -> int | None:
 def coupled_batch(
     record: GateRecord, gate: Tensor, indices: Tensor
 ) -> CoupledBatch:
-    """Pooled activation and gate vector of a site, ready to be written."""
+    """Pooled activation and gate vector of a site, detached."""
     features = global_average_pool(record.activation.detach().float())
     return CoupledBatch(indices, features, gate.detach())
 
 
-def side_by_side(batches: Sequence[CoupledBatch]) -> CoupledBatch:
-    """Several sites' batches of the same images as one of all channels."""
+def concatenate_sites(batches: Sequence[CoupledBatch]) -> CoupledBatch:
+    """Concatenate several sites' values of the same images."""
     if len(batches) == 1:
         return batches[0]
     _, features, gates = zip(*batches, strict=True)

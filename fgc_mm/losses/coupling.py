@@ -1,4 +1,4 @@
-"""Feature-gate coupling: similar images take similar paths."""
+"""The feature-gate coupling loss of FGC."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,15 +10,15 @@ from fgc_mm.async_read import read_would_block
 from fgc_mm.errors import FGCError
 from fgc_mm.functional import Shard, neighborhood_agreement, on_device
 from fgc_mm.losses.base import GateLoss
-from fgc_mm.losses.chosen_sites import choose_sites
 from fgc_mm.losses.coupled_batch import (
     CoupledBatch,
+    concatenate_sites,
     coupled_batch,
     sample_indices,
-    side_by_side,
 )
 from fgc_mm.losses.coupling_switches import CouplingSwitches, choose
 from fgc_mm.losses.label_neighbors import LabelNeighbors
+from fgc_mm.losses.loss_sites import select_loss_sites
 from fgc_mm.memory import (
     BatchWrite,
     MemoryBank,
@@ -32,23 +32,23 @@ from fgc_mm.sites import GateRecord, GateSite
 
 @MODELS.register_module()
 class FeatureGateCouplingLoss(GateLoss):
-    """Contrast in gate space whose positives are neighbours in feature space.
+    """Contrastive loss of gates whose positives are neighbours of features.
 
     For each coupled site: the K nearest rows of the feature bank to the
     image's pooled activation become the positives of a contrastive loss of
     its gate vector against the gate bank (FGC, arXiv 2111.14302, section
     3.2, Eq. 4 to 8). Mean over the batch, sum over sites. Banks are built
     and written by ``FGCMemoryBankHook``, one row per training image. The gate
-    vector has one entry per decision: with gates in groups it is shorter
-    than the feature, which keeps all channels.
+    vector has one entry per decision: with grouped gates it is shorter than
+    the feature, which has all channels.
 
     Args:
         sites: The last n gated sites, or shell patterns on their names.
         num_neighbors: K.
         temperature: Contrast temperature tau.
         momentum: Weight of the *old* row when a bank is written.
-        preset: ``'reference'`` (published code) or ``'paper'``; the source
-            of every argument below that is ``None``.
+        preset: ``'reference'`` (published code) or ``'paper'``; sets every
+            argument below that is ``None``.
         form: ``'log_sum'`` (-log of the positives' summed probability) or
             ``'sum_log'`` (Eq. 8; about K times larger).
         eps: Added to the positives' summed probability inside the logarithm
@@ -56,22 +56,42 @@ class FeatureGateCouplingLoss(GateLoss):
             with ``'sum_log'``. An image whose positives have a summed
             probability s gets s / (s + eps) of the gradient.
         include_self: Whether an image is its own positive.
-        warmup_epochs: For so many coupled epochs it is the only one.
-        normalize_rows: Whether bank rows are kept on the unit sphere.
+        warmup_epochs: Number of coupled epochs in which the image itself is
+            the only positive.
+        normalize_rows: Whether bank rows are normalised to unit length.
         bank_init: ``'uniform'`` in +-1/sqrt(C/3), or random ``'unit'``.
         gate_vector: ``'logits'``, or ``'probs'`` = their sigmoid. What the
             paper calls gating probabilities is the linear output of its
             Eq. 3, that is the logits, so both presets use them.
         neighbor_source: ``'feature'``, ``'gate'`` (kNN in the gate bank) or
             ``'label'`` (random images of the same class); Table 4.
-        share_neighbors: Whether the last coupled site's neighbours serve
-            all sites; Table 4.
-        loss_weight: eta; a number or a weight that moves.
+        share_neighbors: Whether the last coupled site's neighbours are used
+            for all sites; Table 4.
+        loss_weight: eta; a number or a scheduled weight.
         name: Logged as ``loss_<name>``.
 
     Raises:
-        FGCError: An unknown switch; later K >= D, a pattern without a site,
+        FGCError: An unknown option; later K >= D, a pattern without a match,
             a missing or wrong ``sample_idx``, a missing hook.
+
+    Example:
+        >>> import torch
+        >>> from fgc_mm.sites import GateRecord, GateSite
+        >>> site = GateSite('conv1', (), (), in_channels=3, channels=8)
+        >>> loss = FeatureGateCouplingLoss(sites=1, num_neighbors=2)
+        >>> loss.switches.form, loss.switches.warmup_epochs
+        ('log_sum', 20)
+        >>> loss = FeatureGateCouplingLoss(
+        ...     sites=1, num_neighbors=2, warmup_epochs=0)
+        >>> loss.build_banks([site], length=10)  # FGCMemoryBankHook does this
+        >>> logits = torch.randn(4, 8, requires_grad=True)
+        >>> record = GateRecord(
+        ...     site, torch.randn(4, 8, 5, 5), logits, logits.sigmoid(),
+        ...     (logits > 0) * 1.0)
+        >>> samples = [dict(sample_idx=i) for i in range(4)]
+        >>> loss([record], samples).backward()
+        >>> logits.grad.shape
+        torch.Size([4, 8])
     """
 
     def __init__(
@@ -114,7 +134,7 @@ class FeatureGateCouplingLoss(GateLoss):
         self._labels: LabelNeighbors | None = None
         self._images: list[int] = []
         self._pending: dict[str, CoupledBatch] = {}
-        self._written: BatchWrite | None = None
+        self._last_write: BatchWrite | None = None
 
     def build_banks(
         self,
@@ -124,14 +144,14 @@ class FeatureGateCouplingLoss(GateLoss):
         dtype: torch.dtype = torch.float32,
         shard: bool = False,
     ) -> None:
-        """Make the banks, one row per training image.
+        """Create the banks, one row per training image.
 
         Args:
             sites: The backbone's gate sites.
-            length: D, images of the training set.
-            labels: (D,) their classes; for ``neighbor_source='label'``.
+            length: D, number of images in the training set.
+            labels: (D,) classes; for ``neighbor_source='label'``.
             dtype: Of the rows.
-            shard: Whether each process holds only its share of the rows.
+            shard: Whether each process holds only a part of the rows.
         """
         k = self.num_neighbors
         if not (isinstance(k, int) and 0 < k < length):
@@ -142,12 +162,12 @@ class FeatureGateCouplingLoss(GateLoss):
             )
         if self.neighbor_source == 'label':
             self._labels = LabelNeighbors(labels, self.num_neighbors)
-        chosen = self.choose_sites([site.name for site in sites])
+        chosen = self.coupled_sites([site.name for site in sites])
 
         def bank(dim: int) -> MemoryBank:
             kind = ShardedBank if shard else MemoryBank
             return kind(
-                Shard.own(length) if shard else length,
+                Shard.of_this_rank(length) if shard else length,
                 dim,
                 momentum=self.momentum,
                 normalize=self.switches.normalize_rows,
@@ -161,16 +181,16 @@ class FeatureGateCouplingLoss(GateLoss):
             if site.name in chosen
         }
 
-    def choose_sites(self, names: Sequence[str]) -> list[str]:
-        """The coupled ones among the gated sites."""
-        return choose_sites(self.wanted_sites, names, type(self).__name__)
+    def coupled_sites(self, names: Sequence[str]) -> list[str]:
+        """Names of the coupled sites among the gated ones."""
+        return select_loss_sites(self.wanted_sites, names, type(self).__name__)
 
     def compute(
         self,
         records: Sequence[GateRecord],
         data_samples: Sequence[Any] | None,
     ) -> Tensor:
-        """The coupling loss of a batch, which then waits to be written."""
+        """The coupling loss of a batch; keeps the batch for the banks."""
         self._check_ready(records)
         coupled = [r for r in records if r.site.name in self.banks]
         length = len(next(iter(self.banks.values())).feature)
@@ -193,11 +213,11 @@ class FeatureGateCouplingLoss(GateLoss):
         )
 
     def agreement(self, queries: int = 64) -> dict[str, Tensor]:
-        """How far the neighbourhoods of features and gates agree.
+        """Agreement of the neighbourhoods of features and gates.
 
-        The share of common members among the K nearest rows in the feature
-        bank and in the gate bank, for the first ``queries`` images of the
-        batch that waits to be written; one () per site.
+        The fraction of common rows among the K nearest in the feature bank
+        and in the gate bank, for the first ``queries`` images of the pending
+        batch; one () per site.
         """
         names = list(self._pending)
         few = [
@@ -216,46 +236,47 @@ class FeatureGateCouplingLoss(GateLoss):
     def write_banks(
         self, gather: Callable[[CoupledBatch], CoupledBatch]
     ) -> None:
-        """Write the batch that waits, as gathered from all ranks.
+        """Write the pending batch, gathered from all ranks.
 
         Args:
             gather: From one rank's batch to that of all.
 
         Raises:
             FGCError: A value is not finite, so nothing was written. On an
-                accelerator the next call raises it, or :meth:`settle`.
+                accelerator it is raised by the next call or by
+                :meth:`settle`.
         """
         self.settle()
         pending, self._pending = self._pending, {}
         if not pending:
             return
-        batch = gather(side_by_side(list(pending.values())))
+        batch = gather(concatenate_sites(list(pending.values())))
         values = torch.cat([batch.features, batch.gates], 1)
         banks = [self.banks[name] for name in pending]
         banks = [b.feature for b in banks] + [b.gate for b in banks]
         write = BatchWrite(banks, batch.indices, values)
         if read_would_block(values):
-            self._written = write
+            self._last_write = write
         else:
             write.check()
         write.write()
 
     def settle(self) -> None:
-        """Raise FGCError if the batch last written was refused."""
-        written, self._written = self._written, None
+        """Raise FGCError if the last batch was not written."""
+        written, self._last_write = self._last_write, None
         if written is not None:
             written.check()
 
     def drop_batch(self) -> None:
-        """Forget the batch that waits, unwritten."""
+        """Drop the pending batch without writing it."""
         self._pending = {}
 
     def _check_ready(self, records: Sequence[GateRecord]) -> None:
         if not self.banks or self._pending:
             raise FGCError(
-                'FeatureGateCouplingLoss has no memory banks, or nobody '
-                "writes them; add dict(type='fgc_mm.FGCMemoryBankHook') to "
-                'custom_hooks.'
+                'FeatureGateCouplingLoss has no memory banks, or the last '
+                "batch was not written; add dict(type='fgc_mm."
+                "FGCMemoryBankHook') to custom_hooks."
             )
         if any(r.activation is None for r in records):
             raise FGCError(
@@ -264,7 +285,7 @@ class FeatureGateCouplingLoss(GateLoss):
             )
 
     def _positives(self) -> list[Tensor]:
-        """For each coupled site (N, P) rows."""
+        """(N, P) rows of the positives for each coupled site."""
         names = list(self._pending)
         own = self._pending[names[0]].indices[:, None]
         if self._warming_up():
@@ -275,7 +296,7 @@ class FeatureGateCouplingLoss(GateLoss):
         return found * len(names) if self.share_neighbors else found
 
     def _neighbors(self, names: Sequence[str]) -> list[Tensor]:
-        """For each of these sites (N, K) rows."""
+        """(N, K) rows of the neighbours for each of these sites."""
         if self.neighbor_source == 'label':
             images = torch.tensor(self._images)
             device = self._pending[names[0]].indices.device
@@ -301,9 +322,9 @@ class FeatureGateCouplingLoss(GateLoss):
         start = self.loss_weight.first_epoch
         if self.progress is None or start is None:
             raise FGCError(
-                f'warmup_epochs={epochs} counts epochs; add '
+                f'warmup_epochs={epochs} needs the epoch; add '
                 "dict(type='fgc_mm.LossProgressHook') to custom_hooks and "
-                'let loss_weight move by_epoch=True.'
+                'use by_epoch=True in loss_weight.'
             )
         return self.progress.epoch - start < epochs
 

@@ -1,4 +1,4 @@
-"""Where the paper of FGC and its published code differ."""
+"""Options in which the paper of FGC and its published code differ."""
 
 from dataclasses import dataclass
 
@@ -34,14 +34,14 @@ CHOICES = {
 
 @dataclass(frozen=True)
 class CouplingSwitches:
-    """The points at which FGC can be done in two ways.
+    """Options in which the paper of FGC and its published code differ.
 
     Attributes:
         form: ``'log_sum'`` or ``'sum_log'``.
         eps: Added to the positives' summed probability.
         include_self: Whether an image is its own positive.
-        warmup_epochs: Coupled epochs in which it is the only one.
-        normalize_rows: Whether bank rows are kept on the unit sphere.
+        warmup_epochs: Coupled epochs in which it is the only positive.
+        normalize_rows: Whether bank rows are normalised to unit length.
         bank_init: ``'uniform'`` or ``'unit'``.
     """
 
@@ -56,11 +56,11 @@ class CouplingSwitches:
     def of(
         cls, preset: str, **chosen: str | bool | float | None
     ) -> 'CouplingSwitches':
-        """A preset, with the switches that are not ``None`` set anew."""
+        """A preset, with the options that are not ``None`` replaced."""
         choose('preset', preset)
         chosen = {k: v for k, v in chosen.items() if v is not None}
         if chosen.get('form') == 'sum_log':
-            chosen.setdefault('eps', 0.0)  # it has no logarithm of a sum
+            chosen.setdefault('eps', 0.0)  # no logarithm of a sum
         switches = cls(**{**PRESETS[preset], **chosen})
         choose('form', switches.form)
         choose('bank_init', switches.bank_init)
@@ -74,7 +74,7 @@ class CouplingSwitches:
 
 
 def choose(what: str, value: str) -> str:
-    """The value, if it is one of the known ones.
+    """Check that a value is one of the allowed ones, and return it.
 
     Raises:
         FGCError: It is not.

@@ -1,4 +1,4 @@
-"""Learning from the dense network's answers."""
+"""Knowledge distillation from the dense network."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ class DistillationLoss(nn.Module):
     """``T^2 KL(teacher || student)`` of softened class probabilities.
 
     Source: Hinton et al., "Distilling the knowledge in a neural network"
-    (2015), section 2. Where every class is a label of its own, the
-    divergence is that of two Bernoulli distributions per class, summed over
-    the classes: a softmax would not see a constant added to all scores,
-    which turns every label round. The teacher is no part of this module: it
-    is neither trained nor saved.
+    (2015), section 2. For independent labels, it is the divergence of two
+    Bernoulli distributions per class, summed over the classes: a softmax is
+    invariant to a constant added to all scores, which would change every
+    label. The teacher is not part of this module: it is neither trained nor
+    saved.
 
     Args:
         temperature: T.
-        loss_weight: A number or a weight that moves.
-        independent_labels: Whether the classes exclude nothing (a sigmoid
-            per class) instead of each other (a softmax).
+        loss_weight: A number or a scheduled weight.
+        independent_labels: Whether the head has a sigmoid per class instead
+            of a softmax.
 
     Shapes: two times (N, classes), before the softmax -> ().
     """
@@ -42,7 +42,7 @@ class DistillationLoss(nn.Module):
         if not temperature > 0:
             raise FGCError(
                 f'temperature={temperature} of the distillation is not '
-                'positive; the usual one is 4.'
+                'positive; 4 is usual.'
             )
         self.temperature = temperature
         self.independent_labels = independent_labels
@@ -67,5 +67,5 @@ def _softmax(scores: Tensor) -> Tensor:
 
 
 def _per_label(scores: Tensor) -> Tensor:
-    """Logarithms of each label's yes and no; (N, 2 classes)."""
+    """Log-probabilities of each label and its complement; (N, 2 classes)."""
     return torch.cat([F.logsigmoid(scores), F.logsigmoid(-scores)], dim=1)

@@ -1,4 +1,4 @@
-"""How easy an image is, by its cross entropy."""
+"""Easiness of images, from their cross entropy."""
 
 import torch
 import torch.nn.functional as F
@@ -10,11 +10,10 @@ from fgc_mm.memory.epoch_mean import EpochMean
 class Easiness(nn.Module):
     """``(c - ce) / c`` for images with a cross entropy below c, else 0.
 
-    c is half the mean cross entropy of the last epoch; in the first epoch,
-    which has none before it, nothing is easy (ManiDP, CVPR 2021, Eq. 5, 6).
-    Where every class is a label of its own, an image's cross entropy is the
-    sum of its labels' binary ones.
-    The same on every rank, and in the checkpoint.
+    c is half the mean cross entropy of the last epoch; in the first epoch
+    nothing is easy (ManiDP, CVPR 2021, Eq. 5, 6). With independent labels,
+    an image's cross entropy is the sum over its binary labels. The bound is
+    the same on all ranks, and saved in checkpoints.
     """
 
     def __init__(self) -> None:
@@ -29,26 +28,26 @@ class Easiness(nn.Module):
         epoch: int,
         independent: bool = False,
     ) -> Tensor:
-        """Weigh the images of a batch, and note their cross entropy.
+        """Weights of a batch's images; adds their cross entropy to the mean.
 
         Args:
-            scores: (N, classes) before the softmax, or the sigmoids.
-            labels: (N,) classes, or (N, classes) shares of them.
+            scores: (N, classes) before softmax or sigmoid.
+            labels: (N,) classes, or (N, classes) weights.
             epoch: Finished epochs.
-            independent: Whether each class is a label of its own; then
-                labels are (N, classes).
+            independent: Whether the labels are independent; then they are
+                (N, classes).
 
         Returns:
             (N,) in [0, 1], without gradient.
         """
         scores = scores.detach().float()
         entropy = _entropy(scores, labels, independent)
-        ended = self._mean.turn(epoch)
+        ended = self._mean.start_epoch(epoch)
         if ended is not None:
             self.bound.copy_(ended / 2)
         self._mean.add(entropy)
         bound = self.bound.to(entropy)
-        # a bound of 0, in the first epoch: no entropy is below it
+        # in the first epoch the bound is 0, and no entropy is below it
         return ((bound - entropy) / bound.clamp(min=1e-12)).clamp(min=0)
 
 

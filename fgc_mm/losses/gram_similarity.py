@@ -1,4 +1,4 @@
-"""Similar images, similar gates: within the batch."""
+"""Similarity of images in gate and feature space within a batch."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,17 +8,17 @@ from torch import Tensor
 from fgc_mm.errors import FGCError
 from fgc_mm.functional import global_average_pool, gram_similarity
 from fgc_mm.losses.base import GateLoss
-from fgc_mm.losses.chosen_sites import choose_sites
+from fgc_mm.losses.loss_sites import select_loss_sites
 from fgc_mm.registry import MODELS
 from fgc_mm.sites import GateRecord
 
 
 @MODELS.register_module()
 class GramSimilarityLoss(GateLoss):
-    """Cosines between images in gate space against those in feature space.
+    """Difference of image similarities in gate space and feature space.
 
     Coupling without a memory bank (ManiDP, CVPR 2021, Eq. 9 to 11): for each
-    site the Gram matrix of the gates' saliencies (of probabilities, for
+    site the cosine Gram matrix of the gates' saliencies (probabilities for
     gates that do not scale) against that of the pooled activations. Summed
     over sites.
 
@@ -29,11 +29,22 @@ class GramSimilarityLoss(GateLoss):
             ResNet-56. The gradient is large where saliencies are small; 0.1
             trains stably on all sites of a ResNet-20.
         name: Logged as ``loss_<name>``.
-        detach: Whether the activations pass no gradient, so that the loss
-            trains the gates only; the published code passes it (``False``).
+        detach: Whether the activations are detached, so that the loss trains
+            the gates only; the published code does not detach (``False``).
 
     Raises:
-        FGCError: A pattern without a site, or more sites than there are.
+        FGCError: A pattern without a match, or too many sites.
+
+    Example:
+        >>> import torch
+        >>> from fgc_mm.sites import GateRecord, GateSite
+        >>> site = GateSite('conv1', (), (), in_channels=3, channels=8)
+        >>> logits = torch.randn(4, 8, requires_grad=True)
+        >>> record = GateRecord(
+        ...     site, torch.randn(4, 8, 5, 5), logits, logits.sigmoid(),
+        ...     (logits > 0) * 1.0)
+        >>> GramSimilarityLoss()([record]).shape
+        torch.Size([])
     """
 
     def __init__(
@@ -54,7 +65,9 @@ class GramSimilarityLoss(GateLoss):
     ) -> Tensor:
         """Sum over the coupled sites; ()."""
         names = [record.site.name for record in records]
-        chosen = choose_sites(self.wanted_sites, names, type(self).__name__)
+        chosen = select_loss_sites(
+            self.wanted_sites, names, type(self).__name__
+        )
         coupled = [r for r in records if r.site.name in chosen]
         return sum(map(self._of_site, coupled))
 

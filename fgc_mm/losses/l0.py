@@ -1,4 +1,4 @@
-"""The loss that makes gates close."""
+"""The L0 loss, which closes gates."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,8 +18,8 @@ REDUCTIONS = ('mean', 'sites')
 class L0Loss(GateLoss):
     """Expected number of open gates (BAS, ICLR 2020, Eq. 5).
 
-    It counts channels: a decision that opens several has their weight, so
-    that the loss stays the expected share (or number) of open channels.
+    It counts channels: a decision that opens several is weighted by their
+    number, so the loss is the expected fraction (or number) of open channels.
 
     Args:
         loss_weight: rho; published: 0.4, from 0 at epoch 100 to 0.4 at epoch
@@ -28,6 +28,15 @@ class L0Loss(GateLoss):
             weigh more (published code); ``'sites'`` sums the mean norm of
             each site (FGC, arXiv 2111.14302, Eq. 9).
         name: Logged as ``loss_<name>``.
+
+    Example:
+        >>> import torch
+        >>> from fgc_mm.sites import GateRecord, GateSite
+        >>> site = GateSite('conv1', (), (), in_channels=3, channels=8)
+        >>> logits = torch.zeros(4, 8)
+        >>> record = GateRecord(site, None, logits, logits.sigmoid(), logits)
+        >>> L0Loss(loss_weight=0.4)([record])
+        tensor(0.2000)
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Neighbours by label (FGC, arXiv 2111.14302, Table 4)."""
+"""Neighbours with the same label (FGC, arXiv 2111.14302, Table 4)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,11 +15,11 @@ class LabelNeighbors:
 
     Args:
         labels: (D,) class of every training image; see
-            :meth:`one_each`.
+            :meth:`single_labels`.
         num_neighbors: K.
 
     Raises:
-        FGCError: A class has not K other images.
+        FGCError: A class has fewer than K + 1 images.
     """
 
     def __init__(self, labels: Tensor, num_neighbors: int) -> None:
@@ -32,32 +32,32 @@ class LabelNeighbors:
         if smallest <= num_neighbors:
             raise FGCError(
                 f'num_neighbors={num_neighbors} random images of the same '
-                f'class are asked for, but a class has {smallest} images; '
+                f'class are needed, but a class has {smallest} images; '
                 'set a smaller num_neighbors, or another neighbor_source.'
             )
 
     @staticmethod
-    def one_each(labels: Sequence[Any]) -> Tensor:
+    def single_labels(labels: Sequence[Any]) -> Tensor:
         """The labels of all images as (D,), if each has exactly one.
 
         Args:
-            labels: A number per image, or a sequence of one number.
+            labels: A number per image, or a sequence with one number.
 
         Raises:
             FGCError: An image has none, several, or one per task.
         """
         for index, label in enumerate(labels):
-            if _number_of(label) is None:
+            if _class_of(label) is None:
                 raise FGCError(
                     "neighbor_source='label' draws images of the same "
-                    f'class, and image {index} of the training set has the '
+                    f'class, but image {index} of the training set has the '
                     f'labels {label!r:.60}, not exactly one; set '
                     "neighbor_source='feature'."
                 )
-        return torch.tensor([_number_of(label) for label in labels])
+        return torch.tensor([_class_of(label) for label in labels])
 
     def __call__(self, indices: Tensor) -> Tensor:
-        """Draw K distinct rows per image, never its own; (N, K).
+        """Draw K distinct rows per image, without its own; (N, K).
 
         Args:
             indices: (N,) rows of the images, on the CPU.
@@ -71,13 +71,13 @@ class LabelNeighbors:
 
     def _draw(self, label: int, indices: Tensor) -> Tensor:
         rows = self.rows[label]
-        lots = torch.rand(len(indices), len(rows))
-        lots[rows[None] == indices[:, None]] = -1
-        return rows[lots.topk(self.num_neighbors, dim=1).indices]
+        keys = torch.rand(len(indices), len(rows))
+        keys[rows[None] == indices[:, None]] = -1
+        return rows[keys.topk(self.num_neighbors, dim=1).indices]
 
 
-def _number_of(label: Any) -> int | None:
-    """The class, where a label is one number or a sequence of one."""
+def _class_of(label: Any) -> int | None:
+    """The class, if a label is one number or a sequence of one."""
     values = np.asarray(label)
     single = values.dtype.kind in 'iu' and values.size == 1
     return int(values.reshape(())) if single else None

@@ -1,4 +1,4 @@
-"""Asking for a pruning ratio."""
+"""A loss with a target for the pruning ratio."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,23 +19,41 @@ from fgc_mm.sites import GateRecord
 class MACsTargetLoss(GateLoss):
     """Squared distance of the batch's mean MACs to a target (DGNet, Eq. 7).
 
-    ``(mean MACs / dense MACs - (1 - pruning_ratio))^2``, by the honest count
-    (gates and classifier included). The MACs are those of evaluation (logits
-    above 0), which a sampled mask misses by some points; the gradient is the
-    mask's. Images of one batch may cost more and less than the target.
+    ``(mean MACs / dense MACs - (1 - pruning_ratio))^2``, with gates and
+    classifier counted. The MACs are those of evaluation (logits above 0),
+    from which a sampled mask differs by some points; the gradient is that of
+    the mask. Single images of a batch may cost more or less than the target.
     Source: Li et al., "Dynamic dual gating neural networks" (ICCV 2021).
 
     Args:
-        pruning_ratio: Share of the dense MACs to save, in (0, 1): a number,
-            or a schedule that may start at 0, as in ``dict(start_value=0.0,
-            end_value=0.55, begin=0, end=200)``, which closes the gates of a
-            network that starts dense little by little.
+        pruning_ratio: Fraction of the dense MACs to save, in (0, 1): a
+            number, or a schedule that may start at 0, as in
+            ``dict(start_value=0.0, end_value=0.55, begin=0, end=200)``, to
+            prune a network gradually that starts dense.
         loss_weight: Published: 5.
         name: Logged as ``loss_<name>``.
 
     Raises:
-        FGCError: A ratio that is none, or (at the first step) one that is
-            out of reach with every gate closed.
+        FGCError: An invalid ratio, or (at the first step) one that cannot be
+            reached even with every gate closed.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from fgc_mm.functional import LayerMACs, MACsTable
+        >>> from fgc_mm.models import GatedBackbone
+        >>> net = nn.Sequential(
+        ...     nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+        >>> gated = GatedBackbone(net, dict(type='fgc_mm.BinaryConcreteGate'))
+        >>> loss = MACsTargetLoss(pruning_ratio=0.3)
+        >>> layers = (
+        ...     LayerMACs('0', 'backbone', 1764, 3, 8, out_sites=((0, None),)),
+        ...     LayerMACs('2', 'backbone', 1296, 8, 4, in_sites=((0, None),)))
+        >>> # as GatedImageClassifier does for its losses
+        >>> loss.macs_table = MACsTable(layers, ('0',), (8,))
+        >>> _, records = gated.forward_gated(torch.randn(4, 3, 16, 16))
+        >>> loss(records).shape
+        torch.Size([])
     """
 
     needs_macs = True
@@ -47,12 +65,12 @@ class MACsTargetLoss(GateLoss):
         name: str = 'macs',
     ) -> None:
         super().__init__(loss_weight, name)
-        self.ratios = _ratios(pruning_ratio)
+        self.ratios = _ratio_schedule(pruning_ratio)
         self._macs: MACsMatrices | None = None
 
     @property
     def pruning_ratio(self) -> float:
-        """What is asked for at this point of the training."""
+        """The target at this point of the training."""
         return self.ratios.at(self.progress)
 
     def compute(
@@ -67,7 +85,7 @@ class MACsTargetLoss(GateLoss):
                 'MACsTargetLoss has no macs_table to count with; use it in '
                 'the gate_losses of a GatedImageClassifier, which sets it.'
             )
-        opened = _opened(records)
+        opened = _open_channels(records)
         if self._macs is None or self._macs.table is not table:
             self._macs = MACsMatrices(table)
             self._check_reachable(table, opened)
@@ -81,32 +99,32 @@ class MACsTargetLoss(GateLoss):
         if ratio > most:
             self._macs = None
             raise FGCError(
-                f'pruning_ratio={ratio} is out of reach: with '
-                'every gate closed the gates and what no site governs still '
+                f'pruning_ratio={ratio} is out of reach: with every gate '
+                'closed, the gates and the layers without a site still '
                 f'cost {1 - most:.1%} of the dense MACs; ask for less than '
                 f'{max(most, 0):.3f}.'
             )
 
 
-def _ratios(value: float | Mapping[str, Any]) -> Schedule:
+def _ratio_schedule(value: float | Mapping[str, Any]) -> Schedule:
     """A schedule of pruning ratios.
 
     Raises:
-        FGCError: One is no share that can be saved.
+        FGCError: One is not a fraction that can be saved.
     """
     if not isinstance(value, (int, float)) or 0 < value < 1:
         schedule = Schedule.build(value, 'pruning_ratio')
         if max(schedule.ends) < 1 and schedule.end_value > 0:
             return schedule
     raise FGCError(
-        f'pruning_ratio={value} of MACsTargetLoss is no share of the MACs '
-        'that can be saved; give a number between 0 and 1, such as 0.55.'
+        f'pruning_ratio={value} of MACsTargetLoss is not a fraction of the '
+        'MACs that can be saved; give a number between 0 and 1, such as 0.55.'
     )
 
 
-def _opened(records: Sequence[GateRecord]) -> Tensor:
+def _open_channels(records: Sequence[GateRecord]) -> Tensor:
     """1 where evaluation opens, with a gate's gradient; (N, sum of C)."""
-    # a mask that nothing flows through (FTWT) leaves the probabilities
+    # a mask without a gradient (FTWT) is replaced by the probabilities
     soft = [
         r.mask if r.mask.requires_grad else r.site.spread(r.probs)
         for r in records

@@ -1,4 +1,4 @@
-"""The loss that teaches a gate which channels will fire."""
+"""A loss that trains a gate to predict the largest channels."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,29 +20,40 @@ TARGETS = {'mass': mass_mask, 'uniform': uniform_mask}
 
 @MODELS.register_module()
 class MaskPredictionLoss(GateLoss):
-    """Binary cross entropy of the logits with the channels that mattered.
+    """Binary cross entropy of the logits with the largest channels.
 
-    The target of an image is made from the layer's own unmasked output,
+    The target of an image is computed from the layer's unmasked output,
     without gradient. Summed over channels, mean over the batch and the sites
     (FTWT, arXiv 2110.08232, Eq. 3). Where one decision opens several
     channels, its score is the sum of theirs, so that ``ratio`` stays the
-    share of the layer's mass, and the sum is over decisions.
+    fraction of the layer's mass, and the sum is over decisions.
 
     Args:
-        ratio: Share of the mass to keep (r) in (0, 1], or of the channels to
-            drop in [0, 1) where ``target='uniform'``. ``plan_budget.py``
-            finds the one that meets a budget.
+        ratio: Fraction of the mass to keep (r), in (0, 1], or of the channels
+            to drop, in [0, 1), if ``target='uniform'``. ``plan_budget.py``
+            finds the ratio for a budget.
         target: ``'mass'`` or ``'uniform'``; see
             :func:`fgc_mm.functional.mass_mask`, ``uniform_mask``.
         loss_weight: Published: 1 for the first half of the training, then 0
-            (the cooldown, in which the backbone adapts to fixed gates).
+            (the backbone then adapts to fixed gates).
         name: Logged as ``loss_<name>``.
 
     Raises:
-        FGCError: An unknown target; a ratio with no channel left.
+        FGCError: An unknown target; a ratio that leaves no channel.
+
+    Example:
+        >>> import torch
+        >>> from fgc_mm.sites import GateRecord, GateSite
+        >>> site = GateSite('conv1', (), (), in_channels=3, channels=8)
+        >>> logits = torch.randn(4, 8, requires_grad=True)
+        >>> record = GateRecord(
+        ...     site, torch.randn(4, 8, 5, 5), logits, logits.sigmoid(),
+        ...     (logits > 0) * 1.0)
+        >>> MaskPredictionLoss(ratio=0.9)([record]).shape
+        torch.Size([])
     """
 
-    teaches = True
+    trains_gates = True
 
     def __init__(
         self,
@@ -59,17 +70,17 @@ class MaskPredictionLoss(GateLoss):
             )
         self.ratio = ratio
         self.target = TARGETS[target]
-        self.target(torch.ones(1, 1), ratio)  # refuses a bad one now
+        self.target(torch.ones(1, 1), ratio)  # raises for a bad ratio
 
     def forward(
         self,
         records: Sequence[GateRecord],
         data_samples: Sequence[Any] | None = None,
     ) -> Tensor:
-        """As everywhere; the gates stay in the graph where the weight is 0.
+        """As in the base class; with a weight of 0 the graph is kept.
 
-        Nothing else gives them a gradient, and a distributed run waits for
-        every parameter's.
+        No other loss gives the gates a gradient, and distributed training
+        waits for the gradient of every parameter.
         """
         loss = super().forward(records, data_samples)
         return loss + 0 * sum(record.logits.sum() for record in records)
@@ -85,7 +96,7 @@ class MaskPredictionLoss(GateLoss):
     def _of_site(self, record: GateRecord) -> Tensor:
         if record.activation is None:
             raise FGCError(
-                'MaskPredictionLoss makes its targets from the activations '
+                'MaskPredictionLoss computes its targets from the activations '
                 'before the gates; call forward_gated(x, '
                 'keep_activation=True).'
             )

@@ -1,4 +1,4 @@
-"""The loss that keeps saliencies small."""
+"""An L1 loss on saliencies."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,17 +18,18 @@ REDUCTIONS = ('sum', 'mean', 'site_means')
 
 @MODELS.register_module()
 class SaliencyL1Loss(GateLoss):
-    """L1 norm of the saliencies (of probabilities, for other gates).
+    """L1 norm of the saliencies (probabilities for other gates).
 
-    It counts channels: a saliency that scales several has their weight.
+    It counts channels: a saliency that scales several is weighted by their
+    number.
 
     Args:
         reduction: ``'sum'`` (FBS, ICLR 2019, Eq. 9) or ``'mean'`` over the
             channels of all sites; ``'site_means'``, the sum over sites of
             each site's mean over its channels (ManiDP's published code).
             Always the mean over the batch.
-        easiness: Weigh each image by how easy it is, so that easy ones take
-            narrower networks (ManiDP, CVPR 2021, Eq. 5, 6); see
+        easiness: Weight each image by its easiness, so that easy ones use
+            fewer channels (ManiDP, CVPR 2021, Eq. 5, 6); see
             :class:`fgc_mm.losses.easiness.Easiness`.
         loss_weight: Published: 1e-8 (FBS); 5e-3 with ``'site_means'`` and
             ``easiness`` (ManiDP).
@@ -37,6 +38,17 @@ class SaliencyL1Loss(GateLoss):
     Raises:
         FGCError: An unknown reduction; ``easiness`` without
             ``LossProgressHook``.
+
+    Example:
+        >>> import torch
+        >>> from fgc_mm.sites import GateRecord, GateSite
+        >>> site = GateSite('conv1', (), (), in_channels=3, channels=8)
+        >>> logits = torch.randn(4, 8, requires_grad=True)
+        >>> record = GateRecord(
+        ...     site, torch.randn(4, 8, 5, 5), logits, logits.sigmoid(),
+        ...     (logits > 0) * 1.0)
+        >>> SaliencyL1Loss(loss_weight=1e-3)([record]).shape
+        torch.Size([])
     """
 
     def __init__(
@@ -70,7 +82,7 @@ class SaliencyL1Loss(GateLoss):
         return norms.mean()
 
     def _norms(self, strengths: Sequence[Tensor]) -> Tensor:
-        """A number per image; (N,)."""
+        """The norm of each image; (N,)."""
         if self.reduction == 'site_means':
             return sum(strength.mean(dim=1) for strength in strengths)
         joined = torch.cat(list(strengths), dim=1)
@@ -79,8 +91,8 @@ class SaliencyL1Loss(GateLoss):
     def _weights(self, data_samples: Sequence[Any] | None) -> Tensor:
         if self.progress is None or self.scores is None:
             raise FGCError(
-                'SaliencyL1Loss(easiness=True) compares with the last epoch, '
-                'and has no progress or no scores; use it in a '
+                'SaliencyL1Loss(easiness=True) needs the progress of the '
+                'training and the scores, but has none; use it in a '
                 "GatedImageClassifier with dict(type='fgc_mm."
                 "LossProgressHook') in custom_hooks."
             )
@@ -94,12 +106,12 @@ class SaliencyL1Loss(GateLoss):
 def labels_of(
     data_samples: Sequence[Any], classes: int | None = None
 ) -> Tensor:
-    """Classes (N,), or shares of them (N, classes) where images are mixed.
+    """Classes (N,), or weights (N, classes) for mixed images.
 
     Args:
         data_samples: The images' samples.
-        classes: How many there are, where an image has any number of them;
-            then the result is always (N, classes), of 0 and 1.
+        classes: Number of classes, for independent labels; then the result
+            is always (N, classes), of 0 and 1.
     """
     if 'gt_score' in data_samples[0]:
         return torch.stack([s.gt_score for s in data_samples])

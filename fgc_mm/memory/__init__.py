@@ -1,5 +1,6 @@
-"""Memory of what the network said about each training image."""
+"""Memory banks, with one row per training image."""
 
+from fgc_mm.async_read import AsyncRead
 from fgc_mm.memory.bank import MemoryBank
 from fgc_mm.memory.batch_write import BatchWrite
 from fgc_mm.memory.epoch_mean import EpochMean
@@ -7,6 +8,7 @@ from fgc_mm.memory.sharded_bank import ShardedBank
 from fgc_mm.memory.site_banks import SiteBanks
 
 __all__ = [
+    'AsyncRead',
     'BatchWrite',
     'EpochMean',
     'MemoryBank',

@@ -1,4 +1,4 @@
-"""One row per training image, moved towards each new value."""
+"""A memory bank: one row per training image, a moving average."""
 
 from collections.abc import Sequence
 from math import sqrt
@@ -25,8 +25,8 @@ _DRAWN = 1 << 14
 def _draw(
     length: int, dim: int, init: str, generator: torch.Generator | None
 ) -> Tensor:
-    # On the CPU whatever the default device: the same seed gives the same
-    # bank on every machine and rank.
+    # Always on the CPU: the same seed gives the same bank on every machine
+    # and rank.
     rows = torch.empty(length, dim, dtype=torch.float32, device='cpu')
     if init == 'uniform':
         bound = 1 / sqrt(dim / 3)
@@ -34,23 +34,23 @@ def _draw(
     return normalize(rows.normal_(generator=generator), dim=1)
 
 
-def _start(
+def _initial_rows(
     length: int,
     dim: int,
     init: str,
     generator: torch.Generator | None,
     dtype: torch.dtype,
-    held: range,
+    local_range: range,
 ) -> Tensor:
-    """The held ones among the first rows; all are drawn, a few at a time."""
-    rows = torch.empty(len(held), dim, dtype=dtype, device='cpu')
+    """The held rows of the initial bank; all are drawn, in chunks."""
+    rows = torch.empty(len(local_range), dim, dtype=dtype, device='cpu')
     for start in range(0, length, _DRAWN):
         drawn = _draw(min(_DRAWN, length - start), dim, init, generator)
-        low = max(start, held.start)
-        high = min(start + len(drawn), held.stop)
+        low = max(start, local_range.start)
+        high = min(start + len(drawn), local_range.stop)
         if low < high:
             some = drawn[low - start : high - start]
-            rows[low - held.start : high - held.start] = some
+            rows[low - local_range.start : high - local_range.start] = some
     return rows
 
 
@@ -58,29 +58,29 @@ class MemoryBank:
     """A (D, C) table with one row per training image.
 
     ``update`` writes ``row <- normalise(m * row + (1 - m) * new)``: momentum
-    m weighs the **old** row, the opposite of mmengine's EMA and of
+    m is the weight of the **old** row, the opposite of mmengine's EMA and of
     BatchNorm. Source: "Feature-Gate Coupling for Dynamic Network Pruning"
     (arXiv 2111.14302), section 3.3.
 
-    It is a plain class and not a Module on purpose. It is not part of the
-    network: were it a buffer, DDP would broadcast rank 0's rows over the
-    others', an EMA hook would average it, SyncBN conversion would walk
-    through it, and every checkpoint would tie the model to one training
-    set. Its owner moves, saves and loads it.
+    It is deliberately not a Module, since it is not part of the network: if
+    it were a buffer, DDP would broadcast rank 0's rows to the others, an EMA
+    hook would average it, SyncBN conversion would visit it, and every
+    checkpoint would depend on one training set. Its owner moves, saves and
+    loads it.
 
     Args:
         length: D, the number of training images.
         dim: C, the number of channels.
         momentum: weight of the old row, in [0, 1).
-        normalize: L2-normalise what is written (published code); False
-            keeps the plain average (paper).
+        normalize: L2-normalise written rows (published code); False keeps
+            the plain average (paper).
         init: 'uniform', in +-1/sqrt(C/3) (published code), or 'unit', random
             unit vectors (paper).
-        dtype: of the rows; averages are taken in float32 at least.
-        generator: a CPU generator for the first rows; None uses torch's.
+        dtype: of the rows; averages are computed in float32 at least.
+        generator: a CPU generator for the initial rows; None: torch's.
 
     Raises:
-        FGCError: a size, momentum or init outside its range.
+        FGCError: a size, momentum or init is invalid.
     """
 
     def __init__(
@@ -97,11 +97,13 @@ class MemoryBank:
         self.momentum = momentum
         self.normalize = normalize
         self.length = length
-        self.rows = _start(length, dim, init, generator, dtype, self.held)
+        self.rows = _initial_rows(
+            length, dim, init, generator, dtype, self.local_range
+        )
 
     @property
-    def held(self) -> range:
-        """The rows that this process holds: all of them."""
+    def local_range(self) -> range:
+        """The rows on this process: all of them."""
         return range(self.length)
 
     def __len__(self) -> int:
@@ -117,18 +119,18 @@ class MemoryBank:
 
     @torch.no_grad()
     def update(self, indices: Tensor, values: Tensor) -> None:
-        """Move rows towards new values; all are written, or none.
+        """Update rows with new values; all are written, or none.
 
-        Where an index occurs twice, its first occurrence is written and the
+        If an index occurs twice, its first occurrence is written and the
         others are ignored.
 
         Args:
-            indices: (N,) int64 row numbers (``sample_idx``).
+            indices: (N,) int64 row indices (``sample_idx``).
             values: (N, C), any floating dtype; moved to the rows' device.
 
         Raises:
             FGCError: an index outside the bank, a value that is not finite
-                in the rows' dtype, or shapes that do not fit.
+                in the rows' dtype, or shapes that do not match.
         """
         self.check(indices, values)
         indices = indices.to(self.rows.device, torch.int64)
@@ -151,31 +153,31 @@ class MemoryBank:
             queries, self.rows, positives, temperature, form, eps
         )
 
-    def locate(
+    def local_rows(
         self, ordered: Tensor, source: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Where rows lie here, and what is written there.
+        """Local indices of rows, and the values to write there.
 
         Args:
-            ordered: (N,) row numbers, rising.
-            source: (N,) the places in the batch of their values.
+            ordered: (N,) row indices, increasing.
+            source: (N,) the positions of their values in the batch.
 
         Returns:
-            (N,) the rows as numbered here, (N,) the places in the batch for
-            these, and where some may lie elsewhere (N, 1) bool: whether a
-            row keeps what it has.
+            (N,) local row indices, (N,) the positions of their values in the
+            batch, and, if some rows may be on other processes, (N, 1) bool:
+            whether a row is not changed.
         """
         return ordered, source, None
 
     def check(self, indices: Tensor, values: Tensor) -> None:
-        """Raise what :meth:`update` would raise, and write nothing."""
+        """Raise the errors of :meth:`update`, without writing."""
         self._check_shapes(indices, values)
         device = self.rows.device
         self._check_values(indices.to(device), values.to(device))
 
     def blend(self, old: Tensor, new: Tensor) -> Tensor:
-        """What is written for old rows and new values, both (..., C)."""
-        # lerp in a half type would lose what a small 1 - m adds.
+        """The rows to write, from old rows and new values, (..., C)."""
+        # lerp in half precision would lose the increments of a small 1 - m.
         dtype = torch.promote_types(old.dtype, torch.float32)
         row = torch.lerp(new.to(dtype), old.to(dtype), self.momentum)
         row = normalize(row, dim=-1) if self.normalize else row
@@ -197,7 +199,7 @@ class MemoryBank:
         length = self.length
         outside = (indices < 0) | (indices >= length)
         broken = ~values.to(self.rows.dtype).isfinite().all(1)
-        # One look for both: each look waits for the device.
+        # One check for both: each synchronises with the device.
         if not (outside | broken).any():
             return
         if outside.any():
@@ -210,8 +212,8 @@ class MemoryBank:
             )
         raise FGCError(
             f'the value for sample_idx {int(indices[broken][0])} is not '
-            f'finite in {self.rows.dtype}, but one such row would spoil every '
-            'later loss: lower the learning rate, check that image, or use '
+            f'finite in {self.rows.dtype}, but such a row would break all '
+            'later losses: lower the learning rate, check that image, or use '
             'a float32 bank'
         )
 
@@ -221,14 +223,14 @@ class MemoryBank:
         return self
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The rows, not copied; options belong to the config."""
+        """The rows, not copied; options are in the config."""
         return {'rows': self.rows}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Copy saved rows into these, keeping device and dtype.
+        """Copy saved rows, keeping device and dtype.
 
         Raises:
-            FGCError: no rows in the state, or rows of another shape.
+            FGCError: the state has no rows, or rows of another shape.
         """
         if 'rows' not in state:
             raise FGCError(
@@ -244,7 +246,9 @@ class MemoryBank:
                 'with the same training set and sites, or start without the '
                 'saved banks (load_banks=False in FGCMemoryBankHook)'
             )
-        self.rows.copy_(state['rows'][self.held.start : self.held.stop])
+        self.rows.copy_(
+            state['rows'][self.local_range.start : self.local_range.stop]
+        )
 
 
 def nearest_of_each(
@@ -258,7 +262,7 @@ def nearest_of_each(
     Args:
         banks: All whole, or all sharded.
         queries: For each bank (N, C).
-        k: How many rows.
+        k: Number of rows.
         exclude: (N,) one row of every bank to leave out per query.
     """
     if any(type(bank) is not MemoryBank for bank in banks):
@@ -273,18 +277,18 @@ def nearest_of_each(
 def _check_options(length: int, dim: int, momentum: float, init: str) -> None:
     if length < 1 or dim < 1:
         raise FGCError(
-            f'a memory bank of {length} rows of {dim} channels was asked '
-            'for, but both must be at least 1: build the training set and '
-            'the sites first'
+            f'a memory bank of {length} rows of {dim} channels was '
+            'requested, but both must be at least 1: build the training set '
+            'and the sites first'
         )
     if not 0 <= momentum < 1:
         raise FGCError(
-            f'momentum {momentum} is outside [0, 1), but it weighs the old '
-            'row, and at 1 no row would ever move: use 0.5'
+            f'momentum {momentum} is outside [0, 1), but it is the weight of '
+            'the old row, and at 1 no row would change: use 0.5'
         )
     if init not in _INITS:
         raise FGCError(
-            f"init '{init}' is unknown, but a bank starts in one of two "
-            f"ways: write '{_INITS[0]}' (published code) or '{_INITS[1]}' "
+            f"init '{init}' is unknown, but a bank has two initialisations: "
+            f"write '{_INITS[0]}' (published code) or '{_INITS[1]}' "
             '(paper)'
         )

@@ -1,4 +1,4 @@
-"""One batch, written into several banks together."""
+"""Writing one batch to several banks together."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 
 class BatchWrite:
-    """A batch on its way into several banks: all its rows, or none.
+    """A batch to write to several banks: all its rows, or none.
 
-    On a CPU call :meth:`check`, which raises what is wrong, and then
-    :meth:`write`. On an accelerator, where the host would wait for an
-    answer, :meth:`write` first: it leaves all banks as they are where a value
-    is not finite, and :meth:`check` a step later says so.
+    On a CPU call :meth:`check`, which raises errors, and then :meth:`write`.
+    On an accelerator, to avoid synchronisation, :meth:`write` first: it does
+    not change the banks if a value is not finite, and :meth:`check` one step
+    later raises the error.
 
     Args:
         banks: Of the same number of rows, dtype, momentum and normalisation.
-        indices: (N,) int64 row numbers, within the banks.
-        values: (N, sum of the banks' C), the banks' values side by side.
+        indices: (N,) int64 row indices, within the banks.
+        values: (N, sum of the banks' C), the banks' values concatenated.
     """
 
     def __init__(
@@ -34,13 +34,13 @@ class BatchWrite:
     ) -> None:
         self.banks, self.indices, self.values = banks, indices, values
         dtype = banks[0].rows.dtype
-        # neither inf nor nan is at most the largest number
+        # false for inf and nan
         largest = values.to(dtype).abs().amax()
         self.broken = ~(largest <= torch.finfo(dtype).max)
         self._late = AsyncRead(self.broken)
 
     def check(self) -> None:
-        """Raise FGCError for a value that a bank cannot hold."""
+        """Raise FGCError for a value that a bank cannot store."""
         if self._late.get():
             for bank, values in zip(self.banks, self._parts(), strict=True):
                 bank.check(self.indices, values)
@@ -60,42 +60,42 @@ def write_rows(
     values: Sequence[Tensor],
     broken: Tensor | None = None,
 ) -> None:
-    """Move the same rows of several banks towards new values.
+    """Update the same rows of several banks with new values.
 
-    No operation has a result whose size depends on the values, so the host
-    waits for nothing. Where an index occurs twice, the values of its first
-    occurrence are written at both places.
+    No operation has an output size that depends on values, so nothing
+    synchronises with the device. If an index occurs twice, the values of its
+    first occurrence are written both times.
 
     Args:
         banks: As in :class:`BatchWrite`.
         indices: (N,) int64.
         values: (N, C) for each bank.
-        broken: () bool; true leaves all rows as they are.
+        broken: () bool; if true no row is changed.
     """
     if not len(indices):
         return
-    ordered, place = indices.sort(stable=True)
-    source = place.index_select(0, torch.searchsorted(ordered, ordered))
-    local, source, away = banks[0].locate(ordered, source)
-    stays = [x for x in (away, broken) if x is not None]
+    ordered, position = indices.sort(stable=True)
+    source = position.index_select(0, torch.searchsorted(ordered, ordered))
+    local, source, elsewhere = banks[0].local_rows(ordered, source)
+    unchanged = [x for x in (elsewhere, broken) if x is not None]
     pairs = list(zip(banks, values, strict=True))
     pairs.sort(key=lambda pair: pair[0].rows.shape[1])
     for _, group in groupby(pairs, lambda pair: pair[0].rows.shape[1]):
-        _write_alike(list(group), local, source, stays)
+        _write_stacked(list(group), local, source, unchanged)
 
 
-def _write_alike(
+def _write_stacked(
     pairs: Sequence[tuple[MemoryBank, Tensor]],
     local: Tensor,
     source: Tensor,
-    stays: Sequence[Tensor],
+    unchanged: Sequence[Tensor],
 ) -> None:
-    """Those of as many channels: blended in one go."""
+    """Write banks with the same number of channels, stacked."""
     old = [bank.rows.index_select(0, local) for bank, _ in pairs]
     old = torch.stack(old)  # (banks, N, C)
     new = torch.stack([values for _, values in pairs]).index_select(1, source)
     rows = pairs[0][0].blend(old, new)
-    for condition in stays:
+    for condition in unchanged:
         rows = torch.where(condition, old, rows)
     for (bank, _), part in zip(pairs, rows.unbind(), strict=True):
         bank.rows.index_copy_(0, local, part)

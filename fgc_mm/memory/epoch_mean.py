@@ -1,4 +1,4 @@
-"""The mean over an epoch of what a module says of each image."""
+"""Mean of a module's values over the images of an epoch."""
 
 from typing import Any
 
@@ -9,16 +9,16 @@ from fgc_mm.functional.reduce import sum_over_ranks
 
 
 class EpochMean:
-    """The mean over an epoch's images, those of all ranks.
+    """Mean over an epoch's images, on all ranks.
 
-    What it has summed up so far are buffers of the module that it serves:
-    the same on every rank, and in the checkpoint under that module's names,
-    so that a run which resumes in mid-epoch goes on.
+    The running sums are buffers of the owner module: the same on every rank,
+    and saved in checkpoints under the owner's names, so that a run resumed
+    within an epoch continues correctly.
 
     Args:
         owner: Gets the buffers ``images``, ``epoch``, and the sum.
-        shape: Of what is said of one image.
-        total: The sum's name.
+        shape: Of an image's value.
+        total: Name of the sum's buffer.
     """
 
     def __init__(
@@ -32,19 +32,19 @@ class EpochMean:
         owner.register_buffer(total, torch.zeros(shape, dtype=torch.float64))
         owner.register_buffer('images', torch.zeros((), dtype=torch.float64))
         owner.register_buffer('epoch', torch.zeros((), dtype=torch.long))
-        # beside the buffer, which may lie on a GPU: no wait in every step
+        # a copy of the buffer on the host: no synchronisation in every step
         self._epoch: int | None = None
         owner.register_load_state_dict_post_hook(self._reread)
 
-    def turn(self, epoch: int) -> Tensor | None:
-        """Begin an epoch, unless it has begun.
+    def start_epoch(self, epoch: int) -> Tensor | None:
+        """Start an epoch, unless it has started.
 
         Args:
             epoch: Finished epochs.
 
         Returns:
-            The mean of the epoch that has ended, float64 (0 if it had no
-            image); ``None`` within an epoch.
+            The mean of the previous epoch, float64 (0 if it had no images);
+            ``None`` within an epoch.
         """
         owner = self._owner
         if self._epoch is None:
@@ -60,7 +60,7 @@ class EpochMean:
         return mean
 
     def add(self, values: Tensor) -> None:
-        """Note a batch; all ranks must call, each with its images.
+        """Add a batch; collective, each rank with its images.
 
         Args:
             values: (N, *shape), without gradient.

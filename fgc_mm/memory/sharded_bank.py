@@ -1,4 +1,4 @@
-"""A memory bank whose rows lie on all processes, some on each."""
+"""A memory bank whose rows are sharded over all processes."""
 
 import torch
 from torch import Tensor
@@ -12,21 +12,21 @@ from fgc_mm.memory.bank import MemoryBank
 
 
 class ShardedBank(MemoryBank):
-    """The rows of a :class:`MemoryBank` that one process holds.
+    """The rows of a :class:`MemoryBank` on one process.
 
-    It begins, moves and answers as the whole bank would, and is restored
-    from the state of a whole bank. :meth:`nearest` and :meth:`contrast` are
-    collective: all processes call them together, each with its own queries.
+    It gives the same results as a whole bank, and is restored from the state
+    of a whole bank. :meth:`nearest` and :meth:`contrast` are collective: all
+    processes call them together, each with its own queries.
 
     Args:
-        shard: Which rows of how many.
+        shard: The rows on this process.
         dim: C, the number of channels.
-        momentum: As the others, of :class:`MemoryBank`.
-        normalize: See there.
-        init: See there.
-        dtype: See there.
-        generator: See there; seeded alike everywhere, or the first rows
-            depend on the number of processes.
+        momentum: As in :class:`MemoryBank`.
+        normalize: As in :class:`MemoryBank`.
+        init: As in :class:`MemoryBank`.
+        dtype: As in :class:`MemoryBank`.
+        generator: As in :class:`MemoryBank`; must have the same seed on all
+            processes.
     """
 
     def __init__(
@@ -45,12 +45,12 @@ class ShardedBank(MemoryBank):
         )
 
     @property
-    def held(self) -> range:
-        """The rows that this process holds."""
+    def local_range(self) -> range:
+        """The rows on this process."""
         return range(self.shard.start, self.shard.stop)
 
     def nearest(self, queries: Tensor, k: int, exclude: Tensor) -> Tensor:
-        """As the whole bank's; see :func:`sharded_nearest_neighbors`."""
+        """As for a whole bank; see :func:`sharded_nearest_neighbors`."""
         return sharded_nearest_neighbors(
             queries, self.rows, self.shard, k, exclude
         )
@@ -63,25 +63,25 @@ class ShardedBank(MemoryBank):
         form: str,
         eps: float,
     ) -> Tensor:
-        """As the whole bank's; see :func:`sharded_neighbor_contrast`."""
+        """As for a whole bank; see :func:`sharded_neighbor_contrast`."""
         return sharded_neighbor_contrast(
             queries, self.rows, self.shard, positives, temperature, form, eps
         )
 
-    def locate(
+    def local_rows(
         self, ordered: Tensor, source: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """As the whole bank's; rows that lie elsewhere repeat one of here.
+        """As for a whole bank; rows elsewhere are replaced by one here.
 
-        Where none lies here, a row is named that keeps what it has.
+        If none is here, an arbitrary row is returned and not changed.
         """
-        held = self.held
-        here = (ordered >= held.start) & (ordered < held.stop)
-        place = torch.arange(len(ordered), device=ordered.device)
-        place = torch.where(here, place, here.int().argmax())
-        local = ordered.index_select(0, place) - held.start
+        local_range = self.local_range
+        here = (ordered >= local_range.start) & (ordered < local_range.stop)
+        position = torch.arange(len(ordered), device=ordered.device)
+        position = torch.where(here, position, here.int().argmax())
+        local = ordered.index_select(0, position) - local_range.start
         return (
-            local.clamp(0, len(held) - 1),
-            source.index_select(0, place),
-            ~here.index_select(0, place).unsqueeze(1),
+            local.clamp(0, len(local_range) - 1),
+            source.index_select(0, position),
+            ~here.index_select(0, position).unsqueeze(1),
         )

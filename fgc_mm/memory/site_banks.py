@@ -9,11 +9,11 @@ from fgc_mm.memory.bank import MemoryBank
 
 @dataclass(frozen=True)
 class SiteBanks:
-    """The two banks of one coupled site: one row per training image each.
+    """The two banks of one coupled site, with one row per training image.
 
     Attributes:
-        feature: Pooled activations, the space where neighbours are sought.
-        gate: Gate vectors, the space where they are drawn together.
+        feature: Pooled activations, the space of the neighbour search.
+        gate: Gate vectors, the space of the contrastive loss.
     """
 
     feature: MemoryBank

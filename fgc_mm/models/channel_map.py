@@ -1,4 +1,4 @@
-"""Which channels of a network remain: a file, and the network it makes."""
+"""Channel maps: which channels of a network remain after pruning."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,12 +9,12 @@ from typing import Any
 from torch import nn
 
 from fgc_mm.errors import FGCError
-from fgc_mm.models.kept import (
-    Kept,
-    check_kept,
+from fgc_mm.models.layer_slice import (
+    LayerSlice,
+    check_layer_slice,
+    describe_widths,
     map_widths,
     shrink_layer,
-    spelt,
 )
 
 FORMAT = 'fgc_mm channel map'
@@ -22,7 +22,7 @@ FORMAT = 'fgc_mm channel map'
 
 @dataclass(frozen=True)
 class SiteChannels:
-    """What is gated at one site, in the whole network's channel numbers.
+    """What is gated at one site, in the whole network's channel indices.
 
     Attributes:
         kept: Channels that remain.
@@ -41,8 +41,8 @@ class ChannelMap:
     """Which channels of every layer of a network remain.
 
     It shrinks a network that was built whole (:meth:`shrink`), and a state
-    dict of the whole network (:meth:`shrink_state`); a model is never
-    pickled. Layers that it does not name stay whole. To make one::
+    dict of the whole network (:meth:`shrink_state`); models are never
+    pickled. Layers that are not in the map stay whole. To make one::
 
         channel_map = ChannelMap.of(
             backbone,                       # whole
@@ -64,7 +64,7 @@ class ChannelMap:
         sites: What is gated, by site; empty for a network without gates.
     """
 
-    layers: Mapping[str, Kept]
+    layers: Mapping[str, LayerSlice]
     sites: Mapping[str, SiteChannels] = field(default_factory=dict)
 
     @classmethod
@@ -75,18 +75,18 @@ class ChannelMap:
         inputs: Mapping[str, Sequence[int]],
         sites: Mapping[str, SiteChannels] | None = None,
     ) -> 'ChannelMap':
-        """A map from the channels that remain.
+        """A map from the remaining channels.
 
         Args:
             network: The whole network.
-            outputs: Output channels that remain, by path; for per-channel
-                modules (norms, depthwise convs) the channels.
-            inputs: Input channels that remain, by path; of those that both
-                leave out, all.
+            outputs: Remaining output channels, by path; for per-channel
+                modules (norms, depthwise convs) their channels.
+            inputs: Remaining input channels, by path. A layer in neither of
+                them stays whole.
             sites: What is gated.
 
         Raises:
-            FGCError: A path, or a channel, that the network does not have.
+            FGCError: The network does not have a path or a channel.
         """
         layers = {}
         for path in dict.fromkeys([*outputs, *inputs]):
@@ -94,59 +94,60 @@ class ChannelMap:
             reads = widths[1] if len(widths) == 3 else 0
             if reads and widths[2] == reads == widths[0]:  # depthwise
                 whole = outputs.get(path, inputs.get(path))
-                kept = Kept(widths, tuple(whole), tuple(whole))
+                kept = LayerSlice(widths, tuple(whole), tuple(whole))
             else:
-                kept = Kept(
+                kept = LayerSlice(
                     widths,
                     tuple(outputs.get(path, range(widths[0]))),
                     tuple(inputs.get(path, range(reads))),
                 )
-            check_kept(path, kept)
+            check_layer_slice(path, kept)
             layers[path] = kept
         return cls(layers, sites or {})
 
     def shrink(self, network: nn.Module) -> nn.Module:
-        """Take the channels that do not remain out of a network, in place.
+        """Remove the channels that do not remain from a network, in place.
 
-        Afterwards a checkpoint of the whole network still loads: it loses
-        the same channels on the way.
+        Afterwards a checkpoint of the whole network can still be loaded: the
+        same channels are removed from it.
 
         Raises:
-            FGCError: The map is of another network.
+            FGCError: The map was made for another network.
         """
         for path, kept in self.layers.items():
             widths = map_widths(network, path)
             if widths != kept.widths:
                 raise FGCError(
-                    f'{path} is {spelt(kept.widths)} in the channel map and '
-                    f'{spelt(widths)} in {type(network).__name__}: a map '
-                    'fits the network it was made for only; give the config '
-                    'of that one.'
+                    f'{path} is {describe_widths(kept.widths)} in the channel '
+                    f'map and {describe_widths(widths)} in '
+                    f'{type(network).__name__}, but a map only fits the '
+                    'network that it was made for; give the config of that '
+                    'one.'
                 )
             shrink_layer(network.get_submodule(path), kept)
-        network._register_load_state_dict_pre_hook(self._adopt_whole)
+        network._register_load_state_dict_pre_hook(self._shrink_whole_layers)
         network.applied_channel_maps = (*ChannelMap.applied_to(network), self)
         return network
 
     @staticmethod
     def applied_to(network: nn.Module | None) -> tuple['ChannelMap', ...]:
-        """The maps that have shrunk a network, in their order."""
+        """The maps that have shrunk a network, in order."""
         return getattr(network, 'applied_channel_maps', ())
 
     def shrink_state(
         self, state: dict[str, Any], prefix: str = ''
     ) -> dict[str, Any]:
-        """A state dict of the whole network without what does not remain."""
+        """Remove channels from a state dict of the whole network."""
         shrunk = dict(state)
         for path, kept in self.layers.items():
             start = f'{prefix}{path}.'
             for key in [k for k in state if k.startswith(start)]:
                 if '.' not in key[len(start) :]:
-                    shrunk[key] = kept.take(state[key])
+                    shrunk[key] = kept.slice_tensor(state[key])
         return shrunk
 
     def text(self) -> str:
-        """The JSON, a line per layer and site."""
+        """The map as JSON, with a line per layer and site."""
         layers = {
             name: dict(
                 widths=kept.widths, outputs=kept.outputs, inputs=kept.inputs
@@ -161,48 +162,48 @@ class ChannelMap:
 
     @classmethod
     def load(cls, path: str | Path) -> 'ChannelMap':
-        """Read a file of what :meth:`text` gave.
+        """Read a file with the JSON of :meth:`text`.
 
         Raises:
-            FGCError: The file is missing, or no channel map.
+            FGCError: The file is missing, or is not a channel map.
         """
         file = Path(path)
         if not file.is_file():
             raise FGCError(
-                f'{path} is not a file: channel_map names the JSON that '
-                'tools/export/compact.py writes; check the path.'
+                f'{path} is not a file, but channel_map needs the JSON file '
+                'that tools/export/compact.py writes; check the path.'
             )
         try:
-            return cls._parsed(json.loads(file.read_text()))
+            return cls._parse(json.loads(file.read_text()))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             if isinstance(error, FGCError):
                 raise
             raise FGCError(
-                f'{path} is no channel map ({type(error).__name__}: {error}):'
-                ' that is a JSON file which tools/export/compact.py writes; '
-                'check the path.'
+                f'{path} is not a channel map ({type(error).__name__}: '
+                f'{error}), which is a JSON file written by '
+                'tools/export/compact.py; check the path.'
             ) from error
 
     @classmethod
-    def _parsed(cls, content: dict) -> 'ChannelMap':
+    def _parse(cls, content: dict) -> 'ChannelMap':
         if content['format'] != FORMAT:
             raise ValueError(f'format {content["format"]!r}')
         layers = {
-            name: Kept(**{key: tuple(v) for key, v in entry.items()})
+            name: LayerSlice(**{key: tuple(v) for key, v in entry.items()})
             for name, entry in content['layers'].items()
         }
         for name, kept in layers.items():
-            check_kept(name, kept)
+            check_layer_slice(name, kept)
         sites = {
             name: SiteChannels(**{k: tuple(v) for k, v in entry.items()})
             for name, entry in content['sites'].items()
         }
         return cls(layers, sites)
 
-    def _adopt_whole(
+    def _shrink_whole_layers(
         self, state: dict[str, Any], prefix: str, *_: Any
     ) -> None:
-        """Shrink what a checkpoint of the whole network says of a layer."""
+        """Shrink the tensors of layers that a checkpoint has whole."""
         for path, kept in self.layers.items():
             start = f'{prefix}{path}.'
             own = {

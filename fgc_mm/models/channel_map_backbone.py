@@ -1,4 +1,4 @@
-"""A plain backbone whose widths follow a channel map."""
+"""A plain backbone shrunk by a channel map."""
 
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from torch import nn
@@ -11,14 +11,13 @@ from fgc_mm.registry import MODELS
 def channel_map_backbone(
     backbone: dict | nn.Module, channel_map: str | ChannelMap
 ) -> nn.Module:
-    """Build a backbone whole, and take out what a channel map leaves out.
+    """Build a whole backbone, and shrink it to a channel map.
 
-    In a config ``type='fgc_mm.ChannelMapBackbone'``. What comes back is the
-    backbone itself, of its own class and with its own parameter names, only
-    narrower; so everything that takes the backbone takes it. A checkpoint of
-    the narrow network loads as it is, one of the whole network loses the
-    channels on the way (``load_from``, ``init_cfg`` and
-    ``load_state_dict`` alike).
+    In a config ``type='fgc_mm.ChannelMapBackbone'``. Returns the backbone
+    itself, with its own class and parameter names, only narrower; so it can
+    be used wherever the backbone can. Checkpoints of the narrow network and
+    of the whole network can be loaded; from the latter channels are removed
+    (with ``load_from``, ``init_cfg`` and ``load_state_dict``).
 
     Args:
         backbone: Config of the whole backbone, or the module, which is
@@ -26,7 +25,7 @@ def channel_map_backbone(
         channel_map: The JSON file (:meth:`ChannelMap.text`), or the map.
 
     Raises:
-        FGCError: The file is no channel map, or of another network.
+        FGCError: The file is not a channel map, or is for another network.
     """
     if not isinstance(backbone, nn.Module):
         backbone = MMPRETRAIN_MODELS.build(backbone)

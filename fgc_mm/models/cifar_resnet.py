@@ -1,4 +1,4 @@
-"""The ResNets of 6n+2 layers for images of 32 x 32."""
+"""ResNets of depth 6n+2 for images of 32 x 32."""
 
 import torch.nn.functional as F
 from mmengine.model import BaseModule
@@ -51,8 +51,7 @@ class CifarResNet(BaseBackbone):
         depth: 20, 32, 44, 56 or 110.
         in_channels: Channels of the image.
         base_channels: Channels of the first stage.
-        init_cfg: Initialisation, as everywhere in mmengine; by default
-            He-normal convs.
+        init_cfg: Initialisation, as in mmengine; default: He-normal convs.
 
     Shapes: (N, in_channels, H, W) -> ((N, 4 * base_channels, H/4, W/4),).
     """
@@ -71,7 +70,7 @@ class CifarResNet(BaseBackbone):
         super().__init__(init_cfg)
         if depth not in self.depths:
             raise FGCError(
-                f'depth={depth} is no CifarResNet; choose among '
+                f'depth={depth} is not a depth of CifarResNet; choose among '
                 f'{", ".join(map(str, self.depths))}.'
             )
         self.conv1 = nn.Conv2d(
@@ -90,7 +89,7 @@ class CifarResNet(BaseBackbone):
         return (self.layer3(self.layer2(self.layer1(x))),)
 
     def train(self, mode: bool = True) -> 'CifarResNet':
-        """As ``nn.Module.train``; mmpretrain's own returns nothing."""
+        """As ``nn.Module.train``, which mmpretrain overrides."""
         super().train(mode)
         return self
 

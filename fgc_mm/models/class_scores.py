@@ -1,4 +1,4 @@
-"""What a classification head says of its classes."""
+"""Scores and kind of labels of a classification head."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from fgc_mm.errors import FGCError
 
 
 def independent_labels(head: nn.Module) -> bool:
-    """Whether each class is a yes or no of its own (a sigmoid per class).
+    """Whether the labels are independent (a sigmoid per class).
 
     True for the multi-label heads, and for heads whose loss is a binary
     cross entropy per class.
     """
     loss = getattr(head, 'loss_module', None)
-    # LabelSmoothLoss has the cross entropy inside
+    # LabelSmoothLoss contains the cross entropy
     parts = loss.modules() if isinstance(loss, nn.Module) else ()
     return isinstance(head, MultiLabelClsHead) or any(
         getattr(part, 'use_sigmoid', False) for part in parts
@@ -25,25 +25,25 @@ def independent_labels(head: nn.Module) -> bool:
 
 
 def class_scores(head: nn.Module, feats: Any, reader: str) -> Tensor:
-    """What the head says of a batch, before softmax or sigmoid.
+    """The head's scores of a batch, before softmax or sigmoid.
 
     Args:
         head: The classification head.
-        feats: What it reads.
-        reader: Who needs the scores; named in the error.
+        feats: Its input.
+        reader: What needs the scores; named in the error.
 
     Returns:
         (N, classes).
 
     Raises:
-        FGCError: The head gives several score tensors, as ``MultiTaskHead``
-            and ``ConformerHead`` do.
+        FGCError: The head returns several score tensors, as
+            ``MultiTaskHead`` and ``ConformerHead`` do.
     """
     scores = head(feats)
     if isinstance(scores, Tensor) and scores.ndim == 2:
         return scores
     raise FGCError(
-        f'{type(head).__name__} gives a {type(scores).__name__} of scores, '
-        f'but {reader} needs one tensor (N, classes); use a head of one '
+        f'{type(head).__name__} returns a {type(scores).__name__} of scores, '
+        f'but {reader} needs one tensor (N, classes); use a head with one '
         f'task and one output, or leave {reader} out.'
     )

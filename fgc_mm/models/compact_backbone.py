@@ -1,4 +1,4 @@
-"""What is left of a gated backbone after compaction."""
+"""A gated backbone after compaction."""
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -8,7 +8,7 @@ from torch import nn
 
 from fgc_mm.errors import FGCError
 from fgc_mm.gates import GroupedGate, PartialGate
-from fgc_mm.gates.build import build_single, split_group, with_widths
+from fgc_mm.gates.build import build_ungrouped_gate, split_group, with_widths
 from fgc_mm.models.channel_map import ChannelMap, SiteChannels
 from fgc_mm.models.channel_map_backbone import channel_map_backbone
 from fgc_mm.models.gated_backbone import GatedBackbone
@@ -21,20 +21,20 @@ class CompactBackbone(GatedBackbone):
     """A gated backbone without the channels that a channel map leaves out.
 
     ``tools/export/compact.py`` writes its config. The backbone is built
-    whole and shrunk; gates are hung at the sites that still have something
-    to decide, each with outputs for those channels only. It is trained,
-    tested and counted as any gated backbone.
+    whole and shrunk; gates are built for the sites that still have a
+    decision, with outputs for these channels only. It is trained, tested and
+    counted like any gated backbone.
 
     Args:
         backbone: As in :class:`GatedBackbone`: the whole network.
-        gate: Likewise.
+        gate: As in :class:`GatedBackbone`.
         channel_map: JSON file of a :class:`ChannelMap`, or the map.
         sites: As in :class:`GatedBackbone`; those without a gate in the map
             are left out.
-        init_cfg: As there.
+        init_cfg: As in :class:`GatedBackbone`.
 
     Raises:
-        FGCError: The map is of another network, or names no gate.
+        FGCError: The map is for another network, or has no gate.
     """
 
     def __init__(
@@ -54,9 +54,8 @@ class CompactBackbone(GatedBackbone):
         }
         if not self._gated:
             raise FGCError(
-                'the channel map leaves no gate, so there is nothing for '
-                "CompactBackbone to hang; use type='fgc_mm."
-                "ChannelMapBackbone'."
+                'the channel map leaves no gate for a CompactBackbone; use '
+                "type='fgc_mm.ChannelMapBackbone'."
             )
         self._layers = channel_map.layers
         small = channel_map_backbone(backbone, channel_map)
@@ -72,51 +71,53 @@ class CompactBackbone(GatedBackbone):
             if channels != len(entry.kept):
                 raise FGCError(
                     f'{name} is a site of {len(entry.kept)} channels in the '
-                    f'channel map, and of {channels} in this network: a map '
-                    'fits the network it was made for only; give the config '
-                    'of that one.'
+                    f'channel map, and of {channels} in this network, but a '
+                    'map only fits the network that it was made for; give '
+                    'the config of that one.'
                 )
         return [site for name, site in found.items() if name in self._gated]
 
     def _build_gate(self, gate: dict, site: GateSite) -> nn.Module:
         entry = self._gated[site.name]
         gate, group = split_group(gate)
-        gate = with_widths(gate, self._channels_once(site))
-        decided = left_decisions(entry, group)
-        gated = _among(decided, entry.gated)
+        gate = with_widths(gate, self._original_channels(site))
+        decisions = remaining_decisions(entry, group)
+        gated = _decisions_for(decisions, entry.gated)
         whole = None
         if gated:
-            whole = build_single(gate, site.in_channels, len(gated))
-        if len(gated) < len(decided):
-            closed = _among(decided, entry.closed)
-            whole = PartialGate(whole, len(decided), gated, closed)
+            whole = build_ungrouped_gate(gate, site.in_channels, len(gated))
+        if len(gated) < len(decisions):
+            closed = _decisions_for(decisions, entry.closed)
+            whole = PartialGate(whole, len(decisions), gated, closed)
         if group == 1:
             return whole
-        return GroupedGate(whole, [len(channels) for channels in decided])
+        return GroupedGate(whole, [len(channels) for channels in decisions])
 
-    def _channels_once(self, site: GateSite) -> int:
-        """How many channels a site had in the whole network."""
+    def _original_channels(self, site: GateSite) -> int:
+        """Number of channels that a site had in the whole network."""
         kept = self._layers.get(site.producer)
         if kept is None:
             return site.channels
         (layer,) = [m for m in site.outputs if m.path == site.producer]
-        places = layer.positions or range(site.channels)
-        copies = sum(place >= 0 for place in places) // site.channels
+        positions = layer.positions or range(site.channels)
+        copies = sum(position >= 0 for position in positions) // site.channels
         return site.channels + (kept.widths[0] - len(kept.outputs)) // max(
             1, copies
         )
 
 
-def left_decisions(entry: SiteChannels, group: int) -> list[tuple[int, ...]]:
-    """The channels that remain of a site, by what decides for them.
+def remaining_decisions(
+    entry: SiteChannels, group: int
+) -> list[tuple[int, ...]]:
+    """The remaining channels of a site, grouped by decision.
 
     Args:
-        entry: What remains, in the whole network's channel numbers.
+        entry: What remains, in the whole network's channel indices.
         group: Channels that share a decision in the whole network.
 
     Returns:
         Neighbouring gated channels of one group together; every channel
-        that is always open or closed alone.
+        that is always open or closed separately.
     """
     gated = set(entry.gated)
 
@@ -126,8 +127,8 @@ def left_decisions(entry: SiteChannels, group: int) -> list[tuple[int, ...]]:
     return [tuple(run) for _, run in groupby(entry.kept, decision)]
 
 
-def _among(
-    decided: Sequence[tuple[int, ...]], channels: Sequence[int]
+def _decisions_for(
+    decisions: Sequence[tuple[int, ...]], channels: Sequence[int]
 ) -> list[int]:
-    """The decisions that are about some channels."""
-    return [i for i, run in enumerate(decided) if run[0] in channels]
+    """Indices of the decisions for these channels."""
+    return [i for i, run in enumerate(decisions) if run[0] in channels]

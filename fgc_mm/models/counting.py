@@ -18,17 +18,17 @@ Sites = dict[str, list[tuple[int, tuple[int, ...] | None]]]
 def build_macs_table(
     model: nn.Module, image_shape: tuple[int, ...]
 ) -> MACsTable:
-    """Count every product of tensors that one image runs through.
+    """Count every tensor product that one image needs.
 
-    The products are counted where torch computes them
-    (:mod:`fgc_mm.sites.watching`), so convs, linear layers, functional
-    calls and the two products of attention are all there. Only those of a
-    conv or linear layer in its own forward can be scaled by sites: a site
-    masks at the call of its consumers. All others are dense.
+    The products are observed where torch computes them
+    (:mod:`fgc_mm.sites.watch_products`), so convs, linear layers, functional
+    calls and the two products of attention are all included. Only those of a
+    conv or linear layer in its own forward can be scaled by sites, since a
+    site masks the inputs of its consumers. All others are dense.
 
     Args:
         model: A classifier whose ``backbone`` is a :class:`GatedBackbone`,
-            or any other.
+            or any other module.
         image_shape: (C, H, W).
 
     Returns:
@@ -37,7 +37,7 @@ def build_macs_table(
     names = {id(module): name for name, module in model.named_modules()}
     gated = getattr(model, 'backbone', None)
     sites = gated.sites if isinstance(gated, GatedBackbone) else []
-    inputs, outputs = _governed(gated, sites, names)
+    inputs, outputs = _sites_of_layers(gated, sites, names)
     whole = _before_compaction(gated, names)
     gates = {
         names[id(module)]
@@ -45,13 +45,13 @@ def build_macs_table(
         for module in gated.gates[site.key].modules()
     }
     layers = []
-    for ran in run_and_record(model, image_shape):
-        layer = _row(ran, gates, whole.get(ran.name))
-        if ran.source == 'layer':
+    for product in run_and_record(model, image_shape):
+        layer = _row(product, gates, whole.get(product.name))
+        if product.source == 'layer':
             layer = replace(
                 layer,
-                in_sites=tuple(inputs[ran.name]),
-                out_sites=tuple(outputs[ran.name]),
+                in_sites=tuple(inputs[product.name]),
+                out_sites=tuple(outputs[product.name]),
             )
         layers.append(layer)
     return MACsTable(
@@ -63,20 +63,20 @@ def build_macs_table(
 
 
 def _row(
-    ran: LayerProduct, gates: set[str], widths: tuple[int, ...] | None
+    product: LayerProduct, gates: set[str], widths: tuple[int, ...] | None
 ) -> LayerMACs:
     before = None
-    if ran.source == 'layer' and widths is not None:
+    if product.source == 'layer' and widths is not None:
         outputs, inputs, groups = widths
-        before = ran.unit * inputs * outputs // groups
+        before = product.unit * inputs * outputs // groups
     return LayerMACs(
-        ran.name,
-        _role(ran.module, gates),
-        ran.unit,
-        ran.in_channels,
-        ran.out_channels,
-        ran.groups,
-        source=ran.source,
+        product.name,
+        _role(product.module, gates),
+        product.unit,
+        product.in_channels,
+        product.out_channels,
+        product.groups,
+        source=product.source,
         before=before,
     )
 
@@ -87,17 +87,17 @@ def _role(path: str, gates: set[str]) -> str:
     return 'backbone' if path.split('.')[0] == 'backbone' else 'head'
 
 
-def _governed(
+def _sites_of_layers(
     gated: nn.Module | None, sites: list[GateSite], names: dict[int, str]
 ) -> tuple[Sites, Sites]:
-    """The sites that scale a layer's inputs, and its outputs, by its path."""
+    """Sites that scale a layer's inputs, and its outputs, by its path."""
     inputs, outputs = defaultdict(list), defaultdict(list)
     readers = {member.path for site in sites for member in site.consumers}
     for index, site in enumerate(sites):
         for output in site.outputs:
             layer = gated.backbone.get_submodule(output.path)
             outputs[names[id(layer)]].append((index, output.positions))
-            # one that reads another site is closed there by that one
+            # the inputs of a site's consumer are scaled by that site
             if is_depthwise(layer) and output.path not in readers:
                 inputs[names[id(layer)]].append((index, output.positions))
         for consumer in site.consumers:
@@ -115,7 +115,7 @@ def _before_compaction(
     widths: dict[str, tuple[int, ...]] = {}
     for channel_map in ChannelMap.applied_to(backbone):
         for path, kept in channel_map.layers.items():
-            if kept.dense:  # the first map saw the widest layer
+            if kept.dense:  # the first map has the original widths
                 name = names[id(backbone.get_submodule(path))]
                 widths.setdefault(name, kept.widths)
     return widths

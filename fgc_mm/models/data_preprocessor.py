@@ -1,4 +1,4 @@
-"""Images and labels on their way to the device, without a wait for it."""
+"""A data preprocessor with asynchronous copies to the device."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from fgc_mm.registry import MODELS
 
 @MODELS.register_module()
 class NonBlockingDataPreprocessor(ClsDataPreprocessor):
-    """``ClsDataPreprocessor`` whose copies do not wait for the device.
+    """``ClsDataPreprocessor`` with copies that do not block the host.
 
-    Upstream's copies images and labels so that the host waits until an
-    accelerator has done the step before, and can prepare nothing meanwhile.
-    The results are the same. On a CPU it copies as upstream's does: images
-    that a data set holds on a GPU would be read before they have come.
+    Upstream's copies of images and labels block the host until an
+    accelerator has finished the previous step. The results are the same. On
+    a CPU it copies like upstream: images that a data set holds on a GPU
+    would otherwise be read before the copy has finished.
 
     Args:
         *args: As in ``ClsDataPreprocessor``.
-        **kwargs: As there.
+        **kwargs: As in ``ClsDataPreprocessor``.
     """
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """As upstream's; the labels of the images go to the device first."""
-        # a copy to the CPU must be whole before it is read
+        """As upstream; labels are copied to the device first."""
+        # a copy to the CPU must be finished before it is read
         self._non_blocking = torch.device(self.device).type != 'cpu'
         samples = data.get('data_samples') if isinstance(data, dict) else None
         if samples and self._non_blocking:
@@ -48,7 +48,7 @@ class NonBlockingDataPreprocessor(ClsDataPreprocessor):
         moved = together.to(self.device, non_blocking=True)
         parts = moved.split([len(label) for label in labels])
         for sample, label in zip(samples, parts, strict=True):
-            # a field already: no need to check its type once more
+            # an existing field: skips the type check of set_field
             object.__setattr__(sample, 'gt_label', label)
 
 

@@ -13,25 +13,25 @@ from fgc_mm.errors import FGCError
 from fgc_mm.gates import GroupedGate, build_gate
 from fgc_mm.registry import MODELS
 from fgc_mm.sites import (
-    Found,
+    FoundSites,
+    GateHooks,
     GateRecord,
     GateSite,
-    SitePort,
-    chosen,
     search_sites,
+    select_sites,
 )
 from fgc_mm.sites.call import GatedCall, SiteState
-from fgc_mm.sites.recompute import joined
-from fgc_mm.sites.reuse import write_metadata
+from fgc_mm.sites.recompute import join_outputs
+from fgc_mm.sites.site_cache import write_metadata
 
 
 @MODELS.register_module()
 class GatedBackbone(BaseBackbone):
     """Any backbone, with a gate at each of its sites.
 
-    The wrapped network's code and parameter names stay as they are: it is
-    ``self.backbone``, dense when called on its own, and a checkpoint of it
-    (plain, or of a whole mmpretrain classifier) loads into the wrapper.
+    The wrapped network's code and parameter names are not changed: it is
+    ``self.backbone``, dense when called directly, and its checkpoints
+    (plain, or of a whole mmpretrain classifier) can be loaded.
 
     Args:
         backbone: Config of the network to wrap, or the module.
@@ -42,18 +42,28 @@ class GatedBackbone(BaseBackbone):
             ``dict(type='auto', image_size=..., residual=...)``; see
             :func:`fgc_mm.sites.find_sites`. Printing the backbone lists them.
         init_cfg: Initialisation of the wrapper; the wrapped network's own
-            ``init_cfg`` is honoured as well.
+            ``init_cfg`` is applied as well.
 
     Raises:
         FGCError: No site, a pattern without a match, a network that cannot
-            be traced, quantized layers, a group that is no number.
+            be probed, quantized layers, an invalid group.
 
     Attributes:
-        found: All sites of the network, and on which image they were found.
-        sites: Those that have a gate.
+        found: All sites of the network, and the image shape of the search.
+        sites: The sites that have a gate.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> net = nn.Sequential(
+        ...     nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+        >>> gated = GatedBackbone(net, dict(type='fgc_mm.BinaryConcreteGate'))
+        >>> features, records = gated.forward_gated(torch.randn(2, 3, 16, 16))
+        >>> [(r.site.name, tuple(r.mask.shape)) for r in records]
+        [('0', (2, 8))]
     """
 
-    found: Found
+    found: FoundSites
 
     def __init__(
         self,
@@ -72,62 +82,63 @@ class GatedBackbone(BaseBackbone):
             {site.key: self._build_gate(gate, site) for site in self.sites}
         )
         self.sites = [
-            _as_decided(site, self.gates[site.key]) for site in self.sites
+            _with_group_sizes(site, self.gates[site.key])
+            for site in self.sites
         ]
-        self._ports = [
-            SitePort(site, self.gates[site.key]) for site in self.sites
+        self._site_hooks = [
+            GateHooks(site, self.gates[site.key]) for site in self.sites
         ]
-        SitePort.attach(self._ports, backbone.get_submodule)
-        self._register_load_state_dict_pre_hook(self._adopt_plain_keys)
+        GateHooks.attach(self._site_hooks, backbone.get_submodule)
+        self._register_load_state_dict_pre_hook(self._rename_plain_keys)
         self._register_load_state_dict_pre_hook(self._refuse_other_gates)
         self._register_state_dict_hook(_write_sites)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The wrapped backbone's own outputs, gated."""
+        """The wrapped backbone's outputs, gated."""
         return self.forward_gated(x)[0]
 
     def forward_gated(
         self, x: Tensor, keep_activation: bool | None = None
     ) -> tuple[tuple[Tensor, ...], list[GateRecord]]:
-        """Outputs, and what every site did.
+        """Outputs, and the records of all sites.
 
         Args:
             x: (N, 3, H, W).
-            keep_activation: Put the activation before the gate into the
-                records; by default in training only, since it keeps every
-                gated map alive.
+            keep_activation: Whether the records contain the activation
+                before the gate; default: in training only, since it keeps
+                all gated maps in memory.
 
         Returns:
             The wrapped backbone's outputs and one record per site.
 
         Raises:
-            FGCError: A producer did not run, or ran twice; the images' type
-                is not that of the weights.
+            FGCError: A producer did not run, or ran twice; the images have
+                another dtype than the weights.
         """
         keep = self.training if keep_activation is None else keep_activation
-        call = GatedCall(self._ports, keep)
+        call = GatedCall(self._site_hooks, keep)
         return self._run(call, x)
 
     def _run(
         self, call: GatedCall, x: Tensor
     ) -> tuple[tuple[Tensor, ...], list[GateRecord]]:
-        """One gated call; afterwards only the graph keeps its state."""
+        """Run a gated call; afterwards only the graph holds its state."""
         try:
             outputs = call.run(self.backbone, x)
         except (RuntimeError, TypeError) as error:
             check_dtypes(self.backbone, x, error)
             raise
         states = list(call.states.values())
-        records = [state.port.record(state) for state in states]
+        records = [state.hooks.record(state) for state in states]
         self._check_reached(states)
         returned = outputs
         if call.grad:
-            returned, records = joined(call, outputs, records)
-            call.end(outputs)
+            returned, records = join_outputs(call, outputs, records)
+            call.finish(outputs)
         return returned, records
 
-    def leave_out(self, names: Collection[str]) -> None:
-        """Take the gates of some sites away, as if never found.
+    def remove_gates(self, names: Collection[str]) -> None:
+        """Remove the gates of some sites.
 
         Args:
             names: Of the sites.
@@ -138,44 +149,46 @@ class GatedBackbone(BaseBackbone):
         left = [site for site in self.sites if site.name not in names]
         if not left:
             raise FGCError(
-                f'the neck and the head read nothing that a site of '
-                f'{type(self.backbone).__name__} contributes to, so there is '
-                'nothing to gate; choose other out_indices, neck or head.'
+                f'the neck and the head do not depend on any site of '
+                f'{type(self.backbone).__name__}, so there is nothing to '
+                'gate; choose other out_indices, neck or head.'
             )
-        for site, port in zip(self.sites, self._ports):
+        for site, hooks in zip(self.sites, self._site_hooks):
             if site.name in names:
-                _detach(port, self.backbone)
+                _detach(hooks, self.backbone)
                 del self.gates[site.key]
-        self._ports = [p for p in self._ports if p.site.name not in names]
+        self._site_hooks = [
+            p for p in self._site_hooks if p.site.name not in names
+        ]
         self.sites = left
 
     def train(self, mode: bool = True) -> 'GatedBackbone':
-        """As ``nn.Module.train``; mmpretrain's own returns nothing."""
+        """As ``nn.Module.train``, which mmpretrain overrides."""
         super().train(mode)
         return self
 
     def get_layer_depth(
         self, param_name: str, prefix: str = ''
     ) -> tuple[int, int]:
-        """Depth for layer-wise learning rates, as the wrapped network says.
+        """Depth for layer-wise learning rates, from the wrapped network.
 
         Args:
             param_name: The parameter's name.
-            prefix: What comes before the names of this module.
+            prefix: Prefix of the names of this module.
 
         Returns:
-            The depth and the number of depths. The gates, which start from
-            nothing, are as deep as the head.
+            The depth and the number of depths. Gates, which are not
+            pretrained, are as deep as the head.
 
         Raises:
-            FGCError: The wrapped network tells no depths.
+            FGCError: The wrapped network has no ``get_layer_depth``.
         """
         inner = self.backbone
         if not hasattr(inner, 'get_layer_depth'):
             raise FGCError(
-                f'{type(inner).__name__} tells no depth of its layers '
-                '(get_layer_depth), which layer-wise learning rates need; '
-                'take another constructor of the optimizer.'
+                f'{type(inner).__name__} has no get_layer_depth, which '
+                'layer-wise learning rates need; use another optimizer '
+                'constructor.'
             )
         return inner.get_layer_depth(param_name, f'{prefix}backbone.')
 
@@ -187,7 +200,7 @@ class GatedBackbone(BaseBackbone):
         self, backbone: nn.Module, sites: str | Sequence[str]
     ) -> list[GateSite]:
         self.found = search_sites(backbone, sites)
-        return chosen(self.found.sites, sites)
+        return select_sites(self.found.sites, sites)
 
     def _build_gate(self, gate: dict, site: GateSite) -> nn.Module:
         return build_gate(gate, site.in_channels, site.channels)
@@ -197,36 +210,37 @@ class GatedBackbone(BaseBackbone):
             if state.decision is None:
                 raise FGCError(
                     f'{site.producer} did not run in the forward pass, so '
-                    f'its gate could not decide: {self._why_idle(state)}.'
+                    'its gate made no decision: '
+                    f'{self._reason_not_run(state)}.'
                 )
-            if site.branch_end is not None and not state.ended:
+            if site.branch_end is not None and not state.masked_at_end:
                 raise FGCError(
                     f'{site.branch_end} did not mask its output: it did not '
-                    'run, or another module has taken its place, as those of '
-                    'sync_bn do; leave residual sites out of sites.'
+                    'run, or another module has replaced it, e.g. by '
+                    'sync_bn; leave residual sites out of sites.'
                 )
 
-    def _why_idle(self, state: SiteState) -> str:
-        """Why a producer did not run, and what to do."""
-        path = state.port.site.producer
+    def _reason_not_run(self, state: SiteState) -> str:
+        """Why a producer did not run, and the remedy."""
+        path = state.hooks.site.producer
         modules = dict(self.backbone.named_modules())
-        if state.port.is_attached(modules.get(path)):
+        if state.hooks.is_attached(modules.get(path)):
             return (
-                'which layers run depends on the values of the images; '
+                'the executed layers depend on the values of the images; '
                 'leave this site out of sites'
             )
         return (
-            'another module has taken its place since the network was '
-            'wrapped; wrap the network that is to run'
+            'another module has replaced it since the network was wrapped; '
+            'wrap the network that will run'
         )
 
-    def _adopt_plain_keys(
+    def _rename_plain_keys(
         self, state_dict: dict[str, Any], prefix: str, *_: Any
     ) -> None:
         """Rename a plain checkpoint's keys to the wrapped backbone's.
 
-        A hook of this module, so it acts for ``load_from``, for ``init_cfg``
-        and for ``load_state_dict`` alike.
+        A hook of this module, so it is called for ``load_from``,
+        ``init_cfg`` and ``load_state_dict``.
         """
         plain = set(self.backbone.state_dict())
         own = set(self.state_dict())
@@ -238,27 +252,31 @@ class GatedBackbone(BaseBackbone):
     def _refuse_other_gates(
         self, state_dict: dict[str, Any], prefix: str, *_: Any
     ) -> None:
-        """No fresh gates where a checkpoint has trained ones of another kind.
+        """Raise an error if a checkpoint has gates of another kind.
 
-        mmengine only warns of weights that do not fit. A site of which the
-        checkpoint has no gate keeps its fresh one.
+        mmengine only warns of weights that do not match. A site for which
+        the checkpoint has no gate keeps its initial one.
         """
         for site in self.sites:
             start = f'{prefix}gates.{site.key}.'
             if not any(key.startswith(start) for key in state_dict):
                 continue
-            wrong = _misfit(self.gates[site.key], start, state_dict)
+            wrong = _parameter_mismatch(
+                self.gates[site.key], start, state_dict
+            )
             if wrong:
                 raise FGCError(
-                    f"the checkpoint's gate of {site.name} does not fit this "
-                    f"model's ({wrong}), so it is of another kind, width or "
-                    'group; give the config that it was trained with, or '
+                    f"the checkpoint's gate of {site.name} does not match "
+                    f"this model's ({wrong}), so it has another kind, width "
+                    'or group; give the config that it was trained with, or '
                     'load a checkpoint without gates.'
                 )
 
 
-def _misfit(gate: nn.Module, start: str, given: dict[str, Any]) -> str:
-    """Which parameter of a gate is missing or of another shape, in words."""
+def _parameter_mismatch(
+    gate: nn.Module, start: str, given: dict[str, Any]
+) -> str:
+    """Describe a missing or misshapen parameter of a gate; '' if none."""
     for name, own in gate.named_parameters():
         shape = getattr(given.get(start + name), 'shape', None)
         if shape != own.shape:
@@ -267,26 +285,26 @@ def _misfit(gate: nn.Module, start: str, given: dict[str, Any]) -> str:
     return ''
 
 
-def _as_decided(site: GateSite, gate: nn.Module) -> GateSite:
-    """The site, with the groups in which its gate decides."""
+def _with_group_sizes(site: GateSite, gate: nn.Module) -> GateSite:
+    """The site, with the group sizes of its gate."""
     sizes = gate.sizes if isinstance(gate, GroupedGate) else None
     return replace(site, group_sizes=sizes)
 
 
-def _detach(port: SitePort, backbone: nn.Module) -> None:
-    """Remove all hooks of a port."""
+def _detach(site_hooks: GateHooks, backbone: nn.Module) -> None:
+    """Remove all hooks of a site."""
     for module in backbone.modules():
         for hooks in (module._forward_pre_hooks, module._forward_hooks):
             for key, hook in list(hooks.items()):
                 method = hook.func if isinstance(hook, partial) else hook
-                if getattr(method, '__self__', None) is port:
+                if getattr(method, '__self__', None) is site_hooks:
                     del hooks[key]
 
 
 def _write_sites(
     backbone: GatedBackbone, _: dict, __: str, metadata: dict[str, Any]
 ) -> None:
-    """A checkpoint holds the sites, so that a resumed run need not search."""
+    """Save the sites in checkpoints, so that resuming needs no search."""
     write_metadata(backbone.found, metadata)
 
 
@@ -296,21 +314,21 @@ def _refuse_quantized(network: nn.Module) -> None:
             raise FGCError(
                 f'{path or type(network).__name__} is quantized '
                 f'({type(module).__name__} of {type(module).__module__}), '
-                'but gates act on floating-point layers; wrap the network '
+                'but gates need floating-point layers; wrap the network '
                 'before it is quantized.'
             )
 
 
 def as_outputs(outputs: Any) -> Any:
-    """A backbone's outputs as necks and heads take them: no bare tensor."""
+    """A backbone's outputs as a tuple, as necks and heads expect them."""
     return (outputs,) if isinstance(outputs, Tensor) else outputs
 
 
 def check_dtypes(network: nn.Module, x: Tensor, error: Exception) -> None:
-    """Name the types, if a forward pass may have failed for them.
+    """Raise a better error if dtypes may be why a forward pass failed.
 
     Raises:
-        FGCError: The images' type is not that of the weights.
+        FGCError: The images have another dtype than the weights.
     """
     weights = {p.dtype for p in network.parameters() if p.is_floating_point()}
     if not weights or x.dtype in weights:
@@ -318,6 +336,6 @@ def check_dtypes(network: nn.Module, x: Tensor, error: Exception) -> None:
     names = ' and '.join(sorted(map(str, weights)))
     raise FGCError(
         f'the images are {x.dtype} and the weights of '
-        f'{type(network).__name__} {names}, but a layer takes both of one '
-        f'type; convert the images, images.to({names}), or the model.'
+        f'{type(network).__name__} {names}, but a layer needs the same dtype '
+        f'for both; convert the images, images.to({names}), or the model.'
     ) from error

@@ -1,4 +1,4 @@
-"""An mmpretrain classifier whose backbone is gated."""
+"""An mmpretrain classifier with a gated backbone."""
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -20,7 +20,7 @@ from fgc_mm.models.class_scores import class_scores, independent_labels
 from fgc_mm.models.counting import build_macs_table
 from fgc_mm.models.gated_backbone import GatedBackbone, as_outputs
 from fgc_mm.models.gradient_reach import (
-    Readers,
+    NeckAndHead,
     unread_layers,
     warn_unreached,
 )
@@ -39,11 +39,11 @@ class GatedImageClassifier(ImageClassifier):
         gate_losses: Configs of the gate losses; each is logged as
             ``loss_<name>``.
         distillation: ``dict(teacher=..., checkpoint=..., temperature=4,
-            loss_weight=1)``: learn from the answers of a trained network
-            (its config, or the path of one), which sees the same
-            preprocessed images; logged as ``loss_distillation``. Without a
-            ``teacher`` it is this network without gates; without a
-            ``checkpoint`` ``tools/train.py`` takes ``load_from``.
+            loss_weight=1)``: knowledge distillation from a trained network
+            (its config, or the path of one), which gets the same
+            preprocessed images; logged as ``loss_distillation``. Default
+            ``teacher``: this network without gates; default ``checkpoint``:
+            ``load_from`` in ``tools/train.py``.
         neck: As in ``ImageClassifier``.
         head: As in ``ImageClassifier``.
         pretrained: As in ``ImageClassifier``.
@@ -52,10 +52,10 @@ class GatedImageClassifier(ImageClassifier):
         init_cfg: As in ``ImageClassifier``.
 
     Raises:
-        FGCError: The backbone is not gated, two gate losses have one name,
-            the teacher tells other classes, a checkpoint has not one
+        FGCError: The backbone is not gated, two gate losses have the same
+            name, the teacher has other classes, a checkpoint has no
             parameter of this model, or a loss needs one tensor of class
-            scores and the head gives several.
+            scores and the head returns several.
     """
 
     def __init__(
@@ -71,8 +71,8 @@ class GatedImageClassifier(ImageClassifier):
         init_cfg: dict | None = None,
     ) -> None:
         if distillation is not None and 'teacher' not in distillation:
-            twin = _without_gates(backbone, neck, head)
-            distillation = dict(distillation, teacher=twin)
+            ungated = _ungated_config(backbone, neck, head)
+            distillation = dict(distillation, teacher=ungated)
         super().__init__(
             backbone,
             neck,
@@ -92,15 +92,15 @@ class GatedImageClassifier(ImageClassifier):
             MODELS.build(cfg) for cfg in gate_losses
         )
         _check_losses(self.gate_losses)
-        self._leave_out_unread()
+        self._remove_unread_gates()
         self._first_step = True
         self.distillation: DistillationLoss | None = None
         if distillation is not None:
-            self._learn_from(**distillation)
+            self._build_distillation(**distillation)
         self._tables: dict[tuple[int, ...], MACsTable] = {}
         self._matrices: MACsMatrices | None = None  # of the last table
         self._has_trained = False  # in this process
-        self._register_load_state_dict_pre_hook(self._refuse_foreign)
+        self._register_load_state_dict_pre_hook(self._refuse_unrelated)
 
     def loss(
         self, inputs: Tensor, data_samples: list[DataSample]
@@ -108,9 +108,9 @@ class GatedImageClassifier(ImageClassifier):
         """Classification loss, gate losses and the keep ratio."""
         self._has_trained = True
         feats, records = self._extract_gated(inputs)
-        self._fill_in(tuple(inputs.shape[1:]), feats)
+        self._set_loss_inputs(tuple(inputs.shape[1:]), feats)
         losses = self.head.loss(feats, data_samples)
-        # under the head's own key, ``loss``, it would overwrite the total
+        # the head's own key, ``loss``, would be overwritten by the total
         if 'loss' in losses:
             losses = {'loss_cls': losses.pop('loss'), **losses}
         for gate_loss in self.gate_losses:
@@ -127,7 +127,7 @@ class GatedImageClassifier(ImageClassifier):
     def parse_losses(
         self, losses: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """As in ``BaseModel``, but a scalar is not averaged once more."""
+        """As in ``BaseModel``, but without averaging scalars again."""
         summands = [value for key, value in losses.items() if 'loss' in key]
         scalars = all(_is_scalar(value) for value in losses.values())
         if not scalars or not summands or 'loss' in losses:
@@ -141,15 +141,15 @@ class GatedImageClassifier(ImageClassifier):
         data_samples: list[DataSample] | None = None,
         **kwargs: Any,
     ) -> list[DataSample]:
-        """Predictions that carry their image's MACs and open channels.
+        """Predictions with their image's MACs and open channels.
 
         Every sample gets ``macs`` (), ``gate_masks`` (sum of C,) and
-        ``macs_table``, one object that all samples share. Where a gate says
-        nan or inf, ``macs`` is nan while the model is being trained.
+        ``macs_table``, one object that all samples share. If a gate's output
+        is nan or inf, ``macs`` is nan while the model is being trained.
 
         Raises:
-            FGCError: A gate says nan or inf, and the model was not trained
-                in this process.
+            FGCError: A gate's output is nan or inf, and the model was not
+                trained in this process.
         """
         return self.predict_gated(inputs, data_samples, **kwargs)[0]
 
@@ -160,7 +160,7 @@ class GatedImageClassifier(ImageClassifier):
         keep_activation: bool | None = None,
         **kwargs: Any,
     ) -> tuple[list[DataSample], list[GateRecord]]:
-        """Predictions as :meth:`predict` gives them, and the gates' records.
+        """Predictions like those of :meth:`predict`, and gate records.
 
         Args:
             inputs: (N, 3, H, W), preprocessed.
@@ -169,33 +169,35 @@ class GatedImageClassifier(ImageClassifier):
             **kwargs: For the head.
 
         Raises:
-            FGCError: As :meth:`predict`.
+            FGCError: As in :meth:`predict`.
         """
         feats, records = self._extract_gated(inputs, keep_activation)
         samples = self.head.predict(feats, data_samples, **kwargs)
         to_host(samples)
         table = self.macs_table(tuple(inputs.shape[1:]))
-        matrices = self._matrices  # another thread may set it meanwhile
+        matrices = self._matrices  # another thread may replace it
         if matrices is None or matrices.table is not table:
             matrices = self._matrices = MACsMatrices(table)
         opened = torch.cat([r.mask for r in records], dim=1) != 0
         macs = matrices(opened.double())
-        macs = macs.masked_fill(_broken_images(records), nan).cpu()
+        macs = macs.masked_fill(_non_finite_images(records), nan).cpu()
         if macs.isnan().any() and not self._has_trained:
-            _refuse_broken(records)
+            _refuse_non_finite(records)
         _attach_macs(samples, macs, opened.cpu(), table)
         return samples, records
 
     def extract_feat(self, inputs: Tensor, stage: str = 'neck') -> Any:
-        """As in ``ImageClassifier``; the backbone may return a tensor."""
+        """As in ``ImageClassifier``; also for backbones without tuples."""
         if stage == 'neck':
-            return self._behind(self.backbone(inputs))
+            return self._apply_neck(self.backbone(inputs))
         if stage == 'pre_logits' and hasattr(self.head, 'pre_logits'):
-            return self.head.pre_logits(self._behind(self.backbone(inputs)))
+            return self.head.pre_logits(
+                self._apply_neck(self.backbone(inputs))
+            )
         return super().extract_feat(inputs, stage)
 
     def macs_table(self, image_shape: tuple[int, ...]) -> MACsTable:
-        """The layers' MACs at an input shape (3, H, W); counted once."""
+        """MACs of the layers for an input (3, H, W); cached."""
         if image_shape not in self._tables:
             self._tables[image_shape] = build_macs_table(self, image_shape)
         return self._tables[image_shape]
@@ -209,48 +211,50 @@ class GatedImageClassifier(ImageClassifier):
         self, inputs: Tensor, keep_activation: bool | None = None
     ) -> tuple[tuple[Tensor, ...], list[GateRecord]]:
         outputs, records = self.backbone.forward_gated(inputs, keep_activation)
-        return self._behind(outputs), records
+        return self._apply_neck(outputs), records
 
-    def _behind(self, outputs: Any) -> Any:
-        """What the head reads, of what the backbone returns."""
+    def _apply_neck(self, outputs: Any) -> Any:
+        """The head's input for an output of the backbone."""
         feats = as_outputs(outputs)
         return self.neck(feats) if self.with_neck else feats
 
-    def _leave_out_unread(self) -> None:
-        """No gate where neither neck nor head reads what depends on it."""
+    def _remove_unread_gates(self) -> None:
+        """Remove gates that neither neck nor head depends on."""
         gated = self.backbone
         find = gated.backbone.get_submodule
         unread = unread_layers(
             gated.backbone,
-            Readers(self),
+            NeckAndHead(self),
             {site.name: find(site.producer) for site in gated.sites},
             gated.found.image_shape,
         )
         if unread:
-            gated.leave_out(unread)
+            gated.remove_gates(unread)
             print_log(
-                f'No gate at {", ".join(unread)}: neither neck nor head reads '
+                f'No gate at {", ".join(unread)}: neither neck nor head uses '
                 'an output of the backbone that depends on it.',
                 logger='current',
             )
 
     def _check_gradients(self, losses: dict[str, Tensor]) -> None:
-        """In the first training step, warn of gates that learn nothing."""
+        """In the first training step, warn of gates without a gradient."""
         training = self.training and torch.is_grad_enabled()
         if not (self._first_step and training):
             return
         self._first_step = False
-        names = [f'loss_{x.name}' for x in self.gate_losses if not x.teaches]
+        names = [
+            f'loss_{x.name}' for x in self.gate_losses if not x.trains_gates
+        ]
         gates = {
             site.name: self.backbone.gates[site.key]
             for site in self.backbone.sites
         }
         warn_unreached(gates, losses, names)
 
-    def _fill_in(
+    def _set_loss_inputs(
         self, image_shape: tuple[int, ...], feats: tuple[Tensor, ...]
     ) -> None:
-        """Give each gate loss what it needs beside the records."""
+        """Set the inputs of gate losses that need more than records."""
         for gate_loss in self.gate_losses:
             if gate_loss.needs_macs:
                 gate_loss.macs_table = self.macs_table(image_shape)
@@ -260,7 +264,7 @@ class GatedImageClassifier(ImageClassifier):
                 with torch.no_grad():
                     gate_loss.scores = class_scores(self.head, feats, reader)
 
-    def _learn_from(
+    def _build_distillation(
         self,
         teacher: str | dict,
         checkpoint: str | None = None,
@@ -272,8 +276,10 @@ class GatedImageClassifier(ImageClassifier):
         self._teacher = Teacher(teacher, checkpoint)
         self._teacher.check_same_classes(self.head)
 
-    def _refuse_foreign(self, state_dict: dict, prefix: str, *_: Any) -> None:
-        """No silence where a checkpoint has nothing of this model."""
+    def _refuse_unrelated(
+        self, state_dict: dict, prefix: str, *_: Any
+    ) -> None:
+        """Raise an error if a checkpoint has no parameter of this model."""
         inner = self.backbone.backbone.state_dict()
         known = {*self.state_dict(), *(f'backbone.{key}' for key in inner)}
         names = {k[len(prefix) :] for k in state_dict if k.startswith(prefix)}
@@ -282,23 +288,23 @@ class GatedImageClassifier(ImageClassifier):
                 f'the checkpoint has {len(state_dict)} entries '
                 f'({", ".join(list(state_dict)[:2])}, ...) and none is a '
                 'parameter of this model; load a checkpoint of this config '
-                'or of its plain mmpretrain twin.'
+                'or of the same mmpretrain model without gates.'
             )
 
 
-def _without_gates(
+def _ungated_config(
     backbone: dict | nn.Module, neck: dict | None, head: dict | None
 ) -> dict[str, Any]:
-    """Config of the plain classifier whose backbone is gated.
+    """Config of the classifier without gates.
 
     Raises:
-        FGCError: The backbone is a module, so nothing says how to build it.
+        FGCError: The backbone is a module, so its config is unknown.
     """
     if not (isinstance(backbone, Mapping) and 'backbone' in backbone):
         raise FGCError(
-            'the distillation names no teacher and the backbone is a '
+            'the distillation has no teacher and the backbone is a '
             f'{type(backbone).__name__}, not the config of a gated one, so '
-            'its dense twin cannot be built; give teacher=... in '
+            'the dense network cannot be built; give teacher=... in '
             'distillation.'
         )
     parts = dict(backbone=backbone['backbone'], neck=neck, head=head)
@@ -309,9 +315,9 @@ def _is_scalar(value: Any) -> bool:
     return isinstance(value, Tensor) and value.dim() == 0
 
 
-def _broken_images(records: list[GateRecord]) -> Tensor:
-    """Where some gate says nan or inf; (N,) of bool."""
-    # nan > 0 is false: a broken network would pass for a pruned one
+def _non_finite_images(records: list[GateRecord]) -> Tensor:
+    """Images for which some gate's output is nan or inf; (N,) bool."""
+    # nan > 0 is false, so such a network would look pruned
     logits = torch.cat([record.logits for record in records], dim=1)
     return ~logits.isfinite().all(dim=1)
 
@@ -320,22 +326,22 @@ def _attach_macs(
     samples: list[DataSample], macs: Tensor, opened: Tensor, table: MACsTable
 ) -> None:
     for sample, cost, row in zip(samples, macs, opened):
-        # every data field of a multi-task sample would be a task
+        # every data field of a multi-task sample counts as a task
         tasks = isinstance(sample, MultiTaskDataSample)
         kind = 'metainfo' if tasks else 'data'
         sample.set_field(cost, 'macs', field_type=kind)
         sample.set_field(row, 'gate_masks', field_type=kind)
         sample.set_field(table, 'macs_table', field_type=kind)
-        # tells an evaluator whether the prediction is still this one
+        # lets an evaluator check that the prediction was not changed
         score = sample.get('pred_score', None)
         sample.set_field(score, 'gated_score', field_type=kind)
 
 
-def _refuse_broken(records: list[GateRecord]) -> None:
+def _refuse_non_finite(records: list[GateRecord]) -> None:
     for record in records:
         if not record.logits.isfinite().all():
             raise FGCError(
-                f'the gate of {record.site.name} says nan or inf, so its '
+                f'the gate of {record.site.name} outputs nan or inf, so its '
                 'channels are neither open nor closed; train with a lower '
                 'learning rate, or test another checkpoint.'
             )
@@ -345,7 +351,7 @@ def _check_losses(losses: nn.ModuleList) -> None:
     for loss in losses:
         if not isinstance(loss, GateLoss):
             raise FGCError(
-                f'{type(loss).__name__} in gate_losses is no gate loss, '
+                f'{type(loss).__name__} in gate_losses is not a gate loss, '
                 'which takes records; put it into the head, or use a loss of '
                 'fgc_mm.'
             )

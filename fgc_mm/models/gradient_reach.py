@@ -1,4 +1,4 @@
-"""Which parts of a network a loss can reach in the backward pass."""
+"""Which parts of a network a loss depends on in the backward pass."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -9,15 +9,15 @@ from mmpretrain.models.classifiers import ImageClassifier
 from torch import Tensor, nn
 
 from fgc_mm.models.gated_backbone import as_outputs
-from fgc_mm.sites.cut import tensors
-from fgc_mm.sites.evaluating import evaluating
+from fgc_mm.sites.eval_mode import eval_mode
+from fgc_mm.sites.probed_backbone import tensors
 
-# Own functions, none of which computes what it hides from the graph.
-OPEN = 'fgc_mm.functional'
+# Our own autograd functions, none of which hides a graph.
+OWN_FUNCTIONS = 'fgc_mm.functional'
 
 
-class Readers(nn.Module):
-    """What reads the outputs of a classifier's backbone."""
+class NeckAndHead(nn.Module):
+    """Neck and head of a classifier: all that reads the backbone's outputs."""
 
     def __init__(self, classifier: ImageClassifier) -> None:
         super().__init__()
@@ -25,14 +25,14 @@ class Readers(nn.Module):
         self.head = classifier.head if classifier.with_head else None
 
     def forward(self, feats: tuple[Tensor, ...]) -> Any:
-        """The scores, or the features where there is no head."""
+        """The scores, or the features if there is no head."""
         if self.neck is not None:
             feats = self.neck(feats)
         return feats if self.head is None else self.head(feats)
 
 
 def graph_nodes(outputs: Iterable[Tensor]) -> set[Any]:
-    """All nodes of the autograd graph behind some tensors."""
+    """All nodes of the autograd graph of some tensors."""
     found: set[Any] = set()
     waiting = [x.grad_fn for x in outputs if x.grad_fn is not None]
     while waiting:
@@ -45,38 +45,38 @@ def graph_nodes(outputs: Iterable[Tensor]) -> set[Any]:
 
 def unread_layers(
     backbone: nn.Module,
-    readers: nn.Module,
+    neck_and_head: nn.Module,
     layers: Mapping[str, nn.Module],
     image_shape: tuple[int, ...],
 ) -> list[str]:
-    """Layers of a backbone on whose output what reads it does not depend.
+    """Layers of a backbone on which the neck and head do not depend.
 
     Args:
         backbone: The plain network.
-        readers: Neck and head: takes what the backbone gives.
+        neck_and_head: Neck and head; takes the backbone's outputs.
         layers: Some of its layers, by name.
-        image_shape: (C, H, W) of an image that the backbone takes.
+        image_shape: (C, H, W) of an image that the backbone accepts.
 
     Returns:
-        Their names. None where the readers do not take this image's maps:
-        nothing is known then.
+        Their names; empty if neck or head fail with this image, since then
+        nothing is known.
     """
-    given: dict[str, list[Tensor]] = {name: [] for name in layers}
+    outputs_of: dict[str, list[Tensor]] = {name: [] for name in layers}
     handles = [
         layer.register_forward_hook(
-            lambda _, __, output, name=name: given[name].append(output)
+            lambda _, __, output, name=name: outputs_of[name].append(output)
         )
         for name, layer in layers.items()
     ]
     try:
-        outputs = _run(backbone, readers, image_shape)
-    except Exception:  # whatever a head asks for that an image has not
+        outputs = _run(backbone, neck_and_head, image_shape)
+    except Exception:  # a head may need other inputs
         return []
     finally:
         for handle in handles:
             handle.remove()
     nodes = graph_nodes(outputs)
-    return [name for name, out in given.items() if _unread(out, nodes)]
+    return [name for name, out in outputs_of.items() if _unread(out, nodes)]
 
 
 def _unread(outputs: list[Tensor], nodes: set[Any]) -> bool:
@@ -85,19 +85,19 @@ def _unread(outputs: list[Tensor], nodes: set[Any]) -> bool:
 
 
 def _run(
-    backbone: nn.Module, readers: nn.Module, image_shape: tuple[int, ...]
+    backbone: nn.Module, neck_and_head: nn.Module, image_shape: tuple[int, ...]
 ) -> list[Tensor]:
     like = next(backbone.parameters())
     image = torch.ones(1, *image_shape).to(like).requires_grad_()
     with (
-        evaluating(backbone),
-        evaluating(readers),
+        eval_mode(backbone),
+        eval_mode(neck_and_head),
         torch.random.fork_rng(),
         torch.enable_grad(),
     ):
-        # a copy: what follows may work in place
+        # a copy: later operations may be in place
         outputs = as_outputs(backbone(image.clone()))
-        return list(tensors(readers(outputs)))
+        return list(tensors(neck_and_head(outputs)))
 
 
 def warn_unreached(
@@ -105,62 +105,63 @@ def warn_unreached(
     losses: Mapping[str, Tensor],
     regularisers: Iterable[str],
 ) -> list[str]:
-    """Say which gates a first training step would teach nothing.
+    """Warn of gates that would learn nothing in the first training step.
 
-    One of a gate's parameters has to be reached by another loss than the
-    regularisers, which would close or open its channels whatever they are
-    good for, and every parameter by some loss. A gate that none reaches is
-    not judged where the network runs parts of itself again in the backward
-    pass (gradient checkpointing), of which the graph shows nothing.
+    At least one of a gate's parameters must depend on a loss that is not a
+    regulariser (regularisers open or close channels regardless of their
+    use), and every parameter on some loss. A gate that no loss depends on is
+    not reported if the network is recomputed in the backward pass (gradient
+    checkpointing), which the graph does not show.
 
     Args:
         gates: By the name of their site.
         losses: Of the step, before its backward pass.
-        regularisers: Names of those that teach a gate nothing about the
-            task.
+        regularisers: Names of losses that do not depend on the task.
 
     Returns:
-        Names of the sites that the warning names.
+        Names of the sites in the warning.
     """
     nodes = {
         name: graph_nodes(tensors(loss))
         for name, loss in losses.items()
         if 'loss' in name
     }
-    hidden = any(map(_hides, set().union(*nodes.values())))
+    hidden = any(map(_may_hide_graph, set().union(*nodes.values())))
     task = _parameters(v for k, v in nodes.items() if k not in regularisers)
     reached = _parameters(nodes.values())
     learning = {
         name: [id(p) for p in gate.parameters() if p.requires_grad]
         for name, gate in gates.items()
     }
-    silent = [
+    without_gradient = [
         name
         for name, own in learning.items()
         if own
         and (task.isdisjoint(own) or not reached.issuperset(own))
         and not (hidden and reached.isdisjoint(own))
     ]
-    if silent:
+    if without_gradient:
         print_log(
-            f'The gates of {", ".join(silent)} get no gradient from the '
-            'task: no loss but a regulariser depends on all of their '
+            f'The gates of {", ".join(without_gradient)} get no gradient '
+            'from the task: only regularisers depend on all of their '
             'parameters, so they learn nothing, and distributed training '
-            'may stop at them; leave these sites out of sites.',
+            'may hang; leave these sites out of sites.',
             logger='current',
             level=30,
         )
-    return silent
+    return without_gradient
 
 
-def _hides(node: Any) -> bool:
-    """Whether a node may compute the gradients of a graph of its own."""
+def _may_hide_graph(node: Any) -> bool:
+    """Whether a node may contain a graph of its own."""
     function = getattr(type(node), '_forward_cls', None)
-    return function is not None and not function.__module__.startswith(OPEN)
+    return function is not None and not function.__module__.startswith(
+        OWN_FUNCTIONS
+    )
 
 
 def _parameters(graphs: Iterable[set[Any]]) -> set[int]:
-    """Identities of the parameters at which graphs end."""
+    """Identities of the parameters that graphs depend on."""
     return {
         id(node.variable)
         for nodes in graphs

@@ -1,4 +1,4 @@
-"""The initialisation of the published code of FGC."""
+"""The weight initialisation of the published code of FGC."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fgc_mm.registry import WEIGHT_INITIALIZERS
 
 @WEIGHT_INITIALIZERS.register_module()
 class KaimingWeights:
-    """He-normal weights (fan in, gain sqrt 2); biases stay as torch's.
+    """He-normal weights (fan in, gain sqrt 2); biases are not changed.
 
     mmengine's ``Kaiming`` sets biases to a constant as well. Source: He et
     al., "Delving deep into rectifiers" (ICCV 2015), equation 10, as the

@@ -1,4 +1,4 @@
-"""Which layer computes which product, in one forward pass."""
+"""Tensor products of one forward pass, assigned to layers."""
 
 import threading
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ from torch.nn.modules import module as torch_module
 from torch.nn.parameter import is_lazy
 
 from fgc_mm.functional.products import Product
-from fgc_mm.sites.evaluating import evaluating
+from fgc_mm.sites.eval_mode import eval_mode
 from fgc_mm.sites.layout import layer_widths
-from fgc_mm.sites.watching import watch_products
+from fgc_mm.sites.watch_products import watch_products
 
 TRANSPOSED = nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d
 LAYERS = nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, *TRANSPOSED
@@ -22,12 +22,12 @@ LAYERS = nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, *TRANSPOSED
 
 @dataclass(frozen=True)
 class LayerProduct:
-    """One product of tensors, and whose it is.
+    """One tensor product, and the layer or parameter that it belongs to.
 
     Attributes:
-        name: Path of the layer or of the parameter, else of the innermost
-            module that was running.
-        module: Path of that parameter's, else of the running, module.
+        name: Path of the layer or of the parameter, otherwise of the
+            innermost running module.
+        module: Path of the parameter's module, or of the running one.
         source: As in :class:`fgc_mm.functional.macs.LayerMACs`.
         unit: MACs of one pair of channels.
         in_channels: Channels that are summed over.
@@ -47,30 +47,30 @@ class LayerProduct:
 def run_and_record(
     model: nn.Module, image_shape: tuple[int, ...]
 ) -> list[LayerProduct]:
-    """Run one black image, and list its products in their order.
+    """Run one black image, and list its products in order.
 
     Args:
-        model: Any; it runs in evaluation mode and is left as it was.
+        model: Any module; it runs in evaluation mode and is restored.
         image_shape: (C, H, W).
     """
     like = next(model.parameters())
     recorder = _Recorder(model)
-    # a graph compiled before does not know of the hooks
+    # compiled graphs would not call the hooks
     eager = torch.compiler.set_stance('force_eager')
-    with evaluating(model), torch.no_grad(), eager:
+    with eval_mode(model), torch.no_grad(), eager:
         image = like.new_zeros(1, *image_shape)
-        with recorder.following_calls(), watch_products(recorder.see):
+        with recorder.track_calls(), watch_products(recorder.record):
             model(image)
     return recorder.products
 
 
 class _Recorder:
-    """Knows the running modules of this thread, and whose parameter is what.
+    """Tracks the running modules of this thread and the parameters' owners.
 
     A product belongs to a layer if the layer's own forward computes it: it is
-    the innermost running module, and the widths are its own. (A layer whose
-    weight is made anew, as by weight_norm, is found like any other.) Else a
-    factor that is a parameter, or a slice of one, names it.
+    the innermost running module, and has these widths (also if its weight is
+    computed, as by weight_norm). Otherwise it is assigned to a factor that
+    is a parameter, or a slice of one.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -86,8 +86,8 @@ class _Recorder:
                     self._owners.setdefault(key, (path, name))
 
     @contextmanager
-    def following_calls(self) -> Iterator[None]:
-        """Hooks on all modules, of which this thread's calls count."""
+    def track_calls(self) -> Iterator[None]:
+        """Track calls of all modules on this thread, with global hooks."""
         thread = threading.get_ident()
 
         def enter(module: nn.Module, _: Any) -> None:
@@ -110,15 +110,15 @@ class _Recorder:
             for hook in hooks:
                 hook.remove()
 
-    def see(self, product: Product) -> None:
-        """Note a product."""
-        name, module, source = self._whose(product)
+    def record(self, product: Product) -> None:
+        """Record a product."""
+        name, module, source = self._owner_of(product)
         sizes = product.in_channels, product.out_channels, product.groups
         self.products.append(
             LayerProduct(name, module, source, product.unit, *sizes)
         )
 
-    def _whose(self, product: Product) -> tuple[str, str, str]:
+    def _owner_of(self, product: Product) -> tuple[str, str, str]:
         layer = self._running[-1]
         path = self._names[id(layer)]
         if not self._found[-1] and _is_own(layer, product):
@@ -140,8 +140,8 @@ def _is_own(layer: nn.Module, product: Product) -> bool:
 
 
 def _storage(tensor: Tensor) -> int:
-    """The same number for all views of the same memory."""
+    """An identifier shared by all views of the same memory."""
     try:
         return tensor.untyped_storage()._cdata
-    except NotImplementedError:  # a sparse tensor has no storage of its own
+    except NotImplementedError:  # e.g. a sparse tensor
         return id(tensor)

@@ -17,14 +17,14 @@ PAIRS = (
 class MobileNetV1(BaseBackbone):
     """13 pairs of a depthwise and a pointwise conv.
 
-    Source: Howard et al., "MobileNets" (arXiv 1704.04861), Table 1; as FTWT
-    uses it, on ImageNet and on CIFAR.
+    Source: Howard et al., "MobileNets" (arXiv 1704.04861), Table 1; used by
+    FTWT on ImageNet and on CIFAR.
 
     Args:
         width: Multiplier of all channels.
-        small_images: A stem of stride 1, for images of 32 x 32.
+        small_images: Use stride 1 in the stem, for images of 32 x 32.
         in_channels: Channels of the image.
-        init_cfg: Initialisation; by default He-normal convs.
+        init_cfg: Initialisation; default: He-normal convs.
 
     Shapes: (N, in_channels, H, W) -> ((N, 1024 * width, H/32, W/32),), or
     H/16 and W/16 for small images.
@@ -59,7 +59,7 @@ class MobileNetV1(BaseBackbone):
         return (self.pairs(self.stem(x)),)
 
     def train(self, mode: bool = True) -> 'MobileNetV1':
-        """As ``nn.Module.train``; mmpretrain's own returns nothing."""
+        """As ``nn.Module.train``, which mmpretrain overrides."""
         super().train(mode)
         return self
 

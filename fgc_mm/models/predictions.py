@@ -1,4 +1,4 @@
-"""Predictions on their way to the host."""
+"""Moving predictions to the host."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,13 +11,13 @@ FIELDS = 'pred_score', 'pred_label', 'gt_label', 'gt_score'
 
 
 def to_host(samples: Sequence[Any]) -> None:
-    """Move a batch's labels and scores to the CPU, by a copy for each field.
+    """Move a batch's labels and scores to the CPU, with a copy per field.
 
-    Evaluators copy them one image at a time otherwise, and the host waits for
+    Otherwise evaluators copy them for each image, and the host waits for
     each copy.
 
     Args:
-        samples: Predictions; those of several tasks stay where they are.
+        samples: Predictions; multi-task ones are not moved.
     """
     if not all(type(sample) is DataSample for sample in samples):
         return
@@ -29,7 +29,7 @@ def to_host(samples: Sequence[Any]) -> None:
 
 
 def _is_batch(values: Sequence[Any]) -> bool:
-    """Whether these are alike, and all on an accelerator."""
+    """Whether these can be stacked and are all on an accelerator."""
     if not values or not all(isinstance(x, Tensor) for x in values):
         return False
     kinds = {(x.shape, x.dtype, x.device) for x in values}

@@ -1,4 +1,4 @@
-"""A trained network whose answers another one learns from."""
+"""The teacher of knowledge distillation."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,12 +14,12 @@ from fgc_mm.models.class_scores import class_scores, independent_labels
 
 
 class Teacher:
-    """A frozen classifier; no module, so nobody trains, saves or moves it.
+    """A frozen classifier; not a submodule, so not trained, saved or moved.
 
     Args:
         model: Its config: a dict, or the path of a config file.
-        checkpoint: Path of its weights; without one the model can be built
-            and tested, but it cannot learn.
+        checkpoint: Path of its weights; without one the student can be built
+            and tested, but not trained.
 
     Raises:
         FGCError: The checkpoint lacks one of its weights.
@@ -38,37 +38,37 @@ class Teacher:
         self.network.eval()
 
     def check_same_classes(self, head: nn.Module) -> None:
-        """Raise FGCError unless both tell the same classes, the same way."""
+        """Raise FGCError unless both have the same classes and kind."""
         theirs = getattr(self.network.head, 'num_classes', None)
         ours = getattr(head, 'num_classes', None)
         if theirs != ours:
             raise FGCError(
-                f'the teacher {self.name} tells {theirs} classes and the '
-                f'student {ours}; take a teacher that was trained for the '
+                f'the teacher {self.name} has {theirs} classes and the '
+                f'student {ours}; use a teacher that was trained for the '
                 'same classes.'
             )
 
         kinds = [independent_labels(x) for x in (self.network.head, head)]
         if kinds[0] != kinds[1]:
-            names = ['labels of their own', 'classes that exclude each other']
+            names = ['independent labels', 'exclusive classes']
             raise FGCError(
-                f'the teacher {self.name} tells {names[not kinds[0]]} and '
-                f'the student {names[not kinds[1]]}; take a teacher that was '
+                f'the teacher {self.name} has {names[not kinds[0]]} and the '
+                f'student {names[not kinds[1]]}; use a teacher that was '
                 'trained with the same kind of head and loss.'
             )
 
     @torch.no_grad()
     def scores(self, inputs: Tensor) -> Tensor:
-        """Its answers to a batch; (N, classes), before the softmax.
+        """Its scores of a batch; (N, classes), before the softmax.
 
         Raises:
-            FGCError: It was given no weights.
+            FGCError: It has no weights.
         """
         if self.name is None:
             raise FGCError(
                 'the distillation has no checkpoint of its teacher '
-                '(checkpoint=None), which tools/train.py takes from '
-                'load_from when a run begins; give --cfg-options '
+                '(checkpoint=None), for which tools/train.py uses load_from '
+                'when a run begins; give --cfg-options '
                 'model.distillation.checkpoint=PATH.'
             )
         if next(self.network.parameters()).device != inputs.device:
@@ -77,7 +77,7 @@ class Teacher:
         return class_scores(self.network.head, features, 'distillation')
 
     def __deepcopy__(self, memo: dict) -> 'Teacher':
-        """Itself: a copy of the student learns from the same one."""
+        """Itself: copies of the student share the teacher."""
         return self
 
 

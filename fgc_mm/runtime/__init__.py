@@ -1,7 +1,7 @@
-"""Runs the file of a dynamic network: a C++ library, and numpy.
+"""Runs files of dynamic networks with a C++ library and numpy.
 
 Nothing here imports torch or OpenMMLab. ``Model`` loads and runs a file,
-``python -m fgc_mm.runtime model.fgc cat.jpg`` classifies pictures, and
+``python -m fgc_mm.runtime model.fgc cat.jpg`` classifies images, and
 ``docs/runtime.md`` describes the file.
 """
 
@@ -16,7 +16,7 @@ __all__ = ['LibraryError', 'Model', 'RuntimeFileError']
 
 
 def __getattr__(name: str) -> Any:
-    if name == 'Model':  # the installer compiles without numpy
+    if name == 'Model':  # the build during installation has no numpy
         from fgc_mm.runtime.model import Model
 
         return Model

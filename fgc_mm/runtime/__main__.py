@@ -1,4 +1,4 @@
-"""Classes of picture files, by the file of a dynamic network.
+"""Classifies image files with the file of a dynamic network.
 
     python -m fgc_mm.runtime model.fgc cat.jpg dog.jpg --top 5
 
@@ -23,51 +23,53 @@ BAD_INPUT = 2
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the classes of every picture; the exit code."""
+    """Print the classes of every image; returns the exit code."""
     args = parse_args(arguments)
     try:
         with Model.load(args.model) as model:
             _classify(Classifier(model), args)
     except FGCError as error:
-        return _tell(str(error))
-    except BrokenPipeError:  # as `head` does it
+        return _print_error(str(error))
+    except BrokenPipeError:  # e.g. output into `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        return _tell(f'{error.filename}: {error.strerror}; check the path.')
+        return _print_error(
+            f'{error.filename}: {error.strerror}; check the path.'
+        )
     except KeyboardInterrupt:
         return 130
     return 0
 
 
 def parse_args(arguments: list[str] | None) -> argparse.Namespace:
-    """The arguments."""
+    """The command line arguments."""
     parser = argparse.ArgumentParser(
         prog='python -m fgc_mm.runtime',
         description=__doc__,
         formatter_class=argparse.RawTextHelpFormatter,
     )
     parser.add_argument('model', help='file of tools/export/bundle.py')
-    parser.add_argument('pictures', nargs='+', help='picture files')
+    parser.add_argument('pictures', nargs='+', help='image files')
     parser.add_argument(
-        '--top', type=int, default=5, help='classes to name (5)'
+        '--top', type=int, default=5, help='number of classes to print (5)'
     )
     parser.add_argument(
-        '--threads', type=int, default=1, help='of one picture (1)'
+        '--threads', type=int, default=1, help='threads per image (1)'
     )
     parser.add_argument(
-        '--json', action='store_true', help='one JSON object a line'
+        '--json', action='store_true', help='one JSON object per line'
     )
     return parser.parse_args(arguments)
 
 
 def _classify(classifier: Classifier, args: argparse.Namespace) -> None:
-    show = _as_json if args.json else _chosen_output()
+    show = _as_json if args.json else _output_function()
     for picture in args.pictures:
         show(classifier(picture, args.top, args.threads))
 
 
-def _tell(sentence: str) -> int:
+def _print_error(sentence: str) -> int:
     print(f'error: {sentence}', file=sys.stderr)
     return BAD_INPUT
 
@@ -79,8 +81,8 @@ def _as_json(prediction: Prediction) -> None:
     print(json.dumps(fields), flush=True)
 
 
-def _chosen_output() -> Callable[[Prediction], None]:
-    """With rich if it is installed."""
+def _output_function() -> Callable[[Prediction], None]:
+    """Print tables with rich if it is installed."""
     try:
         from rich.console import Console
         from rich.table import Table
@@ -109,7 +111,7 @@ def _plain(prediction: Prediction) -> None:
 
 
 def cost(prediction: Prediction) -> str:
-    """What a picture costs, in words."""
+    """Cost of an image, in words."""
     return (
         f'{prediction.macs / 1e6:,.2f} million MACs '
         f'({100 * prediction.share:.1f} % of the dense network), '

@@ -1,4 +1,4 @@
-"""Compiling the library, once for all processes of a user."""
+"""Compiling the library, shared by all processes of a user."""
 
 from __future__ import annotations
 
@@ -8,47 +8,47 @@ import platform
 import sys
 from pathlib import Path
 
+from fgc_mm.runtime.build_options import NAME, SOURCES, compilations, linking
 from fgc_mm.runtime.cache import (
     cache_folders,
     checksum_file,
-    intact,
-    keep,
-    locked,
-    refuse_strangers,
+    file_lock,
+    is_intact,
+    refuse_foreign_folder,
+    store_library,
 )
 from fgc_mm.runtime.compiler import compiler, run
 from fgc_mm.runtime.errors import LibraryError
-from fgc_mm.runtime.recipe import NAME, SOURCES, compilations, linking
 
-KEY = 'sources.key'  # beside a shipped library: of what it was made
-AT_ONCE = 4  # compilers, of 300 MB each
+KEY = 'sources.key'  # beside a shipped library: hash of its sources
+MAX_COMPILERS = 4  # parallel compilers, 300 MB each
 
 
-def built() -> Path:
-    """The library in the cache; compiled if there is none, or a bad one.
+def cached_library() -> Path:
+    """The library in the cache; compiled if it is missing or damaged.
 
     Raises:
-        LibraryError: It is not there and cannot be made.
+        LibraryError: It is missing and cannot be compiled.
     """
     problems = []
     key = cache_key()
     for folder in cache_folders():
         try:
-            refuse_strangers(folder)
+            refuse_foreign_folder(folder)
             return _library(folder / key)
         except OSError as error:
             problems.append(f'{folder}: {error.strerror or error}')
     raise LibraryError(
-        f'the library cannot be kept ({", ".join(problems)}); set '
-        'FGC_MM_CACHE to a folder that can be written.'
+        f'the library cannot be stored ({", ".join(problems)}); set '
+        'FGC_MM_CACHE to a writable folder.'
     )
 
 
 def sources_key() -> str:
-    """Another source or recipe has another key."""
+    """Hash of the sources and the build commands."""
     recipe = compilations(SOURCES), linking([])
     digest = hashlib.sha256(repr(recipe).encode())
-    # what setup.cfg packs
+    # the files that setup.cfg packages
     for source in sorted([*SOURCES.glob('*.cpp'), *SOURCES.glob('*.h')]):
         digest.update(source.name.encode())
         digest.update(source.read_bytes())
@@ -56,7 +56,7 @@ def sources_key() -> str:
 
 
 def cache_key() -> str:
-    """Another source, command or kind of machine gives another library."""
+    """Hash of the sources, the compiler's command and the machine."""
     machine = sys.platform, platform.machine()
     text = repr((sources_key(), compiler(), machine))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -69,15 +69,15 @@ def compile_shipped(folder: Path) -> list[Path]:
         folder: Where :func:`fgc_mm.runtime.library.shipped_library` looks.
 
     Returns:
-        The files that were written; what is current stays as it is.
+        The files; current ones are not written again.
 
     Raises:
         LibraryError: The compiler fails.
-        OSError: The folder cannot be written.
+        OSError: The folder is not writable.
     """
     library, key, sources = folder / NAME, folder / KEY, sources_key()
     current = key.exists() and key.read_text() == sources
-    if not (current and intact(library)):
+    if not (current and is_intact(library)):
         folder.mkdir(parents=True, exist_ok=True)
         key.unlink(missing_ok=True)
         compile_library(library)
@@ -86,16 +86,16 @@ def compile_shipped(folder: Path) -> list[Path]:
 
 
 def compile_library(library: Path) -> None:
-    """Compile the library, aside; it is renamed when it is whole.
+    """Compile the library under a temporary name, then rename it.
 
     Args:
-        library: Its file, in a folder that exists.
+        library: The file, in an existing folder.
 
     Raises:
         LibraryError: The compiler fails.
-        OSError: The folder cannot be written.
+        OSError: The folder is not writable.
     """
-    import shutil  # slow to import, and mostly not needed
+    import shutil  # slow to import, and rarely needed
 
     aside = library.with_name(f'.{library.name}.{os.getpid()}.part')
     aside.mkdir()
@@ -103,21 +103,21 @@ def compile_library(library: Path) -> None:
         part = aside / library.name
         objects = _compile_all(aside)
         run([*compiler(), *linking(objects), '-o', str(part)])
-        keep(part, library)
+        store_library(part, library)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
 def _library(folder: Path) -> Path:
     library = folder / NAME
-    if intact(library):
+    if is_intact(library):
         return library
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder / 'lock'):
-        if not intact(library):
+    with file_lock(folder / 'lock'):
+        if not is_intact(library):
             print(
-                'fgc_mm compiles its runtime, once for this cache, in about '
-                f'a minute: {library}',
+                'fgc_mm compiles its runtime, once for this cache; this '
+                f'takes about a minute: {library}',
                 file=sys.stderr,
                 flush=True,
             )
@@ -126,8 +126,8 @@ def _library(folder: Path) -> Path:
 
 
 def _compile_all(folder: Path) -> list[Path]:
-    """The object files, a few at a time."""
-    from concurrent.futures import ThreadPoolExecutor  # likewise
+    """Compile the object files, a few in parallel."""
+    from concurrent.futures import ThreadPoolExecutor  # rarely needed
 
     cxx = compiler()
     commands, objects = [], []
@@ -135,7 +135,7 @@ def _compile_all(folder: Path) -> list[Path]:
         objects.append(folder / name)
         files = [str(SOURCES / source), '-o', str(objects[-1])]
         commands.append([*cxx, *options, *files])
-    with ThreadPoolExecutor(min(AT_ONCE, _cores())) as pool:
+    with ThreadPoolExecutor(min(MAX_COMPILERS, _cores())) as pool:
         tasks = [pool.submit(run, command) for command in commands]
         try:
             for task in tasks:

@@ -17,12 +17,13 @@ _FIXED, _VALUE = 6, 8  # words before the values, and of each
 
 
 def call_shapes(data: Any) -> dict[int, tuple[list[Shape], list[Shape]]]:
-    """Shapes of what the CALL ops of a program read and write.
+    """Shapes of the inputs and outputs of a program's CALL ops.
 
     Args:
         data: The bytes of a file that the library has accepted.
 
     Returns:
+        By index of the function: shapes (channels, height, width).
         Number of the function: shapes (channels, height, width).
     """
     from fgc_mm.runtime.format import HEADER, Kind  # slow to import
@@ -47,12 +48,12 @@ def call_shapes(data: Any) -> dict[int, tuple[list[Shape], list[Shape]]]:
     return found
 
 
-class Calls:
-    """The functions of one run, and what went wrong in them.
+class PythonCalls:
+    """The functions of one run, and the error of one of them.
 
     Args:
-        functions: Number n computes the CALL ops of function n; it gets the
-            inputs and writes into the outputs.
+        functions: Function n computes the CALL ops with number n; it gets
+            the inputs and writes into the outputs.
         shapes: Of these ops, see :func:`call_shapes`.
     """
 
@@ -66,17 +67,17 @@ class Calls:
         self.callback = CALL(self._call) if functions else CALL()
 
     def raise_error(self) -> None:
-        """Raise what a function raised."""
+        """Raise the error of a function, if any."""
         if self.error is not None:
             raise self.error
 
     def _call(self, _: Any, number: int, xs: Any, ys: Any) -> None:
-        if self.error is not None:  # the run is lost already
+        if self.error is not None:  # the run has failed already
             return
         try:
             inputs, outputs = self.shapes[number]
             self.functions[number](_views(xs, inputs), _views(ys, outputs))
-        except BaseException as error:  # told when the run has ended
+        except BaseException as error:  # raised after the run
             self.error = error
 
 

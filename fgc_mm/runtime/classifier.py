@@ -1,4 +1,4 @@
-"""Classes of pictures, and what each picture costs."""
+"""Classifying images, with the MACs of each image."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fgc_mm.runtime.model import Model
 from fgc_mm.runtime.picture import read_picture
 from fgc_mm.runtime.preprocessing import preprocess
 
-NEEDED = {
+REQUIRED_KEYS = {
     '': ('classes', 'preprocessing', 'sites', 'macs', 'scores'),
     'preprocessing': ('steps', 'size', 'channel_order', 'bits', 'mean'),
 }
@@ -24,15 +24,15 @@ NEEDED = {
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the network says of one picture.
+    """Prediction for one image.
 
     Attributes:
         picture: Path of the file.
         classes: Names and probabilities, the most probable first.
-        macs: MACs of this picture, gates included; nan if a gate says nan.
-        share: ``macs`` as a share of the network without gates.
-        open: Share of the gated channels that are open.
-        milliseconds: Of the network, without reading the picture.
+        macs: MACs of this image, gates included; nan if a gate's output is.
+        share: ``macs`` as a fraction of those of the network without gates.
+        open: Fraction of the gated channels that are open.
+        milliseconds: Of the network, without reading the image.
     """
 
     picture: str
@@ -44,13 +44,13 @@ class Prediction:
 
 
 class Classifier:
-    """A model that takes picture files.
+    """A model that takes image files.
 
     Args:
         model: Its file must have been written by ``tools/export/bundle.py``.
 
     Raises:
-        RuntimeFileError: The file does not say how pictures are preprocessed.
+        RuntimeFileError: The file has no preprocessing settings.
     """
 
     def __init__(self, model: Model) -> None:
@@ -60,10 +60,10 @@ class Classifier:
         self._macs = MACs(model.meta['macs'])
 
     def read(self, path: str | Path) -> np.ndarray:
-        """A picture as the network takes it, (1, C, H, W).
+        """A preprocessed image, (1, C, H, W).
 
         Raises:
-            FGCError: It is no picture, or has the wrong size.
+            FGCError: It is not an image, or has the wrong size.
             OSError: The file cannot be read.
         """
         grey = self.settings['channel_order'] == 'grey'
@@ -73,15 +73,15 @@ class Classifier:
     def __call__(
         self, path: str | Path, top: int = 5, threads: int = 1
     ) -> Prediction:
-        """The classes of a picture.
+        """Classify an image file.
 
         Args:
             path: Of the file.
-            top: How many classes are named.
+            top: Number of classes to return.
             threads: See :meth:`Model.run`.
 
         Raises:
-            FGCError: It is no picture, or has the wrong size.
+            FGCError: It is not an image, or has the wrong size.
             OSError: The file cannot be read.
         """
         image = self.read(path)
@@ -92,7 +92,7 @@ class Classifier:
         macs, opened = self.cost([logits, *decisions])
         return Prediction(
             str(path),
-            self._named(logits.reshape(-1), top),
+            self._top_classes(logits.reshape(-1), top),
             float(macs[0]),
             float(macs[0]) / self._macs.dense,
             float(opened[0]),
@@ -102,13 +102,13 @@ class Classifier:
     def cost(
         self, outputs: Sequence[np.ndarray]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """MACs of some images, and the share of their channels open.
+        """MACs of some images, and the fraction of their open channels.
 
         Args:
             outputs: Of :meth:`Model.run` with decisions.
 
         Returns:
-            (N,) MACs, nan where the gates say nan or inf; and (N,) shares.
+            (N,) MACs, nan if a gate outputs nan or inf; and (N,) fractions.
         """
         count = len(outputs[0])
         sites = self.model.meta['sites']
@@ -122,7 +122,9 @@ class Classifier:
         opened = np.concatenate(masks, axis=1) != 0
         return macs, opened.mean(axis=1)
 
-    def _named(self, logits: np.ndarray, top: int) -> list[tuple[str, float]]:
+    def _top_classes(
+        self, logits: np.ndarray, top: int
+    ) -> list[tuple[str, float]]:
         scores = probabilities(logits, self.model.meta['scores'])
         names = self.model.meta['classes']
         best = np.argsort(-scores, kind='stable')[:top]
@@ -130,24 +132,23 @@ class Classifier:
 
 
 def _check_complete(meta: Mapping[str, Any]) -> None:
-    for part, keys in NEEDED.items():
+    for part, keys in REQUIRED_KEYS.items():
         given = meta[part] if part else meta
         missing = [key for key in keys if key not in given]
         if missing:
             raise RuntimeFileError(
-                f"the file's JSON has no {missing[0]!r}, which pictures need; "
-                'write it with tools/export/bundle.py, or run '
+                f"the file's JSON has no {missing[0]!r}, which image files "
+                'need; write it with tools/export/bundle.py, or run '
                 'fgc_mm.runtime.Model on arrays.'
             )
 
 
 def probabilities(logits: np.ndarray, scores: str) -> np.ndarray:
-    """Of every class.
+    """Probabilities of all classes.
 
     Args:
         logits: (classes,).
-        scores: ``'softmax'``, or ``'sigmoid'`` where each class is a yes or
-            no of its own.
+        scores: ``'softmax'``, or ``'sigmoid'`` for independent labels.
     """
     logits = logits.astype(np.float64)
     if scores == 'sigmoid':

@@ -1,4 +1,4 @@
-"""Running the C++ compiler; its failures are one sentence each."""
+"""Running the C++ compiler, with readable errors."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ if TYPE_CHECKING:
     import subprocess
 
 SECONDS = 900
-ANOTHER = 'install g++ (or set CXX to a compiler of C++17)'
+REMEDY = 'install g++ (or set CXX to a compiler of C++17)'
 
 
 def compiler() -> list[str]:
     """The command of CXX, which may have arguments (``ccache g++``).
 
     Raises:
-        LibraryError: CXX is no command.
+        LibraryError: CXX is not a command.
     """
     named = os.environ.get('CXX', '')
     try:
         return shlex.split(named) or ['g++']
     except ValueError as error:
         raise LibraryError(
-            f'CXX={named!r} is no command ({error}); {ANOTHER}.'
+            f'CXX={named!r} is not a command ({error}); {REMEDY}.'
         ) from error
 
 
@@ -38,7 +38,7 @@ def run(command: Sequence[str]) -> None:
         LibraryError: It cannot be run, fails, is killed, or takes longer
             than 15 minutes.
     """
-    import subprocess  # slow to import, and mostly not needed
+    import subprocess  # slow to import, and rarely needed
 
     try:
         done = subprocess.run(
@@ -46,26 +46,26 @@ def run(command: Sequence[str]) -> None:
         )
     except subprocess.TimeoutExpired as error:
         raise LibraryError(
-            f'{command[0]} had not ended after {SECONDS} s; compile once '
-            'where more is free: the cache is kept.'
+            f'{command[0]} had not finished after {SECONDS} s; compile once '
+            'on an idle machine: the cache is reused.'
         ) from error
     except OSError as error:
         raise LibraryError(
             f'the compiler {command[0]} cannot be run ({error.strerror}); '
-            f'{ANOTHER}.'
+            f'{REMEDY}.'
         ) from error
     if done.returncode:
-        raise LibraryError(_why(done))
+        raise LibraryError(_failure(done))
 
 
-def _why(done: subprocess.CompletedProcess) -> str:
-    said = done.stderr
-    if done.returncode < 0 or 'Killed' in said or 'out of memory' in said:
+def _failure(done: subprocess.CompletedProcess) -> str:
+    output = done.stderr
+    if done.returncode < 0 or 'Killed' in output or 'out of memory' in output:
         return (
-            f'the compiler {done.args[0]} was killed, as happens where '
-            'memory runs out (it takes 1 GB); free some, or compile once '
-            'elsewhere: the cache is kept.'
+            f'the compiler {done.args[0]} was killed, probably since memory '
+            'ran out (it needs 1 GB); free some, or compile once on another '
+            'machine: the cache is reused.'
         )
-    lines = [line for line in said.splitlines() if 'error' in line]
-    lines = lines or said.splitlines() or [f'exit code {done.returncode}']
-    return f'{done.args[0]} failed ({lines[0].strip()}); {ANOTHER}.'
+    lines = [line for line in output.splitlines() if 'error' in line]
+    lines = lines or output.splitlines() or [f'exit code {done.returncode}']
+    return f'{done.args[0]} failed ({lines[0].strip()}); {REMEDY}.'

@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def cpu_name() -> str:
-    """Of the first core, with its family and model.
+    """Name of the first core, with its family and model.
 
-    A virtual machine's name alone says too little: several generations have
-    one.
+    The name alone is ambiguous on virtual machines: several generations
+    share one.
     """
     core = _first_core()
     name = core.get('model name') or platform.processor()
@@ -22,7 +22,7 @@ def cpu_name() -> str:
 
 
 def _first_core() -> dict[str, str]:
-    """What /proc/cpuinfo says; nothing where there is none."""
+    """Entries of /proc/cpuinfo; empty if there is none."""
     try:
         text = Path('/proc/cpuinfo').read_text()
     except OSError:

@@ -1,4 +1,4 @@
-"""What can go wrong with the library and with files."""
+"""Errors of the library and of files."""
 
 from fgc_mm.errors import FGCError
 
@@ -8,4 +8,4 @@ class LibraryError(FGCError):
 
 
 class RuntimeFileError(FGCError):
-    """A file is no model that the library runs: torn, foreign, or newer."""
+    """A file is not a model for this library: truncated, foreign, or newer."""

@@ -1,14 +1,14 @@
-"""The program of a dynamic network, and the file that holds one.
+"""The program of a dynamic network, and its file format.
 
 A program computes one image at a time. All values are float32 maps of
 (channels, height, width): tokens (L, C) are maps of (C, 1, L), vectors (C)
-maps of (C, 1, 1). Values lie at fixed offsets of one arena, the image, or
+maps of (C, 1, 1). Values are at fixed offsets in one arena, the image, or
 the weights.
 
-A *set* lists channels, a different list for every image; set ``-1`` is all
-channels. An op with a set computes (or reads) the listed channels only, each
-at its own number: nothing is packed, the other channels of a value hold
-whatever was there and are never read.
+A *set* is an index list of channels that differs between images; set ``-1``
+is all channels. An op with a set computes (or reads) only the listed
+channels, each at its own index: nothing is packed, the other channels of a
+value are undefined and never read.
 
 The file is the header (64 bytes), the program as little-endian int64 words,
 the weights as little-endian float32 from the next multiple of 64 bytes on,
@@ -47,7 +47,7 @@ NONE = -1  # no value, no weights
 
 
 class Base(enum.IntEnum):
-    """Where a value lies."""
+    """Memory of a value."""
 
     ARENA = 0
     IMAGE = 1  # (C, H, W) of one image, contiguous; value 0 alone
@@ -55,7 +55,7 @@ class Base(enum.IntEnum):
 
 
 class Act(enum.IntEnum):
-    """What is done to every number; ``a`` and ``b`` are its parameters."""
+    """Elementwise functions; ``a`` and ``b`` are their parameters."""
 
     NONE = 0
     RELU = 1  # nan stays nan, here and in CLAMP
@@ -81,7 +81,7 @@ class Act(enum.IntEnum):
 
 
 class Kind(enum.IntEnum):
-    """Kinds of ops; the fields are those of the dataclass of that name."""
+    """Kinds of ops; their fields are those of the dataclass of that name."""
 
     CONV = 0
     UNARY = 1
@@ -102,7 +102,7 @@ class Kind(enum.IntEnum):
 
 
 class Math(enum.IntEnum):
-    """Of a binary op."""
+    """Operations of a binary op."""
 
     ADD = 0
     SUB = 1
@@ -114,7 +114,7 @@ class Math(enum.IntEnum):
 
 @dataclass
 class Activation:
-    """What is done to what an op has computed, number by number."""
+    """Elementwise function applied to the result of an op."""
 
     kind: Act = Act.NONE
     a: float = 0.0
@@ -123,17 +123,17 @@ class Activation:
 
 @dataclass
 class Value:
-    """A map (channels, height, width) and where it lies.
+    """A map (channels, height, width) and its memory layout.
 
     Attributes:
-        base: Of what.
-        offset: float32 from there to the first pixel of channel 0, behind
-            the zeros around it.
-        channel_step: float32 from one channel to the next.
-        row_step: float32 from one row to the next, at least width + pad.
-        pad: Zeros around every channel: ``pad`` rows above and below, and
+        base: Memory that the offset refers to.
+        offset: float32 from the base to the first pixel of channel 0, after
+            its padding.
+        channel_step: Stride of channels, in float32.
+        row_step: Stride of rows, in float32, at least width + pad.
+        pad: Zero padding of every channel: ``pad`` rows above and below, and
             ``pad`` columns; those on the right of a row are those on the
-            left of the next one. Whatever writes a channel writes them.
+            left of the next one. Ops that write a channel write them too.
     """
 
     channels: int
@@ -152,10 +152,10 @@ class Value:
 
 @dataclass
 class Op:
-    """Fields of all ops are written in the order of their definition.
+    """Base class; fields are written in the order of their definition.
 
     Attributes:
-        records_only: Left out of a run that asks for no decisions.
+        records_only: Skipped by runs that do not ask for decisions.
     """
 
     kind = NotImplemented
@@ -167,18 +167,18 @@ class Conv(Op):
     """``y = act(conv(x) + bias + add)``; linear layers are 1 x 1 convs.
 
     Attributes:
-        x: Value that is read.
-        y: Value that is written.
-        add: Value of the shape of y that is added, or ``NONE``; may be y.
-        in_set: Which channels of x are read; the others count as 0.
-        out_set: Which channels of y are written.
+        x: Input value.
+        y: Output value.
+        add: Value with the shape of y that is added, or ``NONE``; may be y.
+        in_set: Channels of x that are read; the others count as 0.
+        out_set: Channels of y that are written.
         groups: 1, or the groups of a grouped conv; if it is the number of
             channels of x (depthwise), out_set lists channels of y and
             channel o reads x's channel ``o // (C_out / groups)``; other
             grouped convs have ``in_set == out_set == ALL``.
         kernel, stride, padding (above, left), dilation: Of rows, columns.
-        weight: float32 from the begin of the weights; the weight of output
-            o, input i of its group, tap t lies at
+        weight: Offset in the weights, in float32; the weight of output o,
+            input i of its group, tap t is at
             ``weight + o * out_step + i * in_step + t``, taps row by row.
         bias: Offset of C_out numbers, or ``NONE``.
     """
@@ -235,8 +235,8 @@ class Affine(Op):
     Attributes:
         scale: Offset of C numbers, or ``NONE`` (1).
         shift: The same, or ``NONE`` (0).
-        slope: The same: what is below 0 after that is multiplied with it
-            (PReLU), before act; or ``NONE``.
+        slope: The same: factor of negative results (PReLU), before act; or
+            ``NONE``.
     """
 
     kind = Kind.AFFINE
@@ -254,12 +254,12 @@ class Pool(Op):
     """Max or average over windows, for the channels of ``set``.
 
     Attributes:
-        average: 0: max (what is outside never wins), 1: average.
+        average: 0: max (padding is ignored), 1: average.
         kernel, stride, padding (above, left), dilation: Of rows, columns.
         count_outside: Of an average: 1 divides by the window's pixels
             inside the image and its padding (``padding`` on both sides), 0
             by those inside the image.
-        act: Afterwards.
+        act: Applied to the result.
     """
 
     kind = Kind.POOL
@@ -277,7 +277,7 @@ class Pool(Op):
 
 @dataclass
 class Mean(Op):
-    """y (C, 1, 1) from x (C, H, W): over all pixels of ``set``'s channels."""
+    """Mean over all pixels: x (C, H, W) to y (C, 1, 1), for ``set``."""
 
     kind = Kind.MEAN
     x: int
@@ -292,9 +292,9 @@ class Norm(Op):
 
     Attributes:
         groups: 0: mean and variance over the channels of each pixel (layer
-            norm of tokens), else over all pixels of each of so many groups
-            of neighbouring channels (group norm; 1: layer norm of a map).
-            The variance is that of the population.
+            norm of tokens), otherwise over all pixels of each of this many
+            groups of neighbouring channels (group norm; 1: layer norm of a
+            map). The variance is the biased one.
         eps: Added to the variance.
         weight: Offset of C numbers, or ``NONE``.
         bias: The same.
@@ -312,19 +312,18 @@ class Norm(Op):
 
 @dataclass
 class Move(Op):
-    """Copies a box of numbers: slices, concatenation, transposition, ...
+    """Copies a strided box: slices, concatenation, transposition, ...
 
     For every index ``i`` below ``sizes``: ``y[to + sum_k i_k * to_steps_k] =
     x[from_ + sum_k i_k * from_steps_k]``, all coordinates (channel, row,
-    column). Numbers of y that no index reaches stay as they are.
+    column). Other elements of y are not changed.
 
     Attributes:
-        zero: First all of y becomes 0.
-        set: Of channels of y, or ``ALL``: only those are written. With
-            ``zero`` the other channels become 0 (what is closed then reads
-            as 0).
-        start: (3,) of x. from which is read.
-        to: (3,) of y.
+        zero: Whether y is set to 0 first.
+        set: Channels of y that are written, or ``ALL``. With ``zero`` the
+            other channels become 0.
+        start: (3,) first coordinates in x.
+        to: (3,) first coordinates in y.
         sizes: (n,) n at most 8.
         from_steps: (n, 3), may be negative.
         to_steps: (n, 3), not negative.
@@ -344,12 +343,12 @@ class Move(Op):
 
 @dataclass
 class Resize(Op):
-    """To the size of y, for the channels of ``set``.
+    """Resizes to the size of y, for the channels of ``set``.
 
     Attributes:
         mode: 0: nearest (``floor(r * scale)``), 1: bilinear.
         corners: Bilinear: 1 aligns the corners (torch's align_corners).
-        scale: Of rows and columns: steps in x for one in y; 0: the ratio of
+        scale: Of rows and columns: step in x per step in y; 0: the ratio of
             sizes.
     """
 
@@ -367,7 +366,7 @@ class Attention(Op):
     """``softmax(scale q k^T + bias) v`` for every head and row.
 
     q, y: (heads * d, B, L); k: (heads * d, B, M); v, with its own d' and y's:
-    (heads * d', B, M). Rows (B) are batches: windows of an image, say.
+    (heads * d', B, M). Rows (B) are batches, e.g. windows of an image.
 
     Attributes:
         bias: Value added to the scores, or ``NONE``: (heads, or 1, B or 1,
@@ -386,7 +385,7 @@ class Attention(Op):
 
 @dataclass
 class List(Op):
-    """The set becomes the channels of x (C, 1, 1) that are not 0 (or nan)."""
+    """Sets a set to the nonzero (or nan) channels of x (C, 1, 1)."""
 
     kind = Kind.LIST
     x: int
@@ -395,7 +394,7 @@ class List(Op):
 
 @dataclass
 class Join(Op):
-    """The set becomes the segments' channels, one segment after the other.
+    """Sets a set to the concatenation of segments.
 
     A segment is ``(source, repeat, numbers)``: channel c of the source set
     (``ALL``: every c below ``len(numbers)``) becomes ``numbers[c]``,
@@ -409,9 +408,9 @@ class Join(Op):
 
 @dataclass
 class TopK(Op):
-    """y (C, 1, 1): x where it is among the k largest, else 0.
+    """y (C, 1, 1): x where it is among the k largest, otherwise 0.
 
-    Of equal ones the first win. With ``ones`` 1 in the place of x.
+    Ties: the first ones. With ``ones``, 1 instead of x.
     """
 
     kind = Kind.TOPK
@@ -432,7 +431,7 @@ class Softmax(Op):
 
 @dataclass
 class MatMul(Op):
-    """``y = x w``: matrices of rows and columns, one for each channel.
+    """``y = x w``: a matrix product of rows and columns for each channel.
 
     x: (C, I, K), w: (C, K, J), y: (C, I, J).
     """
@@ -445,7 +444,7 @@ class MatMul(Op):
 
 @dataclass
 class Call(Op):
-    """A function of the caller computes ys from xs; number ``function``."""
+    """Function number ``function`` of the caller computes ys from xs."""
 
     kind = Kind.CALL
     function: int
@@ -458,17 +457,17 @@ class Program:
     """One network, for images of one size.
 
     Attributes:
-        arena: float32 that the values need, all that ops may read by whole
-            vectors included (see :data:`SLACK`).
+        arena: Size of the arena in float32, including what ops may read
+            beyond values with whole vectors (see :data:`SLACK`).
         values: Number 0 is the image.
-        sets: For every set the channels that it chooses from.
-        ops: In order.
+        sets: For every set the number of channels it chooses from.
+        ops: In execution order.
         outputs: Values that a run returns, each (C, H, W).
         weights: (n,) float32.
-        names: What every op is, in words.
-        records: Number of leading outputs that are no decisions; those
-            behind are computed only if a run asks for decisions.
-        meta: What else the file says, as JSON.
+        names: Description of every op.
+        records: Number of leading outputs that are not decisions; the others
+            are computed only if a run asks for decisions.
+        meta: Further entries of the file's JSON.
     """
 
     arena: int = 0
@@ -482,7 +481,7 @@ class Program:
     meta: dict[str, Any] = field(default_factory=dict)
 
 
-SLACK = 256  # float32 behind the last value that a vector may read
+SLACK = 256  # float32 after the last value that a vector may read
 
 
 def encode(program: Program) -> bytes:
@@ -526,8 +525,8 @@ def _aligned(data: bytes) -> bytes:
 def _words(op: Op) -> list[int]:
     """records_only, then the fields of the op's class, in order.
 
-    A float is the bits of a float64; a tuple its items; a list its length
-    and its items; an activation its kind, a and b.
+    A float is stored as the bits of a float64; a tuple as its items; a list
+    as its length and its items; an activation as its kind, a and b.
     """
     words = [int(op.records_only)]
     for name, annotation in type(op).__annotations__.items():

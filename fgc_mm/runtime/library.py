@@ -1,4 +1,4 @@
-"""The C interface of the library (``csrc/fgc.h``), by ctypes."""
+"""The C interface of the library (``csrc/fgc.h``), with ctypes."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ctypes import (
 )
 from pathlib import Path
 
-from fgc_mm.runtime.building import KEY, built, sources_key
-from fgc_mm.runtime.cache import discard
+from fgc_mm.runtime.build_options import NAME
+from fgc_mm.runtime.building import KEY, cached_library, sources_key
+from fgc_mm.runtime.cache import invalidate
 from fgc_mm.runtime.errors import LibraryError
-from fgc_mm.runtime.recipe import NAME
 
 SHIPPED = Path(__file__).parent / 'lib'
 VERSION = 1  # of the interface
-_ONE = threading.Lock()
+_LOAD_LOCK = threading.Lock()
 
 CALL = CFUNCTYPE(None, c_void_p, c_int64, POINTER(c_void_p), POINTER(c_void_p))
 
@@ -74,33 +74,33 @@ _FUNCTIONS = {
 
 
 def load_library() -> ctypes.CDLL:
-    """The library: that of the installation, else one from the cache.
+    """The installed library, otherwise one from the cache.
 
     It is compiled if there is neither. Its functions run without Python's
-    global lock.
+    global interpreter lock.
 
     Raises:
-        LibraryError: There is none, and none can be made.
+        LibraryError: There is none, and none can be compiled.
     """
-    with _ONE:  # the first thread compiles for all
-        found = _tried_once()
+    with _LOAD_LOCK:  # the first thread compiles, the others wait
+        found = _load_once()
     if isinstance(found, str):
         raise LibraryError(found)
     return found
 
 
 @functools.cache
-def _tried_once() -> ctypes.CDLL | str:
-    """The library, or why there is none, in a sentence."""
+def _load_once() -> ctypes.CDLL | str:
+    """The library, or an error message."""
     try:
         return _load()
     except LibraryError as error:
         return str(error)
-    # whatever it is: who asks may go on without
+    # any error: callers may continue without the library
     except Exception as error:
         return (
             f'the library cannot be compiled or loaded ({_first_line(error)}'
-            '); mend that.'
+            '); fix that.'
         )
 
 
@@ -108,19 +108,19 @@ def _load() -> ctypes.CDLL:
     shipped = shipped_library()
     if shipped is not None:
         try:
-            return opened(shipped)
-        except OSError:  # made for another system: compile our own
+            return open_library(shipped)
+        except OSError:  # built for another system: compile it here
             pass
-    library = built()
+    library = cached_library()
     try:
-        return opened(library)
+        return open_library(library)
     except OSError:
-        discard(library)  # of another C library, perhaps
-        return _opened_or_told(built())
+        invalidate(library)  # perhaps built for another C library
+        return _open_or_raise(cached_library())
 
 
 def shipped_library() -> Path | None:
-    """The library that was installed with the package, if it is current.
+    """The library installed with the package, if it is current.
 
     In a checkout the sources may have changed since.
     """
@@ -132,11 +132,11 @@ def shipped_library() -> Path | None:
     return SHIPPED / NAME if current else None
 
 
-def opened(library: Path) -> ctypes.CDLL:
-    """A library, with the types of its functions.
+def open_library(library: Path) -> ctypes.CDLL:
+    """Load a library, and set the types of its functions.
 
     Raises:
-        OSError: It cannot be loaded, or is another one.
+        OSError: It cannot be loaded, or is another library.
     """
     code = ctypes.CDLL(str(library))
     for name, (result, *arguments) in _FUNCTIONS.items():
@@ -150,13 +150,13 @@ def opened(library: Path) -> ctypes.CDLL:
     return code
 
 
-def _opened_or_told(library: Path) -> ctypes.CDLL:
+def _open_or_raise(library: Path) -> ctypes.CDLL:
     try:
-        return opened(library)
+        return open_library(library)
     except OSError as error:
         raise LibraryError(
             f'the compiled library cannot be loaded ({_first_line(error)}); '
-            "set CXX to a compiler that makes libraries for this machine's "
+            "set CXX to a compiler that builds libraries for this machine's "
             'Python.'
         ) from error
 
@@ -167,5 +167,5 @@ def _first_line(error: Exception) -> str:
 
 
 def builds() -> list[str]:
-    """Builds in the library that this CPU can run, the best first."""
+    """Builds in the library that this CPU can run, the fastest first."""
     return load_library().fgc_builds().decode().split(',')

@@ -1,4 +1,4 @@
-"""MACs (multiply-accumulates) of an image, from the gates' decisions."""
+"""MACs (multiply-accumulates) of images, from the gates' decisions."""
 
 from __future__ import annotations
 
@@ -9,26 +9,28 @@ import numpy as np
 
 
 class MACs:
-    """Counts as :class:`fgc_mm.evaluation.DynamicMACs` does.
+    """Counts like :class:`fgc_mm.evaluation.DynamicMACs`.
 
     A layer's MACs are ``unit`` for every pair of an open input channel and
     an open output channel of the same group.
 
     Args:
         settings: ``macs`` of the file's JSON: ``dense`` (MACs of the network
-            without gates), ``fixed`` (MACs that no gate changes), ``layers``
+            without gates), ``fixed`` (MACs independent of gates), ``layers``
             (unit, input channels, output channels, groups, sites of the
-            inputs, sites of the outputs), where a site is its number and
-            the number of its ``positions``, or null if its channels lie in
+            inputs, sites of the outputs), where a site is its index and
+            the index of its ``positions``, or null if its channels are in
             order; and ``positions``: runs ``[first, count]`` of a site's
-            channels, -1 for channels of which the site does not decide.
+            channels, -1 for channels that are not the site's.
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self.dense: int = settings['dense']
         self._fixed: int = settings['fixed']
         self._layers = settings['layers']
-        self._positions = [_spread(runs) for runs in settings['positions']]
+        self._positions = [
+            _expand_runs(runs) for runs in settings['positions']
+        ]
 
     def __call__(self, opened: Sequence[np.ndarray]) -> np.ndarray:
         """MACs of some images.
@@ -39,7 +41,7 @@ class MACs:
         Returns:
             (N,) float64.
         """
-        # one more column, of ones, is what -1 selects
+        # -1 selects the additional column of ones
         open_ = [
             np.pad(mask != 0, ((0, 0), (0, 1)), constant_values=True)
             for mask in opened
@@ -71,8 +73,8 @@ class MACs:
         return parts.sum(axis=2, dtype=np.float64)
 
 
-def _spread(runs: Sequence[tuple[int, int]]) -> np.ndarray:
-    """Runs of channels, one after the other, as a list of all."""
+def _expand_runs(runs: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Expand runs of channels to an index array."""
     return np.concatenate([
         np.full(count, -1) if first < 0 else np.arange(first, first + count)
         for first, count in runs

@@ -1,4 +1,4 @@
-"""A network from a file, run by the library."""
+"""A network loaded from a file, run by the library."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fgc_mm.errors import FGCError
-from fgc_mm.runtime.calls import Calls, Function, call_shapes
+from fgc_mm.runtime.calls import Function, PythonCalls, call_shapes
 from fgc_mm.runtime.errors import RuntimeFileError
 from fgc_mm.runtime.library import Options, load_library
 
@@ -23,7 +23,7 @@ _BAD_FILE, _UNREADABLE, _NO_MEMORY = 1, 2, 3
 
 
 class Model:
-    """A network that is ready to run; any number of threads may share it.
+    """A loaded network; it may be shared by any number of threads.
 
     Made by :meth:`load` or :meth:`from_bytes`, and freed by :meth:`close`,
     at the end of a ``with`` block, or with the object.
@@ -31,9 +31,9 @@ class Model:
     Attributes:
         image_shape: (channels, height, width) of an image.
         output_shapes: (channels, height, width) of every output.
-        records: Outputs that are no decisions; they come first.
-        build: Name of the code that runs it.
-        meta: What else the file says, see docs/runtime.md.
+        records: Number of outputs that are not decisions; they come first.
+        build: Name of the build that runs it.
+        meta: JSON of the file, see docs/runtime.md.
     """
 
     def __init__(
@@ -44,13 +44,15 @@ class Model:
         self._lock = threading.Lock()
         self._functions = functions
         self._shapes = call_shapes(data) if functions else {}
-        self._made: dict[tuple[bool, int], tuple[Calls, Options]] = {}
+        self._cached_options: dict[
+            tuple[bool, int], tuple[PythonCalls, Options]
+        ] = {}
         self.image_shape, *self.output_shapes = (
             self._shape(k) for k in range(-1, code.fgc_outputs(handle))
         )
         self.records: int = code.fgc_records(handle)
         self.build: str = code.fgc_build(handle).decode()
-        self.meta = _parsed(self._json())
+        self.meta = _parse_meta(self._json())
 
     @classmethod
     def load(
@@ -59,17 +61,17 @@ class Model:
         build: str | None = None,
         functions: Sequence[Function] = (),
     ) -> Model:
-        """A model from a file.
+        """Load a model from a file.
 
         Args:
             path: The file.
             build: One of :func:`fgc_mm.runtime.library.builds`; ``None``:
                 the fastest.
-            functions: Compute the CALL ops of the program: number n is given
-                lists of (C, H, W) arrays, what it reads and what it writes.
+            functions: Compute the CALL ops of the program: function n gets
+                lists of (C, H, W) arrays, its inputs and its outputs.
 
         Raises:
-            RuntimeFileError: The file cannot be read, or is no model.
+            RuntimeFileError: The file cannot be read, or is not a model.
             FGCError: There is no such build.
             LibraryError: The library cannot be compiled.
         """
@@ -90,7 +92,7 @@ class Model:
         build: str | None = None,
         functions: Sequence[Function] = (),
     ) -> Model:
-        """A model from the bytes of a file, as :meth:`load`."""
+        """Load a model from the bytes of a file, like :meth:`load`."""
         handle, code = ctypes.c_void_p(), load_library()
         error = ctypes.create_string_buffer(ERROR_SIZE)
         given = np.frombuffer(data, np.uint8)
@@ -107,20 +109,20 @@ class Model:
         """The outputs for some images.
 
         Args:
-            images: (N, C, H, W) of floating point, preprocessed.
-            decisions: Compute and return what the gates decided, too.
-            threads: Share several images out to threads, or the parts of an
-                op for a single one.
+            images: (N, C, H, W) floating point, preprocessed.
+            decisions: Also compute and return the gates' decisions.
+            threads: Number of threads, which run several images in parallel,
+                or parts of an op for a single image.
 
         Returns:
-            For every output (N, C, H, W) float32; without ``decisions`` the
-            first ``records`` of them.
+            For every output (N, C, H, W) float32; without ``decisions`` only
+            the first ``records`` of them.
 
         Raises:
-            FGCError: Images of another shape or type, or the model is
+            FGCError: Images of another shape or dtype, or the model is
                 closed.
         """
-        images = self._checked(images)
+        images = self._as_input(images)
         wanted = self.output_shapes[: None if decisions else self.records]
         outputs = [np.empty((len(images), *s), np.float32) for s in wanted]
         self.run_at(
@@ -140,13 +142,13 @@ class Model:
         decisions: bool = False,
         threads: int = 1,
     ) -> None:
-        """As :meth:`run`, of memory that the caller answers for.
+        """As :meth:`run`, with addresses that the caller guarantees valid.
 
         Args:
             images: Address of (N, C, H, W) contiguous float32.
             count: N.
             outputs: Addresses of (N, C, H, W) contiguous float32 that are
-                written, in the order of :attr:`output_shapes`; without
+                written to, in the order of :attr:`output_shapes`; without
                 ``decisions`` the first ``records`` of them.
             decisions: As in :meth:`run`.
             threads: As in :meth:`run`.
@@ -168,15 +170,15 @@ class Model:
         decisions: bool = False,
         threads: int = 1,
     ) -> list[tuple[str, float]]:
-        """What each op takes: its name and the least of some seconds.
+        """Time of each op: its name and the minimum of some seconds.
 
         Args:
             image: (C, H, W), or (1, C, H, W).
-            repeats: Runs.
+            repeats: Number of runs.
             decisions: As in :meth:`run`.
             threads: As in :meth:`run`.
         """
-        images = self._checked(np.reshape(image, (1, *np.shape(image)[-3:])))
+        images = self._as_input(np.reshape(image, (1, *np.shape(image)[-3:])))
         calls, options = self._options(decisions, threads)
         error = ctypes.create_string_buffer(ERROR_SIZE)
         with self._in_use() as handle:
@@ -189,8 +191,8 @@ class Model:
         _check(result, error)
         return list(zip(self.meta['names'], seconds.tolist(), strict=True))
 
-    def set_alone(self, ops: Sequence[bool]) -> None:
-        """Which ops one thread computes alone; not while the model runs.
+    def set_single_threaded(self, ops: Sequence[bool]) -> None:
+        """Set the ops that run on one thread; not while the model runs.
 
         Args:
             ops: One entry per op.
@@ -204,7 +206,7 @@ class Model:
         _check(result, error)
 
     def close(self) -> None:
-        """Free the memory, as soon as no thread runs the model."""
+        """Free the memory as soon as no thread runs the model."""
         with self._lock:
             self._closed = True
             self._free_if_idle()
@@ -240,39 +242,37 @@ class Model:
             self._code.fgc_free(self._handle)
             self._handle = 0
 
-    def _checked(self, images: np.ndarray) -> np.ndarray:
+    def _as_input(self, images: np.ndarray) -> np.ndarray:
         images = np.asarray(images)
         if images.dtype.kind != 'f':
-            raise self._refusal(images.shape, images.dtype)
+            raise self._input_error(images.shape, images.dtype)
         self.check_shape(images.shape)
         return np.ascontiguousarray(images, np.float32)
 
     def check_shape(self, shape: Sequence[int]) -> None:
-        """Refuse images of another shape than (N, *image_shape).
-
-        Raises:
-            FGCError: The shape is another one.
-        """
+        """Raise FGCError unless the shape is (N, *image_shape)."""
         if len(shape) != 4 or tuple(shape[1:]) != self.image_shape:
-            raise self._refusal(shape, 'float32')
+            raise self._input_error(shape, 'float32')
 
-    def _refusal(self, shape: Sequence[int], dtype: Any) -> FGCError:
+    def _input_error(self, shape: Sequence[int], dtype: Any) -> FGCError:
         wanted = ', '.join(map(str, self.image_shape))
         return FGCError(
-            f'images of shape {tuple(shape)} and type {dtype} are given, but '
-            f'the network takes (N, {wanted}) of floating point; preprocess '
-            'them as the file says.'
+            f'images have shape {tuple(shape)} and dtype {dtype}, but the '
+            f'network needs (N, {wanted}) floating point; preprocess them as '
+            'described in the file.'
         )
 
-    def _options(self, decisions: bool, threads: int) -> tuple[Calls, Options]:
-        made = self._made.get((decisions, threads))
-        if made is not None:
-            return made
-        calls = Calls(self._functions, self._shapes)
+    def _options(
+        self, decisions: bool, threads: int
+    ) -> tuple[PythonCalls, Options]:
+        cached = self._cached_options.get((decisions, threads))
+        if cached is not None:
+            return cached
+        calls = PythonCalls(self._functions, self._shapes)
         size = ctypes.sizeof(Options)
         options = Options(size, threads, decisions, calls.callback, None)
-        if not self._functions:  # else of one run: it keeps the error
-            self._made[decisions, threads] = calls, options
+        if not self._functions:  # PythonCalls stores the error of one run
+            self._cached_options[decisions, threads] = calls, options
         return calls, options
 
     def _shape(self, output: int) -> tuple[int, int, int]:
@@ -286,7 +286,7 @@ class Model:
         return ctypes.string_at(address, size.value)
 
 
-def _parsed(text: bytes) -> dict[str, Any]:
+def _parse_meta(text: bytes) -> dict[str, Any]:
     try:
         meta = json.loads(text)
     except ValueError as error:
@@ -301,14 +301,14 @@ def _encoded(build: str | None) -> bytes | None:
 
 
 def _check(result: int, error: ctypes.Array, path: str = '') -> None:
-    """Raise what the library says."""
+    """Raise an error reported by the library."""
     if not result:
         return
-    said = error.value.decode(errors='replace')
+    message = error.value.decode(errors='replace')
     if result == _NO_MEMORY:
-        raise MemoryError(said)
+        raise MemoryError(message)
     if result not in (_BAD_FILE, _UNREADABLE):
-        raise FGCError(said)
+        raise FGCError(message)
     raise RuntimeFileError(
-        f'{path}: {said}' if path and path not in said else said
+        f'{path}: {message}' if path and path not in message else message
     )

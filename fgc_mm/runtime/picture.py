@@ -1,4 +1,4 @@
-"""Reading picture files, by Pillow or else by OpenCV."""
+"""Reading image files with Pillow or OpenCV."""
 
 from __future__ import annotations
 
@@ -13,29 +13,28 @@ from fgc_mm.errors import FGCError
 def read_picture(
     path: str | Path, grey: bool = False, bits: int | None = 16
 ) -> np.ndarray:
-    """The pixels of a picture file, turned as its EXIF data say.
+    """Decode an image file, rotated according to its EXIF data.
 
     Args:
         path: Of the file.
-        grey: Brightness only.
-        bits: How many bits of a 16-bit picture are used; ``None``: a picture
-            that never sets the highest bit is refused.
+        grey: Decode to brightness only.
+        bits: Number of used bits in 16-bit images; ``None``: images that
+            never set the highest bit are refused.
 
     Returns:
-        (H, W, 3) uint8 in the order red, green, blue, or (H, W); the numbers
-        that OpenCV reads.
+        (H, W, 3) uint8 in RGB order, or (H, W); the same values as OpenCV.
 
     Raises:
-        FGCError: Neither Pillow nor OpenCV is installed, or the file is no
-            picture.
+        FGCError: Neither Pillow nor OpenCV is installed, or the file is not
+            an image.
         OSError: The file cannot be read.
     """
     content = Path(path).read_bytes()
     pixels = _decoded(content, grey)
     if pixels is None:
         raise FGCError(
-            f'{path} cannot be decoded; give the file of a whole picture, a '
-            'JPEG or PNG for example.'
+            f'{path} cannot be decoded; give an undamaged image file, e.g. '
+            'JPEG or PNG.'
         )
     return _to_8_bits(pixels, bits, path)
 
@@ -56,7 +55,7 @@ def _by_pillow(image: Any, content: bytes, grey: bool) -> np.ndarray | None:
     try:
         picture = image.open(BytesIO(content))
         if grey:
-            picture.draft('L', picture.size)  # what a JPEG has of its own
+            picture.draft('L', picture.size)  # uses a JPEG's own luma
         picture = ImageOps.exif_transpose(picture)
         if picture.mode == 'I' or picture.mode.startswith('I;16'):
             return _with_colours(np.array(picture), grey)
@@ -73,7 +72,7 @@ def _by_opencv(content: bytes, grey: bool) -> np.ndarray | None:
         import cv2
     except ImportError as error:
         raise FGCError(
-            'pictures are read by Pillow or OpenCV, and neither is '
+            'images are decoded by Pillow or OpenCV, but neither is '
             'installed; run `pip install pillow`.'
         ) from error
     flag = cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR
@@ -94,7 +93,7 @@ def _with_colours(pixels: np.ndarray, grey: bool) -> np.ndarray:
 
 
 def _brightness(pixels: np.ndarray) -> np.ndarray:
-    """As OpenCV's reader of PNG files has it."""
+    """Brightness as computed by OpenCV's PNG decoder."""
     weights = np.array([9797, 19234, 3737])
     return ((pixels.astype(np.int64) @ weights) >> 15).astype(np.uint8)
 
@@ -106,18 +105,18 @@ def _to_8_bits(
         return pixels
     if pixels.dtype != np.uint16:
         raise FGCError(
-            f'{path} holds {pixels.dtype} values: pictures have 8 or 16 bits '
-            'per channel; convert it.'
+            f'{path} has {pixels.dtype} values, but images must have 8 or 16 '
+            'bits per channel; convert it.'
         )
     brightest = int(pixels.max())
     if bits is None and 0 < brightest < 2**15:
         raise FGCError(
-            f'{path} holds 16-bit values up to {brightest}, and how many '
-            'bits are in use is not known; convert it to 8 bits.'
+            f'{path} has 16-bit values up to {brightest}, so the number of '
+            'used bits is unknown; convert it to 8 bits.'
         )
     if bits is not None and brightest >= 2**bits:
         raise FGCError(
-            f'{path} holds the value {brightest}, but the network was trained '
-            f'on pictures of {bits} bits; convert it to 8 bits.'
+            f'{path} has the value {brightest}, but the network was trained '
+            f'on images of {bits} bits; convert it to 8 bits.'
         )
     return (pixels >> ((bits or 16) - 8)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""From a picture to what the network takes, as the file's JSON says."""
+"""Preprocessing of images, as set in the file's JSON."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ EDGES = ('short', 'long', 'width', 'height')
 
 
 def preprocess(picture: np.ndarray, settings: Mapping[str, Any]) -> np.ndarray:
-    """One picture as the network takes it.
+    """Preprocess one image.
 
     Args:
-        picture: (H, W, 3) uint8 in the order red, green, blue; (H, W) for a
-            network of grey pictures.
+        picture: (H, W, 3) uint8 in RGB order; (H, W) for a network of grey
+            images.
         settings: ``preprocessing`` of the file's JSON.
 
     Returns:
-        (C, H, W) float32, with the numbers that the config's test pipeline
-        and data preprocessor give.
+        (C, H, W) float32, with the same values as the config's test pipeline
+        and data preprocessor.
 
     Raises:
-        FGCError: The picture has not the network's size after the steps.
+        FGCError: The image has another size than the network's after the
+            steps.
         RuntimeFileError: An unknown step.
     """
     for step in settings['steps']:
@@ -35,8 +36,8 @@ def preprocess(picture: np.ndarray, settings: Mapping[str, Any]) -> np.ndarray:
     height, width = settings['size']
     if picture.shape[:2] != (height, width):
         raise FGCError(
-            f'the picture has {picture.shape[1]} x {picture.shape[0]} pixels '
-            'after the steps of its preprocessing, but the network takes '
+            f'the image has {picture.shape[1]} x {picture.shape[0]} pixels '
+            'after preprocessing, but the network needs '
             f'{width} x {height}; resize it to that.'
         )
     if settings['channel_order'] == 'bgr':
@@ -66,7 +67,7 @@ def _step(picture: np.ndarray, step: Mapping[str, Any]) -> np.ndarray:
         return _crop(picture, *step['crop'])
     raise RuntimeFileError(
         f'the preprocessing has the step {", ".join(step)!r}, which this '
-        'version does not know; update fgc_mm.'
+        'version does not support; update fgc_mm.'
     )
 
 
@@ -79,8 +80,8 @@ def new_size(
         size: Height and width before.
         options: Of the step: ``edge`` ``'short'``, ``'long'``, ``'width'``
             or ``'height'`` makes this edge ``size`` pixels long; ``'both'``
-            makes height and width those of ``size``; ``'within'`` keeps the
-            ratio, as large as fits (upright or not) within ``size``.
+            sets height and width to ``size``; ``'within'`` keeps the aspect
+            ratio, as large as fits (in either orientation) into ``size``.
     """
     (height, width), wanted = size, options['size']
     edge = options['edge']
@@ -103,10 +104,10 @@ def new_size(
 def size_after(
     steps: Sequence[Mapping[str, Any]], size: tuple[int, int]
 ) -> tuple[int, int]:
-    """Height and width of a picture after the steps.
+    """Height and width of an image after the steps.
 
     Args:
-        steps: As :func:`preprocess` does them.
+        steps: As in :func:`preprocess`.
         size: Height and width before.
     """
     for step in steps:
@@ -118,7 +119,7 @@ def size_after(
 
 
 def _crop(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The centre; all of an edge that is shorter."""
+    """Centre crop; a shorter edge is kept as it is."""
     rows, columns = picture.shape[:2]
     top = max(0, round((rows - min(height, rows)) / 2))
     left = max(0, round((columns - min(width, columns)) / 2))

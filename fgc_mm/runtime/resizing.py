@@ -1,4 +1,4 @@
-"""Resizing 8-bit pictures, with the numbers of OpenCV and of Pillow."""
+"""Resizing 8-bit images with the same values as OpenCV and Pillow."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from fgc_mm.errors import FGCError
 
-_BITS = 11  # of OpenCV's fixed-point weights
+_BITS = 11  # fixed-point weights in OpenCV
 CV2 = ('nearest', 'bilinear', 'bicubic', 'area', 'lanczos')
 PILLOW = ('nearest', 'bilinear', 'bicubic', 'box', 'lanczos', 'hamming')
 
@@ -17,18 +17,18 @@ def resize(
     interpolation: str = 'bilinear',
     backend: str = 'cv2',
 ) -> np.ndarray:
-    """A picture of another size.
+    """Resize an image.
 
     Args:
         picture: (H, W) or (H, W, C) uint8.
         size: New height and width.
         interpolation: One of ``CV2`` or ``PILLOW``.
-        backend: ``'cv2'`` or ``'pillow'``, whose numbers the result has to
-            the bit. OpenCV's nearest and bilinear need no OpenCV.
+        backend: ``'cv2'`` or ``'pillow'``, with bit-identical results.
+            ``'cv2'`` needs OpenCV except for nearest and bilinear.
 
     Raises:
-        FGCError: The backend has no such interpolation, or is needed and
-            not installed.
+        FGCError: The backend has no such interpolation, or is needed but not
+            installed.
     """
     known = {'cv2': CV2, 'pillow': PILLOW}.get(backend, ())
     if interpolation not in known:
@@ -49,7 +49,7 @@ def resize(
 
 def _bilinear(picture: np.ndarray, height: int, width: int) -> np.ndarray:
     rows, columns = picture.shape[:2]
-    if (rows, columns) == (2 * height, 2 * width):  # a mean of four
+    if (rows, columns) == (2 * height, 2 * width):  # mean of four pixels
         wide = picture.astype(np.int32)
         total = wide[::2, ::2] + wide[1::2, ::2]
         total += wide[::2, 1::2] + wide[1::2, 1::2]
@@ -71,14 +71,14 @@ def _weights(new: int, old: int, stop: bool) -> tuple[np.ndarray, ...]:
 
     Args:
         new: Pixels of the result.
-        old: Pixels of the picture.
-        stop: Beyond an edge the edge has all of the weight; else it has the
-            weights of both neighbours, which are rounded apart.
+        old: Pixels of the image.
+        stop: Whether an edge pixel gets the full weight beyond the edge;
+            otherwise it gets both neighbours' weights, rounded separately.
     """
-    place = (np.arange(new) + 0.5) * (old / new) - 0.5
-    place = place.astype(np.float32)
-    first = np.floor(place).astype(np.int64)
-    share = place - first.astype(np.float32)
+    position = (np.arange(new) + 0.5) * (old / new) - 0.5
+    position = position.astype(np.float32)
+    first = np.floor(position).astype(np.int64)
+    share = position - first.astype(np.float32)
     if stop:
         share[(first < 0) | (first >= old - 1)] = 0
     one = np.float32(1 << _BITS)
@@ -91,8 +91,8 @@ def _weights(new: int, old: int, stop: bool) -> tuple[np.ndarray, ...]:
 
 
 def _nearest(new: int, old: int) -> np.ndarray:
-    places = np.floor(np.arange(new) * (1 / (new / old))).astype(np.int64)
-    return np.minimum(places, old - 1)
+    indices = np.floor(np.arange(new) * (1 / (new / old))).astype(np.int64)
+    return np.minimum(indices, old - 1)
 
 
 def _by_opencv(
@@ -102,7 +102,7 @@ def _by_opencv(
         import cv2
     except ImportError as error:
         raise FGCError(
-            f"the file resizes pictures with OpenCV's {interpolation!r}, but "
+            f"the file resizes images with OpenCV's {interpolation!r}, but "
             'OpenCV is not installed; run `pip install '
             'opencv-python-headless`.'
         ) from error
@@ -121,7 +121,7 @@ def _by_pillow(
         from PIL import Image
     except ImportError as error:
         raise FGCError(
-            'the file resizes pictures with Pillow, which is not installed; '
+            'the file resizes images with Pillow, but it is not installed; '
             'run `pip install pillow`.'
         ) from error
     code = getattr(Image.Resampling, interpolation.upper())

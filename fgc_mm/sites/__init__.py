@@ -1,21 +1,21 @@
-"""Where gates go."""
+"""Gate sites: finding them, and the hooks that apply gates there."""
 
-from fgc_mm.sites.discovery import chosen, find_sites, search_sites
-from fgc_mm.sites.found import Found
+from fgc_mm.sites.discovery import find_sites, search_sites, select_sites
+from fgc_mm.sites.found_sites import FoundSites
+from fgc_mm.sites.gate_hooks import GateHooks
+from fgc_mm.sites.gate_record import GateRecord, keep_ratio
 from fgc_mm.sites.patterns import match_names
-from fgc_mm.sites.port import SitePort
-from fgc_mm.sites.record import GateRecord, keep_ratio
-from fgc_mm.sites.site import GateSite, Member
+from fgc_mm.sites.site import GateSite, SiteLayer
 
 __all__ = [
-    'Found',
+    'FoundSites',
+    'GateHooks',
     'GateRecord',
     'GateSite',
-    'Member',
-    'SitePort',
-    'chosen',
+    'SiteLayer',
     'find_sites',
     'keep_ratio',
     'match_names',
     'search_sites',
+    'select_sites',
 ]

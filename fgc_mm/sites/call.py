@@ -1,8 +1,8 @@
-"""One gated forward pass: what its gates decided, apart from the modules.
+"""State of one gated forward pass, kept outside the modules.
 
-Ports and layers belong to a model, and a model may serve several threads at
-once; so the state of a pass lives in a :class:`GatedCall`. Each thread has a
-stack of the calls that it runs, the innermost last.
+Hooks and layers belong to a model, and several threads may run one model at
+the same time; so the state of a pass lives in a :class:`GatedCall`. Each
+thread has a stack of the calls that it is running, the innermost last.
 """
 
 from __future__ import annotations
@@ -17,42 +17,42 @@ from torch import Tensor
 
 from fgc_mm.errors import FGCError
 
-KEY = 'fgc_mm.call'  # in the metadata of a graph's nodes
+KEY = 'fgc_mm.call'  # in the metadata of autograd nodes
 
 
 class SiteState:
-    """What happened at one site in one call.
+    """State of one site in one call.
 
     Attributes:
-        port: The site's port.
+        hooks: The site's hooks.
         keep: Whether the activation before the gate is recorded.
-        grad: The call's.
-        over: The forward pass has returned; who reads the state now is a
-            recomputation in the backward pass.
-        decision: What the gate said.
-        parts: The activations so far, by consumer.
-        ended: Whether the branch's end was masked.
-        node: What made the producer's input, in the graph.
-        mask: (N, C) the decision's mask, cut off the graph; what a
-            recomputation masks with.
-        apart: See :mod:`fgc_mm.sites.recompute`; ``None``: the decision is
-            part of the graph.
-        kept: For a layer, the recorded activation's own leaf.
-        crossed: A consumer ran without a graph, though the gate has one.
+        grad: Whether the call records an autograd graph.
+        forward_done: The forward pass has returned, so a hook that reads the
+            state now runs in a recomputation during the backward pass.
+        decision: The gate's output.
+        parts: The activations recorded so far, one part per consumer.
+        masked_at_end: Whether the output of the branch's end was masked.
+        node: The autograd node that made the producer's input.
+        mask: (N, C) the decision's mask, detached; used by recomputations.
+        detached_gate: See :mod:`fgc_mm.sites.recompute`; ``None``: the
+            decision is part of the autograd graph.
+        leaves: For each layer, the leaf of its recorded activation.
+        used_without_graph: A consumer ran without autograd although the gate
+            ran with it.
     """
 
-    over = False
-    ended = False
-    crossed = False
+    forward_done = False
+    masked_at_end = False
+    used_without_graph = False
     decision: Any | None = None
     node: Any | None = None
     mask: Tensor | None = None
-    apart: Any | None = None
+    detached_gate: Any | None = None
     grad = False
-    kept: dict[Any, Tensor] | None = None
+    leaves: dict[Any, Tensor] | None = None
 
-    def __init__(self, port: Any, keep: bool) -> None:
-        self.port = port
+    def __init__(self, hooks: Any, keep: bool) -> None:
+        self.hooks = hooks
         self.keep = keep
         self.parts: list[tuple[Tensor, Tensor]] | None = [] if keep else None
 
@@ -61,33 +61,35 @@ class GatedCall:
     """The states of all sites in one forward pass.
 
     Args:
-        ports: The model's ports, in order.
+        site_hooks: The model's gate hooks, one per site, in order.
         keep: Whether activations are recorded.
-        **options: For the ports' states.
+        **options: Passed to ``GateHooks.new_state``.
 
     Attributes:
         states: By the site's name.
-        grad: Whether a graph is recorded, which may run parts again.
+        grad: Whether autograd records the pass, so that parts of it may be
+            recomputed.
     """
 
     def __init__(
-        self, ports: Sequence[Any], keep: bool, **options: bool
+        self, site_hooks: Sequence[Any], keep: bool, **options: bool
     ) -> None:
         self.states: dict[str, SiteState] = {
-            port.name: port.begin(keep, **options) for port in ports
+            hooks.name: hooks.new_state(keep, **options)
+            for hooks in site_hooks
         }
-        # a compiled graph is never run again from Python
+        # a compiled graph is never recomputed from Python
         self.grad = (
             torch.is_grad_enabled() and not torch.compiler.is_compiling()
         )
         if self.grad:
             for state in self.states.values():
-                state.grad, state.kept = True, {}
+                state.grad, state.leaves = True, {}
             self.thread = threading.get_ident()
-            self.first = self.last = 0  # of the graph nodes it made
+            self.first = self.last = 0  # sequence numbers of its nodes
 
     def run(self, network: Callable[[Tensor], Any], x: Tensor) -> Any:
-        """One pass of a network, whose hooks find this call."""
+        """Run a network whose hooks use this call."""
         if self.grad:
             self.first = torch.autograd._get_sequence_nr()
         _THREAD.stack.append(self)
@@ -96,55 +98,55 @@ class GatedCall:
         finally:
             _THREAD.stack.pop()
 
-    def end(self, outputs: Any) -> None:
-        """Let the graph keep what a recomputation needs, and no more.
+    def finish(self, outputs: Any) -> None:
+        """Attach the call to the autograd graph and drop what it can.
 
-        The call lives as long as the graph does, since nodes of the graph
-        hold it; so it holds no tensor that holds them. Only of a call that
-        records a graph.
+        Autograd nodes hold the call, so it lives as long as the graph; hence
+        it must hold no tensor that refers to these nodes. Only for a call
+        that records a graph.
         """
         self.last = torch.autograd._get_sequence_nr()
         for tensor in tensors_in(outputs):
-            _hold(tensor.grad_fn, self)
+            _attach_call(tensor.grad_fn, self)
         for state in self.states.values():
-            _hold(state.node, self)
-            state.over, state.node, state.parts = True, None, None
-            if state.apart is None:
+            _attach_call(state.node, self)
+            state.forward_done, state.node, state.parts = True, None, None
+            if state.detached_gate is None:
                 mask, state.decision = state.decision.mask, None
-                state.mask = cut(mask)
-                if state.crossed:
-                    _take_over(mask, state.mask)
+                state.mask = detached_leaf(mask)
+                if state.used_without_graph:
+                    _add_leaf_grad(mask, state.mask)
         with _LOCK:
             _LIVE.add(self)
 
-    def made(self, number: int) -> bool:
-        """Whether a graph node with this sequence number is of this pass."""
+    def owns_node(self, number: int) -> bool:
+        """Whether a node with this sequence number is from this pass."""
         return self.first <= number < self.last
 
 
-def state_of(port: Any) -> SiteState | None:
-    """A site's state in the pass that is running; ``None`` in a dense one.
+def state_of(hooks: Any) -> SiteState | None:
+    """A site's state in the running pass; ``None`` in a dense pass.
 
-    The passes are those of this thread: the gated calls, or a recomputation
-    inside the backward pass of an earlier call.
+    Looks at this thread's gated calls, and at a recomputation inside the
+    backward pass of an earlier call.
     """
     stack = _THREAD.stack
     if stack:
-        state = stack[-1].states.get(port.name)
-        if state is not None and state.port is port:
+        state = stack[-1].states.get(hooks.name)
+        if state is not None and state.hooks is hooks:
             return state
         for call in stack[-2::-1]:
-            state = call.states.get(port.name)
-            if state is not None and state.port is port:
+            state = call.states.get(hooks.name)
+            if state is not None and state.hooks is hooks:
                 return state
     if torch.compiler.is_compiling():
         return None
     node = torch._C._current_autograd_node()
-    return None if node is None else _recomputed(port, node)
+    return None if node is None else _state_of_recomputation(hooks, node)
 
 
-def cut(tensor: Tensor) -> Tensor:
-    """The same values as a leaf, with a gradient of its own."""
+def detached_leaf(tensor: Tensor) -> Tensor:
+    """The same values as a leaf tensor with a gradient of its own."""
     return tensor.detach().requires_grad_(tensor.requires_grad)
 
 
@@ -159,17 +161,17 @@ def tensors_in(nested: Any) -> Iterator[Tensor]:
             yield from tensors_in(part)
 
 
-def take_grad(leaf: Tensor) -> Tensor | None:
-    """A leaf's gradient, which starts anew."""
+def pop_grad(leaf: Tensor) -> Tensor | None:
+    """Return a leaf's gradient and reset it."""
     grad, leaf.grad = leaf.grad, None
     return grad
 
 
-def _take_over(tensor: Tensor, leaf: Tensor) -> None:
-    """Let a tensor have the gradient of its leaf as well."""
+def _add_leaf_grad(tensor: Tensor, leaf: Tensor) -> None:
+    """Add the gradient of a leaf to that of the tensor it was made from."""
 
     def add(grad: Tensor) -> Tensor:
-        more = take_grad(leaf)
+        more = pop_grad(leaf)
         return grad if more is None else grad + more
 
     if tensor.requires_grad:
@@ -179,7 +181,7 @@ def _take_over(tensor: Tensor, leaf: Tensor) -> None:
 class _Thread(threading.local):
     def __init__(self) -> None:
         self.stack: list[GatedCall] = []
-        # the call whose recomputation was seen last
+        # the call of the most recent recomputation
         self.recomputed: weakref.ref | None = None
 
 
@@ -188,47 +190,49 @@ _LIVE: weakref.WeakSet[GatedCall] = weakref.WeakSet()
 _LOCK = threading.Lock()
 
 
-def _hold(node: Any, call: GatedCall) -> None:
+def _attach_call(node: Any, call: GatedCall) -> None:
     if node is not None:
         node.metadata[KEY] = call
 
 
-def _recomputed(port: Any, node: Any) -> SiteState | None:
-    """The state of the call whose graph has this node.
+def _state_of_recomputation(hooks: Any, node: Any) -> SiteState | None:
+    """The state of the call whose graph contains this node.
 
-    Sequence numbers count the nodes that a thread has made.
+    Sequence numbers count the nodes that one thread has made.
     """
     with _LOCK:
-        live = list(_LIVE)
-    live = [call for call in live if _has(call, port)]
+        live_calls = list(_LIVE)
+    live_calls = [call for call in live_calls if _has(call, hooks)]
     number = node._sequence_nr()
-    calls = [call for call in live if call.made(number)]
+    calls = [call for call in live_calls if call.owns_node(number)]
     if len(calls) > 1:
         own = threading.get_ident()
         calls = [call for call in calls if call.thread == own]
         if len(calls) != 1:
             raise FGCError(
-                f'{port.site.producer} runs again in the backward pass of '
-                'one of several forward passes that threads ran at once, and '
-                'which is unknown; train in one thread, or without gradient '
-                'checkpointing.'
+                f'{hooks.site.producer} is recomputed in the backward pass of '
+                'one of several forward passes that ran in parallel threads, '
+                'and it is unknown which; train in one thread, or without '
+                'gradient checkpointing.'
             )
-    call = calls[0] if calls else _around(live, number)
+    call = calls[0] if calls else _call_around(live_calls, number)
     if call is None:
-        return None  # the plain network's own backward pass
+        return None  # backward pass of the dense network
     _THREAD.recomputed = weakref.ref(call)
-    return call.states[port.name]
+    return call.states[hooks.name]
 
 
-def _has(call: GatedCall, port: Any) -> bool:
-    state = call.states.get(port.name)
-    return state is not None and state.port is port
+def _has(call: GatedCall, hooks: Any) -> bool:
+    state = call.states.get(hooks.name)
+    return state is not None and state.hooks is hooks
 
 
-def _around(live: Sequence[GatedCall], number: int) -> GatedCall | None:
-    """Of a node that a recomputation made: checkpointing inside another."""
+def _call_around(
+    live_calls: Sequence[GatedCall], number: int
+) -> GatedCall | None:
+    """The call of a node made by a recomputation (nested checkpointing)."""
     call = _THREAD.recomputed and _THREAD.recomputed()
-    if call is None or call not in live:
+    if call is None or call not in live_calls:
         return None
-    other = call.thread != threading.get_ident()  # counts on its own
+    other = call.thread != threading.get_ident()  # has its own numbering
     return call if other or number >= call.last else None

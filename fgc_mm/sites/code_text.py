@@ -1,4 +1,4 @@
-"""The code of a class or function, as text that does not know its file."""
+"""The code of a class or function as text, without file names."""
 
 import sys
 import sysconfig
@@ -16,9 +16,9 @@ def code_text(value: type | FunctionType) -> tuple[str, list[Any]]:
         value: A class or function.
 
     Returns:
-        For what lies in an installed package, the name and the package's
-        version besides the code; for other code (the user's own) also the
-        functions, classes and constants that it refers to.
+        The code as text. For code in an installed package, the name and the
+        package's version are included; for other code (the user's own), the
+        list has the functions, classes and constants that it refers to.
     """
     others: list[Any] = []
     texts = [qualified(value), _version(value)]
@@ -26,9 +26,9 @@ def code_text(value: type | FunctionType) -> tuple[str, list[Any]]:
         texts.append(_code(function.__code__))
         others += function.__defaults__ or ()
         others += (function.__kwdefaults__ or {}).values()
-        others += _enclosed(function)
+        others += _closure_values(function)
         if not _installed(function):
-            others += _referred(function)
+            others += _referenced(function)
     if isinstance(value, type):
         others += [b for b in value.__bases__ if not _installed(b)]
         texts += map(qualified, value.__bases__)
@@ -36,12 +36,12 @@ def code_text(value: type | FunctionType) -> tuple[str, list[Any]]:
 
 
 def qualified(value: type | FunctionType) -> str:
-    """Module and name."""
+    """Qualified name with module."""
     return f'{value.__module__}.{value.__qualname__}'
 
 
 def _functions(value: type | FunctionType) -> Iterator[FunctionType]:
-    """Itself, or the functions of a class and those it inherits."""
+    """The function itself, or all functions of a class and its bases."""
     if isinstance(value, FunctionType):
         yield value
         return
@@ -56,7 +56,7 @@ def _functions(value: type | FunctionType) -> Iterator[FunctionType]:
 
 
 def _code(code: CodeType) -> str:
-    """Instructions, names and constants; no file, no line."""
+    """Bytecode, names and constants, without file and line numbers."""
     constants = [
         _code(c) if isinstance(c, CodeType) else repr(c)
         for c in code.co_consts
@@ -65,25 +65,25 @@ def _code(code: CodeType) -> str:
     return f'{code.co_code.hex()} {names} {constants}'
 
 
-def _enclosed(function: FunctionType) -> Iterator[Any]:
-    """What a closure has taken from around it."""
+def _closure_values(function: FunctionType) -> Iterator[Any]:
+    """Values of a closure's cells."""
     for cell in function.__closure__ or ():
         try:
             content = cell.cell_contents
-        except ValueError:  # not yet filled
+        except ValueError:  # an empty cell
             continue
         if content is not function and not _is_class_cell(function, content):
             yield content
 
 
 def _is_class_cell(function: FunctionType, content: Any) -> bool:
-    """Whether it is the class for ``super()``, which is described already."""
+    """Whether it is the ``__class__`` cell of ``super()``."""
     owner = function.__qualname__.rpartition('.')[0]
     return isinstance(content, type) and content.__qualname__ == owner
 
 
-def _referred(function: FunctionType) -> Iterator[Any]:
-    """Functions, classes and constants that a function finds by name."""
+def _referenced(function: FunctionType) -> Iterator[Any]:
+    """Functions, classes and constants that a function refers to by name."""
     names = set(_names(function.__code__))
     spaces = [function.__globals__]
     spaces += [
@@ -110,12 +110,12 @@ def _installed(value: type | FunctionType) -> bool:
 
 
 def _installed_module(name: str) -> bool:
-    """Whether it is Python's own, or in a package that pip installed."""
+    """Whether a module is in the standard library or in site-packages."""
     if name.partition('.')[0] in {*sys.stdlib_module_names, 'builtins'}:
         return name != '__main__'
     file = getattr(sys.modules.get(name), '__file__', None) or ''
-    places = {sysconfig.get_path(kind) for kind in ('purelib', 'platlib')}
-    return any(file.startswith(place) for place in places)
+    folders = {sysconfig.get_path(kind) for kind in ('purelib', 'platlib')}
+    return any(file.startswith(folder) for folder in folders)
 
 
 def _version(value: type | FunctionType) -> str:

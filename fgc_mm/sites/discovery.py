@@ -1,4 +1,4 @@
-"""From a backbone and a user's wish to the list of sites."""
+"""From a backbone and the ``sites`` option to the list of sites."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -9,18 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
-from fgc_mm.sites.cut import CutNetwork
-from fgc_mm.sites.every_conv import Kinds
-from fgc_mm.sites.fingerprint import fingerprint
-from fgc_mm.sites.found import Found
+from fgc_mm.sites.batch_sizes import BatchSizes
+from fgc_mm.sites.channel_probe import ChannelProbe
+from fgc_mm.sites.every_conv import SiteKinds
+from fgc_mm.sites.found_sites import FoundSites
 from fgc_mm.sites.image_size import accepted_images
-from fgc_mm.sites.items import Items
+from fgc_mm.sites.network_fingerprint import network_fingerprint
 from fgc_mm.sites.patterns import match_names
-from fgc_mm.sites.reuse import reused
+from fgc_mm.sites.probed_backbone import ProbedBackbone
 from fgc_mm.sites.search import SiteSearch
 from fgc_mm.sites.site import GateSite
-from fgc_mm.sites.trace import Trace
-from fgc_mm.sites.work import LIMIT, TooMuchWork, Work, one_thread
+from fgc_mm.sites.site_cache import cached_or_search
+from fgc_mm.sites.work_limit import LIMIT, TooMuchWork, WorkLimit, one_thread
 
 DEFAULTS = dict(
     type='auto',
@@ -40,43 +40,51 @@ def find_sites(
 
     A layer's output channels are a site if all of them arrive, unmixed and
     not summed with others, at the inputs of other conv and linear layers.
-    Where they arrive is found by trying (:mod:`fgc_mm.sites.flow`): a change
-    in one channel is seen where it goes, whatever code lies between.
+    This is determined by probing (:mod:`fgc_mm.sites.channel_flow`):
+    channels are changed, and the change is observed wherever it arrives.
 
     Args:
         backbone: The network to be gated.
         sites: ``'auto'`` for every site that can be found; shell patterns on
             site names (the producing layer's path), e.g. ``['layer3.*']``;
             or ``dict(type='auto', image_size=..., residual=False,
-            every_conv=False, patterns=None, max_work=2e11)``, where the size
-            is a number or (H, W), by default one that the backbone accepts;
-            ``residual=True`` also gates layers in front of a residual sum,
-            where their branch ends; ``every_conv=True`` gates, beside those,
-            a depthwise conv apart from the conv before it, and the last
-            conv; ``patterns`` chooses among what is found so; and the search
-            ends with an error when its passes have computed so many elements
-            (:class:`fgc_mm.sites.work.Work`).
+            every_conv=False, patterns=None, max_work=2e11)``.
+            ``image_size``: a number or (H, W); default: one that the
+            backbone accepts. ``residual=True``: also gate layers in front of
+            a residual sum, at the end of their branch. ``every_conv=True``:
+            also gate depthwise convs separately from the conv before them,
+            and the last conv. ``patterns``: select among the sites found.
+            ``max_work``: limit on the elements computed by the search
+            (:class:`fgc_mm.sites.work_limit.WorkLimit`).
 
     Raises:
-        FGCError: The backbone cannot be traced, has no site, or takes too
-            much work; or a pattern matches no site.
+        FGCError: The backbone cannot be probed, has no site, or exceeds
+            ``max_work``; or a pattern matches no site.
+
+    Example:
+        >>> from torch import nn
+        >>> net = nn.Sequential(
+        ...     nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+        >>> [(site.name, site.channels) for site in find_sites(net)]
+        [('0', 8)]
     """
-    return chosen(search_sites(backbone, sites).sites, sites)
+    return select_sites(search_sites(backbone, sites).sites, sites)
 
 
 def search_sites(
     backbone: nn.Module,
     sites: str | Sequence[str] | Mapping[str, Any] = 'auto',
-) -> Found:
-    """All sites, whatever the patterns; as :func:`find_sites` otherwise.
+) -> FoundSites:
+    """All sites regardless of patterns; otherwise like :func:`find_sites`.
 
-    A network that was searched before, in this process, in another rank, or
-    in the run that wrote a checkpoint which was read, is not searched again.
+    The result is cached: a network that was searched in this process, on
+    another rank, or before a loaded checkpoint was saved is not searched
+    again.
     """
     options = _options(sites)
     matter = {k: options[k] for k in ('image_size', 'residual', 'every_conv')}
-    key = fingerprint(backbone, matter)
-    found = reused(
+    key = network_fingerprint(backbone, matter)
+    found = cached_or_search(
         key, backbone, lambda: _bounded_search(backbone, options, key)
     )
     if not found.sites:
@@ -84,13 +92,13 @@ def search_sites(
     return found
 
 
-def chosen(
+def select_sites(
     found: Sequence[GateSite], sites: str | Sequence[str] | Mapping[str, Any]
 ) -> list[GateSite]:
-    """The found sites that a user wants.
+    """The found sites that the ``sites`` option selects.
 
     Raises:
-        FGCError: A pattern matches none.
+        FGCError: A pattern matches no site.
     """
     patterns = sites.get('patterns') if isinstance(sites, Mapping) else sites
     if patterns is None or patterns == 'auto':
@@ -104,16 +112,16 @@ def _options(sites: str | Sequence[str] | Mapping[str, Any]) -> dict:
     if 'seconds' in given:
         del given['seconds']
         warnings.warn(
-            'seconds=... in sites is ignored: the search for sites is bounded '
-            'in work, which is the same on every machine; leave it out, or '
-            'write max_work=...',
+            'seconds=... in sites is ignored: the search for sites is limited '
+            'in computed elements, which does not depend on the machine; '
+            'leave it out, or write max_work=...',
             FutureWarning,
             stacklevel=3,
         )
     options = {**DEFAULTS, **given}
     if set(options) != set(DEFAULTS) or options['type'] != 'auto':
         raise FGCError(
-            f'sites={given} is not understood; write '
+            f'sites={given} has unknown keys or another type; write '
             "dict(type='auto', image_size=..., max_work=..., residual=..., "
             'every_conv=..., patterns=[...]).'
         )
@@ -126,12 +134,12 @@ def _check_numbers(size: Any, work: Any) -> None:
     whole = len(pair) == 2 and all(isinstance(s, int) and s > 0 for s in pair)
     if size is not None and not whole:
         raise FGCError(
-            f'image_size={size!r} is no size of an image; write a positive '
+            f'image_size={size!r} is not an image size; write a positive '
             'number of pixels, or (height, width).'
         )
     if not isinstance(work, (int, float)) or not work > 0:
         raise FGCError(
-            f'max_work={work!r} is no number of elements; write a positive '
+            f'max_work={work!r} is not a number of elements; write a positive '
             'number.'
         )
 
@@ -140,37 +148,39 @@ def _bounded_search(
     backbone: nn.Module,
     options: Mapping[str, Any],
     key: str | None,
-) -> Found:
-    work = Work(options['max_work'])
+) -> FoundSites:
+    work = WorkLimit(options['max_work'])
     try:
-        with one_thread(), CutNetwork(backbone, work) as cut:
-            images = accepted_images(cut, options['image_size'])
-            kinds = Kinds(options['residual'], options['every_conv'])
-            sites = _search(cut, images, kinds)
+        with one_thread(), ProbedBackbone(backbone, work) as probed:
+            images = accepted_images(probed, options['image_size'])
+            kinds = SiteKinds(options['residual'], options['every_conv'])
+            sites = _search(probed, images, kinds)
     except TooMuchWork:
         raise FGCError(
             f'the search for sites in {type(backbone).__name__} computed more '
             f'than {options["max_work"]:g} elements; allow more with '
             "sites=dict(type='auto', max_work=...)."
         ) from None
-    return Found(key, tuple(images.shape[1:]), tuple(sites))
+    return FoundSites(key, tuple(images.shape[1:]), tuple(sites))
 
 
-def _search(cut: CutNetwork, images: Tensor, kinds: Kinds) -> list[GateSite]:
-    trace = Trace(cut, images, modules=kinds.residual)
-    per_image = _per_image(cut, images)
-    return SiteSearch(cut.backbone, trace, per_image, kinds).sites()
+def _search(
+    probed: ProbedBackbone, images: Tensor, kinds: SiteKinds
+) -> list[GateSite]:
+    probe = ChannelProbe(probed, images, modules=kinds.residual)
+    per_image = _per_image(probed, images)
+    return SiteSearch(probed.backbone, probe, per_image, kinds).sites()
 
 
-def _per_image(cut: CutNetwork, images: Tensor) -> set[str]:
-    """Dense layers that see one item per image, here and on larger images."""
+def _per_image(probed: ProbedBackbone, images: Tensor) -> set[str]:
+    """Dense layers with batch size N for N images, at two image sizes."""
     double = torch.cat([images, images])
     larger = images.repeat(2, 1, 2, 2)
-    items = Items()
-    cut.run(double, items)
-    with suppress(FGCError):  # takes one size only
-        cut.run(larger, items)
-    return {name for name, sizes in items.sizes.items() if sizes == {2}}
+    batch_sizes = BatchSizes()
+    probed.run(double, batch_sizes)
+    with suppress(FGCError):  # accepts one size only
+        probed.run(larger, batch_sizes)
+    return {name for name, sizes in batch_sizes.sizes.items() if sizes == {2}}
 
 
 def _no_site(backbone: nn.Module) -> str:
@@ -184,7 +194,7 @@ def _no_site(backbone: nn.Module) -> str:
         )
     return (
         f'{kind} has no layer whose output channels reach other layers '
-        'without a residual sum or a layer that mixes channels, so there is '
-        'nothing to gate; choose another backbone, or gate what goes into '
-        "the sums: sites=dict(type='auto', residual=True)."
+        'without a residual sum or a layer that mixes channels, so there '
+        'is nothing to gate; choose another backbone, or gate the '
+        "residual branches: sites=dict(type='auto', residual=True)."
     )

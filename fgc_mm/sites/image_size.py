@@ -1,4 +1,4 @@
-"""An image that a backbone accepts."""
+"""Find an image size that a backbone accepts."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
@@ -8,26 +8,26 @@ import torch
 from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
-from fgc_mm.sites.cut import CutNetwork
-from fgc_mm.sites.items import Items
+from fgc_mm.sites.batch_sizes import BatchSizes
+from fgc_mm.sites.probed_backbone import ProbedBackbone
 
 Size = tuple[int, int]
 _expected: ContextVar[Size | None] = ContextVar('expected', default=None)
 
-# Where gates go does not depend on the size, and most backbones take any; a
-# search on a small image takes a tenth of the time of one on a usual image.
+# Sites do not depend on the image size, and most backbones accept any size; a
+# search on a small image takes a tenth of the time.
 SMALL, USUAL = 64, (224, 256, 384, 512)
-LEAST = 32  # a module that names less means maps inside the network
-# Attributes under which modules of mmpretrain, timm and others keep it.
+LEAST = 32  # smaller sizes in a module are those of feature maps
+# Attributes in which modules of mmpretrain, timm and others store the size.
 NAMES = ('img_size', 'image_size', 'input_size', 'init_input_size')
 CONFIGS = ('pretrained_cfg', 'default_cfg')
 
 
 def expect_images(size: Size | None) -> None:
-    """Say which images the backbones that are built next will see; (H, W).
+    """Set the image size, (H, W), for backbones that are built next.
 
     Args:
-        size: That the config's pipeline gives, or ``None`` if none is known.
+        size: From the config's pipeline; ``None`` if unknown.
     """
     _expected.set(size)
 
@@ -39,39 +39,39 @@ def small_images(
     """A random image that the backbone accepts; (1, C, H, W).
 
     Args:
-        backbone: Any.
-        size: Of the image; by default the first of these that it accepts: a
-            small one, those that its modules name, the one that
-            :func:`expect_images` was given, usual ones.
+        backbone: The network.
+        size: Of the image. Default: the first size that the backbone accepts
+            among a small one, those stored in its modules, the one set by
+            :func:`expect_images`, and usual ones.
 
     Raises:
-        FGCError: The backbone accepts none of them; says why not the size
-            that is named or expected, else the last one.
+        FGCError: The backbone accepts none of them; has the error for the
+            stored or expected size, otherwise for the last one.
     """
-    with CutNetwork(backbone) as cut:
-        return accepted_images(cut, size)
+    with ProbedBackbone(backbone) as probed:
+        return accepted_images(probed, size)
 
 
 def accepted_images(
-    cut: CutNetwork,
+    probed: ProbedBackbone,
     size: int | Sequence[int] | None = None,
 ) -> Tensor:
-    """As :func:`small_images`, in a network that is cut already."""
+    """Like :func:`small_images`, for a backbone that is probed already."""
     small, *usual = [(s, s) for s in (SMALL, *USUAL)]
-    named = [*named_sizes(cut.backbone), *filter(None, [_expected.get()])]
+    named = [*named_sizes(probed.backbone), *filter(None, [_expected.get()])]
     sizes = [small, *named, *usual] if size is None else [_pair(size)]
     refusals: dict[Size, FGCError] = {}
     for pair in dict.fromkeys(sizes):
-        for channels in dict.fromkeys((_first_channels(cut.backbone), 3)):
+        for channels in dict.fromkeys((_first_channels(probed.backbone), 3)):
             try:
-                return _tried(cut, (channels, *pair))
+                return _run_on_random_image(probed, (channels, *pair))
             except FGCError as error:
                 refusals[pair] = error
     raise refusals[named[0] if named and size is None else sizes[-1]]
 
 
 def named_sizes(backbone: nn.Module) -> Iterator[Size]:
-    """(H, W) that the backbone or a module in it keeps, outermost first."""
+    """(H, W) stored in the backbone or a module in it, outermost first."""
     for module in backbone.modules():
         named = [getattr(module, name, None) for name in NAMES]
         for config in (getattr(module, name, None) for name in CONFIGS):
@@ -84,7 +84,7 @@ def named_sizes(backbone: nn.Module) -> Iterator[Size]:
 
 
 def _pair(size: Any) -> Size | None:
-    """(H, W) of a number of pixels, (H, W) or (C, H, W); else ``None``."""
+    """(H, W) from a number of pixels, (H, W) or (C, H, W); else ``None``."""
     if isinstance(size, int) and not isinstance(size, bool):
         size = (size, size)
     if not isinstance(size, (tuple, list)) or len(size) not in (2, 3):
@@ -93,11 +93,13 @@ def _pair(size: Any) -> Size | None:
     return (size[-2], size[-1]) if whole else None
 
 
-def _tried(cut: CutNetwork, shape: tuple[int, ...]) -> Tensor:
-    like = next(cut.backbone.parameters())
+def _run_on_random_image(
+    probed: ProbedBackbone, shape: tuple[int, ...]
+) -> Tensor:
+    like = next(probed.backbone.parameters())
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(1, *shape, generator=generator).to(like)
-    cut.run(image, Items())
+    probed.run(image, BatchSizes())
     return image
 
 

@@ -1,4 +1,4 @@
-"""Dense layers, and where channels lie in what they read and write."""
+"""Dense layers and the position of channels in their inputs and outputs."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ DENSE = (nn.Conv1d, nn.Conv2d, nn.Linear)
 
 
 def is_depthwise(layer: nn.Module) -> bool:
-    """Whether a conv keeps every channel apart."""
+    """Whether a conv processes every channel separately."""
     groups = getattr(layer, 'groups', 1)
     return (
         isinstance(layer, DENSE)
@@ -27,16 +27,16 @@ def is_dense(layer: nn.Module) -> bool:
     return isinstance(layer, DENSE) and not is_depthwise(layer)
 
 
-def lone_depthwise(
+def find_separate_depthwise(
     network: nn.Module, producer: str, consumers: Iterable[str]
 ) -> str | None:
-    """A site's depthwise conv that decides, or reads, apart from others.
+    """A depthwise conv that is a site's producer or consumer, if any.
 
-    Its channels can be masked, but not left out: one that is closed in front
-    of the conv is a constant behind it.
+    The channels of such a site can be masked but not skipped: a channel that
+    is closed before the conv is a constant after it.
 
     Args:
-        network: Has the layers.
+        network: Contains the layers.
         producer: Path of the site's producer.
         consumers: Paths of its consumers.
     """
@@ -70,12 +70,12 @@ def input_weights(layer: nn.Module, channel: int) -> Tensor:
     return weight[group, :, place]
 
 
-def pair_macs(layer: nn.Module, output_shape: torch.Size) -> int:
-    """MACs of one image for one pair of channels of a layer.
+def macs_per_channel_pair(layer: nn.Module, output_shape: torch.Size) -> int:
+    """MACs per image for one pair of input and output channels of a layer.
 
     Args:
         layer: A conv or linear layer.
-        output_shape: Of what it gives for one image.
+        output_shape: Of the layer's output for one image.
     """
     if isinstance(layer, nn.Linear):  # kernel elements x positions
         return math.prod(output_shape[:-1])
@@ -89,12 +89,12 @@ def channels_last(layer: nn.Module) -> bool:
 
 
 def channels_second(layer: nn.Module, x: Tensor) -> Tensor:
-    """What a layer reads or writes, as (N, C, ...); a view."""
+    """The input or output of a layer as (N, C, ...); a view."""
     return x.movedim(-1, 1) if channels_last(layer) else x
 
 
-class Places:
-    """Where a site's channels lie in a layer's input, worked out once.
+class ChannelIndex:
+    """Index of a site's channels in a layer's input, computed once.
 
     Args:
         positions: As in :func:`fgc_mm.functional.spread_mask`.
@@ -102,21 +102,22 @@ class Places:
 
     def __init__(self, positions: Sequence[int]) -> None:
         where = torch.tensor(positions)
-        places = (where >= 0).nonzero().squeeze(1)
-        order = places[where[places].argsort(stable=True)]
+        index = (where >= 0).nonzero().squeeze(1)
+        order = index[where[index].argsort(stable=True)]
         present, counts = where[order].unique(return_counts=True)
-        if counts.unique().numel() > 1:  # some channels more often than others
+        if counts.unique().numel() > 1:  # some channels occur more often
             order = order[counts.cumsum(0) - counts]
         self._tensors = where, order, present
 
     def on(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """On a device, to which they are moved once.
+        """The index tensors on a device, moved once.
 
         Args:
             device: Of the layer's input.
 
         Returns:
-            The positions; the places of the site's channels in the order of
+            The positions; the input channels that hold the site's channels,
+            ordered by site channel; and these site channels.
             their numbers; and these numbers.
         """
         tensors = self._tensors
@@ -130,7 +131,7 @@ def mask_input(
     layer: nn.Module,
     x: Tensor,
     mask: Tensor,
-    places: Places | None,
+    index: ChannelIndex | None,
     inplace: bool = False,
 ) -> Tensor:
     """A layer's input with a site's channels masked.
@@ -139,11 +140,11 @@ def mask_input(
         layer: The consumer.
         x: (N, C_in, ...), or (N, ..., C_in) for a linear layer.
         mask: (N, C).
-        places: Where the channels lie; ``None`` if they are all, in order.
+        index: Index of the site's channels; ``None``: all, in order.
         inplace: As in :func:`fgc_mm.functional.mask_channels`.
     """
-    if places is not None:
-        mask = spread_mask(mask, places.on(mask.device)[0])
+    if index is not None:
+        mask = spread_mask(mask, index.on(mask.device)[0])
     if not channels_last(layer):
         return mask_channels(x, mask, inplace)
     masked = mask_channels(x.movedim(-1, 1), mask, inplace)
@@ -151,42 +152,43 @@ def mask_input(
 
 
 def site_channels(
-    layer: nn.Module, x: Tensor, places: Places | None, channels: int
+    layer: nn.Module, x: Tensor, index: ChannelIndex | None, channels: int
 ) -> tuple[Tensor, Tensor]:
-    """The channels of a site that a consumer reads, in their order.
+    """The channels of a site that a consumer reads, in order.
 
-    Where the input is a flattened map, a channel's places become one
-    dimension behind it.
-
+    If the input is a flattened map, the positions of a channel become one
+    dimension after it.
     Args:
         layer: The consumer.
         x: Its input.
-        places: As in :func:`mask_input`.
+        index: As in :func:`mask_input`.
         channels: Of the site (C).
 
     Returns:
-        Their numbers, (c,), and their maps, (N, c, ...).
+        Their indices, (c,), and their maps, (N, c, ...).
     """
     x = channels_second(layer, x)
-    if places is None:
+    if index is None:
         return torch.arange(channels), x
-    _, order, present = places.on(x.device)
+    _, order, present = index.on(x.device)
     maps = x.index_select(1, order)
     if len(order) != len(present):
         maps = maps.unflatten(1, (len(present), -1))
     return present, maps
 
 
-def assemble(parts: Sequence[tuple[Tensor, Tensor]], channels: int) -> Tensor:
-    """A site's channels from several consumers that read some of them.
+def merge_channels(
+    parts: Sequence[tuple[Tensor, Tensor]], channels: int
+) -> Tensor:
+    """A site's channels from several consumers that each read some of them.
 
     Args:
-        parts: As :func:`site_channels` gives them.
+        parts: As returned by :func:`site_channels`.
         channels: Of the site (C).
 
     Returns:
-        (N, C, ...) if one consumer reads all, else the means over all
-        positions, (N, C); a channel that several read is the first's.
+        (N, C, ...) if one consumer reads all, otherwise the means over all
+        positions, (N, C); the first consumer takes precedence.
     """
     for present, maps in parts:
         if len(present) == channels:

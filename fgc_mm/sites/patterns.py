@@ -1,4 +1,4 @@
-"""Choosing sites by shell patterns on their names."""
+"""Selecting sites by shell patterns on their names."""
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -13,16 +13,16 @@ def match_names(
 
     Args:
         patterns: Shell patterns, e.g. ``'layer3.*.conv1'``.
-        names: What there is.
-        what: What the patterns stand for, for the error.
+        names: All names.
+        what: What the patterns select, for the error message.
 
     Raises:
-        FGCError: A pattern matches nothing, or there is none.
+        FGCError: A pattern matches no name, or the list is empty.
     """
     listed = isinstance(patterns, Sequence) and not isinstance(patterns, str)
     if not listed or not patterns:
         raise FGCError(
-            f'{what} is {patterns!r}, which is no list of patterns; write '
+            f'{what} is {patterns!r}, which is not a list of patterns; write '
             f'[{patterns or "*"!r}].'
         )
     for pattern in patterns:

@@ -1,13 +1,14 @@
-"""Gates in networks that run parts of themselves again in the backward pass.
+"""Gates in networks with activation recomputation (checkpointing).
 
 Gradient checkpointing stores the input of a part of the network and runs the
-part again when the backward pass needs what is inside. A gate decides once:
-the second run takes the first one's mask. Where the first run recorded a
-graph (``use_reentrant=False``), the gate is part of it, and its own small
-tensors are stored. Where it recorded none (``use_reentrant=True``, reversible
-networks), the gate runs on a leaf of its own, *apart*; its gradient is
-collected at leaves for the decision and joins the producer's input in the
-second run, which by then is behind all that used the decision.
+part again when the backward pass needs its activations. A gate decides once:
+the second run uses the mask of the first. If the first run recorded a graph
+(``use_reentrant=False``), the gate is part of it, and its own small tensors
+are stored. If it recorded none (``use_reentrant=True``, reversible networks),
+the gate runs on a detached leaf (:class:`DetachedGate`); the gradients of its
+decision accumulate in leaves, are backpropagated through the gate, and are
+added to the gradient of the producer's input in the second run, which the
+backward pass reaches after everything that used the decision.
 """
 
 from __future__ import annotations
@@ -26,50 +27,50 @@ from fgc_mm.errors import FGCError
 from fgc_mm.sites.call import (
     GatedCall,
     SiteState,
-    cut,
-    take_grad,
+    detached_leaf,
+    pop_grad,
     tensors_in,
 )
-from fgc_mm.sites.record import GateRecord
+from fgc_mm.sites.gate_record import GateRecord
 
 Gate = Callable[[Tensor], Any]
 
 
-class Apart:
-    """A gate's own graph, between two leaves.
+class DetachedGate:
+    """A gate's own autograd graph, detached at its input and outputs.
 
     Attributes:
-        read: What the gate read, a leaf.
-        made: What it said, as parts of its graph.
-        leaves: The same, as leaves: what losses and consumers use.
+        input: The gate's input, a leaf.
+        outputs: The gate's outputs, parts of its graph.
+        leaves: The outputs as leaves, which losses and consumers use.
     """
 
     def __init__(self, gate: Gate, x: Tensor) -> None:
         with torch.enable_grad():
-            self.read = x.detach().requires_grad_()
-            self.made = gate(self.read)
-            self.leaves = type(self.made)(*map(cut, self.made))
+            self.input = x.detach().requires_grad_()
+            self.outputs = gate(self.input)
+            self.leaves = type(self.outputs)(*map(detached_leaf, self.outputs))
 
     def gradient(self) -> Tensor | None:
-        """For what was read, from those of the leaves; they start anew."""
+        """Backpropagate the leaves' gradients to the input; reset them."""
         used = [
-            (made, leaf)
-            for made, leaf in zip(self.made, self.leaves)
+            (output, leaf)
+            for output, leaf in zip(self.outputs, self.leaves)
             if leaf.grad is not None
         ]
         if used:
-            # the graph is small, and a backward pass may come again
+            # the graph is small, and there may be another backward pass
             torch.autograd.backward(
-                [made for made, _ in used],
+                [output for output, _ in used],
                 [leaf.grad for _, leaf in used],
                 retain_graph=True,
             )
             for _, leaf in used:
                 leaf.grad = None
-        return take_grad(self.read)
+        return pop_grad(self.input)
 
-    def waits(self) -> bool:
-        """Whether a gradient has come that nothing has collected."""
+    def has_pending_grad(self) -> bool:
+        """Whether a gradient has not been backpropagated yet."""
         return any(leaf.grad is not None for leaf in self.leaves)
 
 
@@ -77,29 +78,29 @@ def decide(gate: Gate, x: Tensor, state: SiteState) -> Any:
     """The gate's decision, in a pass that records a graph.
 
     Args:
-        gate: From ``x`` to its decision.
+        gate: Maps ``x`` to the decision.
         x: The producer's input.
-        state: The site's.
+        state: The site's state.
     """
     if torch.compiler.is_compiling():
         return gate(x)
     if without_graph():
-        state.apart = Apart(gate, x)
-        state.mask = state.apart.leaves.mask
-        return state.apart.leaves
-    with stored():
+        state.detached_gate = DetachedGate(gate, x)
+        state.mask = state.detached_gate.leaves.mask
+        return state.detached_gate.leaves
+    with store_saved_tensors():
         decision = gate(x)
     state.node = x.grad_fn or decision.mask.grad_fn
     return decision
 
 
 def without_graph() -> bool:
-    """Whether a part runs without a graph; its second run can have one."""
+    """Whether a part runs without a graph and will be recomputed with one."""
     return not (torch.is_grad_enabled() or torch.is_inference_mode_enabled())
 
 
-def stored() -> AbstractContextManager:
-    """What is saved for the backward pass is stored, not computed again."""
+def store_saved_tensors() -> AbstractContextManager:
+    """Store tensors saved for backward, overriding checkpointing's hooks."""
     if not torch._C._autograd._top_saved_tensors_default_hooks(True):
         return nullcontext()
     return torch.autograd.graph.saved_tensors_hooks(_same, _same)
@@ -109,28 +110,28 @@ def _same(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def keep(
+def record_activation(
     x: Tensor, state: SiteState, layer: Any, part: Callable[[Tensor], Any]
 ) -> Any:
-    """What is recorded of an activation: ``part`` of it, with its graph."""
+    """Record ``part`` of an activation, with its graph."""
     if not state.grad or torch.compiler.is_compiling():
         return part(x)
     if not without_graph():
-        with stored():
+        with store_saved_tensors():
             return part(x)
-    leaf = state.kept[layer] = x.detach().requires_grad_()
+    leaf = state.leaves[layer] = x.detach().requires_grad_()
     with torch.enable_grad():
         return part(leaf)
 
 
-def kept_again(x: Tensor, state: SiteState, layer: Any) -> Tensor:
-    """The activation in a second run; it gets the record's gradient."""
-    leaf = state.kept.get(layer)
-    return collected(x, None if leaf is None else partial(take_grad, leaf))
+def replay_activation(x: Tensor, state: SiteState, layer: Any) -> Tensor:
+    """The activation when recomputed; receives the record's gradient."""
+    leaf = state.leaves.get(layer)
+    return add_grad(x, None if leaf is None else partial(pop_grad, leaf))
 
 
-class _Collect(torch.autograd.Function):
-    """The input itself; its gradient is joined by another one."""
+class _AddGrad(torch.autograd.Function):
+    """Identity; adds another gradient to its own in the backward pass."""
 
     @staticmethod
     def forward(
@@ -146,32 +147,30 @@ class _Collect(torch.autograd.Function):
         return grad if more is None else grad + more, None, None
 
 
-def collected(
-    x: Tensor, collect: Callable[[], Tensor | None] | None
-) -> Tensor:
-    """``x``, whose gradient is joined by what ``collect`` gives."""
+def add_grad(x: Tensor, collect: Callable[[], Tensor | None] | None) -> Tensor:
+    """``x``; adds the result of ``collect`` to its gradient."""
     if collect is None or not torch.is_grad_enabled():
         return x
-    # x may need no gradient, but the gate does
-    return _Collect.apply(x, torch.empty(0, requires_grad=True), collect)
+    # x may not require a gradient although the gate does
+    return _AddGrad.apply(x, torch.empty(0, requires_grad=True), collect)
 
 
-class _Join(torch.autograd.Function):
-    """Outputs and records, so that a backward pass has all or none.
+class _JoinOutputs(torch.autograd.Function):
+    """Joins outputs and records, so that all are in each backward pass.
 
-    What losses say about the decisions arrives before any part of the
-    network runs again, and every part does.
+    All gradients of the decisions then arrive before any part of the network
+    is recomputed, and every part is recomputed.
     """
 
     @staticmethod
     def forward(
         ctx: Any, call: GatedCall, needed: int, *tensors: Tensor
     ) -> tuple[Tensor, ...]:
-        ctx.call = call  # a second run asks it
+        ctx.call = call  # used by recomputations
         ctx.set_materialize_grads(False)
         ctx.like = [tensor.new_empty(0) for tensor in tensors[:needed]]
         ctx.shapes = [tensor.shape for tensor in tensors[:needed]]
-        # a module behind may change an output in place
+        # a later module may change an output in place
         copies = [tensor.clone() for tensor in tensors[:needed]]
         return (*copies, *tensors[needed:])
 
@@ -187,31 +186,31 @@ class _Join(torch.autograd.Function):
         return (None, None, *needed, *grads[len(needed) :])
 
 
-def joined(
+def join_outputs(
     call: GatedCall, outputs: Any, records: list[GateRecord]
 ) -> tuple[Any, list[GateRecord]]:
-    """What a call returns, after a pass that runs again without a graph.
+    """Outputs and records of a call, joined if it will be recomputed.
 
-    Another one's outputs and records come back as they are.
+    Without recomputation they are returned unchanged.
     """
     states = call.states.values()
-    crossed = [s.decision.mask for s in states if s.crossed]
-    if not crossed and not any(s.apart or s.kept for s in states):
+    masks = [s.decision.mask for s in states if s.used_without_graph]
+    if not masks and not any(s.detached_gate or s.leaves for s in states):
         return outputs, records
-    needed = [*_graphs(outputs), *crossed]
-    said = [*_graphs([_tensors(record) for record in records])]
-    if not needed and not said:
+    needed = [*_with_grad(outputs), *masks]
+    record_tensors = [*_with_grad([_tensors(record) for record in records])]
+    if not needed and not record_tensors:
         return outputs, records
-    given = [*needed, *said]
-    made = _Join.apply(call, len(needed), *given)
-    swap = {id(old): new for old, new in zip(given, made)}
-    return _swapped(outputs, swap), [
-        replace(record, **_swapped(_tensors(record), swap))
+    given = [*needed, *record_tensors]
+    joined = _JoinOutputs.apply(call, len(needed), *given)
+    replacement = {id(old): new for old, new in zip(given, joined)}
+    return _replace_tensors(outputs, replacement), [
+        replace(record, **_replace_tensors(_tensors(record), replacement))
         for record in records
     ]
 
 
-def _graphs(nested: Any) -> list[Tensor]:
+def _with_grad(nested: Any) -> list[Tensor]:
     unique = {id(t): t for t in tensors_in(nested) if t.requires_grad}
     return list(unique.values())
 
@@ -221,32 +220,36 @@ def _tensors(record: GateRecord) -> dict[str, Tensor]:
     return {k: v for k, v in values.items() if isinstance(v, Tensor)}
 
 
-def _swapped(nested: Any, swap: dict[int, Tensor]) -> Any:
-    """The same nested tuples, lists and dicts of other tensors."""
+def _replace_tensors(nested: Any, replacement: dict[int, Tensor]) -> Any:
+    """Copy nested tuples, lists and dicts with other tensors."""
     if isinstance(nested, Tensor):
-        return swap.get(id(nested), nested)
+        return replacement.get(id(nested), nested)
     if isinstance(nested, dict):
-        pairs = ((k, _swapped(v, swap)) for k, v in nested.items())
+        pairs = (
+            (k, _replace_tensors(v, replacement)) for k, v in nested.items()
+        )
         return type(nested)(pairs)
     if not isinstance(nested, (list, tuple)):
         return nested
-    parts = [_swapped(part, swap) for part in nested]
+    parts = [_replace_tensors(part, replacement) for part in nested]
     if hasattr(nested, '_fields'):  # a named tuple
         return type(nested)(*parts)
     return type(nested)(parts)
 
 
 def _check_collected(call: GatedCall) -> None:
-    """At the end of a backward pass, no gradient may be left over."""
+    """At the end of a backward pass, check that no gradient is left."""
     for state in call.states.values():
-        leaves = [*state.kept.values()]
-        if state.crossed:
+        leaves = [*state.leaves.values()]
+        if state.used_without_graph:
             leaves.append(state.mask)
         left = any(leaf.grad is not None for leaf in leaves)
-        if left or (state.apart and state.apart.waits()):
+        if left or (
+            state.detached_gate and state.detached_gate.has_pending_grad()
+        ):
             raise FGCError(
-                f'{state.port.site.producer} ran without gradients in a '
+                f'{state.hooks.site.producer} ran without gradients in a '
                 'forward pass that records them, and the backward pass did '
-                'not run it again, so its gate cannot learn; leave this site '
-                'out of sites.'
+                'not recompute it, so its gate gets no gradient; leave this '
+                'site out of sites.'
             )

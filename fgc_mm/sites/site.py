@@ -1,4 +1,4 @@
-"""What a site is: one place where channels are gated."""
+"""Gate sites."""
 
 from dataclasses import dataclass, field
 
@@ -10,14 +10,14 @@ Positions = tuple[int, ...] | None
 
 
 @dataclass(frozen=True)
-class Member:
+class SiteLayer:
     """A layer that reads or writes a site's channels.
 
     Attributes:
         path: Path of the conv or linear layer.
-        positions: For every channel that it reads (or writes), the site's
-            channel that lies there, or -1 where another's does
-            (concatenation); ``None`` if they are the site's in their order.
+        positions: For every input (or output) channel of the layer, the
+            index of the site's channel, or -1 if it is not the site's
+            (concatenation); ``None``: the site's channels in order.
     """
 
     path: str
@@ -26,14 +26,13 @@ class Member:
 
 @dataclass(frozen=True)
 class GateSite:
-    """One place where channels are gated.
+    """A set of channels that a gate opens and closes.
 
     Attributes:
-        name: The site's name, which is the path of its producer: the conv or
-            linear layer whose output channels are gated and whose input the
-            gate looks at.
+        name: Path of the producer: the conv or linear layer whose output
+            channels are gated and whose input the gate reads.
         consumers: The layers that read the channels; their input is masked.
-            Whatever lies between the producer and them is per channel (norm,
+            Everything between the producer and them is per channel (norm,
             activation, depthwise conv, pooling), so a closed channel can be
             skipped altogether.
         outputs: The layers whose output channels are the site's: the
@@ -42,16 +41,16 @@ class GateSite:
         channels: Channels that the gate opens and closes (C).
         branch_end: For a residual site, the module whose output is masked
             (the last one before the sum), instead of the consumers' inputs.
-        macs_share: Share of the backbone's dense MACs, attention and
-            functional calls included, that lies in layers which this site
-            shrinks, at the image size of the search.
-        group_sizes: How many neighbouring channels each decision of the
-            site's gate opens; ``None``: every channel has its own decision.
+        macs_share: Fraction of the backbone's dense MACs (attention and
+            functional calls included) in layers that this site shrinks, at
+            the image size of the search.
+        group_sizes: Number of neighbouring channels that each decision of
+            the gate opens; ``None``: one decision per channel.
     """
 
     name: str
-    consumers: tuple[Member, ...]
-    outputs: tuple[Member, ...]
+    consumers: tuple[SiteLayer, ...]
+    outputs: tuple[SiteLayer, ...]
     in_channels: int
     channels: int
     branch_end: str | None = None
@@ -70,13 +69,13 @@ class GateSite:
 
     @property
     def decisions(self) -> int:
-        """How many decisions the gate makes for an image (G)."""
+        """Number of decisions of the gate for an image (G)."""
         if self.group_sizes is None:
             return self.channels
         return len(self.group_sizes)
 
     def spread(self, values: Tensor) -> Tensor:
-        """What belongs to the decisions, (N, G), for each channel, (N, C)."""
+        """Values per decision, (N, G), expanded to channels, (N, C)."""
         return spread_groups(values, self.group_sizes)
 
     def __str__(self) -> str:

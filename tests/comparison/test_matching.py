@@ -16,7 +16,7 @@ from fgc_mm.engine.config_file import load_config
 from fgc_mm.engine.config_options import override, read_options
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.macs import macs_per_image
-from fgc_mm.functional.winners import count_kept
+from fgc_mm.functional.topk_mask import num_kept_channels
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 DIGITS = """
@@ -152,7 +152,7 @@ def test_the_gate_opens_as_many_as_were_counted(config, monkeypatch):
             lambda *_, density=count / 24: density,
         )
         kept = asked(cfg, 0.5).model.backbone.gate.density
-        assert count_kept(kept, 24) == count
+        assert num_kept_channels(kept, 24) == count
 
 
 def test_a_ratio_that_a_row_sets_is_kept():

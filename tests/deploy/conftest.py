@@ -1,4 +1,4 @@
-"""Gated classifiers whose gates say all there is to say."""
+"""Gated classifiers whose gates open different channels per image."""
 
 import pytest
 import torch

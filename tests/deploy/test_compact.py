@@ -9,7 +9,7 @@ import torch_pruning as tp
 from torch import nn
 
 from fgc_mm.deploy import compact, firing_statistics
-from fgc_mm.deploy.compaction.agreement import agreeing, largest_gap
+from fgc_mm.deploy.compaction.equivalence import fixed_decisions, largest_gap
 from fgc_mm.deploy.firing import SiteFiring
 from fgc_mm.errors import FGCError
 from fgc_mm.gates import BinaryConcreteGate, FBSGate, PartialGate
@@ -37,7 +37,7 @@ def parameters(network):
 
 @pytest.fixture(scope='module')
 def compacted(gated, pictures):
-    """Gives a masked backbone, what compaction made of it, and images.
+    """Returns a masked backbone, the compacted one, and images.
 
     Made once per config; no test changes them.
     """
@@ -66,14 +66,14 @@ def test_features_are_the_masked_ones(pair):
     assert done.difference < 1e-4
     # where all removed gates agree: on the images of the calibration
     assert largest_gap(network(images), done.backbone(images)) < 1e-4
-    # and, told to agree, on any other
+    # and, with fixed decisions, on any other
     others = images.flip(3) * 0.7 + 0.3
-    with agreeing(network, done.channel_map):
+    with fixed_decisions(network, done.channel_map):
         wanted = network(others)
     assert largest_gap(wanted, done.backbone(others)) < 1e-4
 
 
-def test_what_is_constant_is_gone(pair):
+def test_constant_channels_are_removed(pair):
     network, done, images = pair
     firing = firing_statistics(network, [images])
     kept = {site.name: site for site in done.backbone.sites}
@@ -135,7 +135,7 @@ def test_without_a_decision_there_is_no_gate(gated, pictures):
     assert not isinstance(done.backbone, GatedBackbone)
     assert type(done.backbone) is type(network.backbone)
     assert done.backbone.layer1[0].conv1.out_channels == 4
-    with agreeing(network, done.channel_map):
+    with fixed_decisions(network, done.channel_map):
         wanted = network(images)
     assert largest_gap(wanted, done.backbone(images)) < 1e-4
 
@@ -177,10 +177,10 @@ class TopHalfGate(BinaryConcreteGate):
     """Opens the better half of its channels."""
 
     def forward(self, x):
-        said = super().forward(x)
-        order = said.logits.argsort(1, descending=True).argsort(1)
-        mask = (order < said.mask.shape[1] // 2).float()
-        return said._replace(mask=mask)
+        decision = super().forward(x)
+        order = decision.logits.argsort(1, descending=True).argsort(1)
+        mask = (order < decision.mask.shape[1] // 2).float()
+        return decision._replace(mask=mask)
 
 
 @torch.no_grad()
@@ -310,5 +310,5 @@ def test_bad_input_is_one_sentence(gated, pictures):
         with pytest.raises(FGCError, match='compact already'):
             compact(done.backbone, again, cfg, images)
     other = dict(RESNET, base_channels=16, stem_channels=16)
-    with pytest.raises(FGCError, match='fits the network it was made for'):
+    with pytest.raises(FGCError, match='fits the network that it was made'):
         CompactBackbone(other, cfg['gate'], done.channel_map)

@@ -19,8 +19,8 @@ from fgc_mm.deploy import (
     gathered,
     set_keep_ratio,
 )
-from fgc_mm.deploy.compaction.agreement import largest_gap
-from fgc_mm.deploy.copying import copied
+from fgc_mm.deploy.compaction.equivalence import largest_gap
+from fgc_mm.deploy.copying import copy_network
 from fgc_mm.registry import MODELS as OWN_MODELS
 
 
@@ -94,7 +94,7 @@ CUT = ('plain', 'prune')
 @pytest.mark.parametrize('kind', [*KINDS, 'standardised'])
 @pytest.mark.filterwarnings('ignore:.*weight_norm.*:FutureWarning')
 @torch.no_grad()
-def test_computed_weights_stay_what_they_are(kind, gated, pictures):
+def test_computed_weights_keep_their_values(kind, gated, pictures):
     network, cfg = gated(dict(type='DerivedWeights', kind=kind))
     images = pictures(32)
     done = compact(network, firing_statistics(network, [images]), cfg, images)
@@ -133,7 +133,7 @@ def test_a_copy_of_weights_that_belong_to_a_graph(kind, pictures):
     network = DerivedWeights(kind).eval()
     wanted = network(pictures(8))[0]
     wanted.sum().backward()
-    again = copied(network)
+    again = copy_network(network)
     assert torch.equal(again(pictures(8))[0], wanted)
     assert not {p.data_ptr() for p in again.parameters()} & {
         p.data_ptr() for p in network.parameters()

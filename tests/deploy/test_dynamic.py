@@ -1,4 +1,4 @@
-"""Dynamic models say what masked ones say, whatever the backbone."""
+"""Dynamic models and masked models have the same outputs."""
 
 import copy
 import dataclasses
@@ -85,8 +85,8 @@ def quick(monkeypatch):
 
 @pytest.fixture
 def all_sites_pay(monkeypatch):
-    """What can skip channels does, whatever the clock says."""
-    monkeypatch.setattr(calibration, '_pays', lambda *_: True)
+    """Skip channels wherever possible, regardless of the timing."""
+    monkeypatch.setattr(calibration, '_is_faster', lambda *_: True)
 
 
 def used(network):
@@ -176,7 +176,7 @@ def test_logits_are_those_of_the_masked_model(network, way):
 @pytest.mark.parametrize('name', ['VGG', 'ResNet-50'])
 @torch.no_grad()
 def test_some_sites_skip_and_others_do_not(name, way):
-    """A gate may read what another has masked."""
+    """A gate may read an input that another gate has masked."""
     backbone, size, _ = NETWORKS[name]
     model = used(build(backbone, size))
     images = torch.randn(2, 3, size, size)
@@ -260,15 +260,17 @@ def test_closed_channels_are_never_computed(name, way, monkeypatch):
             weight = find(member.path).weight.data
             poisoned += int(closed.sum())
             weight.movedim(dim, 0)[closed] = float('nan')
-    dynamic.backbone.load_state_dict({}, strict=False)  # programs anew
+    dynamic.backbone.load_state_dict({}, strict=False)  # new programs
     assert poisoned > 50
     # the masked network that it is compared with gives nan
-    monkeypatch.setattr(type(dynamic.backbone), '_differs', lambda *_: '')
+    monkeypatch.setattr(
+        type(dynamic.backbone), '_check_program', lambda *_: ''
+    )
     assert torch.equal(dynamic.program(image).run(image)[0], want)
 
 
 class Scaling(nn.Module):
-    """A gate whose mask is a factor, as FBS and ManiDP have it."""
+    """A gate whose mask is a factor, like those of FBS and ManiDP."""
 
     def __init__(self, in_channels, out_channels):
         super().__init__()
@@ -282,7 +284,7 @@ class Scaling(nn.Module):
 @pytest.mark.usefixtures('all_sites_pay')
 @pytest.mark.parametrize('way', WAYS)
 @pytest.mark.parametrize('name', ['CifarResNet', 'ResNet-50', 'SEResNet'])
-def test_factors_scale_what_is_open(name, way):
+def test_factors_scale_open_channels(name, way):
     MODELS.register_module('ScalingTestGate', module=Scaling, force=True)
     backbone, size, least = NETWORKS[name]
     model = build(backbone, size, gate=dict(type='fgc_mm.ScalingTestGate'))
@@ -313,7 +315,7 @@ def test_loaded_weights_are_used(small, way):
 
 @pytest.mark.usefixtures('all_sites_pay')
 @pytest.mark.parametrize('way', WAYS)
-def test_another_threshold_is_obeyed(small, way):
+def test_another_threshold_is_applied(small, way):
     model, images = small
     dynamic = dynamic_of(model, images[:1], way)
     model = copy.deepcopy(model)
@@ -326,11 +328,11 @@ def test_another_threshold_is_obeyed(small, way):
     torch.testing.assert_close(dynamic(images), want, atol=1e-4, rtol=1e-4)
 
 
-def test_it_stays_what_it_was_made_for(small):
+def test_dtype_and_device_cannot_change(small):
     model, images = small
     dynamic = to_dynamic(model, images)
     want = dynamic(images)
-    with pytest.raises(FGCError, match='cannot become'):
+    with pytest.raises(FGCError, match='cannot be moved to'):
         dynamic.double()
     assert torch.equal(dynamic.float().cpu()(images), want)
     double = to_dynamic(copy.deepcopy(model).double(), images)
@@ -370,7 +372,7 @@ class Bare(CifarResNet):
 
 
 class Several(nn.Module):
-    """A head with two answers."""
+    """A head with two outputs."""
 
     def __init__(self):
         super().__init__()
@@ -382,7 +384,7 @@ class Several(nn.Module):
 
 @pytest.mark.usefixtures('all_sites_pay')
 @pytest.mark.parametrize('way', WAYS)
-def test_answers_keep_their_form(small, way):
+def test_outputs_keep_their_structure(small, way):
     model, images = small
     model = copy.deepcopy(model)
     model.backbone.backbone.__class__ = Bare
@@ -395,7 +397,7 @@ def test_answers_keep_their_form(small, way):
 
 @pytest.mark.usefixtures('all_sites_pay')
 @pytest.mark.parametrize('way', WAYS)
-def test_heads_may_have_several_answers(small, way):
+def test_heads_may_have_several_outputs(small, way):
     model, images = small
     model = copy.deepcopy(model)
     model.head = Several()
@@ -479,7 +481,7 @@ def test_without_gates_awake_it_is_the_dense_network(small):
     torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
 
 
-def test_a_plan_is_stored_and_obeyed(small, tmp_path, monkeypatch):
+def test_a_plan_is_stored_and_applied(small, tmp_path, monkeypatch):
     model, images = small
     first = to_dynamic(model, images)
     plan = first.plan
@@ -504,7 +506,7 @@ def test_a_plan_is_stored_and_obeyed(small, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    'change, says',
+    'change, message',
     [
         (dict(executor='xyz'), "executor='xyz'"),
         (dict(batch=3), 'batch=3'),
@@ -512,10 +514,10 @@ def test_a_plan_is_stored_and_obeyed(small, tmp_path, monkeypatch):
         (dict(image_shape=(3, 16, 0)), 'image_shape='),
     ],
 )
-def test_a_plan_with_other_words_is_refused(small, change, says):
+def test_a_plan_with_invalid_values_is_refused(small, change, message):
     model, images = small
     plan = to_dynamic(model, images).plan
-    with pytest.raises(FGCError, match=says):
+    with pytest.raises(FGCError, match=message):
         to_dynamic(model, plan=dataclasses.replace(plan, **change))
     next(iter(plan.sites.values())).executed = 'perhaps'
     with pytest.raises(FGCError, match="executed='perhaps'"):
@@ -526,7 +528,7 @@ def test_a_plan_with_other_words_is_refused(small, change, says):
 def test_a_broken_plan_is_refused(tmp_path, text):
     path = tmp_path / 'plan.json'
     path.write_text(text)
-    with pytest.raises(FGCError, match='is no plan'):
+    with pytest.raises(FGCError, match='is not a plan'):
         DynamicPlan.load(path)
     with pytest.raises(FGCError, match='cannot be read'):
         DynamicPlan.load(tmp_path / 'none.json')
@@ -549,7 +551,7 @@ def test_bad_input_is_one_sentence(small):
         to_dynamic(dynamic, images)
     with pytest.raises(FGCError, match='in evaluation only'):
         dynamic.train()
-    with pytest.raises(FGCError, match='never computes'):
+    with pytest.raises(FGCError, match='does not compute'):
         dynamic.backbone.forward_gated(images, keep_activation=True)
 
 
@@ -563,7 +565,7 @@ def test_another_shape_is_right_and_noted(small):
     torch.testing.assert_close(dynamic(other), want, atol=1e-4, rtol=1e-4)
     (note,) = dynamic.dynamic_report()['notes']
     assert '3x21x13' in note
-    assert 'never saw' in note
+    assert 'were not in the calibration' in note
 
 
 @needs_kernel
@@ -606,7 +608,7 @@ def test_the_modules_run_where_a_program_is_wrong(small, monkeypatch):
     dynamic = to_dynamic(model, images)
     report = dynamic.dynamic_report()
     assert report['executor'] == 'modules'
-    assert 'gives something else' in report['executor_why']
+    assert 'gives other results' in report['executor_why']
     assert {s['executed'] for s in report['sites'].values()} == {'dense'}
     want = one_by_one(model, images)
     torch.testing.assert_close(dynamic(images), want, atol=1e-4, rtol=1e-4)
@@ -624,11 +626,11 @@ def test_the_modules_run_where_one_way_is_no_program(
             site.executed = 'dense'
     program = DynamicBackbone.program
 
-    def refused(self, image, behind=(), gated=True, dense=None):
+    def refused(self, image, following=(), gated=True, dense=None):
         all_masked = bool(self.dense if dense is None else dense)
         if all_masked or not gated:
             return 'it is no program'
-        return program(self, image, behind, gated, dense)
+        return program(self, image, following, gated, dense)
 
     monkeypatch.setattr(DynamicBackbone, 'program', refused)
     dynamic = to_dynamic(model, images, plan, backend='torch')
@@ -641,7 +643,7 @@ def test_the_modules_run_where_one_way_is_no_program(
 
 def test_no_site_skips_where_it_does_not_pay(small, monkeypatch):
     model, images = small
-    monkeypatch.setattr(calibration, '_pays', lambda *_: False)
+    monkeypatch.setattr(calibration, '_is_faster', lambda *_: False)
     dynamic = to_dynamic(model, images)
     sites = dynamic.dynamic_report()['sites'].values()
     assert {s['executed'] for s in sites} == {'dense'}
@@ -658,9 +660,9 @@ def test_the_whole_network_overrules_its_sites(small, monkeypatch):
 
     def pays(*_):
         # yes for every site, no for the network
-        return sys._getframe(1).f_code.co_name == '_judge'
+        return sys._getframe(1).f_code.co_name == '_site_report'
 
-    monkeypatch.setattr(calibration, '_pays', pays)
+    monkeypatch.setattr(calibration, '_is_faster', pays)
     dynamic = to_dynamic(model, images)
     sites = dynamic.dynamic_report()['sites'].values()
     assert {s['executed'] for s in sites} == {'dense'}
@@ -683,7 +685,7 @@ def test_sites_and_batches_may_be_switched(small):
 
 
 @pytest.mark.usefixtures('all_sites_pay')
-def test_it_goes_on_without_a_compiler(small, monkeypatch):
+def test_it_runs_in_torch_without_a_compiler(small, monkeypatch):
     model, images = small
 
     def missing():
@@ -702,7 +704,7 @@ def test_it_goes_on_without_a_compiler(small, monkeypatch):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
-def test_on_an_accelerator_it_stays_masked_and_says_so(small):
+def test_on_an_accelerator_it_is_masked_and_the_report_has_the_reason(small):
     model, images = small
     model, images = copy.deepcopy(model).cuda(), images.cuda()
     dynamic = to_dynamic(model, images)

@@ -14,7 +14,7 @@ from fgc_mm.deploy.dynamic import calibrate
 def quick(monkeypatch):
     """Times do not matter here."""
     monkeypatch.setattr(calibrate, 'REPEATS', 1)
-    monkeypatch.setattr(calibrate, '_pays', lambda *_: True)
+    monkeypatch.setattr(calibrate, '_is_faster', lambda *_: True)
 
 
 @pytest.fixture(scope='module')
@@ -48,7 +48,7 @@ def test_a_masked_checkpoint_is_loaded(trained, tmp_path, backend, capsys):
     torch.testing.assert_close(
         answers(dynamic, images), want, atol=1e-4, rtol=1e-4
     )
-    # and what it says itself is taken as it is
+    # its own metadata is used unchanged
     again = copy.deepcopy(dynamic)
     again.load_state_dict(dynamic.state_dict())
     assert torch.equal(answers(again, images), answers(dynamic, images))

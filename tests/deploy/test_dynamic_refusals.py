@@ -17,7 +17,7 @@ from fgc_mm.errors import FGCError
 def quick(monkeypatch):
     """Times do not matter here."""
     monkeypatch.setattr(calibrate, 'REPEATS', 1)
-    monkeypatch.setattr(calibrate, '_pays', lambda *_: True)
+    monkeypatch.setattr(calibrate, '_is_faster', lambda *_: True)
 
 
 @pytest.fixture(scope='module')
@@ -42,7 +42,7 @@ TRACERS = {
 
 
 def in_a_child(trace, part, image):
-    """An export that fails leaves torch.compile as it should not be."""
+    """Restores torch.compile's state, which a failed export leaves changed."""
     reader, writer = multiprocessing.Pipe(duplex=False)
 
     def run():

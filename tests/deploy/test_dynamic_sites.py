@@ -1,4 +1,4 @@
-"""Sites are accepted for what they do with any channels, by no luck."""
+"""Sites are checked with constant masks, not with the gates' own."""
 
 import contextlib
 import copy
@@ -9,7 +9,12 @@ from torch import nn
 
 from fgc_mm.deploy import to_dynamic
 from fgc_mm.deploy.dynamic import calibrate
-from fgc_mm.deploy.dynamic.forced import empty, forced, partial, single
+from fgc_mm.deploy.dynamic.constant_masks import (
+    all_closed,
+    constant_masks,
+    every_other,
+    last_only,
+)
 from fgc_mm.models import GatedBackbone
 from fgc_mm.registry import MODELS
 from fgc_mm.runtime.errors import LibraryError
@@ -26,7 +31,7 @@ with contextlib.suppress(LibraryError):
 def quick(monkeypatch):
     """Times do not matter here."""
     monkeypatch.setattr(calibrate, 'REPEATS', 1)
-    monkeypatch.setattr(calibrate, '_pays', lambda *_: True)
+    monkeypatch.setattr(calibrate, '_is_faster', lambda *_: True)
 
 
 class LayerScale(nn.Module):
@@ -72,7 +77,7 @@ def classifier_of(backbone):
 
 
 def with_other_gates(state):
-    """Of the gates' weights such that images differ in what they open."""
+    """Weights of gates that open different channels per image."""
     generator = torch.Generator().manual_seed(4)
     for key, values in state.items():
         if 'gates' in key and 'expand' in key:
@@ -110,7 +115,7 @@ CHANNELWISE = ('PReLU', 'layer scale')
 
 @pytest.mark.parametrize('backend', BACKENDS)
 @pytest.mark.parametrize('name', BETWEEN)
-def test_what_knows_its_channels(name, backend):
+def test_layers_that_depend_on_the_number_of_channels(name, backend):
     """Though every calibration image opens every channel."""
     torch.manual_seed(0)
     model = classifier_of(Chain(BETWEEN[name](), kernel_size=3, padding=1))
@@ -120,7 +125,7 @@ def test_what_knows_its_channels(name, backend):
         assert sites['conv1']['executed'] == 'dynamic'
     else:
         assert sites['conv1']['executed'] == 'dense'
-        assert 'reads them all' in sites['conv1']['why']
+        assert 'reads all channels' in sites['conv1']['why']
     assert sites['conv2']['executed'] == 'dynamic'
     assert_same(model, dynamic, [(12, 12), (9, 14)])
 
@@ -173,12 +178,12 @@ def test_paddings_are_those_of_the_conv(name, backend):
         assert bool(program.fallbacks) == ('padding_mode' in PADDINGS[name])
 
 
-@pytest.mark.parametrize('opened', [partial, single, empty])
-def test_forced_gates_open_what_they_are_told(opened):
+@pytest.mark.parametrize('opened', [every_other, last_only, all_closed])
+def test_constant_masks_open_the_given_channels(opened):
     torch.manual_seed(0)
     model = classifier_of(Chain(nn.ReLU(), kernel_size=3, padding=1))
     images = torch.randn(2, 3, 12, 12)
-    with forced(model.backbone, opened):
+    with constant_masks(model.backbone, opened):
         _, records = model.backbone.forward_gated(images)
     for record in records:
         assert torch.equal(record.mask, opened(8).float().expand(2, 8))

@@ -1,4 +1,4 @@
-"""A dynamic model asked by several threads: what one alone gets."""
+"""Several threads get the same results from a dynamic model as one."""
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +13,7 @@ from fgc_mm.deploy import to_dynamic
 @pytest.fixture(autouse=True)
 def all_sites_pay(monkeypatch):
     monkeypatch.setattr(calibration, 'REPEATS', 1)
-    monkeypatch.setattr(calibration, '_pays', lambda *_: True)
+    monkeypatch.setattr(calibration, '_is_faster', lambda *_: True)
 
 
 @pytest.fixture

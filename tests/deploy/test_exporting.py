@@ -1,4 +1,4 @@
-"""What leaves for other runtimes says what torch says."""
+"""Exported files and torch have the same outputs."""
 
 import sys
 

@@ -43,7 +43,7 @@ def test_a_factor_is_not_as_it_is(gated, pictures):
     network, _ = gated(SMALL)
     for gate in network.gates.values():
         gate.register_forward_hook(
-            lambda m, a, said: said._replace(mask=said.mask * 0.5)
+            lambda m, a, decision: decision._replace(mask=decision.mask * 0.5)
         )
     for stats in firing_statistics(network, [pictures(32)]):
         assert stats.rate.max() == 1 and stats.whole.max() == 0

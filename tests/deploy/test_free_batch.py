@@ -117,7 +117,7 @@ def test_gates_take_any_batch(gate):
 
 
 class FixesBatch(Joined):
-    """Its code asks for the number of images as a Python number."""
+    """Its code uses the number of images as a Python number."""
 
     def forward(self, x):
         (feature,) = super().forward(x)

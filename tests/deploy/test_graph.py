@@ -1,4 +1,4 @@
-"""Graphs and programs of random networks say what the networks say."""
+"""Graphs and programs of random networks have the networks' outputs."""
 
 import math
 import random
@@ -7,10 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from fgc_mm.deploy.dynamic.forced import empty, forced, partial, single
+from fgc_mm.deploy.dynamic.constant_masks import (
+    all_closed,
+    constant_masks,
+    every_other,
+    last_only,
+)
 from fgc_mm.deploy.dynamic.programs import KernelProgram
 from fgc_mm.deploy.graph.arena import offsets_of
-from fgc_mm.deploy.graph.atoms import Atom, Layout, extents, refined
 from fgc_mm.deploy.graph.capture import CannotCapture, capture
 from fgc_mm.deploy.graph.interpreter import interpret
 from fgc_mm.deploy.graph.ir import Op
@@ -18,6 +22,12 @@ from fgc_mm.deploy.graph.network import (
     CapturedNetwork,
     listed_graph,
     network_graph,
+)
+from fgc_mm.deploy.graph.value_layout import (
+    DimFactor,
+    ValueLayout,
+    extents,
+    refined,
 )
 from fgc_mm.models import GatedBackbone
 from fgc_mm.runtime.errors import LibraryError
@@ -286,7 +296,7 @@ def sequences():
 @pytest.mark.parametrize('names', sequences(), ids='-'.join)
 @torch.no_grad()
 def test_networks_and_their_graphs(names):
-    """Channels that are not computed are nan: nobody reads them."""
+    """Channels that are not computed are nan, and never read."""
     gated = network(names)
     image = torch.randn(1, 3, 8, 8)
     graph = listed_graph(network_graph(gated, image), gated.sites)
@@ -296,9 +306,9 @@ def test_networks_and_their_graphs(names):
     torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
     for record, site in zip(records, graph.sites, strict=True):
         torch.testing.assert_close(values[site.decision], record.mask)
-    for opened in (partial, single, empty):
+    for opened in (every_other, last_only, all_closed):
         masks = [opened(site.channels)[None].float() for site in gated.sites]
-        with forced(gated, opened):
+        with constant_masks(gated, opened):
             (want,), _ = gated.forward_gated(image)
         got = interpret(graph, image, masks)[graph.outputs[0]]
         torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
@@ -327,7 +337,7 @@ def test_networks_and_their_programs(names):
                 )
 
 
-def test_norms_patterns_and_activations_are_gone():
+def test_norms_patterns_and_activations_are_folded_or_fused():
     gated = network(('norm', 'own attention', 'hardswish'))
     graph = network_graph(gated, torch.randn(1, 3, 8, 8))
     kinds = [node.op for node in listed_graph(graph, gated.sites).nodes]
@@ -383,7 +393,7 @@ def test_changes_in_place_are_right_or_refused():
 
 
 def numbers_of(layout, box):
-    """Where every number of a tensor lies, by counting."""
+    """The position of every element of a tensor, by enumeration."""
     _, height, width = box
     found = torch.zeros(layout.shape, dtype=torch.long)
     for index in torch.cartesian_prod(
@@ -399,12 +409,16 @@ def numbers_of(layout, box):
 
 
 def test_layouts_are_views_of_torch():
-    """Every way to describe a tensor anew is torch's."""
+    """Layout operations agree with torch's view operations."""
     box = (4, 3, 6)
-    layout = Layout(
+    layout = ValueLayout(
         0,
         (0, 0, 0),
-        ((Atom(4, (1, 0, 0)),), (Atom(3, (0, 1, 0)),), (Atom(6, (0, 0, 1)),)),
+        (
+            (DimFactor(4, (1, 0, 0)),),
+            (DimFactor(3, (0, 1, 0)),),
+            (DimFactor(6, (0, 0, 1)),),
+        ),
     )
     x = torch.arange(math.prod(box)).reshape(box)
     cases = [
@@ -424,16 +438,20 @@ def test_layouts_are_views_of_torch():
 
 
 def test_factors_of_two_descriptions():
-    first = [Atom(6, (0, 0, 1))]
-    second = [Atom(2, (1, 0, 0)), Atom(3, (0, 1, 0))]
+    first = [DimFactor(6, (0, 0, 1))]
+    second = [DimFactor(2, (1, 0, 0)), DimFactor(3, (0, 1, 0))]
     assert refined(first, second) == [
         (2, (0, 0, 3), (1, 0, 0)),
         (3, (0, 0, 1), (0, 1, 0)),
     ]
-    assert refined(first, [Atom(4, (1, 0, 0))]) is None
-    assert extents([Atom(2, (0, 3, 0)), Atom(3, (0, 1, 0))]) == (1, 6, 1)
-    assert extents([Atom(2, (0, 2, 0))]) is None  # gaps
-    assert extents([Atom(2, (0, 0, 0))]) is None  # the same number twice
+    assert refined(first, [DimFactor(4, (1, 0, 0))]) is None
+    assert extents([DimFactor(2, (0, 3, 0)), DimFactor(3, (0, 1, 0))]) == (
+        1,
+        6,
+        1,
+    )
+    assert extents([DimFactor(2, (0, 2, 0))]) is None  # gaps
+    assert extents([DimFactor(2, (0, 0, 0))]) is None  # the same number twice
 
 
 def test_values_that_live_at_once_never_overlap():
@@ -441,13 +459,14 @@ def test_values_that_live_at_once_never_overlap():
     for _ in range(50):
         count = draw.randint(1, 12)
         sizes = [draw.randint(0, 40) for _ in range(count)]
-        lives = [sorted(draw.sample(range(20), 2)) for _ in range(count)]
-        offsets, whole = offsets_of(sizes, [tuple(x) for x in lives])
+        live_ranges = [sorted(draw.sample(range(20), 2)) for _ in range(count)]
+        offsets, whole = offsets_of(sizes, [tuple(x) for x in live_ranges])
         for i in range(count):
             assert offsets[i] + sizes[i] <= whole
             for j in range(i):
                 together = (
-                    lives[i][0] <= lives[j][1] and lives[j][0] <= lives[i][1]
+                    live_ranges[i][0] <= live_ranges[j][1]
+                    and live_ranges[j][0] <= live_ranges[i][1]
                 )
                 apart = (
                     offsets[i] + sizes[i] <= offsets[j]
@@ -457,7 +476,7 @@ def test_values_that_live_at_once_never_overlap():
 
 
 class Doubling(nn.Module):
-    """A head that changes in place what it is given."""
+    """A head that changes its input in place."""
 
     def forward(self, features):
         (x,) = features

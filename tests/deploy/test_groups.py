@@ -16,13 +16,13 @@ from fgc_mm.deploy import (
     set_keep_ratio,
     to_dynamic,
 )
-from fgc_mm.deploy.compaction.merging import merged
+from fgc_mm.deploy.compaction.merging import merge_partial_gates
 from fgc_mm.deploy.export.files import (
     export_onnx,
     largest_difference,
     onnx_logits,
 )
-from fgc_mm.deploy.timing.contestants import same_width
+from fgc_mm.deploy.timing.variants import same_width
 from fgc_mm.gates import BinaryConcreteGate, GroupedGate, PartialGate
 
 # four sites: two of 12 channels, two of 24
@@ -94,7 +94,7 @@ def concrete():
 @pytest.fixture
 def every_site_skips(monkeypatch):
     monkeypatch.setattr(calibration, 'REPEATS', 1)
-    monkeypatch.setattr(calibration, '_pays', lambda *_: True)
+    monkeypatch.setattr(calibration, '_is_faster', lambda *_: True)
 
 
 @pytest.mark.usefixtures('every_site_skips')
@@ -142,7 +142,7 @@ def test_compaction_removes_whole_groups(concrete, pictures):
     for gate, site in zip(gates, small.backbone.sites):
         assert sum(gate.sizes) == site.channels
         assert set(gate.sizes) <= {5, 4, 2, 1}  # the always open are alone
-    again = merged(small)
+    again = merge_partial_gates(small)
     assert {type(g.gate) for g in again.backbone.gates.values()} == {
         BinaryConcreteGate
     }

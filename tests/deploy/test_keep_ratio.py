@@ -59,5 +59,5 @@ def test_bad_input_is_one_sentence(gated, pictures):
     with pytest.raises(FGCError, match=r'layer1\.0\.conv1 opens'):
         set_keep_ratio(network, images, 0.44)
     gate.expand = nn.Linear(4, 8, bias=False)
-    with pytest.raises(FGCError, match='nothing to shift'):
+    with pytest.raises(FGCError, match='does not end in a linear layer'):
         set_keep_ratio(network, images, 0.44)

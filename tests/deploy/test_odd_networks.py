@@ -17,7 +17,7 @@ from fgc_mm.registry import MODELS
 def quick(monkeypatch):
     """Times do not matter here."""
     monkeypatch.setattr(calibrate, 'REPEATS', 1)
-    monkeypatch.setattr(calibrate, '_pays', lambda *_: True)
+    monkeypatch.setattr(calibrate, '_is_faster', lambda *_: True)
 
 
 class Net(nn.Module):
@@ -100,8 +100,8 @@ def noted(net, x):
 ODD = {
     'indices of a pool': unpooled,
     'positions are shuffled': rows_and_columns,
-    'another count each': lambda _, x: x + x[x > 0.1].mean(),
-    'truth values': lambda _, x: x * (x > 0).bool().float(),
+    'a boolean index': lambda _, x: x + x[x > 0.1].mean(),
+    'a boolean mask': lambda _, x: x * (x > 0).bool().float(),
     'zeros are false': lambda _, x: x + x.relu().bool().float(),
     'three dimensions': lambda _, x: x + F.avg_pool2d(x.mean(1), 3, 1, 1)[0],
     'a mean of all': lambda _, x: x - x.mean(dim=None, keepdim=True),
@@ -119,7 +119,7 @@ ODD = {
 @pytest.mark.parametrize('backend', ['auto', 'torch'])
 @pytest.mark.parametrize('name', ODD)
 def test_odd_networks(name, backend, images):
-    """Images that the calibration never saw, some of another branch."""
+    """Images not in the calibration, some of another branch."""
     model = model_of(ODD[name])
     dynamic = to_dynamic(model, images[:1], backend=backend)
     assert_same(model, dynamic, images)

@@ -25,7 +25,7 @@ def test_everything_comes_back(fails):
         **dict(network.named_parameters()),
         **dict(network.named_buffers()),
     }
-    said = str(network)
+    printed = str(network)
     try:
         with shrunk(network, channel_map):
             assert network[:3](images).shape[1] == 8
@@ -41,5 +41,5 @@ def test_everything_comes_back(fails):
     }
     assert after.keys() == before.keys()
     assert all(after[name] is value for name, value in before.items())
-    assert str(network) == said
+    assert str(network) == printed
     assert torch.equal(network(images), wanted)

@@ -9,7 +9,10 @@ import torch_pruning as tp
 from torch import nn
 
 from fgc_mm.deploy.compaction.importances import IMPORTANCES, scores_of
-from fgc_mm.deploy.compaction.static_groups import find_groups, removed
+from fgc_mm.deploy.compaction.static_groups import (
+    channels_to_remove,
+    find_groups,
+)
 from fgc_mm.errors import FGCError
 
 conv = partial(nn.Conv2d, kernel_size=3, padding=1)
@@ -108,7 +111,7 @@ def test_the_network_is_that_of_torch_pruning(case, images):
     groups = find_groups(network, images)
     assert set(map(producer, groups)) == paths
     leaving = second_halves(groups)
-    gone = removed(leaving)
+    gone = channels_to_remove(leaving)
     assert gone.problem(network, images, 1e-4) == ''
     small = gone.channel_map(network).shrink(copy.deepcopy(network))
     wanted = by_torch_pruning(network, leaving, images)
@@ -141,8 +144,8 @@ def test_every_group_loses_as_many(images):
         tuple(range(start, start + 3)) for start in (0, 3, 6, 9)
     )
     assert {len(block) for block in second.blocks} == {6}
-    problem = removed([(first, [0])]).problem(network, images, 1e-4)
-    assert 'as many in each group' in problem
+    problem = channels_to_remove([(first, [0])]).problem(network, images, 1e-4)
+    assert 'equally many in each group' in problem
 
 
 @pytest.mark.parametrize(('size', 'least'), [(6, 1), (1, 2)])
@@ -165,7 +168,7 @@ class Reshapes(nn.Sequential):
 
 
 class Asserts(nn.Sequential):
-    """As before, with an error that says nothing."""
+    """As before, with an error without a message."""
 
     def forward(self, x):
         x = self[0](x)
@@ -175,12 +178,12 @@ class Asserts(nn.Sequential):
 
 
 @pytest.mark.parametrize(
-    ('kind', 'told'),
+    ('kind', 'reason'),
     [(Reshapes, 'shape .* is invalid'), (Asserts, 'AssertionError')],
 )
-def test_what_fails_is_said(kind, told, images):
+def test_the_problem_has_the_reason(kind, reason, images):
     network = kind(conv(3, 12), conv(12, 4)).eval()
-    with pytest.raises(FGCError, match=rf'\(0: {told}') as error:
+    with pytest.raises(FGCError, match=rf'\(0: {reason}') as error:
         find_groups(network, images)
     assert '\n' not in str(error.value)
 
@@ -193,4 +196,4 @@ def test_an_error_of_the_code_is_not_hidden(images, monkeypatch):
         'fgc_mm.deploy.compaction.static_trial.map_widths', lambda *_: 1 / 0
     )
     with pytest.raises(ZeroDivisionError):
-        removed([(group, [0])]).problem(network, images, 1e-4)
+        channels_to_remove([(group, [0])]).problem(network, images, 1e-4)

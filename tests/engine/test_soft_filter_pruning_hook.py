@@ -107,7 +107,7 @@ def test_after_the_last_epoch_the_channels_can_go(name):
     epoch(hook, runner, 0)
     images = torch.randn(2, 3, 16, 16)
     if name == 'resnet':  # they are still read
-        with pytest.raises(FGCError, match='no channel has a filter of z'):
+        with pytest.raises(FGCError, match='no channel has a zero filter'):
             prune_zeroed(runner.model, images)
     epoch(hook, runner, 1)
     model = runner.model

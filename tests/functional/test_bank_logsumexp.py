@@ -171,7 +171,7 @@ def test_heads_keep_every_core_busy(monkeypatch):
 
 
 def test_fused_kernel_is_found_on_the_cpu():
-    # If torch drops the kernel, this says so: all results stay right.
+    # Fails if torch drops the kernel; all results stay right.
     assert _attention._find_kernel(torch.ones(1)) is not None
 
 

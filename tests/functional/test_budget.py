@@ -64,11 +64,15 @@ def test_no_ratio_of_a_fine_grid_is_nearer(given, target, ends, budget):
 
 @pytest.mark.parametrize('budget', [0, 1, -0.5, 1.5, float('nan')])
 def test_a_budget_is_a_share(given, budget):
-    with pytest.raises(FGCError, match=r'is no share of the dense MACs; give'):
+    with pytest.raises(
+        FGCError, match=r'is not a fraction of the dense MACs; give'
+    ):
         ratio_for_budget(*given, mass_mask, budget, (1e-6, 1.0))
 
 
 def test_a_budget_below_the_gates_names_the_smallest(given):
     least = expected_cost(*given, mass_mask, 1e-6)
-    with pytest.raises(FGCError, match=rf'smallest possible is {least:.4f}'):
+    with pytest.raises(
+        FGCError, match=rf'lowest possible cost is {least:.4f}'
+    ):
         ratio_for_budget(*given, mass_mask, 0.02, (1e-6, 1.0))

@@ -25,7 +25,7 @@ SIZES = [(4, 4, 4), (4, 4, 3), (7,), (1, 3, 2), (2, 4)]
         (3, 1, None),
     ],
 )
-def test_the_last_group_has_what_is_left(channels, group, sizes):
+def test_the_last_group_has_the_remaining_channels(channels, group, sizes):
     assert group_sizes(channels, group) == sizes
 
 

@@ -24,7 +24,7 @@ def elsewhere(monkeypatch):
 
 
 class Calls(TorchDispatchMode):
-    """Counts what is no view, and keeps the sizes of what is attended to."""
+    """Counts operations other than views; records sizes of attention."""
 
     def __init__(self):
         super().__init__()

@@ -51,5 +51,5 @@ def test_positives_error(positives):
 
 def test_shape_error():
     queries, bank, positives = batch(2, 5, 3, 1)
-    with pytest.raises(FGCError, match='agree in the number of channels'):
+    with pytest.raises(FGCError, match='have the same number of channels'):
         neighbor_contrast(queries, bank[:, :2], positives, 0.1)

@@ -39,7 +39,7 @@ def test_rows_of_zeros_train_on():
 
 
 @pytest.mark.parametrize('shape', [(3, 4, 2, 2), (4, 4), (3,)])
-def test_what_is_no_row_per_image_is_refused(shape):
+def test_shapes_without_a_row_per_image_are_refused(shape):
     with pytest.raises(FGCError, match=r'one row per image .*: pool'):
         gram_similarity(torch.rand(3, 4), torch.rand(*shape))
 

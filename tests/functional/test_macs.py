@@ -108,9 +108,9 @@ def test_the_published_counting_leaves_the_head_out():
     assert expected_macs(table, 0.5, 'fgc-pr') == 126 + 12
 
 
-def test_a_table_knows_its_sites():
+def test_a_table_has_the_macs_of_its_sites():
     table = full_table()
-    assert table.governed(0) == table.of('backbone') == 252
+    assert table.site_macs(0) == table.of('backbone') == 252
     assert table.gate_of('a.b') == 12 and table.gate_of('a') == 0
 
 

@@ -62,7 +62,7 @@ def test_value_and_gradient_are_those_of_the_layers(name, soft):
         assert torch.equal(*(value for value, _ in grads))
 
 
-def test_what_is_counted_layer_by_layer():
+def test_layers_that_are_counted_separately():
     def others(name):
         layers = tuple(layer(*case) for case in CASES[name])
         return MACsMatrices(MACsTable(layers, ('a', 'b'), (4, 6))).others

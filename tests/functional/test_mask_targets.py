@@ -75,7 +75,7 @@ def test_the_channel_that_crosses_is_dropped_too():
 
 
 @pytest.mark.parametrize('target', [mass_mask, uniform_mask])
-def test_the_sign_and_the_place_on_the_map_do_not_matter(target, maps):
+def test_the_sign_and_the_position_do_not_matter(target, maps):
     assert torch.equal(target(maps, 0.5), target(-maps.flip(2), 0.5))
 
 
@@ -85,7 +85,7 @@ def test_more_mass_keeps_more(maps):
 
 
 @pytest.mark.parametrize('target', [mass_mask, uniform_mask])
-def test_nothing_flows_back(target):
+def test_targets_have_no_gradient(target):
     maps = torch.rand(2, 5, 2, 2, requires_grad=True)
     assert not target(maps, 0.5).requires_grad
 
@@ -101,7 +101,7 @@ def test_a_ratio_without_a_channel_is_refused(target, ratio):
 
 
 class FloatSums(TorchDispatchMode):
-    """Notes cumulative sums of floats."""
+    """Records cumulative sums of floats."""
 
     def __init__(self):
         super().__init__()

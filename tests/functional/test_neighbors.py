@@ -144,14 +144,14 @@ def test_k_error(k, own):
     'own', [torch.zeros(3, dtype=torch.int64), torch.zeros(2)]
 )
 def test_exclude_error(own):
-    with pytest.raises(FGCError, match=r'exclude is .* one row number per'):
+    with pytest.raises(FGCError, match=r'exclude is .* one row index per'):
         nearest_neighbors(torch.ones(2, 2), torch.ones(9, 2), 3, own)
 
 
 @pytest.mark.parametrize(
     ('queries', 'bank', 'text'),
     [
-        ((2, 3), (5, 4), 'agree in the number of channels'),
+        ((2, 3), (5, 4), 'have the same number of channels'),
         ((2, 3, 1, 1), (5, 3), 'pool the features'),
         ((0, 3), (5, 3), 'at least one row'),
         ((2, 3), (0, 3), 'at least one row'),
@@ -163,7 +163,7 @@ def test_shape_errors(queries, bank, text):
 
 
 def test_device_error():
-    with pytest.raises(FGCError, match='both must share one device'):
+    with pytest.raises(FGCError, match='both must be on one device'):
         nearest_neighbors(torch.ones(2, 3, device='meta'), torch.ones(5, 3), 1)
 
 

@@ -15,7 +15,7 @@ def at(weight, epoch=0, iteration=0):
 def test_a_number_is_constant():
     weight = Schedule.build(3)
     assert weight.at(None) == weight.at(Progress(99, 99)) == 3.0
-    assert not weight.moves and weight.first_epoch == 0
+    assert not weight.varies and weight.first_epoch == 0
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_the_first_epoch_with_a_weight(options, first):
     ],
 )
 def test_a_mapping_has_known_keys(options):
-    with pytest.raises(FGCError, match=r'not understood; give a number'):
+    with pytest.raises(FGCError, match=r'not a schedule; give a number'):
         Schedule.build(options)
 
 
@@ -92,7 +92,7 @@ def test_a_moving_weight_needs_the_progress():
 
 
 @pytest.mark.parametrize('weight', ['abc', None, -1, float('nan'), [1]])
-def test_what_is_no_weight_is_refused(weight):
+def test_an_invalid_weight_is_refused(weight):
     with pytest.raises(FGCError, match='loss_weight'):
         Schedule.build(weight)
 

@@ -76,7 +76,7 @@ def test_a_logit_of_exactly_zero_is_closed(gate, maps):
     assert (gate(maps).logits == 0).all() and (gate(maps).mask == 0).all()
 
 
-def test_training_draws_hard_masks_anew_with_a_gradient(gate, maps):
+def test_training_samples_hard_masks_with_a_gradient(gate, maps):
     first, second = gate(maps), gate(maps)
     assert set(first.mask.unique().tolist()) == {0.0, 1.0}
     assert not torch.equal(first.mask, second.mask)

@@ -1,4 +1,4 @@
-"""FBS's gate: winners against sorted lists, and what flows back."""
+"""FBS's gate: selected channels against sorted lists, and gradients."""
 
 import copy
 import math
@@ -39,7 +39,9 @@ def naive(gate, maps):
 
 
 @pytest.mark.parametrize('training', [True, False])
-def test_winners_scale_and_the_others_are_closed(gate, maps, training):
+def test_selected_channels_scale_and_the_others_are_closed(
+    gate, maps, training
+):
     decision = gate.train(training)(maps)
     torch.testing.assert_close(decision.mask.detach(), naive(gate, maps))
     assert torch.equal(decision.mask != 0, decision.logits > 0)

@@ -57,7 +57,7 @@ def test_a_threshold_moves_the_mask(maps):
     assert torch.equal(gate(maps).mask, (probs > 0.55).float())
 
 
-def test_what_is_no_setting_is_refused():
+def test_invalid_settings_are_refused():
     with pytest.raises(FGCError, match=r"pool='min'.*average, max"):
         FTWTGate(3, 4, pool='min')
     with pytest.raises(FGCError, match=r'threshold=1\.0 of FTWTGate'):

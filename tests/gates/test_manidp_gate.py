@@ -113,7 +113,7 @@ def test_evaluation_changes_nothing(gate, batches):
     assert all(torch.equal(v, before[k]) for k, v in gate.state_dict().items())
 
 
-def test_a_checkpoint_in_mid_epoch_goes_on(gate, batches):
+def test_a_checkpoint_within_an_epoch_is_resumed(gate, batches):
     epoch_of(gate, 0, batches[:2])
     again = ManiDPGate(6, 12, keep=0.4)
     again.load_state_dict(gate.state_dict())

@@ -24,7 +24,7 @@ def test_with_weights_of_zero_the_bias_alone_decides(maps, training):
         assert (decision.mask == 1).all()
         return
     (decision.mask * torch.randn(8, 9)).sum().backward()
-    # from the first step on it learns to tell images apart
+    # from the first step on it learns differences between images
     assert gate.expand.weight.grad.any()
 
 
@@ -80,7 +80,7 @@ def test_the_published_sample_stays_bit_for_bit(maps):
         assert torch.equal(one, other)
 
 
-def test_evaluation_knows_no_schedule(maps):
+def test_evaluation_does_not_need_the_progress(maps):
     gate = BinaryConcreteGate(6, 9, noise=MOVING).eval()
     assert torch.equal(gate(maps).mask, (gate(maps).logits > 0).float())
     with pytest.raises(FGCError, match='LossProgressHook'):

@@ -31,8 +31,8 @@ def inner(request):
 
 
 def naive(decision, images):
-    """Channel by channel, image by image, by the name of what is said."""
-    said = {}
+    """A loop over channels, images and fields of the decision."""
+    fields = {}
     for name, own in decision._asdict().items():
         closed, opened = FIXED[name]
         rows = [
@@ -44,8 +44,8 @@ def naive(decision, images):
             ]
             for image in range(images)
         ]
-        said[name] = torch.tensor(rows).float()
-    return said
+        fields[name] = torch.tensor(rows).float()
+    return fields
 
 
 @pytest.mark.parametrize('training', [True, False])
@@ -63,7 +63,7 @@ def test_each_channel_is_its_gates_or_fixed(inner, maps, training):
     assert not got.mask[:, CLOSED].any()
 
 
-def test_a_scaling_gate_says_the_saliency_of_fixed_channels_too(maps):
+def test_a_scaling_gate_has_saliencies_of_fixed_channels(maps):
     inner = FBSGate(6, len(GATED))
     got = PartialGate(inner, CHANNELS, GATED, CLOSED)(maps)
     assert isinstance(got, ScalingDecision)
@@ -88,7 +88,7 @@ def test_without_a_gate_all_is_fixed(maps):
     assert got.mask.tolist() == got.probs.tolist() == want
     assert torch.equal(got.logits > 0, got.mask == 1)
     assert gate.threshold is None
-    gate.threshold = 0.3  # nobody to tell
+    gate.threshold = 0.3  # no gate to set it on
     assert gate.threshold is None
 
 
@@ -108,9 +108,9 @@ def test_a_checkpoint_holds_the_gate_alone(inner):
 def test_where_each_channel_comes_from(inner):
     gate = PartialGate(inner, CHANNELS, GATED, CLOSED)
     own = [f'gate {i}' for i in range(len(GATED))]
-    said = [[*own, 'closed', 'open'][i] for i in gate.sources()]
-    assert [said[c] for c in GATED] == own
-    assert {said[c] for c in CLOSED} == {'closed'}
-    assert {said[c] for c in OPEN} == {'open'}
-    closed, opened = gate.certain()
+    sources = [[*own, 'closed', 'open'][i] for i in gate.output_index()]
+    assert [sources[c] for c in GATED] == own
+    assert {sources[c] for c in CLOSED} == {'closed'}
+    assert {sources[c] for c in OPEN} == {'open'}
+    closed, opened = gate.fixed_logits()
     assert closed < 0 < opened

@@ -34,7 +34,7 @@ def make_records(count=4, seed=0, channels=None, keep=True):
 
 
 def make_samples(indices):
-    """Images by their place in the training set."""
+    """Samples with their index in the training set."""
     return [DataSample(metainfo=dict(sample_idx=i)) for i in indices]
 
 

@@ -1,4 +1,4 @@
-"""Gate losses are computed in float32, whatever autocast says."""
+"""Gate losses are computed in float32, also under autocast."""
 
 from dataclasses import replace
 

@@ -224,7 +224,7 @@ def test_warming_up_the_image_itself_is_the_positive(given):
     assert value.item() == pytest.approx(naive(loss, records), rel=1e-4)
 
 
-def test_before_its_epoch_it_asks_for_nothing(given):
+def test_before_its_epoch_it_needs_nothing(given):
     weight = dict(start_value=0.0, end_value=1.0, begin=5, end=5)
     loss = FeatureGateCouplingLoss(loss_weight=weight)
     loss.progress = Progress(4, 0)

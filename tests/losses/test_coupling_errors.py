@@ -1,4 +1,4 @@
-"""Coupling that cannot work says why."""
+"""Errors of the coupling loss."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def make(given, length=12, **options):
 
 
 @pytest.mark.parametrize(
-    ('options', 'said'),
+    ('options', 'message'),
     [
         (dict(preset='code'), r"preset='code' .* reference, paper\.$"),
         (dict(form='log'), r"form='log' .* log_sum, sum_log\.$"),
@@ -25,8 +25,8 @@ def make(given, length=12, **options):
         (dict(neighbor_source='x'), r"='x' .* feature, gate, label\.$"),
     ],
 )
-def test_an_unknown_switch_lists_the_choices(options, said):
-    with pytest.raises(FGCError, match=said):
+def test_an_unknown_switch_lists_the_choices(options, message):
+    with pytest.raises(FGCError, match=message):
         FeatureGateCouplingLoss(**options)
 
 
@@ -49,7 +49,7 @@ def test_a_pattern_lists_the_sites(given):
         make(given, sites=['x*'])
     with pytest.raises(FGCError, match=r"write \['early'\]\.$"):
         make(given, sites='early')
-    with pytest.raises(FGCError, match='no list of patterns'):
+    with pytest.raises(FGCError, match='not a list of patterns'):
         make(given, sites=[])
 
 
@@ -59,7 +59,7 @@ def test_without_the_hook_there_are_no_banks(given):
         loss(given.records(), given.samples([1, 2, 3, 4]))
 
 
-def test_banks_that_nobody_writes(given):
+def test_banks_that_are_not_written(given):
     loss, samples = make(given), given.samples([1, 2, 3, 4])
     loss(given.records(), samples)
     with pytest.raises(FGCError, match=r"'fgc_mm\.FGCMemoryBankHook'"):
@@ -114,7 +114,7 @@ def test_a_small_class_is_named(given):
 
 
 @pytest.mark.parametrize('what', ['activation', 'logits'])
-def test_what_is_not_finite_is_not_written(given, what):
+def test_values_that_are_not_finite_are_not_written(given, what):
     loss, records = make(given), given.records()
     with torch.no_grad():
         getattr(records[0], what)[2] = float('nan')

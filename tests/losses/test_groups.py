@@ -1,6 +1,6 @@
 """What gate losses make of decisions that open several channels.
 
-Losses that say how much of the network is open count channels; losses that
+Losses of the share of open channels count channels; losses that
 shape decisions count decisions.
 """
 
@@ -43,7 +43,7 @@ def grouped(given):
 
 @pytest.fixture
 def wide(grouped):
-    """The same decisions, told channel by channel."""
+    """The same decisions, repeated for each channel."""
     return [
         GateRecord(
             replace(r.site, group_sizes=None),
@@ -67,7 +67,7 @@ def wide(grouped):
         ),
     ],
 )
-def test_what_measures_openness_counts_channels(loss, grouped, wide):
+def test_losses_on_openness_count_channels(loss, grouped, wide):
     torch.testing.assert_close(loss(grouped), loss(wide))
     flat = [r.probs.flatten() for r in grouped]
     if isinstance(loss, L0Loss) and loss.reduction == 'mean':

@@ -1,4 +1,4 @@
-"""The expected number of open gates, and what every gate loss does."""
+"""The L0 loss, and properties of all gate losses."""
 
 import pytest
 import torch

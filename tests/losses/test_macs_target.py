@@ -1,4 +1,4 @@
-"""The loss that asks for a pruning ratio."""
+"""The loss with a target for the pruning ratio."""
 
 from dataclasses import replace
 
@@ -46,7 +46,7 @@ def test_against_loops(given):
 
 
 @pytest.mark.parametrize(('ratio', 'sign'), [(0.9, 1), (0.01, -1)])
-def test_the_gradient_goes_through_the_masks(given, ratio, sign):
+def test_the_gradient_is_that_of_the_masks(given, ratio, sign):
     masks = [
         torch.tensor([[1.0, 0, 1, 1, 0]] * 4, requires_grad=True),
         torch.tensor([[0.0, 1, 1]] * 4, requires_grad=True),
@@ -68,18 +68,20 @@ def test_it_counts_what_evaluation_opens_not_the_sample(given):
 
 
 @pytest.mark.parametrize('ratio', [0, 1, -0.2, 1.5, float('nan')])
-def test_what_is_no_ratio_is_refused(ratio):
-    with pytest.raises(FGCError, match=r'is no share .* such as 0\.55\.$'):
+def test_an_invalid_ratio_is_refused(ratio):
+    with pytest.raises(
+        FGCError, match=r'is not a fraction .* such as 0\.55\.$'
+    ):
         MACsTargetLoss(ratio)
 
 
-def test_what_is_out_of_reach_is_refused(given):
+def test_an_unreachable_ratio_is_refused(given):
     # the gates alone cost 10 of 310
     with pytest.raises(FGCError, match=r'3\.2% .* ask for less than 0\.968'):
         loss_of(0.97)(given.records())
     loss_of(0.96)(given.records())
 
 
-def test_without_a_table_it_says_where_one_comes_from(given):
+def test_without_a_table_the_error_names_the_classifier(given):
     with pytest.raises(FGCError, match='GatedImageClassifier, which sets it'):
         MACsTargetLoss(0.5)(given.records())

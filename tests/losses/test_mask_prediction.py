@@ -61,7 +61,7 @@ def test_in_the_cooldown_the_gates_stay_in_the_graph(given):
         assert record.logits.grad.abs().sum() == 0
 
 
-def test_what_cannot_be_a_target_is_refused(given):
+def test_an_invalid_target_is_refused(given):
     with pytest.raises(FGCError, match=r"target='best'.*mass, uniform"):
         MaskPredictionLoss(0.5, 'best')
     with pytest.raises(FGCError, match=r'ratio=0 of the mass target leaves'):

@@ -79,7 +79,7 @@ def test_easy_images_weigh_by_half_the_mean_of_the_last_epoch(scaled):
     assert loss.needs_scores
     scores = 3 * torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
     labels = [0, 4, 2, 2]
-    for _ in range(2):  # the first epoch knows no mean
+    for _ in range(2):  # the first epoch has no mean yet
         assert easy(loss, scaled, scores, labels, 0) == 0
     ce = F.cross_entropy(scores, torch.tensor(labels), reduction='none')
     bound = ce.mean().item() / 2
@@ -133,7 +133,7 @@ def test_gram_moves_the_features_where_they_are_not_detached(scaled):
         assert record.activation.grad.abs().sum() > 0
 
 
-def test_what_is_unknown_is_refused(scaled):
+def test_unknown_options_are_refused(scaled):
     with pytest.raises(
         FGCError, match=r"reduction='max'.*sum, mean, site_means"
     ):

@@ -55,7 +55,7 @@ def test_only_named_rows_move():
     assert moved.nonzero().flatten().tolist() == [4, 6]
 
 
-def test_first_of_many_duplicates_wins():
+def test_the_first_of_many_duplicates_is_written():
     bank = make(3, 1, momentum=0.0, normalize=False)
     indices = torch.tensor([2, 0] * 500)
     bank.update(indices, torch.arange(1000.0).unsqueeze(1))

@@ -24,12 +24,12 @@ def batches():
     return [torch.rand(n, 3, generator=generator) for n in (5, 5, 2)]
 
 
-def say(owner, epoch, batches):
-    """What the epoch before has left, and then the batches of this one."""
-    ended = [owner.mean.turn(epoch)]
+def run_epoch(owner, epoch, batches):
+    """Runs an epoch; returns the mean of the epoch before."""
+    ended = [owner.mean.start_epoch(epoch)]
     for batch in batches:
         owner.mean.add(batch)
-        ended.append(owner.mean.turn(epoch))
+        ended.append(owner.mean.start_epoch(epoch))
     assert ended[1:] == [None] * len(batches)
     return ended[0]
 
@@ -43,14 +43,14 @@ def naive(batches):
 
 def test_an_epoch_has_the_mean_of_its_own_images(batches):
     owner = Owner()
-    assert say(owner, 0, batches) is None  # nothing lies before it
+    assert run_epoch(owner, 0, batches) is None  # no epoch before it
     torch.testing.assert_close(
-        say(owner, 1, batches[:1]), naive(batches), atol=1e-6, rtol=0
+        run_epoch(owner, 1, batches[:1]), naive(batches), atol=1e-6, rtol=0
     )
     torch.testing.assert_close(
-        say(owner, 2, []), naive(batches[:1]), atol=1e-6, rtol=0
+        run_epoch(owner, 2, []), naive(batches[:1]), atol=1e-6, rtol=0
     )
-    assert say(owner, 3, []).tolist() == [0, 0, 0]  # no image, no nan
+    assert run_epoch(owner, 3, []).tolist() == [0, 0, 0]  # no image, no nan
 
 
 def test_images_may_have_a_number_each(batches):
@@ -58,17 +58,20 @@ def test_images_may_have_a_number_each(batches):
     mean = EpochMean(owner)
     mean.add(batches[0][:, 0])
     torch.testing.assert_close(
-        mean.turn(1), batches[0][:, 0].double().mean(), atol=1e-6, rtol=0
+        mean.start_epoch(1),
+        batches[0][:, 0].double().mean(),
+        atol=1e-6,
+        rtol=0,
     )
     assert set(owner.state_dict()) == {'total', 'images', 'epoch'}
 
 
 @pytest.mark.parametrize('way', ['copy', 'pickle', 'state'])
-def test_it_goes_on_in_mid_epoch(batches, way):
+def test_it_resumes_within_an_epoch(batches, way):
     owner = Owner()
-    say(owner, 3, batches[:2])
+    run_epoch(owner, 3, batches[:2])
     again = Owner()
-    say(again, 7, batches[2:])  # has been in another epoch
+    run_epoch(again, 7, batches[2:])  # is in another epoch
     if way == 'copy':
         again = copy.deepcopy(owner)
     elif way == 'pickle':
@@ -78,10 +81,10 @@ def test_it_goes_on_in_mid_epoch(batches, way):
         again = torch.load(stream, weights_only=False)
     else:
         again.load_state_dict(owner.state_dict())
-    assert say(again, 3, batches[2:]) is None
+    assert run_epoch(again, 3, batches[2:]) is None
     torch.testing.assert_close(
-        say(again, 4, []), naive(batches), atol=1e-6, rtol=0
+        run_epoch(again, 4, []), naive(batches), atol=1e-6, rtol=0
     )
     # and neither writes into the other
     assert owner.images == 10 and again.images == 0
-    assert say(owner, 3, []) is None
+    assert run_epoch(owner, 3, []) is None

@@ -1,4 +1,4 @@
-"""Networks of every kind, and gates that are told what to do."""
+"""Networks of every kind, and gates with given masks."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def force_gates(backbone, masks):
 
 
 @pytest.fixture(scope='session')
-def gates_say():
+def set_gates():
     return force_gates
 
 

@@ -1,4 +1,4 @@
-"""A channel map is what is left of a network."""
+"""Channel maps shrink networks and checkpoints."""
 
 import copy
 import json
@@ -23,7 +23,7 @@ def build(cfg):
 
 
 def pruned_by_torch_pruning(network, share):
-    """The network shrunk by torch-pruning, and what it kept, by layer."""
+    """The network shrunk by torch-pruning, and its channels by layer."""
     names = {module: name for name, module in network.named_modules()}
     with torch.enable_grad():
         return _pruned(network, names, share)
@@ -99,7 +99,7 @@ def test_grouped_convs_lose_as_many_in_each_group():
     whole[0].weight[gone], whole[0].bias[gone] = 0, 0
     x = torch.randn(2, 3, 5, 5)
     torch.testing.assert_close(net(x), whole(x))
-    with pytest.raises(FGCError, match='groups of several widths'):
+    with pytest.raises(FGCError, match='groups of different widths'):
         ChannelMap.of(whole, {'0': [0, 1, 2]}, {'1': [0, 1, 2]})
 
 
@@ -131,30 +131,30 @@ def shrink(file, **options):
     )  # fmt: skip
 
 
-def test_it_reads_what_it_wrote(saved):
+def test_a_written_map_can_be_read(saved):
     again = ChannelMap.load(saved)
     assert again.text() == saved.read_text()
     assert shrink(saved).layer1[0].conv1.out_channels == 3
 
 
 @pytest.mark.parametrize(
-    ('change', 'told'),
+    ('change', 'message'),
     [
-        (lambda text: text[:40], 'is no channel map'),
-        (lambda text: '[]', 'is no channel map'),
-        (lambda text: text.replace('fgc_mm', 'x'), 'is no channel map'),
-        (lambda text: text.replace('bn1', 'bn7'), 'names layer1.0.bn7'),
-        (lambda text: text.replace('1, 5]', '1, 55]'), 'rising numbers'),
-        (lambda text: text.replace('1, 5]', '5, 1]'), 'rising numbers'),
+        (lambda text: text[:40], 'is not a channel map'),
+        (lambda text: '[]', 'is not a channel map'),
+        (lambda text: text.replace('fgc_mm', 'x'), 'is not a channel map'),
+        (lambda text: text.replace('bn1', 'bn7'), 'has layer1.0.bn7'),
+        (lambda text: text.replace('1, 5]', '1, 55]'), 'increasing indices'),
+        (lambda text: text.replace('1, 5]', '5, 1]'), 'increasing indices'),
         (
             lambda text: text.replace('"outputs": [0, 1, 5]', '"outputs": []'),
             'without a channel',
         ),
     ],
 )
-def test_a_bad_map_is_one_sentence(saved, change, told):
+def test_a_bad_map_is_one_sentence(saved, change, message):
     saved.write_text(change(saved.read_text()))
-    with pytest.raises(FGCError, match=told) as error:
+    with pytest.raises(FGCError, match=message) as error:
         shrink(saved)
     assert '\n' not in str(error.value)
 

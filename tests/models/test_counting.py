@@ -53,7 +53,7 @@ def resnet18(tiny):
     return tiny.build(backbone=backbone, channels=512)
 
 
-def test_resnet18_counts_what_others_count(resnet18):
+def test_resnet18_has_the_published_macs(resnet18):
     table = build_macs_table(resnet18, IMAGE)
     assert table.of('backbone') == 555_417_600
     assert table.of('head') == 5120 and len(table.sites) == 8
@@ -71,8 +71,8 @@ def test_every_kind_of_network_against_torchs_counter(gated_backbone, size):
     dense = flops_counter(gated_backbone.backbone, torch.zeros(1, *image))
     both = flops_counter(gated_backbone, torch.zeros(1, *image))
     assert table.dense == dense and table.gates == both - dense
-    governed = sum(table.governed(i) for i in range(len(table.sites)))
-    assert governed > 0
+    site_macs = sum(table.site_macs(i) for i in range(len(table.sites)))
+    assert site_macs > 0
     gates = [table.gate_of(site) for site in table.sites]
     assert sum(gates) == table.gates and min(gates) > 0
 
@@ -123,12 +123,12 @@ def shrink(backbone, masks):
 
 
 @pytest.mark.parametrize('seed', [0, 1])
-def test_the_smaller_network_costs_and_says_the_same(
-    gated_backbone, gates_say, random_masks, images, seed
+def test_the_smaller_network_has_the_same_macs_and_outputs(
+    gated_backbone, set_gates, random_masks, images, seed
 ):
     model = copy.deepcopy(gated_backbone)
     masks = random_masks(model.sites, seed)
-    gates_say(model, masks)
+    set_gates(model, masks)
     small = shrink(model, masks)
     with torch.no_grad():
         torch.testing.assert_close(

@@ -1,4 +1,4 @@
-"""MACs of what runs without its module's forward, against other counts."""
+"""MACs outside of a module's own forward, against other counts."""
 
 import copy
 import threading
@@ -58,7 +58,7 @@ def test_functions_by_hand():
 
 
 def narrow(gated, masks):
-    """The network with smaller linear layers in place of the closed ones."""
+    """The network with smaller linear layers instead of closed channels."""
     network = copy.deepcopy(gated.backbone)
     for site, mask in zip(gated.sites, masks, strict=True):
         kept = int(mask.sum())
@@ -94,15 +94,15 @@ def test_half_closed_costs_what_the_narrow_network_costs(gated_vits, name):
     assert table.dense == by_torch(gated.backbone, size)
 
 
-def test_a_site_knows_its_share_of_all_products(gated_vits):
+def test_a_site_has_its_share_of_all_products(gated_vits):
     gated, size = gated_vits['BEiT'], BACKBONES['BEiT'][1]
     table = table_of(gated, size)
     shares = [site.macs_share for site in gated.sites]
-    want = [table.governed(i) / table.dense for i in range(len(shares))]
+    want = [table.site_macs(i) / table.dense for i in range(len(shares))]
     assert shares == pytest.approx(want)
 
 
-def test_what_a_gate_multiplies_by_itself_is_the_gates(tiny):
+def test_products_in_a_gates_own_code_are_the_gates(tiny):
     model = tiny.build()
     before = model.macs_table((3, 8, 8))
     (key, gate), *_ = model.backbone.gates.items()
@@ -124,7 +124,7 @@ class ByHand(nn.Linear):
 
 
 class Pruned(nn.Sequential):
-    """Weights that are made anew for every call, of every kind."""
+    """Weights of every kind that are computed in every call."""
 
     def __init__(self):
         old = nn.utils.weight_norm(nn.Linear(4, 4))

@@ -62,7 +62,7 @@ def test_against_loops():
     assert loss(theirs, theirs).item() == pytest.approx(0, abs=1e-6)
 
 
-def test_the_classifier_learns_from_the_answers(tiny, teacher, batch):
+def test_the_classifier_learns_from_the_teachers_scores(tiny, teacher, batch):
     cfg, path, network = teacher()
     model = student(tiny, cfg, path, temperature=2, loss_weight=3.0)
     model.eval()
@@ -92,7 +92,7 @@ def test_the_teacher_is_neither_trained_nor_saved(tiny, teacher, batch):
 
 def test_a_teacher_of_other_classes_is_refused(tiny, teacher):
     cfg, path, _ = teacher(classes=7)
-    with pytest.raises(FGCError, match=r'tells 7 classes and the student 10'):
+    with pytest.raises(FGCError, match=r'has 7 classes and the student 10'):
         student(tiny, cfg, path)
 
 

@@ -1,4 +1,4 @@
-"""Gates on networks that do not know of them."""
+"""Gates on unchanged networks."""
 
 import copy
 import pickle
@@ -32,24 +32,24 @@ def same(one, other):
 
 @torch.no_grad()
 def test_all_gates_open_is_the_plain_network(
-    gated_backbone, gates_say, images
+    gated_backbone, set_gates, images
 ):
     model = copy.deepcopy(gated_backbone)
     plain = copy.deepcopy(model.backbone)
     dense = plain(images)
-    gates_say(model, 1)
+    set_gates(model, 1)
     assert same(model(images), dense)
-    gates_say(model, 0)
+    set_gates(model, 0)
     assert not same(model(images), dense)
 
 
 @torch.no_grad()
 def test_closed_channels_have_no_influence(
-    gated_backbone, gates_say, images, random_masks
+    gated_backbone, set_gates, images, random_masks
 ):
     model = copy.deepcopy(gated_backbone)
     masks = random_masks(model.sites)
-    gates_say(model, masks)
+    set_gates(model, masks)
     before = model(images)
     for site, mask in zip(model.sites, masks, strict=True):
         block, name = site.producer.rsplit('.', 1)
@@ -62,9 +62,9 @@ def test_closed_channels_have_no_influence(
 
 
 @torch.no_grad()
-def test_open_channels_have_influence(gated_backbone, gates_say, images):
+def test_open_channels_have_influence(gated_backbone, set_gates, images):
     model = copy.deepcopy(gated_backbone)
-    gates_say(model, 1)
+    set_gates(model, 1)
     for site, gate in zip(model.sites, model.gates.values(), strict=True):
         before = model(images)
         gate.expand.bias[::2] = -50
@@ -73,15 +73,15 @@ def test_open_channels_have_influence(gated_backbone, gates_say, images):
 
 
 @torch.no_grad()
-def test_the_inner_backbone_alone_is_dense(gated_backbone, gates_say, images):
+def test_the_inner_backbone_alone_is_dense(gated_backbone, set_gates, images):
     model = copy.deepcopy(gated_backbone)
     dense = model.backbone(images)
-    gates_say(model, 0)
+    set_gates(model, 0)
     model(images)
     assert same(model.backbone(images), dense)
 
 
-def test_records_say_what_every_site_did(gated_backbone, images):
+def test_records_have_the_masks_of_every_site(gated_backbone, images):
     with torch.no_grad():
         outputs, records = gated_backbone.forward_gated(images)
         assert same(outputs, gated_backbone(images))
@@ -122,23 +122,25 @@ def test_gates_learn_from_the_task(small, images):
 
 
 @torch.no_grad()
-def test_a_copy_has_gates_of_its_own(small, images, gates_say):
-    gates_say(small, 1)
-    twin = copy.deepcopy(small)
+def test_a_copy_has_gates_of_its_own(small, images, set_gates):
+    set_gates(small, 1)
+    copied = copy.deepcopy(small)
     before = small(images)
-    gates_say(twin, 0)
-    changed = twin(images)
+    set_gates(copied, 0)
+    changed = copied(images)
     assert same(small(images), before) and not same(changed, before)
-    gates_say(small, 0)
-    assert same(twin(images), small(images)) and same(twin(images), changed)
-    assert twin._ports[0].gate is twin.gates['layer1/0/conv1']
+    set_gates(small, 0)
+    assert same(copied(images), small(images)) and same(
+        copied(images), changed
+    )
+    assert copied._site_hooks[0].gate is copied.gates['layer1/0/conv1']
 
 
 @torch.no_grad()
 def test_pickling_keeps_the_gates_on(small, images):
-    twin = pickle.loads(pickle.dumps(small))
-    assert same(twin(images), small(images))
-    assert len(twin.forward_gated(images)[1]) == 9
+    copied = pickle.loads(pickle.dumps(small))
+    assert same(copied(images), small(images))
+    assert len(copied.forward_gated(images)[1]) == 9
 
 
 def test_a_forward_that_raises_leaves_no_record(small, images):
@@ -146,7 +148,7 @@ def test_a_forward_that_raises_leaves_no_record(small, images):
     with pytest.raises(RuntimeError, match='on purpose'):
         small(images)
     hook.remove()
-    assert all(state_of(port) is None for port in small._ports)
+    assert all(state_of(hooks) is None for hooks in small._site_hooks)
     dense = copy.deepcopy(small.backbone)
     with torch.no_grad():
         assert same(small.backbone(images), dense(images))
@@ -232,9 +234,9 @@ def test_mmengine_loads_a_plain_file(small, plain, prefix, tmp_path, capfd):
     torch.save(dict(state_dict=state), tmp_path / 'plain.pth')
     load_checkpoint(small, str(tmp_path / 'plain.pth'))
     assert holds(small, plain)
-    said = ''.join(capfd.readouterr())
-    assert 'missing keys' in said and 'gates.layer1/0/conv1' in said
-    assert 'unexpected' not in said
+    output = ''.join(capfd.readouterr())
+    assert 'missing keys' in output and 'gates.layer1/0/conv1' in output
+    assert 'unexpected' not in output
 
 
 @pytest.mark.parametrize('prefix', [None, 'backbone'])
@@ -272,8 +274,8 @@ def test_a_shape_that_does_not_match_is_named(small, tmp_path, capfd):
         small.load_state_dict(wide, strict=False)
     torch.save(dict(state_dict=wide), tmp_path / 'wide.pth')
     load_checkpoint(small, str(tmp_path / 'wide.pth'))
-    said = ''.join(capfd.readouterr())
-    assert 'size mismatch for backbone.conv1.weight' in said
+    output = ''.join(capfd.readouterr())
+    assert 'size mismatch for backbone.conv1.weight' in output
 
 
 def test_a_gated_checkpoint_is_not_renamed(small):

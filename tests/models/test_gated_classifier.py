@@ -28,7 +28,7 @@ def batch(tiny):
     return torch.randn(4, 3, 16, 16), tiny.samples([3, 1, 4, 1])
 
 
-def test_losses_have_names_of_their_own(model, batch):
+def test_losses_are_logged_under_their_names(model, batch):
     losses = model.train().loss(*batch)
     assert list(losses) == ['loss_cls', 'loss_l0', 'keep_ratio']
     total, logged = model.parse_losses(losses)
@@ -38,7 +38,7 @@ def test_losses_have_names_of_their_own(model, batch):
     assert not losses['keep_ratio'].requires_grad
 
 
-def test_the_parts_are_what_they_are_called(model, batch):
+def test_the_losses_have_the_right_values(model, batch):
     model.eval()
     losses = model.loss(*batch)
     with torch.no_grad():
@@ -66,7 +66,7 @@ def test_a_loss_that_counts_macs_is_given_the_table(tiny, batch):
     assert model.gate_losses[0].macs_table is None
 
 
-def test_what_else_the_head_says_is_kept(tiny, batch):
+def test_other_losses_of_the_head_are_kept(tiny, batch):
     cfg = tiny.cfg()
     cfg['head']['cal_acc'] = True
     losses = MODELS.build(cfg).loss(*batch)
@@ -186,9 +186,9 @@ def test_load_from_takes_a_plain_classifier(model, plain, tmp_path, capfd):
     loader = runner(model, tmp_path, load_from=str(path))
     loader.load_or_resume()
     assert holds(model, plain)
-    said = ''.join(capfd.readouterr())
-    assert 'missing keys' in said and 'backbone.gates.layer1/0' in said
-    assert 'unexpected key' not in said
+    output = ''.join(capfd.readouterr())
+    assert 'missing keys' in output and 'backbone.gates.layer1/0' in output
+    assert 'unexpected key' not in output
 
 
 def test_init_cfg_takes_a_plain_classifier(tiny, plain, tmp_path):
@@ -235,10 +235,10 @@ def test_a_state_dict_makes_the_round_trip(model, tiny, batch):
 
 
 @torch.no_grad()
-def test_gates_that_say_nan_are_not_closed_gates(tiny):
+def test_nan_logits_are_not_closed_gates(tiny):
     model = tiny.build().eval()
     next(iter(model.backbone.gates.values())).expand.bias.fill_(float('nan'))
-    with pytest.raises(FGCError, match='says nan or inf'):
+    with pytest.raises(FGCError, match='outputs nan or inf'):
         model.predict(torch.zeros(2, 3, 32, 32))
 
 

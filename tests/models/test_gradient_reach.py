@@ -78,8 +78,8 @@ def log(caplog):
 
 
 def messages(log, text):
-    said = [record.getMessage() for record in log.records]
-    return [message for message in said if text in message]
+    logged = [record.getMessage() for record in log.records]
+    return [message for message in logged if text in message]
 
 
 @pytest.fixture
@@ -93,22 +93,24 @@ def test_a_site_that_the_head_never_reads_is_left_out(network, log):
     model = classifier(network())
     assert names(model) == ['stem', 'mid', 'coarse.0']
     assert list(model.backbone.gates) == ['stem', 'mid', 'coarse/0']
-    said = messages(log, 'No gate at')
-    assert len(said) == 1 and said[0].startswith('No gate at fine.0: neither')
+    logged = messages(log, 'No gate at')
+    assert len(logged) == 1 and logged[0].startswith(
+        'No gate at fine.0: neither'
+    )
     fine = model.backbone.backbone.fine
     # it reads another site, whose mask stays
     assert len(fine[0]._forward_pre_hooks) == 1
     assert not fine[2]._forward_pre_hooks
 
 
-def test_what_a_neck_reads_stays():
+def test_gates_that_a_neck_depends_on_stay():
     assert 'fine.0' in names(classifier(Fused(), ReadsAll()))
     assert 'fine.0' in names(
         GatedImageClassifier(GatedBackbone(Fused(), GATE))
     )
 
 
-def test_every_gate_of_what_is_left_learns(batch):
+def test_every_remaining_gate_has_a_gradient(batch):
     model = classifier(Fused()).train()
     losses = model.loss(*batch)
     losses['loss_cls'].backward()
@@ -132,7 +134,7 @@ def test_a_network_of_which_nothing_is_read_is_refused():
             super().forward(x)
             return (x.mean((2, 3), keepdim=True).repeat(1, 3, 1, 1)[:, :8],)
 
-    with pytest.raises(FGCError, match='read nothing that a site of Unread'):
+    with pytest.raises(FGCError, match='not depend on any site of Unread'):
         classifier(Unread())
 
 
@@ -195,8 +197,8 @@ def test_a_gate_without_a_gradient_from_the_task_is_named_once(
     model = classifier(network()).train()
     for _ in range(2):
         model.loss(*batch)
-    (said,) = messages(log, 'no gradient from')
-    assert f'The gates of {sites} get no' in said
+    (message,) = messages(log, 'no gradient from')
+    assert f'The gates of {sites} get no' in message
     assert log.records[-1].levelno == logging.WARNING
 
 

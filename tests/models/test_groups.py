@@ -79,7 +79,7 @@ def test_a_trained_step_reaches_every_gate(gate, images):
         assert any(p.grad.any() for p in own.parameters()), name
 
 
-def test_a_site_knows_the_groups_of_its_gate(images):
+def test_a_site_has_the_group_sizes_of_its_gate(images):
     backbone = classifier('BinaryConcreteGate', group=12).backbone
     sizes = {site.channels: site.group_sizes for site in backbone.sites}
     assert sizes == {8: (8,), 20: (12, 8)}
@@ -171,9 +171,9 @@ def test_a_group_of_one_is_the_network_of_before(images):
 def test_a_checkpoint_of_groups_comes_back(images):
     model = classifier('BinaryConcreteGate', group=8).eval()
     _vary(model.backbone)
-    twin = classifier('BinaryConcreteGate', group=8).eval()
-    twin.load_state_dict(model.state_dict())
-    assert torch.equal(model.backbone(images)[0], twin.backbone(images)[0])
+    loaded = classifier('BinaryConcreteGate', group=8).eval()
+    loaded.load_state_dict(model.state_dict())
+    assert torch.equal(model.backbone(images)[0], loaded.backbone(images)[0])
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_a_checkpoint_of_groups_comes_back(images):
 def test_gates_of_other_groups_are_refused(trained, loading):
     state = classifier('BinaryConcreteGate', group=trained).state_dict()
     model = classifier('BinaryConcreteGate', group=loading)
-    words = r"gate of first does not fit this model's .* group; give the"
+    words = r"gate of first does not match this model's .* group; give the"
     with pytest.raises(FGCError, match=words):
         model.load_state_dict(state, strict=False)
     plain = {k: v for k, v in state.items() if '.gates.' not in k}

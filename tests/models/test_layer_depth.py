@@ -59,5 +59,5 @@ def test_the_same_rates_as_without_gates(gated):
 
 
 def test_a_network_without_depths_is_refused(tiny):
-    with pytest.raises(FGCError, match='CifarResNet tells no depth'):
+    with pytest.raises(FGCError, match='CifarResNet has no get_layer_depth'):
         rates(tiny.build())

@@ -102,7 +102,7 @@ def test_the_task_alone_reaches_all_gates_but_ftwts(gate, tiny):
 
 @pytest.mark.parametrize('residual', [False, True])
 @pytest.mark.parametrize('gate', GATES)
-def test_logits_say_what_evaluation_opens(gate, residual, tiny):
+def test_positive_logits_open_channels_in_evaluation(gate, residual, tiny):
     model = build(tiny, gate, [], residual)
     for epoch in (0, 1):
         step(model, tiny, epoch)
@@ -115,7 +115,7 @@ def test_logits_say_what_evaluation_opens(gate, residual, tiny):
 
 
 @pytest.mark.parametrize('gate', ['fbs', 'manidp'])
-def test_saliencies_scale_what_the_consumer_reads(gate, tiny):
+def test_saliencies_scale_the_consumers_input(gate, tiny):
     model = build(tiny, gate, []).eval()
     seen = []
     site = model.backbone.sites[0]

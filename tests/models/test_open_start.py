@@ -84,7 +84,7 @@ def test_the_teacher_is_the_network_without_gates(dense, images, tiny):
     torch.testing.assert_close(losses['loss_distillation'], want)
 
 
-def test_without_weights_a_teacher_does_not_teach(images, tiny):
+def test_a_teacher_without_weights_is_refused_in_training(images, tiny):
     model = student(distillation=dict(temperature=2.0)).eval()
     with torch.no_grad():
         model(images, mode='tensor')
@@ -93,7 +93,7 @@ def test_without_weights_a_teacher_does_not_teach(images, tiny):
 
 
 def test_a_backbone_that_is_a_module_needs_a_named_teacher():
-    with pytest.raises(FGCError, match=r'names no teacher .* give teacher='):
+    with pytest.raises(FGCError, match=r'has no teacher .* give teacher='):
         MODELS.build(
             dict(
                 type='fgc_mm.GatedImageClassifier',
@@ -118,7 +118,7 @@ def test_the_budget_falls_with_the_epochs(images, tiny):
 @pytest.mark.parametrize('end', [0.0, 1.0])
 def test_the_last_budget_is_a_share_that_can_be_saved(end):
     ratio = dict(MACS['pruning_ratio'], end_value=end)
-    with pytest.raises(FGCError, match='is no share of the MACs'):
+    with pytest.raises(FGCError, match='is not a fraction of the MACs'):
         MODELS.build(dict(MACS, pruning_ratio=ratio))
 
 

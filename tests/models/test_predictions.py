@@ -43,7 +43,7 @@ def test_one_copy_for_each_field():
         ]
 
 
-def test_what_is_there_already_stays():
+def test_tensors_on_the_cpu_are_not_copied():
     batch = samples('cpu')
     before = [(s.pred_score, s.gt_label) for s in batch]
     to_host(batch)

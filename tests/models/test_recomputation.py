@@ -42,7 +42,7 @@ NETWORKS = {
 
 
 class Blocks(nn.Module):
-    """Residual blocks; ``how`` says how each is run."""
+    """Residual blocks; ``how`` selects how each is run."""
 
     def __init__(self, how=None):
         super().__init__()
@@ -106,7 +106,7 @@ def nested_recorded(block, x):
     return checkpoint(inner, x, use_reentrant=False) / 2
 
 
-def twins(plain, other, gate=GATE):
+def pair(plain, other, gate=GATE):
     """Two gated networks of the same weights."""
     torch.manual_seed(0)
     sites = dict(type='auto', image_size=32)
@@ -123,7 +123,7 @@ def gated(kind, gate):
 
 
 def blocks(how, kind=Blocks, gate='concrete'):
-    """A gated network as it is, and one whose parts run as ``how`` says."""
+    """A gated network as it is, and one whose parts run by ``how``."""
     one = copy.deepcopy(gated(kind, gate))
     two = copy.deepcopy(one)
     two.backbone.how = how
@@ -133,13 +133,15 @@ def blocks(how, kind=Blocks, gate='concrete'):
 def loss_of(model, images, parts='both'):
     outputs, records = model.forward_gated(images)
     task = sum(output.square().mean() for output in outputs)
-    said = [
+    terms = [
         record.probs.square().mean()
         + record.mask.mean()
         + record.activation.square().mean() / 10
         for record in records
     ]
-    return {'task': task, 'gates': sum(said), 'both': task + sum(said)}[parts]
+    return {'task': task, 'gates': sum(terms), 'both': task + sum(terms)}[
+        parts
+    ]
 
 
 def gradients(model, images, parts='both'):
@@ -174,11 +176,11 @@ def image(size=32):
 @pytest.mark.parametrize('name', NETWORKS)
 def test_gradients_are_those_without_checkpointing(name):
     cfg, again = NETWORKS[name]
-    plain, twin = twins(dict(cfg), dict(cfg, **again))
+    plain, other = pair(dict(cfg), dict(cfg, **again))
     for parts in ('task', 'gates', 'both'):
         want = gradients(plain, image(), parts)
         assert any(key.startswith('gates.') for key in want)
-        assert_same(gradients(twin, image(), parts), want)
+        assert_same(gradients(other, image(), parts), want)
 
 
 HOWS = [reentrant, recorded, nested, nested_recorded]
@@ -188,28 +190,28 @@ HOWS = [reentrant, recorded, nested, nested_recorded]
 @pytest.mark.parametrize('how', HOWS)
 @pytest.mark.parametrize('kind', [Blocks, Chain])
 def test_every_form_of_checkpointing(kind, how, gate):
-    plain, twin = blocks(how, kind, gate)
+    plain, other = blocks(how, kind, gate)
     assert plain.sites
     for _ in range(2):
         want = gradients(plain, image(8))
-        assert_same(gradients(twin, image(8)), want)
+        assert_same(gradients(other, image(8)), want)
 
 
 @pytest.mark.parametrize('how', HOWS)
 def test_a_gate_decides_once_per_step(how):
-    plain, twin = blocks(how)
-    for model in (plain, twin):
+    plain, other = blocks(how)
+    for model in (plain, other):
         gradients(model, image(8))
-    assert twin.gates.state_dict().keys() == plain.gates.state_dict().keys()
+    assert other.gates.state_dict().keys() == plain.gates.state_dict().keys()
     for key, value in plain.gates.state_dict().items():
-        torch.testing.assert_close(twin.gates.state_dict()[key], value)
+        torch.testing.assert_close(other.gates.state_dict()[key], value)
 
 
 @pytest.mark.parametrize('how', HOWS)
 def test_several_forward_passes_before_one_backward_pass(how):
-    plain, twin = blocks(how)
+    plain, other = blocks(how)
     grads = []
-    for model in (plain, twin):
+    for model in (plain, other):
         torch.manual_seed(4)
         one = loss_of(model, image(8))
         two = 3 * loss_of(model, image(8).flip(0) + 1)
@@ -221,9 +223,9 @@ def test_several_forward_passes_before_one_backward_pass(how):
 
 @pytest.mark.parametrize('how', [reentrant, recorded])
 def test_the_plain_network_stays_dense(how):
-    plain, twin = blocks(how)
+    plain, other = blocks(how)
     grads = []
-    for model in (plain, twin):
+    for model in (plain, other):
         model.forward_gated(image(8))
         model.backbone(image(8))[0].square().mean().backward()
         grads.append({n: p.grad for n, p in model.backbone.named_parameters()})
@@ -232,9 +234,9 @@ def test_the_plain_network_stays_dense(how):
 
 @pytest.mark.parametrize('how', [as_it_is, *HOWS])
 def test_nothing_of_a_step_stays(how):
-    _, twin = blocks(how)
-    loss = loss_of(twin, image(8))
-    kept = [weakref.ref(call) for call in calls._LIVE if _of(call, twin)]
+    _, other = blocks(how)
+    loss = loss_of(other, image(8))
+    kept = [weakref.ref(call) for call in calls._LIVE if _of(call, other)]
     assert len(kept) == 1 and kept[0]() is not None
     loss.backward()
     del loss
@@ -243,22 +245,22 @@ def test_nothing_of_a_step_stays(how):
 
 
 def _of(call, model):
-    return any(s.port in model._ports for s in call.states.values())
+    return any(s.hooks in model._site_hooks for s in call.states.values())
 
 
 def test_a_copy_in_the_middle_of_a_step():
-    _, twin = blocks(reentrant)
-    loss = loss_of(twin, image(8))
-    copied = copy.deepcopy(twin)
+    _, other = blocks(reentrant)
+    loss = loss_of(other, image(8))
+    copied = copy.deepcopy(other)
     loss.backward()
     assert all(p.grad is None for p in copied.parameters())
 
 
-def test_evaluation_masks_as_ever():
+def test_evaluation_is_not_affected():
     for how in HOWS:
-        plain, twin = blocks(how)
-        plain.eval(), twin.eval()
-        assert torch.equal(plain(image(8))[0], twin(image(8))[0])
+        plain, other = blocks(how)
+        plain.eval(), other.eval()
+        assert torch.equal(plain(image(8))[0], other(image(8))[0])
 
 
 def without_gradients(block, x):
@@ -274,7 +276,7 @@ def test_a_part_that_never_runs_again_is_refused():
 
     model = GatedBackbone(Frozen(without_gradients), GATE).train()
     loss = loss_of(model, image(8))
-    with pytest.raises(FGCError, match=r'^blocks\.0.* did not run it again'):
+    with pytest.raises(FGCError, match=r'^blocks\.0.* did not recompute it'):
         loss.backward()
 
 
@@ -284,9 +286,9 @@ def test_a_reversible_network():
         type='RevVisionTransformer', arch=TINY, img_size=32, patch_size=8,
         drop_path_rate=0.0,
     )  # fmt: skip
-    plain, twin = twins(
+    plain, other = pair(
         dict(cfg, no_custom_backward=True), dict(cfg), GATES['scaling']
     )
     for parts in ('task', 'gates', 'both'):
         want = gradients(plain, image(), parts)
-        assert_same(gradients(twin, image(), parts), want)
+        assert_same(gradients(other, image(), parts), want)

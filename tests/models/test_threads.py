@@ -1,4 +1,4 @@
-"""Several threads, and several models, at once: what one alone gives."""
+"""Several threads and several models at once have the same results."""
 
 import copy
 import sys
@@ -31,8 +31,8 @@ def busy_threads():
 def answers_of(model, image):
     with torch.no_grad():
         outputs, records = model.forward_gated(image, keep_activation=True)
-    said = [t for r in records for t in (r.mask, r.logits, r.activation)]
-    return [*outputs, *said]
+    values = [t for r in records for t in (r.mask, r.logits, r.activation)]
+    return [*outputs, *values]
 
 
 def same(one, other):
@@ -41,7 +41,7 @@ def same(one, other):
 
 @pytest.mark.usefixtures('busy_threads')
 @pytest.mark.parametrize('name', NETWORKS)
-def test_threads_get_what_one_thread_gets(name, well_used):
+def test_threads_have_the_results_of_one_thread(name, well_used):
     torch.manual_seed(0)
     model = well_used(GatedBackbone(dict(NETWORKS[name]), GATE)).eval()
     images = torch.randn(4, 3, 32, 32).split(1)
@@ -73,7 +73,7 @@ def test_threads_get_the_gradients_that_one_thread_gets(well_used):
 
 
 class Both(nn.Module):
-    """A network that asks another one while it runs."""
+    """A network that runs another one in its forward pass."""
 
     def __init__(self, outer, inner):
         super().__init__()
@@ -81,11 +81,11 @@ class Both(nn.Module):
         outer.backbone.layer2.register_forward_pre_hook(self._ask)
 
     def _ask(self, *_):
-        self.said = self.inner(self.images)
+        self.values = self.inner(self.images)
 
     def forward(self, images):
         self.images = images
-        return [*self.outer(images), *self.said]
+        return [*self.outer(images), *self.values]
 
 
 @torch.no_grad()

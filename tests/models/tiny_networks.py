@@ -1,4 +1,4 @@
-"""Small networks of every kind of layer and function that multiplies."""
+"""Small networks with every kind of layer and tensor product."""
 
 import torch
 import torch.nn.functional as F

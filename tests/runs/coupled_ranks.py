@@ -129,7 +129,7 @@ def uneven(rank):
     queries = torch.randint(-2, 3, (9, 3), generator=generator).float()
     own = torch.arange(9) * 5
     mine = slice(*((0, 2), (2, 9), (3, 4))[rank])
-    shard = Shard.own(LENGTH)
+    shard = Shard.of_this_rank(LENGTH)
     rows = table[shard.start : shard.stop]
     found = {
         k: sharded_nearest_neighbors(queries[mine], rows, shard, k, own[mine])

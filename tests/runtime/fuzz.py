@@ -61,11 +61,11 @@ def sanitized_library() -> Path:
     folder = cache.cache_folders()[0] / f'sanitized-{sources_key()}'
     folder.mkdir(parents=True, exist_ok=True)
     library = folder / 'libfgc.so'
-    with cache.locked(folder / 'lock'):
-        if not cache.intact(library):
+    with cache.file_lock(folder / 'lock'):
+        if not cache.is_intact(library):
             part = folder / 'part.so'
             _compile(part)
-            cache.keep(part, library)
+            cache.store_library(part, library)
     return library
 
 

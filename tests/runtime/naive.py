@@ -231,7 +231,7 @@ def move(s: State, op: f.Move) -> None:
 
 
 def positions(op: f.Resize, axis: int, size: int, to: int) -> list[float]:
-    """Where each pixel lies in x; in float32, as torch computes it."""
+    """Position of each pixel in x; in float32, as torch computes it."""
     one = np.float32
     step = one(op.scale[axis]) if op.scale[axis] else one(size) / one(to)
     if op.mode and op.corners:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from fgc_mm.runtime import format as f
-from fgc_mm.runtime.library import CALL, Options, load_library, opened
+from fgc_mm.runtime.library import CALL, Options, load_library, open_library
 from tests.runtime import naive
 
 Array = np.ndarray
@@ -20,7 +20,7 @@ ERROR_SIZE = 512
 def library() -> ctypes.CDLL:
     """The library, or another one that FGC_TEST_LIBRARY names."""
     other = os.environ.get('FGC_TEST_LIBRARY')
-    return opened(Path(other)) if other else load_library()
+    return open_library(Path(other)) if other else load_library()
 
 
 class Failure(Exception):
@@ -67,7 +67,7 @@ class Loaded:
         decisions: bool = True,
         call: Callable | None = None,
     ) -> list[Array]:
-        """Outputs (N, C, H, W); what is not written is nan."""
+        """Outputs (N, C, H, W); elements that are not written are nan."""
         images = np.ascontiguousarray(images, np.float32)
         count = self.outputs
         ys = [

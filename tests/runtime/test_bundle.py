@@ -1,4 +1,4 @@
-"""From a config and a checkpoint to a file that knows its pictures."""
+"""From a config and a checkpoint to a file with its preprocessing."""
 
 import json
 import sys
@@ -87,7 +87,7 @@ def test_names_of_the_checkpoint_come_first(cfg, model):
 def test_a_program_of_other_outputs_is_refused(cfg, model):
     program = outputs_only(model)
     program.outputs.pop()
-    with pytest.raises(FGCError, match='each site has its logits and its'):
+    with pytest.raises(FGCError, match='the logits and the mask of'):
         file_meta(cfg, {}, model, program)
 
 
@@ -118,8 +118,8 @@ def test_a_picture_has_the_masked_models_classes(
     tool, model, capsys, tmp_path
 ):
     file = tool()
-    said = capsys.readouterr().out
-    assert 'logits of 16 images differ by' in said
+    printed = capsys.readouterr().out
+    assert 'logits of 16 images differ by' in printed
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
     picture = tmp_path / 'digit.png'
     cv2.imwrite(str(picture), pixels[:, :, ::-1])
@@ -141,7 +141,7 @@ def test_a_picture_has_the_masked_models_classes(
 @captures
 @pytest.mark.usefixtures('compiled')
 def test_pictures_of_a_folder(tool, tmp_path, capsys):
-    with pytest.raises(FGCError, match='pictures of several sizes'):
+    with pytest.raises(FGCError, match='images of several sizes'):
         tool('--images', tmp_path)
     pictures = tmp_path / 'pictures' / 'some'
     pictures.mkdir(parents=True)

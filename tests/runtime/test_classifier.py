@@ -136,15 +136,15 @@ def test_a_table(file, cat, capsys, monkeypatch, rich):
         for name in ('rich.console', 'rich.table', 'rich.text'):
             monkeypatch.setitem(sys.modules, name, None)
     assert main([str(file), str(cat), '--threads', '2']) == 0
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for name in META['classes']:
-        assert name in said
-    assert '0.00 million MACs (1.4 % of the dense network)' in said
-    assert '66.7 % of the gated channels open' in said
-    assert ' ms' in said
+        assert name in printed
+    assert '0.00 million MACs (1.4 % of the dense network)' in printed
+    assert '66.7 % of the gated channels open' in printed
+    assert ' ms' in printed
 
 
-def test_what_is_wrong_is_one_line(file, cat, tmp_path, capsys):
+def test_errors_are_one_line(file, cat, tmp_path, capsys):
     no_picture = tmp_path / 'text.jpg'
     no_picture.write_text('none')
     plain = tmp_path / 'plain.fgc'
@@ -156,7 +156,7 @@ def test_what_is_wrong_is_one_line(file, cat, tmp_path, capsys):
     newer.write_bytes(encode(program(preprocessing=settings)))
     half = tmp_path / 'half.fgc'
     half.write_bytes(encode(program(preprocessing=dict(steps=[]))))
-    for arguments, says in (
+    for arguments, message in (
         ((file, tmp_path / 'none.jpg'), 'none.jpg: No such file'),
         ((file, no_picture), 'text.jpg cannot be decoded'),
         ((tmp_path / 'none.fgc', cat), 'none.fgc'),
@@ -166,10 +166,10 @@ def test_what_is_wrong_is_one_line(file, cat, tmp_path, capsys):
         ((half, cat), "no 'size'"),
     ):
         assert main(list(map(str, arguments))) == 2
-        said = capsys.readouterr()
-        (line,) = said.err.splitlines()
-        assert line.startswith('error: ') and says in line
-        assert not said.out
+        printed = capsys.readouterr()
+        (line,) = printed.err.splitlines()
+        assert line.startswith('error: ') and message in line
+        assert not printed.out
 
 
 def test_a_reader_that_has_left(file, cat, capfd, monkeypatch):
@@ -183,7 +183,7 @@ def test_a_reader_that_has_left(file, cat, capfd, monkeypatch):
     assert capfd.readouterr().err == ''
 
 
-def test_gates_that_say_nan():
+def test_gates_that_output_nan():
     with Model.from_bytes(encode(program())) as model:
         classifier = Classifier(model)
         images = np.zeros((2, 3, SIZE, SIZE), 'f4')
@@ -255,7 +255,7 @@ def test_a_file_that_is_wrong_is_not_written(tmp_path, factor):
     assert [p.name for p in tmp_path.iterdir()] == ['model.fgc']
 
 
-def test_what_calls_torch_is_not_written(tmp_path):
+def test_a_program_that_calls_torch_is_not_written(tmp_path):
     calling = program()
     calling.ops.insert(0, Call(0, [0], [1]))
     calling.names.insert(0, 'layer1.roll')

@@ -1,4 +1,4 @@
-"""What reports call the CPU."""
+"""The name of the CPU in reports."""
 
 from pathlib import Path
 

@@ -12,7 +12,7 @@ HEAVY = ('torch', 'mmengine', 'mmcv', 'mmpretrain', 'cv2', 'PIL', 'rich')
 
 
 def run(code, *options):
-    """What a process says that runs some code, our package first.
+    """Output of a process that runs some code, our package first.
 
     Without options it starts in no time, see warm_python.
     """
@@ -30,7 +30,7 @@ def run(code, *options):
 
 
 def test_the_runtime_needs_numpy_only():
-    said = run(
+    output = run(
         'import time\n'
         'start = time.perf_counter()\n'
         'import numpy\n'
@@ -40,7 +40,7 @@ def test_the_runtime_needs_numpy_only():
         'print((end - middle) / (middle - start), *sys.modules)',
         '-I',
     )
-    share, *modules = said.split()
+    share, *modules = output.split()
     assert 'fgc_mm.runtime.model' in modules
     assert not {*HEAVY, 'subprocess'} & {*modules}
     # about 0.1: numpy takes 0.1 s on an idle core
@@ -48,14 +48,16 @@ def test_the_runtime_needs_numpy_only():
 
 
 def test_the_installer_needs_nothing():
-    said = run('import fgc_mm.runtime.building\nprint(*sys.modules)', '-IS')
-    assert 'fgc_mm.runtime.building' in said.split()
-    assert 'numpy' not in said.split()
+    output = run('import fgc_mm.runtime.building\nprint(*sys.modules)', '-IS')
+    assert 'fgc_mm.runtime.building' in output.split()
+    assert 'numpy' not in output.split()
 
 
 def test_the_package_is_light_until_it_is_used():
-    said = run('import fgc_mm\nprint(fgc_mm.__version__, *sys.modules)', '-IS')
-    version, *modules = said.split()
+    output = run(
+        'import fgc_mm\nprint(fgc_mm.__version__, *sys.modules)', '-IS'
+    )
+    version, *modules = output.split()
     assert version[0].isdigit()
     assert not {*HEAVY, 'numpy', 'fgc_mm.models'} & {*modules}
 
@@ -78,7 +80,7 @@ def test_the_package_is_light_until_it_is_used():
         'import fgc_mm.comparison.runs',
     ],
 )
-def test_what_needs_openmmlab_says_so(code, monkeypatch):
+def test_the_error_without_openmmlab(code, monkeypatch):
     """In a process where nothing can be imported."""
     for name in [n for n in sys.modules if n.partition('.')[0] == 'fgc_mm']:
         monkeypatch.delitem(sys.modules, name)
@@ -96,7 +98,7 @@ def missing(name):
     raise PackageNotFoundError(name)
 
 
-def test_other_names_are_none():
+def test_unknown_names_raise_an_error():
     import fgc_mm
 
     assert {'models', 'FGCError'} <= {*dir(fgc_mm)}
@@ -117,16 +119,16 @@ sys.modules['mmengine'] = kept
 
 def test_components_are_found_when_they_are_looked_up():
     """Where the package was imported before MMEngine."""
-    said = run(LATER + "print(MODELS.get('fgc_mm.CifarResNet').__name__)")
-    assert said == 'CifarResNet'
+    output = run(LATER + "print(MODELS.get('fgc_mm.CifarResNet').__name__)")
+    assert output == 'CifarResNet'
 
 
 def test_a_config_registers_all_components_at_once():
     """As ``custom_imports`` does it, before anything is looked up."""
-    said = run(
+    output = run(
         'import mmengine.utils\n'
         "mmengine.utils.import_modules_from_strings(['fgc_mm'])\n"
         "print('fgc_mm.models' in sys.modules, "
         "'fgc_mm.reliability.checkpoint' in sys.modules)"
     )
-    assert said == 'True True'
+    assert output == 'True True'

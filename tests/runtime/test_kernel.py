@@ -244,10 +244,8 @@ def test_depthwise_and_grouped_conv(seed: int) -> None:
         *((True, seed) for seed in SEEDS[:4]),
     ],
 )
-def test_what_a_depthwise_conv_reads_and_writes_around_a_map(
-    large: bool, seed: int
-) -> None:
-    """Maps in front of it and behind it with zeros around them."""
+def test_depthwise_conv_between_padded_maps(large: bool, seed: int) -> None:
+    """Its input and output maps are stored with zero padding."""
     m = Random(seed=seed)
     channels = 2 if large else m.between(2, 5)
     h, w = (97, 93) if large else (m.between(1, 19), m.between(1, 19))

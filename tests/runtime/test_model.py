@@ -122,7 +122,7 @@ def test_runs_images(model, count, threads):
     np.testing.assert_array_equal(alone, outputs[0])
 
 
-def test_says_what_it_is(model):
+def test_attributes(model):
     assert model.image_shape == (3, H, W)
     assert model.output_shapes == [(2, H, W), (C, 1, 1), (C, 1, 1)]
     assert model.records == 1
@@ -163,7 +163,7 @@ def test_views_of_any_kind(model):
     ],
 )
 def test_other_images_are_one_sentence(model, images):
-    with pytest.raises(FGCError, match=r'the network takes \(N, 3, 3, 4\)'):
+    with pytest.raises(FGCError, match=r'the network needs \(N, 3, 3, 4\)'):
         model.run(images)
 
 
@@ -203,9 +203,9 @@ def test_profile(model):
 
 
 def test_set_alone(model):
-    model.set_alone([True] * 5)
+    model.set_single_threaded([True] * 5)
     with pytest.raises(FGCError):
-        model.set_alone([True] * 4)
+        model.set_single_threaded([True] * 4)
 
 
 def test_threads_share_a_model(model):
@@ -269,7 +269,7 @@ def test_functions_of_the_caller():
         np.testing.assert_allclose(y, wanted, rtol=1e-5, atol=1e-5)
 
 
-def test_what_a_function_raises(tmp_path):
+def test_an_error_in_a_function_is_raised(tmp_path):
     def function(*_):
         raise KeyError('mine')
 

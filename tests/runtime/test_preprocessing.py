@@ -175,7 +175,7 @@ def test_resizes_as_opencv(shape, size, interpolation, monkeypatch):
         np.testing.assert_array_equal(found, wanted)
 
 
-def test_what_is_not_installed_is_one_sentence(monkeypatch):
+def test_the_error_for_missing_packages(monkeypatch):
     pixels = picture(8, 8)
     monkeypatch.setitem(sys.modules, 'cv2', None)
     monkeypatch.setitem(sys.modules, 'PIL', None)
@@ -194,12 +194,12 @@ LOAD = dict(type='LoadImageFromFile')
 
 
 @pytest.mark.parametrize(
-    'steps, says',
+    'steps, message',
     [
         ([LOAD, dict(type='Pad', size=(9, 9)), PACK], 'the step Pad, but'),
         (
             [LOAD, dict(type='torchvision/Resize', size=9), PACK],
-            'knows LoadImage',
+            'supports LoadImage',
         ),
         ([dict(LOAD, to_float32=True), PACK], 'to_float32=True'),
         ([dict(LOAD, color_type='unchanged'), PACK], 'unchanged'),
@@ -212,9 +212,9 @@ LOAD = dict(type='LoadImageFromFile')
         ),
     ],
 )
-def test_what_the_runtime_cannot_do_is_one_sentence(steps, says):
+def test_the_error_for_unsupported_steps(steps, message):
     cfg = config(steps)
-    with pytest.raises(FGCError, match=says) as caught:
+    with pytest.raises(FGCError, match=message) as caught:
         preprocessing_settings(cfg, Network(cfg), (9, 9))
     assert '\n' not in str(caught.value)
 
@@ -253,7 +253,7 @@ def test_pictures_of_a_data_set_in_memory():
 
 def test_a_picture_of_the_wrong_size():
     settings = dict(steps=[], size=[8, 8], channel_order='rgb', mean=None)
-    with pytest.raises(FGCError, match=r'9 x 8 pixels .* takes 8 x 8'):
+    with pytest.raises(FGCError, match=r'9 x 8 pixels .* needs 8 x 8'):
         preprocess(picture(8, 9), settings)
     with pytest.raises(FGCError, match="the step 'turn'"):
         preprocess(picture(8, 9), dict(settings, steps=[dict(turn=90)]))
@@ -275,5 +275,5 @@ def test_16_bits_that_are_not_all_used(tmp_path):
     with pytest.raises(FGCError, match='16-bit values up to 1000'):
         read_picture(file, bits=None)
     assert (read_picture(file, bits=10) == 250).all()
-    with pytest.raises(FGCError, match='trained on pictures of 9 bits'):
+    with pytest.raises(FGCError, match='trained on images of 9 bits'):
         read_picture(file, bits=9)

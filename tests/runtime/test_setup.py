@@ -81,10 +81,10 @@ def test_the_library_and_its_sources_are_installed(build, tmp_path):
     compiler = tmp_path / 'cxx'
     compiler.write_text(COMPILER)
     compiler.chmod(0o755)
-    installed, said = build(compiler)
-    assert 'fgc_mm: ' not in said
-    found = sorted(path.name for path in (installed / 'lib').iterdir())
-    assert found == ['libfgc.sha256', 'libfgc.so', 'sources.key']
+    installed, output = build(compiler)
+    assert 'fgc_mm: ' not in output
+    names = sorted(path.name for path in (installed / 'lib').iterdir())
+    assert names == ['libfgc.sha256', 'libfgc.so', 'sources.key']
     assert (installed / 'lib' / 'libfgc.so').read_text() == 'library\n'
     sources = ROOT / 'fgc_mm' / 'runtime' / 'csrc'
     for pattern in ('*.h', '*.cpp'):
@@ -92,13 +92,13 @@ def test_the_library_and_its_sources_are_installed(build, tmp_path):
         found = {path.name for path in (installed / 'csrc').glob(pattern)}
         assert wanted == found and wanted
     # what has been compiled is not compiled again
-    installed, said = build('no-such-compiler')
-    assert 'fgc_mm: ' not in said
+    installed, output = build('no-such-compiler')
+    assert 'fgc_mm: ' not in output
 
 
 def test_no_compiler_is_one_line(build):
-    installed, said = build('no-such-compiler')
-    (line,) = (x for x in said.splitlines() if x.startswith('fgc_mm: '))
+    installed, output = build('no-such-compiler')
+    (line,) = (x for x in output.splitlines() if x.startswith('fgc_mm: '))
     assert 'compiled when it is first used' in line
     assert 'no-such-compiler' in line
     assert (installed / 'csrc' / 'fgc.h').exists()

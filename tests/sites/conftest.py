@@ -1,16 +1,16 @@
-"""Every test searches as a process does that has just begun."""
+"""Every test starts with an empty site cache."""
 
 import pytest
 
-from fgc_mm.sites import reuse
+from fgc_mm.sites import site_cache
 from fgc_mm.sites.image_size import expect_images
 
 
 @pytest.fixture(autouse=True)
 def fresh():
-    """Nothing is known of any network, nor of the images."""
-    reuse.forget()
+    """No cached sites and no expected image size."""
+    site_cache.clear_cache()
     expect_images(None)
     yield
-    reuse.forget()
+    site_cache.clear_cache()
     expect_images(None)

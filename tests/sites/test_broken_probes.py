@@ -1,4 +1,4 @@
-"""A change that breaks the network is evidence, not the end of the search."""
+"""Searches in which some probing passes fail."""
 
 import torch
 from torch import nn
@@ -46,7 +46,7 @@ def first(x):
     return slice((len(x) + 1) // 2)
 
 
-def test_a_layer_whose_large_numbers_break_the_network_is_no_site():
+def test_a_layer_whose_large_values_make_the_network_fail_is_no_site():
     def path(m, x):
         x = refuse_large(m.c(m.b(m.a(x).relu()).relu()), 2)
         return m.e(m.d(x).relu())
@@ -54,16 +54,16 @@ def test_a_layer_whose_large_numbers_break_the_network_is_no_site():
     assert list(found(path, **five())) == ['a', 'b', 'd']
 
 
-def test_a_layer_of_which_any_change_breaks_it_hides_nothing_before():
+def test_a_layer_that_allows_no_change_does_not_hide_earlier_sites():
     def path(m, x):
         x = m.c(m.b(m.a(x).relu()).relu())
-        # a search begins with small numbers in the first image
+        # probing starts with small values in the first image
         return m.e(m.d(refuse_large(x, 0.06, first(x))).relu())
 
     assert list(found(path, **five())) == ['a', 'b']
 
 
-def test_layers_that_break_it_together_are_tried_apart():
+def test_layers_that_fail_together_are_probed_separately():
     def path(m, x):
         f, g = m.a(x), m.b(x)
         refuse_large((f.amax((1, 2, 3)) * g.amax((1, 2, 3))), 1)
@@ -73,7 +73,7 @@ def test_layers_that_break_it_together_are_tried_apart():
     assert list(found(path, **layers)) == ['a', 'b', 'c']
 
 
-def test_a_module_that_gives_two_shapes_is_not_held():
+def test_a_module_with_two_output_shapes_is_not_held_fixed():
     def path(m, x):
         f = m.act(m.a(x))
         g = m.act(m.b(f.mean((2, 3))))
@@ -84,7 +84,7 @@ def test_a_module_that_gives_two_shapes_is_not_held():
     assert sites['a'].branch_end == 'a'
 
 
-def test_a_module_that_cannot_be_held_ends_no_branch():
+def test_a_module_that_cannot_be_held_fixed_is_no_branch_end():
     def path(m, x):
         f = m.a(x)
         kept = m.norm(f)
@@ -101,7 +101,7 @@ def test_a_module_that_cannot_be_held_ends_no_branch():
     assert sites['a'].branch_end == 'a'
 
 
-def test_zeros_that_break_the_network_scale_nothing():
+def test_a_network_that_fails_with_zeros_has_no_scaling_layer():
     def path(m, x):
         f = m.a(x).relu()
         scale = m.down(f.mean((2, 3), keepdim=True))

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from fgc_mm.models import GatedBackbone
-from fgc_mm.sites import Member, find_sites
+from fgc_mm.sites import SiteLayer, find_sites
 
 RESIDUAL = dict(type='auto', residual=True)
 
@@ -45,18 +45,18 @@ class Response(nn.Module):
     ids=['layer', 'response', 'softmax', 'batch'],
 )
 @torch.no_grad()
-def test_a_conv_behind_which_channels_mix_is_not_skipped(norm, belongs):
+def test_a_depthwise_conv_before_mixing_is_not_part_of_the_site(norm, belongs):
     torch.manual_seed(0)
     network = Block(norm)
     (site, *_) = find_sites(network, RESIDUAL)
     assert site.name == site.branch_end == 'stem'
-    expected = (Member('stem'), Member('depthwise'))[: 1 + belongs]
+    expected = (SiteLayer('stem'), SiteLayer('depthwise'))[: 1 + belongs]
     assert site.outputs == expected
     assert no_influence(network)
 
 
 def no_influence(network):
-    """Whether nothing that closed channels hold changes the output."""
+    """Whether weights of closed channels do not change the output."""
     gated = GatedBackbone(
         network, dict(type='fgc_mm.BinaryConcreteGate'), RESIDUAL
     ).eval()

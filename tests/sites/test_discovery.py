@@ -1,4 +1,4 @@
-"""Where gates go in mmpretrain's networks."""
+"""Sites of mmpretrain's backbones."""
 
 import pytest
 from mmpretrain.models import backbones
@@ -6,7 +6,7 @@ from torch import nn
 
 from fgc_mm.errors import FGCError
 from fgc_mm.models import CifarResNet
-from fgc_mm.sites import Member, find_sites
+from fgc_mm.sites import SiteLayer, find_sites
 
 SHORT = dict(num_blocks=[1, 2, 1, 1], width_factor=[0.25] * 4)
 REPEATED = dict(SHORT, group_layer_map=None, se_cfg=None)
@@ -28,8 +28,8 @@ def test_a_basic_block_has_one_site(cifar):
     )
     assert all(
         site.producer == site.name
-        and site.consumers == (Member(site.name.replace('conv1', 'conv2')),)
-        and site.outputs == (Member(site.name),)
+        and site.consumers == (SiteLayer(site.name.replace('conv1', 'conv2')),)
+        and site.outputs == (SiteLayer(site.name),)
         for site in sites
     )
 
@@ -75,7 +75,7 @@ def test_a_bottleneck_has_two_sites_and_its_stem_one():
         ('ConvNeXt', dict(arch='atto'), 12),
     ],
 )
-def test_networks_of_many_kinds(kind, options, count):
+def test_number_of_sites(kind, options, count):
     assert len(find_sites(getattr(backbones, kind)(**options))) == count
 
 
@@ -109,7 +109,7 @@ def test_patterns_choose_in_the_order_of_the_network(cifar):
     ]
 
 
-def test_a_pattern_without_a_match_lists_what_there_is(cifar):
+def test_a_pattern_without_a_match_lists_all_sites(cifar):
     with pytest.raises(FGCError) as caught:
         find_sites(cifar, ['layer1.*', 'layer4.*'])
     text = str(caught.value)
@@ -118,6 +118,6 @@ def test_a_pattern_without_a_match_lists_what_there_is(cifar):
 
 
 @pytest.mark.parametrize('sites', ['layer3.*', [], ()])
-def test_what_is_no_list_of_patterns_is_refused(cifar, sites):
-    with pytest.raises(FGCError, match=r'no list of patterns; write \['):
+def test_other_types_than_a_list_of_patterns_are_refused(cifar, sites):
+    with pytest.raises(FGCError, match=r'not a list of patterns; write \['):
         find_sites(cifar, sites)

@@ -11,7 +11,7 @@ from fgc_mm.errors import FGCError
 from fgc_mm.functional import expected_macs
 from fgc_mm.models import build_macs_table
 from fgc_mm.registry import MODELS
-from fgc_mm.sites import Member, find_sites
+from fgc_mm.sites import SiteLayer, find_sites
 
 EVERY = dict(type='auto', every_conv=True)
 
@@ -53,8 +53,8 @@ def test_every_conv_is_a_site_of_its_own(depth):
     chain = ['a', *(f'dws.{i}.0' for i in range(depth)), 'b']
     assert list(sites) == chain
     for name, reader in pairwise(chain):
-        assert sites[name].outputs == (Member(name),)
-        assert sites[name].consumers == (Member(reader),)
+        assert sites[name].outputs == (SiteLayer(name),)
+        assert sites[name].consumers == (SiteLayer(reader),)
     last = sites['b']
     assert last.consumers == () and last.branch_end == 'norm'
     assert [s.in_channels for s in sites.values()] == [3, *[6] * (depth + 1)]
@@ -66,10 +66,10 @@ def test_without_it_nothing_is_split():
     assert list(found(Separable(), dict(type='auto', residual=True))) == ['a']
 
 
-def test_a_depthwise_conv_that_others_pass_by_is_not_split():
+def test_a_depthwise_conv_with_a_bypass_is_not_split():
     sites = found(Separable(shortcut=True))
     assert 'dws.0.0' not in sites
-    assert sites['a'].outputs == (Member('a'), Member('dws.0.0'))
+    assert sites['a'].outputs == (SiteLayer('a'), SiteLayer('dws.0.0'))
 
 
 def test_patterns_choose_among_all_kinds():
@@ -79,7 +79,9 @@ def test_patterns_choose_among_all_kinds():
     ]  # fmt: skip
     with pytest.raises(FGCError, match=r"'x\*' matches no gate site"):
         found(network, dict(EVERY, patterns=['x*']))
-    with pytest.raises(FGCError, match=r"'a', which is no list of patterns"):
+    with pytest.raises(
+        FGCError, match=r"'a', which is not a list of patterns"
+    ):
         found(network, dict(EVERY, patterns='a'))
 
 
@@ -120,7 +122,7 @@ def images():
 
 
 @torch.no_grad()
-def test_what_the_masks_do_is_what_a_plain_pass_with_them_does(model, images):
+def test_masks_act_like_multiplications_in_the_dense_network(model, images):
     outputs, records = model.backbone.forward_gated(images)
     masks = {r.site.name: r.mask[:, :, None, None] for r in records}
     assert all(0 < m.mean() < 1 for m in list(masks.values())[1:9])
@@ -133,7 +135,7 @@ def test_what_the_masks_do_is_what_a_plain_pass_with_them_does(model, images):
 
 
 @torch.no_grad()
-def test_macs_count_a_depthwise_channel_that_both_masks_leave(model, images):
+def test_macs_count_depthwise_channels_open_in_both_masks(model, images):
     samples = model.predict(images)
     _, records = model.backbone.forward_gated(images)
     masks = {r.site.name: (r.mask != 0).double() for r in records}
@@ -160,7 +162,7 @@ def test_expected_macs_take_both_decisions(model):
     rest = sum(x.dense for x in table.layers if x.role in ('gate', 'head'))
     convs = [x for x in table.layers if x.role == 'backbone']
     assert layer in convs
-    # the stem reads the image; all others lose on both sides
+    # the stem reads the image; all others have fewer inputs and outputs
     want = rest + 0.5 * convs[0].dense + 0.25 * sum(
         x.dense for x in convs[1:]
     )  # fmt: skip
@@ -168,7 +170,7 @@ def test_expected_macs_take_both_decisions(model):
 
 
 @torch.no_grad()
-def test_the_dynamic_model_masks_them(model, images):
+def test_the_dynamic_model_equals_the_masked_model(model, images):
     dynamic = to_dynamic(model, images)
     torch.testing.assert_close(
         dynamic(images), model(images), atol=1e-4, rtol=1e-4
@@ -176,7 +178,7 @@ def test_the_dynamic_model_masks_them(model, images):
 
 
 @torch.no_grad()
-def test_compaction_and_gathering_leave_them_masked(model, images):
+def test_compaction_and_gathering_keep_masking_them(model, images):
     backbone = dict(
         type='fgc_mm.GatedBackbone',
         backbone=dict(

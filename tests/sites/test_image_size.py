@@ -57,30 +57,30 @@ CONFIGURED = SimpleNamespace(input_size=(3, 160, 160))
         with_attribute(img_size='large', input_size=160),
     ],
 )
-def test_a_size_that_a_module_names_is_tried(net):
+def test_a_size_stored_in_a_module_is_tried(net):
     assert [site.name for site in find_sites(net)] == ['a']
     assert small_images(net).shape == (1, 3, 160, 160)
 
 
-def test_a_size_that_is_expected_is_tried():
-    with pytest.raises(FGCError, match='on an image of 3x512x512'):
+def test_an_expected_size_is_tried():
+    with pytest.raises(FGCError, match='on an image of size 3x512x512'):
         find_sites(Picky(96, 128))
     expect_images((96, 128))
     assert [site.name for site in find_sites(Picky(96, 128))] == ['a']
 
 
-def test_the_refusal_is_about_the_size_that_is_named():
-    rule = r'on an image of 3x192x192 \(only 160'
+def test_the_error_is_about_the_stored_size():
+    rule = r'on an image of size 3x192x192 \(only 160'
     with pytest.raises(FGCError, match=rule):
         find_sites(with_attribute(img_size=192))
     expect_images((48, 48))
-    with pytest.raises(FGCError, match='on an image of 3x48x48'):
+    with pytest.raises(FGCError, match='on an image of size 3x48x48'):
         find_sites(Picky())
-    with pytest.raises(FGCError, match='on an image of 3x80x80'):
+    with pytest.raises(FGCError, match='on an image of size 3x80x80'):
         find_sites(Picky(), dict(type='auto', image_size=80))
 
 
-def test_maps_inside_the_network_are_no_images():
+def test_sizes_of_feature_maps_are_not_image_sizes():
     net = embedded(img_size=7, input_size=(14, 14))
     assert list(named_sizes(net)) == []
     net.img_size = 28
@@ -112,7 +112,7 @@ def test_a_config_without_data_has_no_size():
     assert config_image_size(Config(dict(test_dataloader=None))) is None
 
 
-def test_reading_a_config_says_what_to_expect(tmp_path):
+def test_loading_a_config_sets_the_expected_size(tmp_path):
     from fgc_mm.engine.config_file import load_config
 
     file = tmp_path / 'config.py'

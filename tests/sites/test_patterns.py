@@ -28,9 +28,9 @@ def test_each_name_once_in_its_own_order(patterns, found):
         (['c.*'], NAMES[:2], "'c.*' matches no gate site; choose among "
          'a.0.conv1, a.1.conv1.'),
         (['*'], [], "'*' matches no gate site; choose among none: "),
-        ('a.*', NAMES, "is 'a.*', which is no list of patterns; write "
+        ('a.*', NAMES, "is 'a.*', which is not a list of patterns; write "
          "['a.*']."),
-        ([], NAMES, "is [], which is no list of patterns; write ['*']."),
+        ([], NAMES, "is [], which is not a list of patterns; write ['*']."),
     ],
 )  # fmt: skip
 def test_the_error_names_value_rule_and_remedy(patterns, names, rest):

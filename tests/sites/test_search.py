@@ -1,11 +1,11 @@
-"""Discovery on networks small enough to see through."""
+"""Site search on small networks."""
 
 import pytest
 import torch
 from torch import nn
 
 from fgc_mm.errors import FGCError
-from fgc_mm.sites import Member, find_sites
+from fgc_mm.sites import SiteLayer, find_sites
 
 
 class Small(nn.Module):
@@ -35,7 +35,7 @@ def paths(site):
     return [consumer.path for consumer in site.consumers]
 
 
-def test_norm_activation_and_pooling_lie_between():
+def test_norm_activation_and_pooling_are_per_channel():
     sites = found(
         lambda m, x: m.b(m.pool(m.act(m.norm(m.a(x))))),
         a=conv(3, 8),
@@ -68,11 +68,11 @@ def test_a_depthwise_conv_belongs_to_the_site():
         dw=conv(8, 8, groups=8),
         b=conv(8, 4, 1),
     )
-    assert sites['a'].outputs == (Member('a'), Member('dw'))
+    assert sites['a'].outputs == (SiteLayer('a'), SiteLayer('dw'))
     assert paths(sites['a']) == ['b']
 
 
-def test_squeeze_excite_consumes_and_produces():
+def test_squeeze_excite_is_consumer_and_producer():
     def forward(m, x):
         f = m.a(x).relu()
         scale = m.up(m.down(f.mean((2, 3), keepdim=True)).relu()).sigmoid()
@@ -87,7 +87,7 @@ def test_squeeze_excite_consumes_and_produces():
     )
     assert set(sites) == {'a', 'down'}
     assert paths(sites['a']) == ['down', 'b']
-    assert sites['a'].outputs == (Member('a'), Member('up'))
+    assert sites['a'].outputs == (SiteLayer('a'), SiteLayer('up'))
     assert paths(sites['down']) == ['up']
 
 
@@ -143,7 +143,7 @@ def test_the_hidden_layer_of_an_mlp_is_a_site_and_its_sum_is_none():
 @pytest.mark.parametrize(
     'mixing', [nn.GroupNorm(2, 8), nn.Softmax(1), nn.LocalResponseNorm(3)]
 )
-def test_what_mixes_channels_ends_a_site(mixing):
+def test_operations_that_mix_channels_rule_out_a_site(mixing):
     layers = dict(a=conv(3, 8), mixing=mixing, b=conv(8, 4), c=conv(4, 2))
     sites = found(lambda m, x: m.c(m.b(m.mixing(m.a(x))).relu()), **layers)
     assert list(sites) == ['b']
@@ -154,7 +154,7 @@ def shuffled(x):
     return x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
 
 
-def test_a_shuffle_moves_channels_to_other_places():
+def test_a_channel_shuffle_gives_positions():
     sites = found(
         lambda m, x: m.c(m.b(m.dw(shuffled(m.a(x).relu()))).relu()),
         a=conv(3, 8),
@@ -163,12 +163,12 @@ def test_a_shuffle_moves_channels_to_other_places():
         c=conv(4, 2),
     )
     order = (0, 4, 1, 5, 2, 6, 3, 7)
-    assert sites['a'].consumers == (Member('b', order),)
-    assert sites['a'].outputs == (Member('a'), Member('dw', order))
-    assert sites['b'].consumers == (Member('c'),)
+    assert sites['a'].consumers == (SiteLayer('b', order),)
+    assert sites['a'].outputs == (SiteLayer('a'), SiteLayer('dw', order))
+    assert sites['b'].consumers == (SiteLayer('c'),)
 
 
-def test_a_part_of_the_channels_may_go_another_way():
+def test_consumers_may_read_different_channels():
     def forward(m, x):
         left, right = m.a(x).relu().chunk(2, 1)
         return m.c(torch.cat([m.dw(left), right], 1)) + m.b(right)
@@ -180,11 +180,11 @@ def test_a_part_of_the_channels_may_go_another_way():
         b=conv(2, 5),
         c=conv(4, 5),
     )
-    assert sites['a'].outputs == (Member('a'), Member('dw', (0, 1)))
-    assert sites['a'].consumers == (Member('b', (2, 3)), Member('c'))
+    assert sites['a'].outputs == (SiteLayer('a'), SiteLayer('dw', (0, 1)))
+    assert sites['a'].consumers == (SiteLayer('b', (2, 3)), SiteLayer('c'))
 
 
-def test_a_gated_linear_unit_has_two_outputs_to_a_channel():
+def test_a_gated_linear_unit_has_two_outputs_per_channel():
     def forward(m, x):
         gate, value = m.up(m.embed(x).flatten(2).transpose(1, 2)).chunk(2, -1)
         return m.down(gate.sigmoid() * value)
@@ -196,8 +196,8 @@ def test_a_gated_linear_unit_has_two_outputs_to_a_channel():
         down=nn.Linear(3, 8),
     )
     assert sites['up'].channels == 3
-    assert sites['up'].outputs == (Member('up', (0, 1, 2, 0, 1, 2)),)
-    assert sites['up'].consumers == (Member('down'),)
+    assert sites['up'].outputs == (SiteLayer('up', (0, 1, 2, 0, 1, 2)),)
+    assert sites['up'].consumers == (SiteLayer('down'),)
 
 
 def test_two_layers_that_are_multiplied_are_one_site():
@@ -208,13 +208,13 @@ def test_two_layers_that_are_multiplied_are_one_site():
         c=conv(4, 2),
     )
     assert list(sites) == ['a']
-    assert sites['a'].outputs == (Member('a'), Member('b'))
+    assert sites['a'].outputs == (SiteLayer('a'), SiteLayer('b'))
 
 
 @pytest.mark.parametrize(
     'scale', [lambda f, s: f + s, lambda f, s: f * s + s.flip(1)]
 )
-def test_what_adds_does_not_scale(scale):
+def test_an_added_layer_is_not_a_scaling_layer(scale):
     sites = found(
         lambda m, x: m.d(m.c(scale(m.a(x), m.b(x).sigmoid())).relu()),
         a=conv(3, 4),
@@ -236,14 +236,14 @@ def test_what_adds_does_not_scale(scale):
         (lambda f: f.log(), None),
     ],
 )
-def test_an_activation_that_is_flat_somewhere_hides_nothing(shape, positions):
+def test_saturating_activations_do_not_hide_consumers(shape, positions):
     sites = found(
         lambda m, x: (lambda f: m.b(f) + m.c(shape(f)))(m.a(x)),
         a=conv(3, 4),
         b=conv(4, 2),
         c=conv(len(positions or range(4)), 2),
     )
-    assert sites['a'].consumers == (Member('b'), Member('c', positions))
+    assert sites['a'].consumers == (SiteLayer('b'), SiteLayer('c', positions))
 
 
 def test_a_layer_that_chooses_between_channels_has_no_site():
@@ -269,7 +269,7 @@ def test_a_clamped_sum_of_many_is_still_a_sum(most):
     assert list(found(forward, **layers)) == ['c']
 
 
-def test_a_functional_layer_that_starts_at_zero_hides_no_sum():
+def test_a_functional_layer_that_starts_at_zero_does_not_hide_a_sum():
     zero = nn.Linear(4, 4)
     nn.init.zeros_(zero.weight)
 
@@ -283,7 +283,7 @@ def test_a_functional_layer_that_starts_at_zero_hides_no_sum():
 
 
 class Box:
-    """Tensors under a name that nobody knows."""
+    """A tensor in an object of an unknown class."""
 
     def __init__(self, x):
         self.x = x
@@ -300,7 +300,7 @@ class Sum(nn.Module):
         return self.b(x) + box.x
 
 
-def test_a_block_that_reads_an_unknown_object_is_not_spared():
+def test_a_block_that_reads_an_unknown_object_is_not_cached():
     def forward(m, x):
         f = m.a(x).relu()
         return m.d(m.c(m.sum(m.other(x), Box(f))).relu()) + m.e(f)
@@ -314,7 +314,7 @@ def test_a_block_that_reads_an_unknown_object_is_not_spared():
 
 
 class Encoder(nn.Module):
-    """Keeps a map for later."""
+    """Stores a map for the decoder."""
 
     def __init__(self, keep):
         super().__init__()
@@ -348,7 +348,7 @@ def written(decoder):
 
 
 @pytest.mark.parametrize('way', [stacked, written])
-def test_a_skip_connection_behind_the_back_is_seen(way):
+def test_a_skip_connection_through_attributes_is_found(way):
     decoder = Decoder()
     sites = found(
         lambda m, x: m.decoder(m.middle(m.encoder(x)).relu()),
@@ -368,12 +368,12 @@ def test_a_skip_connection_behind_the_back_is_seen(way):
         nn.utils.parametrizations.spectral_norm,
     ],
 )
-def test_a_layer_with_a_made_weight_is_a_layer(norm):
+def test_a_layer_with_a_parametrized_weight_is_a_layer(norm):
     layers = dict(a=norm(conv(3, 4)), b=norm(conv(4, 2)))
     assert list(found(lambda m, x: m.b(m.a(x).relu()), **layers)) == ['a']
 
 
-def test_a_norm_that_starts_at_zero_hides_no_sum():
+def test_a_norm_that_starts_at_zero_does_not_hide_a_sum():
     layers = dict(a=conv(3, 4), b=conv(3, 4), norm=nn.BatchNorm2d(4))
     nn.init.zeros_(layers['norm'].weight)
     sites = found(
@@ -402,8 +402,8 @@ def test_residual_sites_are_masked_where_their_branch_ends():
     assert list(sites) == ['stem', 'a', 'b']
     assert [s.branch_end for s in sites.values()] == ['stem', None, 'norm']
     assert sites['b'].consumers == ()
-    assert sites['b'].outputs == (Member('b'),)
-    assert sites['stem'].consumers == (Member('a'),)
+    assert sites['b'].outputs == (SiteLayer('b'),)
+    assert sites['stem'].consumers == (SiteLayer('a'),)
     assert str(sites['b']).startswith('b: 4 channels -> sum after norm (')
 
 
@@ -457,7 +457,7 @@ def test_a_product_of_three_layers_is_no_site():
     assert list(sites) == ['d']
 
 
-def test_the_search_leaves_the_network_as_it_was():
+def test_the_search_restores_the_network():
     network = Small(
         lambda m, x: m.b(m.norm(m.a(x))),
         a=conv(3, 8), norm=nn.BatchNorm2d(8), b=conv(8, 4),
@@ -475,7 +475,7 @@ def test_the_search_leaves_the_network_as_it_was():
     assert 'forward' not in vars(network.a)
 
 
-def test_a_frozen_part_hides_no_site():
+def test_frozen_layers_do_not_hide_sites():
     layers = dict(a=conv(3, 8), b=conv(8, 4), c=conv(4, 2))
     network = Small(lambda m, x: m.c(m.b(m.a(x).relu()).relu()), **layers)
     network.a.requires_grad_(False)
@@ -486,7 +486,7 @@ def test_a_frozen_part_hides_no_site():
     assert frozen == [False] * 4 + [True] * 2
 
 
-def test_the_search_is_bounded_in_work():
+def test_the_search_has_a_work_limit():
     def forever(m, x):
         while True:
             x = m.a(x)
@@ -498,7 +498,7 @@ def test_the_search_is_bounded_in_work():
         )
 
 
-def test_what_does_not_run_is_named():
+def test_the_error_names_the_failing_module():
     class Fails(nn.Module):
         def forward(self, x):
             raise RuntimeError('only squares')
@@ -506,16 +506,16 @@ def test_what_does_not_run_is_named():
     network = Small(
         lambda m, x: m.b(m.a(x)), a=conv(3, 3), b=nn.Sequential(Fails())
     )
-    rule = r'^Small does not run on an image of 3x512x512 in b.0 \(only squ'
+    rule = r'^Small fails on an image of size 3x512x512 in b.0 \(only squ'
     with pytest.raises(FGCError, match=rule):
         find_sites(network)
     assert 'forward' not in vars(network.a)
 
 
-def test_no_device_is_seeded_for_good(monkeypatch):
+def test_no_device_is_reseeded(monkeypatch):
     seeds = []
     monkeypatch.setattr(torch.cuda, 'manual_seed_all', seeds.append)
-    # torch says so on some machines without a driver, and seeds no device
+    # true on some machines without a driver, where no device is seeded
     monkeypatch.setattr(torch.cuda, '_is_in_bad_fork', lambda: False)
     found(lambda m, x: m.b(m.a(x)), a=conv(3, 4), b=conv(4, 2))
     assert seeds == [0]  # by found itself
@@ -525,11 +525,17 @@ def test_no_device_is_seeded_for_good(monkeypatch):
     ('network', 'rule'),
     [
         (nn.Identity(), '^Identity has no parameters, so'),
-        (nn.Sequential(nn.LazyConv2d(3, 3)), 'without numbers .of a lazy'),
-        (nn.Sequential(nn.Conv2d(3, 3, 1, device='meta')), 'without numbers'),
+        (
+            nn.Sequential(nn.LazyConv2d(3, 3)),
+            'uninitialised parameters .of a lazy',
+        ),
+        (
+            nn.Sequential(nn.Conv2d(3, 3, 1, device='meta')),
+            'uninitialised parameters',
+        ),
         (
             Small(lambda m, x: Box(m.b(m.a(x))), a=conv(3, 4), b=conv(4, 2)),
-            'gives Box, in which no tensor can be seen; it must',
+            'returns Box, which contains no tensor; it must',
         ),
     ],
 )
@@ -541,28 +547,33 @@ def test_what_cannot_be_searched_is_refused(network, rule):
 @pytest.mark.parametrize(
     ('option', 'rule'),
     [
-        (dict(image_size=0), 'image_size=0 is no size of an image; write'),
-        (dict(image_size='64'), "image_size='64' is no size"),
-        (dict(image_size=(8,)), r'image_size=\(8,\) is no size'),
-        (dict(image_size=1.5), 'image_size=1.5 is no size'),
-        (dict(max_work='5'), "max_work='5' is no number of elements; write"),
-        (dict(max_work=-1), 'max_work=-1 is no number'),
-        (dict(max_work=None), 'max_work=None is no number'),
+        (dict(image_size=0), 'image_size=0 is not an image size; write'),
+        (dict(image_size='64'), "image_size='64' is not an image size"),
+        (dict(image_size=(8,)), r'image_size=\(8,\) is not an image size'),
+        (dict(image_size=1.5), 'image_size=1.5 is not an image size'),
+        (
+            dict(max_work='5'),
+            "max_work='5' is not a number of elements; write",
+        ),
+        (dict(max_work=-1), 'max_work=-1 is not a number'),
+        (dict(max_work=None), 'max_work=None is not a number'),
     ],
 )
-def test_options_that_are_no_numbers_are_refused(option, rule):
+def test_options_of_another_type_are_refused(option, rule):
     with pytest.raises(FGCError, match=rule):
         find_sites(Small(lambda m, x: m.a(x), a=conv(3, 3)), option)
 
 
 def test_the_old_bound_in_seconds_is_accepted_and_ignored():
     network = Small(lambda m, x: m.b(m.a(x)), a=conv(3, 4), b=conv(4, 2))
-    with pytest.warns(FutureWarning, match='bounded in work') as caught:
+    with pytest.warns(FutureWarning, match='limited in computed') as caught:
         sites = find_sites(network, dict(type='auto', seconds=1e-9))
     assert [site.name for site in sites] == ['a'] and len(caught) == 1
 
 
 @pytest.mark.parametrize('sites', [dict(type='all'), dict(size=3)])
 def test_unknown_options_are_refused(sites):
-    with pytest.raises(FGCError, match='is not understood; write'):
+    with pytest.raises(
+        FGCError, match='has unknown keys or another type; write'
+    ):
         find_sites(Small(lambda m, x: m.a(x), a=conv(3, 3)), sites)

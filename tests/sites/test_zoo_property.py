@@ -1,4 +1,4 @@
-"""Exactness and MACs on mmpretrain's own backbones, through the wrapper."""
+"""Exactness and MACs of gated mmpretrain backbones."""
 
 import copy
 from functools import cache
@@ -14,7 +14,7 @@ from fgc_mm.functional import macs_per_image
 from fgc_mm.models import GatedBackbone, build_macs_table
 
 GATE = dict(type='fgc_mm.BinaryConcreteGate')
-# The kinds of blocks matter, not how often they come.
+# Every kind of block occurs, few times.
 TWO_STAGES = dict(
     num_stages=2, strides=(1, 2), dilations=(1, 1), out_indices=(1,)
 )
@@ -93,7 +93,7 @@ SIZE = 64
 CASES = [(c, 'auto') for c in BACKBONES] + [(c, RESIDUAL) for c in SUMS]
 
 
-@cache  # the search of the sites takes seconds
+@cache  # the site search takes seconds
 def build(case):
     config, sites = CASES[case]
     torch.manual_seed(0)
@@ -144,7 +144,7 @@ def test_all_open_is_the_plain_backbone_bit_for_bit(gated):
 
 
 @torch.no_grad()
-def test_closed_channels_have_no_say(gated):
+def test_closed_channels_do_not_change_the_output(gated):
     network, images = gated
     outputs, records = network.forward_gated(images[:1])
     assert 0.2 < torch.cat([r.mask[0] for r in records]).mean() < 0.8
@@ -189,8 +189,8 @@ def remove(network, images, sites, masks):
 
 @pytest.mark.parametrize(
     'case',
-    # apart from grouped convs, of which it removes whole groups, and from
-    # channels that it loses sight of
+    # without grouped convs, of which it removes whole groups, and without
+    # channels that it does not follow
     [
         i
         for i, config in enumerate(BACKBONES)
@@ -224,7 +224,7 @@ class Holder(nn.Module):
 
 
 @torch.no_grad()
-def test_a_record_has_the_means_of_what_the_consumers_read(gated):
+def test_a_record_has_the_means_of_the_consumers_inputs(gated):
     network, images = gated
     for gate in network.gates.values():
         gate.expand.weight.zero_()

@@ -14,7 +14,11 @@ from fgc_mm.cli.commands import benchmark
 from fgc_mm.cli.run_tool import run_tool
 from fgc_mm.deploy import build_model
 from fgc_mm.deploy.timing.clock import Times, interleaved_times
-from fgc_mm.deploy.timing.theory import seen_before, site_promises, verdict
+from fgc_mm.deploy.timing.theory import (
+    format_time_ratio,
+    mask_repeat_rate,
+    site_macs_ratios,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / 'configs' / 'bas_resnet20_digits.py'
@@ -112,25 +116,25 @@ def test_masks_that_come_again(report):
         torch.tensor([[1, 0], [0, 1], [1, 0], [1, 0]]),
         torch.tensor([[1.0], [2.0], [0.0], [0.5]]),  # a factor is open
     ]
-    assert seen_before(masks) == pytest.approx((2 + 2) / 8)
-    assert seen_before([]) == 0
+    assert mask_repeat_rate(masks) == pytest.approx((2 + 2) / 8)
+    assert mask_repeat_rate([]) == 0
     run = report[1]['runs'][0]
     assert 0 <= run['masks_seen_before'] <= 1
     assert 'of the masks were those of an earlier image' in report[0]
 
 
 def test_a_ratio_above_theory_is_noise():
-    assert verdict(1.2, 1.5) == '1.20 x'
-    assert 'noise' in verdict(1.6, 1.5)
+    assert format_time_ratio(1.2, 1.5) == '1.20 x'
+    assert 'noise' in format_time_ratio(1.6, 1.5)
 
 
 def test_sites_are_counted_alone(tiny):
     model = tiny.build()
     table = model.macs_table((3, 16, 16))
     masks = [torch.ones(2, c) for c in table.channels]
-    assert site_promises(table, masks) == [1.0] * len(masks)
+    assert site_macs_ratios(table, masks) == [1.0] * len(masks)
     masks[0][:, ::2] = 0  # half of the channels, half of both its layers
-    first, *others = site_promises(table, masks)
+    first, *others = site_macs_ratios(table, masks)
     assert first == pytest.approx(2) and others == [1.0] * len(others)
 
 

@@ -59,8 +59,8 @@ def test_the_ratio_that_it_names_costs_the_budget(files):
 @pytest.mark.parametrize(
     ('arguments', 'sentence'),
     [
-        (['--budget', '1.5'], r'a budget of 1\.5 is no share'),
-        (['--budget', '0.001'], r'smallest possible is 0\.\d+ \(gates'),
+        (['--budget', '1.5'], r'a budget of 1\.5 is not a fraction'),
+        (['--budget', '0.001'], r'possible cost is 0\.\d+ \(with gates'),
         (['--budget', '0.4', '--cfg-options',
           'model.gate_losses.0.target=best'], r"target='best'"),
     ],

@@ -206,7 +206,7 @@ def test_test_py_reads_it(tool, written):
 @pytest.mark.parametrize(
     ('arguments', 'told'),
     [
-        (['--pruning-ratio', '1.5'], 'pruning_ratio=1.5 is no share'),
+        (['--pruning-ratio', '1.5'], 'pruning_ratio=1.5 is not a fraction'),
         (['--pruning-ratio', '0.99'], 'pruning_ratio=0.99 is out of reach'),
     ],
 )

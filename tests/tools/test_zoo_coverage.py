@@ -92,6 +92,6 @@ def test_faults_are_found():
         layer._forward_pre_hooks.popitem(last=False)
     assert find_fault(gated, images) == 'closed channels have an influence'
     layer.register_forward_hook(
-        lambda m, a, out: out + 1 if state_of(gated._ports[0]) else None
+        lambda m, a, out: out + 1 if state_of(gated._site_hooks[0]) else None
     )
     assert 'all gates open' in find_fault(gated, images)

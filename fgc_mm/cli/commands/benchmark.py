@@ -26,15 +26,15 @@ from torch import Tensor, nn
 
 from fgc_mm.deploy import PlainForward, build_trained, images_of
 from fgc_mm.deploy.timing.clock import Times, interleaved_times
-from fgc_mm.deploy.timing.contestants import Contestant, Contestants
 from fgc_mm.deploy.timing.step_times import grouped, step_times
 from fgc_mm.deploy.timing.theory import (
     dense_macs,
+    format_time_ratio,
+    mask_repeat_rate,
     masks_of,
-    seen_before,
-    site_promises,
-    verdict,
+    site_macs_ratios,
 )
+from fgc_mm.deploy.timing.variants import BenchmarkVariant, BenchmarkVariants
 from fgc_mm.engine.config_file import load_config
 from fgc_mm.engine.config_options import ConfigOptions, override
 from fgc_mm.errors import FGCError
@@ -172,7 +172,7 @@ def measure(
 ) -> dict[str, Any]:
     """All rows with so many threads."""
     torch.set_num_threads(threads)
-    rows = Contestants(
+    rows = BenchmarkVariants(
         model, settings, images, others, folder, not args.no_compile
     ).all()
     batches = [b for b in images.split(args.batch) if len(b) == args.batch]
@@ -208,13 +208,13 @@ def measure(
         threads=threads, best_dense=best, rows=entries,
         sites=site_rows(model, rows, images), notes=notes(rows),
         profile=profile(rows, images, times),
-        masks_seen_before=seen_before(masks_of(model, images.split(16))),
+        masks_seen_before=mask_repeat_rate(masks_of(model, images.split(16))),
     )  # fmt: skip
     show(run)
     return run
 
 
-def refuse_single(rows: list[Contestant]) -> None:
+def refuse_single(rows: list[BenchmarkVariant]) -> None:
     """The gathered ONNX takes images one by one."""
     for row in rows:
         if row.name.startswith('gathered') and row.run is not None:
@@ -222,7 +222,7 @@ def refuse_single(rows: list[Contestant]) -> None:
 
 
 def promises(
-    model: nn.Module, rows: list[Contestant], images: Tensor
+    model: nn.Module, rows: list[BenchmarkVariant], images: Tensor
 ) -> dict[str, float]:
     """Dense MACs over the MACs that each row computes."""
     shape = tuple(images.shape[1:])
@@ -247,7 +247,7 @@ def promises(
 
 
 def site_rows(
-    model: nn.Module, rows: list[Contestant], images: Tensor
+    model: nn.Module, rows: list[BenchmarkVariant], images: Tensor
 ) -> list[dict[str, Any]]:
     """Theory and clock of every site of the dynamic network."""
     report = next(
@@ -258,7 +258,7 @@ def site_rows(
     table = model.macs_table(tuple(images.shape[1:]))
     masks = masks_of(model, images.split(16))
     result = []
-    for index, theory in enumerate(site_promises(table, masks)):
+    for index, theory in enumerate(site_macs_ratios(table, masks)):
         name = table.sites[index]
         said = report.get(name, {})
         clock = None
@@ -279,7 +279,7 @@ def site_rows(
 
 
 def profile(
-    rows: list[Contestant], images: Tensor, times: dict[str, Times]
+    rows: list[BenchmarkVariant], images: Tensor, times: dict[str, Times]
 ) -> dict[str, Any]:
     """Where the dynamic network's time goes: groups of steps, and steps."""
     model = next((r.model for r in rows if r.name == 'dynamic'), None)
@@ -294,7 +294,7 @@ def profile(
     )
 
 
-def notes(rows: list[Contestant]) -> list[str]:
+def notes(rows: list[BenchmarkVariant]) -> list[str]:
     """What the dynamic network says of itself."""
     return [
         note
@@ -317,7 +317,7 @@ def show(run: dict[str, Any]) -> None:
         if 'ms' not in row:
             table.add_row(row['name'], f'not there: {row["why_not"]}')
             continue
-        said = verdict(row['clock'], row['theory'])
+        said = format_time_ratio(row['clock'], row['theory'])
         if row['name'] == run['best_dense']:
             said = '1'
         table.add_row(
@@ -367,7 +367,7 @@ def show_sites(sites: list[dict[str, Any]]) -> None:
             site['site'],
             f'{site["keep_ratio"]:.2f}',
             f'{theory:.2f} x',
-            '-' if clock is None else verdict(clock, theory),
+            '-' if clock is None else format_time_ratio(clock, theory),
             '-' if clock is None else f'{clock / theory:.2f}',
             site['executed'] or '-',
             site['why'] or '-',

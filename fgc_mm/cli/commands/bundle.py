@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from fgc_mm.deploy import build_trained, images_of
 from fgc_mm.deploy.bundle.meta import file_meta
 from fgc_mm.deploy.bundle.pipeline import preprocessing_settings
-from fgc_mm.deploy.bundle.writing import Written, write_file
+from fgc_mm.deploy.bundle.writing import WrittenFile, write_file
 from fgc_mm.deploy.graph import program_of
 from fgc_mm.engine.config_file import load_config
 from fgc_mm.engine.config_options import ConfigOptions, override
@@ -76,7 +76,7 @@ def pictures(folder: Path, count: int) -> list[Path]:
     return found[:count]
 
 
-def summary(written: Written) -> str:
+def summary(written: WrittenFile) -> str:
     """What was written, in words."""
     share = 100 * written.macs / written.dense
     compared = written.images - written.edge

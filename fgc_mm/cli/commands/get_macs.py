@@ -165,7 +165,7 @@ def per_site(macs: MACsTable) -> Table:
     for column in ('channels', 'governs MACs', 'of dense', 'gate MACs'):
         table.add_column(column, justify='right')
     for index, name in enumerate(macs.sites):
-        governed = macs.governed(index)
+        governed = macs.site_macs(index)
         gate = macs.gate_of(name)
         table.add_row(
             name,

@@ -25,8 +25,8 @@ from fgc_mm.deploy.export.files import (
     export_gathered_onnx,
     export_onnx,
     largest_difference,
-    need_onnx,
     onnx_logits,
+    require_onnx,
 )
 from fgc_mm.engine.config_file import load_config
 from fgc_mm.engine.config_options import ConfigOptions, override
@@ -35,7 +35,7 @@ from fgc_mm.engine.config_options import ConfigOptions, override
 def main() -> None:
     """Export, compare, time."""
     args = parse_args()
-    need_onnx()
+    require_onnx()
     cfg = load_config(args.config)
     override(cfg, args.cfg_options)
     model = build_trained(cfg, args.checkpoint)

@@ -22,7 +22,7 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor, nn
 
-from fgc_mm.deploy.loading import build_model, misfit
+from fgc_mm.deploy.loading import build_model, mismatch
 from fgc_mm.engine.config_file import load_config
 from fgc_mm.engine.config_options import ConfigOptions, override
 from fgc_mm.engine.dataloader_defaults import set_dataloader_defaults
@@ -165,7 +165,7 @@ def load_dense(network: nn.Module, checkpoint: str, config: str) -> None:
         for key, value in content.get('state_dict', content).items()
         if key.startswith('backbone.')
     }
-    wrong = misfit(network, state)
+    wrong = mismatch(network, state)
     if wrong:
         raise FGCError(
             f'{checkpoint} is not of the dense network that {config} gates: '

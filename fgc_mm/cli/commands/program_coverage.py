@@ -27,7 +27,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from fgc_mm.cli.commands.zoo_coverage import GATE, backbone_of
-from fgc_mm.deploy.comparing import flat
+from fgc_mm.deploy.comparing import flatten_tensors
 from fgc_mm.deploy.dynamic.model import DynamicBackbone
 from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedBackbone
@@ -106,7 +106,7 @@ def examine(name: str, config: dict) -> Row:
 @torch.no_grad()
 def is_random(network: nn.Module, image: Tensor) -> bool:
     """Whether it gives other features at every call."""
-    first, second = (flat(network(image)) for _ in range(2))
+    first, second = (flatten_tensors(network(image)) for _ in range(2))
     return any(not torch.equal(x, y) for x, y in zip(first, second))
 
 

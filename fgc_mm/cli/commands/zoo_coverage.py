@@ -33,9 +33,9 @@ from torch import Tensor, nn
 from fgc_mm.errors import FGCError
 from fgc_mm.functional import macs_per_image, spread_mask
 from fgc_mm.models import GatedBackbone, build_macs_table
-from fgc_mm.sites import Member
-from fgc_mm.sites.cut import tensors
+from fgc_mm.sites import SiteLayer
 from fgc_mm.sites.image_size import small_images
+from fgc_mm.sites.probed_backbone import tensors
 
 ENCODERS = 'backbone', 'image_encoder', 'vision_backbone', 'vision_encoder'
 GATE = dict(type='fgc_mm.BinaryConcreteGate')
@@ -118,7 +118,7 @@ def examine(config: dict, answers: Connection) -> None:
 
 def refusal(sentence: str) -> tuple[str, str]:
     """The result, and the reason in short, of a search that was refused."""
-    if 'does not run' in sentence:
+    if 'fails on an image' in sentence:
         return 'failed', 'it does not run on images alone'
     if 'parallel branches' in sentence:
         return 'no site', 'parallel branches are summed for deployment'
@@ -154,7 +154,7 @@ def run(forward: Callable, images: Tensor) -> object:
     return forward(images)
 
 
-def overwrite(backbone: nn.Module, output: Member, closed: Tensor) -> None:
+def overwrite(backbone: nn.Module, output: SiteLayer, closed: Tensor) -> None:
     """Garbage in what a layer computes for closed channels."""
     layer = backbone.get_submodule(output.path)
     closed = rows_of(output, closed)
@@ -163,7 +163,7 @@ def overwrite(backbone: nn.Module, output: Member, closed: Tensor) -> None:
         layer.bias[closed] += 5
 
 
-def rows_of(output: Member, closed: Tensor) -> Tensor:
+def rows_of(output: SiteLayer, closed: Tensor) -> Tensor:
     """Which of a layer's outputs belong to a site's closed channels."""
     return ~spread_mask(~closed[None], output.positions)[0]
 

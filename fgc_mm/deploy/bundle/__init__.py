@@ -1,1 +1,1 @@
-"""The file of a dynamic network, with what a picture needs beside it."""
+"""Files of dynamic networks: program, preprocessing, classes and MACs."""

@@ -1,4 +1,4 @@
-"""A table of MACs as plain settings, for the runtime."""
+"""A MACs table as plain settings for the runtime."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Runs = tuple[tuple[int, int], ...]
 
 
 def macs_settings(table: MACsTable) -> dict[str, Any]:
-    """``macs`` of the file's JSON, see :class:`fgc_mm.runtime.macs.MACs`.
+    """The ``macs`` entry of the file's JSON, see docs/runtime.md.
 
     Args:
         table: Of the network, at the size of its images.
@@ -40,25 +40,25 @@ def macs_settings(table: MACsTable) -> dict[str, Any]:
 def _sites(
     sites: Sequence[SitePositions], positions: dict[Runs, int]
 ) -> list[tuple[int, int | None]]:
-    """Each site with the number of its positions, which many layers share."""
+    """Each site with the index of its positions, which layers may share."""
     return [
         (
             site,
             None
-            if places is None
-            else positions.setdefault(_runs(places), len(positions)),
+            if channels is None
+            else positions.setdefault(_runs(channels), len(positions)),
         )
-        for site, places in sites
+        for site, channels in sites
     ]
 
 
-def _runs(places: Sequence[int]) -> Runs:
-    """``[first, count]`` of channels that follow each other, or of -1."""
+def _runs(channels: Sequence[int]) -> Runs:
+    """``[first, count]`` for runs of consecutive channels, or of -1."""
     runs: list[tuple[int, int]] = []
-    for place in map(int, places):
-        first, count = runs[-1] if runs else (place, 0)
-        if place == (first + count if first >= 0 else -1):
+    for position in map(int, channels):
+        first, count = runs[-1] if runs else (position, 0)
+        if position == (first + count if first >= 0 else -1):
             runs[-1:] = [(first, count + 1)]
         else:
-            runs.append((place, 1))
+            runs.append((position, 1))
     return tuple(runs)

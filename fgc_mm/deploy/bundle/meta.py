@@ -32,14 +32,14 @@ def file_meta(
 
     Args:
         cfg: The config.
-        checkpoint: What the checkpoint file holds.
+        checkpoint: Contents of the checkpoint file.
         model: The classifier, in evaluation.
         program: Its program; outputs: logits, then logits and mask of every
             site.
 
     Raises:
-        FGCError: The runtime cannot do what the test pipeline or the data
-            preprocessor does.
+        FGCError: The runtime does not support the test pipeline or the data
+            preprocessor.
     """
     height, width = program.values[0].shape[1:]
     table = model.macs_table(program.values[0].shape)
@@ -58,14 +58,14 @@ def file_meta(
 def _classes(
     cfg: Config, checkpoint: Mapping[str, Any], count: int
 ) -> list[str]:
-    """Names that the checkpoint has, or the test set; else numbers."""
+    """Class names of the checkpoint or the test set; otherwise numbers."""
     meta = checkpoint.get('meta') or {}
     trained = meta.get('dataset_meta') if isinstance(meta, Mapping) else None
     dataset = innermost_dataset(cfg)
     own = getattr(DATASETS.get(dataset['type']), 'METAINFO', None)
     for named in (trained, dataset, dataset.get('metainfo'), own):
         names = named.get('classes') if isinstance(named, Mapping) else None
-        # a string is the path of a file
+        # a string is a file's path
         if isinstance(names, (list, tuple)) and len(names) == count:
             return [str(name) for name in names]
     return [str(number) for number in range(count)]
@@ -74,12 +74,13 @@ def _classes(
 def _sites(
     program: Program, names: Sequence[str], channels: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """Where among the outputs the decisions of every site are."""
+    """Indices of the outputs that hold every site's logits and mask."""
     if len(program.outputs) != 1 + 2 * len(names):
         raise FGCError(
             f'the program has {len(program.outputs)} outputs for '
-            f'{len(names)} sites, but each site has its logits and its mask '
-            'behind the classes; make the program with program_of.'
+            f'{len(names)} sites, but it needs the logits and the mask of '
+            'each site after the class logits; make the program with '
+            'program_of.'
         )
     return [
         dict(

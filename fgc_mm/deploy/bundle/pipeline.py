@@ -16,7 +16,7 @@ from fgc_mm.models import NonBlockingDataPreprocessor
 from fgc_mm.runtime.preprocessing import new_size, size_after
 from fgc_mm.runtime.resizing import CV2, PILLOW
 
-# data sets whose items hold the image already, and its colours in order
+# data sets whose items hold the decoded image, and its channel order
 IN_MEMORY = {
     'CIFAR10': 'rgb',
     'CIFAR100': 'rgb',
@@ -37,16 +37,16 @@ def preprocessing_settings(
     Args:
         cfg: The config.
         model: Its model, for the data preprocessor.
-        size: Height and width of what the network takes; ``None``: that
-            which the pipeline makes of any picture.
+        size: Input height and width of the network; ``None``: the output
+            size of the pipeline, if it is the same for all images.
 
     Raises:
-        FGCError: A step of the pipeline, or the data preprocessor, does
-            what the runtime cannot; the sentence names it.
+        FGCError: The runtime does not support a step of the pipeline, or the
+            data preprocessor; the message names it.
     """
     dataset = innermost_dataset(cfg)
-    steps = _built(dataset['pipeline'])
-    bits, order, steps = _loaded(dataset, steps)
+    steps = _build_steps(dataset['pipeline'])
+    bits, order, steps = _image_format(dataset, steps)
     described = [_step(step) for step in _without_packing(steps)]
     size = size or _size_after(described)
     return dict(
@@ -61,19 +61,19 @@ def _size_after(steps: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
     """Height and width after the steps.
 
     Raises:
-        FGCError: They depend on the picture's.
+        FGCError: They depend on the input's size.
     """
     sizes = {size_after(steps, size) for size in ((700, 900), (900, 700))}
     if len(sizes) > 1:
         raise FGCError(
-            'the test pipeline makes pictures of several sizes, but the file '
-            'is for one; add a Resize or CenterCrop that fixes it.'
+            'the test pipeline makes images of several sizes, but the file '
+            'is for one; add a Resize or CenterCrop with a fixed size.'
         )
     return sizes.pop()
 
 
 def innermost_dataset(cfg: Config) -> Mapping[str, Any]:
-    """The data set that has a pipeline."""
+    """The data set config that has a pipeline."""
     dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
     while 'pipeline' not in dataset and isinstance(
         dataset.get('dataset'), Mapping
@@ -83,14 +83,14 @@ def innermost_dataset(cfg: Config) -> Mapping[str, Any]:
         raise FGCError(
             f'the test set of {cfg.filename} '
             f'({dataset.get("type", "none is there")}) has no pipeline, which '
-            'says how pictures are preprocessed; give a config that has one.'
+            'defines the preprocessing of images; give a config that has one.'
         )
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     return dataset
 
 
-def _built(pipeline: Sequence[Any]) -> list[Any]:
-    """The steps as objects, with all their options."""
+def _build_steps(pipeline: Sequence[Any]) -> list[Any]:
+    """The transforms, built with all their options."""
     return [
         TRANSFORMS.build(step) if isinstance(step, Mapping) else step
         for step in pipeline
@@ -98,41 +98,41 @@ def _built(pipeline: Sequence[Any]) -> list[Any]:
 
 
 def _name(step: Any) -> str:
-    """Of a step that is one of the libraries' own; else its full name."""
+    """The class name; with its module if it is not from these libraries."""
     kind = type(step)
     own = kind.__module__.partition('.')[0] in LIBRARIES
     return kind.__name__ if own else f'{kind.__module__}.{kind.__name__}'
 
 
-def _loaded(
+def _image_format(
     dataset: Mapping[str, Any], steps: list[Any]
 ) -> tuple[int | None, str, list[Any]]:
-    """Bits of a 16-bit picture, order of the channels, and further steps."""
+    """Bits of a 16-bit image, channel order, and the remaining steps."""
     if steps and _name(steps[0]) in LOADERS:
-        return *_loading(steps[0]), steps[1:]
+        return *_loader_format(steps[0]), steps[1:]
     name = str(dataset.get('type')).rpartition('.')[2]
     if name not in IN_MEMORY:
         raise FGCError(
             f'the pipeline of {name} begins with '
             f'{_name(steps[0]) if steps else "nothing"}, so it is not known '
-            f'how its pictures are read; begin it with one of '
+            f'how its images are read; begin it with one of '
             f'{", ".join(LOADERS)}.'
         )
     return 16, IN_MEMORY[name], steps
 
 
-def _loading(step: Any) -> tuple[int | None, str]:
+def _loader_format(step: Any) -> tuple[int | None, str]:
     own = _name(step) == 'LoadImage'
     flag = COLOURS.get(_color_type(step))
     if flag is None or step.imdecode_backend not in ('cv2', 'pillow'):
-        raise _refused(step, 'reads 8 bits in colour or in grey')
+        raise _unsupported(step, 'reads images of 8 bits, colour or grey')
     if step.as_float if own else step.to_float32:
-        raise _refused(step, 'resizes pictures of 8 bits')
+        raise _unsupported(step, 'resizes images of 8 bits')
     return step.bits if own else 16, flag
 
 
 def _color_type(step: Any) -> Any:
-    """As the config has it; LoadImage holds OpenCV's flag."""
+    """As written in the config; LoadImage stores OpenCV's flag."""
     import cv2
 
     depth = cv2.IMREAD_ANYDEPTH
@@ -153,7 +153,7 @@ def _without_packing(steps: list[Any]) -> list[Any]:
             "dict(type='PackInputs')."
         )
     if last.input_key != 'img':
-        raise _refused(last, "packs the image, input_key='img'")
+        raise _unsupported(last, "packs the image, input_key='img'")
     return steps[:-1]
 
 
@@ -162,7 +162,7 @@ def _step(step: Any) -> dict[str, Any]:
     if make is None:
         raise FGCError(
             f'the test pipeline has the step {_name(step)}, but the runtime '
-            f'knows {", ".join((*LOADERS, *STEPS, "PackInputs"))}; export '
+            f'supports {", ".join((*LOADERS, *STEPS, "PackInputs"))}; export '
             'with a test pipeline of these.'
         )
     return make(step)
@@ -174,7 +174,7 @@ def _edge(step: Any) -> dict[str, Any]:
 
 def _resize_all(step: Any) -> dict[str, Any]:
     if step.scale is None:
-        raise _refused(step, 'resizes to a fixed scale=(width, height)')
+        raise _unsupported(step, 'resizes to a fixed scale=(width, height)')
     width, height = step.scale
     edge = 'within' if step.keep_ratio else 'both'
     return _resize(step, edge, [height, width])
@@ -189,14 +189,14 @@ def _resize(step: Any, edge: str, size: int | list[int]) -> dict[str, Any]:
     )
     known = {'cv2': CV2, 'pillow': PILLOW}.get(step.backend, ())
     if step.interpolation not in known:
-        raise _refused(step, 'resizes by cv2 or pillow')
-    new_size((8, 8), options)  # the options make sense
+        raise _unsupported(step, 'resizes by cv2 or pillow')
+    new_size((8, 8), options)  # raises if the options are invalid
     return dict(resize=options)
 
 
 def _crop(step: Any) -> dict[str, Any]:
     if step.auto_pad:
-        raise _refused(step, 'crops without padding')
+        raise _unsupported(step, 'crops without padding')
     width, height = step.crop_size
     return dict(crop=[height, width])
 
@@ -211,8 +211,7 @@ def _normalisation(
     if type(preprocessor) not in known:
         raise FGCError(
             f'the data preprocessor is {type(preprocessor).__name__}, but '
-            'the runtime computes what ClsDataPreprocessor does; export with '
-            'that.'
+            'the runtime implements ClsDataPreprocessor; export with that.'
         )
     divisor = preprocessor.pad_size_divisor
     if any(pixels % divisor for pixels in size):
@@ -225,16 +224,18 @@ def _normalisation(
         order = {'rgb': 'bgr', 'bgr': 'rgb'}[order]
     mean = std = None
     if preprocessor._enable_normalize:
-        mean, std = map(_numbers, (preprocessor.mean, preprocessor.std))
+        mean, std = map(
+            _shortest_floats, (preprocessor.mean, preprocessor.std)
+        )
     return dict(channel_order=order, mean=mean, std=std)
 
 
-def _numbers(tensor: Tensor) -> list[float]:
-    """The shortest ones that are these in float32."""
+def _shortest_floats(tensor: Tensor) -> list[float]:
+    """The shortest decimals that give these float32 values."""
     return [float(str(x)) for x in tensor.float().flatten().numpy()]
 
 
-def _refused(step: Any, rule: str) -> FGCError:
+def _unsupported(step: Any, rule: str) -> FGCError:
     return FGCError(
         f'the test pipeline has the step {step}, but the runtime {rule}; '
         'export with a test pipeline that does so.'

@@ -10,7 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fgc_mm.deploy.comparing import TOLERANCE, of_image, on_the_edge
+from fgc_mm.deploy.comparing import (
+    TOLERANCE,
+    differs_by_rounding,
+    records_of_image,
+)
 from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedImageClassifier
 from fgc_mm.models.class_scores import class_scores
@@ -20,18 +24,18 @@ from fgc_mm.runtime.model import Model
 
 
 @dataclass(frozen=True)
-class Written:
-    """What a file was found to be.
+class WrittenFile:
+    """Result of writing and checking a file.
 
     Attributes:
-        images: On which it was compared.
-        edge: How many of them were left out, since a gate's logit is so
+        images: Number of images in the comparison.
+        edge: How many of them were left out because a gate's logit is so
             near to 0 that rounding decides.
-        gap: Largest difference of a logit, as ``TOLERANCE`` has it.
+        gap: Largest difference of a logit, relative as for ``TOLERANCE``.
         macs: Mean per image.
         dense: MACs of the network without gates.
         size: Of the file, in bytes.
-        build: That ran it.
+        build: Runtime library that ran it.
     """
 
     images: int
@@ -48,18 +52,18 @@ def write_file(
     model: GatedImageClassifier,
     images: Tensor,
     path: str | Path,
-) -> Written:
-    """Write a program, load it again, compare it, and put it in place.
+) -> WrittenFile:
+    """Write a program, load it again, compare it, and move it into place.
 
     Args:
         program: With its JSON (:func:`fgc_mm.deploy.bundle.meta.file_meta`).
-        model: The masked model that it was made of.
+        model: The masked model that it was made from.
         images: (N, C, H, W), preprocessed.
-        path: Of the file; until all is well it has another name.
+        path: Of the file; it has a temporary name until it is checked.
 
     Raises:
-        FGCError: The logits differ by more than 1e-4, or an operation calls
-            torch.
+        FGCError: The logits differ by more than 1e-4, or an operation is a
+            call of torch.
     """
     _refuse_calls(program)
     file = Path(path)
@@ -71,14 +75,14 @@ def write_file(
         with Model.load(part) as loaded:
             outputs = loaded.run(images.numpy(), decisions=True)
             sites = program.meta['sites']
-            gaps, edge = _compared(outputs, sites, model, images)
+            gaps, edge = _compare(outputs, sites, model, images)
             _check(gaps, edge, file)
             macs = Classifier(loaded).cost(outputs)[0]
             build = loaded.build
         part.replace(file)
     finally:
         part.unlink(missing_ok=True)
-    return Written(
+    return WrittenFile(
         len(images),
         int(edge.sum()),
         float(gaps[~edge].max()),
@@ -94,44 +98,46 @@ def _refuse_calls(program: Program) -> None:
         if isinstance(op, Call):
             raise FGCError(
                 f'{name} is computed by torch, which the runtime does not '
-                'have, so no file can hold this network; export it with '
-                'tools/export/onnx.py.'
+                'have, so this network cannot be written to a file; export '
+                'it with tools/export/onnx.py.'
             )
 
 
 @torch.no_grad()
-def _compared(
+def _compare(
     outputs: list[np.ndarray],
     sites: list[dict],
     model: GatedImageClassifier,
     images: Tensor,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Largest difference of each image, and where it is a rounding's."""
+    """Difference of each image, and whether rounding explains it."""
     feats, records = model._extract_gated(images)
     wanted = class_scores(model.head, feats, 'the runtime').numpy()
     gaps = _gaps(wanted, outputs[0])
     found = [
         replace(
             record,
-            logits=_as(record.logits, outputs[site['logits']]),
-            mask=_as(record.mask, outputs[site['output']]),
+            logits=_tensor_like(record.logits, outputs[site['logits']]),
+            mask=_tensor_like(record.mask, outputs[site['output']]),
         )
         for site, record in zip(sites, records, strict=True)
     ]
     edge = [
         gaps[n] > TOLERANCE
-        and on_the_edge(of_image(records, n), of_image(found, n))
+        and differs_by_rounding(
+            records_of_image(records, n), records_of_image(found, n)
+        )
         for n in range(len(images))
     ]
     return gaps, np.array(edge)
 
 
-def _as(like: Tensor, output: np.ndarray) -> Tensor:
+def _tensor_like(like: Tensor, output: np.ndarray) -> Tensor:
     return torch.from_numpy(output).reshape(like.shape)
 
 
 def _gaps(wanted: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """The largest difference of each image; (N,)."""
+    """The largest difference for each image; (N,)."""
     scale = max(1.0, float(np.abs(wanted).max()))
     return np.abs(found.reshape(wanted.shape) - wanted).max(axis=1) / scale
 

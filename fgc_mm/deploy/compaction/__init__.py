@@ -1,1 +1,1 @@
-"""Networks without the channels that are never, or always, open."""
+"""Removing channels that are never open and gates that are always open."""

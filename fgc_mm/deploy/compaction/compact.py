@@ -1,4 +1,4 @@
-"""Static removal: what firing statistics say is constant goes for good."""
+"""Static removal of channels that are constant in the firing statistics."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fgc_mm.deploy.compaction.agreement import (
-    Closing,
-    agreeing,
+from fgc_mm.deploy.compaction.channel_removal import ChannelRemoval
+from fgc_mm.deploy.compaction.equivalence import (
+    CloseChannels,
+    fixed_decisions,
     largest_gap,
+    override_masks,
     same_decisions,
-    telling,
 )
-from fgc_mm.deploy.compaction.removal import Removal
 from fgc_mm.deploy.compaction.shrunk import shrunk
 from fgc_mm.deploy.compaction.small_state import (
     any_gate,
@@ -26,21 +26,21 @@ from fgc_mm.errors import FGCError
 from fgc_mm.models import ChannelMap, CompactBackbone, GatedBackbone
 from fgc_mm.registry import MODELS
 
-CLOSE = 1e-4  # largest difference of a feature, as a share of the largest one
+MAX_DIFFERENCE = 1e-4  # largest difference, relative to the largest feature
 
 
 @dataclass(frozen=True)
 class Compacted:
-    """What compaction gives.
+    """Result of a compaction.
 
     Attributes:
         channel_map: What remains, and what is gated.
         backbone: The small network, with its weights.
-        state_dict: The whole small model's.
+        state_dict: Of the whole small model.
         refused: Sites that keep channels which are never open, and why.
         difference: Largest difference between the features of the small
-            network and of the masked one whose removed gates agree, as a
-            share of the largest feature.
+            network and of the masked one with the same fixed decisions,
+            relative to the largest feature.
     """
 
     channel_map: ChannelMap
@@ -60,43 +60,43 @@ def compact(
 ) -> Compacted:
     """Remove what is constant from a gated model.
 
-    Channels that are never open go, with their rows and columns in every
-    layer; channels that are always open lose their row of the gate; a site
-    where nothing is left to decide loses its gate. Where a channel cannot be
-    taken out (before a residual sum, or out of one group only), it stays and
-    is closed without being asked.
+    Channels that are never open are removed, with their rows and columns in
+    every layer; channels that are always open lose their row of the gate; a
+    site without any decision left loses its gate. Where a channel cannot be
+    removed (before a residual sum, or from one group only), it stays and is
+    always closed.
 
-    The channels' ways are those of the sites, which were found by trying; and
-    the result is tried, too: its features must be those of the masked model
-    whose removed gates are told to agree, on ``images``. A site that fails
-    keeps its channels. (torch-pruning's dependency graph gives the same
-    networks where it can trace them, which the tests check; its trace of
-    ShuffleNetV2 or ResNeSt does not end.)
+    The affected layers are those of the sites, which were found by probing;
+    the result is checked as well: its features must equal those of the
+    masked model with the same fixed decisions, on ``images``. A site that
+    fails keeps its channels. (torch-pruning's dependency graph gives the
+    same networks where it can trace them, which the tests check; its trace
+    of ShuffleNetV2 or ResNeSt does not end.)
 
     Args:
         model: A classifier with a :class:`GatedBackbone`, in evaluation.
         firing: Its statistics.
         settings: Config of its backbone, to build the small one from.
-        images: (N, 3, H, W) to try the result on.
-        tolerance: Share of the images that may disagree with a channel that
-            is called never or always open.
+        images: (N, 3, H, W) for checking the result.
+        tolerance: Fraction of the images that may deviate for a channel that
+            counts as never or always open.
 
     Raises:
         FGCError: No gates, statistics of another model, a tolerance outside
-            [0, 0.5), an already compact model, or a backbone that fails
-            whatever site is left alone.
+            [0, 0.5), an already compact model, or a backbone that fails even
+            with every site left out.
     """
     backbone = gated_backbone(model)
     _check(backbone, firing, tolerance)
-    removal = Removal(backbone, firing, tolerance)
-    trial = _Trial(model, settings, removal, images)
-    refused = dict(removal.refused)
+    channel_removal = ChannelRemoval(backbone, firing, tolerance)
+    trial = _Trial(model, settings, channel_removal, images)
+    refused = dict(channel_removal.refused)
     while True:
         channel_map = trial.channel_map()
         try:
             small, state = trial.build(channel_map)
-        except Exception as error:  # whatever the backbone's code relies on
-            refused |= trial.culprits(channel_map, _fails(error))
+        except Exception as error:  # depends on the backbone's code
+            refused |= trial.failing_sites(channel_map, _failure(error))
             continue
         failed, gap = trial.compare(small, channel_map)
         if not failed:
@@ -105,32 +105,32 @@ def compact(
 
 
 class _Trial:
-    """Builds the small network, and finds the sites that it cannot lose."""
+    """Builds the small network, and finds sites that must keep channels."""
 
     def __init__(
         self,
         model: nn.Module,
         settings: Mapping[str, Any],
-        removal: Removal,
+        channel_removal: ChannelRemoval,
         images: Tensor,
     ) -> None:
         self._model = model
         self._backbone = gated_backbone(model)
         self._prefix = '' if model is self._backbone else 'backbone.'
         self._settings = settings
-        self._removal = removal
+        self._channel_removal = channel_removal
         self._images = images
         self._whole: set[str] = set()  # the gate decides jointly
         self._unshrunk: set[str] = set()
 
     def channel_map(self) -> ChannelMap:
-        """What remains, as far as is known by now."""
-        return self._removal.channel_map(self._whole, self._unshrunk)
+        """What remains, without the sites that have failed so far."""
+        return self._channel_removal.channel_map(self._whole, self._unshrunk)
 
     def build(
         self, channel_map: ChannelMap
     ) -> tuple[nn.Module, dict[str, Tensor]]:
-        """The small backbone, and the small model's weights."""
+        """The small backbone, and the small model's state dict."""
         small = MODELS.build(
             small_settings(self._settings, channel_map, any_gate(channel_map))
         )
@@ -144,42 +144,42 @@ class _Trial:
     def compare(
         self, small: nn.Module, channel_map: ChannelMap
     ) -> tuple[dict[str, str], float]:
-        """Sites that cannot go, and the largest difference.
+        """Sites that failed and why, and the largest difference.
 
-        The gates are compared on their own and then told what to say: a
-        logit that rounding turns over must not pass for a wrong feature.
+        The gates are compared separately, and their masks are then set: a
+        logit whose sign rounding changes must not count as a wrong feature.
         """
         joint = self._joint_gates(small, channel_map)
         if joint:
-            self._keep_whole(joint)
+            self._keep_whole_sites(joint)
             return joint, 0.0
-        with agreeing(self._backbone, channel_map):
+        with fixed_decisions(self._backbone, channel_map):
             wanted, records = self._backbone.forward_gated(self._images)
         masks = {record.site.name: record.mask for record in records}
         try:
-            with telling(small, channel_map, masks):
+            with override_masks(small, channel_map, masks):
                 got = small(self._images)
         except Exception as error:  # as above
-            return self.culprits(channel_map, _fails(error)), 0.0
+            return self.failing_sites(channel_map, _failure(error)), 0.0
         gap = largest_gap(wanted, got)
-        if gap > CLOSE:
-            return self.culprits(channel_map, 'the features differ'), gap
+        if gap > MAX_DIFFERENCE:
+            return self.failing_sites(channel_map, 'the features differ'), gap
         return {}, gap
 
-    def _keep_whole(self, names: Mapping[str, str]) -> None:
+    def _keep_whole_sites(self, names: Mapping[str, str]) -> None:
         again = [name for name in names if name in self._whole]
         if again:
             raise FGCError(
-                f'the gate of {again[0]} says otherwise when it is built anew '
-                'and loaded, so its weights are not all of it; it cannot be '
-                'compacted.'
+                f'the gate of {again[0]} decides differently when it is built '
+                'again and loaded, so its state dict does not hold all of its '
+                'state; it cannot be compacted.'
             )
         self._whole |= set(names)
 
     def _joint_gates(
         self, small: nn.Module, channel_map: ChannelMap
     ) -> dict[str, str]:
-        """Sites whose gate says otherwise with fewer channels."""
+        """Sites whose gate decides differently with fewer channels."""
         if not isinstance(small, GatedBackbone):
             return {}
         whole = {site.name: site for site in self._backbone.sites}
@@ -195,38 +195,44 @@ class _Trial:
             )
         }
 
-    def culprits(self, channel_map: ChannelMap, why: str) -> dict[str, str]:
-        """The sites that cannot even go alone."""
-        names = [n for n in channel_map.sites if self._removal.gone(n)]
+    def failing_sites(
+        self, channel_map: ChannelMap, why: str
+    ) -> dict[str, str]:
+        """The sites that fail even when only they are removed."""
+        names = [
+            n
+            for n in channel_map.sites
+            if self._channel_removal.removed_channels(n)
+        ]
         names = [n for n in names if n not in {*self._unshrunk, *self._whole}]
-        failed = {n: why for n in names if not self._goes_alone(n)}
+        failed = {n: why for n in names if not self._can_shrink_alone(n)}
         failed = failed or dict.fromkeys(names, why)
         if not failed:
             raise FGCError(
                 f'{type(self._backbone.backbone).__name__} gives other '
-                f'features when it is built anew ({why}); it cannot be '
+                f'features when it is built again ({why}); it cannot be '
                 'compacted.'
             )
         self._unshrunk |= set(failed)
         return failed
 
-    def _goes_alone(self, name: str) -> bool:
+    def _can_shrink_alone(self, name: str) -> bool:
         others = {s.name for s in self._backbone.sites} - {name}
-        alone = self._removal.channel_map(unshrunk=others)
+        alone = self._channel_removal.channel_map(unshrunk=others)
         plain = self._backbone.backbone
-        readers = self._removal.left_inputs(name)
-        with Closing(plain, readers):
+        readers = self._channel_removal.kept_inputs(name)
+        with CloseChannels(plain, readers):
             wanted = plain(self._images)
         try:
             with shrunk(plain, alone):
                 got = plain(self._images)
         except Exception:  # as above
             return False
-        return largest_gap(wanted, got) <= CLOSE
+        return largest_gap(wanted, got) <= MAX_DIFFERENCE
 
 
-def _fails(error: Exception) -> str:
-    if isinstance(error, FGCError):  # a sentence about the whole network
+def _failure(error: Exception) -> str:
+    if isinstance(error, FGCError):  # about the network as a whole
         return 'its code fails'
     return f'its code fails ({" ".join(str(error).split())[:80]})'
 
@@ -236,8 +242,8 @@ def _check(
 ) -> None:
     if not 0 <= tolerance < 0.5:
         raise FGCError(
-            f'tolerance={tolerance} is no share of images that may disagree '
-            'with the majority; give a number from 0 to below 0.5.'
+            f'tolerance={tolerance} is not a fraction of images that may '
+            'deviate from the majority; give a number from 0 to below 0.5.'
         )
     if isinstance(backbone, CompactBackbone):
         raise FGCError(

@@ -1,4 +1,4 @@
-"""Which channels matter least, by torch-pruning's importances."""
+"""Importance of channels, by torch-pruning."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from fgc_mm.sites.layout import is_depthwise
 
 
 class _FPGM(tp.importance.FPGMImportance):
-    """FPGM, by the filters alone where a grouped conv reads the channels.
+    """FPGM by the filters alone where a grouped conv reads the channels.
 
-    Its columns there, which torch-pruning 1.6 cannot compare, are no more
-    than those of one group.
+    torch-pruning 1.6 cannot compare the columns of such a conv, which only
+    cover one group.
     """
 
     def __call__(self, group: Any) -> Tensor | None:
@@ -40,23 +40,23 @@ IMPORTANCES: dict[str, Callable[[], tp.importance.Importance]] = {
 
 
 def scores_of(importance: str, group: ChannelGroup) -> Tensor:
-    """How important every channel of a group is.
+    """Importance of every channel of a group.
 
     Args:
-        importance: Of :data:`IMPORTANCES`.
+        importance: A key of :data:`IMPORTANCES`.
         group: Of the network.
 
     Returns:
         (channels,) on the CPU.
 
     Raises:
-        FGCError: It scores layers of which the group has none.
+        FGCError: The group has no layer that this importance scores.
     """
     scores = IMPORTANCES[importance]()(group.group)
     if scores is None:
         raise FGCError(
-            f'{importance} says nothing of the channels of '
-            f'{group.members[0].path}, which no such layer follows; choose '
-            'another importance.'
+            f'{importance} gives no scores for the channels of '
+            f'{group.members[0].path}, which no layer of its kind follows; '
+            'choose another importance.'
         )
     return scores.detach().cpu()

@@ -1,50 +1,53 @@
-"""Partial gates as plain ones, which a fused gate can take the place of."""
+"""Merging partial gates into plain ones, which a fused gate can replace."""
 
 import torch
 from torch import nn
 
-from fgc_mm.deploy.copying import copied
+from fgc_mm.deploy.copying import copy_network
 from fgc_mm.deploy.firing import gated_backbone
 from fgc_mm.gates import BinaryConcreteGate, GroupedGate, PartialGate
 
 
 @torch.no_grad()
-def merged(model: nn.Module) -> nn.Module:
-    """A copy whose partial gates are gates of all channels.
+def merge_partial_gates(model: nn.Module) -> nn.Module:
+    """A copy of a model whose partial gates cover all channels.
 
-    A channel that is fixed becomes one whose logit is a large constant. The
-    decisions are the same; it costs some MACs and spares several small
-    operations per site, and dynamic execution runs such a gate in one call.
+    The logit of a fixed channel becomes a large constant. The decisions stay
+    the same; it costs some MACs but saves several small operations per site,
+    and dynamic execution runs such a gate in one call.
 
     Args:
         model: A compact classifier, or its backbone.
     """
-    model = copied(model)
+    model = copy_network(model)
     backbone = gated_backbone(model)
-    for port in backbone._ports:
-        whole = _merged(port.gate, port.site.in_channels)
-        if whole is not None:
-            port.gate = backbone.gates[port.site.key] = whole
+    for hooks in backbone._site_hooks:
+        merged_gate = _merged_gate(hooks.gate, hooks.site.in_channels)
+        if merged_gate is not None:
+            hooks.gate = backbone.gates[hooks.site.key] = merged_gate
     return model
 
 
-def _merged(gate: nn.Module, in_channels: int) -> nn.Module | None:
-    """None where there is nothing to merge, or another kind inside."""
+def _merged_gate(gate: nn.Module, in_channels: int) -> nn.Module | None:
+    """None if nothing can be merged (another kind of inner gate)."""
     inner = getattr(gate, 'gate', None)
     if isinstance(gate, GroupedGate):
-        whole = _merged(inner, in_channels)
-        return whole and GroupedGate(whole, gate.sizes).eval()
+        merged_gate = _merged_gate(inner, in_channels)
+        return merged_gate and GroupedGate(merged_gate, gate.sizes).eval()
     if type(gate) is not PartialGate or type(inner) is not BinaryConcreteGate:
         return None
-    rows = gate.sources()
+    rows = gate.output_index()
     hidden = inner.expand.in_features
-    whole = BinaryConcreteGate(in_channels, len(rows), hidden)
-    whole.threshold = inner.threshold
-    whole.temperatures, whole.noises = inner.temperatures, inner.noises
-    whole.squeeze, whole.norm = inner.squeeze, inner.norm
+    merged_gate = BinaryConcreteGate(in_channels, len(rows), hidden)
+    merged_gate.threshold = inner.threshold
+    merged_gate.temperatures, merged_gate.noises = (
+        inner.temperatures,
+        inner.noises,
+    )
+    merged_gate.squeeze, merged_gate.norm = inner.squeeze, inner.norm
     weight, bias = inner.expand.weight, inner.expand.bias
     fixed = weight.new_zeros(2, hidden)
-    certain = bias.new_tensor(gate.certain())
-    whole.expand.weight.copy_(torch.cat([weight, fixed])[rows])
-    whole.expand.bias.copy_(torch.cat([bias, certain])[rows])
-    return whole.eval()
+    fixed_logits = bias.new_tensor(gate.fixed_logits())
+    merged_gate.expand.weight.copy_(torch.cat([weight, fixed])[rows])
+    merged_gate.expand.bias.copy_(torch.cat([bias, fixed_logits])[rows])
+    return merged_gate.eval()

@@ -1,4 +1,4 @@
-"""A network that is narrower for a while."""
+"""Temporarily shrunk networks."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -6,33 +6,33 @@ from contextlib import ExitStack, contextmanager
 from torch import nn
 
 from fgc_mm.models import ChannelMap
-from fgc_mm.models.kept import shrink_layer
+from fgc_mm.models.layer_slice import shrink_layer
 
 
 @contextmanager
 def shrunk(network: nn.Module, channel_map: ChannelMap) -> Iterator[None]:
-    """Within it a network has what a channel map leaves; then all again.
+    """Shrink a network to a channel map within a ``with`` block.
 
-    For trials: a deep copy of a network takes longer than a pass through it.
+    For checks: a deep copy of a network takes longer than a forward pass.
 
     Args:
-        network: The whole one; no tensor of it is changed.
+        network: The whole one; its tensors are not changed.
         channel_map: Made for it.
 
     Raises:
-        FGCError: The groups of a norm would be of several widths.
+        FGCError: The groups of a norm would have different widths.
     """
     with ExitStack() as stack:
         for path, kept in channel_map.layers.items():
             layer = network.get_submodule(path)
-            stack.enter_context(_restored(layer))
+            stack.enter_context(_restore_attributes(layer))
             shrink_layer(layer, kept)
         yield
 
 
 @contextmanager
-def _restored(layer: nn.Module) -> Iterator[None]:
-    """Gives a layer its attributes back, parameters and buffers too."""
+def _restore_attributes(layer: nn.Module) -> Iterator[None]:
+    """Restore a layer's attributes, parameters and buffers afterwards."""
     attributes = dict(vars(layer))
     own = {
         name: dict(vars(layer)[name]) for name in ('_parameters', '_buffers')

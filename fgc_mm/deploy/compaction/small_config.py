@@ -6,7 +6,7 @@ from fgc_mm.deploy.compaction.small_state import any_gate, small_settings
 from fgc_mm.models import ChannelMap
 
 HERE = '{{ fileDirname }}'  # mmengine: the folder of the config itself
-# what is about gates, and has nothing to do without one
+# hooks that need a gate
 GATE_HOOKS = ('LossProgressHook', 'FGCMemoryBankHook')
 
 
@@ -31,11 +31,11 @@ def small_config(cfg: Config, channel_map: ChannelMap) -> Config:
     content.update(load_from=f'{HERE}/model.pth', resume=False)
     content.pop('work_dir', None)
     if not gated:
-        _leave_gates(content)
+        _remove_gate_settings(content)
     return Config(content)
 
 
-def _leave_gates(content: dict) -> None:
+def _remove_gate_settings(content: dict) -> None:
     content['model'].update(type='ImageClassifier')
     content['model'].pop('gate_losses', None)
     content['custom_hooks'] = [

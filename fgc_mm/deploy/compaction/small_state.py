@@ -1,4 +1,4 @@
-"""The config and the weights of a compact model."""
+"""Config and state dict of a compact model."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,11 +10,11 @@ from fgc_mm.deploy.firing import gated_backbone
 from fgc_mm.gates import GroupedGate
 from fgc_mm.models import ChannelMap, GatedBackbone
 from fgc_mm.models.channel_map import SiteChannels
-from fgc_mm.models.compact_backbone import left_decisions
+from fgc_mm.models.compact_backbone import remaining_decisions
 
 
 def any_gate(channel_map: ChannelMap) -> bool:
-    """Whether something is left to be decided, or to be closed."""
+    """Whether any channel is still gated or closed."""
     return any(s.gated or s.closed for s in channel_map.sites.values())
 
 
@@ -42,13 +42,13 @@ def small_settings(
 def shrunk_state(
     model: nn.Module, small: nn.Module, channel_map: ChannelMap, prefix: str
 ) -> dict[str, Tensor]:
-    """The small model's weights, from the masked one's.
+    """The small model's state dict, from the masked model's.
 
     Args:
         model: The masked model, or its backbone.
         small: The small backbone.
         channel_map: What remains.
-        prefix: Of the backbone's names in the model's.
+        prefix: Prefix of the backbone's keys in the model's state dict.
     """
     plain, gates = f'{prefix}backbone.', f'{prefix}gates.'
     inner = plain if isinstance(small, GatedBackbone) else prefix
@@ -70,7 +70,7 @@ def _gate_states(
     channel_map: ChannelMap,
     prefix: str,
 ) -> dict[str, Tensor]:
-    """What is left of every gate: rows for outputs, columns for inputs."""
+    """Rows (outputs) and columns (inputs) of every gate that remain."""
     state = {}
     for site in small.sites:
         entry = channel_map.sites[site.name]
@@ -84,28 +84,28 @@ def _gate_states(
         wanted = small.gates[site.key].state_dict()
         for key, value in whole.state_dict().items():
             shape = wanted[f'{inner}{key}'].shape
-            fitted = _fitted(value, shape, rows, cols)
-            state[f'{prefix}{site.key}.{inner}{key}'] = fitted
+            remaining = _select_remaining(value, shape, rows, cols)
+            state[f'{prefix}{site.key}.{inner}{key}'] = remaining
     return state
 
 
 def _rows(gate: nn.Module, entry: SiteChannels) -> list[int]:
-    """Of a whole gate the outputs that a small one has, in their order."""
+    """Indices of the outputs of a whole gate that the small one has."""
     if not isinstance(gate, GroupedGate):
         return list(entry.gated)
     group = gate.sizes[0]
     gated = set(entry.gated)
     return [
         channels[0] // group
-        for channels in left_decisions(entry, group)
+        for channels in remaining_decisions(entry, group)
         if channels[0] in gated
     ]
 
 
-def _fitted(
+def _select_remaining(
     value: Tensor, shape: torch.Size, rows: Sequence[int], cols: Sequence[int]
 ) -> Tensor:
-    """A gate's weight, less what its smaller twin does not have.
+    """A gate's weight without the rows and columns that were removed.
 
     The first dimension follows the gate's outputs, any other its inputs.
     """

@@ -1,4 +1,4 @@
-"""Channels that can leave a plain network together, by torch-pruning."""
+"""Groups of channels that can be pruned together, by torch-pruning."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
-from fgc_mm.deploy.compaction.agreement import flat
-from fgc_mm.deploy.compaction.static_trial import Channels, Removed
+from fgc_mm.deploy.compaction.equivalence import flatten_outputs
+from fgc_mm.deploy.compaction.static_trial import Channels, RemovedChannels
 from fgc_mm.errors import FGCError
-from fgc_mm.models.kept import channel_count
+from fgc_mm.models.layer_slice import channel_count
 from fgc_mm.sites.layout import DENSE, is_depthwise, layer_widths
 
-CLOSE = 1e-4  # largest difference of a feature, as a share of the largest one
+MAX_DIFFERENCE = 1e-4  # largest difference, relative to the largest feature
 
 
 @dataclass(frozen=True)
-class Member:
-    """A layer's side in a group.
+class GroupLayer:
+    """A layer that reads or writes the channels of a group.
 
     Attributes:
         path: Of the layer.
         output: Whether its outputs belong to the group, or its inputs.
-        places: For each of the group's channels, in order, those of the
-            layer; several where a linear layer reads a flattened map.
+        indices: For each of the group's channels, the layer's channels;
+            several where a linear layer reads a flattened map.
     """
 
     path: str
     output: bool
-    places: tuple[tuple[int, ...], ...]
+    indices: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -41,93 +41,95 @@ class ChannelGroup:
     """Channels that several layers have in common.
 
     Attributes:
-        channels: How many.
+        channels: Their number.
         members: The layers.
-        blocks: The channels, in blocks that must lose as many each: the
-            groups of a conv or of a group norm; one block if there is none.
-        group: torch-pruning's, for its importances.
+        blocks: The channels, in blocks that must lose equally many: the
+            groups of a conv or of a group norm; one block otherwise.
+        group: torch-pruning's group, for its importances.
         least: Channels that each block keeps; two where a group norm has no
-            statistics of a single one (a map of one pixel).
+            statistics for a single one (a map of one pixel).
     """
 
     channels: int
-    members: tuple[Member, ...]
+    members: tuple[GroupLayer, ...]
     blocks: tuple[tuple[int, ...], ...]
     group: Any
     least: int = 1
 
     @property
-    def can_lose(self) -> bool:
-        """Whether all blocks are equal, and wide enough to lose one."""
+    def can_shrink(self) -> bool:
+        """Whether all blocks are equal, and wide enough to lose a channel."""
         widths = {len(block) for block in self.blocks}
         return len(widths) == 1 and min(widths) > self.least
 
-    def without(self, count: int) -> Removed:
-        """Without the first channels of each block."""
+    def without(self, count: int) -> RemovedChannels:
+        """Remove the first channels of each block."""
         gone = [channel for block in self.blocks for channel in block[:count]]
-        return removed([(self, gone)])
+        return channels_to_remove([(self, gone)])
 
 
-def removed(leaving: Iterable[tuple[ChannelGroup, Iterable[int]]]) -> Removed:
-    """What layers lose if some channels of each group leave."""
+def channels_to_remove(
+    leaving: Iterable[tuple[ChannelGroup, Iterable[int]]],
+) -> RemovedChannels:
+    """What layers lose if these channels of each group are removed."""
     sides: tuple[Channels, Channels] = defaultdict(set), defaultdict(set)
     for group, channels in leaving:
         channels = list(channels)
         for member in group.members:
-            places = {p for c in channels for p in member.places[c]}
-            sides[not member.output][member.path] |= places
-    return Removed(*map(dict, sides))
+            indices = {p for c in channels for p in member.indices[c]}
+            sides[not member.output][member.path] |= indices
+    return RemovedChannels(*map(dict, sides))
 
 
 def find_groups(network: nn.Module, images: Tensor) -> list[ChannelGroup]:
-    """All groups of channels that can really be removed.
+    """All groups of channels that can be removed.
 
-    torch-pruning's dependency graph proposes them; each is then tried: the
-    network without one channel of each block must give the features of the
-    whole network in which nobody reads those channels. So a shortcut that
-    slices and pads (``CifarResNet``) keeps its channels, as do the network's
-    outputs.
+    torch-pruning's dependency graph proposes them; each is then checked: the
+    network without one channel of each block must have the features of the
+    whole network in which no layer reads those channels. A shortcut that
+    slices and pads (``CifarResNet``) hence keeps its channels, as do the
+    network's outputs.
 
     Args:
         network: A plain backbone, in evaluation.
-        images: (N, 3, H, W) to try on.
+        images: (N, 3, H, W) for the checks.
 
     Raises:
         FGCError: There is none.
     """
-    graph = _trace(network, images)
+    graph = _dependency_graph(network, images)
     names = {id(m): name for name, m in network.named_modules()}
     found, problems = [], []
     for group in graph.get_all_groups(root_module_types=[nn.Conv2d]):
-        candidate = _read(network, graph, group, names)
-        candidate = _bounded(candidate, network, images)
+        candidate = _channel_group(network, graph, group, names)
+        candidate = _with_minimum(candidate, network, images)
         first = candidate.without(1)
-        if not candidate.can_lose or not first.inputs:
+        if not candidate.can_shrink or not first.inputs:
             continue
-        problem = first.problem(network, images, CLOSE)
+        problem = first.problem(network, images, MAX_DIFFERENCE)
         if problem:
             problems.append(f'{candidate.members[0].path}: {problem}')
         else:
             found.append(candidate)
     if not found:
-        raise FGCError(_nothing(network, problems))
+        raise FGCError(_no_group_message(network, problems))
     return found
 
 
-def _bounded(
+def _with_minimum(
     group: ChannelGroup, network: nn.Module, images: Tensor
 ) -> ChannelGroup:
-    """The group, with two channels of each block kept if one is too few."""
+    """The group, with ``least`` set to two if one channel is too few."""
     layers = [network.get_submodule(member.path) for member in group.members]
     norms = any(isinstance(layer, nn.GroupNorm) for layer in layers)
-    if not norms or not group.can_lose:
+    if not norms or not group.can_shrink:
         return group
     most = group.without(len(group.blocks[0]) - 1)
-    fails = most.problem(network, images[:1], CLOSE)
+    fails = most.problem(network, images[:1], MAX_DIFFERENCE)
     return replace(group, least=2) if fails else group
 
 
-def _nothing(network: nn.Module, problems: list[str]) -> str:
+def _no_group_message(network: nn.Module, problems: list[str]) -> str:
     first = f' ({problems[0]})' if problems else ''
     return (
         f'{type(network).__name__} has no channels that can be removed: '
@@ -136,35 +138,38 @@ def _nothing(network: nn.Module, problems: list[str]) -> str:
     )
 
 
-def _trace(network: nn.Module, images: Tensor) -> tp.DependencyGraph:
+def _dependency_graph(
+    network: nn.Module, images: Tensor
+) -> tp.DependencyGraph:
     graph = tp.DependencyGraph()
     try:
         with torch.enable_grad():
             return graph.build_dependency(
-                network, images[:1].clone(), output_transform=flat
+                network, images[:1].clone(), output_transform=flatten_outputs
             )
-    except Exception as error:  # whatever it does not know
-        said = ' '.join(str(error).split())[:80]
+    except Exception as error:  # depends on the network's operations
+        message = ' '.join(str(error).split())[:80]
         raise FGCError(
-            f'torch-pruning cannot trace {type(network).__name__} ({said}), '
-            'so it cannot be pruned statically; give another backbone.'
+            f'torch-pruning cannot trace {type(network).__name__} '
+            f'({message}), so it cannot be pruned statically; give another '
+            'backbone.'
         ) from error
 
 
-def _read(
+def _channel_group(
     network: nn.Module, graph: Any, group: Any, names: Mapping[int, str]
 ) -> ChannelGroup:
     members = []
     for item in group:
         path = names.get(id(item.dep.layer))
         if path is None or not _has_channels(item.dep.layer):
-            continue  # an operation, or one number for all channels
-        places = defaultdict(list)
-        for root, place in zip(item.root_idxs, item.idxs):
-            places[int(root)].append(int(place))
+            continue  # an operation, or one parameter for all channels
+        indices = defaultdict(list)
+        for root, index in zip(item.root_idxs, item.idxs):
+            indices[int(root)].append(int(index))
         output = graph.is_out_channel_pruning_fn(item.dep.handler)
-        ordered = tuple(tuple(places[c]) for c in sorted(places))
-        members.append(Member(path, output, ordered))
+        ordered = tuple(tuple(indices[c]) for c in sorted(indices))
+        members.append(GroupLayer(path, output, ordered))
     channels = len(group[0].idxs)
     blocks = _blocks(network, channels, members)
     return ChannelGroup(channels, tuple(members), blocks, group)
@@ -175,16 +180,16 @@ def _has_channels(layer: nn.Module) -> bool:
 
 
 def _blocks(
-    network: nn.Module, channels: int, members: Iterable[Member]
+    network: nn.Module, channels: int, members: Iterable[GroupLayer]
 ) -> tuple[tuple[int, ...], ...]:
-    """Channels by the groups of all members in which they lie."""
+    """Channels grouped by the conv or norm groups that contain them."""
     keys: list[tuple[int, ...]] = [()] * channels
     for member in members:
         wide = _group_width(network.get_submodule(member.path), member.output)
         if wide:
             keys = [
-                (*key, *(place // wide for place in places))
-                for key, places in zip(keys, member.places)
+                (*key, *(index // wide for index in indices))
+                for key, indices in zip(keys, member.indices)
             ]
     blocks = defaultdict(list)
     for channel, key in enumerate(keys):
@@ -193,7 +198,7 @@ def _blocks(
 
 
 def _group_width(layer: nn.Module, output: bool) -> int:
-    """Channels in a group of a layer; 0 where no group need be kept."""
+    """Channels per group of a layer; 0 if there are no groups to keep."""
     if isinstance(layer, nn.GroupNorm):
         width, groups = layer.num_channels, layer.num_groups
     elif isinstance(layer, DENSE) and not is_depthwise(layer):

@@ -1,4 +1,4 @@
-"""Static pruning to a given ratio of MACs: the rival of dynamic pruning."""
+"""Static pruning to a given ratio of MACs, a baseline of dynamic pruning."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from fgc_mm.deploy.compaction.importances import IMPORTANCES, scores_of
 from fgc_mm.deploy.compaction.shrunk import shrunk
 from fgc_mm.deploy.compaction.static_groups import (
-    CLOSE,
+    MAX_DIFFERENCE,
     ChannelGroup,
+    channels_to_remove,
     find_groups,
-    removed,
 )
-from fgc_mm.deploy.compaction.static_trial import Removed
-from fgc_mm.deploy.copying import copied
+from fgc_mm.deploy.compaction.static_trial import RemovedChannels
+from fgc_mm.deploy.copying import copy_network
 from fgc_mm.errors import FGCError
 from fgc_mm.models import ChannelMap, GatedBackbone, build_macs_table
 
@@ -27,15 +27,15 @@ STEPS = 20
 
 @dataclass(frozen=True)
 class Pruned:
-    """A network that static pruning has made.
+    """A statically pruned network.
 
     Attributes:
         channel_map: What remains.
-        model: The small classifier, with the weights that remain.
+        model: The small classifier, with the remaining weights.
         macs: Its MACs, convs and classifier.
-        dense: Those of the whole one.
-        sparsity: Share of the channels of each group that went.
-        groups: How many groups of channels can be pruned.
+        dense: MACs of the whole one.
+        sparsity: Fraction of the channels of each group that was removed.
+        groups: Number of channel groups that can be pruned.
     """
 
     channel_map: ChannelMap
@@ -47,7 +47,7 @@ class Pruned:
 
     @property
     def pruning_ratio(self) -> float:
-        """Share of the MACs that went."""
+        """Fraction of the MACs that was removed."""
         return 1 - self.macs / self.dense
 
 
@@ -57,12 +57,12 @@ def prune_static(
     pruning_ratio: float,
     images: Tensor,
 ) -> Pruned:
-    """Removes the least important channels for good, and for all images.
+    """Remove the least important channels for all images.
 
-    Every group of channels loses the same share of its channels, those that
-    torch-pruning's importance puts last; where a grouped conv or a group norm
-    reads them, each of its groups loses as many. Bisection finds the share
-    that leaves the MACs asked for.
+    Every group loses the same fraction of its channels, those with the
+    lowest torch-pruning importance; where a grouped conv or a group norm
+    reads them, each of its groups loses equally many. Bisection finds the
+    fraction that gives the requested MACs.
 
     Args:
         model: A trained classifier with a plain backbone, in evaluation.
@@ -70,25 +70,25 @@ def prune_static(
             ``'group_norm'`` (L2 norm over the group), ``'bn_scale'``
             (network slimming, Liu et al., ICCV 2017) or ``'random'``
             (torch's global generator).
-        pruning_ratio: Share of the MACs (convs and classifier) to remove,
+        pruning_ratio: Fraction of the MACs (convs and classifier) to remove,
             in (0, 1).
-        images: (N, 3, H, W) for counting and for trying the result.
+        images: (N, 3, H, W) for counting and for checking the result.
 
     Raises:
-        FGCError: An unknown importance, gates, a ratio that is none or out
-            of reach, or nothing that can be removed.
+        FGCError: An unknown importance, a gated model, an invalid or
+            unreachable ratio, or nothing that can be removed.
     """
     _check(model, importance, pruning_ratio)
     groups = find_groups(model.backbone, images)
     scores = [scores_of(importance, group) for group in groups]
     search = _Search(model, groups, scores, tuple(images.shape[1:]))
     sparsity, gone = search.run(pruning_ratio)
-    problem = gone.problem(model.backbone, images, CLOSE)
+    problem = gone.problem(model.backbone, images, MAX_DIFFERENCE)
     if problem:
         raise FGCError(
-            f'{type(model.backbone).__name__} gives other features without '
-            f'the pruned channels than when nobody reads them ({problem}); '
-            'it cannot be pruned statically.'
+            f'{type(model.backbone).__name__} without the pruned channels '
+            'has other features than the whole network in which no layer '
+            f'reads them ({problem}); it cannot be pruned statically.'
         )
     channel_map, small = search.shrunk(gone)
     return Pruned(
@@ -102,7 +102,7 @@ def prune_static(
 
 
 class _Search:
-    """The MACs at any share of channels."""
+    """MACs as a function of the fraction of channels removed."""
 
     def __init__(
         self,
@@ -121,42 +121,42 @@ class _Search:
         self.dense = build_macs_table(model, shape).dense
         self._ratios: dict[tuple[int, ...], float] = {}
 
-    def removed(self, sparsity: float, turn: int = 0) -> Removed:
-        """The last channels of every block; ``least`` of them remain.
+    def removed(self, sparsity: float, rotation: int = 0) -> RemovedChannels:
+        """Channels that are removed; each block keeps at least ``least``.
 
-        Each group rounds at a place of its own, so that the MACs fall in
-        small steps; a turn gives each the place of the next.
+        Each group rounds with an offset of its own, so that the MACs change
+        in small steps; ``rotation`` rotates the offsets among the groups.
         """
-        return self._without(self._counts(sparsity, turn))
+        return self._without(self._counts(sparsity, rotation))
 
-    def _counts(self, sparsity: float, turn: int) -> tuple[int, ...]:
-        """How many channels leave each block of every group."""
+    def _counts(self, sparsity: float, rotation: int) -> tuple[int, ...]:
+        """How many channels are removed from each block of every group."""
         counts, groups = [], len(self._groups)
         for number, group in enumerate(self._groups):
-            place = ((number + turn) % groups + 0.5) / groups
-            width = len(group.blocks[0])  # as wide as any other
+            place = ((number + rotation) % groups + 0.5) / groups
+            width = len(group.blocks[0])  # all blocks are equal
             count = floor(sparsity * width + place)
             counts.append(min(count, width - group.least))
         return tuple(counts)
 
-    def _without(self, counts: Sequence[int]) -> Removed:
-        return removed(
+    def _without(self, counts: Sequence[int]) -> RemovedChannels:
+        return channels_to_remove(
             (group, [c for order in orders for c in order[:count]])
             for group, orders, count in zip(
                 self._groups, self._orders, counts, strict=True
             )
         )
 
-    def shrunk(self, gone: Removed) -> tuple[ChannelMap, nn.Module]:
-        """The map, and the small model."""
+    def shrunk(self, gone: RemovedChannels) -> tuple[ChannelMap, nn.Module]:
+        """The channel map, and the small model."""
         channel_map = gone.channel_map(self._model.backbone)
-        small = copied(self._model)
+        small = copy_network(self._model)
         channel_map.shrink(small.backbone)
         return channel_map, small
 
-    def ratio(self, sparsity: float, turn: int = 0) -> float:
-        """Share of the MACs that goes."""
-        counts = self._counts(sparsity, turn)
+    def ratio(self, sparsity: float, rotation: int = 0) -> float:
+        """Fraction of the MACs that is removed."""
+        counts = self._counts(sparsity, rotation)
         if counts not in self._ratios:
             backbone = self._model.backbone
             channel_map = self._without(counts).channel_map(backbone)
@@ -165,11 +165,11 @@ class _Search:
             self._ratios[counts] = 1 - left / self.dense
         return self._ratios[counts]
 
-    def run(self, wanted: float) -> tuple[float, Removed]:
-        """The share of channels, and those that go.
+    def run(self, wanted: float) -> tuple[float, RemovedChannels]:
+        """The fraction of channels, and the channels to remove.
 
-        Where the channels are so few that a step misses the tolerance,
-        another turn has other steps.
+        If the steps are too coarse for the tolerance, other rotations of the
+        rounding offsets are tried.
         """
         most = self.ratio(1.0)
         if wanted > most + TOLERANCE:
@@ -179,29 +179,29 @@ class _Search:
                 'for less.'
             )
         closest = 0.0
-        for turn in range(len(self._groups)):
-            sparsity = self._bisect(wanted, turn)
-            reached = self.ratio(sparsity, turn)
+        for rotation in range(len(self._groups)):
+            sparsity = self._bisect(wanted, rotation)
+            reached = self.ratio(sparsity, rotation)
             if abs(reached - wanted) <= TOLERANCE:
-                return sparsity, self.removed(sparsity, turn)
+                return sparsity, self.removed(sparsity, rotation)
             closest = min(closest, reached, key=lambda r: abs(r - wanted))
         raise FGCError(
             f'pruning_ratio={wanted} cannot be met within a point: the '
-            f'channels of this network are few, the closest is '
+            f'network has few channels, and the closest ratio is '
             f'{closest:.3f}; ask for that.'
         )
 
-    def _bisect(self, wanted: float, turn: int) -> float:
-        """The closer of the two sides of the last step."""
+    def _bisect(self, wanted: float, rotation: int) -> float:
+        """The end of the last interval that is closer."""
         low, high = 0.0, 1.0
         for _ in range(STEPS):
             middle = (low + high) / 2
-            if self.ratio(middle, turn) < wanted:
+            if self.ratio(middle, rotation) < wanted:
                 low = middle
             else:
                 high = middle
         return min(
-            (low, high), key=lambda s: abs(self.ratio(s, turn) - wanted)
+            (low, high), key=lambda s: abs(self.ratio(s, rotation) - wanted)
         )
 
 
@@ -219,11 +219,11 @@ def _check(model: nn.Module, importance: str, ratio: float) -> None:
         )
     if not 0 < ratio < 1:
         raise FGCError(
-            f'pruning_ratio={ratio} is no share of the MACs that can be '
-            'removed; give a number between 0 and 1, such as 0.55.'
+            f'pruning_ratio={ratio} is not a fraction of the MACs that can '
+            'be removed; give a number between 0 and 1, such as 0.55.'
         )
     if isinstance(model.backbone, GatedBackbone):
         raise FGCError(
             'the model has gates, which choose channels per image; static '
-            'pruning takes a plain one: give the dense config.'
+            'pruning needs a plain one: give the dense config.'
         )

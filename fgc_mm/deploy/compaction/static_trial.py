@@ -1,4 +1,4 @@
-"""Whether a network bears the loss of some channels."""
+"""Checking that a network works without some channels."""
 
 from __future__ import annotations
 
@@ -11,20 +11,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fgc_mm.deploy.compaction.agreement import Closing, flat, largest_gap
+from fgc_mm.deploy.compaction.equivalence import (
+    CloseChannels,
+    flatten_outputs,
+    largest_gap,
+)
 from fgc_mm.deploy.compaction.shrunk import shrunk
-from fgc_mm.deploy.copying import copied
+from fgc_mm.deploy.copying import copy_network
 from fgc_mm.errors import FGCError
 from fgc_mm.models import ChannelMap
-from fgc_mm.models.kept import Kept, map_widths, shrink_layer
+from fgc_mm.models.layer_slice import LayerSlice, map_widths, shrink_layer
 from fgc_mm.sites.layout import DENSE, is_depthwise
 
 Channels = dict[str, set[int]]
 
 
 @dataclass(frozen=True)
-class Removed:
-    """Channels to leave out, by path of the layer."""
+class RemovedChannels:
+    """Channels to remove, by path of the layer."""
 
     outputs: Channels
     inputs: Channels
@@ -33,12 +37,12 @@ class Removed:
         """What remains of a network.
 
         Raises:
-            FGCError: The groups of a layer would lose unequally.
+            FGCError: The groups of a layer would lose different numbers.
         """
         return ChannelMap.of(
             network,
-            {p: _rest(network, p, 0, c) for p, c in self.outputs.items()},
-            {p: _rest(network, p, 1, c) for p, c in self.inputs.items()},
+            {p: _remaining(network, p, 0, c) for p, c in self.outputs.items()},
+            {p: _remaining(network, p, 1, c) for p, c in self.inputs.items()},
         )
 
     @torch.no_grad()
@@ -47,43 +51,43 @@ class Removed:
     ) -> str:
         """Why a network cannot lose these channels; empty if it can.
 
-        Without them it must give the features of the whole network in which
-        no layer reads them. A norm over several channels (group norm, layer
-        norm) reads them, too: its statistics are those of the others.
+        Without them it must have the features of the whole network in which
+        no layer reads them. For a norm over several channels (group norm,
+        layer norm), that means statistics of the other channels only.
 
         Args:
             network: The whole one, in evaluation.
-            images: (N, 3, H, W) to try on.
-            tolerance: Of a feature, as a share of the largest one.
+            images: (N, 3, H, W) for the check.
+            tolerance: Difference allowed, relative to the largest feature.
         """
         try:
             channel_map = self.channel_map(network)
             with shrunk(network, channel_map):
-                got, said = _attempt(network, images)
+                got, message = _try_run(network, images)
         except FGCError as error:
             return str(error)
-        if said:
-            return said
-        with _silent(network, channel_map):
+        if message:
+            return message
+        with _without_readers(network, channel_map):
             wanted = network(images)
-        if len(flat(wanted)) != len(flat(got)):
-            return 'it gives another number of features'
+        if len(flatten_outputs(wanted)) != len(flatten_outputs(got)):
+            return 'it returns another number of features'
         gap = largest_gap(wanted, got)
         if gap == float('inf'):
             return 'its features have other shapes'
         return '' if gap <= tolerance else f'features differ by {gap:.1e}'
 
 
-def _attempt(network: nn.Module, images: Tensor) -> tuple[Any, str]:
-    """What a network gives, and what its code says if it fails."""
+def _try_run(network: nn.Module, images: Tensor) -> tuple[Any, str]:
+    """A network's outputs, and its error message if it fails."""
     try:
         return network(images), ''
-    except Exception as error:  # whatever its code relies on
-        said = ' '.join(str(error).split())[:80]
-        return None, said or type(error).__name__
+    except Exception as error:  # depends on its code
+        message = ' '.join(str(error).split())[:80]
+        return None, message or type(error).__name__
 
 
-def _rest(
+def _remaining(
     network: nn.Module, path: str, side: int, gone: set[int]
 ) -> list[int]:
     width = map_widths(network, path)[side]
@@ -91,25 +95,28 @@ def _rest(
 
 
 @contextmanager
-def _silent(network: nn.Module, channel_map: ChannelMap) -> Iterator[None]:
-    """Within it no layer of the whole network reads what does not remain."""
+def _without_readers(
+    network: nn.Module, channel_map: ChannelMap
+) -> Iterator[None]:
+    """Run the whole network so that no layer reads the removed channels."""
     readers = {}
     with ExitStack() as stack:
         for path, kept in channel_map.layers.items():
             layer = network.get_submodule(path)
             if not isinstance(layer, DENSE):
-                hook = partial(_norm_the_kept, kept, _shrunk(layer, kept))
+                hook = partial(
+                    _norm_kept_channels, kept, _shrunk_copy(layer, kept)
+                )
                 stack.callback(layer.register_forward_hook(hook).remove)
             elif not is_depthwise(layer):
-                # of depthwise convs they are outputs, too: who reads those
-                # does not look
+                # depthwise convs pass them on; their readers are masked
                 readers[path] = _flags(kept.inputs, kept.widths[1])
-        with Closing(network, readers):
+        with CloseChannels(network, readers):
             yield
 
 
-def _shrunk(layer: nn.Module, kept: Kept) -> nn.Module:
-    small = copied(layer)
+def _shrunk_copy(layer: nn.Module, kept: LayerSlice) -> nn.Module:
+    small = copy_network(layer)
     shrink_layer(small, kept)
     return small
 
@@ -118,10 +125,14 @@ def _flags(channels: Sequence[int], width: int) -> Tensor:
     return torch.isin(torch.arange(width), torch.tensor(channels))
 
 
-def _norm_the_kept(
-    kept: Kept, small: nn.Module, layer: nn.Module, args: Any, output: Tensor
+def _norm_kept_channels(
+    kept: LayerSlice,
+    small: nn.Module,
+    layer: nn.Module,
+    args: Any,
+    output: Tensor,
 ) -> Tensor:
-    """What a norm of the kept channels gives, among the whole one's."""
+    """Output of a whole norm, with the kept channels from the small one."""
     x = args[0]
     dim = _channel_dim(layer, x, kept.widths[0])
     index = torch.tensor(kept.outputs, device=x.device)
@@ -129,7 +140,7 @@ def _norm_the_kept(
 
 
 def _channel_dim(layer: nn.Module, x: Tensor, width: int) -> int:
-    """Where the channels of a per-channel module's input lie."""
+    """Index of the channel dimension in a per-channel module's input."""
     if type(layer) is not nn.LayerNorm and x.shape[1] == width:
         return 1
     return x.dim() - len(getattr(layer, 'normalized_shape', (width,)))

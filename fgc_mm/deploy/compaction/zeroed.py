@@ -1,4 +1,4 @@
-"""Removing channels that training has set to zero."""
+"""Removing channels whose weights training has set to zero."""
 
 from __future__ import annotations
 
@@ -6,49 +6,49 @@ import torch
 from torch import Tensor, nn
 
 from fgc_mm.deploy.compaction.static_groups import (
-    CLOSE,
+    MAX_DIFFERENCE,
     ChannelGroup,
+    channels_to_remove,
     find_groups,
-    removed,
 )
 from fgc_mm.deploy.compaction.static_pruning import Pruned
-from fgc_mm.deploy.copying import copied
+from fgc_mm.deploy.copying import copy_network
 from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedBackbone, build_macs_table
 from fgc_mm.sites.layout import DENSE, input_weights, is_depthwise
 
 
 def prune_zeroed(model: nn.Module, images: Tensor) -> Pruned:
-    """Removes the channels of zero filters that no layer reads.
+    """Remove channels with zero filters that no layer reads.
 
-    ``SoftFilterPruningHook`` leaves such channels; the small network gives
-    the same outputs.
+    ``SoftFilterPruningHook`` makes such channels; the small network has the
+    same outputs.
 
     Args:
         model: A trained classifier with a plain backbone, in evaluation.
-        images: (N, 3, H, W) for counting and for trying the result.
+        images: (N, 3, H, W) for counting and for checking the result.
 
     Raises:
-        FGCError: The model has gates, or no such channel; a network of which
-            nothing can be removed.
+        FGCError: The model has gates, or no such channel; or nothing of the
+            network can be removed.
     """
     if isinstance(model.backbone, GatedBackbone):
         raise FGCError(
-            'the model has gates, and zeroed filters are those of a dense '
-            'network; give the dense config.'
+            'the model has gates, but zeroed filters are removed from dense '
+            'networks; give the dense config.'
         )
     groups = find_groups(model.backbone, images)
     zeros = [_zeroed(model.backbone, group) for group in groups]
     if not any(zeros):
         raise FGCError(
-            'no channel has a filter of zeros that nothing reads: there is '
-            'nothing to remove; train with SoftFilterPruningHook to the last '
-            'epoch, or prune by an importance.'
+            'no channel has a zero filter and no reader, so there is nothing '
+            'to remove; train with SoftFilterPruningHook to the last epoch, '
+            'or prune by an importance.'
         )
-    channel_map = removed(zip(groups, zeros, strict=True)).channel_map(
-        model.backbone
-    )
-    small = copied(model)
+    channel_map = channels_to_remove(
+        zip(groups, zeros, strict=True)
+    ).channel_map(model.backbone)
+    small = copy_network(model)
     channel_map.shrink(small.backbone)
     _check_same(model, small, images)
     shape = tuple(images.shape[1:])
@@ -66,7 +66,7 @@ def prune_zeroed(model: nn.Module, images: Tensor) -> Pruned:
 def _check_same(model: nn.Module, small: nn.Module, images: Tensor) -> None:
     wanted, found = model(images), small(images)
     if not torch.allclose(
-        wanted, found, atol=CLOSE * float(wanted.abs().max())
+        wanted, found, atol=MAX_DIFFERENCE * float(wanted.abs().max())
     ):
         raise FGCError(
             f'{type(model.backbone).__name__} gives other outputs without '
@@ -76,30 +76,32 @@ def _check_same(model: nn.Module, small: nn.Module, images: Tensor) -> None:
 
 
 def _zeroed(backbone: nn.Module, group: ChannelGroup) -> list[int]:
-    """The channels that every conv and linear layer has zeros for.
+    """The channels whose weights are zero in every conv and linear layer.
 
-    As many of each block, and not all of any.
+    Equally many of each block, and not all of any block.
     """
-    dead = {
+    zero_channels = {
         channel
         for channel in range(group.channels)
         if all(
             _is_zero(
-                backbone.get_submodule(m.path), m.output, m.places[channel]
+                backbone.get_submodule(m.path), m.output, m.indices[channel]
             )
             for m in group.members
         )
     }
-    blocks = [[c for c in block if c in dead] for block in group.blocks]
+    blocks = [
+        [c for c in block if c in zero_channels] for block in group.blocks
+    ]
     most = len(group.blocks[0]) - group.least
     count = min(most, *map(len, blocks))
     return [channel for block in blocks for channel in block[:count]]
 
 
-def _is_zero(layer: nn.Module, output: bool, places: tuple[int, ...]) -> bool:
-    """Whether a layer writes, or reads, nothing at these places."""
+def _is_zero(layer: nn.Module, output: bool, indices: tuple[int, ...]) -> bool:
+    """Whether all of a layer's weights for these channels are zero."""
     if not isinstance(layer, DENSE) or is_depthwise(layer):
-        return True  # per channel: whatever it does, who reads it matters
+        return True  # per channel: only its readers matter
     if output:
-        return not layer.weight[list(places)].any()
-    return not any(input_weights(layer, place).any() for place in places)
+        return not layer.weight[list(indices)].any()
+    return not any(input_weights(layer, index).any() for index in indices)

@@ -1,1 +1,1 @@
-"""Networks that compute the open channels of each image only."""
+"""Networks that compute only the open channels of each image."""

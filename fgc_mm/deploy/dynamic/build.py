@@ -1,4 +1,4 @@
-"""From a gated classifier to one that is faster on a clock."""
+"""From a gated classifier to one with a lower latency."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fgc_mm.deploy.copying import copied
-from fgc_mm.deploy.dynamic.calibrate import calibrate, run_modules
-from fgc_mm.deploy.dynamic.model import (
-    DynamicBackbone,
-    DynamicImageClassifier,
-)
-from fgc_mm.deploy.dynamic.plan import (
+from fgc_mm.deploy.copying import copy_network
+from fgc_mm.deploy.dynamic.calibrate import calibrate, use_modules
+from fgc_mm.deploy.dynamic.dynamic_plan import (
     DENSE,
     MODULES,
     DynamicPlan,
     SiteReport,
+)
+from fgc_mm.deploy.dynamic.model import (
+    DynamicBackbone,
+    DynamicImageClassifier,
 )
 from fgc_mm.deploy.dynamic.quantised import refuse_quantised
 from fgc_mm.deploy.dynamic.verify import Reference
@@ -38,23 +38,23 @@ def to_dynamic(
     plan: DynamicPlan | None = None,
     backend: str = 'auto',
 ) -> nn.Module:
-    """A copy of a model that computes the open channels of an image only.
+    """A copy of a model that computes only the open channels of an image.
 
     The network is captured as a graph (:mod:`fgc_mm.deploy.graph`), norms
     are folded, and every operation gets the list of the channels that it
-    computes; the compiled runtime runs the whole of it in one call. A short
-    calibration decides for every site whether skipping pays; where it does
-    not, all channels are computed and masked. Everything is verified against
-    the masked model before it is handed out.
+    computes; the compiled runtime runs the whole graph in one call. A short
+    calibration decides for every site whether skipping is faster; if not,
+    all channels are computed and masked. The result is compared with the
+    masked model before it is returned.
 
     Args:
-        model: In any mode; it stays as it is.
-        images: (N, 3, H, W) real images, as the model takes them (after the
-            data preprocessor): a handful is enough.
-        plan: What an earlier calibration decided, ``model.plan`` of its
-            result; then ``images`` only verify.
+        model: In any mode; it is not changed.
+        images: (N, 3, H, W) a few real images, as the model takes them
+            (after the data preprocessor).
+        plan: Result of an earlier calibration (``plan`` of the returned
+            model); then ``images`` are only used for verification.
         backend: ``'kernel'``: the compiled kernel; ``'torch'``: plain torch;
-            ``'auto'``: the kernel if it can be built, else torch with a
+            ``'auto'``: the kernel if it can be built, otherwise torch with a
             warning.
 
     Returns:
@@ -64,17 +64,33 @@ def to_dynamic(
     Raises:
         FGCError: A model without gates, neither images nor plan, a plan of
             another model, or logits that differ from the masked model's.
+
+    Example:
+        >>> from torch import nn
+        >>> from fgc_mm.models import GatedBackbone, GatedImageClassifier
+        >>> net = nn.Sequential(
+        ...     nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+        >>> model = GatedImageClassifier(
+        ...     GatedBackbone(net, dict(type='fgc_mm.BinaryConcreteGate')),
+        ...     neck=dict(type='GlobalAveragePooling'),
+        ...     head=dict(type='LinearClsHead', num_classes=5, in_channels=4))
+        >>> images = torch.randn(2, 3, 16, 16)
+        >>> dynamic = to_dynamic(model, images, backend='torch')
+        >>> dynamic(images).shape
+        torch.Size([2, 5])
+        >>> sorted(dynamic.dynamic_report()['sites'])
+        ['0']
     """
     _check(model, images, plan)
     if next(model.parameters()).device.type != 'cpu':
-        return _left_alone(model, images, plan)
+        return _masked_on_accelerator(model, images, plan)
     compiled = choose_backend(backend)
     if images is None:
         images = _noise(plan.image_shape)
     images = images.detach().to(next(model.parameters()).dtype)
-    twin = copied(model).train(False)
-    reference = Reference(twin, images)
-    dynamic = _build(model, twin, compiled)
+    eval_copy = copy_network(model).train(False)
+    reference = Reference(eval_copy, images)
+    dynamic = _build(model, eval_copy, compiled)
     new = plan is None
     if new:
         plan = DynamicPlan(
@@ -84,17 +100,17 @@ def to_dynamic(
         )
     dynamic.plan = copy.deepcopy(plan)
     dynamic.plan.backend = 'kernel' if compiled else 'torch'
-    why = _why_modules(dynamic, reference, images[:1])
+    why = _reason_for_modules(dynamic, reference, images[:1])
     if why:
-        run_modules(dynamic, why)
+        use_modules(dynamic, why)
     elif new:
         calibrate(dynamic, images)
     else:
-        _obey(dynamic, images[:1])
+        apply_plan(dynamic, images[:1])
     reference.verify(dynamic)
     program = dynamic.backbone.program_of(images[:1])
     dynamic.build = getattr(program, 'build', '')
-    dynamic._seen.clear()
+    dynamic._seen_shapes.clear()
     return dynamic
 
 
@@ -103,15 +119,15 @@ def choose_backend(backend: str) -> bool:
 
     Args:
         backend: ``'kernel'``, ``'torch'``, or ``'auto'``: the runtime if it
-            can be built, else torch with a warning.
+            can be built, otherwise torch with a warning.
 
     Raises:
-        FGCError: Another backend, or a runtime that cannot be built.
+        FGCError: An unknown backend, or a runtime that cannot be built.
     """
     if backend not in BACKENDS:
         raise FGCError(
             f'backend={backend!r} is none of {", ".join(BACKENDS)}; '
-            "'auto' takes the compiled runtime where it can be built."
+            "'auto' uses the compiled runtime where it can be built."
         )
     if backend == 'torch':
         return False
@@ -128,8 +144,8 @@ def choose_backend(backend: str) -> bool:
 @functools.cache
 def _warn_once(problem: str) -> None:
     warnings.warn(
-        'dynamic execution goes on in plain torch, which is slower, since '
-        f'there is no compiled runtime: {problem}',
+        'dynamic execution uses plain torch, which is slower, since there '
+        f'is no compiled runtime: {problem}',
         stacklevel=4,
     )
 
@@ -150,14 +166,14 @@ def _check(
     refuse_quantised(model)
     if images is None and plan is None:
         raise FGCError(
-            'whether skipping pays is measured on real images, but neither '
-            'images nor a plan was given; give some images (N, 3, H, W), or '
-            'the plan of an earlier calibration.'
+            'a calibration measures on real images, but neither images nor a '
+            'plan was given; give some images (N, 3, H, W), or the plan of an '
+            'earlier calibration.'
         )
     if images is not None and not isinstance(images, Tensor):
         raise FGCError(
-            f'images are a {type(images).__name__}, but a calibration takes a '
-            'tensor (N, 3, H, W); give torch.as_tensor(images).'
+            f'images are a {type(images).__name__}, but a calibration needs '
+            'a tensor (N, 3, H, W); give torch.as_tensor(images).'
         )
     if images is not None and (images.dim() != 4 or len(images) == 0):
         raise FGCError(
@@ -173,22 +189,24 @@ def _noise(shape: Sequence[int]) -> Tensor:
 
 
 def _build(
-    model: GatedImageClassifier, twin: GatedImageClassifier, compiled: bool
+    model: GatedImageClassifier,
+    eval_copy: GatedImageClassifier,
+    compiled: bool,
 ) -> DynamicImageClassifier:
-    """Of a copy of the model, whose modules become its own."""
+    """Build it from a copy of the model, which it takes over."""
     return DynamicImageClassifier(
         model,
-        DynamicBackbone(twin.backbone, compiled),
-        twin.neck,
-        twin.head,
-        twin.data_preprocessor,
+        DynamicBackbone(eval_copy.backbone, compiled),
+        eval_copy.neck,
+        eval_copy.head,
+        eval_copy.data_preprocessor,
     )
 
 
-def _why_modules(
+def _reason_for_modules(
     dynamic: DynamicImageClassifier, reference: Reference, image: Tensor
 ) -> str:
-    """Why the network's own code runs, in words; '' if a program may."""
+    """Why the network's own modules must run; '' if a program can run."""
     if image.dtype != torch.float32:
         return f'programs compute in float32, and the model in {image.dtype}'
     program = dynamic.backbone.program(image)
@@ -197,11 +215,11 @@ def _why_modules(
     return reference.problem_of_programs(dynamic)
 
 
-def _obey(dynamic: DynamicImageClassifier, image: Tensor) -> None:
-    """Do as the stored plan says, but for what cannot be done."""
+def apply_plan(dynamic: DynamicImageClassifier, image: Tensor) -> None:
+    """Apply a stored plan, except for what this model cannot do."""
     plan, backbone = dynamic.plan, dynamic.backbone
     backbone.batch, backbone.executor = plan.batch, plan.executor
-    backbone.keep_alone(plan.alone)
+    backbone.set_single_threaded(plan.alone)
     backbone.dense = {
         **{
             name: site.why
@@ -212,7 +230,7 @@ def _obey(dynamic: DynamicImageClassifier, image: Tensor) -> None:
     }
     program = backbone.program(image)
     if isinstance(program, str):
-        run_modules(dynamic, program)
+        use_modules(dynamic, program)
         return
     backbone.dense.update(program.why_dense)
     for name, why in backbone.dense.items():
@@ -220,15 +238,15 @@ def _obey(dynamic: DynamicImageClassifier, image: Tensor) -> None:
             plan.sites[name] = SiteReport(DENSE, why)
 
 
-def _left_alone(
+def _masked_on_accelerator(
     model: GatedImageClassifier,
     images: Tensor | None,
     plan: DynamicPlan | None,
 ) -> DynamicImageClassifier:
-    """On an accelerator: masked as it was, and the report says so."""
+    """The masked model on an accelerator, with a report that says why."""
     device = next(model.parameters()).device
     shape = plan.image_shape if images is None else tuple(images.shape[1:])
-    dynamic = _build(model, copied(model).train(False), False)
+    dynamic = _build(model, copy_network(model).train(False), False)
     dynamic.backbone.executor = MODULES
     why = f'the model is on {device}: channels are skipped on the CPU only'
     dynamic.plan = DynamicPlan(

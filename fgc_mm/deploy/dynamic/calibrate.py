@@ -1,4 +1,4 @@
-"""Does skipping pay? Measured once, site by site."""
+"""Measuring for every site whether skipping channels is faster."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fgc_mm.deploy.dynamic.plan import (
+from fgc_mm.deploy.dynamic.dynamic_plan import (
     BATCH,
     DENSE,
     DYNAMIC,
@@ -20,44 +20,44 @@ from fgc_mm.deploy.dynamic.plan import (
     DynamicPlan,
     SiteReport,
 )
-from fgc_mm.deploy.dynamic.programs import Program
+from fgc_mm.deploy.dynamic.programs import ExecutableProgram
 from fgc_mm.deploy.graph.ir import GATE, decisions_of
 from fgc_mm.sites import GateSite
 
-MOST_IMAGES = 6
+MAX_IMAGES = 6
 REPEATS = 5
-# A batch that runs as one must be this much faster: it is measured at one
-# size only.
+# Running a batch at once must be faster by this factor, since it is measured
+# at one batch size only.
 MARGIN = 0.98
-# How a site's layers are timed: closed channels skipped; computed and masked;
-# without gates.
+# Variants in which a site's layers are timed: closed channels skipped; all
+# computed and masked; without gates.
 SKIPPING, MASKED, PLAIN = 'skipping', 'masked', 'plain'
 
 
 def calibrate(dynamic: Any, images: Tensor) -> None:
-    """Choose sites, threads, and what to do with batches; note it all.
+    """Choose sites, threads and the handling of batches; fill in the plan.
 
     Args:
-        dynamic: The dynamic model, whose ``backbone.dense`` are the sites
-            that cannot be dynamic; changed, its ``plan`` filled in.
+        dynamic: The dynamic model; ``backbone.dense`` has the sites that
+            cannot be dynamic. Its ``plan`` is filled in.
         images: (N, 3, H, W).
     """
-    images = images[:MOST_IMAGES]
+    images = images[:MAX_IMAGES]
     singles = images.split(1)
     plan, backbone = dynamic.plan, dynamic.backbone
     with torch.no_grad():
-        ways = _ways(backbone, singles[0])
-        for program in ways.values():
+        variants = _variants(backbone, singles[0])
+        for program in variants.values():
             if isinstance(program, str):
-                run_modules(dynamic, program)
+                use_modules(dynamic, program)
                 return
-        plan.alone = _choose_alone(backbone, singles)
-        reports = _compare_sites(backbone, ways, singles)
+        plan.alone = _choose_single_threaded(backbone, singles)
+        reports = _compare_sites(backbone, variants, singles)
         plan.sites = {site.name: reports[site.name] for site in backbone.sites}
-        _overrule(backbone, plan.sites, singles)
+        _check_whole_network(backbone, plan.sites, singles)
         chosen = backbone.program(singles[0])
         if isinstance(chosen, str):
-            run_modules(dynamic, chosen)
+            use_modules(dynamic, chosen)
             return
         _choose_executor(backbone, plan, singles)
         if len(images) > 1 and _skips(backbone):
@@ -66,8 +66,8 @@ def calibrate(dynamic: Any, images: Tensor) -> None:
             plan.batch = backbone.batch = BATCH if together else LOOP
 
 
-def run_modules(dynamic: Any, why: str) -> None:
-    """Let the network's own code run, masked, and note why."""
+def use_modules(dynamic: Any, why: str) -> None:
+    """Switch to the network's own modules, masked, and record why."""
     dynamic.plan.executor = dynamic.backbone.executor = MODULES
     dynamic.plan.executor_why = why
     dynamic.plan.sites = {
@@ -82,7 +82,7 @@ def _skips(backbone: Any) -> bool:
 def interleaved(
     runs: Sequence[Callable[[], Any]], repeats: int
 ) -> list[list[float]]:
-    """Seconds of every run, taken in turns after one warm-up each."""
+    """Seconds of every run, alternating after one warm-up each."""
     seconds: list[list[float]] = [[] for _ in runs]
     for run in runs:
         run()
@@ -94,23 +94,25 @@ def interleaved(
     return seconds
 
 
-def _choose_alone(backbone: Any, singles: Sequence[Tensor]) -> list[str]:
-    """Steps that several threads do slower than one."""
+def _choose_single_threaded(
+    backbone: Any, singles: Sequence[Tensor]
+) -> list[str]:
+    """Steps that are slower on several threads than on one."""
     if torch.get_num_threads() == 1:
         return []
     program, taken = backbone.program(singles[0]), []
     for names in ((), program.names):
-        backbone.keep_alone(names)
+        backbone.set_single_threaded(names)
         taken.append(program.seconds(singles[0], REPEATS))
     slower = [
         name
         for name, shared, alone in zip(program.names, *taken)
-        if _pays(alone, shared)
+        if _is_faster(alone, shared)
     ]
     choices = [(), program.names, slower]
 
     def run(names: Sequence[str]) -> None:
-        backbone.keep_alone(names)
+        backbone.set_single_threaded(names)
         for image in singles:
             backbone(image)
 
@@ -119,31 +121,35 @@ def _choose_alone(backbone: Any, singles: Sequence[Tensor]) -> list[str]:
     )
     medians = [median(taken) for taken in seconds]
     best = list(choices[medians.index(min(medians))])
-    backbone.keep_alone(best)
+    backbone.set_single_threaded(best)
     return best
 
 
-def _ways(backbone: Any, image: Tensor) -> dict[str, Program | str]:
-    """A program that skips, one that masks, and the network without gates."""
-    everything = {
+def _variants(
+    backbone: Any, image: Tensor
+) -> dict[str, ExecutableProgram | str]:
+    """A program that skips, one that masks, and one without gates."""
+    all_dense = {
         site.name: backbone.dense.get(site.name, 'it is masked')
         for site in backbone.sites
     }
     return {
         SKIPPING: backbone.program(image),
-        MASKED: backbone.program(image, dense=everything),
+        MASKED: backbone.program(image, dense=all_dense),
         PLAIN: backbone.program(image, gated=False),
     }
 
 
 def _compare_sites(
-    backbone: Any, ways: dict[str, Program], singles: Sequence[Tensor]
+    backbone: Any,
+    variants: dict[str, ExecutableProgram],
+    singles: Sequence[Tensor],
 ) -> dict[str, SiteReport]:
-    """Times of every site's steps in all ways, and what follows."""
-    keep = _keep_ratios(ways[SKIPPING], backbone, singles)
-    steps = _steps_of_sites(ways[SKIPPING], backbone.sites)
-    times = _times(ways, singles)
-    why_dense = {**ways[SKIPPING].why_dense, **backbone.dense}
+    """Times of every site's steps in all variants, and the decision."""
+    keep = _keep_ratios(variants[SKIPPING], backbone, singles)
+    steps = _steps_of_sites(variants[SKIPPING], backbone.sites)
+    times = _times(variants, singles)
+    why_dense = {**variants[SKIPPING].why_dense, **backbone.dense}
     reports = {}
     for site in backbone.sites:
         name = site.name
@@ -152,8 +158,11 @@ def _compare_sites(
                 DENSE, why_dense[name], keep_ratio=keep[name]
             )
             continue
-        ms = {way: 1e3 * _shared(times[way], steps[name]) for way in ways}
-        reports[name] = _judge(ms, keep[name])
+        ms = {
+            variant: 1e3 * _weighted_time(times[variant], steps[name])
+            for variant in variants
+        }
+        reports[name] = _site_report(ms, keep[name])
     backbone.dense = {
         name: report.why
         for name, report in reports.items()
@@ -162,14 +171,14 @@ def _compare_sites(
     return reports
 
 
-def _shared(times: dict[str, float], shares: dict[str, float]) -> float:
+def _weighted_time(times: dict[str, float], shares: dict[str, float]) -> float:
     return sum(times.get(step, 0.0) * part for step, part in shares.items())
 
 
 def _keep_ratios(
-    program: Program, backbone: Any, singles: Sequence[Tensor]
+    program: ExecutableProgram, backbone: Any, singles: Sequence[Tensor]
 ) -> dict[str, float]:
-    """The share of open channels of every site, over the images."""
+    """Fraction of open channels of every site, over the images."""
     runs = [program.run(image)[1] for image in singles]
     return {
         site.name: mean(
@@ -180,9 +189,9 @@ def _keep_ratios(
 
 
 def _steps_of_sites(
-    program: Program, sites: Sequence[GateSite]
+    program: ExecutableProgram, sites: Sequence[GateSite]
 ) -> dict[str, dict[str, float]]:
-    """The names of every site's steps; one of several sites is shared."""
+    """Names of each site's steps, with weights for shared steps."""
     numbers: dict[str, set[str]] = {}
     by_decision = {site.decision: site.name for site in program.graph.sites}
     for name, node in zip(program.names, program.nodes):
@@ -203,37 +212,39 @@ def _steps_of_sites(
 
 
 def _times(
-    ways: Mapping[str, Program], singles: Sequence[Tensor]
+    variants: Mapping[str, ExecutableProgram], singles: Sequence[Tensor]
 ) -> dict[str, dict[str, float]]:
-    """Seconds of all steps of a name, a mean over the images."""
-    least: dict[str, list[list[float]]] = {way: [] for way in ways}
+    """Seconds per step name, averaged over the images."""
+    least: dict[str, list[list[float]]] = {variant: [] for variant in variants}
     for image in singles:
-        rows: dict[str, list[list[float]]] = {way: [] for way in ways}
+        rows: dict[str, list[list[float]]] = {
+            variant: [] for variant in variants
+        }
         for _ in range(REPEATS):
-            for way, program in ways.items():
-                rows[way].append(program.seconds(image, 1))
-        for way, taken in rows.items():
-            least[way].append([min(column) for column in zip(*taken)])
-    times: dict[str, dict[str, float]] = {way: {} for way in ways}
-    for way, program in ways.items():
-        means = [mean(column) for column in zip(*least[way])]
+            for variant, program in variants.items():
+                rows[variant].append(program.seconds(image, 1))
+        for variant, taken in rows.items():
+            least[variant].append([min(column) for column in zip(*taken)])
+    times: dict[str, dict[str, float]] = {variant: {} for variant in variants}
+    for variant, program in variants.items():
+        means = [mean(column) for column in zip(*least[variant])]
         for name, seconds in zip(program.names, means):
-            times[way][name] = times[way].get(name, 0.0) + seconds
+            times[variant][name] = times[variant].get(name, 0.0) + seconds
     return times
 
 
-def _pays(skipping: float, whole: float) -> bool:
+def _is_faster(skipping: float, whole: float) -> bool:
     return skipping < whole
 
 
-def _judge(ms: dict[str, float], keep: float) -> SiteReport:
+def _site_report(ms: dict[str, float], keep: float) -> SiteReport:
     why = (
         f'its layers take {ms[SKIPPING]:.2f} ms with {keep:.0%} of the '
         f'channels open, {ms[MASKED]:.2f} ms with all of them masked, and '
         f'{ms[PLAIN]:.2f} ms without the gate'
     )
     return SiteReport(
-        DYNAMIC if _pays(ms[SKIPPING], ms[MASKED]) else DENSE,
+        DYNAMIC if _is_faster(ms[SKIPPING], ms[MASKED]) else DENSE,
         why,
         ms[SKIPPING],
         ms[MASKED],
@@ -242,12 +253,12 @@ def _judge(ms: dict[str, float], keep: float) -> SiteReport:
     )
 
 
-def _overrule(
+def _check_whole_network(
     backbone: Any, sites: dict[str, SiteReport], singles: Sequence[Tensor]
 ) -> None:
-    """All dense, if the whole network is not faster for the choice."""
+    """Make all sites dense if the whole network is not faster otherwise."""
     chosen = dict(backbone.dense)
-    everything = {name: report.why for name, report in sites.items()}
+    all_dense = {name: report.why for name, report in sites.items()}
 
     def run(dense: dict[str, str]) -> None:
         backbone.dense = dense
@@ -258,10 +269,10 @@ def _overrule(
         return
     skipping, whole = map(
         median,
-        interleaved([lambda: run(chosen), lambda: run(everything)], REPEATS),
+        interleaved([lambda: run(chosen), lambda: run(all_dense)], REPEATS),
     )
-    pays = _pays(skipping, whole)
-    backbone.dense = chosen if pays else everything
+    pays = _is_faster(skipping, whole)
+    backbone.dense = chosen if pays else all_dense
     if pays:
         return
     for report in sites.values():
@@ -269,14 +280,14 @@ def _overrule(
             report.executed = DENSE
             report.why += (
                 f', but the whole network takes {1e3 * skipping:.2f} ms '
-                f'instead of {1e3 * whole:.2f} if it skips'
+                f'with skipping and {1e3 * whole:.2f} ms without'
             )
 
 
 def _choose_executor(
     backbone: Any, plan: DynamicPlan, singles: Sequence[Tensor]
 ) -> None:
-    """One call of the kernel, or the backbone's own code?"""
+    """Choose between the program and the backbone's own modules."""
 
     def run(executor: str) -> None:
         backbone.executor = executor
@@ -289,10 +300,10 @@ def _choose_executor(
         [lambda name=name: run(name) for name in names], REPEATS
     )
     ms = [1e3 * median(seconds) / len(singles) for seconds in taken]
-    plan.executor = PROGRAM if _pays(*ms) else MODULES
+    plan.executor = PROGRAM if _is_faster(*ms) else MODULES
     plan.executor_why = (
-        f'an image takes {ms[0]:.2f} ms as a program, and {ms[1]:.2f} ms in '
-        "the backbone's own code"
+        f'an image takes {ms[0]:.2f} ms as a program, and {ms[1]:.2f} ms with '
+        "the backbone's own modules"
     )
     if program.fallbacks:
         plan.executor_why += (

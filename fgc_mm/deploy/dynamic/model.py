@@ -1,4 +1,4 @@
-"""A gated classifier that computes the open channels of an image only."""
+"""A gated classifier that computes only the open channels of an image."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from mmengine.model import BaseModule
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from fgc_mm.deploy.comparing import compared, flat, on_the_edge
-from fgc_mm.deploy.dynamic.plan import LOOP, PROGRAM, DynamicPlan
+from fgc_mm.deploy.comparing import (
+    difference,
+    differs_by_rounding,
+    flatten_tensors,
+)
+from fgc_mm.deploy.dynamic.dynamic_plan import LOOP, PROGRAM, DynamicPlan
 from fgc_mm.deploy.dynamic.programs import (
-    Program,
+    ExecutableProgram,
     program_of_graph,
     records_of,
 )
@@ -28,7 +32,7 @@ from fgc_mm.models import GatedBackbone, GatedImageClassifier
 from fgc_mm.models.gated_backbone import as_outputs
 from fgc_mm.sites import GateRecord
 
-REPORTED = (
+REPORT_FIELDS = (
     'backend',
     'threads',
     'image_shape',
@@ -36,28 +40,28 @@ REPORTED = (
     'executor',
     'executor_why',
 )
-MOST_PROGRAMS = 8  # image sizes, times choices of sites
-# a network is captured and compiled by one thread at a time
-MAKING = threading.Lock()
+MAX_PROGRAMS = 8  # for different image sizes and choices of sites
+# one thread at a time captures and compiles a network
+BUILD_LOCK = threading.Lock()
 
 
 class DynamicBackbone(GatedBackbone):
     """A gated backbone in evaluation whose sites skip closed channels.
 
-    Its modules are those of the masked backbone, hooks included; what runs
-    is a program made of them for every image size.
+    Its modules are those of the masked backbone, hooks included; for every
+    image size a program is made from them, which runs instead.
 
     Args:
-        gated: The masked backbone, which becomes its own.
+        gated: The masked backbone, whose modules are taken over.
 
     Attributes:
         kernel: Whether programs run in the compiled runtime.
-        batch: What is done with several images, ``'loop'`` or ``'batch'``.
-        executor: ``'program'``: what is made of the network, where that can
-            be; ``'modules'``: the network's own code, masked.
+        batch: How several images run, ``'loop'`` or ``'batch'``.
+        executor: ``'program'``: a program where one can be made;
+            ``'modules'``: the network's own modules, masked.
         dense: Sites that compute all channels, and why.
-        alone: See :meth:`keep_alone`.
-        behind: Modules that mostly run behind it; one pass captures all.
+        single_threaded: See :meth:`set_single_threaded`.
+        following: Modules that usually run after it, captured in one pass.
     """
 
     def __init__(self, gated: GatedBackbone, kernel: bool = False) -> None:
@@ -66,26 +70,26 @@ class DynamicBackbone(GatedBackbone):
         self.sites = gated.sites
         self.found = gated.found
         self.gates = gated.gates
-        self._ports = gated._ports
+        self._site_hooks = gated._site_hooks
         self.kernel = kernel
         self.batch = LOOP
         self.executor = PROGRAM
         self.dense: dict[str, str] = {}
-        self.alone: set[str] = set()
-        self.behind: tuple[nn.Module, ...] = ()
+        self.single_threaded: set[str] = set()
+        self.following: tuple[nn.Module, ...] = ()
         self._captured: dict[tuple, CapturedNetwork | str] = {}
-        self._programs: dict[tuple, Program | str] = {}
-        self._register_load_state_dict_pre_hook(self._forget)
-        self._register_load_state_dict_pre_hook(self._adopt_plain_keys)
+        self._programs: dict[tuple, ExecutableProgram | str] = {}
+        self._register_load_state_dict_pre_hook(self._clear_programs)
+        self._register_load_state_dict_pre_hook(self._rename_plain_keys)
         self._register_load_state_dict_pre_hook(self._refuse_other_gates)
         self.eval()
 
     def __getstate__(self) -> dict[str, Any]:
-        return dict(self.__dict__, _programs={}, _captured={})  # made anew
+        return dict(self.__dict__, _programs={}, _captured={})  # not pickled
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The wrapped backbone's own outputs, gated."""
+        """The wrapped backbone's outputs, gated."""
         refuse_tracing(x)
         program = self.program_of(x)
         if program is None:
@@ -102,13 +106,13 @@ class DynamicBackbone(GatedBackbone):
         together and masked, whichever was faster in the calibration.
 
         Raises:
-            FGCError: Activations are asked for, which are never computed.
+            FGCError: Activations are requested, which are not all computed.
         """
         refuse_tracing(x)
         if keep_activation:
             raise FGCError(
-                'keep_activation=True asks for channels that dynamic '
-                'execution never computes; take the masked model.'
+                'keep_activation=True needs channels that dynamic execution '
+                'does not compute; use the masked model.'
             )
         program = self.program_of(x)
         if program is None:
@@ -119,94 +123,102 @@ class DynamicBackbone(GatedBackbone):
     def program(
         self,
         image: Tensor,
-        behind: Sequence[nn.Module] = (),
+        following: Sequence[nn.Module] = (),
         gated: bool = True,
         dense: Mapping[str, str] | None = None,
-    ) -> Program | str:
-        """The backbone as a program, or why it is none, in words.
+    ) -> ExecutableProgram | str:
+        """The backbone as a program, or the reason why there is none.
 
         Args:
             image: (1, 3, H, W), of the size that the program is for.
-            behind: Modules behind the backbone that belong to it.
-            gated: Else the network without gates.
+            following: Modules after the backbone to include.
+            gated: If false, the network without gates.
             dense: Sites that compute all channels; ``None``: :attr:`dense`.
         """
         dense = self.dense if dense is None else dense
-        # a threshold is a number, no parameter: it may have been set anew
+        # thresholds are plain attributes and may have changed
         gates = self.gates._modules.values()
         thresholds = tuple([_threshold(gate) for gate in gates])
         seen = (tuple(image.shape[1:]), thresholds)
-        key = (*seen, tuple(behind), gated, tuple(dense))
+        key = (*seen, tuple(following), gated, tuple(dense))
         program = self._programs.get(key)
         if program is not None:
             return program
-        with MAKING, torch.autocast('cpu', enabled=False):
+        with BUILD_LOCK, torch.autocast('cpu', enabled=False):
             if key not in self._programs:
-                captured = self._capture(seen, image, tuple(behind))
-                _leave_room(self._programs)
-                made = self._make(captured, bool(behind), gated, dense)
-                if gated and not isinstance(made, str):
-                    made = self._differs(made, image, behind) or made
-                self._programs[key] = made
+                captured = self._capture(seen, image, tuple(following))
+                _evict_oldest(self._programs)
+                new_program = self._make_program(
+                    captured, bool(following), gated, dense
+                )
+                if gated and not isinstance(new_program, str):
+                    new_program = (
+                        self._check_program(new_program, image, following)
+                        or new_program
+                    )
+                self._programs[key] = new_program
             return self._programs[key]
 
     @torch.no_grad()
-    def _differs(
-        self, program: Program, image: Tensor, behind: Sequence[nn.Module]
+    def _check_program(
+        self,
+        program: ExecutableProgram,
+        image: Tensor,
+        following: Sequence[nn.Module],
     ) -> str:
-        """Whether a program is wrong on an image, in words; '' if not."""
+        """How a program's results are wrong on an image; '' if correct."""
         want, records = super().forward_gated(image, False)
-        for module in behind:
+        for module in following:
             want = module(as_outputs(want))
         try:
             got, decisions = program.run(image)
         except Exception as error:
-            return f'its program does not run ({_first_line(error)})'
-        problem = compared(flat(want), flat(got))
+            return f'its program fails ({_first_line(error)})'
+        problem = difference(flatten_tensors(want), flatten_tensors(got))
         if not problem:
             return ''
         own = records_of(self.sites, decisions)
-        if on_the_edge(records, own):
+        if differs_by_rounding(records, own):
             return ''
-        return f'a program gives something else ({problem})'
+        return f'its program gives other results ({problem})'
 
     def _capture(
-        self, seen: tuple, image: Tensor, behind: tuple[nn.Module, ...]
+        self, seen: tuple, image: Tensor, following: tuple[nn.Module, ...]
     ) -> CapturedNetwork | str:
-        """One pass for the backbone and what is mostly behind it."""
-        for modules in (behind or self.behind, behind):
+        """Capture the backbone and the modules after it in one pass."""
+        for modules in (following or self.following, following):
             key = (*seen, modules)
             if key not in self._captured:
-                _leave_room(self._captured)
-                self._captured[key] = self._captured_with(image, modules)
+                _evict_oldest(self._captured)
+                self._captured[key] = self._try_capture(image, modules)
             if not isinstance(self._captured[key], str):
                 break
         return self._captured[key]
 
-    def _captured_with(
-        self, image: Tensor, behind: tuple[nn.Module, ...]
+    def _try_capture(
+        self, image: Tensor, following: tuple[nn.Module, ...]
     ) -> CapturedNetwork | str:
         try:
-            return CapturedNetwork(self._masked(), image, behind)
+            return CapturedNetwork(self._masked(), image, following)
         except CannotCapture as error:
             return str(error)
         except Exception as error:  # the network's code may raise anything
             return f'it cannot be captured ({_first_line(error)})'
 
     def _masked(self) -> GatedBackbone:
-        """The same modules as the backbone that they were."""
+        """A plain gated backbone with the same modules."""
         masked = GatedBackbone.__new__(GatedBackbone)
         masked.__dict__.update(self.__dict__)
-        masked._programs, masked._captured, masked.behind = {}, {}, ()
+        masked._programs, masked._captured, masked.following = {}, {}, ()
         return masked
 
-    def _make(
+    def _make_program(
         self,
         captured: CapturedNetwork | str,
         whole: bool,
         gated: bool,
         dense: Mapping[str, str],
-    ) -> Program | str:
+    ) -> ExecutableProgram | str:
         if isinstance(captured, str):
             return captured
         try:
@@ -216,21 +228,21 @@ class DynamicBackbone(GatedBackbone):
         except (CannotLower, FGCError) as error:
             return str(error)
         except Exception as error:
-            return f'no program can be made of it ({_first_line(error)})'
-        program.keep_alone(self.alone)
+            return f'no program can be made from it ({_first_line(error)})'
+        program.set_single_threaded(self.single_threaded)
         return program
 
-    def keep_alone(self, names: Collection[str]) -> None:
-        """Steps of its programs that are not shared out to threads."""
-        self.alone = set(names)
+    def set_single_threaded(self, names: Collection[str]) -> None:
+        """Set the steps of its programs that run on one thread."""
+        self.single_threaded = set(names)
         for program in self._programs.values():
             if not isinstance(program, str):
-                program.keep_alone(self.alone)
+                program.set_single_threaded(self.single_threaded)
 
     def program_of(
-        self, x: Tensor, behind: Sequence[nn.Module] = ()
-    ) -> Program | None:
-        """What runs these images, unless the modules do."""
+        self, x: Tensor, following: Sequence[nn.Module] = ()
+    ) -> ExecutableProgram | None:
+        """The program for these images; ``None`` if the modules run."""
         if self.executor != PROGRAM or x.dim() != 4:
             return None
         count = x.shape[0]
@@ -238,35 +250,35 @@ class DynamicBackbone(GatedBackbone):
             return None
         if x.dtype != torch.float32 or not x.is_cpu:
             return None
-        program = self.program(x if count == 1 else x[:1], behind)
+        program = self.program(x if count == 1 else x[:1], following)
         return None if isinstance(program, str) else program
 
-    def _forget(self, *_: Any) -> None:
-        """What was made of weights is made anew when it is needed."""
+    def _clear_programs(self, *_: Any) -> None:
+        """Drop graphs and programs made from the weights."""
         self._captured.clear()
         self._programs.clear()
 
     def _apply(
         self, fn: Callable[[Tensor], Tensor], recurse: bool = True
     ) -> DynamicBackbone:
-        """As ``nn.Module._apply``, but dtype and device stay."""
+        """As ``nn.Module._apply``, but dtype and device must not change."""
         for old in list(self.parameters())[:1]:
             new = fn(old.detach().flatten()[:0])
             if (new.dtype, new.device) != (old.dtype, old.device):
                 raise FGCError(
-                    f'a dynamic model cannot become {new.dtype} on '
+                    f'a dynamic model cannot be moved to {new.dtype} on '
                     f'{new.device}, since it was made for {old.dtype} on '
                     f'{old.device}; convert the model that it was made '
-                    'from, and make it anew.'
+                    'from, and call to_dynamic again.'
                 )
         super()._apply(fn, recurse)
-        self._forget()
+        self._clear_programs()
         return self
 
     __prepare_scriptable__ = refuse_scripting
 
     def train(self, mode: bool = True) -> DynamicBackbone:
-        """Refuses: a program cannot be trained."""
+        """Raise an error: a program cannot be trained."""
         _refuse_training(mode)
         return super().train(mode)
 
@@ -283,19 +295,19 @@ def _first_line(error: Exception) -> str:
     return f'{type(error).__name__}: {lines[0]}'
 
 
-def _leave_room(kept: dict) -> None:
-    while len(kept) >= MOST_PROGRAMS:
-        del kept[next(iter(kept))]
+def _evict_oldest(cache: dict) -> None:
+    while len(cache) >= MAX_PROGRAMS:
+        del cache[next(iter(cache))]
 
 
 class DynamicImageClassifier(GatedImageClassifier):
     """A gated classifier in evaluation that skips closed channels.
 
-    Made by :func:`fgc_mm.deploy.to_dynamic`. Its predictions carry MACs as
+    Made by :func:`fgc_mm.deploy.to_dynamic`. Its predictions have MACs like
     those of the model that it was made from.
 
     Args:
-        source: The model that it was made from; it counts the MACs.
+        source: The model that it was made from, which counts the MACs.
         backbone: The dynamic backbone.
         neck: As in ``ImageClassifier``.
         head: As in ``ImageClassifier``.
@@ -316,25 +328,27 @@ class DynamicImageClassifier(GatedImageClassifier):
             head=head,
             data_preprocessor=data_preprocessor,
         )
-        self._source = [source]  # in a list: none of its modules is ours
+        self._source = [source]  # in a list: not registered as a submodule
         self.plan: DynamicPlan | None = None
         self.build = ''
-        self._seen: set[tuple[int, ...]] = set()
-        for module in self.modules():  # programs are made of all weights
+        self._seen_shapes: set[tuple[int, ...]] = set()
+        for module in self.modules():  # programs depend on all weights
             if module is not backbone:
-                module._register_load_state_dict_pre_hook(backbone._forget)
+                module._register_load_state_dict_pre_hook(
+                    backbone._clear_programs
+                )
         self.eval().requires_grad_(False)
-        backbone.behind = self._modules_behind()
+        backbone.following = self._following_modules()
 
-    def _leave_out_unread(self) -> None:
-        """The source has left them out already."""
+    def _remove_unread_gates(self) -> None:
+        """Do nothing: the source has left them out already."""
 
     def macs_table(self, image_shape: tuple[int, ...]) -> MACsTable:
-        """Of the model that this one was made from."""
+        """The MACs table of the model that this one was made from."""
         return self._source[0].macs_table(image_shape)
 
     def loss(self, *_: Any, **__: Any) -> dict[str, Tensor]:
-        """Refuses: a program cannot be trained."""
+        """Raise an error: a program cannot be trained."""
         _refuse_training(True)
         return {}
 
@@ -349,20 +363,20 @@ class DynamicImageClassifier(GatedImageClassifier):
         refuse_tracing(inputs)
         program = None
         if isinstance(inputs, Tensor):
-            self._seen.add(tuple(inputs.shape[1:]))
+            self._seen_shapes.add(tuple(inputs.shape[1:]))
             if mode == 'tensor':
                 program = self.program(inputs)
         if program is None:
             return super().forward(inputs, data_samples, mode)
         return program.run(inputs, decisions=False)[0]
 
-    def program(self, images: Tensor) -> Program | None:
-        """What runs images to logits, if that is a program."""
-        behind = self._modules_behind()
-        return self.backbone.program_of(images, behind) if behind else None
+    def program(self, images: Tensor) -> ExecutableProgram | None:
+        """The program from images to logits, if there is one."""
+        modules = self._following_modules()
+        return self.backbone.program_of(images, modules) if modules else None
 
-    def _modules_behind(self) -> tuple[nn.Module, ...]:
-        """The neck, if there is one, and the head; nothing without a head."""
+    def _following_modules(self) -> tuple[nn.Module, ...]:
+        """The neck, if there is one, and the head; empty without a head."""
         # for every call: Module.__getattr__ is slow
         neck, head = map(self._modules.get, ('neck', 'head'))
         if head is None:
@@ -372,12 +386,12 @@ class DynamicImageClassifier(GatedImageClassifier):
     __prepare_scriptable__ = refuse_scripting
 
     def train(self, mode: bool = True) -> DynamicImageClassifier:
-        """Refuses: a program cannot be trained."""
+        """Raise an error: a program cannot be trained."""
         _refuse_training(mode)
         return super().train(mode)
 
     def dynamic_report(self) -> dict[str, Any]:
-        """What runs how, and why.
+        """How every site is executed, and why.
 
         Returns:
             ``sites``: for every site ``executed`` (``'dynamic'`` or
@@ -385,11 +399,11 @@ class DynamicImageClassifier(GatedImageClassifier):
             ``plain_ms``, ``keep_ratio``; ``backend``, ``threads``,
             ``image_shape``, ``batch`` and ``executor`` of the calibration,
             see :class:`DynamicPlan`; ``build`` of the kernel, if it is used;
-            ``notes``, sentences on what it did not see.
+            ``notes``, differences from the calibration.
         """
         if self.plan is None:
-            return {'sites': {}, 'notes': ['nothing was decided yet']}
-        report = {name: getattr(self.plan, name) for name in REPORTED}
+            return {'sites': {}, 'notes': ['there is no plan yet']}
+        report = {name: getattr(self.plan, name) for name in REPORT_FIELDS}
         report['batch_ms'] = dict(self.plan.batch_ms)
         if self.plan.backend == 'kernel':
             report['build'] = self.build
@@ -401,17 +415,19 @@ class DynamicImageClassifier(GatedImageClassifier):
 
     def _notes(self) -> list[str]:
         notes = []
-        for shape in sorted(self._seen - {tuple(self.plan.image_shape)}):
+        for shape in sorted(
+            self._seen_shapes - {tuple(self.plan.image_shape)}
+        ):
             notes.append(
-                f'images of {"x".join(map(str, shape))} came, which the '
-                'calibration never saw: results are right, but whether '
-                'skipping pays was decided at '
+                f'images of size {"x".join(map(str, shape))} were not in the '
+                'calibration: results are correct, but whether skipping is '
+                'faster was measured at '
                 f'{"x".join(map(str, self.plan.image_shape))}.'
             )
         if torch.get_num_threads() != self.plan.threads:
             notes.append(
-                f'{torch.get_num_threads()} threads run what was decided '
-                f'with {self.plan.threads}.'
+                f'{torch.get_num_threads()} threads are used, but the '
+                f'calibration used {self.plan.threads}.'
             )
         return notes
 

@@ -1,4 +1,4 @@
-"""A network as a program: in the kernel, or in plain torch."""
+"""Running a graph in the compiled runtime or in plain torch."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from fgc_mm.runtime.format import encode
 from fgc_mm.runtime.model import Model
 from fgc_mm.sites import GateRecord, GateSite
 
-# of every site the mask, logits, probs and, of gates that scale, saliency;
-# (N, C) and (N, G)
+# for every site the mask (N, C), then logits, probs and, for gates that
+# scale, saliency, (N, G)
 Decisions = list[list[Tensor]]
 Outputs = Any  # as the network returns them
 
 
-class Program:
+class ExecutableProgram:
     """Runs a graph, image by image.
 
     Args:
-        graph: With lists, see
+        graph: With channel lists, see
             :func:`fgc_mm.deploy.graph.network.listed_graph`.
 
     Attributes:
         graph: The same.
-        names: What every step is, in words: the path of a layer, or
-            ``'gate of '`` and a site's name.
+        names: Name of every step: the path of a layer, or ``'gate of '`` and
+            a site's name.
         nodes: The node of every step.
-        fallbacks: What torch computes inside of it, in words.
+        fallbacks: Names of steps that torch computes.
     """
 
     names: list[str]
@@ -47,23 +47,25 @@ class Program:
 
     @property
     def why_dense(self) -> dict[str, str]:
-        """The sites that compute all channels, and why."""
+        """Sites that compute all channels, and why."""
         return {s.name: s.why for s in self.graph.sites if s.why}
 
     def run(
         self, images: Tensor, decisions: bool = True
     ) -> tuple[Outputs, Decisions]:
-        """What the network returns for (N, 3, H, W), and the gates say."""
+        """Outputs of the network for (N, 3, H, W), and gate decisions."""
         raise NotImplementedError
 
     def seconds(self, image: Tensor, repeats: int) -> list[float]:
-        """Of every step for one image, the least of the repeats."""
+        """Seconds of every step for one image, minimum over the repeats."""
         raise NotImplementedError
 
-    def keep_alone(self, names: Collection[str]) -> None:
-        """Let these steps, and no others, run on one thread each."""
+    def set_single_threaded(self, names: Collection[str]) -> None:
+        """Set the steps that run on one thread each."""
 
-    def _answer(self, outputs: Sequence[Tensor]) -> tuple[Outputs, Decisions]:
+    def _split_outputs(
+        self, outputs: Sequence[Tensor]
+    ) -> tuple[Outputs, Decisions]:
         count = len(self.graph.outputs)
         found, more = list(outputs[:count]), list(outputs[count:])
         decisions: Decisions = []
@@ -81,8 +83,8 @@ class Program:
         return nodes
 
 
-class KernelProgram(Program):
-    """One call of the runtime.
+class KernelProgram(ExecutableProgram):
+    """A graph compiled for the runtime, run in one call.
 
     Raises:
         LibraryError: The runtime cannot be compiled.
@@ -106,7 +108,7 @@ class KernelProgram(Program):
     def run(
         self, images: Tensor, decisions: bool = True
     ) -> tuple[Outputs, Decisions]:
-        """As :meth:`Program.run`."""
+        """As :meth:`ExecutableProgram.run`."""
         images = images.detach().to(torch.float32).contiguous()
         self._model.check_shape(images.shape)
         count = images.shape[0]
@@ -120,10 +122,10 @@ class KernelProgram(Program):
             decisions,
             torch.get_num_threads(),
         )
-        return self._answer(found)
+        return self._split_outputs(found)
 
     def seconds(self, image: Tensor, repeats: int) -> list[float]:
-        """As :meth:`Program.seconds`."""
+        """As :meth:`ExecutableProgram.seconds`."""
         taken = self._model.profile(
             image[0].contiguous().numpy(),
             repeats,
@@ -131,13 +133,13 @@ class KernelProgram(Program):
         )
         return [seconds for _, seconds in taken]
 
-    def keep_alone(self, names: Collection[str]) -> None:
-        """As :meth:`Program.keep_alone`."""
-        self._model.set_alone([name in names for name in self.names])
+    def set_single_threaded(self, names: Collection[str]) -> None:
+        """As :meth:`ExecutableProgram.set_single_threaded`."""
+        self._model.set_single_threaded([name in names for name in self.names])
 
 
-class TorchProgram(Program):
-    """Plain torch, which gathers the weights of open channels."""
+class TorchProgram(ExecutableProgram):
+    """A graph run in plain torch, which gathers weights of open channels."""
 
     def __init__(self, graph: Graph) -> None:
         super().__init__(graph)
@@ -148,17 +150,17 @@ class TorchProgram(Program):
     def run(
         self, images: Tensor, decisions: bool = True
     ) -> tuple[Outputs, Decisions]:
-        """As :meth:`Program.run`."""
+        """As :meth:`ExecutableProgram.run`."""
         wanted = self._wanted(decisions)
         with torch.autocast('cpu', enabled=False):
             rows = [self._values(one, decisions) for one in images.split(1)]
-        return self._answer(
+        return self._split_outputs(
             [torch.cat([values[node] for values in rows]) for node in wanted]
         )
 
     @torch.no_grad()
     def seconds(self, image: Tensor, repeats: int) -> list[float]:
-        """As :meth:`Program.seconds`."""
+        """As :meth:`ExecutableProgram.seconds`."""
         least = [float('inf')] * len(self.nodes)
         for _ in range(repeats):
             values: dict[Node, Tensor] = {}
@@ -187,14 +189,14 @@ class TorchProgram(Program):
 def records_of(
     sites: Sequence[GateSite], decisions: Decisions
 ) -> list[GateRecord]:
-    """As those of :meth:`GatedBackbone.forward_gated`."""
+    """Records like those of :meth:`GatedBackbone.forward_gated`."""
     return [
         GateRecord(site, None, logits, probs, mask, *saliency)
         for site, (mask, logits, probs, *saliency) in zip(sites, decisions)
     ]
 
 
-def program_of_graph(graph: Graph, kernel: bool) -> Program:
-    """A graph as a program, in the kernel or in torch."""
+def program_of_graph(graph: Graph, kernel: bool) -> ExecutableProgram:
+    """A graph as a program of the runtime or of torch."""
     kind: Any = KernelProgram if kernel else TorchProgram
     return kind(graph)

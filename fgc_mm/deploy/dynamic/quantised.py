@@ -1,4 +1,4 @@
-"""Networks whose layers compute in another arithmetic than float."""
+"""Refusing quantised networks."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ QUANTISED = {'quantized', 'quantization', 'qat'}
 
 
 def refuse_quantised(model: nn.Module) -> None:
-    """Refuse layers of another arithmetic.
+    """Refuse networks with quantised layers.
 
     Raises:
-        FGCError: A layer is quantised, or about to be.
+        FGCError: A layer is quantised, or prepared for it.
     """
     for path, module in model.named_modules():
         own = [module, *module.parameters(recurse=False)]
@@ -22,7 +22,7 @@ def refuse_quantised(model: nn.Module) -> None:
                 raise FGCError(
                     f'{path} has a {kind.__module__}.{kind.__name__}, but '
                     'channels are skipped in float layers only; make the '
-                    'dynamic model of the one that was not quantised.'
+                    'dynamic model from the one that was not quantised.'
                 )
 
 

@@ -1,4 +1,4 @@
-"""Tracers cannot follow a dynamic model: its channels depend on the image."""
+"""Refusing tracers: the channels of a dynamic model depend on the image."""
 
 from __future__ import annotations
 
@@ -9,50 +9,50 @@ from torch import Tensor
 
 from fgc_mm.errors import FGCError
 
-SENTENCE = (
+MESSAGE = (
     '{} cannot record a dynamic model, whose channels depend on the image and '
-    'whose kernel it does not see; give it the masked model that this one was '
+    'whose kernel it cannot see; give it the masked model that this one was '
     'made from.'
 )
 
 
 def refuse_tracing(x: Any = None) -> None:
-    """Refuse to run where a pass is recorded in order to be repeated.
+    """Raise an error if the pass is being recorded for later use.
 
-    A tracer would take the channels of one image for those of all images,
-    and it does not see what the compiled kernel computes.
+    A tracer would use the channels of one image for all images, and cannot
+    see what the compiled kernel computes.
 
     Args:
-        x: What the model is given.
+        x: The model's input.
 
     Raises:
-        FGCError: A tracer is at work, or ``x`` has no values.
+        FGCError: A tracer is active, or ``x`` has no values.
     """
     tracer = _tracer(x)
     if tracer:
-        raise FGCError(SENTENCE.format(tracer))
+        raise FGCError(MESSAGE.format(tracer))
 
 
 def refuse_scripting(_: Any) -> None:
-    """What ``torch.jit.script`` calls first.
+    """Hook that ``torch.jit.script`` calls first.
 
     Raises:
         FGCError: Always.
     """
-    raise FGCError(SENTENCE.format('torch.jit.script'))
+    raise FGCError(MESSAGE.format('torch.jit.script'))
 
 
 def _tracer(x: Any) -> str:
-    """Its name; '' if there is none."""
+    """Name of the active tracer; '' if there is none."""
     if torch.jit.is_tracing():
         return 'torch.jit.trace'
     if torch.compiler.is_compiling():
         return 'torch.export or torch.compile'
     if isinstance(x, torch.fx.Proxy):
         return 'torch.fx.symbolic_trace'
-    # fake tensors, batched and functional ones
+    # fake, batched and functional tensors
     if isinstance(x, Tensor) and not _has_values(x):
-        return f'what gives a {type(x).__name__} without values'
+        return f'a tracer with a {type(x).__name__} without values'
     return ''
 
 

@@ -1,4 +1,4 @@
-"""Is a dynamic model the masked one? Logits and decisions, image by image."""
+"""Comparing a dynamic model with the masked one, image by image."""
 
 from __future__ import annotations
 
@@ -9,58 +9,60 @@ import torch
 from torch import Tensor
 
 from fgc_mm.deploy.comparing import (
-    compared,
-    flat,
-    of_image,
-    on_the_edge,
+    difference,
+    differs_by_rounding,
+    flatten_tensors,
+    records_of_image,
 )
-from fgc_mm.deploy.dynamic.forced import (
-    Opened,
-    empty,
-    forced,
-    partial,
-    single,
+from fgc_mm.deploy.dynamic.constant_masks import (
+    MaskPattern,
+    all_closed,
+    constant_masks,
+    every_other,
+    last_only,
 )
 from fgc_mm.deploy.graph.interpreter import interpret
 from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedImageClassifier
 from fgc_mm.sites import GateRecord
 
-# What a model gives to some images, and what its gates decided.
-Answer = tuple[list[Tensor], list[GateRecord]]
+# Output tensors of a model for some images, and its gate records.
+ModelOutput = tuple[list[Tensor], list[GateRecord]]
 
 
 class Reference:
-    """What the masked model says about some images.
+    """Outputs of the masked model for some images, to compare with.
 
     Args:
-        model: The masked model, in evaluation; it stays as it is.
+        model: The masked model, in evaluation; it is not changed.
         images: (N, 3, H, W).
-        most: How many images are asked about.
+        max_images: Maximum number of images used.
     """
 
     def __init__(
-        self, model: GatedImageClassifier, images: Tensor, most: int = 4
+        self, model: GatedImageClassifier, images: Tensor, max_images: int = 4
     ) -> None:
         self._masked = model
-        self._images = images[:most].split(1)
-        self._answers = [_answer(self._masked, one) for one in self._images]
+        self._images = images[:max_images].split(1)
+        self._outputs = [_run_model(self._masked, one) for one in self._images]
 
     def problem_of_programs(self, dynamic: Any) -> str:
-        """Why the model cannot run as a program, in words; '' if it can."""
+        """Why the model cannot run as a program; '' if it can."""
         return (
             self._batch_problem()
             or self.problem(dynamic)
-            or self.forced_problem(dynamic)
+            or self.constant_mask_problem(dynamic)
         )
 
     def _batch_problem(self) -> str:
-        """Whether an image of a batch changes what another one gives."""
+        """Whether an image of a batch changes another image's outputs."""
         two = torch.cat([self._images[0], 1.5 * self._images[0] + 0.1])
-        both, records = _answer(self._masked, two)
-        alone, own = _answer(self._masked, two[:1])
-        differ = compared(alone, [x[:1] for x in both])
-        if differ and not on_the_edge(own, of_image(records, 0)):
+        both, records = _run_model(self._masked, two)
+        alone, own = _run_model(self._masked, two[:1])
+        differ = difference(alone, [x[:1] for x in both])
+        if differ and not differs_by_rounding(
+            own, records_of_image(records, 0)
+        ):
             return 'images of a batch depend on each other'
         return ''
 
@@ -68,88 +70,90 @@ class Reference:
         """Refuse a model that differs.
 
         Raises:
-            FGCError: With the largest difference.
+            FGCError: The outputs differ; has the largest difference.
         """
         problem = self.problem(dynamic)
         if problem:
             raise FGCError(
-                'dynamic execution does not give what the masked model '
-                f'gives ({problem}), so it is refused; go on with the masked '
+                'dynamic execution and the masked model have different '
+                f'outputs ({problem}), so it is refused; use the masked '
                 'model.'
             )
 
     def problem(self, dynamic: Any) -> str:
-        """What is wrong on the images, in words; '' if nothing."""
-        for image, answer in zip(self._images, self._answers):
-            problem = _problem(dynamic, image, answer)
+        """How the outputs differ on the images; '' if they do not."""
+        for image, output in zip(self._images, self._outputs):
+            problem = _problem(dynamic, image, output)
             if problem:
                 return problem
         return ''
 
-    def forced_problem(self, dynamic: Any) -> str:
-        """What is wrong with given channels open, in words; '' if nothing.
+    def constant_mask_problem(self, dynamic: Any) -> str:
+        """How the outputs differ with constant masks; '' if they do not.
 
         The gates may happen to open everything on the images; so constant
         masks are tried at every site: every other channel, one, none. The
-        graph is run by its interpreter, to which a channel that is not
-        computed is nan.
+        graph runs in its interpreter, where channels that are not computed
+        are nan.
         """
         program = dynamic.program(self._images[0])
         if program is None:
             return ''
-        for opened, image, want in self._force():
+        for mask_pattern, image, want in self._constant_mask_outputs():
             masks = [
-                opened(site.channels)[None].float()
+                mask_pattern(site.channels)[None].float()
                 for site in dynamic.backbone.sites
             ]
             values = interpret(program.graph, image, masks)
             got = [values[node] for node in program.graph.outputs]
-            problem = compared(want, got)
+            problem = difference(want, got)
             if problem:
-                return f'{problem} ({opened.__name__} mask)'
+                return f'{problem} ({mask_pattern.__name__} mask)'
         return ''
 
-    def _force(self) -> Iterator[tuple[Opened, Tensor, list[Tensor]]]:
+    def _constant_mask_outputs(
+        self,
+    ) -> Iterator[tuple[MaskPattern, Tensor, list[Tensor]]]:
         image = self._images[0]
-        for opened in (partial, single, empty):
-            with forced(self._masked.backbone, opened):
+        for mask_pattern in (every_other, last_only, all_closed):
+            with constant_masks(self._masked.backbone, mask_pattern):
                 want = _logits_if_any(self._masked, image)
             if want is not None:
-                yield opened, image, want
+                yield mask_pattern, image, want
 
 
 def _logits_if_any(
     model: GatedImageClassifier, images: Tensor
 ) -> list[Tensor] | None:
-    """Nothing, if the masked model does not run, or gives no numbers."""
+    """``None`` if the masked model fails or its outputs are not finite."""
     try:
-        logits = _answer(model, images)[0]
-    except Exception:  # it may take images of one size only
+        logits = _run_model(model, images)[0]
+    except Exception:  # e.g. it accepts images of one size only
         return None
     return logits if all(x.isfinite().all() for x in logits) else None
 
 
-def _problem(dynamic: Any, image: Tensor, answer: Answer) -> str:
-    """What is wrong, in words, unless a gate decided by a rounding."""
-    want, records = answer
+def _problem(dynamic: Any, image: Tensor, output: ModelOutput) -> str:
+    """How the outputs differ, unless rounding changed a decision."""
+    want, records = output
     try:
-        got, own = _answer(dynamic, image)
-        # one call from image to logits is another program
-        whole = flat(dynamic(image))
+        got, own = _run_model(dynamic, image)
+        # the call from images to logits is another program
+        whole = flatten_tensors(dynamic(image))
     except Exception as error:
-        return _in_words(error)
-    problem = compared(want, got) or compared(want, whole)
-    return '' if problem and on_the_edge(records, own) else problem
+        return _error_line(error)
+    problem = difference(want, got) or difference(want, whole)
+    return '' if problem and differs_by_rounding(records, own) else problem
 
 
-def _in_words(error: Exception) -> str:
-    """The backbone's own code may say anything to fewer channels."""
+def _error_line(error: Exception) -> str:
+    """Type and first line of an error of the backbone's own code."""
     lines = str(error).strip().splitlines() or ['']
     return f'{type(error).__name__}: {lines[0]}'
 
 
 @torch.no_grad()
-def _answer(model: GatedImageClassifier, images: Tensor) -> Answer:
+def _run_model(model: GatedImageClassifier, images: Tensor) -> ModelOutput:
     feats, records = model._extract_gated(images)
     scores = model.head(feats) if model.with_head else feats
-    return flat(scores), records
+    return flatten_tensors(scores), records

@@ -1,1 +1,1 @@
-"""Networks for other runtimes."""
+"""Exporting networks for other runtimes."""

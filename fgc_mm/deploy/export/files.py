@@ -1,4 +1,4 @@
-"""Files for other runtimes: ONNX, and torch's own exported program."""
+"""Exporting files: ONNX, and torch's exported program."""
 
 from __future__ import annotations
 
@@ -17,15 +17,13 @@ from fgc_mm.errors import FGCError
 
 OPSET = 18
 LARGEST_BATCH = 4096
-TOLERANCE = (
-    1e-4  # of a logit, as a share of the largest one if that is above 1
-)
-NEEDED = ('onnx', 'onnxscript', 'onnxruntime')
+TOLERANCE = 1e-4  # relative to the largest logit, or to 1 if that is larger
+ONNX_PACKAGES = ('onnx', 'onnxscript', 'onnxruntime')
 
 
-def need_onnx() -> None:
-    """Raise FGCError unless the packages of the extra are there."""
-    for name in NEEDED:
+def require_onnx() -> None:
+    """Raise FGCError unless the packages of the extra are installed."""
+    for name in ONNX_PACKAGES:
         try:
             importlib.import_module(name)
         except ImportError as error:
@@ -53,7 +51,7 @@ def export_program(
             size.
     """
     plain = PlainForward(model)
-    if len(images) == 1:  # torch.export takes a size of 1 for a constant
+    if len(images) == 1:  # torch.export specialises a size of 1
         images = images.repeat(2, 1, 1, 1)
     with torch.no_grad():
         return _exported(
@@ -68,32 +66,33 @@ def export_program(
 
 
 def export_onnx(model: nn.Module, images: Tensor, file: str | Path) -> None:
-    """ONNX of a classifier: opset 18, any batch size, masks multiplied.
+    """ONNX of a classifier: opset 18, any batch size, with masks applied.
 
     Args:
         model: Gated (masked) or plain, in evaluation.
         images: (N, 3, H, W); fixes the image size.
-        file: Written aside and renamed.
+        file: Written to a temporary name, then renamed.
 
     Raises:
-        FGCError: The extra ``[export]`` is missing, or its forward code
+        FGCError: The extra ``[export]`` is missing, or the forward code
             cannot be exported, or fixes the batch size.
     """
-    need_onnx()
-    # captured here: where the batch size cannot be free, torch.onnx.export
-    # fixes it in silence
+    require_onnx()
+    # captured here, since torch.onnx.export would silently fix a batch size
+    # that cannot be dynamic
     _write(model, export_program(model, images), images, file)
 
 
 def export_gathered_onnx(
     model: nn.Module, images: Tensor, file: str | Path
 ) -> dict[str, str]:
-    """ONNX that computes open channels only; batch 1.
+    """ONNX that computes only open channels; batch 1.
 
     Args:
         model: Gated, in evaluation.
-        images: (N, 3, H, W); the first one is tried, and fixes the size.
-        file: Written aside and renamed.
+        images: (N, 3, H, W); the first one is used for a check, and fixes
+            the size.
+        file: Written to a temporary name, then renamed.
 
     Returns:
         What is gathered at every site, see :func:`gathered`.
@@ -101,11 +100,11 @@ def export_gathered_onnx(
     Raises:
         FGCError: As :func:`export_onnx` and :func:`gathered`.
     """
-    need_onnx()
-    narrow, plan = gathered(model, images[:1])
-    # which conv of torch suits a size that is not known yet is no question
+    require_onnx()
+    gathered_model, plan = gathered(model, images[:1])
+    # avoids torch's choice of a conv, which needs the unknown sizes
     with torch.backends.mkldnn.flags(enabled=False):
-        _write(model, PlainForward(narrow), images[:1], file)
+        _write(model, PlainForward(gathered_model), images[:1], file)
     return plan
 
 
@@ -141,18 +140,18 @@ def _write(
 def _exported(model: nn.Module, export: Callable[[], Any]) -> Any:
     try:
         return export()
-    except Exception as error:  # torch has dozens of them
+    except Exception as error:  # torch has dozens of types
         first = str(error).strip().partition('\n')[0][:160]
         inner = getattr(getattr(model, 'backbone', model), 'backbone', model)
         name = type(inner).__name__
         if first.startswith('Constraints violated'):
             raise FGCError(
                 f'{name} cannot be exported for any number of images: its '
-                'forward code takes the batch size as a Python number, as '
-                'len(x) does; write x.shape[0] there.'
+                'forward code uses the batch size as a Python number, like '
+                'len(x); write x.shape[0] there.'
             ) from error
         raise FGCError(
-            f'{name} cannot be exported ({first}): its forward code asks for '
+            f'{name} cannot be exported ({first}): its forward code needs '
             'values that are known at run time only; export another '
             'backbone, or change that line.'
         ) from error
@@ -161,16 +160,16 @@ def _exported(model: nn.Module, export: Callable[[], Any]) -> Any:
 def onnx_logits(
     file: str | Path, threads: int | None = None
 ) -> Callable[[Tensor], Tensor]:
-    """What ONNX Runtime gives for images, on the CPU.
+    """A function that runs a file in ONNX Runtime on the CPU.
 
     Args:
-        file: As :func:`export_onnx` writes it.
-        threads: As torch's, by default.
+        file: Written by :func:`export_onnx`.
+        threads: Default: as many as torch uses.
 
     Raises:
         FGCError: The extra ``[export]`` is missing.
     """
-    need_onnx()
+    require_onnx()
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -193,7 +192,7 @@ def largest_difference(
     got: Callable[[Tensor], Tensor],
     batches: Sequence[Tensor],
 ) -> float:
-    """Of the logits, as a share of the largest one if that is above 1."""
+    """Largest difference of logits, relative as for ``TOLERANCE``."""
     gap, scale = 0.0, 1.0
     for batch in batches:
         own = wanted(batch)
@@ -203,10 +202,10 @@ def largest_difference(
 
 
 def check_same(gap: float, file: str | Path) -> None:
-    """Raise FGCError where an exported file says something else."""
+    """Raise FGCError if an exported file gives other results."""
     if not gap <= TOLERANCE:
         raise FGCError(
             f'the logits of {file} differ by {gap:.1e} from those in torch, '
-            f'above {TOLERANCE:g}; the file is of no use, please report the '
-            'config.'
+            f'above {TOLERANCE:g}; do not use the file, and please report '
+            'the config.'
         )

@@ -1,4 +1,4 @@
-"""One image through the open channels only, in operations ONNX has."""
+"""Running only the open channels of one image with ONNX operations."""
 
 from collections.abc import Sequence
 
@@ -7,66 +7,66 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from fgc_mm.deploy.compaction.agreement import largest_gap
-from fgc_mm.deploy.compaction.between import norms_of
-from fgc_mm.deploy.copying import copied
+from fgc_mm.deploy.compaction.equivalence import largest_gap
+from fgc_mm.deploy.compaction.per_channel_layers import per_channel_layers
+from fgc_mm.deploy.copying import copy_network
 from fgc_mm.deploy.firing import gated_backbone
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.pooling import global_average_pool
 from fgc_mm.models import GatedBackbone
 from fgc_mm.sites.layout import layer_widths
-from fgc_mm.sites.site import GateSite, Member
+from fgc_mm.sites.site import GateSite, SiteLayer
 
-LEAST = 2  # channels that are computed, open or not
-CLOSE = 1e-4  # largest difference of a feature, as a share of the largest one
+MIN_CHANNELS = 2  # minimum number of channels that are computed
+MAX_DIFFERENCE = 1e-4  # largest difference, relative to the largest feature
 
 
-class _Open:
+class _OpenChannels:
     """The open channels of one site, from its producer to its consumers."""
 
     def __init__(self, gate: nn.Module, channels: int, narrow: bool) -> None:
         self.gate = gate
         self.channels = channels
-        self.narrow = narrow  # whether the producer computes them only
+        self.narrow = narrow  # whether the producer computes only these
         self.index: Tensor
         self.factor: Tensor
 
     def decide(self, seen: Tensor) -> None:
-        """One gate, one image: numbers of the open channels, and factors.
+        """Run the gate for one image: indices of open channels, factors.
 
-        Exporters take a conv of none or one channel for a special case, so
-        at least two are computed; one that is closed has the factor 0.
+        Exporters specialise convs of zero or one channel, so at least two
+        are computed; a closed one gets the factor 0.
         """
         mask = self.gate(seen).mask[0]
         opened = mask != 0
-        first = torch.arange(self.channels, device=mask.device) < LEAST
-        opened = opened | (first & (opened.sum() < LEAST))
+        first = torch.arange(self.channels, device=mask.device) < MIN_CHANNELS
+        opened = opened | (first & (opened.sum() < MIN_CHANNELS))
         self.index = opened.nonzero().squeeze(1)
-        torch._check(self.index.shape[0] >= LEAST)
+        torch._check(self.index.shape[0] >= MIN_CHANNELS)
         torch._check(self.index.shape[0] <= self.channels)
         self.factor = mask.index_select(0, self.index)
 
     def gather(self, x: Tensor) -> Tensor:
-        """The open channels of a map, times their factors."""
+        """The open channels of a map, multiplied by their factors."""
         if not self.narrow:
             x = x.index_select(1, self.index)
         return x * self.factor.reshape(1, -1, *[1] * (x.dim() - 2))
 
     def spread(self, means: Tensor) -> Tensor:
-        """Means of the open channels among zeros for the others; (1, C)."""
+        """Means of the open channels, with zeros for the others; (1, C)."""
         zeros = means.new_zeros(self.channels)
         return zeros.index_copy(0, self.index, means[0])[None]
 
 
 class _GatheredLayer(nn.Module):
-    """A conv or linear layer between two sites, one of which may be none."""
+    """A conv or linear layer that reads or writes a site's open channels."""
 
     def __init__(
         self,
         layer: nn.Module,
         norm: nn.Module | None,
-        reads: _Open | None,
-        writes: _Open | None,
+        reads: _OpenChannels | None,
+        writes: _OpenChannels | None,
     ) -> None:
         super().__init__()
         self.layer = layer
@@ -90,7 +90,7 @@ class _GatheredLayer(nn.Module):
             weight = weight.index_select(1, self._reads.index)
         if self._writes is not None:
             if self._reads is not None:
-                # a gate takes means in place of a map
+                # a gate accepts means instead of a map
                 seen = self._reads.spread(global_average_pool(x))
             self._writes.decide(seen)
             if self._writes.narrow:
@@ -100,13 +100,13 @@ class _GatheredLayer(nn.Module):
         return self._run(x, weight, bias)
 
     def _run(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return _run_plainly(self.layer, x, weight, bias)
+        return _run_layer(self.layer, x, weight, bias)
 
 
-def _run_plainly(
+def _run_layer(
     layer: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None
 ) -> Tensor:
-    """A conv or linear layer with other weights; padding as its own."""
+    """Run a conv or linear layer with other weights, same padding."""
     if isinstance(layer, nn.Linear):
         return F.linear(x, weight, bias)
     return layer._conv_forward(x, weight, bias)
@@ -116,8 +116,8 @@ def _run_plainly(
 def _is_plain(layer: nn.Module) -> bool:
     """Whether a layer only multiplies by its weight, at any image size.
 
-    A conv that first standardises the weight, over all its inputs, would do
-    so over the gathered ones; one that pads by the image's size does more.
+    False for a conv that standardises its weight (over all inputs, not the
+    gathered ones), or that pads depending on the image size.
     """
     if isinstance(layer, nn.Linear):
         sizes = [(1, layer.in_features)]
@@ -133,7 +133,7 @@ def _is_plain(layer: nn.Module) -> bool:
     for size in sizes:
         x = torch.randn(size, generator=generator).to(layer.weight)
         own = layer.forward(x)
-        plain = _run_plainly(layer, x, layer.weight, layer.bias)
+        plain = _run_layer(layer, x, layer.weight, layer.bias)
         if own.shape != plain.shape or not torch.allclose(own, plain):
             return False
     return True
@@ -143,55 +143,56 @@ def _is_plain(layer: nn.Module) -> bool:
 def gathered(
     model: nn.Module, image: Tensor
 ) -> tuple[nn.Module, dict[str, str]]:
-    """A copy of a gated classifier that computes open channels only.
+    """A copy of a gated classifier that computes only open channels.
 
-    Gate -> numbers of the open channels -> gathered weights -> conv with
-    those. It takes images one by one, and is meant to be exported.
+    Gate -> indices of the open channels -> gathered weights -> conv with
+    these weights. It takes one image at a time, and is meant for export.
 
     Args:
         model: A classifier with a gated backbone, in evaluation.
-        image: (1, 3, H, W) to try the copy on.
+        image: (1, 3, H, W) for checking the copy.
 
     Returns:
         The copy, and for every site what is gathered: ``'both'`` (the
         producer's outputs and the consumers' inputs), ``'consumers'`` (the
-        producer computes all channels, since a depthwise conv, whose number
-        of groups ONNX fixes, a squeeze-excite or another module that knows
-        its width lies between), or ``'masked'`` (as in the gated network).
+        producer computes all channels, since between them is a depthwise
+        conv, whose number of groups is fixed in ONNX, a squeeze-excite, or
+        another module with a fixed width), or ``'masked'`` (as in the gated
+        network).
 
     Raises:
-        FGCError: No gates, or a copy that says something else.
+        FGCError: No gates, or the copy's features differ.
     """
     backbone = gated_backbone(model)
     plan = _plan(backbone)
     wanted = backbone(image)
-    for attempt in (plan, {k: _narrower(v) for k, v in plan.items()}):
-        twin = _gathered(model, attempt)
+    for attempt in (plan, {k: _without_producer(v) for k, v in plan.items()}):
+        gathered_copy = _gathered(model, attempt)
         try:
-            gap = largest_gap(wanted, gated_backbone(twin)(image))
-        except (RuntimeError, AttributeError):  # code that knows its widths
+            gap = largest_gap(wanted, gated_backbone(gathered_copy)(image))
+        except (RuntimeError, AttributeError):  # code with fixed widths
             continue
-        if gap <= CLOSE:
-            return twin, attempt
+        if gap <= MAX_DIFFERENCE:
+            return gathered_copy, attempt
     raise FGCError(
-        f'{type(backbone.backbone).__name__} gives other features when its '
+        f'{type(backbone.backbone).__name__} has other features when its '
         'open channels are gathered; export the masked model (without '
         '--dynamic).'
     )
 
 
-def _narrower(what: str) -> str:
+def _without_producer(what: str) -> str:
     return 'consumers' if what == 'both' else what
 
 
 def _plan(backbone: GatedBackbone) -> dict[str, str]:
     """What to gather at every site."""
-    norms = norms_of(backbone.backbone, backbone.sites)
+    norms = per_channel_layers(backbone.backbone, backbone.sites)
     plan = {
-        site.name: _what(backbone.backbone, site, norms[site.name])
+        site.name: _site_mode(backbone.backbone, site, norms[site.name])
         for site in backbone.sites
     }
-    while True:  # a layer is either gathered or masked from outside
+    while True:  # a layer is either gathered or masked, not both
         masked = {
             member.path
             for site in backbone.sites
@@ -209,13 +210,15 @@ def _plan(backbone: GatedBackbone) -> dict[str, str]:
         plan |= dict.fromkeys(lost, 'masked')
 
 
-def _what(plain: nn.Module, site: GateSite, norms: Sequence[Member]) -> str:
+def _site_mode(
+    plain: nn.Module, site: GateSite, norms: Sequence[SiteLayer]
+) -> str:
     producer = plain.get_submodule(site.producer)
     readers = [plain.get_submodule(m.path) for m in site.consumers]
     simple = all(layer_widths(layer)[2] == 1 for layer in readers) and all(
         m.positions is None for m in site.consumers
     )
-    if site.branch_end or site.channels < LEAST or not simple:
+    if site.branch_end or site.channels < MIN_CHANNELS or not simple:
         return 'masked'
     layers = [producer, *readers]
     known = all(isinstance(x, (nn.Conv2d, nn.Linear)) for x in layers)
@@ -239,19 +242,19 @@ def _has_statistics(norm: nn.Module) -> bool:
 
 
 def _gathered(model: nn.Module, plan: dict[str, str]) -> nn.Module:
-    twin = copied(model)
-    backbone = gated_backbone(twin)
+    gathered_copy = copy_network(model)
+    backbone = gated_backbone(gathered_copy)
     plain = backbone.backbone
-    norms = norms_of(plain, backbone.sites)
-    reads: dict[str, _Open] = {}
-    writes: dict[str, _Open] = {}
+    norms = per_channel_layers(plain, backbone.sites)
+    reads: dict[str, _OpenChannels] = {}
+    writes: dict[str, _OpenChannels] = {}
     folded: dict[str, str] = {}
     for site in backbone.sites:
         what = plan[site.name]
         if what == 'masked':
             continue
         gate = backbone.gates[site.key]
-        opened = _Open(gate, site.channels, what == 'both')
+        opened = _OpenChannels(gate, site.channels, what == 'both')
         writes[site.producer] = opened
         reads |= dict.fromkeys((m.path for m in site.consumers), opened)
         if what == 'both':
@@ -268,10 +271,12 @@ def _gathered(model: nn.Module, plan: dict[str, str]) -> nn.Module:
         plain.set_submodule(path, layer)
         if norm:
             plain.set_submodule(norm, nn.Identity())
-    # the hooks of a port that is never opened do nothing
-    backbone._ports = [
-        port for port in backbone._ports if plan[port.site.name] == 'masked'
+    # the hooks of the other sites must do nothing
+    backbone._site_hooks = [
+        hooks
+        for hooks in backbone._site_hooks
+        if plan[hooks.site.name] == 'masked'
     ]
-    backbone.sites = [port.site for port in backbone._ports]
-    twin.eval()
-    return twin
+    backbone.sites = [hooks.site for hooks in backbone._site_hooks]
+    gathered_copy.eval()
+    return gathered_copy

@@ -7,39 +7,38 @@ from fgc_mm.models.gated_backbone import as_outputs
 
 
 class PlainForward(nn.Module):
-    """Images in, logits out, and no trace of Python in between.
+    """Images in, logits out; for tracers a function of the images only.
 
     The hooks of a gated backbone keep a decision only from its producer to
-    its consumers, inside one forward pass: it is opened and closed within
-    ``forward``. So to a tracer that runs this code (``torch.export`` without
-    ``strict``, and the ONNX exporter on top of it) the pass is a function of
-    the images, and the decisions are edges of its graph. A tracer that reads
-    the code instead of running it (``torch.jit.script``) cannot follow.
+    its consumers, within one forward pass. For a tracer that runs this code
+    (``torch.export`` without ``strict``, and the ONNX exporter based on it)
+    the decisions hence are edges of the graph. A tracer that reads the code
+    instead of running it (``torch.jit.script``) is not supported.
 
     Args:
         model: An mmpretrain classifier with a ``LinearClsHead`` or any head
-            whose ``forward`` gives logits.
+            whose ``forward`` returns logits.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         if getattr(model, 'head', None) is None:
             raise FGCError(
-                f'{type(model).__name__} has no head, so it gives no logits; '
+                f'{type(model).__name__} has no head, so it has no logits; '
                 'give the config of a classifier.'
             )
         self.model = model
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) as the data preprocessor gives them -> (N, classes)."""
+        """(N, 3, H, W) from the data preprocessor -> (N, classes)."""
         feats = as_outputs(self.model.backbone(images))
         if self.model.with_neck:
             feats = self.model.neck(feats)
         return self.model.head(feats)
 
     def train(self, mode: bool = True) -> 'PlainForward':
-        """As ``nn.Module.train``; some backbones' own returns nothing."""
+        """As ``nn.Module.train``, which some backbones override."""
         for module in self.children():
             module.train(mode)
         self.training = mode

@@ -1,4 +1,4 @@
-"""A gated classifier as a graph, and what is made of it."""
+"""Graph of a gated classifier, passes on it, and its lowering."""
 
 from fgc_mm.deploy.graph.network import program_of
 

@@ -1,4 +1,4 @@
-"""Places in one piece of memory for values that live for a while."""
+"""Offsets of values in one memory arena."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ from collections.abc import Sequence
 
 
 def offsets_of(
-    sizes: Sequence[int], lives: Sequence[tuple[int, int]]
+    sizes: Sequence[int], live_ranges: Sequence[tuple[int, int]]
 ) -> tuple[list[int], int]:
-    """Offsets such that no two values overlap while both live.
+    """Offsets such that no two values overlap while both are live.
 
-    First fit, in order of birth: memory that was written a moment ago, and
-    is still in the cache, is used again first.
+    First fit, in order of first use: memory that was written recently, and
+    is still in the cache, is reused first.
 
     Args:
         sizes: Of every value.
-        lives: For every value the first and the last step that needs it,
-            both included.
+        live_ranges: The first and the last step that needs a value, both
+            included.
 
     Returns:
-        The offset of every value, and the size of the whole.
+        The offset of every value, and the total size.
     """
     offsets = [0] * len(sizes)
-    order = sorted(range(len(sizes)), key=lambda value: lives[value][0])
+    order = sorted(range(len(sizes)), key=lambda value: live_ranges[value][0])
     placed: list[int] = []
     for value in order:
-        birth = lives[value][0]
+        birth = live_ranges[value][0]
         taken = sorted(
             (offsets[other], offsets[other] + sizes[other])
             for other in placed
-            if lives[other][1] >= birth
+            if live_ranges[other][1] >= birth
         )
         offset = 0
         for begin, end in taken:

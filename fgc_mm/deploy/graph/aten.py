@@ -1,8 +1,8 @@
-"""What torch's operations are in the graph.
+"""Conversion of aten operations to graph nodes.
 
-A converter takes the node of every tensor (a function), the operation's
-arguments by name, and what it returned; it gives the node of its (first)
-result. ``None`` in its stead: the graph has no such operation.
+A converter gets the operation's arguments and results, and a function from
+tensors to nodes; it returns the node of the (first) result, or ``None`` if
+the graph has no such operation.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from fgc_mm.runtime.format import Act, Activation, Math
 aten = torch.ops.aten
 Emit = Callable[[Node], Node]
 Find = Callable[[Tensor], Node]
-Converter = Callable[['Converting'], 'Node | None']
+Converter = Callable[['Conversion'], 'Node | None']
 CONVERTERS: dict[Any, Converter] = {}
 
 
-class Converting:
-    """One operation that is converted.
+class Conversion:
+    """One operation to convert.
 
     Args:
-        node_of: Gives the node of a tensor, a constant's too.
-        emit: Puts a node that stands before the last into the graph.
-        args: By name.
+        node_of: Returns the node of a tensor, also of a constant.
+        emit: Adds a node before the returned one.
+        args: Arguments by name.
         result: What torch computed.
     """
 
@@ -47,7 +47,7 @@ class Converting:
         return self.node_of(self.args[name])
 
     def constant(self, name: str) -> Tensor | None:
-        """A weight; LookupError where it is computed from the image."""
+        """A weight; LookupError if it is computed from the image."""
         tensor = self.args.get(name)
         if tensor is None:
             return None
@@ -72,8 +72,8 @@ class Converting:
         return Node(op, list(inputs), shape, attrs, act=act)
 
 
-def of(*functions: Any) -> Callable[[Converter], Converter]:
-    """Registers the converter of some of torch's operations."""
+def converts(*functions: Any) -> Callable[[Converter], Converter]:
+    """Register a converter for some of torch's operations."""
 
     def register(converter: Converter) -> Converter:
         CONVERTERS.update(dict.fromkeys(functions, converter))
@@ -82,8 +82,8 @@ def of(*functions: Any) -> Callable[[Converter], Converter]:
     return register
 
 
-@of(aten.convolution.default)
-def _conv(c: Converting) -> Node | None:
+@converts(aten.convolution.default)
+def _conv(c: Conversion) -> Node | None:
     weight, bias = c.constant('weight'), c.constant('bias')
     flat = weight.dim() == 4 and not c['transposed']
     if not flat or c['input'].dim() != 4:
@@ -102,13 +102,13 @@ def _conv(c: Converting) -> Node | None:
 
 
 def pair(values: Any) -> tuple[int, int]:
-    """Of rows and columns, where one number may stand for both."""
+    """(rows, columns), from two numbers or one for both."""
     values = tuple(values)
     return values * 2 if len(values) == 1 else values
 
 
-@of(aten.addmm.default, aten.mm.default)
-def _linear(c: Converting) -> Node | None:
+@converts(aten.addmm.default, aten.mm.default)
+def _linear(c: Conversion) -> Node | None:
     x = 'mat1' if 'mat1' in c.args else 'self'
     if c['alpha'] not in (None, 1) or c['beta'] not in (None, 1):
         return None
@@ -119,18 +119,18 @@ def _linear(c: Converting) -> Node | None:
     return c.make(Op.LINEAR, c.node(x), weight=weight.t(), bias=bias)
 
 
-@of(aten.bmm.default, aten.matmul.default)
-def _matmul(c: Converting) -> Node:
+@converts(aten.bmm.default, aten.matmul.default)
+def _matmul(c: Conversion) -> Node:
     second = 'mat2' if 'mat2' in c.args else 'other'
     return c.make(Op.MATMUL, c.node(), c.node(second))
 
 
-@of(
+@converts(
     aten.native_batch_norm.default,
     aten._native_batch_norm_legit_no_training.default,
     aten.cudnn_batch_norm.default,
 )
-def _batch_norm(c: Converting) -> Node | None:
+def _batch_norm(c: Conversion) -> Node | None:
     if c['training']:
         return None
     mean, var = c.constant('running_mean'), c.constant('running_var')
@@ -149,8 +149,8 @@ def _batch_norm(c: Converting) -> Node | None:
     )
 
 
-@of(aten.native_layer_norm.default)
-def _layer_norm(c: Converting) -> Node | None:
+@converts(aten.native_layer_norm.default)
+def _layer_norm(c: Conversion) -> Node | None:
     if len(c['normalized_shape']) != 1:
         return None
     return c.make(
@@ -162,8 +162,8 @@ def _layer_norm(c: Converting) -> Node | None:
     )
 
 
-@of(aten.native_group_norm.default)
-def _group_norm(c: Converting) -> Node:
+@converts(aten.native_group_norm.default)
+def _group_norm(c: Conversion) -> Node:
     return c.make(
         Op.GROUP_NORM,
         c.node('input'),
@@ -175,7 +175,7 @@ def _group_norm(c: Converting) -> Node:
 
 
 def _unary(kind: Act, **names: Any) -> Converter:
-    def convert(c: Converting) -> Node:
+    def convert(c: Conversion) -> Node:
         values = {
             name: c[argument] if isinstance(argument, str) else argument
             for name, argument in names.items()
@@ -203,16 +203,16 @@ SIMPLE = {
     aten.reciprocal.default: Act.RECIPROCAL,
 }
 for function, kind in SIMPLE.items():
-    of(function)(_unary(kind))
-of(aten.silu.default)(_unary(Act.SILU, a=1.0))
-of(aten.gt.Scalar)(_unary(Act.GREATER, a='other'))
-of(aten.neg.default)(_unary(Act.LINEAR, a=-1.0))
-of(aten.leaky_relu.default)(_unary(Act.LEAKY_RELU, a='negative_slope'))
-of(aten.hardtanh.default)(_unary(Act.CLAMP, a='min_val', b='max_val'))
+    converts(function)(_unary(kind))
+converts(aten.silu.default)(_unary(Act.SILU, a=1.0))
+converts(aten.gt.Scalar)(_unary(Act.GREATER, a='other'))
+converts(aten.neg.default)(_unary(Act.LINEAR, a=-1.0))
+converts(aten.leaky_relu.default)(_unary(Act.LEAKY_RELU, a='negative_slope'))
+converts(aten.hardtanh.default)(_unary(Act.CLAMP, a='min_val', b='max_val'))
 
 
-@of(aten.clamp.default, aten.clamp_min.default, aten.clamp_max.default)
-def _clamp(c: Converting) -> Node:
+@converts(aten.clamp.default, aten.clamp_min.default, aten.clamp_max.default)
+def _clamp(c: Conversion) -> Node:
     low, high = c['min'], c['max']
     return c.make(
         Op.UNARY,
@@ -225,22 +225,22 @@ def _clamp(c: Converting) -> Node:
     )
 
 
-@of(aten.gelu.default)
-def _gelu(c: Converting) -> Node:
+@converts(aten.gelu.default)
+def _gelu(c: Conversion) -> Node:
     kind = Act.GELU_TANH if c['approximate'] == 'tanh' else Act.GELU
     return c.make(Op.UNARY, c.node(), act=Activation(kind))
 
 
-@of(aten.elu.default)
-def _elu(c: Converting) -> Node | None:
+@converts(aten.elu.default)
+def _elu(c: Conversion) -> Node | None:
     if c['scale'] not in (None, 1) or c['input_scale'] not in (None, 1):
         return None
     alpha = 1.0 if c['alpha'] is None else float(c['alpha'])
     return c.make(Op.UNARY, c.node(), act=Activation(Act.ELU, alpha))
 
 
-@of(aten.pow.Tensor_Scalar)
-def _power(c: Converting) -> Node | None:
+@converts(aten.pow.Tensor_Scalar)
+def _power(c: Conversion) -> Node | None:
     kind = {2: Act.SQUARE, 0.5: Act.SQRT, -1: Act.RECIPROCAL}.get(
         c['exponent']
     )
@@ -249,8 +249,8 @@ def _power(c: Converting) -> Node | None:
     return c.make(Op.UNARY, c.node(), act=Activation(kind))
 
 
-@of(aten._prelu_kernel.default)
-def _prelu(c: Converting) -> Node | None:
+@converts(aten._prelu_kernel.default)
+def _prelu(c: Conversion) -> Node | None:
     slope = c.constant('weight')
     channels = c['self'].shape[1]
     if slope.dim() != c['self'].dim() or slope.numel() not in (1, channels):
@@ -262,7 +262,7 @@ def _prelu(c: Converting) -> Node | None:
 
 
 def _binary(math_: Math) -> Converter:
-    def convert(c: Converting) -> Node | None:
+    def convert(c: Conversion) -> Node | None:
         alpha = 1 if c['alpha'] is None else c['alpha']
         other = c['other']
         if isinstance(other, Tensor) and other.dim() == 0:
@@ -289,31 +289,31 @@ def _linear_of(math_: Math, number: float) -> tuple[float, float]:
     }[math_]
 
 
-of(aten.add.Tensor, aten.add.Scalar)(_binary(Math.ADD))
-of(aten.sub.Tensor, aten.sub.Scalar)(_binary(Math.SUB))
-of(aten.mul.Tensor, aten.mul.Scalar)(_binary(Math.MUL))
-of(aten.div.Tensor, aten.div.Scalar)(_binary(Math.DIV))
+converts(aten.add.Tensor, aten.add.Scalar)(_binary(Math.ADD))
+converts(aten.sub.Tensor, aten.sub.Scalar)(_binary(Math.SUB))
+converts(aten.mul.Tensor, aten.mul.Scalar)(_binary(Math.MUL))
+converts(aten.div.Tensor, aten.div.Scalar)(_binary(Math.DIV))
 
 
-@of(aten.bitwise_and.Tensor, aten.logical_and.default)
-def _both(c: Converting) -> Node | None:
-    """Truth values are 0 and 1."""
+@converts(aten.bitwise_and.Tensor, aten.logical_and.default)
+def _logical_and(c: Conversion) -> Node | None:
+    """Logical and; booleans are 0 and 1."""
     if c.result.dtype != torch.bool:
         return None
     return c.make(Op.BINARY, c.node(), c.node('other'), math=Math.MUL)
 
 
-of(aten.maximum.default)(_binary(Math.MAX))
-of(aten.minimum.default)(_binary(Math.MIN))
+converts(aten.maximum.default)(_binary(Math.MAX))
+converts(aten.minimum.default)(_binary(Math.MIN))
 
 
-@of(aten.max_pool2d_with_indices.default, aten.max_pool2d.default)
-def _max_pool(c: Converting) -> Node | None:
+@converts(aten.max_pool2d_with_indices.default, aten.max_pool2d.default)
+def _max_pool(c: Conversion) -> Node | None:
     return _pool(c, average=False, outside=False)
 
 
-@of(aten.avg_pool2d.default)
-def _avg_pool(c: Converting) -> Node | None:
+@converts(aten.avg_pool2d.default)
+def _avg_pool(c: Conversion) -> Node | None:
     if c['divisor_override']:
         return None
     outside = c['count_include_pad'] is not False
@@ -322,7 +322,7 @@ def _avg_pool(c: Converting) -> Node | None:
     return _pool(c, average=True, outside=outside)
 
 
-def _pool(c: Converting, average: bool, outside: bool) -> Node | None:
+def _pool(c: Conversion, average: bool, outside: bool) -> Node | None:
     if c['self'].dim() != 4:
         return None
     kernel = pair(c['kernel_size'])
@@ -338,8 +338,8 @@ def _pool(c: Converting, average: bool, outside: bool) -> Node | None:
     )
 
 
-@of(aten._adaptive_avg_pool2d.default, aten.adaptive_avg_pool2d.default)
-def _adaptive_pool(c: Converting) -> Node | None:
+@converts(aten._adaptive_avg_pool2d.default, aten.adaptive_avg_pool2d.default)
+def _adaptive_pool(c: Conversion) -> Node | None:
     size, out = c['self'].shape[-2:], c['output_size']
     if tuple(out) == (1, 1):
         return c.make(Op.MEAN, c.node(), dims=(2, 3), keep=True)
@@ -358,16 +358,16 @@ def _adaptive_pool(c: Converting) -> Node | None:
     )
 
 
-@of(aten.mean.dim)
-def mean_of(c: Converting, x: Node | None = None) -> Node:
-    """Over the dimensions that are given, or all; of x, if it is given."""
+@converts(aten.mean.dim)
+def mean_of(c: Conversion, x: Node | None = None) -> Node:
+    """Mean over the given dimensions or all; of ``x`` if given."""
     rank = c['self'].dim()
     dims = tuple(d % rank for d in c['dim'] or range(rank))
     return c.make(Op.MEAN, x or c.node(), dims=dims, keep=bool(c['keepdim']))
 
 
-@of(aten.cat.default)
-def _concat(c: Converting) -> Node:
+@converts(aten.cat.default)
+def _concat(c: Conversion) -> Node:
     tensors = [x for x in c['tensors'] if x.numel()]
     return c.make(
         Op.CONCAT,
@@ -376,8 +376,8 @@ def _concat(c: Converting) -> Node:
     )
 
 
-@of(aten.slice.Tensor)
-def _slice(c: Converting) -> Node:
+@converts(aten.slice.Tensor)
+def _slice(c: Conversion) -> Node:
     dim = (c['dim'] or 0) % c['self'].dim()
     size = c['self'].shape[dim]
     start, stop, step = slice(c['start'], c['end'], c['step']).indices(size)
@@ -386,15 +386,15 @@ def _slice(c: Converting) -> Node:
     )
 
 
-@of(aten.select.int)
-def _select(c: Converting) -> Node:
+@converts(aten.select.int)
+def _select(c: Conversion) -> Node:
     dim = c['dim'] % c['self'].dim()
     index = c['index'] % c['self'].shape[dim]
     return c.make(Op.SELECT, c.node(), dim=dim, index=index)
 
 
-@of(aten.constant_pad_nd.default)
-def _pad(c: Converting) -> Node | None:
+@converts(aten.constant_pad_nd.default)
+def _pad(c: Conversion) -> Node | None:
     if c['value']:
         return None
     pads = list(c['pad'])
@@ -405,16 +405,16 @@ def _pad(c: Converting) -> Node | None:
     return c.make(Op.PAD, c.node(), pads=tuple(whole))
 
 
-@of(aten.permute.default)
-def _permute(c: Converting) -> Node:
+@converts(aten.permute.default)
+def _permute(c: Conversion) -> Node:
     rank = c['self'].dim()
     return c.make(
         Op.PERMUTE, c.node(), dims=tuple(d % rank for d in c['dims'])
     )
 
 
-@of(aten.transpose.int, aten.t.default)
-def _transpose(c: Converting) -> Node:
+@converts(aten.transpose.int, aten.t.default)
+def _transpose(c: Conversion) -> Node:
     rank = c['self'].dim()
     dims = list(range(rank))
     first = 0 if c['dim0'] is None else c['dim0'] % rank
@@ -423,7 +423,7 @@ def _transpose(c: Converting) -> Node:
     return c.make(Op.PERMUTE, c.node(), dims=tuple(dims))
 
 
-@of(
+@converts(
     aten.view.default,
     aten._unsafe_view.default,
     aten.reshape.default,
@@ -432,17 +432,17 @@ def _transpose(c: Converting) -> Node:
     aten.squeeze.dims,
     aten.squeeze.default,
 )
-def _reshape(c: Converting) -> Node:
+def _reshape(c: Conversion) -> Node:
     return c.make(Op.RESHAPE, c.node())
 
 
-@of(aten.expand.default)
-def _expand(c: Converting) -> Node:
+@converts(aten.expand.default)
+def _expand(c: Conversion) -> Node:
     return expanded(c, c.node())
 
 
-def expanded(c: Converting, x: Node) -> Node:
-    """A tensor in the shape of the result, as torch broadcasts it."""
+def expanded(c: Conversion, x: Node) -> Node:
+    """Broadcast a node to the shape of the result."""
     shape = tuple(c.result.shape)
     if len(shape) != len(x.shape):
         front = (1,) * (len(shape) - len(x.shape))
@@ -450,27 +450,27 @@ def expanded(c: Converting, x: Node) -> Node:
     return c.make(Op.EXPAND, x)
 
 
-@of(
+@converts(
     aten.clone.default,
     aten.detach.default,
     aten.alias.default,
     aten.contiguous.default,
     aten.lift_fresh.default,
 )
-def _same(c: Converting) -> Node:
+def _same(c: Conversion) -> Node:
     return c.node()
 
 
-@of(aten._to_copy.default)
-def _convert(c: Converting) -> Node | None:
-    """Truth values are 0 and 1."""
+@converts(aten._to_copy.default)
+def _convert(c: Conversion) -> Node | None:
+    """Conversions that keep values; booleans are 0 and 1."""
     before, after = c['self'].dtype, c['dtype'] or c['self'].dtype
     kept = after == torch.float32 and before in (torch.float32, torch.bool)
     return c.node() if kept or after == before == torch.bool else None
 
 
-@of(aten.split.Tensor, aten.split_with_sizes.default, aten.unbind.int)
-def _split(c: Converting) -> list[Node] | None:
+@converts(aten.split.Tensor, aten.split_with_sizes.default, aten.unbind.int)
+def _split(c: Conversion) -> list[Node] | None:
     x = c.node()
     dim = (c['dim'] or 0) % c['self'].dim()
     if c['split_size'] is None and c['split_sizes'] is None:
@@ -496,14 +496,14 @@ def _split(c: Converting) -> list[Node] | None:
     return nodes
 
 
-@of(aten.flip.default)
-def _flip(c: Converting) -> Node:
+@converts(aten.flip.default)
+def _flip(c: Conversion) -> Node:
     rank = c['self'].dim()
     return c.make(Op.FLIP, c.node(), dims=tuple(d % rank for d in c['dims']))
 
 
-@of(aten.index.Tensor, aten.index_select.default)
-def _take(c: Converting) -> Node | None:
+@converts(aten.index.Tensor, aten.index_select.default)
+def _take(c: Conversion) -> Node | None:
     if c['indices'] is None:
         dim, index = c['dim'], c.constant('index')
     else:
@@ -517,16 +517,16 @@ def _take(c: Converting) -> Node | None:
     return c.make(Op.TAKE, c.node(), dim=dim, index=index)
 
 
-@of(aten._softmax.default)
-def _softmax(c: Converting) -> Node:
+@converts(aten._softmax.default)
+def _softmax(c: Conversion) -> Node:
     return c.make(Op.SOFTMAX, c.node(), dim=c['dim'] % c['self'].dim())
 
 
-@of(
+@converts(
     aten._scaled_dot_product_flash_attention_for_cpu.default,
     aten.scaled_dot_product_attention.default,
 )
-def _attention(c: Converting) -> Node | None:
+def _attention(c: Conversion) -> Node | None:
     mask = c['attn_mask']
     if c['is_causal'] or c['dropout_p']:
         return None
@@ -545,8 +545,8 @@ def _attention(c: Converting) -> Node | None:
     )
 
 
-@of(aten.upsample_nearest2d.vec, aten.upsample_nearest2d.default)
-def _nearest(c: Converting) -> Node:
+@converts(aten.upsample_nearest2d.vec, aten.upsample_nearest2d.default)
+def _nearest(c: Conversion) -> Node:
     return c.make(
         Op.RESIZE,
         c.node_of(_first(c)),
@@ -556,8 +556,8 @@ def _nearest(c: Converting) -> Node:
     )
 
 
-@of(aten.upsample_bilinear2d.vec, aten.upsample_bilinear2d.default)
-def _bilinear(c: Converting) -> Node:
+@converts(aten.upsample_bilinear2d.vec, aten.upsample_bilinear2d.default)
+def _bilinear(c: Conversion) -> Node:
     return c.make(
         Op.RESIZE,
         c.node_of(_first(c)),
@@ -567,10 +567,10 @@ def _bilinear(c: Converting) -> Node:
     )
 
 
-def _first(c: Converting) -> Tensor:
+def _first(c: Conversion) -> Tensor:
     return c['input'] if c['self'] is None else c['self']
 
 
-def _steps(c: Converting) -> tuple[float, float]:
+def _steps(c: Conversion) -> tuple[float, float]:
     given = c['scale_factors'] or (c['scales_h'], c['scales_w'])
     return tuple(1 / s if s else 0.0 for s in given)

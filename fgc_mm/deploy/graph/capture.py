@@ -1,4 +1,4 @@
-"""From a network to a graph: one pass, watched operation by operation."""
+"""Capturing a network as a graph: one pass, recorded by operation."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
-from fgc_mm.deploy.copying import copied
-from fgc_mm.deploy.graph.aten import Converting
+from fgc_mm.deploy.copying import copy_network
+from fgc_mm.deploy.graph.aten import Conversion
 from fgc_mm.deploy.graph.composed import ALL_CONVERTERS
 from fgc_mm.deploy.graph.ir import Graph, Node, Op, SiteValues
 from fgc_mm.deploy.graph.marks import (
+    BRANCH_END,
     DECISION,
-    END,
     FEATURE,
     MASK,
-    MarkingPort,
+    MarkingHooks,
 )
 from fgc_mm.models import GatedBackbone
 from fgc_mm.models.gated_backbone import as_outputs
-from fgc_mm.sites import GateSite, SitePort
+from fgc_mm.sites import GateHooks, GateSite
 from fgc_mm.sites.call import GatedCall
 from fgc_mm.sites.layout import channels_last
 
 aten = torch.ops.aten
-# what makes the code of a network depend on the numbers of an image
-READS = (aten._local_scalar_dense.default, aten.equal.default)
-OUTSIDE = ('numpy', 'tolist', '__array__', 'data_ptr', 'untyped_storage')
-# and what makes the shapes of its tensors depend on them
-SHAPES = (
+# operations that make a network's code depend on the values of an image
+READ_VALUES = (aten._local_scalar_dense.default, aten.equal.default)
+PYTHON_READS = ('numpy', 'tolist', '__array__', 'data_ptr', 'untyped_storage')
+# operations whose output shape depends on values
+VALUE_DEPENDENT_SHAPES = (
     aten.nonzero.default,
     aten.masked_select.default,
     aten._unique2.default,
     aten.unique_dim.default,
     aten.unique_consecutive.default,
 )
-# whose results depend on shapes alone
+# operations whose results depend on shapes only
 LIKE = (
     aten.zeros_like.default,
     aten.ones_like.default,
@@ -53,98 +53,98 @@ LIKE = (
 
 
 class CannotCapture(Exception):
-    """What the network does that is no graph, in words."""
+    """Why the network cannot be captured."""
 
 
 def capture(
     backbone: nn.Module,
     image: Tensor,
-    behind: Sequence[nn.Module] = (),
+    following: Sequence[nn.Module] = (),
 ) -> list[Graph]:
-    """What a network computes for one image, gates included.
+    """Record what a network computes for one image, gates included.
 
     Args:
-        backbone: A :class:`fgc_mm.GatedBackbone`, or a network without gates,
-            in any mode; it stays as it is.
+        backbone: A :class:`fgc_mm.GatedBackbone`, or a network without
+            gates, in any mode; it is not changed.
         image: (1, 3, H, W).
-        behind: Modules that read what it returns, one after the other.
+        following: Modules applied to its output, one after the other.
 
     Returns:
-        What the backbone returns; then, if there are modules behind it, what
-        the last of them does. Their nodes are the same.
+        The graph of the backbone; then, if there are modules after it, the
+        graph up to the last of them. They share nodes.
 
     Raises:
-        CannotCapture: What it does depends on the values of images, or it
-            returns no tensors.
+        CannotCapture: The network's code depends on the values of images, or
+            it does not return tensors.
     """
-    network, ports = _evaluated(backbone), []
-    behind = [_evaluated(module) for module in behind]
+    network, site_hooks = _eval_copy(backbone), []
+    following = [_eval_copy(module) for module in following]
     sites: Sequence[GateSite] = []
     if isinstance(network, GatedBackbone):
         remove_hooks(network.backbone)
         sites, gates = network.sites, network.gates
         network = network.backbone
-        ports = [
-            MarkingPort(site, gates[site.key], number)
+        site_hooks = [
+            MarkingHooks(site, gates[site.key], number)
             for number, site in enumerate(sites)
         ]
-        SitePort.attach(ports, network.get_submodule)
+        GateHooks.attach(site_hooks, network.get_submodule)
 
     def run(x: Tensor) -> list[Any]:
-        returned = [GatedCall(ports, False).run(network, x)]
-        if behind:
+        returned = [GatedCall(site_hooks, False).run(network, x)]
+        if following:
             y = tree_map_only(Tensor, FEATURE, returned[0])
-            for module in behind:
+            for module in following:
                 y = module(as_outputs(y))
             returned.append(y)
         return returned
 
-    return _Watch(network, sites).capture(run, image)
+    return _CaptureMode(network, sites).capture(run, image)
 
 
-def _evaluated(module: nn.Module) -> nn.Module:
-    """A copy in evaluation; the ``train`` of some backbones returns None."""
-    twin = copied(module, weights=False)
-    twin.train(False)
-    return twin
+def _eval_copy(module: nn.Module) -> nn.Module:
+    """A copy in evaluation; ``train`` of some backbones returns None."""
+    network_copy = copy_network(module, weights=False)
+    network_copy.train(False)
+    return network_copy
 
 
 def remove_hooks(network: nn.Module) -> None:
-    """Take the hooks of gates off a network's layers."""
+    """Remove the hooks of gates from a network's layers."""
     for module in network.modules():
         for hooks in (module._forward_pre_hooks, module._forward_hooks):
             for number, hook in list(hooks.items()):
-                if _is_a_ports(hook):
+                if _is_gate_hook(hook):
                     del hooks[number]
 
 
-def _is_a_ports(hook: object) -> bool:
+def _is_gate_hook(hook: object) -> bool:
     hook = getattr(hook, 'func', hook)  # a partial
-    return isinstance(getattr(hook, '__self__', None), SitePort)
+    return isinstance(getattr(hook, '__self__', None), GateHooks)
 
 
-class _Watch(TorchDispatchMode):
-    """Notes every operation on what comes from the image.
+class _CaptureMode(TorchDispatchMode):
+    """Records every operation on tensors that depend on the image.
 
-    What is computed of constants alone is a constant. The thread that
-    captures is the only one that is watched: a mode is of its thread.
+    Results of constants alone are constants. The mode only affects the
+    thread that captures.
     """
 
     def __init__(self, network: nn.Module, sites: Sequence[GateSite]) -> None:
         super().__init__()
         self._network, self._sites = network, sites
         self._nodes: list[Node] = []
-        self._known: set[Node] = set()
-        self._of: dict[int, Node] = {}
+        self._emitted: set[Node] = set()
+        self._node_of: dict[int, Node] = {}
         self._constants: dict[int, Node] = {}
-        self._alive: list[Tensor] = []  # an id is one tensor's while it lives
-        self._found: dict[int, SiteValues] = {}
+        self._tensors: list[Tensor] = []  # an id is unique while tensors live
+        self._site_values: dict[int, SiteValues] = {}
         self._modules: list[str] = []
 
     def capture(
         self, run: Callable[[Tensor], list[Any]], image: Tensor
     ) -> list[Graph]:
-        hooks = self._watch_modules()
+        hooks = self._track_modules()
         try:
             with (
                 torch.inference_mode(False),
@@ -153,7 +153,7 @@ class _Watch(TorchDispatchMode):
             ):
                 image = image.detach().clone()
                 self._new(Node(Op.IMAGE, [], tuple(image.shape)), image)
-                with _NoReads(), self:
+                with _RefuseValueReads(), self:
                     returned = functionalize(run)(image)
         finally:
             for hook in hooks:
@@ -167,10 +167,10 @@ class _Watch(TorchDispatchMode):
         for leaf in leaves:
             if not (leaf is None or isinstance(leaf, Tensor)):
                 raise CannotCapture(f'it returns a {type(leaf).__name__}')
-        nothing = tuple(n for n, leaf in enumerate(leaves) if leaf is None)
+        none_leaves = tuple(n for n, leaf in enumerate(leaves) if leaf is None)
         nodes = [self._node(x) for x in leaves if x is not None]
-        sites = [self._found[n] for n in sorted(self._found)]
-        return Graph(self._nodes, nodes, sites, spec, nothing)
+        sites = [self._site_values[n] for n in sorted(self._site_values)]
+        return Graph(self._nodes, nodes, sites, spec, none_leaves)
 
     def __torch_dispatch__(
         self,
@@ -182,26 +182,34 @@ class _Watch(TorchDispatchMode):
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         flat = torch.utils._pytree.tree_leaves((args, kwargs))
-        known = any(isinstance(x, Tensor) and id(x) in self._of for x in flat)
+        known = any(
+            isinstance(x, Tensor) and id(x) in self._node_of for x in flat
+        )
         if known and func not in LIKE:
-            self._note(func, args, kwargs, result)
+            self._record(func, args, kwargs, result)
         return result
 
-    def _note(self, func: Any, args: tuple, kwargs: dict, result: Any) -> None:
-        if func in READS or func in SHAPES or _picks(func, args):
+    def _record(
+        self, func: Any, args: tuple, kwargs: dict, result: Any
+    ) -> None:
+        if (
+            func in READ_VALUES
+            or func in VALUE_DEPENDENT_SHAPES
+            or _is_boolean_index(func, args)
+        ):
             raise CannotCapture('its code depends on the values of images')
-        if func._schema.is_mutable:  # the others have been made functional
+        if func._schema.is_mutable:  # others were functionalized
             raise CannotCapture(f'{func} changes a tensor in place')
         if func is DECISION:
-            self._note_decision(*args, result)
+            self._record_decision(*args, result)
         elif func is MASK:
-            self._note_mask(*args, result)
+            self._record_mask(*args, result)
         elif func is FEATURE:
             self._new(self._node(*args), result)
         else:
-            self._note_aten(func, args, kwargs, result)
+            self._record_aten(func, args, kwargs, result)
 
-    def _note_decision(
+    def _record_decision(
         self, mask: Tensor, records: list[Tensor], site: int, result: Tensor
     ) -> None:
         node = Node(
@@ -212,17 +220,19 @@ class _Watch(TorchDispatchMode):
         )
         self._new(node, result)
         values = [self._node(x) for x in records]
-        self._found[site] = SiteValues(self._sites[site].name, node, values)
+        self._site_values[site] = SiteValues(
+            self._sites[site].name, node, values
+        )
 
-    def _note_mask(
-        self, x: Tensor, mask: Tensor, site: int, place: int, result: Tensor
+    def _record_mask(
+        self, x: Tensor, mask: Tensor, site: int, consumer: int, result: Tensor
     ) -> None:
         found = self._sites[site]
         path, positions = found.branch_end, None
-        if place != END:
-            path = found.consumers[place].path
-            positions = found.consumers[place].positions
-        layer = found.producer if place == END else path
+        if consumer != BRANCH_END:
+            path = found.consumers[consumer].path
+            positions = found.consumers[consumer].positions
+        layer = found.producer if consumer == BRANCH_END else path
         last = channels_last(self._network.get_submodule(layer))
         node = Node(
             Op.MASK,
@@ -232,19 +242,19 @@ class _Watch(TorchDispatchMode):
                 'site': site,
                 'dim': x.dim() - 1 if last else 1,
                 'positions': positions,
-                # behind a residual branch's end the factor has acted
-                'factor': found.branch_end is None or place == END,
+                # behind a residual branch's end the factor was applied
+                'factor': found.branch_end is None or consumer == BRANCH_END,
             },
             name=path,
         )
         self._new(node, result)
 
-    def _note_aten(
+    def _record_aten(
         self, func: Any, args: tuple, kwargs: dict, result: Any
     ) -> None:
         results = result if isinstance(result, (tuple, list)) else [result]
         nodes = self._converted(func, args, kwargs, result) or []
-        if len(nodes) < len(results):  # the others are torch's
+        if len(nodes) < len(results):  # the others stay calls of torch
             calls = self._calls(func, args, kwargs, results)
             nodes += calls[len(nodes) :]
         for node, tensor in zip(nodes, results):
@@ -259,30 +269,32 @@ class _Watch(TorchDispatchMode):
             return None
         named = _named(func, args, kwargs)
         try:
-            made = convert(Converting(self._node, self._emit, named, result))
-        except LookupError:  # a weight that is computed from the image
+            made = convert(Conversion(self._node, self._emit, named, result))
+        except LookupError:  # a weight that depends on the image
             return None
         return [made] if isinstance(made, Node) else made
 
     def _emit(self, node: Node) -> Node:
-        self._known.add(node)
+        self._emitted.add(node)
         self._nodes.append(node)
         return node
 
     def _calls(
         self, func: Any, args: tuple, kwargs: dict, results: Sequence[Any]
     ) -> list[Node]:
-        """An operation that the graph has no kind for, as torch's own."""
+        """Nodes of an operation that stays a call of torch."""
         leaves, spec = tree_flatten((args, kwargs))
-        places = [
+        tensor_indices = [
             n
             for n, x in enumerate(leaves)
-            if isinstance(x, Tensor) and id(x) in self._of
+            if isinstance(x, Tensor) and id(x) in self._node_of
         ]
-        inputs = [self._node(leaves[n]) for n in places]
-        fixed = [None if n in places else x for n, x in enumerate(leaves)]
-        dtypes = [leaves[n].dtype for n in places]
-        call = TorchCall(func, fixed, places, dtypes, spec)
+        inputs = [self._node(leaves[n]) for n in tensor_indices]
+        fixed = [
+            None if n in tensor_indices else x for n, x in enumerate(leaves)
+        ]
+        dtypes = [leaves[n].dtype for n in tensor_indices]
+        call = TorchCall(func, fixed, tensor_indices, dtypes, spec)
         call.named = _named(func, args, kwargs)
         return [
             Node(
@@ -296,7 +308,7 @@ class _Watch(TorchDispatchMode):
         ]
 
     def _node(self, tensor: Tensor) -> Node:
-        node = self._of.get(id(tensor)) or self._constants.get(id(tensor))
+        node = self._node_of.get(id(tensor)) or self._constants.get(id(tensor))
         if node is None:
             node = Node(
                 Op.CONSTANT,
@@ -305,18 +317,18 @@ class _Watch(TorchDispatchMode):
                 {'tensor': tensor.detach()},
             )
             self._constants[id(tensor)] = self._emit(node)
-            self._alive.append(tensor)
+            self._tensors.append(tensor)
         return node
 
     def _new(self, node: Node, tensor: Tensor) -> None:
         node.name = node.name or (self._modules[-1] if self._modules else '')
-        if node not in self._known:
-            self._known.add(node)
+        if node not in self._emitted:
+            self._emitted.add(node)
             self._nodes.append(node)
-        self._of[id(tensor)] = node
-        self._alive.append(tensor)
+        self._node_of[id(tensor)] = node
+        self._tensors.append(tensor)
 
-    def _watch_modules(self) -> list[Any]:
+    def _track_modules(self) -> list[Any]:
         hooks = []
         for path, module in self._network.named_modules():
             if path:
@@ -337,15 +349,15 @@ class _Watch(TorchDispatchMode):
             self._modules.pop()
 
 
-def _picks(func: Any, args: tuple) -> bool:
-    """Whether numbers are chosen by truth values, of another count each."""
+def _is_boolean_index(func: Any, args: tuple) -> bool:
+    """Whether it is indexing with a boolean mask."""
     if func is not aten.index.Tensor:
         return False
     return any(x is not None and x.dtype == torch.bool for x in args[1])
 
 
-class _NoReads(TorchFunctionMode):
-    """Refuses what hands numbers to Python without an operation."""
+class _RefuseValueReads(TorchFunctionMode):
+    """Refuses functions that pass values to Python without an operation."""
 
     def __torch_function__(
         self,
@@ -354,20 +366,20 @@ class _NoReads(TorchFunctionMode):
         args: tuple = (),
         kwargs: dict | None = None,
     ) -> Any:
-        if getattr(func, '__name__', '') in OUTSIDE:
+        if getattr(func, '__name__', '') in PYTHON_READS:
             raise CannotCapture('its code depends on the values of images')
         return func(*args, **(kwargs or {}))
 
 
 class TorchCall:
-    """An operation of torch with all but some tensors given.
+    """An operation of torch with all arguments but some tensors fixed.
 
     Args:
         function: The operation.
-        fixed: Its arguments, flat; ``None`` where a tensor comes.
-        places: Which of them come.
-        dtypes: What they are converted to.
-        spec: Their structure.
+        fixed: Its arguments, flattened; ``None`` for tensors given later.
+        tensor_indices: Indices of the tensors given later.
+        dtypes: Dtypes that these are converted to.
+        spec: Structure of the arguments.
 
     Attributes:
         named: The arguments by name.
@@ -379,17 +391,21 @@ class TorchCall:
         self,
         function: Any,
         fixed: list[Any],
-        places: list[int],
+        tensor_indices: list[int],
         dtypes: list[torch.dtype],
         spec: Any,
     ) -> None:
         self.function = function
-        self.fixed, self._places, self._spec = fixed, places, spec
+        self.fixed, self._tensor_indices, self._spec = (
+            fixed,
+            tensor_indices,
+            spec,
+        )
         self._dtypes = dtypes
 
     def __call__(self, *tensors: Tensor) -> list[Any]:
         leaves = list(self.fixed)
-        for n, tensor, to in zip(self._places, tensors, self._dtypes):
+        for n, tensor, to in zip(self._tensor_indices, tensors, self._dtypes):
             leaves[n] = tensor.to(to)
         args, kwargs = torch.utils._pytree.tree_unflatten(leaves, self._spec)
         result = self.function(*args, **kwargs)

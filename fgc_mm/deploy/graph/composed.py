@@ -1,4 +1,4 @@
-"""What torch's operations are that take several operations of the graph."""
+"""Conversion of aten operations that need several graph operations."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import torch
 
 from fgc_mm.deploy.graph.aten import (
     CONVERTERS,
-    Converting,
+    Conversion,
     aten,
+    converts,
     expanded,
     mean_of,
-    of,
     pair,
 )
 from fgc_mm.deploy.graph.ir import Node, Op
 from fgc_mm.runtime.format import Act, Activation
 
-MOST_PLACES = 64  # of a window, each of which is a slice
+MAX_WINDOW = 64  # elements of a window, each of which is a slice
 
 
-@of(aten.roll.default)
-def _roll(c: Converting) -> Node | None:
-    """The end of a dimension comes first."""
+@converts(aten.roll.default)
+def _roll(c: Conversion) -> Node | None:
+    """Concatenation of the two parts, swapped."""
     if not c['dims']:
         return None
     x = c.node()
@@ -39,7 +39,7 @@ def _roll(c: Converting) -> Node | None:
 
 
 def _part(
-    c: Converting, x: Node, dim: int, start: int, stop: int, step: int = 1
+    c: Conversion, x: Node, dim: int, start: int, stop: int, step: int = 1
 ) -> Node:
     if (start, stop, step) == (0, x.shape[dim], 1):
         return x
@@ -58,8 +58,8 @@ def _part(
     )
 
 
-@of(aten.stack.default)
-def _stack(c: Converting) -> Node:
+@converts(aten.stack.default)
+def _stack(c: Conversion) -> Node:
     dim = (c['dim'] or 0) % c.result.dim()
     parts = [c.node_of(x) for x in c['tensors']]
     shape = (*parts[0].shape[:dim], 1, *parts[0].shape[dim:])
@@ -67,9 +67,9 @@ def _stack(c: Converting) -> Node:
     return c.make(Op.CONCAT, *parts, dim=dim)
 
 
-@of(aten.slice_scatter.default)
-def _slice_scatter(c: Converting) -> Node | None:
-    """What lies before, the new part, what lies behind."""
+@converts(aten.slice_scatter.default)
+def _slice_scatter(c: Conversion) -> Node | None:
+    """Concatenation of the part before, the new part and the part after."""
     x, dim = c.node(), (c['dim'] or 0) % c['self'].dim()
     size = x.shape[dim]
     start, stop, step = slice(c['start'], c['end'], c['step']).indices(size)
@@ -87,26 +87,26 @@ def _slice_scatter(c: Converting) -> Node | None:
     return c.make(Op.CONCAT, *parts, dim=dim)
 
 
-@of(aten.copy.default)
-def _copy(c: Converting) -> Node | None:
-    """What is copied, in the shape of what it is copied to."""
+@converts(aten.copy.default)
+def _copy(c: Conversion) -> Node | None:
+    """The source, broadcast to the destination's shape."""
     if c['self'].dtype != c['src'].dtype:
         return None
     source = c.node('src')
     return source if source.shape == c.result.shape else expanded(c, source)
 
 
-@of(aten.sum.dim_IntList)
-def _sum(c: Converting) -> Node | None:
-    """Means times how many numbers they are of."""
+@converts(aten.sum.dim_IntList)
+def _sum(c: Conversion) -> Node | None:
+    """Mean times the number of elements."""
     if not _are_floats(c):
         return None
     return _of_means(c, c.node())
 
 
-@of(aten.linalg_vector_norm.default)
-def _norm(c: Converting) -> Node | None:
-    """Roots of sums of squares."""
+@converts(aten.linalg_vector_norm.default)
+def _norm(c: Conversion) -> Node | None:
+    """Square root of the sum of squares."""
     if c['ord'] != 2 or c['dim'] is None or not _are_floats(c):
         return None
     x = c.node()
@@ -116,23 +116,23 @@ def _norm(c: Converting) -> Node | None:
     return c.make(Op.UNARY, total, act=Activation(Act.SQRT))
 
 
-def _are_floats(c: Converting) -> bool:
+def _are_floats(c: Conversion) -> bool:
     return c['self'].dtype == c.result.dtype == torch.float32
 
 
-def _of_means(c: Converting, x: Node) -> Node:
+def _of_means(c: Conversion, x: Node) -> Node:
     mean = c.emit(mean_of(c, x))
     count = math.prod(x.shape[d] for d in mean.dims)
     return c.make(Op.UNARY, mean, act=Activation(Act.LINEAR, float(count)))
 
 
-@of(aten.im2col.default)
-def _windows(c: Converting) -> Node | None:
-    """The numbers of every window: one slice for each place in it."""
+@converts(aten.im2col.default)
+def _im2col(c: Conversion) -> Node | None:
+    """The elements of all windows: one slice per kernel position."""
     x = c.node()
     kernel, stride = pair(c['kernel_size']), pair(c['stride'])
     dilation, (top, left) = pair(c['dilation']), pair(c['padding'])
-    if len(x.shape) != 4 or math.prod(kernel) > MOST_PLACES:
+    if len(x.shape) != 4 or math.prod(kernel) > MAX_WINDOW:
         return None
     images, channels, height, width = x.shape
     if top or left:
@@ -145,9 +145,9 @@ def _windows(c: Converting) -> Node | None:
     ]
     parts = []
     for row in range(kernel[0]):
-        rows = _every(c, x, 2, row * dilation[0], counts[0], stride[0])
+        rows = _strided_slice(c, x, 2, row * dilation[0], counts[0], stride[0])
         for column in range(kernel[1]):
-            part = _every(
+            part = _strided_slice(
                 c, rows, 3, column * dilation[1], counts[1], stride[1]
             )
             shape = (images, channels, 1, math.prod(counts))
@@ -157,10 +157,10 @@ def _windows(c: Converting) -> Node | None:
     return c.make(Op.RESHAPE, joined)
 
 
-def _every(
-    c: Converting, x: Node, dim: int, start: int, count: int, step: int
+def _strided_slice(
+    c: Conversion, x: Node, dim: int, start: int, count: int, step: int
 ) -> Node:
     return _part(c, x, dim, start, start + (count - 1) * step + 1, step)
 
 
-ALL_CONVERTERS = CONVERTERS  # filled by aten.py, and above
+ALL_CONVERTERS = CONVERTERS  # registered in aten.py and above

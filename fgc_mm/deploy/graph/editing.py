@@ -1,4 +1,4 @@
-"""Changing a graph, node by node."""
+"""Editing a graph: inserting and replacing nodes."""
 
 from __future__ import annotations
 
@@ -6,43 +6,44 @@ from fgc_mm.deploy.graph.ir import Graph, Node
 
 
 class Editor:
-    """Replaces nodes, and knows who reads what meanwhile.
+    """Inserts and replaces nodes, and tracks the users of every node.
 
     Args:
-        graph: Changed by :meth:`close`; its sites and outputs at once.
+        graph: Its sites and outputs change at once, its nodes in
+            :meth:`close`.
     """
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self._users = graph.users()
-        # a new node runs where the one ran whose place it takes
+        # a new node gets the execution position of the one it replaces
         self._order = {node: float(n) for n, node in enumerate(graph.nodes)}
-        self._kept = self._find_kept()
+        self._outputs = self._find_outputs()
 
-    def alive(self, node: Node) -> bool:
+    def is_in_graph(self, node: Node) -> bool:
         """Whether it is a part of the graph."""
         return node in self._users
 
     def users(self, node: Node) -> list[Node]:
-        """The nodes that read it, once per read."""
+        """The nodes that read it, once per input."""
         return self._users[node]
 
     def is_output(self, node: Node) -> bool:
-        """Whether the network returns it, or a site's records have it."""
-        return node in self._kept
+        """Whether it is an output of the graph or in a site's records."""
+        return node in self._outputs
 
-    def _find_kept(self) -> set[Node]:
+    def _find_outputs(self) -> set[Node]:
         kept = set(self.graph.outputs)
         for site in self.graph.sites:
             kept |= {site.decision, *site.records}
         return kept
 
     def read_once(self, node: Node) -> bool:
-        """Whether one other node alone needs it."""
+        """Whether exactly one other node needs it."""
         return len(self._users[node]) == 1 and not self.is_output(node)
 
     def insert(self, node: Node, at: Node) -> Node:
-        """A new node that runs before another one."""
+        """Insert a node that runs before another one."""
         if node not in self._users:
             self._users[node] = []
             self._order[node] = self._order[at] - 0.5
@@ -51,13 +52,13 @@ class Editor:
         return node
 
     def append(self, node: Node, at: Node) -> Node:
-        """A new node that runs right after another one."""
+        """Insert a node that runs right after another one."""
         self.insert(node, at)
         self._order[node] = self._order[at] + 0.5
         return node
 
     def replace(self, old: Node, new: Node) -> None:
-        """Whoever reads ``old`` reads ``new``; ``new`` itself does not."""
+        """Make all users of ``old`` read ``new``, except ``new`` itself."""
         self.insert(new, old)
         self._order[new] = min(self._order[new], self._order[old])
         readers = [x for x in self._users[old] if x is not new]
@@ -65,25 +66,25 @@ class Editor:
         for reader in set(readers):
             reader.inputs = [new if x is old else x for x in reader.inputs]
         self._users[new] += readers
-        if old in self._kept:
-            self._keep(old, new)
-        self._drop(old)
+        if old in self._outputs:
+            self._replace_output(old, new)
+        self._remove_unused(old)
 
-    def _keep(self, old: Node, new: Node) -> None:
+    def _replace_output(self, old: Node, new: Node) -> None:
         graph = self.graph
         graph.outputs = [new if x is old else x for x in graph.outputs]
         for site in graph.sites:
             site.records = [new if x is old else x for x in site.records]
-        self._kept = self._find_kept()
+        self._outputs = self._find_outputs()
 
     def read(self, reader: Node, old: Node, new: Node) -> None:
-        """One node reads ``new`` in the place of ``old``."""
+        """Make one node read ``new`` instead of ``old``."""
         self._users[new] += [x for x in self._users[old] if x is reader]
         self._users[old] = [x for x in self._users[old] if x is not reader]
         reader.inputs = [new if x is old else x for x in reader.inputs]
 
-    def _drop(self, node: Node) -> None:
-        """Without what nobody needs any more."""
+    def _remove_unused(self, node: Node) -> None:
+        """Remove a node and its inputs if they have no users left."""
         stack = [node]
         while stack:
             x = stack.pop()
@@ -97,7 +98,7 @@ class Editor:
                     stack.append(value)
 
     def close(self) -> None:
-        """Write the nodes into the graph, in the order in which they run."""
+        """Write the nodes into the graph, in execution order."""
         image = self.graph.nodes[0]
         self._users.setdefault(image, [])
         self.graph.nodes = sorted(self._users, key=self._order.__getitem__)

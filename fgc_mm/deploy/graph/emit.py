@@ -1,4 +1,4 @@
-"""Values, weights, lists and operations of a program, put together."""
+"""Building a program: values, weights, channel lists and operations."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ import numpy as np
 from torch import Tensor
 
 from fgc_mm.deploy.graph import memory
-from fgc_mm.deploy.graph.atoms import Atom, Layout, Step, refined
 from fgc_mm.deploy.graph.ir import ALL, ChannelList
+from fgc_mm.deploy.graph.value_layout import (
+    DimFactor,
+    Step,
+    ValueLayout,
+    refined,
+)
 from fgc_mm.runtime import format as f
 
-MOST_STEPS = 8  # dimensions of a move
+MAX_MOVE_DIMS = 8  # maximum number of dimensions of a move
 
 
 @dataclass
@@ -21,10 +26,10 @@ class Storage:
 
     Attributes:
         value: The value that covers all of it.
-        flat: Rows lie side by side, since somebody reads it as one row.
-        moved: A move writes it, or an op a part of its channels, which
-            leaves what is around it alone.
-        pad: Zeros around every channel.
+        flat: Rows are contiguous, since some operation reads it as one row.
+        moved: It is written by a move, or by an operation that writes some
+            of its channels; these do not write the padding.
+        pad: Width of the zero padding around every channel.
     """
 
     value: f.Value
@@ -38,8 +43,8 @@ class View:
     """A value that is a part of a storage.
 
     Attributes:
-        storage: Its number.
-        start: Coordinates there.
+        storage: Index of the storage.
+        start: Coordinates in it.
     """
 
     storage: int
@@ -49,20 +54,20 @@ class View:
 
 @dataclass
 class Emitter:
-    """A program that grows, operation by operation."""
+    """Builds a program operation by operation."""
 
     program: f.Program = field(default_factory=f.Program)
     storages: list[Storage] = field(default_factory=list)
     views: list[View | None] = field(default_factory=list)  # one per value
     lists: dict[ChannelList, int] = field(default_factory=dict)
-    record: bool = False  # what is emitted now serves records alone
+    record: bool = False  # operations emitted now serve records only
     name: str = ''
     _weights: list[np.ndarray] = field(default_factory=list)
     _count: int = 0
     _known: dict[tuple, int] = field(default_factory=dict)
 
     def storage(self, channels: int, height: int, width: int) -> int:
-        """A new value with memory of its own."""
+        """Add a value with memory of its own."""
         value = f.Value(channels, height, width)
         self.storages.append(Storage(value))
         return self._value(value, View(len(self.storages) - 1, (0, 0, 0)))
@@ -78,7 +83,7 @@ class Emitter:
         return self._value(value, None)
 
     def constant(self, tensor: Tensor) -> int:
-        """(C, H, W) numbers as a value."""
+        """Add a constant (C, H, W) as a value."""
         value = f.Value(*tensor.shape, f.Base.WEIGHTS, self.weights(tensor))
         value.channel_step = value.height * value.width
         value.row_step = value.width
@@ -97,7 +102,7 @@ class Emitter:
     def _view(self, value: int, start: Step, box: Step, flat: bool) -> int:
         whole, view = self.program.values[value], self.views[value]
         part = f.Value(*box, whole.base)
-        if view is None:  # the image and constants have their place
+        if view is None:  # images and constants have fixed strides
             part.channel_step, part.row_step = (
                 whole.channel_step,
                 whole.row_step,
@@ -108,7 +113,7 @@ class Emitter:
         return self._value(part, View(view.storage, begin, flat))
 
     def flattened(self, value: int) -> int | None:
-        """A value (C, H, W) as (C, 1, H W), if its rows can lie so."""
+        """A value (C, H, W) as (C, 1, H W), if its rows are contiguous."""
         whole, view = self.program.values[value], self.views[value]
         box = (whole.channels, 1, whole.height * whole.width)
         if whole.height == 1:
@@ -128,11 +133,11 @@ class Emitter:
         return self._known[key]
 
     def weights(self, tensor: Tensor) -> int:
-        """Where these numbers lie among the weights, kept once."""
+        """Offset of a tensor among the weights, deduplicated."""
         numbers = np.ascontiguousarray(tensor.detach().float().numpy())
         key = (numbers.shape, hash(numbers.tobytes()))
         if key not in self._known:
-            # vectors of weights begin with a cache line
+            # weight vectors are aligned to cache lines
             self._known[key] = self._count
             numbers = numbers.ravel()
             fill = np.zeros(-numbers.size % 16, np.float32)
@@ -143,24 +148,24 @@ class Emitter:
     def optional(self, tensor: Tensor | None) -> int:
         return f.NONE if tensor is None else self.weights(tensor)
 
-    def set_of(self, channels: ChannelList | None) -> int:
-        """The number of a list; what makes it is emitted where it is new."""
+    def list_index(self, channels: ChannelList | None) -> int:
+        """The index of a channel list; emits what computes a new one."""
         if channels is ALL:
             return f.ALL
         if channels not in self.lists:
             if channels.decision is not None:
                 raise LookupError('a list before its decision')
             segments = [
-                (self.set_of(source), repeat, list(numbers))
+                (self.list_index(source), repeat, list(numbers))
                 for source, repeat, numbers in channels.segments
             ]
-            self.lists[channels] = self.new_set(channels.channels)
+            self.lists[channels] = self.new_list(channels.channels)
             record, self.record = self.record, False
             self.add(f.Join(self.lists[channels], segments))
             self.record = record
         return self.lists[channels]
 
-    def new_set(self, channels: int) -> int:
+    def new_list(self, channels: int) -> int:
         self.program.sets.append(channels)
         return len(self.program.sets) - 1
 
@@ -178,15 +183,15 @@ class Emitter:
 
     def move(
         self,
-        x: Layout,
-        y: Layout,
+        x: ValueLayout,
+        y: ValueLayout,
         zero: bool = False,
         channels: int = f.ALL,
     ) -> bool:
-        """Copy a tensor to where another of its shape lies.
+        """Copy a tensor to the layout of another with the same shape.
 
         Returns:
-            Whether such a copy exists.
+            Whether one move can do it.
         """
         sizes, steps_x, steps_y = [], [], []
         for dim_x, dim_y in zip(x.dims, y.dims):
@@ -197,9 +202,9 @@ class Emitter:
                 sizes.append(size)
                 steps_x.append(step_x)
                 steps_y.append(step_y)
-        if len(sizes) > MOST_STEPS:
+        if len(sizes) > MAX_MOVE_DIMS:
             return False
-        # the longest line of neighbours innermost
+        # the smallest destination stride innermost
         order = sorted(
             range(len(sizes)),
             key=lambda n: (_distance(steps_y[n]), sizes[n]),
@@ -221,7 +226,7 @@ class Emitter:
         return True
 
     def finish(self, outputs: list[int], records: int) -> f.Program:
-        """The program, its memory planned."""
+        """The program, with memory planned."""
         program = self.program
         program.outputs, program.records = outputs, records
         program.weights = (
@@ -229,7 +234,7 @@ class Emitter:
             if self._weights
             else np.zeros(0, np.float32)
         )
-        memory.plan(self)
+        memory.plan_memory(self)
         return program
 
 
@@ -239,13 +244,13 @@ def _offset(value: f.Value, start: Step) -> int:
 
 
 def _distance(step: Step) -> int:
-    """By how far a step goes, roughly: columns, rows, channels."""
+    """Order of a step's stride: columns, then rows, then channels."""
     channels, rows, columns = map(abs, step)
     return max(channels << 24, rows << 12, columns)
 
 
-def canonical(value: int, shape: tuple[int, ...]) -> Layout:
-    """Of a tensor that fills a map, in order.
+def canonical(value: int, shape: tuple[int, ...]) -> ValueLayout:
+    """Layout of a tensor that fills a map in order.
 
     (1, C): as it is; (1, L, C): tokens, in a map of (C, 1, L);
     (N, C, H, W): a map of (N C, H, W).
@@ -258,16 +263,16 @@ def canonical(value: int, shape: tuple[int, ...]) -> Layout:
         else [],
     }
     dims = tuple(
-        (Atom(size, step),) if size > 1 else ()
+        (DimFactor(size, step),) if size > 1 else ()
         for size, step in zip(shape, steps[len(shape)])
     )
-    return Layout(value, (0, 0, 0), dims)
+    return ValueLayout(value, (0, 0, 0), dims)
 
 
-def flat_layout(value: int, shape: tuple[int, ...]) -> Layout:
-    """Of a tensor whose numbers are the columns of a map, in order."""
+def flat_layout(value: int, shape: tuple[int, ...]) -> ValueLayout:
+    """Layout of a tensor whose elements are the columns of a map."""
     dims, step = [], 1
     for size in reversed(shape):
-        dims.insert(0, (Atom(size, (0, 0, step)),) if size > 1 else ())
+        dims.insert(0, (DimFactor(size, (0, 0, step)),) if size > 1 else ())
         step *= size
-    return Layout(value, (0, 0, 0), tuple(dims))
+    return ValueLayout(value, (0, 0, 0), tuple(dims))

@@ -1,4 +1,4 @@
-"""Activations and sums join the operation before them."""
+"""Fusing activations and sums into the operation before them."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ WITH_ACT = (
 
 
 def fuse(graph: Graph) -> None:
-    """Change a graph in place; lists are known.
+    """Fuse in place; channel lists must be assigned.
 
-    A sum joins the conv whose result it alone reads, at the sum's place: all
-    that is added is there by then. An activation joins the operation whose
-    result it alone reads.
+    A sum is fused into a conv that only it reads, at the sum's position,
+    where the other summand is available. An activation is fused into the
+    operation that only it reads.
     """
     editor = Editor(graph)
     for node in list(graph.nodes):
-        if not editor.alive(node):
+        if not editor.is_in_graph(node):
             continue
         if node.op is Op.BINARY and node.math == Math.ADD:
-            _join_sum(editor, node)
+            _fuse_sum(editor, node)
         elif node.op is Op.UNARY:
-            _join_act(editor, node)
+            _fuse_activation(editor, node)
     editor.close()
 
 
-def _free(node: Node) -> bool:
+def _has_no_activation(node: Node) -> bool:
     return node.act.kind is Act.NONE
 
 
-def _join_sum(editor: Editor, node: Node) -> None:
+def _fuse_sum(editor: Editor, node: Node) -> None:
     for conv in reversed(node.inputs):
         (other,) = [x for x in node.inputs if x is not conv] or [None]
         if (
@@ -49,10 +49,10 @@ def _join_sum(editor: Editor, node: Node) -> None:
             and other is not None
             and other.op is not Op.CONSTANT
             and len(conv.inputs) == 1
-            and _free(conv)
+            and _has_no_activation(conv)
             and conv.writes is ALL
             and conv.shape == other.shape == node.shape
-            # a conv of several images may be an op for each
+            # a conv of several images may become one op per image
             and (conv.op is Op.LINEAR or conv.shape[0] == 1)
             and editor.read_once(conv)
         ):
@@ -69,11 +69,11 @@ def _join_sum(editor: Editor, node: Node) -> None:
             return
 
 
-def _join_act(editor: Editor, node: Node) -> None:
+def _fuse_activation(editor: Editor, node: Node) -> None:
     (x,) = node.inputs
     if x.op not in WITH_ACT or x.writes is not node.writes:
         return
-    if not _free(x) or not editor.read_once(x):
+    if not _has_no_activation(x) or not editor.read_once(x):
         return
     if x.op is Op.UNARY:
         return

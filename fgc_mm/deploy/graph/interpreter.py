@@ -1,4 +1,4 @@
-"""Runs a graph in plain torch: what every operation means."""
+"""Interpreter of graphs in plain torch: the semantics of every operation."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ Values = dict[Node, Tensor]
 def interpret(
     graph: Graph, image: Tensor, masks: Sequence[Tensor] | None = None
 ) -> Values:
-    """What every node gives for one image.
+    """Compute the value of every node for one image.
 
-    A channel that a node does not compute is nan, so whoever reads one is
-    found out.
+    Channels that a node does not compute are nan, so that reading one shows
+    in the result.
 
     Args:
         graph: The network.
         image: (1, 3, H, W) of the size that the graph is for.
-        masks: (1, C) for every site, in the place of what its gate says.
+        masks: (1, C) for every site, instead of its gate's mask.
     """
     values: Values = {}
     given = {}
@@ -44,16 +44,16 @@ def interpret(
 
 
 def run_node(node: Node, values: Values, poison: bool = True) -> Tensor:
-    """What one node gives, but the image's.
+    """Compute the value of one node, except the image's.
 
     Args:
         node: The node.
         values: Of the nodes that it reads, and of the decisions.
-        poison: Whether channels that it does not compute become nan.
+        poison: Whether channels that it does not compute are set to nan.
     """
     inputs = [values[x] for x in node.inputs]
     if node.op in (Op.CONV, Op.LINEAR):
-        result = _listed_product(node, inputs, values)
+        result = _product_with_lists(node, inputs, values)
     else:
         result = RUN[node.op](node, *inputs, *_lists(node, values))
     if node.op not in (Op.CALL, Op.UNARY):
@@ -62,7 +62,7 @@ def run_node(node: Node, values: Values, poison: bool = True) -> Tensor:
 
 
 def activate(x: Tensor, act: Activation) -> Tensor:
-    """An activation of :class:`fgc_mm.runtime.format.Act`."""
+    """Apply an activation of :class:`fgc_mm.runtime.format.Act`."""
     return ACTS[act.kind](x, act.a, act.b)
 
 
@@ -99,7 +99,7 @@ BINARY = {
 }
 
 
-def _listed_product(
+def _product_with_lists(
     node: Node, inputs: list[Tensor], values: Values
 ) -> Tensor:
     """A conv or linear layer that reads and computes listed channels."""
@@ -145,7 +145,7 @@ def _product(
 
 
 def _lists(node: Node, values: Values) -> list[Tensor]:
-    """The list of an operation that needs it to know what is zero."""
+    """The channel list, for the operation that needs it as an input."""
     return [node.reads.numbers(values)] if node.op is Op.CLEAR else []
 
 
@@ -181,7 +181,7 @@ def _mask(node: Node, x: Tensor, mask: Tensor) -> Tensor:
 
 
 def spread(mask: Tensor, positions: tuple[int, ...] | None) -> Tensor:
-    """(C,) -> (X,): 1 where the site has no say."""
+    """(C,) -> (X,): 1 for channels that are not the site's."""
     if positions is None:
         return mask
     return torch.cat([mask, mask.new_ones(1)])[list(positions)]
@@ -205,7 +205,7 @@ def _pool(node: Node, x: Tensor) -> Tensor:
 
 
 def _ceil(node: Node, x: Tensor) -> bool:
-    """Whether the shape was rounded up."""
+    """Whether the output shape was rounded up."""
     for axis in (0, 1):
         reach = node.dilation[axis] * (node.kernel[axis] - 1) + 1
         size = x.shape[2 + axis] + 2 * node.padding[axis] - reach
@@ -246,8 +246,8 @@ def _attention(
 
 def _topk(node: Node, x: Tensor) -> Tensor:
     order = x.argsort(dim=1, descending=True, stable=True)[:, : node.k]
-    won = torch.zeros_like(x).scatter(1, order, 1.0)
-    return won if node.ones else won * x
+    mask = torch.zeros_like(x).scatter(1, order, 1.0)
+    return mask if node.ones else mask * x
 
 
 def _group_norm(node: Node, x: Tensor) -> Tensor:
@@ -287,7 +287,7 @@ RUN: dict[Op, Callable[..., Tensor]] = {
     Op.CALL: lambda n, *xs: n.function(*xs)[n.output],
 }
 
-# operations that only move numbers
+# operations that only move elements
 MOVES = {
     op: RUN[op]
     for op in (

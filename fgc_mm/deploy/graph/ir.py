@@ -1,7 +1,7 @@
-"""A gated classifier as a graph of values and operations.
+"""Intermediate representation of a gated classifier.
 
-Every node is one operation and the value that it gives. Shapes are torch's,
-with a batch of one image in front. The operations and what they mean:
+Every node is one operation and its result. Shapes are torch's, with a batch
+of one image. The semantics of the operations are defined by
 :mod:`fgc_mm.deploy.graph.interpreter`.
 """
 
@@ -18,18 +18,18 @@ from torch.utils._pytree import TreeSpec, tree_unflatten
 
 from fgc_mm.runtime.format import Activation
 
-ALL = None  # the set of all channels
-GATE = 'gate of '  # the begin of the names of what is a gate's
+ALL = None  # channel list of all channels
+GATE = 'gate of '  # prefix of the names of a gate's nodes
 
 
 class Op(enum.Enum):
-    """Kinds of operations; attributes are those of :class:`Node`."""
+    """Kinds of operations; the comments name the attributes of a node."""
 
     IMAGE = 'image'
     CONSTANT = 'constant'  # tensor
     CONV = 'conv'  # weight, bias, stride, padding, dilation, groups
-    LINEAR = 'linear'  # weight (C_out, C_in), bias; of the last dimension
-    AFFINE = 'affine'  # scale, shift, slope: of channels (dimension dim)
+    LINEAR = 'linear'  # weight (C_out, C_in), bias; on the last dimension
+    AFFINE = 'affine'  # scale, shift, slope: per channel (dimension dim)
     LAYER_NORM = 'layer_norm'  # weight, bias, eps; of the last dimension
     GROUP_NORM = 'group_norm'  # weight, bias, eps, groups
     UNARY = 'unary'  # act
@@ -39,21 +39,21 @@ class Op(enum.Enum):
     CONCAT = 'concat'  # dim
     SLICE = 'slice'  # dim, start, stop, step
     SELECT = 'select'  # dim, index
-    PAD = 'pad'  # pads: (before, behind) of every dimension
+    PAD = 'pad'  # pads: (before, after) of every dimension
     PERMUTE = 'permute'  # dims
     RESHAPE = 'reshape'
     EXPAND = 'expand'
     FLIP = 'flip'  # dims
-    TAKE = 'take'  # dim, index (a tensor of numbers)
+    TAKE = 'take'  # dim, index (an index tensor)
     MATMUL = 'matmul'
     SOFTMAX = 'softmax'  # dim
-    ATTENTION = 'attention'  # scale; q, k, v, bias if any
+    ATTENTION = 'attention'  # scale; inputs q, k, v and optionally a bias
     RESIZE = 'resize'  # bilinear, corners, scale
     TOPK = 'topk'  # k, ones
-    DECISION = 'decision'  # site: the mask, of mask, logits, probs, ...
-    MASK = 'mask'  # site, dim, positions: x, mask
-    CLEAR = 'clear'  # dim: what no listed channel is becomes 0
-    CALL = 'call'  # function: something else of torch; output of it
+    DECISION = 'decision'  # site; inputs mask, logits, probs, ...
+    MASK = 'mask'  # site, dim, positions; inputs x, mask
+    CLEAR = 'clear'  # dim; channels that are not listed become 0
+    CALL = 'call'  # function: an operation of torch; output: its index
 
 
 @dataclass(eq=False)
@@ -62,16 +62,15 @@ class Node:
 
     Attributes:
         op: Its kind.
-        inputs: Values that it reads.
-        shape: Of what it gives, with a batch of one.
-        attrs: What else it needs, as data.
-        name: The module that it is of, if that is known.
-        reads: The list of the channels that it reads, ``ALL`` or a
-            :class:`ChannelList`.
-        writes: The list of the channels that it computes.
-        channel_dim: The dimension that ``writes`` is of.
-        act: What is done to what it computed.
-        records_only: It serves the gates' records and nothing else.
+        inputs: Nodes whose results it reads.
+        shape: Of its result, with a batch of one.
+        attrs: Attributes of its kind.
+        name: Path of its module, if known.
+        reads: The channels that it reads, ``ALL`` or a :class:`ChannelList`.
+        writes: The channels that it computes.
+        channel_dim: The dimension of ``writes``.
+        act: Activation applied to its result.
+        records_only: Only needed for the gates' records.
     """
 
     op: Op
@@ -94,13 +93,13 @@ class Node:
 
 @dataclass(eq=False)
 class ChannelList:
-    """Some channels, others for every image.
+    """An index list of channels that differs between images.
 
     Attributes:
-        channels: That it chooses from.
-        decision: The node whose channels that are not 0 it lists, or
-        segments: what it is joined of, ``(list or ALL, repeat, numbers)`` as
-            in :class:`fgc_mm.runtime.format.Join`.
+        channels: Number of channels that it chooses from.
+        decision: The node whose nonzero channels it lists, or
+        segments: Lists that are concatenated, ``(list or ALL, repeat,
+            numbers)`` as in :class:`fgc_mm.runtime.format.Join`.
     """
 
     channels: int
@@ -108,10 +107,10 @@ class ChannelList:
     segments: tuple[tuple[ChannelList | None, int, tuple[int, ...]], ...] = ()
 
     def numbers(self, values: dict[Node, Tensor]) -> Tensor:
-        """(n,) int64, of one image.
+        """The list for one image; (n,) int64.
 
         Args:
-            values: What every node gave for that image.
+            values: Results of the nodes for that image.
         """
         if self.decision is not None:
             return values[self.decision][0].nonzero().flatten()
@@ -127,12 +126,12 @@ class ChannelList:
 
 @dataclass
 class SiteValues:
-    """What the graph says of one site.
+    """Nodes of one site.
 
     Attributes:
-        name: The site's.
+        name: Of the site.
         decision: Its mask (1, C).
-        records: logits, probs and, of gates that scale, saliency.
+        records: logits, probs and, for gates that scale, saliency.
         why: Why its channels are masked instead of skipped; '' if they are
             skipped.
     """
@@ -145,24 +144,24 @@ class SiteValues:
 
 @dataclass
 class Graph:
-    """One network.
+    """The graph of one network.
 
     Attributes:
-        nodes: In an order in which they can run; the first is the image.
-        outputs: What it returns.
-        sites: In the order of the model's.
-        structure: Of what it returns, whose tensors the outputs are.
-        nothing: Which of its leaves are ``None`` instead.
+        nodes: In execution order; the first is the image.
+        outputs: The network's outputs.
+        sites: In the order of the model's sites.
+        structure: Pytree structure of the network's return value.
+        none_leaves: Indices of its leaves that are ``None``.
     """
 
     nodes: list[Node]
     outputs: list[Node]
     sites: list[SiteValues] = field(default_factory=list)
     structure: TreeSpec | None = None
-    nothing: tuple[int, ...] = ()
+    none_leaves: tuple[int, ...] = ()
 
     def copy(self) -> Graph:
-        """Nodes of its own, without lists; tensors are shared."""
+        """A graph with its own nodes, without lists; tensors are shared."""
         new: dict[Node, Node] = {}
         for node in self.nodes:
             inputs = [new[x] for x in node.inputs]
@@ -187,14 +186,14 @@ class Graph:
         )
 
     def returned(self, tensors: Sequence[Tensor]) -> Any:
-        """The outputs as the network returns them."""
+        """The outputs in the structure that the network returns."""
         leaves: list[Tensor | None] = list(tensors)
-        for place in self.nothing:
+        for place in self.none_leaves:
             leaves.insert(place, None)
         return tree_unflatten(leaves, self.structure)
 
     def name_gates(self) -> None:
-        """What serves a decision alone is called after its site."""
+        """Name the nodes needed by a decision only after its site."""
         trunk = _needed(self.outputs, stop=Op.DECISION)
         for site in self.sites:
             for node in _needed([site.decision, *site.records]):
@@ -203,7 +202,7 @@ class Graph:
             trunk |= _needed([site.decision, *site.records])
 
     def users(self) -> dict[Node, list[Node]]:
-        """The nodes that read each node, once per read."""
+        """The nodes that read each node, once per input."""
         users: dict[Node, list[Node]] = {node: [] for node in self.nodes}
         for node in self.nodes:
             for value in node.inputs:
@@ -211,7 +210,7 @@ class Graph:
         return users
 
     def prune(self) -> None:
-        """Leave out what nothing needs; mark what only records need."""
+        """Remove unused nodes; mark those needed by records only."""
         kept = _needed([*self.outputs, *(s.decision for s in self.sites)])
         records = _needed(x for site in self.sites for x in site.records)
         lists = [x.reads for x in self.nodes] + [x.writes for x in self.nodes]
@@ -239,7 +238,7 @@ class Graph:
 
 
 def _needed(roots: Iterable[Node], stop: Op | None = None) -> set[Node]:
-    """The nodes that these are computed from, themselves included."""
+    """These nodes and all nodes that they are computed from."""
     found: set[Node] = set()
     stack = list(roots)
     while stack:
@@ -251,7 +250,7 @@ def _needed(roots: Iterable[Node], stop: Op | None = None) -> set[Node]:
 
 
 def decisions_of(channels: ChannelList | None) -> Iterator[Node]:
-    """The decisions that a list depends on."""
+    """The decision nodes that a channel list depends on."""
     if channels is ALL:
         return
     if channels.decision is not None:

@@ -1,9 +1,9 @@
-"""From a graph to a program: where tensors lie, and which ops there are.
+"""Lowering a graph to a program: layouts of tensors, and runtime ops.
 
-Operations that only move numbers (reshape, permute, slice) cost nothing: the
-tensor is the same numbers, described in another way
-(:class:`~fgc_mm.deploy.graph.atoms.Layout`). Where an operation needs its
-input to lie otherwise, one move is put in front.
+Operations that only move elements (reshape, permute, slice) cost nothing:
+the result is the same memory with another layout
+(:class:`~fgc_mm.deploy.graph.value_layout.ValueLayout`). Where an operation
+needs another layout of its input, a move is inserted.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ from fgc_mm.deploy.graph import (
     lower_pools,
     lower_products,
 )
-from fgc_mm.deploy.graph.atoms import Layout
 from fgc_mm.deploy.graph.emit import canonical
 from fgc_mm.deploy.graph.interpreter import run_node
 from fgc_mm.deploy.graph.ir import ALL, ChannelList, Graph, Node, Op
-from fgc_mm.deploy.graph.placing import NotThis, Placing
+from fgc_mm.deploy.graph.layout_tracker import LayoutTracker, NotSupported
+from fgc_mm.deploy.graph.value_layout import ValueLayout
 from fgc_mm.runtime import format as f
 
 
 class CannotLower(Exception):
-    """What the runtime has no op for, in words."""
+    """The runtime has no op for an operation; the text says which."""
 
 
-class Lowering(Placing):
-    """A graph that becomes a program.
+class Lowering(LayoutTracker):
+    """Lowers a graph to a program.
 
     Args:
-        graph: Simplified, listed and fused.
-        calls: Whether operations of torch itself may be called.
+        graph: Simplified, with channel lists, and fused.
+        calls: Whether operations of torch may be called.
 
     Attributes:
-        functions: Those that are called, in the order of their numbers.
-        fallbacks: For each, what it is, in words.
-        nodes: The node that every op of the program serves.
+        functions: The called operations, by index.
+        fallbacks: A description of each.
+        nodes: The node of every op of the program.
 
     Raises:
-        CannotLower: It has an operation that the runtime has not, and calls
-            are not allowed.
+        CannotLower: The runtime does not have an operation, and calls are
+            not allowed.
     """
 
     def __init__(self, graph: Graph, calls: bool = True) -> None:
@@ -65,55 +65,55 @@ class Lowering(Placing):
             self.out.record = node.records_only
             self.out.name = node.name or node.op.value
             if node.op is not Op.CONSTANT:
-                self.at[node] = self._lower(node)
-            self._note(node)
-        outputs = [self.in_order(x) for x in self.graph.outputs]
-        self._note(self.graph.outputs[0])
+                self.layouts[node] = self._lower(node)
+            self._assign_new_ops(node)
+        outputs = [self.contiguous(x) for x in self.graph.outputs]
+        self._assign_new_ops(self.graph.outputs[0])
         self.out.record = True
         more = []
         for site in self.graph.sites:
             self.out.name = f'records of {site.name}'
             for node in (site.decision, *site.records):
-                more.append(self.in_order(node))
-                self._note(node)
+                more.append(self.contiguous(node))
+                self._assign_new_ops(node)
         return self.out.finish([*outputs, *more], len(outputs))
 
-    def _note(self, node: Node) -> None:
-        """The ops that are new are this node's."""
+    def _assign_new_ops(self, node: Node) -> None:
+        """Assign the ops that were added to this node."""
         new = len(self.out.program.ops) - len(self.nodes)
         self.nodes += [node] * new
 
-    def _lower(self, node: Node) -> Layout:
+    def _lower(self, node: Node) -> ValueLayout:
         rule = RULES.get(node.op)
         if rule is None:
             return self._call(node, f'{node.op.value}')
         try:
             return rule(self, node)
-        except NotThis as error:
+        except NotSupported as error:
             return self._call(node, str(error) or node.op.value)
 
-    def _call(self, node: Node, what: str) -> Layout:
-        """What the runtime has no op for is computed by torch."""
+    def _call(self, node: Node, what: str) -> ValueLayout:
+        """Lower an operation that the runtime lacks to a call of torch."""
         if node.op is Op.CALL:
             what = str(node.function)
         if not self._calls:
-            raise CannotLower(f'{node.name or "it"} does {what}')
+            raise CannotLower(f'{node.name or "it"} uses {what}')
         listed = node.reads is not ALL or node.writes is not ALL
         if listed and node.op in (Op.CONV, Op.LINEAR, Op.CLEAR):
-            raise CannotLower(f'{node.name} does {what} on listed channels')
-        xs = [self.in_order(x) for x in node.inputs]
-        layout = self.storage_in_order(node.shape)
+            raise CannotLower(f'{node.name} uses {what} on listed channels')
+        xs = [self.contiguous(x) for x in node.inputs]
+        layout = self.new_contiguous(node.shape)
         function = _Function(node)
         self.functions.append(function)
         self.fallbacks.append(f'{node.name}: {what}')
         self.out.add(f.Call(len(self.functions) - 1, xs, [layout.value]))
         return layout
 
-    def _image(self, node: Node) -> Layout:
+    def _image(self, node: Node) -> ValueLayout:
         value = self.out.image(*node.shape[1:])
         return canonical(value, node.shape)
 
-    def _decision(self, node: Node) -> Layout:
+    def _decision(self, node: Node) -> ValueLayout:
         x, _, layout = self.channels_at(node.inputs[0], 1)
         channels = [
             channels
@@ -121,7 +121,7 @@ class Lowering(Placing):
             if channels not in self.out.lists
         ]
         for found in channels:
-            self.out.lists[found] = self.out.new_set(found.channels)
+            self.out.lists[found] = self.out.new_list(found.channels)
             record, self.out.record = self.out.record, False
             self.out.add(f.List(x, self.out.lists[found]))
             self.out.record = record
@@ -142,7 +142,7 @@ class Lowering(Placing):
 
 
 class _Function:
-    """A node that torch computes, on arrays of its numbers in order."""
+    """A node that torch computes on contiguous arrays."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -158,7 +158,7 @@ class _Function:
         ys[0][...] = y.reshape(ys[0].shape).numpy()
 
 
-RULES: dict[Op, Callable[[Lowering, Node], Layout]] = {
+RULES: dict[Op, Callable[[Lowering, Node], ValueLayout]] = {
     Op.IMAGE: Lowering._image,
     Op.CONV: lower_products.conv,
     Op.LINEAR: lower_products.linear,

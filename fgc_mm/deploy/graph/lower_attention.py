@@ -1,27 +1,27 @@
-"""Attention as an op."""
+"""Lowering of attention."""
 
 from __future__ import annotations
 
 import math
 
-from fgc_mm.deploy.graph.atoms import Atom, Layout
 from fgc_mm.deploy.graph.ir import Node, Op
-from fgc_mm.deploy.graph.placing import (
+from fgc_mm.deploy.graph.layout_tracker import (
     CHANNEL,
     COLUMN,
     Box,
-    NotThis,
-    Placing,
+    LayoutTracker,
+    NotSupported,
 )
+from fgc_mm.deploy.graph.value_layout import DimFactor, ValueLayout
 from fgc_mm.runtime import format as f
 
 
-def attention(low: Placing, node: Node) -> Layout:
+def attention(low: LayoutTracker, node: Node) -> ValueLayout:
     q, k, v = (_heads(low, x) for x in node.inputs[:3])
     heads, rows = q[1:]
     for other in (k, v):
         if other[1:] != (heads, rows):
-            raise NotThis('attention of several kinds of heads')
+            raise NotSupported('attention with different numbers of heads')
     length, depth = node.shape[-2:]
     y = low.out.storage(heads * depth, rows, length)
     bias = f.NONE
@@ -33,14 +33,14 @@ def attention(low: Placing, node: Node) -> Layout:
     lead = _lead(depth, node.inputs[0].shape)
     dims = (
         *lead,
-        (Atom(length, COLUMN),) if length > 1 else (),
-        (Atom(depth, CHANNEL),) if depth > 1 else (),
+        (DimFactor(length, COLUMN),) if length > 1 else (),
+        (DimFactor(depth, CHANNEL),) if depth > 1 else (),
     )
-    return Layout(y, (0, 0, 0), dims)
+    return ValueLayout(y, (0, 0, 0), dims)
 
 
 def _lead(depth: int, shape: tuple[int, ...]) -> tuple:
-    """Where the leading dimensions of an attention's result lie."""
+    """Factors of the leading dimensions of an attention's result."""
     kinds = _kinds(shape)
     steps = {'head': depth, 'row': 1}
     lead = []
@@ -54,18 +54,18 @@ def _lead(depth: int, shape: tuple[int, ...]) -> tuple:
                 0,
             )
         )
-        lead.insert(0, (Atom(size, vector),) if size > 1 else ())
+        lead.insert(0, (DimFactor(size, vector),) if size > 1 else ())
         steps[kind] *= size
     return tuple(lead)
 
 
 def _kinds(shape: tuple[int, ...]) -> list[str]:
-    """What the leading dimensions of (..., heads, L, d) are."""
+    """Kinds of the leading dimensions of (..., heads, L, d)."""
     lead = len(shape) - 2
     return ['row'] * (lead - 1) + ['head'] if lead > 1 else ['head'] * lead
 
 
-def _heads(low: Placing, node: Node) -> Box:
+def _heads(low: LayoutTracker, node: Node) -> Box:
     """A value (heads d, B, L), and the numbers of heads and of rows."""
     shape = node.shape
     kinds = _kinds(shape)
@@ -74,18 +74,18 @@ def _heads(low: Placing, node: Node) -> Box:
     rows = math.prod(s for s, k in zip(shape, kinds) if k == 'row')
     wanted = (
         *_lead(depth, shape),
-        (Atom(length, COLUMN),) if length > 1 else (),
-        (Atom(depth, CHANNEL),) if depth > 1 else (),
+        (DimFactor(length, COLUMN),) if length > 1 else (),
+        (DimFactor(depth, CHANNEL),) if depth > 1 else (),
     )
     box = (heads * depth, rows, length)
-    return low.lying(node, wanted, box), heads, rows
+    return low.with_layout(node, wanted, box), heads, rows
 
 
-def _scores(low: Placing, node: Node, heads: int, rows: int) -> int:
-    """A constant that is added to the scores, as (heads, B, L M)."""
+def _scores(low: LayoutTracker, node: Node, heads: int, rows: int) -> int:
+    """A constant added to the scores, as a value (heads, B, L M)."""
     bias = node.inputs[3]
     if bias.op is not Op.CONSTANT:
-        raise NotThis('attention with a bias of the image')
+        raise NotSupported('attention with a bias computed from the image')
     length = node.shape[-2]
     keys = node.inputs[1].shape[-2]
     numbers = bias.tensor.float()

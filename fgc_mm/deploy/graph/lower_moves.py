@@ -1,26 +1,26 @@
-"""Operations that only move numbers: mostly another layout."""
+"""Lowering of operations that move elements, mostly to other layouts."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
 
-from fgc_mm.deploy.graph.atoms import Atom, Layout
 from fgc_mm.deploy.graph.emit import flat_layout
 from fgc_mm.deploy.graph.ir import Node, Op
-from fgc_mm.deploy.graph.placing import (
-    NotThis,
-    Placing,
+from fgc_mm.deploy.graph.layout_tracker import (
+    LayoutTracker,
+    NotSupported,
     axis_of,
 )
+from fgc_mm.deploy.graph.value_layout import DimFactor, ValueLayout
 
 
-def permute(low: Placing, node: Node) -> Layout:
-    return low.of(node.inputs[0]).permuted(node.dims)
+def permute(low: LayoutTracker, node: Node) -> ValueLayout:
+    return low.layout_of(node.inputs[0]).permuted(node.dims)
 
 
-def reshape(low: Placing, node: Node) -> Layout:
-    layout = low.of(node.inputs[0])
+def reshape(low: LayoutTracker, node: Node) -> ValueLayout:
+    layout = low.layout_of(node.inputs[0])
     shaped = layout.reshaped(node.shape)
     if shaped is None:
         value = low.out.storage(1, 1, math.prod(node.shape))
@@ -30,57 +30,59 @@ def reshape(low: Placing, node: Node) -> Layout:
     return shaped
 
 
-def expand(low: Placing, node: Node) -> Layout:
-    return low.of(node.inputs[0]).expanded(node.shape)
+def expand(low: LayoutTracker, node: Node) -> ValueLayout:
+    return low.layout_of(node.inputs[0]).expanded(node.shape)
 
 
-def slice_(low: Placing, node: Node) -> Layout:
+def slice_(low: LayoutTracker, node: Node) -> ValueLayout:
     (x,) = node.inputs
-    layout, dim = low.of(x), node.dim
+    layout, dim = low.layout_of(x), node.dim
     size = node.shape[dim]
     if size == x.shape[dim]:
         return layout
     if len(layout.dims[dim]) > 1:
-        layout = low.copied(layout, x.shape)
+        layout = low.copy_to_new(layout, x.shape)
     if not layout.dims[dim]:
         return layout
     return layout.sliced(dim, node.start, size, node.step)
 
 
-def select(low: Placing, node: Node) -> Layout:
+def select(low: LayoutTracker, node: Node) -> ValueLayout:
     (x,) = node.inputs
-    layout = low.of(x)
+    layout = low.layout_of(x)
     if len(layout.dims[node.dim]) > 1:
-        layout = low.copied(layout, x.shape)
+        layout = low.copy_to_new(layout, x.shape)
     return layout.selected(node.dim, node.index)
 
 
-def flip(low: Placing, node: Node) -> Layout:
-    layout = low.of(node.inputs[0])
+def flip(low: LayoutTracker, node: Node) -> ValueLayout:
+    layout = low.layout_of(node.inputs[0])
     for dim in node.dims:
         layout = layout.flipped(dim)
     return layout
 
 
-def pad(low: Placing, node: Node) -> Layout:
+def pad(low: LayoutTracker, node: Node) -> ValueLayout:
     (x,) = node.inputs
-    y = _new_like(low, node, low.of(x))
+    y = _new_like(low, node, low.layout_of(x))
     inner = y
     for dim, (before, _) in enumerate(node.pads):
         if node.shape[dim] != x.shape[dim]:
             inner = inner.sliced(dim, before, x.shape[dim], 1)
-    low.move(low.of(x), inner, zero=True)
+    low.move(low.layout_of(x), inner, zero=True)
     return y
 
 
-def _new_like(low: Placing, node: Node, layout: Layout) -> Layout:
-    """New memory for a tensor, its axes as those of another one."""
+def _new_like(
+    low: LayoutTracker, node: Node, layout: ValueLayout
+) -> ValueLayout:
+    """A new layout with the axes of another one."""
     shape = node.shape
     axes = [{axis_of(a) for a in dim} for dim in layout.dims]
     if len(shape) in (2, 3, 4) and shape[0] == 1:
-        usual = {2: (0,), 3: (2, 0), 4: (0, 1, 2)}[len(shape)]
-        if all(a <= {b} for a, b in zip(axes[1:], usual)):
-            return low.usual(shape)
+        new_default = {2: (0,), 3: (2, 0), 4: (0, 1, 2)}[len(shape)]
+        if all(a <= {b} for a, b in zip(axes[1:], new_default)):
+            return low.new_default(shape)
     steps, box, dims = [1, 1, 1], [1, 1, 1], [()] * len(shape)
     for dim in reversed(range(len(shape))):
         if shape[dim] == 1:
@@ -88,38 +90,38 @@ def _new_like(low: Placing, node: Node, layout: Layout) -> Layout:
         axis = max(axes[dim]) if axes[dim] else 2
         step = [0, 0, 0]
         step[axis] = box[axis]
-        dims[dim] = (Atom(shape[dim], tuple(step)),)
+        dims[dim] = (DimFactor(shape[dim], tuple(step)),)
         box[axis] *= shape[dim]
         steps[axis] = box[axis]
-    return Layout(low.out.storage(*box), (0, 0, 0), tuple(dims))
+    return ValueLayout(low.out.storage(*box), (0, 0, 0), tuple(dims))
 
 
-def concat(low: Placing, node: Node) -> Layout:
+def concat(low: LayoutTracker, node: Node) -> ValueLayout:
     known = [x for x in node.inputs if x.op is not Op.CONSTANT]
-    y = _new_like(low, node, low.of((known or node.inputs)[0]))
+    y = _new_like(low, node, low.layout_of((known or node.inputs)[0]))
     start = 0
     for x in node.inputs:
         size = x.shape[node.dim]
         part = y
         if node.shape[node.dim] != size:
             part = y.sliced(node.dim, start, size, 1)
-        low.move(low.of(x), part)
+        low.move(low.layout_of(x), part)
         start += size
     return y
 
 
-def take(low: Placing, node: Node) -> Layout:
-    """Numbers that are known: one move for every run of them."""
+def take(low: LayoutTracker, node: Node) -> ValueLayout:
+    """A gather with constant indices: one move per run of indices."""
     (x,) = node.inputs
-    layout, dim = low.of(x), node.dim
+    layout, dim = low.layout_of(x), node.dim
     if len(layout.dims[dim]) > 1:
-        layout = low.copied(layout, x.shape)
+        layout = low.copy_to_new(layout, x.shape)
     interleaved = _interleaved(layout, dim, node.index.tolist())
     if interleaved is not None:
         return interleaved
     runs = _runs(node.index.tolist())
-    if len(runs) > MOST_RUNS:
-        raise NotThis('a gather')
+    if len(runs) > MAX_RUNS:
+        raise NotSupported('a gather')
     y = _new_like(low, node, layout)
     start = 0
     for first, count, step in runs:
@@ -133,18 +135,18 @@ def take(low: Placing, node: Node) -> Layout:
     return y
 
 
-def clear(low: Placing, node: Node) -> Layout:
+def clear(low: LayoutTracker, node: Node) -> ValueLayout:
     x, box, layout = low.channels_at(node.inputs[0], node.channel_dim)
-    y = Layout(low.out.storage(*box), (0, 0, 0), layout.dims)
-    low.move(Layout(x, (0, 0, 0), layout.dims), y, True, node.reads)
+    y = ValueLayout(low.out.storage(*box), (0, 0, 0), layout.dims)
+    low.move(ValueLayout(x, (0, 0, 0), layout.dims), y, True, node.reads)
     return y
 
 
-MOST_RUNS = 64  # of a gather of numbers that are known
+MAX_RUNS = 64  # of a gather with constant indices
 
 
 def _runs(numbers: list[int]) -> list[tuple[int, int, int]]:
-    """(first, count, step) of evenly spaced numbers, one after the other."""
+    """Runs (first, count, step) of evenly spaced indices."""
     runs, at = [], 0
     while at < len(numbers):
         step = numbers[at + 1] - numbers[at] if at + 1 < len(numbers) else 1
@@ -157,9 +159,9 @@ def _runs(numbers: list[int]) -> list[tuple[int, int, int]]:
 
 
 def _interleaved(
-    layout: Layout, dim: int, numbers: list[int]
-) -> Layout | None:
-    """A channel shuffle is the same numbers in another order of factors."""
+    layout: ValueLayout, dim: int, numbers: list[int]
+) -> ValueLayout | None:
+    """A channel shuffle as a layout with reordered factors."""
     count = len(numbers)
     if len(layout.dims[dim]) != 1 or layout.dims[dim][0].size != count:
         return None
@@ -172,13 +174,13 @@ def _interleaved(
         return None
     (atom,) = layout.dims[dim]
     dims = list(layout.dims)
-    dims[dim] = (Atom(each, atom.step), atom.scaled(each, groups))
+    dims[dim] = (DimFactor(each, atom.step), atom.scaled(each, groups))
     return replace(layout, dims=tuple(dims))
 
 
 def _run_of(
-    layout: Layout, dim: int, first: int, count: int, step: int
-) -> Layout:
+    layout: ValueLayout, dim: int, first: int, count: int, step: int
+) -> ValueLayout:
     if count == 1:
         step = 1
     return layout.sliced(dim, first, count, step)

@@ -1,22 +1,22 @@
-"""Pools, means and other sizes as ops."""
+"""Lowering of pools, means and resizing."""
 
 from __future__ import annotations
 
 import torch
 
-from fgc_mm.deploy.graph.atoms import Atom, Layout
 from fgc_mm.deploy.graph.ir import ALL, Node
-from fgc_mm.deploy.graph.placing import (
+from fgc_mm.deploy.graph.layout_tracker import (
     CHANNEL,
-    NotThis,
-    Placing,
+    LayoutTracker,
+    NotSupported,
 )
+from fgc_mm.deploy.graph.value_layout import DimFactor, ValueLayout
 from fgc_mm.runtime import format as f
 
 
-def pool(low: Placing, node: Node) -> Layout:
+def pool(low: LayoutTracker, node: Node) -> ValueLayout:
     x = low.map(node.inputs[0])
-    y = low.usual(node.shape)
+    y = low.new_default(node.shape)
     listed = low.writes(node, y)
     low.out.add(
         f.Pool(
@@ -35,8 +35,8 @@ def pool(low: Placing, node: Node) -> Layout:
     return y
 
 
-def mean(low: Placing, node: Node) -> Layout:
-    """Over all positions of channels."""
+def mean(low: LayoutTracker, node: Node) -> ValueLayout:
+    """A mean over all positions of channels."""
     (x,) = node.inputs
     rest = [
         d for d, size in enumerate(x.shape) if size > 1 and d not in node.dims
@@ -48,25 +48,25 @@ def mean(low: Placing, node: Node) -> Layout:
     y = low.out.storage(box[0], 1, 1)
     dims = [()] * len(x.shape)
     if box[0] > 1:
-        dims[dim] = (Atom(box[0], CHANNEL),)
+        dims[dim] = (DimFactor(box[0], CHANNEL),)
     kept = [
         atoms
         for d, atoms in enumerate(dims)
         if node.keep or d not in node.dims
     ]
-    result = Layout(y, (0, 0, 0), tuple(kept))
+    result = ValueLayout(y, (0, 0, 0), tuple(kept))
     listed = f.ALL
     if node.writes is not ALL and box[0] == node.writes.channels:
-        listed = low.set_of(node.writes)
+        listed = low.list_index(node.writes)
     low.out.add(f.Mean(value, y, listed, node.act))
     return result
 
 
-def _mean_of_channels(low: Placing, node: Node) -> Layout:
-    """Of every pixel: a 1 x 1 conv whose weights are all one over C."""
+def _mean_of_channels(low: LayoutTracker, node: Node) -> ValueLayout:
+    """A mean over channels: a 1 x 1 conv with weights 1 / C."""
     (x,) = node.inputs
     if len(node.dims) != 1:
-        raise NotThis('a mean over some of several dimensions')
+        raise NotSupported('a mean over some of several dimensions')
     (dim,) = node.dims
     value, box, layout = low.channels_at(x, dim)
     y = low.out.storage(1, *box[1:])
@@ -93,12 +93,12 @@ def _mean_of_channels(low: Placing, node: Node) -> Layout:
     dims = [() if d == dim else atoms for d, atoms in enumerate(layout.dims)]
     if not node.keep:
         del dims[dim]
-    return Layout(y, (0, 0, 0), tuple(dims))
+    return ValueLayout(y, (0, 0, 0), tuple(dims))
 
 
-def resize(low: Placing, node: Node) -> Layout:
+def resize(low: LayoutTracker, node: Node) -> ValueLayout:
     x = low.map(node.inputs[0])
-    y = low.usual(node.shape)
+    y = low.new_default(node.shape)
     listed = low.writes(node, y)
     low.out.add(
         f.Resize(

@@ -1,4 +1,4 @@
-"""Where gates decide and mask, as operations that a capture sees."""
+"""Operations that mark gate decisions and masks for a capture."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fgc_mm.sites import GateSite, SitePort
+from fgc_mm.sites import GateHooks, GateSite
 from fgc_mm.sites.call import state_of
 
 _LIBRARY = torch.library.Library('fgc_mm', 'FRAGMENT')
@@ -21,24 +21,24 @@ _LIBRARY.impl(
     'CompositeExplicitAutograd',
 )
 _LIBRARY.impl(
-    'mask', lambda x, mask, site, place: x.clone(), 'CompositeExplicitAutograd'
+    'mask', lambda x, mask, site, index: x.clone(), 'CompositeExplicitAutograd'
 )
 _LIBRARY.define('feature(Tensor x) -> Tensor')
 _LIBRARY.impl('feature', lambda x: x.clone(), 'CompositeExplicitAutograd')
 DECISION = torch.ops.fgc_mm.decision.default
 MASK = torch.ops.fgc_mm.mask.default
-# what a backbone returned, for modules behind it that may change it in place
+# a backbone's output, which the modules after it may change in place
 FEATURE = torch.ops.fgc_mm.feature.default
-END = -1  # the place of a residual branch's end, among the consumers
+BRANCH_END = -1  # index of a residual branch's end, instead of a consumer's
 
 
-class MarkingPort(SitePort):
-    """A port that marks its decision and its masks, and masks nothing.
+class MarkingHooks(GateHooks):
+    """Gate hooks that mark decisions and masks but do not mask.
 
     Args:
         site: The site.
         gate: Its gate.
-        number: Of the site.
+        number: Index of the site.
     """
 
     def __init__(self, site: GateSite, gate: nn.Module, number: int) -> None:
@@ -46,15 +46,15 @@ class MarkingPort(SitePort):
         self.number = number
 
     def _attach_masks(self, find: Callable[[str], nn.Module]) -> None:
-        for place, consumer in enumerate(self.site.consumers):
-            hook = partial(self._mark_input, place)
+        for index, consumer in enumerate(self.site.consumers):
+            hook = partial(self._mark_input, index)
             find(consumer.path).register_forward_pre_hook(hook)
         if self.site.branch_end is not None:
             module = find(self.site.branch_end)
             module.register_forward_hook(self._mark_output)
 
-    def _ask(self, layer: nn.Module, x: Tensor) -> Any:
-        decision = super()._ask(layer, x)
+    def _run_gate(self, layer: nn.Module, x: Tensor) -> Any:
+        decision = super()._run_gate(layer, x)
         records = [
             value
             for name, value in decision._asdict().items()
@@ -63,16 +63,16 @@ class MarkingPort(SitePort):
         mask = DECISION(decision.mask, records, self.number)
         return decision._replace(mask=mask)
 
-    def _mark_input(self, place: int, _: nn.Module, args: tuple) -> Any:
+    def _mark_input(self, index: int, _: nn.Module, args: tuple) -> Any:
         state = state_of(self)
         if state is None:
             return None
-        mask = self._mask_of_now(state)
-        return (MASK(args[0], mask, self.number, place), *args[1:])
+        mask = self._current_mask(state)
+        return (MASK(args[0], mask, self.number, index), *args[1:])
 
     def _mark_output(self, _: nn.Module, __: Any, output: Tensor) -> Any:
         state = state_of(self)
         if state is None:
             return None
-        state.ended = True
-        return MASK(output, self._mask_of_now(state), self.number, END)
+        state.masked_at_end = True
+        return MASK(output, self._current_mask(state), self.number, BRANCH_END)

@@ -1,4 +1,4 @@
-"""Where every value lies: zeros around maps, offsets in the arena."""
+"""Memory planning: strides and padding of values, offsets in the arena."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from fgc_mm.runtime import format as f
 if TYPE_CHECKING:
     from fgc_mm.deploy.graph.emit import Emitter, Storage
 
-LINE = 16  # float32 of a cache line
-PADDED = 4  # at most so many zeros around a map
+LINE = 16  # float32 per cache line
+MAX_PADDING = 4  # maximum width of the zero padding
 
 
-def plan(emitter: Emitter) -> None:
-    """Give every value its offset and steps."""
+def plan_memory(emitter: Emitter) -> None:
+    """Assign offset and strides to every value."""
     _find_pads(emitter)
-    sizes = [_lay_out(storage) for storage in emitter.storages]
-    offsets, floats = offsets_of(sizes, _lives(emitter))
+    sizes = [_set_strides(storage) for storage in emitter.storages]
+    offsets, floats = offsets_of(sizes, _live_ranges(emitter))
     for storage, offset in zip(emitter.storages, offsets):
         head = storage.pad * (storage.value.row_step + 1)
         storage.value.offset = offset + head
@@ -39,7 +39,7 @@ def plan(emitter: Emitter) -> None:
 
 
 def _find_pads(emitter: Emitter) -> None:
-    """Zeros around what a conv without a stride reads."""
+    """Set the zero padding for inputs of convs with stride 1."""
     for op in emitter.program.ops:
         if not isinstance(op, f.Conv) or tuple(op.stride) != (1, 1):
             continue
@@ -49,12 +49,17 @@ def _find_pads(emitter: Emitter) -> None:
         storage = emitter.storages[view.storage]
         whole = emitter.program.values[op.x].shape == storage.value.shape
         pad = max(op.padding)
-        if whole and not storage.flat and not storage.moved and pad <= PADDED:
+        if (
+            whole
+            and not storage.flat
+            and not storage.moved
+            and pad <= MAX_PADDING
+        ):
             storage.pad = max(storage.pad, pad)
 
 
-def _lay_out(storage: Storage) -> int:
-    """The steps of a storage; how many float32 it takes."""
+def _set_strides(storage: Storage) -> int:
+    """Set the strides of a storage; return its size in float32."""
     value, pad = storage.value, storage.pad
     value.pad, value.row_step = pad, value.width + pad
     if value.height * value.width == 1 and not pad:
@@ -62,29 +67,29 @@ def _lay_out(storage: Storage) -> int:
         return -(-value.channels // LINE) * LINE
     rows = (value.height + 2 * pad) * value.row_step
     floats = -(-(rows + 2 * pad) // LINE) * LINE
-    if floats % 1024 == 0:  # channels shall not share a set of the cache
+    if floats % 1024 == 0:  # avoid conflicts of channels in the cache
         floats += LINE
     value.channel_step = floats
     return value.channels * floats
 
 
-def _lives(emitter: Emitter) -> list[tuple[int, int]]:
-    """The first and the last op that touch every storage."""
+def _live_ranges(emitter: Emitter) -> list[tuple[int, int]]:
+    """The first and the last op that use every storage."""
     program = emitter.program
-    lives = [[len(program.ops), -1] for _ in emitter.storages]
+    live_ranges = [[len(program.ops), -1] for _ in emitter.storages]
 
-    def touch(value: int, at: int) -> None:
+    def use(value: int, at: int) -> None:
         view = emitter.views[value] if value >= 0 else None
         if view is not None:
-            life = lives[view.storage]
+            life = live_ranges[view.storage]
             life[0], life[1] = min(life[0], at), max(life[1], at)
 
     for at, op in enumerate(program.ops):
         for value in values_of(op):
-            touch(value, at)
+            use(value, at)
     for value in program.outputs:
-        touch(value, len(program.ops))
-    return [tuple(life) if life[1] >= 0 else (0, 0) for life in lives]
+        use(value, len(program.ops))
+    return [tuple(life) if life[1] >= 0 else (0, 0) for life in live_ranges]
 
 
 def values_of(op: f.Op) -> list[int]:

@@ -1,4 +1,4 @@
-"""From a network to a program, all steps in their order."""
+"""All steps from a network to a program."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from fgc_mm.deploy.graph.capture import CannotCapture, capture
+from fgc_mm.deploy.graph.channel_lists import propagate_channel_lists
 from fgc_mm.deploy.graph.fuse import fuse
 from fgc_mm.deploy.graph.ir import Graph, Node, Op
-from fgc_mm.deploy.graph.lists import list_channels
 from fgc_mm.deploy.graph.lower import CannotLower, Lowering
 from fgc_mm.deploy.graph.simplify import simplify
 from fgc_mm.errors import FGCError
@@ -19,32 +19,32 @@ from fgc_mm.sites import GateSite
 
 
 class CapturedNetwork:
-    """One pass of a network, and the graphs that come of it.
+    """A captured network, and the graphs made from it.
 
     Args:
         backbone: See :func:`fgc_mm.deploy.graph.capture.capture`.
         image: (1, 3, H, W).
-        behind: Modules that read what it returns.
+        following: Modules that are applied to its output.
 
     Raises:
-        CannotCapture: It is no graph.
+        CannotCapture: The network cannot be captured.
     """
 
     def __init__(
         self,
         backbone: nn.Module,
         image: Tensor,
-        behind: Sequence[nn.Module] = (),
+        following: Sequence[nn.Module] = (),
     ) -> None:
-        self._captured = capture(backbone, image, behind)
+        self._captured = capture(backbone, image, following)
         self._graphs: dict[tuple[bool, bool], Graph] = {}
 
     def graph(self, whole: bool = True, gated: bool = True) -> Graph:
-        """The network as a graph, simplified, its masks still in it.
+        """The simplified graph of the network, with masks.
 
         Args:
-            whole: Else without the modules behind the backbone.
-            gated: Else without its gates.
+            whole: If false, without the modules after the backbone.
+            gated: If false, without gates.
         """
         key = (whole, gated)
         if key not in self._graphs:
@@ -57,14 +57,14 @@ class CapturedNetwork:
 
 
 def network_graph(
-    backbone: nn.Module, image: Tensor, behind: Sequence[nn.Module] = ()
+    backbone: nn.Module, image: Tensor, following: Sequence[nn.Module] = ()
 ) -> Graph:
     """The graph of a network, see :class:`CapturedNetwork`."""
-    return CapturedNetwork(backbone, image, behind).graph()
+    return CapturedNetwork(backbone, image, following).graph()
 
 
 def _remove_gates(graph: Graph) -> None:
-    """What a mask gives is what it reads."""
+    """Replace every mask by its input."""
     graph.sites = []
     for node in graph.nodes:
         node.inputs = [_unmasked(x) for x in node.inputs]
@@ -82,37 +82,37 @@ def listed_graph(
     sites: Sequence[GateSite] = (),
     dense: Mapping[str, str] | None = None,
 ) -> Graph:
-    """A copy that computes open channels only.
+    """A copy of a graph that computes open channels only.
 
     Args:
-        graph: Of :func:`network_graph`.
-        sites: The model's.
+        graph: From :func:`network_graph`.
+        sites: The model's sites.
         dense: Sites that compute all channels, and why.
     """
     new = graph.copy()
-    list_channels(new, sites, dense or {})
+    propagate_channel_lists(new, sites, dense or {})
     fuse(new)
     return new
 
 
 def program_of(model: GatedImageClassifier, image: Tensor) -> Program:
-    """A classifier as a program that needs no torch.
+    """Compile a classifier to a program that does not need torch.
 
     Args:
-        model: A gated classifier; it stays as it is.
+        model: A gated classifier; it is not changed.
         image: (1, 3, H, W) of the size that the program is for.
 
     Returns:
         Its outputs are the logits, then for every site the gate's logits and
-        its mask, which a run gives that asks for decisions.
+        its mask, which are computed if a run asks for decisions.
 
     Raises:
-        FGCError: It does something that is no graph, or that the runtime
-            has no op for.
+        FGCError: The network cannot be captured, or the runtime does not
+            have one of its operations.
     """
-    behind = [model.neck, model.head] if model.with_neck else [model.head]
+    following = [model.neck, model.head] if model.with_neck else [model.head]
     try:
-        graph = network_graph(model.backbone, image, behind)
+        graph = network_graph(model.backbone, image, following)
         listed = listed_graph(graph, model.backbone.sites)
         program = Lowering(listed, calls=False).program()
     except (CannotCapture, CannotLower) as error:
@@ -125,7 +125,7 @@ def program_of(model: GatedImageClassifier, image: Tensor) -> Program:
 
 
 def _logits_and_masks(graph: Graph, outputs: list[int]) -> list[int]:
-    """Without the other records of sites."""
+    """The outputs without the other records of sites."""
     count = len(graph.outputs)
     found, more = outputs[:count], outputs[count:]
     for site in graph.sites:

@@ -1,4 +1,4 @@
-"""Fewer operations that mean the same: norms folded, patterns named."""
+"""Simplification: folding norms, and replacing patterns by operations."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ NO_ACT = Activation()
 
 
 def simplify(graph: Graph) -> None:
-    """Rewrite a graph in place, until nothing more is found."""
+    """Apply the rewrite rules in place until none matches."""
     graph.prune()
     editor = Editor(graph)
     waiting = deque(graph.nodes)
     while waiting:
         node = waiting.popleft()
         for rule in RULES:
-            if not editor.alive(node):
+            if not editor.is_in_graph(node):
                 break
             new = rule(node, editor)
             if new is not None and new is not node:
@@ -36,7 +36,7 @@ def simplify(graph: Graph) -> None:
 
 
 def _mean_of_rows(node: Node, _: Editor) -> Node | None:
-    """Means over a flattened map are means over its rows and columns."""
+    """A mean over a flattened map is a mean over rows and columns."""
     if node.op is not Op.MEAN or node.dims != (2,):
         return None
     (flat,) = node.inputs
@@ -75,13 +75,13 @@ def _permute_of_permute(node: Node, _: Editor) -> Node | None:
 
 
 def _same_size(node: Node, _: Editor) -> Node | None:
-    """An expansion that expands nothing."""
+    """An expansion to the same shape."""
     same = node.op is Op.EXPAND and node.shape == node.inputs[0].shape
     return node.inputs[0] if same else None
 
 
 def _reshaped_linear(node: Node, editor: Editor) -> Node | None:
-    """A linear layer whose positions are merged before and split after."""
+    """A linear layer with positions merged before and split after it."""
     if node.op is not Op.RESHAPE or node.inputs[0].op is not Op.LINEAR:
         return None
     linear = node.inputs[0]
@@ -96,7 +96,7 @@ def _reshaped_linear(node: Node, editor: Editor) -> Node | None:
 
 
 def _scale_of_channels(node: Node, _: Editor) -> Node | None:
-    """A product or sum with numbers of the channels is an affine map."""
+    """A product or sum with one constant per channel is affine."""
     if node.op is not Op.BINARY or node.math not in (Math.MUL, Math.ADD):
         return None
     constants = [x for x in node.inputs if x.op is Op.CONSTANT]
@@ -126,7 +126,7 @@ def _affine(
 
 
 def _linear_of_linear(node: Node, editor: Editor) -> Node | None:
-    """``a x + b`` twice, or behind a map of the channels, is one."""
+    """Merge ``a x + b`` into another one, or into the layer before it."""
     if node.op is not Op.UNARY or node.act.kind is not Act.LINEAR:
         return None
     (x,) = node.inputs
@@ -148,7 +148,7 @@ def _linear_of_linear(node: Node, editor: Editor) -> Node | None:
 
 
 def _fold(node: Node, editor: Editor) -> Node | None:
-    """A map of the channels behind a conv or linear layer joins it."""
+    """Fold an affine operation into the conv or linear layer before it."""
     if node.op is not Op.AFFINE or node.slope is not None:
         return None
     (x,) = node.inputs
@@ -180,7 +180,7 @@ def _plus(x: Tensor | None, y: Tensor | None) -> Tensor | None:
 def _scaled(
     layer: Node, scale: Tensor | None, shift: Tensor | None, node: Node
 ) -> Node:
-    """A conv or linear layer times numbers of its outputs, and plus some."""
+    """A conv or linear layer with scaled and shifted outputs."""
     weight, bias = layer.weight.double(), layer.bias
     bias = None if bias is None else bias.double()
     if scale is not None:
@@ -198,7 +198,7 @@ def _scaled(
 
 
 def _attention(node: Node, editor: Editor) -> Node | None:
-    """softmax(scale q k^T + bias) v, as a network's own code has it."""
+    """softmax(scale q k^T + bias) v, written as separate operations."""
     if node.op is not Op.MATMUL or node.inputs[0].op is not Op.SOFTMAX:
         return None
     softmax, value = node.inputs
@@ -228,7 +228,7 @@ def _attention(node: Node, editor: Editor) -> Node | None:
 
 
 def _reshaped_matmul(node: Node, editor: Editor) -> Node | None:
-    """A matrix product whose leading dimensions are merged and split."""
+    """A matrix product with leading dimensions merged and split."""
     if node.op is not Op.RESHAPE or node.inputs[0].op is not Op.MATMUL:
         return None
     product = node.inputs[0]
@@ -266,7 +266,7 @@ def _product_of(
 
 
 def _added_constant(node: Node) -> tuple[Node, Tensor] | None:
-    """What a constant is added to, and the constant in the sum's shape."""
+    """The other summand, and the constant in the sum's shape."""
     if node.op is Op.AFFINE and node.scale is None and node.slope is None:
         shape = [1] * len(node.shape)
         shape[node.dim] = -1
@@ -284,7 +284,7 @@ def _is_factor(node: Node) -> bool:
 
 
 def _channel_shuffle(node: Node, _: Editor) -> Node | None:
-    """Reshapes and permutations that only order the channels anew."""
+    """Reshapes and permutations that only reorder channels."""
     chain = [node]
     while chain[-1].op in (Op.RESHAPE, Op.PERMUTE):
         chain.append(chain[-1].inputs[0])
@@ -305,8 +305,8 @@ def _channel_shuffle(node: Node, _: Editor) -> Node | None:
     return Node(Op.TAKE, [x], node.shape, attrs, node.name)
 
 
-def _winners(node: Node, _: Editor) -> Node | None:
-    """Ones at the first places of a descending order are the k largest."""
+def _topk_mask(node: Node, _: Editor) -> Node | None:
+    """Ones at the first indices of a descending order: the k largest."""
     if node.op is not Op.CALL or len(node.inputs) != 1:
         return None
     k = _count_of(node.function)
@@ -323,21 +323,21 @@ def _winners(node: Node, _: Editor) -> Node | None:
 
 
 def _is_descending_order(node: Node) -> bool:
-    """Whether it says which numbers of a row are the largest, in order."""
+    """Whether it gives the indices of a descending sort of each row."""
     if node.op is not Op.CALL or node.function.function not in SORTS:
         return False
     named = node.function.named
-    place = 1 if node.function.function is aten.sort.stable else 0
+    index = 1 if node.function.function is aten.sort.stable else 0
     return bool(
         named['descending']
         and named['stable']
         and named['dim'] in (1, -1)
-        and node.output == place
+        and node.output == index
     )
 
 
 def _count_of(scatter: Any) -> int | None:
-    """How many of an order's first places become 1 among zeros."""
+    """How many of an order's first indices are set to 1 among zeros."""
     if scatter.function not in SCATTERS:
         return None
     zeros, dim, _, source = scatter.fixed
@@ -365,6 +365,6 @@ RULES: tuple[Callable[[Node, Editor], Node | None], ...] = (
     _same_size,
     _reshaped_matmul,
     _attention,
-    _winners,
+    _topk_mask,
     _channel_shuffle,
 )

@@ -1,1 +1,1 @@
-"""Networks on a clock, and what the MACs promise."""
+"""Timing networks, and comparing times with MACs."""

@@ -1,4 +1,4 @@
-"""Times of several networks on the same images, taken in turns."""
+"""Times of several networks on the same images, alternating."""
 
 import random
 import time
@@ -17,7 +17,7 @@ class Times:
         median: Over all batches and rounds.
         low: First quartile.
         high: Third quartile.
-        count: How many were taken.
+        count: Number of measurements.
     """
 
     median: float
@@ -27,7 +27,7 @@ class Times:
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> 'Times':
-        """From the single times, in seconds."""
+        """Summarise single times, in seconds."""
         taken = torch.tensor(seconds, dtype=torch.float64) * 1e3
         low, median, high = (
             float(taken.quantile(share)) for share in (0.25, 0.5, 0.75)
@@ -42,18 +42,18 @@ def interleaved_times(
     rounds: int,
     warm_up: int = 3,
 ) -> dict[str, Times]:
-    """Time every network on every batch, one after another.
+    """Time every network on every batch, alternating.
 
-    A machine that slows down slows all of them down. Each first runs the
-    batch before, untimed, as in a stream of images: the caches and the
-    threads are then its own, not those of another. The order is drawn anew
-    for every batch.
+    A machine that slows down then slows down all of them. Each network first
+    runs the previous batch untimed, as in a stream of images, so that caches
+    and threads are in its own state, not another network's. The order is
+    random for every batch.
 
     Args:
         runs: The networks, by name.
-        batches: Real images; every round takes all of them.
-        rounds: How often.
-        warm_up: Batches that every network sees first, untimed.
+        batches: Real images; every round uses all of them.
+        rounds: Number of rounds.
+        warm_up: Batches that every network runs first, untimed.
     """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for run in runs.values():

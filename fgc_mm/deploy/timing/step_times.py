@@ -1,4 +1,4 @@
-"""Where the time of a dynamic network goes, step by step."""
+"""Time of every step of a dynamic network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fgc_mm.deploy.dynamic.model import DynamicImageClassifier
-from fgc_mm.deploy.dynamic.programs import Program
+from fgc_mm.deploy.dynamic.programs import ExecutableProgram
 from fgc_mm.deploy.graph.ir import ALL, GATE, Op
 
 GATES, SITES = 'gates', 'layers of sites'
@@ -18,12 +18,12 @@ WHOLE, REST = 'layers without a gate', 'pools, sums, copies'
 
 @dataclass
 class StepTime:
-    """One step of the one call.
+    """Time of one step of a program.
 
     Attributes:
-        name: The layer's path, or what else it is.
+        name: The layer's path, or a description.
         group: ``GATES``, ``SITES``, ``WHOLE`` or ``REST``.
-        ms: Mean over the images, of the least of some repeats each.
+        ms: Mean over the images of the minimum over the repeats.
     """
 
     name: str
@@ -35,12 +35,12 @@ class StepTime:
 def step_times(
     model: DynamicImageClassifier, images: Tensor, repeats: int = 3
 ) -> list[StepTime]:
-    """Every step's time; none if the backbone's own code runs.
+    """Time of every step; empty if the backbone's own modules run.
 
     Args:
         model: The dynamic model.
         images: (N, 3, H, W).
-        repeats: Of every image.
+        repeats: Number of runs per image.
     """
     program = model.program(images[:1])
     if program is None:
@@ -53,19 +53,19 @@ def step_times(
     return [
         StepTime(name, _group(program, number), float(means[number]))
         for number, name in enumerate(program.names)
-        if means[number] > 0  # what serves records alone does not run
+        if means[number] > 0  # steps for records only do not run
     ]
 
 
 def grouped(times: Sequence[StepTime]) -> dict[str, float]:
-    """Milliseconds of every group, most first."""
+    """Milliseconds of every group, largest first."""
     sums: dict[str, float] = {}
     for time in times:
         sums[time.group] = sums.get(time.group, 0.0) + time.ms
     return dict(sorted(sums.items(), key=lambda item: -item[1]))
 
 
-def _group(program: Program, number: int) -> str:
+def _group(program: ExecutableProgram, number: int) -> str:
     node, name = program.nodes[number], program.names[number]
     if name.startswith(GATE):
         return GATES

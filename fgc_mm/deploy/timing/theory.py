@@ -1,4 +1,4 @@
-"""What the MACs promise: ratios that a clock is compared with."""
+"""Ratios of MACs, to compare with ratios of times."""
 
 from collections.abc import Sequence
 
@@ -20,13 +20,16 @@ def masks_of(model: nn.Module, batches: Sequence[Tensor]) -> list[Tensor]:
     ]
 
 
-def site_promises(table: MACsTable, masks: Sequence[Tensor]) -> list[float]:
-    """For every site: its layers' MACs with all channels open, over those
-    that its own masks leave, all other sites open.
+def site_macs_ratios(table: MACsTable, masks: Sequence[Tensor]) -> list[float]:
+    """For every site the reduction of its layers' MACs, all others open.
 
     Args:
         table: The network's layers.
         masks: (N, C) each.
+
+    Returns:
+        MACs of the site's layers with all channels open, divided by those
+        with its masks.
     """
     everything = [torch.ones_like(mask[:1]) for mask in masks]
     whole = float(macs_per_image(table, everything))
@@ -35,15 +38,15 @@ def site_promises(table: MACsTable, masks: Sequence[Tensor]) -> list[float]:
         some = [m.expand(len(mask), -1) for m in everything]
         some[index] = mask
         left = float(macs_per_image(table, some).mean())
-        governed = table.governed(index)
-        ratios.append(governed / max(governed - (whole - left), 1.0))
+        site_macs = table.site_macs(index)
+        ratios.append(site_macs / max(site_macs - (whole - left), 1.0))
     return ratios
 
 
-def seen_before(masks: Sequence[Tensor]) -> float:
-    """How often a site's mask is that of an earlier image, as a share.
+def mask_repeat_rate(masks: Sequence[Tensor]) -> float:
+    """Fraction of images for which a site's mask has occurred before.
 
-    So often would a cache hit that kept, per mask, what has been gathered.
+    This is the hit rate of a cache of gathered weights, one per mask.
 
     Args:
         masks: (N, C) of every site, the images in order.
@@ -60,11 +63,11 @@ def dense_macs(model: nn.Module, shape: tuple[int, ...]) -> int:
     return build_macs_table(model, shape).dense
 
 
-def verdict(clock: float, theory: float) -> str:
-    """A time ratio beside its MACs ratio, in words.
+def format_time_ratio(clock: float, theory: float) -> str:
+    """A time ratio, with a note if it exceeds the MACs ratio.
 
-    A network cannot save more time than work: where the clock says so, the
-    machine was busy, or the two were not run in the same way.
+    A network cannot save more time than work: if it seems to, the machine
+    was busy, or the two networks were not run in the same way.
     """
     if clock > theory:
         return f'{clock:.2f} x (above theory: noise)'

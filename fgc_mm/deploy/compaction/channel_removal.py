@@ -1,0 +1,209 @@
+"""From firing statistics to the channels that are removed and gated."""
+
+from collections.abc import Collection, Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from fgc_mm.deploy.compaction.per_channel_layers import (
+    per_channel_layers,
+    positions_of,
+)
+from fgc_mm.deploy.firing import SiteFiring
+from fgc_mm.errors import FGCError
+from fgc_mm.models import ChannelMap, GatedBackbone
+from fgc_mm.models.channel_map import SiteChannels
+from fgc_mm.sites.layout import (
+    find_separate_depthwise,
+    is_depthwise,
+    layer_widths,
+)
+from fgc_mm.sites.site import GateSite, SiteLayer
+
+# A conv with one channel and one group would look like a depthwise conv.
+MIN_CHANNELS = 2
+
+
+class ChannelRemoval:
+    """Turns firing statistics into a channel map.
+
+    Args:
+        backbone: The gated network.
+        firing: Its statistics, site by site.
+        tolerance: As in :func:`fgc_mm.deploy.compact`.
+
+    Attributes:
+        refused: Sites that cannot lose a channel although some are never
+            open, and why.
+    """
+
+    def __init__(
+        self,
+        backbone: GatedBackbone,
+        firing: Sequence[SiteFiring],
+        tolerance: float,
+    ) -> None:
+        self._plain = backbone.backbone
+        self._sites = {site.name: site for site in backbone.sites}
+        self._firing = {f.site: f for f in firing}
+        self._tolerance = tolerance
+        self._per_channel_layers = per_channel_layers(
+            self._plain, backbone.sites
+        )
+        self.refused: dict[str, str] = {}
+        self._removed = {
+            name: self._removable(site) for name, site in self._sites.items()
+        }
+
+    def removed_channels(self, name: str) -> list[int]:
+        """Channels of a site that are removed."""
+        return self._removed[name]
+
+    def channel_map(
+        self,
+        whole: Collection[str] = (),
+        unshrunk: Collection[str] = (),
+    ) -> ChannelMap:
+        """The channel map.
+
+        Args:
+            whole: Sites that stay as they are, with their whole gate.
+            unshrunk: Sites that keep their channels; those that are never
+                open are closed.
+        """
+        removed_channels = {
+            name: [] if name in whole or name in unshrunk else channels
+            for name, channels in self._removed.items()
+        }
+        sites = {
+            name: self._site_channels(
+                name, removed_channels[name], name in whole
+            )
+            for name in self._sites
+        }
+        outputs: dict[str, Tensor] = {}
+        inputs: dict[str, Tensor] = {}
+        for name, channels in removed_channels.items():
+            if channels:
+                site = self._sites[name]
+                writers = [*site.outputs, *self._per_channel_layers[name]]
+                _exclude(outputs, writers, site, channels)
+                _exclude(inputs, site.consumers, site, channels)
+        return ChannelMap.of(
+            self._plain, _index_lists(outputs), _index_lists(inputs), sites
+        )
+
+    def kept_inputs(self, name: str) -> dict[str, Tensor]:
+        """For each reader of a site, which inputs it keeps; bool."""
+        left: dict[str, Tensor] = {}
+        site = self._sites[name]
+        _exclude(left, site.consumers, site, self._removed[name])
+        return left
+
+    def _site_channels(
+        self, name: str, removed_channels: Sequence[int], whole: bool
+    ) -> SiteChannels:
+        channels = range(self._sites[name].channels)
+        if whole:
+            return SiteChannels(tuple(channels), tuple(channels))
+        never = self._firing[name].never(self._tolerance).tolist()
+        always = self._firing[name].always(self._tolerance).tolist()
+        kept = [c for c in channels if c not in set(removed_channels)]
+        return SiteChannels(
+            tuple(kept),
+            tuple(c for c in kept if not never[c] and not always[c]),
+            tuple(c for c in kept if never[c]),
+        )
+
+    def _removable(self, site: GateSite) -> list[int]:
+        """Channels that are never open and can be removed."""
+        never = self._firing[site.name].never(self._tolerance)
+        removed_channels = never.nonzero().flatten().tolist()
+        if removed_channels and site.branch_end is not None:
+            self.refused[site.name] = 'its channels go into a residual sum'
+            return []
+        readers = [layer_of_site.path for layer_of_site in site.consumers]
+        alone = find_separate_depthwise(self._plain, site.producer, readers)
+        if removed_channels and alone is not None:
+            self.refused[site.name] = (
+                f'{alone} is a depthwise conv with a gate of its own'
+            )
+            return []
+        removed_channels = self._balance_groups(
+            site, removed_channels[: max(0, site.channels - MIN_CHANNELS)]
+        )
+        if not removed_channels and never.any():
+            self.refused.setdefault(
+                site.name, 'grouped convs must lose equally many per group'
+            )
+        return removed_channels
+
+    def _balance_groups(
+        self, site: GateSite, removed_channels: list[int]
+    ) -> list[int]:
+        """Equally many per group where a grouped conv reads or writes them."""
+        for layer_of_site in (*site.outputs, *site.consumers):
+            layer = self._plain.get_submodule(layer_of_site.path)
+            groups = layer_widths(layer)[2]
+            if groups == 1 or is_depthwise(layer) or not removed_channels:
+                continue
+            removed_channels = _equally_per_group(
+                positions_of(layer_of_site, site.channels),
+                groups,
+                removed_channels,
+            )
+        return (
+            removed_channels
+            if self._groups_stay_equal(site, removed_channels)
+            else []
+        )
+
+    def _groups_stay_equal(
+        self, site: GateSite, removed_channels: list[int]
+    ) -> bool:
+        """Whether all groups stay equal; several convs may conflict."""
+        outputs: dict[str, Tensor] = {}
+        inputs: dict[str, Tensor] = {}
+        _exclude(outputs, site.outputs, site, removed_channels)
+        _exclude(inputs, site.consumers, site, removed_channels)
+        try:
+            ChannelMap.of(
+                self._plain, _index_lists(outputs), _index_lists(inputs)
+            )
+        except FGCError:
+            return False
+        return True
+
+
+def _exclude(
+    left: dict[str, Tensor],
+    members: Iterable[SiteLayer],
+    site: GateSite,
+    removed_channels: Sequence[int],
+) -> None:
+    """Remove a site's channels from the kept channels of some layers."""
+    for layer_of_site in members:
+        positions = positions_of(layer_of_site, site.channels)
+        keep = ~torch.isin(positions, torch.tensor(removed_channels))
+        left[layer_of_site.path] = left.get(layer_of_site.path, keep) & keep
+
+
+def _index_lists(left: dict[str, Tensor]) -> dict[str, list[int]]:
+    return {
+        path: keep.nonzero().flatten().tolist() for path, keep in left.items()
+    }
+
+
+def _equally_per_group(
+    positions: Tensor, groups: int, removed_channels: list[int]
+) -> list[int]:
+    """The first channels of each group, as many as the smallest group has."""
+    group_of = {}
+    for index, channel in enumerate(positions.tolist()):
+        group_of[channel] = index * groups // len(positions)
+    each = [
+        [c for c in removed_channels if group_of.get(c) == g]
+        for g in range(groups)
+    ]
+    fewest = min(map(len, each))
+    return sorted(c for group in each for c in group[:fewest])

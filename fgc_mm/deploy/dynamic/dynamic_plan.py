@@ -1,0 +1,151 @@
+"""The stored decisions of a calibration."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from fgc_mm.errors import FGCError
+from fgc_mm.reliability.atomic_file import write_atomically
+
+DYNAMIC, DENSE = 'dynamic', 'dense'
+LOOP, BATCH = 'loop', 'batch'
+PROGRAM, MODULES = 'program', 'modules'
+CHOICES = {
+    'executor': (PROGRAM, MODULES),
+    'batch': (LOOP, BATCH),
+    'executed': (DYNAMIC, DENSE),
+}
+
+
+@dataclass
+class SiteReport:
+    """How a site is executed.
+
+    Attributes:
+        executed: ``'dynamic'``: closed channels are skipped; ``'dense'``:
+            all are computed and masked.
+        why: The reason, in words.
+        dynamic_ms: Median time of the site's layers per image with channels
+            skipped; a layer between two sites counts half for each.
+        dense_ms: The same with all of the producer's channels computed and
+            masked; consumers may skip masked inputs.
+        plain_ms: The same in the network without gates.
+        keep_ratio: Fraction of channels open on the calibration's images.
+    """
+
+    executed: str
+    why: str
+    dynamic_ms: float | None = None
+    dense_ms: float | None = None
+    plain_ms: float | None = None
+    keep_ratio: float | None = None
+
+
+@dataclass
+class DynamicPlan:
+    """The decisions for one model on one machine.
+
+    Attributes:
+        image_shape: (3, H, W) of the calibration's images.
+        threads: Number of threads that torch used.
+        backend: ``'kernel'`` or ``'torch'``.
+        sites: How every site is executed.
+        batch: ``'loop'``: several images run one by one, each with its own
+            channels; ``'batch'``: together and masked.
+        batch_ms: Time per image of both, if measured.
+        executor: ``'program'``: the whole backbone is one call of the
+            kernel; ``'modules'``: its own modules run.
+        executor_why: The reason, in words.
+        alone: Steps of the program that run on one thread even if there are
+            several.
+    """
+
+    image_shape: tuple[int, int, int]
+    threads: int
+    backend: str
+    sites: dict[str, SiteReport] = field(default_factory=dict)
+    batch: str = LOOP
+    batch_ms: dict[str, float] = field(default_factory=dict)
+    executor: str = PROGRAM
+    executor_why: str = ''
+    alone: list[str] = field(default_factory=list)
+
+    def save(self, path: str | Path) -> None:
+        """Write JSON to a temporary file, then rename it."""
+        text = json.dumps(asdict(self), indent=1) + '\n'
+        write_atomically(text.encode(), path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> DynamicPlan:
+        """Read a file written by :meth:`save`.
+
+        Raises:
+            FGCError: The file is missing, or is not a plan.
+        """
+        try:
+            raw = json.loads(Path(path).read_text())
+            raw['image_shape'] = tuple(raw['image_shape'])
+            raw['sites'] = {
+                name: SiteReport(**site) for name, site in raw['sites'].items()
+            }
+            return cls(**raw)
+        except OSError as error:
+            raise FGCError(
+                f'{path} cannot be read ({error.strerror}); give the file '
+                'that DynamicPlan.save wrote.'
+            ) from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise FGCError(
+                f'{path} is not a plan of dynamic execution; give the file '
+                'that DynamicPlan.save wrote, or calibrate again with images.'
+            ) from error
+
+    def check(self, names: list[str]) -> None:
+        """Check that the plan was made for a model with these sites.
+
+        Raises:
+            FGCError: It was not, or has invalid values.
+        """
+        self._check_values()
+        missing = sorted(set(names) ^ set(self.sites))
+        if missing:
+            raise FGCError(
+                f'the plan and the model differ in {len(missing)} sites '
+                f'({missing[0]}, ...), but a plan only fits the config that '
+                'it was made for; calibrate again with images.'
+            )
+
+    def _check_values(self) -> None:
+        values = [('executor', self.executor), ('batch', self.batch)]
+        values += [('executed', site.executed) for site in self.sites.values()]
+        for name, value in values:
+            if value not in CHOICES[name]:
+                raise FGCError(
+                    f'the plan has {name}={value!r}, which is none of '
+                    f'{", ".join(CHOICES[name])}; calibrate again with images.'
+                )
+        numbers = [isinstance(x, (int, float)) for x in _values(self.batch_ms)]
+        texts = [isinstance(x, str) for x in _items(self.alone)]
+        if not all([*numbers, *texts]):
+            raise FGCError(
+                f'the plan has batch_ms={self.batch_ms!r} and '
+                f'alone={self.alone!r}, which must be times by name and a '
+                'list of steps; calibrate again with images.'
+            )
+        shape = self.image_shape
+        sizes = [n for n in shape if isinstance(n, int) and n > 0]
+        if len(shape) != 3 or len(sizes) != 3:
+            raise FGCError(
+                f'the plan has image_shape={shape}, which is not (3, H, W); '
+                'calibrate again with images.'
+            )
+
+
+def _values(times: object) -> list[object]:
+    return list(times.values()) if isinstance(times, dict) else [None]
+
+
+def _items(names: object) -> list[object]:
+    return names if isinstance(names, list) else [None]

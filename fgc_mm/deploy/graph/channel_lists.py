@@ -1,0 +1,601 @@
+"""Propagation of channel lists: computing and reading open channels only.
+
+Every channel of a value either has to be computed always, or belongs to a
+channel of a site. Before the site's mask it is read by the site's consumers
+only, so it need not be computed while it is closed. After the mask it counts
+as 0 while it is closed: its memory is not read, or cleared first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from fgc_mm.deploy.graph.editing import Editor
+from fgc_mm.deploy.graph.interpreter import MOVES
+from fgc_mm.deploy.graph.ir import (
+    ALL,
+    ChannelList,
+    Graph,
+    Node,
+    Op,
+    SiteValues,
+)
+from fgc_mm.runtime.format import Act, Math
+from fgc_mm.sites import GateSite
+
+NO_SITE = -1  # instead of a site: the channel must always be computed
+
+
+@dataclass
+class ChannelOwners:
+    """The sites that the channels of a value belong to.
+
+    Attributes:
+        dim: Dimension of the channels.
+        site: (X,) for every channel the index of a site, or ``NO_SITE``.
+        channel: (X,) the index of that site's channel.
+        zero: (X,) whether it counts as 0 while it is closed.
+    """
+
+    dim: int
+    site: Tensor
+    channel: Tensor
+    zero: Tensor
+
+    @classmethod
+    def unowned(cls, dim: int, size: int) -> ChannelOwners:
+        site = torch.full((size,), NO_SITE)
+        return cls(dim, site, torch.zeros_like(site), site != NO_SITE)
+
+    @property
+    def has_zero(self) -> bool:
+        return bool(self.zero.any())
+
+    def sites(self) -> list[int]:
+        return sorted({*self.site.tolist()} - {NO_SITE})
+
+    def sites_not_zeroed(self) -> list[int]:
+        """Sites with closed channels that do not count as 0."""
+        return sorted({*self.site[~self.zero].tolist()} - {NO_SITE})
+
+    def same(self, other: ChannelOwners) -> bool:
+        return (
+            self.dim == other.dim
+            and torch.equal(self.site, other.site)
+            and torch.equal(self.channel, other.channel)
+            and torch.equal(self.zero, other.zero)
+        )
+
+    def at(self, numbers: Tensor, dim: int) -> ChannelOwners:
+        """Owners of a value that has these channels; -1: no site."""
+        there = numbers >= 0
+        site = torch.where(there, self.site[numbers], torch.tensor(NO_SITE))
+        zero = self.zero[numbers] & there
+        return ChannelOwners(dim, site, self.channel[numbers], zero)
+
+
+class NeedsAllChannels(Exception):
+    """Another node needs all channels of some sites; the text says which."""
+
+    def __init__(self, sites: Sequence[int], why: str) -> None:
+        super().__init__(why)
+        self.sites = sites
+
+
+def propagate_channel_lists(
+    graph: Graph, sites: Sequence[GateSite], dense: Mapping[str, str]
+) -> None:
+    """Make every operation compute and read open channels only.
+
+    Args:
+        graph: Captured and simplified. Changed in place: nodes get channel
+            lists, masks become products or vanish, and
+            :attr:`SiteValues.why` tells which sites compute all channels.
+        sites: The model's sites.
+        dense: Sites that must compute all channels, and why.
+    """
+    by_number = {site: number for number, site in enumerate(sites)}
+    why = {
+        number: dense[site.name]
+        for site, number in by_number.items()
+        if site.name in dense
+    }
+    for site in graph.sites:  # sites whose gate did not run are not there
+        site.why = ''
+    while True:
+        try:
+            propagation = _ChannelPropagation(graph, sites, why)
+            propagation.run()
+            break
+        except NeedsAllChannels as error:
+            new = [n for n in error.sites if n not in why]
+            why.update(dict.fromkeys(new, str(error)))
+    propagation.apply()
+    for number, values in zip(propagation.numbers, graph.sites):
+        values.why = why.get(number, '')
+
+
+class _ChannelPropagation:
+    """One attempt, with some sites that compute all channels."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        sites: Sequence[GateSite],
+        dense: Mapping[int, str],
+    ) -> None:
+        self.graph, self.sites, self.dense = graph, sites, dense
+        names = {site.name: n for n, site in enumerate(sites)}
+        self.numbers = [names[values.name] for values in graph.sites]
+        self.decisions: dict[int, SiteValues] = dict(
+            zip(self.numbers, graph.sites)
+        )
+        self.order = {node: n for n, node in enumerate(graph.nodes)}
+        self.owners: dict[Node, ChannelOwners] = {}
+        self.cleared: list[tuple[Node, Node]] = []  # (reader, value)
+        self.reads: dict[Node, ChannelOwners] = {}
+        self.producers = self._producers()
+        self._lists: dict[tuple, ChannelList] = {}
+
+    def _producers(
+        self,
+    ) -> dict[str, list[tuple[int, tuple[int, ...] | None]]]:
+        """The layers that write sites' channels, by path."""
+        producers: dict[str, list] = {}
+        for number in self.numbers:
+            if number not in self.dense:
+                for layer in self.sites[number].outputs:
+                    found = producers.setdefault(layer.path, [])
+                    found.append((number, layer.positions))
+        return producers
+
+    def run(self) -> None:
+        """Determine the owners of every value."""
+        for node in self.graph.nodes:
+            owners = self._owners(node)
+            if owners is not None and owners.sites():
+                self.owners[node] = owners
+        for node in [*self.graph.outputs, *self._records()]:
+            owners = self.owners.get(node)
+            if owners is not None:
+                self._require_all(owners, 'its channels leave the network')
+                self.cleared.append((None, node))
+
+    def _records(self) -> list[Node]:
+        return [x for site in self.graph.sites for x in site.records]
+
+    def _owners(self, node: Node) -> ChannelOwners | None:
+        inputs_owners = [self.owners.get(x) for x in node.inputs]
+        if node.op is Op.MASK:
+            return self._mask_owners(node, inputs_owners[0])
+        if not any(inputs_owners):
+            return self._producer_owners(node)
+        rule = RULES.get(node.op)
+        if node.op in (Op.CONV, Op.LINEAR):
+            return self._product(node, inputs_owners[0])
+        if rule is None:
+            self._read_whole(
+                node, inputs_owners, f'{node.op.value} reads all channels'
+            )
+            return None
+        return rule(self, node, inputs_owners)
+
+    def _producer_owners(self, node: Node) -> ChannelOwners | None:
+        """Owners of the result of a layer that writes sites' channels."""
+        if (
+            node.op not in (Op.CONV, Op.LINEAR)
+            or node.name not in self.producers
+        ):
+            return None
+        dim = 1 if node.op is Op.CONV else len(node.shape) - 1
+        size = node.shape[dim]
+        grouped = node.op is Op.CONV and node.groups > 1
+        if grouped and node.groups != node.inputs[0].shape[1]:
+            sites = [number for number, _ in self.producers[node.name]]
+            raise NeedsAllChannels(
+                sites, f'{node.name} has {node.groups} groups'
+            )
+        owners = ChannelOwners.unowned(dim, size)
+        for number, positions in self.producers[node.name]:
+            decision = self.decisions[number].decision
+            if self.order[decision] > self.order[node]:
+                raise NeedsAllChannels(
+                    [number], f'{node.name} runs before the gate'
+                )
+            numbers = torch.tensor(
+                range(size) if positions is None else positions
+            )
+            if len(numbers) != size:
+                raise NeedsAllChannels(
+                    [number], f'{node.name} has another number of channels'
+                )
+            is_owned = numbers >= 0
+            owners.site[is_owned] = number
+            owners.channel[is_owned] = numbers[is_owned]
+        return owners
+
+    def _mask_owners(
+        self, node: Node, owners: ChannelOwners | None
+    ) -> ChannelOwners:
+        """Owners of a mask's result, which is 0 where the site is closed."""
+        number, size = node.site, node.shape[node.dim]
+        numbers = torch.tensor(
+            range(size) if node.positions is None else node.positions
+        )
+        is_owned = numbers >= 0
+        new = ChannelOwners.unowned(node.dim, size)
+        if owners is not None and owners.dim != node.dim:
+            self._require_all(
+                owners, f'{node.name} has channels in another dimension'
+            )
+        elif owners is not None:
+            new.site, new.channel = owners.site.clone(), owners.channel.clone()
+            new.zero = owners.zero.clone()
+        if bool(
+            ((new.site != NO_SITE) & (new.site != number) & is_owned).any()
+        ):
+            self._require_all(new, f'{node.name} is masked by two sites')
+        new.site[is_owned], new.channel[is_owned] = number, numbers[is_owned]
+        new.zero[is_owned] = True
+        return new
+
+    def _require_all(self, owners: ChannelOwners, why: str) -> None:
+        skipped = [n for n in owners.sites_not_zeroed() if n not in self.dense]
+        if skipped:
+            raise NeedsAllChannels(skipped, why)
+
+    def _read_whole(
+        self,
+        node: Node,
+        inputs_owners: Sequence[ChannelOwners | None],
+        why: str,
+    ) -> None:
+        """Let a node read whole values: closed channels are cleared."""
+        for value, owners in zip(node.inputs, inputs_owners):
+            if owners is not None:
+                self._require_all(owners, why)
+                self.cleared.append((node, value))
+
+    def _product(
+        self, node: Node, owners: ChannelOwners
+    ) -> ChannelOwners | None:
+        """Owners of a conv or linear layer; it reads a list or all."""
+        dim = 1 if node.op is Op.CONV else len(node.inputs[0].shape) - 1
+        groups = node.attrs.get('groups', 1)
+        if groups > 1 and groups == node.inputs[0].shape[1]:
+            return self._depthwise(node, owners)
+        if owners.dim != dim or groups > 1:
+            self._read_whole(node, [owners], f'{node.name} reads all channels')
+            return self._producer_owners(node)
+        self._require_all(owners, f'{node.name} reads channels without a mask')
+        node_owners = self._producer_owners(node)
+        self.reads[node] = owners
+        return node_owners
+
+    def _depthwise(
+        self, node: Node, owners: ChannelOwners
+    ) -> ChannelOwners | None:
+        multiple = node.shape[1] // node.groups
+        if owners.has_zero and node.bias is not None:
+            self._read_whole(node, [owners], '')
+            return self._producer_owners(node)
+        numbers = torch.arange(len(owners.site))
+        return owners.at(numbers.repeat_interleave(multiple), 1)
+
+    def _channelwise(
+        self, node: Node, inputs_owners: Sequence[ChannelOwners | None]
+    ) -> ChannelOwners | None:
+        """Owners of an operation that is applied to each channel."""
+        (owners,) = inputs_owners
+        if node.op is Op.AFFINE and node.dim != owners.dim:
+            self._read_whole(
+                node, inputs_owners, f'{node.name} mixes channels'
+            )
+            return None
+        if node.op is Op.PAD and node.pads[owners.dim] != (0, 0):
+            return self._moved(node, inputs_owners)
+        if node.op is Op.MEAN and owners.dim in node.dims:
+            self._read_whole(
+                node, inputs_owners, 'a mean over channels is taken'
+            )
+            return None
+        if owners.has_zero and not _keeps_zero(node):
+            self._read_whole(node, inputs_owners, '')
+            return None
+        dim = owners.dim
+        if node.op is Op.MEAN and not node.keep:
+            dim -= sum(d < dim for d in node.dims)
+        return replace(owners, dim=dim)
+
+    def _binary(
+        self, node: Node, inputs_owners: Sequence[ChannelOwners | None]
+    ) -> ChannelOwners | None:
+        first, second = inputs_owners
+        owners = first or second
+        size = node.shape[owners.dim]
+        if first is not None and second is not None:
+            if not first.same(second):
+                self._read_whole(
+                    node,
+                    inputs_owners,
+                    'they are combined with other channels',
+                )
+                return None
+            if first.has_zero and node.math == Math.DIV:
+                self._read_whole(node, inputs_owners, '')
+                return None
+            return first
+        if len(owners.site) != size:
+            self._read_whole(node, inputs_owners, 'they are broadcast')
+            return None
+        rank = len(node.shape)
+        value = node.inputs[0 if first is not None else 1]
+        dim = owners.dim + rank - len(value.shape)
+        if owners.has_zero and node.math != Math.MUL:
+            self._read_whole(node, inputs_owners, '')
+            return None
+        return replace(owners, dim=dim)
+
+    def _concat(
+        self, node: Node, inputs_owners: Sequence[ChannelOwners | None]
+    ) -> ChannelOwners | None:
+        if any(x is not None and x.dim != node.dim for x in inputs_owners):
+            self._read_whole(
+                node,
+                inputs_owners,
+                'they are concatenated in another dimension',
+            )
+            return None
+        parts = [
+            x or ChannelOwners.unowned(node.dim, value.shape[node.dim])
+            for value, x in zip(node.inputs, inputs_owners)
+        ]
+        return ChannelOwners(
+            node.dim,
+            torch.cat([x.site for x in parts]),
+            torch.cat([x.channel for x in parts]),
+            torch.cat([x.zero for x in parts]),
+        )
+
+    def _moved(
+        self, node: Node, inputs_owners: Sequence[ChannelOwners | None]
+    ) -> ChannelOwners | None:
+        """Owners of an operation that moves elements, found by moving them."""
+        owners = inputs_owners[0]
+        value = node.inputs[0]
+        where = torch.arange(len(owners.site), dtype=torch.int32) + 1
+        where = where.reshape(
+            [-1 if d == owners.dim else 1 for d in range(len(value.shape))]
+        ).expand(value.shape)
+        moved = MOVES[node.op](node, where)
+        for dim in range(moved.dim()):
+            line = moved.movedim(dim, -1).reshape(-1, moved.shape[dim])
+            if bool((line == line[0]).all()):
+                numbers = line[0].long() - 1
+                return owners.at(numbers, dim)
+        self._read_whole(
+            node, inputs_owners, f'a {node.op.value} mixes channels'
+        )
+        return None
+
+    def apply(self) -> None:
+        """Write the lists into the graph; remove or replace the masks."""
+        editor = Editor(self.graph)
+        for node, owners in self.owners.items():
+            if node.op is not Op.MASK and self._computed(owners):
+                node.writes = self._list(owners, computed=True)
+                node.channel_dim = owners.dim
+        for node, owners in self.reads.items():
+            node.reads = self._list(owners)
+        self._clear_all(editor)
+        for node in [x for x in self.graph.nodes if x.op is Op.MASK]:
+            if editor.is_in_graph(node):
+                self._unmask(node, editor)
+        editor.close()
+
+    def _clear_all(self, editor: Editor) -> None:
+        clears: dict[Node, Node] = {}
+        for reader, value in self.cleared:
+            if value not in clears:
+                clears[value] = editor.append(self._clear(value), value)
+            clear = clears[value]
+            if reader is None:
+                outputs = self.graph.outputs
+                self.graph.outputs = [
+                    clear if x is value else x for x in outputs
+                ]
+            else:
+                editor.read(reader, value, clear)
+
+    def _computed(self, owners: ChannelOwners) -> bool:
+        """Whether some of its channels are skipped."""
+        return any(n not in self.dense for n in owners.sites())
+
+    def _list(
+        self, owners: ChannelOwners, computed: bool = False
+    ) -> ChannelList:
+        """The channel list, of computed or of read channels."""
+        site, channel = owners.site, owners.channel
+        if computed:  # channels of dense sites are always computed
+            dense = torch.tensor(sorted(self.dense), dtype=torch.long)
+            site = torch.where(torch.isin(site, dense), NO_SITE, site)
+        key = (tuple(site.tolist()), tuple(channel.tolist()))
+        if key not in self._lists:
+            self._lists[key] = self._new_list(site, channel)
+        return self._lists[key]
+
+    def _new_list(self, site: Tensor, channel: Tensor) -> ChannelList:
+        numbers = sorted({*site.tolist()} - {NO_SITE})
+        if len(numbers) == 1 and NO_SITE not in site:
+            own = self._site_list(numbers[0])
+            whole = torch.arange(own.channels)
+            if len(channel) == own.channels and torch.equal(channel, whole):
+                return own
+        segments = []
+        free = (site == NO_SITE).nonzero().flatten().tolist()
+        if free:
+            segments.append((ALL, 1, tuple(free)))
+        for number in numbers:
+            segments += self._segments(number, site, channel)
+        return ChannelList(len(site), None, tuple(segments))
+
+    def _segments(
+        self, number: int, site: Tensor, channel: Tensor
+    ) -> list[tuple[ChannelList, int, tuple[int, ...]]]:
+        own = self._site_list(number)
+        where = (site == number).nonzero().flatten()
+        indices: dict[int, list[int]] = {}
+        for index, c in zip(where.tolist(), channel[where].tolist()):
+            indices.setdefault(c, []).append(index)
+        runs = {
+            len(p) if p == [*range(p[0], p[0] + len(p))] else 0
+            for p in indices.values()
+        }
+        if len(runs) == 1 and 0 not in runs:
+            first = [indices.get(c, [-1])[0] for c in range(own.channels)]
+            return [(own, runs.pop(), tuple(first))]
+        most = max(map(len, indices.values()))
+        return [
+            (
+                own,
+                1,
+                tuple(
+                    (indices.get(c, []) + [-1] * most)[n]
+                    for c in range(own.channels)
+                ),
+            )
+            for n in range(most)
+        ]
+
+    def _site_list(self, number: int) -> ChannelList:
+        key = ('site', number)
+        if key not in self._lists:
+            decision = self.decisions[number].decision
+            self._lists[key] = ChannelList(decision.shape[1], decision)
+        return self._lists[key]
+
+    def _clear(self, value: Node) -> Node:
+        owners = self.owners[value]
+        return Node(
+            Op.CLEAR,
+            [value],
+            value.shape,
+            {},
+            value.name,
+            reads=self._list(owners),
+            channel_dim=owners.dim,
+        )
+
+    def _unmask(self, node: Node, editor: Editor) -> None:
+        """Remove a mask of 0 and 1; replace one of factors by a product."""
+        x, mask = node.inputs
+        site = self.decisions[node.site]
+        owners = self.owners[node]
+        if not node.factor or _is_binary(site.decision):
+            editor.replace(node, x)
+            return
+        if node.positions is not None:
+            mask = self._spread(node, mask, editor)
+        shape = [1] * len(node.shape)
+        shape[node.dim] = node.shape[node.dim]
+        view = Node(Op.RESHAPE, [mask], tuple(shape))
+        product = Node(
+            Op.BINARY,
+            [x, view],
+            node.shape,
+            {'math': Math.MUL},
+            node.name,
+            writes=self._list(owners),
+            channel_dim=owners.dim,
+        )
+        editor.insert(view, node)
+        editor.replace(node, product)
+
+    def _spread(self, node: Node, mask: Node, editor: Editor) -> Node:
+        """The factors at their positions, 1 elsewhere."""
+        one = Node(Op.CONSTANT, [], (1, 1), {'tensor': torch.ones(1, 1)})
+        width = mask.shape[1] + 1
+        both = Node(Op.CONCAT, [mask, one], (1, width), {'dim': 1})
+        index = torch.tensor(node.positions) % width
+        taken = Node(
+            Op.TAKE, [both], (1, len(index)), {'dim': 1, 'index': index}
+        )
+        for new in (one, both, taken):
+            editor.insert(new, node)
+        return taken
+
+
+REARRANGE = (
+    Op.RESHAPE,
+    Op.PERMUTE,
+    Op.EXPAND,
+    Op.SLICE,
+    Op.SELECT,
+    Op.TAKE,
+    Op.CONCAT,
+    Op.DECISION,
+)
+
+
+def _is_binary(node: Node) -> bool:
+    """Whether all elements are 0 or 1 for every image."""
+    if node.op is Op.CONSTANT:
+        return bool(((node.tensor == 0) | (node.tensor == 1)).all())
+    if node.op is Op.UNARY and node.act.kind is Act.GREATER:
+        return True
+    if node.op is Op.TOPK:
+        return node.ones
+    product = node.op is Op.BINARY and node.math == Math.MUL
+    if node.op in REARRANGE or product:
+        return all(map(_is_binary, node.inputs))
+    return False
+
+
+KEEP_ZERO = (
+    Act.NONE,
+    Act.RELU,
+    Act.LEAKY_RELU,
+    Act.HARDSWISH,
+    Act.SILU,
+    Act.GELU,
+    Act.GELU_TANH,
+    Act.TANH,
+    Act.ELU,
+    Act.MISH,
+    Act.ABS,
+    Act.SQUARE,
+    Act.SQRT,
+)
+
+
+def _keeps_zero(node: Node) -> bool:
+    """Whether it maps 0 to 0."""
+    act = node.act
+    kept = act.kind in KEEP_ZERO
+    kept |= act.kind is Act.LINEAR and act.b == 0
+    kept |= act.kind is Act.CLAMP and act.a <= 0 <= act.b
+    kept |= act.kind is Act.GREATER and act.a >= 0
+    return kept and not (node.op is Op.AFFINE and node.shift is not None)
+
+
+RULES = {
+    Op.UNARY: _ChannelPropagation._channelwise,
+    Op.AFFINE: _ChannelPropagation._channelwise,
+    Op.POOL: _ChannelPropagation._channelwise,
+    Op.MEAN: _ChannelPropagation._channelwise,
+    Op.PAD: _ChannelPropagation._channelwise,
+    Op.RESIZE: _ChannelPropagation._channelwise,
+    Op.BINARY: _ChannelPropagation._binary,
+    Op.CONCAT: _ChannelPropagation._concat,
+    Op.SLICE: _ChannelPropagation._moved,
+    Op.SELECT: _ChannelPropagation._moved,
+    Op.PERMUTE: _ChannelPropagation._moved,
+    Op.RESHAPE: _ChannelPropagation._moved,
+    Op.EXPAND: _ChannelPropagation._moved,
+    Op.FLIP: _ChannelPropagation._moved,
+    Op.TAKE: _ChannelPropagation._moved,
+}

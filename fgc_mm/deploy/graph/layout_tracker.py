@@ -1,0 +1,302 @@
+"""Layouts of a graph's tensors in the values of a program."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from fgc_mm.deploy.graph.emit import Emitter, canonical, flat_layout
+from fgc_mm.deploy.graph.ir import ALL, ChannelList, Node, Op
+from fgc_mm.deploy.graph.value_layout import (
+    DimFactor,
+    ValueLayout,
+    extents,
+    merged,
+    refined,
+)
+from fgc_mm.runtime import format as f
+
+CHANNEL = (1, 0, 0)
+COLUMN = (0, 0, 1)
+Box = tuple[int, int, int]
+
+
+class NotSupported(Exception):
+    """The runtime has no op for a node; torch computes it."""
+
+
+@dataclass
+class _Axis:
+    """Comparison of two tensors along an axis of the map.
+
+    Attributes:
+        same: The strides are equal.
+        broadcast: The first tensor is broadcast.
+    """
+
+    same: bool = True
+    broadcast: bool = True
+
+
+class LayoutTracker:
+    """Tracks the layouts of tensors; copies where another is needed.
+
+    Attributes:
+        out: Builds the program.
+        layouts: Layouts of the tensors computed so far.
+    """
+
+    def __init__(self) -> None:
+        self.out = Emitter()
+        self.layouts: dict[Node, ValueLayout] = {}
+
+    def layout_of(self, node: Node) -> ValueLayout:
+        if node.op is Op.CONSTANT:
+            return self._constant(node)
+        return self.layouts[node]
+
+    def _constant(self, node: Node) -> ValueLayout:
+        value = self.out.constant(node.tensor.float().reshape(1, 1, -1))
+        return flat_layout(value, node.shape)
+
+    def new_contiguous(self, shape: tuple[int, ...]) -> ValueLayout:
+        """New memory that is contiguous for the tensor."""
+        if len(shape) == 2 and shape[0] == 1:
+            return canonical(self.out.storage(shape[1], 1, 1), shape)
+        if len(shape) == 4 and shape[0] == 1:
+            return canonical(self.out.storage(*shape[1:]), shape)
+        value = self.out.storage(1, 1, math.prod(shape))
+        return flat_layout(value, shape)
+
+    def contiguous(self, node: Node) -> int:
+        """A value in which the tensor is contiguous; copied if needed."""
+        layout = self.layout_of(node)
+        shape = node.shape
+        atoms = merged(layout.atoms())
+        box = extents(atoms)
+        if box is not None and _sorted(atoms, box):
+            return self.out.view(layout.value, layout.start, box)
+        target = self.new_contiguous(shape)
+        self.move(layout, target)
+        return target.value
+
+    def move(
+        self,
+        x: ValueLayout,
+        y: ValueLayout,
+        zero: bool = False,
+        channels: ChannelList | None = ALL,
+    ) -> None:
+        listed = self.out.list_index(channels)
+        if not self.out.move(x, y, zero, listed):
+            raise NotSupported('a move of too many dimensions')
+
+    def copy_to_new(
+        self, layout: ValueLayout, shape: tuple[int, ...]
+    ) -> ValueLayout:
+        """A copy in new memory, with the default layout of its rank."""
+        if len(shape) in (2, 3, 4) and shape[0] == 1:
+            target = self.new_default(shape)
+        else:
+            value = self.out.storage(1, 1, math.prod(shape))
+            target = flat_layout(value, shape)
+        self.move(layout, target)
+        return target
+
+    def new_default(self, shape: tuple[int, ...]) -> ValueLayout:
+        """New memory for (1, C), (1, L, C) or (N, C, H, W)."""
+        if len(shape) == 4:
+            box = (shape[0] * shape[1], *shape[2:])
+        else:
+            box = (shape[-1], 1, math.prod(shape[1:-1]))
+        return canonical(self.out.storage(*box), shape)
+
+    def map(self, node: Node) -> int:
+        """A value (N C, H, W) of a tensor (N, C, H, W)."""
+        layout, shape = self.layout_of(node), node.shape
+        if len(shape) != 4:
+            raise NotSupported(f'{node.op.value} of {len(shape)} dimensions')
+        box = (shape[0] * shape[1], *shape[2:])
+        return self.with_layout(node, canonical(layout.value, shape).dims, box)
+
+    def with_layout(
+        self, node: Node, dims: tuple[tuple[DimFactor, ...], ...], box: Box
+    ) -> int:
+        """A value in which a tensor has these factors; copied if needed."""
+        layout = self.layout_of(node)
+        if tuple(tuple(merged(d)) for d in layout.dims) != dims:
+            target = ValueLayout(self.out.storage(*box), (0, 0, 0), dims)
+            self.move(layout, target)
+            layout = target
+        return self.out.view(layout.value, layout.start, box)
+
+    def channels_at(
+        self, node: Node, dim: int
+    ) -> tuple[int, Box, ValueLayout]:
+        """A tensor as a map whose channels are one of its dimensions.
+
+        Returns:
+            The value, its (C, H, W), and the layout in it.
+        """
+        layout = self.layout_of(node)
+        box = self._box_at(layout, dim)
+        if box is None:
+            layout = self._with_channels(node, dim)
+            box = self._box_at(layout, dim)
+        view = self.out.view(layout.value, layout.start, box)
+        return view, box, ValueLayout(view, (0, 0, 0), layout.dims)
+
+    def _box_at(self, layout: ValueLayout, dim: int) -> Box | None:
+        channels = layout.dims[dim]
+        others = [
+            atom
+            for d, atoms in enumerate(layout.dims)
+            for atom in atoms
+            if d != dim
+        ]
+        if any(a.step[0] for a in others):
+            return None
+        if channels and (len(channels) > 1 or channels[0].step != CHANNEL):
+            return None
+        return extents([*channels, *others])
+
+    def _with_channels(self, node: Node, dim: int) -> ValueLayout:
+        """A copy whose channels are one of the tensor's dimensions."""
+        shape = node.shape
+        others = [d for d in range(len(shape)) if d != dim]
+        positions = math.prod(shape[d] for d in others)
+        if len(shape) == 4 and shape[0] == 1 and dim == 1:
+            target = self.new_default(shape)
+        else:
+            value = self.out.storage(shape[dim], 1, positions)
+            dims, step = [()] * len(shape), 1
+            for d in reversed(others):
+                if shape[d] > 1:
+                    dims[d] = (DimFactor(shape[d], (0, 0, step)),)
+                step *= shape[d]
+            if shape[dim] > 1:
+                dims[dim] = (DimFactor(shape[dim], CHANNEL),)
+            target = ValueLayout(value, (0, 0, 0), tuple(dims))
+        self.move(self.layout_of(node), target)
+        return target
+
+    def list_index(self, channels: ChannelList | None) -> int:
+        return self.out.list_index(channels)
+
+    def writes(self, node: Node, layout: ValueLayout) -> int:
+        """The channel list of an op; all if they are not its channels."""
+        if node.writes is ALL:
+            return f.ALL
+        atoms = layout.dims[node.channel_dim]
+        if layout.start[0] or len(atoms) != 1 or atoms[0].step != CHANNEL:
+            return f.ALL
+        channels = self.out.program.values[layout.value].channels
+        if channels != node.writes.channels:  # several images
+            return f.ALL
+        return self.list_index(node.writes)
+
+    def broadcast_to(self, node: Node, like: ValueLayout) -> int:
+        """The value of a tensor with the layout of another one; each axis
+        may also be broadcast, with size 1."""
+        layout = self.layout_of(node)
+        box = extents(like.atoms())
+        front = ((),) * (len(like.dims) - len(layout.dims))
+        layout = replace(layout, dims=front + layout.dims)
+        found = self._broadcast_box(layout, like, box)
+        if found is None:
+            shape = (1,) * len(front) + node.shape
+            layout = self._copy_like(node, layout, shape, like)
+            found = self._broadcast_box(layout, like, box)
+        if found is None:
+            raise NotSupported('a sum of tensors with different layouts')
+        return self.out.view(layout.value, layout.start, found)
+
+    def _broadcast_box(
+        self, layout: ValueLayout, like: ValueLayout, box: Box
+    ) -> Box | None:
+        """(C, H, W), 1 where it is broadcast, if the layouts agree."""
+        axes = [_Axis() for _ in range(3)]
+        for mine, other in zip(layout.dims, like.dims):
+            pairs = refined(mine, other) if mine else None
+            if mine and pairs is None:
+                return None
+            if not mine:  # a dimension of size one
+                pairs = [(a.size, (0, 0, 0), a.step) for a in other]
+            for _, step, wanted in pairs:
+                for axis, along in zip(axes, wanted):
+                    if along:
+                        axis.same &= step == wanted
+                        axis.broadcast &= not any(step)
+        if not all(axis.same or axis.broadcast for axis in axes):
+            return None
+        return tuple(n if axis.same else 1 for n, axis in zip(box, axes))
+
+    def _copy_like(
+        self,
+        node: Node,
+        layout: ValueLayout,
+        shape: tuple[int, ...],
+        like: ValueLayout,
+    ) -> ValueLayout:
+        """A copy with the layout of another tensor, where it has its dims.
+
+        An axis of the map is 1 if the tensor has none of its dimensions.
+        """
+        dims = [
+            other if size > 1 else () for size, other in zip(shape, like.dims)
+        ]
+        used = {
+            axis
+            for dim in dims
+            for atom in dim
+            for axis in range(3)
+            if atom.step[axis]
+        }
+        # an axis that is partly used is used completely
+        dims = [
+            dim or tuple(a for a in other if axis_of(a) in used)
+            for dim, other in zip(dims, like.dims)
+        ]
+        wide = tuple(math.prod(a.size for a in dim) for dim in dims)
+        box = extents([a for dim in dims for a in dim])
+        if node.op is Op.CONSTANT:
+            numbers = node.tensor.float().reshape(shape).expand(wide)
+            return self._constant_at(numbers, dims, box)
+        target = ValueLayout(self.out.storage(*box), (0, 0, 0), tuple(dims))
+        self.move(layout.expanded(wide), target)
+        return target
+
+    def _constant_at(
+        self, numbers: Tensor, dims: list, box: Box
+    ) -> ValueLayout:
+        atoms = [atom for dim in dims for atom in dim]
+        flat = numbers.reshape([a.size for a in atoms] or [1])
+        order = sorted(
+            range(len(atoms)),
+            key=lambda n: (-axis_of(atoms[n]), max(atoms[n].step)),
+            reverse=True,
+        )
+        if atoms:
+            flat = flat.permute(order)
+        value = self.out.constant(flat.reshape(box))
+        return ValueLayout(value, (0, 0, 0), tuple(dims))
+
+
+def _sorted(atoms: list[DimFactor], box: Box) -> bool:
+    """Whether these factors, slowest first, are contiguous in the map."""
+    _, height, width = box
+    strides = [
+        a.step[0] * height * width + a.step[1] * width + a.step[2]
+        for a in atoms
+    ]
+    wanted, step = [], 1
+    for atom in reversed(atoms):
+        wanted.insert(0, step)
+        step *= atom.size
+    return strides == wanted
+
+
+def axis_of(atom: DimFactor) -> int:
+    return next(n for n, s in enumerate(atom.step) if s)

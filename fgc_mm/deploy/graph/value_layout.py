@@ -1,0 +1,156 @@
+"""Memory layouts: positions of a tensor's elements in a (C, H, W) map."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+Step = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class DimFactor:
+    """A dimension, or a factor of one: ``size`` steps of a stride vector."""
+
+    size: int
+    step: Step
+
+    def scaled(self, factor: int, size: int) -> DimFactor:
+        a, b, c = self.step
+        return DimFactor(size, (a * factor, b * factor, c * factor))
+
+
+@dataclass(frozen=True)
+class ValueLayout:
+    """Positions of a tensor's elements in a value.
+
+    Attributes:
+        value: Index of the value.
+        start: Coordinates of the tensor's first element.
+        dims: For every dimension of the tensor its factors, slowest first;
+            none for a dimension of size one.
+    """
+
+    value: int
+    start: Step
+    dims: tuple[tuple[DimFactor, ...], ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(math.prod(a.size for a in dim) for dim in self.dims)
+
+    def atoms(self) -> list[DimFactor]:
+        """Factors of all dimensions, slowest first."""
+        return [factor for dim in self.dims for factor in dim]
+
+    def permuted(self, dims: Sequence[int]) -> ValueLayout:
+        return replace(self, dims=tuple(self.dims[d] for d in dims))
+
+    def expanded(self, shape: Sequence[int]) -> ValueLayout:
+        dims = tuple(
+            (DimFactor(size, (0, 0, 0)),) if not dim and size != 1 else dim
+            for dim, size in zip(self.dims, shape)
+        )
+        return replace(self, dims=dims)
+
+    def sliced(
+        self, dim: int, start: int, size: int, step: int
+    ) -> ValueLayout:
+        """Slice a dimension with at most one factor."""
+        (factor,) = self.dims[dim]
+        new = (factor.scaled(step, size),) if size > 1 else ()
+        dims = (*self.dims[:dim], new, *self.dims[dim + 1 :])
+        return ValueLayout(self.value, self._moved(factor, start), dims)
+
+    def selected(self, dim: int, index: int) -> ValueLayout:
+        """Select an index of a dimension with at most one factor."""
+        dims = (*self.dims[:dim], *self.dims[dim + 1 :])
+        if not self.dims[dim]:
+            return replace(self, dims=dims)
+        return ValueLayout(
+            self.value, self._moved(self.dims[dim][0], index), dims
+        )
+
+    def flipped(self, dim: int) -> ValueLayout:
+        dims, start = list(self.dims), self
+        for factor in self.dims[dim]:
+            start = replace(start, start=start._moved(factor, factor.size - 1))
+        dims[dim] = tuple(a.scaled(-1, a.size) for a in self.dims[dim])
+        return replace(start, dims=tuple(dims))
+
+    def _moved(self, factor: DimFactor, count: int) -> Step:
+        return tuple(s + count * v for s, v in zip(self.start, factor.step))
+
+    def reshaped(self, shape: Sequence[int]) -> ValueLayout | None:
+        """The layout with another shape; ``None`` if a copy is needed."""
+        atoms = merged(self.atoms())
+        dims: list[tuple[DimFactor, ...]] = []
+        for size in reversed(shape):
+            dim: list[DimFactor] = []
+            while size > 1:
+                factor = atoms.pop()
+                if size % factor.size == 0:
+                    dim.insert(0, factor)
+                    size //= factor.size
+                elif factor.size % size == 0:
+                    dim.insert(0, DimFactor(size, factor.step))
+                    atoms.append(factor.scaled(size, factor.size // size))
+                    size = 1
+                else:
+                    return None
+            dims.insert(0, tuple(merged(dim)))
+        return replace(self, dims=tuple(dims))
+
+
+def merged(atoms: Sequence[DimFactor]) -> list[DimFactor]:
+    """Merge neighbouring factors that form one dimension."""
+    found: list[DimFactor] = []
+    for factor in atoms:
+        if factor.size == 1:
+            continue
+        whole = factor.scaled(factor.size, 0).step
+        if found and any(whole) and found[-1].step == whole:
+            factor = DimFactor(found.pop().size * factor.size, factor.step)
+        found.append(factor)
+    return found
+
+
+def refined(
+    first: Sequence[DimFactor], second: Sequence[DimFactor]
+) -> list[tuple[int, Step, Step]] | None:
+    """Split two descriptions of one dimension into common factors."""
+    first, second = list(first), list(second)
+    pairs = []
+    while first and second:
+        a, b = first.pop(), second.pop()
+        size = math.gcd(a.size, b.size)
+        if size not in (a.size, b.size):
+            return None
+        pairs.insert(0, (size, a.step, b.step))
+        if a.size > size:
+            first.append(a.scaled(size, a.size // size))
+        if b.size > size:
+            second.append(b.scaled(size, b.size // size))
+    return None if first or second else pairs
+
+
+def extents(atoms: Sequence[DimFactor]) -> Step | None:
+    """(C, H, W) of the box that these factors fill exactly once.
+
+    ``None``: they leave gaps, repeat elements, or run along two axes.
+    """
+    box = [1, 1, 1]
+    for axis in range(3):
+        mine = sorted(
+            (a for a in atoms if a.step[axis]), key=lambda a: a.step[axis]
+        )
+        for factor in mine:
+            if factor.step[axis] != box[axis]:
+                return None
+            if sum(map(bool, factor.step)) != 1:
+                return None
+            box[axis] *= factor.size
+    if math.prod(box) != math.prod(a.size for a in atoms):
+        return None
+    return tuple(box)

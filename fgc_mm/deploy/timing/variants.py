@@ -1,0 +1,314 @@
+"""Variants of a network that a benchmark compares: dense, masked, ..."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
+from torch import Tensor, nn
+
+from fgc_mm.deploy.compaction.channel_removal import ChannelRemoval
+from fgc_mm.deploy.compaction.compact import compact
+from fgc_mm.deploy.compaction.equivalence import largest_gap
+from fgc_mm.deploy.compaction.merging import merge_partial_gates
+from fgc_mm.deploy.dynamic.build import to_dynamic
+from fgc_mm.deploy.dynamic.programs import KernelProgram
+from fgc_mm.deploy.export.files import (
+    export_gathered_onnx,
+    export_onnx,
+    onnx_logits,
+)
+from fgc_mm.deploy.export.plain_forward import PlainForward
+from fgc_mm.deploy.firing import SiteFiring, firing_statistics, gated_backbone
+from fgc_mm.deploy.graph.network import listed_graph, network_graph
+from fgc_mm.models import ChannelMap, CompactBackbone
+
+Forward = Callable[[Tensor], Tensor]
+MAX_DIFFERENCE = (
+    1e-3  # a variant with a larger difference of logits is left out
+)
+
+
+@dataclass
+class BenchmarkVariant:
+    """One row of the benchmark.
+
+    Attributes:
+        name: Of the row.
+        kind: ``'dense'``, ``'masked'``, ``'compact'``, ``'dynamic'``,
+            ``'both'`` (compact and dynamic), or ``'static'`` (the dense
+            network of the same mean width, a lower bound of the time).
+        run: Images in, logits out; ``None`` if it cannot be built.
+        why_not: Then the reason.
+        model: The network that runs, if available for further questions.
+    """
+
+    name: str
+    kind: str
+    run: Forward | None = None
+    why_not: str = ''
+    model: nn.Module | None = field(default=None, repr=False)
+
+
+class BenchmarkVariants:
+    """Builds the rows of a benchmark from one trained gated model.
+
+    Args:
+        model: The gated classifier, in evaluation.
+        settings: Config of its backbone.
+        images: (N, 3, H, W) real images for timing.
+        calibration: (N, 3, H, W) other images, for the firing statistics of
+            compaction; on the timed images, rarely open channels might never
+            be open. ``None`` leaves compaction out.
+        folder: For ONNX files.
+        compiled: Whether to include ``torch.compile``; it takes a minute.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        settings: Mapping[str, Any],
+        images: Tensor,
+        calibration: Tensor | None,
+        folder: Path,
+        compiled: bool = True,
+    ) -> None:
+        self._model = model
+        self._backbone = gated_backbone(model)
+        self._settings = settings
+        self._images = images
+        self._calibration = calibration
+        self._folder = folder
+        self._compiled = compiled
+        # later, code compiled for other numbers of threads would reset ours
+        torch._dynamo.reset()
+        self.firing = firing_statistics(model, images.split(16))
+
+    def all(self) -> list[BenchmarkVariant]:
+        """Every variant; those that cannot be built have a reason."""
+        return [*self._dense(), *self._gated(), *self._static()]
+
+    def _dense(self) -> Iterator[BenchmarkVariant]:
+        dense = ungated_copy(self._model, self._settings)
+        yield from self._execution_forms('dense', dense)
+
+    def _static(self) -> Iterator[BenchmarkVariant]:
+        mapped = same_width(self._model, self.firing)
+        static = ungated_copy(self._model, self._settings, mapped)
+        yield from self._execution_forms('static', static)
+
+    def _execution_forms(
+        self, kind: str, model: nn.Module
+    ) -> Iterator[BenchmarkVariant]:
+        """The same network in all forms of execution."""
+        eager = PlainForward(model)
+        yield BenchmarkVariant(f'{kind}, eager', kind, eager, model=model)
+
+        def row(form: str, build: Callable[[], Forward]) -> BenchmarkVariant:
+            return self._row(f'{kind}, {form}', kind, build, eager)
+
+        yield row('folded', lambda: PlainForward(folded(model)))
+        yield row(
+            'folded, channels last', lambda: _channels_last(folded(model))
+        )
+        if self._compiled:
+            yield row('compiled', lambda: _compile(model, self._images[:1]))
+        yield row('our kernel', lambda: _kernel(model, self._images[:1]))
+        yield row('ONNX Runtime', lambda: self._onnx(kind, model))
+
+    def _gated(self) -> Iterator[BenchmarkVariant]:
+        masked = PlainForward(self._model)
+        yield BenchmarkVariant('masked, eager', 'masked', masked)
+        yield self._row(
+            'masked, ONNX Runtime', 'masked',
+            lambda: self._onnx('masked', self._model), masked,
+        )  # fmt: skip
+        yield self._row(
+            'gathered, ONNX Runtime', 'dynamic', self._gathered, masked
+        )
+        yield self._dynamic('dynamic', 'dynamic', self._model)
+        small, why = self._compacted()
+        if small is None:
+            yield BenchmarkVariant('compact, eager', 'compact', None, why)
+            yield BenchmarkVariant('compact and dynamic', 'both', None, why)
+            return
+        reference = PlainForward(small)
+        yield BenchmarkVariant(
+            'compact, eager', 'compact', reference, model=small
+        )
+        yield self._dynamic(
+            'compact and dynamic', 'both', merge_partial_gates(small)
+        )
+
+    def _dynamic(
+        self, name: str, kind: str, model: nn.Module
+    ) -> BenchmarkVariant:
+        try:
+            dynamic = to_dynamic(model, self._images[:8])
+        except Exception as error:  # a compiler may raise anything
+            return BenchmarkVariant(name, kind, None, _first_line(error))
+        return self._row(
+            name, kind, lambda: dynamic, PlainForward(model), dynamic
+        )  # fmt: skip
+
+    def _compacted(self) -> tuple[nn.Module | None, str]:
+        """The model without channels that are constant on these images."""
+        if isinstance(self._backbone, CompactBackbone):
+            return None, 'the model is compact already'
+        if self._calibration is None:
+            return None, 'the config has no training images for statistics'
+        firing = firing_statistics(self._model, self._calibration.split(16))
+        done = compact(self._model, firing, self._settings, self._images[:8])
+        if not done.channel_map.layers and all(
+            len(site.gated) == len(site.kept)
+            for site in done.channel_map.sites.values()
+        ):
+            return None, 'no channel is always, or never, open'
+        if not hasattr(done.backbone, 'gates'):
+            return None, 'no gate is left: the model is static'
+        small = copy.copy(self._model)
+        small._modules = dict(self._model._modules, backbone=done.backbone)
+        small._tables = {}
+        return small, ''
+
+    def _gathered(self) -> Forward:
+        file = self._folder / 'gathered.onnx'
+        export_gathered_onnx(self._model, self._images, file)
+        return onnx_logits(file)
+
+    def _onnx(self, name: str, model: nn.Module) -> Forward:
+        file = self._folder / f'{name}.onnx'
+        two = self._images[:1].repeat(2, 1, 1, 1)
+        export_onnx(model, two, file)
+        return onnx_logits(file)
+
+    def _row(
+        self,
+        name: str,
+        kind: str,
+        build: Callable[[], Forward],
+        reference: Forward,
+        model: nn.Module | None = None,
+    ) -> BenchmarkVariant:
+        """A variant that agrees with its reference, or why there is none."""
+        image = self._images[:1]
+        try:
+            with torch.no_grad(), _no_warnings():
+                run = build()
+                gap = largest_gap(reference(image), run(image))
+        except Exception as error:  # compilers and runtimes raise anything
+            return BenchmarkVariant(name, kind, None, _first_line(error))
+        if gap > MAX_DIFFERENCE:
+            return BenchmarkVariant(
+                name, kind, None, f'logits differ by {gap:.0e}'
+            )
+        return BenchmarkVariant(name, kind, run, model=model)
+
+
+def ungated_copy(
+    model: nn.Module,
+    settings: Mapping[str, Any],
+    channel_map: ChannelMap | None = None,
+) -> nn.Module:
+    """A copy of the classifier without gates, all channels open.
+
+    Args:
+        model: The gated classifier.
+        settings: Config of its backbone.
+        channel_map: If given, the copy is shrunk to it.
+    """
+    gated = gated_backbone(model)
+    inner = copy.deepcopy(settings['backbone'])
+    if isinstance(gated, CompactBackbone):
+        inner = dict(
+            type='fgc_mm.ChannelMapBackbone',
+            backbone=inner,
+            channel_map=settings['channel_map'],
+        )
+    backbone = MMPRETRAIN_MODELS.build(inner)
+    backbone.load_state_dict(gated.backbone.state_dict())
+    if channel_map is not None:
+        channel_map.shrink(backbone)
+    backbone.eval()
+    ungated = _UngatedClassifier(
+        backbone, model.neck if model.with_neck else None, model.head
+    )
+    return copy.deepcopy(ungated).requires_grad_(False)
+
+
+class _UngatedClassifier(nn.Module):
+    """The modules that :class:`PlainForward` needs from a classifier."""
+
+    def __init__(
+        self, backbone: nn.Module, neck: nn.Module | None, head: nn.Module
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.neck = neck
+        self.head = head
+        self.with_neck = neck is not None
+
+
+def same_width(model: nn.Module, firing: Sequence[SiteFiring]) -> ChannelMap:
+    """The most used channels of every site, as many as are open on average.
+
+    Args:
+        model: The gated classifier.
+        firing: Its statistics.
+    """
+    fixed = []
+    for stats in firing:
+        count = max(1, round(float(stats.rate.sum())))
+        chosen = torch.zeros_like(stats.rate)
+        chosen[stats.rate.topk(count).indices] = 1
+        fixed.append(SiteFiring(stats.site, chosen, chosen, stats.images))
+    return ChannelRemoval(gated_backbone(model), fixed, 0.0).channel_map()
+
+
+def folded(model: nn.Module) -> nn.Module:
+    """A copy with norms folded into the convs."""
+    from mmcv.cnn import fuse_conv_bn
+
+    return fuse_conv_bn(copy.deepcopy(model))
+
+
+def _kernel(model: nn.Module, image: Tensor) -> Forward:
+    """The network without gates in our runtime."""
+    following = [model.neck, model.head] if model.with_neck else [model.head]
+    graph = network_graph(model.backbone, image, following)
+    program = KernelProgram(listed_graph(graph))
+    return lambda x: program.run(x, decisions=False)[0]
+
+
+def _channels_last(model: nn.Module) -> Forward:
+    plain = PlainForward(model.to(memory_format=torch.channels_last))
+    return lambda x: plain(x.contiguous(memory_format=torch.channels_last))
+
+
+def _compile(model: nn.Module, image: Tensor) -> Forward:
+    """Inductor with frozen weights, for one shape at a time."""
+    import torch._inductor.config as inductor
+
+    compiled = torch.compile(PlainForward(copy.deepcopy(model)), dynamic=False)
+    with inductor.patch(freezing=True):
+        compiled(image)
+    return compiled
+
+
+def _first_line(error: Exception) -> str:
+    line = str(error).strip().partition('\n')[0][:100]
+    return line or type(error).__name__
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        yield

@@ -1,0 +1,98 @@
+"""Compiler options and object files of the library.
+
+One library has several builds of the performance-critical code: the same
+sources for several instruction sets. It selects one by the CPU that it runs
+on, so one library works on all nodes of a cluster.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+SOURCES = Path(__file__).parent / 'csrc'
+NAME = 'libfgc.so'
+FLAGS = (
+    '-std=c++17',
+    '-O3',
+    # loops that start within a cache line are up to a tenth slower on a
+    # core that two threads share
+    '-falign-loops=64',
+    '-falign-functions=64',
+    '-ffp-contract=fast',
+    '-fno-math-errno',
+    '-fno-trapping-math',
+    '-fPIC',
+    '-fvisibility=hidden',  # no symbols shared with another library
+    '-pthread',
+)
+LINK = ('-shared', '-pthread')
+PER_BUILD = ('kernel.cpp',)  # sources that are compiled for every build
+AVX512 = ('avx512f', 'avx512bw', 'avx512dq', 'avx512vl', 'avx2', 'fma')
+
+
+class Build(NamedTuple):
+    """One build of the performance-critical code.
+
+    Attributes:
+        name: As in ``fgc_builds``.
+        needs: Instruction sets, named like the compiler's options.
+        lanes: float32 per vector.
+    """
+
+    name: str
+    needs: tuple[str, ...] = ()
+    lanes: int = 8
+
+    @property
+    def options(self) -> list[str]:
+        """Compiler options."""
+        name = self.name.replace('-', '_')
+        sets = [f'-m{need}' for need in self.needs]
+        macros = f'-DFGC_BUILD={name}', f'-DFGC_LANES={self.lanes}'
+        return [*macros, *sets]
+
+
+# Without options a compiler generates code for every CPU of the
+# architecture: SSE2 on x86-64, Neon on aarch64.
+BASELINE = Build('baseline', lanes=4)
+X86 = (
+    Build('avx', ('avx',)),
+    Build('avx2', ('avx2', 'fma')),
+    # Some CPUs execute 512 bits at once, others in two halves, or at a lower
+    # clock; both builds use the 32 registers of AVX-512.
+    Build('avx512', AVX512, lanes=16),
+    Build('avx512-256', AVX512),
+)
+
+
+def builds() -> tuple[Build, ...]:
+    """The builds for this machine's architecture."""
+    x86 = platform.machine().lower() in ('x86_64', 'amd64')
+    return (BASELINE, *X86) if x86 else (BASELINE,)
+
+
+def compilations(folder: Path) -> list[tuple[str, str, list[str]]]:
+    """(object file, source, compiler options) of all object files.
+
+    Args:
+        folder: Of the sources.
+    """
+    found = []
+    for source in sorted(path.name for path in folder.glob('*.cpp')):
+        stem = source.removesuffix('.cpp')
+        if source not in PER_BUILD:
+            found.append((f'{stem}.o', source, ['-c', *FLAGS]))
+            continue
+        for build in builds():
+            options = ['-c', *FLAGS, *build.options]
+            found.append((f'{stem}.{build.name}.o', source, options))
+    return found
+
+
+def linking(objects: Sequence[Path]) -> list[str]:
+    """Compiler arguments that link object files to a library."""
+    # libraries must come after the objects that need them
+    return [*map(str, objects), *LINK]

@@ -1,0 +1,36 @@
+"""Batch sizes that the layers of a network see."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from fgc_mm.sites.probed_backbone import output_shape
+
+
+class BatchSizes:
+    """A visitor that records the batch sizes of dense layers.
+
+    Attributes:
+        sizes: Batch sizes of the inputs and outputs of every dense layer.
+    """
+
+    def __init__(self) -> None:
+        self.sizes: dict[str, set[int]] = {}
+
+    def dense_output(self, name: str, layer: nn.Module, x: Tensor) -> Tensor:
+        """Zeros of the right shape."""
+        output = x.new_zeros(output_shape(layer, x))
+        self.sizes.setdefault(name, set()).update((len(x), len(output)))
+        return output
+
+    def run_module(
+        self, name: str, run: Callable[[], Any], inputs: Any
+    ) -> Any:
+        """Run the module."""
+        return run()
+
+    def after_module(
+        self, name: str, module: nn.Module, output: Tensor
+    ) -> None:
+        """Do nothing."""

@@ -1,0 +1,118 @@
+"""Result of a site search, also as text for a checkpoint."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain
+from typing import Any
+
+from torch import nn
+
+from fgc_mm.sites.layout import DENSE, is_depthwise, layer_widths
+from fgc_mm.sites.site import GateSite, SiteLayer
+
+
+@dataclass(frozen=True)
+class FoundSites:
+    """The sites of one network.
+
+    Attributes:
+        fingerprint: Of the network and the search options
+            (:mod:`fgc_mm.sites.network_fingerprint`); ``None`` if there is
+            none, so that the result cannot be reused.
+        image_shape: (C, H, W) of the image used in the search.
+        sites: All of them, in the order of the network's modules.
+    """
+
+    fingerprint: str | None
+    image_shape: tuple[int, int, int]
+    sites: tuple[GateSite, ...]
+
+    def to_text(self) -> str:
+        """As JSON."""
+        return json.dumps(asdict(self) | dict(sites=[*map(_row, self.sites)]))
+
+    @classmethod
+    def from_text(cls, text: str) -> 'FoundSites':
+        """From JSON.
+
+        Raises:
+            ValueError: The text has another format.
+        """
+        try:
+            row = json.loads(text)
+            sites = tuple(map(_site, row['sites']))
+            channels, height, width = row['image_shape']
+            return cls(row['fingerprint'], (channels, height, width), sites)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f'no sites: {error}') from error
+
+    def matches(self, backbone: nn.Module) -> bool:
+        """Whether a network has these layers with these widths."""
+        layers = dict(backbone.named_modules())
+        return all(
+            isinstance(layers.get(member.path), DENSE)
+            and _matches(member, layers[member.path], number, site.channels)
+            for site in self.sites
+            for number, members in enumerate((site.consumers, site.outputs))
+            for member in members
+        ) and all(
+            site.name in [member.path for member in site.outputs]
+            and (site.branch_end in layers or site.consumers)
+            for site in self.sites
+        )
+
+
+def _matches(
+    member: SiteLayer, layer: nn.Module, number: int, channels: int
+) -> bool:
+    width = layer_widths(layer)[1 if is_depthwise(layer) else number]
+    if member.positions is None:
+        return width == channels
+    known = all(-1 <= p < channels for p in member.positions)
+    return known and len(member.positions) == width
+
+
+def _row(site: GateSite) -> dict[str, Any]:
+    row = asdict(site)
+    for key in ('consumers', 'outputs'):
+        row[key] = [
+            [m['path'], m['positions'] and _runs(m['positions'])]
+            for m in row[key]
+        ]
+    return row
+
+
+def _site(row: dict[str, Any]) -> GateSite:
+    members = {
+        key: tuple(
+            SiteLayer(path, None if runs is None else _positions(runs))
+            for path, runs in row[key]
+        )
+        for key in ('consumers', 'outputs')
+    }
+    return GateSite(**(row | members))
+
+
+def _runs(positions: Sequence[int]) -> list[list[int]]:
+    """Run-length code: (first, count, step), with step 0 or 1."""
+    runs: list[list[int]] = []
+    for position in positions:
+        if runs:
+            first, count, step = runs[-1]
+            if count == 1 and position - first in (0, 1):
+                step = position - first
+            if position == first + count * step and (step or count > 0):
+                runs[-1] = [first, count + 1, step]
+                continue
+        runs.append([position, 1, 0])
+    return runs
+
+
+def _positions(runs: Iterable[Sequence[int]]) -> tuple[int, ...]:
+    return tuple(
+        chain.from_iterable(
+            [first + i * step for i in range(count)]
+            for first, count, step in runs
+        )
+    )

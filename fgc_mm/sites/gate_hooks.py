@@ -1,0 +1,213 @@
+"""Forward hooks that run a gate at its site."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fgc_mm.errors import FGCError
+from fgc_mm.functional import mask_channels
+from fgc_mm.sites.call import SiteState, state_of
+from fgc_mm.sites.gate_record import GateRecord
+from fgc_mm.sites.layout import (
+    ChannelIndex,
+    channels_last,
+    channels_second,
+    mask_input,
+    merge_channels,
+    site_channels,
+)
+from fgc_mm.sites.recompute import (
+    add_grad,
+    decide,
+    record_activation,
+    replay_activation,
+    without_graph,
+)
+from fgc_mm.sites.site import GateSite, SiteLayer
+
+
+class GateHooks:
+    """Forward hooks that connect a gate to its site.
+
+    Two kinds of forward-pre-hook: on the producer, whose input the gate
+    reads, and on each consumer, whose input is masked; for a residual site
+    also a forward hook on the branch's end, whose output is masked. The
+    hooks do nothing outside of a gated call, so the backbone by itself is
+    the dense network.
+
+    The state of a gated pass belongs to the call
+    (:mod:`fgc_mm.sites.call`), not to this object, so several threads may
+    run the model at the same time.
+
+    The hooks are bound methods, which ``copy.deepcopy`` (EMA) copies along
+    with this object; a closure would keep a reference to the original gate.
+    """
+
+    def __init__(self, site: GateSite, gate: nn.Module) -> None:
+        self.site = site
+        self.name = site.name
+        self.gate = gate
+        self._single_consumer = len(site.consumers) == 1
+
+    @staticmethod
+    def attach(
+        site_hooks: Sequence['GateHooks'], find: Callable[[str], nn.Module]
+    ) -> None:
+        """Register all hooks on the modules that ``find`` returns for a path.
+
+        All masks first: a layer may consume one site and produce another,
+        and a gate must read its input after the mask.
+        """
+        for hooks in site_hooks:
+            hooks._attach_masks(find)
+        for hooks in site_hooks:
+            layer = find(hooks.site.producer)
+            layer.register_forward_pre_hook(hooks._decide)
+
+    def _attach_masks(self, find: Callable[[str], nn.Module]) -> None:
+        for consumer in self.site.consumers:
+            layer = find(consumer.path)
+            hook = partial(self._mask, _channel_index(consumer))
+            layer.register_forward_pre_hook(hook)
+        if self.site.branch_end is not None:
+            last = channels_last(find(self.site.producer))
+            hook = partial(self._mask_end, last)
+            find(self.site.branch_end).register_forward_hook(hook)
+
+    def is_attached(self, layer: nn.Module | None) -> bool:
+        """Whether the gate reads the input of this layer."""
+        hooks = layer._forward_pre_hooks.values() if layer else ()
+        return any(getattr(hook, '__self__', None) is self for hook in hooks)
+
+    def new_state(self, keep: bool, **_: bool) -> SiteState:
+        """The site's state for a new call."""
+        return SiteState(self, keep)
+
+    def record(self, state: SiteState) -> GateRecord | None:
+        """The record of a call; ``None`` if the gate did not run."""
+        if state.decision is None:
+            return None
+        parts = state.parts
+        activation = (
+            merge_channels(parts, self.site.channels) if parts else None
+        )
+        return GateRecord(self.site, activation, *state.decision)
+
+    def _decide(
+        self, layer: nn.Module, args: tuple[Tensor, ...]
+    ) -> tuple[Tensor, ...] | None:
+        state = state_of(self)
+        if state is None:
+            return None
+        if state.forward_done:
+            x = add_grad(
+                args[0], state.detached_gate and state.detached_gate.gradient
+            )
+            return (x, *args[1:])
+        if state.decision is not None:
+            raise FGCError(
+                f'{self.site.producer} ran twice in one forward pass, but a '
+                'gate decides once per image; leave this site out of sites.'
+            )
+        if state.grad:
+            gate = partial(self._run_gate, layer)
+            state.decision = decide(gate, args[0], state)
+        else:
+            state.decision = self._run_gate(layer, args[0])
+        return None
+
+    def _run_gate(self, layer: nn.Module, x: Tensor) -> Any:
+        """The gate's decision on the producer's input."""
+        return self.gate(channels_second(layer, x))
+
+    def _mask(
+        self,
+        index: ChannelIndex | None,
+        layer: nn.Module,
+        args: tuple[Tensor, ...],
+    ) -> tuple[Tensor, ...] | None:
+        state = state_of(self)
+        if state is None:
+            return None
+        mask = self._current_mask(state)
+        if self.site.branch_end is not None:
+            # applied at the branch end; keeps closed channels 0 after norms
+            mask = (mask != 0).to(mask)
+        x = args[0]
+        # in place, unless the unmasked input is needed: by a recorded
+        # activation, by a second consumer of the same memory (a factor other
+        # than 0 or 1 would act twice), or by a recomputation
+        inplace = self._single_consumer and not state.grad
+        if state.keep:
+            x, inplace = self._record_input(state, layer, x, index), False
+        return (mask_input(layer, x, mask, index, inplace), *args[1:])
+
+    def _record_input(
+        self,
+        state: SiteState,
+        layer: nn.Module,
+        x: Tensor,
+        index: ChannelIndex | None,
+    ) -> Tensor:
+        """Record the channels, unless earlier consumers have read all."""
+        if state.forward_done:
+            return replay_activation(x, state, layer)
+        channels = self.site.channels
+        if not any(len(present) == channels for present, _ in state.parts):
+            state.parts.append(
+                record_activation(
+                    x,
+                    state,
+                    layer,
+                    lambda x: site_channels(layer, x, index, channels),
+                )
+            )
+        return x
+
+    def _mask_end(
+        self, last: bool, module: nn.Module, _: Any, output: Tensor
+    ) -> Tensor | None:
+        state = state_of(self)
+        if state is None:
+            return None
+        state.masked_at_end = True
+        mask = self._current_mask(state)
+        if state.keep and state.forward_done:
+            output = replay_activation(output, state, module)
+        elif state.keep:
+            own = record_activation(
+                output, state, module, partial(_channels_second, last)
+            )
+            state.parts = [(torch.arange(own.shape[1]), own)]
+        masked = mask_channels(_channels_second(last, output), mask)
+        return masked.movedim(1, -1) if last else masked
+
+    def _current_mask(self, state: SiteState) -> Tensor:
+        if state.forward_done:
+            return state.mask
+        decision = state.decision
+        if decision is None:
+            raise FGCError(
+                f'{self.site.producer} had not run when one of its consumers '
+                'did, so there is no gate decision: the executed layers '
+                'depend on the values of the images, or another module has '
+                'replaced this one; wrap the network that will run, or leave '
+                'this site out of sites.'
+            )
+        if state.grad and state.detached_gate is None and without_graph():
+            state.used_without_graph = True
+        return decision.mask
+
+
+def _channel_index(consumer: SiteLayer) -> ChannelIndex | None:
+    if consumer.positions is None:
+        return None
+    return ChannelIndex(consumer.positions)
+
+
+def _channels_second(last: bool, x: Tensor) -> Tensor:
+    """Move the channels to the second dimension."""
+    return x.movedim(-1, 1) if last else x

@@ -1,0 +1,49 @@
+"""Record of a site for one batch, used by gate losses and MACs counting."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fgc_mm.sites.site import GateSite
+
+
+@dataclass(frozen=True)
+class GateRecord:
+    """A site's activation, gate outputs and mask for one batch.
+
+    A gate makes G decisions for C channels: G is C, unless it decides for
+    groups of neighbouring channels (:attr:`GateSite.group_sizes`).
+
+    Attributes:
+        site: The site.
+        activation: (N, C, ...) the activation before masking (its means over
+            all positions where no consumer reads all channels); ``None`` in
+            evaluation unless requested.
+        logits: (N, G) the gate's linear output.
+        probs: (N, G) probability, in [0, 1], that a decision opens its
+            channels.
+        mask: (N, C) factor of the activation; 0 is closed.
+        saliency: (N, G) for gates that scale their channels, the scale of
+            each decision's channels if they were open; ``None`` for other
+            gates.
+    """
+
+    site: GateSite
+    activation: Tensor | None
+    logits: Tensor
+    probs: Tensor
+    mask: Tensor
+    saliency: Tensor | None = None
+
+    @property
+    def gate_strength(self) -> Tensor:
+        """The saliency if there is one, otherwise the probability; (N, G)."""
+        return self.probs if self.saliency is None else self.saliency
+
+
+def keep_ratio(records: Sequence[GateRecord]) -> Tensor:
+    """Fraction of gated channels that are open, over sites and images; ()."""
+    masks = torch.cat([r.mask.detach().flatten() for r in records])
+    return (masks != 0).float().mean()

@@ -1,0 +1,244 @@
+"""A backbone whose dense layers are replaced during probing passes."""
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrize import is_parametrized
+
+from fgc_mm.errors import FGCError
+from fgc_mm.sites.eval_mode import eval_mode
+from fgc_mm.sites.layout import is_dense, is_depthwise
+from fgc_mm.sites.work_limit import WorkLimit
+
+
+class Visitor(Protocol):
+    """Callbacks of one pass through a :class:`ProbedBackbone`."""
+
+    def dense_output(self, name: str, layer: nn.Module, x: Tensor) -> Tensor:
+        """Output of a dense layer for its input ``x``."""
+
+    def after_module(
+        self, name: str, module: nn.Module, output: Tensor
+    ) -> Any:
+        """Called with another module's output; may return a new one."""
+
+    def run_module(
+        self, name: str, run: Callable[[], Any], inputs: Any
+    ) -> Any:
+        """Output of a module that contains dense layers, run or cached."""
+
+
+class ProbedBackbone:
+    """A backbone in which a visitor provides the outputs of dense layers.
+
+    Since dense layers do not compute, a pass is cheap however large the
+    network is; what does run are the operations between them. In a ``with``
+    block the backbone is in evaluation mode, and all parameters outside the
+    dense layers (norms, layer scales, depthwise convs) are random and of
+    order 1, so that e.g. a norm initialised to zero does not block a signal.
+    Everything is restored afterwards.
+
+    Args:
+        backbone: The network.
+        work: Counts the computed elements and stops at a limit.
+    """
+
+    def __init__(
+        self, backbone: nn.Module, work: WorkLimit | None = None
+    ) -> None:
+        self.backbone = backbone
+        self._work = work or WorkLimit()
+        self._stack = ExitStack()
+        self._visitor: Visitor | None = None
+        self._running: list[str] = []
+
+    def __enter__(self) -> 'ProbedBackbone':
+        _check_parameters(self.backbone)
+        with ExitStack() as stack:
+            stack.enter_context(eval_mode(self.backbone))
+            stack.enter_context(_random_parameters(self.backbone))
+            for name, module in self.backbone.named_modules():
+                self._install_hooks(stack, name, module)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.close()
+
+    def run(self, images: Tensor, visitor: Visitor) -> list[Tensor]:
+        """Run one pass.
+
+        Args:
+            images: (N, C, H, W).
+            visitor: Provides the outputs of the dense layers.
+
+        Returns:
+            All tensors of the backbone's output.
+
+        Raises:
+            FGCError: The backbone fails on such images; names the module.
+        """
+        self._visitor = visitor
+        self._running.clear()
+        try:
+            with torch.no_grad(), _fixed_seed(images.device):
+                outputs = self.backbone(images)
+        except FGCError:
+            raise
+        except Exception as error:
+            raise FGCError(self._failure_message(images, error)) from error
+        found = list(tensors(outputs))
+        if not found:
+            raise FGCError(
+                f'{type(self.backbone).__name__} returns '
+                f'{type(outputs).__name__}, which contains no tensor; it must '
+                'return a tensor, or a tuple, list or dict of tensors.'
+            )
+        return found
+
+    def _install_hooks(
+        self, stack: ExitStack, name: str, module: nn.Module
+    ) -> None:
+        def enter(*_: Any) -> None:
+            self._running.append(name)
+
+        def after_forward(_: nn.Module, __: Any, output: Any) -> Any:
+            self._running.pop()
+            self._work.add(output)
+            if is_dense(module) or not isinstance(output, Tensor):
+                return None
+            return self._visitor.after_module(name, module, output)
+
+        def dense_output(x: Tensor) -> Tensor:
+            return self._visitor.dense_output(name, module, x)
+
+        def run_or_cached(*args: Any, **options: Any) -> Any:
+            run = partial(own, *args, **options)
+            return self._visitor.run_module(name, run, (args, options))
+
+        own = module.forward
+        if is_dense(module):
+            _replace_forward(stack, module, dense_output)
+        elif name and any(map(is_dense, module.modules())):
+            _replace_forward(stack, module, run_or_cached)
+        stack.callback(module.register_forward_pre_hook(enter).remove)
+        stack.callback(module.register_forward_hook(after_forward).remove)
+
+    def _failure_message(self, images: Tensor, error: Exception) -> str:
+        size = 'x'.join(map(str, images.shape[1:]))
+        running = self._running[-1] if self._running else ''
+        if running and _missing_module(error) == running:
+            return (
+                f'{running} of {type(self.backbone).__name__} runs for some '
+                f'images of size {size} and not for others, but gates need a '
+                'network that runs the same layers for every image; choose '
+                'another backbone.'
+            )
+        where = ''.join(f' in {name}' for name in self._running[-1:] if name)
+        text = str(error).strip() or type(error).__name__
+        return (
+            f'{type(self.backbone).__name__} fails on an image of size '
+            f'{size}{where} ({text.splitlines()[-1]}); it must take a batch '
+            'of images as its only argument; if the images must have a '
+            "certain size, set it: sites=dict(type='auto', image_size=...)."
+        )
+
+
+def _missing_module(error: Exception) -> str | None:
+    """The module that did not run in an earlier pass, if this is the error."""
+    if not isinstance(error, KeyError) or not error.args:
+        return None
+    return getattr(error.args[0], 'path', error.args[0])
+
+
+def output_shape(layer: nn.Module, x: Tensor) -> torch.Size:
+    """The shape of a layer's output, computed on the meta device."""
+    if is_parametrized(layer):  # its weight comes from other modules
+        return type(layer).forward(layer, x).shape
+    meta_copy = copy.copy(layer)
+    meta_copy.__dict__['_parameters'] = {
+        name: None if value is None else value.to('meta')
+        for name, value in layer._parameters.items()
+    }
+    return type(layer).forward(meta_copy, x.to('meta')).shape
+
+
+def tensors(outputs: Any) -> Iterator[Tensor]:
+    """All tensors of a nested output."""
+    if isinstance(outputs, Tensor):
+        yield outputs
+    elif isinstance(outputs, Mapping):
+        yield from tensors(list(outputs.values()))
+    elif isinstance(outputs, (tuple, list)):
+        for output in outputs:
+            yield from tensors(output)
+
+
+def _replace_forward(
+    stack: ExitStack, module: nn.Module, forward: Callable
+) -> None:
+    if 'forward' in module.__dict__:  # replaced on the instance already
+        stack.callback(setattr, module, 'forward', module.forward)
+    stack.callback(module.__dict__.pop, 'forward')
+    module.forward = forward
+
+
+def _check_parameters(backbone: nn.Module) -> None:
+    kind = type(backbone).__name__
+    parameters = list(backbone.parameters())
+    if not parameters:
+        raise FGCError(
+            f'{kind} has no parameters, so there is nothing to gate; choose '
+            'another backbone.'
+        )
+    if any(is_lazy(p) or p.is_meta for p in parameters):
+        raise FGCError(
+            f'{kind} has uninitialised parameters (of a lazy layer, or on '
+            'the meta device); run it once, or build it on the CPU.'
+        )
+
+
+@contextmanager
+def _fixed_seed(device: torch.device) -> Iterator[None]:
+    """Run with a fixed seed, since some networks draw random numbers in eval.
+
+    Does not use ``torch.manual_seed``, which would reseed all devices.
+    """
+    cuda = [device] if device.type == 'cuda' else []
+    with torch.random.fork_rng(cuda):
+        torch.default_generator.manual_seed(0)
+        if cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(0)
+        yield
+
+
+@contextmanager
+def _random_parameters(backbone: nn.Module) -> Iterator[None]:
+    """Temporary random parameters of order 1 outside the dense layers."""
+    generator = torch.Generator().manual_seed(0)
+    with ExitStack() as stack:
+        for module in backbone.modules():
+            state = dict(module.named_parameters(recurse=False))
+            if is_dense(module):  # only all-zero parameters matter here
+                state = {k: v for k, v in state.items() if not v.any()}
+            for name in ('running_mean', 'running_var'):
+                if isinstance(getattr(module, name, None), Tensor):
+                    state[name] = getattr(module, name)
+            for name, tensor in state.items():
+                values = torch.rand(tensor.shape, generator=generator)
+                values = values * 0.5 + 0.5
+                if name in ('bias', 'running_mean'):
+                    values.zero_()
+                elif is_depthwise(module):
+                    values /= math.prod(module.kernel_size)
+                stack.callback(setattr, tensor, 'data', tensor.data)
+                tensor.data = values.to(tensor)
+        yield

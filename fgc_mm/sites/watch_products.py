@@ -1,0 +1,60 @@
+"""Observing the tensor products that torch computes."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fgc_mm.functional.products import Product, products_of
+
+# torch's fused-attention switch is global to the process
+_SWITCH = threading.RLock()
+
+
+@contextmanager
+def watch_products(see: Callable[[Product], None]) -> Iterator[None]:
+    """Call ``see`` for every product that this thread computes.
+
+    Disables the fused path of ``nn.MultiheadAttention`` meanwhile. Products
+    on the meta device (shape inference only) are left out.
+
+    Args:
+        see: Called with each product, after it has been computed.
+    """
+    with _SWITCH:
+        fused = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            with _ProductMode(see):
+                yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fused)
+
+
+class _ProductMode(TorchDispatchMode):
+    def __init__(self, see: Callable[[Product], None]) -> None:
+        super().__init__()
+        self._see = see
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is not torch.ops.prim.device.default:
+            # inference tensors arrive here before aten.linear is decomposed
+            with self:
+                out = func.decompose(*args, **kwargs)
+            if out is not NotImplemented:
+                return out
+        out = func(*args, **kwargs)
+        for product in products_of(func, args, out):
+            if not product.factors[0].is_meta:
+                self._see(product)
+        return out

@@ -1,0 +1,250 @@
+"""Search results are cached."""
+
+import threading
+from functools import partial
+
+import pytest
+import torch
+from mmengine.runner.checkpoint import get_state_dict, weights_to_cpu
+from torch import distributed as dist
+from torch import nn
+
+from fgc_mm.models import CifarResNet, GatedBackbone
+from fgc_mm.reliability.checkpoint import read_checkpoint
+from fgc_mm.sites import SiteLayer, find_sites, search_sites, site_cache
+from fgc_mm.sites.found_sites import FoundSites, _positions, _runs
+from fgc_mm.sites.network_fingerprint import network_fingerprint
+from fgc_mm.sites.site import GateSite
+
+GATE = dict(type='fgc_mm.BinaryConcreteGate')
+
+
+def scaled(x, factor):
+    return x * factor
+
+
+def summed(x, factor):
+    return x + x.flip(1) * factor
+
+
+class Net(nn.Module):
+    """Two convs with a function between them."""
+
+    def __init__(self, between=torch.relu, width=4, **options):
+        super().__init__()
+        self.a = nn.Conv2d(3, width, 1, **options)
+        self.b = nn.Conv2d(width, 2, 1)
+        self.between = between
+        self.register_buffer('order', torch.arange(width))
+        self.limit = 6
+
+    def forward(self, x):
+        return self.b(self.between(self.a(x)[:, self.order]).clamp(max=9))
+
+
+@pytest.fixture
+def searches(monkeypatch):
+    """Every search, as the class of its network."""
+    made = []
+
+    def search(backbone, *rest):
+        made.append(type(backbone))
+        return real(backbone, *rest)
+
+    from fgc_mm.sites import discovery
+
+    real = discovery._bounded_search
+    monkeypatch.setattr(discovery, '_bounded_search', search)
+    return made
+
+
+def test_an_equal_network_is_not_searched(searches):
+    first = find_sites(CifarResNet(20, base_channels=4))
+    equal = CifarResNet(20, base_channels=4)
+    for parameter in equal.parameters():  # as after training
+        nn.init.normal_(parameter)
+    assert find_sites(equal) == first
+    assert find_sites(equal, ['layer1.*']) == first[:3]
+    assert len(searches) == 1
+    find_sites(equal, dict(type='auto', residual=True))
+    assert len(searches) == 2
+
+
+def reordered():
+    net = Net()
+    net.order.copy_(torch.tensor([1, 0, 2, 3]))
+    return net
+
+
+def limited():
+    net = Net()
+    net.limit = 7
+    return net
+
+
+def hooked():
+    net = Net()
+    net.a.register_forward_hook(lambda m, x, y: y.flip(1))
+    return net
+
+
+def zeroed():
+    net = Net()
+    nn.init.zeros_(net.a.weight)
+    return net
+
+
+def patched(monkeypatch):
+    monkeypatch.setattr(Net, 'forward', lambda m, x: m.b(m.a(x).flip(1)))
+    return Net()
+
+
+@pytest.mark.parametrize(
+    'other',
+    [
+        partial(Net, width=6),
+        partial(Net, bias=False),
+        partial(Net, torch.sigmoid),
+        partial(Net, lambda x: x.flip(1)),
+        partial(Net, partial(summed, factor=2)),
+        partial(Net, partial(summed, factor=3)),
+        partial(Net, lambda x: scaled(x, 2)),
+        reordered, limited, hooked, zeroed,
+    ],
+)  # fmt: skip
+def test_another_network_has_another_fingerprint(other):
+    one, two = (network_fingerprint(other(), {}) for _ in range(2))
+    assert one == two != network_fingerprint(Net(), {})
+
+
+def test_a_changed_method_or_helper_changes_the_fingerprint(monkeypatch):
+    before = network_fingerprint(Net(), {})
+    helped = network_fingerprint(Net(lambda x: scaled(x, 2)), {})
+    assert network_fingerprint(patched(monkeypatch), {}) != before
+    monkeypatch.setitem(globals(), 'scaled', summed)
+    assert network_fingerprint(Net(lambda x: scaled(x, 2)), {}) != helped
+
+
+def test_trained_weights_and_modes_do_not_change_it():
+    net = nn.Sequential(Net(), nn.BatchNorm2d(2))
+    before = network_fingerprint(net, {})
+    net(torch.rand(4, 3, 8, 8)).sum().backward()
+    torch.optim.SGD(net.parameters(), lr=0.1).step()
+    assert network_fingerprint(net.eval(), {}) == before
+
+
+class Secret:
+    """An object of an unknown class."""
+
+    def __call__(self, x):
+        return x.relu()
+
+
+def test_a_network_with_an_unknown_object_is_searched_every_time(searches):
+    net = Net(Secret())
+    assert network_fingerprint(net, {}) is None
+    assert find_sites(net) == find_sites(net)
+    assert len(searches) == 2
+    # and its checkpoint has no sites
+    gated = GatedBackbone(net, GATE)
+    assert 'sites' not in gated.state_dict()._metadata['']
+
+
+@pytest.mark.parametrize('state_of', [nn.Module.state_dict, get_state_dict])
+def test_a_checkpoint_holds_the_sites(searches, tmp_path, state_of):
+    config = dict(type='fgc_mm.CifarResNet', base_channels=4)
+    gated = nn.ModuleDict(dict(backbone=GatedBackbone(config, GATE)))
+    file = tmp_path / 'epoch_1.pth'
+    # mmengine's runner saves it this way
+    state = weights_to_cpu(state_of(gated))
+    torch.save(dict(state_dict=state, meta={}), file)
+    site_cache.clear_cache()  # as in another process
+    checkpoint = read_checkpoint(file)
+    again = GatedBackbone(config, GATE, ['layer3.*'])
+    assert len(searches) == 1
+    assert again.sites == gated['backbone'].sites[-3:]
+    assert again.found == gated['backbone'].found
+    again.load_state_dict(checkpoint['state_dict'], strict=False)
+    GatedBackbone(dict(config, base_channels=8), GATE)
+    assert len(searches) == 2
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        '', '[]', '{', '{"sites": 3}',
+        FoundSites(None, (3, 8, 8), ()).to_text(),
+        FoundSites('KEY', (3, 8, 8), (GateSite('x', (), (), 3, 4),)).to_text(),
+        FoundSites(
+            'KEY', (3, 8, 8),
+            (GateSite('a', (SiteLayer('b'),), (SiteLayer('x'),), 3, 4),),
+        ).to_text(),
+        FoundSites(
+            'KEY', (3, 8, 8),
+            (GateSite('a', (SiteLayer('b', (9,) * 4),), (SiteLayer('a'),),
+                      3, 4),),
+        ).to_text(),
+    ],
+)  # fmt: skip
+def test_damaged_text_is_searched_again(searches, text):
+    net = Net()
+    key = search_sites(net).fingerprint
+    site_cache.cache_sites(key, text.replace('KEY', key))
+    assert [site.name for site in find_sites(net)] == ['a']
+    assert len(searches) == 2
+
+
+def test_text_makes_the_round_trip():
+    found = search_sites(CifarResNet(20, base_channels=4))
+    assert FoundSites.from_text(found.to_text()) == found
+
+
+@pytest.mark.parametrize(
+    'positions',
+    [(0, 1, 2, -1, -1, -1, 0, 1), (0, 0, 1, 1), (0,), (), (3, 1, 2, 2, 7)],
+)
+def test_runs_make_the_round_trip(positions):
+    assert _positions(_runs(positions)) == positions
+
+
+def test_of_several_ranks_one_searches():
+    store, made = dist.HashStore(), []
+    found = FoundSites('f' * 64, (3, 8, 8), ())
+
+    def search():
+        made.append(1)
+        return found
+
+    results = []
+    ranks = [
+        threading.Thread(
+            target=lambda: results.append(
+                site_cache.search_once(store, 'f' * 64, search)
+            )
+        )
+        for _ in range(3)
+    ]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join(20)
+    assert results == [found] * 3 and len(made) == 1
+
+
+def test_where_the_first_rank_fails_the_others_search():
+    store = dist.HashStore()
+    with pytest.raises(RuntimeError, match='on purpose'):
+        site_cache.search_once(store, 'key', fail)
+    found = FoundSites('key', (3, 8, 8), ())
+    assert site_cache.search_once(store, 'key', lambda: found) is found
+
+
+def fail():
+    raise RuntimeError('on purpose')
+
+
+def test_the_least_recently_used_result_is_dropped():
+    for number in range(site_cache.MAX_NETWORKS + 2):
+        site_cache.cache_sites(str(number), '')
+    assert len(site_cache._cache) == site_cache.MAX_NETWORKS
+    assert '1' not in site_cache._cache and '2' in site_cache._cache

@@ -74,7 +74,6 @@ class Run:
         self.name = name
         self.work_dir = work_dir
         self.log = work_dir / 'demo.log'
-        self.config = config_file(f'{work_dir.name}.py')
 
     def train(self, seed: int) -> None:
         """Start fgc-mm train."""
@@ -111,7 +110,7 @@ class Run:
         return self.process.wait()
 
     def _start(self, name: str, *arguments: str) -> None:
-        command = command_of(name, self.config)
+        command = command_of(name, config_file(f'{self.work_dir.name}.py'))
         # Images of 8 x 8: threads would wait for each other, and the two
         # networks train side by side.
         env = {'OMP_NUM_THREADS': '1', **os.environ}

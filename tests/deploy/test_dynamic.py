@@ -462,6 +462,18 @@ def test_the_model_itself_stays_as_it_is(small):
     assert not own & {p.data_ptr() for p in model.parameters()}
 
 
+@needs_kernel
+def test_torchs_default_dtype_does_not_matter(small):
+    model, images = small
+    dynamic = to_dynamic(model, images, backend='kernel')
+    want = dynamic(images[:1])
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(dynamic(images[:1]), want)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 @pytest.mark.usefixtures('all_sites_pay')
 def test_copies_work(small):
     model, images = small

@@ -113,7 +113,8 @@ class KernelProgram(ExecutableProgram):
         self._model.check_shape(images.shape)
         count = images.shape[0]
         found = [
-            torch.empty((count, *shape)) for shape in self._shapes[decisions]
+            torch.empty((count, *shape), dtype=torch.float32, device='cpu')
+            for shape in self._shapes[decisions]
         ]
         self._model.run_at(
             images.data_ptr(),

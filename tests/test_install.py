@@ -133,9 +133,20 @@ def install_mkdocs(checkout):
     script.chmod(0o755)
 
 
+def test_warnings_of_the_documentation_are_errors(checkout):
+    install_mkdocs(checkout)
+    done = subprocess.run(
+        ['make', 'docs'],
+        cwd=checkout.folder,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert 'mkdocs build --strict --quiet' in done.stdout.splitlines()
+
+
 def test_ci_lints_and_runs_all_tests(checkout):
     checkout('install')
-    install_mkdocs(checkout)
     install_slurm(checkout, 'echo "a Slurm"')
     done = subprocess.run(
         [checkout.folder / '.ci' / 'run'], capture_output=True, text=True
@@ -143,7 +154,6 @@ def test_ci_lints_and_runs_all_tests(checkout):
     assert done.returncode == 0
     lines = done.stdout.splitlines()
     assert 'runs -m ruff check .' in lines
-    assert 'mkdocs build --strict --quiet' in lines
     assert lines[-4:] == [
         TESTS,
         'runs -m pytest -q tests/tools/test_reproduce_page.py',

@@ -78,8 +78,6 @@ docs-serve: $(DOCS)
 
 $(DOCS): setup.cfg requirements/constraints.txt
 	@$(PYTHON) -m venv .venv-docs
-	@# old versions of pip do not read all of these wheels
-	@.venv-docs/bin/python -m pip install -q --upgrade pip
 	@.venv-docs/bin/python -m pip install -q -c requirements/constraints.txt \
 	  $$(sed -n '/^docs =/,/^[a-z]/s/^    //p' setup.cfg)
 	@touch $@

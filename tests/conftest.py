@@ -93,6 +93,25 @@ def unformatted():
         yield
 
 
+@pytest.fixture(autouse=True, scope='module')
+def shared_searches(request, shared_root):
+    """A network whose sites one test process has found is not searched again.
+
+    The processes share a store, as the ranks of a distributed run do. Tests
+    of the search itself search.
+    """
+    alone = 'PYTEST_XDIST_WORKER' not in os.environ
+    if alone or request.path.parent.name == 'sites':
+        yield
+        return
+    from torch.distributed import FileStore
+
+    store = FileStore(str(shared_root / 'sites_store'))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('fgc_mm.sites.site_cache._store', lambda: store)
+        yield
+
+
 @pytest.fixture(autouse=True, scope='session')
 def registered():
     """Every test can build what the package registers.

@@ -41,8 +41,7 @@ from coupling import (
 )
 
 from fgc_mm.engine.gather import gather_together
-from fgc_mm.functional import Shard
-from fgc_mm.memory import MemoryBank, ShardedBank
+from fgc_mm.memory import MemoryBank, Shard, ShardedBank
 
 LIMIT = 512
 WAYS = {

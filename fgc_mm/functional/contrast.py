@@ -9,13 +9,9 @@ from torch.autograd.function import once_differentiable
 
 from fgc_mm.errors import FGCError
 from fgc_mm.functional._checks import check_bank
-from fgc_mm.functional._chunks import by_device
+from fgc_mm.functional._chunks import sizes_for
 from fgc_mm.functional.bank_logsumexp import bank_logsumexp
 from fgc_mm.functional.full_precision import full_precision
-
-# Elements of positives gathered at a time: 16 MiB of float32; on an
-# accelerator 256 MiB.
-GATHERED, DEVICE_GATHERED = 4 * 2**20, 64 * 2**20
 
 
 def _score(
@@ -69,8 +65,8 @@ class _PositiveScore(torch.autograd.Function):
 
 def gathered_queries(bank: Tensor, positives: int) -> int:
     """Number of queries whose positives are gathered at a time."""
-    elements = by_device(bank, GATHERED, DEVICE_GATHERED)
-    return max(1, elements // (positives * bank.shape[1]))
+    elements = positives * bank.shape[1]
+    return max(1, sizes_for(bank).gathered // elements)
 
 
 def concatenate(parts: Sequence[Tensor]) -> Tensor:

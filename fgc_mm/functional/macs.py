@@ -109,15 +109,6 @@ class MACsTable:
         """Dense MACs of the layers that a site shrinks, by its index."""
         return sum(x.dense for x in self.layers if site in x.sites)
 
-    def gate_of(self, site: str) -> int:
-        """MACs of the gate of a site."""
-        path = f'backbone.gates.{site.replace(".", "/")}'
-        return sum(
-            x.dense
-            for x in self.layers
-            if x.name == path or x.name.startswith(f'{path}.')
-        )
-
     def base(self, counting: str = 'honest') -> int:
         """The MACs that count as 100 %.
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fgc_mm.async_read import read_would_block
 from fgc_mm.errors import FGCError
-from fgc_mm.functional import Shard, neighborhood_agreement, on_device
+from fgc_mm.functional import neighborhood_agreement, on_device
 from fgc_mm.functional.schedule import Progress
 from fgc_mm.losses.base import GateLoss
 from fgc_mm.losses.coupled_batch import (
@@ -24,6 +24,7 @@ from fgc_mm.losses.loss_sites import select_loss_sites
 from fgc_mm.memory import (
     BatchWrite,
     MemoryBank,
+    Shard,
     ShardedBank,
     SiteBanks,
 )

@@ -62,6 +62,16 @@ def build_macs_table(
     )
 
 
+def gate_macs(table: MACsTable, site: str) -> int:
+    """MACs of the gate of a site, by the site's name."""
+    path = f'backbone.gates.{site.replace(".", "/")}'
+    return sum(
+        x.dense
+        for x in table.layers
+        if x.name == path or x.name.startswith(f'{path}.')
+    )
+
+
 def _row(
     product: LayerProduct, gates: set[str], widths: tuple[int, ...] | None
 ) -> LayerMACs:

@@ -23,17 +23,15 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from fgc_mm.cli.arguments import config_parser, trained_model
 from fgc_mm.deploy import (
     Compacted,
     SiteFiring,
-    build_trained,
     compact,
     firing_statistics,
     images_of,
 )
 from fgc_mm.deploy.compaction.small_config import small_config
-from fgc_mm.engine.config_file import load_config
-from fgc_mm.engine.config_options import ConfigOptions, override
 from fgc_mm.errors import FGCError
 from fgc_mm.reliability.atomic_file import write_atomically
 
@@ -43,9 +41,7 @@ TRIED = 8  # images on which the result is compared with the masked model
 def main() -> None:
     """Count, remove, write; and test, if asked."""
     args = parse_args()
-    cfg = load_config(args.config)
-    override(cfg, args.cfg_options)
-    model = build_trained(cfg, args.checkpoint)
+    cfg, model = trained_model(args)
     images = list(images_of(cfg, model, args.images, args.split))
     firing = firing_statistics(model, images)
     settings = cfg.model.backbone.to_dict()
@@ -60,10 +56,7 @@ def main() -> None:
 
 def parse_args() -> argparse.Namespace:
     """The arguments."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument('config', help='config of a gated model')
+    parser = config_parser(__doc__)
     parser.add_argument('checkpoint', help='checkpoint of its training')
     parser.add_argument('--out', required=True, help='folder to write to')
     parser.add_argument(
@@ -82,7 +75,6 @@ def parse_args() -> argparse.Namespace:
         '--test', action='store_true',
         help="print the accuracy on the config's test set before and after",
     )  # fmt: skip
-    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions)
     args = parser.parse_args()
     if Path(args.out).exists() and not Path(args.out).is_dir():
         raise FGCError(

@@ -46,6 +46,7 @@ from types import FrameType
 
 from rich.console import Console
 
+from fgc_mm.cli.arguments import text_parser
 from fgc_mm.comparison.board import Board
 from fgc_mm.comparison.dispatch import Dispatcher
 from fgc_mm.comparison.entry import Entry, Start, split_entry
@@ -140,9 +141,7 @@ def study_of(args: argparse.Namespace) -> Study:
 
 def parse_args() -> argparse.Namespace:
     """The arguments."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = text_parser(__doc__)
     parser.add_argument(
         'configs', nargs='*', metavar='CONFIG', help='or IMPORTANCE:CONFIG'
     )

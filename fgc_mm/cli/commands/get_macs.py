@@ -10,13 +10,14 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from fgc_mm.cli.arguments import read_config
 from fgc_mm.deploy.loading import build_model
-from fgc_mm.engine.config_file import load_config
-from fgc_mm.engine.config_options import ConfigOptions, override
+from fgc_mm.engine.config_options import ConfigOptions
 from fgc_mm.engine.image_size import pipeline_of
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.macs import MACsTable, expected_macs
 from fgc_mm.models import build_macs_table
+from fgc_mm.models.counting import gate_macs
 
 CONVS = nn.Conv1d, nn.Conv2d, nn.Conv3d
 
@@ -166,7 +167,7 @@ def per_site(macs: MACsTable) -> Table:
         table.add_column(column, justify='right')
     for index, name in enumerate(macs.sites):
         governed = macs.site_macs(index)
-        gate = macs.gate_of(name)
+        gate = gate_macs(macs, name)
         table.add_row(
             name,
             str(macs.channels[index]),
@@ -180,8 +181,7 @@ def per_site(macs: MACsTable) -> Table:
 def main() -> None:
     """Count, and print."""
     args = parse_args()
-    cfg = load_config(args.config)
-    override(cfg, args.cfg_options)
+    cfg = read_config(args)
     size = image_size(cfg, args.shape)
     shape, macs = count(cfg, build_model(cfg), size)
     summary = totals(macs, args.keep_ratio)

@@ -24,12 +24,12 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
+from fgc_mm.cli.arguments import config_parser, read_config
 from fgc_mm.deploy.compaction.importances import IMPORTANCES
 from fgc_mm.deploy.compaction.static_pruning import Pruned, prune_static
 from fgc_mm.deploy.compaction.zeroed import prune_zeroed
 from fgc_mm.deploy.loading import build_trained, images_of
 from fgc_mm.engine.config_file import load_config
-from fgc_mm.engine.config_options import ConfigOptions, override
 from fgc_mm.errors import FGCError
 from fgc_mm.models import build_macs_table
 from fgc_mm.reliability.atomic_file import write_atomically
@@ -41,8 +41,7 @@ HERE = '{{ fileDirname }}'  # mmengine's word for the config's own folder
 def main() -> None:
     """Prune, write, and try what was written."""
     args = parse_args()
-    cfg = load_config(args.config)
-    override(cfg, args.cfg_options)
+    cfg = read_config(args)
     model = build_trained(cfg, args.checkpoint, gated=False)
     images = next(images_of(cfg, model, args.images))
     torch.manual_seed(args.seed)
@@ -64,10 +63,7 @@ def main() -> None:
 
 def parse_args() -> argparse.Namespace:
     """The arguments."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument('config', help='config of the dense model')
+    parser = config_parser(__doc__, 'config of the dense model')
     parser.add_argument('checkpoint', help='its trained checkpoint')
     parser.add_argument(
         '--importance', choices=[*IMPORTANCES], default='fpgm',
@@ -89,10 +85,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--images', type=int, default=4, help='test images to try it on'
     )
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=ConfigOptions,
-        help='as in train.py; the written config has them in',
-    )  # fmt: skip
     return parser.parse_args()
 
 

@@ -12,7 +12,7 @@ from fgc_mm.functional.contrast import (
     gathered_queries,
 )
 from fgc_mm.functional.full_precision import full_precision
-from fgc_mm.functional.shard import Shard
+from fgc_mm.memory.shard import Shard
 
 
 def _owned_score(

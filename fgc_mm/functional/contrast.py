@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from math import log
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ class _PositiveScore(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: torch.autograd.function.FunctionCtx,
+        ctx: Any,
         queries: Tensor,
         bank: Tensor,
         positives: Tensor,
@@ -56,7 +57,7 @@ class _PositiveScore(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: torch.autograd.function.FunctionCtx, grad: Tensor
+        ctx: Any, grad: Tensor
     ) -> tuple[Tensor, None, None, None, None]:
         (slope,) = ctx.saved_tensors
         full = (slope * grad.unsqueeze(1)).to(ctx.dtype)
@@ -71,7 +72,7 @@ def gathered_queries(bank: Tensor, positives: int) -> int:
 
 def concatenate(parts: Sequence[Tensor]) -> Tensor:
     """Concatenate parts; a single one is returned as is."""
-    return torch.cat(parts) if len(parts) > 1 else parts[0]
+    return torch.cat(list(parts)) if len(parts) > 1 else parts[0]
 
 
 def check_contrast(

@@ -100,6 +100,7 @@ class _Search:
 
     def result(self) -> Tensor:
         """The (n, k) keys, best first."""
+        assert self.keys is not None  # after the last chunk
         # LOW minus the row: from the group's index to its first row
         inner = descending(LOW - LOW * self.group, self.group, self.keys)
         groups = (self.keys & LOW).unsqueeze(2)

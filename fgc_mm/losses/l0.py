@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fgc_mm.errors import FGCError
-from fgc_mm.losses.base import GateLoss
+from fgc_mm.losses.base import GateLoss, total
 from fgc_mm.losses.gate_batch import GateBatch
 from fgc_mm.registry import MODELS
 
@@ -59,4 +59,4 @@ class L0Loss(GateLoss):
         probs = [record.site.spread(record.probs) for record in batch.records]
         if self.reduction == 'mean':
             return torch.cat([p.flatten() for p in probs]).mean()
-        return sum(p.sum(dim=1).mean() for p in probs)
+        return total(p.sum(dim=1).mean() for p in probs)

@@ -11,7 +11,7 @@ from fgc_mm.errors import FGCError
 from fgc_mm.functional import mass_mask, uniform_mask
 from fgc_mm.functional.channel_groups import sum_groups
 from fgc_mm.functional.mask_targets import channel_scores
-from fgc_mm.losses.base import GateLoss
+from fgc_mm.losses.base import GateLoss, total
 from fgc_mm.losses.gate_batch import GateBatch
 from fgc_mm.registry import MODELS
 from fgc_mm.sites import GateRecord
@@ -86,7 +86,7 @@ class MaskPredictionLoss(GateLoss):
 
     def compute(self, batch: GateBatch) -> Tensor:
         """Mean over sites; ()."""
-        return sum(map(self._of_site, batch.records)) / len(batch.records)
+        return total(map(self._of_site, batch.records)) / len(batch.records)
 
     def _of_site(self, record: GateRecord) -> Tensor:
         if record.activation is None:

@@ -8,7 +8,7 @@ from mmpretrain.structures import label_to_onehot
 from torch import Tensor
 
 from fgc_mm.errors import FGCError
-from fgc_mm.losses.base import GateLoss
+from fgc_mm.losses.base import GateLoss, total
 from fgc_mm.losses.easiness import Easiness
 from fgc_mm.losses.gate_batch import GateBatch
 from fgc_mm.registry import MODELS
@@ -81,7 +81,7 @@ class SaliencyL1Loss(GateLoss):
     def _norms(self, strengths: Sequence[Tensor]) -> Tensor:
         """The norm of each image; (N,)."""
         if self.reduction == 'site_means':
-            return sum(strength.mean(dim=1) for strength in strengths)
+            return total(strength.mean(dim=1) for strength in strengths)
         joined = torch.cat(list(strengths), dim=1)
         return joined.sum(dim=1) if self.reduction == 'sum' else joined.mean(1)
 

@@ -26,7 +26,7 @@ class EpochMean:
         shape: tuple[int, ...] = (),
         total: str = 'total',
     ) -> None:
-        self._owner = owner
+        self._owner: Any = owner  # has the buffers
         self._total = total
         owner.register_buffer(total, torch.zeros(shape, dtype=torch.float64))
         owner.register_buffer('images', torch.zeros((), dtype=torch.float64))

@@ -57,10 +57,8 @@ class Shard:
 
     def bounds(self, rank: int) -> tuple[int, int]:
         """First row of a rank, and the first after its rows."""
-        edges = (
-            self.length * edge // self.world_size for edge in (rank, rank + 1)
-        )
-        return tuple(edges)
+        start, stop = self.length * rank, self.length * (rank + 1)
+        return start // self.world_size, stop // self.world_size
 
     def counts(self, own: Tensor) -> list[int]:
         """Number of queries of each process, in rank order."""

@@ -56,6 +56,9 @@ class SafeCheckpointHook(CheckpointHook):
         FGCError: ``keep_epochs`` are no epochs, or ``by_epoch=False``.
     """
 
+    backend_args: dict | None
+    keep_ckpt_ids: deque
+
     def __init__(self, keep_epochs: Sequence[int] = (), **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.keep_epochs = _checked_epochs(keep_epochs, self.by_epoch)

@@ -40,8 +40,8 @@ from coupling import (
     resident_mib,
 )
 
-from fgc_mm.engine.gather import gather_together
 from fgc_mm.memory import MemoryBank, Shard, ShardedBank
+from fgc_mm.memory.gather import gather_together
 
 LIMIT = 512
 WAYS = {

@@ -10,15 +10,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fgc_mm.engine.bank_checks import check_same_banks, check_same_length
-from fgc_mm.engine.gather import gather_together
 from fgc_mm.engine.loss_progress_hook import bare_model
 from fgc_mm.engine.sharded_bank_saver import (
     ShardedBankSaver,
     whole_state,
 )
-from fgc_mm.errors import FGCError
+from fgc_mm.errors import FGCError, check_choice
 from fgc_mm.losses import CoupledBatch, FeatureGateCouplingLoss
 from fgc_mm.losses.label_neighbors import LabelNeighbors
+from fgc_mm.memory.gather import gather_together
 from fgc_mm.models import GatedImageClassifier
 from fgc_mm.registry import HOOKS
 
@@ -65,11 +65,7 @@ class FGCMemoryBankHook(Hook):
         dtype: str = 'float32',
         check_interval: int = 500,
     ) -> None:
-        if dtype not in DTYPES:
-            raise FGCError(
-                f'dtype={dtype!r} of FGCMemoryBankHook is unknown; choose '
-                f'among {", ".join(DTYPES)}.'
-            )
+        check_choice(f'dtype={dtype!r} of FGCMemoryBankHook', dtype, DTYPES)
         self.save_banks = save_banks
         self.load_banks = load_banks
         self.agreement_interval = agreement_interval

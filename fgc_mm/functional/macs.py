@@ -15,7 +15,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from fgc_mm.errors import FGCError
+from fgc_mm.errors import FGCError, check_choice
 from fgc_mm.functional.channel_groups import GroupSizes
 from fgc_mm.functional.channel_mask import spread_mask
 
@@ -230,11 +230,7 @@ def _chain_layers(products: list[LayerMACs]) -> list[LayerMACs]:
 
 
 def _check_counting(counting: str) -> None:
-    if counting not in COUNTINGS:
-        raise FGCError(
-            f'counting={counting!r} is unknown; choose among '
-            f'{", ".join(COUNTINGS)}.'
-        )
+    check_choice(f'counting={counting!r}', counting, COUNTINGS)
 
 
 def _expected_share(layer: LayerMACs, keep_ratio: float) -> float:

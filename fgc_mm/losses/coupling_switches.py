@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from fgc_mm.errors import FGCError
+from fgc_mm.errors import FGCError, check_choice
 from fgc_mm.functional.contrast import check_eps
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -78,9 +78,7 @@ def choose(what: str, value: str) -> str:
     Raises:
         FGCError: It is not.
     """
-    if value not in CHOICES[what]:
-        raise FGCError(
-            f'{what}={value!r} of FeatureGateCouplingLoss is unknown; choose '
-            f'among {", ".join(CHOICES[what])}.'
-        )
+    check_choice(
+        f'{what}={value!r} of FeatureGateCouplingLoss', value, CHOICES[what]
+    )
     return value

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fgc_mm.errors import FGCError
+from fgc_mm.errors import FGCError, check_choice
 from fgc_mm.functional import mass_mask, uniform_mask
 from fgc_mm.functional.channel_groups import sum_groups
 from fgc_mm.functional.mask_targets import channel_scores
@@ -66,11 +66,9 @@ class MaskPredictionLoss(GateLoss):
         name: str = 'mask',
     ) -> None:
         super().__init__(loss_weight, name)
-        if target not in TARGETS:
-            raise FGCError(
-                f'target={target!r} of MaskPredictionLoss is unknown; choose '
-                f'among {", ".join(TARGETS)}.'
-            )
+        check_choice(
+            f'target={target!r} of MaskPredictionLoss', target, TARGETS
+        )
         self.ratio = ratio
         self.target = TARGETS[target]
         self.target(torch.ones(1, 1), ratio)  # raises for a bad ratio

@@ -7,7 +7,7 @@ import torch
 from mmpretrain.structures import label_to_onehot
 from torch import Tensor
 
-from fgc_mm.errors import FGCError
+from fgc_mm.errors import FGCError, check_choice
 from fgc_mm.losses.base import GateLoss, total
 from fgc_mm.losses.easiness import Easiness
 from fgc_mm.losses.gate_batch import GateBatch
@@ -60,11 +60,9 @@ class SaliencyL1Loss(GateLoss):
         name: str = 'saliency',
     ) -> None:
         super().__init__(loss_weight, name)
-        if reduction not in REDUCTIONS:
-            raise FGCError(
-                f'reduction={reduction!r} of SaliencyL1Loss is unknown; '
-                f'choose among {", ".join(REDUCTIONS)}.'
-            )
+        check_choice(
+            f'reduction={reduction!r} of SaliencyL1Loss', reduction, REDUCTIONS
+        )
         self.reduction = reduction
         self.easiness = Easiness() if easiness else None
         self.needs_scores = easiness

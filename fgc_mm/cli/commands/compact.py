@@ -13,10 +13,8 @@ and model.pth. The folder may be moved.
 from __future__ import annotations
 
 import argparse
-import io
 from pathlib import Path
 
-import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 from rich.console import Console
@@ -33,7 +31,7 @@ from fgc_mm.deploy import (
 )
 from fgc_mm.deploy.compaction.small_config import small_config
 from fgc_mm.errors import FGCError
-from fgc_mm.reliability.atomic_file import write_atomically
+from fgc_mm.reliability.atomic_file import save_atomically, write_atomically
 
 TRIED = 8  # images on which the result is compared with the masked model
 
@@ -86,9 +84,8 @@ def parse_args() -> argparse.Namespace:
 
 def write(folder: Path, cfg: Config, done: Compacted) -> None:
     """Config, channel map and checkpoint, each whole or not there."""
-    with io.BytesIO() as stream:
-        torch.save(dict(meta={}, state_dict=done.state_dict), stream)
-        write_atomically(stream.getvalue(), folder / 'model.pth')
+    weights = dict(meta={}, state_dict=done.state_dict)
+    save_atomically(weights, folder / 'model.pth')
     text = done.channel_map.text()
     write_atomically(text.encode(), folder / 'channels.json')
     text = small_config(cfg, done.channel_map).pretty_text

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from fgc_mm.cli.arguments import config_parser, read_config
 from fgc_mm.deploy.loading import build_model, mismatch
 from fgc_mm.engine.dataloader_defaults import set_dataloader_defaults
-from fgc_mm.errors import FGCError
+from fgc_mm.errors import FGCError, check_choice
 from fgc_mm.functional.budget import (
     check_budget,
     expected_cost,
@@ -110,11 +110,7 @@ def loss_place(cfg: Config) -> int:
 def target_of(cfg: Config) -> str:
     """The kind of target that the config trains towards."""
     target = cfg.model.gate_losses[loss_place(cfg)].get('target', 'mass')
-    if target not in TARGETS:
-        raise FGCError(
-            f'target={target!r} of MaskPredictionLoss is unknown; choose '
-            f'among {", ".join(TARGETS)}.'
-        )
+    check_choice(f'target={target!r} of MaskPredictionLoss', target, TARGETS)
     return target
 
 

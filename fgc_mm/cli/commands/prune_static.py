@@ -18,7 +18,6 @@ outputs stay.
 from __future__ import annotations
 
 import argparse
-import io
 from pathlib import Path
 
 import torch
@@ -32,7 +31,7 @@ from fgc_mm.deploy.loading import build_trained, images_of
 from fgc_mm.engine.config_file import load_config
 from fgc_mm.errors import FGCError
 from fgc_mm.models import build_macs_table
-from fgc_mm.reliability.atomic_file import write_atomically
+from fgc_mm.reliability.atomic_file import save_atomically, write_atomically
 
 MAP = 'channel_map.json'
 HERE = '{{ fileDirname }}'  # mmengine's word for the config's own folder
@@ -96,11 +95,9 @@ def write(cfg: Config, pruned: Pruned, folder: Path, name: str) -> Path:
         channel_map=f'{HERE}/{MAP}',
     )
     cfg.load_from, cfg.resume = f'{HERE}/{name}.pth', False
-    weights = io.BytesIO()
-    state = pruned.model.state_dict()
-    torch.save(dict(state_dict=state, meta={}), weights)
+    weights = dict(state_dict=pruned.model.state_dict(), meta={})
     write_atomically(pruned.channel_map.text().encode(), folder / MAP)
-    write_atomically(weights.getvalue(), folder / f'{name}.pth')
+    save_atomically(weights, folder / f'{name}.pth')
     path = folder / f'{name}.py'
     write_atomically(cfg.pretty_text.encode(), path)
     return path

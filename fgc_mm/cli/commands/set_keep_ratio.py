@@ -14,7 +14,6 @@ a network without one (no CHECKPOINT) has random weights, and no accuracy.
 from __future__ import annotations
 
 import argparse
-import io
 import logging
 
 import torch
@@ -23,7 +22,7 @@ from fgc_mm.cli.arguments import config_parser, read_config
 from fgc_mm.deploy import build_trained, gated_backbone, images_of
 from fgc_mm.deploy.keep_ratio import set_keep_ratio
 from fgc_mm.deploy.loading import build_model
-from fgc_mm.reliability.atomic_file import write_atomically
+from fgc_mm.reliability.atomic_file import save_atomically
 
 
 def main() -> None:
@@ -42,9 +41,7 @@ def main() -> None:
     images = torch.cat(list(images_of(cfg, model, args.images)))
     fresh = args.checkpoint is None
     firing = set_keep_ratio(model, images, args.keep_ratio, fresh)
-    with io.BytesIO() as stream:
-        torch.save(dict(meta={}, state_dict=model.state_dict()), stream)
-        write_atomically(stream.getvalue(), args.out)
+    save_atomically(dict(meta={}, state_dict=model.state_dict()), args.out)
     for stats in firing:
         rate = stats.rate
         print(

@@ -18,7 +18,7 @@ from fgc_mm.deploy.compaction.static_groups import (
 )
 from fgc_mm.deploy.compaction.static_trial import RemovedChannels
 from fgc_mm.deploy.copying import copy_network
-from fgc_mm.errors import FGCError
+from fgc_mm.errors import FGCError, check_choice
 from fgc_mm.models import ChannelMap, GatedBackbone, build_macs_table
 
 TOLERANCE = 0.01
@@ -212,11 +212,7 @@ def _order(scores: Tensor, block: Sequence[int]) -> list[int]:
 
 
 def _check(model: nn.Module, importance: str, ratio: float) -> None:
-    if importance not in IMPORTANCES:
-        raise FGCError(
-            f'importance={importance!r} is unknown; choose among '
-            f'{", ".join(IMPORTANCES)}.'
-        )
+    check_choice(f'importance={importance!r}', importance, IMPORTANCES)
     if not 0 < ratio < 1:
         raise FGCError(
             f'pruning_ratio={ratio} is not a fraction of the MACs that can '

@@ -51,7 +51,6 @@ test-page: export FGC_TEST_PAGE := 1
 test-page: $(STAMP)
 	@$(BIN) -m pytest -q tests/tools/test_reproduce_page.py $(ARGS)
 
-# mypy checks the packages that setup.cfg lists.
 lint: $(STAMP) ruff
 	@$(BIN) -m ruff check .
 	@$(BIN) -m ruff format --check .

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from mmengine.config import Config
-from torch import nn
+from mmpretrain.models.classifiers import ImageClassifier
 
 from fgc_mm.deploy.loading import build_trained
 from fgc_mm.engine.config_file import load_config
@@ -50,7 +50,7 @@ def read_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def trained_model(args: argparse.Namespace) -> tuple[Config, nn.Module]:
+def trained_model(args: argparse.Namespace) -> tuple[Config, ImageClassifier]:
     """The config, and its gated model with the weights of CHECKPOINT."""
     cfg = read_config(args)
     return cfg, build_trained(cfg, args.checkpoint)

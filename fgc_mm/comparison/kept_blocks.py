@@ -75,10 +75,11 @@ def figures(text: str, root: Path) -> dict[str, tuple[Study, Results]]:
     """
     _check_whole(text)
     blocks = [_block(match, root) for match in BLOCK.finditer(text)]
+    figures = [(IMAGE.fullmatch(b.image), b) for b in blocks]
     return {
-        IMAGE.fullmatch(block.image)['file']: (block.study, block.results)
-        for block in blocks
-        if block.kind == FIGURE
+        image['file']: (block.study, block.results)
+        for image, block in figures
+        if block.kind == FIGURE and image is not None
     }
 
 

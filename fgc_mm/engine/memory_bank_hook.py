@@ -3,11 +3,12 @@
 from typing import Any
 
 import torch
+from mmengine.dataset import BaseDataset
 from mmengine.dist import broadcast
 from mmengine.hooks import Hook
+from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from fgc_mm.engine.bank_checks import check_same_banks, check_same_length
 from fgc_mm.engine.loss_progress_hook import bare_model
@@ -193,7 +194,7 @@ def _check_stash(stash: Any) -> None:
         )
 
 
-def refuse_wrapped(dataset: Dataset) -> None:
+def refuse_wrapped(dataset: BaseDataset) -> None:
     """Only a plain data set gives every image one index of its own.
 
     Raises:
@@ -209,7 +210,7 @@ def refuse_wrapped(dataset: Dataset) -> None:
         )
 
 
-def _refuse_mixing(model: torch.nn.Module) -> None:
+def _refuse_mixing(model: BaseModel) -> None:
     augments = getattr(model.data_preprocessor, 'batch_augments', None)
     if augments is not None:
         kinds = [type(a).__name__ for a in augments.augments]
@@ -221,7 +222,7 @@ def _refuse_mixing(model: torch.nn.Module) -> None:
 
 
 def _coupling_losses(
-    model: torch.nn.Module,
+    model: BaseModel,
 ) -> dict[str, FeatureGateCouplingLoss]:
     losses = {
         loss.name: loss
@@ -237,7 +238,9 @@ def _coupling_losses(
     return losses
 
 
-def _labels(dataset: Dataset, loss: FeatureGateCouplingLoss) -> Tensor | None:
+def _labels(
+    dataset: BaseDataset, loss: FeatureGateCouplingLoss
+) -> Tensor | None:
     if loss.neighbor_source != 'label':
         return None
     if not hasattr(dataset, 'get_gt_labels'):

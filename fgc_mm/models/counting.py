@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import replace
+from typing import Any
 
 from torch import nn
 
@@ -35,7 +36,7 @@ def build_macs_table(
         The table; its dense MACs are those with every gate open.
     """
     names = {id(module): name for name, module in model.named_modules()}
-    gated = getattr(model, 'backbone', None)
+    gated: Any = getattr(model, 'backbone', None)
     sites = gated.sites if isinstance(gated, GatedBackbone) else []
     inputs, outputs = _sites_of_layers(gated, sites, names)
     whole = _before_compaction(gated, names)
@@ -98,7 +99,7 @@ def _role(path: str, gates: set[str]) -> str:
 
 
 def _sites_of_layers(
-    gated: nn.Module | None, sites: list[GateSite], names: dict[int, str]
+    gated: Any, sites: list[GateSite], names: dict[int, str]
 ) -> tuple[Sites, Sites]:
     """Sites that scale a layer's inputs, and its outputs, by its path."""
     inputs, outputs = defaultdict(list), defaultdict(list)
@@ -120,12 +121,13 @@ def _before_compaction(
     backbone: nn.Module | None, names: dict[int, str]
 ) -> dict[str, tuple[int, ...]]:
     """Widths (out, in, groups) of the layers that a channel map shrank."""
-    if isinstance(backbone, GatedBackbone):
-        backbone = backbone.backbone
+    network: Any = backbone
+    if isinstance(network, GatedBackbone):
+        network = network.backbone
     widths: dict[str, tuple[int, ...]] = {}
-    for channel_map in ChannelMap.applied_to(backbone):
+    for channel_map in ChannelMap.applied_to(network):
         for path, kept in channel_map.layers.items():
             if kept.dense:  # the first map has the original widths
-                name = names[id(backbone.get_submodule(path))]
+                name = names[id(network.get_submodule(path))]
                 widths.setdefault(name, kept.widths)
     return widths

@@ -60,6 +60,8 @@ class GatedImageClassifier(ImageClassifier):
             scores and the head returns several.
     """
 
+    backbone: GatedBackbone
+
     def __init__(
         self,
         backbone: dict | nn.Module,

@@ -102,9 +102,9 @@ def main() -> None:
     comparison.leave()
 
 
-def _first(*values: float | None) -> float | None:
+def _first(*values: float | None) -> float:
     """The first that is given; 0 is, and is refused later."""
-    return next((value for value in values if value is not None), None)
+    return next(value for value in values if value is not None)
 
 
 def study_of(args: argparse.Namespace) -> Study:

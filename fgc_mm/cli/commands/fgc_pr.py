@@ -65,10 +65,10 @@ def convert_banks(state: dict[str, Tensor]) -> dict[str, dict[str, Any]]:
         if match:
             site = banks.setdefault(f'{match[1]}.conv1', {})
             site[BANK_KINDS[match[2]]] = dict(rows=rows.float())
-    for site, pair in banks.items():
+    for name, pair in banks.items():
         if len(pair) < 2:
             raise FGCError(
-                f'{site} has a {next(iter(pair))} bank only, but coupling '
+                f'{name} has a {next(iter(pair))} bank only, but coupling '
                 'needs two; the checkpoint is damaged: fetch it again.'
             )
     return banks

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from typing import Any
 
 from mmengine.config import Config
 from rich.console import Console
@@ -60,7 +60,8 @@ def image_size(cfg: Config, shape: list[int] | None) -> tuple[int, int]:
     dataset = cfg.get('train_dataloader', {}).get('dataset', {})
     sizes = [_size(step) for step in pipeline_of(dataset)]
     for size in filter(None, reversed(sizes)):  # the last one counts
-        return (size, size) if isinstance(size, int) else tuple(size)
+        height, width = (size, size) if isinstance(size, int) else size
+        return height, width
     raise FGCError(
         'the training pipeline of this config has no crop and no Resize from '
         'which to take the size of the images; give --shape HEIGHT WIDTH.'
@@ -73,7 +74,8 @@ def image_channels(cfg: Config, model: nn.Module) -> list[int]:
     What the config of the backbone (the innermost) names, the input of the
     network's first conv, RGB.
     """
-    named, settings = [], cfg.model.get('backbone')
+    named: list[int | None] = []
+    settings = cfg.model.get('backbone')
     while isinstance(settings, dict):
         named.insert(0, settings.get('in_channels'))
         settings = settings.get('backbone')
@@ -106,7 +108,7 @@ def count(
     )
 
 
-def _size(step: dict) -> int | Sequence[int] | None:
+def _size(step: dict) -> Any:
     """The height and width that a step of a pipeline gives an image."""
     if step['type'] == 'Resize':
         scale = step.get('scale')  # (width, height)
@@ -127,6 +129,7 @@ def totals(macs: MACsTable, keep_ratios: list[float]) -> Table:
     table.add_column('')
     for column in ('MACs', 'of dense', 'fgc-pr', 'of its base'):
         table.add_column(column, justify='right')
+    rows: list[tuple[str, float, float]]
     rows = [('dense', macs.full(), macs.full('fgc-pr'))]
     if macs.base() != macs.dense:
         rows.insert(0, ('before compaction', macs.base(), macs.base('fgc-pr')))

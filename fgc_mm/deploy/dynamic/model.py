@@ -318,9 +318,9 @@ class DynamicImageClassifier(GatedImageClassifier):
         self,
         source: GatedImageClassifier,
         backbone: DynamicBackbone,
-        neck: nn.Module | None,
-        head: nn.Module | None,
-        data_preprocessor: nn.Module | None,
+        neck: Any,
+        head: Any,
+        data_preprocessor: Any,
     ) -> None:
         super().__init__(
             backbone,
@@ -410,24 +410,22 @@ class DynamicImageClassifier(GatedImageClassifier):
         report['sites'] = {
             name: dict(vars(site)) for name, site in self.plan.sites.items()
         }
-        report['notes'] = self._notes()
+        report['notes'] = self._notes(self.plan)
         return report
 
-    def _notes(self) -> list[str]:
+    def _notes(self, plan: DynamicPlan) -> list[str]:
         notes = []
-        for shape in sorted(
-            self._seen_shapes - {tuple(self.plan.image_shape)}
-        ):
+        for shape in sorted(self._seen_shapes - {tuple(plan.image_shape)}):
             notes.append(
                 f'images of size {"x".join(map(str, shape))} were not in the '
                 'calibration: results are correct, but whether skipping is '
                 'faster was measured at '
-                f'{"x".join(map(str, self.plan.image_shape))}.'
+                f'{"x".join(map(str, plan.image_shape))}.'
             )
-        if torch.get_num_threads() != self.plan.threads:
+        if torch.get_num_threads() != plan.threads:
             notes.append(
                 f'{torch.get_num_threads()} threads are used, but the '
-                f'calibration used {self.plan.threads}.'
+                f'calibration used {plan.threads}.'
             )
         return notes
 

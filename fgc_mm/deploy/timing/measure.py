@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from mmpretrain.models.classifiers import ImageClassifier
+from torch import Tensor
 
 from fgc_mm.deploy.export.plain_forward import PlainForward
 from fgc_mm.deploy.timing.clock import Times, interleaved_times
@@ -26,7 +27,7 @@ CALLS = 'calls, cold caches'
 
 
 def measure(
-    model: nn.Module,
+    model: ImageClassifier,
     variants: list[BenchmarkVariant],
     images: Tensor,
     batch: int,
@@ -97,7 +98,7 @@ def _leave_out_single(variants: list[BenchmarkVariant]) -> None:
 
 
 def _macs_ratios(
-    model: nn.Module,
+    model: ImageClassifier,
     variants: list[BenchmarkVariant],
     images: Tensor,
     masks: list[Tensor],
@@ -129,12 +130,12 @@ def _report(variants: list[BenchmarkVariant]) -> dict[str, Any]:
     return {} if model is None else model.dynamic_report()
 
 
-def _dynamic(variants: list[BenchmarkVariant]) -> nn.Module | None:
+def _dynamic(variants: list[BenchmarkVariant]) -> Any:
     return next((v.model for v in variants if v.name == 'dynamic'), None)
 
 
 def _site_rows(
-    model: nn.Module,
+    model: ImageClassifier,
     report: dict[str, Any],
     images: Tensor,
     masks: list[Tensor],

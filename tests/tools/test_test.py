@@ -70,7 +70,7 @@ def test_metrics_with_augmentation(project, trained, tmp_path):
             'and --out-item pred exclude',
         ),
         (['--show'], 'no default_hooks.visualization'),
-        ([PAIR, 'x'], "'x' is no pair"),
+        ([PAIR, 'x'], "'x' is not a pair"),
     ],
 )
 def test_bad_arguments(refused, arguments, words):

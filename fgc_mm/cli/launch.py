@@ -22,6 +22,7 @@ from torch import distributed as dist
 
 from fgc_mm.errors import FGCError
 from fgc_mm.reliability.device_agreement import check_devices
+from fgc_mm.reliability.timeout import collective_timeout
 
 _HINTS = {
     'pytorch': 'start with tools/dist_train.sh, tools/dist_test.sh or '
@@ -62,7 +63,7 @@ def join_processes(cfg: Config, launcher: str) -> None:
         # NCCL's watchdog ends the process by itself: let it name the ranks
         # that did not come
         os.environ.setdefault('TORCH_NCCL_DESYNC_DEBUG', '1')
-    check_devices(_timeout(cfg))
+    check_devices(collective_timeout(cfg))
     if not torch.cuda.is_available():
         _join_gloo(cfg)
 
@@ -163,13 +164,10 @@ def _check_gpu(local_rank: int) -> None:
         )
 
 
-def _timeout(cfg: Config) -> float:
-    """Seconds that a collective may take."""
-    return cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout', 1800)
-
-
 def _join_gloo(cfg: Config) -> None:
-    dist.init_process_group('gloo', timeout=timedelta(seconds=_timeout(cfg)))
+    dist.init_process_group(
+        'gloo', timeout=timedelta(seconds=collective_timeout(cfg))
+    )
     wrapper = dict(
         type='MMDistributedDataParallel',
         broadcast_buffers=False,

@@ -23,7 +23,7 @@ from fgc_mm.reliability.missing_ranks import (
     describe_missing,
     find_missing_ranks,
 )
-from fgc_mm.reliability.ranks import first_to_fail, started_rank
+from fgc_mm.reliability.ranks import reports_errors, started_rank
 
 
 def run_tool(main: Callable[[], None]) -> int:
@@ -60,7 +60,7 @@ def _run(main: Callable[[], None]) -> int:
         lost = find_missing_ranks(error)
         if lost is not None:
             return _tell(f'error: {describe_missing(lost)}', BAD_INPUT)
-        if torch.distributed.is_initialized() and not first_to_fail():
+        if torch.distributed.is_initialized() and not reports_errors():
             return BAD_INPUT
         raise
     leave_processes(0)
@@ -68,7 +68,7 @@ def _run(main: Callable[[], None]) -> int:
 
 
 def _tell(line: str, code: int) -> int:
-    if first_to_fail():
+    if reports_errors():
         print(line, file=sys.stderr, flush=True)
     return code
 

@@ -28,9 +28,9 @@ from fgc_mm.engine.config_check.metric_names import (
     reported_metrics,
 )
 from fgc_mm.errors import FGCError
-from fgc_mm.reliability import together as module
+from fgc_mm.reliability import rank_errors as module
 from fgc_mm.reliability.random_states import random_states
-from fgc_mm.reliability.together import together
+from fgc_mm.reliability.rank_errors import raise_on_all_ranks
 
 COUPLING = 'model.gate_losses.2'
 EASY = dict(type='fgc_mm.SaliencyL1Loss', easiness=True, loss_weight=0.01)
@@ -335,9 +335,9 @@ def test_where_one_rank_fails_all_stop(monkeypatch, failing):
 
     monkeypatch.setattr(module, 'all_gather_object', gather)
     refused = pytest.raises(FGCError, match=rf'rank {failing} cannot start')
-    with refused, together():
+    with refused, raise_on_all_ranks():
         pass
-    with pytest.raises(KeyError), together():
+    with pytest.raises(KeyError), raise_on_all_ranks():
         raise KeyError('own')
 
 

@@ -86,7 +86,7 @@ def compared(folder):
     wait_for(first / 'run.log', 'Epoch(train)')
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    wait_for(first / 'run.log', 'leaving with exit status 75')
+    wait_for(first / 'run.log', 'exiting with status 75')
     wait_for(first / 'last_checkpoint', 'interrupted.pth')
     again = start(
         folder, 'dense_tiny.py', 'bas_tiny.py', 'broken_tiny.py',

@@ -130,7 +130,7 @@ def test_hostile_checkpoint(refused, tmp_path):
 
     path = tmp_path / 'hostile.pth'
     torch.save(dict(a=torch.ones(1), b=Payload()), path)
-    assert 'asks to run code' in refused(checkpoint=path)
+    assert 'refers to code' in refused(checkpoint=path)
     assert not (tmp_path / 'made').exists()
 
 

@@ -205,7 +205,7 @@ def test_hostile_checkpoint(refused, tmp_path):
     path = tmp_path / 'hostile.pth'
     content = dict.fromkeys(('meta', 'message_hub'), Payload())
     torch.save(dict(state_dict=dict(a=torch.ones(1)), **content), path)
-    assert 'asks to run code' in refused('tiny net.py', '--resume', path)
+    assert 'refers to code' in refused('tiny net.py', '--resume', path)
     assert not (tmp_path / 'made').exists()
 
 

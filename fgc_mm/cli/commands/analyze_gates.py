@@ -55,7 +55,7 @@ def main() -> None:
     indices = choose_images(len(dataset), args.images)
     lock = WorkDirLock()
     args.out.mkdir(parents=True, exist_ok=True)
-    lock.take(args.out)
+    lock.acquire(args.out)
     measured: list[Measurement] = []
     for checkpoint, name in zip(args.checkpoints, names):
         stored = stored_pass(

@@ -89,7 +89,7 @@ def main() -> None:
     )
     lock = WorkDirLock()
     args.work_dir.mkdir(parents=True, exist_ok=True)
-    lock.take(args.work_dir)
+    lock.acquire(args.work_dir)
     runs = plan(study.entries, settings)
     devices = visible_devices()
     jobs = args.jobs or max(len(devices), 1)

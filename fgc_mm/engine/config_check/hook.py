@@ -38,7 +38,7 @@ from fgc_mm.reliability.random_states import (
     random_states,
     restore_random_states,
 )
-from fgc_mm.reliability.together import together
+from fgc_mm.reliability.rank_errors import raise_on_all_ranks
 
 
 @HOOKS.register_module()
@@ -81,24 +81,24 @@ class ConfigCheckHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Compare the data sets; run one training and one validation batch."""
         with _same_random_states():
-            with together():
+            with raise_on_all_ranks():
                 _compare(runner, _data_sets(runner))
                 batch = first_batch(runner.train_dataloader, 'train')
                 check_labels(batch, _head(unwrapped_model(runner)))
                 val = runner.val_loop and first_batch(
                     runner.val_dataloader, 'val'
                 )
-            with together():
+            with raise_on_all_ranks():
                 self._try_training(runner, batch, val)
 
     def before_test(self, runner: Runner) -> None:
         """Compare the test set with the checkpoint; run one batch."""
         with _same_random_states():
-            with together():
+            with raise_on_all_ranks():
                 sets = {'test': runner.test_dataloader.dataset}
                 _compare(runner, sets, ('the checkpoint', self._trained))
                 batch = first_batch(runner.test_dataloader, 'test')
-            with together():
+            with raise_on_all_ranks():
                 model = _classifier(runner, batch)
                 if model is not None:
                     samples = try_prediction(model, batch, trained=True)

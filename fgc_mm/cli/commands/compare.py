@@ -46,18 +46,18 @@ from types import FrameType
 
 from rich.console import Console
 
-from fgc_mm.comparison.board import Board
-from fgc_mm.comparison.dispatch import Dispatcher
 from fgc_mm.comparison.entry import Entry, Start, split_entry
 from fgc_mm.comparison.plan import Settings, plan
 from fgc_mm.comparison.plan_file import read_study
+from fgc_mm.comparison.progress_display import ProgressDisplay
 from fgc_mm.comparison.report import write_report
-from fgc_mm.comparison.results import keep_result, read_result, write_result
+from fgc_mm.comparison.results import read_result, store_result, write_result
 from fgc_mm.comparison.run import Run
+from fgc_mm.comparison.run_scheduler import RunScheduler
 from fgc_mm.comparison.study import SEEDS, Study
 from fgc_mm.comparison.table import (
     PUBLISHED_FILE,
-    of_dataset,
+    published_on,
     read_published,
     rows_of,
 )
@@ -75,7 +75,7 @@ def main() -> None:
     args = parse_args()
     check_numbers(args)
     study = study_of(args)
-    published = of_dataset(
+    published = published_on(
         read_published(args.published),
         args.published_dataset or study.published_dataset,
     )
@@ -243,11 +243,11 @@ class Comparison:
         self.threads = threads
         self.results: dict[str, dict] = {}
         self.told: str | None = None
-        self.board = Board(Console(), runs)
+        self.board = ProgressDisplay(Console(), runs)
 
     def run(self, workers: Workers) -> None:
         """Until all is done, has failed or was stopped."""
-        dispatcher = Dispatcher(
+        dispatcher = RunScheduler(
             self.runs, workers, self._changed, self._finish
         )
 
@@ -285,7 +285,7 @@ class Comparison:
         found = read_result(run) or write_result(run, self.threads)
         self.results[run.name] = found
         if self.kept is not None:
-            keep_result(run, self.kept)
+            store_result(run, self.kept)
 
     def _changed(self, run: Run) -> None:
         self.board.changed(run, self.results.get(run.name))

@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 from fgc_mm.cli.arguments import choose_work_dir
-from fgc_mm.comparison.kept import read_kept_file
-from fgc_mm.comparison.kept_sweep import add_sweep
+from fgc_mm.comparison.stored_results import read_result_file
+from fgc_mm.comparison.stored_sweep import add_sweep
 from fgc_mm.engine.config_file import load_config
 from fgc_mm.engine.config_options import ConfigOptions, override
 from fgc_mm.evaluation.threshold_sweep import (
@@ -44,7 +44,7 @@ from fgc_mm.reliability.checkpoint import read_checkpoint
 def main() -> None:
     """Test at every threshold, then write."""
     args = parse_args()
-    kept = args.result and read_kept_file(args.result)
+    kept = args.result and read_result_file(args.result)
     cfg = load_config(args.config)
     read_checkpoint(args.checkpoint)
     cfg.load_from, cfg.resume = args.checkpoint, False

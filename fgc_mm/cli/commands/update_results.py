@@ -18,8 +18,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from fgc_mm.comparison.kept_blocks import figures, update_blocks
-from fgc_mm.comparison.kept_figure import KeptFigure
+from fgc_mm.comparison.result_blocks import figures, update_blocks
+from fgc_mm.comparison.result_figure import ResultFigure
 from fgc_mm.errors import FGCError
 from fgc_mm.reliability.atomic_file import write_atomically
 
@@ -67,9 +67,9 @@ def update(path: Path, check: bool) -> bool:
     return new != old or bool(stale)
 
 
-def drawn(text: str, folder: Path) -> list[KeptFigure]:
+def drawn(text: str, folder: Path) -> list[ResultFigure]:
     """The figures of a document."""
     return [
-        KeptFigure(folder / name, study, results)
+        ResultFigure(folder / name, study, results)
         for name, (study, results) in figures(text, Path()).items()
     ]

@@ -288,7 +288,7 @@ def predictions(labels=True):
 
 
 def test_an_evaluator_without_labels_or_with_few_images():
-    with pytest.raises(FGCError, match=r"needs 'gt_label' and the images"):
+    with pytest.raises(FGCError, match=r"needs 'gt_label', which the images"):
         process_batch(Evaluator(Accuracy()), None, predictions(labels=False))
 
     class Choosy(Accuracy):

@@ -28,9 +28,9 @@ from fgc_mm.analysis import (
     Measurement,
     choose_images,
     load_dataset,
+    load_or_run_pass,
     measure,
     pictures_of,
-    stored_pass,
     write_analysis,
 )
 from fgc_mm.analysis.options import GATE_VECTORS
@@ -58,7 +58,7 @@ def main() -> None:
     lock.acquire(args.out)
     measured: list[Measurement] = []
     for checkpoint, name in zip(args.checkpoints, names):
-        stored = stored_pass(
+        stored = load_or_run_pass(
             cfg, checkpoint, name, dataset, indices, args.split,
             args.out / 'passes',
         )  # fmt: skip

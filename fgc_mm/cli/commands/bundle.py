@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from fgc_mm.deploy import build_trained, images_of
 from fgc_mm.deploy.bundle.meta import file_meta
-from fgc_mm.deploy.bundle.pipeline import preprocessing_settings
+from fgc_mm.deploy.bundle.preprocessing_settings import preprocessing_settings
 from fgc_mm.deploy.bundle.writing import WrittenFile, write_file
 from fgc_mm.deploy.graph import program_of
 from fgc_mm.engine.config_file import load_config

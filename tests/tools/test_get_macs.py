@@ -62,7 +62,7 @@ def test_a_dense_config_has_no_sites(tmp_path):
     done = get_macs(tmp_path, config)
     assert done.returncode == 0
     assert '40,551,040' in done.stdout
-    assert 'gate sites' not in done.stdout
+    assert 'MACs of the sites' not in done.stdout
 
 
 @pytest.mark.parametrize(

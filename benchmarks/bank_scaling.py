@@ -41,7 +41,7 @@ from coupling import (
 )
 
 from fgc_mm.memory import MemoryBank, Shard, ShardedBank
-from fgc_mm.memory.gather import gather_together
+from fgc_mm.memory.gather import gather_tables
 
 LIMIT = 512
 WAYS = {
@@ -78,7 +78,7 @@ def step(way: str, block: Block, sizes: Sizes) -> None:
     loss.backward()
     tables = [block.index, block.feature, block.logits.detach()]
     if way == 'sharded':
-        tables = gather_together(tables)
+        tables = gather_tables(tables)
     block.features.update(tables[0], tables[1])
     block.gates.update(tables[0], tables[2])
 

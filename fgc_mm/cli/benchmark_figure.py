@@ -34,10 +34,10 @@ def _draw_times(axes: Any, report: dict[str, Any], names: list[str]) -> None:
     height = 0.8 / len(report['runs'])
     for number, run in enumerate(report['runs']):
         values = [row.get('ms', 0) for row in run['rows']]
-        places = [i + number * height for i in range(len(names))]
+        positions = [i + number * height for i in range(len(names))]
         threads = run['threads']
         label = f'{threads} thread{"s" if threads > 1 else ""}'
-        axes.barh(places, values, height, label=label)
+        axes.barh(positions, values, height, label=label)
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.set_xlabel(f'ms for a batch of {report["batch"]}')
@@ -45,13 +45,13 @@ def _draw_times(axes: Any, report: dict[str, Any], names: list[str]) -> None:
 
 
 def _draw_sites(axes: Any, sites: list[dict[str, Any]]) -> None:
-    """What every site saves, in MACs and on the clock."""
-    places = range(len(sites))
-    axes.barh([p - 0.2 for p in places], [s['theory'] for s in sites], 0.4,
+    """Bars with the ratios of MACs and of time of every site."""
+    positions = range(len(sites))
+    axes.barh([p - 0.2 for p in positions], [s['theory'] for s in sites], 0.4,
               label='MACs')  # fmt: skip
-    axes.barh([p + 0.2 for p in places], [s['clock'] or 0 for s in sites],
-              0.4, label='clock')  # fmt: skip
-    axes.set_yticks(places, [s['site'] for s in sites])
+    axes.barh([p + 0.2 for p in positions], [s['clock'] or 0 for s in sites],
+              0.4, label='time')  # fmt: skip
+    axes.set_yticks(positions, [s['site'] for s in sites])
     axes.invert_yaxis()
     axes.axvline(1, color=GREY, linewidth=0.6)
     axes.set_xlabel('dense over dynamic, per site')

@@ -39,14 +39,14 @@ def _show_times(run: dict[str, Any]) -> None:
         if 'ms' not in row:
             table.add_row(row['name'], f'not there: {row["why_not"]}')
             continue
-        said = format_time_ratio(row['clock'], row['theory'])
+        ratio = format_time_ratio(row['clock'], row['theory'])
         if row['name'] == run['best_dense']:
-            said = '1'
+            ratio = '1'
         table.add_row(
             row['name'],
             f'{row["ms"]:.2f} ({row["ms_low"]:.2f} to {row["ms_high"]:.2f})',
             f'{row["theory"]:.2f} x',
-            said,
+            ratio,
             f'{row["clock"] / row["theory"]:.2f}',
             f'{row["clock_over_eager"]:.2f} x',
         )
@@ -56,20 +56,20 @@ def _show_times(run: dict[str, Any]) -> None:
 def _show_profile(profile: dict[str, Any]) -> None:
     """Groups of steps, and the longest steps."""
     groups = profile['groups']
-    whole = sum(groups.values())
-    table = Table(title='where the time of the dynamic network goes')
+    total = sum(groups.values())
+    table = Table(title='times of the dynamic network')
     for column in ('steps', 'ms', 'share'):
         table.add_column(column)
     for name, ms in groups.items():
-        table.add_row(name, f'{ms:.3f}', f'{ms / whole:.0%}')
+        table.add_row(name, f'{ms:.3f}', f'{ms / total:.0%}')
     CONSOLE.print(table)
     longest = sorted(profile['steps'], key=lambda step: -step['ms'])[:5]
-    named = ', '.join(f'{step["name"]} {step["ms"]:.3f}' for step in longest)
-    print(f'longest steps, in ms: {named}')
+    text = ', '.join(f'{step["name"]} {step["ms"]:.3f}' for step in longest)
+    print(f'longest steps, in ms: {text}')
 
 
 def _show_sites(sites: list[dict[str, Any]]) -> None:
-    """Theory and clock of every site."""
+    """Print the ratios of MACs and of time of every site."""
     table = Table(title='sites of the dynamic network, at its calibration')
     for column in ('site', 'open', 'theory', 'clock', 'clock / theory', 'how',
                    'why'):  # fmt: skip

@@ -1,4 +1,4 @@
-"""Sentences for errors of torch and mmengine that a config causes."""
+"""Messages for errors of torch and mmengine that a config causes."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import os
 
 
 def upstream_sentence(error: BaseException) -> str | None:
-    """What the user can do about the error, if it is a known one.
+    """The message for a known error, with what the user can do.
 
     Args:
-        error: Whatever has ended the run.
+        error: The exception that ended the run.
 
     Returns:
         One sentence, or None.
@@ -41,17 +41,18 @@ KNOWN: tuple[tuple[type[BaseException], str, str], ...] = (
     (
         ValueError,
         'different number of parameter groups',
-        'the checkpoint has its optimizer in other parameter groups than the '
-        'config makes; resume with the paramwise_cfg and the constructor of '
-        'optim_wrapper that the run began with (only '
-        'fgc_mm.JoinedGroupsConstructor takes over a group per parameter), '
-        'or take its weights only, with --cfg-options load_from=...',
+        'the optimizer state of the checkpoint has other parameter groups '
+        'than the config; resume with the paramwise_cfg and the constructor '
+        'of optim_wrapper of the original run (only '
+        'fgc_mm.JoinedGroupsConstructor can resume a run with a group per '
+        'parameter), or load only the weights, with --cfg-options '
+        'load_from=...',
     ),
     (
         ValueError,
         'loaded state dict',
         'the checkpoint was written by another network ({error}), so its '
-        'optimizer cannot be resumed; take its weights only, with '
+        'optimizer cannot be resumed; load only the weights, with '
         '--cfg-options load_from=...',
     ),
     (
@@ -63,20 +64,20 @@ KNOWN: tuple[tuple[type[BaseException], str, str], ...] = (
     (
         KeyError,
         'contain the key "type"',
-        'a part of the config has no type ({got}): each that is built names '
-        'its class; check the spelling of its name.',
+        'a part of the config has no type ({got}), but a part that is built '
+        'must name its class; check the spelling of its key.',
     ),
     (
         RuntimeError,
         'EADDRINUSE',
-        'port {port} of this machine is in use: the processes meet at a port '
-        'that is free; set another MASTER_PORT.',
+        'port {port} of this machine is in use, but the processes need a '
+        'free port to connect; set another MASTER_PORT.',
     ),
     (
         ValueError,
         'more than 1 value per',
-        '{error}: a norm needs the spread of a batch; use a batch_size of at '
-        'least 2 that leaves no last batch of 1 image.',
+        '{error}: a norm needs the variance of a batch; use a batch_size of '
+        'at least 2 that leaves no last batch of 1 image.',
     ),
     (
         ValueError,
@@ -87,7 +88,7 @@ KNOWN: tuple[tuple[type[BaseException], str, str], ...] = (
     (
         ValueError,
         'Cannot infer the rule',
-        '{error} It is a save_best or monitor: set rule="greater" or '
-        'rule="less" beside it, or name another metric.',
+        '{error} The key is that of save_best or monitor: set '
+        'rule="greater" or rule="less" next to it, or another metric.',
     ),
 )

@@ -30,17 +30,17 @@ class LossProgressHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
     ) -> None:
         """Set the progress of the model and its gates."""
-        set_progress(bare_model(runner), progress_at(runner, runner.iter))
+        set_progress(unwrapped_model(runner), progress_at(runner, runner.iter))
 
 
-def bare_model(runner: Runner) -> BaseModel:
-    """The model, without the wrapper of a distributed run."""
+def unwrapped_model(runner: Runner) -> BaseModel:
+    """The model without the wrapper of distributed training."""
     model = runner.model
     return model.module if is_model_wrapper(model) else model
 
 
 def set_progress(model: nn.Module, progress: Progress) -> None:
-    """Set the attribute ``progress`` of every module that has one."""
+    """Set ``progress`` of every module that has this attribute."""
     part: Any
     for part in model.modules():
         if hasattr(part, 'progress'):
@@ -48,9 +48,9 @@ def set_progress(model: nn.Module, progress: Progress) -> None:
 
 
 def progress_at(runner: Runner, iteration: int) -> Progress:
-    """Progress at the current iteration of a run, or at its last one."""
+    """Epoch and iteration of the current or the last iteration."""
     if isinstance(runner.train_loop, IterBasedTrainLoop):
-        # this loop never moves its own epoch
+        # this loop does not count epochs
         steps = max(_steps_per_epoch(runner.train_dataloader), 1)
         return Progress(iteration // steps, iteration)
     if iteration == runner.iter:
@@ -59,7 +59,8 @@ def progress_at(runner: Runner, iteration: int) -> Progress:
 
 
 def _steps_per_epoch(loader: DataLoader) -> int:
-    # an InfiniteSampler is as long as the data set, not as its rank's share
+    # the length of an InfiniteSampler is that of the data set, while each rank
+    # draws 1 / world size of it
     if isinstance(loader.sampler, InfiniteSampler):
         return ceil(len(loader) / get_world_size())
     return len(loader)

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 
-def gather_together(tables: Sequence[Tensor]) -> list[Tensor]:
+def gather_tables(tables: Sequence[Tensor]) -> list[Tensor]:
     """Concatenate every process's rows of several tables.
 
     Processes may have different numbers of rows, but the tables of a process

@@ -49,7 +49,7 @@ def test_fewer_bits_are_refused_unless_given(saved, bits):
         load(path)
     assert load(path, bits=16).max() == (2**bits - 1) >> 8
     if bits > 8:
-        with pytest.raises(FGCError, match=r'give a larger bits'):
+        with pytest.raises(FGCError, match=r'set a larger number'):
             load(path, bits=8)
 
 

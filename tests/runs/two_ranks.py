@@ -23,7 +23,7 @@ from fgc_mm.losses import (
     GateBatch,
     MaskPredictionLoss,
 )
-from fgc_mm.memory.gather import gather_together
+from fgc_mm.memory.gather import gather_tables
 from fgc_mm.sites import GateRecord, GateSite
 
 
@@ -31,9 +31,9 @@ def uneven(rank):
     """Each rank's rows, together; one rank may have none."""
     own = torch.arange(6.0).view(3, 2) + 10 * rank
     return {
-        'uneven': gather_together([own[: 3 - 2 * rank]])[0],
-        'empty': gather_together([own[: 3 * rank].bfloat16()])[0],
-        'numbers': gather_together([torch.tensor([7, 8, 9])[: 1 + rank]])[0],
+        'uneven': gather_tables([own[: 3 - 2 * rank]])[0],
+        'empty': gather_tables([own[: 3 * rank].bfloat16()])[0],
+        'numbers': gather_tables([torch.tensor([7, 8, 9])[: 1 + rank]])[0],
     }
 
 

@@ -1,14 +1,15 @@
-"""From MACs to milliseconds: what a trained gated model saves on a clock.
+"""Measures how much time a trained gated model saves.
 
     fgc-mm benchmark CONFIG CHECKPOINT --out DIR
 
-Runs real images (the config's test set) through the dense network, the masked
-one, the statically compacted one, the dynamic one, and both; interleaved, with
-the model's own gates, which vary from image to image. Ratios are against the
-best dense network at hand: eager, folded norms, channels last, compiled, our
-kernel without gates, ONNX Runtime. 'static' is the dense network with as many
-channels as the gates open on average, the ceiling of all. DIR gets
-benchmark.json, benchmark.png and benchmark.svg.
+Runs images of the config's test set through the dense network, the masked
+one, the statically compacted one, the dynamic one, and the compacted dynamic
+one; interleaved, with the masks of the model's gates, which vary from image
+to image. Ratios are relative to the fastest dense variant: eager, folded
+norms, channels last, compiled, the runtime's kernel without gates, ONNX
+Runtime. 'static' is the dense network with as many channels as the gates open
+on average, an upper bound for the speed. Writes benchmark.json, benchmark.png
+and benchmark.svg to DIR.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ def main() -> None:
         others = None
     if len(images) < args.batch:
         raise FGCError(
-            f'--batch {args.batch} is more than the {len(images)} images that '
-            'there are; give a smaller batch, or more --images.'
+            f'--batch {args.batch} exceeds the {len(images)} images; give a '
+            'smaller batch, or more --images.'
         )
     folder = Path(args.out)
     folder.mkdir(parents=True, exist_ok=True)
@@ -121,7 +122,7 @@ def load(
     split: str,
     size: list[int] | None,
 ) -> Tensor:
-    """Real images, resized if asked."""
+    """Images of a data set, resized if ``size`` is given."""
     images = torch.cat(list(images_of(cfg, model, count, split)))
     if size is None:
         return images
@@ -131,7 +132,7 @@ def load(
 
 
 def _build_name() -> str:
-    """Of the runtime's code that this CPU runs; ``'none'`` without one."""
+    """Name of the runtime's build for this CPU; ``'none'`` without one."""
     try:
         return builds()[0]
     except LibraryError:

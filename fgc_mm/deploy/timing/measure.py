@@ -21,8 +21,8 @@ from fgc_mm.deploy.timing.variants import BenchmarkVariant
 from fgc_mm.functional import macs_per_image
 
 REPORTED = ('executed', 'why', 'dynamic_ms', 'dense_ms', 'plain_ms')
-# the median over all that the steps take: Python, and caches that others
-# have filled meanwhile
+# the median time beyond that of the steps: Python, and cache misses because
+# other networks have run in between
 CALLS = 'calls, cold caches'
 
 
@@ -91,10 +91,10 @@ def _row(
 
 
 def _leave_out_single(variants: list[BenchmarkVariant]) -> None:
-    """The gathered ONNX file takes one image at a time."""
+    """Leave out the gathered ONNX model, which takes one image at a time."""
     for variant in variants:
         if variant.name.startswith('gathered') and variant.run is not None:
-            variant.run, variant.why_not = None, 'takes images one by one'
+            variant.run, variant.why_not = None, 'takes one image at a time'
 
 
 def _macs_ratios(
@@ -140,7 +140,7 @@ def _site_rows(
     images: Tensor,
     masks: list[Tensor],
 ) -> list[dict[str, Any]]:
-    """Theory and clock of every site of the dynamic network."""
+    """Ratios of MACs and of time of every site of the dynamic network."""
     table = model.macs_table(tuple(images.shape[1:]))
     sites = report.get('sites', {})
     return [
@@ -169,7 +169,7 @@ def _clock_ratio(site: dict[str, Any]) -> float | None:
 def _profile(
     variants: list[BenchmarkVariant], images: Tensor, times: dict[str, Times]
 ) -> dict[str, Any]:
-    """Where the dynamic network's time goes: groups of steps, and steps."""
+    """Times of the dynamic network's steps, single and in groups."""
     model = _dynamic(variants)
     steps = [] if model is None else step_times(model, images[:8])
     if not steps:

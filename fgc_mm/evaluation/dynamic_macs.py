@@ -68,21 +68,22 @@ class DynamicMACs(BaseMetric):
         bases = [self._table.base(name) for name in PUBLISHED]
         packed = np.packbits(opened.numpy(), axis=1)
         self.results += [
-            (cost, dense, kept, bases, row)
-            for cost, kept, row in zip(macs, published, packed)
+            (cost, dense, counted, bases, row)
+            for cost, counted, row in zip(macs, published, packed)
         ]
 
     def compute_metrics(self, results: list[tuple]) -> dict[str, float]:
         """Compute the metrics over all images of all ranks."""
-        macs, dense, kept, bases, packed = zip(*results)
+        macs, dense, counted, bases, packed = zip(*results)
         macs, dense = np.array(macs), np.array(dense)
         _warn_of_nan(macs)
         channels = self._table.channels
         opened = np.unpackbits(np.stack(packed), axis=1, count=sum(channels))
         rows = site_rows(self._table.sites, channels, opened.mean(axis=0))
         MMLogger.get_current_instance().info('\n' + render_sites(rows))
-        kept = np.array(kept) + 0 * macs[:, None]  # nan where macs is nan
-        pruned = 100 * (1 - np.mean(kept, axis=0) / np.mean(bases, axis=0))
+        # nan where macs is nan
+        counted = np.array(counted) + 0 * macs[:, None]
+        pruned = 100 * (1 - np.mean(counted, axis=0) / np.mean(bases, axis=0))
         return {
             'mean': float(macs.mean()),
             'dense': float(dense.mean()),

@@ -46,8 +46,8 @@ def run(command: Sequence[str]) -> None:
         )
     except subprocess.TimeoutExpired as error:
         raise LibraryError(
-            f'{command[0]} had not finished after {COMPILE_SECONDS} s; compile once '
-            'on an idle machine: the cache is reused.'
+            f'{command[0]} had not finished after {COMPILE_SECONDS} s; '
+            'compile once on an idle machine: the cache is reused.'
         ) from error
     except OSError as error:
         raise LibraryError(

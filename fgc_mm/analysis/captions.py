@@ -115,14 +115,14 @@ CLUSTERS = Caption(
 )
 EMBEDDINGS = Caption(
     'Features (above) and gates (below) of {embedded} images at the last '
-    'sites of {name}, coloured by class; names stand at the medians.',
+    'sites of {name}, coloured by class; names are at the medians.',
     '{method}, seed {seed}, started from the first two principal components; '
     'features are pooled activations, gates {vectors}. Axes have no unit.',
     'Figs. 6 and 7',
 )
 EMBEDDINGS_OVER = Caption(
     'Features (above) and gates (below) of {embedded} images at {site}, over '
-    'the checkpoints, coloured by class; names stand at the medians.',
+    'the checkpoints, coloured by class; names are at the medians.',
     '{method}, seed {seed}; the first map starts from the first two '
     'principal components, each later one from the map before it, to which '
     'it is aligned by a rotation, so that positions can be compared. '

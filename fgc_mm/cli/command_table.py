@@ -36,7 +36,7 @@ COMMANDS = {
     'export bundle': Command('bundle', 'dynamic model as one .fgc file'),
     'export compact': Command('compact', 'remove channels never opened'),
     'export keep-ratio': Command(
-        'set_keep_ratio', 'checkpoint with a given share of open channels'
+        'set_keep_ratio', 'checkpoint with a given keep ratio'
     ),
     'publish': Command('publish_model', 'checkpoint without training state'),
     'convert fgc-pr': Command('fgc_pr', 'checkpoint of the published code'),

@@ -38,7 +38,7 @@ def join_processes(cfg: Config, launcher: str) -> None:
     Args:
         cfg: The Runner's config; ``model_wrapper_cfg`` is set in it if there
             is no GPU.
-        launcher: none, pytorch, slurm or mpi, as ``--launcher`` says.
+        launcher: none, pytorch, slurm or mpi (``--launcher``).
 
     Raises:
         FGCError: The launcher's environment is missing, there are more

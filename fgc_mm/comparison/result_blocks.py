@@ -39,7 +39,7 @@ KINDS: dict[str, Renderer] = {
 def update_blocks(text: str, root: Path) -> str:
     """A document with its blocks of results updated.
 
-    A block stands between ``<!-- results: KIND of PLAN in FOLDER -->`` and
+    A block is between ``<!-- results: KIND of PLAN in FOLDER -->`` and
     ``<!-- end of results -->``; KIND is table, questions, costs, progress
     (the numbers of trained seeds and the answers so far) or figure; PLAN (or
     several, separated by commas) and FOLDER are relative to ``root``. The
@@ -105,8 +105,8 @@ def _check_ends(text: str) -> None:
     if not found == begun == text.count(END):
         raise FGCError(
             f'{begun} blocks of results begin and {text.count(END)} end, of '
-            f'which {found} are whole; write {BEGIN} KIND of PLAN in FOLDER '
-            f'--> and {END} around each.'
+            f'which {found} are complete; write {BEGIN} KIND of PLAN in '
+            f'FOLDER --> and {END} around each.'
         )
 
 

@@ -145,8 +145,8 @@ def _regroup_scheduler(
     for name in PER_GROUP:
         values = state.get(name)
         if isinstance(values, list) and len(values) >= count:
-            kept = [values[numbers[0]] for numbers in members]
-            state[name] = kept + values[-1:] * base
+            joined = [values[numbers[0]] for numbers in members]
+            state[name] = joined + values[-1:] * base
 
 
 def _options(group: Group) -> list[tuple[str, Any]]:

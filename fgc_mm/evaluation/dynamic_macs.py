@@ -68,8 +68,8 @@ class DynamicMACs(BaseMetric):
         bases = [table.base(name) for name in PUBLISHED]
         packed = np.packbits(opened.numpy(), axis=1)
         self.results += [
-            (cost, dense, kept, bases, row)
-            for cost, kept, row in zip(macs, published, packed)
+            (cost, dense, counted, bases, row)
+            for cost, counted, row in zip(macs, published, packed)
         ]
 
     def compute_metrics(self, results: list[tuple]) -> dict[str, float]:
@@ -82,8 +82,9 @@ class DynamicMACs(BaseMetric):
         opened = np.unpackbits(np.stack(packed), axis=1, count=sum(channels))
         rows = site_rows(self._table.sites, channels, opened.mean(axis=0))
         MMLogger.get_current_instance().info('\n' + render_sites(rows))
-        kept = np.array(published) + 0 * macs[:, None]  # nan where macs is nan
-        pruned = 100 * (1 - np.mean(kept, axis=0) / np.mean(bases, axis=0))
+        # nan where macs is nan
+        counted = np.array(published) + 0 * macs[:, None]
+        pruned = 100 * (1 - np.mean(counted, axis=0) / np.mean(bases, axis=0))
         return {
             'mean': float(macs.mean()),
             'dense': float(dense.mean()),

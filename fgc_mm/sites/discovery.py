@@ -50,7 +50,7 @@ def find_sites(
             or ``dict(type='auto', image_size=..., residual=False,
             every_conv=False, patterns=None, max_work=2e11)``.
             ``image_size``: a number or (H, W); default: one that the
-            backbone accepts. ``residual=True``: also gate layers in front of
+            backbone accepts. ``residual=True``: also gate layers before
             a residual sum, at the end of their branch. ``every_conv=True``:
             also gate depthwise convs separately from the conv before them,
             and the last conv. ``patterns``: select among the sites found.

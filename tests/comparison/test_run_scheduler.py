@@ -31,7 +31,7 @@ class FakeRun:
         self.commands = commands
         self.method = SimpleNamespace(epochs=1)
 
-    def note(self, command):
+    def log_command(self, command):
         assert len(command) == 3
 
     def next_step(self):

@@ -147,7 +147,7 @@ def test_banks_come_along_as_the_hook_keeps_them(tmp_path):
         (lambda c: c.pop('state_dict'), 'no state_dict'),
         (
             lambda c: c['state_dict'].pop('layer3.1.gate.gate_mb.memory'),
-            'a feature bank only',
+            'only a feature bank',
         ),
     ],
 )

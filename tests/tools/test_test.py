@@ -120,7 +120,7 @@ def test_bad_checkpoints(refused, trained, tmp_path):
     path.write_bytes(trained.checkpoint.read_bytes()[:-9])
     assert 'cannot be read' in refused(checkpoint=path)
     torch.save([1], path)
-    assert 'holds a list' in refused(checkpoint=path)
+    assert 'contains a list' in refused(checkpoint=path)
 
 
 def test_hostile_checkpoint(refused, tmp_path):

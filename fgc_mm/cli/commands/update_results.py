@@ -2,7 +2,7 @@
 
     fgc-mm update-results docs/comparison.md README.md
 
-A block stands between `<!-- results: KIND of PLAN in FOLDER -->` and
+A block is between `<!-- results: KIND of PLAN in FOLDER -->` and
 `<!-- end of results -->`. KIND is table, questions, costs, progress or
 figure; PLAN is a plan of fgc-mm compare (or several, separated by commas) and
 FOLDER the folder of its --results, both relative to the current folder. The

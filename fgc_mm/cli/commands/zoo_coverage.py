@@ -298,7 +298,7 @@ def write_report(rows: dict[str, Row], path: Path) -> None:
         '| --- | --- |',
         *(f'| {reason} | {n} |' for reason, n in reasons.most_common()),
         '',
-        '| model | backbone | result | sites | share of MACs governed '
+        '| model | backbone | result | sites | fraction of MACs in sites '
         '| MACs against the smaller network | search (s) |',
         '| --- | --- | --- | --- | --- | --- | --- |',
         *(

@@ -86,8 +86,8 @@ def compare_with_head(
         raise FGCError(
             f'{name} has {len(names)} classes ({shown}) and the head '
             f'{limit}: the head needs an output for every class; remove '
-            f'folders that are no classes, or set num_classes={len(names)} of '
-            'the head.'
+            'folders that are not classes, or set '
+            f'num_classes={len(names)} of the head.'
         )
     if by_folders:
         raise FGCError(

@@ -136,3 +136,9 @@ def test_operations_on_an_accelerator(dtype):
     # 328 M scores, of which 64 M are held at a time; 656 M elements, cast in
     # parts where they are bf16
     assert large[0] <= 200 and large[1] <= 50
+
+
+def test_the_scores_at_a_time_are_read_in_every_call(monkeypatch):
+    operations, _ = launches(50_000, 64)
+    monkeypatch.setattr(neighbors, '_SCORES', 2**18)
+    assert launches(50_000, 64)[0] > 5 * operations

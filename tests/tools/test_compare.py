@@ -245,7 +245,7 @@ def test_all_start_from_the_dense_run_of_their_seed(folder, monkeypatch):
     [
         (['none.py'], 'none.py is not a file'),
         ([], 'no configs to compare'),
-        (['dense_tiny.py', '--plan', 'x.yaml'], 'takes one'),
+        (['dense_tiny.py', '--plan', 'x.yaml'], 'but both are given'),
         (['--plan', 'none.yaml'], 'none.yaml is not a file'),
         (['dense_tiny.py', './dense_tiny.py'], '2 rows are called'),
         (['fpgm:dense_tiny.py'], 'has nothing to prune'),

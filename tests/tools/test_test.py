@@ -64,10 +64,10 @@ def test_metrics_with_augmentation(project, trained, tmp_path):
         (['--out-item', 'pred'], 'has no output file'),
         (['--threshold-sweep', 'a.txt'], 'a sweep is written as .json'),
         (['--threshold-sweep', 'a.json'], 'a.json finds no gate'),
-        (['--threshold-sweep', 'a.json', '--tta'], 'and --tta exclude'),
+        (['--threshold-sweep', 'a.json', '--tta'], 'combined with --tta'),
         (
             ['--threshold-sweep', 'a.json', '--out', 'a.pkl'],
-            'and --out-item pred exclude',
+            'combined with --out-item pred',
         ),
         (['--show'], 'no default_hooks.visualization'),
         ([PAIR, 'x'], "'x' is not a pair"),

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import PurePath
+
+import cv2
 
 
 def upstream_sentence(error: BaseException) -> str | None:
@@ -18,7 +21,56 @@ def upstream_sentence(error: BaseException) -> str | None:
     for kind, phrase, describe in KNOWN:
         if isinstance(error, kind) and phrase in str(error):
             return describe(error)
+    for kind, phrase, folder, describe in KNOWN_IN:
+        known = isinstance(error, kind) and phrase in str(error)
+        if known and _raised_below(error, *folder):
+            return describe(error)
     return None
+
+
+def _raised_below(error: BaseException, *folder: str) -> bool:
+    """Whether code of this folder was running when it was raised."""
+    trace = error.__traceback__
+    while trace is not None:
+        parts = PurePath(trace.tb_frame.f_code.co_filename).parts
+        if parts[-len(folder) - 1 : -1] == folder:
+            return True
+        trace = trace.tb_next
+    return False
+
+
+def _head_width(error: BaseException) -> str:
+    return (
+        f'the head gets features of another width ({error}): in_channels of '
+        'the head is the number of channels that the neck gives it; set '
+        'in_channels, or the neck.'
+    )
+
+
+def _optimizer_setting(error: BaseException) -> str:
+    return (
+        f'the optimizer refuses a setting ({error}); check the values in '
+        'optim_wrapper.optimizer.'
+    )
+
+
+def _unknown_optimizer(_: BaseException) -> str:
+    return (
+        'the type in optim_wrapper.optimizer is no registered optimizer; '
+        'check its spelling and custom_imports.'
+    )
+
+
+def _no_batch_size(error: BaseException) -> str:
+    return f'{error}; set a batch_size of at least 1 in the data loader.'
+
+
+def _opencv(error: BaseException) -> str:
+    last = ' '.join(str(error).split())[-120:]
+    return (
+        f'OpenCV cannot do a step of a pipeline (... {last}); check the '
+        'sizes in the pipelines of the data sets.'
+    )
 
 
 def _unknown_type(error: BaseException) -> str:
@@ -105,5 +157,33 @@ KNOWN: tuple[
     (RuntimeError, 'EADDRINUSE', _port_in_use),
     (ValueError, 'more than 1 value per', _batch_of_one),
     (ValueError, 'one array to conc', _no_image),
+    (ValueError, 'batch_size should be a positive', _no_batch_size),
     (ValueError, 'Cannot infer the rule', _no_rule),
+)
+
+# the same, for errors that are known only if raised below a folder
+KNOWN_IN: tuple[
+    tuple[
+        type[BaseException] | tuple[type[BaseException], ...],
+        str,
+        tuple[str, ...],
+        Callable[[BaseException], str],
+    ],
+    ...,
+] = (
+    (
+        RuntimeError,
+        'shapes cannot be multiplied',
+        ('mmpretrain', 'models', 'heads'),
+        _head_width,
+    ),
+    (
+        TypeError,
+        'None is not a callable',
+        ('mmengine', 'optim', 'optimizer'),
+        _unknown_optimizer,
+    ),
+    ((ValueError, TypeError), '', ('torch', 'optim'), _optimizer_setting),
+    (cv2.error, '', ('mmcv', 'transforms'), _opencv),
+    (cv2.error, '', ('mmpretrain', 'datasets', 'transforms'), _opencv),
 )

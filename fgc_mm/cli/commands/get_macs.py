@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from fgc_mm.cli.upstream_errors import upstream_sentence
 from fgc_mm.deploy.loading import build_model
 from fgc_mm.engine.config_file import load_config
 from fgc_mm.engine.config_options import ConfigOptions, override
@@ -97,6 +98,9 @@ def count(
         except FGCError:
             raise
         except Exception as error:  # whatever the backbone's code says
+            known = upstream_sentence(error)
+            if known:
+                raise FGCError(known) from error
             failures.append(str(error).strip() or type(error).__name__)
     raise FGCError(
         'the network does not run on an image of '

@@ -1,4 +1,4 @@
-"""Sentences for errors of torch and mmengine that a config causes."""
+"""Messages for errors of torch and mmengine that a config causes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import cv2
 
 
 def upstream_sentence(error: BaseException) -> str | None:
-    """What the user can do about the error, if it is a known one.
+    """The message for a known error, with what the user can do.
 
     Args:
-        error: Whatever has ended the run.
+        error: The exception that ended the run.
 
     Returns:
         One sentence, or None.
@@ -85,18 +85,19 @@ def _unknown_argument(error: BaseException) -> str:
 def _other_network(error: BaseException) -> str:
     return (
         f'the checkpoint was written by another network ({error}), so '
-        'its optimizer cannot be resumed; take its weights only, with '
+        'its optimizer cannot be resumed; load only the weights, with '
         '--cfg-options load_from=...'
     )
 
 
 def _other_groups(_: BaseException) -> str:
     return (
-        'the checkpoint has its optimizer in other parameter groups than the '
-        'config makes; resume with the paramwise_cfg and the constructor of '
-        'optim_wrapper that the run began with (only '
-        'fgc_mm.JoinedGroupsConstructor takes over a group per parameter), '
-        'or take its weights only, with --cfg-options load_from=...'
+        'the optimizer state of the checkpoint has other parameter groups '
+        'than the config; resume with the paramwise_cfg and the constructor '
+        'of optim_wrapper of the original run (only '
+        'fgc_mm.JoinedGroupsConstructor can resume a run with a group per '
+        'parameter), or load only the weights, with --cfg-options '
+        'load_from=...'
     )
 
 
@@ -110,22 +111,22 @@ def _no_weight_decay(_: BaseException) -> str:
 def _no_type(error: BaseException) -> str:
     part = str(error.args[0]).partition('but got ')[2].splitlines()[0]
     return (
-        f'a part of the config has no type ({part}): each that is built '
-        'names its class; check the spelling of its name.'
+        f'a part of the config has no type ({part}), but a part that is '
+        'built must name its class; check the spelling of its key.'
     )
 
 
 def _port_in_use(_: BaseException) -> str:
     return (
         f'port {os.environ.get("MASTER_PORT", "")} of this machine is in '
-        'use: the processes meet at a port that is free; set another '
+        'use, but the processes need a free port to connect; set another '
         'MASTER_PORT.'
     )
 
 
 def _batch_of_one(error: BaseException) -> str:
     return (
-        f'{error}: a norm needs the spread of a batch; use a batch_size '
+        f'{error}: a norm needs the variance of a batch; use a batch_size '
         'of at least 2 that leaves no last batch of 1 image.'
     )
 
@@ -139,8 +140,8 @@ def _no_image(_: BaseException) -> str:
 
 def _no_rule(error: BaseException) -> str:
     return (
-        f'{error} It is a save_best or monitor: set rule="greater" or '
-        'rule="less" beside it, or name another metric.'
+        f'{error} The key is that of save_best or monitor: set '
+        'rule="greater" or rule="less" next to it, or another metric.'
     )
 
 

@@ -1,4 +1,4 @@
-"""Whether a checkpoint has all that a resumed run needs."""
+"""Checks that a checkpoint contains everything that resuming needs."""
 
 from __future__ import annotations
 
@@ -67,9 +67,9 @@ NEEDED: dict[str, Callable[[Any], bool]] = {
 def check_resumable(path: str | Path, scheduled: bool = False) -> None:
     """Raises FGCError unless training can be continued from this file.
 
-    Weights alone are no training state: published and converted ones, and
-    the best checkpoint of a run, which mmengine saves without optimizer and
-    schedulers. It would resume at the first learning rate.
+    Published and converted weights, and the best checkpoint of a run (which
+    mmengine saves without optimizer and schedulers), do not contain the
+    training state: a run would resume with the first learning rate.
 
     Args:
         path: The file.
@@ -81,10 +81,10 @@ def check_resumable(path: str | Path, scheduled: bool = False) -> None:
 def check_training_state(
     checkpoint: Mapping[str, Any], name: str, scheduled: bool = False
 ) -> None:
-    """The same for a checkpoint that is read already.
+    """Like :func:`check_resumable`, for the contents of a checkpoint.
 
     Args:
-        checkpoint: What the file holds.
+        checkpoint: Contents of the file.
         name: Of the file, for the message.
         scheduled: Whether the run that resumes has parameter schedulers.
     """
@@ -97,10 +97,11 @@ def check_training_state(
     if missing:
         raise FGCError(
             f'{name} has no {" and no ".join(missing)}: a run resumes from '
-            'a checkpoint with the whole state of training, which the best '
-            'one of a run and published weights are not; give the file of '
-            'the last epoch (--resume without a value finds it), or take '
-            'the weights alone with load_from instead of --resume.'
+            'a checkpoint with the complete training state, which the best '
+            'checkpoint of a run and published weights do not have; give '
+            'the file of the last epoch (--resume without a value finds '
+            'it), or load only the weights with load_from instead of '
+            '--resume.'
         )
     if checkpoint['meta']['iter'] and not _has_momentum(
         checkpoint['optimizer']
@@ -116,20 +117,20 @@ def check_training_state(
 def check_schedulers(
     checkpoint: Mapping[str, Any], schedulers: object
 ) -> None:
-    """Raises FGCError where the checkpoint has another number of schedulers.
+    """Raises FGCError if the checkpoint has another number of schedulers.
 
-    mmengine restores as many as both have, and starts the others anew.
+    mmengine would restore the first ones and start the others anew.
 
     Args:
-        checkpoint: What the file holds.
-        schedulers: The run's own; only a list is compared.
+        checkpoint: Contents of the file.
+        schedulers: Those of the run; only a list is compared.
     """
     saved = checkpoint.get(SCHEDULERS)
     both = isinstance(saved, Sequence) and isinstance(schedulers, Sequence)
     if both and len(saved) != len(schedulers):
         raise FGCError(
             f'the checkpoint has {len(saved)} parameter schedulers and the '
-            f'config {len(schedulers)}: a run resumes the schedule that it '
-            'began with; set param_scheduler as it was, or take the weights '
-            'alone with load_from instead of --resume.'
+            f'config {len(schedulers)}: a resumed run needs the same '
+            'schedule; set param_scheduler as in the original run, or load '
+            'only the weights with load_from instead of --resume.'
         )

@@ -1,15 +1,15 @@
-"""Makes the results in documents anew, from the kept ones: tables, figures.
+"""Updates tables and figures in documents from stored results.
 
     fgc-mm update-results docs/comparison.md README.md
 
-A block stands between `<!-- results: KIND of PLAN in FOLDER -->` and
+A block is between `<!-- results: KIND of PLAN in FOLDER -->` and
 `<!-- end of results -->`. KIND is table, questions, costs, progress or
-figure; PLAN is a plan of fgc-mm compare (several with commas between them)
-and FOLDER what its --results has kept, both relative to the current folder.
-A figure (error over MACs, with the threshold sweeps) names its image in the
-block, ![TEXT](FILE.png), relative to the document; FILE.png and FILE.svg are
+figure; PLAN is a plan of fgc-mm compare (or several, separated by commas) and
+FOLDER the folder of its --results, both relative to the current folder. The
+block of a figure (error over MACs, with the threshold sweeps) contains its
+image, ![TEXT](FILE.png), relative to the document; FILE.png and FILE.svg are
 written. With --check nothing is written; the exit status is 1 if a document
-or a figure is not what the results say.
+or a figure is not up to date.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from fgc_mm.comparison.kept_blocks import figures, update_blocks
-from fgc_mm.comparison.kept_figure import KeptFigure
+from fgc_mm.comparison.result_blocks import figures, update_blocks
+from fgc_mm.comparison.result_figure import ResultFigure
 from fgc_mm.errors import FGCError
 from fgc_mm.reliability.atomic_file import write_atomically
 
@@ -30,7 +30,7 @@ def main() -> None:
     stale = [path for path in args.documents if update(path, args.check)]
     if args.check and stale:
         names = ', '.join(map(str, stale))
-        print(f'not what the results say: {names}', file=sys.stderr)
+        print(f'not up to date: {names}', file=sys.stderr)
         raise SystemExit(1)
 
 
@@ -47,10 +47,10 @@ def parse_args() -> argparse.Namespace:
 
 
 def update(path: Path, check: bool) -> bool:
-    """Whether a document was not up to date; it is written unless ``check``.
+    """Whether a document was out of date; it is written unless ``check``.
 
     Raises:
-        FGCError: It is missing, or see :func:`update_blocks`.
+        FGCError: It is missing, or an error of :func:`update_blocks`.
     """
     if not path.is_file():
         raise FGCError(f'{path} is not a file; give a Markdown document.')
@@ -67,9 +67,9 @@ def update(path: Path, check: bool) -> bool:
     return new != old or bool(stale)
 
 
-def drawn(text: str, folder: Path) -> list[KeptFigure]:
+def drawn(text: str, folder: Path) -> list[ResultFigure]:
     """The figures of a document."""
     return [
-        KeptFigure(folder / name, study, results)
+        ResultFigure(folder / name, study, results)
         for name, (study, results) in figures(text, Path()).items()
     ]

@@ -22,7 +22,8 @@ constexpr int64_t kFar = 768;  // floats ahead that weights are asked for
 
 struct Winograd {
   Layout at;       // the input's tiles as a 4 x 4 conv with stride 2
-  bool padded;     // the input has zeros around it
+  bool padded;     // the input has zeros around it, and what lies behind may
+                   // be read
   float* weights;  // transformed
   int64_t number_step;  // floats between the 16
   int64_t inputs, outputs, at_once;
@@ -88,7 +89,9 @@ bool prepare_winograd(const Program& p, Op& op, Keep& keep, bool padded,
   map.height = ceil_div(y.height, 2);
   map.width = ceil_div(y.width, 2);
   if (!lay_out(tiles, from, map, keep, w.at)) return false;
-  w.padded = padded;
+  // of an odd number of rows, one more is read, whose sums are not written
+  w.padded = padded && (y.height % 2 == 0 ||
+                        2 * round_up(w.at.pitch, kLanes) <= kSlack);
   const int64_t each = (x.channels + y.channels) * 64 * map.width;
   w.rows = smaller(map.height, larger(1, kTileBytes / each));
   w.rows = ceil_div(map.height, ceil_div(map.height, w.rows));

@@ -85,7 +85,9 @@ def _sentence(error: BaseException) -> str | None:
     if not isinstance(error, (FGCError, OSError)):
         return None
     if isinstance(error, OSError) and error.filename is not None:
-        return f'{error.filename}: {error.strerror}; check the path.'
+        # of a renamed file, the name that it was to get
+        name = error.filename2 or error.filename
+        return f'{name}: {error.strerror}; check the path.'
     text = str(error).strip()
     if 'DataLoader worker process' in text:
         # the worker's traceback, which ends with 'package.Class: message'

@@ -1,6 +1,7 @@
 """A data set of class folders, or every n-th image of it."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from mmengine.fileio import list_from_file
@@ -42,9 +43,10 @@ class ImageFolder(CustomDataset):
             ones.
 
     Raises:
-        FGCError: ``every`` is not a whole number of at least 1, there is no
-            image, a folder is not in ``classes``, or a line of the
-            annotation file is not a path and a number.
+        FGCError: ``every`` is no whole number of at least 1, no image is
+            there, ``classes`` are no list of distinct names or lack a
+            folder, or the annotation file is not UTF-8 text of paths and
+            numbers.
     """
 
     def __init__(
@@ -59,6 +61,8 @@ class ImageFolder(CustomDataset):
                 'at least 1; 10 takes every tenth image.'
             )
         self.every = every
+        if kwargs.get('classes') is not None:
+            kwargs['classes'] = _class_list(kwargs['classes'])
         super().__init__(extensions=extensions, **kwargs)
 
     def load_data_list(self) -> list[dict]:
@@ -104,6 +108,13 @@ class ImageFolder(CustomDataset):
                 'every class folder must be in classes=; correct that list, '
                 'or remove the folder.'
             )
+        for name in names:
+            if names.count(name) > 1:
+                raise FGCError(
+                    f'classes= of ImageFolder has {name!r} '
+                    f'{names.count(name)} times, but each class has a name '
+                    'of its own; remove or rename the others.'
+                )
         return {folder: names.index(folder) for folder in folders}
 
     def _split(self, files: list[str]) -> tuple[list[str], list[str]]:
@@ -135,7 +146,7 @@ class ImageFolder(CustomDataset):
         found = []
         for number, line in self._lines():
             *path, label = line.rsplit(maxsplit=1)
-            if not path or not label.isdigit():
+            if not path or not label.isdecimal():
                 raise FGCError(
                     f'line {number} of {self.ann_file} is {line!r:.80}: each '
                     "line is an image's path, a space and the number of its "
@@ -148,11 +159,47 @@ class ImageFolder(CustomDataset):
 
     def _lines(self) -> list[tuple[int, str]]:
         """Numbered lines of the annotation file that are not blank."""
-        lines = enumerate(list_from_file(self.ann_file), start=1)
+        lines = enumerate(_text_lines(self.ann_file), start=1)
         return [(n, line.strip()) for n, line in lines if line.strip()]
 
     def _path(self, name: str) -> str:
         return join(self.img_prefix, name)
+
+
+def _class_list(classes: str | Sequence[Any]) -> list[str]:
+    """The names of ``classes``, which may be those of a file's lines.
+
+    Raises:
+        FGCError: They are no list.
+    """
+    if isinstance(classes, str):
+        names = [line.strip() for line in _text_lines(classes)]
+        classes = [name for name in names if name]
+    if not isinstance(classes, (list, tuple)):
+        raise FGCError(
+            f'classes={classes!r} of ImageFolder is a '
+            f'{type(classes).__name__}, but each class needs a name; give a '
+            'list of names, or a text file with one name per line.'
+        )
+    return [str(name) for name in classes]
+
+
+def _text_lines(file: str) -> list[str]:
+    """Lines of a UTF-8 file, without the byte order mark of some editors.
+
+    Raises:
+        FGCError: It has another encoding.
+    """
+    path = str(Path(file).expanduser()) if '://' not in file else file
+    try:
+        lines = list_from_file(path)
+    except UnicodeDecodeError as error:
+        raise FGCError(
+            f'{file} is not UTF-8 text ({error.reason} at byte '
+            f'{error.start}), but lists of images and classes must be; save '
+            'it as UTF-8.'
+        ) from error
+    return [line.removeprefix('\ufeff') for line in lines]
 
 
 def _warn(line: str) -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from io import BytesIO
 from typing import Any
 
 import cv2
 import numpy as np
 from mmcv.image.io import imread_flags
 from mmcv.transforms import LoadImageFromFile
+from mmengine import fileio
+from PIL import Image
 
 from fgc_mm.errors import FGCError
 from fgc_mm.registry import TRANSFORMS
 
+# what decoders raise for a damaged file
+DECODING = AssertionError, ValueError, OSError, SyntaxError, cv2.error
 _UNCHANGED = 'unchanged', cv2.IMREAD_UNCHANGED
 
 
@@ -30,7 +36,8 @@ class LoadImage(LoadImageFromFile):
             unknown ones.
 
     Raises:
-        FGCError: ``bits`` is outside its range.
+        FGCError: ``bits`` is outside its range, or the decoder is not
+            installed, or does not know ``bits``.
     """
 
     to_float32: bool
@@ -43,6 +50,7 @@ class LoadImage(LoadImageFromFile):
                 'to 16: the bits per channel that a 16-bit image uses.'
             )
         super().__init__(**kwargs)
+        _check_backend(self.imdecode_backend, bits)
         self.bits = bits
         # decoded with all bits, converted to 8 bits, then to float if asked
         self.as_float, self.to_float32 = self.to_float32, False
@@ -57,24 +65,61 @@ class LoadImage(LoadImageFromFile):
         transform with upstream's name from the pipeline.
 
         Raises:
-            FGCError: The file is not an image or damaged, contains floating
-                point numbers, or has 16 bits of which fewer are used.
+            FGCError: The file is no image, a damaged one, one of floating
+                point numbers, or one of 16 bits that uses fewer, or that
+            Pillow would read.
         """
         if 'img' in results and 'img_path' not in results:
             return results
         path = results['img_path']
         try:
-            loaded = super().transform(results)
-        except (AssertionError, ValueError, cv2.error) as error:
+            deep = self.imdecode_backend == 'pillow' and self._is_deep(path)
+            loaded = None if deep else super().transform(results)
+        except DECODING as error:
+            # an error of the file system has a number
+            if getattr(error, 'errno', None) is not None:
+                raise
             raise FGCError(
                 f'{path} cannot be decoded: every file of the data set must '
                 'be a complete image; replace or remove it.'
             ) from error
+        if deep:
+            raise FGCError(
+                f'{path} has more than 8 bits per channel, and Pillow would '
+                'clip its values: LoadImage reads such files with OpenCV '
+                "only; leave out imdecode_backend='pillow'."
+            )
         if loaded is not None and self.color_type not in _UNCHANGED:
             loaded['img'] = _to_8_bits(loaded['img'], self.bits, path)
         if loaded is not None and self.as_float:
             loaded['img'] = loaded['img'].astype(np.float32)
         return loaded
+
+    def _is_deep(self, path: str) -> bool:
+        """Whether an image has more than 8 bits per channel."""
+        if self.file_client_args is not None:
+            return False
+        try:
+            content = fileio.get(path, backend_args=self.backend_args)
+        except Exception:  # reported, or ignored, by transform()
+            return False
+        with Image.open(BytesIO(content)) as image:  # reads the header only
+            return image.mode[0] in 'IF' or ';16' in str(image.tile)
+
+
+def _check_backend(backend: str, bits: int | None) -> None:
+    """Refuse a decoder that is not installed, or does not know ``bits``."""
+    if backend in ('tifffile', 'turbojpeg') and not find_spec(backend):
+        raise FGCError(
+            f'imdecode_backend={backend!r} of LoadImage needs the package '
+            f'{backend}, which is not installed; install it, or leave out '
+            'imdecode_backend.'
+        )
+    if bits is not None and backend == 'pillow':
+        raise FGCError(
+            f'bits={bits} of LoadImage has no effect with imdecode_backend='
+            "'pillow', which reads 8 bits only; leave out one of them."
+        )
 
 
 def _to_8_bits(image: np.ndarray, bits: int | None, path: str) -> np.ndarray:

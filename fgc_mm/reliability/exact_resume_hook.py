@@ -55,12 +55,13 @@ class ExactResumeHook(Hook):
         """Keep the states of the checkpoint until training begins.
 
         Raises:
-            FGCError: It has no states, and ``require_states`` is set.
+            FGCError: It has none, and ``require_states``, or damaged ones.
         """
         if not runner._resume:
             return
         self._loaded = checkpoint.get(STATE)
         if self._loaded is not None:
+            _check_states(self._loaded)
             return
         if self.require_states:
             raise FGCError(
@@ -153,6 +154,26 @@ class ExactResumeHook(Hook):
         )
         set_random_seed(mixed_seed(runner.seed, runner.iter, get_rank()))
         self._states = all_gather_object(random_states())
+
+
+def _check_states(loaded: Any) -> None:
+    """Raise FGCError unless this is what the hook saves."""
+    parts = loaded if isinstance(loaded, dict) else {}
+    ranks = parts.get('ranks')
+    counts = [parts.get(key) for key in ('done', 'length')]
+    if (
+        'sampler_seed' in parts
+        and isinstance(ranks, list)
+        and ranks
+        and all(isinstance(states, dict) for states in ranks)
+        and all(isinstance(count, int) for count in counts)
+    ):
+        return
+    raise FGCError(
+        f'the checkpoint has {str(loaded)[:40]!r} where the random states '
+        'belong, so it was changed or damaged; resume from another file, or '
+        'take the weights alone with load_from instead of --resume.'
+    )
 
 
 def _is_iter_based(runner: Runner) -> bool:

@@ -73,9 +73,11 @@ def folder(tmp_path):
     for number in (1, 2, 3):
         path = tmp_path / f'epoch_{number}.pth'
         content = dict(
-            meta={}, message_hub={}, optimizer={},
+            meta=dict(epoch=number, iter=number),
+            message_hub=dict(log_scalars={}, runtime_info={}, resumed_keys={}),
+            optimizer=dict(param_groups=[dict(lr=0.1)], state={}),
             state_dict={'a': torch.ones(9)},
-        )  # fmt: skip
+        )
         torch.save(content, path)
         os.utime(path, (number, number))
     (tmp_path / 'last_checkpoint').write_text(str(path))

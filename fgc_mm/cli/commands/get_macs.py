@@ -11,6 +11,7 @@ from rich.table import Table
 from torch import nn
 
 from fgc_mm.cli.arguments import read_config
+from fgc_mm.cli.upstream_errors import upstream_sentence
 from fgc_mm.deploy.loading import build_model
 from fgc_mm.engine.config_options import ConfigOptions
 from fgc_mm.engine.image_size import pipeline_of
@@ -99,7 +100,10 @@ def count(
             return shape, build_macs_table(model, shape)
         except FGCError:
             raise
-        except Exception as error:  # the backbone may raise anything
+        except Exception as error:  # whatever the backbone's code says
+            known = upstream_sentence(error)
+            if known:
+                raise FGCError(known) from error
             failures.append(str(error).strip() or type(error).__name__)
     raise FGCError(
         'the network does not run on an image of '

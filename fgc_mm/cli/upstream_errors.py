@@ -21,8 +21,8 @@ def upstream_sentence(error: BaseException) -> str | None:
     for kind, phrase, describe in KNOWN:
         if isinstance(error, kind) and phrase in str(error):
             return describe(error)
-    for kind, phrase, folder, describe in KNOWN_IN:
-        known = isinstance(error, kind) and phrase in str(error)
+    for kinds, phrase, folder, describe in KNOWN_IN:
+        known = isinstance(error, kinds) and phrase in str(error)
         if known and _raised_below(error, *folder):
             return describe(error)
     return None

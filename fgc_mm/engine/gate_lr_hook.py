@@ -3,7 +3,10 @@
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from fgc_mm.engine.loss_progress_hook import bare_model
+from fgc_mm.engine.loss_progress_hook import (
+    bare_model,
+    is_schedule_preview,
+)
 from fgc_mm.errors import FGCError
 from fgc_mm.registry import HOOKS
 
@@ -38,6 +41,8 @@ class GateLRHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Find the gates' parameter groups."""
+        if is_schedule_preview(runner):
+            return
         gates = getattr(bare_model(runner).backbone, 'gates', None)
         own = {id(p) for p in gates.parameters()} if gates else set()
         for group in runner.optim_wrapper.param_groups:

@@ -37,6 +37,16 @@ def bare_model(runner: Runner) -> nn.Module:
     return model.module if is_model_wrapper(model) else model
 
 
+def is_schedule_preview(runner: Runner) -> bool:
+    """Whether the run has neither a network nor images.
+
+    mmpretrain's ``vis_scheduler.py`` runs the hooks of a config with a
+    stand-in for both, to plot its learning rates.
+    """
+    with_images = isinstance(runner.train_dataloader, DataLoader)
+    return not with_images and not hasattr(bare_model(runner), 'backbone')
+
+
 def set_progress(model: nn.Module, progress: Progress) -> None:
     """Set ``progress`` of every part of the model that has one."""
     for part in model.modules():

@@ -11,7 +11,10 @@ from torch.utils.data import Dataset
 
 from fgc_mm.engine.bank_checks import check_same_banks, check_same_length
 from fgc_mm.engine.gather import gather_together
-from fgc_mm.engine.loss_progress_hook import bare_model
+from fgc_mm.engine.loss_progress_hook import (
+    bare_model,
+    is_schedule_preview,
+)
 from fgc_mm.engine.sharded_bank_saver import (
     ShardedBankSaver,
     whole_state,
@@ -94,6 +97,8 @@ class FGCMemoryBankHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Build the banks, and restore them if there is something."""
+        if is_schedule_preview(runner):
+            return
         model = bare_model(runner)
         dataset = runner.train_dataloader.dataset
         self._losses = _coupling_losses(model)

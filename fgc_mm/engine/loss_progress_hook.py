@@ -43,8 +43,9 @@ def is_schedule_preview(runner: Runner) -> bool:
     mmpretrain's ``vis_scheduler.py`` runs the hooks of a config with a
     stand-in for both, to plot its learning rates.
     """
-    with_images = isinstance(runner.train_dataloader, DataLoader)
-    return not with_images and not hasattr(bare_model(runner), 'backbone')
+    if hasattr(bare_model(runner), 'backbone'):
+        return False
+    return not isinstance(runner.train_dataloader, DataLoader)
 
 
 def set_progress(model: nn.Module, progress: Progress) -> None:

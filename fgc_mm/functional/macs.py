@@ -111,7 +111,7 @@ class MACsTable:
 
     def gate_of(self, site: str) -> int:
         """MACs of the gate of a site."""
-        path = f'backbone.gates.{site.replace(".", "/")}'
+        path = f'backbone.gates.{site.replace(".", "-")}'
         return sum(
             x.dense
             for x in self.layers

@@ -8,8 +8,9 @@ figure; PLAN is a plan of fgc-mm compare (several with commas between them)
 and FOLDER what its --results has kept, both relative to the current folder.
 A figure (error over MACs, with the threshold sweeps) names its image in the
 block, ![TEXT](FILE.png), relative to the document; FILE.png and FILE.svg are
-written. With --check nothing is written; the exit status is 1 if a document
-or a figure is not what the results say.
+written. A metafile (.yml) is made from the results that its comments name, a
+line "# results of PLAN in FOLDER" for each. With --check nothing is written;
+the exit status is 1 if a document or a figure is not what the results say.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 
 from fgc_mm.comparison.kept_blocks import figures, update_blocks
 from fgc_mm.comparison.kept_figure import KeptFigure
+from fgc_mm.comparison.metafile import SUFFIXES, update_metafile
 from fgc_mm.errors import FGCError
 from fgc_mm.reliability.atomic_file import write_atomically
 
@@ -55,8 +57,15 @@ def update(path: Path, check: bool) -> bool:
     if not path.is_file():
         raise FGCError(f'{path} is not a file; give a Markdown document.')
     old = path.read_text()
-    new = update_blocks(old, Path())
-    stale = [f for f in drawn(new, path.parent) if not f.is_up_to_date()]
+    if path.suffix in SUFFIXES:
+        new, stale = update_metafile(old, Path()), []
+    else:
+        new = update_blocks(old, Path())
+        stale = [
+            figure
+            for figure in drawn(new, path.parent)
+            if not figure.is_up_to_date()
+        ]
     if not check:
         for figure in stale:
             figure.write()

@@ -52,7 +52,9 @@ PAPERS = {
         '1808.06866',
     ),
 }
-NOT_PUBLISHED = 'not published'
+# `mim download` takes what follows the last slash for the file of weights:
+# without one it writes the config alone
+NOT_PUBLISHED = 'not published/'
 
 
 def update_metafile(text: str, root: Path) -> str:

@@ -37,7 +37,7 @@ def test_numbers_are_means_over_the_seeds():
     assert metrics['Seeds'] == len(errors)
     mean = 100 - sum(errors) / len(errors)
     assert metrics['Top 1 Accuracy'] == pytest.approx(mean, abs=0.005)
-    assert model['Metadata']['Weight'] == 'not published'
+    assert model['Metadata']['Weight'] == 'not published/'
 
 
 def test_it_is_read_as_mim_reads_it():

@@ -205,12 +205,12 @@ class GatedBackbone(BaseBackbone):
         if memo is not None:  # a call of the module that contains this one
             yield from found
             return
-        start = f'{prefix}.gates' if prefix else 'gates'
-        modules = list(found)
-        gates = [x for x in modules if f'{x[0]}.'.startswith(f'{start}.')]
-        yield modules[0]
-        yield from gates
-        yield from (x for x in modules[1:] if x not in gates)
+        start = f'{prefix}.gates.' if prefix else 'gates.'
+        first, *others = found
+        yield first
+        yield from sorted(
+            others, key=lambda pair: not f'{pair[0]}.'.startswith(start)
+        )
 
     def get_layer_depth(
         self, param_name: str, prefix: str = ''

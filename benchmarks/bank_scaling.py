@@ -40,7 +40,7 @@ from coupling import (
     resident_mib,
 )
 
-from fgc_mm.engine.gather import gather_together
+from fgc_mm.engine.gather import gather_tables
 from fgc_mm.functional import Shard
 from fgc_mm.memory import MemoryBank, ShardedBank
 
@@ -79,7 +79,7 @@ def step(way: str, block: Block, sizes: Sizes) -> None:
     loss.backward()
     tables = [block.index, block.feature, block.logits.detach()]
     if way == 'sharded':
-        tables = gather_together(tables)
+        tables = gather_tables(tables)
     block.features.update(tables[0], tables[1])
     block.gates.update(tables[0], tables[2])
 

@@ -208,7 +208,7 @@ def preempted(bench: Bench) -> Result:
     code = process.returncode
     bench.must(bench.train('preempted', '--resume', options=options))
     equal = not bench.differs('preempted')
-    told = 'Told to stop by SIGTERM' in text and 'Traceback' not in text
+    told = 'Stopped by SIGTERM' in text and 'Traceback' not in text
     verdict = 'bit-identical' if equal else 'DIFFERENT'
     return equal and told and code == 75, f'exit {code}, resumed: {verdict}'
 
@@ -332,7 +332,9 @@ def hostile(bench: Bench) -> Result:
     answers = []
     content = dict.fromkeys(('meta', 'message_hub'), Hostile(mark))
     torch.save(dict(state_dict=dict(a=torch.ones(1)), **content), file)
-    answers.append(_told(bench.train('h', '--resume', str(file)), 'run code'))
+    answers.append(
+        _told(bench.train('h', '--resume', str(file)), 'refers to code')
+    )
     file.write_bytes(pickle.dumps(Hostile(mark), protocol=2))
     answers.append(_told(bench.train('h', '--resume', str(file))))
     good = all(answer[0] for answer in answers) and not mark.exists()

@@ -123,6 +123,7 @@ def registered():
 
     assert fgc_mm.registered
     gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 def _in_mmpretrain():

@@ -4,14 +4,14 @@ import matplotlib as mpl
 
 from fgc_mm import figure_style
 from fgc_mm.comparison.plot import plot
-from fgc_mm.comparison.table import Row, Spread
+from fgc_mm.comparison.table import MeanStd, Row
 
 
 def rows(count):
     return [
         Row(f'method {i}', 'digits', 1, i % 2 == 0, (0, 1),
-            {'macs/mean': Spread(1e6 * (i + 1), 1e5),
-             'error': Spread(9.0 - i, None)})
+            {'macs/mean': MeanStd(1e6 * (i + 1), 1e5),
+             'error': MeanStd(9.0 - i, None)})
         for i in range(count)
     ]  # fmt: skip
 

@@ -1,8 +1,8 @@
-"""What gates do with a data set: statistics, figures and a report."""
+"""Statistics, figures and a report of what gates do on a data set."""
 
 from fgc_mm import checked_stack  # noqa: F401  isort: skip
 
-from .extract import stored_pass
+from .extract import load_or_run_pass
 from .images import Pictures, choose_images, load_dataset, pictures_of
 from .measure import measure
 from .measurement import Measurement
@@ -17,8 +17,8 @@ __all__ = [
     'StoredPass',
     'choose_images',
     'load_dataset',
+    'load_or_run_pass',
     'measure',
     'pictures_of',
-    'stored_pass',
     'write_analysis',
 ]

@@ -1,4 +1,4 @@
-"""What every figure shows, how it is computed, and where the paper has it."""
+"""Captions: what a figure shows, how it is computed, and its source."""
 
 from __future__ import annotations
 
@@ -59,112 +59,111 @@ class Caption:
 
 SECTIONS = {
     'clusters': (
-        'Do features and gates group images alike?',
-        'Feature-gate coupling asks that images with similar features take '
-        'similar gates. Here both are clustered apart from each other, and '
-        'the clusters compared.',
+        'Do features and gates form the same clusters?',
+        'Feature-gate coupling trains images with similar features to have '
+        'similar gate vectors. Here features and gate vectors are clustered '
+        'separately, and the clusters are compared.',
     ),
     'embeddings': (
-        'Features and gates as maps',
-        'Each point is an image. Where the gates know the classes, the lower '
-        'maps show groups as the upper ones do.',
+        'Embeddings of features and gates',
+        'Each point is an image. If gate vectors depend on the class, the '
+        'lower plots show groups as the upper ones do.',
     ),
     'frequency': (
-        'Which channels run for which class?',
-        'A column that changes from row to row is a channel that some '
-        'classes use and others do not.',
+        'Which channels are open for which class?',
+        'A column that changes from row to row is a channel that is open for '
+        'some classes and closed for others.',
     ),
     'retrieval': (
-        'Images with the nearest gates',
-        'Images that take similar paths through the network should look '
-        'alike, if gates follow features.',
+        'Images with the nearest gate vectors',
+        'If gate vectors depend on features, images with similar gate vectors '
+        'should look similar.',
     ),
     'neighbors': (
         'Do the neighbourhoods agree?',
-        'The same question as above for single images instead of clusters: '
-        'how many of the nearest images in feature space are near in gate '
-        'space too.',
+        'The same comparison for single images instead of clusters: how many '
+        'of the nearest images in feature space are also among the nearest in '
+        'gate space.',
     ),
     'cost': (
-        'Are hard images dear?',
-        'A dynamic network can spend more on an image that needs it. Whether '
-        'it does is a matter of training.',
+        'Do hard images cost more?',
+        'A dynamic network can compute more channels for hard images. Whether '
+        'it does depends on the training.',
     ),
-    'extremes': ('The cheapest and the dearest images', ''),
+    'extremes': ('The cheapest and the most expensive images', ''),
     'channels': (
         'Dead and always-open channels',
-        'What no image opens can be removed without loss, what every image '
-        'opens needs no gate; only what varies is dynamic.',
+        'A channel that is open for no image can be removed, and one that is '
+        'open for every image needs no gate; only the others are dynamic.',
     ),
     'calibration': (
         'Calibration',
-        'Whether the class scores of the gated network can be read as '
+        'Whether the class scores of the gated network are calibrated '
         'probabilities.',
     ),
 }
 
 CLUSTERS = Caption(
     'Normalised mutual information of clusters in feature space and clusters '
-    'in gate space, per site (left), and of either with the classes (right: '
+    'in gate space, per site (left), and of each with the classes (right: '
     'filled markers features, hollow ones gates).',
     'K-means with {clusters} clusters on {clustered} images, the best of ten '
     'starts, seed {seed}; features are the pooled activations before the '
-    'gate, gates {vectors}. 1: the same groups; the table below also has the '
+    'gate, gates {vectors}. 1: equal clusters; the table below also has the '
     'value adjusted for chance.',
     'Fig. 10',
 )
 EMBEDDINGS = Caption(
     'Features (above) and gates (below) of {embedded} images at the last '
-    'sites of {name}, coloured by class; names stand at the medians.',
+    'sites of {name}, coloured by class; names are at the medians.',
     '{method}, seed {seed}, started from the first two principal components; '
     'features are pooled activations, gates {vectors}. Axes have no unit.',
     'Figs. 6 and 7',
 )
 EMBEDDINGS_OVER = Caption(
     'Features (above) and gates (below) of {embedded} images at {site}, over '
-    'the checkpoints, coloured by class; names stand at the medians.',
+    'the checkpoints, coloured by class; names are at the medians.',
     '{method}, seed {seed}; the first map starts from the first two '
-    'principal components, each other one from the map before it, towards '
-    'which it is turned, so that places can be compared. Features are '
-    'pooled activations, gates {vectors}. Axes have no unit.',
+    'principal components, each later one from the map before it, to which '
+    'it is aligned by a rotation, so that positions can be compared. '
+    'Features are pooled activations, gates {vectors}. Axes have no unit.',
     'Figs. 6 and 7',
 )
 FREQUENCY = Caption(
     'Execution frequency of the channels at the last sites of {name}, by '
     'class.',
-    'Share of the images of a class (of {images} images in all) whose gate '
+    'Fraction of the images of a class (of {images} images in all) whose gate '
     'opens the channel; channels in the order of their mean over the classes.',
     'Fig. 8',
 )
 RETRIEVAL = Caption(
-    'For query images (left) those of {clustered} images whose gates are '
-    'nearest, by {name}. Blue frame: of the query’s class; dashed frame: of '
-    'another. Below: class and similarity.',
-    'Cosine similarity of {vectors}, each site scaled to length 1, all '
-    'chosen sites side by side; queries drawn with seed {seed}, from '
+    'For query images (left), the images among {clustered} with the nearest '
+    'gate vectors of {name}. Blue frame: same class as the query; dashed '
+    'frame: another class. Below: class and similarity.',
+    'Cosine similarity of {vectors}, each site normalised to length 1, all '
+    'chosen sites concatenated; queries drawn with seed {seed}, from '
     'different classes.',
     'Fig. 9',
 )
 NEIGHBORS = Caption(
-    'Left: of the {neighbors} nearest images in feature space, the share '
-    'that is among the {neighbors} nearest in gate space. Right: the share '
-    'of the nearest images that has the image’s own class (filled markers: '
+    'Left: of the {neighbors} nearest images in feature space, the fraction '
+    'that is among the {neighbors} nearest in gate space. Right: the fraction '
+    'of the nearest images that has the class of the image (filled markers: '
     'in feature space, hollow ones: in gate space). Dotted: neighbours drawn '
     'at random.',
     'Cosine similarity as in the coupling loss, exact search, mean over '
     '{clustered} images. Gates: {vectors}.',
 )
 ERROR_BY_MACS = Caption(
-    'Error (left) and mean confidence (right) of images that cost about the '
-    'same.',
+    'Error (left) and mean confidence (right) over the MACs of the images.',
     'Images sorted by their MACs, gates and classifier counted, into '
-    '{bins} groups of equal size; images of equal MACs are never parted, so '
-    'there can be fewer. Bars: 95 % Wilson intervals. Confidence: the '
+    '{bins} groups of equal size; images with equal MACs stay in one group, '
+    'so there can be fewer. Bars: 95 % Wilson intervals. Confidence: the '
     'largest class score.',
 )
 MACS_OF_ANSWERS = Caption(
     'Distribution of the MACs of images that are classified correctly '
-    '(filled) and wrongly (line; if fewer than 30, a stroke per image).',
+    '(filled) and wrongly (line; if fewer than 30, a mark per image).',
     'Histograms over common bins, each of total weight 1; in brackets the '
     'number of images.',
 )
@@ -174,20 +173,21 @@ MACS_OF_CLASSES = Caption(
     '95th percentile.',
 )
 EXTREMES = Caption(
-    'The images on which {name} spends least and most. Blue frame: classified '
-    'correctly; dashed frame: wrongly (true class → prediction).',
-    'MACs per image, gates and classifier counted; of equal ones the first '
-    'in the data set.',
+    'The images for which {name} computes the fewest and the most MACs. Blue '
+    'frame: classified correctly; dashed frame: wrongly (true class → '
+    'prediction).',
+    'MACs per image, gates and classifier counted; of images with equal MACs '
+    'the first in the data set.',
 )
 CHANNELS = Caption(
-    'Share of the channels of each site that no image, some images, or all '
-    'images open; diamonds: keep ratio.',
+    'Fraction of the channels of each site that are open for no image, for '
+    'some images, or for all images; diamonds: keep ratio.',
     'Counted over {images} images; a channel is open where its mask is not 0.',
 )
 CALIBRATION = Caption(
     'Reliability diagrams: accuracy of predictions of similar confidence; '
     'hatched: the gap to the confidence. ECE: expected calibration error. '
-    'Below: share of the images.',
+    'Below: percentage of the images.',
     '{confidence_bins} bins of equal width of the largest class score; ECE is '
     'the mean gap, weighted by images (Guo et al., ICML 2017).',
 )

@@ -1,4 +1,4 @@
-"""What a stored pass depends on, as one number: content, not names."""
+"""A hash of everything that a stored pass depends on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 
-FORMAT = 2  # of the stored arrays; another one is computed anew
+FORMAT = 2  # of the stored arrays; other formats are not read
 READ = ('model', 'data_preprocessor', 'default_scope')
 BLOCK = 2**20
 
@@ -20,15 +20,15 @@ BLOCK = 2**20
 def content_key(
     cfg: Config, checkpoint: str | Path, dataset: Any, indices: Sequence[int]
 ) -> str:
-    """64 hexadecimal digits that change with anything a pass reads.
+    """64 hexadecimal digits that depend on everything a pass reads.
 
     Args:
-        cfg: The config; of it the model counts, and how images are loaded.
-        checkpoint: A file, of which every byte counts.
-        dataset: Its labels, pixels in memory, and paths, sizes and times of
-            modification of files count; a data set of an unknown kind gets a
-            new key every time.
-        indices: Which of its images.
+        cfg: The config; model and loading of images are included.
+        checkpoint: A file; all its bytes are included.
+        dataset: Labels, pixels in memory, and paths, sizes and modification
+            times of files are included; a data set without
+            ``get_data_info`` gets a new key every time.
+        indices: Of its images.
     """
     parts = [str(FORMAT), torch.__version__, file_digest(checkpoint)]
     parts += [repr(_plain(cfg.get(name))) for name in READ]

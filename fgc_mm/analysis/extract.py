@@ -1,4 +1,4 @@
-"""One pass over a data set: what every image made the gates do."""
+"""One evaluation pass over a data set, recording the gates' outputs."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from .content_key import content_key
 from .pass_writer import PassWriter
 from .stored_pass import StoredPass, array_name
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
-def stored_pass(
+def load_or_run_pass(
     cfg: Config,
     checkpoint: str,
     name: str,
@@ -37,37 +37,37 @@ def stored_pass(
     indices: Sequence[int],
     split: str,
     folder: Path,
-    say: Say = print,
+    log: Log = print,
 ) -> StoredPass:
-    """The pass of a checkpoint, from the disk where it is there already.
+    """The pass of a checkpoint, loaded from disk if it exists.
 
     Args:
         cfg: The checkpoint's config.
         checkpoint: A file.
-        name: What figures and tables call it.
-        dataset: The images, through the pipeline of the test.
-        indices: Which of them, ascending.
+        name: Of the checkpoint in figures and tables.
+        dataset: The images, with the test pipeline.
+        indices: Of the images to use, ascending.
         split: Of the data set, for the report.
-        folder: Where passes are stored.
-        say: Is called with one line per pass.
+        folder: With the stored passes.
+        log: Prints a line per pass.
 
     Raises:
-        FGCError: No gates, a checkpoint of another config, images without a
-            class, a gate that says nan.
+        FGCError: The checkpoint has no gates or belongs to another config;
+            an image has no label; a gate outputs nan.
     """
     check_gated(checkpoint)
     key = content_key(cfg, checkpoint, dataset, indices)
     stem = re.sub(r'[^\w.-]+', '_', name)
-    whole = folder / f'{stem}-{key[:16]}'
-    # the same content under another name is the same pass
-    for known in (whole, *sorted(folder.glob(f'*-{key[:16]}'))):
+    target = folder / f'{stem}-{key[:16]}'
+    # a pass with the same key may be stored under another name
+    for known in (target, *sorted(folder.glob(f'*-{key[:16]}'))):
         found = StoredPass.open(known, name)
         if found is not None:
-            say(f'{name}: taken from {known}')
+            log(f'{name}: loaded from {known}')
             return found
-    writer = PassWriter(whole, len(indices))
-    begun = f', {writer.done} were done before' if writer.done else ''
-    say(f'{name}: one pass over {len(indices)} images{begun}')
+    writer = PassWriter(target, len(indices))
+    done = f', {writer.done} already processed' if writer.done else ''
+    log(f'{name}: one pass over {len(indices)} images{done}')
     model = build_classifier(cfg, checkpoint)
     _run(model, cfg, dataset, indices, writer)
     header = dict(
@@ -78,43 +78,44 @@ def stored_pass(
         key=key,
     )
     writer.finish(header)
-    return StoredPass.open(whole, name)
+    return StoredPass.open(target, name)
 
 
 def check_gated(checkpoint: str) -> None:
-    """Refuse a checkpoint that holds no weight of a gate.
+    """Check that a checkpoint contains gates.
 
     Raises:
-        FGCError: It has none, is missing, or cannot be read.
+        FGCError: It has no gates, is missing, or cannot be read.
     """
     state = read_checkpoint(checkpoint)
     weights = state.get('state_dict', state)
     if not any('gates.' in key for key in weights):
         raise FGCError(
             f'{checkpoint} has no gates: none of its {len(weights)} weights '
-            'belongs to one, and the analysis is about what gates do; give a '
-            'checkpoint that was trained with a gated config.'
+            'belongs to one, but the analysis needs gates; give a checkpoint '
+            'that was trained with a gated config.'
         )
 
 
 def build_classifier(cfg: Config, checkpoint: str) -> GatedImageClassifier:
-    """The trained classifier, on a GPU if there is one, in evaluation.
+    """The trained classifier in eval mode, on a GPU if available.
 
     Raises:
-        FGCError: Another kind of model, or another config's checkpoint.
+        FGCError: The model is not a GatedImageClassifier, or the checkpoint
+            belongs to another config.
     """
     model = build_trained(cfg, checkpoint)
     if not isinstance(model, GatedImageClassifier):
         raise FGCError(
             f'the model of {cfg.filename} is a {type(model).__name__}, which '
-            'counts no MACs per image; give a config of a '
+            'does not count MACs per image; give a config of a '
             'fgc_mm.GatedImageClassifier.'
         )
     return model.to('cuda' if torch.cuda.is_available() else 'cpu')
 
 
 def class_names(dataset: Any, model: GatedImageClassifier) -> list[str]:
-    """One name per class, numbers where the data set has none."""
+    """One name per class; class indices where the data set has no names."""
     count = getattr(model.head, 'num_classes', 0)
     names = (getattr(dataset, 'metainfo', None) or {}).get('classes') or ()
     return [*map(str, names), *map(str, range(len(names), count))]
@@ -128,15 +129,15 @@ def _run(
     writer: PassWriter,
 ) -> None:
     try:
-        left = list(indices[writer.done :])
-        for inputs, samples in _batches(model, cfg, dataset, left):
+        remaining = list(indices[writer.done :])
+        for inputs, samples in _batches(model, cfg, dataset, remaining):
             with torch.no_grad():
                 found, records = model.predict_gated(inputs, samples, True)
             first = writer.done
             rows = np.asarray(indices[first : first + len(inputs)])
             writer.write(_rows(found, records, rows))
     finally:
-        writer.note()
+        writer.save_progress()
 
 
 def _batches(
@@ -173,12 +174,12 @@ def _rows(
     )
     for number, record in enumerate(records):
         pooled = global_average_pool(record.activation)
-        scales = record.saliency is not None
+        scales_channels = record.saliency is not None
         arrays = dict(
             features=pooled.float(),
             logits=record.logits.float(),
             probs=record.probs.float(),
-            mask=record.mask.float() if scales else record.mask != 0,
+            mask=record.mask.float() if scales_channels else record.mask != 0,
         )
         for kind, values in arrays.items():
             rows[array_name(kind, number)] = values
@@ -194,8 +195,8 @@ def _label(sample: DataSample) -> int:
     for found in (label, predicted):
         if not isinstance(found, Tensor) or found.numel() != 1:
             raise FGCError(
-                'an image of the data set has not exactly one class and one '
-                'predicted class, by which the analysis groups images; give '
-                'a labelled data set of a single-label classifier.'
+                'an image of the data set does not have exactly one label '
+                'and one predicted class, but the analysis needs them; give '
+                'a labelled data set and a single-label classifier.'
             )
     return int(label)

@@ -15,10 +15,10 @@ from ..errors import FGCError
 
 
 def load_dataset(cfg: Config, split: str) -> Any:
-    """The images of a split, through the pipeline of the test.
+    """The images of a split, with the test pipeline.
 
     Raises:
-        FGCError: No such data, or no image in it.
+        FGCError: The data set is missing or empty.
     """
     dataset = build_dataset(cfg, split)
     if not len(dataset):
@@ -30,10 +30,10 @@ def load_dataset(cfg: Config, split: str) -> Any:
 
 
 def choose_images(total: int, count: int | None) -> Sequence[int]:
-    """``count`` places at even distances (sets are often sorted by class).
+    """``count`` indices at equal distances (sets are often sorted by class).
 
     Raises:
-        FGCError: Fewer than one image asked for.
+        FGCError: ``count`` is less than 1.
     """
     if count is None or count >= total:
         return range(total)
@@ -46,7 +46,7 @@ def choose_images(total: int, count: int | None) -> Sequence[int]:
 
 
 class Pictures:
-    """Images as a person looks at them: as loaded, before normalisation.
+    """Images for display: as loaded, before normalisation.
 
     Args:
         dataset: Whose items hold ``inputs`` (3 or 1, H, W).
@@ -61,7 +61,7 @@ class Pictures:
         """(H, W, 3) uint8 of one image.
 
         Raises:
-            FGCError: It cannot be read, or is no picture.
+            FGCError: It cannot be read, or is not a picture.
         """
         try:
             pixels = self._dataset[index]['inputs']
@@ -79,10 +79,10 @@ class Pictures:
 
 
 def pictures_of(cfg: Config, dataset: Any) -> Pictures:
-    """Pictures of a config's images, in their true colours.
+    """Pictures of a config's images, in the right channel order.
 
-    Files are read as blue, green, red (OpenCV's order); data sets that hold
-    their pixels keep them as red, green, blue.
+    Files are read as blue, green, red (OpenCV's order); data sets with decoded
+    images have red, green, blue.
     """
     settings = cfg.get('data_preprocessor') or {}
     settings = (cfg.model.get('data_preprocessor') or {}) | settings
@@ -93,7 +93,7 @@ def pictures_of(cfg: Config, dataset: Any) -> Pictures:
 def _to_bytes(pixels: Tensor) -> Tensor:
     if pixels.dtype == torch.uint8:
         return pixels
-    # normalised in the pipeline: the range is all that can be restored
+    # normalised in the pipeline: only the range can be restored
     pixels = pixels.float()
     low, high = pixels.min(), pixels.max()
     return ((pixels - low) / (high - low).clamp(min=1e-12) * 255).byte()
@@ -103,5 +103,6 @@ def _no_picture(index: int, why: object) -> FGCError:
     text = ' '.join(str(why).split()).rstrip('.')
     return FGCError(
         f'image {index} cannot be shown ({text}), but the report has '
-        'pictures of single images; mend the data set, or give --no-pictures.'
+        'pictures of single images; repair the data set, or give '
+        '--no-pictures.'
     )

@@ -10,7 +10,7 @@ from .options import (
     AnalysisOptions,
     chosen_sites,
     cluster_count,
-    drawn,
+    draw_indices,
     neighbor_count,
 )
 from .retrieval import gate_vectors, retrieve
@@ -40,11 +40,11 @@ def measure(
     Args:
         stored: The pass.
         options: What to measure.
-        previous: Of the checkpoint before: embeddings start from its points,
-            so that an image stays about where it was.
+        previous: Of the previous checkpoint: embeddings start from its
+            points, so that positions of an image can be compared.
 
     Raises:
-        FGCError: One class only, fewer images than clusters or neighbours,
+        FGCError: Only one class, fewer images than clusters or neighbours,
             an unknown site, an embedding that is not installed.
     """
     check_classes(stored)
@@ -59,8 +59,8 @@ def measure(
         _site_numbers(stored, name, clusters, neighbors, options)
         for name in names
     )
-    few = drawn(len(stored), options.embedded_images, options.seed)
-    cheapest, dearest = extremes(stored.macs, options.extremes)
+    embedded = draw_indices(len(stored), options.embedded_images, options.seed)
+    cheapest, most_expensive = extremes(stored.macs, options.extremes)
     return Measurement(
         stored=stored,
         sites=sites,
@@ -69,13 +69,15 @@ def measure(
         neighbors=neighbors,
         frequency={
             name: execution_frequency(
-                stored.space('mask', name), labels, len(stored.classes)
+                stored.site_array('mask', name), labels, len(stored.classes)
             )
             for name in names
         },
-        embedded=few,
+        embedded=embedded,
         embeddings=tuple(
-            _embedding(stored, name, space, method, few, options, previous)
+            _embedding(
+                stored, name, space, method, embedded, options, previous
+            )
             for name in names[-options.shown_sites :]
             for space in EMBEDDED
         ),
@@ -85,15 +87,15 @@ def measure(
         ),
         calibration=calibrated,
         cheapest=cheapest,
-        dearest=dearest,
+        most_expensive=most_expensive,
     )  # fmt: skip
 
 
 def check_classes(stored: StoredPass) -> None:
-    """Refuse images of one class, or of classes that the model lacks.
+    """Check that there are several classes, and that the model has them.
 
     Raises:
-        FGCError: There is nothing to compare.
+        FGCError: Only one class, or a class that the model does not have.
     """
     present = np.unique(stored.labels)
     known = stored.scores.shape[1]
@@ -101,8 +103,8 @@ def check_classes(stored: StoredPass) -> None:
     if len(foreign):
         raise FGCError(
             f'an image has the class number {foreign[0]}, but the model '
-            f'knows the classes 0 to {known - 1}; give the data set that it '
-            'was trained for.'
+            f'has the classes 0 to {known - 1}; give the data set that it '
+            'was trained on.'
         )
     if len(present) < 2:
         raise FGCError(
@@ -119,14 +121,14 @@ def _site_numbers(
     neighbors: int,
     options: AnalysisOptions,
 ) -> SiteNumbers:
-    features = np.asarray(stored.space('features', site))
+    features = np.asarray(stored.site_array('features', site))
     gates = gate_vectors(stored, site, options)
     labels = np.asarray(stored.labels)
-    some = drawn(len(stored), options.most_images, options.seed)
+    some = draw_indices(len(stored), options.most_images, options.seed)
     return SiteNumbers(
         site,
         features.shape[1],
-        channel_use(stored.space('mask', site)),
+        channel_use(stored.site_array('mask', site)),
         cluster_agreement(
             features[some], gates[some], labels[some], clusters, options.seed
         ),
@@ -139,18 +141,18 @@ def _embedding(
     site: str,
     space: str,
     method: str,
-    few: np.ndarray,
+    embedded: np.ndarray,
     options: AnalysisOptions,
     previous: Measurement | None,
 ) -> Embedding:
     if space == 'gates':
-        vectors = gate_vectors(stored, site, options)[few]
+        vectors = gate_vectors(stored, site, options)[embedded]
     else:
-        vectors = stored.space('features', site)[few]
+        vectors = stored.site_array('features', site)[embedded]
     start = None
-    for before in previous.embeddings if previous else ():
-        if (before.site, before.space) == (site, space):
-            start = before.points
+    for other in previous.embeddings if previous else ():
+        if (other.site, other.space) == (site, space):
+            start = other.points
     points, name = embed(vectors, method, options.seed, start)
     return Embedding(site, space, name, points)
 

@@ -1,4 +1,4 @@
-"""The numbers of one checkpoint, as they are handed to tables and figures."""
+"""The numbers of one checkpoint, for tables and figures."""
 
 from __future__ import annotations
 
@@ -21,19 +21,20 @@ EMBEDDED = 'features', 'gates'
 
 
 class Summary(NamedTuple):
-    """One checkpoint in a line.
+    """The main numbers of one checkpoint.
 
     Attributes:
         images: N.
-        accuracy: Share classified correctly.
+        accuracy: Fraction classified correctly.
         macs: Mean MACs per image.
         dense_macs: Of the network without gates.
         pruning_ratio: 1 - MACs / dense MACs.
-        keep_ratio: Share of the gated channels of the chosen sites open.
-        calibration_error: ``None`` if scores are no probabilities.
+        keep_ratio: Fraction of the gated channels of the chosen sites that
+            are open.
+        calibration_error: ``None`` if the scores are not probabilities.
         macs_and_error: Rank correlation of an image's MACs and whether it
             is classified wrongly.
-        macs_and_confidence: Of its MACs and its confidence.
+        macs_and_confidence: Rank correlation of its MACs and its confidence.
     """
 
     images: int
@@ -58,7 +59,7 @@ class SiteNumbers(NamedTuple):
 
 
 class Embedding(NamedTuple):
-    """The images as points: ``points`` (n, 2) by the named method."""
+    """Images as points (n, 2), computed by the named method."""
 
     site: str
     space: str
@@ -67,11 +68,11 @@ class Embedding(NamedTuple):
 
 
 class Retrieval(NamedTuple):
-    """For query images, those with the nearest gates.
+    """For query images, those with the nearest gate vectors.
 
     Attributes:
-        queries: (Q,) numbers of images in the pass.
-        found: (Q, R) likewise, nearest first.
+        queries: (Q,) indices of images in the pass.
+        found: (Q, R) indices of images, nearest first.
         similarity: (Q, R) cosine similarity of the gate vectors.
     """
 
@@ -85,19 +86,19 @@ class Measurement:
     """All numbers of one checkpoint.
 
     Attributes:
-        stored: What they are computed from.
-        sites: Of every chosen site.
-        summary: In a line.
-        clusters: Of K-means.
-        neighbors: K.
-        frequency: By site, (K classes, C).
-        embedded: Numbers of the images in the embeddings.
+        stored: The pass that they are computed from.
+        sites: Numbers of every chosen site.
+        summary: The main numbers.
+        clusters: Number of clusters of K-means.
+        neighbors: Number of neighbours (K).
+        frequency: Execution frequencies by site, (classes, C).
+        embedded: Indices of the images in the embeddings.
         embeddings: Of the shown sites, features and gates.
-        retrieval: By the gates of all chosen sites.
+        retrieval: By the gate vectors of all chosen sites.
         bins: Of the MACs.
-        calibration: ``None`` if scores are no probabilities.
-        cheapest: Numbers of images.
-        dearest: Numbers of images.
+        calibration: ``None`` if the scores are not probabilities.
+        cheapest: Indices of images.
+        most_expensive: Indices of images.
     """
 
     stored: StoredPass
@@ -112,14 +113,14 @@ class Measurement:
     bins: list[MACsBin]
     calibration: Calibration | None
     cheapest: np.ndarray
-    dearest: np.ndarray
+    most_expensive: np.ndarray
 
     @property
     def name(self) -> str:
-        """Of the checkpoint."""
+        """Name of the checkpoint."""
         return self.stored.name
 
     @property
     def shown(self) -> tuple[str, ...]:
-        """The sites that maps and heat maps show."""
+        """The sites in embeddings and heat maps."""
         return tuple(dict.fromkeys(e.site for e in self.embeddings))

@@ -1,4 +1,4 @@
-"""What is measured, and how: every choice of an analysis."""
+"""The options of an analysis."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ..errors import FGCError
 from .stored_pass import StoredPass
 
 GATE_VECTORS = 'logits', 'probs', 'mask'
-MOST_NEIGHBORS = 200  # K of the paper
-NEIGHBOR_SHARE = 0.02
+MAX_NEIGHBORS = 200  # K of the paper
+NEIGHBOR_FRACTION = 0.02
 POSITIVE = (
     'bins', 'most_images', 'embedded_images', 'queries', 'retrieved',
     'extremes', 'shown_sites',
@@ -22,27 +22,28 @@ POSITIVE = (
 
 @dataclass(frozen=True)
 class AnalysisOptions:
-    """Every choice of an analysis.
+    """The options of an analysis.
 
     Attributes:
         sites: Names or shell patterns of the sites; all by default.
-        gate_vector: What stands for a gate in gate space: ``'logits'`` (what
-            the coupling loss contrasts), ``'probs'`` or ``'mask'``.
-        clusters: Of K-means; by default as many as classes.
+        gate_vector: The gate vector of an image: ``'logits'`` (used by the
+            coupling loss), ``'probs'`` or ``'mask'``.
+        clusters: Number of clusters of K-means; by default that of classes.
         neighbors: K; by default a fiftieth of the images, at most 200.
-        bins: Quantiles of the MACs.
-        most_images: Clusters and queries of neighbours take no more images
-            than this, drawn by the seed.
+        bins: Number of quantiles of the MACs.
+        most_images: Maximum number of images for clusters and for queries
+            of neighbours, drawn with the seed.
         embedding: ``'auto'``, ``'umap'``, ``'tsne'`` or ``'pca'``.
-        embedded_images: No more points than this in an embedding.
-        queries: Query images of the retrieval.
-        retrieved: Images retrieved for each.
-        extremes: Cheapest and dearest images to show.
-        shown_sites: Maps and heat maps show so many sites, the last ones.
-        seed: Of all that is random.
+        embedded_images: Maximum number of points in an embedding.
+        queries: Number of query images of the retrieval.
+        retrieved: Number of images retrieved for each query.
+        extremes: Number of cheapest and most expensive images to show.
+        shown_sites: Number of sites in embeddings and heat maps; the last
+            ones are shown.
+        seed: Of all random draws.
 
     Raises:
-        FGCError: A number that cannot be.
+        FGCError: An option is out of its range.
     """
 
     sites: tuple[str, ...] = ()
@@ -63,13 +64,13 @@ class AnalysisOptions:
         for name in POSITIVE:
             if getattr(self, name) < 1:
                 raise FGCError(
-                    f'{name}={getattr(self, name)} of the analysis is no '
+                    f'{name}={getattr(self, name)} of the analysis is not a '
                     'positive number; give one.'
                 )
         if not 0 <= self.seed < 2**32:
             raise FGCError(
-                f'--seed {self.seed} is outside 0 to 4294967295, the seeds '
-                'that numpy takes; give another.'
+                f'--seed {self.seed} is outside 0 to 4294967295, the range '
+                'of seeds of numpy; give another.'
             )
         if self.gate_vector not in GATE_VECTORS:
             raise FGCError(
@@ -81,10 +82,10 @@ class AnalysisOptions:
 def chosen_sites(
     known: Sequence[str], wanted: Sequence[str]
 ) -> tuple[str, ...]:
-    """The sites that are meant, in the order of the network.
+    """The sites that match the patterns, in the order of the network.
 
     Raises:
-        FGCError: A pattern that no site matches.
+        FGCError: A pattern matches no site.
     """
     for pattern in wanted:
         if not any(fnmatchcase(name, pattern) for name in known):
@@ -100,13 +101,13 @@ def chosen_sites(
 
 
 def cluster_count(stored: StoredPass, options: AnalysisOptions) -> int:
-    """Clusters of K-means: as asked for, or as many as classes.
+    """Number of clusters: the option, or the number of classes.
 
     Raises:
-        FGCError: Fewer than two, or more than images.
+        FGCError: It is less than two, or more than the images.
     """
-    seen = len(np.unique(stored.labels))
-    count = seen if options.clusters is None else options.clusters
+    classes = len(np.unique(stored.labels))
+    count = classes if options.clusters is None else options.clusters
     images = min(len(stored), options.most_images)
     if not 2 <= count <= images:
         raise FGCError(
@@ -118,15 +119,15 @@ def cluster_count(stored: StoredPass, options: AnalysisOptions) -> int:
 
 
 def neighbor_count(stored: StoredPass, options: AnalysisOptions) -> int:
-    """K of the neighbourhoods.
+    """Number of neighbours (K).
 
     Raises:
-        FGCError: Not between 1 and the number of images.
+        FGCError: It is not between 1 and the number of images.
     """
     count = options.neighbors
     if count is None:
-        share = round(len(stored) * NEIGHBOR_SHARE)
-        count = min(max(share, 1), MOST_NEIGHBORS)
+        fraction = round(len(stored) * NEIGHBOR_FRACTION)
+        count = min(max(fraction, 1), MAX_NEIGHBORS)
     if not 0 < count < len(stored):
         raise FGCError(
             f'--neighbors {count} does not fit {len(stored)} images: an '
@@ -136,8 +137,8 @@ def neighbor_count(stored: StoredPass, options: AnalysisOptions) -> int:
     return count
 
 
-def drawn(total: int, most: int, seed: int) -> np.ndarray:
-    """At most so many of the numbers below ``total``, ascending."""
+def draw_indices(total: int, most: int, seed: int) -> np.ndarray:
+    """At most ``most`` random indices below ``total``, ascending."""
     if total <= most:
         return np.arange(total)
     generator = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""Arrays that grow by the batch, on the disk; what is cut off goes on."""
+"""Writes the arrays of a pass to disk by the batch; it can be resumed."""
 
 from __future__ import annotations
 
@@ -15,31 +15,32 @@ from numpy.lib.format import open_memmap
 from fgc_mm.reliability.atomic_file import write_atomically
 
 HEADER, PROGRESS = 'pass.json', 'progress.json'
-SECONDS = 5.0  # between two notes of how far it got
+SAVE_SECONDS = 5.0  # between two saves of the progress
 
 
 class PassWriter:
-    """Writes one pass aside, array by array, and renames it when whole.
+    """Writes a pass into a temporary folder and renames it when complete.
 
     Every array is a ``.npy`` file of its final size, mapped into memory, so
-    that only the pages of the current batch are held. How many images are
-    done is noted now and then; a writer for the same folder goes on there.
+    that only the pages of the current batch are in memory. The number of
+    written images is saved every few seconds; a writer for the same folder
+    continues there.
 
     Args:
-        folder: Where the whole pass will be.
-        total: Images of the pass.
+        folder: Of the complete pass.
+        total: Number of images of the pass.
 
     Attributes:
-        done: Images that are written.
+        done: Number of images that are written.
     """
 
     def __init__(self, folder: Path, total: int) -> None:
         self.folder = folder
-        self.aside = folder.with_name(f'.{folder.name}.part')
+        self.temporary = folder.with_name(f'.{folder.name}.part')
         self.total = total
         self.done = 0
         self._arrays: dict[str, np.ndarray] = {}
-        self._noted = monotonic()
+        self._saved = monotonic()
         self._open_unfinished()
 
     def write(self, batch: Mapping[str, np.ndarray]) -> None:
@@ -50,47 +51,47 @@ class PassWriter:
         for name, values in batch.items():
             self._arrays[name][self.done : self.done + count] = values
         self.done += count
-        if monotonic() - self._noted > SECONDS:
-            self.note()
+        if monotonic() - self._saved > SAVE_SECONDS:
+            self.save_progress()
 
-    def note(self) -> None:
-        """Put on the disk what is written, and how much that is."""
+    def save_progress(self) -> None:
+        """Flush the arrays, and save the number of written images."""
         for array in self._arrays.values():
             array.flush()
         if self._arrays:
-            _write_json(dict(done=self.done), self.aside / PROGRESS)
-        self._noted = monotonic()
+            _write_json(dict(done=self.done), self.temporary / PROGRESS)
+        self._saved = monotonic()
 
     def finish(self, header: Mapping[str, Any]) -> None:
-        """Write the header and give the folder its name."""
-        self.note()
+        """Write the header and rename the folder."""
+        self.save_progress()
         self._arrays = {}
-        _write_json(header, self.aside / HEADER)
-        (self.aside / PROGRESS).unlink()
+        _write_json(header, self.temporary / HEADER)
+        (self.temporary / PROGRESS).unlink()
         if self.folder.exists():
             shutil.rmtree(self.folder)
-        self.aside.rename(self.folder)
+        self.temporary.rename(self.folder)
 
     def _open_unfinished(self) -> None:
         try:
-            text = (self.aside / PROGRESS).read_text()
+            text = (self.temporary / PROGRESS).read_text()
             self.done = int(json.loads(text)['done'])
             self._arrays = {
                 file.stem: open_memmap(file, mode='r+')
-                for file in sorted(self.aside.glob('*.npy'))
+                for file in sorted(self.temporary.glob('*.npy'))
             }
-            whole = all(len(a) == self.total for a in self._arrays.values())
+            valid = all(len(a) == self.total for a in self._arrays.values())
         except (OSError, ValueError, KeyError):
-            whole = False
-        if not (whole and self._arrays):
+            valid = False
+        if not (valid and self._arrays):
             self.done, self._arrays = 0, {}
-            shutil.rmtree(self.aside, ignore_errors=True)
+            shutil.rmtree(self.temporary, ignore_errors=True)
 
     def _create(self, batch: Mapping[str, np.ndarray]) -> None:
-        self.aside.mkdir(parents=True, exist_ok=True)
+        self.temporary.mkdir(parents=True, exist_ok=True)
         for name, values in batch.items():
             self._arrays[name] = open_memmap(
-                self.aside / f'{name}.npy',
+                self.temporary / f'{name}.npy',
                 mode='w+',
                 dtype=values.dtype,
                 shape=(self.total, *values.shape[1:]),

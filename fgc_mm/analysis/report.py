@@ -1,4 +1,4 @@
-"""The report: every table, figure and number of an analysis, as files."""
+"""Writes the report: tables, figures and numbers of an analysis."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def write_analysis(
     folder: Path,
     picture: Picture | None = None,
 ) -> Path:
-    """Write numbers.json, tables/, figures/ and report.html, each whole.
+    """Write numbers.json, tables/, figures/ and report.html atomically.
 
     Args:
         measured: One per checkpoint.
-        options: What was measured.
-        about: What the report's head says: names and values.
-        folder: Where to.
-        picture: Gives the picture of an image; ``None`` leaves them out.
+        options: Of the analysis.
+        about: Names and values at the top of the report.
+        folder: Output folder.
+        picture: Returns the picture of an image; ``None``: no pictures.
 
     Returns:
-        The report: one file with all figures in it and no link outside.
+        Path of the report, one file with all figures and no external link.
 
     Raises:
         FGCError: An image cannot be shown.
@@ -75,7 +75,7 @@ def _written(
 ) -> tuple[dict[str, Any], int]:
     """A section with its figures written and embedded, and the next number."""
     shown: list[dict[str, Any]] = []
-    first: dict[str, int] = {}  # figure with this computation
+    first: dict[str, int] = {}  # first figure with this 'computed' text
     for figure in section.figures:
         computed = figure.caption.computed
         shown.append(
@@ -100,12 +100,12 @@ def _written(
 
 
 def _percent_of_page(figure: ReportFigure) -> int:
-    """How wide it is shown, so that all text is of one size."""
+    """Width of the figure in the page, so that all text has one size."""
     return round(100 * min(figure.figure.get_figwidth() / PAGE_WIDTH, 1))
 
 
 def _embedded(figure: ReportFigure, folder: Path) -> str:
-    """Writes the figure in all formats; the SVG as a data URI."""
+    """Write the figure in all formats; return the SVG as a data URI."""
     for kind in FORMATS:
         content = figure_bytes(figure.figure, kind)
         write_atomically(content, folder / f'{figure.name}.{kind}')

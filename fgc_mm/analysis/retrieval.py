@@ -1,11 +1,11 @@
-"""Gate vectors, and the images whose gates are nearest to a query's."""
+"""Gate vectors, and retrieval of images with near gate vectors."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from .measurement import Retrieval
-from .options import AnalysisOptions, drawn
+from .options import AnalysisOptions, draw_indices
 from .statistics import nearest_images, unit_rows
 from .stored_pass import StoredPass
 
@@ -15,22 +15,23 @@ TINY = np.finfo(np.float32).tiny
 def gate_vectors(
     stored: StoredPass, site: str, options: AnalysisOptions
 ) -> np.ndarray:
-    """(N, C) float32: what stands for the gate in gate space."""
-    return np.asarray(stored.space(options.gate_vector, site), np.float32)
+    """The gate vectors of a site, (N, C) float32."""
+    vectors = stored.site_array(options.gate_vector, site)
+    return np.asarray(vectors, np.float32)
 
 
 def retrieve(
     stored: StoredPass, sites: tuple[str, ...], options: AnalysisOptions
 ) -> Retrieval:
-    """For query images, those with the nearest gates of all given sites.
+    """For query images, those with the nearest gate vectors.
 
     Args:
         stored: The pass.
-        sites: Whose gates count.
-        options: How many queries and images, the seed.
+        sites: Their gate vectors are concatenated.
+        options: Numbers of queries and images, and the seed.
     """
-    # every site counts alike, however many channels it has
-    some = drawn(len(stored), options.most_images, options.seed)
+    # normalised, so that every site has the same weight
+    some = draw_indices(len(stored), options.most_images, options.seed)
     rows = np.concatenate(
         [unit_rows(gate_vectors(stored, s, options)[some]) for s in sites],
         axis=1,
@@ -41,16 +42,16 @@ def retrieve(
         rows, queries, min(options.retrieved, len(some) - 1)
     )
     lengths = np.linalg.norm(rows, axis=1)
-    near = np.einsum('qc,qrc->qr', rows[queries], rows[found])
-    near /= np.maximum(lengths[queries][:, None] * lengths[found], TINY)
-    return Retrieval(some[queries], some[found], near)
+    cosine = np.einsum('qc,qrc->qr', rows[queries], rows[found])
+    cosine /= np.maximum(lengths[queries][:, None] * lengths[found], TINY)
+    return Retrieval(some[queries], some[found], cosine)
 
 
 def query_images(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Query images, each of another class while there are such; (Q,)."""
+    """Query images, (Q,); of different classes, while there are any."""
     order = np.random.default_rng(seed).permutation(len(labels))
     seen: dict[int, int] = {}
-    turn = []
+    turn = []  # number of earlier images of the class
     for index in order:
         label = int(labels[index])
         turn.append(seen.get(label, 0))

@@ -1,4 +1,9 @@
-"""The report's sections: which figures, and what each says."""
+"""The sections of the report and their figures.
+
+To add a figure: draw it in a file of :mod:`fgc_mm.analysis.figures`, export
+it in that package's ``__init__.py``, write its caption in ``captions.py``,
+and enter it here in ``shared`` and ``order`` (or in ``_per_checkpoint``).
+"""
 
 from __future__ import annotations
 
@@ -20,9 +25,9 @@ class ReportFigure:
 
     Attributes:
         name: Of its files.
-        figure: As drawn.
+        figure: The figure.
         caption: What it shows and how that is computed.
-        title: For readers that see no pictures.
+        title: Alternative text of the image.
     """
 
     name: str
@@ -50,9 +55,9 @@ def sections(
 
     Args:
         measured: One per checkpoint.
-        options: What was measured.
-        picture: Gives the picture of an image; ``None`` leaves the figures
-            with pictures out.
+        options: Of the analysis.
+        picture: Returns the picture of an image; ``None``: no figures with
+            pictures.
     """
     first = measured[0]
     shared = [
@@ -62,9 +67,9 @@ def sections(
          figures.draw_neighbors),
         ('channels', 'Dead and always-open channels', captions.CHANNELS,
          figures.draw_channels),
-        ('error_by_macs', 'Are hard images dear?', captions.ERROR_BY_MACS,
+        ('error_by_macs', 'Error by MACs', captions.ERROR_BY_MACS,
          figures.draw_error_by_macs),
-        ('macs_of_answers', 'MACs of right and wrong answers',
+        ('macs_of_answers', 'MACs of correct and wrong predictions',
          captions.MACS_OF_ANSWERS, figures.draw_macs_of_answers),
         ('macs_of_classes', 'MACs of each class', captions.MACS_OF_CLASSES,
          figures.draw_macs_of_classes),

@@ -1,4 +1,4 @@
-"""What a network and its gates did with every image of a data set."""
+"""A stored pass: outputs of a network and its gates for every image."""
 
 from __future__ import annotations
 
@@ -12,18 +12,16 @@ import numpy as np
 
 from .pass_writer import HEADER
 
-SPACES = 'features', 'logits', 'probs', 'mask'
-
 
 @dataclass(frozen=True)
 class StoredPass:
-    """A finished pass on the disk; arrays are mapped, not loaded.
+    """A complete pass on the disk; its arrays are memory-mapped.
 
     N images, C channels of a site, K classes.
 
     Attributes:
         folder: With the arrays.
-        name: Of the checkpoint, as figures and tables call it.
+        name: Of the checkpoint in figures and tables.
         sites: Names of the gated sites.
         classes: Names of the classes.
         split: ``'test'`` or ``'train'``.
@@ -37,7 +35,7 @@ class StoredPass:
 
     @classmethod
     def open(cls, folder: Path, name: str) -> StoredPass | None:
-        """The pass in a folder, or ``None`` where there is no whole one."""
+        """The pass in a folder, or ``None`` if there is no complete one."""
         try:
             header = json.loads((folder / HEADER).read_text())
             sites, classes = tuple(header['sites']), tuple(header['classes'])
@@ -50,13 +48,13 @@ class StoredPass:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def space(self, kind: str, site: str) -> np.ndarray:
-        """(N, C) of a site: one of ``SPACES``.
+    def site_array(self, kind: str, site: str) -> np.ndarray:
+        """An array of a site, (N, C).
 
-        ``features`` are means over space of the activation before the gate;
-        ``logits`` and ``probs`` what the gate said, (N, G) where one decision
-        opens several channels; ``mask`` is bool, or the factors of a gate
-        that scales (0 is closed).
+        ``kind`` is ``'features'`` (spatial means of the activation before
+        the gate), ``'logits'``, ``'probs'`` ((N, G) if a decision opens
+        several channels) or ``'mask'`` (bool, or the factors of a gate that
+        scales channels; 0 is closed).
         """
         return self._array(array_name(kind, self.sites.index(site)))
 
@@ -72,7 +70,7 @@ class StoredPass:
 
     @cached_property
     def scores(self) -> np.ndarray:
-        """(N, K) float32, as the head gives them."""
+        """(N, K) float32, the outputs of the head."""
         return self._array('scores')
 
     @cached_property
@@ -87,7 +85,7 @@ class StoredPass:
 
     @cached_property
     def indices(self) -> np.ndarray:
-        """(N,) int64 places of the images in their data set."""
+        """(N,) int64 indices of the images in the data set."""
         return self._array('indices')
 
     @property
@@ -100,5 +98,5 @@ class StoredPass:
 
 
 def array_name(kind: str, site: int) -> str:
-    """The file of a site's array, without its suffix."""
+    """File name of a site's array, without suffix."""
     return f'{kind}_{site:03d}'

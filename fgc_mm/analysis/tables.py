@@ -1,4 +1,4 @@
-"""Every number of an analysis, as rows for CSV and as one JSON."""
+"""The numbers of an analysis, as rows for CSV and as JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Row = dict[str, Any]
 
 
 def tables(measured: Sequence[Measurement]) -> dict[str, str]:
-    """The text of every CSV file, by name."""
+    """The text of every CSV file, by file name."""
     kinds = dict(
         summary=_summary,
         sites=_sites,
@@ -46,7 +46,7 @@ def as_json(
     options: AnalysisOptions,
     about: dict[str, Any],
 ) -> str:
-    """All numbers but those of single images and channels, which CSV has."""
+    """All numbers except those of single images and channels (see CSV)."""
     content = dict(
         about=about,
         options=asdict(options),
@@ -62,7 +62,9 @@ def as_json(
                 calibration=list(_calibration(found)),
                 retrieval=list(_retrieval(found)),
                 cheapest=found.stored.indices[found.cheapest].tolist(),
-                dearest=found.stored.indices[found.dearest].tolist(),
+                most_expensive=found.stored.indices[
+                    found.most_expensive
+                ].tolist(),
             )
             for found in measured
         ],
@@ -80,7 +82,7 @@ def _summary(found: Measurement) -> Iterator[Row]:
 
 
 def site_row(site: SiteNumbers) -> Row:
-    """The numbers of a site in one line."""
+    """The numbers of a site as one row."""
     return {
         'site': site.site,
         'channels': site.channels,
@@ -98,12 +100,12 @@ def _sites(found: Measurement) -> Iterator[Row]:
 def _frequency(found: Measurement) -> Iterator[Row]:
     for site, table in found.frequency.items():
         for label, name in enumerate(found.stored.classes):
-            for channel, share in enumerate(table[label]):
+            for channel, fraction in enumerate(table[label]):
                 yield dict(
                     site=site,
                     channel=channel,
                     label=name,
-                    frequency='' if math.isnan(share) else float(share),
+                    frequency='' if math.isnan(fraction) else float(fraction),
                 )
 
 

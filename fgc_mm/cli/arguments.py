@@ -12,7 +12,7 @@ from fgc_mm.engine.config_options import ConfigOptions
 
 
 def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments that upstream's train.py and test.py both have."""
+    """Adds the arguments that upstream's train.py and test.py share."""
     parser.add_argument(
         '--no-pin-memory',
         action='store_true',
@@ -31,10 +31,10 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
         default='none',
-        help='who started the processes (default: none, there is one)',
+        help='what started the processes (default: none, a single process)',
     )
-    # torch.distributed.launch passes it in either spelling; torchrun does
-    # not.
+    # torch.distributed.launch passes it in one of the two spellings;
+    # torchrun does not
     parser.add_argument(
         '--local_rank',
         '--local-rank',
@@ -45,14 +45,14 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Parses the command line, and exports --local-rank as mmengine does."""
+    """Parses the command line; sets LOCAL_RANK from --local-rank."""
     args = parser.parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
 
 
 def choose_work_dir(cfg: Config, args: argparse.Namespace) -> None:
-    """--work-dir, else the config's, else ./work_dirs/NAME_OF_CONFIG."""
+    """Sets --work-dir, the config's, or ./work_dirs/NAME_OF_CONFIG."""
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:

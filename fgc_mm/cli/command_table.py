@@ -1,4 +1,4 @@
-"""Which commands there are."""
+"""The table of all commands."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ COMMANDS = {
     'export bundle': Command('bundle', 'dynamic model as one .fgc file'),
     'export compact': Command('compact', 'remove channels never opened'),
     'export keep-ratio': Command(
-        'set_keep_ratio', 'checkpoint with a given share of open channels'
+        'set_keep_ratio', 'checkpoint with a given keep ratio'
     ),
     'publish': Command('publish_model', 'checkpoint without training state'),
     'convert fgc-pr': Command('fgc_pr', 'checkpoint of the published code'),
-    'update-results': Command('update_results', 'kept results in documents'),
+    'update-results': Command('update_results', 'stored results in documents'),
     'coverage sites': Command('zoo_coverage', "gates on mmpretrain's models"),
     'coverage programs': Command(
         'program_coverage', "mmpretrain's backbones on the runtime"
@@ -49,7 +49,7 @@ COMMANDS = {
 
 
 def find_command(words: list[str]) -> tuple[str, list[str]] | None:
-    """The command that an argument list begins with, and its arguments."""
+    """The command at the beginning of an argument list, and the arguments."""
     for count in (2, 1):
         name = ' '.join(words[:count])
         if len(words) >= count and name in COMMANDS:

@@ -1,4 +1,4 @@
-"""Errors of upstream's data sets that a user can mend, in one sentence."""
+"""Messages for errors of upstream's data sets that a user can fix."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ SIZES = re.compile(r'stack expects each tensor to be equal size, but got (.*)')
 
 
 def data_sentence(error: BaseException) -> str | None:
-    """The value, the rule and the remedy, if the data set is at fault.
+    """The message for an error of a data set; None for other errors.
 
     Args:
-        error: What building a data set or loading a batch has raised.
+        error: Raised when a data set was built or a batch loaded.
     """
     if isinstance(error, URLError):
         return _download_sentence(error)
@@ -25,22 +25,23 @@ def data_sentence(error: BaseException) -> str | None:
     if folders:
         found, named = folders.groups()
         return (
-            f'a data set has {found} class folders and {named} classes: each '
-            'folder, a hidden one too, is a class there; remove what is none '
-            "(.ipynb_checkpoints), mend classes=, or use type='fgc_mm."
-            "ImageFolder'."
+            f'a data set has {found} class folders and {named} classes: it '
+            'treats every folder, also a hidden one, as a class; remove '
+            'folders that are not classes (.ipynb_checkpoints), correct '
+            "classes=, or use type='fgc_mm.ImageFolder'."
         )
     if sizes:
         return (
-            f'the images of a batch differ in size ({sizes[1]:.80}): all '
-            "have one when they leave the pipeline; add dict(type='Resize', "
-            'scale=...) or a crop to it.'
+            f'the images of a batch differ in size ({sizes[1]:.80}), but the '
+            "pipeline must give one size; add dict(type='Resize', scale=...) "
+            'or a crop to it.'
         )
     if isinstance(error, ValueError) and _raised_in(error, 'custom.py'):
         return (
-            f'a line of an annotation file cannot be read ({text}): each is '
-            "an image's path, a space and the number of its class, and none "
-            "is blank; mend it, or use type='fgc_mm.ImageFolder'."
+            f'a line of an annotation file cannot be read ({text}): each line '
+            "must be an image's path, a space and the number of its class, "
+            "and none may be blank; correct it, or use type='fgc_mm."
+            "ImageFolder'."
         )
     if isinstance(error, RuntimeError) and text.startswith('Found 0 files'):
         return f'{text}: check data_root and data_prefix of the data set.'
@@ -73,7 +74,7 @@ def _frames(error: BaseException) -> Iterator[FrameType]:
 
 
 def _raised_in(error: BaseException, file: str) -> bool:
-    """Whether a file of mmpretrain's data sets has raised it."""
+    """Whether the error was raised in a file of mmpretrain's data sets."""
     frames = list(_frames(error))
     if not frames:
         return False

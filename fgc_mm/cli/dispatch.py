@@ -1,4 +1,4 @@
-"""From the name of a command to its main function."""
+"""Runs the main function of a command."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def run_script(name: str) -> int:
     Args:
         name: Of the command, which reads the arguments of the process.
     """
-    # the folder of the script: in tools/export is an onnx.py, which is not
-    # the package onnx
+    # remove the folder of the script from sys.path: tools/export/onnx.py
+    # would hide the package onnx
     folder = str(Path(sys.argv[0]).resolve().parent)
     sys.path[:] = [entry for entry in sys.path if entry != folder]
     return run(name)
@@ -93,7 +93,7 @@ def _no_command(words: list[str]) -> str:
     within = [name for name in COMMANDS if name.startswith(f'{words[0]} ')]
     if within:
         return (
-            f'{PROGRAM} {words[0]} needs a second word: give one of '
+            f'{PROGRAM} {words[0]} is not complete; choose among '
             f'{", ".join(within)}.'
         )
     nearest = get_close_matches(words[0], COMMANDS, n=1)

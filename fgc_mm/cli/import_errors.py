@@ -1,4 +1,4 @@
-"""A sentence about a package that is not there."""
+"""The error message for a package that is not installed."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ OWN = 'fgc_mm'
 
 
 def missing_import(error: ImportError) -> str | None:
-    """Names the missing package of an import that failed.
+    """The error message for a missing package.
 
-    mmengine wraps what ``custom_imports`` and its visualizers cannot import,
-    and says in some cases what to install.
+    mmengine wraps import errors of ``custom_imports`` and of its visualizers,
+    and in some cases names the package to install.
 
     Returns:
-        One sentence, or None where no package is missing: a module of ours,
-        or a name within a package, is a bug.
+        The message, or None if no package is missing: a missing module of
+        fgc_mm, or a missing name in a package, is a bug.
     """
     command, module = None, None
     cause: BaseException | None = error
@@ -27,9 +27,9 @@ def missing_import(error: ImportError) -> str | None:
     if module is None or module.split('.')[0] == OWN:
         return None
     return (
-        f'{module} cannot be imported, and the config needs it: '
-        f'{command or "a package is installed with pip"}; one of your own '
-        'lies beside the config, or in a folder of PYTHONPATH.'
+        f'{module} cannot be imported, but the config needs it: '
+        f'{command or "install a package with pip"}; a module of your own '
+        "must be in the config's folder or in a folder of PYTHONPATH."
     )
 
 

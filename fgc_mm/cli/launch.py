@@ -1,9 +1,9 @@
-"""Starting as one of several processes, with or without a GPU.
+"""Joins the process group of a distributed run, with or without GPUs.
 
-mmengine's own start needs one GPU per process: its ``init_dist`` calls
-``torch.cuda.set_device``, and its wrapper gives the model a device number.
-Where there is no GPU we join a gloo group first, which the Runner then finds
-and keeps, and ask for a wrapper without devices.
+mmengine needs one GPU per process: its ``init_dist`` calls
+``torch.cuda.set_device``, and its wrapper passes a device number. Without a
+GPU, this module creates a gloo group first, which the Runner then uses, and
+sets a model wrapper without devices.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch import distributed as dist
 
 from fgc_mm.errors import FGCError
 from fgc_mm.reliability.device_agreement import check_devices
+from fgc_mm.reliability.timeout import collective_timeout
 
 _HINTS = {
     'pytorch': 'start with tools/dist_train.sh, tools/dist_test.sh or '
@@ -32,17 +33,17 @@ _HINTS = {
 
 
 def join_processes(cfg: Config, launcher: str) -> None:
-    """Prepares this process to train or test together with its siblings.
+    """Prepares this process for training or testing with several processes.
 
     Args:
-        cfg: The Runner's config; ``model_wrapper_cfg`` is set in it where
-            there is no GPU.
-        launcher: none, pytorch, slurm or mpi, as ``--launcher`` says.
+        cfg: The Runner's config; ``model_wrapper_cfg`` is set in it if there
+            is no GPU.
+        launcher: none, pytorch, slurm or mpi (``--launcher``).
 
     Raises:
         FGCError: The launcher's environment is missing, there are more
             processes than GPUs, only some processes see one, or ``sync_bn``
-            cannot be had.
+            is not available.
     """
     if launcher == 'none':
         return
@@ -52,17 +53,17 @@ def join_processes(cfg: Config, launcher: str) -> None:
     except KeyError as error:
         raise FGCError(
             f'--launcher {launcher} finds no {error.args[0]} in the '
-            f'environment: its launcher sets it; {_HINTS[launcher]}.'
+            f'environment, where the launcher sets it; {_HINTS[launcher]}.'
         ) from None
     if torch.cuda.is_available():
         if launcher == 'slurm' and _has_own_gpu():
-            # which is number 0 here, as mmengine takes it from these
+            # the only visible GPU has number 0; mmengine reads these variables
             os.environ.update(LOCAL_RANK='0', SLURM_LOCALID='0')
         _check_gpu(int(os.environ['LOCAL_RANK']))
-        # NCCL's watchdog ends the process by itself: let it name the ranks
-        # that did not come
+        # NCCL's watchdog ends the process; let it report the ranks that did
+        # not join
         os.environ.setdefault('TORCH_NCCL_DESYNC_DEBUG', '1')
-    check_devices(_timeout(cfg))
+    check_devices(collective_timeout(cfg))
     if not torch.cuda.is_available():
         _join_gloo(cfg)
 
@@ -70,19 +71,19 @@ def join_processes(cfg: Config, launcher: str) -> None:
 def _check_sync_bn(kind: str | None) -> None:
     if kind not in (None, 'torch'):
         raise FGCError(
-            f"sync_bn={kind!r} is not 'torch': mmcv's own needs operators "
-            "that mmcv-lite has not; set sync_bn='torch'."
+            f"sync_bn={kind!r} is not 'torch': that of mmcv needs operators "
+            "that mmcv-lite does not have; set sync_bn='torch'."
         )
     if kind is not None and not torch.cuda.is_available():
         raise FGCError(
-            f"sync_bn={kind!r} finds no GPU: torch's SyncBatchNorm has "
-            'nothing for the CPU; leave sync_bn out, each process then takes '
-            'the statistics of its own batch.'
+            f"sync_bn={kind!r} finds no GPU, but torch's SyncBatchNorm does "
+            'not support the CPU; leave sync_bn out, so that each process '
+            'uses the statistics of its own batch.'
         )
 
 
 def _environment(launcher: str) -> dict[str, str]:
-    """What torch calls the numbers that this launcher gives a process."""
+    """The launcher's variables under the names that torch reads."""
     env = os.environ
     if launcher == 'slurm':
         return _slurm_environment()
@@ -100,8 +101,8 @@ def _environment(launcher: str) -> dict[str, str]:
 
 def _slurm_environment() -> dict[str, str]:
     env = os.environ
-    # 29500 for everyone collides as soon as two jobs share a node. Below
-    # 32768, where the system takes ports for outgoing connections.
+    # not always 29500, which collides if two jobs share a node; below 32768,
+    # where the ports of outgoing connections begin
     job = int(env.get('SLURM_JOB_ID', 0)) * 8
     port = 10000 + (job + int(env.get('SLURM_STEP_ID', 0))) % 20000
     return {
@@ -120,7 +121,7 @@ def _first_slurm_node() -> str:
     try:
         socket.getaddrinfo(name, None)
     except OSError:
-        # Slurm's names need not be the network's; Slurm knows the address.
+        # Slurm's node names may be unknown to DNS; Slurm knows the address
         match = re.search(r'NodeAddr=(\S+)', _scontrol('node', name))
         return match[1] if match else name
     return name
@@ -136,13 +137,14 @@ def _scontrol(kind: str, name: str) -> str:
         ).stdout
     except (OSError, subprocess.CalledProcessError) as error:
         raise FGCError(
-            f'scontrol does not show {kind} {name} ({error}): all processes '
-            'meet at the first node; set MASTER_ADDR to its address.'
+            f'scontrol does not show {kind} {name} ({error}), but all '
+            'processes connect to the first node; set MASTER_ADDR to its '
+            'address.'
         ) from error
 
 
 def _has_own_gpu() -> bool:
-    """Whether Slurm shows each process one GPU, another one to each."""
+    """Whether Slurm assigns each process a GPU of its own."""
     env = os.environ
     bound = (
         env.get('SLURM_GPUS_PER_TASK')
@@ -157,19 +159,16 @@ def _check_gpu(local_rank: int) -> None:
     if local_rank >= count:
         raise FGCError(
             f'process {local_rank} of this machine has no GPU ({count} '
-            f'visible): each process needs one of its own; start {count}, '
-            'let Slurm give each its own (--gpus-per-task=1), or run all on '
-            'the CPU with CUDA_VISIBLE_DEVICES=-1.'
+            f'visible): each process needs its own GPU; start {count}, let '
+            'Slurm assign one to each (--gpus-per-task=1), or run all on the '
+            'CPU with CUDA_VISIBLE_DEVICES=-1.'
         )
 
 
-def _timeout(cfg: Config) -> float:
-    """Seconds that a collective may take."""
-    return cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout', 1800)
-
-
 def _join_gloo(cfg: Config) -> None:
-    dist.init_process_group('gloo', timeout=timedelta(seconds=_timeout(cfg)))
+    dist.init_process_group(
+        'gloo', timeout=timedelta(seconds=collective_timeout(cfg))
+    )
     wrapper = dict(
         type='MMDistributedDataParallel',
         broadcast_buffers=False,
@@ -181,17 +180,17 @@ def _join_gloo(cfg: Config) -> None:
 
 
 def leave_processes(status: int) -> None:
-    """Takes leave of the siblings; where there are any, does not return.
+    """Destroys the process group and exits; returns if there is none.
 
-    A thread of a process group that meets the end of Python aborts the
-    process now and then ("terminate called without an active exception"),
-    and a run that went well would be told as a failed one. So the process
-    ends here, after all that Python itself would have done.
+    A thread of a process group sometimes aborts the process while Python
+    exits ("terminate called without an active exception"), so that a
+    successful run would be reported as failed. So the process exits here,
+    after the exit functions that Python would have called.
     """
     if not dist.is_initialized():
         return
     dist.destroy_process_group()
-    atexit._run_exitfuncs()  # the log, and the data loaders' workers
+    atexit._run_exitfuncs()  # flush the log, end the data loaders' workers
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

@@ -1,4 +1,4 @@
-"""Runs the main function of a command: errors in one line, exit codes."""
+"""Runs the main function of a command; prints errors in one line."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ from fgc_mm.reliability.missing_ranks import (
     describe_missing,
     find_missing_ranks,
 )
-from fgc_mm.reliability.ranks import first_to_fail, started_rank
+from fgc_mm.reliability.ranks import reports_errors, started_rank
 
 
 def run_tool(main: Callable[[], None]) -> int:
-    """Runs a tool's main function and gives its exit code.
+    """Runs a command's main function and returns its exit code.
 
-    Bad input (FGCError, an unknown type in the config, a file that is
-    missing or unreadable) is told in one line, by one of the processes; so is
-    Ctrl-C. Any other exception is a bug and keeps its traceback, and
-    FGC_TRACEBACK=1 keeps them all.
+    For bad input (FGCError, an unknown type in the config, a file that is
+    missing or unreadable) and for Ctrl-C, one process prints one line. Any
+    other exception is a bug and is raised with its traceback;
+    FGC_TRACEBACK=1 does so for every exception.
     """
     if started_rank() > 0:
-        warnings.simplefilter('ignore')  # rank 0 has them all
+        warnings.simplefilter('ignore')  # rank 0 shows them
     try:
         return _run(main)
     except KeyboardInterrupt:
-        # torchrun passes on to us what the terminal has sent us already
+        # torchrun forwards the signal that the terminal has sent already
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        return _tell('interrupted', INTERRUPTED)
+        return _print_once('interrupted', INTERRUPTED)
 
 
 def _run(main: Callable[[], None]) -> int:
     try:
         main()
-    except SystemExit as error:  # --help, or told to stop: not failed
+    except SystemExit as error:  # --help, or stopped by a signal
         if isinstance(error.code, int):
             leave_processes(error.code)
         raise
@@ -56,25 +56,25 @@ def _run(main: Callable[[], None]) -> int:
             raise
         sentence = _sentence(error)
         if sentence:
-            return _tell(f'error: {sentence}', BAD_INPUT)
+            return _print_once(f'error: {sentence}', BAD_INPUT)
         lost = find_missing_ranks(error)
         if lost is not None:
-            return _tell(f'error: {describe_missing(lost)}', BAD_INPUT)
-        if torch.distributed.is_initialized() and not first_to_fail():
+            return _print_once(f'error: {describe_missing(lost)}', BAD_INPUT)
+        if torch.distributed.is_initialized() and not reports_errors():
             return BAD_INPUT
         raise
     leave_processes(0)
     return 0
 
 
-def _tell(line: str, code: int) -> int:
-    if first_to_fail():
+def _print_once(line: str, code: int) -> int:
+    if reports_errors():
         print(line, file=sys.stderr, flush=True)
     return code
 
 
 def _sentence(error: BaseException) -> str | None:
-    """The error in one line if it is the user's to mend, else None."""
+    """The message in one line if the user can fix it, else None."""
     if isinstance(error, ImportError):
         error = _cause(error)
     if isinstance(error, ImportError) and not isinstance(error, FGCError):
@@ -85,18 +85,21 @@ def _sentence(error: BaseException) -> str | None:
     if not isinstance(error, (FGCError, OSError)):
         return None
     if isinstance(error, OSError) and error.filename is not None:
-        return f'{error.filename}: {error.strerror}; check the path.'
+        # of a renamed file, the name that it was to get
+        name = error.filename2 or error.filename
+        return f'{name}: {error.strerror}; check the path.'
     text = str(error).strip()
     if 'DataLoader worker process' in text:
-        # The worker's traceback, and at its end 'package.Class: message'.
+        # the worker's traceback, which ends with 'package.Class: message'
         text = re.split(r'^\S+Error: ', text, flags=re.MULTILINE)[-1]
     return ' '.join(text.split()) or type(error).__name__
 
 
 def _cause(error: ImportError) -> BaseException:
-    """The FGCError that made an import fail, if one did, else the error.
+    """The FGCError that made an import fail, if there is one.
 
-    mmengine wraps what `custom_imports` raises, twice.
+    Otherwise the error itself. mmengine wraps errors of `custom_imports`
+    twice.
     """
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, FGCError):

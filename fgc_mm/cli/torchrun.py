@@ -1,8 +1,8 @@
-"""torchrun that ends as its processes end, without a report of its own.
+"""torchrun with the exit code of its processes and without its error report.
 
-A process that fails has said why in one line; torchrun would add some forty,
-and a traceback of itself. One that was killed could not say anything: we name
-it. The arguments are those of torchrun.
+A process that fails prints one line; torchrun would add some forty lines and
+its own traceback. For a process that was killed, this module prints its rank
+and the signal. The arguments are those of torchrun.
 """
 
 from __future__ import annotations
@@ -19,37 +19,37 @@ except ImportError as error:
 
 from fgc_mm.exit_status import BAD_INPUT, STOPPED
 
-# torchrun's own, and Slurm's warning, which would end it without a word
+# those of torchrun, and Slurm's SIGUSR1, which would end torchrun
 SIGNALS = 'SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1'
 
 
-def note_processes() -> list[Popen]:
-    """The processes that torchrun will have started."""
-    noted: list[Popen] = []
+def record_processes() -> list[Popen]:
+    """A list to which the processes started by torchrun are appended."""
+    processes: list[Popen] = []
     start = api.SubprocessContext._start
 
-    def start_and_note(context: api.SubprocessContext) -> None:
+    def start_and_record(context: api.SubprocessContext) -> None:
         start(context)
         handlers = context.subprocess_handlers.values()
-        noted.extend(handler.proc for handler in handlers)
+        processes.extend(handler.proc for handler in handlers)
 
-    api.SubprocessContext._start = start_and_note
-    return noted
+    api.SubprocessContext._start = start_and_record
+    return processes
 
 
 def run() -> int:
-    """Runs torchrun; its exit code is that of the first process to fail."""
+    """Runs torchrun; returns the exit code of the first process to fail."""
     logging.getLogger('torch.distributed').setLevel(logging.CRITICAL)
     logging.disable(logging.ERROR)
     if '--signals-to-handle' in get_args_parser().format_usage():
         sys.argv.insert(1, f'--signals-to-handle={SIGNALS}')
-    processes = note_processes()
+    processes = record_processes()
     try:
         main()
     except errors.ChildFailedError as error:
         return _first_exit_code(error)
     except api.SignalException as error:
-        # the processes had the signal too, and 30 seconds
+        # the processes received the signal too, and had 30 seconds
         if STOPPED in [process.returncode for process in processes]:
             return STOPPED
         return 128 + error.sigval
@@ -57,9 +57,9 @@ def run() -> int:
         if 'EADDRINUSE' not in str(error):
             raise
         print(
-            f'error: {_port()} of this machine is in use: the processes of '
-            'a run meet at a port that is free; set PORT to another one, or '
-            'leave it out where there is one machine.',
+            f'error: {_port()} of this machine is in use, but the processes '
+            'of a run need a free port to connect; set PORT to another one, '
+            'or leave it out on a single machine.',
             file=sys.stderr,
         )
         return BAD_INPUT
@@ -69,17 +69,17 @@ def run() -> int:
 
 
 def _first_exit_code(error: errors.ChildFailedError) -> int:
-    """That of the first process to fail; names the one that was killed."""
+    """Exit code of the first process to fail; prints a killed one."""
     rank, failure = error.get_first_failure()
     if failure.exitcode > 0:
         return failure.exitcode
     print(
         f'error: rank {rank} was killed by {failure.signal_name()}, so '
-        'all ranks have ended; see whether its machine had enough memory '
-        '(SIGKILL is often that), and go on with --resume.',
+        'all ranks have ended; check whether its machine had enough memory '
+        '(the usual cause of SIGKILL), and continue with --resume.',
         file=sys.stderr,
     )
-    return 128 - failure.exitcode  # as a shell says
+    return 128 - failure.exitcode  # as in a shell
 
 
 def _port() -> str:

@@ -1,16 +1,19 @@
-"""Sentences for errors of torch and mmengine that a config causes."""
+"""Messages for errors of torch and mmengine that a config causes."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import PurePath
+
+import cv2
 
 
 def upstream_sentence(error: BaseException) -> str | None:
-    """What the user can do about the error, if it is a known one.
+    """The message for a known error, with what the user can do.
 
     Args:
-        error: Whatever has ended the run.
+        error: The exception that ended the run.
 
     Returns:
         One sentence, or None.
@@ -18,7 +21,56 @@ def upstream_sentence(error: BaseException) -> str | None:
     for kind, phrase, describe in KNOWN:
         if isinstance(error, kind) and phrase in str(error):
             return describe(error)
+    for kind, phrase, folder, describe in KNOWN_IN:
+        known = isinstance(error, kind) and phrase in str(error)
+        if known and _raised_below(error, *folder):
+            return describe(error)
     return None
+
+
+def _raised_below(error: BaseException, *folder: str) -> bool:
+    """Whether code of this folder was running when it was raised."""
+    trace = error.__traceback__
+    while trace is not None:
+        parts = PurePath(trace.tb_frame.f_code.co_filename).parts
+        if parts[-len(folder) - 1 : -1] == folder:
+            return True
+        trace = trace.tb_next
+    return False
+
+
+def _head_width(error: BaseException) -> str:
+    return (
+        f'the head gets features of another width ({error}): in_channels of '
+        'the head is the number of channels that the neck gives it; set '
+        'in_channels, or the neck.'
+    )
+
+
+def _optimizer_setting(error: BaseException) -> str:
+    return (
+        f'the optimizer refuses a setting ({error}); check the values in '
+        'optim_wrapper.optimizer.'
+    )
+
+
+def _unknown_optimizer(_: BaseException) -> str:
+    return (
+        'the type in optim_wrapper.optimizer is no registered optimizer; '
+        'check its spelling and custom_imports.'
+    )
+
+
+def _no_batch_size(error: BaseException) -> str:
+    return f'{error}; set a batch_size of at least 1 in the data loader.'
+
+
+def _opencv(error: BaseException) -> str:
+    last = ' '.join(str(error).split())[-120:]
+    return (
+        f'OpenCV cannot do a step of a pipeline (... {last}); check the '
+        'sizes in the pipelines of the data sets.'
+    )
 
 
 def _unknown_type(error: BaseException) -> str:
@@ -33,18 +85,19 @@ def _unknown_argument(error: BaseException) -> str:
 def _other_network(error: BaseException) -> str:
     return (
         f'the checkpoint was written by another network ({error}), so '
-        'its optimizer cannot be resumed; take its weights only, with '
+        'its optimizer cannot be resumed; load only the weights, with '
         '--cfg-options load_from=...'
     )
 
 
 def _other_groups(_: BaseException) -> str:
     return (
-        'the checkpoint has its optimizer in other parameter groups than the '
-        'config makes; resume with the paramwise_cfg and the constructor of '
-        'optim_wrapper that the run began with (only '
-        'fgc_mm.JoinedGroupsConstructor takes over a group per parameter), '
-        'or take its weights only, with --cfg-options load_from=...'
+        'the optimizer state of the checkpoint has other parameter groups '
+        'than the config; resume with the paramwise_cfg and the constructor '
+        'of optim_wrapper of the original run (only '
+        'fgc_mm.JoinedGroupsConstructor can resume a run with a group per '
+        'parameter), or load only the weights, with --cfg-options '
+        'load_from=...'
     )
 
 
@@ -58,22 +111,22 @@ def _no_weight_decay(_: BaseException) -> str:
 def _no_type(error: BaseException) -> str:
     part = str(error.args[0]).partition('but got ')[2].splitlines()[0]
     return (
-        f'a part of the config has no type ({part}): each that is built '
-        'names its class; check the spelling of its name.'
+        f'a part of the config has no type ({part}), but a part that is '
+        'built must name its class; check the spelling of its key.'
     )
 
 
 def _port_in_use(_: BaseException) -> str:
     return (
         f'port {os.environ.get("MASTER_PORT", "")} of this machine is in '
-        'use: the processes meet at a port that is free; set another '
+        'use, but the processes need a free port to connect; set another '
         'MASTER_PORT.'
     )
 
 
 def _batch_of_one(error: BaseException) -> str:
     return (
-        f'{error}: a norm needs the spread of a batch; use a batch_size '
+        f'{error}: a norm needs the variance of a batch; use a batch_size '
         'of at least 2 that leaves no last batch of 1 image.'
     )
 
@@ -87,8 +140,8 @@ def _no_image(_: BaseException) -> str:
 
 def _no_rule(error: BaseException) -> str:
     return (
-        f'{error} It is a save_best or monitor: set rule="greater" or '
-        'rule="less" beside it, or name another metric.'
+        f'{error} The key is that of save_best or monitor: set '
+        'rule="greater" or rule="less" next to it, or another metric.'
     )
 
 
@@ -105,5 +158,33 @@ KNOWN: tuple[
     (RuntimeError, 'EADDRINUSE', _port_in_use),
     (ValueError, 'more than 1 value per', _batch_of_one),
     (ValueError, 'one array to conc', _no_image),
+    (ValueError, 'batch_size should be a positive', _no_batch_size),
     (ValueError, 'Cannot infer the rule', _no_rule),
+)
+
+# the same, for errors that are known only if raised below a folder
+KNOWN_IN: tuple[
+    tuple[
+        type[BaseException] | tuple[type[BaseException], ...],
+        str,
+        tuple[str, ...],
+        Callable[[BaseException], str],
+    ],
+    ...,
+] = (
+    (
+        RuntimeError,
+        'shapes cannot be multiplied',
+        ('mmpretrain', 'models', 'heads'),
+        _head_width,
+    ),
+    (
+        TypeError,
+        'None is not a callable',
+        ('mmengine', 'optim', 'optimizer'),
+        _unknown_optimizer,
+    ),
+    ((ValueError, TypeError), '', ('torch', 'optim'), _optimizer_setting),
+    (cv2.error, '', ('mmcv', 'transforms'), _opencv),
+    (cv2.error, '', ('mmpretrain', 'datasets', 'transforms'), _opencv),
 )

@@ -1,3 +1,3 @@
-"""Many runs, one table: what fgc-mm compare is made of."""
+"""Trains and tests several methods and writes one table (fgc-mm compare)."""
 
 from fgc_mm import checked_stack  # noqa: F401  isort: skip

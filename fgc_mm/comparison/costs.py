@@ -21,13 +21,13 @@ LOADERS = 'train_dataloader', 'val_dataloader', 'test_dataloader'
 
 @dataclass(frozen=True)
 class Cost:
-    """What a network costs with every gate open.
+    """MACs and parameters of a network with every gate open.
 
     Attributes:
-        macs: Every product, at the size of a test image.
-        parameters: Of backbone (gates included), neck and head; a teacher
-            that only training needs does not count.
-        images: Of training, validation and test set.
+        macs: Of every product, at the size of a test image.
+        parameters: Of backbone (with gates), neck and head, without a
+            teacher that is used in training only.
+        images: Numbers of images of training, validation and test set.
     """
 
     macs: MACsTable
@@ -36,7 +36,7 @@ class Cost:
 
 
 def cost_of(path: str) -> Cost:
-    """Builds a config's network, without weights, and counts.
+    """Builds a config's network without loading weights, and counts.
 
     Raises:
         FGCError: The config has no model.
@@ -46,10 +46,10 @@ def cost_of(path: str) -> Cost:
 
 
 def zeroed_cost_of(path: str, checkpoint: str) -> Cost | None:
-    """What is left without the filters that training has set to zero.
+    """The cost without the filters that training has set to zero.
 
     Returns:
-        None where no ``SoftFilterPruningHook`` is in the config.
+        None if the config has no ``SoftFilterPruningHook``.
 
     Raises:
         FGCError: The checkpoint has no zeroed filter.
@@ -82,11 +82,11 @@ def _cost(cfg: Config, model: nn.Module) -> Cost:
 
 
 def static_metrics(own: MACsTable, dense: MACsTable) -> dict[str, float]:
-    """What ``DynamicMACs`` would report of a network without gates.
+    """The metrics of ``DynamicMACs`` for a network without gates.
 
     Args:
-        own: Of the network, which runs as a whole for every image.
-        dense: Of the network that it was made from.
+        own: Of the network, all of which runs for every image.
+        dense: Of the network from which it was pruned.
     """
     found = {'macs/mean': float(own.dense), 'macs/dense': float(dense.base())}
     for counting in COUNTINGS:

@@ -1,4 +1,4 @@
-"""One method of a comparison, as the user asks for it."""
+"""A row of a comparison, as a plan or the command line describes it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ..errors import FGCError
 
 @dataclass(frozen=True)
 class Start:
-    """A training that other runs start from, one per seed.
+    """A training run, one per seed, that other runs start from.
 
     Attributes:
         config: Its config.
-        epochs: How many it trains for; None for as many as all others.
+        epochs: Number of epochs; None for that of all runs.
     """
 
     config: str
@@ -24,18 +24,18 @@ class Start:
 
 @dataclass(frozen=True)
 class Entry:
-    """A row that was asked for.
+    """A row of the table.
 
     Attributes:
         config: Path of the config.
-        importance: Of static pruning; None if nothing is pruned.
+        importance: Of static pruning; None without static pruning.
         name: Of the row; None for the config's name.
-        options: ``--cfg-options`` of this row alone, as they are typed.
-        seeds: Of this row alone; None for those of all.
-        epochs: Of this row alone; None for those of all.
-        start: What its runs start from.
-        pruning_ratio: Share of the MACs that this row is asked for, where
-            rows are; None for that of all.
+        options: ``--cfg-options`` of this row only, as on a command line.
+        seeds: Of this row only; None for those of all rows.
+        epochs: Of this row only; None for that of all rows.
+        start: The run that its runs start from.
+        pruning_ratio: Fraction of the MACs to prune in this row (static
+            pruning, or ``match_macs``); None for that of all rows.
     """
 
     config: str

@@ -26,7 +26,7 @@ def method_of(row: str) -> str:
 
 
 def row_labels(rows: Sequence[str]) -> dict[str, str]:
-    """The method of each row, or its own name where that says too little.
+    """The method of each row, or the row's name if the method is not unique.
 
     Args:
         rows: Names of rows; a config's name begins with its method.

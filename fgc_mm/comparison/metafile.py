@@ -12,10 +12,10 @@ import yaml
 from fgc_mm.config_files import NAME, list_configs
 
 from ..errors import FGCError
-from .kept import read_kept
-from .kept_blocks import read_studies
-from .kept_tables import Results
 from .labels import method_of
+from .result_blocks import read_studies
+from .result_tables import Results
+from .stored_results import read_stored_results
 from .study import Study
 from .table import Row, rows_of
 
@@ -91,7 +91,7 @@ def update_metafile(text: str, root: Path) -> str:
 
 def _models(source: re.Match[str], root: Path) -> list[dict[str, Any]]:
     study = read_studies(source['plan'], root)
-    results = read_kept(root / source['folder'], study)
+    results = read_stored_results(root / source['folder'], study)
     known = set(list_configs())
     return [
         _model(row, study, results)

@@ -1,4 +1,4 @@
-"""From the command line to the runs."""
+"""Makes the runs of a comparison from its rows and settings."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from ..config_files import config_file
 from ..engine.scaled_schedule import scale_epochs
 from ..errors import FGCError
 from .entry import Entry, Start
-from .matching import needs_planning, options_for_ratio, without_own
+from .ratio_options import drop_overridden, needs_planning, options_for_ratio
 from .run import Method, Run
-from .start import check_start
+from .start_check import check_start
 
 RECIPE = 'model', 'optim_wrapper', 'param_scheduler', 'train_cfg'
-# These fetch what is missing.
+# data sets that download missing files
 DOWNLOADING = {'CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST'}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What all runs share.
+    """Settings of all runs.
 
     Attributes:
-        seeds: One run each, of the rows that have no seeds of their own.
-        folder: Where everything goes.
-        epochs: For all; None for each config's own.
+        seeds: Of the rows that do not set seeds; one run for each.
+        folder: Output folder.
+        epochs: Of all runs; None for the number in each config.
         options: ``--cfg-options``, as they were typed.
         pruning_ratio: Of static pruning, and of ``match_macs``.
-        match_macs: Whether every method is asked for that ratio.
+        match_macs: Whether every method is trained for that ratio.
     """
 
     seeds: Sequence[int]
@@ -49,18 +49,18 @@ class Settings:
 
 
 def plan(entries: Sequence[Entry], settings: Settings) -> list[Run]:
-    """All runs, those that others start from first, then seed by seed.
+    """All runs: first those that others start from, then seed by seed.
 
     Args:
         entries: The rows.
-        settings: What all runs share.
+        settings: Of all runs.
 
     Raises:
         FGCError: A config or data set is missing, two methods have one name,
-            a seed is given twice, static pruning has no dense model, a
-            method cannot be asked for a pruning ratio or cannot start from
-            what it is to start from, or the folder holds runs of another
-            recipe.
+            a seed is given twice, static pruning has no dense model, the
+            pruning ratio of a method cannot be set, a method cannot start
+            from the weights of its start, or the folder contains runs of
+            another recipe.
     """
     _check_settings(entries, settings)
     methods = {entry.row: read_method(entry, settings) for entry in entries}
@@ -79,13 +79,13 @@ def plan(entries: Sequence[Entry], settings: Settings) -> list[Run]:
         if run.method.budget is not None and run.start is None:
             raise FGCError(
                 f'the ratio of {run.method.config} is planned on the dense '
-                'network that its training starts from, and there is none; '
+                'network that its training starts from, but none is given; '
                 'add --pretrain DENSE_CONFIG, or set the ratio.'
             )
-    for run in runs:  # all, before any is noted
+    for run in runs:  # check all before writing any
         run.check_recipe()
     for run in runs:
-        run.claim()
+        run.write_recipe()
     return runs
 
 
@@ -119,40 +119,41 @@ def _start_method(
 
 
 def _leave_out_constructor(recipe: dict[str, Any]) -> None:
-    """A run trains the same with joined groups as with one per parameter."""
+    """Joined parameter groups do not change the training: ignore them."""
     wrapper = recipe.get('optim_wrapper') or {}
     if wrapper.get('constructor') == 'fgc_mm.JoinedGroupsConstructor':
         del wrapper['constructor']
 
 
 def read_method(entry: Entry, settings: Settings) -> Method:
-    """The method that a row asks for."""
+    """The method of a row."""
     path, importance = entry.config, entry.importance
     cfg = load_config(path)
     own = (cfg.get('train_cfg') or {}).get('max_epochs')
     epochs = entry.epochs or settings.epochs
     if epochs or not own:
-        cfg = scale_epochs(cfg, epochs or 1)  # refuses what has no epochs
+        cfg = scale_epochs(cfg, epochs or 1)  # error if it has no epochs
     options = (*settings.options, *entry.options)
     override(cfg, read_options(options))
     check_data(cfg, path)
-    share = _share(entry, settings)
-    wanted = share if settings.match_macs else None
+    pruning_ratio = _pruning_ratio(entry, settings)
     budget = None
-    if wanted is not None and importance is None:
-        asked = without_own(options_for_ratio(cfg, wanted), entry.options)
-        override(cfg, read_options(asked))
-        options += asked
+    if settings.match_macs and importance is None:
+        for_ratio = drop_overridden(
+            options_for_ratio(cfg, pruning_ratio), entry.options
+        )
+        override(cfg, read_options(for_ratio))
+        options += for_ratio
         if needs_planning(cfg, entry.options):
-            budget = round(1 - wanted, 6)
+            budget = round(1 - pruning_ratio, 6)
     recipe = {key: cfg.to_dict().get(key) for key in RECIPE}
     _leave_out_constructor(recipe)
     recipe['epochs'] = cfg.train_cfg.max_epochs
     recipe['batch_size'] = cfg.train_dataloader.get('batch_size')
     recipe['images'] = _images(cfg)
-    ratio = share if importance else 0.0
+    static_ratio = pruning_ratio if importance else 0.0
     if importance:
-        recipe.update(importance=importance, pruning_ratio=ratio)
+        recipe.update(importance=importance, pruning_ratio=static_ratio)
     if budget is not None:
         recipe.update(budget=budget)
     return Method(
@@ -164,14 +165,14 @@ def read_method(entry: Entry, settings: Settings) -> Method:
         recipe=recipe,
         data=str(cfg.train_dataloader.dataset.type).rpartition('.')[2],
         importance=importance,
-        pruning_ratio=ratio,
+        pruning_ratio=static_ratio,
         budget=budget,
         sweeps=has_threshold(cfg),
     )
 
 
 def has_threshold(cfg: Config) -> bool:
-    """Whether a config's gates compare a probability with a threshold."""
+    """Whether a config's gates compare probabilities with a threshold."""
     backbone = (cfg.get('model') or {}).get('backbone') or {}
     gate = backbone.get('gate')
     kind = MODELS.get(gate.type) if gate else None
@@ -179,13 +180,13 @@ def has_threshold(cfg: Config) -> bool:
 
 
 def check_data(cfg: Config, path: str) -> None:
-    """Refuses a data set that is not where the config says.
+    """Checks that the data sets of a config exist.
 
     Raises:
-        FGCError: It is missing, and its class downloads nothing.
+        FGCError: One is missing, and its class downloads nothing.
     """
     for loader in ('train_dataloader', 'test_dataloader'):
-        key, dataset = _with_files(loader, cfg.get(loader) or {})
+        key, dataset = _innermost(loader, cfg.get(loader) or {})
         if dataset is None:
             raise FGCError(
                 f'{path} has no {loader}: a comparison trains and tests; '
@@ -197,16 +198,16 @@ def check_data(cfg: Config, path: str) -> None:
             folder = Path(root, prefix if isinstance(prefix, str) else '')
             if not folder.is_dir():
                 raise FGCError(
-                    f'{folder}, the data set of {path}, is no folder; put it '
-                    f'there, or say where it is: --cfg-options '
+                    f'{folder}, the data set of {path}, is not a folder; put '
+                    'the data set there, or set its folder with --cfg-options '
                     f'{key}.data_root=...'
                 )
 
 
-def _with_files(key: str, settings: Mapping[str, Any]) -> tuple[str, Any]:
-    """The data set that reads files, within those that wrap it, and its key.
+def _innermost(key: str, settings: Mapping[str, Any]) -> tuple[str, Any]:
+    """Key and config of the innermost data set, which reads files.
 
-    None where there is no data set.
+    The config is None if there is no data set.
     """
     dataset = None
     while isinstance(settings.get('dataset'), Mapping):
@@ -221,17 +222,17 @@ def _check_settings(entries: Sequence[Entry], settings: Settings) -> None:
         for seed in seeds:
             if seeds.count(seed) > 1:
                 raise FGCError(
-                    f'seed {seed} is given twice: its second run would be '
-                    'the first one again; give different --seeds.'
+                    f'seed {seed} is given twice, but two runs with one seed '
+                    'are equal; give different --seeds.'
                 )
-    for share in (
+    for ratio in (
         settings.pruning_ratio,
-        *(_share(entry, settings) for entry in entries),
+        *(_pruning_ratio(entry, settings) for entry in entries),
     ):
-        if not 0 < share < 1:
+        if not 0 < ratio < 1:
             raise FGCError(
-                f'--pruning-ratio {share} is no share of the MACs; give a '
-                'number between 0 and 1, such as 0.55.'
+                f'--pruning-ratio {ratio} is not a fraction of the MACs; '
+                'give a number between 0 and 1, such as 0.55.'
             )
     for entry in entries:
         if entry.importance and entry.start is None:
@@ -248,13 +249,13 @@ def _check_names(entries: Sequence[Entry], starts: Iterable[Run]) -> None:
     for name in names:
         if names.count(name) > 1:
             raise FGCError(
-                f'{names.count(name)} configs are called {name}, which is '
-                'the name of a row and of a folder; rename one, or leave it '
-                'out.'
+                f'{names.count(name)} rows are called {name}, but rows and '
+                'their folders need different names; rename one config, or '
+                'leave it out.'
             )
 
 
-def _share(entry: Entry, settings: Settings) -> float:
+def _pruning_ratio(entry: Entry, settings: Settings) -> float:
     own = entry.pruning_ratio
     return settings.pruning_ratio if own is None else own
 
@@ -271,6 +272,6 @@ def _run(
 
 
 def _images(cfg: Config) -> dict[str, Any]:
-    """The training set, wherever it lies."""
+    """The config of the training set without its folder."""
     dataset = cfg.train_dataloader.dataset.to_dict()
     return {k: v for k, v in dataset.items() if k != 'data_root'}

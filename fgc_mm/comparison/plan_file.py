@@ -19,7 +19,7 @@ METHOD = {
     'config', 'name', 'options', 'seeds', 'epochs', 'pretrain',
     'pretrain_epochs', 'pruning_ratio',
 }  # fmt: skip
-# what the plan says for all rows that do not say it themselves
+# keys of the plan that rows may override
 SHARED = 'pretrain', 'pretrain_epochs'
 PLAN = {
     'title', 'methods', 'seeds', 'epochs', 'options', 'pretrain',
@@ -29,7 +29,7 @@ PLAN = {
 EMPTY: Mapping[str, Any] = {}
 KINDS = {
     bool: 'true or false', str: 'text (in YAML, numbers need quotes)',
-    list: 'list',
+    list: 'a list',
 }  # fmt: skip
 
 
@@ -37,18 +37,18 @@ def read_study(path: Path) -> Study:
     """Reads a plan file (YAML; see docs/comparing.md for its keys).
 
     Paths of configs are relative to the file. A plan of the package is found
-    by its name, as in ``studies/figure5_rho.yaml``.
+    by its name, such as ``studies/figure5_rho.yaml``.
 
     Raises:
-        FGCError: The file is missing, is no YAML, has an unknown key, a
-            value of the wrong kind, or a question about an unknown row.
+        FGCError: The file is missing or not YAML, or it has an unknown key,
+            a value of the wrong type, or a question about an unknown row.
     """
     path = find_config(path) or path
     content = _mapping(_load(path), PLAN, f'{path}')
     methods = content.get('methods')
     if not isinstance(methods, list) or not methods:
         raise FGCError(
-            f'{path} has methods={methods!r}, which is no list of configs; '
+            f'{path} has methods={methods!r}, which is not a list of configs; '
             'write methods: [CONFIG, {name: ..., config: ...}].'
         )
     shared = {key: content.get(key) for key in SHARED}
@@ -73,14 +73,14 @@ def _load(path: Path) -> object:
     if not path.is_file():
         raise FGCError(
             f'{path} is not a file: --plan reads a YAML file such as those '
-            'of configs/studies/; check the path.'
+            'in configs/studies/; check the path.'
         )
     try:
         return yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        said = ' '.join(str(error).split())
+        text = ' '.join(str(error).split())
         raise FGCError(
-            f'{path} is no YAML ({said}); correct the line.'
+            f'{path} is not YAML ({text}); correct the line.'
         ) from error
 
 
@@ -88,7 +88,7 @@ def _mapping(content: object, known: set[str], where: str) -> dict[str, Any]:
     """The content as a dict of known keys."""
     if not isinstance(content, dict):
         raise FGCError(
-            f'{where} holds {content!r}, which is no mapping; write '
+            f'{where} is {content!r}, which is not a mapping; write '
             f'key: value with keys among {", ".join(sorted(known))}.'
         )
     for key in content:
@@ -107,13 +107,13 @@ def _entry(path: Path, method: object, shared: Mapping[str, Any]) -> Entry:
     if not isinstance(found.get('config'), str):
         raise FGCError(
             f'a method of {path} has config={found.get("config")!r}, which '
-            'is no path; write config: ../NAME.py, relative to the file.'
+            'is not a path; write config: ../NAME.py, relative to the file.'
         )
     importance, config = split_entry(found['config'])
     start = _of_kind(path, found, 'pretrain', str)
     start_epochs = _number(path, found, 'pretrain_epochs', int)
     return Entry(
-        config=_beside(path, config),
+        config=_relative(path, config),
         importance=importance,
         name=_name(path, found),
         options=_options(path, found),
@@ -122,7 +122,7 @@ def _entry(path: Path, method: object, shared: Mapping[str, Any]) -> Entry:
         pruning_ratio=_number(path, found, 'pruning_ratio', float),
         start=None
         if start is None
-        else Start(_beside(path, start), start_epochs),
+        else Start(_relative(path, start), start_epochs),
     )
 
 
@@ -131,8 +131,8 @@ def _name(path: Path, content: Mapping[str, Any]) -> str | None:
     if name is None or (name.strip('. ') and not {*name} & {*'/\\|\n'}):
         return name
     raise FGCError(
-        f'{path} has name={name!r}, which can be no name of a folder and of '
-        'a row; write one without /, \\ and |.'
+        f'{path} has name={name!r}, which cannot be the name of a folder and '
+        'of a row; write one without /, \\ and |.'
     )
 
 
@@ -142,13 +142,13 @@ def _of_kind(
     value = content.get(key)
     if value is not None and not isinstance(value, kind):
         raise FGCError(
-            f'{path} has {key}={value!r}, which is no {KINDS[kind]}; '
+            f'{path} has {key}={value!r}, which is not {KINDS[kind]}; '
             'correct it.'
         )
     return value
 
 
-def _beside(path: Path, config: str) -> str:
+def _relative(path: Path, config: str) -> str:
     return str(path.parent / config)
 
 
@@ -156,13 +156,13 @@ def _seeds(path: Path, content: Mapping[str, Any]) -> tuple[int, ...] | None:
     seeds = content.get('seeds')
     if seeds is None:
         return None
-    whole = isinstance(seeds, list) and all(
+    valid = isinstance(seeds, list) and all(
         isinstance(s, int) and not isinstance(s, bool) for s in seeds
     )
-    if not whole or not seeds:
+    if not valid or not seeds:
         raise FGCError(
-            f'{path} has seeds={seeds!r}, which is no list of whole numbers; '
-            'write seeds: [0, 1, 2].'
+            f'{path} has seeds={seeds!r}, which is not a list of whole '
+            'numbers; write seeds: [0, 1, 2].'
         )
     return tuple(seeds)
 
@@ -174,13 +174,11 @@ def _number(
     fits = isinstance(value, int if kind is int else (int, float))
     if value is not None and (not fits or isinstance(value, bool)):
         raise FGCError(
-            f'{path} has {key}={value!r}, which is no '
+            f'{path} has {key}={value!r}, which is not a '
             f'{"whole number" if kind is int else "number"}; correct it.'
         )
     if value is not None and kind is int and value < 1:
-        raise FGCError(
-            f'{path} has {key}={value}, which is too few; give at least 1.'
-        )
+        raise FGCError(f'{path} has {key}={value}; give at least 1.')
     return value
 
 
@@ -189,7 +187,7 @@ def _options(path: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
     options = content.get('options') or EMPTY
     if not isinstance(options, dict):
         raise FGCError(
-            f'{path} has options={options!r}, which is no mapping; write '
+            f'{path} has options={options!r}, which is not a mapping; write '
             'options: {model.gate_losses.1.loss_weight: 0.4}.'
         )
     return tuple(f'{k}={_typed(path, k, v)}' for k, v in options.items())
@@ -213,7 +211,7 @@ def _question(path: Path, content: object, rows: list[str]) -> Question:
     for key in ('row', 'against'):
         if found.get(key) not in rows:
             raise FGCError(
-                f'{where} has {key}={found.get(key)!r}, which is no row; '
+                f'{where} has {key}={found.get(key)!r}, which is not a row; '
                 f'choose among {", ".join(rows)}.'
             )
     text = str(found.get('ask', f'{found["row"]} against {found["against"]}'))
@@ -229,7 +227,7 @@ def _axis(path: Path, content: object, rows: list[str]) -> Axis | None:
     lines = series.values() if isinstance(series, dict) else ()
     if not lines or not all(map(_is_line, lines)):
         raise FGCError(
-            f'{where} has series={series!r}, which are no lines of rows; '
+            f'{where} has series={series!r}, but it needs lines of rows; '
             'write series: {NAME: {ROW: VALUE, ...}} or {NAME: [ROW, ...]}.'
         )
     points = {
@@ -239,7 +237,7 @@ def _axis(path: Path, content: object, rows: list[str]) -> Axis | None:
     for row, value in (pair for x in points.values() for pair in x.items()):
         if row not in rows:
             raise FGCError(
-                f'{where} has {row!r}, which is no row; choose among '
+                f'{where} has {row!r}, which is not a row; choose among '
                 f'{", ".join(rows)}.'
             )
         if value is not None and not _is_finite(value):

@@ -21,8 +21,8 @@ class Question:
     """Two rows whose errors are compared.
 
     Attributes:
-        text: For people.
-        row: The row that is asked about.
+        text: The question, as shown in the report.
+        row: The row.
         against: The row that it is compared with.
     """
 
@@ -36,16 +36,16 @@ class Answer:
     """The paired difference of two rows.
 
     Attributes:
-        question: What was asked.
+        question: The question.
         seeds: Those that both rows have.
         difference: Mean over the seeds of error(row) - error(against), in
-            points; negative if the row is better.
-        deviation: Sample standard deviation of the differences; None of
+            percentage points; negative if the row is better.
+        deviation: Sample standard deviation of the differences; None for
             one seed.
         margin: Half width of the two-sided 95 % confidence interval of the
             mean difference (Student's t with seeds - 1 degrees of freedom);
-            None of one seed.
-        macs: The same difference of the pruning ratios, in points.
+            None for one seed.
+        macs: Mean difference of the pruning ratios, in percentage points.
     """
 
     question: Question
@@ -57,12 +57,12 @@ class Answer:
 
     @property
     def same_macs(self) -> bool:
-        """Whether the rows' MACs are within half a point."""
+        """Whether the pruning ratios differ by at most half a point."""
         return self.macs is not None and abs(self.macs) <= SAME_MACS
 
 
 def answer(question: Question, results: Sequence[Mapping[str, Any]]) -> Answer:
-    """The answer of the runs that are finished.
+    """The answer from the finished runs.
 
     Args:
         question: Which rows.
@@ -87,7 +87,7 @@ def answer(question: Question, results: Sequence[Mapping[str, Any]]) -> Answer:
 
 
 def answers_markdown(answers: Sequence[Answer]) -> str:
-    """One table, a row per question; nothing without questions."""
+    """One table with a row per question; empty without questions."""
     if not answers:
         return ''
     head = [

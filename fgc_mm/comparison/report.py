@@ -14,27 +14,27 @@ from .questions import answer, answers_markdown
 from .run import Run
 from .study import Study
 from .sweep_plot import sweep_plot
-from .table import Row, beside, markdown, rows_of, runs_csv, table_csv
+from .table import Row, markdown, published_for, rows_of, runs_csv, table_csv
 
 NOTES = """\
 Error: 100 - top-1 accuracy on the test images; mean ± sample standard
-deviation over the seeds. The last epoch is the result. The best epoch's is
-the lowest error of the validations during training, as most published numbers
-are; where these see other images than the test, it can lie above the last
-epoch's. Data: images of training, validation and test. Pruned,
-honest: 1 - MACs / dense MACs with gates and classifier counted; the other
-countings are for comparison with published numbers, which were found on
-other data or schedules than ours. MACs: mean per test image (in the plot,
-filled markers are dynamic methods). Training time:
-median step of each epoch times the steps, per run, without validation.
+deviation over the seeds. The result is the error of the last epoch. The error
+of the best epoch is the lowest validation error during training, as in most
+published results; if validation and test images differ, it can be above that
+of the last epoch. Data: numbers of images for training, validation and test.
+Pruned, honest: 1 - MACs / dense MACs, with gates and classifier counted; the
+other countings are for comparison with published numbers, which were measured
+on other data or with other schedules. MACs: mean per test image (in the plot,
+filled markers are dynamic methods). Training time: median step of each epoch
+times the number of steps, per run, without validation.
 """
 
 
 QUESTION_NOTES = """\
-Difference: error of the first minus error of the second, last epoch, mean ±
-sample standard deviation over the seeds that both have; negative is better.
-The interval is that of the mean difference (paired, Student's t). Pruning
-ratios within half a point count as equal.
+Difference: error of the first row minus error of the second row, last epoch,
+mean ± sample standard deviation over the seeds that both have; negative is
+better. The interval is that of the mean difference (paired, Student's t).
+Pruning ratios within half a point count as equal.
 """
 
 
@@ -46,22 +46,24 @@ def write_report(
     command: Sequence[str],
     study: Study,
 ) -> None:
-    """Writes compare.md, .csv, .png and .svg and runs.csv, each whole.
+    """Writes compare.md, .csv, .png and .svg and runs.csv, each atomically.
 
-    A plan with an axis also gets sweep.png and .svg.
+    For a plan with an axis, sweep.png and .svg are written too.
 
     Args:
-        folder: Where to.
+        folder: Output folder.
         runs: All runs, done or not.
-        results: Of those that are done.
+        results: Of the runs that are done.
         published: Rows of the file of published numbers.
         command: The command line of the comparison.
         study: Its title, its questions and its axis.
     """
     rows = rows_of(results)
-    # a row of a plan may have a name of its own; its config's says more
+    # a row's name may not contain backbone and data set; its config's does
     configs = [run.method.config.stem for run in runs]
-    theirs = beside(published, [*configs, *(row.method for row in rows)])
+    theirs = published_for(
+        published, [*configs, *(row.method for row in rows)]
+    )
     text = '\n'.join(
         [f'# {study.title}\n', markdown(rows, theirs), NOTES]
         + [_answers(study, results)]
@@ -82,7 +84,7 @@ def write_report(
 
 
 def summary(rows: Sequence[Row]) -> list[tuple[str, ...]]:
-    """Method, error, pruned, MACs: what fits on a terminal."""
+    """Method, error, pruned, MACs: the columns shown in the terminal."""
     return [
         (
             row.method,
@@ -118,7 +120,7 @@ def _commands(runs: Sequence[Run], command: Sequence[str]) -> str:
     lines.append('which ran, for the first seed:\n\n```')
     for run in runs:
         if run.seed == runs[0].seed:
-            lines += run.commands()
+            lines += run.logged_commands()
     return '\n'.join([*lines, '```\n'])
 
 

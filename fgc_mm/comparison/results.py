@@ -1,4 +1,4 @@
-"""What a run has come to, from the files that it has left."""
+"""Collects the results of a run from its files."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ COST = 'macs/mean', 'macs/dense'
 RATIO = 'macs/pruning_ratio'
 SWEEP = 'threshold_sweep'
 FILE = 'result.json'
-# where a line stands, and what a machine did
+# counters and timings of a logged line
 UNLOGGED = {'epoch', 'iter', 'step', 'time', 'data_time', 'memory'}
 
 
 def write_result(run: Run, threads: int | None) -> dict[str, Any]:
-    """Gathers a finished run's numbers into its ``result.json``.
+    """Collects a finished run's numbers in its ``result.json``.
 
     Errors and ratios are in percent, MACs per image, times in seconds:
     ``error`` (last epoch, from fgc-mm test), ``top5_error`` if the test
@@ -46,7 +46,7 @@ def write_result(run: Run, threads: int | None) -> dict[str, Any]:
     ``environment``.
 
     Raises:
-        FGCError: The test has found no top-1 accuracy.
+        FGCError: The test has not measured the top-1 accuracy.
     """
     metrics = json.loads(run.metrics.read_text())
     if ACCURACY not in metrics:
@@ -80,8 +80,10 @@ def write_result(run: Run, threads: int | None) -> dict[str, Any]:
         **{k: v for k, v in metrics.items() if k.startswith(RATIO)},
         by_epoch=by_epoch(run.folder),
         **_sweep(run),
-        # not where it lay on the machine that ran it
-        commands=[c.replace(str(run.folder), 'DIR') for c in run.commands()],
+        # without the path on the machine that ran it
+        commands=[
+            c.replace(str(run.folder), 'DIR') for c in run.logged_commands()
+        ],
         environment=environment(threads),
     )
     write_atomically(json.dumps(result, indent=1).encode(), _file(run))
@@ -94,14 +96,14 @@ def _sweep(run: Run) -> dict[str, Any]:
     return {SWEEP: json.loads(run.sweep.read_text())}
 
 
-def keep_result(run: Run, folder: Path) -> None:
-    """Copies a finished run's numbers to ``folder/METHOD/seedN.json``."""
+def store_result(run: Run, folder: Path) -> None:
+    """Copies a finished run's results to ``folder/METHOD/seedN.json``."""
     file = folder / run.method.name / f'seed{run.seed}.json'
     write_atomically(_file(run).read_bytes(), file)
 
 
 def read_result(run: Run) -> dict[str, Any] | None:
-    """What :func:`write_result` has written, if it is newer than the test."""
+    """The file of :func:`write_result`, if it is newer than the test."""
     file = _file(run)
     if not file.is_file() or not run.metrics.is_file():
         return None
@@ -111,12 +113,12 @@ def read_result(run: Run) -> dict[str, Any] | None:
 
 
 def scalars(folder: Path) -> Iterator[dict[str, Any]]:
-    """All that a run has logged as numbers, from its first start on."""
+    """All scalars that a run has logged, including before a resume."""
     for file in sorted(folder.glob('*/vis_data/scalars.json')):
         for line in file.read_text(errors='replace').splitlines():
             try:
                 yield json.loads(line)
-            except json.JSONDecodeError:  # a kill has torn it
+            except json.JSONDecodeError:  # incomplete after a kill
                 continue
 
 
@@ -130,7 +132,7 @@ def validation_errors(folder: Path) -> dict[int, float]:
 
 
 def by_epoch(folder: Path) -> list[dict[str, float]]:
-    """One dict per epoch: means of what was logged, and its validation.
+    """One dict per epoch: means of the logged scalars, and the validation.
 
     Steps that were trained twice, before and after a kill, count twice.
     """
@@ -160,8 +162,8 @@ def _without(line: dict[str, Any], names: set[str]) -> dict[str, Any]:
 def training_seconds(run: Run) -> float:
     """Seconds of all training steps.
 
-    The median step of each epoch, times the steps: what a machine did
-    besides, a pause or a kill, does not count.
+    The median step of each epoch times the number of steps, so pauses and
+    other load on the machine do not count.
     """
     times = defaultdict(list)
     for line in scalars(run.folder):
@@ -174,7 +176,7 @@ def training_seconds(run: Run) -> float:
 
 
 def epochs_done(folder: Path) -> tuple[int, float | None]:
-    """Epochs that a run has finished, and its last validation error."""
+    """Number of finished epochs, and the last validation error."""
     begun, errors = 0, {}
     for line in scalars(folder):
         begun = line.get('epoch', begun)

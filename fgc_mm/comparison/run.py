@@ -1,4 +1,4 @@
-"""One training run of a comparison, and where it stands on the disk."""
+"""One training run of a comparison; its progress is read from its files."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from fgc_mm.reliability.resumable import check_resumable
 
 from ..errors import FGCError
 
+# keys that recipes of older versions lack
 OPTIONAL = 'start', 'budget', 'importance', 'pruning_ratio'
 
 
 @dataclass(frozen=True)
 class Method:
-    """A row of the table.
+    """A method: one row of the table.
 
     Attributes:
-        name: Of the method; the config's, for most.
+        name: Of the row; by default the config's stem.
         config: The config file.
-        epochs: How many it trains for.
-        scaled: Whether that is another number than the config's.
+        epochs: Number of epochs to train for.
+        scaled: Whether ``epochs`` differs from the config's.
         options: Raw ``--cfg-options`` for every run.
-        recipe: What must not change between a run and its resumption.
-        data: What the data set is called.
-        importance: Of ``fgc-mm prune-static``; None if nothing is pruned.
-        pruning_ratio: Share of the MACs that it prunes.
-        budget: Share of the MACs that ``fgc-mm plan-budget`` is asked for on
-            the network that training starts from; None if nothing is to be
-            planned.
-        sweeps: Whether its gates have a threshold, at other values of which
-            the trained network is tested too.
+        recipe: Settings that must be equal when the run is resumed.
+        data: Name of the data set.
+        importance: ``--importance`` of ``fgc-mm prune-static``; None without
+            static pruning.
+        pruning_ratio: Fraction of the MACs that static pruning removes.
+        budget: MACs budget passed to ``fgc-mm plan-budget``, as a fraction
+            of the starting network's; None: no planning.
+        sweeps: Whether it is also tested at several gate thresholds.
     """
 
     name: str
@@ -55,13 +55,13 @@ class Method:
 class Run:
     """A method with a seed.
 
-    What comes next is read from the files, so a comparison that was killed
-    goes on where it was.
+    The next step is determined from the files, so an interrupted comparison
+    continues where it stopped.
 
     Attributes:
-        method: What is trained.
-        seed: Its seed.
-        folder: Its work dir.
+        method: The method.
+        seed: The random seed.
+        folder: The work dir.
         start: The run whose last checkpoint this one starts from.
         state: waiting, pruning, planning, training, testing, done, failed,
             stopped.
@@ -77,12 +77,12 @@ class Run:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Name shown to users."""
         return f'{self.method.name} seed {self.seed}'
 
     @property
     def log(self) -> Path:
-        """What the commands have printed."""
+        """Log file of the commands."""
         return self.folder / 'run.log'
 
     @property
@@ -92,12 +92,12 @@ class Run:
 
     @property
     def metrics(self) -> Path:
-        """What ``fgc-mm test`` found."""
+        """Results file of ``fgc-mm test``."""
         return self.folder / 'metrics.json'
 
     @property
     def sweep(self) -> Path:
-        """What the same test found at other thresholds of the gates."""
+        """Results file at other thresholds of the gates."""
         return self.folder / 'threshold_sweep.json'
 
     @property
@@ -109,11 +109,11 @@ class Run:
 
     @property
     def trained_config(self) -> Path:
-        """The config as mmengine left it beside the checkpoints."""
+        """The resolved config that mmengine saves in the work dir."""
         return self.folder / self.config.name
 
     def trained(self) -> bool:
-        """Whether the last checkpoint is there, and whole."""
+        """Whether the last checkpoint exists and is complete."""
         if not self.last_checkpoint.is_file():
             return False
         try:
@@ -123,7 +123,7 @@ class Run:
         return True
 
     def next_step(self) -> tuple[str, list[str]] | None:
-        """State and command of what comes next; None if all is done."""
+        """State and command of the next step; None if all is done."""
         if not self.trained():
             if not self.config.is_file():
                 return 'pruning', self._prune()
@@ -132,13 +132,13 @@ class Run:
             return 'training', self._train()
         return None if self._tested() else ('testing', self._test())
 
-    def note(self, command: list[str]) -> None:
-        """Keeps a command for the report, as a user would type it."""
+    def log_command(self, command: list[str]) -> None:
+        """Stores a command for the report, as a user would type it."""
         with self._commands.open('a') as file:
             file.write(f'{as_typed(command)}\n')
 
-    def commands(self) -> list[str]:
-        """All that were noted."""
+    def logged_commands(self) -> list[str]:
+        """The commands that were stored."""
         file = self._commands
         return file.read_text().splitlines() if file.is_file() else []
 
@@ -151,42 +151,42 @@ class Run:
         return self.folder / 'commands.txt'
 
     def check_recipe(self) -> None:
-        """Refuses another recipe than the run was begun with.
+        """Check that the recipe equals that of the existing run.
 
         Raises:
-            FGCError: The folder holds a run with other settings.
+            FGCError: The folder contains a run with other settings.
         """
-        if not self._noted.is_file():
+        if not self._recipe_file.is_file():
             return
-        # a run that was begun without these has none of them
-        noted = json.loads(self._noted.read_text())
-        old, new = {**dict.fromkeys(OPTIONAL), **noted}, self._recipe()
+        # a recipe of an older version lacks these keys: take None
+        stored = json.loads(self._recipe_file.read_text())
+        old, new = {**dict.fromkeys(OPTIONAL), **stored}, self._recipe()
         known = {key: new.get(key) for key in old}
         change = _difference(old, known)
         if change is not None:
             raise FGCError(
                 f'{self.folder} was begun with other settings ({change}): '
-                'one table compares runs of one recipe; take another '
-                '--work-dir, or remove that folder.'
+                'a run can only be continued with the same settings; use '
+                'another --work-dir, or remove that folder.'
             )
 
-    def claim(self) -> None:
-        """Notes the recipe, unless one is noted.
+    def write_recipe(self) -> None:
+        """Write the recipe file, if there is none.
 
         Raises:
             FGCError: As :meth:`check_recipe`.
         """
         self.check_recipe()
-        if not self._noted.is_file():
+        if not self._recipe_file.is_file():
             text = json.dumps(self._recipe(), indent=1, sort_keys=True)
-            write_atomically(text.encode(), self._noted)
+            write_atomically(text.encode(), self._recipe_file)
 
     @property
-    def _noted(self) -> Path:
+    def _recipe_file(self) -> Path:
         return self.folder / 'recipe.json'
 
     def _recipe(self) -> dict[str, Any]:
-        """As JSON gives it back."""
+        """The recipe after a JSON round trip, so that it compares equal."""
         recipe = dict(self.method.recipe, seed=self.seed)
         if self.start is not None:
             recipe['start'] = self.start.method.recipe
@@ -194,7 +194,7 @@ class Run:
 
     def _prune(self) -> list[str]:
         return command_of(
-            'prune-static', self.method.config, self._dense(),
+            'prune-static', self.method.config, self._start_weights(),
             '--importance', self.method.importance,
             '--pruning-ratio', self.method.pruning_ratio,
             '--seed', self.seed, '--name', self.method.name,
@@ -203,14 +203,14 @@ class Run:
 
     def _plan(self) -> list[str]:
         return command_of(
-            'plan-budget', self.method.config, self._dense(),
+            'plan-budget', self.method.config, self._start_weights(),
             '--budget', self.method.budget, '--out', self._planned,
             *_options(self.method.options),
         )  # fmt: skip
 
     def _own_options(self) -> list[str]:
         """``--cfg-options`` of training and test."""
-        if self.method.importance is not None:  # they are in its config
+        if self.method.importance is not None:  # the pruned config has them
             return []
         options = list(self.method.options)
         if self.method.budget is not None:
@@ -223,7 +223,9 @@ class Run:
         if self.method.scaled:
             arguments += ['--epochs', self.method.epochs]
         if self.start is not None and _wants_teacher(self.method.recipe):
-            options.append(f'model.distillation.checkpoint={self._dense()}')
+            options.append(
+                f'model.distillation.checkpoint={self._start_weights()}'
+            )
         if latest_checkpoint(self.folder)[0] is not None:
             arguments.append('--resume')
         elif self.start is not None:
@@ -245,18 +247,18 @@ class Run:
             '--out-item', 'metrics', *sweep, *_options(self._own_options()),
         )  # fmt: skip
 
-    def _dense(self) -> Path:
-        assert self.start is not None  # plan.py sees to it
+    def _start_weights(self) -> Path:
+        assert self.start is not None  # checked in plan.py
         return self.start.last_checkpoint
 
     def _start_checkpoint(self) -> Path:
         if self.method.importance is None:
-            return self._dense()
+            return self._start_weights()
         return self.config.with_suffix('.pth')
 
 
 def _wants_teacher(recipe: dict[str, Any]) -> bool:
-    """Whether it learns from a network whose weights the config lacks."""
+    """Whether it distils from a teacher without a checkpoint in the config."""
     distillation = (recipe.get('model') or {}).get('distillation')
     return distillation is not None and not distillation.get('checkpoint')
 
@@ -266,7 +268,7 @@ def _options(pairs: list[str] | tuple[str, ...]) -> list[str]:
 
 
 def _difference(old: Any, new: Any, path: str = '') -> str | None:
-    """The first place at which two nested settings differ, in words."""
+    """Description of the first difference of two nested settings."""
     if isinstance(old, dict) and isinstance(new, dict):
         pairs = ((k, old.get(k), new.get(k)) for k in sorted({*old, *new}))
     elif isinstance(old, list) and isinstance(new, list):

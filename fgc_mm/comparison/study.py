@@ -1,4 +1,4 @@
-"""What is compared: rows, seeds, questions, and the axis of a figure."""
+"""The contents of a plan: rows, seeds, questions, and a figure's axis."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from .entry import Entry
 from .questions import Question
 
-SEEDS = (0, 1, 2)  # where neither a row nor a plan says
+SEEDS = (0, 1, 2)  # default
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,8 @@ class Axis:
 
     Attributes:
         label: Of the setting that is varied; None for the pruned MACs.
-        series: The rows of each line with their settings; None stands for
-            the MACs that the row has pruned.
+        series: The rows of each line with their settings; None for the
+            measured pruning ratio of the row.
     """
 
     label: str | None
@@ -27,18 +27,19 @@ class Axis:
 
 @dataclass(frozen=True)
 class Study:
-    """A comparison, as a plan file or a command line asks for it.
+    """A comparison, as described by a plan file or a command line.
 
     Attributes:
         title: Of the report.
         entries: One per row of the table.
-        seeds: Of every row that has none of its own; None if not said.
-        epochs: For all runs; None for each config's own.
-        options: ``--cfg-options`` of all runs, as they are typed.
+        seeds: Of every row that does not set seeds; None for the default.
+        epochs: Of all runs; None for the number in each config.
+        options: ``--cfg-options`` of all runs, as on a command line.
         pruning_ratio: Of static pruning and of ``match_macs``, or None.
-        match_macs: Whether every method is asked for the same MACs.
-        published_dataset: Whose published numbers stand in the table.
-        questions: Pairs of rows whose difference is wanted.
+        match_macs: Whether every method is trained for the same MACs.
+        published_dataset: The published numbers of this data set are shown
+            in the table.
+        questions: Pairs of rows whose difference is computed.
         axis: Of the figure of a sweep, if there is one.
     """
 

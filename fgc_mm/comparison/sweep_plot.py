@@ -16,18 +16,17 @@ from ..figure_style import (
 from .study import Axis
 from .table import Row
 
-WIDE = 20  # from this ratio of largest to smallest on, a logarithmic axis
+LOG_RATIO = 20  # above this ratio of largest to smallest: logarithmic axis
 
 
 @in_style()
 def sweep_plot(axis: Axis, rows: Sequence[Row], kind: str = 'png') -> bytes:
     """The error of the last epoch along an axis, a line per series.
 
-    Bars are sample standard deviations over the seeds; the number of seeds
-    that every point has is in the label of its axis.
+    Bars are sample standard deviations over the seeds.
 
     Args:
-        axis: Of the plan: which row stands where, and in which series.
+        axis: Of the plan: the value and the series of each row.
         rows: Of the table; those that are not on the axis are left out.
         kind: ``'png'`` or ``'svg'``.
     """
@@ -42,7 +41,7 @@ def sweep_plot(axis: Axis, rows: Sequence[Row], kind: str = 'png') -> bytes:
         ]
         _line(axes, name, sorted(points, key=lambda p: p[0]), number)
     sizes = [abs(v) for m in axis.series.values() for v in m.values() if v]
-    if axis.label and sizes and max(sizes) > WIDE * min(sizes):
+    if axis.label and sizes and max(sizes) > LOG_RATIO * min(sizes):
         axes.set_xscale('symlog', linthresh=min(sizes))
     axes.set_xlabel(axis.label or 'pruned MACs (%)')
     axes.set_ylabel('error of the last epoch (%)')
@@ -53,7 +52,7 @@ def sweep_plot(axis: Axis, rows: Sequence[Row], kind: str = 'png') -> bytes:
 
 
 def _position(axis: Axis, row: Row, value: float | None) -> float:
-    """Where a row stands: its setting, or what it has pruned."""
+    """The row's position: its setting, or its pruning ratio."""
     if axis.label and value is not None:
         return value
     return row.values['macs/pruning_ratio'].mean

@@ -15,8 +15,8 @@ from ..errors import FGCError
 from .markdown import markdown_table
 from .results import RATIO
 
-# errors, dense errors and pruning ratios in percent, empty where unknown;
-# table: of the source, which may quote another paper
+# errors, dense errors and pruning ratios are in percent, empty if unknown;
+# 'table' is that of the source, which may quote another paper
 PUBLISHED = (
     'method', 'backbone', 'dataset', 'dense_error', 'error',
     'dense_top5_error', 'top5_error', 'pruning_ratio', 'which_epoch',
@@ -27,20 +27,20 @@ EPOCHS = 'best', 'last', 'unknown'
 
 
 @dataclass(frozen=True)
-class Spread:
-    """Mean and sample standard deviation; none of a single value."""
+class MeanStd:
+    """Mean and sample standard deviation (None for a single value)."""
 
     mean: float
     std: float | None
 
     @classmethod
-    def of(cls, values: Iterable[float]) -> Spread:
-        """Of at least one value."""
+    def of(cls, values: Iterable[float]) -> MeanStd:
+        """Computed from at least one value."""
         values = list(values)
         return cls(mean(values), stdev(values) if len(values) > 1 else None)
 
     def text(self, digits: int = 2) -> str:
-        """As a reader expects it."""
+        """As text: mean ± standard deviation."""
         if self.std is None:
             return f'{self.mean:.{digits}f}'
         return f'{self.mean:.{digits}f} ± {self.std:.{digits}f}'
@@ -54,9 +54,9 @@ class Row:
         method: Its name.
         data: Its data set.
         epochs: Of each run.
-        dynamic: Whether images choose their channels.
+        dynamic: Whether the open channels depend on the image.
         seeds: Of the runs that are done.
-        values: Spread of each number of the results, by name.
+        values: Mean and deviation of each number of the results, by name.
     """
 
     method: str
@@ -64,11 +64,11 @@ class Row:
     epochs: int
     dynamic: bool
     seeds: tuple[int, ...]
-    values: dict[str, Spread]
+    values: dict[str, MeanStd]
 
 
 def rows_of(results: Sequence[dict[str, Any]]) -> list[Row]:
-    """One row per method, in the order in which the methods come."""
+    """One row per method, in the order of the results."""
     methods = dict.fromkeys(result['method'] for result in results)
     groups = [[r for r in results if r['method'] == m] for m in methods]
     return [_row(group) for group in groups]
@@ -84,7 +84,7 @@ def _row(group: list[dict[str, Any]]) -> Row:
         first['epochs'],
         first['dynamic'],
         tuple(result['seed'] for result in group),
-        {k: Spread.of(r[k] for r in group if k in r) for k in numbers},
+        {k: MeanStd.of(r[k] for r in group if k in r) for k in numbers},
     )
 
 
@@ -92,7 +92,7 @@ def read_published(path: Path) -> list[dict[str, str]]:
     """The published numbers, one dict per row of the file.
 
     Raises:
-        FGCError: It is missing, or has other columns.
+        FGCError: The file is missing, or has other columns.
     """
     if not path.is_file():
         raise FGCError(
@@ -109,27 +109,28 @@ def read_published(path: Path) -> list[dict[str, str]]:
         return list(reader)
 
 
-def beside(
+def published_for(
     published: Sequence[dict[str, str]], methods: Iterable[str]
 ) -> list[dict[str, str]]:
-    """Those of the backbones, and if possible data sets, of our methods.
+    """Published numbers of the methods' backbones and data sets.
 
-    Both are looked for between the underscores of the methods' names, so
-    ``fgc_resnet20_cifar10`` stands beside ResNet-20 on CIFAR-10, and
-    ``fgc_resnet20_folder`` beside ResNet-20 on any data set.
+    Both are found between the underscores of the methods' names:
+    ``fgc_resnet20_cifar10`` gives ResNet-20 on CIFAR-10. If there are none
+    for the data set, as for ``fgc_resnet20_folder``, the numbers of the
+    backbone on any data set are returned.
     """
     words = {word for name in methods for word in name.split('_')}
     ours = [row for row in published if row['backbone'] in words]
     return [row for row in ours if row['dataset'] in words] or ours
 
 
-def of_dataset(
+def published_on(
     published: Sequence[dict[str, str]], dataset: str | None
 ) -> list[dict[str, str]]:
-    """Those of one data set; of all without one.
+    """Published numbers on a data set; all if it is None.
 
     Raises:
-        FGCError: Nothing was published on it.
+        FGCError: There are none on this data set.
     """
     found = [r for r in published if dataset in (None, r['dataset'])]
     if not found:
@@ -142,7 +143,7 @@ def of_dataset(
 
 
 def markdown(rows: Sequence[Row], published: Sequence[dict]) -> str:
-    """One table; what was published is marked as such."""
+    """One table, in which published numbers are marked as such."""
     ratios = _ratios(rows)
     top5 = any('top5_error' in row.values for row in rows)
     head = [
@@ -152,12 +153,12 @@ def markdown(rows: Sequence[Row], published: Sequence[dict]) -> str:
         *(f'pruned %, {_counting(name)}' for name in ratios),
         'pruned %, as published', 'MACs', 'parameters', 'training time',
     ]  # fmt: skip
-    lines = [_ours(row, ratios, top5) for row in rows]
-    lines += [_theirs(row, len(ratios), top5) for row in published]
+    lines = [_measured(row, ratios, top5) for row in rows]
+    lines += [_published(row, len(ratios), top5) for row in published]
     return markdown_table(head, lines)
 
 
-def _ours(row: Row, ratios: list[str], top5: bool) -> list[str]:
+def _measured(row: Row, ratios: list[str], top5: bool) -> list[str]:
     values = row.values
     five = [values['top5_error'].text() if 'top5_error' in values else '']
     return [
@@ -172,7 +173,7 @@ def _ours(row: Row, ratios: list[str], top5: bool) -> list[str]:
     ]  # fmt: skip
 
 
-def _theirs(row: dict[str, str], ratios: int, top5: bool) -> list[str]:
+def _published(row: dict[str, str], ratios: int, top5: bool) -> list[str]:
     error = row['error']
     if error and row['dense_error']:
         error += f' (dense {row["dense_error"]})'
@@ -190,7 +191,7 @@ def _theirs(row: dict[str, str], ratios: int, top5: bool) -> list[str]:
 
 
 def table_csv(rows: Sequence[Row], published: Sequence[dict]) -> str:
-    """The same for machines: mean and std of every number."""
+    """The table as CSV: mean and std of every number."""
     numbers = list(dict.fromkeys(k for row in rows for k in row.values))
     fields = ['method', 'numbers', 'data', 'dynamic', 'epochs', 'seeds']
     fields += [f'{k}_{what}' for k in numbers for what in ('mean', 'std')]
@@ -212,9 +213,9 @@ def table_csv(rows: Sequence[Row], published: Sequence[dict]) -> str:
             )
         )  # fmt: skip
     for other in published:
-        theirs = {f'published_{name}': other[name] for name in PUBLISHED[1:]}
+        columns = {f'published_{name}': other[name] for name in PUBLISHED[1:]}
         writer.writerow(
-            dict(method=other['method'], numbers='published', **theirs)
+            dict(method=other['method'], numbers='published', **columns)
         )
     return text.getvalue()
 
@@ -234,7 +235,7 @@ def runs_csv(results: Sequence[dict[str, Any]]) -> str:
 
 
 def _ratios(rows: Sequence[Row]) -> list[str]:
-    """Every counting that any row has, the honest one first."""
+    """Every counting that any row has, 'honest' first."""
     return sorted({k for r in rows for k in r.values if k.startswith(RATIO)})
 
 

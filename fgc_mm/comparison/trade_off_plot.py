@@ -1,4 +1,4 @@
-"""Error over MACs of trained networks, each gated one at many thresholds."""
+"""Error over MACs of trained networks, gated ones at many thresholds."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from ..figure_style import (
 from .labels import method_of, row_labels
 from .results import SWEEP
 from .study import Study
-from .table import Row, Spread, rows_of
+from .table import MeanStd, Row, rows_of
 
 Results = Sequence[Mapping[str, Any]]
-ABOVE = 1.5  # spans above the trained points that lines may rise to
+HEADROOM = 1.5  # of the axis above the trained points, in their spans
 STATIC = 'X', 'P'  # markers
 LEAST_SPAN = 2.0  # points of error
 
 
 @dataclass(frozen=True)
 class Point:
-    """A network's cost and error over the seeds.
+    """MACs and error of a network over the seeds.
 
     Attributes:
         macs: Millions per image.
         error: Percent.
     """
 
-    macs: Spread
-    error: Spread
+    macs: MeanStd
+    error: MeanStd
 
 
 @in_style()
@@ -49,19 +49,19 @@ def trade_off_plot(
     kind: str = 'png',
     description: str | None = None,
 ) -> bytes:
-    """The rows of a study as a figure: what is at the lower left is best.
+    """The rows of a study as a figure; the lower left is best.
 
     A gated network is a line over the thresholds of its gates, with a large
-    marker where it was trained; the dense network is a star with a dotted
-    line at its error; statically pruned networks are joined, from the dense
-    one on. Bars and bands are sample standard deviations over the seeds,
-    whose number is in the legend.
+    marker at the threshold of training; the dense network is a star with a
+    dotted line at its error; statically pruned networks are joined by a line
+    that begins at the dense one. Bars and bands are sample standard
+    deviations over the seeds, whose number is in the legend.
 
     Args:
         study: The rows and their order.
-        results: Of :func:`fgc_mm.comparison.kept.read_kept`.
+        results: As returned by ``read_stored_results``.
         kind: ``'png'`` or ``'svg'``.
-        description: Text in the file, beside the image.
+        description: Text in the metadata of the file.
     """
     figure = new_figure(4.6, 3.1)
     axes = figure.subplots()
@@ -83,10 +83,10 @@ def trade_off_plot(
 
 
 def sweep_points(results: Results) -> list[Point]:
-    """A line's points, at the thresholds that all its runs have.
+    """The points of a row, at the thresholds that all its runs have.
 
     Args:
-        results: The runs of one row; those without a sweep do not count.
+        results: The runs of one row; those without a sweep are ignored.
     """
     sweeps = [
         {point['threshold']: point for point in result[SWEEP]}
@@ -98,8 +98,8 @@ def sweep_points(results: Results) -> list[Point]:
     shared = set.intersection(*(set(sweep) for sweep in sweeps))
     return [
         Point(
-            Spread.of(sweep[value]['macs'] / 1e6 for sweep in sweeps),
-            Spread.of(100 - sweep[value]['accuracy'] for sweep in sweeps),
+            MeanStd.of(sweep[value]['macs'] / 1e6 for sweep in sweeps),
+            MeanStd.of(100 - sweep[value]['accuracy'] for sweep in sweeps),
         )
         for value in sorted(shared)
     ]
@@ -108,7 +108,7 @@ def sweep_points(results: Results) -> list[Point]:
 def _trained(row: Row) -> Point:
     macs, error = row.values['macs/mean'], row.values['error']
     spread = None if macs.std is None else macs.std / 1e6
-    return Point(Spread(macs.mean / 1e6, spread), error)
+    return Point(MeanStd(macs.mean / 1e6, spread), error)
 
 
 def _legend(labels: Mapping[str, str], row: Row) -> str:
@@ -137,7 +137,7 @@ def _gated(
 
 
 def _fixed(axes: Axes, rows: Sequence[Row], labels: Mapping[str, str]) -> None:
-    """The dense networks, and the static ones on lines from them."""
+    """The dense networks, and static pruning as lines from them."""
     dense = [r for r in rows if r.values['macs/pruning_ratio'].mean == 0]
     static = [row for row in rows if row not in dense]
     for row in dense:
@@ -162,7 +162,7 @@ def _static(
     kind: str,
     number: int,
 ) -> None:
-    """One way of static pruning, at one or several shares of the MACs."""
+    """One method of static pruning, at one or several pruning ratios."""
     style = dict(color=GREY, linestyle=LINES[-2 - number % 2])
     points = sorted(
         map(_trained, [*dense, *rows]), key=lambda point: point.macs.mean
@@ -180,7 +180,7 @@ def _static(
 
 
 def _mark(axes: Axes, point: Point, label: str, **style: Any) -> None:
-    """A trained network, with bars where there are several seeds."""
+    """A trained network, with bars if there are several seeds."""
     macs, error = [point.macs.mean], [point.error.mean]
     axes.plot(macs, error, **style, zorder=3, label=label)
     if point.error.std is not None:
@@ -191,12 +191,13 @@ def _mark(axes: Axes, point: Point, label: str, **style: Any) -> None:
 
 
 def _limits(axes: Axes, points: Sequence[Point]) -> None:
-    """Far thresholds ruin a network; what was trained stays readable."""
+    """Limit the axis, since errors at extreme thresholds are very large."""
     if not points:
         return
     errors = [point.error.mean for point in points]
     span = max(max(errors) - min(errors), LEAST_SPAN)
     bottom, top = axes.get_ylim()
     axes.set_ylim(
-        max(bottom, min(errors) - span), min(top, max(errors) + ABOVE * span)
+        max(bottom, min(errors) - span),
+        min(top, max(errors) + HEADROOM * span),
     )

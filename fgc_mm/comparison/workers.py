@@ -1,4 +1,4 @@
-"""Processes side by side, each with its share of cores and its GPU."""
+"""Runs commands in parallel, each with a number of threads and a GPU."""
 
 from __future__ import annotations
 
@@ -21,13 +21,12 @@ class _Job:
 
 
 class Workers:
-    """Runs commands in so many places at once.
+    """Runs commands in a fixed number of slots.
 
     Args:
-        jobs: Places.
-        threads: Threads of each process; None leaves the environment as it
-            is.
-        devices: GPUs by number; places take them in turn. None for none.
+        jobs: Number of slots.
+        threads: Threads of each process; None does not set a number.
+        devices: Names of GPUs, which are assigned to the slots in turn.
     """
 
     def __init__(
@@ -40,16 +39,16 @@ class Workers:
 
     @property
     def free(self) -> bool:
-        """Whether there is a place."""
+        """Whether there is a free slot."""
         return bool(self._free)
 
     @property
     def busy(self) -> bool:
-        """Whether anything runs."""
+        """Whether a process is running."""
         return bool(self._jobs)
 
     def start(self, name: str, command: list[str], log: Path) -> None:
-        """Starts a process whose output is added to a log."""
+        """Starts a process whose output is appended to a log."""
         slot = self._free.pop(0)
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open('a') as output:
@@ -59,14 +58,14 @@ class Workers:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                # a Ctrl-C is ours alone: the runs are told to save first
+                # Ctrl-C reaches only this process, which asks the runs to save
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=_end_with_parent,
             )
         self._jobs[name] = _Job(process, slot)
 
     def ended(self) -> list[tuple[str, int]]:
-        """Names and exit codes of those that have ended since."""
+        """Names and exit codes of processes that have ended since."""
         codes = [(n, job.process.poll()) for n, job in self._jobs.items()]
         found = [(name, code) for name, code in codes if code is not None]
         for name, _ in found:
@@ -75,7 +74,7 @@ class Workers:
         return found
 
     def stop(self) -> None:
-        """Tells all to save and to leave."""
+        """Asks all processes to save and exit."""
         for job in self._jobs.values():
             if job.process.poll() is None:
                 job.process.terminate()
@@ -100,7 +99,7 @@ def visible_devices() -> list[str]:
     return [str(number) for number in range(torch.cuda.device_count())]
 
 
-def _die_with_parent() -> None:
-    """SIGTERM when the comparison is gone, be it by kill -9 (Linux)."""
+def _end_with_parent() -> None:
+    """Lets Linux send SIGTERM when the comparison ends, also by kill -9."""
     if sys.platform == 'linux':
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1: PR_SET_PDEATHSIG

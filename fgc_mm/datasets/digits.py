@@ -1,4 +1,4 @@
-"""Handwritten digits that come with scikit-learn."""
+"""Handwritten digits that are included in scikit-learn."""
 
 from typing import Any, ClassVar
 
@@ -13,14 +13,13 @@ from fgc_mm.registry import DATASETS
 class Digits(BaseDataset):
     """1,797 handwritten digits of 8 x 8 pixels; nothing is downloaded.
 
-    The UCI test set of optical digits as scikit-learn ships it, split once
-    and for all: 1,437 images for training, 360 held out, every class in its
-    share.
+    The UCI test set of optical digits, as included in scikit-learn, with a
+    fixed stratified split: 1,437 images for training and 360 for testing.
 
     Args:
         split: ``'train'`` or ``'test'``.
         **kwargs: As in mmpretrain's ``BaseDataset`` (``pipeline``,
-            ``indices``, ...); an unknown one is refused there.
+            ``indices``, ...), which raises an error for unknown ones.
 
     Items: ``img`` (8, 8, 3) uint8, ``gt_label`` 0 to 9.
     """
@@ -30,15 +29,15 @@ class Digits(BaseDataset):
     def __init__(self, split: str = 'train', **kwargs: Any) -> None:
         if split not in ('train', 'test'):
             raise FGCError(
-                f"split={split!r} of Digits is unknown; 'train' and 'test' "
-                'are there.'
+                f"split={split!r} of Digits is unknown; choose 'train' or "
+                "'test'."
             )
         self.split = split
         super().__init__(ann_file='', **kwargs)
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Images and labels of the split."""
-        # 2 s to import, and only these images need it
+        # takes 2 s to import, and only this data set needs it
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
 

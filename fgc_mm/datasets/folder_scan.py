@@ -1,4 +1,4 @@
-"""What lies in a folder of class folders, hidden things left out."""
+"""Lists class folders and files, without hidden ones."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from pathlib import PurePosixPath
 import cv2
 from mmengine.fileio import get_file_backend
 
-# of mmpretrain's CustomDataset, and what else OpenCV decodes everywhere
+# those of mmpretrain's CustomDataset, and others that every OpenCV decodes
 _EVERYWHERE = (
     '.jpg', '.jpeg', '.jfif', '.png', '.ppm', '.pgm', '.bmp', '.tif', '.tiff',
     '.webp',
 )  # fmt: skip
-# the first frame; since OpenCV 4.11
+# decoded since OpenCV 4.11 (the first frame)
 _GIF = tuple(int(part) for part in cv2.__version__.split('.')[:2]) >= (4, 11)
 EXTENSIONS = (*_EVERYWHERE, *(('.gif',) if _GIF else ()))
-# made by notebooks, version control, macOS and network drives
+# created by notebooks, version control, macOS and network drives
 _HIDDEN = ('.', '__MACOSX', '@eaDir')
 
 
 def class_folders(root: str) -> list[str]:
-    """Names of the folders directly below a root, sorted; hidden ones not."""
+    """Sorted names of the folders directly below a root, no hidden ones."""
     backend = get_file_backend(root, enable_singleton=True)
     found = backend.list_dir_or_file(root, list_file=False, recursive=False)
     return sorted(filter(_visible, found))
 
 
 def files_below(root: str, folder: str = '') -> list[str]:
-    """Paths of all files in a folder, relative to the root; no hidden ones."""
+    """Paths of all files in a folder relative to the root, no hidden ones."""
     backend = get_file_backend(root, enable_singleton=True)
     top = join(root, folder)
     found = backend.list_dir_or_file(top, list_dir=False, recursive=True)
@@ -45,7 +45,7 @@ def join(root: str, path: str) -> str:
 
 
 def name_endings(files: Iterable[str]) -> str:
-    """How the names of some files end: '6 .heic, 1 .txt'."""
+    """Numbers of files by extension, such as '6 .heic, 1 .txt'."""
     endings = Counter(
         PurePosixPath(file.replace('\\', '/')).suffix.lower() for file in files
     )

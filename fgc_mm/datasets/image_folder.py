@@ -1,6 +1,7 @@
-"""Any folder of class folders, or an even share of it."""
+"""A data set of class folders, or every n-th image of it."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from mmengine.fileio import list_from_file
@@ -20,30 +21,32 @@ from fgc_mm.registry import DATASETS
 
 @DATASETS.register_module()
 class ImageFolder(CustomDataset):
-    """mmpretrain's ``CustomDataset``, of which every n-th image is taken.
+    """mmpretrain's ``CustomDataset``, optionally only every n-th image.
 
-    Beside that:
+    Other differences:
 
     - Hidden folders and files (``.ipynb_checkpoints``, ``._1.jpg``) are
-      neither classes nor images.
-    - With ``classes=`` the folders are numbered by their names' places in
-      it, so a folder that lacks some of the classes is numbered as the
-      others are. Where no folder has one of these names they are titles of
-      the folders, in order.
-    - Files of another kind are counted in one warning.
+      ignored.
+    - With ``classes=``, a folder has the number of its name in that list, so
+      a data set that lacks some of the classes has the same numbers as the
+      others. If no folder has one of these names, they are titles of the
+      folders, in alphabetical order.
+    - One warning gives the number of files that are not images.
     - Blank lines of an annotation file are skipped.
 
-    Images are sorted by class, so each class keeps its share.
+    Images are sorted by class, so ``every`` keeps the class proportions.
 
     Args:
         every: n; 1 for all images.
-        extensions: How the names of images end.
-        **kwargs: As in ``CustomDataset``; an unknown one is refused there.
+        extensions: Of image files.
+        **kwargs: As in ``CustomDataset``, which raises an error for unknown
+            ones.
 
     Raises:
         FGCError: ``every`` is no whole number of at least 1, no image is
-            there, a folder is not among ``classes``, or a line of the
-            annotation file is no path and number.
+            there, ``classes`` are no list of distinct names or lack a
+            folder, or the annotation file is not UTF-8 text of paths and
+            numbers.
     """
 
     def __init__(
@@ -58,6 +61,8 @@ class ImageFolder(CustomDataset):
                 'at least 1; 10 takes every tenth image.'
             )
         self.every = every
+        if kwargs.get('classes') is not None:
+            kwargs['classes'] = _class_list(kwargs['classes'])
         super().__init__(extensions=extensions, **kwargs)
 
     def load_data_list(self) -> list[dict]:
@@ -71,7 +76,7 @@ class ImageFolder(CustomDataset):
         return found[:: self.every]
 
     def _find_samples(self) -> list:
-        """Paths below the root; with their classes' numbers, if labelled."""
+        """Paths below the root, with class numbers if labelled."""
         root = self.img_prefix
         if not self.with_label:
             samples, skipped = self._split(files_below(root))
@@ -83,7 +88,7 @@ class ImageFolder(CustomDataset):
                 samples += [(image, number) for image in images]
                 skipped += others
                 if not images:
-                    _warn(f'{join(root, folder)} is a class without images.')
+                    _warn(f'The class {join(root, folder)} has no images.')
         self._report(root, skipped, bool(samples))
         return samples
 
@@ -99,9 +104,16 @@ class ImageFolder(CustomDataset):
                 f'{self.img_prefix} has a folder {unknown[0]!r}, but no such '
                 f'class ({len(folders)} folders, {len(names)} classes: '
                 f'{", ".join(names[:5])}{", ..." if names[5:] else ""}): '
-                'every class folder is named in classes=; mend that list, or '
-                'remove the folder.'
+                'every class folder must be in classes=; correct that list, '
+                'or remove the folder.'
             )
+        for name in names:
+            if names.count(name) > 1:
+                raise FGCError(
+                    f'classes= of ImageFolder has {name!r} '
+                    f'{names.count(name)} times, but each class has a name '
+                    'of its own; remove or rename the others.'
+                )
         return {folder: names.index(folder) for folder in folders}
 
     def _split(self, files: list[str]) -> tuple[list[str], list[str]]:
@@ -115,15 +127,15 @@ class ImageFolder(CustomDataset):
         known = ', '.join(sorted(self.extensions))
         left_out = name_endings(skipped)
         if not found:
-            where = 'class folders of ' if self.with_label else ''
+            where = 'class folders of' if self.with_label else 'folder'
             raise FGCError(
-                f'the {where}{root} hold no image ({left_out or "no file"}): '
-                f'images end in {known}; check data_root and data_prefix, or '
-                'give extensions=...'
+                f'there is no image in the {where} {root} '
+                f'({left_out or "no file"}): images end in {known}; check '
+                'data_root and data_prefix, or give extensions=...'
             )
         if skipped:
             _warn(
-                f'{len(skipped)} files below {root} are left out '
+                f'{len(skipped)} files below {root} are ignored '
                 f'({left_out}): images end in {known}; convert them, or give '
                 'extensions=... if OpenCV decodes them.'
             )
@@ -133,23 +145,60 @@ class ImageFolder(CustomDataset):
         found = []
         for number, line in self._lines():
             *path, label = line.rsplit(maxsplit=1)
-            if not path or not label.isdigit():
+            if not path or not label.isdecimal():
                 raise FGCError(
                     f'line {number} of {self.ann_file} is {line!r:.80}: each '
                     "line is an image's path, a space and the number of its "
-                    'class; mend the line, or set with_label=False.'
+                    'class; correct the line, or set with_label=False.'
                 )
-            place = self._path(path[0])
-            found.append(dict(img_path=place, gt_label=int(label)))
+            found.append(
+                dict(img_path=self._path(path[0]), gt_label=int(label))
+            )
         return found
 
     def _lines(self) -> list[tuple[int, str]]:
         """Numbered lines of the annotation file that are not blank."""
-        lines = enumerate(list_from_file(self.ann_file), start=1)
+        lines = enumerate(_text_lines(self.ann_file), start=1)
         return [(n, line.strip()) for n, line in lines if line.strip()]
 
     def _path(self, name: str) -> str:
         return join(self.img_prefix, name)
+
+
+def _class_list(classes: str | Sequence[Any]) -> list[str]:
+    """The names of ``classes``, which may be those of a file's lines.
+
+    Raises:
+        FGCError: They are no list.
+    """
+    if isinstance(classes, str):
+        names = [line.strip() for line in _text_lines(classes)]
+        classes = [name for name in names if name]
+    if not isinstance(classes, (list, tuple)):
+        raise FGCError(
+            f'classes={classes!r} of ImageFolder is a '
+            f'{type(classes).__name__}, but each class needs a name; give a '
+            'list of names, or a text file with one name per line.'
+        )
+    return [str(name) for name in classes]
+
+
+def _text_lines(file: str) -> list[str]:
+    """Lines of a UTF-8 file, without the byte order mark of some editors.
+
+    Raises:
+        FGCError: It has another encoding.
+    """
+    path = str(Path(file).expanduser()) if '://' not in file else file
+    try:
+        lines = list_from_file(path)
+    except UnicodeDecodeError as error:
+        raise FGCError(
+            f'{file} is not UTF-8 text ({error.reason} at byte '
+            f'{error.start}), but lists of images and classes must be; save '
+            'it as UTF-8.'
+        ) from error
+    return [line.removeprefix('\ufeff') for line in lines]
 
 
 def _warn(line: str) -> None:

@@ -1,4 +1,4 @@
-"""All images of another data set, decoded once and kept in memory."""
+"""Decodes all images of another data set once and keeps them in memory."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fgc_mm.datasets.batch_augment import crop_and_flip
-from fgc_mm.datasets.held import (
+from fgc_mm.datasets.crop_and_flip import crop_and_flip
+from fgc_mm.datasets.device_tensors import (
     check_fits,
     chosen_device,
-    fresh,
+    copy_sample,
     labels_of,
     set_labels,
 )
@@ -26,25 +26,28 @@ from fgc_mm.registry import DATASETS
 class InMemoryImages(Dataset):
     """Another data set's images as one uint8 tensor, augmented by the batch.
 
-    Small images cost more to read, decode and augment one by one than to
-    train on. Here the wrapped data set's pipeline runs once per image, when
-    the first batch is read, and a batch is one look-up, crop and flip. It is
-    drawn from the generators that ``ExactResumeHook`` seeds per batch, so a
-    resumed run sees the same pixels. ``sample_idx`` and labels are the
-    wrapped data set's. Use it with ``num_workers=0``.
+    Reading, decoding and augmenting small images one by one takes longer than
+    training on them. Here the wrapped data set's pipeline runs once per image,
+    when the first batch is read; after that a batch needs one index operation,
+    one crop and one flip. The crop and flip use the generators that
+    ``ExactResumeHook`` seeds for each batch, so a resumed run gets the same
+    pixels. ``sample_idx`` and labels are those of the wrapped data set. Use it
+    with ``num_workers=0``.
 
-    With ``device='auto'`` all images and labels lie on the GPU (CIFAR-10:
-    154 MB), each rank's on its own, and a batch is put together there: a few
-    launches, no copy of pixels. The pixels are those of ``device='cpu'``.
+    With ``device='auto'`` all images and labels are on the GPU (CIFAR-10:
+    154 MB), for each rank on its own GPU, and batches are assembled there by a
+    few kernel launches, without copying pixels from main memory. The pixels
+    are equal to those of ``device='cpu'``.
 
     Args:
         dataset: Config of the wrapped data set, or the data set. Its
-            pipeline loads, resizes to one size and packs; nothing random.
+            pipeline loads, resizes to one size and packs, without random
+            transforms.
         padding: Zeros added on every side before a random crop to the
-            images' own size, in pixels; 0 for no crop.
+            original size, in pixels; 0 for no crop.
         flip: Probability of a horizontal flip.
-        device: Where images and labels lie: ``'cpu'``, ``'auto'`` for the
-            device that the run computes on, or its name.
+        device: Of images and labels: ``'cpu'``, ``'auto'`` for the device of
+            the run, or its name.
         pipeline: Of the wrapped data set, if its config has none. Here
             mmpretrain's inferencers find it.
 
@@ -52,10 +55,10 @@ class InMemoryImages(Dataset):
     makes them.
 
     Raises:
-        FGCError: A negative padding, a flip that is no probability; when the
-            images are read, a pipeline that is random, does not pack, or
-            gives several sizes, a device on which the images do not fit, or
-            which a worker process cannot use.
+        FGCError: The padding is negative or ``flip`` is not a probability.
+            When the images are read: the pipeline is random, does not pack,
+            or gives several sizes; the images do not fit on the device, or a
+            worker process cannot use it.
     """
 
     def __init__(
@@ -86,19 +89,19 @@ class InMemoryImages(Dataset):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """A batch; ``DataLoader`` prefers this to image by image."""
+        """A batch; ``DataLoader`` calls this instead of ``__getitem__``."""
         if self._images is None:
             self._read()
-        indices, draws = _drawn(indices)
+        indices, draws = _draw(indices)
         device = self._images.device
         chosen = on_device(indices, device)
         images = self._images.index_select(0, chosen)
         if self.padding or self.flip:
             draws = draws.to(device, non_blocking=True)
             images = crop_and_flip(images, draws, self.padding, self.flip)
-        # channels first to look at, channels last in memory
+        # shape (N, C, H, W), channels-last in memory
         images = images.permute(0, 3, 1, 2)
-        samples = [fresh(self._samples[index]) for index in indices]
+        samples = [copy_sample(self._samples[index]) for index in indices]
         if self._labels is not None:
             set_labels(samples, self._labels.index_select(0, chosen))
         return [
@@ -107,8 +110,8 @@ class InMemoryImages(Dataset):
         ]
 
     def __getattr__(self, name: str) -> Any:
-        """``metainfo``, ``get_gt_labels`` and so on are the wrapped one's."""
-        if name == 'source':  # not there yet: a copy is being made
+        """``metainfo``, ``get_gt_labels`` etc. of the wrapped data set."""
+        if name == 'source':  # not set yet, while a copy is made
             raise AttributeError(name)
         return getattr(self.source, name)
 
@@ -147,10 +150,11 @@ def _build(
     return DATASETS.build(dict(dataset, pipeline=pipeline))
 
 
-def _drawn(indices: Sequence[int]) -> tuple[list[int], Tensor]:
-    """The indices as numbers, and three draws for each; (N, 3).
+def _draw(indices: Sequence[int]) -> tuple[list[int], Tensor]:
+    """The indices as numbers, and three random numbers for each; (N, 3).
 
-    A seeded batch seeds the generator while it is iterated over.
+    Drawn inside the loop, since a seeded batch seeds the generator only
+    while it is iterated over.
     """
     numbers: list[int] = []
     draws = torch.empty(0, 3)
@@ -166,7 +170,7 @@ def _packed(source: Dataset, index: int) -> dict[str, Any]:
     pixels = item.get('inputs') if isinstance(item, dict) else None
     if not isinstance(pixels, Tensor) or pixels.dtype != torch.uint8:
         raise FGCError(
-            f'image {index} comes out of the pipeline as '
+            f'the pipeline returns image {index} as '
             f'{getattr(pixels, "dtype", type(pixels).__name__)}, but '
             'InMemoryImages keeps uint8 tensors; end the pipeline with '
             "dict(type='PackInputs') and leave normalisation to "
@@ -185,12 +189,12 @@ def _check_shape(pixels: Tensor, shape: torch.Size, index: int) -> None:
 
 
 def _refuse_random(source: Dataset, first: dict[str, Any]) -> None:
-    """Eight more looks at the first image must show the same pixels."""
+    """Load the first image eight more times; the pixels must be equal."""
     for _ in range(8):
         again = _packed(source, 0)['inputs']
         if not torch.equal(first['inputs'], again):
             raise FGCError(
-                'image 0 comes out of the pipeline with other pixels each '
+                'the pipeline returns different pixels for image 0 each '
                 'time, but InMemoryImages reads every image once; remove '
                 'random transforms and set padding and flip of '
                 'InMemoryImages instead.'

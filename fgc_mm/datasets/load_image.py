@@ -1,36 +1,43 @@
-"""Reading an image file as 8 bits per channel, with its name in errors."""
+"""Reads an image file as 8 bits per channel; errors name the file."""
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from io import BytesIO
 from typing import Any
 
 import cv2
 import numpy as np
 from mmcv.image.io import imread_flags
 from mmcv.transforms import LoadImageFromFile
+from mmengine import fileio
+from PIL import Image
 
 from fgc_mm.errors import FGCError
 from fgc_mm.registry import TRANSFORMS
 
+# what decoders raise for a damaged file
+DECODING = AssertionError, ValueError, OSError, SyntaxError, cv2.error
 _UNCHANGED = 'unchanged', cv2.IMREAD_UNCHANGED
 
 
 @TRANSFORMS.register_module()
 class LoadImage(LoadImageFromFile):
-    """``LoadImageFromFile`` that names the file and knows 16-bit images.
+    """``LoadImageFromFile`` for 16-bit images; errors name the file.
 
-    OpenCV keeps the upper 8 of 16 bits, so that data of 10, 12 or 14 bits in
-    a 16-bit file would become almost black without a word.
+    OpenCV keeps the upper 8 of 16 bits, so an image with 10, 12 or 14 bits in
+    a 16-bit file would become almost black without a warning.
 
     Args:
-        bits: How many bits of a 16-bit image are used, 8 to 16; its values
-            are divided by ``2 ** (bits - 8)``. ``None``: 16, and an image
-            that never sets the upper bit is refused.
-        **kwargs: As in ``LoadImageFromFile``; an unknown one is refused
-            there.
+        bits: Number of bits used in a 16-bit image, 8 to 16; values are
+            divided by ``2 ** (bits - 8)``. ``None``: 16, and an image in
+            which the highest bit is never set is an error.
+        **kwargs: As in ``LoadImageFromFile``, which raises an error for
+            unknown ones.
 
     Raises:
-        FGCError: ``bits`` is outside its range.
+        FGCError: ``bits`` is outside its range, or the decoder is not
+            installed, or does not know ``bits``.
     """
 
     def __init__(self, bits: int | None = None, **kwargs: Any) -> None:
@@ -40,38 +47,76 @@ class LoadImage(LoadImageFromFile):
                 'to 16: the bits per channel that a 16-bit image uses.'
             )
         super().__init__(**kwargs)
+        _check_backend(self.imdecode_backend, bits)
         self.bits = bits
-        # decoded at its whole depth, made 8 bits here, then what is asked for
+        # decoded with all bits, converted to 8 bits, then to float if asked
         self.as_float, self.to_float32 = self.to_float32, False
         flag = imread_flags.get(self.color_type, self.color_type)
         if self.imdecode_backend == 'cv2' and flag != cv2.IMREAD_UNCHANGED:
             self.color_type = flag | cv2.IMREAD_ANYDEPTH
 
     def transform(self, results: dict) -> dict | None:
-        """As in ``LoadImageFromFile``; what is loaded already stays.
+        """As in ``LoadImageFromFile``; a loaded image is not changed.
 
-        mmpretrain's inferencers load the image themselves, and take only a
-        transform of upstream's name out of the pipeline.
+        mmpretrain's inferencers load the image themselves, but remove only a
+        transform with upstream's name from the pipeline.
 
         Raises:
             FGCError: The file is no image, a damaged one, one of floating
-                point numbers, or one of 16 bits that uses fewer.
+                point numbers, or one of 16 bits that uses fewer, or that
+            Pillow would read.
         """
         if 'img' in results and 'img_path' not in results:
             return results
         path = results['img_path']
         try:
-            loaded = super().transform(results)
-        except (AssertionError, ValueError, cv2.error) as error:
+            deep = self.imdecode_backend == 'pillow' and self._is_deep(path)
+            loaded = None if deep else super().transform(results)
+        except DECODING as error:
+            # an error of the file system has a number
+            if getattr(error, 'errno', None) is not None:
+                raise
             raise FGCError(
-                f'{path} cannot be decoded: every file of the '
-                'data set is a whole image; replace or remove it.'
+                f'{path} cannot be decoded: every file of the data set must '
+                'be a complete image; replace or remove it.'
             ) from error
+        if deep:
+            raise FGCError(
+                f'{path} has more than 8 bits per channel, and Pillow would '
+                'clip its values: LoadImage reads such files with OpenCV '
+                "only; leave out imdecode_backend='pillow'."
+            )
         if loaded is not None and self.color_type not in _UNCHANGED:
             loaded['img'] = _to_8_bits(loaded['img'], self.bits, path)
         if loaded is not None and self.as_float:
             loaded['img'] = loaded['img'].astype(np.float32)
         return loaded
+
+    def _is_deep(self, path: str) -> bool:
+        """Whether an image has more than 8 bits per channel."""
+        if self.file_client_args is not None:
+            return False
+        try:
+            content = fileio.get(path, backend_args=self.backend_args)
+        except Exception:  # reported, or ignored, by transform()
+            return False
+        with Image.open(BytesIO(content)) as image:  # reads the header only
+            return image.mode[0] in 'IF' or ';16' in str(image.tile)
+
+
+def _check_backend(backend: str, bits: int | None) -> None:
+    """Refuse a decoder that is not installed, or does not know ``bits``."""
+    if backend in ('tifffile', 'turbojpeg') and not find_spec(backend):
+        raise FGCError(
+            f'imdecode_backend={backend!r} of LoadImage needs the package '
+            f'{backend}, which is not installed; install it, or leave out '
+            'imdecode_backend.'
+        )
+    if bits is not None and backend == 'pillow':
+        raise FGCError(
+            f'bits={bits} of LoadImage has no effect with imdecode_backend='
+            "'pillow', which reads 8 bits only; leave out one of them."
+        )
 
 
 def _to_8_bits(image: np.ndarray, bits: int | None, path: str) -> np.ndarray:
@@ -79,25 +124,25 @@ def _to_8_bits(image: np.ndarray, bits: int | None, path: str) -> np.ndarray:
         return image
     if image.dtype != np.uint16:
         raise FGCError(
-            f'{path} holds {image.dtype} values: images have 8 or 16 bits '
-            'per channel; convert it.'
+            f'{path} has {image.dtype} values, but images must have 8 or 16 '
+            'bits per channel; convert it.'
         )
     brightest = int(image.max())
     if bits is None and 0 < brightest < 2**15:
         raise FGCError(
-            f'{path} holds 16-bit values up to {brightest}, which would be '
-            f'read as 0 to {brightest >> 8} of 255: the bits in use have to '
-            "be known; write dict(type='fgc_mm.LoadImage', bits="
+            f'{path} has 16-bit values up to {brightest}, which would be '
+            f'read as 0 to {brightest >> 8} of 255: the number of used bits '
+            "must be given; write dict(type='fgc_mm.LoadImage', bits="
             f'{_usual(brightest)}), or bits=16 if the image is that dark.'
         )
     if bits is not None and brightest >= 2**bits:
         raise FGCError(
-            f'{path} holds the value {brightest}, but bits={bits} of '
-            f'LoadImage allows 0 to {2**bits - 1}; give a larger bits.'
+            f'{path} has the value {brightest}, but bits={bits} of '
+            f'LoadImage allows 0 to {2**bits - 1}; set a larger number.'
         )
     return (image >> ((bits or 16) - 8)).astype(np.uint8)
 
 
 def _usual(brightest: int) -> int:
-    """The smallest of the usual depths that holds a value."""
+    """The smallest usual number of bits that can represent a value."""
     return next(bits for bits in (8, 10, 12, 14, 16) if brightest < 2**bits)

@@ -25,7 +25,7 @@ def build_model(cfg: Config) -> nn.Module:
     Raises:
         FGCError: The config has no model.
     """
-    if 'model' not in cfg:
+    if cfg.get('model') is None:
         raise FGCError(
             f'{cfg.filename} has no model; give a config that tools/train.py '
             'can run.'

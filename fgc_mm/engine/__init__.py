@@ -1,4 +1,4 @@
-"""Adapters to MMEngine's runner that training with gates needs."""
+"""Hooks and config handling for MMEngine's runner, for training with gates."""
 
 from fgc_mm import checked_stack  # noqa: F401  isort: skip
 

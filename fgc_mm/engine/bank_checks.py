@@ -1,4 +1,4 @@
-"""Whether all ranks have the same memory banks."""
+"""Checks that all ranks have the same memory banks."""
 
 import torch
 from mmengine.dist import get_world_size
@@ -10,14 +10,14 @@ from fgc_mm.reliability.rank_consistency import find_difference
 
 
 def check_same_length(length: int, device: torch.device) -> None:
-    """Every rank must see the same number of training images.
+    """Check that all ranks have the same number of training images.
 
     Args:
-        length: D, as this rank has counted them.
-        device: where the process group's tensors lie.
+        length: D, on this rank.
+        device: Of the process group's tensors.
 
     Raises:
-        FGCError: One rank counts others; all ranks raise it.
+        FGCError: A rank has another number; all ranks raise it.
     """
     found = find_difference(torch.tensor([length], device=device))
     if found is not None:
@@ -29,26 +29,26 @@ def check_same_length(length: int, device: torch.device) -> None:
 
 
 def check_same_banks(loss: FeatureGateCouplingLoss) -> None:
-    """Banks that are copied on every rank must be alike, bit by bit.
+    """Check that banks replicated on every rank are equal bit by bit.
 
-    One collective of a number per bank. Shards of a bank are nobody's copy
-    and are not compared.
+    Runs one collective with one number per bank. Sharded banks are not
+    replicated and are not compared.
 
     Raises:
         FGCError: A rank's rows differ from rank 0's; all ranks raise it.
     """
     if get_world_size() == 1:
         return
-    names, marks = [], []
+    names, checksums = [], []
     for site, banks in loss.banks.items():
-        for space in ('feature', 'gate'):
-            names.append(f'{space} bank of {site}')
-            marks.append(fingerprint(getattr(banks, space).rows))
-    found = find_difference(torch.stack(marks))
+        for kind in ('feature', 'gate'):
+            names.append(f'{kind} bank of {site}')
+            checksums.append(fingerprint(getattr(banks, kind).rows))
+        found = find_difference(torch.stack(checksums))
     if found is not None:
         raise FGCError(
-            f'the {names[found.position]} on rank {found.rank} is not the one '
-            'on rank 0, but every rank must write the same rows; run the same '
-            'code, config and kind of device on all ranks, and resume from '
-            'the last checkpoint.'
+            f'the {names[found.position]} on rank {found.rank} differs from '
+            'that on rank 0, but all ranks must hold the same rows; run the '
+            'same code, config and kind of device on all ranks, and resume '
+            'from the last checkpoint.'
         )

@@ -1,4 +1,4 @@
-"""Mixed precision in bfloat16, on a CPU too."""
+"""Mixed precision in bfloat16, also on a CPU."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch import nn
 from fgc_mm.errors import FGCError
 from fgc_mm.registry import OPTIM_WRAPPERS
 
-# what x86 and ARM call it
+# CPU flags of x86 and ARM for bfloat16 multiplication
 FLAGS = {'avx512_bf16', 'amx_bf16', 'bf16'}
 
 
@@ -26,11 +26,11 @@ FLAGS = {'avx512_bf16', 'amx_bf16', 'bf16'}
 class BFloat16OptimWrapper(OptimWrapper):
     """``OptimWrapper`` that runs the forward pass in bfloat16 autocast.
 
-    mmengine's ``AmpOptimWrapper`` refuses CPUs, for its loss scaling is that
-    of CUDA. bfloat16 has the exponents of float32, so no loss is scaled and
-    there is no state beside the optimizer's: checkpoints are those of an
-    ``OptimWrapper``, and a resumed run is as exact. Weights, gradients and
-    gate losses stay in float32.
+    mmengine's ``AmpOptimWrapper`` refuses CPUs, since its loss scaling needs
+    CUDA. bfloat16 has the exponent range of float32, so the loss is not
+    scaled and the only state is the optimizer's: checkpoints are those of an
+    ``OptimWrapper``, and resuming is as exact as with it. Weights, gradients
+    and gate losses stay in float32.
 
     Args:
         **kwargs: As in ``OptimWrapper``.
@@ -48,14 +48,14 @@ class BFloat16OptimWrapper(OptimWrapper):
 
 
 def use_mixed_precision(cfg: Config, wanted: bool) -> None:
-    """Sets the optimizer wrapper of mixed precision for this machine.
+    """Set the optimizer wrapper for mixed precision on this machine.
 
     On a GPU it is mmengine's ``AmpOptimWrapper`` with dynamic loss scaling,
     as upstream's ``--amp`` sets it, on a CPU :class:`BFloat16OptimWrapper`.
 
     Args:
         cfg: The Runner's config; its ``optim_wrapper`` is changed.
-        wanted: Whether ``--amp`` was given; else only a config that names
+        wanted: Whether ``--amp`` was given; otherwise only a config with
             ``AmpOptimWrapper`` is changed, on a machine without a GPU.
 
     Raises:
@@ -74,8 +74,8 @@ def use_mixed_precision(cfg: Config, wanted: bool) -> None:
     dtype = str(wrapper.get('dtype') or 'bfloat16').removeprefix('torch.')
     if device == 'mps' or dtype != 'bfloat16':
         raise FGCError(
-            f'mixed precision in {dtype} is not to be had on {device}: '
-            'float16 needs a GPU of NVIDIA for its loss scaling, and a CPU '
+            f'mixed precision in {dtype} is not available on {device}: '
+            'the loss scaling of float16 needs an NVIDIA GPU, and a CPU '
             'trains in bfloat16; train without --amp, or set '
             'optim_wrapper.dtype=bfloat16 on a CPU.'
         )
@@ -92,7 +92,7 @@ def use_mixed_precision(cfg: Config, wanted: bool) -> None:
 
 
 def multiplies_bfloat16(cpuinfo: str | Path = '/proc/cpuinfo') -> bool:
-    """Whether the CPU says so; where it cannot be asked, it is believed."""
+    """Whether the CPU multiplies bfloat16; true if its flags are unknown."""
     try:
         text = Path(cpuinfo).read_text(errors='replace')
     except OSError:

@@ -1,4 +1,4 @@
-"""Convolutions on maps whose channels lie side by side in memory."""
+"""Trains in the channels-last memory format."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from fgc_mm.engine.loss_progress_hook import bare_model
+from fgc_mm.engine.loss_progress_hook import unwrapped_model
 from fgc_mm.registry import HOOKS
 
 
 @HOOKS.register_module()
 class ChannelsLastHook(Hook):
-    """Puts the model's 4-d weights into ``torch.channels_last``.
+    """Converts the model's 4-d weights to ``torch.channels_last``.
 
-    A convolution whose weights are channels-last computes and hands on
-    channels-last maps. Names, shapes and values stay, so checkpoints do
-    too; rounding differs.
+    A convolution whose weights are channels-last computes and returns
+    channels-last maps. Names, shapes and values stay the same, so
+    checkpoints are compatible; results differ by rounding.
     """
 
     def before_run(self, runner: Runner) -> None:
         """Convert the weights in place."""
-        bare_model(runner).to(memory_format=torch.channels_last)
+        unwrapped_model(runner).to(memory_format=torch.channels_last)

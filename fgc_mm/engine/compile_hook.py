@@ -1,4 +1,4 @@
-"""``compile=True``, where it pays."""
+"""``compile=True`` of a config, applied to the backbone only."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
-from fgc_mm.engine.loss_progress_hook import bare_model
+from fgc_mm.engine.loss_progress_hook import unwrapped_model
 from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedBackbone
 from fgc_mm.registry import HOOKS
@@ -14,21 +14,21 @@ from fgc_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class CompileHook(Hook):
-    """Compiles the backbone with its gates, and nothing else of the step.
+    """Compiles the backbone with its gates, and no other part of the step.
 
-    Where the config has ``compile=True`` (or a dict for ``torch.compile``),
-    mmengine compiles the whole training step. The images' indices and the
-    learning rate are numbers in it that change in every step, so every step
-    is compiled anew until torch gives up. The backbone is one graph, gates
-    and masks included: it is compiled once for training and once for
-    validation.
+    If the config has ``compile=True`` (or a dict for ``torch.compile``),
+    mmengine compiles the whole training step. It contains numbers that change
+    in every step (the images' indices, the learning rate), so torch
+    recompiles every step until it reaches its limit. The backbone is one
+    graph, including gates and masks: it is compiled once for training and
+    once for validation.
     """
 
     # after EMAHook, which copies the model
     priority = 'LOWEST'
 
     def before_run(self, runner: Runner) -> None:
-        """Stand in for mmengine's own compiling.
+        """Compile the backbone instead of mmengine's whole step.
 
         Raises:
             FGCError: ``compile`` is neither a bool nor a dict.
@@ -43,10 +43,10 @@ class CompileHook(Hook):
                 "compile=dict(mode='max-autotune')."
             )
         options = {} if options is True else dict(options)
-        backbone = _backbone(bare_model(runner))
+        backbone = _backbone(unwrapped_model(runner))
         # in place: parameters keep their names, and a copy is not compiled
         backbone.compile(**options)
-        runner._maybe_compile = _leave
+        runner._maybe_compile = _do_not_compile
         runner.logger.info(
             f'{type(backbone).__name__} is compiled in its first training '
             'step and its first validation step; each takes minutes.'
@@ -56,9 +56,9 @@ class CompileHook(Hook):
 def _backbone(model: nn.Module) -> nn.Module:
     backbone = getattr(model, 'backbone', model)
     gated = isinstance(backbone, GatedBackbone)
-    # without the wrapper around it, which hands out records
+    # the wrapped network: GatedBackbone itself returns records
     return backbone.backbone if gated else backbone
 
 
-def _leave(target: str) -> None:
-    """What the runner's own compiling is replaced by."""
+def _do_not_compile(target: str) -> None:
+    """Replaces the runner's own compilation."""

@@ -15,17 +15,17 @@ from fgc_mm.sites.image_size import expect_images
 
 
 def load_config(path: str) -> Config:
-    """Reads a config file, or the config of the package of that name.
+    """Reads a config file, or a config of the package by its name.
 
     Args:
         path: As for :func:`fgc_mm.config_files.find_config`.
 
     Raises:
-        FGCError: There is none, or it cannot be read as a config.
+        FGCError: The file is missing, or cannot be read as a config.
     """
     file = Path(config_file(path))
-    # its custom_imports may name a package that lies beside it; last, so
-    # that nothing beside it hides an installed one
+    # custom_imports may name a package in the config's folder; appended at
+    # the end, so that it cannot hide an installed package
     folder = str(file.resolve().parent)
     if folder not in sys.path:
         sys.path.append(folder)
@@ -34,7 +34,7 @@ def load_config(path: str) -> Config:
     except SyntaxError as error:
         raise FGCError(
             f'{path} cannot be read as a config ({error.msg}): a .py config '
-            'is Python; mend the line.'
+            'is Python; correct the line.'
         ) from error
     except (AssertionError, ValueError) as error:
         if not re.search('load fgc_mm config|external package', str(error)):
@@ -44,7 +44,7 @@ def load_config(path: str) -> Config:
             'packages of OpenMMLab only; for a config of fgc_mm write _base_ '
             "= [__import__('fgc_mm').config_file('NAME.py')]."
         ) from error
-    except TypeError as error:  # a dict over what is none, or the like
+    except TypeError as error:  # e.g. a dict merged into a number
         raise FGCError(
             f'{path} does not fit its _base_ files: {error}'
         ) from error

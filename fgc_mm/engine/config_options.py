@@ -1,4 +1,4 @@
-"""Settings of the command line that override a config."""
+"""``--cfg-options``: settings of the command line that override a config."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fgc_mm.reliability.ranks import started_rank
 
 
 class ConfigOptions(DictAction):
-    """``--cfg-options key=value ...``, with a sentence for a bad pair."""
+    """``--cfg-options key=value ...``; a malformed pair is an FGCError."""
 
     def __call__(
         self,
@@ -24,23 +24,23 @@ class ConfigOptions(DictAction):
         values: Sequence[str],
         option_string: str | None = None,
     ) -> None:
-        """Adds the pairs to what earlier --cfg-options have given."""
+        """Adds the pairs to those of earlier --cfg-options."""
         for pair in values:
             key, equals, _ = pair.partition('=')
             if not key or not equals:
                 raise FGCError(
-                    f'--cfg-options {pair!r} is no pair: each is key=value '
+                    f'--cfg-options {pair!r} is not a pair: write key=value '
                     'without spaces, as in optim_wrapper.optimizer.lr=0.1.'
                 )
         try:
             super().__call__(parser, namespace, values, option_string)
         except AssertionError as error:
             raise FGCError(
-                f'--cfg-options cannot be read ({error}): brackets come in '
-                'pairs, as in key="[(a,b),(c,d)]".'
+                f'--cfg-options cannot be read ({error}): brackets must '
+                'match, as in key="[(a,b),(c,d)]".'
             ) from None
         for key, _, value in (pair.partition('=') for pair in values):
-            # mmengine takes every space away, those of a path among them.
+            # mmengine removes every space, also those in a path
             if ' ' in value and not set(value) & set(',[]()\'"'):
                 getattr(namespace, self.dest)[key] = value
 
@@ -49,7 +49,7 @@ def read_options(pairs: Sequence[str]) -> dict[str, Any]:
     """The values of ``key=value`` pairs, as ``--cfg-options`` reads them.
 
     Raises:
-        FGCError: One is no pair, or its brackets do not match.
+        FGCError: One is not a pair, or its brackets do not match.
     """
     parser = argparse.ArgumentParser()
     parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions)
@@ -60,11 +60,11 @@ def read_options(pairs: Sequence[str]) -> dict[str, Any]:
 def override(cfg: Config, options: dict | None) -> None:
     """Merges ``--cfg-options`` into the config.
 
-    An option that nothing reads is named in a warning.
+    An option that nothing reads causes a warning.
     """
     if started_rank() == 0:
-        for sentence in unread_options(cfg, options or {}):
-            print(f'warning: {sentence}', file=sys.stderr, flush=True)
+        for warning in unread_options(cfg, options or {}):
+            print(f'warning: {warning}', file=sys.stderr, flush=True)
     try:
         cfg.merge_from_dict(options or {})
     except (KeyError, TypeError) as error:

@@ -1,4 +1,4 @@
-"""Settings of data loaders that upstream's tools fill in."""
+"""Default settings of data loaders, as upstream's tools set them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from mmengine.config import Config, ConfigDict
 def set_dataloader_defaults(
     cfg: Config, fields: Sequence[str], **defaults: object
 ) -> None:
-    """Fills in what upstream's tools set for every data loader.
+    """Sets the defaults that upstream's tools set for every data loader.
 
-    Batches of tensors (``default_collate``; a bare Runner makes lists), and
-    pinned memory, but only where a GPU can profit from it.
+    These are batches of tensors (``default_collate``; a Runner by itself
+    makes lists), and pinned memory, but only if there is a GPU to copy to.
     """
     for field in fields:
         if cfg.get(field) is not None:
@@ -28,14 +28,14 @@ def set_dataloader_defaults(
 
 
 def _can_pin(loader: ConfigDict) -> bool:
-    """Whether batches lie in the main memory, and a GPU profits."""
-    # 'auto' and the like: what lies on a GPU already cannot be pinned
+    """Whether batches are in main memory and are copied to a GPU."""
+    # device='auto' or 'cuda': tensors on a GPU cannot be pinned
     dataset = loader.get('dataset') or {}
     return torch.cuda.is_available() and dataset.get('device', 'cpu') == 'cpu'
 
 
 def switch_off(cfg: Config, fields: Sequence[str], name: str) -> None:
-    """Sets one setting of the data loaders to False, whatever it was."""
+    """Sets one setting of the data loaders to False."""
     for field in fields:
         if cfg.get(field) is not None:
             cfg[field][name] = False

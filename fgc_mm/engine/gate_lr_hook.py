@@ -1,11 +1,11 @@
-"""A learning rate of the gates' own."""
+"""A constant learning rate for the gates."""
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from fgc_mm.engine.loss_progress_hook import (
-    bare_model,
     is_schedule_preview,
+    unwrapped_model,
 )
 from fgc_mm.errors import FGCError
 from fgc_mm.registry import HOOKS
@@ -15,16 +15,17 @@ from fgc_mm.registry import HOOKS
 class GateLRHook(Hook):
     """Keeps the learning rate of all gates constant.
 
-    The schedulers of a config move every parameter group; FTWT trains its
-    predictors at 0.1 throughout, while the backbone's rate falls
-    (arXiv 2110.08232, section 4.1). The gates need parameter groups of their
-    own, which any setting for them in ``paramwise_cfg`` makes.
+    The schedulers of a config change the rate of every parameter group; FTWT
+    trains its predictors at 0.1 throughout, while the backbone's rate decays
+    (arXiv 2110.08232, section 4.1). The gates must be in parameter groups
+    without parameters of the backbone; any setting for them in
+    ``paramwise_cfg`` creates such groups.
 
     Args:
         lr: The rate.
 
     Raises:
-        FGCError: A rate that is not positive; later gates that share a
+        FGCError: The rate is not positive; before training: gates share a
             parameter group with the backbone.
     """
 
@@ -43,14 +44,14 @@ class GateLRHook(Hook):
         """Find the gates' parameter groups."""
         if is_schedule_preview(runner):
             return
-        gates = getattr(bare_model(runner).backbone, 'gates', None)
+        gates = getattr(unwrapped_model(runner).backbone, 'gates', None)
         own = {id(p) for p in gates.parameters()} if gates else set()
         for group in runner.optim_wrapper.param_groups:
             inside = [id(p) in own for p in group['params']]
             if any(inside) and not all(inside):
                 raise FGCError(
                     'GateLRHook finds gates and backbone in one parameter '
-                    'group; give the gates settings of their own, as in '
+                    'group; give the gates separate settings, as in '
                     "paramwise_cfg=dict(custom_keys={'backbone.gates': "
                     'dict(decay_mult=0.0)}).'
                 )
@@ -60,6 +61,6 @@ class GateLRHook(Hook):
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
     ) -> None:
-        """Undo what the schedulers have done to the gates."""
+        """Set the rate of the gates, which the schedulers may have changed."""
         for group in self._groups:
             group['lr'] = self.lr

@@ -1,4 +1,4 @@
-"""Rows of all ranks, in rank order."""
+"""Gathers rows of all ranks, in rank order."""
 
 from collections.abc import Sequence
 
@@ -7,14 +7,14 @@ from mmengine.dist import all_gather, get_world_size
 from torch import Tensor
 
 
-def gather_together(tables: Sequence[Tensor]) -> list[Tensor]:
+def gather_tables(tables: Sequence[Tensor]) -> list[Tensor]:
     """Concatenate every rank's rows of several tables.
 
     Ranks may have different numbers of rows, but the tables of a rank have
     the same; the numbers are exchanged once.
 
     Args:
-        tables: each (N, ...) on every rank, with its own N.
+        tables: Each (N, ...) on every rank; N may differ between ranks.
 
     Returns:
         For each table (sum of N, ...), the same on every rank.
@@ -28,8 +28,8 @@ def gather_together(tables: Sequence[Tensor]) -> list[Tensor]:
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """Concatenate every rank's rows; see :func:`gather_together`."""
-    return gather_together([rows])[0]
+    """Concatenate every rank's rows; see :func:`gather_tables`."""
+    return gather_tables([rows])[0]
 
 
 def _gather(rows: Tensor, counts: list[int]) -> Tensor:

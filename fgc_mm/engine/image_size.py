@@ -1,4 +1,4 @@
-"""The size of the images that a config tests on."""
+"""The image size of a config's test pipeline."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 from mmengine.config import Config
 
-# What sets both sides, and the argument that says to how many pixels.
+# transforms that set both sides, and their argument with the size
 SIZED = {'Resize': 'scale', 'CenterCrop': 'crop_size'}
 
 
 def config_image_size(cfg: Config) -> tuple[int, int] | None:
-    """(H, W) after the test pipeline (or the validation's), if it says.
+    """(H, W) after the test or validation pipeline, if it sets a size.
 
     Args:
-        cfg: Of a run.
+        cfg: The config of a run.
     """
     for name in ('test_dataloader', 'val_dataloader'):
         steps = pipeline_of((cfg.get(name) or {}).get('dataset') or {})
@@ -25,7 +25,7 @@ def config_image_size(cfg: Config) -> tuple[int, int] | None:
 
 
 def pipeline_of(dataset: Mapping[str, Any]) -> Sequence[Any]:
-    """The pipeline of a data set, or of the one that it wraps.
+    """The pipeline of a data set, or of the data set that it wraps.
 
     Args:
         dataset: Its config.

@@ -1,8 +1,9 @@
-"""Parameter groups of equal options, joined: each costs launches of its own.
+"""Joins parameter groups with equal options, which saves kernel launches.
 
 ``paramwise_cfg`` makes one group per parameter, 105 in a gated ResNet-20. An
-optimizer updates all parameters of a group by a handful of launches, however
-many they are, so two groups train as 105 do, in a fiftieth of the launches.
+optimizer updates a group with a few kernel launches, however many parameters
+it has, so two groups give the same training as 105 with a fiftieth of the
+launches.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ from fgc_mm.errors import FGCError
 from fgc_mm.registry import HOOKS, OPTIM_WRAPPER_CONSTRUCTORS
 
 Group = dict[str, Any]
-# lists of mmengine's schedulers that have a number per group
+# lists in the state of mmengine's schedulers with one number per group
 PER_GROUP = ('base_values', '_last_value', 'min_values')
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class JoinedGroupsConstructor(DefaultOptimWrapperConstructor):
-    """mmengine's constructor; parameters of equal options share a group.
+    """mmengine's constructor; parameters with equal options share a group.
 
-    Parameters of gates and others are never in one group where
-    ``paramwise_cfg`` is given, so ``GateLRHook`` can set the gates' rate. The
+    If ``paramwise_cfg`` is given, parameters of gates and other parameters
+    are never in one group, so ``GateLRHook`` can set the gates' rate. The
     parameters keep their order within a group. Checkpoints of runs with a
     group per parameter are resumed exactly, see :class:`JoinedGroupsHook`.
 
@@ -44,12 +45,12 @@ class JoinedGroupsConstructor(DefaultOptimWrapperConstructor):
         prefix: str = '',
         is_dcn_module: int | float | None = None,
     ) -> None:
-        """As upstream's, which calls it for each child; then the join."""
+        """Upstream's, which recurses into children; then join the groups."""
         super().add_params(params, module, prefix, is_dcn_module)
         if prefix == '':
-            self._members = members_of_equals(params, _gates(module))
+            self._members = equal_groups(params, _gates(module))
             self._sizes = [len(group['params']) for group in params]
-            params[:] = join(params, self._members)
+            params[:] = join_groups(params, self._members)
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         """The optimizer wrapper of a model."""
@@ -62,19 +63,19 @@ class JoinedGroupsConstructor(DefaultOptimWrapperConstructor):
 
 @HOOKS.register_module()
 class JoinedGroupsHook(Hook):
-    """Lets a run with joined groups resume one that had more of them.
+    """Lets a run with joined groups resume a run that had more groups.
 
-    The optimizer's state in the checkpoint is regrouped, and the schedulers'
-    numbers per group with it, so the resumed run goes on exactly.
+    The optimizer's state in the checkpoint is regrouped, and so are the
+    numbers per group of the schedulers, so the run is resumed exactly.
 
     Raises:
-        FGCError: Groups that are one now had different options.
+        FGCError: Groups that are now joined had different options.
     """
 
     priority = 'VERY_HIGH'
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Regroup what the checkpoint holds of the optimizer."""
+        """Regroup the optimizer's state in the checkpoint."""
         optimizer = getattr(runner.optim_wrapper, 'optimizer', None)
         members, sizes = getattr(optimizer, 'joined', (None, None))
         saved = checkpoint.get('optimizer') or {}
@@ -82,8 +83,8 @@ class JoinedGroupsHook(Hook):
         if members is None or sizes != [len(g['params']) for g in groups]:
             return
         saved['param_groups'] = _rejoin(groups, members)
-        # several groups are followed by one without parameters, whose rate
-        # mmengine logs as base_lr
+        # mmengine adds a group without parameters after several groups, and
+        # logs its rate as base_lr
         base = runner.optim_wrapper.base_param_settings is not None
         if not base:
             saved.pop('base_param_settings', None)
@@ -91,23 +92,24 @@ class JoinedGroupsHook(Hook):
             _regroup_scheduler(state, members, len(groups), base)
 
 
-def members_of_equals(groups: Sequence[Group], apart: set[int]) -> list:
-    """Numbers of the groups that can be one, in the order of the first.
+def equal_groups(groups: Sequence[Group], separate: set[int]) -> list:
+    """Indices of the groups that can be joined, in the order of the first.
 
     Args:
         groups: Parameter groups.
-        apart: ``id`` of parameters that are joined among themselves only.
+        separate: ``id`` of parameters whose groups are joined with each
+            other only.
     """
     members: dict[Any, list[int]] = {}
     for number, group in enumerate(groups):
-        inside = {id(p) in apart for p in group['params']}
+        inside = {id(p) in separate for p in group['params']}
         key = _options(group), tuple(sorted(inside))
         members.setdefault(repr(key), []).append(number)
     return list(members.values())
 
 
-def join(groups: Sequence[Group], members: Sequence[list[int]]) -> list:
-    """One group of each list of groups, with the options of its first."""
+def join_groups(groups: Sequence[Group], members: Sequence[list[int]]) -> list:
+    """One group for each list of indices, with the options of its first."""
     return [
         dict(
             groups[numbers[0]],
@@ -125,11 +127,11 @@ def _rejoin(groups: Sequence[Group], members: Sequence[list[int]]) -> list:
             name, value = differ[0]
             raise FGCError(
                 f'the checkpoint has {name}={value!r} for a parameter that '
-                'now shares a group with others of another value; resume '
-                'with the paramwise_cfg of that run, or leave out '
-                'constructor in optim_wrapper.'
+                'shares a group with parameters of another value in this '
+                'run; resume with the paramwise_cfg of that run, or leave '
+                'out constructor in optim_wrapper.'
             )
-    return join(groups, members)
+    return join_groups(groups, members)
 
 
 def _regroup_scheduler(
@@ -141,8 +143,8 @@ def _regroup_scheduler(
     for name in PER_GROUP:
         values = state.get(name)
         if isinstance(values, list) and len(values) >= count:
-            kept = [values[numbers[0]] for numbers in members]
-            state[name] = kept + values[-1:] * base
+            joined = [values[numbers[0]] for numbers in members]
+            state[name] = joined + values[-1:] * base
 
 
 def _options(group: Group) -> list[tuple[str, Any]]:

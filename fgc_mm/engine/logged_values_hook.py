@@ -1,4 +1,4 @@
-"""Losses are read from the device when they are printed, not in every step."""
+"""Reads losses from the device when they are logged, not in every step."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from fgc_mm.registry import HOOKS
 class LoggedValuesHook(RuntimeInfoHook):
     """``RuntimeInfoHook`` that does not wait for an accelerator in each step.
 
-    Upstream's reads every value of every step at once, and each read waits
-    until the device has done the step. Here the values stay on the device
-    until a ``LoggerHook`` prints, an epoch ends or a checkpoint is written;
-    then all are read by one copy. The log has the same values. On a CPU, where
-    nothing waits, they are read at once.
+    Upstream's hook reads every value in every step, and each read waits until
+    the device has finished the step. Here the values stay on the device until
+    a ``LoggerHook`` prints, an epoch ends or a checkpoint is written; then all
+    are read by one copy. The log has the same values. On a CPU, where a read
+    does not wait, they are read immediately.
     """
 
     def __init__(self) -> None:
-        self._kept: list[tuple[str, Any]] = []
+        self._stored: list[tuple[str, Any]] = []
 
     def after_train_iter(
         self,
@@ -34,37 +34,37 @@ class LoggedValuesHook(RuntimeInfoHook):
         data_batch: dict | None = None,
         outputs: dict | None = None,
     ) -> None:
-        """Keep the step's values, and pass on all where they are due."""
+        """Store the step's values; log all stored values if they are due."""
         values = [
             (key, value.detach() if isinstance(value, Tensor) else value)
             for key, value in (outputs or {}).items()
         ]
-        self._kept += values
-        late = any(_is_tensor(v) and read_would_block(v) for _, v in values)
-        if not late or self._due(runner, batch_idx):
+        self._stored += values
+        blocks = any(_is_tensor(v) and read_would_block(v) for _, v in values)
+        if not blocks or self._due(runner, batch_idx):
             self.flush(runner)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Pass on what is left."""
+        """Log the stored values."""
         self.flush(runner)
 
     def before_val(self, runner: Runner) -> None:
-        """Pass on what is left; validation may come within an epoch."""
+        """Log the stored values; validation may run within an epoch."""
         self.flush(runner)
         super().before_val(runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """The checkpoint's log has all steps."""
-        if self._kept:
+        """Include the values of all steps in the checkpoint's log."""
+        if self._stored:
             self.flush(runner)
             checkpoint['message_hub'] = runner.message_hub.state_dict()
 
     def flush(self, runner: Runner) -> None:
-        """Read all values that are kept, and put them into the log."""
-        kept, self._kept = self._kept, []
-        late = [value.reshape(()) for _, value in kept if _is_tensor(value)]
-        read = iter(torch.stack(late).tolist() if late else ())
-        for key, value in kept:
+        """Read all stored values, and put them into the log."""
+        stored, self._stored = self._stored, []
+        pending = [v.reshape(()) for _, v in stored if _is_tensor(v)]
+        read = iter(torch.stack(pending).tolist() if pending else ())
+        for key, value in stored:
             value = next(read) if _is_tensor(value) else value
             runner.message_hub.update_scalar(f'train/{key}', value)
 

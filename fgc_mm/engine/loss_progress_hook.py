@@ -1,4 +1,4 @@
-"""Telling gates and gate losses where the run is."""
+"""Sets the current epoch and iteration of gates and gate losses."""
 
 from math import ceil
 
@@ -16,10 +16,10 @@ from fgc_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class LossProgressHook(Hook):
-    """Tell gates and gate losses the epoch and the iteration of each step.
+    """Sets the epoch and iteration of gates and gate losses in each step.
 
-    Numbers that move and warm-ups follow from these alone, so that a resumed
-    run stands where the first one stood.
+    Scheduled numbers and warm-ups depend on these only, so a resumed run has
+    the values that the interrupted one had.
     """
 
     priority = 'VERY_HIGH'
@@ -27,12 +27,12 @@ class LossProgressHook(Hook):
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
     ) -> None:
-        """Set ``progress`` of all that has one."""
-        set_progress(bare_model(runner), progress_at(runner, runner.iter))
+        """Set ``progress`` of gates and gate losses."""
+        set_progress(unwrapped_model(runner), progress_at(runner, runner.iter))
 
 
-def bare_model(runner: Runner) -> nn.Module:
-    """The model, without the wrapper of a distributed run."""
+def unwrapped_model(runner: Runner) -> nn.Module:
+    """The model without the wrapper of distributed training."""
     model = runner.model
     return model.module if is_model_wrapper(model) else model
 
@@ -43,22 +43,22 @@ def is_schedule_preview(runner: Runner) -> bool:
     mmpretrain's ``vis_scheduler.py`` runs the hooks of a config with a
     stand-in for both, to plot its learning rates.
     """
-    if hasattr(bare_model(runner), 'backbone'):
+    if hasattr(unwrapped_model(runner), 'backbone'):
         return False
     return not isinstance(runner.train_dataloader, DataLoader)
 
 
 def set_progress(model: nn.Module, progress: Progress) -> None:
-    """Set ``progress`` of every part of the model that has one."""
+    """Set ``progress`` of every module that has this attribute."""
     for part in model.modules():
         if hasattr(part, 'progress'):
             part.progress = progress
 
 
 def progress_at(runner: Runner, iteration: int) -> Progress:
-    """Where the run is at one of its iterations, the present or the last."""
+    """Epoch and iteration of the current or the last iteration."""
     if isinstance(runner.train_loop, IterBasedTrainLoop):
-        # this loop never moves its own epoch
+        # this loop does not count epochs
         steps = max(_steps_per_epoch(runner.train_dataloader), 1)
         return Progress(iteration // steps, iteration)
     if iteration == runner.iter:
@@ -67,7 +67,8 @@ def progress_at(runner: Runner, iteration: int) -> Progress:
 
 
 def _steps_per_epoch(loader: DataLoader) -> int:
-    # an InfiniteSampler is as long as the data set, not as its rank's share
+    # the length of an InfiniteSampler is that of the data set, while each rank
+    # draws 1 / world size of it
     if isinstance(loader.sampler, InfiniteSampler):
         return ceil(len(loader) / get_world_size())
     return len(loader)

@@ -1,4 +1,4 @@
-"""The life of the memory banks in a run."""
+"""Hook that builds, updates, saves and restores the memory banks."""
 
 from typing import Any
 
@@ -10,14 +10,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from fgc_mm.engine.bank_checks import check_same_banks, check_same_length
-from fgc_mm.engine.gather import gather_together
+from fgc_mm.engine.gather import gather_tables
 from fgc_mm.engine.loss_progress_hook import (
-    bare_model,
     is_schedule_preview,
+    unwrapped_model,
 )
 from fgc_mm.engine.sharded_bank_saver import (
     ShardedBankSaver,
-    whole_state,
+    banks_state,
 )
 from fgc_mm.errors import FGCError
 from fgc_mm.losses import CoupledBatch, FeatureGateCouplingLoss
@@ -31,30 +31,30 @@ DTYPES = ('float32', 'bfloat16', 'float16')
 
 @HOOKS.register_module()
 class FGCMemoryBankHook(Hook):
-    """Builds, writes, saves and restores the banks of every coupling loss.
+    """Builds, updates, saves and restores the banks of every coupling loss.
 
-    Before training it sizes the banks from the training set, after each step
-    it writes the batch (gathered from all ranks, so that every rank holds
-    the same rows), and it carries them in the checkpoint.
+    Before training it builds banks with one row per training image, after
+    each step it writes the batch (gathered from all ranks, so that every rank
+    holds the same rows), and it stores the banks in checkpoints.
 
     Args:
-        save_banks: Put the banks into checkpoints. Without them a resumed
-            run starts with random banks, and says so.
-        load_banks: Take banks from a checkpoint that has them.
-        agreement_interval: Every so many iterations, log how far the
-            neighbourhoods of features and gates agree, per coupled site
-            (share of common neighbours).
-        shard: Each rank holds its share of the rows instead of all, so the
+        save_banks: Save the banks in checkpoints. Without them a resumed run
+            initialises them at random and logs a warning.
+        load_banks: Load the banks from the checkpoint, if it contains them.
+        agreement_interval: Number of iterations after which the agreement of
+            the neighbourhoods of features and gates (fraction of common
+            neighbours) is logged for each coupled site.
+        shard: Each rank holds a part of the rows instead of all, so the
             banks' memory falls with the number of ranks. Losses, gradients
             and checkpoints are the same; a run can be resumed with another
             number of ranks, sharded or not.
         dtype: Of the rows: ``'float32'``, ``'bfloat16'`` or ``'float16'``.
-        check_interval: Every so many iterations, compare the ranks' copies
-            of the banks by a checksum; 0 is never.
+        check_interval: Number of iterations after which the ranks' copies of
+            the banks are compared by a checksum; 0: never.
 
     Raises:
-        FGCError: An unknown dtype; later banks that differ between ranks,
-            and what the coupling loss refuses.
+        FGCError: An unknown dtype. During training: banks that differ
+            between ranks, or an error of the coupling loss.
     """
 
     priority = 'NORMAL'
@@ -81,28 +81,30 @@ class FGCMemoryBankHook(Hook):
         self.check_interval = check_interval
         self._saver: ShardedBankSaver | None = None
         self._losses: dict[str, FeatureGateCouplingLoss] = {}
-        # a checkpoint is read before the banks exist: keep its share
-        self._stash: dict[str, Any] | None = None
+        # a checkpoint is read before the banks exist: keep its banks until
+        # before_train
+        self._loaded_state: dict[str, Any] | None = None
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Keep the checkpoint's banks until ours are built."""
         if self.load_banks:
-            self._stash = checkpoint.get(STATE)
-            _check_stash(self._stash)
-        if self._stash is None and runner._resume:
+            self._loaded_state = checkpoint.get(STATE)
+            _check_loaded_state(self._loaded_state)
+        if self._loaded_state is None and runner._resume:
             runner.logger.warning(
                 'The run resumes without memory banks (none in the '
-                'checkpoint, or load_banks=False): they start at random.'
+                'checkpoint, or load_banks=False): they are initialised at '
+                'random.'
             )
 
     def before_train(self, runner: Runner) -> None:
         """Build the banks, and restore them if there is something."""
         if is_schedule_preview(runner):
             return
-        model = bare_model(runner)
+        model = unwrapped_model(runner)
         dataset = runner.train_dataloader.dataset
         self._losses = _coupling_losses(model)
-        refuse_wrapped(dataset)
+        check_unwrapped(dataset)
         _refuse_mixing(model)
         device = next(model.parameters()).device
         check_same_length(len(dataset), device)
@@ -115,10 +117,10 @@ class FGCMemoryBankHook(Hook):
                 self.shard,
             )
             self._restore(name, loss)
-            self._place(loss, device)
-        self._forget_stash(runner)
+            self._move(loss, device)
+            self._clear_loaded_state(runner)
         if self.shard and self.save_banks and self._saver is None:
-            self._saver = ShardedBankSaver(runner, self._whole_state)
+            self._saver = ShardedBankSaver(runner, self._banks_state)
 
     def after_train_iter(
         self,
@@ -127,47 +129,51 @@ class FGCMemoryBankHook(Hook):
         data_batch: dict | None = None,
         outputs: dict | None = None,
     ) -> None:
-        """Log the agreement now and then, and write the batch."""
+        """Log the agreement every agreement_interval; write the batch."""
         for loss in self._losses.values():
             if self.every_n_train_iters(runner, self.agreement_interval):
                 _log_agreement(runner, loss)
             loss.write_banks(_gather)
-            copies = not self.shard and self.check_interval > 0
-            if copies and self.every_n_train_iters(
+            compare_copies = not self.shard and self.check_interval > 0
+            if compare_copies and self.every_n_train_iters(
                 runner, self.check_interval
             ):
                 check_same_banks(loss)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Look at the last batch, of which the next one would have told."""
-        self._settle()
+        """Check whether the last batch was written.
+
+        Within an epoch the next iteration does this.
+        """
+        self._check_last_write()
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Put the banks beside the weights."""
-        self._settle()
+        """Add the banks to the checkpoint."""
+        self._check_last_write()
         if self.save_banks and self._losses:
             collected = self._saver.state if self._saver else None
-            checkpoint[STATE] = (collected or self._whole_state)()
+            checkpoint[STATE] = (collected or self._banks_state)()
 
-    def _settle(self) -> None:
+    def _check_last_write(self) -> None:
         for loss in self._losses.values():
-            loss.settle()
+            loss.check_last_write()
 
-    def _whole_state(self) -> dict[str, dict]:
-        return {name: whole_state(x) for name, x in self._losses.items()}
+    def _banks_state(self) -> dict[str, dict]:
+        return {name: banks_state(x) for name, x in self._losses.items()}
 
-    def _place(
+    def _move(
         self, loss: FeatureGateCouplingLoss, device: torch.device
     ) -> None:
         for banks in loss.banks.values():
             banks.to(device)
             if not self.shard:
-                # where diff_rank_seed=True, every rank drew rows of its own
+                # with diff_rank_seed=True the ranks drew different initial
+                # rows
                 broadcast(banks.feature.rows)
                 broadcast(banks.gate.rows)
 
     def _restore(self, name: str, loss: FeatureGateCouplingLoss) -> None:
-        saved = (self._stash or {}).get(name)
+        saved = (self._loaded_state or {}).get(name)
         if saved is None:
             return
         if set(saved) != set(loss.banks):
@@ -179,31 +185,35 @@ class FGCMemoryBankHook(Hook):
         for site, banks in loss.banks.items():
             banks.load_state_dict(saved[site])
 
-    def _forget_stash(self, runner: Runner) -> None:
-        fresh = sorted(set(self._losses) - set(self._stash or ()))
-        if self._stash is not None and fresh:
+    def _clear_loaded_state(self, runner: Runner) -> None:
+        missing = sorted(set(self._losses) - set(self._loaded_state or ()))
+        if self._loaded_state is not None and missing:
+            names = ', '.join(missing)
             runner.logger.warning(
-                f'The checkpoint has no memory banks of {", ".join(fresh)}, '
-                f'but of {", ".join(self._stash)}: they start at random.'
+                'The checkpoint has memory banks of '
+                f'{", ".join(self._loaded_state)}, but not of {names}; those '
+                f'of {names} are initialised at random.'
             )
-        self._stash = None
+        self._loaded_state = None
 
 
-def _check_stash(stash: Any) -> None:
-    whole = stash is None or (
-        isinstance(stash, dict)
-        and all(isinstance(banks, dict) for banks in stash.values())
+def _check_loaded_state(state: Any) -> None:
+    valid = state is None or (
+        isinstance(state, dict)
+        and all(isinstance(banks, dict) for banks in state.values())
     )
-    if not whole:
+    if not valid:
         raise FGCError(
-            f'the checkpoint has {stash!r:.60} where the memory banks '
-            'belong; it is damaged: take another one, or set '
+            f'the entry {STATE!r} of the checkpoint is {state!r:.60}, not '
+            'the state of memory banks; use another checkpoint, or set '
             'load_banks=False in FGCMemoryBankHook.'
         )
 
 
-def refuse_wrapped(dataset: Dataset) -> None:
-    """Only a plain data set gives every image one index of its own.
+def check_unwrapped(dataset: Dataset) -> None:
+    """Refuse a wrapped data set.
+
+    Only an unwrapped one has exactly one index per image.
 
     Raises:
         FGCError: The data set wraps others (``ConcatDataset``,
@@ -212,9 +222,9 @@ def refuse_wrapped(dataset: Dataset) -> None:
     if hasattr(dataset, 'dataset') or hasattr(dataset, 'datasets'):
         raise FGCError(
             f'the training set is a {type(dataset).__name__}, in which '
-            'sample_idx collides, repeats or has holes, but the memory '
-            'banks have one row per image; give FGCMemoryBankHook a plain '
-            'data set (for a part of one: indices=...).'
+            'sample_idx is not unique, or not contiguous, but the memory '
+            'banks have one row per image; use an unwrapped data set (to '
+            'train on a subset, use its `indices` option).'
         )
 
 
@@ -223,9 +233,9 @@ def _refuse_mixing(model: torch.nn.Module) -> None:
     if augments is not None:
         kinds = [type(a).__name__ for a in augments.augments]
         raise FGCError(
-            f'{" and ".join(kinds)} mixes images, and a mixed image has no '
-            'row of its own in the memory banks; remove the batch augments '
-            'from train_cfg or data_preprocessor.'
+            f'{" and ".join(kinds)} mixes images, but a row of the memory '
+            'banks belongs to one image; remove the batch augments from '
+            'train_cfg or data_preprocessor.'
         )
 
 
@@ -239,9 +249,9 @@ def _coupling_losses(
     }
     if not isinstance(model, GatedImageClassifier) or not losses:
         raise FGCError(
-            f'{type(model).__name__} has no FeatureGateCouplingLoss for '
-            'FGCMemoryBankHook to serve; add one to gate_losses of a '
-            'GatedImageClassifier, or remove the hook.'
+            f'{type(model).__name__} has no FeatureGateCouplingLoss, but '
+            'FGCMemoryBankHook is in custom_hooks; add the loss to '
+            'gate_losses of a GatedImageClassifier, or remove the hook.'
         )
     return losses
 
@@ -255,17 +265,17 @@ def _labels(dataset: Dataset, loss: FeatureGateCouplingLoss) -> Tensor | None:
             f'{type(dataset).__name__} has no get_gt_labels(); use a data '
             'set of mmpretrain.'
         )
-    # not get_gt_labels(), which fails where images have several
+    # not get_gt_labels(), which fails for multi-label images
     infos = map(dataset.get_data_info, range(len(dataset)))
     return LabelNeighbors.single_labels([x.get('gt_label') for x in infos])
 
 
 def _gather(batch: CoupledBatch) -> CoupledBatch:
-    return CoupledBatch(*gather_together(batch))
+    return CoupledBatch(*gather_tables(batch))
 
 
 def _log_agreement(runner: Runner, loss: FeatureGateCouplingLoss) -> None:
-    for site, share in loss.agreement().items():
+    for site, fraction in loss.agreement().items():
         runner.message_hub.update_scalar(
-            f'train/agreement_{site}', float(share)
+            f'train/agreement_{site}', float(fraction)
         )

@@ -1,4 +1,4 @@
-"""The optimizer's own defaults, where a config leaves them out."""
+"""Writes the optimizer's default settings into a config."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def write_optimizer_defaults(cfg: Config) -> None:
     """Writes the defaults of ``lr`` and ``weight_decay`` into the config.
 
     ``paramwise_cfg`` and layer-wise decay multiply the numbers of the config
-    and stop where there is none: ``decay_mult=0`` for the gates and an Adam
-    whose ``weight_decay`` is left at its default of 0.
+    and raise an error if there is none, as with ``decay_mult=0`` for the gates
+    and an Adam whose ``weight_decay`` is left at its default of 0.
 
     Args:
         cfg: The Runner's config; ``optim_wrapper.optimizer`` is completed.
@@ -31,7 +31,7 @@ def write_optimizer_defaults(cfg: Config) -> None:
 def _defaults(kind: object) -> dict[str, float]:
     if isinstance(kind, str):
         kind = OPTIMIZERS.get(kind)
-    if not callable(kind):  # the Runner says that it is unknown
+    if not callable(kind):  # unknown: the Runner raises the error
         return {}
     found = inspect.signature(kind).parameters
     return {

@@ -1,4 +1,4 @@
-"""Sharded banks, whole again on rank 0, for a checkpoint."""
+"""Gathers sharded memory banks on rank 0, for a checkpoint."""
 
 from collections.abc import Callable
 
@@ -11,48 +11,48 @@ from fgc_mm.errors import FGCError
 from fgc_mm.losses import FeatureGateCouplingLoss
 from fgc_mm.memory import MemoryBank, ShardedBank
 
-# Rows that travel at a time are at most so many bytes: scratch on a device.
-_BYTES = 64 * 2**20
+# bytes of rows that are sent at a time: temporary memory on a device
+_CHUNK_BYTES = 64 * 2**20
 
 
-def whole_rows(bank: MemoryBank) -> Tensor | None:
+def all_rows(bank: MemoryBank) -> Tensor | None:
     """All rows of a bank, on rank 0's CPU; None on the other ranks.
 
-    All ranks call it together. They send one after another, piece by piece.
+    All ranks call it together. They send one after another, in chunks.
     """
     if not isinstance(bank, ShardedBank) or bank.shard.world_size == 1:
         return bank.rows
     shard, dim = bank.shard, bank.rows.shape[1]
-    piece = max(1, _BYTES // (dim * bank.rows.element_size()))
+    chunk = max(1, _CHUNK_BYTES // (dim * bank.rows.element_size()))
     if shard.rank:
-        for part in bank.rows.split(piece):
+        for part in bank.rows.split(chunk):
             dist.send(_bytes(part.contiguous()), 0)
         return None
-    whole = torch.empty(shard.length, dim, dtype=bank.rows.dtype, device='cpu')
-    whole[: shard.stop] = bank.rows.cpu()
+    rows = torch.empty(shard.length, dim, dtype=bank.rows.dtype, device='cpu')
+    rows[: shard.stop] = bank.rows.cpu()
     for rank in range(1, shard.world_size):
         start, stop = shard.bounds(rank)
-        for part in whole[start:stop].split(piece):
+        for part in rows[start:stop].split(chunk):
             received = torch.empty_like(part, device=bank.rows.device)
             dist.recv(_bytes(received), rank)
             part.copy_(received)
-    return whole
+    return rows
 
 
 def _bytes(rows: Tensor) -> Tensor:
-    # not every backend knows every dtype
+    # not every backend supports every dtype
     return rows.view(torch.uint8)
 
 
-def whole_state(loss: FeatureGateCouplingLoss) -> dict[str, dict]:
-    """The state of a loss's banks as one process with whole banks saves it.
+def banks_state(loss: FeatureGateCouplingLoss) -> dict[str, dict]:
+    """The state of a loss's banks, as a process with unsharded banks saves it.
 
-    All ranks call it together; only rank 0's result has the rows.
+    All ranks call it together; only rank 0's result contains the rows.
     """
     return {
         site: {
-            space: {'rows': whole_rows(getattr(banks, space))}
-            for space in ('feature', 'gate')
+            kind: {'rows': all_rows(getattr(banks, kind))}
+            for kind in ('feature', 'gate')
         }
         for site, banks in loss.banks.items()
     }
@@ -61,15 +61,15 @@ def whole_state(loss: FeatureGateCouplingLoss) -> dict[str, dict]:
 class ShardedBankSaver:
     """Gathers sharded banks on rank 0 whenever a checkpoint is saved.
 
-    Only rank 0 runs ``Runner.save_checkpoint`` and the hooks within, and
-    alone it cannot have the other ranks' rows. But every rank calls that
-    method, and it returns at once on the others. So this object wraps
-    it, on this runner only.
+    Only rank 0 executes the body of ``Runner.save_checkpoint`` and its hooks,
+    and it does not hold the rows of the other ranks. But every rank calls
+    that method (it returns immediately on the others), so this class wraps
+    it, for this runner only, and gathers the rows before the call.
 
     Args:
         runner: Its ``save_checkpoint`` is wrapped.
-        collect: Called on all ranks before each save; what it returns is
-            ``state`` during the save.
+        collect: Called on all ranks before each save; :meth:`state` returns
+            its result during the save.
     """
 
     def __init__(self, runner: Runner, collect: Callable[[], dict]) -> None:
@@ -78,15 +78,15 @@ class ShardedBankSaver:
         runner.save_checkpoint = self._save_with_banks
 
     def state(self) -> dict:
-        """What was collected for the save that goes on.
+        """The state that was collected for the current save.
 
         Raises:
-            FGCError: None goes on.
+            FGCError: No save is in progress.
         """
         if self._state is None:
             raise FGCError(
                 'a checkpoint is being saved by rank 0 alone, which holds '
-                'only its share of the memory banks; let all ranks call '
+                'only a part of the sharded memory banks; let all ranks call '
                 'runner.save_checkpoint, or set save_banks=False in '
                 'FGCMemoryBankHook.'
             )

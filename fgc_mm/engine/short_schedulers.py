@@ -1,24 +1,24 @@
-"""Parameter schedulers that a scaled schedule leaves a single epoch."""
+"""Adjusts parameter schedulers that have one epoch after scaling."""
 
 from __future__ import annotations
 
 import re
 
-# begin at a share of the rate and reach all of it in their last step
+# these begin at a fraction of the rate and reach it in their last step
 _WARM_UPS = re.compile('(Linear|Constant)(LR|Momentum|ParamScheduler)$')
 
 
 def fit_scheduler(scaled: dict, before: dict, old: int, new: int) -> dict:
-    """A scaled scheduler, changed where mmengine would refuse or stall it.
+    """Adjust a scaled scheduler that mmengine would refuse or never step.
 
-    - None begins after the last epoch: one that followed a warm-up begins
-      with it where there is one epoch for both.
-    - A warm-up of one epoch counts steps. By epochs it would have its first
-      value only, and the rate would never rise.
+    - A scheduler never begins after the last epoch: one that followed a
+      warm-up begins with it if there is only one epoch for both.
+    - A warm-up of one epoch counts steps. Counted in epochs it would only
+      have its first value, and the rate would never rise.
 
     Args:
         scaled: The scheduler in the new number of epochs.
-        before: The same one in the old number.
+        before: The same scheduler in the old number of epochs.
         old: Epochs of the old schedule.
         new: Epochs of the new one.
     """

@@ -1,4 +1,4 @@
-"""Options of the command line that nothing reads."""
+"""Finds ``--cfg-options`` that nothing reads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 from mmengine.runner import Runner
 
-# read from the whole config, by mmengine, mmpretrain and us
+# keys of the config that mmengine, mmpretrain or fgc_mm read beside the
+# arguments of Runner
 _OTHERS = {
     'compile',
     'custom_imports',
@@ -21,7 +22,7 @@ _OTHERS = {
     'tta_model',
     'tta_pipeline',
 }
-# what is read with a default, so that a misspelt key is no error
+# keys below these are read with a default, so a misspelt one is no error
 _BELOW = {
     'auto_scale_lr': {'base_batch_size', 'enable'},
     'env_cfg': {'cudnn_benchmark', 'dist_cfg', 'mp_cfg', 'resource_limit'},
@@ -31,7 +32,7 @@ _BELOW = {
 def unread_options(
     cfg: Mapping[str, Any], options: Mapping[str, Any]
 ) -> Iterator[str]:
-    """A sentence for each option that has no effect.
+    """A warning for each option that has no effect.
 
     Args:
         cfg: The config before the options are merged into it.
@@ -47,8 +48,8 @@ def unread_options(
         elif first in cfg:
             yield (
                 f'--cfg-options {option}: {first} is a variable of the '
-                'config, and what was made from it stays as it is; set the '
-                'part that the Runner reads, as in '
+                'config, and settings that were computed from it do not '
+                'change; set the key that the Runner reads, as in '
                 'train_dataloader.batch_size=64.'
             )
         else:

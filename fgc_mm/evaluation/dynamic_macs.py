@@ -1,4 +1,4 @@
-"""The FLOPs evaluator: MACs that each image really costs."""
+"""The FLOPs evaluator: MACs that are computed for each image."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,33 +13,34 @@ from fgc_mm.evaluation.site_table import render_sites, site_rows
 from fgc_mm.functional.macs import MACsTable, macs_per_image
 from fgc_mm.registry import METRICS
 
-# countings of published numbers, and what they are reported as
+# countings used in publications, and the names of their metrics
 PUBLISHED = {'fgc-pr': 'pruning_ratio_fgc_pr', 'ftwt': 'pruning_ratio_ftwt'}
 
 
 @METRICS.register_module()
 class DynamicMACs(BaseMetric):
-    """MACs per image of a dynamic network, and what its gates did.
+    """MACs per image of a dynamic network, and statistics of its gates.
 
-    Every product of tensors counts, gates, classifier and attention's two
-    matrix products included; a closed channel takes away its row of the
-    producer and its column of the consumer, and nothing of what runs outside
-    the forward of a conv or linear layer. Reported: ``mean``, ``p50``, ``p95``
-    and ``dense`` in MACs, where ``dense`` is the network without gates and
-    before compaction, ``pruning_ratio`` = 100 (1 - mean / dense) in percent,
-    ``keep_ratio`` (share of gated channels open), and, for comparison only,
-    the countings of published numbers: ``pruning_ratio_fgc_pr`` (no
-    classifier) and ``pruning_ratio_ftwt`` (no gates either, and residual sums
-    as if they were masked). A table per site goes to the log. Where the gates
-    of an image said nan or inf, all but ``dense`` are nan, and a warning
-    counts such images.
+    Every product of tensors is counted, including gates, classifier and the
+    two matrix products of attention. A closed channel removes its row of the
+    producer's weights and its column of the consumer's, but no operation
+    outside the forward of a conv or linear layer. Reported: ``mean``,
+    ``p50``, ``p95`` and ``dense`` in MACs, where ``dense`` is the network
+    without gates and before compaction, ``pruning_ratio`` =
+    100 (1 - mean / dense) in percent, ``keep_ratio`` (fraction of open gated
+    channels), and, only for comparison with published numbers,
+    ``pruning_ratio_fgc_pr`` (without the classifier) and
+    ``pruning_ratio_ftwt`` (without classifier and gates, and with residual
+    sums counted as if they were masked). A table per site is logged. If the
+    gates output nan or inf for an image, all metrics except ``dense`` are
+    nan, and a warning gives the number of such images.
 
     Args:
         collect_device: Where the results of all ranks are collected.
-        prefix: Of the reported names.
+        prefix: Of the metrics' names.
 
     Raises:
-        FGCError: The samples carry no MACs, or were merged from several
+        FGCError: The samples have no MACs, or were merged from several
             views of an image.
     """
 
@@ -52,12 +53,12 @@ class DynamicMACs(BaseMetric):
         self._table: MACsTable | None = None
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Take one entry per image, so that padding can be cut off."""
+        """Append one entry per image, so that padding can be removed."""
         for sample in data_samples:
             if 'macs_table' not in sample:
                 raise FGCError(
-                    'a prediction carries no MACs; DynamicMACs needs a '
-                    'model of type fgc_mm.GatedImageClassifier.'
+                    'a prediction has no MACs; DynamicMACs needs a model of '
+                    'type fgc_mm.GatedImageClassifier.'
                 )
             _refuse_merged(sample)
         self._table = data_samples[0]['macs_table']
@@ -67,21 +68,22 @@ class DynamicMACs(BaseMetric):
         bases = [self._table.base(name) for name in PUBLISHED]
         packed = np.packbits(opened.numpy(), axis=1)
         self.results += [
-            (cost, dense, kept, bases, row)
-            for cost, kept, row in zip(macs, published, packed)
+            (cost, dense, counted, bases, row)
+            for cost, counted, row in zip(macs, published, packed)
         ]
 
     def compute_metrics(self, results: list[tuple]) -> dict[str, float]:
-        """Numbers over all images of all ranks."""
-        macs, dense, kept, bases, packed = zip(*results)
+        """Compute the metrics over all images of all ranks."""
+        macs, dense, counted, bases, packed = zip(*results)
         macs, dense = np.array(macs), np.array(dense)
-        _warn_of_broken(macs)
+        _warn_of_nan(macs)
         channels = self._table.channels
         opened = np.unpackbits(np.stack(packed), axis=1, count=sum(channels))
         rows = site_rows(self._table.sites, channels, opened.mean(axis=0))
         MMLogger.get_current_instance().info('\n' + render_sites(rows))
-        kept = np.array(kept) + 0 * macs[:, None]  # nan where macs are
-        pruned = 100 * (1 - np.mean(kept, axis=0) / np.mean(bases, axis=0))
+        # nan where macs is nan
+        counted = np.array(counted) + 0 * macs[:, None]
+        pruned = 100 * (1 - np.mean(counted, axis=0) / np.mean(bases, axis=0))
         return {
             'mean': float(macs.mean()),
             'dense': float(dense.mean()),
@@ -99,22 +101,22 @@ class DynamicMACs(BaseMetric):
         return torch.stack(counts, dim=1).tolist()
 
 
-def _warn_of_broken(macs: np.ndarray) -> None:
-    broken = int(np.isnan(macs).sum())
-    if broken:
+def _warn_of_nan(macs: np.ndarray) -> None:
+    count = int(np.isnan(macs).sum())
+    if count:
         MMLogger.get_current_instance().warning(
-            f'Gates say nan or inf for {broken} of {len(macs)} images, so the '
-            'means of their MACs are nan. Early in training the running '
-            'statistics of norms may not have settled; if later validations '
-            'say so too, lower the learning rate.'
+            f'Gates output nan or inf for {count} of {len(macs)} images, so '
+            'the means of the MACs are nan. Early in training the running '
+            'statistics of norms may be inaccurate; if later validations also '
+            'log this, lower the learning rate.'
         )
 
 
 def _refuse_merged(sample: dict) -> None:
-    # a merged prediction has a score of its own and its first view's gates
+    # a merged prediction has a new score, but the gates of its first view
     if sample.get('gated_score') is not sample.get('pred_score'):
         raise FGCError(
             'a prediction was merged from several views of an image '
-            '(test-time augmentation), but carries the MACs of the first '
-            'view only; test without --tta, or without DynamicMACs.'
+            '(test-time augmentation), but has the MACs of the first view '
+            'only; test without --tta, or without DynamicMACs.'
         )

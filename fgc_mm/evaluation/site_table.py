@@ -1,4 +1,4 @@
-"""What every site did over a data set, as a table."""
+"""Keep ratios of every site over a data set, as a table."""
 
 from dataclasses import dataclass
 
@@ -9,14 +9,14 @@ from rich.table import Table
 
 @dataclass(frozen=True)
 class SiteRow:
-    """What one site did over a data set.
+    """How often the channels of a site are open over a data set.
 
     Attributes:
-        name: The site.
-        channels: Its channels.
-        keep_ratio: Share of channels open, over images and channels.
-        never_open: Share of channels that no image opened.
-        always_open: Share of channels that every image opened.
+        name: Of the site.
+        channels: Number of channels.
+        keep_ratio: Fraction of open channels, over images and channels.
+        never_open: Fraction of channels that are open for no image.
+        always_open: Fraction of channels that are open for every image.
     """
 
     name: str
@@ -32,9 +32,9 @@ def site_rows(
     """One row per site.
 
     Args:
-        names: The sites.
-        channels: Their channels.
-        firing: (sum of channels,) share of images that open a channel.
+        names: Of the sites.
+        channels: Their numbers of channels.
+        firing: (sum of channels,) fraction of images that open a channel.
     """
     parts = np.split(firing, np.cumsum(channels)[:-1])
     return [
@@ -51,7 +51,7 @@ def site_rows(
 
 def render_sites(rows: list[SiteRow]) -> str:
     """The rows as a table for the log."""
-    table = Table(title='gate sites')
+    table = Table(title='open channels of the sites')
     table.add_column('site')
     for column in ('channels', 'keep ratio', 'never open', 'always open'):
         table.add_column(column, justify='right')

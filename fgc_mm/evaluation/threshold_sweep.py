@@ -1,4 +1,4 @@
-"""One trained network at many budgets, by moving the gates' threshold."""
+"""Tests one trained network at several thresholds of its gates."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def sweep_thresholds(
     """Tests the runner's model at each threshold, without training.
 
     Args:
-        runner: With a gated model, whose weights it has or loads; its gates
-            have their own thresholds again afterwards.
+        runner: With a gated model, whose weights are loaded or will be
+            loaded by the test; the thresholds are restored afterwards.
         thresholds: Probabilities above which a gate opens a channel.
 
     Returns:
@@ -31,31 +31,31 @@ def sweep_thresholds(
         ``keep_ratio``.
 
     Raises:
-        FGCError: A threshold is no probability, the model has no gates or
-            such without a threshold, or the test measures no top-1 accuracy
-            or no MACs.
+        FGCError: A threshold is not in (0, 1), the model has no gates or
+            gates without a threshold, or the test does not measure the top-1
+            accuracy or the MACs.
     """
     check_thresholds(thresholds)
     gates = _gates(runner)
-    own = [gate.threshold for gate in gates]
+    original = [gate.threshold for gate in gates]
     try:
         return [_test_at(runner, gates, value) for value in thresholds]
     finally:
-        for gate, threshold in zip(gates, own):
+        for gate, threshold in zip(gates, original):
             gate.threshold = threshold
 
 
 def check_thresholds(thresholds: Sequence[float]) -> None:
-    """Refuses what is no probability between 0 and 1.
+    """Checks that the thresholds are between 0 and 1.
 
     Raises:
-        FGCError: Such a value.
+        FGCError: One is not.
     """
     for threshold in thresholds:
         if not 0 < threshold < 1:
             raise FGCError(
-                f'--thresholds {threshold} is no probability that a channel '
-                'can pass; give numbers between 0 and 1.'
+                f'--thresholds {threshold} is not a probability; give numbers '
+                'between 0 and 1.'
             )
 
 
@@ -66,13 +66,13 @@ def _gates(runner: Runner) -> list[Any]:
     if gates is None:
         raise FGCError(
             f'the model of {runner.cfg.filename} has no gates; give the '
-            'config of a gated one.'
+            'config of a gated model.'
         )
     for gate in gates.values():
         if not isinstance(getattr(gate, 'threshold', None), float):
             raise FGCError(
-                f'{type(gate).__name__} compares no probability, so there is '
-                'no threshold to move; its budget is set when it is trained.'
+                f'{type(gate).__name__} has no threshold to change; its '
+                'budget is set when it is trained.'
             )
     return [*gates.values()]
 

@@ -190,6 +190,8 @@ def neighbor_contrast(
             invalid (row indices are checked on the CPU only).
     """
     check_contrast(queries, bank, positives, temperature, form, eps, len(bank))
+    # the sum of both terms' gradients is rounded to half precision, not each
+    queries = queries.to(torch.promote_types(queries.dtype, torch.float32))
     scale = 1 / temperature
     total = bank_logsumexp(queries, bank, scale)
     score = _PositiveScore.apply(

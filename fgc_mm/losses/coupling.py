@@ -244,9 +244,9 @@ class FeatureGateCouplingLoss(GateLoss):
         Raises:
             FGCError: A value is not finite, so nothing was written. On an
                 accelerator it is raised by the next call or by
-                :meth:`settle`.
+                :meth:`check_last_write`.
         """
-        self.settle()
+        self.check_last_write()
         pending, self._pending = self._pending, {}
         if not pending:
             return
@@ -261,7 +261,7 @@ class FeatureGateCouplingLoss(GateLoss):
             write.check()
         write.write()
 
-    def settle(self) -> None:
+    def check_last_write(self) -> None:
         """Raise FGCError if the last batch was not written."""
         written, self._last_write = self._last_write, None
         if written is not None:

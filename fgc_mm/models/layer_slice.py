@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
-from fgc_mm.sites.layout import DENSE, layer_widths
+from fgc_mm.sites.layout import CONV_OR_LINEAR, layer_widths
 
 # attributes in which per-channel modules store their number of channels
 WIDTH_NAMES = ('num_features', 'num_channels', 'num_parameters', 'dim')
@@ -111,7 +111,7 @@ def map_widths(network: nn.Module, path: str) -> tuple[int, ...]:
             'does not have, but a map only fits the network that it was made '
             'for; give the config of that one.'
         ) from None
-    if isinstance(layer, DENSE):
+    if isinstance(layer, CONV_OR_LINEAR):
         reads, out, groups = layer_widths(layer)
         return out, reads, groups
     channels = channel_count(layer)

@@ -1,4 +1,4 @@
-"""Runs that survive crashes and preemption; useful without gates, too."""
+"""Hooks for training that survives crashes and preemption."""
 
 from fgc_mm import checked_stack  # noqa: F401  isort: skip
 

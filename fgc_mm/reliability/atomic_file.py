@@ -1,4 +1,4 @@
-"""Files that are there whole, or not at all."""
+"""Atomic writing: a file is either complete or not changed."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ LEFTOVERS = '.*.part'
 
 
 def write_atomically(content: bytes, path: str | Path) -> None:
-    """Writes aside, to the disk, and renames: a crash leaves the old file.
+    """Writes a temporary file, syncs it and renames it.
+
+    After a crash the old file is unchanged.
 
     Raises:
-        OSError: The file cannot be written; the old one is as it was.
+        OSError: The file cannot be written; the old one is unchanged.
     """
     file = Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -33,7 +35,7 @@ def write_atomically(content: bytes, path: str | Path) -> None:
 
 
 def remove_leftovers(folder: str | Path) -> list[Path]:
-    """Removes what writers that were killed have left in a folder."""
+    """Removes the temporary files of killed writers from a folder."""
     leftovers = sorted(Path(folder).glob(LEFTOVERS))
     for part in leftovers:
         part.unlink(missing_ok=True)
@@ -41,7 +43,7 @@ def remove_leftovers(folder: str | Path) -> list[Path]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Puts the rename itself on the disk; not every file system can."""
+    """Syncs the rename to the disk, if the file system supports it."""
     try:
         number = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -55,7 +57,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 class AtomicBackend(LocalBackend):
-    """mmengine's local files, written atomically."""
+    """mmengine's backend for local files; it writes atomically."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         """As in ``LocalBackend``."""

@@ -1,11 +1,12 @@
-"""Checkpoints are read as data, never as code.
+"""Reads checkpoints as data, without running code.
 
-A pickle can run any program while it is read. ``torch.load`` with
-``weights_only=True`` refuses that, but then it refuses mmengine's checkpoints
-too: their ``message_hub`` holds log buffers. Here is the short list of what
-those need. The originals know no such list, and the onedl forks fall back to
-``weights_only=False``; we never do. ``checkpoint_loaders.py`` has MMEngine
-read with it.
+Reading a pickle can run any program. ``torch.load`` with ``weights_only=True``
+prevents that, but it also refuses mmengine's checkpoints, whose
+``message_hub`` contains log buffers. This module lists the few additional
+classes and functions that mmengine's checkpoints need. The original OpenMMLab
+packages have no such list, and the onedl forks fall back to
+``weights_only=False``, which this package never uses.
+``checkpoint_loaders.py`` registers loaders that use the list with MMEngine.
 """
 
 from __future__ import annotations
@@ -25,16 +26,17 @@ from fgc_mm.errors import FGCError
 Checkpoint = dict[str, Any]
 MapLocation = str | torch.device | Callable | dict | None
 
-# What pickle writes for a class that is only the owner of a function below. A
-# text stands for it: unlike the class, it cannot be called or filled.
+# Pickle names this class as the owner of a function below. It is replaced by a
+# string, which, unlike the class, cannot be called.
 _ONE_CYCLE = 'mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler'
 
 
 def _known_attribute(owner: object, name: str) -> Callable:
     """``getattr`` for the few functions that mmengine pickles by name.
 
-    Every log buffer carries its methods, and OneCycle schedulers their curve.
-    The real ``getattr`` (the forks allow it) would reach any code at all.
+    Every log buffer contains its methods, and a OneCycle scheduler its
+    annealing function. The real ``getattr``, which the forks allow, would
+    give access to any function.
     """
     if owner is HistoryBuffer and name in ('min', 'max', 'mean', 'current'):
         return getattr(HistoryBuffer, name)
@@ -46,11 +48,11 @@ def _known_attribute(owner: object, name: str) -> Callable:
 
 
 def safe_globals() -> list[Callable | tuple[Any, str]]:
-    """All that a checkpoint of mmengine may name, beside torch's own list."""
+    """Classes and functions allowed in a checkpoint, beside torch's list."""
     rebuild, number = np.ndarray(0).__reduce__()[0], np.float64(0).__reduce__()
     arrays: list[Callable | tuple[Any, str]] = [np.ndarray, np.dtype]
-    # numpy 1 and 2 write the same functions under two names; either version
-    # shall read the files of the other.
+    # numpy 1 and 2 write the same functions under different names; each
+    # version must be able to read the files of the other
     for core in ('numpy.core', 'numpy._core'):
         arrays.append((rebuild, f'{core}.multiarray._reconstruct'))
         arrays.append((number[0], f'{core}.multiarray.scalar'))
@@ -68,10 +70,10 @@ _listeners: list[Callable[[Checkpoint], object]] = []
 
 
 def call_after_reading(listener: Callable[[Checkpoint], object]) -> None:
-    """Calls a function with every checkpoint that is read from now on.
+    """Registers a function to call with every checkpoint that is read.
 
     Args:
-        listener: Called with the checkpoint; added once.
+        listener: Called with the checkpoint; a function is registered once.
     """
     if listener not in _listeners:
         _listeners.append(listener)
@@ -80,18 +82,18 @@ def call_after_reading(listener: Callable[[Checkpoint], object]) -> None:
 def read_checkpoint(
     path: str | Path, map_location: MapLocation = 'cpu'
 ) -> Checkpoint:
-    """Reads a checkpoint file, of mmengine or any plain ``torch.save``.
+    """Reads a checkpoint file of mmengine or of ``torch.save``.
 
     Args:
         path: The file.
         map_location: As in :func:`torch.load`.
 
     Returns:
-        What the file holds: a dict with a tensor in it somewhere.
+        The contents: a dict that contains tensors, possibly nested.
 
     Raises:
         FGCError: The file is missing, empty, damaged, not a checkpoint, or
-            asks to run code. Nothing of it was run.
+            refers to code, which was not run.
     """
     file = Path(path).expanduser()
     if not file.is_file():
@@ -101,8 +103,8 @@ def read_checkpoint(
         )
     if file.stat().st_size == 0:
         raise FGCError(
-            f'{path} is empty (0 bytes): a checkpoint holds weights; save or '
-            'download it again.'
+            f'{path} is empty (0 bytes): a checkpoint contains weights; save '
+            'or download it again.'
         )
     with file.open('rb') as stream:
         return read_stream(stream, str(path), map_location)
@@ -111,17 +113,17 @@ def read_checkpoint(
 def read_stream(
     stream: BinaryIO, name: str, map_location: MapLocation
 ) -> Checkpoint:
-    """As :func:`read_checkpoint`, of an open file.
+    """Like :func:`read_checkpoint`, for an open file.
 
     Args:
-        stream: At its beginning; it can be read more than once.
-        name: What messages call it.
+        stream: At its beginning, and seekable.
+        name: Of the file, for messages.
         map_location: As in :func:`torch.load`.
     """
     if map_location is None and not torch.cuda.is_available():
         map_location = 'cpu'
-    # Each time, for others may have taken entries of ours off torch's list
-    # (the forks do when they have read a file).
+    # added each time, since others may have removed entries from torch's list
+    # (the forks do after they have read a file)
     torch.serialization.add_safe_globals(safe_globals())
     try:
         _verify_checksums(stream)
@@ -130,8 +132,8 @@ def read_stream(
         )
     except (MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # whatever a damaged pickle provokes
-        raise _refusal(name, error) from error
+    except Exception as error:  # a damaged pickle may cause any exception
+        raise _read_error(name, error) from error
     checkpoint = _checked(content, name)
     for listener in _listeners:
         listener(checkpoint)
@@ -139,9 +141,9 @@ def read_stream(
 
 
 def _verify_checksums(stream: BinaryIO) -> None:
-    """Raises BadZipFile where a byte has changed, which torch.load ignores.
+    """Raises BadZipFile if a byte has changed, which torch.load ignores.
 
-    A checksum of 0 means that torch.save was told to write none.
+    A checksum of 0 means that torch.save was set not to write checksums.
     """
     if zipfile.is_zipfile(stream):
         with zipfile.ZipFile(stream) as archive:
@@ -152,8 +154,8 @@ def _verify_checksums(stream: BinaryIO) -> None:
     stream.seek(0)
 
 
-def _refusal(name: str, error: Exception) -> FGCError:
-    """The sentence for a file that torch.load would not read."""
+def _read_error(name: str, error: Exception) -> FGCError:
+    """The error for a file that torch.load did not read."""
     foreign = re.search(
         r'GLOBAL (\S+)|reduce for unrecognized function (.+)|'
         r'(getattr of \S+)|(TorchScript)',
@@ -162,19 +164,19 @@ def _refusal(name: str, error: Exception) -> FGCError:
     if foreign:
         code = next(group for group in foreign.groups() if group)
         return FGCError(
-            f'{name} asks to run code ({code}): a checkpoint may hold only '
-            'tensors, numbers, texts and the logs of mmengine, so nothing of '
-            'it was run; if you trust its source, save its state_dict alone.'
+            f'{name} refers to code ({code}), which was not run: a checkpoint '
+            'may contain only tensors, numbers, text and the logs of '
+            'mmengine; if you trust its source, save its state_dict alone.'
         )
     return FGCError(
-        f'{name} cannot be read ({_reason(error)}): a checkpoint is a file '
-        'that torch.save wrote, whole and unchanged; save or download it '
-        'again.'
+        f'{name} cannot be read ({_reason(error)}): a checkpoint is a '
+        'complete, unchanged file written by torch.save; save or download '
+        'it again.'
     )
 
 
 def _reason(error: Exception) -> str:
-    """The part of torch's message that says what is wrong with the file."""
+    """The part of torch's message that describes the problem."""
     text = ' '.join(str(error).split())
     if not re.search('[a-z]', text):  # the bare number of an opcode
         return type(error).__name__
@@ -184,23 +186,26 @@ def _reason(error: Exception) -> str:
 
 
 def _checked(content: object, name: str) -> Checkpoint:
+    """The contents, if they contain weights."""
     weights = content
     if isinstance(content, dict):
         weights = content.get('state_dict', content)
-    if isinstance(weights, dict) and _holds_tensor(content):
+    if isinstance(weights, dict) and _contains_tensor(content):
         return content
     kind = type(content).__name__
     found = f'a {kind}' if kind != 'dict' else 'a dict without weights'
     raise FGCError(
-        f'{name} holds {found}: a checkpoint is a dict of weights, as a '
+        f'{name} contains {found}: a checkpoint is a dict of weights, as a '
         'training run or torch.save(model.state_dict(), ...) writes it; '
         'check the path.'
     )
 
 
-def _holds_tensor(content: object, depth: int = 3) -> bool:
+def _contains_tensor(content: object, depth: int = 3) -> bool:
     if isinstance(content, torch.Tensor):
         return True
     if not isinstance(content, dict) or depth == 0:
         return False
-    return any(_holds_tensor(value, depth - 1) for value in content.values())
+    return any(
+        _contains_tensor(value, depth - 1) for value in content.values()
+    )

@@ -1,4 +1,4 @@
-"""Checkpoints that survive a crash, a full disk and a preemption."""
+"""Checkpoint hook that survives a crash, a full disk and a preemption."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from fgc_mm.reliability.latest_checkpoint import (
     own_folders,
 )
 from fgc_mm.reliability.resumable import check_schedulers, check_training_state
-from fgc_mm.reliability.stop_signal import StopSignal, outlive_signals
+from fgc_mm.reliability.stop_signal import StopSignal, keep_workers_alive
+from fgc_mm.reliability.timeout import collective_timeout
 from fgc_mm.reliability.work_dir_lock import WorkDirLock
 
 INTERRUPTED = 'interrupted.pth'
@@ -33,25 +34,26 @@ INTERRUPTED = 'interrupted.pth'
 
 @HOOKS.register_module()
 class SafeCheckpointHook(CheckpointHook):
-    """mmengine's ``CheckpointHook``, for runs that end at any moment.
+    """mmengine's ``CheckpointHook``, for runs that may be killed at any time.
 
-    - A checkpoint is written aside and renamed, and older ones are removed
-      only then.
-    - A resume takes the newest checkpoint that is whole, and none that lacks
-      optimizer or schedulers.
-    - On SIGTERM or SIGUSR1 the step is finished, ``interrupted.pth`` saved,
-      and the process exits with status 75. On every rank it is the same
-      step.
-    - A second run in the same work dir is refused.
+    - A checkpoint is written under a temporary name and renamed; only then
+      are older ones removed.
+    - Resuming uses the newest checkpoint that is complete and contains the
+      state of optimizer and schedulers.
+    - On SIGTERM or SIGUSR1 all ranks finish the same step, save
+      ``interrupted.pth`` and exit with status 75.
+    - A second run in the same work dir is an error.
 
     Args:
         keep_epochs: Epochs (1 is the first) whose checkpoints are saved
-            whatever ``interval`` is, and stay beside the newest
-            ``max_keep_ckpts``: the end of a stage that other runs start from.
-        **kwargs: As in ``CheckpointHook``, which refuses no unknown ones.
+            whatever ``interval`` is, and are not removed by
+            ``max_keep_ckpts``: e.g. the end of a stage that other runs start
+            from.
+        **kwargs: As in ``CheckpointHook``, which ignores unknown ones.
 
     Raises:
-        FGCError: ``keep_epochs`` are no epochs, or ``by_epoch=False``.
+        FGCError: ``keep_epochs`` is not a list of epochs, or
+            ``by_epoch=False``.
     """
 
     def __init__(self, keep_epochs: Sequence[int] = (), **kwargs: Any) -> None:
@@ -61,18 +63,18 @@ class SafeCheckpointHook(CheckpointHook):
         self._lock = WorkDirLock()
 
     def before_run(self, runner: Runner) -> None:
-        """Take the work dir, and choose what to resume from."""
+        """Lock the work dir, and choose the checkpoint to resume from."""
         if not isinstance(runner._train_loop, BaseLoop):  # no training
             return
         if is_main_process():
-            self._lock.take(runner.work_dir)
+            self._lock.acquire(runner.work_dir)
             for part in remove_leftovers(runner.work_dir):
-                runner.logger.info(f'Removed {part}, which was never done.')
+                runner.logger.info(f'Removed the incomplete file {part}.')
         if runner._resume and runner._load_from is None:
             self._resume_from_the_latest(runner)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Refuse to resume from what has no state of training.
+        """Refuse to resume from a checkpoint without training state.
 
         Raises:
             FGCError: Optimizer, schedulers or counters are missing.
@@ -84,19 +86,18 @@ class SafeCheckpointHook(CheckpointHook):
             check_schedulers(checkpoint, schedulers)
 
     def before_train(self, runner: Runner) -> None:
-        """Begin to listen for signals."""
+        """Install the signal handlers."""
         folder = str(self.out_dir or runner.work_dir)
         if self.backend_args is None and '://' not in folder:
             self.backend_args = dict(backend=BACKEND)
-        self._spare_kept_epochs(runner)
+        self._exclude_kept_epochs(runner)
         super().before_train(runner)
-        if self.max_keep_ckpts > 0:  # one more than that while saving
+        if self.max_keep_ckpts > 0:  # unbounded: one more during a save
             self.keep_ckpt_ids = deque(self.keep_ckpt_ids)
-        outlive_signals(runner.train_dataloader)
+        keep_workers_alive(runner.train_dataloader)
         if runner.val_loop is not None:
-            outlive_signals(runner.val_dataloader)
-        dist_cfg = runner.cfg.get('env_cfg', {}).get('dist_cfg', {})
-        self._stop.install(dist_cfg.get('timeout', 1800))
+            keep_workers_alive(runner.val_dataloader)
+        self._stop.install(collective_timeout(runner.cfg))
         _warn_of_accumulation(runner)
 
     def after_train_iter(
@@ -106,13 +107,14 @@ class SafeCheckpointHook(CheckpointHook):
         data_batch: Any = None,
         outputs: dict | None = None,
     ) -> None:
-        """Save as upstream does; stop if told to."""
+        """Save as upstream does; stop after a signal."""
         super().after_train_iter(runner, batch_idx, data_batch, outputs)
-        if self._stop.agreed() and _gradients_are_used(runner):
-            self._leave(runner, dict(epoch=runner.epoch, iter=runner.iter + 1))
+        if self._stop.any_rank() and _gradients_are_used(runner):
+            meta = dict(epoch=runner.epoch, iter=runner.iter + 1)
+            self._save_and_exit(runner, meta)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Save as upstream does, and at the end of a stage."""
+        """Save as upstream does, and in the epochs of ``keep_epochs``."""
         super().after_train_epoch(runner)
         step = runner.epoch + 1
         name = self.filename_tmpl.format(step)
@@ -127,19 +129,20 @@ class SafeCheckpointHook(CheckpointHook):
         data_batch: Any = None,
         outputs: Any = None,
     ) -> None:
-        """Stop if told to; several ranks wait for the next training step."""
+        """Stop after a signal; several ranks stop in the next step."""
         # ranks may have unequal numbers of validation steps
         if self._stop.name and get_world_size() == 1:
-            self._leave(runner, dict(epoch=runner.epoch, iter=runner.iter))
+            meta = dict(epoch=runner.epoch, iter=runner.iter)
+            self._save_and_exit(runner, meta)
 
     def after_train(self, runner: Runner) -> None:
-        """Publish as upstream does; give back signals and work dir."""
+        """Publish as upstream does; remove handlers, unlock the work dir."""
         super().after_train(runner)
         self._stop.remove()
         self._lock.release()
 
-    def _spare_kept_epochs(self, runner: Runner) -> None:
-        """Upstream removes what a resumed run no longer has to keep."""
+    def _exclude_kept_epochs(self, runner: Runner) -> None:
+        """Keep upstream from removing kept epochs when a run is resumed."""
         info = runner.message_hub.runtime_info
         if 'keep_ckpt_ids' in info:
             others = [
@@ -150,37 +153,37 @@ class SafeCheckpointHook(CheckpointHook):
             runner.message_hub.update_info('keep_ckpt_ids', others)
 
     def _resume_from_the_latest(self, runner: Runner) -> None:
-        path, refusals = latest_checkpoint(
+        path, errors = latest_checkpoint(
             runner.work_dir, self.out_dir, runner.param_schedulers is not None
         )
-        for refusal in refusals:
-            runner.logger.warning(f'{refusal} Going on from {path}.')
+        for error in errors:
+            runner.logger.warning(f'{error} Resuming from {path} instead.')
         if path is None:
             return
         own = own_folders(runner.work_dir, self.out_dir)
         if path.absolute().parent not in [x.absolute() for x in own]:
             runner.logger.warning(
-                f'{runner.work_dir} has no checkpoint of its own; its '
-                f'{POINTER} file names {path}, so the run resumes from that.'
+                f'{runner.work_dir} contains no checkpoint; its {POINTER} '
+                f'file names {path}, so the run resumes from that.'
             )
         runner._load_from = str(path)
 
-    def _leave(self, runner: Runner, meta: dict[str, int]) -> None:
+    def _save_and_exit(self, runner: Runner, meta: dict[str, int]) -> None:
         name = self._stop.name or 'a signal to another process'
         runner.logger.info(
-            f'Told to stop by {name}: saving {INTERRUPTED} (epoch '
-            f'{meta["epoch"]}, iter {meta["iter"]}) and leaving with exit '
-            f'status {STOPPED}; --resume goes on from there.'
+            f'Stopped by {name}: saving {INTERRUPTED} (epoch '
+            f'{meta["epoch"]}, iter {meta["iter"]}) and exiting with '
+            f'status {STOPPED}; continue with --resume.'
         )
         self._save(runner, INTERRUPTED, meta)
-        self._stop.leave()
+        self._stop.wait_for_ranks()
         self._lock.release()
         raise SystemExit(STOPPED)
 
     def _save_checkpoint_with_step(
         self, runner: Runner, step: int, meta: dict
     ) -> None:
-        """As upstream's, but what is outdated goes after the new is there."""
+        """As upstream's, but old files are removed after the new is saved."""
         kept = list(getattr(self, 'keep_ckpt_ids', ()))
         if self.max_keep_ckpts > 0 and step not in self.keep_epochs:
             kept = kept if kept[-1:] == [step] else [*kept, step]
@@ -195,8 +198,8 @@ class SafeCheckpointHook(CheckpointHook):
             self._remove(outdated)
 
     def _save(self, runner: Runner, name: str, meta: dict) -> None:
-        # the checkpoint itself is rank 0's; here are all of them
-        runner.call_hook('hold_random_states')
+        # only rank 0 writes the checkpoint, but here all ranks are called
+        runner.call_hook('gather_random_states')
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         try:
@@ -215,20 +218,20 @@ class SafeCheckpointHook(CheckpointHook):
                 pointer = Path(runner.work_dir, POINTER)
                 write_atomically(self.last_ckpt.encode(), pointer)
         except OSError as error:
-            raise _not_saved(self.last_ckpt, error) from error
+            raise _save_error(self.last_ckpt, error) from error
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         try:
             super()._save_best_checkpoint(runner, metrics)
         except OSError as error:
-            raise _not_saved('the best checkpoint', error) from error
+            raise _save_error('the best checkpoint', error) from error
 
     def _remove(self, names: list[str]) -> None:
         for name in names:
             path = self.file_backend.join_path(self.out_dir, name)
             if self.file_backend.isfile(path):
                 self.file_backend.remove(path)
-            elif self.file_backend.isdir(path):  # deepspeed's
+            elif self.file_backend.isdir(path):  # of deepspeed
                 self.file_backend.rmtree(path)
 
 
@@ -242,7 +245,8 @@ def _checked_epochs(epochs: Sequence[int], by_epoch: bool) -> frozenset[int]:
     if epochs and not by_epoch:
         raise FGCError(
             f'keep_epochs={list(epochs)} counts epochs, but the checkpoint '
-            'hook has by_epoch=False and counts iterations; drop one of them.'
+            'hook has by_epoch=False and counts iterations; remove one of '
+            'them.'
         )
     return frozenset(epochs)
 
@@ -255,19 +259,20 @@ def _warn_of_accumulation(runner: Runner) -> None:
     ):
         runner.logger.warning(
             f'accumulative_counts={counts} does not divide the {steps} steps '
-            "of an epoch: an epoch's checkpoint lacks the gradients that "
-            'wait at its end, so a resume from it is not exact.'
+            'of an epoch: the checkpoint of an epoch lacks the accumulated '
+            'gradients at its end, so resuming from it is not exact.'
         )
 
 
 def _gradients_are_used(runner: Runner) -> bool:
-    """Accumulated gradients are in no checkpoint: wait for their step."""
+    """Whether no accumulated gradient would be missing in a checkpoint."""
     counts = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
     return (runner.iter + 1) % counts == 0
 
 
-def _not_saved(path: str, error: OSError) -> FGCError:
+def _save_error(path: str, error: OSError) -> FGCError:
     return FGCError(
-        f'{path} cannot be saved ({error.strerror or error}): the checkpoints '
-        'before it are whole; make room, then go on with --resume.'
+        f'{path} cannot be saved ({error.strerror or error}); the earlier '
+        'checkpoints are complete: free disk space, then continue with '
+        '--resume.'
     )

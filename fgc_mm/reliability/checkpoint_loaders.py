@@ -1,6 +1,6 @@
-"""MMEngine's checkpoint loaders, one per scheme, that read data only.
+"""Checkpoint loaders for MMEngine, one per URL scheme, that run no code.
 
-mmengine logs the name of a loader without its ``load_from_``.
+The functions are called ``load_from_NAME``, since mmengine logs NAME.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ from fgc_mm.reliability.checkpoint import (
 
 
 def _host(map_location: MapLocation) -> MapLocation:
-    """The CPU in place of a device.
+    """The CPU instead of a device.
 
-    A resumed run asks for its GPU, but every part of the checkpoint is copied
-    into tensors that lie there already, and whole memory banks need not fit.
+    A resumed run loads to its GPU, but every tensor of the checkpoint is
+    copied into an existing tensor anyway, and unsharded memory banks may not
+    fit on the GPU.
     """
     chosen = callable(map_location) or isinstance(map_location, dict)
     return map_location if chosen else 'cpu'
@@ -49,7 +50,7 @@ def load_from_http(
     """A URL, downloaded once into torch's cache."""
     if get_rank() == 0:
         _download(filename)
-    barrier()  # the other processes find the file, or are on another machine
+    barrier()  # then each other machine downloads its own copy
     return read_checkpoint(_download(filename), _host(map_location))
 
 
@@ -59,15 +60,15 @@ def _download(url: str) -> Path:
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
-            # Writes aside and renames, so a broken download leaves nothing.
+            # writes a temporary file and renames it
             torch.hub.download_url_to_file(
                 url, str(file), progress=sys.stderr.isatty()
             )
         except (OSError, ValueError) as error:
             raise FGCError(
                 f'{url} cannot be downloaded ({error}): a checkpoint is a '
-                'file or a URL that answers; check the address and the '
-                'network.'
+                'file or a URL that can be reached; check the address and '
+                'the network.'
             ) from error
     return file
 
@@ -75,12 +76,12 @@ def _download(url: str) -> Path:
 def _load_named(
     urls: dict[str, str], filename: str, map_location: MapLocation
 ) -> Checkpoint:
-    """A model of a published list, which gives its URL or a local file."""
+    """A model of a published list, which has its URL or a local file."""
     name = filename.partition('://')[2]
     if name not in urls:
         raise FGCError(
-            f'{filename} is unknown: the published lists of mmengine hold no '
-            f'{name!r}; give a file or a URL.'
+            f"{filename} is unknown: mmengine's lists of published models "
+            f'have no {name!r}; give a file or a URL.'
         )
     return CheckpointLoader.load_checkpoint(urls[name], map_location)
 
@@ -88,7 +89,7 @@ def _load_named(
 def load_from_torchvision(
     filename: str, map_location: MapLocation = None
 ) -> Checkpoint:
-    """torchvision://resnet50, as mmengine names torchvision's weights."""
+    """torchvision://NAME: weights of torchvision."""
     urls = mmengine_checkpoint.get_torchvision_models()
     return _load_named(urls, filename, map_location)
 
@@ -96,7 +97,7 @@ def load_from_torchvision(
 def load_from_openmmlab(
     filename: str, map_location: MapLocation = None
 ) -> Checkpoint:
-    """open-mmlab://NAME, from mmengine's list or the user's own."""
+    """open-mmlab://NAME, from mmengine's list or that of the user."""
     urls = dict(mmengine_checkpoint.get_external_models())
     for old, new in mmengine_checkpoint.get_deprecated_model_names().items():
         urls.setdefault(old, urls.get(new, new))
@@ -135,19 +136,19 @@ def load_from_ceph(
 def load_from_pavi(
     filename: str, map_location: MapLocation = None
 ) -> Checkpoint:
-    """pavi:// is refused: its client is not public, so nobody can test it."""
+    """pavi:// is refused: its client is not public, so it is untested."""
     del map_location
     raise FGCError(
-        f'{filename} is out of reach: the pavi scheme has no safe loader; '
-        'download the file and give its path.'
+        f'{filename} cannot be loaded: there is no safe loader for the pavi '
+        'scheme; download the file and give its path.'
     )
 
 
 def register_safe_loader() -> None:
-    """Puts our loaders in the place of mmengine's, for every scheme it has.
+    """Replaces mmengine's loaders of all schemes by those of this module.
 
     ``load_from``, ``--resume``, ``init_cfg`` and mmpretrain's ``get_model``
-    all go through these. Calling it again changes nothing.
+    use these loaders. Calling it again changes nothing.
     """
     torch.serialization.add_safe_globals(safe_globals())
     loaders = {

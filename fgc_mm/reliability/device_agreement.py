@@ -1,4 +1,4 @@
-"""Do all processes of a run have a GPU, or none of them?"""
+"""Checks that either all processes of a run have a GPU or none."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ from torch import distributed as dist
 
 from fgc_mm.errors import FGCError
 
-MOST = 8  # ranks that a sentence names
-GRACE = 10.0  # seconds for the others to read what all have said
-_stores: list[dist.Store] = []  # one that rank 0 gives up is gone for all
+MAX_LISTED = 8  # ranks named in an error
+READ_SECONDS = 10.0  # in which the others read the entries
+# keeps the stores alive: without that of rank 0 no rank can read
+_stores: list[dist.Store] = []
 
 
 def check_devices(seconds: float) -> None:
-    """Refuses processes of which some see a GPU and others none.
+    """Raises an error if some processes see a GPU and others do not.
 
     They would choose different backends, gloo and NCCL, and wait for each
-    other until the timeout. So they say what they see in the store at which
-    they meet, before they choose.
+    other until the timeout. So before they choose, each process writes what
+    it sees into the store of the rendezvous.
 
     Args:
-        seconds: How long a process is waited for.
+        seconds: How long to wait for the other processes.
 
     Raises:
-        FGCError: Some see a GPU and others none, or some did not start.
+        FGCError: Some see a GPU and others do not, or some did not start.
     """
     timeout = timedelta(seconds=seconds)
     size = int(os.environ['WORLD_SIZE'])
@@ -44,34 +45,36 @@ def check_devices(seconds: float) -> None:
     except dist.DistStoreError as error:
         raise FGCError(
             f'not all of the {size} processes have started within '
-            f'{seconds:g} seconds (env_cfg.dist_cfg.timeout); see what the '
-            'launcher says of the others.'
+            f'{seconds:g} seconds (env_cfg.dist_cfg.timeout); see the output '
+            'of the launcher for the others.'
         ) from error
     seen = [store.get(key).decode().split(maxsplit=1) for key in keys]
     without = [r for r, (kind, _) in enumerate(seen) if kind == 'cpu']
     if 0 < len(without) < size:
-        _let_all_read(store, f'{run}/read', rank, size)
+        _wait_until_read(store, f'{run}/read', rank, size)
         hosts = ', '.join(sorted({seen[r][1] for r in without}))
         raise FGCError(
             f'no GPU is visible to {_ranks(without)} (on {hosts}), but the '
-            'other processes see one: a run needs one for each or for none; '
-            'mend the driver there, leave that machine out, or run all on '
-            'the CPU with CUDA_VISIBLE_DEVICES=-1.'
+            'other processes see one: either all processes of a run need a '
+            'GPU or none; repair the driver there, leave that machine out, '
+            'or run all on the CPU with CUDA_VISIBLE_DEVICES=-1.'
         )
 
 
-def _let_all_read(store: dist.Store, key: str, rank: int, size: int) -> None:
-    """Rank 0, which holds the store, is the last to end."""
+def _wait_until_read(
+    store: dist.Store, key: str, rank: int, size: int
+) -> None:
+    """Rank 0, which hosts the store, waits until the others have read."""
     count = store.add(f'fgc_mm/devices/{key}', 1)
-    end = time.monotonic() + GRACE
+    end = time.monotonic() + READ_SECONDS
     while rank == 0 and count < size and time.monotonic() < end:
         time.sleep(0.1)
         count = store.add(f'fgc_mm/devices/{key}', 0)
 
 
 def _ranks(ranks: Sequence[int]) -> str:
-    names = [str(rank) for rank in ranks[:MOST]]
-    if len(ranks) > MOST:
-        names.append(f'{len(ranks) - MOST} more')
+    names = [str(rank) for rank in ranks[:MAX_LISTED]]
+    if len(ranks) > MAX_LISTED:
+        names.append(f'{len(ranks) - MAX_LISTED} more')
     *first, last = names
     return f'ranks {", ".join(first)} and {last}' if first else f'rank {last}'

@@ -1,4 +1,4 @@
-"""A resumed run that equals one that was never interrupted."""
+"""Makes a resumed run equal to one that was not interrupted."""
 
 from __future__ import annotations
 
@@ -24,70 +24,71 @@ STATE = 'fgc_random_states'
 
 @HOOKS.register_module()
 class ExactResumeHook(Hook):
-    """Carries in the checkpoint what else a resumed run would draw anew.
+    """Saves and restores the random states and the position in the epoch.
 
-    - The random states of every rank. What lies between two training steps
-      (validation, the start of data loaders, a resume) does not move them:
-      they are held where the one ends and put back where the next begins.
-    - The shuffling seed, and how many batches of the epoch were done, which
-      are then left out.
-    - Every batch is augmented with a seed of its own (`SeededBatches`), so
-      that nothing is lost with the processes that load the data.
+    - The random states of every rank are saved after a training step and
+      restored before the next one, so validation, the start of data loaders
+      or a resume in between do not change them.
+    - The checkpoint contains the shuffling seed and the number of finished
+      batches of the epoch; a resumed run skips these batches.
+    - Every batch is augmented with a separate seed (`SeededBatches`), so no
+      random state is lost with the data loader's processes.
 
-    With another number of processes no equality is possible; the run says
-    so, reseeds, and goes on at the same share of the epoch.
+    With another number of processes the run cannot be equal; it logs a
+    warning, reseeds, and continues at the same fraction of the epoch.
 
     Args:
         require_states: Refuse to resume from a checkpoint without random
-            states; with ``False`` a warning says that fresh ones are drawn.
+            states; with ``False`` the run is seeded anew, with a warning.
     """
 
     priority = 'HIGHEST'
 
     def __init__(self, require_states: bool = True) -> None:
         self.require_states = require_states
-        self._held: list[States] | None = None  # of every rank
+        self._states: list[States] | None = None  # of every rank
         self._loaded: dict[str, Any] | None = None
         self._batches: SeededBatches | None = None
-        self._done = 0  # batches of this epoch
+        self._done = 0  # finished batches of this epoch
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Keep the checkpoint's share until training begins.
+        """Keep the states of the checkpoint until training begins.
 
         Raises:
-            FGCError: It has none, and ``require_states``.
+            FGCError: It has none, and ``require_states``, or damaged ones.
         """
         if not runner._resume:
             return
         self._loaded = checkpoint.get(STATE)
         if self._loaded is not None:
+            _check_states(self._loaded)
             return
         if self.require_states:
             raise FGCError(
                 'The checkpoint has no random states (saved without '
                 'ExactResumeHook), so the run cannot equal an uninterrupted '
                 'one; give a file that was saved with the hook, or set '
-                'default_hooks.exact_resume.require_states=False to draw '
-                'fresh ones.'
+                'default_hooks.exact_resume.require_states=False to seed the '
+                'run anew.'
             )
         runner.logger.warning(
             'The checkpoint has no random states (saved without '
-            'ExactResumeHook): the run goes on with fresh ones.'
+            'ExactResumeHook): the run is seeded anew.'
         )
 
     def before_train(self, runner: Runner) -> None:
-        """Seed the batches, and stand where the checkpoint was written."""
+        """Seed the batches, and restore the states of the checkpoint."""
         loader = runner.train_dataloader
         self._batches = _seed_batches(loader, runner.seed)
         loaded, self._loaded = self._loaded, None
-        self._held, self._done = None, 0
+        self._states, self._done = None, 0
         if loaded is not None:
             self._restore(runner, loader, loaded)
         if isinstance(runner.train_loop, IterBasedTrainLoop):
             _restart_iterator(runner, loader, self._batches)
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Tell the batches the epoch, and which of it are done."""
+        """Set the epoch of the batches, and how many of them to skip."""
         if self._batches is not None and not _is_iter_based(runner):
             self._batches.epoch = runner.epoch
             self._batches.skip = self._done
@@ -95,10 +96,10 @@ class ExactResumeHook(Hook):
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
     ) -> None:
-        """Put the random states back where they were held."""
-        if self._held is not None:
-            restore_random_states(self._held[get_rank()])
-            self._held = None
+        """Restore the random states that were saved after the last step."""
+        if self._states is not None:
+            restore_random_states(self._states[get_rank()])
+            self._states = None
 
     def after_train_iter(
         self,
@@ -111,26 +112,26 @@ class ExactResumeHook(Hook):
         self._done += 1
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Hold the random states until the next epoch."""
+        """Save the random states until the next epoch."""
         self._done = 0
-        self.hold_random_states(runner)
+        self.gather_random_states(runner)
 
     def before_val(self, runner: Runner) -> None:
-        """Hold the random states until training goes on."""
-        if self._batches is not None:  # not in a mere test
-            self.hold_random_states(runner)
+        """Save the random states until the next training step."""
+        if self._batches is not None:  # training, not a test
+            self.gather_random_states(runner)
 
-    def hold_random_states(self, runner: Runner) -> None:
-        """Gather the states; every rank calls this before a checkpoint."""
-        if self._held is None:
-            self._held = all_gather_object(random_states())
+    def gather_random_states(self, runner: Runner) -> None:
+        """Gather the states of all ranks; every rank calls this."""
+        if self._states is None:
+            self._states = all_gather_object(random_states())
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Put the states beside the weights (on rank 0 alone)."""
+        """Add the states to the checkpoint (on rank 0 only)."""
         if self._batches is None:
             return
         checkpoint[STATE] = dict(
-            ranks=self._held or [random_states()],
+            ranks=self._states or [random_states()],
             sampler_seed=getattr(_sampler(self._batches), 'seed', None),
             done=0 if _is_iter_based(runner) else self._done,
             length=len(self._batches),
@@ -144,15 +145,35 @@ class ExactResumeHook(Hook):
             sampler.seed = loaded['sampler_seed']
         self._done = loaded['done'] * length // loaded['length']
         if len(loaded['ranks']) == get_world_size():
-            self._held = loaded['ranks']
+            self._states = loaded['ranks']
             return
         runner.logger.warning(
             f'The checkpoint has the random states of {len(loaded["ranks"])} '
-            f'processes and this run has {get_world_size()}: it reseeds them '
-            'and cannot equal the uninterrupted run.'
+            f'processes and this run has {get_world_size()}: it is seeded '
+            'anew and cannot equal the uninterrupted run.'
         )
         set_random_seed(mixed_seed(runner.seed, runner.iter, get_rank()))
-        self._held = all_gather_object(random_states())
+        self._states = all_gather_object(random_states())
+
+
+def _check_states(loaded: Any) -> None:
+    """Raise FGCError unless this is what the hook saves."""
+    parts = loaded if isinstance(loaded, dict) else {}
+    ranks = parts.get('ranks')
+    counts = [parts.get(key) for key in ('done', 'length')]
+    if (
+        'sampler_seed' in parts
+        and isinstance(ranks, list)
+        and ranks
+        and all(isinstance(states, dict) for states in ranks)
+        and all(isinstance(count, int) for count in counts)
+    ):
+        return
+    raise FGCError(
+        f'the checkpoint has {str(loaded)[:40]!r} where the random states '
+        'belong, so it was changed or damaged; resume from another file, or '
+        'take the weights alone with load_from instead of --resume.'
+    )
 
 
 def _is_iter_based(runner: Runner) -> bool:
@@ -167,7 +188,7 @@ def _seed_batches(loader: DataLoader, seed: int) -> SeededBatches | None:
     if loader.batch_sampler is None:  # batch_size=None: no batches to seed
         return None
     batches = SeededBatches(loader.batch_sampler, seed, get_rank())
-    # DataLoader guards the attribute, but reads it anew for every iterator
+    # DataLoader forbids setting the attribute, but reads it for every iterator
     object.__setattr__(loader, 'batch_sampler', batches)
     return batches
 
@@ -175,9 +196,9 @@ def _seed_batches(loader: DataLoader, seed: int) -> SeededBatches | None:
 def _restart_iterator(
     runner: Runner, loader: DataLoader, batches: SeededBatches | None
 ) -> None:
-    """An iteration-based loop has begun to read before any hook is asked."""
+    """Restart the iterator, which the loop has made before any hook ran."""
     loop = runner.train_loop
     if batches is not None and hasattr(loader.sampler, 'skip'):
-        batches.first = loop.iter  # the forks let the sampler skip
+        batches.first = loop.iter  # in the onedl forks the sampler skips
     loader._iterator = None
     loop.dataloader_iterator = type(loop.dataloader_iterator)(loader)

@@ -1,4 +1,4 @@
-"""No training on a loss that is not a number."""
+"""Stops training when a loss is nan or inf."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fgc_mm.registry import HOOKS
 
 
 class _Step(NamedTuple):
-    """A step whose losses have not been looked at."""
+    """A step whose losses have not been checked."""
 
     epoch: int
     iteration: int
@@ -26,17 +26,17 @@ class _Step(NamedTuple):
 
 @HOOKS.register_module()
 class FiniteLossHook(Hook):
-    """Ends the run at a step whose loss is nan or inf, and names it.
+    """Raises an error in a step whose loss is nan or inf.
 
-    The step is in no checkpoint then. On a CPU the run ends in that step; on
-    an accelerator, where a look at a loss waits for the device, after the
-    next one, but before an epoch ends or a checkpoint is written.
+    No checkpoint contains that step. On a CPU the run ends in the same step;
+    on an accelerator, where reading a loss waits for the device, it ends
+    after the next step, but before an epoch ends or a checkpoint is written.
     """
 
     priority = 'VERY_HIGH'
 
     def __init__(self) -> None:
-        self._late: _Step | None = None
+        self._unchecked: _Step | None = None
 
     def after_train_iter(
         self,
@@ -45,51 +45,52 @@ class FiniteLossHook(Hook):
         data_batch: dict | None = None,
         outputs: dict | None = None,
     ) -> None:
-        """Look at the losses.
+        """Check the losses of the last step or of this one.
 
         Raises:
             FGCError: One of them is not finite.
         """
-        self._look()
+        self._check_last_step()
         losses = {k: v for k, v in (outputs or {}).items() if 'loss' in k}
-        place = runner.epoch + 1, runner.iter + 1
+        number = runner.epoch + 1, runner.iter + 1
         total = losses.get('loss')
         if isinstance(total, Tensor) and read_would_block(total):
-            kept = {
+            detached = {
                 name: value.detach() if isinstance(value, Tensor) else value
                 for name, value in losses.items()
             }
-            self._late = _Step(*place, AsyncRead(kept['loss']), kept)
+            total = AsyncRead(detached['loss'])
+            self._unchecked = _Step(*number, total, detached)
         else:
-            _refuse_broken(losses, *place)
+            _check_finite(losses, *number)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Look at the last step."""
-        self._look()
+        """Check the last step."""
+        self._check_last_step()
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Look at the last step."""
-        self._look()
+        """Check the last step."""
+        self._check_last_step()
 
-    def _look(self) -> None:
-        late, self._late = self._late, None
-        if late is not None and not isfinite(late.total.get()):
-            _refuse_broken(late.losses, late.epoch, late.iteration)
+    def _check_last_step(self) -> None:
+        step, self._unchecked = self._unchecked, None
+        if step is not None and not isfinite(step.total.get()):
+            _check_finite(step.losses, step.epoch, step.iteration)
 
 
-def _refuse_broken(losses: dict, epoch: int, iteration: int) -> None:
-    broken = _broken(losses)
-    if broken:
-        what = ' and '.join(f'{k} is {v:.6g}' for k, v in broken.items())
+def _check_finite(losses: dict, epoch: int, iteration: int) -> None:
+    values = _not_finite(losses)
+    if values:
+        what = ' and '.join(f'{k} is {v:.6g}' for k, v in values.items())
         raise FGCError(
-            f'{what} at epoch {epoch}, iteration {iteration}: training goes '
-            'on only with finite losses; look at the images of this step and '
-            'lower the learning rate, then --resume from the last checkpoint.'
+            f'{what} at epoch {epoch}, iteration {iteration}: training needs '
+            'finite losses; check the images of this step and lower the '
+            'learning rate, then --resume from the last checkpoint.'
         )
 
 
-def _broken(losses: dict) -> dict[str, float]:
-    """The losses that are not finite; their total only if it stands alone."""
+def _not_finite(losses: dict) -> dict[str, float]:
+    """The losses that are not finite; the total only if no part is."""
     values = {
         name: float(torch.as_tensor(value).detach())
         for name, value in losses.items()

@@ -1,4 +1,4 @@
-"""Which checkpoint of a work dir a run goes on from."""
+"""Finds the checkpoint of a work dir from which a run resumes."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ def latest_checkpoint(
     out_dir: str | Path | None = None,
     scheduled: bool = False,
 ) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint that is whole.
+    """The newest checkpoint that is complete.
 
-    The pointer file names it by an absolute path, which leads to another
-    run's folder once the work dir was copied or moved. So its own folders
-    come first: what the pointer names there, then their other files, and
-    only where they have none the path as it is written.
+    The pointer file contains an absolute path, which leads to another run's
+    folder after the work dir was copied or moved. So the run's folders are
+    searched first: a file of the name in the pointer, then the other files;
+    only if there are none, the path in the pointer.
 
     Args:
         work_dir: The folder of the run.
-        out_dir: As in ``CheckpointHook``, where checkpoints go to a folder
-            of the work dir's name in it.
+        out_dir: As in ``CheckpointHook``, which writes checkpoints to the
+            folder ``out_dir/NAME_OF_WORK_DIR``.
         scheduled: Whether the run has parameter schedulers.
 
     Returns:
-        The file (None if there is no checkpoint at all), and a sentence for
-        each newer file that was passed over.
+        The file (None if there is no checkpoint at all), and an error
+        message for each newer file that was skipped.
 
     Raises:
-        FGCError: There are checkpoints, and none can be resumed from.
+        FGCError: There are checkpoints, but none can be resumed from.
     """
     folders = own_folders(work_dir, out_dir)
-    refusals: list[str] = []
+    errors: list[str] = []
     for file in _candidates(folders):
         try:
             check_resumable(file, scheduled)
         except FGCError as error:
-            refusals.append(str(error))
+            errors.append(str(error))
         else:
-            return file, refusals
-    if refusals:
-        raise FGCError(refusals[0])
-    return None, refusals
+            return file, errors
+    if errors:
+        raise FGCError(errors[0])
+    return None, errors
 
 
 def own_folders(
@@ -63,24 +63,24 @@ def own_folders(
 
 
 def _candidates(folders: Sequence[Path]) -> list[Path]:
-    """The one that the pointer names, then the others, newest first."""
+    """The file that the pointer names, then the others, newest first."""
     files = _checkpoints(folders)
     named = _named(folders[-1] / POINTER)
     if named is None:
         return files
-    if not files:  # the run has none of its own
+    if not files:  # none in the run's folders
         others = _checkpoints([named.parent])
         return [named, *(file for file in others if file != named)]
     same_name = [file for file in files if file.name == named.name]
-    # two of them where the run began to write elsewhere
+    # there may be two, after out_dir was changed
     same_name.sort(key=lambda file: file.absolute() != named.absolute())
     return same_name[:1] + [f for f in files if f not in same_name[:1]]
 
 
 def _checkpoints(folders: Sequence[Path]) -> list[Path]:
-    """Newest first, by the numbers in their names: a copy changes times.
+    """Newest first, by the numbers in their names; copying changes times.
 
-    The best ones are left out: they are saved without their optimizer.
+    The best checkpoints are left out: they do not contain the optimizer.
     """
     files = [f for folder in folders for f in folder.glob('*.pth')]
     files = [f for f in files if not f.name.startswith('best_')]
@@ -88,7 +88,7 @@ def _checkpoints(folders: Sequence[Path]) -> list[Path]:
 
 
 def _age(file: Path) -> tuple[float, int]:
-    # interrupted.pth has no number, and goes when the next one is saved
+    # interrupted.pth has no number; it is removed by the next save
     numbers = re.findall(r'\d+', file.stem)
     number = float(numbers[-1]) if numbers else inf
     return number, file.stat().st_mtime_ns
@@ -99,7 +99,7 @@ def _named(pointer: Path) -> Path | None:
         text = pointer.read_text().strip()
     except (OSError, UnicodeDecodeError):
         return None
-    # nothing, or no path at all, where the pointer itself was torn
+    # empty, or not a path: the pointer was not written completely
     if not text or '\0' in text:
         return None
     return Path(text)

@@ -1,4 +1,4 @@
-"""Which processes did not come to a collective."""
+"""Finds the processes that did not join a collective."""
 
 from __future__ import annotations
 
@@ -9,40 +9,41 @@ import time
 
 from torch import distributed as dist
 
-# What gloo, NCCL and the store say when a sibling is late, or gone.
+# messages of gloo, NCCL and the store when a process is late or has exited
 _LOST = re.compile(
     r'tim(ed|e) ?out|connection (was )?(closed|reset|refused)|broken pipe',
     re.IGNORECASE,
 )
-_HERE = 'fgc_mm/here/{}'
-SECONDS = 10.0  # clocks of siblings that all wait for the same one differ
+_ALIVE = 'fgc_mm/alive/{}'
+ANSWER_SECONDS = 10.0  # the processes may time out at different moments
 
 
 def find_missing_ranks(
-    error: BaseException, seconds: float = SECONDS
+    error: BaseException, seconds: float = ANSWER_SECONDS
 ) -> list[int] | None:
-    """The ranks that do not answer, after a collective has failed.
+    """The ranks that do not answer after a collective has failed.
 
-    Whoever's collective fails says so in the store that all processes share
-    (it is torchrun's, or a thread of rank 0), and waits for the others.
+    Each process whose collective fails writes its rank into the store that
+    all processes share (that of torchrun, or a thread of rank 0), and waits
+    for the others to do so.
 
     Args:
-        error: What the collective has raised.
-        seconds: How long to wait for the others' answers.
+        error: The exception of the collective.
+        seconds: How long to wait for the others.
 
     Returns:
-        Their ranks, in order; None where the error is another one.
+        The ranks, in order; None if the error has another cause.
     """
     if not isinstance(error, RuntimeError) or not _LOST.search(str(error)):
         return None
     if not dist.is_initialized() or 'DataLoader' in str(error):
         return None
-    # a launcher that knows of a dead one ends us, and then it is to speak
+    # a launcher that has seen a process exit ends this one, and reports it
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     answers: set[int] = set()
-    # a store whose process hangs would let us hang too
+    # in a thread, since calls of a store whose process hangs do not return
     thread = threading.Thread(
-        target=_call, args=(answers, seconds), daemon=True
+        target=_collect, args=(answers, seconds), daemon=True
     )
     thread.start()
     thread.join(seconds + 2)
@@ -50,38 +51,38 @@ def find_missing_ranks(
     return [r for r in ranks if r not in {*answers, dist.get_rank()}]
 
 
-def say_here() -> None:
-    """Answers a roll call: this process is not the one that is missing."""
+def report_alive() -> None:
+    """Writes into the store that this process is not missing."""
     store = dist.distributed_c10d._get_default_store()
-    store.set(_HERE.format(dist.get_rank()), '')
+    store.set(_ALIVE.format(dist.get_rank()), '')
 
 
-def _call(answers: set[int], seconds: float) -> None:
+def _collect(answers: set[int], seconds: float) -> None:
     try:
-        say_here()
+        report_alive()
         store = dist.distributed_c10d._get_default_store()
         end = time.monotonic() + seconds
         waiting = set(range(dist.get_world_size()))
         while waiting and time.monotonic() < end:
-            answers |= {r for r in waiting if store.check([_HERE.format(r)])}
+            answers |= {r for r in waiting if store.check([_ALIVE.format(r)])}
             waiting -= answers
             time.sleep(0.2)
-    except RuntimeError:  # the store has gone: with rank 0, where it lives
+    except RuntimeError:  # rank 0, which hosts the store, has exited
         return
 
 
 def describe_missing(ranks: list[int]) -> str:
-    """One sentence about the ranks of :func:`find_missing_ranks`."""
+    """The error message for the ranks of :func:`find_missing_ranks`."""
     if not ranks:
         return (
-            'a collective has failed though every rank has answered since: '
-            'one came later than env_cfg.dist_cfg.timeout (seconds) allows, '
-            'or the network broke; go on with --resume.'
+            'a collective has failed although every rank has answered since: '
+            'one joined it later than env_cfg.dist_cfg.timeout (seconds) '
+            'allows, or the network failed; continue with --resume.'
         )
     names = ' and '.join(f'rank {rank}' for rank in ranks)
     verb = 'has' if len(ranks) == 1 else 'have'
     return (
-        f'{names} {verb} not come to where the others wait (hanging, or '
-        'gone): env_cfg.dist_cfg.timeout is over, so the job ends; see what '
-        'that process did last, and go on with --resume.'
+        f'{names} {verb} not joined a collective within '
+        'env_cfg.dist_cfg.timeout (hanging, or exited), so the job ends; see '
+        'the last output of that process, and continue with --resume.'
     )

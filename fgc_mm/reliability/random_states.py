@@ -1,4 +1,4 @@
-"""The states of all random generators, as tensors and numbers."""
+"""Reads and restores the states of all random generators."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ States = dict[str, Any]
 def random_states(cuda: bool = True) -> States:
     """The states of Python's, numpy's and torch's generators.
 
-    Only tensors and numbers, so that a checkpoint that holds them is still
-    read as data.
+    They consist of tensors and numbers, so a checkpoint with them can be read
+    without running code.
 
     Args:
-        cuda: Those of the GPUs too, if there are any.
+        cuda: Include those of the GPUs, if there are any.
     """
     version, numbers, python_normal = random.getstate()
     _, keys, position, has_normal, normal = np.random.get_state()
@@ -38,7 +38,7 @@ def random_states(cuda: bool = True) -> States:
 
 
 def restore_random_states(states: States) -> None:
-    """Puts the generators where :func:`random_states` found them."""
+    """Restores the states that :func:`random_states` has returned."""
     numbers = tuple(states['python'].tolist())
     random.setstate(
         (states['python_version'], numbers, states['python_normal'])
@@ -46,20 +46,20 @@ def restore_random_states(states: States) -> None:
     keys = states['numpy'].cpu().numpy().astype(np.uint32)
     np.random.set_state(('MT19937', keys, *states['numpy_rest']))
     torch.set_rng_state(states['torch'].cpu())
-    # a checkpoint may have more devices than this machine, or none
+    # a checkpoint may contain more devices than this machine has, or none
     for device, state in enumerate(states.get('cuda', ())):
         if device < torch.cuda.device_count():
             torch.cuda.set_rng_state(state.cpu(), device)
 
 
 def mixed_seed(*numbers: int) -> int:
-    """One seed of 32 bits from several numbers; neighbours differ wholly."""
+    """A 32-bit seed from several numbers, unrelated for similar ones."""
     positive = [abs(number) for number in numbers]
     return int(np.random.SeedSequence(positive).generate_state(1)[0])
 
 
 def seed_cpu(seed: int) -> None:
-    """Seeds what a data pipeline draws from; GPUs are left alone."""
+    """Seeds the generators of a data pipeline, but not those of GPUs."""
     random.seed(seed)
     np.random.seed(seed)
     torch.default_generator.manual_seed(seed)
@@ -67,7 +67,7 @@ def seed_cpu(seed: int) -> None:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """The CPU's generators seeded within, and outside as if nothing were."""
+    """Seeds the CPU's generators in a block, and restores them after it."""
     before = random_states(cuda=False)
     seed_cpu(seed)
     try:

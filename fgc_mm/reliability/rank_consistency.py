@@ -1,4 +1,4 @@
-"""Whether all ranks hold the same numbers."""
+"""Checks that all ranks have the same numbers."""
 
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ class Difference(NamedTuple):
 
 
 def find_difference(own: Tensor) -> Difference | None:
-    """Compares a vector of every rank with rank 0's, by one collective.
+    """Compares a vector of every rank with that of rank 0, by one collective.
 
     Args:
         own: (N,) on the device of the process group's tensors; all ranks

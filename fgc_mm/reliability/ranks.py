@@ -1,4 +1,4 @@
-"""Which of the processes of a run this one is."""
+"""The rank of this process, and whether it reports errors."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _FAILED = 'fgc_mm/failed'
 
 
 def started_rank() -> int:
-    """The rank that torchrun, srun or mpirun gave this process, else 0."""
+    """The rank that torchrun, srun or mpirun set for this process, else 0."""
     env = os.environ
-    # RANK alone proves nothing: some clusters set it in every shell.
+    # RANK alone is not enough: some clusters set it in every shell
     if 'TORCHELASTIC_RUN_ID' in env:
         return int(env.get('RANK', 0))
     for name in ('SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'):
@@ -21,17 +21,18 @@ def started_rank() -> int:
     return 0
 
 
-def first_to_fail() -> bool:
-    """Whether this process is to report an error, for all of its siblings.
+def reports_errors() -> bool:
+    """Whether this process reports an error, on behalf of all processes.
 
-    Before the processes have met, an error is everyone's (the same config,
-    the same missing file), and rank 0 speaks. Later the first one does: the
-    others then fail only because it is gone.
+    Before the process group exists, every process has the same error (in the
+    config, a missing file), and rank 0 reports it. Afterwards the first
+    process that fails reports its error: the others fail only because that
+    one has exited.
     """
     if not dist.is_initialized():
         return started_rank() == 0
     try:
         store = dist.distributed_c10d._get_default_store()
         return store.add(_FAILED, 1) == 1
-    except Exception:  # the process that held the store has failed, and spoke
+    except Exception:  # the host of the store has failed and reported
         return dist.get_rank() == 0

@@ -1,25 +1,75 @@
-"""Whether a checkpoint has all that a resumed run needs."""
+"""Checks that a checkpoint contains everything that resuming needs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fgc_mm.errors import FGCError
 from fgc_mm.reliability.checkpoint import read_checkpoint
 
-# the entries of mmengine's checkpoint that hold the state of training
-NEEDED = 'meta', 'message_hub', 'optimizer'
 SCHEDULERS = 'param_schedulers'
+# hyper-parameters of optimizers that keep a moving average per parameter
+AVERAGES = 'momentum', 'betas', 'alpha', 'rho'
+
+
+def _has_counters(meta: Any) -> bool:
+    counters = meta if isinstance(meta, Mapping) else {}
+    return all(isinstance(counters.get(k), int) for k in ('epoch', 'iter'))
+
+
+def _has_logs(hub: Any) -> bool:
+    parts = 'log_scalars', 'runtime_info', 'resumed_keys'
+    return isinstance(hub, Mapping) and all(part in hub for part in parts)
+
+
+def _has_groups(optimizer: Any) -> bool:
+    states = _optimizers(optimizer)
+    return bool(states) and all(
+        isinstance(x, Mapping) and x.get('param_groups') for x in states
+    )
+
+
+def _has_states(schedulers: Any) -> bool:
+    return isinstance(schedulers, (Mapping, Sequence))
+
+
+def _optimizers(state: Any) -> list[Any]:
+    """One state dict, or those of several optimizers by name."""
+    if not isinstance(state, Mapping):
+        return []
+    return [state] if 'param_groups' in state else [*state.values()]
+
+
+def _has_momentum(optimizer: Mapping[str, Any]) -> bool:
+    """Whether every optimizer that keeps moving averages has them."""
+    return all(
+        state.get('state')
+        or not any(
+            group.get(name)
+            for group in state['param_groups']
+            for name in AVERAGES
+        )
+        for state in _optimizers(optimizer)
+    )
+
+
+# the entries of mmengine's checkpoint that hold the state of training, and
+# whether a value can be used
+NEEDED: dict[str, Callable[[Any], bool]] = {
+    'meta': _has_counters,
+    'message_hub': _has_logs,
+    'optimizer': _has_groups,
+}
 
 
 def check_resumable(path: str | Path, scheduled: bool = False) -> None:
     """Raises FGCError unless training can be continued from this file.
 
-    Weights alone are no training state: published and converted ones, and
-    the best checkpoint of a run, which mmengine saves without optimizer and
-    schedulers. It would resume at the first learning rate.
+    Published and converted weights, and the best checkpoint of a run (which
+    mmengine saves without optimizer and schedulers), do not contain the
+    training state: a run would resume with the first learning rate.
 
     Args:
         path: The file.
@@ -31,42 +81,56 @@ def check_resumable(path: str | Path, scheduled: bool = False) -> None:
 def check_training_state(
     checkpoint: Mapping[str, Any], name: str, scheduled: bool = False
 ) -> None:
-    """The same for a checkpoint that is read already.
+    """Like :func:`check_resumable`, for the contents of a checkpoint.
 
     Args:
-        checkpoint: What the file holds.
+        checkpoint: Contents of the file.
         name: Of the file, for the message.
         scheduled: Whether the run that resumes has parameter schedulers.
     """
-    needed = {*NEEDED, *([SCHEDULERS] if scheduled else [])}
-    missing = sorted(needed - checkpoint.keys())
+    needed = {**NEEDED, **({SCHEDULERS: _has_states} if scheduled else {})}
+    missing = sorted(
+        key
+        for key, usable in needed.items()
+        if not usable(checkpoint.get(key))
+    )
     if missing:
         raise FGCError(
             f'{name} has no {" and no ".join(missing)}: a run resumes from '
-            'a checkpoint with the whole state of training, which the best '
-            'one of a run and published weights are not; give the file of '
-            'the last epoch (--resume without a value finds it), or take '
-            'the weights alone with load_from instead of --resume.'
+            'a checkpoint with the complete training state, which the best '
+            'checkpoint of a run and published weights do not have; give '
+            'the file of the last epoch (--resume without a value finds '
+            'it), or load only the weights with load_from instead of '
+            '--resume.'
+        )
+    if checkpoint['meta']['iter'] and not _has_momentum(
+        checkpoint['optimizer']
+    ):
+        raise FGCError(
+            f'{name} has an optimizer without its state (momentum), which '
+            'was removed: a resumed run needs it; give the file that the run '
+            'saved, or take the weights alone with load_from instead of '
+            '--resume.'
         )
 
 
 def check_schedulers(
     checkpoint: Mapping[str, Any], schedulers: object
 ) -> None:
-    """Raises FGCError where the checkpoint has another number of schedulers.
+    """Raises FGCError if the checkpoint has another number of schedulers.
 
-    mmengine restores as many as both have, and starts the others anew.
+    mmengine would restore the first ones and start the others anew.
 
     Args:
-        checkpoint: What the file holds.
-        schedulers: The run's own; only a list is compared.
+        checkpoint: Contents of the file.
+        schedulers: Those of the run; only a list is compared.
     """
     saved = checkpoint.get(SCHEDULERS)
     both = isinstance(saved, Sequence) and isinstance(schedulers, Sequence)
     if both and len(saved) != len(schedulers):
         raise FGCError(
             f'the checkpoint has {len(saved)} parameter schedulers and the '
-            f'config {len(schedulers)}: a run resumes the schedule that it '
-            'began with; set param_scheduler as it was, or take the weights '
-            'alone with load_from instead of --resume.'
+            f'config {len(schedulers)}: a resumed run needs the same '
+            'schedule; set param_scheduler as in the original run, or load '
+            'only the weights with load_from instead of --resume.'
         )

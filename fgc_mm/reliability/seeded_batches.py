@@ -1,4 +1,4 @@
-"""Batches whose augmentation depends on their number alone."""
+"""Batches whose augmentation depends only on their number."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from fgc_mm.reliability.random_states import mixed_seed, seeded
 
 
 class SeededBatch(list):
-    """The indices of a batch; whoever loads them draws from its own seed.
+    """The indices of a batch, which seed the generators during iteration.
 
-    ``DataLoader`` hands the batch to the process that loads it (a worker, or
-    the main one) and that process iterates over it, loading image by image:
-    the generators are seeded before the first and given back after the last.
+    ``DataLoader`` passes the batch to the process that loads it (a worker or
+    the main process). That process iterates over it and loads image by image:
+    the generators are seeded before the first image and restored after the
+    last one.
 
     Args:
         indices: The images.
@@ -27,37 +28,37 @@ class SeededBatch(list):
         self.seed = seed
 
     def __iter__(self) -> Iterator[int]:
-        """The indices, with the generators seeded in between."""
+        """The indices; the generators are seeded during the iteration."""
         with seeded(self.seed):
             yield from super().__iter__()
 
     def __reduce__(self) -> tuple:
-        """To a worker, without iterating: that would seed this process."""
+        """Pickle without iterating, which would seed this process."""
         return SeededBatch, (self[:], self.seed)
 
 
 class SeededBatches(Sampler):
-    """A batch sampler's batches, each with a seed of its own.
+    """The batches of a batch sampler, each with a separate seed.
 
-    The seed follows from the run's seed, the rank, the epoch and the number
-    of the batch in its epoch. So the pixels of a batch depend neither on how
-    many workers there are and how long they have lived, nor on the batches
-    before it, which a resumed epoch can therefore leave out unread.
+    The seed is computed from the run's seed, the rank, the epoch and the
+    number of the batch in its epoch. So the pixels of a batch depend neither
+    on the number of workers and their age nor on earlier batches, and a
+    resumed epoch can skip those without reading them.
 
     Args:
         batches: The batch sampler.
         seed: The run's seed.
-        rank: This process.
+        rank: Of this process.
     """
 
     def __init__(self, batches: BatchSampler, seed: int, rank: int) -> None:
         self.batches, self.seed, self.rank = batches, seed, rank
         self.epoch = 0
-        self.skip = 0  # so many batches are left out, once
-        self.first = 0  # number of the first batch, where a sampler skips
+        self.skip = 0  # batches to skip in the next iteration
+        self.first = 0  # number of the first batch, if the sampler skips
 
     def __len__(self) -> int:
-        """Batches per epoch, those left out among them."""
+        """Batches per epoch, including skipped ones."""
         return len(self.batches)
 
     def __iter__(self) -> Iterator[SeededBatch]:
@@ -66,12 +67,12 @@ class SeededBatches(Sampler):
         first, self.first = self.first, 0
         for number, indices in enumerate(self.batches, start=first):
             if number >= skip:
-                place = self.rank, self.epoch, number
-                yield SeededBatch(indices, mixed_seed(self.seed, *place))
+                seed = mixed_seed(self.seed, self.rank, self.epoch, number)
+                yield SeededBatch(indices, seed)
         self.epoch += 1
 
     def __getattr__(self, name: str) -> Any:
-        """``sampler``, ``batch_size`` and so on are the batch sampler's."""
-        if name == 'batches':  # not there yet: a copy is being made
+        """``sampler``, ``batch_size`` and so on of the batch sampler."""
+        if name == 'batches':  # not set yet, while a copy is made
             raise AttributeError(name)
         return getattr(self.batches, name)

@@ -1,4 +1,4 @@
-"""Being told to stop: SIGTERM, and Slurm's warning SIGUSR1."""
+"""Stopping on SIGTERM, and on SIGUSR1, with which Slurm warns."""
 
 from __future__ import annotations
 
@@ -15,87 +15,91 @@ from mmengine.dist import get_world_size
 from torch import distributed as dist
 from torch.utils.data import DataLoader
 
+from fgc_mm.reliability.timeout import DEFAULT_TIMEOUT
+
 SIGNALS = signal.SIGTERM, signal.SIGUSR1
 
 
 class StopSignal:
-    """Remembers a signal, and finds the moment at which all ranks stop."""
+    """Records a signal, and lets all ranks stop in the same step."""
 
     def __init__(self) -> None:
         self.name: str | None = None
         self._old: dict[int, object] = {}
         self._group: dist.ProcessGroup | None = None
-        # the question of the step before: what waits for it, and the answer
-        self._asked: tuple[dist.Work, torch.Tensor] | None = None
+        # the all-reduce of the last step and its result
+        self._pending: tuple[dist.Work, torch.Tensor] | None = None
 
-    def install(self, seconds: float = 1800) -> None:
-        """Catches the signals from now on (all ranks call it).
+    def install(self, seconds: float = DEFAULT_TIMEOUT) -> None:
+        """Installs the signal handlers; all ranks call it.
 
         Args:
             seconds: How long the ranks wait for each other.
         """
         if get_world_size() > 1 and self._group is None:
-            # on the CPU, so that asking does not wait for a GPU
+            # on the CPU, so that the all-reduce does not wait for a GPU
             self._group = dist.new_group(
                 backend='gloo', timeout=timedelta(seconds=seconds)
             )
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
-                self._old[number] = signal.signal(number, self._note)
+                self._old[number] = signal.signal(number, self._record)
 
     def remove(self) -> None:
-        """Gives the signals back."""
+        """Restores the previous signal handlers."""
         for number, handler in self._old.items():
             signal.signal(number, handler)
         self._old.clear()
 
-    def agreed(self) -> bool:
-        """Whether any rank was told to stop; all ranks get one answer.
+    def any_rank(self) -> bool:
+        """Whether any rank has received a signal; the same on all ranks.
 
-        Of several ranks, the answer to the question of the call before: no
-        rank waits in every step until the slowest has come.
+        With several ranks, this is the state at the previous call, whose
+        all-reduce has finished by now, so no step waits for the slowest
+        rank.
         """
         if self._group is None:
             return self.name is not None
-        answer = self._answer()
+        stop = self._last_result()
         flag = torch.tensor([self.name is not None], dtype=torch.uint8)
         work = dist.all_reduce(
             flag, dist.ReduceOp.MAX, group=self._group, async_op=True
         )
-        self._asked = work, flag
-        return answer
+        self._pending = work, flag
+        return stop
 
-    def _answer(self) -> bool:
-        asked, self._asked = self._asked, None
-        if asked is None:
+    def _last_result(self) -> bool:
+        pending, self._pending = self._pending, None
+        if pending is None:
             return False
-        work, flag = asked
+        work, flag = pending
         work.wait()
         return bool(flag)
 
-    def leave(self) -> None:
-        """Waits for all ranks, none of which a signal shall end any more.
+    def wait_for_ranks(self) -> None:
+        """Waits for all ranks; signals are ignored from now on.
 
-        A launcher ends the others as soon as one has left, and the one that
-        writes the checkpoint is the last.
+        A launcher ends the other ranks as soon as one has exited, and the
+        rank that writes the checkpoint takes longest.
         """
         if self._group is None:
             self.remove()
             return
         for number in self._old:
             signal.signal(number, signal.SIG_IGN)
-        self._answer()
+        self._last_result()
         dist.barrier(group=self._group)
 
-    def _note(self, number: int, _: FrameType | None) -> None:
+    def _record(self, number: int, _: FrameType | None) -> None:
         self.name = signal.Signals(number).name
 
 
-def outlive_signals(loader: DataLoader) -> None:
-    """Lets the loader's workers live on when the whole job is signalled.
+def keep_workers_alive(loader: DataLoader) -> None:
+    """Lets the loader's workers ignore signals to the whole job.
 
-    Slurm signals every process of a job, and a step without its workers
-    cannot be finished. A worker then ends only when its owner says so.
+    Slurm signals every process of a job, but the current step cannot be
+    finished without the workers. A worker then ends only on a signal of its
+    parent process.
     """
     loader.worker_init_fn = partial(_start_worker, loader.worker_init_fn)
 
@@ -104,13 +108,13 @@ def _start_worker(start: Callable[[int], None] | None, worker: int) -> None:
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     if hasattr(signal, 'sigwaitinfo'):  # not on macOS
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_obey_owner, daemon=True).start()
+        threading.Thread(target=_wait_for_parent, daemon=True).start()
     if start is not None:
         start(worker)
 
 
-def _obey_owner() -> None:
-    """Ends this process on a SIGTERM of its parent, and on no other."""
+def _wait_for_parent() -> None:
+    """Ends this process on a SIGTERM of its parent, but not of others."""
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
         pass
     os._exit(0)

@@ -1,4 +1,4 @@
-"""A run that trains nothing is no success."""
+"""Raises an error in a run without training steps."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from fgc_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class TrainingStepsHook(Hook):
-    """Ends a run that has no training step.
+    """Raises an error in a run that has no training step.
 
-    Validation and checkpoints would go on as usual, and show a network that
-    was never trained. A run that resumes at its last step has nothing left
-    to do: a warning says so.
+    Otherwise the run would validate and save a network that was never
+    trained. A run that was resumed at its last step logs a warning.
     """
 
     priority = 'HIGHEST'
@@ -26,26 +25,26 @@ class TrainingStepsHook(Hook):
         self._first = 0
 
     def before_train(self, runner: Runner) -> None:
-        """Look at the lengths of data loader and loop.
+        """Check the lengths of data loader and loop.
 
         Raises:
-            FGCError: There is no step to do.
+            FGCError: There is no training step.
         """
         check_steps(runner)
         self._first = runner.iter
 
     def after_train(self, runner: Runner) -> None:
-        """Say so where nothing was left to train."""
+        """Log a warning if the run has made no step."""
         if runner.iter == self._first:
             runner.logger.warning(
                 f'The run was resumed at its end (iteration {runner.iter}), '
-                'so nothing was trained; to train on, raise max_epochs or '
-                'max_iters.'
+                'so nothing was trained; to continue training, increase '
+                'max_epochs or max_iters.'
             )
 
 
 def check_steps(runner: Runner) -> None:
-    """Raises FGCError where the training loop has no step to do."""
+    """Raises FGCError if the training loop has no step."""
     loop = runner._train_loop
     if not isinstance(loop, BaseLoop):  # not built yet
         return
@@ -61,15 +60,15 @@ def check_steps(runner: Runner) -> None:
 def _check_batches(loader: DataLoader) -> None:
     try:
         steps, images = len(loader), len(loader.dataset)
-    except TypeError:  # a data set that cannot tell its length
+    except TypeError:  # a data set without a length
         return
     if steps == 0:
         batches = loader.batch_sampler
         size = getattr(batches, 'batch_size', loader.batch_size)
-        share = images // get_world_size()
+        per_rank = images // get_world_size()
         raise FGCError(
             f'batch_size={size} with drop_last=True leaves no training step '
             f'of {images} images on {get_world_size()} processes; set a '
-            f'batch_size of at most {share} in train_dataloader, or '
+            f'batch_size of at most {per_rank} in train_dataloader, or '
             'drop_last=False.'
         )

@@ -1,4 +1,4 @@
-"""One run per work dir."""
+"""Locks a work dir, so that only one run writes to it."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ NAME = '.running'
 
 
 class WorkDirLock:
-    """Held as long as the process lives, however it ends.
+    """A lock that the system releases when the process ends.
 
-    A POSIX lock: unlike flock's it is not inherited by the data loader's
-    workers, which may outlive a killed run for some seconds.
+    It is a POSIX lock: unlike that of flock, it is not inherited by the data
+    loader's workers, which may run for some seconds after the main process
+    was killed.
     """
 
     def __init__(self) -> None:
         self._number: int | None = None
 
-    def take(self, work_dir: str | Path) -> None:
-        """Takes the folder.
+    def acquire(self, work_dir: str | Path) -> None:
+        """Locks the folder.
 
         Raises:
-            FGCError: Another process holds it.
+            FGCError: Another process has locked it.
         """
         if fcntl is None or self._number is not None:
             return
@@ -55,7 +56,7 @@ class WorkDirLock:
         os.write(number, text.encode())
 
     def release(self) -> None:
-        """Gives the folder back."""
+        """Unlocks the folder."""
         if self._number is not None:
             os.close(self._number)
             self._number = None

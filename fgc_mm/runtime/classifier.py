@@ -18,8 +18,11 @@ from fgc_mm.runtime.preprocessing import preprocess
 
 REQUIRED_KEYS = {
     '': ('classes', 'preprocessing', 'sites', 'macs', 'scores'),
-    'preprocessing': ('steps', 'size', 'channel_order', 'bits', 'mean'),
+    'preprocessing': ('steps', 'size', 'channel_order', 'bits', 'mean', 'std'),
+    'macs': ('dense', 'fixed', 'layers', 'positions'),
 }
+SITE_KEYS = 'logits', 'output'
+RESIZE_KEYS = 'edge', 'size', 'interpolation', 'backend'
 
 
 @dataclass(frozen=True)
@@ -133,13 +136,39 @@ class Classifier:
 
 def _check_complete(meta: Mapping[str, Any]) -> None:
     for part, keys in REQUIRED_KEYS.items():
-        given = meta[part] if part else meta
-        missing = [key for key in keys if key not in given]
-        if missing:
+        _check_keys(meta[part] if part else meta, keys)
+    for site in meta['sites']:
+        _check_keys(site, SITE_KEYS)
+    settings = meta['preprocessing']
+    for step in settings['steps']:
+        if 'resize' in step:
+            _check_keys(step['resize'], RESIZE_KEYS)
+    _check_normalisation(settings)
+
+
+def _check_keys(part: Any, keys: Sequence[str]) -> None:
+    given = part if isinstance(part, Mapping) else ()
+    missing = [key for key in keys if key not in given]
+    if missing:
+        raise RuntimeFileError(
+            f"the file's JSON has no {missing[0]!r}, which image files "
+            'need; write it with tools/export/bundle.py, or run '
+            'fgc_mm.runtime.Model on arrays.'
+        )
+
+
+def _check_normalisation(settings: Mapping[str, Any]) -> None:
+    mean, std = settings['mean'], settings['std']
+    if mean is None and std is None:
+        return
+    count = 1 if settings['channel_order'] == 'grey' else 3
+    for name, numbers in (('mean', mean), ('std', std)):
+        if not isinstance(numbers, list) or len(numbers) not in (1, count):
             raise RuntimeFileError(
-                f"the file's JSON has no {missing[0]!r}, which image files "
-                'need; write it with tools/export/bundle.py, or run '
-                'fgc_mm.runtime.Model on arrays.'
+                f"the file's JSON has {name}={numbers!r}, but the "
+                f'normalisation of {settings["channel_order"]!r} images '
+                f'needs {count} numbers; write it with '
+                'tools/export/bundle.py.'
             )
 
 

@@ -12,7 +12,7 @@ from fgc_mm.runtime.errors import LibraryError
 if TYPE_CHECKING:
     import subprocess
 
-SECONDS = 900
+COMPILE_SECONDS = 900
 REMEDY = 'install g++ (or set CXX to a compiler of C++17)'
 
 
@@ -42,12 +42,12 @@ def run(command: Sequence[str]) -> None:
 
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=SECONDS
+            command, capture_output=True, text=True, timeout=COMPILE_SECONDS
         )
     except subprocess.TimeoutExpired as error:
         raise LibraryError(
-            f'{command[0]} had not finished after {SECONDS} s; compile once '
-            'on an idle machine: the cache is reused.'
+            f'{command[0]} had not finished after {COMPILE_SECONDS} s; '
+            'compile once on an idle machine: the cache is reused.'
         ) from error
     except OSError as error:
         raise LibraryError(

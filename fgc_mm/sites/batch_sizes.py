@@ -1,4 +1,4 @@
-"""Batch sizes that the layers of a network see."""
+"""Batch sizes of the inputs and outputs of a network's layers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,16 +9,16 @@ from fgc_mm.sites.probed_backbone import output_shape
 
 
 class BatchSizes:
-    """A visitor that records the batch sizes of dense layers.
+    """A visitor that records the batch sizes of conv and linear layers.
 
     Attributes:
-        sizes: Batch sizes of the inputs and outputs of every dense layer.
+        sizes: Batch sizes of the inputs and outputs of every such layer.
     """
 
     def __init__(self) -> None:
         self.sizes: dict[str, set[int]] = {}
 
-    def dense_output(self, name: str, layer: nn.Module, x: Tensor) -> Tensor:
+    def layer_output(self, name: str, layer: nn.Module, x: Tensor) -> Tensor:
         """Zeros of the right shape."""
         output = x.new_zeros(output_shape(layer, x))
         self.sizes.setdefault(name, set()).update((len(x), len(output)))

@@ -1,7 +1,7 @@
 """State of one gated forward pass, kept outside the modules.
 
 Hooks and layers belong to a model, and several threads may run one model at
-the same time; so the state of a pass lives in a :class:`GatedCall`. Each
+the same time; so the state of a pass is held by a :class:`GatedCall`. Each
 thread has a stack of the calls that it is running, the innermost last.
 """
 
@@ -99,7 +99,7 @@ class GatedCall:
             _THREAD.stack.pop()
 
     def finish(self, outputs: Any) -> None:
-        """Attach the call to the autograd graph and drop what it can.
+        """Attach the call to the autograd graph; drop unneeded tensors.
 
         Autograd nodes hold the call, so it lives as long as the graph; hence
         it must hold no tensor that refers to these nodes. Only for a call
@@ -202,12 +202,12 @@ def _state_of_recomputation(hooks: Any, node: Any) -> SiteState | None:
     """
     with _LOCK:
         live_calls = list(_LIVE)
-    live_calls = [call for call in live_calls if _has(call, hooks)]
+    live_calls = [call for call in live_calls if _contains(call, hooks)]
     number = node._sequence_nr()
     calls = [call for call in live_calls if call.owns_node(number)]
     if len(calls) > 1:
-        own = threading.get_ident()
-        calls = [call for call in calls if call.thread == own]
+        thread = threading.get_ident()
+        calls = [call for call in calls if call.thread == thread]
         if len(calls) != 1:
             raise FGCError(
                 f'{hooks.site.producer} is recomputed in the backward pass of '
@@ -215,19 +215,19 @@ def _state_of_recomputation(hooks: Any, node: Any) -> SiteState | None:
                 'and it is unknown which; train in one thread, or without '
                 'gradient checkpointing.'
             )
-    call = calls[0] if calls else _call_around(live_calls, number)
+    call = calls[0] if calls else _enclosing_call(live_calls, number)
     if call is None:
         return None  # backward pass of the dense network
     _THREAD.recomputed = weakref.ref(call)
     return call.states[hooks.name]
 
 
-def _has(call: GatedCall, hooks: Any) -> bool:
+def _contains(call: GatedCall, hooks: Any) -> bool:
     state = call.states.get(hooks.name)
     return state is not None and state.hooks is hooks
 
 
-def _call_around(
+def _enclosing_call(
     live_calls: Sequence[GatedCall], number: int
 ) -> GatedCall | None:
     """The call of a node made by a recomputation (nested checkpointing)."""

@@ -30,14 +30,15 @@ class Arrival(NamedTuple):
 
 
 class ChannelFlow:
-    """Which channel of which source arrives where, found by probing.
+    """Finds which channel of which source arrives at which probe point.
 
-    First every source changes alone, which shows where it arrives. Then
-    channels change together according to the bits of their index: where a
-    change arrives for exactly the set bits of an index, that channel
-    arrives. Sources that meet are probed in different rounds, since they
-    would hide each other's bits; where more than two meet, channels are not
-    identified.
+    First the output of each source is changed by itself, which shows where
+    it arrives. Then channels are changed together according to the bits of
+    their index: where a change arrives for exactly the set bits of an index,
+    the channel with that index arrives. Two sources meet if they arrive at
+    the same channel of a point; they are probed in different rounds, since
+    they would hide each other's bits. Where more than two sources meet,
+    channels are not identified.
 
     A source may be folded: channels ``n`` and ``n + C / fold`` count as one,
     as for a layer whose halves are multiplied (a gated linear unit) or
@@ -47,7 +48,7 @@ class ChannelFlow:
         probe: Probes the network.
         every: Identify the channels of all sources, also of those that
             leave the backbone or meet more than one other source; otherwise
-            theirs are ``MIXED``, and fewer passes are needed.
+            the channels of those are ``MIXED``, and fewer passes are needed.
     """
 
     def __init__(self, probe: ChannelProbe, every: bool = True) -> None:
@@ -60,7 +61,7 @@ class ChannelFlow:
             point: slice(start, end)
             for point, start, end in zip(probe.points, starts, ends)
         }
-        self._whole = {
+        self._all_channels = {
             name: torch.ones(n).bool() for name, n in probe.sources.items()
         }
         self._unresolvable: set[str] = set()
@@ -129,10 +130,12 @@ class ChannelFlow:
         stopped early; all such sources change together in one more pass.
         """
         rows = {}
-        for name, whole in self._whole.items():
+        for name, every_channel in self._all_channels.items():
             group = None if every else self._by_point(self._num_sources >= 2)
             try:
-                flags = self._probe.propagate({name: whole}, stop_at=group)
+                flags = self._probe.propagate(
+                    {name: every_channel}, stop_at=group
+                )
             except BrokenProbe:
                 self._unresolvable.add(name)
                 rows[name] = self._reach_of_failing(name)
@@ -143,16 +146,16 @@ class ChannelFlow:
                 continue
             rows[name] = _concatenated(flags)
             self._num_sources += rows[name]
-        rest = [name for name in self._names if name not in rows]
-        if rest:
-            row = self._reach_of_any(rest)
-            rows |= dict.fromkeys(rest, row)
+        stopped = [name for name in self._names if name not in rows]
+        if stopped:
+            row = self._reach_of_any(stopped)
+            rows |= dict.fromkeys(stopped, row)
             self._num_sources += 3 * row
         return torch.stack([rows[name] for name in self._names])
 
     def _reach_of_any(self, names: list[str]) -> Tensor:
         """Where any of these sources arrives."""
-        group = {name: self._whole[name] for name in names}
+        group = {name: self._all_channels[name] for name in names}
         try:
             return _concatenated(self._probe.propagate(group))
         except BrokenProbe:
@@ -163,16 +166,16 @@ class ChannelFlow:
         """Where a source arrives whose change makes the network fail.
 
         Tries a small change; if that fails too, the source is assumed to
-        reach everything behind it.
+        reach every later point.
         """
-        change = {name: self._whole[name]}
+        change = {name: self._all_channels[name]}
         try:
             return _concatenated(self._probe.propagate(change, small=True))
         except BrokenProbe:
-            behind = torch.ones_like(self._num_sources).bool()
+            later = torch.ones_like(self._num_sources).bool()
             own = self._columns.get(ProbePoint('input', name), slice(0, 0))
-            behind[: own.stop] = False
-            return behind
+            later[: own.stop] = False
+            return later
 
     def _by_point(self, columns: Tensor) -> dict[ProbePoint, Tensor]:
         return {point: columns[c] for point, c in self._columns.items()}

@@ -11,9 +11,9 @@ from fgc_mm.errors import FGCError
 from fgc_mm.sites.layout import (
     channels_last,
     channels_second,
-    is_dense,
     is_depthwise,
     layer_widths,
+    mixes_channels,
 )
 from fgc_mm.sites.observation import (
     BrokenProbe,
@@ -31,10 +31,11 @@ class ProbePoint(NamedTuple):
     """A point in the network where channels are observed.
 
     Attributes:
-        kind: ``'input'`` of a dense layer, ``'depthwise'`` (the output of a
-            depthwise conv), ``'module'`` or ``'module-last'`` (the output of
-            any module, with the channels as second or last dimension), or
-            ``'end'`` (an output of the backbone).
+        kind: ``'input'`` (of a conv or linear layer that mixes channels),
+            ``'depthwise'`` (the output of a depthwise conv), ``'module'`` or
+            ``'module-last'`` (the output of any module, with the channels
+            as second or last dimension), or ``'end'`` (an output of the
+            backbone).
         path: Of the module; at the end, the index of the output.
     """
 
@@ -43,13 +44,13 @@ class ProbePoint(NamedTuple):
 
 
 class ChannelProbe:
-    """Passes through a probed backbone with fixed outputs of its sources.
+    """Runs forward passes in which the outputs of all sources are fixed.
 
-    Sources are the image and every dense layer. A pass takes two images, and
-    a change seen in either counts. In the first image all values are small
-    and positive, where no clamp saturates; in the second every source
-    changes from below zero to far above it, so that a sign, a threshold or
-    a ``relu`` of negative values cannot hide the change.
+    Sources are the image and every layer that mixes channels. A pass takes
+    two images, and a difference in either counts. In the first image all
+    values are small and positive, where no clamp saturates; in the second
+    every source changes from below zero to far above it, so that a sign, a
+    threshold or a ``relu`` of negative values cannot hide the change.
 
     Args:
         probed: The network.
@@ -59,7 +60,7 @@ class ChannelProbe:
     Attributes:
         sources: Channels of every source, in the order of the forward pass.
         points: Channels of every probe point.
-        runs: How often every point is passed.
+        runs: How often a forward pass reaches every point.
         shapes: Output shape of every conv and linear layer.
 
     Raises:
@@ -165,8 +166,8 @@ class ChannelProbe:
         except FGCError as error:
             raise BrokenProbe(str(error)) from error
 
-    def macs_outside_dense(self) -> int:
-        """MACs of a pass outside the dense layers.
+    def macs_outside_layers(self) -> int:
+        """MACs of a pass outside the layers that mix channels.
 
         These are depthwise convs, attention, and layers run without their
         module's forward; for two images, as in :attr:`shapes`.
@@ -203,8 +204,8 @@ class ChannelProbe:
             self._zeroed = self._fixed = self._perturbed = None
         return self._flags
 
-    def dense_output(self, name: str, layer: nn.Module, x: Tensor) -> Tensor:
-        """Observe a dense layer's input, and return its fixed output."""
+    def layer_output(self, name: str, layer: nn.Module, x: Tensor) -> Tensor:
+        """Observe the layer's input, and return its fixed output."""
         self._observe(ProbePoint('input', name), channels_second(layer, x))
         if name not in self.shapes:
             self.shapes[name] = output_shape(layer, x)
@@ -244,7 +245,7 @@ class ChannelProbe:
     def after_module(
         self, name: str, module: nn.Module, output: Tensor
     ) -> Tensor | None:
-        """Observe the output of a module that is not dense."""
+        """Observe the output of a module that computes."""
         if is_depthwise(module):
             self.shapes[name] = output.shape
             self._observe(ProbePoint('depthwise', name), output)
@@ -266,7 +267,7 @@ class ChannelProbe:
         number = self._pass_counts[point]
         self._pass_counts[point] += 1
         if number and point.kind.startswith('module'):
-            return  # shared, perhaps by maps of several widths
+            return  # a shared module: its maps may have several widths
         if self._compare is None:
             self._observed.setdefault(point, []).append(Observation(x))
             return
@@ -332,7 +333,7 @@ class _CachedCall:
         self.not_cacheable = False
 
     def run(self, run: Callable[[], Any]) -> Any:
-        """Run it; not cacheable if in place, or with unknown types."""
+        """Run the module; not cacheable if in place or of unknown types."""
         output = run()
         self.output = _clone_tensors(output)
         self.not_cacheable = not (
@@ -378,9 +379,9 @@ def _parents(name: str) -> Iterator[str]:
 
 
 def _widths(backbone: nn.Module) -> tuple[set[int], set[int]]:
-    """Output widths of dense layers: channels second, channels last."""
+    """Output widths of layers with channels second, and channels last."""
     second, last = set(), set()
-    for layer in filter(is_dense, backbone.modules()):
+    for layer in filter(mixes_channels, backbone.modules()):
         width = layer_widths(layer)[1]
         (last if channels_last(layer) else second).add(width)
     return second, last
@@ -392,7 +393,7 @@ class _Zeros:
     def __init__(self, shapes: Mapping[str, torch.Size]) -> None:
         self._shapes = shapes
 
-    def dense_output(self, name: str, layer: nn.Module, x: Tensor) -> Tensor:
+    def layer_output(self, name: str, layer: nn.Module, x: Tensor) -> Tensor:
         return x.new_zeros(self._shapes[name])
 
     def run_module(

@@ -10,7 +10,7 @@ PLAIN = (type(None), bool, int, float, str, bytes, tuple)
 
 
 def code_text(value: type | FunctionType) -> tuple[str, list[Any]]:
-    """The code, and the objects that it refers to.
+    """The text of the code, and the objects that it refers to.
 
     Args:
         value: A class or function.
@@ -85,17 +85,17 @@ def _is_class_cell(function: FunctionType, content: Any) -> bool:
 def _referenced(function: FunctionType) -> Iterator[Any]:
     """Functions, classes and constants that a function refers to by name."""
     names = set(_names(function.__code__))
-    spaces = [function.__globals__]
-    spaces += [
+    namespaces = [function.__globals__]
+    namespaces += [
         vars(value)
         for name in sorted(names & set(function.__globals__))
         if isinstance(value := function.__globals__[name], ModuleType)
         and not _installed_module(value.__name__)
     ]
-    for space in spaces:
-        for name in sorted(names & set(space)):
-            if isinstance(space[name], (type, FunctionType, *PLAIN)):
-                yield space[name]
+    for values in namespaces:
+        for name in sorted(names & set(values)):
+            if isinstance(values[name], (type, FunctionType, *PLAIN)):
+                yield values[name]
 
 
 def _names(code: CodeType) -> Iterator[str]:

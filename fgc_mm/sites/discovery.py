@@ -1,4 +1,4 @@
-"""From a backbone and the ``sites`` option to the list of sites."""
+"""Finds the sites of a backbone that the ``sites`` option asks for."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -17,9 +17,9 @@ from fgc_mm.sites.image_size import accepted_images
 from fgc_mm.sites.network_fingerprint import network_fingerprint
 from fgc_mm.sites.patterns import match_names
 from fgc_mm.sites.probed_backbone import ProbedBackbone
-from fgc_mm.sites.search import SiteSearch
 from fgc_mm.sites.site import GateSite
 from fgc_mm.sites.site_cache import cached_or_search
+from fgc_mm.sites.site_rules import SiteSearch
 from fgc_mm.sites.work_limit import LIMIT, TooMuchWork, WorkLimit, one_thread
 
 DEFAULTS = dict(
@@ -50,7 +50,7 @@ def find_sites(
             or ``dict(type='auto', image_size=..., residual=False,
             every_conv=False, patterns=None, max_work=2e11)``.
             ``image_size``: a number or (H, W); default: one that the
-            backbone accepts. ``residual=True``: also gate layers in front of
+            backbone accepts. ``residual=True``: also gate layers before
             a residual sum, at the end of their branch. ``every_conv=True``:
             also gate depthwise convs separately from the conv before them,
             and the last conv. ``patterns``: select among the sites found.
@@ -77,13 +77,13 @@ def search_sites(
 ) -> FoundSites:
     """All sites regardless of patterns; otherwise like :func:`find_sites`.
 
-    The result is cached: a network that was searched in this process, on
-    another rank, or before a loaded checkpoint was saved is not searched
-    again.
+    The result is cached, so a network is not searched again if it was
+    searched in this process or on another rank, or if a checkpoint that this
+    process has loaded contains its sites.
     """
     options = _options(sites)
-    matter = {k: options[k] for k in ('image_size', 'residual', 'every_conv')}
-    key = network_fingerprint(backbone, matter)
+    used = {k: options[k] for k in ('image_size', 'residual', 'every_conv')}
+    key = network_fingerprint(backbone, used)
     found = cached_or_search(
         key, backbone, lambda: _bounded_search(backbone, options, key)
     )
@@ -131,8 +131,8 @@ def _options(sites: str | Sequence[str] | Mapping[str, Any]) -> dict:
 
 def _check_numbers(size: Any, work: Any) -> None:
     pair = size if isinstance(size, Sequence) else (size, size)
-    whole = len(pair) == 2 and all(isinstance(s, int) and s > 0 for s in pair)
-    if size is not None and not whole:
+    valid = len(pair) == 2 and all(isinstance(s, int) and s > 0 for s in pair)
+    if size is not None and not valid:
         raise FGCError(
             f'image_size={size!r} is not an image size; write a positive '
             'number of pixels, or (height, width).'
@@ -173,12 +173,12 @@ def _search(
 
 
 def _per_image(probed: ProbedBackbone, images: Tensor) -> set[str]:
-    """Dense layers with batch size N for N images, at two image sizes."""
+    """Layers with batch size N for N images, at two image sizes."""
     double = torch.cat([images, images])
     larger = images.repeat(2, 1, 2, 2)
     batch_sizes = BatchSizes()
     probed.run(double, batch_sizes)
-    with suppress(FGCError):  # accepts one size only
+    with suppress(FGCError):  # the backbone may accept one size only
         probed.run(larger, batch_sizes)
     return {name for name, sizes in batch_sizes.sizes.items() if sizes == {2}}
 

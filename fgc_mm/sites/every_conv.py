@@ -1,4 +1,4 @@
-"""Sites of every conv: depthwise convs separate from the conv before them."""
+"""Sites for every conv, with a site of its own for each depthwise conv."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -8,12 +8,13 @@ from fgc_mm.sites.site import GateSite, SiteLayer
 
 @dataclass(frozen=True)
 class SiteKinds:
-    """Which kinds of sites are searched beside the internal ones.
+    """Which kinds of sites are searched for in addition to internal ones.
 
     Attributes:
         before_sum: Layers whose channels go into a residual sum.
-        every_conv: Those, depthwise convs apart from the conv before them,
-            and layers whose channels leave the backbone.
+        every_conv: These layers, also depthwise convs (as sites separate
+            from the conv before them) and layers whose channels leave the
+            backbone.
     """
 
     before_sum: bool = False
@@ -26,46 +27,46 @@ class SiteKinds:
 
 
 def split_depthwise(
-    site: GateSite, separable: Callable[[str], bool]
+    site: GateSite, is_separable: Callable[[str], bool]
 ) -> list[GateSite]:
-    """Make a site for the producer, and one per depthwise conv behind it.
+    """Make a site for the producer, and one per depthwise conv after it.
 
-    The depthwise conv then is the consumer of the site before it. A channel
-    closed there is a constant after the conv (a bias, a norm's offset),
-    which the conv's own gate may close. FTWT (arXiv 2110.08232) gates
-    MobileNetV1 in this way.
+    The depthwise conv is then the consumer of the producer's site. A channel
+    that is closed at that site is a constant after the depthwise conv (a
+    bias, a norm's offset), and the conv's own gate can close it there. FTWT
+    (arXiv 2110.08232) gates MobileNetV1 in this way.
 
     Args:
         site: Of a conv, with the depthwise convs among its outputs.
-        separable: Whether a layer is a depthwise conv that all channels of the
-            site pass through, so that nothing reads them before it.
+        is_separable: Whether a layer is a depthwise conv that all channels
+            of the site pass through, so that nothing reads them before it.
 
     Returns:
         The sites in the order of the forward pass; ``[site]`` where there is
         nothing to split, or it cannot be split.
     """
-    first, *behind = site.outputs
+    first, *depthwise = site.outputs
     if (
-        not behind
+        not depthwise
         or site.branch_end is not None
         or first.path != site.name
-        or any(member.positions is not None for member in site.outputs)
-        or not all(separable(member.path) for member in behind)
+        or any(layer.positions is not None for layer in site.outputs)
+        or not all(is_separable(layer.path) for layer in depthwise)
     ):
         return [site]
     readers = [
-        *((SiteLayer(member.path),) for member in behind),
+        *((SiteLayer(layer.path),) for layer in depthwise),
         site.consumers,
     ]
     return [
         replace(
             site,
-            name=member.path,
+            name=layer.path,
             consumers=consumers,
-            outputs=(SiteLayer(member.path),),
+            outputs=(SiteLayer(layer.path),),
             in_channels=site.channels if number else site.in_channels,
         )
-        for number, (member, consumers) in enumerate(
+        for number, (layer, consumers) in enumerate(
             zip(site.outputs, readers, strict=True)
         )
     ]

@@ -1,4 +1,4 @@
-"""Result of a site search, also as text for a checkpoint."""
+"""Result of a site search, and its text form for checkpoints."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from fgc_mm.sites.layout import DENSE, is_depthwise, layer_widths
+from fgc_mm.sites.layout import CONV_OR_LINEAR, is_depthwise, layer_widths
 from fgc_mm.sites.site import GateSite, SiteLayer
 
 
@@ -51,7 +51,7 @@ class FoundSites:
         """Whether a network has these layers with these widths."""
         layers = dict(backbone.named_modules())
         return all(
-            isinstance(layers.get(member.path), DENSE)
+            isinstance(layers.get(member.path), CONV_OR_LINEAR)
             and _matches(member, layers[member.path], number, site.channels)
             for site in self.sites
             for number, members in enumerate((site.consumers, site.outputs))

@@ -30,7 +30,7 @@ from fgc_mm.sites.site import GateSite, SiteLayer
 
 
 class GateHooks:
-    """Forward hooks that connect a gate to its site.
+    """Forward hooks that run a site's gate and apply its masks.
 
     Two kinds of forward-pre-hook: on the producer, whose input the gate
     reads, and on each consumer, whose input is masked; for a residual site
@@ -58,8 +58,8 @@ class GateHooks:
     ) -> None:
         """Register all hooks on the modules that ``find`` returns for a path.
 
-        All masks first: a layer may consume one site and produce another,
-        and a gate must read its input after the mask.
+        The hooks that mask come first: a layer may consume one site and
+        produce another, and a gate must read its input after the mask.
         """
         for hooks in site_hooks:
             hooks._attach_masks(find)

@@ -45,8 +45,8 @@ def small_images(
             :func:`expect_images`, and usual ones.
 
     Raises:
-        FGCError: The backbone accepts none of them; has the error for the
-            stored or expected size, otherwise for the last one.
+        FGCError: The backbone accepts none of them; the message is that for
+            the stored or expected size, otherwise that for the last size.
     """
     with ProbedBackbone(backbone) as probed:
         return accepted_images(probed, size)
@@ -56,18 +56,18 @@ def accepted_images(
     probed: ProbedBackbone,
     size: int | Sequence[int] | None = None,
 ) -> Tensor:
-    """Like :func:`small_images`, for a backbone that is probed already."""
+    """Like :func:`small_images`, inside a ``with`` block of the backbone."""
     small, usual = ([(s, s) for s in sizes] for sizes in (SMALL, USUAL))
     named = [*named_sizes(probed.backbone), *filter(None, [_expected.get()])]
     sizes = [*small, *named, *usual] if size is None else [_pair(size)]
-    refusals: dict[Size, FGCError] = {}
+    errors: dict[Size, FGCError] = {}
     for pair in dict.fromkeys(sizes):
         for channels in dict.fromkeys((_first_channels(probed.backbone), 3)):
             try:
                 return _run_on_random_image(probed, (channels, *pair))
             except FGCError as error:
-                refusals[pair] = error
-    raise refusals[named[0] if named and size is None else sizes[-1]]
+                errors[pair] = error
+    raise errors[named[0] if named and size is None else sizes[-1]]
 
 
 def named_sizes(backbone: nn.Module) -> Iterator[Size]:
@@ -89,8 +89,8 @@ def _pair(size: Any) -> Size | None:
         size = (size, size)
     if not isinstance(size, (tuple, list)) or len(size) not in (2, 3):
         return None
-    whole = all(isinstance(s, int) and s > 0 for s in size)
-    return (size[-2], size[-1]) if whole else None
+    valid = all(isinstance(s, int) and s > 0 for s in size)
+    return (size[-2], size[-1]) if valid else None
 
 
 def _run_on_random_image(

@@ -1,4 +1,4 @@
-"""Dense layers and the position of channels in their inputs and outputs."""
+"""Conv and linear layers, and where channels are in inputs and outputs."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -9,28 +9,28 @@ from torch import Tensor, nn
 from fgc_mm.functional import mask_channels, spread_mask
 from fgc_mm.functional.pooling import global_average_pool
 
-DENSE = (nn.Conv1d, nn.Conv2d, nn.Linear)
+CONV_OR_LINEAR = (nn.Conv1d, nn.Conv2d, nn.Linear)
 
 
 def is_depthwise(layer: nn.Module) -> bool:
     """Whether a conv processes every channel separately."""
     groups = getattr(layer, 'groups', 1)
     return (
-        isinstance(layer, DENSE)
+        isinstance(layer, CONV_OR_LINEAR)
         and groups > 1
         and groups == layer.in_channels == layer.out_channels
     )
 
 
-def is_dense(layer: nn.Module) -> bool:
-    """Whether it is a conv or linear layer that mixes channels."""
-    return isinstance(layer, DENSE) and not is_depthwise(layer)
+def mixes_channels(layer: nn.Module) -> bool:
+    """Whether it is a conv or linear layer, but not a depthwise conv."""
+    return isinstance(layer, CONV_OR_LINEAR) and not is_depthwise(layer)
 
 
 def find_separate_depthwise(
     network: nn.Module, producer: str, consumers: Iterable[str]
 ) -> str | None:
-    """A depthwise conv that is a site's producer or consumer, if any.
+    """Path of a depthwise conv that is a site's producer or consumer.
 
     The channels of such a site can be masked but not skipped: a channel that
     is closed before the conv is a constant after it.
@@ -66,8 +66,8 @@ def input_weights(layer: nn.Module, channel: int) -> Tensor:
     _, _, groups = layer_widths(layer)
     # (groups, outputs of one, inputs of one, *kernel)
     weight = layer.weight.unflatten(0, (groups, -1))
-    group, place = divmod(channel, weight.shape[2])
-    return weight[group, :, place]
+    group, index = divmod(channel, weight.shape[2])
+    return weight[group, :, index]
 
 
 def macs_per_channel_pair(layer: nn.Module, output_shape: torch.Size) -> int:
@@ -84,7 +84,7 @@ def macs_per_channel_pair(layer: nn.Module, output_shape: torch.Size) -> int:
 
 
 def channels_last(layer: nn.Module) -> bool:
-    """Whether the layer's channels are the last dimension, not the second."""
+    """Whether channels are the last dimension, as in a linear layer."""
     return isinstance(layer, nn.Linear)
 
 
@@ -118,7 +118,6 @@ class ChannelIndex:
         Returns:
             The positions; the input channels that hold the site's channels,
             ordered by site channel; and these site channels.
-            their numbers; and these numbers.
         """
         tensors = self._tensors
         if tensors[0].device != device:
@@ -158,6 +157,7 @@ def site_channels(
 
     If the input is a flattened map, the positions of a channel become one
     dimension after it.
+
     Args:
         layer: The consumer.
         x: Its input.

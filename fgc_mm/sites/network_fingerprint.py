@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from fgc_mm.sites.code_text import code_text, qualified
-from fgc_mm.sites.layout import is_dense
+from fgc_mm.sites.layout import mixes_channels
 
 PLAIN = (
     type(None), bool, int, float, complex, str, bytes,
     torch.dtype, torch.device, torch.Size, Enum, BuiltinFunctionType,
 )  # fmt: skip
-# Not used by a search: training mode, initialisation, state-dict hooks.
+# Attributes that a search does not use: training mode, initialisation,
+# state-dict hooks.
 IGNORED = (
     'training', 'init_cfg', '_is_init', '_params_init_info', '_parameters',
     '_buffers', '_modules', '_non_persistent_buffers_set', '_state_dict',
@@ -34,8 +35,8 @@ def network_fingerprint(
     """A hash of the network, its code and the search options.
 
     It covers the modules with their attributes and shapes, the code of their
-    classes and of what that calls, and the code of the search. It does not
-    depend on trained weights, as a search does not.
+    classes and of the functions that it calls, and the code of the search.
+    It does not depend on trained weights, since the search does not either.
 
     Args:
         backbone: The network.
@@ -43,8 +44,8 @@ def network_fingerprint(
 
     Returns:
         64 hexadecimal digits; ``None`` for a network with an attribute that
-        cannot be described (an object of an unknown class), which has to be
-        searched every time.
+        cannot be described (an object of an unknown class); such a network
+        has to be searched every time.
     """
     digest = hashlib.sha256()
     try:
@@ -126,12 +127,12 @@ class _Description:
 
 
 def _weights(module: nn.Module, value: Tensor | None) -> str:
-    """Which weights of a dense layer are zero; others are replaced."""
+    """Which weights of a layer are zero; a search replaces the others."""
     if value is None:
         return ''
     if is_lazy(value) or value.is_meta:
         raise _NotDescribable
-    if not is_dense(module):
+    if not mixes_channels(module):
         return _shape(value)
     zeros = value.detach() == 0
     drawn = zeros.float().mean() < 0.01  # random weights have few zeros

@@ -1,4 +1,4 @@
-"""A backbone whose dense layers are replaced during probing passes."""
+"""A backbone whose conv and linear layers are replaced for probing."""
 
 import copy
 import math
@@ -14,36 +14,37 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from fgc_mm.errors import FGCError
 from fgc_mm.sites.eval_mode import eval_mode
-from fgc_mm.sites.layout import is_dense, is_depthwise
+from fgc_mm.sites.layout import is_depthwise, mixes_channels
 from fgc_mm.sites.work_limit import WorkLimit
 
 
 class Visitor(Protocol):
     """Callbacks of one pass through a :class:`ProbedBackbone`."""
 
-    def dense_output(self, name: str, layer: nn.Module, x: Tensor) -> Tensor:
-        """Output of a dense layer for its input ``x``."""
+    def layer_output(self, name: str, layer: nn.Module, x: Tensor) -> Tensor:
+        """Output of a layer that mixes channels, for its input ``x``."""
 
     def after_module(
         self, name: str, module: nn.Module, output: Tensor
     ) -> Any:
-        """Called with another module's output; may return a new one."""
+        """Called with another module's output; may return a new output."""
 
     def run_module(
         self, name: str, run: Callable[[], Any], inputs: Any
     ) -> Any:
-        """Output of a module that contains dense layers, run or cached."""
+        """Output of a module that contains such layers, run or cached."""
 
 
 class ProbedBackbone:
-    """A backbone in which a visitor provides the outputs of dense layers.
+    """A backbone in which a visitor provides the outputs of layers.
 
-    Since dense layers do not compute, a pass is cheap however large the
-    network is; what does run are the operations between them. In a ``with``
-    block the backbone is in evaluation mode, and all parameters outside the
-    dense layers (norms, layer scales, depthwise convs) are random and of
-    order 1, so that e.g. a norm initialised to zero does not block a signal.
-    Everything is restored afterwards.
+    These are the conv and linear layers except depthwise convs. Since they
+    are not computed, a pass is cheap however large the network is; only the
+    operations between them run. In a ``with`` block the backbone is in
+    evaluation mode, and all parameters outside these layers (norms, layer
+    scales, depthwise convs) are random and of order 1, so that e.g. a norm
+    initialised to zero does not block a signal. Everything is restored
+    afterwards.
 
     Args:
         backbone: The network.
@@ -77,7 +78,7 @@ class ProbedBackbone:
 
         Args:
             images: (N, C, H, W).
-            visitor: Provides the outputs of the dense layers.
+            visitor: Provides the outputs of the layers.
 
         Returns:
             All tensors of the backbone's output.
@@ -112,21 +113,21 @@ class ProbedBackbone:
         def after_forward(_: nn.Module, __: Any, output: Any) -> Any:
             self._running.pop()
             self._work.add(output)
-            if is_dense(module) or not isinstance(output, Tensor):
+            if mixes_channels(module) or not isinstance(output, Tensor):
                 return None
             return self._visitor.after_module(name, module, output)
 
-        def dense_output(x: Tensor) -> Tensor:
-            return self._visitor.dense_output(name, module, x)
+        def layer_output(x: Tensor) -> Tensor:
+            return self._visitor.layer_output(name, module, x)
 
         def run_or_cached(*args: Any, **options: Any) -> Any:
             run = partial(own, *args, **options)
             return self._visitor.run_module(name, run, (args, options))
 
         own = module.forward
-        if is_dense(module):
-            _replace_forward(stack, module, dense_output)
-        elif name and any(map(is_dense, module.modules())):
+        if mixes_channels(module):
+            _replace_forward(stack, module, layer_output)
+        elif name and any(map(mixes_channels, module.modules())):
             _replace_forward(stack, module, run_or_cached)
         stack.callback(module.register_forward_pre_hook(enter).remove)
         stack.callback(module.register_forward_hook(after_forward).remove)
@@ -160,7 +161,7 @@ def _missing_module(error: Exception) -> str | None:
 
 def output_shape(layer: nn.Module, x: Tensor) -> torch.Size:
     """The shape of a layer's output, computed on the meta device."""
-    if is_parametrized(layer):  # its weight comes from other modules
+    if is_parametrized(layer):  # its weight is computed by other modules
         return type(layer).forward(layer, x).shape
     meta_copy = copy.copy(layer)
     meta_copy.__dict__['_parameters'] = {
@@ -222,12 +223,12 @@ def _fixed_seed(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _random_parameters(backbone: nn.Module) -> Iterator[None]:
-    """Temporary random parameters of order 1 outside the dense layers."""
+    """Temporary random parameters of order 1 outside these layers."""
     generator = torch.Generator().manual_seed(0)
     with ExitStack() as stack:
         for module in backbone.modules():
             state = dict(module.named_parameters(recurse=False))
-            if is_dense(module):  # only all-zero parameters matter here
+            if mixes_channels(module):  # only all-zero parameters matter here
                 state = {k: v for k, v in state.items() if not v.any()}
             for name in ('running_mean', 'running_var'):
                 if isinstance(getattr(module, name, None), Tensor):

@@ -243,8 +243,8 @@ def _check_collected(call: GatedCall) -> None:
         leaves = [*state.leaves.values()]
         if state.used_without_graph:
             leaves.append(state.mask)
-        left = any(leaf.grad is not None for leaf in leaves)
-        if left or (
+        pending = any(leaf.grad is not None for leaf in leaves)
+        if pending or (
             state.detached_gate and state.detached_gate.has_pending_grad()
         ):
             raise FGCError(

@@ -21,8 +21,9 @@ class SiteLayer:
     Attributes:
         path: Path of the conv or linear layer.
         positions: For every input (or output) channel of the layer, the
-            index of the site's channel, or -1 if it is not the site's
-            (concatenation); ``None``: the site's channels in order.
+            index of the site's channel, or -1 for a channel that does not
+            belong to the site (concatenation); ``None``: the site's channels
+            in order.
     """
 
     path: str
@@ -40,15 +41,15 @@ class GateSite:
             Everything between the producer and them is per channel (norm,
             activation, depthwise conv, pooling), so a closed channel can be
             skipped altogether.
-        outputs: The layers whose output channels are the site's: the
+        outputs: The layers whose output channels belong to the site: the
             producer, depthwise convs, the last layer of a squeeze-excite.
         in_channels: Channels of the producer's input.
         channels: Channels that the gate opens and closes (C).
         branch_end: For a residual site, the module whose output is masked
             (the last one before the sum), instead of the consumers' inputs.
-        macs_share: Fraction of the backbone's dense MACs (attention and
-            functional calls included) in layers that this site shrinks, at
-            the image size of the search.
+        macs_share: Fraction of the MACs of the backbone without gates
+            (attention and functional calls included) in the layers whose
+            width this site reduces, at the image size of the search.
         group_sizes: Number of neighbouring channels that each decision of
             the gate opens; ``None``: one decision per channel.
     """

@@ -1,9 +1,9 @@
 """A cache of site searches.
 
-A process caches the sites that it has found or read from checkpoints. Of
-several ranks that build the same network, one searches, and the others read
-its result from the store of the process group. The key is the fingerprint of
-the network.
+A process caches the sites that it has found or read from checkpoints. If
+several ranks build the same network, one of them searches, and the others
+read its result from the store of the process group. The key is the
+fingerprint of the network.
 """
 
 from collections import OrderedDict
@@ -19,7 +19,7 @@ from torch import nn
 from fgc_mm.sites.found_sites import FoundSites
 
 KEY = 'sites'  # in the metadata of a state dict
-MAX_NETWORKS = 64  # networks that a process remembers
+MAX_NETWORKS = 64  # in the cache of a process
 WAIT_TIMEOUT = timedelta(minutes=10)
 
 _cache: OrderedDict[str, str] = OrderedDict()
@@ -88,9 +88,9 @@ def cache_checkpoint_sites(checkpoint: Mapping[str, Any]) -> None:
     if not isinstance(metadata, Mapping):
         return
     for entry in metadata.values():
-        kept = entry.get(KEY) if isinstance(entry, Mapping) else None
-        if isinstance(kept, Mapping):
-            for fingerprint, text in kept.items():
+        stored = entry.get(KEY) if isinstance(entry, Mapping) else None
+        if isinstance(stored, Mapping):
+            for fingerprint, text in stored.items():
                 if isinstance(fingerprint, str) and isinstance(text, str):
                     cache_sites(fingerprint, text)
 
@@ -104,10 +104,11 @@ def write_metadata(found: FoundSites, metadata: dict[str, Any]) -> None:
 def search_once(
     store: dist.Store | None, key: str, search: Callable[[], FoundSites]
 ) -> FoundSites:
-    """The result of the first of several ranks.
+    """The result of the first rank that calls this function.
 
-    This is not a collective operation: a rank that builds a model alone does
-    not wait. If the first rank fails or is gone, every rank searches itself.
+    This is not a collective operation: a rank that is the only one to build
+    a model does not wait. If the first rank fails or has exited, every other
+    rank searches itself.
 
     Args:
         store: Shared by the ranks; ``None`` for a single process.

@@ -1,4 +1,4 @@
-"""Observing the tensor products that torch computes."""
+"""Calls a function for every tensor product that torch computes."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -10,34 +10,34 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fgc_mm.functional.products import Product, products_of
 
-# torch's fused-attention switch is global to the process
-_SWITCH = threading.RLock()
+# torch's setting for fused attention is global to the process
+_SETTING_LOCK = threading.RLock()
 
 
 @contextmanager
-def watch_products(see: Callable[[Product], None]) -> Iterator[None]:
-    """Call ``see`` for every product that this thread computes.
+def watch_products(callback: Callable[[Product], None]) -> Iterator[None]:
+    """Call ``callback`` for every product that this thread computes.
 
     Disables the fused path of ``nn.MultiheadAttention`` meanwhile. Products
     on the meta device (shape inference only) are left out.
 
     Args:
-        see: Called with each product, after it has been computed.
+        callback: Called with each product, after it has been computed.
     """
-    with _SWITCH:
+    with _SETTING_LOCK:
         fused = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
         try:
-            with _ProductMode(see):
+            with _ProductMode(callback):
                 yield
         finally:
             torch.backends.mha.set_fastpath_enabled(fused)
 
 
 class _ProductMode(TorchDispatchMode):
-    def __init__(self, see: Callable[[Product], None]) -> None:
+    def __init__(self, callback: Callable[[Product], None]) -> None:
         super().__init__()
-        self._see = see
+        self._callback = callback
 
     def __torch_dispatch__(
         self,
@@ -56,5 +56,5 @@ class _ProductMode(TorchDispatchMode):
         out = func(*args, **kwargs)
         for product in products_of(func, args, out):
             if not product.factors[0].is_meta:
-                self._see(product)
+                self._callback(product)
         return out

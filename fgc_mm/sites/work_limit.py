@@ -49,7 +49,7 @@ class WorkLimit:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Use one intra-op thread of torch, then as many as before.
+    """Use one intra-op thread of torch; restore the number afterwards.
 
     A pass is thousands of small operations: waiting for other threads after
     each makes it tens of times slower on a busy machine.

@@ -7,7 +7,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from fgc_mm.analysis import choose_images, load_dataset, stored_pass
+from fgc_mm.analysis import choose_images, load_dataset, load_or_run_pass
 from fgc_mm.deploy import build_model
 
 CONFIG = """
@@ -67,7 +67,7 @@ def run_pass(made, folder, **options):
     split = options.pop('split', 'test')
     dataset = load_dataset(made.cfg, split) if dataset is None else dataset
     indices = choose_images(len(dataset), options.pop('images', None))
-    stored = stored_pass(
+    stored = load_or_run_pass(
         made.cfg, made.checkpoint, 'tiny', dataset, indices, split, folder,
         said.append,
     )  # fmt: skip

@@ -47,7 +47,7 @@ def test_a_pass_is_what_the_network_does(gated):
             site = record.site.name
             pooled = record.activation.mean((2, 3))[0]
             of = {
-                kind: stored.space(kind, site)[number]
+                kind: stored.site_array(kind, site)[number]
                 for kind in ('features', 'logits', 'probs', 'mask')
             }
             assert np.allclose(of['features'], pooled, **close)
@@ -60,7 +60,7 @@ def test_a_pass_is_what_the_network_does(gated):
 
 
 def test_masks_of_gates_that_scale_keep_their_factors(gated):
-    mask = gated.stored.space('mask', gated.stored.sites[0])
+    mask = gated.stored.site_array('mask', gated.stored.sites[0])
     scales = gated.config.stem in ('fbs', 'manidp')
     assert mask.dtype == (np.float32 if scales else bool)
 
@@ -73,7 +73,7 @@ def test_the_same_content_is_not_computed_again(project, tmp_path):
     moved.write_bytes(Path(project.checkpoint).read_bytes())
     same = SimpleNamespace(cfg=project.cfg, checkpoint=str(moved))
     _, said = run_pass(same, folder)
-    assert 'taken from' in said[0]
+    assert 'loaded from' in said[0]
 
 
 @pytest.mark.parametrize('change', ['weights', 'config', 'images', 'pixels'])
@@ -131,12 +131,12 @@ def test_a_pass_that_was_cut_off_goes_on(project, tmp_path):
     dataset.last, dataset.read = 99, []
     stored, said = run_pass(project, tmp_path, dataset=dataset)
     assert dataset.read == list(range(32, 40))
-    assert '32 were done before' in said[0]
+    assert '32 already processed' in said[0]
     assert [*tmp_path.iterdir()] == [stored.folder]
     for site in stored.sites:
         for kind in ('features', 'logits', 'probs', 'mask'):
             ours, whole = (
-                p.space(kind, site) for p in (stored, project.stored)
+                p.site_array(kind, site) for p in (stored, project.stored)
             )
             assert np.allclose(ours, whole, atol=1e-6)
     assert np.array_equal(stored.indices, project.stored.indices)
@@ -200,7 +200,7 @@ def test_images_without_a_class_are_refused(project, tmp_path):
             item['data_samples'].pop('gt_label')
             return item
 
-    with pytest.raises(FGCError, match='exactly one class'):
+    with pytest.raises(FGCError, match='exactly one label'):
         run_pass(project, tmp_path, dataset=Unlabelled(dataset, 99))
 
 

@@ -65,7 +65,7 @@ def test_numbers_agree_with_the_pass(measured, project):
     stored, summary = project.stored, measured.summary
     assert summary.accuracy == np.mean(stored.predictions == stored.labels)
     assert summary.macs == stored.macs.mean() < summary.dense_macs
-    opened = [stored.space('mask', s) != 0 for s in stored.sites]
+    opened = [stored.site_array('mask', s) != 0 for s in stored.sites]
     keep = np.concatenate(opened, axis=1).mean()
     assert summary.keep_ratio == pytest.approx(keep)
     assert measured.clusters == len(np.unique(stored.labels))
@@ -82,7 +82,7 @@ def test_retrieval_joins_all_sites(measured, project):
     stored, retrieval = project.stored, measured.retrieval
     rows = []
     for number in range(40):
-        parts = [stored.space('logits', s)[number] for s in stored.sites]
+        parts = [stored.site_array('logits', s)[number] for s in stored.sites]
         rows.append(np.concatenate([p / np.linalg.norm(p) for p in parts]))
     for row, query in enumerate(retrieval.queries):
         near = [rows[query] @ rows[i] / len(stored.sites) for i in range(40)]

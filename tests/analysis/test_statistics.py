@@ -183,8 +183,9 @@ def test_rank_correlation():
 
 def test_extremes():
     macs = np.array([5, 1, 9, 1, 9, 2, 3])
-    cheapest, dearest = extremes(macs, 3)
-    assert cheapest.tolist() == [1, 3, 5] and dearest.tolist() == [2, 4, 0]
+    cheapest, most_expensive = extremes(macs, 3)
+    assert cheapest.tolist() == [1, 3, 5]
+    assert most_expensive.tolist() == [2, 4, 0]
     assert [len(x) for x in extremes(macs, 100)] == [3, 3]
 
 

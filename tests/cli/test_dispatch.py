@@ -76,8 +76,8 @@ def test_a_tool_is_a_thin_caller(tool):
     [
         ([], 'needs a command'),
         (['trian'], "'trian' is not a command of fgc-mm: did you mean train?"),
-        (['export'], 'export needs a second word: give one of export onnx, '),
-        (['export', 'x.py'], 'export needs a second word'),
+        (['export'], 'export is not complete; choose among export onnx, '),
+        (['export', 'x.py'], 'export is not complete'),
         (['--hepl'], 'lists them'),
     ],
 )

@@ -75,7 +75,7 @@ def test_a_package_that_is_nowhere(config):
         load_config(str(config('fgc_test_no_package')))
     sentence = _sentence(error.value)
     assert sentence.startswith('fgc_test_no_package cannot be imported')
-    assert 'beside the config' in sentence and '\n' not in sentence
+    assert "in the config's folder" in sentence and '\n' not in sentence
 
 
 def test_a_bug_in_an_import_keeps_its_traceback(config):

@@ -11,9 +11,9 @@ from mmpretrain import get_model, inference_model, list_models
 from modelindex.load_model_index import load
 
 from fgc_mm import FGCError, register_models
-from fgc_mm.comparison.kept import read_kept
-from fgc_mm.comparison.kept_blocks import read_studies
 from fgc_mm.comparison.metafile import update_metafile
+from fgc_mm.comparison.result_blocks import read_studies
+from fgc_mm.comparison.stored_results import read_stored_results
 from fgc_mm.model_zoo import model_index_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,7 +27,7 @@ def test_the_metafile_is_what_the_results_say():
 
 def test_numbers_are_means_over_the_seeds():
     study = read_studies('configs/studies/cifar10_jpeg16.yaml', ROOT)
-    kept = read_kept(ROOT / 'results' / 'cifar10_jpeg16', study)
+    kept = read_stored_results(ROOT / 'results' / 'cifar10_jpeg16', study)
     errors = [x['error'] for x in kept if x['method'] == NAME]
     (model,) = [
         x for x in yaml.safe_load(FILE.read_text())['Models']

@@ -5,8 +5,8 @@ import pytest
 from fgc_mm.comparison.table import (
     EPOCHS,
     PUBLISHED_FILE,
-    beside,
     markdown,
+    published_for,
     read_published,
 )
 from fgc_mm.functional.macs import COUNTINGS
@@ -74,7 +74,7 @@ def test_rows_of_other_methods_are_sourced_where_they_were_found():
 
 
 def test_what_is_unknown_says_so_and_has_its_table():
-    theirs = beside(ROWS, ['fgc_resnet20_cifar10', 'k5'])
+    theirs = published_for(ROWS, ['fgc_resnet20_cifar10', 'k5'])
     lines = markdown([], theirs).splitlines()
     head, *_ = ([c.strip() for c in x.split('|')[1:-1]] for x in lines)
     cells = [[c.strip() for c in x.split('|')[1:-1]] for x in lines[2:]]

@@ -35,17 +35,17 @@ def run(folder, start=None, **recipe):
 
 @pytest.mark.parametrize('more', [{'budget': 0.45}, {'importance': 'fpgm'}])
 def test_a_run_without_a_planned_ratio_is_not_one_with(tmp_path, more):
-    run(tmp_path, epochs=1).claim()
-    run(tmp_path, epochs=1, lately_noted=3).claim()  # older runs go on
+    run(tmp_path, epochs=1).write_recipe()
+    run(tmp_path, epochs=1, lately_noted=3).write_recipe()  # older runs go on
     with pytest.raises(FGCError, match='begun with other settings'):
-        run(tmp_path, epochs=1, **more).claim()
+        run(tmp_path, epochs=1, **more).write_recipe()
 
 
 def test_a_run_from_scratch_is_not_one_from_a_start(tmp_path):
-    run(tmp_path, epochs=1).claim()
+    run(tmp_path, epochs=1).write_recipe()
     start = run(tmp_path / 'start', epochs=5)
     with pytest.raises(FGCError, match='start was None'):
-        run(tmp_path, start, epochs=1).claim()
+        run(tmp_path, start, epochs=1).write_recipe()
 
 
 def test_nothing_is_noted_where_a_run_is_refused(tmp_path):
@@ -77,5 +77,7 @@ def test_a_row_keeps_its_own_ratio_at_equal_macs(tmp_path):
 def test_a_pruning_ratio_of_0_is_refused(tmp_path, monkeypatch):
     arguments = ['a.py', '--pruning-ratio', '0', '--work-dir', str(tmp_path)]
     monkeypatch.setattr(sys, 'argv', ['compare.py', *arguments])
-    with pytest.raises(FGCError, match=r'--pruning-ratio 0\.0 is no share'):
+    with pytest.raises(
+        FGCError, match=r'--pruning-ratio 0\.0 is not a fraction'
+    ):
         compare.main()

@@ -45,5 +45,7 @@ def test_gates_are_asked_for_that_of_their_row(settings):
 
 @pytest.mark.parametrize('share', [0.0, 1.0, 55.0])
 def test_what_is_no_share_is_refused(settings, share):
-    with pytest.raises(FGCError, match=f'--pruning-ratio {share} is no share'):
+    with pytest.raises(
+        FGCError, match=f'--pruning-ratio {share} is not a fraction'
+    ):
         plan([static(share)], settings)

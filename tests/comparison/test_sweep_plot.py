@@ -5,13 +5,13 @@ from PIL import Image
 
 from fgc_mm.comparison import sweep_plot as module
 from fgc_mm.comparison.study import Axis
-from fgc_mm.comparison.table import Row, Spread
+from fgc_mm.comparison.table import MeanStd, Row
 
 
 def row(name, error, ratio, std=0.5):
     values = {
-        'error': Spread(error, std),
-        'macs/pruning_ratio': Spread(ratio, None),
+        'error': MeanStd(error, std),
+        'macs/pruning_ratio': MeanStd(ratio, None),
     }
     return Row(name, 'data', 3, True, (0, 1), values)
 

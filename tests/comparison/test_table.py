@@ -17,10 +17,10 @@ from fgc_mm.comparison.results import (
 from fgc_mm.comparison.table import (
     PUBLISHED,
     PUBLISHED_FILE,
-    Spread,
-    beside,
+    MeanStd,
     markdown,
-    of_dataset,
+    published_for,
+    published_on,
     read_published,
     rows_of,
     table_csv,
@@ -93,7 +93,7 @@ def test_mean_and_sample_deviation():
     assert a.values['best_error'].mean == pytest.approx(np.mean(errors) - 1)
     assert (a.seeds, b.seeds) == ((0, 1, 2), (0,))
     assert b.values['error'].std is None
-    assert Spread.of([1.0, 2.0]).text(1) == '1.5 ± 0.7'
+    assert MeanStd.of([1.0, 2.0]).text(1) == '1.5 ± 0.7'
 
 
 def test_every_ratio_gets_a_column_and_published_ones_are_marked():
@@ -103,7 +103,7 @@ def test_every_ratio_gets_a_column_and_published_ones_are_marked():
         result('dense_resnet20_cifar10', 0, 7.0, dynamic=False),
     ]  # fmt: skip
     rows = rows_of(results)
-    theirs = beside(
+    theirs = published_for(
         read_published(PUBLISHED_FILE), [row.method for row in rows]
     )
     assert {r['dataset'] for r in theirs} == {'cifar10'}
@@ -136,4 +136,4 @@ def test_bad_input(tmp_path):
         read_published(other)
     assert len(PUBLISHED) == 12
     with pytest.raises(FGCError, match='mnist has no published numbers'):
-        of_dataset(read_published(PUBLISHED_FILE), 'mnist')
+        published_on(read_published(PUBLISHED_FILE), 'mnist')

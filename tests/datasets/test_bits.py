@@ -49,7 +49,7 @@ def test_fewer_bits_are_refused_unless_given(saved, bits):
         load(path)
     assert load(path, bits=16).max() == (2**bits - 1) >> 8
     if bits > 8:
-        with pytest.raises(FGCError, match=r'give a larger bits'):
+        with pytest.raises(FGCError, match=r'set a larger number'):
             load(path, bits=8)
 
 
@@ -70,7 +70,7 @@ def test_8_bits_floats_and_other_flags(tmp_path):
     assert grey_image.shape == (5, 6) and grey_image.dtype == np.uint8
     path = str(tmp_path / 'a.tiff')
     cv2.imwrite(path, values.astype(np.float32) / 255)
-    with pytest.raises(FGCError, match=r'a\.tiff holds float32 values'):
+    with pytest.raises(FGCError, match=r'a\.tiff has float32 values'):
         load(path)
 
 

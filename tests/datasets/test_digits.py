@@ -63,7 +63,7 @@ def test_a_part_of_it(splits):
 
 
 def test_an_unknown_split_is_refused():
-    with pytest.raises(FGCError, match=r"split='val' .*'train' and 'test'"):
+    with pytest.raises(FGCError, match=r"split='val' .*'train' or 'test'"):
         Digits('val')
 
 

@@ -97,11 +97,13 @@ def test_wrong_classes_are_refused(root, classes):
 
 def test_no_image_is_refused(tmp_path):
     write(tmp_path, '1.png')  # loose, in no class folder
-    with pytest.raises(FGCError, match=r'hold no image \(no file\)'):
+    with pytest.raises(
+        FGCError, match=r'no image in the class folders of .* \(no file\)'
+    ):
         ImageFolder(data_root=str(tmp_path))
     (tmp_path / 'cat').mkdir()
     (tmp_path / 'cat' / 'x.heic').touch()
-    with pytest.raises(FGCError, match=r'hold no image \(1 \.heic\)'):
+    with pytest.raises(FGCError, match=r'no image in .* \(1 \.heic\)'):
         ImageFolder(data_root=str(tmp_path))
 
 
@@ -109,7 +111,7 @@ def test_an_empty_class_is_warned_of(root, warnings):
     (root / 'empty').mkdir()
     data = ImageFolder(data_root=str(root))
     assert len(data.CLASSES) == 4
-    assert 'empty is a class without images' in warnings[0]
+    assert 'empty has no images' in warnings[0]
 
 
 @pytest.mark.parametrize('end', ['', '\n', '\n\n', '\n  \n'])
@@ -131,3 +133,55 @@ def test_a_wrong_line_of_an_annotation_file_is_named(root, line):
     (root / 'train.txt').write_text(f'cat/1.png 2\n\n{line}\n')
     with pytest.raises(FGCError, match=r'line 3 of .*train\.txt is'):
         ImageFolder(data_root=str(root), ann_file='train.txt')
+
+
+@pytest.mark.parametrize('lines', ['cat/1.png ²', 'cat/1.png ₁'])
+def test_a_digit_that_is_no_number(root, lines):
+    (root / 'train.txt').write_text(lines, encoding='utf-8')
+    with pytest.raises(FGCError, match=r'line 1 of .*train\.txt is'):
+        ImageFolder(data_root=str(root), ann_file='train.txt')
+
+
+def test_a_byte_order_mark_belongs_to_no_path(root):
+    (root / 'train.txt').write_text('cat/1.png 2\n', encoding='utf-8-sig')
+    data = ImageFolder(data_root=str(root), ann_file='train.txt')
+    assert paths(data) == [str(root / 'cat/1.png')]
+
+
+@pytest.mark.parametrize('encoding', ['latin-1', 'utf-16'])
+def test_lists_of_another_encoding_are_refused(root, encoding):
+    file = root / 'list.txt'
+    file.write_text('cät\n', encoding=encoding)
+    with pytest.raises(FGCError, match=r'list\.txt is not UTF-8 text'):
+        ImageFolder(data_root=str(root), ann_file='list.txt')
+    with pytest.raises(FGCError, match=r'list\.txt is not UTF-8 text'):
+        ImageFolder(data_root=str(root), classes=str(file))
+
+
+@pytest.mark.parametrize('end', ['', '\n', '\n\n', '\r\n \n'])
+def test_blank_lines_of_a_list_of_classes(root, end):
+    (root / 'classes.txt').write_text('owl\ncat\ndog' + end)
+    data = ImageFolder(
+        data_root=str(root / ''), classes=str(root / 'classes.txt')
+    )
+    assert data.CLASSES == ('owl', 'cat', 'dog')
+    assert labels(data) == [1, 1, 2, 2, 0, 0]
+
+
+def test_classes_that_are_numbers_are_names(tmp_path):
+    for number in (1, 2, 10):
+        write(tmp_path / str(number), '1.png')
+    data = ImageFolder(data_root=str(tmp_path), classes=[1, 2, 10])
+    assert data.CLASSES == ('1', '2', '10')
+    named = {path.split('/')[-2] for path in paths(data)}
+    assert named == set(data.CLASSES)
+    for path, label in zip(paths(data), labels(data), strict=True):
+        assert data.CLASSES[label] == path.split('/')[-2]
+
+
+def test_classes_must_be_a_list_of_distinct_names(root):
+    with pytest.raises(FGCError, match='classes=3 of ImageFolder is a int'):
+        ImageFolder(data_root=str(root), classes=3)
+    twice = ['cat', 'cat', 'dog', 'owl']
+    with pytest.raises(FGCError, match="has 'cat' 2 times"):
+        ImageFolder(data_root=str(root), classes=twice)

@@ -11,7 +11,7 @@ import torch
 from mmpretrain.structures import DataSample
 
 from fgc_mm.datasets import InMemoryImages
-from fgc_mm.datasets.batch_augment import crop_and_flip
+from fgc_mm.datasets.crop_and_flip import crop_and_flip
 from fgc_mm.errors import FGCError
 from fgc_mm.registry import DATASETS
 from fgc_mm.reliability.random_states import seeded
@@ -156,7 +156,9 @@ def test_draws_are_those_of_one_image_after_the_other():
 def test_a_device_that_is_none():
     with pytest.raises(FGCError, match="device='gpu' of InMemoryImages is no"):
         InMemoryImages(Source(), device='gpu')[0]
-    with pytest.raises(FGCError, match=r"'cuda:99' .* not on this machine"):
+    with pytest.raises(
+        FGCError, match=r"'cuda:99' .* does not exist on this machine"
+    ):
         InMemoryImages(Source(), device='cuda:99')[0]
     loader = torch.utils.data.DataLoader(
         InMemoryImages(Source(), device='meta'), num_workers=1
@@ -216,7 +218,7 @@ def growing(index, pixels):
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        (noisy, r'image 0 .* other pixels each time, .* padding and flip'),
+        (noisy, r'different pixels for image 0 each .* padding and flip'),
         (growing, r'image 1 has the shape \(3, 5, 3\) .*Resize'),
         (lambda i, x: x.float(), r'image 0 .* torch.float32, .*PackInputs'),
     ],

@@ -6,6 +6,7 @@ import multiprocessing
 import pytest
 import torch
 from torch import nn
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
 from fgc_mm.deploy import to_dynamic
@@ -38,6 +39,10 @@ TRACERS = {
     'torch.jit.script': lambda m, _: torch.jit.script(m),
     'symbolic_trace': lambda m, _: torch.fx.symbolic_trace(m),
     'meta': lambda m, x: m(x.to('meta')),
+    'make_fx': lambda m, x: make_fx(m)(x),
+    'vmap': lambda m, x: torch.func.vmap(lambda one: m(one[None])[0])(x),
+    'grad': lambda m, x: torch.func.vjp(m, x),
+    'jvp': lambda m, x: torch.func.jvp(m, (x,), (x,)),
 }
 
 

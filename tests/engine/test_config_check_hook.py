@@ -23,14 +23,14 @@ from fgc_mm.engine.config_check.class_names import (
 from fgc_mm.engine.config_check.first_batch import check_labels, first_batch
 from fgc_mm.engine.config_check.label_counts import LabelCounts
 from fgc_mm.engine.config_check.metric_names import (
-    check_waiting,
-    process,
-    reported,
+    check_monitored,
+    process_batch,
+    reported_metrics,
 )
 from fgc_mm.errors import FGCError
-from fgc_mm.reliability import together as module
+from fgc_mm.reliability import rank_errors as module
 from fgc_mm.reliability.random_states import random_states
-from fgc_mm.reliability.together import together
+from fgc_mm.reliability.rank_errors import raise_on_all_ranks
 
 COUPLING = 'model.gate_losses.2'
 EASY = dict(type='fgc_mm.SaliencyL1Loss', easiness=True, loss_weight=0.01)
@@ -73,7 +73,7 @@ def refusal(digits, folder, **options):
         ),
         (
             {'default_hooks.checkpoint.save_best': 'accuracy/top3'},
-            r"save_best='accuracy/top3' .* not report \(accuracy/top1, macs/",
+            r"save_best='accuracy/top3' .* reports \(accuracy/top1, macs/",
         ),
         (
             {'val_dataloader.dataset.classes': list('1023456789')},
@@ -82,7 +82,7 @@ def refusal(digits, folder, **options):
         ({'model.head.num_classes': 7}, r'has 10 classes .* the head 7'),
         (
             {'train_dataloader.dataset.classes': list('abc')},
-            r'has the label \d, which is outside 0 to 2: the data set names',
+            r'has the label \d, which is outside 0 to 2: the data set has 3',
         ),
         # what acts at the end of the schedule only
         (
@@ -177,8 +177,8 @@ A = tuple('abcd')
     [
         (A, None),
         (None, None),
-        (A[:3], 'have 4 and 3 classes; the shared ones agree'),
-        (tuple('wxyz'), 'call all 4 classes otherwise'),
+        (A[:3], 'have 4 and 3 classes; the common ones agree'),
+        (tuple('wxyz'), 'have different names for all 4 classes'),
     ],
 )
 def test_classes_that_agree(others, said):
@@ -232,7 +232,7 @@ def head(kind='LinearClsHead'):
         ([0, 1, 3], 'image 2 of the train set has the label 3, .* 0 to 2'),
         ([0, -1], 'image 1 .* the label -1'),
         ([[0, 2], [1, 5]], 'image 1 .* the label 5.*num_classes=6'),
-        ([0, None], 'image 1 of the train set has no label and others'),
+        ([0, None], 'image 1 of the train set has no label, but others'),
     ],
 )
 def test_labels_outside_the_head(labels, words):
@@ -288,19 +288,22 @@ def predictions(labels=True):
 
 
 def test_an_evaluator_without_labels_or_with_few_images():
-    with pytest.raises(FGCError, match=r"needs 'gt_label' and the images"):
-        process(Evaluator(Accuracy()), None, predictions(labels=False))
+    with pytest.raises(FGCError, match=r"needs 'gt_label', which the images"):
+        process_batch(Evaluator(Accuracy()), None, predictions(labels=False))
 
     class Choosy(Accuracy):
         def compute_metrics(self, results):
             raise ValueError('one class only')
 
     evaluator = Evaluator([Accuracy(), Choosy()])
-    seen = process(evaluator, None, predictions())
-    assert reported(seen, 4) is None
+    seen = process_batch(evaluator, None, predictions())
+    assert reported_metrics(seen, 4) is None
     assert not evaluator.metrics[0].results  # a copy was tried
-    seen = process(Evaluator(Accuracy(topk=(1, 3))), None, predictions())
-    assert list(reported(seen, 4)) == ['accuracy/top1', 'accuracy/top3']
+    seen = process_batch(Evaluator(Accuracy(topk=(1, 3))), None, predictions())
+    assert list(reported_metrics(seen, 4)) == [
+        'accuracy/top1',
+        'accuracy/top3',
+    ]
 
 
 def test_all_that_waits_for_a_metric():
@@ -309,17 +312,17 @@ def test_all_that_waits_for_a_metric():
         hooks=[CheckpointHook(save_best='auto')],
         param_schedulers=[SimpleNamespace()],
     )
-    check_waiting(runner, ['a'])
+    check_monitored(runner, ['a'])
     for hook, words in (
         (EarlyStoppingHook(monitor='b/acc'), "EarlyStoppingHook='b/acc'"),
         (CheckpointHook(save_best=['auc']), "save_best='auc'"),
     ):
         runner.hooks = [hook]
         with pytest.raises(FGCError, match=words):
-            check_waiting(runner, ['a'])
+            check_monitored(runner, ['a'])
     runner.hooks, runner.param_schedulers = [], dict(x=[plateau])
     with pytest.raises(FGCError, match=r"monitor of SimpleNamespace='loss'"):
-        check_waiting(runner, ['a'])
+        check_monitored(runner, ['a'])
 
 
 @pytest.mark.parametrize('failing', [0, 1])
@@ -332,9 +335,9 @@ def test_where_one_rank_fails_all_stop(monkeypatch, failing):
 
     monkeypatch.setattr(module, 'all_gather_object', gather)
     refused = pytest.raises(FGCError, match=rf'rank {failing} cannot start')
-    with refused, together():
+    with refused, raise_on_all_ranks():
         pass
-    with pytest.raises(KeyError), together():
+    with pytest.raises(KeyError), raise_on_all_ranks():
         raise KeyError('own')
 
 
@@ -347,5 +350,10 @@ def test_tables_of_the_trial_stay_out_of_the_log():
             assert logger.level == logging.ERROR
             return {}
 
-    assert reported(process(Evaluator(Loud()), None, predictions()), 4) == {}
+    assert (
+        reported_metrics(
+            process_batch(Evaluator(Loud()), None, predictions()), 4
+        )
+        == {}
+    )
     assert logger.level == level

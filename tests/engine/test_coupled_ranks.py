@@ -111,9 +111,9 @@ def test_every_rank_says_that_one_is_different(coupled_ranks):
         starts = dict(
             longer='rank 1 has 10 training images and rank 0 has 9, but',
             shorter='rank 1 has 8 training images and rank 0 has 9, but',
-            gate='the gate bank of b on rank 1 is not the one on rank 0, but',
-            feature='the feature bank of a on rank 1 is not the one on rank '
-            '0, but',
+            gate='the gate bank of b on rank 1 differs from that on rank 0,',
+            feature='the feature bank of a on rank 1 differs from that on '
+            'rank 0,',
         )
         assert said.keys() == starts.keys()
         for kind, start in starts.items():

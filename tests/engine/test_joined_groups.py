@@ -91,7 +91,7 @@ def test_groups_of_other_options_cannot_be_joined(tiny):
     saved = many.optimizer.state_dict()
     saved['param_groups'][1]['lr'] = 7.0
     runner = SimpleNamespace(optim_wrapper=few)
-    with pytest.raises(FGCError, match=r'lr=7.0 for a parameter that now sh'):
+    with pytest.raises(FGCError, match=r'lr=7.0 for a parameter that sha'):
         JoinedGroupsHook().after_load_checkpoint(runner, dict(optimizer=saved))
 
 

@@ -29,7 +29,7 @@ class Reads:
         flush = logged_values_hook.LoggedValuesHook.flush
 
         def counted(hook, runner):
-            self.flushed.append((runner.iter, len(hook._kept)))
+            self.flushed.append((runner.iter, len(hook._stored)))
             flush(hook, runner)
 
         monkeypatch.setattr(

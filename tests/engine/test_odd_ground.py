@@ -146,7 +146,8 @@ def test_compile_takes_a_dict_or_a_bool(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('kind', 'said'), [('mmcv', 'mmcv-lite has not'), ('torch', 'no GPU')]
+    ('kind', 'said'),
+    [('mmcv', 'mmcv-lite does not have'), ('torch', 'no GPU')],
 )
 def test_sync_bn_that_cannot_be_had_is_refused(monkeypatch, kind, said):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from fgc_mm.engine.scaled_schedule import Clock, scale_epochs
+from fgc_mm.engine.scaled_schedule import EpochMap, scale_epochs
 from fgc_mm.errors import FGCError
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
@@ -62,10 +62,10 @@ def test_the_same_number_of_epochs_changes_nothing():
         assert scaled == cfg.to_dict()
 
 
-def naive_order(points, places):
+def naive_order(points, epochs):
     """Whether what came after still comes after, by pairs."""
     return all(
-        (places[a] < places[b]) == (a < b)
+        (epochs[a] < epochs[b]) == (a < b)
         for a, b in itertools.permutations(points, 2)
     )
 
@@ -73,18 +73,18 @@ def naive_order(points, places):
 @pytest.mark.parametrize('new', range(1, 40))
 def test_order_and_room(new):
     points = {0, 1, 7, 100, 101, 102, 300, 301, 375, 498, 499}
-    clock = Clock.of(points, 500, new)
-    places = {p: clock.at(p) for p in [*points, 500]}
-    ordered = [places[p] for p in sorted(places)]
+    epoch_map = EpochMap.of(points, 500, new)
+    epochs = {p: epoch_map.at(p) for p in [*points, 500]}
+    ordered = [epochs[p] for p in sorted(epochs)]
     assert ordered == sorted(ordered)
     assert ordered[0] == 0 and ordered[-1] == new
     if new >= len(points):
-        assert naive_order([*points, 500], places)
+        assert naive_order([*points, 500], epochs)
         # no further from its share than the crowd before it pushes
-        for p, place in places.items():
-            assert abs(place - p * new / 500) < len(points)
+        for p, epoch in epochs.items():
+            assert abs(epoch - p * new / 500) < len(points)
     if new > 1:
-        assert all(0 < places[p] < new for p in points - {0})
+        assert all(0 < epochs[p] < new for p in points - {0})
 
 
 @pytest.mark.parametrize('new', [1, 2, 3, 7, 50, 499, 2000])
@@ -151,7 +151,7 @@ def test_the_preset_warms_up_in_proportion_too():
 @pytest.mark.parametrize(
     ('cfg', 'epochs', 'told'),
     [
-        (config(), 0, '0 epochs are no training'),
+        (config(), 0, 'the number of epochs is 0'),
         (
             Config(dict(train_cfg=dict(by_epoch=False, max_iters=9))),
             5,

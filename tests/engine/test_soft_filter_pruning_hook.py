@@ -124,14 +124,14 @@ def test_after_the_last_epoch_the_channels_can_go(name):
 
 def test_bad_input(tiny):
     for rate in (0, 1, -0.5, '0.4', None):
-        with pytest.raises(FGCError, match='is no share of the filters'):
+        with pytest.raises(FGCError, match='not a fraction of the filters'):
             SoftFilterPruningHook(rate)
     gated = SimpleNamespace(model=tiny.build())
     with pytest.raises(FGCError, match='the backbone has gates'):
         SoftFilterPruningHook(0.4).before_train(gated)
     loop = IterBasedTrainLoop.__new__(IterBasedTrainLoop)
     by_iteration = SimpleNamespace(train_loop=loop)
-    with pytest.raises(FGCError, match='has one for the whole run'):
+    with pytest.raises(FGCError, match='treats the whole run as one'):
         SoftFilterPruningHook(0.4).before_train(by_iteration)
     with pytest.raises(FGCError, match='the model has gates'):
         prune_zeroed(gated.model.eval(), torch.zeros(2, 3, 8, 8))

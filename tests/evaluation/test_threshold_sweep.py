@@ -63,5 +63,5 @@ def test_a_network_without_gates_or_thresholds_is_refused():
     runner.model.backbone = object()
     with pytest.raises(FGCError, match=r'the model of x\.py has no gates'):
         sweep_thresholds(runner, [0.4])
-    with pytest.raises(FGCError, match='compares no probability'):
+    with pytest.raises(FGCError, match='has no threshold'):
         sweep_thresholds(FakeRunner(gate(0.5), object()), [0.4])

@@ -179,3 +179,18 @@ def test_backward_keeps_only_query_sized_tensors(form):
     ):
         neighbor_contrast(queries, bank, positives, 0.1, form)
     assert max(sizes) <= queries.numel()
+
+
+@pytest.mark.parametrize('form', FORMS)
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_gradients_that_cancel_in_half_precision(form, dtype):
+    queries, bank, _ = batch(6, 2, 8, 1)
+    queries = queries.detach().to(dtype)
+    positives = (queries.float() @ bank.T).argmax(1, keepdim=True)
+    grads = []
+    for given in (queries, queries.double()):
+        given.requires_grad_()
+        neighbor_contrast(given, bank, positives, 0.07, form).backward()
+        grads.append(given.grad.double())
+    half, whole = grads
+    assert (half - whole).abs().max() < 0.01 * whole.abs().max()

@@ -130,3 +130,8 @@ def test_deterministic_on_a_gpu():
     finally:
         torch.use_deterministic_algorithms(False)
     assert torch.equal(got.cpu(), mass_mask(maps, 0.7))
+
+
+def test_uniform_keeps_the_largest_of_tiny_scores():
+    maps = torch.tensor([[1e-6, 3e-6, 2e-6, 0.0]])[:, :, None, None]
+    assert uniform_mask(maps, 0.5).tolist() == [[0, 1, 0, 0]]

@@ -30,3 +30,13 @@ def test_rounding_makes_no_channel():
     # 0.07 * 100 is a hair above 7 in binary
     assert 0.07 * 100 > 7 and num_kept_channels(0.07, 100) == 7
     assert num_kept_channels(0.001, 20) == 1
+
+
+@pytest.mark.parametrize(('share', 'channels'), [(0.07, 100), (0.55, 100)])
+def test_rounding_makes_no_channel_of_a_share_that_changes(share, channels):
+    assert share * channels > round(share * channels)  # in floating point
+    saliency = torch.rand(2, channels)
+    changing = torch.tensor(share, dtype=torch.float64)
+    mask = topk_mask(saliency, changing)
+    assert torch.equal(mask, topk_mask(saliency, share))
+    assert mask.sum(1).tolist() == [round(share * channels)] * 2

@@ -85,3 +85,12 @@ def test_an_unreachable_ratio_is_refused(given):
 def test_without_a_table_the_error_names_the_classifier(given):
     with pytest.raises(FGCError, match='GatedImageClassifier, which sets it'):
         MACsTargetLoss(0.5)(given.records())
+
+
+def test_a_logit_of_0_is_closed_as_in_evaluation(given):
+    records = [
+        replace(r, logits=r.logits.detach() * 0) for r in given.records()
+    ]
+    # only the gate (10 MACs) is left
+    want = 5 * (10 / DENSE - 0.7) ** 2
+    assert loss_of(0.3)(records).item() == pytest.approx(want, rel=1e-5)

@@ -73,9 +73,11 @@ def folder(tmp_path):
     for number in (1, 2, 3):
         path = tmp_path / f'epoch_{number}.pth'
         content = dict(
-            meta={}, message_hub={}, optimizer={},
+            meta=dict(epoch=number, iter=number),
+            message_hub=dict(log_scalars={}, runtime_info={}, resumed_keys={}),
+            optimizer=dict(param_groups=[dict(lr=0.1)], state={}),
             state_dict={'a': torch.ones(9)},
-        )  # fmt: skip
+        )
         torch.save(content, path)
         os.utime(path, (number, number))
     (tmp_path / 'last_checkpoint').write_text(str(path))
@@ -138,14 +140,14 @@ def test_a_work_dir_has_one_run(tmp_path):
     own = os.getpid()
 
     def take():
-        WorkDirLock().take(tmp_path)
+        WorkDirLock().acquire(tmp_path)
 
     def be_refused():
         with pytest.raises(FGCError, match=f'is in use by process {own} on'):
             take()
 
     lock = WorkDirLock()
-    lock.take(tmp_path)
+    lock.acquire(tmp_path)
     assert exit_code(be_refused) == 0
     lock.release()
     assert exit_code(take) == 0
@@ -160,7 +162,7 @@ def test_a_torn_checkpoint_is_passed_over(real, uninterrupted, tmp_path):
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_4.pth'))
     text = real.run(tmp_path, '--resume')
     (line,) = [x for x in text.splitlines() if 'epoch_4.pth cannot be' in x]
-    assert f'Going on from {tmp_path / "epoch_3.pth"}' in line
+    assert f'Resuming from {tmp_path / "epoch_3.pth"}' in line
     assert not list(tmp_path.glob('.*.part'))
     got = real.result(tmp_path)
     assert real.differences(got, real.result(uninterrupted)) == []

@@ -141,7 +141,7 @@ def test_stops_in_the_middle_of_an_epoch(real, uninterrupted, tmp_path):
     os.killpg(process.pid, signal.SIGTERM)
     text, code = real.end(process)
     assert code == 75 and 'Traceback' not in text, text
-    assert 'Told to stop by SIGTERM: saving interrupted.pth' in text
+    assert 'Stopped by SIGTERM: saving interrupted.pth' in text
     saved = read_checkpoint(tmp_path / 'interrupted.pth')
     assert saved['meta']['epoch'] == 1
     assert 10 < saved['meta']['iter'] < 20  # not at an end of an epoch

@@ -13,15 +13,15 @@ def test_of_three_the_one_that_hangs_is_named(run_ranks, tmp_path):
     assert hanging is None
     for result in (first, last):
         assert result['lost'] == [1]
-        assert result['said'].startswith('rank 1 has not come to where')
+        assert result['said'].startswith('rank 1 has not joined')
 
 
 def test_several_are_named_and_nobody_is():
     assert describe_missing([1, 3]).startswith(
-        'rank 1 and rank 3 have not come'
+        'rank 1 and rank 3 have not joined'
     )
     assert describe_missing([]).startswith(
-        'a collective has failed though every'
+        'a collective has failed although every'
     )
 
 

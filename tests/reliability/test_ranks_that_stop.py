@@ -82,7 +82,7 @@ def test_a_rank_that_hangs_is_named(real, start):
     text, code = real.end(process)
     assert code == 2, text
     (line,) = [x for x in text.splitlines() if x.startswith('error: ')]
-    assert line.startswith('error: rank 1 has not come to where the others')
+    assert line.startswith('error: rank 1 has not joined a collective')
     assert 'Traceback' not in text
     # nobody waits for the end of the sleep
     assert time.monotonic() - begin < 200
@@ -95,7 +95,7 @@ def test_torchrun_is_told_to_stop(real, start, tmp_path):
     process.send_signal(signal.SIGUSR1)
     text, code = real.end(process)
     assert code == 75 and 'Traceback' not in text, text
-    assert 'Told to stop by SIGUSR1: saving interrupted.pth' in text
+    assert 'Stopped by SIGUSR1: saving interrupted.pth' in text
     assert (tmp_path / 'work' / 'interrupted.pth').exists()
 
 
@@ -107,7 +107,7 @@ def test_one_rank_is_told_to_stop_and_one_goes_on(real, start, tmp_path):
     os.kill(second, signal.SIGTERM)
     text, code = real.end(process)
     assert code == 75 and 'Traceback' not in text, text
-    assert 'Told to stop by ' in text
+    assert 'Stopped by ' in text
     # 5 steps of 2 x 8 images are done as 10 steps of 8
     done = int(re.search(r'\(epoch 1, iter (\d+)\)', text)[1]) - 5
     assert 0 < done < 5

@@ -136,3 +136,55 @@ def test_another_run_s_checkpoint_is_named(digits, run, tmp_path, capfd):
     text = capfd.readouterr()
     said = f'names {run / "epoch_1.pth"}, so the run resumes from that'
     assert said in text.out + text.err
+
+
+def changed(path, source, **entries):
+    """A copy of a checkpoint with other entries."""
+    state = torch.load(source, weights_only=False)
+    torch.save(state | entries, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ('key', 'value'),
+    [
+        ('optimizer', None),
+        ('optimizer', {}),
+        ('optimizer', dict(state={}, param_groups=[])),
+        ('optimizer', dict(backbone=None)),
+        ('param_schedulers', None),
+        ('message_hub', {}),
+        ('meta', {}),
+        ('meta', dict(epoch=1)),
+        ('meta', dict(epoch='1', iter=4)),
+    ],
+)
+def test_an_entry_without_its_content(run, tmp_path, key, value):
+    path = tmp_path / 'epoch_1.pth'
+    changed(path, run / 'epoch_1.pth', **{key: value})
+    with pytest.raises(FGCError, match=f'has no {key}:'):
+        check_resumable(path, scheduled=True)
+
+
+def test_an_optimizer_that_lost_its_momentum(run, tmp_path):
+    whole = torch.load(run / 'epoch_1.pth', weights_only=False)
+    path = tmp_path / 'epoch_1.pth'
+    optimizer = dict(whole['optimizer'], state={})
+    changed(path, run / 'epoch_1.pth', optimizer=optimizer)
+    with pytest.raises(FGCError, match='optimizer without its state'):
+        check_resumable(path)
+    # plain SGD has none
+    groups = [dict(group, momentum=0) for group in optimizer['param_groups']]
+    plain = dict(state={}, param_groups=groups)
+    check_resumable(changed(path, run / 'epoch_1.pth', optimizer=plain))
+    both = dict(a=whole['optimizer'], b=plain)  # OptimWrapperDict
+    check_resumable(changed(path, run / 'epoch_1.pth', optimizer=both))
+
+
+@pytest.mark.parametrize(
+    'states', [5, {}, dict(ranks=[]), dict(ranks=[None])], ids=str
+)
+def test_damaged_random_states(digits, run, tmp_path, states):
+    path = tmp_path / 'epoch_1.pth'
+    changed(path, run / 'epoch_1.pth', fgc_random_states=states)
+    assert 'where the random states belong' in resume(digits, tmp_path, path)

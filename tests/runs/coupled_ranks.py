@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from fgc_mm.engine import sharded_bank_saver
 from fgc_mm.engine.bank_checks import check_same_banks, check_same_length
 from fgc_mm.engine.memory_bank_hook import _gather
-from fgc_mm.engine.sharded_bank_saver import whole_state
+from fgc_mm.engine.sharded_bank_saver import banks_state
 from fgc_mm.errors import FGCError
 from fgc_mm.functional import (
     Shard,
@@ -108,7 +108,7 @@ def coupled(shard, options, rank=0, world=1):
                 grads={n: p.grad.clone() for n, p in net.named_parameters()},
                 agreement=agreement,
                 found=found,
-                banks=whole_state(net.coupling),
+                banks=banks_state(net.coupling),
                 held=net.coupling.banks['a'].gate.rows.shape,
             )
         )
@@ -234,7 +234,7 @@ def trained(folder, shard, resume=None):
         options.update(resume=True, load_from=str(resume))
     runner = digits_run.start(run_config(work_dir, shard, **options))
     runner.train()
-    whole = whole_state(digits_run.coupling(runner))
+    whole = banks_state(digits_run.coupling(runner))
     return dict(
         banks=whole if get_world_size() == 1 or dist.get_rank() == 0 else None,
         weights=digits_run.weights(runner),

@@ -105,7 +105,7 @@ def test_the_remedy_fits_the_failure(cxx, body, message, remedy):
 
 def test_a_compiler_that_does_not_end(cxx, monkeypatch):
     cxx('exec sleep 9')
-    monkeypatch.setattr(compiler, 'SECONDS', 0.05)
+    monkeypatch.setattr(compiler, 'COMPILE_SECONDS', 0.05)
     with pytest.raises(LibraryError, match='compile once on an idle'):
         building.cached_library()
 

@@ -154,7 +154,7 @@ def test_pictures_of_a_folder(tool, tmp_path, capsys):
     def run():
         return tool('--images', pictures.parent, pipeline=steps)
 
-    with pytest.raises(FGCError, match='names no picture'):
+    with pytest.raises(FGCError, match='gives no picture'):
         run()
     for number in range(3):
         pixels = np.full((20, 30, 3), 50 * number, np.uint8)

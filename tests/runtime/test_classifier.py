@@ -1,5 +1,6 @@
 """Pictures from the command line."""
 
+import copy
 import json
 import sys
 
@@ -294,5 +295,49 @@ def test_a_file_without_its_json():
     with (
         Model.from_bytes(encode(bare)) as model,
         pytest.raises(RuntimeFileError, match=r'bundle\.py'),
+    ):
+        Classifier(model)
+
+
+def _without(meta, *path):
+    """The JSON without the key at the end of a path."""
+    part = meta = copy.deepcopy(meta)
+    for key in path[:-1]:
+        part = part[key]
+    del part[path[-1]]
+    return meta
+
+
+@pytest.mark.parametrize(
+    'path',
+    [
+        ('scores',),
+        ('preprocessing', 'mean'),
+        ('preprocessing', 'std'),
+        ('preprocessing', 'steps', 0, 'resize', 'backend'),
+        ('macs', 'fixed'),
+        ('sites', 0, 'output'),
+    ],
+)
+def test_a_file_without_a_setting(path):
+    bare = program(**META)
+    bare.meta = _without(META, *path)
+    with (
+        Model.from_bytes(encode(bare)) as model,
+        pytest.raises(RuntimeFileError, match=rf"has no '{path[-1]}'"),
+    ):
+        Classifier(model)
+
+
+@pytest.mark.parametrize(
+    ('name', 'numbers'),
+    [('std', None), ('mean', None), ('std', [1.0, 2.0]), ('mean', 3.0)],
+)
+def test_a_file_with_a_wrong_normalisation(name, numbers):
+    settings = {**META['preprocessing'], name: numbers}
+    bare = program(preprocessing=settings)
+    with (
+        Model.from_bytes(encode(bare)) as model,
+        pytest.raises(RuntimeFileError, match=f'has {name}='),
     ):
         Classifier(model)

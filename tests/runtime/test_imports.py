@@ -31,20 +31,17 @@ def run(code, *options):
 
 def test_the_runtime_needs_numpy_only():
     output = run(
-        'import time\n'
-        'start = time.perf_counter()\n'
         'import numpy\n'
-        'middle = time.perf_counter()\n'
+        'before = len(sys.modules)\n'
         'import fgc_mm.runtime.__main__\n'
-        'end = time.perf_counter()\n'
-        'print((end - middle) / (middle - start), *sys.modules)',
+        'print(len(sys.modules) - before, *sys.modules)',
         '-I',
     )
-    share, *modules = output.split()
+    count, *modules = output.split()
     assert 'fgc_mm.runtime.model' in modules
     assert not {*HEAVY, 'subprocess'} & {*modules}
-    # about 0.1: numpy takes 0.1 s on an idle core
-    assert float(share) < 0.5
+    # it is imported in milliseconds: 36 small modules, argparse included
+    assert int(count) <= 45
 
 
 def test_the_installer_needs_nothing():

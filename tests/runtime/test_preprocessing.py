@@ -11,7 +11,7 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmpretrain.registry import MODELS
 from PIL import Image
 
-from fgc_mm.deploy.bundle.pipeline import preprocessing_settings
+from fgc_mm.deploy.bundle.preprocessing_settings import preprocessing_settings
 from fgc_mm.errors import FGCError
 from fgc_mm.runtime.picture import read_picture
 from fgc_mm.runtime.preprocessing import preprocess

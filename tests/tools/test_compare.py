@@ -86,7 +86,7 @@ def compared(folder):
     wait_for(first / 'run.log', 'Epoch(train)')
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    wait_for(first / 'run.log', 'leaving with exit status 75')
+    wait_for(first / 'run.log', 'exiting with status 75')
     wait_for(first / 'last_checkpoint', 'interrupted.pth')
     again = start(
         folder, 'dense_tiny.py', 'bas_tiny.py', 'broken_tiny.py',
@@ -245,16 +245,16 @@ def test_all_start_from_the_dense_run_of_their_seed(folder, monkeypatch):
     [
         (['none.py'], 'none.py is not a file'),
         ([], 'no configs to compare'),
-        (['dense_tiny.py', '--plan', 'x.yaml'], 'takes one'),
+        (['dense_tiny.py', '--plan', 'x.yaml'], 'but both are given'),
         (['--plan', 'none.yaml'], 'none.yaml is not a file'),
-        (['dense_tiny.py', './dense_tiny.py'], '2 configs are called'),
+        (['dense_tiny.py', './dense_tiny.py'], '2 rows are called'),
         (['fpgm:dense_tiny.py'], 'has nothing to prune'),
         (['best:dense_tiny.py'], "static pruning by 'best', which is unknown"),
         (['dense_tiny.py', '--seeds', '3', '3'], 'seed 3 is given twice'),
-        (['dense_tiny.py', '--jobs', '0'], '--jobs 0 is too few'),
+        (['dense_tiny.py', '--jobs', '0'], '--jobs is 0'),
         (['dense_tiny.py', '--pruning-ratio', '2'], '--pruning-ratio 2.0'),
         (['dense_tiny.py', '--pretrain-epochs', '2'], '--pretrain DENSE'),
-        ([ROOT / 'configs' / 'dense_resnet20_folder.py'], 'is no folder'),
+        ([ROOT / 'configs' / 'dense_resnet20_folder.py'], 'is not a folder'),
         (['dense_tiny.py', '--published', 'no.csv'], 'no.csv is not a file'),
         (
             ['dense_tiny.py', '--epochs', '3', '--work-dir', 'out'],

@@ -14,7 +14,7 @@ LINE = (
 
 def test_progress_is_read_from_the_log(tmp_path):
     demo = load_tool('demo')
-    run = demo.Run('dense', tmp_path)
+    run = demo.DemoRun('dense', tmp_path)
     run.log.write_text('')
     assert run.progress() == (0.0, 'unknown')
     run.log.write_text(LINE + '\n')

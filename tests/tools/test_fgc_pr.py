@@ -140,11 +140,14 @@ def test_banks_come_along_as_the_hook_keeps_them(tmp_path):
 @pytest.mark.parametrize(
     ('change', 'told'),
     [
-        (lambda c: c['state_dict'].update(x=torch.zeros(1)), "'x' is no key"),
+        (
+            lambda c: c['state_dict'].update(x=torch.zeros(1)),
+            "'x' is not a key",
+        ),
         (lambda c: c.pop('state_dict'), 'no state_dict'),
         (
             lambda c: c['state_dict'].pop('layer3.1.gate.gate_mb.memory'),
-            'a feature bank only',
+            'only a feature bank',
         ),
     ],
 )

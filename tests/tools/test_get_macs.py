@@ -62,7 +62,7 @@ def test_a_dense_config_has_no_sites(tmp_path):
     done = get_macs(tmp_path, config)
     assert done.returncode == 0
     assert '40,551,040' in done.stdout
-    assert 'gate sites' not in done.stdout
+    assert 'MACs of the sites' not in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_a_dense_config_has_no_sites(tmp_path):
         (['nothing.py'], 'nothing.py is not a file'),
         (['CONFIG', '--keep-ratio', '2'], 'keep_ratio=2.0'),
         (['CONFIG', '--shape', '1', '2', '3'], '--shape 1 2 3'),
-        (['CONFIG', '--cfg-options', 'model'], "'model' is no pair"),
+        (['CONFIG', '--cfg-options', 'model'], "'model' is not a pair"),
     ],
 )
 def test_bad_input_is_one_sentence(tmp_path, arguments, told):

@@ -347,7 +347,7 @@ def test_started_rank(monkeypatch, env, rank):
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     assert ranks.started_rank() == rank
-    assert ranks.first_to_fail() == (rank == 0)
+    assert ranks.reports_errors() == (rank == 0)
 
 
 def test_ctrl_c_of_all_is_told_once(project, tmp_path):

@@ -61,16 +61,16 @@ def test_metrics_with_augmentation(project, trained, tmp_path):
     [
         (['--out', 'a.json'], 'pred are written as .pkl, .pickle'),
         (['--out', 'a.txt', '--out-item', 'metrics'], 'as .json, .yaml'),
-        (['--out-item', 'pred'], 'has no file to go to'),
+        (['--out-item', 'pred'], 'has no output file'),
         (['--threshold-sweep', 'a.txt'], 'a sweep is written as .json'),
         (['--threshold-sweep', 'a.json'], 'a.json finds no gate'),
-        (['--threshold-sweep', 'a.json', '--tta'], 'and --tta exclude'),
+        (['--threshold-sweep', 'a.json', '--tta'], 'combined with --tta'),
         (
             ['--threshold-sweep', 'a.json', '--out', 'a.pkl'],
-            'and --out-item pred exclude',
+            'combined with --out-item pred',
         ),
         (['--show'], 'no default_hooks.visualization'),
-        ([PAIR, 'x'], "'x' is no pair"),
+        ([PAIR, 'x'], "'x' is not a pair"),
     ],
 )
 def test_bad_arguments(refused, arguments, words):
@@ -94,7 +94,7 @@ def test_augmentation_refuses_counting(refused, project, tmp_path, evaluator):
         )
     )
     text = refused('--tta', config=config)
-    assert '--tta and DynamicMACs exclude each other' in text
+    assert '--tta cannot be combined with DynamicMACs' in text
 
 
 def test_augmentation_needs_a_pipeline(refused, tmp_path, project):
@@ -120,7 +120,7 @@ def test_bad_checkpoints(refused, trained, tmp_path):
     path.write_bytes(trained.checkpoint.read_bytes()[:-9])
     assert 'cannot be read' in refused(checkpoint=path)
     torch.save([1], path)
-    assert 'holds a list' in refused(checkpoint=path)
+    assert 'contains a list' in refused(checkpoint=path)
 
 
 def test_hostile_checkpoint(refused, tmp_path):
@@ -130,7 +130,7 @@ def test_hostile_checkpoint(refused, tmp_path):
 
     path = tmp_path / 'hostile.pth'
     torch.save(dict(a=torch.ones(1), b=Payload()), path)
-    assert 'asks to run code' in refused(checkpoint=path)
+    assert 'refers to code' in refused(checkpoint=path)
     assert not (tmp_path / 'made').exists()
 
 
@@ -138,7 +138,7 @@ def test_failed_write_leaves_the_old_results(tmp_path):
     out = tmp_path / 'results.pkl'
     out.write_text('the old ones')
     with pytest.raises((AttributeError, pickle.PicklingError)):
-        load_tool('test').write_aside([lambda: None], out)
+        load_tool('test').write_results([lambda: None], out)
     assert out.read_text() == 'the old ones'
     assert list(tmp_path.iterdir()) == [out]
 
@@ -147,7 +147,7 @@ def test_failed_rename_leaves_nothing(tmp_path):
     out = tmp_path / 'results.pkl'
     out.mkdir()
     with pytest.raises(OSError, match=r'results\.pkl'):
-        load_tool('test').write_aside([1], out)
+        load_tool('test').write_results([1], out)
     assert list(tmp_path.iterdir()) == [out]
 
 

@@ -145,8 +145,8 @@ def test_bad_config(refused, tmp_path):
 
 def test_bad_options(refused):
     name = 'tiny net.py'
-    assert "'lr' is no pair" in refused(name, PAIR, 'lr')
-    assert "'=3' is no pair" in refused(name, PAIR, 'a=1', '=3')
+    assert "'lr' is not a pair" in refused(name, PAIR, 'lr')
+    assert "'=3' is not a pair" in refused(name, PAIR, 'a=1', '=3')
     assert 'brackets' in refused(name, PAIR, 'a=[1,(2]')
     assert 'does not fit' in refused(name, PAIR, 'model.type.x=1')
     text = refused(name, PAIR, 'model.backbone.strides.7.x=1')
@@ -205,7 +205,7 @@ def test_hostile_checkpoint(refused, tmp_path):
     path = tmp_path / 'hostile.pth'
     content = dict.fromkeys(('meta', 'message_hub'), Payload())
     torch.save(dict(state_dict=dict(a=torch.ones(1)), **content), path)
-    assert 'asks to run code' in refused('tiny net.py', '--resume', path)
+    assert 'refers to code' in refused('tiny net.py', '--resume', path)
     assert not (tmp_path / 'made').exists()
 
 

@@ -16,7 +16,7 @@ from fgc_mm.sites.call import state_of
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / 'tools' / 'analysis_tools' / 'zoo_coverage.py'
-Row, find_fault = zoo_coverage.Row, zoo_coverage.find_fault
+Row, find_error = zoo_coverage.Row, zoo_coverage.find_error
 in_a_process = zoo_coverage.in_a_process
 
 SMALL = dict(type='ResNet', depth=18, base_channels=4, stem_channels=4)
@@ -85,13 +85,13 @@ def test_faults_are_found():
     torch.manual_seed(0)
     gated = GatedBackbone(SMALL, zoo_coverage.GATE).eval()
     images = torch.randn(1, 3, 64, 64)
-    assert find_fault(gated, images) == ''
+    assert find_error(gated, images) == ''
     # ports that leave their consumers unmasked
     for site in gated.sites:
         layer = gated.backbone.get_submodule(site.consumers[0].path)
         layer._forward_pre_hooks.popitem(last=False)
-    assert find_fault(gated, images) == 'closed channels have an influence'
+    assert find_error(gated, images) == 'closed channels have an influence'
     layer.register_forward_hook(
         lambda m, a, out: out + 1 if state_of(gated._site_hooks[0]) else None
     )
-    assert 'all gates open' in find_fault(gated, images)
+    assert 'all gates open' in find_error(gated, images)

@@ -1,4 +1,4 @@
-"""Measurements as figures, in the package's style."""
+"""Figures of the measurements, in the style of the package."""
 
 from .cost import (
     draw_calibration,

@@ -1,4 +1,4 @@
-"""MACs per image: whose, and how well they are spent."""
+"""Figures of the MACs per image, and of the calibration."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ...figure_style import (
     series_style,
 )
 from ..measurement import Measurement
-from .panels import grid_shape, hide_unused, short, short_class
+from .labels_and_grids import grid_shape, hide_unused, short, short_class
 
 MOST_CLASSES = 25
 FEW = 30  # images; a histogram of fewer is mostly noise
@@ -29,7 +29,7 @@ FEW = 30  # images; a histogram of fewer is mostly noise
 
 @in_style()
 def draw_error_by_macs(measured: Sequence[Measurement]) -> Figure:
-    """Error and confidence of the images, by quantiles of their MACs."""
+    """Error and confidence of the images by quantiles of their MACs."""
     figure = new_figure(PAGE_WIDTH, 2.8)
     left, right = figure.subplots(1, 2)
     for number, found in enumerate(measured):
@@ -57,7 +57,7 @@ def draw_error_by_macs(measured: Sequence[Measurement]) -> Figure:
 
 @in_style()
 def draw_macs_of_answers(measured: Sequence[Measurement]) -> Figure:
-    """Distribution of the MACs of right and of wrong answers."""
+    """Distribution of the MACs of correct and of wrong predictions."""
     rows, columns = grid_shape(len(measured), 3)
     figure = new_figure(PAGE_WIDTH, 2.2 * rows + 0.3)
     axes = figure.subplots(rows, columns, squeeze=False)
@@ -68,7 +68,7 @@ def draw_macs_of_answers(measured: Sequence[Measurement]) -> Figure:
         legend_above(axis)
     hide_unused(axes, len(measured))
     for axis in axes[:, 0]:
-        axis.set_ylabel('share of the images')
+        axis.set_ylabel('fraction of the images')
     return figure
 
 
@@ -97,7 +97,7 @@ def _histograms(axes: Any, found: Measurement) -> None:
 
 @in_style()
 def draw_macs_of_classes(measured: Sequence[Measurement]) -> Figure | None:
-    """Median and quartiles of the MACs of each class; not for many."""
+    """Median and quartiles of the MACs of each class, if not too many."""
     classes = measured[0].stored.classes
     if len(classes) > MOST_CLASSES:
         return None
@@ -124,19 +124,19 @@ def _boxes(axes: Any, found: Measurement, number: int, width: float) -> None:
         low, first, middle, third, high = np.percentile(
             macs, [5, 25, 50, 75, 95]
         )
-        place = label + (number + 0.5) * width - 0.4
-        axes.vlines(place, low, high, color=GREY, linewidth=0.8)
+        x = label + (number + 0.5) * width - 0.4
+        axes.vlines(x, low, high, color=GREY, linewidth=0.8)
         axes.bar(
-            place, third - first, width * 0.8, first, color=color, alpha=0.6,
+            x, third - first, width * 0.8, first, color=color, alpha=0.6,
             label=short(found.name) if label == labels.min() else None,
         )  # fmt: skip
-        axes.hlines(middle, place - width * 0.4, place + width * 0.4, 'black',
+        axes.hlines(middle, x - width * 0.4, x + width * 0.4, 'black',
                     linewidth=1.0)  # fmt: skip
 
 
 @in_style()
 def draw_calibration(measured: Sequence[Measurement]) -> Figure | None:
-    """Reliability diagrams; nothing if no score is a probability."""
+    """Reliability diagrams; None if no scores are probabilities."""
     found = [m for m in measured if m.calibration is not None]
     if not found:
         return None
@@ -175,8 +175,8 @@ def _reliability(upper: Any, lower: Any, found: Measurement) -> None:
     upper.set(xlim=(0, 1), ylim=(0, 1))
     title = short(found.name, 24)
     upper.set_title(f'{title}\nECE {found.calibration.error:.3f}')
-    shares = [100 * row.images / len(found.stored) for row in filled]
-    lower.bar(middles, shares, width * 0.92, color=LIGHT)
+    percent = [100 * row.images / len(found.stored) for row in filled]
+    lower.bar(middles, percent, width * 0.92, color=LIGHT)
     lower.set_xlabel('confidence')
     for axis in (upper, lower):
         axis.set_visible(True)

@@ -17,12 +17,12 @@ from ...figure_style import (
     point_style,
 )
 from ..measurement import EMBEDDED, Embedding, Measurement
-from .panels import short, short_class, spread_apart
+from .labels_and_grids import short, short_class, spread_apart
 
 MOST_COLORED = 11  # classes with a colour and marker of their own
 MOST_COLUMNS = 5
 MANY = 1000  # points
-LABEL = 0.17, 0.06  # of a map, for a name in it
+LABEL = 0.17, 0.06  # size of a label relative to the map
 
 
 @in_style()
@@ -32,9 +32,9 @@ def draw_embeddings(
     """Features above, gates below; a point per image, coloured by class.
 
     Args:
-        measured: One checkpoint, whose shown sites are the columns; or
-            several, which are the columns.
-        site: Of several checkpoints, the site.
+        measured: One checkpoint, with its shown sites as columns; or
+            several checkpoints as columns.
+        site: The site, for several checkpoints.
     """
     panels = [
         (found, embedding)
@@ -94,7 +94,7 @@ def _map(axes: Any, found: Measurement, embedding: Embedding) -> None:
 def _name_classes(
     axes: Any, points: np.ndarray, labels: np.ndarray, names: dict[int, str]
 ) -> None:
-    """Writes each class's name at the median of its points, or above."""
+    """Write each class's name at the median of its points, or above it."""
     middles = np.array(
         [np.median(points[labels == label], axis=0) for label in names]
     )
@@ -111,7 +111,7 @@ def _name_classes(
 
 @in_style()
 def draw_frequency(found: Measurement) -> Figure:
-    """Share of a class's images that open a channel: class by channel."""
+    """Fraction of a class's images that open a channel, as a heat map."""
     sites = found.shown
     classes = len(found.stored.classes)
     height = 0.55 + min(max(0.13 * classes, 0.6), 2.2)
@@ -119,7 +119,7 @@ def draw_frequency(found: Measurement) -> Figure:
     axes = figure.subplots(len(sites), 1, squeeze=False)[:, 0]
     for axis, site in zip(axes, sites):
         frequency = found.frequency[site]
-        # channels from often to rarely open, those alike beside each other
+        # channels in descending order of their mean frequency
         order = np.argsort(-np.nanmean(frequency, axis=0), kind='stable')
         image = axis.imshow(
             frequency[:, order], vmin=0, vmax=1, aspect='auto',
@@ -132,5 +132,5 @@ def draw_frequency(found: Measurement) -> Figure:
         axis.set_ylabel('class')
     axes[-1].set_xlabel('channel, in the order of the mean frequency')
     bar = figure.colorbar(image, ax=axes, fraction=0.03, pad=0.01)
-    bar.set_label("share of the class's images that open it")
+    bar.set_label("fraction of the class's images that open it")
     return figure

@@ -1,4 +1,4 @@
-"""Numbers of every site: clusters, neighbours, channels."""
+"""Figures with numbers of every site: clusters, neighbours, channels."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from ...figure_style import (
     series_style,
 )
 from ..measurement import Measurement, SiteNumbers
-from .panels import grid_shape, hide_unused, short, site_ticks
+from .labels_and_grids import grid_shape, hide_unused, short, site_ticks
 
 Number = Callable[[SiteNumbers], float]
 
 
 @in_style()
 def draw_clusters(measured: Sequence[Measurement]) -> Figure:
-    """NMI of feature clusters and gate clusters; and of each with classes."""
+    """NMI of feature and gate clusters, and of each with the classes."""
     return _lines(
         measured,
         [
@@ -46,7 +46,7 @@ def draw_clusters(measured: Sequence[Measurement]) -> Figure:
 
 @in_style()
 def draw_neighbors(measured: Sequence[Measurement]) -> Figure:
-    """Share of common neighbours, and of neighbours of the same class."""
+    """Fraction of common neighbours, and of neighbours of the same class."""
     return _lines(
         measured,
         [
@@ -64,7 +64,7 @@ def draw_neighbors(measured: Sequence[Measurement]) -> Figure:
                 lambda s: s.neighbors.same_class_chance,
             ),
         ],
-        'share of the neighbours',
+        'fraction of the neighbours',
     )
 
 
@@ -73,7 +73,7 @@ def _lines(
     panels: Sequence[tuple[str, Sequence[Number], Number | None]],
     label: str,
 ) -> Figure:
-    """Panels side by side: lines over the sites, a colour per checkpoint."""
+    """Panels with lines over the sites, a colour per checkpoint."""
     figure = new_figure(PAGE_WIDTH, 2.9)
     axes = figure.subplots(1, len(panels), sharey=True)
     names = [site.site for site in measured[0].sites]
@@ -103,7 +103,7 @@ def _lines(
 
 @in_style()
 def draw_channels(measured: Sequence[Measurement]) -> Figure:
-    """Channels that no image opens, some, or all; and the keep ratio."""
+    """Channels open for no, some or all images; and the keep ratio."""
     rows, columns = grid_shape(len(measured), 3)
     count = len(measured[0].sites)
     figure = new_figure(PAGE_WIDTH, rows * (0.9 + 0.17 * count))
@@ -114,7 +114,7 @@ def draw_channels(measured: Sequence[Measurement]) -> Figure:
         _channel_bars(axis, found)
     hide_unused(axes, len(measured))
     for axis in axes[-1]:
-        axis.set_xlabel('share of the channels')
+        axis.set_xlabel('fraction of the channels')
     handles = axes.flat[0].get_legend_handles_labels()
     figure.legend(*handles, loc='outside upper center', ncols=4)
     return figure
@@ -122,7 +122,7 @@ def draw_channels(measured: Sequence[Measurement]) -> Figure:
 
 def _channel_bars(axes: Any, found: Measurement) -> None:
     sites = found.sites
-    places = range(len(sites))
+    rows = range(len(sites))
     dead = [site.use.dead / site.channels for site in sites]
     always = [site.use.always / site.channels for site in sites]
     varying = [1 - a - b for a, b in zip(dead, always)]
@@ -135,14 +135,14 @@ def _channel_bars(axes: Any, found: Measurement) -> None:
         ('no image opens', 'some images open', 'all images open'),
     ):
         axes.barh(
-            places, width, 0.75, left, color=color, label=label, hatch=hatch,
+            rows, width, 0.75, left, color=color, label=label, hatch=hatch,
             edgecolor='white', linewidth=0.4,
         )  # fmt: skip
     axes.plot(
-        [site.use.keep_ratio for site in sites], places, 'D', color=BLUE,
+        [site.use.keep_ratio for site in sites], rows, 'D', color=BLUE,
         markeredgecolor='white', markeredgewidth=0.5, label='keep ratio',
     )  # fmt: skip
-    axes.set_yticks([*places], [short(site.site) for site in sites])
+    axes.set_yticks([*rows], [short(site.site) for site in sites])
     axes.invert_yaxis() if not axes.yaxis_inverted() else None
     axes.set_xlim(0, 1)
     axes.set_title(short(found.name, 34))

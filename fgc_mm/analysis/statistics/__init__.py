@@ -1,4 +1,4 @@
-"""Numbers about stored passes: arrays in, numbers out."""
+"""Statistics of stored passes; functions of arrays."""
 
 from .calibration import Calibration, ConfidenceBin, calibration
 from .clusters import ClusterAgreement, cluster, cluster_agreement

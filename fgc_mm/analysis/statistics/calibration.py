@@ -1,4 +1,4 @@
-"""Does a score of 0.9 mean that nine of ten are right?"""
+"""Calibration of the class scores: confidence against accuracy."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ class ConfidenceBin(NamedTuple):
     """Predictions of similar confidence.
 
     Attributes:
-        low: Lower end of the bin (excluded, but for 0).
+        low: Lower end of the bin (excluded, except for 0).
         high: Upper end (included).
-        images: How many.
+        images: Number of images.
         confidence: Their mean confidence; ``None`` without images.
-        accuracy: Share that is correct; ``None`` without images.
+        accuracy: Fraction that is correct; ``None`` without images.
     """
 
     low: float
@@ -52,21 +52,21 @@ def calibration(
         bins: Of equal width.
 
     Returns:
-        ``None`` where a score is no probability.
+        ``None`` if a score is not a probability.
     """
     if not ((confidence >= 0) & (confidence <= 1 + 1e-5)).all():
         return None
     edges = np.linspace(0, 1, bins + 1)
-    place = np.searchsorted(edges[1:-1], confidence, side='left')
+    bin_of = np.searchsorted(edges[1:-1], confidence, side='left')
     rows, error = [], 0.0
     for number in range(bins):
-        chosen = place == number
+        chosen = bin_of == number
         count = int(chosen.sum())
-        said = hit = None
+        mean = accuracy = None
         if count:
-            said = float(confidence[chosen].mean())
-            hit = float(correct[chosen].mean())
-            error += count / len(confidence) * abs(said - hit)
+            mean = float(confidence[chosen].mean())
+            accuracy = float(correct[chosen].mean())
+            error += count / len(confidence) * abs(mean - accuracy)
         low, high = float(edges[number]), float(edges[number + 1])
-        rows.append(ConfidenceBin(low, high, count, said, hit))
+        rows.append(ConfidenceBin(low, high, count, mean, accuracy))
     return Calibration(error, rows)

@@ -1,4 +1,4 @@
-"""Do features and gates group the images alike? (Fig. 10)"""
+"""Agreement of clusters of features and clusters of gates. (Fig. 10)"""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ STARTS = 10
 
 
 class ClusterAgreement(NamedTuple):
-    """How much two groupings of the same images say about each other.
+    """Mutual information of two clusterings of the same images.
 
     Attributes:
         nmi: Normalised mutual information of feature and gate clusters, in
-            [0, 1], as in the paper; above 0 by chance too.
-        ami: The same adjusted for chance: 0 on average for random groups.
+            [0, 1], as in the paper; it is above 0 for random clusters too.
+        ami: The same adjusted for chance: 0 on average for random clusters.
         features_labels: NMI of feature clusters and classes.
         gates_labels: NMI of gate clusters and classes.
     """
@@ -41,12 +41,12 @@ def cluster(vectors: np.ndarray, clusters: int, seed: int) -> np.ndarray:
 
     Args:
         vectors: (N, C).
-        clusters: How many.
+        clusters: Number of clusters.
         seed: Equal seeds give equal clusters.
 
     Returns:
-        (N,) cluster numbers. Fewer of them where there are fewer distinct
-        vectors, as of gates that do the same for all images.
+        (N,) cluster numbers. There are fewer clusters if there are fewer
+        distinct vectors, as for gates with equal outputs for all images.
 
     Raises:
         FGCError: More clusters than vectors, or fewer than two.
@@ -58,7 +58,7 @@ def cluster(vectors: np.ndarray, clusters: int, seed: int) -> np.ndarray:
             '--images or fewer --clusters.'
         )
     kmeans = KMeans(clusters, n_init=STARTS, random_state=seed)
-    # one thread adds numbers in one order
+    # one thread, so that sums are always computed in the same order
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter('ignore', ConvergenceWarning)
         return kmeans.fit_predict(np.asarray(vectors, dtype=np.float64))
@@ -80,7 +80,7 @@ def cluster_agreement(
         features: (N, C) pooled activations of a site.
         gates: (N, C) gate vectors of the site.
         labels: (N,) classes.
-        clusters: Of either space.
+        clusters: Number of clusters of features, and of gates.
         seed: Of the clusters.
 
     Raises:

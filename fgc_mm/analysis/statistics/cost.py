@@ -1,4 +1,4 @@
-"""Are hard images dear? Accuracy over the MACs that an image cost."""
+"""Accuracy and confidence over the MACs of an image."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from scipy.stats import binomtest, spearmanr
 
 
 class MACsBin(NamedTuple):
-    """Images of neighbouring MACs.
+    """Images with similar MACs.
 
     Attributes:
-        images: How many.
-        low: Their least MACs.
-        high: Their most MACs.
-        mean: Of their MACs.
-        accuracy: Share that is classified correctly.
+        images: Number of images.
+        low: Minimum of their MACs.
+        high: Maximum of their MACs.
+        mean: Mean of their MACs.
+        accuracy: Fraction that is classified correctly.
         accuracy_low: Lower end of its 95 % interval (Wilson).
         accuracy_high: Upper end.
         confidence: Mean of the largest class score.
@@ -33,7 +33,7 @@ class MACsBin(NamedTuple):
 
 
 class Rank(NamedTuple):
-    """Spearman's rank correlation; ``None`` where one side is constant."""
+    """Spearman's rank correlation; ``None`` if a variable is constant."""
 
     correlation: float | None
     p_value: float | None
@@ -48,16 +48,16 @@ def macs_bins(
         macs: (N,) of the images.
         correct: (N,) bool.
         confidence: (N,) largest class score.
-        bins: Quantiles wanted; fewer come out where many images cost the
-            same, which are never torn apart.
+        bins: Number of quantiles; fewer are returned if many images have
+            equal MACs, since these stay in one bin.
     """
-    shares = np.linspace(0, 1, bins + 1)[1:-1]
-    edges = np.unique(np.quantile(macs, shares))
-    # an image at an edge belongs below it
-    place = np.searchsorted(edges, macs, side='left')
+    quantiles = np.linspace(0, 1, bins + 1)[1:-1]
+    edges = np.unique(np.quantile(macs, quantiles))
+    # an image at an edge belongs to the bin below it
+    bin_of = np.searchsorted(edges, macs, side='left')
     return [
         _macs_bin(macs[chosen], correct[chosen], confidence[chosen])
-        for chosen in (place == number for number in range(bins))
+        for chosen in (bin_of == number for number in range(bins))
         if chosen.any()
     ]
 
@@ -94,18 +94,19 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> Rank:
 
 
 def extremes(macs: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The cheapest and the dearest images.
+    """The cheapest and the most expensive images.
 
     Args:
         macs: (N,).
-        count: Of either kind, at most half of the images.
+        count: Of each kind; at most half of the images are returned.
 
     Returns:
-        Their numbers, the cheapest first and the dearest first; equal MACs
-        in the order of the images.
+        Indices of the cheapest images, in ascending order of the MACs, and
+        of the most expensive ones, in descending order; images with equal
+        MACs in the order of the data set.
     """
     count = min(count, len(macs) // 2)
     macs = np.asarray(macs)
     cheapest = np.argsort(macs, kind='stable')[:count]
-    dearest = np.argsort(-macs, kind='stable')[:count]
-    return cheapest, dearest
+    most_expensive = np.argsort(-macs, kind='stable')[:count]
+    return cheapest, most_expensive

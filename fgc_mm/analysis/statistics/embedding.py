@@ -1,4 +1,4 @@
-"""Vectors as points of a plane, near ones near each other. (Figs. 6, 7)"""
+"""Embeddings of vectors in two dimensions: UMAP, t-SNE, PCA. (Figs. 6, 7)"""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from threadpoolctl import threadpool_limits
 from ...errors import FGCError
 
 METHODS = {'umap': 'UMAP', 'tsne': 't-SNE', 'pca': 'PCA'}
-FEWEST = 10  # images for which neighbourhoods mean something
-START = 1e-4  # spread at which t-SNE starts (its authors' choice)
-ITERATIONS = 500  # of t-SNE, half of them exaggerated
+MIN_VECTORS = 10  # different ones; PCA is used for fewer
+INIT_DEVIATION = 1e-4  # initial standard deviation of t-SNE (its authors')
+ITERATIONS = 500  # of t-SNE, half of them with early exaggeration
 
 
 def choose_method(wanted: str = 'auto') -> str:
@@ -27,7 +27,7 @@ def choose_method(wanted: str = 'auto') -> str:
             installed, else t-SNE.
 
     Raises:
-        FGCError: UMAP is wanted and not installed, or an unknown method.
+        FGCError: UMAP is not installed, or the method is unknown.
     """
     installed = importlib.util.find_spec('umap') is not None
     if wanted == 'auto':
@@ -51,28 +51,28 @@ def embed(
     seed: int = 0,
     start: np.ndarray | None = None,
 ) -> tuple[np.ndarray, str]:
-    """Points of a plane for vectors.
+    """Embed vectors in two dimensions.
 
     Equal seeds give equal points on the same machine and versions.
 
     Args:
         vectors: (N, C).
-        method: Of :func:`choose_method`.
-        seed: Of what is random in UMAP and t-SNE.
-        start: (N, 2) points to start from, as of an earlier checkpoint; the
-            new points are also turned, or mirrored, towards these, so that
-            two maps can be compared. Points on a line or in one point, as of
-            gates that did the same for all images, are no start.
+        method: As returned by :func:`choose_method`.
+        seed: Of UMAP and t-SNE.
+        start: (N, 2) initial points, e.g. of an earlier checkpoint; the new
+            points are aligned to these by a rotation or reflection, so that
+            two embeddings can be compared. Points on a line or in one point
+            (of gates with equal outputs for all images) are not used.
 
     Returns:
-        (N, 2) points, and the name of the method: PCA for fewer than ten
-        different vectors, whatever was asked for.
+        (N, 2) points, and the name of the method: always PCA for fewer
+        than ten different vectors.
     """
     vectors = np.asarray(vectors, dtype=np.float64)
-    if len(np.unique(vectors, axis=0)) < FEWEST:
+    if len(np.unique(vectors, axis=0)) < MIN_VECTORS:
         method = 'pca'
     flat = start is None or not start.std(axis=0).all()
-    # nothing moves t-SNE out of the point, or the line, that it starts on
+    # t-SNE cannot leave the point or the line that it starts on
     begin = _pca(vectors) if flat else start
     with threadpool_limits(1):
         if method == 'umap':
@@ -82,48 +82,49 @@ def embed(
         else:
             points = _pca(vectors)
     if start is not None:
-        points = _turned_towards(points, start)
+        points = _aligned(points, start)
     return points, METHODS[method]
 
 
 def _umap(vectors: np.ndarray, seed: int, start: np.ndarray) -> np.ndarray:
-    import umap  # seconds, and an extra
+    import umap  # takes seconds; an optional dependency
 
-    spread = np.maximum(start.std(axis=0), 1e-12)
+    deviation = np.maximum(start.std(axis=0), 1e-12)
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # a seed means one thread
+        warnings.simplefilter('ignore')  # that a seed implies one thread
         return umap.UMAP(
             n_neighbors=min(15, len(vectors) - 1),
             random_state=seed,
-            init=((start - start.mean(axis=0)) / spread).astype(np.float32),
+            init=((start - start.mean(axis=0)) / deviation).astype(np.float32),
         ).fit_transform(vectors)
 
 
 def _tsne(vectors: np.ndarray, seed: int, start: np.ndarray) -> np.ndarray:
-    spread = max(float(start[:, 0].std()), 1e-12)
+    deviation = max(float(start[:, 0].std()), 1e-12)
+    centred = start - start.mean(axis=0)
     return TSNE(
         perplexity=min(30.0, (len(vectors) - 1) / 3),
         random_state=seed,
-        init=((start - start.mean(axis=0)) / spread * START).astype('float32'),
+        init=(centred / deviation * INIT_DEVIATION).astype('float32'),
         learning_rate='auto',
         max_iter=ITERATIONS,
         n_jobs=1,
     ).fit_transform(vectors)
 
 
-def _turned_towards(points: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """Turned or mirrored: t-SNE's first steps can flip a whole map."""
+def _aligned(points: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """Rotate or reflect the points, since t-SNE can flip an embedding."""
     centred = points - points.mean(axis=0)
-    turn, _ = orthogonal_procrustes(centred, start - start.mean(axis=0))
-    return centred @ turn
+    rotation, _ = orthogonal_procrustes(centred, start - start.mean(axis=0))
+    return centred @ rotation
 
 
 def _pca(vectors: np.ndarray) -> np.ndarray:
     """The first two principal components; zeros where there are fewer."""
     points = np.zeros((len(vectors), 2))
     count = min(2, *vectors.shape)
-    spread = float(vectors.std(axis=0).max(initial=0.0))
-    if spread > 0:
+    deviation = float(vectors.std(axis=0).max(initial=0.0))
+    if deviation > 0:
         pca = PCA(count, svd_solver='full')
         points[:, :count] = pca.fit_transform(vectors)
     return points

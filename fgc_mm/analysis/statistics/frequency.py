@@ -1,4 +1,4 @@
-"""How often channels are open: in all, and for each class. (Fig. 8)"""
+"""How often channels are open, overall and for each class. (Fig. 8)"""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 
 
 class ChannelUse(NamedTuple):
-    """What the images do with the channels of a site.
+    """How the images use the channels of a site.
 
     Attributes:
-        keep_ratio: Share of channels open, over images and channels.
-        dead: Channels that no image opens.
-        always: Channels that every image opens.
-        patterns: Different masks among the images.
+        keep_ratio: Fraction of open channels, over images and channels.
+        dead: Number of channels that are open for no image.
+        always: Number of channels that are open for every image.
+        patterns: Number of different masks.
     """
 
     keep_ratio: float
@@ -43,7 +43,7 @@ def channel_use(mask: np.ndarray) -> ChannelUse:
 def execution_frequency(
     mask: np.ndarray, labels: np.ndarray, classes: int
 ) -> np.ndarray:
-    """Share of a class's images that open a channel.
+    """Fraction of a class's images that open a channel.
 
     Source: "Feature-Gate Coupling for Dynamic Network Pruning" (arXiv
     2111.14302), Fig. 8.

@@ -12,14 +12,14 @@ from ...functional import nearest_neighbors, neighborhood_agreement
 
 
 class NeighborAgreement(NamedTuple):
-    """How far the neighbourhoods of a site's two spaces agree.
+    """Agreement of the neighbours in feature space and in gate space.
 
     Attributes:
-        common: Share of the K nearest images in feature space that are
+        common: Fraction of the K nearest images in feature space that are
             among the K nearest in gate space, mean over the images.
         chance: The same for neighbours drawn at random.
-        same_class_features: Share of the K nearest images in feature space
-            that have the image's own class.
+        same_class_features: Fraction of the K nearest images in feature
+            space that have the class of the image.
         same_class_gates: The same in gate space.
         same_class_chance: The same for neighbours drawn at random.
     """
@@ -41,14 +41,14 @@ def nearest_images(
 
     Args:
         vectors: (N, C).
-        queries: (Q,) numbers of the query images.
-        k: How many, below N.
+        queries: (Q,) indices of the query images.
+        k: Number of neighbours, below N.
 
     Returns:
-        (Q, k) numbers of images.
+        (Q, k) indices of images.
 
     Raises:
-        FGCError: As many neighbours as images, or none.
+        FGCError: ``k`` is not between 1 and N - 1.
     """
     if not 0 < k < len(vectors):
         raise FGCError(
@@ -62,7 +62,7 @@ def nearest_images(
 
 
 def unit_rows(vectors: np.ndarray) -> np.ndarray:
-    """(N, C) float32 rows of length 1; rows of zeros stay so."""
+    """(N, C) float32 rows of length 1; rows of zeros stay zeros."""
     rows = np.array(vectors, dtype=np.float32)
     length = np.linalg.norm(rows, axis=1, keepdims=True)
     return rows / np.maximum(length, np.finfo(np.float32).tiny)
@@ -81,8 +81,8 @@ def neighbor_agreement(
         features: (N, C).
         gates: (N, C).
         labels: (N,) classes.
-        queries: (Q,) numbers of the images whose neighbours are compared.
-        k: Neighbours of each.
+        queries: (Q,) indices of the images whose neighbours are compared.
+        k: Number of neighbours.
 
     Raises:
         FGCError: As :func:`nearest_images`.

@@ -1,1 +1,1 @@
-"""One file per command, each with the main function."""
+"""One file per command, each with a function ``main``."""

@@ -1,18 +1,19 @@
-"""What the gates of trained checkpoints do, as numbers, figures, a report.
+"""Statistics, figures and a report of the gates of trained checkpoints.
 
     fgc-mm analyze CONFIG CHECKPOINT \\
         [CHECKPOINT ...] --out DIR
 
-One pass over the test set stores, per checkpoint and image, the pooled
+One pass over the test set stores, for each checkpoint and image, the pooled
 features, logits, probabilities and masks of every gate, and MACs, label,
-prediction and scores, under DIR/passes; a second run with the same content
-(weights, config, images) takes it from there, and a pass that was cut off
-goes on. From these come mutual information of feature and gate clusters,
-maps of features and gates, execution frequencies per class, retrieval by
-gates, common neighbours, error by MACs, cheapest and dearest images, dead
-and always-open channels, and calibration. DIR gets report.html (one file
-that opens offline), numbers.json, tables/*.csv and figures/*.{png,svg}.
-Several checkpoints, as of several epochs or methods, stand side by side.
+prediction and scores, in DIR/passes; a second run with the same weights,
+config and images loads them, and an interrupted pass is continued. From these
+arrays are computed: mutual information of feature and gate clusters,
+embeddings of features and gates, execution frequencies per class, retrieval
+by gate vectors, common neighbours, error by MACs, cheapest and most expensive
+images, dead and always-open channels, and calibration. Written to DIR:
+report.html (one file that opens offline), numbers.json, tables/*.csv and
+figures/*.{png,svg}. Several checkpoints (of several epochs or methods) are
+shown next to each other.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ from fgc_mm.analysis import (
     Measurement,
     choose_images,
     load_dataset,
+    load_or_run_pass,
     measure,
     pictures_of,
-    stored_pass,
     write_analysis,
 )
 from fgc_mm.analysis.options import GATE_VECTORS
@@ -55,10 +56,10 @@ def main() -> None:
     indices = choose_images(len(dataset), args.images)
     lock = WorkDirLock()
     args.out.mkdir(parents=True, exist_ok=True)
-    lock.take(args.out)
+    lock.acquire(args.out)
     measured: list[Measurement] = []
     for checkpoint, name in zip(args.checkpoints, names):
-        stored = stored_pass(
+        stored = load_or_run_pass(
             cfg, checkpoint, name, dataset, indices, args.split,
             args.out / 'passes',
         )  # fmt: skip
@@ -123,7 +124,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def options_of(args: argparse.Namespace) -> AnalysisOptions:
-    """What the arguments ask to be measured; refused before any pass."""
+    """The options of the analysis; errors are raised before any pass."""
     choose_method(args.embedding)
     return AnalysisOptions(
         sites=tuple(args.sites),
@@ -136,13 +137,13 @@ def options_of(args: argparse.Namespace) -> AnalysisOptions:
 
 
 def checkpoint_names(paths: list[str]) -> list[str]:
-    """The shortest ends of the paths that tell them apart, no suffix."""
+    """The shortest unique ends of the paths, without suffix."""
     parts = [Path(path).resolve().with_suffix('').parts for path in paths]
     for path in paths:
         if paths.count(path) > 1 or parts.count(parts[paths.index(path)]) > 1:
             raise FGCError(
-                f'{path} is given more than once, but checkpoints stand side '
-                'by side under their names; give each once.'
+                f'{path} is given more than once, but each checkpoint is '
+                'shown under its name; give each once.'
             )
     for length in range(1, max(map(len, parts)) + 1):
         names = ['/'.join(part[-length:]) for part in parts]
@@ -154,7 +155,7 @@ def checkpoint_names(paths: list[str]) -> list[str]:
 def about_of(
     args: argparse.Namespace, cfg: Config, options: AnalysisOptions, count: int
 ) -> dict[str, Any]:
-    """The head of the report."""
+    """Names and values at the top of the report."""
     return {
         'config': Path(args.config).name,
         'images': f'{count} of the {args.split} set',

@@ -1,14 +1,15 @@
-"""From MACs to milliseconds: what a trained gated model saves on a clock.
+"""Measures how much time a trained gated model saves.
 
     fgc-mm benchmark CONFIG CHECKPOINT --out DIR
 
-Runs real images (the config's test set) through the dense network, the masked
-one, the statically compacted one, the dynamic one, and both; interleaved, with
-the model's own gates, which vary from image to image. Ratios are against the
-best dense network at hand: eager, folded norms, channels last, compiled, our
-kernel without gates, ONNX Runtime. 'static' is the dense network with as many
-channels as the gates open on average, the ceiling of all. DIR gets
-benchmark.json, benchmark.png and benchmark.svg.
+Runs images of the config's test set through the dense network, the masked
+one, the statically compacted one, the dynamic one, and the compacted dynamic
+one; interleaved, with the masks of the model's gates, which vary from image
+to image. Ratios are relative to the fastest dense variant: eager, folded
+norms, channels last, compiled, the runtime's kernel without gates, ONNX
+Runtime. 'static' is the dense network with as many channels as the gates open
+on average, an upper bound for the speed. Writes benchmark.json, benchmark.png
+and benchmark.svg to DIR.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ from fgc_mm.runtime.library import builds
 
 CONSOLE = Console(width=120)
 REPORTED = ('executed', 'why', 'dynamic_ms', 'dense_ms', 'plain_ms')
-# the median over all that the steps take: Python, and caches that others
-# have filled meanwhile
+# the median time beyond that of the steps: Python, and cache misses because
+# other networks have run in between
 CALLS = 'calls, cold caches'
 
 
@@ -73,8 +74,8 @@ def main() -> None:
         others = None
     if len(images) < args.batch:
         raise FGCError(
-            f'--batch {args.batch} is more than the {len(images)} images that '
-            'there are; give a smaller batch, or more --images.'
+            f'--batch {args.batch} exceeds the {len(images)} images; give a '
+            'smaller batch, or more --images.'
         )
     folder = Path(args.out)
     folder.mkdir(parents=True, exist_ok=True)
@@ -144,7 +145,7 @@ def load(
     split: str,
     size: list[int] | None,
 ) -> Tensor:
-    """Real images, resized if asked."""
+    """Images of a data set, resized if ``size`` is given."""
     images = torch.cat(list(images_of(cfg, model, count, split)))
     if size is None:
         return images
@@ -154,7 +155,7 @@ def load(
 
 
 def _build_name() -> str:
-    """Of the runtime's code that this CPU runs; ``'none'`` without one."""
+    """Name of the runtime's build for this CPU; ``'none'`` without one."""
     try:
         return builds()[0]
     except LibraryError:
@@ -170,7 +171,7 @@ def measure(
     threads: int,
     args: argparse.Namespace,
 ) -> dict[str, Any]:
-    """All rows with so many threads."""
+    """All rows for one number of threads."""
     torch.set_num_threads(threads)
     rows = BenchmarkVariants(
         model, settings, images, others, folder, not args.no_compile
@@ -215,10 +216,10 @@ def measure(
 
 
 def refuse_single(rows: list[BenchmarkVariant]) -> None:
-    """The gathered ONNX takes images one by one."""
+    """Leave out the gathered ONNX model, which takes one image at a time."""
     for row in rows:
         if row.name.startswith('gathered') and row.run is not None:
-            row.run, row.why_not = None, 'takes images one by one'
+            row.run, row.why_not = None, 'takes one image at a time'
 
 
 def promises(
@@ -249,7 +250,7 @@ def promises(
 def site_rows(
     model: nn.Module, rows: list[BenchmarkVariant], images: Tensor
 ) -> list[dict[str, Any]]:
-    """Theory and clock of every site of the dynamic network."""
+    """Ratios of MACs and of time of every site of the dynamic network."""
     report = next(
         (row.model.dynamic_report()['sites'] for row in rows
          if row.name == 'dynamic' and row.model is not None),
@@ -260,17 +261,17 @@ def site_rows(
     result = []
     for index, theory in enumerate(site_macs_ratios(table, masks)):
         name = table.sites[index]
-        said = report.get(name, {})
+        found = report.get(name, {})
         clock = None
-        if said.get('dynamic_ms') and said.get('plain_ms'):
-            ways = dict(dynamic='dynamic_ms', dense='dense_ms')
-            clock = said['plain_ms'] / said[ways[said['executed']]]
+        if found.get('dynamic_ms') and found.get('plain_ms'):
+            times = dict(dynamic='dynamic_ms', dense='dense_ms')
+            clock = found['plain_ms'] / found[times[found['executed']]]
         result.append(
             dict(
                 site=name, channels=table.channels[index],
                 keep_ratio=float((masks[index] != 0).double().mean()),
                 theory=theory, clock=clock, **{
-                    key: said.get(key)
+                    key: found.get(key)
                     for key in REPORTED
                 },
             )
@@ -281,7 +282,7 @@ def site_rows(
 def profile(
     rows: list[BenchmarkVariant], images: Tensor, times: dict[str, Times]
 ) -> dict[str, Any]:
-    """Where the dynamic network's time goes: groups of steps, and steps."""
+    """Times of the dynamic network's steps, single and in groups."""
     model = next((r.model for r in rows if r.name == 'dynamic'), None)
     steps = [] if model is None else step_times(model, images[:8])
     if not steps:
@@ -295,7 +296,7 @@ def profile(
 
 
 def notes(rows: list[BenchmarkVariant]) -> list[str]:
-    """What the dynamic network says of itself."""
+    """The notes in the report of the dynamic network."""
     return [
         note
         for row in rows
@@ -317,14 +318,14 @@ def show(run: dict[str, Any]) -> None:
         if 'ms' not in row:
             table.add_row(row['name'], f'not there: {row["why_not"]}')
             continue
-        said = format_time_ratio(row['clock'], row['theory'])
+        ratio = format_time_ratio(row['clock'], row['theory'])
         if row['name'] == run['best_dense']:
-            said = '1'
+            ratio = '1'
         table.add_row(
             row['name'],
             f'{row["ms"]:.2f} ({row["ms_low"]:.2f} to {row["ms_high"]:.2f})',
             f'{row["theory"]:.2f} x',
-            said,
+            ratio,
             f'{row["clock"] / row["theory"]:.2f}',
             f'{row["clock_over_eager"]:.2f} x',
         )
@@ -343,20 +344,20 @@ def show(run: dict[str, Any]) -> None:
 def show_profile(profile: dict[str, Any]) -> None:
     """Groups of steps, and the longest steps."""
     groups = profile['groups']
-    whole = sum(groups.values())
-    table = Table(title='where the time of the dynamic network goes')
+    total = sum(groups.values())
+    table = Table(title='times of the dynamic network')
     for column in ('steps', 'ms', 'share'):
         table.add_column(column)
     for name, ms in groups.items():
-        table.add_row(name, f'{ms:.3f}', f'{ms / whole:.0%}')
+        table.add_row(name, f'{ms:.3f}', f'{ms / total:.0%}')
     CONSOLE.print(table)
     longest = sorted(profile['steps'], key=lambda step: -step['ms'])[:5]
-    told = ', '.join(f'{step["name"]} {step["ms"]:.3f}' for step in longest)
-    print(f'longest steps, in ms: {told}')
+    text = ', '.join(f'{step["name"]} {step["ms"]:.3f}' for step in longest)
+    print(f'longest steps, in ms: {text}')
 
 
 def show_sites(sites: list[dict[str, Any]]) -> None:
-    """Theory and clock of every site."""
+    """Print the ratios of MACs and of time of every site."""
     table = Table(title='sites of the dynamic network, at its calibration')
     for column in ('site', 'open', 'theory', 'clock', 'clock / theory', 'how',
                    'why'):  # fmt: skip
@@ -395,10 +396,10 @@ def draw_times(axes: Any, report: dict[str, Any], names: list[str]) -> None:
     height = 0.8 / len(report['runs'])
     for number, run in enumerate(report['runs']):
         values = [row.get('ms', 0) for row in run['rows']]
-        places = [i + number * height for i in range(len(names))]
+        positions = [i + number * height for i in range(len(names))]
         threads = run['threads']
         label = f'{threads} thread{"s" if threads > 1 else ""}'
-        axes.barh(places, values, height, label=label)
+        axes.barh(positions, values, height, label=label)
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.set_xlabel(f'ms for a batch of {report["batch"]}')
@@ -406,13 +407,13 @@ def draw_times(axes: Any, report: dict[str, Any], names: list[str]) -> None:
 
 
 def draw_sites(axes: Any, sites: list[dict[str, Any]]) -> None:
-    """What every site saves, in MACs and on the clock."""
-    places = range(len(sites))
-    axes.barh([p - 0.2 for p in places], [s['theory'] for s in sites], 0.4,
+    """Bars with the ratios of MACs and of time of every site."""
+    rows = range(len(sites))
+    axes.barh([y - 0.2 for y in rows], [s['theory'] for s in sites], 0.4,
               label='MACs')  # fmt: skip
-    axes.barh([p + 0.2 for p in places], [s['clock'] or 0 for s in sites],
-              0.4, label='clock')  # fmt: skip
-    axes.set_yticks(places, [s['site'] for s in sites])
+    axes.barh([y + 0.2 for y in rows], [s['clock'] or 0 for s in sites],
+              0.4, label='time')  # fmt: skip
+    axes.set_yticks(rows, [s['site'] for s in sites])
     axes.invert_yaxis()
     axes.axvline(1, color=GREY, linewidth=0.6)
     axes.set_xlabel('dense over dynamic, per site')

@@ -3,9 +3,9 @@
     fgc-mm export bundle CONFIG CHECKPOINT --out model.fgc
     python -m fgc_mm.runtime model.fgc cat.jpg
 
-The file has the network, which computes open channels only, image by image,
-and what a picture needs: classes, preprocessing, MACs. It is compared with
-the masked model before it is put in place. docs/runtime.md describes it.
+The file contains the network, of which only open channels are computed, image
+by image, and class names, preprocessing settings and MACs. It is compared
+with the masked model before it gets its name. docs/runtime.md describes it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from fgc_mm.deploy import build_trained, images_of
 from fgc_mm.deploy.bundle.meta import file_meta
-from fgc_mm.deploy.bundle.pipeline import preprocessing_settings
+from fgc_mm.deploy.bundle.preprocessing_settings import preprocessing_settings
 from fgc_mm.deploy.bundle.writing import WrittenFile, write_file
 from fgc_mm.deploy.graph import program_of
 from fgc_mm.engine.config_file import load_config
@@ -69,19 +69,19 @@ def pictures(folder: Path, count: int) -> list[Path]:
     )
     if not found or count < 1:
         raise FGCError(
-            f'--images {folder} --count {count} names no picture, but the '
-            'file is compared with the masked model on some; give a folder '
-            f'of pictures ({", ".join(ENDINGS)}).'
+            f'--images {folder} --count {count} gives no picture, but the '
+            'file is compared with the masked model on pictures; give a '
+            f'folder of pictures ({", ".join(ENDINGS)}).'
         )
     return found[:count]
 
 
 def summary(written: WrittenFile) -> str:
-    """What was written, in words."""
-    share = 100 * written.macs / written.dense
+    """Description of the written file."""
+    percent = 100 * written.macs / written.dense
     compared = written.images - written.edge
     left_out = (
-        f' ({written.edge} more have a gate that rounding decides)'
+        f' ({written.edge} more have a mask that depends on rounding)'
         if written.edge
         else ''
     )
@@ -89,7 +89,7 @@ def summary(written: WrittenFile) -> str:
         f'{written.size / 1e6:.1f} MB, logits of {compared} images differ by '
         f'{written.gap:.1e} at most from the masked model{left_out}; '
         f'{written.macs / 1e6:,.2f} million MACs per image on average '
-        f'({share:.1f} % of the dense network); run by the build '
+        f'({percent:.1f} % of the dense network); run by the build '
         f'{written.build}'
     )
 

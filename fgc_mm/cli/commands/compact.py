@@ -1,13 +1,13 @@
-"""A trained gated model without what its gates never, or always, open.
+"""Removes channels that are never open from a trained gated model.
 
     fgc-mm export compact CONFIG CHECKPOINT --out DIR
 
-Counts on calibration images (of the training set, through the pipeline of the
-test) how often every channel is open. Channels that are never open are taken
-out of the network, channels that are always open lose their output of the
-gate, and a site where nothing is left to decide loses its gate. DIR gets
-config.py (for fgc-mm test and fgc-mm train), channels.json (what remains)
-and model.pth. The folder may be moved.
+Counts on calibration images (of the training set, with the test pipeline) how
+often every channel is open. Channels that are never open are removed from the
+network, for channels that are always open the output of the gate is removed,
+and a site where all channels are one or the other loses its gate. Written to
+DIR: config.py (for fgc-mm test and fgc-mm train), channels.json (the
+remaining channels) and model.pth. The folder may be moved.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from fgc_mm.engine.config_options import ConfigOptions, override
 from fgc_mm.errors import FGCError
 from fgc_mm.reliability.atomic_file import write_atomically
 
-TRIED = 8  # images on which the result is compared with the masked model
+COMPARED = 8  # images on which the result is compared with the masked model
 
 
 def main() -> None:
-    """Count, remove, write; and test, if asked."""
+    """Count, remove, write; test with ``--test``."""
     args = parse_args()
     cfg = load_config(args.config)
     override(cfg, args.cfg_options)
@@ -49,7 +49,8 @@ def main() -> None:
     images = list(images_of(cfg, model, args.images, args.split))
     firing = firing_statistics(model, images)
     settings = cfg.model.backbone.to_dict()
-    done = compact(model, firing, settings, images[0][:TRIED], args.tolerance)
+    compared = images[0][:COMPARED]
+    done = compact(model, firing, settings, compared, args.tolerance)
     folder = Path(args.out)
     write(folder, cfg, done)
     show(model, firing, done)
@@ -71,12 +72,12 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--split', choices=('train', 'test'), default='train',
-        help='where they come from (train)',
+        help='data set of these images (train)',
     )  # fmt: skip
     parser.add_argument(
         '--tolerance', type=float, default=0.0,
-        help='share of them that may disagree with a channel that is called\n'
-        'never or always open (0: none)',
+        help='fraction of these images for which a channel that counts as\n'
+        'never (always) open may be open (closed); default: 0',
     )  # fmt: skip
     parser.add_argument(
         '--test', action='store_true',
@@ -86,14 +87,14 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if Path(args.out).exists() and not Path(args.out).is_dir():
         raise FGCError(
-            f'--out {args.out} is a file: three files are written into a '
-            'folder; name another.'
+            f'--out {args.out} is a file, but three files are written into '
+            'a folder; give another name.'
         )
     return args
 
 
 def write(folder: Path, cfg: Config, done: Compacted) -> None:
-    """Config, channel map and checkpoint, each whole or not there."""
+    """Write config, channel map and checkpoint, each atomically."""
     with io.BytesIO() as stream:
         torch.save(dict(meta={}, state_dict=done.state_dict), stream)
         write_atomically(stream.getvalue(), folder / 'model.pth')
@@ -111,11 +112,11 @@ def show(model: nn.Module, firing: list[SiteFiring], done: Compacted) -> None:
         table.add_column(column, justify='left' if 'i' in column else 'right')
     for stats in firing:
         entry = done.channel_map.sites[stats.site]
-        whole, kept = len(stats.rate), len(entry.kept)
+        total, kept = len(stats.rate), len(entry.kept)
         gated, closed = len(entry.gated), len(entry.closed)
         table.add_row(
             stats.site,
-            *map(str, (whole, whole - kept, kept - gated - closed, closed,
+            *map(str, (total, total - kept, kept - gated - closed, closed,
                        gated)),
             done.refused.get(stats.site, ''),
         )  # fmt: skip

@@ -1,19 +1,19 @@
-"""Methods side by side: trains, tests, and writes one table.
+"""Trains and tests several methods, and writes one table.
 
     fgc-mm compare CONFIG [CONFIG ...] --seeds 0 1 2 --work-dir DIR
     fgc-mm compare --plan configs/studies/NAME.yaml --work-dir DIR
 
-A plan is a file with the rows (configs, and variants of one by their own
-options), seeds, epochs and questions; docs/comparing.md has its keys. What
-the command line says as well replaces what the plan says for all rows; what
-a row says of itself stays.
+A plan is a file with the rows (configs, or variants of one config with their
+own options), seeds, epochs and questions; docs/comparing.md lists its keys.
+An argument of the command line replaces the plan's setting for all rows, but
+not a setting of a single row.
 
 Every config is trained with every seed by fgc-mm train, and its last
-checkpoint tested by fgc-mm test. What is in DIR already is taken; what was
-interrupted goes on: run the same command again. After every finished run
-DIR gets the table so far: compare.md, compare.csv, runs.csv (one line per
-run), compare.png and compare.svg (error over MACs). Logs:
-DIR/runs/METHOD/seedN/run.log.
+checkpoint is tested by fgc-mm test. Finished runs in DIR are used, and
+interrupted runs are continued when the same command is run again. After every
+finished run the current table is written to DIR: compare.md, compare.csv,
+runs.csv (one line per run), compare.png and compare.svg (error over MACs).
+Logs: DIR/runs/METHOD/seedN/run.log.
 
 A CONFIG written as IMPORTANCE:CONFIG is static pruning: the dense model of
 --pretrain is pruned to --pruning-ratio by fgc-mm prune-static (importance:
@@ -32,7 +32,7 @@ Several methods that share a first stage, here one of batch shaping:
         --seeds 0 1 2 --work-dir work_dirs/stages
 
 Exit status: 0 all done, 1 a run has failed, 2 bad input, 75 stopped by a
-signal (the runs were told to save first).
+signal (the runs have saved a checkpoint first).
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ from types import FrameType
 
 from rich.console import Console
 
-from fgc_mm.comparison.board import Board
-from fgc_mm.comparison.dispatch import Dispatcher
 from fgc_mm.comparison.entry import Entry, Start, split_entry
 from fgc_mm.comparison.plan import Settings, plan
 from fgc_mm.comparison.plan_file import read_study
+from fgc_mm.comparison.progress_display import ProgressDisplay
 from fgc_mm.comparison.report import write_report
-from fgc_mm.comparison.results import keep_result, read_result, write_result
+from fgc_mm.comparison.results import read_result, store_result, write_result
 from fgc_mm.comparison.run import Run
+from fgc_mm.comparison.run_scheduler import RunScheduler
 from fgc_mm.comparison.study import SEEDS, Study
 from fgc_mm.comparison.table import (
     PUBLISHED_FILE,
-    of_dataset,
+    published_on,
     read_published,
     rows_of,
 )
@@ -75,7 +75,7 @@ def main() -> None:
     args = parse_args()
     check_numbers(args)
     study = study_of(args)
-    published = of_dataset(
+    published = published_on(
         read_published(args.published),
         args.published_dataset or study.published_dataset,
     )
@@ -89,7 +89,7 @@ def main() -> None:
     )
     lock = WorkDirLock()
     args.work_dir.mkdir(parents=True, exist_ok=True)
-    lock.take(args.work_dir)
+    lock.acquire(args.work_dir)
     runs = plan(study.entries, settings)
     devices = visible_devices()
     jobs = args.jobs or max(len(devices), 1)
@@ -98,33 +98,33 @@ def main() -> None:
         runs, args.work_dir, published, threads, args.results, study
     )
     comparison.run(Workers(jobs, threads, devices))
-    comparison.leave()
+    comparison.report_and_exit()
 
 
 def _first(*values: float | None) -> float | None:
-    """The first that is given; 0 is, and is refused later."""
+    """The first value that is not None; 0 is refused later."""
     return next((value for value in values if value is not None), None)
 
 
 def study_of(args: argparse.Namespace) -> Study:
-    """The plan of the command line: a file's, or the configs it names.
+    """The study: from a plan file, or from the configs of the command line.
 
     Raises:
         FGCError: Neither or both are given, or the plan cannot be read.
     """
     if bool(args.configs) == (args.plan is not None):
         raise FGCError(
-            'compare.py has a list of configs and a --plan, and takes one; '
+            'compare.py accepts configs or a --plan, but both are given; '
             'leave one out.'
             if args.configs
-            else 'compare.py has no configs to compare; name some, or a '
+            else 'compare.py has no configs to compare; give some, or a '
             '--plan.'
         )
     if args.plan is not None:
         if args.pretrain or args.pretrain_epochs:
             raise FGCError(
-                '--pretrain stands beside a --plan, which says itself what '
-                'its rows start from; set pretrain in the plan.'
+                '--pretrain cannot be combined with --plan, since a plan has '
+                'its own setting; set pretrain in the plan.'
             )
         return read_study(args.plan)
     if args.pretrain is None and args.pretrain_epochs is not None:
@@ -204,26 +204,27 @@ def parse_args() -> argparse.Namespace:
 
 
 def check_numbers(args: argparse.Namespace) -> None:
-    """Refuses what counts nothing."""
+    """Checks that numbers are at least 1."""
     for name in ('epochs', 'jobs', 'threads', 'pretrain_epochs'):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise FGCError(
-                f'--{name.replace("_", "-")} {value} is too few; give a '
-                'whole number of at least 1.'
+                f'--{name.replace("_", "-")} is {value}; give a whole '
+                'number of at least 1.'
             )
 
 
 class Comparison:
-    """The runs, the screen and the report.
+    """Runs a comparison, shows its progress, and writes the report.
 
     Args:
         runs: All runs.
-        folder: Where the report goes.
+        folder: Of the report.
         published: Rows of the file of published numbers.
         threads: Of each run.
-        kept: Where the numbers of finished runs are kept as well, if at all.
-        study: Whose title and questions the report has.
+        results_folder: Where the results of finished runs are stored too;
+            None: nowhere.
+        study: With title and questions of the report.
     """
 
     def __init__(
@@ -232,63 +233,63 @@ class Comparison:
         folder: Path,
         published: list[dict[str, str]],
         threads: int,
-        kept: Path | None,
+        results_folder: Path | None,
         study: Study,
     ) -> None:
-        self.kept = kept
+        self.results_folder = results_folder
         self.study = study
         self.runs = runs
         self.folder = folder
         self.published = published
         self.threads = threads
         self.results: dict[str, dict] = {}
-        self.told: str | None = None
-        self.board = Board(Console(), runs)
+        self.stopped_by: str | None = None
+        self.display = ProgressDisplay(Console(), runs)
 
     def run(self, workers: Workers) -> None:
-        """Until all is done, has failed or was stopped."""
-        dispatcher = Dispatcher(
+        """Run until all runs are done, have failed or were stopped."""
+        scheduler = RunScheduler(
             self.runs, workers, self._changed, self._finish
         )
 
         def stop(number: int, _: FrameType | None) -> None:
-            self.told = signal.Signals(number).name
-            dispatcher.stop()
+            self.stopped_by = signal.Signals(number).name
+            scheduler.stop()
 
         old = {number: signal.signal(number, stop) for number in SIGNALS}
         try:
-            with self.board:
-                dispatcher.go(self.board.tick)
+            with self.display:
+                scheduler.go(self.display.tick)
         finally:
             for number, handler in old.items():
                 signal.signal(number, handler)
 
-    def leave(self) -> None:
-        """Shows the table; ends with the exit status of the runs."""
+    def report_and_exit(self) -> None:
+        """Show the table; exit with the status of the runs."""
         if self.results:
             self._write()
-            self.board.show(rows_of(self._in_order()))
+            self.display.show(rows_of(self._in_order()))
             print(f'written: {self.folder}/compare.md, .csv, .png, runs.csv')
         failed = [run for run in self.runs if run.state == 'failed']
         for run in failed:
             line = f'error: {run.name} has failed: {run.reason}'
             print(line, file=sys.stderr)
-        if failed and self.told is None:
+        if failed and self.stopped_by is None:
             raise SystemExit(1)
         if len(self.results) < len(self.runs):
-            why = f'told to stop by {self.told}' if self.told else 'stopped'
-            line = f'{why}: run the same command again to go on'
+            by = f' by {self.stopped_by}' if self.stopped_by else ''
+            line = f'stopped{by}: run the same command again to continue'
             print(line, file=sys.stderr)
             raise SystemExit(STOPPED)
 
     def _finish(self, run: Run) -> None:
         found = read_result(run) or write_result(run, self.threads)
         self.results[run.name] = found
-        if self.kept is not None:
-            keep_result(run, self.kept)
+        if self.results_folder is not None:
+            store_result(run, self.results_folder)
 
     def _changed(self, run: Run) -> None:
-        self.board.changed(run, self.results.get(run.name))
+        self.display.changed(run, self.results.get(run.name))
         if run.state == 'done':
             self._write()
 

@@ -1,7 +1,7 @@
-"""The main job in minutes: a dense and a dynamic ResNet-20, side by side.
+"""Trains and tests a dense and a dynamic ResNet-20 in a few minutes.
 
-Trains both on scikit-learn's handwritten digits with fgc-mm train, side by
-side, tests their last epoch with fgc-mm test, and prints accuracy and MACs.
+Trains both in parallel on scikit-learn's handwritten digits with fgc-mm
+train, tests their last epoch with fgc-mm test, and prints accuracy and MACs.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ def main() -> int:
     """Train, test, and print the table."""
     args = parse_args()
     console = Console()
-    runs = [Run(name, args.work_dir / config) for name, config in CONFIGS]
+    runs = [DemoRun(name, args.work_dir / config) for name, config in CONFIGS]
     for run in runs:
         run.train(args.seed)
     watch(console, runs)
     for run in runs:
         if run.wait() or run.test():
-            console.print(f'error: {run.name}: the reason ends {run.log}:')
+            console.print(f'error: {run.name} failed; the end of {run.log}:')
             console.print('\n'.join(run.log.read_text().splitlines()[-3:]))
             return 2
     console.print(compare({run.name: run.metrics() for run in runs}))
@@ -62,12 +62,12 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-class Run:
-    """One network: its training, its test, its log.
+class DemoRun:
+    """Training and test of one network.
 
     Args:
-        name: What the table calls it.
-        work_dir: Where all of it goes; the folder has the config's name.
+        name: In the table.
+        work_dir: Output folder, which has the config's name.
     """
 
     def __init__(self, name: str, work_dir: Path) -> None:
@@ -83,36 +83,35 @@ class Run:
         self._start('train', '--cfg-options', *options)
 
     def test(self) -> int:
-        """Run fgc-mm test on the last epoch; its exit code."""
+        """Run fgc-mm test on the last epoch; returns its exit code."""
         last = (self.work_dir / 'last_checkpoint').read_text().strip()
         out = f'--out={self.work_dir / "metrics.json"}'
         self._start('test', last, out, '--out-item=metrics')
         return self.wait()
 
     def metrics(self) -> dict[str, float]:
-        """What the test found."""
+        """Metrics of the test."""
         return json.loads((self.work_dir / 'metrics.json').read_text())
 
     def progress(self) -> tuple[float, str]:
-        """Epochs that are done, and the time that is left."""
+        """Number of finished epochs, and the remaining time."""
         found = EPOCH.findall(self.log.read_text())
         if not found:
             return 0.0, 'unknown'
-        epoch, step, steps, left = found[-1]
-        return int(epoch) - 1 + int(step) / int(steps), left
+        epoch, step, steps, remaining = found[-1]
+        return int(epoch) - 1 + int(step) / int(steps), remaining
 
     def running(self) -> bool:
-        """Whether the tool has not ended yet."""
+        """Whether the last command is still running."""
         return self.process.poll() is None
 
     def wait(self) -> int:
-        """The exit code of the tool that was started last."""
+        """Wait for the last command; returns its exit code."""
         return self.process.wait()
 
     def _start(self, name: str, *arguments: str) -> None:
         command = command_of(name, config_file(f'{self.work_dir.name}.py'))
-        # Images of 8 x 8: threads would wait for each other, and the two
-        # networks train side by side.
+        # threads do not pay for images of 8 x 8, and two networks train
         env = {'OMP_NUM_THREADS': '1', **os.environ}
         with self.log.open('a') as log:
             self.process = subprocess.Popen(
@@ -123,9 +122,9 @@ class Run:
             )
 
 
-def watch(console: Console, runs: list[Run]) -> None:
-    """Show how far the trainings are until they end."""
-    said = time.monotonic()
+def watch(console: Console, runs: list[DemoRun]) -> None:
+    """Show the progress of the training runs until they end."""
+    printed = time.monotonic()
     with _bars(console) as bars:
         tasks = [bars.add_task(r.name, total=EPOCHS, left='') for r in runs]
         while any(run.running() for run in runs):
@@ -133,13 +132,13 @@ def watch(console: Console, runs: list[Run]) -> None:
             seen = [run.progress() for run in runs]
             for task, (done, left) in zip(tasks, seen):
                 bars.update(task, completed=done, left=left)
-            # where no bar can be drawn, as in the log of a build
-            if not console.is_terminal and time.monotonic() - said > 15:
-                said = time.monotonic()
+            # without a terminal, as in the log of a build
+            if not console.is_terminal and time.monotonic() - printed > 15:
+                printed = time.monotonic()
                 for run, (done, left) in zip(runs, seen):
                     console.print(
                         f'training {run.name}: {done:.0f} of {EPOCHS} '
-                        f'epochs, left {left}'
+                        f'epochs, time left {left}'
                     )
 
 
@@ -166,7 +165,7 @@ def _bars(console: Console) -> Progress:
         TextColumn('training {task.description}'),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn('epochs, left {task.fields[left]}'),
+        TextColumn('epochs, time left {task.fields[left]}'),
         console=console,
         disable=not console.is_terminal,
     )

@@ -1,4 +1,4 @@
-"""The published FGC checkpoints into ours: weights, gates and banks."""
+"""Converts a checkpoint of the published FGC code: weights, gates, banks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fgc_mm.errors import FGCError
 from fgc_mm.reliability.atomic_file import write_atomically
 from fgc_mm.reliability.checkpoint import read_checkpoint
 
-# (published name, our name); a gate's 1x1 convs become linear layers
+# (published name, name in fgc_mm); 1x1 convs of gates become linear layers
 RULES = (
     (r'linear\.(.+)', r'head.fc.\1'),
     (
@@ -42,10 +42,10 @@ BANK_KINDS = {'gate': 'gate', 'feat': 'feature'}
 
 
 def convert_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Our ``state_dict`` from the published one (banks left out).
+    """Convert a published ``state_dict`` (without the banks).
 
     Raises:
-        FGCError: A key that the published networks do not have.
+        FGCError: The published networks do not have such a key.
     """
     converted = {}
     for key, value in state.items():
@@ -60,7 +60,7 @@ def convert_weights(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def convert_banks(state: dict[str, Tensor]) -> dict[str, dict[str, Any]]:
-    """The coupled blocks' banks, as ``FGCMemoryBankHook`` keeps them."""
+    """The banks of the coupled blocks, as ``FGCMemoryBankHook`` saves them."""
     banks: dict[str, dict[str, Any]] = {}
     for key, rows in state.items():
         match = BANK.fullmatch(key)
@@ -70,17 +70,18 @@ def convert_banks(state: dict[str, Tensor]) -> dict[str, dict[str, Any]]:
     for site, pair in banks.items():
         if len(pair) < 2:
             raise FGCError(
-                f'{site} has a {next(iter(pair))} bank only, but coupling '
-                'needs two; the checkpoint is damaged: fetch it again.'
+                f'{site} has only a {next(iter(pair))} bank, but coupling '
+                'needs a feature and a gate bank; the checkpoint is '
+                'damaged: download it again.'
             )
     return banks
 
 
 def convert(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint of ours from a published one."""
+    """Convert a published checkpoint."""
     if 'state_dict' not in checkpoint:
         raise FGCError(
-            f'the file holds {sorted(checkpoint)[:4]} and no state_dict; '
+            f'the file contains {sorted(checkpoint)[:4]}, but no state_dict; '
             'give a checkpoint of the published FGC code.'
         )
     state = {
@@ -104,13 +105,13 @@ def _rename(key: str) -> str:
         if re.fullmatch(pattern, key):
             return re.sub(pattern, ours, key)
     raise FGCError(
-        f'{key!r} is no key of the published FGC networks; give a '
-        'checkpoint of the published code, unchanged.'
+        f'{key!r} is not a key of the published FGC networks; give an '
+        'unchanged checkpoint of the published code.'
     )
 
 
 def write(checkpoint: dict[str, Any], target: Path) -> None:
-    """Write all of it or nothing: never half a file."""
+    """Write the checkpoint atomically."""
     with io.BytesIO() as stream:
         torch.save(checkpoint, stream)
         write_atomically(stream.getvalue(), target)

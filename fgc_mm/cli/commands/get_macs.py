@@ -1,4 +1,4 @@
-"""MACs of a config before any training: dense, gates, and what to expect."""
+"""MACs of a config before training: dense, of gates, and expected."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from fgc_mm.cli.upstream_errors import upstream_sentence
 from fgc_mm.deploy.loading import build_model
 from fgc_mm.engine.config_file import load_config
 from fgc_mm.engine.config_options import ConfigOptions, override
@@ -36,7 +37,7 @@ def parse_args() -> argparse.Namespace:
         type=float,
         nargs='+',
         default=[0.75, 0.5, 0.25],
-        help='shares of open channels to expect the MACs for',
+        help='fractions of open channels for which to compute the MACs',
     )
     parser.add_argument(
         '--cfg-options',
@@ -52,7 +53,7 @@ def image_size(cfg: Config, shape: list[int] | None) -> tuple[int, int]:
     if shape is not None:
         if len(shape) > 2 or min(shape) < 1:
             raise FGCError(
-                f'--shape {" ".join(map(str, shape))} is no height and '
+                f'--shape {" ".join(map(str, shape))} is not a height and '
                 'width; give one or two positive numbers.'
             )
         return shape[0], shape[-1]
@@ -61,16 +62,16 @@ def image_size(cfg: Config, shape: list[int] | None) -> tuple[int, int]:
     for size in filter(None, reversed(sizes)):  # the last one counts
         return (size, size) if isinstance(size, int) else tuple(size)
     raise FGCError(
-        'the training pipeline of this config has no crop and no Resize from '
-        'which to take the size of the images; give --shape HEIGHT WIDTH.'
+        'the training pipeline of this config has no crop or Resize that '
+        'sets the size of the images; give --shape HEIGHT WIDTH.'
     )
 
 
 def image_channels(cfg: Config, model: nn.Module) -> list[int]:
-    """What an image may have as channels, the likeliest first.
+    """Possible numbers of image channels, the most likely first.
 
-    What the config of the backbone (the innermost) names, the input of the
-    network's first conv, RGB.
+    These are ``in_channels`` of the (innermost) backbone's config, the input
+    channels of the network's first conv, and 3.
     """
     named, settings = [], cfg.model.get('backbone')
     while isinstance(settings, dict):
@@ -84,10 +85,10 @@ def image_channels(cfg: Config, model: nn.Module) -> list[int]:
 def count(
     cfg: Config, model: nn.Module, size: tuple[int, int]
 ) -> tuple[tuple[int, ...], MACsTable]:
-    """The first image shape that the network takes, and its table.
+    """The first image shape that the network accepts, and its MACs.
 
     Raises:
-        FGCError: The network takes none.
+        FGCError: The network accepts none.
     """
     shapes = [(n, *size) for n in image_channels(cfg, model)]
     failures = []
@@ -97,16 +98,19 @@ def count(
         except FGCError:
             raise
         except Exception as error:  # whatever the backbone's code says
+            known = upstream_sentence(error)
+            if known:
+                raise FGCError(known) from error
             failures.append(str(error).strip() or type(error).__name__)
     raise FGCError(
         'the network does not run on an image of '
         f'{"x".join(map(str, shapes[0]))} ({failures[0].splitlines()[-1]}); '
-        'give the height and width that it takes with --shape.'
+        'give the height and width that it accepts with --shape.'
     )
 
 
 def _size(step: dict) -> int | Sequence[int] | None:
-    """The height and width that a step of a pipeline gives an image."""
+    """The image size, (H, W), after a step of a pipeline."""
     if step['type'] == 'Resize':
         scale = step.get('scale')  # (width, height)
         return scale if isinstance(scale, int) else scale and scale[::-1]
@@ -116,11 +120,11 @@ def _size(step: dict) -> int | Sequence[int] | None:
 
 
 def totals(macs: MACsTable, keep_ratios: list[float]) -> Table:
-    """Dense, gates and expectations, by both countings.
+    """MACs of the dense network, of gates, and expected, by both countings.
 
-    Rows in percent of the network before compaction. What runs outside a
-    layer's forward (attention, functional calls) has a row of its own, since
-    it stays whatever the gates decide.
+    Percentages are relative to the network before compaction. Operations
+    outside a layer's forward (attention, functional calls) have a separate
+    row, since gates do not reduce them.
     """
     table = Table(title='MACs per image, dense and expected')
     table.add_column('')
@@ -159,19 +163,19 @@ def totals(macs: MACsTable, keep_ratios: list[float]) -> Table:
 
 
 def per_site(macs: MACsTable) -> Table:
-    """One row per site: what it governs and what its gate costs."""
-    table = Table(title='gate sites')
+    """One row per site: MACs of the layers it reduces, and of its gate."""
+    table = Table(title='MACs of the sites')
     table.add_column('site')
-    for column in ('channels', 'governs MACs', 'of dense', 'gate MACs'):
+    for column in ('channels', 'reducible MACs', 'of dense', 'gate MACs'):
         table.add_column(column, justify='right')
     for index, name in enumerate(macs.sites):
-        governed = macs.site_macs(index)
+        reducible = macs.site_macs(index)
         gate = macs.gate_of(name)
         table.add_row(
             name,
             str(macs.channels[index]),
-            f'{governed:,}',
-            f'{governed / macs.dense:.1%}',
+            f'{reducible:,}',
+            f'{reducible / macs.dense:.1%}',
             f'{gate:,}',
         )
     return table

@@ -1,12 +1,12 @@
-"""A trained gated model as ONNX, compared with torch on real images.
+"""Exports a trained gated model as ONNX, and compares it with torch.
 
     fgc-mm export onnx CONFIG CHECKPOINT --out FILE.onnx [--dynamic]
 
 The masked model (opset 18, any batch size; it computes every channel and
-multiplies by the masks) runs wherever ONNX does. With --dynamic the file
-computes open channels only, for images one by one: gate, numbers of the open
-channels (NonZero), their weights (Gather), conv with those. Input: images as
-the data preprocessor gives them. Output: logits, before the softmax.
+multiplies by the masks) runs in any ONNX runtime. With --dynamic the file
+computes open channels only, for a single image: gate, indices of the open
+channels (NonZero), their weights (Gather), a conv with these. Input: images
+after the data preprocessor. Output: logits, before the softmax.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def compare(
     images: Tensor,
     args: argparse.Namespace,
 ) -> None:
-    """Logits of both, and their times for one image."""
+    """Compare the logits, and print the times for one image."""
     batches = list(images.split(1))
     if not args.dynamic:
         batches += [images[:3], images]

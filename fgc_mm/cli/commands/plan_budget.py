@@ -1,10 +1,10 @@
-"""MACs of an FTWT model before it is trained, from one pass of the dense one.
+"""Plans the MACs of an FTWT model with one pass of the dense network.
 
     fgc-mm plan-budget CONFIG CHECKPOINT --budget 0.45
 
-CONFIG has a MaskPredictionLoss, CHECKPOINT is of the dense network that its
-training starts from. Prints, per ratio r, the MACs to expect if every gate
-hits its target, and the r that meets the budget.
+CONFIG has a MaskPredictionLoss, CHECKPOINT is that of the dense network from
+which its training starts. Prints, for each ratio r, the expected MACs if
+every gate reaches its target, and the r that meets the budget.
 """
 
 from __future__ import annotations
@@ -38,8 +38,7 @@ from fgc_mm.functional.mask_targets import channel_scores
 from fgc_mm.losses.mask_prediction import TARGETS
 from fgc_mm.reliability.atomic_file import write_atomically
 
-# Per target: the ratios to print; the ones that cost least and most come first
-# and last.
+# for each target the ratios to print, in the order of their MACs
 RATIOS = {
     'mass': [1e-6, 0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 1.0],
     'uniform': [1 - 1e-6, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0],
@@ -51,15 +50,15 @@ def main() -> None:
     args = parse_args()
     cfg = load_config(args.config)
     override(cfg, args.cfg_options)
-    target, place = target_of(cfg), loss_place(cfg)
+    target, index = target_of(cfg), loss_index(cfg)
     if args.budget is not None:
         check_budget(args.budget)
     elif args.out is not None:
         raise FGCError(
-            f'--out {args.out} has nothing to hold without a budget; add '
-            '--budget, such as --budget 0.45.'
+            f'--out {args.out} needs a budget; add --budget, such as '
+            '--budget 0.45.'
         )
-    scores, table = look(cfg, args.checkpoint, args.images)
+    scores, table = decision_scores(cfg, args.checkpoint, args.images)
     budget = args.budget
     ratios, chosen = RATIOS[target], None
     if budget is not None:
@@ -69,7 +68,7 @@ def main() -> None:
     show(ratios, chosen, target, scores, table)
     if chosen is None:
         return
-    option = f'model.gate_losses.{place}.ratio={chosen:.4f}'
+    option = f'model.gate_losses.{index}.ratio={chosen:.4f}'
     print(
         f'for a budget of {budget:g}: ratio={chosen:.4f}, as in '
         f'--cfg-options {option}'
@@ -87,10 +86,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config file with a MaskPredictionLoss')
     parser.add_argument('checkpoint', help='checkpoint of the dense network')
     parser.add_argument(
-        '--budget', type=float, help='share of the dense MACs to spend'
+        '--budget', type=float, help='MACs as a fraction of the dense MACs'
     )
     parser.add_argument(
-        '--images', type=int, default=1024, help='training images to look at'
+        '--images', type=int, default=1024, help='number of training images'
     )
     parser.add_argument(
         '--out', type=Path, metavar='JSON',
@@ -100,22 +99,22 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def loss_place(cfg: Config) -> int:
-    """Where the MaskPredictionLoss stands among the gate losses."""
+def loss_index(cfg: Config) -> int:
+    """Index of the MaskPredictionLoss in the list of gate losses."""
     losses = cfg.get('model', {}).get('gate_losses', [])
-    for place, loss in enumerate(losses):
+    for index, loss in enumerate(losses):
         if loss['type'].endswith('MaskPredictionLoss'):
-            return place
+            return index
     raise FGCError(
-        f'{cfg.filename} has no MaskPredictionLoss, whose ratio could be '
-        'planned; give a config of FTWT (for densities: get_macs.py '
+        f'{cfg.filename} has no MaskPredictionLoss, but its ratio is to be '
+        'planned; give a config of FTWT (for densities use fgc-mm macs '
         '--keep-ratio).'
     )
 
 
 def target_of(cfg: Config) -> str:
-    """The kind of target that the config trains towards."""
-    target = cfg.model.gate_losses[loss_place(cfg)].get('target', 'mass')
+    """The ``target`` of the config's MaskPredictionLoss."""
+    target = cfg.model.gate_losses[loss_index(cfg)].get('target', 'mass')
     if target not in TARGETS:
         raise FGCError(
             f'target={target!r} of MaskPredictionLoss is unknown; choose '
@@ -124,13 +123,12 @@ def target_of(cfg: Config) -> str:
     return target
 
 
-def look(
+def decision_scores(
     cfg: Config, checkpoint: str, images: int
 ) -> tuple[list[Tensor], MACsTable]:
-    """Scores of every decision on the dense network, and the gated one's
-    MACs."""
+    """Scores of every decision on the dense network, and the MACs table."""
     if images < 1:
-        raise FGCError(f'--images {images} shows nothing; give at least 1.')
+        raise FGCError(f'--images is {images}; give at least 1.')
     gated = deepcopy(cfg)
     cfg.model.backbone.gate = dict(type='fgc_mm.OpenGate')
     cfg.model.gate_losses = []
@@ -141,7 +139,8 @@ def look(
     loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
     batch = loader.batch_size or 1
     parts: list[list[Tensor]] = []
-    for data, _ in zip(loader, track(range(-(-images // batch)), 'looking')):
+    batches = track(range(-(-images // batch)), 'computing scores')
+    for data, _ in zip(loader, batches):
         inputs = model.data_preprocessor(data)['inputs']
         with torch.no_grad():
             _, records = model.backbone.forward_gated(
@@ -154,10 +153,10 @@ def look(
 
 
 def load_dense(network: nn.Module, checkpoint: str, config: str) -> None:
-    """Load the backbone of a plain classifier; its head is not looked at.
+    """Load the backbone of a dense classifier; its head is ignored.
 
     Raises:
-        FGCError: The file is no checkpoint, or of another backbone.
+        FGCError: The file is not a checkpoint, or of another backbone.
     """
     content = CheckpointLoader.load_checkpoint(checkpoint, 'cpu')
     state = {
@@ -169,7 +168,7 @@ def load_dense(network: nn.Module, checkpoint: str, config: str) -> None:
     if wrong:
         raise FGCError(
             f'{checkpoint} is not of the dense network that {config} gates: '
-            f'{wrong}; give a checkpoint of its plain twin.'
+            f'{wrong}; give a checkpoint of the dense config.'
         )
     network.load_state_dict(state)
 
@@ -183,16 +182,16 @@ def show(
 ) -> None:
     """Print the expected MACs of every ratio."""
     result = Table(
-        title=f'MACs to expect of the {target} target '
+        title=f'expected MACs for the {target} target '
         f'({len(scores[0])} images, {len(scores)} sites)'
     )
     for name in ('ratio', 'MACs', 'of dense', 'pruned'):
         result.add_column(name, justify='right')
     for ratio in sorted(ratios):
-        share = expected_cost(scores, table, TARGETS[target], ratio)
+        cost = expected_cost(scores, table, TARGETS[target], ratio)
         meets = chosen is not None and ratio == round(chosen, 4)
         result.add_row(
-            f'{ratio:.4g}', f'{share * table.base():,.0f}', f'{share:.1%}',
-            f'{1 - share:.1%}', style='bold' if meets else '',
+            f'{ratio:.4g}', f'{cost * table.base():,.0f}', f'{cost:.1%}',
+            f'{1 - cost:.1%}', style='bold' if meets else '',
         )  # fmt: skip
     Console().print(result)

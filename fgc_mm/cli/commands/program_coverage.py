@@ -1,10 +1,10 @@
-"""Which of mmpretrain's backbones run as one call of the runtime.
+"""Tests which of mmpretrain's backbones run as one call of the runtime.
 
     fgc-mm coverage programs --report FILE
 
-Of every class of backbones that mmpretrain lists, the model with the fewest
-parameters: gates at its sites, weights at random, a small image. The program
-is compared with the masked network on that image. One process per model.
+For every class of backbones that mmpretrain lists, the model with the fewest
+parameters gets gates at its sites and random weights. Its program is compared
+with the masked network on a small image. Each model has its own process.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ LEFT_OUT = 'left out'
 
 @dataclass
 class Row:
-    """What was found for one class of backbones.
+    """Result for one class of backbones.
 
     Attributes:
-        model: The model that was tried.
+        model: The model that was tested.
         result: ``'one call'``, ``'with torch'`` (operations of torch are
             called), ``'no program'``, ``'no site'``, or ``'left out'``: it
-            cannot be built, or gives other features at every call.
-        reason: What torch computes, or why there is no program.
+            cannot be built, or its features differ from call to call.
+        reason: The operations of torch, or why there is no program.
         sites: Number of sites.
-        skipping: Of them, those whose closed channels are not computed.
+        skipping: Number of sites whose closed channels are not computed.
     """
 
     model: str
@@ -58,7 +58,7 @@ class Row:
 
 
 def smallest_models() -> dict[str, tuple[str, dict]]:
-    """For every class its smallest model, and the backbone's config."""
+    """The smallest model of every class, and its backbone's config."""
     found: dict[str, tuple[float, str, dict]] = {}
     for name in mmpretrain.list_models():
         try:
@@ -76,7 +76,7 @@ def smallest_models() -> dict[str, tuple[str, dict]]:
 
 
 def examine(name: str, config: dict) -> Row:
-    """Gates, a program, and whether it is right."""
+    """Add gates, make a program, and test it."""
     torch.manual_seed(0)
     try:
         backbone = MODELS.build(config)
@@ -90,7 +90,7 @@ def examine(name: str, config: dict) -> Row:
         nn.init.normal_(gate.expand.bias)
     image = small_images(gated.backbone)
     if is_random(gated, image):
-        return Row(name, LEFT_OUT, 'it gives other features at every call')
+        return Row(name, LEFT_OUT, 'its features differ from call to call')
     program = DynamicBackbone(gated, kernel=True).program(image)
     count = len(gated.sites)
     if isinstance(program, str):
@@ -105,7 +105,7 @@ def examine(name: str, config: dict) -> Row:
 
 @torch.no_grad()
 def is_random(network: nn.Module, image: Tensor) -> bool:
-    """Whether it gives other features at every call."""
+    """Whether the features differ from call to call."""
     first, second = (flatten_tensors(network(image)) for _ in range(2))
     return any(not torch.equal(x, y) for x, y in zip(first, second))
 
@@ -115,7 +115,7 @@ def _line(error: Exception) -> str:
 
 
 def in_a_process(name: str, config: dict, seconds: float) -> Row:
-    """The row, or why there is none in time."""
+    """Examine in a separate process, with a time limit."""
     context = multiprocessing.get_context('fork')  # imports are inherited
     reader, writer = context.Pipe(duplex=False)
     process = context.Process(target=_answer, args=(name, config, writer))
@@ -149,16 +149,16 @@ def report(rows: dict[str, Row]) -> Iterator[str]:
     yield ''
     yield (
         f'mmpretrain {mmpretrain.__version__}, torch {torch.__version__}; '
-        'written by `fgc-mm coverage programs`: of every '
-        'class of backbones the model with the fewest parameters.'
+        'written by `fgc-mm coverage programs` for the model with the '
+        'fewest parameters of every class of backbones.'
     )
     yield ''
     yield (
-        f'{len(rows)} classes, {gated} that have sites and the same features '
-        f'at every call: {results["one call"]} run as one '
-        f'call of the runtime, {results["with torch"]} as one that '
-        f'calls torch for some operations, {results["no program"]} as their '
-        'own code, masked.'
+        f'{len(rows)} classes, of which {gated} have sites and equal features '
+        f'at every call: {results["one call"]} run as one call of the '
+        f'runtime, {results["with torch"]} as one call that uses torch for '
+        f'some operations, and {results["no program"]} as masked PyTorch '
+        'modules.'
     )
     yield ''
     yield '| backbone | model | result | sites that skip | what else |'
@@ -185,7 +185,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Examine what has no row yet, then report."""
+    """Examine models that have no row yet, then write the report."""
     args = parse_args()
     args.rows.parent.mkdir(parents=True, exist_ok=True)
     rows: dict[str, Row] = {}

@@ -1,18 +1,17 @@
-"""Prunes a trained dense model to a given ratio of MACs, for all images.
+"""Prunes a trained dense model statically to a given ratio of MACs.
 
     fgc-mm prune-static CONFIG CHECKPOINT --importance fpgm \\
         --pruning-ratio 0.55 --out DIR
 
-writes DIR/NAME.py (a config), DIR/NAME.pth (the weights that remain) and
-DIR/channel_map.json (which channels those are). fgc-mm train fine-tunes
-(the config starts from the weights), fgc-mm test tests:
+writes DIR/NAME.py (a config), DIR/NAME.pth (the remaining weights) and
+DIR/channel_map.json (the remaining channels). fgc-mm train fine-tunes the
+network (the config loads the weights), fgc-mm test tests it:
 
     fgc-mm train DIR/NAME.py
     fgc-mm test DIR/NAME.py DIR/NAME.pth
 
-The folder can be moved as a whole. ``--zeroed`` removes the channels that
-``SoftFilterPruningHook`` has set to zero while it trained, and no others; the
-outputs stay.
+The folder may be moved. ``--zeroed`` removes only the channels that
+``SoftFilterPruningHook`` has set to zero in training; outputs do not change.
 """
 
 from __future__ import annotations
@@ -35,11 +34,11 @@ from fgc_mm.models import build_macs_table
 from fgc_mm.reliability.atomic_file import write_atomically
 
 MAP = 'channel_map.json'
-HERE = '{{ fileDirname }}'  # mmengine's word for the config's own folder
+HERE = '{{ fileDirname }}'  # mmengine replaces it by the config's folder
 
 
 def main() -> None:
-    """Prune, write, and try what was written."""
+    """Prune, write, and check the written files."""
     args = parse_args()
     cfg = load_config(args.config)
     override(cfg, args.cfg_options)
@@ -54,10 +53,10 @@ def main() -> None:
     name = args.name or f'{kind}_{Path(args.config).stem}'
     path = write(cfg, pruned, Path(args.out), name)
     check(path, pruned, images)
-    asked = '' if args.zeroed else f' (asked: {args.pruning_ratio:.1%})'
+    wanted = '' if args.zeroed else f' (requested: {args.pruning_ratio:.1%})'
     print(
         f'{path}: {pruned.macs:,} of {pruned.dense:,} MACs are left, '
-        f'{pruned.pruning_ratio:.1%} pruned{asked};'
+        f'{pruned.pruning_ratio:.1%} pruned{wanted};'
         f' {pruned.sparsity:.1%} of the channels in {pruned.groups} groups'
     )
 
@@ -71,15 +70,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', help='its trained checkpoint')
     parser.add_argument(
         '--importance', choices=[*IMPORTANCES], default='fpgm',
-        help='which channels go first (default: fpgm)',
+        help='criterion by which channels are removed (default: fpgm)',
     )  # fmt: skip
     parser.add_argument(
         '--pruning-ratio', type=float, default=0.55,
-        help='share of the MACs to remove (default: 0.55)',
+        help='fraction of the MACs to remove (default: 0.55)',
     )  # fmt: skip
     parser.add_argument(
         '--zeroed', action='store_true',
-        help='remove what SoftFilterPruningHook has zeroed, instead',
+        help='remove the channels zeroed by SoftFilterPruningHook instead',
     )  # fmt: skip
     parser.add_argument('--out', required=True, help='folder to write into')
     parser.add_argument(
@@ -87,17 +86,17 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--seed', type=int, default=0, help='for random')
     parser.add_argument(
-        '--images', type=int, default=4, help='test images to try it on'
+        '--images', type=int, default=4, help='test images for the check'
     )
     parser.add_argument(
         '--cfg-options', nargs='+', action=ConfigOptions,
-        help='as in train.py; the written config has them in',
+        help='as in train.py; they are merged into the written config',
     )  # fmt: skip
     return parser.parse_args()
 
 
 def write(cfg: Config, pruned: Pruned, folder: Path, name: str) -> Path:
-    """Writes map, weights and, at last, the config."""
+    """Writes the channel map, the weights and then the config."""
     cfg.model.backbone = dict(
         type='fgc_mm.ChannelMapBackbone',
         backbone=cfg.model.backbone,
@@ -115,7 +114,7 @@ def write(cfg: Config, pruned: Pruned, folder: Path, name: str) -> Path:
 
 
 def check(path: Path, pruned: Pruned, images: torch.Tensor) -> None:
-    """Builds the model from the files, and compares."""
+    """Builds the model from the files, and compares its outputs."""
     cfg = load_config(str(path))
     model = build_trained(cfg, str(path.with_suffix('.pth')), gated=False)
     macs = build_macs_table(model, tuple(images.shape[1:])).dense
@@ -123,7 +122,7 @@ def check(path: Path, pruned: Pruned, images: torch.Tensor) -> None:
         same = torch.equal(model(images), pruned.model(images))
     if macs != pruned.macs or not same:
         raise FGCError(
-            f'{path} builds another network than was pruned ({macs:,} MACs, '
-            f'not {pruned.macs:,}): its backbone depends on more than its '
-            'config; it cannot be pruned statically.'
+            f'{path} builds another network than the pruned one ({macs:,} '
+            f'MACs instead of {pruned.macs:,}): its backbone does not depend '
+            'on its config alone, so it cannot be pruned statically.'
         )

@@ -1,4 +1,4 @@
-"""A training checkpoint into one to give away: publish_model.py IN OUT."""
+"""Removes the training state from a checkpoint: publish_model.py IN OUT."""
 
 from __future__ import annotations
 
@@ -28,18 +28,17 @@ def main() -> None:
 
 
 def publish(checkpoint: Checkpoint, source: str, target: str) -> Path:
-    """Writes the weights and what they were trained with, and no more.
+    """Writes only the weights and the metadata of a checkpoint.
 
-    The optimiser, its schedulers, the logs, the memory banks and the random
-    states stay behind.
+    Optimizer, schedulers, logs, memory banks and random states are removed.
 
     Returns:
         The file: ``target`` with the first 8 digits of its SHA-256.
     """
     if 'state_dict' not in checkpoint:
         raise FGCError(
-            f'{source} has no state_dict: only the checkpoint of a training '
-            'run has something to strip; give one.'
+            f'{source} has no state_dict: publishing removes the training '
+            'state of a checkpoint; give the checkpoint of a training run.'
         )
     kept = {key: checkpoint[key] for key in KEPT if key in checkpoint}
     with io.BytesIO() as stream:

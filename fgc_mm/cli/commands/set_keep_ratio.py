@@ -1,14 +1,13 @@
-"""A checkpoint whose gates open a given share of their channels.
+"""Writes a checkpoint whose gates have a given keep ratio.
 
     fgc-mm export keep-ratio CONFIG [CHECKPOINT] \\
         --keep-ratio 0.44 --out FILE
 
-For timing without training: it shifts the last bias of every gate until, on
-images of the config's test set, every site opens that share of its channels on
-average. Masks vary from image to image, and every channel has a firing rate of
-its own between 0 and 1. What the gates choose is as good as their training: a
-checkpoint of a trained model keeps the order in which its gates prefer images,
-a network without one (no CHECKPOINT) has random weights, and no accuracy.
+For timing without training: it shifts the last bias of every gate so that, on
+images of the config's test set, every site opens that fraction of its channels
+on average. Masks vary from image to image, and each channel is open for a
+different fraction of the images. The weights are those of CHECKPOINT; without
+CHECKPOINT they are random, and the accuracy is that of random guessing.
 """
 
 from __future__ import annotations
@@ -42,8 +41,8 @@ def main() -> None:
     else:
         model = build_trained(cfg, args.checkpoint)
     images = torch.cat(list(images_of(cfg, model, args.images)))
-    fresh = args.checkpoint is None
-    firing = set_keep_ratio(model, images, args.keep_ratio, fresh)
+    untrained = args.checkpoint is None
+    firing = set_keep_ratio(model, images, args.keep_ratio, untrained)
     with io.BytesIO() as stream:
         torch.save(dict(meta={}, state_dict=model.state_dict()), stream)
         write_atomically(stream.getvalue(), args.out)

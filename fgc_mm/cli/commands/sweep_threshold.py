@@ -1,11 +1,11 @@
-"""One trained model at many budgets: accuracy over MACs, without training.
+"""Accuracy over MACs of one trained model at several gate thresholds.
 
     fgc-mm sweep CONFIG CHECKPOINT
 
-Moves the probability above which a gate opens its channel, tests at each,
-and writes a table (CSV) and a plot (PNG and SVG) into the work dir. With
---result FILE the table also becomes part of the numbers that
-fgc-mm compare --results has kept of that run, as threshold_sweep.
+Tests with several values of the probability above which a gate opens its
+channel, and writes a table (CSV) and a plot (PNG and SVG) into the work dir.
+With --result FILE the table is also added, as threshold_sweep, to the results
+of that run that fgc-mm compare --results has stored.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 from fgc_mm.cli.arguments import choose_work_dir
-from fgc_mm.comparison.kept import read_kept_file
-from fgc_mm.comparison.kept_sweep import add_sweep
+from fgc_mm.comparison.stored_results import read_result_file
+from fgc_mm.comparison.stored_sweep import add_sweep
 from fgc_mm.engine.config_file import load_config
 from fgc_mm.engine.config_options import ConfigOptions, override
 from fgc_mm.evaluation.threshold_sweep import (
@@ -44,7 +44,7 @@ from fgc_mm.reliability.checkpoint import read_checkpoint
 def main() -> None:
     """Test at every threshold, then write."""
     args = parse_args()
-    kept = args.result and read_kept_file(args.result)
+    stored = args.result and read_result_file(args.result)
     cfg = load_config(args.config)
     read_checkpoint(args.checkpoint)
     cfg.load_from, cfg.resume = args.checkpoint, False
@@ -52,8 +52,8 @@ def main() -> None:
     override(cfg, args.cfg_options)
     rows = sweep(cfg, args.thresholds)
     show(rows)
-    if kept:
-        add_sweep(args.result, kept, rows)
+    if stored:
+        add_sweep(args.result, stored, rows)
     folder = Path(cfg.work_dir)
     write_atomically(as_csv(rows), folder / 'threshold_sweep.csv')
     for kind in FORMATS:
@@ -76,7 +76,8 @@ def parse_args() -> argparse.Namespace:
         '--result',
         type=Path,
         metavar='JSON',
-        help='METHOD/seedN.json of compare.py --results, to be completed',
+        help='METHOD/seedN.json of fgc-mm compare --results, to which the '
+        'sweep is added',
     )
     parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions)
     return parser.parse_args()
@@ -91,7 +92,7 @@ def sweep(cfg: Config, thresholds: list[float]) -> list[dict[str, float]]:
 
 def show(rows: list[dict[str, float]]) -> None:
     """Print the table."""
-    table = Table(title='one model, many budgets')
+    table = Table(title='gate thresholds')
     for name in rows[0]:
         table.add_column(name, justify='right')
     for row in rows:

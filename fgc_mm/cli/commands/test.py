@@ -40,11 +40,11 @@ SUFFIXES = {
 
 
 class DumpPredictions(DumpResults):
-    """Writes the predictions aside first: the file is whole or not there."""
+    """Writes the predictions atomically."""
 
     def compute_metrics(self, results: list) -> dict:
-        """Writes what all processes predicted, in the main one."""
-        write_aside(results, Path(self.out_file_path))
+        """Writes the predictions of all processes, in the main process."""
+        write_results(results, Path(self.out_file_path))
         return {}
 
 
@@ -69,11 +69,11 @@ def test(runner: Runner, args: argparse.Namespace) -> None:
         runner.test_evaluator.metrics.append(DumpPredictions(args.out))
     metrics = runner.test()
     if args.out and args.out_item == 'metrics' and is_main_process():
-        write_aside(metrics, Path(args.out))
+        write_results(metrics, Path(args.out))
     if args.threshold_sweep:
         rows = sweep_thresholds(runner)
         if is_main_process():
-            write_aside(rows, args.threshold_sweep)
+            write_results(rows, args.threshold_sweep)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -126,13 +126,13 @@ def _add_show_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check_out(args: argparse.Namespace) -> None:
-    """Refuses a file that the results could not be written to."""
+    """Checks the arguments for output files."""
     check_sweep(args)
     if args.out is None:
         if args.out_item is not None:
             raise FGCError(
-                f'--out-item {args.out_item} has no file to go to: it says '
-                'what --out gets; add --out FILE.'
+                f'--out-item {args.out_item} has no output file: it sets '
+                'what is written to --out; add --out FILE.'
             )
         return
     args.out_item = args.out_item or 'pred'
@@ -145,7 +145,7 @@ def check_out(args: argparse.Namespace) -> None:
 
 
 def check_sweep(args: argparse.Namespace) -> None:
-    """Refuses a file, or a test, that a sweep does not fit."""
+    """Checks that a sweep is possible with the other arguments."""
     file = args.threshold_sweep
     if file is not None and file.suffix != '.json':
         raise FGCError(
@@ -156,13 +156,13 @@ def check_sweep(args: argparse.Namespace) -> None:
     if file is not None and (args.tta or predicts):
         other = '--tta' if args.tta else '--out-item pred'
         raise FGCError(
-            f'--threshold-sweep and {other} exclude each other: a sweep '
-            f'tests many times, for its metrics; leave {other} out.'
+            f'--threshold-sweep cannot be combined with {other}: a sweep '
+            f'tests several times and keeps only metrics; leave {other} out.'
         )
 
 
-def write_aside(content: object, file: Path) -> None:
-    """Writes all of it or nothing, so a crash leaves the old file."""
+def write_results(content: object, file: Path) -> None:
+    """Writes a file atomically, in the format of its suffix."""
     dumped = mmengine.dump(content, file_format=file.suffix[1:])
     if isinstance(dumped, str):
         dumped = dumped.encode()
@@ -170,7 +170,7 @@ def write_aside(content: object, file: Path) -> None:
 
 
 def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
-    """Writes the arguments into the config; --cfg-options has the last say."""
+    """Writes the arguments into the config; --cfg-options are applied last."""
     for field in ('test_dataloader', 'test_cfg', 'test_evaluator'):
         if cfg.get(field) is None:
             raise FGCError(
@@ -198,7 +198,7 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def move_threshold(cfg: Config, threshold: float | None) -> None:
-    """Has the gates open at another probability than they were trained at."""
+    """Sets the probability above which the gates open a channel."""
     if threshold is None:
         return
     check_gates(cfg, f'--gate-threshold {threshold}')
@@ -206,13 +206,13 @@ def move_threshold(cfg: Config, threshold: float | None) -> None:
 
 
 def allow_sweep(cfg: Config, file: Path | None) -> None:
-    """Refuses a model that cannot be swept before it is tested."""
+    """Checks that the gates have a threshold, before the test."""
     if file is not None:
         check_gates(cfg, f'--threshold-sweep {file}')
 
 
 def check_gates(cfg: Config, option: str) -> None:
-    """Refuses a model without a threshold to move."""
+    """Checks that the gates of the model have a threshold."""
     if 'gate' not in cfg.model.get('backbone', {}):
         raise FGCError(
             f'{option} finds no gate in {cfg.filename}; give a config of a '
@@ -221,8 +221,8 @@ def check_gates(cfg: Config, option: str) -> None:
     kind = MODELS.get(cfg.model.backbone.gate.type)
     if kind and 'threshold' not in inspect.signature(kind).parameters:
         raise FGCError(
-            f'{option} does not fit {kind.__name__}, which compares no '
-            'probability; its budget is set when it is trained.'
+            f'{option} does not fit {kind.__name__}, which has no '
+            'threshold; its budget is set when it is trained.'
         )
 
 
@@ -254,11 +254,12 @@ def augment(cfg: Config) -> None:
 
 
 def _mirrored(dataset: ConfigDict) -> list:
-    """The test pipeline, with its last step done for both mirror images."""
+    """The test pipeline with its last step for the image and its mirror."""
     if not dataset.get('pipeline'):
         raise FGCError(
             f'--tta finds no pipeline in the test dataset ({dataset.type}): '
-            'it is what gets augmented; add a tta_pipeline to the config.'
+            'the pipeline is what is augmented; add a tta_pipeline to the '
+            'config.'
         )
     *steps, pack = deepcopy(dataset.pipeline)
     flips = [dict(type='RandomFlip', prob=prob) for prob in (1.0, 0.0)]
@@ -266,12 +267,12 @@ def _mirrored(dataset: ConfigDict) -> list:
 
 
 def check_augmentation(cfg: Config) -> None:
-    """Refuses to count MACs under test-time augmentation."""
+    """Checks that no MACs are counted with test-time augmentation."""
     if any('DynamicMACs' in name for name in _type_names(cfg.test_evaluator)):
         raise FGCError(
-            '--tta and DynamicMACs exclude each other: augmentation keeps '
-            "only the first view's MACs of an image; test without --tta, or "
-            'take DynamicMACs out of test_evaluator.'
+            '--tta cannot be combined with DynamicMACs: augmentation keeps '
+            "only the MACs of an image's first view; test without --tta, or "
+            'remove DynamicMACs from test_evaluator.'
         )
 
 

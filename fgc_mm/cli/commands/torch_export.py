@@ -1,10 +1,10 @@
-"""A trained gated model as an exported program, compared on real images.
+"""Exports a trained gated model with torch.export, and compares it.
 
     fgc-mm export torch-export CONFIG CHECKPOINT --out FILE.pt2
 
-torch.export of the masked model, for any batch size: torch.export.load(FILE)
-runs it without fgc_mm, mmpretrain or the config. Input: images as the data
-preprocessor gives them. Output: logits, before the softmax.
+Exports the masked model for any batch size: torch.export.load(FILE) runs it
+without fgc_mm, mmpretrain or the config. Input: images after the data
+preprocessor. Output: logits, before the softmax.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fgc_mm.reliability.atomic_file import write_atomically
 
 
 def main() -> None:
-    """Export, read it again, compare."""
+    """Export, load the file, compare."""
     args = parse_args()
     cfg = load_config(args.config)
     override(cfg, args.cfg_options)

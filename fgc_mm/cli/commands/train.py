@@ -53,14 +53,14 @@ def main() -> None:
 
 
 def train(runner: Runner) -> None:
-    """Trains; a run that has no training step has failed."""
+    """Trains; a run without a training step is an error."""
     hooks = getattr(runner, 'hooks', ())
     if hooks and not any(isinstance(h, TrainingStepsHook) for h in hooks):
         runner.register_hook(TrainingStepsHook())
     try:
         runner.train()
     except (ArithmeticError, AssertionError, ValueError):
-        # schedulers divide by the length of an epoch before any hook is asked
+        # schedulers divide by the length of an epoch before any hook is called
         check_steps(runner)
         raise
 
@@ -74,15 +74,15 @@ def _parser() -> argparse.ArgumentParser:
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='go on from this checkpoint, or without a value from the latest '
+        help='resume from this checkpoint; without a value, from the latest '
         'one in the work dir',
     )
     parser.add_argument(
         '--epochs',
         type=int,
         metavar='N',
-        help="the config's recipe in so many epochs: learning rate, moving "
-        'weights, warm-up and intervals in proportion',
+        help='number of epochs; learning rates, scheduled numbers, warm-up '
+        'and intervals of the config are scaled in proportion',
     )
     parser.add_argument(
         '--amp',
@@ -95,19 +95,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
-        help='scale the learning rate to the batch size that is really used',
+        help='scale the learning rate to the actual batch size',
     )
     parser.add_argument(
         '--no-persistent-workers',
         action='store_true',
-        help='start the workers of the data loaders anew every epoch',
+        help='restart the workers of the data loaders in every epoch',
     )
     add_shared_arguments(parser)
     return parser
 
 
 def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
-    """Writes the arguments into the config; --cfg-options has the last say."""
+    """Writes the arguments into the config; --cfg-options are applied last."""
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     cfg.launcher = args.launcher
@@ -118,13 +118,13 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
     if args.auto_scale_lr:
         scale_learning_rate(cfg, args.config)
     apply_loader_arguments(cfg, args)
-    name_teacher(cfg)
+    set_teacher_checkpoint(cfg)
 
 
-def name_teacher(cfg: Config) -> None:
-    """A teacher without weights of its own has those that a run starts from.
+def set_teacher_checkpoint(cfg: Config) -> None:
+    """Sets ``load_from`` as the teacher's checkpoint, if it has none.
 
-    A resumed run starts from the student's; it is told the teacher's.
+    Not for a resumed run, whose checkpoint is that of the student.
     """
     distillation = (cfg.get('model') or {}).get('distillation')
     if distillation is None or cfg.get('resume'):
@@ -134,31 +134,31 @@ def name_teacher(cfg: Config) -> None:
 
 
 def scale_learning_rate(cfg: Config, path: str) -> None:
-    """Switches mmengine's scaling on, if the config says for which batch."""
+    """Enables mmengine's scaling, if the config has a base batch size."""
     if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
         raise FGCError(
-            f'--auto-scale-lr finds no auto_scale_lr in {path}: the learning '
-            'rate is scaled from the batch size that it was chosen for; add '
+            f'--auto-scale-lr finds no auto_scale_lr in {path}: scaling needs '
+            'the batch size for which the learning rate was chosen; add '
             'auto_scale_lr = dict(base_batch_size=...).'
         )
     cfg.auto_scale_lr.enable = True
 
 
 def apply_loader_arguments(cfg: Config, args: argparse.Namespace) -> None:
-    """Upstream's defaults for the data loaders, the switches, the options."""
+    """Applies defaults and arguments of data loaders, then --cfg-options."""
     set_dataloader_defaults(cfg, LOADERS, persistent_workers=True)
     if args.no_pin_memory:
         switch_off(cfg, LOADERS, 'pin_memory')
     if args.no_persistent_workers:
         switch_off(cfg, LOADERS, 'persistent_workers')
     override(cfg, args.cfg_options)
-    # torch refuses to keep workers alive where there are none.
+    # torch does not allow persistent_workers without workers
     without = [f for f in LOADERS if not (cfg.get(f) or {}).get('num_workers')]
     switch_off(cfg, without, 'persistent_workers')
 
 
 def check_start(cfg: Config) -> None:
-    """Reads what --resume or load_from names, before anything is written."""
+    """Reads the checkpoint of --resume or load_from before writing files."""
     path, resume = cfg.get('load_from'), cfg.get('resume')
     scheduled = cfg.get('param_scheduler') is not None
     if path and '://' in path:

@@ -1,8 +1,8 @@
-"""Makes the results in documents anew, from the kept ones: tables, figures.
+"""Updates tables and figures in documents from stored results.
 
     fgc-mm update-results docs/comparison.md README.md
 
-A block stands between `<!-- results: KIND of PLAN in FOLDER -->` and
+A block is between `<!-- results: KIND of PLAN in FOLDER -->` and
 `<!-- end of results -->`. KIND is table, questions, costs, progress or
 figure; PLAN is a plan of fgc-mm compare (several with commas between them)
 and FOLDER what its --results has kept, both relative to the current folder.
@@ -19,9 +19,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from fgc_mm.comparison.kept_blocks import figures, update_blocks
-from fgc_mm.comparison.kept_figure import KeptFigure
 from fgc_mm.comparison.metafile import SUFFIXES, update_metafile
+from fgc_mm.comparison.result_blocks import figures, update_blocks
+from fgc_mm.comparison.result_figure import ResultFigure
 from fgc_mm.errors import FGCError
 from fgc_mm.reliability.atomic_file import write_atomically
 
@@ -32,7 +32,7 @@ def main() -> None:
     stale = [path for path in args.documents if update(path, args.check)]
     if args.check and stale:
         names = ', '.join(map(str, stale))
-        print(f'not what the results say: {names}', file=sys.stderr)
+        print(f'not up to date: {names}', file=sys.stderr)
         raise SystemExit(1)
 
 
@@ -49,10 +49,10 @@ def parse_args() -> argparse.Namespace:
 
 
 def update(path: Path, check: bool) -> bool:
-    """Whether a document was not up to date; it is written unless ``check``.
+    """Whether a document was out of date; it is written unless ``check``.
 
     Raises:
-        FGCError: It is missing, or see :func:`update_blocks`.
+        FGCError: It is missing, or an error of :func:`update_blocks`.
     """
     if not path.is_file():
         raise FGCError(f'{path} is not a file; give a Markdown document.')
@@ -76,9 +76,9 @@ def update(path: Path, check: bool) -> bool:
     return new != old or bool(stale)
 
 
-def drawn(text: str, folder: Path) -> list[KeptFigure]:
+def drawn(text: str, folder: Path) -> list[ResultFigure]:
     """The figures of a document."""
     return [
-        KeptFigure(folder / name, study, results)
+        ResultFigure(folder / name, study, results)
         for name, (study, results) in figures(text, Path()).items()
     ]

@@ -1,11 +1,11 @@
-"""Gates on every backbone that the installed mmpretrain lists.
+"""Tests gates on every backbone that the installed mmpretrain lists.
 
-Wraps each with sites='auto', tries it on a small image, and writes a table:
-all gates open must be the plain network bit for bit, closed channels must
-have no influence, and the MACs must be those of the network from which
-torch-pruning has removed the closed channels. One process per backbone, so
-that a crash, or no answer in time, is just a row. Rows are kept in a
-file: a second run goes on where the first one stopped.
+Wraps each with sites='auto', tests it on a small image, and writes a table:
+with all gates open the output must equal that of the dense network bit for
+bit, closed channels must have no influence, and the MACs must be those of the
+network from which torch-pruning has removed the closed channels. Each backbone
+has its own process, so a crash or a timeout gives a row too. Rows are stored
+in a file, so a second run continues after an interruption.
 """
 
 from __future__ import annotations
@@ -43,18 +43,19 @@ GATE = dict(type='fgc_mm.BinaryConcreteGate')
 
 @dataclass
 class Row:
-    """What was found for one backbone.
+    """Result for one backbone.
 
     Attributes:
         backbone: Class of the backbone.
         result: ``'passed'``, ``'no site'`` or ``'failed'``.
         reason: Why it did not pass.
-        image: Size of the image that it was tried on.
+        image: Size of the test image.
         sites: Number of sites.
-        governed: Share of the dense MACs in layers that a site shrinks.
+        governed: Fraction of the dense MACs in layers whose width a site
+            reduces.
         macs: ``'equal'`` to those of the smaller network, or why that could
             not be built.
-        seconds: That the search for sites took.
+        seconds: Time of the search for sites.
     """
 
     backbone: str
@@ -80,7 +81,7 @@ class Headless(nn.Module):
 
 
 def examine(config: dict, answers: Connection) -> None:
-    """Wrap one backbone and try it; a row is sent as soon as it is known."""
+    """Wrap one backbone and test it; rows are sent as they become known."""
     kind = str(config['type'])
     torch.manual_seed(0)
     try:
@@ -101,7 +102,7 @@ def examine(config: dict, answers: Connection) -> None:
     images = small_images(gated.backbone)
     table = build_macs_table(Headless(gated), tuple(images.shape[1:]))
     shrunk = [x.dense for x in table.layers if x.sites]
-    wrong = find_fault(gated, images)
+    wrong = find_error(gated, images)
     row = Row(
         kind,
         'failed' if wrong else 'passed',
@@ -109,7 +110,7 @@ def examine(config: dict, answers: Connection) -> None:
         'x'.join(map(str, images.shape[2:])),
         len(gated.sites),
         sum(shrunk) / table.dense,
-        'not tried: torch-pruning took too long',
+        'not compared: torch-pruning took too long',
         seconds,
     )
     answers.send(row)
@@ -117,7 +118,7 @@ def examine(config: dict, answers: Connection) -> None:
 
 
 def refusal(sentence: str) -> tuple[str, str]:
-    """The result, and the reason in short, of a search that was refused."""
+    """Result and short reason for an error of the site search."""
     if 'fails on an image' in sentence:
         return 'failed', 'it does not run on images alone'
     if 'parallel branches' in sentence:
@@ -130,14 +131,14 @@ def refusal(sentence: str) -> tuple[str, str]:
 
 
 @torch.no_grad()
-def find_fault(gated: GatedBackbone, images: Tensor) -> str:
-    """What is not exact, or nothing."""
+def find_error(gated: GatedBackbone, images: Tensor) -> str:
+    """Description of the first failed check; empty if there is none."""
     learned = copy.deepcopy(gated.gates.state_dict())
     for gate in gated.gates.values():
         gate.expand.weight.zero_()
         gate.expand.bias.fill_(1)
     if not equal(run(gated, images), run(gated.backbone, images)):
-        return 'with all gates open it is not the plain network'
+        return 'with all gates open it differs from the dense network'
     gated.gates.load_state_dict(learned)
     outputs, records = run(gated.forward_gated, images)
     for record in records:
@@ -149,13 +150,13 @@ def find_fault(gated: GatedBackbone, images: Tensor) -> str:
 
 
 def run(forward: Callable, images: Tensor) -> object:
-    """What it gives; some pre-training backbones mask at random."""
+    """Run with a fixed seed; some pre-training backbones mask at random."""
     torch.manual_seed(0)
     return forward(images)
 
 
 def overwrite(backbone: nn.Module, output: SiteLayer, closed: Tensor) -> None:
-    """Garbage in what a layer computes for closed channels."""
+    """Replace the weights that a layer uses for closed channels."""
     layer = backbone.get_submodule(output.path)
     closed = rows_of(output, closed)
     layer.weight[closed] = 10 * torch.randn_like(layer.weight[closed])
@@ -169,11 +170,11 @@ def rows_of(output: SiteLayer, closed: Tensor) -> Tensor:
 
 
 def compare_macs(gated: GatedBackbone, images: Tensor) -> str:
-    """Ours against the network that torch-pruning makes smaller."""
+    """Compare the MACs with those of the network pruned by torch-pruning."""
     table = build_macs_table(Headless(gated), tuple(images.shape[1:]))
     masks = [torch.rand(1, site.channels) > 0.5 for site in gated.sites]
     for mask in masks:
-        mask[0, 0] = True  # a layer cannot vanish
+        mask[0, 0] = True  # a layer must keep a channel
     try:
         small = remove(gated, images, masks)
         left = build_macs_table(Headless(small), tuple(images.shape[1:]))
@@ -199,7 +200,7 @@ def remove(
     for module in network.modules():
         module._forward_pre_hooks.clear()
     network.eval()
-    # its graph is autograd's, which frozen stages would cut
+    # its graph is that of autograd, which would stop at frozen stages
     images = images.clone().requires_grad_()
     graph = tp.DependencyGraph().build_dependency(network, images)
     for site, mask in zip(gated.sites, masks):
@@ -220,7 +221,7 @@ def equal(first: object, second: object) -> bool:
 def list_backbones(pattern: str | None) -> Iterator[tuple[str, dict | Row]]:
     """(model, backbone config) of every model that mmpretrain lists.
 
-    In place of a config a row that says why there is none.
+    If there is no config, a row with the reason is yielded instead.
     """
     for name in mmpretrain.list_models(pattern):
         try:
@@ -245,7 +246,7 @@ def backbone_of(model: dict) -> dict | None:
 
 
 def in_a_process(config: dict, seconds: float) -> Row:
-    """Examine in a process of its own, for so long; then torch-pruning."""
+    """Examine in a separate process, with a time limit for each part."""
     context = multiprocessing.get_context('fork')  # imports are inherited
     reader, writer = context.Pipe(duplex=False)
     process = context.Process(target=_answer, args=(config, writer))
@@ -295,7 +296,7 @@ def write_report(rows: dict[str, Row], path: Path) -> None:
         '| --- | --- |',
         *(f'| {reason} | {n} |' for reason, n in reasons.most_common()),
         '',
-        '| model | backbone | result | sites | share of MACs governed '
+        '| model | backbone | result | sites | fraction of MACs in sites '
         '| MACs against the smaller network | search (s) |',
         '| --- | --- | --- | --- | --- | --- | --- |',
         *(
@@ -322,13 +323,13 @@ def parse_args() -> argparse.Namespace:
         '--seconds',
         type=float,
         default=180,
-        help='for a backbone, beside 60 for its search, and for torch-pruning',
+        help='time limit for a backbone, and for torch-pruning',
     )
     return parser.parse_args()
 
 
 def main() -> None:
-    """Examine what has no row yet, then report."""
+    """Examine backbones that have no row yet, then write the report."""
     args = parse_args()
     args.rows.parent.mkdir(parents=True, exist_ok=True)
     known: dict[str, Row] = {}

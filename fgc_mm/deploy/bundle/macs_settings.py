@@ -40,7 +40,7 @@ def macs_settings(table: MACsTable) -> dict[str, Any]:
 def _sites(
     sites: Sequence[SitePositions], positions: dict[Runs, int]
 ) -> list[tuple[int, int | None]]:
-    """Each site with the index of its positions, which layers may share."""
+    """Each site with the index of its positions; layers may share an index."""
     return [
         (
             site,

@@ -1,4 +1,4 @@
-"""The JSON of a file, see docs/runtime.md."""
+"""The metadata of a program file (JSON), see docs/runtime.md."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mmpretrain.registry import DATASETS
 from torch import nn
 
 from fgc_mm.deploy.bundle.macs_settings import macs_settings
-from fgc_mm.deploy.bundle.pipeline import (
+from fgc_mm.deploy.bundle.preprocessing_settings import (
     innermost_dataset,
     preprocessing_settings,
 )
@@ -28,7 +28,7 @@ def file_meta(
     model: nn.Module,
     program: Program,
 ) -> dict[str, Any]:
-    """The JSON of a gated classifier's file.
+    """The metadata of a gated classifier's program file.
 
     Args:
         cfg: The config.
@@ -65,7 +65,7 @@ def _classes(
     own = getattr(DATASETS.get(dataset['type']), 'METAINFO', None)
     for named in (trained, dataset, dataset.get('metainfo'), own):
         names = named.get('classes') if isinstance(named, Mapping) else None
-        # a string is a file's path
+        # a string is the path of a file with names
         if isinstance(names, (list, tuple)) and len(names) == count:
             return [str(name) for name in names]
     return [str(number) for number in range(count)]

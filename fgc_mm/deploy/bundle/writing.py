@@ -1,4 +1,4 @@
-"""Writing a file that has been compared with the masked model."""
+"""Writes a program file after comparing it with the masked model."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class WrittenFile:
 
     Attributes:
         images: Number of images in the comparison.
-        edge: How many of them were left out because a gate's logit is so
-            near to 0 that rounding decides.
-        gap: Largest difference of a logit, relative as for ``TOLERANCE``.
+        edge: Number of images that were left out because a logit of a gate
+            is so near to 0 that rounding determines the mask.
+        gap: Largest relative difference of a logit (see ``TOLERANCE``).
         macs: Mean per image.
         dense: MACs of the network without gates.
         size: Of the file, in bytes.
@@ -110,7 +110,7 @@ def _compare(
     model: GatedImageClassifier,
     images: Tensor,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Difference of each image, and whether rounding explains it."""
+    """Difference for each image, and whether rounding explains it."""
     feats, records = model._extract_gated(images)
     wanted = class_scores(model.head, feats, 'the runtime').numpy()
     gaps = _gaps(wanted, outputs[0])

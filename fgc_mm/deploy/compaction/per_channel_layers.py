@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from fgc_mm.sites.channel_flow import ChannelFlow
 from fgc_mm.sites.channel_probe import ChannelProbe, ProbePoint
 from fgc_mm.sites.image_size import small_images
-from fgc_mm.sites.layout import DENSE
+from fgc_mm.sites.layout import CONV_OR_LINEAR
 from fgc_mm.sites.probed_backbone import ProbedBackbone
 from fgc_mm.sites.site import GateSite, SiteLayer
 
@@ -31,7 +31,7 @@ def per_channel(module: nn.Module) -> bool:
         *module.parameters(recurse=False),
         *module.buffers(recurse=False),
     ]
-    return not isinstance(module, DENSE) and any(
+    return not isinstance(module, CONV_OR_LINEAR) and any(
         max(p.shape, default=1) > 1 for p in own
     )
 

@@ -21,7 +21,7 @@ from fgc_mm.deploy.copying import copy_network
 from fgc_mm.errors import FGCError
 from fgc_mm.models import ChannelMap
 from fgc_mm.models.layer_slice import LayerSlice, map_widths, shrink_layer
-from fgc_mm.sites.layout import DENSE, is_depthwise
+from fgc_mm.sites.layout import CONV_OR_LINEAR, is_depthwise
 
 Channels = dict[str, set[int]]
 
@@ -103,7 +103,7 @@ def _without_readers(
     with ExitStack() as stack:
         for path, kept in channel_map.layers.items():
             layer = network.get_submodule(path)
-            if not isinstance(layer, DENSE):
+            if not isinstance(layer, CONV_OR_LINEAR):
                 hook = partial(
                     _norm_kept_channels, kept, _shrunk_copy(layer, kept)
                 )

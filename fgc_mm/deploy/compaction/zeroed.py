@@ -15,7 +15,7 @@ from fgc_mm.deploy.compaction.static_pruning import Pruned
 from fgc_mm.deploy.copying import copy_network
 from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedBackbone, build_macs_table
-from fgc_mm.sites.layout import DENSE, input_weights, is_depthwise
+from fgc_mm.sites.layout import CONV_OR_LINEAR, input_weights, is_depthwise
 
 
 def prune_zeroed(model: nn.Module, images: Tensor) -> Pruned:
@@ -100,7 +100,7 @@ def _zeroed(backbone: nn.Module, group: ChannelGroup) -> list[int]:
 
 def _is_zero(layer: nn.Module, output: bool, indices: tuple[int, ...]) -> bool:
     """Whether all of a layer's weights for these channels are zero."""
-    if not isinstance(layer, DENSE) or is_depthwise(layer):
+    if not isinstance(layer, CONV_OR_LINEAR) or is_depthwise(layer):
         return True  # per channel: only its readers matter
     if output:
         return not layer.weight[list(indices)].any()

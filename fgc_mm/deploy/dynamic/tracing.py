@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
 
 from fgc_mm.errors import FGCError
 
@@ -50,10 +52,23 @@ def _tracer(x: Any) -> str:
         return 'torch.export or torch.compile'
     if isinstance(x, torch.fx.Proxy):
         return 'torch.fx.symbolic_trace'
-    # fake, batched and functional tensors
+    if _is_made_graph():
+        return 'make_fx'
+    # a plain Tensor by its type, which has the values of several calls
+    if isinstance(x, Tensor) and is_functorch_wrapped_tensor(x):
+        return 'a transform of torch.func (vmap, grad, jvp)'
+    # fake and functional tensors
     if isinstance(x, Tensor) and not _has_values(x):
         return f'a tracer with a {type(x).__name__} without values'
     return ''
+
+
+def _is_made_graph() -> bool:
+    """Whether ``make_fx`` is recording."""
+    # slow to import, and active only if someone has imported it
+    module = sys.modules.get('torch.fx.experimental.proxy_tensor')
+    mode = getattr(module, 'get_proxy_mode', lambda: None)
+    return mode() is not None
 
 
 def _has_values(x: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""Whether data sets number their classes alike."""
+"""Checks that data sets number their classes in the same way."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Names = tuple[str, ...]
 
 
 def class_names(meta: Any) -> Names | None:
-    """The classes that a data set or a checkpoint names, if it does."""
+    """The class names of a data set or a checkpoint, if it has any."""
     meta = getattr(meta, 'metainfo', meta)
     names = meta.get('classes') if isinstance(meta, dict) else None
     return tuple(map(str, names)) if names else None
@@ -26,17 +26,17 @@ def compare_classes(
     """Compare the classes of two data sets, number by number.
 
     Args:
-        first: What the first is called in messages.
+        first: Name of the first in messages.
         names: Its classes.
-        second: What the second is called.
+        second: Name of the second in messages.
         others: Its classes.
 
     Returns:
-        What is worth a warning: one has more classes at its end, or all are
-        called otherwise.
+        A warning, if one has additional classes at its end, or if no name
+        is equal.
 
     Raises:
-        FGCError: A number means one class here and another one there.
+        FGCError: A class number has different names in the two.
     """
     if names is None or others is None or names == others:
         return None
@@ -45,18 +45,18 @@ def compare_classes(
         n for n, pair in enumerate(zip(names, others)) if len({*pair}) > 1
     ]
     if not differ:
-        return f'{first} and {second} have {counts}; the shared ones agree.'
+        return f'{first} and {second} have {counts}; the common ones agree.'
     if len(names) == len(others) and not {*names} & {*others}:
         return (
-            f'{first} and {second} call all {len(names)} classes otherwise: '
-            f'{names[0]!r}, ... and {others[0]!r}, ...'
+            f'{first} and {second} have different names for all {len(names)} '
+            f'classes: {names[0]!r}, ... and {others[0]!r}, ...'
         )
     number = differ[0]
     raise FGCError(
         f'class {number} is {names[number]!r} in {first} and '
         f'{others[number]!r} in {second} ({counts}): all data sets of a model '
-        'number their classes alike; give them the same class folders, or '
-        'the same list as classes=...'
+        'must number their classes in the same way; give them the same class '
+        'folders, or the same list as classes=...'
     )
 
 
@@ -68,16 +68,16 @@ def compare_with_head(
     Args:
         name: Of the data set.
         names: Its classes.
-        limit: Classes of the head, if it says so.
-        by_folders: Whether the data set numbers its own folders and nothing
-            is known of the names that the head was trained for.
+        limit: Number of classes of the head, if known.
+        by_folders: Whether the data set numbers its folders in alphabetical
+            order and the class names of the head are unknown.
 
     Returns:
-        What is worth a warning: the head has more.
+        A warning, if the head has more classes.
 
     Raises:
-        FGCError: The head has fewer, or it has more and the numbers of the
-            folders are therefore not its own.
+        FGCError: The head has fewer classes; or it has more, and the
+            numbers of the folders therefore may not be its class numbers.
     """
     if names is None or not isinstance(limit, int) or len(names) == limit:
         return None
@@ -85,26 +85,27 @@ def compare_with_head(
     if len(names) > limit:
         raise FGCError(
             f'{name} has {len(names)} classes ({shown}) and the head '
-            f'{limit}: every class needs a number of the head; remove the '
-            f'folders that are none, or set num_classes={len(names)} of the '
-            'head.'
+            f'{limit}: the head needs an output for every class; remove '
+            'folders that are not classes, or set '
+            f'num_classes={len(names)} of the head.'
         )
     if by_folders:
         raise FGCError(
             f'{name} has {len(names)} class folders ({shown}) and the head '
-            f'{limit} classes: folders that are numbered by themselves fit '
-            'only if all are there; give the data set all '
-            f'{limit} names as classes=...'
+            f'{limit} classes: folders are numbered in alphabetical order, '
+            'which gives the class numbers of the head only if there is a '
+            f'folder for every class; give the data set all {limit} names as '
+            'classes=...'
         )
     return (
         f'{name} has {len(names)} classes ({shown}) and the head {limit}: '
-        f'nothing teaches the other {limit - len(names)}; where that is not '
-        f'meant, set num_classes={len(names)} of the head.'
+        f'there are no images of the other {limit - len(names)}; if that is '
+        f'not intended, set num_classes={len(names)} of the head.'
     )
 
 
 def describe(name: str, dataset: Dataset, labels: LabelCounts) -> str:
-    """One line: images, classes, images of each class."""
+    """One line: numbers of images, of classes, and of images per class."""
     line = f'{name} set: {len(dataset)} images'
     names = class_names(dataset)
     for task, counts in labels.counts.items():
@@ -119,5 +120,5 @@ def describe(name: str, dataset: Dataset, labels: LabelCounts) -> str:
 
 
 def shorten(names: Sequence[str], most: int = 10) -> str:
-    """The first names, in one line."""
+    """The first names, separated by commas."""
     return ', '.join(names[:most]) + (', ...' if len(names) > most else '')

@@ -1,4 +1,4 @@
-"""A few images of a data set, as the model would get them."""
+"""A batch of a few images of a data set, as the model receives it."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ IMAGES = 8
 
 
 def first_batch(loader: DataLoader, name: str) -> Any | None:
-    """A batch of images from all over the data set.
+    """A batch of images at equal distances in the data set.
 
-    The loader itself is not read: its sampler, its workers and the place in
-    the epoch stay as they are.
+    The loader itself is not iterated over, so its sampler, its workers and
+    the position in the epoch do not change.
 
     Args:
         loader: Of the data set.
         name: Of the data set, for messages.
 
     Returns:
-        What the loader's ``collate_fn`` makes of up to 8 images; ``None``
-        for a data set that can only be read in its own order.
+        The result of the loader's ``collate_fn`` for up to 8 images;
+        ``None`` for a data set that can only be read in order.
 
     Raises:
-        FGCError: The images are of unequal size.
+        FGCError: The images differ in size.
     """
     dataset = loader.dataset
     if isinstance(dataset, IterableDataset) or not len(dataset):
@@ -44,19 +44,19 @@ def first_batch(loader: DataLoader, name: str) -> Any | None:
             if None not in (size, sizes[0]) and size != sizes[0]:
                 raise FGCError(
                     f'image {index} of the {name} set leaves its pipeline as '
-                    f'{_written(size)} and image {chosen[0]} as '
-                    f'{_written(sizes[0])}: the images of a batch have one '
-                    "size; add dict(type='Resize', scale=...) or a crop to "
-                    'the pipeline.'
+                    f'{_as_text(size)} and image {chosen[0]} as '
+                    f'{_as_text(sizes[0])}: the images of a batch must have '
+                    "one size; add dict(type='Resize', scale=...) or a crop "
+                    'to the pipeline.'
                 ) from error
         raise
 
 
 def check_labels(batch: Any, head: nn.Module) -> None:
-    """Whether training images have labels of the kind that the head learns.
+    """Check that training images have the labels that the head needs.
 
     Raises:
-        FGCError: An image has none, or several where there must be one.
+        FGCError: An image has no label, or several where there must be one.
     """
     samples = batch.get('data_samples') if isinstance(batch, dict) else None
     if not isinstance(head, (ClsHead, MultiLabelClsHead)) or not samples:
@@ -68,14 +68,15 @@ def check_labels(batch: Any, head: nn.Module) -> None:
         if label is None:
             raise FGCError(
                 f'an image of the train set ({_path(sample)}) has no '
-                f'gt_label, which {type(head).__name__} learns; give the '
-                'data set labels (with_label=True), and PackInputs its label.'
+                f'gt_label, which {type(head).__name__} needs; set '
+                'with_label=True in the data set, and let PackInputs pack '
+                'gt_label.'
             )
         if isinstance(head, ClsHead) and label.numel() != 1:
             raise FGCError(
                 f'an image of the train set ({_path(sample)}) has the labels '
-                f'{label.tolist()}, but {type(head).__name__} learns one per '
-                'image; take a multi-label head (MultiLabelLinearClsHead).'
+                f'{label.tolist()}, but {type(head).__name__} needs one per '
+                'image; use a multi-label head (MultiLabelLinearClsHead).'
             )
 
 
@@ -84,7 +85,7 @@ def _size(item: Any) -> tuple[int, ...] | None:
     return tuple(inputs.shape) if hasattr(inputs, 'shape') else None
 
 
-def _written(size: tuple[int, ...]) -> str:
+def _as_text(size: tuple[int, ...]) -> str:
     return 'x'.join(map(str, size))
 
 

@@ -1,4 +1,4 @@
-"""Contradictions of a config, found before the first step."""
+"""Finds errors in a config before the first training step."""
 
 from __future__ import annotations
 
@@ -23,84 +23,86 @@ from fgc_mm.engine.config_check.class_names import (
 from fgc_mm.engine.config_check.first_batch import check_labels, first_batch
 from fgc_mm.engine.config_check.label_counts import LabelCounts, class_numbers
 from fgc_mm.engine.config_check.metric_names import (
-    check_waiting,
-    process,
-    reported,
+    check_monitored,
+    process_batch,
+    reported_metrics,
 )
 from fgc_mm.engine.config_check.trial_model import (
     trial_copy,
     try_losses,
     try_prediction,
 )
-from fgc_mm.engine.loss_progress_hook import bare_model
+from fgc_mm.engine.loss_progress_hook import unwrapped_model
 from fgc_mm.registry import HOOKS
 from fgc_mm.reliability.random_states import (
     random_states,
     restore_random_states,
 )
-from fgc_mm.reliability.together import together
+from fgc_mm.reliability.rank_errors import raise_on_all_ranks
 
 
 @HOOKS.register_module()
 class ConfigCheckHook(Hook):
-    """Tries what the config names before the first step.
+    """Checks data sets, model, losses and evaluator before the first step.
 
     The data sets are compared with each other and with the head, and each
     is described in one line of the log. Then up to 8 images go through the
     training pipeline, the model and all its losses, and 8 of the validation
-    set through the model and the evaluator, and ``save_best`` is looked up
-    among what that reports. In a test: the test set, the model and the
-    evaluator, and the classes that the checkpoint was trained for.
+    set through the model and the evaluator; ``save_best`` must be one of the
+    metrics that the evaluator reports. Before a test, the hook checks the
+    test set, the model, the evaluator, and the class names stored in the
+    checkpoint.
 
-    Nothing of the run changes: a copy of the model is tried (parameters and
-    memory banks, which a forward pass only reads, are shared), the data
-    loaders are not read, and the random states are put back. All ranks try
-    the same images, and where one of them fails all stop.
+    The run itself does not change: a copy of the model is used (it shares
+    parameters and memory banks, which a forward pass only reads), the data
+    loaders are not iterated over, and the random states are restored. All
+    ranks use the same images, and if one of them fails all stop.
 
     Raises:
         FGCError: Two data sets number their classes differently, a label is
-            no class of the head, images of a batch differ in size, have no
-            label or several, a metric wants more classes than there are,
-            ``save_best`` names no metric, and what model and losses refuse.
+            not a class of the head, images of a batch differ in size or
+            have no label or several, ``topk`` of a metric exceeds the number
+            of classes, ``save_best`` is not a reported metric, or the model
+            or a loss raises it.
     """
 
-    # after the memory banks are built, before signals are listened for
+    # after the memory banks are built, before signal handlers are installed
     priority = 'LOW'
 
     def __init__(self) -> None:
         self._trained: Names | None = None  # classes of the checkpoint
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Keep the classes that the checkpoint was trained for."""
+        """Store the class names of the checkpoint."""
         meta = checkpoint.get('meta')
         named = meta.get('dataset_meta') if isinstance(meta, dict) else None
         self._trained = class_names(named)
 
     def before_train(self, runner: Runner) -> None:
-        """Compare the data sets, and try a step and a validation."""
-        with _random_states_kept():
-            with together():
+        """Compare the data sets; run one training and one validation batch."""
+        with _same_random_states():
+            with raise_on_all_ranks():
                 _compare(runner, _data_sets(runner))
                 batch = first_batch(runner.train_dataloader, 'train')
-                check_labels(batch, _head(bare_model(runner)))
+                check_labels(batch, _head(unwrapped_model(runner)))
                 val = runner.val_loop and first_batch(
                     runner.val_dataloader, 'val'
                 )
-            with together():
+            with raise_on_all_ranks():
                 self._try_training(runner, batch, val)
 
     def before_test(self, runner: Runner) -> None:
-        """Compare the test set with the checkpoint, and try a batch."""
-        with _random_states_kept():
-            with together():
+        """Compare the test set with the checkpoint; run one batch."""
+        with _same_random_states():
+            with raise_on_all_ranks():
                 sets = {'test': runner.test_dataloader.dataset}
                 _compare(runner, sets, ('the checkpoint', self._trained))
                 batch = first_batch(runner.test_dataloader, 'test')
-            with together():
+            with raise_on_all_ranks():
                 model = _classifier(runner, batch)
                 if model is not None:
-                    samples = try_prediction(model, batch, settled=True)
-                    process(runner.test_evaluator, batch, samples)
+                    samples = try_prediction(model, batch, trained=True)
+                    process_batch(runner.test_evaluator, batch, samples)
 
     def _try_training(self, runner: Runner, batch: Any, val: Any) -> None:
         model = _classifier(runner, batch)
@@ -109,11 +111,11 @@ class ConfigCheckHook(Hook):
         try_losses(model, batch, runner)
         if not val:
             return
-        samples = try_prediction(model, val, settled=False)
-        seen = process(runner.val_loop.evaluator, val, samples)
-        metrics = reported(seen, len(samples))
+        samples = try_prediction(model, val, trained=False)
+        evaluator = process_batch(runner.val_loop.evaluator, val, samples)
+        metrics = reported_metrics(evaluator, len(samples))
         if metrics is not None:
-            check_waiting(runner, list(metrics))
+            check_monitored(runner, list(metrics))
 
 
 def _compare(
@@ -121,15 +123,15 @@ def _compare(
     sets: dict[str, Dataset],
     known: tuple[str, Names | None] | None = None,
 ) -> None:
-    """Each data set with the head, and with classes that are known.
+    """Compare each data set with the head and with known class names.
 
     Args:
         runner: The runner.
         sets: By name.
-        known: Whose classes are known in a test, and these; by default they
-            are those of the first data set.
+        known: In a test, the source of the known class names and the names;
+            by default the first data set and its names.
     """
-    head = _head(bare_model(runner))
+    head = _head(unwrapped_model(runner))
     first, names = known or ('', None)
     for name, dataset in sets.items():
         own, title = class_names(dataset), f'the {name} set'
@@ -139,7 +141,7 @@ def _compare(
         folders = hasattr(dataset, 'folder_to_idx')
         found = [
             compare_classes(first, names, title, own),
-            # the others agree with the first one, so it speaks for them
+            # the others have the classes of the first one: check that only
             (unknown or known is not None)
             and compare_with_head(
                 title,
@@ -164,7 +166,7 @@ def _data_sets(runner: Runner) -> dict[str, Dataset]:
 
 
 def _test_set(runner: Runner) -> Dataset | None:
-    """The test set of the config, unless it is the validation's."""
+    """The test set of the config, unless it equals the validation set."""
     loaders = [
         runner.cfg.get(name) or {}
         for name in ('test_dataloader', 'val_dataloader', 'train_dataloader')
@@ -174,28 +176,28 @@ def _test_set(runner: Runner) -> Dataset | None:
         return None
     try:
         return DATASETS.build(cfg)
-    except Exception as error:  # it may lie on another machine
+    except Exception as error:  # it may be on another machine
         runner.logger.warning(
-            f'The test set cannot be read here, so its classes are not '
+            f'The test set cannot be read, so its classes are not '
             f'compared: {" ".join(str(error).split())}'
         )
         return None
 
 
 def _classifier(runner: Runner, batch: Any) -> nn.Module | None:
-    """A copy of the model to try, if it is one that can be tried."""
-    known = isinstance(bare_model(runner), ImageClassifier)
-    usual = isinstance(batch, dict) and 'data_samples' in batch
-    return trial_copy(runner) if known and usual else None
+    """A copy of the model, if model and batch are those of a classifier."""
+    is_classifier = isinstance(unwrapped_model(runner), ImageClassifier)
+    has_samples = isinstance(batch, dict) and 'data_samples' in batch
+    return trial_copy(runner) if is_classifier and has_samples else None
 
 
 def _head(model: nn.Module) -> nn.Module | None:
-    known = isinstance(model, ImageClassifier) and model.with_head
-    return model.head if known else None
+    has_head = isinstance(model, ImageClassifier) and model.with_head
+    return model.head if has_head else None
 
 
 @contextmanager
-def _random_states_kept() -> Iterator[None]:
+def _same_random_states() -> Iterator[None]:
     states = random_states()
     try:
         yield

@@ -1,4 +1,4 @@
-"""Which labels the images of a data set have."""
+"""Counts the labels of a data set and compares them with the head."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from torch.utils.data import Dataset
 
 from fgc_mm.errors import FGCError
 
-# folders number their images themselves; so many labels take seconds to read
+# labels of larger image folders are not read: it takes seconds, and they are
+# made from the folders
 MANY_IMAGES = 300_000
 
 
@@ -33,14 +34,14 @@ class LabelCounts:
 
     @classmethod
     def of(cls, dataset: Dataset) -> LabelCounts:
-        """Read all labels; nothing is there for a data set without a list."""
+        """Read all labels; empty for a data set without an image list."""
         found = cls()
         read = _reader(dataset)
         many = hasattr(dataset, 'folder_to_idx') and len(dataset) > MANY_IMAGES
         if read is None or many:
             return found
         for index in range(len(dataset)):
-            found._note(index, read(index).get('gt_label'))
+            found._count(index, read(index).get('gt_label'))
         return found
 
     def check(self, name: str, head: nn.Module, classes: int | None) -> None:
@@ -49,27 +50,27 @@ class LabelCounts:
         Args:
             name: Of the data set.
             head: The classification head.
-            classes: How many the data set has names for.
+            classes: Number of class names of the data set.
 
         Raises:
-            FGCError: A label is no class of the head or has no name, or
-                some of the images have no label.
+            FGCError: A label is not a class of the head or has no name, or
+                only some images have a label.
         """
         if self.unlabelled is not None and self.counts:
             raise FGCError(
-                f'image {self.unlabelled} of the {name} set has no label and '
-                'others have: each image needs one; mend its annotation.'
+                f'image {self.unlabelled} of the {name} set has no label, but '
+                'others have: each image needs one; correct its annotation.'
             )
         limits = class_numbers(head)
         for task, counts in self.counts.items():
-            place = f' of task {task!r}' if task else ''
+            of_task = f' of task {task!r}' if task else ''
             self._limit(name, task, counts, limits.get(task), (
-                f'the head{place} tells {{}} classes; set num_classes='
+                f'the head{of_task} has {{}} classes; set num_classes='
                 f'{max(counts) + 1} there'
             ))  # fmt: skip
             if not task:
                 self._limit(name, task, counts, classes, (
-                    'the data set names {} classes; mend classes='
+                    'the data set has {} class names; correct classes='
                 ))  # fmt: skip
 
     def _limit(
@@ -82,10 +83,10 @@ class LabelCounts:
                 raise FGCError(
                     f'image {self.first[task, label]} of the {name} set has '
                     f'the label {label}, which is outside 0 to {limit - 1}: '
-                    f'{why.format(limit)}, or mend the labels.'
+                    f'{why.format(limit)}, or correct the labels.'
                 )
 
-    def _note(self, index: int, label: Any) -> None:
+    def _count(self, index: int, label: Any) -> None:
         tasks = label if isinstance(label, dict) else {'': label}
         for task, value in tasks.items():
             if value is None:
@@ -93,14 +94,14 @@ class LabelCounts:
                     self.unlabelled = index
                 continue
             counts = self.counts.setdefault(task, Counter())
-            whole = isinstance(value, int)
-            for one in (value,) if whole else np.ravel(value).tolist():
+            single = isinstance(value, int)
+            for one in (value,) if single else np.ravel(value).tolist():
                 counts[one] += 1
                 self.first.setdefault((task, one), index)
 
 
 def class_numbers(head: nn.Module) -> dict[str, int | None]:
-    """Classes that a head tells, by task; the only task is ``''``."""
+    """Numbers of classes of a head, by task; the only task is ``''``."""
     if isinstance(head, MultiTaskHead):
         heads = head.task_heads.items()
         return {task: getattr(h, 'num_classes', None) for task, h in heads}

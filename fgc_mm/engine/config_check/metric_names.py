@@ -1,4 +1,4 @@
-"""What a validation will report, and who waits for it."""
+"""The metrics that a validation reports, and what monitors them."""
 
 from __future__ import annotations
 
@@ -18,36 +18,42 @@ from mmpretrain.evaluation import Accuracy, MultiLabelMetric
 from fgc_mm.errors import FGCError
 
 
-def process(evaluator: Evaluator, batch: Any, samples: list) -> Evaluator:
-    """A copy of the evaluator that has seen a batch of predictions.
+def process_batch(
+    evaluator: Evaluator, batch: Any, samples: list
+) -> Evaluator:
+    """A copy of the evaluator that has processed a batch of predictions.
 
     Raises:
-        FGCError: A metric wants more best classes than there are, or labels
-            that the images have not.
+        FGCError: ``topk`` of a metric exceeds the number of classes, or a
+            metric needs labels that the images do not have.
     """
     _check_topk(evaluator, samples)
     tried = copy.deepcopy(evaluator)
-    # it would overwrite its file
-    tried.metrics = [m for m in tried.metrics if not _writes(m)]
+    # DumpResults would overwrite its file
+    tried.metrics = [
+        m for m in tried.metrics if not isinstance(m, DumpResults)
+    ]
     try:
         tried.process(data_samples=samples, data_batch=batch)
     except (KeyError, AttributeError) as error:
         if 'gt_' not in str(error):
             raise
         raise FGCError(
-            f'the evaluator needs {error} and the images have none: an '
-            'evaluation compares with labels; give the data set labels '
-            '(with_label=True), or remove the metric.'
+            f'the evaluator needs {error}, which the images do not have: an '
+            'evaluation compares predictions with labels; set '
+            'with_label=True in the data set, or remove the metric.'
         ) from error
     return tried
 
 
-def reported(evaluator: Evaluator, size: int) -> dict[str, Any] | None:
-    """The metrics of what :func:`process` has seen, computed on this rank.
+def reported_metrics(evaluator: Evaluator, size: int) -> dict[str, Any] | None:
+    """The metrics of the batch that an evaluator has processed.
+
+    Computed on this rank alone.
 
     Returns:
-        ``None`` if they are not known from so few images: a metric has
-        failed on them, or wants all ranks.
+        ``None`` if they cannot be computed from one batch: a metric has
+        failed on it, or needs all ranks.
     """
     found: dict[str, Any] = {}
     with _quiet():
@@ -56,7 +62,7 @@ def reported(evaluator: Evaluator, size: int) -> dict[str, Any] | None:
                 values = _values(metric, size)
             except FGCError:
                 raise
-            except Exception:  # of few images, or few classes of them
+            except Exception:  # too few images or classes for this metric
                 values = None
             if values is None:
                 return None
@@ -64,23 +70,24 @@ def reported(evaluator: Evaluator, size: int) -> dict[str, Any] | None:
     return found
 
 
-def check_waiting(runner: Runner, names: list[str]) -> None:
-    """Whether all that waits for a metric waits for one that is reported.
+def check_monitored(runner: Runner, names: list[str]) -> None:
+    """Check that every monitored metric is one that is reported.
 
     Raises:
         FGCError: ``save_best``, ``monitor`` of early stopping or of a
             parameter scheduler is not among the names.
     """
-    for who, name in _waiting(runner):
+    for option, name in _monitored(runner):
         if name not in names:
             raise FGCError(
-                f'{who}={name!r} waits for a metric that the validation does '
-                f'not report ({", ".join(names)}): it has to be one of them; '
-                f'set {who} to one, or add the metric to val_evaluator.'
+                f'{option}={name!r} is not a metric that the validation '
+                f'reports ({", ".join(names)}); set {option} to one of '
+                'these, or add the metric to val_evaluator.'
             )
 
 
-def _waiting(runner: Runner) -> Iterator[tuple[str, str]]:
+def _monitored(runner: Runner) -> Iterator[tuple[str, str]]:
+    """Options that name a metric, and the metric."""
     for hook in runner.hooks:
         if isinstance(hook, CheckpointHook) and hook.save_best:
             for name in hook.key_indicators:
@@ -92,8 +99,8 @@ def _waiting(runner: Runner) -> Iterator[tuple[str, str]]:
     groups = schedulers if isinstance(schedulers, dict) else {'': schedulers}
     for scheduler in [one for group in groups.values() for one in group]:
         if hasattr(scheduler, 'monitor'):
-            who = f'monitor of {type(scheduler).__name__}'
-            yield who, scheduler.monitor
+            option = f'monitor of {type(scheduler).__name__}'
+            yield option, scheduler.monitor
 
 
 def _check_topk(evaluator: Evaluator, samples: list) -> None:
@@ -116,7 +123,7 @@ def _check_topk(evaluator: Evaluator, samples: list) -> None:
 def _metrics(
     metrics: list[BaseMetric], task: str = ''
 ) -> Iterator[tuple[BaseMetric, str]]:
-    """All metrics, those of a ``MultiTasksMetric`` with their task."""
+    """All metrics; those inside a ``MultiTasksMetric`` with their task."""
     for metric in metrics:
         yield metric, task
         for name, inner in getattr(metric, '_metrics', {}).items():
@@ -124,7 +131,10 @@ def _metrics(
 
 
 def _values(metric: BaseMetric, size: int) -> dict[str, Any] | None:
-    """Without the collectives of ``evaluate``, where ranks could part."""
+    """Compute a metric without the collectives of ``evaluate``.
+
+    A rank on which the metric fails would leave the others waiting there.
+    """
     if type(metric).evaluate is not BaseMetric.evaluate:
         return metric.evaluate(size) if get_world_size() == 1 else None
     values = metric.compute_metrics(metric.results)
@@ -132,13 +142,9 @@ def _values(metric: BaseMetric, size: int) -> dict[str, Any] | None:
     return {f'{prefix}{name}': value for name, value in values.items()}
 
 
-def _writes(metric: BaseMetric) -> bool:
-    return isinstance(metric, DumpResults)
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No tables of a trial in the log."""
+    """Keep the tables of metrics out of the log."""
     logger = MMLogger.get_current_instance()
     level = logger.level
     logger.setLevel(logging.ERROR)

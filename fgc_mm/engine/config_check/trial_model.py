@@ -1,4 +1,4 @@
-"""A copy of the model on which a step can be tried."""
+"""Runs one batch through a copy of the model."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from fgc_mm.engine.loss_progress_hook import (
     LossProgressHook,
-    bare_model,
     progress_at,
     set_progress,
+    unwrapped_model,
 )
 from fgc_mm.functional.schedule import Progress
 from fgc_mm.losses import FeatureGateCouplingLoss
 
 
 def trial_copy(runner: Runner) -> nn.Module | None:
-    """The bare model, with statistics and counters of its own.
+    """A copy of the unwrapped model, with its own statistics and counters.
 
-    Parameters, which a forward pass only reads, and memory banks, which are
-    written by their hook alone, are shared.
+    Parameters, which a forward pass only reads, and memory banks, which only
+    their hook writes, are shared with the model.
 
     Returns:
-        ``None`` where the model cannot be copied (its parameters are spread
-        over the ranks, or a module holds part of a graph).
+        ``None`` if the model cannot be copied (its parameters are sharded
+        over the ranks, or a module holds part of an autograd graph).
     """
     plain = nn.parallel.DistributedDataParallel
-    if runner.model is not bare_model(runner) and not isinstance(
+    if runner.model is not unwrapped_model(runner) and not isinstance(
         runner.model, plain
     ):
         return None
-    model = bare_model(runner)
+    model = unwrapped_model(runner)
     shared: list[Any] = [*model.parameters()]
     shared += [loss.banks for loss in _coupling(model)]
     try:
@@ -48,12 +48,12 @@ def trial_copy(runner: Runner) -> nn.Module | None:
 
 @torch.no_grad()
 def try_losses(model: nn.Module, batch: Any, runner: Runner) -> None:
-    """All losses of a batch, as in the next step and as in the last one.
+    """Compute all losses of a batch, as in the next and in the last step.
 
-    At the end of a schedule those losses act that begin later.
+    The last step includes losses that are zero at first.
 
     Raises:
-        FGCError: What the model and its losses refuse.
+        FGCError: The model or a loss raises it.
     """
     model.train()
     for progress in _next_and_last(runner):
@@ -68,7 +68,7 @@ def try_losses(model: nn.Module, batch: Any, runner: Runner) -> None:
 
 
 def _autocast(runner: Runner, model: nn.Module) -> AbstractContextManager:
-    """The context in which the run's own steps compute their losses."""
+    """The context in which the run's training steps compute the losses."""
     wrapper = runner.optim_wrapper
     if isinstance(wrapper, OptimWrapper):
         return wrapper.optim_context(model)
@@ -76,17 +76,18 @@ def _autocast(runner: Runner, model: nn.Module) -> AbstractContextManager:
 
 
 @torch.no_grad()
-def try_prediction(model: nn.Module, batch: Any, settled: bool) -> list:
+def try_prediction(model: nn.Module, batch: Any, trained: bool) -> list:
     """Predictions of a batch.
 
     Args:
         model: The copy.
-        batch: As a data loader gives it.
-        settled: Whether running statistics describe the images; otherwise
-            norms use the batch's own, as far as it has more than one image.
+        batch: As returned by a data loader.
+        trained: Whether the running statistics of norms are those of a
+            trained model; otherwise norms use the statistics of the batch,
+            if it has more than one image.
     """
     model.eval()
-    if not settled and len(batch['inputs']) > 1:
+    if not trained and len(batch['inputs']) > 1:
         for part in model.modules():
             if isinstance(part, _NormBase):
                 part.train()

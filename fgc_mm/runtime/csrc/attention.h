@@ -98,7 +98,7 @@ void score(const Op& op, const AttentionPlan& plan, const AttentionMemory& m,
     const int64_t outs = smaller(kMaxOut, k.width - first);
     const float* w[kMaxOut];
     for (int64_t o = 0; o < outs; ++o) w[o] = keys + first + o;
-    const Sum sum{m.planes, m.steps, d, w, tap, 1, false};
+    const Sum sum{m.planes, m.steps, d, w, tap, 1, 1};
     sum_group(sum, int(outs), 0, vectors, m.scores + first * plan.score_step,
               plan.score_step, zero, d);
   }
@@ -156,7 +156,7 @@ void gather(const Op& op, const AttentionPlan& plan, const AttentionMemory& m,
     const float* w[kMaxOut];
     for (int64_t o = 0; o < outs; ++o)
       w[o] = v.at(part.head * d + first + o) + part.row * v.row;
-    const Sum sum{m.planes, m.steps, keys, w, tap, 1, false};
+    const Sum sum{m.planes, m.steps, keys, w, tap, 1, 1};
     sum_group(sum, int(outs), 0, vectors, m.acc, plan.score_step, zero, 512);
     for (int64_t o = 0; o < outs; ++o) {
       float* row = m.acc + o * plan.score_step;

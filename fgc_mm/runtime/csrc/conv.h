@@ -14,7 +14,33 @@ struct ConvPlan {
   ConvWay way;
   int64_t acc_floats;  // of every thread
   Winograd* winograd;  // or null
+  float* blocks;       // weights in the order in which they are read, or null
+  int64_t block;       // of so many floats for each group of outputs
 };
+
+// Where all outputs are computed, convs with more bytes of weights than this
+// read a copy: of a group of outputs, the weights of an input's tap side by
+// side, so that memory is read in order and closed inputs are skipped whole.
+constexpr int64_t kWorthBlocks = 256 * 1024;
+
+inline void copy_blocks(const Program& p, const Op& op, int64_t inputs,
+                        int64_t outputs, Keep& keep, ConvPlan& plan) {
+  const int64_t taps = plan.at.tap_count;
+  if (op.groups != 1 || op.out_set != kAll ||
+      inputs * outputs * taps * 4 < kWorthBlocks)
+    return;
+  plan.block = inputs * taps * kMaxOut;
+  const int64_t floats = ceil_div(outputs, kMaxOut) * plan.block;
+  plan.blocks = (float*)take(keep, (floats + kSlack) * 4);
+  for (int64_t o = 0; o < outputs; ++o)
+    for (int64_t i = 0; i < inputs; ++i) {
+      const float* from =
+          p.weights + op.weight + o * op.out_step + i * op.in_step;
+      float* to = plan.blocks + o / kMaxOut * plan.block +
+                  i * taps * kMaxOut + o % kMaxOut;
+      for (int64_t t = 0; t < taps; ++t) to[t * kMaxOut] = from[t];
+    }
+}
 
 inline int64_t least_chunks(const Layout& at) {
   return smaller(larger(at.positions() / 4096, 1), at.out_height);
@@ -44,8 +70,10 @@ bool prepare_conv(const Program& p, Op& op, Keep& keep) {
   if (planes > kMost / (inputs * 4)) return false;
   op.shared_bytes = inputs * (planes * 4 + 16) + 8 * kAhead + 256;
   op.own_bytes = kBlockOuts * plan.acc_floats * 4 + 64;
-  return !suits_winograd(op, x, y) ||
-         prepare_winograd(p, op, keep, plan.winograd);
+  if (suits_winograd(op, x, y))
+    return prepare_winograd(p, op, keep, at.in_place, plan.winograd);
+  copy_blocks(p, op, inputs, y.channels, keep, plan);
+  return true;
 }
 
 constexpr int64_t kCache2 = 128 * 1024;  // bytes of the second cache to use
@@ -60,13 +88,37 @@ struct Group {  // of a dense conv: what all its threads share
   const float* weight;  // of the group's first output and input
 };
 
+// Whether sums lie as their map does, and a clamp is all that is done to
+// them. Pads between rows are written too: they are zeroed later.
+inline bool writes_tiles(const Layout& at, const Target& to) {
+  return to.clamps && !to.gaps && at.pitch == to.y.row &&
+         (!to.adds || to.add.row == to.y.row);
+}
+
+// Where rows from r0 on are written, of outputs o0 to o1.
+inline void target_rows(const Group& g, int64_t o0, int64_t o1, int64_t r0,
+                        int64_t used, RowsOut& rows) {
+  const Target& to = g.to;
+  for (int64_t o = o0; o < o1; ++o) {
+    const int64_t channel = g.first_out + g.outs[o];
+    rows.y[o - o0] = to.y.at(channel) + r0 * to.y.row;
+    if (to.adds) rows.add[o - o0] = to.add.at(channel) + r0 * to.add.row;
+  }
+  rows.adds = to.adds;
+  rows.low = to.low;
+  rows.high = to.high;
+  rows.count = used;
+}
+
 void sum_rows(const Group& g, Sum sum, int64_t o0, int64_t o1, int64_t r0,
               int64_t r1, int64_t thread) {
   const Layout& at = g.plan.at;
   const float* w[kBlockOuts];
   float start[kBlockOuts];
   for (int64_t o = o0; o < o1; ++o) {
-    w[o - o0] = g.weight + g.outs[o] * g.op.out_step;
+    w[o - o0] = g.plan.blocks
+                    ? g.plan.blocks + o / kMaxOut * g.plan.block + o % kMaxOut
+                    : g.weight + g.outs[o] * g.op.out_step;
     start[o - o0] =
         g.op.bias == kNone
             ? 0.f
@@ -77,13 +129,21 @@ void sum_rows(const Group& g, Sum sum, int64_t o0, int64_t o1, int64_t r0,
   const int64_t vectors = ceil_div(used, kLanes);
   const int64_t stride = round_up(vectors * kLanes, 16) + 16;
   float* acc = (float*)(g.c.own + thread * g.c.own_step);
-  const int64_t at_once =
-      sum.tap_count == 1 ? 192 : larger(16, 288 / sum.tap_count);
-  sum_block(sum, o1 - o0, r0 * at.pitch, vectors, acc, stride, start,
-            at_once);
-  for (int64_t o = o0; o < o1; ++o)
-    write_rows(acc + (o - o0) * stride, at.pitch, r0, r1, g.to,
-               g.first_out + g.outs[o]);
+  const int64_t at_once = sum.tap_count == 1
+                              ? kInputsOfOneTap
+                              : larger(16, 288 / sum.tap_count);
+  RowsOut rows;
+  const bool direct = writes_tiles(at, g.to);
+  if (direct) target_rows(g, o0, o1, r0, used, rows);
+  sum_block(sum, o1 - o0, r0 * at.pitch, vectors, acc, stride, start, at_once,
+            direct ? &rows : nullptr);
+  for (int64_t o = o0; o < o1; ++o) {
+    const int64_t channel = g.first_out + g.outs[o];
+    if (direct)
+      write_pads(g.to.y, g.to.y.at(channel), r0, r1);
+    else
+      write_rows(acc + (o - o0) * stride, at.pitch, r0, r1, g.to, channel);
+  }
 }
 
 // Rows of the output at a time: what they read and what a block of outputs
@@ -109,8 +169,10 @@ void dense(const Group& g, const Map& x, const Channels& ins) {
   int64_t* w_of_in = (int64_t*)(planes + inputs);
   char* behind = (char*)(w_of_in + inputs + kAhead);
   float* memory = (float*)round_up(int64_t(behind), 64);
+  const bool ordered = g.plan.blocks;
   for (int64_t i = 0; i < ins.count + kAhead && ins.count; ++i)
-    w_of_in[i] = ins[smaller(i, ins.count - 1)] * g.op.in_step;
+    w_of_in[i] = ins[smaller(i, ins.count - 1)] *
+                 (ordered ? at.tap_count * kMaxOut : g.op.in_step);
   if (at.in_place) {
     for (int64_t i = 0; i < ins.count; ++i)
       planes[i] = begin_of(at, x, ins[i]);
@@ -136,8 +198,10 @@ void dense(const Group& g, const Map& x, const Channels& ins) {
                                        : larger(1, smaller(kGroups, share_of));
   const int64_t blocks = ceil_div(groups, at_once);
   const int64_t items = blocks * chunks;
-  const Sum sum{planes,  w_of_in,      ins.count, nullptr,
-                at.taps, at.tap_count, false};
+  const Sum sum{planes,       w_of_in, ins.count,
+                nullptr,      at.taps, at.tap_count,
+                ordered ? kMaxOut : 1, false,
+                ordered ? 15 : 0};
   share(g.op, c, items, shared ? 1 : items,
         [&](int64_t begin, int64_t end, int64_t thread) {
           for (int64_t item = begin; item < end; ++item) {
@@ -153,10 +217,10 @@ void dense(const Group& g, const Map& x, const Channels& ins) {
 constexpr int64_t kCache1 = 32 * 1024;
 
 void depthwise_by_rows(const Layout& at, const float* plane, const float* w,
-                   float start, float* acc, const Target& to, int64_t o) {
+                       float start, float* acc, const Target& to, int64_t o) {
   static const int64_t zero[1 + kAhead] = {};
   const int64_t used = at.positions() - (at.pitch - at.out_width);
-  const Sum sum{&plane, zero, 1, &w, at.taps, at.tap_count, false};
+  const Sum sum{&plane, zero, 1, &w, at.taps, at.tap_count, 1};
   sum_group(sum, 1, 0, ceil_div(used, kLanes), acc, 0, &start, 1);
   write_rows(acc, at.pitch, 0, at.out_height, to, o);
 }

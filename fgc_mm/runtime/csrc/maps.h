@@ -49,6 +49,7 @@ struct Target {
   Map y;
   Map add;
   bool adds;
+  bool gaps;       // between its rows lies more than their pad
   bool exact;      // nothing behind a row may be written
   bool in_place;   // what is added lies where the sum is written
   bool clamps;     // the activation is a clamp, or none
@@ -73,8 +74,9 @@ inline Target target_of(const Program& p, const Context& c, int64_t y,
   // behind a row lies the next one's begin, unless there is a gap in which
   // something else may lie, or channels lie between the rows
   const int64_t reach = (t.y.height - 1) * t.y.row + t.y.width;
-  t.exact = t.y.row != t.y.width + t.y.pad ||
-            (t.y.channels > 1 && t.y.channel < reach) || t.y.row < kLanes;
+  t.gaps = t.y.row != t.y.width + t.y.pad ||
+           (t.y.channels > 1 && t.y.channel < reach);
+  t.exact = t.gaps || t.y.row < kLanes;
   t.in_place = t.adds && t.add.data == t.y.data;
   return t;
 }
@@ -87,6 +89,17 @@ inline void write_border(const Map& y, float* to, int64_t r0, int64_t r1) {
     fill(to - k * y.row - y.pad, line, 0.f);
   for (int64_t k = 0; k < y.pad && r1 == y.height; ++k)
     fill(to + (y.height + k) * y.row - y.pad, line, 0.f);
+}
+
+// Zeros around rows r0 to r1 of one channel, which are written.
+inline void write_pads(const Map& y, float* to, int64_t r0, int64_t r1) {
+  if (!y.pad) return;
+  for (int64_t r = r0; r < r1; ++r) {
+    float* row = to + r * y.row;
+    fill(row - y.pad, y.pad, 0.f);
+    if (r == r1 - 1) fill(row + y.width, y.pad, 0.f);
+  }
+  write_border(y, to, r0, r1);
 }
 
 // One row: sums (and what is added) clamped; nan stays nan. Unless `exact`,

@@ -27,8 +27,8 @@ double peak(double seconds) {
   for (int64_t i = 0; i < kInputs; ++i) planes[i] = x;
   for (int64_t i = 0; i < kInputs + kAhead; ++i) steps[i] = i % kInputs;
   for (int o = 0; o < kMaxOut; ++o) weights[o] = w;
-  const Sum sum{planes, steps, kInputs, weights, tap, 1, false};
-  const TileFn f = pick_tile(kMaxOut, kVecs, true);
+  const Sum sum{planes, steps, kInputs, weights, tap, 1, 1};
+  const TileFn f = pick_tile(kMaxOut, kVecs, kOneTap);
   const double work = double(kRuns * kInputs * kMaxOut * kVecs * kLanes);
   double best = 0;
   const double begin = now();

@@ -148,6 +148,29 @@ inline void fill_two_rows(const Layout& at, const Columns& a,
   fill(odd + b.last, at.pitch - b.last, 0.f);
 }
 
+// As fill_rows, of two phases in each direction, where the map has pixels or
+// zeros wherever a kernel element reads that matters.
+inline void fill_padded_rows(const Layout& at, const float* from,
+                             int64_t row_step, int64_t first_row, int64_t rows,
+                             float* to) {
+  const float* begin = from + (2 * first_row - at.padding[0]) * row_step -
+                       at.padding[1];
+  for (int64_t phase = 0; phase < 2; ++phase) {
+    float* even = to + 2 * phase * at.phase_floats;
+    float* odd = even + at.phase_floats;
+    const float* row = begin + phase * row_step;
+    for (int64_t r = 0; r < rows; ++r, row += 2 * row_step) {
+      for (int64_t c = 0; c < at.pitch; c += kLanes) {
+        const Vec x = load(row + 2 * c), y = load(row + 2 * c + kLanes);
+        store(even + c, evens(x, y));
+        store(odd + c, odds(x, y));
+      }
+      even += at.pitch;
+      odd += at.pitch;
+    }
+  }
+}
+
 // Rows of one channel's plane, written into `to` (plane_floats).
 inline void fill_rows(const Layout& at, const float* from, int64_t row_step,
                       int64_t first_row, int64_t rows, float* to) {

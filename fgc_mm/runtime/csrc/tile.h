@@ -22,6 +22,15 @@ constexpr int vectors_beside(int out) {
   return kMaxTile / out < kMaxVec ? kMaxTile / out : kMaxVec;
 }
 
+// How sums are written that are complete: what is added, and a clamp.
+struct Finish {
+  float* const* y;          // of every output channel of the group
+  const float* const* add;  // likewise, or null
+  int64_t at;               // where the tile begins, in y and in add
+  int64_t last;             // numbers of its last vector
+  float low, high;
+};
+
 struct Sum {
   const float* const* x;    // plane of every input channel that is read
   const int64_t* w_of_in;   // where its weights lie behind a pointer of w
@@ -29,15 +38,50 @@ struct Sum {
   const float* const* w;    // weights of every output channel of the group
   const int64_t* taps;      // kernel elements as offsets into a plane
   int64_t tap_count;
+  int64_t tap_step;         // floats between the weights of two taps
   bool ahead;               // ask for the weights of the inputs to come
+  int64_t ahead_step;       // floats on, for each output more
   int64_t far;              // of one tap: how many floats on, or 0
+  const float* packed;      // pixels of a tile, one input behind the other
+  const Finish* finish;     // or null: the sums go into acc
 };
 
 // So many inputs ahead; w_of_in has as many entries more.
 constexpr int64_t kAhead = 8;
 
+// Where a tile's pixels are read: of several taps or of one tap in the planes,
+// or of one tap in a copy.
+enum Pixels { kTaps, kOneTap, kPacked };
+
+template <int OUT, int VECS>
+inline void write_tile(const Vec (&a)[OUT][VECS], const Finish& f) {
+  const Vec low = broadcast(f.low), high = broadcast(f.high);
+#pragma GCC unroll 8
+  for (int o = 0; o < OUT; ++o) {
+    float* const y = f.y[o] + f.at;
+    const float* const add = f.add ? f.add[o] + f.at : nullptr;
+    // no CPU foresees that the next tile is written here after many others
+    __builtin_prefetch(y + VECS * kLanes, 1);
+    __builtin_prefetch(y + 2 * VECS * kLanes - 1, 1);
+    if (add) {
+      __builtin_prefetch(add + VECS * kLanes);
+      __builtin_prefetch(add + 2 * VECS * kLanes - 1);
+    }
+#pragma GCC unroll 8
+    for (int v = 0; v < VECS; ++v) {
+      Vec value = a[o][v];
+      if (add) value += load(add + v * kLanes);
+      value = clamp(value, low, high);
+      if (v == VECS - 1 && f.last < kLanes)
+        memcpy(y + v * kLanes, &value, size_t(f.last) * sizeof(float));
+      else
+        store(y + v * kLanes, value);
+    }
+  }
+}
+
 // acc[o][v] (+)= sum over inputs and taps of w * x, from position p on.
-template <int OUT, int VECS, bool ONE_TAP>
+template <int OUT, int VECS, Pixels PIXELS>
 void tile(const Sum& sum, int64_t p, float* acc, int64_t acc_stride,
           const float* start) {
   Vec a[OUT][VECS];
@@ -50,22 +94,22 @@ void tile(const Sum& sum, int64_t p, float* acc, int64_t acc_stride,
       a[o][v] = start ? broadcast(start[o])
                       : load(acc + o * acc_stride + v * kLanes);
   }
-  const int64_t taps = ONE_TAP ? 1 : sum.tap_count;
+  const int64_t taps = PIXELS == kTaps ? sum.tap_count : 1;
   const int64_t inputs = sum.inputs;
-#pragma GCC unroll 2
-  for (int64_t i = 0; i < inputs; ++i) {
-    const float* plane = sum.x[i] + p;
+  const auto add_input = [&](int64_t i, const float* plane)
+                             __attribute__((always_inline)) {
     int64_t at = sum.w_of_in[i];
     // wide layers' weights come from afar: ask for them in time
-    if (!ONE_TAP && sum.ahead) {
+    if (PIXELS == kTaps && sum.ahead) {
       const int64_t later = sum.w_of_in[i + kAhead];
 #pragma GCC unroll 8
-      for (int o = 0; o < OUT; ++o) __builtin_prefetch(w[o] + later);
+      for (int o = 0; o < OUT; ++o)
+        __builtin_prefetch(w[o] + later + o * sum.ahead_step);
     }
-    if (ONE_TAP && sum.far) __builtin_prefetch(w[0] + at + sum.far);
-    for (int64_t t = 0; t < taps; ++t, ++at) {
-      const float* from = ONE_TAP ? plane : plane + sum.taps[t];
-      if (OUT <= VECS) {
+    if (PIXELS == kOneTap && sum.far) __builtin_prefetch(w[0] + at + sum.far);
+    for (int64_t t = 0; t < taps; ++t, at += sum.tap_step) {
+      const float* from = PIXELS == kTaps ? plane + sum.taps[t] : plane;
+      if (PIXELS != kPacked && OUT <= VECS) {
         Vec wide[OUT];
 #pragma GCC unroll 8
         for (int o = 0; o < OUT; ++o) wide[o] = broadcast(w[o][at]);
@@ -87,7 +131,16 @@ void tile(const Sum& sum, int64_t p, float* acc, int64_t acc_stride,
         }
       }
     }
+  };
+  if (PIXELS == kPacked) {
+#pragma GCC unroll 4
+    for (int64_t i = 0; i < inputs; ++i)
+      add_input(i, sum.packed + i * VECS * kLanes);
+  } else {
+#pragma GCC unroll 2
+    for (int64_t i = 0; i < inputs; ++i) add_input(i, sum.x[i] + p);
   }
+  if (sum.finish) return write_tile(a, *sum.finish);
 #pragma GCC unroll 8
   for (int o = 0; o < OUT; ++o)
 #pragma GCC unroll 8
@@ -98,34 +151,38 @@ void tile(const Sum& sum, int64_t p, float* acc, int64_t acc_stride,
 using TileFn = void (*)(const Sum&, int64_t, float*, int64_t, const float*);
 
 template <int OUT, int VECS>
-TileFn pick(bool one_tap) {
-  if constexpr (OUT * VECS <= kMaxTile)
-    return one_tap ? tile<OUT, VECS, true> : tile<OUT, VECS, false>;
+TileFn pick(Pixels pixels) {
+  if constexpr (OUT * VECS <= kMaxTile) {
+    static constexpr TileFn all[] = {tile<OUT, VECS, kTaps>,
+                                     tile<OUT, VECS, kOneTap>,
+                                     tile<OUT, VECS, kPacked>};
+    return all[pixels];
+  }
   return nullptr;
 }
 
 template <int OUT>
-TileFn pick_vectors(int vectors, bool one_tap) {
+TileFn pick_vectors(int vectors, Pixels pixels) {
   switch (vectors) {
-    case 1: return pick<OUT, 1>(one_tap);
-    case 2: return pick<OUT, 2>(one_tap);
-    case 3: return pick<OUT, 3>(one_tap);
-    case 4: return pick<OUT, 4>(one_tap);
-    case 5: return pick<OUT, 5>(one_tap);
-    case 6: return pick<OUT, 6>(one_tap);
-    case 7: return pick<OUT, 7>(one_tap);
-    default: return pick<OUT, 8>(one_tap);
+    case 1: return pick<OUT, 1>(pixels);
+    case 2: return pick<OUT, 2>(pixels);
+    case 3: return pick<OUT, 3>(pixels);
+    case 4: return pick<OUT, 4>(pixels);
+    case 5: return pick<OUT, 5>(pixels);
+    case 6: return pick<OUT, 6>(pixels);
+    case 7: return pick<OUT, 7>(pixels);
+    default: return pick<OUT, 8>(pixels);
   }
 }
 
-inline TileFn pick_tile(int out, int vectors, bool one_tap) {
+inline TileFn pick_tile(int out, int vectors, Pixels pixels) {
   switch (out) {
-    case 1: return pick_vectors<1>(vectors, one_tap);
-    case 2: return pick_vectors<2>(vectors, one_tap);
-    case 3: return pick_vectors<3>(vectors, one_tap);
-    case 4: return pick_vectors<4>(vectors, one_tap);
-    case 5: return pick_vectors<5>(vectors, one_tap);
-    default: return pick_vectors<6>(vectors, one_tap);
+    case 1: return pick_vectors<1>(vectors, pixels);
+    case 2: return pick_vectors<2>(vectors, pixels);
+    case 3: return pick_vectors<3>(vectors, pixels);
+    case 4: return pick_vectors<4>(vectors, pixels);
+    case 5: return pick_vectors<5>(vectors, pixels);
+    default: return pick_vectors<6>(vectors, pixels);
   }
 }
 
@@ -143,7 +200,7 @@ inline void sum_group(Sum sum, int out, int64_t begin, int64_t vectors,
   const int64_t most = vectors_beside(out);
   const int64_t tiles = (vectors + most - 1) / most;
   const int64_t all = sum.inputs;
-  const bool one_tap = sum.tap_count == 1;
+  const Pixels pixels = sum.tap_count == 1 ? kOneTap : kTaps;
   const float* const* x = sum.x;
   const int64_t* w_of_in = sum.w_of_in;
   const int64_t far = sum.far;
@@ -158,122 +215,73 @@ inline void sum_group(Sum sum, int out, int64_t begin, int64_t vectors,
       const int64_t to = (t + 1) * vectors / tiles;
       sum.ahead = t == 0;  // the other tiles find them there
       sum.far = t == 0 ? far : 0;
-      pick_tile(out, int(to - from), one_tap)(
+      pick_tile(out, int(to - from), pixels)(
           sum, begin + from * kLanes, acc + from * kLanes, acc_stride,
           first ? nullptr : start);
     }
   }
 }
 
-// As tile, of one tap; vectors of an input's pixels lie side by side, those
-// of the next input behind them.
-template <int OUT, int VECS>
-void packed_tile(const float* x, const Sum& sum, float* acc,
-                 int64_t acc_stride, const float* start) {
-  Vec a[OUT][VECS];
-  const float* w[OUT];
-#pragma GCC unroll 8
-  for (int o = 0; o < OUT; ++o) {
-    w[o] = sum.w[o];
-#pragma GCC unroll 8
-    for (int v = 0; v < VECS; ++v)
-      a[o][v] = start ? broadcast(start[o])
-                      : load(acc + o * acc_stride + v * kLanes);
-  }
-  const int64_t inputs = sum.inputs;
-  const int64_t* const ats = sum.w_of_in;
-#pragma GCC unroll 4
-  for (int64_t i = 0; i < inputs; ++i, x += VECS * kLanes) {
-    const int64_t at = ats[i];
-    Vec pixels[VECS];
-#pragma GCC unroll 8
-    for (int v = 0; v < VECS; ++v) pixels[v] = load(x + v * kLanes);
-#pragma GCC unroll 8
-    for (int o = 0; o < OUT; ++o) {
-      const Vec wide = broadcast(w[o][at]);
-#pragma GCC unroll 8
-      for (int v = 0; v < VECS; ++v) a[o][v] += wide * pixels[v];
-    }
-  }
-#pragma GCC unroll 8
-  for (int o = 0; o < OUT; ++o)
-#pragma GCC unroll 8
-    for (int v = 0; v < VECS; ++v)
-      store(acc + o * acc_stride + v * kLanes, a[o][v]);
-}
-
-using PackedFn = void (*)(const float*, const Sum&, float*, int64_t,
-                          const float*);
-
-template <int OUT, int VECS>
-PackedFn packed_or_none() {
-  if constexpr (OUT * VECS <= kMaxTile) return packed_tile<OUT, VECS>;
-  return nullptr;
-}
-
-template <int OUT>
-PackedFn pick_packed_vectors(int vectors) {
-  switch (vectors) {
-    case 1: return packed_or_none<OUT, 1>();
-    case 2: return packed_or_none<OUT, 2>();
-    case 3: return packed_or_none<OUT, 3>();
-    case 4: return packed_or_none<OUT, 4>();
-    case 5: return packed_or_none<OUT, 5>();
-    case 6: return packed_or_none<OUT, 6>();
-    case 7: return packed_or_none<OUT, 7>();
-    default: return packed_or_none<OUT, 8>();
-  }
-}
-
-inline PackedFn pick_packed(int out, int vectors) {
-  switch (out) {
-    case 1: return pick_packed_vectors<1>(vectors);
-    case 2: return pick_packed_vectors<2>(vectors);
-    case 3: return pick_packed_vectors<3>(vectors);
-    case 4: return pick_packed_vectors<4>(vectors);
-    case 5: return pick_packed_vectors<5>(vectors);
-    default: return pick_packed_vectors<6>(vectors);
-  }
-}
-
-constexpr int64_t kWorthPacking = 4;  // groups of outputs that read a tile
-constexpr int64_t kPacked = 240;      // inputs of it, at most
+constexpr int64_t kInputsOfOneTap = 192;  // summed in one pass, about
+constexpr int64_t kPackedInputs = kInputsOfOneTap * 5 / 4;  // see passes_of
+constexpr int64_t kPackedGroups = 4;  // of outputs: worth a copy of a tile
+constexpr int kPackedVectors = 4;
+static_assert(vectors_beside(kMaxOut * (kPackedGroups - 1) / kPackedGroups +
+                             1) <= kPackedVectors,
+              "so many groups of outputs are as large as that");
 
 // Pixels of a tile, whose inputs are far apart in their planes.
 struct PackedTile {
-  float pixels[kPacked * kMaxVec * kLanes] __attribute__((aligned(64)));
+  float pixels[kPackedInputs * kPackedVectors * kLanes]
+      __attribute__((aligned(64)));
 
-  void take(const Sum& sum, int64_t p, int64_t vectors) {
+  const float* take(const Sum& sum, int64_t p, int64_t vectors) {
     float* to = pixels;
     for (int64_t i = 0; i < sum.inputs; ++i) {
       const float* from = sum.x[i] + p;
       for (int64_t v = 0; v < vectors; ++v, to += kLanes)
         store(to, load(from + v * kLanes));
     }
+    return pixels;
   }
 };
 
 constexpr int64_t kGroups = 16;  // of outputs, that use what is in a cache
 constexpr int64_t kBlockOuts = kGroups * kMaxOut;
 
-// Sums over all inputs for up to kBlockOuts outputs and all their vectors. A
-// tile of pixels of some inputs stays in the first cache while all groups of
-// outputs use it, their weights in the second.
+// Rows of outputs: where they are written, just as their sums lie.
+struct RowsOut {
+  float* y[kBlockOuts];
+  const float* add[kBlockOuts];
+  bool adds;
+  float low, high;
+  int64_t count;  // of numbers
+};
+
+// Sums over all inputs for up to kBlockOuts outputs and all their vectors,
+// into `rows` or, without them, into `acc`. A tile of pixels of some inputs
+// stays in the first cache while all groups of outputs use it, their weights
+// in the second.
 inline void sum_block(Sum sum, int64_t outs, int64_t begin, int64_t vectors,
                       float* acc, int64_t acc_stride, const float* start,
-                      int64_t inputs_at_once) {
+                      int64_t inputs_at_once, const RowsOut* rows) {
   PackedTile packed;
   const int64_t groups = ceil_div(outs, kMaxOut);
   const int64_t most = vectors_beside(int(ceil_div(outs, groups)));
   const int64_t tiles = ceil_div(vectors, most);
   const int64_t all = sum.inputs, far = sum.far;
-  const bool one_tap = sum.tap_count == 1;
+  const bool packs = sum.tap_count == 1 && !far && groups >= kPackedGroups &&
+                     inputs_at_once <= kInputsOfOneTap;
+  const Pixels pixels = packs                ? kPacked
+                        : sum.tap_count == 1 ? kOneTap
+                                             : kTaps;
   const float* const* x = sum.x;
   const float* const* w = sum.w;
   const int64_t* w_of_in = sum.w_of_in;
   const int64_t passes = passes_of(all, inputs_at_once);
   for (int64_t pass = 0; pass < passes; ++pass) {
     const int64_t first = pass * all / passes;
+    const bool finishes = rows && pass == passes - 1;
     sum.x = x + first;
     sum.w_of_in = w_of_in + first;
     sum.inputs = (pass + 1) * all / passes - first;
@@ -282,22 +290,27 @@ inline void sum_block(Sum sum, int64_t outs, int64_t begin, int64_t vectors,
       const int64_t to = (t + 1) * vectors / tiles;
       sum.ahead = t == 0;  // the other tiles find them there
       sum.far = t == 0 ? far : 0;
-      const bool packs = one_tap && !far && groups >= kWorthPacking &&
-                         sum.inputs <= kPacked;
-      if (packs) packed.take(sum, begin + from * kLanes, to - from);
+      if (packs)
+        sum.packed = packed.take(sum, begin + from * kLanes, to - from);
+      Finish finish;
+      if (finishes) {
+        finish.low = rows->low;
+        finish.high = rows->high;
+        finish.at = from * kLanes;
+        finish.last = smaller(kLanes, rows->count - (to - 1) * kLanes);
+        sum.finish = &finish;
+      }
       for (int64_t k = 0; k < groups; ++k) {
         const int64_t o0 = k * outs / groups, o1 = (k + 1) * outs / groups;
         sum.w = w + o0;
-        if (packs) {
-          pick_packed(int(o1 - o0), int(to - from))(
-              packed.pixels, sum, acc + o0 * acc_stride + from * kLanes,
-              acc_stride, pass ? nullptr : start + o0);
-          continue;
+        if (finishes) {
+          finish.y = rows->y + o0;
+          finish.add = rows->adds ? rows->add + o0 : nullptr;
         }
-        pick_tile(int(o1 - o0), int(to - from), one_tap)(
+        pick_tile(int(o1 - o0), int(to - from), pixels)(
             sum, begin + from * kLanes,
             acc + o0 * acc_stride + from * kLanes, acc_stride,
-            first ? nullptr : start + o0);
+            pass ? nullptr : start + o0);
       }
     }
   }

@@ -22,6 +22,8 @@ constexpr int64_t kFar = 768;  // floats ahead that weights are asked for
 
 struct Winograd {
   Layout at;       // the input's tiles as a 4 x 4 conv with stride 2
+  bool padded;     // the input has zeros around it, and what lies behind may
+                   // be read
   float* weights;  // transformed
   int64_t number_step;  // floats between the 16
   int64_t inputs, outputs, at_once;
@@ -73,7 +75,8 @@ inline int64_t at_input(const Winograd& w, int64_t i) {
   return (i - rest) * w.outputs + rest * kMaxOut;
 }
 
-bool prepare_winograd(const Program& p, Op& op, Keep& keep, Winograd*& plan) {
+bool prepare_winograd(const Program& p, Op& op, Keep& keep, bool padded,
+                      Winograd*& plan) {
   const Value &x = p.values[op.x], &y = p.values[op.y];
   plan = (Winograd*)take(keep, sizeof(Winograd));
   Winograd& w = *plan;
@@ -86,6 +89,9 @@ bool prepare_winograd(const Program& p, Op& op, Keep& keep, Winograd*& plan) {
   map.height = ceil_div(y.height, 2);
   map.width = ceil_div(y.width, 2);
   if (!lay_out(tiles, from, map, keep, w.at)) return false;
+  // of an odd number of rows, one more is read, whose sums are not written
+  w.padded = padded && (y.height % 2 == 0 ||
+                        2 * round_up(w.at.pitch, kLanes) <= kSlack);
   const int64_t each = (x.channels + y.channels) * 64 * map.width;
   w.rows = smaller(map.height, larger(1, kTileBytes / each));
   w.rows = ceil_div(map.height, ceil_div(map.height, w.rows));
@@ -194,12 +200,12 @@ inline void sum_tiles(const Winograd& w, const WinogradMemory& m,
   for (int64_t o = o0; o < o1; ++o)
     weights[o - o0] =
         w.weights + number * w.number_step + at_output(w, outs[o]);
-  const Sum sum{m.planes, m.steps, ins.count, weights, tap, 1, false,
+  const Sum sum{m.planes, m.steps, ins.count, weights, tap, 1, 1, false, 0,
                 w.blocks ? kFar : 0};
   sum_block(sum, o1 - o0, number * ins.count * w.step,
             ceil_div(tiles, kLanes),
             m.outputs + (number * outs.count + o0) * w.step, w.step, zero,
-            w.at_once);
+            w.at_once, nullptr);
 }
 
 void run_winograd(const Op& op, Context& c, const Winograd& w, const Map& x,
@@ -215,7 +221,11 @@ void run_winograd(const Op& op, Context& c, const Winograd& w, const Map& x,
     share(op, c, ins.count, grain, [&](int64_t b, int64_t e, int64_t thread) {
       float* plane = (float*)(c.own + thread * c.own_step);
       for (int64_t i = b; i < e; ++i) {
-        fill_rows(w.at, x.at(ins[i]), x.row, q0, rows + 1, plane);
+        const float* from = x.at(ins[i]);
+        if (w.padded)
+          fill_padded_rows(w.at, from, x.row, q0, rows + 1, plane);
+        else
+          fill_rows(w.at, from, x.row, q0, rows + 1, plane);
         transform_input(w, plane, rows, ins.count * w.step,
                         m.inputs + i * w.step);
       }

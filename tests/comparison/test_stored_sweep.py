@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fgc_mm.comparison.kept_sweep import add_sweep
+from fgc_mm.comparison.stored_sweep import add_sweep
 from fgc_mm.errors import FGCError
 
 
@@ -26,7 +26,7 @@ def test_it_is_added_and_nothing_else_changes(tmp_path):
 @pytest.mark.parametrize(
     ('sweep', 'words'),
     [
-        (rows(76.0, 74.0), 'error of 25.00 %, and the checkpoint one of 26.0'),
+        (rows(76.0, 74.0), 'error of 25.00 %, but the checkpoint has 26.0'),
         (rows(75.0, thresholds=[0.4]), 'without 0.5 cannot be compared'),
     ],
 )

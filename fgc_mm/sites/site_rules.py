@@ -1,4 +1,4 @@
-"""From the flow of channels to sites."""
+"""Decides which layers can be gated (sites), from the channel flow."""
 
 from collections import Counter
 from collections.abc import Container, Iterator, Sequence
@@ -18,16 +18,19 @@ from fgc_mm.sites.layout import (
 )
 from fgc_mm.sites.site import GateSite, Positions, SiteLayer
 
-FOLDS = (1, 2)  # output channels per channel of a site
+# output channels of a layer per channel of its site (2: gated linear units,
+# split attention)
+FOLDS = (1, 2)
 
 
 class SiteSearch:
-    """Finds the dense layers whose output channels can be gated.
+    """Finds the conv and linear layers whose output channels can be gated.
 
     Args:
         backbone: The network.
         probe: Probes the network.
-        per_image: Dense layers with one batch item per image.
+        per_image: Names of the layers whose batch size equals the number of
+            images.
         kinds: Kinds of sites to search for.
     """
 
@@ -47,8 +50,8 @@ class SiteSearch:
             if probe.runs[ProbePoint('input', name)] == 1
         }
         self._flow = ChannelFlow(probe, every=kinds.residual)
-        self._macs = _dense_macs(backbone, probe)
-        self._total = probe.macs_outside_dense() + sum(
+        self._macs = _layer_macs(backbone, probe)
+        self._total = probe.macs_outside_layers() + sum(
             macs
             for path, macs in self._macs.items()
             if not is_depthwise(backbone.get_submodule(path))
@@ -80,17 +83,24 @@ class SiteSearch:
                 yield site
 
     def _may_be_internal(self, name: str) -> bool:
-        """Whether the passes that identify channels can find a site."""
+        """Cheap check before channels are identified.
+
+        The layer's channels meet those of at most one other source, and
+        every input that they reach can be masked.
+        """
         reached = {
             point: others
             for point, others in self._flow.reached(name).items()
             if not point.kind.startswith('module')
         }
-        met = frozenset().union(*reached.values())
-        return len(met) <= 1 and all(map(self._maskable, reached))
+        other_sources = frozenset().union(*reached.values())
+        return len(other_sources) <= 1 and all(map(self._maskable, reached))
 
     def _internal_site(self, name: str, fold: int) -> GateSite | None:
-        """A site whose channels reach only dense layers, without a sum."""
+        """A site whose channels reach only inputs of conv or linear layers.
+
+        No residual sum is on the way.
+        """
         arrivals = self._arrivals(name, fold)
         if not all(map(self._gateable, arrivals, arrivals.values())):
             return None
@@ -110,6 +120,7 @@ class SiteSearch:
 
     def _arrivals(self, name: str, fold: int) -> dict[ProbePoint, Arrival]:
         if self._probe.sources[name] % fold:
+            # not divisible: an arrival that makes no site
             return {ProbePoint('end', ''): Arrival((MIXED,), frozenset())}
         return {
             point: arrival
@@ -118,6 +129,7 @@ class SiteSearch:
         }
 
     def _gateable(self, point: ProbePoint, arrival: Arrival) -> bool:
+        """All channels arrive unmixed, and the point can be masked."""
         return arrival.unmixed and self._maskable(point)
 
     def _maskable(self, point: ProbePoint) -> bool:
@@ -137,15 +149,17 @@ class SiteSearch:
     ) -> SiteLayer | None:
         """The layer that scales the channels (squeeze-excite), if any.
 
-        It must reach these channels only, and the result must be zero where
-        the channels are zero: so it is multiplied, not added.
+        It must reach only this site's channels. The product must be zero
+        where they are zero, which excludes addition.
         """
         (other, *more) = others
         if more or other not in self._runs_once:
             return None
         try:
             nonzero = self._probe.nonzero_when_zeroed(zeroed=name)
-        except BrokenProbe:  # a closed channel would break it as well
+        # the network fails with zeroed channels, so it would fail with
+        # closed ones
+        except BrokenProbe:
             return None
         for fold in FOLDS:
             positions = self._scaled_channels(other, fold, arrivals, nonzero)
@@ -167,14 +181,14 @@ class SiteSearch:
         for point, arrival in self._arrivals(other, fold).items():
             if point not in arrivals:
                 return None
-            for scale, channel, rest in zip(
+            for scale, channel, is_nonzero in zip(
                 arrival.positions,
                 arrivals[point].positions,
                 nonzero[point].tolist(),
             ):
                 if scale == NONE:
                     continue
-                if scale == MIXED or channel < 0 or rest:
+                if scale == MIXED or channel < 0 or is_nonzero:
                     return None
                 if positions[scale] not in (NONE, channel):
                     return None
@@ -193,29 +207,29 @@ class SiteSearch:
             if point.kind in ('input', 'end')
         ):
             return None
-        alone = {
+        maskable = {
             point: arrival
             for point, arrival in arrivals.items()
             if point.kind in ('input', 'depthwise')
             and not arrival.others
             and self._gateable(point, arrival)
         }
-        alone = {
+        maskable = {
             point: arrival
-            for point, arrival in alone.items()
-            if point.kind == 'input' or self._is_masked_behind(point, alone)
+            for point, arrival in maskable.items()
+            if point.kind == 'input' or self._is_masked_after(point, maskable)
         }
         channels = self._probe.sources[name]
         end = self._branch_end(name, arrivals)
-        return self._site(name, channels, alone, [SiteLayer(name)], end)
+        return self._site(name, channels, maskable, [SiteLayer(name)], end)
 
-    def _is_masked_behind(
+    def _is_masked_after(
         self, conv: ProbePoint, masked: Container[ProbePoint]
     ) -> bool:
         """Whether all outputs of a depthwise conv arrive at masked inputs.
 
-        A closed channel of its input gives its bias as output, which a norm
-        over all channels or a sum would carry into the open channels.
+        A depthwise conv outputs its bias for a closed channel; a following
+        norm over all channels, or a sum, would mix that into open channels.
         """
         try:
             reached = self._probe.points_affected_by(conv.path)
@@ -230,49 +244,52 @@ class SiteSearch:
     def _branch_end(
         self, name: str, arrivals: dict[ProbePoint, Arrival]
     ) -> str:
-        """The last module that all of a layer's channels pass, in order."""
+        """The last module that all channels of the layer pass through.
+
+        Their order is unchanged there.
+        """
         last = channels_last(self._backbone.get_submodule(name))
         kind = 'module-last' if last else 'module'
         channels = self._probe.sources[name]
-        whole = Arrival(tuple(range(channels)), frozenset())
-        everything = {name: torch.ones(channels).bool()}
+        in_order = Arrival(tuple(range(channels)), frozenset())
+        all_channels = {name: torch.ones(channels).bool()}
         for point in reversed(arrivals):
             if (
                 point.kind != kind
-                or arrivals[point] != whole
+                or arrivals[point] != in_order
                 or not self._probe.runs_once(point.path)
             ):
                 continue
-            if self._all_pass(everything, point.path):
+            if self._all_pass(all_channels, point.path):
                 return point.path
         return name
 
     def _all_pass(self, change: dict[str, Tensor], module: str) -> bool:
-        """Whether a change has no effect if a module's output is fixed."""
+        """Whether all effects of a change pass through this module."""
         try:
-            around = self._probe.propagate(change, fixed=module)
+            bypassing = self._probe.propagate(change, fixed=module)
         except BrokenProbe:
             return False
         return not any(
             flags.any()
-            for point, flags in around.items()
+            for point, flags in bypassing.items()
             if point.kind in ('input', 'end')
         )
 
     def _split(self, site: GateSite) -> list[GateSite]:
-        everything = {site.name: torch.ones(site.channels).bool()}
+        all_channels = {site.name: torch.ones(site.channels).bool()}
 
-        def alone(path: str) -> bool:
+        def is_separable(path: str) -> bool:
             layer = self._backbone.get_submodule(path)
-            return is_depthwise(layer) and self._all_pass(everything, path)
+            return is_depthwise(layer) and self._all_pass(all_channels, path)
 
         return [
             replace(part, macs_share=self._macs_share(part))
-            for part in split_depthwise(site, alone)
+            for part in split_depthwise(site, is_separable)
         ]
 
     def _macs_share(self, site: GateSite) -> float:
-        """Fraction of the backbone's dense MACs in layers that it shrinks."""
+        """Fraction of the MACs in the layers whose width the site reduces."""
         paths = {member.path for member in (*site.consumers, *site.outputs)}
         return sum(self._macs[path] for path in paths) / self._total
 
@@ -316,12 +333,12 @@ class SiteSearch:
 
 
 def _compact_positions(positions: Sequence[int], channels: int) -> Positions:
-    """Positions; ``None`` for all of a site's channels in order."""
-    whole = list(positions) == [*range(channels)]
-    return None if whole else tuple(positions)
+    """The positions; ``None`` if they are 0..C-1."""
+    in_order = list(positions) == [*range(channels)]
+    return None if in_order else tuple(positions)
 
 
-def _dense_macs(backbone: nn.Module, probe: ChannelProbe) -> Counter[str]:
+def _layer_macs(backbone: nn.Module, probe: ChannelProbe) -> Counter[str]:
     """MACs of every conv and linear layer, for one image."""
     macs: Counter[str] = Counter()
     for path, shape in probe.shapes.items():

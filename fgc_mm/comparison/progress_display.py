@@ -1,4 +1,4 @@
-"""What the user sees of a comparison: a line per run."""
+"""Shows the progress of a comparison in the terminal, a line per run."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ from .results import epochs_done
 from .run import Run
 from .table import Row
 
-REFRESH = 2.0  # seconds between two looks into the runs' logs
+REFRESH_SECONDS = 2.0  # between two reads of the runs' logs
 HEAD = 'method', 'runs', 'error %', 'best %', 'pruned %', 'MACs'
 
 
-class Board:
-    """A progress line per run; on no terminal, a line per event.
+class ProgressDisplay:
+    """A progress line per run; outside a terminal, a line per event.
 
     Args:
-        console: Where to.
+        console: To print on.
         runs: All runs.
     """
 
     def __init__(self, console: Console, runs: Sequence[Run]) -> None:
         self.console = console
         self.runs = runs
-        self._looked = 0.0
+        self._refreshed = 0.0
         self._progress = Progress(
             TextColumn('{task.description}'),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
-            TextColumn('{task.fields[note]}'),
+            TextColumn('{task.fields[state]}'),
             console=console,
             disable=not console.is_terminal,
         )
         self._tasks: dict[str, TaskID] = {}
 
-    def __enter__(self) -> Board:
+    def __enter__(self) -> ProgressDisplay:
         for run in self.runs:
             self._tasks[run.name] = self._progress.add_task(
-                run.name, total=run.method.epochs, note=run.state
+                run.name, total=run.method.epochs, state=run.state
             )
         self._progress.start()
         return self
@@ -65,31 +65,31 @@ class Board:
         self._progress.stop()
 
     def changed(self, run: Run, result: dict[str, Any] | None) -> None:
-        """Says that a run has come into another state."""
-        note = run.state
+        """Print the new state of a run."""
+        text = run.state
         if result is not None:
-            note = (
+            text = (
                 f'done: error {result["error"]:.2f} %, '
                 f'{result["macs/pruning_ratio"]:.1f} % of the MACs pruned'
             )
         elif run.reason:
-            note = f'{run.state}: {run.reason}'
-        self._update(run, note)
-        self.console.print(f'{run.name}: {note}', markup=False, soft_wrap=True)
+            text = f'{run.state}: {run.reason}'
+        self._update(run, text)
+        self.console.print(f'{run.name}: {text}', markup=False, soft_wrap=True)
 
     def tick(self) -> None:
-        """Looks, now and then, how far the runs are."""
+        """Update the progress lines every REFRESH_SECONDS."""
         if not self.console.is_terminal:
             return
-        if time.monotonic() - self._looked < REFRESH:
+        if time.monotonic() - self._refreshed < REFRESH_SECONDS:
             return
-        self._looked = time.monotonic()
+        self._refreshed = time.monotonic()
         for run in self.runs:
             if run.state == 'training':
                 self._update(run, run.state)
 
     def show(self, rows: Sequence[Row]) -> None:
-        """Prints the short table."""
+        """Print the short table."""
         table = Table(box=None)
         for number, name in enumerate(HEAD):
             table.add_column(
@@ -102,12 +102,12 @@ class Board:
             table.add_row(*line)
         self.console.print(table)
 
-    def _update(self, run: Run, note: str) -> None:
+    def _update(self, run: Run, text: str) -> None:
         done, error = epochs_done(run.folder)
         if run.state == 'training' and error is not None:
-            note = f'{note}, error {error:.2f} %'
+            text = f'{text}, error {error:.2f} %'
         if run.state == 'done':
             done = run.method.epochs
         task = self._tasks.get(run.name)
         if task is not None:
-            self._progress.update(task, completed=done, note=note)
+            self._progress.update(task, completed=done, state=text)

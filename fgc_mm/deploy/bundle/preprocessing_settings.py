@@ -1,4 +1,4 @@
-"""A config's test pipeline and data preprocessor as plain settings."""
+"""Converts a config's test pipeline and data preprocessor to settings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fgc_mm.models import NonBlockingDataPreprocessor
 from fgc_mm.runtime.preprocessing import new_size, size_after
 from fgc_mm.runtime.resizing import CV2, PILLOW
 
-# data sets whose items hold the decoded image, and its channel order
+# data sets whose items contain the decoded image, and its channel order
 IN_MEMORY = {
     'CIFAR10': 'rgb',
     'CIFAR100': 'rgb',
@@ -32,7 +32,7 @@ LIBRARIES = ('fgc_mm', 'mmcv', 'mmpretrain')
 def preprocessing_settings(
     cfg: Config, model: nn.Module, size: tuple[int, int] | None = None
 ) -> dict[str, Any]:
-    """``preprocessing`` of the file's JSON, see docs/runtime.md.
+    """``preprocessing`` of the file's metadata, see docs/runtime.md.
 
     Args:
         cfg: The config.
@@ -66,14 +66,14 @@ def _size_after(steps: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
     sizes = {size_after(steps, size) for size in ((700, 900), (900, 700))}
     if len(sizes) > 1:
         raise FGCError(
-            'the test pipeline makes images of several sizes, but the file '
-            'is for one; add a Resize or CenterCrop with a fixed size.'
+            'the test pipeline makes images of several sizes, but a file '
+            'supports one; add a Resize or CenterCrop with a fixed size.'
         )
     return sizes.pop()
 
 
 def innermost_dataset(cfg: Config) -> Mapping[str, Any]:
-    """The data set config that has a pipeline."""
+    """The config of the data set that has the pipeline."""
     dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
     while 'pipeline' not in dataset and isinstance(
         dataset.get('dataset'), Mapping
@@ -82,7 +82,7 @@ def innermost_dataset(cfg: Config) -> Mapping[str, Any]:
     if 'pipeline' not in dataset:
         raise FGCError(
             f'the test set of {cfg.filename} '
-            f'({dataset.get("type", "none is there")}) has no pipeline, which '
+            f'({dataset.get("type", "missing")}) has no pipeline, which '
             'defines the preprocessing of images; give a config that has one.'
         )
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
@@ -114,7 +114,7 @@ def _image_format(
     if name not in IN_MEMORY:
         raise FGCError(
             f'the pipeline of {name} begins with '
-            f'{_name(steps[0]) if steps else "nothing"}, so it is not known '
+            f'{_name(steps[0]) if steps else "nothing"}, so it is unknown '
             f'how its images are read; begin it with one of '
             f'{", ".join(LOADERS)}.'
         )

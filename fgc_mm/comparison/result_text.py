@@ -1,4 +1,4 @@
-"""Sentences about results that were kept."""
+"""Sentences about stored results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Results = Sequence[Mapping[str, Any]]
 
 
 def progress(study: Study, results: Results) -> str:
-    """How many seeds every row has, and what that answers."""
+    """How many seeds every row has, and the answers to the questions."""
     wanted = {e.row: e.seeds or study.seeds or SEEDS for e in study.entries}
     done = Counter(
         result['method']
@@ -35,12 +35,12 @@ def progress(study: Study, results: Results) -> str:
 def _answers(study: Study, results: Results) -> str:
     found = [answer(question, results) for question in study.questions]
     answered = [one for one in found if one.margin is not None]
-    waiting = len(found) - len(answered)
+    open_questions = len(found) - len(answered)
     text = ''
-    if waiting:
+    if open_questions:
         text = (
-            f' Questions without an answer: {waiting} of {len(found)}; an '
-            'answer takes two seeds of both rows.'
+            f' Questions without an answer: {open_questions} of '
+            f'{len(found)}; an answer needs two seeds of both rows.'
         )
     if answered:
         text += '\n\n' + '\n'.join(f'- {_sentence(one)}' for one in answered)
@@ -65,11 +65,11 @@ def _verdict(found: Answer, low: float, high: float) -> str:
         return f'{row} is better than {against}'
     if low > 0:
         return f'{row} is worse than {against}'
-    return f'no difference between {row} and {against} is shown'
+    return f'no significant difference between {row} and {against}'
 
 
 def caption(study: Study, results: Results) -> str:
-    """What a figure of :func:`trade_off_plot` shows."""
+    """The caption of a figure of :func:`trade_off_plot`."""
     swept = any(result.get('threshold_sweep') for result in results)
     lines = (
         'Each gated network is trained once per seed (large marker) and '

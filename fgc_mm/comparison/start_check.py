@@ -1,4 +1,4 @@
-"""Which runs can start from the one that is trained first."""
+"""Checks that a run can start from the weights of another run."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import Any
 from ..errors import FGCError
 from .run import Method
 
-# what tells one network from another in a backbone's config
+# keys of a backbone's config that must be equal
 NETWORK = 'type', 'depth', 'arch', 'base_channels'
 
 
 def check_start(first: Method, method: Method) -> None:
-    """Refuses a start whose weights a method cannot take.
+    """Check that a method can load the weights of its start.
 
-    mmengine loads what fits and warns of the rest, so that a run with other
-    layers than its start would begin with random weights.
+    mmengine loads the weights that fit and warns of the others, so a run with
+    other layers than its start would begin with random weights.
 
     Args:
-        first: What is trained first, dense or gated.
-        method: What starts from it.
+        first: Trained first, dense or gated.
+        method: Starts from its weights.
 
     Raises:
         FGCError: A method without gates starts from a gated network, or the
-            method's network is another one than the start's.
+            two networks differ.
     """
     wanted, start_has_gates = _network(first)
     network, has_gates = _network(method)
@@ -42,12 +42,12 @@ def check_start(first: Method, method: Method) -> None:
                 f'{method.name} has a backbone of {key}='
                 f'{network.get(key)!r} and cannot start from {first.config} '
                 f'with {key}={wanted.get(key)!r}; let it start from a '
-                'network of its own kind (pretrain of its row in a plan).'
+                'network of the same kind (pretrain of its row in a plan).'
             )
 
 
 def _network(method: Method) -> tuple[Mapping[str, Any], bool]:
-    """The config of the network itself, and whether it has gates."""
+    """The config of the wrapped network, and whether it has gates."""
     backbone = (method.recipe.get('model') or {}).get('backbone') or {}
     gated = str(backbone.get('type')).rpartition('.')[2] == 'GatedBackbone'
     return (backbone.get('backbone') or {}) if gated else backbone, gated

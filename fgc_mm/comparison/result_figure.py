@@ -1,4 +1,4 @@
-"""A figure of kept results that knows whether it shows them."""
+"""A figure of stored results, and whether its files are up to date."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ SHOWN = (
     'method', 'seed', 'error', 'macs/mean', 'macs/pruning_ratio', 'dynamic',
     SWEEP,
 )  # fmt: skip
-MARK = 'fgc_mm results'
+PREFIX = 'fgc_mm results'
 
 
 @dataclass(frozen=True)
-class KeptFigure:
-    """An image file, and what it is to show.
+class ResultFigure:
+    """An image file and the results that it shows.
 
-    Pixels differ between versions of matplotlib, so both files hold the
+    Pixels differ between versions of matplotlib, so PNG and SVG contain a
     fingerprint of the numbers that they show.
 
     Attributes:
-        file: The PNG; the SVG stands beside it.
+        file: The PNG; the SVG is in the same folder.
         study: Its rows.
         results: Of the rows.
     """
@@ -41,22 +41,22 @@ class KeptFigure:
     results: Sequence[Mapping[str, Any]]
 
     def fingerprint(self) -> str:
-        """Of all the numbers that the figure shows."""
+        """A hash of all numbers in the figure."""
         shown = [{k: r.get(k) for k in SHOWN} for r in self.results]
         rows = [entry.row for entry in self.study.entries]
         text = json.dumps([rows, shown], sort_keys=True)
-        return f'{MARK} {hashlib.sha256(text.encode()).hexdigest()}'
+        return f'{PREFIX} {hashlib.sha256(text.encode()).hexdigest()}'
 
     def is_up_to_date(self) -> bool:
         """Whether both files show these results."""
-        mark = self.fingerprint().encode()
+        fingerprint = self.fingerprint().encode()
         return all(
-            file.is_file() and mark in file.read_bytes()
+            file.is_file() and fingerprint in file.read_bytes()
             for file in map(self.file.with_suffix, self._suffixes())
         )
 
     def write(self) -> None:
-        """Draws both files."""
+        """Draw PNG and SVG."""
         for suffix in self._suffixes():
             content = trade_off_plot(
                 self.study, self.results, suffix[1:], self.fingerprint()

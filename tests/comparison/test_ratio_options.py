@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from fgc_mm.comparison.matching import (
+from fgc_mm.comparison.ratio_options import (
     density_for_ratio,
+    drop_overridden,
     needs_planning,
     options_for_ratio,
-    without_own,
 )
 from fgc_mm.deploy.loading import build_model
 from fgc_mm.engine.config_file import load_config
@@ -144,7 +144,7 @@ def test_what_cannot_be_asked_is_refused(config):
 def test_the_gate_opens_as_many_as_were_counted(config, monkeypatch):
     """1 / 24 written as 0.0416667 opens 2 of 24 channels."""
     cfg = config("dict(type='fgc_mm.FBSGate', density=0.5)")
-    matching = 'fgc_mm.comparison.matching'
+    matching = 'fgc_mm.comparison.ratio_options'
     monkeypatch.setattr(f'{matching}._table', lambda _: None)
     for count in range(1, 25):
         monkeypatch.setattr(
@@ -158,10 +158,10 @@ def test_the_gate_opens_as_many_as_were_counted(config, monkeypatch):
 def test_a_ratio_that_a_row_sets_is_kept():
     asked = ('model.gate_losses.1.pruning_ratio=0.5', 'model.b.c=1')
     own = ('model.gate_losses.1.pruning_ratio=0.3', 'model.b.c=2')
-    assert without_own(asked, own) == ('model.b.c=1',)
+    assert drop_overridden(asked, own) == ('model.b.c=1',)
     ramp = ('model.backbone.gate.density.end_value=0.5',)
-    assert without_own(ramp, ramp) == ()
-    assert without_own(asked, ()) == asked
+    assert drop_overridden(ramp, ramp) == ()
+    assert drop_overridden(asked, ()) == asked
 
 
 def test_an_l0_loss_with_more_than_a_weight_is_refused(config):

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from fgc_mm.comparison.dispatch import Dispatcher
+from fgc_mm.comparison.run_scheduler import RunScheduler
 from fgc_mm.comparison.workers import Workers
 from fgc_mm.errors import FGCError
 
@@ -31,7 +31,7 @@ class FakeRun:
         self.commands = commands
         self.method = SimpleNamespace(epochs=1)
 
-    def note(self, command):
+    def log_command(self, command):
         assert len(command) == 3
 
     def next_step(self):
@@ -45,7 +45,7 @@ class FakeRun:
 def go(runs, jobs=2, finish=lambda run: None, during=None, **options):
     """All states that were seen, in order."""
     seen = []
-    dispatcher = Dispatcher(
+    dispatcher = RunScheduler(
         runs,
         Workers(jobs, 1, **options),
         lambda run: seen.append((run.name, run.state)),
@@ -101,7 +101,7 @@ def test_one_that_fails_stops_only_those_that_start_from_it(tmp_path):
     assert f'exit code 3; {bad.log} ends: error: no data' in bad.reason
     assert 'bad' in after.reason
     assert 'SIGKILL' in killed.reason
-    assert lazy.state == 'failed' and 'without its result' in lazy.reason
+    assert lazy.state == 'failed' and 'did not write its result' in lazy.reason
 
 
 def test_a_result_that_cannot_be_read_is_a_failure(tmp_path):

@@ -1,4 +1,4 @@
-"""Tables of results that were kept, as Markdown."""
+"""Tables of stored results, as Markdown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of small pictures with frames and lines of text below."""
+"""A grid of small pictures with frames and text below them."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from matplotlib.patches import Rectangle
 from ...figure_style import BLACK, BLUE, PAGE_WIDTH, VERMILION, new_figure
 
 PITCH = 1.1  # from picture to picture, in widths of a picture
-LINE = 0.125  # inches of a line of text
-SIZE = 6.5  # of the text, points
+LINE = 0.125  # height of a line of text in inches
+SIZE = 6.5  # of the text in points
 
 
-class ContactSheet:
-    """A grid of pictures in one axes, which is cheap for many of them.
+class ImageGrid:
+    """A grid of pictures in a single Axes, which is fast for many pictures.
 
     Args:
         rows: Of pictures.
         columns: Of pictures.
         lines: Of text below each.
-        left: Room left of the pictures, in widths of a picture.
+        left: Margin left of the pictures, in widths of a picture.
 
     Attributes:
         figure: The figure, a page wide.
@@ -51,11 +51,12 @@ class ContactSheet:
         right: bool | None,
         text: str = '',
     ) -> None:
-        """Shows (H, W, 3) pixels, fitted into a square.
+        """Show (H, W, 3) pixels, fitted into a square.
 
-        Frame: blue if ``right``, dashed vermilion if not, dark if ``None``.
+        The frame is blue if ``right``, dashed vermilion if not, and black if
+        ``None``.
         """
-        x, y = self._place(row, column)
+        x, y = self._position(row, column)
         height, width = np.array(pixels.shape[:2]) / max(pixels.shape[:2])
         x0, y0 = x + (1 - width) / 2, y + (1 - height) / 2
         self._axes.imshow(
@@ -74,18 +75,18 @@ class ContactSheet:
         )  # fmt: skip
 
     def beside(self, row: int, text: str) -> None:
-        """A word left of a row."""
-        x, y = self._place(row, 0)
+        """Write a word left of a row."""
+        x, y = self._position(row, 0)
         self._axes.text(x - 0.08, y + 0.5, text, fontsize=SIZE + 0.5,
                         ha='right', va='center')  # fmt: skip
 
     def above(self, row: int, column: float, text: str) -> None:
-        """A title above a picture."""
-        x, y = self._place(row, column)
+        """Write a title above a picture."""
+        x, y = self._position(row, column)
         self._axes.text(x, y - 0.3 * self._line, text, fontsize=SIZE + 1,
                         ha='left', va='bottom')  # fmt: skip
 
-    def _place(self, row: int, column: float) -> tuple[float, float]:
+    def _position(self, row: int, column: float) -> tuple[float, float]:
         return (
             column * PITCH + 0.05,
             1.5 * self._line + row * self._pitch,

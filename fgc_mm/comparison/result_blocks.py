@@ -1,4 +1,4 @@
-"""Blocks of documents that are made from kept results."""
+"""Blocks of Markdown documents that are made from stored results."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import FGCError
-from .kept import read_kept
-from .kept_tables import (
+from .plan_file import read_study
+from .result_tables import (
     Results,
     costs_table,
     questions_table,
     results_table,
 )
-from .kept_text import caption, progress
-from .plan_file import read_study
+from .result_text import caption, progress
+from .stored_results import read_stored_results
 from .study import Study
 
 BEGIN, END = '<!-- results:', '<!-- end of results -->'
@@ -37,18 +37,18 @@ KINDS: dict[str, Renderer] = {
 
 
 def update_blocks(text: str, root: Path) -> str:
-    """A document with its blocks of results made anew.
+    """A document with its blocks of results updated.
 
-    A block stands between ``<!-- results: KIND of PLAN in FOLDER -->`` and
+    A block is between ``<!-- results: KIND of PLAN in FOLDER -->`` and
     ``<!-- end of results -->``; KIND is table, questions, costs, progress
-    (how many seeds there are, and what they answer) or figure; PLAN, or
-    several with commas between them, and FOLDER are relative to ``root``.
-    A figure's block holds its image, as ``![TEXT](FILE.png)``, and gets a
-    caption.
+    (the numbers of trained seeds and the answers so far) or figure; PLAN (or
+    several, separated by commas) and FOLDER are relative to ``root``. The
+    block of a figure contains its image, as ``![TEXT](FILE.png)``; a caption
+    is added.
 
     Raises:
-        FGCError: A kind, a plan or a result cannot be read, a block has
-            no end, or a figure's no image.
+        FGCError: The kind is unknown, a plan or a result cannot be read, a
+            block has no end, or the block of a figure no image.
     """
 
     def block(match: re.Match[str]) -> str:
@@ -59,21 +59,21 @@ def update_blocks(text: str, root: Path) -> str:
             content = KINDS[found.kind](found.study, found.results)
         return f'{match[1]}\n{content}\n'
 
-    _check_whole(text)
+    _check_ends(text)
     return BLOCK.sub(block, text)
 
 
 def figures(text: str, root: Path) -> dict[str, tuple[Study, Results]]:
-    """What the figures of a document show, by the name of their files.
+    """Study and results of each figure in a document, by its file name.
 
     Args:
         text: The document.
-        root: What plans and folders are relative to.
+        root: Plans and folders are relative to it.
 
     Raises:
         FGCError: As :func:`update_blocks`.
     """
-    _check_whole(text)
+    _check_ends(text)
     blocks = [_block(match, root) for match in BLOCK.finditer(text)]
     return {
         IMAGE.fullmatch(block.image)['file']: (block.study, block.results)
@@ -99,13 +99,13 @@ class Block:
     image: str = ''
 
 
-def _check_whole(text: str) -> None:
+def _check_ends(text: str) -> None:
     found, begun = len(BLOCK.findall(text)), text.count(BEGIN)
     if not found == begun == text.count(END):
         raise FGCError(
             f'{begun} blocks of results begin and {text.count(END)} end, of '
-            f'which {found} are whole; write {BEGIN} KIND of PLAN in FOLDER '
-            f'--> and {END} around each.'
+            f'which {found} are complete; write {BEGIN} KIND of PLAN in '
+            f'FOLDER --> and {END} around each.'
         )
 
 
@@ -117,7 +117,7 @@ def _block(match: re.Match[str], root: Path) -> Block:
             f'unknown; choose among {", ".join(kinds)}.'
         )
     study = read_studies(match['plan'], root)
-    results = read_kept(root / match['folder'], study)
+    results = read_stored_results(root / match['folder'], study)
     if kind != FIGURE:
         return Block(kind, study, results)
     image = IMAGE.search(match['body'])

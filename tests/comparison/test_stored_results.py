@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fgc_mm.comparison.kept_blocks import update_blocks
+from fgc_mm.comparison.result_blocks import update_blocks
 from fgc_mm.errors import FGCError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,7 +62,7 @@ def test_what_is_unknown_or_damaged_is_one_sentence(root):
         update_blocks(DOCUMENT.format(kind='tables'), root)
     for damaged in ('{', 'null', '[1]', '{"seed": 0}'):
         (root / 'kept' / 'a' / 'seed0.json').write_text(damaged)
-        with pytest.raises(FGCError, match=r'seed0\.json is no result'):
+        with pytest.raises(FGCError, match=r'seed0\.json is not a result'):
             update_blocks(DOCUMENT.format(kind='table'), root)
 
 

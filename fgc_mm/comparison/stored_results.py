@@ -1,4 +1,4 @@
-"""The numbers of finished runs that ``compare.py --results`` has kept."""
+"""Reads the results of runs that ``fgc-mm compare --results`` has stored."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ NEEDED = {
 }  # fmt: skip
 
 
-def read_kept(folder: Path, study: Study) -> list[dict[str, Any]]:
-    """The results of a study's rows, in its order; none of other rows.
+def read_stored_results(folder: Path, study: Study) -> list[dict[str, Any]]:
+    """The results of the rows of a study, in its order.
 
     Args:
-        folder: With ``METHOD/seedN.json``, as ``compare.py --results`` keeps
-            them; a missing one holds nothing yet.
-        study: Whose rows.
+        folder: With ``METHOD/seedN.json``, as ``fgc-mm compare --results``
+            writes them; files may be missing.
+        study: Its rows are read.
 
     Raises:
         FGCError: A file is damaged.
@@ -29,13 +29,13 @@ def read_kept(folder: Path, study: Study) -> list[dict[str, Any]]:
     results = []
     for entry in study.entries:
         files = folder.glob(f'{entry.row}/seed*.json')
-        found = [read_kept_file(file) for file in files]
+        found = [read_result_file(file) for file in files]
         results += sorted(found, key=lambda result: result['seed'])
     return results
 
 
-def read_kept_file(file: Path) -> dict[str, Any]:
-    """The numbers of one run.
+def read_result_file(file: Path) -> dict[str, Any]:
+    """The results of one run.
 
     Raises:
         FGCError: The file is missing or damaged.
@@ -52,5 +52,5 @@ def read_kept_file(file: Path) -> dict[str, Any]:
 
 def _damaged(file: Path, why: object) -> FGCError:
     return FGCError(
-        f'{file} is no result ({why}); run compare.py --results again.'
+        f'{file} is not a result ({why}); run fgc-mm compare --results again.'
     )

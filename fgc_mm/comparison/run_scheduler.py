@@ -1,4 +1,4 @@
-"""What runs when: all runs of a comparison, as places become free."""
+"""Scheduler: starts the runs of a comparison as worker slots become free."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from ..errors import FGCError
 from .run import Run
 from .workers import Workers
 
-OVER = {'done', 'failed', 'stopped'}
-SECONDS = 0.2
+POLL_SECONDS = 0.2
+ENDED = {'failed': 'failed', 'stopped': 'was stopped'}
+CONTINUE = 'run the same command again to continue'
 
 
-class Dispatcher:
+class RunScheduler:
     """Takes every run through its steps.
 
-    A run waits for the one that it starts from. One that fails stops
-    nothing but those that start from it.
+    A run waits for the run that it starts from. If a run fails, only the
+    runs that start from it are cancelled.
 
     Args:
         runs: In the order in which they are begun.
-        workers: Where they run.
-        changed: Called with a run whose state has changed, after
+        workers: Worker slots (processes, GPUs).
+        changed: Called after every state change; for a finished run, after
             ``finish``.
-        finish: Called with a run that was trained and tested; an FGCError
-            of its makes the run a failed one.
+        finish: Called when a run is trained and tested; if it raises
+            FGCError the run counts as failed.
     """
 
     def __init__(
@@ -45,34 +46,34 @@ class Dispatcher:
         self.stopping = False
 
     def go(self, tick: Callable[[], None]) -> None:
-        """Runs until nothing is left; ``tick`` is called all the while."""
+        """Run until all have ended, calling ``tick`` at every poll."""
         while self._begin() or self.workers.busy:
             for name, code in self.workers.ended():
                 self._ended(self.runs[name], code)
             tick()
             if self.workers.busy:
-                time.sleep(SECONDS)
+                time.sleep(POLL_SECONDS)
 
     def stop(self) -> None:
-        """Begins nothing any more, and has all runs save and leave."""
+        """Start no further runs; ask the running ones to save and exit."""
         self.stopping = True
         self.workers.stop()
 
     def _begin(self) -> bool:
-        """Gives the free places away; whether any state has changed."""
-        moved = False
+        """Start waiting runs on free slots; whether any state changed."""
+        changed = False
         for run in self.runs.values():
             if self.stopping or not self.workers.free:
                 break
             if run.state == 'waiting':
-                moved |= self._advance(run, 'waiting')
-        return moved
+                changed |= self._advance(run, 'waiting')
+        return changed
 
     def _advance(self, run: Run, before: str) -> bool:
-        """The next step of a run; whether there was one to take."""
+        """Take the run to its next state; False if it has to wait."""
         start = run.start
         if start is not None and start.state in ('failed', 'stopped'):
-            reason = f'it starts from {start.name}, which has {start.state}'
+            reason = f'it starts from {start.name}, which {ENDED[start.state]}'
             self._set(run, start.state, reason)
             return True
         if start is not None and start.state != 'done':
@@ -87,20 +88,26 @@ class Dispatcher:
         if step is None:
             self._set(run, 'done')
         elif step[0] == before:
-            self._set(run, 'failed', 'it has ended without its result')
+            self._set(
+                run,
+                'failed',
+                'the command exited with 0 but did not write its result',
+            )
         else:
             self.workers.start(run.name, step[1], run.log)
-            run.note(step[1])
+            run.log_command(step[1])
             self._set(run, step[0])
         return True
 
     def _ended(self, run: Run, code: int) -> None:
         if code == STOPPED or (code and self.stopping):
-            self._set(run, 'stopped', 'the same command goes on from there')
+            self._set(run, 'stopped', CONTINUE)
         elif code:
-            self._set(run, 'failed', f'{_words(code)}; {last_line(run)}')
+            self._set(
+                run, 'failed', f'{_describe_exit(code)}; {last_line(run)}'
+            )
         elif self.stopping and run.next_step() is not None:
-            self._set(run, 'stopped', 'the same command goes on from there')
+            self._set(run, 'stopped', CONTINUE)
         else:
             self._advance(run, run.state)
 
@@ -110,13 +117,13 @@ class Dispatcher:
 
 
 def last_line(run: Run) -> str:
-    """Where the log of a run is, and its last line."""
+    """Path and last line of the run's log."""
     text = run.log.read_text(errors='replace') if run.log.exists() else ''
     lines = [line for line in text.splitlines() if line.strip()]
     return f'{run.log} ends: {lines[-1].strip() if lines else "(empty)"}'
 
 
-def _words(code: int) -> str:
+def _describe_exit(code: int) -> str:
     if code < 0:
         return f'killed by {signal.Signals(-code).name}'
     return f'exit code {code}'

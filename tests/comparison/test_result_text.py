@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from fgc_mm.comparison.kept_blocks import figures, update_blocks
-from fgc_mm.comparison.kept_figure import KeptFigure
+from fgc_mm.comparison.result_blocks import figures, update_blocks
+from fgc_mm.comparison.result_figure import ResultFigure
 from fgc_mm.errors import FGCError
 
 from ..tools.conftest import TOOLS, load_tool
@@ -66,7 +66,7 @@ def test_seeds_are_counted_and_nothing_is_answered_by_one(root):
     [
         ((11.0, 12.1), 'a is better than b, -1.05 points of error'),
         ((9.0, 9.9), 'a is worse than b, +1.05 points of error'),
-        ((9.0, 12.5), 'no difference between a and b is shown, -0.25 points'),
+        ((9.0, 12.5), 'no significant difference between a and b, -0.25'),
     ],
 )
 def test_an_answer_says_who_is_better_if_the_interval_does(
@@ -120,7 +120,7 @@ def test_a_figure_knows_what_it_shows(root):
     text = said(root, 'figure')
 
     def figure():
-        return KeptFigure(root / 'a.png', *figures(text, root)['a.png'])
+        return ResultFigure(root / 'a.png', *figures(text, root)['a.png'])
 
     assert not figure().is_up_to_date()
     figure().write()
@@ -155,4 +155,4 @@ def test_our_figures_show_what_the_results_say(document):
     found = figures(document.read_text(), ROOT)
     assert [*found]
     for file, shown in found.items():
-        assert KeptFigure(document.parent / file, *shown).is_up_to_date()
+        assert ResultFigure(document.parent / file, *shown).is_up_to_date()

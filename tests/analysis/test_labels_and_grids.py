@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fgc_mm.analysis.figures.panels import (
+from fgc_mm.analysis.figures.labels_and_grids import (
     grid_shape,
     millions,
     short,

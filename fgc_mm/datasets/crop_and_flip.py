@@ -1,4 +1,4 @@
-"""Crop and flip of a whole batch in one step."""
+"""Random crop and flip of a batch of images at once."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch.nn.functional import pad
 def crop_and_flip(
     images: Tensor, draws: Tensor, padding: int, flip: float
 ) -> Tensor:
-    """Each image padded with zeros, cropped to its size, perhaps flipped.
+    """Pad each image with zeros, crop it to its size and flip it at random.
 
-    What ``RandomCrop(crop_size=(H, W), padding=padding)`` and
-    ``RandomFlip(prob=flip)`` of mmpretrain do image by image.
+    The same as ``RandomCrop(crop_size=(H, W), padding=padding)`` and
+    ``RandomFlip(prob=flip)`` of mmpretrain, which process single images.
 
     Args:
         images: (N, H, W, C).

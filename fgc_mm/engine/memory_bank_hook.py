@@ -98,7 +98,7 @@ class FGCMemoryBankHook(Hook):
             )
 
     def before_train(self, runner: Runner) -> None:
-        """Build the banks, and restore them if there is something."""
+        """Build the banks; restore them from the loaded checkpoint, if any."""
         if is_schedule_preview(runner):
             return
         model = unwrapped_model(runner)
@@ -118,7 +118,7 @@ class FGCMemoryBankHook(Hook):
             )
             self._restore(name, loss)
             self._move(loss, device)
-            self._clear_loaded_state(runner)
+        self._clear_loaded_state(runner)
         if self.shard and self.save_banks and self._saver is None:
             self._saver = ShardedBankSaver(runner, self._banks_state)
 

@@ -91,7 +91,7 @@ class SoftFilterPruningHook(Hook):
 
     @torch.no_grad()
     def after_train_epoch(self, runner: Runner) -> None:
-        """Zero the filters; after the last epoch what reads them, too."""
+        """Zero the filters; after the last epoch also their readers."""
         if not self.sites:
             return
         backbone = unwrapped_model(runner).backbone

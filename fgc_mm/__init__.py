@@ -13,6 +13,7 @@ from typing import Any
 
 from fgc_mm.config_files import config_file
 from fgc_mm.errors import FGCError
+from fgc_mm.model_zoo import register_models
 from fgc_mm.version import __version__
 
 __all__ = [
@@ -25,11 +26,17 @@ __all__ = [
     'gates',
     'losses',
     'models',
+    'register_models',
     'reliability',
 ]
 # mmcv-lite warns of its missing operators at every start; none is needed
 warnings.filterwarnings('ignore', message='Fail to import ``MultiScale')
-_REGISTERING = frozenset(__all__) - {'FGCError', '__version__', 'config_file'}
+_REGISTERING = frozenset(__all__) - {
+    'FGCError',
+    '__version__',
+    'config_file',
+    'register_models',
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import PurePath
+from types import FrameType
+from urllib.error import URLError
 
 FOLDERS = re.compile(r'number of subfolders \((\d+)\).*classes \((\d+)\)')
 SIZES = re.compile(r'stack expects each tensor to be equal size, but got (.*)')
@@ -15,6 +18,8 @@ def data_sentence(error: BaseException) -> str | None:
     Args:
         error: Raised when a data set was built or a batch loaded.
     """
+    if isinstance(error, URLError):
+        return _download_sentence(error)
     text = ' '.join(str(error).split())
     folders, sizes = FOLDERS.search(text), SIZES.search(text)
     if folders:
@@ -43,12 +48,35 @@ def data_sentence(error: BaseException) -> str | None:
     return None
 
 
+def _download_sentence(error: URLError) -> str | None:
+    """Which data set is missing, and where its file belongs."""
+    for frame in _frames(error):
+        dataset = frame.f_locals.get('self')
+        folder = (getattr(dataset, 'data_prefix', None) or {}).get('root')
+        address = getattr(dataset, 'url', getattr(dataset, 'url_prefix', ''))
+        if folder and address:
+            files = getattr(dataset, 'filename', 'its files')
+            return (
+                f'{type(dataset).__name__} is not in {folder}, and {address} '
+                f'cannot be reached ({error.reason}): put {files} into that '
+                'folder, or begin with fgc_resnet20_digits.py, which needs '
+                'no download.'
+            )
+    return None
+
+
+def _frames(error: BaseException) -> Iterator[FrameType]:
+    """The calls in which an exception was raised, the outermost first."""
+    trace = error.__traceback__
+    while trace is not None:
+        yield trace.tb_frame
+        trace = trace.tb_next
+
+
 def _raised_in(error: BaseException, file: str) -> bool:
     """Whether the error was raised in a file of mmpretrain's data sets."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if trace is None:
+    frames = list(_frames(error))
+    if not frames:
         return False
-    path = PurePath(trace.tb_frame.f_code.co_filename)
+    path = PurePath(frames[-1].f_code.co_filename)
     return path.parts[-3:] == ('mmpretrain', 'datasets', file)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -115,7 +115,7 @@ def _block(match: re.Match[str], root: Path) -> Block:
     check_choice(
         f'a block of results is of the kind {kind!r}, which', kind, kinds
     )
-    study = _joined(read_study(root / p) for p in match['plan'].split(','))
+    study = read_studies(match['plan'], root)
     results = read_stored_results(root / match['folder'], study)
     if kind != FIGURE:
         return Block(kind, study, results)
@@ -128,9 +128,17 @@ def _block(match: re.Match[str], root: Path) -> Block:
     return Block(kind, study, results, image[0])
 
 
-def _joined(studies: Iterable[Study]) -> Study:
-    """The rows of all, each once, and their questions."""
-    first, *others = studies
+def read_studies(plans: str, root: Path) -> Study:
+    """The rows of all plans, each once, and their questions.
+
+    Args:
+        plans: Their files, with commas between them.
+        root: What these are relative to.
+
+    Raises:
+        FGCError: A plan cannot be read.
+    """
+    first, *others = [read_study(root / plan) for plan in plans.split(',')]
     entries = {entry.row: entry for entry in first.entries}
     for study in others:
         for entry in study.entries:

@@ -48,6 +48,8 @@ class InMemoryImages(Dataset):
         flip: Probability of a horizontal flip.
         device: Of images and labels: ``'cpu'``, ``'auto'`` for the device of
             the run, or its name.
+        pipeline: Of the wrapped data set, if its config has none. Here
+            mmpretrain's inferencers find it.
 
     Items: ``inputs`` (C, H, W) uint8 and ``data_samples``, as ``PackInputs``
     makes them.
@@ -65,6 +67,7 @@ class InMemoryImages(Dataset):
         padding: int = 0,
         flip: float = 0.0,
         device: str = 'cpu',
+        pipeline: Sequence[dict] | None = None,
     ) -> None:
         if not isinstance(padding, int) or padding < 0 or not 0 <= flip <= 1:
             raise FGCError(
@@ -72,8 +75,7 @@ class InMemoryImages(Dataset):
                 'must be a whole number of pixels and a probability; write '
                 'padding=4, flip=0.5, or 0 for neither.'
             )
-        built = isinstance(dataset, Dataset)
-        self.source: Any = dataset if built else DATASETS.build(dataset)
+        self.source: Any = _build(dataset, pipeline)
         self.padding, self.flip, self.device = padding, flip, device
         self._images: Tensor | None = None  # (D, H, W, C) uint8
         self._samples: list[Any] = []
@@ -131,6 +133,21 @@ class InMemoryImages(Dataset):
         if device.type != 'cpu':
             self._labels = labels_of(self._samples, device)
         return self._images
+
+
+def _build(
+    dataset: dict | Dataset, pipeline: Sequence[dict] | None
+) -> Dataset:
+    """The wrapped data set, with the pipeline."""
+    built = isinstance(dataset, Dataset)
+    if pipeline is None:
+        return dataset if built else DATASETS.build(dataset)
+    if built or 'pipeline' in dataset:
+        raise FGCError(
+            f'pipeline= of InMemoryImages has {len(pipeline)} steps, and the '
+            'wrapped data set has a pipeline of its own; give one of them.'
+        )
+    return DATASETS.build(dict(dataset, pipeline=pipeline))
 
 
 def _draw(indices: Sequence[int]) -> tuple[list[int], Tensor]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedBackbone
 from fgc_mm.reliability.checkpoint import read_checkpoint
+from fgc_mm.sites.site import rename_old_keys
 
 
 def build_model(cfg: Config) -> ImageClassifier:
@@ -80,6 +81,7 @@ def load_whole(model: nn.Module, state: Mapping[str, Any], name: str) -> None:
     Raises:
         FGCError: A weight is missing, unknown, or of another shape.
     """
+    state = rename_old_keys(state)
     wrong = mismatch(model, state)
     if wrong:
         raise FGCError(

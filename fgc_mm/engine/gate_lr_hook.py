@@ -3,7 +3,10 @@
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from fgc_mm.engine.loss_progress_hook import unwrapped_model
+from fgc_mm.engine.loss_progress_hook import (
+    is_schedule_preview,
+    unwrapped_model,
+)
 from fgc_mm.errors import FGCError
 from fgc_mm.registry import HOOKS
 
@@ -39,6 +42,8 @@ class GateLRHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Find the gates' parameter groups."""
+        if is_schedule_preview(runner):
+            return
         gates = getattr(unwrapped_model(runner).backbone, 'gates', None)
         own = {id(p) for p in gates.parameters()} if gates else set()
         for group in runner.optim_wrapper.param_groups:

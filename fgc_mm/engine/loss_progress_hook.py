@@ -39,6 +39,17 @@ def unwrapped_model(runner: Runner) -> BaseModel:
     return model.module if is_model_wrapper(model) else model
 
 
+def is_schedule_preview(runner: Runner) -> bool:
+    """Whether the run has neither a network nor images.
+
+    mmpretrain's ``vis_scheduler.py`` runs the hooks of a config with a
+    stand-in for both, to plot its learning rates.
+    """
+    if hasattr(unwrapped_model(runner), 'backbone'):
+        return False
+    return not isinstance(runner.train_dataloader, DataLoader)
+
+
 def set_progress(model: nn.Module, progress: Progress) -> None:
     """Set ``progress`` of every module that has this attribute."""
     part: Any

@@ -11,7 +11,10 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from fgc_mm.engine.bank_checks import check_same_banks, check_same_length
-from fgc_mm.engine.loss_progress_hook import unwrapped_model
+from fgc_mm.engine.loss_progress_hook import (
+    is_schedule_preview,
+    unwrapped_model,
+)
 from fgc_mm.engine.sharded_bank_saver import (
     ShardedBankSaver,
     banks_state,
@@ -93,6 +96,8 @@ class FGCMemoryBankHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Build the banks; restore them from the loaded checkpoint, if any."""
+        if is_schedule_preview(runner):
+            return
         model = unwrapped_model(runner)
         dataset = runner.train_dataloader.dataset
         self._losses = _coupling_losses(model)
@@ -110,7 +115,7 @@ class FGCMemoryBankHook(Hook):
             )
             self._restore(name, loss)
             self._move(loss, device)
-            self._clear_loaded_state(runner)
+        self._clear_loaded_state(runner)
         if self.shard and self.save_banks and self._saver is None:
             self._saver = ShardedBankSaver(runner, self._banks_state)
 

@@ -11,7 +11,10 @@ from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import Tensor, nn
 
-from fgc_mm.engine.loss_progress_hook import unwrapped_model
+from fgc_mm.engine.loss_progress_hook import (
+    is_schedule_preview,
+    unwrapped_model,
+)
 from fgc_mm.errors import FGCError
 from fgc_mm.registry import HOOKS
 from fgc_mm.sites import GateSite, SiteLayer, find_sites
@@ -71,6 +74,8 @@ class SoftFilterPruningHook(Hook):
                 f'{type(loop).__name__} treats the whole run as one; set '
                 'by_epoch=True and max_epochs in train_cfg.'
             )
+        if is_schedule_preview(runner):
+            return
         backbone = unwrapped_model(runner).backbone
         if hasattr(backbone, 'gates'):
             raise FGCError(
@@ -87,6 +92,8 @@ class SoftFilterPruningHook(Hook):
     @torch.no_grad()
     def after_train_epoch(self, runner: Runner) -> None:
         """Zero the filters; after the last epoch also their readers."""
+        if not self.sites:
+            return
         backbone = unwrapped_model(runner).backbone
         for site in self.sites:
             conv = backbone.get_submodule(site.producer)

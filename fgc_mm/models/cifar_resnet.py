@@ -57,6 +57,7 @@ class CifarResNet(BaseBackbone):
     """
 
     depths = (20, 32, 44, 56, 110)
+    out_indices = (2,)  # the last stage, for tools that name the output
 
     def __init__(
         self,

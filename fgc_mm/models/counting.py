@@ -65,7 +65,7 @@ def build_macs_table(
 
 def gate_macs(table: MACsTable, site: str) -> int:
     """MACs of the gate of a site, by the site's name."""
-    path = f'backbone.gates.{site.replace(".", "/")}'
+    path = f'backbone.gates.{site.replace(".", "-")}'
     return sum(
         x.dense
         for x in table.layers

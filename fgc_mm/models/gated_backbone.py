@@ -1,6 +1,6 @@
 """Any backbone, with gates at its sites."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -22,7 +22,12 @@ from fgc_mm.sites import (
 )
 from fgc_mm.sites.call import GatedCall, SiteState
 from fgc_mm.sites.recompute import join_outputs
+from fgc_mm.sites.site import rename_old_keys
 from fgc_mm.sites.site_cache import write_metadata
+from fgc_mm.sites.site_table import site_table
+
+# folding the branches of a layer would remove the layers that are gated
+NOT_FORWARDED = frozenset({'switch_to_deploy'})
 
 
 @MODELS.register_module()
@@ -40,13 +45,16 @@ class GatedBackbone(BaseBackbone):
             gate) one decision opens or closes 8 neighbouring channels.
         sites: ``'auto'`` for every site, shell patterns on their names, or
             ``dict(type='auto', image_size=..., residual=...)``; see
-            :func:`fgc_mm.sites.find_sites`. Printing the backbone lists them.
+            :func:`fgc_mm.sites.find_sites`. Printing the backbone lists them
+            (:meth:`describe`).
         init_cfg: Initialisation of the wrapper; the wrapped network's own
             ``init_cfg`` is applied as well.
 
     Raises:
         FGCError: No site, a pattern without a match, a network that cannot
             be probed, quantized layers, an invalid group.
+
+    Public attributes that it lacks are those of the wrapped network.
 
     Attributes:
         found: All sites of the network, and the image shape of the search.
@@ -167,6 +175,43 @@ class GatedBackbone(BaseBackbone):
         super().train(mode)
         return self
 
+    def __getattr__(self, name: str) -> Any:
+        """A public attribute of the wrapped network that the wrapper lacks.
+
+        Tools of mmpretrain read some of the backbone, as ``out_indices``.
+        """
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            inner = self.__dict__.get('_modules', {}).get('backbone')
+            own = name.startswith('_') or name in NOT_FORWARDED
+            if own or not hasattr(inner, name):
+                raise
+            return getattr(inner, name)
+
+    def named_modules(
+        self,
+        memo: set[nn.Module] | None = None,
+        prefix: str = '',
+        remove_duplicate: bool = True,
+    ) -> Iterator[tuple[str, nn.Module]]:
+        """As ``nn.Module.named_modules``, with the gates first.
+
+        Tools take the last norm layer of ``model.backbone`` for the last one
+        of the network (mmpretrain's ``vis_cam.py``). Called on a whole
+        model, the order is that of the registration.
+        """
+        found = super().named_modules(memo, prefix, remove_duplicate)
+        if memo is not None:  # a call of the module that contains this one
+            yield from found
+            return
+        start = f'{prefix}.gates.' if prefix else 'gates.'
+        first, *others = found
+        yield first
+        yield from sorted(
+            others, key=lambda pair: not f'{pair[0]}.'.startswith(start)
+        )
+
     def get_layer_depth(
         self, param_name: str, prefix: str = ''
     ) -> tuple[int, int]:
@@ -192,9 +237,23 @@ class GatedBackbone(BaseBackbone):
             )
         return inner.get_layer_depth(param_name, f'{prefix}backbone.')
 
-    def extra_repr(self) -> str:
-        """One line per site."""
-        return '\n'.join(f'site {site}' for site in self.sites)
+    def describe(self) -> str:
+        """A table of the sites: layer, channels, consumers, share of MACs.
+
+        ``print(backbone)`` shows it; ``print(backbone.backbone)`` shows the
+        layers of the wrapped network.
+        """
+        return f'{self!r}\n{site_table(self.sites, self.backbone)}'
+
+    def __str__(self) -> str:
+        return self.describe()
+
+    def __repr__(self) -> str:
+        kinds = dict.fromkeys(type(g).__name__ for g in self.gates.values())
+        return (
+            f'{type(self).__name__}({type(self.backbone).__name__}, '
+            f'{len(self.sites)} sites, {", ".join(kinds)})'
+        )
 
     def _find_sites(
         self,
@@ -241,9 +300,13 @@ class GatedBackbone(BaseBackbone):
     ) -> None:
         """Rename a plain checkpoint's keys to the wrapped backbone's.
 
-        A hook of this module, so it is called for ``load_from``,
-        ``init_cfg`` and ``load_state_dict``.
+        Those of gates that an earlier version has saved are renamed, too. A
+        hook of this module, so it is called for ``load_from``, ``init_cfg``
+        and ``load_state_dict``.
         """
+        renamed = rename_old_keys(state_dict)
+        state_dict.clear()
+        state_dict.update(renamed)
         plain = set(self.backbone.state_dict())
         own = set(self.state_dict())
         for key in [k for k in state_dict if k.startswith(prefix)]:

@@ -26,7 +26,7 @@ from fgc_mm.models.gradient_reach import (
     unread_layers,
     warn_unreached,
 )
-from fgc_mm.models.predictions import to_host
+from fgc_mm.models.predictions import own_memory, to_host
 from fgc_mm.models.teacher import Teacher
 from fgc_mm.registry import MODELS
 from fgc_mm.sites import GateRecord, keep_ratio
@@ -180,6 +180,7 @@ class GatedImageClassifier(ImageClassifier):
         feats, records = self._extract_gated(inputs, keep_activation)
         samples = self.head.predict(feats, data_samples, **kwargs)
         to_host(samples)
+        own_memory(samples)
         table = self.macs_table(tuple(inputs.shape[1:]))
         matrices = self._matrices  # another thread may replace it
         if matrices is None or matrices.table is not table:
@@ -346,8 +347,8 @@ def _attach_macs(
         # every data field of a multi-task sample counts as a task
         tasks = isinstance(sample, MultiTaskDataSample)
         kind = 'metainfo' if tasks else 'data'
-        sample.set_field(cost, 'macs', field_type=kind)
-        sample.set_field(row, 'gate_masks', field_type=kind)
+        sample.set_field(cost.clone(), 'macs', field_type=kind)
+        sample.set_field(row.clone(), 'gate_masks', field_type=kind)
         sample.set_field(table, 'macs_table', field_type=kind)
         # lets an evaluator check that the prediction was not changed
         score = sample.get('pred_score', None)

@@ -30,6 +30,8 @@ class MobileNetV1(BaseBackbone):
     H/16 and W/16 for small images.
     """
 
+    out_indices = (12,)  # the last pair, for tools that name the output
+
     def __init__(
         self,
         width: float = 1.0,

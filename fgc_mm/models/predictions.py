@@ -1,4 +1,4 @@
-"""Moving predictions to the host."""
+"""Predictions that are on the host and own their memory."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,6 +26,30 @@ def to_host(samples: Sequence[Any]) -> None:
         if _is_batch(values):
             for sample, value in zip(samples, torch.stack(values).cpu()):
                 sample.set_field(value, name, dtype=Tensor)
+
+
+def own_memory(samples: Sequence[Any]) -> None:
+    """Replace the rows of a batch's tensors on the CPU with copies of them.
+
+    A row keeps the tensor of its whole batch alive, and pickle writes that
+    tensor once per image.
+
+    Args:
+        samples: Predictions of a batch; of multi-task ones, every task's.
+    """
+    for sample in samples:
+        for name, value in list(sample.items()):
+            if isinstance(value, DataSample):
+                own_memory([value])
+            elif isinstance(value, Tensor) and _is_row(value):
+                sample.set_field(value.clone(), name)
+
+
+def _is_row(value: Tensor) -> bool:
+    """Whether a tensor is a part of a larger one on the CPU."""
+    if value.device.type != 'cpu':
+        return False
+    return value.untyped_storage().nbytes() > value.nbytes
 
 
 def _is_batch(values: Sequence[Any]) -> bool:

@@ -1,12 +1,17 @@
 """Gate sites."""
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
 from fgc_mm.functional.channel_groups import GroupSizes, spread_groups
 
 Positions = tuple[int, ...] | None
+# of a gate, in the checkpoints of earlier versions
+OLD_KEY = re.compile(r'(?<![^.])gates\.[^.]*/[^.]*(?=\.)')
 
 
 @dataclass(frozen=True)
@@ -65,8 +70,12 @@ class GateSite:
 
     @property
     def key(self) -> str:
-        """The name as a key of ``nn.ModuleDict``, which forbids dots."""
-        return self.name.replace('.', '/')
+        """The name as a key of ``nn.ModuleDict``, which forbids dots.
+
+        Not with slashes: mmengine's analysis of complexity separates the
+        names of modules by them.
+        """
+        return self.name.replace('.', '-')
 
     @property
     def decisions(self) -> int:
@@ -79,12 +88,36 @@ class GateSite:
         """Values per decision, (N, G), expanded to channels, (N, C)."""
         return spread_groups(values, self.group_sizes)
 
+    @property
+    def readers(self) -> list[str]:
+        """Where the channels are read: layers, or a sum and then layers."""
+        paths = [consumer.path for consumer in self.consumers]
+        if self.branch_end is None:
+            return paths
+        return [f'sum after {self.branch_end}', *paths]
+
+    @property
+    def channels_text(self) -> str:
+        """Number of channels, and of groups if there are any."""
+        groups = self.group_sizes and f' in {self.decisions} groups'
+        return f'{self.channels}{groups or ""}'
+
     def __str__(self) -> str:
-        readers = [consumer.path for consumer in self.consumers]
-        if self.branch_end is not None:
-            readers = [f'sum after {self.branch_end}', *readers]
         groups = self.group_sizes and f' in {self.decisions} groups'
         return (
             f'{self.name}: {self.channels} channels{groups or ""} -> '
-            f'{", ".join(readers)} ({self.macs_share:.1%} of the MACs)'
+            f'{", ".join(self.readers)} ({self.macs_share:.1%} of the MACs)'
         )
+
+
+def rename_old_keys(state: Mapping[str, Any]) -> dict[str, Any]:
+    """A state dict whose gates have the keys of this version.
+
+    Args:
+        state: Of a whole model or of a part, with ``gates.layer1/0/conv1``
+            for ``gates.layer1-0-conv1`` if an earlier version has saved it.
+    """
+    return {
+        OLD_KEY.sub(lambda found: found[0].replace('/', '-'), key): value
+        for key, value in state.items()
+    }

@@ -1,12 +1,14 @@
 """What upstream's data sets raise, in one sentence."""
 
+from urllib.error import URLError
+
 import cv2
 import numpy as np
 import pytest
 import torch
 from mmengine.dataset import default_collate
 from mmengine.hooks import CheckpointHook
-from mmpretrain.datasets import CustomDataset
+from mmpretrain.datasets import CIFAR10, CIFAR100, MNIST, CustomDataset
 
 from fgc_mm.cli.run_tool import _sentence
 
@@ -60,3 +62,32 @@ def test_a_best_metric_whose_rule_is_unknown():
 def test_other_errors_are_bugs():
     for error in (ValueError('x'), RuntimeError('x'), AssertionError('x')):
         assert _sentence(error) is None
+
+
+@pytest.mark.parametrize(
+    ('kind', 'file'),
+    [
+        (CIFAR10, 'cifar-10-python.tar.gz'),
+        (CIFAR100, 'cifar-100-python.tar.gz'),
+        (MNIST, 'its files'),
+    ],
+)
+def test_a_data_set_that_cannot_be_downloaded(
+    kind, file, tmp_path, monkeypatch
+):
+    def no_network(*_, **__):
+        raise URLError('Temporary failure in name resolution')
+
+    monkeypatch.setattr('urllib.request.urlopen', no_network)
+    folder = str(tmp_path / 'none')
+    text = sentence(lambda: kind(data_root=folder, split='train'))
+    assert f'{kind.__name__} is not in {folder}' in text
+    assert f'put {file} into that folder' in text
+    assert 'Temporary failure' in text and 'http' in text
+
+
+def test_another_download_keeps_its_error():
+    def load():
+        raise URLError('Temporary failure in name resolution')
+
+    assert 'Temporary failure' in sentence(load)

@@ -131,7 +131,8 @@ def test_the_large_images_are_those_of_the_small_but_for_their_size(
         one, two = (c[f'{loader}_dataloader'] for c in (small, large))
         assert two.dataset.pop('device') == 'auto'
         assert two.dataset.get('padding', 0) == 2 * pad
-        resize = two.dataset.dataset.pipeline[1]
+        holder = two.dataset.dataset if pad else two.dataset
+        resize = holder.pipeline[1]
         assert resize.scale == (32, 32)
         resize.scale = (16, 16)
         if pad:

@@ -227,3 +227,14 @@ def growing(index, pixels):
 def test_sources_that_cannot_be_held(change, message):
     with pytest.raises(FGCError, match=message):
         InMemoryImages(Source(change))[0]
+
+
+def test_the_pipeline_may_be_the_wrappers():
+    """Where mmpretrain's inferencers look for it; the pixels are the same."""
+    steps = [dict(type='PackInputs')]
+    source = dict(type='fgc_mm.Digits', split='test', indices=3)
+    inner = InMemoryImages(dict(source, pipeline=steps))
+    outer = InMemoryImages(source, pipeline=steps)
+    assert torch.equal(inner[2]['inputs'], outer[2]['inputs'])
+    with pytest.raises(FGCError, match='a pipeline of its own'):
+        InMemoryImages(dict(source, pipeline=steps), pipeline=steps)

@@ -148,7 +148,7 @@ def test_weights_that_are_computed(masked, wrapper):
 @pytest.mark.filterwarnings('ignore::FutureWarning')
 def test_a_gate_whose_weight_is_computed(masked):
     model, images = copy.deepcopy(masked[0]), masked[1]
-    weight_norm(model.backbone.gates['layer1/0/conv1'].squeeze)
+    weight_norm(model.backbone.gates['layer1-0-conv1'].squeeze)
     dynamic = to_dynamic(model, images, backend='torch')
     with torch.no_grad():
         want = torch.cat([model(image) for image in images.split(1)])

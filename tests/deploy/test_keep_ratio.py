@@ -54,7 +54,7 @@ def test_bad_input_is_one_sentence(gated, pictures):
         set_keep_ratio(network, images[:2], 0.5)
     with pytest.raises(FGCError, match='no gates'):
         set_keep_ratio(network.backbone, images, 0.5)
-    gate = network.gates['layer1/0/conv1']
+    gate = network.gates['layer1-0-conv1']
     nn.init.zeros_(gate.expand.weight)  # one answer for all images
     with pytest.raises(FGCError, match=r'layer1\.0\.conv1 opens'):
         set_keep_ratio(network, images, 0.44)

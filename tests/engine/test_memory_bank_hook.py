@@ -340,7 +340,7 @@ def test_an_ema_of_the_model_trains_along(digits, tmp_path):
     runner = digits.start(cfg)
     runner.train()
     saved = torch.load(tmp_path / 'epoch_2.pth', weights_only=False)
-    key = 'backbone.gates.layer1/0/conv1.expand.weight'
+    key = 'backbone.gates.layer1-0-conv1.expand.weight'
     one = saved['state_dict'][key]
     assert not torch.equal(one, saved['ema_state_dict'][f'module.{key}'])
 

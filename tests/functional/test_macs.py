@@ -80,7 +80,7 @@ def test_the_value_of_an_open_channel_does_not_matter():
 
 
 def full_table():
-    gate = LayerMACs('backbone.gates.a/b.squeeze', 'gate', 1, 4, 3)
+    gate = LayerMACs('backbone.gates.a-b.squeeze', 'gate', 1, 4, 3)
     head = LayerMACs('head.fc', 'head', 1, 6, 10)
     convs = layer(3, 4, out_site=0), layer(4, 6, in_site=0)
     return MACsTable((*convs, gate, head), ('a.b',), (4,))

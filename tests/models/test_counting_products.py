@@ -113,7 +113,7 @@ def test_products_in_a_gates_own_code_are_the_gates(tiny):
     after = build_macs_table(model, (3, 8, 8))
     more = 8 * 8 * len(gate.mix) ** 2
     assert after.gates == before.gates + more and after.dense == before.dense
-    site = key.replace('/', '.')
+    site = key.replace('-', '.')
     assert gate_macs(after, site) == gate_macs(before, site) + more
 
 

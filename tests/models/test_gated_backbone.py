@@ -133,7 +133,7 @@ def test_a_copy_has_gates_of_its_own(small, images, set_gates):
     assert same(copied(images), small(images)) and same(
         copied(images), changed
     )
-    assert copied._site_hooks[0].gate is copied.gates['layer1/0/conv1']
+    assert copied._site_hooks[0].gate is copied.gates['layer1-0-conv1']
 
 
 @torch.no_grad()
@@ -172,7 +172,7 @@ def test_modes_return_the_backbone(small):
 
 def test_only_the_wanted_sites_get_gates(images):
     model = GatedBackbone(SMALL, GATE, sites=['layer3.*'])
-    assert list(model.gates) == [f'layer3/{i}/conv1' for i in range(3)]
+    assert list(model.gates) == [f'layer3-{i}-conv1' for i in range(3)]
     assert len(model.eval().forward_gated(images)[1]) == 3
     with pytest.raises(FGCError, match=r"'nowhere'.*layer1\.0\.conv1"):
         GatedBackbone(SMALL, GATE, sites=['nowhere'])
@@ -216,7 +216,7 @@ def test_a_plain_state_dict_loads(small, plain):
 
 
 def test_missing_gates_are_an_error_when_strict(small, plain):
-    with pytest.raises(RuntimeError, match=r'gates\.layer1/0/conv1\.sq'):
+    with pytest.raises(RuntimeError, match=r'gates\.layer1-0-conv1\.sq'):
         small.load_state_dict(plain.state_dict())
 
 
@@ -235,7 +235,7 @@ def test_mmengine_loads_a_plain_file(small, plain, prefix, tmp_path, capfd):
     load_checkpoint(small, str(tmp_path / 'plain.pth'))
     assert holds(small, plain)
     output = ''.join(capfd.readouterr())
-    assert 'missing keys' in output and 'gates.layer1/0/conv1' in output
+    assert 'missing keys' in output and 'gates.layer1-0-conv1' in output
     assert 'unexpected' not in output
 
 

@@ -186,7 +186,7 @@ def test_load_from_takes_a_plain_classifier(model, plain, tmp_path, capfd):
     loader.load_or_resume()
     assert holds(model, plain)
     output = ''.join(capfd.readouterr())
-    assert 'missing keys' in output and 'backbone.gates.layer1/0' in output
+    assert 'missing keys' in output and 'backbone.gates.layer1-0' in output
     assert 'unexpected key' not in output
 
 

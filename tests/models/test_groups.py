@@ -83,7 +83,7 @@ def test_a_site_has_the_group_sizes_of_its_gate(images):
     backbone = classifier('BinaryConcreteGate', group=12).backbone
     sizes = {site.channels: site.group_sizes for site in backbone.sites}
     assert sizes == {8: (8,), 20: (12, 8)}
-    assert '20 channels in 2 groups -> ' in repr(backbone)
+    assert ' 20 in 2 groups ' in backbone.describe()
     assert all(site.group_sizes is None for site in backbone.found.sites)
     for record in backbone.eval().forward_gated(images)[1]:
         decisions = record.site.decisions

@@ -13,6 +13,7 @@ FILES = (
     'LICENSE',
     'MANIFEST.in',
     'README.md',
+    'model-index.yml',
     'pyproject.toml',
     'setup.cfg',
     'setup.py',
@@ -115,6 +116,7 @@ def test_configs_and_tools_are_installed(build):
     assert {'_base_/default_runtime.py', 'studies/figure5_rho.yaml'} <= names(
         package / '.mim' / 'configs'
     )
+    assert (package / '.mim' / 'model-index.yml').is_file()
     assert (package / 'comparison' / 'published.csv').is_file()
     # a config that is gone is not installed by the next build
     left = package / '.mim' / 'configs' / 'gone.py'
@@ -152,3 +154,4 @@ def test_the_sdist_has_what_a_wheel_is_made_of(checkout, monkeypatch):
     assert not [name for name in found if '.mim' in name]
     # and what it is made of makes the same wheel
     assert {'setup.py', 'setup.cfg', 'pyproject.toml', 'LICENSE'} <= found
+    assert 'model-index.yml' in found

@@ -44,8 +44,9 @@ val_dataloader = dict(
             type='fgc_mm.ImageFolder',
             data_root=data_root,
             data_prefix='test',
-            pipeline=pipeline,
         ),
+        # not one level further down, so that the inferencers find it
+        pipeline=pipeline,
     ),
     sampler=dict(type='DefaultSampler', shuffle=False),
 )

@@ -9,7 +9,5 @@ pipeline = [
 train_dataloader = dict(
     dataset=dict(dataset=dict(pipeline=pipeline), padding=4, device='auto')
 )
-val_dataloader = dict(
-    dataset=dict(dataset=dict(pipeline=pipeline), device='auto')
-)
+val_dataloader = dict(dataset=dict(pipeline=pipeline, device='auto'))
 test_dataloader = val_dataloader

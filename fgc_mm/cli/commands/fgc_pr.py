@@ -19,15 +19,15 @@ RULES = (
     (r'linear\.(.+)', r'head.fc.\1'),
     (
         r'(layer\d+)\.(\d+)\.gate\.mlp\.fc1\.(.+)',
-        r'backbone.gates.\1/\2/conv1.squeeze.\3',
+        r'backbone.gates.\1-\2-conv1.squeeze.\3',
     ),
     (
         r'(layer\d+)\.(\d+)\.gate\.mlp\.bn\.(.+)',
-        r'backbone.gates.\1/\2/conv1.norm.\3',
+        r'backbone.gates.\1-\2-conv1.norm.\3',
     ),
     (
         r'(layer\d+)\.(\d+)\.gate\.mlp\.fc2\.(.+)',
-        r'backbone.gates.\1/\2/conv1.expand.\3',
+        r'backbone.gates.\1-\2-conv1.expand.\3',
     ),
     (r'(conv1|bn1)\.(.+)', r'backbone.backbone.\1.\2'),
     (

@@ -19,6 +19,7 @@ from fgc_mm.cli.arguments import (
     choose_work_dir,
     parse_arguments,
 )
+from fgc_mm.cli.command_runner import CommandRunner
 from fgc_mm.cli.launch import join_processes
 from fgc_mm.engine.config_file import load_config
 from fgc_mm.engine.config_options import override
@@ -57,7 +58,8 @@ def main() -> None:
     if '://' not in args.checkpoint:
         read_checkpoint(args.checkpoint)
     join_processes(cfg, args.launcher)
-    build = Runner.from_cfg if 'runner_type' not in cfg else RUNNERS.build
+    own = 'runner_type' in cfg
+    build = RUNNERS.build if own else CommandRunner.from_cfg
     test(build(cfg), args)
 
 

@@ -13,6 +13,7 @@ from fgc_mm.cli.arguments import (
     choose_work_dir,
     parse_arguments,
 )
+from fgc_mm.cli.command_runner import CommandRunner
 from fgc_mm.cli.launch import join_processes
 from fgc_mm.engine.bfloat16_wrapper import use_mixed_precision
 from fgc_mm.engine.config_file import load_config
@@ -46,7 +47,8 @@ def main() -> None:
     write_optimizer_defaults(cfg)
     check_start(cfg)
     join_processes(cfg, args.launcher)
-    build = Runner.from_cfg if 'runner_type' not in cfg else RUNNERS.build
+    own = 'runner_type' in cfg
+    build = RUNNERS.build if own else CommandRunner.from_cfg
     train(build(cfg))
 
 

@@ -4,12 +4,13 @@
 
 A block is between `<!-- results: KIND of PLAN in FOLDER -->` and
 `<!-- end of results -->`. KIND is table, questions, costs, progress or
-figure; PLAN is a plan of fgc-mm compare (or several, separated by commas) and
-FOLDER the folder of its --results, both relative to the current folder. The
-block of a figure (error over MACs, with the threshold sweeps) contains its
-image, ![TEXT](FILE.png), relative to the document; FILE.png and FILE.svg are
-written. With --check nothing is written; the exit status is 1 if a document
-or a figure is not up to date.
+figure; PLAN is a plan of fgc-mm compare (several with commas between them)
+and FOLDER what its --results has kept, both relative to the current folder.
+A figure (error over MACs, with the threshold sweeps) names its image in the
+block, ![TEXT](FILE.png), relative to the document; FILE.png and FILE.svg are
+written. A metafile (.yml) is made from the results that its comments name, a
+line "# results of PLAN in FOLDER" for each. With --check nothing is written;
+the exit status is 1 if a document or a figure is not what the results say.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import sys
 from pathlib import Path
 
 from fgc_mm.cli.arguments import text_parser
+from fgc_mm.comparison.metafile import SUFFIXES, update_metafile
 from fgc_mm.comparison.result_blocks import figures, update_blocks
 from fgc_mm.comparison.result_figure import ResultFigure
 from fgc_mm.errors import FGCError
@@ -54,8 +56,15 @@ def update(path: Path, check: bool) -> bool:
     if not path.is_file():
         raise FGCError(f'{path} is not a file; give a Markdown document.')
     old = path.read_text()
-    new = update_blocks(old, Path())
-    stale = [f for f in drawn(new, path.parent) if not f.is_up_to_date()]
+    if path.suffix in SUFFIXES:
+        new, stale = update_metafile(old, Path()), []
+    else:
+        new = update_blocks(old, Path())
+        stale = [
+            figure
+            for figure in drawn(new, path.parent)
+            if not figure.is_up_to_date()
+        ]
     if not check:
         for figure in stale:
             figure.write()

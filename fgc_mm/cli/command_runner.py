@@ -1,0 +1,43 @@
+"""The Runner of the commands, with short lines in its log."""
+
+from __future__ import annotations
+
+import logging
+from textwrap import wrap
+
+from mmengine.runner import Runner
+
+LONGEST = 160  # characters of a line
+TITLE = 'System environment:'
+
+
+class CommandRunner(Runner):
+    """mmengine's Runner; the lines about the environment are wrapped.
+
+    The build settings of torch are one line of more than a thousand
+    characters.
+    """
+
+    def _log_env(self, env_cfg: dict) -> None:
+        self.logger.addFilter(wrap_lines)
+        try:
+            super()._log_env(env_cfg)
+        finally:
+            self.logger.removeFilter(wrap_lines)
+
+
+def wrap_lines(record: logging.LogRecord) -> bool:
+    """Wraps long lines about the environment; keeps every record."""
+    text = str(record.msg)
+    if TITLE not in text:  # the config, which someone may copy
+        return True
+    lines = text.split('\n')
+    record.msg = '\n'.join(part for line in lines for part in _parts(line))
+    return True
+
+
+def _parts(line: str) -> list[str]:
+    if len(line) <= LONGEST:
+        return [line]
+    indent = ' ' * (len(line) - len(line.lstrip()))
+    return wrap(line, LONGEST, subsequent_indent=f'{indent}    ')

@@ -136,7 +136,7 @@ class InMemoryImages(Dataset):
 
 
 def _build(
-    dataset: dict | Dataset, pipeline: Sequence[dict] | None
+    dataset: Any, pipeline: Sequence[dict] | None
 ) -> Dataset:
     """The wrapped data set, with the pipeline."""
     built = isinstance(dataset, Dataset)

@@ -19,7 +19,7 @@ from fgc_mm.engine.sharded_bank_saver import (
 from fgc_mm.errors import FGCError
 from fgc_mm.losses import CoupledBatch, FeatureGateCouplingLoss
 from fgc_mm.losses.label_neighbors import LabelNeighbors
-from fgc_mm.models import GatedImageClassifier
+from fgc_mm.models.gate_losses_mixin import GateLossesMixin
 from fgc_mm.registry import HOOKS
 
 STATE = 'fgc_memory_banks'
@@ -215,8 +215,9 @@ def refuse_wrapped(dataset: Dataset) -> None:
 
 def _refuse_mixing(model: torch.nn.Module) -> None:
     augments = getattr(model.data_preprocessor, 'batch_augments', None)
-    if augments is not None:
-        kinds = [type(a).__name__ for a in augments.augments]
+    # mmdet's batch augments, which only pad and resize, have no such list
+    kinds = [type(a).__name__ for a in getattr(augments, 'augments', ())]
+    if kinds:
         raise FGCError(
             f'{" and ".join(kinds)} mixes images, and a mixed image has no '
             'row of its own in the memory banks; remove the batch augments '
@@ -232,11 +233,11 @@ def _coupling_losses(
         for loss in getattr(model, 'gate_losses', ())
         if isinstance(loss, FeatureGateCouplingLoss)
     }
-    if not isinstance(model, GatedImageClassifier) or not losses:
+    if not isinstance(model, GateLossesMixin) or not losses:
         raise FGCError(
             f'{type(model).__name__} has no FeatureGateCouplingLoss for '
             'FGCMemoryBankHook to serve; add one to gate_losses of a '
-            'GatedImageClassifier, or remove the hook.'
+            'GatedImageClassifier or GatedModel, or remove the hook.'
         )
     return losses
 

@@ -57,7 +57,8 @@ class DynamicMACs(BaseMetric):
             if 'macs_table' not in sample:
                 raise FGCError(
                     'a prediction carries no MACs; DynamicMACs needs a '
-                    'model of type fgc_mm.GatedImageClassifier.'
+                    'model of type fgc_mm.GatedImageClassifier or '
+                    'fgc_mm.GatedModel.'
                 )
             _refuse_merged(sample)
         self._table = data_samples[0]['macs_table']

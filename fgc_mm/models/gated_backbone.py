@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
 from fgc_mm.gates import GroupedGate, build_gate
+from fgc_mm.models.record_collector import collectors_of
 from fgc_mm.registry import MODELS
 from fgc_mm.sites import (
     FoundSites,
@@ -95,7 +96,10 @@ class GatedBackbone(BaseBackbone):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """The wrapped backbone's outputs, gated."""
-        return self.forward_gated(x)[0]
+        outputs, records = self.forward_gated(x)
+        for collector in collectors_of(self):
+            collector.calls.append(records)
+        return outputs
 
     def forward_gated(
         self, x: Tensor, keep_activation: bool | None = None

@@ -42,6 +42,7 @@ sys.path.insert(0, str(ROOT))
 
 from fgc_mm.engine.bfloat16_wrapper import multiplies_bfloat16
 from fgc_mm.engine.image_size import pipeline_of
+from fgc_mm.engine.loss_progress_hook import set_progress
 from fgc_mm.functional.schedule import Progress
 from fgc_mm.registry import MODELS
 
@@ -126,8 +127,7 @@ def training_rate(
     parts = dict(cfg.model, data_preprocessor=cfg.data_preprocessor)
     parts.pop('distillation', None)
     model: nn.Module = MODELS.build(parts).train()
-    for loss in getattr(model, 'gate_losses', ()):
-        loss.progress = Progress(cfg.train_cfg.max_epochs // 2, 0)
+    set_progress(model, Progress(cfg.train_cfg.max_epochs // 2, 0))
     if channels_last:
         model.to(memory_format=torch.channels_last)
     if compiled:

@@ -38,6 +38,7 @@ sys.path.insert(0, str(ROOT))
 
 from operation_counter import OperationCounter
 
+from fgc_mm.engine.loss_progress_hook import set_progress
 from fgc_mm.functional import mask_channels
 from fgc_mm.functional.schedule import Progress
 from fgc_mm.losses import FeatureGateCouplingLoss
@@ -93,9 +94,7 @@ class Run:
         if device == 'meta':
             for group in self.optim_wrapper.optimizer.param_groups:
                 group['foreach'] = True  # as torch chooses on CUDA
-        for part in self.model.modules():
-            if hasattr(part, 'progress'):
-                part.progress = Progress(epoch, 0)
+        set_progress(self.model, Progress(epoch, 0))
         for loss in self.coupled():
             loss.build_banks(self.model.backbone.sites, rows)
             for banks in loss.banks.values():

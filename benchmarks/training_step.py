@@ -28,6 +28,7 @@ sys.path.insert(0, str(ROOT))
 
 from coupling import Sizes, interleave, report_coupling
 
+from fgc_mm.engine.loss_progress_hook import set_progress
 from fgc_mm.functional.schedule import Progress
 from fgc_mm.registry import MODELS
 
@@ -44,8 +45,7 @@ def build_step(
     init_default_scope(cfg.default_scope)
     model_cfg = dict(cfg.model, data_preprocessor=cfg.data_preprocessor)
     model = MODELS.build(model_cfg).train().to(device)
-    for loss in getattr(model, 'gate_losses', ()):
-        loss.progress = Progress(epoch, 0)
+    set_progress(model, Progress(epoch, 0))
     optim = build_optim_wrapper(model, cfg.optim_wrapper)
     inputs = torch.randint(0, 256, (images, 3, 32, 32), dtype=torch.uint8)
     samples = [DataSample().set_gt_label(i % 10) for i in range(images)]

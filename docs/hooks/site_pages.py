@@ -57,6 +57,7 @@ FUNCTIONS = {
         'fgc_mm.sites.GateRecord',
         'fgc_mm.gates.GateDecision',
         'fgc_mm.gates.ScalingDecision',
+        'fgc_mm.losses.GateBatch',
         'fgc_mm.losses.GateLoss',
     ],
     'MACs': [

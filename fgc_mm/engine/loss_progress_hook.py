@@ -1,4 +1,4 @@
-"""Telling gates and gate losses where the run is."""
+"""Hook that gives gates and gate losses the progress of the training."""
 
 from math import ceil
 
@@ -16,10 +16,11 @@ from fgc_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class LossProgressHook(Hook):
-    """Tell gates and gate losses the epoch and the iteration of each step.
+    """Sets the epoch and iteration that schedules and warm-ups depend on.
 
-    Numbers that move and warm-ups follow from these alone, so that a resumed
-    run stands where the first one stood.
+    They depend on nothing else, so a resumed run continues them correctly.
+    Gates read them from their own attribute ``progress``; gate losses get
+    them in their ``GateBatch``, from that of the classifier.
     """
 
     priority = 'VERY_HIGH'
@@ -27,7 +28,7 @@ class LossProgressHook(Hook):
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
     ) -> None:
-        """Set ``progress`` of all that has one."""
+        """Set the progress of the model and its gates."""
         set_progress(bare_model(runner), progress_at(runner, runner.iter))
 
 
@@ -38,14 +39,14 @@ def bare_model(runner: Runner) -> nn.Module:
 
 
 def set_progress(model: nn.Module, progress: Progress) -> None:
-    """Set ``progress`` of every part of the model that has one."""
+    """Set the attribute ``progress`` of every module that has one."""
     for part in model.modules():
         if hasattr(part, 'progress'):
             part.progress = progress
 
 
 def progress_at(runner: Runner, iteration: int) -> Progress:
-    """Where the run is at one of its iterations, the present or the last."""
+    """Progress at the current iteration of a run, or at its last one."""
     if isinstance(runner.train_loop, IterBasedTrainLoop):
         # this loop never moves its own epoch
         steps = max(_steps_per_epoch(runner.train_dataloader), 1)

@@ -1,6 +1,6 @@
 """Batch shaping, which keeps gates conditional."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -8,8 +8,8 @@ from torch import Tensor
 
 from fgc_mm.functional import batch_shaping
 from fgc_mm.losses.base import GateLoss
+from fgc_mm.losses.gate_batch import GateBatch
 from fgc_mm.registry import MODELS
-from fgc_mm.sites import GateRecord
 
 
 @MODELS.register_module()
@@ -27,12 +27,13 @@ class BatchShapingLoss(GateLoss):
 
     Example:
         >>> import torch
+        >>> from fgc_mm.losses import GateBatch
         >>> from fgc_mm.sites import GateRecord, GateSite
         >>> site = GateSite('conv1', (), (), in_channels=3, channels=8)
         >>> logits = torch.randn(4, 8, requires_grad=True)
         >>> probs = logits.sigmoid()
         >>> record = GateRecord(site, None, logits, probs, (logits > 0) * 1.0)
-        >>> loss = BatchShapingLoss()([record])
+        >>> loss = BatchShapingLoss()(GateBatch([record]))
         >>> loss.backward()
         >>> logits.grad.shape
         torch.Size([4, 8])
@@ -49,12 +50,8 @@ class BatchShapingLoss(GateLoss):
         self.alpha = alpha
         self.beta = beta
 
-    def compute(
-        self,
-        records: Sequence[GateRecord],
-        data_samples: Sequence[Any] | None = None,
-    ) -> Tensor:
+    def compute(self, batch: GateBatch) -> Tensor:
         """Cramer-von-Mises distance, summed over decisions and sites; ()."""
         # one sort for all sites: the distance is a sum over columns
-        probs = torch.cat([r.probs for r in records], dim=1)
+        probs = torch.cat([r.probs for r in batch.records], dim=1)
         return batch_shaping(probs, self.alpha, self.beta)

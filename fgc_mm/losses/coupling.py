@@ -9,6 +9,7 @@ from torch import Tensor
 from fgc_mm.async_read import read_would_block
 from fgc_mm.errors import FGCError
 from fgc_mm.functional import Shard, neighborhood_agreement, on_device
+from fgc_mm.functional.schedule import Progress
 from fgc_mm.losses.base import GateLoss
 from fgc_mm.losses.coupled_batch import (
     CoupledBatch,
@@ -17,6 +18,7 @@ from fgc_mm.losses.coupled_batch import (
     sample_indices,
 )
 from fgc_mm.losses.coupling_switches import CouplingSwitches, choose
+from fgc_mm.losses.gate_batch import GateBatch
 from fgc_mm.losses.label_neighbors import LabelNeighbors
 from fgc_mm.losses.loss_sites import select_loss_sites
 from fgc_mm.memory import (
@@ -76,6 +78,7 @@ class FeatureGateCouplingLoss(GateLoss):
 
     Example:
         >>> import torch
+        >>> from fgc_mm.losses import GateBatch
         >>> from fgc_mm.sites import GateRecord, GateSite
         >>> site = GateSite('conv1', (), (), in_channels=3, channels=8)
         >>> loss = FeatureGateCouplingLoss(sites=1, num_neighbors=2)
@@ -89,7 +92,7 @@ class FeatureGateCouplingLoss(GateLoss):
         ...     site, torch.randn(4, 8, 5, 5), logits, logits.sigmoid(),
         ...     (logits > 0) * 1.0)
         >>> samples = [dict(sample_idx=i) for i in range(4)]
-        >>> loss([record], samples).backward()
+        >>> loss(GateBatch([record], samples)).backward()
         >>> logits.grad.shape
         torch.Size([4, 8])
     """
@@ -185,16 +188,12 @@ class FeatureGateCouplingLoss(GateLoss):
         """Names of the coupled sites among the gated ones."""
         return select_loss_sites(self.wanted_sites, names, type(self).__name__)
 
-    def compute(
-        self,
-        records: Sequence[GateRecord],
-        data_samples: Sequence[Any] | None,
-    ) -> Tensor:
+    def compute(self, batch: GateBatch) -> Tensor:
         """The coupling loss of a batch; keeps the batch for the banks."""
-        self._check_ready(records)
-        coupled = [r for r in records if r.site.name in self.banks]
+        self._check_ready(batch.records)
+        coupled = [r for r in batch.records if r.site.name in self.banks]
         length = len(next(iter(self.banks.values())).feature)
-        self._images = sample_indices(data_samples, length)
+        self._images = sample_indices(batch.data_samples, length)
         gates = [self._gate_vector(r) for r in coupled]
         rows = on_device(self._images, gates[0].device)
         batches = [coupled_batch(r, g, rows) for r, g in zip(coupled, gates)]
@@ -208,7 +207,7 @@ class FeatureGateCouplingLoss(GateLoss):
                 self.switches.eps,
             )
             for record, gate, positives in zip(
-                coupled, gates, self._positives()
+                coupled, gates, self._positives(batch.progress)
             )
         )
 
@@ -284,11 +283,11 @@ class FeatureGateCouplingLoss(GateLoss):
                 'gates; call forward_gated(x, keep_activation=True).'
             )
 
-    def _positives(self) -> list[Tensor]:
+    def _positives(self, progress: Progress | None) -> list[Tensor]:
         """(N, P) rows of the positives for each coupled site."""
         names = list(self._pending)
         own = self._pending[names[0]].indices[:, None]
-        if self._warming_up():
+        if self._warming_up(progress):
             return [own] * len(names)
         found = self._neighbors(names[-1:] if self.share_neighbors else names)
         if self.switches.include_self:
@@ -315,18 +314,18 @@ class FeatureGateCouplingLoss(GateLoss):
             batches[0].indices,
         )
 
-    def _warming_up(self) -> bool:
+    def _warming_up(self, progress: Progress | None) -> bool:
         epochs = self.switches.warmup_epochs
         if not epochs:
             return False
         start = self.loss_weight.first_epoch
-        if self.progress is None or start is None:
+        if progress is None or start is None:
             raise FGCError(
                 f'warmup_epochs={epochs} needs the epoch; add '
                 "dict(type='fgc_mm.LossProgressHook') to custom_hooks and "
                 'use by_epoch=True in loss_weight.'
             )
-        return self.progress.epoch - start < epochs
+        return progress.epoch - start < epochs
 
     def _gate_vector(self, record: GateRecord) -> Tensor:
         return getattr(record, self.gate_vector).float()

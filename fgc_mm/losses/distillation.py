@@ -47,10 +47,14 @@ class DistillationLoss(nn.Module):
         self.temperature = temperature
         self.independent_labels = independent_labels
         self.loss_weight = Schedule.build(loss_weight)
-        self.progress: Progress | None = None
 
-    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The weighted loss."""
+    def forward(
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        progress: Progress | None = None,
+    ) -> Tensor:
+        """The weighted loss; a scheduled weight needs the progress."""
         log_probs = _per_label if self.independent_labels else _softmax
         soft = F.kl_div(
             log_probs(student.float() / self.temperature),
@@ -58,7 +62,7 @@ class DistillationLoss(nn.Module):
             reduction='batchmean',
             log_target=True,
         )
-        weight = self.loss_weight.at(self.progress)
+        weight = self.loss_weight.at(progress)
         return weight * self.temperature**2 * soft
 
 

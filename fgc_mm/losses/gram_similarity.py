@@ -8,6 +8,7 @@ from torch import Tensor
 from fgc_mm.errors import FGCError
 from fgc_mm.functional import global_average_pool, gram_similarity
 from fgc_mm.losses.base import GateLoss
+from fgc_mm.losses.gate_batch import GateBatch
 from fgc_mm.losses.loss_sites import select_loss_sites
 from fgc_mm.registry import MODELS
 from fgc_mm.sites import GateRecord
@@ -37,13 +38,14 @@ class GramSimilarityLoss(GateLoss):
 
     Example:
         >>> import torch
+        >>> from fgc_mm.losses import GateBatch
         >>> from fgc_mm.sites import GateRecord, GateSite
         >>> site = GateSite('conv1', (), (), in_channels=3, channels=8)
         >>> logits = torch.randn(4, 8, requires_grad=True)
         >>> record = GateRecord(
         ...     site, torch.randn(4, 8, 5, 5), logits, logits.sigmoid(),
         ...     (logits > 0) * 1.0)
-        >>> GramSimilarityLoss()([record]).shape
+        >>> GramSimilarityLoss()(GateBatch([record])).shape
         torch.Size([])
     """
 
@@ -58,17 +60,13 @@ class GramSimilarityLoss(GateLoss):
         self.wanted_sites = sites
         self.detach = detach
 
-    def compute(
-        self,
-        records: Sequence[GateRecord],
-        data_samples: Sequence[Any] | None = None,
-    ) -> Tensor:
+    def compute(self, batch: GateBatch) -> Tensor:
         """Sum over the coupled sites; ()."""
-        names = [record.site.name for record in records]
+        names = [record.site.name for record in batch.records]
         chosen = select_loss_sites(
             self.wanted_sites, names, type(self).__name__
         )
-        coupled = [r for r in records if r.site.name in chosen]
+        coupled = [r for r in batch.records if r.site.name in chosen]
         return sum(map(self._of_site, coupled))
 
     def _of_site(self, record: GateRecord) -> Tensor:

@@ -1,6 +1,6 @@
 """The L0 loss, which closes gates."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -8,8 +8,8 @@ from torch import Tensor
 
 from fgc_mm.errors import FGCError
 from fgc_mm.losses.base import GateLoss
+from fgc_mm.losses.gate_batch import GateBatch
 from fgc_mm.registry import MODELS
-from fgc_mm.sites import GateRecord
 
 REDUCTIONS = ('mean', 'sites')
 
@@ -31,11 +31,12 @@ class L0Loss(GateLoss):
 
     Example:
         >>> import torch
+        >>> from fgc_mm.losses import GateBatch
         >>> from fgc_mm.sites import GateRecord, GateSite
         >>> site = GateSite('conv1', (), (), in_channels=3, channels=8)
         >>> logits = torch.zeros(4, 8)
         >>> record = GateRecord(site, None, logits, logits.sigmoid(), logits)
-        >>> L0Loss(loss_weight=0.4)([record])
+        >>> L0Loss(loss_weight=0.4)(GateBatch([record]))
         tensor(0.2000)
     """
 
@@ -53,13 +54,9 @@ class L0Loss(GateLoss):
             )
         self.reduction = reduction
 
-    def compute(
-        self,
-        records: Sequence[GateRecord],
-        data_samples: Sequence[Any] | None = None,
-    ) -> Tensor:
+    def compute(self, batch: GateBatch) -> Tensor:
         """Mean probability of being open, or its sum over channels; ()."""
-        probs = [record.site.spread(record.probs) for record in records]
+        probs = [record.site.spread(record.probs) for record in batch.records]
         if self.reduction == 'mean':
             return torch.cat([p.flatten() for p in probs]).mean()
         return sum(p.sum(dim=1).mean() for p in probs)

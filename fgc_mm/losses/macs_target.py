@@ -11,6 +11,7 @@ from fgc_mm.functional.macs import MACsTable
 from fgc_mm.functional.macs_matrix import MACsMatrices
 from fgc_mm.functional.schedule import Schedule
 from fgc_mm.losses.base import GateLoss
+from fgc_mm.losses.gate_batch import GateBatch
 from fgc_mm.registry import MODELS
 from fgc_mm.sites import GateRecord
 
@@ -41,6 +42,7 @@ class MACsTargetLoss(GateLoss):
         >>> import torch
         >>> from torch import nn
         >>> from fgc_mm.functional import LayerMACs, MACsTable
+        >>> from fgc_mm.losses import GateBatch
         >>> from fgc_mm.models import GatedBackbone
         >>> net = nn.Sequential(
         ...     nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
@@ -49,10 +51,9 @@ class MACsTargetLoss(GateLoss):
         >>> layers = (
         ...     LayerMACs('0', 'backbone', 1764, 3, 8, out_sites=((0, None),)),
         ...     LayerMACs('2', 'backbone', 1296, 8, 4, in_sites=((0, None),)))
-        >>> # as GatedImageClassifier does for its losses
-        >>> loss.macs_table = MACsTable(layers, ('0',), (8,))
+        >>> table = MACsTable(layers, ('0',), (8,))
         >>> _, records = gated.forward_gated(torch.randn(4, 3, 16, 16))
-        >>> loss(records).shape
+        >>> loss(GateBatch(records, macs_table=table)).shape
         torch.Size([])
     """
 
@@ -68,29 +69,20 @@ class MACsTargetLoss(GateLoss):
         self.ratios = _ratio_schedule(pruning_ratio)
         self._macs: MACsMatrices | None = None
 
-    @property
-    def pruning_ratio(self) -> float:
-        """The target at this point of the training."""
-        return self.ratios.at(self.progress)
-
-    def compute(
-        self,
-        records: Sequence[GateRecord],
-        data_samples: Sequence[Any] | None = None,
-    ) -> Tensor:
+    def compute(self, batch: GateBatch) -> Tensor:
         """Squared distance to the target; ()."""
-        table = self.macs_table
+        table = batch.macs_table
         if table is None:
             raise FGCError(
-                'MACsTargetLoss has no macs_table to count with; use it in '
+                'MACsTargetLoss needs the macs_table of the batch; use it in '
                 'the gate_losses of a GatedImageClassifier, which sets it.'
             )
-        opened = _open_channels(records)
+        opened = _open_channels(batch.records)
         if self._macs is None or self._macs.table is not table:
             self._macs = MACsMatrices(table)
             self._check_reachable(table, opened)
         share = self._macs(opened).mean() / table.base()
-        return (share - (1 - self.pruning_ratio)).square().float()
+        return (share - (1 - self.ratios.at(batch.progress))).square().float()
 
     def _check_reachable(self, table: MACsTable, opened: Tensor) -> None:
         closed = self._macs(opened.detach()[:1] * 0)

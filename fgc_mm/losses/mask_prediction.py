@@ -1,6 +1,6 @@
 """A loss that trains a gate to predict the largest channels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from fgc_mm.functional import mass_mask, uniform_mask
 from fgc_mm.functional.channel_groups import sum_groups
 from fgc_mm.functional.mask_targets import channel_scores
 from fgc_mm.losses.base import GateLoss
+from fgc_mm.losses.gate_batch import GateBatch
 from fgc_mm.registry import MODELS
 from fgc_mm.sites import GateRecord
 
@@ -43,13 +44,15 @@ class MaskPredictionLoss(GateLoss):
 
     Example:
         >>> import torch
+        >>> from fgc_mm.losses import GateBatch
         >>> from fgc_mm.sites import GateRecord, GateSite
         >>> site = GateSite('conv1', (), (), in_channels=3, channels=8)
         >>> logits = torch.randn(4, 8, requires_grad=True)
         >>> record = GateRecord(
         ...     site, torch.randn(4, 8, 5, 5), logits, logits.sigmoid(),
         ...     (logits > 0) * 1.0)
-        >>> MaskPredictionLoss(ratio=0.9)([record]).shape
+        >>> loss = MaskPredictionLoss(ratio=0.9)
+        >>> loss(GateBatch([record])).shape
         torch.Size([])
     """
 
@@ -72,26 +75,18 @@ class MaskPredictionLoss(GateLoss):
         self.target = TARGETS[target]
         self.target(torch.ones(1, 1), ratio)  # raises for a bad ratio
 
-    def forward(
-        self,
-        records: Sequence[GateRecord],
-        data_samples: Sequence[Any] | None = None,
-    ) -> Tensor:
+    def forward(self, batch: GateBatch) -> Tensor:
         """As in the base class; with a weight of 0 the graph is kept.
 
         No other loss gives the gates a gradient, and distributed training
         waits for the gradient of every parameter.
         """
-        loss = super().forward(records, data_samples)
-        return loss + 0 * sum(record.logits.sum() for record in records)
+        loss = super().forward(batch)
+        return loss + 0 * sum(record.logits.sum() for record in batch.records)
 
-    def compute(
-        self,
-        records: Sequence[GateRecord],
-        data_samples: Sequence[Any] | None = None,
-    ) -> Tensor:
+    def compute(self, batch: GateBatch) -> Tensor:
         """Mean over sites; ()."""
-        return sum(map(self._of_site, records)) / len(records)
+        return sum(map(self._of_site, batch.records)) / len(batch.records)
 
     def _of_site(self, record: GateRecord) -> Tensor:
         if record.activation is None:

@@ -10,8 +10,8 @@ from torch import Tensor
 from fgc_mm.errors import FGCError
 from fgc_mm.losses.base import GateLoss
 from fgc_mm.losses.easiness import Easiness
+from fgc_mm.losses.gate_batch import GateBatch
 from fgc_mm.registry import MODELS
-from fgc_mm.sites import GateRecord
 
 REDUCTIONS = ('sum', 'mean', 'site_means')
 
@@ -41,13 +41,14 @@ class SaliencyL1Loss(GateLoss):
 
     Example:
         >>> import torch
+        >>> from fgc_mm.losses import GateBatch
         >>> from fgc_mm.sites import GateRecord, GateSite
         >>> site = GateSite('conv1', (), (), in_channels=3, channels=8)
         >>> logits = torch.randn(4, 8, requires_grad=True)
         >>> record = GateRecord(
         ...     site, torch.randn(4, 8, 5, 5), logits, logits.sigmoid(),
         ...     (logits > 0) * 1.0)
-        >>> SaliencyL1Loss(loss_weight=1e-3)([record]).shape
+        >>> SaliencyL1Loss(loss_weight=1e-3)(GateBatch([record])).shape
         torch.Size([])
     """
 
@@ -68,17 +69,13 @@ class SaliencyL1Loss(GateLoss):
         self.easiness = Easiness() if easiness else None
         self.needs_scores = easiness
 
-    def compute(
-        self,
-        records: Sequence[GateRecord],
-        data_samples: Sequence[Any] | None = None,
-    ) -> Tensor:
+    def compute(self, batch: GateBatch) -> Tensor:
         """Mean norm over the batch; ()."""
         norms = self._norms(
-            [r.site.spread(r.gate_strength.abs()) for r in records]
+            [r.site.spread(r.gate_strength.abs()) for r in batch.records]
         )
         if self.easiness is not None:
-            norms = norms * self._weights(data_samples)
+            norms = norms * self._weights(self.easiness, batch)
         return norms.mean()
 
     def _norms(self, strengths: Sequence[Tensor]) -> Tensor:
@@ -88,19 +85,19 @@ class SaliencyL1Loss(GateLoss):
         joined = torch.cat(list(strengths), dim=1)
         return joined.sum(dim=1) if self.reduction == 'sum' else joined.mean(1)
 
-    def _weights(self, data_samples: Sequence[Any] | None) -> Tensor:
-        if self.progress is None or self.scores is None:
+    def _weights(self, easiness: Easiness, batch: GateBatch) -> Tensor:
+        if batch.progress is None or batch.scores is None:
             raise FGCError(
                 'SaliencyL1Loss(easiness=True) needs the progress of the '
                 'training and the scores, but has none; use it in a '
                 "GatedImageClassifier with dict(type='fgc_mm."
                 "LossProgressHook') in custom_hooks."
             )
-        independent = self.independent_labels
-        classes = self.scores.shape[1] if independent else None
-        labels = labels_of(data_samples, classes).to(self.scores.device)
-        epoch = self.progress.epoch
-        return self.easiness(self.scores, labels, epoch, independent)
+        scores, independent = batch.scores, batch.independent_labels
+        classes = scores.shape[1] if independent else None
+        labels = labels_of(batch.data_samples or (), classes)
+        epoch = batch.progress.epoch
+        return easiness(scores, labels.to(scores.device), epoch, independent)
 
 
 def labels_of(

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.macs import MACsTable
 from fgc_mm.functional.macs_matrix import MACsMatrices
-from fgc_mm.losses import GateLoss
+from fgc_mm.functional.schedule import Progress
+from fgc_mm.losses import GateBatch, GateLoss
 from fgc_mm.models.counting import build_macs_table
 from fgc_mm.models.gated_backbone import GatedBackbone
 from fgc_mm.models.gradient_reach import warn_unreached
@@ -67,6 +68,7 @@ class GateLossesMixin(BaseModel):
         self._tables: dict[tuple[int, ...], MACsTable] = {}
         self._matrices: MACsMatrices | None = None  # of the last table
         self._has_trained = False  # in this process
+        self.progress: Progress | None = None  # set by LossProgressHook
         self._register_load_state_dict_pre_hook(self._refuse_unrelated)
 
     def macs_table(self, image_shape: tuple[int, ...]) -> MACsTable:
@@ -74,6 +76,17 @@ class GateLossesMixin(BaseModel):
         if image_shape not in self._tables:
             self._tables[image_shape] = build_macs_table(self, image_shape)
         return self._tables[image_shape]
+
+    def _batch_of_records(
+        self,
+        records: Sequence[GateRecord],
+        data_samples: Sequence[Any] | None,
+        image_shape: tuple[int, ...],
+    ) -> GateBatch:
+        """The gate losses' argument, with the MACs table if one needs it."""
+        needed = any(loss.needs_macs for loss in self.gate_losses)
+        table = self.macs_table(image_shape) if needed else None
+        return GateBatch(records, data_samples, self.progress, table)
 
     def _attach_macs(
         self,

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
+from fgc_mm.losses import GateBatch
 from fgc_mm.losses.distillation import DistillationLoss
 from fgc_mm.models.class_scores import class_scores, independent_labels
 from fgc_mm.models.gate_losses_mixin import GateLossesMixin
@@ -88,17 +90,18 @@ class GatedImageClassifier(GateLossesMixin, ImageClassifier):
         """Classification loss, gate losses and the keep ratio."""
         self._has_trained = True
         feats, records = self._extract_gated(inputs)
-        self._set_loss_inputs(tuple(inputs.shape[1:]), feats)
+        batch = self._gate_batch(inputs, data_samples, feats, records)
         losses = self.head.loss(feats, data_samples)
         # the head's own key, ``loss``, would be overwritten by the total
         if 'loss' in losses:
             losses = {'loss_cls': losses.pop('loss'), **losses}
         for gate_loss in self.gate_losses:
-            losses[f'loss_{gate_loss.name}'] = gate_loss(records, data_samples)
+            losses[f'loss_{gate_loss.name}'] = gate_loss(batch)
         if self.distillation is not None:
             losses['loss_distillation'] = self.distillation(
                 class_scores(self.head, feats, 'distillation'),
                 self._teacher.scores(inputs),
+                self.progress,
             )
         self._check_gradients(losses)
         losses['keep_ratio'] = keep_ratio(records)
@@ -201,18 +204,27 @@ class GatedImageClassifier(GateLossesMixin, ImageClassifier):
                 logger='current',
             )
 
-    def _set_loss_inputs(
-        self, image_shape: tuple[int, ...], feats: tuple[Tensor, ...]
-    ) -> None:
-        """Set the inputs of gate losses that need more than records."""
-        for gate_loss in self.gate_losses:
-            if gate_loss.needs_macs:
-                gate_loss.macs_table = self.macs_table(image_shape)
-            if gate_loss.needs_scores:
-                reader = type(gate_loss).__name__
-                gate_loss.independent_labels = independent_labels(self.head)
-                with torch.no_grad():
-                    gate_loss.scores = class_scores(self.head, feats, reader)
+    def _gate_batch(
+        self,
+        inputs: Tensor,
+        data_samples: list[DataSample],
+        feats: Any,
+        records: list[GateRecord],
+    ) -> GateBatch:
+        """What the gate losses see of a batch, as far as they need it."""
+        shape = tuple(inputs.shape[1:])
+        batch = self._batch_of_records(records, data_samples, shape)
+        readers = [x for x in self.gate_losses if x.needs_scores]
+        if readers:
+            with torch.no_grad():
+                scores = class_scores(
+                    self.head, feats, type(readers[0]).__name__
+                )
+            independent = independent_labels(self.head)
+            batch = replace(
+                batch, scores=scores, independent_labels=independent
+            )
+        return batch
 
     def _build_distillation(
         self,

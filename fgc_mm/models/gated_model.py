@@ -113,6 +113,7 @@ class GatedModelMixin(GateLossesMixin):
         image_shape: tuple[int, ...],
     ) -> None:
         self._has_trained = True
+        batch = self._batch_of_records(records, data_samples, image_shape)
         for loss in self.gate_losses:
             name = f'loss_{loss.name}'
             if name in losses:
@@ -121,9 +122,7 @@ class GatedModelMixin(GateLossesMixin):
                     f"overwrite the model's own {name}; give it another "
                     'name=...'
                 )
-            if loss.needs_macs:
-                loss.macs_table = self.macs_table(image_shape)
-            losses[name] = loss(records, data_samples)
+            losses[name] = loss(batch)
         self._check_gradients(losses)
         losses['keep_ratio'] = keep_ratio(records)
 

@@ -76,9 +76,9 @@ def test_a_broken_loss_is_named_before_a_checkpoint(
     runner = digits.start(digits.tiny_config(tmp_path, 1))
     compute = coupling.FeatureGateCouplingLoss.compute
 
-    def broken(loss, records, samples):
-        value = compute(loss, records, samples)
-        training = loss.progress.iteration == step and loss.training
+    def broken(loss, batch):
+        value = compute(loss, batch)
+        training = batch.progress.iteration == step and loss.training
         return value * math.nan if training else value
 
     monkeypatch.setattr(coupling.FeatureGateCouplingLoss, 'compute', broken)

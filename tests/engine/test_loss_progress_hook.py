@@ -12,9 +12,9 @@ class NoteHook(Hook):
     def after_train_iter(
         self, runner, batch_idx, data_batch=None, outputs=None
     ):
-        losses = runner.model.gate_losses
-        assert len({loss.progress for loss in losses}) == 1
-        progress = losses[0].progress
+        progress = runner.model.progress
+        gates = runner.model.backbone.gates.values()
+        assert all(gate.progress is progress for gate in gates)
         runner.noted = [
             *getattr(runner, 'noted', ()),
             (progress.epoch, progress.iteration),

@@ -153,7 +153,7 @@ def test_two_epochs_and_two_more_start_where_the_first_stopped(
     for name in NAMES:
         assert all(map(torch.equal, restored[name], then[name]))
     assert runner.epoch == 4
-    assert digits.coupling(runner).progress.epoch == 3
+    assert runner.model.progress.epoch == 3
 
 
 def test_a_resumed_run_has_the_weights(whole, digits, tmp_path):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import fgc_mm.losses
+from fgc_mm.losses import GateBatch
 from fgc_mm.registry import MODELS
 
 LOSSES = {
@@ -23,7 +24,7 @@ def loss_of(name, records):
     assert fgc_mm.losses
     cfg = dict(dict(type=name), **LOSSES[name])
     loss = MODELS.build(dict(cfg, type=f'fgc_mm.{cfg["type"]}'))
-    return loss(records)
+    return loss(GateBatch(records))
 
 
 def gradients(loss, records):

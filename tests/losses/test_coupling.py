@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from fgc_mm.functional.schedule import Progress
-from fgc_mm.losses import FeatureGateCouplingLoss
+from fgc_mm.losses import FeatureGateCouplingLoss, GateBatch
 
 LENGTH, INDICES = 12, [3, 0, 11, 7]
+LATE = Progress(99, 0)
 
 
 def make(given, length=LENGTH, seed=0, labels=None, channels=None, **options):
@@ -16,8 +17,11 @@ def make(given, length=LENGTH, seed=0, labels=None, channels=None, **options):
     loss = FeatureGateCouplingLoss(**options)
     torch.manual_seed(seed)
     loss.build_banks(given.sites(channels), length, labels)
-    loss.progress = Progress(99, 0)
     return loss
+
+
+def batch_of(given, records, progress=LATE):
+    return GateBatch(records, given.samples(INDICES), progress)
 
 
 def dot(one, other):
@@ -57,10 +61,10 @@ def positives_of(loss, records, name, i, k):
     return nearest(query, banks.feature.rows.tolist(), INDICES[i], k)
 
 
-def naive(loss, records, k=3):
+def naive(loss, records, k=3, progress=LATE):
     """Sum over coupled sites of the mean over the batch."""
     coupled = [r for r in records if r.site.name in loss.banks]
-    warm = loss.progress.epoch < loss.switches.warmup_epochs
+    warm = progress.epoch < loss.switches.warmup_epochs
     total = 0.0
     for record in coupled:
         name = record.site.name
@@ -107,7 +111,7 @@ def test_against_loops(given, options):
     channels = dict(early=4, late=4) if 'share' in str(options) else None
     loss = make(given, channels=channels, **options)
     records = given.records(channels=channels)
-    value = loss(records, given.samples(INDICES))
+    value = loss(batch_of(given, records))
     want = naive(loss, records, options.get('num_neighbors', 3))
     assert value.item() == pytest.approx(want, rel=1e-4, abs=1e-5)
 
@@ -122,7 +126,7 @@ def test_over_several_steps_that_write_the_banks(given, options):
             name: (b.feature.rows.tolist(), b.gate.rows.tolist())
             for name, b in loss.banks.items()
         }
-        value = loss(records, given.samples(INDICES))
+        value = loss(batch_of(given, records))
         assert value.item() == pytest.approx(before, rel=1e-4)
         loss.write_banks(lambda batch: batch)
         for record in records:
@@ -145,23 +149,23 @@ def check_rows(loss, record, old):
 
 def test_banks_are_read_before_they_are_written(given):
     loss, records = make(given), given.records()
-    first = loss(records, given.samples(INDICES))
+    first = loss(batch_of(given, records))
     rows = loss.banks['late'].gate.rows.clone()
     loss._pending.clear()
-    again = loss(records, given.samples(INDICES))
+    again = loss(batch_of(given, records))
     assert torch.equal(first, again)
     assert torch.equal(loss.banks['late'].gate.rows, rows)
     loss.write_banks(lambda batch: batch)
     changed = (loss.banks['late'].gate.rows != rows).any(1)
     assert changed.nonzero().flatten().tolist() == sorted(INDICES)
-    assert not torch.equal(loss(records, given.samples(INDICES)), first)
+    assert not torch.equal(loss(batch_of(given, records)), first)
 
 
 def test_the_loss_survives_writing_before_backward(given):
     one, two = make(given), make(given)
     records, same = given.records(), given.records()
-    one(records, given.samples(INDICES)).backward()
-    value = two(same, given.samples(INDICES))
+    one(batch_of(given, records)).backward()
+    value = two(batch_of(given, same))
     two.write_banks(lambda batch: batch)
     value.backward()
     for a, b in zip(records, same, strict=True):
@@ -171,7 +175,7 @@ def test_the_loss_survives_writing_before_backward(given):
 @pytest.mark.parametrize('source', ['feature', 'gate'])
 def test_gradients_reach_gates_only(given, source):
     loss, records = make(given, neighbor_source=source), given.records()
-    loss(records, given.samples(INDICES)).backward()
+    loss(batch_of(given, records)).backward()
     for record in records:
         assert record.activation.grad is None
         assert record.logits.grad.abs().sum(1).min() > 0
@@ -184,7 +188,7 @@ def test_gradients_reach_gates_only(given, source):
 
 def test_the_gradient_is_that_of_the_formula_as_written(given):
     loss, records = make(given, sites=1), given.records()
-    loss(records, given.samples(INDICES)).backward()
+    loss(batch_of(given, records)).backward()
     record = records[-1]
     logits = record.logits.detach().requires_grad_()
     shares = (logits @ loss.banks['late'].gate.rows.T / 0.07).softmax(1)
@@ -208,27 +212,30 @@ def test_warm_up_counts_coupled_epochs(given, weight, first):
     loss = make(given, warmup_epochs=3, loss_weight=weight, sites=1)
     self_only = {}
     for epoch in range(first, first + 5):
-        loss.progress = Progress(epoch, 0)
-        loss(given.records(), given.samples(INDICES))
-        shapes = [rows.shape[1] for rows in loss._positives()]
+        now = Progress(epoch, 0)
+        loss(batch_of(given, given.records(), now))
+        shapes = [rows.shape[1] for rows in loss._positives(now)]
         self_only[epoch - first] = shapes == [1]
         loss._pending.clear()
     assert self_only == {0: True, 1: True, 2: True, 3: False, 4: False}
 
 
 def test_warming_up_the_image_itself_is_the_positive(given):
-    loss, records = make(given, include_self=False, warmup_epochs=5), None
-    loss.progress = Progress(4, 0)
+    loss, now = (
+        make(given, include_self=False, warmup_epochs=5),
+        Progress(4, 0),
+    )
     records = given.records()
-    value = loss(records, given.samples(INDICES))
-    assert value.item() == pytest.approx(naive(loss, records), rel=1e-4)
+    value = loss(batch_of(given, records, now))
+    want = naive(loss, records, progress=now)
+    assert value.item() == pytest.approx(want, rel=1e-4)
 
 
 def test_before_its_epoch_it_needs_nothing(given):
     weight = dict(start_value=0.0, end_value=1.0, begin=5, end=5)
     loss = FeatureGateCouplingLoss(loss_weight=weight)
-    loss.progress = Progress(4, 0)
-    assert loss(given.records(keep=False), None).item() == 0
+    batch = GateBatch(given.records(keep=False), progress=Progress(4, 0))
+    assert loss(batch).item() == 0
 
 
 def test_presets_differ_where_the_paper_and_its_code_do():
@@ -268,10 +275,10 @@ def test_label_neighbors_share_the_class(given, share):
         given, labels=labels, neighbor_source='label',
         share_neighbors=share, num_neighbors=4,
     )  # fmt: skip
-    value = loss(given.records(), given.samples(INDICES))
+    value = loss(batch_of(given, given.records()))
     assert value.isfinite() and value > 0
     torch.manual_seed(0)
-    early, late = loss._positives()
+    early, late = loss._positives(LATE)
     for own, line in zip(INDICES, early.tolist(), strict=True):
         assert line[0] == own and len(set(line)) == 5
         assert {labels[j].item() for j in line} == {labels[own].item()}
@@ -280,14 +287,14 @@ def test_label_neighbors_share_the_class(given, share):
 
 def test_half_precision_records_work(given):
     loss, records = make(given), given.records()
-    exact = loss(records, given.samples(INDICES))
+    exact = loss(batch_of(given, records))
     loss._pending.clear()
     half = [
         type(r)(r.site, r.activation.bfloat16(), r.logits.bfloat16(),
                 r.probs, r.mask)
         for r in records
     ]  # fmt: skip
-    value = loss(half, given.samples(INDICES))
+    value = loss(batch_of(given, half))
     assert value.dtype == torch.float32
     torch.testing.assert_close(value, exact, rtol=0.1, atol=0.1)
     loss.write_banks(lambda batch: batch)
@@ -299,13 +306,13 @@ def test_no_matrix_of_images_by_rows(given, largest_made):
     loss = make(given, length=length, num_neighbors=5, sites=1)
     records = given.records(count=count)
     with largest_made as seen:
-        loss(records, given.samples(range(count))).backward()
+        loss(GateBatch(records, given.samples(range(count)), LATE)).backward()
     assert length <= seen.elements < count * length / 2
 
 
 def test_agreement_is_the_share_of_common_neighbors(given):
     loss, records = make(given, num_neighbors=4), given.records()
-    loss(records, given.samples(INDICES))
+    loss(batch_of(given, records))
     shares = loss.agreement(queries=3)
     assert list(shares) == ['early', 'late']
     for record in records:

@@ -5,7 +5,7 @@ import torch
 
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.schedule import Progress
-from fgc_mm.losses import FeatureGateCouplingLoss
+from fgc_mm.losses import FeatureGateCouplingLoss, GateBatch
 
 
 def make(given, length=12, **options):
@@ -56,55 +56,61 @@ def test_a_pattern_lists_the_sites(given):
 def test_without_the_hook_there_are_no_banks(given):
     loss = FeatureGateCouplingLoss(loss_weight=1.0)
     with pytest.raises(FGCError, match=r"'fgc_mm\.FGCMemoryBankHook'"):
-        loss(given.records(), given.samples([1, 2, 3, 4]))
+        loss(GateBatch(given.records(), given.samples([1, 2, 3, 4])))
 
 
 def test_banks_that_are_not_written(given):
     loss, samples = make(given), given.samples([1, 2, 3, 4])
-    loss(given.records(), samples)
+    batch = GateBatch(given.records(), samples)
+    loss(batch)
     with pytest.raises(FGCError, match=r"'fgc_mm\.FGCMemoryBankHook'"):
-        loss(given.records(), samples)
+        loss(batch)
     loss.write_banks(lambda batch: batch)
-    loss(given.records(), samples)
+    loss(batch)
 
 
 @pytest.mark.parametrize('samples', [None, []])
 def test_no_samples(given, samples):
     with pytest.raises(FGCError, match=r"'sample_idx' to meta_keys of Pack"):
-        make(given)(given.records(), samples)
+        make(given)(GateBatch(given.records(), samples))
 
 
 def test_one_sample_without_an_index(given):
     samples = given.samples([1, 2, 3, None])
     with pytest.raises(FGCError, match=r'^an image has no sample_idx'):
-        make(given)(given.records(), samples)
+        make(given)(GateBatch(given.records(), samples))
 
 
 @pytest.mark.parametrize('wrong', [12, -1])
 def test_an_index_outside_names_itself(given, wrong):
     loss = make(given)
     with pytest.raises(FGCError, match=rf'^sample_idx {wrong} .*12 rows'):
-        loss(given.records(), given.samples([1, 2, wrong, 3]))
-    loss(given.records(), given.samples([1, 2, 0, 11]))
+        loss(GateBatch(given.records(), given.samples([1, 2, wrong, 3])))
+    loss(GateBatch(given.records(), given.samples([1, 2, 0, 11])))
 
 
 def test_records_without_activations(given):
     with pytest.raises(FGCError, match=r'keep_activation=True'):
-        make(given)(given.records(keep=False), given.samples(range(4)))
+        make(given)(
+            GateBatch(given.records(keep=False), given.samples(range(4)))
+        )
 
 
 def test_warm_up_needs_epochs(given):
     loss = make(given, warmup_epochs=2)
     with pytest.raises(FGCError, match=r'^warmup_epochs=2 .*Progress'):
-        loss(given.records(), given.samples(range(4)))
+        loss(GateBatch(given.records(), given.samples(range(4))))
     by_iteration = FeatureGateCouplingLoss(
         num_neighbors=3,
         loss_weight=dict(start_value=0, end_value=1, end=9, by_epoch=False),
     )
     by_iteration.build_banks(given.sites(), 12)
-    by_iteration.progress = Progress(3, 20)
     with pytest.raises(FGCError, match=r'by_epoch=True'):
-        by_iteration(given.records(), given.samples(range(4)))
+        by_iteration(
+            GateBatch(
+                given.records(), given.samples(range(4)), Progress(3, 20)
+            )
+        )
 
 
 def test_a_small_class_is_named(given):
@@ -118,7 +124,7 @@ def test_values_that_are_not_finite_are_not_written(given, what):
     loss, records = make(given), given.records()
     with torch.no_grad():
         getattr(records[0], what)[2] = float('nan')
-    loss(records, given.samples([4, 5, 6, 7]))
+    loss(GateBatch(records, given.samples([4, 5, 6, 7])))
     before = {
         name: (b.feature.rows.clone(), b.gate.rows.clone())
         for name, b in loss.banks.items()

@@ -15,6 +15,7 @@ from fgc_mm.gates import GateDecision
 from fgc_mm.losses import (
     BatchShapingLoss,
     FeatureGateCouplingLoss,
+    GateBatch,
     GramSimilarityLoss,
     L0Loss,
     MaskPredictionLoss,
@@ -68,23 +69,23 @@ def wide(grouped):
     ],
 )
 def test_losses_on_openness_count_channels(loss, grouped, wide):
-    torch.testing.assert_close(loss(grouped), loss(wide))
+    torch.testing.assert_close(loss(GateBatch(grouped)), loss(GateBatch(wide)))
     flat = [r.probs.flatten() for r in grouped]
     if isinstance(loss, L0Loss) and loss.reduction == 'mean':
         # 2 : 2 : 1 and 3 channels: not the mean over decisions
         mean = torch.cat(flat).mean().item()
-        assert loss(grouped).item() != pytest.approx(mean)
+        assert loss(GateBatch(grouped)).item() != pytest.approx(mean)
 
 
 def test_shaping_counts_each_decision_once(grouped, wide):
     loss = BatchShapingLoss(loss_weight=1.0)
     alone = sum(
-        loss([replace(r, probs=r.probs[:, [g]])])
+        loss(GateBatch([replace(r, probs=r.probs[:, [g]])]))
         for r in grouped
         for g in range(r.probs.shape[1])
     )
-    torch.testing.assert_close(loss(grouped), alone)
-    assert loss(grouped) < loss(wide)
+    torch.testing.assert_close(loss(GateBatch(grouped)), alone)
+    assert loss(GateBatch(grouped)) < loss(GateBatch(wide))
 
 
 @pytest.mark.parametrize(
@@ -102,7 +103,7 @@ def test_the_score_of_a_group_is_the_sum_of_its_channels(
         scores = torch.stack([part.sum(dim=1) for part in parts], dim=1)
         wanted = target(scores, ratio)
         want += bce(record.logits, wanted, reduction='sum') / 4 / 2
-    torch.testing.assert_close(loss(grouped), want)
+    torch.testing.assert_close(loss(GateBatch(grouped)), want)
 
 
 def test_coupling_has_a_gate_bank_of_decisions(grouped, given):
@@ -111,7 +112,7 @@ def test_coupling_has_a_gate_bank_of_decisions(grouped, given):
     for name, banks in loss.banks.items():
         assert banks.feature.rows.shape[1] == sum(SIZES[name])
         assert banks.gate.rows.shape[1] == len(SIZES[name])
-    value = loss(grouped, given.samples([0, 3, 5, 8]))
+    value = loss(GateBatch(grouped, given.samples([0, 3, 5, 8])))
     value.backward()
     assert value > 0
     assert all(r.logits.grad.any() for r in grouped)
@@ -124,7 +125,7 @@ def test_coupling_has_a_gate_bank_of_decisions(grouped, given):
 
 def test_gram_matrices_are_of_decisions(grouped):
     loss = GramSimilarityLoss(loss_weight=1.0)
-    value = loss(grouped)
+    value = loss(GateBatch(grouped))
     value.backward()
     assert value > 0
     assert all(r.logits.grad.any() for r in grouped)

@@ -5,7 +5,7 @@ import torch
 
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.schedule import Progress
-from fgc_mm.losses import GateLoss, L0Loss
+from fgc_mm.losses import GateBatch, GateLoss, L0Loss
 
 
 def naive(records, reduction):
@@ -21,7 +21,7 @@ def naive(records, reduction):
 def test_against_loops(given, reduction):
     records = given.records()
     loss = L0Loss(loss_weight=0.3, reduction=reduction)
-    value = loss(records)
+    value = loss(GateBatch(records))
     assert value.item() == pytest.approx(0.3 * naive(records, reduction))
     value.backward()
     for record in records:
@@ -30,7 +30,7 @@ def test_against_loops(given, reduction):
 
 def test_a_wide_site_weighs_more_in_the_mean(given):
     records = given.records()
-    L0Loss(1.0)(records).backward()
+    L0Loss(1.0)(GateBatch(records)).backward()
     slope = (records[0].probs * (1 - records[0].probs)) / (4 * 8)
     torch.testing.assert_close(records[0].logits.grad, slope)
 
@@ -45,18 +45,18 @@ def test_a_weight_that_moves_follows_the_progress(given):
     moving = dict(start_value=0, end_value=1, begin=0, end=10)
     loss, fixed = L0Loss(moving), L0Loss(1.0)
     with pytest.raises(FGCError, match='LossProgressHook'):
-        loss(records)
+        loss(GateBatch(records))
     for epoch in (5, 10):
-        loss.progress = Progress(epoch, 0)
-        torch.testing.assert_close(loss(records), epoch / 10 * fixed(records))
+        batch = GateBatch(records, progress=Progress(epoch, 0))
+        torch.testing.assert_close(loss(batch), epoch / 10 * fixed(batch))
 
 
 def test_a_weight_of_zero_computes_nothing(given):
     class Never(GateLoss):
-        def compute(self, records, data_samples):
+        def compute(self, batch):
             raise AssertionError
 
-    zero = Never(0.0, 'never')(given.records())
+    zero = Never(0.0, 'never')(GateBatch(given.records()))
     assert zero.shape == () and zero.item() == 0
 
 

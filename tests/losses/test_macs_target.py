@@ -7,7 +7,7 @@ import torch
 
 from fgc_mm.errors import FGCError
 from fgc_mm.functional import LayerMACs, MACsTable
-from fgc_mm.losses import MACsTargetLoss
+from fgc_mm.losses import GateBatch, MACsTargetLoss
 
 # conv 2 -> 5 (site early), conv 5 -> 3 (site late), conv 3 -> 2, a gate
 TABLE = MACsTable(
@@ -30,8 +30,7 @@ def naive_share(masks, image):
 
 def loss_of(ratio, **options):
     loss = MACsTargetLoss(ratio, **options)
-    loss.macs_table = TABLE
-    return loss
+    return lambda records: loss(GateBatch(records, macs_table=TABLE))
 
 
 def set_masks(records, masks):
@@ -84,4 +83,4 @@ def test_an_unreachable_ratio_is_refused(given):
 
 def test_without_a_table_the_error_names_the_classifier(given):
     with pytest.raises(FGCError, match='GatedImageClassifier, which sets it'):
-        MACsTargetLoss(0.5)(given.records())
+        MACsTargetLoss(0.5)(GateBatch(given.records()))

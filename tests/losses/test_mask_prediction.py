@@ -9,7 +9,7 @@ import torch
 from fgc_mm.errors import FGCError
 from fgc_mm.functional import mass_mask, uniform_mask
 from fgc_mm.functional.schedule import Progress
-from fgc_mm.losses import MaskPredictionLoss
+from fgc_mm.losses import GateBatch, MaskPredictionLoss
 
 
 def naive(records, target, ratio):
@@ -35,12 +35,12 @@ def test_against_loops(given, target, function, ratio):
     records = given.records()
     loss = MaskPredictionLoss(ratio, target, loss_weight=0.5)
     want = 0.5 * naive(records, function, ratio)
-    assert loss(records).item() == pytest.approx(want, rel=1e-5)
+    assert loss(GateBatch(records)).item() == pytest.approx(want, rel=1e-5)
 
 
 def test_it_trains_the_gates_alone(given):
     records = given.records()
-    MaskPredictionLoss(0.6)(records).backward()
+    MaskPredictionLoss(0.6)(GateBatch(records)).backward()
     for record in records:
         assert record.activation.grad is None
         wanted = mass_mask(record.activation, 0.6)
@@ -51,10 +51,8 @@ def test_it_trains_the_gates_alone(given):
 def test_in_the_cooldown_the_gates_stay_in_the_graph(given):
     half = dict(start_value=1.0, end_value=0.0, begin=5, end=5)
     loss, records = MaskPredictionLoss(0.6, loss_weight=half), given.records()
-    loss.progress = Progress(4, 0)
-    assert loss(records) > 0
-    loss.progress = Progress(5, 0)
-    cooled = loss(records)
+    assert loss(GateBatch(records, progress=Progress(4, 0))) > 0
+    cooled = loss(GateBatch(records, progress=Progress(5, 0)))
     assert cooled == 0
     cooled.backward()
     for record in records:
@@ -70,4 +68,4 @@ def test_an_invalid_target_is_refused(given):
         MaskPredictionLoss(1, 'uniform')
     bare = [replace(r, activation=None) for r in given.records()]
     with pytest.raises(FGCError, match=r'keep_activation=True'):
-        MaskPredictionLoss(0.5)(bare)
+        MaskPredictionLoss(0.5)(GateBatch(bare))

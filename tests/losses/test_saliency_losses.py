@@ -10,7 +10,7 @@ from mmpretrain.structures import DataSample
 from fgc_mm.errors import FGCError
 from fgc_mm.functional import gram_similarity
 from fgc_mm.functional.schedule import Progress
-from fgc_mm.losses import GramSimilarityLoss, SaliencyL1Loss
+from fgc_mm.losses import GateBatch, GramSimilarityLoss, SaliencyL1Loss
 
 
 @pytest.fixture
@@ -29,10 +29,12 @@ def test_the_norm_against_loops(scaled, given):
             for image in range(4)
         ]
         total = sum(map(sum, rows)) / 4
-        assert SaliencyL1Loss(loss_weight=2.0)(records).item() == (
+        assert SaliencyL1Loss(loss_weight=2.0)(GateBatch(records)).item() == (
             pytest.approx(2 * total)
         )
-        mean = SaliencyL1Loss('mean', loss_weight=1.0)(records).item()
+        mean = SaliencyL1Loss('mean', loss_weight=1.0)(
+            GateBatch(records)
+        ).item()
         assert mean == pytest.approx(total / 8)
 
 
@@ -43,11 +45,11 @@ def test_site_means_are_summed_over_sites(scaled, given):
             for row in getattr(record, field).tolist():
                 total += sum(row) / len(row) / 4
         loss = SaliencyL1Loss('site_means', loss_weight=2.0)
-        assert loss(records).item() == pytest.approx(2 * total)
+        assert loss(GateBatch(records)).item() == pytest.approx(2 * total)
         # as many times the mean as there are sites, where they are equal
         twice = [records[0]] * 19
-        mean = SaliencyL1Loss('mean', loss_weight=2.0)(twice)
-        assert loss(twice).item() == pytest.approx(19 * mean.item())
+        mean = SaliencyL1Loss('mean', loss_weight=2.0)(GateBatch(twice))
+        assert loss(GateBatch(twice)).item() == pytest.approx(19 * mean.item())
 
 
 def test_site_means_weigh_each_image_by_its_easiness(scaled):
@@ -68,10 +70,9 @@ def test_site_means_weigh_each_image_by_its_easiness(scaled):
 
 
 def easy(loss, records, scores, labels, epoch):
-    loss.progress = Progress(epoch, 0)
-    loss.scores = scores
     samples = [DataSample().set_gt_label(label) for label in labels]
-    return loss(records, samples)
+    progress = Progress(epoch, 0)
+    return loss(GateBatch(records, samples, progress, scores=scores))
 
 
 def test_easy_images_weigh_by_half_the_mean_of_the_last_epoch(scaled):
@@ -101,9 +102,9 @@ def test_easy_images_weigh_by_half_the_mean_of_the_last_epoch(scaled):
 
 def test_mixed_labels_have_a_cross_entropy_too(scaled):
     loss = SaliencyL1Loss('mean', easiness=True, loss_weight=1.0)
-    loss.progress, loss.scores = Progress(0, 0), torch.randn(4, 5)
+    now, scores = Progress(0, 0), torch.randn(4, 5)
     samples = [DataSample().set_gt_score(torch.full((5,), 0.2))] * 4
-    assert loss(scaled, samples).isfinite()
+    assert loss(GateBatch(scaled, samples, now, scores=scores)).isfinite()
 
 
 def test_gram_is_the_sum_over_the_chosen_sites(scaled, given):
@@ -112,22 +113,22 @@ def test_gram_is_the_sum_over_the_chosen_sites(scaled, given):
             gram_similarity(getattr(r, field), r.activation.mean((2, 3)))
             for r in records
         ]
-        one = GramSimilarityLoss(loss_weight=2.0)(records)
+        one = GramSimilarityLoss(loss_weight=2.0)(GateBatch(records))
         torch.testing.assert_close(one, 2 * sum(each))
-        late = GramSimilarityLoss(['la*'], loss_weight=1.0)(records)
+        late = GramSimilarityLoss(['la*'], loss_weight=1.0)(GateBatch(records))
         torch.testing.assert_close(late, each[1])
-        last = GramSimilarityLoss(1, loss_weight=1.0)(records)
+        last = GramSimilarityLoss(1, loss_weight=1.0)(GateBatch(records))
         torch.testing.assert_close(last, each[1])
 
 
 def test_gram_leaves_the_features_alone(scaled):
-    GramSimilarityLoss()(scaled).backward()
+    GramSimilarityLoss()(GateBatch(scaled)).backward()
     assert all(r.activation.grad is None for r in scaled)
 
 
 def test_gram_moves_the_features_where_they_are_not_detached(scaled):
-    loss = GramSimilarityLoss(detach=False)(scaled)
-    assert loss == GramSimilarityLoss()(scaled)
+    loss = GramSimilarityLoss(detach=False)(GateBatch(scaled))
+    assert loss == GramSimilarityLoss()(GateBatch(scaled))
     loss.backward()
     for record in scaled:
         assert record.activation.grad.abs().sum() > 0
@@ -139,9 +140,9 @@ def test_unknown_options_are_refused(scaled):
     ):
         SaliencyL1Loss('max')
     with pytest.raises(FGCError, match=r"'fgc_mm\.LossProgressHook'"):
-        SaliencyL1Loss(easiness=True)(scaled, [])
+        SaliencyL1Loss(easiness=True)(GateBatch(scaled))
     with pytest.raises(FGCError, match=r'sites=3 of GramSimilarityLoss'):
-        GramSimilarityLoss(3)(scaled)
+        GramSimilarityLoss(3)(GateBatch(scaled))
     bare = [replace(r, activation=None) for r in scaled]
     with pytest.raises(FGCError, match=r'keep_activation=True'):
-        GramSimilarityLoss()(bare)
+        GramSimilarityLoss()(GateBatch(bare))

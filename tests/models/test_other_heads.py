@@ -97,7 +97,7 @@ def test_easiness_compares_the_labels_binary_entropies(build, head):
     weights = model.gate_losses[0].easiness
     assert weights.total.item() == pytest.approx(total, rel=1e-5)
     # in the next epoch some images are easy
-    model.gate_losses[0].progress = Progress(1, 9)
+    model.progress = Progress(1, 9)
     assert model.loss(IMAGES, samples)['loss_saliency'].isfinite()
 
 

@@ -27,7 +27,7 @@ from fgc_mm.functional import (
     sharded_neighbor_contrast,
 )
 from fgc_mm.functional.schedule import Progress
-from fgc_mm.losses import FeatureGateCouplingLoss
+from fgc_mm.losses import FeatureGateCouplingLoss, GateBatch
 from fgc_mm.sites import GateRecord, GateSite
 
 LENGTH, IMAGES, STEPS = 43, 12, 3
@@ -53,7 +53,6 @@ class Net(nn.Module):
         torch.manual_seed(4)
         self.layer = nn.Linear(6, 8)
         self.coupling = FeatureGateCouplingLoss(loss_weight=0.5, **options)
-        self.coupling.progress = Progress(50, 0)
         self.sites = [
             GateSite(name, name, (f'{name}2',), 2, 4) for name in 'ab'
         ]
@@ -66,7 +65,7 @@ class Net(nn.Module):
             for site, x in zip(self.sites, both)
         ]
         samples = [dict(sample_idx=int(i)) for i in indices]
-        return self.coupling(records, samples)
+        return self.coupling(GateBatch(records, samples, Progress(50, 0)))
 
 
 def batch(step):

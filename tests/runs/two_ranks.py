@@ -21,6 +21,7 @@ from fgc_mm.gates import FTWTGate
 from fgc_mm.losses import (
     CoupledBatch,
     FeatureGateCouplingLoss,
+    GateBatch,
     MaskPredictionLoss,
 )
 from fgc_mm.sites import GateRecord, GateSite
@@ -76,7 +77,7 @@ def trained(folder, name='run', hooks=(), **options):
             name: p.detach() for name, p in runner.model.named_parameters()
         },
         'random': all_gather(torch.rand(1)),
-        'progress': loss.progress.epoch,
+        'progress': runner.model.module.progress.epoch,
         'written': torch.load(
             folder / name / 'epoch_2.pth', weights_only=False
         )['fgc_memory_banks']['coupling'],
@@ -132,7 +133,7 @@ def infinite_epochs(folder):
     cfg.default_hooks.checkpoint.by_epoch = False
     runner = digits_run.start(cfg)
     runner.train()
-    return digits_run.coupling(runner).progress.epoch
+    return runner.model.module.progress.epoch
 
 
 def weightless(folder):
@@ -172,7 +173,7 @@ def cooled():
         maps = torch.rand(3, 4, 2, 2)
         decision = model(maps)
         record = GateRecord(None, torch.rand(3, 6, 2, 2), *decision)
-        loss([record]).backward()
+        loss(GateBatch([record])).backward()
     return gate.predict.weight.grad
 
 

@@ -1,6 +1,6 @@
 """Any backbone, with gates at its sites."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -324,8 +324,31 @@ def _refuse_quantized(network: nn.Module) -> None:
 
 
 def as_outputs(outputs: Any) -> Any:
-    """A backbone's outputs as a tuple, as necks and heads expect them."""
-    return (outputs,) if isinstance(outputs, Tensor) else outputs
+    """A backbone's outputs as a tuple, as necks and heads expect them.
+
+    Args:
+        outputs: A tensor, a list or tuple (timm's ``features_only``), or a
+            mapping: torchvision's ``IntermediateLayerGetter``, which has one
+            entry per map, or named outputs of Hugging Face, of which the
+            feature maps are taken, else the last map, else the pooled token.
+    """
+    if isinstance(outputs, Tensor):
+        return (outputs,)
+    if isinstance(outputs, Mapping):
+        return _features_of(outputs)
+    return tuple(outputs) if type(outputs) is list else outputs
+
+
+def _features_of(outputs: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The features among the named outputs of a network."""
+    if outputs.get('feature_maps') is not None:
+        return tuple(outputs['feature_maps'])
+    last = outputs.get('last_hidden_state')
+    if last is None:
+        return tuple(outputs.values())
+    # tokens (N, L, C) are no map, and a linear head reads one vector
+    pooled = outputs.get('pooler_output') if last.ndim == 3 else None
+    return (last if pooled is None else pooled,)
 
 
 def check_dtypes(network: nn.Module, x: Tensor, error: Exception) -> None:

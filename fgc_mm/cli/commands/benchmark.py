@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from fgc_mm.cli.benchmark_figure import draw_benchmark
 from fgc_mm.deploy import PlainForward, build_trained, images_of
 from fgc_mm.deploy.timing.clock import Times, interleaved_times
 from fgc_mm.deploy.timing.step_times import grouped, step_times
@@ -38,15 +39,7 @@ from fgc_mm.deploy.timing.variants import BenchmarkVariant, BenchmarkVariants
 from fgc_mm.engine.config_file import load_config
 from fgc_mm.engine.config_options import ConfigOptions, override
 from fgc_mm.errors import FGCError
-from fgc_mm.figure_style import (
-    FORMATS,
-    GREY,
-    PAGE_WIDTH,
-    figure_bytes,
-    in_style,
-    legend_above,
-    new_figure,
-)
+from fgc_mm.figure_style import FORMATS
 from fgc_mm.functional import macs_per_image
 from fgc_mm.reliability.atomic_file import write_atomically
 from fgc_mm.runtime.cpu import cpu_name
@@ -96,7 +89,9 @@ def main() -> None:
     text = json.dumps(report, indent=1) + '\n'
     write_atomically(text.encode(), folder / 'benchmark.json')
     for kind in FORMATS:
-        write_atomically(draw(report, kind), folder / f'benchmark.{kind}')
+        write_atomically(
+            draw_benchmark(report, kind), folder / f'benchmark.{kind}'
+        )
     print(f'written: {folder}/benchmark.json, .png and .svg')
 
 
@@ -373,47 +368,3 @@ def show_sites(sites: list[dict[str, Any]]) -> None:
             site['why'] or '-',
         )
     CONSOLE.print(table)
-
-
-@in_style()
-def draw(report: dict[str, Any], kind: str = 'png') -> bytes:
-    """Bars: milliseconds of every network, ratios of every site."""
-    names = [row['name'] for row in report['runs'][0]['rows']]
-    sites = report['runs'][0]['sites']
-    height = max(2.6, 0.19 * max(len(names), len(sites)) + 0.9)
-    figure = new_figure(PAGE_WIDTH, height)
-    left, right = figure.subplots(1, 2)
-    draw_times(left, report, names)
-    draw_sites(right, sites)
-    size = 'x'.join(map(str, report['image']))
-    figure.suptitle(f'{report["config"]}, images of {size}', fontsize=9)
-    return figure_bytes(figure, kind)
-
-
-def draw_times(axes: Any, report: dict[str, Any], names: list[str]) -> None:
-    """Milliseconds of every network, a bar per number of threads."""
-    height = 0.8 / len(report['runs'])
-    for number, run in enumerate(report['runs']):
-        values = [row.get('ms', 0) for row in run['rows']]
-        places = [i + number * height for i in range(len(names))]
-        threads = run['threads']
-        label = f'{threads} thread{"s" if threads > 1 else ""}'
-        axes.barh(places, values, height, label=label)
-    axes.set_yticks(range(len(names)), names)
-    axes.invert_yaxis()
-    axes.set_xlabel(f'ms for a batch of {report["batch"]}')
-    legend_above(axes)
-
-
-def draw_sites(axes: Any, sites: list[dict[str, Any]]) -> None:
-    """What every site saves, in MACs and on the clock."""
-    places = range(len(sites))
-    axes.barh([p - 0.2 for p in places], [s['theory'] for s in sites], 0.4,
-              label='MACs')  # fmt: skip
-    axes.barh([p + 0.2 for p in places], [s['clock'] or 0 for s in sites],
-              0.4, label='clock')  # fmt: skip
-    axes.set_yticks(places, [s['site'] for s in sites])
-    axes.invert_yaxis()
-    axes.axvline(1, color=GREY, linewidth=0.6)
-    axes.set_xlabel('dense over dynamic, per site')
-    legend_above(axes)

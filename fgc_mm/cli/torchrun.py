@@ -8,6 +8,7 @@ it. The arguments are those of torchrun.
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from subprocess import Popen
 
@@ -20,7 +21,7 @@ except ImportError as error:
 from fgc_mm.exit_status import BAD_INPUT, STOPPED
 
 # torchrun's own, and Slurm's warning, which would end it without a word
-SIGNALS = 'SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1'
+SIGNALS = 'SIGTERM', 'SIGINT', 'SIGHUP', 'SIGQUIT', 'SIGUSR1'
 
 
 def note_processes() -> list[Popen]:
@@ -42,7 +43,8 @@ def run() -> int:
     logging.getLogger('torch.distributed').setLevel(logging.CRITICAL)
     logging.disable(logging.ERROR)
     if '--signals-to-handle' in get_args_parser().format_usage():
-        sys.argv.insert(1, f'--signals-to-handle={SIGNALS}')
+        known = [name for name in SIGNALS if hasattr(signal, name)]
+        sys.argv.insert(1, f'--signals-to-handle={",".join(known)}')
     processes = note_processes()
     try:
         main()

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import torch
 
+LINUX = sys.platform == 'linux'
+
 
 @dataclass
 class _Job:
@@ -61,7 +63,7 @@ class Workers:
                 stderr=subprocess.STDOUT,
                 # a Ctrl-C is ours alone: the runs are told to save first
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=_die_with_parent if LINUX else None,
             )
         self._jobs[name] = _Job(process, slot)
 
@@ -101,6 +103,5 @@ def visible_devices() -> list[str]:
 
 
 def _die_with_parent() -> None:
-    """SIGTERM when the comparison is gone, be it by kill -9 (Linux)."""
-    if sys.platform == 'linux':
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1: PR_SET_PDEATHSIG
+    """Get SIGTERM when the comparison has ended, even by kill -9 (Linux)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1: PR_SET_PDEATHSIG

@@ -64,10 +64,11 @@ from fgc_mm.comparison.table import (
 from fgc_mm.comparison.workers import Workers, visible_devices
 from fgc_mm.errors import FGCError
 from fgc_mm.exit_status import STOPPED
+from fgc_mm.reliability.stop_signal import SIGNALS as STOP_SIGNALS
 from fgc_mm.reliability.work_dir_lock import WorkDirLock
 
 PRUNING_RATIO = 0.55
-SIGNALS = signal.SIGTERM, signal.SIGINT, signal.SIGUSR1
+SIGNALS = *STOP_SIGNALS, signal.SIGINT
 
 
 def main() -> None:

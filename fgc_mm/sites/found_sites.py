@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -30,7 +30,7 @@ class FoundSites:
 
     def to_text(self) -> str:
         """As JSON."""
-        return json.dumps(asdict(self) | dict(sites=[*map(_row, self.sites)]))
+        return json.dumps(vars(self) | dict(sites=[*map(_row, self.sites)]))
 
     @classmethod
     def from_text(cls, text: str) -> 'FoundSites':
@@ -74,11 +74,11 @@ def _matches(
 
 
 def _row(site: GateSite) -> dict[str, Any]:
-    row = asdict(site)
+    row = dict(vars(site))
     for key in ('consumers', 'outputs'):
         row[key] = [
-            [m['path'], m['positions'] and _runs(m['positions'])]
-            for m in row[key]
+            [layer.path, layer.positions and _runs(layer.positions)]
+            for layer in row[key]
         ]
     return row
 

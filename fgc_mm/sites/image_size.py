@@ -16,7 +16,7 @@ _expected: ContextVar[Size | None] = ContextVar('expected', default=None)
 
 # Sites do not depend on the image size, and most backbones accept any size; a
 # search on a small image takes a tenth of the time.
-SMALL, USUAL = 64, (224, 256, 384, 512)
+SMALL, USUAL = (64, 96), (224, 256, 384, 512)
 LEAST = 32  # smaller sizes in a module are those of feature maps
 # Attributes in which modules of mmpretrain, timm and others store the size.
 NAMES = ('img_size', 'image_size', 'input_size', 'init_input_size')
@@ -41,7 +41,7 @@ def small_images(
     Args:
         backbone: The network.
         size: Of the image. Default: the first size that the backbone accepts
-            among a small one, those stored in its modules, the one set by
+            among two small ones, those stored in its modules, the one set by
             :func:`expect_images`, and usual ones.
 
     Raises:
@@ -57,9 +57,9 @@ def accepted_images(
     size: int | Sequence[int] | None = None,
 ) -> Tensor:
     """Like :func:`small_images`, for a backbone that is probed already."""
-    small, *usual = [(s, s) for s in (SMALL, *USUAL)]
+    small, usual = ([(s, s) for s in sizes] for sizes in (SMALL, USUAL))
     named = [*named_sizes(probed.backbone), *filter(None, [_expected.get()])]
-    sizes = [small, *named, *usual] if size is None else [_pair(size)]
+    sizes = [*small, *named, *usual] if size is None else [_pair(size)]
     refusals: dict[Size, FGCError] = {}
     for pair in dict.fromkeys(sizes):
         for channels in dict.fromkeys((_first_channels(probed.backbone), 3)):

@@ -21,7 +21,7 @@ help:
 	@echo 'make test     install, run the tests (ARGS="-k gate" picks some)'
 	@echo 'make test-cluster  run the tests on a Slurm that it starts here (as root)'
 	@echo 'make test-page  run every command of docs/reproduce.md, in tiny'
-	@echo 'make lint     install, check the style; make format mends it'
+	@echo 'make lint     install, check style and types; make format mends the style'
 	@echo 'make docs     build the documentation site into site/'
 	@echo 'make docs-serve  build it and show it at http://127.0.0.1:8000'
 	@echo 'make install  only install, into .venv'
@@ -54,6 +54,9 @@ test-page: $(STAMP)
 lint: $(STAMP) ruff
 	@$(BIN) -m ruff check .
 	@$(BIN) -m ruff format --check .
+	@$(BIN) -m mypy --version >/dev/null 2>&1 || \
+	  $(BIN) -m pip install -q -c requirements/constraints.txt mypy
+	@$(BIN) -m mypy
 
 format: $(STAMP) ruff
 	@$(BIN) -m ruff check --fix .
@@ -93,5 +96,5 @@ $(STAMP): setup.cfg pyproject.toml $(wildcard requirements/*)
 
 clean:
 	rm -rf .venv .venv-docs site build dist *.egg-info
-	rm -rf fgc_mm/.mim fgc_mm/runtime/lib .pytest_cache .ruff_cache
+	rm -rf fgc_mm/.mim fgc_mm/runtime/lib .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -40,9 +40,8 @@ from coupling import (
     resident_mib,
 )
 
-from fgc_mm.engine.gather import gather_together
-from fgc_mm.functional import Shard
-from fgc_mm.memory import MemoryBank, ShardedBank
+from fgc_mm.memory import MemoryBank, Shard, ShardedBank
+from fgc_mm.memory.gather import gather_together
 
 LIMIT = 512
 WAYS = {

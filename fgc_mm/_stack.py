@@ -14,12 +14,12 @@ from importlib.util import find_spec
 
 from .errors import FGCError
 
-_ORIGINALS = {
+_ORIGINALS: dict[str, tuple[str, ...]] = {
     'mmengine': ('mmengine', 'mmengine-lite'),
     'mmcv': ('mmcv', 'mmcv-lite', 'mmcv-full'),
     'mmpretrain': ('mmpretrain',),
 }
-_FORKS = {
+_FORKS: dict[str, tuple[str, ...]] = {
     'mmengine': ('onedl-mmengine',),
     'mmcv': ('onedl-mmcv',),
     'mmpretrain': ('onedl-mmpretrain',),

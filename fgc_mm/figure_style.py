@@ -10,8 +10,7 @@ so their text is printed at the size that is set here.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import _GeneratorContextManager
 from typing import Any
 
 import matplotlib as mpl
@@ -29,7 +28,7 @@ LINES = '-', '--', '-.', ':'
 SEQUENTIAL = 'cividis'  # of equal steps in lightness, for heat maps
 FORMATS = 'png', 'svg'
 
-STYLE: Mapping[str, Any] = {
+STYLE: dict[Any, Any] = {
     'font.family': 'sans-serif',
     'font.size': 8.0,
     'axes.titlesize': 8.5,
@@ -41,7 +40,7 @@ STYLE: Mapping[str, Any] = {
     'axes.axisbelow': True,
     'axes.edgecolor': BLACK,
     'axes.grid': False,
-    'axes.prop_cycle': mpl.cycler(color=COLORS),
+    'axes.prop_cycle': mpl.cycler(color=COLORS),  # type: ignore[attr-defined]
     'grid.color': LIGHT,
     'grid.linewidth': 0.5,
     'xtick.labelsize': 7.0,
@@ -60,7 +59,7 @@ STYLE: Mapping[str, Any] = {
 }
 
 
-def in_style() -> AbstractContextManager[None]:
+def in_style() -> _GeneratorContextManager[None]:
     """The package's style for a ``with`` block, or as a decorator.
 
     All of a figure is drawn in it: matplotlib asks for sizes and colours
@@ -96,7 +95,7 @@ def legend_above(axes: Any, columns: int = 2, **options: Any) -> None:
     )
 
 
-def series_style(number: int) -> dict[str, str]:
+def series_style(number: int) -> dict[str, Any]:
     """Colour, marker and line style of the number-th series."""
     return dict(
         color=COLORS[number % len(COLORS)],
@@ -105,7 +104,7 @@ def series_style(number: int) -> dict[str, str]:
     )
 
 
-def point_style(number: int) -> dict[str, str]:
+def point_style(number: int) -> dict[str, Any]:
     """Colour and marker of the number-th series of points alone."""
     style = series_style(number)
     return dict(color=style['color'], marker=style['marker'])
@@ -122,7 +121,7 @@ def figure_bytes(
         description: Text in the file, beside the image.
     """
     # without a date, equal figures are equal files
-    metadata = dict(Date=None) if kind == 'svg' else {}
+    metadata: dict[str, Any] = dict(Date=None) if kind == 'svg' else {}
     if description is not None:
         metadata['Description'] = description
     content = io.BytesIO()

@@ -6,50 +6,23 @@ A config names our components ``type='fgc_mm.X'`` and keeps
 
 from fgc_mm import checked_stack  # noqa: F401  isort: skip
 
-from mmengine.registry import DATASETS as ROOT_DATASETS
-from mmengine.registry import HOOKS as ROOT_HOOKS
-from mmengine.registry import METRICS as ROOT_METRICS
-from mmengine.registry import MODELS as ROOT_MODELS
-from mmengine.registry import (
-    OPTIM_WRAPPER_CONSTRUCTORS as ROOT_OPTIM_WRAPPER_CONSTRUCTORS,
-)
-from mmengine.registry import OPTIM_WRAPPERS as ROOT_OPTIM_WRAPPERS
-from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
-from mmengine.registry import WEIGHT_INITIALIZERS as ROOT_INITIALIZERS
+from mmengine import registry as roots
 from mmengine.registry import Registry
 
 SCOPE = 'fgc_mm'
 # imported when something is first looked up
 LOCATIONS = ['fgc_mm.registered']
 
-MODELS = Registry(
-    'model', parent=ROOT_MODELS, scope=SCOPE, locations=LOCATIONS
-)
-HOOKS = Registry('hook', parent=ROOT_HOOKS, scope=SCOPE, locations=LOCATIONS)
-METRICS = Registry(
-    'metric', parent=ROOT_METRICS, scope=SCOPE, locations=LOCATIONS
-)
-OPTIM_WRAPPERS = Registry(
-    'optim_wrapper',
-    parent=ROOT_OPTIM_WRAPPERS,
-    scope=SCOPE,
-    locations=LOCATIONS,
-)
-OPTIM_WRAPPER_CONSTRUCTORS = Registry(
-    'optimizer wrapper constructor',
-    parent=ROOT_OPTIM_WRAPPER_CONSTRUCTORS,
-    scope=SCOPE,
-    locations=LOCATIONS,
-)
-DATASETS = Registry(
-    'dataset', parent=ROOT_DATASETS, scope=SCOPE, locations=LOCATIONS
-)
-TRANSFORMS = Registry(
-    'transform', parent=ROOT_TRANSFORMS, scope=SCOPE, locations=LOCATIONS
-)
-WEIGHT_INITIALIZERS = Registry(
-    'weight initializer',
-    parent=ROOT_INITIALIZERS,
-    scope=SCOPE,
-    locations=LOCATIONS,
-)
+
+def _child(root: Registry) -> Registry:
+    return Registry(root.name, parent=root, scope=SCOPE, locations=LOCATIONS)
+
+
+MODELS = _child(roots.MODELS)
+HOOKS = _child(roots.HOOKS)
+METRICS = _child(roots.METRICS)
+OPTIM_WRAPPERS = _child(roots.OPTIM_WRAPPERS)
+OPTIM_WRAPPER_CONSTRUCTORS = _child(roots.OPTIM_WRAPPER_CONSTRUCTORS)
+DATASETS = _child(roots.DATASETS)
+TRANSFORMS = _child(roots.TRANSFORMS)
+WEIGHT_INITIALIZERS = _child(roots.WEIGHT_INITIALIZERS)

@@ -160,7 +160,9 @@ def test_mathematics_needs_torch_only():
     known = {'torch', 'math', 'typing', 'collections', 'dataclasses',
              'fgc_mm', '__future__', 'functools', 'itertools'}  # fmt: skip
     for path in files('functional'):
-        assert outside(imported(path)) <= known, path
+        names = list(imported(path))
+        assert outside(names) <= known, path
+        assert 'torch.distributed' not in names, path
 
 
 def test_the_runtime_needs_numpy_only():

@@ -78,7 +78,9 @@ def stored_pass(
         key=key,
     )
     writer.finish(header)
-    return StoredPass.open(whole, name)
+    stored = StoredPass.open(whole, name)
+    assert stored is not None  # it has just been written
+    return stored
 
 
 def check_gated(checkpoint: str) -> None:
@@ -163,7 +165,7 @@ def _rows(
     indices: np.ndarray,
 ) -> dict[str, np.ndarray]:
     """The arrays of one batch."""
-    rows = dict(
+    rows: dict[str, Any] = dict(
         indices=indices,
         labels=np.array([_label(sample) for sample in samples]),
         predictions=np.array([int(s.pred_label) for s in samples]),
@@ -172,6 +174,7 @@ def _rows(
         dense_macs=np.array([float(s.macs_table.base()) for s in samples]),
     )
     for number, record in enumerate(records):
+        assert record.activation is not None  # keep_activation
         pooled = global_average_pool(record.activation)
         scales = record.saliency is not None
         arrays = dict(

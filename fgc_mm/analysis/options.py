@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from ..errors import FGCError
+from ..errors import FGCError, check_choice
 from .stored_pass import StoredPass
 
 GATE_VECTORS = 'logits', 'probs', 'mask'
@@ -71,11 +71,9 @@ class AnalysisOptions:
                 f'--seed {self.seed} is outside 0 to 4294967295, the seeds '
                 'that numpy takes; give another.'
             )
-        if self.gate_vector not in GATE_VECTORS:
-            raise FGCError(
-                f'gate vector {self.gate_vector!r} is unknown; choose among '
-                f'{", ".join(GATE_VECTORS)}.'
-            )
+        check_choice(
+            f'gate vector {self.gate_vector!r}', self.gate_vector, GATE_VECTORS
+        )
 
 
 def chosen_sites(

@@ -38,7 +38,7 @@ class PassWriter:
         self.aside = folder.with_name(f'.{folder.name}.part')
         self.total = total
         self.done = 0
-        self._arrays: dict[str, np.ndarray] = {}
+        self._arrays: dict[str, np.memmap] = {}
         self._noted = monotonic()
         self._open_unfinished()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -103,6 +103,7 @@ def _per_checkpoint(
     picture: Picture | None,
 ) -> dict[str, list[ReportFigure]]:
     found = dict(embeddings=_embeddings(measured, options))
+    kinds: list[tuple[str, captions.Caption, Callable[..., Figure]]]
     kinds = [('frequency', captions.FREQUENCY, figures.draw_frequency)]
     if picture is not None:
         kinds += [

@@ -7,8 +7,53 @@ import os
 from pathlib import Path
 
 from mmengine.config import Config
+from mmpretrain.models.classifiers import ImageClassifier
 
-from fgc_mm.engine.config_options import ConfigOptions
+from fgc_mm.deploy.loading import build_trained
+from fgc_mm.engine.config_file import load_config
+from fgc_mm.engine.config_options import ConfigOptions, override
+
+
+def text_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser that prints its description as it is written."""
+    return argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+
+
+def config_parser(
+    description: str | None, config: str = 'config of a gated model'
+) -> argparse.ArgumentParser:
+    """A parser with the arguments CONFIG and ``--cfg-options``.
+
+    Args:
+        description: Of the command.
+        config: What the config describes, for ``--help``.
+    """
+    parser = text_parser(description)
+    parser.add_argument('config', help=config)
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=ConfigOptions,
+        metavar='KEY=VALUE',
+        help='as in train.py',
+    )
+    return parser
+
+
+def read_config(args: argparse.Namespace) -> Config:
+    """The config of CONFIG and ``--cfg-options``."""
+    cfg = load_config(args.config)
+    override(cfg, args.cfg_options)
+    return cfg
+
+
+def trained_model(args: argparse.Namespace) -> tuple[Config, ImageClassifier]:
+    """The config, and its gated model with the weights of CHECKPOINT."""
+    cfg = read_config(args)
+    return cfg, build_trained(cfg, args.checkpoint)
 
 
 def add_shared_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,9 +8,11 @@ it. The arguments are those of torchrun.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
-from subprocess import Popen
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 try:
     from torch.distributed.elastic.multiprocessing import api, errors
@@ -18,24 +20,10 @@ try:
 except ImportError as error:
     sys.exit(f'error: {error}; run `pip install torch torchvision`.')
 
-from fgc_mm.exit_status import BAD_INPUT, STOPPED
+from fgc_mm.exit_status import BAD_INPUT, STOP_FILE, STOPPED
 
 # torchrun's own, and Slurm's warning, which would end it without a word
 SIGNALS = 'SIGTERM', 'SIGINT', 'SIGHUP', 'SIGQUIT', 'SIGUSR1'
-
-
-def note_processes() -> list[Popen]:
-    """The processes that torchrun will have started."""
-    noted: list[Popen] = []
-    start = api.SubprocessContext._start
-
-    def start_and_note(context: api.SubprocessContext) -> None:
-        start(context)
-        handlers = context.subprocess_handlers.values()
-        noted.extend(handler.proc for handler in handlers)
-
-    api.SubprocessContext._start = start_and_note
-    return noted
 
 
 def run() -> int:
@@ -45,14 +33,24 @@ def run() -> int:
     if '--signals-to-handle' in get_args_parser().format_usage():
         known = [name for name in SIGNALS if hasattr(signal, name)]
         sys.argv.insert(1, f'--signals-to-handle={",".join(known)}')
-    processes = note_processes()
+    with TemporaryDirectory() as folder:
+        stopped = Path(folder, 'stopped')
+        os.environ[STOP_FILE] = str(stopped)  # for the processes
+        try:
+            return _exit_code(stopped)
+        finally:
+            del os.environ[STOP_FILE]
+
+
+def _exit_code(stopped: Path) -> int:
+    """Runs torchrun; ``stopped`` exists if a process saved and stopped."""
     try:
         main()
     except errors.ChildFailedError as error:
         return _first_exit_code(error)
     except api.SignalException as error:
         # the processes had the signal too, and 30 seconds
-        if STOPPED in [process.returncode for process in processes]:
+        if stopped.exists():
             return STOPPED
         return 128 + error.sigval
     except RuntimeError as error:  # torch's DistNetworkError

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..deploy.compaction.importances import IMPORTANCES
-from ..errors import FGCError
+from ..errors import check_choice
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ def split_entry(text: str) -> tuple[str | None, str]:
     importance, colon, path = text.partition(':')
     if not colon or Path(text).is_file():
         return None, text
-    if importance not in IMPORTANCES:
-        raise FGCError(
-            f'{text} asks for static pruning by {importance!r}, which is '
-            f'unknown; choose among {", ".join(IMPORTANCES)}.'
-        )
+    check_choice(
+        f'{text} asks for static pruning by {importance!r}, which',
+        importance,
+        IMPORTANCES,
+    )
     return importance, path

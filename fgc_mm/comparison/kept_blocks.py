@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..errors import FGCError
+from ..errors import FGCError, check_choice
 from .kept import read_kept
 from .kept_tables import (
     Results,
@@ -75,10 +75,11 @@ def figures(text: str, root: Path) -> dict[str, tuple[Study, Results]]:
     """
     _check_whole(text)
     blocks = [_block(match, root) for match in BLOCK.finditer(text)]
+    figures = [(IMAGE.fullmatch(b.image), b) for b in blocks]
     return {
-        IMAGE.fullmatch(block.image)['file']: (block.study, block.results)
-        for block in blocks
-        if block.kind == FIGURE
+        image['file']: (block.study, block.results)
+        for image, block in figures
+        if block.kind == FIGURE and image is not None
     }
 
 
@@ -111,11 +112,9 @@ def _check_whole(text: str) -> None:
 
 def _block(match: re.Match[str], root: Path) -> Block:
     kind, kinds = match['kind'], (*KINDS, FIGURE)
-    if kind not in kinds:
-        raise FGCError(
-            f'a block of results is of the kind {kind!r}, which is '
-            f'unknown; choose among {", ".join(kinds)}.'
-        )
+    check_choice(
+        f'a block of results is of the kind {kind!r}, which', kind, kinds
+    )
     study = _joined(read_study(root / p) for p in match['plan'].split(','))
     results = read_kept(root / match['folder'], study)
     if kind != FIGURE:

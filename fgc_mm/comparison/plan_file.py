@@ -225,7 +225,7 @@ def _axis(path: Path, content: object, rows: list[str]) -> Axis | None:
         return None
     where = f'the axis of {path}'
     found = _mapping(content, {'label', 'series'}, where)
-    series = found.get('series')
+    series: Any = found.get('series')
     lines = series.values() if isinstance(series, dict) else ()
     if not lines or not all(map(_is_line, lines)):
         raise FGCError(
@@ -261,5 +261,6 @@ def _is_line(line: object) -> bool:
 
 
 def _is_finite(value: object) -> bool:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return isfinite(value)

@@ -66,7 +66,7 @@ def trade_off_plot(
     figure = new_figure(4.6, 3.1)
     axes = figure.subplots()
     labels = row_labels([entry.row for entry in study.entries])
-    rows = {row.method: row for row in rows_of([*results])}
+    rows = {row.method: row for row in rows_of([dict(r) for r in results])}
     gated = [row for row in rows.values() if row.dynamic]
     fixed = [row for row in rows.values() if not row.dynamic]
     for number, row in enumerate(gated):
@@ -163,7 +163,7 @@ def _static(
     number: int,
 ) -> None:
     """One way of static pruning, at one or several shares of the MACs."""
-    style = dict(color=GREY, linestyle=LINES[-2 - number % 2])
+    style: dict[str, Any] = dict(color=GREY, linestyle=LINES[-2 - number % 2])
     points = sorted(
         map(_trained, [*dense, *rows]), key=lambda point: point.macs.mean
     )

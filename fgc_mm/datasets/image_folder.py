@@ -73,11 +73,12 @@ class ImageFolder(CustomDataset):
     def _find_samples(self) -> list:
         """Paths below the root; with their classes' numbers, if labelled."""
         root = self.img_prefix
+        samples: list = []
+        skipped: list[str] = []
         if not self.with_label:
             samples, skipped = self._split(files_below(root))
         else:
             self.folder_to_idx = self._number(class_folders(root))
-            samples, skipped = [], []
             for folder, number in self.folder_to_idx.items():
                 images, others = self._split(files_below(root, folder))
                 samples += [(image, number) for image in images]

@@ -70,7 +70,7 @@ class InMemoryImages(Dataset):
                 'padding=4, flip=0.5, or 0 for neither.'
             )
         built = isinstance(dataset, Dataset)
-        self.source = dataset if built else DATASETS.build(dataset)
+        self.source: Any = dataset if built else DATASETS.build(dataset)
         self.padding, self.flip, self.device = padding, flip, device
         self._images: Tensor | None = None  # (D, H, W, C) uint8
         self._samples: list[Any] = []
@@ -85,12 +85,11 @@ class InMemoryImages(Dataset):
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """A batch; ``DataLoader`` prefers this to image by image."""
-        if self._images is None:
-            self._read()
+        whole = self._read() if self._images is None else self._images
         indices, draws = _drawn(indices)
-        device = self._images.device
+        device = whole.device
         chosen = on_device(indices, device)
-        images = self._images.index_select(0, chosen)
+        images = whole.index_select(0, chosen)
         if self.padding or self.flip:
             draws = draws.to(device, non_blocking=True)
             images = crop_and_flip(images, draws, self.padding, self.flip)
@@ -110,7 +109,7 @@ class InMemoryImages(Dataset):
             raise AttributeError(name)
         return getattr(self.source, name)
 
-    def _read(self) -> None:
+    def _read(self) -> Tensor:
         device = chosen_device(self.device)
         first = _packed(self.source, 0)
         _refuse_random(self.source, first)
@@ -128,6 +127,7 @@ class InMemoryImages(Dataset):
         self._images = images.to(device)
         if device.type != 'cpu':
             self._labels = labels_of(self._samples, device)
+        return self._images
 
 
 def _drawn(indices: Sequence[int]) -> tuple[list[int], Tensor]:

@@ -33,6 +33,9 @@ class LoadImage(LoadImageFromFile):
         FGCError: ``bits`` is outside its range.
     """
 
+    to_float32: bool
+    color_type: Any
+
     def __init__(self, bits: int | None = None, **kwargs: Any) -> None:
         if bits is not None and bits not in range(8, 17):
             raise FGCError(

@@ -4,11 +4,13 @@ from functools import partial
 from typing import Any
 
 import torch
+from mmpretrain.models.classifiers import ImageClassifier
 from torch import Tensor, nn
 
 from fgc_mm.deploy.firing import SiteFiring, firing_statistics, gated_backbone
 from fgc_mm.errors import FGCError
 from fgc_mm.gates.checks import logit
+from fgc_mm.models import GatedBackbone
 
 SPREAD = 1.0  # standard deviation of the firing rates, in log-odds
 TOLERANCE = 0.02  # tolerance of a site's keep ratio
@@ -16,7 +18,10 @@ TOLERANCE = 0.02  # tolerance of a site's keep ratio
 
 @torch.no_grad()
 def set_keep_ratio(
-    model: nn.Module, images: Tensor, keep_ratio: float, fresh: bool = False
+    model: ImageClassifier,
+    images: Tensor,
+    keep_ratio: float,
+    fresh: bool = False,
 ) -> list[SiteFiring]:
     """Shift the last bias of every gate to reach a keep ratio.
 
@@ -75,7 +80,7 @@ def set_keep_ratio(
 
 
 def _set_norm_statistics(
-    backbone: nn.Module,
+    backbone: GatedBackbone,
     images: Tensor,
     keep_ratio: float,
     generator: torch.Generator,
@@ -101,7 +106,7 @@ def _set_norm_statistics(
 
 
 def _set_gates_in_pass(
-    backbone: nn.Module,
+    backbone: GatedBackbone,
     images: Tensor,
     keep_ratio: float,
     generator: torch.Generator,
@@ -120,7 +125,7 @@ def _set_gates_in_pass(
 
 
 def _set_gate(
-    keep_ratio: float, generator: torch.Generator, gate: nn.Module, args: Any
+    keep_ratio: float, generator: torch.Generator, gate: Any, args: Any
 ) -> None:
     linear = _last_linear(gate)
     # not through __call__: this hook would call itself
@@ -136,7 +141,8 @@ def _set_gate(
     rates = _spread_rates(keep_ratio, sizes, generator)
     threshold = getattr(gate, 'threshold', None)
     least = logit(threshold) if isinstance(threshold, float) else 0.0
-    linear.bias += least - _thresholds(logits, rates)
+    bias: Tensor = linear.bias
+    bias += least - _thresholds(logits, rates)
 
 
 def _thresholds(logits: Tensor, rates: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
+from mmpretrain.models.classifiers import ImageClassifier
 from mmpretrain.registry import DATASETS
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from fgc_mm.models import GatedBackbone
 from fgc_mm.reliability.checkpoint import read_checkpoint
 
 
-def build_model(cfg: Config) -> nn.Module:
+def build_model(cfg: Config) -> ImageClassifier:
     """The config's model without weights, in evaluation.
 
     Raises:
@@ -44,7 +45,7 @@ def build_model(cfg: Config) -> nn.Module:
 
 def build_trained(
     cfg: Config, checkpoint: str, gated: bool = True
-) -> nn.Module:
+) -> ImageClassifier:
     """The config's model with a checkpoint's weights, in evaluation.
 
     Args:
@@ -110,7 +111,7 @@ def mismatch(model: nn.Module, state: Mapping[str, Any]) -> str:
 
 def images_of(
     cfg: Config,
-    model: nn.Module,
+    model: ImageClassifier,
     count: int,
     split: str = 'test',
     batch_size: int = 32,
@@ -148,7 +149,7 @@ def images_of(
 
 
 def _batches(
-    dataset: Any, model: nn.Module, count: int, batch_size: int
+    dataset: Any, model: ImageClassifier, count: int, batch_size: int
 ) -> Iterator[Tensor]:
     picked = [number * len(dataset) // count for number in range(count)]
     for start in range(0, count, batch_size):

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -61,7 +62,7 @@ def use_mixed_precision(cfg: Config, wanted: bool) -> None:
     Raises:
         FGCError: float16 on a CPU, or a device without autocast.
     """
-    wrapper = cfg.get('optim_wrapper') or {}
+    wrapper: Any = cfg.get('optim_wrapper') or {}
     named = _name(wrapper).endswith('AmpOptimWrapper')
     if not wanted and not named:
         return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
@@ -42,10 +44,10 @@ class CompileHook(Hook):
                 "torch.compile's arguments; write compile=True or "
                 "compile=dict(mode='max-autotune')."
             )
-        options = {} if options is True else dict(options)
+        given = options if isinstance(options, dict) else {}
         backbone = _backbone(bare_model(runner))
         # in place: parameters keep their names, and a copy is not compiled
-        backbone.compile(**options)
+        backbone.compile(**given)
         runner._maybe_compile = _leave
         runner.logger.info(
             f'{type(backbone).__name__} is compiled in its first training '
@@ -54,7 +56,7 @@ class CompileHook(Hook):
 
 
 def _backbone(model: nn.Module) -> nn.Module:
-    backbone = getattr(model, 'backbone', model)
+    backbone: Any = getattr(model, 'backbone', model)
     gated = isinstance(backbone, GatedBackbone)
     # without the wrapper around it, which hands out records
     return backbone.backbone if gated else backbone

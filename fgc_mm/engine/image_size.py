@@ -30,11 +30,12 @@ def pipeline_of(dataset: Mapping[str, Any]) -> Sequence[Any]:
     Args:
         dataset: Its config.
     """
-    while isinstance(dataset, Mapping):
-        steps = dataset.get('pipeline')
+    part: Any = dataset
+    while isinstance(part, Mapping):
+        steps = part.get('pipeline')
         if isinstance(steps, Sequence):
             return steps
-        dataset = dataset.get('dataset')
+        part = part.get('dataset')
     return ()
 
 

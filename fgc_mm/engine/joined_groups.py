@@ -37,6 +37,8 @@ class JoinedGroupsConstructor(DefaultOptimWrapperConstructor):
         paramwise_cfg: As there.
     """
 
+    _members: Any
+
     def add_params(
         self,
         params: list[Group],

@@ -1,11 +1,12 @@
 """Hook that gives gates and gate losses the progress of the training."""
 
 from math import ceil
+from typing import Any
 
 from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseModel, is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader
@@ -32,7 +33,7 @@ class LossProgressHook(Hook):
         set_progress(bare_model(runner), progress_at(runner, runner.iter))
 
 
-def bare_model(runner: Runner) -> nn.Module:
+def bare_model(runner: Runner) -> BaseModel:
     """The model, without the wrapper of a distributed run."""
     model = runner.model
     return model.module if is_model_wrapper(model) else model
@@ -40,6 +41,7 @@ def bare_model(runner: Runner) -> nn.Module:
 
 def set_progress(model: nn.Module, progress: Progress) -> None:
     """Set the attribute ``progress`` of every module that has one."""
+    part: Any
     for part in model.modules():
         if hasattr(part, 'progress'):
             part.progress = progress

@@ -3,22 +3,23 @@
 from typing import Any
 
 import torch
+from mmengine.dataset import BaseDataset
 from mmengine.dist import broadcast
 from mmengine.hooks import Hook
+from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from fgc_mm.engine.bank_checks import check_same_banks, check_same_length
-from fgc_mm.engine.gather import gather_together
 from fgc_mm.engine.loss_progress_hook import bare_model
 from fgc_mm.engine.sharded_bank_saver import (
     ShardedBankSaver,
     whole_state,
 )
-from fgc_mm.errors import FGCError
+from fgc_mm.errors import FGCError, check_choice
 from fgc_mm.losses import CoupledBatch, FeatureGateCouplingLoss
 from fgc_mm.losses.label_neighbors import LabelNeighbors
+from fgc_mm.memory.gather import gather_together
 from fgc_mm.models.gate_losses_mixin import GateLossesMixin
 from fgc_mm.registry import HOOKS
 
@@ -65,11 +66,7 @@ class FGCMemoryBankHook(Hook):
         dtype: str = 'float32',
         check_interval: int = 500,
     ) -> None:
-        if dtype not in DTYPES:
-            raise FGCError(
-                f'dtype={dtype!r} of FGCMemoryBankHook is unknown; choose '
-                f'among {", ".join(DTYPES)}.'
-            )
+        check_choice(f'dtype={dtype!r} of FGCMemoryBankHook', dtype, DTYPES)
         self.save_banks = save_banks
         self.load_banks = load_banks
         self.agreement_interval = agreement_interval
@@ -197,7 +194,7 @@ def _check_stash(stash: Any) -> None:
         )
 
 
-def refuse_wrapped(dataset: Dataset) -> None:
+def refuse_wrapped(dataset: BaseDataset) -> None:
     """Only a plain data set gives every image one index of its own.
 
     Raises:
@@ -213,7 +210,7 @@ def refuse_wrapped(dataset: Dataset) -> None:
         )
 
 
-def _refuse_mixing(model: torch.nn.Module) -> None:
+def _refuse_mixing(model: BaseModel) -> None:
     augments = getattr(model.data_preprocessor, 'batch_augments', None)
     # mmdet's batch augments, which only pad and resize, have no such list
     kinds = [type(a).__name__ for a in getattr(augments, 'augments', ())]
@@ -226,7 +223,7 @@ def _refuse_mixing(model: torch.nn.Module) -> None:
 
 
 def _coupling_losses(
-    model: torch.nn.Module,
+    model: BaseModel,
 ) -> dict[str, FeatureGateCouplingLoss]:
     losses = {
         loss.name: loss
@@ -242,7 +239,9 @@ def _coupling_losses(
     return losses
 
 
-def _labels(dataset: Dataset, loss: FeatureGateCouplingLoss) -> Tensor | None:
+def _labels(
+    dataset: BaseDataset, loss: FeatureGateCouplingLoss
+) -> Tensor | None:
     if loss.neighbor_source != 'label':
         return None
     if not hasattr(dataset, 'get_gt_labels'):

@@ -73,7 +73,8 @@ class ShardedBankSaver:
     """
 
     def __init__(self, runner: Runner, collect: Callable[[], dict]) -> None:
-        self._collect, self._state = collect, None
+        self._collect = collect
+        self._state: dict | None = None
         self._save = runner.save_checkpoint
         runner.save_checkpoint = self._save_with_banks
 

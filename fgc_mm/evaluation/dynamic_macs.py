@@ -61,11 +61,11 @@ class DynamicMACs(BaseMetric):
                     'fgc_mm.GatedModel.'
                 )
             _refuse_merged(sample)
-        self._table = data_samples[0]['macs_table']
+        table = self._table = data_samples[0]['macs_table']
         opened = torch.stack([s['gate_masks'] for s in data_samples])
         macs = [float(s['macs']) for s in data_samples]
-        dense, published = self._table.base(), self._published(opened)
-        bases = [self._table.base(name) for name in PUBLISHED]
+        dense, published = table.base(), _published(table, opened)
+        bases = [table.base(name) for name in PUBLISHED]
         packed = np.packbits(opened.numpy(), axis=1)
         self.results += [
             (cost, dense, kept, bases, row)
@@ -74,14 +74,15 @@ class DynamicMACs(BaseMetric):
 
     def compute_metrics(self, results: list[tuple]) -> dict[str, float]:
         """Numbers over all images of all ranks."""
-        macs, dense, kept, bases, packed = zip(*results)
-        macs, dense = np.array(macs), np.array(dense)
+        costs, full, published, bases, packed = zip(*results)
+        macs, dense = np.array(costs), np.array(full)
         _warn_of_broken(macs)
+        assert self._table is not None  # set with the first result
         channels = self._table.channels
         opened = np.unpackbits(np.stack(packed), axis=1, count=sum(channels))
         rows = site_rows(self._table.sites, channels, opened.mean(axis=0))
         MMLogger.get_current_instance().info('\n' + render_sites(rows))
-        kept = np.array(kept) + 0 * macs[:, None]  # nan where macs are
+        kept = np.array(published) + 0 * macs[:, None]  # nan where macs are
         pruned = 100 * (1 - np.mean(kept, axis=0) / np.mean(bases, axis=0))
         return {
             'mean': float(macs.mean()),
@@ -93,11 +94,12 @@ class DynamicMACs(BaseMetric):
             **dict(zip(PUBLISHED.values(), pruned.tolist())),
         }
 
-    def _published(self, opened: torch.Tensor) -> list[list[float]]:
-        """MACs of each image by each published counting."""
-        masks = opened.split(self._table.channels, dim=1)
-        counts = [macs_per_image(self._table, masks, x) for x in PUBLISHED]
-        return torch.stack(counts, dim=1).tolist()
+
+def _published(table: MACsTable, opened: torch.Tensor) -> list[list[float]]:
+    """MACs of each image by each published counting."""
+    masks = opened.split(table.channels, dim=1)
+    counts = [macs_per_image(table, masks, x) for x in PUBLISHED]
+    return torch.stack(counts, dim=1).tolist()
 
 
 def _warn_of_broken(macs: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""Mathematical functions: torch only, no state."""
+"""Mathematical functions: torch only, no state, no collectives."""
 
 from fgc_mm.functional.agreement import neighborhood_agreement
 from fgc_mm.functional.bank_logsumexp import bank_logsumexp
@@ -21,14 +21,10 @@ from fgc_mm.functional.neighbors import (
 )
 from fgc_mm.functional.on_device import on_device
 from fgc_mm.functional.pooling import global_average_pool
-from fgc_mm.functional.shard import Shard
-from fgc_mm.functional.sharded_contrast import sharded_neighbor_contrast
-from fgc_mm.functional.sharded_neighbors import sharded_nearest_neighbors
 
 __all__ = [
     'LayerMACs',
     'MACsTable',
-    'Shard',
     'bank_logsumexp',
     'batch_shaping',
     'binary_concrete',
@@ -44,8 +40,6 @@ __all__ = [
     'neighbor_contrast',
     'neighborhood_agreement',
     'on_device',
-    'sharded_nearest_neighbors',
-    'sharded_neighbor_contrast',
     'spread_mask',
     'uniform_mask',
 ]

@@ -10,16 +10,8 @@ from math import gcd
 import torch
 from torch import Tensor
 
-from fgc_mm.functional._chunks import by_device, is_cpu
+from fgc_mm.functional._chunks import is_cpu, sizes_for
 
-# Rows of the bank cast (or scored densely) at a time; larger parts do not fit
-# the CPU cache. On an accelerator: scores at a time.
-_PART, _DEVICE_SCORES = 2048, 64 * 2**20
-# Elements of a fused part that must be cast first: 16 MiB of float32; on an
-# accelerator 512 MiB.
-_CAST, _DEVICE_CAST = 4 * 2**20, 128 * 2**20
-# CUDA's kernel indexes the elements of a part with 32 bits.
-_DEVICE_PART = 2**30
 # Minimum rows per head: the kernels' inner block.
 _MIN_HEAD = 512
 
@@ -134,7 +126,7 @@ def attend(
     kernel = _find_kernel(queries)
     whole = bank.dtype == queries.dtype and bank.is_contiguous()
     # CUDA's kernel reads four float32 at a time; zeros change no product.
-    channels, multiple = queries.shape[1], by_device(queries, 1, 4)
+    channels, multiple = queries.shape[1], 1 if is_cpu(queries) else 4
     whole = whole and channels % multiple == 0
     size = _part_size(queries, bank, whole, kernel is not None)
     queries = _pad(queries.contiguous(), multiple)
@@ -165,11 +157,15 @@ def _one_piece(pieces: list[Piece]) -> Piece:
 def _part_size(queries: Tensor, bank: Tensor, whole: bool, fused: bool) -> int:
     """Number of rows of the bank that are processed at a time."""
     count, channels = queries.shape
+    sizes = sizes_for(queries)
     if is_cpu(queries):
-        size = len(bank) if whole else max(_PART, _CAST // channels)
-        return size if fused else _PART
+        size = max(sizes.attention_rows, sizes.attention_cast // channels)
+        size = len(bank) if whole else size
+        return size if fused else sizes.attention_rows
     if not fused:
-        return max(1, _DEVICE_SCORES // count)
-    elements = _DEVICE_PART if whole else min(_DEVICE_CAST, _DEVICE_PART)
+        return max(1, sizes.attention_scores // count)
+    part = sizes.attention_part
+    elements = part if whole else min(sizes.attention_cast, part)
     size = max(1, elements // (channels + 3))  # padded to a multiple of 4
-    return size // _PART * _PART or size  # a multiple divides into heads
+    rows = sizes.attention_rows
+    return size // rows * rows or size  # a multiple divides into heads

@@ -8,6 +8,7 @@ t with linear interpolation is accurate at both ends.
 
 from functools import lru_cache
 from math import lgamma
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ def _lower_half(a: float, b: float) -> Tensor:
     """F at ``p = t ** (1 / min(a, 1))``, p in [0, 1/2], t uniform; float64."""
     power = min(a, 1.0)
     step = 0.5**power / _INTERVALS
-    options = {'dtype': torch.float64, 'device': 'cpu'}
+    options: dict[str, Any] = {'dtype': torch.float64, 'device': 'cpu'}
     middle = (torch.arange(_INTERVALS, **options) + 0.5) * step
     offset = torch.tensor([-n for n in _NODES] + [*_NODES], **options)
     weight = torch.tensor(_WEIGHTS * 2, **options)
@@ -47,10 +48,9 @@ def _tables(a: float, b: float, device: torch.device) -> tuple[Tensor, Tensor]:
     with torch.inference_mode(False), torch.no_grad():
         lower, upper = _lower_half(a, b), _lower_half(b, a)
         whole = lower[-1] + upper[-1]
-        return tuple(
-            (table / whole).to(device, torch.float32)
-            for table in (lower, upper)
-        )
+        tables = torch.stack([lower / whole, upper / whole])
+        lower, upper = tables.to(device, torch.float32)
+        return lower, upper
 
 
 def _look_up(table: Tensor, distance: Tensor, power: float) -> Tensor:

@@ -1,10 +1,58 @@
-"""Chunk sizes by device.
+"""How much is processed at a time, by device: all sizes of the package.
 
 On a CPU, chunks that fit the cache are fastest; on an accelerator every
 operation costs the host a launch of some microseconds, so chunks are large.
 """
 
+from typing import NamedTuple
+
 from torch import Tensor
+
+
+class ChunkSizes(NamedTuple):
+    """Numbers of elements, unless another unit is given.
+
+    Attributes:
+        search_scores: Scores of a nearest-neighbour search at a time.
+        search_queries: Queries of a search at a time, in rows.
+        gathered: Positives of the contrast at a time.
+        attention_scores: Scores at a time where there is no fused kernel; on
+            a CPU ``attention_rows`` limits them.
+        attention_rows: Bank rows at a time where there is no fused kernel;
+            on an accelerator, the multiple that parts are rounded to.
+        attention_cast: Bank elements at a time that are cast first.
+        attention_part: Bank elements at a time that are read as they are.
+        checksum: Elements of a checksum at a time.
+    """
+
+    search_scores: int
+    search_queries: int
+    gathered: int
+    attention_scores: int
+    attention_rows: int
+    attention_cast: int
+    attention_part: int
+    checksum: int = 2**20  # 8 MiB of int64
+
+
+CPU = ChunkSizes(
+    search_scores=2 * 2**20,  # 8 MiB of float32: the fastest of 4 to 32 MiB
+    search_queries=1024,
+    gathered=4 * 2**20,  # 16 MiB
+    attention_scores=2**62,  # no limit
+    attention_rows=2048,  # more do not fit the cache
+    attention_cast=4 * 2**20,  # 16 MiB
+    attention_part=2**62,  # no limit
+)
+ACCELERATOR = ChunkSizes(
+    search_scores=64 * 2**20,  # 256 MiB
+    search_queries=2**15,
+    gathered=64 * 2**20,  # 256 MiB
+    attention_scores=64 * 2**20,
+    attention_rows=2048,
+    attention_cast=128 * 2**20,  # 512 MiB
+    attention_part=2**30,  # CUDA's kernel indexes elements with 32 bits
+)
 
 
 def is_cpu(tensor: Tensor) -> bool:
@@ -12,6 +60,6 @@ def is_cpu(tensor: Tensor) -> bool:
     return tensor.device.type == 'cpu'
 
 
-def by_device(tensor: Tensor, cpu: int, accelerator: int) -> int:
-    """Select the number for the device of a tensor."""
-    return cpu if is_cpu(tensor) else accelerator
+def sizes_for(tensor: Tensor) -> ChunkSizes:
+    """The sizes for the device of a tensor."""
+    return CPU if is_cpu(tensor) else ACCELERATOR

@@ -1,5 +1,7 @@
 """Log-sum-exp over a whole bank, without an N x D matrix."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -12,7 +14,7 @@ from fgc_mm.functional.full_precision import full_precision
 class _BankLogSumExp(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: torch.autograd.function.FunctionCtx,
+        ctx: Any,
         queries: Tensor,
         bank: Tensor,
         scale: float,
@@ -29,9 +31,7 @@ class _BankLogSumExp(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(
-        ctx: torch.autograd.function.FunctionCtx, grad: Tensor
-    ) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (out,) = ctx.saved_tensors
         full = out * (grad * ctx.scale).unsqueeze(1)
         return full.to(ctx.dtype), None, None

@@ -1,5 +1,7 @@
 """Distance of gate probabilities over a batch to a beta prior."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -21,7 +23,7 @@ def _density(p: Tensor, alpha: float, beta: float) -> Tensor:
 class _BatchShaping(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: torch.autograd.function.FunctionCtx,
+        ctx: Any,
         probs: Tensor,
         alpha: float,
         beta: float,
@@ -38,9 +40,7 @@ class _BatchShaping(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(
-        ctx: torch.autograd.function.FunctionCtx, grad: Tensor
-    ) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (slope,) = ctx.saved_tensors
         return (slope * grad).to(slope.dtype), None, None
 

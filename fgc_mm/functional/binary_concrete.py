@@ -1,5 +1,7 @@
 """Binary concrete sampling: hard gates with a soft gradient."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -14,7 +16,7 @@ _EDGE = 2.0**-24
 class _BinaryConcrete(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: torch.autograd.function.FunctionCtx,
+        ctx: Any,
         logits: Tensor,
         temperature: float,
         shift: Tensor,
@@ -29,9 +31,7 @@ class _BinaryConcrete(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(
-        ctx: torch.autograd.function.FunctionCtx, grad: Tensor
-    ) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (slope,) = ctx.saved_tensors
         return (grad * slope).to(grad.dtype), None, None
 

@@ -71,24 +71,6 @@ def sum_groups(values: Tensor, sizes: GroupSizes) -> Tensor:
     return sums.index_add(1, _decision_of(sizes, values.device), values)
 
 
-def first_of_groups(values: Tensor, sizes: GroupSizes) -> Tensor:
-    """The value of the first channel of every decision.
-
-    The inverse of :func:`spread_groups`.
-
-    Args:
-        values: (N, C).
-        sizes: As in :func:`spread_groups`.
-
-    Returns:
-        (N, G).
-    """
-    if sizes is None:
-        return values
-    ends = torch.tensor(sizes, device=values.device).cumsum(0)
-    return values[:, ends - torch.tensor(sizes, device=values.device)]
-
-
 def _decision_of(sizes: Sequence[int], device: torch.device) -> Tensor:
     """The index of every channel's decision; (C,)."""
     counts = torch.tensor(sizes, device=device)

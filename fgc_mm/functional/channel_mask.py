@@ -1,6 +1,7 @@
 """Multiplying channels by a mask, with a memory-saving backward."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ class _MaskChannels(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: torch.autograd.function.FunctionCtx,
+        ctx: Any,
         activation: Tensor,
         mask: Tensor,
     ) -> Tensor:
@@ -25,9 +26,7 @@ class _MaskChannels(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(
-        ctx: torch.autograd.function.FunctionCtx, grad: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         activation, mask = ctx.saved_tensors
         product = grad * activation
         grad_mask = _flat_positions(product).sum(dim=2)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from math import log
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,13 +10,9 @@ from torch.autograd.function import once_differentiable
 
 from fgc_mm.errors import FGCError
 from fgc_mm.functional._checks import check_bank
-from fgc_mm.functional._chunks import by_device
+from fgc_mm.functional._chunks import sizes_for
 from fgc_mm.functional.bank_logsumexp import bank_logsumexp
 from fgc_mm.functional.full_precision import full_precision
-
-# Elements of positives gathered at a time: 16 MiB of float32; on an
-# accelerator 256 MiB.
-GATHERED, DEVICE_GATHERED = 4 * 2**20, 64 * 2**20
 
 
 def _score(
@@ -34,7 +31,7 @@ class _PositiveScore(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: torch.autograd.function.FunctionCtx,
+        ctx: Any,
         queries: Tensor,
         bank: Tensor,
         positives: Tensor,
@@ -60,7 +57,7 @@ class _PositiveScore(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: torch.autograd.function.FunctionCtx, grad: Tensor
+        ctx: Any, grad: Tensor
     ) -> tuple[Tensor, None, None, None, None]:
         (slope,) = ctx.saved_tensors
         full = (slope * grad.unsqueeze(1)).to(ctx.dtype)
@@ -69,13 +66,13 @@ class _PositiveScore(torch.autograd.Function):
 
 def gathered_queries(bank: Tensor, positives: int) -> int:
     """Number of queries whose positives are gathered at a time."""
-    elements = by_device(bank, GATHERED, DEVICE_GATHERED)
-    return max(1, elements // (positives * bank.shape[1]))
+    elements = positives * bank.shape[1]
+    return max(1, sizes_for(bank).gathered // elements)
 
 
 def concatenate(parts: Sequence[Tensor]) -> Tensor:
     """Concatenate parts; a single one is returned as is."""
-    return torch.cat(parts) if len(parts) > 1 else parts[0]
+    return torch.cat(list(parts)) if len(parts) > 1 else parts[0]
 
 
 def check_contrast(

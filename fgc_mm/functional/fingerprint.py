@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-# Elements processed at a time: 8 MiB of int64.
-_PART = 2**20
+from fgc_mm.functional._chunks import sizes_for
+
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -22,8 +22,9 @@ def fingerprint(rows: Tensor) -> Tensor:
     """
     bits = rows.detach().contiguous().view(_BITS[rows.element_size()])
     total = torch.zeros((), dtype=torch.int64, device=rows.device)
-    for number, part in enumerate(bits.flatten().split(_PART)):
-        position = torch.arange(len(part), device=part.device) + number * _PART
+    size = sizes_for(rows).checksum
+    for number, part in enumerate(bits.flatten().split(size)):
+        position = torch.arange(len(part), device=part.device) + number * size
         # times an odd number: adjacent indices get very different weights
         weight = (position * 0x5851F42D4C957F2D) | 1
         total += (part.long() * weight).sum()

@@ -15,7 +15,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from fgc_mm.errors import FGCError
+from fgc_mm.errors import FGCError, check_choice
 from fgc_mm.functional.channel_groups import GroupSizes
 from fgc_mm.functional.channel_mask import spread_mask
 
@@ -108,15 +108,6 @@ class MACsTable:
     def site_macs(self, site: int) -> int:
         """Dense MACs of the layers that a site shrinks, by its index."""
         return sum(x.dense for x in self.layers if site in x.sites)
-
-    def gate_of(self, site: str) -> int:
-        """MACs of the gate of a site."""
-        path = f'backbone.gates.{site.replace(".", "/")}'
-        return sum(
-            x.dense
-            for x in self.layers
-            if x.name == path or x.name.startswith(f'{path}.')
-        )
 
     def base(self, counting: str = 'honest') -> int:
         """The MACs that count as 100 %.
@@ -239,11 +230,7 @@ def _chain_layers(products: list[LayerMACs]) -> list[LayerMACs]:
 
 
 def _check_counting(counting: str) -> None:
-    if counting not in COUNTINGS:
-        raise FGCError(
-            f'counting={counting!r} is unknown; choose among '
-            f'{", ".join(COUNTINGS)}.'
-        )
+    check_choice(f'counting={counting!r}', counting, COUNTINGS)
 
 
 def _expected_share(layer: LayerMACs, keep_ratio: float) -> float:

@@ -86,9 +86,8 @@ class MACsMatrices:
         weights[-1] = channels
         for site, positions in side:
             start = sum(self.table.channels[:site])
-            if positions is None:
-                positions = range(self.table.channels[site])
-            for position in positions:
+            every = range(self.table.channels[site])
+            for position in every if positions is None else positions:
                 if position >= 0:
                     weights[start + position] += 1
                     weights[-1] -= 1

@@ -13,16 +13,14 @@ from torch import Tensor
 
 from fgc_mm.errors import FGCError
 from fgc_mm.functional._checks import check_bank
-from fgc_mm.functional._chunks import by_device, is_cpu
+from fgc_mm.functional._chunks import ACCELERATOR, is_cpu, sizes_for
 from fgc_mm.functional._row_keys import LOW, descending, pack, rows_of_keys
 from fgc_mm.functional._row_keys import keys as _keys
 from fgc_mm.functional.full_precision import full_precision
 
-# Scores computed at a time. On a CPU 8 MiB of float32, the fastest of 4 to
-# 32 MiB; on an accelerator 256 MiB, for few operations.
-_SCORES, _DEVICE_SCORES = 2 * 2**20, 64 * 2**20
-# Queries processed at a time.
-_MAX_BLOCK, _DEVICE_BLOCK = 1024, 2**15
+# Scores computed at a time on an accelerator, read in every search: measuring
+# scripts vary it.
+_SCORES = ACCELERATOR.search_scores
 _MAX_GROUP = 32
 
 
@@ -102,6 +100,7 @@ class _Search:
 
     def result(self) -> Tensor:
         """The (n, k) keys, best first."""
+        assert self.keys is not None  # after the last chunk
         # LOW minus the row: from the group's index to its first row
         inner = descending(LOW - LOW * self.group, self.group, self.keys)
         groups = (self.keys & LOW).unsqueeze(2)
@@ -182,7 +181,7 @@ def _search(
 ) -> Tensor:
     """Keys of the queries of all banks, concatenated."""
     length = len(banks[0])
-    scores = by_device(banks[0], _SCORES, _DEVICE_SCORES)
+    scores = _scores_at_a_time(banks[0])
     with full_precision(banks[0]):
         search = _Search(queries, k, length, scores)
         for start in range(0, length, search.chunk):
@@ -192,9 +191,13 @@ def _search(
 
 def _block_size(bank: Tensor, k: int) -> int:
     """Number of queries processed at a time."""
-    scores = by_device(bank, _SCORES, _DEVICE_SCORES)
-    most = by_device(bank, _MAX_BLOCK, _DEVICE_BLOCK)
-    return max(1, min(most, scores // (k * _group_size(len(bank), k))))
+    most = sizes_for(bank).search_queries
+    groups = k * _group_size(len(bank), k)
+    return max(1, min(most, _scores_at_a_time(bank) // groups))
+
+
+def _scores_at_a_time(bank: Tensor) -> int:
+    return sizes_for(bank).search_scores if is_cpu(bank) else _SCORES
 
 
 def nearest_neighbors(

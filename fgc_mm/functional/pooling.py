@@ -1,5 +1,7 @@
 """Global pooling with memory-saving gradients."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -8,16 +10,12 @@ class _GlobalAverage(torch.autograd.Function):
     """Mean over all positions; its gradient is an expanded view."""
 
     @staticmethod
-    def forward(
-        ctx: torch.autograd.function.FunctionCtx, maps: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, maps: Tensor) -> Tensor:
         ctx.shape = maps.shape
         return maps.mean(dim=tuple(range(2, maps.dim())))
 
     @staticmethod
-    def backward(
-        ctx: torch.autograd.function.FunctionCtx, grad: Tensor
-    ) -> Tensor:
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         size = ctx.shape[2:].numel()
         spread = (grad / size).reshape(*grad.shape, *[1] * len(ctx.shape[2:]))
         return spread.expand(ctx.shape)

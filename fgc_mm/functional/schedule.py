@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
-from fgc_mm.errors import FGCError
+from fgc_mm.errors import FGCError, check_choice
 
 CURVES = ('line', 'cosine')
 
@@ -80,11 +80,9 @@ class Schedule:
                 f'a {self.name} that changes from {self.begin} to {self.end} '
                 'goes backwards; 0 <= begin <= end must hold.'
             )
-        if self.curve not in CURVES:
-            raise FGCError(
-                f'curve={self.curve!r} of a {self.name} is unknown; choose '
-                f'among {", ".join(CURVES)}.'
-            )
+        check_choice(
+            f'curve={self.curve!r} of a {self.name}', self.curve, CURVES
+        )
 
     @property
     def varies(self) -> bool:

@@ -137,8 +137,7 @@ def _positive(temperature: float | Mapping[str, Any]) -> Schedule:
     Raises:
         FGCError: One is not positive.
     """
-    number = isinstance(temperature, (int, float))
-    if not (number and temperature <= 0):
+    if not isinstance(temperature, (int, float)) or temperature > 0:
         schedule = Schedule.build(temperature, 'temperature')
         if min(schedule.ends) > 0:
             return schedule

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from fgc_mm.errors import FGCError
+from fgc_mm.errors import FGCError, check_choice
 from fgc_mm.functional.schedule import Schedule
 
 WEIGHT_INITS = ('torch', 'kaiming_normal', 'zero')
@@ -44,11 +44,9 @@ def initialize_linear(
     Raises:
         FGCError: An unknown initialisation.
     """
-    if weight_init not in WEIGHT_INITS:
-        raise FGCError(
-            f'weight_init={weight_init!r} of {gate} is unknown; choose '
-            f'among {", ".join(WEIGHT_INITS)}.'
-        )
+    check_choice(
+        f'weight_init={weight_init!r} of {gate}', weight_init, WEIGHT_INITS
+    )
     if weight_init == 'kaiming_normal':
         nn.init.kaiming_normal_(first.weight)
         nn.init.kaiming_normal_(last.weight)

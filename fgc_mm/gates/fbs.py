@@ -49,6 +49,9 @@ class FBSGate(nn.Module):
         True
     """
 
+    trained_density: Tensor
+    _current_density: Tensor
+
     def __init__(
         self,
         in_channels: int,

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from fgc_mm.errors import FGCError
+from fgc_mm.errors import check_choice
 from fgc_mm.functional.pooling import global_average_pool, global_max_pool
 from fgc_mm.gates.checks import check_threshold, logit
 from fgc_mm.gates.decision import GateDecision
@@ -47,11 +47,7 @@ class FTWTGate(nn.Module):
         threshold: float = 0.5,
     ) -> None:
         super().__init__()
-        if pool not in POOLS:
-            raise FGCError(
-                f'pool={pool!r} of FTWTGate is unknown; choose among '
-                f'{", ".join(POOLS)}.'
-            )
+        check_choice(f'pool={pool!r} of FTWTGate', pool, POOLS)
         check_threshold(threshold, 'FTWTGate')
         self.pool = pool
         self.decoupled = decoupled

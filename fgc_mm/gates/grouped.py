@@ -24,6 +24,8 @@ class GroupedGate(nn.Module):
     C the sum of the sizes.
     """
 
+    gate: Any  # nn.Module does not know the attribute threshold
+
     def __init__(self, gate: nn.Module, sizes: Sequence[int]) -> None:
         super().__init__()
         self.gate = gate

@@ -61,6 +61,8 @@ class ManiDPGate(nn.Module):
         torch.Size([2, 8])
     """
 
+    threshold: Tensor
+
     def __init__(
         self,
         in_channels: int,
@@ -97,7 +99,7 @@ class ManiDPGate(nn.Module):
         self._progress, self._epoch_started = progress, False
         if self.training and progress is not None:
             # here, outside of code that torch.compile compiles
-            self._start_epoch()
+            self._start_epoch(progress)
 
     @staticmethod
     def widths_for(channels: int) -> dict[str, int]:
@@ -130,12 +132,12 @@ class ManiDPGate(nn.Module):
                 "LossProgressHook') to custom_hooks."
             )
         if not self._epoch_started:
-            self._start_epoch()
+            self._start_epoch(self._progress)
         self._mean.add(saliency)
 
-    def _start_epoch(self) -> None:
+    def _start_epoch(self, progress: Progress) -> None:
         self._epoch_started = True
-        ended = self._mean.start_epoch(self._progress.epoch)
+        ended = self._mean.start_epoch(progress.epoch)
         if ended is not None:
             self._set_threshold(ended)
 

@@ -1,6 +1,7 @@
 """A gate with some fixed channels."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,10 @@ class PartialGate(nn.Module):
 
     Shapes: those of the gate, with all C channels.
     """
+
+    gate: Any  # nn.Module does not know the attribute threshold
+    _mask: Tensor
+    _output_index: Tensor
 
     def __init__(
         self,

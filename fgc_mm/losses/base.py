@@ -1,9 +1,11 @@
 """Base class of the gate losses: a batch in, scalar out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import reduce
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from fgc_mm.functional.full_precision import full_precision
@@ -49,3 +51,8 @@ class GateLoss(nn.Module, ABC):
     @abstractmethod
     def compute(self, batch: GateBatch) -> Tensor:
         """The loss without its weight; ()."""
+
+
+def total(terms: Iterable[Tensor]) -> Tensor:
+    """Sum of at least one tensor, in order."""
+    return reduce(torch.add, terms)

@@ -33,8 +33,9 @@ def sample_indices(
     Raises:
         FGCError: A sample has no ``sample_idx``, or one outside the banks.
     """
-    indices = [_index_of(sample) for sample in data_samples or [{}]]
-    if None in indices:
+    found = [_index_of(sample) for sample in data_samples or [{}]]
+    indices = [int(index) for index in found if index is not None]
+    if len(indices) < len(found):
         raise FGCError(
             'an image has no sample_idx, the index of its row in the '
             "memory banks; add 'sample_idx' to meta_keys of PackInputs in the "
@@ -48,7 +49,7 @@ def sample_indices(
             'one per image of the training set); do not wrap the training '
             'set in another dataset.'
         )
-    return [int(i) for i in indices]
+    return indices
 
 
 def _index_of(sample: Any) -> int | None:
@@ -65,6 +66,7 @@ def coupled_batch(
     record: GateRecord, gate: Tensor, indices: Tensor
 ) -> CoupledBatch:
     """Pooled activation and gate vector of a site, detached."""
+    assert record.activation is not None  # the loss has checked it
     features = global_average_pool(record.activation.detach().float())
     return CoupledBatch(indices, features, gate.detach())
 

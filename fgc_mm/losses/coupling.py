@@ -8,9 +8,9 @@ from torch import Tensor
 
 from fgc_mm.async_read import read_would_block
 from fgc_mm.errors import FGCError
-from fgc_mm.functional import Shard, neighborhood_agreement, on_device
+from fgc_mm.functional import neighborhood_agreement, on_device
 from fgc_mm.functional.schedule import Progress
-from fgc_mm.losses.base import GateLoss
+from fgc_mm.losses.base import GateLoss, total
 from fgc_mm.losses.coupled_batch import (
     CoupledBatch,
     concatenate_sites,
@@ -24,6 +24,7 @@ from fgc_mm.losses.loss_sites import select_loss_sites
 from fgc_mm.memory import (
     BatchWrite,
     MemoryBank,
+    Shard,
     ShardedBank,
     SiteBanks,
 )
@@ -164,19 +165,24 @@ class FeatureGateCouplingLoss(GateLoss):
                 'set a smaller num_neighbors in FeatureGateCouplingLoss.'
             )
         if self.neighbor_source == 'label':
+            if labels is None:
+                raise FGCError(
+                    "neighbor_source='label' needs the labels of all images, "
+                    'but build_banks got none; pass labels=...'
+                )
             self._labels = LabelNeighbors(labels, self.num_neighbors)
         chosen = self.coupled_sites([site.name for site in sites])
 
         def bank(dim: int) -> MemoryBank:
-            kind = ShardedBank if shard else MemoryBank
-            return kind(
-                Shard.of_this_rank(length) if shard else length,
-                dim,
+            options: dict[str, Any] = dict(
                 momentum=self.momentum,
                 normalize=self.switches.normalize_rows,
                 init=self.switches.bank_init,
                 dtype=dtype,
             )
+            if shard:
+                return ShardedBank(Shard.of_this_rank(length), dim, **options)
+            return MemoryBank(length, dim, **options)
 
         self.banks = {
             site.name: SiteBanks(bank(site.channels), bank(site.decisions))
@@ -198,7 +204,7 @@ class FeatureGateCouplingLoss(GateLoss):
         rows = on_device(self._images, gates[0].device)
         batches = [coupled_batch(r, g, rows) for r, g in zip(coupled, gates)]
         self._pending = {r.site.name: b for r, b in zip(coupled, batches)}
-        return sum(
+        return total(
             self.banks[record.site.name].gate.contrast(
                 gate,
                 positives,
@@ -251,8 +257,8 @@ class FeatureGateCouplingLoss(GateLoss):
             return
         batch = gather(concatenate_sites(list(pending.values())))
         values = torch.cat([batch.features, batch.gates], 1)
-        banks = [self.banks[name] for name in pending]
-        banks = [b.feature for b in banks] + [b.gate for b in banks]
+        sites = [self.banks[name] for name in pending]
+        banks = [s.feature for s in sites] + [s.gate for s in sites]
         write = BatchWrite(banks, batch.indices, values)
         if read_would_block(values):
             self._last_write = write
@@ -297,6 +303,7 @@ class FeatureGateCouplingLoss(GateLoss):
     def _neighbors(self, names: Sequence[str]) -> list[Tensor]:
         """(N, K) rows of the neighbours for each of these sites."""
         if self.neighbor_source == 'label':
+            assert self._labels is not None  # build_banks has set it
             images = torch.tensor(self._images)
             device = self._pending[names[0]].indices.device
             return [self._labels(images).to(device) for _ in names]

@@ -1,11 +1,12 @@
 """Options in which the paper of FGC and its published code differ."""
 
 from dataclasses import dataclass
+from typing import Any
 
-from fgc_mm.errors import FGCError
+from fgc_mm.errors import FGCError, check_choice
 from fgc_mm.functional.contrast import check_eps
 
-PRESETS = {
+PRESETS: dict[str, dict[str, Any]] = {
     'reference': dict(
         form='log_sum',
         eps=1e-7,
@@ -53,9 +54,7 @@ class CouplingSwitches:
     bank_init: str
 
     @classmethod
-    def of(
-        cls, preset: str, **chosen: str | bool | float | None
-    ) -> 'CouplingSwitches':
+    def of(cls, preset: str, **chosen: Any) -> 'CouplingSwitches':
         """A preset, with the options that are not ``None`` replaced."""
         choose('preset', preset)
         chosen = {k: v for k, v in chosen.items() if v is not None}
@@ -79,9 +78,7 @@ def choose(what: str, value: str) -> str:
     Raises:
         FGCError: It is not.
     """
-    if value not in CHOICES[what]:
-        raise FGCError(
-            f'{what}={value!r} of FeatureGateCouplingLoss is unknown; choose '
-            f'among {", ".join(CHOICES[what])}.'
-        )
+    check_choice(
+        f'{what}={value!r} of FeatureGateCouplingLoss', value, CHOICES[what]
+    )
     return value

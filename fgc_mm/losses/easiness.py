@@ -16,6 +16,8 @@ class Easiness(nn.Module):
     the same on all ranks, and saved in checkpoints.
     """
 
+    bound: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer('bound', torch.zeros((), dtype=torch.float64))

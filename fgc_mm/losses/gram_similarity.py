@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fgc_mm.errors import FGCError
 from fgc_mm.functional import global_average_pool, gram_similarity
-from fgc_mm.losses.base import GateLoss
+from fgc_mm.losses.base import GateLoss, total
 from fgc_mm.losses.gate_batch import GateBatch
 from fgc_mm.losses.loss_sites import select_loss_sites
 from fgc_mm.registry import MODELS
@@ -67,7 +67,7 @@ class GramSimilarityLoss(GateLoss):
             self.wanted_sites, names, type(self).__name__
         )
         coupled = [r for r in batch.records if r.site.name in chosen]
-        return sum(map(self._of_site, coupled))
+        return total(map(self._of_site, coupled))
 
     def _of_site(self, record: GateRecord) -> Tensor:
         activation = record.activation

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fgc_mm.errors import FGCError
-from fgc_mm.losses.base import GateLoss
+from fgc_mm.errors import check_choice
+from fgc_mm.losses.base import GateLoss, total
 from fgc_mm.losses.gate_batch import GateBatch
 from fgc_mm.registry import MODELS
 
@@ -47,11 +47,9 @@ class L0Loss(GateLoss):
         name: str = 'l0',
     ) -> None:
         super().__init__(loss_weight, name)
-        if reduction not in REDUCTIONS:
-            raise FGCError(
-                f'reduction={reduction!r} of L0Loss is unknown; choose '
-                f'among {", ".join(REDUCTIONS)}.'
-            )
+        check_choice(
+            f'reduction={reduction!r} of L0Loss', reduction, REDUCTIONS
+        )
         self.reduction = reduction
 
     def compute(self, batch: GateBatch) -> Tensor:
@@ -59,4 +57,4 @@ class L0Loss(GateLoss):
         probs = [record.site.spread(record.probs) for record in batch.records]
         if self.reduction == 'mean':
             return torch.cat([p.flatten() for p in probs]).mean()
-        return sum(p.sum(dim=1).mean() for p in probs)
+        return total(p.sum(dim=1).mean() for p in probs)

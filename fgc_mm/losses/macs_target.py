@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from fgc_mm.errors import FGCError
-from fgc_mm.functional.macs import MACsTable
 from fgc_mm.functional.macs_matrix import MACsMatrices
 from fgc_mm.functional.schedule import Schedule
 from fgc_mm.losses.base import GateLoss
@@ -79,17 +78,17 @@ class MACsTargetLoss(GateLoss):
             )
         opened = _open_channels(batch.records)
         if self._macs is None or self._macs.table is not table:
-            self._macs = MACsMatrices(table)
-            self._check_reachable(table, opened)
+            macs = MACsMatrices(table)
+            self._check_reachable(macs, opened)
+            self._macs = macs
         share = self._macs(opened).mean() / table.base()
         return (share - (1 - self.ratios.at(batch.progress))).square().float()
 
-    def _check_reachable(self, table: MACsTable, opened: Tensor) -> None:
-        closed = self._macs(opened.detach()[:1] * 0)
-        most = 1 - closed.item() / table.base()
+    def _check_reachable(self, macs: MACsMatrices, opened: Tensor) -> None:
+        closed = macs(opened.detach()[:1] * 0)
+        most = 1 - closed.item() / macs.table.base()
         ratio = max(self.ratios.ends)
         if ratio > most:
-            self._macs = None
             raise FGCError(
                 f'pruning_ratio={ratio} is out of reach: with every gate '
                 'closed, the gates and the layers without a site still '
@@ -117,11 +116,11 @@ def _ratio_schedule(value: float | Mapping[str, Any]) -> Schedule:
 def _open_channels(records: Sequence[GateRecord]) -> Tensor:
     """1 where evaluation opens, with a gate's gradient; (N, sum of C)."""
     # a mask without a gradient (FTWT) is replaced by the probabilities
-    soft = [
+    masks = [
         r.mask if r.mask.requires_grad else r.site.spread(r.probs)
         for r in records
     ]
-    soft = torch.cat(soft, dim=1).double()
+    soft = torch.cat(masks, dim=1).double()
     logits = [r.site.spread(r.logits) for r in records]
     hard = torch.cat(logits, dim=1) > 0
     return hard.double() + (soft - soft.detach())

@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fgc_mm.errors import FGCError
+from fgc_mm.errors import FGCError, check_choice
 from fgc_mm.functional import mass_mask, uniform_mask
 from fgc_mm.functional.channel_groups import sum_groups
 from fgc_mm.functional.mask_targets import channel_scores
-from fgc_mm.losses.base import GateLoss
+from fgc_mm.losses.base import GateLoss, total
 from fgc_mm.losses.gate_batch import GateBatch
 from fgc_mm.registry import MODELS
 from fgc_mm.sites import GateRecord
@@ -66,11 +66,9 @@ class MaskPredictionLoss(GateLoss):
         name: str = 'mask',
     ) -> None:
         super().__init__(loss_weight, name)
-        if target not in TARGETS:
-            raise FGCError(
-                f'target={target!r} of MaskPredictionLoss is unknown; choose '
-                f'among {", ".join(TARGETS)}.'
-            )
+        check_choice(
+            f'target={target!r} of MaskPredictionLoss', target, TARGETS
+        )
         self.ratio = ratio
         self.target = TARGETS[target]
         self.target(torch.ones(1, 1), ratio)  # raises for a bad ratio
@@ -86,7 +84,7 @@ class MaskPredictionLoss(GateLoss):
 
     def compute(self, batch: GateBatch) -> Tensor:
         """Mean over sites; ()."""
-        return sum(map(self._of_site, batch.records)) / len(batch.records)
+        return total(map(self._of_site, batch.records)) / len(batch.records)
 
     def _of_site(self, record: GateRecord) -> Tensor:
         if record.activation is None:

@@ -7,8 +7,8 @@ import torch
 from mmpretrain.structures import label_to_onehot
 from torch import Tensor
 
-from fgc_mm.errors import FGCError
-from fgc_mm.losses.base import GateLoss
+from fgc_mm.errors import FGCError, check_choice
+from fgc_mm.losses.base import GateLoss, total
 from fgc_mm.losses.easiness import Easiness
 from fgc_mm.losses.gate_batch import GateBatch
 from fgc_mm.registry import MODELS
@@ -60,11 +60,9 @@ class SaliencyL1Loss(GateLoss):
         name: str = 'saliency',
     ) -> None:
         super().__init__(loss_weight, name)
-        if reduction not in REDUCTIONS:
-            raise FGCError(
-                f'reduction={reduction!r} of SaliencyL1Loss is unknown; '
-                f'choose among {", ".join(REDUCTIONS)}.'
-            )
+        check_choice(
+            f'reduction={reduction!r} of SaliencyL1Loss', reduction, REDUCTIONS
+        )
         self.reduction = reduction
         self.easiness = Easiness() if easiness else None
         self.needs_scores = easiness
@@ -81,7 +79,7 @@ class SaliencyL1Loss(GateLoss):
     def _norms(self, strengths: Sequence[Tensor]) -> Tensor:
         """The norm of each image; (N,)."""
         if self.reduction == 'site_means':
-            return sum(strength.mean(dim=1) for strength in strengths)
+            return total(strength.mean(dim=1) for strength in strengths)
         joined = torch.cat(list(strengths), dim=1)
         return joined.sum(dim=1) if self.reduction == 'sum' else joined.mean(1)
 

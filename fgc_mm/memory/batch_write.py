@@ -91,8 +91,8 @@ def _write_stacked(
     unchanged: Sequence[Tensor],
 ) -> None:
     """Write banks with the same number of channels, stacked."""
-    old = [bank.rows.index_select(0, local) for bank, _ in pairs]
-    old = torch.stack(old)  # (banks, N, C)
+    # (banks, N, C)
+    old = torch.stack([b.rows.index_select(0, local) for b, _ in pairs])
     new = torch.stack([values for _, values in pairs]).index_select(1, source)
     rows = pairs[0][0].blend(old, new)
     for condition in unchanged:

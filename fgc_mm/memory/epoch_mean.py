@@ -4,8 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from fgc_mm.functional.reduce import sum_over_ranks
+from torch import distributed as dist
 
 
 class EpochMean:
@@ -27,7 +26,7 @@ class EpochMean:
         shape: tuple[int, ...] = (),
         total: str = 'total',
     ) -> None:
-        self._owner = owner
+        self._owner: Any = owner  # has the buffers
         self._total = total
         owner.register_buffer(total, torch.zeros(shape, dtype=torch.float64))
         owner.register_buffer('images', torch.zeros((), dtype=torch.float64))
@@ -67,7 +66,9 @@ class EpochMean:
         """
         count = values.new_full((1,), len(values))
         sums = torch.cat([values.sum(dim=0).reshape(-1), count])
-        sums = sum_over_ranks(sums.double())
+        sums = sums.double()
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(sums)
         total = getattr(self._owner, self._total)
         total += sums[:-1].reshape(total.shape)
         self._owner.images += sums[-1]

@@ -3,12 +3,10 @@
 import torch
 from torch import Tensor
 
-from fgc_mm.functional import (
-    Shard,
-    sharded_nearest_neighbors,
-    sharded_neighbor_contrast,
-)
 from fgc_mm.memory.bank import MemoryBank
+from fgc_mm.memory.shard import Shard
+from fgc_mm.memory.sharded_contrast import sharded_neighbor_contrast
+from fgc_mm.memory.sharded_neighbors import sharded_nearest_neighbors
 
 
 class ShardedBank(MemoryBank):

@@ -93,8 +93,10 @@ class ChannelMap:
             widths = map_widths(network, path)
             reads = widths[1] if len(widths) == 3 else 0
             if reads and widths[2] == reads == widths[0]:  # depthwise
-                whole = outputs.get(path, inputs.get(path))
-                kept = LayerSlice(widths, tuple(whole), tuple(whole))
+                whole = tuple(
+                    outputs[path] if path in outputs else inputs[path]
+                )
+                kept = LayerSlice(widths, whole, whole)
             else:
                 kept = LayerSlice(
                     widths,
@@ -126,7 +128,8 @@ class ChannelMap:
                 )
             shrink_layer(network.get_submodule(path), kept)
         network._register_load_state_dict_pre_hook(self._shrink_whole_layers)
-        network.applied_channel_maps = (*ChannelMap.applied_to(network), self)
+        applied = (*ChannelMap.applied_to(network), self)
+        vars(network)['applied_channel_maps'] = applied
         return network
 
     @staticmethod

@@ -1,5 +1,7 @@
 """A plain backbone shrunk by a channel map."""
 
+from typing import Any
+
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from torch import nn
 
@@ -27,8 +29,8 @@ def channel_map_backbone(
     Raises:
         FGCError: The file is not a channel map, or is for another network.
     """
-    if not isinstance(backbone, nn.Module):
-        backbone = MMPRETRAIN_MODELS.build(backbone)
+    built = isinstance(backbone, nn.Module)
+    network: Any = backbone if built else MMPRETRAIN_MODELS.build(backbone)
     if not isinstance(channel_map, ChannelMap):
         channel_map = ChannelMap.load(channel_map)
-    return channel_map.shrink(backbone)
+    return channel_map.shrink(network)

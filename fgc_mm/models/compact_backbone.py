@@ -62,9 +62,11 @@ class CompactBackbone(GatedBackbone):
         super().__init__(small, gate, sites, init_cfg)
 
     def _find_sites(
-        self, backbone: nn.Module, sites: str | Sequence[str]
+        self,
+        backbone: nn.Module,
+        sites: str | Sequence[str] | Mapping[str, Any],
     ) -> list[GateSite]:
-        chosen = sites if isinstance(sites, Mapping) else 'auto'
+        chosen: Any = sites if isinstance(sites, Mapping) else 'auto'
         found = {s.name: s for s in super()._find_sites(backbone, chosen)}
         for name, entry in self._gated.items():
             channels = found[name].channels if name in found else 'no'
@@ -83,12 +85,13 @@ class CompactBackbone(GatedBackbone):
         gate = with_widths(gate, self._original_channels(site))
         decisions = remaining_decisions(entry, group)
         gated = _decisions_for(decisions, entry.gated)
-        whole = None
+        whole: nn.Module | None = None
         if gated:
             whole = build_ungrouped_gate(gate, site.in_channels, len(gated))
         if len(gated) < len(decisions):
             closed = _decisions_for(decisions, entry.closed)
             whole = PartialGate(whole, len(decisions), gated, closed)
+        assert whole is not None  # some decision is gated or closed
         if group == 1:
             return whole
         return GroupedGate(whole, [len(channels) for channels in decisions])

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from typing import Any
 
 from torch import nn
 
@@ -36,7 +37,7 @@ def build_macs_table(
         The table; its dense MACs are those with every gate open.
     """
     names = {id(module): name for name, module in model.named_modules()}
-    gated = getattr(model, 'backbone', None)
+    gated: Any = getattr(model, 'backbone', None)
     sites = gated.sites if isinstance(gated, GatedBackbone) else []
     inputs, outputs = _sites_of_layers(gated, sites, names)
     whole = _before_compaction(gated, names)
@@ -73,6 +74,16 @@ def _modules_run(
     return nullcontext() if as_modules is None else as_modules()
 
 
+def gate_macs(table: MACsTable, site: str) -> int:
+    """MACs of the gate of a site, by the site's name."""
+    path = f'backbone.gates.{site.replace(".", "/")}'
+    return sum(
+        x.dense
+        for x in table.layers
+        if x.name == path or x.name.startswith(f'{path}.')
+    )
+
+
 def _row(
     product: LayerProduct, gates: set[str], widths: tuple[int, ...] | None
 ) -> LayerMACs:
@@ -99,7 +110,7 @@ def _role(path: str, gates: set[str]) -> str:
 
 
 def _sites_of_layers(
-    gated: nn.Module | None, sites: list[GateSite], names: dict[int, str]
+    gated: Any, sites: list[GateSite], names: dict[int, str]
 ) -> tuple[Sites, Sites]:
     """Sites that scale a layer's inputs, and its outputs, by its path."""
     inputs, outputs = defaultdict(list), defaultdict(list)
@@ -121,12 +132,13 @@ def _before_compaction(
     backbone: nn.Module | None, names: dict[int, str]
 ) -> dict[str, tuple[int, ...]]:
     """Widths (out, in, groups) of the layers that a channel map shrank."""
-    if isinstance(backbone, GatedBackbone):
-        backbone = backbone.backbone
+    network: Any = backbone
+    if isinstance(network, GatedBackbone):
+        network = network.backbone
     widths: dict[str, tuple[int, ...]] = {}
-    for channel_map in ChannelMap.applied_to(backbone):
+    for channel_map in ChannelMap.applied_to(network):
         for path, kept in channel_map.layers.items():
             if kept.dense:  # the first map has the original widths
-                name = names[id(backbone.get_submodule(path))]
+                name = names[id(network.get_submodule(path))]
                 widths.setdefault(name, kept.widths)
     return widths

@@ -70,15 +70,15 @@ class GatedBackbone(BaseBackbone):
         self,
         backbone: dict | nn.Module,
         gate: dict,
-        sites: str | Sequence[str] = 'auto',
+        sites: str | Sequence[str] | Mapping[str, Any] = 'auto',
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        if not isinstance(backbone, nn.Module):
-            backbone = MMPRETRAIN_MODELS.build(backbone)
-        _refuse_quantized(backbone)
-        self.backbone = backbone
-        self.sites = self._find_sites(backbone, sites)
+        built = isinstance(backbone, nn.Module)
+        network: Any = backbone if built else MMPRETRAIN_MODELS.build(backbone)
+        _refuse_quantized(network)
+        self.backbone: nn.Module = network
+        self.sites = self._find_sites(network, sites)
         self.gates = nn.ModuleDict(
             {site.key: self._build_gate(gate, site) for site in self.sites}
         )
@@ -89,7 +89,7 @@ class GatedBackbone(BaseBackbone):
         self._site_hooks = [
             GateHooks(site, self.gates[site.key]) for site in self.sites
         ]
-        GateHooks.attach(self._site_hooks, backbone.get_submodule)
+        GateHooks.attach(self._site_hooks, network.get_submodule)
         self._register_load_state_dict_pre_hook(self._rename_plain_keys)
         self._register_load_state_dict_pre_hook(self._refuse_other_gates)
         self._register_state_dict_hook(_write_sites)
@@ -187,7 +187,7 @@ class GatedBackbone(BaseBackbone):
         Raises:
             FGCError: The wrapped network has no ``get_layer_depth``.
         """
-        inner = self.backbone
+        inner: Any = self.backbone
         if not hasattr(inner, 'get_layer_depth'):
             raise FGCError(
                 f'{type(inner).__name__} has no get_layer_depth, which '
@@ -201,7 +201,9 @@ class GatedBackbone(BaseBackbone):
         return '\n'.join(f'site {site}' for site in self.sites)
 
     def _find_sites(
-        self, backbone: nn.Module, sites: str | Sequence[str]
+        self,
+        backbone: nn.Module,
+        sites: str | Sequence[str] | Mapping[str, Any],
     ) -> list[GateSite]:
         self.found = search_sites(backbone, sites)
         return select_sites(self.found.sites, sites)

@@ -30,7 +30,7 @@ class KaimingWeights:
         """Initialise the layers of a module."""
         for part in module.modules():
             if type(part).__name__ in self.layers:
-                nn.init.kaiming_normal_(part.weight)
+                nn.init.kaiming_normal_(part.get_parameter('weight'))
         if hasattr(module, '_params_init_info'):
             layers = ', '.join(self.layers)
             update_init_info(module, init_info=f'KaimingWeights of {layers}')

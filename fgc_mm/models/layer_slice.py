@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -177,7 +178,7 @@ def check_layer_slice(path: str, layer_slice: LayerSlice) -> None:
         )
 
 
-def shrink_layer(layer: nn.Module, layer_slice: LayerSlice) -> None:
+def shrink_layer(layer: Any, layer_slice: LayerSlice) -> None:
     """Shrink a layer to the remaining channels, in place."""
     for name, value in _own(layer).items():
         shrunk = layer_slice.slice_tensor(value.detach()).clone()
@@ -194,7 +195,7 @@ def shrink_layer(layer: nn.Module, layer_slice: LayerSlice) -> None:
         layer.groups = len(layer_slice.groups()[0])
 
 
-def _set_channels(layer: nn.Module, layer_slice: LayerSlice) -> None:
+def _set_channels(layer: Any, layer_slice: LayerSlice) -> None:
     """Update the attributes that store a per-channel module's width."""
     count = len(layer_slice.outputs)
     for name in WIDTH_NAMES:

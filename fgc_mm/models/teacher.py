@@ -28,10 +28,10 @@ class Teacher:
     def __init__(
         self, model: str | Mapping[str, Any], checkpoint: str | None
     ) -> None:
-        if isinstance(model, str):
-            model = Config.fromfile(model).model
+        named = isinstance(model, str)
+        settings: Any = Config.fromfile(model).model if named else model
         self.name = checkpoint
-        self.network = MMPRETRAIN_MODELS.build(dict(model))
+        self.network = MMPRETRAIN_MODELS.build(dict(settings))
         if checkpoint is not None:
             _load(self.network, checkpoint)
         self.network.requires_grad_(False)

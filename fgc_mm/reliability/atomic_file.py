@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
+import torch
 from mmengine.fileio import LocalBackend, register_backend
 
 BACKEND = 'fgc_mm.atomic'
@@ -30,6 +32,13 @@ def write_atomically(content: bytes, path: str | Path) -> None:
         part.unlink(missing_ok=True)
         raise
     _sync_folder(file.parent)
+
+
+def save_atomically(state: object, path: str | Path) -> None:
+    """As ``torch.save``; see :func:`write_atomically`."""
+    with io.BytesIO() as stream:
+        torch.save(state, stream)
+        write_atomically(stream.getvalue(), path)
 
 
 def remove_leftovers(folder: str | Path) -> list[Path]:

@@ -184,11 +184,10 @@ def _reason(error: Exception) -> str:
 
 
 def _checked(content: object, name: str) -> Checkpoint:
-    weights = content
     if isinstance(content, dict):
         weights = content.get('state_dict', content)
-    if isinstance(weights, dict) and _holds_tensor(content):
-        return content
+        if isinstance(weights, dict) and _holds_tensor(content):
+            return content
     kind = type(content).__name__
     found = f'a {kind}' if kind != 'dict' else 'a dict without weights'
     raise FGCError(

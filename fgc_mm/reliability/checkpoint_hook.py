@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 
 from fgc_mm.errors import FGCError
-from fgc_mm.exit_status import STOPPED
+from fgc_mm.exit_status import STOP_FILE, STOPPED
 from fgc_mm.registry import HOOKS
 from fgc_mm.reliability.atomic_file import (
     BACKEND,
@@ -53,6 +55,9 @@ class SafeCheckpointHook(CheckpointHook):
     Raises:
         FGCError: ``keep_epochs`` are no epochs, or ``by_epoch=False``.
     """
+
+    backend_args: dict | None
+    keep_ckpt_ids: deque
 
     def __init__(self, keep_epochs: Sequence[int] = (), **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -175,6 +180,9 @@ class SafeCheckpointHook(CheckpointHook):
         self._save(runner, INTERRUPTED, meta)
         self._stop.leave()
         self._lock.release()
+        if STOP_FILE in os.environ:
+            with suppress(OSError):  # the launcher may have ended
+                Path(os.environ[STOP_FILE]).touch()
         raise SystemExit(STOPPED)
 
     def _save_checkpoint_with_step(

@@ -7,7 +7,7 @@ from typing import Any
 from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner, set_random_seed
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from fgc_mm.errors import FGCError
 from fgc_mm.registry import HOOKS
@@ -159,14 +159,15 @@ def _is_iter_based(runner: Runner) -> bool:
     return isinstance(runner.train_loop, IterBasedTrainLoop)
 
 
-def _sampler(batches: Any) -> Sampler | None:
+def _sampler(batches: Any) -> Any:
     return getattr(batches, 'sampler', None)
 
 
 def _seed_batches(loader: DataLoader, seed: int) -> SeededBatches | None:
-    if loader.batch_sampler is None:  # batch_size=None: no batches to seed
+    unseeded: Any = loader.batch_sampler
+    if unseeded is None:  # batch_size=None: no batches to seed
         return None
-    batches = SeededBatches(loader.batch_sampler, seed, get_rank())
+    batches = SeededBatches(unseeded, seed, get_rank())
     # DataLoader guards the attribute, but reads it anew for every iterator
     object.__setattr__(loader, 'batch_sampler', batches)
     return batches

@@ -23,7 +23,8 @@ def random_states(cuda: bool = True) -> States:
         cuda: Those of the GPUs too, if there are any.
     """
     version, numbers, python_normal = random.getstate()
-    _, keys, position, has_normal, normal = np.random.get_state()
+    numpy_state: Any = np.random.get_state()
+    _, keys, position, has_normal, normal = numpy_state
     states = dict(
         python=torch.tensor(numbers),
         python_version=version,

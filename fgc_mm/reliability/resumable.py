@@ -62,8 +62,11 @@ def check_schedulers(
         schedulers: The run's own; only a list is compared.
     """
     saved = checkpoint.get(SCHEDULERS)
-    both = isinstance(saved, Sequence) and isinstance(schedulers, Sequence)
-    if both and len(saved) != len(schedulers):
+    if (
+        isinstance(saved, Sequence)
+        and isinstance(schedulers, Sequence)
+        and len(saved) != len(schedulers)
+    ):
         raise FGCError(
             f'the checkpoint has {len(saved)} parameter schedulers and the '
             f'config {len(schedulers)}: a run resumes the schedule that it '

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from types import FrameType
+from typing import Any
 
 import torch
 from mmengine.dist import get_world_size
@@ -25,7 +26,7 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.name: str | None = None
-        self._old: dict[int, object] = {}
+        self._old: dict[int, Any] = {}  # handlers
         self._group: dist.ProcessGroup | None = None
         # the question of the step before: what waits for it, and the answer
         self._asked: tuple[dist.Work, torch.Tensor] | None = None

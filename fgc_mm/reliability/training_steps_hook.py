@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
@@ -59,8 +61,9 @@ def check_steps(runner: Runner) -> None:
 
 
 def _check_batches(loader: DataLoader) -> None:
+    dataset: Any = loader.dataset
     try:
-        steps, images = len(loader), len(loader.dataset)
+        steps, images = len(loader), len(dataset)
     except TypeError:  # a data set that cannot tell its length
         return
     if steps == 0:

@@ -11,7 +11,7 @@ from fgc_mm.errors import FGCError
 try:
     import fcntl
 except ImportError:  # not on Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 NAME = '.running'
 

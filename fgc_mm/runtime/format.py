@@ -34,7 +34,7 @@ import json
 import struct
 import zlib
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -158,7 +158,7 @@ class Op:
         records_only: Skipped by runs that do not ask for decisions.
     """
 
-    kind = NotImplemented
+    kind: ClassVar[Kind]
     records_only: bool = field(default=False, kw_only=True)
 
 

@@ -83,7 +83,7 @@ class Model:
             os.fsencode(path), _encoded(build), handle, error, ERROR_SIZE
         )
         _check(result, error, str(path))
-        return cls(handle.value, b'', ())
+        return cls(handle.value or 0, b'', ())
 
     @classmethod
     def from_bytes(
@@ -101,7 +101,7 @@ class Model:
             ERROR_SIZE,
         )  # fmt: skip
         _check(result, error)
-        return cls(handle.value, data, functions)
+        return cls(handle.value or 0, data, functions)
 
     def run(
         self, images: np.ndarray, decisions: bool = False, threads: int = 1

@@ -11,8 +11,6 @@ from fgc_mm.errors import FGCError
 from fgc_mm.runtime.errors import RuntimeFileError
 from fgc_mm.runtime.resizing import resize
 
-EDGES = ('short', 'long', 'width', 'height')
-
 
 def preprocess(picture: np.ndarray, settings: Mapping[str, Any]) -> np.ndarray:
     """Preprocess one image.

@@ -44,17 +44,17 @@ class SiteState:
     forward_done = False
     masked_at_end = False
     used_without_graph = False
-    decision: Any | None = None
-    node: Any | None = None
-    mask: Tensor | None = None
-    detached_gate: Any | None = None
+    decision: Any = None
+    node: Any = None
+    mask: Tensor  # set when the forward pass ends
+    detached_gate: Any = None
     grad = False
-    leaves: dict[Any, Tensor] | None = None
 
     def __init__(self, hooks: Any, keep: bool) -> None:
         self.hooks = hooks
         self.keep = keep
-        self.parts: list[tuple[Tensor, Tensor]] | None = [] if keep else None
+        self.leaves: dict[Any, Tensor] = {}
+        self.parts: list[tuple[Tensor, Tensor]] = []
 
 
 class GatedCall:
@@ -84,7 +84,7 @@ class GatedCall:
         )
         if self.grad:
             for state in self.states.values():
-                state.grad, state.leaves = True, {}
+                state.grad = True
             self.thread = threading.get_ident()
             self.first = self.last = 0  # sequence numbers of its nodes
 
@@ -110,7 +110,7 @@ class GatedCall:
             _attach_call(tensor.grad_fn, self)
         for state in self.states.values():
             _attach_call(state.node, self)
-            state.forward_done, state.node, state.parts = True, None, None
+            state.forward_done, state.node, state.parts = True, None, []
             if state.detached_gate is None:
                 mask, state.decision = state.decision.mask, None
                 state.mask = detached_leaf(mask)
@@ -231,7 +231,7 @@ def _call_around(
     live_calls: Sequence[GatedCall], number: int
 ) -> GatedCall | None:
     """The call of a node made by a recomputation (nested checkpointing)."""
-    call = _THREAD.recomputed and _THREAD.recomputed()
+    call = _THREAD.recomputed() if _THREAD.recomputed else None
     if call is None or call not in live_calls:
         return None
     other = call.thread != threading.get_ident()  # has its own numbering

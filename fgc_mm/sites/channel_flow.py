@@ -132,7 +132,7 @@ class ChannelFlow:
         for name, whole in self._whole.items():
             group = None if every else self._by_point(self._num_sources >= 2)
             try:
-                flags = self._probe.propagate({name: whole}, stop_at=group)
+                flags = self._probe.propagate_until({name: whole}, group)
             except BrokenProbe:
                 self._unresolvable.add(name)
                 rows[name] = self._reach_of_failing(name)

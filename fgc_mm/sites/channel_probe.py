@@ -108,36 +108,45 @@ class ChannelProbe:
         self,
         change: Mapping[str, Tensor],
         fixed: str | None = None,
-        stop_at: Mapping[ProbePoint, Tensor] | None = None,
         small: bool = False,
         only: Container[ProbePoint] | None = None,
-    ) -> dict[ProbePoint, Tensor] | None:
+    ) -> dict[ProbePoint, Tensor]:
         """Where a change arrives.
 
         Args:
             change: For some sources, which channels change; (C,) bool.
             fixed: A module whose output is kept fixed.
-            stop_at: For every point, channels at which to stop the pass if
-                the change arrives there.
             small: Change the first image only, by small positive values.
             only: Points to compare; at the others nothing differs. All
                 points if ``None``.
 
         Returns:
-            For every point, which of its channels differ, (C,) bool; None if
-            the pass was stopped.
+            For every point, which of its channels differ, (C,) bool.
 
         Raises:
             BrokenProbe: The network does not run with this change.
         """
         self._change, self._fixed, self._compare = change, fixed, differ
-        self._stop_at, self._small, self._only = stop_at, small, only
+        self._small, self._only = small, only
         try:
             return self._probe()
+        finally:
+            self._small, self._only = False, None
+
+    def propagate_until(
+        self,
+        change: Mapping[str, Tensor],
+        stop_at: Mapping[ProbePoint, Tensor] | None,
+    ) -> dict[ProbePoint, Tensor] | None:
+        """As :meth:`propagate`; ``None`` if the change arrives at certain
+        channels, given for every point, where the pass stops."""
+        self._stop_at = stop_at
+        try:
+            return self.propagate(change)
         except _StopPass:
             return None
         finally:
-            self._stop_at, self._small, self._only = None, False, None
+            self._stop_at = None
 
     def nonzero_when_zeroed(self, zeroed: str) -> dict[ProbePoint, Tensor]:
         """Where values are nonzero if a source's output is zero; (C,) bool.
@@ -219,18 +228,18 @@ class ChannelProbe:
     ) -> Any:
         """Return the cached output if nothing in the module changes."""
         if self._compare is None:
-            cached = _CachedCall(inputs)
+            call = _CachedCall(inputs)
             before = self._stored_tensors(name)
-            output = cached.run(run)
+            output = call.run(run)
             self._stateful |= before != self._stored_tensors(name)
-            repeated = name in self._cached or cached.not_cacheable
-            self._cached[name] = None if repeated else cached
+            repeated = name in self._cached or call.not_cacheable
+            self._cached[name] = None if repeated else call
             return output
         if self._stateful:
             return run()
         cached = self._cached[name]
-        affected = cached is None or name in self._affected or self._zeroed
-        if affected or not cached.same_inputs(inputs):
+        affected = name in self._affected or self._zeroed
+        if cached is None or affected or not cached.same_inputs(inputs):
             return run()
         return _clone_tensors(cached.output)
 
@@ -319,6 +328,8 @@ class _TensorVersion:
         self._version = 0 if x.is_inference() else x._version
 
     def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _TensorVersion):
+            return False
         return self._x is other._x and self._version == other._version
 
 
@@ -379,7 +390,8 @@ def _parents(name: str) -> Iterator[str]:
 
 def _widths(backbone: nn.Module) -> tuple[set[int], set[int]]:
     """Output widths of dense layers: channels second, channels last."""
-    second, last = set(), set()
+    second: set[int] = set()
+    last: set[int] = set()
     for layer in filter(is_dense, backbone.modules()):
         width = layer_widths(layer)[1]
         (last if channels_last(layer) else second).add(width)

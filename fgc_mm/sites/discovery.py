@@ -161,7 +161,8 @@ def _bounded_search(
             f'than {options["max_work"]:g} elements; allow more with '
             "sites=dict(type='auto', max_work=...)."
         ) from None
-    return FoundSites(key, tuple(images.shape[1:]), tuple(sites))
+    channels, height, width = images.shape[1:]
+    return FoundSites(key, (channels, height, width), tuple(sites))
 
 
 def _search(

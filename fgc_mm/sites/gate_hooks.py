@@ -74,8 +74,9 @@ class GateHooks:
             layer.register_forward_pre_hook(hook)
         if self.site.branch_end is not None:
             last = channels_last(find(self.site.producer))
-            hook = partial(self._mask_end, last)
-            find(self.site.branch_end).register_forward_hook(hook)
+            find(self.site.branch_end).register_forward_hook(
+                partial(self._mask_end, last)
+            )
 
     def is_attached(self, layer: nn.Module | None) -> bool:
         """Whether the gate reads the input of this layer."""

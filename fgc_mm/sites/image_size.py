@@ -59,7 +59,8 @@ def accepted_images(
     """Like :func:`small_images`, for a backbone that is probed already."""
     small, usual = ([(s, s) for s in sizes] for sizes in (SMALL, USUAL))
     named = [*named_sizes(probed.backbone), *filter(None, [_expected.get()])]
-    sizes = [*small, *named, *usual] if size is None else [_pair(size)]
+    given = _pair(size)
+    sizes = [*small, *named, *usual] if given is None else [given]
     refusals: dict[Size, FGCError] = {}
     for pair in dict.fromkeys(sizes):
         for channels in dict.fromkeys((_first_channels(probed.backbone), 3)):
@@ -67,7 +68,7 @@ def accepted_images(
                 return _run_on_random_image(probed, (channels, *pair))
             except FGCError as error:
                 refusals[pair] = error
-    raise refusals[named[0] if named and size is None else sizes[-1]]
+    raise refusals[named[0] if named and given is None else sizes[-1]]
 
 
 def named_sizes(backbone: nn.Module) -> Iterator[Size]:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from fgc_mm.functional import mask_channels, spread_mask
 from fgc_mm.functional.pooling import global_average_pool
@@ -50,6 +51,7 @@ def layer_widths(layer: nn.Module) -> tuple[int, int, int]:
     """Channels in, channels out, and groups of a conv or linear layer."""
     if isinstance(layer, nn.Linear):
         return layer.in_features, layer.out_features, 1
+    assert isinstance(layer, _ConvNd)
     return layer.in_channels, layer.out_channels, layer.groups
 
 
@@ -65,6 +67,7 @@ def input_weights(layer: nn.Module, channel: int) -> Tensor:
     """
     _, _, groups = layer_widths(layer)
     # (groups, outputs of one, inputs of one, *kernel)
+    assert isinstance(layer.weight, Tensor)
     weight = layer.weight.unflatten(0, (groups, -1))
     group, place = divmod(channel, weight.shape[2])
     return weight[group, :, place]
@@ -79,8 +82,14 @@ def macs_per_channel_pair(layer: nn.Module, output_shape: torch.Size) -> int:
     """
     if isinstance(layer, nn.Linear):  # kernel elements x positions
         return math.prod(output_shape[:-1])
-    kernel = math.prod(layer.kernel_size)
-    return kernel * math.prod(output_shape) // layer.out_channels
+    channels = layer_widths(layer)[1]
+    return kernel_elements(layer) * math.prod(output_shape) // channels
+
+
+def kernel_elements(layer: nn.Module) -> int:
+    """Elements of a conv's kernel for one pair of channels."""
+    assert isinstance(layer, _ConvNd)
+    return math.prod(layer.kernel_size)
 
 
 def channels_last(layer: nn.Module) -> bool:
@@ -118,13 +127,15 @@ class ChannelIndex:
         Returns:
             The positions; the input channels that hold the site's channels,
             ordered by site channel; and these site channels.
-            their numbers; and these numbers.
         """
-        tensors = self._tensors
-        if tensors[0].device != device:
-            tensors = tuple(x.to(device) for x in tensors)
-            self._tensors = tensors
-        return tensors
+        where, order, present = self._tensors
+        if where.device != device:
+            self._tensors = (
+                where.to(device),
+                order.to(device),
+                present.to(device),
+            )
+        return self._tensors
 
 
 def mask_input(

@@ -1,7 +1,6 @@
 """A backbone whose dense layers are replaced during probing passes."""
 
 import copy
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -14,7 +13,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from fgc_mm.errors import FGCError
 from fgc_mm.sites.eval_mode import eval_mode
-from fgc_mm.sites.layout import is_dense, is_depthwise
+from fgc_mm.sites.layout import is_dense, is_depthwise, kernel_elements
 from fgc_mm.sites.work_limit import WorkLimit
 
 
@@ -56,7 +55,7 @@ class ProbedBackbone:
         self.backbone = backbone
         self._work = work or WorkLimit()
         self._stack = ExitStack()
-        self._visitor: Visitor | None = None
+        self._visitor: Visitor
         self._running: list[str] = []
 
     def __enter__(self) -> 'ProbedBackbone':
@@ -238,7 +237,7 @@ def _random_parameters(backbone: nn.Module) -> Iterator[None]:
                 if name in ('bias', 'running_mean'):
                     values.zero_()
                 elif is_depthwise(module):
-                    values /= math.prod(module.kernel_size)
+                    values /= kernel_elements(module)
                 stack.callback(setattr, tensor, 'data', tensor.data)
                 tensor.data = values.to(tensor)
         yield

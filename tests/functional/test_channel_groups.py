@@ -5,7 +5,6 @@ import torch
 
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.channel_groups import (
-    first_of_groups,
     group_sizes,
     spread_groups,
     sum_groups,
@@ -51,7 +50,6 @@ def test_spread_repeats_each_value_for_its_channels(sizes):
     for g in range(len(sizes)):
         own = [c for c, owner_of in enumerate(owner) if owner_of == g]
         torch.testing.assert_close(values.grad[:, g], weight[:, own].sum(1))
-    assert torch.equal(first_of_groups(spread, sizes), values)
 
 
 @pytest.mark.parametrize('sizes', SIZES)
@@ -67,5 +65,5 @@ def test_sums_are_those_of_a_loop(sizes):
 
 def test_without_groups_nothing_is_copied():
     values = torch.randn(2, 3)
-    for function in (spread_groups, sum_groups, first_of_groups):
+    for function in (spread_groups, sum_groups):
         assert function(values, None) is values

@@ -8,7 +8,6 @@ from fgc_mm.functional import (
     _attention,
     _chunks,
     bank_logsumexp,
-    contrast,
     nearest_neighbors,
     nearest_neighbors_of_each,
     neighbor_contrast,
@@ -21,6 +20,11 @@ def elsewhere(monkeypatch):
     """As if the CPU were an accelerator."""
     for module in (_chunks, neighbors, _attention):
         monkeypatch.setattr(module, 'is_cpu', lambda _: False)
+
+
+def set_sizes(monkeypatch, **sizes):
+    changed = _chunks.ACCELERATOR._replace(**sizes)
+    monkeypatch.setattr(_chunks, 'ACCELERATOR', changed)
 
 
 class Calls(TorchDispatchMode):
@@ -58,7 +62,7 @@ def test_neighbors_of_several_banks(monkeypatch, scores, length, own):
             nearest_neighbors(some, bank, 7, exclude)
             for some, bank in zip(queries, banks)
         ]
-    monkeypatch.setattr(neighbors, '_DEVICE_SCORES', scores)
+    monkeypatch.setattr(neighbors, '_SCORES', scores)
     got = nearest_neighbors_of_each(queries, banks, 7, exclude)
     assert all(map(torch.equal, got, want))
 
@@ -81,8 +85,7 @@ def test_banks_of_several_lengths_and_ties():
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize('part', [64 * 23, 100 * 23, 2**30])
 def test_parts_below_the_limit_of_32_bits(monkeypatch, dtype, part):
-    monkeypatch.setattr(_attention, '_DEVICE_PART', part)
-    monkeypatch.setattr(_attention, '_DEVICE_CAST', part)
+    set_sizes(monkeypatch, attention_part=part, attention_cast=part)
     torch.manual_seed(0)
     queries = torch.randn(4, 20, requires_grad=True)
     bank = torch.randn(5001, 20).to(dtype)
@@ -109,8 +112,7 @@ def test_contrast_without_a_kernel(monkeypatch):
     positives = torch.arange(12).view(6, 2)
     want = neighbor_contrast(queries[0], banks[0], positives, 0.5)
     monkeypatch.setattr(_attention, '_find_kernel', lambda _: None)
-    monkeypatch.setattr(_attention, '_DEVICE_SCORES', 100)
-    monkeypatch.setattr(contrast, 'DEVICE_GATHERED', 20)
+    set_sizes(monkeypatch, attention_scores=100, gathered=20)
     got = neighbor_contrast(queries[0], banks[0], positives, 0.5)
     torch.testing.assert_close(got, want)
 
@@ -134,3 +136,9 @@ def test_operations_on_an_accelerator(dtype):
     # 328 M scores, of which 64 M are held at a time; 656 M elements, cast in
     # parts where they are bf16
     assert large[0] <= 200 and large[1] <= 50
+
+
+def test_the_scores_at_a_time_are_read_in_every_call(monkeypatch):
+    operations, _ = launches(50_000, 64)
+    monkeypatch.setattr(neighbors, '_SCORES', 2**18)
+    assert launches(50_000, 64)[0] > 5 * operations

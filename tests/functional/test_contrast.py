@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from fgc_mm.functional import contrast, neighbor_contrast
+from fgc_mm.functional import _chunks, neighbor_contrast
 
 FORMS = ['log_sum', 'sum_log']
 
@@ -64,7 +64,8 @@ def test_log_sum_is_the_default():
 @pytest.mark.parametrize('gathered', [1, 700, 2**22])
 @pytest.mark.parametrize('length', [30, 5001])
 def test_value_and_gradient_against_dense(monkeypatch, form, gathered, length):
-    monkeypatch.setattr(contrast, 'GATHERED', gathered)
+    sizes = _chunks.CPU._replace(gathered=gathered)
+    monkeypatch.setattr(_chunks, 'CPU', sizes)
     queries, bank, positives = batch(10, length, 20, 13)
     got = neighbor_contrast(queries, bank, positives, 0.07, form)
     (grad,) = torch.autograd.grad(2 * got, queries)

@@ -3,10 +3,15 @@ import torch
 
 from fgc_mm.errors import FGCError
 from fgc_mm.functional import (
+    _chunks,
     nearest_neighbors,
     neighborhood_agreement,
     neighbors,
 )
+
+
+def set_cpu(monkeypatch, **sizes):
+    monkeypatch.setattr(_chunks, 'CPU', _chunks.CPU._replace(**sizes))
 
 
 def naive(queries, bank, k, exclude=None):
@@ -41,7 +46,7 @@ CASES = [
 @pytest.mark.parametrize(('scores', 'length', 'k'), CASES)
 @pytest.mark.parametrize('own', [False, True])
 def test_against_sort_with_ties(monkeypatch, scores, length, k, own):
-    monkeypatch.setattr(neighbors, '_SCORES', scores)
+    set_cpu(monkeypatch, search_scores=scores)
     bank = whole_numbers(length, 4, 1)
     queries = whole_numbers(6, 4, 2)
     exclude = torch.arange(6) * (length - 1) // 5 if own else None
@@ -53,7 +58,7 @@ def test_against_sort_with_ties(monkeypatch, scores, length, k, own):
 @pytest.mark.parametrize('group', [1, 2, 16, 64])
 def test_every_group_size(monkeypatch, group):
     monkeypatch.setattr(neighbors, '_group_size', lambda *_: group)
-    monkeypatch.setattr(neighbors, '_SCORES', 700)
+    set_cpu(monkeypatch, search_scores=700)
     bank, queries = whole_numbers(333, 3, 5), whole_numbers(5, 3, 6)
     for k in (1, 7, 100, 332):
         got = nearest_neighbors(queries, bank, k)
@@ -108,7 +113,7 @@ def test_only_negative_scores_and_few_rows():
 
 
 def test_many_queries_are_split(monkeypatch):
-    monkeypatch.setattr(neighbors, '_MAX_BLOCK', 7)
+    set_cpu(monkeypatch, search_queries=7)
     bank, queries = whole_numbers(90, 3, 1), whole_numbers(50, 3, 2)
     own = torch.arange(50)
     got = nearest_neighbors(queries, bank, 5, own)

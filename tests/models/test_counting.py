@@ -8,8 +8,14 @@ from mmpretrain.registry import MODELS as MMPRETRAIN
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from fgc_mm.functional import expected_macs, macs_per_image
+from fgc_mm.functional import (
+    LayerMACs,
+    MACsTable,
+    expected_macs,
+    macs_per_image,
+)
 from fgc_mm.models import build_macs_table
+from fgc_mm.models.counting import gate_macs
 from fgc_mm.registry import MODELS
 
 IMAGE = (3, 32, 32)
@@ -73,7 +79,7 @@ def test_every_kind_of_network_against_torchs_counter(gated_backbone, size):
     assert table.dense == dense and table.gates == both - dense
     site_macs = sum(table.site_macs(i) for i in range(len(table.sites)))
     assert site_macs > 0
-    gates = [table.gate_of(site) for site in table.sites]
+    gates = [gate_macs(table, site) for site in table.sites]
     assert sum(gates) == table.gates and min(gates) > 0
 
 
@@ -186,3 +192,12 @@ def test_some_sites_only(tiny):
     ]
     masks = [x.in_sites for x in table.layers if x.in_sites]
     assert masks == [((i, None),) for i in range(3)]
+
+
+def test_macs_of_a_gate_by_the_name_of_its_site():
+    layers = [
+        LayerMACs(f'backbone.gates.{name}', 'gate', macs, 1, 1)
+        for name, macs in (('a/b.squeeze', 5), ('a/b.expand', 7), ('a/bc', 9))
+    ]
+    table = MACsTable(tuple(layers), ('a.b', 'a.bc'), (4, 4))
+    assert [gate_macs(table, x) for x in ('a.b', 'a.bc', 'a')] == [12, 9, 0]

@@ -16,6 +16,7 @@ from fgc_mm.evaluation import DynamicMACs
 from fgc_mm.functional import macs_per_image
 from fgc_mm.models import ChannelMap, GatedBackbone, build_macs_table
 from fgc_mm.models.channel_map import SiteChannels
+from fgc_mm.models.counting import gate_macs
 from fgc_mm.registry import MODELS
 
 from .tiny_networks import BACKBONES, FUNCTIONS, Functions, Holder
@@ -113,7 +114,7 @@ def test_products_in_a_gates_own_code_are_the_gates(tiny):
     more = 8 * 8 * len(gate.mix) ** 2
     assert after.gates == before.gates + more and after.dense == before.dense
     site = key.replace('/', '.')
-    assert after.gate_of(site) == before.gate_of(site) + more
+    assert gate_macs(after, site) == gate_macs(before, site) + more
 
 
 class ByHand(nn.Linear):

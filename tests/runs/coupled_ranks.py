@@ -21,13 +21,13 @@ from fgc_mm.engine.bank_checks import check_same_banks, check_same_length
 from fgc_mm.engine.memory_bank_hook import _gather
 from fgc_mm.engine.sharded_bank_saver import whole_state
 from fgc_mm.errors import FGCError
-from fgc_mm.functional import (
+from fgc_mm.functional.schedule import Progress
+from fgc_mm.losses import FeatureGateCouplingLoss, GateBatch
+from fgc_mm.memory import (
     Shard,
     sharded_nearest_neighbors,
     sharded_neighbor_contrast,
 )
-from fgc_mm.functional.schedule import Progress
-from fgc_mm.losses import FeatureGateCouplingLoss, GateBatch
 from fgc_mm.sites import GateRecord, GateSite
 
 LENGTH, IMAGES, STEPS = 43, 12, 3

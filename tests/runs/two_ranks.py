@@ -14,7 +14,6 @@ from rank_states import thresholds
 from torch import distributed as dist
 
 import fgc_mm  # noqa: F401
-from fgc_mm.engine.gather import gather_rows
 from fgc_mm.engine.memory_bank_hook import _gather
 from fgc_mm.evaluation import DynamicMACs
 from fgc_mm.gates import FTWTGate
@@ -24,6 +23,7 @@ from fgc_mm.losses import (
     GateBatch,
     MaskPredictionLoss,
 )
+from fgc_mm.memory.gather import gather_together
 from fgc_mm.sites import GateRecord, GateSite
 
 
@@ -31,9 +31,9 @@ def uneven(rank):
     """Each rank's rows, together; one rank may have none."""
     own = torch.arange(6.0).view(3, 2) + 10 * rank
     return {
-        'uneven': gather_rows(own[: 3 - 2 * rank]),
-        'empty': gather_rows(own[: 3 * rank].bfloat16()),
-        'numbers': gather_rows(torch.tensor([7, 8, 9])[: 1 + rank]),
+        'uneven': gather_together([own[: 3 - 2 * rank]])[0],
+        'empty': gather_together([own[: 3 * rank].bfloat16()])[0],
+        'numbers': gather_together([torch.tensor([7, 8, 9])[: 1 + rank]])[0],
     }
 
 

@@ -160,13 +160,16 @@ def draw_calibration(measured: Sequence[Measurement]) -> Figure | None:
 
 
 def _reliability(upper: Any, lower: Any, found: Measurement) -> None:
-    bins = found.calibration.bins
+    calibration = found.calibration
+    assert calibration is not None  # the others have no axes
+    bins = calibration.bins
     width = bins[0].high - bins[0].low
     filled = [row for row in bins if row.images]
     middles = [(row.low + row.high) / 2 for row in filled]
     upper.bar(middles, [row.accuracy for row in filled], width * 0.92,
               color=BLUE)  # fmt: skip
     for middle, row in zip(middles, filled):
+        assert row.confidence is not None and row.accuracy is not None
         upper.bar(
             middle, row.confidence - row.accuracy, width * 0.92, row.accuracy,
             color='none', edgecolor=VERMILION, hatch='////', linewidth=0.6,
@@ -174,7 +177,7 @@ def _reliability(upper: Any, lower: Any, found: Measurement) -> None:
     upper.plot([0, 1], [0, 1], color=GREY, linestyle=':')
     upper.set(xlim=(0, 1), ylim=(0, 1))
     title = short(found.name, 24)
-    upper.set_title(f'{title}\nECE {found.calibration.error:.3f}')
+    upper.set_title(f'{title}\nECE {calibration.error:.3f}')
     shares = [100 * row.images / len(found.stored) for row in filled]
     lower.bar(middles, shares, width * 0.92, color=LIGHT)
     lower.set_xlabel('confidence')

@@ -71,9 +71,9 @@ def embed(
     vectors = np.asarray(vectors, dtype=np.float64)
     if len(np.unique(vectors, axis=0)) < FEWEST:
         method = 'pca'
-    flat = start is None or not start.std(axis=0).all()
     # nothing moves t-SNE out of the point, or the line, that it starts on
-    begin = _pca(vectors) if flat else start
+    spread = start is not None and start.std(axis=0).all()
+    begin = start if start is not None and spread else _pca(vectors)
     with threadpool_limits(1):
         if method == 'umap':
             points = _umap(vectors, seed, begin)

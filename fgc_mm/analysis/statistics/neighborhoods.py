@@ -91,11 +91,14 @@ def neighbor_agreement(
     found = [nearest_images(space, queries, k) for space in (features, gates)]
     common = neighborhood_agreement(*map(torch.from_numpy, found))
     own = labels[queries][:, None]
-    same = [float((labels[rows] == own).mean()) for rows in found]
+    of_features, of_gates = (
+        float((labels[rows] == own).mean()) for rows in found
+    )
     others = np.bincount(labels)[labels[queries]] - 1
     return NeighborAgreement(
         float(common),
         k / (len(labels) - 1),
-        *same,
+        of_features,
+        of_gates,
         float(others.mean() / (len(labels) - 1)),
     )

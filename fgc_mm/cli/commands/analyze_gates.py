@@ -35,8 +35,7 @@ from fgc_mm.analysis import (
 )
 from fgc_mm.analysis.options import GATE_VECTORS
 from fgc_mm.analysis.statistics import METHODS, choose_method
-from fgc_mm.engine.config_file import load_config
-from fgc_mm.engine.config_options import ConfigOptions, override
+from fgc_mm.cli.arguments import config_parser, read_config
 from fgc_mm.errors import FGCError
 from fgc_mm.reliability.checkpoint import read_checkpoint
 from fgc_mm.reliability.work_dir_lock import WorkDirLock
@@ -47,8 +46,7 @@ def main() -> None:
     args = parse_args()
     options = options_of(args)
     names = checkpoint_names(args.checkpoints)
-    cfg = load_config(args.config)
-    override(cfg, args.cfg_options)
+    cfg = read_config(args)
     for checkpoint in args.checkpoints:
         read_checkpoint(checkpoint)
     dataset = load_dataset(cfg, args.split)
@@ -75,10 +73,7 @@ def main() -> None:
 
 def parse_args() -> argparse.Namespace:
     """The arguments."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument('config', help='config of a gated model')
+    parser = config_parser(__doc__)
     parser.add_argument('checkpoints', nargs='+', metavar='CHECKPOINT')
     parser.add_argument('--out', type=Path, required=True, metavar='DIR')
     parser.add_argument(
@@ -114,10 +109,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--no-pictures', action='store_true',
         help='leave pictures of single images out',
-    )  # fmt: skip
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=ConfigOptions,
-        metavar='KEY=VALUE', help='as in test.py',
     )  # fmt: skip
     return parser.parse_args()
 

@@ -17,13 +17,12 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from fgc_mm.deploy import build_trained, images_of
+from fgc_mm.cli.arguments import config_parser, trained_model
+from fgc_mm.deploy import images_of
 from fgc_mm.deploy.bundle.meta import file_meta
 from fgc_mm.deploy.bundle.pipeline import preprocessing_settings
 from fgc_mm.deploy.bundle.writing import WrittenFile, write_file
 from fgc_mm.deploy.graph import program_of
-from fgc_mm.engine.config_file import load_config
-from fgc_mm.engine.config_options import ConfigOptions, override
 from fgc_mm.errors import FGCError
 from fgc_mm.reliability.checkpoint import read_checkpoint
 from fgc_mm.runtime.picture import read_picture
@@ -35,9 +34,7 @@ ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.ppm', '.tif', '.tiff')
 def main() -> None:
     """Capture, write, compare."""
     args = parse_args()
-    cfg = load_config(args.config)
-    override(cfg, args.cfg_options)
-    model = build_trained(cfg, args.checkpoint)
+    cfg, model = trained_model(args)
     images = some_images(cfg, model, args)
     program = program_of(model, images[:1])
     state = read_checkpoint(args.checkpoint)
@@ -96,10 +93,7 @@ def summary(written: WrittenFile) -> str:
 
 def parse_args() -> argparse.Namespace:
     """The arguments."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument('config', help='config of a gated model')
+    parser = config_parser(__doc__)
     parser.add_argument('checkpoint', help='its checkpoint')
     parser.add_argument('--out', required=True, help='file to write')
     parser.add_argument(
@@ -109,5 +103,4 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--count', type=int, default=16, help='how many images (16)'
     )
-    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions)
     return parser.parse_args()

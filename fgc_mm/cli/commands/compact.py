@@ -13,29 +13,25 @@ and model.pth. The folder may be moved.
 from __future__ import annotations
 
 import argparse
-import io
 from pathlib import Path
 
-import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from fgc_mm.cli.arguments import config_parser, trained_model
 from fgc_mm.deploy import (
     Compacted,
     SiteFiring,
-    build_trained,
     compact,
     firing_statistics,
     images_of,
 )
 from fgc_mm.deploy.compaction.small_config import small_config
-from fgc_mm.engine.config_file import load_config
-from fgc_mm.engine.config_options import ConfigOptions, override
 from fgc_mm.errors import FGCError
-from fgc_mm.reliability.atomic_file import write_atomically
+from fgc_mm.reliability.atomic_file import save_atomically, write_atomically
 
 TRIED = 8  # images on which the result is compared with the masked model
 
@@ -43,9 +39,7 @@ TRIED = 8  # images on which the result is compared with the masked model
 def main() -> None:
     """Count, remove, write; and test, if asked."""
     args = parse_args()
-    cfg = load_config(args.config)
-    override(cfg, args.cfg_options)
-    model = build_trained(cfg, args.checkpoint)
+    cfg, model = trained_model(args)
     images = list(images_of(cfg, model, args.images, args.split))
     firing = firing_statistics(model, images)
     settings = cfg.model.backbone.to_dict()
@@ -60,10 +54,7 @@ def main() -> None:
 
 def parse_args() -> argparse.Namespace:
     """The arguments."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument('config', help='config of a gated model')
+    parser = config_parser(__doc__)
     parser.add_argument('checkpoint', help='checkpoint of its training')
     parser.add_argument('--out', required=True, help='folder to write to')
     parser.add_argument(
@@ -82,7 +73,6 @@ def parse_args() -> argparse.Namespace:
         '--test', action='store_true',
         help="print the accuracy on the config's test set before and after",
     )  # fmt: skip
-    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions)
     args = parser.parse_args()
     if Path(args.out).exists() and not Path(args.out).is_dir():
         raise FGCError(
@@ -94,9 +84,8 @@ def parse_args() -> argparse.Namespace:
 
 def write(folder: Path, cfg: Config, done: Compacted) -> None:
     """Config, channel map and checkpoint, each whole or not there."""
-    with io.BytesIO() as stream:
-        torch.save(dict(meta={}, state_dict=done.state_dict), stream)
-        write_atomically(stream.getvalue(), folder / 'model.pth')
+    weights = dict(meta={}, state_dict=done.state_dict)
+    save_atomically(weights, folder / 'model.pth')
     text = done.channel_map.text()
     write_atomically(text.encode(), folder / 'channels.json')
     text = small_config(cfg, done.channel_map).pretty_text

@@ -46,6 +46,7 @@ from types import FrameType
 
 from rich.console import Console
 
+from fgc_mm.cli.arguments import text_parser
 from fgc_mm.comparison.board import Board
 from fgc_mm.comparison.dispatch import Dispatcher
 from fgc_mm.comparison.entry import Entry, Start, split_entry
@@ -102,9 +103,9 @@ def main() -> None:
     comparison.leave()
 
 
-def _first(*values: float | None) -> float | None:
+def _first(*values: float | None) -> float:
     """The first that is given; 0 is, and is refused later."""
-    return next((value for value in values if value is not None), None)
+    return next(value for value in values if value is not None)
 
 
 def study_of(args: argparse.Namespace) -> Study:
@@ -141,9 +142,7 @@ def study_of(args: argparse.Namespace) -> Study:
 
 def parse_args() -> argparse.Namespace:
     """The arguments."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = text_parser(__doc__)
     parser.add_argument(
         'configs', nargs='*', metavar='CONFIG', help='or IMPORTANCE:CONFIG'
     )

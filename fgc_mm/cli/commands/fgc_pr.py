@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import io
 import re
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from fgc_mm.engine.memory_bank_hook import STATE
 from fgc_mm.errors import FGCError
-from fgc_mm.reliability.atomic_file import write_atomically
+from fgc_mm.reliability.atomic_file import save_atomically
 from fgc_mm.reliability.checkpoint import read_checkpoint
 
 # (published name, our name); a gate's 1x1 convs become linear layers
@@ -67,10 +65,10 @@ def convert_banks(state: dict[str, Tensor]) -> dict[str, dict[str, Any]]:
         if match:
             site = banks.setdefault(f'{match[1]}.conv1', {})
             site[BANK_KINDS[match[2]]] = dict(rows=rows.float())
-    for site, pair in banks.items():
+    for name, pair in banks.items():
         if len(pair) < 2:
             raise FGCError(
-                f'{site} has a {next(iter(pair))} bank only, but coupling '
+                f'{name} has a {next(iter(pair))} bank only, but coupling '
                 'needs two; the checkpoint is damaged: fetch it again.'
             )
     return banks
@@ -109,13 +107,6 @@ def _rename(key: str) -> str:
     )
 
 
-def write(checkpoint: dict[str, Any], target: Path) -> None:
-    """Write all of it or nothing: never half a file."""
-    with io.BytesIO() as stream:
-        torch.save(checkpoint, stream)
-        write_atomically(stream.getvalue(), target)
-
-
 def main() -> None:
     """Convert one file."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -123,7 +114,7 @@ def main() -> None:
     parser.add_argument('target', type=Path, help='where to write ours')
     args = parser.parse_args()
     converted = convert(read_checkpoint(args.source))
-    write(converted, args.target)
+    save_atomically(converted, args.target)
     sites = converted.get(STATE, {}).get('coupling', {})
     print(
         f'{args.target}: {len(converted["state_dict"])} tensors, memory '

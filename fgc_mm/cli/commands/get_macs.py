@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from typing import Any
 
 from mmengine.config import Config
 from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from fgc_mm.cli.arguments import read_config
 from fgc_mm.deploy.loading import build_model
-from fgc_mm.engine.config_file import load_config
-from fgc_mm.engine.config_options import ConfigOptions, override
+from fgc_mm.engine.config_options import ConfigOptions
 from fgc_mm.engine.image_size import pipeline_of
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.macs import MACsTable, expected_macs
 from fgc_mm.models import build_macs_table
+from fgc_mm.models.counting import gate_macs
 
 CONVS = nn.Conv1d, nn.Conv2d, nn.Conv3d
 
@@ -59,7 +60,8 @@ def image_size(cfg: Config, shape: list[int] | None) -> tuple[int, int]:
     dataset = cfg.get('train_dataloader', {}).get('dataset', {})
     sizes = [_size(step) for step in pipeline_of(dataset)]
     for size in filter(None, reversed(sizes)):  # the last one counts
-        return (size, size) if isinstance(size, int) else tuple(size)
+        height, width = (size, size) if isinstance(size, int) else size
+        return height, width
     raise FGCError(
         'the training pipeline of this config has no crop and no Resize from '
         'which to take the size of the images; give --shape HEIGHT WIDTH.'
@@ -72,7 +74,8 @@ def image_channels(cfg: Config, model: nn.Module) -> list[int]:
     What the config of the backbone (the innermost) names, the input of the
     network's first conv, RGB.
     """
-    named, settings = [], cfg.model.get('backbone')
+    named: list[int | None] = []
+    settings = cfg.model.get('backbone')
     while isinstance(settings, dict):
         named.insert(0, settings.get('in_channels'))
         settings = settings.get('backbone')
@@ -105,7 +108,7 @@ def count(
     )
 
 
-def _size(step: dict) -> int | Sequence[int] | None:
+def _size(step: dict) -> Any:
     """The height and width that a step of a pipeline gives an image."""
     if step['type'] == 'Resize':
         scale = step.get('scale')  # (width, height)
@@ -126,6 +129,7 @@ def totals(macs: MACsTable, keep_ratios: list[float]) -> Table:
     table.add_column('')
     for column in ('MACs', 'of dense', 'fgc-pr', 'of its base'):
         table.add_column(column, justify='right')
+    rows: list[tuple[str, float, float]]
     rows = [('dense', macs.full(), macs.full('fgc-pr'))]
     if macs.base() != macs.dense:
         rows.insert(0, ('before compaction', macs.base(), macs.base('fgc-pr')))
@@ -166,7 +170,7 @@ def per_site(macs: MACsTable) -> Table:
         table.add_column(column, justify='right')
     for index, name in enumerate(macs.sites):
         governed = macs.site_macs(index)
-        gate = macs.gate_of(name)
+        gate = gate_macs(macs, name)
         table.add_row(
             name,
             str(macs.channels[index]),
@@ -180,8 +184,7 @@ def per_site(macs: MACsTable) -> Table:
 def main() -> None:
     """Count, and print."""
     args = parse_args()
-    cfg = load_config(args.config)
-    override(cfg, args.cfg_options)
+    cfg = read_config(args)
     size = image_size(cfg, args.shape)
     shape, macs = count(cfg, build_model(cfg), size)
     summary = totals(macs, args.keep_ratio)

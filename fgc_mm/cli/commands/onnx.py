@@ -19,7 +19,8 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from fgc_mm.deploy import PlainForward, build_trained, images_of
+from fgc_mm.cli.arguments import config_parser, trained_model
+from fgc_mm.deploy import PlainForward, images_of
 from fgc_mm.deploy.export.files import (
     check_same,
     export_gathered_onnx,
@@ -28,17 +29,13 @@ from fgc_mm.deploy.export.files import (
     onnx_logits,
     require_onnx,
 )
-from fgc_mm.engine.config_file import load_config
-from fgc_mm.engine.config_options import ConfigOptions, override
 
 
 def main() -> None:
     """Export, compare, time."""
     args = parse_args()
     require_onnx()
-    cfg = load_config(args.config)
-    override(cfg, args.cfg_options)
-    model = build_trained(cfg, args.checkpoint)
+    cfg, model = trained_model(args)
     images = torch.cat(list(images_of(cfg, model, args.images)))
     images = images if len(images) > 1 else images.repeat(2, 1, 1, 1)
     if args.dynamic:
@@ -82,10 +79,7 @@ def compare(
 
 def parse_args() -> argparse.Namespace:
     """The arguments."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument('config', help='config of a gated model')
+    parser = config_parser(__doc__)
     parser.add_argument('checkpoint', help='its checkpoint')
     parser.add_argument('--out', required=True, help='file to write')
     parser.add_argument(
@@ -94,5 +88,4 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--images', type=int, default=32, help='to compare on (32)'
     )
-    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions)
     return parser.parse_args()

@@ -22,11 +22,10 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor, nn
 
+from fgc_mm.cli.arguments import config_parser, read_config
 from fgc_mm.deploy.loading import build_model, mismatch
-from fgc_mm.engine.config_file import load_config
-from fgc_mm.engine.config_options import ConfigOptions, override
 from fgc_mm.engine.dataloader_defaults import set_dataloader_defaults
-from fgc_mm.errors import FGCError
+from fgc_mm.errors import FGCError, check_choice
 from fgc_mm.functional.budget import (
     check_budget,
     expected_cost,
@@ -49,8 +48,7 @@ RATIOS = {
 def main() -> None:
     """Run the dense network once, and print."""
     args = parse_args()
-    cfg = load_config(args.config)
-    override(cfg, args.cfg_options)
+    cfg = read_config(args)
     target, place = target_of(cfg), loss_place(cfg)
     if args.budget is not None:
         check_budget(args.budget)
@@ -81,10 +79,7 @@ def main() -> None:
 
 def parse_args() -> argparse.Namespace:
     """The arguments."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument('config', help='config file with a MaskPredictionLoss')
+    parser = config_parser(__doc__, 'config file with a MaskPredictionLoss')
     parser.add_argument('checkpoint', help='checkpoint of the dense network')
     parser.add_argument(
         '--budget', type=float, help='share of the dense MACs to spend'
@@ -96,7 +91,6 @@ def parse_args() -> argparse.Namespace:
         '--out', type=Path, metavar='JSON',
         help='also write the ratio that meets the budget to this file',
     )  # fmt: skip
-    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions)
     return parser.parse_args()
 
 
@@ -116,11 +110,7 @@ def loss_place(cfg: Config) -> int:
 def target_of(cfg: Config) -> str:
     """The kind of target that the config trains towards."""
     target = cfg.model.gate_losses[loss_place(cfg)].get('target', 'mass')
-    if target not in TARGETS:
-        raise FGCError(
-            f'target={target!r} of MaskPredictionLoss is unknown; choose '
-            f'among {", ".join(TARGETS)}.'
-        )
+    check_choice(f'target={target!r} of MaskPredictionLoss', target, TARGETS)
     return target
 
 

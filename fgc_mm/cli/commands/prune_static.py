@@ -18,21 +18,20 @@ outputs stay.
 from __future__ import annotations
 
 import argparse
-import io
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
 
+from fgc_mm.cli.arguments import config_parser, read_config
 from fgc_mm.deploy.compaction.importances import IMPORTANCES
 from fgc_mm.deploy.compaction.static_pruning import Pruned, prune_static
 from fgc_mm.deploy.compaction.zeroed import prune_zeroed
 from fgc_mm.deploy.loading import build_trained, images_of
 from fgc_mm.engine.config_file import load_config
-from fgc_mm.engine.config_options import ConfigOptions, override
 from fgc_mm.errors import FGCError
 from fgc_mm.models import build_macs_table
-from fgc_mm.reliability.atomic_file import write_atomically
+from fgc_mm.reliability.atomic_file import save_atomically, write_atomically
 
 MAP = 'channel_map.json'
 HERE = '{{ fileDirname }}'  # mmengine's word for the config's own folder
@@ -41,8 +40,7 @@ HERE = '{{ fileDirname }}'  # mmengine's word for the config's own folder
 def main() -> None:
     """Prune, write, and try what was written."""
     args = parse_args()
-    cfg = load_config(args.config)
-    override(cfg, args.cfg_options)
+    cfg = read_config(args)
     model = build_trained(cfg, args.checkpoint, gated=False)
     images = next(images_of(cfg, model, args.images))
     torch.manual_seed(args.seed)
@@ -64,10 +62,7 @@ def main() -> None:
 
 def parse_args() -> argparse.Namespace:
     """The arguments."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument('config', help='config of the dense model')
+    parser = config_parser(__doc__, 'config of the dense model')
     parser.add_argument('checkpoint', help='its trained checkpoint')
     parser.add_argument(
         '--importance', choices=[*IMPORTANCES], default='fpgm',
@@ -89,10 +84,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--images', type=int, default=4, help='test images to try it on'
     )
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=ConfigOptions,
-        help='as in train.py; the written config has them in',
-    )  # fmt: skip
     return parser.parse_args()
 
 
@@ -104,11 +95,9 @@ def write(cfg: Config, pruned: Pruned, folder: Path, name: str) -> Path:
         channel_map=f'{HERE}/{MAP}',
     )
     cfg.load_from, cfg.resume = f'{HERE}/{name}.pth', False
-    weights = io.BytesIO()
-    state = pruned.model.state_dict()
-    torch.save(dict(state_dict=state, meta={}), weights)
+    weights = dict(state_dict=pruned.model.state_dict(), meta={})
     write_atomically(pruned.channel_map.text().encode(), folder / MAP)
-    write_atomically(weights.getvalue(), folder / f'{name}.pth')
+    save_atomically(weights, folder / f'{name}.pth')
     path = folder / f'{name}.py'
     write_atomically(cfg.pretty_text.encode(), path)
     return path

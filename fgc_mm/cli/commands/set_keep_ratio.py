@@ -14,24 +14,21 @@ a network without one (no CHECKPOINT) has random weights, and no accuracy.
 from __future__ import annotations
 
 import argparse
-import io
 import logging
 
 import torch
 
+from fgc_mm.cli.arguments import config_parser, read_config
 from fgc_mm.deploy import build_trained, gated_backbone, images_of
 from fgc_mm.deploy.keep_ratio import set_keep_ratio
 from fgc_mm.deploy.loading import build_model
-from fgc_mm.engine.config_file import load_config
-from fgc_mm.engine.config_options import ConfigOptions, override
-from fgc_mm.reliability.atomic_file import write_atomically
+from fgc_mm.reliability.atomic_file import save_atomically
 
 
 def main() -> None:
     """Set, and write."""
     args = parse_args()
-    cfg = load_config(args.config)
-    override(cfg, args.cfg_options)
+    cfg = read_config(args)
     torch.manual_seed(args.seed)
     if args.checkpoint is None:
         model = build_model(cfg)
@@ -44,9 +41,7 @@ def main() -> None:
     images = torch.cat(list(images_of(cfg, model, args.images)))
     fresh = args.checkpoint is None
     firing = set_keep_ratio(model, images, args.keep_ratio, fresh)
-    with io.BytesIO() as stream:
-        torch.save(dict(meta={}, state_dict=model.state_dict()), stream)
-        write_atomically(stream.getvalue(), args.out)
+    save_atomically(dict(meta={}, state_dict=model.state_dict()), args.out)
     for stats in firing:
         rate = stats.rate
         print(
@@ -58,10 +53,7 @@ def main() -> None:
 
 def parse_args() -> argparse.Namespace:
     """The arguments."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument('config', help='config of a gated model')
+    parser = config_parser(__doc__)
     parser.add_argument(
         'checkpoint', nargs='?', help='its weights; random without'
     )
@@ -73,5 +65,4 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--seed', type=int, default=0, help='of random weights'
     )
-    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions)
     return parser.parse_args()

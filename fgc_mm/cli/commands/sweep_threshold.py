@@ -20,11 +20,11 @@ from mmengine.runner import Runner
 from rich.console import Console
 from rich.table import Table
 
-from fgc_mm.cli.arguments import choose_work_dir
+from fgc_mm.cli.arguments import choose_work_dir, config_parser
 from fgc_mm.comparison.kept import read_kept_file
 from fgc_mm.comparison.kept_sweep import add_sweep
 from fgc_mm.engine.config_file import load_config
-from fgc_mm.engine.config_options import ConfigOptions, override
+from fgc_mm.engine.config_options import override
 from fgc_mm.evaluation.threshold_sweep import (
     THRESHOLDS,
     check_thresholds,
@@ -63,10 +63,7 @@ def main() -> None:
 
 def parse_args() -> argparse.Namespace:
     """The arguments."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument('config', help='config file')
+    parser = config_parser(__doc__, 'config file')
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--work-dir', help='folder for table, plot and log')
     parser.add_argument(
@@ -78,7 +75,6 @@ def parse_args() -> argparse.Namespace:
         metavar='JSON',
         help='METHOD/seedN.json of compare.py --results, to be completed',
     )
-    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions)
     return parser.parse_args()
 
 

@@ -14,23 +14,20 @@ import io
 
 import torch
 
-from fgc_mm.deploy import PlainForward, build_trained, images_of
+from fgc_mm.cli.arguments import config_parser, trained_model
+from fgc_mm.deploy import PlainForward, images_of
 from fgc_mm.deploy.export.files import (
     check_same,
     export_program,
     largest_difference,
 )
-from fgc_mm.engine.config_file import load_config
-from fgc_mm.engine.config_options import ConfigOptions, override
 from fgc_mm.reliability.atomic_file import write_atomically
 
 
 def main() -> None:
     """Export, read it again, compare."""
     args = parse_args()
-    cfg = load_config(args.config)
-    override(cfg, args.cfg_options)
-    model = build_trained(cfg, args.checkpoint)
+    cfg, model = trained_model(args)
     images = torch.cat(list(images_of(cfg, model, args.images)))
     program = export_program(model, images[:1].repeat(2, 1, 1, 1))
     with io.BytesIO() as stream:
@@ -48,14 +45,10 @@ def main() -> None:
 
 def parse_args() -> argparse.Namespace:
     """The arguments."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument('config', help='config of a gated model')
+    parser = config_parser(__doc__)
     parser.add_argument('checkpoint', help='its checkpoint')
     parser.add_argument('--out', required=True, help='file to write')
     parser.add_argument(
         '--images', type=int, default=32, help='to compare on (32)'
     )
-    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions)
     return parser.parse_args()

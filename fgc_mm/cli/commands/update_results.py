@@ -18,6 +18,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from fgc_mm.cli.arguments import text_parser
 from fgc_mm.comparison.kept_blocks import figures, update_blocks
 from fgc_mm.comparison.kept_figure import KeptFigure
 from fgc_mm.errors import FGCError
@@ -36,9 +37,7 @@ def main() -> None:
 
 def parse_args() -> argparse.Namespace:
     """The arguments."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = text_parser(__doc__)
     parser.add_argument('documents', nargs='+', type=Path, metavar='DOCUMENT')
     parser.add_argument(
         '--check', action='store_true', help='write nothing, only compare'

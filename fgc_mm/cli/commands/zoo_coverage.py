@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import mmpretrain
 import torch
@@ -133,6 +134,7 @@ def refusal(sentence: str) -> tuple[str, str]:
 def find_fault(gated: GatedBackbone, images: Tensor) -> str:
     """What is not exact, or nothing."""
     learned = copy.deepcopy(gated.gates.state_dict())
+    gate: Any
     for gate in gated.gates.values():
         gate.expand.weight.zero_()
         gate.expand.bias.fill_(1)
@@ -148,7 +150,7 @@ def find_fault(gated: GatedBackbone, images: Tensor) -> str:
     return ''
 
 
-def run(forward: Callable, images: Tensor) -> object:
+def run(forward: Callable, images: Tensor) -> Any:
     """What it gives; some pre-training backbones mask at random."""
     torch.manual_seed(0)
     return forward(images)
@@ -156,7 +158,7 @@ def run(forward: Callable, images: Tensor) -> object:
 
 def overwrite(backbone: nn.Module, output: SiteLayer, closed: Tensor) -> None:
     """Garbage in what a layer computes for closed channels."""
-    layer = backbone.get_submodule(output.path)
+    layer: Any = backbone.get_submodule(output.path)
     closed = rows_of(output, closed)
     layer.weight[closed] = 10 * torch.randn_like(layer.weight[closed])
     if layer.bias is not None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmpretrain.models.classifiers import ImageClassifier
 from mmpretrain.registry import DATASETS
-from torch import nn
 
 from fgc_mm.deploy.bundle.macs_settings import macs_settings
 from fgc_mm.deploy.bundle.pipeline import (
@@ -25,7 +25,7 @@ from fgc_mm.version import __version__
 def file_meta(
     cfg: Config,
     checkpoint: Mapping[str, Any],
-    model: nn.Module,
+    model: ImageClassifier,
     program: Program,
 ) -> dict[str, Any]:
     """The JSON of a gated classifier's file.

@@ -63,9 +63,10 @@ def override_masks(
         channel_map: What remains of the whole one.
         masks: Of the whole network's sites, (N, C) each.
     """
+    gated: Any = small
     sites = small.sites if isinstance(small, GatedBackbone) else ()
     hooks = [
-        small.gates[site.key].register_forward_hook(
+        gated.gates[site.key].register_forward_hook(
             partial(
                 _override,
                 masks[site.name][:, channel_map.sites[site.name].kept],

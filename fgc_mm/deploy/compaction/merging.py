@@ -1,5 +1,7 @@
 """Merging partial gates into plain ones, which a fused gate can replace."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -28,7 +30,7 @@ def merge_partial_gates(model: nn.Module) -> nn.Module:
     return model
 
 
-def _merged_gate(gate: nn.Module, in_channels: int) -> nn.Module | None:
+def _merged_gate(gate: Any, in_channels: int) -> nn.Module | None:
     """None if nothing can be merged (another kind of inner gate)."""
     inner = getattr(gate, 'gate', None)
     if isinstance(gate, GroupedGate):

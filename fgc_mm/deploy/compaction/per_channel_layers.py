@@ -67,8 +67,8 @@ def _per_channel_layers(
     if site.producer not in probe.sources:  # depthwise: nothing to remove
         return ()
     producer = next(m for m in site.outputs if m.path == site.producer)
-    folded = producer.positions is not None
-    fold = len(producer.positions) // site.channels if folded else 1
+    positions = producer.positions
+    fold = 1 if positions is None else len(positions) // site.channels
     return tuple(
         SiteLayer(point.path, tuple(arrival.positions))
         for point, arrival in flow.arrivals(site.producer, fold).items()

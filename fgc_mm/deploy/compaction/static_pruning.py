@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import floor
 
-from torch import Tensor, nn
+from mmpretrain.models.classifiers import ImageClassifier
+from torch import Tensor
 
 from fgc_mm.deploy.compaction.importances import IMPORTANCES, scores_of
 from fgc_mm.deploy.compaction.shrunk import shrunk
@@ -18,7 +19,7 @@ from fgc_mm.deploy.compaction.static_groups import (
 )
 from fgc_mm.deploy.compaction.static_trial import RemovedChannels
 from fgc_mm.deploy.copying import copy_network
-from fgc_mm.errors import FGCError
+from fgc_mm.errors import FGCError, check_choice
 from fgc_mm.models import ChannelMap, GatedBackbone, build_macs_table
 
 TOLERANCE = 0.01
@@ -39,7 +40,7 @@ class Pruned:
     """
 
     channel_map: ChannelMap
-    model: nn.Module
+    model: ImageClassifier
     macs: int
     dense: int
     sparsity: float
@@ -52,7 +53,7 @@ class Pruned:
 
 
 def prune_static(
-    model: nn.Module,
+    model: ImageClassifier,
     importance: str,
     pruning_ratio: float,
     images: Tensor,
@@ -106,7 +107,7 @@ class _Search:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: ImageClassifier,
         groups: Sequence[ChannelGroup],
         scores: Sequence[Tensor],
         shape: tuple[int, ...],
@@ -147,7 +148,9 @@ class _Search:
             )
         )
 
-    def shrunk(self, gone: RemovedChannels) -> tuple[ChannelMap, nn.Module]:
+    def shrunk(
+        self, gone: RemovedChannels
+    ) -> tuple[ChannelMap, ImageClassifier]:
         """The channel map, and the small model."""
         channel_map = gone.channel_map(self._model.backbone)
         small = copy_network(self._model)
@@ -211,12 +214,8 @@ def _order(scores: Tensor, block: Sequence[int]) -> list[int]:
     return [block[index] for index in order.tolist()]
 
 
-def _check(model: nn.Module, importance: str, ratio: float) -> None:
-    if importance not in IMPORTANCES:
-        raise FGCError(
-            f'importance={importance!r} is unknown; choose among '
-            f'{", ".join(IMPORTANCES)}.'
-        )
+def _check(model: ImageClassifier, importance: str, ratio: float) -> None:
+    check_choice(f'importance={importance!r}', importance, IMPORTANCES)
     if not 0 < ratio < 1:
         raise FGCError(
             f'pruning_ratio={ratio} is not a fraction of the MACs that can '

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from mmpretrain.models.classifiers import ImageClassifier
 from torch import Tensor, nn
 
 from fgc_mm.deploy.compaction.static_groups import (
@@ -18,7 +19,7 @@ from fgc_mm.models import GatedBackbone, build_macs_table
 from fgc_mm.sites.layout import DENSE, input_weights, is_depthwise
 
 
-def prune_zeroed(model: nn.Module, images: Tensor) -> Pruned:
+def prune_zeroed(model: ImageClassifier, images: Tensor) -> Pruned:
     """Remove channels with zero filters that no layer reads.
 
     ``SoftFilterPruningHook`` makes such channels; the small network has the
@@ -63,7 +64,9 @@ def prune_zeroed(model: nn.Module, images: Tensor) -> Pruned:
 
 
 @torch.no_grad()
-def _check_same(model: nn.Module, small: nn.Module, images: Tensor) -> None:
+def _check_same(
+    model: ImageClassifier, small: ImageClassifier, images: Tensor
+) -> None:
     wanted, found = model(images), small(images)
     if not torch.allclose(
         wanted, found, atol=MAX_DIFFERENCE * float(wanted.abs().max())

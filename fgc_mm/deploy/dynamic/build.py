@@ -108,28 +108,25 @@ def to_dynamic(
         return _masked_on_accelerator(model, images, plan)
     compiled = choose_backend(backend)
     if images is None:
+        assert plan is not None  # _check wants one of both
         images = _noise(plan.image_shape)
     images = images.detach().to(next(model.parameters()).dtype)
     eval_copy = copy_network(model).train(False)
     reference = Reference(eval_copy, images)
     dynamic = _build(model, eval_copy, compiled)
-    new = plan is None
-    if new:
-        plan = DynamicPlan(
-            tuple(images.shape[1:]),
-            torch.get_num_threads(),
-            '',
-        )
     backbone = _dynamic_backbone(dynamic)
-    backbone.plan = copy.deepcopy(plan)
-    backbone.plan.backend = 'kernel' if compiled else 'torch'
+    own = copy.deepcopy(plan)
+    if own is None:
+        own = DynamicPlan(_shape_of(images), torch.get_num_threads(), '')
+    backbone.plan = own
+    own.backend = 'kernel' if compiled else 'torch'
     why = _reason_for_modules(dynamic, reference, images[:1])
     if why:
         use_modules(backbone, why)
-    elif new:
+    elif plan is None:
         calibrate(backbone, images)
     else:
-        apply_plan(backbone, images[:1])
+        apply_plan(backbone, own, images[:1])
     reference.verify(dynamic)
     program = backbone.program_of(images[:1])
     backbone.build = getattr(program, 'build', '')
@@ -214,6 +211,11 @@ def _check(
         plan.check([site.name for site in gated.sites])
 
 
+def _shape_of(images: Tensor) -> tuple[int, int, int]:
+    channels, height, width = images.shape[1:]
+    return channels, height, width
+
+
 def _noise(shape: Sequence[int]) -> Tensor:
     return torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
 
@@ -256,9 +258,10 @@ def _reason_for_modules(
     return reference.problem_of_programs(dynamic)
 
 
-def apply_plan(backbone: DynamicBackbone, image: Tensor) -> None:
+def apply_plan(
+    backbone: DynamicBackbone, plan: DynamicPlan, image: Tensor
+) -> None:
     """Apply a stored plan, except for what this model cannot do."""
-    plan = backbone.plan
     backbone.batch, backbone.executor = plan.batch, plan.executor
     backbone.set_single_threaded(plan.alone)
     backbone.dense = {
@@ -286,7 +289,11 @@ def _masked_on_accelerator(
 ) -> DynamicImageClassifier | DynamicBackbone:
     """The masked model on an accelerator, with a report that says why."""
     device = next(model.parameters()).device
-    shape = plan.image_shape if images is None else tuple(images.shape[1:])
+    if images is None:
+        assert plan is not None  # _check wants one of both
+        shape = plan.image_shape
+    else:
+        shape = _shape_of(images)
     dynamic = _build(model, copy_network(model).train(False), False)
     backbone = _dynamic_backbone(dynamic)
     backbone.executor = MODULES

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from statistics import mean, median
 from typing import Any
 
@@ -46,11 +47,12 @@ def calibrate(backbone: Any, images: Tensor) -> None:
     singles = images.split(1)
     plan = backbone.plan
     with torch.no_grad():
-        variants = _variants(backbone, singles[0])
-        for program in variants.values():
+        variants: dict[str, ExecutableProgram] = {}
+        for name, program in _variants(backbone, singles[0]).items():
             if isinstance(program, str):
                 use_modules(backbone, program)
                 return
+            variants[name] = program
         plan.alone = _choose_single_threaded(backbone, singles)
         reports = _compare_sites(backbone, variants, singles)
         plan.sites = {site.name: reports[site.name] for site in backbone.sites}
@@ -116,9 +118,7 @@ def _choose_single_threaded(
         for image in singles:
             backbone(image)
 
-    seconds = interleaved(
-        [lambda names=names: run(names) for names in choices], REPEATS
-    )
+    seconds = interleaved([partial(run, names) for names in choices], REPEATS)
     medians = [median(taken) for taken in seconds]
     best = list(choices[medians.index(min(medians))])
     backbone.set_single_threaded(best)
@@ -296,9 +296,7 @@ def _choose_executor(
 
     program = backbone.program(singles[0])
     names = (PROGRAM, MODULES)
-    taken = interleaved(
-        [lambda name=name: run(name) for name in names], REPEATS
-    )
+    taken = interleaved([partial(run, name) for name in names], REPEATS)
     ms = [1e3 * median(seconds) / len(singles) for seconds in taken]
     plan.executor = PROGRAM if _is_faster(*ms) else MODULES
     plan.executor_why = (
@@ -322,9 +320,7 @@ def _compare_batches(backbone: Any, images: Tensor) -> dict[str, float]:
         backbone.forward_gated(images)
 
     names = (LOOP, BATCH)
-    seconds = interleaved(
-        [lambda name=name: run(name) for name in names], REPEATS
-    )
+    seconds = interleaved([partial(run, name) for name in names], REPEATS)
     return {
         name: 1e3 * median(taken) / len(images)
         for name, taken in zip(names, seconds)

@@ -23,6 +23,8 @@ class ConstantGate(nn.Module):
         logits: (C,); channels above 0 are open.
     """
 
+    logits: Tensor
+
     def __init__(self, logits: Tensor) -> None:
         super().__init__()
         self.register_buffer('logits', logits)

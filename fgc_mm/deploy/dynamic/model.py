@@ -346,9 +346,9 @@ class DynamicImageClassifier(GatedImageClassifier):
         self,
         source: GatedImageClassifier,
         backbone: DynamicBackbone,
-        neck: nn.Module | None,
-        head: nn.Module | None,
-        data_preprocessor: nn.Module | None,
+        neck: Any,
+        head: Any,
+        data_preprocessor: Any,
     ) -> None:
         super().__init__(
             backbone,

@@ -1,6 +1,7 @@
 """Running only the open channels of one image with ONNX operations."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -63,23 +64,22 @@ class _GatheredLayer(nn.Module):
 
     def __init__(
         self,
-        layer: nn.Module,
-        norm: nn.Module | None,
+        layer: Any,
+        norm: Any,
         reads: _OpenChannels | None,
         writes: _OpenChannels | None,
     ) -> None:
         super().__init__()
         self.layer = layer
-        weight, bias = layer.weight, layer.bias
+        self.weight: Tensor = layer.weight
+        self.bias: Tensor | None = layer.bias
         if norm is not None:
-            weight, bias = fuse_conv_bn_weights(
-                weight, bias, norm.running_mean, norm.running_var, norm.eps,
-                norm.weight, norm.bias,
+            self.weight, self.bias = fuse_conv_bn_weights(
+                self.weight, self.bias, norm.running_mean, norm.running_var,
+                norm.eps, norm.weight, norm.bias,
             )  # fmt: skip
-        self.weight = weight
-        self.bias = bias
-        self._reads = reads
-        self._writes = writes
+        self._reads: Any = reads
+        self._writes: Any = writes
 
     def forward(self, x: Tensor) -> Tensor:
         """One image; (1, C_in or open, ...) -> (1, C_out or open, ...)."""
@@ -104,7 +104,7 @@ class _GatheredLayer(nn.Module):
 
 
 def _run_layer(
-    layer: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None
+    layer: Any, x: Tensor, weight: Tensor, bias: Tensor | None
 ) -> Tensor:
     """Run a conv or linear layer with other weights, same padding."""
     if isinstance(layer, nn.Linear):
@@ -113,7 +113,7 @@ def _run_layer(
 
 
 @torch.no_grad()
-def _is_plain(layer: nn.Module) -> bool:
+def _is_plain(layer: Any) -> bool:
     """Whether a layer only multiplies by its weight, at any image size.
 
     False for a conv that standardises its weight (over all inputs, not the
@@ -227,7 +227,7 @@ def _site_mode(
     alone = [m.path for m in site.outputs] == [site.producer]
     foldable = len(norms) <= 1 and all(
         _has_statistics(plain.get_submodule(m.path))
-        and [*m.positions] == [*range(site.channels)]
+        and [*(m.positions or ())] == [*range(site.channels)]
         for m in norms
     )
     whole = (
@@ -261,16 +261,16 @@ def _gathered(model: nn.Module, plan: dict[str, str]) -> nn.Module:
             for norm in norms[site.name]:  # one at most
                 folded[site.producer] = norm.path
     for path in dict.fromkeys([*reads, *writes]):
-        norm = folded.get(path)
+        norm_path = folded.get(path)
         layer = _GatheredLayer(
             plain.get_submodule(path),
-            norm and plain.get_submodule(norm),
+            norm_path and plain.get_submodule(norm_path),
             reads.get(path),
             writes.get(path),
         )
         plain.set_submodule(path, layer)
-        if norm:
-            plain.set_submodule(norm, nn.Identity())
+        if norm_path:
+            plain.set_submodule(norm_path, nn.Identity())
     # the hooks of the other sites must do nothing
     backbone._site_hooks = [
         hooks

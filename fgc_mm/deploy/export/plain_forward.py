@@ -1,5 +1,7 @@
 """A classifier as a function of tensors, for exporters."""
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
@@ -20,7 +22,7 @@ class PlainForward(nn.Module):
             whose ``forward`` returns logits.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
         if getattr(model, 'head', None) is None:
             raise FGCError(

@@ -26,14 +26,12 @@ class Storage:
 
     Attributes:
         value: The value that covers all of it.
-        flat: Rows are contiguous, since some operation reads it as one row.
         moved: It is written by a move, or by an operation that writes some
             of its channels; these do not write the padding.
         pad: Width of the zero padding around every channel.
     """
 
     value: f.Value
-    flat: bool = False
     moved: bool = False
     pad: int = 0
 
@@ -49,7 +47,6 @@ class View:
 
     storage: int
     start: Step
-    flat: bool = False
 
 
 @dataclass
@@ -99,7 +96,7 @@ class Emitter:
             self._known[key] = self._view(value, start, box, False)
         return self._known[key]
 
-    def _view(self, value: int, start: Step, box: Step, flat: bool) -> int:
+    def _view(self, value: int, start: Step, box: Step) -> int:
         whole, view = self.program.values[value], self.views[value]
         part = f.Value(*box, whole.base)
         if view is None:  # images and constants have fixed strides
@@ -110,27 +107,7 @@ class Emitter:
             part.offset = whole.offset + _offset(whole, start)
             return self._value(part, None)
         begin = tuple(a + b for a, b in zip(view.start, start))
-        return self._value(part, View(view.storage, begin, flat))
-
-    def flattened(self, value: int) -> int | None:
-        """A value (C, H, W) as (C, 1, H W), if its rows are contiguous."""
-        whole, view = self.program.values[value], self.views[value]
-        box = (whole.channels, 1, whole.height * whole.width)
-        if whole.height == 1:
-            return value
-        if view is None:
-            if whole.row_step != whole.width:
-                return None
-            return self._view(value, (0, 0, 0), box, True)
-        storage = self.storages[view.storage]
-        same = whole.shape[1:] == storage.value.shape[1:]
-        if view.start[1:] != (0, 0) or not same:
-            return None
-        storage.flat = True
-        key = ('flat', value)
-        if key not in self._known:
-            self._known[key] = self._view(value, (0, 0, 0), box, True)
-        return self._known[key]
+        return self._value(part, View(view.storage, begin))
 
     def weights(self, tensor: Tensor) -> int:
         """Offset of a tensor among the weights, deduplicated."""

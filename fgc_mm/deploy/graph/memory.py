@@ -30,8 +30,6 @@ def plan_memory(emitter: Emitter) -> None:
             continue
         c, h, w = view.start
         value.channel_step, value.row_step = whole.channel_step, whole.row_step
-        if view.flat:
-            value.row_step = value.width
         value.offset = (
             whole.offset + c * whole.channel_step + h * whole.row_step + w
         )
@@ -49,12 +47,7 @@ def _find_pads(emitter: Emitter) -> None:
         storage = emitter.storages[view.storage]
         whole = emitter.program.values[op.x].shape == storage.value.shape
         pad = max(op.padding)
-        if (
-            whole
-            and not storage.flat
-            and not storage.moved
-            and pad <= MAX_PADDING
-        ):
+        if whole and not storage.moved and pad <= MAX_PADDING:
             storage.pad = max(storage.pad, pad)
 
 

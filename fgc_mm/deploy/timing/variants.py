@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmpretrain.models.classifiers import ImageClassifier
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from torch import Tensor, nn
 
@@ -54,7 +55,7 @@ class BenchmarkVariant:
     kind: str
     run: Forward | None = None
     why_not: str = ''
-    model: nn.Module | None = field(default=None, repr=False)
+    model: Any = field(default=None, repr=False)
 
 
 class BenchmarkVariants:
@@ -73,7 +74,7 @@ class BenchmarkVariants:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: ImageClassifier,
         settings: Mapping[str, Any],
         images: Tensor,
         calibration: Tensor | None,
@@ -105,7 +106,7 @@ class BenchmarkVariants:
         yield from self._execution_forms('static', static)
 
     def _execution_forms(
-        self, kind: str, model: nn.Module
+        self, kind: str, model: ImageClassifier
     ) -> Iterator[BenchmarkVariant]:
         """The same network in all forms of execution."""
         eager = PlainForward(model)
@@ -148,7 +149,7 @@ class BenchmarkVariants:
         )
 
     def _dynamic(
-        self, name: str, kind: str, model: nn.Module
+        self, name: str, kind: str, model: ImageClassifier
     ) -> BenchmarkVariant:
         try:
             dynamic = to_dynamic(model, self._images[:8])
@@ -158,7 +159,7 @@ class BenchmarkVariants:
             name, kind, lambda: dynamic, PlainForward(model), dynamic
         )  # fmt: skip
 
-    def _compacted(self) -> tuple[nn.Module | None, str]:
+    def _compacted(self) -> tuple[ImageClassifier | None, str]:
         """The model without channels that are constant on these images."""
         if isinstance(self._backbone, CompactBackbone):
             return None, 'the model is compact already'
@@ -195,7 +196,7 @@ class BenchmarkVariants:
         kind: str,
         build: Callable[[], Forward],
         reference: Forward,
-        model: nn.Module | None = None,
+        model: Any = None,
     ) -> BenchmarkVariant:
         """A variant that agrees with its reference, or why there is none."""
         image = self._images[:1]
@@ -213,7 +214,7 @@ class BenchmarkVariants:
 
 
 def ungated_copy(
-    model: nn.Module,
+    model: ImageClassifier,
     settings: Mapping[str, Any],
     channel_map: ChannelMap | None = None,
 ) -> nn.Module:
@@ -256,7 +257,9 @@ class _UngatedClassifier(nn.Module):
         self.with_neck = neck is not None
 
 
-def same_width(model: nn.Module, firing: Sequence[SiteFiring]) -> ChannelMap:
+def same_width(
+    model: ImageClassifier, firing: Sequence[SiteFiring]
+) -> ChannelMap:
     """The most used channels of every site, as many as are open on average.
 
     Args:
@@ -279,7 +282,7 @@ def folded(model: nn.Module) -> nn.Module:
     return fuse_conv_bn(copy.deepcopy(model))
 
 
-def _kernel(model: nn.Module, image: Tensor) -> Forward:
+def _kernel(model: ImageClassifier, image: Tensor) -> Forward:
     """The network without gates in our runtime."""
     following = [model.neck, model.head] if model.with_neck else [model.head]
     graph = network_graph(model.backbone, image, following)
@@ -287,7 +290,7 @@ def _kernel(model: nn.Module, image: Tensor) -> Forward:
     return lambda x: program.run(x, decisions=False)[0]
 
 
-def _channels_last(model: nn.Module) -> Forward:
+def _channels_last(model: Any) -> Forward:
     plain = PlainForward(model.to(memory_format=torch.channels_last))
     return lambda x: plain(x.contiguous(memory_format=torch.channels_last))
 

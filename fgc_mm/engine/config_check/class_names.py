@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch.utils.data import Dataset
+from mmengine.dataset import BaseDataset
 
 from fgc_mm.engine.config_check.label_counts import LabelCounts
 from fgc_mm.errors import FGCError
@@ -103,7 +103,7 @@ def compare_with_head(
     )
 
 
-def describe(name: str, dataset: Dataset, labels: LabelCounts) -> str:
+def describe(name: str, dataset: BaseDataset, labels: LabelCounts) -> str:
     """One line: images, classes, images of each class."""
     line = f'{name} set: {len(dataset)} images'
     names = class_names(dataset)

@@ -30,7 +30,7 @@ def first_batch(loader: DataLoader, name: str) -> Any | None:
     Raises:
         FGCError: The images are of unequal size.
     """
-    dataset = loader.dataset
+    dataset: Any = loader.dataset
     if isinstance(dataset, IterableDataset) or not len(dataset):
         return None
     count = min(IMAGES, loader.batch_size or IMAGES, len(dataset))
@@ -80,11 +80,11 @@ def check_labels(batch: Any, head: nn.Module) -> None:
 
 
 def _size(item: Any) -> tuple[int, ...] | None:
-    inputs = item.get('inputs') if isinstance(item, dict) else None
+    inputs: Any = item.get('inputs') if isinstance(item, dict) else None
     return tuple(inputs.shape) if hasattr(inputs, 'shape') else None
 
 
-def _written(size: tuple[int, ...]) -> str:
+def _written(size: Any) -> str:
     return 'x'.join(map(str, size))
 
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from mmengine.dataset import BaseDataset
 from mmengine.hooks import Hook
+from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from mmpretrain.models.classifiers import ImageClassifier
 from mmpretrain.registry import DATASETS
-from torch import nn
-from torch.utils.data import Dataset
 
 from fgc_mm.engine.config_check.class_names import (
     Names,
@@ -118,7 +118,7 @@ class ConfigCheckHook(Hook):
 
 def _compare(
     runner: Runner,
-    sets: dict[str, Dataset],
+    sets: dict[str, BaseDataset],
     known: tuple[str, Names | None] | None = None,
 ) -> None:
     """Each data set with the head, and with classes that are known.
@@ -155,7 +155,7 @@ def _compare(
             first, names = title, own
 
 
-def _data_sets(runner: Runner) -> dict[str, Dataset]:
+def _data_sets(runner: Runner) -> dict[str, BaseDataset]:
     sets = {'train': runner.train_dataloader.dataset}
     if runner.val_loop is not None:
         sets['val'] = runner.val_dataloader.dataset
@@ -163,7 +163,7 @@ def _data_sets(runner: Runner) -> dict[str, Dataset]:
     return sets if test is None else {**sets, 'test': test}
 
 
-def _test_set(runner: Runner) -> Dataset | None:
+def _test_set(runner: Runner) -> BaseDataset | None:
     """The test set of the config, unless it is the validation's."""
     loaders = [
         runner.cfg.get(name) or {}
@@ -182,14 +182,14 @@ def _test_set(runner: Runner) -> Dataset | None:
         return None
 
 
-def _classifier(runner: Runner, batch: Any) -> nn.Module | None:
+def _classifier(runner: Runner, batch: Any) -> ImageClassifier | None:
     """A copy of the model to try, if it is one that can be tried."""
     known = isinstance(bare_model(runner), ImageClassifier)
     usual = isinstance(batch, dict) and 'data_samples' in batch
     return trial_copy(runner) if known and usual else None
 
 
-def _head(model: nn.Module) -> nn.Module | None:
+def _head(model: BaseModel) -> Any:
     known = isinstance(model, ImageClassifier) and model.with_head
     return model.head if known else None
 

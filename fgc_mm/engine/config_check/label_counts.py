@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from mmengine.dataset import BaseDataset
 from mmpretrain.models.heads import MultiTaskHead
 from torch import nn
-from torch.utils.data import Dataset
 
 from fgc_mm.errors import FGCError
 
@@ -32,7 +32,7 @@ class LabelCounts:
     unlabelled: int | None = None
 
     @classmethod
-    def of(cls, dataset: Dataset) -> LabelCounts:
+    def of(cls, dataset: BaseDataset) -> LabelCounts:
         """Read all labels; nothing is there for a data set without a list."""
         found = cls()
         read = _reader(dataset)
@@ -107,7 +107,7 @@ def class_numbers(head: nn.Module) -> dict[str, int | None]:
     return {'': getattr(head, 'num_classes', None)}
 
 
-def _reader(dataset: Dataset) -> Any:
+def _reader(dataset: BaseDataset) -> Any:
     if hasattr(dataset, 'get_data_info'):
         return dataset.get_data_info
     listed = getattr(dataset, 'data_list', None)

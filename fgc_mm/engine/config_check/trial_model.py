@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import nn
@@ -22,7 +23,7 @@ from fgc_mm.functional.schedule import Progress
 from fgc_mm.losses import FeatureGateCouplingLoss
 
 
-def trial_copy(runner: Runner) -> nn.Module | None:
+def trial_copy(runner: Runner) -> BaseModel | None:
     """The bare model, with statistics and counters of its own.
 
     Parameters, which a forward pass only reads, and memory banks, which are
@@ -47,7 +48,7 @@ def trial_copy(runner: Runner) -> nn.Module | None:
 
 
 @torch.no_grad()
-def try_losses(model: nn.Module, batch: Any, runner: Runner) -> None:
+def try_losses(model: BaseModel, batch: Any, runner: Runner) -> None:
     """All losses of a batch, as in the next step and as in the last one.
 
     At the end of a schedule those losses act that begin later.
@@ -76,7 +77,7 @@ def _autocast(runner: Runner, model: nn.Module) -> AbstractContextManager:
 
 
 @torch.no_grad()
-def try_prediction(model: nn.Module, batch: Any, settled: bool) -> list:
+def try_prediction(model: BaseModel, batch: Any, settled: bool) -> list:
     """Predictions of a batch.
 
     Args:

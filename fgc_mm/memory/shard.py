@@ -9,11 +9,11 @@ gloo and NCCL both work.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch import distributed as dist
 
 from fgc_mm.errors import FGCError
+from fgc_mm.memory.gather import gather_rows, row_counts
 
 
 @dataclass(frozen=True)
@@ -57,19 +57,12 @@ class Shard:
 
     def bounds(self, rank: int) -> tuple[int, int]:
         """First row of a rank, and the first after its rows."""
-        edges = (
-            self.length * edge // self.world_size for edge in (rank, rank + 1)
-        )
-        return tuple(edges)
+        start, stop = self.length * rank, self.length * (rank + 1)
+        return start // self.world_size, stop // self.world_size
 
     def counts(self, own: Tensor) -> list[int]:
         """Number of queries of each process, in rank order."""
-        if self.world_size == 1:
-            return [len(own)]
-        count = torch.tensor([len(own)], device=own.device)
-        all_counts = [torch.empty_like(count) for _ in range(self.world_size)]
-        dist.all_gather(all_counts, count)
-        return torch.cat(all_counts).tolist()
+        return [len(own)] if self.world_size == 1 else row_counts(own)
 
     def gather_queries(self, own: Tensor, counts: Sequence[int]) -> Tensor:
         """Gather all processes' queries, in rank order.
@@ -81,14 +74,7 @@ class Shard:
         Returns:
             (sum of counts, ...), the same on every process.
         """
-        if self.world_size == 1:
-            return own
-        size = max(counts)
-        padded = own.new_zeros(size, *own.shape[1:])
-        padded[: len(own)] = own
-        parts = [torch.empty_like(padded) for _ in counts]
-        dist.all_gather(parts, padded)
-        return torch.cat([p[:n] for p, n in zip(parts, counts, strict=True)])
+        return own if self.world_size == 1 else gather_rows(own, counts)
 
     def return_results(self, results: Tensor, counts: Sequence[int]) -> Tensor:
         """Send every process its results, and receive one's own from all.

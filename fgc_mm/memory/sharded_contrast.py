@@ -1,5 +1,7 @@
 """Contrastive loss against a bank that is sharded over processes."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -12,7 +14,7 @@ from fgc_mm.functional.contrast import (
     gathered_queries,
 )
 from fgc_mm.functional.full_precision import full_precision
-from fgc_mm.functional.shard import Shard
+from fgc_mm.memory.shard import Shard
 
 
 def _owned_score(
@@ -79,7 +81,7 @@ class _ShardedContrast(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: torch.autograd.function.FunctionCtx,
+        ctx: Any,
         queries: Tensor,
         rows: Tensor,
         positives: Tensor,
@@ -94,8 +96,8 @@ class _ShardedContrast(torch.autograd.Function):
         with full_precision(queries):
             out, lse = attend(all_queries, rows, scale)
             slope, score = _owned_scores(all_queries, rows, index, scale, form)
-            results = [out, slope, lse.unsqueeze(1), score.unsqueeze(1)]
-            results = shard.return_results(torch.cat(results, 1), counts)
+            parts = [out, slope, lse.unsqueeze(1), score.unsqueeze(1)]
+            results = shard.return_results(torch.cat(parts, 1), counts)
             terms = positives.shape[1] if form == 'sum_log' else 1
             value, full = _join(results, terms, scale, form)
         ctx.save_for_backward(full)
@@ -104,9 +106,7 @@ class _ShardedContrast(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(
-        ctx: torch.autograd.function.FunctionCtx, grad: Tensor
-    ) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (slope,) = ctx.saved_tensors
         full = (slope * grad.unsqueeze(1)).to(ctx.dtype)
         return full, None, None, None, None, None

@@ -2,12 +2,12 @@
 
 import torch
 
-from fgc_mm.engine.gather import gather_rows
+from fgc_mm.memory.gather import gather_together
 
 
 def test_alone_nothing_happens():
     rows = torch.rand(3, 2)
-    assert gather_rows(rows) is rows
+    assert gather_together([rows])[0] is rows
 
 
 def test_ranks_with_different_numbers_of_rows(two_ranks):

@@ -9,7 +9,7 @@ from fgc_mm.functional.neighbors import (
     nearest_keys,
     rows_of_keys,
 )
-from fgc_mm.functional.shard import Shard
+from fgc_mm.memory.shard import Shard
 
 
 @torch.no_grad()

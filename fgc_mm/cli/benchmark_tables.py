@@ -1,0 +1,88 @@
+"""Tables of ``fgc-mm benchmark`` on the screen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from fgc_mm.deploy.timing.theory import format_time_ratio
+
+CONSOLE = Console(width=120)
+
+
+def show_run(run: dict[str, Any]) -> None:
+    """All tables of the runs with one number of threads."""
+    _show_times(run)
+    _show_sites(run['sites'])
+    if run['profile']:
+        _show_profile(run['profile'])
+    print(
+        f'{run["masks_seen_before"]:.1%} of the masks were those of an '
+        'earlier image at the same site'
+    )
+    for note in run['notes']:
+        print(note)
+
+
+def _show_times(run: dict[str, Any]) -> None:
+    """Milliseconds and ratios of every network."""
+    table = Table(
+        title=f'{run["threads"]} threads; best dense: {run["best_dense"]}'
+    )
+    for column in ('network', 'ms (quartiles)', 'theory (MACs)',
+                   'clock, over best dense', 'clock / theory',
+                   'over eager'):  # fmt: skip
+        table.add_column(column)
+    for row in run['rows']:
+        if 'ms' not in row:
+            table.add_row(row['name'], f'not there: {row["why_not"]}')
+            continue
+        said = format_time_ratio(row['clock'], row['theory'])
+        if row['name'] == run['best_dense']:
+            said = '1'
+        table.add_row(
+            row['name'],
+            f'{row["ms"]:.2f} ({row["ms_low"]:.2f} to {row["ms_high"]:.2f})',
+            f'{row["theory"]:.2f} x',
+            said,
+            f'{row["clock"] / row["theory"]:.2f}',
+            f'{row["clock_over_eager"]:.2f} x',
+        )
+    CONSOLE.print(table)
+
+
+def _show_profile(profile: dict[str, Any]) -> None:
+    """Groups of steps, and the longest steps."""
+    groups = profile['groups']
+    whole = sum(groups.values())
+    table = Table(title='where the time of the dynamic network goes')
+    for column in ('steps', 'ms', 'share'):
+        table.add_column(column)
+    for name, ms in groups.items():
+        table.add_row(name, f'{ms:.3f}', f'{ms / whole:.0%}')
+    CONSOLE.print(table)
+    longest = sorted(profile['steps'], key=lambda step: -step['ms'])[:5]
+    named = ', '.join(f'{step["name"]} {step["ms"]:.3f}' for step in longest)
+    print(f'longest steps, in ms: {named}')
+
+
+def _show_sites(sites: list[dict[str, Any]]) -> None:
+    """Theory and clock of every site."""
+    table = Table(title='sites of the dynamic network, at its calibration')
+    for column in ('site', 'open', 'theory', 'clock', 'clock / theory', 'how',
+                   'why'):  # fmt: skip
+        table.add_column(column)
+    for site in sites:
+        clock, theory = site['clock'], site['theory']
+        table.add_row(
+            site['site'],
+            f'{site["keep_ratio"]:.2f}',
+            f'{theory:.2f} x',
+            '-' if clock is None else format_time_ratio(clock, theory),
+            '-' if clock is None else f'{clock / theory:.2f}',
+            site['executed'] or '-',
+            site['why'] or '-',
+        )
+    CONSOLE.print(table)

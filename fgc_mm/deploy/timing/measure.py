@@ -1,0 +1,182 @@
+"""Times of all variants of a network, beside what their MACs promise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmpretrain.models.classifiers import ImageClassifier
+from torch import Tensor
+
+from fgc_mm.deploy.export.plain_forward import PlainForward
+from fgc_mm.deploy.timing.clock import Times, interleaved_times
+from fgc_mm.deploy.timing.step_times import grouped, step_times
+from fgc_mm.deploy.timing.theory import (
+    dense_macs,
+    mask_repeat_rate,
+    masks_of,
+    site_macs_ratios,
+)
+from fgc_mm.deploy.timing.variants import BenchmarkVariant
+from fgc_mm.functional import macs_per_image
+
+REPORTED = ('executed', 'why', 'dynamic_ms', 'dense_ms', 'plain_ms')
+# the median over all that the steps take: Python, and caches that others
+# have filled meanwhile
+CALLS = 'calls, cold caches'
+
+
+def measure(
+    model: ImageClassifier,
+    variants: list[BenchmarkVariant],
+    images: Tensor,
+    batch: int,
+    rounds: int,
+) -> dict[str, Any]:
+    """Times of every variant with the current number of threads.
+
+    Args:
+        model: The gated classifier.
+        variants: The networks that are timed.
+        images: (N, 3, H, W).
+        batch: Images of a batch; a last, smaller one is left out.
+        rounds: How often every batch is run.
+
+    Returns:
+        For JSON: ``threads``, ``best_dense``, ``rows`` (a variant each),
+        ``sites``, ``notes``, ``profile`` and ``masks_seen_before``.
+    """
+    if batch > 1:
+        _leave_out_single(variants)
+    runs = {v.name: v.run for v in variants if v.run is not None}
+    batches = [b for b in images.split(batch) if len(b) == batch]
+    times = interleaved_times(runs, batches, rounds)
+    masks = masks_of(model, images.split(16))
+    theory = _macs_ratios(model, variants, images, masks)
+    dense = [v.name for v in variants if v.kind == 'dense' and v.name in runs]
+    best = min(dense, key=lambda name: times[name].median)
+    return dict(
+        threads=torch.get_num_threads(),
+        best_dense=best,
+        rows=[_row(v, times, theory, best) for v in variants],
+        sites=_site_rows(model, _report(variants), images, masks),
+        notes=_report(variants).get('notes', []),
+        profile=_profile(variants, images, times),
+        masks_seen_before=mask_repeat_rate(masks),
+    )
+
+
+def _row(
+    variant: BenchmarkVariant,
+    times: dict[str, Times],
+    theory: dict[str, float],
+    best: str,
+) -> dict[str, Any]:
+    name = variant.name
+    row = dict(name=name, kind=variant.kind, why_not=variant.why_not)
+    if variant.run is None:
+        return row
+    taken = times[name]
+    clock = times[best].median / taken.median
+    return row | dict(
+        ms=taken.median,
+        ms_low=taken.low,
+        ms_high=taken.high,
+        count=taken.count,
+        theory=theory[name],
+        clock=clock,
+        clock_over_eager=times['dense, eager'].median / taken.median,
+        noise=clock > theory[name] and name != best,
+    )
+
+
+def _leave_out_single(variants: list[BenchmarkVariant]) -> None:
+    """The gathered ONNX file takes one image at a time."""
+    for variant in variants:
+        if variant.name.startswith('gathered') and variant.run is not None:
+            variant.run, variant.why_not = None, 'takes images one by one'
+
+
+def _macs_ratios(
+    model: ImageClassifier,
+    variants: list[BenchmarkVariant],
+    images: Tensor,
+    masks: list[Tensor],
+) -> dict[str, float]:
+    """Dense MACs over the MACs that each variant computes."""
+    shape = tuple(images.shape[1:])
+    table = model.macs_table(shape)
+    open_macs = float(macs_per_image(table, masks).mean())
+    left = dict(
+        dense=table.dense,
+        masked=table.dense,
+        dynamic=open_macs,
+        both=open_macs,
+        compact=open_macs,
+        static=table.dense,
+    )
+    for row in variants:
+        if row.name == 'compact, eager' and row.model is not None:
+            small = row.model.macs_table(shape)
+            left['compact'] = small.dense + small.gates
+        if row.name == 'static, eager':
+            left['static'] = dense_macs(PlainForward(row.model), shape)
+    return {row.name: table.dense / left[row.kind] for row in variants}
+
+
+def _report(variants: list[BenchmarkVariant]) -> dict[str, Any]:
+    """What the dynamic network reports of itself; empty without one."""
+    model = _dynamic(variants)
+    return {} if model is None else model.dynamic_report()
+
+
+def _dynamic(variants: list[BenchmarkVariant]) -> Any:
+    return next((v.model for v in variants if v.name == 'dynamic'), None)
+
+
+def _site_rows(
+    model: ImageClassifier,
+    report: dict[str, Any],
+    images: Tensor,
+    masks: list[Tensor],
+) -> list[dict[str, Any]]:
+    """Theory and clock of every site of the dynamic network."""
+    table = model.macs_table(tuple(images.shape[1:]))
+    sites = report.get('sites', {})
+    return [
+        dict(
+            site=name,
+            channels=table.channels[index],
+            keep_ratio=float((masks[index] != 0).double().mean()),
+            theory=theory,
+            clock=_clock_ratio(sites.get(name, {})),
+            **{key: sites.get(name, {}).get(key) for key in REPORTED},
+        )
+        for index, (name, theory) in enumerate(
+            zip(table.sites, site_macs_ratios(table, masks), strict=True)
+        )
+    ]
+
+
+def _clock_ratio(site: dict[str, Any]) -> float | None:
+    """Plain time over that of the chosen execution, where both are known."""
+    if not (site.get('dynamic_ms') and site.get('plain_ms')):
+        return None
+    chosen = dict(dynamic='dynamic_ms', dense='dense_ms')[site['executed']]
+    return site['plain_ms'] / site[chosen]
+
+
+def _profile(
+    variants: list[BenchmarkVariant], images: Tensor, times: dict[str, Times]
+) -> dict[str, Any]:
+    """Where the dynamic network's time goes: groups of steps, and steps."""
+    model = _dynamic(variants)
+    steps = [] if model is None else step_times(model, images[:8])
+    if not steps:
+        return {}
+    groups = grouped(steps)
+    rest = times['dynamic'].median - sum(groups.values())
+    return dict(
+        groups=groups | {CALLS: rest},
+        steps=[vars(step) for step in steps],
+    )

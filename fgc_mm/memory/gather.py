@@ -1,0 +1,42 @@
+"""Rows of all processes, in rank order."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+
+def gather_together(tables: Sequence[Tensor]) -> list[Tensor]:
+    """Concatenate every process's rows of several tables.
+
+    Processes may have different numbers of rows, but the tables of a process
+    have the same; the numbers are exchanged once.
+
+    Args:
+        tables: each (N, ...) on every process, with its own N.
+
+    Returns:
+        For each table (sum of N, ...), the same on every process.
+    """
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return list(tables)
+    counts = row_counts(tables[0])
+    return [gather_rows(rows, counts) for rows in tables]
+
+
+def row_counts(own: Tensor) -> list[int]:
+    """Number of rows of each process."""
+    count = torch.tensor([len(own)], device=own.device)
+    counts = [torch.empty_like(count) for _ in range(dist.get_world_size())]
+    dist.all_gather(counts, count)
+    return torch.cat(counts).tolist()
+
+
+def gather_rows(own: Tensor, counts: Sequence[int]) -> Tensor:
+    """All processes' rows, of which they have so many."""
+    padded = own.new_zeros(max(counts), *own.shape[1:])
+    padded[: len(own)] = own
+    parts = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(parts, padded)
+    return torch.cat([p[:n] for p, n in zip(parts, counts, strict=True)])

@@ -119,7 +119,7 @@ class GateStatisticsHook(Hook):
             self._images += 1
 
     def _log(self, runner: Runner, prefix: str) -> None:
-        if self._opened is None:
+        if self._opened is None or self._table is None:
             return
         device = next(runner.model.parameters()).device
         # float32 has whole numbers up to 16 million

@@ -240,8 +240,11 @@ def _build(
 def _dynamic_backbone(
     dynamic: DynamicImageClassifier | DynamicBackbone,
 ) -> DynamicBackbone:
-    alone = isinstance(dynamic, DynamicBackbone)
-    return dynamic if alone else dynamic.backbone
+    if isinstance(dynamic, DynamicBackbone):
+        return dynamic
+    backbone = dynamic.backbone
+    assert isinstance(backbone, DynamicBackbone)
+    return backbone
 
 
 def _reason_for_modules(

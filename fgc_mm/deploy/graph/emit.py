@@ -93,7 +93,7 @@ class Emitter:
             return value
         key = ('view', value, start, box)
         if key not in self._known:
-            self._known[key] = self._view(value, start, box, False)
+            self._known[key] = self._view(value, start, box)
         return self._known[key]
 
     def _view(self, value: int, start: Step, box: Step) -> int:

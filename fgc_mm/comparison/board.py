@@ -21,6 +21,7 @@ from .report import summary
 from .results import epochs_done
 from .run import Run
 from .table import Row
+from .time_left import TimeLeft
 
 REFRESH = 2.0  # seconds between two looks into the runs' logs
 HEAD = 'method', 'runs', 'error %', 'best %', 'pruned %', 'MACs'
@@ -47,12 +48,17 @@ class Board:
             disable=not console.is_terminal,
         )
         self._tasks: dict[str, TaskID] = {}
+        self._left = TimeLeft(
+            {run.name: run.method.epochs for run in runs},
+            {run.name: epochs_done(run.folder)[0] for run in runs},
+        )
 
     def __enter__(self) -> Board:
         for run in self.runs:
             self._tasks[run.name] = self._progress.add_task(
                 run.name, total=run.method.epochs, note=run.state
             )
+        self._whole = self._progress.add_task('all runs', total=None, note='')
         self._progress.start()
         return self
 
@@ -75,7 +81,11 @@ class Board:
         elif run.reason:
             note = f'{run.state}: {run.reason}'
         self._update(run, note)
-        self.console.print(f'{run.name}: {note}', markup=False, soft_wrap=True)
+        if run.state in ('failed', 'stopped'):
+            self._left.end(run.name)
+        left = f' ({self._left})' if str(self._left) else ''
+        line = f'{run.name}: {note}{left}'
+        self.console.print(line, markup=False, soft_wrap=True)
 
     def tick(self) -> None:
         """Looks, now and then, how far the runs are."""
@@ -108,6 +118,8 @@ class Board:
             note = f'{note}, error {error:.2f} %'
         if run.state == 'done':
             done = run.method.epochs
+        self._left.update(run.name, done)
         task = self._tasks.get(run.name)
         if task is not None:
             self._progress.update(task, completed=done, note=note)
+            self._progress.update(self._whole, note=str(self._left))

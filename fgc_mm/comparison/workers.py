@@ -30,13 +30,19 @@ class Workers:
         threads: Threads of each process; None leaves the environment as it
             is.
         devices: GPUs by number; places take them in turn. None for none.
+        launcher: Words in front of every command, as of ``srun``.
     """
 
     def __init__(
-        self, jobs: int, threads: int | None, devices: Sequence[str] = ()
+        self,
+        jobs: int,
+        threads: int | None,
+        devices: Sequence[str] = (),
+        launcher: Sequence[str] = (),
     ) -> None:
         self.threads = threads
         self.devices = devices
+        self.launcher = launcher
         self._free = list(range(jobs))
         self._jobs: dict[str, _Job] = {}
 
@@ -56,7 +62,7 @@ class Workers:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open('a') as output:
             process = subprocess.Popen(
-                command,
+                [*self.launcher, *command],
                 env=self._environment(slot),
                 stdin=subprocess.DEVNULL,
                 stdout=output,

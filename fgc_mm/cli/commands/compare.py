@@ -39,6 +39,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -93,13 +94,14 @@ def main() -> None:
     args.work_dir.mkdir(parents=True, exist_ok=True)
     lock.take(args.work_dir)
     runs = plan(study.entries, settings)
-    devices = visible_devices()
+    launcher = shlex.split(args.launcher)
+    devices = [] if launcher else visible_devices()
     jobs = args.jobs or max(len(devices), 1)
     threads = args.threads or max((os.cpu_count() or 1) // jobs, 1)
     comparison = Comparison(
         runs, args.work_dir, published, threads, args.results, study
     )
-    comparison.run(Workers(jobs, threads, devices))
+    comparison.run(Workers(jobs, threads, devices, launcher))
     comparison.leave()
 
 
@@ -159,6 +161,13 @@ def parse_args() -> argparse.Namespace:
         '--jobs', type=int, metavar='K',
         help='runs at once; default: one per GPU, or one',
     )  # fmt: skip
+    parser.add_argument(
+        '--launcher',
+        default='',
+        metavar='WORDS',
+        help="put in front of every run's command, as in "
+        '--launcher "srun -p PARTITION -n1 --gres=gpu:1"; it chooses the GPU',
+    )
     parser.add_argument(
         '--threads', type=int, metavar='T',
         help='threads of each run; default: the cores shared out',

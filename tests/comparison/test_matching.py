@@ -58,7 +58,7 @@ def test_an_l0_loss_becomes_a_target_with_its_ramp():
     assert loss.type == 'fgc_mm.MACsTargetLoss' and loss.pruning_ratio == 0.4
     assert loss.loss_weight == {**ramp, 'end_value': 100.0}
     built = build_model(cfg).gate_losses[1]
-    assert built.pruning_ratio == 0.4
+    assert built.ratios.ends == (0.4, 0.4)
 
 
 def test_a_target_gets_the_ratio():

@@ -21,6 +21,7 @@ ALLOWED = {
     'models': {'functional', 'gates', 'sites', 'losses', 'registry'},
     'reliability': {'async_read', 'registry'},
     'engine': {
+        'figure_style',
         'functional',
         'async_read',
         'losses',

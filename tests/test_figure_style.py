@@ -3,7 +3,7 @@
 import matplotlib as mpl
 
 from fgc_mm import figure_style
-from fgc_mm.comparison.plot import plot
+from fgc_mm.comparison.plot import _styles, plot
 from fgc_mm.comparison.table import MeanStd, Row
 
 
@@ -36,3 +36,18 @@ def test_the_style_ends_with_the_figure():
     assert dict(mpl.rcParams) == before
     with figure_style.in_style():
         assert mpl.rcParams['font.size'] == 8
+
+
+def test_colours_mean_the_same_in_every_comparison():
+    ratios = [('dense', False, 0), ('FGC', True, 50), ('FPGM', False, 50),
+              ('L1', False, 40), ('FBS', True, 30)]  # fmt: skip
+    found = [
+        Row(name, 'digits', 1, dynamic, (0,),
+            {'macs/pruning_ratio': MeanStd(ratio, None)})
+        for name, dynamic, ratio in ratios
+    ]  # fmt: skip
+    dense, fgc, fpgm, l1, fbs = _styles(found)
+    assert dense == dict(color=figure_style.BLACK, marker='*')
+    assert [fgc, fbs] == [figure_style.point_style(i) for i in range(2)]
+    assert fpgm['color'] == l1['color'] == figure_style.GREY
+    assert fpgm['marker'] != l1['marker']

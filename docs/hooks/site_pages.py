@@ -60,6 +60,9 @@ FUNCTIONS = {
         'fgc_mm.losses.GateBatch',
         'fgc_mm.losses.GateLoss',
     ],
+    'Detectors and segmentors': [
+        'fgc_mm.models.GatedModelMixin',
+    ],
     'MACs': [
         'fgc_mm.models.build_macs_table',
         'fgc_mm.functional.MACsTable',

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,7 +23,7 @@ except ImportError as error:
 from fgc_mm.exit_status import BAD_INPUT, STOP_FILE, STOPPED
 
 # those of torchrun, and Slurm's SIGUSR1, which would end torchrun
-SIGNALS = 'SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1'
+SIGNALS = 'SIGTERM', 'SIGINT', 'SIGHUP', 'SIGQUIT', 'SIGUSR1'
 
 
 def run() -> int:
@@ -30,7 +31,8 @@ def run() -> int:
     logging.getLogger('torch.distributed').setLevel(logging.CRITICAL)
     logging.disable(logging.ERROR)
     if '--signals-to-handle' in get_args_parser().format_usage():
-        sys.argv.insert(1, f'--signals-to-handle={SIGNALS}')
+        known = [name for name in SIGNALS if hasattr(signal, name)]
+        sys.argv.insert(1, f'--signals-to-handle={",".join(known)}')
     with TemporaryDirectory() as folder:
         stopped = Path(folder, 'stopped')
         os.environ[STOP_FILE] = str(stopped)  # for the processes

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..figure_style import (
+    BLACK,
+    GREY,
+    MARKERS,
     PAGE_WIDTH,
     figure_bytes,
     in_style,
@@ -13,12 +16,15 @@ from ..figure_style import (
 )
 from .table import Row
 
+DENSE = '*'  # marker
+
 
 @in_style()
 def plot(rows: Sequence[Row], kind: str = 'png') -> bytes:
     """The rows as a figure.
 
-    Every method has a colour and a marker; a dynamic one is filled. Bars are
+    A dynamic method has a colour and is filled; dense networks are black
+    stars, static ones are grey, each with a marker of its own. Bars are
     sample standard deviations over the seeds.
 
     Args:
@@ -27,18 +33,20 @@ def plot(rows: Sequence[Row], kind: str = 'png') -> bytes:
     """
     figure = new_figure(PAGE_WIDTH, 4.2)
     axes = figure.subplots()
-    for number, row in enumerate(rows):
+    for row, style in zip(rows, _styles(rows)):
         macs, error = row.values['macs/mean'], row.values['error']
-        style = point_style(number)
         axes.errorbar(
             macs.mean / 1e6,
             error.mean,
             xerr=(macs.std or 0) / 1e6,
             yerr=error.std or 0,
-            **style,
-            markersize=6,
-            markerfacecolor=style['color'] if row.dynamic else 'white',
-            capsize=3,
+            color=style['color'],
+            marker=style['marker'],
+            markersize=9 if style['marker'] == DENSE else 6,
+            markerfacecolor='white' if style['color'] == GREY else None,
+            capsize=2,
+            elinewidth=0.8,
+            markeredgewidth=0.8,
             linestyle='none',
             label=row.method,
         )
@@ -48,3 +56,21 @@ def plot(rows: Sequence[Row], kind: str = 'png') -> bytes:
     if rows:
         figure.legend(loc='outside right upper')
     return figure_bytes(figure, kind)
+
+
+def _styles(rows: Sequence[Row]) -> list[dict[str, str]]:
+    """Colour and marker of each row; see :func:`plot`."""
+    styles = []
+    dynamic = static = 0
+    for row in rows:
+        ratio = row.values.get('macs/pruning_ratio')
+        if row.dynamic:
+            styles.append(point_style(dynamic))
+            dynamic += 1
+        elif ratio is not None and ratio.mean == 0:
+            styles.append(dict(color=BLACK, marker=DENSE))
+        else:
+            marker = MARKERS[(static + 1) % len(MARKERS)]
+            styles.append(dict(color=GREY, marker=marker))
+            static += 1
+    return styles

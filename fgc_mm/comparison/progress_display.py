@@ -21,6 +21,7 @@ from .report import summary
 from .results import epochs_done
 from .run import Run
 from .table import Row
+from .time_left import TimeLeft
 
 REFRESH_SECONDS = 2.0  # between two reads of the runs' logs
 HEAD = 'method', 'runs', 'error %', 'best %', 'pruned %', 'MACs'
@@ -47,12 +48,19 @@ class ProgressDisplay:
             disable=not console.is_terminal,
         )
         self._tasks: dict[str, TaskID] = {}
+        self._left = TimeLeft(
+            {run.name: run.method.epochs for run in runs},
+            {run.name: epochs_done(run.folder)[0] for run in runs},
+        )
 
     def __enter__(self) -> ProgressDisplay:
         for run in self.runs:
             self._tasks[run.name] = self._progress.add_task(
                 run.name, total=run.method.epochs, state=run.state
             )
+        self._all_runs = self._progress.add_task(
+            'all runs', total=None, state=''
+        )
         self._progress.start()
         return self
 
@@ -75,7 +83,11 @@ class ProgressDisplay:
         elif run.reason:
             text = f'{run.state}: {run.reason}'
         self._update(run, text)
-        self.console.print(f'{run.name}: {text}', markup=False, soft_wrap=True)
+        if run.state in ('failed', 'stopped'):
+            self._left.end(run.name)
+        left = f' ({self._left})' if str(self._left) else ''
+        line = f'{run.name}: {text}{left}'
+        self.console.print(line, markup=False, soft_wrap=True)
 
     def tick(self) -> None:
         """Update the progress lines every REFRESH_SECONDS."""
@@ -108,6 +120,8 @@ class ProgressDisplay:
             text = f'{text}, error {error:.2f} %'
         if run.state == 'done':
             done = run.method.epochs
+        self._left.update(run.name, done)
         task = self._tasks.get(run.name)
         if task is not None:
             self._progress.update(task, completed=done, state=text)
+            self._progress.update(self._all_runs, state=str(self._left))

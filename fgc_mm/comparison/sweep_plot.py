@@ -10,6 +10,7 @@ from ..figure_style import (
     PAGE_WIDTH,
     figure_bytes,
     in_style,
+    legend_above,
     new_figure,
     series_style,
 )
@@ -47,7 +48,7 @@ def sweep_plot(axis: Axis, rows: Sequence[Row], kind: str = 'png') -> bytes:
     axes.set_ylabel('error of the last epoch (%)')
     axes.grid(True)
     if len(axis.series) > 1:
-        axes.legend()
+        legend_above(axes)
     return figure_bytes(figure, kind)
 
 

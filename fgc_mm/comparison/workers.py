@@ -13,6 +13,8 @@ from pathlib import Path
 
 import torch
 
+LINUX = sys.platform == 'linux'
+
 
 @dataclass
 class _Job:
@@ -27,13 +29,19 @@ class Workers:
         jobs: Number of slots.
         threads: Threads of each process; None does not set a number.
         devices: Names of GPUs, which are assigned to the slots in turn.
+        launcher: Words in front of every command, as of ``srun``.
     """
 
     def __init__(
-        self, jobs: int, threads: int | None, devices: Sequence[str] = ()
+        self,
+        jobs: int,
+        threads: int | None,
+        devices: Sequence[str] = (),
+        launcher: Sequence[str] = (),
     ) -> None:
         self.threads = threads
         self.devices = devices
+        self.launcher = launcher
         self._free = list(range(jobs))
         self._jobs: dict[str, _Job] = {}
 
@@ -53,14 +61,14 @@ class Workers:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open('a') as output:
             process = subprocess.Popen(
-                command,
+                [*self.launcher, *command],
                 env=self._environment(slot),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 # Ctrl-C reaches only this process, which asks the runs to save
                 start_new_session=True,
-                preexec_fn=_end_with_parent,
+                preexec_fn=_end_with_parent if LINUX else None,
             )
         self._jobs[name] = _Job(process, slot)
 
@@ -101,5 +109,4 @@ def visible_devices() -> list[str]:
 
 def _end_with_parent() -> None:
     """Lets Linux send SIGTERM when the comparison ends, also by kill -9."""
-    if sys.platform == 'linux':
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1: PR_SET_PDEATHSIG
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1: PR_SET_PDEATHSIG

@@ -135,9 +135,7 @@ class InMemoryImages(Dataset):
         return self._images
 
 
-def _build(
-    dataset: Any, pipeline: Sequence[dict] | None
-) -> Dataset:
+def _build(dataset: Any, pipeline: Sequence[dict] | None) -> Dataset:
     """The wrapped data set, with the pipeline."""
     built = isinstance(dataset, Dataset)
     if pipeline is None:

@@ -7,6 +7,7 @@ from fgc_mm.engine.channels_last_hook import ChannelsLastHook
 from fgc_mm.engine.compile_hook import CompileHook
 from fgc_mm.engine.config_check import ConfigCheckHook
 from fgc_mm.engine.gate_lr_hook import GateLRHook
+from fgc_mm.engine.gate_statistics_hook import GateStatisticsHook
 from fgc_mm.engine.joined_groups import (
     JoinedGroupsConstructor,
     JoinedGroupsHook,
@@ -27,6 +28,7 @@ __all__ = [
     'ConfigCheckHook',
     'FGCMemoryBankHook',
     'GateLRHook',
+    'GateStatisticsHook',
     'JoinedGroupsConstructor',
     'JoinedGroupsHook',
     'LoggedValuesHook',

@@ -23,7 +23,7 @@ from fgc_mm.errors import FGCError, check_choice
 from fgc_mm.losses import CoupledBatch, FeatureGateCouplingLoss
 from fgc_mm.losses.label_neighbors import LabelNeighbors
 from fgc_mm.memory.gather import gather_tables
-from fgc_mm.models import GatedImageClassifier
+from fgc_mm.models.gate_losses_mixin import GateLossesMixin
 from fgc_mm.registry import HOOKS
 
 STATE = 'fgc_memory_banks'
@@ -227,8 +227,9 @@ def check_unwrapped(dataset: BaseDataset) -> None:
 
 def _refuse_mixing(model: BaseModel) -> None:
     augments = getattr(model.data_preprocessor, 'batch_augments', None)
-    if augments is not None:
-        kinds = [type(a).__name__ for a in augments.augments]
+    # mmdet's batch augments, which only pad and resize, have no such list
+    kinds = [type(a).__name__ for a in getattr(augments, 'augments', ())]
+    if kinds:
         raise FGCError(
             f'{" and ".join(kinds)} mixes images, but a row of the memory '
             'banks belongs to one image; remove the batch augments from '
@@ -244,11 +245,12 @@ def _coupling_losses(
         for loss in getattr(model, 'gate_losses', ())
         if isinstance(loss, FeatureGateCouplingLoss)
     }
-    if not isinstance(model, GatedImageClassifier) or not losses:
+    if not isinstance(model, GateLossesMixin) or not losses:
         raise FGCError(
             f'{type(model).__name__} has no FeatureGateCouplingLoss, but '
             'FGCMemoryBankHook is in custom_hooks; add the loss to '
-            'gate_losses of a GatedImageClassifier, or remove the hook.'
+            'gate_losses of a GatedImageClassifier or GatedModel, or remove '
+            'the hook.'
         )
     return losses
 

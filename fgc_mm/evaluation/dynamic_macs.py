@@ -58,7 +58,7 @@ class DynamicMACs(BaseMetric):
             if 'macs_table' not in sample:
                 raise FGCError(
                     'a prediction has no MACs; DynamicMACs needs a model of '
-                    'type fgc_mm.GatedImageClassifier.'
+                    'type fgc_mm.GatedImageClassifier or fgc_mm.GatedModel.'
                 )
             _refuse_merged(sample)
         table = self._table = data_samples[0]['macs_table']

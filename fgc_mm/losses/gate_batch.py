@@ -15,7 +15,8 @@ from fgc_mm.sites import GateRecord
 class GateBatch:
     """One training batch, the only argument of a gate loss.
 
-    ``GatedImageClassifier`` makes it in every step.
+    The model (:class:`GatedImageClassifier`, ``GatedModel``) makes it in
+    every step.
 
     Attributes:
         records: One per site.

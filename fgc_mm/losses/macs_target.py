@@ -74,7 +74,7 @@ class MACsTargetLoss(GateLoss):
         if table is None:
             raise FGCError(
                 'MACsTargetLoss needs the macs_table of the batch; use it in '
-                'the gate_losses of a GatedImageClassifier, which sets it.'
+                'the gate_losses of a GatedImageClassifier or GatedModel.'
             )
         opened = _open_channels(batch.records)
         if self._macs is None or self._macs.table is not table:

@@ -10,6 +10,7 @@ from fgc_mm.models.counting import build_macs_table
 from fgc_mm.models.data_preprocessor import NonBlockingDataPreprocessor
 from fgc_mm.models.gated_backbone import GatedBackbone
 from fgc_mm.models.gated_classifier import GatedImageClassifier
+from fgc_mm.models.gated_model import GatedModelMixin, build_gated_model
 from fgc_mm.models.kaiming_weights import KaimingWeights
 from fgc_mm.models.mobilenet_v1 import MobileNetV1
 
@@ -19,9 +20,11 @@ __all__ = [
     'CompactBackbone',
     'GatedBackbone',
     'GatedImageClassifier',
+    'GatedModelMixin',
     'KaimingWeights',
     'MobileNetV1',
     'NonBlockingDataPreprocessor',
+    'build_gated_model',
     'build_macs_table',
     'channel_map_backbone',
 ]

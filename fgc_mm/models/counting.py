@@ -1,6 +1,7 @@
 """The MACs table of a classifier, from one forward pass."""
 
 from collections import defaultdict
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -46,7 +47,9 @@ def build_macs_table(
         for module in gated.gates[site.key].modules()
     }
     layers = []
-    for product in run_and_record(model, image_shape):
+    with _modules_run(gated):
+        products = run_and_record(model, image_shape)
+    for product in products:
         layer = _row(product, gates, whole.get(product.name))
         if product.source == 'layer':
             layer = replace(
@@ -61,6 +64,14 @@ def build_macs_table(
         tuple(site.channels for site in sites),
         tuple(site.group_sizes for site in sites),
     )
+
+
+def _modules_run(
+    backbone: nn.Module | None,
+) -> AbstractContextManager[None]:
+    """A dynamic backbone, which runs a program, runs its modules instead."""
+    as_modules = getattr(backbone, 'as_modules', None)
+    return nullcontext() if as_modules is None else as_modules()
 
 
 def gate_macs(table: MACsTable, site: str) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
 from fgc_mm.gates import GroupedGate, build_gate
+from fgc_mm.models.record_collector import collectors_of
 from fgc_mm.registry import MODELS
 from fgc_mm.sites import (
     FoundSites,
@@ -103,7 +104,10 @@ class GatedBackbone(BaseBackbone):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """The wrapped backbone's outputs, gated."""
-        return self.forward_gated(x)[0]
+        outputs, records = self.forward_gated(x)
+        for collector in collectors_of(self):
+            collector.calls.append(records)
+        return outputs
 
     def forward_gated(
         self, x: Tensor, keep_activation: bool | None = None
@@ -385,8 +389,31 @@ def _refuse_quantized(network: nn.Module) -> None:
 
 
 def as_outputs(outputs: Any) -> Any:
-    """A backbone's outputs as a tuple, as necks and heads expect them."""
-    return (outputs,) if isinstance(outputs, Tensor) else outputs
+    """A backbone's outputs as a tuple, as necks and heads expect them.
+
+    Args:
+        outputs: A tensor, a list or tuple (timm's ``features_only``), or a
+            mapping: torchvision's ``IntermediateLayerGetter``, which has one
+            entry per map, or named outputs of Hugging Face, of which the
+            feature maps are taken, else the last map, else the pooled token.
+    """
+    if isinstance(outputs, Tensor):
+        return (outputs,)
+    if isinstance(outputs, Mapping):
+        return _features_of(outputs)
+    return tuple(outputs) if type(outputs) is list else outputs
+
+
+def _features_of(outputs: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The features among the named outputs of a network."""
+    if outputs.get('feature_maps') is not None:
+        return tuple(outputs['feature_maps'])
+    last = outputs.get('last_hidden_state')
+    if last is None:
+        return tuple(outputs.values())
+    # tokens (N, L, C) are no map, and a linear head reads one vector
+    pooled = outputs.get('pooler_output') if last.ndim == 3 else None
+    return (last if pooled is None else pooled,)
 
 
 def check_dtypes(network: nn.Module, x: Tensor, error: Exception) -> None:

@@ -3,29 +3,21 @@
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
-from math import nan
 from typing import Any
 
 import torch
 from mmengine.logging import print_log
 from mmpretrain.models.classifiers import ImageClassifier
-from mmpretrain.structures import DataSample, MultiTaskDataSample
+from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
-from fgc_mm.functional.macs import MACsTable
-from fgc_mm.functional.macs_matrix import MACsMatrices
-from fgc_mm.functional.schedule import Progress
-from fgc_mm.losses import GateBatch, GateLoss
+from fgc_mm.losses import GateBatch
 from fgc_mm.losses.distillation import DistillationLoss
 from fgc_mm.models.class_scores import class_scores, independent_labels
-from fgc_mm.models.counting import build_macs_table
-from fgc_mm.models.gated_backbone import GatedBackbone, as_outputs
-from fgc_mm.models.gradient_reach import (
-    NeckAndHead,
-    unread_layers,
-    warn_unreached,
-)
+from fgc_mm.models.gate_losses_mixin import GateLossesMixin
+from fgc_mm.models.gated_backbone import as_outputs
+from fgc_mm.models.gradient_reach import NeckAndHead, unread_layers
 from fgc_mm.models.predictions import own_memory, to_host
 from fgc_mm.models.teacher import Teacher
 from fgc_mm.registry import MODELS
@@ -33,7 +25,7 @@ from fgc_mm.sites import GateRecord, keep_ratio
 
 
 @MODELS.register_module()
-class GatedImageClassifier(ImageClassifier):
+class GatedImageClassifier(GateLossesMixin, ImageClassifier):
     """``ImageClassifier`` with gate losses and MACs per image.
 
     Args:
@@ -60,7 +52,7 @@ class GatedImageClassifier(ImageClassifier):
             scores and the head returns several.
     """
 
-    backbone: GatedBackbone
+    reserved_losses = 'cls', 'distillation'
 
     def __init__(
         self,
@@ -85,27 +77,12 @@ class GatedImageClassifier(ImageClassifier):
             train_cfg,
             data_preprocessor,
             init_cfg,
+            gate_losses=gate_losses,
         )
-        if not isinstance(self.backbone, GatedBackbone):
-            raise FGCError(
-                f'the backbone {type(self.backbone).__name__} has no gates; '
-                "wrap it: backbone=dict(type='fgc_mm.GatedBackbone', "
-                'backbone=...).'
-            )
-        self.gate_losses = nn.ModuleList(
-            MODELS.build(cfg) for cfg in gate_losses
-        )
-        _check_losses(self.gate_losses)
         self._remove_unread_gates()
-        self._first_step = True
         self.distillation: DistillationLoss | None = None
         if distillation is not None:
             self._build_distillation(**distillation)
-        self._tables: dict[tuple[int, ...], MACsTable] = {}
-        self._matrices: MACsMatrices | None = None  # of the last table
-        self._has_trained = False  # in this process
-        self.progress: Progress | None = None  # set by LossProgressHook
-        self._register_load_state_dict_pre_hook(self._refuse_unrelated)
 
     def loss(
         self, inputs: Tensor, data_samples: list[DataSample]
@@ -181,16 +158,7 @@ class GatedImageClassifier(ImageClassifier):
         samples = self.head.predict(feats, data_samples, **kwargs)
         to_host(samples)
         own_memory(samples)
-        table = self.macs_table(tuple(inputs.shape[1:]))
-        matrices = self._matrices  # another thread may replace it
-        if matrices is None or matrices.table is not table:
-            matrices = self._matrices = MACsMatrices(table)
-        opened = torch.cat([r.mask for r in records], dim=1) != 0
-        macs = matrices(opened.double())
-        macs = macs.masked_fill(_non_finite_images(records), nan).cpu()
-        if macs.isnan().any() and not self._has_trained:
-            _refuse_non_finite(records)
-        _attach_macs(samples, macs, opened.cpu(), table)
+        self._attach_macs(samples, records, tuple(inputs.shape[1:]))
         return samples, records
 
     def extract_feat(self, inputs: Tensor, stage: str = 'neck') -> Any:
@@ -202,12 +170,6 @@ class GatedImageClassifier(ImageClassifier):
                 self._apply_neck(self.backbone(inputs))
             )
         return super().extract_feat(inputs, stage)
-
-    def macs_table(self, image_shape: tuple[int, ...]) -> MACsTable:
-        """MACs of the layers for an input (3, H, W); cached."""
-        if image_shape not in self._tables:
-            self._tables[image_shape] = build_macs_table(self, image_shape)
-        return self._tables[image_shape]
 
     def train(self, mode: bool = True) -> 'GatedImageClassifier':
         """As ``nn.Module.train``."""
@@ -243,21 +205,6 @@ class GatedImageClassifier(ImageClassifier):
                 logger='current',
             )
 
-    def _check_gradients(self, losses: dict[str, Tensor]) -> None:
-        """In the first training step, warn of gates without a gradient."""
-        training = self.training and torch.is_grad_enabled()
-        if not (self._first_step and training):
-            return
-        self._first_step = False
-        names = [
-            f'loss_{x.name}' for x in self.gate_losses if not x.trains_gates
-        ]
-        gates = {
-            site.name: self.backbone.gates[site.key]
-            for site in self.backbone.sites
-        }
-        warn_unreached(gates, losses, names)
-
     def _gate_batch(
         self,
         inputs: Tensor,
@@ -266,10 +213,8 @@ class GatedImageClassifier(ImageClassifier):
         records: list[GateRecord],
     ) -> GateBatch:
         """What the gate losses see of a batch, as far as they need it."""
-        batch = GateBatch(records, data_samples, self.progress)
-        if any(loss.needs_macs for loss in self.gate_losses):
-            table = self.macs_table(tuple(inputs.shape[1:]))
-            batch = replace(batch, macs_table=table)
+        shape = tuple(inputs.shape[1:])
+        batch = self._batch_of_records(records, data_samples, shape)
         readers = [x for x in self.gate_losses if x.needs_scores]
         if readers:
             with torch.no_grad():
@@ -294,21 +239,6 @@ class GatedImageClassifier(ImageClassifier):
         self._teacher = Teacher(teacher, checkpoint)
         self._teacher.check_same_classes(self.head)
 
-    def _refuse_unrelated(
-        self, state_dict: dict, prefix: str, *_: Any
-    ) -> None:
-        """Raise an error if a checkpoint has no parameter of this model."""
-        inner = self.backbone.backbone.state_dict()
-        known = {*self.state_dict(), *(f'backbone.{key}' for key in inner)}
-        names = {k[len(prefix) :] for k in state_dict if k.startswith(prefix)}
-        if not names & known:
-            raise FGCError(
-                f'the checkpoint has {len(state_dict)} entries '
-                f'({", ".join(list(state_dict)[:2])}, ...) and none is a '
-                'parameter of this model; load a checkpoint of this config '
-                'or of the same mmpretrain model without gates.'
-            )
-
 
 def _ungated_config(
     backbone: dict | nn.Module, neck: dict | None, head: dict | None
@@ -331,58 +261,3 @@ def _ungated_config(
 
 def _is_scalar(value: Any) -> bool:
     return isinstance(value, Tensor) and value.dim() == 0
-
-
-def _non_finite_images(records: list[GateRecord]) -> Tensor:
-    """Images for which some gate's output is nan or inf; (N,) bool."""
-    # nan > 0 is false, so such a network would look pruned
-    logits = torch.cat([record.logits for record in records], dim=1)
-    return ~logits.isfinite().all(dim=1)
-
-
-def _attach_macs(
-    samples: list[DataSample], macs: Tensor, opened: Tensor, table: MACsTable
-) -> None:
-    for sample, cost, row in zip(samples, macs, opened):
-        # every data field of a multi-task sample counts as a task
-        tasks = isinstance(sample, MultiTaskDataSample)
-        kind = 'metainfo' if tasks else 'data'
-        sample.set_field(cost.clone(), 'macs', field_type=kind)
-        sample.set_field(row.clone(), 'gate_masks', field_type=kind)
-        sample.set_field(table, 'macs_table', field_type=kind)
-        # lets an evaluator check that the prediction was not changed
-        score = sample.get('pred_score', None)
-        sample.set_field(score, 'gated_score', field_type=kind)
-
-
-def _refuse_non_finite(records: list[GateRecord]) -> None:
-    for record in records:
-        if not record.logits.isfinite().all():
-            raise FGCError(
-                f'the gate of {record.site.name} outputs nan or inf, so its '
-                'channels are neither open nor closed; train with a lower '
-                'learning rate, or test another checkpoint.'
-            )
-
-
-def _check_losses(losses: nn.ModuleList) -> None:
-    for loss in losses:
-        if not isinstance(loss, GateLoss):
-            raise FGCError(
-                f'{type(loss).__name__} in gate_losses is not a gate loss, '
-                'which takes records; put it into the head, or use a loss of '
-                'fgc_mm.'
-            )
-    names = [loss.name for loss in losses]
-    for taken in ('cls', 'distillation'):
-        if taken in names:
-            raise FGCError(
-                f'a gate loss is called {taken!r}, which would overwrite '
-                f"the classifier's own loss_{taken}; give it another name=..."
-            )
-    for name in names:
-        if names.count(name) > 1:
-            raise FGCError(
-                f'{names.count(name)} gate losses are called {name!r}, but '
-                'each is logged under its name; give one of them name=...'
-            )

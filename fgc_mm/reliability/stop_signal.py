@@ -18,7 +18,9 @@ from torch.utils.data import DataLoader
 
 from fgc_mm.reliability.timeout import DEFAULT_TIMEOUT
 
-SIGNALS = signal.SIGTERM, signal.SIGUSR1
+# Windows has no SIGUSR1
+WARNING: signal.Signals | None = getattr(signal, 'SIGUSR1', None)
+SIGNALS = tuple(x for x in (signal.SIGTERM, WARNING) if x is not None)
 
 
 class StopSignal:
@@ -106,8 +108,9 @@ def keep_workers_alive(loader: DataLoader) -> None:
 
 
 def _start_worker(start: Callable[[int], None] | None, worker: int) -> None:
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    if hasattr(signal, 'sigwaitinfo'):  # not on macOS
+    if WARNING is not None:
+        signal.signal(WARNING, signal.SIG_IGN)
+    if hasattr(signal, 'sigwaitinfo'):  # neither on macOS nor on Windows
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_wait_for_parent, daemon=True).start()
     if start is not None:

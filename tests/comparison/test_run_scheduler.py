@@ -137,3 +137,12 @@ def test_gpus_in_turn(tmp_path, devices, found):
     said = [run.log.read_text().split() for run in runs]
     assert ''.join(gpu for gpu, _ in said) == found
     assert {threads for _, threads in said} == {'1'}
+
+
+def test_a_launcher_starts_every_command(tmp_path):
+    launcher = ['sh', '-c', 'echo launched; exec "$@"', 'srun']
+    run = FakeRun(tmp_path, 'run', 'echo one', 'echo two')
+    go([run], launcher=launcher)
+    assert run.state == 'done'
+    words = run.log.read_text().split()
+    assert words == ['launched', 'one', 'launched', 'two']

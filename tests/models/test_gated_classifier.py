@@ -102,7 +102,7 @@ def test_a_table_is_counted_once_per_shape(model, monkeypatch):
         counted.append(shape)
         return shape
 
-    module = 'fgc_mm.models.gated_classifier.build_macs_table'
+    module = 'fgc_mm.models.gate_losses_mixin.build_macs_table'
     monkeypatch.setattr(module, count)
     for size in (8, 8, 16, 8):
         assert model.macs_table((3, size, size)) == (3, size, size)

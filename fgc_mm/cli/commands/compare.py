@@ -39,6 +39,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -65,10 +66,11 @@ from fgc_mm.comparison.table import (
 from fgc_mm.comparison.workers import Workers, visible_devices
 from fgc_mm.errors import FGCError
 from fgc_mm.exit_status import STOPPED
+from fgc_mm.reliability.stop_signal import SIGNALS as STOP_SIGNALS
 from fgc_mm.reliability.work_dir_lock import WorkDirLock
 
 PRUNING_RATIO = 0.55
-SIGNALS = signal.SIGTERM, signal.SIGINT, signal.SIGUSR1
+SIGNALS = *STOP_SIGNALS, signal.SIGINT
 
 
 def main() -> None:
@@ -92,13 +94,14 @@ def main() -> None:
     args.work_dir.mkdir(parents=True, exist_ok=True)
     lock.acquire(args.work_dir)
     runs = plan(study.entries, settings)
-    devices = visible_devices()
+    launcher = shlex.split(args.launcher)
+    devices = [] if launcher else visible_devices()
     jobs = args.jobs or max(len(devices), 1)
     threads = args.threads or max((os.cpu_count() or 1) // jobs, 1)
     comparison = Comparison(
         runs, args.work_dir, published, threads, args.results, study
     )
-    comparison.run(Workers(jobs, threads, devices))
+    comparison.run(Workers(jobs, threads, devices, launcher))
     comparison.report_and_exit()
 
 
@@ -158,6 +161,13 @@ def parse_args() -> argparse.Namespace:
         '--jobs', type=int, metavar='K',
         help='runs at once; default: one per GPU, or one',
     )  # fmt: skip
+    parser.add_argument(
+        '--launcher',
+        default='',
+        metavar='WORDS',
+        help="put in front of every run's command, as in "
+        '--launcher "srun -p PARTITION -n1 --gres=gpu:1"; it chooses the GPU',
+    )
     parser.add_argument(
         '--threads', type=int, metavar='T',
         help='threads of each run; default: the cores shared out',

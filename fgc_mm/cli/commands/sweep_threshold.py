@@ -117,6 +117,7 @@ def draw(rows: list[dict[str, float]], kind: str = 'png') -> bytes:
     macs = [row['macs'] / 1e6 for row in rows]
     accuracy = [row['accuracy'] for row in rows]
     axes.plot(macs, accuracy, **series_style(0))
+    axes.margins(0.1)  # the labels of the outer points stay inside
     for row, x, y in zip(rows, macs, accuracy):
         axes.annotate(
             f'{row["threshold"]:g}', (x, y), (3, -9),

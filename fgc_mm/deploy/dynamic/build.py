@@ -1,4 +1,4 @@
-"""From a gated classifier to one with a lower latency."""
+"""From a gated classifier or backbone to one with a lower latency."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import copy
 import functools
 import warnings
 from collections.abc import Sequence
+from typing import overload
 
 import torch
 from torch import Tensor, nn
@@ -32,12 +33,30 @@ from fgc_mm.runtime.library import load_library
 BACKENDS = ('auto', 'kernel', 'torch')
 
 
+@overload
 def to_dynamic(
     model: GatedImageClassifier,
     images: Tensor | None = None,
     plan: DynamicPlan | None = None,
     backend: str = 'auto',
-) -> nn.Module:
+) -> DynamicImageClassifier: ...
+
+
+@overload
+def to_dynamic(
+    model: GatedBackbone,
+    images: Tensor | None = None,
+    plan: DynamicPlan | None = None,
+    backend: str = 'auto',
+) -> DynamicBackbone: ...
+
+
+def to_dynamic(
+    model: GatedImageClassifier | GatedBackbone,
+    images: Tensor | None = None,
+    plan: DynamicPlan | None = None,
+    backend: str = 'auto',
+) -> DynamicImageClassifier | DynamicBackbone:
     """A copy of a model that computes only the open channels of an image.
 
     The network is captured as a graph (:mod:`fgc_mm.deploy.graph`), norms
@@ -48,7 +67,10 @@ def to_dynamic(
     masked model before it is returned.
 
     Args:
-        model: In any mode; it is not changed.
+        model: A classifier, or a gated backbone alone (then the result
+            returns features), as of a detector: ``detector.backbone =
+            to_dynamic(detector.backbone, images)``. In any mode; it is not
+            changed.
         images: (N, 3, H, W) a few real images, as the model takes them
             (after the data preprocessor).
         plan: Result of an earlier calibration (``plan`` of the returned
@@ -58,12 +80,12 @@ def to_dynamic(
             warning.
 
     Returns:
-        A :class:`DynamicImageClassifier`, in evaluation, with
-        ``dynamic_report()`` and ``plan``.
+        A :class:`DynamicImageClassifier`, or a :class:`DynamicBackbone`, in
+        evaluation, with ``dynamic_report()`` and ``plan``.
 
     Raises:
         FGCError: A model without gates, neither images nor plan, a plan of
-            another model, or logits that differ from the masked model's.
+            another model, or outputs that differ from the masked model's.
 
     Example:
         >>> from torch import nn
@@ -92,22 +114,23 @@ def to_dynamic(
     eval_copy = copy_network(model).train(False)
     reference = Reference(eval_copy, images)
     dynamic = _build(model, eval_copy, compiled)
+    backbone = _dynamic_backbone(dynamic)
     own = copy.deepcopy(plan)
     if own is None:
         own = DynamicPlan(_shape_of(images), torch.get_num_threads(), '')
-    dynamic.plan = own
+    backbone.plan = own
     own.backend = 'kernel' if compiled else 'torch'
     why = _reason_for_modules(dynamic, reference, images[:1])
     if why:
-        use_modules(dynamic, why)
+        use_modules(backbone, why)
     elif plan is None:
-        calibrate(dynamic, images)
+        calibrate(backbone, images)
     else:
-        apply_plan(dynamic, own, images[:1])
+        apply_plan(backbone, own, images[:1])
     reference.verify(dynamic)
-    program = dynamic.backbone.program_of(images[:1])
-    dynamic.build = getattr(program, 'build', '')
-    dynamic._seen_shapes.clear()
+    program = backbone.program_of(images[:1])
+    backbone.build = getattr(program, 'build', '')
+    backbone._seen_shapes.clear()
     return dynamic
 
 
@@ -150,11 +173,18 @@ def _warn_once(problem: str) -> None:
 def _check(
     model: nn.Module, images: Tensor | None, plan: DynamicPlan | None
 ) -> None:
-    gated = getattr(model, 'backbone', None)
+    alone = isinstance(model, GatedBackbone)
+    gated = model if alone else getattr(model, 'backbone', None)
     if not isinstance(gated, GatedBackbone):
         raise FGCError(
             f'{type(model).__name__} has no gates, so there is nothing to '
-            'skip; give a fgc_mm.GatedImageClassifier.'
+            'skip; give a fgc_mm.GatedImageClassifier or GatedBackbone.'
+        )
+    if not alone and not isinstance(model, GatedImageClassifier):
+        raise FGCError(
+            f'{type(model).__name__} is no classifier, and only classifiers '
+            'are made dynamic as a whole; make its backbone dynamic: '
+            'model.backbone = to_dynamic(model.backbone, images).'
         )
     if isinstance(gated, DynamicBackbone):
         raise FGCError(
@@ -191,11 +221,13 @@ def _noise(shape: Sequence[int]) -> Tensor:
 
 
 def _build(
-    model: GatedImageClassifier,
-    eval_copy: GatedImageClassifier,
+    model: GatedImageClassifier | GatedBackbone,
+    eval_copy: GatedImageClassifier | GatedBackbone,
     compiled: bool,
-) -> DynamicImageClassifier:
+) -> DynamicImageClassifier | DynamicBackbone:
     """Build it from a copy of the model, which it takes over."""
+    if isinstance(eval_copy, GatedBackbone):
+        return DynamicBackbone(eval_copy, compiled).requires_grad_(False)
     return DynamicImageClassifier(
         model,
         DynamicBackbone(eval_copy.backbone, compiled),
@@ -205,23 +237,34 @@ def _build(
     )
 
 
+def _dynamic_backbone(
+    dynamic: DynamicImageClassifier | DynamicBackbone,
+) -> DynamicBackbone:
+    if isinstance(dynamic, DynamicBackbone):
+        return dynamic
+    backbone = dynamic.backbone
+    assert isinstance(backbone, DynamicBackbone)
+    return backbone
+
+
 def _reason_for_modules(
-    dynamic: DynamicImageClassifier, reference: Reference, image: Tensor
+    dynamic: DynamicImageClassifier | DynamicBackbone,
+    reference: Reference,
+    image: Tensor,
 ) -> str:
     """Why the network's own modules must run; '' if a program can run."""
     if image.dtype != torch.float32:
         return f'programs compute in float32, and the model in {image.dtype}'
-    program = dynamic.backbone.program(image)
+    program = _dynamic_backbone(dynamic).program(image)
     if isinstance(program, str):
         return program
     return reference.problem_of_programs(dynamic)
 
 
 def apply_plan(
-    dynamic: DynamicImageClassifier, plan: DynamicPlan, image: Tensor
+    backbone: DynamicBackbone, plan: DynamicPlan, image: Tensor
 ) -> None:
     """Apply a stored plan, except for what this model cannot do."""
-    backbone = dynamic.backbone
     backbone.batch, backbone.executor = plan.batch, plan.executor
     backbone.set_single_threaded(plan.alone)
     backbone.dense = {
@@ -234,7 +277,7 @@ def apply_plan(
     }
     program = backbone.program(image)
     if isinstance(program, str):
-        use_modules(dynamic, program)
+        use_modules(backbone, program)
         return
     backbone.dense.update(program.why_dense)
     for name, why in backbone.dense.items():
@@ -243,10 +286,10 @@ def apply_plan(
 
 
 def _masked_on_accelerator(
-    model: GatedImageClassifier,
+    model: GatedImageClassifier | GatedBackbone,
     images: Tensor | None,
     plan: DynamicPlan | None,
-) -> DynamicImageClassifier:
+) -> DynamicImageClassifier | DynamicBackbone:
     """The masked model on an accelerator, with a report that says why."""
     device = next(model.parameters()).device
     if images is None:
@@ -255,13 +298,14 @@ def _masked_on_accelerator(
     else:
         shape = _shape_of(images)
     dynamic = _build(model, copy_network(model).train(False), False)
-    dynamic.backbone.executor = MODULES
+    backbone = _dynamic_backbone(dynamic)
+    backbone.executor = MODULES
     why = f'the model is on {device}: channels are skipped on the CPU only'
-    dynamic.plan = DynamicPlan(
+    backbone.plan = DynamicPlan(
         shape,
         torch.get_num_threads(),
         'none',
-        {site.name: SiteReport(DENSE, why) for site in model.backbone.sites},
+        {site.name: SiteReport(DENSE, why) for site in backbone.sites},
         executor=MODULES,
         executor_why=why,
     )

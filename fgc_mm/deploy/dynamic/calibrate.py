@@ -35,22 +35,22 @@ MARGIN = 0.98
 SKIPPING, MASKED, PLAIN = 'skipping', 'masked', 'plain'
 
 
-def calibrate(dynamic: Any, images: Tensor) -> None:
+def calibrate(backbone: Any, images: Tensor) -> None:
     """Choose sites, threads and the handling of batches; fill in the plan.
 
     Args:
-        dynamic: The dynamic model; ``backbone.dense`` has the sites that
+        backbone: The dynamic backbone; its ``dense`` has the sites that
             cannot be dynamic. Its ``plan`` is filled in.
         images: (N, 3, H, W).
     """
     images = images[:MAX_IMAGES]
     singles = images.split(1)
-    plan, backbone = dynamic.plan, dynamic.backbone
+    plan = backbone.plan
     with torch.no_grad():
         variants: dict[str, ExecutableProgram] = {}
         for name, program in _variants(backbone, singles[0]).items():
             if isinstance(program, str):
-                use_modules(dynamic, program)
+                use_modules(backbone, program)
                 return
             variants[name] = program
         plan.alone = _choose_single_threaded(backbone, singles)
@@ -59,7 +59,7 @@ def calibrate(dynamic: Any, images: Tensor) -> None:
         _check_whole_network(backbone, plan.sites, singles)
         chosen = backbone.program(singles[0])
         if isinstance(chosen, str):
-            use_modules(dynamic, chosen)
+            use_modules(backbone, chosen)
             return
         _choose_executor(backbone, plan, singles)
         if len(images) > 1 and _skips(backbone):
@@ -68,12 +68,12 @@ def calibrate(dynamic: Any, images: Tensor) -> None:
             plan.batch = backbone.batch = BATCH if together else LOOP
 
 
-def use_modules(dynamic: Any, why: str) -> None:
+def use_modules(backbone: Any, why: str) -> None:
     """Switch to the network's own modules, masked, and record why."""
-    dynamic.plan.executor = dynamic.backbone.executor = MODULES
-    dynamic.plan.executor_why = why
-    dynamic.plan.sites = {
-        site.name: SiteReport(DENSE, why) for site in dynamic.backbone.sites
+    backbone.plan.executor = backbone.executor = MODULES
+    backbone.plan.executor_why = why
+    backbone.plan.sites = {
+        site.name: SiteReport(DENSE, why) for site in backbone.sites
     }
 
 

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,12 +23,18 @@ from fgc_mm.deploy.comparing import (
     differs_by_rounding,
     flatten_tensors,
 )
-from fgc_mm.deploy.dynamic.dynamic_plan import LOOP, PROGRAM, DynamicPlan
+from fgc_mm.deploy.dynamic.dynamic_plan import (
+    LOOP,
+    MODULES,
+    PROGRAM,
+    DynamicPlan,
+)
 from fgc_mm.deploy.dynamic.programs import (
     ExecutableProgram,
     program_of_graph,
     records_of,
 )
+from fgc_mm.deploy.dynamic.report import dynamic_report
 from fgc_mm.deploy.dynamic.tracing import refuse_scripting, refuse_tracing
 from fgc_mm.deploy.graph.capture import CannotCapture
 from fgc_mm.deploy.graph.lower import CannotLower
@@ -30,16 +43,9 @@ from fgc_mm.errors import FGCError
 from fgc_mm.functional.macs import MACsTable
 from fgc_mm.models import GatedBackbone, GatedImageClassifier
 from fgc_mm.models.gated_backbone import as_outputs
+from fgc_mm.models.record_collector import collectors_of
 from fgc_mm.sites import GateRecord
 
-REPORT_FIELDS = (
-    'backend',
-    'threads',
-    'image_shape',
-    'batch',
-    'executor',
-    'executor_why',
-)
 MAX_PROGRAMS = 8  # for different image sizes and choices of sites
 # one thread at a time captures and compiles a network
 BUILD_LOCK = threading.Lock()
@@ -48,8 +54,10 @@ BUILD_LOCK = threading.Lock()
 class DynamicBackbone(GatedBackbone):
     """A gated backbone in evaluation whose sites skip closed channels.
 
-    Its modules are those of the masked backbone, hooks included; for every
-    image size a program is made from them, which runs instead.
+    Made by :func:`fgc_mm.deploy.to_dynamic`, alone or in a
+    :class:`DynamicImageClassifier`. Its modules are those of the masked
+    backbone, hooks included; for every image size a program is made from
+    them, which runs instead.
 
     Args:
         gated: The masked backbone, whose modules are taken over.
@@ -62,6 +70,8 @@ class DynamicBackbone(GatedBackbone):
         dense: Sites that compute all channels, and why.
         single_threaded: See :meth:`set_single_threaded`.
         following: Modules that usually run after it, captured in one pass.
+        plan: How every site is executed.
+        build: Of the kernel, if it is used.
     """
 
     def __init__(self, gated: GatedBackbone, kernel: bool = False) -> None:
@@ -77,6 +87,9 @@ class DynamicBackbone(GatedBackbone):
         self.dense: dict[str, str] = {}
         self.single_threaded: set[str] = set()
         self.following: tuple[nn.Module, ...] = ()
+        self.plan: DynamicPlan | None = None
+        self.build = ''
+        self._seen_shapes: set[tuple[int, ...]] = set()
         self._captured: dict[tuple, CapturedNetwork | str] = {}
         self._programs: dict[tuple, ExecutableProgram | str] = {}
         self._register_load_state_dict_pre_hook(self._clear_programs)
@@ -91,9 +104,11 @@ class DynamicBackbone(GatedBackbone):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """The wrapped backbone's outputs, gated."""
         refuse_tracing(x)
+        if isinstance(x, Tensor):
+            self._seen_shapes.add(tuple(x.shape[1:]))
         program = self.program_of(x)
-        if program is None:
-            return self.forward_gated(x)[0]
+        if program is None or collectors_of(self):
+            return super().forward(x)
         return program.run(x, decisions=False)[0]
 
     @torch.no_grad()
@@ -253,6 +268,19 @@ class DynamicBackbone(GatedBackbone):
         program = self.program(x if count == 1 else x[:1], following)
         return None if isinstance(program, str) else program
 
+    @contextmanager
+    def as_modules(self) -> Iterator[None]:
+        """Run the network's own modules, as for counting their MACs."""
+        executor, self.executor = self.executor, MODULES
+        try:
+            yield
+        finally:
+            self.executor = executor
+
+    def dynamic_report(self) -> dict[str, Any]:
+        """As :meth:`DynamicImageClassifier.dynamic_report`."""
+        return dynamic_report(self.plan, self.build, self._seen_shapes)
+
     def _clear_programs(self, *_: Any) -> None:
         """Drop graphs and programs made from the weights."""
         self._captured.clear()
@@ -329,9 +357,6 @@ class DynamicImageClassifier(GatedImageClassifier):
             data_preprocessor=data_preprocessor,
         )
         self._source = [source]  # in a list: not registered as a submodule
-        self.plan: DynamicPlan | None = None
-        self.build = ''
-        self._seen_shapes: set[tuple[int, ...]] = set()
         for module in self.modules():  # programs depend on all weights
             if module is not backbone:
                 module._register_load_state_dict_pre_hook(
@@ -339,6 +364,11 @@ class DynamicImageClassifier(GatedImageClassifier):
                 )
         self.eval().requires_grad_(False)
         backbone.following = self._following_modules()
+
+    @property
+    def plan(self) -> DynamicPlan | None:
+        """How every site is executed."""
+        return self.backbone.plan
 
     def _remove_unread_gates(self) -> None:
         """Do nothing: the source has left them out already."""
@@ -363,7 +393,7 @@ class DynamicImageClassifier(GatedImageClassifier):
         refuse_tracing(inputs)
         program = None
         if isinstance(inputs, Tensor):
-            self._seen_shapes.add(tuple(inputs.shape[1:]))
+            self.backbone._seen_shapes.add(tuple(inputs.shape[1:]))
             if mode == 'tensor':
                 program = self.program(inputs)
         if program is None:
@@ -401,33 +431,7 @@ class DynamicImageClassifier(GatedImageClassifier):
             see :class:`DynamicPlan`; ``build`` of the kernel, if it is used;
             ``notes``, differences from the calibration.
         """
-        if self.plan is None:
-            return {'sites': {}, 'notes': ['there is no plan yet']}
-        report = {name: getattr(self.plan, name) for name in REPORT_FIELDS}
-        report['batch_ms'] = dict(self.plan.batch_ms)
-        if self.plan.backend == 'kernel':
-            report['build'] = self.build
-        report['sites'] = {
-            name: dict(vars(site)) for name, site in self.plan.sites.items()
-        }
-        report['notes'] = self._notes(self.plan)
-        return report
-
-    def _notes(self, plan: DynamicPlan) -> list[str]:
-        notes = []
-        for shape in sorted(self._seen_shapes - {tuple(plan.image_shape)}):
-            notes.append(
-                f'images of size {"x".join(map(str, shape))} were not in the '
-                'calibration: results are correct, but whether skipping is '
-                'faster was measured at '
-                f'{"x".join(map(str, plan.image_shape))}.'
-            )
-        if torch.get_num_threads() != plan.threads:
-            notes.append(
-                f'{torch.get_num_threads()} threads are used, but the '
-                f'calibration used {plan.threads}.'
-            )
-        return notes
+        return self.backbone.dynamic_report()
 
 
 def _refuse_training(mode: bool) -> None:

@@ -21,11 +21,13 @@ from fgc_mm.deploy.dynamic.constant_masks import (
     every_other,
     last_only,
 )
+from fgc_mm.deploy.dynamic.programs import ExecutableProgram
 from fgc_mm.deploy.graph.interpreter import interpret
 from fgc_mm.errors import FGCError
-from fgc_mm.models import GatedImageClassifier
+from fgc_mm.models import GatedBackbone, GatedImageClassifier
 from fgc_mm.sites import GateRecord
 
+Masked = GatedImageClassifier | GatedBackbone
 # Output tensors of a model for some images, and its gate records.
 ModelOutput = tuple[list[Tensor], list[GateRecord]]
 
@@ -34,13 +36,14 @@ class Reference:
     """Outputs of the masked model for some images, to compare with.
 
     Args:
-        model: The masked model, in evaluation; it is not changed.
+        model: The masked classifier or backbone, in evaluation; it is not
+            changed.
         images: (N, 3, H, W).
         max_images: Maximum number of images used.
     """
 
     def __init__(
-        self, model: GatedImageClassifier, images: Tensor, max_images: int = 4
+        self, model: Masked, images: Tensor, max_images: int = 4
     ) -> None:
         self._masked = model
         self._images = images[:max_images].split(1)
@@ -96,13 +99,13 @@ class Reference:
         graph runs in its interpreter, where channels that are not computed
         are nan.
         """
-        program = dynamic.program(self._images[0])
+        program = _whole_program(dynamic, self._images[0])
         if program is None:
             return ''
+        sites = _backbone_of(dynamic).sites
         for mask_pattern, image, want in self._constant_mask_outputs():
             masks = [
-                mask_pattern(site.channels)[None].float()
-                for site in dynamic.backbone.sites
+                mask_pattern(site.channels)[None].float() for site in sites
             ]
             values = interpret(program.graph, image, masks)
             got = [values[node] for node in program.graph.outputs]
@@ -116,15 +119,24 @@ class Reference:
     ) -> Iterator[tuple[MaskPattern, Tensor, list[Tensor]]]:
         image = self._images[0]
         for mask_pattern in (every_other, last_only, all_closed):
-            with constant_masks(self._masked.backbone, mask_pattern):
+            with constant_masks(_backbone_of(self._masked), mask_pattern):
                 want = _logits_if_any(self._masked, image)
             if want is not None:
                 yield mask_pattern, image, want
 
 
-def _logits_if_any(
-    model: GatedImageClassifier, images: Tensor
-) -> list[Tensor] | None:
+def _backbone_of(model: Masked) -> GatedBackbone:
+    return model if isinstance(model, GatedBackbone) else model.backbone
+
+
+def _whole_program(dynamic: Any, image: Tensor) -> ExecutableProgram | None:
+    """The program that a call of the model runs, if there is one."""
+    if isinstance(dynamic, GatedBackbone):
+        return dynamic.program_of(image)
+    return dynamic.program(image)
+
+
+def _logits_if_any(model: Masked, images: Tensor) -> list[Tensor] | None:
     """``None`` if the masked model fails or its outputs are not finite."""
     try:
         logits = _run_model(model, images)[0]
@@ -153,7 +165,10 @@ def _error_line(error: Exception) -> str:
 
 
 @torch.no_grad()
-def _run_model(model: GatedImageClassifier, images: Tensor) -> ModelOutput:
+def _run_model(model: Masked, images: Tensor) -> ModelOutput:
+    if isinstance(model, GatedBackbone):
+        outputs, records = model.forward_gated(images)
+        return flatten_tensors(outputs), records
     feats, records = model._extract_gated(images)
     scores = model.head(feats) if model.with_head else feats
     return flatten_tensors(scores), records

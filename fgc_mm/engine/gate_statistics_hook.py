@@ -1,0 +1,163 @@
+"""Per-site scalars and histograms for TensorBoard, W&B and other backends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from mmengine.dist import all_reduce, is_main_process
+from mmengine.hooks import Hook, LoggerHook
+from mmengine.runner import Runner
+from torch import Tensor
+
+from fgc_mm.engine.gate_histograms import add_histograms
+from fgc_mm.errors import FGCError
+from fgc_mm.functional.macs import MACsTable
+from fgc_mm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class GateStatisticsHook(Hook):
+    """Logs what the gates of each site did in a validation or test.
+
+    Through MMEngine's ``Visualizer``, so in every backend of the config
+    (``vis_backends=[dict(type='TensorboardVisBackend')]``). Scalars of each
+    site: ``gates/keep_ratio/SITE``, the fraction of channels that are open;
+    ``gates/never_open/SITE`` and ``gates/always_open/SITE``, the fraction of
+    channels that no image opens, and that all images open. Histogram of each
+    site: ``gates/firing_rate/SITE``, of the fraction of images that open a
+    channel, over the channels. TensorBoard and W&B get histograms, other
+    backends one picture of all.
+
+    The numbers are of the predictions that the evaluator gets, so the model
+    must be a ``GatedImageClassifier`` or a ``GatedModel``. The names begin
+    with ``test/`` in a test.
+
+    Args:
+        histograms: Whether histograms are logged as well.
+        interval: Validations from one log to the next.
+
+    Raises:
+        FGCError: ``interval`` is not positive, or predictions have no gate
+            masks.
+    """
+
+    priority = 'BELOW_NORMAL'
+
+    def __init__(self, histograms: bool = True, interval: int = 1) -> None:
+        if not (isinstance(interval, int) and interval > 0):
+            raise FGCError(
+                f'interval={interval!r} of GateStatisticsHook is no number '
+                'of validations; give a whole number from 1 on.'
+            )
+        self.histograms = histograms
+        self.interval = interval
+        self._validations = 0
+        self._reset()
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Start to count."""
+        self._reset()
+
+    def before_test_epoch(self, runner: Runner) -> None:
+        """Start to count."""
+        self._reset()
+
+    def after_val_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Sequence[Any] | None = None,
+    ) -> None:
+        """Count the open channels of a batch."""
+        if self._validations % self.interval == 0:
+            self._count(outputs or ())
+
+    def after_test_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Sequence[Any] | None = None,
+    ) -> None:
+        """Count the open channels of a batch."""
+        self._count(outputs or ())
+
+    def after_val_epoch(
+        self, runner: Runner, metrics: dict[str, float] | None = None
+    ) -> None:
+        """Log the statistics of the validation set."""
+        self._validations += 1
+        self._log(runner, '')
+
+    def after_test_epoch(
+        self, runner: Runner, metrics: dict[str, float] | None = None
+    ) -> None:
+        """Log the statistics of the test set."""
+        self._log(runner, 'test/')
+
+    def _reset(self) -> None:
+        self._table: MACsTable | None = None
+        self._opened: Tensor | None = None  # images that open each channel
+        self._images = 0
+
+    def _count(self, samples: Sequence[Any]) -> None:
+        for sample in samples:
+            masks = sample.get('gate_masks', None)
+            if masks is None:
+                raise FGCError(
+                    'a prediction has no gate_masks, which GateStatisticsHook '
+                    'logs; use a model of type fgc_mm.GatedImageClassifier or '
+                    'fgc_mm.GatedModel, or remove the hook.'
+                )
+            if self._opened is None:
+                self._table = sample.get('macs_table')
+                self._opened = torch.zeros(len(masks), dtype=torch.float64)
+            self._opened += masks
+            self._images += 1
+
+    def _log(self, runner: Runner, prefix: str) -> None:
+        if self._opened is None or self._table is None:
+            return
+        device = next(runner.model.parameters()).device
+        # float32 has whole numbers up to 16 million
+        total = torch.cat([self._opened, torch.tensor([self._images])])
+        total = total.float().to(device)
+        all_reduce(total)
+        rates = _by_site(total[:-1].cpu() / total[-1].cpu(), self._table)
+        self._reset()
+        if not is_main_process():
+            return
+        step = _step(runner)
+        runner.visualizer.add_scalars(_scalars(rates, prefix), step=step)
+        if self.histograms:
+            name = f'{prefix}gates/firing_rate'
+            add_histograms(runner.visualizer, name, rates, step)
+
+
+def _by_site(rates: Tensor, table: MACsTable) -> dict[str, Tensor]:
+    """The firing rates (C,) of each site."""
+    return dict(zip(table.sites, rates.split(table.channels), strict=True))
+
+
+def _scalars(rates: Mapping[str, Tensor], prefix: str) -> dict[str, float]:
+    scalars = {}
+    for site, rate in rates.items():
+        for name, value in (
+            ('keep_ratio', rate.mean()),
+            ('never_open', (rate == 0).float().mean()),
+            ('always_open', (rate == 1).float().mean()),
+        ):
+            scalars[f'{prefix}gates/{name}/{site}'] = value.item()
+    return scalars
+
+
+def _step(runner: Runner) -> int:
+    """The step at which the ``LoggerHook`` logs validations."""
+    if runner._train_loop is None or isinstance(runner._train_loop, dict):
+        return 0  # a test alone
+    loggers = [x for x in runner.hooks if isinstance(x, LoggerHook)]
+    by_epoch = all(logger.log_metric_by_epoch for logger in loggers)
+    return runner.epoch if by_epoch else runner.iter

@@ -1,0 +1,163 @@
+"""What every model with a gated backbone has: gate losses and MACs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.model import BaseModel
+from mmengine.structures import BaseDataElement
+from torch import Tensor, nn
+
+from fgc_mm.errors import FGCError
+from fgc_mm.functional.macs import MACsTable
+from fgc_mm.functional.macs_matrix import MACsMatrices
+from fgc_mm.functional.schedule import Progress
+from fgc_mm.losses import GateBatch, GateLoss
+from fgc_mm.models.counting import build_macs_table
+from fgc_mm.models.gated_backbone import GatedBackbone
+from fgc_mm.models.gradient_reach import warn_unreached
+from fgc_mm.models.image_macs import (
+    attach_macs,
+    image_macs,
+    refuse_non_finite,
+)
+from fgc_mm.registry import MODELS
+from fgc_mm.sites import GateRecord
+
+
+class GateLossesMixin(BaseModel):
+    """Gate losses and MACs per image for an MMEngine model.
+
+    A base class in front of the model's own; the model's ``__init__`` builds
+    ``self.backbone``.
+
+    Args:
+        *args: Of the model.
+        gate_losses: Configs of the gate losses; each is logged as
+            ``loss_<name>``.
+        **kwargs: Of the model.
+
+    Raises:
+        FGCError: The backbone is not gated, a gate loss is none, two have
+            the same name, or later a checkpoint has no parameter of this
+            model.
+    """
+
+    backbone: GatedBackbone
+    # names of losses that the model itself has
+    reserved_losses: tuple[str, ...] = ()
+
+    def __init__(
+        self, *args: Any, gate_losses: Sequence[dict] = (), **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        backbone = getattr(self, 'backbone', None)
+        if not isinstance(backbone, GatedBackbone):
+            raise FGCError(
+                f'the backbone {type(backbone).__name__} has no gates; '
+                "wrap it: backbone=dict(type='fgc_mm.GatedBackbone', "
+                'backbone=...).'
+            )
+        self.gate_losses = nn.ModuleList(
+            MODELS.build(cfg) for cfg in gate_losses
+        )
+        _check_losses(self.gate_losses, self.reserved_losses)
+        self._first_step = True
+        self._tables: dict[tuple[int, ...], MACsTable] = {}
+        self._matrices: MACsMatrices | None = None  # of the last table
+        self._has_trained = False  # in this process
+        self.progress: Progress | None = None  # set by LossProgressHook
+        self._register_load_state_dict_pre_hook(self._refuse_unrelated)
+
+    def macs_table(self, image_shape: tuple[int, ...]) -> MACsTable:
+        """MACs of the layers for an input (3, H, W); cached."""
+        if image_shape not in self._tables:
+            self._tables[image_shape] = build_macs_table(self, image_shape)
+        return self._tables[image_shape]
+
+    def _batch_of_records(
+        self,
+        records: Sequence[GateRecord],
+        data_samples: Sequence[Any] | None,
+        image_shape: tuple[int, ...],
+    ) -> GateBatch:
+        """The gate losses' argument, with the MACs table if one needs it."""
+        needed = any(loss.needs_macs for loss in self.gate_losses)
+        table = self.macs_table(image_shape) if needed else None
+        return GateBatch(records, data_samples, self.progress, table)
+
+    def _attach_macs(
+        self,
+        samples: Sequence[BaseDataElement],
+        records: Sequence[GateRecord],
+        image_shape: tuple[int, ...],
+    ) -> None:
+        """Add each image's MACs and open channels to its prediction.
+
+        Raises:
+            FGCError: A gate's output is nan or inf, and the model was not
+                trained in this process.
+        """
+        table = self.macs_table(image_shape)
+        matrices = self._matrices  # another thread may replace it
+        if matrices is None or matrices.table is not table:
+            matrices = self._matrices = MACsMatrices(table)
+        macs, opened = image_macs(records, matrices)
+        if macs.isnan().any() and not self._has_trained:
+            refuse_non_finite(records)
+        attach_macs(samples, macs, opened, table)
+
+    def _check_gradients(self, losses: dict[str, Tensor]) -> None:
+        """In the first training step, warn of gates without a gradient."""
+        training = self.training and torch.is_grad_enabled()
+        if not (self._first_step and training):
+            return
+        self._first_step = False
+        names = [
+            f'loss_{x.name}' for x in self.gate_losses if not x.trains_gates
+        ]
+        gates = {
+            site.name: self.backbone.gates[site.key]
+            for site in self.backbone.sites
+        }
+        warn_unreached(gates, losses, names)
+
+    def _refuse_unrelated(
+        self, state_dict: dict, prefix: str, *_: Any
+    ) -> None:
+        """Raise an error if a checkpoint has no parameter of this model."""
+        inner = self.backbone.backbone.state_dict()
+        known = {*self.state_dict(), *(f'backbone.{key}' for key in inner)}
+        names = {k[len(prefix) :] for k in state_dict if k.startswith(prefix)}
+        if not names & known:
+            raise FGCError(
+                f'the checkpoint has {len(state_dict)} entries '
+                f'({", ".join(list(state_dict)[:2])}, ...) and none is a '
+                'parameter of this model; load a checkpoint of this config '
+                'or of the same model without gates.'
+            )
+
+
+def _check_losses(losses: nn.ModuleList, reserved: Sequence[str]) -> None:
+    for loss in losses:
+        if not isinstance(loss, GateLoss):
+            raise FGCError(
+                f'{type(loss).__name__} in gate_losses is not a gate loss, '
+                'which takes records; put it into the head, or use a loss of '
+                'fgc_mm.'
+            )
+    names = [loss.name for loss in losses]
+    for taken in reserved:
+        if taken in names:
+            raise FGCError(
+                f'a gate loss is called {taken!r}, which would overwrite '
+                f"the model's own loss_{taken}; give it another name=..."
+            )
+    for name in names:
+        if names.count(name) > 1:
+            raise FGCError(
+                f'{names.count(name)} gate losses are called {name!r}, but '
+                'each is logged under its name; give one of them name=...'
+            )

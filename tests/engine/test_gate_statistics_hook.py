@@ -1,0 +1,114 @@
+"""Per-site scalars and histograms in MMEngine's backends."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from mmengine.visualization import Visualizer
+from PIL import Image
+
+from fgc_mm.engine.gate_histograms import add_histograms
+from fgc_mm.engine.gate_statistics_hook import GateStatisticsHook
+from fgc_mm.errors import FGCError
+
+
+@pytest.fixture(scope='module')
+def run(digits, tmp_path_factory):
+    """Two epochs, validated, with the local backend."""
+    folder = tmp_path_factory.mktemp('statistics')
+    cfg = digits.tiny_config(
+        folder, validate=True,
+        **{'train_cfg.val_interval': 1,
+           'val_dataloader.dataset.indices': 20,
+           'val_dataloader.batch_size': 8},
+    )  # fmt: skip
+    cfg.custom_hooks.append(dict(type='fgc_mm.GateStatisticsHook'))
+    runner = digits.start(cfg)
+    runner.train()
+    (data,) = folder.glob('*/vis_data')
+    lines = (data / 'scalars.json').read_text().splitlines()
+    runner.lines = [json.loads(line) for line in lines]
+    runner.pictures = sorted((data / 'vis_image').iterdir())
+    return runner
+
+
+def found_masks(runner):
+    """(images, channels) of the validation set, from the model itself."""
+    masks = []
+    with torch.no_grad():
+        for batch in runner.val_dataloader:
+            masks += [s.gate_masks for s in runner.model.val_step(batch)]
+    return torch.stack(masks)
+
+
+def test_scalars_are_those_of_the_last_validation(run):
+    lines = [x for x in run.lines if any('gates/' in key for key in x)]
+    assert [line['step'] for line in lines] == [1, 2]
+    sites = run.model.backbone.sites
+    assert len(lines[-1]) == 1 + 3 * len(sites)
+    rates = found_masks(run).float().mean(0)
+    parts = rates.split([site.channels for site in sites])
+    for site, rate in zip(sites, parts):
+        want = dict(
+            keep_ratio=rate.mean(),
+            never_open=(rate == 0).float().mean(),
+            always_open=(rate == 1).float().mean(),
+        )
+        for name, value in want.items():
+            got = lines[-1][f'gates/{name}/{site.name}']
+            assert got == pytest.approx(value.item(), abs=1e-6)
+
+
+def test_the_local_backend_gets_a_picture_per_validation(run):
+    names = [path.name for path in run.pictures]
+    assert names == [f'gates_firing_rate_{i}.png' for i in (1, 2)]
+    picture = np.asarray(Image.open(run.pictures[0]))
+    assert picture.ndim == 3 and len(np.unique(picture)) > 2
+
+
+class Backend:
+    """A backend with the experiment of another tool."""
+
+    def __init__(self, **experiment):
+        self.experiment = SimpleNamespace(**experiment)
+        self.images = []
+
+    def add_image(self, name, picture, step):
+        self.images.append((name, step))
+
+
+def test_tensorboard_and_wandb_get_histograms():
+    board, logged = [], []
+    backends = dict(
+        tensorboard=Backend(add_histogram=lambda *x: board.append(x)),
+        wandb=Backend(
+            Histogram=list, log=lambda x, commit: logged.append(x)
+        ),
+        local=Backend(),
+    )  # fmt: skip
+    visualizer = Visualizer.__new__(Visualizer)
+    visualizer._vis_backends = backends
+    rates = dict(conv1=torch.tensor([0.0, 1.0]), conv2=torch.tensor([0.5]))
+    add_histograms(visualizer, 'gates/x', rates, 3)
+    names = [(name, step) for name, _, step in board]
+    assert names == [('gates/x/conv1', 3), ('gates/x/conv2', 3)]
+    assert board[0][1] is rates['conv1']
+    assert logged == [{'gates/x/conv1': [0, 1], 'gates/x/conv2': [0.5]}]
+    assert backends['local'].images == [('gates_x', 3)]
+    assert not backends['tensorboard'].images
+
+
+def test_every_second_validation():
+    hook = GateStatisticsHook(interval=2)
+    hook._validations = 1
+    hook.after_val_iter(None, 0, outputs=[{}])  # not even looked at
+    assert hook._opened is None
+
+
+def test_what_is_refused():
+    with pytest.raises(FGCError, match='interval=0 of GateStatisticsHook'):
+        GateStatisticsHook(interval=0)
+    with pytest.raises(FGCError, match='has no gate_masks'):
+        GateStatisticsHook().after_val_iter(None, 0, outputs=[{}])

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 from fgc_mm.cli.commands import benchmark
 from fgc_mm.cli.run_tool import run_tool
 from fgc_mm.deploy import build_model
+from fgc_mm.deploy.timing import clock as timing
 from fgc_mm.deploy.timing.clock import Times, interleaved_times
 from fgc_mm.deploy.timing.theory import (
     format_time_ratio,
@@ -144,7 +146,7 @@ def test_times_are_taken_in_turns():
         name: (lambda x, n=name: taken.append((n, int(x)))) for name in 'abc'
     }
     batches = [torch.tensor(number) for number in range(5)]
-    times = interleaved_times(runs, batches, rounds=2, warm_up=1)
+    times = interleaved_times(runs, batches, 2, warm_up=1, settle=0)
     assert sorted(taken[:3]) == [('a', 0), ('b', 0), ('c', 0)]
     pairs = list(zip(taken[3::2], taken[4::2]))  # untimed, timed
     assert all(one[0] == two[0] for one, two in pairs)
@@ -159,6 +161,25 @@ def test_times_are_taken_in_turns():
     assert all(sorted(order) == ['a', 'b', 'c'] for order in orders)
     assert times['a'].count == 10
     assert Times.of([0.001, 0.002, 0.003]).median == pytest.approx(2)
+
+
+def test_a_small_network_runs_several_batches_before_a_timed_one(monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+
+    def run(batch):
+        clock.now += 3.0
+        taken.append(int(batch))
+
+    taken = []
+    monkeypatch.setattr(timing.time, 'perf_counter', lambda: clock.now)
+    batches = [torch.tensor(number) for number in range(4)]
+    times = interleaved_times({'a': run}, batches, 1, warm_up=0, settle=7)
+    # three untimed ones, back from the one before, then the timed one
+    assert taken == [3, 2, 1, 0, 0, 3, 2, 1, 1, 0, 3, 2, 2, 1, 0, 3]
+    assert times['a'].count == 4 and times['a'].median == 3000
+    taken.clear()
+    interleaved_times({'a': run}, batches[:1], 1, warm_up=0, settle=7)
+    assert taken == [0, 0, 0, 0]  # the only one there is
 
 
 @pytest.mark.parametrize(

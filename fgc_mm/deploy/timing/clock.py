@@ -4,9 +4,12 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 import torch
 from torch import Tensor
+
+SETTLE_SECONDS = 0.01  # a small network needs several images after another one
 
 
 @dataclass(frozen=True)
@@ -41,19 +44,22 @@ def interleaved_times(
     batches: Sequence[Tensor],
     rounds: int,
     warm_up: int = 3,
+    settle: float = SETTLE_SECONDS,
 ) -> dict[str, Times]:
     """Time every network on every batch, alternating.
 
     A machine that slows down then slows down all of them. Each network first
-    runs the previous batch untimed, as in a stream of images, so that caches
-    and threads are in its own state, not another network's. The order is
-    random for every batch.
+    runs other batches untimed, as in a stream of images, so that caches,
+    branch predictors and threads are in its own state, not another
+    network's. The order is random for every batch.
 
     Args:
         runs: The networks, by name.
         batches: Real images; every round uses all of them.
         rounds: Number of rounds.
         warm_up: Batches that every network runs first, untimed.
+        settle: Seconds of untimed batches before every timed one; at least
+            one, the previous batch.
     """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for run in runs.values():
@@ -61,11 +67,25 @@ def interleaved_times(
             run(batch)
     order, draw = list(runs), random.Random(0)
     for _ in range(rounds):
-        for before, batch in zip([batches[-1], *batches], batches):
+        for number, batch in enumerate(batches):
+            before = [*batches[number + 1 :], *batches[:number]] or [batch]
             draw.shuffle(order)
             for name in order:
-                runs[name](before)
+                _run_for(settle, runs[name], before[::-1])
                 start = time.perf_counter()
                 runs[name](batch)
                 seconds[name].append(time.perf_counter() - start)
     return {name: Times.of(taken) for name, taken in seconds.items()}
+
+
+def _run_for(
+    seconds: float,
+    run: Callable[[Tensor], object],
+    batches: Sequence[Tensor],
+) -> None:
+    """Run batches in turn, at least one, until so many seconds are over."""
+    end = time.perf_counter() + seconds
+    for batch in cycle(batches):
+        run(batch)
+        if time.perf_counter() >= end:
+            return

@@ -83,6 +83,8 @@ def test_the_teacher_has_the_weights_that_a_run_starts_from(own, resume, want):
         load_from='dense.pth',
         resume=resume,
     )
-    train.name_teacher(cfg)
+    train.set_teacher_checkpoint(cfg)
     assert cfg.model.distillation.checkpoint == want
-    train.name_teacher(Config(dict(model=dict(), load_from='dense.pth')))
+    train.set_teacher_checkpoint(
+        Config(dict(model=dict(), load_from='dense.pth'))
+    )

@@ -158,5 +158,5 @@ def test_merged_views_are_refused(model, tiny, views):
 
 def test_a_dense_classifier_is_refused():
     sample = DataSample().set_pred_score(torch.rand(10))
-    with pytest.raises(FGCError, match=r'no MACs; .*GatedImageClassifier\.$'):
+    with pytest.raises(FGCError, match=r'no MACs; .*\.GatedModel\.$'):
         DynamicMACs().process(None, [sample.to_dict()])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fgc_mm.errors import FGCError
-from fgc_mm.functional import _attention, bank_logsumexp
+from fgc_mm.functional import _attention, _chunks, bank_logsumexp
 
 
 def dense(queries, bank, scale):
@@ -62,7 +62,8 @@ def test_value_and_gradient_against_dense(channels, length):
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize('cast', [2**22, 2048 * 20])
 def test_low_precision(monkeypatch, dtype, cast):
-    monkeypatch.setattr(_attention, '_CAST', cast)
+    sizes = _chunks.CPU._replace(attention_cast=cast)
+    monkeypatch.setattr(_chunks, 'CPU', sizes)
     torch.manual_seed(0)
     queries = torch.randn(5, 20).to(dtype).requires_grad_()
     bank = torch.randn(5001, 20).to(dtype)

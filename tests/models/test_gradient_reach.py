@@ -92,7 +92,7 @@ def batch():
 def test_a_site_that_the_head_never_reads_is_left_out(network, log):
     model = classifier(network())
     assert names(model) == ['stem', 'mid', 'coarse.0']
-    assert list(model.backbone.gates) == ['stem', 'mid', 'coarse/0']
+    assert list(model.backbone.gates) == ['stem', 'mid', 'coarse-0']
     logged = messages(log, 'No gate at')
     assert len(logged) == 1 and logged[0].startswith(
         'No gate at fine.0: neither'

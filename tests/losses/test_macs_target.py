@@ -83,7 +83,7 @@ def test_an_unreachable_ratio_is_refused(given):
 
 def test_without_a_table_the_error_names_the_classifier(given):
     with pytest.raises(
-        FGCError, match='needs the macs_table of the batch; .*GatedModel'
+        FGCError, match=r'macs_table of the batch; .*GatedModel'
     ):
         MACsTargetLoss(0.5)(GateBatch(given.records()))
 

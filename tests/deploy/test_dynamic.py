@@ -220,9 +220,18 @@ def force(model, logit):
     return model
 
 
-@pytest.mark.parametrize('name', ['CifarResNet', 'MobileNetV3', 'ViT'])
+@pytest.mark.parametrize(
+    ('name', 'way'),
+    [
+        ('CifarResNet', 'torch'),
+        ('ViT', 'torch'),
+        *(
+            pytest.param(name, 'kernel', marks=needs_kernel)
+            for name in ('CifarResNet', 'MobileNetV3', 'ViT')
+        ),
+    ],
+)
 @pytest.mark.usefixtures('all_sites_pay')
-@pytest.mark.parametrize('way', WAYS)
 @pytest.mark.parametrize('logit', [-9.0, 9.0], ids=['closed', 'open'])
 def test_all_closed_and_all_open(name, way, logit):
     backbone, size, least = NETWORKS[name]

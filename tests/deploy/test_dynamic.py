@@ -565,6 +565,10 @@ def test_bad_input_is_one_sentence(small):
         to_dynamic(model)
     with pytest.raises(FGCError, match='at least one image'):
         to_dynamic(model, images[0])
+    infinite = images.clone()
+    infinite[1, 0, 2, 3] = float('inf')
+    with pytest.raises(FGCError, match='image 1 of images has nan or inf'):
+        to_dynamic(model, infinite)
     with pytest.raises(FGCError, match='has no gates'):
         to_dynamic(nn.Conv2d(3, 3, 1), images)
     dynamic = to_dynamic(model, images)

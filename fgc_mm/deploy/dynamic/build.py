@@ -197,18 +197,29 @@ def _check(
             'plan was given; give some images (N, 3, H, W), or the plan of an '
             'earlier calibration.'
         )
-    if images is not None and not isinstance(images, Tensor):
+    if images is not None:
+        _check_images(images)
+    if plan is not None:
+        plan.check([site.name for site in gated.sites])
+
+
+def _check_images(images: Tensor) -> None:
+    if not isinstance(images, Tensor):
         raise FGCError(
             f'images are a {type(images).__name__}, but a calibration needs '
             'a tensor (N, 3, H, W); give torch.as_tensor(images).'
         )
-    if images is not None and (images.dim() != 4 or len(images) == 0):
+    if images.dim() != 4 or len(images) == 0:
         raise FGCError(
             f'images have shape {tuple(images.shape)}, but a calibration '
             'takes (N, 3, H, W) with at least one image.'
         )
-    if plan is not None:
-        plan.check([site.name for site in gated.sites])
+    if not images.isfinite().all():
+        number = int((~images.isfinite()).flatten(1).any(1).nonzero()[0, 0])
+        raise FGCError(
+            f'image {number} of images has nan or inf, whose outputs cannot '
+            'be compared with those of the masked model; remove it.'
+        )
 
 
 def _shape_of(images: Tensor) -> tuple[int, int, int]:

@@ -140,7 +140,7 @@ def _gate(key, value):
 class InProcess:
     """What compare.py uses of its workers, one step after the other."""
 
-    def __init__(self, jobs, threads, devices=()):
+    def __init__(self, *_):
         self.codes = []
 
     free = True

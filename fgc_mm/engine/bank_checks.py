@@ -44,7 +44,7 @@ def check_same_banks(loss: FeatureGateCouplingLoss) -> None:
         for kind in ('feature', 'gate'):
             names.append(f'{kind} bank of {site}')
             checksums.append(fingerprint(getattr(banks, kind).rows))
-        found = find_difference(torch.stack(checksums))
+    found = find_difference(torch.stack(checksums))
     if found is not None:
         raise FGCError(
             f'the {names[found.position]} on rank {found.rank} differs from '

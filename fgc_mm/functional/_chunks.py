@@ -15,6 +15,9 @@ class ChunkSizes(NamedTuple):
     Attributes:
         search_scores: Scores of a nearest-neighbour search at a time.
         search_queries: Queries of a search at a time, in rows.
+        search_whole: Scores of some queries with all rows of a bank: kept at
+            once, where that allows blocks of at least 32 queries.
+        search_rows: Bank rows multiplied at a time.
         gathered: Positives of the contrast at a time.
         attention_scores: Scores at a time where there is no fused kernel; on
             a CPU ``attention_rows`` limits them.
@@ -27,6 +30,8 @@ class ChunkSizes(NamedTuple):
 
     search_scores: int
     search_queries: int
+    search_whole: int
+    search_rows: int
     gathered: int
     attention_scores: int
     attention_rows: int
@@ -38,6 +43,8 @@ class ChunkSizes(NamedTuple):
 CPU = ChunkSizes(
     search_scores=2 * 2**20,  # 8 MiB of float32: the fastest of 4 to 32 MiB
     search_queries=1024,
+    search_whole=4 * 2**20,  # 16 MiB
+    search_rows=4096,  # the products of 64 queries: 1 MiB, in the cache
     gathered=4 * 2**20,  # 16 MiB
     attention_scores=2**62,  # no limit
     attention_rows=2048,  # more do not fit the cache
@@ -47,6 +54,8 @@ CPU = ChunkSizes(
 ACCELERATOR = ChunkSizes(
     search_scores=64 * 2**20,  # 256 MiB
     search_queries=2**15,
+    search_whole=0,  # search_scores is enough for whole banks
+    search_rows=2**62,  # no limit
     gathered=64 * 2**20,  # 256 MiB
     attention_scores=64 * 2**20,
     attention_rows=2048,

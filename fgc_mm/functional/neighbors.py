@@ -22,6 +22,7 @@ from fgc_mm.functional.full_precision import full_precision
 # scripts vary it.
 _SCORES = ACCELERATOR.search_scores
 _MAX_GROUP = 32
+_MIN_BLOCK = 32  # smaller products are slow
 
 
 def _drop_own(scores: Tensor, own: Tensor, start: int) -> None:
@@ -35,6 +36,8 @@ def _drop_own(scores: Tensor, own: Tensor, start: int) -> None:
 
 class _Search:
     """A buffer of scores: the k best groups so far, then the current chunk.
+
+    If one chunk is the whole bank, the buffer is that chunk alone.
 
     Args:
         queries: The queries of each bank.
@@ -52,7 +55,9 @@ class _Search:
         self.group = _group_size(length, k)
         columns = min(max(scores // count, 1), length)
         self.chunk = -(-columns // self.group) * self.group
-        front = k * self.group
+        self.rows = sizes_for(self.queries[0]).search_rows
+        whole = self.chunk >= max(length, k * self.group)
+        front = 0 if whole else k * self.group
         self.buffer = self.queries[0].new_empty(count, front + self.chunk)
         self.best = self.buffer[:, :front]
         self.scores = self.buffer[:, front:]
@@ -75,7 +80,10 @@ class _Search:
         for some, bank, lines in zip(
             self.queries, banks, valid.split(self.counts), strict=True
         ):
-            torch.mm(some, bank[start:stop].float().T, out=lines)
+            parts = bank[start:stop].split(self.rows)
+            columns = lines.split(self.rows, 1)
+            for part, scores in zip(parts, columns, strict=True):
+                torch.mm(some, part.float().T, out=scores)
         if own is not None:
             _drop_own(valid, own, start)
         if stop - start < self.chunk:
@@ -85,7 +93,7 @@ class _Search:
         self._keep(pack(tops, low), last=stop == self.length)
 
     def _keep(self, keys: Tensor, last: bool) -> None:
-        first = self.k if self.keys is None else 0
+        first = self.best.shape[1] // self.group if self.keys is None else 0
         if self.keys is not None:
             keys = torch.cat([self.keys, keys], 1)
         self.keys, index = keys.topk(self.k, sorted=False)
@@ -95,7 +103,7 @@ class _Search:
         )
         groups = self.buffer.view(-1, self.group)
         flat = (index + line.unsqueeze(1)).flatten()
-        best = groups.index_select(0, flat).view_as(self.best)
+        best = groups.index_select(0, flat).view(len(keys), -1)
         self.best = best if last else self.best.copy_(best)
 
     def result(self) -> Tensor:
@@ -163,7 +171,7 @@ def nearest_keys(
     Returns:
         (N, k), best first; see :func:`rows_of_keys`.
     """
-    size = _block_size(bank, k)
+    size = _block_size(bank, k, len(queries))
     owns = [None] * len(queries) if exclude is None else exclude.split(size)
     found = [
         _search([block], [bank], k, own)
@@ -181,7 +189,10 @@ def _search(
 ) -> Tensor:
     """Keys of the queries of all banks, concatenated."""
     length = len(banks[0])
+    whole = sum(map(len, queries)) * length
     scores = _scores_at_a_time(banks[0])
+    if whole <= sizes_for(banks[0]).search_whole:
+        scores = max(scores, whole)
     with full_precision(banks[0]):
         search = _Search(queries, k, length, scores)
         for start in range(0, length, search.chunk):
@@ -189,11 +200,16 @@ def _search(
         return search.result()
 
 
-def _block_size(bank: Tensor, k: int) -> int:
-    """Number of queries processed at a time."""
-    most = sizes_for(bank).search_queries
+def _block_size(bank: Tensor, k: int, count: int) -> int:
+    """Number of queries, out of ``count``, processed at a time."""
+    sizes = sizes_for(bank)
     groups = k * _group_size(len(bank), k)
-    return max(1, min(most, _scores_at_a_time(bank) // groups))
+    most = min(sizes.search_queries, _scores_at_a_time(bank) // groups)
+    whole = sizes.search_whole // len(bank)
+    if whole >= _MIN_BLOCK:
+        most = min(sizes.search_queries, whole)
+    blocks = -(-count // max(1, most))
+    return max(1, -(-count // max(1, blocks)))  # of equal sizes
 
 
 def _scores_at_a_time(bank: Tensor) -> int:
@@ -251,7 +267,8 @@ def nearest_neighbors_of_each(
     Raises:
         FGCError: as :func:`nearest_neighbors`.
     """
-    together = sum(map(len, queries)) <= _block_size(banks[0], k)
+    total = sum(map(len, queries))
+    together = total <= _block_size(banks[0], k, total)
     if is_cpu(banks[0]) or not together or len(set(map(len, banks))) > 1:
         return [
             nearest_neighbors(some, bank, k, exclude)

@@ -45,8 +45,10 @@ CASES = [
 
 @pytest.mark.parametrize(('scores', 'length', 'k'), CASES)
 @pytest.mark.parametrize('own', [False, True])
-def test_against_sort_with_ties(monkeypatch, scores, length, k, own):
-    set_cpu(monkeypatch, search_scores=scores)
+@pytest.mark.parametrize('whole', [0, 2**20])
+def test_against_sort_with_ties(monkeypatch, scores, length, k, own, whole):
+    set_cpu(monkeypatch, search_scores=scores, search_whole=whole)
+    set_cpu(monkeypatch, search_rows=100)
     bank = whole_numbers(length, 4, 1)
     queries = whole_numbers(6, 4, 2)
     exclude = torch.arange(6) * (length - 1) // 5 if own else None
@@ -56,9 +58,10 @@ def test_against_sort_with_ties(monkeypatch, scores, length, k, own):
 
 
 @pytest.mark.parametrize('group', [1, 2, 16, 64])
-def test_every_group_size(monkeypatch, group):
+@pytest.mark.parametrize('whole', [0, 2**20])
+def test_every_group_size(monkeypatch, group, whole):
     monkeypatch.setattr(neighbors, '_group_size', lambda *_: group)
-    set_cpu(monkeypatch, search_scores=700)
+    set_cpu(monkeypatch, search_scores=700, search_whole=whole)
     bank, queries = whole_numbers(333, 3, 5), whole_numbers(5, 3, 6)
     for k in (1, 7, 100, 332):
         got = nearest_neighbors(queries, bank, k)
@@ -112,8 +115,10 @@ def test_only_negative_scores_and_few_rows():
     assert got.tolist() == [list(range(39))]
 
 
-def test_many_queries_are_split(monkeypatch):
-    set_cpu(monkeypatch, search_queries=7)
+@pytest.mark.parametrize('queries', [7, 1024])
+def test_many_queries_are_split(monkeypatch, queries):
+    # 40 queries with all of the 90 rows at a time, if not only 7
+    set_cpu(monkeypatch, search_queries=queries, search_whole=90 * 40)
     bank, queries = whole_numbers(90, 3, 1), whole_numbers(50, 3, 2)
     own = torch.arange(50)
     got = nearest_neighbors(queries, bank, 5, own)

@@ -4,7 +4,9 @@
 
 Whole steps (preprocessing, forward, losses, backward, optimiser) of the
 configs dense_ and bas_resnet20_cifar10.py on random images, interleaved in
-one process; then the report of benchmarks/coupling.py.
+one process; then the report of benchmarks/coupling.py. Memory is kept
+between steps, as `fgc-mm train` does on a CPU; --default-allocator leaves
+glibc as it is.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ sys.path.insert(0, str(ROOT))
 
 from coupling import Sizes, interleave, report_coupling
 
+from fgc_mm.cli.freed_memory import keep_freed_memory
 from fgc_mm.engine.loss_progress_hook import set_progress
 from fgc_mm.functional.schedule import Progress
 from fgc_mm.registry import MODELS
@@ -82,7 +85,10 @@ def main() -> None:
     parser.add_argument('--images', type=int, default=256)
     parser.add_argument('--repeats', type=int, default=15)
     parser.add_argument('--device', default='cpu')
+    parser.add_argument('--default-allocator', action='store_true')
     args = parser.parse_args()
+    if args.device == 'cpu' and not args.default_allocator:
+        keep_freed_memory()
     logging.disable(logging.INFO)  # mmengine lists every gate parameter
     report_gates(args.images, args.repeats, args.device)
     sizes = Sizes(args.images, 50_000, 64, 200, 2)

@@ -223,9 +223,9 @@ def nearest_neighbors(
 
     Exact, computed in float32. Ties are sorted by row, also for the k-th
     neighbour. Scores are computed for a chunk of the bank at a time (on a
-    CPU 8 MiB, about 30 MiB of scratch memory; on an accelerator 256 MiB,
-    1 GiB in total). Source: "Feature-Gate
-    Coupling for Dynamic Network Pruning" (arXiv 2111.14302), section 3.3.
+    CPU up to 16 MiB, about 45 MiB of scratch memory; on an accelerator
+    256 MiB, 1 GiB in total). Source: "Feature-Gate Coupling for Dynamic
+    Network Pruning" (arXiv 2111.14302), section 3.3.
 
     Args:
         queries: (N, C), any floating dtype.

@@ -302,7 +302,7 @@ def test_half_precision_records_work(given):
 
 
 def test_no_matrix_of_images_by_rows(given, largest_made):
-    length, count = 40_000, 256
+    length, count = 40_000, 512
     loss = make(given, length=length, num_neighbors=5, sites=1)
     records = given.records(count=count)
     with largest_made as seen:

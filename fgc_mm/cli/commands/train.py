@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+import torch
 from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
@@ -14,6 +15,7 @@ from fgc_mm.cli.arguments import (
     parse_arguments,
 )
 from fgc_mm.cli.command_runner import CommandRunner
+from fgc_mm.cli.freed_memory import keep_freed_memory
 from fgc_mm.cli.launch import join_processes
 from fgc_mm.engine.bfloat16_wrapper import use_mixed_precision
 from fgc_mm.engine.config_file import load_config
@@ -47,6 +49,8 @@ def main() -> None:
     write_optimizer_defaults(cfg)
     check_start(cfg)
     join_processes(cfg, args.launcher)
+    if not torch.cuda.is_available():
+        keep_freed_memory()
     own = 'runner_type' in cfg
     build = RUNNERS.build if own else CommandRunner.from_cfg
     train(build(cfg))

@@ -166,6 +166,7 @@ constexpr ActFn kActRows[kActs] = {
     act_row<10>, act_row<11>, act_row<12>, act_row<13>, act_row<14>,
     act_row<15>, act_row<16>, act_row<17>, act_row<18>, act_row<19>,
     act_row<20>};
+static_assert(kActRows[kActs - 1] != nullptr, "one entry per activation");
 
 // Of so many numbers; from may be to.
 inline void apply(const Act& act, const float* from, float* to,

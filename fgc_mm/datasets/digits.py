@@ -1,5 +1,6 @@
 """Handwritten digits that are included in scikit-learn."""
 
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -37,23 +38,29 @@ class Digits(BaseDataset):
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Images and labels of the split."""
-        # takes 2 s to import, and only this data set needs it
-        from sklearn.datasets import load_digits
-        from sklearn.model_selection import train_test_split
-
-        digits = load_digits()
-        # 0 to 16 ink levels -> 0 to 255
-        images = np.round(digits.images * (255 / 16)).astype(np.uint8)
-        parts = train_test_split(
-            images,
-            digits.target,
-            test_size=360,
-            random_state=0,
-            stratify=digits.target,
-        )
+        parts = _read_parts()
         train = self.split == 'train'
         chosen, labels = (parts[0], parts[2]) if train else parts[1::2]
         return [
             dict(img=np.repeat(img[..., None], 3, axis=2), gt_label=int(label))
             for img, label in zip(chosen, labels)
         ]
+
+
+@cache  # reading the text file takes 0.1 s, and a run has three data sets
+def _read_parts() -> list[np.ndarray]:
+    """Images for training and testing, then labels for both; not written."""
+    # takes 2 s to import, and only this data set needs it
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    digits = load_digits()
+    # 0 to 16 ink levels -> 0 to 255
+    images = np.round(digits.images * (255 / 16)).astype(np.uint8)
+    return train_test_split(
+        images,
+        digits.target,
+        test_size=360,
+        random_state=0,
+        stratify=digits.target,
+    )

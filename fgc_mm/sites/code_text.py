@@ -3,6 +3,7 @@
 import sys
 import sysconfig
 from collections.abc import Iterator
+from functools import cache
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -111,11 +112,15 @@ def _installed(value: type | FunctionType) -> bool:
 
 def _installed_module(name: str) -> bool:
     """Whether a module is in the standard library or in site-packages."""
-    if name.partition('.')[0] in {*sys.stdlib_module_names, 'builtins'}:
+    if name.partition('.')[0] in sys.stdlib_module_names:
         return name != '__main__'
     file = getattr(sys.modules.get(name), '__file__', None) or ''
-    folders = {sysconfig.get_path(kind) for kind in ('purelib', 'platlib')}
-    return any(file.startswith(folder) for folder in folders)
+    return file.startswith(_site_packages())
+
+
+@cache
+def _site_packages() -> tuple[str, ...]:
+    return sysconfig.get_path('purelib'), sysconfig.get_path('platlib')
 
 
 def _version(value: type | FunctionType) -> str:

@@ -57,7 +57,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope='session', autouse=True)
 def _freed_memory_is_kept():
-    """As in a training on a CPU: page faults take 5 % of the tests' time."""
+    """As in a training on a CPU."""
     from fgc_mm.cli.freed_memory import keep_freed_memory
 
     keep_freed_memory()

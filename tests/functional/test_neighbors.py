@@ -115,10 +115,10 @@ def test_only_negative_scores_and_few_rows():
     assert got.tolist() == [list(range(39))]
 
 
-@pytest.mark.parametrize('queries', [7, 1024])
-def test_many_queries_are_split(monkeypatch, queries):
+@pytest.mark.parametrize('most', [7, 1024])
+def test_many_queries_are_split(monkeypatch, most):
     # 40 queries with all of the 90 rows at a time, if not only 7
-    set_cpu(monkeypatch, search_queries=queries, search_whole=90 * 40)
+    set_cpu(monkeypatch, search_queries=most, search_whole=90 * 40)
     bank, queries = whole_numbers(90, 3, 1), whole_numbers(50, 3, 2)
     own = torch.arange(50)
     got = nearest_neighbors(queries, bank, 5, own)

@@ -160,13 +160,14 @@ void act_row(float a, float b, const float* from, float* to, int64_t count) {
 
 using ActFn = void (*)(float, float, const float*, float*, int64_t);
 
-constexpr ActFn kActRows[kActs] = {
+constexpr ActFn kActRows[] = {
     act_row<0>,  act_row<1>,  act_row<2>,  act_row<3>,  act_row<4>,
     act_row<5>,  act_row<6>,  act_row<7>,  act_row<8>,  act_row<9>,
     act_row<10>, act_row<11>, act_row<12>, act_row<13>, act_row<14>,
     act_row<15>, act_row<16>, act_row<17>, act_row<18>, act_row<19>,
     act_row<20>};
-static_assert(kActRows[kActs - 1] != nullptr, "one entry per activation");
+static_assert(sizeof(kActRows) == kActs * sizeof(ActFn),
+              "one entry per activation");
 
 // Of so many numbers; from may be to.
 inline void apply(const Act& act, const float* from, float* to,

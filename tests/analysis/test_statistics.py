@@ -209,7 +209,7 @@ def test_calibration():
 @pytest.mark.parametrize('method', ['tsne', 'pca', 'umap'])
 def test_embeddings_are_the_same_under_a_seed(method):
     if method == 'umap':
-        pytest.importorskip('umap')
+        pytest.importorskip('umap.umap_')
     points, name = embed(FEATURES, method, seed=3)
     again, _ = embed(FEATURES, method, seed=3)
     assert points.shape == (30, 2) and np.isfinite(points).all()
@@ -235,14 +235,14 @@ def test_few_different_vectors_are_placed_by_pca():
 
 
 def test_methods_of_embedding(monkeypatch):
-    names = set()
+    found = []
     monkeypatch.setattr(
-        'importlib.util.find_spec', lambda name: name if names else None
+        'importlib.metadata.distributions', lambda *, name: iter(found)
     )
     assert choose_method() == 'tsne'
     with pytest.raises(FGCError, match=r'pip install .fgc_mm\[analysis\]'):
         choose_method('umap')
-    names.add('umap')
+    found.append('umap-learn')
     assert choose_method() == choose_method('umap') == 'umap'
     with pytest.raises(FGCError, match="'lda' is unknown"):
         choose_method('lda')

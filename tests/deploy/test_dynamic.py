@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 import pickle
 import sys
 import warnings
@@ -127,23 +128,33 @@ def build(backbone, size, gate=GATE):
     )
 
 
-@pytest.fixture(scope='module', params=NETWORKS)
-def network(request):
-    """Its name, a masked model, images, how many sites can be dynamic."""
-    backbone, size, least = NETWORKS[request.param]
-    model = used(build(backbone, size))
+@functools.cache
+def masked(name):
+    """A masked model and four images; nobody changes them."""
+    backbone, size, _ = NETWORKS[name]
     generator = torch.Generator().manual_seed(1)
-    images = torch.randn(3, 3, size, size, generator=generator)
-    return request.param, model, images, least
+    images = torch.randn(4, 3, size, size, generator=generator)
+    return used(build(backbone, size)), images
+
+
+@functools.cache
+def _made(name, way):
+    model, images = masked(name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibration, 'REPEATS', 1)
+        patch.setattr(calibration, '_is_faster', lambda *_: True)
+        return dynamic_of(model, images[:1], way)
+
+
+def made(name, way='auto'):
+    """The dynamic model of a network, whose sites all pay; made once."""
+    return copy.deepcopy(_made(name, way))
 
 
 @pytest.fixture(scope='module')
 def small():
     """One network of plain blocks."""
-    backbone, size, _ = NETWORKS['CifarResNet']
-    generator = torch.Generator().manual_seed(1)
-    images = torch.randn(4, 3, size, size, generator=generator)
-    return used(build(backbone, size)), images
+    return masked('CifarResNet')
 
 
 @torch.no_grad()
@@ -151,11 +162,13 @@ def one_by_one(model, images):
     return torch.cat([model(image) for image in images.split(1)])
 
 
-@pytest.mark.usefixtures('all_sites_pay')
 @pytest.mark.parametrize('way', WAYS)
-def test_logits_are_those_of_the_masked_model(network, way):
-    _, model, images, least = network
-    dynamic = dynamic_of(model, images[:1], way)
+@pytest.mark.parametrize('name', NETWORKS)
+def test_logits_are_those_of_the_masked_model(name, way):
+    *_, least = NETWORKS[name]
+    model, images = masked(name)
+    images = images[:3]
+    dynamic = made(name, way)
     program = dynamic.program(images)
     assert program.fallbacks == []  # torch computes nothing
     sites = dynamic.dynamic_report()['sites']
@@ -171,33 +184,29 @@ def test_logits_are_those_of_the_masked_model(network, way):
         torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.usefixtures('all_sites_pay')
 @pytest.mark.parametrize('way', WAYS)
 @pytest.mark.parametrize('name', ['VGG', 'ResNet-50'])
 @torch.no_grad()
 def test_some_sites_skip_and_others_do_not(name, way):
     """A gate may read an input that another gate has masked."""
-    backbone, size, _ = NETWORKS[name]
-    model = used(build(backbone, size))
-    images = torch.randn(2, 3, size, size)
-    dynamic = dynamic_of(model, images[:1], way)
-    want, masked = model.backbone.forward_gated(images)
+    model, images = masked(name)
+    images, dynamic = images[:2], made(name, way)
+    want, all_masked = model.backbone.forward_gated(images)
     names = [site.name for site in model.backbone.sites]
     for first in (0, 1):
         dynamic.backbone.dense = dict.fromkeys(names[first::2], 'a try')
         got, records = dynamic.backbone.forward_gated(images)
-        for one, other in zip(masked, records):
+        for one, other in zip(all_masked, records):
             torch.testing.assert_close(
                 one.logits, other.logits, atol=1e-4, rtol=1e-4
             )
         torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.usefixtures('all_sites_pay')
 @pytest.mark.parametrize('way', WAYS)
 def test_predictions_and_records(small, way):
     model, images = small
-    dynamic = dynamic_of(model, images, way)
+    dynamic = made('CifarResNet', way)
     for batch in ('loop', 'batch'):
         dynamic.backbone.batch = batch
         want = model.predict(images)
@@ -234,9 +243,9 @@ def force(model, logit):
 @pytest.mark.usefixtures('all_sites_pay')
 @pytest.mark.parametrize('logit', [-9.0, 9.0], ids=['closed', 'open'])
 def test_all_closed_and_all_open(name, way, logit):
-    backbone, size, least = NETWORKS[name]
-    model = force(used(build(backbone, size)), logit)
-    images = torch.randn(2, 3, size, size)
+    *_, least = NETWORKS[name]
+    model, images = masked(name)
+    model, images = force(model, logit), images[:2]
     dynamic = dynamic_of(model, images[:1], way)
     sites = dynamic.dynamic_report()['sites'].values()
     assert sum(s['executed'] == 'dynamic' for s in sites) >= least
@@ -248,15 +257,11 @@ def test_all_closed_and_all_open(name, way, logit):
     )
 
 
-@pytest.mark.usefixtures('all_sites_pay')
 @pytest.mark.parametrize('way', WAYS)
 @pytest.mark.parametrize('name', ['CifarResNet', 'ResNet-50', 'SEResNet'])
 def test_closed_channels_are_never_computed(name, way, monkeypatch):
     """Their weights become nan, and nothing changes."""
-    backbone, size, _ = NETWORKS[name]
-    model = used(build(backbone, size))
-    image = torch.randn(1, 3, size, size)
-    dynamic = dynamic_of(model, image, way)
+    image, dynamic = masked(name)[1][:1], made(name, way)
     want = dynamic(image)
     _, records = dynamic.backbone.forward_gated(image)
     masks = {record.site.name: record.mask[0] for record in records}
@@ -306,11 +311,10 @@ def test_factors_scale_open_channels(name, way):
     torch.testing.assert_close(dynamic(images), want, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.usefixtures('all_sites_pay')
 @pytest.mark.parametrize('way', WAYS)
 def test_loaded_weights_are_used(small, way):
     model, images = small
-    dynamic = dynamic_of(model, images[:1], way)
+    dynamic = made('CifarResNet', way)
     other = copy.deepcopy(model)
     with torch.no_grad():
         for parameter in other.parameters():
@@ -322,11 +326,10 @@ def test_loaded_weights_are_used(small, way):
     torch.testing.assert_close(dynamic(images), want, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.usefixtures('all_sites_pay')
 @pytest.mark.parametrize('way', WAYS)
 def test_another_threshold_is_applied(small, way):
     model, images = small
-    dynamic = dynamic_of(model, images[:1], way)
+    dynamic = made('CifarResNet', way)
     model = copy.deepcopy(model)
     before = dynamic(images)
     for backbone in (model.backbone, dynamic.backbone):
@@ -351,10 +354,9 @@ def test_dtype_and_device_cannot_change(small):
 
 
 @needs_kernel
-@pytest.mark.usefixtures('all_sites_pay')
 def test_programs_are_made_while_others_run(small):
-    model, images = small
-    dynamic = to_dynamic(model, images[:1])
+    model, _ = small
+    dynamic = made('CifarResNet')
     sizes = [16, 17, 18, 19]
     inputs = [torch.randn(1, 3, size, size) for size in sizes]
     want = [model(x).detach() for x in inputs]
@@ -365,8 +367,8 @@ def test_programs_are_made_while_others_run(small):
             for _ in range(5):
                 dynamic.backbone._programs.clear()
                 got = list(pool.map(dynamic, inputs * 4))
-                made = dynamic.backbone._programs.values()
-                assert not [p for p in made if isinstance(p, str)]
+                programs = dynamic.backbone._programs.values()
+                assert not [p for p in programs if isinstance(p, str)]
                 for x, y in zip(got, want * 4):
                     torch.testing.assert_close(x, y, atol=1e-4, rtol=1e-4)
     finally:
@@ -473,8 +475,8 @@ def test_the_model_itself_stays_as_it_is(small):
 
 @needs_kernel
 def test_torchs_default_dtype_does_not_matter(small):
-    model, images = small
-    dynamic = to_dynamic(model, images, backend='kernel')
+    _, images = small
+    dynamic = made('CifarResNet', 'kernel')
     want = dynamic(images[:1])
     torch.set_default_dtype(torch.float64)
     try:
@@ -483,19 +485,17 @@ def test_torchs_default_dtype_does_not_matter(small):
         torch.set_default_dtype(torch.float32)
 
 
-@pytest.mark.usefixtures('all_sites_pay')
 def test_copies_work(small):
-    model, images = small
-    dynamic = to_dynamic(model, images)
+    _, images = small
+    dynamic = made('CifarResNet')
     want = dynamic(images)
     assert torch.equal(copy.deepcopy(dynamic)(images), want)
     assert torch.equal(pickle.loads(pickle.dumps(dynamic))(images), want)
 
 
-@pytest.mark.usefixtures('all_sites_pay')
 def test_without_gates_awake_it_is_the_dense_network(small):
     model, images = small
-    dynamic = to_dynamic(model, images)
+    dynamic = made('CifarResNet')
     with torch.no_grad():
         want = model.backbone.backbone(images)
         got = dynamic.backbone.backbone(images)
@@ -536,8 +536,8 @@ def test_a_plan_is_stored_and_applied(small, tmp_path, monkeypatch):
     ],
 )
 def test_a_plan_with_invalid_values_is_refused(small, change, message):
-    model, images = small
-    plan = to_dynamic(model, images).plan
+    model, _ = small
+    plan = made('CifarResNet').plan
     with pytest.raises(FGCError, match=message):
         to_dynamic(model, plan=dataclasses.replace(plan, **change))
     next(iter(plan.sites.values())).executed = 'perhaps'
@@ -557,7 +557,7 @@ def test_a_broken_plan_is_refused(tmp_path, text):
 
 def test_bad_input_is_one_sentence(small):
     model, images = small
-    plan = to_dynamic(model, images).plan
+    dynamic, plan = made('CifarResNet'), made('CifarResNet').plan
     plan.sites.pop(next(iter(plan.sites)))
     with pytest.raises(FGCError, match='the plan and the model differ'):
         to_dynamic(model, plan=plan)
@@ -571,7 +571,6 @@ def test_bad_input_is_one_sentence(small):
         to_dynamic(model, infinite)
     with pytest.raises(FGCError, match='has no gates'):
         to_dynamic(nn.Conv2d(3, 3, 1), images)
-    dynamic = to_dynamic(model, images)
     with pytest.raises(FGCError, match='dynamic already'):
         to_dynamic(dynamic, images)
     with pytest.raises(FGCError, match='in evaluation only'):
@@ -580,10 +579,9 @@ def test_bad_input_is_one_sentence(small):
         dynamic.backbone.forward_gated(images, keep_activation=True)
 
 
-@pytest.mark.usefixtures('all_sites_pay')
 def test_another_shape_is_right_and_noted(small):
-    model, images = small
-    dynamic = to_dynamic(model, images)
+    model, _ = small
+    dynamic = made('CifarResNet')
     assert dynamic.dynamic_report()['notes'] == []
     other = torch.randn(2, 3, 21, 13)
     want = one_by_one(model, other)
@@ -596,7 +594,7 @@ def test_another_shape_is_right_and_noted(small):
 @needs_kernel
 def test_a_model_that_differs_is_refused(small, monkeypatch):
     model, images = small
-    dynamic_of(model, images, 'kernel')
+    made('CifarResNet', 'kernel')  # not wrong by itself
     run = KernelProgram.run
     late = []
 
@@ -645,7 +643,7 @@ def test_the_modules_run_where_one_way_is_no_program(
 ):
     """A plan's sites, all masked, or the network without gates."""
     model, images = small
-    plan = to_dynamic(model, images, backend='torch').plan if planned else None
+    plan = made('CifarResNet', 'torch').plan if planned else None
     if planned:
         for site in plan.sites.values():
             site.executed = 'dense'
@@ -696,10 +694,9 @@ def test_the_whole_network_overrules_its_sites(small, monkeypatch):
 
 
 @needs_kernel
-@pytest.mark.usefixtures('all_sites_pay')
 def test_sites_and_batches_may_be_switched(small):
-    model, images = small
-    backbone = to_dynamic(model, images[:1]).backbone
+    _, images = small
+    backbone = made('CifarResNet').backbone
     program = backbone.program_of(images)
     assert backbone.program_of(images) is program
     backbone.dense = {backbone.sites[0].name: 'a try'}

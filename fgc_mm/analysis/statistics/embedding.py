@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib.metadata
 import warnings
 
 import numpy as np
@@ -29,7 +29,7 @@ def choose_method(wanted: str = 'auto') -> str:
     Raises:
         FGCError: UMAP is not installed, or the method is unknown.
     """
-    installed = importlib.util.find_spec('umap') is not None
+    installed = bool([*importlib.metadata.distributions(name='umap-learn')])
     if wanted == 'auto':
         return 'umap' if installed else 'tsne'
     if wanted not in METHODS:

@@ -25,7 +25,7 @@ LONGEST = (
     'configs/test_configs.py',
     'deploy/test_dynamic.py',
     'tools/test_benchmark.py',
-    'sites/test_zoo_property.py',
+    'models/test_zoo_property.py',
     'reliability/test_exact_resume_hook.py',
     'tools/test_export_tools.py',
     'reliability/test_ranks_that_stop.py',

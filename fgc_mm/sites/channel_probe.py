@@ -283,7 +283,7 @@ class ChannelProbe:
         if self._only is not None and point not in self._only:
             return
         differs = self._compare(flat_maps(x), self._observed[point][number])
-        flags = differs.any(2).any(0).cpu()
+        flags = differs.any((0, 2)).cpu()
         if self._stop_at is not None and (flags & self._stop_at[point]).any():
             raise _StopPass
         self._flags[point] |= flags
@@ -294,15 +294,14 @@ class ChannelProbe:
             self._changes[name] = self._random(shape, factor=200)
         output = self._baseline[name]
         if name in self._change:
-            second = self._channels_second(name, self._changes[name])
+            # in place, and so with the strides of the baseline
+            changed = self._changes[name].clone()
+            second = self._channels_second(name, changed)
             which = self._change[name].reshape(-1, *[1] * (second.dim() - 2))
-            change = torch.zeros_like(output)
-            self._channels_second(name, change).copy_(
-                second * which.to(second)
-            )
+            second *= which.to(second)
             if self._small:
-                change[(len(change) + 1) // 2 :] = 0
-            return output + change
+                changed[(len(changed) + 1) // 2 :] = 0
+            return changed.add_(output)
         # never the stored tensor itself: later operations may be in place
         return output * 0 if name == self._zeroed else output.clone()
 
@@ -338,7 +337,7 @@ class _CachedCall:
     """Inputs and output of a module in the first pass."""
 
     def __init__(self, inputs: Any) -> None:
-        self._inputs = _clone_tensors(list(tensors(inputs)))
+        self._inputs = _clone_tensors(tensors(inputs))
         self._output_counts = inputs
         self.output: Any = None
         self.not_cacheable = False
@@ -357,7 +356,7 @@ class _CachedCall:
 
     def same_inputs(self, inputs: Any) -> bool:
         """Whether these are the same inputs."""
-        now = list(tensors(inputs))
+        now = tensors(inputs)
         return len(now) == len(self._inputs) and all(
             map(torch.equal, now, self._inputs)
         )

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import cache, partial
 from pathlib import Path
@@ -105,6 +106,9 @@ class _Description:
             return f'{sorted(map(self._text, value))}'
         if isinstance(value, PLAIN):
             return repr(value)
+        if is_dataclass(value) and not isinstance(value, type):
+            parts = {f.name: getattr(value, f.name) for f in fields(value)}
+            return self._text((type(value), parts))
         return self._called(value)
 
     def _called(self, value: Any) -> str:

@@ -98,7 +98,7 @@ class ProbedBackbone:
             raise
         except Exception as error:
             raise FGCError(self._failure_message(images, error)) from error
-        found = list(tensors(outputs))
+        found = tensors(outputs)
         if not found:
             raise FGCError(
                 f'{type(self.backbone).__name__} returns '
@@ -174,15 +174,24 @@ def output_shape(layer: nn.Module, x: Tensor) -> torch.Size:
     return type(layer).forward(meta_copy, x.to('meta')).shape
 
 
-def tensors(outputs: Any) -> Iterator[Tensor]:
+def tensors(outputs: Any) -> list[Tensor]:
     """All tensors of a nested output."""
-    if isinstance(outputs, Tensor):
-        yield outputs
-    elif isinstance(outputs, Mapping):
-        yield from tensors(list(outputs.values()))
-    elif isinstance(outputs, (tuple, list)):
-        for output in outputs:
-            yield from tensors(output)
+    found: list[Tensor] = []
+    _add_tensors(outputs, found)
+    return found
+
+
+def _add_tensors(value: Any, found: list[Tensor]) -> None:
+    if value is None or type(value) in (bool, int, str):  # most attributes
+        return
+    if isinstance(value, Tensor):
+        found.append(value)
+    elif isinstance(value, (tuple, list)):
+        for part in value:
+            _add_tensors(part, found)
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            _add_tensors(part, found)
 
 
 def _replace_forward(

@@ -30,7 +30,9 @@ TWO = dict(num_stages=2, strides=(1, 2), dilations=(1, 1), out_indices=(1,))
 # (backbone, image size, sites that can be dynamic at least)
 NETWORKS = {
     'CifarResNet': (dict(type='fgc_mm.CifarResNet', base_channels=8), 16, 9),
-    'ResNet-18': (dict(type='ResNet', depth=18, base_channels=8), 64, 8),
+    'ResNet-18': (
+        dict(type='ResNet', depth=18, base_channels=8, stem_channels=8), 64, 8,
+    ),
     'ResNet-50': (
         dict(type='ResNet', depth=50, base_channels=8, **TWO), 32, 15,
     ),

@@ -59,17 +59,20 @@ def test_a_bottleneck_has_two_sites_and_its_stem_one():
     )  # fmt: skip
 
 
+TWO = dict(num_stages=2, strides=(1, 2), dilations=(1, 1), out_indices=(1,))
+
+
 @pytest.mark.parametrize(
     ('kind', 'options', 'count'),
     [
         ('ResNet', dict(depth=18), 8),
-        ('ResNeXt', dict(depth=50, groups=4, width_per_group=4), 33),
-        ('SEResNet', dict(depth=50), 49),
+        ('ResNeXt', dict(depth=50, groups=4, width_per_group=4, **TWO), 15),
+        ('SEResNet', dict(depth=50, **TWO), 22),
         ('RegNet', dict(arch='regnetx_400mf'), 45),
         ('MobileNetV2', dict(), 19),
         ('ShuffleNetV1', dict(), 16),
         ('ShuffleNetV2', dict(), 36),
-        ('ResNeSt', dict(depth=50), 51),
+        ('ResNeSt', dict(depth=50, **TWO), 24),
         ('InceptionV3', dict(), 94),
         ('VisionTransformer', dict(arch='deit-t', img_size=64), 12),
         ('ConvNeXt', dict(arch='atto'), 12),

@@ -61,10 +61,10 @@ class NarrowVGG(VGG):
 BACKBONES = [
     dict(type='ResNet', depth=18, base_channels=8, stem_channels=8),
     dict(type='ResNeXt', depth=50, groups=4, width_per_group=4, **TWO_STAGES),
-    dict(type='SEResNet', depth=50, base_channels=32, **TWO_STAGES),
+    dict(type='SEResNet', depth=50, base_channels=16, **TWO_STAGES),
     dict(type='NarrowVGG', depth=11, norm_cfg=dict(type='BN'), num_classes=5),
-    dict(type='MobileNetV2', widen_factor=0.5),
-    dict(type='MobileNetV3', arch='small'),
+    dict(type='MobileNetV2', widen_factor=0.25),
+    dict(type='MobileNetV3', arch='small_050'),
     dict(type='ShuffleNetV1', widen_factor=0.5),
     dict(type='ShuffleNetV2', widen_factor=0.5),
     dict(type='ResNeSt', depth=50, **TWO_STAGES),

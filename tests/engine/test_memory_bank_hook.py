@@ -205,6 +205,29 @@ def test_without_saved_banks_a_resumed_run_says_so(digits, tmp_path):
     assert 'resumes without memory banks' in log_of(tmp_path)
 
 
+def test_two_coupling_losses_resume_with_banks_of_their_own(digits, tmp_path):
+    def run(folder, **options):
+        cfg = digits.tiny_config(folder, 2, **options)
+        late = cfg.model.gate_losses[2]
+        early = dict(late, name='early', sites=['layer2.*'], num_neighbors=3)
+        cfg.model.gate_losses.append(early)
+        runner = digits.start(cfg)
+        runner.train()
+        return runner
+
+    once = run(tmp_path / 'once')
+    saved = str(tmp_path / 'once' / 'epoch_1.pth')
+    resumed = run(tmp_path / 'resumed', resume=True, load_from=saved)
+    rows = []
+    for runner in (once, resumed):
+        late, early = runner.model.gate_losses[2:]
+        assert list(late.banks) == NAMES
+        assert list(early.banks) == [f'layer2.{n}.conv1' for n in range(3)]
+        rows.append([digits.bank_rows(late), digits.bank_rows(early)])
+    assert all(map(digits.equal, *rows))
+    assert digits.equal(digits.weights(once), digits.weights(resumed))
+
+
 def test_banks_of_a_loss_with_another_name_are_missed(whole, digits, tmp_path):
     options = {
         'load_from': str(whole.folder / 'epoch_2.pth'),

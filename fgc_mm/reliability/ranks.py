@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
+from datetime import timedelta
 
 from torch import distributed as dist
 
-_FAILED = 'fgc_mm/failed'
+WAIT_FOR_RANK_0 = 10.0  # seconds
 
 
 def started_rank() -> int:
@@ -24,15 +26,37 @@ def started_rank() -> int:
 def reports_errors() -> bool:
     """Whether this process reports an error, on behalf of all processes.
 
-    Before the process group exists, every process has the same error (in the
-    config, a missing file), and rank 0 reports it. Afterwards the first
-    process that fails reports its error: the others fail only because that
-    one has exited.
+    The first process that fails does: the others are ended, or fail because
+    that one has exited. Before the process group exists, the processes of
+    torchrun count in torchrun's store. Those of Slurm and MPI have none: rank
+    0 reports, and the others wait for being ended with it; one that is not
+    has an error of its own and reports that.
     """
-    if not dist.is_initialized():
-        return started_rank() == 0
     try:
-        store = dist.distributed_c10d._get_default_store()
-        return store.add(_FAILED, 1) == 1
+        store = _store()
+        if store is not None:
+            return store.add(_key(), 1) == 1
     except Exception:  # the host of the store has failed and reported
-        return dist.get_rank() == 0
+        return started_rank() == 0
+    if started_rank() > 0:
+        time.sleep(WAIT_FOR_RANK_0)
+    return True
+
+
+def _store() -> dist.Store | None:
+    if dist.is_initialized():
+        return dist.distributed_c10d._get_default_store()
+    env = os.environ
+    if env.get('TORCHELASTIC_USE_AGENT_STORE') != 'True':
+        return None
+    return dist.TCPStore(
+        env['MASTER_ADDR'],
+        int(env['MASTER_PORT']),
+        is_master=False,
+        timeout=timedelta(seconds=WAIT_FOR_RANK_0),
+    )
+
+
+def _key() -> str:
+    attempt = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')
+    return f'fgc_mm/failed/{attempt}'

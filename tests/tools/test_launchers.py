@@ -347,7 +347,42 @@ def test_started_rank(monkeypatch, env, rank):
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     assert ranks.started_rank() == rank
-    assert ranks.reports_errors() == (rank == 0)
+
+
+@pytest.mark.parametrize('rank', [0, 1])
+def test_without_a_store_the_others_wait_for_rank_0(monkeypatch, rank):
+    """And report what is theirs alone, if they are still there."""
+    slept = []
+    monkeypatch.delenv('TORCHELASTIC_USE_AGENT_STORE', raising=False)
+    monkeypatch.setenv('SLURM_PROCID', str(rank))
+    monkeypatch.setattr(ranks.time, 'sleep', slept.append)
+    assert ranks.reports_errors()
+    assert slept == [ranks.WAIT_FOR_RANK_0] * rank
+
+
+# Rank 0 is still reading when rank 1 finds the error.
+SLOW_RANK_0 = """
+import os, time
+time.sleep(3 * (os.environ['RANK'] == '0'))
+"""
+
+
+def test_an_error_is_told_where_rank_0_is_slow(project, tmp_path):
+    (tmp_path / 'slow_rank_0.py').write_text(SLOW_RANK_0)
+    config = tmp_path / 'config.py'
+    config.write_text(
+        f'_base_ = {str(project / "tiny net.py")!r}\n'
+        "custom_imports = dict(imports=['slow_rank_0'])\n"
+    )
+    (tmp_path / 'empty.pth').touch()
+    done = run(
+        script('dist_test', config, tmp_path / 'empty.pth', 2),
+        project,
+        PYTHONPATH=str(tmp_path),
+        **NO_GPU,
+    )
+    (line,) = error_lines(done.stdout)
+    assert 'is empty (0 bytes)' in line and done.returncode == 2
 
 
 def test_ctrl_c_of_all_is_told_once(project, tmp_path):

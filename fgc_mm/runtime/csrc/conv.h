@@ -213,52 +213,12 @@ void dense(const Group& g, const Map& x, const Channels& ins) {
         });
 }
 
-// A plane that the first cache does not hold is read row by row.
-constexpr int64_t kCache1 = 32 * 1024;
-
-void depthwise_by_rows(const Layout& at, const float* plane, const float* w,
-                       float start, float* acc, const Target& to, int64_t o) {
-  static const int64_t zero[1 + kAhead] = {};
-  const int64_t used = at.positions() - (at.pitch - at.out_width);
-  const Sum sum{&plane, zero, 1, &w, at.taps, at.tap_count, 1};
-  sum_group(sum, 1, 0, ceil_div(used, kLanes), acc, 0, &start, 1);
-  write_rows(acc, at.pitch, 0, at.out_height, to, o);
-}
-
-// One channel after the other.
-void depthwise(const Program& p, const Op& op, Context& c,
-               const ConvPlan& plan, const Map& x, const Target& to) {
-  const Layout& at = plan.at;
-  const Channels outs = channels_of(c, op.out_set, to.y.channels);
-  const int64_t each_in = to.y.channels / x.channels;
-  const int64_t each = at.positions() * at.tap_count;
-  const int64_t grain = larger(1, kWorthAThread / 2 / each);
-  share(op, c, outs.count, grain, [&](int64_t b, int64_t e, int64_t thread) {
-    float* acc = (float*)(c.own + thread * c.own_step);
-    float* filled = acc + round_up(plan.acc_floats, 16);
-    for (int64_t i = b; i < e; ++i) {
-      const int64_t o = outs[i];
-      const float* plane = filled;
-      if (at.in_place)
-        plane = begin_of(at, x, o / each_in);
-      else
-        fill_plane(at, x.at(o / each_in), x.row, filled);
-      const float* w = c.weights + op.weight + o * op.out_step;
-      const float start = op.bias == kNone ? 0.f : c.weights[op.bias + o];
-      if (to.adds || at.plane_floats * 4 > kCache1)
-        depthwise_by_rows(at, plane, w, start, acc, to, o);
-      else
-        depthwise_channel(at, plane, w, start, to, o);
-    }
-  });
-}
-
 void run_conv(const Program& p, const Op& op, Context& c) {
   const ConvPlan& plan = *(const ConvPlan*)op.plan;
   const Map x = map_of(p, c, op.x);
   const Target to = target_of(p, c, op.y, op.add, op.act);
   if (plan.way == kMatvec) return run_matvec(p, op, c, x, to);
-  if (plan.way == kDepthwise) return depthwise(p, op, c, plan, x, to);
+  if (plan.way == kDepthwise) return depthwise(op, c, plan.at, plan.acc_floats, x, to);
   const Channels read = channels_of(c, op.in_set, x.channels);
   const Channels written = channels_of(c, op.out_set, to.y.channels);
   if (plan.winograd && read.count >= kWorthTiles &&

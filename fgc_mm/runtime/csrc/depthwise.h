@@ -81,5 +81,45 @@ inline void depthwise_channel(const Layout& at, const float* plane,
   write_border(y, to, 0, y.height);
 }
 
+// A plane that the first cache does not hold is read row by row.
+constexpr int64_t kCache1 = 32 * 1024;
+
+inline void depthwise_by_rows(const Layout& at, const float* plane,
+                              const float* w, float start, float* acc,
+                              const Target& to, int64_t o) {
+  static const int64_t zero[1 + kAhead] = {};
+  const int64_t used = at.positions() - (at.pitch - at.out_width);
+  const Sum sum{&plane, zero, 1, &w, at.taps, at.tap_count, 1};
+  sum_group(sum, 1, 0, ceil_div(used, kLanes), acc, 0, &start, 1);
+  write_rows(acc, at.pitch, 0, at.out_height, to, o);
+}
+
+// One channel after the other.
+inline void depthwise(const Op& op, Context& c, const Layout& at,
+                      int64_t acc_floats, const Map& x, const Target& to) {
+  const Channels outs = channels_of(c, op.out_set, to.y.channels);
+  const int64_t each_in = to.y.channels / x.channels;
+  const int64_t each = at.positions() * at.tap_count;
+  const int64_t grain = larger(1, kWorthAThread / 2 / each);
+  share(op, c, outs.count, grain, [&](int64_t b, int64_t e, int64_t thread) {
+    float* acc = (float*)(c.own + thread * c.own_step);
+    float* filled = acc + round_up(acc_floats, 16);
+    for (int64_t i = b; i < e; ++i) {
+      const int64_t o = outs[i];
+      const float* plane = filled;
+      if (at.in_place)
+        plane = begin_of(at, x, o / each_in);
+      else
+        fill_plane(at, x.at(o / each_in), x.row, filled);
+      const float* w = c.weights + op.weight + o * op.out_step;
+      const float start = op.bias == kNone ? 0.f : c.weights[op.bias + o];
+      if (to.adds || at.plane_floats * 4 > kCache1)
+        depthwise_by_rows(at, plane, w, start, acc, to, o);
+      else
+        depthwise_channel(at, plane, w, start, to, o);
+    }
+  });
+}
+
 }  // namespace
 }  // namespace fgc

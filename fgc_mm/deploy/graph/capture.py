@@ -13,8 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
 from fgc_mm.deploy.copying import copy_network
-from fgc_mm.deploy.graph.aten import Conversion
 from fgc_mm.deploy.graph.composed import ALL_CONVERTERS
+from fgc_mm.deploy.graph.from_aten import Conversion
 from fgc_mm.deploy.graph.ir import Graph, Node, Op, SiteValues
 from fgc_mm.deploy.graph.marks import (
     BRANCH_END,
@@ -201,16 +201,16 @@ class _CaptureMode(TorchDispatchMode):
         if func._schema.is_mutable:  # others were functionalized
             raise CannotCapture(f'{func} changes a tensor in place')
         if func is DECISION:
-            self._record_decision(*args, result)
+            self._record_decision(result, *args)
         elif func is MASK:
-            self._record_mask(*args, result)
+            self._record_mask(result, *args)
         elif func is FEATURE:
             self._new(self._node(*args), result)
         else:
             self._record_aten(func, args, kwargs, result)
 
     def _record_decision(
-        self, mask: Tensor, records: list[Tensor], site: int, result: Tensor
+        self, result: Tensor, mask: Tensor, records: list[Tensor], site: int
     ) -> None:
         node = Node(
             Op.DECISION,
@@ -225,14 +225,15 @@ class _CaptureMode(TorchDispatchMode):
         )
 
     def _record_mask(
-        self, x: Tensor, mask: Tensor, site: int, consumer: int, result: Tensor
+        self, result: Tensor, x: Tensor, mask: Tensor, site: int, consumer: int
     ) -> None:
         found = self._sites[site]
-        path, positions = found.branch_end, None
         if consumer != BRANCH_END:
-            path = found.consumers[consumer].path
+            path = layer = found.consumers[consumer].path
             positions = found.consumers[consumer].positions
-        layer = found.producer if consumer == BRANCH_END else path
+        else:
+            path, layer = found.branch_end or '', found.producer
+            positions = None
         last = channels_last(self._network.get_submodule(layer))
         node = Node(
             Op.MASK,

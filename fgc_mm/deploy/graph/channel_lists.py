@@ -8,7 +8,7 @@ as 0 while it is closed: its memory is not read, or cleared first.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -22,6 +22,7 @@ from fgc_mm.deploy.graph.ir import (
     Graph,
     Node,
     Op,
+    Segment,
     SiteValues,
 )
 from fgc_mm.runtime.format import Act, Math
@@ -136,7 +137,8 @@ class _ChannelPropagation:
         )
         self.order = {node: n for n, node in enumerate(graph.nodes)}
         self.owners: dict[Node, ChannelOwners] = {}
-        self.cleared: list[tuple[Node, Node]] = []  # (reader, value)
+        # values and their readers, None if they leave the network
+        self.cleared: list[tuple[Node | None, Node]] = []
         self.reads: dict[Node, ChannelOwners] = {}
         self.producers = self._producers()
         self._lists: dict[tuple, ChannelList] = {}
@@ -169,20 +171,16 @@ class _ChannelPropagation:
         return [x for site in self.graph.sites for x in site.records]
 
     def _owners(self, node: Node) -> ChannelOwners | None:
-        inputs_owners = [self.owners.get(x) for x in node.inputs]
         if node.op is Op.MASK:
-            return self._mask_owners(node, inputs_owners[0])
-        if not any(inputs_owners):
+            return self._mask_owners(node, self.owners.get(node.inputs[0]))
+        known = [self.owners[x] for x in node.inputs if x in self.owners]
+        if not known:
             return self._producer_owners(node)
         rule = RULES.get(node.op)
-        if node.op in (Op.CONV, Op.LINEAR):
-            return self._product(node, inputs_owners[0])
         if rule is None:
-            self._read_whole(
-                node, inputs_owners, f'{node.op.value} reads all channels'
-            )
+            self._read_whole(node, f'{node.op.value} reads all channels')
             return None
-        return rule(self, node, inputs_owners)
+        return rule(self, node, known[0])
 
     def _producer_owners(self, node: Node) -> ChannelOwners | None:
         """Owners of the result of a layer that writes sites' channels."""
@@ -248,16 +246,11 @@ class _ChannelPropagation:
         if skipped:
             raise NeedsAllChannels(skipped, why)
 
-    def _read_whole(
-        self,
-        node: Node,
-        inputs_owners: Sequence[ChannelOwners | None],
-        why: str,
-    ) -> None:
+    def _read_whole(self, node: Node, why: str) -> None:
         """Let a node read whole values: closed channels are cleared."""
-        for value, owners in zip(node.inputs, inputs_owners):
-            if owners is not None:
-                self._require_all(owners, why)
+        for value in node.inputs:
+            if value in self.owners:
+                self._require_all(self.owners[value], why)
                 self.cleared.append((node, value))
 
     def _product(
@@ -269,7 +262,7 @@ class _ChannelPropagation:
         if groups > 1 and groups == node.inputs[0].shape[1]:
             return self._depthwise(node, owners)
         if owners.dim != dim or groups > 1:
-            self._read_whole(node, [owners], f'{node.name} reads all channels')
+            self._read_whole(node, f'{node.name} reads all channels')
             return self._producer_owners(node)
         self._require_all(owners, f'{node.name} reads channels without a mask')
         node_owners = self._producer_owners(node)
@@ -281,30 +274,25 @@ class _ChannelPropagation:
     ) -> ChannelOwners | None:
         multiple = node.shape[1] // node.groups
         if owners.has_zero and node.bias is not None:
-            self._read_whole(node, [owners], '')
+            self._read_whole(node, '')
             return self._producer_owners(node)
         numbers = torch.arange(len(owners.site))
         return owners.at(numbers.repeat_interleave(multiple), 1)
 
     def _channelwise(
-        self, node: Node, inputs_owners: Sequence[ChannelOwners | None]
+        self, node: Node, owners: ChannelOwners
     ) -> ChannelOwners | None:
         """Owners of an operation that is applied to each channel."""
-        (owners,) = inputs_owners
         if node.op is Op.AFFINE and node.dim != owners.dim:
-            self._read_whole(
-                node, inputs_owners, f'{node.name} mixes channels'
-            )
+            self._read_whole(node, f'{node.name} mixes channels')
             return None
         if node.op is Op.PAD and node.pads[owners.dim] != (0, 0):
-            return self._moved(node, inputs_owners)
+            return self._moved(node, owners)
         if node.op is Op.MEAN and owners.dim in node.dims:
-            self._read_whole(
-                node, inputs_owners, 'a mean over channels is taken'
-            )
+            self._read_whole(node, 'a mean over channels is taken')
             return None
         if owners.has_zero and not _keeps_zero(node):
-            self._read_whole(node, inputs_owners, '')
+            self._read_whole(node, '')
             return None
         dim = owners.dim
         if node.op is Op.MEAN and not node.keep:
@@ -312,48 +300,40 @@ class _ChannelPropagation:
         return replace(owners, dim=dim)
 
     def _binary(
-        self, node: Node, inputs_owners: Sequence[ChannelOwners | None]
+        self, node: Node, owners: ChannelOwners
     ) -> ChannelOwners | None:
-        first, second = inputs_owners
-        owners = first or second
+        first, second = map(self.owners.get, node.inputs)
         size = node.shape[owners.dim]
         if first is not None and second is not None:
             if not first.same(second):
-                self._read_whole(
-                    node,
-                    inputs_owners,
-                    'they are combined with other channels',
-                )
+                self._read_whole(node, 'they are combined with other channels')
                 return None
             if first.has_zero and node.math == Math.DIV:
-                self._read_whole(node, inputs_owners, '')
+                self._read_whole(node, '')
                 return None
             return first
         if len(owners.site) != size:
-            self._read_whole(node, inputs_owners, 'they are broadcast')
+            self._read_whole(node, 'they are broadcast')
             return None
         rank = len(node.shape)
         value = node.inputs[0 if first is not None else 1]
         dim = owners.dim + rank - len(value.shape)
         if owners.has_zero and node.math != Math.MUL:
-            self._read_whole(node, inputs_owners, '')
+            self._read_whole(node, '')
             return None
         return replace(owners, dim=dim)
 
-    def _concat(
-        self, node: Node, inputs_owners: Sequence[ChannelOwners | None]
-    ) -> ChannelOwners | None:
-        if any(x is not None and x.dim != node.dim for x in inputs_owners):
+    def _concat(self, node: Node, _: ChannelOwners) -> ChannelOwners | None:
+        parts = [
+            self.owners.get(x)
+            or ChannelOwners.unowned(node.dim, x.shape[node.dim])
+            for x in node.inputs
+        ]
+        if any(x.dim != node.dim for x in parts):
             self._read_whole(
-                node,
-                inputs_owners,
-                'they are concatenated in another dimension',
+                node, 'they are concatenated in another dimension'
             )
             return None
-        parts = [
-            x or ChannelOwners.unowned(node.dim, value.shape[node.dim])
-            for value, x in zip(node.inputs, inputs_owners)
-        ]
         return ChannelOwners(
             node.dim,
             torch.cat([x.site for x in parts]),
@@ -362,10 +342,9 @@ class _ChannelPropagation:
         )
 
     def _moved(
-        self, node: Node, inputs_owners: Sequence[ChannelOwners | None]
+        self, node: Node, owners: ChannelOwners
     ) -> ChannelOwners | None:
         """Owners of an operation that moves elements, found by moving them."""
-        owners = inputs_owners[0]
         value = node.inputs[0]
         where = torch.arange(len(owners.site), dtype=torch.int32) + 1
         where = where.reshape(
@@ -377,9 +356,7 @@ class _ChannelPropagation:
             if bool((line == line[0]).all()):
                 numbers = line[0].long() - 1
                 return owners.at(numbers, dim)
-        self._read_whole(
-            node, inputs_owners, f'a {node.op.value} mixes channels'
-        )
+        self._read_whole(node, f'a {node.op.value} mixes channels')
         return None
 
     def apply(self) -> None:
@@ -435,7 +412,7 @@ class _ChannelPropagation:
             whole = torch.arange(own.channels)
             if len(channel) == own.channels and torch.equal(channel, whole):
                 return own
-        segments = []
+        segments: list[Segment] = []
         free = (site == NO_SITE).nonzero().flatten().tolist()
         if free:
             segments.append((ALL, 1, tuple(free)))
@@ -445,7 +422,7 @@ class _ChannelPropagation:
 
     def _segments(
         self, number: int, site: Tensor, channel: Tensor
-    ) -> list[tuple[ChannelList, int, tuple[int, ...]]]:
+    ) -> list[Segment]:
         own = self._site_list(number)
         where = (site == number).nonzero().flatten()
         indices: dict[int, list[int]] = {}
@@ -582,7 +559,12 @@ def _keeps_zero(node: Node) -> bool:
     return kept and not (node.op is Op.AFFINE and node.shift is not None)
 
 
-RULES = {
+RULES: dict[
+    Op,
+    Callable[[_ChannelPropagation, Node, ChannelOwners], ChannelOwners | None],
+] = {
+    Op.CONV: _ChannelPropagation._product,
+    Op.LINEAR: _ChannelPropagation._product,
     Op.UNARY: _ChannelPropagation._channelwise,
     Op.AFFINE: _ChannelPropagation._channelwise,
     Op.POOL: _ChannelPropagation._channelwise,

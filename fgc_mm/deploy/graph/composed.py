@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from fgc_mm.deploy.graph.aten import (
+from fgc_mm.deploy.graph.from_aten import (
     CONVERTERS,
     Conversion,
     aten,
@@ -163,4 +163,4 @@ def _strided_slice(
     return _part(c, x, dim, start, start + (count - 1) * step + 1, step)
 
 
-ALL_CONVERTERS = CONVERTERS  # registered in aten.py and above
+ALL_CONVERTERS = CONVERTERS  # registered in from_aten.py and above

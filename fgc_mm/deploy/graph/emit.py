@@ -10,10 +10,13 @@ from torch import Tensor
 from fgc_mm.deploy.graph import memory
 from fgc_mm.deploy.graph.ir import ALL, ChannelList
 from fgc_mm.deploy.graph.value_layout import (
-    DimFactor,
+    Box,
+    Dim,
     Step,
     ValueLayout,
+    dim_of,
     refined,
+    triple,
 )
 from fgc_mm.runtime import format as f
 
@@ -81,12 +84,13 @@ class Emitter:
 
     def constant(self, tensor: Tensor) -> int:
         """Add a constant (C, H, W) as a value."""
-        value = f.Value(*tensor.shape, f.Base.WEIGHTS, self.weights(tensor))
+        box, weights = triple(tensor.shape), self.weights(tensor)
+        value = f.Value(*box, f.Base.WEIGHTS, weights)
         value.channel_step = value.height * value.width
         value.row_step = value.width
         return self._value(value, None)
 
-    def view(self, value: int, start: Step, box: Step) -> int:
+    def view(self, value: int, start: Step, box: Box) -> int:
         """A part of a value, as a value."""
         whole = self.program.values[value]
         if start == (0, 0, 0) and box == whole.shape:
@@ -96,7 +100,7 @@ class Emitter:
             self._known[key] = self._view(value, start, box)
         return self._known[key]
 
-    def _view(self, value: int, start: Step, box: Step) -> int:
+    def _view(self, value: int, start: Step, box: Box) -> int:
         whole, view = self.program.values[value], self.views[value]
         part = f.Value(*box, whole.base)
         if view is None:  # images and constants have fixed strides
@@ -106,7 +110,7 @@ class Emitter:
             )
             part.offset = whole.offset + _offset(whole, start)
             return self._value(part, None)
-        begin = tuple(a + b for a, b in zip(view.start, start))
+        begin = triple(a + b for a, b in zip(view.start, start))
         return self._value(part, View(view.storage, begin))
 
     def weights(self, tensor: Tensor) -> int:
@@ -150,11 +154,12 @@ class Emitter:
         op.records_only = self.record
         self.program.ops.append(op)
         self.program.names.append(self.name)
-        view = self.views[op.y] if hasattr(op, 'y') else None
+        y = getattr(op, 'y', f.NONE)
+        view = None if y == f.NONE else self.views[y]
         if view is None:
             return
         storage = self.storages[view.storage]
-        part = self.program.values[op.y].channels != storage.value.channels
+        part = self.program.values[y].channels != storage.value.channels
         if part or (isinstance(op, f.Move) and not op.zero):
             storage.moved = True
 
@@ -240,16 +245,16 @@ def canonical(value: int, shape: tuple[int, ...]) -> ValueLayout:
         else [],
     }
     dims = tuple(
-        (DimFactor(size, step),) if size > 1 else ()
-        for size, step in zip(shape, steps[len(shape)])
+        dim_of(size, step) for size, step in zip(shape, steps[len(shape)])
     )
     return ValueLayout(value, (0, 0, 0), dims)
 
 
 def flat_layout(value: int, shape: tuple[int, ...]) -> ValueLayout:
     """Layout of a tensor whose elements are the columns of a map."""
-    dims, step = [], 1
+    dims: list[Dim] = []
+    step = 1
     for size in reversed(shape):
-        dims.insert(0, (DimFactor(size, (0, 0, step)),) if size > 1 else ())
+        dims.insert(0, dim_of(size, (0, 0, step)))
         step *= size
     return ValueLayout(value, (0, 0, 0), tuple(dims))

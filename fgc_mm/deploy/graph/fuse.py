@@ -42,11 +42,11 @@ def _has_no_activation(node: Node) -> bool:
 
 
 def _fuse_sum(editor: Editor, node: Node) -> None:
-    for conv in reversed(node.inputs):
-        (other,) = [x for x in node.inputs if x is not conv] or [None]
+    first, second = node.inputs
+    for conv, other in ((second, first), (first, second)):
         if (
             conv.op in (Op.CONV, Op.LINEAR)
-            and other is not None
+            and other is not conv
             and other.op is not Op.CONSTANT
             and len(conv.inputs) == 1
             and _has_no_activation(conv)

@@ -89,7 +89,7 @@ ACTS: dict[Act, Callable[[Tensor, float, float], Tensor]] = {
     Act.LOG: lambda x, a, b: x.log(),
     Act.RECIPROCAL: lambda x, a, b: x.reciprocal(),
 }
-BINARY = {
+BINARY: dict[Math, Callable[[Tensor, Tensor], Tensor]] = {
     Math.ADD: torch.add,
     Math.SUB: torch.sub,
     Math.MUL: torch.mul,
@@ -146,7 +146,9 @@ def _product(
 
 def _lists(node: Node, values: Values) -> list[Tensor]:
     """The channel list, for the operation that needs it as an input."""
-    return [node.reads.numbers(values)] if node.op is Op.CLEAR else []
+    if node.op is Op.CLEAR and node.reads is not ALL:
+        return [node.reads.numbers(values)]
+    return []
 
 
 def _poisoned(node: Node, result: Tensor, values: Values) -> Tensor:
@@ -158,15 +160,13 @@ def _poisoned(node: Node, result: Tensor, values: Values) -> Tensor:
     return whole.index_copy_(node.channel_dim, listed, part)
 
 
-def _along(values: Tensor | None, dim: int, rank: int) -> Tensor | None:
-    if values is None:
-        return None
+def _along(values: Tensor, dim: int, rank: int) -> Tensor:
     return values.reshape([-1 if d == dim else 1 for d in range(rank)])
 
 
 def _affine(node: Node, x: Tensor) -> Tensor:
     scale, shift, slope = (
-        _along(values, node.dim, x.dim())
+        None if values is None else _along(values, node.dim, x.dim())
         for values in (node.scale, node.shift, node.slope)
     )
     x = x if scale is None else x * scale

@@ -104,7 +104,7 @@ class ChannelList:
 
     channels: int
     decision: Node | None = None
-    segments: tuple[tuple[ChannelList | None, int, tuple[int, ...]], ...] = ()
+    segments: tuple[Segment, ...] = ()
 
     def numbers(self, values: dict[Node, Tensor]) -> Tensor:
         """The list for one image; (n,) int64.
@@ -122,6 +122,9 @@ class ChannelList:
             table = table[table >= 0]
             found.append((table[:, None] + torch.arange(repeat)).flatten())
         return torch.cat(found)
+
+
+Segment = tuple[ChannelList | None, int, tuple[int, ...]]
 
 
 @dataclass
@@ -156,8 +159,8 @@ class Graph:
 
     nodes: list[Node]
     outputs: list[Node]
-    sites: list[SiteValues] = field(default_factory=list)
-    structure: TreeSpec | None = None
+    sites: list[SiteValues]
+    structure: TreeSpec
     none_leaves: tuple[int, ...] = ()
 
     def copy(self) -> Graph:

@@ -10,17 +10,20 @@ from torch import Tensor
 from fgc_mm.deploy.graph.emit import Emitter, canonical, flat_layout
 from fgc_mm.deploy.graph.ir import ALL, ChannelList, Node, Op
 from fgc_mm.deploy.graph.value_layout import (
+    Box,
+    Dim,
     DimFactor,
     ValueLayout,
+    dim_of,
     extents,
     merged,
     refined,
+    triple,
 )
 from fgc_mm.runtime import format as f
 
 CHANNEL = (1, 0, 0)
 COLUMN = (0, 0, 1)
-Box = tuple[int, int, int]
 
 
 class NotSupported(Exception):
@@ -121,9 +124,7 @@ class LayoutTracker:
         box = (shape[0] * shape[1], *shape[2:])
         return self.with_layout(node, canonical(layout.value, shape).dims, box)
 
-    def with_layout(
-        self, node: Node, dims: tuple[tuple[DimFactor, ...], ...], box: Box
-    ) -> int:
+    def with_layout(self, node: Node, dims: tuple[Dim, ...], box: Box) -> int:
         """A value in which a tensor has these factors; copied if needed."""
         layout = self.layout_of(node)
         if tuple(tuple(merged(d)) for d in layout.dims) != dims:
@@ -144,7 +145,7 @@ class LayoutTracker:
         box = self._box_at(layout, dim)
         if box is None:
             layout = self._with_channels(node, dim)
-            box = self._box_at(layout, dim)
+            box = layout.box
         view = self.out.view(layout.value, layout.start, box)
         return view, box, ValueLayout(view, (0, 0, 0), layout.dims)
 
@@ -171,13 +172,11 @@ class LayoutTracker:
             target = self.new_default(shape)
         else:
             value = self.out.storage(shape[dim], 1, positions)
-            dims, step = [()] * len(shape), 1
+            dims: list[Dim] = [()] * len(shape)
+            dims[dim], step = dim_of(shape[dim], CHANNEL), 1
             for d in reversed(others):
-                if shape[d] > 1:
-                    dims[d] = (DimFactor(shape[d], (0, 0, step)),)
+                dims[d] = dim_of(shape[d], (0, 0, step))
                 step *= shape[d]
-            if shape[dim] > 1:
-                dims[dim] = (DimFactor(shape[dim], CHANNEL),)
             target = ValueLayout(value, (0, 0, 0), tuple(dims))
         self.move(self.layout_of(node), target)
         return target
@@ -201,29 +200,29 @@ class LayoutTracker:
         """The value of a tensor with the layout of another one; each axis
         may also be broadcast, with size 1."""
         layout = self.layout_of(node)
-        box = extents(like.atoms())
-        front = ((),) * (len(like.dims) - len(layout.dims))
-        layout = replace(layout, dims=front + layout.dims)
-        found = self._broadcast_box(layout, like, box)
+        missing = len(like.dims) - len(layout.dims)
+        layout = replace(layout, dims=((),) * missing + layout.dims)
+        found = self._broadcast_box(layout, like)
         if found is None:
-            shape = (1,) * len(front) + node.shape
+            shape = (1,) * missing + node.shape
             layout = self._copy_like(node, layout, shape, like)
-            found = self._broadcast_box(layout, like, box)
+            found = self._broadcast_box(layout, like)
         if found is None:
             raise NotSupported('a sum of tensors with different layouts')
         return self.out.view(layout.value, layout.start, found)
 
     def _broadcast_box(
-        self, layout: ValueLayout, like: ValueLayout, box: Box
+        self, layout: ValueLayout, like: ValueLayout
     ) -> Box | None:
         """(C, H, W), 1 where it is broadcast, if the layouts agree."""
         axes = [_Axis() for _ in range(3)]
         for mine, other in zip(layout.dims, like.dims):
-            pairs = refined(mine, other) if mine else None
-            if mine and pairs is None:
-                return None
-            if not mine:  # a dimension of size one
+            if mine:
+                pairs = refined(mine, other)
+            else:  # a dimension of size one
                 pairs = [(a.size, (0, 0, 0), a.step) for a in other]
+            if pairs is None:
+                return None
             for _, step, wanted in pairs:
                 for axis, along in zip(axes, wanted):
                     if along:
@@ -231,7 +230,7 @@ class LayoutTracker:
                         axis.broadcast &= not any(step)
         if not all(axis.same or axis.broadcast for axis in axes):
             return None
-        return tuple(n if axis.same else 1 for n, axis in zip(box, axes))
+        return triple(n if axis.same else 1 for n, axis in zip(like.box, axes))
 
     def _copy_like(
         self,
@@ -260,18 +259,17 @@ class LayoutTracker:
             for dim, other in zip(dims, like.dims)
         ]
         wide = tuple(math.prod(a.size for a in dim) for dim in dims)
-        box = extents([a for dim in dims for a in dim])
+        target = ValueLayout(f.NONE, (0, 0, 0), tuple(dims))
         if node.op is Op.CONSTANT:
             numbers = node.tensor.float().reshape(shape).expand(wide)
-            return self._constant_at(numbers, dims, box)
-        target = ValueLayout(self.out.storage(*box), (0, 0, 0), tuple(dims))
+            return replace(target, value=self._constant_at(numbers, target))
+        target = replace(target, value=self.out.storage(*target.box))
         self.move(layout.expanded(wide), target)
         return target
 
-    def _constant_at(
-        self, numbers: Tensor, dims: list, box: Box
-    ) -> ValueLayout:
-        atoms = [atom for dim in dims for atom in dim]
+    def _constant_at(self, numbers: Tensor, like: ValueLayout) -> int:
+        """A value with these numbers in a layout."""
+        atoms = like.atoms()
         flat = numbers.reshape([a.size for a in atoms] or [1])
         order = sorted(
             range(len(atoms)),
@@ -280,8 +278,7 @@ class LayoutTracker:
         )
         if atoms:
             flat = flat.permute(order)
-        value = self.out.constant(flat.reshape(box))
-        return ValueLayout(value, (0, 0, 0), tuple(dims))
+        return self.out.constant(flat.reshape(like.box))
 
 
 def _sorted(atoms: list[DimFactor], box: Box) -> bool:
@@ -291,7 +288,8 @@ def _sorted(atoms: list[DimFactor], box: Box) -> bool:
         a.step[0] * height * width + a.step[1] * width + a.step[2]
         for a in atoms
     ]
-    wanted, step = [], 1
+    wanted: list[int] = []
+    step = 1
     for atom in reversed(atoms):
         wanted.insert(0, step)
         step *= atom.size

@@ -8,11 +8,16 @@ from fgc_mm.deploy.graph.ir import Node, Op
 from fgc_mm.deploy.graph.layout_tracker import (
     CHANNEL,
     COLUMN,
-    Box,
     LayoutTracker,
     NotSupported,
 )
-from fgc_mm.deploy.graph.value_layout import DimFactor, ValueLayout
+from fgc_mm.deploy.graph.value_layout import (
+    Box,
+    Dim,
+    ValueLayout,
+    along,
+    dim_of,
+)
 from fgc_mm.runtime import format as f
 
 
@@ -30,33 +35,19 @@ def attention(low: LayoutTracker, node: Node) -> ValueLayout:
     low.out.add(
         f.Attention(q[0], k[0], v[0], bias, y, heads, float(node.scale))
     )
-    lead = _lead(depth, node.inputs[0].shape)
-    dims = (
-        *lead,
-        (DimFactor(length, COLUMN),) if length > 1 else (),
-        (DimFactor(depth, CHANNEL),) if depth > 1 else (),
-    )
-    return ValueLayout(y, (0, 0, 0), dims)
+    return ValueLayout(y, (0, 0, 0), _dims(node.shape))
 
 
-def _lead(depth: int, shape: tuple[int, ...]) -> tuple:
-    """Factors of the leading dimensions of an attention's result."""
-    kinds = _kinds(shape)
-    steps = {'head': depth, 'row': 1}
-    lead = []
-    for size, kind in reversed(list(zip(shape[:-2], kinds))):
-        vector = (
-            (steps[kind], 0, 0)
-            if kind == 'head'
-            else (
-                0,
-                steps[kind],
-                0,
-            )
-        )
-        lead.insert(0, (DimFactor(size, vector),) if size > 1 else ())
-        steps[kind] *= size
-    return tuple(lead)
+def _dims(shape: tuple[int, ...]) -> tuple[Dim, ...]:
+    """Dimensions (..., L, d) in a value (heads d, B, L)."""
+    *lead, length, depth = shape
+    strides = [depth, 1]  # of heads, which are channels, and of rows
+    dims = [dim_of(length, COLUMN), dim_of(depth, CHANNEL)]
+    for size, kind in reversed(list(zip(lead, _kinds(shape)))):
+        axis = ('head', 'row').index(kind)
+        dims.insert(0, dim_of(size, along(axis, strides[axis])))
+        strides[axis] *= size
+    return tuple(dims)
 
 
 def _kinds(shape: tuple[int, ...]) -> list[str]:
@@ -72,13 +63,8 @@ def _heads(low: LayoutTracker, node: Node) -> Box:
     depth, length = shape[-1], shape[-2]
     heads = math.prod(s for s, k in zip(shape, kinds) if k == 'head')
     rows = math.prod(s for s, k in zip(shape, kinds) if k == 'row')
-    wanted = (
-        *_lead(depth, shape),
-        (DimFactor(length, COLUMN),) if length > 1 else (),
-        (DimFactor(depth, CHANNEL),) if depth > 1 else (),
-    )
     box = (heads * depth, rows, length)
-    return low.with_layout(node, wanted, box), heads, rows
+    return low.with_layout(node, _dims(shape), box), heads, rows
 
 
 def _scores(low: LayoutTracker, node: Node, heads: int, rows: int) -> int:

@@ -7,7 +7,13 @@ from fgc_mm.deploy.graph.layout_tracker import (
     LayoutTracker,
     NotSupported,
 )
-from fgc_mm.deploy.graph.value_layout import DimFactor, ValueLayout, extents
+from fgc_mm.deploy.graph.value_layout import (
+    Dim,
+    ValueLayout,
+    along,
+    dim_of,
+    extents,
+)
 from fgc_mm.runtime import format as f
 
 
@@ -20,10 +26,9 @@ def _elementwise(
         x, box, layout = low.channels_at(first, dim)
     else:
         layout = low.layout_of(first)
-        box = extents(layout.atoms())
-        if box is None:
+        if extents(layout.atoms()) is None:
             layout = low.copy_to_new(layout, first.shape)
-            box = extents(layout.atoms())
+        box = layout.box
         x = low.out.view(layout.value, layout.start, box)
     y = ValueLayout(low.out.storage(*box), (0, 0, 0), layout.dims)
     return x, y
@@ -38,39 +43,27 @@ def unary(low: LayoutTracker, node: Node) -> ValueLayout:
 
 def affine(low: LayoutTracker, node: Node) -> ValueLayout:
     x, y = _elementwise(low, node, node.dim)
-    numbers = [
-        low.out.optional(n) for n in (node.scale, node.shift, node.slope)
-    ]
+    scale, shift, slope = map(
+        low.out.optional, (node.scale, node.shift, node.slope)
+    )
     listed = low.writes(node, y)
-    low.out.add(f.Affine(x, y.value, listed, *numbers, node.act))
+    low.out.add(f.Affine(x, y.value, listed, scale, shift, slope, node.act))
     return y
 
 
 def binary(low: LayoutTracker, node: Node) -> ValueLayout:
-    first, second = node.inputs
     whole = [x for x in node.inputs if x.shape == node.shape]
     whole = [x for x in whole if x.op is not Op.CONSTANT] or whole
-    if not whole:
-        return _outer(low, node)
-    like = _whole_layout(low, whole[0])
-    y = ValueLayout(
-        low.out.storage(*extents(like.atoms())), (0, 0, 0), like.dims
-    )
-    xs = [low.broadcast_to(x, like) for x in (first, second)]
-    listed = low.writes(node, y)
-    low.out.add(f.Binary(*xs, y.value, listed, node.math, node.act))
-    return y
-
-
-def _outer(low: LayoutTracker, node: Node) -> ValueLayout:
-    """A binary operation that broadcasts both inputs."""
-    if len(node.shape) in (2, 3, 4) and node.shape[0] == 1:
+    if whole:
+        like = _whole_layout(low, whole[0])
+        y = ValueLayout(low.out.storage(*like.box), (0, 0, 0), like.dims)
+    elif len(node.shape) in (2, 3, 4) and node.shape[0] == 1:
         y = low.new_default(node.shape)
     else:
         y = _in_axes(low, node)
-    xs = [low.broadcast_to(x, y) for x in node.inputs]
+    x1, x2 = (low.broadcast_to(x, y) for x in node.inputs)
     listed = low.writes(node, y)
-    low.out.add(f.Binary(*xs, y.value, listed, node.math, node.act))
+    low.out.add(f.Binary(x1, x2, y.value, listed, node.math, node.act))
     return y
 
 
@@ -78,7 +71,8 @@ def _in_axes(low: LayoutTracker, node: Node) -> ValueLayout:
     """A new layout; dimensions in the same inputs share an axis."""
     rank = len(node.shape)
     shapes = [(1,) * (rank - len(x.shape)) + x.shape for x in node.inputs]
-    box, dims, known, axis = [1, 1, 1], [()] * rank, None, 2
+    box, known, axis = [1, 1, 1], None, 2
+    dims: list[Dim] = [()] * rank
     for d in reversed(range(rank)):
         if node.shape[d] == 1:
             continue
@@ -86,9 +80,8 @@ def _in_axes(low: LayoutTracker, node: Node) -> ValueLayout:
         axis -= known not in (None, own)
         if axis < 0:
             raise NotSupported('a sum or product of tensors both broadcast')
-        step = [0, 0, 0]
-        step[axis], known = box[axis], own
-        dims[d] = (DimFactor(node.shape[d], tuple(step)),)
+        known = own
+        dims[d] = dim_of(node.shape[d], along(axis, box[axis]))
         box[axis] *= node.shape[d]
     return ValueLayout(low.out.storage(*box), (0, 0, 0), tuple(dims))
 
@@ -103,16 +96,21 @@ def _whole_layout(low: LayoutTracker, node: Node) -> ValueLayout:
 
 def layer_norm(low: LayoutTracker, node: Node) -> ValueLayout:
     x, y = _elementwise(low, node, len(node.shape) - 1)
-    numbers = map(low.out.optional, (node.weight, node.bias))
-    low.out.add(f.Norm(x, y.value, 0, node.eps, *numbers, node.act))
+    _add_norm(low, node, x, y.value, groups=0)
     return y
 
 
 def group_norm(low: LayoutTracker, node: Node) -> ValueLayout:
     x, y = _elementwise(low, node, 1)
-    numbers = map(low.out.optional, (node.weight, node.bias))
-    low.out.add(f.Norm(x, y.value, node.groups, node.eps, *numbers, node.act))
+    _add_norm(low, node, x, y.value, node.groups)
     return y
+
+
+def _add_norm(
+    low: LayoutTracker, node: Node, x: int, y: int, groups: int
+) -> None:
+    weight, bias = map(low.out.optional, (node.weight, node.bias))
+    low.out.add(f.Norm(x, y, groups, node.eps, weight, bias, node.act))
 
 
 def softmax(low: LayoutTracker, node: Node) -> ValueLayout:

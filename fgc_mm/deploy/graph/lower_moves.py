@@ -12,7 +12,13 @@ from fgc_mm.deploy.graph.layout_tracker import (
     NotSupported,
     axis_of,
 )
-from fgc_mm.deploy.graph.value_layout import DimFactor, ValueLayout
+from fgc_mm.deploy.graph.value_layout import (
+    Dim,
+    DimFactor,
+    ValueLayout,
+    along,
+    dim_of,
+)
 
 
 def permute(low: LayoutTracker, node: Node) -> ValueLayout:
@@ -22,12 +28,11 @@ def permute(low: LayoutTracker, node: Node) -> ValueLayout:
 def reshape(low: LayoutTracker, node: Node) -> ValueLayout:
     layout = low.layout_of(node.inputs[0])
     shaped = layout.reshaped(node.shape)
-    if shaped is None:
-        value = low.out.storage(1, 1, math.prod(node.shape))
-        flat = flat_layout(value, node.inputs[0].shape)
-        low.move(layout, flat)
-        shaped = flat.reshaped(node.shape)
-    return shaped
+    if shaped is not None:
+        return shaped
+    value = low.out.storage(1, 1, math.prod(node.shape))
+    low.move(layout, flat_layout(value, node.inputs[0].shape))
+    return flat_layout(value, node.shape)
 
 
 def expand(low: LayoutTracker, node: Node) -> ValueLayout:
@@ -83,16 +88,12 @@ def _new_like(
         new_default = {2: (0,), 3: (2, 0), 4: (0, 1, 2)}[len(shape)]
         if all(a <= {b} for a, b in zip(axes[1:], new_default)):
             return low.new_default(shape)
-    steps, box, dims = [1, 1, 1], [1, 1, 1], [()] * len(shape)
+    box = [1, 1, 1]
+    dims: list[Dim] = [()] * len(shape)
     for dim in reversed(range(len(shape))):
-        if shape[dim] == 1:
-            continue
         axis = max(axes[dim]) if axes[dim] else 2
-        step = [0, 0, 0]
-        step[axis] = box[axis]
-        dims[dim] = (DimFactor(shape[dim], tuple(step)),)
+        dims[dim] = dim_of(shape[dim], along(axis, box[axis]))
         box[axis] *= shape[dim]
-        steps[axis] = box[axis]
     return ValueLayout(low.out.storage(*box), (0, 0, 0), tuple(dims))
 
 

@@ -10,7 +10,7 @@ from fgc_mm.deploy.graph.layout_tracker import (
     LayoutTracker,
     NotSupported,
 )
-from fgc_mm.deploy.graph.value_layout import DimFactor, ValueLayout
+from fgc_mm.deploy.graph.value_layout import Dim, ValueLayout, dim_of
 from fgc_mm.runtime import format as f
 
 
@@ -46,9 +46,8 @@ def mean(low: LayoutTracker, node: Node) -> ValueLayout:
     dim = rest[0] if rest else _free_dim(x.shape, node.dims)
     value, box, _ = low.channels_at(x, dim)
     y = low.out.storage(box[0], 1, 1)
-    dims = [()] * len(x.shape)
-    if box[0] > 1:
-        dims[dim] = (DimFactor(box[0], CHANNEL),)
+    dims: list[Dim] = [()] * len(x.shape)
+    dims[dim] = dim_of(box[0], CHANNEL)
     kept = [
         atoms
         for d, atoms in enumerate(dims)
@@ -107,7 +106,7 @@ def resize(low: LayoutTracker, node: Node) -> ValueLayout:
             listed,
             int(node.bilinear),
             int(node.corners),
-            tuple(map(float, node.scale)),
+            node.scale,
         )
     )
     return y

@@ -13,7 +13,13 @@ from fgc_mm.deploy.graph.layout_tracker import (
     LayoutTracker,
     NotSupported,
 )
-from fgc_mm.deploy.graph.value_layout import DimFactor, ValueLayout
+from fgc_mm.deploy.graph.value_layout import (
+    Box,
+    Dim,
+    ValueLayout,
+    dim_of,
+    triple,
+)
 from fgc_mm.runtime import format as f
 
 MAX_IMAGES = 256  # of a conv that becomes one op per image
@@ -35,19 +41,19 @@ def conv(low: LayoutTracker, node: Node) -> ValueLayout:
     elif images > MAX_IMAGES:
         raise NotSupported(f'a conv of {images} images')
     else:
+        boxes = triple(node.inputs[0].shape[1:]), triple(node.shape[1:])
         parts = [
-            tuple(
-                low.out.view(value, (n * shape[1], 0, 0), shape[1:])
-                for value, shape in (
-                    (x, node.inputs[0].shape),
-                    (y.value, node.shape),
-                )
-            )
+            (_image(low, x, n, boxes[0]), _image(low, y.value, n, boxes[1]))
             for n in range(images)
         ]
     for x, y_part in parts:
         low.out.add(_product(low, node, x, y_part, node.weight, geometry))
     return y
+
+
+def _image(low: LayoutTracker, value: int, number: int, box: Box) -> int:
+    """One image of a value of several."""
+    return low.out.view(value, (number * box[0], 0, 0), box)
 
 
 def _of_all_images(node: Node, images: int) -> Node:
@@ -78,29 +84,24 @@ def matmul(low: LayoutTracker, node: Node) -> ValueLayout:
 
 def _matrices(low: LayoutTracker, node: Node) -> int:
     """A value whose channels are the matrices (rows, columns)."""
-    shape = node.shape
-    box = (math.prod(shape[:-2]), *shape[-2:])
-    return low.with_layout(node, _matrix_dims(shape), box)
+    *lead, rows, columns = node.shape
+    box = (math.prod(lead), rows, columns)
+    return low.with_layout(node, _matrix_dims(node.shape), box)
 
 
-def _matrix_dims(shape: tuple[int, ...]) -> tuple[tuple[DimFactor, ...], ...]:
+def _matrix_dims(shape: tuple[int, ...]) -> tuple[Dim, ...]:
     steps, step = [(0, 1, 0), (0, 0, 1)], 1
     for size in reversed(shape[:-2]):
         steps.insert(0, (step, 0, 0))
         step *= size
-    return tuple(
-        (DimFactor(size, vector),) if size > 1 else ()
-        for size, vector in zip(shape, steps)
-    )
+    return tuple(map(dim_of, shape, steps))
 
 
 def linear(low: LayoutTracker, node: Node) -> ValueLayout:
     (first, *_), rank = node.inputs, len(node.shape)
     x, box, layout = low.channels_at(first, rank - 1)
     y = low.out.storage(node.shape[-1], *box[1:])
-    channels = (DimFactor(node.shape[-1], CHANNEL),)
-    if node.shape[-1] == 1:
-        channels = ()
+    channels = dim_of(node.shape[-1], CHANNEL)
     result = ValueLayout(y, (0, 0, 0), (*layout.dims[:-1], channels))
     weight = node.weight[:, :, None, None]
     low.out.add(_product(low, node, x, y, weight, ((1, 1), (0, 0)), result))
@@ -117,8 +118,8 @@ def _product(
     like: ValueLayout | None = None,
 ) -> f.Conv:
     """A conv op, with the weight layout that suits its channel lists."""
-    taps = weight[0, 0].numel()
-    outputs, inputs = weight.shape[:2]
+    outputs, inputs, rows, columns = weight.shape
+    taps = rows * columns
     values = low.out.program.values[y]
     single = taps == 1 and values.height * values.width == 1
     by_input = node.reads is not ALL
@@ -140,10 +141,10 @@ def _product(
         low.list_index(node.reads),
         low.list_index(node.writes),
         node.attrs.get('groups', 1),
-        tuple(weight.shape[2:]),
-        tuple(stride),
-        tuple(padding),
-        tuple(node.attrs.get('dilation', (1, 1))),
+        (rows, columns),
+        stride,
+        padding,
+        node.attrs.get('dilation', (1, 1)),
         low.out.weights(weight.contiguous()),
         *steps,
         low.out.optional(node.bias),

@@ -69,20 +69,20 @@ def _set_strides(storage: Storage) -> int:
 def _live_ranges(emitter: Emitter) -> list[tuple[int, int]]:
     """The first and the last op that use every storage."""
     program = emitter.program
-    live_ranges = [[len(program.ops), -1] for _ in emitter.storages]
+    live_ranges = [(len(program.ops), -1)] * len(emitter.storages)
 
     def use(value: int, at: int) -> None:
         view = emitter.views[value] if value >= 0 else None
         if view is not None:
-            life = live_ranges[view.storage]
-            life[0], life[1] = min(life[0], at), max(life[1], at)
+            first, last = live_ranges[view.storage]
+            live_ranges[view.storage] = min(first, at), max(last, at)
 
     for at, op in enumerate(program.ops):
         for value in values_of(op):
             use(value, at)
     for value in program.outputs:
         use(value, len(program.ops))
-    return [tuple(life) if life[1] >= 0 else (0, 0) for life in live_ranges]
+    return [life if life[1] >= 0 else (0, 0) for life in live_ranges]
 
 
 def values_of(op: f.Op) -> list[int]:

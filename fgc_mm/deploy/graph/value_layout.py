@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-Step = tuple[int, int, int]
+Step = tuple[int, int, int]  # of channels, rows and columns
+Box = tuple[int, int, int]  # (C, H, W)
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,9 @@ class DimFactor:
     def scaled(self, factor: int, size: int) -> DimFactor:
         a, b, c = self.step
         return DimFactor(size, (a * factor, b * factor, c * factor))
+
+
+Dim = tuple[DimFactor, ...]  # factors of a dimension, slowest first
 
 
 @dataclass(frozen=True)
@@ -34,11 +38,19 @@ class ValueLayout:
 
     value: int
     start: Step
-    dims: tuple[tuple[DimFactor, ...], ...]
+    dims: tuple[Dim, ...]
 
     @property
     def shape(self) -> tuple[int, ...]:
         return tuple(math.prod(a.size for a in dim) for dim in self.dims)
+
+    @property
+    def box(self) -> Box:
+        """The box that the tensor fills; it must fill one."""
+        box = extents(self.atoms())
+        if box is None:
+            raise ValueError(f'the layout does not fill a box: {self.dims}')
+        return box
 
     def atoms(self) -> list[DimFactor]:
         """Factors of all dimensions, slowest first."""
@@ -80,12 +92,12 @@ class ValueLayout:
         return replace(start, dims=tuple(dims))
 
     def _moved(self, factor: DimFactor, count: int) -> Step:
-        return tuple(s + count * v for s, v in zip(self.start, factor.step))
+        return triple(s + count * v for s, v in zip(self.start, factor.step))
 
     def reshaped(self, shape: Sequence[int]) -> ValueLayout | None:
         """The layout with another shape; ``None`` if a copy is needed."""
         atoms = merged(self.atoms())
-        dims: list[tuple[DimFactor, ...]] = []
+        dims: list[Dim] = []
         for size in reversed(shape):
             dim: list[DimFactor] = []
             while size > 1:
@@ -101,6 +113,22 @@ class ValueLayout:
                     return None
             dims.insert(0, tuple(merged(dim)))
         return replace(self, dims=tuple(dims))
+
+
+def triple(numbers: Iterable[int]) -> tuple[int, int, int]:
+    """Three numbers as a tuple."""
+    channels, rows, columns = numbers
+    return channels, rows, columns
+
+
+def dim_of(size: int, step: Step) -> Dim:
+    """A dimension of one factor; of none if its size is one."""
+    return (DimFactor(size, step),) if size > 1 else ()
+
+
+def along(axis: int, stride: int) -> Step:
+    """A step along one axis of the map."""
+    return triple(stride if n == axis else 0 for n in range(3))
 
 
 def merged(atoms: Sequence[DimFactor]) -> list[DimFactor]:
@@ -121,7 +149,7 @@ def refined(
 ) -> list[tuple[int, Step, Step]] | None:
     """Split two descriptions of one dimension into common factors."""
     first, second = list(first), list(second)
-    pairs = []
+    pairs: list[tuple[int, Step, Step]] = []
     while first and second:
         a, b = first.pop(), second.pop()
         size = math.gcd(a.size, b.size)
@@ -135,7 +163,7 @@ def refined(
     return None if first or second else pairs
 
 
-def extents(atoms: Sequence[DimFactor]) -> Step | None:
+def extents(atoms: Sequence[DimFactor]) -> Box | None:
     """(C, H, W) of the box that these factors fill exactly once.
 
     ``None``: they leave gaps, repeat elements, or run along two axes.
@@ -153,4 +181,4 @@ def extents(atoms: Sequence[DimFactor]) -> Step | None:
             box[axis] *= factor.size
     if math.prod(box) != math.prod(a.size for a in atoms):
         return None
-    return tuple(box)
+    return triple(box)

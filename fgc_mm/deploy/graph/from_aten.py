@@ -1,8 +1,8 @@
 """Conversion of aten operations to graph nodes.
 
 A converter gets the operation's arguments and results, and a function from
-tensors to nodes; it returns the node of the (first) result, or ``None`` if
-the graph has no such operation.
+tensors to nodes; it returns the nodes of the results, or the one of the
+first, or ``None`` if the graph has no such operation.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fgc_mm.runtime.format import Act, Activation, Math
 aten = torch.ops.aten
 Emit = Callable[[Node], Node]
 Find = Callable[[Tensor], Node]
-Converter = Callable[['Conversion'], 'Node | None']
+Converter = Callable[['Conversion'], 'Node | list[Node] | None']
 CONVERTERS: dict[Any, Converter] = {}
 
 
@@ -46,15 +46,16 @@ class Conversion:
     def node(self, name: str = 'self') -> Node:
         return self.node_of(self.args[name])
 
-    def constant(self, name: str) -> Tensor | None:
+    def constant(self, name: str) -> Tensor:
         """A weight; LookupError if it is computed from the image."""
-        tensor = self.args.get(name)
-        if tensor is None:
-            return None
-        node = self.node_of(tensor)
+        node = self.node(name)
         if node.op is not Op.CONSTANT:
             raise LookupError
         return node.tensor
+
+    def optional(self, name: str) -> Tensor | None:
+        """A weight, or ``None`` if it is not given."""
+        return None if self[name] is None else self.constant(name)
 
     def make(
         self,
@@ -84,7 +85,7 @@ def converts(*functions: Any) -> Callable[[Converter], Converter]:
 
 @converts(aten.convolution.default)
 def _conv(c: Conversion) -> Node | None:
-    weight, bias = c.constant('weight'), c.constant('bias')
+    weight, bias = c.constant('weight'), c.optional('bias')
     flat = weight.dim() == 4 and not c['transposed']
     if not flat or c['input'].dim() != 4:
         return None
@@ -135,7 +136,7 @@ def _batch_norm(c: Conversion) -> Node | None:
         return None
     mean, var = c.constant('running_mean'), c.constant('running_var')
     scale = (var + c['eps']).rsqrt()
-    weight, bias = c.constant('weight'), c.constant('bias')
+    weight, bias = c.optional('weight'), c.optional('bias')
     scale = scale if weight is None else scale * weight
     shift = -mean * scale
     shift = shift if bias is None else shift + bias
@@ -156,8 +157,8 @@ def _layer_norm(c: Conversion) -> Node | None:
     return c.make(
         Op.LAYER_NORM,
         c.node('input'),
-        weight=c.constant('weight'),
-        bias=c.constant('bias'),
+        weight=c.optional('weight'),
+        bias=c.optional('bias'),
         eps=c['eps'],
     )
 
@@ -167,8 +168,8 @@ def _group_norm(c: Conversion) -> Node:
     return c.make(
         Op.GROUP_NORM,
         c.node('input'),
-        weight=c.constant('weight'),
-        bias=c.constant('bias'),
+        weight=c.optional('weight'),
+        bias=c.optional('bias'),
         eps=c['eps'],
         groups=c['group'],
     )
@@ -359,11 +360,15 @@ def _adaptive_pool(c: Conversion) -> Node | None:
 
 
 @converts(aten.mean.dim)
-def mean_of(c: Conversion, x: Node | None = None) -> Node:
-    """Mean over the given dimensions or all; of ``x`` if given."""
+def _mean(c: Conversion) -> Node:
+    return mean_of(c, c.node())
+
+
+def mean_of(c: Conversion, x: Node) -> Node:
+    """Mean over the given dimensions or all."""
     rank = c['self'].dim()
     dims = tuple(d % rank for d in c['dim'] or range(rank))
-    return c.make(Op.MEAN, x or c.node(), dims=dims, keep=bool(c['keepdim']))
+    return c.make(Op.MEAN, x, dims=dims, keep=bool(c['keepdim']))
 
 
 @converts(aten.cat.default)
@@ -573,4 +578,5 @@ def _first(c: Conversion) -> Tensor:
 
 def _steps(c: Conversion) -> tuple[float, float]:
     given = c['scale_factors'] or (c['scales_h'], c['scales_w'])
-    return tuple(1 / s if s else 0.0 for s in given)
+    rows, columns = (1 / s if s else 0.0 for s in given)
+    return rows, columns

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-import time
-from datetime import timedelta
+from pathlib import Path
+from time import sleep
 
 from torch import distributed as dist
 
-WAIT_FOR_RANK_0 = 10.0  # seconds
+from fgc_mm.exit_status import STOP_FILE
+
+TIME_TO_REPORT = 2.0  # seconds
+_FAILED = 'fgc_mm/failed'
 
 
 def started_rank() -> int:
@@ -26,37 +29,34 @@ def started_rank() -> int:
 def reports_errors() -> bool:
     """Whether this process reports an error, on behalf of all processes.
 
-    The first process that fails does: the others are ended, or fail because
-    that one has exited. Before the process group exists, the processes of
-    torchrun count in torchrun's store. Those of Slurm and MPI have none: rank
-    0 reports, and the others wait for being ended with it; one that is not
-    has an error of its own and reports that.
+    The first process that fails does, since the others are ended, or fail
+    because it has exited: the first in the store of the process group;
+    before the group exists, the first that our torchrun has started on this
+    machine. With other launchers, rank 0 reports until then. The others
+    return after two seconds: as soon as one process exits, a launcher may
+    end the one that reports.
     """
-    try:
-        store = _store()
-        if store is not None:
-            return store.add(_key(), 1) == 1
-    except Exception:  # the host of the store has failed and reported
-        return started_rank() == 0
-    if started_rank() > 0:
-        time.sleep(WAIT_FOR_RANK_0)
-    return True
-
-
-def _store() -> dist.Store | None:
     if dist.is_initialized():
-        return dist.distributed_c10d._get_default_store()
-    env = os.environ
-    if env.get('TORCHELASTIC_USE_AGENT_STORE') != 'True':
-        return None
-    return dist.TCPStore(
-        env['MASTER_ADDR'],
-        int(env['MASTER_PORT']),
-        is_master=False,
-        timeout=timedelta(seconds=WAIT_FOR_RANK_0),
-    )
+        try:
+            store = dist.distributed_c10d._get_default_store()
+            return store.add(_FAILED, 1) == 1
+        except Exception:  # the host of the store has failed and reported
+            return dist.get_rank() == 0
+    reports = _reports_before_group()
+    if not reports:
+        sleep(TIME_TO_REPORT)
+    return reports
 
 
-def _key() -> str:
+def _reports_before_group() -> bool:
+    stop_file = os.environ.get(STOP_FILE)  # in a folder of our torchrun
+    if stop_file is None:
+        return started_rank() == 0
     attempt = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')
-    return f'fgc_mm/failed/{attempt}'
+    try:
+        Path(stop_file).with_name(f'failed_{attempt}').touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    except OSError:  # torchrun has ended, and its folder is gone
+        return started_rank() == 0
+    return True

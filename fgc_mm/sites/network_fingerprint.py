@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import cache, partial
 from pathlib import Path
@@ -52,7 +51,7 @@ def network_fingerprint(
     try:
         for part in _Description(backbone).parts():
             digest.update(part.encode() + b'\n')
-    except (_NotDescribable, RecursionError):  # data in itself
+    except _NotDescribable:
         return None
     chosen = sorted((k, str(v)) for k, v in options.items())
     digest.update(f'{chosen} {torch.__version__} {_own_code()}'.encode())
@@ -106,19 +105,16 @@ class _Description:
             return f'{sorted(map(self._text, value))}'
         if isinstance(value, PLAIN):
             return repr(value)
-        return self._object(value)
+        return self._called(value)
 
-    def _object(self, value: Any) -> str:
-        """Describe a class, a function (with arguments), or data."""
+    def _called(self, value: Any) -> str:
+        """Describe a class, a function, or a function with arguments."""
         if isinstance(value, (type, FunctionType)):
             return self._code(value)
         if isinstance(value, MethodType):
             return self._text((value.__func__, value.__self__))
         if isinstance(value, partial):
             return self._text((value.func, value.args, value.keywords))
-        if is_dataclass(value):
-            parts = {f.name: getattr(value, f.name) for f in fields(value)}
-            return self._text((type(value), parts))
         raise _NotDescribable
 
     def _code(self, value: type | FunctionType) -> str:

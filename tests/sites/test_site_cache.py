@@ -1,7 +1,6 @@
 """Search results are cached."""
 
 import threading
-from dataclasses import dataclass
 from functools import partial
 
 import pytest
@@ -132,22 +131,6 @@ def test_trained_weights_and_modes_do_not_change_it():
     net(torch.rand(4, 3, 8, 8)).sum().backward()
     torch.optim.SGD(net.parameters(), lr=0.1).step()
     assert network_fingerprint(net.eval(), {}) == before
-
-
-@dataclass
-class Factor:
-    """Data that a network reads."""
-
-    by: int
-
-    def __call__(self, x):
-        return x * self.by
-
-
-def test_data_is_part_of_the_fingerprint():
-    one, other = (network_fingerprint(Net(Factor(n)), {}) for n in (2, 3))
-    assert one and other and one != other
-    assert one == network_fingerprint(Net(Factor(2)), {})
 
 
 class Secret:

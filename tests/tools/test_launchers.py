@@ -15,6 +15,7 @@ from mmengine.config import Config
 
 from fgc_mm.cli import launch
 from fgc_mm.errors import FGCError
+from fgc_mm.exit_status import STOP_FILE
 from fgc_mm.reliability import ranks
 
 from .conftest import TOOLS, error_lines, run
@@ -349,15 +350,35 @@ def test_started_rank(monkeypatch, env, rank):
     assert ranks.started_rank() == rank
 
 
+@pytest.fixture
+def slept(monkeypatch):
+    """Seconds slept in place of sleeping."""
+    seconds = []
+    monkeypatch.setattr(ranks, 'sleep', seconds.append)
+    return seconds
+
+
 @pytest.mark.parametrize('rank', [0, 1])
-def test_without_a_store_the_others_wait_for_rank_0(monkeypatch, rank):
-    """And report what is theirs alone, if they are still there."""
-    slept = []
-    monkeypatch.delenv('TORCHELASTIC_USE_AGENT_STORE', raising=False)
+def test_without_our_torchrun_rank_0_reports(monkeypatch, slept, rank):
+    for name in ('RANK', 'TORCHELASTIC_RUN_ID', STOP_FILE):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv('SLURM_PROCID', str(rank))
-    monkeypatch.setattr(ranks.time, 'sleep', slept.append)
-    assert ranks.reports_errors()
-    assert slept == [ranks.WAIT_FOR_RANK_0] * rank
+    assert ranks.reports_errors() == (rank == 0)
+    assert slept == [ranks.TIME_TO_REPORT] * rank
+
+
+def test_the_first_of_our_torchrun_reports(monkeypatch, slept, tmp_path):
+    """Once in every attempt."""
+    monkeypatch.setenv(STOP_FILE, str(tmp_path / 'stopped'))
+    monkeypatch.setenv('TORCHELASTIC_RUN_ID', 'x')
+    monkeypatch.setenv('RANK', '1')
+    for attempt in ('0', '1'):
+        monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', attempt)
+        assert ranks.reports_errors() and not slept
+        assert not ranks.reports_errors() and slept.pop()
+    assert not (tmp_path / 'stopped').exists()
+    monkeypatch.setenv(STOP_FILE, str(tmp_path / 'gone' / 'stopped'))
+    assert not ranks.reports_errors()
 
 
 # Rank 0 is still reading when rank 1 finds the error.

@@ -216,7 +216,7 @@ def remove(
 
 def equal(first: object, second: object) -> bool:
     """Whether two outputs are the same, bit for bit."""
-    pairs = zip(list(tensors(first)), list(tensors(second)), strict=True)
+    pairs = zip(tensors(first), tensors(second), strict=True)
     return all(torch.equal(a, b) for a, b in pairs)
 
 

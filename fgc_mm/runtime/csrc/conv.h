@@ -218,7 +218,8 @@ void run_conv(const Program& p, const Op& op, Context& c) {
   const Map x = map_of(p, c, op.x);
   const Target to = target_of(p, c, op.y, op.add, op.act);
   if (plan.way == kMatvec) return run_matvec(p, op, c, x, to);
-  if (plan.way == kDepthwise) return depthwise(op, c, plan.at, plan.acc_floats, x, to);
+  if (plan.way == kDepthwise)
+    return depthwise(op, c, plan.at, plan.acc_floats, x, to);
   const Channels read = channels_of(c, op.in_set, x.channels);
   const Channels written = channels_of(c, op.out_set, to.y.channels);
   if (plan.winograd && read.count >= kWorthTiles &&

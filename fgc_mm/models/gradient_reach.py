@@ -97,7 +97,7 @@ def _run(
     ):
         # a copy: later operations may be in place
         outputs = as_outputs(backbone(image.clone()))
-        return list(tensors(neck_and_head(outputs)))
+        return tensors(neck_and_head(outputs))
 
 
 def warn_unreached(

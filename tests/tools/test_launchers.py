@@ -150,14 +150,20 @@ def test_an_error_of_all_is_told_once(project, tmp_path):
     assert 'ChildFailedError' not in done.stdout
 
 
-def test_an_error_of_one_is_told_once(project, tmp_path):
-    (tmp_path / 'one_sided.py').write_text(ONE_SIDED)
-    config = tmp_path / 'config.py'
+def config_that_imports(code, project, folder, more=''):
+    """The tiny network's config; ``code`` is a module in the folder."""
+    (folder / 'imported.py').write_text(code)
+    config = folder / 'config.py'
     config.write_text(
         f'_base_ = {str(project / "tiny net.py")!r}\n'
-        "custom_imports = dict(imports=['one_sided'])\n"
-        "train_dataloader = dict(dataset=dict(type='OneSided'))\n"
+        "custom_imports = dict(imports=['imported'])\n" + more
     )
+    return config
+
+
+def test_an_error_of_one_is_told_once(project, tmp_path):
+    more = "train_dataloader = dict(dataset=dict(type='OneSided'))\n"
+    config = config_that_imports(ONE_SIDED, project, tmp_path, more)
     done = run(
         script('dist_train', config, 2, '--work-dir', tmp_path / 'w'),
         project,
@@ -389,12 +395,7 @@ time.sleep(3 * (os.environ['RANK'] == '0'))
 
 
 def test_an_error_is_told_where_rank_0_is_slow(project, tmp_path):
-    (tmp_path / 'slow_rank_0.py').write_text(SLOW_RANK_0)
-    config = tmp_path / 'config.py'
-    config.write_text(
-        f'_base_ = {str(project / "tiny net.py")!r}\n'
-        "custom_imports = dict(imports=['slow_rank_0'])\n"
-    )
+    config = config_that_imports(SLOW_RANK_0, project, tmp_path)
     (tmp_path / 'empty.pth').touch()
     done = run(
         script('dist_test', config, tmp_path / 'empty.pth', 2),

@@ -19,7 +19,7 @@ from ..engine.scaled_schedule import scale_epochs
 from ..errors import FGCError
 from .entry import Entry, Start
 from .ratio_options import drop_overridden, needs_planning, options_for_ratio
-from .run import Method, Run
+from .run import IGNORED, Method, Run
 from .start_check import check_start
 
 RECIPE = 'model', 'optim_wrapper', 'param_scheduler', 'train_cfg'
@@ -272,6 +272,13 @@ def _run(
 
 
 def _images(cfg: Config) -> dict[str, Any]:
-    """The config of the training set without its folder."""
-    dataset = cfg.train_dataloader.dataset.to_dict()
-    return {k: v for k, v in dataset.items() if k != 'data_root'}
+    """The config of the training set without its folders."""
+    return _without_ignored(cfg.train_dataloader.dataset.to_dict())
+
+
+def _without_ignored(settings: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_ignored(value) if isinstance(value, dict) else value
+        for key, value in settings.items()
+        if key not in IGNORED
+    }

@@ -80,6 +80,7 @@ class ProgressDisplay:
                 f'done: error {result["error"]:.2f} %, '
                 f'{result["macs/pruning_ratio"]:.1f} % of the MACs pruned'
             )
+            text += f' ({run.reason})' if run.reason else ''
         elif run.reason:
             text = f'{run.state}: {run.reason}'
         self._update(run, text)

@@ -67,7 +67,8 @@ def write_report(
     text = '\n'.join(
         [f'# {study.title}\n', markdown(rows, theirs), NOTES]
         + [_answers(study, results)]
-        + [_missing(runs), _commands(runs, command), _environments(results)]
+        + [_missing(runs), _commands(runs, results, command)]
+        + [_environments(results)]
     )
     files = {
         'compare.md': text.encode(),
@@ -115,12 +116,18 @@ def _missing(runs: Sequence[Run]) -> str:
     return '\n'.join(['## Not in the table yet\n', *lines, ''])
 
 
-def _commands(runs: Sequence[Run], command: Sequence[str]) -> str:
+def _commands(
+    runs: Sequence[Run],
+    results: Sequence[dict[str, Any]],
+    command: Sequence[str],
+) -> str:
+    stored = {(r['method'], r['seed']): r['commands'] for r in results}
     lines = ['## Commands\n', '```', shlex.join(command), '```\n']
     lines.append('which ran, for the first seed:\n\n```')
     for run in runs:
         if run.seed == runs[0].seed:
-            lines += run.logged_commands()
+            name = run.method.name, run.seed
+            lines += run.logged_commands() or stored.get(name, [])
     return '\n'.join([*lines, '```\n'])
 
 

@@ -42,8 +42,8 @@ def write_result(run: Run, threads: int | None) -> dict[str, Any]:
     ``seconds`` (training steps, without validation and start), every
     ``macs/pruning_ratio*``, ``by_epoch`` (see :func:`by_epoch`),
     ``threshold_sweep`` of gates with a threshold (see
-    :mod:`fgc_mm.evaluation.threshold_sweep`), ``commands`` and
-    ``environment``.
+    :mod:`fgc_mm.evaluation.threshold_sweep`), ``commands``,
+    ``environment`` and ``recipe`` (:meth:`Run.full_recipe`).
 
     Raises:
         FGCError: The test has not measured the top-1 accuracy.
@@ -85,6 +85,7 @@ def write_result(run: Run, threads: int | None) -> dict[str, Any]:
             c.replace(str(run.folder), 'DIR') for c in run.logged_commands()
         ],
         environment=environment(threads),
+        recipe=run.full_recipe(),
     )
     write_atomically(json.dumps(result, indent=1).encode(), _file(run))
     return result
@@ -94,12 +95,6 @@ def _sweep(run: Run) -> dict[str, Any]:
     if not run.method.sweeps:
         return {}
     return {SWEEP: json.loads(run.sweep.read_text())}
-
-
-def store_result(run: Run, folder: Path) -> None:
-    """Copies a finished run's results to ``folder/METHOD/seedN.json``."""
-    file = folder / run.method.name / f'seed{run.seed}.json'
-    write_atomically(_file(run).read_bytes(), file)
 
 
 def read_result(run: Run) -> dict[str, Any] | None:

@@ -16,6 +16,8 @@ from ..errors import FGCError
 
 # keys that recipes of older versions lack
 OPTIONAL = 'start', 'budget', 'importance', 'pruning_ratio'
+# where the images are does not change the training
+IGNORED = {'data_root'}
 
 
 @dataclass(frozen=True)
@@ -158,17 +160,19 @@ class Run:
         """
         if not self._recipe_file.is_file():
             return
-        # a recipe of an older version lacks these keys: take None
-        stored = json.loads(self._recipe_file.read_text())
-        old, new = {**dict.fromkeys(OPTIONAL), **stored}, self._recipe()
-        known = {key: new.get(key) for key in old}
-        change = _difference(old, known)
+        change = self.recipe_change(json.loads(self._recipe_file.read_text()))
         if change is not None:
             raise FGCError(
                 f'{self.folder} was begun with other settings ({change}): '
                 'a run can only be continued with the same settings; use '
                 'another --work-dir, or remove that folder.'
             )
+
+    def recipe_change(self, stored: dict[str, Any]) -> str | None:
+        """The first difference from a stored recipe; None: they are equal."""
+        # a recipe of an older version lacks these keys: take None
+        old, new = {**dict.fromkeys(OPTIONAL), **stored}, self.full_recipe()
+        return _difference(old, {key: new.get(key) for key in old})
 
     def write_recipe(self) -> None:
         """Write the recipe file, if there is none.
@@ -178,15 +182,18 @@ class Run:
         """
         self.check_recipe()
         if not self._recipe_file.is_file():
-            text = json.dumps(self._recipe(), indent=1, sort_keys=True)
+            text = json.dumps(self.full_recipe(), indent=1, sort_keys=True)
             write_atomically(text.encode(), self._recipe_file)
 
     @property
     def _recipe_file(self) -> Path:
         return self.folder / 'recipe.json'
 
-    def _recipe(self) -> dict[str, Any]:
-        """The recipe after a JSON round trip, so that it compares equal."""
+    def full_recipe(self) -> dict[str, Any]:
+        """Recipe of the method, seed and recipe of the start.
+
+        It is returned as after a JSON round trip, so that it compares equal.
+        """
         recipe = dict(self.method.recipe, seed=self.seed)
         if self.start is not None:
             recipe['start'] = self.start.method.recipe
@@ -270,7 +277,8 @@ def _options(pairs: list[str] | tuple[str, ...]) -> list[str]:
 def _difference(old: Any, new: Any, path: str = '') -> str | None:
     """Description of the first difference of two nested settings."""
     if isinstance(old, dict) and isinstance(new, dict):
-        pairs = ((k, old.get(k), new.get(k)) for k in sorted({*old, *new}))
+        keys = sorted({*old, *new} - IGNORED)
+        pairs = ((k, old.get(k), new.get(k)) for k in keys)
     elif isinstance(old, list) and isinstance(new, list):
         if len(old) != len(new):
             return f'{path} had {len(old)} entries and has {len(new)}'

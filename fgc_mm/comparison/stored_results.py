@@ -1,4 +1,4 @@
-"""Reads the results of runs that ``fgc-mm compare --results`` has stored."""
+"""Stored results of runs: the folder of ``fgc-mm compare --results``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from fgc_mm.reliability.atomic_file import write_atomically
+
 from ..errors import FGCError
+from .results import SWEEP
+from .run import Run
 from .study import Study
 
 NEEDED = {
@@ -32,6 +36,44 @@ def read_stored_results(folder: Path, study: Study) -> list[dict[str, Any]]:
         found = [read_result_file(file) for file in files]
         results += sorted(found, key=lambda result: result['seed'])
     return results
+
+
+def result_file(run: Run, folder: Path) -> Path:
+    """The file of a run in a folder of stored results."""
+    return folder / run.method.name / f'seed{run.seed}.json'
+
+
+def store_result(run: Run, result: dict[str, Any], folder: Path) -> None:
+    """Writes a finished run's result to ``folder/METHOD/seedN.json``."""
+    content = json.dumps(result, indent=1).encode()
+    write_atomically(content, result_file(run, folder))
+
+
+def find_stored_result(run: Run, folder: Path) -> dict[str, Any] | None:
+    """The stored result of a run.
+
+    Returns:
+        None if there is no file, or one of an older version: without recipe
+        or without the threshold sweep that the method has.
+
+    Raises:
+        FGCError: The file is damaged, or of a run with other settings.
+    """
+    file = result_file(run, folder)
+    if not file.is_file():
+        return None
+    result = read_result_file(file)
+    recipe = result.get('recipe')
+    if recipe is None or (run.method.sweeps and SWEEP not in result):
+        return None
+    change = run.recipe_change(recipe)
+    if change is not None:
+        raise FGCError(
+            f'{file} is the result of a run with other settings ({change}), '
+            'which this comparison would replace; use another --results '
+            'folder, or remove that file.'
+        )
+    return result
 
 
 def read_result_file(file: Path) -> dict[str, Any]:

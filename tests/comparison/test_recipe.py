@@ -1,14 +1,19 @@
 """What must not change between a comparison's run and its resumption."""
 
+import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 
 from fgc_mm.cli.commands import compare
-from fgc_mm.comparison import plan
+from fgc_mm.comparison import plan, stored_results
 from fgc_mm.comparison.entry import Entry
 from fgc_mm.comparison.run import Method, Run
+from fgc_mm.comparison.stored_results import find_stored_result as find
+from fgc_mm.comparison.study import Study
 from fgc_mm.errors import FGCError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,6 +51,68 @@ def test_a_run_from_scratch_is_not_one_from_a_start(tmp_path):
     start = run(tmp_path / 'start', epochs=5)
     with pytest.raises(FGCError, match='start was None'):
         run(tmp_path, start, epochs=1).write_recipe()
+
+
+def store(run, folder, **changes):
+    result = dict.fromkeys(stored_results.NEEDED, 1)
+    result.update(method='x', recipe=run.full_recipe(), **changes)
+    stored_results.store_result(run, result, folder)
+    return result
+
+
+def take(folder, *runs):
+    """Names of the runs whose stored results are taken."""
+    study = Study('x', ())
+    comparison = compare.Comparison([*runs], folder, [], 1, folder, study)
+    comparison._changed = lambda run: None
+    comparison._take_stored()
+    return [run.folder.parent.name for run in runs if run.state == 'done']
+
+
+def test_a_start_is_trained_again_only_for_runs_that_need_it(tmp_path):
+    start = run(tmp_path / 'start', epochs=5)
+    later = run(tmp_path / 'later', start, epochs=1)
+    other = run(tmp_path / 'other', start, epochs=2)
+    # one name would be one file
+    names = {'start': start, 'later': later, 'other': other}
+    for name, each in names.items():
+        each.method = replace(each.method, name=name)
+    runs = names.values()
+    store(start, tmp_path)
+    assert take(tmp_path, *runs) == []
+    store(later, tmp_path)
+    assert take(tmp_path, *runs) == ['later']
+    store(other, tmp_path)
+    assert take(tmp_path, *runs) == ['start', 'later', 'other']
+
+
+def test_a_stored_result_of_an_older_version_is_not_taken(tmp_path):
+    one = run(tmp_path, epochs=1)
+    store(one, tmp_path)
+    assert find(one, tmp_path)['method'] == 'x'
+    one.method = replace(one.method, sweeps=True)
+    assert find(one, tmp_path) is None
+    store(one, tmp_path, threshold_sweep=[])
+    assert find(one, tmp_path) is not None
+    file = stored_results.result_file(one, tmp_path)
+    result = json.loads(file.read_text())
+    file.write_text(json.dumps({**result, 'recipe': {'epochs': 2, 'seed': 0}}))
+    with pytest.raises(FGCError, match='epochs was 2 and is 1'):
+        find(one, tmp_path)
+    del result['recipe']
+    file.write_text(json.dumps(result))
+    assert find(one, tmp_path) is None
+
+
+def test_where_the_images_are_is_no_part_of_a_recipe(tmp_path):
+    inner = dict(data_root='here', dataset=dict(data_root='here', type='x'))
+    run(tmp_path, images=inner).write_recipe()
+    run(tmp_path, images=dict(dataset=dict(type='x'))).check_recipe()
+    with pytest.raises(FGCError, match=r'images\.dataset\.type was'):
+        run(tmp_path, images=dict(dataset=dict(type='y'))).check_recipe()
+    loader = dict(dataset=inner)
+    cfg = Config(dict(train_dataloader=loader))
+    assert plan._images(cfg) == dict(dataset=dict(type='x'))
 
 
 def test_nothing_is_noted_where_a_run_is_refused(tmp_path):

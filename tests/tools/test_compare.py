@@ -196,6 +196,29 @@ def test_the_table_is_what_the_runs_say(compared):
     assert (out / 'compare.png').stat().st_size > 5000
 
 
+def test_stored_results_are_not_trained_again(folder, compared):
+    """On another machine, say; and are not replaced by another run's."""
+    options = '--work-dir', 'elsewhere', '--results', 'kept'
+    arguments = 'dense_tiny.py', 'bas_tiny.py'
+    before = {p: p.read_bytes() for p in (folder / 'kept').rglob('*.json')}
+    code, text = end(start(folder, *arguments, options=options))
+    assert code == 0 and 'training' not in text, text
+    assert text.count('(read from kept/') == 4
+    first, again = (
+        {(row['method'], row['seed']): row for row in read(out / 'runs.csv')}
+        for out in (compared[2], folder / 'elsewhere')
+    )
+    assert first == again
+    code, text = end(
+        start(folder, *arguments, options=(*options, '--epochs', '3'))
+    )
+    assert code == 2 and 'elsewhere' in text and 'epochs was 2' in text
+    options = '--work-dir', 'third', '--results', 'kept', '--epochs', '3'
+    code, text = end(start(folder, *arguments, options=options))
+    assert code == 2 and 'the result of a run with other settings' in text
+    assert {p: p.read_bytes() for p in before} == before
+
+
 def test_static_pruning_from_one_dense_start(folder, compared):
     """And what is done already is taken, not run again."""
     whole = read(compared[2] / 'compare.csv')[0]['parameters_mean']

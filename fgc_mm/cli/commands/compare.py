@@ -53,9 +53,14 @@ from fgc_mm.comparison.plan import Settings, plan
 from fgc_mm.comparison.plan_file import read_study
 from fgc_mm.comparison.progress_display import ProgressDisplay
 from fgc_mm.comparison.report import write_report
-from fgc_mm.comparison.results import read_result, store_result, write_result
+from fgc_mm.comparison.results import read_result, write_result
 from fgc_mm.comparison.run import Run
 from fgc_mm.comparison.run_scheduler import RunScheduler
+from fgc_mm.comparison.stored_results import (
+    find_stored_result,
+    result_file,
+    store_result,
+)
 from fgc_mm.comparison.study import SEEDS, Study
 from fgc_mm.comparison.table import (
     PUBLISHED_FILE,
@@ -194,7 +199,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--results', type=Path, metavar='DIR',
         help="also keep every finished run's numbers as "
-        'DIR/METHOD/seedN.json, to be committed',
+        'DIR/METHOD/seedN.json, to be committed; a run whose numbers are '
+        'there is not trained again',
     )  # fmt: skip
     parser.add_argument(
         '--published', type=Path, metavar='CSV',
@@ -268,6 +274,7 @@ class Comparison:
         old = {number: signal.signal(number, stop) for number in SIGNALS}
         try:
             with self.display:
+                self._take_stored()
                 scheduler.go(self.display.tick)
         finally:
             for number, handler in old.items():
@@ -291,11 +298,33 @@ class Comparison:
             print(line, file=sys.stderr)
             raise SystemExit(STOPPED)
 
+    def _take_stored(self) -> None:
+        """Take the stored results of runs that are not in the work dir.
+
+        A run is trained again if another one has to start from its weights.
+        """
+        folder = self.results_folder
+        if folder is None:
+            return
+        stored = {r.name: find_stored_result(r, folder) for r in self.runs}
+        for run in reversed(self.runs):  # those that start from it first
+            found = stored[run.name]
+            needed = any(
+                r.start is run and r.state != 'done' for r in self.runs
+            )
+            if found is not None and not needed and not run.trained():
+                run.state = 'done'
+                run.reason = f'read from {result_file(run, folder)}'
+                self.results[run.name] = found
+        for run in self.runs:
+            if run.state == 'done':
+                self._changed(run)
+
     def _finish(self, run: Run) -> None:
         found = read_result(run) or write_result(run, self.threads)
         self.results[run.name] = found
         if self.results_folder is not None:
-            store_result(run, self.results_folder)
+            store_result(run, found, self.results_folder)
 
     def _changed(self, run: Run) -> None:
         self.display.changed(run, self.results.get(run.name))

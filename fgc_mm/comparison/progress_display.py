@@ -50,7 +50,7 @@ class ProgressDisplay:
         self._tasks: dict[str, TaskID] = {}
         self._left = TimeLeft(
             {run.name: run.method.epochs for run in runs},
-            {run.name: epochs_done(run.folder)[0] for run in runs},
+            {run.name: _epochs_done(run) for run in runs},
         )
 
     def __enter__(self) -> ProgressDisplay:
@@ -116,13 +116,18 @@ class ProgressDisplay:
         self.console.print(table)
 
     def _update(self, run: Run, text: str) -> None:
-        done, error = epochs_done(run.folder)
+        error = epochs_done(run.folder)[1]
         if run.state == 'training' and error is not None:
             text = f'{text}, error {error:.2f} %'
-        if run.state == 'done':
-            done = run.method.epochs
+        done = _epochs_done(run)
         self._left.update(run.name, done)
         task = self._tasks.get(run.name)
         if task is not None:
             self._progress.update(task, completed=done, state=text)
             self._progress.update(self._all_runs, state=str(self._left))
+
+
+def _epochs_done(run: Run) -> int:
+    if run.state == 'done':  # also if its files are not in the work dir
+        return run.method.epochs
+    return epochs_done(run.folder)[0]

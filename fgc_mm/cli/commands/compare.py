@@ -259,6 +259,7 @@ class Comparison:
         self.threads = threads
         self.results: dict[str, dict] = {}
         self.stopped_by: str | None = None
+        self._take_stored()
         self.display = ProgressDisplay(Console(), runs)
 
     def run(self, workers: Workers) -> None:
@@ -274,7 +275,9 @@ class Comparison:
         old = {number: signal.signal(number, stop) for number in SIGNALS}
         try:
             with self.display:
-                self._take_stored()
+                for run in self.runs:
+                    if run.state == 'done':
+                        self._changed(run)
                 scheduler.go(self.display.tick)
         finally:
             for number, handler in old.items():
@@ -316,9 +319,6 @@ class Comparison:
                 run.state = 'done'
                 run.reason = f'read from {result_file(run, folder)}'
                 self.results[run.name] = found
-        for run in self.runs:
-            if run.state == 'done':
-                self._changed(run)
 
     def _finish(self, run: Run) -> None:
         found = read_result(run) or write_result(run, self.threads)

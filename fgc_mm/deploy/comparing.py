@@ -9,7 +9,9 @@ from torch import Tensor
 
 from fgc_mm.sites import GateRecord
 
-TOLERANCE = 1e-4  # relative to the largest value, or to 1 if that is larger
+# relative to the largest value, or to 1 if that is larger
+TOLERANCE = 1e-4
+TOLERANCES = {'float32': TOLERANCE, 'bfloat16': 0.05}
 
 
 def flatten_tensors(nested: Any) -> list[Tensor]:
@@ -22,13 +24,15 @@ def flatten_tensors(nested: Any) -> list[Tensor]:
     return [tensor for part in nested for tensor in flatten_tensors(part)]
 
 
-def difference(want: list[Tensor], got: list[Tensor]) -> str:
+def difference(
+    want: list[Tensor], got: list[Tensor], tolerance: float = TOLERANCE
+) -> str:
     for one, other in zip(want, got):
         if one.shape != other.shape:
             return f'{tuple(other.shape)} instead of {tuple(one.shape)}'
         scale = max(1.0, one.abs().max().item())
         worst = (one - other).abs().max().item()
-        if not worst <= TOLERANCE * scale:
+        if not worst <= tolerance * scale:
             return f'logits differ by {worst:.1e} of {scale:.1e}'
     return ''
 
@@ -43,7 +47,11 @@ def records_of_image(
     ]
 
 
-def differs_by_rounding(want: list[GateRecord], got: list[GateRecord]) -> bool:
+def differs_by_rounding(
+    want: list[GateRecord],
+    got: list[GateRecord],
+    tolerance: float = TOLERANCE,
+) -> bool:
     """Whether rounding explains the first gate that decides differently.
 
     Its logits must agree within rounding, and the channels that differ must
@@ -53,15 +61,19 @@ def differs_by_rounding(want: list[GateRecord], got: list[GateRecord]) -> bool:
         opened = one.mask != 0
         differ = opened != (other.mask != 0)
         if differ.any():
-            return _is_rounding(one, other, opened, differ)
+            return _is_rounding(one, other, opened, differ, tolerance)
     return False
 
 
 def _is_rounding(
-    one: GateRecord, other: GateRecord, opened: Tensor, differ: Tensor
+    one: GateRecord,
+    other: GateRecord,
+    opened: Tensor,
+    differ: Tensor,
+    tolerance: float,
 ) -> bool:
     logits, others = (x.site.spread(x.logits) for x in (one, other))
-    near = TOLERANCE * max(1.0, logits.abs().max().item())
+    near = tolerance * max(1.0, logits.abs().max().item())
     if not (logits - others).abs().max().item() <= near:
         return False
     for row, is_open, is_other in zip(logits, opened, differ):

@@ -68,10 +68,18 @@ X86 = (
 )
 
 
+# the convs of bfloat16, which every build may be combined with
+BFLOAT16 = Build('bfloat16', (*AVX512, 'avx512bf16', 'avx512vbmi2'), lanes=16)
+BFLOAT16_SOURCE = 'bfloat16.cpp'
+
+
 def builds() -> tuple[Build, ...]:
     """The builds for this machine's architecture."""
-    x86 = platform.machine().lower() in ('x86_64', 'amd64')
-    return (BASELINE, *X86) if x86 else (BASELINE,)
+    return (BASELINE, *X86) if _is_x86() else (BASELINE,)
+
+
+def _is_x86() -> bool:
+    return platform.machine().lower() in ('x86_64', 'amd64')
 
 
 def compilations(folder: Path) -> list[tuple[str, str, list[str]]]:
@@ -83,6 +91,11 @@ def compilations(folder: Path) -> list[tuple[str, str, list[str]]]:
     found = []
     for source in sorted(path.name for path in folder.glob('*.cpp')):
         stem = source.removesuffix('.cpp')
+        if source == BFLOAT16_SOURCE:
+            if _is_x86():
+                options = ['-c', *FLAGS, *BFLOAT16.options]
+                found.append((f'{stem}.o', source, options))
+            continue
         if source not in PER_BUILD:
             found.append((f'{stem}.o', source, ['-c', *FLAGS]))
             continue

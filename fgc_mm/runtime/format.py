@@ -23,7 +23,8 @@ bytes     header
 24 to 31  weights, in float32 (uint64)
 32 to 39  bytes of the JSON (uint64)
 40 to 47  CRC-32 (zlib's) of all bytes from 64 on (uint64)
-48 to 63  zeros
+48 to 55  1: products in bfloat16 where the CPU has them, otherwise 0
+56 to 63  zeros
 ========  ==============================================================
 """
 
@@ -468,6 +469,8 @@ class Program:
         records: Number of leading outputs that are not decisions; the others
             are computed only if a run asks for decisions.
         meta: Further entries of the file's JSON.
+        bfloat16: Whether convs of several channels round their inputs and
+            weights to bfloat16, on CPUs that multiply it; sums are float32.
     """
 
     arena: int = 0
@@ -479,6 +482,7 @@ class Program:
     names: list[str] = field(default_factory=list)
     records: int = 0
     meta: dict[str, Any] = field(default_factory=dict)
+    bfloat16: bool = False
 
 
 SLACK = 256  # float32 after the last value that a vector may read
@@ -507,13 +511,14 @@ def encode(program: Program) -> bytes:
     body = _aligned(np.array(words, '<i8').tobytes())
     body += _aligned(weights.tobytes()) + meta
     header = struct.pack(
-        '<8s5Q16x',
+        '<8s6Q8x',
         MAGIC,
         VERSION,
         len(words),
         weights.size,
         len(meta),
         zlib.crc32(body),
+        program.bfloat16,
     )
     return header + body
 

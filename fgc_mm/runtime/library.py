@@ -67,6 +67,7 @@ _FUNCTIONS = {
     'fgc_shape': (c_int, c_void_p, c_int64, POINTER(c_int64)),
     'fgc_meta': (c_void_p, c_void_p, POINTER(c_uint64)),
     'fgc_build': (c_char_p, c_void_p),
+    'fgc_precision': (c_char_p, c_void_p),
     'fgc_builds': (c_char_p,),
     'fgc_peak': (c_double, c_char_p, c_double),
     'fgc_version': (c_int,),
@@ -164,6 +165,14 @@ def _open_or_raise(library: Path) -> ctypes.CDLL:
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines() or ['']
     return f'{type(error).__name__}: {lines[0]}'
+
+
+def has_bfloat16() -> bool:
+    """Whether there is a library, and this CPU multiplies bfloat16."""
+    try:
+        return load_library().fgc_peak(b'bfloat16', 0.0) > 0
+    except LibraryError:
+        return False
 
 
 def builds() -> list[str]:

@@ -33,6 +33,9 @@ class Model:
         output_shapes: (channels, height, width) of every output.
         records: Number of outputs that are not decisions; they come first.
         build: Name of the build that runs it.
+        precision: ``'bfloat16'`` if convs multiply in it, otherwise
+            ``'float32'``: the file does not ask for it, or the CPU does not
+            multiply it.
         meta: JSON of the file, see docs/runtime.md.
     """
 
@@ -52,6 +55,7 @@ class Model:
         )
         self.records: int = code.fgc_records(handle)
         self.build: str = code.fgc_build(handle).decode()
+        self.precision: str = code.fgc_precision(handle).decode()
         self.meta = _parse_meta(self._json())
 
     @classmethod

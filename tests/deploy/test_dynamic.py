@@ -24,7 +24,7 @@ from fgc_mm.gates import GateDecision
 from fgc_mm.models import CifarResNet
 from fgc_mm.registry import MODELS
 from fgc_mm.runtime.errors import LibraryError
-from fgc_mm.runtime.library import load_library
+from fgc_mm.runtime.library import has_bfloat16, load_library
 
 TWO = dict(num_stages=2, strides=(1, 2), dilations=(1, 1), out_indices=(1,))
 # (backbone, image size, sites that can be dynamic at least)
@@ -712,6 +712,37 @@ def test_sites_and_batches_may_be_switched(small):
 
 
 @pytest.mark.usefixtures('all_sites_pay')
+@needs_kernel
+@pytest.mark.parametrize('name', ['ResNet-18', 'MobileNetV3', 'ViT'])
+def test_bfloat16_is_near_the_masked_model(name, tmp_path):
+    """And the stored plan asks for it again."""
+    model, images = masked(name)
+    dynamic = to_dynamic(model, images, precision='bfloat16')
+    half = has_bfloat16()
+    expected = 'bfloat16' if half else 'float32'
+    assert dynamic.dynamic_report()['precision'] == expected
+    want, got = model(images), dynamic(images)
+    gaps = (want - got).abs().amax(1) / want.abs().max()
+    # a gate may decide differently on one of the images
+    assert gaps.median() < (0.03 if half else 1e-4)
+    assert bool((want != got).any())
+    dynamic.plan.save(tmp_path / 'plan.json')
+    plan = DynamicPlan.load(tmp_path / 'plan.json')
+    again = to_dynamic(model, images, plan=plan)
+    assert again.dynamic_report()['precision'] == expected
+    assert torch.equal(again(images), got)
+
+
+def test_a_precision_that_there_is_not_is_one_sentence(small):
+    model, images = small
+    for arguments, text in (
+        (dict(precision='half'), "precision='half' is none of"),
+        (dict(precision='bfloat16', backend='torch'), 'torch computes here'),
+    ):
+        with pytest.raises(FGCError, match=text):
+            to_dynamic(model, images, **arguments)
+
+
 def test_it_runs_in_torch_without_a_compiler(small, monkeypatch):
     model, images = small
 

@@ -119,10 +119,16 @@ def fuzz(mutations: int, seed: int) -> str:
     ours = types.ModuleType('tests')
     ours.__path__ = [str(ROOT / 'tests')]
     sys.modules['tests'] = ours
+    from fgc_mm.runtime import format as f
+    from tests.runtime import test_bfloat16
     from tests.runtime.programs import Failure, Loaded
 
     rng = random.Random(seed)
     originals = list(examples())
+    # with the code for CPUs that do not multiply it
+    for number in range(8):
+        test_bfloat16.test_integers_are_exact(number)
+        originals.append(f.encode(test_bfloat16.integer_conv(number)[0]))
     for data in originals:
         attempt(Loaded(data))
     accepted = 0

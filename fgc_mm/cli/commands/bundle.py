@@ -38,6 +38,7 @@ def main() -> None:
     images = some_images(cfg, model, args)
     program = program_of(model, images[:1])
     state = read_checkpoint(args.checkpoint)
+    program.bfloat16 = args.precision == 'bfloat16'
     program.meta = file_meta(cfg, state, model, program)
     written = write_file(program, model, images, args.out)
     print(f'{args.out}: {summary(written)}')
@@ -87,7 +88,7 @@ def summary(written: WrittenFile) -> str:
         f'{written.gap:.1e} at most from the masked model{left_out}; '
         f'{written.macs / 1e6:,.2f} million MACs per image on average '
         f'({percent:.1f} % of the dense network); run by the build '
-        f'{written.build}'
+        f'{written.build} in {written.precision}'
     )
 
 
@@ -103,4 +104,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--count', type=int, default=16, help='how many images (16)'
     )
+    parser.add_argument(
+        '--precision', choices=['float32', 'bfloat16'], default='float32',
+        help='of the inputs and weights of convs, where the CPU multiplies it',
+    )  # fmt: skip
     return parser.parse_args()

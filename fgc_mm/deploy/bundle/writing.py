@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fgc_mm.deploy.comparing import (
-    TOLERANCE,
+    TOLERANCES,
     differs_by_rounding,
     records_of_image,
 )
@@ -31,11 +31,12 @@ class WrittenFile:
         images: Number of images in the comparison.
         edge: Number of images that were left out because a logit of a gate
             is so near to 0 that rounding determines the mask.
-        gap: Largest relative difference of a logit (see ``TOLERANCE``).
+        gap: Largest relative difference of a logit (see ``TOLERANCES``).
         macs: Mean per image.
         dense: MACs of the network without gates.
         size: Of the file, in bytes.
-        build: Runtime library that ran it.
+        build: Build of the runtime that ran it.
+        precision: ``'float32'`` or ``'bfloat16'``, as it ran here.
     """
 
     images: int
@@ -45,6 +46,7 @@ class WrittenFile:
     dense: int
     size: int
     build: str
+    precision: str
 
 
 def write_file(
@@ -62,8 +64,8 @@ def write_file(
         path: Of the file; it has a temporary name until it is checked.
 
     Raises:
-        FGCError: The logits differ by more than 1e-4, or an operation is a
-            call of torch.
+        FGCError: The logits differ by more than the tolerance of the
+            precision, or an operation is a call of torch.
     """
     _refuse_calls(program)
     file = Path(path)
@@ -75,10 +77,11 @@ def write_file(
         with Model.load(part) as loaded:
             outputs = loaded.run(images.numpy(), decisions=True)
             sites = program.meta['sites']
-            gaps, edge = _compare(outputs, sites, model, images)
-            _check(gaps, edge, file)
+            tolerance = TOLERANCES[loaded.precision]
+            gaps, edge = _compare(outputs, sites, model, images, tolerance)
+            _check(gaps, edge, file, tolerance)
             macs = Classifier(loaded).cost(outputs)[0]
-            build = loaded.build
+            build, precision = loaded.build, loaded.precision
         part.replace(file)
     finally:
         part.unlink(missing_ok=True)
@@ -90,6 +93,7 @@ def write_file(
         program.meta['macs']['dense'],
         len(data),
         build,
+        precision,
     )
 
 
@@ -109,6 +113,7 @@ def _compare(
     sites: list[dict],
     model: GatedImageClassifier,
     images: Tensor,
+    tolerance: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Difference for each image, and whether rounding explains it."""
     feats, records = model._extract_gated(images)
@@ -123,9 +128,9 @@ def _compare(
         for site, record in zip(sites, records, strict=True)
     ]
     edge = [
-        gaps[n] > TOLERANCE
+        gaps[n] > tolerance
         and differs_by_rounding(
-            records_of_image(records, n), records_of_image(found, n)
+            records_of_image(records, n), records_of_image(found, n), tolerance
         )
         for n in range(len(images))
     ]
@@ -142,14 +147,16 @@ def _gaps(wanted: np.ndarray, found: np.ndarray) -> np.ndarray:
     return np.abs(found.reshape(wanted.shape) - wanted).max(axis=1) / scale
 
 
-def _check(gaps: np.ndarray, edge: np.ndarray, file: Path) -> None:
+def _check(
+    gaps: np.ndarray, edge: np.ndarray, file: Path, tolerance: float
+) -> None:
     compared = gaps[~edge]
-    if len(compared) and (compared <= TOLERANCE).all():
+    if len(compared) and (compared <= tolerance).all():
         return
     gap = compared.max() if len(compared) else gaps.max()
     raise FGCError(
         f'the logits of {file.name} differ by {gap:.1e} from those of the '
-        f'masked model on {len(gaps)} images, and {TOLERANCE:.0e} is allowed, '
+        f'masked model on {len(gaps)} images, and {tolerance:.0e} is allowed, '
         'so it is not written; report the config, or export with '
         'tools/export/onnx.py.'
     )

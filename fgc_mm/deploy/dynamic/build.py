@@ -11,10 +11,13 @@ from typing import overload
 import torch
 from torch import Tensor, nn
 
+from fgc_mm.deploy.comparing import TOLERANCES
 from fgc_mm.deploy.copying import copy_network
 from fgc_mm.deploy.dynamic.calibrate import calibrate, use_modules
 from fgc_mm.deploy.dynamic.dynamic_plan import (
+    BFLOAT16,
     DENSE,
+    FLOAT32,
     MODULES,
     DynamicPlan,
     SiteReport,
@@ -39,6 +42,7 @@ def to_dynamic(
     images: Tensor | None = None,
     plan: DynamicPlan | None = None,
     backend: str = 'auto',
+    precision: str | None = None,
 ) -> DynamicImageClassifier: ...
 
 
@@ -48,6 +52,7 @@ def to_dynamic(
     images: Tensor | None = None,
     plan: DynamicPlan | None = None,
     backend: str = 'auto',
+    precision: str | None = None,
 ) -> DynamicBackbone: ...
 
 
@@ -56,6 +61,7 @@ def to_dynamic(
     images: Tensor | None = None,
     plan: DynamicPlan | None = None,
     backend: str = 'auto',
+    precision: str | None = None,
 ) -> DynamicImageClassifier | DynamicBackbone:
     """A copy of a model that computes only the open channels of an image.
 
@@ -78,6 +84,11 @@ def to_dynamic(
         backend: ``'kernel'``: the compiled kernel; ``'torch'``: plain torch;
             ``'auto'``: the kernel if it can be built, otherwise torch with a
             warning.
+        precision: ``'bfloat16'``: the compiled kernel rounds inputs and
+            weights of convs to bfloat16 and sums in float32, on CPUs that
+            multiply bfloat16; on others it computes in float32, and the
+            report says so. Logits are within 5 % of the largest one.
+            ``None``: that of the plan, or ``'float32'``.
 
     Returns:
         A :class:`DynamicImageClassifier`, or a :class:`DynamicBackbone`, in
@@ -85,7 +96,8 @@ def to_dynamic(
 
     Raises:
         FGCError: A model without gates, neither images nor plan, a plan of
-            another model, or outputs that differ from the masked model's.
+            another model, an unknown precision, or outputs that differ from
+            the masked model's.
 
     Example:
         >>> from torch import nn
@@ -107,6 +119,7 @@ def to_dynamic(
     if next(model.parameters()).device.type != 'cpu':
         return _masked_on_accelerator(model, images, plan)
     compiled = choose_backend(backend)
+    precision = _choose_precision(precision, plan, compiled)
     if images is None:
         assert plan is not None  # _check wants one of both
         images = _noise(plan.image_shape)
@@ -121,15 +134,17 @@ def to_dynamic(
     backbone.plan = own
     own.backend = 'kernel' if compiled else 'torch'
     why = _reason_for_modules(dynamic, reference, images[:1])
+    backbone.set_precision(FLOAT32 if why else precision)
     if why:
         use_modules(backbone, why)
     elif plan is None:
         calibrate(backbone, images)
     else:
         apply_plan(backbone, own, images[:1])
-    reference.verify(dynamic)
     program = backbone.program_of(images[:1])
     backbone.build = getattr(program, 'build', '')
+    own.precision = getattr(program, 'precision', FLOAT32)
+    reference.verify(dynamic, TOLERANCES[own.precision])
     backbone._seen_shapes.clear()
     return dynamic
 
@@ -159,6 +174,26 @@ def choose_backend(backend: str) -> bool:
         _warn_once(str(error))
         return False
     return True
+
+
+def _choose_precision(
+    precision: str | None, plan: DynamicPlan | None, compiled: bool
+) -> str:
+    """The precision of programs, checked."""
+    if precision is None:
+        precision = FLOAT32 if plan is None or not compiled else plan.precision
+    if precision not in TOLERANCES:
+        raise FGCError(
+            f'precision={precision!r} is none of {", ".join(TOLERANCES)}; '
+            "'float32' is exact."
+        )
+    if precision == BFLOAT16 and not compiled:
+        raise FGCError(
+            f'precision={precision!r} is one of the compiled runtime, and '
+            "torch computes here; give backend='kernel', or leave precision "
+            'out.'
+        )
+    return precision
 
 
 @functools.cache

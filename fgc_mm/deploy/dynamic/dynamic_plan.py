@@ -12,7 +12,9 @@ from fgc_mm.reliability.atomic_file import write_atomically
 DYNAMIC, DENSE = 'dynamic', 'dense'
 LOOP, BATCH = 'loop', 'batch'
 PROGRAM, MODULES = 'program', 'modules'
+FLOAT32, BFLOAT16 = 'float32', 'bfloat16'
 CHOICES = {
+    'precision': (FLOAT32, BFLOAT16),
     'executor': (PROGRAM, MODULES),
     'batch': (LOOP, BATCH),
     'executed': (DYNAMIC, DENSE),
@@ -60,6 +62,8 @@ class DynamicPlan:
         executor_why: The reason, in words.
         alone: Steps of the program that run on one thread even if there are
             several.
+        precision: ``'float32'``, or ``'bfloat16'``: of the inputs and the
+            weights of convs, where the CPU multiplies it.
     """
 
     image_shape: tuple[int, int, int]
@@ -71,6 +75,7 @@ class DynamicPlan:
     executor: str = PROGRAM
     executor_why: str = ''
     alone: list[str] = field(default_factory=list)
+    precision: str = FLOAT32
 
     def save(self, path: str | Path) -> None:
         """Write JSON to a temporary file, then rename it."""
@@ -119,6 +124,7 @@ class DynamicPlan:
 
     def _check_values(self) -> None:
         values = [('executor', self.executor), ('batch', self.batch)]
+        values += [('precision', self.precision)]
         values += [('executed', site.executed) for site in self.sites.values()]
         for name, value in values:
             if value not in CHOICES[name]:

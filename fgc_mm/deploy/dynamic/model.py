@@ -19,11 +19,14 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from fgc_mm.deploy.comparing import (
+    TOLERANCES,
     difference,
     differs_by_rounding,
     flatten_tensors,
 )
 from fgc_mm.deploy.dynamic.dynamic_plan import (
+    BFLOAT16,
+    FLOAT32,
     LOOP,
     MODULES,
     PROGRAM,
@@ -72,6 +75,7 @@ class DynamicBackbone(GatedBackbone):
         following: Modules that usually run after it, captured in one pass.
         plan: How every site is executed.
         build: Of the kernel, if it is used.
+        precision: Of its programs, see :meth:`set_precision`.
     """
 
     def __init__(self, gated: GatedBackbone, kernel: bool = False) -> None:
@@ -89,6 +93,7 @@ class DynamicBackbone(GatedBackbone):
         self.following: tuple[nn.Module, ...] = ()
         self.plan: DynamicPlan | None = None
         self.build = ''
+        self.precision = FLOAT32
         self._seen_shapes: set[tuple[int, ...]] = set()
         self._captured: dict[tuple, CapturedNetwork | str] = {}
         self._programs: dict[tuple, ExecutableProgram | str] = {}
@@ -189,11 +194,14 @@ class DynamicBackbone(GatedBackbone):
             got, decisions = program.run(image)
         except Exception as error:
             return f'its program fails ({_first_line(error)})'
-        problem = difference(flatten_tensors(want), flatten_tensors(got))
+        tolerance = TOLERANCES[self.precision]
+        problem = difference(
+            flatten_tensors(want), flatten_tensors(got), tolerance
+        )
         if not problem:
             return ''
         own = records_of(self.sites, decisions)
-        if differs_by_rounding(records, own):
+        if differs_by_rounding(records, own, tolerance):
             return ''
         return f'its program gives other results ({problem})'
 
@@ -239,7 +247,8 @@ class DynamicBackbone(GatedBackbone):
         try:
             graph = captured.graph(whole, gated)
             listed = listed_graph(graph, self.sites, dense)
-            program = program_of_graph(listed, self.kernel)
+            half = self.precision == BFLOAT16
+            program = program_of_graph(listed, self.kernel, half)
         except (CannotLower, FGCError) as error:
             return str(error)
         except Exception as error:
@@ -253,6 +262,16 @@ class DynamicBackbone(GatedBackbone):
         for program in self._programs.values():
             if not isinstance(program, str):
                 program.set_single_threaded(self.single_threaded)
+
+    def set_precision(self, precision: str) -> None:
+        """Set the precision of its programs, which are made anew.
+
+        Args:
+            precision: ``'float32'``, or ``'bfloat16'`` for the inputs and
+                weights of convs, where the CPU multiplies it.
+        """
+        self.precision = precision
+        self._programs.clear()
 
     def program_of(
         self, x: Tensor, following: Sequence[nn.Module] = ()
@@ -427,8 +446,9 @@ class DynamicImageClassifier(GatedImageClassifier):
             ``sites``: for every site ``executed`` (``'dynamic'`` or
             ``'dense'``), ``why``, ``dynamic_ms``, ``dense_ms``,
             ``plain_ms``, ``keep_ratio``; ``backend``, ``threads``,
-            ``image_shape``, ``batch`` and ``executor`` of the calibration,
-            see :class:`DynamicPlan`; ``build`` of the kernel, if it is used;
+            ``image_shape``, ``batch``, ``executor`` and ``precision`` of the
+            calibration, see :class:`DynamicPlan`; ``build`` of the kernel,
+            if it is used;
             ``notes``, differences from the calibration.
         """
         return self.backbone.dynamic_report()

@@ -86,20 +86,30 @@ class ExecutableProgram:
 class KernelProgram(ExecutableProgram):
     """A graph compiled for the runtime, run in one call.
 
+    Args:
+        graph: As of :class:`ExecutableProgram`.
+        bfloat16: Whether convs multiply in bfloat16 where the CPU does.
+
+    Attributes:
+        build: Of the runtime.
+        precision: ``'float32'`` or ``'bfloat16'``.
+
     Raises:
         LibraryError: The runtime cannot be compiled.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, bfloat16: bool = False) -> None:
         super().__init__(graph)
         lowering = Lowering(graph)
         program = lowering.program()
+        program.bfloat16 = bfloat16
         self.names, self.nodes = program.names, lowering.nodes
         self.fallbacks = lowering.fallbacks
         self._model = Model.from_bytes(
             encode(program), functions=lowering.functions
         )
         self.build = self._model.build
+        self.precision = self._model.precision
         self._shapes = {
             decisions: [node.shape[1:] for node in self._wanted(decisions)]
             for decisions in (False, True)
@@ -197,7 +207,8 @@ def records_of(
     ]
 
 
-def program_of_graph(graph: Graph, kernel: bool) -> ExecutableProgram:
+def program_of_graph(
+    graph: Graph, kernel: bool, bfloat16: bool = False
+) -> ExecutableProgram:
     """A graph as a program of the runtime or of torch."""
-    kind: Any = KernelProgram if kernel else TorchProgram
-    return kind(graph)
+    return KernelProgram(graph, bfloat16) if kernel else TorchProgram(graph)

@@ -16,6 +16,7 @@ REPORT_FIELDS = (
     'batch',
     'executor',
     'executor_why',
+    'precision',
 )
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fgc_mm.deploy.comparing import (
+    TOLERANCE,
     difference,
     differs_by_rounding,
     flatten_tensors,
@@ -69,13 +70,18 @@ class Reference:
             return 'images of a batch depend on each other'
         return ''
 
-    def verify(self, dynamic: Any) -> None:
+    def verify(self, dynamic: Any, tolerance: float = TOLERANCE) -> None:
         """Refuse a model that differs.
+
+        Args:
+            dynamic: The model.
+            tolerance: Of outputs and of the gates' logits, relative to the
+                largest one.
 
         Raises:
             FGCError: The outputs differ; has the largest difference.
         """
-        problem = self.problem(dynamic)
+        problem = self.problem(dynamic, tolerance)
         if problem:
             raise FGCError(
                 'dynamic execution and the masked model have different '
@@ -83,10 +89,10 @@ class Reference:
                 'model.'
             )
 
-    def problem(self, dynamic: Any) -> str:
+    def problem(self, dynamic: Any, tolerance: float = TOLERANCE) -> str:
         """How the outputs differ on the images; '' if they do not."""
         for image, output in zip(self._images, self._outputs):
-            problem = _problem(dynamic, image, output)
+            problem = _problem(dynamic, image, output, tolerance)
             if problem:
                 return problem
         return ''
@@ -145,7 +151,9 @@ def _logits_if_any(model: Masked, images: Tensor) -> list[Tensor] | None:
     return logits if all(x.isfinite().all() for x in logits) else None
 
 
-def _problem(dynamic: Any, image: Tensor, output: ModelOutput) -> str:
+def _problem(
+    dynamic: Any, image: Tensor, output: ModelOutput, tolerance: float
+) -> str:
     """How the outputs differ, unless rounding changed a decision."""
     want, records = output
     try:
@@ -154,8 +162,10 @@ def _problem(dynamic: Any, image: Tensor, output: ModelOutput) -> str:
         whole = flatten_tensors(dynamic(image))
     except Exception as error:
         return _error_line(error)
-    problem = difference(want, got) or difference(want, whole)
-    return '' if problem and differs_by_rounding(records, own) else problem
+    problem = difference(want, got, tolerance)
+    problem = problem or difference(want, whole, tolerance)
+    rounded = problem and differs_by_rounding(records, own, tolerance)
+    return '' if rounded else problem
 
 
 def _error_line(error: Exception) -> str:

@@ -109,6 +109,7 @@ def _macs_ratios(
     open_macs = float(macs_per_image(table, masks).mean())
     left = dict(
         dense=table.dense,
+        bfloat16=table.dense,
         masked=table.dense,
         dynamic=open_macs,
         both=open_macs,

@@ -15,6 +15,7 @@ from mmpretrain.models.classifiers import ImageClassifier
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from torch import Tensor, nn
 
+from fgc_mm.deploy.comparing import TOLERANCES
 from fgc_mm.deploy.compaction.channel_removal import ChannelRemoval
 from fgc_mm.deploy.compaction.compact import compact
 from fgc_mm.deploy.compaction.equivalence import largest_gap
@@ -30,6 +31,7 @@ from fgc_mm.deploy.export.plain_forward import PlainForward
 from fgc_mm.deploy.firing import SiteFiring, firing_statistics, gated_backbone
 from fgc_mm.deploy.graph.network import listed_graph, network_graph
 from fgc_mm.models import ChannelMap, CompactBackbone
+from fgc_mm.runtime.library import has_bfloat16
 
 Forward = Callable[[Tensor], Tensor]
 MAX_DIFFERENCE = (
@@ -43,8 +45,8 @@ class BenchmarkVariant:
 
     Attributes:
         name: Of the row.
-        kind: ``'dense'``, ``'masked'``, ``'compact'``, ``'dynamic'``,
-            ``'both'`` (compact and dynamic), or ``'static'`` (the dense
+        kind: ``'dense'``, ``'bfloat16'`` (dense in bfloat16), ``'masked'``,
+            ``'compact'``, ``'dynamic'``, ``'both'`` (compact and dynamic), or ``'static'`` (the dense
             network of the same mean width, a lower bound of the time).
         run: Images in, logits out; ``None`` if it cannot be built.
         why_not: Then the reason.
@@ -99,6 +101,12 @@ class BenchmarkVariants:
     def _dense(self) -> Iterator[BenchmarkVariant]:
         dense = ungated_copy(self._model, self._settings)
         yield from self._execution_forms('dense', dense)
+        if has_bfloat16():
+            yield self._row(
+                'dense, our kernel, bfloat16', 'bfloat16',
+                lambda: _kernel(dense, self._images[:1], True),
+                PlainForward(dense), tolerance=TOLERANCES['bfloat16'],
+            )  # fmt: skip
 
     def _static(self) -> Iterator[BenchmarkVariant]:
         mapped = same_width(self._model, self.firing)
@@ -135,6 +143,10 @@ class BenchmarkVariants:
             'gathered, ONNX Runtime', 'dynamic', self._gathered, masked
         )
         yield self._dynamic('dynamic', 'dynamic', self._model)
+        if has_bfloat16():
+            yield self._dynamic(
+                'dynamic, bfloat16', 'dynamic', self._model, 'bfloat16'
+            )
         small, why = self._compacted()
         if small is None:
             yield BenchmarkVariant('compact, eager', 'compact', None, why)
@@ -149,15 +161,23 @@ class BenchmarkVariants:
         )
 
     def _dynamic(
-        self, name: str, kind: str, model: ImageClassifier
+        self,
+        name: str,
+        kind: str,
+        model: ImageClassifier,
+        precision: str = 'float32',
     ) -> BenchmarkVariant:
         try:
-            dynamic = to_dynamic(model, self._images[:8])
+            dynamic = to_dynamic(
+                model, self._images[:8], precision=precision
+            )
         except Exception as error:  # a compiler may raise anything
             return BenchmarkVariant(name, kind, None, _first_line(error))
+        if precision != 'float32':  # to_dynamic has compared it
+            return BenchmarkVariant(name, kind, dynamic, model=dynamic)
         return self._row(
             name, kind, lambda: dynamic, PlainForward(model), dynamic
-        )  # fmt: skip
+        )
 
     def _compacted(self) -> tuple[ImageClassifier | None, str]:
         """The model without channels that are constant on these images."""
@@ -197,6 +217,7 @@ class BenchmarkVariants:
         build: Callable[[], Forward],
         reference: Forward,
         model: Any = None,
+        tolerance: float = MAX_DIFFERENCE,
     ) -> BenchmarkVariant:
         """A variant that agrees with its reference, or why there is none."""
         image = self._images[:1]
@@ -206,7 +227,7 @@ class BenchmarkVariants:
                 gap = largest_gap(reference(image), run(image))
         except Exception as error:  # compilers and runtimes raise anything
             return BenchmarkVariant(name, kind, None, _first_line(error))
-        if gap > MAX_DIFFERENCE:
+        if gap > tolerance:
             return BenchmarkVariant(
                 name, kind, None, f'logits differ by {gap:.0e}'
             )
@@ -282,11 +303,13 @@ def folded(model: nn.Module) -> nn.Module:
     return fuse_conv_bn(copy.deepcopy(model))
 
 
-def _kernel(model: ImageClassifier, image: Tensor) -> Forward:
+def _kernel(
+    model: ImageClassifier, image: Tensor, bfloat16: bool = False
+) -> Forward:
     """The network without gates in our runtime."""
     following = [model.neck, model.head] if model.with_neck else [model.head]
     graph = network_graph(model.backbone, image, following)
-    program = KernelProgram(listed_graph(graph))
+    program = KernelProgram(listed_graph(graph), bfloat16)
     return lambda x: program.run(x, decisions=False)[0]
 
 

@@ -22,8 +22,11 @@ void prepare(fgc_model& model) {
                  4.0 * double(numbers_of(l.values[0]));
   for (const int64_t size : l.sets) bytes += 8.0 * double(size);
   expect_memory(bytes);
+  const Build* const half = l.program.bfloat16 ? bfloat16_build() : nullptr;
   for (Op& op : l.ops) {
-    if (!model.build->kernel->prepare(l.program, op, l.keep))
+    const bool suits = half && half->kernel->suits(l.program, op);
+    op.computed_by = suits ? half->kernel : model.build->kernel;
+    if (!op.computed_by->prepare(l.program, op, l.keep))
       throw Error{FGC_NO_MEMORY,
                   "the model needs more than any memory: take a smaller one"};
     model.shared_bytes = std::max(model.shared_bytes, op.shared_bytes);
@@ -136,6 +139,13 @@ const char* fgc_build(const fgc_model* model) {
   return model ? model->build->name : "";
 }
 
+const char* fgc_precision(const fgc_model* model) {
+  if (model)
+    for (const Op& op : model->loaded.ops)
+      if (op.computed_by != model->build->kernel) return "bfloat16";
+  return "float32";
+}
+
 const char* fgc_builds(void) {
   static const std::string names = [] {
     std::string all;
@@ -147,7 +157,8 @@ const char* fgc_builds(void) {
 }
 
 double fgc_peak(const char* build, double seconds) {
-  const Build* found = build_of(build);
+  const bool half = build && !strcmp(build, "bfloat16");
+  const Build* found = half ? bfloat16_build() : build_of(build);
   return found ? found->kernel->peak(seconds) : 0;
 }
 

@@ -17,6 +17,10 @@ extern const Kernel kernel_baseline;
 extern const Kernel kernel_avx, kernel_avx2, kernel_avx512,
     kernel_avx512_256;
 #endif
+#if defined(FGC_X86) || defined(FGC_ONE_BUILD)
+#define FGC_BFLOAT16 1
+extern const Kernel kernel_bfloat16;
+#endif
 
 namespace {
 
@@ -73,6 +77,22 @@ std::vector<Build> find_builds() {
 const std::vector<Build>& runnable_builds() {
   static const std::vector<Build> builds = find_builds();
   return builds;
+}
+
+const Build* bfloat16_build() {
+#ifdef FGC_BFLOAT16
+  static const Build build = {"bfloat16", &kernel_bfloat16};
+#ifdef FGC_X86
+  __builtin_cpu_init();
+  static const bool runs = has_avx512() &&
+                           __builtin_cpu_supports("avx512bf16") &&
+                           __builtin_cpu_supports("avx512vbmi2");
+  if (!runs) return nullptr;
+#endif
+  return &build;
+#else
+  return nullptr;
+#endif
 }
 
 const Build* build_of(const char* name) {

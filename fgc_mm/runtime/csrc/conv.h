@@ -1,7 +1,9 @@
 // A conv that reads and writes listed channels only.
 #pragma once
 
+#include "conv_sums.h"
 #include "depthwise.h"
+#include "matvec.h"
 #include "winograd.h"
 
 namespace fgc {
@@ -42,10 +44,6 @@ inline void copy_blocks(const Program& p, const Op& op, int64_t inputs,
     }
 }
 
-inline int64_t least_chunks(const Layout& at) {
-  return smaller(larger(at.positions() / 4096, 1), at.out_height);
-}
-
 bool prepare_conv(const Program& p, Op& op, Keep& keep) {
   const Value &x = p.values[op.x], &y = p.values[op.y];
   ConvPlan& plan = *(ConvPlan*)take(keep, sizeof(ConvPlan));
@@ -68,111 +66,35 @@ bool prepare_conv(const Program& p, Op& op, Keep& keep) {
     return true;
   }
   if (planes > kMost / (inputs * 4)) return false;
-  op.shared_bytes = inputs * (planes * 4 + 16) + 8 * kAhead + 256;
+  op.shared_bytes = inputs * (planes * 4 + 16) +
+                    8 * (kAhead + y.channels / op.groups) + 256;
   op.own_bytes = kBlockOuts * plan.acc_floats * 4 + 64;
   if (suits_winograd(op, x, y))
-    return prepare_winograd(p, op, keep, at.in_place, plan.winograd);
+    return prepare_winograd(p, op, keep, plan.winograd);
   copy_blocks(p, op, inputs, y.channels, keep, plan);
   return true;
 }
 
-constexpr int64_t kCache2 = 128 * 1024;  // bytes of the second cache to use
-
-struct Group {  // of a dense conv: what all its threads share
-  const Op& op;
-  Context& c;
-  const ConvPlan& plan;
-  Target to;
-  Channels outs;
-  int64_t first_out;  // of the group
-  const float* weight;  // of the group's first output and input
-};
-
-// Whether sums lie as their map does, and a clamp is all that is done to
-// them. Pads between rows are written too: they are zeroed later.
-inline bool writes_tiles(const Layout& at, const Target& to) {
-  return to.clamps && !to.gaps && at.pitch == to.y.row &&
-         (!to.adds || to.add.row == to.y.row);
-}
-
-// Where rows from r0 on are written, of outputs o0 to o1.
-inline void target_rows(const Group& g, int64_t o0, int64_t o1, int64_t r0,
-                        int64_t used, RowsOut& rows) {
-  const Target& to = g.to;
-  for (int64_t o = o0; o < o1; ++o) {
-    const int64_t channel = g.first_out + g.outs[o];
-    rows.y[o - o0] = to.y.at(channel) + r0 * to.y.row;
-    if (to.adds) rows.add[o - o0] = to.add.at(channel) + r0 * to.add.row;
-  }
-  rows.adds = to.adds;
-  rows.low = to.low;
-  rows.high = to.high;
-  rows.count = used;
-}
-
-void sum_rows(const Group& g, Sum sum, int64_t o0, int64_t o1, int64_t r0,
-              int64_t r1, int64_t thread) {
-  const Layout& at = g.plan.at;
-  const float* w[kBlockOuts];
-  float start[kBlockOuts];
-  for (int64_t o = o0; o < o1; ++o) {
-    w[o - o0] = g.plan.blocks
-                    ? g.plan.blocks + o / kMaxOut * g.plan.block + o % kMaxOut
-                    : g.weight + g.outs[o] * g.op.out_step;
-    start[o - o0] =
-        g.op.bias == kNone
-            ? 0.f
-            : g.c.weights[g.op.bias + g.first_out + g.outs[o]];
-  }
-  sum.w = w;
-  const int64_t used = (r1 - r0) * at.pitch - (at.pitch - at.out_width);
-  const int64_t vectors = ceil_div(used, kLanes);
-  const int64_t stride = round_up(vectors * kLanes, 16) + 16;
-  float* acc = (float*)(g.c.own + thread * g.c.own_step);
-  const int64_t at_once = sum.tap_count == 1
-                              ? kInputsOfOneTap
-                              : larger(16, 288 / sum.tap_count);
-  RowsOut rows;
-  const bool direct = writes_tiles(at, g.to);
-  if (direct) target_rows(g, o0, o1, r0, used, rows);
-  sum_block(sum, o1 - o0, r0 * at.pitch, vectors, acc, stride, start, at_once,
-            direct ? &rows : nullptr);
-  for (int64_t o = o0; o < o1; ++o) {
-    const int64_t channel = g.first_out + g.outs[o];
-    if (direct)
-      write_pads(g.to.y, g.to.y.at(channel), r0, r1);
-    else
-      write_rows(acc + (o - o0) * stride, at.pitch, r0, r1, g.to, channel);
-  }
-}
-
-// Rows of the output at a time: what they read and what a block of outputs
-// sums stay in the second cache, and there is work for every thread.
-inline int64_t chunk_count(const Layout& at, int64_t inputs, int64_t groups,
-                           int64_t threads) {
-  const int64_t read = inputs * at.stride[0] * at.stride[1];
-  const int64_t summed = smaller(groups, kGroups) * kMaxOut;
-  int64_t chunks = larger(larger(read, summed) * at.positions() * 4 / kCache2,
-                          at.positions() / 4096);
-  chunks = smaller(chunks, at.positions() / 256);  // many tiles a chunk
-  chunks = larger(chunks, 1);
-  if (threads > 1) chunks = larger(chunks, ceil_div(4 * threads, groups));
-  return smaller(chunks, at.out_height);
-}
-
-void dense(const Group& g, const Map& x, const Channels& ins) {
-  const Layout& at = g.plan.at;
+void dense(Group g, const ConvPlan& plan, const Map& x, const Channels& ins,
+           const float* weight) {
+  const Layout& at = g.at;
   Context& c = g.c;
   const int64_t inputs = g.op.in_set == kAll ? x.channels / g.op.groups
                                              : x.channels;
   const float** planes = (const float**)c.shared;
   int64_t* w_of_in = (int64_t*)(planes + inputs);
-  char* behind = (char*)(w_of_in + inputs + kAhead);
+  const float** weights = (const float**)(w_of_in + inputs + kAhead);
+  const float** behind = weights + g.outs.count;
   float* memory = (float*)round_up(int64_t(behind), 64);
-  const bool ordered = g.plan.blocks;
+  const bool ordered = plan.blocks;
   for (int64_t i = 0; i < ins.count + kAhead && ins.count; ++i)
     w_of_in[i] = ins[smaller(i, ins.count - 1)] *
                  (ordered ? at.tap_count * kMaxOut : g.op.in_step);
+  for (int64_t o = 0; o < g.outs.count; ++o)
+    weights[o] = ordered
+                     ? plan.blocks + o / kMaxOut * plan.block + o % kMaxOut
+                     : weight + g.outs[o] * g.op.out_step;
+  g.weights = weights;
   if (at.in_place) {
     for (int64_t i = 0; i < ins.count; ++i)
       planes[i] = begin_of(at, x, ins[i]);
@@ -186,31 +108,10 @@ void dense(const Group& g, const Map& x, const Channels& ins) {
       }
     });
   }
-  const int64_t count = g.outs.count;
-  const int64_t groups = ceil_div(count, kMaxOut);
-  if (!groups) return;
-  const int64_t work = ins.count * count * at.positions() * at.tap_count;
-  const bool shared = work >= kWorthAThread;
-  const int64_t threads = shared ? threads_of(g.op, c) : 1;
-  const int64_t chunks = chunk_count(at, ins.count, groups, threads);
-  const int64_t share_of = groups * chunks / (4 * threads);
-  const int64_t at_once = threads == 1 ? kGroups
-                                       : larger(1, smaller(kGroups, share_of));
-  const int64_t blocks = ceil_div(groups, at_once);
-  const int64_t items = blocks * chunks;
-  const Sum sum{planes,       w_of_in, ins.count,
-                nullptr,      at.taps, at.tap_count,
-                ordered ? kMaxOut : 1, false,
-                ordered ? 15 : 0};
-  share(g.op, c, items, shared ? 1 : items,
-        [&](int64_t begin, int64_t end, int64_t thread) {
-          for (int64_t item = begin; item < end; ++item) {
-            const int64_t chunk = item / blocks, k = item % blocks;
-            sum_rows(g, sum, k * count / blocks, (k + 1) * count / blocks,
-                     chunk * at.out_height / chunks,
-                     (chunk + 1) * at.out_height / chunks, thread);
-          }
-        });
+  sum_outputs(g,
+              {planes, w_of_in, ins.count, nullptr, at.taps, at.tap_count,
+               ordered ? kMaxOut : 1, false, ordered ? 15 : 0},
+              ins.count);
 }
 
 void run_conv(const Program& p, const Op& op, Context& c) {
@@ -229,17 +130,13 @@ void run_conv(const Program& p, const Op& op, Context& c) {
   for (int64_t k = 0; k < op.groups; ++k) {
     Map part = x;
     part.data += k * ins * x.channel;
-    const Group g{op,
-                  c,
-                  plan,
-                  to,
-                  op.groups == 1 ? channels_of(c, op.out_set, outs)
-                                 : Channels{nullptr, outs},
-                  k * outs,
-                  c.weights + op.weight + k * outs * op.out_step};
-    dense(g, part,
-          op.groups == 1 ? channels_of(c, op.in_set, ins)
-                         : Channels{nullptr, ins});
+    const bool one = op.groups == 1;
+    const Channels outputs =
+        one ? channels_of(c, op.out_set, outs) : Channels{nullptr, outs};
+    const Channels inputs =
+        one ? channels_of(c, op.in_set, ins) : Channels{nullptr, ins};
+    dense({op, c, plan.at, to, outputs, k * outs, nullptr}, plan, part,
+          inputs, c.weights + op.weight + k * outs * op.out_step);
   }
 }
 

@@ -81,10 +81,13 @@ FGC_API int fgc_shape(const fgc_model *model, int64_t output,
 FGC_API const char *fgc_meta(const fgc_model *model, uint64_t *length);
 /* The build that runs the model. */
 FGC_API const char *fgc_build(const fgc_model *model);
+/* "bfloat16" if convs of the model multiply in it, otherwise "float32": the
+   file does not ask for it, or this CPU does not multiply it. */
+FGC_API const char *fgc_precision(const fgc_model *model);
 /* Builds that this CPU can run, best first, separated by commas. */
 FGC_API const char *fgc_builds(void);
 /* Multiply-adds per second of one thread, measured for so many seconds; 0 if
-   this CPU cannot run the build. */
+   this CPU cannot run the build. "bfloat16" is a build here. */
 FGC_API double fgc_peak(const char *build, double seconds);
 FGC_API int fgc_version(void);
 

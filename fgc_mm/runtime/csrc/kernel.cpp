@@ -97,5 +97,5 @@ void run(const Program& p, const Op& op, Context& c) {
 
 namespace fgc {
 extern const Kernel FGC_TABLE(FGC_BUILD);
-const Kernel FGC_TABLE(FGC_BUILD) = {prepare, run, read, peak};
+const Kernel FGC_TABLE(FGC_BUILD) = {nullptr, prepare, run, read, peak};
 }  // namespace fgc

@@ -222,7 +222,7 @@ void load(const char* bytes, uint64_t size, Loaded& to) {
                                   ", the library reads version 1: export the "
                                   "model again"};
   const uint64_t words = head[1], weights = head[2], meta = head[3];
-  if (words > kHuge || weights > kHuge || meta > kHuge || head[5] || head[6])
+  if (words > kHuge || weights > kHuge || meta > kHuge || head[5] > 1 || head[6])
     bad("the header is not one of a model");
   const uint64_t weights_at = kHeader + aligned(words * 8);
   const uint64_t meta_at = weights_at + aligned(weights * 4);
@@ -246,6 +246,7 @@ void load(const char* bytes, uint64_t size, Loaded& to) {
   p.ops = to.ops.data();
   p.op_count = int64_t(to.ops.size());
   p.weights = (const float*)to.weights.begin() + kSlack;
+  p.bfloat16 = head[5] == 1;
 }
 
 }  // namespace fgc

@@ -99,6 +99,8 @@ struct Build {
 const std::vector<Build>& runnable_builds();
 // The one of that name, or null; the best if the name is null.
 const Build* build_of(const char* name);
+// The convs of bfloat16; null: this CPU does not multiply it.
+const Build* bfloat16_build();
 
 }  // namespace fgc
 

@@ -42,6 +42,8 @@ struct Segment {
   const int64_t* numbers;
 };
 
+struct Kernel;
+
 // All fields of all kinds; each kind uses those of its class in format.py.
 struct Op {
   int64_t kind, records_only;
@@ -61,7 +63,8 @@ struct Op {
   int64_t segment_count;
   const int64_t *xs, *ys;
   int64_t x_count, y_count;
-  // Of the build that runs it.
+  const Kernel* computed_by;
+  // Of that build, or of the convs of bfloat16.
   const void* plan;
   int64_t shared_bytes;  // scratch memory of all threads together
   int64_t own_bytes;     // and of each
@@ -75,6 +78,7 @@ struct Program {
   Op* ops;
   int64_t value_count, set_count, op_count;
   const float* weights;
+  bool bfloat16;  // where the CPU multiplies it
 };
 
 class Team;
@@ -110,8 +114,10 @@ void share_out(Team* team, int64_t threads, int64_t items, int64_t grain,
 void call_out(Context& c, int64_t function, const float* const* xs,
               float* const* ys);
 
-// One build.
+// One build, or the convs of bfloat16.
 struct Kernel {
+  // Whether it computes an op; null: it computes all.
+  bool (*suits)(const Program&, const Op&);
   // Fills plan, shared_bytes and own_bytes; false: more than any machine has.
   bool (*prepare)(const Program&, Op&, Keep&);
   void (*run)(const Program&, const Op&, Context&);

@@ -109,16 +109,15 @@ struct Job {
 
   void one(Context& c, int64_t n) const {
     const Loaded& l = model.loaded;
-    const Kernel& kernel = *model.build->kernel;
     enter(model, c, images + n * numbers_of(l.values[0]));
     for (const Op& op : l.ops)
       if (!skips(op, decisions) && !c.call_failed)
-        kernel.run(l.program, op, c);
+        op.computed_by->run(l.program, op, c);
     for (size_t k = 0; k < l.outputs.size(); ++k) {
       if (!outputs[k] || (int64_t(k) >= l.records && !decisions)) continue;
       const int64_t id = l.outputs[k];
-      kernel.read(l.program, id, c,
-                  outputs[k] + n * numbers_of(l.values[size_t(id)]));
+      model.build->kernel->read(
+          l.program, id, c, outputs[k] + n * numbers_of(l.values[size_t(id)]));
     }
   }
 };
@@ -189,7 +188,7 @@ void measure(const fgc_model& m, const float* image, int64_t repeats,
     for (size_t k = 0; k < ops.size(); ++k) {
       if (skips(ops[k], options.decisions != 0) || c.call_failed) continue;
       const double begin = now();
-      m.build->kernel->run(m.loaded.program, ops[k], c);
+      ops[k].computed_by->run(m.loaded.program, ops[k], c);
       const double taken = now() - begin;
       seconds[k] = r ? std::min(seconds[k], taken) : taken;
     }

@@ -9,6 +9,7 @@
 
 // AVX-512 may do 16 numbers at once, or have more registers of 8.
 #define FGC_LANES_OF_avx512 16
+#define FGC_LANES_OF_bfloat16 16
 #define FGC_JOIN(a, b) a##b
 #define FGC_LANES_OF(build) FGC_JOIN(FGC_LANES_OF_, build)
 #ifndef FGC_BUILD

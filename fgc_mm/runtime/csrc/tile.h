@@ -6,9 +6,17 @@
 #pragma once
 
 #include "maps.h"
+#ifdef FGC_PAIRS
+#include "pairs.h"
+#endif
 
 namespace fgc {
 namespace {
+
+#ifndef FGC_PAIRS
+inline Vec spread(const float* w) { return broadcast(*w); }
+inline Vec multiply_add(Vec sum, Vec w, Vec x) { return sum + w * x; }
+#endif
 
 // What fits into the registers: accumulators, one row of x, some weights.
 #if defined(__AVX512VL__)
@@ -112,12 +120,13 @@ void tile(const Sum& sum, int64_t p, float* acc, int64_t acc_stride,
       if (PIXELS != kPacked && OUT <= VECS) {
         Vec wide[OUT];
 #pragma GCC unroll 8
-        for (int o = 0; o < OUT; ++o) wide[o] = broadcast(w[o][at]);
+        for (int o = 0; o < OUT; ++o) wide[o] = spread(w[o] + at);
 #pragma GCC unroll 8
         for (int v = 0; v < VECS; ++v) {
           Vec x = load(from + v * kLanes);
 #pragma GCC unroll 8
-          for (int o = 0; o < OUT; ++o) a[o][v] += wide[o] * x;
+          for (int o = 0; o < OUT; ++o)
+            a[o][v] = multiply_add(a[o][v], wide[o], x);
         }
       } else {
         Vec x[VECS];
@@ -125,9 +134,10 @@ void tile(const Sum& sum, int64_t p, float* acc, int64_t acc_stride,
         for (int v = 0; v < VECS; ++v) x[v] = load(from + v * kLanes);
 #pragma GCC unroll 8
         for (int o = 0; o < OUT; ++o) {
-          Vec wide = broadcast(w[o][at]);
+          const Vec wide = spread(w[o] + at);
 #pragma GCC unroll 8
-          for (int v = 0; v < VECS; ++v) a[o][v] += wide * x[v];
+          for (int v = 0; v < VECS; ++v)
+            a[o][v] = multiply_add(a[o][v], wide, x[v]);
         }
       }
     }
@@ -153,9 +163,14 @@ using TileFn = void (*)(const Sum&, int64_t, float*, int64_t, const float*);
 template <int OUT, int VECS>
 TileFn pick(Pixels pixels) {
   if constexpr (OUT * VECS <= kMaxTile) {
+#ifdef FGC_PAIRS  // of each tap they have planes of their own
+    static constexpr TileFn all[] = {nullptr, tile<OUT, VECS, kOneTap>,
+                                     tile<OUT, VECS, kPacked>};
+#else
     static constexpr TileFn all[] = {tile<OUT, VECS, kTaps>,
                                      tile<OUT, VECS, kOneTap>,
                                      tile<OUT, VECS, kPacked>};
+#endif
     return all[pixels];
   }
   return nullptr;

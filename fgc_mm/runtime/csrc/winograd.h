@@ -1,65 +1,20 @@
-// 3 x 3 convs with stride 1 by Winograd's F(2 x 2, 3 x 3): 16 multiplications
-// for 4 pixels instead of 36 (S. Winograd, 1980; Lavin and Gray, 2015).
-//
-// A tile is 4 x 4 pixels of the input and 2 x 2 of the output. Each of the 16
-// numbers of the transformed tiles is a 1 x 1 conv of its own, over planes of
-// tiles; so here, too, channels are reached by their numbers.
+// 3 x 3 convs by Winograd's algorithm, in float32.
 #pragma once
 
-#include "matvec.h"
-#include "planes.h"
+#include "winograd_tiles.h"
 
 namespace fgc {
 namespace {
 
-constexpr int64_t kWorthTiles = 16;  // channels, on either side, at least
-constexpr int64_t kTileBytes = 2048 * 1024;  // of all planes of tiles
-
-// Bytes of weights that few tiles are worth: they are 16/9 of the conv's.
-constexpr int64_t kWorthWeights = 4000000;
 constexpr int64_t kInputs = 128;  // summed at a time, at most
 constexpr int64_t kFar = 768;  // floats ahead that weights are asked for
 
-struct Winograd {
-  Layout at;       // the input's tiles as a 4 x 4 conv with stride 2
-  bool padded;     // the input has zeros around it, and what lies behind may
-                   // be read
+struct Winograd : Tiles {
   float* weights;  // transformed
   int64_t number_step;  // floats between the 16
   int64_t inputs, outputs, at_once;
   bool blocks;     // they lie in the order in which all channels are read
-  int64_t rows;    // of tiles, at a time
-  int64_t step;    // floats of a plane
-  int64_t pitch;   // of the output's rows before they are written
 };
-
-inline bool suits_winograd(const Op& op, const Value& x, const Value& y) {
-  const bool here = op.kernel[0] == 3 && op.kernel[1] == 3 &&
-                    op.stride[0] == 1 && op.stride[1] == 1 &&
-                    op.dilation[0] == 1 && op.dilation[1] == 1;
-  return here && op.groups == 1 && x.channels >= kWorthTiles &&
-         y.channels >= kWorthTiles && y.height >= 4 && y.width >= 4 &&
-         (y.height * y.width >= 128 ||
-          x.channels * y.channels * 64 <= kWorthWeights);
-}
-
-// g, 3 x 3, to G g G^T, 4 x 4; the numbers lie `step` floats apart.
-inline void transform_weights(const float* g, float* to, int64_t step) {
-  float half[4][3];
-  for (int c = 0; c < 3; ++c) {
-    half[0][c] = g[c];
-    half[1][c] = (g[c] + g[3 + c] + g[6 + c]) * 0.5f;
-    half[2][c] = (g[c] - g[3 + c] + g[6 + c]) * 0.5f;
-    half[3][c] = g[6 + c];
-  }
-  for (int r = 0; r < 4; ++r) {
-    const float *h = half[r], even = h[0] + h[2];
-    to[(4 * r) * step] = h[0];
-    to[(4 * r + 1) * step] = (even + h[1]) * 0.5f;
-    to[(4 * r + 2) * step] = (even - h[1]) * 0.5f;
-    to[(4 * r + 3) * step] = h[2];
-  }
-}
 
 // Where weights lie: some inputs of all groups of outputs, then the next
 // ones; of a group, an input's outputs side by side. Where outputs are listed
@@ -75,28 +30,12 @@ inline int64_t at_input(const Winograd& w, int64_t i) {
   return (i - rest) * w.outputs + rest * kMaxOut;
 }
 
-bool prepare_winograd(const Program& p, Op& op, Keep& keep, bool padded,
+bool prepare_winograd(const Program& p, Op& op, Keep& keep,
                       Winograd*& plan) {
   const Value &x = p.values[op.x], &y = p.values[op.y];
   plan = (Winograd*)take(keep, sizeof(Winograd));
   Winograd& w = *plan;
-  Op tiles = op;
-  Value map = y, from = x;
-  for (int axis = 0; axis < 2; ++axis) {
-    tiles.kernel[axis] = 4;
-    tiles.stride[axis] = 2;
-  }
-  map.height = ceil_div(y.height, 2);
-  map.width = ceil_div(y.width, 2);
-  if (!lay_out(tiles, from, map, keep, w.at)) return false;
-  // of an odd number of rows, one more is read, whose sums are not written
-  w.padded = padded && (y.height % 2 == 0 ||
-                        2 * round_up(w.at.pitch, kLanes) <= kSlack);
-  const int64_t each = (x.channels + y.channels) * 64 * map.width;
-  w.rows = smaller(map.height, larger(1, kTileBytes / each));
-  w.rows = ceil_div(map.height, ceil_div(map.height, w.rows));
-  w.step = round_up(w.rows * map.width + kLanes, 16) + 16;
-  w.pitch = 2 * round_up(map.width, kLanes);
+  if (!lay_out_tiles(op, x, y, x.channels, keep, w)) return false;
   w.blocks = op.out_set == kAll;
   w.inputs = x.channels;
   w.outputs = round_up(y.channels, kMaxOut);
@@ -112,61 +51,18 @@ bool prepare_winograd(const Program& p, Op& op, Keep& keep, bool padded,
   const int64_t floats = 16 * (x.channels + y.channels) * w.step;
   op.shared_bytes =
       larger(op.shared_bytes, floats * 4 + (x.channels + kAhead) * 16 + 256);
-  op.own_bytes = larger(
-      op.own_bytes, (w.at.plane_floats + 2 * w.rows * w.pitch + 256) * 4);
+  op.own_bytes = larger(op.own_bytes, tile_bytes(w));
   return true;
 }
 
-// B^T d B for all tiles of some rows; d by the layout's taps.
 inline void transform_input(const Winograd& w, const float* plane,
                             int64_t rows, int64_t number_step, float* to) {
-  const Layout& at = w.at;
-  for (int64_t q = 0; q < rows; ++q)
-    for (int64_t x = 0; x < at.out_width; x += kLanes) {
-      const float* from = plane + q * at.pitch + x;
-      float* out = to + q * at.out_width + x;
-      Vec c[4][4];
-#pragma GCC unroll 4
-      for (int r = 0; r < 4; ++r) {
-        const int64_t* taps = at.taps + 4 * r;
-        const Vec d0 = load(from + taps[0]), d1 = load(from + taps[1]);
-        const Vec d2 = load(from + taps[2]), d3 = load(from + taps[3]);
-        c[r][0] = d0 - d2;
-        c[r][1] = d1 + d2;
-        c[r][2] = d2 - d1;
-        c[r][3] = d1 - d3;
-      }
-#pragma GCC unroll 4
-      for (int k = 0; k < 4; ++k) {
-        store(out + k * number_step, c[0][k] - c[2][k]);
-        store(out + (4 + k) * number_step, c[1][k] + c[2][k]);
-        store(out + (8 + k) * number_step, c[2][k] - c[1][k]);
-        store(out + (12 + k) * number_step, c[1][k] - c[3][k]);
-      }
-    }
-}
-
-// A^T m A plus the bias: two rows of pixels for each row of tiles.
-inline void transform_output(const Winograd& w, const float* from,
-                             int64_t number_step, int64_t rows, float bias,
-                             float* to) {
-  const Vec start = broadcast(bias);
   for (int64_t q = 0; q < rows; ++q)
     for (int64_t x = 0; x < w.at.out_width; x += kLanes) {
-      const float* m = from + q * w.at.out_width + x;
-      Vec above[4], below[4];
-#pragma GCC unroll 4
-      for (int k = 0; k < 4; ++k) {
-        const Vec m1 = load(m + (4 + k) * number_step);
-        const Vec m2 = load(m + (8 + k) * number_step);
-        above[k] = load(m + k * number_step) + (m1 + m2);
-        below[k] = (m1 - m2) - load(m + (12 + k) * number_step);
-      }
-      float* out = to + 2 * q * w.pitch + 2 * x;
-      interleave(above[0] + above[1] + above[2] + start,
-                 above[1] - above[2] - above[3] + start, out);
-      interleave(below[0] + below[1] + below[2] + start,
-                 below[1] - below[2] - below[3] + start, out + w.pitch);
+      float* const out = to + q * w.at.out_width + x;
+      transform_tile(w.at, plane + q * w.at.pitch + x, [&](int k, Vec value) {
+        store(out + k * number_step, value);
+      });
     }
 }
 
@@ -221,11 +117,7 @@ void run_winograd(const Op& op, Context& c, const Winograd& w, const Map& x,
     share(op, c, ins.count, grain, [&](int64_t b, int64_t e, int64_t thread) {
       float* plane = (float*)(c.own + thread * c.own_step);
       for (int64_t i = b; i < e; ++i) {
-        const float* from = x.at(ins[i]);
-        if (w.padded)
-          fill_padded_rows(w.at, from, x.row, q0, rows + 1, plane);
-        else
-          fill_rows(w.at, from, x.row, q0, rows + 1, plane);
+        fill_tiles(w, x, ins[i], q0, rows, plane);
         transform_input(w, plane, rows, ins.count * w.step,
                         m.inputs + i * w.step);
       }
@@ -239,18 +131,7 @@ void run_winograd(const Op& op, Context& c, const Winograd& w, const Map& x,
                         smaller(o0 + each_block, outs.count), tiles);
             }
           });
-    share(op, c, outs.count, grain, [&](int64_t b, int64_t e,
-                                        int64_t thread) {
-      float* sums = (float*)(c.own + thread * c.own_step);
-      for (int64_t j = b; j < e; ++j) {
-        const float bias =
-            op.bias == kNone ? 0.f : c.weights[op.bias + outs[j]];
-        transform_output(w, m.outputs + j * w.step, outs.count * w.step, rows,
-                         bias, sums);
-        write_rows(sums, w.pitch, 2 * q0,
-                   smaller(2 * (q0 + rows), to.y.height), to, outs[j]);
-      }
-    });
+    write_tiles(op, c, w, outs, m.outputs, q0, rows, grain, to);
   }
 }
 

@@ -1,0 +1,16 @@
+// Convs of bfloat16, for programs that ask for them.
+#define FGC_PAIRS 1
+#include "conv_pairs.h"
+#include "peak.h"
+
+namespace fgc {
+namespace {
+
+double pairs_peak(double seconds) { return 2 * peak(seconds); }
+
+}  // namespace
+
+extern const Kernel kernel_bfloat16;
+const Kernel kernel_bfloat16 = {suits_pairs, prepare_pairs, run_pairs,
+                                nullptr, pairs_peak};
+}  // namespace fgc

@@ -1,0 +1,165 @@
+"""Convs of bfloat16: exact where bfloat16 is, and rounded where it is not."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import pytest
+
+from fgc_mm.runtime import format as f
+from fgc_mm.runtime.library import has_bfloat16
+from tests.runtime import naive
+from tests.runtime.programs import Array, Failure, Loaded, check
+from tests.runtime.test_kernel import Random
+
+needs_bfloat16 = pytest.mark.skipif(
+    not has_bfloat16(), reason='this CPU does not multiply bfloat16'
+)
+
+
+class Integers(Random):
+    """Its numbers are small integers, which bfloat16 has exactly."""
+
+    def normal(self, *shape: int) -> Array:
+        return self.random.integers(-3, 4, shape).astype(np.float32)
+
+
+def integer_conv(seed: int) -> tuple[f.Program, list[int]]:
+    """A random conv, and the channels of its output that are written.
+
+    Weights are multiples of 4: Winograd's transformed ones are integers too.
+    """
+    m = Integers(seed=seed)
+    k, stride = m.pick(1, 3, 3, 5), m.pick(1, 1, 2)
+    p = m.pick(0, 1, 2) if k > 1 else 0
+    size = m.pick(6, 14, 17, 28)
+    to = (size + 2 * p - k) // stride + 1
+    ins, outs = m.pick(16, 17, 33, 64, 70), m.pick(16, 17, 40, 97)
+    in_set, read = m.maybe_set(ins)
+    out_set, written = m.maybe_set(outs)
+    x = m.filled((ins, size, size), None if in_set == f.ALL else read)
+    y = m.somewhere((outs, to, to))
+    add = f.NONE
+    if m.pick(0, 1):
+        add = m.filled((outs, to, to)) if m.pick(0, 1) else y
+        if add == y:
+            m.fill(y, m.normal(outs, to, to))
+    taps = k * k
+    by_input = m.pick(0, 1)
+    m.op(
+        f.Conv(
+            x, y, add, in_set, out_set, 1, (k, k), (stride, stride), (p, p),
+            (1, 1), m.weight(4 * m.normal(outs, ins, k, k)),
+            taps if by_input else ins * taps,
+            outs * taps if by_input else taps,
+            (m.pick(0, 1) and m.weight(m.normal(outs))) or f.NONE,
+            f.Activation(f.Act.RELU if m.pick(0, 1) else f.Act.NONE),
+        )
+    )  # fmt: skip
+    program = m.finished(y)
+    program.bfloat16 = True
+    return program, written
+
+
+def conv_by_taps(s: naive.State, op: f.Conv) -> None:
+    """A dense conv of numpy, tap by tap."""
+    x, y = s.values[op.x], s.values[op.y].copy()
+    read = list(s.channels(op.in_set, len(x)))
+    p, step, k = op.padding[0], op.stride[0], op.kernel[0]
+    wide = np.pad(x[read], ((0, 0), (p, p), (p, p)))
+    h, w = y.shape[1:]
+    for o in s.channels(op.out_set, len(y)):
+        at = op.weight + o * op.out_step + np.array(read, int) * op.in_step
+        bias = 0.0 if op.bias == f.NONE else s.weights[op.bias + o]
+        total = np.full((h, w), bias)
+        for t in range(k * k):
+            r, c = divmod(t, k)
+            rows = slice(r, r + step * (h - 1) + 1, step)
+            columns = slice(c, c + step * (w - 1) + 1, step)
+            total += np.tensordot(s.weights[at + t], wide[:, rows, columns], 1)
+        if op.add != f.NONE:
+            total += s.values[op.add][o]
+        y[o] = naive.activate(total, op.act)
+    s.values[op.y] = y
+
+
+@pytest.mark.parametrize('seed', range(40))
+def test_integers_are_exact(seed: int) -> None:
+    """Any layout, lists, stride, Winograd; closed channels hold nan."""
+    program, written = integer_conv(seed)
+    saved = naive.COMPUTE[f.Kind.CONV]
+    naive.COMPUTE[f.Kind.CONV] = conv_by_taps
+    try:
+        check(
+            program, listed={0: written}, threads=1 + seed % 2, tolerance=1e-6
+        )
+    finally:
+        naive.COMPUTE[f.Kind.CONV] = saved
+
+
+def identity(numbers: Array, bfloat16: bool = True) -> f.Program:
+    """A 1 x 1 conv that copies (16, H, W)."""
+    m = Random()
+    x, y = m.value(numbers.shape), m.value(numbers.shape)
+    m.fill(x, numbers)
+    m.op(
+        f.Conv(
+            x, y, f.NONE, f.ALL, f.ALL, 1, (1, 1), (1, 1), (0, 0), (1, 1),
+            m.weight(np.eye(16)), 16, 1, f.NONE,
+        )
+    )  # fmt: skip
+    program = m.finished(y)
+    program.bfloat16 = bfloat16
+    return program
+
+
+def rounded(x: Array) -> Array:
+    """To the nearest bfloat16, of two to the even one."""
+    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
+    bits = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000
+    return bits.astype(np.uint32).view(np.float32)
+
+
+NOTHING = np.zeros((1, 1, 1), np.float32)
+
+
+@needs_bfloat16
+def test_inputs_are_rounded_to_the_nearest() -> None:
+    numbers = np.random.default_rng(0).standard_normal((16, 8, 8))
+    numbers[0, 0] = 1 + np.arange(8) / 256  # halves between two numbers
+    numbers = numbers.astype(np.float32)
+    loaded = Loaded(f.encode(identity(numbers)))
+    np.testing.assert_array_equal(loaded.run(NOTHING[None])[0][0],
+                                  rounded(numbers))  # fmt: skip
+    exact = Loaded(f.encode(identity(numbers, False)))
+    np.testing.assert_array_equal(exact.run(NOTHING[None])[0][0], numbers)
+
+
+@needs_bfloat16
+def test_nan_stays_nan() -> None:
+    numbers = np.ones((16, 5, 5), np.float32)
+    numbers[3, 2, 2] = np.nan
+    found = Loaded(f.encode(identity(numbers))).run(NOTHING[None])[0][0]
+    assert np.isnan(found[:, 2, 2]).all()
+    assert np.isfinite(found[:, 0]).all()
+
+
+def test_the_precision_is_known() -> None:
+    numbers = np.ones((16, 5, 5), np.float32)
+    half, whole = (
+        Loaded(f.encode(identity(numbers, asked))) for asked in (True, False)
+    )
+    code = half.code
+    expected = b'bfloat16' if has_bfloat16() else b'float32'
+    assert code.fgc_precision(half.handle) == expected
+    assert code.fgc_precision(whole.handle) == b'float32'
+    assert (code.fgc_peak(b'bfloat16', 0.0) > 0) == has_bfloat16()
+
+
+def test_an_unknown_precision_is_refused() -> None:
+    data = bytearray(f.encode(identity(np.ones((16, 5, 5), np.float32))))
+    assert struct.unpack_from('<Q', data, 48) == (1,)
+    struct.pack_into('<Q', data, 48, 2)
+    with pytest.raises(Failure, match='the header is not one of a model'):
+        Loaded(bytes(data))

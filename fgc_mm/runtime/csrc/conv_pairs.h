@@ -28,7 +28,7 @@ bool prepare_pairs(const Program& p, Op& op, Keep& keep) {
   const Value &x = p.values[op.x], &y = p.values[op.y];
   PairPlan& plan = *(PairPlan*)take(keep, sizeof(PairPlan));
   op.plan = &plan;
-  if (suits_winograd(op, x, y))
+  if (suits_pair_tiles(op, x, y))
     return prepare_winograd_pairs(p, op, keep, plan.winograd);
   if (!lay_out(op, x, y, keep, plan.at)) return false;
   const Layout& at = plan.at;

@@ -9,6 +9,16 @@ namespace {
 
 constexpr int64_t kPairsAtOnce = 128;  // summed at a time, about
 
+// Sixteen rows of weights must be packed for each output, instead of nine.
+constexpr int64_t kWorthPairTiles = 64;    // channels, on either side
+constexpr int64_t kWorthTilePixels = 128;  // of the output
+
+inline bool suits_pair_tiles(const Op& op, const Value& x, const Value& y) {
+  return suits_winograd(op, x, y) && x.channels >= kWorthPairTiles &&
+         y.channels >= kWorthPairTiles &&
+         y.height * y.width >= kWorthTilePixels;
+}
+
 struct WinogradPairs : Tiles {
   HalfWeights weights;  // transformed; 16 rows of every output
 };

@@ -8,9 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.config import Config
+
+from fgc_mm.deploy import build_model
 
 from .conftest import TOOLS, error_lines, load_tool, run
 
+ROOT = TOOLS.parent
 PAIR = '--cfg-options'
 
 
@@ -69,6 +73,9 @@ def test_metrics_with_augmentation(project, trained, tmp_path):
             ['--threshold-sweep', 'a.json', '--out', 'a.pkl'],
             'combined with --out-item pred',
         ),
+        (['--dynamic', '--tta'], '--dynamic cannot be combined with --tta'),
+        (['--dynamic', '--amp'], '--dynamic cannot be combined with --amp'),
+        (['--dynamic'], '--dynamic float32 finds no gate'),
         (['--show'], 'no default_hooks.visualization'),
         ([PAIR, 'x'], "'x' is not a pair"),
     ],
@@ -158,5 +165,33 @@ def test_metrics_come_from_the_main_process(monkeypatch, tmp_path, main):
     out = tmp_path / 'metrics.json'
     runner = SimpleNamespace(test=lambda: dict(accuracy=1))
     asked = dict(out=str(out), out_item='metrics', threshold_sweep=None)
+    asked.update(dynamic=None)
     module.test(runner, SimpleNamespace(**asked))
     assert out.exists() == main
+
+
+def test_the_dynamic_model_has_the_masked_ones_metrics(tool, tmp_path):
+    """Every image of a batch with its own channels."""
+    config = str(ROOT / 'configs' / 'bas_resnet20_digits.py')
+    torch.manual_seed(0)
+    model = build_model(Config.fromfile(config))
+    for gate in model.backbone.gates.values():
+        torch.nn.init.normal_(gate.expand.weight)
+        torch.nn.init.normal_(gate.expand.bias)
+    checkpoint = tmp_path / 'x.pth'
+    torch.save(dict(state_dict=model.state_dict(), meta={}), checkpoint)
+    found = []
+    for number, options in enumerate([[], ['--dynamic']]):
+        out = tmp_path / f'{number}.json'
+        code, text = tool(
+            'test', config, checkpoint, '--work-dir', tmp_path / 'work',
+            '--out', out, '--out-item', 'metrics', *options,
+        )  # fmt: skip
+        assert code == 0, text
+        found.append(json.loads(out.read_text()))
+    logs = [p.read_text() for p in (tmp_path / 'work').rglob('*.log')]
+    assert any('dynamic execution: program in float32' in x for x in logs)
+    masked, dynamic = found
+    for name in ('accuracy/top1', 'macs/mean', 'macs/p95'):
+        assert dynamic[name] == pytest.approx(masked[name], rel=1e-6)
+    assert 0 < dynamic['macs/pruning_ratio'] < 100

@@ -8,6 +8,7 @@ from copy import deepcopy
 from pathlib import Path
 
 import mmengine
+import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
@@ -21,6 +22,8 @@ from fgc_mm.cli.arguments import (
 )
 from fgc_mm.cli.command_runner import CommandRunner
 from fgc_mm.cli.launch import join_processes
+from fgc_mm.deploy import images_of, to_dynamic
+from fgc_mm.deploy.dynamic.dynamic_plan import BFLOAT16, FLOAT32, LOOP
 from fgc_mm.engine.config_file import load_config
 from fgc_mm.engine.config_options import override
 from fgc_mm.engine.dataloader_defaults import (
@@ -67,6 +70,8 @@ def test(runner: Runner, args: argparse.Namespace) -> None:
     """Runs the test and writes what --out asks for."""
     if args.out and args.out_item == 'pred':
         runner.test_evaluator.metrics.append(DumpPredictions(args.out))
+    if args.dynamic:
+        use_dynamic_model(runner, args.dynamic)
     metrics = runner.test()
     if args.out and args.out_item == 'metrics' and is_main_process():
         write_results(metrics, Path(args.out))
@@ -74,6 +79,23 @@ def test(runner: Runner, args: argparse.Namespace) -> None:
         rows = sweep_thresholds(runner)
         if is_main_process():
             write_results(rows, args.threshold_sweep)
+
+
+def use_dynamic_model(runner: Runner, precision: str) -> None:
+    """Replaces the model by one that computes open channels only.
+
+    Every image runs with its own channels, whatever the batch.
+    """
+    runner.load_or_resume()
+    images = torch.cat(list(images_of(runner.cfg, runner.model, 8)))
+    dynamic = to_dynamic(runner.model, images, precision=precision)
+    dynamic.backbone.batch = LOOP
+    report = dynamic.dynamic_report()
+    runner.logger.info(
+        f'dynamic execution: {report["executor"]} in {report["precision"]}'
+        + (f' ({report["executor_why"]})' if report['executor_why'] else '')
+    )
+    runner.model = dynamic
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -107,6 +129,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar='JSON',
         help='test at other thresholds as well, for accuracy over MACs',
     )
+    parser.add_argument(
+        '--dynamic',
+        nargs='?',
+        const=FLOAT32,
+        choices=[FLOAT32, BFLOAT16],
+        help='test the model of to_dynamic, which computes open channels '
+        f'only, on the CPU (default precision: {FLOAT32})',
+    )
     _add_show_arguments(parser)
     add_shared_arguments(parser)
     return parser
@@ -128,6 +158,7 @@ def _add_show_arguments(parser: argparse.ArgumentParser) -> None:
 def check_out(args: argparse.Namespace) -> None:
     """Checks the arguments for output files."""
     check_sweep(args)
+    check_dynamic(args)
     if args.out is None:
         if args.out_item is not None:
             raise FGCError(
@@ -161,6 +192,24 @@ def check_sweep(args: argparse.Namespace) -> None:
         )
 
 
+def check_dynamic(args: argparse.Namespace) -> None:
+    """Checks that --dynamic is possible with the other arguments."""
+    if not args.dynamic:
+        return
+    others = {
+        '--tta': args.tta,
+        '--amp': args.amp,
+        '--threshold-sweep': args.threshold_sweep,
+        '--launcher': args.launcher != 'none',
+    }
+    for other, given in others.items():
+        if given:
+            raise FGCError(
+                f'--dynamic cannot be combined with {other}: it runs one '
+                f'program for one image in one process; leave {other} out.'
+            )
+
+
 def write_results(content: object, file: Path) -> None:
     """Writes a file atomically, in the format of its suffix."""
     dumped = mmengine.dump(content, file_format=file.suffix[1:])
@@ -185,6 +234,8 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
         cfg.test_cfg.fp16 = True
     move_threshold(cfg, args.gate_threshold)
     allow_sweep(cfg, args.threshold_sweep)
+    if args.dynamic:
+        check_gated(cfg, f'--dynamic {args.dynamic}')
     if args.show or args.show_dir is not None:
         show_results(cfg, args)
     if args.tta:
@@ -211,13 +262,18 @@ def allow_sweep(cfg: Config, file: Path | None) -> None:
         check_gates(cfg, f'--threshold-sweep {file}')
 
 
-def check_gates(cfg: Config, option: str) -> None:
-    """Checks that the gates of the model have a threshold."""
+def check_gated(cfg: Config, option: str) -> None:
+    """Checks that the model has gates."""
     if 'gate' not in cfg.model.get('backbone', {}):
         raise FGCError(
             f'{option} finds no gate in {cfg.filename}; give a config of a '
             'gated model.'
         )
+
+
+def check_gates(cfg: Config, option: str) -> None:
+    """Checks that the gates of the model have a threshold."""
+    check_gated(cfg, option)
     kind = MODELS.get(cfg.model.backbone.gate.type)
     if kind and 'threshold' not in inspect.signature(kind).parameters:
         raise FGCError(

@@ -15,11 +15,11 @@ from mmpretrain.models.classifiers import ImageClassifier
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from torch import Tensor, nn
 
-from fgc_mm.deploy.comparing import TOLERANCES
 from fgc_mm.deploy.compaction.channel_removal import ChannelRemoval
 from fgc_mm.deploy.compaction.compact import compact
 from fgc_mm.deploy.compaction.equivalence import largest_gap
 from fgc_mm.deploy.compaction.merging import merge_partial_gates
+from fgc_mm.deploy.comparing import TOLERANCES
 from fgc_mm.deploy.dynamic.build import to_dynamic
 from fgc_mm.deploy.dynamic.programs import KernelProgram
 from fgc_mm.deploy.export.files import (
@@ -46,8 +46,9 @@ class BenchmarkVariant:
     Attributes:
         name: Of the row.
         kind: ``'dense'``, ``'bfloat16'`` (dense in bfloat16), ``'masked'``,
-            ``'compact'``, ``'dynamic'``, ``'both'`` (compact and dynamic), or ``'static'`` (the dense
-            network of the same mean width, a lower bound of the time).
+            ``'compact'``, ``'dynamic'``, ``'both'`` (compact and dynamic),
+            or ``'static'`` (the dense network of the same mean width, a
+            lower bound of the time).
         run: Images in, logits out; ``None`` if it cannot be built.
         why_not: Then the reason.
         model: The network that runs, if available for further questions.
@@ -168,9 +169,7 @@ class BenchmarkVariants:
         precision: str = 'float32',
     ) -> BenchmarkVariant:
         try:
-            dynamic = to_dynamic(
-                model, self._images[:8], precision=precision
-            )
+            dynamic = to_dynamic(model, self._images[:8], precision=precision)
         except Exception as error:  # a compiler may raise anything
             return BenchmarkVariant(name, kind, None, _first_line(error))
         if precision != 'float32':  # to_dynamic has compared it

@@ -1,7 +1,7 @@
 """A hash of everything that the sites of a network depend on."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from functools import cache, partial
 from pathlib import Path
@@ -51,7 +51,7 @@ def network_fingerprint(
     try:
         for part in _Description(backbone).parts():
             digest.update(part.encode() + b'\n')
-    except _NotDescribable:
+    except (_NotDescribable, RecursionError):  # a list that contains itself
         return None
     chosen = sorted((k, str(v)) for k, v in options.items())
     digest.update(f'{chosen} {torch.__version__} {_own_code()}'.encode())
@@ -97,12 +97,12 @@ class _Description:
         if isinstance(value, Tensor):
             return _numbers(value)
         if isinstance(value, Mapping):
-            items = [(self._text(k), self._text(v)) for k, v in value.items()]
-            return f'{items}'
+            pairs = [part for pair in value.items() for part in pair]
+            return _combined('mapping', map(self._text, pairs))
         if isinstance(value, (tuple, list)) and not isinstance(value, PLAIN):
-            return f'{[*map(self._text, value)]}'
+            return _combined('list', map(self._text, value))
         if isinstance(value, (set, frozenset)):
-            return f'{sorted(map(self._text, value))}'
+            return _combined('set', sorted(map(self._text, value)))
         if isinstance(value, PLAIN):
             return repr(value)
         return self._called(value)
@@ -124,6 +124,15 @@ class _Description:
         self._seen.add(value)
         text, others = code_text(value)
         return f'{text} {[self._text(other) for other in others]}'
+
+
+def _combined(kind: str, texts: Iterable[str]) -> str:
+    """One text for several; its length does not grow with their number."""
+    digest = hashlib.sha256()
+    for text in texts:
+        encoded = text.encode()
+        digest.update(f'{len(encoded)} '.encode() + encoded)
+    return f'{kind} {digest.hexdigest()}'
 
 
 def _weights(module: nn.Module, value: Tensor | None) -> str:

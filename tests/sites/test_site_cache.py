@@ -125,6 +125,27 @@ def test_a_changed_method_or_helper_changes_the_fingerprint(monkeypatch):
     assert network_fingerprint(Net(lambda x: scaled(x, 2)), {}) != helped
 
 
+def test_nested_lists_take_no_more_room_than_flat_ones():
+    """Each level once doubled the text; 40 were more than the memory."""
+
+    def nested(number, depth=60):
+        net, value = Net(), [number]
+        for _ in range(depth):
+            value = [value]
+        net.limit = value
+        return network_fingerprint(net, {})
+
+    assert nested(1) == nested(1) != nested(2)
+    assert nested(1) != nested(1, depth=59)
+    net = Net()
+    net.limit = [['a', 'b'], 'c']
+    other = Net()
+    other.limit = [['a'], 'b', 'c']
+    assert network_fingerprint(net, {}) != network_fingerprint(other, {})
+    net.limit.append(net.limit)  # contains itself: cannot be described
+    assert network_fingerprint(net, {}) is None
+
+
 def test_trained_weights_and_modes_do_not_change_it():
     net = nn.Sequential(Net(), nn.BatchNorm2d(2))
     before = network_fingerprint(net, {})

@@ -33,18 +33,20 @@ def integer_conv(seed: int) -> tuple[f.Program, list[int]]:
     m = Integers(seed=seed)
     k, stride = m.pick(1, 3, 3, 5), m.pick(1, 1, 2)
     p = m.pick(0, 1, 2) if k > 1 else 0
-    size = m.pick(6, 14, 17, 28)
-    to = (size + 2 * p - k) // stride + 1
+    size = m.pick(6, 14, 17, 28), m.pick(6, 14, 17, 28)
+    if k == 1 and m.pick(0, 1):  # tokens
+        size, stride = (1, m.pick(17, 65)), 1
+    to = [(n + 2 * p - k) // stride + 1 for n in size]
     ins, outs = m.pick(16, 17, 64, 70), m.pick(16, 17, 65, 97)
     in_set, read = m.maybe_set(ins)
     out_set, written = m.maybe_set(outs)
-    x = m.filled((ins, size, size), None if in_set == f.ALL else read)
-    y = m.somewhere((outs, to, to))
+    x = m.filled((ins, *size), None if in_set == f.ALL else read)
+    y = m.somewhere((outs, *to))
     add = f.NONE
     if m.pick(0, 1):
-        add = m.filled((outs, to, to)) if m.pick(0, 1) else y
+        add = m.filled((outs, *to)) if m.pick(0, 1) else y
         if add == y:
-            m.fill(y, m.normal(outs, to, to))
+            m.fill(y, m.normal(outs, *to))
     taps = k * k
     by_input = m.pick(0, 1)
     m.op(

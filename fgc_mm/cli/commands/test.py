@@ -233,9 +233,7 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
     if args.amp:
         cfg.test_cfg.fp16 = True
     move_threshold(cfg, args.gate_threshold)
-    allow_sweep(cfg, args.threshold_sweep)
-    if args.dynamic:
-        check_gated(cfg, f'--dynamic {args.dynamic}')
+    check_model(cfg, args)
     if args.show or args.show_dir is not None:
         show_results(cfg, args)
     if args.tta:
@@ -256,10 +254,12 @@ def move_threshold(cfg: Config, threshold: float | None) -> None:
     cfg.model.backbone.gate.threshold = threshold
 
 
-def allow_sweep(cfg: Config, file: Path | None) -> None:
-    """Checks that the gates have a threshold, before the test."""
-    if file is not None:
-        check_gates(cfg, f'--threshold-sweep {file}')
+def check_model(cfg: Config, args: argparse.Namespace) -> None:
+    """Checks that the model has the gates that options need."""
+    if args.threshold_sweep is not None:
+        check_gates(cfg, f'--threshold-sweep {args.threshold_sweep}')
+    if args.dynamic:
+        check_gated(cfg, f'--dynamic {args.dynamic}')
 
 
 def check_gated(cfg: Config, option: str) -> None:

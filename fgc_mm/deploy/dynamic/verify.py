@@ -83,10 +83,11 @@ class Reference:
         """
         problem = self.problem(dynamic, tolerance)
         if problem:
+            exact = tolerance == TOLERANCE
+            remedy = 'the masked model' if exact else "precision='float32'"
             raise FGCError(
                 'dynamic execution and the masked model have different '
-                f'outputs ({problem}), so it is refused; use the masked '
-                'model.'
+                f'outputs ({problem}), so it is refused; use {remedy}.'
             )
 
     def problem(self, dynamic: Any, tolerance: float = TOLERANCE) -> str:

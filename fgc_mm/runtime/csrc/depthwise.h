@@ -35,43 +35,41 @@ inline ColumnFn pick_column(int64_t rows) {
   return all[rows - 1];
 }
 
-// Sums of one channel, clamped if the activation is a clamp.
+// Rows r0 to r1 of a channel's sums, clamped if the activation is a clamp;
+// `plane` begins with the rows that r0 reads.
 inline void write_sums(const Layout& at, const float* plane, const float* w,
-                       float start, const Target& t, float* to) {
+                       float start, const Target& t, int64_t r0, int64_t r1,
+                       float* to) {
   const Vec low = broadcast(t.clamps ? t.low : -__builtin_inff());
   const Vec high = broadcast(t.clamps ? t.high : __builtin_inff());
   const int64_t width = at.out_width;
-  const int64_t blocks = ceil_div(at.out_height, kMostRows);
+  const int64_t blocks = ceil_div(r1 - r0, kMostRows);
   for (int64_t b = 0; b < blocks; ++b) {
-    const int64_t r0 = b * at.out_height / blocks;
-    const int64_t rows = (b + 1) * at.out_height / blocks - r0;
+    const int64_t first = b * (r1 - r0) / blocks;
+    const int64_t rows = (b + 1) * (r1 - r0) / blocks - first;
     const ColumnFn sum = pick_column(rows);
     for (int64_t c = 0; c < width; c += kLanes) {
       // the last vector has pixels of the one before again
       if (c + kLanes > width && width > kLanes) c = width - kLanes;
       const int64_t count = smaller(kLanes, width - c);
+      const float* from = plane + first * at.pitch + c;
+      float* out = to + (r0 + first) * t.y.row + c;
       Vec sums[kMostRows];
-      sum(plane + r0 * at.pitch + c, at.pitch, at.taps, at.tap_count, w,
-          start, sums);
-      for (int64_t r = 0; r < rows; ++r) {
-        float* row = to + (r0 + r) * t.y.row + c;
+      sum(from, at.pitch, at.taps, at.tap_count, w, start, sums);
+      for (int64_t r = 0; r < rows; ++r, out += t.y.row) {
         const Vec value = clamp(sums[r], low, high);
         if (count == kLanes)
-          store(row, value);
+          store(out, value);
         else
-          memcpy(row, &value, size_t(count) * sizeof(float));
+          memcpy(out, &value, size_t(count) * sizeof(float));
       }
     }
   }
 }
 
-// One channel of the output, and the zeros around it.
-inline void depthwise_channel(const Layout& at, const float* plane,
-                              const float* w, float start, const Target& t,
-                              int64_t channel) {
+// The zeros around a channel's rows, and an activation that is no clamp.
+inline void finish_rows(const Target& t, float* to) {
   const Map& y = t.y;
-  float* to = y.at(channel);
-  write_sums(at, plane, w, start, t, to);
   for (int64_t r = 0; r < y.height; ++r) {
     float* row = to + r * y.row;
     if (!t.clamps) apply(t.act, row, row, y.width);
@@ -81,9 +79,36 @@ inline void depthwise_channel(const Layout& at, const float* plane,
   write_border(y, to, 0, y.height);
 }
 
-// A plane that the first cache does not hold is read row by row.
-constexpr int64_t kCache1 = 32 * 1024;
+// Rows of the output whose input the first cache holds.
+constexpr int64_t kCache1 = 16 * 1024;
 
+inline int64_t rows_at_once(const Layout& at) {
+  const int64_t row = at.pitch * at.phase_count * 4;
+  const int64_t rows = kCache1 / row - (at.rows - at.out_height);
+  if (rows >= at.out_height) return at.out_height;
+  return larger(kMostRows, rows / kMostRows * kMostRows);
+}
+
+// One channel of the output, from the map or from copies of some rows.
+inline void depthwise_channel(const Layout& at, const Map& x, int64_t input,
+                              const float* w, float start, const Target& t,
+                              int64_t channel, float* filled) {
+  float* to = t.y.at(channel);
+  if (at.in_place) {
+    write_sums(at, begin_of(at, x, input), w, start, t, 0, at.out_height, to);
+    return finish_rows(t, to);
+  }
+  const int64_t step = rows_at_once(at);
+  for (int64_t r0 = 0; r0 < at.out_height; r0 += step) {
+    const int64_t r1 = smaller(r0 + step, at.out_height);
+    fill_rows(at, x.at(input), x.row, r0, r1 - r0 + at.rows - at.out_height,
+              filled);
+    write_sums(at, filled, w, start, t, r0, r1, to);
+  }
+  finish_rows(t, to);
+}
+
+// All rows, with something added to them.
 inline void depthwise_by_rows(const Layout& at, const float* plane,
                               const float* w, float start, float* acc,
                               const Target& to, int64_t o) {
@@ -106,17 +131,16 @@ inline void depthwise(const Op& op, Context& c, const Layout& at,
     float* filled = acc + round_up(acc_floats, 16);
     for (int64_t i = b; i < e; ++i) {
       const int64_t o = outs[i];
-      const float* plane = filled;
-      if (at.in_place)
-        plane = begin_of(at, x, o / each_in);
-      else
-        fill_plane(at, x.at(o / each_in), x.row, filled);
+      const int64_t input = o / each_in;
       const float* w = c.weights + op.weight + o * op.out_step;
       const float start = op.bias == kNone ? 0.f : c.weights[op.bias + o];
-      if (to.adds || at.plane_floats * 4 > kCache1)
+      if (to.adds) {
+        if (!at.in_place) fill_plane(at, x.at(input), x.row, filled);
+        const float* plane = at.in_place ? begin_of(at, x, input) : filled;
         depthwise_by_rows(at, plane, w, start, acc, to, o);
-      else
-        depthwise_channel(at, plane, w, start, to, o);
+      } else {
+        depthwise_channel(at, x, input, w, start, to, o, filled);
+      }
     }
   });
 }

@@ -84,7 +84,14 @@ DEPLOY = {
     'dynamic': {'comparing', 'copying', 'graph'},
     'export': {'compaction', 'copying', 'firing'},
     'graph': {'copying'},
-    'timing': {'compaction', 'dynamic', 'export', 'firing', 'graph'},
+    'timing': {
+        'comparing',
+        'compaction',
+        'dynamic',
+        'export',
+        'firing',
+        'graph',
+    },
 }
 # What of the command line is imported before a command is known.
 LIGHT = ('__init__', '__main__', 'command_table', 'dispatch')

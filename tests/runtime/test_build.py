@@ -246,6 +246,8 @@ def test_no_library_is_made_for_the_cpu_of_one_node(monkeypatch):
         flags = found.pop(f'kernel.{build.name}.o')
         assert set(flags) >= {f'-m{need}' for need in build.needs}
         assert not any('native' in flag for flag in flags)
+    half = {f'-m{need}' for need in build_options.BFLOAT16.needs}
+    assert set(found.pop('bfloat16.o')) == half
     assert not any(found.values())
 
 

@@ -21,6 +21,7 @@ from fgc_mm.deploy.timing.theory import (
     mask_repeat_rate,
     site_macs_ratios,
 )
+from fgc_mm.runtime.library import has_bfloat16
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / 'configs' / 'bas_resnet20_digits.py'
@@ -64,6 +65,8 @@ def test_every_row_has_times_or_a_reason(report):
     text, content, folder = report
     (run,) = content['runs']
     kinds = {row['kind'] for row in run['rows']}
+    assert ('bfloat16' in kinds) == has_bfloat16()
+    kinds.discard('bfloat16')
     assert kinds == {'dense', 'masked', 'compact', 'dynamic', 'both', 'static'}
     for row in run['rows']:
         assert bool(row['why_not']) != ('ms' in row)

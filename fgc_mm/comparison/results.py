@@ -129,7 +129,9 @@ def validation_errors(folder: Path) -> dict[int, float]:
 def by_epoch(folder: Path) -> list[dict[str, float]]:
     """One dict per epoch: means of the logged scalars, and the validation.
 
-    Steps that were trained twice, before and after a kill, count twice.
+    Steps that were trained twice, before and after a kill, count twice. An
+    epoch that was interrupted after its last logged step has its validation
+    only.
     """
     logged: dict[int, dict[str, list[float]]] = {}
     validated: dict[int, dict[str, float]] = {}
@@ -143,10 +145,13 @@ def by_epoch(folder: Path) -> list[dict[str, float]]:
     return [
         {
             'epoch': epoch,
-            **{name: mean(values) for name, values in sorted(means.items())},
+            **{
+                name: mean(values)
+                for name, values in sorted(logged.get(epoch, {}).items())
+            },
             **_without(validated.get(epoch, {}), UNLOGGED),
         }
-        for epoch, means in sorted(logged.items())
+        for epoch in sorted({*logged, *validated})
     ]
 
 

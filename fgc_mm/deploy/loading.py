@@ -138,8 +138,8 @@ def images_of(
     """
     if count < 1:
         raise FGCError(
-            f'{count} images are requested, but statistics and timings need '
-            'at least one; give --images a positive number.'
+            f'{count} images are requested, but statistics, timings and '
+            'comparisons need at least one; ask for a positive number.'
         )
     dataset = build_dataset(cfg, split)
     if not len(dataset):

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from fgc_mm.cli.commands import compare
 from fgc_mm.comparison import plan, stored_results
 from fgc_mm.comparison.entry import Entry
+from fgc_mm.comparison.results import by_epoch
 from fgc_mm.comparison.run import Method, Run
 from fgc_mm.comparison.stored_results import find_stored_result as find
 from fgc_mm.comparison.study import Study
@@ -110,6 +111,21 @@ def test_where_the_images_are_is_no_part_of_a_recipe(tmp_path):
     loader = dict(dataset=inner)
     cfg = Config(dict(train_dataloader=loader))
     assert plan._images(cfg) == dict(dataset=dict(type='x'))
+
+
+def test_an_epoch_that_was_interrupted_at_its_end_is_kept(tmp_path):
+    """Its training was logged before, its validation after the resume."""
+    for name, lines in (
+        ('1', [{'epoch': 1, 'loss': 2.0}, {'step': 1, 'accuracy/top1': 10}]),
+        ('2', [{'step': 2, 'accuracy/top1': 37.5}]),
+    ):
+        file = tmp_path / name / 'vis_data' / 'scalars.json'
+        file.parent.mkdir(parents=True)
+        file.write_text('\n'.join(map(json.dumps, lines)))
+    assert by_epoch(tmp_path) == [
+        {'epoch': 1, 'loss': 2.0, 'accuracy/top1': 10},
+        {'epoch': 2, 'accuracy/top1': 37.5},
+    ]
 
 
 def test_nothing_is_noted_where_a_run_is_refused(tmp_path):

@@ -141,8 +141,8 @@ def test_a_picture_has_the_masked_models_classes(
 @captures
 @pytest.mark.usefixtures('compiled')
 def test_pictures_of_a_folder(tool, tmp_path, capsys):
-    with pytest.raises(FGCError, match='images of several sizes'):
-        tool('--images', tmp_path)
+    with pytest.raises(FGCError, match='gives no picture'):
+        tool('--images', tmp_path / 'missing')
     pictures = tmp_path / 'pictures' / 'some'
     pictures.mkdir(parents=True)
     steps = [
@@ -159,5 +159,7 @@ def test_pictures_of_a_folder(tool, tmp_path, capsys):
     for number in range(3):
         pixels = np.full((20, 30, 3), 50 * number, np.uint8)
         cv2.imwrite(str(pictures / f'{number}.jpg'), pixels)
+    with pytest.raises(FGCError, match='images of several sizes'):
+        tool('--images', pictures.parent)
     assert run().exists()
     assert 'logits of 3 images' in capsys.readouterr().out

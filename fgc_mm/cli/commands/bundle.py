@@ -50,11 +50,12 @@ def some_images(
     """Preprocessed images to compare on; (N, C, H, W)."""
     if args.images is None:
         return torch.cat(list(images_of(cfg, model, args.count)))
+    files = pictures(args.images, args.count)
     settings = preprocessing_settings(cfg, model)
     grey, bits = settings['channel_order'] == 'grey', settings['bits']
     return torch.stack([
         torch.from_numpy(preprocess(read_picture(path, grey, bits), settings))
-        for path in pictures(args.images, args.count)
+        for path in files
     ])  # fmt: skip
 
 

@@ -197,16 +197,19 @@ def check_dynamic(args: argparse.Namespace) -> None:
     if not args.dynamic:
         return
     others = {
-        '--tta': args.tta,
-        '--amp': args.amp,
-        '--threshold-sweep': args.threshold_sweep,
-        '--launcher': args.launcher != 'none',
+        '--tta': (args.tta, 'it runs each image once'),
+        '--amp': (args.amp, 'its own value is the precision'),
+        '--threshold-sweep': (
+            args.threshold_sweep,
+            'each threshold would need a program of its own',
+        ),
+        '--launcher': (args.launcher != 'none', 'it runs in one process'),
     }
-    for other, given in others.items():
+    for other, (given, why) in others.items():
         if given:
             raise FGCError(
-                f'--dynamic cannot be combined with {other}: it runs one '
-                f'program for one image in one process; leave {other} out.'
+                f'--dynamic cannot be combined with {other}: {why}; leave '
+                f'{other} out.'
             )
 
 

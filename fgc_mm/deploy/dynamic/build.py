@@ -186,7 +186,7 @@ def _choose_precision(
     if precision not in TOLERANCES:
         raise FGCError(
             f'precision={precision!r} is none of {", ".join(TOLERANCES)}; '
-            "'float32' is exact."
+            'give one of these names.'
         )
     if precision == BFLOAT16 and not compiled:
         raise FGCError(
@@ -243,7 +243,8 @@ def _check_images(images: Tensor) -> None:
     if not isinstance(images, Tensor):
         raise FGCError(
             f'images are a {type(images).__name__}, but a calibration needs '
-            'a tensor (N, 3, H, W); give torch.as_tensor(images).'
+            'a tensor (N, 3, H, W); give one, for example '
+            'torch.cat(list(images)).'
         )
     if images.dim() != 4 or len(images) == 0:
         raise FGCError(

@@ -21,8 +21,12 @@ from .entry import Entry, Start
 from .ratio_options import drop_overridden, needs_planning, options_for_ratio
 from .run import IGNORED, Method, Run
 from .start_check import check_start
+from .stored_results import find_stored_result
 
-RECIPE = 'model', 'optim_wrapper', 'param_scheduler', 'train_cfg'
+RECIPE = (
+    'model', 'optim_wrapper', 'param_scheduler', 'train_cfg', 'custom_hooks',
+    'data_preprocessor', 'load_from',
+)  # fmt: skip
 # data sets that download missing files
 DOWNLOADING = {'CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST'}
 
@@ -38,6 +42,7 @@ class Settings:
         options: ``--cfg-options``, as they were typed.
         pruning_ratio: Of static pruning, and of ``match_macs``.
         match_macs: Whether every method is trained for that ratio.
+        results: Folder of stored results, which are checked; or None.
     """
 
     seeds: Sequence[int]
@@ -46,6 +51,7 @@ class Settings:
     options: tuple[str, ...] = ()
     pruning_ratio: float = 0.55
     match_macs: bool = False
+    results: Path | None = None
 
 
 def plan(entries: Sequence[Entry], settings: Settings) -> list[Run]:
@@ -84,6 +90,8 @@ def plan(entries: Sequence[Entry], settings: Settings) -> list[Run]:
             )
     for run in runs:  # check all before writing any
         run.check_recipe()
+        if settings.results is not None:
+            find_stored_result(run, settings.results)
     for run in runs:
         run.write_recipe()
     return runs
@@ -150,7 +158,8 @@ def read_method(entry: Entry, settings: Settings) -> Method:
     _leave_out_constructor(recipe)
     recipe['epochs'] = cfg.train_cfg.max_epochs
     recipe['batch_size'] = cfg.train_dataloader.get('batch_size')
-    recipe['images'] = _images(cfg)
+    recipe['images'] = _images(cfg.train_dataloader)
+    recipe['test_images'] = _images(cfg.test_dataloader)
     static_ratio = pruning_ratio if importance else 0.0
     if importance:
         recipe.update(importance=importance, pruning_ratio=static_ratio)
@@ -271,9 +280,9 @@ def _run(
     return Run(method, seed, folder, start)
 
 
-def _images(cfg: Config) -> dict[str, Any]:
-    """The config of the training set without its folders."""
-    return _without_ignored(cfg.train_dataloader.dataset.to_dict())
+def _images(loader: Any) -> dict[str, Any]:
+    """The config of a data set without its folders."""
+    return _without_ignored(loader.dataset.to_dict())
 
 
 def _without_ignored(settings: dict[str, Any]) -> dict[str, Any]:

@@ -121,7 +121,7 @@ def _commands(
     results: Sequence[dict[str, Any]],
     command: Sequence[str],
 ) -> str:
-    stored = {(r['method'], r['seed']): r['commands'] for r in results}
+    stored = {(r['method'], r['seed']): r.get('commands', []) for r in results}
     lines = ['## Commands\n', '```', shlex.join(command), '```\n']
     lines.append('which ran, for the first seed:\n\n```')
     for run in runs:

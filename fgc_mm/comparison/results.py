@@ -104,7 +104,8 @@ def read_result(run: Run) -> dict[str, Any] | None:
         return None
     if file.stat().st_mtime < run.metrics.stat().st_mtime:
         return None
-    return json.loads(file.read_text())
+    result = json.loads(file.read_text())
+    return result if 'recipe' in result else None  # of an older version
 
 
 def scalars(folder: Path) -> Iterator[dict[str, Any]]:

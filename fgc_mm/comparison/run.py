@@ -172,6 +172,8 @@ class Run:
         """The first difference from a stored recipe; None: they are equal."""
         # a recipe of an older version lacks these keys: take None
         old, new = {**dict.fromkeys(OPTIONAL), **stored}, self.full_recipe()
+        if 'seed' not in stored:  # the epochs alone are known
+            old = stored
         return _difference(old, {key: new.get(key) for key in old})
 
     def write_recipe(self) -> None:

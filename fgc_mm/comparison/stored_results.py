@@ -63,9 +63,11 @@ def find_stored_result(run: Run, folder: Path) -> dict[str, Any] | None:
     if not file.is_file():
         return None
     result = read_result_file(file)
-    recipe = result.get('recipe')
-    if recipe is None or (run.method.sweeps and SWEEP not in result):
-        return None
+    if (result['method'], result['seed']) != (run.method.name, run.seed):
+        raise _damaged(file, f'it is that of {result["method"]!r}')
+    recipe = result.get('recipe', {'epochs': result['epochs']})
+    if not isinstance(recipe, dict) or 'epochs' not in recipe:
+        raise _damaged(file, 'its recipe is none')
     change = run.recipe_change(recipe)
     if change is not None:
         raise FGCError(
@@ -73,7 +75,8 @@ def find_stored_result(run: Run, folder: Path) -> dict[str, Any] | None:
             'which this comparison would replace; use another --results '
             'folder, or remove that file.'
         )
-    return result
+    complete = 'seed' in recipe and (SWEEP in result or not run.method.sweeps)
+    return result if complete else None
 
 
 def read_result_file(file: Path) -> dict[str, Any]:
@@ -85,7 +88,7 @@ def read_result_file(file: Path) -> dict[str, Any]:
     try:
         result = json.loads(file.read_text())
         missing = NEEDED - {*result}
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise _damaged(file, error) from error
     if missing or not isinstance(result, dict):
         raise _damaged(file, f'it lacks {", ".join(sorted(missing))}')
@@ -94,5 +97,6 @@ def read_result_file(file: Path) -> dict[str, Any]:
 
 def _damaged(file: Path, why: object) -> FGCError:
     return FGCError(
-        f'{file} is not a result ({why}); run fgc-mm compare --results again.'
+        f'{file} is not a result ({why}); remove it, and run fgc-mm compare '
+        '--results again.'
     )

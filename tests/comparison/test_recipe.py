@@ -56,7 +56,8 @@ def test_a_run_from_scratch_is_not_one_from_a_start(tmp_path):
 
 def store(run, folder, **changes):
     result = dict.fromkeys(stored_results.NEEDED, 1)
-    result.update(method='x', recipe=run.full_recipe(), **changes)
+    result.update(method=run.method.name, seed=run.seed)
+    result.update(recipe=run.full_recipe(), **changes)
     stored_results.store_result(run, result, folder)
     return result
 
@@ -87,7 +88,7 @@ def test_a_start_is_trained_again_only_for_runs_that_need_it(tmp_path):
 def test_a_stored_result_of_an_older_version_is_not_taken(tmp_path):
     one = run(tmp_path, epochs=1)
     store(one, tmp_path)
-    assert find(one, tmp_path)['method'] == 'x'
+    assert find(one, tmp_path)['method'] == 'a'
     one.method = replace(one.method, sweeps=True)
     assert find(one, tmp_path) is None
     store(one, tmp_path, threshold_sweep=[])
@@ -100,6 +101,34 @@ def test_a_stored_result_of_an_older_version_is_not_taken(tmp_path):
     del result['recipe']
     file.write_text(json.dumps(result))
     assert find(one, tmp_path) is None
+    for change, text in (
+        ({'epochs': 9}, 'epochs was 9 and is 1'),  # it would be replaced
+        ({'recipe': {}}, 'its recipe is none'),
+        ({'recipe': [1]}, 'its recipe is none'),
+        ({'seed': 4}, 'it is that of'),
+    ):
+        file.write_text(json.dumps({**result, **change}))
+        with pytest.raises(FGCError, match=text):
+            find(one, tmp_path)
+
+
+def test_a_stored_result_of_other_settings_is_refused_before_any_file(
+    tmp_path,
+):
+    config = str(ROOT / 'configs' / 'sfp_resnet20_digits.py')
+    settings = plan.Settings([0], tmp_path / 'a', 2, results=tmp_path / 'kept')
+    (one,) = plan.plan([Entry(config)], settings)
+    store(one, tmp_path / 'kept', epochs=2)
+    plan.plan([Entry(config)], replace(settings, folder=tmp_path / 'b'))
+    for option in (
+        'custom_hooks.0.pruning_rate=0.2',
+        'data_preprocessor.mean=[0,0,0]',
+        'test_dataloader.dataset.indices=10',
+    ):
+        other = replace(settings, folder=tmp_path / 'c', options=(option,))
+        with pytest.raises(FGCError, match='with other settings'):
+            plan.plan([Entry(config)], other)
+    assert not (tmp_path / 'c').exists()
 
 
 def test_where_the_images_are_is_no_part_of_a_recipe(tmp_path):
@@ -110,7 +139,7 @@ def test_where_the_images_are_is_no_part_of_a_recipe(tmp_path):
         run(tmp_path, images=dict(dataset=dict(type='y'))).check_recipe()
     loader = dict(dataset=inner)
     cfg = Config(dict(train_dataloader=loader))
-    assert plan._images(cfg) == dict(dataset=dict(type='x'))
+    assert plan._images(cfg.train_dataloader) == dict(dataset=dict(type='x'))
 
 
 def test_an_epoch_that_was_interrupted_at_its_end_is_kept(tmp_path):

@@ -139,6 +139,17 @@ def test_inputs_are_rounded_to_the_nearest() -> None:
 
 
 @needs_bfloat16
+def test_weights_are_rounded_to_the_nearest() -> None:
+    weights = np.random.default_rng(1).standard_normal((16, 16))
+    weights[0] = 1 + np.arange(16) / 256
+    program = identity(np.eye(16).reshape(16, 4, 4).astype(np.float32))
+    at = program.ops[-1].weight
+    program.weights[at : at + 256] = weights.ravel()
+    found = Loaded(f.encode(program)).run(NOTHING[None])[0][0]
+    np.testing.assert_array_equal(found.reshape(16, 16), rounded(weights))
+
+
+@needs_bfloat16
 def test_nan_stays_nan() -> None:
     numbers = np.ones((16, 5, 5), np.float32)
     numbers[3, 2, 2] = np.nan

@@ -117,9 +117,13 @@ def tool(monkeypatch, tmp_path, cfg, model):
 def test_a_picture_has_the_masked_models_classes(
     tool, model, capsys, tmp_path
 ):
+    file = tool('--precision', 'bfloat16')
+    assert file.read_bytes()[48:56] == bytes([1, 0, 0, 0, 0, 0, 0, 0])
+    capsys.readouterr()
     file = tool()
     printed = capsys.readouterr().out
     assert 'logits of 16 images differ by' in printed
+    assert printed.rstrip().endswith('in float32')
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
     picture = tmp_path / 'digit.png'
     cv2.imwrite(str(picture), pixels[:, :, ::-1])
@@ -143,6 +147,10 @@ def test_a_picture_has_the_masked_models_classes(
 def test_pictures_of_a_folder(tool, tmp_path, capsys):
     with pytest.raises(FGCError, match='gives no picture'):
         tool('--images', tmp_path / 'missing')
+    (tmp_path / 'one').mkdir()
+    cv2.imwrite(str(tmp_path / 'one' / '0.png'), np.zeros((8, 8, 3)))
+    with pytest.raises(FGCError, match='images of several sizes'):
+        tool('--images', tmp_path / 'one')
     pictures = tmp_path / 'pictures' / 'some'
     pictures.mkdir(parents=True)
     steps = [
@@ -159,7 +167,5 @@ def test_pictures_of_a_folder(tool, tmp_path, capsys):
     for number in range(3):
         pixels = np.full((20, 30, 3), 50 * number, np.uint8)
         cv2.imwrite(str(pictures / f'{number}.jpg'), pixels)
-    with pytest.raises(FGCError, match='images of several sizes'):
-        tool('--images', pictures.parent)
     assert run().exists()
     assert 'logits of 3 images' in capsys.readouterr().out

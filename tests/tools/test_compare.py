@@ -275,6 +275,7 @@ def test_all_start_from_the_dense_run_of_their_seed(folder, monkeypatch):
         (['best:dense_tiny.py'], "static pruning by 'best', which is unknown"),
         (['dense_tiny.py', '--seeds', '3', '3'], 'seed 3 is given twice'),
         (['dense_tiny.py', '--jobs', '0'], '--jobs is 0'),
+        (['dense_tiny.py', '--results', 'dense_tiny.py'], 'is a file, but'),
         (['dense_tiny.py', '--pruning-ratio', '2'], '--pruning-ratio 2.0'),
         (['dense_tiny.py', '--pretrain-epochs', '2'], '--pretrain DENSE'),
         ([ROOT / 'configs' / 'dense_resnet20_folder.py'], 'is not a folder'),

@@ -94,6 +94,7 @@ def main() -> None:
         study.options + tuple(args.cfg_options),
         _first(args.pruning_ratio, study.pruning_ratio, PRUNING_RATIO),
         args.match_macs or study.match_macs,
+        args.results,
     )
     lock = WorkDirLock()
     args.work_dir.mkdir(parents=True, exist_ok=True)
@@ -219,7 +220,13 @@ def parse_args() -> argparse.Namespace:
 
 
 def check_numbers(args: argparse.Namespace) -> None:
-    """Checks that numbers are at least 1."""
+    """Checks that numbers are at least 1, and that --results is a folder."""
+    results = args.results
+    if results is not None and results.exists() and not results.is_dir():
+        raise FGCError(
+            f'--results {results} is a file, but results are stored in a '
+            'folder; give a folder.'
+        )
     for name in ('epochs', 'jobs', 'threads', 'pretrain_epochs'):
         value = getattr(args, name)
         if value is not None and value < 1:
@@ -313,7 +320,8 @@ class Comparison:
         for run in reversed(self.runs):  # those that start from it first
             found = stored[run.name]
             needed = any(
-                r.start is run and r.state != 'done' for r in self.runs
+                r.start is run and r.state != 'done' and not r.trained()
+                for r in self.runs
             )
             if found is not None and not needed and not run.trained():
                 run.state = 'done'

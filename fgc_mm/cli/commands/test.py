@@ -12,6 +12,7 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
+from mmengine.hooks import Hook
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -70,8 +71,8 @@ def test(runner: Runner, args: argparse.Namespace) -> None:
     """Runs the test and writes what --out asks for."""
     if args.out and args.out_item == 'pred':
         runner.test_evaluator.metrics.append(DumpPredictions(args.out))
-    if args.dynamic:
-        use_dynamic_model(runner, args.dynamic)
+    if args.dynamic:  # after hooks that change the weights
+        runner.register_hook(DynamicModelHook(args.dynamic), 'LOWEST')
     metrics = runner.test()
     if args.out and args.out_item == 'metrics' and is_main_process():
         write_results(metrics, Path(args.out))
@@ -81,21 +82,37 @@ def test(runner: Runner, args: argparse.Namespace) -> None:
             write_results(rows, args.threshold_sweep)
 
 
-def use_dynamic_model(runner: Runner, precision: str) -> None:
+class DynamicModelHook(Hook):
     """Replaces the model by one that computes open channels only.
 
-    Every image runs with its own channels, whatever the batch.
+    Every image runs on the CPU with its own channels, whatever the batch.
+
+    Args:
+        precision: ``'float32'`` or ``'bfloat16'``.
     """
-    runner.load_or_resume()
-    images = torch.cat(list(images_of(runner.cfg, runner.model, 8)))
-    dynamic = to_dynamic(runner.model, images, precision=precision)
-    dynamic.backbone.batch = LOOP
-    report = dynamic.dynamic_report()
-    runner.logger.info(
-        f'dynamic execution: {report["executor"]} in {report["precision"]}'
-        + (f' ({report["executor_why"]})' if report['executor_why'] else '')
-    )
-    runner.model = dynamic
+
+    def __init__(self, precision: str) -> None:
+        self.precision = precision
+
+    def before_test_epoch(self, runner: Runner) -> None:
+        """Make it of the weights that are tested."""
+        model = runner.model
+        if next(model.parameters()).device.type != 'cpu':
+            model = deepcopy(model).cpu()
+        images = torch.cat(list(images_of(runner.cfg, model, 8)))
+        dynamic = to_dynamic(model, images, precision=self.precision)
+        dynamic.backbone.batch = LOOP
+        report = dynamic.dynamic_report()
+        runner.logger.info(
+            f'dynamic execution: {report["executor"]} in '
+            f'{report["precision"]}'
+            + (
+                f' ({report["executor_why"]})'
+                if report['executor_why']
+                else ''
+            )
+        )
+        runner.model = dynamic
 
 
 def _parser() -> argparse.ArgumentParser:

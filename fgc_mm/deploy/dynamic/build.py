@@ -144,8 +144,9 @@ def to_dynamic(
         apply_plan(backbone, own, images[:1])
     program = backbone.program_of(images[:1])
     backbone.build = getattr(program, 'build', '')
-    own.precision = getattr(program, 'precision', FLOAT32)
-    reference.verify(dynamic, TOLERANCES[own.precision])
+    backbone.computes_in = getattr(program, 'precision', FLOAT32)
+    own.precision = backbone.precision
+    reference.verify(dynamic, TOLERANCES[backbone.computes_in])
     backbone._seen_shapes.clear()
     return dynamic
 
@@ -183,7 +184,7 @@ def _choose_precision(
     """The precision of programs, checked."""
     if precision is None:
         precision = FLOAT32 if plan is None or not compiled else plan.precision
-    if precision not in TOLERANCES:
+    if precision not in [*TOLERANCES]:
         raise FGCError(
             f'precision={precision!r} is none of {", ".join(TOLERANCES)}; '
             'give one of these names.'

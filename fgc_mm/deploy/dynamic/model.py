@@ -76,6 +76,7 @@ class DynamicBackbone(GatedBackbone):
         plan: How every site is executed.
         build: Of the kernel, if it is used.
         precision: Of its programs, see :meth:`set_precision`.
+        computes_in: The precision that this CPU has instead, or the same.
     """
 
     def __init__(self, gated: GatedBackbone, kernel: bool = False) -> None:
@@ -93,7 +94,7 @@ class DynamicBackbone(GatedBackbone):
         self.following: tuple[nn.Module, ...] = ()
         self.plan: DynamicPlan | None = None
         self.build = ''
-        self.precision = FLOAT32
+        self.precision = self.computes_in = FLOAT32
         self._seen_shapes: set[tuple[int, ...]] = set()
         self._captured: dict[tuple, CapturedNetwork | str] = {}
         self._programs: dict[tuple, ExecutableProgram | str] = {}
@@ -299,7 +300,9 @@ class DynamicBackbone(GatedBackbone):
 
     def dynamic_report(self) -> dict[str, Any]:
         """As :meth:`DynamicImageClassifier.dynamic_report`."""
-        return dynamic_report(self.plan, self.build, self._seen_shapes)
+        return dynamic_report(
+            self.plan, self.build, self.computes_in, self._seen_shapes
+        )
 
     def _clear_programs(self, *_: Any) -> None:
         """Drop graphs and programs made from the weights."""

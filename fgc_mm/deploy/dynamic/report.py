@@ -16,24 +16,28 @@ REPORT_FIELDS = (
     'batch',
     'executor',
     'executor_why',
-    'precision',
 )
 
 
 def dynamic_report(
-    plan: DynamicPlan | None, build: str, shapes: Collection[tuple[int, ...]]
+    plan: DynamicPlan | None,
+    build: str,
+    precision: str,
+    shapes: Collection[tuple[int, ...]],
 ) -> dict[str, Any]:
     """How every site is executed, and why.
 
     Args:
         plan: Of the calibration; ``None`` before it.
         build: Of the kernel, if it is used.
+        precision: In which the program computes.
         shapes: (C, H, W) of the images that the model has seen.
     """
     if plan is None:
         return {'sites': {}, 'notes': ['there is no plan yet']}
     report = {name: getattr(plan, name) for name in REPORT_FIELDS}
     report['batch_ms'] = dict(plan.batch_ms)
+    report['precision'] = precision
     if plan.backend == 'kernel':
         report['build'] = build
     report['sites'] = {

@@ -56,7 +56,8 @@ bool prepare_pairs(const Program& p, Op& op, Keep& keep) {
 // Planes of pairs of the open inputs.
 void merge_planes(const Op& op, Context& c, const Layout& at, const Map& x,
                   const OpenInputs& ins, float* planes) {
-  const int64_t in_place = at.rows * at.pitch + at.beside;
+  const int64_t in_place = (at.out_height - 1) * at.pitch + at.out_width +
+                           at.taps[at.tap_count - 1];
   const int64_t grain = larger(1, 131072 / at.plane_floats);
   share(op, c, ins.pairs(), grain, [&](int64_t b, int64_t e, int64_t thread) {
     float* const own = (float*)(c.own + thread * c.own_step);

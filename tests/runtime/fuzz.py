@@ -129,6 +129,7 @@ def fuzz(mutations: int, seed: int) -> str:
     for number in range(8):
         test_bfloat16.test_integers_are_exact(number)
         originals.append(f.encode(test_bfloat16.integer_conv(number)[0]))
+    test_bfloat16.test_a_kernel_of_long_reach()
     for data in originals:
         attempt(Loaded(data))
     accepted = 0

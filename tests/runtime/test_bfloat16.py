@@ -68,15 +68,15 @@ def conv_by_taps(s: naive.State, op: f.Conv) -> None:
     """A dense conv of numpy, tap by tap."""
     x, y = s.values[op.x], s.values[op.y].copy()
     read = list(s.channels(op.in_set, len(x)))
-    p, step, k = op.padding[0], op.stride[0], op.kernel[0]
+    p, step, (high, long) = op.padding[0], op.stride[0], op.kernel
     wide = np.pad(x[read], ((0, 0), (p, p), (p, p)))
     h, w = y.shape[1:]
     for o in s.channels(op.out_set, len(y)):
         at = op.weight + o * op.out_step + np.array(read, int) * op.in_step
         bias = 0.0 if op.bias == f.NONE else s.weights[op.bias + o]
         total = np.full((h, w), bias)
-        for t in range(k * k):
-            r, c = divmod(t, k)
+        for t in range(high * long):
+            r, c = divmod(t, long)
             rows = slice(r, r + step * (h - 1) + 1, step)
             columns = slice(c, c + step * (w - 1) + 1, step)
             total += np.tensordot(s.weights[at + t], wide[:, rows, columns], 1)
@@ -90,14 +90,37 @@ def conv_by_taps(s: naive.State, op: f.Conv) -> None:
 def test_integers_are_exact(seed: int) -> None:
     """Any layout, lists, stride, Winograd; closed channels hold nan."""
     program, written = integer_conv(seed)
+    expect_exact(program, written, 1 + seed % 2)
+
+
+def expect_exact(program: f.Program, written: list[int], threads: int) -> None:
     saved = naive.COMPUTE[f.Kind.CONV]
     naive.COMPUTE[f.Kind.CONV] = conv_by_taps
     try:
-        check(
-            program, listed={0: written}, threads=1 + seed % 2, tolerance=1e-6
-        )
+        check(program, listed={0: written}, threads=threads, tolerance=1e-6)
     finally:
         naive.COMPUTE[f.Kind.CONV] = saved
+
+
+def long_kernel() -> f.Program:
+    """A kernel that reaches further than what may be read behind memory."""
+    m = Integers()
+    y, x = m.value((16, 8, 21)), m.value((16, 8, 420))  # x is the last one
+    m.fill(x, m.normal(16, 8, 420))
+    m.op(
+        f.Conv(
+            x, y, f.NONE, f.ALL, f.ALL, 1, (1, 400), (1, 1), (0, 0), (1, 1),
+            m.weight(m.normal(16, 16, 1, 400)), 16 * 400, 400, f.NONE,
+        )
+    )  # fmt: skip
+    program = m.finished(y)
+    program.bfloat16 = True
+    return program
+
+
+def test_a_kernel_of_long_reach() -> None:
+    """In the sanitizer's process, too."""
+    expect_exact(long_kernel(), list(range(16)), 1)
 
 
 def identity(numbers: Array, bfloat16: bool = True) -> f.Program:

@@ -103,14 +103,10 @@ class DynamicModelHook(Hook):
         dynamic = to_dynamic(model, images, precision=self.precision)
         dynamic.backbone.batch = LOOP
         report = dynamic.dynamic_report()
+        why = report['executor_why'] and f' ({report["executor_why"]})'
         runner.logger.info(
             f'dynamic execution: {report["executor"]} in '
-            f'{report["precision"]}'
-            + (
-                f' ({report["executor_why"]})'
-                if report['executor_why']
-                else ''
-            )
+            f'{report["precision"]}{why}'
         )
         runner.model = dynamic
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 
 class _MaskChannels(torch.autograd.Function):
@@ -88,7 +89,6 @@ def spread_mask(
     """
     if positions is None:
         return mask
-    # -1 selects the additional column of ones; no len(), which would fix the
-    # batch size of an exported network
-    padded = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
-    return padded[:, torch.as_tensor(positions)]
+    # -1 selects the additional first column of ones
+    padded = F.pad(mask, (1, 0), value=1)
+    return padded.index_select(1, torch.as_tensor(positions) + 1)

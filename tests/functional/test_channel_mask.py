@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fgc_mm.functional import mask_channels
+from fgc_mm.functional import mask_channels, spread_mask
 
 SHAPES = [(3, 4, 5, 6), (2, 3, 7), (4, 3), (2, 3, 1, 1), (0, 3, 2, 2)]
 
@@ -96,3 +96,16 @@ def test_a_constant_mask_lets_the_gradient_pass():
     mask_channels(activation, mask.detach()).sum().backward()
     want = mask.detach()[..., None, None].expand(2, 3, 4, 4)
     assert torch.equal(activation.grad, want)
+
+
+@pytest.mark.parametrize('positions', [[2, -1, 0, -1, 0], [1, 2, 0], [-1]])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bool, torch.int64])
+def test_a_mask_is_spread_as_by_a_loop(positions, dtype):
+    mask = torch.tensor([[0, 1, 0], [1, 0, 2]]).to(dtype)
+    expected = [
+        [1 if at < 0 else row[at].item() for at in positions] for row in mask
+    ]
+    for given in (positions, torch.tensor(positions)):
+        spread = spread_mask(mask, given)
+        assert spread.dtype == dtype
+        assert spread.tolist() == expected

@@ -23,7 +23,7 @@ struct ConvPlan {
 // Where all outputs are computed, convs with more bytes of weights than this
 // read a copy: of a group of outputs, the weights of an input's tap side by
 // side, so that memory is read in order and closed inputs are skipped whole.
-constexpr int64_t kWorthBlocks = 256 * 1024;
+constexpr int64_t kWorthBlocks = 64 * 1024;
 
 inline void copy_blocks(const Program& p, const Op& op, int64_t inputs,
                         int64_t outputs, Keep& keep, ConvPlan& plan) {
@@ -110,7 +110,8 @@ void dense(Group g, const ConvPlan& plan, const Map& x, const Channels& ins,
   }
   sum_outputs(g,
               {planes, w_of_in, ins.count, nullptr, at.taps, at.tap_count,
-               ordered ? kMaxOut : 1, false, ordered ? 15 : 0},
+               ordered ? kMaxOut : 1, false, ordered ? 15 : 0,
+               ordered && at.tap_count == 1 ? kFar : 0},
               ins.count);
 }
 

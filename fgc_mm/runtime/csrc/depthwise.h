@@ -35,48 +35,149 @@ inline ColumnFn pick_column(int64_t rows) {
   return all[rows - 1];
 }
 
-// Rows r0 to r1 of a channel's sums, clamped if the activation is a clamp;
-// `plane` begins with the rows that r0 reads.
+// How a row of sums is written: a clamp, if the activation is one.
+struct Limits {
+  Vec low, high;
+  explicit Limits(const Target& t)
+      : low(broadcast(t.clamps ? t.low : -__builtin_inff())),
+        high(broadcast(t.clamps ? t.high : __builtin_inff())) {}
+};
+
+// sum(c, sums) for every column of vectors of some rows of the output, from
+// `out` on. The last vector has pixels of the one before again.
+template <class F>
+inline void write_columns(int64_t width, int64_t rows, const Limits& limits,
+                          float* out, int64_t row_step, const F& sum) {
+  for (int64_t c = 0; c < width; c += kLanes) {
+    if (c + kLanes > width && width > kLanes) c = width - kLanes;
+    const int64_t count = smaller(kLanes, width - c);
+    Vec sums[kMostRows];
+    sum(c, sums);
+    float* to = out + c;
+    for (int64_t r = 0; r < rows; ++r, to += row_step) {
+      const Vec value = clamp(sums[r], limits.low, limits.high);
+      if (count == kLanes)
+        store(to, value);
+      else
+        memcpy(to, &value, size_t(count) * sizeof(float));
+    }
+  }
+}
+
+// Rows r0 to r1 of a channel's sums; `plane` begins with the rows that r0
+// reads.
 inline void write_sums(const Layout& at, const float* plane, const float* w,
                        float start, const Target& t, int64_t r0, int64_t r1,
                        float* to) {
-  const Vec low = broadcast(t.clamps ? t.low : -__builtin_inff());
-  const Vec high = broadcast(t.clamps ? t.high : __builtin_inff());
-  const int64_t width = at.out_width;
+  const Limits limits(t);
   const int64_t blocks = ceil_div(r1 - r0, kMostRows);
   for (int64_t b = 0; b < blocks; ++b) {
     const int64_t first = b * (r1 - r0) / blocks;
     const int64_t rows = (b + 1) * (r1 - r0) / blocks - first;
     const ColumnFn sum = pick_column(rows);
-    for (int64_t c = 0; c < width; c += kLanes) {
-      // the last vector has pixels of the one before again
-      if (c + kLanes > width && width > kLanes) c = width - kLanes;
-      const int64_t count = smaller(kLanes, width - c);
-      const float* from = plane + first * at.pitch + c;
-      float* out = to + (r0 + first) * t.y.row + c;
-      Vec sums[kMostRows];
-      sum(from, at.pitch, at.taps, at.tap_count, w, start, sums);
-      for (int64_t r = 0; r < rows; ++r, out += t.y.row) {
-        const Vec value = clamp(sums[r], low, high);
-        if (count == kLanes)
-          store(out, value);
-        else
-          memcpy(out, &value, size_t(count) * sizeof(float));
-      }
-    }
+    write_columns(at.out_width, rows, limits, to + (r0 + first) * t.y.row,
+                  t.y.row, [&](int64_t c, Vec* sums) {
+                    sum(plane + first * at.pitch + c, at.pitch, at.taps,
+                        at.tap_count, w, start, sums);
+                  });
   }
 }
 
 // The zeros around a channel's rows, and an activation that is no clamp.
 inline void finish_rows(const Target& t, float* to) {
   const Map& y = t.y;
-  for (int64_t r = 0; r < y.height; ++r) {
-    float* row = to + r * y.row;
-    if (!t.clamps) apply(t.act, row, row, y.width);
-    fill(row - y.pad, y.pad, 0.f);
-    fill(row + y.width, y.pad, 0.f);
+  const int64_t all = (y.height - 1) * y.row + y.width;
+  if (!t.clamps && !t.gaps)  // and to the pads between the rows
+    apply(t.act, to, to, all);
+  for (int64_t r = 0; !t.clamps && t.gaps && r < y.height; ++r)
+    apply(t.act, to + r * y.row, to + r * y.row, y.width);
+  write_pads(y, to, 0, y.height);
+}
+
+// Stride 2 in both directions: pixels of a map are read where they lie, and
+// those that an element of the kernel multiplies are picked from two vectors.
+constexpr int64_t kStridedRows = 4, kStridedKernel = 8;
+
+inline bool suits_strided(const Layout& at) {
+  return at.stride[0] == 2 && at.stride[1] == 2 && at.dilation[0] == 1 &&
+         at.dilation[1] == 1 && at.kernel[1] <= kStridedKernel;
+}
+
+// A column of vectors: one vector of each of ROWS rows of the output. `inside`
+// has, for each column of the kernel, zeros where it reads beside the map.
+template <int ROWS>
+void strided_column(const float* from, int64_t row, int64_t kernel_rows,
+                    int64_t kernel_columns, const float* w,
+                    const Ints* inside, float start, Vec* sums) {
+  Vec a[ROWS];
+#pragma GCC unroll 4
+  for (int r = 0; r < ROWS; ++r) a[r] = broadcast(start);
+  for (int64_t y = 0; y < kernel_rows; ++y) {
+    const float* at = from + y * row;
+    int64_t x = 0;
+    for (; x + 1 < kernel_columns; x += 2, at += 2, w += 2) {
+      const Vec we = broadcast(w[0]), wo = broadcast(w[1]);
+      const Ints ie = inside[x], io = inside[x + 1];
+#pragma GCC unroll 4
+      for (int r = 0; r < ROWS; ++r) {
+        const Vec p = load(at + 2 * r * row);
+        const Vec q = load(at + 2 * r * row + kLanes);
+        a[r] += we * (Vec)((Ints)evens(p, q) & ie);
+        a[r] += wo * (Vec)((Ints)odds(p, q) & io);
+      }
+    }
+    if (x == kernel_columns) continue;
+    const Vec we = broadcast(*w++);
+    const Ints ie = inside[x];
+#pragma GCC unroll 4
+    for (int r = 0; r < ROWS; ++r) {
+      const Vec p = load(at + 2 * r * row);
+      const Vec q = load(at + 2 * r * row + kLanes);
+      a[r] += we * (Vec)((Ints)evens(p, q) & ie);
+    }
   }
-  write_border(y, to, 0, y.height);
+#pragma GCC unroll 4
+  for (int r = 0; r < ROWS; ++r) sums[r] = a[r];
+}
+
+using StridedFn = void (*)(const float*, int64_t, int64_t, int64_t,
+                           const float*, const Ints*, float, Vec*);
+
+// All rows of a channel of the output.
+inline void strided_channel(const Layout& at, const Map& x, int64_t input,
+                            const float* w, float start, const Target& t,
+                            float* to) {
+  static const StridedFn all[kStridedRows] = {
+      strided_column<1>, strided_column<2>, strided_column<3>,
+      strided_column<4>};
+  const Limits limits(t);
+  const int64_t columns = at.kernel[1];
+  // the rows whose kernel lies inside of the map
+  const int64_t above = smaller(ceil_div(at.padding[0], 2), at.out_height);
+  const int64_t fit = at.height - at.kernel[0] + at.padding[0];
+  const int64_t below =
+      larger(above, smaller(fit < 0 ? 0 : fit / 2 + 1, at.out_height));
+  for (int64_t r = 0; r < at.out_height;) {
+    const bool whole = r >= above && r < below;
+    const int64_t rows = whole ? smaller(below - r, kStridedRows) : 1;
+    const int64_t top = 2 * r - at.padding[0];
+    const int64_t k0 = smaller(larger(0, -top), at.kernel[0]);
+    const int64_t k1 = larger(k0, smaller(at.kernel[0], at.height - top));
+    const StridedFn sum = all[rows - 1];
+    write_columns(
+        at.out_width, rows, limits, to + r * t.y.row, t.y.row,
+        [&](int64_t c, Vec* sums) {
+          const int64_t left = 2 * c - at.padding[1];
+          Ints inside[kStridedKernel];
+          for (int64_t k = 0; k < columns; ++k) {
+            const Ints column = int32_t(left + k) + 2 * kIndex;
+            inside[k] = (column >= 0) & (column < int32_t(at.width));
+          }
+          sum(x.at(input) + (top + k0) * x.row + left, x.row, k1 - k0,
+              columns, w + k0 * columns, inside, start, sums);
+        });
+    r += rows;
+  }
 }
 
 // Rows of the output whose input the first cache holds.
@@ -96,6 +197,10 @@ inline void depthwise_channel(const Layout& at, const Map& x, int64_t input,
   float* to = t.y.at(channel);
   if (at.in_place) {
     write_sums(at, begin_of(at, x, input), w, start, t, 0, at.out_height, to);
+    return finish_rows(t, to);
+  }
+  if (suits_strided(at)) {
+    strided_channel(at, x, input, w, start, t, to);
     return finish_rows(t, to);
   }
   const int64_t step = rows_at_once(at);

@@ -93,11 +93,15 @@ inline void write_border(const Map& y, float* to, int64_t r0, int64_t r1) {
 
 // Zeros around rows r0 to r1 of one channel, which are written.
 inline void write_pads(const Map& y, float* to, int64_t r0, int64_t r1) {
-  if (!y.pad) return;
-  for (int64_t r = r0; r < r1; ++r) {
-    float* row = to + r * y.row;
-    fill(row - y.pad, y.pad, 0.f);
-    if (r == r1 - 1) fill(row + y.width, y.pad, 0.f);
+  if (!y.pad || r0 == r1) return;
+  float* row = to + r0 * y.row;
+  if (y.pad == 1) {
+    for (int64_t r = r0; r < r1; ++r, row += y.row) row[-1] = 0.f;
+    row[y.width - y.row] = 0.f;
+  } else {
+    for (int64_t r = r0; r < r1; ++r, row += y.row)
+      fill(row - y.pad, y.pad, 0.f);
+    fill(row + y.width - y.row, y.pad, 0.f);
   }
   write_border(y, to, r0, r1);
 }

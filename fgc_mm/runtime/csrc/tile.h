@@ -114,7 +114,7 @@ void tile(const Sum& sum, int64_t p, float* acc, int64_t acc_stride,
       for (int o = 0; o < OUT; ++o)
         __builtin_prefetch(w[o] + later + o * sum.ahead_step);
     }
-    if (PIXELS == kOneTap && sum.far) __builtin_prefetch(w[0] + at + sum.far);
+    if (PIXELS != kTaps && sum.far) __builtin_prefetch(w[0] + at + sum.far);
     for (int64_t t = 0; t < taps; ++t, at += sum.tap_step) {
       const float* from = PIXELS == kTaps ? plane + sum.taps[t] : plane;
       if (PIXELS != kPacked && OUT <= VECS) {
@@ -233,7 +233,7 @@ inline void sum_group(Sum sum, int out, int64_t begin, int64_t vectors,
   }
 }
 
-constexpr int64_t kInputsOfOneTap = 192;  // summed in one pass, about
+constexpr int64_t kInputsOfOneTap = 128;  // summed in one pass, about
 constexpr int64_t kPackedInputs = kInputsOfOneTap * 5 / 4;  // see passes_of
 constexpr int64_t kPackedGroups = 4;  // of outputs: worth a copy of a tile
 constexpr int kPackedVectors = 4;
@@ -280,8 +280,8 @@ inline void sum_block(Sum sum, int64_t outs, int64_t begin, int64_t vectors,
   const int64_t groups = ceil_div(outs, kMaxOut);
   const int64_t most = vectors_beside(int(ceil_div(outs, groups)));
   const int64_t tiles = ceil_div(vectors, most);
-  const int64_t all = sum.inputs, far = sum.far;
-  const bool packs = sum.tap_count == 1 && !far && groups >= kPackedGroups &&
+  const int64_t all = sum.inputs;
+  const bool packs = sum.tap_count == 1 && groups >= kPackedGroups &&
                      inputs_at_once <= kInputsOfOneTap;
   const Pixels pixels = packs                ? kPacked
                         : sum.tap_count == 1 ? kOneTap
@@ -300,7 +300,6 @@ inline void sum_block(Sum sum, int64_t outs, int64_t begin, int64_t vectors,
       const int64_t from = t * vectors / tiles;
       const int64_t to = (t + 1) * vectors / tiles;
       sum.ahead = t == 0;  // the other tiles find them there
-      sum.far = t == 0 ? far : 0;
       if (packs)
         sum.packed = packed.take(sum, begin + from * kLanes, to - from);
       Finish finish;

@@ -36,6 +36,8 @@ class SiteState:
         mask: (N, C) the decision's mask, detached; used by recomputations.
         detached_gate: See :mod:`fgc_mm.sites.recompute`; ``None``: the
             decision is part of the autograd graph.
+        draws: The random numbers of a decision that may be recomputed, a
+            :class:`fgc_mm.sites.recompute.GateDraws`, or ``None``.
         leaves: For each layer, the leaf of its recorded activation.
         used_without_graph: A consumer ran without autograd although the gate
             ran with it.
@@ -48,6 +50,7 @@ class SiteState:
     node: Any = None
     mask: Tensor  # set when the forward pass ends
     detached_gate: Any = None
+    draws: Any = None
     grad = False
 
     def __init__(self, hooks: Any, keep: bool) -> None:

@@ -104,6 +104,8 @@ class GateHooks:
         if state is None:
             return None
         if state.forward_done:
+            if state.draws is not None:
+                state.draws.replay(args[0])
             x = add_grad(
                 args[0], state.detached_gate and state.detached_gate.gradient
             )

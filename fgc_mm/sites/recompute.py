@@ -9,6 +9,10 @@ the gate runs on a detached leaf (:class:`DetachedGate`); the gradients of its
 decision accumulate in leaves, are backpropagated through the gate, and are
 added to the gradient of the producer's input in the second run, which the
 backward pass reaches after everything that used the decision.
+
+The second run begins with the random state of the first and draws no numbers
+for the gate, so it sets the state that the first run had after the gate
+(:class:`GateDraws`): dropout behind a gate drops the same values.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import get_device_states, set_device_states
 
 from fgc_mm.errors import FGCError
 from fgc_mm.sites.call import (
@@ -84,14 +89,53 @@ def decide(gate: Gate, x: Tensor, state: SiteState) -> Any:
     """
     if torch.compiler.is_compiling():
         return gate(x)
+    if not may_be_recomputed():
+        decision = gate(x)
+        state.node = x.grad_fn or decision.mask.grad_fn
+        return decision
+    draws = state.draws = GateDraws(x)
     if without_graph():
         state.detached_gate = DetachedGate(gate, x)
         state.mask = state.detached_gate.leaves.mask
-        return state.detached_gate.leaves
-    with store_saved_tensors():
-        decision = gate(x)
-    state.node = x.grad_fn or decision.mask.grad_fn
+        decision = state.detached_gate.leaves
+    else:
+        with store_saved_tensors():
+            decision = gate(x)
+        state.node = x.grad_fn or decision.mask.grad_fn
+    draws.end(x)
     return decision
+
+
+class GateDraws:
+    """The random states before and after a gate's decision.
+
+    Args:
+        x: The gate's input; the CPU's state is read, and its device's.
+    """
+
+    def __init__(self, x: Tensor) -> None:
+        self._before = self._after = _random_states(x)
+
+    def end(self, x: Tensor) -> None:
+        """Read the states after the decision."""
+        self._after = _random_states(x)
+
+    def replay(self, x: Tensor) -> None:
+        """Set the states after the decision, if they are those before it.
+
+        A recomputation that does not restore the random state
+        (``preserve_rng_state=False``) keeps its own.
+        """
+        if all(map(torch.equal, _random_states(x), self._before)):
+            cpu, *device = self._after
+            torch.set_rng_state(cpu)
+            set_device_states(
+                [x.get_device()], device, device_type=x.device.type
+            )
+
+
+def _random_states(x: Tensor) -> list[Tensor]:
+    return [torch.get_rng_state(), *get_device_states(x)[1]]
 
 
 def without_graph() -> bool:
@@ -99,9 +143,18 @@ def without_graph() -> bool:
     return not (torch.is_grad_enabled() or torch.is_inference_mode_enabled())
 
 
+def may_be_recomputed() -> bool:
+    """Whether a part that runs may run again in the backward pass."""
+    return without_graph() or _stores_elsewhere()
+
+
+def _stores_elsewhere() -> bool:
+    return bool(torch._C._autograd._top_saved_tensors_default_hooks(True))
+
+
 def store_saved_tensors() -> AbstractContextManager:
     """Store tensors saved for backward, overriding checkpointing's hooks."""
-    if not torch._C._autograd._top_saved_tensors_default_hooks(True):
+    if not _stores_elsewhere():
         return nullcontext()
     return torch.autograd.graph.saved_tensors_hooks(_same, _same)
 

@@ -229,10 +229,38 @@ class SafeCheckpointHook(CheckpointHook):
             raise _save_error(self.last_ckpt, error) from error
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+        """As upstream's, but old files are removed after the new is saved.
+
+        Only files in this run's folder are removed: a run that was resumed
+        from a copy, or in another work dir, has the path of the best
+        checkpoint of the original run.
+        """
+        if not self.save_best:
+            return
+        old = self._best_files()
+        self._set_best_files(dict.fromkeys(old))
         try:
             super()._save_best_checkpoint(runner, metrics)
         except OSError as error:
             raise _save_error('the best checkpoint', error) from error
+        new = self._best_files()
+        self._set_best_files({key: new[key] or old[key] for key in new})
+        if is_main_process():
+            kept = {Path(path).name for path in new.values() if path}
+            names = {Path(old[key] or '').name for key in new if new[key]}
+            self._remove([name for name in names - kept if name])
+
+    def _best_files(self) -> dict[str, str | None]:
+        """The paths of the best checkpoints, by metric if there are some."""
+        if len(self.key_indicators) == 1:
+            return {'': self.best_ckpt_path}
+        return dict(self.best_ckpt_path_dict)
+
+    def _set_best_files(self, paths: dict[str, str | None]) -> None:
+        if len(self.key_indicators) == 1:
+            (self.best_ckpt_path,) = paths.values()
+        else:
+            self.best_ckpt_path_dict = paths
 
     def _remove(self, names: list[str]) -> None:
         for name in names:

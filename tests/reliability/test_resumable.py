@@ -188,3 +188,26 @@ def test_damaged_random_states(digits, run, tmp_path, states):
     path = tmp_path / 'epoch_1.pth'
     changed(path, run / 'epoch_1.pth', fgc_random_states=states)
     assert 'where the random states belong' in resume(digits, tmp_path, path)
+
+
+def test_a_copied_run_keeps_the_best_checkpoint_of_the_original(
+    digits, run, tmp_path
+):
+    def files(folder):
+        return sorted(path.name for path in folder.glob('best_*.pth'))
+
+    original = files(run)
+    assert original == ['best_accuracy_top1_epoch_1.pth']
+    path = tmp_path / 'copy'
+    shutil.copytree(run, path)
+    options = {**VALIDATED, 'resume': True}
+    runner = digits.start(digits.tiny_config(path, 3, **options))
+    accuracy = iter([0.0, 100.0])  # is better in the third epoch
+
+    def evaluate(metrics=runner.val_evaluator.evaluate):
+        return lambda size: {**metrics(size), 'accuracy/top1': next(accuracy)}
+
+    runner.val_evaluator.evaluate = evaluate()
+    runner.train()
+    assert files(run) == original
+    assert files(path) == ['best_accuracy_top1_epoch_3.pth']

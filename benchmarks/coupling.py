@@ -226,7 +226,16 @@ def parse() -> argparse.Namespace:
     parser.add_argument('--repeats', type=int, default=11)
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--peak', choices=WAYS, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    args = parser.parse_args()
+    for name in ('images', 'rows', 'channels', 'blocks', 'repeats'):
+        if getattr(args, name) < 1:
+            parser.error(f'--{name} {getattr(args, name)} must be at least 1')
+    if not 1 <= args.neighbors < args.rows:
+        parser.error(
+            f'--neighbors {args.neighbors} must be at least 1 and less than '
+            f'the {args.rows} --rows'
+        )
+    return args
 
 
 def main() -> None:

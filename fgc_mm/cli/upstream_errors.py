@@ -145,6 +145,18 @@ def _no_rule(error: BaseException) -> str:
     )
 
 
+def _other_classes(error: BaseException) -> str:
+    return (
+        f'the data sets in a ConcatDataset differ ({error}): they must '
+        'number their classes in the same way; give each of them the same '
+        'list as classes=...'
+    )
+
+
+def _no_class(error: BaseException) -> str:
+    return f'{error}: set the number of classes of the head, as in 10.'
+
+
 # class of the error, a part of its text, the sentence
 KNOWN: tuple[
     tuple[type[BaseException], str, Callable[[BaseException], str]], ...
@@ -160,6 +172,8 @@ KNOWN: tuple[
     (ValueError, 'one array to conc', _no_image),
     (ValueError, 'batch_size should be a positive', _no_batch_size),
     (ValueError, 'Cannot infer the rule', _no_rule),
+    (ValueError, 'meta information of the first', _other_classes),
+    (ValueError, 'must be a positive integer', _no_class),
 )
 
 # the same, for errors that are known only if raised below a folder

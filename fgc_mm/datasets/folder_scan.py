@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 
 import cv2
-from mmengine.fileio import get_file_backend
+from mmengine.fileio import LocalBackend, get_file_backend
 
 # those of mmpretrain's CustomDataset, and others that every OpenCV decodes
 _EVERYWHERE = (
@@ -29,11 +30,27 @@ def class_folders(root: str) -> list[str]:
 
 
 def files_below(root: str, folder: str = '') -> list[str]:
-    """Paths of all files in a folder relative to the root, no hidden ones."""
+    """Paths of all files in a folder relative to the root, no hidden ones.
+
+    A link to a file that does not exist is one of them: reading it fails,
+    but it is not left out without a message.
+    """
     backend = get_file_backend(root, enable_singleton=True)
     top = join(root, folder)
     found = backend.list_dir_or_file(top, list_dir=False, recursive=True)
+    if isinstance(backend, LocalBackend):
+        found = [*found, *_broken_links(top)]
     return [join(folder, file) for file in sorted(filter(_visible, found))]
+
+
+def _broken_links(top: str) -> Iterator[str]:
+    with os.scandir(top) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                for below in _broken_links(entry.path):
+                    yield f'{entry.name}/{below}'
+            elif entry.is_symlink() and not entry.is_file():
+                yield entry.name
 
 
 def join(root: str, path: str) -> str:

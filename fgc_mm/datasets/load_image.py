@@ -73,12 +73,17 @@ class LoadImage(LoadImageFromFile):
             return results
         path = results['img_path']
         try:
-            deep = self.imdecode_backend == 'pillow' and self._is_deep(path)
+            deep = self.imdecode_backend == 'pillow' and self._bits(path) > 8
             loaded = None if deep else super().transform(results)
         except DECODING as error:
             # an error of the file system has a number
             if getattr(error, 'errno', None) is not None:
                 raise
+            if self._bits(path) > 16:
+                raise FGCError(
+                    f'{path} has 32 bits per channel, but images must have 8 '
+                    'or 16; convert it.'
+                ) from error
             raise FGCError(
                 f'{path} cannot be decoded: every file of the data set must '
                 'be a complete image; replace or remove it.'
@@ -95,16 +100,19 @@ class LoadImage(LoadImageFromFile):
             loaded['img'] = loaded['img'].astype(np.float32)
         return loaded
 
-    def _is_deep(self, path: str) -> bool:
-        """Whether an image has more than 8 bits per channel."""
+    def _bits(self, path: str) -> int:
+        """Bits per channel by the file's header: 8, 16 or 32."""
         if self.file_client_args is not None:
-            return False
+            return 8
         try:
             content = fileio.get(path, backend_args=self.backend_args)
+            image = Image.open(BytesIO(content))  # reads the header only
         except Exception:  # reported, or ignored, by transform()
-            return False
-        with Image.open(BytesIO(content)) as image:  # reads the header only
-            return image.mode[0] in 'IF' or ';16' in str(image.tile)
+            return 8
+        with image:
+            if image.mode in ('I', 'F'):
+                return 32
+            return 16 if ';16' in image.mode + str(image.tile) else 8
 
 
 def _check_backend(backend: str, bits: int | None) -> None:

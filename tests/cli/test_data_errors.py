@@ -6,9 +6,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.dataset import default_collate
+from mmengine.dataset import ConcatDataset, default_collate
 from mmengine.hooks import CheckpointHook
 from mmpretrain.datasets import CIFAR10, CIFAR100, MNIST, CustomDataset
+from mmpretrain.models import LinearClsHead
 
 from fgc_mm.cli.run_tool import _sentence
 
@@ -91,3 +92,20 @@ def test_another_download_keeps_its_error():
         raise URLError('Temporary failure in name resolution')
 
     assert 'Temporary failure' in sentence(load)
+
+
+def test_data_sets_of_other_classes_joined(root):
+    def data(*names):
+        options = dict(data_root=str(root), ann_file='a.txt', classes=names)
+        return CustomDataset(**options)
+
+    (root / 'a.txt').write_text('cat/1.png 0\n')
+    text = sentence(
+        lambda: ConcatDataset([data('cat', 'dog'), data('dog', 'cat')])
+    )
+    assert 'same list as classes=' in text
+
+
+def test_a_head_without_classes():
+    text = sentence(lambda: LinearClsHead(num_classes=0, in_channels=4))
+    assert text.startswith('num_classes=0 must be a positive integer: set')

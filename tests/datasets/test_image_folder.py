@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fgc_mm.datasets import ImageFolder
+from fgc_mm.datasets import ImageFolder, LoadImage
 from fgc_mm.errors import FGCError
 
 
@@ -37,3 +37,12 @@ def test_every_nth_image_with_an_index_of_its_own(folder, every, count):
 def test_what_is_no_step_is_refused(folder, every):
     with pytest.raises(FGCError, match=r'every=.* whole number'):
         ImageFolder(data_root=folder, every=every)
+
+
+def test_a_link_to_a_missing_file_is_not_left_out(folder, tmp_path):
+    (tmp_path / 'cat' / '6.png').symlink_to(tmp_path / 'missing.png')
+    (tmp_path / 'dog' / '6.png').symlink_to(tmp_path / 'cat' / '0.png')
+    data = ImageFolder(data_root=folder, pipeline=[LoadImage()])
+    assert len(data) == 14
+    with pytest.raises(FileNotFoundError, match=r'cat.6\.png'):
+        data[6]

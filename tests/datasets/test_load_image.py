@@ -72,3 +72,14 @@ def test_decoders_that_cannot_do_it(monkeypatch):
             LoadImage(imdecode_backend=backend)
     with pytest.raises(FGCError, match='bits=12 of LoadImage has no effect'):
         LoadImage(imdecode_backend='pillow', bits=12)
+
+
+@pytest.mark.parametrize('kind', [np.float32, np.int32])
+@pytest.mark.parametrize('shape', [(4, 5), (4, 5, 3)])
+def test_a_complete_file_of_32_bits_is_not_said_to_be_damaged(
+    tmp_path, kind, shape
+):
+    path = str(tmp_path / 'a.tif')
+    cv2.imwrite(path, np.ones(shape, kind))
+    with pytest.raises(FGCError, match=r'(float|int)?32 .* must have 8 or 16'):
+        LoadImage().transform(dict(img_path=path))

@@ -18,6 +18,7 @@ from mmpretrain.structures import DataSample
 from fgc_mm.engine.config_check import hook as config_check_hook
 from fgc_mm.engine.config_check.class_names import (
     compare_classes,
+    compare_members,
     compare_with_head,
 )
 from fgc_mm.engine.config_check.first_batch import check_labels, first_batch
@@ -190,6 +191,23 @@ def test_classes_that_agree(others, said):
 def test_classes_that_do_not_agree(others):
     with pytest.raises(FGCError, match=r'class \d is .* number their classes'):
         compare_classes('one', A, 'the other', tuple(others))
+
+
+def test_classes_of_data_sets_in_a_data_set():
+    def data(*names, **others):
+        return SimpleNamespace(metainfo=dict(classes=names), **others)
+
+    def joined(*parts):
+        return data(*'abcd', datasets=[data(*'abcd'), *parts])
+
+    wrapped = data('a', dataset=data(*'abcd'))
+    assert compare_members('it', joined(wrapped)) == [None]
+    (warning,) = compare_members('it', joined(data(*'abc')))
+    assert 'data set 2 in it have 4 and 3 classes' in warning
+    inner = data(*'abcd', datasets=[data(*'abcd'), data(*'bcd')])
+    for other in (data(*'bcd'), data('a', dataset=data(*'bcd')), inner):
+        with pytest.raises(FGCError, match=r"class 0 is 'a' in the first "):
+            compare_members('it', joined(other))
 
 
 def test_classes_and_the_head():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mmengine.dataset import BaseDataset
@@ -18,6 +18,42 @@ def class_names(meta: Any) -> Names | None:
     meta = getattr(meta, 'metainfo', meta)
     names = meta.get('classes') if isinstance(meta, dict) else None
     return tuple(map(str, names)) if names else None
+
+
+def members(dataset: Any) -> Iterator[Any]:
+    """The data sets inside wrappers such as ``ConcatDataset``."""
+    parts = getattr(dataset, 'datasets', None)
+    wrapped = getattr(dataset, 'dataset', None)
+    if isinstance(parts, (list, tuple)):
+        for part in parts:
+            yield from members(part)
+    elif wrapped is not None:
+        yield from members(wrapped)
+    else:
+        yield dataset
+
+
+def compare_members(name: str, dataset: Any) -> list[str | None]:
+    """Compare the classes of the data sets inside a data set.
+
+    Args:
+        name: Of the data set in messages.
+        dataset: May be a wrapper.
+
+    Returns:
+        As :func:`compare_classes`, for each data set after the first.
+
+    Raises:
+        FGCError: A class number has different names in two of them.
+    """
+    first, *others = map(class_names, members(dataset))
+    return [
+        compare_classes(
+            f'the first data set in {name}', first,
+            f'data set {number} in it', other,
+        )
+        for number, other in enumerate(others, 2)
+    ]  # fmt: skip
 
 
 def compare_classes(

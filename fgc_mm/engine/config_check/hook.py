@@ -17,6 +17,7 @@ from fgc_mm.engine.config_check.class_names import (
     Names,
     class_names,
     compare_classes,
+    compare_members,
     compare_with_head,
     describe,
 )
@@ -140,6 +141,7 @@ def _compare(
         unknown = names is None
         folders = hasattr(dataset, 'folder_to_idx')
         found = [
+            *compare_members(title, dataset),
             compare_classes(first, names, title, own),
             # the others have the classes of the first one: check that only
             (unknown or known is not None)

@@ -322,8 +322,11 @@ def test_activation(act: f.Act) -> None:
     (found,) = check(m.finished(y), tolerance=1)
     expected = expected_act(act, a, x)
     exact = np.isfinite(expected) & (np.abs(expected) > 1e-30)
-    np.testing.assert_allclose(
-        found[0][exact], expected[exact], rtol=1.5e-6, atol=0
+    # 1 + erf(x) is rounded to a number near 1 before it cancels
+    slack = 3e-7 * np.abs(x) if act == f.Act.GELU else np.zeros_like(x)
+    np.testing.assert_array_less(
+        np.abs(found[0] - expected)[exact],
+        (1.5e-6 * np.abs(expected) + slack)[exact] + 1e-37,
     )
 
 

@@ -132,25 +132,28 @@ inline void write_row(const float* sums, const float* add, float* to,
   }
 }
 
-// One row, clamped, and zeros behind it: the pad, and, unless `exact`, as
-// many as fill a vector, where the next row or the border is written later.
-inline void write_padded_row(const float* sums, float* to, int64_t width,
-                             int64_t pad, float low, float high,
-                             bool exact) {
+// Rows, clamped, and zeros behind each: the pad, and as many as fill a
+// vector, where the next row or the border is written later. Of the last row
+// nothing behind the pad is written if it is `exact`.
+inline void write_padded_rows(const float* sums, int64_t pitch, const Map& y,
+                              float* to, int64_t rows, float low, float high,
+                              bool exact) {
   const Vec lows = broadcast(low), highs = broadcast(high);
-  int64_t c = 0;
-  for (; c + kLanes <= width; c += kLanes)
-    store(to + c, clamp(load(sums + c), lows, highs));
-  if (c < width) {
-    const Vec last = clamp(load(sums + c), lows, highs);
-    if (exact) {
-      memcpy(to + c, &last, size_t(width - c) * sizeof(float));
-    } else {
-      store(to + c, kIndex < int32_t(width - c) ? last : Vec{});
-      c += kLanes;
+  const int64_t whole = y.width / kLanes * kLanes, rest = y.width - whole;
+  const Ints inside = kIndex < int32_t(rest);
+  const int64_t filled = whole + (rest ? kLanes : 0);
+  for (int64_t r = 0; r < rows; ++r, sums += pitch, to += y.row) {
+    int64_t c = 0;
+    for (; c < whole; c += kLanes)
+      store(to + c, clamp(load(sums + c), lows, highs));
+    const Vec last = inside ? clamp(load(sums + c), lows, highs) : Vec{};
+    if (exact && r == rows - 1) {
+      memcpy(to + c, &last, size_t(rest) * sizeof(float));
+      return fill(to + y.width, y.pad, 0.f);
     }
+    if (rest) store(to + c, last);
+    for (c = filled; c < y.width + y.pad; ++c) to[c] = 0.f;
   }
-  if (c < width + pad) fill(to + width, pad, 0.f);
 }
 
 // Rows r0 to r1 of one channel, and the zeros around them. Unless the
@@ -167,7 +170,9 @@ inline void write_rows(float* sums, int64_t pitch, int64_t r0, int64_t r1,
       for (int64_t c = 0; c < y.width; ++c) sum[c] += from[c];
     }
     add = nullptr;
-    apply(t.act, sums, sums, (r1 - r0 - 1) * pitch + y.width);
+    // sums have room for whole vectors
+    const int64_t used = (r1 - r0 - 1) * pitch + y.width;
+    apply(t.act, sums, sums, round_up(used, kLanes));
   }
   if (y.row == y.width && pitch == y.width && !y.pad &&
       (!add || t.add.row == y.width)) {
@@ -176,12 +181,10 @@ inline void write_rows(float* sums, int64_t pitch, int64_t r0, int64_t r1,
               (r1 - r0) * y.width, t.low, t.high, true, false);
     return;
   }
-  if (y.pad && !t.exact && t.clamps && !add) {
-    for (int64_t r = r0; r < r1; ++r, sums += pitch)
-      write_padded_row(sums, to + r * y.row, y.width, y.pad, t.low, t.high,
-                       r == r1 - 1 && r1 < y.height);
-    write_border(y, to, r0, r1);
-    return;
+  if (y.pad && !t.exact && !add) {
+    write_padded_rows(sums, pitch, y, to + r0 * y.row, r1 - r0, t.low, t.high,
+                      r1 < y.height);
+    return write_border(y, to, r0, r1);
   }
   for (int64_t r = r0; r < r1; ++r, sums += pitch) {
     float* row = to + r * y.row;

@@ -52,15 +52,22 @@ def parse_args(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument('model', help='file of tools/export/bundle.py')
     parser.add_argument('pictures', nargs='+', help='image files')
     parser.add_argument(
-        '--top', type=int, default=5, help='number of classes to print (5)'
+        '--top', type=_count, default=5, help='number of classes to print (5)'
     )
     parser.add_argument(
-        '--threads', type=int, default=1, help='threads per image (1)'
+        '--threads', type=_count, default=1, help='threads per image (1)'
     )
     parser.add_argument(
         '--json', action='store_true', help='one JSON object per line'
     )
     return parser.parse_args(arguments)
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f'{number} must be at least 1')
+    return number
 
 
 def _classify(classifier: Classifier, args: argparse.Namespace) -> None:

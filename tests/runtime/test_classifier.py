@@ -341,3 +341,12 @@ def test_a_file_with_a_wrong_normalisation(name, numbers):
         pytest.raises(RuntimeFileError, match=f'has {name}='),
     ):
         Classifier(model)
+
+
+@pytest.mark.parametrize('option', ['--top', '--threads'])
+@pytest.mark.parametrize('value', ['0', '-1', 'x', '1.5'])
+def test_what_is_no_count_is_refused(option, value, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(['model.fgc', 'cat.jpg', f'{option}={value}'])
+    assert stopped.value.code == 2
+    assert f'argument {option}: ' in capsys.readouterr().err

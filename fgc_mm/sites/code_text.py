@@ -1,13 +1,29 @@
 """The code of a class or function as text, without file names."""
 
+import dis
 import sys
 import sysconfig
-from collections.abc import Iterator
-from functools import cache
-from types import CodeType, FunctionType, ModuleType
+from collections.abc import Iterator, Mapping
+from functools import cache, cached_property
+from types import (
+    CodeType,
+    FunctionType,
+    GetSetDescriptorType,
+    MemberDescriptorType,
+    ModuleType,
+)
 from typing import Any
 
-PLAIN = (type(None), bool, int, float, str, bytes, tuple)
+import numpy as np
+from torch import Tensor
+
+DATA = (
+    type(None), bool, int, float, complex, str, bytes,
+    Tensor, np.ndarray, np.generic,
+)  # fmt: skip
+SLOTS = (GetSetDescriptorType, MemberDescriptorType)
+# Packages whose classes' attributes are not described.
+LIBRARIES = ('torch', 'builtins', 'mmengine', 'mmcv')
 
 
 def code_text(value: type | FunctionType) -> tuple[str, list[Any]]:
@@ -17,9 +33,10 @@ def code_text(value: type | FunctionType) -> tuple[str, list[Any]]:
         value: A class or function.
 
     Returns:
-        The code as text. For code in an installed package, the name and the
-        package's version are included; for other code (the user's own), the
-        list has the functions, classes and constants that it refers to.
+        The code as text, with the package's version if it is installed. The
+        list has the class attributes and the global data that the code
+        reads; for code that is not installed (the user's own) also the
+        functions, classes and objects that it reads.
     """
     others: list[Any] = []
     texts = [qualified(value), _version(value)]
@@ -28,10 +45,12 @@ def code_text(value: type | FunctionType) -> tuple[str, list[Any]]:
         others += function.__defaults__ or ()
         others += (function.__kwdefaults__ or {}).values()
         others += _closure_values(function)
+        others += _referenced(function)
         if not _installed(function):
-            others += _referenced(function)
+            others += vars(function).items()
     if isinstance(value, type):
         others += [b for b in value.__bases__ if not _installed(b)]
+        others += _class_attributes(value)
         texts += map(qualified, value.__bases__)
     return ' '.join(texts), others
 
@@ -47,23 +66,57 @@ def _functions(value: type | FunctionType) -> Iterator[FunctionType]:
         yield value
         return
     for kind in value.__mro__:
-        if kind.__module__.partition('.')[0] in ('torch', 'builtins'):
+        if _package(kind) in ('torch', 'builtins'):
             continue
-        for member in vars(kind).values():
-            member = getattr(member, '__func__', member)
-            member = getattr(member, 'fget', member)
+        for member in map(_unwrapped, vars(kind).values()):
             if isinstance(member, FunctionType):
                 yield member
 
 
+def _unwrapped(member: Any) -> Any:
+    """The function of a method, property or wrapped function."""
+    if isinstance(member, property):
+        return member.fget
+    if isinstance(member, cached_property):
+        return member.func
+    return getattr(member, '__wrapped__', member)
+
+
+def _class_attributes(value: type) -> Iterator[tuple[str, Any]]:
+    """Attributes of a class and its bases that are no methods."""
+    for kind in value.__mro__:
+        if _package(kind) in LIBRARIES:
+            continue
+        for name, member in vars(kind).items():
+            code = isinstance(_unwrapped(member), (FunctionType, *SLOTS))
+            if not code and not _is_special(name):
+                yield name, member
+
+
+def _is_special(name: str) -> bool:
+    """Whether Python sets an attribute itself, e.g. to a file's path."""
+    dunder = name.startswith('__') and name.endswith('__')
+    return dunder or name == '_abc_impl'
+
+
+def _package(value: type) -> str:
+    return value.__module__.partition('.')[0]
+
+
 def _code(code: CodeType) -> str:
     """Bytecode, names and constants, without file and line numbers."""
-    constants = [
-        _code(c) if isinstance(c, CodeType) else repr(c)
-        for c in code.co_consts
-    ]
     names = code.co_names, code.co_varnames, code.co_freevars
-    return f'{code.co_code.hex()} {names} {constants}'
+    return f'{code.co_code.hex()} {names} {_constant(code.co_consts)}'
+
+
+def _constant(value: Any) -> str:
+    if isinstance(value, CodeType):
+        return _code(value)
+    if isinstance(value, tuple):
+        return f'{[*map(_constant, value)]}'
+    if isinstance(value, frozenset):  # its order differs between processes
+        return f'{sorted(map(_constant, value))}'
+    return repr(value)
 
 
 def _closure_values(function: FunctionType) -> Iterator[Any]:
@@ -83,20 +136,35 @@ def _is_class_cell(function: FunctionType, content: Any) -> bool:
     return isinstance(content, type) and content.__qualname__ == owner
 
 
-def _referenced(function: FunctionType) -> Iterator[Any]:
-    """Functions, classes and constants that a function refers to by name."""
-    names = set(_names(function.__code__))
-    namespaces = [function.__globals__]
-    namespaces += [
-        vars(value)
-        for name in sorted(names & set(function.__globals__))
-        if isinstance(value := function.__globals__[name], ModuleType)
-        and not _installed_module(value.__name__)
-    ]
-    for values in namespaces:
-        for name in sorted(names & set(values)):
-            if isinstance(values[name], (type, FunctionType, *PLAIN)):
-                yield values[name]
+def _referenced(function: FunctionType) -> Iterator[tuple[str, Any]]:
+    """Names and values of the globals that a function reads.
+
+    Also those that it reads as attributes of modules that are not installed.
+    In an installed package only data.
+    """
+    names = {*_names(function.__code__)}
+    spaces = [function.__globals__]
+    installed = _installed(function)
+    for space in spaces:
+        read = names & space.keys()
+        if space is function.__globals__ and read and not installed:
+            read &= _global_names(function.__code__)
+        for name in sorted(read):
+            value = space[name]
+            if isinstance(value, ModuleType):
+                own = not installed and not _installed_module(value.__name__)
+                if own and not any(vars(value) is s for s in spaces):
+                    spaces.append(vars(value))
+            elif not _is_special(name) and (not installed or _is_data(value)):
+                yield name, value
+
+
+def _is_data(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        value = [*value, *value.values()]
+    if isinstance(value, (tuple, list, set, frozenset)):
+        return all(map(_is_data, value))
+    return isinstance(value, DATA)
 
 
 def _names(code: CodeType) -> Iterator[str]:
@@ -104,6 +172,18 @@ def _names(code: CodeType) -> Iterator[str]:
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from _names(constant)
+
+
+@cache
+def _global_names(code: CodeType) -> frozenset[str]:
+    """Of all names those that are not names of attributes."""
+    loaded = {
+        instruction.argval
+        for instruction in dis.get_instructions(code)
+        if instruction.opname in ('LOAD_GLOBAL', 'LOAD_NAME')
+    }
+    inner = [c for c in code.co_consts if isinstance(c, CodeType)]
+    return frozenset(loaded.union(*map(_global_names, inner)))
 
 
 def _installed(value: type | FunctionType) -> bool:

@@ -3,9 +3,9 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
-from functools import cache, partial
+from functools import _lru_cache_wrapper, cache, partial
 from pathlib import Path
-from types import BuiltinFunctionType, FunctionType, MethodType
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from fgc_mm.sites.layout import mixes_channels
 
 PLAIN = (
     type(None), bool, int, float, complex, str, bytes,
-    torch.dtype, torch.device, torch.Size, Enum, BuiltinFunctionType,
+    torch.dtype, torch.device, torch.Size,
 )  # fmt: skip
 # Attributes that a search does not use: training mode, initialisation,
 # state-dict hooks.
@@ -26,6 +26,14 @@ IGNORED = (
     '_buffers', '_modules', '_non_persistent_buffers_set', '_state_dict',
     '_load_state_dict', '_backward', '_full_backward', '_is_full_backward',
 )  # fmt: skip
+# What determines the result of a call.
+CALLED = {
+    MethodType: ('__func__', '__self__'),
+    BuiltinFunctionType: ('__name__', '__self__'),
+    partial: ('func', 'args', 'keywords'),
+    _lru_cache_wrapper: ('__wrapped__',),
+}
+REGISTRY = 'mmengine.registry.registry.Registry'
 RANDOM = ('running_mean', 'running_var', 'num_batches_tracked')
 
 
@@ -34,18 +42,20 @@ def network_fingerprint(
 ) -> str | None:
     """A hash of the network, its code and the search options.
 
-    It covers the modules with their attributes and shapes, the code of their
-    classes and of the functions that it calls, and the code of the search.
-    It does not depend on trained weights, since the search does not either.
+    It covers the modules with their attributes and shapes, the code and
+    attributes of their classes, the functions and global values that the
+    code names, and the code of the search. It does not depend on trained
+    weights, since the search does not either. Environment variables and files
+    that the code reads are not covered.
 
     Args:
         backbone: The network.
         options: Of the search.
 
     Returns:
-        64 hexadecimal digits; ``None`` for a network with an attribute that
-        cannot be described (an object of an unknown class); such a network
-        has to be searched every time.
+        64 hexadecimal digits; ``None`` for a network that uses an object which
+        cannot be described (one that cannot be pickled); such a network has
+        to be searched every time.
     """
     digest = hashlib.sha256()
     try:
@@ -69,6 +79,8 @@ class _Description:
         self._backbone = backbone
         self._names = {m: name for name, m in backbone.named_modules()}
         self._seen: set[Any] = set()
+        # number of every object, and the object, so that its id stays its own
+        self._objects: dict[int, tuple[int, Any]] = {}
 
     def parts(self) -> Iterator[str]:
         """One text per module, attribute and tensor."""
@@ -96,26 +108,48 @@ class _Description:
             return f'module {self._names[value]}'
         if isinstance(value, Tensor):
             return _numbers(value)
+        if isinstance(value, Enum):  # its repr may contain an address
+            return self._text((type(value), value.name))
+        if isinstance(value, PLAIN):
+            return repr(value)
+        return self._contents(value)
+
+    def _contents(self, value: Any) -> str:
+        """Describe a container, or something that is called."""
         if isinstance(value, Mapping):
             pairs = [part for pair in value.items() for part in pair]
             return _combined('mapping', map(self._text, pairs))
-        if isinstance(value, (tuple, list)) and not isinstance(value, PLAIN):
-            return _combined('list', map(self._text, value))
-        if isinstance(value, (set, frozenset)):
-            return _combined('set', sorted(map(self._text, value)))
-        if isinstance(value, PLAIN):
-            return repr(value)
-        return self._called(value)
-
-    def _called(self, value: Any) -> str:
-        """Describe a class, a function, or a function with arguments."""
+        if isinstance(value, (tuple, list, set, frozenset)):
+            texts = map(self._text, value)
+            ordered = isinstance(value, (tuple, list))
+            return _combined('list', texts if ordered else sorted(texts))
         if isinstance(value, (type, FunctionType)):
             return self._code(value)
-        if isinstance(value, MethodType):
-            return self._text((value.__func__, value.__self__))
-        if isinstance(value, partial):
-            return self._text((value.func, value.args, value.keywords))
-        raise _NotDescribable
+        if isinstance(value, BuiltinFunctionType):
+            owner = value.__self__
+            if isinstance(owner, (type, ModuleType, type(None))):
+                return f'{value.__module__}.{value.__qualname__}'
+        for kind, names in CALLED.items():
+            if isinstance(value, kind):
+                return self._text([getattr(value, name) for name in names])
+        return self._object(value)
+
+    def _object(self, value: Any) -> str:
+        """Describe an object by its class and what pickle would store."""
+        if id(value) in self._objects:
+            return f'object {self._objects[id(value)][0]}'
+        self._objects[id(value)] = len(self._objects), value
+        if (kind := qualified(type(value))) == REGISTRY:
+            return f'{kind} {value.scope} {value.name}'  # not its classes
+        try:
+            stored = value.__reduce_ex__(4)
+        except Exception:  # whatever the object's class raises
+            raise _NotDescribable from None
+        if isinstance(stored, str):
+            return f'{kind} {stored}'
+        function, arguments, *state = stored
+        state[1:] = [[*items] for items in state[1:3] if items is not None]
+        return self._text((function, arguments, state))
 
     def _code(self, value: type | FunctionType) -> str:
         """Describe a class or function and what it refers to, once."""
@@ -153,7 +187,7 @@ def _shape(value: Tensor | None) -> str:
 
 
 def _numbers(value: Tensor) -> str:
-    if value.is_meta:
+    if value.is_meta or value.layout != torch.strided or value.is_quantized:
         raise _NotDescribable
     flat = value.detach().cpu().contiguous().view(-1)
     content = hashlib.sha256(flat.view(torch.uint8).numpy().tobytes())

@@ -1,8 +1,10 @@
 """Search results are cached."""
 
+import operator
 import threading
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from mmengine.runner.checkpoint import get_state_dict, weights_to_cpu
@@ -154,8 +156,96 @@ def test_trained_weights_and_modes_do_not_change_it():
     assert network_fingerprint(net.eval(), {}) == before
 
 
+class Options:
+    """An object that forward reads."""
+
+    def __init__(self):
+        self.value = False
+        self.own = self
+
+
+FLAGS, TABLE, OPTIONS = [False], {'mode': 'plain'}, Options()
+ARRAY, TENSOR = np.zeros(2), torch.zeros(2)
+
+
+class Configured(Net):
+    """Reads global data and class attributes."""
+
+    reverse = False
+    between_them = partial(scaled, factor=2)
+
+    def forward(self, x):
+        x = self.a(x)
+        if FLAGS[0] or TABLE['mode'] == 'flip' or self.reverse:
+            x = x.flip(1)
+        if OPTIONS.value or ARRAY[0]:
+            x = x.flip(1)
+        return self.b(x + TENSOR[0] * x.flip(1))
+
+
+@pytest.mark.parametrize(
+    ('change', 'owner', 'name', 'value'),
+    [
+        (setattr, Configured, 'reverse', True),
+        (setattr, Configured, 'between_them', partial(scaled, factor=3)),
+        (setattr, OPTIONS, 'value', True),
+        (operator.setitem, FLAGS, 0, True),
+        (operator.setitem, TABLE, 'mode', 'flip'),
+        (operator.setitem, ARRAY, 0, 1),
+        (operator.setitem, TENSOR, 0, 1),
+    ],
+)
+def test_global_data_and_class_attributes_change_it(
+    change, owner, name, value
+):
+    get = getattr if change is setattr else operator.getitem
+    before, old = network_fingerprint(Configured(), {}), get(owner, name)
+    old = old.clone() if isinstance(old, torch.Tensor) else old
+    change(owner, name, value)
+    changed = network_fingerprint(Configured(), {})
+    change(owner, name, old)
+    assert None not in (before, changed) and before != changed
+    assert network_fingerprint(Configured(), {}) == before
+
+
+MODULE = """
+import enum, functools, logging, torch
+from torch import nn
+from mmengine.registry import MODELS
+NAMES = {ORDER}
+class Kind(enum.Enum): ONE = object()
+class Options:
+    def __init__(self): self.names, self.kind = NAMES, Kind.ONE
+OPTIONS, ACT, LOG = Options(), torch.relu, logging.getLogger('x')
+@functools.lru_cache
+def scaled(x): return x * 2
+class Net(nn.Module):
+    own = NAMES
+    def __init__(self): super().__init__(); self.a = nn.Conv2d(3, 4, 1)
+    def forward(self, x):
+        LOG.debug(MODELS)
+        return ACT(self.a(x)) if OPTIONS in {ORDER} else scaled(x)
+"""
+
+
+def test_addresses_and_the_order_of_sets_do_not_change_it():
+    def fingerprint(order):
+        module = dict(__name__='their_module')
+        exec(MODULE.replace('ORDER', order), module)
+        kept.append(module)  # so that the next one has other addresses
+        return network_fingerprint(module['Net'](), {})
+
+    kept = []
+    assert list({0, 8}) != list({8, 0})
+    assert fingerprint('0, 8') == fingerprint('8, 0') is not None
+    assert fingerprint('0, 8') != fingerprint('0, 9')
+
+
 class Secret:
-    """An object of an unknown class."""
+    """An object that cannot be described."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
 
     def __call__(self, x):
         return x.relu()

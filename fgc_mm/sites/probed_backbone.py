@@ -2,14 +2,13 @@
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.nn.utils.parametrize import is_parametrized
 
 from fgc_mm.errors import FGCError
 from fgc_mm.sites.eval_mode import eval_mode
@@ -163,15 +162,31 @@ def _missing_module(error: Exception) -> str | None:
 
 
 def output_shape(layer: nn.Module, x: Tensor) -> torch.Size:
-    """The shape of a layer's output, computed on the meta device."""
-    if is_parametrized(layer):  # its weight is computed by other modules
-        return type(layer).forward(layer, x).shape
+    """The shape of a layer's output, computed on the meta device.
+
+    A layer whose forward needs values or other modules (e.g. to compute its
+    weight) is run.
+    """
+    if not layer._modules:
+        with suppress(Exception):  # whatever the layer's code raises
+            return type(layer).forward(_on_meta(layer), x.to('meta')).shape
+    return run_layer(layer, x).shape
+
+
+def run_layer(layer: nn.Module, x: Tensor) -> Tensor:
+    """The output of a layer whose ``forward`` has been replaced."""
+    return type(layer).forward(layer, x)
+
+
+def _on_meta(layer: nn.Module) -> nn.Module:
+    """A copy with its parameters and buffers on the meta device."""
     meta_copy = copy.copy(layer)
-    meta_copy.__dict__['_parameters'] = {
-        name: None if value is None else value.to('meta')
-        for name, value in layer._parameters.items()
-    }
-    return type(layer).forward(meta_copy, x.to('meta')).shape
+    for group in ('_parameters', '_buffers'):
+        meta_copy.__dict__[group] = {
+            name: None if value is None else value.to('meta')
+            for name, value in getattr(layer, group).items()
+        }
+    return meta_copy
 
 
 def tensors(outputs: Any) -> list[Tensor]:

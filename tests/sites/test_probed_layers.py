@@ -1,0 +1,33 @@
+"""Layers and functions that need care when a network is probed."""
+
+import pytest
+import torch
+from mmcv.cnn.bricks import ConvAWS2d
+from torch import nn
+
+from fgc_mm.sites import find_sites
+
+
+class MaskedConv(nn.Conv2d):
+    """Multiplies its weight by a buffer."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.register_buffer('kept', torch.ones_like(self.weight))
+
+    def forward(self, x):
+        return self._conv_forward(x, self.weight * self.kept, self.bias)
+
+
+class ClippedConv(nn.Conv2d):
+    """Uses the value of its weight."""
+
+    def forward(self, x):
+        largest = self.weight.abs().max().item()
+        return self._conv_forward(x, self.weight / largest, self.bias)
+
+
+@pytest.mark.parametrize('conv', [ConvAWS2d, MaskedConv, ClippedConv])
+def test_a_conv_may_compute_its_weight(conv):
+    net = nn.Sequential(conv(3, 4, 3), nn.ReLU(), conv(4, 2, 3))
+    assert [site.name for site in find_sites(net)] == ['0']

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.jit import ScriptModule
 from torch.nn.parameter import is_lazy
 
 from fgc_mm.errors import FGCError
@@ -46,7 +47,7 @@ class ProbedBackbone:
     evaluation mode, and all parameters outside these layers (norms, layer
     scales, depthwise convs) are random and of order 1, so that e.g. a norm
     initialised to zero does not block a signal. Everything is restored
-    afterwards.
+    afterwards. Modules compiled by ``torch.jit`` run as they are.
 
     Args:
         backbone: The network.
@@ -68,7 +69,8 @@ class ProbedBackbone:
             stack.enter_context(eval_mode(self.backbone))
             stack.enter_context(_random_parameters(self.backbone))
             for name, module in self.backbone.named_modules():
-                self._install_hooks(stack, name, module)
+                if not isinstance(module, ScriptModule):
+                    self._install_hooks(stack, name, module)
             self._stack = stack.pop_all()
         return self
 
@@ -220,6 +222,12 @@ def _replace_forward(
 
 def _check_parameters(backbone: nn.Module) -> None:
     kind = type(backbone).__name__
+    # torch.compile stores the network that it has compiled as _orig_mod
+    if isinstance(backbone, ScriptModule) or hasattr(backbone, '_orig_mod'):
+        raise FGCError(
+            f'{kind} is a compiled network, but gates are attached to layers '
+            'that run in Python; give the network before it is compiled.'
+        )
     parameters = list(backbone.parameters())
     if not parameters:
         raise FGCError(

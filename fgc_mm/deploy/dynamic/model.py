@@ -381,7 +381,8 @@ class DynamicImageClassifier(GatedImageClassifier):
         )
         self._source = [source]  # in a list: not registered as a submodule
         for module in self.modules():  # programs depend on all weights
-            if module is not backbone:
+            compiled = isinstance(module, torch.jit.ScriptModule)
+            if module is not backbone and not compiled:
                 module._register_load_state_dict_pre_hook(
                     backbone._clear_programs
                 )

@@ -5,22 +5,49 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fgc_mm.sites.probed_backbone import output_shape
+from fgc_mm.errors import FGCError
+from fgc_mm.sites.probed_backbone import (
+    ProbedBackbone,
+    output_shape,
+    run_layer,
+)
 
 
-class BatchSizes:
-    """A visitor that records the batch sizes of conv and linear layers.
+def batch_sizes(probed: ProbedBackbone, images: Tensor) -> dict[str, set[int]]:
+    """Batch sizes of the inputs and outputs of every conv and linear layer.
 
-    Attributes:
-        sizes: Batch sizes of the inputs and outputs of every such layer.
+    The layers' outputs are zeros, which takes little time; where the network
+    fails on these, they are computed.
+
+    Args:
+        probed: The network.
+        images: (N, C, H, W).
+
+    Raises:
+        FGCError: The network fails on such images.
     """
+    try:
+        visitor = _BatchSizes(computed=False)
+        probed.run(images, visitor)
+    except FGCError:
+        visitor = _BatchSizes(computed=True)
+        probed.run(images, visitor)
+    return visitor.sizes
 
-    def __init__(self) -> None:
+
+class _BatchSizes:
+    """A visitor that records the batch sizes of conv and linear layers."""
+
+    def __init__(self, computed: bool) -> None:
+        self._computed = computed
         self.sizes: dict[str, set[int]] = {}
 
     def layer_output(self, name: str, layer: nn.Module, x: Tensor) -> Tensor:
-        """Zeros of the right shape."""
-        output = x.new_zeros(output_shape(layer, x))
+        """The output, or zeros of its shape."""
+        if self._computed:
+            output = run_layer(layer, x)
+        else:
+            output = x.new_zeros(output_shape(layer, x))
         self.sizes.setdefault(name, set()).update((len(x), len(output)))
         return output
 

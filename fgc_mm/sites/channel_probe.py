@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -21,7 +22,12 @@ from fgc_mm.sites.observation import (
     differ,
     flat_maps,
 )
-from fgc_mm.sites.probed_backbone import ProbedBackbone, output_shape, tensors
+from fgc_mm.sites.probed_backbone import (
+    ProbedBackbone,
+    output_shape,
+    run_layer,
+    tensors,
+)
 from fgc_mm.sites.watch_products import watch_products
 
 IMAGE = ''  # name of the image among the sources
@@ -56,6 +62,8 @@ class ChannelProbe:
         probed: The network.
         images: (1, C, H, W).
         modules: Also observe the outputs of all modules.
+        computed: Start from the images and the layers' own outputs for them,
+            for a network that fails on the values described above.
 
     Attributes:
         sources: Channels of every source, in the order of the forward pass.
@@ -68,9 +76,14 @@ class ChannelProbe:
     """
 
     def __init__(
-        self, probed: ProbedBackbone, images: Tensor, modules: bool = False
+        self,
+        probed: ProbedBackbone,
+        images: Tensor,
+        modules: bool = False,
+        computed: bool = False,
     ) -> None:
         self._probed = probed
+        self._computed = computed
         self._images = torch.cat([images, images])
         self._widths = _widths(probed.backbone) if modules else (set(), set())
         self._generator = torch.Generator().manual_seed(0)
@@ -183,7 +196,8 @@ class ChannelProbe:
         """
         found: list[int] = []
         with watch_products(lambda product: found.append(product.macs)):
-            self._probed.run(self._images, _Zeros(self.shapes))
+            images = self._baseline[IMAGE].clone()
+            self._probed.run(images, _Baseline(self._baseline))
         return sum(found)
 
     def _run(self) -> dict[ProbePoint, Tensor]:
@@ -204,7 +218,8 @@ class ChannelProbe:
             for parent in _parents(name or IMAGE)
         }
         try:
-            images = self._source_output(IMAGE, self._images.shape)
+            first = self._images
+            images = self._source_output(IMAGE, first.shape, first.clone)
             for number, output in enumerate(self._probed.run(images, self)):
                 end = ProbePoint('end', str(number))
                 self._observe(end, torch.atleast_2d(output))
@@ -218,7 +233,8 @@ class ChannelProbe:
         self._observe(ProbePoint('input', name), channels_second(layer, x))
         if name not in self.shapes:
             self.shapes[name] = output_shape(layer, x)
-        return self._source_output(name, self.shapes[name])
+        compute = partial(run_layer, layer, x)
+        return self._source_output(name, self.shapes[name], compute)
 
     def runs_once(self, name: str) -> bool:
         """Whether a module runs once per pass, so it can be held fixed."""
@@ -288,9 +304,15 @@ class ChannelProbe:
             raise _StopPass
         self._flags[point] |= flags
 
-    def _source_output(self, name: str, shape: torch.Size) -> Tensor:
+    def _source_output(
+        self, name: str, shape: torch.Size, compute: Callable[[], Tensor]
+    ) -> Tensor:
         if name not in self._baseline:
-            self._baseline[name] = self._random(shape, factor=-10)
+            self._baseline[name] = (
+                compute().contiguous()
+                if self._computed
+                else self._random(shape, factor=-10)
+            )
             self._changes[name] = self._random(shape, factor=200)
         output = self._baseline[name]
         if name in self._change:
@@ -398,14 +420,14 @@ def _widths(backbone: nn.Module) -> tuple[set[int], set[int]]:
     return second, last
 
 
-class _Zeros:
-    """A visitor that returns zeros, so that no MACs are counted for them."""
+class _Baseline:
+    """A visitor that returns stored outputs, so no MACs are counted."""
 
-    def __init__(self, shapes: Mapping[str, torch.Size]) -> None:
-        self._shapes = shapes
+    def __init__(self, outputs: Mapping[str, Tensor]) -> None:
+        self._outputs = outputs
 
     def layer_output(self, name: str, layer: nn.Module, x: Tensor) -> Tensor:
-        return x.new_zeros(self._shapes[name])
+        return self._outputs[name].clone()
 
     def run_module(
         self, name: str, run: Callable[[], Any], inputs: Any

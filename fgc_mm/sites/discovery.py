@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
-from fgc_mm.sites.batch_sizes import BatchSizes
+from fgc_mm.sites.batch_sizes import batch_sizes
 from fgc_mm.sites.channel_probe import ChannelProbe
 from fgc_mm.sites.every_conv import SiteKinds
 from fgc_mm.sites.found_sites import FoundSites
@@ -168,20 +168,22 @@ def _bounded_search(
 def _search(
     probed: ProbedBackbone, images: Tensor, kinds: SiteKinds
 ) -> list[GateSite]:
-    probe = ChannelProbe(probed, images, modules=kinds.residual)
+    try:
+        probe = ChannelProbe(probed, images, modules=kinds.residual)
+    except FGCError:  # the network runs, but not on the probe's values
+        probe = ChannelProbe(probed, images, kinds.residual, computed=True)
     per_image = _per_image(probed, images)
     return SiteSearch(probed.backbone, probe, per_image, kinds).sites()
 
 
 def _per_image(probed: ProbedBackbone, images: Tensor) -> set[str]:
     """Layers with batch size N for N images, at two image sizes."""
-    double = torch.cat([images, images])
-    larger = images.repeat(2, 1, 2, 2)
-    batch_sizes = BatchSizes()
-    probed.run(double, batch_sizes)
+    sizes = batch_sizes(probed, torch.cat([images, images]))
     with suppress(FGCError):  # the backbone may accept one size only
-        probed.run(larger, batch_sizes)
-    return {name for name, sizes in batch_sizes.sizes.items() if sizes == {2}}
+        larger = batch_sizes(probed, images.repeat(2, 1, 2, 2))
+        for name, found in larger.items():
+            sizes.setdefault(name, set()).update(found)
+    return {name for name, found in sizes.items() if found == {2}}
 
 
 def _no_site(backbone: nn.Module) -> str:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
-from fgc_mm.sites.batch_sizes import BatchSizes
+from fgc_mm.sites.batch_sizes import batch_sizes
 from fgc_mm.sites.probed_backbone import ProbedBackbone
 
 Size = tuple[int, int]
@@ -100,7 +100,7 @@ def _run_on_random_image(
     like = next(probed.backbone.parameters())
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(1, *shape, generator=generator).to(like)
-    probed.run(image, BatchSizes())
+    batch_sizes(probed, image)
     return image
 
 

@@ -52,3 +52,47 @@ def test_a_compiled_network_is_refused(compiled):
     net = nn.Sequential(conv(3, 4), nn.ReLU(), conv(4, 2))
     with pytest.raises(FGCError, match='give the network before it is comp'):
         find_sites(compiled(net))
+
+
+class Chain(nn.Module):
+    """Three convs; a function of the second one's output in between."""
+
+    def __init__(self, between):
+        super().__init__()
+        self.a, self.b, self.c = conv(3, 6), conv(6, 6), conv(6, 4)
+        self.d = conv(4, 2)
+        self.between = between
+
+    def forward(self, x):
+        x = self.between(self.b(self.a(x).relu()).relu())
+        return self.d(self.c(x).relu())
+
+
+def by_largest(x):
+    return x / x[x > 0].max()  # an error if nothing is positive
+
+
+def whitened(x):
+    rows = x.flatten(2)
+    rows = rows - rows.mean(2, keepdim=True)
+    covariance = rows @ rows.mT
+    ridge = 1e-3 * covariance.diagonal(dim1=1, dim2=2).mean(1)
+    # an error if all values are zero
+    factor = torch.linalg.cholesky(
+        covariance + ridge[:, None, None] * torch.eye(len(covariance[0]))
+    )
+    return torch.linalg.solve_triangular(factor, rows, upper=False).view_as(x)
+
+
+@pytest.mark.parametrize('residual', [False, True])
+@pytest.mark.parametrize('between', [by_largest, whitened])
+def test_a_function_that_fails_on_the_probe_ends_no_search(between, residual):
+    torch.manual_seed(0)
+    net = Chain(between)
+    found = find_sites(net, dict(type='auto', residual=residual))
+    assert [site.name for site in found] == ['a', 'c']
+
+
+def test_a_network_that_fails_on_images_is_refused():
+    with pytest.raises(FGCError, match=r'3x512x512 \(Boolean value of Tensor'):
+        find_sites(Chain(lambda x: x * bool(x)))

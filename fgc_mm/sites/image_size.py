@@ -16,7 +16,7 @@ _expected: ContextVar[Size | None] = ContextVar('expected', default=None)
 
 # Sites do not depend on the image size, and most backbones accept any size; a
 # search on a small image takes a tenth of the time.
-SMALL, USUAL = (64, 96), (224, 256, 384, 512)
+SMALL, USUAL = (64, 96), (32, 28, 224, 256, 384, 512)
 LEAST = 32  # smaller sizes in a module are those of feature maps
 # Attributes in which modules of mmpretrain, timm and others store the size.
 NAMES = ('img_size', 'image_size', 'input_size', 'init_input_size')
@@ -46,7 +46,8 @@ def small_images(
 
     Raises:
         FGCError: The backbone accepts none of them; the message is that for
-            the stored or expected size, otherwise that for the last size.
+            the stored or expected size, otherwise that for the last size, and
+            for the number of channels with which the backbone runs longer.
     """
     with ProbedBackbone(backbone) as probed:
         return accepted_images(probed, size)
@@ -61,14 +62,17 @@ def accepted_images(
     named = [*named_sizes(probed.backbone), *filter(None, [_expected.get()])]
     given = _pair(size)
     sizes = [*small, *named, *usual] if given is None else [given]
-    errors: dict[Size, FGCError] = {}
+    errors: dict[Size, tuple[int, FGCError]] = {}
     for pair in dict.fromkeys(sizes):
         for channels in dict.fromkeys((_first_channels(probed.backbone), 3)):
+            before = probed.work.done
             try:
                 return _run_on_random_image(probed, (channels, *pair))
             except FGCError as error:
-                errors[pair] = error
-    raise errors[named[0] if named and given is None else sizes[-1]]
+                done = probed.work.done - before
+                if pair not in errors or done > errors[pair][0]:
+                    errors[pair] = done, error
+    raise errors[named[0] if named and given is None else sizes[-1]][1]
 
 
 def named_sizes(backbone: nn.Module) -> Iterator[Size]:

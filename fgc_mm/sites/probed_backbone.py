@@ -58,7 +58,7 @@ class ProbedBackbone:
         self, backbone: nn.Module, work: WorkLimit | None = None
     ) -> None:
         self.backbone = backbone
-        self._work = work or WorkLimit()
+        self.work = work or WorkLimit()
         self._stack = ExitStack()
         self._visitor: Visitor
         self._running: list[str] = []
@@ -116,7 +116,7 @@ class ProbedBackbone:
 
         def after_forward(_: nn.Module, __: Any, output: Any) -> Any:
             self._running.pop()
-            self._work.add(output)
+            self.work.add(output)
             if mixes_channels(module) or not isinstance(output, Tensor):
                 return None
             return self._visitor.after_module(name, module, output)

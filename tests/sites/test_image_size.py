@@ -80,6 +80,25 @@ def test_the_error_is_about_the_stored_size():
         find_sites(Picky(), dict(type='auto', image_size=80))
 
 
+class Grey(nn.Module):
+    """Takes grey images of one size."""
+
+    def __init__(self, size=32):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(1, 4, 1), nn.Conv2d(4, 2, 1)
+        self.c = nn.Linear(2 * size * size, 3)
+
+    def forward(self, x):
+        return self.c(self.b(self.a(x).relu()).relu().flatten(1))
+
+
+def test_the_number_of_channels_is_that_of_the_first_conv():
+    for size in (28, 32):
+        assert small_images(Grey(size)).shape == (1, 1, size, size)
+    with pytest.raises(FGCError, match='on an image of size 1x512x512 in c'):
+        find_sites(Grey(33))
+
+
 def test_sizes_of_feature_maps_are_not_image_sizes():
     net = embedded(img_size=7, input_size=(14, 14))
     assert list(named_sizes(net)) == []

@@ -7,8 +7,23 @@ from typing import Any
 
 from mmengine.config import Config
 
-# transforms that set both sides, and their argument with the size
-SIZED = {'Resize': 'scale', 'CenterCrop': 'crop_size'}
+# Transforms that set the size, and their argument with it: a number, or a
+# pair of the given order. Those that set the shorter side are assumed to get
+# square images.
+WIDTH_FIRST = {
+    'Resize': 'scale',
+    'CenterCrop': 'crop_size',
+    'Pad': 'size',
+}
+HEIGHT_FIRST = {
+    'ResizeEdge': 'scale',
+    'RandomCrop': 'crop_size',
+    'RandomResizedCrop': 'scale',
+    'torchvision/Resize': 'size',
+    'torchvision/CenterCrop': 'size',
+    'torchvision/RandomCrop': 'size',
+    'torchvision/RandomResizedCrop': 'size',
+}
 
 
 def config_image_size(cfg: Config) -> tuple[int, int] | None:
@@ -20,12 +35,12 @@ def config_image_size(cfg: Config) -> tuple[int, int] | None:
     for name in ('test_dataloader', 'val_dataloader'):
         steps = pipeline_of((cfg.get(name) or {}).get('dataset') or {})
         if steps:
-            return _last_size(steps)
+            return pipeline_size(steps)
     return None
 
 
 def pipeline_of(dataset: Mapping[str, Any]) -> Sequence[Any]:
-    """The pipeline of a data set, or of the data set that it wraps.
+    """The pipeline of a data set, or of the first one that it wraps.
 
     Args:
         dataset: Its config.
@@ -35,23 +50,36 @@ def pipeline_of(dataset: Mapping[str, Any]) -> Sequence[Any]:
         steps = part.get('pipeline')
         if isinstance(steps, Sequence):
             return steps
-        part = part.get('dataset')
+        wrapped = part.get('datasets')
+        part = wrapped[0] if wrapped else part.get('dataset')
     return ()
 
 
-def _last_size(steps: Sequence[Any]) -> tuple[int, int] | None:
+def pipeline_size(steps: Sequence[Any]) -> tuple[int, int] | None:
+    """(H, W) after a pipeline; ``None`` if it sets no size.
+
+    Args:
+        steps: Configs of the transforms.
+    """
     size = None
     for step in steps:
         kind = str(step.get('type', '')) if isinstance(step, dict) else ''
-        if kind.rpartition('.')[2] in SIZED:
-            size = _pair(step.get(SIZED[kind.rpartition('.')[2]]))
+        kind = kind.rpartition('.')[2]
+        if kind == 'Pad' and step.get('size') is None:
+            continue
+        if kind in WIDTH_FIRST:
+            pair = _pair(step.get(WIDTH_FIRST[kind]))
+            size = pair and pair[::-1]
+        elif kind in HEIGHT_FIRST:
+            size = _pair(step.get(HEIGHT_FIRST[kind]))
     return size
 
 
 def _pair(size: Any) -> tuple[int, int] | None:
+    if isinstance(size, Sequence) and len(size) == 1:
+        size = size[0]  # torchvision: the shorter side
     if isinstance(size, int):
         return size, size
     if not isinstance(size, Sequence) or len(size) != 2:
         return None
-    width, height = size
-    return height, width
+    return size[0], size[1]

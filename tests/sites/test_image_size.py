@@ -116,7 +116,14 @@ RESIZE = dict(type='Resize', scale=(128, 96))
         ([RESIZE, dict(type='CenterCrop', crop_size=80)], (80, 80)),
         ([RESIZE, dict(type='CenterCrop', crop_size=(80, 60))], (60, 80)),
         ([dict(type='mmpretrain.Resize', scale=64)], (64, 64)),
-        ([dict(type='ResizeEdge', scale=256)], None),
+        ([dict(type='ResizeEdge', scale=256)], (256, 256)),
+        ([dict(type='torchvision/Resize', size=64)], (64, 64)),
+        ([dict(type='torchvision/Resize', size=[64])], (64, 64)),
+        ([dict(type='torchvision/CenterCrop', size=(64, 48))], (64, 48)),
+        ([dict(type='RandomCrop', crop_size=(64, 48))], (64, 48)),
+        ([RESIZE, dict(type='Pad', size=(160, 144))], (144, 160)),
+        ([RESIZE, dict(type='Pad', size_divisor=32)], (96, 128)),
+        ([dict(type='Resize', scale_factor=2.0)], None),
         ([dict(type='PackInputs')], None),
         (None, None),
     ],
@@ -125,6 +132,12 @@ def test_the_size_of_a_config_is_its_test_pipelines(steps, size):
     loader = dict(dataset=dict(type='X', pipeline=steps))
     assert config_image_size(Config(dict(test_dataloader=loader))) == size
     assert config_image_size(Config(dict(val_dataloader=loader))) == size
+
+
+def test_the_size_of_concatenated_data_is_that_of_the_first():
+    part = dict(type='X', pipeline=[RESIZE])
+    loader = dict(dataset=dict(type='ConcatDataset', datasets=[part, part]))
+    assert config_image_size(Config(dict(test_dataloader=loader))) == (96, 128)
 
 
 def test_a_config_without_data_has_no_size():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 from mmengine.config import Config
 from rich.console import Console
@@ -14,7 +13,7 @@ from fgc_mm.cli.arguments import read_config
 from fgc_mm.cli.upstream_errors import upstream_sentence
 from fgc_mm.deploy.loading import build_model
 from fgc_mm.engine.config_options import ConfigOptions
-from fgc_mm.engine.image_size import pipeline_of
+from fgc_mm.engine.image_size import pipeline_of, pipeline_size
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.macs import MACsTable, expected_macs
 from fgc_mm.models import build_macs_table
@@ -59,10 +58,9 @@ def image_size(cfg: Config, shape: list[int] | None) -> tuple[int, int]:
             )
         return shape[0], shape[-1]
     dataset = cfg.get('train_dataloader', {}).get('dataset', {})
-    sizes = [_size(step) for step in pipeline_of(dataset)]
-    for size in filter(None, reversed(sizes)):  # the last one counts
-        height, width = (size, size) if isinstance(size, int) else size
-        return height, width
+    size = pipeline_size(pipeline_of(dataset))
+    if size is not None:
+        return size
     raise FGCError(
         'the training pipeline of this config has no crop or Resize that '
         'sets the size of the images; give --shape HEIGHT WIDTH.'
@@ -110,16 +108,6 @@ def count(
         f'{"x".join(map(str, shapes[0]))} ({failures[0].splitlines()[-1]}); '
         'give the height and width that it accepts with --shape.'
     )
-
-
-def _size(step: dict) -> Any:
-    """The image size, (H, W), after a step of a pipeline."""
-    if step['type'] == 'Resize':
-        scale = step.get('scale')  # (width, height)
-        return scale if isinstance(scale, int) else scale and scale[::-1]
-    if step['type'] == 'RandomResizedCrop':
-        return step.get('scale')
-    return step.get('crop_size')
 
 
 def totals(macs: MACsTable, keep_ratios: list[float]) -> Table:

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from traceback import walk_tb
 from typing import Any, Protocol
 
 import torch
@@ -147,6 +148,12 @@ class ProbedBackbone:
                 'another backbone.'
             )
         where = ''.join(f' in {name}' for name in self._running[-1:] if name)
+        if operator := _compiled_operator(error):
+            return (
+                f'{type(self.backbone).__name__} calls torch.{operator}'
+                f'{where}, which torch compiles, so the network cannot be '
+                'probed for sites; write it with torch.where or in Python.'
+            )
         text = str(error).strip() or type(error).__name__
         return (
             f'{type(self.backbone).__name__} fails on an image of size '
@@ -161,6 +168,15 @@ def _missing_module(error: Exception) -> str | None:
     if not isinstance(error, KeyError) or not error.args:
         return None
     return getattr(error.args[0], 'path', error.args[0])
+
+
+def _compiled_operator(error: Exception) -> str | None:
+    """The operator of control flow (torch.cond, ...) that raised an error."""
+    for frame, _ in walk_tb(error.__traceback__):
+        module = frame.f_globals.get('__name__', '')
+        if module.startswith('torch._higher_order_ops.'):
+            return frame.f_code.co_name
+    return None
 
 
 def output_shape(layer: nn.Module, x: Tensor) -> torch.Size:

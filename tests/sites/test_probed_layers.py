@@ -96,3 +96,13 @@ def test_a_function_that_fails_on_the_probe_ends_no_search(between, residual):
 def test_a_network_that_fails_on_images_is_refused():
     with pytest.raises(FGCError, match=r'3x512x512 \(Boolean value of Tensor'):
         find_sites(Chain(lambda x: x * bool(x)))
+
+
+def test_compiled_control_flow_is_refused():
+    def between(x):
+        return torch.cond(x.any(), lambda y: y * 3, lambda y: y * 2, (x,))
+
+    rule = 'Chain calls torch.cond, which torch compiles, .* torch.where'
+    for _ in range(2):  # the second time torch raises another error
+        with pytest.raises(FGCError, match=rule):
+            find_sites(Chain(between))

@@ -188,7 +188,7 @@ class GatedImageClassifier(GateLossesMixin, ImageClassifier):
         return self.neck(feats) if self.with_neck else feats
 
     def _remove_unread_gates(self) -> None:
-        """Remove gates that neither neck nor head depends on."""
+        """Remove gates to which neck and head give no gradient."""
         gated = self.backbone
         find = gated.backbone.get_submodule
         unread = unread_layers(
@@ -200,8 +200,10 @@ class GatedImageClassifier(GateLossesMixin, ImageClassifier):
         if unread:
             gated.remove_gates(unread)
             print_log(
-                f'No gate at {", ".join(unread)}: neither neck nor head uses '
-                'an output of the backbone that depends on it.',
+                f'No gate at {", ".join(unread)}: it would not learn, since '
+                'neither neck nor head uses an output of the backbone that '
+                'depends on it, or since the gradient to it is cut (detach, '
+                'a comparison, rounding).',
                 logger='current',
             )
 

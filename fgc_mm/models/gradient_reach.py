@@ -1,12 +1,15 @@
 """Which parts of a network a loss depends on in the backward pass."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from threading import Lock
 from typing import Any
 
 import torch
 from mmengine.logging import print_log
 from mmpretrain.models.classifiers import ImageClassifier
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointFunction
 
 from fgc_mm.models.gated_backbone import as_outputs
 from fgc_mm.sites.eval_mode import eval_mode
@@ -14,6 +17,7 @@ from fgc_mm.sites.probed_backbone import tensors
 
 # Our own autograd functions, none of which hides a graph.
 OWN_FUNCTIONS = 'fgc_mm.functional'
+_LOCK = Lock()  # torch's checkpointing is global to the process
 
 
 class NeckAndHead(nn.Module):
@@ -49,7 +53,7 @@ def unread_layers(
     layers: Mapping[str, nn.Module],
     image_shape: tuple[int, ...],
 ) -> list[str]:
-    """Layers of a backbone on which the neck and head do not depend.
+    """Layers of a backbone to which neck and head give no gradient.
 
     Args:
         backbone: The plain network.
@@ -92,12 +96,28 @@ def _run(
     with (
         eval_mode(backbone),
         eval_mode(neck_and_head),
+        _without_checkpointing(),
         torch.random.fork_rng(),
         torch.enable_grad(),
     ):
         # a copy: later operations may be in place
         outputs = as_outputs(backbone(image.clone()))
         return tensors(neck_and_head(outputs))
+
+
+@contextmanager
+def _without_checkpointing() -> Iterator[None]:
+    """Run checkpointed parts as others: a reentrant one hides its graph."""
+
+    def apply(run: Callable, _: bool, *inputs: Any) -> Any:
+        return run(*inputs)
+
+    with _LOCK:
+        CheckpointFunction.apply = apply  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            del CheckpointFunction.apply  # the inherited method again
 
 
 def warn_unreached(

@@ -88,14 +88,32 @@ def batch():
     return torch.randn(4, 3, 16, 16), samples
 
 
-@pytest.mark.parametrize('network', [Fused, Aside])
+class Checkpointed(Fused):
+    """Its branch that is not read is recomputed in the backward pass."""
+
+    def forward(self, x):
+        x = self.mid(self.stem(x).relu()).relu()
+        fine = checkpoint(self.fine, x, use_reentrant=True)
+        return fine, self.coarse(x)
+
+
+class Compared(Fused):
+    """The output has no gradient to one of its branches."""
+
+    def forward(self, x):
+        fine, coarse = super().forward(x)
+        return (coarse + (fine.mean(1, keepdim=True) > 0),)
+
+
+@pytest.mark.parametrize('network', [Fused, Aside, Checkpointed, Compared])
 def test_a_site_that_the_head_never_reads_is_left_out(network, log):
     model = classifier(network())
     assert names(model) == ['stem', 'mid', 'coarse.0']
     assert list(model.backbone.gates) == ['stem', 'mid', 'coarse-0']
     logged = messages(log, 'No gate at')
+    assert 'or since the gradient to it is cut' in logged[0]
     assert len(logged) == 1 and logged[0].startswith(
-        'No gate at fine.0: neither'
+        'No gate at fine.0: it would not learn, since neither neck'
     )
     fine = model.backbone.backbone.fine
     # it reads another site, whose mask stays

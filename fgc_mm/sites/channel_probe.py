@@ -31,6 +31,9 @@ from fgc_mm.sites.probed_backbone import (
 from fgc_mm.sites.watch_products import watch_products
 
 IMAGE = ''  # name of the image among the sources
+# Factors of the values in the first pass and of a change, for both images.
+SMALL = (1, -10), (1, 200)
+LARGE = (100, 10_000), (100, 10_000)
 
 
 class ProbePoint(NamedTuple):
@@ -64,6 +67,7 @@ class ChannelProbe:
         modules: Also observe the outputs of all modules.
         computed: Start from the images and the layers' own outputs for them,
             for a network that fails on the values described above.
+        large: All values and changes are positive and large instead.
 
     Attributes:
         sources: Channels of every source, in the order of the forward pass.
@@ -81,8 +85,10 @@ class ChannelProbe:
         images: Tensor,
         modules: bool = False,
         computed: bool = False,
+        large: bool = False,
     ) -> None:
         self._probed = probed
+        self._factors = LARGE if large else SMALL
         self._computed = computed
         self._images = torch.cat([images, images])
         self._widths = _widths(probed.backbone) if modules else (set(), set())
@@ -285,7 +291,7 @@ class ChannelProbe:
             self._outputs[name] = output.clone()
             self._output_counts[name] += 1
         if name == self._perturbed:
-            return output + self._random(output.shape, factor=200)
+            return output + self._random(output.shape, self._factors[1])
         return self._outputs[name].clone() if name == self._fixed else None
 
     def _observe(self, point: ProbePoint, x: Tensor) -> None:
@@ -311,9 +317,9 @@ class ChannelProbe:
             self._baseline[name] = (
                 compute().contiguous()
                 if self._computed
-                else self._random(shape, factor=-10)
+                else self._random(shape, self._factors[0])
             )
-            self._changes[name] = self._random(shape, factor=200)
+            self._changes[name] = self._random(shape, self._factors[1])
         output = self._baseline[name]
         if name in self._change:
             # in place, and so with the strides of the baseline
@@ -327,10 +333,14 @@ class ChannelProbe:
         # never the stored tensor itself: later operations may be in place
         return output * 0 if name == self._zeroed else output.clone()
 
-    def _random(self, shape: torch.Size, factor: float) -> Tensor:
-        """Small values; those of the second image times ``factor``."""
+    def _random(
+        self, shape: torch.Size, factors: tuple[float, float]
+    ) -> Tensor:
+        """Values of about 0.03 times the factor of their image."""
         values = torch.rand(shape, generator=self._generator) * 0.03 + 0.02
-        values[(len(values) + 1) // 2 :] *= factor
+        half = (len(values) + 1) // 2
+        values[:half] *= factors[0]
+        values[half:] *= factors[1]
         return values.to(self._images)
 
     def _channels_second(self, name: str, x: Tensor) -> Tensor:

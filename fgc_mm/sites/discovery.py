@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from fgc_mm.sites.channel_probe import ChannelProbe
 from fgc_mm.sites.every_conv import SiteKinds
 from fgc_mm.sites.found_sites import FoundSites
 from fgc_mm.sites.image_size import accepted_images
+from fgc_mm.sites.large_values import unmixed_at_large_values
 from fgc_mm.sites.network_fingerprint import network_fingerprint
 from fgc_mm.sites.patterns import match_names
 from fgc_mm.sites.probed_backbone import ProbedBackbone
@@ -173,7 +175,8 @@ def _search(
     except FGCError:  # the network runs, but not on the probe's values
         probe = ChannelProbe(probed, images, kinds.residual, computed=True)
     per_image = _per_image(probed, images)
-    return SiteSearch(probed.backbone, probe, per_image, kinds).sites()
+    check = partial(unmixed_at_large_values, probed, images)
+    return SiteSearch(probed.backbone, probe, per_image, kinds, check).sites()
 
 
 def _per_image(probed: ProbedBackbone, images: Tensor) -> set[str]:

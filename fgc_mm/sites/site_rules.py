@@ -1,7 +1,7 @@
 """Decides which layers can be gated (sites), from the channel flow."""
 
 from collections import Counter
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -32,6 +32,8 @@ class SiteSearch:
         per_image: Names of the layers whose batch size equals the number of
             images.
         kinds: Kinds of sites to search for.
+        check: Returns those of the found sites that hold for other values,
+            too (:mod:`fgc_mm.sites.large_values`).
     """
 
     def __init__(
@@ -40,7 +42,9 @@ class SiteSearch:
         probe: ChannelProbe,
         per_image: set[str],
         kinds: SiteKinds,
+        check: Callable[[list[GateSite]], list[GateSite]],
     ) -> None:
+        self._check = check
         self._backbone = backbone
         self._probe = probe
         self._kinds = kinds
@@ -62,7 +66,7 @@ class SiteSearch:
 
     def sites(self) -> list[GateSite]:
         """All sites, in the order of the backbone's modules."""
-        found = list(self._find_all())
+        found = self._check(list(self._find_all()))
         if self._kinds.every_conv:
             found = [part for site in found for part in self._split(site)]
         return sorted(found, key=lambda site: self._order[site.name])

@@ -106,3 +106,35 @@ def test_compiled_control_flow_is_refused():
     for _ in range(2):  # the second time torch raises another error
         with pytest.raises(FGCError, match=rule):
             find_sites(Chain(between))
+
+
+def clipped(x):
+    return x * (5 / x.norm(dim=1, keepdim=True)).clamp(max=1)
+
+
+class Residual(nn.Module):
+    """A branch at whose end the channels are clipped together."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = conv(3, 6), conv(6, 6), conv(6, 4)
+        self.relu, self.end = nn.ReLU(), Clip()
+
+    def forward(self, x):
+        x = self.a(x)
+        return self.c((x + self.end(self.relu(self.b(x)))).relu())
+
+
+class Clip(nn.Module):
+    """Scales channels whose norm is large."""
+
+    def forward(self, x):
+        return clipped(x)
+
+
+def test_channels_that_mix_where_they_are_large_are_no_site():
+    found = find_sites(Chain(clipped))
+    assert [site.name for site in found] == ['a', 'c']
+    found = find_sites(Residual(), dict(type='auto', residual=True))
+    ends = {site.name: site.branch_end for site in found}
+    assert ends.get('b') != 'end'

@@ -71,7 +71,7 @@ def test_the_same_search_is_the_same_work(monkeypatch):
     class Counted(ProbedBackbone):
         def __exit__(self, *error):
             super().__exit__(*error)
-            counts.append(self._work.done)
+            counts.append(self.work.done)
 
     monkeypatch.setattr('fgc_mm.sites.discovery.ProbedBackbone', Counted)
     for _ in range(2):

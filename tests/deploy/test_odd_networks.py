@@ -1,5 +1,6 @@
 """Networks and gates that a program must get right, or leave alone."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -130,6 +131,38 @@ def test_odd_networks(name, backend, images):
     model = model_of(ODD[name])
     dynamic = to_dynamic(model, images[:1], backend=backend)
     assert_same(model, dynamic, images)
+
+
+def times(number_of):
+    return lambda _, x: x * (1 + number_of(x))
+
+
+# numbers in Python that depend on values
+VALUES = {
+    'allclose': times(lambda x: torch.allclose(x, x.clamp(-4, 4))),
+    'equal': times(lambda x: torch.equal(x, x.clamp(-4, 4))),
+    'item': times(lambda x: int(x.max() > 4)),
+    'bincount': times(
+        lambda x: torch.bincount((x > 4).flatten().long()).numel()
+    ),
+    'repeat_interleave': times(
+        lambda x: torch.repeat_interleave((x > 4).flatten().long()).numel()
+    ),
+    'masked_select': times(lambda x: x.masked_select(x > 4).numel()),
+    'a boolean index': times(lambda x: len(x[x > 4])),
+    'unique': times(lambda x: (x > 4).unique().numel()),
+    'sparse': times(lambda x: (x * (x > 4)).to_sparse().values().numel()),
+    'dlpack': times(lambda x: int(np.from_dlpack(x.detach()).max() > 4)),
+}
+
+
+@pytest.mark.parametrize('name', VALUES)
+def test_code_that_depends_on_values_is_no_program(name, images):
+    model = model_of(VALUES[name])
+    dynamic = to_dynamic(model, images[:1], backend='torch')
+    assert dynamic.plan.executor == 'modules'
+    assert 'values of images' in dynamic.plan.executor_why
+    assert_same(model, dynamic, torch.cat([images, 9 * images]))
 
 
 class Smallest(nn.Module):

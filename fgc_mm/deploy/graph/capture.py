@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functionalize
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map_only
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only
 
 from fgc_mm.deploy.copying import copy_network
 from fgc_mm.deploy.graph.composed import ALL_CONVERTERS
@@ -30,16 +30,20 @@ from fgc_mm.sites.call import GatedCall
 from fgc_mm.sites.layout import channels_last
 
 aten = torch.ops.aten
-# operations that make a network's code depend on the values of an image
-READ_VALUES = (aten._local_scalar_dense.default, aten.equal.default)
-PYTHON_READS = ('numpy', 'tolist', '__array__', 'data_ptr', 'untyped_storage')
-# operations whose output shape depends on values
+PYTHON_READS = (
+    'numpy',
+    'tolist',
+    '__array__',
+    '__dlpack__',
+    'data_ptr',
+    'untyped_storage',
+)
+# operations whose output shape depends on values, which torch does not tag
 VALUE_DEPENDENT_SHAPES = (
-    aten.nonzero.default,
-    aten.masked_select.default,
-    aten._unique2.default,
-    aten.unique_dim.default,
-    aten.unique_consecutive.default,
+    aten._unique.default,
+    aten._to_sparse.default,
+    aten._to_sparse.sparse_dim,
+    aten._pack_padded_sequence.default,
 )
 # operations whose results depend on shapes only
 LIKE = (
@@ -181,7 +185,7 @@ class _CaptureMode(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        flat = torch.utils._pytree.tree_leaves((args, kwargs))
+        flat = tree_leaves((args, kwargs))
         known = any(
             isinstance(x, Tensor) and id(x) in self._node_of for x in flat
         )
@@ -192,11 +196,7 @@ class _CaptureMode(TorchDispatchMode):
     def _record(
         self, func: Any, args: tuple, kwargs: dict, result: Any
     ) -> None:
-        if (
-            func in READ_VALUES
-            or func in VALUE_DEPENDENT_SHAPES
-            or _is_boolean_index(func, args)
-        ):
+        if _reads_values(func, args, result):
             raise CannotCapture('its code depends on the values of images')
         if func._schema.is_mutable:  # others were functionalized
             raise CannotCapture(f'{func} changes a tensor in place')
@@ -350,11 +350,17 @@ class _CaptureMode(TorchDispatchMode):
             self._modules.pop()
 
 
-def _is_boolean_index(func: Any, args: tuple) -> bool:
-    """Whether it is indexing with a boolean mask."""
-    if func is not aten.index.Tensor:
-        return False
-    return any(x is not None and x.dtype == torch.bool for x in args[1])
+def _reads_values(func: Any, args: tuple, result: Any) -> bool:
+    """Whether values of tensors reach Python, as a number or as a shape."""
+    if func is aten.index.Tensor:  # tagged, since a mask may be an index
+        masks = (torch.bool, torch.uint8)
+        return any(x is not None and x.dtype in masks for x in args[1])
+    return (
+        torch.Tag.dynamic_output_shape in func.tags
+        or torch.Tag.data_dependent_output in func.tags
+        or func in VALUE_DEPENDENT_SHAPES
+        or not any(isinstance(x, Tensor) for x in tree_leaves(result))
+    )
 
 
 class _RefuseValueReads(TorchFunctionMode):

@@ -165,6 +165,15 @@ def test_code_that_depends_on_values_is_no_program(name, images):
     assert_same(model, dynamic, torch.cat([images, 9 * images]))
 
 
+def test_code_that_depends_on_strides_is_no_program(images):
+    """A program would keep the strides of the first image."""
+    model = model_of(lambda _, x: x.as_strided(x.shape, x.stride()))
+    dynamic = to_dynamic(model, images[:1], backend='torch')
+    assert 'strides' in dynamic.plan.executor_why
+    for layout in (torch.contiguous_format, torch.channels_last):
+        assert_same(model, dynamic, images.to(memory_format=layout))
+
+
 class Smallest(nn.Module):
     """Opens those of the smallest logits, or every other of an order."""
 

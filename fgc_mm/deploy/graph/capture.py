@@ -45,6 +45,12 @@ VALUE_DEPENDENT_SHAPES = (
     aten._to_sparse.sparse_dim,
     aten._pack_padded_sequence.default,
 )
+# operations whose results depend on the strides of a tensor in memory
+READ_STRIDES = (
+    aten.as_strided.default,
+    aten.as_strided_copy.default,
+    aten.as_strided_scatter.default,
+)
 # operations whose results depend on shapes only
 LIKE = (
     aten.zeros_like.default,
@@ -198,6 +204,10 @@ class _CaptureMode(TorchDispatchMode):
     ) -> None:
         if _reads_values(func, args, result):
             raise CannotCapture('its code depends on the values of images')
+        if func in READ_STRIDES:
+            raise CannotCapture(
+                f'{func} depends on strides, which differ between images'
+            )
         if func._schema.is_mutable:  # others were functionalized
             raise CannotCapture(f'{func} changes a tensor in place')
         if func is DECISION:

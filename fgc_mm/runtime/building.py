@@ -102,7 +102,7 @@ def compile_library(library: Path) -> None:
     try:
         part = aside / library.name
         objects = _compile_all(aside)
-        run([*compiler(), *linking(objects), '-o', str(part)])
+        run([*compiler(), *linking(objects)], part)
         store_library(part, library)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -133,10 +133,12 @@ def _compile_all(folder: Path) -> list[Path]:
     commands, objects = [], []
     for name, source, options in compilations(SOURCES):
         objects.append(folder / name)
-        files = [str(SOURCES / source), '-o', str(objects[-1])]
-        commands.append([*cxx, *options, *files])
+        commands.append([*cxx, *options, str(SOURCES / source)])
     with ThreadPoolExecutor(min(MAX_COMPILERS, _cores())) as pool:
-        tasks = [pool.submit(run, command) for command in commands]
+        tasks = [
+            pool.submit(run, command, output)
+            for command, output in zip(commands, objects)
+        ]
         try:
             for task in tasks:
                 task.result()

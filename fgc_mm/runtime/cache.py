@@ -18,7 +18,7 @@ def cache_folders() -> list[Path]:
     """
     named = os.environ.get('FGC_MM_CACHE')
     if named:
-        return [Path(named)]
+        return [Path(named).expanduser()]
     folders = []
     with contextlib.suppress(RuntimeError):  # no HOME and no passwd entry
         folders.append(Path.home() / '.cache' / 'fgc_mm')

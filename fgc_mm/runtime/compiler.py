@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fgc_mm.runtime.errors import LibraryError
@@ -31,18 +32,26 @@ def compiler() -> list[str]:
         ) from error
 
 
-def run(command: Sequence[str]) -> None:
+def run(command: Sequence[str], output: Path) -> None:
     """Run the compiler.
 
+    Args:
+        command: Without the file that it writes.
+        output: That file.
+
     Raises:
-        LibraryError: It cannot be run, fails, is killed, or takes longer
-            than 15 minutes.
+        LibraryError: It cannot be run, fails, is killed, takes longer than
+            15 minutes, or does not write the file.
     """
     import subprocess  # slow to import, and rarely needed
 
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=COMPILE_SECONDS
+            [*command, '-o', str(output)],
+            capture_output=True,
+            encoding='utf-8',
+            errors='replace',  # messages may have another encoding
+            timeout=COMPILE_SECONDS,
         )
     except subprocess.TimeoutExpired as error:
         raise LibraryError(
@@ -56,6 +65,11 @@ def run(command: Sequence[str]) -> None:
         ) from error
     if done.returncode:
         raise LibraryError(_failure(done))
+    if not output.exists():
+        raise LibraryError(
+            f'{command[0]} ended without an error but did not write '
+            f'{output.name}, so it is no compiler; {REMEDY}.'
+        )
 
 
 def _failure(done: subprocess.CompletedProcess) -> str:

@@ -91,6 +91,8 @@ def test_a_failing_compiler_is_one_sentence(fresh, cxx):
             'memory',
         ),
         ('exit 3', 'exit code 3', 'install g'),
+        ('exit 0', 'did not write', 'install g'),
+        (r"printf 'error: \344 boom\n' >&2; exit 1", 'boom', 'install g'),
     ],
 )
 def test_the_remedy_fits_the_failure(cxx, body, message, remedy):
@@ -176,6 +178,14 @@ def test_without_a_home_the_cache_is_a_temporary_folder(
     folder.rename(tmp_path / 'fgc_mm-54321')
     with pytest.raises(LibraryError, match='another user'):
         building.cached_library()
+
+
+def test_the_cache_may_be_in_the_home(cxx, monkeypatch, tmp_path):
+    """A ~ that no shell has replaced, as in a settings file."""
+    cxx(WRITES)
+    monkeypatch.setenv('HOME', str(tmp_path))
+    monkeypatch.setenv('FGC_MM_CACHE', '~/cache')
+    assert tmp_path / 'cache' in building.cached_library().parents
 
 
 def test_a_home_that_cannot_be_written_is_passed_over(

@@ -165,6 +165,35 @@ def test_code_that_depends_on_values_is_no_program(name, images):
     assert_same(model, dynamic, torch.cat([images, 9 * images]))
 
 
+# an image of the batch changes another one, but only some images do
+MIXED = {
+    'a maximum': lambda _, x: torch.where(x.max() > 4, 3 * x, x),
+    'a maximum that is exceeded': lambda _, x: torch.where(
+        x.max() > 0.1, 3 * x, x
+    ),
+    'a minimum': lambda _, x: torch.where(x.min() < -4, 3 * x, x),
+    'a count': lambda _, x: x * (1 + (x > 4).count_nonzero().clamp(max=1)),
+    'the image before': lambda _, x: torch.where(x.roll(1, 0) > 4, 3 * x, x),
+    'all images before': lambda _, x: torch.where(
+        x.cummax(0)[0] > 4, 3 * x, x
+    ),
+}
+
+
+@pytest.mark.parametrize('name', MIXED)
+def test_images_that_depend_on_each_other_are_no_program(name, images):
+    dynamic = to_dynamic(model_of(MIXED[name]), images[:1], backend='torch')
+    assert dynamic.plan.executor == 'modules'
+    assert 'depend on each other' in dynamic.plan.executor_why
+
+
+def test_a_new_tensor_depends_on_no_image(images):
+    model = model_of(lambda _, x: x + x.new_empty(6, 1, 1).fill_(2))
+    dynamic = to_dynamic(model, images[:1], backend='torch')
+    assert dynamic.plan.executor == 'program', dynamic.plan.executor_why
+    assert_same(model, dynamic, images)
+
+
 def test_code_that_depends_on_strides_is_no_program(images):
     """A program would keep the strides of the first image."""
     model = model_of(lambda _, x: x.as_strided(x.shape, x.stride()))

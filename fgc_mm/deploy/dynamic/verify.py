@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fgc_mm.deploy.comparing import (
     TOLERANCE,
@@ -23,6 +23,7 @@ from fgc_mm.deploy.dynamic.constant_masks import (
     last_only,
 )
 from fgc_mm.deploy.dynamic.programs import ExecutableProgram
+from fgc_mm.deploy.graph.batch import mixes_images
 from fgc_mm.deploy.graph.interpreter import interpret
 from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedBackbone, GatedImageClassifier
@@ -60,15 +61,28 @@ class Reference:
 
     def _batch_problem(self) -> str:
         """Whether an image of a batch changes another image's outputs."""
-        two = torch.cat([self._images[0], 1.5 * self._images[0] + 0.1])
-        both, records = _run_model(self._masked, two)
-        alone, own = _run_model(self._masked, two[:1])
-        differ = difference(alone, [x[:1] for x in both])
-        if differ and not differs_by_rounding(
-            own, records_of_image(records, 0)
+        model, image = self._masked, self._images[0]
+        gated = _backbone_of(model)
+        if self._outputs_depend_on_batch() or mixes_images(
+            gated, image, () if gated is model else _modules_after(model)
         ):
             return 'images of a batch depend on each other'
         return ''
+
+    def _outputs_depend_on_batch(self) -> bool:
+        """Whether outputs differ between a batch and its images alone."""
+        image = self._images[0]
+        # small values beside large ones of both signs
+        batch = torch.cat([-5 * image, image, 5 * image + 0.1])
+        outputs, records = _run_model(self._masked, batch)
+        for number, one in enumerate(batch.split(1)):
+            alone, own = _run_model(self._masked, one)
+            together = [x[number : number + 1] for x in outputs]
+            if difference(alone, together) and not differs_by_rounding(
+                own, records_of_image(records, number)
+            ):
+                return True
+        return False
 
     def verify(self, dynamic: Any, tolerance: float = TOLERANCE) -> None:
         """Refuse a model that differs.
@@ -134,6 +148,12 @@ class Reference:
 
 def _backbone_of(model: Masked) -> GatedBackbone:
     return model if isinstance(model, GatedBackbone) else model.backbone
+
+
+def _modules_after(model: Any) -> list[nn.Module]:
+    """The neck and the head of a classifier, as far as it has them."""
+    parts = (getattr(model, name, None) for name in ('neck', 'head'))
+    return [part for part in parts if part is not None]
 
 
 def _whole_program(dynamic: Any, image: Tensor) -> ExecutableProgram | None:

@@ -56,7 +56,9 @@ LIKE = (
     aten.zeros_like.default,
     aten.ones_like.default,
     aten.full_like.default,
+    aten.empty_like.default,
     aten.new_zeros.default,
+    aten.new_empty.default,
     aten.new_ones.default,
     aten.new_full.default,
 )

@@ -197,12 +197,12 @@ class Graph:
 
     def name_gates(self) -> None:
         """Name the nodes needed by a decision only after its site."""
-        trunk = _needed(self.outputs, stop=Op.DECISION)
+        trunk = needed_nodes(self.outputs, stop=Op.DECISION)
         for site in self.sites:
-            for node in _needed([site.decision, *site.records]):
+            for node in needed_nodes([site.decision, *site.records]):
                 if node not in trunk:
                     node.name = f'{GATE}{site.name}'
-            trunk |= _needed([site.decision, *site.records])
+            trunk |= needed_nodes([site.decision, *site.records])
 
     def users(self) -> dict[Node, list[Node]]:
         """The nodes that read each node, once per input."""
@@ -214,11 +214,11 @@ class Graph:
 
     def prune(self) -> None:
         """Remove unused nodes; mark those needed by records only."""
-        kept = _needed([*self.outputs, *(s.decision for s in self.sites)])
-        records = _needed(x for site in self.sites for x in site.records)
+        kept = needed_nodes([*self.outputs, *(s.decision for s in self.sites)])
+        records = needed_nodes(x for site in self.sites for x in site.records)
         lists = [x.reads for x in self.nodes] + [x.writes for x in self.nodes]
         for channels in lists:
-            kept |= _needed(decisions_of(channels))
+            kept |= needed_nodes(decisions_of(channels))
         for node in self.nodes:
             node.records_only = node not in kept
         image = self.nodes[0]
@@ -240,7 +240,7 @@ class Graph:
         return '\n'.join([*lines, f'return {outputs}'])
 
 
-def _needed(roots: Iterable[Node], stop: Op | None = None) -> set[Node]:
+def needed_nodes(roots: Iterable[Node], stop: Op | None = None) -> set[Node]:
     """These nodes and all nodes that they are computed from."""
     found: set[Node] = set()
     stack = list(roots)

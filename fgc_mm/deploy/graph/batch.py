@@ -1,0 +1,60 @@
+"""Whether a network mixes the images of a batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fgc_mm.deploy.graph.capture import CannotCapture, capture
+from fgc_mm.deploy.graph.ir import Graph, Node, needed_nodes
+
+
+def mixes_images(
+    backbone: nn.Module, image: Tensor, following: Sequence[nn.Module] = ()
+) -> bool:
+    """Whether a value of a network belongs to no single image of a batch.
+
+    Every value that is computed from the images has twice as many elements
+    for two images as for one. If one has not, such as the maximum of the
+    whole batch, it was computed from several images.
+
+    What this does not find: an operation that mixes the images but keeps
+    their number, such as a cumulative sum over the batch, and anything in a
+    network that runs other operations for two images than for one.
+
+    Args:
+        backbone: As of :func:`capture`; it is not changed.
+        image: (1, 3, H, W).
+        following: Modules applied to its output, one after the other.
+    """
+    try:
+        one, two = (
+            capture(backbone, images, following)[-1]
+            for images in (image, torch.cat([image, image]))
+        )
+    except CannotCapture:
+        return False
+    pairs = list(zip(one.nodes, two.nodes))
+    if len(one.nodes) != len(two.nodes) or any(a.op != b.op for a, b in pairs):
+        return False
+    relevant = _computed_from_images(one)
+    return any(
+        math.prod(b.shape) != 2 * math.prod(a.shape)
+        for a, b in pairs
+        if a in relevant
+    )
+
+
+def _computed_from_images(graph: Graph) -> set[Node]:
+    """Nodes that depend on the images, and that a result depends on."""
+    results = [*graph.outputs]
+    for site in graph.sites:
+        results += [site.decision, *site.records]
+    found = {graph.nodes[0]}
+    for node in graph.nodes:
+        if not found.isdisjoint(node.inputs):
+            found.add(node)
+    return found & needed_nodes(results)

@@ -7,12 +7,14 @@ from torch import nn
 
 from fgc_mm.deploy import PlainForward
 from fgc_mm.deploy.export.files import (
+    export_gathered_onnx,
     export_onnx,
     export_program,
     largest_difference,
     onnx_logits,
 )
 from fgc_mm.errors import FGCError
+from fgc_mm.functional.topk_mask import topk_mask
 from fgc_mm.gates import PartialGate
 from fgc_mm.models import GatedBackbone
 from fgc_mm.registry import MODELS
@@ -114,6 +116,65 @@ def test_gates_take_any_batch(gate):
     for count in (1, 5):
         maps = torch.randn(count, 4, 3, 3)
         torch.testing.assert_close(exported(maps).mask, gate(maps).mask)
+
+
+@pytest.fixture(scope='module')
+def fbs():
+    """A model whose gates sort."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(),
+        nn.Conv2d(8, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+    )  # fmt: skip
+    gate = dict(type='fgc_mm.FBSGate', density=0.5)
+    return Classifier(GatedBackbone(network, gate).eval())
+
+
+def test_gates_that_sort_in_onnx(fbs, pictures, tmp_path):
+    images = pictures(8)
+    export_onnx(fbs, images[:1], tmp_path / 'x.onnx')
+    run = onnx_logits(tmp_path / 'x.onnx')
+    batches = [images[:1], images[:3], images]
+    assert largest_difference(PlainForward(fbs), run, batches) < 1e-5
+    masks = [r.mask != 0 for r in fbs.backbone.forward_gated(images)[1]]
+    assert any(len(mask.unique(dim=0)) > 1 for mask in masks)
+
+
+def test_gates_that_sort_in_gathered_onnx(fbs, pictures, tmp_path):
+    images = pictures(8)
+    plan = export_gathered_onnx(fbs, images, tmp_path / 'x.onnx')
+    assert {*plan.values()} == {'both'}
+    run = onnx_logits(tmp_path / 'x.onnx')
+    batches = images.split(1)
+    assert largest_difference(PlainForward(fbs), run, batches) < 1e-5
+
+
+class Largest(nn.Module):
+    """The mask of the largest numbers of an image, of which many are equal."""
+
+    def forward(self, x):
+        return (topk_mask((3 * x).round().flatten(1), 0.3).float(),)
+
+
+def test_equals_in_onnx_are_taken_in_their_order(pictures, tmp_path):
+    model, images = Classifier(Largest()), pictures(8)
+    export_onnx(model, images[:1], tmp_path / 'x.onnx')
+    run = onnx_logits(tmp_path / 'x.onnx')
+    for batch in (images[:1], images):
+        assert torch.equal(run(batch), PlainForward(model)(batch))
+
+
+class Bessel(nn.Module):
+    """An operation that torch.onnx does not have."""
+
+    def forward(self, x):
+        return (torch.special.bessel_j0(x).mean((2, 3)),)
+
+
+def test_an_operation_that_onnx_lacks_is_one_sentence(pictures, tmp_path):
+    with pytest.raises(FGCError, match='bessel') as error:
+        export_onnx(Classifier(Bessel()), pictures(8)[:1], tmp_path / 'x.onnx')
+    assert str(error.value).isprintable()
 
 
 class FixesBatch(Joined):

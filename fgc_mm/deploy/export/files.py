@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from fgc_mm.errors import FGCError
 OPSET = 18
 LARGEST_BATCH = 4096
 TOLERANCE = 1e-4  # relative to the largest logit, or to 1 if that is larger
+STYLES = re.compile(r'\x1b\[[0-9;]*m')  # colours of a terminal
 ONNX_PACKAGES = ('onnx', 'onnxscript', 'onnxruntime')
 
 
@@ -123,6 +125,7 @@ def _write(
                 input_names=['images'],
                 output_names=['logits'],
                 opset_version=OPSET,
+                custom_translation_table=_translations(),
                 dynamo=True,
                 verbose=False,
             ),
@@ -137,24 +140,57 @@ def _write(
         part.unlink(missing_ok=True)
 
 
+def _translations() -> dict[Any, Callable]:
+    """ONNX of operations that torch.onnx does not translate."""
+    from onnxscript import opset18
+
+    op: Any = opset18
+
+    def stable_sort(
+        x: Any, *, stable: bool = True, dim: int = -1, descending: bool = False
+    ) -> Any:
+        del stable  # TopK takes the lower index first for ties
+        size = op.Gather(op.Shape(x), op.Constant(value_ints=[dim]))
+        return op.TopK(x, size, axis=dim, largest=int(descending))
+
+    return {torch.ops.aten.sort.stable: stable_sort}
+
+
 def _exported(model: nn.Module, export: Callable[[], Any]) -> Any:
     try:
         return export()
     except Exception as error:  # torch has dozens of types
-        first = str(error).strip().partition('\n')[0][:160]
         inner = getattr(getattr(model, 'backbone', model), 'backbone', model)
         name = type(inner).__name__
+        causes = _causes(error)
+        first = (
+            STYLES.sub('', str(causes[-1])).strip().partition('\n')[0][:160]
+        )
         if first.startswith('Constraints violated'):
             raise FGCError(
                 f'{name} cannot be exported for any number of images: its '
                 'forward code uses the batch size as a Python number, like '
                 'len(x); write x.shape[0] there.'
             ) from error
+        if any(type(cause).__name__ == 'ConversionError' for cause in causes):
+            raise FGCError(
+                f'{name} cannot be exported to ONNX ({first}): torch.onnx '
+                'does not have one of its operations; use another torch or '
+                'another operation, or torch.export.'
+            ) from error
         raise FGCError(
             f'{name} cannot be exported ({first}): its forward code needs '
             'values that are known at run time only; export another '
             'backbone, or change that line.'
         ) from error
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """An error and what caused it, the first cause last."""
+    causes = [error]
+    while causes[-1].__cause__ is not None:
+        causes.append(causes[-1].__cause__)
+    return causes
 
 
 def onnx_logits(

@@ -46,8 +46,9 @@ def set_keep_ratio(
         The firing rates on these images afterwards.
 
     Raises:
-        FGCError: An invalid keep ratio, fewer than 8 images, or a gate whose
-            mask is not the sign of a linear layer's output.
+        FGCError: An invalid keep ratio, fewer than 8 images, a model that
+            cannot be changed, or a gate whose mask is not the sign of a
+            linear layer's output.
     """
     if not 0 < keep_ratio < 1:
         raise FGCError(
@@ -60,6 +61,7 @@ def set_keep_ratio(
             'and 1; give at least 8, better some hundred.'
         )
     backbone = gated_backbone(model)
+    _check_changeable(backbone)
     generator = torch.Generator().manual_seed(0)
     if fresh:
         _set_norm_statistics(backbone, images, keep_ratio, generator)
@@ -77,6 +79,17 @@ def set_keep_ratio(
                 'train it instead.'
             )
     return firing
+
+
+def _check_changeable(network: nn.Module) -> None:
+    if torch.is_inference_mode_enabled():
+        return
+    for name, value in network.state_dict().items():
+        if value.is_inference():
+            raise FGCError(
+                f'{name} was created under torch.inference_mode, so it cannot '
+                'be changed; build and load the model outside of it.'
+            )
 
 
 def _set_norm_statistics(

@@ -294,6 +294,44 @@ def test_it_trains_on(classifier, pictures, tiny):
         assert value.grad is not None, name
 
 
+@pytest.mark.parametrize('decides', [True, False])
+@torch.no_grad()
+def test_a_model_of_double_precision(gated, pictures, decides):
+    network, cfg = gated(RESNET)
+    if not decides:  # and closed channels that stay, before a sum
+        cfg = dict(cfg, sites=RESIDUAL)
+        network = MODELS.build(cfg).eval()
+        for gate in network.gates.values():
+            gate.expand.bias.fill_(1000)
+            gate.expand.bias[0] = -1000
+    images = pictures(64, 2).double()
+    firing = firing_statistics(network.double(), [images])
+    done = compact(network, firing, cfg, images)
+    assert parameters(done.backbone) < parameters(network)
+    (feature,) = done.backbone(images)
+    assert feature.dtype == torch.float64
+    torch.testing.assert_close(feature, network(images)[0])
+
+
+def test_settings_with_a_module_are_refused(gated, pictures):
+    """The small network would be built by shrinking this module."""
+    network, cfg = gated(RESNET)
+    images = pictures(64, 2)
+    firing = firing_statistics(network, [images])
+    before = parameters(network)
+    with pytest.raises(FGCError, match=r'module \(ResNet\)'):
+        compact(network, firing, dict(cfg, backbone=network.backbone), images)
+    assert parameters(network) == before
+
+
+def test_half_precision_is_refused(gated, pictures):
+    network, cfg = gated(RESNET)
+    images = pictures(64, 2).bfloat16()
+    firing = firing_statistics(network.bfloat16(), [images])
+    with pytest.raises(FGCError, match=r'bfloat16.*model\.float\(\)'):
+        compact(network, firing, cfg, images)
+
+
 def test_bad_input_is_one_sentence(gated, pictures):
     network, cfg = gated(RESNET)
     images = pictures(64, 2)

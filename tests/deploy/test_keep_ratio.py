@@ -61,3 +61,13 @@ def test_bad_input_is_one_sentence(gated, pictures):
     gate.expand = nn.Linear(4, 8, bias=False)
     with pytest.raises(FGCError, match='does not end in a linear layer'):
         set_keep_ratio(network, images, 0.44)
+
+
+@pytest.mark.parametrize('fresh', [False, True])
+def test_inference_tensors_are_one_sentence(gated, pictures, fresh):
+    network, _ = gated(SMALL)
+    with torch.inference_mode():
+        state = {k: v.clone() for k, v in network.state_dict().items()}
+        network.load_state_dict(state, assign=True)
+    with pytest.raises(FGCError, match=r'torch\.inference_mode'):
+        set_keep_ratio(network, pictures(64, 16), 0.5, fresh)

@@ -83,11 +83,14 @@ def compact(
 
     Raises:
         FGCError: No gates, statistics of another model, a tolerance outside
-            [0, 0.5), an already compact model, or a backbone that fails even
-            with every site left out.
+            [0, 0.5), an already compact model, settings with a module, a
+            model of half precision, or a backbone that fails even with every
+            site left out.
     """
     backbone = gated_backbone(model)
     _check(backbone, firing, tolerance)
+    _check_settings(settings)
+    _check_dtype(backbone)
     channel_removal = ChannelRemoval(backbone, firing, tolerance)
     trial = _Trial(model, settings, channel_removal, images)
     refused = dict(channel_removal.refused)
@@ -134,7 +137,7 @@ class _Trial:
         small = MODELS.build(
             small_settings(self._settings, channel_map, any_gate(channel_map))
         )
-        small.eval()
+        small.to(next(self._backbone.parameters()).dtype).eval()
         state = shrunk_state(self._model, small, channel_map, self._prefix)
         small.load_state_dict(
             {key: state[f'{self._prefix}{key}'] for key in small.state_dict()}
@@ -255,4 +258,30 @@ def _check(
         raise FGCError(
             f'the firing statistics are of {len(firing)} other sites than '
             f"this model's {len(known)}; collect them with this model."
+        )
+
+
+def _check_settings(settings: Any) -> None:
+    """Refuse a module, which building the small network would change."""
+    if isinstance(settings, nn.Module):
+        raise FGCError(
+            f'the settings contain a module ({type(settings).__name__}), but '
+            'the small network is built from a config; give one: '
+            'backbone=dict(type=...).'
+        )
+    if isinstance(settings, Mapping):
+        settings = settings.values()
+    elif not isinstance(settings, (list, tuple)):
+        return
+    for part in settings:
+        _check_settings(part)
+
+
+def _check_dtype(backbone: nn.Module) -> None:
+    dtype = next(backbone.parameters()).dtype
+    if torch.finfo(dtype).eps > MAX_DIFFERENCE:
+        raise FGCError(
+            f'the model computes in {dtype}, whose rounding is larger than '
+            f'the difference of {MAX_DIFFERENCE} that a compact one may have; '
+            'convert it before: model.float().'
         )

@@ -6,10 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvTransposeNd
 
 from fgc_mm.errors import FGCError
 from fgc_mm.sites.layout import CONV_OR_LINEAR, layer_widths
 
+# layers that are sliced in their outputs and inputs
+SLICED_LAYERS = (*CONV_OR_LINEAR, nn.Conv3d)
 # attributes in which per-channel modules store their number of channels
 WIDTH_NAMES = ('num_features', 'num_channels', 'num_parameters', 'dim')
 # and those of torch's norms and PReLU
@@ -102,7 +105,7 @@ def map_widths(network: nn.Module, path: str) -> tuple[int, ...]:
     """Outputs, inputs and groups of a layer; (channels,) of other modules.
 
     Raises:
-        FGCError: No such module, or one without channels.
+        FGCError: No such module, one without channels, or a transposed conv.
     """
     try:
         layer = network.get_submodule(path)
@@ -112,10 +115,15 @@ def map_widths(network: nn.Module, path: str) -> tuple[int, ...]:
             'does not have, but a map only fits the network that it was made '
             'for; give the config of that one.'
         ) from None
-    if isinstance(layer, CONV_OR_LINEAR):
+    if isinstance(layer, SLICED_LAYERS):
         reads, out, groups = layer_widths(layer)
         return out, reads, groups
     channels = channel_count(layer)
+    if isinstance(layer, _ConvTransposeNd):
+        raise FGCError(
+            f'{path} is a {type(layer).__name__}, which a channel map cannot '
+            'shrink; remove it from the map.'
+        )
     if not channels:
         raise FGCError(
             f'{path} ({type(layer).__name__}) has no channels of its own, so '

@@ -52,6 +52,13 @@ NETWORKS = {
         {'0', '1', '3'},
     ),
     'depthwise': (lambda: between(conv(12, 12, groups=12)), {'0'}),
+    'Conv3d': (
+        lambda: nn.Sequential(
+            conv(3, 12), nn.Unflatten(2, (6, 1)), nn.ReLU(),
+            nn.Conv3d(12, 8, (3, 1, 3), padding=(1, 0, 1)), nn.Flatten(),
+        ),
+        {'0'},
+    ),
     'flattened': (
         lambda: nn.Sequential(
             conv(3, 12), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
@@ -157,6 +164,44 @@ def test_a_group_norm_of_one_pixel_keeps_two_channels(size, least):
     assert group.least == least
     most = group.without(3 - least)
     assert most.problem(network, images[:1], 1e-4) == ''
+
+
+class Sequence(nn.Module):
+    """A recurrent layer that reads the channels of a conv."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = conv(3, 12)
+        self.recurrent = nn.LSTM(12, 5, batch_first=True)
+
+    def forward(self, x):
+        return self.recurrent(self.conv(x).flatten(2).mT)[0]
+
+
+REFUSED = {
+    'transposed': lambda: between(nn.ConvTranspose2d(12, 12, 2, stride=2)),
+    'transposed, grouped': lambda: between(
+        nn.ConvTranspose2d(12, 12, 2, stride=2, groups=3)
+    ),
+    'transposed, depthwise': lambda: between(
+        nn.ConvTranspose2d(12, 12, 2, stride=2, groups=12)
+    ),
+    'recurrent': Sequence,
+}
+
+
+@pytest.mark.parametrize('name', REFUSED)
+def test_other_layers_are_refused_in_one_sentence(name, images):
+    with pytest.raises(FGCError, match='channel map') as error:
+        find_groups(REFUSED[name]().eval(), images)
+    assert '\n' not in str(error.value)
+
+
+def test_groups_beside_a_refused_one_are_pruned(images):
+    network = nn.Sequential(
+        conv(3, 12), nn.ReLU(), conv(12, 12), nn.ConvTranspose2d(12, 4, 2)
+    ).eval()
+    assert [*map(producer, find_groups(network, images))] == ['0']
 
 
 class Reshapes(nn.Sequential):

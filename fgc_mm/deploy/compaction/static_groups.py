@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from fgc_mm.deploy.compaction.equivalence import flatten_outputs
 from fgc_mm.deploy.compaction.static_trial import Channels, RemovedChannels
 from fgc_mm.errors import FGCError
-from fgc_mm.models.layer_slice import channel_count
-from fgc_mm.sites.layout import CONV_OR_LINEAR, is_depthwise, layer_widths
+from fgc_mm.models.layer_slice import SLICED_LAYERS, channel_count
+from fgc_mm.sites.layout import is_depthwise, layer_widths
 
 MAX_DIFFERENCE = 1e-4  # largest difference, relative to the largest feature
 
@@ -176,7 +176,7 @@ def _channel_group(
 
 
 def _has_channels(layer: nn.Module) -> bool:
-    return isinstance(layer, CONV_OR_LINEAR) or channel_count(layer) > 1
+    return isinstance(layer, SLICED_LAYERS) or channel_count(layer) > 1
 
 
 def _blocks(
@@ -201,7 +201,7 @@ def _group_width(layer: nn.Module, output: bool) -> int:
     """Channels per group of a layer; 0 if there are no groups to keep."""
     if isinstance(layer, nn.GroupNorm):
         width, groups = layer.num_channels, layer.num_groups
-    elif isinstance(layer, CONV_OR_LINEAR) and not is_depthwise(layer):
+    elif isinstance(layer, SLICED_LAYERS) and not is_depthwise(layer):
         reads, writes, groups = layer_widths(layer)
         width = writes if output else reads
     else:

@@ -20,8 +20,13 @@ from fgc_mm.deploy.compaction.shrunk import shrunk
 from fgc_mm.deploy.copying import copy_network
 from fgc_mm.errors import FGCError
 from fgc_mm.models import ChannelMap
-from fgc_mm.models.layer_slice import LayerSlice, map_widths, shrink_layer
-from fgc_mm.sites.layout import CONV_OR_LINEAR, is_depthwise
+from fgc_mm.models.layer_slice import (
+    SLICED_LAYERS,
+    LayerSlice,
+    map_widths,
+    shrink_layer,
+)
+from fgc_mm.sites.layout import is_depthwise
 
 Channels = dict[str, set[int]]
 
@@ -90,8 +95,14 @@ def _try_run(network: nn.Module, images: Tensor) -> tuple[Any, str]:
 def _remaining(
     network: nn.Module, path: str, side: int, gone: set[int]
 ) -> list[int]:
-    width = map_widths(network, path)[side]
-    return [channel for channel in range(width) if channel not in gone]
+    widths = map_widths(network, path)
+    if side >= len(widths):
+        kind = type(network.get_submodule(path)).__name__
+        raise FGCError(
+            f'{path} ({kind}) reads the channels, and a channel map only '
+            'removes inputs of convs and linear layers.'
+        )
+    return [c for c in range(widths[side]) if c not in gone]
 
 
 @contextmanager
@@ -103,7 +114,7 @@ def _without_readers(
     with ExitStack() as stack:
         for path, kept in channel_map.layers.items():
             layer = network.get_submodule(path)
-            if not isinstance(layer, CONV_OR_LINEAR):
+            if not isinstance(layer, SLICED_LAYERS):
                 hook = partial(
                     _norm_kept_channels, kept, _shrunk_copy(layer, kept)
                 )

@@ -16,7 +16,8 @@ from fgc_mm.deploy.compaction.static_pruning import Pruned
 from fgc_mm.deploy.copying import copy_network
 from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedBackbone, build_macs_table
-from fgc_mm.sites.layout import CONV_OR_LINEAR, input_weights, is_depthwise
+from fgc_mm.models.layer_slice import SLICED_LAYERS
+from fgc_mm.sites.layout import input_weights, is_depthwise
 
 
 def prune_zeroed(model: ImageClassifier, images: Tensor) -> Pruned:
@@ -103,7 +104,7 @@ def _zeroed(backbone: nn.Module, group: ChannelGroup) -> list[int]:
 
 def _is_zero(layer: nn.Module, output: bool, indices: tuple[int, ...]) -> bool:
     """Whether all of a layer's weights for these channels are zero."""
-    if not isinstance(layer, CONV_OR_LINEAR) or is_depthwise(layer):
+    if not isinstance(layer, SLICED_LAYERS) or is_depthwise(layer):
         return True  # per channel: only its readers matter
     if output:
         return not layer.weight[list(indices)].any()

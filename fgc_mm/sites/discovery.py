@@ -1,7 +1,7 @@
 """Finds the sites of a backbone that the ``sites`` option asks for."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -174,14 +174,24 @@ def _search(
         probe = ChannelProbe(probed, images, modules=kinds.residual)
     except FGCError:  # the network runs, but not on the probe's values
         probe = ChannelProbe(probed, images, kinds.residual, computed=True)
-    per_image = _per_image(probed, images)
-    check = partial(unmixed_at_large_values, probed, images)
+    layers = probe.shapes.keys()
+    per_image = _per_image(probed, images, layers)
+    check = partial(unmixed_at_large_values, probed, images, layers)
     return SiteSearch(probed.backbone, probe, per_image, kinds, check).sites()
 
 
-def _per_image(probed: ProbedBackbone, images: Tensor) -> set[str]:
-    """Layers with batch size N for N images, at two image sizes."""
+def _per_image(
+    probed: ProbedBackbone, images: Tensor, layers: Container[str]
+) -> set[str]:
+    """Layers with batch size N for N images, at two image sizes.
+
+    Raises:
+        FGCError: A layer runs for these images that is none of ``layers``.
+    """
     sizes = batch_sizes(probed, torch.cat([images, images]))
+    for name in sizes:
+        if name not in layers:
+            raise FGCError(probed.varying_layer(name, images))
     with suppress(FGCError):  # the backbone may accept one size only
         larger = batch_sizes(probed, images.repeat(2, 1, 2, 2))
         for name, found in larger.items():

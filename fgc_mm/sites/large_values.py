@@ -1,6 +1,6 @@
 """Checks the sites of a search where all values are large."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,10 @@ ROUNDS = 2
 
 
 def unmixed_at_large_values(
-    probed: ProbedBackbone, images: Tensor, sites: Sequence[GateSite]
+    probed: ProbedBackbone,
+    images: Tensor,
+    layers: Set[str],
+    sites: Sequence[GateSite],
 ) -> list[GateSite]:
     """The sites whose channels are not mixed where all values are large.
 
@@ -29,6 +32,8 @@ def unmixed_at_large_values(
     Args:
         probed: The network.
         images: (1, C, H, W).
+        layers: The layers that ran in the search. Where others run for large
+            values, nothing is known.
         sites: Found by the search.
     """
     ends = any(site.branch_end is not None for site in sites)
@@ -36,6 +41,8 @@ def unmixed_at_large_values(
     mixed: set[str] = set()
     try:
         probe = ChannelProbe(probed, images, modules=ends, large=True)
+        if probe.shapes.keys() != layers:
+            return [*sites]
         for _ in range(ROUNDS):
             halves = {
                 site.name: torch.randperm(site.channels, generator=generator)

@@ -137,16 +137,19 @@ class ProbedBackbone:
         stack.callback(module.register_forward_pre_hook(enter).remove)
         stack.callback(module.register_forward_hook(after_forward).remove)
 
+    def varying_layer(self, name: str, images: Tensor) -> str:
+        """The error for a layer that runs for some images only."""
+        return (
+            f'{name} of {type(self.backbone).__name__} runs for some images '
+            f'of size {_size(images)} and not for others, but gates need a '
+            'network that runs the same layers for every image; choose '
+            'another backbone.'
+        )
+
     def _failure_message(self, images: Tensor, error: Exception) -> str:
-        size = 'x'.join(map(str, images.shape[1:]))
         running = self._running[-1] if self._running else ''
         if running and _missing_module(error) == running:
-            return (
-                f'{running} of {type(self.backbone).__name__} runs for some '
-                f'images of size {size} and not for others, but gates need a '
-                'network that runs the same layers for every image; choose '
-                'another backbone.'
-            )
+            return self.varying_layer(running, images)
         where = ''.join(f' in {name}' for name in self._running[-1:] if name)
         if operator := _compiled_operator(error):
             return (
@@ -157,10 +160,14 @@ class ProbedBackbone:
         text = str(error).strip() or type(error).__name__
         return (
             f'{type(self.backbone).__name__} fails on an image of size '
-            f'{size}{where} ({text.splitlines()[-1]}); it must take a batch '
-            'of images as its only argument; if the images must have a '
-            "certain size, set it: sites=dict(type='auto', image_size=...)."
+            f'{_size(images)}{where} ({text.splitlines()[-1]}); it must take '
+            'a batch of images as its only argument; if the images must have '
+            "a certain size, set it: sites=dict(type='auto', image_size=...)."
         )
+
+
+def _size(images: Tensor) -> str:
+    return 'x'.join(map(str, images.shape[1:]))
 
 
 def _missing_module(error: Exception) -> str | None:

@@ -198,6 +198,8 @@ def examples() -> Iterator[bytes]:
             ops.test_conv(seed)
             ops.test_large_conv(seed)
             ops.test_depthwise_and_grouped_conv(seed)
+            for far in (0, 350, 400, 450):  # a little beside the memory
+                ops.test_depthwise_conv_of_stride_2(seed + far, far)
             ops.test_conv_on_one_pixel(seed)
             ops.test_unary_and_affine(seed)
             ops.test_binary(seed)

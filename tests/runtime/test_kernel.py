@@ -279,6 +279,37 @@ def test_depthwise_conv_between_padded_maps(large: bool, seed: int) -> None:
     check(m.finished(z), threads=threads_of(seed))
 
 
+@pytest.mark.parametrize('far', [0, 300, 4000])
+@pytest.mark.parametrize('seed', SEEDS)
+def test_depthwise_conv_of_stride_2(seed: int, far: int) -> None:
+    """Windows may lie beside the map, in the files of others far beside it."""
+    m = Random(seed=seed)
+    kernel = m.between(1, 9), m.between(1, 9)
+    padding = m.between(0, 5), m.between(0, 9)
+    out = m.between(1, 11), m.between(1, 40)
+    size = [
+        max(1, 2 * (o - 1) + k - p - m.between(-1, 3))
+        for o, k, p in zip(out, kernel, padding, strict=True)
+    ]
+    if far and m.pick(0, 1):
+        padding = padding[0], padding[1] + far
+    elif far:
+        out = out[0], out[1] + 150
+    channels, each = m.between(1, 3) + 1, m.between(1, 2)
+    x = m.filled((channels, *size))
+    y = m.somewhere((channels * each, *out))
+    taps = kernel[0] * kernel[1]
+    m.op(
+        f.Conv(
+            x, y, f.NONE, f.ALL, m.maybe_set(channels * each)[0], channels,
+            kernel, (2, 2), padding, (1, 1),
+            m.weight(m.normal(channels * each, taps)), taps, taps,
+            m.weight(m.normal(channels * each)), m.act(),
+        )
+    )  # fmt: skip
+    check(m.finished(y), threads=threads_of(seed))
+
+
 @pytest.mark.parametrize('seed', SEEDS)
 def test_conv_on_one_pixel(seed: int) -> None:
     m = Random(seed=seed)

@@ -98,9 +98,15 @@ inline void finish_rows(const Target& t, float* to) {
 // those that an element of the kernel multiplies are picked from two vectors.
 constexpr int64_t kStridedRows = 4, kStridedKernel = 8;
 
+// Vectors may begin and end a little beside a row, but not beside the map's
+// memory, wherever the windows of a file lie.
 inline bool suits_strided(const Layout& at) {
+  const int64_t end =
+      2 * (at.out_width - 1) + at.kernel[1] - at.padding[1];
   return at.stride[0] == 2 && at.stride[1] == 2 && at.dilation[0] == 1 &&
-         at.dilation[1] == 1 && at.kernel[1] <= kStridedKernel;
+         at.dilation[1] == 1 && at.kernel[1] <= kStridedKernel &&
+         at.padding[1] <= kStridedKernel && end <= at.width + kStridedKernel &&
+         at.width < int64_t(1) << 30;
 }
 
 // A column of vectors: one vector of each of ROWS rows of the output. `inside`

@@ -110,9 +110,9 @@ class LoadImage(LoadImageFromFile):
         except Exception:  # reported, or ignored, by transform()
             return 8
         with image:
-            if image.mode in ('I', 'F'):
-                return 32
-            return 16 if ';16' in image.mode + str(image.tile) else 8
+            if ';16' in image.mode + str(image.tile):
+                return 16
+            return 32 if image.mode in ('I', 'F') else 8
 
 
 def _check_backend(backend: str, bits: int | None) -> None:

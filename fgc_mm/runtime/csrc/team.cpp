@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <memory>
 
 namespace fgc {
@@ -20,6 +21,13 @@ inline void pause() {
 }  // namespace
 
 struct Team::Crew {
+  // Neighbouring items, which one thread begins with and others finish: so in
+  // the next op a thread finds the channels that it wrote in its own cache.
+  struct alignas(64) Part {
+    std::atomic<int64_t> next{0};
+    int64_t end = 0;
+  };
+
   pid_t process = getpid();
   std::vector<std::thread> threads;
   std::mutex mutex;
@@ -32,14 +40,20 @@ struct Team::Crew {
   // Read by those who entered.
   PartFn f = nullptr;
   void* data = nullptr;
-  int64_t items = 0, grain = 1;
-  std::atomic<int64_t> next{0};
+  int64_t grain = 1;
+  std::unique_ptr<Part[]> parts;  // one of each thread, `room` in all
+  int64_t room = 0;
   std::atomic<int64_t> inside{0};
 
-  // There are fewer where the system grants no more.
+  // For so many threads with the calling one; there are fewer where the
+  // system grants no more.
   void grow(int64_t count) {
+    if (count > room) {
+      parts.reset(new Part[size_t(count)]);
+      room = count;
+    }
     try {
-      while (int64_t(threads.size()) < count) {
+      while (int64_t(threads.size()) < count - 1) {
         const int64_t number = int64_t(threads.size()) + 1;
         threads.emplace_back([this, number] { live(number); });
       }
@@ -77,10 +91,22 @@ struct Team::Crew {
   }
 
   void work(int64_t number) {
-    for (;;) {
-      const int64_t begin = next.fetch_add(grain);
-      if (begin >= items) return;
-      f(data, begin, begin + grain < items ? begin + grain : items, number);
+    const int64_t count = wanted + 1;
+    for (int64_t k = 0; k < count; ++k) {
+      Part& part = parts[(number + k) % count];
+      for (;;) {
+        const int64_t begin = part.next.fetch_add(grain);
+        if (begin >= part.end) break;
+        f(data, begin, std::min(begin + grain, part.end), number);
+      }
+    }
+  }
+
+  void divide(int64_t items, int64_t count) {
+    const int64_t blocks = (items + grain - 1) / grain;
+    for (int64_t k = 0; k < count; ++k) {
+      parts[k].next.store(blocks * k / count * grain);
+      parts[k].end = std::min(blocks * (k + 1) / count * grain, items);
     }
   }
 
@@ -96,7 +122,6 @@ struct Team::Crew {
   }
 
   void run(int64_t count) {
-    next.store(0);
     wanted = count - 1;
     give_out(jobs.load() + 1);
     work(0);
@@ -121,11 +146,11 @@ void Team::share(int64_t threads, int64_t items, int64_t grain, PartFn f,
   }
   // after a fork the threads are the parent's: these are left behind
   if (!crew_ || crew_->process != getpid()) crew_ = new Crew;
-  crew_->grow(threads - 1);
+  crew_->grow(threads);
   crew_->f = f;
   crew_->data = data;
-  crew_->items = items;
   crew_->grain = grain;
+  crew_->divide(items, threads);
   crew_->run(threads);
 }
 

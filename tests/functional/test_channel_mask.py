@@ -5,7 +5,8 @@ import torch
 
 from fgc_mm.functional import mask_channels, spread_mask
 
-SHAPES = [(3, 4, 5, 6), (2, 3, 7), (4, 3), (2, 3, 1, 1), (0, 3, 2, 2)]
+SHAPES = [(3, 4, 5, 6), (2, 3, 7), (4, 3), (2, 3, 1, 1), (0, 3, 2, 2),
+          (2, 3, 0, 2)]  # fmt: skip
 
 
 def naive(activation, mask):

@@ -3,8 +3,9 @@
     python tests/runtime/fuzz.py --mutations 100000 --seed 1
 
 The library is compiled with the address and undefined behaviour sanitizers,
-which end the process where memory is reached that is not the model's. It
-prints how many files were accepted.
+which end the process where memory is reached that is not the model's. It has
+one build: the widest that this CPU can run, or the one that --vectors names.
+It prints how many files were accepted.
 """
 
 from __future__ import annotations
@@ -17,16 +18,25 @@ import subprocess
 import sys
 import types
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy
+
+from fgc_mm.runtime.build_options import BFLOAT16
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / 'fgc_mm' / 'runtime' / 'csrc'
 SANITIZERS = ('-fsanitize=address,undefined', '-fno-sanitize-recover=all')
 LIBRARIES = Path(numpy.__file__).parents[1]
 INSIDE = 'FGC_TEST_LIBRARY'  # set in the process that has the sanitizers
+_AVX512 = [f'-m{name}' for name in BFLOAT16.needs]
+VECTORS = {  # compiler options, from narrow to wide
+    'baseline': [],
+    'avx2': ['-mavx2', '-mfma'],
+    'avx512': [*_AVX512, '-DFGC_LANES=16'],
+    'avx512-256': [*_AVX512, '-DFGC_LANES=8'],
+}
 SPECIAL = (
     -1, 0, 1, 2, 3, 4, 7, 8, 63, 64, 255, 256, 257, 65536, 1 << 20, 1 << 31,
     (1 << 31) - 1, 1 << 40, 1 << 62, (1 << 63) - 1, -(1 << 63), -2,
@@ -53,27 +63,31 @@ def sanitizer() -> str | None:
     return ' '.join(found)
 
 
-def sanitized_library() -> Path:
-    """One build of the library, with the sanitizers; kept in the cache."""
+def sanitized_library(vectors: str | None = None) -> Path:
+    """One build of the library, with the sanitizers; kept in the cache.
+
+    Args:
+        vectors: A key of ``VECTORS``; by default the last that this CPU has.
+    """
     from fgc_mm.runtime import cache
     from fgc_mm.runtime.building import sources_key
 
-    folder = cache.cache_folders()[0] / f'sanitized-{sources_key()}'
+    vectors = vectors or available_vectors()[-1]
+    folder = cache.cache_folders()[0] / f'sanitized-{vectors}-{sources_key()}'
     folder.mkdir(parents=True, exist_ok=True)
     library = folder / 'libfgc.so'
     with cache.file_lock(folder / 'lock'):
         if not cache.is_intact(library):
             part = folder / 'part.so'
-            _compile(part)
+            _compile(part, VECTORS[vectors])
             cache.store_library(part, library)
     return library
 
 
-def _compile(library: Path) -> None:
-    vectors = ['-mavx2', '-mfma'] if _has_avx2() else []
+def _compile(library: Path, options: Sequence[str]) -> None:
     subprocess.run(
         [
-            'g++', '-std=c++17', '-O0', '-g1', *SANITIZERS, *vectors,
+            'g++', '-std=c++17', '-O0', '-g1', *SANITIZERS, *options,
             '-fPIC', '-pthread', '-DFGC_ONE_BUILD', '-shared',
             *map(str, sorted(SOURCES.glob('*.cpp'))), '-o', str(library),
         ],
@@ -81,13 +95,24 @@ def _compile(library: Path) -> None:
     )  # fmt: skip
 
 
-def _has_avx2() -> bool:
-    if platform.machine() != 'x86_64':
-        return False
-    try:
-        return ' avx2 ' in Path('/proc/cpuinfo').read_text()
-    except OSError:
-        return False
+def available_vectors() -> list[str]:
+    """The keys of ``VECTORS`` that this CPU can run."""
+    flags: set[str] = set()
+    if platform.machine() == 'x86_64':
+        try:
+            text = Path('/proc/cpuinfo').read_text()
+            flags.update(text.replace('avx512_', 'avx512').split())
+        except OSError:
+            pass
+    return [
+        name
+        for name, options in VECTORS.items()
+        if all(
+            option.removeprefix('-m') in flags
+            for option in options
+            if option.startswith('-m')
+        )
+    ]
 
 
 def run_inside(
@@ -227,13 +252,14 @@ def main() -> None:
     parser.add_argument('--mutations', type=int, default=20000)
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--library', type=Path, help='compiled before')
+    parser.add_argument('--vectors', choices=VECTORS, help='the build')
     arguments = parser.parse_args()
     if INSIDE in os.environ:
         print(fuzz(arguments.mutations, arguments.seed))
         return
     if sanitizer() is None:
         raise SystemExit('there is no libasan.so: install g++')
-    library = arguments.library or sanitized_library()
+    library = arguments.library or sanitized_library(arguments.vectors)
     done = run_inside(library, arguments.mutations, arguments.seed)
     print(done.stdout + done.stderr[:3000])
     raise SystemExit(done.returncode)

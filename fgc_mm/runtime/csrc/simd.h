@@ -15,7 +15,8 @@
 #ifndef FGC_BUILD
 #define FGC_BUILD baseline
 #endif
-#if FGC_LANES_OF(FGC_BUILD) == 16
+#ifdef FGC_LANES  // asked for
+#elif FGC_LANES_OF(FGC_BUILD) == 16
 #define FGC_LANES 16
 #elif defined(__AVX__)
 #define FGC_LANES 8

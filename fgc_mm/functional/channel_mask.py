@@ -25,10 +25,6 @@ class _MaskChannels(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         activation, mask = ctx.saved_tensors
-        if torch.compiler.is_compiling():  # it fuses and plans memory itself
-            product = grad * activation
-            grad_mask = _flat_positions(product).sum(dim=2)
-            return grad * _broadcast(mask, grad), grad_mask
         if (
             grad.device.type == 'cpu'
             and grad.numel()
@@ -38,8 +34,11 @@ class _MaskChannels(torch.autograd.Function):
             return _gradients_in_one_pass(grad, activation, mask)
         product = grad * activation
         grad_mask = _flat_positions(product).sum(dim=2)
+        mask = _broadcast(mask, grad)
+        if torch.compiler.is_compiling():  # it plans memory itself
+            return grad * mask, grad_mask
         # reuse the product's memory for the gradient
-        return torch.mul(grad, _broadcast(mask, grad), out=product), grad_mask
+        return torch.mul(grad, mask, out=product), grad_mask
 
 
 def _gradients_in_one_pass(
@@ -52,12 +51,13 @@ def _gradients_in_one_pass(
     computes the gradients of its input and weight in one kernel.
     """
     channels = mask.numel()
-    planes = (1, channels, grad.numel() // max(channels, 1))
+    planes = (1, channels, grad.numel() // channels)
     weight = mask.flatten()
     weight = weight.to(torch.promote_types(weight.dtype, torch.float32))
     zeros, ones = weight.new_zeros(channels), weight.new_ones(channels)
     found = torch.ops.aten.native_batch_norm_backward(
-        grad.view(planes), activation.view(planes), weight,
+        # a compiled backward may get other strides than it was traced with
+        grad.reshape(planes), activation.reshape(planes), weight,
         zeros, ones, None, None, False, 0.0, [True, True, False],
     )  # fmt: skip
     return found[0].view_as(grad), found[1].view_as(mask).to(mask.dtype)

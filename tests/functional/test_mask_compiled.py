@@ -22,6 +22,5 @@ def test_it_is_one_graph_with_the_same_gradients(layout):
 
     torch._dynamo.reset()
     compiled = torch.compile(mask_channels, backend='eager', fullgraph=True)
-    eager, traced = gradients(mask_channels), gradients(compiled)
-    assert torch.equal(eager[0], traced[0])
-    torch.testing.assert_close(eager[1], traced[1])  # summed in another order
+    for one, other in zip(gradients(mask_channels), gradients(compiled)):
+        assert torch.equal(one, other)

@@ -114,5 +114,7 @@ def _number(name: str, text: str) -> float:
         number = 0
     if not 0 < number < math.inf:
         kind = 'whole number' if name in WHOLE else 'number'
-        raise FGCError(f'--slurm {name}={text} is not a positive {kind}.')
+        raise FGCError(
+            f'--slurm {name}={text} is not a positive {kind}; give one.'
+        )
     return number

@@ -5,12 +5,13 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from fgc_mm.exit_status import STOPPED
 
 from ..errors import FGCError
+from .executor import Event, Executor
 from .run import Run
-from .workers import Workers
 
 POLL_SECONDS = 0.2
 ENDED = {'failed': 'failed', 'stopped': 'was stopped'}
@@ -25,7 +26,7 @@ class RunScheduler:
 
     Args:
         runs: In the order in which they are begun.
-        workers: Worker slots (processes, GPUs).
+        executor: Starts the steps: on this machine, or as Slurm jobs.
         changed: Called after every state change; for a finished run, after
             ``finish``.
         finish: Called when a run is trained and tested; if it raises
@@ -35,35 +36,35 @@ class RunScheduler:
     def __init__(
         self,
         runs: Sequence[Run],
-        workers: Workers,
+        executor: Executor,
         changed: Callable[[Run], None],
         finish: Callable[[Run], None],
     ) -> None:
         self.runs = {run.name: run for run in runs}
-        self.workers = workers
+        self.executor = executor
         self.changed = changed
         self.finish = finish
         self.stopping = False
 
     def go(self, tick: Callable[[], None]) -> None:
         """Run until all have ended, calling ``tick`` at every poll."""
-        while self._begin() or self.workers.busy:
-            for name, code in self.workers.ended():
-                self._ended(self.runs[name], code)
+        while self._begin() or self.executor.busy:
+            for event in self.executor.poll():
+                self._take(self.runs[event.name], event)
             tick()
-            if self.workers.busy:
+            if self.executor.busy:
                 time.sleep(POLL_SECONDS)
 
     def stop(self) -> None:
         """Start no further runs; ask the running ones to save and exit."""
         self.stopping = True
-        self.workers.stop()
+        self.executor.stop()
 
     def _begin(self) -> bool:
         """Start waiting runs on free slots; whether any state changed."""
         changed = False
         for run in self.runs.values():
-            if self.stopping or not self.workers.free:
+            if self.stopping or not self.executor.free:
                 break
             if run.state == 'waiting':
                 changed |= self._advance(run, 'waiting')
@@ -79,33 +80,32 @@ class RunScheduler:
         if start is not None and start.state != 'done':
             return False
         try:
-            step = run.next_step()
-            if step is None:
-                self.finish(run)
+            state, reason = self._next(run, before), ''
         except FGCError as error:
-            self._set(run, 'failed', str(error))
-            return True
-        if step is None:
-            self._set(run, 'done')
-        elif step[0] == before:
-            self._set(
-                run,
-                'failed',
-                'the command exited with 0 but did not write its result',
-            )
-        else:
-            self.workers.start(run.name, step[1], run.log)
-            run.log_command(step[1])
-            self._set(run, step[0])
+            state, reason = 'failed', str(error)
+        self._set(run, state, reason)
         return True
 
-    def _ended(self, run: Run, code: int) -> None:
-        if code == STOPPED or (code and self.stopping):
-            self._set(run, 'stopped', CONTINUE)
-        elif code:
-            self._set(
-                run, 'failed', f'{_describe_exit(code)}; {last_line(run)}'
+    def _next(self, run: Run, before: str) -> str:
+        """Start the run's next step, or finish it; its new state."""
+        step = run.next_step()
+        if step is None:
+            self.finish(run)
+            return 'done'
+        if step[0] == before:
+            raise FGCError(
+                'the command exited with 0 but did not write its result'
             )
+        return self.executor.start(run, *step)
+
+    def _take(self, run: Run, event: Event) -> None:
+        if event.state:
+            self._set(run, event.state, event.reason)
+        elif event.code == STOPPED or (event.code and self.stopping):
+            self._set(run, 'stopped', CONTINUE)
+        elif event.code:
+            text = f'{_describe_exit(event.code)}; {last_line(run.log)}'
+            self._set(run, 'failed', event.reason or text)
         elif self.stopping and run.next_step() is not None:
             self._set(run, 'stopped', CONTINUE)
         else:
@@ -116,11 +116,11 @@ class RunScheduler:
         self.changed(run)
 
 
-def last_line(run: Run) -> str:
-    """Path and last line of the run's log."""
-    text = run.log.read_text(errors='replace') if run.log.exists() else ''
+def last_line(log: Path) -> str:
+    """Path and last line of a log."""
+    text = log.read_text(errors='replace') if log.exists() else ''
     lines = [line for line in text.splitlines() if line.strip()]
-    return f'{run.log} ends: {lines[-1].strip() if lines else "(empty)"}'
+    return f'{log} ends: {lines[-1].strip() if lines else "(empty)"}'
 
 
 def _describe_exit(code: int) -> str:

@@ -9,9 +9,11 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
+
+from .executor import Event
+from .run import Run
 
 LINUX = sys.platform == 'linux'
 
@@ -55,11 +57,11 @@ class Workers:
         """Whether a process is running."""
         return bool(self._jobs)
 
-    def start(self, name: str, command: list[str], log: Path) -> None:
-        """Starts a process whose output is appended to a log."""
+    def start(self, run: Run, step: str, command: list[str]) -> str:
+        """Starts a process whose output is appended to the run's log."""
         slot = self._free.pop(0)
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open('a') as output:
+        run.log.parent.mkdir(parents=True, exist_ok=True)
+        with run.log.open('a') as output:
             process = subprocess.Popen(
                 [*self.launcher, *command],
                 env=self._environment(slot),
@@ -70,14 +72,16 @@ class Workers:
                 start_new_session=True,
                 preexec_fn=_end_with_parent if LINUX else None,
             )
-        self._jobs[name] = _Job(process, slot)
+        self._jobs[run.name] = _Job(process, slot)
+        run.log_command(command)
+        return step
 
-    def ended(self) -> list[tuple[str, int]]:
-        """Names and exit codes of processes that have ended since."""
+    def poll(self) -> list[Event]:
+        """The processes that have ended since the last call."""
         codes = [(n, job.process.poll()) for n, job in self._jobs.items()]
-        found = [(name, code) for name, code in codes if code is not None]
-        for name, _ in found:
-            self._free.append(self._jobs.pop(name).slot)
+        found = [Event(n, code=code) for n, code in codes if code is not None]
+        for event in found:
+            self._free.append(self._jobs.pop(event.name).slot)
         self._free.sort()
         return found
 

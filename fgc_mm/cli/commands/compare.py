@@ -31,6 +31,11 @@ Several methods that share a first stage, here one of batch shaping:
         --pretrain configs/bas_resnet20_cifar10_stage1.py \\
         --seeds 0 1 2 --work-dir work_dirs/stages
 
+On a Slurm cluster, every run as a job (pip install 'fgc_mm[slurm]'):
+
+    fgc-mm compare --plan PLAN --work-dir DIR --slurm partition=gpu \\
+        gpus_per_node=1 cpus_per_task=8 timeout_min=720
+
 Exit status: 0 all done, 1 a run has failed, 2 bad input, 75 stopped by a
 signal (the runs have saved a checkpoint first).
 """
@@ -42,6 +47,7 @@ import os
 import shlex
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -49,6 +55,7 @@ from rich.console import Console
 
 from fgc_mm.cli.arguments import text_parser
 from fgc_mm.comparison.entry import Entry, Start, split_entry
+from fgc_mm.comparison.executor import Executor
 from fgc_mm.comparison.plan import Settings, plan
 from fgc_mm.comparison.plan_file import read_study
 from fgc_mm.comparison.progress_display import ProgressDisplay
@@ -56,6 +63,8 @@ from fgc_mm.comparison.report import write_report
 from fgc_mm.comparison.results import read_result, write_result
 from fgc_mm.comparison.run import Run
 from fgc_mm.comparison.run_scheduler import RunScheduler
+from fgc_mm.comparison.slurm_job import take_steps
+from fgc_mm.comparison.slurm_options import slurm_executor, slurm_options
 from fgc_mm.comparison.stored_results import (
     find_stored_result,
     result_file,
@@ -96,19 +105,47 @@ def main() -> None:
         args.match_macs or study.match_macs,
         args.results,
     )
+    start = slurm_jobs if args.slurm is not None else local_workers
+    executor, threads = start(args)
     lock = WorkDirLock()
     args.work_dir.mkdir(parents=True, exist_ok=True)
     lock.acquire(args.work_dir)
     runs = plan(study.entries, settings)
+    comparison = Comparison(
+        runs, args.work_dir, published, threads, args.results, study
+    )
+    comparison.run(executor)
+    comparison.report_and_exit()
+
+
+def local_workers(args: argparse.Namespace) -> tuple[Executor, int]:
+    """Processes on this machine, and the number of threads of each."""
     launcher = shlex.split(args.launcher)
     devices = [] if launcher else visible_devices()
     jobs = args.jobs or max(len(devices), 1)
     threads = args.threads or max((os.cpu_count() or 1) // jobs, 1)
-    comparison = Comparison(
-        runs, args.work_dir, published, threads, args.results, study
-    )
-    comparison.run(Workers(jobs, threads, devices, launcher))
-    comparison.report_and_exit()
+    return Workers(jobs, threads, devices, launcher), threads
+
+
+def slurm_jobs(args: argparse.Namespace) -> tuple[Executor, int]:
+    """Slurm jobs, and the number of threads of each.
+
+    Raises:
+        FGCError: ``--slurm`` has a wrong parameter, or cannot be used here.
+    """
+    if args.launcher:
+        raise FGCError(
+            f'--slurm and --launcher {args.launcher!r} both start the runs; '
+            'leave one out.'
+        )
+    options = slurm_options(args.slurm)
+    executor = slurm_executor(options, args.work_dir / 'slurm')
+    # it imports submitit, an optional package
+    from fgc_mm.comparison.slurm_jobs import SlurmJobs
+
+    threads = args.threads or options.get('cpus_per_task', 1)
+    take = partial(take_steps, threads=threads, finish=write_result)
+    return SlurmJobs(executor, args.jobs or sys.maxsize, take), threads
 
 
 def _first(*values: float | None) -> float:
@@ -165,7 +202,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--jobs', type=int, metavar='K',
-        help='runs at once; default: one per GPU, or one',
+        help='runs at once; default: one per GPU, or one; with --slurm all',
     )  # fmt: skip
     parser.add_argument(
         '--launcher',
@@ -175,8 +212,15 @@ def parse_args() -> argparse.Namespace:
         '--launcher "srun -p PARTITION -n1 --gres=gpu:1"; it chooses the GPU',
     )
     parser.add_argument(
+        '--slurm', nargs='*', metavar='NAME=VALUE',
+        help='run every run as a Slurm job with these parameters of '
+        'submitit: timeout_min, partition, gpus_per_node, cpus_per_task, '
+        'mem_gb, account, ... (docs/comparing.md)',
+    )  # fmt: skip
+    parser.add_argument(
         '--threads', type=int, metavar='T',
-        help='threads of each run; default: the cores shared out',
+        help='threads of each run; default: the cores shared out, or '
+        'cpus_per_task of --slurm',
     )  # fmt: skip
     parser.add_argument(
         '--pretrain', metavar='CONFIG',
@@ -269,10 +313,10 @@ class Comparison:
         self._take_stored()
         self.display = ProgressDisplay(Console(), runs)
 
-    def run(self, workers: Workers) -> None:
+    def run(self, executor: Executor) -> None:
         """Run until all runs are done, have failed or were stopped."""
         scheduler = RunScheduler(
-            self.runs, workers, self._changed, self._finish
+            self.runs, executor, self._changed, self._finish
         )
 
         def stop(number: int, _: FrameType | None) -> None:

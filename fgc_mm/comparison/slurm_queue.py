@@ -1,0 +1,33 @@
+"""States of jobs, from Slurm's queue."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+UNKNOWN = 'unknown to Slurm'
+# states of a job that does not run again by itself
+OVER = {
+    'BOOT_FAIL', 'CANCELLED', 'COMPLETED', 'DEADLINE', 'FAILED', 'NODE_FAIL',
+    'OUT_OF_MEMORY', 'PREEMPTED', 'REVOKED', 'TIMEOUT', UNKNOWN,
+}  # fmt: skip
+
+
+def queue_states() -> dict[str, str] | None:
+    """State of each job of this user, by id; None if Slurm does not answer.
+
+    Slurm forgets a job some minutes after its end. (sacct does not, but works
+    only where the cluster stores its jobs in a database.)
+    """
+    done = subprocess.run(
+        [
+            'squeue', '--noheader', '--states=all', '--format=%i|%T',
+            f'--user={os.getuid()}',
+        ],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        start_new_session=True,  # Ctrl-C is not for it
+    )  # fmt: skip
+    if done.returncode:
+        return None
+    lines = (line.partition('|') for line in done.stdout.split())
+    return {number: state for number, _, state in lines}

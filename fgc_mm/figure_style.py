@@ -23,6 +23,11 @@ WINE, OLIVE, LIGHT = '#882255', '#999933', '#D9D9D9'
 COLORS = (
     BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK, GREY, WINE, OLIVE,
 )  # fmt: skip
+# What a colour means in every figure; series without a meaning (classes,
+# methods, sites) take COLORS in turn, with a legend.
+CORRECT, WRONG = BLUE, VERMILION  # predictions
+DYNAMIC, OTHER = GREEN, GREY  # networks
+OPEN_CHANNELS = PURPLE  # keep ratios and execution frequencies
 MARKERS = 'o', 's', '^', 'D', 'v', 'P', 'X', '*', '<', '>', 'p'
 LINES = '-', '--', '-.', ':'
 SEQUENTIAL = 'cividis'  # of equal steps in lightness, for heat maps

@@ -14,16 +14,15 @@ from matplotlib.patches import Patch
 
 from fgc_mm.figure_style import (
     BLACK,
-    GREY,
+    DYNAMIC,
+    OTHER,
     PAGE_WIDTH,
-    VERMILION,
     figure_bytes,
     in_style,
     legend_above,
     new_figure,
 )
 
-DYNAMIC, OTHERS = VERMILION, GREY
 SHADES = 1.0, 0.6, 0.35  # opacity, per number of threads
 
 
@@ -59,7 +58,7 @@ def _fastest_first(rows: Sequence[dict[str, Any]]) -> list[str]:
 def _draw_times(axes: Axes, report: dict[str, Any], names: list[str]) -> None:
     """Milliseconds of every network, a bar per number of threads."""
     height = 0.84 / len(report['runs'])
-    colors = [DYNAMIC if _is_dynamic(name) else OTHERS for name in names]
+    colors = [DYNAMIC if _is_dynamic(name) else OTHER for name in names]
     for number, run in enumerate(report['runs']):
         found = {row['name']: row.get('ms') for row in run['rows']}
         values = [found.get(name) or 0 for name in names]
@@ -82,7 +81,7 @@ def _draw_times(axes: Axes, report: dict[str, Any], names: list[str]) -> None:
 
 def _time_legend(runs: Sequence[dict[str, Any]]) -> list[Patch]:
     shades = [
-        Patch(facecolor=OTHERS, alpha=_shade(number), label=_threads(run))
+        Patch(facecolor=OTHER, alpha=_shade(number), label=_threads(run))
         for number, run in enumerate(runs)
     ]
     return [*shades, Patch(color=DYNAMIC, label='dynamic')]

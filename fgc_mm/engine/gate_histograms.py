@@ -57,7 +57,12 @@ def histogram_picture(values: Mapping[str, Tensor]) -> np.ndarray:
     # here, since a run without this hook needs no matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    from fgc_mm.figure_style import BLUE, PAGE_WIDTH, in_style, new_figure
+    from fgc_mm.figure_style import (
+        OPEN_CHANNELS,
+        PAGE_WIDTH,
+        in_style,
+        new_figure,
+    )
 
     rows = -(-len(values) // COLUMNS)
     with in_style():
@@ -66,7 +71,7 @@ def histogram_picture(values: Mapping[str, Tensor]) -> np.ndarray:
         for axis in axes.flat:
             axis.set_visible(False)
         for axis, (site, rates) in zip(axes.flat, values.items()):
-            _draw(axis, site, rates, BLUE)
+            _draw(axis, site, rates, OPEN_CHANNELS)
         figure.supxlabel('images that open a channel (fraction)', fontsize=8)
         figure.supylabel('channels', fontsize=8)
         canvas = FigureCanvasAgg(figure)

@@ -3,7 +3,7 @@
 import pytest
 
 from fgc_mm.cli import benchmark_figure as module
-from fgc_mm.figure_style import VERMILION
+from fgc_mm.figure_style import DYNAMIC
 
 NAMES = ['dense', 'dynamic', 'static', 'broken']
 SITES = [
@@ -40,7 +40,7 @@ def test_bars_are_sorted_and_the_dynamic_network_stands_out(drawn):
     labels = left.get_yticklabels()
     names = [label.get_text() for label in labels]
     assert names == ['dynamic', 'static', 'dense', 'broken']
-    colored = [x.get_text() for x in labels if x.get_color() == VERMILION]
+    colored = [x.get_text() for x in labels if x.get_color() == DYNAMIC]
     assert colored == ['dynamic']
     for bars in left.containers:
         assert [bar.get_width() for bar in bars] == [20, 25, 30, 0]

@@ -9,12 +9,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ...figure_style import (
-    BLUE,
     COLUMN_WIDTH,
+    CORRECT,
     GREY,
     LIGHT,
     PAGE_WIDTH,
-    VERMILION,
+    WRONG,
     in_style,
     legend_above,
     new_figure,
@@ -79,19 +79,19 @@ def _histograms(axes: Any, found: Measurement) -> None:
     right, wrong = macs[correct], macs[~correct]
     axes.hist(
         right, edges, weights=np.full(len(right), 1 / max(len(right), 1)),
-        histtype='stepfilled', color=BLUE, alpha=0.55,
+        histtype='stepfilled', color=CORRECT, alpha=0.55,
         label=f'right ({len(right)})',
     )  # fmt: skip
     label = f'wrong ({len(wrong)})'
     if len(wrong) < FEW:
         axes.plot(
-            wrong, np.zeros(len(wrong)), '|', color=VERMILION, label=label,
+            wrong, np.zeros(len(wrong)), '|', color=WRONG, label=label,
             markersize=14, markeredgewidth=1.4, clip_on=False,
         )  # fmt: skip
         return
     axes.hist(
         wrong, edges, weights=np.full(len(wrong), 1 / len(wrong)),
-        histtype='step', color=VERMILION, linewidth=1.3, label=label,
+        histtype='step', color=WRONG, linewidth=1.3, label=label,
     )  # fmt: skip
 
 
@@ -167,12 +167,12 @@ def _reliability(upper: Any, lower: Any, found: Measurement) -> None:
     filled = [row for row in bins if row.images]
     middles = [(row.low + row.high) / 2 for row in filled]
     upper.bar(middles, [row.accuracy for row in filled], width * 0.92,
-              color=BLUE)  # fmt: skip
+              color=CORRECT)  # fmt: skip
     for middle, row in zip(middles, filled):
         assert row.confidence is not None and row.accuracy is not None
         upper.bar(
             middle, row.confidence - row.accuracy, width * 0.92, row.accuracy,
-            color='none', edgecolor=VERMILION, hatch='////', linewidth=0.6,
+            color='none', edgecolor=WRONG, hatch='////', linewidth=0.6,
         )  # fmt: skip
     upper.plot([0, 1], [0, 1], color=GREY, linestyle=':')
     upper.set(xlim=(0, 1), ylim=(0, 1))

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from ...figure_style import BLACK, BLUE, PAGE_WIDTH, VERMILION, new_figure
+from ...figure_style import BLACK, CORRECT, PAGE_WIDTH, WRONG, new_figure
 
 PITCH = 1.1  # from picture to picture, in widths of a picture
 LINE = 0.125  # height of a line of text in inches
@@ -63,7 +63,7 @@ class ImageGrid:
             pixels, extent=(x0, x0 + width, y0 + height, y0),
             interpolation='nearest', aspect='auto',
         )  # fmt: skip
-        color = BLACK if right is None else BLUE if right else VERMILION
+        color = BLACK if right is None else CORRECT if right else WRONG
         frame = Rectangle(
             (x0, y0), width, height, fill=False, edgecolor=color,
             linewidth=1.6, linestyle='--' if right is False else '-',

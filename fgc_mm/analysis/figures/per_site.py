@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 
 from ...figure_style import (
     BLACK,
-    BLUE,
     GREY,
     LIGHT,
+    OPEN_CHANNELS,
     ORANGE,
     PAGE_WIDTH,
     in_style,
@@ -139,8 +139,9 @@ def _channel_bars(axes: Any, found: Measurement) -> None:
             edgecolor='white', linewidth=0.4,
         )  # fmt: skip
     axes.plot(
-        [site.use.keep_ratio for site in sites], rows, 'D', color=BLUE,
-        markeredgecolor='white', markeredgewidth=0.5, label='keep ratio',
+        [site.use.keep_ratio for site in sites], rows, 'D',
+        color=OPEN_CHANNELS, markeredgecolor='white', markeredgewidth=0.5,
+        label='keep ratio',
     )  # fmt: skip
     axes.set_yticks([*rows], [short(site.site) for site in sites])
     axes.invert_yaxis() if not axes.yaxis_inverted() else None

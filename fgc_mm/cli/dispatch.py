@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from difflib import get_close_matches
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -53,21 +55,37 @@ def run_script(name: str) -> int:
 
 
 def run(name: str) -> int:
-    """Imports what a command needs, and runs it; returns its exit status."""
+    """Runs a command; returns its exit status.
+
+    The arguments are parsed first: ``--help`` and a wrong argument do not
+    wait for the imports of the command.
+    """
     command = COMMANDS[name]
     module = f'fgc_mm.cli.commands.{command.module}'
     try:
+        args = parse(name)
         if not command.needs_openmmlab:
-            return import_module(module).main() or 0
+            return import_module(module).main(args) or 0
         import_module('fgc_mm.registered')  # checks the installation
+        main = import_module(module).main
+        run_tool = import_module('fgc_mm.cli.run_tool').run_tool
     except FGCError as error:
         print(f'error: {error}', file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         return INTERRUPTED
-    run_tool = import_module('fgc_mm.cli.run_tool').run_tool
-    return run_tool(import_module(module).main)
+    return run_tool(partial(main, args))
+
+
+def parse(name: str) -> Namespace:
+    """The arguments of a command, from those of the process.
+
+    Raises:
+        FGCError: Arguments do not fit each other.
+    """
+    module = f'fgc_mm.cli.parsers.{COMMANDS[name].module}'
+    return import_module(module).parse_args()
 
 
 def overview() -> str:

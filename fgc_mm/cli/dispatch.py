@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 
 from fgc_mm.cli.command_table import COMMANDS, find_command
+from fgc_mm.config_files import config_file
 from fgc_mm.errors import FGCError
 from fgc_mm.exit_status import BAD_INPUT, INTERRUPTED
 from fgc_mm.version import __version__
@@ -82,10 +83,14 @@ def parse(name: str) -> Namespace:
     """The arguments of a command, from those of the process.
 
     Raises:
-        FGCError: Arguments do not fit each other.
+        FGCError: Arguments do not fit each other, or there is no such config.
     """
     module = f'fgc_mm.cli.parsers.{COMMANDS[name].module}'
-    return import_module(module).parse_args()
+    args = import_module(module).parse_args()
+    # with a launcher one process reports it, which takes torch
+    if 'config' in args and getattr(args, 'launcher', 'none') == 'none':
+        config_file(args.config)
+    return args
 
 
 def overview() -> str:

@@ -54,6 +54,15 @@ def test_arguments_are_parsed_before_anything_is_imported(name):
     assert refused.stderr.splitlines()[-1].startswith(f'fgc-mm {name}: error')
 
 
+@pytest.mark.parametrize('name', ['train', 'macs', 'export compact'])
+def test_a_missing_config_is_found_before_anything_is_imported(name):
+    others = ['x.pth', '--out', 'x'] if name == 'export compact' else []
+    done = run_cold(MAIN, *name.split(), 'fgc_resnet20_digit.py', *others)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.endswith('did you mean fgc_resnet20_digits.py?')
+
+
 @pytest.mark.parametrize('name', COMMANDS)
 def test_every_command_has_a_main_function(name):
     file = COMMAND_FILES / f'{COMMANDS[name].module}.py'
@@ -120,12 +129,13 @@ def test_a_command_has_its_own_name_and_arguments(monkeypatch, capsys):
 
 def test_what_is_missing_is_one_line():
     """However the command is started, without any installation."""
+    config = 'fgc_resnet20_digits'
     for started in (
-        [MAIN, 'train'],
-        [ROOT / 'tools' / 'train.py'],
-        [ROOT / 'tools' / 'export' / 'onnx.py', 'x.pth', '--out', 'x.onnx'],
+        [MAIN, 'train', config],
+        [ROOT / 'tools' / 'train.py', config],
+        [ROOT / 'tools/export/onnx.py', config, 'x.pth', '--out', 'x.onnx'],
     ):
-        done = run_cold(*started, 'x.py')
+        done = run_cold(*started)
         (line,) = done.stderr.splitlines()
         assert done.returncode == 2
         assert line.startswith('error: fgc_mm needs torch and torchvision')

@@ -13,7 +13,11 @@ from mmengine.runner import Runner
 from rich.console import Console
 from rich.table import Table
 
-from fgc_mm.cli.given_config import apply_options, choose_work_dir
+from fgc_mm.cli.given_config import (
+    apply_options,
+    check_gates,
+    choose_work_dir,
+)
 from fgc_mm.comparison.stored_results import read_result_file
 from fgc_mm.comparison.stored_sweep import add_sweep
 from fgc_mm.engine.config_file import load_config
@@ -41,6 +45,7 @@ def main(args: argparse.Namespace) -> None:
     cfg.load_from, cfg.resume = args.checkpoint, False
     choose_work_dir(cfg, args)
     apply_options(cfg, args)
+    check_gates(cfg, 'fgc-mm sweep')
     rows = sweep(cfg, args.thresholds or THRESHOLDS)
     show(rows)
     if stored:

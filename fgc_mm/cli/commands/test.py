@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 from copy import deepcopy
 from pathlib import Path
 
@@ -17,7 +16,12 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from fgc_mm.cli.command_runner import CommandRunner
-from fgc_mm.cli.given_config import apply_options, choose_work_dir
+from fgc_mm.cli.given_config import (
+    apply_options,
+    check_gated,
+    check_gates,
+    choose_work_dir,
+)
 from fgc_mm.cli.launch import join_processes
 from fgc_mm.deploy import images_of, to_dynamic
 from fgc_mm.deploy.dynamic.dynamic_plan import LOOP
@@ -28,7 +32,6 @@ from fgc_mm.engine.dataloader_defaults import (
 )
 from fgc_mm.errors import FGCError
 from fgc_mm.evaluation.threshold_sweep import sweep_thresholds
-from fgc_mm.registry import MODELS
 from fgc_mm.reliability.atomic_file import write_atomically
 from fgc_mm.reliability.checkpoint import read_checkpoint
 
@@ -213,26 +216,6 @@ def check_model(cfg: Config, args: argparse.Namespace) -> None:
         check_gates(cfg, f'--threshold-sweep {args.threshold_sweep}')
     if args.dynamic:
         check_gated(cfg, f'--dynamic {args.dynamic}')
-
-
-def check_gated(cfg: Config, option: str) -> None:
-    """Checks that the model has gates."""
-    if 'gate' not in cfg.model.get('backbone', {}):
-        raise FGCError(
-            f'{option} finds no gate in {cfg.filename}; give a config of a '
-            'gated model.'
-        )
-
-
-def check_gates(cfg: Config, option: str) -> None:
-    """Checks that the gates of the model have a threshold."""
-    check_gated(cfg, option)
-    kind = MODELS.get(cfg.model.backbone.gate.type)
-    if kind and 'threshold' not in inspect.signature(kind).parameters:
-        raise FGCError(
-            f'{option} does not fit {kind.__name__}, which has no '
-            'threshold; its budget is set when it is trained.'
-        )
 
 
 def show_results(cfg: Config, args: argparse.Namespace) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from fgc_mm.cli.commands.zoo_coverage import GATE, backbone_of
 from fgc_mm.deploy.comparing import flatten_tensors
 from fgc_mm.deploy.dynamic.model import DynamicBackbone
-from fgc_mm.errors import FGCError
+from fgc_mm.errors import FGCError, check_choice
 from fgc_mm.models import GatedBackbone
 from fgc_mm.sites.image_size import small_images
 
@@ -164,13 +164,15 @@ def report(rows: dict[str, Row]) -> Iterator[str]:
 
 def main(args: argparse.Namespace) -> None:
     """Examine models that have no row yet, then write the report."""
+    models = smallest_models()
+    for kind in args.only or ():
+        check_choice(f'--only {kind}', kind, models)
     args.rows.parent.mkdir(parents=True, exist_ok=True)
     rows: dict[str, Row] = {}
     if args.rows.exists():
         for line in args.rows.read_text().splitlines():
             entry = json.loads(line)
             rows[entry['kind']] = Row(**entry['row'])
-    models = smallest_models()
     chosen = [k for k in models if not args.only or k in args.only]
     with args.rows.open('a') as file:
         for kind in track(chosen, 'examining'):

@@ -305,6 +305,12 @@ def write_report(rows: dict[str, Row], path: Path) -> None:
 
 def main(args: argparse.Namespace) -> None:
     """Examine backbones that have no row yet, then write the report."""
+    models = list(list_backbones(args.pattern))
+    if not models:
+        raise FGCError(
+            f'--pattern {args.pattern!r} matches no model of mmpretrain; '
+            'mmpretrain.list_models() lists them.'
+        )
     args.rows.parent.mkdir(parents=True, exist_ok=True)
     known: dict[str, Row] = {}
     if args.rows.exists():
@@ -313,7 +319,6 @@ def main(args: argparse.Namespace) -> None:
             known[entry['key']] = Row(**entry['row'])
     rows = {}
     with args.rows.open('a') as file:
-        models = list(list_backbones(args.pattern))
         for name, config in track(models, 'examining'):
             if isinstance(config, Row):
                 rows[name] = config

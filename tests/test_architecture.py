@@ -181,7 +181,7 @@ def test_the_runtime_needs_numpy_only():
 
 
 @pytest.mark.parametrize('package', sorted(NO_OPENMMLAB))
-def test_openmmlab_stays_out(package):
+def test_mathematics_imports_no_openmmlab(package):
     for path in files(package):
         assert not outside(imported(path)) & OPENMMLAB, path
 
@@ -200,7 +200,7 @@ def test_nothing_imports_a_script():
         assert not outside(imported(path)) & SCRIPTS, path
 
 
-def test_the_rules_see_what_they_forbid(tmp_path):
+def test_the_rules_find_forbidden_imports(tmp_path):
     file = tmp_path / 'fgc_mm' / 'functional' / 'bad.py'
     file.parent.mkdir(parents=True)
     file.write_text(

@@ -141,7 +141,7 @@ def test_what_is_missing_is_one_line():
         assert line.startswith('error: fgc_mm needs torch and torchvision')
 
 
-def test_a_script_leaves_its_own_folder(monkeypatch):
+def test_the_folder_of_a_script_is_not_on_the_path(monkeypatch):
     folder = ROOT / 'tools' / 'export'
     monkeypatch.setattr(sys, 'argv', [str(folder / 'onnx.py')])
     monkeypatch.setattr(sys, 'path', [str(ROOT), str(folder), *sys.path])

@@ -44,7 +44,7 @@ def model(cfg):
 
 
 def outputs_only(model):
-    """A program that has nothing but shapes."""
+    """A program with shapes only."""
     sites = model.macs_table((3, 8, 8)).channels
     shapes = [(3, 8, 8), (10, 1, 1)]
     for channels in sites:

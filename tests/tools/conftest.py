@@ -67,7 +67,7 @@ def run(command, folder, **env):
 
 
 def error_lines(text):
-    """The lines that tell an error; a traceback must not be among them."""
+    """The lines of an error; a traceback must not be among them."""
     assert 'Traceback' not in text, text
     return re.findall('^error: .*', text, re.MULTILINE)
 

@@ -108,7 +108,7 @@ def test_the_profile_has_every_step(report):
     assert 'longest steps, in ms: ' in text
 
 
-def test_the_promise_is_that_of_the_macs(report):
+def test_the_theoretical_speedup_is_that_of_the_macs(report):
     _, content, _ = report
     rows = {row['name']: row for row in content['runs'][0]['rows']}
     dynamic, static = rows['dynamic'], rows['static, eager']
@@ -117,7 +117,7 @@ def test_the_promise_is_that_of_the_macs(report):
     assert static['theory'] == pytest.approx(dynamic['theory'], rel=0.15)
 
 
-def test_masks_that_come_again(report):
+def test_repeated_masks(report):
     masks = [
         torch.tensor([[1, 0], [0, 1], [1, 0], [1, 0]]),
         torch.tensor([[1.0], [2.0], [0.0], [0.5]]),  # a factor is open

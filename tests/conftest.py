@@ -245,7 +245,7 @@ def real():
 
 @pytest.fixture(scope='session')
 def uninterrupted(real, made_once):
-    """The folder of a run that nobody disturbed."""
+    """The folder of an uninterrupted run."""
     return made_once('uninterrupted', real.run)
 
 
@@ -289,7 +289,7 @@ def run_ranks():
 
 @pytest.fixture(scope='session')
 def two_ranks(made_once):
-    """What two gloo processes brought home; see two_ranks.py."""
+    """Results of two gloo processes; see two_ranks.py."""
     folder = made_once(
         'two_ranks', lambda folder: _start_ranks('two_ranks.py', 2, folder)
     )

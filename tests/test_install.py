@@ -21,7 +21,7 @@ def no_outer_make(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-# Stands for Python: passes the version check, and for the installer makes a
+# Replaces Python: passes the version check, and for the installer makes a
 # .venv whose Python prints its arguments.
 PYTHON = """#!/bin/sh
 case $1 in
@@ -111,14 +111,14 @@ def test_wrong_python_is_one_sentence(checkout, goal):
     assert line.endswith(f'as in `make PYTHON=python3.11 {goal}`.')
 
 
-def test_no_python_is_told(checkout):
+def test_a_missing_python_is_one_sentence(checkout):
     done = checkout('demo', python='/no/python')
     assert done.returncode
     assert 'error: /no/python is no Python 3.10' in done.stderr
 
 
 def install_slurm(checkout, command):
-    """Stands for the script that installs Slurm."""
+    """Replaces the script that installs Slurm."""
     script = checkout.folder / 'tests' / 'cluster' / 'install.sh'
     script.parent.mkdir(parents=True)
     script.write_text(f'#!/bin/sh\n{command}\n')
@@ -126,7 +126,7 @@ def install_slurm(checkout, command):
 
 
 def install_mkdocs(checkout):
-    """Stands for what builds the documentation."""
+    """Replaces the program that builds the documentation."""
     script = checkout.folder / '.venv-docs' / 'bin' / 'mkdocs'
     script.parent.mkdir(parents=True)
     script.write_text('#!/bin/sh\necho "mkdocs $*"\n')

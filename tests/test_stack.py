@@ -62,7 +62,7 @@ def make_site(folder, distributions, modules=None, pin=TORCH_PIN):
 
 
 def check(site):
-    """What `import fgc_mm` says in that site; nothing when all is well."""
+    """Output of `import fgc_mm` in that environment; empty without errors."""
     done = subprocess.run(
         [sys.executable, '-I', '-S', '-c', PROBE, str(site)],
         capture_output=True,

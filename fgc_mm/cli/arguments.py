@@ -1,4 +1,9 @@
-"""Arguments that several commands have in common."""
+"""Arguments that several commands have in common.
+
+The parsers of the commands (``fgc_mm.cli.parsers``) use it. Both import the
+standard library only, so that ``--help`` and a wrong argument do not wait for
+torch and OpenMMLab.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +11,14 @@ import argparse
 import os
 from pathlib import Path
 
-from mmengine.config import Config
-from mmpretrain.models.classifiers import ImageClassifier
-
-from fgc_mm.deploy.loading import build_trained
-from fgc_mm.engine.config_file import load_config
-from fgc_mm.engine.config_options import ConfigOptions, override
+PRECISIONS = 'float32', 'bfloat16'  # of convs computed in open channels only
 
 
 def text_parser(description: str | None) -> argparse.ArgumentParser:
     """A parser that prints its description as it is written."""
     return argparse.ArgumentParser(
         description=description,
-        formatter_class=argparse.RawTextHelpFormatter,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
 
@@ -33,27 +33,63 @@ def config_parser(
     """
     parser = text_parser(description)
     parser.add_argument('config', help=config)
+    add_cfg_options(parser, 'as in train.py')
+    return parser
+
+
+def checkpoint_parser(
+    description: str | None,
+    config: str = 'config of a gated model',
+    checkpoint: str = 'its checkpoint',
+) -> argparse.ArgumentParser:
+    """A parser with CONFIG, ``--cfg-options`` and CHECKPOINT.
+
+    Args:
+        description: Of the command.
+        config: What the config describes, for ``--help``.
+        checkpoint: What the checkpoint is, for ``--help``.
+    """
+    parser = config_parser(description, config)
+    parser.add_argument('checkpoint', help=checkpoint)
+    return parser
+
+
+def coverage_parser(
+    description: str | None, name: str, seconds: float
+) -> argparse.ArgumentParser:
+    """A parser of the commands that examine every backbone of mmpretrain.
+
+    Args:
+        description: Of the command.
+        name: Of the files for rows and report, in ``work_dirs``.
+        seconds: Time limit.
+    """
+    parser = text_parser(description)
+    for option, suffix, text in (
+        ('--rows', 'jsonl', 'file of the results, which are not repeated'),
+        ('--report', 'md', 'table to write'),
+    ):
+        default = Path('work_dirs', f'{name}.{suffix}')
+        parser.add_argument(option, type=Path, default=default, help=text)
     parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=ConfigOptions,
-        metavar='KEY=VALUE',
-        help='as in train.py',
+        '--seconds',
+        type=float,
+        default=seconds,
+        help=f'time limit for a backbone (default: {seconds})',
     )
     return parser
 
 
-def read_config(args: argparse.Namespace) -> Config:
-    """The config of CONFIG and ``--cfg-options``."""
-    cfg = load_config(args.config)
-    override(cfg, args.cfg_options)
-    return cfg
-
-
-def trained_model(args: argparse.Namespace) -> tuple[Config, ImageClassifier]:
-    """The config, and its gated model with the weights of CHECKPOINT."""
-    cfg = read_config(args)
-    return cfg, build_trained(cfg, args.checkpoint)
+def add_cfg_options(parser: argparse.ArgumentParser, text: str) -> None:
+    """Adds ``--cfg-options``: a list of pairs, read when the config is."""
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action='extend',
+        default=[],
+        metavar='KEY=VALUE',
+        help=text,
+    )
 
 
 def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,12 +99,9 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
         action='store_true',
         help='do not load batches into pinned memory',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=ConfigOptions,
-        metavar='KEY=VALUE',
-        help='settings that override the config; a list is written '
+    add_cfg_options(
+        parser,
+        'settings that override the config; a list is written '
         'key="[a,b]" or key=a,b, nested ones key="[(a,b),(c,d)]", without '
         'spaces',
     )
@@ -94,11 +127,3 @@ def parse_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
     args = parser.parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
-
-
-def choose_work_dir(cfg: Config, args: argparse.Namespace) -> None:
-    """Sets --work-dir, the config's, or ./work_dirs/NAME_OF_CONFIG."""
-    if args.work_dir is not None:
-        cfg.work_dir = args.work_dir
-    elif cfg.get('work_dir') is None:
-        cfg.work_dir = str(Path('work_dirs', Path(args.config).stem))

@@ -9,7 +9,8 @@ class Command(NamedTuple):
     """A command of ``fgc-mm``.
 
     Attributes:
-        module: In ``fgc_mm.cli.commands``; its ``main()`` is called.
+        module: Of its ``parse_args()`` in ``fgc_mm.cli.parsers``, and of its
+            ``main(args)`` in ``fgc_mm.cli.commands``.
         summary: One line for ``fgc-mm --help``.
         needs_openmmlab: Whether the OpenMMLab packages are imported first.
     """

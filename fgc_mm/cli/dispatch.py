@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from difflib import get_close_matches
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
 from fgc_mm.cli.command_table import COMMANDS, find_command
+from fgc_mm.config_files import config_file
 from fgc_mm.errors import FGCError
 from fgc_mm.exit_status import BAD_INPUT, INTERRUPTED
 from fgc_mm.version import __version__
@@ -53,21 +56,41 @@ def run_script(name: str) -> int:
 
 
 def run(name: str) -> int:
-    """Imports what a command needs, and runs it; returns its exit status."""
+    """Runs a command; returns its exit status.
+
+    The arguments are parsed first: ``--help`` and a wrong argument do not
+    wait for the imports of the command.
+    """
     command = COMMANDS[name]
     module = f'fgc_mm.cli.commands.{command.module}'
     try:
+        args = parse(name)
         if not command.needs_openmmlab:
-            return import_module(module).main() or 0
+            return import_module(module).main(args) or 0
         import_module('fgc_mm.registered')  # checks the installation
+        main = import_module(module).main
+        run_tool = import_module('fgc_mm.cli.run_tool').run_tool
     except FGCError as error:
         print(f'error: {error}', file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)
         return INTERRUPTED
-    run_tool = import_module('fgc_mm.cli.run_tool').run_tool
-    return run_tool(import_module(module).main)
+    return run_tool(partial(main, args))
+
+
+def parse(name: str) -> Namespace:
+    """The arguments of a command, from those of the process.
+
+    Raises:
+        FGCError: Arguments do not fit each other, or there is no such config.
+    """
+    module = f'fgc_mm.cli.parsers.{COMMANDS[name].module}'
+    args = import_module(module).parse_args()
+    # with a launcher one process reports it, which takes torch
+    if 'config' in args and getattr(args, 'launcher', 'none') == 'none':
+        config_file(args.config)
+    return args
 
 
 def overview() -> str:

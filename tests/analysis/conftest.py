@@ -61,7 +61,7 @@ def make_project(folder, gate='concrete', seed=0):
 
 
 def run_pass(made, folder, **options):
-    """The stored pass of a project, and what was said."""
+    """The stored pass of a project, and the printed text."""
     said = []
     dataset = options.pop('dataset', None)
     split = options.pop('split', 'test')

@@ -121,7 +121,7 @@ class Breaking:
         return self.dataset[index]
 
 
-def test_a_pass_that_was_cut_off_goes_on(project, tmp_path):
+def test_an_interrupted_pass_is_continued(project, tmp_path):
     dataset = Breaking(load_dataset(project.cfg, 'test'), 35)
     with pytest.raises(OSError, match='disk is gone'):
         run_pass(project, tmp_path, dataset=dataset)
@@ -156,7 +156,7 @@ def test_images_of_the_training_set_are_not_augmented(project, tmp_path):
     assert np.array_equal(stored.scores, again.scores)
 
 
-def test_images_lie_at_even_distances():
+def test_images_are_at_even_distances():
     assert list(choose_images(10, None)) == list(range(10))
     assert choose_images(10, 4) == [0, 2, 5, 7]
     assert list(choose_images(10, 99)) == list(range(10))
@@ -216,7 +216,7 @@ def test_macs_before_compaction_are_the_dense_ones():
 
 
 class Elsewhere(torch.Tensor):
-    """As if it lay on a GPU, of which numpy sees nothing."""
+    """As on a GPU, whose memory numpy cannot read."""
 
     def cpu(self):
         return self.as_subclass(torch.Tensor)
@@ -225,7 +225,7 @@ class Elsewhere(torch.Tensor):
         raise TypeError('copy it to the host first')
 
 
-def test_pictures_of_images_that_lie_on_a_gpu():
+def test_pictures_of_images_on_a_gpu():
     pixels = torch.arange(12, dtype=torch.uint8).view(3, 2, 2)
     dataset = [dict(inputs=pixels.as_subclass(Elsewhere))]
     picture = Pictures(dataset, bgr=False)(0)

@@ -11,7 +11,7 @@ from fgc_mm.analysis.figures.labels_and_grids import (
 )
 
 
-def test_names_keep_what_says_most():
+def test_names_keep_their_distinguishing_part():
     assert short('layer1.0.conv1', 8) == '…0.conv1'
     assert short_class('automobile', 6) == 'autom…'
     assert short('same', 4) == short_class('same', 4) == 'same'
@@ -34,6 +34,6 @@ def test_grids():
         (1, 1), (1, 3), (2, 2), (3, 3)]  # fmt: skip
 
 
-def test_macs_as_people_say_them():
+def test_macs_are_rounded_for_reading():
     assert [millions(x) for x in (999, 1500, 997.8e3, 25.34e6, 4.1e9)] == [
         '999', '1.50 k', '998 k', '25.3 M', '4.10 G']  # fmt: skip

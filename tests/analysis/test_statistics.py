@@ -1,4 +1,4 @@
-"""Every statistic against loops that nobody can misread."""
+"""Every statistic against plain loops."""
 
 import math
 
@@ -73,7 +73,7 @@ def test_clusters_find_groups_that_are_far_apart():
     assert same == pytest.approx((1, 1, 1, 1))
 
 
-def test_gates_that_never_change_say_nothing():
+def test_constant_gates_have_no_mutual_information():
     found = cluster_agreement(FEATURES, np.ones((30, 4)), LABELS, 3)
     assert found.nmi == found.gates_labels == 0
 
@@ -161,7 +161,7 @@ def test_macs_bins():
         assert found.accuracy_low < found.accuracy < found.accuracy_high
 
 
-def test_images_of_equal_cost_stay_together():
+def test_images_of_equal_cost_are_in_one_bin():
     macs = np.repeat([1.0, 2.0, 3.0], [12, 9, 9])
     bins = macs_bins(macs, macs > 1, macs / 3, 3)
     assert [(b.low, b.high, b.images) for b in bins] == [
@@ -217,7 +217,7 @@ def test_embeddings_are_the_same_under_a_seed(method):
     assert name.lower().replace('-', '') == method
 
 
-def test_an_embedding_starts_where_it_is_told():
+def test_an_embedding_starts_from_the_given_points():
     vectors = np.eye(3)[LABELS] * 9 + RANDOM.normal(size=(30, 3))
     first, _ = embed(vectors, 'tsne', 0)
     for flip in ([1, 1], [-1, 1], [1, -1]):

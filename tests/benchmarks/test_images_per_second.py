@@ -31,7 +31,7 @@ def test_the_files_are_read_in_both_ways(benchmark):
     assert all(rate.wall > 0 and rate.cpu > 0 for rate in rates)
 
 
-def test_a_step_is_what_its_name_says(benchmark, monkeypatch):
+def test_a_step_is_that_of_its_name(benchmark, monkeypatch):
     """Seen from the first convolution of the network."""
     seen = []
 

@@ -1,4 +1,4 @@
-"""What a training step asks of an accelerator, as upper bounds."""
+"""Operations of a training step on an accelerator: upper bounds."""
 
 import sys
 from pathlib import Path
@@ -36,7 +36,7 @@ PARTS = {'coupling': 77, 'coupling, backward': 25, 'bank write': 26}
 
 
 @pytest.mark.parametrize('name', BOUNDS)
-def test_a_step_asks_for_no_more_than_that(counted, name):
+def test_operations_of_a_step_are_bounded(counted, name):
     counter, groups = counted[name]
     bound = BOUNDS[name]
     assert counter.operations.total() <= bound['total']
@@ -46,7 +46,7 @@ def test_a_step_asks_for_no_more_than_that(counted, name):
 
 
 @pytest.mark.parametrize('part', PARTS)
-def test_coupling_asks_for_no_more_than_that(counted, part):
+def test_operations_of_coupling_are_bounded(counted, part):
     assert counted['FGC'][0].by_part()[part] <= PARTS[part]
 
 
@@ -58,7 +58,7 @@ def test_gates_add_little_beyond_themselves(benchmark, counted):
         assert benchmark.beyond(counter, masks=True) <= 1.27 * dense
 
 
-def test_the_counter_tells_kernels_from_views_and_reads(benchmark):
+def test_the_counter_separates_kernels_views_and_reads(benchmark):
     counter = benchmark.OperationCounter('meta')
     x = torch.ones(4, 4, device='meta', requires_grad=True)
     with counter:

@@ -29,7 +29,7 @@ def test_the_environment_is_logged_in_short_lines(tmp_path):
     assert not runner.logger.filters
 
 
-def test_short_lines_and_indents_stay():
+def test_short_lines_and_indents_are_unchanged():
     text = f'{TITLE}\n\n  b: {"word " * 100}\n    c'
     record = logging.LogRecord('x', 20, 'x', 1, text, None, None)
     assert wrap_lines(record)

@@ -14,6 +14,7 @@ from fgc_mm.command_process import MAIN, as_typed, command_of
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND_FILES = ROOT / 'fgc_mm' / 'cli' / 'commands'
+PARSER_FILES = ROOT / 'fgc_mm' / 'cli' / 'parsers'
 TOOLS = sorted((ROOT / 'tools').rglob('*.py'))
 HEAVY = {'torch', 'numpy', 'mmengine', 'mmpretrain', 'rich'}
 
@@ -43,6 +44,26 @@ def test_help_is_one_screen_and_imports_nothing_large():
 
 
 @pytest.mark.parametrize('name', COMMANDS)
+def test_arguments_are_parsed_before_anything_is_imported(name):
+    command = MAIN, *name.split()
+    described = run_cold(*command, '--help')
+    assert described.returncode == 0
+    assert described.stdout.startswith(f'usage: fgc-mm {name} [-h]')
+    refused = run_cold(*command, '--no-such-option')
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[-1].startswith(f'fgc-mm {name}: error')
+
+
+@pytest.mark.parametrize('name', ['train', 'macs', 'export compact'])
+def test_a_missing_config_is_found_before_anything_is_imported(name):
+    others = ['x.pth', '--out', 'x'] if name == 'export compact' else []
+    done = run_cold(MAIN, *name.split(), 'fgc_resnet20_digit.py', *others)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.endswith('did you mean fgc_resnet20_digits.py?')
+
+
+@pytest.mark.parametrize('name', COMMANDS)
 def test_every_command_has_a_main_function(name):
     file = COMMAND_FILES / f'{COMMANDS[name].module}.py'
     nodes = ast.parse(file.read_text()).body
@@ -55,8 +76,9 @@ def test_every_command_has_a_main_function(name):
 
 def test_every_file_is_the_command_of_one_name():
     files = {path.stem for path in COMMAND_FILES.glob('[!_]*.py')}
+    parsers = {path.stem for path in PARSER_FILES.glob('[!_]*.py')}
     modules = [command.module for command in COMMANDS.values()]
-    assert sorted(modules) == sorted(files)
+    assert sorted(modules) == sorted(files) == sorted(parsers)
 
 
 @pytest.mark.parametrize('tool', TOOLS, ids=lambda path: path.stem)
@@ -107,18 +129,19 @@ def test_a_command_has_its_own_name_and_arguments(monkeypatch, capsys):
 
 def test_what_is_missing_is_one_line():
     """However the command is started, without any installation."""
+    config = 'fgc_resnet20_digits'
     for started in (
-        [MAIN, 'train'],
-        [ROOT / 'tools' / 'train.py'],
-        [ROOT / 'tools' / 'export' / 'onnx.py'],
+        [MAIN, 'train', config],
+        [ROOT / 'tools' / 'train.py', config],
+        [ROOT / 'tools/export/onnx.py', config, 'x.pth', '--out', 'x.onnx'],
     ):
-        done = run_cold(*started, 'x.py')
+        done = run_cold(*started)
         (line,) = done.stderr.splitlines()
         assert done.returncode == 2
         assert line.startswith('error: fgc_mm needs torch and torchvision')
 
 
-def test_a_script_leaves_its_own_folder(monkeypatch):
+def test_the_folder_of_a_script_is_not_on_the_path(monkeypatch):
     folder = ROOT / 'tools' / 'export'
     monkeypatch.setattr(sys, 'argv', [str(folder / 'onnx.py')])
     monkeypatch.setattr(sys, 'path', [str(ROOT), str(folder), *sys.path])
@@ -130,10 +153,11 @@ def test_a_script_leaves_its_own_folder(monkeypatch):
 def test_ctrl_c_in_a_light_command(monkeypatch, capsys):
     from fgc_mm.cli.commands import configs
 
-    def stop():
+    def stop(_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(configs, 'main', stop)
+    monkeypatch.setattr(sys, 'argv', ['fgc-mm configs'])
     assert dispatch.run('configs') == 130
     assert capsys.readouterr().err == 'interrupted\n'
 

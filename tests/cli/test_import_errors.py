@@ -1,4 +1,4 @@
-"""Packages that are not there, told in one sentence."""
+"""Missing packages are reported in one sentence."""
 
 import sys
 
@@ -62,7 +62,7 @@ def test_a_package_beside_the_config(config, monkeypatch, tmp_path):
     assert 'fgc_test_own_package.net' in sys.modules
 
 
-def test_what_lies_beside_the_config_hides_nothing(config, monkeypatch):
+def test_modules_beside_the_config_hide_no_package(config, monkeypatch):
     path = config('mmengine')
     (path.parent / 'json.py').write_text('raise SystemExit\n')
     monkeypatch.delitem(sys.modules, 'json')

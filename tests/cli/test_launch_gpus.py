@@ -23,7 +23,7 @@ UNBOUND = [
 
 @pytest.fixture
 def third_rank(monkeypatch):
-    """The third of four processes on one machine, which sees one GPU."""
+    """The third of four processes on a machine with one visible GPU."""
     env = dict(PROCID='2', NTASKS='4', LOCALID='2', JOB_ID='7')
     for name, value in env.items():
         monkeypatch.setenv(f'SLURM_{name}', value)
@@ -36,7 +36,7 @@ def third_rank(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
     monkeypatch.setattr(launch, 'check_devices', lambda seconds: None)
-    # set by what is tested, to be put back
+    # set by the tested function, restored afterwards
     monkeypatch.setenv('TORCH_NCCL_DESYNC_DEBUG', '1')
 
 

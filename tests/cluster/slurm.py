@@ -40,7 +40,7 @@ PartitionName=cpu Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
 
 
 def free_ports(count):
-    """Ports that nobody listens on."""
+    """Ports that are free."""
     sockets = [socket.socket() for _ in range(count)]
     for one in sockets:
         one.bind(('127.0.0.1', 0))

@@ -25,7 +25,7 @@ OPTIONS = [
     'env_cfg.dist_cfg.timeout=60',
 ]  # fmt: skip
 
-# Notes which process trained where, and can wait or die on the way.
+# Records which process trained where; can wait, or kill its process.
 TOLD = """
 import os, signal, time
 from pathlib import Path
@@ -139,7 +139,7 @@ def test_two_nodes_train_what_torchrun_trains(slurm, folder, reference):
     assert_same(checkpoint(work_dir), reference)
 
 
-def test_a_requeued_job_goes_on_by_itself(slurm, folder, reference):
+def test_a_requeued_job_resumes(slurm, folder, reference):
     work_dir = folder / 'work'
     command = slurm_train(folder, work_dir)
     (work_dir / 'wait').touch()  # in the second epoch of the first start
@@ -160,7 +160,7 @@ def test_a_requeued_job_goes_on_by_itself(slurm, folder, reference):
     assert done.returncode == 0, done.stdout
 
     def trained():
-        # Slurm holds a requeued job back for two minutes, unless told
+        # Slurm holds a requeued job back for two minutes, unless set
         slurm.run('scontrol', 'update', f'JobId={job}', 'StartTime=now')
         return (work_dir / 'epoch_2.pth').exists()
 
@@ -171,12 +171,12 @@ def test_a_requeued_job_goes_on_by_itself(slurm, folder, reference):
     assert steps == ['0', '1', '2', '3', '4', '3', '4', '5']
     slurm.wait(lambda: 'COMPLETED' in slurm.run(
         'scontrol', 'show', 'job', job).stdout)  # fmt: skip
-    # as if nothing had happened: weights and banks, bit for bit
+    # as without an interruption: weights and banks, bit for bit
     assert_same(checkpoint(work_dir), reference)
 
 
 @pytest.mark.parametrize('launcher', ['slurm', 'torchrun'])
-def test_a_rank_that_dies_ends_the_job(slurm, folder, launcher):
+def test_a_killed_rank_ends_the_job(slurm, folder, launcher):
     work_dir = folder / 'work'
     train = dict(slurm=slurm_train, torchrun=torchrun_train)[launcher]
     command = train(folder, work_dir)
@@ -184,7 +184,7 @@ def test_a_rank_that_dies_ends_the_job(slurm, folder, launcher):
     start = time.monotonic()
     done = slurm.run(*command, **environment(folder))
     assert time.monotonic() - start < 60 + 60  # the timeout, and to begin
-    # srun tells the larger one, 143 of the rank that it has ended
+    # srun returns the larger one, 143 of the rank that it has ended
     assert done.returncode in (137, 143), done.stdout
     said = {
         'slurm': 'n2: task 1: Killed',

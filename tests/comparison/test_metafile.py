@@ -1,4 +1,4 @@
-"""Kept results as what MIM and mmpretrain list."""
+"""Stored results as the metafile of MIM and mmpretrain."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ FILE = ROOT / 'configs' / 'metafile.yml'
 NAME = 'fgc_resnet20_folder16_55'
 
 
-def test_the_metafile_is_what_the_results_say():
+def test_the_metafile_matches_the_results():
     assert FILE.read_text() == update_metafile(FILE.read_text(), ROOT)
 
 
@@ -55,7 +55,7 @@ def test_a_file_that_names_no_results_is_refused():
         update_metafile('Models: []\n', ROOT)
 
 
-def test_mmpretrain_knows_the_models_by_name(tmp_path):
+def test_mmpretrain_finds_the_models_by_name(tmp_path):
     register_models()
     register_models()  # a second time changes nothing
     assert NAME in list_models('fgc_')

@@ -1,4 +1,4 @@
-"""Plan files: what they say, the project's own, and bad ones."""
+"""Plan files: their settings, those of the project, and bad ones."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def write(folder, text):
     return file
 
 
-def test_what_a_plan_says(tmp_path):
+def test_the_settings_of_a_plan(tmp_path):
     study = read_study(write(tmp_path, TEXT))
     first, second, third, fourth = study.entries
     assert study.title == 'Two of them'

@@ -70,10 +70,10 @@ def test_rows_of_other_methods_are_sourced_where_they_were_found():
     }
     best = {row['method'].split()[0] for row in ROWS
             if row['which_epoch'] == 'best'}  # fmt: skip
-    assert best == {'FGC', 'BAS'}  # known of these alone
+    assert best == {'FGC', 'BAS'}  # published for these only
 
 
-def test_what_is_unknown_says_so_and_has_its_table():
+def test_unknown_numbers_have_a_table_of_their_own():
     theirs = published_for(ROWS, ['fgc_resnet20_cifar10', 'k5'])
     lines = markdown([], theirs).splitlines()
     head, *_ = ([c.strip() for c in x.split('|')[1:-1]] for x in lines)

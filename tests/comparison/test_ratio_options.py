@@ -133,7 +133,7 @@ def test_the_ratio_of_ftwt_is_planned_unless_the_row_sets_it(config):
     assert not needs_planning(cfg, ('model.gate_losses.0.ratio=0.7',))
 
 
-def test_what_cannot_be_asked_is_refused(config):
+def test_a_gate_without_a_ratio_is_refused(config):
     cfg = config("dict(type='fgc_mm.OpenGate')")
     with pytest.raises(FGCError, match='add a MACsTargetLoss'):
         options_for_ratio(cfg, 0.5)

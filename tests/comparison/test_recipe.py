@@ -9,6 +9,7 @@ import pytest
 from mmengine.config import Config
 
 from fgc_mm.cli.commands import compare
+from fgc_mm.cli.parsers.compare import parse_args
 from fgc_mm.comparison import plan, stored_results
 from fgc_mm.comparison.entry import Entry
 from fgc_mm.comparison.results import by_epoch
@@ -20,7 +21,7 @@ from fgc_mm.errors import FGCError
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_runs_from_before_the_groups_were_joined_go_on():
+def test_runs_from_before_the_groups_were_joined_are_resumed():
     recipe = dict(
         optim_wrapper=dict(
             constructor='fgc_mm.JoinedGroupsConstructor', optimizer=dict(lr=1)
@@ -42,7 +43,9 @@ def run(folder, start=None, **recipe):
 @pytest.mark.parametrize('more', [{'budget': 0.45}, {'importance': 'fpgm'}])
 def test_a_run_without_a_planned_ratio_is_not_one_with(tmp_path, more):
     run(tmp_path, epochs=1).write_recipe()
-    run(tmp_path, epochs=1, lately_noted=3).write_recipe()  # older runs go on
+    run(
+        tmp_path, epochs=1, lately_noted=3
+    ).write_recipe()  # older runs are resumed
     with pytest.raises(FGCError, match='begun with other settings'):
         run(tmp_path, epochs=1, **more).write_recipe()
 
@@ -157,7 +160,7 @@ def test_an_epoch_that_was_interrupted_at_its_end_is_kept(tmp_path):
     ]
 
 
-def test_nothing_is_noted_where_a_run_is_refused(tmp_path):
+def test_a_refused_run_stores_nothing(tmp_path):
     """Or the right command would be refused the time after."""
     config = str(ROOT / 'configs' / 'dense_resnet20_digits.py')
     rows = [Entry(config, name=name) for name in 'ab']
@@ -189,4 +192,4 @@ def test_a_pruning_ratio_of_0_is_refused(tmp_path, monkeypatch):
     with pytest.raises(
         FGCError, match=r'--pruning-ratio 0\.0 is not a fraction'
     ):
-        compare.main()
+        compare.main(parse_args())

@@ -69,9 +69,7 @@ def test_seeds_are_counted_and_nothing_is_answered_by_one(root):
         ((9.0, 12.5), 'no significant difference between a and b, -0.25'),
     ],
 )
-def test_an_answer_says_who_is_better_if_the_interval_does(
-    root, errors, verdict
-):
+def test_an_answer_is_decided_by_the_interval(root, errors, verdict):
     for seed, own, other in zip((0, 1), (10.0, 11.0), errors):
         keep(root, 'a', seed, own)
         keep(root, 'b', seed, other)
@@ -115,7 +113,7 @@ def test_a_figure_keeps_its_image_and_gets_a_caption(root):
         update_blocks(text.replace('![', '['), root)
 
 
-def test_a_figure_knows_what_it_shows(root):
+def test_a_figure_is_compared_with_the_results(root):
     keep(root, 'a', 0, 10.0)
     text = said(root, 'figure')
 
@@ -151,7 +149,7 @@ def test_the_tool_draws_and_checks(root, capsys):
 
 
 @pytest.mark.parametrize('document', DOCUMENTS, ids=lambda file: file.stem)
-def test_our_figures_show_what_the_results_say(document):
+def test_our_figures_match_the_results(document):
     found = figures(document.read_text(), ROOT)
     assert [*found]
     for file, shown in found.items():

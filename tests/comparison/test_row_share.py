@@ -1,4 +1,4 @@
-"""A row that is asked for a share of the MACs of its own."""
+"""A row with a pruning ratio of its own."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def static(share):
     return Entry(DENSE, 'fpgm', f'x{share}', start=start, pruning_ratio=share)
 
 
-def test_a_plan_says_it_of_a_row(tmp_path):
+def test_a_row_of_a_plan_has_its_own_ratio(tmp_path):
     file = tmp_path / 'plan.yaml'
     file.write_text('methods: [a.py, {config: b.py, pruning_ratio: 0.35}]')
     first, second = read_study(file).entries
@@ -38,13 +38,13 @@ def test_static_pruning_takes_that_of_its_row(settings):
         assert method.recipe['pruning_ratio'] == taken
 
 
-def test_gates_are_asked_for_that_of_their_row(settings):
+def test_gates_are_trained_for_the_ratio_of_their_row(settings):
     method = read_method(Entry(BUDGET, pruning_ratio=0.7), settings)
     assert [o for o in method.options if o.endswith('pruning_ratio=0.7')]
 
 
 @pytest.mark.parametrize('share', [0.0, 1.0, 55.0])
-def test_what_is_no_share_is_refused(settings, share):
+def test_a_ratio_outside_of_0_to_1_is_refused(settings, share):
     with pytest.raises(
         FGCError, match=f'--pruning-ratio {share} is not a fraction'
     ):

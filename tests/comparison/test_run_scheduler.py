@@ -10,7 +10,7 @@ from fgc_mm.comparison.run_scheduler import RunScheduler
 from fgc_mm.comparison.workers import Workers
 from fgc_mm.errors import FGCError
 
-OBEDIENT = (
+STOPPABLE = (
     'import signal, sys, time\n'
     'signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))\n'
     "print('ready', flush=True)\n"
@@ -65,7 +65,7 @@ def test_steps_follow_each_other_and_starts_come_first(tmp_path):
     assert sorted(finished) == ['first', 'second', 'third']
     assert seen.index(('second', 'step 0')) > seen.index(('first', 'done'))
     assert seen.index(('third', 'done')) < seen.index(('first', 'done'))
-    # again: nothing is left to run
+    # again: all runs are done
     runs = [FakeRun(tmp_path, n, 'false', 'false') for n in ('first',)]
     (tmp_path / 'first' / '1').touch()
     assert go(runs) == [('first', 'done')]
@@ -113,9 +113,9 @@ def test_a_result_that_cannot_be_read_is_a_failure(tmp_path):
     assert (run.state, run.reason) == ('failed', 'run has no accuracy')
 
 
-def test_told_to_stop_all_save_and_nothing_begins(tmp_path):
+def test_a_stop_ends_the_running_and_starts_nothing(tmp_path):
     script = tmp_path / 'wait.py'
-    script.write_text(OBEDIENT)
+    script.write_text(STOPPABLE)
     run = FakeRun(
         tmp_path, 'run', f'exec {shlex.quote(sys.executable)} -IS {script}'
     )

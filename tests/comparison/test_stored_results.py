@@ -83,7 +83,7 @@ def test_a_block_that_is_not_whole_is_refused(root, change):
         update_blocks(text, root)
 
 
-def test_text_without_blocks_stays():
+def test_text_without_blocks_is_unchanged():
     assert update_blocks('# Title\n', ROOT) == '# Title\n'
 
 
@@ -93,6 +93,6 @@ def documents():
 
 
 @pytest.mark.parametrize('file', documents(), ids=lambda file: file.stem)
-def test_our_documents_say_what_the_results_say(file):
+def test_our_documents_match_the_results(file):
     text = file.read_text()
     assert update_blocks(text, ROOT) == text

@@ -70,7 +70,7 @@ def run(tmp_path):
     return SimpleNamespace(folder=tmp_path, last_checkpoint=checkpoint)
 
 
-def test_what_the_logs_say(run):
+def test_numbers_of_the_logs(run):
     assert validation_errors(run.folder) == {1: 20.0, 2: 4.5, 3: 8.0}
     # 10 steps of 1, 2 and 3 s: the pause in epoch 1 does not count
     assert training_seconds(run) == pytest.approx(60)

@@ -1,4 +1,4 @@
-"""Every config trains, and is what its name says."""
+"""Every config trains, and is that of its name."""
 
 import math
 from pathlib import Path
@@ -44,7 +44,7 @@ def read():
 
 
 @pytest.mark.parametrize('twin', TWINS)
-def test_each_has_its_twins(twin, read):
+def test_each_config_has_its_counterparts(twin, read):
     fgc, bas, dense = (read(f'{kind}_{twin}') for kind in KINDS)
     for cfg in (bas, dense):
         for part in ('train_dataloader', 'optim_wrapper', 'train_cfg',
@@ -77,14 +77,14 @@ def test_its_parts_fit_its_name(name, read):
 
 
 @pytest.mark.parametrize('name', [n for n in NAMES if n.startswith('ftwt')])
-def test_ftwt_starts_from_the_dense_twin_and_cools_down(name, read):
+def test_ftwt_starts_from_the_dense_network_and_cools_down(name, read):
     cfg = read(name)
     (loss,) = cfg.model.gate_losses
     weight, epochs = loss.loss_weight, cfg.train_cfg.max_epochs
     assert (weight.start_value, weight.end_value) == (1, 0)
     assert weight.begin == weight.end == epochs // 2
     assert dict(type='fgc_mm.GateLRHook', lr=0.1) in cfg.custom_hooks
-    if 'folder' not in name:  # there the comparison says where to start
+    if 'folder' not in name:  # there the comparison sets where to start
         folder = cfg.load_from.split('/')[1]
         assert folder == name.replace('ftwt', 'dense')
         dense = read(folder)
@@ -125,7 +125,7 @@ def test_the_budget_of_the_comparisons_grows_as_the_l0_weight_does(size, read):
 def test_the_large_images_are_those_of_the_small_but_for_their_size(
     name, read
 ):
-    """So that both comparisons ask the same questions."""
+    """Both comparisons have the same questions."""
     small, large = read(name.replace('folder32', 'folder16')), read(name)
     for loader, pad in (('train', 2), ('val', 0), ('test', 0)):
         one, two = (c[f'{loader}_dataloader'] for c in (small, large))
@@ -186,7 +186,7 @@ def test_two_steps_of_training(name, read):
     model = build(cfg).train()
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     check_decay(model, wrapper, cfg)
-    # FTWT's gates learn in the first half only
+    # FTWT's gates are trained in the first half only
     late = not name.startswith('ftwt')
     prepare(model, epoch=late * (cfg.train_cfg.max_epochs - 1))
     size = next((v for k, v in SIZES.items() if k in name), 32)

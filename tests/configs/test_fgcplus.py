@@ -38,7 +38,7 @@ def test_it_leaves_the_dense_network_slowly(epochs):
     assert cfg.param_scheduler.T_max == epochs
 
 
-def test_its_dense_twin_is_what_it_starts_from():
+def test_it_starts_from_the_dense_network():
     plus, dense = map(Config.fromfile, (PATH, DENSE))
     assert plus.model.backbone.backbone == dense.model.backbone
     assert plus.model.head == dense.model.head

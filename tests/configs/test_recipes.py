@@ -139,7 +139,7 @@ def test_folder_configs_leave_the_start_to_the_comparison(name, epochs):
 
 
 @pytest.mark.parametrize('name', [n for n in MANIDP if 'folder' not in n])
-def test_manidp_starts_from_its_dense_twin(name):
+def test_manidp_starts_from_the_dense_network(name):
     cfg, twin = read(name), name.replace('manidp', 'dense')
     dense = read(twin)
     last = f'epoch_{dense.train_cfg.max_epochs}.pth'

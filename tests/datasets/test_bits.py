@@ -53,7 +53,7 @@ def test_fewer_bits_are_refused_unless_given(saved, bits):
             load(path, bits=8)
 
 
-def test_whole_range_and_black_need_nothing(saved):
+def test_the_whole_range_and_black_are_accepted(saved):
     values = grey(16)
     np.testing.assert_array_equal(load(saved(values)), values >> 8)
     assert not load(saved(values * 0)).any()

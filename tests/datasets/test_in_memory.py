@@ -104,7 +104,7 @@ def test_a_sample_is_not_shared_between_batches():
     assert 'pred_label' not in images[2]['data_samples']
 
 
-def test_a_seeded_batch_sees_the_same_pixels_and_leaves_the_generator():
+def test_a_seeded_batch_has_the_same_pixels_and_leaves_the_generator():
     images = InMemoryImages(Source(), padding=2, flip=0.5)
     images[0]
     before = torch.get_rng_state()

@@ -76,7 +76,7 @@ def test_decoders_that_cannot_do_it(monkeypatch):
 
 @pytest.mark.parametrize('kind', [np.float32, np.int32])
 @pytest.mark.parametrize('shape', [(4, 5), (4, 5, 3)])
-def test_a_complete_file_of_32_bits_is_not_said_to_be_damaged(
+def test_a_complete_file_of_32_bits_is_not_reported_as_damaged(
     tmp_path, kind, shape
 ):
     path = str(tmp_path / 'a.tif')

@@ -38,7 +38,7 @@ def stir(network):
 
 @pytest.fixture(scope='session')
 def gated():
-    """Builds a stirred backbone: the module and its config."""
+    """Builds a backbone of varied gates: the module and its config."""
 
     def build(config, sites='auto'):
         torch.manual_seed(0)
@@ -55,7 +55,7 @@ def gated():
 
 @pytest.fixture(scope='session')
 def classifier():
-    """Builds a stirred classifier for images of 16 x 16; of ResNet-20, or
+    """Builds such a classifier for images of 16 x 16; of ResNet-20, or
     of another backbone that ends in 32 channels."""
 
     def build(**backbone):

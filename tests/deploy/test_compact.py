@@ -141,13 +141,13 @@ def test_without_a_decision_there_is_no_gate(gated, pictures):
 
 
 @torch.no_grad()
-def test_before_a_sum_channels_stay_closed(gated, pictures):
+def test_channels_before_a_sum_are_kept_closed(gated, pictures):
     network, cfg = gated(RESNET, RESIDUAL)
     images = pictures(64, 2)
     done = compact(network, constant(network, 0.5), cfg, images)
     assert isinstance(done.backbone, CompactBackbone)
     for gate in done.backbone.gates.values():
-        assert gate.gate is None  # nothing is asked
+        assert gate.gate is None  # there is no decision left
     assert set(done.refused) == {
         site.name for site in network.sites if site.branch_end
     }
@@ -158,7 +158,7 @@ def test_one_channel_at_least_remains(gated, pictures):
     images = pictures(64, 2)
     done = compact(network, constant(network, 0.0), cfg, images)
     assert done.difference < 1e-4
-    assert done.backbone.sites  # closed for good, without being asked
+    assert done.backbone.sites  # always closed, without a decision
 
 
 def test_a_tolerance_takes_more(gated, pictures):
@@ -174,7 +174,7 @@ def test_a_tolerance_takes_more(gated, pictures):
 
 @MODELS.register_module(name='TopHalfGate', force=True)
 class TopHalfGate(BinaryConcreteGate):
-    """Opens the better half of its channels."""
+    """Opens the half of its channels with the largest logits."""
 
     def forward(self, x):
         decision = super().forward(x)
@@ -184,7 +184,7 @@ class TopHalfGate(BinaryConcreteGate):
 
 
 @torch.no_grad()
-def test_a_gate_that_decides_jointly_stays_whole(gated, pictures):
+def test_a_gate_that_decides_jointly_is_not_compacted(gated, pictures):
     _, cfg = gated(RESNET)
     cfg = dict(cfg, gate=dict(type='fgc_mm.TopHalfGate'))
     network = MODELS.build(copy.deepcopy(cfg)).eval()
@@ -254,7 +254,7 @@ def test_gates_that_scale_before_a_sum(kind, pictures):
     done = compact(model, firing_statistics(model, [images]), settings, images)
     ends = [g for s, g in zip(done.backbone.sites,
             done.backbone.gates.values()) if s.branch_end]  # fmt: skip
-    # a joint gate stays whole; of others the closed are no longer asked
+    # a joint gate is unchanged; others no longer decide closed channels
     assert {type(g) for g in ends} == {
         FBSGate if kind == 'FBS' else PartialGate
     }

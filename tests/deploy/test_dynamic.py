@@ -132,7 +132,7 @@ def build(backbone, size, gate=GATE):
 
 @functools.cache
 def masked(name):
-    """A masked model and four images; nobody changes them."""
+    """A masked model and four images; no test changes them."""
     backbone, size, _ = NETWORKS[name]
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(4, 3, size, size, generator=generator)
@@ -465,7 +465,7 @@ def one_by_one_answers(model, images):
     return [model(image) for image in images.split(1)]
 
 
-def test_the_model_itself_stays_as_it_is(small):
+def test_the_model_itself_is_unchanged(small):
     model, images = small
     model = copy.deepcopy(model).train()
     before = copy.deepcopy(model.state_dict())
@@ -715,7 +715,7 @@ def test_sites_and_batches_may_be_switched(small):
 @needs_kernel
 @pytest.mark.parametrize('name', ['ResNet-18', 'MobileNetV3', 'ViT'])
 def test_bfloat16_is_near_the_masked_model(name, tmp_path):
-    """And the stored plan asks for it again."""
+    """The stored plan requests it again."""
     model, images = masked(name)
     dynamic = to_dynamic(model, images, precision='bfloat16')
     half = has_bfloat16()

@@ -51,7 +51,7 @@ class Head(nn.Module):
 
 
 class Classifier(nn.Module):
-    """As much of a classifier as an exporter needs."""
+    """The parts of a classifier that an exporter needs."""
 
     with_neck = False
 

@@ -253,7 +253,7 @@ PALETTE = {
 
 
 class Net(nn.Module):
-    """Convs with some modules of the palette between, and a shortcut."""
+    """Convs with some of the modules between, and a shortcut."""
 
     def __init__(self, names, channels=8):
         super().__init__()
@@ -454,7 +454,7 @@ def test_factors_of_two_descriptions():
     assert extents([DimFactor(2, (0, 0, 0))]) is None  # the same number twice
 
 
-def test_values_that_live_at_once_never_overlap():
+def test_values_in_use_at_once_never_overlap():
     draw = random.Random(1)
     for _ in range(50):
         count = draw.randint(1, 12)

@@ -11,7 +11,7 @@ from fgc_mm.models import ChannelMap
 
 @pytest.mark.filterwarnings('ignore:.*weight_norm.*:FutureWarning')
 @pytest.mark.parametrize('fails', [False, True])
-def test_everything_comes_back(fails):
+def test_everything_is_restored(fails):
     network = nn.Sequential(
         nn.Conv2d(3, 12, 1), nn.GroupNorm(4, 12), nn.BatchNorm2d(12),
         weight_norm(nn.Conv2d(12, 8, 1)),

@@ -1,4 +1,4 @@
-"""Links between the pages lead somewhere; nothing is fetched."""
+"""Links between the pages have a target; none is downloaded."""
 
 import pytest
 

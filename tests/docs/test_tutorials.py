@@ -1,4 +1,4 @@
-"""The Python of README.md and docs/ runs as it stands on the page.
+"""The Python of README.md and docs/ runs as it is printed on the page.
 
 The blocks of a page run in order, in one namespace, in an empty folder. A
 comment above a block says what is different: ``config`` is read as a config

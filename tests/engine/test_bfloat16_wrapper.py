@@ -20,7 +20,7 @@ SHORT = {
 
 
 class SeenHook(Hook):
-    """Notes the dtype of a conv's output."""
+    """Records the dtype of a conv's output."""
 
     def __init__(self):
         self.dtypes = set()

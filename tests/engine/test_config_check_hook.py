@@ -288,7 +288,7 @@ def test_images_of_unequal_size():
         ('LinearClsHead', [0, 2], None),
     ],
 )
-def test_labels_of_the_kind_that_the_head_learns(kind, labels, words):
+def test_labels_are_of_the_kind_of_the_head(kind, labels, words):
     batch = first_batch(loader(labels), 'train')
     if words is None:
         check_labels(batch, head(kind))
@@ -359,7 +359,7 @@ def test_where_one_rank_fails_all_stop(monkeypatch, failing):
         raise KeyError('own')
 
 
-def test_tables_of_the_trial_stay_out_of_the_log():
+def test_tables_of_the_trial_are_not_logged():
     logger = MMLogger.get_current_instance()
     level = logger.level
 

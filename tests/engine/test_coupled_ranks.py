@@ -56,7 +56,7 @@ def test_the_cases_are_those_of_the_script(script):
 
 
 def test_all_steps_move_something(script):
-    """Or equal results would say little."""
+    """Otherwise equal results would prove little."""
     steps = script.coupled(False, {})
     for one, other in pairwise(steps):
         assert one['loss'] != other['loss']
@@ -74,7 +74,7 @@ def test_memory_falls_with_the_number_of_ranks(coupled_ranks, script):
         assert ranks['coupled']['log_sum', False][0]['held'] == (43, 4)
 
 
-def test_ranks_that_ask_different_numbers(coupled_ranks):
+def test_ranks_with_different_numbers_of_queries(coupled_ranks):
     for ranks in coupled_ranks:
         said = ranks['uneven']
         table, queries = said['table'], said['queries']
@@ -104,7 +104,7 @@ def test_ranks_that_ask_different_numbers(coupled_ranks):
             )
 
 
-def test_every_rank_says_that_one_is_different(coupled_ranks):
+def test_every_rank_reports_that_one_is_different(coupled_ranks):
     for ranks in coupled_ranks:
         said = ranks['refused']
         assert said.pop('alike') is None and said.pop('same') is None

@@ -9,7 +9,7 @@ from fgc_mm.errors import FGCError
 
 
 class Run:
-    """As much of a Runner as the hook looks at."""
+    """The parts of a Runner that the hook reads."""
 
     def __init__(self, model, paramwise):
         self.model = model

@@ -38,7 +38,7 @@ def test_equal_options_share_a_group_and_gates_have_their_own(tiny):
     assert len(own) + len(network['params']) == len(order)
 
 
-def test_gates_stay_apart_where_their_options_are_equal(tiny):
+def test_gates_named_by_a_key_have_a_group_of_their_own(tiny):
     model = tiny.build()
     keys = dict(custom_keys={'backbone.gates': dict(decay_mult=1.0)})
     assert count(build(model, keys=keys)) == 2
@@ -62,7 +62,7 @@ def test_a_step_is_that_of_many_groups(tiny):
         assert torch.equal(a, b)
 
 
-def test_a_run_with_a_group_per_parameter_goes_on_exactly(digits, tmp_path):
+def test_a_run_with_a_group_per_parameter_is_resumed_exactly(digits, tmp_path):
     key = 'optim_wrapper.constructor'
     old = {key: MANY, 'param_scheduler.milestones': [1]}
     whole = digits.start(digits.tiny_config(tmp_path / 'a', 2, **old))
@@ -95,7 +95,7 @@ def test_groups_of_other_options_cannot_be_joined(tiny):
         JoinedGroupsHook().after_load_checkpoint(runner, dict(optimizer=saved))
 
 
-def test_a_checkpoint_of_joined_groups_stays_as_it_is(tiny):
+def test_a_checkpoint_of_joined_groups_is_unchanged(tiny):
     few = build(tiny.build())
     saved = few.optimizer.state_dict()
     checkpoint = dict(optimizer=copy.deepcopy(saved))

@@ -1,4 +1,4 @@
-"""Values that an accelerator gives late: the same run, the same errors."""
+"""Values read late from an accelerator: the same run, the same errors."""
 
 import math
 
@@ -16,7 +16,7 @@ from fgc_mm.reliability import finite_loss_hook
 
 @pytest.fixture
 def late(monkeypatch):
-    """As if tensors of the CPU lay on an accelerator."""
+    """Treats tensors of the CPU as those of an accelerator."""
     for module in (finite_loss_hook, logged_values_hook, coupling):
         monkeypatch.setattr(module, 'read_would_block', lambda _: True)
 

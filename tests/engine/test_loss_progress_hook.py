@@ -1,4 +1,4 @@
-"""Where the run is, as the losses are told."""
+"""The progress of the run, as the losses receive it."""
 
 import pytest
 from mmengine.hooks import Hook
@@ -7,7 +7,7 @@ from mmengine.registry import HOOKS
 
 @HOOKS.register_module(force=True)
 class NoteHook(Hook):
-    """Notes the progress that the losses see."""
+    """Records the progress that the losses receive."""
 
     def after_train_iter(
         self, runner, batch_idx, data_batch=None, outputs=None
@@ -33,7 +33,7 @@ def test_epochs_and_iterations_that_are_finished(digits, tmp_path):
     assert steps == [(i // 5, i) for i in range(10)]
 
 
-def test_a_resumed_run_goes_on_counting(digits, tmp_path):
+def test_a_resumed_run_continues_to_count(digits, tmp_path):
     noted(digits, digits.tiny_config(tmp_path, epochs=1))
     cfg = digits.tiny_config(tmp_path, epochs=2, resume=True)
     assert noted(digits, cfg) == [(1, i) for i in range(5, 10)]
@@ -50,7 +50,7 @@ def test_an_iteration_based_run_counts_epochs_too(digits, tmp_path, sampler):
 
 
 def test_an_infinite_sampler_of_two_ranks(two_ranks):
-    # 40 images, 2 x 10 a step: iteration 5 lies in the third epoch
+    # 40 images, 2 x 10 a step: iteration 5 is in the third epoch
     assert [result['infinite'] for result in two_ranks] == [2, 2]
 
 

@@ -16,7 +16,7 @@ HOOK = 'custom_hooks.1'
 
 @HOOKS.register_module(force=True)
 class SpyHook(Hook):
-    """Notes the banks before a step writes them, and what was in it."""
+    """Records the banks before a step writes them, and its batch."""
 
     priority = 'HIGH'  # before the hook that writes
 
@@ -49,7 +49,7 @@ def copies(loss):
 
 @pytest.fixture(scope='module')
 def whole(digits, tmp_path_factory):
-    """Four epochs in one go, watched."""
+    """Four epochs in one run, recorded."""
     folder = tmp_path_factory.mktemp('whole')
     cfg = digits.tiny_config(folder, epochs=4)
     cfg.custom_hooks.append(dict(type='SpyHook'))
@@ -195,7 +195,7 @@ def log_of(folder):
     return ''.join(p.read_text() for p in folder.glob('*/*.log'))
 
 
-def test_without_saved_banks_a_resumed_run_says_so(digits, tmp_path):
+def test_a_resumed_run_without_saved_banks_warns(digits, tmp_path):
     options = {f'{HOOK}.save_banks': False}
     train(digits, tmp_path, 1, **options)
     saved = torch.load(tmp_path / 'epoch_1.pth', weights_only=False)
@@ -349,7 +349,7 @@ def test_labels_come_from_the_training_set(digits, tmp_path):
     assert digits.coupling(runner)._labels.labels.tolist() == labels
 
 
-def test_labels_that_the_data_set_does_not_tell(digits, tmp_path):
+def test_labels_that_the_data_set_does_not_have(digits, tmp_path):
     options = {f'{digits.COUPLING}.neighbor_source': 'label'}
     runner = digits.start(digits.tiny_config(tmp_path, **options))
     runner._train_dataloader = torch.utils.data.DataLoader(torch.ones(9, 3))

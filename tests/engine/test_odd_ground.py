@@ -1,4 +1,4 @@
-"""Training on other ground: half types, accumulation, memory formats."""
+"""Training with half types, gradient accumulation and memory formats."""
 
 import importlib.util
 import sys
@@ -35,7 +35,7 @@ def one_step(runner, images=None):
     loss = digits_run.coupling(runner)
     before = digits_run.bank_rows(loss)
     loss.write_banks(lambda written: written)
-    for name, banks in loss.banks.items():  # as if it had not been
+    for name, banks in loss.banks.items():  # as without it
         for space in ('feature', 'gate'):
             getattr(banks, space).rows.copy_(before[f'{name}.{space}'])
     return logged, {n: p.grad for n, p in model.named_parameters()}
@@ -163,7 +163,7 @@ def test_sync_bn_that_cannot_be_had_is_refused(monkeypatch, kind, said):
 
 
 def test_sync_bn_keeps_inner_gates_and_refuses_residual_ones():
-    """It replaces the norms, and what hangs on them is gone."""
+    """It replaces the norms, and their hooks are lost."""
     network = dict(type='fgc_mm.CifarResNet', base_channels=4)
     gate = dict(type='fgc_mm.BinaryConcreteGate')
     images = torch.randn(2, 3, 32, 32)

@@ -63,7 +63,7 @@ def test_the_same_number_of_epochs_changes_nothing():
 
 
 def naive_order(points, epochs):
-    """Whether what came after still comes after, by pairs."""
+    """Whether the order is kept, pair by pair."""
     return all(
         (epochs[a] < epochs[b]) == (a < b)
         for a, b in itertools.permutations(points, 2)
@@ -71,7 +71,7 @@ def naive_order(points, epochs):
 
 
 @pytest.mark.parametrize('new', range(1, 40))
-def test_order_and_room(new):
+def test_order_and_length(new):
     points = {0, 1, 7, 100, 101, 102, 300, 301, 375, 498, 499}
     epoch_map = EpochMap.of(points, 500, new)
     epochs = {p: epoch_map.at(p) for p in [*points, 500]}
@@ -80,7 +80,7 @@ def test_order_and_room(new):
     assert ordered[0] == 0 and ordered[-1] == new
     if new >= len(points):
         assert naive_order([*points, 500], epochs)
-        # no further from its share than the crowd before it pushes
+        # at most as far from its share as there are points before it
         for p, epoch in epochs.items():
             assert abs(epoch - p * new / 500) < len(points)
     if new > 1:
@@ -105,7 +105,7 @@ def test_what_lasts_keeps_lasting(new):
     linear, cosine, steps = scaled.param_scheduler
     assert linear.begin < linear.end
     assert cosine.begin < cosine.end == new and cosine.T_max >= 1
-    if new > 1:  # else there is no room for two
+    if new > 1:  # else two do not fit
         assert linear.end == cosine.begin
         assert cosine.T_max == cosine.end - cosine.begin
     assert steps == cfg.param_scheduler[2]

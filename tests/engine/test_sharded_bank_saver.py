@@ -10,7 +10,7 @@ from fgc_mm.errors import FGCError
 
 @pytest.fixture
 def run():
-    """A runner whose saves note the banks; the count of collections."""
+    """A runner whose saves record the banks; the count of collections."""
     run = SimpleNamespace(count=0, saved=[])
 
     def collect():
@@ -34,7 +34,7 @@ def test_every_save_has_the_banks_of_its_moment(run):
 
 
 @pytest.mark.parametrize('full', [None, False, True])
-def test_between_saves_there_is_nothing_to_take(run, full):
+def test_banks_are_collected_for_a_save_only(run, full):
     if full is not None:
         try:
             run.runner.save_checkpoint('a', full=full)

@@ -76,7 +76,7 @@ def test_other_warm_ups(warm_up):
 
 
 def test_a_schedule_that_is_not_scaled_is_left_alone():
-    """A warm-up of one epoch may be what its author wants."""
+    """A warm-up of one epoch may be intended."""
     cfg = Config(
         dict(
             train_cfg=dict(by_epoch=True, max_epochs=9),

@@ -46,7 +46,7 @@ def test_is_read(option):
     assert list(unread_options(CFG, {option: 1})) == []
 
 
-def test_the_tools_warn_and_go_on(capfd):
+def test_the_tools_warn_and_continue(capfd):
     cfg = Config(dict(CFG))
     override(cfg, {'trian_cfg.max_epochs': 3})
     (line,) = capfd.readouterr().err.splitlines()

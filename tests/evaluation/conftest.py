@@ -1,4 +1,4 @@
-"""Predictions done by hand."""
+"""Predictions computed by hand."""
 
 import importlib.util
 from pathlib import Path

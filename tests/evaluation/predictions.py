@@ -1,4 +1,4 @@
-"""Predictions of a two-site network, whose MACs one can do by hand."""
+"""Predictions of a two-site network, whose MACs can be computed by hand."""
 
 import torch
 

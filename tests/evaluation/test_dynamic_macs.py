@@ -1,4 +1,4 @@
-"""The FLOPs evaluator against numbers done by hand."""
+"""The FLOPs evaluator against numbers computed by hand."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from fgc_mm.evaluation import DynamicMACs
 
 
 def report(samples, sizes=None):
-    """What the metric says after batches of these sizes."""
+    """Results of the metric after batches of these sizes."""
     metric, start = DynamicMACs(), 0
     for size in sizes or [len(samples)]:
         metric.process(None, samples[start : start + size])
@@ -67,7 +67,7 @@ def test_padding_is_cut_off(made):
     assert metric.evaluate(5) == report(samples)
 
 
-def test_two_ranks_say_what_one_says(two_ranks, made):
+def test_two_ranks_report_the_metrics_of_one(two_ranks, made):
     want = report(made.predictions(7))
     for result in two_ranks:
         assert result['metrics'] == pytest.approx(want)

@@ -92,7 +92,7 @@ def test_finite_differences():
             assert abs(float(probs.grad[n, c]) - slope) < 2e-3
 
 
-def test_quantiles_of_the_prior_cost_nothing():
+def test_quantiles_of_the_prior_have_no_loss():
     rank = np.arange(1, 100) / 100
     probs = torch.tensor(stats.beta.ppf(rank, 0.6, 0.4)).float().unsqueeze(1)
     order = torch.randperm(99)

@@ -26,7 +26,7 @@ def test_against_loops_over_pairs():
     assert value.item() == pytest.approx(want / 25, rel=1e-5)
 
 
-def test_same_directions_cost_nothing():
+def test_same_directions_have_no_loss():
     features = torch.rand(4, 6)
     scale = torch.rand(4, 1) + 0.5
     assert gram_similarity(scale * features, features) < 1e-12

@@ -195,7 +195,7 @@ def test_agreement_against_sets(k):
     assert neighborhood_agreement(first, second + 100) == 0
 
 
-def test_agreement_holds_nothing_large(largest):
+def test_agreement_allocates_nothing_large(largest):
     sets = torch.stack([torch.randperm(400) for _ in range(8)])
     with largest:
         neighborhood_agreement(sets, sets)

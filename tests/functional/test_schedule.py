@@ -1,4 +1,4 @@
-"""Numbers that move."""
+"""Numbers that are scheduled."""
 
 import math
 
@@ -80,7 +80,7 @@ def test_a_mapping_has_known_keys(options):
 
 
 @pytest.mark.parametrize(('begin', 'end'), [(5, 4), (-1, 4)])
-def test_a_line_goes_forward(begin, end):
+def test_a_line_has_an_end_after_its_begin(begin, end):
     with pytest.raises(FGCError, match=r'goes backwards; 0 <= begin <= end'):
         Schedule(0, 1, begin, end)
 

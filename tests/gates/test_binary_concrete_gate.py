@@ -27,7 +27,7 @@ def maps():
 
 
 def naive_logits(gate, maps, training):
-    """BAS, section 3.1, with nothing of the gate's but its numbers."""
+    """BAS, section 3.1, from the gate's parameters only."""
     hidden = maps.mean((2, 3)) @ gate.squeeze.weight.T
     mean, var = gate.norm.running_mean, gate.norm.running_var
     if training:

@@ -57,7 +57,7 @@ def test_how_its_weights_start(init, gain):
 
 def test_the_threshold_is_the_mean_saliency_of_the_last_kept(gate, batches):
     first = epoch_of(gate, 0, batches)
-    for decision in first:  # nothing is known yet: all that is not 0
+    for decision in first:  # no statistics yet: all that is not 0
         assert torch.equal(decision.mask, decision.saliency)
     saliency = torch.cat([naive_saliency(gate, b) for b in batches])
     means = sorted(saliency.mean(dim=0).tolist(), reverse=True)

@@ -24,7 +24,7 @@ def test_with_weights_of_zero_the_bias_alone_decides(maps, training):
         assert (decision.mask == 1).all()
         return
     (decision.mask * torch.randn(8, 9)).sum().backward()
-    # from the first step on it learns differences between images
+    # from the first step on it is trained to distinguish images
     assert gate.expand.weight.grad.any()
 
 

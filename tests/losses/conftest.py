@@ -19,7 +19,7 @@ def make_sites(channels=None):
 
 
 def make_records(count=4, seed=0, channels=None, keep=True):
-    """Random records; logits and activations want gradients."""
+    """Random records; logits and activations require gradients."""
     generator = torch.Generator().manual_seed(seed)
     records = []
     for site in make_sites(channels):

@@ -16,7 +16,7 @@ EASY = dict(type='fgc_mm.SaliencyL1Loss', easiness=True)
 
 
 class Seen(GateLoss):
-    """Keeps the batches that it gets."""
+    """Stores the batches that it receives."""
 
     def __init__(self, needs):
         super().__init__(1.0, 'seen')

@@ -52,7 +52,7 @@ def test_the_gradient_is_that_of_the_masks(given, ratio, sign):
     ]
     records = set_masks(given.records(), masks)
     loss_of(ratio)(records).backward()
-    # closed channels too: they must be able to come back
+    # closed channels too: they must be able to open again
     assert all((sign * mask.grad > 0).all() for mask in masks)
 
 

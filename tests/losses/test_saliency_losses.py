@@ -93,7 +93,7 @@ def test_easy_images_weigh_by_half_the_mean_of_the_last_epoch(scaled):
     again = SaliencyL1Loss('mean', easiness=True, loss_weight=1.0)
     again.load_state_dict(loss.state_dict())
     torch.testing.assert_close(easy(again, scaled, scores, labels, 1), got)
-    # the third epoch forgets the first two's images
+    # the third epoch replaces the images of the first two
     easy(loss, scaled, 0 * scores, labels, 2)
     easy(loss, scaled, scores, labels, 3)
     uniform = F.cross_entropy(torch.zeros(1, 5), torch.tensor([0])).item()

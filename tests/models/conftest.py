@@ -40,7 +40,7 @@ def set_gates():
 
 @pytest.fixture(scope='session', params=BACKBONES)
 def gated_backbone(request):
-    """A gated backbone in evaluation; who changes it takes a copy."""
+    """A gated backbone in evaluation; a test that changes it copies it."""
     from fgc_mm.registry import MODELS
 
     torch.manual_seed(0)

@@ -13,7 +13,7 @@ SIZE = 64  # pixels of an image
 
 @MODELS.register_module(force=True)
 class DenseDetector(BaseModel):
-    """A score map per output of the backbone; nothing of it knows gates."""
+    """A score map per output of the backbone, without any code for gates."""
 
     def __init__(
         self, backbone, channels, passes=1, own_loss='loss_dense',

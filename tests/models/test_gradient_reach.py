@@ -121,7 +121,7 @@ def test_a_site_that_the_head_never_reads_is_left_out(network, log):
     assert not fine[2]._forward_pre_hooks
 
 
-def test_gates_that_a_neck_depends_on_stay():
+def test_gates_that_a_neck_depends_on_are_kept():
     assert 'fine.0' in names(classifier(Fused(), ReadsAll()))
     assert 'fine.0' in names(
         GatedImageClassifier(GatedBackbone(Fused(), GATE))
@@ -185,7 +185,7 @@ def test_a_frozen_layer_is_judged_as_any_other():
 
 
 class Detached(Fused):
-    """Cuts one branch off where the model trains only."""
+    """Detaches one branch in training mode only."""
 
     def forward(self, x):
         fine, coarse = super().forward(x)
@@ -195,7 +195,7 @@ class Detached(Fused):
 
 
 class Partly(Fused):
-    """One site's layers are cut off where the model trains only."""
+    """One site's layers are detached in training mode only."""
 
     def forward(self, x):
         x = self.mid(self.stem(x).relu()).relu()

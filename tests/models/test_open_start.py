@@ -1,4 +1,4 @@
-"""A gated network that starts as the dense one, and leaves it slowly."""
+"""A gated network whose outputs are those of the dense one at first."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Predictions come to the host by few copies."""
+"""Predictions are copied to the host in few transfers."""
 
 import sys
 from pathlib import Path

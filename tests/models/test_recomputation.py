@@ -236,7 +236,7 @@ def test_the_plain_network_stays_dense(how):
 
 
 @pytest.mark.parametrize('how', [as_it_is, *HOWS])
-def test_nothing_of_a_step_stays(how):
+def test_nothing_of_a_step_is_kept(how):
     _, other = blocks(how)
     loss = loss_of(other, image(8))
     kept = [weakref.ref(call) for call in calls._LIVE if _of(call, other)]

@@ -138,7 +138,7 @@ def macs_of(model, image):
 
 
 def test_a_prediction_within_another_counts_its_own_macs(monkeypatch):
-    """One of another size comes between, as another thread's may."""
+    """A call of another size in between, as by another thread."""
     torch.manual_seed(0)
     model = MODELS.build(
         dict(

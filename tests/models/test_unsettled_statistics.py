@@ -68,7 +68,7 @@ def test_validation_continues_with_a_warning(tiny, gate, monkeypatch):
     evaluator = Evaluator([DynamicMACs()])
     evaluator.process(healthy + broken)
     numbers = evaluator.evaluate(6)
-    # nothing of a broken network passes for pruned
+    # no part of a broken network counts as pruned
     dense = numbers.pop('macs/dense')
     assert dense > 0
     assert len(numbers) == 7 and all(map(math.isnan, numbers.values()))

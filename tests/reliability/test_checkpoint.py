@@ -1,4 +1,4 @@
-"""Real checkpoints load, broken ones give a sentence, hostile ones nothing."""
+"""Valid checkpoints load; damaged and malicious ones are refused."""
 
 import io
 import itertools
@@ -207,7 +207,7 @@ def test_a_changed_byte_of_a_weight(tmp_path):
     content = bytearray(path.read_bytes())
     content[content.index(bytes(2000)) + 1000] ^= 1
     path.write_bytes(content)
-    assert torch.load(path)['a'].any()  # torch itself sees nothing wrong
+    assert torch.load(path)['a'].any()  # torch itself raises no error
     assert 'Bad CRC-32' in refused(path)
 
 
@@ -236,7 +236,7 @@ def test_no_checkpoint(tmp_path, content, kind):
 
 @pytest.mark.parametrize('new', [True, False])
 @pytest.mark.parametrize('how', [os.mkdir, os.system, eval, open])
-def test_hostile_file_runs_nothing(tmp_path, how, new):
+def test_a_malicious_file_runs_no_code(tmp_path, how, new):
     path, target = tmp_path / 'hostile.pth', tmp_path / 'made'
     command = {
         os.system: f'touch {target}',

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole, whatever happens while they are written."""
+"""Checkpoints are complete, whatever happens while they are written."""
 
 import multiprocessing
 import os
@@ -115,7 +115,7 @@ def test_the_best_one_is_no_training_state(folder):
     assert latest_checkpoint(folder) == (None, [])
 
 
-def test_the_one_before_lies_beside_the_one_that_is_torn(folder, tmp_path):
+def test_the_checkpoint_before_a_damaged_one_is_named(folder, tmp_path):
     """The hook's out_dir may be another folder than the run's."""
     work_dir = tmp_path / 'run'
     work_dir.mkdir()
@@ -126,7 +126,7 @@ def test_the_one_before_lies_beside_the_one_that_is_torn(folder, tmp_path):
     assert path == folder / 'epoch_2.pth' and 'epoch_3.pth' in said
 
 
-def test_nothing_whole_and_nothing_at_all(folder):
+def test_no_complete_checkpoint_and_none_at_all(folder):
     for path in folder.glob('*.pth'):
         path.write_bytes(b'')
     with pytest.raises(FGCError, match=r'epoch_3.pth is empty'):
@@ -186,7 +186,7 @@ def test_a_full_disk_leaves_the_old_checkpoints(real, tmp_path):
     assert latest_checkpoint(tmp_path)[0] == tmp_path / 'epoch_1.pth'
 
 
-def test_outdated_checkpoints_go_when_the_new_one_is_there(
+def test_outdated_checkpoints_are_removed_after_the_new_one_is_written(
     digits, tmp_path, monkeypatch
 ):
     options = {'default_hooks.checkpoint.max_keep_ckpts': 1}
@@ -215,5 +215,5 @@ def test_outdated_checkpoints_go_when_the_new_one_is_there(
 
 
 def test_nothing_is_limited_here():
-    """The disk of the test above was its own."""
+    """The limit of the test above was for its process only."""
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] < 0

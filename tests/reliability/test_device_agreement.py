@@ -1,4 +1,4 @@
-"""Processes of which some see a GPU and others none."""
+"""Processes of which only some have a visible GPU."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from fgc_mm.cli import launch
 
 @pytest.fixture
 def said(run_ranks, tmp_path):
-    """What every rank says, given what each sees."""
+    """The error of every rank, given the device of each."""
 
     def ask(gpus, seconds=60, missing=0):
         with socket.socket() as free:
@@ -45,7 +45,7 @@ def test_one_that_does_not_start_is_one_sentence(said):
     assert answer.startswith('not all of the 2 processes have started')
 
 
-def test_nccl_is_asked_for_the_ranks_that_did_not_come(monkeypatch):
+def test_nccl_reports_the_ranks_that_did_not_join(monkeypatch):
     names = dict(RANK='0', WORLD_SIZE='1', LOCAL_RANK='0', MASTER_ADDR='n1')
     for name, value in dict(names, MASTER_PORT='1').items():
         monkeypatch.setenv(name, value)

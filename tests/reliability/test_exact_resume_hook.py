@@ -1,4 +1,4 @@
-"""Interrupted and resumed runs equal one that was left alone, bit by bit."""
+"""Interrupted and resumed runs equal an uninterrupted one, bit by bit."""
 
 import os
 import random
@@ -112,7 +112,7 @@ def test_killed_with_workers_and_another_seed(real, uninterrupted, tmp_path):
     """Workers change nothing; nor does the seed that the second run draws."""
     process = real.start(tmp_path, **WORKERS)
     real.wait_for(process, 3, 4)
-    process.kill()  # its workers live on for some seconds
+    process.kill()  # its workers exit some seconds later
     real.end(process)
     real.run(tmp_path, '--resume', **WORKERS, randomness__seed=None)
     got = real.result(tmp_path)
@@ -120,8 +120,8 @@ def test_killed_with_workers_and_another_seed(real, uninterrupted, tmp_path):
 
 
 def test_without_the_hook_they_differ(real, uninterrupted, tmp_path):
-    """That the comparison sees a difference where there is one."""
-    # so that nothing is lost but the hook's own share
+    """The comparison finds a difference where there is one."""
+    # so that only the hook's own state is lost
     state = torch.load(uninterrupted / 'epoch_3.pth', weights_only=False)
     assert state.pop('fgc_random_states')
     torch.save(state, tmp_path / 'epoch_3.pth')

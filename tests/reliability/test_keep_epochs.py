@@ -1,4 +1,4 @@
-"""The checkpoint at the end of a stage stays, whatever else is removed."""
+"""The checkpoint at the end of a stage is kept when others are removed."""
 
 import pytest
 from mmengine.config import Config

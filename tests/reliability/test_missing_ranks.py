@@ -1,4 +1,4 @@
-"""Who is missing, where a collective fails."""
+"""Ranks that are missing in a collective that fails."""
 
 import pytest
 
@@ -16,7 +16,7 @@ def test_of_three_the_one_that_hangs_is_named(run_ranks, tmp_path):
         assert result['said'].startswith('rank 1 has not joined')
 
 
-def test_several_are_named_and_nobody_is():
+def test_several_ranks_are_named_or_none():
     assert describe_missing([1, 3]).startswith(
         'rank 1 and rank 3 have not joined'
     )
@@ -31,7 +31,7 @@ def test_several_are_named_and_nobody_is():
         ValueError('Timed out'),
         RuntimeError('shapes do not fit'),
         RuntimeError('DataLoader timed out after 5 seconds'),
-        RuntimeError('Timed out waiting 4000ms'),  # no siblings at all
+        RuntimeError('Timed out waiting 4000ms'),  # no other processes
     ],
 )
 def test_another_error_is_nobodys_absence(error):

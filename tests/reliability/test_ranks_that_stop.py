@@ -1,4 +1,4 @@
-"""Real processes that hang, are told to stop, and go on in other numbers."""
+"""Processes that hang; a stop by a signal; a resume by more or fewer ranks."""
 
 import os
 import re
@@ -84,11 +84,11 @@ def test_a_rank_that_hangs_is_named(real, start):
     (line,) = [x for x in text.splitlines() if x.startswith('error: ')]
     assert line.startswith('error: rank 1 has not joined a collective')
     assert 'Traceback' not in text
-    # nobody waits for the end of the sleep
+    # no process waits for the end of the sleep
     assert time.monotonic() - begin < 200
 
 
-def test_torchrun_is_told_to_stop(real, start, tmp_path):
+def test_torchrun_forwards_the_stop_signal(real, start, tmp_path):
     """By the signal that it would not survive on its own."""
     process = start()
     real.wait_for(process, 2, 2)
@@ -99,7 +99,7 @@ def test_torchrun_is_told_to_stop(real, start, tmp_path):
     assert (tmp_path / 'work' / 'interrupted.pth').exists()
 
 
-def test_one_rank_is_told_to_stop_and_one_goes_on(real, start, tmp_path):
+def test_one_rank_is_stopped_and_one_continues(real, start, tmp_path):
     """Both stop after the same step; resumed, there is one process less."""
     process = start(hook='NumberHook')
     real.wait_for(process, 2, 2)

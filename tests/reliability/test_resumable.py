@@ -26,7 +26,7 @@ def run(digits, tmp_path_factory):
 
 
 def resume(digits, folder, path=None, **options):
-    """What training says that goes on from a file."""
+    """The message of a training that resumes from a file."""
     options = {'resume': True, 'load_from': path and str(path), **options}
     with pytest.raises(FGCError) as error:
         digits.start(digits.tiny_config(folder, 2, **options)).train()
@@ -93,7 +93,7 @@ def test_a_copied_work_dir_resumes_from_itself(digits, run, tmp_path):
     shutil.copytree(run, copy)
     assert (copy / 'last_checkpoint').read_text() == str(run / 'epoch_1.pth')
     assert latest_checkpoint(copy) == (copy / 'epoch_1.pth', [])
-    # the original goes on, or goes away: nothing changes
+    # no matter whether the original continues or is removed
     elsewhere = tmp_path / 'elsewhere' / 'epoch_7.pth'
     (copy / 'last_checkpoint').write_text(str(elsewhere))
     assert latest_checkpoint(copy) == (copy / 'epoch_1.pth', [])
@@ -107,7 +107,7 @@ def test_a_copied_work_dir_resumes_from_itself(digits, run, tmp_path):
 
 
 def test_a_copy_has_other_times(run, tmp_path):
-    """The numbers in the names say which is the newest."""
+    """The newest is found by the numbers in the names."""
     for number in (2, 10, 1):
         shutil.copy(run / 'epoch_1.pth', tmp_path / f'epoch_{number}.pth')
     assert latest_checkpoint(tmp_path)[0] == tmp_path / 'epoch_10.pth'
@@ -116,7 +116,7 @@ def test_a_copy_has_other_times(run, tmp_path):
 
 
 def test_an_out_dir_is_a_run_s_own(run, tmp_path):
-    """A run whose checkpoints go elsewhere is no copy."""
+    """A run with checkpoints in another folder is no copy."""
     work_dir, out_dir = tmp_path / 'run', tmp_path / 'out'
     work_dir.mkdir()
     shutil.copytree(run, out_dir / 'run')

@@ -10,7 +10,7 @@ from fgc_mm.exit_status import STOPPED
 
 
 class TellHook(Hook):
-    """Signals its own process, once, where it is told to."""
+    """Sends a signal to its own process, once, at a given step."""
 
     priority = 'VERY_HIGH'
 
@@ -62,7 +62,7 @@ ACCUMULATED = {'optim_wrapper.accumulative_counts': 5}
     ],
     ids=['iterations', 'validation', 'accumulation'],
 )
-def test_told_to_stop_and_resumed(
+def test_stopped_by_a_signal_and_resumed(
     digits, tmp_path, loop, method, number, options, steps
 ):
     if 'validate' in options:
@@ -104,7 +104,7 @@ def test_told_to_stop_and_resumed(
 def test_gradients_that_wait_at_the_end_of_an_epoch(
     digits, tmp_path, counts, capfd
 ):
-    """5 steps an epoch: with 2 a sentence says what a resume loses."""
+    """5 steps an epoch: with 2 a sentence names what a resume loses."""
     options = {'optim_wrapper.accumulative_counts': counts}
     digits.start(digits.tiny_config(tmp_path, 1, **options)).train()
     said = 'accumulative_counts=2 does not divide the 5 steps'

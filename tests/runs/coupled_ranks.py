@@ -69,7 +69,7 @@ class Net(nn.Module):
 
 
 def batch(step):
-    """The whole batch; in the last step two ranks see the same image."""
+    """The whole batch; in the last step two ranks have the same image."""
     generator = torch.Generator().manual_seed(step)
     inputs = 2 * torch.randn(IMAGES, 6, generator=generator)
     indices = torch.randperm(LENGTH, generator=generator)[:IMAGES]
@@ -122,7 +122,7 @@ def coupled(shard, options, rank=0, world=1):
 
 
 def uneven(rank):
-    """Neighbours and contrast where ranks ask different numbers."""
+    """Neighbours and contrast if numbers of queries differ between ranks."""
     generator = torch.Generator().manual_seed(1)
     table = torch.randint(-2, 3, (LENGTH, 3), generator=generator).float()
     queries = torch.randint(-2, 3, (9, 3), generator=generator).float()
@@ -166,7 +166,7 @@ def said(check, *arguments):
 
 
 def refused(rank):
-    """What every rank says where one of them is different."""
+    """The error of every rank where one of them is different."""
     net, cpu = Net(dict(shard=False)), torch.device('cpu')
     result = dict(
         alike=said(check_same_banks, net.coupling),
@@ -250,7 +250,7 @@ def main():
         world_size=world,
     )
     DefaultScope.get_instance('coupled_ranks', scope_name='mmpretrain')
-    sharded_bank_saver._BYTES = 80  # a bank travels in several pieces
+    sharded_bank_saver._BYTES = 80  # a bank is sent in several parts
     result = dict(
         coupled={
             (name, shard): coupled(shard, options, rank, world)

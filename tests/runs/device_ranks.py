@@ -1,4 +1,4 @@
-"""Some of the processes see a GPU, one may not come; not a test."""
+"""Some processes have a GPU, one may not join; not a test."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""How the processes of a test meet; not a test."""
+"""How the processes of a test connect; not a test."""
 
 import sys
 from pathlib import Path

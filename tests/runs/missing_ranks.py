@@ -14,7 +14,7 @@ from fgc_mm.reliability.missing_ranks import (
 
 
 def missed(group):
-    """What a rank says whose sibling has not come to a collective."""
+    """The error of a rank if another has not joined a collective."""
     try:
         dist.all_reduce(torch.ones(1), group=group)
     except RuntimeError as error:

@@ -10,7 +10,7 @@ from fgc_mm.losses.easiness import Easiness
 def thresholds(own):
     """ManiDP's threshold and easy bound, from batches of some images.
 
-    ``own`` picks of 8 images those that this process sees.
+    ``own`` picks of 8 images those of this process.
     """
     torch.manual_seed(0)
     gate, easiness = ManiDPGate(4, 10, keep=0.4).train(), Easiness()

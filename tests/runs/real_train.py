@@ -49,7 +49,7 @@ def start(folder, *arguments, before=(), **options):
 
 
 def end(process):
-    """What it still says, and its exit code."""
+    """The rest of its output, and its exit code."""
     try:
         text, _ = process.communicate(timeout=240)
     finally:

@@ -18,7 +18,7 @@ WRITES = OUTPUT + 'echo whole library > "$to"'
 
 @pytest.fixture
 def fresh(monkeypatch, tmp_path):
-    """An empty cache, nothing shipped or remembered, before and after."""
+    """An empty cache, no shipped and no loaded library, before and after."""
     monkeypatch.setenv('FGC_MM_CACHE', str(tmp_path / 'cache'))
     monkeypatch.setattr(library, 'SHIPPED', tmp_path / 'shipped')
     library._load_once.cache_clear()

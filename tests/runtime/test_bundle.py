@@ -11,6 +11,7 @@ import torch
 from mmengine.config import Config
 
 from fgc_mm.cli.commands import bundle
+from fgc_mm.cli.parsers.bundle import parse_args
 from fgc_mm.deploy import PlainForward, build_model, graph
 from fgc_mm.deploy.bundle.meta import file_meta
 from fgc_mm.errors import FGCError
@@ -43,7 +44,7 @@ def model(cfg):
 
 
 def outputs_only(model):
-    """A program that has nothing but shapes."""
+    """A program with shapes only."""
     sites = model.macs_table((3, 8, 8)).channels
     shapes = [(3, 8, 8), (10, 1, 1)]
     for channels in sites:
@@ -106,7 +107,7 @@ def tool(monkeypatch, tmp_path, cfg, model):
         arguments = [config, checkpoint, '--out', out, *options]
         arguments = list(map(str, ['bundle', *arguments]))
         monkeypatch.setattr(sys, 'argv', arguments)
-        bundle.main()
+        bundle.main(parse_args())
         return out
 
     return run

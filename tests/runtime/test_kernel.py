@@ -282,7 +282,7 @@ def test_depthwise_conv_between_padded_maps(large: bool, seed: int) -> None:
 @pytest.mark.parametrize('far', [0, 300, 4000])
 @pytest.mark.parametrize('seed', SEEDS)
 def test_depthwise_conv_of_stride_2(seed: int, far: int) -> None:
-    """Windows may lie beside the map, in the files of others far beside it."""
+    """Windows may be beside the map, and, in a damaged file, far beside it."""
     m = Random(seed=seed)
     kernel = m.between(1, 9), m.between(1, 9)
     padding = m.between(0, 5), m.between(0, 9)

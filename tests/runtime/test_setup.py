@@ -45,7 +45,7 @@ def checkout(tmp_path):
 
 
 def setup(checkout, *arguments):
-    """Runs setup.py; what it says."""
+    """Runs setup.py; its output."""
     done = subprocess.run(
         # isolated: the process is no copy of one that has MMEngine
         [sys.executable, '-I', 'setup.py', '-q', *arguments],

@@ -127,7 +127,7 @@ def test_a_changed_method_or_helper_changes_the_fingerprint(monkeypatch):
     assert network_fingerprint(Net(lambda x: scaled(x, 2)), {}) != helped
 
 
-def test_nested_lists_take_no_more_room_than_flat_ones():
+def test_nested_lists_need_no_more_memory_than_flat_ones():
     """Each level once doubled the text; 40 were more than the memory."""
 
     def nested(number, depth=60):

@@ -407,7 +407,7 @@ def test_residual_sites_are_masked_where_their_branch_ends():
     assert str(sites['b']).startswith('b: 4 channels -> sum after norm (')
 
 
-def test_a_site_knows_its_share_of_the_macs():
+def test_a_site_has_its_share_of_the_macs():
     sites = found(residual_block, residual=True, **RESIDUAL)
     stem, a, b, head = 3 * 4, 4 * 6, 6 * 4, 4 * 2
     total = stem + a + b + head
@@ -416,7 +416,7 @@ def test_a_site_knows_its_share_of_the_macs():
     )
 
 
-def test_a_layer_that_sees_windows_is_no_site():
+def test_a_layer_of_windows_is_no_site():
     def forward(m, x):
         x = m.embed(x).flatten(2).transpose(1, 2)
         windows = x.reshape(-1, 4, 8)

@@ -67,7 +67,7 @@ def run(command, folder, **env):
 
 
 def error_lines(text):
-    """The lines that tell an error; a traceback must not be among them."""
+    """The lines of an error; a traceback must not be among them."""
     assert 'Traceback' not in text, text
     return re.findall('^error: .*', text, re.MULTILINE)
 
@@ -111,13 +111,24 @@ def load_tool(name):
     )
 
 
+def main_of(name):
+    """Parses ``sys.argv`` and runs the command, as a function.
+
+    Args:
+        name: As for :func:`load_tool`.
+    """
+    module = load_tool(name)
+    path = module.__name__.replace('.commands.', '.parsers.')
+    parser = importlib.import_module(path)
+    return lambda: module.main(parser.parse_args())
+
+
 @pytest.fixture
 def tool(project, monkeypatch, capfd):
     """Runs a tool in this process (seconds less): exit code and stderr."""
 
     def call(name, *arguments):
         monkeypatch.setattr(sys, 'path', list(sys.path))
-        module = load_tool(name)
         # A Runner names its logger by the second, and a second one of the
         # same name would write to the output of the test before.
         for manager in (DefaultScope, MessageHub, MMLogger, Visualizer):
@@ -125,7 +136,7 @@ def tool(project, monkeypatch, capfd):
         monkeypatch.chdir(project)
         monkeypatch.setenv('LOCAL_RANK', '0')
         monkeypatch.setattr(sys, 'argv', [name, *map(str, arguments)])
-        code = run_tool(module.main)
+        code = run_tool(main_of(name))
         return code, capfd.readouterr().err
 
     return call

@@ -83,6 +83,7 @@ def refused(tool, gated, tmp_path):
         (['--images', '0'], '--images 0 leaves nothing'),
         (['--neighbors', '40'], '--neighbors 40 does not fit 40 images'),
         (['--seed', '-1'], '--seed -1 is outside'),
+        (['--gate-vector', 'x'], "gate vector 'x' is unknown"),
         (['--cfg-options', 'test_dataloader.dataset.indices=1'],
          'all 1 images have the class'),
         (['--cfg-options', 'test_dataloader.dataset.indices=0'],

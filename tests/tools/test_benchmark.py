@@ -11,7 +11,6 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from fgc_mm.cli.commands import benchmark
 from fgc_mm.cli.run_tool import run_tool
 from fgc_mm.deploy import build_model
 from fgc_mm.deploy.timing import clock as timing
@@ -22,6 +21,8 @@ from fgc_mm.deploy.timing.theory import (
     site_macs_ratios,
 )
 from fgc_mm.runtime.library import has_bfloat16
+
+from .conftest import main_of
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / 'configs' / 'bas_resnet20_digits.py'
@@ -107,7 +108,7 @@ def test_the_profile_has_every_step(report):
     assert 'longest steps, in ms: ' in text
 
 
-def test_the_promise_is_that_of_the_macs(report):
+def test_the_theoretical_speedup_is_that_of_the_macs(report):
     _, content, _ = report
     rows = {row['name']: row for row in content['runs'][0]['rows']}
     dynamic, static = rows['dynamic'], rows['static, eager']
@@ -116,7 +117,7 @@ def test_the_promise_is_that_of_the_macs(report):
     assert static['theory'] == pytest.approx(dynamic['theory'], rel=0.15)
 
 
-def test_masks_that_come_again(report):
+def test_repeated_masks(report):
     masks = [
         torch.tensor([[1, 0], [0, 1], [1, 0], [1, 0]]),
         torch.tensor([[1.0], [2.0], [0.0], [0.5]]),  # a factor is open
@@ -198,6 +199,6 @@ def test_bad_input_is_one_sentence(report, options, told, monkeypatch, capfd):
     monkeypatch.chdir(folder)
     command = [str(TOOL), 'small.py', 'x.pth', '--out', 'c', *options]
     monkeypatch.setattr(sys, 'argv', command)
-    assert run_tool(benchmark.main) == 2
+    assert run_tool(main_of('benchmark')) == 2
     said = capfd.readouterr().err
     assert told in said and 'Traceback' not in said

@@ -134,7 +134,7 @@ def test_numbers_are_kept_apart_from_the_runs(compared):
         assert len(errors) in (0, 11)
 
 
-def test_one_fails_and_the_others_go_on(compared):
+def test_one_fails_and_the_others_continue(compared):
     code, text, out = compared
     assert code == 1
     log = Path('out', 'runs', 'broken_tiny', 'seed1', 'run.log')
@@ -159,7 +159,7 @@ def lowest_error(folder):
     return 100 - max(found)
 
 
-def test_the_table_is_what_the_runs_say(compared):
+def test_the_table_matches_the_runs(compared):
     _, _, out = compared
     rows = {row['method']: row for row in read(out / 'compare.csv')}
     for name in ('dense_tiny', 'bas_tiny'):

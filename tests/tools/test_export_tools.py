@@ -16,7 +16,7 @@ from torch import nn
 from fgc_mm.cli.run_tool import run_tool
 from fgc_mm.deploy import PlainForward, build_model, build_trained
 
-from .conftest import load_tool
+from .conftest import main_of
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / 'configs' / 'bas_resnet20_digits.py'
@@ -72,9 +72,8 @@ def call(folder, monkeypatch, capfd):
         # names of a Runner's globals are given by the second
         for manager in (DefaultScope, MessageHub, MMLogger, Visualizer):
             manager._instance_dict.clear()
-        tool = load_tool(file.stem)
         monkeypatch.setattr(sys, 'argv', [*map(str, (file, *arguments))])
-        code = run_tool(tool.main)
+        code = run_tool(main_of(file.stem))
         return code, *capfd.readouterr()
 
     return called

@@ -126,7 +126,7 @@ def test_a_converted_network_computes_what_the_published_one_did(
         torch.testing.assert_close(model(x), naive_logits(state, x))
 
 
-def test_banks_come_along_as_the_hook_keeps_them(tmp_path):
+def test_banks_are_converted_as_the_hook_saves_them(tmp_path):
     theirs = published()
     _, target = convert(tmp_path, theirs)
     banks = read_checkpoint(target)[STATE]['coupling']

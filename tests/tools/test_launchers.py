@@ -41,7 +41,7 @@ class OneSided(CustomDataset):
         return super().__getitem__(index)
 """
 
-# srun as far as the tools can tell: starts the tasks, notes its arguments.
+# Replaces srun: starts the tasks, and records its arguments.
 SRUN = """
 import json, os, subprocess, sys
 arguments = sys.argv[1:]
@@ -117,7 +117,7 @@ def test_two_processes_train_and_test(project, tmp_path):
     assert done.returncode == 0, done.stdout
     assert 'Distributed training: True' in done.stdout
     assert 'GPU number: 2' in done.stdout
-    # 8 images, 2 processes, batches of 2; each line is told once
+    # 8 images, 2 processes, batches of 2; each line is printed once
     assert len(re.findall(r'Epoch\(train\) +\[2\]\[2/2\]', done.stdout)) == 1
     assert 'OMP_NUM_THREADS' not in done.stdout
     checkpoint = work_dir / 'epoch_2.pth'
@@ -137,7 +137,7 @@ def test_two_processes_train_and_test(project, tmp_path):
     assert sorted(r['sample_idx'] for r in results) == list(range(8))
 
 
-def test_an_error_of_all_is_told_once(project, tmp_path):
+def test_an_error_of_all_is_printed_once(project, tmp_path):
     done = run(
         script('dist_train', 'tiny net.py', 2, '--work-dir', tmp_path / 'w')
         + [PAIR, 'train_dataloader.dataset.data_root=/no/such/folder'],
@@ -161,7 +161,7 @@ def config_that_imports(code, project, folder, more=''):
     return config
 
 
-def test_an_error_of_one_is_told_once(project, tmp_path):
+def test_an_error_of_one_is_printed_once(project, tmp_path):
     more = "train_dataloader = dict(dataset=dict(type='OneSided'))\n"
     config = config_that_imports(ONE_SIDED, project, tmp_path, more)
     done = run(
@@ -175,7 +175,7 @@ def test_an_error_of_one_is_told_once(project, tmp_path):
     assert done.returncode == 2
 
 
-def test_bad_checkpoint_is_told_once(project, tmp_path):
+def test_a_bad_checkpoint_is_one_line(project, tmp_path):
     (tmp_path / 'empty.pth').touch()
     done = run(
         script('dist_test', 'tiny net.py', tmp_path / 'empty.pth', 2),
@@ -394,7 +394,7 @@ time.sleep(3 * (os.environ['RANK'] == '0'))
 """
 
 
-def test_an_error_is_told_where_rank_0_is_slow(project, tmp_path):
+def test_an_error_is_printed_where_rank_0_is_slow(project, tmp_path):
     config = config_that_imports(SLOW_RANK_0, project, tmp_path)
     (tmp_path / 'empty.pth').touch()
     done = run(
@@ -407,7 +407,7 @@ def test_an_error_is_told_where_rank_0_is_slow(project, tmp_path):
     assert 'is empty (0 bytes)' in line and done.returncode == 2
 
 
-def test_ctrl_c_of_all_is_told_once(project, tmp_path):
+def test_ctrl_c_of_all_is_one_line(project, tmp_path):
     command = script('dist_train', 'tiny net.py', 2, '--work-dir', tmp_path)
     command += [PAIR, 'train_cfg.max_epochs=9999']
     command += ['param_scheduler.total_steps=99999']

@@ -12,7 +12,7 @@ _base_ = {base!r}
 param_scheduler = {scheduler}
 train_dataloader = dict(batch_size=9, drop_last=True)
 """
-# its build divides by the length of an epoch, before any hook is asked
+# its build divides by the length of an epoch, before any hook is called
 BY_STEPS = dict(
     _delete_=True, type='LinearLR', end=1, convert_to_iter_based=True
 )

@@ -23,7 +23,7 @@ HEAD = dict(type='LinearClsHead', num_classes=10, in_channels=64)
 
 
 def classifier(backbone, channels=64):
-    """With weights and statistics that tell the channels apart."""
+    """With weights and statistics that differ between channels."""
     torch.manual_seed(0)
     model = MODELS.build(
         dict(
@@ -99,7 +99,7 @@ def test_the_ratio_is_met(resnet20, images, importance, ratio):
         totals.append(total)
     assert totals == [pruned.dense, pruned.macs]
     assert pruned.pruning_ratio == pytest.approx(ratio, abs=0.01)
-    # the mathematics of removal: nobody reads what went
+    # removed channels have no reader
     for path, kept in pruned.channel_map.layers.items():
         if path.endswith('conv2'):
             gone = set(range(kept.widths[1])) - set(kept.inputs)
@@ -208,9 +208,10 @@ def test_test_py_reads_it(tool, written):
     [
         (['--pruning-ratio', '1.5'], 'pruning_ratio=1.5 is not a fraction'),
         (['--pruning-ratio', '0.99'], 'pruning_ratio=0.99 is out of reach'),
+        (['--importance', 'best'], "--importance 'best' is unknown"),
     ],
 )
-def test_bad_ratio(tool, written, arguments, told):
+def test_bad_arguments(tool, written, arguments, told):
     code, said = tool(
         'prune_static', CONFIG, written / 'dense.pth', '--out',
         written / 'no', *arguments,

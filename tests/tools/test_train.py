@@ -59,7 +59,7 @@ def test_upstreams_defaults(trained):
 
 @pytest.fixture
 def copied(trained, tmp_path):
-    """A work dir that holds what the run has left, to go on in."""
+    """A work dir with the files of the run, to resume in."""
     folder = tmp_path / 'go on'
     folder.mkdir()
     shutil.copy(trained.checkpoint, folder)
@@ -262,7 +262,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
         run_tool(bad_input)
 
 
-def test_an_error_of_a_custom_import_is_told(tool, tmp_path, monkeypatch):
+def test_an_error_of_a_custom_import_is_printed(tool, tmp_path, monkeypatch):
     (tmp_path / 'broken_plugin.py').write_text(
         'from fgc_mm._stack import StackError\n'
         "raise StackError('mmcv is not installed: run `pip`.')\n"
@@ -314,10 +314,11 @@ def test_a_clone_uses_its_own_package(tmp_path):
 
 
 def test_a_broken_stack_is_one_line(tmp_path):
-    for name in ('train', 'test'):
+    config = 'fgc_resnet20_digits'
+    for name, arguments in (('train', [config]), ('test', [config, 'b.pth'])):
         script = TOOLS / f'{name}.py'
         # -S: a Python without any package
-        done = run([sys.executable, '-S', script, 'a.py', 'b.pth'], tmp_path)
+        done = run([sys.executable, '-S', script, *arguments], tmp_path)
         assert done.returncode != 0
         (line,) = error_lines(done.stdout)
         assert '`pip install torch torchvision`' in line

@@ -180,7 +180,7 @@ def test_images_are_verified_with_upstreams_loader(upstream, tmp_path):
 
 
 def test_folds_are_trained_and_their_logs_analysed(upstream, tmp_path):
-    """Without the coupling, whose banks want a plain data set."""
+    """Without the coupling, whose banks need a plain data set."""
     upstream(
         'kfold-cross-valid.py', config_file('bas_resnet20_folder'),
         '--num-splits', 2, '--fold', 0, '--work-dir', tmp_path,

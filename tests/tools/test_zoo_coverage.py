@@ -55,6 +55,14 @@ def test_a_second_run_tries_nothing_again(folder):
     assert rows.read_text() == before
 
 
+def test_a_pattern_without_a_model_is_refused(tmp_path):
+    done = run(tmp_path, 'no such model')
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: --pattern 'no such model' matches no model")
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_has_no_site_or_does_not_run_is_a_row():
     row = in_a_process(dict(type='RepVGG', arch='A0'), 60)
     assert row.result == 'no site' and 'parallel branches' in row.reason

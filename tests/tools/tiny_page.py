@@ -17,7 +17,7 @@ from mmengine.visualization import Visualizer
 from fgc_mm.cli.command_table import COMMANDS, find_command
 from fgc_mm.cli.run_tool import run_tool as run_command
 
-from .conftest import load_tool
+from .conftest import load_tool, main_of
 from .test_fgc_pr import published
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -175,7 +175,7 @@ def run_tool(name, arguments):
             patch.setattr(module, 'Workers', InProcess)
         patch.setattr(sys, 'argv', [name, *map(str, arguments)])
         try:
-            return run_command(module.main)
+            return run_command(main_of(name))
         except SystemExit as error:
             return error.code
         finally:

@@ -51,7 +51,7 @@ def prepare(request: dict[str, Any]) -> None:
     sys.argv = [request['script'], *request['arguments']]
     folder = str(Path(request['script']).resolve().parent)
     paths = os.environ.get('PYTHONPATH', '').split(os.pathsep)
-    # the server's own folder makes room
+    # replaces the server's own folder
     sys.path[:1] = [folder, *filter(None, paths)]
     sys.executable = request['executable']
     if sys.dont_write_bytecode:  # each would compile the package again

@@ -1,4 +1,4 @@
-"""Stands for ``python [-u] [-W action] script.py ...``; see server.py.
+"""Replaces ``python [-u] [-W action] script.py ...``; see server.py.
 
 Sends the command to the server, passes signals on, and ends as the script
 did. Any other command line is handed to the real interpreter.
@@ -16,7 +16,7 @@ import sys
 import time
 
 REAL, WRAPPER, SOCKET, OWNER = sys.argv[1:5]
-# what a process can be told and can pass on
+# signals that a process can receive and forward
 PASSED = (
     signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM,
     signal.SIGUSR1, signal.SIGUSR2,

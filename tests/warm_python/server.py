@@ -77,7 +77,7 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    # whoever sees the socket can connect to it
+    # the socket accepts connections as soon as it exists
     path = Path(sys.argv[1])
     unready = path.with_suffix('.new')
     listener.bind(str(unready))

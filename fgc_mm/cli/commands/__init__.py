@@ -1,1 +1,1 @@
-"""One file per command, each with a function ``main``."""
+"""One file per command, with a function ``main`` of its arguments."""

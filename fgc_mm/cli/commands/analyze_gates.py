@@ -1,20 +1,4 @@
-"""Statistics, figures and a report of the gates of trained checkpoints.
-
-    fgc-mm analyze CONFIG CHECKPOINT \\
-        [CHECKPOINT ...] --out DIR
-
-One pass over the test set stores, for each checkpoint and image, the pooled
-features, logits, probabilities and masks of every gate, and MACs, label,
-prediction and scores, in DIR/passes; a second run with the same weights,
-config and images loads them, and an interrupted pass is continued. From these
-arrays are computed: mutual information of feature and gate clusters,
-embeddings of features and gates, execution frequencies per class, retrieval
-by gate vectors, common neighbours, error by MACs, cheapest and most expensive
-images, dead and always-open channels, and calibration. Written to DIR:
-report.html (one file that opens offline), numbers.json, tables/*.csv and
-figures/*.{png,svg}. Several checkpoints (of several epochs or methods) are
-shown next to each other.
-"""
+"""Statistics, figures and a report of the gates of trained checkpoints."""
 
 from __future__ import annotations
 
@@ -34,17 +18,15 @@ from fgc_mm.analysis import (
     pictures_of,
     write_analysis,
 )
-from fgc_mm.analysis.options import GATE_VECTORS
-from fgc_mm.analysis.statistics import METHODS, choose_method
-from fgc_mm.cli.arguments import config_parser, read_config
+from fgc_mm.analysis.statistics import choose_method
+from fgc_mm.cli.given_config import read_config
 from fgc_mm.errors import FGCError
 from fgc_mm.reliability.checkpoint import read_checkpoint
 from fgc_mm.reliability.work_dir_lock import WorkDirLock
 
 
-def main() -> None:
+def main(args: argparse.Namespace) -> None:
     """Extract, measure, write."""
-    args = parse_args()
     options = options_of(args)
     names = checkpoint_names(args.checkpoints)
     cfg = read_config(args)
@@ -70,48 +52,6 @@ def main() -> None:
     report = write_analysis(measured, options, about, args.out, picture)
     print(f'written: {report}')
     lock.release()
-
-
-def parse_args() -> argparse.Namespace:
-    """The arguments."""
-    parser = config_parser(__doc__)
-    parser.add_argument('checkpoints', nargs='+', metavar='CHECKPOINT')
-    parser.add_argument('--out', type=Path, required=True, metavar='DIR')
-    parser.add_argument(
-        '--split', choices=['test', 'train'], default='test',
-        help='which images (default: test); never augmented',
-    )  # fmt: skip
-    parser.add_argument(
-        '--images', type=int, metavar='N',
-        help='only so many, at even distances; default: all',
-    )  # fmt: skip
-    parser.add_argument(
-        '--sites', nargs='+', default=(), metavar='SITE',
-        help='names or shell patterns; default: all gated sites',
-    )  # fmt: skip
-    parser.add_argument(
-        '--gate-vector', choices=GATE_VECTORS, default='logits',
-        help='what stands for a gate in gate space (default: logits, as in\n'
-        'the coupling loss)',
-    )  # fmt: skip
-    parser.add_argument(
-        '--clusters', type=int, metavar='K',
-        help='of K-means; default: as many as classes',
-    )  # fmt: skip
-    parser.add_argument(
-        '--neighbors', type=int, metavar='K',
-        help='default: a fiftieth of the images, at most 200',
-    )  # fmt: skip
-    parser.add_argument(
-        '--embedding', choices=['auto', *METHODS], default='auto',
-        help='default: umap where umap-learn is installed, else tsne',
-    )  # fmt: skip
-    parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument(
-        '--no-pictures', action='store_true',
-        help='leave pictures of single images out',
-    )  # fmt: skip
-    return parser.parse_args()
 
 
 def options_of(args: argparse.Namespace) -> AnalysisOptions:

@@ -1,16 +1,4 @@
-"""Measures how much time a trained gated model saves.
-
-    fgc-mm benchmark CONFIG CHECKPOINT --out DIR
-
-Runs images of the config's test set through the dense network, the masked
-one, the statically compacted one, the dynamic one, and the compacted dynamic
-one; interleaved, with the masks of the model's gates, which vary from image
-to image. Ratios are relative to the fastest dense variant: eager, folded
-norms, channels last, compiled, the runtime's kernel without gates, ONNX
-Runtime. 'static' is the dense network with as many channels as the gates open
-on average, an upper bound for the speed. Writes benchmark.json, benchmark.png
-and benchmark.svg to DIR.
-"""
+"""Measures how much time a trained gated model saves."""
 
 from __future__ import annotations
 
@@ -22,9 +10,9 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from fgc_mm.cli.arguments import config_parser, trained_model
 from fgc_mm.cli.benchmark_figure import draw_benchmark
 from fgc_mm.cli.benchmark_tables import show_run
+from fgc_mm.cli.given_config import trained_model
 from fgc_mm.deploy import images_of
 from fgc_mm.deploy.timing.measure import measure
 from fgc_mm.deploy.timing.variants import BenchmarkVariants
@@ -38,9 +26,8 @@ from fgc_mm.runtime.errors import LibraryError
 from fgc_mm.runtime.library import builds
 
 
-def main() -> None:
+def main(args: argparse.Namespace) -> None:
     """Build, time, print, write."""
-    args = parse_args()
     cfg, model = trained_model(args)
     images = load(cfg, model, args.images, 'test', args.size)
     try:
@@ -56,7 +43,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     settings = cfg.model.backbone.to_dict()
     runs = []
-    for threads in args.threads:
+    for threads in args.threads or sorted({1, torch.get_num_threads()}):
         torch.set_num_threads(threads)
         variants = BenchmarkVariants(
             model, settings, images, others, folder, not args.no_compile
@@ -80,39 +67,6 @@ def main() -> None:
             draw_benchmark(report, kind), folder / f'benchmark.{kind}'
         )
     print(f'written: {folder}/benchmark.json, .png and .svg')
-
-
-def parse_args() -> argparse.Namespace:
-    """The arguments."""
-    parser = config_parser(__doc__)
-    parser.add_argument('checkpoint', help='its checkpoint')
-    parser.add_argument('--out', required=True, help='folder to write to')
-    parser.add_argument('--images', type=int, default=50)
-    parser.add_argument(
-        '--calibration', type=int, default=128,
-        help='images of the training set on which compaction counts (128)',
-    )  # fmt: skip
-    parser.add_argument('--rounds', type=int, default=3)
-    parser.add_argument('--batch', type=int, default=1)
-    parser.add_argument(
-        '--threads', type=int, nargs='+',
-        default=sorted({1, torch.get_num_threads()}),
-    )  # fmt: skip
-    parser.add_argument(
-        '--size', type=int, nargs='+', help='of the images; as they are'
-    )
-    parser.add_argument(
-        '--no-compile', action='store_true', help='leave torch.compile out'
-    )
-    args = parser.parse_args()
-    for name in ('rounds', 'batch', 'threads', 'size'):
-        given = getattr(args, name)
-        numbers = given if isinstance(given, list) else [given]
-        if given is not None and min(numbers) < 1:
-            raise FGCError(
-                f'--{name} {min(numbers)} is no positive number; give one.'
-            )
-    return args
 
 
 def load(

@@ -1,12 +1,4 @@
-"""A trained gated model as one file that runs without torch.
-
-    fgc-mm export bundle CONFIG CHECKPOINT --out model.fgc
-    python -m fgc_mm.runtime model.fgc cat.jpg
-
-The file contains the network, of which only open channels are computed, image
-by image, and class names, preprocessing settings and MACs. It is compared
-with the masked model before it gets its name. docs/runtime.md describes it.
-"""
+"""A trained gated model as one file that runs without torch."""
 
 from __future__ import annotations
 
@@ -17,7 +9,7 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from fgc_mm.cli.arguments import config_parser, trained_model
+from fgc_mm.cli.given_config import trained_model
 from fgc_mm.deploy import images_of
 from fgc_mm.deploy.bundle.meta import file_meta
 from fgc_mm.deploy.bundle.preprocessing_settings import preprocessing_settings
@@ -31,9 +23,8 @@ from fgc_mm.runtime.preprocessing import preprocess
 ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.ppm', '.tif', '.tiff')
 
 
-def main() -> None:
+def main(args: argparse.Namespace) -> None:
     """Capture, write, compare."""
-    args = parse_args()
     cfg, model = trained_model(args)
     images = some_images(cfg, model, args)
     program = program_of(model, images[:1])
@@ -91,22 +82,3 @@ def summary(written: WrittenFile) -> str:
         f'({percent:.1f} % of the dense network); run by the build '
         f'{written.build} in {written.precision}'
     )
-
-
-def parse_args() -> argparse.Namespace:
-    """The arguments."""
-    parser = config_parser(__doc__)
-    parser.add_argument('checkpoint', help='its checkpoint')
-    parser.add_argument('--out', required=True, help='file to write')
-    parser.add_argument(
-        '--images', type=Path,
-        help='folder of pictures to compare on (the test set)',
-    )  # fmt: skip
-    parser.add_argument(
-        '--count', type=int, default=16, help='how many images (16)'
-    )
-    parser.add_argument(
-        '--precision', choices=['float32', 'bfloat16'], default='float32',
-        help='of the inputs and weights of convs, where the CPU multiplies it',
-    )  # fmt: skip
-    return parser.parse_args()

@@ -1,14 +1,4 @@
-"""Removes channels that are never open from a trained gated model.
-
-    fgc-mm export compact CONFIG CHECKPOINT --out DIR
-
-Counts on calibration images (of the training set, with the test pipeline) how
-often every channel is open. Channels that are never open are removed from the
-network, for channels that are always open the output of the gate is removed,
-and a site where all channels are one or the other loses its gate. Written to
-DIR: config.py (for fgc-mm test and fgc-mm train), channels.json (the
-remaining channels) and model.pth. The folder may be moved.
-"""
+"""Removes channels that are never open from a trained gated model."""
 
 from __future__ import annotations
 
@@ -21,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from fgc_mm.cli.arguments import config_parser, trained_model
+from fgc_mm.cli.given_config import trained_model
 from fgc_mm.deploy import (
     Compacted,
     SiteFiring,
@@ -30,15 +20,13 @@ from fgc_mm.deploy import (
     images_of,
 )
 from fgc_mm.deploy.compaction.small_config import small_config
-from fgc_mm.errors import FGCError
 from fgc_mm.reliability.atomic_file import save_atomically, write_atomically
 
 COMPARED = 8  # images on which the result is compared with the masked model
 
 
-def main() -> None:
+def main(args: argparse.Namespace) -> None:
     """Count, remove, write; test with ``--test``."""
-    args = parse_args()
     cfg, model = trained_model(args)
     images = list(images_of(cfg, model, args.images, args.split))
     firing = firing_statistics(model, images)
@@ -51,36 +39,6 @@ def main() -> None:
     print(f'written: {folder}/config.py, channels.json and model.pth')
     if args.test:
         test(cfg, args.checkpoint, folder)
-
-
-def parse_args() -> argparse.Namespace:
-    """The arguments."""
-    parser = config_parser(__doc__)
-    parser.add_argument('checkpoint', help='checkpoint of its training')
-    parser.add_argument('--out', required=True, help='folder to write to')
-    parser.add_argument(
-        '--images', type=int, default=512, help='for calibration (512)'
-    )
-    parser.add_argument(
-        '--split', choices=('train', 'test'), default='train',
-        help='data set of these images (train)',
-    )  # fmt: skip
-    parser.add_argument(
-        '--tolerance', type=float, default=0.0,
-        help='fraction of these images for which a channel that counts as\n'
-        'never (always) open may be open (closed); default: 0',
-    )  # fmt: skip
-    parser.add_argument(
-        '--test', action='store_true',
-        help="print the accuracy on the config's test set before and after",
-    )  # fmt: skip
-    args = parser.parse_args()
-    if Path(args.out).exists() and not Path(args.out).is_dir():
-        raise FGCError(
-            f'--out {args.out} is a file, but three files are written into '
-            'a folder; give another name.'
-        )
-    return args
 
 
 def write(folder: Path, cfg: Config, done: Compacted) -> None:

@@ -8,13 +8,8 @@ from fnmatch import fnmatch
 from fgc_mm.config_files import configs_folder, list_configs
 
 
-def main() -> None:
+def main(args: argparse.Namespace) -> None:
     """Prints the folder, and the names below it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        'pattern', nargs='?', default='*', help='such as "fgc_*digits*"'
-    )
-    args = parser.parse_args()
     print(f'{configs_folder()}:')
     for name in list_configs():
         if fnmatch(name, args.pattern):

@@ -1,8 +1,4 @@
-"""Trains and tests a dense and a dynamic ResNet-20 in a few minutes.
-
-Trains both in parallel on scikit-learn's handwritten digits with fgc-mm
-train, tests their last epoch with fgc-mm test, and prints accuracy and MACs.
-"""
+"""Trains and tests a dense and a dynamic ResNet-20 in a few minutes."""
 
 from __future__ import annotations
 
@@ -34,9 +30,8 @@ EPOCH = re.compile(r'Epoch\(train\)\s+\[(\d+)\]\[(\d+)/(\d+)\].*?eta: (\S+)')
 EPOCHS = 100
 
 
-def main() -> int:
+def main(args: argparse.Namespace) -> int:
     """Train, test, and print the table."""
-    args = parse_args()
     console = Console()
     runs = [DemoRun(name, args.work_dir / config) for name, config in CONFIGS]
     for run in runs:
@@ -50,16 +45,6 @@ def main() -> int:
     console.print(compare({run.name: run.metrics() for run in runs}))
     console.print(f'Logs, gate tables and checkpoints: {args.work_dir}/')
     return 0
-
-
-def parse_args() -> argparse.Namespace:
-    """The arguments."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        '--work-dir', type=Path, default=Path('work_dirs/demo')
-    )
-    parser.add_argument('--seed', type=int, default=0)
-    return parser.parse_args()
 
 
 class DemoRun:

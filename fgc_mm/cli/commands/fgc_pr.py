@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -108,12 +107,8 @@ def _rename(key: str) -> str:
     )
 
 
-def main() -> None:
+def main(args: argparse.Namespace) -> None:
     """Convert one file."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('source', help='checkpoint of the published code')
-    parser.add_argument('target', type=Path, help='where to write ours')
-    args = parser.parse_args()
     converted = convert(read_checkpoint(args.source))
     save_atomically(converted, args.target)
     sites = converted.get(STATE, {}).get('coupling', {})

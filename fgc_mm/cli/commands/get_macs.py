@@ -9,10 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from fgc_mm.cli.arguments import read_config
+from fgc_mm.cli.given_config import read_config
 from fgc_mm.cli.upstream_errors import upstream_sentence
 from fgc_mm.deploy.loading import build_model
-from fgc_mm.engine.config_options import ConfigOptions
 from fgc_mm.engine.image_size import pipeline_of, pipeline_size
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.macs import MACsTable, expected_macs
@@ -20,32 +19,6 @@ from fgc_mm.models import build_macs_table
 from fgc_mm.models.counting import gate_macs
 
 CONVS = nn.Conv1d, nn.Conv2d, nn.Conv3d
-
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file path')
-    parser.add_argument(
-        '--shape',
-        type=int,
-        nargs='+',
-        help='height and width of the image (one number for both); by '
-        "default the training pipeline's crop",
-    )
-    parser.add_argument(
-        '--keep-ratio',
-        type=float,
-        nargs='+',
-        default=[0.75, 0.5, 0.25],
-        help='fractions of open channels for which to compute the MACs',
-    )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=ConfigOptions,
-        help='as in train.py',
-    )
-    return parser.parse_args()
 
 
 def image_size(cfg: Config, shape: list[int] | None) -> tuple[int, int]:
@@ -173,9 +146,8 @@ def per_site(macs: MACsTable) -> Table:
     return table
 
 
-def main() -> None:
+def main(args: argparse.Namespace) -> None:
     """Count, and print."""
-    args = parse_args()
     cfg = read_config(args)
     size = image_size(cfg, args.shape)
     shape, macs = count(cfg, build_model(cfg), size)

@@ -1,13 +1,4 @@
-"""Exports a trained gated model as ONNX, and compares it with torch.
-
-    fgc-mm export onnx CONFIG CHECKPOINT --out FILE.onnx [--dynamic]
-
-The masked model (opset 18, any batch size; it computes every channel and
-multiplies by the masks) runs in any ONNX runtime. With --dynamic the file
-computes open channels only, for a single image: gate, indices of the open
-channels (NonZero), their weights (Gather), a conv with these. Input: images
-after the data preprocessor. Output: logits, before the softmax.
-"""
+"""Exports a trained gated model as ONNX, and compares it with torch."""
 
 from __future__ import annotations
 
@@ -19,7 +10,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from fgc_mm.cli.arguments import config_parser, trained_model
+from fgc_mm.cli.given_config import trained_model
 from fgc_mm.deploy import PlainForward, images_of
 from fgc_mm.deploy.export.files import (
     check_same,
@@ -31,9 +22,8 @@ from fgc_mm.deploy.export.files import (
 )
 
 
-def main() -> None:
+def main(args: argparse.Namespace) -> None:
     """Export, compare, time."""
-    args = parse_args()
     require_onnx()
     cfg, model = trained_model(args)
     images = torch.cat(list(images_of(cfg, model, args.images)))
@@ -75,17 +65,3 @@ def compare(
         f'and {torch_ms:.1f} ms masked in torch ({torch_ms / onnx_ms:.2f} x), '
         f'{torch.get_num_threads()} threads'
     )
-
-
-def parse_args() -> argparse.Namespace:
-    """The arguments."""
-    parser = config_parser(__doc__)
-    parser.add_argument('checkpoint', help='its checkpoint')
-    parser.add_argument('--out', required=True, help='file to write')
-    parser.add_argument(
-        '--dynamic', action='store_true', help='open channels only, batch 1'
-    )
-    parser.add_argument(
-        '--images', type=int, default=32, help='to compare on (32)'
-    )
-    return parser.parse_args()

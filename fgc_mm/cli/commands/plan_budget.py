@@ -1,18 +1,10 @@
-"""Plans the MACs of an FTWT model with one pass of the dense network.
-
-    fgc-mm plan-budget CONFIG CHECKPOINT --budget 0.45
-
-CONFIG has a MaskPredictionLoss, CHECKPOINT is that of the dense network from
-which its training starts. Prints, for each ratio r, the expected MACs if
-every gate reaches its target, and the r that meets the budget.
-"""
+"""Plans the MACs of an FTWT model with one pass of the dense network."""
 
 from __future__ import annotations
 
 import argparse
 import json
 from copy import deepcopy
-from pathlib import Path
 
 import torch
 from mmengine.config import Config
@@ -22,7 +14,7 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor, nn
 
-from fgc_mm.cli.arguments import config_parser, read_config
+from fgc_mm.cli.given_config import read_config
 from fgc_mm.deploy.loading import build_model, mismatch
 from fgc_mm.engine.dataloader_defaults import set_dataloader_defaults
 from fgc_mm.errors import FGCError, check_choice
@@ -44,9 +36,8 @@ RATIOS = {
 }
 
 
-def main() -> None:
+def main(args: argparse.Namespace) -> None:
     """Run the dense network once, and print."""
-    args = parse_args()
     cfg = read_config(args)
     target, index = target_of(cfg), loss_index(cfg)
     if args.budget is not None:
@@ -74,23 +65,6 @@ def main() -> None:
     if args.out is not None:
         found = dict(budget=budget, ratio=chosen, options=[option])
         write_atomically(json.dumps(found, indent=1).encode(), args.out)
-
-
-def parse_args() -> argparse.Namespace:
-    """The arguments."""
-    parser = config_parser(__doc__, 'config file with a MaskPredictionLoss')
-    parser.add_argument('checkpoint', help='checkpoint of the dense network')
-    parser.add_argument(
-        '--budget', type=float, help='MACs as a fraction of the dense MACs'
-    )
-    parser.add_argument(
-        '--images', type=int, default=1024, help='number of training images'
-    )
-    parser.add_argument(
-        '--out', type=Path, metavar='JSON',
-        help='also write the ratio that meets the budget to this file',
-    )  # fmt: skip
-    return parser.parse_args()
 
 
 def loss_index(cfg: Config) -> int:

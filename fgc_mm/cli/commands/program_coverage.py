@@ -1,11 +1,4 @@
-"""Tests which of mmpretrain's backbones run as one call of the runtime.
-
-    fgc-mm coverage programs --report FILE
-
-For every class of backbones that mmpretrain lists, the model with the fewest
-parameters gets gates at its sites and random weights. Its program is compared
-with the masked network on a small image. Each model has its own process.
-"""
+"""Tests which of mmpretrain's backbones run as one call of the runtime."""
 
 from __future__ import annotations
 
@@ -16,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 import mmpretrain
 import torch
@@ -29,7 +21,7 @@ from torch import Tensor, nn
 from fgc_mm.cli.commands.zoo_coverage import GATE, backbone_of
 from fgc_mm.deploy.comparing import flatten_tensors
 from fgc_mm.deploy.dynamic.model import DynamicBackbone
-from fgc_mm.errors import FGCError
+from fgc_mm.errors import FGCError, check_choice
 from fgc_mm.models import GatedBackbone
 from fgc_mm.sites.image_size import small_images
 
@@ -170,30 +162,17 @@ def report(rows: dict[str, Row]) -> Iterator[str]:
         )
 
 
-def parse_args() -> argparse.Namespace:
-    """The arguments."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        '--rows', type=Path, default=Path('work_dirs/program_coverage.jsonl')
-    )
-    parser.add_argument(
-        '--report', type=Path, default=Path('work_dirs/program_coverage.md')
-    )
-    parser.add_argument('--only', nargs='*', help='classes of backbones')
-    parser.add_argument('--seconds', type=float, default=240)
-    return parser.parse_args()
-
-
-def main() -> None:
+def main(args: argparse.Namespace) -> None:
     """Examine models that have no row yet, then write the report."""
-    args = parse_args()
+    models = smallest_models()
+    for kind in args.only or ():
+        check_choice(f'--only {kind}', kind, models)
     args.rows.parent.mkdir(parents=True, exist_ok=True)
     rows: dict[str, Row] = {}
     if args.rows.exists():
         for line in args.rows.read_text().splitlines():
             entry = json.loads(line)
             rows[entry['kind']] = Row(**entry['row'])
-    models = smallest_models()
     chosen = [k for k in models if not args.only or k in args.only]
     with args.rows.open('a') as file:
         for kind in track(chosen, 'examining'):

@@ -1,18 +1,4 @@
-"""Prunes a trained dense model statically to a given ratio of MACs.
-
-    fgc-mm prune-static CONFIG CHECKPOINT --importance fpgm \\
-        --pruning-ratio 0.55 --out DIR
-
-writes DIR/NAME.py (a config), DIR/NAME.pth (the remaining weights) and
-DIR/channel_map.json (the remaining channels). fgc-mm train fine-tunes the
-network (the config loads the weights), fgc-mm test tests it:
-
-    fgc-mm train DIR/NAME.py
-    fgc-mm test DIR/NAME.py DIR/NAME.pth
-
-The folder may be moved. ``--zeroed`` removes only the channels that
-``SoftFilterPruningHook`` has set to zero in training; outputs do not change.
-"""
+"""Prunes a trained dense model statically to a given ratio of MACs."""
 
 from __future__ import annotations
 
@@ -22,13 +8,13 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 
-from fgc_mm.cli.arguments import config_parser, read_config
+from fgc_mm.cli.given_config import read_config
 from fgc_mm.deploy.compaction.importances import IMPORTANCES
 from fgc_mm.deploy.compaction.static_pruning import Pruned, prune_static
 from fgc_mm.deploy.compaction.zeroed import prune_zeroed
 from fgc_mm.deploy.loading import build_trained, images_of
 from fgc_mm.engine.config_file import load_config
-from fgc_mm.errors import FGCError
+from fgc_mm.errors import FGCError, check_choice
 from fgc_mm.models import build_macs_table
 from fgc_mm.reliability.atomic_file import save_atomically, write_atomically
 
@@ -36,9 +22,10 @@ MAP = 'channel_map.json'
 HERE = '{{ fileDirname }}'  # mmengine replaces it by the config's folder
 
 
-def main() -> None:
+def main(args: argparse.Namespace) -> None:
     """Prune, write, and check the written files."""
-    args = parse_args()
+    importance = args.importance
+    check_choice(f'--importance {importance!r}', importance, IMPORTANCES)
     cfg = read_config(args)
     model = build_trained(cfg, args.checkpoint, gated=False)
     images = next(images_of(cfg, model, args.images))
@@ -46,7 +33,7 @@ def main() -> None:
     if args.zeroed:
         pruned, kind = prune_zeroed(model, images), 'pruned'
     else:
-        kind = args.importance
+        kind = importance
         pruned = prune_static(model, kind, args.pruning_ratio, images)
     name = args.name or f'{kind}_{Path(args.config).stem}'
     path = write(cfg, pruned, Path(args.out), name)
@@ -57,33 +44,6 @@ def main() -> None:
         f'{pruned.pruning_ratio:.1%} pruned{wanted};'
         f' {pruned.sparsity:.1%} of the channels in {pruned.groups} groups'
     )
-
-
-def parse_args() -> argparse.Namespace:
-    """The arguments."""
-    parser = config_parser(__doc__, 'config of the dense model')
-    parser.add_argument('checkpoint', help='its trained checkpoint')
-    parser.add_argument(
-        '--importance', choices=[*IMPORTANCES], default='fpgm',
-        help='criterion by which channels are removed (default: fpgm)',
-    )  # fmt: skip
-    parser.add_argument(
-        '--pruning-ratio', type=float, default=0.55,
-        help='fraction of the MACs to remove (default: 0.55)',
-    )  # fmt: skip
-    parser.add_argument(
-        '--zeroed', action='store_true',
-        help='remove the channels zeroed by SoftFilterPruningHook instead',
-    )  # fmt: skip
-    parser.add_argument('--out', required=True, help='folder to write into')
-    parser.add_argument(
-        '--name', help="of the config (default: IMPORTANCE_ and CONFIG's)"
-    )
-    parser.add_argument('--seed', type=int, default=0, help='for random')
-    parser.add_argument(
-        '--images', type=int, default=4, help='test images for the check'
-    )
-    return parser.parse_args()
 
 
 def write(cfg: Config, pruned: Pruned, folder: Path, name: str) -> Path:

@@ -16,14 +16,8 @@ from fgc_mm.reliability.checkpoint import Checkpoint, read_checkpoint
 KEPT = 'meta', 'state_dict'
 
 
-def main() -> None:
+def main(args: argparse.Namespace) -> None:
     """Reads the arguments, and publishes."""
-    parser = argparse.ArgumentParser(description='Publish a checkpoint')
-    parser.add_argument('source', help='checkpoint of a training run')
-    parser.add_argument(
-        'target', help='where to write it; -XXXXXXXX.pth is appended'
-    )
-    args = parser.parse_args()
     print(publish(read_checkpoint(args.source), args.source, args.target))
 
 

@@ -1,14 +1,4 @@
-"""Writes a checkpoint whose gates have a given keep ratio.
-
-    fgc-mm export keep-ratio CONFIG [CHECKPOINT] \\
-        --keep-ratio 0.44 --out FILE
-
-For timing without training: it shifts the last bias of every gate so that, on
-images of the config's test set, every site opens that fraction of its channels
-on average. Masks vary from image to image, and each channel is open for a
-different fraction of the images. The weights are those of CHECKPOINT; without
-CHECKPOINT they are random, and the accuracy is that of random guessing.
-"""
+"""Writes a checkpoint whose gates have a given keep ratio."""
 
 from __future__ import annotations
 
@@ -17,16 +7,15 @@ import logging
 
 import torch
 
-from fgc_mm.cli.arguments import config_parser, read_config
+from fgc_mm.cli.given_config import read_config
 from fgc_mm.deploy import build_trained, gated_backbone, images_of
 from fgc_mm.deploy.keep_ratio import set_keep_ratio
 from fgc_mm.deploy.loading import build_model
 from fgc_mm.reliability.atomic_file import save_atomically
 
 
-def main() -> None:
+def main(args: argparse.Namespace) -> None:
     """Set, and write."""
-    args = parse_args()
     cfg = read_config(args)
     torch.manual_seed(args.seed)
     if args.checkpoint is None:
@@ -48,20 +37,3 @@ def main() -> None:
             f'{rate.min():.1%} to {rate.max():.1%} of {len(images)} images'
         )
     print(f'written: {args.out}')
-
-
-def parse_args() -> argparse.Namespace:
-    """The arguments."""
-    parser = config_parser(__doc__)
-    parser.add_argument(
-        'checkpoint', nargs='?', help='its weights; random without'
-    )
-    parser.add_argument('--keep-ratio', type=float, required=True)
-    parser.add_argument('--out', required=True, help='checkpoint to write')
-    parser.add_argument(
-        '--images', type=int, default=200, help='of the test set (200)'
-    )
-    parser.add_argument(
-        '--seed', type=int, default=0, help='of random weights'
-    )
-    return parser.parse_args()

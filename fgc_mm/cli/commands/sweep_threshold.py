@@ -1,18 +1,11 @@
-"""Accuracy over MACs of one trained model at several gate thresholds.
-
-    fgc-mm sweep CONFIG CHECKPOINT
-
-Tests with several values of the probability above which a gate opens its
-channel, and writes a table (CSV) and a plot (PNG and SVG) into the work dir.
-With --result FILE the table is also added, as threshold_sweep, to the results
-of that run that fgc-mm compare --results has stored.
-"""
+"""Accuracy over MACs of one trained model at several gate thresholds."""
 
 from __future__ import annotations
 
 import argparse
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.config import Config
@@ -20,11 +13,14 @@ from mmengine.runner import Runner
 from rich.console import Console
 from rich.table import Table
 
-from fgc_mm.cli.arguments import choose_work_dir, config_parser
+from fgc_mm.cli.given_config import (
+    apply_options,
+    check_gates,
+    choose_work_dir,
+)
 from fgc_mm.comparison.stored_results import read_result_file
 from fgc_mm.comparison.stored_sweep import add_sweep
 from fgc_mm.engine.config_file import load_config
-from fgc_mm.engine.config_options import override
 from fgc_mm.evaluation.threshold_sweep import (
     THRESHOLDS,
     check_thresholds,
@@ -41,16 +37,16 @@ from fgc_mm.reliability.atomic_file import write_atomically
 from fgc_mm.reliability.checkpoint import read_checkpoint
 
 
-def main() -> None:
+def main(args: argparse.Namespace) -> None:
     """Test at every threshold, then write."""
-    args = parse_args()
     stored = args.result and read_result_file(args.result)
     cfg = load_config(args.config)
     read_checkpoint(args.checkpoint)
     cfg.load_from, cfg.resume = args.checkpoint, False
     choose_work_dir(cfg, args)
-    override(cfg, args.cfg_options)
-    rows = sweep(cfg, args.thresholds)
+    apply_options(cfg, args)
+    check_gates(cfg, 'fgc-mm sweep')
+    rows = sweep(cfg, args.thresholds or THRESHOLDS)
     show(rows)
     if stored:
         add_sweep(args.result, stored, rows)
@@ -61,25 +57,7 @@ def main() -> None:
     print(f'written: {folder}/threshold_sweep.csv, .png and .svg')
 
 
-def parse_args() -> argparse.Namespace:
-    """The arguments."""
-    parser = config_parser(__doc__, 'config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('--work-dir', help='folder for table, plot and log')
-    parser.add_argument(
-        '--thresholds', type=float, nargs='+', default=THRESHOLDS
-    )
-    parser.add_argument(
-        '--result',
-        type=Path,
-        metavar='JSON',
-        help='METHOD/seedN.json of fgc-mm compare --results, to which the '
-        'sweep is added',
-    )
-    return parser.parse_args()
-
-
-def sweep(cfg: Config, thresholds: list[float]) -> list[dict[str, float]]:
+def sweep(cfg: Config, thresholds: Sequence[float]) -> list[dict[str, float]]:
     """Threshold, accuracy and MACs of every test."""
     check_thresholds(thresholds)
     cfg.get('model', {}).pop('distillation', None)  # for training only

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 from copy import deepcopy
 from pathlib import Path
 
@@ -16,24 +15,23 @@ from mmengine.hooks import Hook
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from fgc_mm.cli.arguments import (
-    add_shared_arguments,
-    choose_work_dir,
-    parse_arguments,
-)
 from fgc_mm.cli.command_runner import CommandRunner
+from fgc_mm.cli.given_config import (
+    apply_options,
+    check_gated,
+    check_gates,
+    choose_work_dir,
+)
 from fgc_mm.cli.launch import join_processes
 from fgc_mm.deploy import images_of, to_dynamic
-from fgc_mm.deploy.dynamic.dynamic_plan import BFLOAT16, FLOAT32, LOOP
+from fgc_mm.deploy.dynamic.dynamic_plan import LOOP
 from fgc_mm.engine.config_file import load_config
-from fgc_mm.engine.config_options import override
 from fgc_mm.engine.dataloader_defaults import (
     set_dataloader_defaults,
     switch_off,
 )
 from fgc_mm.errors import FGCError
 from fgc_mm.evaluation.threshold_sweep import sweep_thresholds
-from fgc_mm.registry import MODELS
 from fgc_mm.reliability.atomic_file import write_atomically
 from fgc_mm.reliability.checkpoint import read_checkpoint
 
@@ -52,9 +50,8 @@ class DumpPredictions(DumpResults):
         return {}
 
 
-def main() -> None:
+def main(args: argparse.Namespace) -> None:
     """Reads the arguments and the config, and tests."""
-    args = parse_arguments(_parser())
     check_out(args)
     cfg = load_config(args.config)
     apply_arguments(cfg, args)
@@ -109,63 +106,6 @@ class DynamicModelHook(Hook):
             f'{report["precision"]}{why}'
         )
         runner.model = dynamic
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description='Test (and evaluate) a model')
-    parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file or URL')
-    parser.add_argument('--work-dir', help='folder for the logs')
-    parser.add_argument('--out', help='file for the results')
-    parser.add_argument(
-        '--out-item',
-        choices=['metrics', 'pred'],
-        help='what --out gets (default: pred, the predictions, as .pkl)',
-    )
-    parser.add_argument(
-        '--amp', action='store_true', help='automatic mixed precision'
-    )
-    parser.add_argument(
-        '--tta',
-        action='store_true',
-        help="test-time augmentation: the config's tta_model and "
-        'tta_pipeline, or the mean over each image and its mirror image',
-    )
-    parser.add_argument(
-        '--gate-threshold',
-        type=float,
-        help='probability above which a channel is open (trained: 0.5)',
-    )
-    parser.add_argument(
-        '--threshold-sweep',
-        type=Path,
-        metavar='JSON',
-        help='test at other thresholds as well, for accuracy over MACs',
-    )
-    parser.add_argument(
-        '--dynamic',
-        nargs='?',
-        const=FLOAT32,
-        choices=[FLOAT32, BFLOAT16],
-        help='test the model of to_dynamic, which computes open channels '
-        f'only, on the CPU (default precision: {FLOAT32})',
-    )
-    _add_show_arguments(parser)
-    add_shared_arguments(parser)
-    return parser
-
-
-def _add_show_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--show-dir', help='folder for images with results')
-    parser.add_argument(
-        '--show', action='store_true', help='show the results in a window'
-    )
-    parser.add_argument(
-        '--interval', type=int, default=1, help='show one image in so many'
-    )
-    parser.add_argument(
-        '--wait-time', type=float, default=2, help='seconds per window'
-    )
 
 
 def check_out(args: argparse.Namespace) -> None:
@@ -257,7 +197,7 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
     set_dataloader_defaults(cfg, ['test_dataloader'])
     if args.no_pin_memory:
         switch_off(cfg, ['test_dataloader'], 'pin_memory')
-    override(cfg, args.cfg_options)
+    apply_options(cfg, args)
     if args.tta:
         check_augmentation(cfg)
 
@@ -276,26 +216,6 @@ def check_model(cfg: Config, args: argparse.Namespace) -> None:
         check_gates(cfg, f'--threshold-sweep {args.threshold_sweep}')
     if args.dynamic:
         check_gated(cfg, f'--dynamic {args.dynamic}')
-
-
-def check_gated(cfg: Config, option: str) -> None:
-    """Checks that the model has gates."""
-    if 'gate' not in cfg.model.get('backbone', {}):
-        raise FGCError(
-            f'{option} finds no gate in {cfg.filename}; give a config of a '
-            'gated model.'
-        )
-
-
-def check_gates(cfg: Config, option: str) -> None:
-    """Checks that the gates of the model have a threshold."""
-    check_gated(cfg, option)
-    kind = MODELS.get(cfg.model.backbone.gate.type)
-    if kind and 'threshold' not in inspect.signature(kind).parameters:
-        raise FGCError(
-            f'{option} does not fit {kind.__name__}, which has no '
-            'threshold; its budget is set when it is trained.'
-        )
 
 
 def show_results(cfg: Config, args: argparse.Namespace) -> None:

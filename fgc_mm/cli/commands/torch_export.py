@@ -1,11 +1,4 @@
-"""Exports a trained gated model with torch.export, and compares it.
-
-    fgc-mm export torch-export CONFIG CHECKPOINT --out FILE.pt2
-
-Exports the masked model for any batch size: torch.export.load(FILE) runs it
-without fgc_mm, mmpretrain or the config. Input: images after the data
-preprocessor. Output: logits, before the softmax.
-"""
+"""Exports a trained gated model with torch.export, and compares it."""
 
 from __future__ import annotations
 
@@ -14,7 +7,7 @@ import io
 
 import torch
 
-from fgc_mm.cli.arguments import config_parser, trained_model
+from fgc_mm.cli.given_config import trained_model
 from fgc_mm.deploy import PlainForward, images_of
 from fgc_mm.deploy.export.files import (
     check_same,
@@ -24,9 +17,8 @@ from fgc_mm.deploy.export.files import (
 from fgc_mm.reliability.atomic_file import write_atomically
 
 
-def main() -> None:
+def main(args: argparse.Namespace) -> None:
     """Export, load the file, compare."""
-    args = parse_args()
     cfg, model = trained_model(args)
     images = torch.cat(list(images_of(cfg, model, args.images)))
     program = export_program(model, images[:1].repeat(2, 1, 1, 1))
@@ -41,14 +33,3 @@ def main() -> None:
         f'{args.out}: logits of {len(images)} images differ by {gap:.1e} at '
         'most from those of the masked model'
     )
-
-
-def parse_args() -> argparse.Namespace:
-    """The arguments."""
-    parser = config_parser(__doc__)
-    parser.add_argument('checkpoint', help='its checkpoint')
-    parser.add_argument('--out', required=True, help='file to write')
-    parser.add_argument(
-        '--images', type=int, default=32, help='to compare on (32)'
-    )
-    return parser.parse_args()

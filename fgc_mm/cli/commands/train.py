@@ -9,17 +9,12 @@ from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from fgc_mm.cli.arguments import (
-    add_shared_arguments,
-    choose_work_dir,
-    parse_arguments,
-)
 from fgc_mm.cli.command_runner import CommandRunner
 from fgc_mm.cli.freed_memory import keep_freed_memory
+from fgc_mm.cli.given_config import apply_options, choose_work_dir
 from fgc_mm.cli.launch import join_processes
 from fgc_mm.engine.bfloat16_wrapper import use_mixed_precision
 from fgc_mm.engine.config_file import load_config
-from fgc_mm.engine.config_options import override
 from fgc_mm.engine.dataloader_defaults import (
     set_dataloader_defaults,
     switch_off,
@@ -38,9 +33,8 @@ from fgc_mm.reliability.training_steps_hook import (
 LOADERS = 'train_dataloader', 'val_dataloader', 'test_dataloader'
 
 
-def main() -> None:
+def main(args: argparse.Namespace) -> None:
     """Reads the arguments and the config, and trains."""
-    args = parse_arguments(_parser())
     cfg = load_config(args.config)
     if args.epochs is not None:
         cfg = scale_epochs(cfg, args.epochs)
@@ -67,47 +61,6 @@ def train(runner: Runner) -> None:
         # schedulers divide by the length of an epoch before any hook is called
         check_steps(runner)
         raise
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description='Train a model')
-    parser.add_argument('config', help='config file')
-    parser.add_argument('--work-dir', help='folder for logs and checkpoints')
-    parser.add_argument(
-        '--resume',
-        nargs='?',
-        const='auto',
-        metavar='CHECKPOINT',
-        help='resume from this checkpoint; without a value, from the latest '
-        'one in the work dir',
-    )
-    parser.add_argument(
-        '--epochs',
-        type=int,
-        metavar='N',
-        help='number of epochs; learning rates, scheduled numbers, warm-up '
-        'and intervals of the config are scaled in proportion',
-    )
-    parser.add_argument(
-        '--amp',
-        action='store_true',
-        help='automatic mixed precision; on a CPU in bfloat16',
-    )
-    parser.add_argument(
-        '--no-validate', action='store_true', help='train without validation'
-    )
-    parser.add_argument(
-        '--auto-scale-lr',
-        action='store_true',
-        help='scale the learning rate to the actual batch size',
-    )
-    parser.add_argument(
-        '--no-persistent-workers',
-        action='store_true',
-        help='restart the workers of the data loaders in every epoch',
-    )
-    add_shared_arguments(parser)
-    return parser
 
 
 def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
@@ -155,7 +108,7 @@ def apply_loader_arguments(cfg: Config, args: argparse.Namespace) -> None:
         switch_off(cfg, LOADERS, 'pin_memory')
     if args.no_persistent_workers:
         switch_off(cfg, LOADERS, 'persistent_workers')
-    override(cfg, args.cfg_options)
+    apply_options(cfg, args)
     # torch does not allow persistent_workers without workers
     without = [f for f in LOADERS if not (cfg.get(f) or {}).get('num_workers')]
     switch_off(cfg, without, 'persistent_workers')

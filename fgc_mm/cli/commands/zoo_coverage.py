@@ -1,12 +1,4 @@
-"""Tests gates on every backbone that the installed mmpretrain lists.
-
-Wraps each with sites='auto', tests it on a small image, and writes a table:
-with all gates open the output must equal that of the dense network bit for
-bit, closed channels must have no influence, and the MACs must be those of the
-network from which torch-pruning has removed the closed channels. Each backbone
-has its own process, so a crash or a timeout gives a row too. Rows are stored
-in a file, so a second run continues after an interruption.
-"""
+"""Tests gates on every backbone that the installed mmpretrain lists."""
 
 from __future__ import annotations
 
@@ -311,28 +303,14 @@ def write_report(rows: dict[str, Row], path: Path) -> None:
     path.write_text('\n'.join(lines) + '\n')
 
 
-def parse_args() -> argparse.Namespace:
-    """The arguments."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--pattern', help='models to try, e.g. "resnet*"')
-    parser.add_argument(
-        '--rows', type=Path, default=Path('work_dirs/zoo_coverage.jsonl')
-    )
-    parser.add_argument(
-        '--report', type=Path, default=Path('work_dirs/zoo_coverage.md')
-    )
-    parser.add_argument(
-        '--seconds',
-        type=float,
-        default=180,
-        help='time limit for a backbone, and for torch-pruning',
-    )
-    return parser.parse_args()
-
-
-def main() -> None:
+def main(args: argparse.Namespace) -> None:
     """Examine backbones that have no row yet, then write the report."""
-    args = parse_args()
+    models = list(list_backbones(args.pattern))
+    if not models:
+        raise FGCError(
+            f'--pattern {args.pattern!r} matches no model of mmpretrain; '
+            'mmpretrain.list_models() lists them.'
+        )
     args.rows.parent.mkdir(parents=True, exist_ok=True)
     known: dict[str, Row] = {}
     if args.rows.exists():
@@ -341,7 +319,6 @@ def main() -> None:
             known[entry['key']] = Row(**entry['row'])
     rows = {}
     with args.rows.open('a') as file:
-        models = list(list_backbones(args.pattern))
         for name, config in track(models, 'examining'):
             if isinstance(config, Row):
                 rows[name] = config

@@ -1,0 +1,67 @@
+"""Statistics, figures and a report of the gates of trained checkpoints.
+
+    fgc-mm analyze CONFIG CHECKPOINT \\
+        [CHECKPOINT ...] --out DIR
+
+One pass over the test set stores, for each checkpoint and image, the pooled
+features, logits, probabilities and masks of every gate, and MACs, label,
+prediction and scores, in DIR/passes; a second run with the same weights,
+config and images loads them, and an interrupted pass is continued. From these
+arrays are computed: mutual information of feature and gate clusters,
+embeddings of features and gates, execution frequencies per class, retrieval
+by gate vectors, common neighbours, error by MACs, cheapest and most expensive
+images, dead and always-open channels, and calibration. Written to DIR:
+report.html (one file that opens offline), numbers.json, tables/*.csv and
+figures/*.{png,svg}. Several checkpoints (of several epochs or methods) are
+shown next to each other.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from fgc_mm.cli.arguments import config_parser
+
+
+def parse_args() -> argparse.Namespace:
+    """The arguments."""
+    parser = config_parser(__doc__)
+    parser.add_argument('checkpoints', nargs='+', metavar='CHECKPOINT')
+    parser.add_argument('--out', type=Path, required=True, metavar='DIR')
+    parser.add_argument(
+        '--split', choices=['test', 'train'], default='test',
+        help='which images (default: test); never augmented',
+    )  # fmt: skip
+    parser.add_argument(
+        '--images', type=int, metavar='N',
+        help='only so many, at even distances; default: all',
+    )  # fmt: skip
+    parser.add_argument(
+        '--sites', nargs='+', default=(), metavar='SITE',
+        help='names or shell patterns; default: all gated sites',
+    )  # fmt: skip
+    parser.add_argument(
+        '--gate-vector', default='logits',
+        help='what stands for a gate in gate space: logits (default, as in '
+        'the coupling loss), probs or mask',
+    )  # fmt: skip
+    parser.add_argument(
+        '--clusters', type=int, metavar='K',
+        help='of K-means; default: as many as classes',
+    )  # fmt: skip
+    parser.add_argument(
+        '--neighbors', type=int, metavar='K',
+        help='default: a fiftieth of the images, at most 200',
+    )  # fmt: skip
+    parser.add_argument(
+        '--embedding', default='auto',
+        help='umap, tsne, pca or auto (default): umap where umap-learn is '
+        'installed, else tsne',
+    )  # fmt: skip
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument(
+        '--no-pictures', action='store_true',
+        help='leave pictures of single images out',
+    )  # fmt: skip
+    return parser.parse_args()

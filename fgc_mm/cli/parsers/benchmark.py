@@ -1,0 +1,52 @@
+"""Measures how much time a trained gated model saves.
+
+    fgc-mm benchmark CONFIG CHECKPOINT --out DIR
+
+Runs images of the config's test set through the dense network, the masked
+one, the statically compacted one, the dynamic one, and the compacted dynamic
+one; interleaved, with the masks of the model's gates, which vary from image
+to image. Ratios are relative to the fastest dense variant: eager, folded
+norms, channels last, compiled, the runtime's kernel without gates, ONNX
+Runtime. 'static' is the dense network with as many channels as the gates open
+on average, an upper bound for the speed. Writes benchmark.json, benchmark.png
+and benchmark.svg to DIR.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from fgc_mm.cli.arguments import checkpoint_parser
+from fgc_mm.errors import FGCError
+
+
+def parse_args() -> argparse.Namespace:
+    """The arguments."""
+    parser = checkpoint_parser(__doc__)
+    parser.add_argument('--out', required=True, help='folder to write to')
+    parser.add_argument('--images', type=int, default=50)
+    parser.add_argument(
+        '--calibration', type=int, default=128,
+        help='images of the training set on which compaction counts (128)',
+    )  # fmt: skip
+    parser.add_argument('--rounds', type=int, default=3)
+    parser.add_argument('--batch', type=int, default=1)
+    parser.add_argument(
+        '--threads', type=int, nargs='+',
+        help='default: 1, and as many as torch uses',
+    )  # fmt: skip
+    parser.add_argument(
+        '--size', type=int, nargs='+', help='of the images; as they are'
+    )
+    parser.add_argument(
+        '--no-compile', action='store_true', help='leave torch.compile out'
+    )
+    args = parser.parse_args()
+    for name in ('rounds', 'batch', 'threads', 'size'):
+        given = getattr(args, name)
+        numbers = given if isinstance(given, list) else [given]
+        if given is not None and min(numbers) < 1:
+            raise FGCError(
+                f'--{name} {min(numbers)} is no positive number; give one.'
+            )
+    return args

@@ -1,0 +1,27 @@
+"""MACs of a config before training: dense, of gates, and expected."""
+
+from __future__ import annotations
+
+import argparse
+
+from fgc_mm.cli.arguments import config_parser
+
+
+def parse_args() -> argparse.Namespace:
+    """The arguments."""
+    parser = config_parser(__doc__, 'config file')
+    parser.add_argument(
+        '--shape',
+        type=int,
+        nargs='+',
+        help='height and width of the image (one number for both); by '
+        "default the training pipeline's crop",
+    )
+    parser.add_argument(
+        '--keep-ratio',
+        type=float,
+        nargs='+',
+        default=[0.75, 0.5, 0.25],
+        help='fractions of open channels for which to compute the MACs',
+    )
+    return parser.parse_args()

@@ -1,0 +1,29 @@
+"""Exports a trained gated model as ONNX, and compares it with torch.
+
+    fgc-mm export onnx CONFIG CHECKPOINT --out FILE.onnx [--dynamic]
+
+The masked model (opset 18, any batch size; it computes every channel and
+multiplies by the masks) runs in any ONNX runtime. With --dynamic the file
+computes open channels only, for a single image: gate, indices of the open
+channels (NonZero), their weights (Gather), a conv with these. Input: images
+after the data preprocessor. Output: logits, before the softmax.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from fgc_mm.cli.arguments import checkpoint_parser
+
+
+def parse_args() -> argparse.Namespace:
+    """The arguments."""
+    parser = checkpoint_parser(__doc__)
+    parser.add_argument('--out', required=True, help='file to write')
+    parser.add_argument(
+        '--dynamic', action='store_true', help='open channels only, batch 1'
+    )
+    parser.add_argument(
+        '--images', type=int, default=32, help='to compare on (32)'
+    )
+    return parser.parse_args()

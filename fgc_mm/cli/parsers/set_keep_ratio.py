@@ -1,0 +1,34 @@
+"""Writes a checkpoint whose gates have a given keep ratio.
+
+    fgc-mm export keep-ratio CONFIG [CHECKPOINT] \\
+        --keep-ratio 0.44 --out FILE
+
+For timing without training: it shifts the last bias of every gate so that, on
+images of the config's test set, every site opens that fraction of its channels
+on average. Masks vary from image to image, and each channel is open for a
+different fraction of the images. The weights are those of CHECKPOINT; without
+CHECKPOINT they are random, and the accuracy is that of random guessing.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from fgc_mm.cli.arguments import config_parser
+
+
+def parse_args() -> argparse.Namespace:
+    """The arguments."""
+    parser = config_parser(__doc__)
+    parser.add_argument(
+        'checkpoint', nargs='?', help='its weights; random without'
+    )
+    parser.add_argument('--keep-ratio', type=float, required=True)
+    parser.add_argument('--out', required=True, help='checkpoint to write')
+    parser.add_argument(
+        '--images', type=int, default=200, help='of the test set (200)'
+    )
+    parser.add_argument(
+        '--seed', type=int, default=0, help='of random weights'
+    )
+    return parser.parse_args()

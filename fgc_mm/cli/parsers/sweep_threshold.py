@@ -1,0 +1,31 @@
+"""Accuracy over MACs of one trained model at several gate thresholds.
+
+    fgc-mm sweep CONFIG CHECKPOINT
+
+Tests with several values of the probability above which a gate opens its
+channel, and writes a table (CSV) and a plot (PNG and SVG) into the work dir.
+With --result FILE the table is also added, as threshold_sweep, to the results
+of that run that fgc-mm compare --results has stored.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from fgc_mm.cli.arguments import checkpoint_parser
+
+
+def parse_args() -> argparse.Namespace:
+    """The arguments."""
+    parser = checkpoint_parser(__doc__)
+    parser.add_argument('--work-dir', help='folder for table, plot and log')
+    parser.add_argument('--thresholds', type=float, nargs='+', metavar='P')
+    parser.add_argument(
+        '--result',
+        type=Path,
+        metavar='JSON',
+        help='METHOD/seedN.json of fgc-mm compare --results, to which the '
+        'sweep is added',
+    )
+    return parser.parse_args()

@@ -1,6 +1,7 @@
 """Runs as jobs: parameters, ends of jobs, and jobs of this machine."""
 
 import os
+import shlex
 import sys
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ import cloudpickle
 import pytest
 import submitit
 
-from fgc_mm.cli.commands.compare import slurm_jobs
+from fgc_mm.cli.parsers.compare import parse_args
 from fgc_mm.comparison.run import Run
 from fgc_mm.comparison.run_scheduler import RunScheduler
 from fgc_mm.comparison.slurm_job import UNFINISHED, take_steps
@@ -79,10 +80,11 @@ def test_wrong_parameters(pair, message):
     assert message in str(error.value) and '\n' not in str(error.value)
 
 
-def test_slurm_or_a_launcher():
-    args = SimpleNamespace(slurm=['timeout_min=5'], launcher='srun -n1')
+def test_slurm_or_a_launcher(monkeypatch):
+    words = 'a.py --work-dir out --launcher srun\\ -n1 --slurm timeout_min=5'
+    monkeypatch.setattr(sys, 'argv', ['compare', *shlex.split(words)])
     with pytest.raises(FGCError, match="and --launcher 'srun -n1' both start"):
-        slurm_jobs(args)
+        parse_args()
 
 
 @pytest.mark.usefixtures('programs')

@@ -11,6 +11,6 @@ double pairs_peak(double seconds) { return 2 * peak(seconds); }
 }  // namespace
 
 extern const Kernel kernel_bfloat16;
-const Kernel kernel_bfloat16 = {suits_pairs, prepare_pairs, run_pairs,
+const Kernel kernel_bfloat16 = {supports_pairs, prepare_pairs, run_pairs,
                                 nullptr, pairs_peak};
 }  // namespace fgc

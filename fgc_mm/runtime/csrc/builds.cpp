@@ -41,7 +41,7 @@ bool has_avx512() {
 
 // CPUs that do 16 numbers in two halves gain nothing from 16 lanes, and small
 // maps leave more of them unused: they must multiply this much more.
-constexpr double kWorthWide = 1.3;
+constexpr double kMinWideGain = 1.3;
 
 // Measured in turns, some milliseconds: other processes may run as well.
 void measure(std::vector<Candidate>& all) {
@@ -51,7 +51,7 @@ void measure(std::vector<Candidate>& all) {
         if (&one != &other && one.level == other.level)
           one.peak = std::max(one.peak, one.build.kernel->peak(7e-4));
   for (Candidate& one : all)
-    if (!strcmp(one.build.name, "avx512")) one.peak /= kWorthWide;
+    if (!strcmp(one.build.name, "avx512")) one.peak /= kMinWideGain;
 }
 
 std::vector<Build> find_builds() {
@@ -102,7 +102,7 @@ const Build* bfloat16_build() {
 #endif
 }
 
-const Build* build_of(const char* name) {
+const Build* find_build(const char* name) {
   for (const Build& build : runnable_builds())
     if (!name || !strcmp(name, build.name)) return &build;
   return nullptr;

@@ -8,7 +8,7 @@
 namespace fgc {
 namespace {
 
-inline Vec bits_as_numbers(Ints bits) { return (Vec)bits; }
+inline Vec floats_of(Ints bits) { return (Vec)bits; }
 inline Ints bits_of(Vec x) { return (Ints)x; }
 
 inline Vec sqrt_of(Vec x) {
@@ -22,7 +22,7 @@ inline Vec log_of(Vec x) {
 }
 
 inline Vec abs_of(Vec x) {
-  return bits_as_numbers(bits_of(x) & (Ints{} + 0x7fffffff));
+  return floats_of(bits_of(x) & (Ints{} + 0x7fffffff));
 }
 
 inline Vec clamp(Vec x, Vec low, Vec high) {  // nan stays nan
@@ -33,8 +33,8 @@ inline Vec clamp(Vec x, Vec low, Vec high) {  // nan stays nan
 // 2^n p with |n| below 254, in two steps: n may be beyond the exponents.
 inline Vec scaled(Vec p, Ints n) {
   const Ints half = n >> 1;
-  const Vec a = bits_as_numbers((half + 127) << 23);
-  const Vec b = bits_as_numbers((n - half + 127) << 23);
+  const Vec a = floats_of((half + 127) << 23);
+  const Vec b = floats_of((n - half + 127) << 23);
   return p * a * b;
 }
 

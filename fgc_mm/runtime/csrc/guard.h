@@ -30,8 +30,8 @@ int guard(char* error, uint64_t size, const F& f) {
   }
 }
 
-inline void expect_argument(bool right, const char* text) {
-  if (!right) throw Error{FGC_BAD_ARGUMENT, text};
+inline void expect_argument(bool condition, const char* text) {
+  if (!condition) throw Error{FGC_BAD_ARGUMENT, text};
 }
 
 }  // namespace fgc

@@ -34,9 +34,9 @@ inline Map map_of(const Program& p, const Context& c, int64_t id) {
 
 // Channels of one set: all, or those listed.
 struct Channels {
-  const int64_t* numbers;
+  const int64_t* indices;
   int64_t count;
-  int64_t operator[](int64_t i) const { return numbers ? numbers[i] : i; }
+  int64_t operator[](int64_t i) const { return indices ? indices[i] : i; }
 };
 
 inline Channels channels_of(const Context& c, int64_t set, int64_t all) {
@@ -48,11 +48,11 @@ inline Channels channels_of(const Context& c, int64_t set, int64_t all) {
 struct Target {
   Map y;
   Map add;
-  bool adds;
-  bool gaps;       // between its rows lies more than their pad
+  bool has_add;
+  bool has_gaps;   // between its rows lies more than their pad
   bool exact;      // nothing behind a row may be written
-  bool in_place;   // what is added lies where the sum is written
-  bool clamps;     // the activation is a clamp, or none
+  bool add_is_output;  // what is added lies where the sum is written
+  bool is_clamp;       // the activation is a clamp, or none
   float low, high;
   Act act;
 };
@@ -61,10 +61,10 @@ inline Target target_of(const Program& p, const Context& c, int64_t y,
                         int64_t add, const Act& act) {
   Target t = {};
   t.y = map_of(p, c, y);
-  t.adds = add != kNone;
-  if (t.adds) t.add = map_of(p, c, add);
+  t.has_add = add != kNone;
+  if (t.has_add) t.add = map_of(p, c, add);
   t.act = act;
-  t.clamps = act.kind == kNoAct || act.kind == kRelu || act.kind == kClamp;
+  t.is_clamp = act.kind == kNoAct || act.kind == kRelu || act.kind == kClamp;
   t.low = act.kind == kRelu ? 0.f : -__builtin_inff();
   t.high = __builtin_inff();
   if (act.kind == kClamp) {
@@ -74,15 +74,15 @@ inline Target target_of(const Program& p, const Context& c, int64_t y,
   // behind a row lies the next one's begin, unless there is a gap in which
   // something else may lie, or channels lie between the rows
   const int64_t reach = (t.y.height - 1) * t.y.row + t.y.width;
-  t.gaps = t.y.row != t.y.width + t.y.pad ||
-           (t.y.channels > 1 && t.y.channel < reach);
-  t.exact = t.gaps || t.y.row < kLanes;
-  t.in_place = t.adds && t.add.data == t.y.data;
+  t.has_gaps = t.y.row != t.y.width + t.y.pad ||
+               (t.y.channels > 1 && t.y.channel < reach);
+  t.exact = t.has_gaps || t.y.row < kLanes;
+  t.add_is_output = t.has_add && t.add.data == t.y.data;
   return t;
 }
 
 // Zeros above row r0 = 0 and below the last one, and on the right of it.
-inline void write_border(const Map& y, float* to, int64_t r0, int64_t r1) {
+inline void zero_border(const Map& y, float* to, int64_t r0, int64_t r1) {
   if (!y.pad) return;
   const int64_t line = y.width + 2 * y.pad;
   for (int64_t k = 1; k <= y.pad && r0 == 0; ++k)
@@ -92,7 +92,7 @@ inline void write_border(const Map& y, float* to, int64_t r0, int64_t r1) {
 }
 
 // Zeros around rows r0 to r1 of one channel, which are written.
-inline void write_pads(const Map& y, float* to, int64_t r0, int64_t r1) {
+inline void zero_padding(const Map& y, float* to, int64_t r0, int64_t r1) {
   if (!y.pad || r0 == r1) return;
   float* row = to + r0 * y.row;
   if (y.pad == 1) {
@@ -103,16 +103,16 @@ inline void write_pads(const Map& y, float* to, int64_t r0, int64_t r1) {
       fill(row - y.pad, y.pad, 0.f);
     fill(row + y.width - y.row, y.pad, 0.f);
   }
-  write_border(y, to, r0, r1);
+  zero_border(y, to, r0, r1);
 }
 
 // One row: sums (and what is added) clamped; nan stays nan. Unless `exact`,
 // up to a vector more is read and written behind it (`keep`: as it was).
 inline void write_row(const float* sums, const float* add, float* to,
                       int64_t width, float low, float high, bool exact,
-                      bool keep) {
+                      bool preserve) {
   const Vec lows = broadcast(low), highs = broadcast(high);
-  const int64_t whole = exact || keep ? width / kLanes * kLanes : width;
+  const int64_t whole = exact || preserve ? width / kLanes * kLanes : width;
   int64_t c = 0;
   if (add)
     for (; c < whole; c += kLanes)
@@ -120,7 +120,7 @@ inline void write_row(const float* sums, const float* add, float* to,
   else
     for (; c < whole; c += kLanes)
       store(to + c, clamp(load(sums + c), lows, highs));
-  if (keep && !exact && c < width) {
+  if (preserve && !exact && c < width) {
     const Vec last = clamp(load(sums + c) + load(add + c), lows, highs);
     store(to + c, kIndex < int32_t(width - c) ? last : load(to + c));
     return;
@@ -162,8 +162,8 @@ inline void write_rows(float* sums, int64_t pitch, int64_t r0, int64_t r1,
                        const Target& t, int64_t channel) {
   const Map& y = t.y;
   float* to = y.at(channel);
-  const float* add = t.adds ? t.add.at(channel) : nullptr;
-  if (!t.clamps) {
+  const float* add = t.has_add ? t.add.at(channel) : nullptr;
+  if (!t.is_clamp) {
     for (int64_t r = r0; add && r < r1; ++r) {
       const float* from = add + r * t.add.row;
       float* sum = sums + (r - r0) * pitch;
@@ -184,16 +184,16 @@ inline void write_rows(float* sums, int64_t pitch, int64_t r0, int64_t r1,
   if (y.pad && !t.exact && !add) {
     write_padded_rows(sums, pitch, y, to + r0 * y.row, r1 - r0, t.low, t.high,
                       r1 < y.height);
-    return write_border(y, to, r0, r1);
+    return zero_border(y, to, r0, r1);
   }
   for (int64_t r = r0; r < r1; ++r, sums += pitch) {
     float* row = to + r * y.row;
     fill(row - y.pad, y.pad, 0.f);
     write_row(sums, add ? add + r * t.add.row : nullptr, row, y.width, t.low,
-              t.high, t.exact || r == r1 - 1, add && t.in_place);
+              t.high, t.exact || r == r1 - 1, add && t.add_is_output);
     if (t.exact || r == r1 - 1) fill(row + y.width, y.pad, 0.f);
   }
-  write_border(y, to, r0, r1);
+  zero_border(y, to, r0, r1);
 }
 
 }  // namespace

@@ -14,7 +14,7 @@
 
 #include "fgc.h"
 #include "program.h"
-#include "team.h"
+#include "thread_pool.h"
 
 namespace fgc {
 
@@ -25,20 +25,20 @@ struct Error {
 };
 
 // Zeros, aligned to 64 bytes; pages that are never touched cost nothing.
-class Memory {
+class AlignedBuffer {
  public:
-  Memory() = default;
-  explicit Memory(int64_t bytes);
-  Memory(Memory&& other) { swap(other); }
-  Memory& operator=(Memory&& other) {
+  AlignedBuffer() = default;
+  explicit AlignedBuffer(int64_t bytes);
+  AlignedBuffer(AlignedBuffer&& other) { swap(other); }
+  AlignedBuffer& operator=(AlignedBuffer&& other) {
     swap(other);
     return *this;
   }
-  ~Memory();
+  ~AlignedBuffer();
   char* begin() const { return begin_; }
 
  private:
-  void swap(Memory& other) {
+  void swap(AlignedBuffer& other) {
     std::swap(block_, other.block_);
     std::swap(begin_, other.begin_);
     std::swap(mapped_, other.mapped_);
@@ -48,35 +48,35 @@ class Memory {
   size_t mapped_ = 0;  // bytes of a mapping, or 0
 };
 
-class Keep {
+class ModelMemory {
  public:
-  void* take(int64_t bytes);
+  void* allocate(int64_t bytes);
   int64_t bytes = 0;  // of all that was taken
 
  private:
-  std::vector<Memory> blocks_;
+  std::vector<AlignedBuffer> blocks_;
 };
 
 // The program of a file, and what its pointers point to.
-struct Loaded {
+struct LoadedProgram {
   Program program = {};
   std::vector<Value> values;
   std::vector<int64_t> sets;
   std::vector<Op> ops;
   std::vector<int64_t> outputs;
   int64_t records = 0;
-  Memory weights;
+  AlignedBuffer weights;
   int64_t weight_count = 0;
   std::string meta;
-  Keep keep;
+  ModelMemory memory;
 };
 
 // A context and its memory.
-struct Lease {
+struct RunContext {
   Context context = {};
   int64_t threads = 0;
-  Memory arena, image, lists, shared, own;
-  std::vector<int64_t*> starts;
+  AlignedBuffer arena, image, lists, shared_scratch, thread_scratch;
+  std::vector<int64_t*> list_pointers;
   std::vector<int64_t> counts;
 };
 
@@ -84,10 +84,10 @@ struct Lease {
 void expect_memory(double bytes);
 
 // Reads a file's bytes; throws Error.
-void load(const char* bytes, uint64_t size, Loaded& to);
+void load(const char* bytes, uint64_t size, LoadedProgram& to);
 
 // Throws an Error unless all that the ops read and write exists.
-void check(const Loaded& loaded);
+void check(const LoadedProgram& loaded);
 
 // A kernel under its name.
 struct Build {
@@ -98,17 +98,17 @@ struct Build {
 // The builds that this CPU can run, best first.
 const std::vector<Build>& runnable_builds();
 // The one of that name, or null; the best if the name is null.
-const Build* build_of(const char* name);
+const Build* find_build(const char* name);
 // The convs of bfloat16; null: this CPU does not multiply it.
 const Build* bfloat16_build();
 
 }  // namespace fgc
 
 struct fgc_model {
-  fgc::Loaded loaded;
+  fgc::LoadedProgram loaded;
   const fgc::Build* build = nullptr;
-  int64_t shared_bytes = 0, own_bytes = 0;
-  mutable fgc::Team team;
+  int64_t shared_bytes = 0, thread_bytes = 0;
+  mutable fgc::ThreadPool thread_pool;
   mutable std::mutex mutex;
-  mutable std::vector<std::unique_ptr<fgc::Lease>> idle;
+  mutable std::vector<std::unique_ptr<fgc::RunContext>> idle_contexts;
 };

@@ -67,8 +67,8 @@ struct Op {
   // Of that build, or of the convs of bfloat16.
   const void* plan;
   int64_t shared_bytes;  // scratch memory of all threads together
-  int64_t own_bytes;     // and of each
-  bool alone;
+  int64_t thread_bytes;  // and of each
+  bool single_threaded;
 };
 
 struct Program {
@@ -81,7 +81,7 @@ struct Program {
   bool bfloat16;  // where the CPU multiplies it
 };
 
-class Team;
+class ThreadPool;
 
 // What one image needs while it is computed.
 struct Context {
@@ -90,10 +90,10 @@ struct Context {
   const float* weights;
   int64_t* const* lists;  // of every set, its channels
   int64_t* counts;        // and how many they are
-  char* shared;
-  char* own;              // of thread t from own + t * own_step on
-  int64_t own_step;
-  Team* team;
+  char* shared_scratch;
+  char* thread_scratch;  // of thread t from own + t * own_step on
+  int64_t thread_step;
+  ThreadPool* thread_pool;
   int64_t threads;
   void (*call)(void*, int64_t, const float* const*, float* const*);
   void* call_context;
@@ -101,25 +101,25 @@ struct Context {
 };
 
 // Memory that lives as long as the model; zeros, aligned to 64 bytes.
-class Keep;
-void* take(Keep& keep, int64_t bytes);  // throws std::bad_alloc
+class ModelMemory;
+void* allocate(ModelMemory& memory, int64_t bytes);  // throws std::bad_alloc
 
 // f(data, begin, end, thread) over all items, at least `grain` at once.
-using PartFn = void (*)(void* data, int64_t begin, int64_t end,
-                        int64_t thread);
-void share_out(Team* team, int64_t threads, int64_t items, int64_t grain,
-               PartFn f, void* data);
+using RangeFn = void (*)(void* data, int64_t begin, int64_t end,
+                         int64_t thread);
+void parallel_for(ThreadPool* thread_pool, int64_t threads, int64_t items,
+                  int64_t grain, RangeFn f, void* data);
 
 // Calls the function of the caller, which may throw.
-void call_out(Context& c, int64_t function, const float* const* xs,
-              float* const* ys);
+void call_user_function(Context& c, int64_t function, const float* const* xs,
+                        float* const* ys);
 
 // One build, or the convs of bfloat16.
 struct Kernel {
   // Whether it computes an op; null: it computes all.
-  bool (*suits)(const Program&, const Op&);
+  bool (*supports)(const Program&, const Op&);
   // Fills plan, shared_bytes and own_bytes; false: more than any machine has.
-  bool (*prepare)(const Program&, Op&, Keep&);
+  bool (*prepare)(const Program&, Op&, ModelMemory&);
   void (*run)(const Program&, const Op&, Context&);
   void (*read)(const Program&, int64_t value, Context&, float* to);
   double (*peak)(double seconds);

@@ -1,4 +1,4 @@
-// The functions of fgc.h that load a model and say what it is.
+// The C functions that load, configure and describe a model.
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -52,7 +52,7 @@ std::unique_ptr<fgc_model> load_model(const void* bytes, uint64_t size,
   return model;
 }
 
-// The bytes of a file.
+// Reads a file.
 std::vector<char> read_file(const char* path) {
   const auto close = [](FILE* f) { fclose(f); };
   const std::unique_ptr<FILE, decltype(close)> file(fopen(path, "rb"), close);

@@ -1,8 +1,8 @@
-// softmax(scale q k^T + bias) v, head by head and row by row.
+// Attention: softmax(scale q k^T + bias) v for every head and row.
 //
-// The scores are transposed, one row of queries for each key: such a row is
-// a 1 x 1 conv over the planes of q whose weights are k, and what is read
-// off v is one over the planes of scores whose weights are v.
+// The scores are stored transposed: one plane of queries per key. The product
+// q k^T is then a 1 x 1 conv over the planes of q with k as weights, and the
+// product with v a 1 x 1 conv over the planes of scores with v as weights.
 #pragma once
 
 #include "move.h"
@@ -11,12 +11,13 @@ namespace fgc {
 namespace {
 
 struct AttentionPlan {
-  int64_t queries;      // at a time
-  int64_t score_step;   // floats from key to key
-  const float* bias;    // transposed, (heads or 1, B or 1, M, L), or null
+  int64_t queries;     // per block
+  int64_t score_step;   // stride between the planes of two keys, in floats
+  // transposed constant bias (heads or 1, B or 1, M, L), or null
+  const float* bias;
 };
 
-// Floats of one thread: scores, products of a few channels, then numbers.
+// Floats of the accumulators of kMaxOut output channels, per thread.
 inline int64_t acc_floats(const AttentionPlan& plan) {
   return kMaxOut * plan.score_step;
 }
@@ -27,7 +28,7 @@ void transpose(const float* from, float* to, int64_t queries, int64_t keys) {
       to[m * queries + l] = from[l * keys + m];
 }
 
-// A bias that never changes is transposed once.
+// Transposes a constant bias when the model is loaded.
 const float* transposed_bias(const Program& p, const Value& v,
                              int64_t queries, int64_t keys,
                              ModelMemory& memory) {
@@ -47,7 +48,7 @@ bool prepare_attention(const Program& p, Op& op, ModelMemory& memory) {
   AttentionPlan& plan =
       *(AttentionPlan*)allocate(memory, sizeof(AttentionPlan));
   op.plan = &plan;
-  // scores of so many queries stay in the second cache
+  // the scores of a block of queries fit into the L2 cache
   plan.queries = max(4 * kLanes, 48 * 1024 / k.width);
   plan.queries = min(round_up(plan.queries, kLanes), q.width);
   plan.score_step = round_up(plan.queries, kLanes) + 16;
@@ -63,11 +64,11 @@ bool prepare_attention(const Program& p, Op& op, ModelMemory& memory) {
   return true;
 }
 
-struct QueryBlock {  // some queries of one row of one head
+struct QueryBlock {  // some queries of one row (batch element) of one head
   int64_t head, row, first, count;
 };
 
-// Scratch of one thread.
+// Scratch memory of one thread.
 struct AttentionScratch {
   float *scores, *acc, *top, *sum;
   const float** planes;
@@ -110,7 +111,8 @@ void compute_scores(const Op& op, const AttentionPlan& plan,
   }
 }
 
-// scores become exp(scale s + bias - top); sum becomes 1 / their sum.
+// Replaces the scores by exp(scale s + bias - max over keys); m.sum becomes
+// the reciprocals of their sums.
 void softmax_scores(const Op& op, const AttentionPlan& plan,
                     const AttentionScratch& m, int64_t count, int64_t keys,
                     const float* bias, int64_t bias_query, int64_t bias_key) {
@@ -147,7 +149,7 @@ void softmax_scores(const Op& op, const AttentionPlan& plan,
     store(m.sum + l, 1.f / load(m.sum + l));
 }
 
-// y[d, l] = sum over m of v[d, m] scores[m][l], divided by the sums.
+// y[d, l] = m.sum[l] * sum over m of v[d, m] scores[m][l]
 void apply_scores(const Op& op, const AttentionPlan& plan,
                   const AttentionScratch& m, const QueryBlock& block,
                   const Map& v, const Map& y) {

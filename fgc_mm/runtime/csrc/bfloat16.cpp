@@ -1,4 +1,4 @@
-// Convs of bfloat16, for programs that ask for them.
+// The kernel table of the bfloat16 convs.
 #define FGC_PAIRS 1
 #include "conv_pairs.h"
 #include "peak.h"

@@ -1,5 +1,5 @@
-// Whether all that the ops of a program read and write exists. After this,
-// and the limits on memory, no program can reach foreign memory.
+// Validates a program: every index, offset and shape of its ops. A program
+// that passes accesses no memory outside of its buffers.
 #include "checker.h"
 
 namespace fgc {
@@ -135,7 +135,7 @@ class OpChecker : public Checker {
     check_act(o.act);
   }
 
-  // A box of coordinates, one axis of it.
+  // Checks one axis of a strided box of coordinates.
   void check_box(const Op& o, const int64_t (&steps)[8][3], int axis,
                  int64_t start, int64_t size) {
     Int128 low = start, high = start;
@@ -151,11 +151,11 @@ class OpChecker : public Checker {
     const Value &x = input(o.x), &y = output(o.y);
     expect(o.x != o.y, "a move writes what it reads");
     check_set(o.set, y);
-    Int128 numbers = 1;
+    Int128 elements = 1;
     for (int64_t k = 0; k < o.dims; ++k) {
       expect_within("size", o.sizes[k], 1, kMaxExtent);
-      numbers *= o.sizes[k];
-      expect(numbers <= Int128(y.channels) * y.height * y.width,
+      elements *= o.sizes[k];
+      expect(elements <= Int128(y.channels) * y.height * y.width,
              "a move writes more numbers than there are");
       for (const int64_t step : o.to_steps[k])
         expect_within("to_steps", step, 0, kMaxExtent);
@@ -206,7 +206,7 @@ class OpChecker : public Checker {
     check_set(o.set, x);
   }
 
-  // No channel twice: so a list never has more than there are.
+  // A channel occurs at most once, so a list is never longer than its set.
   void join(const Op& o) {
     expect_within("number of a set", o.set, 0, p_.set_count - 1);
     const int64_t all = p_.sets[o.set];

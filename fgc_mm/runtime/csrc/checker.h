@@ -1,4 +1,4 @@
-// Rules that any number, value or set of a program keeps.
+// Checks of numbers, values and sets that all kinds of ops share.
 #pragma once
 
 #include "model.h"
@@ -6,8 +6,8 @@
 namespace fgc {
 
 typedef __int128 Int128;
-constexpr int64_t kMaxExtent = int64_t(1) << 31;  // of a map, along an axis
-constexpr int64_t kMaxFloats = int64_t(1) << 40;  // anywhere
+constexpr int64_t kMaxExtent = int64_t(1) << 31;  // of a map along one axis
+constexpr int64_t kMaxFloats = int64_t(1) << 40;  // of any buffer
 constexpr int64_t kMaxReach = 4096, kMaxTaps = 16384, kMaxStride = 65536;
 
 class Checker {
@@ -83,7 +83,7 @@ class Checker {
     return v;
   }
 
-  // A set (or all) of a value's channels.
+  // An index of a set of this value's channels, or kAll.
   void check_set(int64_t id, const Value& v) {
     if (id == kAll) return;
     expect_within("number of a set", id, 0, p_.set_count - 1);
@@ -95,7 +95,7 @@ class Checker {
     expect_within("activation", a.kind, 0, kActs - 1);
   }
 
-  // An array of so many weights, or none.
+  // An array of `count` weights at an offset, or kNone.
   void check_weights(int64_t at, int64_t count) {
     if (at == kNone) return;
     expect_within("offset of weights", at, 0, l_.weight_count);

@@ -1,4 +1,4 @@
-// A conv that reads and writes listed channels only.
+// Float32 convs over channel lists: dense, grouped, depthwise, 1 x 1.
 #pragma once
 
 #include "conv_sums.h"
@@ -14,15 +14,16 @@ enum ConvAlgorithm { kDense, kDepthwise, kMatvec };
 struct ConvPlan {
   Layout layout;
   ConvAlgorithm algorithm;
-  int64_t acc_floats;  // of every thread
-  WinogradPlan* winograd;  // or null
-  float* packed;  // weights in the order in which they are read, or null
-  int64_t group_floats;  // of so many floats for each group of outputs
+  int64_t acc_floats;  // accumulators of one output channel
+  WinogradPlan* winograd;  // null if Winograd's algorithm does not apply
+  float* packed;  // repacked weights, or null
+  int64_t group_floats;  // floats of one group of kMaxOut outputs in `packed`
 };
 
-// Where all outputs are computed, convs with more bytes of weights than this
-// read a copy: of a group of outputs, the weights of an input's tap side by
-// side, so that memory is read in order and closed inputs are skipped whole.
+// If all outputs are computed, weights larger than this are repacked: the
+// outputs of a group are interleaved for each input and tap. They are then
+// read sequentially, and the weights of a closed input are skipped as one
+// piece.
 constexpr int64_t kMinPackedBytes = 64 * 1024;
 
 inline void pack_weights(const Program& p, const Op& op, int64_t inputs,

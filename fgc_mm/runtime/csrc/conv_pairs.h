@@ -1,5 +1,6 @@
-// Convs of bfloat16: pixels become pairs of channels when they are read,
-// weights when the model is loaded. Of the open inputs, both are packed.
+// Bfloat16 convs. The pixels of two channels are packed into pairs at run
+// time, the weights are converted when the model is loaded. With a list of
+// open inputs, the pixels and weights of these are packed densely.
 #pragma once
 
 #include "conv_sums.h"
@@ -8,14 +9,14 @@
 namespace fgc {
 namespace {
 
-constexpr int64_t kMinPairChannels =
-    16;                                 // channels, on either side, at least
-constexpr int64_t kMinPairPixels = 16;  // of the output, at least
+// Minimum number of input and of output channels.
+constexpr int64_t kMinPairChannels = 16;
+constexpr int64_t kMinPairPixels = 16;  // minimum number of output pixels
 
 struct PairConvPlan {
   Layout layout;
   Bfloat16Weights weights;
-  WinogradPairPlan* winograd;  // or null
+  WinogradPairPlan* winograd;  // null if Winograd's algorithm does not apply
 };
 
 bool supports_pairs(const Program& p, const Op& op) {
@@ -55,7 +56,7 @@ bool prepare_pairs(const Program& p, Op& op, ModelMemory& memory) {
   return true;
 }
 
-// Planes of pairs of the open inputs.
+// Packs the planes of the open inputs into planes of pairs.
 void pack_planes(const Op& op, Context& c, const Layout& layout, const Map& x,
                  const OpenInputs& ins, float* planes) {
   const int64_t map_floats = (layout.out_height - 1) * layout.pitch +

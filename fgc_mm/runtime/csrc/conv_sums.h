@@ -1,4 +1,4 @@
-// Sums of a conv over planes, block by block, written into rows of a map.
+// Blocked loops of a dense conv over planes, and the output of its tiles.
 #pragma once
 
 #include "planes.h"
@@ -10,26 +10,27 @@ inline int64_t min_chunks(const Layout& layout) {
   return min(max(layout.positions() / 4096, 1), layout.out_height);
 }
 
-constexpr int64_t kL2Bytes = 128 * 1024;  // bytes of the second cache to use
+constexpr int64_t kL2Bytes = 128 * 1024;  // part of the L2 cache to be used
 
-struct ConvGroup {  // of a dense conv: what all its threads share
+struct ConvGroup {  // one group of a dense conv, the same for all threads
   const Op& op;
   Context& c;
   const Layout& layout;
   Target to;
   Channels outs;
   int64_t first_out;           // of the group
-  const float* const* weights;  // of every output that is computed
+  const float* const* weights;  // of every computed output
 };
 
-// Whether sums lie as their map does, and a clamp is all that is done to
-// them. Pads between rows are written too: they are zeroed later.
+// Whether tiles can be stored directly into the output map: it has the pitch
+// of the accumulators, and the activation is a clamp. The padding between
+// rows is overwritten and zeroed afterwards.
 inline bool stores_tiles(const Layout& layout, const Target& to) {
   return to.is_clamp && !to.has_gaps && layout.pitch == to.y.row &&
          (!to.has_add || to.add.row == to.y.row);
 }
 
-// Where rows from r0 on are written, of outputs o0 to o1.
+// Output pointers of outputs o0 to o1 for rows from r0 on.
 inline void output_rows(const ConvGroup& g, int64_t o0, int64_t o1,
                         int64_t r0, int64_t used, OutputRows& rows) {
   const Target& to = g.to;
@@ -76,8 +77,8 @@ void compute_rows(const ConvGroup& g, TileArgs args, int64_t o0, int64_t o1,
   }
 }
 
-// Rows of the output at a time: what they read and what a block of outputs
-// sums stay in the second cache, and there is work for every thread.
+// Number of row chunks: the input rows and the accumulators of a chunk fit
+// into the L2 cache, and there are enough tasks for all threads.
 inline int64_t chunk_count(const Layout& layout, int64_t inputs,
                            int64_t groups, int64_t threads) {
   const int64_t read = inputs * layout.stride[0] * layout.stride[1];
@@ -85,14 +86,15 @@ inline int64_t chunk_count(const Layout& layout, int64_t inputs,
   int64_t chunks =
       max(max(read, accumulated) * layout.positions() * 4 / kL2Bytes,
           layout.positions() / 4096);
-  chunks = min(chunks, layout.positions() / 256);  // many tiles a chunk
+  // not too few tiles per chunk
+  chunks = min(chunks, layout.positions() / 256);
   chunks = max(chunks, 1);
   if (threads > 1) chunks = max(chunks, ceil_div(4 * threads, groups));
   return min(chunks, layout.out_height);
 }
 
-// Sums of all outputs that are computed, written to their map. `sum` has no
-// weights yet; it reads `planes` planes.
+// Computes all listed outputs and writes them to the map. `args` has no
+// weights yet; the conv reads `planes` input planes.
 void compute_outputs(const ConvGroup& g, const TileArgs& args,
                      int64_t planes) {
   const Layout& layout = g.layout;

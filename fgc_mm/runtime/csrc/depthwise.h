@@ -1,4 +1,4 @@
-// A conv of every channel with a kernel of its own.
+// Depthwise convs, with a direct kernel for stride 2.
 #pragma once
 
 #include "planes.h"
@@ -6,9 +6,9 @@
 namespace fgc {
 namespace {
 
-constexpr int kMaxRows = 8;  // of the output, in registers at a time
+constexpr int kMaxRows = 8;  // output rows in registers
 
-// A column of vectors: one vector of each of ROWS rows of the output.
+// Accumulates one vector of each of ROWS output rows.
 template <int ROWS>
 void column(const float* plane, int64_t pitch, const int64_t* taps,
             int64_t tap_count, const float* w, float start, Vec* sums) {
@@ -35,7 +35,7 @@ inline ColumnFn select_column(int64_t rows) {
   return all[rows - 1];
 }
 
-// How a row of sums is written: a clamp, if the activation is one.
+// Bounds of the epilogue; infinite unless the activation is a clamp.
 struct ClampLimits {
   Vec low, high;
   explicit ClampLimits(const Target& t)
@@ -43,8 +43,9 @@ struct ClampLimits {
         high(broadcast(t.is_clamp ? t.high : __builtin_inff())) {}
 };
 
-// sum(c, sums) for every column of vectors of some rows of the output, from
-// `out` on. The last vector has pixels of the one before again.
+// Calls sum(c, sums) for the vectors at column c of some output rows and
+// stores the results from `out` on. The last vector overlaps the one before,
+// unless the row is shorter than a vector.
 template <class F>
 inline void write_columns(int64_t width, int64_t rows,
                           const ClampLimits& limits, float* out,
@@ -65,8 +66,8 @@ inline void write_columns(int64_t width, int64_t rows,
   }
 }
 
-// Rows r0 to r1 of a channel's sums; `plane` begins with the rows that r0
-// reads.
+// Computes rows r0 to r1 of a channel without padding; `plane` begins with
+// the input rows of r0.
 inline void depthwise_rows(const Layout& layout, const float* plane,
                            const float* w, float start, const Target& t,
                            int64_t r0, int64_t r1, float* to) {
@@ -84,23 +85,23 @@ inline void depthwise_rows(const Layout& layout, const float* plane,
   }
 }
 
-// The zeros around a channel's rows, and an activation that is no clamp.
+// Applies an activation that is not a clamp, and zeroes the padding.
 inline void finish_channel(const Target& t, float* to) {
   const Map& y = t.y;
   const int64_t all = (y.height - 1) * y.row + y.width;
-  if (!t.is_clamp && !t.has_gaps)  // and to the pads between the rows
+  if (!t.is_clamp && !t.has_gaps)  // includes the padding between rows
     apply(t.act, to, to, all);
   for (int64_t r = 0; !t.is_clamp && t.has_gaps && r < y.height; ++r)
     apply(t.act, to + r * y.row, to + r * y.row, y.width);
   zero_padding(y, to, 0, y.height);
 }
 
-// Stride 2 in both directions: pixels of a map are read where they lie, and
-// those that an element of the kernel multiplies are picked from two vectors.
+// Stride 2 in both directions, directly from the map: a kernel element needs
+// the even or the odd lanes of two neighbouring vectors.
 constexpr int64_t kStridedRows = 4, kStridedKernel = 8;
 
-// Vectors may begin and end a little beside a row, but not beside the map's
-// memory, wherever the windows of a file lie.
+// Whether the vectors at the row ends stay within the slack around the map's
+// buffer, for any windows that a file may define.
 inline bool supports_strided(const Layout& layout) {
   const int64_t end =
       2 * (layout.out_width - 1) + layout.kernel[1] - layout.padding[1];
@@ -112,8 +113,8 @@ inline bool supports_strided(const Layout& layout) {
          layout.width < int64_t(1) << 30;
 }
 
-// A column of vectors: one vector of each of ROWS rows of the output. `inside`
-// has, for each column of the kernel, zeros where it reads beside the map.
+// Accumulates one vector of each of ROWS output rows. `inside` is zero in the
+// lanes for which a kernel column reads outside of the map.
 template <int ROWS>
 void strided_column(const float* from, int64_t row, int64_t kernel_rows,
                     int64_t kernel_columns, const float* w,
@@ -152,7 +153,7 @@ void strided_column(const float* from, int64_t row, int64_t kernel_rows,
 using StridedFn = void (*)(const float*, int64_t, int64_t, int64_t,
                            const float*, const Ints*, float, Vec*);
 
-// All rows of a channel of the output.
+// Computes all rows of an output channel.
 inline void strided_channel(const Layout& layout, const Map& x, int64_t input,
                             const float* w, float start, const Target& t,
                             float* to) {
@@ -161,7 +162,7 @@ inline void strided_channel(const Layout& layout, const Map& x, int64_t input,
       strided_column<4>};
   const ClampLimits limits(t);
   const int64_t columns = layout.kernel[1];
-  // the rows whose kernel lies inside of the map
+  // output rows whose window lies inside of the map vertically
   const int64_t above =
       min(ceil_div(layout.padding[0], 2), layout.out_height);
   const int64_t fit = layout.height - layout.kernel[0] + layout.padding[0];
@@ -190,7 +191,7 @@ inline void strided_channel(const Layout& layout, const Map& x, int64_t input,
   }
 }
 
-// Rows of the output whose input the first cache holds.
+// Part of the L1 cache that the input rows of a pass may use.
 constexpr int64_t kL1Bytes = 16 * 1024;
 
 inline int64_t rows_per_pass(const Layout& layout) {
@@ -200,7 +201,8 @@ inline int64_t rows_per_pass(const Layout& layout) {
   return max(kMaxRows, rows / kMaxRows * kMaxRows);
 }
 
-// One channel of the output, from the map or from copies of some rows.
+// Computes one output channel from the map itself or from padded copies of
+// some of its rows.
 inline void depthwise_channel(const Layout& layout, const Map& x,
                               int64_t input, const float* w, float start,
                               const Target& t, int64_t channel,
@@ -225,7 +227,7 @@ inline void depthwise_channel(const Layout& layout, const Map& x,
   finish_channel(t, to);
 }
 
-// All rows, with something added to them.
+// Computes all rows of a channel and adds another value.
 inline void depthwise_with_add(const Layout& layout, const float* plane,
                                const float* w, float start, float* acc,
                                const Target& to, int64_t o) {
@@ -236,7 +238,7 @@ inline void depthwise_with_add(const Layout& layout, const float* plane,
   write_rows(acc, layout.pitch, 0, layout.out_height, to, o);
 }
 
-// One channel after the other.
+// Channels are distributed over the threads.
 inline void run_depthwise(const Op& op, Context& c, const Layout& layout,
                           int64_t acc_floats, const Map& x,
                           const Target& to) {

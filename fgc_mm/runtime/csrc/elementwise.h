@@ -1,4 +1,4 @@
-// Ops that go number by number: unary, binary, affine.
+// Elementwise ops: unary, binary, affine.
 #pragma once
 
 #include "matvec.h"
@@ -6,9 +6,9 @@
 namespace fgc {
 namespace {
 
-constexpr int64_t kMinElementsPerThread = 1 << 16;  // at least, for a thread
+constexpr int64_t kMinElementsPerThread = 1 << 16;
 
-// Rows that lie one behind the other, in all of the maps, are one row.
+// Treats channels that are contiguous in all maps as single rows.
 inline void flatten_rows(Map& y, Map& a, Map& b) {
   if (!y.flat() || !a.flat() || !b.flat()) return;
   Map* const all[3] = {&y, &a, &b};
@@ -23,7 +23,7 @@ inline int64_t grain_of(const Map& y) {
   return max(1, kMinElementsPerThread / y.pixels());
 }
 
-// Writes zeros around a row r of a channel, whose pixels are written.
+// Zeroes the padding on the left and right of row r of a channel.
 inline void zero_row_padding(const Map& y, float* channel, int64_t r) {
   if (!y.pad) return;
   float* row = channel + r * y.row;
@@ -31,7 +31,7 @@ inline void zero_row_padding(const Map& y, float* channel, int64_t r) {
   fill(row + y.width, y.pad, 0.f);
 }
 
-// f(from, to, channel) for every row of the listed channels.
+// Calls f(from, to, count, channel) for every row of the listed channels.
 template <class F>
 void for_each_row(const Op& op, Context& c, Map x, Map y, const F& f) {
   const Channels channels = channels_of(c, op.set, y.channels);
@@ -50,7 +50,8 @@ void for_each_row(const Op& op, Context& c, Map x, Map y, const F& f) {
                });
 }
 
-// Channels without gaps between them, all of which are wanted: one channel.
+// Whether all channels together are contiguous, so that the map may be
+// processed as a single channel.
 inline bool is_dense(const Map& m) {
   return m.flat() && !m.pad && m.channel == m.pixels();
 }
@@ -99,12 +100,13 @@ inline Vec math_of(Vec a, Vec b) {
     case kSub: return a - b;
     case kMul: return a * b;
     case kDiv: return a / b;
-    case kMax: return (a > b) | (a != a) ? a : b;  // nan wins, as in torch
+    // nan propagates as in torch
+    case kMax: return (a > b) | (a != a) ? a : b;
     default: return (a < b) | (a != a) ? a : b;
   }
 }
 
-// A step of 0 repeats the first number.
+// A step of 0 broadcasts the first element.
 template <int MATH>
 void math_row(const float* a, int64_t a_step, const float* b, int64_t b_step,
               float* to, int64_t count) {
@@ -126,7 +128,7 @@ using MathFn = void (*)(const float*, int64_t, const float*, int64_t, float*,
 constexpr MathFn kMathRows[kMaths] = {math_row<0>, math_row<1>, math_row<2>,
                                       math_row<3>, math_row<4>, math_row<5>};
 
-// A map that is broadcast has a step of 0.
+// Broadcast axes get a stride of 0.
 inline void broadcast_to(const Map& y, Map& x) {
   if (x.channels == 1) x.channel = 0;
   if (x.height == 1) x.row = 0;
@@ -145,7 +147,7 @@ void run_binary(const Program& p, const Op& op, Context& c) {
     flatten_channels(a);
     flatten_channels(b);
   }
-  // a map of one number a channel, too, is as one row
+  // a map with one pixel per channel can also be treated as one row
   const auto flat = [&](const Map& m) {
     return m.pixels() == 1 || (m.flat() && m.pixels() == y.pixels());
   };

@@ -1,4 +1,4 @@
-// No exception leaves the library: it becomes a code and a sentence.
+// Converts exceptions to the error codes and messages of the C interface.
 #pragma once
 
 #include <stdio.h>

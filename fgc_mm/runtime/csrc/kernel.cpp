@@ -1,5 +1,5 @@
-// One build of all ops; compiled once for every instruction set, with
-// -DFGC_BUILD=NAME.
+// The kernel table of one build, with all kinds of ops; compiled once per
+// instruction set with -DFGC_BUILD=NAME.
 #include "attention.h"
 #include "conv.h"
 #include "lists.h"
@@ -36,7 +36,7 @@ bool prepare(const Program& p, Op& op, ModelMemory& memory) {
   }
 }
 
-// A map without gaps.
+// Copies a value to a contiguous array.
 void read_value(const Program& p, int64_t value, Context& c, float* to) {
   const Map x = map_of(p, c, value);
   for (int64_t k = 0; k < x.channels; ++k)

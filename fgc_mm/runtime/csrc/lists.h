@@ -1,5 +1,4 @@
-// Lists of channels: those that a gate opens, those that follow from other
-// lists, and the k largest.
+// Channel lists: from gates, from other lists, and the k largest.
 #pragma once
 
 #include "elementwise.h"
@@ -13,7 +12,7 @@ void run_list(const Program& p, const Op& op, Context& c) {
   int64_t count = 0;
   for (int64_t k = 0; k < x.channels; ++k) {
     const float value = *x.at(k);
-    list[count] = k;  // the list has room for one more
+    list[count] = k;  // the buffer has one more entry
     count += value < 0 || value > 0;
   }
   c.counts[op.set] = count;
@@ -39,17 +38,17 @@ bool prepare_topk(const Program& p, Op& op, ModelMemory&) {
   return true;
 }
 
-// Unsigned numbers in the order of the floats; nan is the largest.
+// Maps floats to unsigned integers of the same order; nan is the largest.
 inline uint32_t sort_key(float x) {
   if (x != x) return 0xffffffffu;
-  x += 0.f;  // -0 is 0
+  x += 0.f;  // -0 becomes 0
   uint32_t bits;
   memcpy(&bits, &x, 4);
   return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 
-// The k-th largest key, and how many of its equals are among the k: byte by
-// byte from the highest on. k is at least 1 and at most count.
+// Radix selection of the k-th largest key; `ties` is the number of selected
+// elements with this key. 1 <= k <= count.
 inline uint32_t kth_largest(const uint32_t* keys, int64_t count, int64_t k,
                             int64_t* ties) {
   uint32_t found = 0, mask = 0;

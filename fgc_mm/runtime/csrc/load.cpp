@@ -1,4 +1,4 @@
-// Reads a .fgc file into a program; check.cpp judges what it says.
+// Parses a .fgc file; check.cpp validates the program.
 #include <string.h>
 
 #include "crc.h"
@@ -16,7 +16,7 @@ constexpr uint64_t kMaxItems = uint64_t(1) << 48;
               what + "; the file is damaged: copy or export it again"};
 }
 
-// Words in order, of the program or of one op.
+// Reads the words of the program or of one op in sequence.
 class WordReader {
  public:
   WordReader(const char* from, uint64_t count) : from_(from), left_(count) {}
@@ -38,7 +38,7 @@ class WordReader {
   void next(int64_t* to, int64_t count) {
     for (int64_t k = 0; k < count; ++k) to[k] = next();
   }
-  // How many items follow, each of at least one word.
+  // The length of a list whose items have at least one word each.
   int64_t count() {
     const int64_t items = next();
     if (items < 0 || uint64_t(items) > left_)
@@ -107,7 +107,7 @@ void read_join(WordReader& w, Op& op, ModelMemory& memory) {
   }
 }
 
-// The fields of format.py, in their order.
+// Reads the fields of an op's class in format.py, in their order.
 void read_fields(WordReader& w, Op& op, ModelMemory& memory) {
   const auto fields = [&](std::initializer_list<int64_t*> all) {
     for (int64_t* field : all) *field = w.next();
@@ -178,7 +178,7 @@ Op read_op(WordReader& words, ModelMemory& memory) {
   return op;
 }
 
-// Items of at least one word each.
+// Checks a number of items that have at least one word each.
 int64_t expect_items(int64_t items, const WordReader& words) {
   if (items < 0 || uint64_t(items) > words.left())
     fail_damaged("the program has " + std::to_string(items) +

@@ -1,4 +1,4 @@
-// Maps of one image, and how rows are written into them.
+// Views of the maps of one image, and the epilogue that writes their rows.
 #pragma once
 
 #include "functions.h"
@@ -7,13 +7,13 @@ namespace fgc {
 namespace {
 
 struct Map {
-  float* data;  // first pixel of the first channel
+  float* data;  // first pixel of channel 0
   int64_t channels, height, width;
-  int64_t channel, row;  // steps, in floats
+  int64_t channel, row;  // strides in floats
   int64_t pad;
 
   float* at(int64_t c) const { return data + c * channel; }
-  // Whether a channel is one row without gaps.
+  // Whether the pixels of a channel are contiguous.
   bool flat() const { return height == 1 || (row == width && !pad); }
   int64_t pixels() const { return height * width; }
 };
@@ -32,7 +32,7 @@ inline Map map_of(const Program& p, const Context& c, int64_t id) {
           v.pad};
 }
 
-// Channels of one set: all, or those listed.
+// The channels of a set: a list, or all of them.
 struct Channels {
   const int64_t* indices;
   int64_t count;
@@ -44,15 +44,15 @@ inline Channels channels_of(const Context& c, int64_t set, int64_t all) {
   return {c.lists[set], c.counts[set]};
 }
 
-// A map to be written, what is added to it, and what is done to the sum.
+// An output map and its epilogue: an optional addend, then an activation.
 struct Target {
   Map y;
   Map add;
   bool has_add;
-  bool has_gaps;   // between its rows lies more than their pad
-  bool exact;      // nothing behind a row may be written
-  bool add_is_output;  // what is added lies where the sum is written
-  bool is_clamp;       // the activation is a clamp, or none
+  bool has_gaps;       // other values may lie between the rows
+  bool exact;          // no element after a row may be written
+  bool add_is_output;  // the addend and the output are the same memory
+  bool is_clamp;       // the activation is a clamp or none
   float low, high;
   Act act;
 };
@@ -71,8 +71,8 @@ inline Target target_of(const Program& p, const Context& c, int64_t y,
     t.low = act.a;
     t.high = act.b;
   }
-  // behind a row lies the next one's begin, unless there is a gap in which
-  // something else may lie, or channels lie between the rows
+  // a row is followed by the next one, unless the row step leaves a gap, which
+  // may contain other values, or the rows of several channels alternate
   const int64_t reach = (t.y.height - 1) * t.y.row + t.y.width;
   t.has_gaps = t.y.row != t.y.width + t.y.pad ||
                (t.y.channels > 1 && t.y.channel < reach);
@@ -81,7 +81,8 @@ inline Target target_of(const Program& p, const Context& c, int64_t y,
   return t;
 }
 
-// Zeros above row r0 = 0 and below the last one, and on the right of it.
+// Zeroes the padding above row 0 if r0 is 0, and below the last row if r1 is
+// the height.
 inline void zero_border(const Map& y, float* to, int64_t r0, int64_t r1) {
   if (!y.pad) return;
   const int64_t line = y.width + 2 * y.pad;
@@ -91,7 +92,7 @@ inline void zero_border(const Map& y, float* to, int64_t r0, int64_t r1) {
     fill(to + (y.height + k) * y.row - y.pad, line, 0.f);
 }
 
-// Zeros around rows r0 to r1 of one channel, which are written.
+// Zeroes the padding around rows r0 to r1 of a channel.
 inline void zero_padding(const Map& y, float* to, int64_t r0, int64_t r1) {
   if (!y.pad || r0 == r1) return;
   float* row = to + r0 * y.row;
@@ -106,8 +107,9 @@ inline void zero_padding(const Map& y, float* to, int64_t r0, int64_t r1) {
   zero_border(y, to, r0, r1);
 }
 
-// One row: sums (and what is added) clamped; nan stays nan. Unless `exact`,
-// up to a vector more is read and written behind it (`keep`: as it was).
+// Writes one row: sums (plus `add`), clamped; nan is kept. Unless `exact`, up
+// to one vector after the row is read and written; `preserve` writes it back
+// unchanged.
 inline void write_row(const float* sums, const float* add, float* to,
                       int64_t width, float low, float high, bool exact,
                       bool preserve) {
@@ -132,9 +134,9 @@ inline void write_row(const float* sums, const float* add, float* to,
   }
 }
 
-// Rows, clamped, and zeros behind each: the pad, and as many as fill a
-// vector, where the next row or the border is written later. Of the last row
-// nothing behind the pad is written if it is `exact`.
+// Writes clamped rows and zeroes after each: the padding, and the rest of
+// the last vector, which the next row or the border overwrites later. With
+// `exact`, nothing after the padding of the last row is written.
 inline void write_padded_rows(const float* sums, int64_t pitch, const Map& y,
                               float* to, int64_t rows, float low, float high,
                               bool exact) {
@@ -156,8 +158,8 @@ inline void write_padded_rows(const float* sums, int64_t pitch, const Map& y,
   }
 }
 
-// Rows r0 to r1 of one channel, and the zeros around them. Unless the
-// activation is a clamp, the sums are overwritten.
+// Epilogue of rows r0 to r1 of a channel, padding included. Overwrites the
+// sums unless the activation is a clamp.
 inline void write_rows(float* sums, int64_t pitch, int64_t r0, int64_t r1,
                        const Target& t, int64_t channel) {
   const Map& y = t.y;
@@ -170,13 +172,13 @@ inline void write_rows(float* sums, int64_t pitch, int64_t r0, int64_t r1,
       for (int64_t c = 0; c < y.width; ++c) sum[c] += from[c];
     }
     add = nullptr;
-    // sums have room for whole vectors
+    // the buffer of sums is padded to whole vectors
     const int64_t used = (r1 - r0 - 1) * pitch + y.width;
     apply(t.act, sums, sums, round_up(used, kLanes));
   }
   if (y.row == y.width && pitch == y.width && !y.pad &&
       (!add || t.add.row == y.width)) {
-    const int64_t from = r0 * y.width;  // one long row
+    const int64_t from = r0 * y.width;  // the rows are contiguous
     write_row(sums, add ? add + from : nullptr, to + from,
               (r1 - r0) * y.width, t.low, t.high, true, false);
     return;

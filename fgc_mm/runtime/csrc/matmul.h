@@ -1,4 +1,4 @@
-// Products of two matrices, one for each channel.
+// Matrix products for each channel.
 #pragma once
 
 #include "norm.h"
@@ -6,9 +6,9 @@
 namespace fgc {
 namespace {
 
-constexpr int kMatRows = 4;  // rows of x at once, each over two vectors of w
+constexpr int kMatRows = 4;  // rows of x in a register block
 
-// One vector, or two, of some rows.
+// Register block of `rows` rows and kVectors vectors of columns.
 template <int kVectors>
 inline void matmul_block(const Map& x, const Map& w, const Map& y,
                          int64_t channel, int64_t first, int64_t rows,

@@ -1,5 +1,6 @@
-// A 1 x 1 conv on one pixel: a matrix times a vector. The vectors go along
-// whichever channels the weights lie side by side for.
+// Linear layers of one pixel: matrix-vector products. The loops are
+// vectorised over outputs or inputs, depending on which of them the weights
+// store contiguously.
 #pragma once
 
 #include "tile.h"
@@ -7,7 +8,7 @@
 namespace fgc {
 namespace {
 
-constexpr int64_t kMatvecBlock = 8 * kLanes;  // outputs summed at a time
+constexpr int64_t kMatvecBlock = 8 * kLanes;  // outputs in a register block
 
 inline bool is_matvec(const Op& op, const Value& x, const Value& y) {
   return op.groups == 1 && x.height == 1 && x.width == 1 && y.height == 1 &&
@@ -15,7 +16,7 @@ inline bool is_matvec(const Op& op, const Value& x, const Value& y) {
          op.padding[0] == 0 && op.padding[1] == 0;
 }
 
-// Scratch: the inputs, then the sums, then those that are listed.
+// Scratch memory: inputs, sums of all outputs, listed outputs.
 bool prepare_matvec(Op& op, const Value& x, const Value& y) {
   const int64_t floats =
       round_up(x.channels, 64) + 2 * round_up(y.channels, 64) + 3 * 64;
@@ -23,7 +24,8 @@ bool prepare_matvec(Op& op, const Value& x, const Value& y) {
   return true;
 }
 
-// sums[o] = sum over i of w[i * step + o] x[i], for one block of outputs.
+// sums[o] = bias[o] + sum over i of w[i * step + o] x[i], for one block of
+// outputs.
 inline void block_sums(const float* w, int64_t step, const Channels& ins,
                        const Map& x, const float* bias, int64_t count,
                        float* sums) {
@@ -46,7 +48,7 @@ inline void block_sums(const float* w, int64_t step, const Channels& ins,
   for (int64_t o = 0; bias && o < count; ++o) sums[o] += bias[o];
 }
 
-// The product of two rows of so many numbers.
+// Dot product.
 inline float dot(const float* a, const float* b, int64_t count) {
   Vec sums[4] = {};
   int64_t i = 0;
@@ -59,8 +61,8 @@ inline float dot(const float* a, const float* b, int64_t count) {
   return total;
 }
 
-// A number for each listed channel of a (C, 1, 1) map: added to, activated,
-// written. The numbers are overwritten.
+// Epilogue of a (C, 1, 1) map: values of the listed channels, plus the
+// addend, activated. Overwrites the values.
 inline void write_vector(float* values, const Channels& outs,
                          const Target& to) {
   for (int64_t j = 0; to.has_add && j < outs.count; ++j)

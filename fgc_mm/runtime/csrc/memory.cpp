@@ -1,4 +1,4 @@
-// Memory of models and runs.
+// Allocation of buffers for models and runs.
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -8,8 +8,8 @@ namespace fgc {
 
 namespace {
 
-// Of what is larger, the system is asked for pages of 2 MB: weights that are
-// read across have too many small ones.
+// Larger buffers use huge pages: weights that are read with large strides
+// would cause many TLB misses otherwise.
 constexpr uintptr_t kHugePage = 2 << 20;
 
 char* aligned(void* at, uintptr_t to) {
@@ -35,7 +35,7 @@ AlignedBuffer::AlignedBuffer(int64_t bytes) {
   block_ = block;
   begin_ = aligned(block, kHugePage);
 #ifdef MADV_HUGEPAGE
-  madvise(block_, mapped_, MADV_HUGEPAGE);  // if it will not, so be it
+  madvise(block_, mapped_, MADV_HUGEPAGE);  // only a hint
 #endif
 }
 

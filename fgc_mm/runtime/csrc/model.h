@@ -1,5 +1,6 @@
-// A loaded model. For the baseline's files alone: what is inline here must
-// not be compiled for other instruction sets.
+// The loaded model and its memory. Included only by files that are compiled
+// for the baseline: the linker may merge inline functions, which must not use
+// other instruction sets.
 #pragma once
 
 #include <stdint.h>
@@ -18,13 +19,14 @@
 
 namespace fgc {
 
-// An error code, and one sentence.
+// An error code of fgc.h, and the message.
 struct Error {
   int code;
   std::string text;
 };
 
-// Zeros, aligned to 64 bytes; pages that are never touched cost nothing.
+// A zeroed buffer, aligned to 64 bytes. Pages that are never accessed use no
+// physical memory.
 class AlignedBuffer {
  public:
   AlignedBuffer() = default;
@@ -45,19 +47,20 @@ class AlignedBuffer {
   }
   void* block_ = nullptr;
   char* begin_ = nullptr;
-  size_t mapped_ = 0;  // bytes of a mapping, or 0
+  size_t mapped_ = 0;  // size of the mmap, or 0
 };
 
+// Memory that is freed with the model, for plans and repacked weights.
 class ModelMemory {
  public:
   void* allocate(int64_t bytes);
-  int64_t bytes = 0;  // of all that was taken
+  int64_t bytes = 0;  // total of all allocations
 
  private:
   std::vector<AlignedBuffer> blocks_;
 };
 
-// The program of a file, and what its pointers point to.
+// The program of a file, and the arrays that it points to.
 struct LoadedProgram {
   Program program = {};
   std::vector<Value> values;
@@ -71,7 +74,7 @@ struct LoadedProgram {
   ModelMemory memory;
 };
 
-// A context and its memory.
+// The context of a run, and the buffers that it points to.
 struct RunContext {
   Context context = {};
   int64_t threads = 0;
@@ -80,26 +83,26 @@ struct RunContext {
   std::vector<int64_t> counts;
 };
 
-// Memory of so many bytes that a machine may have, or an Error.
+// Throws an Error if `bytes` exceeds the physical memory.
 void expect_memory(double bytes);
 
-// Reads a file's bytes; throws Error.
+// Parses the bytes of a file; throws an Error.
 void load(const char* bytes, uint64_t size, LoadedProgram& to);
 
-// Throws an Error unless all that the ops read and write exists.
+// Validates all indices, offsets and shapes; throws an Error.
 void check(const LoadedProgram& loaded);
 
-// A kernel under its name.
+// A kernel table and its name.
 struct Build {
   const char* name;
   const Kernel* kernel;
 };
 
-// The builds that this CPU can run, best first.
+// Builds that this CPU can run, fastest first.
 const std::vector<Build>& runnable_builds();
-// The one of that name, or null; the best if the name is null.
+// The build of this name, or null; the fastest if the name is null.
 const Build* find_build(const char* name);
-// The convs of bfloat16; null: this CPU does not multiply it.
+// The bfloat16 convs, or null if the CPU does not support them.
 const Build* bfloat16_build();
 
 }  // namespace fgc

@@ -1,4 +1,4 @@
-// Copies boxes of numbers.
+// Copies of strided boxes: slices, concatenation, transposition, ...
 #pragma once
 
 #include "softmax.h"
@@ -7,13 +7,13 @@ namespace fgc {
 namespace {
 
 struct MovePlan {
-  int64_t dims;  // those that move the channel of y come first
-  int64_t outer;  // how many those are
+  int64_t dims;  // loops over channels of y come first
+  int64_t outer;  // number of the loops over channels of y
   int64_t sizes[8], from[8], to[8], channel[8];
   int64_t first_channel, last_channel;
 };
 
-// The last dimension of a plan is the innermost loop.
+// Appends a loop; the last one is the innermost.
 inline void append_loop(MovePlan& plan, const Op& op, int64_t k,
                         const Value& x, const Value& y) {
   const int64_t n = plan.dims++;
@@ -25,7 +25,7 @@ inline void append_loop(MovePlan& plan, const Op& op, int64_t k,
                op.to_steps[k][1] * y.row_step + op.to_steps[k][2];
 }
 
-// Neighbouring loops that together make one.
+// Merges pairs of nested loops that are equivalent to a single loop.
 inline void merge_loops(MovePlan& plan) {
   for (int64_t n = plan.dims - 2; n >= plan.outer; --n) {
     if (plan.from[n] != plan.from[n + 1] * plan.sizes[n + 1] ||
@@ -49,7 +49,7 @@ bool prepare_move(const Program& p, Op& op, ModelMemory& memory) {
   for (int64_t k = 0; k < op.dims; ++k)
     if (op.to_steps[k][0] && op.sizes[k] > 1) append_loop(plan, op, k, x, y);
   plan.outer = plan.dims;
-  // the loop along the rows of y goes last
+  // the loop along the rows of y is the innermost
   int64_t inner = -1;
   for (int64_t k = 0; k < op.dims; ++k)
     if (!op.to_steps[k][0] && op.to_steps[k][2] == 1 && op.sizes[k] > 1)
@@ -67,7 +67,7 @@ bool prepare_move(const Program& p, Op& op, ModelMemory& memory) {
   return true;
 }
 
-// All loops from number n on.
+// Runs the loops from n on.
 void move_inner(const MovePlan& plan, int64_t n, const float* from,
                 float* to) {
   if (n == plan.dims) {
@@ -85,7 +85,7 @@ void move_inner(const MovePlan& plan, int64_t n, const float* from,
   }
 }
 
-// The loops that change the channel of y; closed channels are left out.
+// Runs the loops over channels of y, skipping closed channels.
 void move_outer(const MovePlan& plan, int64_t n, const float* from, float* to,
                 int64_t channel, const char* open) {
   if (n == plan.outer) {

@@ -6,21 +6,21 @@
 namespace fgc {
 namespace {
 
-constexpr int kNormVecs = 4;  // vectors of pixels at a time
+constexpr int kNormVecs = 4;  // vectors of pixels per block
 
 bool prepare_norm(const Program&, Op& op, ModelMemory&) {
   op.shared_bytes = 64;
   return true;
 }
 
-// Number k of an array of weights.
+// Element k of an array of weights, or the fallback for kNone.
 inline float weight_at(const Context& c, int64_t at, int64_t k,
                        float fallback) {
   return at == kNone ? fallback : c.weights[at + k];
 }
 
-// One block of a row's pixels, all channels. The vectors may reach behind the
-// row when they are read; what is written ends with it.
+// Normalises one block of pixels over all channels. Loads may extend beyond
+// the row, stores do not.
 template <int VECS>
 void norm_pixels(const Op& op, const Context& c, const float* from,
                  int64_t from_step, float* to, int64_t to_step,
@@ -81,7 +81,7 @@ void norm_tokens(const Op& op, Context& c, Map x, Map y) {
                });
 }
 
-// Sum over a row of (x - mean)^2.
+// Sum of (x - mean)^2 over a row.
 inline float squared_deviations(const float* x, float mean, int64_t count) {
   Vec sums[2] = {};
   const Vec m = broadcast(mean);
@@ -122,7 +122,7 @@ void norm_group(const Op& op, const Context& c, const Map& x, const Map& y,
   }
 }
 
-// The zeros around every channel.
+// Zeroes the padding of all channels.
 inline void zero_padding(const Map& y) {
   for (int64_t k = 0; y.pad && k < y.channels; ++k) {
     for (int64_t r = 0; r < y.height; ++r) zero_row_padding(y, y.at(k), r);

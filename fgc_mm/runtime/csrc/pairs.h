@@ -1,5 +1,5 @@
-// bfloat16: numbers of two channels lie in the place of one float32, that of
-// the first in its lower half. Products of pairs are summed in float32.
+// Bfloat16 in pairs: two channels of a pixel are packed into 32 bits, the
+// first one in the lower half. Products are accumulated in float32.
 #pragma once
 
 #include "simd.h"
@@ -12,9 +12,10 @@
 namespace fgc {
 namespace {
 
-constexpr int64_t kMaskBits = 32;  // channels of a word of open ones
+// channels per word of the mask of open inputs
+constexpr int64_t kMaskBits = 32;
 
-// To the nearest, of two to the even one; nan stays nan.
+// Rounds to nearest even; nan is kept.
 inline uint16_t bfloat16_of(float x) {
   uint32_t bits;
   memcpy(&bits, &x, 4);
@@ -42,8 +43,8 @@ inline Vec multiply_add(Vec sum, Vec w, Vec x) {
   return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)w, (__m512bh)x);
 }
 
-// The numbers whose channels are open, side by side; kWord numbers behind
-// them may be written.
+// Packs the elements of open channels densely; up to kMaskBits elements
+// after them may be overwritten.
 inline void compress(const uint16_t* from, const uint32_t* mask,
                      int64_t mask_words, uint16_t* to) {
   for (int64_t k = 0; k < mask_words; ++k) {
@@ -88,7 +89,7 @@ inline void compress(const uint16_t* from, const uint32_t* mask,
 
 #endif
 
-// Scratch memory, piece by piece.
+// Bump allocator of scratch memory.
 struct ScratchAllocator {
   char* next;
 
@@ -100,18 +101,19 @@ struct ScratchAllocator {
   }
 };
 
-// Pairs of two planes; b may be null: zeros. Whole vectors are read.
+// Packs two planes into pairs; b may be null (zeros). Loads are whole
+// vectors.
 inline void pack_pairs(const float* a, const float* b, int64_t count,
                        float* to) {
   for (int64_t k = 0; k < count; k += kLanes)
     store(to + k, pack_pair(load(a + k), b ? load(b + k) : Vec{}));
 }
 
-// The channels that are read, in ascending order.
+// The inputs that are read, in ascending order.
 struct OpenInputs {
   int64_t count;
   int64_t* indices;
-  uint32_t* mask;  // a bit for each, or null: all are
+  uint32_t* mask;  // one bit per input, or null if all are open
   int64_t mask_words;
 
   int64_t pairs() const { return ceil_div(count, 2); }
@@ -136,8 +138,8 @@ inline OpenInputs find_open_inputs(const Channels& ins, int64_t all,
   return found;
 }
 
-// Weights in bfloat16: of every output so many rows, a number in each for
-// every input, and zeros up to a whole word.
+// Bfloat16 weights: `rows` rows for every output, each with one element per
+// input, zero-padded to a multiple of kMaskBits.
 struct Bfloat16Weights {
   uint16_t* data;
   int64_t rows, row;
@@ -155,14 +157,14 @@ inline Bfloat16Weights allocate_bfloat16_weights(ModelMemory& memory,
   return {(uint16_t*)allocate(memory, outputs * rows * row * 2), rows, row};
 }
 
-// Floats that the open inputs' weights take at most; kWord numbers more than
-// a row has are written.
+// Maximum size of the packed weights of open inputs, in floats, including the
+// kMaskBits elements that may be written after each row.
 inline int64_t max_packed_floats(const Bfloat16Weights& w, int64_t outputs) {
   return outputs * w.rows * (w.row + kMaskBits) / 2 + kMaskBits;
 }
 
-// Weights of the outputs that are computed, as pairs of the inputs that are
-// read: rows of `step` pairs each.
+// Weights of the computed outputs as pairs of the open inputs; `step` pairs
+// per row.
 struct PackedWeights {
   const float** rows;
   int64_t step;

@@ -1,5 +1,5 @@
-// How many multiply-adds a thread does in a second at most: a conv's
-// innermost loop, with all it reads in the first cache.
+// Peak rate of multiply-adds of one thread: the conv microkernel with all
+// operands in the L1 cache.
 #pragma once
 
 #include <time.h>
@@ -17,7 +17,7 @@ inline double now() {
 
 double peak(double seconds) {
   constexpr int64_t kInputs = 64, kRuns = 200;
-  constexpr int kVecs = vectors_beside(kMaxOut);
+  constexpr int kVecs = vectors_per_tile(kMaxOut);
   static const int64_t tap[1] = {0};
   float x[kVecs * kLanes + 1] = {}, w[kInputs + kPrefetchInputs] = {};
   float acc[kMaxOut * kVecs * kLanes] = {}, start[kMaxOut] = {};
@@ -37,7 +37,8 @@ double peak(double seconds) {
     const double from = now();
     for (int64_t r = 0; r < kRuns; ++r) {
       f(args, 0, acc, kVecs * kLanes, start);
-      __asm__ volatile("" : : "r"(acc) : "memory");  // each run counts
+      // keeps every run from being optimised away
+      __asm__ volatile("" : : "r"(acc) : "memory");
     }
     const double rate = work / (now() - from + 1e-12);
     best = rate > best ? rate : best;

@@ -1,10 +1,10 @@
-// Where the pixels that a conv reads lie: flat, padded, one plane a channel.
+// Layout of conv inputs: one zero-padded plane per channel.
 //
-// A kernel element is then one constant offset, and neither rows nor borders
-// need care: what is summed at the pad columns is never written. With a
-// stride, each plane is split into its phases, so that every element reads
-// neighbouring pixels. A map that was written with zeros around it is such a
-// plane already.
+// A kernel element is then a constant offset into the plane, and neither row
+// ends nor borders need special cases: results at padding columns are
+// computed but not stored. With strides a plane is split into phases, so that
+// each kernel element reads contiguous pixels. A map that is stored with
+// enough padding is used in place.
 #pragma once
 
 #include "tile.h"
@@ -19,7 +19,7 @@ struct Layout {
   bool in_place;
   int64_t tap_count, phase_count;
   int64_t* taps;    // offset of every kernel element
-  int64_t* phases;  // row and column of those that some element reads
+  int64_t* phases;  // (row, column) of each phase that is read
 
   int64_t positions() const { return out_height * pitch; }
 };
@@ -28,8 +28,8 @@ inline int64_t kernel_reach(const Op& op, int axis) {
   return op.dilation[axis] * (op.kernel[axis] - 1);
 }
 
-// Whether a map is padded planes already: stride 1, and zeros (or pixels)
-// wherever the kernel reaches.
+// Whether the map itself has the layout of planes: stride 1, and enough
+// padding for the kernel.
 inline bool is_padded_plane(const Op& op, const Value& x, const Value& y) {
   const int64_t below =
       y.height - 1 - op.padding[0] + kernel_reach(op, 0) - (x.height - 1);
@@ -56,7 +56,7 @@ inline int64_t tap_offset(Layout& layout, int64_t y, int64_t x) {
          dx / layout.stride[1];
 }
 
-// False: the planes are larger than any memory.
+// False if the planes would exceed any memory.
 inline bool make_layout(const Op& op, const Value& x, const Value& y,
                         ModelMemory& memory, Layout& layout) {
   for (int axis = 0; axis < 2; ++axis) {
@@ -73,7 +73,7 @@ inline bool make_layout(const Op& op, const Value& x, const Value& y,
   layout.rows = layout.out_height + kernel_reach(op, 0) / layout.stride[0];
   layout.in_place = is_padded_plane(op, x, y);
   layout.pitch = layout.out_width + layout.halo;
-  if (layout.stride[1] == 1) {  // the right border is the next row's left one
+  if (layout.stride[1] == 1) {  // right padding = left padding of next row
     const int64_t right =
         max(0, layout.pitch - layout.padding[1] - layout.width);
     layout.pitch -= min(min(layout.padding[1], layout.halo), right);
@@ -95,11 +95,12 @@ inline bool make_layout(const Op& op, const Value& x, const Value& y,
   if (layout.phase_floats > kMaxBytes / layout.phase_count) return false;
   layout.plane_floats = layout.phase_floats * layout.phase_count;
   if (layout.plane_floats % 1024 == 0)
-    layout.plane_floats += 16;  // not one cache set
+    layout.plane_floats += 16;  // avoids cache set conflicts
   return true;
 }
 
-// Columns of a phase: those whose pixel exists, the pixel of column 0.
+// The columns [first, last) of a phase that lie in the map; column c reads
+// pixel c * stride + shift.
 struct Columns {
   int64_t first, last, shift;
 };
@@ -114,7 +115,7 @@ inline Columns columns_of(const Layout& layout, int64_t phase) {
   return {first, max(first, min(layout.pitch, end)), shift};
 }
 
-// Pixels of columns `begin` to `end` of one phase's row.
+// Copies pixels of the columns [begin, end) of a row of a phase.
 inline void copy_strided(const float* row, int64_t sx, int64_t shift,
                          int64_t begin, int64_t end, float* to) {
   if (sx == 1) return copy(row + begin + shift, to + begin, end - begin);
@@ -128,7 +129,7 @@ inline void fill_row(const Layout& layout, const Columns& k, const float* row,
   fill(to + k.last, layout.pitch - k.last, 0.f);
 }
 
-// A row of the two phases of stride 2: pixels at even and at odd places.
+// Splits a row into the two phases of stride 2: even and odd pixels.
 inline void fill_two_rows(const Layout& layout, const Columns& a,
                           const Columns& b, const float* row, float* even,
                           float* odd) {
@@ -150,8 +151,8 @@ inline void fill_two_rows(const Layout& layout, const Columns& a,
   fill(odd + b.last, layout.pitch - b.last, 0.f);
 }
 
-// As fill_rows, of two phases in each direction, where the map has pixels or
-// zeros wherever a kernel element reads that matters.
+// As fill_rows, for stride 2 in both directions and maps with enough padding
+// to read without bounds checks.
 inline void fill_padded_rows(const Layout& layout, const float* from,
                              int64_t row_step, int64_t first_row,
                              int64_t rows, float* to) {
@@ -173,7 +174,7 @@ inline void fill_padded_rows(const Layout& layout, const float* from,
   }
 }
 
-// Rows of one channel's plane, written into `to` (plane_floats).
+// Copies rows of a channel to its plane, with zero padding.
 inline void fill_rows(const Layout& layout, const float* from,
                       int64_t row_step, int64_t first_row, int64_t rows,
                       float* to) {
@@ -196,20 +197,20 @@ inline void fill_rows(const Layout& layout, const float* from,
         fill_row(layout, a, from + y * row_step, row_to);
       }
     }
-    // the last row's right border
+    // padding on the right of the last row
     fill(row_to, layout.halo + 1, 0.f);
     if (both) fill(row_to + layout.phase_floats, layout.halo + 1, 0.f);
     k += both ? 2 : 1;
   }
 }
 
-// All of them.
+// Copies all rows.
 inline void fill_plane(const Layout& layout, const float* from,
                        int64_t row_step, float* to) {
   fill_rows(layout, from, row_step, 0, layout.rows, to);
 }
 
-// Where a plane begins that lies in a map.
+// First element of a plane that is used in place.
 inline const float* plane_begin(const Layout& layout, const Map& x,
                                 int64_t channel) {
   return x.at(channel) - layout.padding[0] * x.row - layout.padding[1];

@@ -1,4 +1,4 @@
-// Pooling: the rows of a window first, then its columns; and means.
+// Max and average pooling (separable: rows, then columns), and global means.
 #pragma once
 
 #include "elementwise.h"
@@ -12,11 +12,11 @@ bool prepare_pool(const Program& p, Op& op, ModelMemory&) {
   return true;
 }
 
-// nan wins, as in torch
+// nan propagates as in torch
 inline float nan_max(float a, float b) { return a > b || a != a ? a : b; }
 
-// Taps t of a window that begins at `begin`, with begin + t * step in
-// [low, high): from first to last.
+// The taps t in [first, last) of a window with begin + t * step in [low,
+// high).
 struct Taps {
   int64_t first, last;
   int64_t count() const { return max(0, last - first); }
@@ -29,7 +29,7 @@ inline Taps taps_within(int64_t begin, int64_t step, int64_t kernel,
   return {first, min(kernel, last)};
 }
 
-// The window's rows, one number for each column of x.
+// Reduces the rows of a window; one result per input column.
 template <bool AVERAGE>
 inline void pool_rows(const float* from, int64_t step, int64_t count,
                       int64_t width, float* in_row) {
@@ -57,7 +57,7 @@ inline void pool_columns(const Op& op, const float* in_row, int64_t width,
   }
 }
 
-// What the sums of a row of windows are divided by.
+// Divides a row of sums by the number of pixels in each window.
 inline void divide(const Op& op, int64_t row_begin, const Map& x,
                    int64_t out_width, float* out_row) {
   const int64_t out0 = op.count_outside ? op.padding[0] : 0;
@@ -122,7 +122,7 @@ inline float row_sum(const float* x, int64_t count) {
   return total;
 }
 
-// Zeros around a map do no harm.
+// The sums may include the padding, which is zero.
 inline float channel_mean(const Map& x, int64_t channel) {
   const float* from = x.at(channel);
   const bool whole = x.row == x.width + x.pad;

@@ -1,4 +1,4 @@
-// Resizes maps: rows first, then columns.
+// Resizing, separable: rows, then columns.
 #pragma once
 
 #include "elementwise.h"
@@ -6,10 +6,10 @@
 namespace fgc {
 namespace {
 
-struct ResizePlan {  // of rows, then of columns
-  int64_t* low[2];   // number of the first pixel
-  int64_t* high[2];  // and of the second
-  float* fraction[2];  // of the second
+struct ResizePlan {  // [0]: rows, [1]: columns
+  int64_t* low[2];   // index of the first pixel
+  int64_t* high[2];  // index of the second pixel
+  float* fraction[2];  // weight of the second pixel
 };
 
 inline void resize_axis(const Op& op, int axis, int64_t in, int64_t out,

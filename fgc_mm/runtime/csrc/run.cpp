@@ -1,4 +1,4 @@
-// Runs a model: contexts that are used again, images shared out to threads.
+// Runs a model on images: the context pool, parallel images, profiling.
 #include <string.h>
 #include <time.h>
 
@@ -59,7 +59,7 @@ std::unique_ptr<RunContext> make_run_context(const fgc_model& m,
   return run_context;
 }
 
-// A lease that nobody else has meanwhile.
+// A context from the pool, for exclusive use; the destructor returns it.
 class PooledContext {
  public:
   PooledContext(const fgc_model& m, const fgc_options& options,
@@ -73,8 +73,8 @@ class PooledContext {
       m.idle_contexts.erase(std::remove(m.idle_contexts.begin(),
                                         m.idle_contexts.end(), nullptr),
                             m.idle_contexts.end());
-      m.idle_contexts.reserve(m.idle_contexts.size() +
-                              kMaxThreads);  // so giving back is safe
+      // so that the destructor's push_back cannot throw
+      m.idle_contexts.reserve(m.idle_contexts.size() + kMaxThreads);
     }
     if (!run_context_) run_context_ = make_run_context(m, threads);
     Context& c = run_context_->context;

@@ -6,7 +6,7 @@
 namespace fgc {
 namespace {
 
-// One vector of a row's pixels, or less.
+// Softmax of `count` pixels, at most one vector.
 inline void softmax_pixels(const float* from, int64_t from_step, float* to,
                            int64_t to_step, int64_t channels, int64_t count) {
   Vec largest = load(from);

@@ -1,8 +1,8 @@
-// The innermost loops: a few output channels times a few vectors of pixels.
+// The conv microkernel: a register block of output channels times vectors of
+// pixels, and the loops over such tiles.
 //
-// Pixels lie in vectors, a weight is one number that is broadcast, reached by
-// its channels' numbers. So any list of open channels, on either side, costs
-// no copy of weights.
+// Vectors hold pixels, weights are broadcast and addressed by channel index.
+// Channel lists of inputs and outputs therefore need no repacked weights.
 #pragma once
 
 #include "maps.h"
@@ -18,48 +18,48 @@ inline Vec broadcast_weight(const float* w) { return broadcast(*w); }
 inline Vec multiply_add(Vec sum, Vec w, Vec x) { return sum + w * x; }
 #endif
 
-// What fits into the registers: accumulators, one row of x, some weights.
+// Register block: accumulators, one row of x, some weights.
 #if defined(__AVX512VL__)
 constexpr int kMaxOut = 6, kMaxVec = 8, kMaxTile = 24;
 #else
 constexpr int kMaxOut = 4, kMaxVec = 6, kMaxTile = 12;
 #endif
 
-// Vectors of pixels that go with a number of output channels.
-constexpr int vectors_beside(int out) {
+// Vectors of pixels per tile, given its number of output channels.
+constexpr int vectors_per_tile(int out) {
   return kMaxTile / out < kMaxVec ? kMaxTile / out : kMaxVec;
 }
 
-// How sums are written that are complete: what is added, and a clamp.
+// Epilogue of a tile: optional addend, clamp, store.
 struct Epilogue {
-  float* const* y;          // of every output channel of the group
+  float* const* y;          // per output channel of the group
   const float* const* add;  // likewise, or null
-  int64_t offset;           // where the tile begins, in y and in add
-  int64_t last_count;       // numbers of its last vector
+  int64_t offset;           // of the tile in y and add
+  int64_t last_count;       // elements in its last vector
   float low, high;
 };
 
+// Arguments of the microkernel.
 struct TileArgs {
-  const float* const* x;    // plane of every input channel that is read
-  const int64_t*
-      weight_offsets;  // where its weights lie behind a pointer of w
+  const float* const* x;     // planes of the inputs
+  const int64_t* weight_offsets;  // of each input, relative to w
   int64_t inputs;
-  const float* const* w;    // weights of every output channel of the group
-  const int64_t* taps;      // kernel elements as offsets into a plane
+  const float* const* w;     // weights per output channel of the group
+  const int64_t* taps;       // offset of each kernel element in a plane
   int64_t tap_count;
-  int64_t tap_step;         // floats between the weights of two taps
-  bool prefetch;            // ask for the weights of the inputs to come
-  int64_t prefetch_step;    // floats on, for each output more
-  int64_t prefetch_floats;  // of one tap: how many floats on, or 0
-  const float* packed;      // pixels of a tile, one input behind the other
-  const Epilogue* epilogue;  // or null: the sums go into acc
+  int64_t tap_step;          // stride between the weights of two taps
+  bool prefetch;             // prefetch weights of subsequent inputs (kTaps)
+  int64_t prefetch_step;     // additional prefetch offset per output
+  int64_t prefetch_floats;   // prefetch distance (kOneTap, kPacked), or 0
+  const float* packed;       // pixels of the tile, packed by input
+  const Epilogue* epilogue;  // null: results are stored in acc
 };
 
-// So many inputs ahead; w_of_in has as many entries more.
+// Prefetch distance in inputs; weight_offsets has as many extra entries.
 constexpr int64_t kPrefetchInputs = 8;
 
-// Where a tile's pixels are read: of several taps or of one tap in the planes,
-// or of one tap in a copy.
+// Source of a tile's pixels: planes with several taps, planes with one tap,
+// or a packed copy (one tap).
 enum Pixels { kTaps, kOneTap, kPacked };
 
 template <int OUT, int VECS>
@@ -69,7 +69,7 @@ inline void store_tile(const Vec (&a)[OUT][VECS], const Epilogue& f) {
   for (int o = 0; o < OUT; ++o) {
     float* const y = f.y[o] + f.offset;
     const float* const add = f.add ? f.add[o] + f.offset : nullptr;
-    // no CPU foresees that the next tile is written here after many others
+    // hardware prefetchers do not predict the next tile of this row
     __builtin_prefetch(y + VECS * kLanes, 1);
     __builtin_prefetch(y + 2 * VECS * kLanes - 1, 1);
     if (add) {
@@ -89,7 +89,8 @@ inline void store_tile(const Vec (&a)[OUT][VECS], const Epilogue& f) {
   }
 }
 
-// acc[o][v] (+)= sum over inputs and taps of w * x, from position p on.
+// acc[o][v] (+)= sum over inputs and taps of w * x, for pixels from p on.
+// Without `start`, the accumulators are loaded from acc.
 template <int OUT, int VECS, Pixels PIXELS>
 void tile(const TileArgs& args, int64_t p, float* acc, int64_t acc_stride,
           const float* start) {
@@ -105,47 +106,47 @@ void tile(const TileArgs& args, int64_t p, float* acc, int64_t acc_stride,
   }
   const int64_t taps = PIXELS == kTaps ? args.tap_count : 1;
   const int64_t inputs = args.inputs;
-  const auto add_input =
-      [&](int64_t i, const float* plane) __attribute__((always_inline)) {
-        int64_t offset = args.weight_offsets[i];
-        // wide layers' weights come from afar: ask for them in time
-        if (PIXELS == kTaps && args.prefetch) {
-          const int64_t later = args.weight_offsets[i + kPrefetchInputs];
+  const auto add_input = [&](int64_t i, const float* plane)
+                             __attribute__((always_inline)) {
+    int64_t offset = args.weight_offsets[i];
+    // weights of wide layers are outside the near caches
+    if (PIXELS == kTaps && args.prefetch) {
+      const int64_t later = args.weight_offsets[i + kPrefetchInputs];
+#pragma GCC unroll 8
+      for (int o = 0; o < OUT; ++o)
+        __builtin_prefetch(w[o] + later + o * args.prefetch_step);
+    }
+    if (PIXELS != kTaps && args.prefetch_floats)
+      __builtin_prefetch(w[0] + offset + args.prefetch_floats);
+    for (int64_t t = 0; t < taps; ++t, offset += args.tap_step) {
+      const float* from = PIXELS == kTaps ? plane + args.taps[t] : plane;
+      if (PIXELS != kPacked && OUT <= VECS) {
+        Vec weight[OUT];
+#pragma GCC unroll 8
+        for (int o = 0; o < OUT; ++o)
+          weight[o] = broadcast_weight(w[o] + offset);
+#pragma GCC unroll 8
+        for (int v = 0; v < VECS; ++v) {
+          Vec x = load(from + v * kLanes);
 #pragma GCC unroll 8
           for (int o = 0; o < OUT; ++o)
-            __builtin_prefetch(w[o] + later + o * args.prefetch_step);
+            a[o][v] = multiply_add(a[o][v], weight[o], x);
         }
-        if (PIXELS != kTaps && args.prefetch_floats)
-          __builtin_prefetch(w[0] + offset + args.prefetch_floats);
-        for (int64_t t = 0; t < taps; ++t, offset += args.tap_step) {
-          const float* from = PIXELS == kTaps ? plane + args.taps[t] : plane;
-          if (PIXELS != kPacked && OUT <= VECS) {
-            Vec weight[OUT];
+      } else {
+        Vec x[VECS];
 #pragma GCC unroll 8
-            for (int o = 0; o < OUT; ++o)
-              weight[o] = broadcast_weight(w[o] + offset);
+        for (int v = 0; v < VECS; ++v) x[v] = load(from + v * kLanes);
 #pragma GCC unroll 8
-            for (int v = 0; v < VECS; ++v) {
-              Vec x = load(from + v * kLanes);
+        for (int o = 0; o < OUT; ++o) {
+          const Vec weight = broadcast_weight(w[o] + offset);
 #pragma GCC unroll 8
-              for (int o = 0; o < OUT; ++o)
-                a[o][v] = multiply_add(a[o][v], weight[o], x);
-            }
-          } else {
-            Vec x[VECS];
-#pragma GCC unroll 8
-            for (int v = 0; v < VECS; ++v) x[v] = load(from + v * kLanes);
-#pragma GCC unroll 8
-            for (int o = 0; o < OUT; ++o) {
-              const Vec weight = broadcast_weight(w[o] + offset);
-#pragma GCC unroll 8
-              for (int v = 0; v < VECS; ++v)
-                a[o][v] = multiply_add(a[o][v], weight, x[v]);
-            }
-          }
+          for (int v = 0; v < VECS; ++v)
+            a[o][v] = multiply_add(a[o][v], weight, x[v]);
         }
-      };
-  // not unrolled: no faster, and a third more code
+      }
+    }
+  };
+  // unrolling is not faster, and a third more code
   for (int64_t i = 0; i < inputs; ++i)
     add_input(i, PIXELS == kPacked ? args.packed + i * VECS * kLanes
                                    : args.x[i] + p);
@@ -163,7 +164,7 @@ using TileFn = void (*)(const TileArgs&, int64_t, float*, int64_t,
 template <int OUT, int VECS>
 TileFn select(Pixels pixels) {
   if constexpr (OUT * VECS <= kMaxTile) {
-#ifdef FGC_PAIRS  // of each tap they have planes of their own
+#ifdef FGC_PAIRS  // bfloat16 convs have a plane per tap
     static constexpr TileFn all[] = {nullptr, tile<OUT, VECS, kOneTap>,
                                      tile<OUT, VECS, kPacked>};
 #else
@@ -201,18 +202,18 @@ inline TileFn select_tile(int out, int vectors, Pixels pixels) {
   }
 }
 
-// Inputs are summed in passes of equal size, a quarter larger than asked for
-// at most.
+// Splits the inputs into passes of equal size, at most a quarter larger than
+// requested.
 inline int64_t pass_count(int64_t inputs, int64_t inputs_per_pass) {
   return max(1, ceil_div(4 * inputs, 5 * inputs_per_pass));
 }
 
-// Sums over all inputs for a group of output channels and all its vectors.
-// Weights of `inputs_at_once` inputs stay in the first cache meanwhile.
+// Accumulates over all inputs for one group of output channels and all its
+// vectors, in passes of inputs whose weights fit into the L1 cache.
 inline void accumulate_group(TileArgs args, int out, int64_t begin,
                              int64_t vectors, float* acc, int64_t acc_stride,
                              const float* start, int64_t inputs_per_pass) {
-  const int64_t max_vectors = vectors_beside(out);
+  const int64_t max_vectors = vectors_per_tile(out);
   const int64_t tiles = (vectors + max_vectors - 1) / max_vectors;
   const int64_t all = args.inputs;
   const Pixels pixels = args.tap_count == 1 ? kOneTap : kTaps;
@@ -228,7 +229,7 @@ inline void accumulate_group(TileArgs args, int out, int64_t begin,
     for (int64_t t = 0; t < tiles; ++t) {
       const int64_t from = t * vectors / tiles;
       const int64_t to = (t + 1) * vectors / tiles;
-      args.prefetch = t == 0;  // the other tiles find them there
+      args.prefetch = t == 0;  // later tiles find them in the cache
       args.prefetch_floats = t == 0 ? prefetch_floats : 0;
       select_tile(out, int(to - from), pixels)(
           args, begin + from * kLanes, acc + from * kLanes, acc_stride,
@@ -237,16 +238,17 @@ inline void accumulate_group(TileArgs args, int out, int64_t begin,
   }
 }
 
-constexpr int64_t kInputsPerPass = 128;  // summed in one pass, about
-constexpr int64_t kPackedInputs = kInputsPerPass * 5 / 4;  // see passes_of
-constexpr int64_t kMinPackedGroups = 4;  // of outputs: worth a copy of a tile
+constexpr int64_t kInputsPerPass = 128;  // about, with one tap
+constexpr int64_t kPackedInputs = kInputsPerPass * 5 / 4;  // see pass_count
+// Minimum number of output groups for packing.
+constexpr int64_t kMinPackedGroups = 4;
 constexpr int kPackedVectors = 4;
-static_assert(vectors_beside(kMaxOut*(kMinPackedGroups - 1) /
-                                 kMinPackedGroups +
-                             1) <= kPackedVectors,
-              "so many groups of outputs are as large as that");
+static_assert(vectors_per_tile(kMaxOut * (kMinPackedGroups - 1) /
+                                   kMinPackedGroups +
+                               1) <= kPackedVectors,
+              "the tiles of packed groups fit into PackedTile");
 
-// Pixels of a tile, whose inputs are far apart in their planes.
+// Packed pixels of a tile; in the planes the inputs are far apart.
 struct PackedTile {
   float pixels[kPackedInputs * kPackedVectors * kLanes]
       __attribute__((aligned(64)));
@@ -262,30 +264,30 @@ struct PackedTile {
   }
 };
 
-constexpr int64_t kGroupsPerBlock =
-    16;  // of outputs, that use what is in a cache
+// Groups of outputs that share the cached pixels.
+constexpr int64_t kGroupsPerBlock = 16;
 constexpr int64_t kBlockOuts = kGroupsPerBlock * kMaxOut;
 
-// Rows of outputs: where they are written, just as their sums lie.
+// Output rows of a block that have the layout of its accumulators.
 struct OutputRows {
   float* y[kBlockOuts];
   const float* add[kBlockOuts];
   bool has_add;
   float low, high;
-  int64_t count;  // of numbers
+  int64_t count;  // elements to be written
 };
 
-// Sums over all inputs for up to kBlockOuts outputs and all their vectors,
-// into `rows` or, without them, into `acc`. A tile of pixels of some inputs
-// stays in the first cache while all groups of outputs use it, their weights
-// in the second.
+// Accumulates over all inputs for up to kBlockOuts outputs and all their
+// vectors, and stores to `rows` or, if null, to `acc`. The pixels of a tile
+// stay in the L1 cache for all groups of outputs, the weights of a pass in
+// the L2 cache.
 inline void accumulate_block(TileArgs args, int64_t outs, int64_t begin,
                              int64_t vectors, float* acc, int64_t acc_stride,
                              const float* start, int64_t inputs_per_pass,
                              const OutputRows* rows) {
   PackedTile packed;
   const int64_t groups = ceil_div(outs, kMaxOut);
-  const int64_t max_vectors = vectors_beside(int(ceil_div(outs, groups)));
+  const int64_t max_vectors = vectors_per_tile(int(ceil_div(outs, groups)));
   const int64_t tiles = ceil_div(vectors, max_vectors);
   const int64_t all = args.inputs;
   const bool packs = args.tap_count == 1 && groups >= kMinPackedGroups &&
@@ -306,7 +308,7 @@ inline void accumulate_block(TileArgs args, int64_t outs, int64_t begin,
     for (int64_t t = 0; t < tiles; ++t) {
       const int64_t from = t * vectors / tiles;
       const int64_t to = (t + 1) * vectors / tiles;
-      args.prefetch = t == 0;  // the other tiles find them there
+      args.prefetch = t == 0;  // later tiles find them in the cache
       if (packs)
         args.packed = packed.pack(args, begin + from * kLanes, to - from);
       Epilogue epilogue;

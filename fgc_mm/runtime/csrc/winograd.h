@@ -1,4 +1,4 @@
-// 3 x 3 convs by Winograd's algorithm, in float32.
+// 3 x 3 float32 convs with Winograd's algorithm.
 #pragma once
 
 #include "winograd_tiles.h"
@@ -6,20 +6,20 @@
 namespace fgc {
 namespace {
 
-constexpr int64_t kWinogradInputs = 128;  // summed at a time, at most
-constexpr int64_t kPrefetchFloats =
-    768;  // floats ahead that weights are asked for
+constexpr int64_t kWinogradInputs = 128;  // inputs per pass, at most
+// Prefetch distance of packed weights, in floats.
+constexpr int64_t kPrefetchFloats = 768;
 
 struct WinogradPlan : TileLayout {
   float* weights;  // transformed
-  int64_t element_step;  // floats between the 16
+  int64_t element_step;  // stride between the 16 tile elements, in floats
   int64_t inputs, outputs, inputs_per_pass;
-  bool packed;  // they lie in the order in which all channels are read
+  bool packed;  // weights are in packed order
 };
 
-// Where weights lie: some inputs of all groups of outputs, then the next
-// ones; of a group, an input's outputs side by side. Where outputs are listed
-// a cache line would have closed ones: one output after the other, there.
+// Layout of the transformed weights. Packed: by pass of inputs, group of
+// outputs, input, output. With listed outputs, a cache line of that order
+// would contain closed ones: there, by output, then input.
 inline int64_t output_offset(const WinogradPlan& w, int64_t o) {
   return w.packed ? o / kMaxOut * kMaxOut * w.inputs_per_pass + o % kMaxOut
                   : o * w.inputs;
@@ -69,7 +69,7 @@ inline void transform_input(const WinogradPlan& w, const float* plane,
 }
 
 struct WinogradScratch {
-  float *inputs, *outputs;  // planes of tiles
+  float *inputs, *outputs;  // transformed tiles
   const float** planes;
   int64_t* offsets;
 };
@@ -89,22 +89,19 @@ inline WinogradScratch make_scratch(const WinogradPlan& w, char* shared,
   return m;
 }
 
-// One of the 16 numbers of outputs o0 to o1, for all tiles.
-inline void sum_tiles(const WinogradPlan& w, const WinogradScratch& m,
-                      const Channels& ins, const Channels& outs,
-                      int64_t element, int64_t o0, int64_t o1,
-                      int64_t tiles) {
+// Accumulates one of the 16 tile elements for outputs o0 to o1.
+inline void accumulate_tiles(const WinogradPlan& w, const WinogradScratch& m,
+                             const Channels& ins, const Channels& outs,
+                             int64_t element, int64_t o0, int64_t o1,
+                             int64_t tiles) {
   static const int64_t tap[1] = {0};
   static const float zero[kBlockOuts] = {};
   const float* weights[kBlockOuts];
   for (int64_t o = o0; o < o1; ++o)
     weights[o - o0] =
         w.weights + element * w.element_step + output_offset(w, outs[o]);
-  const TileArgs args{m.planes,  m.offsets,
-                      ins.count, weights,
-                      tap,       1,
-                      1,         false,
-                      0,         w.packed ? kPrefetchFloats : 0};
+  const TileArgs args{m.planes, m.offsets, ins.count, weights, tap, 1, 1,
+                      false, 0, w.packed ? kPrefetchFloats : 0};
   accumulate_block(args, o1 - o0, element * ins.count * w.step,
                    ceil_div(tiles, kLanes),
                    m.outputs + (element * outs.count + o0) * w.step, w.step,
@@ -136,9 +133,10 @@ void run_winograd(const Op& op, Context& c, const WinogradPlan& w,
                  [&](int64_t b, int64_t e, int64_t) {
                    for (int64_t k = b; k < e; ++k) {
                      const int64_t o0 = k % blocks * block_outputs;
-                     sum_tiles(w, m, ins, outs, k / blocks,
-                               min(o0, outs.count),
-                               min(o0 + block_outputs, outs.count), tiles);
+                     accumulate_tiles(w, m, ins, outs, k / blocks,
+                                      min(o0, outs.count),
+                                      min(o0 + block_outputs, outs.count),
+                                      tiles);
                    }
                  });
     write_tiles(op, c, w, outs, m.outputs, q0, rows, grain, to);

@@ -1,5 +1,5 @@
-// 3 x 3 convs by Winograd's algorithm, in bfloat16: tiles are transformed in
-// float32, and become pairs of channels when they are stored.
+// 3 x 3 bfloat16 convs with Winograd's algorithm. Tiles are transformed in
+// float32 and rounded to pairs of channels when they are stored.
 #pragma once
 
 #include "winograd_tiles.h"
@@ -7,11 +7,11 @@
 namespace fgc {
 namespace {
 
-constexpr int64_t kPairsPerPass = 128;  // summed at a time, about
+constexpr int64_t kPairsPerPass = 128;  // input pairs per pass, about
 
-// Sixteen rows of weights must be packed for each output, instead of nine.
-constexpr int64_t kMinWinogradPairChannels = 64;  // channels, on either side
-constexpr int64_t kMinWinogradPairPixels = 128;   // of the output
+// Minimum sizes: per output, 16 rows of weights must be packed instead of 9.
+constexpr int64_t kMinWinogradPairChannels = 64;  // input and output channels
+constexpr int64_t kMinWinogradPairPixels = 128;   // output pixels
 
 inline bool supports_winograd_pairs(const Op& op, const Value& x,
                                     const Value& y) {
@@ -22,7 +22,7 @@ inline bool supports_winograd_pairs(const Op& op, const Value& x,
 }
 
 struct WinogradPairPlan : TileLayout {
-  Bfloat16Weights weights;  // transformed; 16 rows of every output
+  Bfloat16Weights weights;  // transformed, 16 rows per output
 };
 
 bool prepare_winograd_pairs(const Program& p, Op& op, ModelMemory& memory,
@@ -51,7 +51,7 @@ bool prepare_winograd_pairs(const Program& p, Op& op, ModelMemory& memory,
   return true;
 }
 
-// Tiles of two channels; b may be null: zeros.
+// Transforms the tiles of two channels; b may be null (zeros).
 inline void transform_pairs(const TileLayout& w, const float* a,
                             const float* b, int64_t rows,
                             int64_t element_step, float* to) {

@@ -1,9 +1,10 @@
-// 3 x 3 convs with stride 1 by Winograd's F(2 x 2, 3 x 3): 16 multiplications
-// for 4 pixels instead of 36 (S. Winograd, 1980; Lavin and Gray, 2015).
+// Tile transforms of Winograd's F(2 x 2, 3 x 3) for 3 x 3 convs with stride
+// 1: 16 multiplications for 4 pixels instead of 36 (S. Winograd, 1980; Lavin
+// and Gray, 2015).
 //
-// A tile is 4 x 4 pixels of the input and 2 x 2 of the output. Each of the 16
-// numbers of the transformed tiles is a 1 x 1 conv of its own, over planes of
-// tiles; so here, too, channels are reached by their numbers.
+// A tile has 4 x 4 input and 2 x 2 output pixels. Each of the 16 elements of
+// the transformed tiles is an independent 1 x 1 conv over planes of tiles, so
+// channels are addressed by index here, too.
 #pragma once
 
 #include "planes.h"
@@ -11,20 +12,20 @@
 namespace fgc {
 namespace {
 
-constexpr int64_t kMinWinogradChannels =
-    16;  // channels, on either side, at least
-constexpr int64_t kTileBytes = 2048 * 1024;  // of all planes of tiles
+// Minimum number of input and of output channels.
+constexpr int64_t kMinWinogradChannels = 16;
+constexpr int64_t kTileBytes = 2048 * 1024;  // size of all planes of tiles
 
-// Bytes of weights that few tiles are worth: they are 16/9 of the conv's.
+// Limit of the weight bytes for small maps: transformed weights have 16/9 of
+// the original size.
 constexpr int64_t kMaxSmallWeights = 4000000;
 
 struct TileLayout {
-  Layout layout;  // the input's tiles as a 4 x 4 conv with stride 2
-  bool padded;    // the input has zeros around it, and what lies behind may
-                  // be read
-  int64_t rows;   // of tiles, at a time
-  int64_t step;   // floats of a plane
-  int64_t pitch;  // of the output's rows before they are written
+  Layout layout;  // input tiles as a 4 x 4 conv with stride 2
+  bool padded;    // the map has enough padding to read beyond it
+  int64_t rows;   // rows of tiles per pass
+  int64_t step;   // stride between planes, in floats
+  int64_t pitch;  // of the output rows before the epilogue
 };
 
 inline bool supports_winograd(const Op& op, const Value& x, const Value& y) {
@@ -38,7 +39,7 @@ inline bool supports_winograd(const Op& op, const Value& x, const Value& y) {
           x.channels * y.channels * 64 <= kMaxSmallWeights);
 }
 
-// g, 3 x 3, to G g G^T, 4 x 4; the numbers lie `step` floats apart.
+// G g G^T of a 3 x 3 kernel g: 16 elements, `step` floats apart.
 inline void transform_weights(const float* g, float* to, int64_t step) {
   float half[4][3];
   for (int c = 0; c < 3; ++c) {
@@ -56,7 +57,8 @@ inline void transform_weights(const float* g, float* to, int64_t step) {
   }
 }
 
-// `planes`: of the transformed input. False: more than any memory.
+// `planes`: number of transformed input planes. False if their size exceeds
+// any memory.
 bool make_tile_layout(const Op& op, const Value& x, const Value& y,
                       int64_t planes, ModelMemory& memory, TileLayout& w) {
   Op tiles = op;
@@ -68,7 +70,8 @@ bool make_tile_layout(const Op& op, const Value& x, const Value& y,
   map.height = ceil_div(y.height, 2);
   map.width = ceil_div(y.width, 2);
   if (!make_layout(tiles, x, map, memory, w.layout)) return false;
-  // of an odd number of rows, one more is read, whose sums are not written
+  // with an odd number of output rows, one more input row is read and the
+  // results are dropped
   w.padded =
       is_padded_plane(op, x, y) &&
       (y.height % 2 == 0 || 2 * round_up(w.layout.pitch, kLanes) <= kSlack);
@@ -80,12 +83,12 @@ bool make_tile_layout(const Op& op, const Value& x, const Value& y,
   return true;
 }
 
-// Of every thread: a plane of the input, and one of sums.
+// Scratch memory per thread: an input plane and a plane of results.
 inline int64_t tile_bytes(const TileLayout& w) {
   return (w.layout.plane_floats + 2 * w.rows * w.pitch + 256) * 4;
 }
 
-// The rows of a channel that some rows of tiles read.
+// Copies the input rows of `rows` rows of tiles.
 inline void fill_tiles(const TileLayout& w, const Map& x, int64_t channel,
                        int64_t first, int64_t rows, float* plane) {
   const float* const from = x.at(channel);
@@ -95,8 +98,8 @@ inline void fill_tiles(const TileLayout& w, const Map& x, int64_t channel,
     fill_rows(w.layout, from, x.row, first, rows + 1, plane);
 }
 
-// B^T d B of a vector of tiles; d by the layout's taps. put(k, value) gets
-// each of the 16 numbers.
+// B^T d B of one vector of tiles; calls put(k, value) for each of the 16
+// elements.
 template <class F>
 inline void transform_tile(const Layout& layout, const float* from,
                            const F& put) {
@@ -120,7 +123,7 @@ inline void transform_tile(const Layout& layout, const float* from,
   }
 }
 
-// A^T m A plus the bias: two rows of pixels for each row of tiles.
+// A^T m A plus the bias: two rows of pixels per row of tiles.
 inline void transform_output(const TileLayout& w, const float* from,
                              int64_t element_step, int64_t rows, float bias,
                              float* to) {
@@ -144,7 +147,7 @@ inline void transform_output(const TileLayout& w, const float* from,
     }
 }
 
-// Rows of tiles from `first` on of all outputs, from planes of their sums.
+// Transforms and writes rows of tiles from `first` on, for all outputs.
 void write_tiles(const Op& op, Context& c, const TileLayout& w,
                  const Channels& outs, const float* sums, int64_t first,
                  int64_t rows, int64_t grain, const Target& to) {

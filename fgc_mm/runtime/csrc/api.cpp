@@ -30,7 +30,7 @@ void prepare(fgc_model& model) {
     op.computed_by = supports ? bfloat16->kernel : model.build->kernel;
     if (!op.computed_by->prepare(l.program, op, l.memory))
       throw Error{FGC_NO_MEMORY,
-                  "the model needs more than any memory: take a smaller one"};
+                  "the model exceeds any memory: use a smaller one"};
     model.shared_bytes = std::max(model.shared_bytes, op.shared_bytes);
     model.thread_bytes = std::max(model.thread_bytes, op.thread_bytes);
   }

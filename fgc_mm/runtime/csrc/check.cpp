@@ -40,14 +40,14 @@ class OpChecker : public Checker {
       const Int128 end = Int128(out[k] - 1) * o.stride[k] - o.padding[k] +
                          Int128(o.kernel[k] - 1) * o.dilation[k];
       expect(end < Int128(in[k]) + kMaxReach,
-             "windows lie far outside of what they are taken from");
+             "windows extend far outside of the input");
     }
   }
 
   void conv(const Op& o) {
     const Value &x = input(o.x), &y = output(o.y);
     if (o.add != kNone) expect_same_shape(input(o.add), y);
-    expect(o.x != o.y, "a conv writes what it reads");
+    expect(o.x != o.y, "input and output of a conv are the same value");
     check_window(o, x, y);
     for (const int64_t size : o.kernel)
       expect_within("kernel", size, 1, kMaxReach);
@@ -57,12 +57,13 @@ class OpChecker : public Checker {
            "groups do not divide the channels");
     if (o.groups > 1 && o.groups == x.channels) {
       check_set(o.out_set, y);
-      expect(o.in_set == kAll || o.in_set == o.out_set,
-             "a depthwise conv reads other channels than it writes");
+      expect(
+          o.in_set == kAll || o.in_set == o.out_set,
+          "in_set of a depthwise conv is neither all channels nor out_set");
       if (o.in_set != kAll) check_set(o.in_set, x);
     } else if (o.groups > 1) {
       expect(o.in_set == kAll && o.out_set == kAll,
-             "a grouped conv reads and writes listed channels");
+             "a grouped conv has a set of channels");
     } else {
       check_set(o.in_set, x);
       check_set(o.out_set, y);
@@ -74,7 +75,8 @@ class OpChecker : public Checker {
                         Int128(y.channels - 1) * o.out_step +
                         Int128(x.channels / o.groups - 1) * o.in_step +
                         o.kernel[0] * o.kernel[1];
-    expect(last <= l_.weight_count, "weights end before they do");
+    expect(last <= l_.weight_count,
+           "an array of weights exceeds the weights of the file");
     check_weights(o.bias, y.channels);
     check_act(o.act);
   }
@@ -93,7 +95,7 @@ class OpChecker : public Checker {
       expect((x.channels == y.channels || x.channels == 1) &&
                  (x.height == y.height || x.height == 1) &&
                  (x.width == y.width || x.width == 1),
-             "a value cannot be broadcast to the other's shape");
+             "an input cannot be broadcast to the shape of the output");
     }
     check_set(o.set, y);
     expect_within("math", o.math, 0, kMaths - 1);
@@ -109,7 +111,7 @@ class OpChecker : public Checker {
 
   void pool(const Op& o) {
     const Value &x = input(o.x), &y = output(o.y);
-    expect(o.x != o.y, "pooling writes what it reads");
+    expect(o.x != o.y, "input and output of a pooling are the same value");
     expect(x.channels == y.channels, "pooling changes the channels");
     check_window(o, x, y);
     check_set(o.set, y);
@@ -119,7 +121,7 @@ class OpChecker : public Checker {
   void mean(const Op& o) {
     const Value &x = input(o.x), &y = output(o.y);
     expect(is_vector(y) && x.channels == y.channels,
-           "a mean is not one number a channel");
+           "the output of a mean is not (C, 1, 1)");
     check_set(o.set, y);
     check_act(o.act);
   }
@@ -144,19 +146,19 @@ class OpChecker : public Checker {
       const Int128 reach = Int128(o.sizes[k] - 1) * steps[k][axis];
       (reach < 0 ? low : high) += reach;
     }
-    expect(low >= 0 && high < size, "a move leaves the value");
+    expect(low >= 0 && high < size, "a move exceeds the shape of its value");
   }
 
   void move(const Op& o) {
     const Value &x = input(o.x), &y = output(o.y);
-    expect(o.x != o.y, "a move writes what it reads");
+    expect(o.x != o.y, "input and output of a move are the same value");
     check_set(o.set, y);
     Int128 elements = 1;
     for (int64_t k = 0; k < o.dims; ++k) {
       expect_within("size", o.sizes[k], 1, kMaxExtent);
       elements *= o.sizes[k];
       expect(elements <= Int128(y.channels) * y.height * y.width,
-             "a move writes more numbers than there are");
+             "a move has more elements than its output");
       for (const int64_t step : o.to_steps[k])
         expect_within("to_steps", step, 0, kMaxExtent);
     }
@@ -170,7 +172,7 @@ class OpChecker : public Checker {
 
   void resize(const Op& o) {
     const Value &x = input(o.x), &y = output(o.y);
-    expect(o.x != o.y, "resizing writes what it reads");
+    expect(o.x != o.y, "input and output of a resizing are the same value");
     expect(x.channels == y.channels, "resizing changes the channels");
     check_set(o.set, y);
     expect_within("mode", o.mode, 0, 1);
@@ -182,11 +184,13 @@ class OpChecker : public Checker {
     const Value &q = input(o.x), &k = input(o.x2), &v = input(o.x3);
     const Value& y = output(o.y);
     expect(o.y != o.x && o.y != o.x2 && o.y != o.x3,
-           "attention writes what it reads");
+           "an input and the output of an attention are the same value");
     expect_within("heads", o.heads, 1, q.channels);
-    expect(q.channels % o.heads == 0 && v.channels % o.heads == 0 &&
-               q.channels == k.channels && v.channels == y.channels,
-           "heads do not divide the channels, or these differ");
+    expect(
+        q.channels % o.heads == 0 && v.channels % o.heads == 0 &&
+            q.channels == k.channels && v.channels == y.channels,
+        "channels of queries, keys, values and output do not match, or are "
+        "not a multiple of heads");
     expect(q.height == k.height && q.height == v.height &&
                q.height == y.height && q.width == y.width &&
                k.width == v.width,
@@ -196,19 +200,19 @@ class OpChecker : public Checker {
     expect((b.channels == 1 || b.channels == o.heads) &&
                (b.height == 1 || b.height == q.height) &&
                Int128(b.width) == Int128(q.width) * k.width,
-           "a bias is not one of these scores");
+           "the shape of a bias does not match the scores");
   }
 
   void list(const Op& o) {
     const Value& x = input(o.x);
-    expect(is_vector(x), "a list is made of more than a number a channel");
-    expect_within("number of a set", o.set, 0, p_.set_count - 1);
+    expect(is_vector(x), "the input of a list is not (C, 1, 1)");
+    expect_within("index of a set", o.set, 0, p_.set_count - 1);
     check_set(o.set, x);
   }
 
   // A channel occurs at most once, so a list is never longer than its set.
   void join(const Op& o) {
-    expect_within("number of a set", o.set, 0, p_.set_count - 1);
+    expect_within("index of a set", o.set, 0, p_.set_count - 1);
     const int64_t all = p_.sets[o.set];
     Int128 total = 0;
     for (int64_t s = 0; s < o.segment_count; ++s) {
@@ -218,7 +222,7 @@ class OpChecker : public Checker {
         expect_within("source", segment.source, 0, p_.set_count - 1);
         expect(segment.source != o.set &&
                    p_.sets[segment.source] == segment.count,
-               "a source of a list has other channels");
+               "a source set and its segment differ in channels");
       }
       for (int64_t k = 0; k < segment.count; ++k)
         if (segment.numbers[k] >= 0) {
@@ -242,22 +246,23 @@ class OpChecker : public Checker {
   void top_k(const Op& o) {
     const Value &x = input(o.x), &y = output(o.y);
     expect_same_shape(x, y);
-    expect(is_vector(x), "the largest are sought among more than channels");
+    expect(is_vector(x), "the input of a top-k is not (C, 1, 1)");
     expect_within("k", o.k, 0, x.channels);
   }
 
   void softmax(const Op& o) {
-    expect(o.x != o.y, "a softmax writes what it reads");
+    expect(o.x != o.y, "input and output of a softmax are the same value");
     expect_same_shape(input(o.x), output(o.y));
   }
 
   void matmul(const Op& o) {
     const Value &x = input(o.x), &w = input(o.x2), &y = output(o.y);
-    expect(o.y != o.x && o.y != o.x2, "a product writes what it reads");
+    expect(o.y != o.x && o.y != o.x2,
+           "an input and the output of a product are the same value");
     expect(x.channels == w.channels && x.channels == y.channels &&
                x.width == w.height && x.height == y.height &&
                w.width == y.width,
-           "matrices of a product do not match");
+           "the shapes of a matrix product do not match");
   }
 
   void call(const Op& o) {

@@ -69,26 +69,26 @@ class Checker {
         Int128(v.offset) + Int128(v.channels - 1) * v.channel_step +
         Int128(v.height - 1 + v.pad) * v.row_step + v.width + v.pad;
     const int64_t limit = v.base == kArena ? p_.arena : l_.weight_count;
-    expect(begin >= 0 && end <= limit, "it lies outside of its memory");
+    expect(begin >= 0 && end <= limit, "the value exceeds its buffer");
   }
 
   const Value& input(int64_t id) {
-    expect_within("number of a value", id, 0, p_.value_count - 1);
+    expect_within("index of a value", id, 0, p_.value_count - 1);
     return p_.values[id];
   }
 
   const Value& output(int64_t id) {
     const Value& v = input(id);
-    expect(v.base == kArena, "what is written is no value of the arena");
+    expect(v.base == kArena, "an output is not in the arena");
     return v;
   }
 
   // An index of a set of this value's channels, or kAll.
   void check_set(int64_t id, const Value& v) {
     if (id == kAll) return;
-    expect_within("number of a set", id, 0, p_.set_count - 1);
+    expect_within("index of a set", id, 0, p_.set_count - 1);
     expect(p_.sets[id] == v.channels,
-           "a set and the value that it is used for differ in channels");
+           "a set and its value differ in channels");
   }
 
   void check_act(const Act& a) {
@@ -99,7 +99,8 @@ class Checker {
   void check_weights(int64_t at, int64_t count) {
     if (at == kNone) return;
     expect_within("offset of weights", at, 0, l_.weight_count);
-    expect(count <= l_.weight_count - at, "weights end before they do");
+    expect(count <= l_.weight_count - at,
+           "an array of weights exceeds the weights of the file");
   }
 
   static bool equal_shapes(const Value& a, const Value& b) {
@@ -112,7 +113,7 @@ class Checker {
   }
 
   void expect_same_shape(const Value& a, const Value& b) {
-    expect(equal_shapes(a, b), "values that must be of one shape are not");
+    expect(equal_shapes(a, b), "values that must have the same shape differ");
   }
 
   const LoadedProgram& l_;

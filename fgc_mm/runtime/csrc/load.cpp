@@ -43,7 +43,7 @@ class WordReader {
     const int64_t items = next();
     if (items < 0 || uint64_t(items) > left_)
       fail_damaged("a list has " + std::to_string(items) +
-                   " items, of which " + std::to_string(left_) +
+                   " items, but only " + std::to_string(left_) +
                    " words are left");
     return items;
   }
@@ -164,7 +164,7 @@ void read_fields(WordReader& w, Op& op, ModelMemory& memory) {
       op.ys = read_array(w, op.y_count, memory);
       return;
     default:
-      fail_damaged("there is no kind " + std::to_string(op.kind) + " of op");
+      fail_damaged("the op kind " + std::to_string(op.kind) + " is unknown");
   }
 }
 
@@ -174,7 +174,7 @@ Op read_op(WordReader& words, ModelMemory& memory) {
   WordReader op_words = words.split(words.count());
   op.records_only = op_words.next();
   read_fields(op_words, op, memory);
-  if (op_words.left()) fail_damaged("an op has words that its kind has not");
+  if (op_words.left()) fail_damaged("an op has more words than its kind");
   return op;
 }
 
@@ -235,7 +235,7 @@ void load(const char* bytes, uint64_t size, LoadedProgram& to) {
                  " bytes, its header says " + std::to_string(meta_at + meta));
   static const Crc crc;
   if (crc.of(bytes + kHeader, size - kHeader) != head[4])
-    fail_damaged("the check sum is wrong");
+    fail_damaged("the checksum is wrong");
   read_program(WordReader(bytes + kHeader, words), to);
   to.weight_count = int64_t(weights);
   to.weights = AlignedBuffer(int64_t(weights + 2 * kSlack) * 4);

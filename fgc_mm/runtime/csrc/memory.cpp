@@ -65,7 +65,7 @@ void expect_memory(double bytes) {
                                    std::to_string(int64_t(bytes / 1e6)) +
                                    " MB, the machine has " +
                                    std::to_string(int64_t(physical / 1e6)) +
-                                   " MB: take a smaller one"};
+                                   " MB: use a smaller one"};
 }
 
 }  // namespace fgc

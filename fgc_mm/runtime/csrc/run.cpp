@@ -154,7 +154,7 @@ void expect_no_failed_call(const std::vector<PooledContext>& contexts) {
   for (const PooledContext& one : contexts)
     if (one.context().call_failed)
       throw Error{FGC_CALL_FAILED,
-                  "options.call threw an exception: mend the function"};
+                  "options.call threw an exception: fix the function"};
 }
 
 void run_batch(const Batch& batch, int64_t count,

@@ -68,7 +68,7 @@ X86 = (
 )
 
 
-# the convs of bfloat16, which every build may be combined with
+# the bfloat16 convs, used together with any of the other builds
 BFLOAT16 = Build('bfloat16', (*AVX512, 'avx512bf16', 'avx512vbmi2'), lanes=16)
 BFLOAT16_SOURCE = 'bfloat16.cpp'
 

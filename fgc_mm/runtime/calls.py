@@ -23,8 +23,8 @@ def call_shapes(data: Any) -> dict[int, tuple[list[Shape], list[Shape]]]:
         data: The bytes of a file that the library has accepted.
 
     Returns:
-        By index of the function: shapes (channels, height, width).
-        Number of the function: shapes (channels, height, width).
+        By index of the function: shapes (channels, height, width) of the
+        inputs and of the outputs.
     """
     from fgc_mm.runtime.format import HEADER, Kind  # slow to import
 

@@ -23,7 +23,7 @@ bytes     header
 24 to 31  weights, in float32 (uint64)
 32 to 39  bytes of the JSON (uint64)
 40 to 47  CRC-32 (zlib's) of all bytes from 64 on (uint64)
-48 to 55  1: products in bfloat16 where the CPU has them, otherwise 0
+48 to 55  1: convs use bfloat16 on CPUs that support it, otherwise 0
 56 to 63  zeros
 ========  ==============================================================
 """
@@ -156,7 +156,7 @@ class Op:
     """Base class; fields are written in the order of their definition.
 
     Attributes:
-        records_only: Skipped by runs that do not ask for decisions.
+        records_only: Skipped by runs that do not request decisions.
     """
 
     kind: ClassVar[Kind]
@@ -467,10 +467,10 @@ class Program:
         weights: (n,) float32.
         names: Description of every op.
         records: Number of leading outputs that are not decisions; the others
-            are computed only if a run asks for decisions.
+            are computed only if a run requests decisions.
         meta: Further entries of the file's JSON.
         bfloat16: Whether convs of several channels round their inputs and
-            weights to bfloat16, on CPUs that multiply it; sums are float32.
+            weights to bfloat16, on CPUs that support it; sums are float32.
     """
 
     arena: int = 0

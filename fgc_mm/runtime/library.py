@@ -168,7 +168,7 @@ def _first_line(error: Exception) -> str:
 
 
 def has_bfloat16() -> bool:
-    """Whether there is a library, and this CPU multiplies bfloat16."""
+    """Whether the library is available and the CPU supports bfloat16."""
     try:
         return load_library().fgc_peak(b'bfloat16', 0.0) > 0
     except LibraryError:

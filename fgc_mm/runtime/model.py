@@ -33,9 +33,8 @@ class Model:
         output_shapes: (channels, height, width) of every output.
         records: Number of outputs that are not decisions; they come first.
         build: Name of the build that runs it.
-        precision: ``'bfloat16'`` if convs multiply in it, otherwise
-            ``'float32'``: the file does not ask for it, or the CPU does not
-            multiply it.
+        precision: ``'bfloat16'`` if convs use it, otherwise ``'float32'``:
+            the file does not request it, or the CPU does not support it.
         meta: JSON of the file, see docs/runtime.md.
     """
 

@@ -1,4 +1,4 @@
-// The functions of fgc.h that load a model and say what it is.
+// The C functions that load, configure and describe a model.
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -12,34 +12,36 @@ namespace fgc {
 
 namespace {
 
-int64_t numbers_of(const Value& v) {
+int64_t element_count(const Value& v) {
   return v.channels * v.height * v.width;
 }
 
 void prepare(fgc_model& model) {
-  Loaded& l = model.loaded;
+  LoadedProgram& l = model.loaded;
   double bytes = 4.0 * double(l.program.arena) +
-                 4.0 * double(numbers_of(l.values[0]));
+                 4.0 * double(element_count(l.values[0]));
   for (const int64_t size : l.sets) bytes += 8.0 * double(size);
   expect_memory(bytes);
-  const Build* const half = l.program.bfloat16 ? bfloat16_build() : nullptr;
+  const Build* const bfloat16 =
+      l.program.bfloat16 ? bfloat16_build() : nullptr;
   for (Op& op : l.ops) {
-    const bool suits = half && half->kernel->suits(l.program, op);
-    op.computed_by = suits ? half->kernel : model.build->kernel;
-    if (!op.computed_by->prepare(l.program, op, l.keep))
+    const bool supports =
+        bfloat16 && bfloat16->kernel->supports(l.program, op);
+    op.computed_by = supports ? bfloat16->kernel : model.build->kernel;
+    if (!op.computed_by->prepare(l.program, op, l.memory))
       throw Error{FGC_NO_MEMORY,
-                  "the model needs more than any memory: take a smaller one"};
+                  "the model exceeds any memory: use a smaller one"};
     model.shared_bytes = std::max(model.shared_bytes, op.shared_bytes);
-    model.own_bytes = std::max(model.own_bytes, op.own_bytes);
+    model.thread_bytes = std::max(model.thread_bytes, op.thread_bytes);
   }
-  expect_memory(bytes + double(l.keep.bytes) + double(model.shared_bytes) +
-                double(model.own_bytes));
+  expect_memory(bytes + double(l.memory.bytes) + double(model.shared_bytes) +
+                double(model.thread_bytes));
 }
 
-std::unique_ptr<fgc_model> loaded(const void* bytes, uint64_t size,
-                                  const char* build) {
+std::unique_ptr<fgc_model> load_model(const void* bytes, uint64_t size,
+                                      const char* build) {
   auto model = std::make_unique<fgc_model>();
-  model->build = build_of(build);
+  model->build = find_build(build);
   if (!model->build)
     throw Error{FGC_BAD_ARGUMENT, std::string("the build '") + build +
                                       "' is none of " + fgc_builds() +
@@ -50,8 +52,8 @@ std::unique_ptr<fgc_model> loaded(const void* bytes, uint64_t size,
   return model;
 }
 
-// The bytes of a file.
-std::vector<char> contents(const char* path) {
+// Reads a file.
+std::vector<char> read_file(const char* path) {
   const auto close = [](FILE* f) { fclose(f); };
   const std::unique_ptr<FILE, decltype(close)> file(fopen(path, "rb"), close);
   std::vector<char> bytes;
@@ -79,7 +81,7 @@ int fgc_load(const void* bytes, uint64_t size, const char* build,
   return guard(error, error_size, [&] {
     expect_argument(bytes && model, "bytes or model is NULL: give both");
     *model = nullptr;
-    *model = loaded(bytes, size, build).release();
+    *model = load_model(bytes, size, build).release();
   });
 }
 
@@ -88,8 +90,8 @@ int fgc_load_file(const char* path, const char* build, fgc_model** model,
   return guard(error, error_size, [&] {
     expect_argument(path && model, "path or model is NULL: give both");
     *model = nullptr;
-    const std::vector<char> bytes = contents(path);
-    *model = loaded(bytes.data(), bytes.size(), build).release();
+    const std::vector<char> bytes = read_file(path);
+    *model = load_model(bytes.data(), bytes.size(), build).release();
   });
 }
 
@@ -102,7 +104,7 @@ int fgc_alone(fgc_model* model, const unsigned char* ops, int64_t count,
                     "model or ops is NULL, or there is not one byte per op: "
                     "give fgc_ops(model) bytes");
     for (int64_t k = 0; k < count; ++k)
-      model->loaded.ops[size_t(k)].alone = ops[k] != 0;
+      model->loaded.ops[size_t(k)].single_threaded = ops[k] != 0;
   });
 }
 
@@ -121,7 +123,7 @@ int64_t fgc_records(const fgc_model* model) {
 int fgc_shape(const fgc_model* model, int64_t output, int64_t shape[3]) {
   if (!model || !shape || output < -1 || output >= fgc_outputs(model))
     return FGC_BAD_ARGUMENT;
-  const Loaded& l = model->loaded;
+  const LoadedProgram& l = model->loaded;
   const Value& v =
       l.values[size_t(output < 0 ? 0 : l.outputs[size_t(output)])];
   shape[0] = v.channels;
@@ -157,8 +159,8 @@ const char* fgc_builds(void) {
 }
 
 double fgc_peak(const char* build, double seconds) {
-  const bool half = build && !strcmp(build, "bfloat16");
-  const Build* found = half ? bfloat16_build() : build_of(build);
+  const bool bfloat16 = build && !strcmp(build, "bfloat16");
+  const Build* found = bfloat16 ? bfloat16_build() : find_build(build);
   return found ? found->kernel->peak(seconds) : 0;
 }
 

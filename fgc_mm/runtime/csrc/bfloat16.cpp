@@ -1,4 +1,4 @@
-// Convs of bfloat16, for programs that ask for them.
+// The kernel table of the bfloat16 convs.
 #define FGC_PAIRS 1
 #include "conv_pairs.h"
 #include "peak.h"
@@ -11,6 +11,6 @@ double pairs_peak(double seconds) { return 2 * peak(seconds); }
 }  // namespace
 
 extern const Kernel kernel_bfloat16;
-const Kernel kernel_bfloat16 = {suits_pairs, prepare_pairs, run_pairs,
+const Kernel kernel_bfloat16 = {supports_pairs, prepare_pairs, run_pairs,
                                 nullptr, pairs_peak};
 }  // namespace fgc

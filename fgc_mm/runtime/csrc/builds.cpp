@@ -1,4 +1,4 @@
-// Which of the library's builds run, and which of them is the fastest.
+// Selects the builds that this CPU can run, and orders them by speed.
 #include <string.h>
 
 #include <algorithm>
@@ -7,7 +7,8 @@
 
 namespace fgc {
 
-// FGC_ONE_BUILD: the library has one kernel, whatever it is compiled for.
+// FGC_ONE_BUILD: the library contains a single kernel table besides bfloat16,
+// for the instruction sets of the compiler options.
 #if defined(__x86_64__) && !defined(FGC_ONE_BUILD)
 #define FGC_X86 1
 #endif
@@ -26,8 +27,8 @@ namespace {
 
 struct Candidate {
   Build build;
-  int level;    // of its instruction sets
-  double peak;  // where two have the same level
+  int level;    // rank of its instruction sets
+  double peak;  // measured rate; decides between builds of the same level
 };
 
 #ifdef FGC_X86
@@ -39,11 +40,13 @@ bool has_avx512() {
 }
 #endif
 
-// CPUs that do 16 numbers in two halves gain nothing from 16 lanes, and small
-// maps leave more of them unused: they must multiply this much more.
-constexpr double kWorthWide = 1.3;
+// Minimum speedup of 512-bit over 256-bit vectors: CPUs that execute 512-bit
+// instructions as two halves gain nothing from 16 lanes, and small maps leave
+// more lanes unused.
+constexpr double kMinWideGain = 1.3;
 
-// Measured in turns, some milliseconds: other processes may run as well.
+// Measures builds of the same level alternately, since the load by other
+// processes varies; a few milliseconds in total.
 void measure(std::vector<Candidate>& all) {
   for (int trial = 0; trial < 3; ++trial)
     for (Candidate& one : all)
@@ -51,7 +54,7 @@ void measure(std::vector<Candidate>& all) {
         if (&one != &other && one.level == other.level)
           one.peak = std::max(one.peak, one.build.kernel->peak(7e-4));
   for (Candidate& one : all)
-    if (!strcmp(one.build.name, "avx512")) one.peak /= kWorthWide;
+    if (!strcmp(one.build.name, "avx512")) one.peak /= kMinWideGain;
 }
 
 std::vector<Build> find_builds() {
@@ -102,7 +105,7 @@ const Build* bfloat16_build() {
 #endif
 }
 
-const Build* build_of(const char* name) {
+const Build* find_build(const char* name) {
   for (const Build& build : runnable_builds())
     if (!name || !strcmp(name, build.name)) return &build;
   return nullptr;

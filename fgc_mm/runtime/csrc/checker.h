@@ -1,56 +1,58 @@
-// Rules that any number, value or set of a program keeps.
+// Checks of numbers, values and sets that all kinds of ops share.
 #pragma once
 
 #include "model.h"
 
 namespace fgc {
 
-typedef __int128 Wide;
-constexpr int64_t kMostSize = int64_t(1) << 31;   // of a map, along an axis
-constexpr int64_t kMostFloats = int64_t(1) << 40;  // anywhere
-constexpr int64_t kMostTap = 4096, kMostTaps = 16384, kMostStride = 65536;
+typedef __int128 Int128;
+constexpr int64_t kMaxExtent = int64_t(1) << 31;  // of a map along one axis
+constexpr int64_t kMaxFloats = int64_t(1) << 40;  // of any buffer
+constexpr int64_t kMaxReach = 4096, kMaxTaps = 16384, kMaxStride = 65536;
 
 class Checker {
  public:
-  explicit Checker(const Loaded& loaded) : l_(loaded), p_(loaded.program) {}
+  explicit Checker(const LoadedProgram& loaded)
+      : l_(loaded), p_(loaded.program) {}
 
-  [[noreturn]] void bad(const std::string& rule) {
+  [[noreturn]] void fail(const std::string& rule) {
     throw Error{FGC_BAD_FILE,
-                what_ + ": " + rule +
+                subject_ + ": " + rule +
                     "; the file is damaged, or of another version: export "
                     "the model again"};
   }
 
-  void expect(bool right, const char* rule) {
-    if (!right) bad(rule);
+  void expect(bool condition, const char* rule) {
+    if (!condition) fail(rule);
   }
 
-  void within(const char* name, int64_t number, int64_t low, int64_t high) {
+  void expect_within(const char* name, int64_t number, int64_t low,
+                     int64_t high) {
     if (number < low || number > high)
-      bad(std::string(name) + " is " + std::to_string(number) +
-          ", must be from " + std::to_string(low) + " to " +
-          std::to_string(high));
+      fail(std::string(name) + " is " + std::to_string(number) +
+           ", must be from " + std::to_string(low) + " to " +
+           std::to_string(high));
   }
 
-  void value(const Value& v, bool image) {
-    within("channels", v.channels, 1, kMostSize);
-    within("height", v.height, 1, kMostSize);
-    within("width", v.width, 1, kMostSize);
-    within("base", v.base, kArena, kWeights);
-    within("offset", v.offset, 0, kMostFloats);
-    within("channel_step", v.channel_step, 0, kMostFloats);
-    within("row_step", v.row_step, 0, kMostFloats);
-    within("pad", v.pad, 0, kMostTap);
-    const Wide size = Wide(v.channels) * v.height * v.width;
-    expect(size <= kMostFloats, "the map is larger than any memory");
+  void check_value(const Value& v, bool image) {
+    expect_within("channels", v.channels, 1, kMaxExtent);
+    expect_within("height", v.height, 1, kMaxExtent);
+    expect_within("width", v.width, 1, kMaxExtent);
+    expect_within("base", v.base, kArena, kWeights);
+    expect_within("offset", v.offset, 0, kMaxFloats);
+    expect_within("channel_step", v.channel_step, 0, kMaxFloats);
+    expect_within("row_step", v.row_step, 0, kMaxFloats);
+    expect_within("pad", v.pad, 0, kMaxReach);
+    const Int128 size = Int128(v.channels) * v.height * v.width;
+    expect(size <= kMaxFloats, "the map is larger than any memory");
     expect((v.height == 1 && !v.pad) || v.row_step >= v.width + v.pad,
            "row_step is less than width and pad");
-    const Wide channel = Wide(v.height - 1) * v.row_step + v.width;
-    expect(v.channels == 1 || v.channel_step >= channel ||
-               (v.channel_step >= v.width &&
-                v.row_step >=
-                    Wide(v.channels - 1) * v.channel_step + v.width),
-           "channels overlap");
+    const Int128 channel = Int128(v.height - 1) * v.row_step + v.width;
+    expect(
+        v.channels == 1 || v.channel_step >= channel ||
+            (v.channel_step >= v.width &&
+             v.row_step >= Int128(v.channels - 1) * v.channel_step + v.width),
+        "channels overlap");
     expect(image == (v.base == kImage),
            "value 0, and no other, is the image");
     if (image) {
@@ -61,56 +63,62 @@ class Checker {
              "the image has gaps between rows");
       return;
     }
-    const Wide begin = Wide(v.offset) - Wide(v.pad) * v.row_step - v.pad;
-    const Wide end = Wide(v.offset) + Wide(v.channels - 1) * v.channel_step +
-                     Wide(v.height - 1 + v.pad) * v.row_step + v.width +
-                     v.pad;
-    const int64_t room = v.base == kArena ? p_.arena : l_.weight_count;
-    expect(begin >= 0 && end <= room, "it lies outside of its memory");
+    const Int128 begin =
+        Int128(v.offset) - Int128(v.pad) * v.row_step - v.pad;
+    const Int128 end =
+        Int128(v.offset) + Int128(v.channels - 1) * v.channel_step +
+        Int128(v.height - 1 + v.pad) * v.row_step + v.width + v.pad;
+    const int64_t limit = v.base == kArena ? p_.arena : l_.weight_count;
+    expect(begin >= 0 && end <= limit, "the value exceeds its buffer");
   }
 
-  const Value& read(int64_t id) {
-    within("number of a value", id, 0, p_.value_count - 1);
+  const Value& input(int64_t id) {
+    expect_within("index of a value", id, 0, p_.value_count - 1);
     return p_.values[id];
   }
 
-  const Value& written(int64_t id) {
-    const Value& v = read(id);
-    expect(v.base == kArena, "what is written is no value of the arena");
+  const Value& output(int64_t id) {
+    const Value& v = input(id);
+    expect(v.base == kArena, "an output is not in the arena");
     return v;
   }
 
-  // A set (or all) of a value's channels.
-  void set(int64_t id, const Value& v) {
+  // An index of a set of this value's channels, or kAll.
+  void check_set(int64_t id, const Value& v) {
     if (id == kAll) return;
-    within("number of a set", id, 0, p_.set_count - 1);
+    expect_within("index of a set", id, 0, p_.set_count - 1);
     expect(p_.sets[id] == v.channels,
-           "a set and the value that it is used for differ in channels");
+           "a set and its value differ in channels");
   }
 
-  void act(const Act& a) { within("activation", a.kind, 0, kActs - 1); }
+  void check_act(const Act& a) {
+    expect_within("activation", a.kind, 0, kActs - 1);
+  }
 
-  // An array of so many weights, or none.
-  void weights(int64_t at, int64_t count) {
+  // An array of `count` weights at an offset, or kNone.
+  void check_weights(int64_t at, int64_t count) {
     if (at == kNone) return;
-    within("offset of weights", at, 0, l_.weight_count);
-    expect(count <= l_.weight_count - at, "weights end before they do");
+    expect_within("offset of weights", at, 0, l_.weight_count);
+    expect(count <= l_.weight_count - at,
+           "an array of weights exceeds the weights of the file");
   }
 
-  static bool same(const Value& a, const Value& b) {
+  static bool equal_shapes(const Value& a, const Value& b) {
     return a.channels == b.channels && a.height == b.height &&
            a.width == b.width;
   }
 
-  static bool vector(const Value& v) { return v.height == 1 && v.width == 1; }
-
-  void same_shape(const Value& a, const Value& b) {
-    expect(same(a, b), "values that must be of one shape are not");
+  static bool is_vector(const Value& v) {
+    return v.height == 1 && v.width == 1;
   }
 
-  const Loaded& l_;
+  void expect_same_shape(const Value& a, const Value& b) {
+    expect(equal_shapes(a, b), "values that must have the same shape differ");
+  }
+
+  const LoadedProgram& l_;
   const Program& p_;
-  std::string what_;
+  std::string subject_;
 };
 
 }  // namespace fgc

@@ -1,3 +1,4 @@
+// CRC-32 as in zlib, eight bytes per step.
 #pragma once
 
 #include <stdint.h>
@@ -5,7 +6,6 @@
 
 namespace fgc {
 
-// zlib's CRC-32, eight bytes at a time.
 struct Crc {
   uint32_t table[8][256];
   Crc() {

@@ -1,4 +1,4 @@
-// A conv of every channel with a kernel of its own.
+// Depthwise convs, with a direct kernel for stride 2.
 #pragma once
 
 #include "planes.h"
@@ -6,9 +6,9 @@
 namespace fgc {
 namespace {
 
-constexpr int kMostRows = 8;  // of the output, in registers at a time
+constexpr int kMaxRows = 8;  // output rows in registers
 
-// A column of vectors: one vector of each of ROWS rows of the output.
+// Accumulates one vector of each of ROWS output rows.
 template <int ROWS>
 void column(const float* plane, int64_t pitch, const int64_t* taps,
             int64_t tap_count, const float* w, float start, Vec* sums) {
@@ -16,10 +16,10 @@ void column(const float* plane, int64_t pitch, const int64_t* taps,
 #pragma GCC unroll 8
   for (int r = 0; r < ROWS; ++r) a[r] = broadcast(start);
   for (int64_t t = 0; t < tap_count; ++t) {
-    const Vec wide = broadcast(w[t]);
+    const Vec weight = broadcast(w[t]);
     const float* from = plane + taps[t];
 #pragma GCC unroll 8
-    for (int r = 0; r < ROWS; ++r) a[r] += wide * load(from + r * pitch);
+    for (int r = 0; r < ROWS; ++r) a[r] += weight * load(from + r * pitch);
   }
 #pragma GCC unroll 8
   for (int r = 0; r < ROWS; ++r) sums[r] = a[r];
@@ -28,30 +28,32 @@ void column(const float* plane, int64_t pitch, const int64_t* taps,
 using ColumnFn = void (*)(const float*, int64_t, const int64_t*, int64_t,
                           const float*, float, Vec*);
 
-inline ColumnFn pick_column(int64_t rows) {
-  static const ColumnFn all[kMostRows] = {
-      column<1>, column<2>, column<3>, column<4>,
-      column<5>, column<6>, column<7>, column<8>};
+inline ColumnFn select_column(int64_t rows) {
+  static const ColumnFn all[kMaxRows] = {column<1>, column<2>, column<3>,
+                                         column<4>, column<5>, column<6>,
+                                         column<7>, column<8>};
   return all[rows - 1];
 }
 
-// How a row of sums is written: a clamp, if the activation is one.
-struct Limits {
+// Bounds of the epilogue; infinite unless the activation is a clamp.
+struct ClampLimits {
   Vec low, high;
-  explicit Limits(const Target& t)
-      : low(broadcast(t.clamps ? t.low : -__builtin_inff())),
-        high(broadcast(t.clamps ? t.high : __builtin_inff())) {}
+  explicit ClampLimits(const Target& t)
+      : low(broadcast(t.is_clamp ? t.low : -__builtin_inff())),
+        high(broadcast(t.is_clamp ? t.high : __builtin_inff())) {}
 };
 
-// sum(c, sums) for every column of vectors of some rows of the output, from
-// `out` on. The last vector has pixels of the one before again.
+// Calls sum(c, sums) for the vectors at column c of some output rows and
+// stores the results from `out` on. The last vector overlaps the one before,
+// unless the row is shorter than a vector.
 template <class F>
-inline void write_columns(int64_t width, int64_t rows, const Limits& limits,
-                          float* out, int64_t row_step, const F& sum) {
+inline void write_columns(int64_t width, int64_t rows,
+                          const ClampLimits& limits, float* out,
+                          int64_t row_step, const F& sum) {
   for (int64_t c = 0; c < width; c += kLanes) {
     if (c + kLanes > width && width > kLanes) c = width - kLanes;
-    const int64_t count = smaller(kLanes, width - c);
-    Vec sums[kMostRows];
+    const int64_t count = min(kLanes, width - c);
+    Vec sums[kMaxRows];
     sum(c, sums);
     float* to = out + c;
     for (int64_t r = 0; r < rows; ++r, to += row_step) {
@@ -64,53 +66,55 @@ inline void write_columns(int64_t width, int64_t rows, const Limits& limits,
   }
 }
 
-// Rows r0 to r1 of a channel's sums; `plane` begins with the rows that r0
-// reads.
-inline void write_sums(const Layout& at, const float* plane, const float* w,
-                       float start, const Target& t, int64_t r0, int64_t r1,
-                       float* to) {
-  const Limits limits(t);
-  const int64_t blocks = ceil_div(r1 - r0, kMostRows);
+// Computes rows r0 to r1 of a channel without padding; `plane` begins with
+// the input rows of r0.
+inline void depthwise_rows(const Layout& layout, const float* plane,
+                           const float* w, float start, const Target& t,
+                           int64_t r0, int64_t r1, float* to) {
+  const ClampLimits limits(t);
+  const int64_t blocks = ceil_div(r1 - r0, kMaxRows);
   for (int64_t b = 0; b < blocks; ++b) {
     const int64_t first = b * (r1 - r0) / blocks;
     const int64_t rows = (b + 1) * (r1 - r0) / blocks - first;
-    const ColumnFn sum = pick_column(rows);
-    write_columns(at.out_width, rows, limits, to + (r0 + first) * t.y.row,
+    const ColumnFn sum = select_column(rows);
+    write_columns(layout.out_width, rows, limits, to + (r0 + first) * t.y.row,
                   t.y.row, [&](int64_t c, Vec* sums) {
-                    sum(plane + first * at.pitch + c, at.pitch, at.taps,
-                        at.tap_count, w, start, sums);
+                    sum(plane + first * layout.pitch + c, layout.pitch,
+                        layout.taps, layout.tap_count, w, start, sums);
                   });
   }
 }
 
-// The zeros around a channel's rows, and an activation that is no clamp.
-inline void finish_rows(const Target& t, float* to) {
+// Applies an activation that is not a clamp, and zeroes the padding.
+inline void finish_channel(const Target& t, float* to) {
   const Map& y = t.y;
   const int64_t all = (y.height - 1) * y.row + y.width;
-  if (!t.clamps && !t.gaps)  // and to the pads between the rows
+  if (!t.is_clamp && !t.has_gaps)  // includes the padding between rows
     apply(t.act, to, to, all);
-  for (int64_t r = 0; !t.clamps && t.gaps && r < y.height; ++r)
+  for (int64_t r = 0; !t.is_clamp && t.has_gaps && r < y.height; ++r)
     apply(t.act, to + r * y.row, to + r * y.row, y.width);
-  write_pads(y, to, 0, y.height);
+  zero_padding(y, to, 0, y.height);
 }
 
-// Stride 2 in both directions: pixels of a map are read where they lie, and
-// those that an element of the kernel multiplies are picked from two vectors.
+// Stride 2 in both directions, directly from the map: a kernel element needs
+// the even or the odd lanes of two neighbouring vectors.
 constexpr int64_t kStridedRows = 4, kStridedKernel = 8;
 
-// Vectors may begin and end a little beside a row, but not beside the map's
-// memory, wherever the windows of a file lie.
-inline bool suits_strided(const Layout& at) {
+// Whether the vectors at the row ends stay within the slack around the map's
+// buffer, for any windows that a file may define.
+inline bool supports_strided(const Layout& layout) {
   const int64_t end =
-      2 * (at.out_width - 1) + at.kernel[1] - at.padding[1];
-  return at.stride[0] == 2 && at.stride[1] == 2 && at.dilation[0] == 1 &&
-         at.dilation[1] == 1 && at.kernel[1] <= kStridedKernel &&
-         at.padding[1] <= kStridedKernel && end <= at.width + kStridedKernel &&
-         at.width < int64_t(1) << 30;
+      2 * (layout.out_width - 1) + layout.kernel[1] - layout.padding[1];
+  return layout.stride[0] == 2 && layout.stride[1] == 2 &&
+         layout.dilation[0] == 1 && layout.dilation[1] == 1 &&
+         layout.kernel[1] <= kStridedKernel &&
+         layout.padding[1] <= kStridedKernel &&
+         end <= layout.width + kStridedKernel &&
+         layout.width < int64_t(1) << 30;
 }
 
-// A column of vectors: one vector of each of ROWS rows of the output. `inside`
-// has, for each column of the kernel, zeros where it reads beside the map.
+// Accumulates one vector of each of ROWS output rows. `inside` is zero in the
+// lanes for which a kernel column reads outside of the map.
 template <int ROWS>
 void strided_column(const float* from, int64_t row, int64_t kernel_rows,
                     int64_t kernel_columns, const float* w,
@@ -128,8 +132,8 @@ void strided_column(const float* from, int64_t row, int64_t kernel_rows,
       for (int r = 0; r < ROWS; ++r) {
         const Vec p = load(at + 2 * r * row);
         const Vec q = load(at + 2 * r * row + kLanes);
-        a[r] += we * (Vec)((Ints)evens(p, q) & ie);
-        a[r] += wo * (Vec)((Ints)odds(p, q) & io);
+        a[r] += we * (Vec)((Ints)even_lanes(p, q) & ie);
+        a[r] += wo * (Vec)((Ints)odd_lanes(p, q) & io);
       }
     }
     if (x == kernel_columns) continue;
@@ -139,7 +143,7 @@ void strided_column(const float* from, int64_t row, int64_t kernel_rows,
     for (int r = 0; r < ROWS; ++r) {
       const Vec p = load(at + 2 * r * row);
       const Vec q = load(at + 2 * r * row + kLanes);
-      a[r] += we * (Vec)((Ints)evens(p, q) & ie);
+      a[r] += we * (Vec)((Ints)even_lanes(p, q) & ie);
     }
   }
 #pragma GCC unroll 4
@@ -149,35 +153,36 @@ void strided_column(const float* from, int64_t row, int64_t kernel_rows,
 using StridedFn = void (*)(const float*, int64_t, int64_t, int64_t,
                            const float*, const Ints*, float, Vec*);
 
-// All rows of a channel of the output.
-inline void strided_channel(const Layout& at, const Map& x, int64_t input,
+// Computes all rows of an output channel.
+inline void strided_channel(const Layout& layout, const Map& x, int64_t input,
                             const float* w, float start, const Target& t,
                             float* to) {
   static const StridedFn all[kStridedRows] = {
       strided_column<1>, strided_column<2>, strided_column<3>,
       strided_column<4>};
-  const Limits limits(t);
-  const int64_t columns = at.kernel[1];
-  // the rows whose kernel lies inside of the map
-  const int64_t above = smaller(ceil_div(at.padding[0], 2), at.out_height);
-  const int64_t fit = at.height - at.kernel[0] + at.padding[0];
+  const ClampLimits limits(t);
+  const int64_t columns = layout.kernel[1];
+  // output rows whose window lies inside of the map vertically
+  const int64_t above =
+      min(ceil_div(layout.padding[0], 2), layout.out_height);
+  const int64_t fit = layout.height - layout.kernel[0] + layout.padding[0];
   const int64_t below =
-      larger(above, smaller(fit < 0 ? 0 : fit / 2 + 1, at.out_height));
-  for (int64_t r = 0; r < at.out_height;) {
+      max(above, min(fit < 0 ? 0 : fit / 2 + 1, layout.out_height));
+  for (int64_t r = 0; r < layout.out_height;) {
     const bool whole = r >= above && r < below;
-    const int64_t rows = whole ? smaller(below - r, kStridedRows) : 1;
-    const int64_t top = 2 * r - at.padding[0];
-    const int64_t k0 = smaller(larger(0, -top), at.kernel[0]);
-    const int64_t k1 = larger(k0, smaller(at.kernel[0], at.height - top));
+    const int64_t rows = whole ? min(below - r, kStridedRows) : 1;
+    const int64_t top = 2 * r - layout.padding[0];
+    const int64_t k0 = min(max(0, -top), layout.kernel[0]);
+    const int64_t k1 = max(k0, min(layout.kernel[0], layout.height - top));
     const StridedFn sum = all[rows - 1];
     write_columns(
-        at.out_width, rows, limits, to + r * t.y.row, t.y.row,
+        layout.out_width, rows, limits, to + r * t.y.row, t.y.row,
         [&](int64_t c, Vec* sums) {
-          const int64_t left = 2 * c - at.padding[1];
+          const int64_t left = 2 * c - layout.padding[1];
           Ints inside[kStridedKernel];
           for (int64_t k = 0; k < columns; ++k) {
             const Ints column = int32_t(left + k) + 2 * kIndex;
-            inside[k] = (column >= 0) & (column < int32_t(at.width));
+            inside[k] = (column >= 0) & (column < int32_t(layout.width));
           }
           sum(x.at(input) + (top + k0) * x.row + left, x.row, k1 - k0,
               columns, w + k0 * columns, inside, start, sums);
@@ -186,74 +191,81 @@ inline void strided_channel(const Layout& at, const Map& x, int64_t input,
   }
 }
 
-// Rows of the output whose input the first cache holds.
-constexpr int64_t kCache1 = 16 * 1024;
+// Part of the L1 cache that the input rows of a pass may use.
+constexpr int64_t kL1Bytes = 16 * 1024;
 
-inline int64_t rows_at_once(const Layout& at) {
-  const int64_t row = at.pitch * at.phase_count * 4;
-  const int64_t rows = kCache1 / row - (at.rows - at.out_height);
-  if (rows >= at.out_height) return at.out_height;
-  return larger(kMostRows, rows / kMostRows * kMostRows);
+inline int64_t rows_per_pass(const Layout& layout) {
+  const int64_t row = layout.pitch * layout.phase_count * 4;
+  const int64_t rows = kL1Bytes / row - (layout.rows - layout.out_height);
+  if (rows >= layout.out_height) return layout.out_height;
+  return max(kMaxRows, rows / kMaxRows * kMaxRows);
 }
 
-// One channel of the output, from the map or from copies of some rows.
-inline void depthwise_channel(const Layout& at, const Map& x, int64_t input,
-                              const float* w, float start, const Target& t,
-                              int64_t channel, float* filled) {
+// Computes one output channel from the map itself or from padded copies of
+// some of its rows.
+inline void depthwise_channel(const Layout& layout, const Map& x,
+                              int64_t input, const float* w, float start,
+                              const Target& t, int64_t channel,
+                              float* plane_rows) {
   float* to = t.y.at(channel);
-  if (at.in_place) {
-    write_sums(at, begin_of(at, x, input), w, start, t, 0, at.out_height, to);
-    return finish_rows(t, to);
+  if (layout.in_place) {
+    depthwise_rows(layout, plane_begin(layout, x, input), w, start, t, 0,
+                   layout.out_height, to);
+    return finish_channel(t, to);
   }
-  if (suits_strided(at)) {
-    strided_channel(at, x, input, w, start, t, to);
-    return finish_rows(t, to);
+  if (supports_strided(layout)) {
+    strided_channel(layout, x, input, w, start, t, to);
+    return finish_channel(t, to);
   }
-  const int64_t step = rows_at_once(at);
-  for (int64_t r0 = 0; r0 < at.out_height; r0 += step) {
-    const int64_t r1 = smaller(r0 + step, at.out_height);
-    fill_rows(at, x.at(input), x.row, r0, r1 - r0 + at.rows - at.out_height,
-              filled);
-    write_sums(at, filled, w, start, t, r0, r1, to);
+  const int64_t step = rows_per_pass(layout);
+  for (int64_t r0 = 0; r0 < layout.out_height; r0 += step) {
+    const int64_t r1 = min(r0 + step, layout.out_height);
+    fill_rows(layout, x.at(input), x.row, r0,
+              r1 - r0 + layout.rows - layout.out_height, plane_rows);
+    depthwise_rows(layout, plane_rows, w, start, t, r0, r1, to);
   }
-  finish_rows(t, to);
+  finish_channel(t, to);
 }
 
-// All rows, with something added to them.
-inline void depthwise_by_rows(const Layout& at, const float* plane,
-                              const float* w, float start, float* acc,
-                              const Target& to, int64_t o) {
-  static const int64_t zero[1 + kAhead] = {};
-  const int64_t used = at.positions() - (at.pitch - at.out_width);
-  const Sum sum{&plane, zero, 1, &w, at.taps, at.tap_count, 1};
-  sum_group(sum, 1, 0, ceil_div(used, kLanes), acc, 0, &start, 1);
-  write_rows(acc, at.pitch, 0, at.out_height, to, o);
+// Computes all rows of a channel and adds another value.
+inline void depthwise_with_add(const Layout& layout, const float* plane,
+                               const float* w, float start, float* acc,
+                               const Target& to, int64_t o) {
+  static const int64_t zero[1 + kPrefetchInputs] = {};
+  const int64_t used = layout.positions() - (layout.pitch - layout.out_width);
+  const TileArgs args{&plane, zero, 1, &w, layout.taps, layout.tap_count, 1};
+  accumulate_group(args, 1, 0, ceil_div(used, kLanes), acc, 0, &start, 1);
+  write_rows(acc, layout.pitch, 0, layout.out_height, to, o);
 }
 
-// One channel after the other.
-inline void depthwise(const Op& op, Context& c, const Layout& at,
-                      int64_t acc_floats, const Map& x, const Target& to) {
+// Channels are distributed over the threads.
+inline void run_depthwise(const Op& op, Context& c, const Layout& layout,
+                          int64_t acc_floats, const Map& x,
+                          const Target& to) {
   const Channels outs = channels_of(c, op.out_set, to.y.channels);
-  const int64_t each_in = to.y.channels / x.channels;
-  const int64_t each = at.positions() * at.tap_count;
-  const int64_t grain = larger(1, kWorthAThread / 2 / each);
-  share(op, c, outs.count, grain, [&](int64_t b, int64_t e, int64_t thread) {
-    float* acc = (float*)(c.own + thread * c.own_step);
-    float* filled = acc + round_up(acc_floats, 16);
-    for (int64_t i = b; i < e; ++i) {
-      const int64_t o = outs[i];
-      const int64_t input = o / each_in;
-      const float* w = c.weights + op.weight + o * op.out_step;
-      const float start = op.bias == kNone ? 0.f : c.weights[op.bias + o];
-      if (to.adds) {
-        if (!at.in_place) fill_plane(at, x.at(input), x.row, filled);
-        const float* plane = at.in_place ? begin_of(at, x, input) : filled;
-        depthwise_by_rows(at, plane, w, start, acc, to, o);
-      } else {
-        depthwise_channel(at, x, input, w, start, to, o, filled);
-      }
-    }
-  });
+  const int64_t outputs_per_input = to.y.channels / x.channels;
+  const int64_t work = layout.positions() * layout.tap_count;
+  const int64_t grain = max(1, kMinWorkPerThread / 2 / work);
+  parallel_for(
+      op, c, outs.count, grain, [&](int64_t b, int64_t e, int64_t thread) {
+        float* acc = (float*)(c.thread_scratch + thread * c.thread_step);
+        float* plane_rows = acc + round_up(acc_floats, 16);
+        for (int64_t i = b; i < e; ++i) {
+          const int64_t o = outs[i];
+          const int64_t input = o / outputs_per_input;
+          const float* w = c.weights + op.weight + o * op.out_step;
+          const float start = op.bias == kNone ? 0.f : c.weights[op.bias + o];
+          if (to.has_add) {
+            if (!layout.in_place)
+              fill_plane(layout, x.at(input), x.row, plane_rows);
+            const float* plane =
+                layout.in_place ? plane_begin(layout, x, input) : plane_rows;
+            depthwise_with_add(layout, plane, w, start, acc, to, o);
+          } else {
+            depthwise_channel(layout, x, input, w, start, to, o, plane_rows);
+          }
+        }
+      });
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Ops that go number by number: unary, binary, affine.
+// Elementwise ops: unary, binary, affine.
 #pragma once
 
 #include "matvec.h"
@@ -6,10 +6,10 @@
 namespace fgc {
 namespace {
 
-constexpr int64_t kWorthNumbers = 1 << 16;  // at least, for a thread
+constexpr int64_t kMinElementsPerThread = 1 << 16;
 
-// Rows that lie one behind the other, in all of the maps, are one row.
-inline void join_rows(Map& y, Map& a, Map& b) {
+// Treats channels that are contiguous in all maps as single rows.
+inline void flatten_rows(Map& y, Map& a, Map& b) {
   if (!y.flat() || !a.flat() || !b.flat()) return;
   Map* const all[3] = {&y, &a, &b};
   for (Map* m : all) {
@@ -20,41 +20,43 @@ inline void join_rows(Map& y, Map& a, Map& b) {
 }
 
 inline int64_t grain_of(const Map& y) {
-  return larger(1, kWorthNumbers / y.pixels());
+  return max(1, kMinElementsPerThread / y.pixels());
 }
 
-// Writes zeros around a row r of a channel, whose pixels are written.
-inline void pad_row(const Map& y, float* channel, int64_t r) {
+// Zeroes the padding on the left and right of row r of a channel.
+inline void zero_row_padding(const Map& y, float* channel, int64_t r) {
   if (!y.pad) return;
   float* row = channel + r * y.row;
   fill(row - y.pad, y.pad, 0.f);
   fill(row + y.width, y.pad, 0.f);
 }
 
-// f(from, to, channel) for every row of the listed channels.
+// Calls f(from, to, count, channel) for every row of the listed channels.
 template <class F>
-void by_rows(const Op& op, Context& c, Map x, Map y, const F& f) {
-  const Channels where = channels_of(c, op.set, y.channels);
+void for_each_row(const Op& op, Context& c, Map x, Map y, const F& f) {
+  const Channels channels = channels_of(c, op.set, y.channels);
   Map other = y;
-  if (!y.pad) join_rows(y, x, other);
-  share(op, c, where.count, grain_of(y), [&](int64_t b, int64_t e, int64_t) {
-    for (int64_t i = b; i < e; ++i) {
-      const int64_t k = where[i];
-      for (int64_t r = 0; r < y.height; ++r) {
-        f(x.at(k) + r * x.row, y.at(k) + r * y.row, y.width, k);
-        pad_row(y, y.at(k), r);
-      }
-      write_border(y, y.at(k), 0, y.height);
-    }
-  });
+  if (!y.pad) flatten_rows(y, x, other);
+  parallel_for(op, c, channels.count, grain_of(y),
+               [&](int64_t b, int64_t e, int64_t) {
+                 for (int64_t i = b; i < e; ++i) {
+                   const int64_t k = channels[i];
+                   for (int64_t r = 0; r < y.height; ++r) {
+                     f(x.at(k) + r * x.row, y.at(k) + r * y.row, y.width, k);
+                     zero_row_padding(y, y.at(k), r);
+                   }
+                   zero_border(y, y.at(k), 0, y.height);
+                 }
+               });
 }
 
-// Channels without gaps between them, all of which are wanted: one channel.
-inline bool dense_map(const Map& m) {
+// Whether all channels together are contiguous, so that the map may be
+// processed as a single channel.
+inline bool is_dense(const Map& m) {
   return m.flat() && !m.pad && m.channel == m.pixels();
 }
 
-inline void as_one_channel(Map& m) {
+inline void flatten_channels(Map& m) {
   m.width = m.channels * m.pixels();
   m.row = m.width;
   m.height = m.channels = 1;
@@ -62,32 +64,33 @@ inline void as_one_channel(Map& m) {
 
 void run_unary(const Program& p, const Op& op, Context& c) {
   Map x = map_of(p, c, op.x), y = map_of(p, c, op.y);
-  if (op.set == kAll && y.pixels() < 64 && dense_map(x) && dense_map(y)) {
-    as_one_channel(x);
-    as_one_channel(y);
+  if (op.set == kAll && y.pixels() < 64 && is_dense(x) && is_dense(y)) {
+    flatten_channels(x);
+    flatten_channels(y);
   }
-  by_rows(op, c, x, y,
-          [&](const float* from, float* to, int64_t count, int64_t) {
-            apply(op.act, from, to, count);
-          });
+  for_each_row(op, c, x, y,
+               [&](const float* from, float* to, int64_t count, int64_t) {
+                 apply(op.act, from, to, count);
+               });
 }
 
 void run_affine(const Program& p, const Op& op, Context& c) {
   const Map x = map_of(p, c, op.x), y = map_of(p, c, op.y);
-  const auto number = [&](int64_t at, int64_t k, float otherwise) {
-    return at == kNone ? otherwise : c.weights[at + k];
+  const auto parameter = [&](int64_t at, int64_t k, float fallback) {
+    return at == kNone ? fallback : c.weights[at + k];
   };
-  by_rows(op, c, x, y,
-          [&](const float* from, float* to, int64_t count, int64_t k) {
-            const Act line = {kLinear, number(op.scale_at, k, 1.f),
-                              number(op.shift_at, k, 0.f)};
-            apply(line, from, to, count);
-            if (op.slope_at != kNone) {
-              const Act slope = {kLeakyRelu, number(op.slope_at, k, 1.f), 0};
-              apply(slope, to, to, count);
-            }
-            apply(op.act, to, to, count);
-          });
+  for_each_row(op, c, x, y,
+               [&](const float* from, float* to, int64_t count, int64_t k) {
+                 const Act line = {kLinear, parameter(op.scale_at, k, 1.f),
+                                   parameter(op.shift_at, k, 0.f)};
+                 apply(line, from, to, count);
+                 if (op.slope_at != kNone) {
+                   const Act slope = {kLeakyRelu,
+                                      parameter(op.slope_at, k, 1.f), 0};
+                   apply(slope, to, to, count);
+                 }
+                 apply(op.act, to, to, count);
+               });
 }
 
 template <int MATH>
@@ -97,12 +100,13 @@ inline Vec math_of(Vec a, Vec b) {
     case kSub: return a - b;
     case kMul: return a * b;
     case kDiv: return a / b;
-    case kMax: return (a > b) | (a != a) ? a : b;  // nan wins, as in torch
+    // nan propagates as in torch
+    case kMax: return (a > b) | (a != a) ? a : b;
     default: return (a < b) | (a != a) ? a : b;
   }
 }
 
-// A step of 0 repeats the first number.
+// A step of 0 broadcasts the first element.
 template <int MATH>
 void math_row(const float* a, int64_t a_step, const float* b, int64_t b_step,
               float* to, int64_t count) {
@@ -124,7 +128,7 @@ using MathFn = void (*)(const float*, int64_t, const float*, int64_t, float*,
 constexpr MathFn kMathRows[kMaths] = {math_row<0>, math_row<1>, math_row<2>,
                                       math_row<3>, math_row<4>, math_row<5>};
 
-// A map that is broadcast has a step of 0.
+// Broadcast axes get a stride of 0.
 inline void broadcast_to(const Map& y, Map& x) {
   if (x.channels == 1) x.channel = 0;
   if (x.height == 1) x.row = 0;
@@ -137,13 +141,13 @@ void run_binary(const Program& p, const Op& op, Context& c) {
     return m.channels == y.channels && m.height == y.height &&
            m.width == y.width;
   };
-  const bool all = op.set == kAll && dense_map(y);
-  if (all && same(a) && same(b) && dense_map(a) && dense_map(b)) {
-    as_one_channel(y);
-    as_one_channel(a);
-    as_one_channel(b);
+  const bool all = op.set == kAll && is_dense(y);
+  if (all && same(a) && same(b) && is_dense(a) && is_dense(b)) {
+    flatten_channels(y);
+    flatten_channels(a);
+    flatten_channels(b);
   }
-  // a map of one number a channel, too, is as one row
+  // a map with one pixel per channel can also be treated as one row
   const auto flat = [&](const Map& m) {
     return m.pixels() == 1 || (m.flat() && m.pixels() == y.pixels());
   };
@@ -158,21 +162,22 @@ void run_binary(const Program& p, const Op& op, Context& c) {
   broadcast_to(y, b);
   const int64_t a_step = a.width == y.width ? 1 : 0;
   const int64_t b_step = b.width == y.width ? 1 : 0;
-  const Channels where = channels_of(c, op.set, y.channels);
-  share(op, c, where.count, grain_of(y), [&](int64_t from, int64_t to,
-                                             int64_t) {
-    for (int64_t i = from; i < to; ++i) {
-      const int64_t k = where[i];
-      for (int64_t r = 0; r < y.height; ++r) {
-        float* row = y.at(k) + r * y.row;
-        kMathRows[op.math](a.at(k) + r * a.row, a_step, b.at(k) + r * b.row,
-                           b_step, row, y.width);
-        apply(op.act, row, row, y.width);
-        pad_row(y, y.at(k), r);
-      }
-      write_border(y, y.at(k), 0, y.height);
-    }
-  });
+  const Channels channels = channels_of(c, op.set, y.channels);
+  parallel_for(op, c, channels.count, grain_of(y),
+               [&](int64_t from, int64_t to, int64_t) {
+                 for (int64_t i = from; i < to; ++i) {
+                   const int64_t k = channels[i];
+                   for (int64_t r = 0; r < y.height; ++r) {
+                     float* row = y.at(k) + r * y.row;
+                     kMathRows[op.math](a.at(k) + r * a.row, a_step,
+                                        b.at(k) + r * b.row, b_step, row,
+                                        y.width);
+                     apply(op.act, row, row, y.width);
+                     zero_row_padding(y, y.at(k), r);
+                   }
+                   zero_border(y, y.at(k), 0, y.height);
+                 }
+               });
 }
 
 }  // namespace

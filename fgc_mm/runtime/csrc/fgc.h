@@ -3,7 +3,8 @@
  * Every function may be called from any thread. A model is not changed by
  * running it, so several threads may run one model at the same time. No
  * function throws; those that return int return one of the codes below, and
- * write one sentence into `error` (of `error_size` bytes; may be NULL).
+ * write a message of one sentence to `error` (of `error_size` bytes; may be
+ * NULL).
  */
 #ifndef FGC_H
 #define FGC_H
@@ -22,11 +23,11 @@ extern "C" {
 
 enum {
   FGC_OK = 0,
-  FGC_BAD_FILE = 1,     /* torn, foreign, or inconsistent */
+  FGC_BAD_FILE = 1,     /* truncated, not a model, or inconsistent */
   FGC_UNREADABLE = 2,   /* the file cannot be read */
   FGC_NO_MEMORY = 3,
   FGC_BAD_ARGUMENT = 4,
-  FGC_CALL_FAILED = 5   /* a function of the caller failed */
+  FGC_CALL_FAILED = 5   /* the call function of the options failed */
 };
 
 typedef struct fgc_model fgc_model;
@@ -34,8 +35,8 @@ typedef struct fgc_model fgc_model;
 typedef struct {
   int64_t size;      /* sizeof(fgc_options) */
   int64_t threads;   /* 0: one */
-  int64_t decisions; /* 0: ops marked records_only are skipped, and outputs
-                        from fgc_records() on stay unwritten */
+  int64_t decisions; /* 0: skips ops marked records_only; the outputs from
+                        fgc_records() on are not written */
   /* Computes CALL ops: contiguous (C, H, W) inputs and outputs. May be
      called from several threads at once. NULL if the program has none. */
   void (*call)(void *context, int64_t function, const float *const *xs,
@@ -52,19 +53,19 @@ FGC_API int fgc_load_file(const char *path, const char *build,
                           uint64_t error_size);
 
 /* images: (count, C, H, W); outputs[k]: (count, C, H, W), contiguous, or
-   NULL if it is not wanted. options: NULL for one thread, no decisions. */
+   NULL to skip it. options: NULL for one thread, no decisions. */
 FGC_API int fgc_run(const fgc_model *model, const float *images,
                     int64_t count, float *const *outputs,
                     const fgc_options *options, char *error,
                     uint64_t error_size);
 
-/* seconds: of every op, the least of the repeats. */
+/* seconds: of every op, the minimum of the repeats. */
 FGC_API int fgc_profile(const fgc_model *model, const float *image,
                         int64_t repeats, const fgc_options *options,
                         double *seconds, char *error, uint64_t error_size);
 
-/* Which ops one thread computes alone: one byte per op, 1 or 0. Not while
-   the model runs. */
+/* Sets which ops run on a single thread: one byte per op, 1 or 0. Must not be
+   called while the model runs. */
 FGC_API int fgc_alone(fgc_model *model, const unsigned char *ops,
                       int64_t count, char *error, uint64_t error_size);
 
@@ -72,22 +73,22 @@ FGC_API void fgc_free(fgc_model *model);
 
 FGC_API int64_t fgc_ops(const fgc_model *model);
 FGC_API int64_t fgc_outputs(const fgc_model *model);
-/* Outputs that are no decisions; they come first. */
+/* Number of outputs that are not decisions; they come first. */
 FGC_API int64_t fgc_records(const fgc_model *model);
-/* Channels, height and width of an output; of the image if it is -1. */
+/* Channels, height and width of an output, or of the image (output -1). */
 FGC_API int fgc_shape(const fgc_model *model, int64_t output,
                       int64_t shape[3]);
-/* The JSON of the file, which ends with a 0; valid while the model is. */
+/* The JSON of the file, terminated by a 0; valid until fgc_free. */
 FGC_API const char *fgc_meta(const fgc_model *model, uint64_t *length);
-/* The build that runs the model. */
+/* Name of the build that runs the model. */
 FGC_API const char *fgc_build(const fgc_model *model);
-/* "bfloat16" if convs of the model multiply in it, otherwise "float32": the
-   file does not ask for it, or this CPU does not multiply it. */
+/* "bfloat16" if convs of the model use it, otherwise "float32": the file does
+   not request it, or this CPU does not support it. */
 FGC_API const char *fgc_precision(const fgc_model *model);
-/* Builds that this CPU can run, best first, separated by commas. */
+/* Builds that this CPU can run, fastest first, separated by commas. */
 FGC_API const char *fgc_builds(void);
-/* Multiply-adds per second of one thread, measured for so many seconds; 0 if
-   this CPU cannot run the build. "bfloat16" is a build here. */
+/* Peak multiply-adds per second of one thread, measured for `seconds`; 0 if
+   this CPU cannot run the build. "bfloat16" is accepted as a build. */
 FGC_API double fgc_peak(const char *build, double seconds);
 FGC_API int fgc_version(void);
 

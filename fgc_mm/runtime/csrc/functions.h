@@ -1,6 +1,6 @@
-// exp, tanh and the like of whole vectors; relative errors are below 1e-6,
-// unless a function says another bound.
-// The coefficients are least-maximum fits of the functions named.
+// Vectorised exp, tanh and other activation functions. Relative errors are
+// below 1e-6 unless a comment gives another bound; the coefficients are
+// minimax approximations of these functions.
 #pragma once
 
 #include "simd.h"
@@ -8,7 +8,7 @@
 namespace fgc {
 namespace {
 
-inline Vec bits_as_numbers(Ints bits) { return (Vec)bits; }
+inline Vec floats_of(Ints bits) { return (Vec)bits; }
 inline Ints bits_of(Vec x) { return (Ints)x; }
 
 inline Vec sqrt_of(Vec x) {
@@ -22,28 +22,28 @@ inline Vec log_of(Vec x) {
 }
 
 inline Vec abs_of(Vec x) {
-  return bits_as_numbers(bits_of(x) & (Ints{} + 0x7fffffff));
+  return floats_of(bits_of(x) & (Ints{} + 0x7fffffff));
 }
 
-inline Vec clamp(Vec x, Vec low, Vec high) {  // nan stays nan
+inline Vec clamp(Vec x, Vec low, Vec high) {  // nan is kept
   x = x < low ? low : x;
   return x > high ? high : x;
 }
 
-// 2^n p with |n| below 254, in two steps: n may be beyond the exponents.
+// 2^n p for |n| < 254, in two factors: n may exceed the exponent range.
 inline Vec scaled(Vec p, Ints n) {
   const Ints half = n >> 1;
-  const Vec a = bits_as_numbers((half + 127) << 23);
-  const Vec b = bits_as_numbers((n - half + 127) << 23);
+  const Vec a = floats_of((half + 127) << 23);
+  const Vec b = floats_of((n - half + 127) << 23);
   return p * a * b;
 }
 
-// exp(x): x = n log 2 + r. nan stays nan.
+// exp(x) with x = n log 2 + r. nan is kept.
 inline Vec exp_of(Vec x) {
   const Vec high = broadcast(89.f), low = broadcast(-105.f);
   x = x > high ? high : x;
   x = x < low ? low : x;
-  const Vec magic = broadcast(12582912.f);  // its last bit is worth 1
+  const Vec magic = broadcast(12582912.f);  // adding it rounds to an integer
   const Vec shifted = x * 1.44269504f + magic;
   const Vec n = shifted - magic;
   const Vec r = x - n * 0.693359375f + n * 2.12194440e-4f;
@@ -57,7 +57,7 @@ inline Vec exp_of(Vec x) {
   return scaled(p, bits_of(shifted) - bits_of(magic));
 }
 
-// exp(x) - 1 for x below 0.
+// exp(x) - 1 for x < 0.
 inline Vec expm1_of(Vec x) {
   Vec p = x * (1.f / 7) + 1.f;
   p = p * x * (1.f / 6) + 1.f;
@@ -84,8 +84,8 @@ inline Vec tanh_of(Vec x) {
   return size < broadcast(0.65f) ? near : far;
 }
 
-// x (1 + erf(x / sqrt 2)) / 2. erf is z times a quotient of polynomials of
-// z^2, within 2e-8, and 1 or -1 beyond 3.92; errors are below 3e-7 of |x|.
+// x (1 + erf(x / sqrt 2)) / 2. erf(z) is z times a rational function of z^2
+// within 2e-8, and 1 or -1 for |z| > 3.92; errors are below 3e-7 |x|.
 inline Vec gelu_of(Vec x) {
   const Vec z = x * 0.70710678f, t = z * z;
   Vec p = broadcast(2.0346858e-6f), q = broadcast(3.8070018e-5f);
@@ -166,7 +166,7 @@ constexpr ActFn kActRows[] = {
 static_assert(sizeof(kActRows) == kActs * sizeof(ActFn),
               "one entry per activation");
 
-// Of so many numbers; from may be to.
+// Applies an activation to `count` elements; in place if from == to.
 inline void apply(const Act& act, const float* from, float* to,
                   int64_t count) {
   if (act.kind == kNoAct && from == to) return;

@@ -1,4 +1,4 @@
-// No exception leaves the library: it becomes a code and a sentence.
+// Converts exceptions to the error codes and messages of the C interface.
 #pragma once
 
 #include <stdio.h>
@@ -30,8 +30,8 @@ int guard(char* error, uint64_t size, const F& f) {
   }
 }
 
-inline void expect_argument(bool right, const char* text) {
-  if (!right) throw Error{FGC_BAD_ARGUMENT, text};
+inline void expect_argument(bool condition, const char* text) {
+  if (!condition) throw Error{FGC_BAD_ARGUMENT, text};
 }
 
 }  // namespace fgc

@@ -1,5 +1,5 @@
-// One build of all ops; compiled once for every instruction set, with
-// -DFGC_BUILD=NAME.
+// The kernel table of one build, with all kinds of ops; compiled once per
+// instruction set with -DFGC_BUILD=NAME.
 #include "attention.h"
 #include "conv.h"
 #include "lists.h"
@@ -11,23 +11,23 @@
 namespace fgc {
 namespace {
 
-bool prepare(const Program& p, Op& op, Keep& keep) {
+bool prepare(const Program& p, Op& op, ModelMemory& memory) {
   switch (op.kind) {
-    case kConv: return prepare_conv(p, op, keep);
-    case kPool: return prepare_pool(p, op, keep);
-    case kMean: return prepare_mean(p, op, keep);
-    case kNorm: return prepare_norm(p, op, keep);
-    case kMove: return prepare_move(p, op, keep);
-    case kResize: return prepare_resize(p, op, keep);
-    case kAttention: return prepare_attention(p, op, keep);
-    case kTopK: return prepare_topk(p, op, keep);
+    case kConv: return prepare_conv(p, op, memory);
+    case kPool: return prepare_pool(p, op, memory);
+    case kMean: return prepare_mean(p, op, memory);
+    case kNorm: return prepare_norm(p, op, memory);
+    case kMove: return prepare_move(p, op, memory);
+    case kResize: return prepare_resize(p, op, memory);
+    case kAttention: return prepare_attention(p, op, memory);
+    case kTopK: return prepare_topk(p, op, memory);
     case kCall: {
       int64_t floats = 0;
       for (int64_t i = 0; i < op.x_count + op.y_count; ++i) {
         const int64_t id = i < op.x_count ? op.xs[i] : op.ys[i - op.x_count];
         const Value& v = p.values[id];
         floats += round_up(v.channels * v.height * v.width, 16);
-        if (floats > kMost) return false;
+        if (floats > kMaxBytes) return false;
       }
       op.shared_bytes = floats * 4 + 8 * (op.x_count + op.y_count) + 128;
       return true;
@@ -36,25 +36,26 @@ bool prepare(const Program& p, Op& op, Keep& keep) {
   }
 }
 
-// A map without gaps.
-void read(const Program& p, int64_t value, Context& c, float* to) {
+// Copies a value to a contiguous array.
+void read_value(const Program& p, int64_t value, Context& c, float* to) {
   const Map x = map_of(p, c, value);
   for (int64_t k = 0; k < x.channels; ++k)
     for (int64_t r = 0; r < x.height; ++r, to += x.width)
       copy(x.at(k) + r * x.row, to, x.width);
 }
 
-void write(const Program& p, int64_t value, Context& c, const float* from) {
+void write_value(const Program& p, int64_t value, Context& c,
+                 const float* from) {
   const Map y = map_of(p, c, value);
   for (int64_t k = 0; k < y.channels; ++k) {
     for (int64_t r = 0; r < y.height; ++r, from += y.width)
       copy(from, y.at(k) + r * y.row, y.width);
-    zero_around(y, k);
+    zero_channel_padding(y, k);
   }
 }
 
 void run_call(const Program& p, const Op& op, Context& c) {
-  float** pointers = (float**)c.shared;
+  float** pointers = (float**)c.shared_scratch;
   const int64_t count = op.x_count + op.y_count;
   float* memory = (float*)round_up(int64_t(pointers + count), 64);
   for (int64_t i = 0; i < count; ++i) {
@@ -62,11 +63,11 @@ void run_call(const Program& p, const Op& op, Context& c) {
     const Value& v = p.values[id];
     pointers[i] = memory;
     memory += round_up(v.channels * v.height * v.width, 16);
-    if (i < op.x_count) read(p, id, c, pointers[i]);
+    if (i < op.x_count) read_value(p, id, c, pointers[i]);
   }
-  call_out(c, op.function, pointers, pointers + op.x_count);
+  call_user_function(c, op.function, pointers, pointers + op.x_count);
   for (int64_t i = 0; i < op.y_count; ++i)
-    write(p, op.ys[i], c, pointers[op.x_count + i]);
+    write_value(p, op.ys[i], c, pointers[op.x_count + i]);
 }
 
 void run(const Program& p, const Op& op, Context& c) {
@@ -97,5 +98,5 @@ void run(const Program& p, const Op& op, Context& c) {
 
 namespace fgc {
 extern const Kernel FGC_TABLE(FGC_BUILD);
-const Kernel FGC_TABLE(FGC_BUILD) = {nullptr, prepare, run, read, peak};
+const Kernel FGC_TABLE(FGC_BUILD) = {nullptr, prepare, run, read_value, peak};
 }  // namespace fgc

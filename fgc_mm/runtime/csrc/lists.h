@@ -1,5 +1,4 @@
-// Lists of channels: those that a gate opens, those that follow from other
-// lists, and the k largest.
+// Channel lists: from gates, from other lists, and the k largest.
 #pragma once
 
 #include "elementwise.h"
@@ -13,7 +12,7 @@ void run_list(const Program& p, const Op& op, Context& c) {
   int64_t count = 0;
   for (int64_t k = 0; k < x.channels; ++k) {
     const float value = *x.at(k);
-    list[count] = k;  // the list has room for one more
+    list[count] = k;  // the buffer has one more entry
     count += value < 0 || value > 0;
   }
   c.counts[op.set] = count;
@@ -34,24 +33,24 @@ void run_join(const Program& p, const Op& op, Context& c) {
   c.counts[op.set] = count;
 }
 
-bool prepare_topk(const Program& p, Op& op, Keep&) {
+bool prepare_topk(const Program& p, Op& op, ModelMemory&) {
   op.shared_bytes = p.values[op.x].channels * 8 + 64;
   return true;
 }
 
-// Unsigned numbers in the order of the floats; nan is the largest.
-inline uint32_t order_of(float x) {
+// Maps floats to unsigned integers of the same order; nan is the largest.
+inline uint32_t sort_key(float x) {
   if (x != x) return 0xffffffffu;
-  x += 0.f;  // -0 is 0
+  x += 0.f;  // -0 becomes 0
   uint32_t bits;
   memcpy(&bits, &x, 4);
   return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 
-// The k-th largest key, and how many of its equals are among the k: byte by
-// byte from the highest on. k is at least 1 and at most count.
+// Radix selection of the k-th largest key; `ties` is the number of selected
+// elements with this key. 1 <= k <= count.
 inline uint32_t kth_largest(const uint32_t* keys, int64_t count, int64_t k,
-                            int64_t* equals) {
+                            int64_t* ties) {
   uint32_t found = 0, mask = 0;
   for (int shift = 24; shift >= 0; shift -= 8) {
     int64_t bins[256] = {};
@@ -62,25 +61,25 @@ inline uint32_t kth_largest(const uint32_t* keys, int64_t count, int64_t k,
     found |= uint32_t(bin) << shift;
     mask |= 255u << shift;
   }
-  *equals = k;
+  *ties = k;
   return found;
 }
 
 void run_topk(const Program& p, const Op& op, Context& c) {
   const Map x = map_of(p, c, op.x);
   const Target to = target_of(p, c, op.y, kNone, op.act);
-  float* numbers = (float*)c.shared;
-  uint32_t* keys = (uint32_t*)(numbers + x.channels);
-  for (int64_t i = 0; i < x.channels; ++i) keys[i] = order_of(*x.at(i));
-  int64_t equals = 0;
-  const uint32_t least =
-      op.k ? kth_largest(keys, x.channels, op.k, &equals) : 0;
+  float* values = (float*)c.shared_scratch;
+  uint32_t* keys = (uint32_t*)(values + x.channels);
+  for (int64_t i = 0; i < x.channels; ++i) keys[i] = sort_key(*x.at(i));
+  int64_t ties = 0;
+  const uint32_t threshold =
+      op.k ? kth_largest(keys, x.channels, op.k, &ties) : 0;
   for (int64_t i = 0; i < x.channels; ++i) {
-    const bool wins =
-        op.k && (keys[i] > least || (keys[i] == least && equals-- > 0));
-    numbers[i] = wins ? (op.ones ? 1.f : *x.at(i)) : 0.f;
+    const bool selected =
+        op.k && (keys[i] > threshold || (keys[i] == threshold && ties-- > 0));
+    values[i] = selected ? (op.ones ? 1.f : *x.at(i)) : 0.f;
   }
-  write_numbers(numbers, {nullptr, x.channels}, to);
+  write_vector(values, {nullptr, x.channels}, to);
 }
 
 }  // namespace

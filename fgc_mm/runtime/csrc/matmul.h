@@ -1,4 +1,4 @@
-// Products of two matrices, one for each channel.
+// Matrix products for each channel.
 #pragma once
 
 #include "norm.h"
@@ -6,9 +6,9 @@
 namespace fgc {
 namespace {
 
-constexpr int kMatRows = 4;  // rows of x at once, each over two vectors of w
+constexpr int kMatRows = 4;  // rows of x in a register block
 
-// One vector, or two, of some rows.
+// Register block of `rows` rows and kVectors vectors of columns.
 template <int kVectors>
 inline void matmul_block(const Map& x, const Map& w, const Map& y,
                          int64_t channel, int64_t first, int64_t rows,
@@ -20,12 +20,13 @@ inline void matmul_block(const Map& x, const Map& w, const Map& y,
     for (int v = 0; v < kVectors; ++v) {
       const Vec b = load(right + k * w.row + v * kLanes);
       for (int r = 0; r < kMatRows; ++r)
-        sums[r][v] += from[smaller(r, rows - 1) * x.row + k] * b;
+        sums[r][v] += from[min(r, rows - 1) * x.row + k] * b;
     }
-  float line[kVectors * kLanes];
+  float out_row[kVectors * kLanes];
   for (int64_t r = 0; r < rows; ++r) {
-    for (int v = 0; v < kVectors; ++v) store(line + v * kLanes, sums[r][v]);
-    copy(line, y.at(channel) + (first + r) * y.row + at, count);
+    for (int v = 0; v < kVectors; ++v)
+      store(out_row + v * kLanes, sums[r][v]);
+    copy(out_row, y.at(channel) + (first + r) * y.row + at, count);
   }
 }
 
@@ -33,21 +34,23 @@ void run_matmul(const Program& p, const Op& op, Context& c) {
   const Map x = map_of(p, c, op.x), w = map_of(p, c, op.x2);
   const Map y = map_of(p, c, op.y);
   const int64_t blocks = ceil_div(y.height, kMatRows);
-  const int64_t each = larger(1, kMatRows * x.width * y.width);
-  const int64_t grain = larger(1, kWorthAThread / each);
-  share(op, c, y.channels * blocks, grain, [&](int64_t b, int64_t e, int64_t) {
-    for (int64_t i = b; i < e; ++i) {
-      const int64_t first = i % blocks * kMatRows;
-      const int64_t rows = smaller(kMatRows, y.height - first);
-      int64_t at = 0;
-      for (; y.width - at > kLanes; at += 2 * kLanes)
-        matmul_block<2>(x, w, y, i / blocks, first, rows, at,
-                        smaller(2 * kLanes, y.width - at));
-      if (at < y.width)
-        matmul_block<1>(x, w, y, i / blocks, first, rows, at, y.width - at);
-    }
-  });
-  write_pads(y);
+  const int64_t work = max(1, kMatRows * x.width * y.width);
+  const int64_t grain = max(1, kMinWorkPerThread / work);
+  parallel_for(op, c, y.channels * blocks, grain,
+               [&](int64_t b, int64_t e, int64_t) {
+                 for (int64_t i = b; i < e; ++i) {
+                   const int64_t first = i % blocks * kMatRows;
+                   const int64_t rows = min(kMatRows, y.height - first);
+                   int64_t at = 0;
+                   for (; y.width - at > kLanes; at += 2 * kLanes)
+                     matmul_block<2>(x, w, y, i / blocks, first, rows, at,
+                                     min(2 * kLanes, y.width - at));
+                   if (at < y.width)
+                     matmul_block<1>(x, w, y, i / blocks, first, rows, at,
+                                     y.width - at);
+                 }
+               });
+  zero_padding(y);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Memory of models and runs.
+// Allocation of buffers for models and runs.
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -8,8 +8,8 @@ namespace fgc {
 
 namespace {
 
-// Of what is larger, the system is asked for pages of 2 MB: weights that are
-// read across have too many small ones.
+// Larger buffers use huge pages: weights that are read with large strides
+// would cause many TLB misses otherwise.
 constexpr uintptr_t kHugePage = 2 << 20;
 
 char* aligned(void* at, uintptr_t to) {
@@ -18,7 +18,7 @@ char* aligned(void* at, uintptr_t to) {
 
 }  // namespace
 
-Memory::Memory(int64_t bytes) {
+AlignedBuffer::AlignedBuffer(int64_t bytes) {
   if (bytes < int64_t(kHugePage)) {
     block_ = calloc(size_t(bytes) + 64, 1);
     if (!block_) throw std::bad_alloc();
@@ -35,35 +35,37 @@ Memory::Memory(int64_t bytes) {
   block_ = block;
   begin_ = aligned(block, kHugePage);
 #ifdef MADV_HUGEPAGE
-  madvise(block_, mapped_, MADV_HUGEPAGE);  // if it will not, so be it
+  madvise(block_, mapped_, MADV_HUGEPAGE);  // only a hint
 #endif
 }
 
-Memory::~Memory() {
+AlignedBuffer::~AlignedBuffer() {
   if (mapped_)
     munmap(block_, mapped_);
   else
     free(block_);
 }
 
-void* Keep::take(int64_t wanted) {
-  bytes += wanted;
+void* ModelMemory::allocate(int64_t requested) {
+  bytes += requested;
   expect_memory(double(bytes));
-  blocks_.emplace_back(wanted + 64);
+  blocks_.emplace_back(requested + 64);
   return blocks_.back().begin();
 }
 
-void* take(Keep& keep, int64_t bytes) { return keep.take(bytes); }
+void* allocate(ModelMemory& memory, int64_t bytes) {
+  return memory.allocate(bytes);
+}
 
 void expect_memory(double bytes) {
-  const double there =
+  const double physical =
       double(sysconf(_SC_PHYS_PAGES)) * double(sysconf(_SC_PAGESIZE));
-  if (bytes > there)
-    throw Error{FGC_NO_MEMORY,
-                "the model needs " + std::to_string(int64_t(bytes / 1e6)) +
-                    " MB, the machine has " +
-                    std::to_string(int64_t(there / 1e6)) +
-                    " MB: take a smaller one"};
+  if (bytes > physical)
+    throw Error{FGC_NO_MEMORY, "the model needs " +
+                                   std::to_string(int64_t(bytes / 1e6)) +
+                                   " MB, the machine has " +
+                                   std::to_string(int64_t(physical / 1e6)) +
+                                   " MB: use a smaller one"};
 }
 
 }  // namespace fgc

@@ -1,5 +1,6 @@
-// A loaded model. For the baseline's files alone: what is inline here must
-// not be compiled for other instruction sets.
+// The loaded model and its memory. Included only by files that are compiled
+// for the baseline: the linker may merge inline functions, which must not use
+// other instruction sets.
 #pragma once
 
 #include <stdint.h>
@@ -14,101 +15,103 @@
 
 #include "fgc.h"
 #include "program.h"
-#include "team.h"
+#include "thread_pool.h"
 
 namespace fgc {
 
-// An error code, and one sentence.
+// An error code of fgc.h, and the message.
 struct Error {
   int code;
   std::string text;
 };
 
-// Zeros, aligned to 64 bytes; pages that are never touched cost nothing.
-class Memory {
+// A zeroed buffer, aligned to 64 bytes. Pages that are never accessed use no
+// physical memory.
+class AlignedBuffer {
  public:
-  Memory() = default;
-  explicit Memory(int64_t bytes);
-  Memory(Memory&& other) { swap(other); }
-  Memory& operator=(Memory&& other) {
+  AlignedBuffer() = default;
+  explicit AlignedBuffer(int64_t bytes);
+  AlignedBuffer(AlignedBuffer&& other) { swap(other); }
+  AlignedBuffer& operator=(AlignedBuffer&& other) {
     swap(other);
     return *this;
   }
-  ~Memory();
+  ~AlignedBuffer();
   char* begin() const { return begin_; }
 
  private:
-  void swap(Memory& other) {
+  void swap(AlignedBuffer& other) {
     std::swap(block_, other.block_);
     std::swap(begin_, other.begin_);
     std::swap(mapped_, other.mapped_);
   }
   void* block_ = nullptr;
   char* begin_ = nullptr;
-  size_t mapped_ = 0;  // bytes of a mapping, or 0
+  size_t mapped_ = 0;  // size of the mmap, or 0
 };
 
-class Keep {
+// Memory that is freed with the model, for plans and repacked weights.
+class ModelMemory {
  public:
-  void* take(int64_t bytes);
-  int64_t bytes = 0;  // of all that was taken
+  void* allocate(int64_t bytes);
+  int64_t bytes = 0;  // total of all allocations
 
  private:
-  std::vector<Memory> blocks_;
+  std::vector<AlignedBuffer> blocks_;
 };
 
-// The program of a file, and what its pointers point to.
-struct Loaded {
+// The program of a file, and the arrays that it points to.
+struct LoadedProgram {
   Program program = {};
   std::vector<Value> values;
   std::vector<int64_t> sets;
   std::vector<Op> ops;
   std::vector<int64_t> outputs;
   int64_t records = 0;
-  Memory weights;
+  AlignedBuffer weights;
   int64_t weight_count = 0;
   std::string meta;
-  Keep keep;
+  ModelMemory memory;
 };
 
-// A context and its memory.
-struct Lease {
+// The context of a run, and the buffers that it points to.
+struct RunContext {
   Context context = {};
   int64_t threads = 0;
-  Memory arena, image, lists, shared, own;
-  std::vector<int64_t*> starts;
+  AlignedBuffer arena, image, lists, shared_scratch, thread_scratch;
+  std::vector<int64_t*> list_pointers;
   std::vector<int64_t> counts;
 };
 
-// Memory of so many bytes that a machine may have, or an Error.
+// Throws an Error if `bytes` exceeds the physical memory.
 void expect_memory(double bytes);
 
-// Reads a file's bytes; throws Error.
-void load(const char* bytes, uint64_t size, Loaded& to);
+// Parses the bytes of a file; throws an Error.
+void load(const char* bytes, uint64_t size, LoadedProgram& to);
 
-// Throws an Error unless all that the ops read and write exists.
-void check(const Loaded& loaded);
+// Validates all indices, offsets and shapes; throws an Error.
+void check(const LoadedProgram& loaded);
 
-// A kernel under its name.
+// A kernel table and its name.
 struct Build {
   const char* name;
   const Kernel* kernel;
 };
 
-// The builds that this CPU can run, best first.
+// Builds that this CPU can run, fastest first.
 const std::vector<Build>& runnable_builds();
-// The one of that name, or null; the best if the name is null.
-const Build* build_of(const char* name);
-// The convs of bfloat16; null: this CPU does not multiply it.
+// The build of this name, or null; the fastest if the name is null.
+const Build* find_build(const char* name);
+// The bfloat16 convs, or null if the CPU does not support them.
 const Build* bfloat16_build();
 
 }  // namespace fgc
 
 struct fgc_model {
-  fgc::Loaded loaded;
+  fgc::LoadedProgram loaded;
   const fgc::Build* build = nullptr;
-  int64_t shared_bytes = 0, own_bytes = 0;
-  mutable fgc::Team team;
+  int64_t shared_bytes = 0, thread_bytes = 0;
+  mutable fgc::ThreadPool thread_pool;
   mutable std::mutex mutex;
-  mutable std::vector<std::unique_ptr<fgc::Lease>> idle;
+  mutable std::vector<std::unique_ptr<fgc::RunContext>> idle_contexts;
 };

@@ -1,4 +1,4 @@
-// Copies boxes of numbers.
+// Copies of strided boxes: slices, concatenation, transposition, ...
 #pragma once
 
 #include "softmax.h"
@@ -7,15 +7,15 @@ namespace fgc {
 namespace {
 
 struct MovePlan {
-  int64_t dims;  // those that move the channel of y come first
-  int64_t outer;  // how many those are
+  int64_t dims;  // loops over channels of y come first
+  int64_t outer;  // number of the loops over channels of y
   int64_t sizes[8], from[8], to[8], channel[8];
   int64_t first_channel, last_channel;
 };
 
-// The last dimension of a plan is the innermost loop.
-inline void append(MovePlan& plan, const Op& op, int64_t k, const Value& x,
-                   const Value& y) {
+// Appends a loop; the last one is the innermost.
+inline void append_loop(MovePlan& plan, const Op& op, int64_t k,
+                        const Value& x, const Value& y) {
   const int64_t n = plan.dims++;
   plan.sizes[n] = op.sizes[k];
   plan.channel[n] = op.to_steps[k][0];
@@ -25,8 +25,8 @@ inline void append(MovePlan& plan, const Op& op, int64_t k, const Value& x,
                op.to_steps[k][1] * y.row_step + op.to_steps[k][2];
 }
 
-// Neighbouring loops that together make one.
-inline void merge(MovePlan& plan) {
+// Merges pairs of nested loops that are equivalent to a single loop.
+inline void merge_loops(MovePlan& plan) {
   for (int64_t n = plan.dims - 2; n >= plan.outer; --n) {
     if (plan.from[n] != plan.from[n + 1] * plan.sizes[n + 1] ||
         plan.to[n] != plan.to[n + 1] * plan.sizes[n + 1])
@@ -43,22 +43,22 @@ inline void merge(MovePlan& plan) {
   }
 }
 
-bool prepare_move(const Program& p, Op& op, Keep& keep) {
+bool prepare_move(const Program& p, Op& op, ModelMemory& memory) {
   const Value &x = p.values[op.x], &y = p.values[op.y];
-  MovePlan& plan = *(MovePlan*)take(keep, sizeof(MovePlan));
+  MovePlan& plan = *(MovePlan*)allocate(memory, sizeof(MovePlan));
   for (int64_t k = 0; k < op.dims; ++k)
-    if (op.to_steps[k][0] && op.sizes[k] > 1) append(plan, op, k, x, y);
+    if (op.to_steps[k][0] && op.sizes[k] > 1) append_loop(plan, op, k, x, y);
   plan.outer = plan.dims;
-  // the loop along the rows of y goes last
+  // the loop along the rows of y is the innermost
   int64_t inner = -1;
   for (int64_t k = 0; k < op.dims; ++k)
     if (!op.to_steps[k][0] && op.to_steps[k][2] == 1 && op.sizes[k] > 1)
       inner = k;
   for (int64_t k = 0; k < op.dims; ++k)
     if (!op.to_steps[k][0] && k != inner && op.sizes[k] > 1)
-      append(plan, op, k, x, y);
-  if (inner >= 0) append(plan, op, inner, x, y);
-  merge(plan);
+      append_loop(plan, op, k, x, y);
+  if (inner >= 0) append_loop(plan, op, inner, x, y);
+  merge_loops(plan);
   plan.first_channel = plan.last_channel = op.to[0];
   for (int64_t k = 0; k < op.dims; ++k)
     plan.last_channel += (op.sizes[k] - 1) * op.to_steps[k][0];
@@ -67,7 +67,7 @@ bool prepare_move(const Program& p, Op& op, Keep& keep) {
   return true;
 }
 
-// All loops from number n on.
+// Runs the loops from n on.
 void move_inner(const MovePlan& plan, int64_t n, const float* from,
                 float* to) {
   if (n == plan.dims) {
@@ -85,7 +85,7 @@ void move_inner(const MovePlan& plan, int64_t n, const float* from,
   }
 }
 
-// The loops that change the channel of y; closed channels are left out.
+// Runs the loops over channels of y, skipping closed channels.
 void move_outer(const MovePlan& plan, int64_t n, const float* from, float* to,
                 int64_t channel, const char* open) {
   if (n == plan.outer) {
@@ -102,26 +102,26 @@ inline void zero_channel(const Map& y, int64_t k) {
     fill(y.at(k) + r * y.row, y.width, 0.f);
 }
 
-inline void zero_around(const Map& y, int64_t k) {
+inline void zero_channel_padding(const Map& y, int64_t k) {
   if (!y.pad) return;
-  for (int64_t r = 0; r < y.height; ++r) pad_row(y, y.at(k), r);
-  write_border(y, y.at(k), 0, y.height);
+  for (int64_t r = 0; r < y.height; ++r) zero_row_padding(y, y.at(k), r);
+  zero_border(y, y.at(k), 0, y.height);
 }
 
 void run_move(const Program& p, const Op& op, Context& c) {
   const MovePlan& plan = *(const MovePlan*)op.plan;
   const Map x = map_of(p, c, op.x), y = map_of(p, c, op.y);
-  char* open = op.set == kAll ? nullptr : c.shared;
+  char* open = op.set == kAll ? nullptr : c.shared_scratch;
   if (open) {
-    const Channels where = channels_of(c, op.set, y.channels);
+    const Channels channels = channels_of(c, op.set, y.channels);
     memset(open, 0, size_t(y.channels));
-    for (int64_t i = 0; i < where.count; ++i) open[where[i]] = 1;
+    for (int64_t i = 0; i < channels.count; ++i) open[channels[i]] = 1;
   }
   const int64_t first = op.zero ? 0 : plan.first_channel;
   const int64_t last = op.zero ? y.channels - 1 : plan.last_channel;
   for (int64_t k = first; k <= last; ++k) {
     if (op.zero) zero_channel(y, k);
-    if (op.zero || !open || open[k]) zero_around(y, k);
+    if (op.zero || !open || open[k]) zero_channel_padding(y, k);
   }
   const float* from = x.at(op.start[0]) + op.start[1] * x.row + op.start[2];
   float* to = y.at(op.to[0]) + op.to[1] * y.row + op.to[2];
@@ -129,14 +129,15 @@ void run_move(const Program& p, const Op& op, Context& c) {
     move_outer(plan, 0, from, to, op.to[0], open);
     return;
   }
-  int64_t numbers = 1;
-  for (int64_t n = 1; n < plan.dims; ++n) numbers *= plan.sizes[n];
-  const int64_t grain = larger(1, kWorthNumbers / numbers);
-  share(op, c, plan.sizes[0], grain, [&](int64_t b, int64_t e, int64_t) {
-    for (int64_t i = b; i < e; ++i)
-      move_outer(plan, 1, from + i * plan.from[0], to + i * plan.to[0],
-                 op.to[0] + i * plan.channel[0], open);
-  });
+  int64_t elements = 1;
+  for (int64_t n = 1; n < plan.dims; ++n) elements *= plan.sizes[n];
+  const int64_t grain = max(1, kMinElementsPerThread / elements);
+  parallel_for(
+      op, c, plan.sizes[0], grain, [&](int64_t b, int64_t e, int64_t) {
+        for (int64_t i = b; i < e; ++i)
+          move_outer(plan, 1, from + i * plan.from[0], to + i * plan.to[0],
+                     op.to[0] + i * plan.channel[0], open);
+      });
 }
 
 }  // namespace

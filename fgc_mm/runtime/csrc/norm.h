@@ -6,21 +6,21 @@
 namespace fgc {
 namespace {
 
-constexpr int kNormVecs = 4;  // vectors of pixels at a time
+constexpr int kNormVecs = 4;  // vectors of pixels per block
 
-bool prepare_norm(const Program&, Op& op, Keep&) {
+bool prepare_norm(const Program&, Op& op, ModelMemory&) {
   op.shared_bytes = 64;
   return true;
 }
 
-// Number k of an array of weights.
+// Element k of an array of weights, or the fallback for kNone.
 inline float weight_at(const Context& c, int64_t at, int64_t k,
-                       float otherwise) {
-  return at == kNone ? otherwise : c.weights[at + k];
+                       float fallback) {
+  return at == kNone ? fallback : c.weights[at + k];
 }
 
-// One block of a row's pixels, all channels. The vectors may reach behind the
-// row when they are read; what is written ends with it.
+// Normalises one block of pixels over all channels. Loads may extend beyond
+// the row, stores do not.
 template <int VECS>
 void norm_pixels(const Op& op, const Context& c, const float* from,
                  int64_t from_step, float* to, int64_t to_step,
@@ -29,15 +29,16 @@ void norm_pixels(const Op& op, const Context& c, const float* from,
   for (int64_t k = 0; k < channels; ++k)
     for (int v = 0; v < VECS; ++v)
       mean[v] += load(from + k * from_step + v * kLanes);
-  const float share = 1.f / float(channels);
-  for (int v = 0; v < VECS; ++v) mean[v] *= share;
+  const float inverse = 1.f / float(channels);
+  for (int v = 0; v < VECS; ++v) mean[v] *= inverse;
   for (int64_t k = 0; k < channels; ++k)
     for (int v = 0; v < VECS; ++v) {
       const Vec d = load(from + k * from_step + v * kLanes) - mean[v];
       var[v] += d * d;
     }
   const float eps = float(op.eps);
-  for (int v = 0; v < VECS; ++v) var[v] = 1.f / sqrt_of(var[v] * share + eps);
+  for (int v = 0; v < VECS; ++v)
+    var[v] = 1.f / sqrt_of(var[v] * inverse + eps);
   float row[VECS * kLanes];
   for (int64_t k = 0; k < channels; ++k) {
     const float w = weight_at(c, op.weight, k, 1.f);
@@ -55,32 +56,33 @@ void norm_pixels(const Op& op, const Context& c, const float* from,
 
 void norm_tokens(const Op& op, Context& c, Map x, Map y) {
   Map other = y;
-  if (!y.pad) join_rows(y, x, other);
+  if (!y.pad) flatten_rows(y, x, other);
   const int64_t block = kNormVecs * kLanes;
   const int64_t blocks = ceil_div(y.width, block);
-  const int64_t grain = larger(1, kWorthNumbers / (block * y.channels));
-  share(op, c, y.height * blocks, grain, [&](int64_t b, int64_t e, int64_t) {
-    for (int64_t i = b; i < e; ++i) {
-      const int64_t r = i / blocks;
-      int64_t at = i % blocks * block;
-      int64_t rest = smaller(block, y.width - at);
-      const float* from = x.data + r * x.row + at;
-      float* to = y.data + r * y.row + at;
-      if (rest > 2 * kLanes)
-        norm_pixels<kNormVecs>(op, c, from, x.channel, to, y.channel,
-                               y.channels, rest);
-      else if (rest > kLanes)
-        norm_pixels<2>(op, c, from, x.channel, to, y.channel, y.channels,
-                       rest);
-      else
-        norm_pixels<1>(op, c, from, x.channel, to, y.channel, y.channels,
-                       rest);
-    }
-  });
+  const int64_t grain = max(1, kMinElementsPerThread / (block * y.channels));
+  parallel_for(op, c, y.height * blocks, grain,
+               [&](int64_t b, int64_t e, int64_t) {
+                 for (int64_t i = b; i < e; ++i) {
+                   const int64_t r = i / blocks;
+                   int64_t at = i % blocks * block;
+                   int64_t rest = min(block, y.width - at);
+                   const float* from = x.data + r * x.row + at;
+                   float* to = y.data + r * y.row + at;
+                   if (rest > 2 * kLanes)
+                     norm_pixels<kNormVecs>(op, c, from, x.channel, to,
+                                            y.channel, y.channels, rest);
+                   else if (rest > kLanes)
+                     norm_pixels<2>(op, c, from, x.channel, to, y.channel,
+                                    y.channels, rest);
+                   else
+                     norm_pixels<1>(op, c, from, x.channel, to, y.channel,
+                                    y.channels, rest);
+                 }
+               });
 }
 
-// Sum over a row of (x - mean)^2.
-inline float squares_of(const float* x, float mean, int64_t count) {
+// Sum of (x - mean)^2 over a row.
+inline float squared_deviations(const float* x, float mean, int64_t count) {
   Vec sums[2] = {};
   const Vec m = broadcast(mean);
   int64_t i = 0;
@@ -89,7 +91,7 @@ inline float squares_of(const float* x, float mean, int64_t count) {
       const Vec d = load(x + i + k * kLanes) - m;
       sums[k] += d * d;
     }
-  float total = total_of(sums[0] + sums[1]);
+  float total = horizontal_sum(sums[0] + sums[1]);
   for (; i < count; ++i) total += (x[i] - mean) * (x[i] - mean);
   return total;
 }
@@ -100,14 +102,14 @@ void norm_group(const Op& op, const Context& c, const Map& x, const Map& y,
   const auto row = [&](int64_t i) {
     return x.at(first + i / x.height) + i % x.height * x.row;
   };
-  const double numbers = double(rows) * double(x.width);
+  const double elements = double(rows) * double(x.width);
   double total = 0, squares = 0;
-  for (int64_t i = 0; i < rows; ++i) total += sum_of(row(i), x.width);
-  const float mean = float(total / numbers);
+  for (int64_t i = 0; i < rows; ++i) total += row_sum(row(i), x.width);
+  const float mean = float(total / elements);
   for (int64_t i = 0; i < rows; ++i)
-    squares += squares_of(row(i), mean, x.width);
+    squares += squared_deviations(row(i), mean, x.width);
   const float scale =
-      1.f / __builtin_sqrtf(float(squares / numbers) + float(op.eps));
+      1.f / __builtin_sqrtf(float(squares / elements) + float(op.eps));
   for (int64_t k = first; k < last; ++k) {
     const float w = weight_at(c, op.weight, k, 1.f) * scale;
     const Act line = {kLinear, w,
@@ -120,11 +122,11 @@ void norm_group(const Op& op, const Context& c, const Map& x, const Map& y,
   }
 }
 
-// The zeros around every channel.
-inline void write_pads(const Map& y) {
+// Zeroes the padding of all channels.
+inline void zero_padding(const Map& y) {
   for (int64_t k = 0; y.pad && k < y.channels; ++k) {
-    for (int64_t r = 0; r < y.height; ++r) pad_row(y, y.at(k), r);
-    write_border(y, y.at(k), 0, y.height);
+    for (int64_t r = 0; r < y.height; ++r) zero_row_padding(y, y.at(k), r);
+    zero_border(y, y.at(k), 0, y.height);
   }
 }
 
@@ -135,15 +137,16 @@ void run_norm(const Program& p, const Op& op, Context& c) {
     norm_tokens(op, c, x, y);
   } else {
     Map other = y;
-    if (!y.pad) join_rows(y, x, other);
-    const int64_t each = x.channels / op.groups;
-    const int64_t grain = larger(1, kWorthNumbers / (each * x.pixels()));
-    share(op, c, op.groups, grain, [&](int64_t b, int64_t e, int64_t) {
+    if (!y.pad) flatten_rows(y, x, other);
+    const int64_t group_channels = x.channels / op.groups;
+    const int64_t grain =
+        max(1, kMinElementsPerThread / (group_channels * x.pixels()));
+    parallel_for(op, c, op.groups, grain, [&](int64_t b, int64_t e, int64_t) {
       for (int64_t g = b; g < e; ++g)
-        norm_group(op, c, x, y, g * each, (g + 1) * each);
+        norm_group(op, c, x, y, g * group_channels, (g + 1) * group_channels);
     });
   }
-  write_pads(whole);
+  zero_padding(whole);
 }
 
 }  // namespace

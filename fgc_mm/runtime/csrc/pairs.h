@@ -1,5 +1,5 @@
-// bfloat16: numbers of two channels lie in the place of one float32, that of
-// the first in its lower half. Products of pairs are summed in float32.
+// Bfloat16 in pairs: two channels of a pixel are packed into 32 bits, the
+// first one in the lower half. Products are accumulated in float32.
 #pragma once
 
 #include "simd.h"
@@ -12,9 +12,10 @@
 namespace fgc {
 namespace {
 
-constexpr int64_t kWord = 32;  // channels of a word of open ones
+// channels per word of the mask of open inputs
+constexpr int64_t kMaskBits = 32;
 
-// To the nearest, of two to the even one; nan stays nan.
+// Rounds to nearest even; nan is kept.
 inline uint16_t bfloat16_of(float x) {
   uint32_t bits;
   memcpy(&bits, &x, 4);
@@ -24,7 +25,7 @@ inline uint16_t bfloat16_of(float x) {
 
 #ifdef FGC_BFLOAT16_SET
 
-inline Vec pair_of(Vec a, Vec b) {
+inline Vec pack_pair(Vec a, Vec b) {
   const __m512i places = _mm512_set_epi16(
       31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22,
       6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
@@ -32,7 +33,7 @@ inline Vec pair_of(Vec a, Vec b) {
   return (Vec)_mm512_permutexvar_epi16(places, (__m512i)both);
 }
 
-inline Vec spread(const float* pair) {
+inline Vec broadcast_weight(const float* pair) {
   int32_t bits;
   memcpy(&bits, pair, 4);
   return (Vec)_mm512_set1_epi32(bits);
@@ -42,31 +43,31 @@ inline Vec multiply_add(Vec sum, Vec w, Vec x) {
   return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)w, (__m512bh)x);
 }
 
-// The numbers whose channels are open, side by side; kWord numbers behind
-// them may be written.
-inline void compress(const uint16_t* from, const uint32_t* open,
-                     int64_t words, uint16_t* to) {
-  for (int64_t k = 0; k < words; ++k) {
-    const __m512i all = _mm512_loadu_si512(from + k * kWord);
-    _mm512_storeu_si512(to, _mm512_maskz_compress_epi16(open[k], all));
-    to += __builtin_popcount(open[k]);
+// Packs the elements of open channels densely; up to kMaskBits elements
+// after them may be overwritten.
+inline void compress(const uint16_t* from, const uint32_t* mask,
+                     int64_t mask_words, uint16_t* to) {
+  for (int64_t k = 0; k < mask_words; ++k) {
+    const __m512i all = _mm512_loadu_si512(from + k * kMaskBits);
+    _mm512_storeu_si512(to, _mm512_maskz_compress_epi16(mask[k], all));
+    to += __builtin_popcount(mask[k]);
   }
   *to = 0;
 }
 
 #else
 
-inline Ints rounded(Vec x) {
+inline Ints round_bits(Vec x) {
   const Ints bits = (Ints)x;
   const Ints up = bits + 0x7fff + (bits >> 16 & 1);
   return x != x ? bits | 0x400000 : up;
 }
 
-inline Vec pair_of(Vec a, Vec b) {
-  return (Vec)((rounded(a) >> 16 & 0xffff) | (rounded(b) & ~0xffff));
+inline Vec pack_pair(Vec a, Vec b) {
+  return (Vec)((round_bits(a) >> 16 & 0xffff) | (round_bits(b) & ~0xffff));
 }
 
-inline Vec spread(const float* pair) {
+inline Vec broadcast_weight(const float* pair) {
   int32_t bits;
   memcpy(&bits, pair, 4);
   return (Vec)(Ints{} + bits);
@@ -78,112 +79,117 @@ inline Vec multiply_add(Vec sum, Vec w, Vec x) {
   return sum + first + (Vec)(wide & ~0xffff) * (Vec)(pixels & ~0xffff);
 }
 
-inline void compress(const uint16_t* from, const uint32_t* open,
-                     int64_t words, uint16_t* to) {
-  for (int64_t k = 0; k < words; ++k)
-    for (uint32_t left = open[k]; left; left &= left - 1)
-      *to++ = from[k * kWord + __builtin_ctz(left)];
+inline void compress(const uint16_t* from, const uint32_t* mask,
+                     int64_t mask_words, uint16_t* to) {
+  for (int64_t k = 0; k < mask_words; ++k)
+    for (uint32_t bits = mask[k]; bits; bits &= bits - 1)
+      *to++ = from[k * kMaskBits + __builtin_ctz(bits)];
   *to = 0;
 }
 
 #endif
 
-// Scratch memory, piece by piece.
-struct Scratch {
-  char* at;
+// Bump allocator of scratch memory.
+struct ScratchAllocator {
+  char* next;
 
   template <class T>
-  T* take(int64_t count) {
-    T* const found = (T*)round_up(int64_t(at), 64);
-    at = (char*)(found + count);
+  T* allocate(int64_t count) {
+    T* const found = (T*)round_up(int64_t(next), 64);
+    next = (char*)(found + count);
     return found;
   }
 };
 
-// Pairs of two planes; b may be null: zeros. Whole vectors are read.
-inline void merge(const float* a, const float* b, int64_t count, float* to) {
+// Packs two planes into pairs; b may be null (zeros). Loads are whole
+// vectors.
+inline void pack_pairs(const float* a, const float* b, int64_t count,
+                       float* to) {
   for (int64_t k = 0; k < count; k += kLanes)
-    store(to + k, pair_of(load(a + k), b ? load(b + k) : Vec{}));
+    store(to + k, pack_pair(load(a + k), b ? load(b + k) : Vec{}));
 }
 
-// The channels that are read, in ascending order.
+// The inputs that are read, in ascending order.
 struct OpenInputs {
   int64_t count;
-  int64_t* numbers;
-  uint32_t* open;  // a bit for each, or null: all are
-  int64_t words;
+  int64_t* indices;
+  uint32_t* mask;  // one bit per input, or null if all are open
+  int64_t mask_words;
 
   int64_t pairs() const { return ceil_div(count, 2); }
-  bool listed() const { return open; }
+  bool is_list() const { return mask; }
 };
 
-inline OpenInputs open_inputs(const Channels& ins, int64_t all,
-                              int64_t* numbers, uint32_t* open) {
-  OpenInputs found = {0, numbers, nullptr, ceil_div(all, kWord)};
-  if (!ins.numbers) {
+inline OpenInputs find_open_inputs(const Channels& ins, int64_t all,
+                                   int64_t* indices, uint32_t* mask) {
+  OpenInputs found = {0, indices, nullptr, ceil_div(all, kMaskBits)};
+  if (!ins.indices) {
     for (; found.count < all; ++found.count)
-      numbers[found.count] = found.count;
+      indices[found.count] = found.count;
     return found;
   }
-  found.open = open;
-  memset(open, 0, size_t(found.words) * 4);
+  found.mask = mask;
+  memset(mask, 0, size_t(found.mask_words) * 4);
   for (int64_t i = 0; i < ins.count; ++i)
-    open[ins[i] / kWord] |= uint32_t(1) << ins[i] % kWord;
-  for (int64_t k = 0; k < found.words; ++k)
-    for (uint32_t left = open[k]; left; left &= left - 1)
-      numbers[found.count++] = k * kWord + __builtin_ctz(left);
+    mask[ins[i] / kMaskBits] |= uint32_t(1) << ins[i] % kMaskBits;
+  for (int64_t k = 0; k < found.mask_words; ++k)
+    for (uint32_t bits = mask[k]; bits; bits &= bits - 1)
+      indices[found.count++] = k * kMaskBits + __builtin_ctz(bits);
   return found;
 }
 
-// Weights in bfloat16: of every output so many rows, a number in each for
-// every input, and zeros up to a whole word.
-struct HalfWeights {
-  uint16_t* numbers;
+// Bfloat16 weights: `rows` rows for every output, each with one element per
+// input, zero-padded to a multiple of kMaskBits.
+struct Bfloat16Weights {
+  uint16_t* data;
   int64_t rows, row;
 
-  const uint16_t* of(int64_t output) const {
-    return numbers + output * rows * row;
+  const uint16_t* rows_of(int64_t output) const {
+    return data + output * rows * row;
   }
 };
 
-inline HalfWeights take_half_weights(Keep& keep, int64_t outputs,
-                                     int64_t rows, int64_t inputs) {
-  const int64_t row = round_up(inputs, kWord);
-  return {(uint16_t*)take(keep, outputs * rows * row * 2), rows, row};
+inline Bfloat16Weights allocate_bfloat16_weights(ModelMemory& memory,
+                                                 int64_t outputs,
+                                                 int64_t rows,
+                                                 int64_t inputs) {
+  const int64_t row = round_up(inputs, kMaskBits);
+  return {(uint16_t*)allocate(memory, outputs * rows * row * 2), rows, row};
 }
 
-// Floats that the open inputs' weights take at most; kWord numbers more than
-// a row has are written.
-inline int64_t most_listed(const HalfWeights& w, int64_t outputs) {
-  return outputs * w.rows * (w.row + kWord) / 2 + kWord;
+// Maximum size of the packed weights of open inputs, in floats, including the
+// kMaskBits elements that may be written after each row.
+inline int64_t max_packed_floats(const Bfloat16Weights& w, int64_t outputs) {
+  return outputs * w.rows * (w.row + kMaskBits) / 2 + kMaskBits;
 }
 
-// Weights of the outputs that are computed, as pairs of the inputs that are
-// read: rows of `step` pairs each.
-struct PairWeights {
-  const float** of;
+// Weights of the computed outputs as pairs of the open inputs; `step` pairs
+// per row.
+struct PackedWeights {
+  const float** rows;
   int64_t step;
 };
 
-inline PairWeights pair_weights(const HalfWeights& w, const Op& op,
-                                Context& c, const OpenInputs& ins,
-                                const Channels& outs, const float** of,
-                                float* memory) {
-  if (!ins.listed()) {
+inline PackedWeights pack_open_weights(const Bfloat16Weights& w, const Op& op,
+                                       Context& c, const OpenInputs& ins,
+                                       const Channels& outs,
+                                       const float** rows, float* packed) {
+  if (!ins.is_list()) {
     for (int64_t o = 0; o < outs.count; ++o)
-      of[o] = (const float*)w.of(outs[o]);
-    return {of, w.row / 2};
+      rows[o] = (const float*)w.rows_of(outs[o]);
+    return {rows, w.row / 2};
   }
-  const int64_t step = ceil_div(ins.count + kWord, 2);
-  for (int64_t o = 0; o < outs.count; ++o) of[o] = memory + o * w.rows * step;
-  const int64_t grain = larger(1, 65536 / (w.rows * w.row));
-  share(op, c, outs.count, grain, [&](int64_t b, int64_t e, int64_t) {
+  const int64_t step = ceil_div(ins.count + kMaskBits, 2);
+  for (int64_t o = 0; o < outs.count; ++o)
+    rows[o] = packed + o * w.rows * step;
+  const int64_t grain = max(1, 65536 / (w.rows * w.row));
+  parallel_for(op, c, outs.count, grain, [&](int64_t b, int64_t e, int64_t) {
     for (int64_t o = b; o < e; ++o)
       for (int64_t r = 0; r < w.rows; ++r)
-        compress(w.of(outs[o]) + r * w.row, ins.open, ins.words,
-                 (uint16_t*)(of[o] + r * step));
+        compress(w.rows_of(outs[o]) + r * w.row, ins.mask, ins.mask_words,
+                 (uint16_t*)(rows[o] + r * step));
   });
-  return {of, step};
+  return {rows, step};
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// How many multiply-adds a thread does in a second at most: a conv's
-// innermost loop, with all it reads in the first cache.
+// Peak rate of multiply-adds of one thread: the conv microkernel with all
+// operands in the L1 cache.
 #pragma once
 
 #include <time.h>
@@ -17,26 +17,28 @@ inline double now() {
 
 double peak(double seconds) {
   constexpr int64_t kInputs = 64, kRuns = 200;
-  constexpr int kVecs = vectors_beside(kMaxOut);
+  constexpr int kVecs = vectors_per_tile(kMaxOut);
   static const int64_t tap[1] = {0};
-  float x[kVecs * kLanes + 1] = {}, w[kInputs + kAhead] = {};
+  float x[kVecs * kLanes + 1] = {}, w[kInputs + kPrefetchInputs] = {};
   float acc[kMaxOut * kVecs * kLanes] = {}, start[kMaxOut] = {};
   const float* planes[kInputs];
   const float* weights[kMaxOut];
-  int64_t steps[kInputs + kAhead];
+  int64_t offsets[kInputs + kPrefetchInputs];
   for (int64_t i = 0; i < kInputs; ++i) planes[i] = x;
-  for (int64_t i = 0; i < kInputs + kAhead; ++i) steps[i] = i % kInputs;
+  for (int64_t i = 0; i < kInputs + kPrefetchInputs; ++i)
+    offsets[i] = i % kInputs;
   for (int o = 0; o < kMaxOut; ++o) weights[o] = w;
-  const Sum sum{planes, steps, kInputs, weights, tap, 1, 1};
-  const TileFn f = pick_tile(kMaxOut, kVecs, kOneTap);
+  const TileArgs args{planes, offsets, kInputs, weights, tap, 1, 1};
+  const TileFn f = select_tile(kMaxOut, kVecs, kOneTap);
   const double work = double(kRuns * kInputs * kMaxOut * kVecs * kLanes);
   double best = 0;
   const double begin = now();
   do {
     const double from = now();
     for (int64_t r = 0; r < kRuns; ++r) {
-      f(sum, 0, acc, kVecs * kLanes, start);
-      __asm__ volatile("" : : "r"(acc) : "memory");  // each run counts
+      f(args, 0, acc, kVecs * kLanes, start);
+      // keeps every run from being optimised away
+      __asm__ volatile("" : : "r"(acc) : "memory");
     }
     const double rate = work / (now() - from + 1e-12);
     best = rate > best ? rate : best;

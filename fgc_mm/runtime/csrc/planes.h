@@ -1,10 +1,10 @@
-// Where the pixels that a conv reads lie: flat, padded, one plane a channel.
+// Layout of conv inputs: one zero-padded plane per channel.
 //
-// A kernel element is then one constant offset, and neither rows nor borders
-// need care: what is summed at the pad columns is never written. With a
-// stride, each plane is split into its phases, so that every element reads
-// neighbouring pixels. A map that was written with zeros around it is such a
-// plane already.
+// A kernel element is then a constant offset into the plane, and neither row
+// ends nor borders need special cases: results at padding columns are
+// computed but not stored. With strides a plane is split into phases, so that
+// each kernel element reads contiguous pixels. A map that is stored with
+// enough padding is used in place.
 #pragma once
 
 #include "tile.h"
@@ -15,200 +15,205 @@ namespace {
 struct Layout {
   int64_t kernel[2], stride[2], padding[2], dilation[2];
   int64_t height, width, out_height, out_width;
-  int64_t pitch, rows, phase_floats, plane_floats, beside;
+  int64_t pitch, rows, phase_floats, plane_floats, halo;
   bool in_place;
   int64_t tap_count, phase_count;
   int64_t* taps;    // offset of every kernel element
-  int64_t* phases;  // row and column of those that some element reads
+  int64_t* phases;  // (row, column) of each phase that is read
 
   int64_t positions() const { return out_height * pitch; }
 };
 
-inline int64_t reach_of(const Op& op, int axis) {
+inline int64_t kernel_reach(const Op& op, int axis) {
   return op.dilation[axis] * (op.kernel[axis] - 1);
 }
 
-// Whether a map is padded planes already: stride 1, and zeros (or pixels)
-// wherever the kernel reaches.
-inline bool lies_padded(const Op& op, const Value& x, const Value& y) {
+// Whether the map itself has the layout of planes: stride 1, and enough
+// padding for the kernel.
+inline bool is_padded_plane(const Op& op, const Value& x, const Value& y) {
   const int64_t below =
-      y.height - 1 - op.padding[0] + reach_of(op, 0) - (x.height - 1);
-  const int64_t beside =
-      y.width - 1 - op.padding[1] + reach_of(op, 1) - (x.width - 1);
+      y.height - 1 - op.padding[0] + kernel_reach(op, 0) - (x.height - 1);
+  const int64_t right =
+      y.width - 1 - op.padding[1] + kernel_reach(op, 1) - (x.width - 1);
   return op.stride[0] == 1 && op.stride[1] == 1 && x.pad >= op.padding[0] &&
-         x.pad >= op.padding[1] && x.pad >= below && x.pad >= beside &&
+         x.pad >= op.padding[1] && x.pad >= below && x.pad >= right &&
          (y.height == 1 || x.row_step <= x.width + x.width / 4 + 16);
 }
 
-inline int64_t tap_at(Layout& at, int64_t y, int64_t x) {
-  const int64_t dy = y * at.dilation[0], dx = x * at.dilation[1];
-  const int64_t row = dy % at.stride[0], column = dx % at.stride[1];
+inline int64_t tap_offset(Layout& layout, int64_t y, int64_t x) {
+  const int64_t dy = y * layout.dilation[0], dx = x * layout.dilation[1];
+  const int64_t row = dy % layout.stride[0], column = dx % layout.stride[1];
   int64_t k = 0;
-  while (k < at.phase_count &&
-         (at.phases[2 * k] != row || at.phases[2 * k + 1] != column))
+  while (k < layout.phase_count &&
+         (layout.phases[2 * k] != row || layout.phases[2 * k + 1] != column))
     ++k;
-  if (k == at.phase_count) {
-    at.phases[2 * k] = row;
-    at.phases[2 * k + 1] = column;
-    ++at.phase_count;
+  if (k == layout.phase_count) {
+    layout.phases[2 * k] = row;
+    layout.phases[2 * k + 1] = column;
+    ++layout.phase_count;
   }
-  return k * at.phase_floats + dy / at.stride[0] * at.pitch +
-         dx / at.stride[1];
+  return k * layout.phase_floats + dy / layout.stride[0] * layout.pitch +
+         dx / layout.stride[1];
 }
 
-// False: the planes are larger than any memory.
-inline bool lay_out(const Op& op, const Value& x, const Value& y, Keep& keep,
-                    Layout& at) {
+// False if the planes would exceed any memory.
+inline bool make_layout(const Op& op, const Value& x, const Value& y,
+                        ModelMemory& memory, Layout& layout) {
   for (int axis = 0; axis < 2; ++axis) {
-    at.kernel[axis] = op.kernel[axis];
-    at.stride[axis] = op.stride[axis];
-    at.padding[axis] = op.padding[axis];
-    at.dilation[axis] = op.dilation[axis];
+    layout.kernel[axis] = op.kernel[axis];
+    layout.stride[axis] = op.stride[axis];
+    layout.padding[axis] = op.padding[axis];
+    layout.dilation[axis] = op.dilation[axis];
   }
-  at.height = x.height;
-  at.width = x.width;
-  at.out_height = y.height;
-  at.out_width = y.width;
-  at.beside = reach_of(op, 1) / at.stride[1];
-  at.rows = at.out_height + reach_of(op, 0) / at.stride[0];
-  at.in_place = lies_padded(op, x, y);
-  at.pitch = at.out_width + at.beside;
-  if (at.stride[1] == 1) {  // the right border is the next row's left one
+  layout.height = x.height;
+  layout.width = x.width;
+  layout.out_height = y.height;
+  layout.out_width = y.width;
+  layout.halo = kernel_reach(op, 1) / layout.stride[1];
+  layout.rows = layout.out_height + kernel_reach(op, 0) / layout.stride[0];
+  layout.in_place = is_padded_plane(op, x, y);
+  layout.pitch = layout.out_width + layout.halo;
+  if (layout.stride[1] == 1) {  // right padding = left padding of next row
     const int64_t right =
-        larger(0, at.pitch - at.padding[1] - at.width);
-    at.pitch -= smaller(smaller(at.padding[1], at.beside), right);
+        max(0, layout.pitch - layout.padding[1] - layout.width);
+    layout.pitch -= min(min(layout.padding[1], layout.halo), right);
   }
-  if (at.in_place)
-    at.pitch = y.height == 1 && at.kernel[0] == 1
-                   ? larger(x.width, y.width)
-                   : x.row_step;
-  if (at.rows > kMost / (at.pitch + 1)) return false;
-  at.phase_floats = at.rows * at.pitch + at.beside + kLanes * (kMaxVec + 1);
-  at.phase_floats = round_up(at.phase_floats, 16);
-  at.tap_count = at.kernel[0] * at.kernel[1];
-  at.taps = (int64_t*)take(keep, at.tap_count * 8);
-  at.phases = (int64_t*)take(keep, at.tap_count * 16);
-  for (int64_t r = 0, t = 0; r < at.kernel[0]; ++r)
-    for (int64_t c = 0; c < at.kernel[1]; ++c)
-      at.taps[t++] = tap_at(at, r, c);
-  if (at.phase_floats > kMost / at.phase_count) return false;
-  at.plane_floats = at.phase_floats * at.phase_count;
-  if (at.plane_floats % 1024 == 0) at.plane_floats += 16;  // not one cache set
+  if (layout.in_place)
+    layout.pitch = y.height == 1 && layout.kernel[0] == 1
+                       ? max(x.width, y.width)
+                       : x.row_step;
+  if (layout.rows > kMaxBytes / (layout.pitch + 1)) return false;
+  layout.phase_floats =
+      layout.rows * layout.pitch + layout.halo + kLanes * (kMaxVec + 1);
+  layout.phase_floats = round_up(layout.phase_floats, 16);
+  layout.tap_count = layout.kernel[0] * layout.kernel[1];
+  layout.taps = (int64_t*)allocate(memory, layout.tap_count * 8);
+  layout.phases = (int64_t*)allocate(memory, layout.tap_count * 16);
+  for (int64_t r = 0, t = 0; r < layout.kernel[0]; ++r)
+    for (int64_t c = 0; c < layout.kernel[1]; ++c)
+      layout.taps[t++] = tap_offset(layout, r, c);
+  if (layout.phase_floats > kMaxBytes / layout.phase_count) return false;
+  layout.plane_floats = layout.phase_floats * layout.phase_count;
+  if (layout.plane_floats % 1024 == 0)
+    layout.plane_floats += 16;  // avoids cache set conflicts
   return true;
 }
 
-// Columns of a phase: those whose pixel exists, the pixel of column 0.
+// The columns [first, last) of a phase that lie in the map; column c reads
+// pixel c * stride + shift.
 struct Columns {
   int64_t first, last, shift;
 };
 
-inline Columns columns_of(const Layout& at, int64_t phase) {
-  const int64_t sx = at.stride[1], shift = phase - at.padding[1];
+inline Columns columns_of(const Layout& layout, int64_t phase) {
+  const int64_t sx = layout.stride[1], shift = phase - layout.padding[1];
   // 0 <= c * sx + shift < width
   const int64_t first =
-      smaller(at.pitch, shift >= 0 ? 0 : ceil_div(-shift, sx));
-  const int64_t behind =
-      shift >= at.width ? 0 : ceil_div(at.width - shift, sx);
-  return {first, larger(first, smaller(at.pitch, behind)), shift};
+      min(layout.pitch, shift >= 0 ? 0 : ceil_div(-shift, sx));
+  const int64_t end =
+      shift >= layout.width ? 0 : ceil_div(layout.width - shift, sx);
+  return {first, max(first, min(layout.pitch, end)), shift};
 }
 
-// Pixels of columns `begin` to `end` of one phase's row.
-inline void pick(const float* row, int64_t sx, int64_t shift, int64_t begin,
-                 int64_t end, float* to) {
+// Copies pixels of the columns [begin, end) of a row of a phase.
+inline void copy_strided(const float* row, int64_t sx, int64_t shift,
+                         int64_t begin, int64_t end, float* to) {
   if (sx == 1) return copy(row + begin + shift, to + begin, end - begin);
   for (int64_t c = begin; c < end; ++c) to[c] = row[sx * c + shift];
 }
 
-inline void fill_row(const Layout& at, const Columns& k, const float* row,
+inline void fill_row(const Layout& layout, const Columns& k, const float* row,
                      float* to) {
   fill(to, k.first, 0.f);
-  pick(row, at.stride[1], k.shift, k.first, k.last, to);
-  fill(to + k.last, at.pitch - k.last, 0.f);
+  copy_strided(row, layout.stride[1], k.shift, k.first, k.last, to);
+  fill(to + k.last, layout.pitch - k.last, 0.f);
 }
 
-// A row of the two phases of stride 2: pixels at even and at odd places.
-inline void fill_two_rows(const Layout& at, const Columns& a,
+// Splits a row into the two phases of stride 2: even and odd pixels.
+inline void fill_two_rows(const Layout& layout, const Columns& a,
                           const Columns& b, const float* row, float* even,
                           float* odd) {
-  const int64_t end = smaller(a.last, b.last);
-  int64_t c = smaller(larger(a.first, b.first), end);
+  const int64_t end = min(a.last, b.last);
+  int64_t c = min(max(a.first, b.first), end);
   fill(even, a.first, 0.f);
   fill(odd, b.first, 0.f);
-  pick(row, 2, a.shift, a.first, c, even);
-  pick(row, 2, b.shift, b.first, c, odd);
+  copy_strided(row, 2, a.shift, a.first, c, even);
+  copy_strided(row, 2, b.shift, b.first, c, odd);
   for (; c + kLanes <= end; c += kLanes) {
     const Vec x = load(row + 2 * c + a.shift);
     const Vec y = load(row + 2 * c + a.shift + kLanes);
-    store(even + c, evens(x, y));
-    store(odd + c, odds(x, y));
+    store(even + c, even_lanes(x, y));
+    store(odd + c, odd_lanes(x, y));
   }
-  pick(row, 2, a.shift, c, a.last, even);
-  pick(row, 2, b.shift, c, b.last, odd);
-  fill(even + a.last, at.pitch - a.last, 0.f);
-  fill(odd + b.last, at.pitch - b.last, 0.f);
+  copy_strided(row, 2, a.shift, c, a.last, even);
+  copy_strided(row, 2, b.shift, c, b.last, odd);
+  fill(even + a.last, layout.pitch - a.last, 0.f);
+  fill(odd + b.last, layout.pitch - b.last, 0.f);
 }
 
-// As fill_rows, of two phases in each direction, where the map has pixels or
-// zeros wherever a kernel element reads that matters.
-inline void fill_padded_rows(const Layout& at, const float* from,
-                             int64_t row_step, int64_t first_row, int64_t rows,
-                             float* to) {
-  const float* begin = from + (2 * first_row - at.padding[0]) * row_step -
-                       at.padding[1];
+// As fill_rows, for stride 2 in both directions and maps with enough padding
+// to read without bounds checks.
+inline void fill_padded_rows(const Layout& layout, const float* from,
+                             int64_t row_step, int64_t first_row,
+                             int64_t rows, float* to) {
+  const float* begin = from + (2 * first_row - layout.padding[0]) * row_step -
+                       layout.padding[1];
   for (int64_t phase = 0; phase < 2; ++phase) {
-    float* even = to + 2 * phase * at.phase_floats;
-    float* odd = even + at.phase_floats;
+    float* even = to + 2 * phase * layout.phase_floats;
+    float* odd = even + layout.phase_floats;
     const float* row = begin + phase * row_step;
     for (int64_t r = 0; r < rows; ++r, row += 2 * row_step) {
-      for (int64_t c = 0; c < at.pitch; c += kLanes) {
+      for (int64_t c = 0; c < layout.pitch; c += kLanes) {
         const Vec x = load(row + 2 * c), y = load(row + 2 * c + kLanes);
-        store(even + c, evens(x, y));
-        store(odd + c, odds(x, y));
+        store(even + c, even_lanes(x, y));
+        store(odd + c, odd_lanes(x, y));
       }
-      even += at.pitch;
-      odd += at.pitch;
+      even += layout.pitch;
+      odd += layout.pitch;
     }
   }
 }
 
-// Rows of one channel's plane, written into `to` (plane_floats).
-inline void fill_rows(const Layout& at, const float* from, int64_t row_step,
-                      int64_t first_row, int64_t rows, float* to) {
-  for (int64_t k = 0; k < at.phase_count;) {
-    const int64_t *own = at.phases + 2 * k, *next = own + 2;
-    const bool two = at.stride[1] == 2 && k + 1 < at.phase_count &&
-                     next[0] == own[0] && own[1] == 0 && next[1] == 1;
-    const Columns a = columns_of(at, own[1]), b = columns_of(at, 1);
-    float* row_to = to + k * at.phase_floats;
-    for (int64_t r = 0; r < rows; ++r, row_to += at.pitch) {
-      float* other = row_to + at.phase_floats;
+// Copies rows of a channel to its plane, with zero padding.
+inline void fill_rows(const Layout& layout, const float* from,
+                      int64_t row_step, int64_t first_row, int64_t rows,
+                      float* to) {
+  for (int64_t k = 0; k < layout.phase_count;) {
+    const int64_t *phase = layout.phases + 2 * k, *next = phase + 2;
+    const bool both = layout.stride[1] == 2 && k + 1 < layout.phase_count &&
+                      next[0] == phase[0] && phase[1] == 0 && next[1] == 1;
+    const Columns a = columns_of(layout, phase[1]), b = columns_of(layout, 1);
+    float* row_to = to + k * layout.phase_floats;
+    for (int64_t r = 0; r < rows; ++r, row_to += layout.pitch) {
+      float* other = row_to + layout.phase_floats;
       const int64_t y =
-          (first_row + r) * at.stride[0] + own[0] - at.padding[0];
-      if (y < 0 || y >= at.height) {
-        fill(row_to, at.pitch, 0.f);
-        if (two) fill(other, at.pitch, 0.f);
-      } else if (two) {
-        fill_two_rows(at, a, b, from + y * row_step, row_to, other);
+          (first_row + r) * layout.stride[0] + phase[0] - layout.padding[0];
+      if (y < 0 || y >= layout.height) {
+        fill(row_to, layout.pitch, 0.f);
+        if (both) fill(other, layout.pitch, 0.f);
+      } else if (both) {
+        fill_two_rows(layout, a, b, from + y * row_step, row_to, other);
       } else {
-        fill_row(at, a, from + y * row_step, row_to);
+        fill_row(layout, a, from + y * row_step, row_to);
       }
     }
-    // the last row's right border
-    fill(row_to, at.beside + 1, 0.f);
-    if (two) fill(row_to + at.phase_floats, at.beside + 1, 0.f);
-    k += two ? 2 : 1;
+    // padding on the right of the last row
+    fill(row_to, layout.halo + 1, 0.f);
+    if (both) fill(row_to + layout.phase_floats, layout.halo + 1, 0.f);
+    k += both ? 2 : 1;
   }
 }
 
-// All of them.
-inline void fill_plane(const Layout& at, const float* from, int64_t row_step,
-                       float* to) {
-  fill_rows(at, from, row_step, 0, at.rows, to);
+// Copies all rows.
+inline void fill_plane(const Layout& layout, const float* from,
+                       int64_t row_step, float* to) {
+  fill_rows(layout, from, row_step, 0, layout.rows, to);
 }
 
-// Where a plane begins that lies in a map.
-inline const float* begin_of(const Layout& at, const Map& x, int64_t channel) {
-  return x.at(channel) - at.padding[0] * x.row - at.padding[1];
+// First element of a plane that is used in place.
+inline const float* plane_begin(const Layout& layout, const Map& x,
+                                int64_t channel) {
+  return x.at(channel) - layout.padding[0] * x.row - layout.padding[1];
 }
 
 }  // namespace

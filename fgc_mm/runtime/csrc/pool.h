@@ -1,4 +1,4 @@
-// Pooling: the rows of a window first, then its columns; and means.
+// Max and average pooling (separable: rows, then columns), and global means.
 #pragma once
 
 #include "elementwise.h"
@@ -6,60 +6,60 @@
 namespace fgc {
 namespace {
 
-bool prepare_pool(const Program& p, Op& op, Keep&) {
+bool prepare_pool(const Program& p, Op& op, ModelMemory&) {
   const Value &x = p.values[op.x], &y = p.values[op.y];
-  op.own_bytes = (round_up(x.width, 16) + round_up(y.width, 16) + 64) * 4;
+  op.thread_bytes = (round_up(x.width, 16) + round_up(y.width, 16) + 64) * 4;
   return true;
 }
 
-// nan wins, as in torch
-inline float maximum(float a, float b) { return a > b || a != a ? a : b; }
+// nan propagates as in torch
+inline float nan_max(float a, float b) { return a > b || a != a ? a : b; }
 
-// Taps t of a window that begins at `begin`, with begin + t * step in
-// [low, high): from first to last.
+// The taps t in [first, last) of a window with begin + t * step in [low,
+// high).
 struct Taps {
   int64_t first, last;
-  int64_t count() const { return larger(0, last - first); }
+  int64_t count() const { return max(0, last - first); }
 };
 
 inline Taps taps_within(int64_t begin, int64_t step, int64_t kernel,
                         int64_t low, int64_t high) {
   const int64_t first = begin >= low ? 0 : ceil_div(low - begin, step);
   const int64_t last = begin >= high ? 0 : ceil_div(high - begin, step);
-  return {first, smaller(kernel, last)};
+  return {first, min(kernel, last)};
 }
 
-// The window's rows, one number for each column of x.
+// Reduces the rows of a window; one result per input column.
 template <bool AVERAGE>
 inline void pool_rows(const float* from, int64_t step, int64_t count,
-                      int64_t width, float* line) {
-  fill(line, width, AVERAGE ? 0.f : -__builtin_inff());
+                      int64_t width, float* in_row) {
+  fill(in_row, width, AVERAGE ? 0.f : -__builtin_inff());
   for (int64_t t = 0; t < count; ++t, from += step)
     for (int64_t c = 0; c < width; ++c)
-      line[c] = AVERAGE ? line[c] + from[c] : maximum(from[c], line[c]);
+      in_row[c] = AVERAGE ? in_row[c] + from[c] : nan_max(from[c], in_row[c]);
 }
 
 template <bool AVERAGE>
-inline void pool_columns(const Op& op, const float* line, int64_t width,
-                         int64_t out_width, float* found) {
-  fill(found, out_width, AVERAGE ? 0.f : -__builtin_inff());
+inline void pool_columns(const Op& op, const float* in_row, int64_t width,
+                         int64_t out_width, float* out_row) {
+  fill(out_row, out_width, AVERAGE ? 0.f : -__builtin_inff());
   const int64_t s = op.stride[1];
   for (int64_t t = 0; t < op.kernel[1]; ++t) {
     const int64_t shift = t * op.dilation[1] - op.padding[1];
     // 0 <= c * s + shift < width
     const int64_t first = shift >= 0 ? 0 : ceil_div(-shift, s);
-    const int64_t last = smaller(
-        out_width, shift >= width ? 0 : ceil_div(width - shift, s));
-    const float* from = line + shift;
+    const int64_t last =
+        min(out_width, shift >= width ? 0 : ceil_div(width - shift, s));
+    const float* from = in_row + shift;
     for (int64_t c = first; c < last; ++c)
-      found[c] = AVERAGE ? found[c] + from[c * s]
-                         : maximum(from[c * s], found[c]);
+      out_row[c] = AVERAGE ? out_row[c] + from[c * s]
+                           : nan_max(from[c * s], out_row[c]);
   }
 }
 
-// What the sums of a row of windows are divided by.
+// Divides a row of sums by the number of pixels in each window.
 inline void divide(const Op& op, int64_t row_begin, const Map& x,
-                   int64_t out_width, float* found) {
+                   int64_t out_width, float* out_row) {
   const int64_t out0 = op.count_outside ? op.padding[0] : 0;
   const int64_t out1 = op.count_outside ? op.padding[1] : 0;
   const int64_t rows = taps_within(row_begin, op.dilation[0], op.kernel[0],
@@ -70,13 +70,13 @@ inline void divide(const Op& op, int64_t row_begin, const Map& x,
     const int64_t columns = taps_within(begin, op.dilation[1], op.kernel[1],
                                         -out1, x.width + out1)
                                 .count();
-    found[c] /= float(larger(1, rows * columns));
+    out_row[c] /= float(max(1, rows * columns));
   }
 }
 
 template <bool AVERAGE>
 void pool_channel(const Op& op, const Map& x, const Target& to, int64_t k,
-                  float* line, float* found) {
+                  float* in_row, float* out_row) {
   for (int64_t r = 0; r < to.y.height; ++r) {
     const int64_t begin = r * op.stride[0] - op.padding[0];
     const Taps taps =
@@ -85,43 +85,45 @@ void pool_channel(const Op& op, const Map& x, const Target& to, int64_t k,
         x.at(k) +
         (taps.count() ? begin + taps.first * op.dilation[0] : 0) * x.row;
     pool_rows<AVERAGE>(from, op.dilation[0] * x.row, taps.count(), x.width,
-                       line);
-    pool_columns<AVERAGE>(op, line, x.width, to.y.width, found);
-    if (AVERAGE) divide(op, begin, x, to.y.width, found);
-    write_rows(found, to.y.width, r, r + 1, to, k);
+                       in_row);
+    pool_columns<AVERAGE>(op, in_row, x.width, to.y.width, out_row);
+    if (AVERAGE) divide(op, begin, x, to.y.width, out_row);
+    write_rows(out_row, to.y.width, r, r + 1, to, k);
   }
 }
 
 void run_pool(const Program& p, const Op& op, Context& c) {
   const Map x = map_of(p, c, op.x);
   const Target to = target_of(p, c, op.y, kNone, op.act);
-  const Channels where = channels_of(c, op.set, to.y.channels);
-  const int64_t grain = larger(1, 2 * kWorthNumbers / x.pixels());
-  share(op, c, where.count, grain, [&](int64_t b, int64_t e, int64_t thread) {
-    float* line = (float*)(c.own + thread * c.own_step);
-    float* found = line + round_up(x.width, 16) + 16;
-    for (int64_t i = b; i < e; ++i)
-      if (op.average)
-        pool_channel<true>(op, x, to, where[i], line, found);
-      else
-        pool_channel<false>(op, x, to, where[i], line, found);
-  });
+  const Channels channels = channels_of(c, op.set, to.y.channels);
+  const int64_t grain = max(1, 2 * kMinElementsPerThread / x.pixels());
+  parallel_for(
+      op, c, channels.count, grain,
+      [&](int64_t b, int64_t e, int64_t thread) {
+        float* in_row = (float*)(c.thread_scratch + thread * c.thread_step);
+        float* out_row = in_row + round_up(x.width, 16) + 16;
+        for (int64_t i = b; i < e; ++i)
+          if (op.average)
+            pool_channel<true>(op, x, to, channels[i], in_row, out_row);
+          else
+            pool_channel<false>(op, x, to, channels[i], in_row, out_row);
+      });
 }
 
-inline float sum_of(const float* x, int64_t count) {
+inline float row_sum(const float* x, int64_t count) {
   Vec sums[4] = {};
   int64_t p = 0;
   for (; p + 4 * kLanes <= count; p += 4 * kLanes)
 #pragma GCC unroll 4
     for (int k = 0; k < 4; ++k) sums[k] += load(x + p + k * kLanes);
   for (; p + kLanes <= count; p += kLanes) sums[0] += load(x + p);
-  float total = total_of((sums[0] + sums[1]) + (sums[2] + sums[3]));
+  float total = horizontal_sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
   for (; p < count; ++p) total += x[p];
   return total;
 }
 
-// Zeros around a map do no harm.
-inline float mean_of(const Map& x, int64_t channel) {
+// The sums may include the padding, which is zero.
+inline float channel_mean(const Map& x, int64_t channel) {
   const float* from = x.at(channel);
   const bool whole = x.row == x.width + x.pad;
   const int64_t rows = whole ? 1 : x.height;
@@ -129,11 +131,11 @@ inline float mean_of(const Map& x, int64_t channel) {
       whole ? (x.height - 1) * x.row + x.width : x.width;
   float total = 0;
   for (int64_t r = 0; r < rows; ++r, from += x.row)
-    total += sum_of(from, length);
+    total += row_sum(from, length);
   return total / float(x.pixels());
 }
 
-bool prepare_mean(const Program& p, Op& op, Keep&) {
+bool prepare_mean(const Program& p, Op& op, ModelMemory&) {
   op.shared_bytes = round_up(p.values[op.x].channels, 16) * 4;
   return true;
 }
@@ -141,13 +143,15 @@ bool prepare_mean(const Program& p, Op& op, Keep&) {
 void run_mean(const Program& p, const Op& op, Context& c) {
   const Map x = map_of(p, c, op.x);
   const Target to = target_of(p, c, op.y, kNone, op.act);
-  const Channels where = channels_of(c, op.set, x.channels);
-  float* means = (float*)c.shared;
-  const int64_t grain = larger(1, 262144 / (x.pixels() + 1));
-  share(op, c, where.count, grain, [&](int64_t b, int64_t e, int64_t) {
-    for (int64_t i = b; i < e; ++i) means[i] = mean_of(x, where[i]);
-  });
-  write_numbers(means, where, to);
+  const Channels channels = channels_of(c, op.set, x.channels);
+  float* means = (float*)c.shared_scratch;
+  const int64_t grain = max(1, 262144 / (x.pixels() + 1));
+  parallel_for(op, c, channels.count, grain,
+               [&](int64_t b, int64_t e, int64_t) {
+                 for (int64_t i = b; i < e; ++i)
+                   means[i] = channel_mean(x, channels[i]);
+               });
+  write_vector(means, channels, to);
 }
 
 }  // namespace

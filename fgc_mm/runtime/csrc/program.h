@@ -1,6 +1,7 @@
-// A program in memory, as all builds see it: plain structs, nothing inline,
-// since code that one build shares with another must not be compiled for
-// the CPU of either. fgc_mm/runtime/format.py defines every op.
+// The program in memory, shared by all builds. Only plain structs and no
+// inline functions: the linker could replace the function of one build by
+// that of another, which uses other instruction sets. The ops are defined in
+// fgc_mm/runtime/format.py.
 #pragma once
 
 #include <stdint.h>
@@ -25,7 +26,7 @@ enum MathKind { kAdd, kSub, kMul, kDiv, kMax, kMin, kMaths };
 
 constexpr int64_t kAll = -1;    // the set of all channels
 constexpr int64_t kNone = -1;   // no value, no weights
-constexpr int64_t kSlack = 256; // floats behind memory that may be read
+constexpr int64_t kSlack = 256; // floats that may be read beyond a buffer
 
 struct Act {
   int64_t kind;
@@ -44,11 +45,11 @@ struct Segment {
 
 struct Kernel;
 
-// All fields of all kinds; each kind uses those of its class in format.py.
+// Union of the fields of all kinds; format.py defines which a kind uses.
 struct Op {
   int64_t kind, records_only;
-  int64_t x, y;              // of attention: q and y
-  int64_t x2, x3, add;       // second of binary, k; v; added, or bias
+  int64_t x, y;              // attention: q and y
+  int64_t x2, x3, add;       // second input, k; v; addend, attention bias
   int64_t set, in_set, out_set;
   int64_t groups, kernel[2], stride[2], padding[2], dilation[2];
   int64_t weight, out_step, in_step, bias;
@@ -64,11 +65,11 @@ struct Op {
   const int64_t *xs, *ys;
   int64_t x_count, y_count;
   const Kernel* computed_by;
-  // Of that build, or of the convs of bfloat16.
+  // Set by the prepare function of `computed_by`.
   const void* plan;
-  int64_t shared_bytes;  // scratch memory of all threads together
-  int64_t own_bytes;     // and of each
-  bool alone;
+  int64_t shared_bytes;  // scratch memory shared by all threads
+  int64_t thread_bytes;  // scratch memory per thread
+  bool single_threaded;
 };
 
 struct Program {
@@ -78,48 +79,49 @@ struct Program {
   Op* ops;
   int64_t value_count, set_count, op_count;
   const float* weights;
-  bool bfloat16;  // where the CPU multiplies it
+  bool bfloat16;  // use bfloat16 if the CPU supports it
 };
 
-class Team;
+class ThreadPool;
 
-// What one image needs while it is computed.
+// State of the computation of one image.
 struct Context {
   float* arena;
   const float* image;
   const float* weights;
-  int64_t* const* lists;  // of every set, its channels
-  int64_t* counts;        // and how many they are
-  char* shared;
-  char* own;              // of thread t from own + t * own_step on
-  int64_t own_step;
-  Team* team;
+  int64_t* const* lists;  // indices of the channels in every set
+  int64_t* counts;        // length of every list
+  char* shared_scratch;
+  char* thread_scratch;  // thread t: from t * thread_step on
+  int64_t thread_step;
+  ThreadPool* thread_pool;
   int64_t threads;
   void (*call)(void*, int64_t, const float* const*, float* const*);
   void* call_context;
   bool call_failed;
 };
 
-// Memory that lives as long as the model; zeros, aligned to 64 bytes.
-class Keep;
-void* take(Keep& keep, int64_t bytes);  // throws std::bad_alloc
+// Zeroed memory, aligned to 64 bytes, that is freed with the model.
+class ModelMemory;
+void* allocate(ModelMemory& memory, int64_t bytes);  // throws std::bad_alloc
 
-// f(data, begin, end, thread) over all items, at least `grain` at once.
-using PartFn = void (*)(void* data, int64_t begin, int64_t end,
-                        int64_t thread);
-void share_out(Team* team, int64_t threads, int64_t items, int64_t grain,
-               PartFn f, void* data);
+// f(data, begin, end, thread) computes the items [begin, end).
+using RangeFn = void (*)(void* data, int64_t begin, int64_t end,
+                         int64_t thread);
+void parallel_for(ThreadPool* thread_pool, int64_t threads, int64_t items,
+                  int64_t grain, RangeFn f, void* data);
 
-// Calls the function of the caller, which may throw.
-void call_out(Context& c, int64_t function, const float* const* xs,
-              float* const* ys);
+// Calls a function of the user; catches its exceptions.
+void call_user_function(Context& c, int64_t function, const float* const* xs,
+                        float* const* ys);
 
-// One build, or the convs of bfloat16.
+// Function table of one build, or of the bfloat16 convs.
 struct Kernel {
-  // Whether it computes an op; null: it computes all.
-  bool (*suits)(const Program&, const Op&);
-  // Fills plan, shared_bytes and own_bytes; false: more than any machine has.
-  bool (*prepare)(const Program&, Op&, Keep&);
+  // Whether it implements an op; null: all ops.
+  bool (*supports)(const Program&, const Op&);
+  // Sets plan, shared_bytes and thread_bytes; false if sizes exceed any
+  // memory.
+  bool (*prepare)(const Program&, Op&, ModelMemory&);
   void (*run)(const Program&, const Op&, Context&);
   void (*read)(const Program&, int64_t value, Context&, float* to);
   double (*peak)(double seconds);

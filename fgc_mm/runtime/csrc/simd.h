@@ -1,5 +1,5 @@
-// Vectors of numbers. All code of a build has internal linkage: the linker
-// must never give one build's functions to another.
+// Vector types and basic functions. All functions of a build have internal
+// linkage: the linker must not replace them by those of another build.
 #pragma once
 
 #include <stdint.h>
@@ -7,7 +7,7 @@
 
 #include "program.h"
 
-// AVX-512 may do 16 numbers at once, or have more registers of 8.
+// AVX-512 builds use 16 lanes, or the 32 registers with 8 lanes each.
 #define FGC_LANES_OF_avx512 16
 #define FGC_LANES_OF_bfloat16 16
 #define FGC_JOIN(a, b) a##b
@@ -15,7 +15,7 @@
 #ifndef FGC_BUILD
 #define FGC_BUILD baseline
 #endif
-#ifdef FGC_LANES  // asked for
+#ifdef FGC_LANES  // a compiler option
 #elif FGC_LANES_OF(FGC_BUILD) == 16
 #define FGC_LANES 16
 #elif defined(__AVX__)
@@ -46,7 +46,7 @@ constexpr Ints kIndex = {0, 1, 2, 3, 4, 5, 6, 7};
 constexpr Ints kIndex = {0, 1, 2, 3};
 #endif
 
-// Numbers of a and b in turns: the first vector of them, and the second.
+// Stores two vectors: the lanes of a and b, interleaved.
 inline void interleave(Vec a, Vec b, float* to) {
 #if FGC_LANES == 16
   store(to, __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20,
@@ -64,8 +64,8 @@ inline void interleave(Vec a, Vec b, float* to) {
 #endif
 }
 
-// Numbers at the even and at the odd places of a, then b.
-inline Vec evens(Vec a, Vec b) {
+// Even (odd) lanes of a, then of b.
+inline Vec even_lanes(Vec a, Vec b) {
 #if FGC_LANES == 16
   return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20,
                                  22, 24, 26, 28, 30);
@@ -76,7 +76,7 @@ inline Vec evens(Vec a, Vec b) {
 #endif
 }
 
-inline Vec odds(Vec a, Vec b) {
+inline Vec odd_lanes(Vec a, Vec b) {
 #if FGC_LANES == 16
   return __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21,
                                  23, 25, 27, 29, 31);
@@ -87,8 +87,8 @@ inline Vec odds(Vec a, Vec b) {
 #endif
 }
 
-inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+inline int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
@@ -100,37 +100,37 @@ inline void copy(const float* from, float* to, int64_t count) {
   if (count > 0) memcpy(to, from, size_t(count) * sizeof(float));
 }
 
-constexpr int64_t kMost = int64_t(1) << 40;  // of any number of bytes
+constexpr int64_t kMaxBytes = int64_t(1) << 40;  // limit of any allocation
 
-// Multiplications below which waking another thread costs more than it
-// saves.
-constexpr int64_t kWorthAThread = 1 << 21;
+// Minimum number of multiply-adds for which another thread is worthwhile.
+constexpr int64_t kMinWorkPerThread = 1 << 21;
 
-inline float total_of(Vec v) {
+inline float horizontal_sum(Vec v) {
   float total = 0;
   for (int k = 0; k < kLanes; ++k) total += v[k];
   return total;
 }
 
-// f(begin, end, thread) over parts of at least `grain` items.
+// Calls f(begin, end, thread) for ranges of at least `grain` items, on the
+// threads of the context.
 template <class F>
-inline void share(const Op& op, Context& c, int64_t items, int64_t grain,
-                  const F& f) {
-  if (c.threads <= 1 || op.alone || items <= grain) {
+inline void parallel_for(const Op& op, Context& c, int64_t items,
+                         int64_t grain, const F& f) {
+  if (c.threads <= 1 || op.single_threaded || items <= grain) {
     if (items > 0) f(int64_t(0), items, int64_t(0));
     return;
   }
-  share_out(
-      c.team, c.threads, items, grain,
+  fgc::parallel_for(
+      c.thread_pool, c.threads, items, grain,
       [](void* data, int64_t begin, int64_t end, int64_t thread) {
         (*(const F*)data)(begin, end, thread);
       },
       (void*)&f);
 }
 
-// Threads that an op may use.
-inline int64_t threads_of(const Op& op, const Context& c) {
-  return op.alone ? 1 : c.threads;
+// Number of threads that an op may use.
+inline int64_t thread_count(const Op& op, const Context& c) {
+  return op.single_threaded ? 1 : c.threads;
 }
 
 }  // namespace

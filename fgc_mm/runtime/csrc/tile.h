@@ -1,8 +1,8 @@
-// The innermost loops: a few output channels times a few vectors of pixels.
+// The conv microkernel: a register block of output channels times vectors of
+// pixels, and the loops over such tiles.
 //
-// Pixels lie in vectors, a weight is one number that is broadcast, reached by
-// its channels' numbers. So any list of open channels, on either side, costs
-// no copy of weights.
+// Vectors hold pixels, weights are broadcast and addressed by channel index.
+// Channel lists of inputs and outputs therefore need no repacked weights.
 #pragma once
 
 #include "maps.h"
@@ -14,61 +14,62 @@ namespace fgc {
 namespace {
 
 #ifndef FGC_PAIRS
-inline Vec spread(const float* w) { return broadcast(*w); }
+inline Vec broadcast_weight(const float* w) { return broadcast(*w); }
 inline Vec multiply_add(Vec sum, Vec w, Vec x) { return sum + w * x; }
 #endif
 
-// What fits into the registers: accumulators, one row of x, some weights.
+// Register block: accumulators, one row of x, some weights.
 #if defined(__AVX512VL__)
 constexpr int kMaxOut = 6, kMaxVec = 8, kMaxTile = 24;
 #else
 constexpr int kMaxOut = 4, kMaxVec = 6, kMaxTile = 12;
 #endif
 
-// Vectors of pixels that go with a number of output channels.
-constexpr int vectors_beside(int out) {
+// Vectors of pixels per tile, given its number of output channels.
+constexpr int vectors_per_tile(int out) {
   return kMaxTile / out < kMaxVec ? kMaxTile / out : kMaxVec;
 }
 
-// How sums are written that are complete: what is added, and a clamp.
-struct Finish {
-  float* const* y;          // of every output channel of the group
+// Epilogue of a tile: optional addend, clamp, store.
+struct Epilogue {
+  float* const* y;          // per output channel of the group
   const float* const* add;  // likewise, or null
-  int64_t at;               // where the tile begins, in y and in add
-  int64_t last;             // numbers of its last vector
+  int64_t offset;           // of the tile in y and add
+  int64_t last_count;       // elements in its last vector
   float low, high;
 };
 
-struct Sum {
-  const float* const* x;    // plane of every input channel that is read
-  const int64_t* w_of_in;   // where its weights lie behind a pointer of w
+// Arguments of the microkernel.
+struct TileArgs {
+  const float* const* x;     // planes of the inputs
+  const int64_t* weight_offsets;  // of each input, relative to w
   int64_t inputs;
-  const float* const* w;    // weights of every output channel of the group
-  const int64_t* taps;      // kernel elements as offsets into a plane
+  const float* const* w;     // weights per output channel of the group
+  const int64_t* taps;       // offset of each kernel element in a plane
   int64_t tap_count;
-  int64_t tap_step;         // floats between the weights of two taps
-  bool ahead;               // ask for the weights of the inputs to come
-  int64_t ahead_step;       // floats on, for each output more
-  int64_t far;              // of one tap: how many floats on, or 0
-  const float* packed;      // pixels of a tile, one input behind the other
-  const Finish* finish;     // or null: the sums go into acc
+  int64_t tap_step;          // stride between the weights of two taps
+  bool prefetch;             // prefetch weights of subsequent inputs (kTaps)
+  int64_t prefetch_step;     // additional prefetch offset per output
+  int64_t prefetch_floats;   // prefetch distance (kOneTap, kPacked), or 0
+  const float* packed;       // pixels of the tile, packed by input
+  const Epilogue* epilogue;  // null: results are stored in acc
 };
 
-// So many inputs ahead; w_of_in has as many entries more.
-constexpr int64_t kAhead = 8;
+// Prefetch distance in inputs; weight_offsets has as many extra entries.
+constexpr int64_t kPrefetchInputs = 8;
 
-// Where a tile's pixels are read: of several taps or of one tap in the planes,
-// or of one tap in a copy.
+// Source of a tile's pixels: planes with several taps, planes with one tap,
+// or a packed copy (one tap).
 enum Pixels { kTaps, kOneTap, kPacked };
 
 template <int OUT, int VECS>
-inline void write_tile(const Vec (&a)[OUT][VECS], const Finish& f) {
+inline void store_tile(const Vec (&a)[OUT][VECS], const Epilogue& f) {
   const Vec low = broadcast(f.low), high = broadcast(f.high);
 #pragma GCC unroll 8
   for (int o = 0; o < OUT; ++o) {
-    float* const y = f.y[o] + f.at;
-    const float* const add = f.add ? f.add[o] + f.at : nullptr;
-    // no CPU foresees that the next tile is written here after many others
+    float* const y = f.y[o] + f.offset;
+    const float* const add = f.add ? f.add[o] + f.offset : nullptr;
+    // hardware prefetchers do not predict the next tile of this row
     __builtin_prefetch(y + VECS * kLanes, 1);
     __builtin_prefetch(y + 2 * VECS * kLanes - 1, 1);
     if (add) {
@@ -80,53 +81,56 @@ inline void write_tile(const Vec (&a)[OUT][VECS], const Finish& f) {
       Vec value = a[o][v];
       if (add) value += load(add + v * kLanes);
       value = clamp(value, low, high);
-      if (v == VECS - 1 && f.last < kLanes)
-        memcpy(y + v * kLanes, &value, size_t(f.last) * sizeof(float));
+      if (v == VECS - 1 && f.last_count < kLanes)
+        memcpy(y + v * kLanes, &value, size_t(f.last_count) * sizeof(float));
       else
         store(y + v * kLanes, value);
     }
   }
 }
 
-// acc[o][v] (+)= sum over inputs and taps of w * x, from position p on.
+// acc[o][v] (+)= sum over inputs and taps of w * x, for pixels from p on.
+// Without `start`, the accumulators are loaded from acc.
 template <int OUT, int VECS, Pixels PIXELS>
-void tile(const Sum& sum, int64_t p, float* acc, int64_t acc_stride,
+void tile(const TileArgs& args, int64_t p, float* acc, int64_t acc_stride,
           const float* start) {
   Vec a[OUT][VECS];
   const float* w[OUT];
 #pragma GCC unroll 8
   for (int o = 0; o < OUT; ++o) {
-    w[o] = sum.w[o];
+    w[o] = args.w[o];
 #pragma GCC unroll 8
     for (int v = 0; v < VECS; ++v)
       a[o][v] = start ? broadcast(start[o])
                       : load(acc + o * acc_stride + v * kLanes);
   }
-  const int64_t taps = PIXELS == kTaps ? sum.tap_count : 1;
-  const int64_t inputs = sum.inputs;
+  const int64_t taps = PIXELS == kTaps ? args.tap_count : 1;
+  const int64_t inputs = args.inputs;
   const auto add_input = [&](int64_t i, const float* plane)
                              __attribute__((always_inline)) {
-    int64_t at = sum.w_of_in[i];
-    // wide layers' weights come from afar: ask for them in time
-    if (PIXELS == kTaps && sum.ahead) {
-      const int64_t later = sum.w_of_in[i + kAhead];
+    int64_t offset = args.weight_offsets[i];
+    // weights of wide layers are outside the near caches
+    if (PIXELS == kTaps && args.prefetch) {
+      const int64_t later = args.weight_offsets[i + kPrefetchInputs];
 #pragma GCC unroll 8
       for (int o = 0; o < OUT; ++o)
-        __builtin_prefetch(w[o] + later + o * sum.ahead_step);
+        __builtin_prefetch(w[o] + later + o * args.prefetch_step);
     }
-    if (PIXELS != kTaps && sum.far) __builtin_prefetch(w[0] + at + sum.far);
-    for (int64_t t = 0; t < taps; ++t, at += sum.tap_step) {
-      const float* from = PIXELS == kTaps ? plane + sum.taps[t] : plane;
+    if (PIXELS != kTaps && args.prefetch_floats)
+      __builtin_prefetch(w[0] + offset + args.prefetch_floats);
+    for (int64_t t = 0; t < taps; ++t, offset += args.tap_step) {
+      const float* from = PIXELS == kTaps ? plane + args.taps[t] : plane;
       if (PIXELS != kPacked && OUT <= VECS) {
-        Vec wide[OUT];
+        Vec weight[OUT];
 #pragma GCC unroll 8
-        for (int o = 0; o < OUT; ++o) wide[o] = spread(w[o] + at);
+        for (int o = 0; o < OUT; ++o)
+          weight[o] = broadcast_weight(w[o] + offset);
 #pragma GCC unroll 8
         for (int v = 0; v < VECS; ++v) {
           Vec x = load(from + v * kLanes);
 #pragma GCC unroll 8
           for (int o = 0; o < OUT; ++o)
-            a[o][v] = multiply_add(a[o][v], wide[o], x);
+            a[o][v] = multiply_add(a[o][v], weight[o], x);
         }
       } else {
         Vec x[VECS];
@@ -134,19 +138,19 @@ void tile(const Sum& sum, int64_t p, float* acc, int64_t acc_stride,
         for (int v = 0; v < VECS; ++v) x[v] = load(from + v * kLanes);
 #pragma GCC unroll 8
         for (int o = 0; o < OUT; ++o) {
-          const Vec wide = spread(w[o] + at);
+          const Vec weight = broadcast_weight(w[o] + offset);
 #pragma GCC unroll 8
           for (int v = 0; v < VECS; ++v)
-            a[o][v] = multiply_add(a[o][v], wide, x[v]);
+            a[o][v] = multiply_add(a[o][v], weight, x[v]);
         }
       }
     }
   };
-  // not unrolled: no faster, and a third more code
+  // unrolling is not faster, and a third more code
   for (int64_t i = 0; i < inputs; ++i)
-    add_input(i, PIXELS == kPacked ? sum.packed + i * VECS * kLanes
-                                   : sum.x[i] + p);
-  if (sum.finish) return write_tile(a, *sum.finish);
+    add_input(i, PIXELS == kPacked ? args.packed + i * VECS * kLanes
+                                   : args.x[i] + p);
+  if (args.epilogue) return store_tile(a, *args.epilogue);
 #pragma GCC unroll 8
   for (int o = 0; o < OUT; ++o)
 #pragma GCC unroll 8
@@ -154,12 +158,13 @@ void tile(const Sum& sum, int64_t p, float* acc, int64_t acc_stride,
       store(acc + o * acc_stride + v * kLanes, a[o][v]);
 }
 
-using TileFn = void (*)(const Sum&, int64_t, float*, int64_t, const float*);
+using TileFn = void (*)(const TileArgs&, int64_t, float*, int64_t,
+                        const float*);
 
 template <int OUT, int VECS>
-TileFn pick(Pixels pixels) {
+TileFn select(Pixels pixels) {
   if constexpr (OUT * VECS <= kMaxTile) {
-#ifdef FGC_PAIRS  // of each tap they have planes of their own
+#ifdef FGC_PAIRS  // bfloat16 convs have a plane per tap
     static constexpr TileFn all[] = {nullptr, tile<OUT, VECS, kOneTap>,
                                      tile<OUT, VECS, kPacked>};
 #else
@@ -173,83 +178,85 @@ TileFn pick(Pixels pixels) {
 }
 
 template <int OUT>
-TileFn pick_vectors(int vectors, Pixels pixels) {
+TileFn select_vectors(int vectors, Pixels pixels) {
   switch (vectors) {
-    case 1: return pick<OUT, 1>(pixels);
-    case 2: return pick<OUT, 2>(pixels);
-    case 3: return pick<OUT, 3>(pixels);
-    case 4: return pick<OUT, 4>(pixels);
-    case 5: return pick<OUT, 5>(pixels);
-    case 6: return pick<OUT, 6>(pixels);
-    case 7: return pick<OUT, 7>(pixels);
-    default: return pick<OUT, 8>(pixels);
+    case 1: return select<OUT, 1>(pixels);
+    case 2: return select<OUT, 2>(pixels);
+    case 3: return select<OUT, 3>(pixels);
+    case 4: return select<OUT, 4>(pixels);
+    case 5: return select<OUT, 5>(pixels);
+    case 6: return select<OUT, 6>(pixels);
+    case 7: return select<OUT, 7>(pixels);
+    default: return select<OUT, 8>(pixels);
   }
 }
 
-inline TileFn pick_tile(int out, int vectors, Pixels pixels) {
+inline TileFn select_tile(int out, int vectors, Pixels pixels) {
   switch (out) {
-    case 1: return pick_vectors<1>(vectors, pixels);
-    case 2: return pick_vectors<2>(vectors, pixels);
-    case 3: return pick_vectors<3>(vectors, pixels);
-    case 4: return pick_vectors<4>(vectors, pixels);
-    case 5: return pick_vectors<5>(vectors, pixels);
-    default: return pick_vectors<6>(vectors, pixels);
+    case 1: return select_vectors<1>(vectors, pixels);
+    case 2: return select_vectors<2>(vectors, pixels);
+    case 3: return select_vectors<3>(vectors, pixels);
+    case 4: return select_vectors<4>(vectors, pixels);
+    case 5: return select_vectors<5>(vectors, pixels);
+    default: return select_vectors<6>(vectors, pixels);
   }
 }
 
-// Inputs are summed in passes of equal size, a quarter larger than asked for
-// at most.
-inline int64_t passes_of(int64_t inputs, int64_t at_once) {
-  return larger(1, ceil_div(4 * inputs, 5 * at_once));
+// Splits the inputs into passes of equal size, at most a quarter larger than
+// requested.
+inline int64_t pass_count(int64_t inputs, int64_t inputs_per_pass) {
+  return max(1, ceil_div(4 * inputs, 5 * inputs_per_pass));
 }
 
-// Sums over all inputs for a group of output channels and all its vectors.
-// Weights of `inputs_at_once` inputs stay in the first cache meanwhile.
-inline void sum_group(Sum sum, int out, int64_t begin, int64_t vectors,
-                      float* acc, int64_t acc_stride, const float* start,
-                      int64_t inputs_at_once) {
-  const int64_t most = vectors_beside(out);
-  const int64_t tiles = (vectors + most - 1) / most;
-  const int64_t all = sum.inputs;
-  const Pixels pixels = sum.tap_count == 1 ? kOneTap : kTaps;
-  const float* const* x = sum.x;
-  const int64_t* w_of_in = sum.w_of_in;
-  const int64_t far = sum.far;
-  const int64_t passes = passes_of(all, inputs_at_once);
+// Accumulates over all inputs for one group of output channels and all its
+// vectors, in passes of inputs whose weights fit into the L1 cache.
+inline void accumulate_group(TileArgs args, int out, int64_t begin,
+                             int64_t vectors, float* acc, int64_t acc_stride,
+                             const float* start, int64_t inputs_per_pass) {
+  const int64_t max_vectors = vectors_per_tile(out);
+  const int64_t tiles = (vectors + max_vectors - 1) / max_vectors;
+  const int64_t all = args.inputs;
+  const Pixels pixels = args.tap_count == 1 ? kOneTap : kTaps;
+  const float* const* x = args.x;
+  const int64_t* weight_offsets = args.weight_offsets;
+  const int64_t prefetch_floats = args.prefetch_floats;
+  const int64_t passes = pass_count(all, inputs_per_pass);
   for (int64_t pass = 0; pass < passes; ++pass) {
     const int64_t first = pass * all / passes;
-    sum.x = x + first;
-    sum.w_of_in = w_of_in + first;
-    sum.inputs = (pass + 1) * all / passes - first;
+    args.x = x + first;
+    args.weight_offsets = weight_offsets + first;
+    args.inputs = (pass + 1) * all / passes - first;
     for (int64_t t = 0; t < tiles; ++t) {
       const int64_t from = t * vectors / tiles;
       const int64_t to = (t + 1) * vectors / tiles;
-      sum.ahead = t == 0;  // the other tiles find them there
-      sum.far = t == 0 ? far : 0;
-      pick_tile(out, int(to - from), pixels)(
-          sum, begin + from * kLanes, acc + from * kLanes, acc_stride,
+      args.prefetch = t == 0;  // later tiles find them in the cache
+      args.prefetch_floats = t == 0 ? prefetch_floats : 0;
+      select_tile(out, int(to - from), pixels)(
+          args, begin + from * kLanes, acc + from * kLanes, acc_stride,
           first ? nullptr : start);
     }
   }
 }
 
-constexpr int64_t kInputsOfOneTap = 128;  // summed in one pass, about
-constexpr int64_t kPackedInputs = kInputsOfOneTap * 5 / 4;  // see passes_of
-constexpr int64_t kPackedGroups = 4;  // of outputs: worth a copy of a tile
+constexpr int64_t kInputsPerPass = 128;  // about, with one tap
+constexpr int64_t kPackedInputs = kInputsPerPass * 5 / 4;  // see pass_count
+// Minimum number of output groups for packing.
+constexpr int64_t kMinPackedGroups = 4;
 constexpr int kPackedVectors = 4;
-static_assert(vectors_beside(kMaxOut * (kPackedGroups - 1) / kPackedGroups +
-                             1) <= kPackedVectors,
-              "so many groups of outputs are as large as that");
+static_assert(vectors_per_tile(kMaxOut * (kMinPackedGroups - 1) /
+                                   kMinPackedGroups +
+                               1) <= kPackedVectors,
+              "the tiles of packed groups fit into PackedTile");
 
-// Pixels of a tile, whose inputs are far apart in their planes.
+// Packed pixels of a tile; in the planes the inputs are far apart.
 struct PackedTile {
   float pixels[kPackedInputs * kPackedVectors * kLanes]
       __attribute__((aligned(64)));
 
-  const float* take(const Sum& sum, int64_t p, int64_t vectors) {
+  const float* pack(const TileArgs& args, int64_t p, int64_t vectors) {
     float* to = pixels;
-    for (int64_t i = 0; i < sum.inputs; ++i) {
-      const float* from = sum.x[i] + p;
+    for (int64_t i = 0; i < args.inputs; ++i) {
+      const float* from = args.x[i] + p;
       for (int64_t v = 0; v < vectors; ++v, to += kLanes)
         store(to, load(from + v * kLanes));
     }
@@ -257,68 +264,70 @@ struct PackedTile {
   }
 };
 
-constexpr int64_t kGroups = 16;  // of outputs, that use what is in a cache
-constexpr int64_t kBlockOuts = kGroups * kMaxOut;
+// Groups of outputs that share the cached pixels.
+constexpr int64_t kGroupsPerBlock = 16;
+constexpr int64_t kBlockOuts = kGroupsPerBlock * kMaxOut;
 
-// Rows of outputs: where they are written, just as their sums lie.
-struct RowsOut {
+// Output rows of a block that have the layout of its accumulators.
+struct OutputRows {
   float* y[kBlockOuts];
   const float* add[kBlockOuts];
-  bool adds;
+  bool has_add;
   float low, high;
-  int64_t count;  // of numbers
+  int64_t count;  // elements to be written
 };
 
-// Sums over all inputs for up to kBlockOuts outputs and all their vectors,
-// into `rows` or, without them, into `acc`. A tile of pixels of some inputs
-// stays in the first cache while all groups of outputs use it, their weights
-// in the second.
-inline void sum_block(Sum sum, int64_t outs, int64_t begin, int64_t vectors,
-                      float* acc, int64_t acc_stride, const float* start,
-                      int64_t inputs_at_once, const RowsOut* rows) {
+// Accumulates over all inputs for up to kBlockOuts outputs and all their
+// vectors, and stores to `rows` or, if null, to `acc`. The pixels of a tile
+// stay in the L1 cache for all groups of outputs, the weights of a pass in
+// the L2 cache.
+inline void accumulate_block(TileArgs args, int64_t outs, int64_t begin,
+                             int64_t vectors, float* acc, int64_t acc_stride,
+                             const float* start, int64_t inputs_per_pass,
+                             const OutputRows* rows) {
   PackedTile packed;
   const int64_t groups = ceil_div(outs, kMaxOut);
-  const int64_t most = vectors_beside(int(ceil_div(outs, groups)));
-  const int64_t tiles = ceil_div(vectors, most);
-  const int64_t all = sum.inputs;
-  const bool packs = sum.tap_count == 1 && groups >= kPackedGroups &&
-                     inputs_at_once <= kInputsOfOneTap;
-  const Pixels pixels = packs                ? kPacked
-                        : sum.tap_count == 1 ? kOneTap
-                                             : kTaps;
-  const float* const* x = sum.x;
-  const float* const* w = sum.w;
-  const int64_t* w_of_in = sum.w_of_in;
-  const int64_t passes = passes_of(all, inputs_at_once);
+  const int64_t max_vectors = vectors_per_tile(int(ceil_div(outs, groups)));
+  const int64_t tiles = ceil_div(vectors, max_vectors);
+  const int64_t all = args.inputs;
+  const bool packs = args.tap_count == 1 && groups >= kMinPackedGroups &&
+                     inputs_per_pass <= kInputsPerPass;
+  const Pixels pixels = packs                 ? kPacked
+                        : args.tap_count == 1 ? kOneTap
+                                              : kTaps;
+  const float* const* x = args.x;
+  const float* const* w = args.w;
+  const int64_t* weight_offsets = args.weight_offsets;
+  const int64_t passes = pass_count(all, inputs_per_pass);
   for (int64_t pass = 0; pass < passes; ++pass) {
     const int64_t first = pass * all / passes;
-    const bool finishes = rows && pass == passes - 1;
-    sum.x = x + first;
-    sum.w_of_in = w_of_in + first;
-    sum.inputs = (pass + 1) * all / passes - first;
+    const bool stores = rows && pass == passes - 1;
+    args.x = x + first;
+    args.weight_offsets = weight_offsets + first;
+    args.inputs = (pass + 1) * all / passes - first;
     for (int64_t t = 0; t < tiles; ++t) {
       const int64_t from = t * vectors / tiles;
       const int64_t to = (t + 1) * vectors / tiles;
-      sum.ahead = t == 0;  // the other tiles find them there
+      args.prefetch = t == 0;  // later tiles find them in the cache
       if (packs)
-        sum.packed = packed.take(sum, begin + from * kLanes, to - from);
-      Finish finish;
-      if (finishes) {
-        finish.low = rows->low;
-        finish.high = rows->high;
-        finish.at = from * kLanes;
-        finish.last = smaller(kLanes, rows->count - (to - 1) * kLanes);
-        sum.finish = &finish;
+        args.packed = packed.pack(args, begin + from * kLanes, to - from);
+      Epilogue epilogue;
+      if (stores) {
+        epilogue.low = rows->low;
+        epilogue.high = rows->high;
+        epilogue.offset = from * kLanes;
+        epilogue.last_count = min(kLanes, rows->count - (to - 1) * kLanes);
+        args.epilogue = &epilogue;
       }
       for (int64_t k = 0; k < groups; ++k) {
         const int64_t o0 = k * outs / groups, o1 = (k + 1) * outs / groups;
-        sum.w = w + o0;
-        if (finishes) {
-          finish.y = rows->y + o0;
-          finish.add = rows->adds ? rows->add + o0 : nullptr;
+        args.w = w + o0;
+        if (stores) {
+          epilogue.y = rows->y + o0;
+          epilogue.add = rows->has_add ? rows->add + o0 : nullptr;
         }
-        pick_tile(int(o1 - o0), int(to - from), pixels)(
-            sum, begin + from * kLanes,
+        select_tile(int(o1 - o0), int(to - from), pixels)(
+            args, begin + from * kLanes,
             acc + o0 * acc_stride + from * kLanes, acc_stride,
             pass ? nullptr : start + o0);
       }

@@ -1,0 +1,30 @@
+// A thread pool with a parallel_for over ranges of items.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "program.h"
+
+namespace fgc {
+
+class ThreadPool {
+ public:
+  ThreadPool() = default;
+  ~ThreadPool();
+  // Calls f for all items on up to `threads` threads; the calling thread has
+  // index 0. If another thread is using the pool, the calling thread computes
+  // all items itself.
+  void parallel_for(int64_t threads, int64_t items, int64_t grain, RangeFn f,
+                    void* data);
+
+ private:
+  struct Workers;
+  Workers* workers_ = nullptr;
+  std::mutex mutex_;  // held during a parallel_for
+};
+
+}  // namespace fgc

@@ -211,6 +211,9 @@ def onnx_logits(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or torch.get_num_threads()
     options.log_severity_level = 3
+    # otherwise its threads spin for milliseconds after every run, on cores
+    # that what is timed next needs
+    options.add_session_config_entry('session.force_spinning_stop', '1')
     session = onnxruntime.InferenceSession(
         str(file), options, providers=['CPUExecutionProvider']
     )

@@ -32,7 +32,7 @@ sys.path.insert(0, str(ROOT))
 
 import fgc_mm.registered  # noqa: F401  (checks the installation)
 from fgc_mm.errors import FGCError
-from fgc_mm.reliability.checkpoint import read_checkpoint
+from fgc_mm.reliability.checkpoint_reader import read_checkpoint
 
 COUPLING = 'model.gate_losses.2'
 OPTIONS = (

@@ -43,7 +43,6 @@ from fgc_mm.functional import mask_channels
 from fgc_mm.functional.schedule import Progress
 from fgc_mm.losses import FeatureGateCouplingLoss
 from fgc_mm.registry import MODELS
-from fgc_mm.sites import layout
 
 # a config, and an epoch in which coupling is beyond its warm-up
 STEPS = {
@@ -177,7 +176,7 @@ def count_step(
     run = Run(*STEPS[name], images, rows, device)
     counter = OperationCounter(device)
     _divide(run.model, counter)
-    with counter, patch.object(layout, 'mask_channels', _masks(counter)):
+    with counter, patch.object(layer_channels, 'mask_channels', _masks(counter)):
         run.step(counter.part)  # makes the optimizer's state and tables
         counter.restart()
         run.step(counter.part)

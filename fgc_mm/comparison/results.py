@@ -17,7 +17,7 @@ import mmengine
 import torch
 
 from fgc_mm.reliability.atomic_file import write_atomically
-from fgc_mm.reliability.checkpoint import read_checkpoint
+from fgc_mm.reliability.checkpoint_reader import read_checkpoint
 
 from ..errors import FGCError
 from .costs import cost_of, static_metrics, zeroed_cost_of

@@ -13,6 +13,9 @@ from .run import Run
 from .run_scheduler import RunScheduler
 from .workers import Workers
 
+# Before the end of a job's time, when Slurm sends it SIGUSR1: a training then
+# saves a checkpoint and exits (reliability/stop_signal.py).
+SAVE_SECONDS = 90
 STEP = 'step: '  # before the state, in the log of the job
 UNFINISHED = 'stopped'
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import FGCError, check_choice
+from .slurm_job import SAVE_SECONDS
 
 if TYPE_CHECKING:
     from submitit import Executor
@@ -24,9 +25,6 @@ OF_SLURM = (
     'mail_user', 'mem_per_cpu', 'mem_per_gpu', 'nodelist', 'partition',
     'qos', 'wckey',
 )  # fmt: skip
-# 90 seconds before the end of a job's time; it makes a training save and exit,
-# also one that Slurm signals directly (reliability/stop_signal.py)
-SIGNAL = 'USR1@90'
 
 
 def slurm_options(pairs: Sequence[str]) -> dict[str, Any]:
@@ -53,7 +51,7 @@ def slurm_options(pairs: Sequence[str]) -> dict[str, Any]:
     return options
 
 
-def slurm_executor(options: dict[str, Any], folder: Path) -> Executor:
+def submitit_executor(options: dict[str, Any], folder: Path) -> Executor:
     """Submitit's executor with these parameters.
 
     Args:
@@ -81,7 +79,7 @@ def slurm_executor(options: dict[str, Any], folder: Path) -> Executor:
     executor = submitit.AutoExecutor(folder, cluster='slurm')
     cores = options.get('cpus_per_task', 1)
     executor.update_parameters(
-        slurm_additional_parameters={'signal': SIGNAL},
+        slurm_additional_parameters={'signal': f'USR1@{SAVE_SECONDS}'},
         # since Slurm 22.05 srun does not take the number from sbatch
         slurm_srun_args=[f'--cpus-per-task={cores}'],
         slurm_setup=_setup(),

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedBackbone
-from fgc_mm.reliability.checkpoint import read_checkpoint
+from fgc_mm.reliability.checkpoint_reader import read_checkpoint
 from fgc_mm.sites.site import rename_old_keys
 
 

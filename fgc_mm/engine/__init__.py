@@ -16,7 +16,7 @@ from fgc_mm.engine.logged_values_hook import LoggedValuesHook
 from fgc_mm.engine.loss_progress_hook import LossProgressHook
 from fgc_mm.engine.memory_bank_hook import FGCMemoryBankHook
 from fgc_mm.engine.soft_filter_pruning_hook import SoftFilterPruningHook
-from fgc_mm.reliability.checkpoint import call_after_reading
+from fgc_mm.reliability.checkpoint_reader import call_after_reading
 from fgc_mm.sites.site_cache import cache_checkpoint_sites
 
 call_after_reading(cache_checkpoint_sites)

@@ -18,7 +18,7 @@ from fgc_mm.engine.loss_progress_hook import (
 from fgc_mm.errors import FGCError
 from fgc_mm.registry import HOOKS
 from fgc_mm.sites import GateSite, SiteLayer, find_sites
-from fgc_mm.sites.layout import input_weights, layer_widths
+from fgc_mm.sites.layer_channels import input_weights, layer_widths
 
 CONVS = nn.Conv1d, nn.Conv2d, nn.Conv3d
 

@@ -12,7 +12,7 @@ from fgc_mm.models.channel_map import ChannelMap
 from fgc_mm.models.gated_backbone import GatedBackbone
 from fgc_mm.models.layer_products import LayerProduct, run_and_record
 from fgc_mm.sites import GateSite
-from fgc_mm.sites.layout import is_depthwise
+from fgc_mm.sites.layer_channels import is_depthwise
 
 Sites = dict[str, list[tuple[int, tuple[int, ...] | None]]]
 

@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from fgc_mm.functional.products import Product
 from fgc_mm.sites.eval_mode import eval_mode
-from fgc_mm.sites.layout import layer_widths
+from fgc_mm.sites.layer_channels import layer_widths
 from fgc_mm.sites.watch_products import watch_products
 
 TRANSPOSED = nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from fgc_mm.errors import FGCError
-from fgc_mm.sites.layout import CONV_OR_LINEAR, layer_widths
+from fgc_mm.sites.layer_channels import CONV_OR_LINEAR, layer_widths
 
 # layers that are sliced in their outputs and inputs
 SLICED_LAYERS = (*CONV_OR_LINEAR, nn.Conv3d)

@@ -17,7 +17,7 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from fgc_mm.errors import FGCError
-from fgc_mm.reliability.checkpoint import (
+from fgc_mm.reliability.checkpoint_reader import (
     Checkpoint,
     MapLocation,
     read_checkpoint,

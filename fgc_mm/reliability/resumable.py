@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fgc_mm.errors import FGCError
-from fgc_mm.reliability.checkpoint import read_checkpoint
+from fgc_mm.reliability.checkpoint_reader import read_checkpoint
 
 SCHEDULERS = 'param_schedulers'
 # hyper-parameters of optimizers that keep a moving average per parameter

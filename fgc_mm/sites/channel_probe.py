@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
-from fgc_mm.sites.layout import (
+from fgc_mm.sites.layer_channels import (
     channels_last,
     channels_second,
     is_depthwise,

@@ -8,7 +8,11 @@ from typing import Any
 
 from torch import nn
 
-from fgc_mm.sites.layout import CONV_OR_LINEAR, is_depthwise, layer_widths
+from fgc_mm.sites.layer_channels import (
+    CONV_OR_LINEAR,
+    is_depthwise,
+    layer_widths,
+)
 from fgc_mm.sites.site import GateSite, SiteLayer
 
 

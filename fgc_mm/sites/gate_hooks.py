@@ -11,7 +11,7 @@ from fgc_mm.errors import FGCError
 from fgc_mm.functional import mask_channels
 from fgc_mm.sites.call import SiteState, state_of
 from fgc_mm.sites.gate_record import GateRecord
-from fgc_mm.sites.layout import (
+from fgc_mm.sites.layer_channels import (
     ChannelIndex,
     channels_last,
     channels_second,

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
 from fgc_mm.sites.channel_probe import ChannelProbe, ProbePoint
-from fgc_mm.sites.layout import channels_last
+from fgc_mm.sites.layer_channels import channels_last
 from fgc_mm.sites.probed_backbone import ProbedBackbone
 from fgc_mm.sites.site import GateSite, Positions
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from fgc_mm.sites.code_text import code_text, qualified
-from fgc_mm.sites.layout import mixes_channels
+from fgc_mm.sites.layer_channels import mixes_channels
 
 PLAIN = (
     type(None), bool, int, float, complex, str, bytes,

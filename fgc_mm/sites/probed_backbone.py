@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 
 from fgc_mm.errors import FGCError
 from fgc_mm.sites.eval_mode import eval_mode
-from fgc_mm.sites.layout import (
+from fgc_mm.sites.layer_channels import (
     is_depthwise,
     kernel_elements,
     mixes_channels,

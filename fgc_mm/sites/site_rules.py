@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fgc_mm.sites.channel_flow import MIXED, NONE, Arrival, ChannelFlow
 from fgc_mm.sites.channel_probe import BrokenProbe, ChannelProbe, ProbePoint
 from fgc_mm.sites.every_conv import SiteKinds, split_depthwise
-from fgc_mm.sites.layout import (
+from fgc_mm.sites.layer_channels import (
     channels_last,
     is_depthwise,
     layer_widths,

@@ -11,7 +11,7 @@ import torch
 from fgc_mm.errors import FGCError
 from fgc_mm.reliability import atomic_file
 from fgc_mm.reliability.atomic_file import remove_leftovers, write_atomically
-from fgc_mm.reliability.checkpoint import read_checkpoint
+from fgc_mm.reliability.checkpoint_reader import read_checkpoint
 from fgc_mm.reliability.latest_checkpoint import latest_checkpoint
 from fgc_mm.reliability.work_dir_lock import WorkDirLock
 

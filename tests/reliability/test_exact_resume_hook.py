@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from fgc_mm.reliability.checkpoint import read_checkpoint
+from fgc_mm.reliability.checkpoint_reader import read_checkpoint
 from fgc_mm.reliability.random_states import (
     mixed_seed,
     random_states,

@@ -5,8 +5,8 @@ from mmengine.config import Config
 
 from fgc_mm.engine.scaled_schedule import scale_epochs
 from fgc_mm.errors import FGCError
-from fgc_mm.reliability.checkpoint import read_checkpoint
 from fgc_mm.reliability.checkpoint_hook import SafeCheckpointHook
+from fgc_mm.reliability.checkpoint_reader import read_checkpoint
 
 HOOK = 'default_hooks.checkpoint'
 

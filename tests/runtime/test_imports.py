@@ -70,7 +70,7 @@ def test_the_package_is_light_until_it_is_used():
         'from fgc_mm.deploy import to_dynamic',
         'import fgc_mm.cli.run_tool',
         'import fgc_mm.engine.config_file',
-        'import fgc_mm.reliability.checkpoint',
+        'import fgc_mm.reliability.checkpoint_reader',
         'import fgc_mm.evaluation',
         'import fgc_mm.datasets',
         'import fgc_mm.analysis',
@@ -126,6 +126,6 @@ def test_a_config_registers_all_components_at_once():
         'import mmengine.utils\n'
         "mmengine.utils.import_modules_from_strings(['fgc_mm'])\n"
         "print('fgc_mm.models' in sys.modules, "
-        "'fgc_mm.reliability.checkpoint' in sys.modules)"
+        "'fgc_mm.reliability.checkpoint_reader' in sys.modules)"
     )
     assert output == 'True True'

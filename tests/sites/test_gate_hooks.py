@@ -18,7 +18,7 @@ from fgc_mm.sites import (
     keep_ratio,
 )
 from fgc_mm.sites.call import GatedCall, state_of
-from fgc_mm.sites.layout import ChannelIndex, mask_input, site_channels
+from fgc_mm.sites.layer_channels import ChannelIndex, mask_input, site_channels
 
 
 class Names(TorchDispatchMode):

@@ -12,7 +12,7 @@ from torch import distributed as dist
 from torch import nn
 
 from fgc_mm.models import CifarResNet, GatedBackbone
-from fgc_mm.reliability.checkpoint import read_checkpoint
+from fgc_mm.reliability.checkpoint_reader import read_checkpoint
 from fgc_mm.sites import SiteLayer, find_sites, search_sites, site_cache
 from fgc_mm.sites.found_sites import FoundSites, _positions, _runs
 from fgc_mm.sites.network_fingerprint import network_fingerprint

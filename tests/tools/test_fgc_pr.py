@@ -12,7 +12,7 @@ from mmengine.registry import init_default_scope
 import fgc_mm  # noqa: F401
 from fgc_mm.engine.memory_bank_hook import STATE
 from fgc_mm.registry import MODELS
-from fgc_mm.reliability.checkpoint import read_checkpoint
+from fgc_mm.reliability.checkpoint_reader import read_checkpoint
 
 from .conftest import error_lines, load_tool, run
 

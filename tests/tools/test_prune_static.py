@@ -15,7 +15,7 @@ from fgc_mm.deploy.compaction.static_pruning import prune_static
 from fgc_mm.deploy.loading import build_trained
 from fgc_mm.errors import FGCError
 from fgc_mm.models import build_macs_table
-from fgc_mm.reliability.checkpoint import read_checkpoint
+from fgc_mm.reliability.checkpoint_reader import read_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / 'configs' / 'dense_resnet20_digits.py'

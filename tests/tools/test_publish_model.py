@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from fgc_mm.reliability.checkpoint import read_checkpoint
+from fgc_mm.reliability.checkpoint_reader import read_checkpoint
 
 from .conftest import TOOLS, error_lines, run
 

@@ -10,7 +10,7 @@ from fgc_mm.comparison.entry import Entry, Start, split_entry
 from fgc_mm.comparison.plan import Settings, plan
 from fgc_mm.comparison.results import write_result
 from fgc_mm.errors import FGCError
-from fgc_mm.reliability.checkpoint import read_checkpoint
+from fgc_mm.reliability.checkpoint_reader import read_checkpoint
 
 from .test_fgc_pr import published
 

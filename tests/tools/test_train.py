@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from fgc_mm.cli.run_tool import run_tool
 from fgc_mm.errors import FGCError
-from fgc_mm.reliability.checkpoint import read_checkpoint
+from fgc_mm.reliability.checkpoint_reader import read_checkpoint
 
 from .conftest import TOOLS, error_lines, run
 

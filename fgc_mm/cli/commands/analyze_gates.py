@@ -21,7 +21,7 @@ from fgc_mm.analysis import (
 from fgc_mm.analysis.statistics import choose_method
 from fgc_mm.cli.given_config import read_config
 from fgc_mm.errors import FGCError
-from fgc_mm.reliability.checkpoint import read_checkpoint
+from fgc_mm.reliability.checkpoint_reader import read_checkpoint
 from fgc_mm.reliability.work_dir_lock import WorkDirLock
 
 

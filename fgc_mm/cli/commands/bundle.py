@@ -16,7 +16,7 @@ from fgc_mm.deploy.bundle.preprocessing_settings import preprocessing_settings
 from fgc_mm.deploy.bundle.writing import WrittenFile, write_file
 from fgc_mm.deploy.graph import program_of
 from fgc_mm.errors import FGCError
-from fgc_mm.reliability.checkpoint import read_checkpoint
+from fgc_mm.reliability.checkpoint_reader import read_checkpoint
 from fgc_mm.runtime.picture import read_picture
 from fgc_mm.runtime.preprocessing import preprocess
 

@@ -23,7 +23,7 @@ from fgc_mm.comparison.results import read_result, write_result
 from fgc_mm.comparison.run import Run
 from fgc_mm.comparison.run_scheduler import RunScheduler
 from fgc_mm.comparison.slurm_job import take_steps
-from fgc_mm.comparison.slurm_options import slurm_executor, slurm_options
+from fgc_mm.comparison.slurm_options import slurm_options, submitit_executor
 from fgc_mm.comparison.stored_results import (
     find_stored_result,
     result_file,
@@ -90,13 +90,13 @@ def slurm_jobs(args: argparse.Namespace) -> tuple[Executor, int]:
         FGCError: ``--slurm`` has a wrong parameter, or cannot be used here.
     """
     options = slurm_options(args.slurm)
-    executor = slurm_executor(options, args.work_dir / 'slurm')
+    executor = submitit_executor(options, args.work_dir / 'slurm')
     # it imports submitit, an optional package
-    from fgc_mm.comparison.slurm_jobs import SlurmJobs
+    from fgc_mm.comparison.slurm_executor import SlurmExecutor
 
     threads = args.threads or options.get('cpus_per_task', 1)
     take = partial(take_steps, threads=threads, finish=write_result)
-    return SlurmJobs(executor, args.jobs or sys.maxsize, take), threads
+    return SlurmExecutor(executor, args.jobs or sys.maxsize, take), threads
 
 
 def _first(*values: float | None) -> float:

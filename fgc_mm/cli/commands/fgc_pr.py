@@ -11,7 +11,7 @@ from torch import Tensor
 from fgc_mm.engine.memory_bank_hook import STATE
 from fgc_mm.errors import FGCError
 from fgc_mm.reliability.atomic_file import save_atomically
-from fgc_mm.reliability.checkpoint import read_checkpoint
+from fgc_mm.reliability.checkpoint_reader import read_checkpoint
 
 # (published name, name in fgc_mm); 1x1 convs of gates become linear layers
 RULES = (

@@ -11,7 +11,7 @@ import torch
 
 from fgc_mm.errors import FGCError
 from fgc_mm.reliability.atomic_file import write_atomically
-from fgc_mm.reliability.checkpoint import Checkpoint, read_checkpoint
+from fgc_mm.reliability.checkpoint_reader import Checkpoint, read_checkpoint
 
 KEPT = 'meta', 'state_dict'
 

@@ -34,7 +34,7 @@ from fgc_mm.figure_style import (
     series_style,
 )
 from fgc_mm.reliability.atomic_file import write_atomically
-from fgc_mm.reliability.checkpoint import read_checkpoint
+from fgc_mm.reliability.checkpoint_reader import read_checkpoint
 
 
 def main(args: argparse.Namespace) -> None:

@@ -33,7 +33,7 @@ from fgc_mm.engine.dataloader_defaults import (
 from fgc_mm.errors import FGCError
 from fgc_mm.evaluation.threshold_sweep import sweep_thresholds
 from fgc_mm.reliability.atomic_file import write_atomically
-from fgc_mm.reliability.checkpoint import read_checkpoint
+from fgc_mm.reliability.checkpoint_reader import read_checkpoint
 
 SUFFIXES = {
     'pred': ('.pkl', '.pickle'),

@@ -22,7 +22,7 @@ from fgc_mm.engine.dataloader_defaults import (
 from fgc_mm.engine.optimizer_defaults import write_optimizer_defaults
 from fgc_mm.engine.scaled_schedule import scale_epochs
 from fgc_mm.errors import FGCError
-from fgc_mm.reliability.checkpoint import read_checkpoint
+from fgc_mm.reliability.checkpoint_reader import read_checkpoint
 from fgc_mm.reliability.latest_checkpoint import latest_checkpoint
 from fgc_mm.reliability.resumable import check_resumable
 from fgc_mm.reliability.training_steps_hook import (

@@ -13,7 +13,7 @@ from fgc_mm.deploy.firing import SiteFiring
 from fgc_mm.errors import FGCError
 from fgc_mm.models import ChannelMap, GatedBackbone
 from fgc_mm.models.channel_map import SiteChannels
-from fgc_mm.sites.layout import (
+from fgc_mm.sites.layer_channels import (
     find_separate_depthwise,
     is_depthwise,
     layer_widths,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fgc_mm.deploy.compaction.static_groups import ChannelGroup
 from fgc_mm.errors import FGCError
-from fgc_mm.sites.layout import is_depthwise
+from fgc_mm.sites.layer_channels import is_depthwise
 
 
 class _FPGM(tp.importance.FPGMImportance):

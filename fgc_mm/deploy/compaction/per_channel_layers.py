@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from fgc_mm.sites.channel_flow import ChannelFlow
 from fgc_mm.sites.channel_probe import ChannelProbe, ProbePoint
 from fgc_mm.sites.image_size import small_images
-from fgc_mm.sites.layout import CONV_OR_LINEAR
+from fgc_mm.sites.layer_channels import CONV_OR_LINEAR
 from fgc_mm.sites.probed_backbone import ProbedBackbone
 from fgc_mm.sites.site import GateSite, SiteLayer
 

@@ -15,7 +15,7 @@ from fgc_mm.deploy.compaction.equivalence import flatten_outputs
 from fgc_mm.deploy.compaction.static_trial import Channels, RemovedChannels
 from fgc_mm.errors import FGCError
 from fgc_mm.models.layer_slice import SLICED_LAYERS, channel_count
-from fgc_mm.sites.layout import is_depthwise, layer_widths
+from fgc_mm.sites.layer_channels import is_depthwise, layer_widths
 
 MAX_DIFFERENCE = 1e-4  # largest difference, relative to the largest feature
 

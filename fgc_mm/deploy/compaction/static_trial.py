@@ -26,7 +26,7 @@ from fgc_mm.models.layer_slice import (
     map_widths,
     shrink_layer,
 )
-from fgc_mm.sites.layout import is_depthwise
+from fgc_mm.sites.layer_channels import is_depthwise
 
 Channels = dict[str, set[int]]
 

@@ -17,7 +17,7 @@ from fgc_mm.deploy.copying import copy_network
 from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedBackbone, build_macs_table
 from fgc_mm.models.layer_slice import SLICED_LAYERS
-from fgc_mm.sites.layout import input_weights, is_depthwise
+from fgc_mm.sites.layer_channels import input_weights, is_depthwise
 
 
 def prune_zeroed(model: ImageClassifier, images: Tensor) -> Pruned:

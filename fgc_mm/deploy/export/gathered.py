@@ -15,7 +15,7 @@ from fgc_mm.deploy.firing import gated_backbone
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.pooling import global_average_pool
 from fgc_mm.models import GatedBackbone
-from fgc_mm.sites.layout import layer_widths
+from fgc_mm.sites.layer_channels import layer_widths
 from fgc_mm.sites.site import GateSite, SiteLayer
 
 MIN_CHANNELS = 2  # minimum number of channels that are computed

@@ -27,7 +27,7 @@ from fgc_mm.models import GatedBackbone
 from fgc_mm.models.gated_backbone import as_outputs
 from fgc_mm.sites import GateHooks, GateSite
 from fgc_mm.sites.call import GatedCall
-from fgc_mm.sites.layout import channels_last
+from fgc_mm.sites.layer_channels import channels_last
 
 aten = torch.ops.aten
 PYTHON_READS = (

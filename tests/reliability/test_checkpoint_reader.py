@@ -21,7 +21,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 
 from fgc_mm.errors import FGCError
 from fgc_mm.reliability import checkpoint_loaders
-from fgc_mm.reliability.checkpoint import read_checkpoint
+from fgc_mm.reliability.checkpoint_reader import read_checkpoint
 from fgc_mm.reliability.resumable import check_resumable
 
 # mmengine keeps its loggers by name, and names are by the second

@@ -14,12 +14,12 @@ import submitit
 from fgc_mm.cli.parsers.compare import parse_args
 from fgc_mm.comparison.run import Run
 from fgc_mm.comparison.run_scheduler import RunScheduler
+from fgc_mm.comparison.slurm_executor import SlurmExecutor
 from fgc_mm.comparison.slurm_job import UNFINISHED, take_steps
-from fgc_mm.comparison.slurm_jobs import SlurmJobs
 from fgc_mm.comparison.slurm_options import (
     PROGRAMS,
-    slurm_executor,
     slurm_options,
+    submitit_executor,
 )
 from fgc_mm.errors import FGCError
 
@@ -91,15 +91,15 @@ def test_slurm_or_a_launcher(monkeypatch):
 def test_without_slurm_or_submitit(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'submitit', None)
     with pytest.raises(FGCError, match=r'pip install .fgc_mm\[slurm\]'):
-        slurm_executor(OPTIONS, tmp_path)
+        submitit_executor(OPTIONS, tmp_path)
     monkeypatch.setenv('PATH', str(tmp_path))
     with pytest.raises(FGCError, match='needs sbatch, which is not'):
-        slurm_executor(OPTIONS, tmp_path)
+        submitit_executor(OPTIONS, tmp_path)
 
 
 def test_script_and_refusal(programs, tmp_path):
-    executor = slurm_executor(OPTIONS, tmp_path / 'slurm')
-    jobs = SlurmJobs(executor, 1, print, lambda: {'7': 'PENDING'})
+    executor = submitit_executor(OPTIONS, tmp_path / 'slurm')
+    jobs = SlurmExecutor(executor, 1, print, lambda: {'7': 'PENDING'})
     run = ShellRun(tmp_path, 'run')
     assert jobs.start(run, 'step 0', ['true']) == 'queued'
     script = (tmp_path / 'slurm' / '7_submission.sh').read_text()
@@ -122,7 +122,7 @@ def test_script_and_refusal(programs, tmp_path):
 def test_jobs_do_not_inherit_the_job_of_the_comparison(tmp_path, monkeypatch):
     for name in ('SLURM_JOB_ID', 'SLURM_MEM_PER_NODE', 'SLURM_CONF'):
         monkeypatch.setenv(name, '1')
-    slurm_executor(OPTIONS, tmp_path / 'slurm')
+    submitit_executor(OPTIONS, tmp_path / 'slurm')
     assert [x for x in os.environ if x.startswith('SLURM_')] == ['SLURM_CONF']
 
 
@@ -165,7 +165,7 @@ class Jobs:
 def started(tmp_path):
     """Slurm, and a run whose job has begun to train."""
     slurm = Jobs(tmp_path)
-    jobs = SlurmJobs(slurm, 1, print, slurm.states, 0)
+    jobs = SlurmExecutor(slurm, 1, print, slurm.states, 0)
     run = ShellRun(tmp_path, 'run')
     jobs.start(run, 'step 0', ['true'])
     assert not jobs.free
@@ -267,7 +267,7 @@ def test_jobs_on_this_machine(tmp_path):
     runs = good, bad, endless
     executor = Local(tmp_path / 'jobs')
     take = partial(take_steps, threads=3, finish=print)
-    jobs = SlurmJobs(executor, 3, take, executor.states, 0.2)
+    jobs = SlurmExecutor(executor, 3, take, executor.states, 0.2)
     seen = []
     scheduler = RunScheduler(
         runs, jobs, lambda run: seen.append((run.name, run.state)), lambda _: 0

@@ -35,7 +35,7 @@ class _Started:
     over: float = 0.0  # when its end was seen without its result
 
 
-class SlurmJobs:
+class SlurmExecutor:
     """One job for each run, as an Executor of the scheduler.
 
     A job that was preempted, lost its node or ran out of time is submitted

@@ -43,6 +43,7 @@ from fgc_mm.functional import mask_channels
 from fgc_mm.functional.schedule import Progress
 from fgc_mm.losses import FeatureGateCouplingLoss
 from fgc_mm.registry import MODELS
+from fgc_mm.sites import layer_channels
 
 # a config, and an epoch in which coupling is beyond its warm-up
 STEPS = {
@@ -176,7 +177,8 @@ def count_step(
     run = Run(*STEPS[name], images, rows, device)
     counter = OperationCounter(device)
     _divide(run.model, counter)
-    with counter, patch.object(layer_channels, 'mask_channels', _masks(counter)):
+    masks = patch.object(layer_channels, 'mask_channels', _masks(counter))
+    with counter, masks:
         run.step(counter.part)  # makes the optimizer's state and tables
         counter.restart()
         run.step(counter.part)

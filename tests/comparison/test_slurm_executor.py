@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -251,8 +252,13 @@ class Local(submitit.LocalExecutor):
         self.sent = []
 
     def submit(self, *arguments):
-        self.sent.append(super().submit(*arguments))
-        return self.sent[-1]
+        job = super().submit(*arguments)
+        # as scancel does; submitit sends SIGINT, which a job ignores if the
+        # tests run in the background of a shell
+        process = job._process
+        job.cancel = lambda check: process.send_signal(signal.SIGTERM)
+        self.sent.append(job)
+        return job
 
     def states(self):
         states = 'RUNNING', 'COMPLETED'

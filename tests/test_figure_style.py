@@ -3,7 +3,7 @@
 import matplotlib as mpl
 
 from fgc_mm import figure_style
-from fgc_mm.comparison.plot import _styles, plot
+from fgc_mm.comparison.compare_plot import _styles, plot
 from fgc_mm.comparison.table import MeanStd, Row
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from fgc_mm.reliability.atomic_file import write_atomically
 
-from .plot import plot
+from .compare_plot import plot
 from .questions import answer, answers_markdown
 from .run import Run
 from .study import Study

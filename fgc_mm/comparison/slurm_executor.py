@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import signal
 import time
-from collections.abc import Callable
-from contextlib import redirect_stderr
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,10 +81,7 @@ class SlurmExecutor:
     def start(self, run: Run, step: str, command: list[str]) -> str:
         """Submits a job, which finds the run's steps itself."""
         run.folder.mkdir(parents=True, exist_ok=True)
-        job = self._earlier(run) or self._submit(run)
-        self._started[run.name] = _Started(run, job, _last_save(run))
-        if self._stopping:  # since a signal during the submission
-            job.cancel(check=False)
+        self._watch(run, self._earlier(run) or self._submit(run))
         return QUEUED
 
     def poll(self) -> list[Event]:
@@ -97,7 +95,10 @@ class SlurmExecutor:
         found = []
         for one in list(self._started.values()):
             state = states.get(one.job.job_id, UNKNOWN)
-            event = self._end(one, state) if state in OVER else _step(one)
+            if state in OVER:
+                event = self._end(one, state)
+            else:
+                one.over, event = 0.0, _step(one)
             if event is not None:
                 found.append(event)
         return found
@@ -112,16 +113,29 @@ class SlurmExecutor:
     def _earlier(self, run: Run) -> submitit.Job | None:
         """The job that an earlier comparison has submitted, if not ended."""
         file = _id_file(run)
-        number = file.read_text().strip() if file.is_file() else ''
-        states = self.states() if number else None
-        if not states or states.get(number, UNKNOWN) in OVER:
+        if not file.is_file():
+            return None
+        number = file.read_text(errors='replace').strip()
+        states = self.states()
+        if states is None:
+            raise FGCError(
+                f'squeue does not answer whether the job of {file} has '
+                f'ended; {CONTINUE}'
+            )
+        if states.get(number, UNKNOWN) in OVER:
             return None
         return submitit.SlurmJob(self.executor.folder, number)
+
+    def _watch(self, run: Run, job: submitit.Job) -> None:
+        self._started[run.name] = _Started(run, job, _last_save(run))
+        if self._stopping:  # since a signal during the submission
+            job.cancel(check=False)
 
     def _submit(self, run: Run) -> submitit.Job:
         self.executor.update_parameters(name=run.name.replace(' ', '_'))
         try:
-            with redirect_stderr(io.StringIO()):  # the error contains it
+            # the error contains what sbatch has written to stderr
+            with redirect_stderr(io.StringIO()), _ctrl_c_later():
                 job = self.executor.submit(self.take, run)
         except RuntimeError as error:
             lines = [x for x in str(error).splitlines() if x.strip()]
@@ -147,11 +161,21 @@ class SlurmExecutor:
         if problem is not None:
             return Event(name, code=1, reason=problem)
         try:
-            self.start(one.run, '', [])
+            self._watch(one.run, self._submit(one.run))
         except FGCError as error:
             return Event(name, code=1, reason=str(error))
         what = 'ran out of time' if state not in LOST else f'was {state}'
         return Event(name, QUEUED, reason=f'again, since its job {what}')
+
+
+@contextmanager
+def _ctrl_c_later() -> Iterator[None]:
+    """Keeps Ctrl-C from ending sbatch before it has printed the job's id."""
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
 
 
 def _step(one: _Started) -> Event | None:

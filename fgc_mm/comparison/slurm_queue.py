@@ -6,6 +6,7 @@ import os
 import subprocess
 
 UNKNOWN = 'unknown to Slurm'
+ANSWER_SECONDS = 120.0  # squeue repeats its question for some time itself
 # states of a job that does not run again by itself
 OVER = {
     'BOOT_FAIL', 'CANCELLED', 'COMPLETED', 'DEADLINE', 'FAILED', 'NODE_FAIL',
@@ -19,14 +20,18 @@ def queue_states() -> dict[str, str] | None:
     Slurm forgets a job some minutes after its end. (sacct does not, but works
     only where the cluster stores its jobs in a database.)
     """
-    done = subprocess.run(
-        [
-            'squeue', '--noheader', '--states=all', '--format=%i|%T',
-            f'--user={os.getuid()}',
-        ],
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-        start_new_session=True,  # Ctrl-C is not for it
-    )  # fmt: skip
+    try:
+        done = subprocess.run(
+            [
+                'squeue', '--noheader', '--states=all', '--format=%i|%T',
+                f'--user={os.getuid()}',
+            ],
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            errors='replace', timeout=ANSWER_SECONDS,
+            start_new_session=True,  # Ctrl-C is not for it
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return None
     if done.returncode:
         return None
     lines = (line.partition('|') for line in done.stdout.split())

@@ -4,6 +4,7 @@ import os
 import shlex
 import signal
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,9 +14,10 @@ import pytest
 import submitit
 
 from fgc_mm.cli.parsers.compare import parse_args
+from fgc_mm.comparison import slurm_executor, slurm_queue
 from fgc_mm.comparison.run import Run
 from fgc_mm.comparison.run_scheduler import RunScheduler
-from fgc_mm.comparison.slurm_executor import SlurmExecutor
+from fgc_mm.comparison.slurm_executor import RESULT_SECONDS, SlurmExecutor
 from fgc_mm.comparison.slurm_job import UNFINISHED, take_steps
 from fgc_mm.comparison.slurm_options import (
     PROGRAMS,
@@ -226,6 +228,60 @@ def test_waits_for_an_answer_and_for_files(started):
     jobs.states = lambda: answers.pop(0)
     assert jobs.poll() == jobs.poll() == jobs.poll() == []
     assert jobs.busy
+
+
+def test_a_job_that_squeue_left_out_once_is_waited_for_again(
+    started, monkeypatch
+):
+    _, jobs, _ = started
+    now = [time.monotonic()]
+    monkeypatch.setattr(slurm_executor.time, 'monotonic', lambda: now[0])
+    for answer in ({}, {'1': 'RUNNING'}, {}):
+        jobs.states = partial(dict, answer)
+        assert jobs.poll() == []
+        now[0] += RESULT_SECONDS + 1
+    assert jobs.busy
+
+
+def test_an_earlier_job_without_an_answer_of_squeue(started):
+    slurm, _, run = started
+    jobs = SlurmExecutor(slurm, 1, print, lambda: None)
+    with pytest.raises(
+        FGCError, match=r'whether the job of .* has ended; run'
+    ):
+        jobs.start(run, 'step 0', ['true'])
+    assert slurm.count == 1 and not jobs.busy
+
+
+def test_a_damaged_file_of_the_earlier_job(started):
+    slurm, _, run = started
+    (run.folder / 'slurm_job.txt').write_bytes(b'\xff\xfe1')
+    SlurmExecutor(slurm, 1, print, slurm.states).start(run, 'step 0', [])
+    assert slurm.count == 2
+    assert (run.folder / 'slurm_job.txt').read_text() == '2\n'
+
+
+def test_ctrl_c_does_not_end_sbatch(programs, tmp_path):
+    (programs / 'sbatch').write_text(
+        '#!/bin/sh\nkill -INT $$ $PPID; echo Submitted batch job 7\n'
+    )
+    executor = submitit_executor(OPTIONS, tmp_path / 'slurm')
+    jobs = SlurmExecutor(executor, 1, print, dict)
+    old = signal.signal(signal.SIGINT, lambda *_: jobs.stop())
+    try:
+        jobs.start(ShellRun(tmp_path, 'run'), 'step 0', ['true'])
+    finally:
+        signal.signal(signal.SIGINT, old)
+    assert jobs.busy and jobs._stopping
+
+
+def test_a_squeue_that_hangs(programs, monkeypatch):
+    monkeypatch.setattr(slurm_queue, 'ANSWER_SECONDS', 0.1)
+    (programs / 'squeue').write_text('#!/bin/sh\nexec sleep 60\n')
+    assert slurm_queue.queue_states() is None
+    (programs / 'squeue').write_text("#!/bin/sh\nprintf '7|\\377'\n")
+    monkeypatch.setattr(slurm_queue, 'ANSWER_SECONDS', 20)
+    assert list(slurm_queue.queue_states()) == ['7']
 
 
 def test_a_stop_cancels(started):

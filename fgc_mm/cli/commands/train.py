@@ -39,13 +39,15 @@ def main(args: argparse.Namespace) -> None:
     if args.epochs is not None:
         cfg = scale_epochs(cfg, args.epochs)
     apply_arguments(cfg, args)
+    own = 'runner_type' in cfg
+    if not own:
+        check_parts(cfg)
     use_mixed_precision(cfg, args.amp)
     write_optimizer_defaults(cfg)
     check_start(cfg)
     join_processes(cfg, args.launcher)
     if not torch.cuda.is_available():
         keep_freed_memory()
-    own = 'runner_type' in cfg
     build = RUNNERS.build if own else CommandRunner.from_cfg
     train(build(cfg))
 
@@ -112,6 +114,18 @@ def apply_loader_arguments(cfg: Config, args: argparse.Namespace) -> None:
     # torch does not allow persistent_workers without workers
     without = [f for f in LOADERS if not (cfg.get(f) or {}).get('num_workers')]
     switch_off(cfg, without, 'persistent_workers')
+
+
+def check_parts(cfg: Config) -> None:
+    """Checks that the config has more than a model."""
+    parts = 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper'
+    missing = [name for name in parts if cfg.get(name) is None]
+    if missing:
+        raise FGCError(
+            f'{cfg.filename} has no {", ".join(missing)}, which a training '
+            'needs; inherit them with _base_, as the configs of this package '
+            'do.'
+        )
 
 
 def check_start(cfg: Config) -> None:

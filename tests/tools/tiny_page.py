@@ -16,6 +16,7 @@ from mmengine.visualization import Visualizer
 
 from fgc_mm.cli.command_table import COMMANDS, find_command
 from fgc_mm.cli.run_tool import run_tool as run_command
+from fgc_mm.comparison.executor import Event
 
 from .conftest import load_tool, main_of
 from .test_fgc_pr import published
@@ -138,26 +139,28 @@ def _gate(key, value):
 
 
 class InProcess:
-    """What compare.py uses of its workers, one step after the other."""
+    """The executor of a comparison, one step after the other."""
 
     def __init__(self, *_):
-        self.codes = []
+        self.ended = []
 
     free = True
 
     @property
     def busy(self):
-        return bool(self.codes)
+        return bool(self.ended)
 
-    def start(self, name, command, log):
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.touch()
+    def start(self, run, step, command):
+        run.log.parent.mkdir(parents=True, exist_ok=True)
+        run.log.touch()
+        run.log_command(command)
         tool, arguments = find_command(command[3:])
-        module = COMMANDS[tool].module
-        self.codes.append((name, run_tool(module, arguments)))
+        code = run_tool(COMMANDS[tool].module, arguments)
+        self.ended.append(Event(run.name, code=code))
+        return step
 
-    def ended(self):
-        ended, self.codes = self.codes, []
+    def poll(self):
+        ended, self.ended = self.ended, []
         return ended
 
     def stop(self):

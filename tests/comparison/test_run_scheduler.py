@@ -9,6 +9,7 @@ import pytest
 from fgc_mm.comparison.run_scheduler import RunScheduler
 from fgc_mm.comparison.workers import Workers
 from fgc_mm.errors import FGCError
+from tests.comparison.shell_steps import next_shell_step
 
 STOPPABLE = (
     'import signal, sys, time\n'
@@ -35,11 +36,7 @@ class FakeRun:
         assert len(command) == 3
 
     def next_step(self):
-        for number, command in enumerate(self.commands):
-            if not (self.folder / str(number)).exists():
-                done = f'{command} && touch {self.folder / str(number)}'
-                return f'step {number}', ['sh', '-c', done]
-        return None
+        return next_shell_step(self.folder, self.commands)
 
 
 def go(runs, jobs=2, finish=lambda run: None, during=None, **options):

@@ -25,6 +25,8 @@ from fgc_mm.comparison.slurm_options import (
     submitit_executor,
 )
 from fgc_mm.errors import FGCError
+from tests.comparison import shell_steps
+from tests.comparison.shell_steps import next_shell_step
 
 OPTIONS = {'timeout_min': 5, 'partition': 'gpu', 'cpus_per_task': 4}
 
@@ -38,11 +40,7 @@ class ShellRun(Run):
         self.commands = commands
 
     def next_step(self):
-        for number, command in enumerate(self.commands):
-            if not (self.folder / str(number)).exists():
-                done = f'{command} && touch {self.folder / str(number)}'
-                return f'step {number}', ['sh', '-c', done]
-        return None
+        return next_shell_step(self.folder, self.commands)
 
 
 @pytest.fixture
@@ -322,7 +320,8 @@ class Local(submitit.LocalExecutor):
 
 
 def test_jobs_on_this_machine(tmp_path):
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    for module in sys.modules[__name__], shell_steps:
+        cloudpickle.register_pickle_by_value(module)
     good = ShellRun(tmp_path, 'good', 'echo $OMP_NUM_THREADS', 'true')
     bad = ShellRun(tmp_path, 'bad', 'echo error: no data; exit 3')
     endless = ShellRun(tmp_path, 'endless', 'echo ready; exec sleep 600')

@@ -13,6 +13,7 @@ import cloudpickle
 import pytest
 import submitit
 
+from fgc_mm.cli.commands.compare import slurm_jobs
 from fgc_mm.cli.parsers.compare import parse_args
 from fgc_mm.comparison import slurm_executor, slurm_queue
 from fgc_mm.comparison.run import Run
@@ -86,6 +87,18 @@ def test_slurm_or_a_launcher(monkeypatch):
     monkeypatch.setattr(sys, 'argv', ['compare', *shlex.split(words)])
     with pytest.raises(FGCError, match="and --launcher 'srun -n1' both start"):
         parse_args()
+
+
+def test_squeue_must_answer_before_jobs_are_submitted(programs, tmp_path):
+    (programs / 'squeue').write_text('#!/bin/sh\nexit 1\n')
+    args = SimpleNamespace(
+        slurm=['timeout_min=5'], work_dir=tmp_path, threads=None, jobs=None
+    )
+    with pytest.raises(FGCError, match='squeue does not answer'):
+        slurm_jobs(args)
+    (programs / 'squeue').write_text('#!/bin/sh\nexit 0\n')
+    executor, threads = slurm_jobs(args)
+    assert executor.free and threads == 1
 
 
 @pytest.mark.usefixtures('programs')

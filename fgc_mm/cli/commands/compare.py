@@ -24,6 +24,7 @@ from fgc_mm.comparison.run import Run
 from fgc_mm.comparison.run_scheduler import RunScheduler
 from fgc_mm.comparison.slurm_job import take_steps
 from fgc_mm.comparison.slurm_options import slurm_options, submitit_executor
+from fgc_mm.comparison.slurm_queue import queue_states
 from fgc_mm.comparison.stored_results import (
     find_stored_result,
     result_file,
@@ -37,6 +38,7 @@ from fgc_mm.comparison.table import (
     rows_of,
 )
 from fgc_mm.comparison.workers import Workers, visible_devices
+from fgc_mm.errors import FGCError
 from fgc_mm.exit_status import STOPPED
 from fgc_mm.reliability.stop_signal import SIGNALS as STOP_SIGNALS
 from fgc_mm.reliability.work_dir_lock import WorkDirLock
@@ -91,6 +93,11 @@ def slurm_jobs(args: argparse.Namespace) -> tuple[Executor, int]:
     """
     options = slurm_options(args.slurm)
     executor = submitit_executor(options, args.work_dir / 'slurm')
+    if queue_states() is None:
+        raise FGCError(
+            'squeue does not answer, so the jobs could not be watched; run '
+            'it by hand, and this command when it works.'
+        )
     # it imports submitit, an optional package
     from fgc_mm.comparison.slurm_executor import SlurmExecutor
 

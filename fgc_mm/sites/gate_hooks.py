@@ -26,7 +26,7 @@ from fgc_mm.sites.recompute import (
     replay_activation,
     without_graph,
 )
-from fgc_mm.sites.site import GateSite, SiteLayer
+from fgc_mm.sites.site import GateSite
 
 
 class GateHooks:
@@ -70,8 +70,9 @@ class GateHooks:
     def _attach_masks(self, find: Callable[[str], nn.Module]) -> None:
         for consumer in self.site.consumers:
             layer = find(consumer.path)
-            hook = partial(self._mask, _channel_index(consumer))
-            layer.register_forward_pre_hook(hook)
+            positions = consumer.positions
+            index = None if positions is None else ChannelIndex(positions)
+            layer.register_forward_pre_hook(partial(self._mask, index))
         if self.site.branch_end is not None:
             last = channels_last(find(self.site.producer))
             find(self.site.branch_end).register_forward_hook(
@@ -82,10 +83,6 @@ class GateHooks:
         """Whether the gate reads the input of this layer."""
         hooks = layer._forward_pre_hooks.values() if layer else ()
         return any(getattr(hook, '__self__', None) is self for hook in hooks)
-
-    def new_state(self, keep: bool, **_: bool) -> SiteState:
-        """The site's state for a new call."""
-        return SiteState(self, keep)
 
     def record(self, state: SiteState) -> GateRecord | None:
         """The record of a call; ``None`` if the gate did not run."""
@@ -203,12 +200,6 @@ class GateHooks:
         if state.grad and state.detached_gate is None and without_graph():
             state.used_without_graph = True
         return decision.mask
-
-
-def _channel_index(consumer: SiteLayer) -> ChannelIndex | None:
-    if consumer.positions is None:
-        return None
-    return ChannelIndex(consumer.positions)
 
 
 def _channels_second(last: bool, x: Tensor) -> Tensor:

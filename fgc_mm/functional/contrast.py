@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fgc_mm.errors import FGCError
+from fgc_mm.errors import FGCError, check_choice
 from fgc_mm.functional._checks import check_bank
 from fgc_mm.functional._chunks import sizes_for
 from fgc_mm.functional.bank_logsumexp import bank_logsumexp
 from fgc_mm.functional.full_precision import full_precision
+
+FORMS = 'log_sum', 'sum_log'
 
 
 def _score(
@@ -87,11 +89,7 @@ def check_contrast(
     """Raise FGCError for bad arguments; length: of the whole bank."""
     check_bank(queries, bank)
     check_eps(eps, form)
-    if form not in ('log_sum', 'sum_log'):
-        raise FGCError(
-            f"form '{form}' is unknown, but a contrast has two forms: write "
-            "'log_sum' (published code) or 'sum_log' (paper, equation 8)"
-        )
+    check_choice(f'form={form!r} of a contrast', form, FORMS)
     if not temperature > 0:
         raise FGCError(
             f'temperature {temperature} is not positive, so the softmax is '

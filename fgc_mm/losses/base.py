@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fgc_mm.errors import FGCError
 from fgc_mm.functional.full_precision import full_precision
 from fgc_mm.functional.schedule import Schedule
 from fgc_mm.losses.gate_batch import GateBatch
+from fgc_mm.sites import GateRecord
 
 
 class GateLoss(nn.Module, ABC):
@@ -51,6 +53,19 @@ class GateLoss(nn.Module, ABC):
     @abstractmethod
     def compute(self, batch: GateBatch) -> Tensor:
         """The loss without its weight; ()."""
+
+    def activation_of(self, record: GateRecord) -> Tensor:
+        """A site's activation before the gate; (N, C, ...).
+
+        Raises:
+            FGCError: The record has none.
+        """
+        if record.activation is None:
+            raise FGCError(
+                f'{type(self).__name__} needs the activations before the '
+                'gates; call forward_gated(x, keep_activation=True).'
+            )
+        return record.activation
 
 
 def total(terms: Iterable[Tensor]) -> Tensor:

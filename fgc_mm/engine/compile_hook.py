@@ -48,7 +48,7 @@ class CompileHook(Hook):
         backbone = _backbone(unwrapped_model(runner))
         # in place: parameters keep their names, and a copy is not compiled
         backbone.compile(**given)
-        runner._maybe_compile = _do_not_compile
+        runner._maybe_compile = lambda target: None  # mmengine's own
         runner.logger.info(
             f'{type(backbone).__name__} is compiled in its first training '
             'step and its first validation step; each takes minutes.'
@@ -60,7 +60,3 @@ def _backbone(model: nn.Module) -> nn.Module:
     gated = isinstance(backbone, GatedBackbone)
     # the wrapped network: GatedBackbone itself returns records
     return backbone.backbone if gated else backbone
-
-
-def _do_not_compile(target: str) -> None:
-    """Replaces the runner's own compilation."""

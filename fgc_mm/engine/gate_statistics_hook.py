@@ -56,47 +56,27 @@ class GateStatisticsHook(Hook):
         self._validations = 0
         self._reset()
 
-    def before_val_epoch(self, runner: Runner) -> None:
+    def _before_epoch(self, runner: Runner, mode: str = 'train') -> None:
         """Start to count."""
         self._reset()
 
-    def before_test_epoch(self, runner: Runner) -> None:
-        """Start to count."""
-        self._reset()
-
-    def after_val_iter(
+    def _after_iter(
         self,
         runner: Runner,
         batch_idx: int,
         data_batch: Any = None,
-        outputs: Sequence[Any] | None = None,
+        outputs: Any = None,
+        mode: str = 'train',
     ) -> None:
         """Count the open channels of a batch."""
-        if self._validations % self.interval == 0:
+        chosen = self._validations % self.interval == 0
+        if mode == 'test' or (mode == 'val' and chosen):
             self._count(outputs or ())
 
-    def after_test_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: Sequence[Any] | None = None,
-    ) -> None:
-        """Count the open channels of a batch."""
-        self._count(outputs or ())
-
-    def after_val_epoch(
-        self, runner: Runner, metrics: dict[str, float] | None = None
-    ) -> None:
-        """Log the statistics of the validation set."""
-        self._validations += 1
-        self._log(runner, '')
-
-    def after_test_epoch(
-        self, runner: Runner, metrics: dict[str, float] | None = None
-    ) -> None:
-        """Log the statistics of the test set."""
-        self._log(runner, 'test/')
+    def _after_epoch(self, runner: Runner, mode: str = 'train') -> None:
+        """Log the statistics of the validation or test set."""
+        self._validations += mode == 'val'
+        self._log(runner, 'test/' if mode == 'test' else '')
 
     def _reset(self) -> None:
         self._table: MACsTable | None = None

@@ -10,13 +10,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fgc_mm.functional.macs import LayerMACs, MACsTable, open_pairs
-
-Side = Sequence[tuple[int, tuple[int, ...] | None]]
+from fgc_mm.functional.macs import (
+    LayerMACs,
+    MACsTable,
+    SitePositions,
+    open_pairs,
+)
 
 
 class MACsMatrices:
-    """Counts MACs like ``macs_of_open``, in few operations.
+    """Counts MACs like ``macs_per_image``, in few operations.
 
     Args:
         table: The network's layers.
@@ -80,7 +83,7 @@ class MACsMatrices:
             single,
         ]
 
-    def _weights(self, side: Side, channels: int) -> Tensor:
+    def _weights(self, side: Sequence[SitePositions], channels: int) -> Tensor:
         """How often each site's channel occurs; last, channels of no site."""
         weights = torch.zeros(sum(self.table.channels) + 1, dtype=torch.double)
         weights[-1] = channels
@@ -111,7 +114,7 @@ def _is_square(layer: LayerMACs) -> bool:
     return is_depthwise and _is_linear(layer.in_sites, layer.in_channels)
 
 
-def _is_linear(side: Side, channels: int) -> bool:
+def _is_linear(side: Sequence[SitePositions], channels: int) -> bool:
     """Whether no channel belongs to more than one site."""
     count = torch.zeros(channels, dtype=torch.int64)
     for _, positions in side:

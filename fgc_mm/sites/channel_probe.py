@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
+from fgc_mm.functional.pooling import flat_maps
 from fgc_mm.sites.call import tensors
 from fgc_mm.sites.layer_channels import (
     channels_last,
@@ -22,7 +23,6 @@ from fgc_mm.sites.observation import (
     BrokenProbe,
     Observation,
     differ,
-    flat_maps,
 )
 from fgc_mm.sites.probed_backbone import (
     ProbedBackbone,

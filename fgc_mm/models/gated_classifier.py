@@ -38,12 +38,7 @@ class GatedImageClassifier(GateLossesMixin, ImageClassifier):
             preprocessed images; logged as ``loss_distillation``. Default
             ``teacher``: this network without gates; default ``checkpoint``:
             ``load_from`` in ``tools/train.py``.
-        neck: As in ``ImageClassifier``.
-        head: As in ``ImageClassifier``.
-        pretrained: As in ``ImageClassifier``.
-        train_cfg: As in ``ImageClassifier``.
-        data_preprocessor: As in ``ImageClassifier``.
-        init_cfg: As in ``ImageClassifier``.
+        **options: As in ``ImageClassifier``: neck, head, ...
 
     Raises:
         FGCError: The backbone is not gated, two gate losses have the same
@@ -59,26 +54,14 @@ class GatedImageClassifier(GateLossesMixin, ImageClassifier):
         backbone: dict | nn.Module,
         gate_losses: Sequence[dict] = (),
         distillation: dict | None = None,
-        neck: dict | None = None,
-        head: dict | None = None,
-        pretrained: str | None = None,
-        train_cfg: dict | None = None,
-        data_preprocessor: dict | None = None,
-        init_cfg: dict | None = None,
+        **options: Any,
     ) -> None:
         if distillation is not None and 'teacher' not in distillation:
-            ungated = _ungated_config(backbone, neck, head)
+            ungated = _ungated_config(
+                backbone, options.get('neck'), options.get('head')
+            )
             distillation = dict(distillation, teacher=ungated)
-        super().__init__(
-            backbone,
-            neck,
-            head,
-            pretrained,
-            train_cfg,
-            data_preprocessor,
-            init_cfg,
-            gate_losses=gate_losses,
-        )
+        super().__init__(backbone, gate_losses=gate_losses, **options)
         self._remove_unread_gates()
         self.distillation: DistillationLoss | None = None
         if distillation is not None:
@@ -170,11 +153,6 @@ class GatedImageClassifier(GateLossesMixin, ImageClassifier):
                 self._apply_neck(self.backbone(inputs))
             )
         return super().extract_feat(inputs, stage)
-
-    def train(self, mode: bool = True) -> 'GatedImageClassifier':
-        """As ``nn.Module.train``."""
-        super().train(mode)
-        return self
 
     def _extract_gated(
         self, inputs: Tensor, keep_activation: bool | None = None

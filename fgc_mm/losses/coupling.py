@@ -14,10 +14,9 @@ from fgc_mm.functional import (
     on_device,
 )
 from fgc_mm.functional.schedule import Progress
-from fgc_mm.losses.base import GateLoss, total
+from fgc_mm.losses.base import GateBatch, GateLoss, total
 from fgc_mm.losses.coupled_batch import CoupledBatch, sample_indices
 from fgc_mm.losses.coupling_switches import CouplingSwitches, choose
-from fgc_mm.losses.gate_batch import GateBatch
 from fgc_mm.losses.label_neighbors import LabelNeighbors
 from fgc_mm.losses.loss_sites import select_loss_sites
 from fgc_mm.memory import (

@@ -6,8 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from fgc_mm.functional import global_average_pool, gram_similarity
-from fgc_mm.losses.base import GateLoss, total
-from fgc_mm.losses.gate_batch import GateBatch
+from fgc_mm.losses.base import GateBatch, GateLoss, total
 from fgc_mm.losses.loss_sites import select_loss_sites
 from fgc_mm.registry import MODELS
 from fgc_mm.sites import GateRecord

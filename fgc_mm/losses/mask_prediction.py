@@ -11,8 +11,7 @@ from fgc_mm.errors import check_choice
 from fgc_mm.functional import mass_mask, uniform_mask
 from fgc_mm.functional.channel_groups import sum_groups
 from fgc_mm.functional.mask_targets import channel_scores
-from fgc_mm.losses.base import GateLoss, total
-from fgc_mm.losses.gate_batch import GateBatch
+from fgc_mm.losses.base import GateBatch, GateLoss, total
 from fgc_mm.registry import MODELS
 from fgc_mm.sites import GateRecord
 

@@ -106,7 +106,10 @@ class GateStatisticsHook(Hook):
         total = torch.cat([self._opened, torch.tensor([self._images])])
         total = total.float().to(device)
         all_reduce(total)
-        rates = _by_site(total[:-1].cpu() / total[-1].cpu(), self._table)
+        firing = (total[:-1].cpu() / total[-1].cpu()).split(
+            self._table.channels
+        )
+        rates = dict(zip(self._table.sites, firing, strict=True))
         self._reset()
         if not is_main_process():
             return
@@ -115,11 +118,6 @@ class GateStatisticsHook(Hook):
         if self.histograms:
             name = f'{prefix}gates/firing_rate'
             add_histograms(runner.visualizer, name, rates, step)
-
-
-def _by_site(rates: Tensor, table: MACsTable) -> dict[str, Tensor]:
-    """The firing rates (C,) of each site."""
-    return dict(zip(table.sites, rates.split(table.channels), strict=True))
 
 
 def _scalars(rates: Mapping[str, Tensor], prefix: str) -> dict[str, float]:

@@ -50,7 +50,8 @@ class MACsMatrices:
         Returns:
             (N,) float64.
         """
-        inputs, outputs, units, squares = self._on(opened.device)
+        self._numbers = [x.to(opened.device) for x in self._numbers]
+        inputs, outputs, units, squares = self._numbers
         ones = opened.new_ones(len(opened), 1)
         known = torch.cat([opened, ones], dim=1)
         total = ((known @ inputs) * (known @ outputs)) @ units
@@ -59,10 +60,6 @@ class MACsMatrices:
         for layer in self.others:
             total = total + layer.unit * open_pairs(layer, parts)
         return total
-
-    def _on(self, device: torch.device) -> list[Tensor]:
-        self._numbers = [x.to(device) for x in self._numbers]
-        return self._numbers
 
     def _build(
         self, pairs: list[LayerMACs], squares: list[LayerMACs]

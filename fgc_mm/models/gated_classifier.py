@@ -95,7 +95,10 @@ class GatedImageClassifier(GateLossesMixin, ImageClassifier):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """As in ``BaseModel``, but without averaging scalars again."""
         summands = [value for key, value in losses.items() if 'loss' in key]
-        scalars = all(_is_scalar(value) for value in losses.values())
+        scalars = all(
+            isinstance(value, Tensor) and value.dim() == 0
+            for value in losses.values()
+        )
         if not scalars or not summands or 'loss' in losses:
             return super().parse_losses(losses)
         total = sum(summands[1:], start=summands[0])
@@ -237,7 +240,3 @@ def _ungated_config(
         )
     parts = dict(backbone=backbone['backbone'], neck=neck, head=head)
     return dict(type='ImageClassifier', **deepcopy(parts))
-
-
-def _is_scalar(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.dim() == 0

@@ -105,7 +105,9 @@ class _Recorder:
         """Name of the product, path of the module, and source."""
         layer = self._running[-1]
         path = self._names[id(layer)]
-        if not self._found[-1] and _is_own(layer, product):
+        sizes = product.in_channels, product.out_channels, product.groups
+        own = isinstance(layer, LAYERS) and layer_widths(layer) == sizes
+        if own and not self._found[-1]:
             self._found[-1] = True
             return path, path, 'layer'
         for factor in reversed(product.factors):
@@ -114,13 +116,6 @@ class _Recorder:
                 full = f'{owner}.{name}' if owner else name
                 return full.removesuffix('.weight'), owner, 'parameter'
         return path or type(layer).__name__, path, 'tensors'
-
-
-def _is_own(layer: nn.Module, product: Product) -> bool:
-    if not isinstance(layer, LAYERS):
-        return False
-    sizes = product.in_channels, product.out_channels, product.groups
-    return layer_widths(layer) == sizes
 
 
 def _storage(tensor: Tensor) -> int:

@@ -107,8 +107,8 @@ EVERYWHERE = {
 # Mathematics never imports mmengine.
 NO_OPENMMLAB = {'functional', 'memory', 'gates', 'sites'}
 OPENMMLAB = {'mmengine', 'mmcv', 'mmpretrain', 'mmdet', 'mmrazor'}
-# The runtime needs numpy; what reads pictures and prints tables may be there.
-RUNTIME = {'numpy', 'PIL', 'cv2', 'rich'}
+# The runtime needs numpy; what reads pictures may be there.
+RUNTIME = {'numpy', 'PIL', 'cv2'}
 SCRIPTS = {'tools', 'benchmarks', 'tests', 'configs'}
 
 

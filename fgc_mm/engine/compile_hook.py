@@ -6,7 +6,6 @@ from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
-from torch import nn
 
 from fgc_mm.engine.loss_progress_hook import unwrapped_model
 from fgc_mm.errors import FGCError
@@ -45,22 +44,14 @@ class CompileHook(Hook):
                 "compile=dict(mode='max-autotune')."
             )
         given = options if isinstance(options, dict) else {}
-        backbone = _backbone(unwrapped_model(runner))
+        model: Any = unwrapped_model(runner)
+        backbone = getattr(model, 'backbone', model)
+        if isinstance(backbone, GatedBackbone):  # which returns records
+            backbone = backbone.backbone
         # in place: parameters keep their names, and a copy is not compiled
         backbone.compile(**given)
-        runner._maybe_compile = _do_not_compile
+        runner._maybe_compile = lambda target: None  # mmengine's own
         runner.logger.info(
             f'{type(backbone).__name__} is compiled in its first training '
             'step and its first validation step; each takes minutes.'
         )
-
-
-def _backbone(model: nn.Module) -> nn.Module:
-    backbone: Any = getattr(model, 'backbone', model)
-    gated = isinstance(backbone, GatedBackbone)
-    # the wrapped network: GatedBackbone itself returns records
-    return backbone.backbone if gated else backbone
-
-
-def _do_not_compile(target: str) -> None:
-    """Replaces the runner's own compilation."""

@@ -56,47 +56,27 @@ class GateStatisticsHook(Hook):
         self._validations = 0
         self._reset()
 
-    def before_val_epoch(self, runner: Runner) -> None:
+    def _before_epoch(self, runner: Runner, mode: str = 'train') -> None:
         """Start to count."""
         self._reset()
 
-    def before_test_epoch(self, runner: Runner) -> None:
-        """Start to count."""
-        self._reset()
-
-    def after_val_iter(
+    def _after_iter(
         self,
         runner: Runner,
         batch_idx: int,
         data_batch: Any = None,
-        outputs: Sequence[Any] | None = None,
+        outputs: Any = None,
+        mode: str = 'train',
     ) -> None:
         """Count the open channels of a batch."""
-        if self._validations % self.interval == 0:
+        chosen = self._validations % self.interval == 0
+        if mode == 'test' or (mode == 'val' and chosen):
             self._count(outputs or ())
 
-    def after_test_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: Sequence[Any] | None = None,
-    ) -> None:
-        """Count the open channels of a batch."""
-        self._count(outputs or ())
-
-    def after_val_epoch(
-        self, runner: Runner, metrics: dict[str, float] | None = None
-    ) -> None:
-        """Log the statistics of the validation set."""
-        self._validations += 1
-        self._log(runner, '')
-
-    def after_test_epoch(
-        self, runner: Runner, metrics: dict[str, float] | None = None
-    ) -> None:
-        """Log the statistics of the test set."""
-        self._log(runner, 'test/')
+    def _after_epoch(self, runner: Runner, mode: str = 'train') -> None:
+        """Log the statistics of the validation or test set."""
+        self._validations += mode == 'val'
+        self._log(runner, 'test/' if mode == 'test' else '')
 
     def _reset(self) -> None:
         self._table: MACsTable | None = None
@@ -126,7 +106,10 @@ class GateStatisticsHook(Hook):
         total = torch.cat([self._opened, torch.tensor([self._images])])
         total = total.float().to(device)
         all_reduce(total)
-        rates = _by_site(total[:-1].cpu() / total[-1].cpu(), self._table)
+        firing = (total[:-1].cpu() / total[-1].cpu()).split(
+            self._table.channels
+        )
+        rates = dict(zip(self._table.sites, firing, strict=True))
         self._reset()
         if not is_main_process():
             return
@@ -135,11 +118,6 @@ class GateStatisticsHook(Hook):
         if self.histograms:
             name = f'{prefix}gates/firing_rate'
             add_histograms(runner.visualizer, name, rates, step)
-
-
-def _by_site(rates: Tensor, table: MACsTable) -> dict[str, Tensor]:
-    """The firing rates (C,) of each site."""
-    return dict(zip(table.sites, rates.split(table.channels), strict=True))
 
 
 def _scalars(rates: Mapping[str, Tensor], prefix: str) -> dict[str, float]:

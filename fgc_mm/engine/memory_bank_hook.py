@@ -20,9 +20,8 @@ from fgc_mm.engine.sharded_bank_saver import (
     banks_state,
 )
 from fgc_mm.errors import FGCError, check_choice
-from fgc_mm.losses import CoupledBatch, FeatureGateCouplingLoss
+from fgc_mm.losses import FeatureGateCouplingLoss
 from fgc_mm.losses.label_neighbors import LabelNeighbors
-from fgc_mm.memory.gather import gather_tables
 from fgc_mm.models.gate_losses_mixin import GateLossesMixin
 from fgc_mm.registry import HOOKS
 
@@ -129,8 +128,11 @@ class FGCMemoryBankHook(Hook):
         """Log the agreement every agreement_interval; write the batch."""
         for loss in self._losses.values():
             if self.every_n_train_iters(runner, self.agreement_interval):
-                _log_agreement(runner, loss)
-            loss.write_banks(_gather)
+                for site, fraction in loss.agreement().items():
+                    runner.message_hub.update_scalar(
+                        f'train/agreement_{site}', float(fraction)
+                    )
+            loss.write_banks()
             compare_copies = not self.shard and self.check_interval > 0
             if compare_copies and self.every_n_train_iters(
                 runner, self.check_interval
@@ -269,14 +271,3 @@ def _labels(
     # not get_gt_labels(), which fails for multi-label images
     infos = map(dataset.get_data_info, range(len(dataset)))
     return LabelNeighbors.single_labels([x.get('gt_label') for x in infos])
-
-
-def _gather(batch: CoupledBatch) -> CoupledBatch:
-    return CoupledBatch(*gather_tables(batch))
-
-
-def _log_agreement(runner: Runner, loss: FeatureGateCouplingLoss) -> None:
-    for site, fraction in loss.agreement().items():
-        runner.message_hub.update_scalar(
-            f'train/agreement_{site}', float(fraction)
-        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import floor
@@ -9,7 +10,6 @@ from typing import Any
 
 from mmengine.config import Config
 
-from fgc_mm.engine.short_schedulers import fit_scheduler
 from fgc_mm.errors import FGCError
 from fgc_mm.losses.coupling_switches import PRESETS
 
@@ -17,6 +17,8 @@ MOVING = {'start_value', 'end_value'}
 # mmengine's default for the end of a scheduler
 FOREVER = 10**9
 LENGTHS = {'step_size', 'total_steps'}
+# these begin at a fraction of the rate and reach it in their last step
+WARM_UPS = re.compile('(Linear|Constant)(LR|Momentum|ParamScheduler)$')
 
 
 def scale_epochs(cfg: Config, epochs: int) -> Config:
@@ -53,21 +55,24 @@ def scale_epochs(cfg: Config, epochs: int) -> Config:
             f'the number of epochs is {epochs}; give a whole number of at '
             'least 1.'
         )
-    points = set(_points(_schedulers(cfg), _scheduler_points))
-    points |= set(_points(cfg.to_dict(), _weight_points))
-    points |= set(_kept_epochs(cfg))
-    epoch_map = EpochMap.of(points, old, epochs)
     # to_dict() of a Config makes new dicts: nothing is shared with cfg
-    fields = {
-        name: _weights(value, epoch_map)
-        for name, value in cfg.to_dict().items()
+    fields = cfg.to_dict()
+    schedulers = fields.get('param_scheduler') or []
+    checkpoint = (fields.get('default_hooks') or {}).get('checkpoint') or {}
+    points = {
+        *_points(schedulers, _scheduler_points),
+        *_points(fields, _weight_points),
+        *(checkpoint.get('keep_epochs') or []),
     }
+    epoch_map = EpochMap.of(points, old, epochs)
+    fields = {name: _weights(fields[name], epoch_map) for name in fields}
     if fields.get('param_scheduler'):
         fields['param_scheduler'] = _each(
             fields['param_scheduler'], lambda node: _scheduler(node, epoch_map)
         )
     fields['train_cfg'] = _train_cfg(fields['train_cfg'], epoch_map)
-    _save_the_last(fields.get('default_hooks') or {}, epoch_map)
+    hooks = fields.get('default_hooks') or {}
+    _save_the_last(hooks.get('checkpoint') or {}, epoch_map)
     return Config(fields, filename=cfg.filename)
 
 
@@ -138,15 +143,6 @@ def _points(node: Any, of: Any) -> Iterator[int]:
             yield from _points(child, of)
 
 
-def _schedulers(cfg: Config) -> Any:
-    return cfg.to_dict().get('param_scheduler') or []
-
-
-def _kept_epochs(cfg: Config) -> list[int]:
-    hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
-    return hook.get('keep_epochs') or []
-
-
 def _counts_epochs(node: dict) -> bool:
     return bool(node.get('by_epoch', True))
 
@@ -190,7 +186,34 @@ def _scheduler(node: dict, epoch_map: EpochMap) -> dict:
         scaled['periods'] = [epoch_map.length(n) for n in node['periods']]
     if str(node['type']).endswith('ExponentialLR'):  # a factor per epoch
         scaled['gamma'] = node['gamma'] ** (epoch_map.old / epoch_map.new)
-    return fit_scheduler(scaled, node, epoch_map.old, epoch_map.new)
+    return _fitted(scaled, node, epoch_map)
+
+
+def _fitted(scaled: dict, before: dict, epoch_map: EpochMap) -> dict:
+    """Adjust a scaled scheduler that mmengine would refuse or never step.
+
+    - A scheduler never begins after the last epoch: one that followed a
+      warm-up begins with it if there is only one epoch for both.
+    - A warm-up of one epoch counts steps. Counted in epochs it would only
+      have its first value, and the rate would never rise.
+    """
+    old, new = epoch_map.old, epoch_map.new
+    fitted = dict(scaled)
+    if fitted.get('begin', 0) >= new and before.get('begin', 0) < old:
+        fitted['begin'] = new - 1
+    is_warm_up = WARM_UPS.search(_type_name(fitted))
+    if is_warm_up and _length(fitted, new) == 1 < _length(before, old):
+        fitted['convert_to_iter_based'] = True
+    return fitted
+
+
+def _length(node: dict, epochs: int) -> int:
+    return min(node.get('end', epochs), epochs) - node.get('begin', 0)
+
+
+def _type_name(node: dict) -> str:
+    kind = node.get('type', '')
+    return kind if isinstance(kind, str) else kind.__name__
 
 
 def _scheduler_span(node: dict, epoch_map: EpochMap) -> dict[str, int]:
@@ -214,9 +237,7 @@ def _weights(node: Any, epoch_map: EpochMap) -> Any:
     if node.keys() >= MOVING and _counts_epochs(node):
         span = epoch_map.span(node.get('begin', 0), node.get('end', 0))
         scaled.update(zip(('begin', 'end'), span))
-    kind = node.get('type', '')
-    kind = kind if isinstance(kind, str) else kind.__name__
-    if kind.endswith('FeatureGateCouplingLoss'):
+    if _type_name(node).endswith('FeatureGateCouplingLoss'):
         warmup = node.get('warmup_epochs')
         if warmup is None:
             preset = PRESETS.get(node.get('preset', 'reference'), {})
@@ -241,9 +262,8 @@ def _train_cfg(node: dict, epoch_map: EpochMap) -> dict:
     return scaled
 
 
-def _save_the_last(hooks: dict, epoch_map: EpochMap) -> None:
+def _save_the_last(hook: dict, epoch_map: EpochMap) -> None:
     """Scale the intervals of the checkpoint hook, in place."""
-    hook = hooks.get('checkpoint')
     if hook and hook.get('by_epoch', True):
         if hook.get('interval', -1) > 0:
             hook['interval'] = epoch_map.length(hook['interval'])

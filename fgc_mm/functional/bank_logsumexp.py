@@ -1,40 +1,12 @@
 """Log-sum-exp over a whole bank, without an N x D matrix."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from fgc_mm.functional._attention import attend
 from fgc_mm.functional._checks import check_bank
+from fgc_mm.functional._known_gradient import with_gradient
 from fgc_mm.functional.full_precision import full_precision
-
-
-class _BankLogSumExp(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        queries: Tensor,
-        bank: Tensor,
-        scale: float,
-    ) -> Tensor:
-        dtype = torch.promote_types(queries.dtype, torch.float32)
-        # Autocast would compute scores in half precision.
-        with full_precision(queries):
-            out, lse = attend(queries.to(dtype), bank, scale)
-        # The attention output is the gradient: the bank itself is not saved,
-        # so it may be updated in place before the backward pass.
-        ctx.save_for_backward(out)
-        ctx.scale, ctx.dtype = scale, queries.dtype
-        return lse
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        (out,) = ctx.saved_tensors
-        full = out * (grad * ctx.scale).unsqueeze(1)
-        return full.to(ctx.dtype), None, None
 
 
 def bank_logsumexp(queries: Tensor, bank: Tensor, scale: float) -> Tensor:
@@ -58,4 +30,8 @@ def bank_logsumexp(queries: Tensor, bank: Tensor, scale: float) -> Tensor:
         FGCError: shapes or devices do not match.
     """
     check_bank(queries, bank)
-    return _BankLogSumExp.apply(queries, bank.detach(), float(scale))
+    dtype = torch.promote_types(queries.dtype, torch.float32)
+    # Autocast would compute scores in half precision.
+    with torch.no_grad(), full_precision(queries):
+        out, lse = attend(queries.to(dtype), bank, scale)
+    return with_gradient(queries, lse, out, scale)

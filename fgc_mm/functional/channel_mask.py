@@ -8,6 +8,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from fgc_mm.functional.pooling import flat_maps
+
 
 class _MaskChannels(torch.autograd.Function):
     """The product, with fewer temporary maps in the backward than autograd."""
@@ -33,7 +35,7 @@ class _MaskChannels(torch.autograd.Function):
         ):
             return _gradients_in_one_pass(grad, activation, mask)
         product = grad * activation
-        grad_mask = _flat_positions(product).sum(dim=2)
+        grad_mask = flat_maps(product).sum(dim=2)
         mask = _broadcast(mask, grad)
         if torch.compiler.is_compiling():  # it plans memory itself
             return grad * mask, grad_mask
@@ -65,11 +67,6 @@ def _gradients_in_one_pass(
 
 def _broadcast(mask: Tensor, like: Tensor) -> Tensor:
     return mask.reshape(*mask.shape, *[1] * (like.dim() - 2))
-
-
-def _flat_positions(maps: Tensor) -> Tensor:
-    """(N, C, ...) -> (N, C, positions)."""
-    return maps.flatten(2) if maps.dim() > 2 else maps.unsqueeze(2)
 
 
 def mask_channels(

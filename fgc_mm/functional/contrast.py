@@ -1,18 +1,19 @@
 """Contrastive loss of a vector's neighbours against a whole bank."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from math import log
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from fgc_mm.errors import FGCError
+from fgc_mm.errors import FGCError, check_choice
 from fgc_mm.functional._checks import check_bank
 from fgc_mm.functional._chunks import sizes_for
+from fgc_mm.functional._known_gradient import with_gradient
 from fgc_mm.functional.bank_logsumexp import bank_logsumexp
 from fgc_mm.functional.full_precision import full_precision
+
+FORMS = 'log_sum', 'sum_log'
 
 
 def _score(
@@ -26,53 +27,28 @@ def _score(
     return logits.logsumexp(1), torch.bmm(share, rows).squeeze(1)
 
 
-class _PositiveScore(torch.autograd.Function):
-    """The numerator; its gradient is computed in the forward pass."""
+def score_in_chunks(
+    score: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    queries: Tensor,
+    bank: Tensor,
+    positives: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Numerator (N,) and its gradient (N, C), for some queries at a time.
 
-    @staticmethod
-    def forward(
-        ctx: Any,
-        queries: Tensor,
-        bank: Tensor,
-        positives: Tensor,
-        scale: float,
-        form: str,
-    ) -> Tensor:
-        count, dim = positives.shape[1], bank.shape[1]
-        dtype = torch.promote_types(queries.dtype, torch.float32)
-        size = gathered_queries(bank, count)
-        parts = []
-        with full_precision(queries):
-            for some, index in zip(
-                queries.split(size), positives.split(size), strict=True
-            ):
-                rows = bank.index_select(0, index.flatten())
-                rows = rows.to(dtype).view(-1, count, dim)
-                parts.append(_score(some.to(dtype), rows, scale, form))
-        score, slope = map(concatenate, zip(*parts, strict=True))
-        ctx.save_for_backward(slope)
-        ctx.dtype = queries.dtype
-        return score
-
-    @staticmethod
-    @once_differentiable
-    def backward(
-        ctx: Any, grad: Tensor
-    ) -> tuple[Tensor, None, None, None, None]:
-        (slope,) = ctx.saved_tensors
-        full = (slope * grad.unsqueeze(1)).to(ctx.dtype)
-        return full, None, None, None, None
-
-
-def gathered_queries(bank: Tensor, positives: int) -> int:
-    """Number of queries whose positives are gathered at a time."""
-    elements = positives * bank.shape[1]
-    return max(1, sizes_for(bank).gathered // elements)
-
-
-def concatenate(parts: Sequence[Tensor]) -> Tensor:
-    """Concatenate parts; a single one is returned as is."""
-    return torch.cat(list(parts)) if len(parts) > 1 else parts[0]
+    Args:
+        score: Of some queries and their positives.
+        queries: (N, C).
+        bank: (D, C), from which the positives are gathered.
+        positives: (N, P).
+    """
+    elements = positives.shape[1] * bank.shape[1]
+    size = max(1, sizes_for(bank).gathered // elements)
+    pairs = zip(queries.split(size), positives.split(size), strict=True)
+    parts = [score(some, index) for some, index in pairs]
+    if len(parts) == 1:
+        return parts[0]
+    scores, slopes = zip(*parts, strict=True)
+    return torch.cat(scores), torch.cat(slopes)
 
 
 def check_contrast(
@@ -87,11 +63,7 @@ def check_contrast(
     """Raise FGCError for bad arguments; length: of the whole bank."""
     check_bank(queries, bank)
     check_eps(eps, form)
-    if form not in ('log_sum', 'sum_log'):
-        raise FGCError(
-            f"form '{form}' is unknown, but a contrast has two forms: write "
-            "'log_sum' (published code) or 'sum_log' (paper, equation 8)"
-        )
+    check_choice(f'form={form!r} of a contrast', form, FORMS)
     if not temperature > 0:
         raise FGCError(
             f'temperature {temperature} is not positive, so the softmax is '
@@ -191,9 +163,15 @@ def neighbor_contrast(
     queries = queries.to(torch.promote_types(queries.dtype, torch.float32))
     scale = 1 / temperature
     total = bank_logsumexp(queries, bank, scale)
-    score = _PositiveScore.apply(
-        queries, bank.detach(), positives, scale, form
-    )
+
+    def score_of(some: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        rows = bank.index_select(0, index.flatten()).to(some.dtype)
+        rows = rows.view(*index.shape, bank.shape[1])
+        return _score(some, rows, scale, form)
+
+    with torch.no_grad(), full_precision(queries):
+        score, slope = score_in_chunks(score_of, queries, bank, positives)
+    score = with_gradient(queries, score, slope)
     if form == 'sum_log':
         total = positives.shape[1] * total
     return add_eps(total - score, eps).mean()

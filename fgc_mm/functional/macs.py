@@ -166,22 +166,6 @@ def macs_per_image(
         FGCError: An unknown counting.
     """
     opened = [(mask != 0).double() for mask in masks]
-    return macs_of_open(table, opened, counting)
-
-
-def macs_of_open(
-    table: MACsTable, opened: Sequence[Tensor], counting: str = 'honest'
-) -> Tensor:
-    """Like :func:`macs_per_image`, differentiable in the open channels.
-
-    Args:
-        table: The network's layers.
-        opened: For every site (N, C); 1 open, 0 closed.
-        counting: As in :func:`macs_per_image`.
-
-    Returns:
-        (N,) in MACs, in the dtype of ``opened``.
-    """
     layers = table.counted(counting)
     fixed = sum(layer.dense for layer in layers if not layer.sites)
     total = torch.full_like(opened[0][:, 0], fixed)
@@ -253,7 +237,12 @@ def _site_fraction(sites: Sequence[SitePositions], channels: int) -> float:
 
 
 def open_pairs(layer: LayerMACs, opened: Sequence[Tensor]) -> Tensor:
-    """Number of pairs of open channels; (N,), as in macs_of_open."""
+    """Number of pairs of open channels of each image; (N,), differentiable.
+
+    Args:
+        layer: The layer.
+        opened: For every site (N, C); 1 open, 0 closed.
+    """
     inputs = _open_channels(layer.in_sites, layer.in_channels, opened)
     outputs = _open_channels(layer.out_sites, layer.out_channels, opened)
     inputs = inputs.unflatten(1, (layer.groups, -1)).sum(dim=2)

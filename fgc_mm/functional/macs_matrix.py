@@ -10,13 +10,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fgc_mm.functional.macs import LayerMACs, MACsTable, open_pairs
-
-Side = Sequence[tuple[int, tuple[int, ...] | None]]
+from fgc_mm.functional.macs import (
+    LayerMACs,
+    MACsTable,
+    SitePositions,
+    open_pairs,
+)
 
 
 class MACsMatrices:
-    """Counts MACs like ``macs_of_open``, in few operations.
+    """Counts MACs like ``macs_per_image``, in few operations.
 
     Args:
         table: The network's layers.
@@ -47,7 +50,8 @@ class MACsMatrices:
         Returns:
             (N,) float64.
         """
-        inputs, outputs, units, squares = self._on(opened.device)
+        self._numbers = [x.to(opened.device) for x in self._numbers]
+        inputs, outputs, units, squares = self._numbers
         ones = opened.new_ones(len(opened), 1)
         known = torch.cat([opened, ones], dim=1)
         total = ((known @ inputs) * (known @ outputs)) @ units
@@ -56,10 +60,6 @@ class MACsMatrices:
         for layer in self.others:
             total = total + layer.unit * open_pairs(layer, parts)
         return total
-
-    def _on(self, device: torch.device) -> list[Tensor]:
-        self._numbers = [x.to(device) for x in self._numbers]
-        return self._numbers
 
     def _build(
         self, pairs: list[LayerMACs], squares: list[LayerMACs]
@@ -80,7 +80,7 @@ class MACsMatrices:
             single,
         ]
 
-    def _weights(self, side: Side, channels: int) -> Tensor:
+    def _weights(self, side: Sequence[SitePositions], channels: int) -> Tensor:
         """How often each site's channel occurs; last, channels of no site."""
         weights = torch.zeros(sum(self.table.channels) + 1, dtype=torch.double)
         weights[-1] = channels
@@ -111,7 +111,7 @@ def _is_square(layer: LayerMACs) -> bool:
     return is_depthwise and _is_linear(layer.in_sites, layer.in_channels)
 
 
-def _is_linear(side: Side, channels: int) -> bool:
+def _is_linear(side: Sequence[SitePositions], channels: int) -> bool:
     """Whether no channel belongs to more than one site."""
     count = torch.zeros(channels, dtype=torch.int64)
     for _, positions in side:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from fgc_mm.errors import FGCError
+from fgc_mm.functional.pooling import global_max_pool
 
 TINY = 1e-5
 _WHOLE = 2**52  # integer mass of an image, with float64's resolution
@@ -89,8 +90,7 @@ def channel_scores(activation: Tensor) -> Tensor:
     Returns:
         (N, C), without gradient.
     """
-    magnitude = activation.detach().abs()
-    return magnitude if magnitude.dim() == 2 else magnitude.flatten(2).amax(2)
+    return global_max_pool(activation.detach().abs())
 
 
 def _check(ratio: float, kind: str, sound: bool, rule: str) -> None:

@@ -13,16 +13,35 @@ from torch import Tensor
 
 from fgc_mm.errors import FGCError
 from fgc_mm.functional._checks import check_bank
-from fgc_mm.functional._chunks import ACCELERATOR, is_cpu, sizes_for
-from fgc_mm.functional._row_keys import LOW, descending, pack, rows_of_keys
-from fgc_mm.functional._row_keys import keys as _keys
+from fgc_mm.functional._chunks import is_cpu, sizes_for
 from fgc_mm.functional.full_precision import full_precision
 
-# Scores computed at a time on an accelerator, read in every search: measuring
-# scripts vary it.
-_SCORES = ACCELERATOR.search_scores
 _MAX_GROUP = 32
 _MIN_BLOCK = 32  # smaller products are slow
+_LOW = 0xFFFFFFFF  # all of the lower 32 bits
+
+
+def _pack(scores: Tensor, low: Tensor) -> Tensor:
+    """int64 keys: scores in the upper, ``low`` in the lower 32 bits.
+
+    With ``_LOW`` minus a row as ``low``, the larger of two keys has the
+    larger score, or the lower row.
+    """
+    # The bits of a float compare like an integer if those of negative floats
+    # are flipped; adding 0 makes -0.0 equal to 0.0.
+    bits = (scores + 0.0).view(torch.int32)
+    bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    return torch.add(low, bits, alpha=_LOW + 1)
+
+
+def rows_of_keys(keys: Tensor) -> Tensor:
+    """The row indices in keys of :func:`nearest_keys`."""
+    return _LOW - (keys & _LOW)
+
+
+def _descending(start: int, count: int, like: Tensor) -> Tensor:
+    """start, start - 1, ...; (count,)."""
+    return torch.arange(start, start - count, -1, device=like.device)
 
 
 def _drop_own(scores: Tensor, own: Tensor, start: int) -> None:
@@ -69,7 +88,7 @@ class _Search:
         """Start with groups of -inf, worse than any finite score."""
         self.best.fill_(-torch.inf)
         none = self.best[:, : self.k]
-        self.keys = _keys(none, torch.zeros_like(none, dtype=torch.int64))
+        self.keys = _pack(none, torch.full_like(none, _LOW, dtype=torch.int64))
 
     def read(
         self, banks: Sequence[Tensor], start: int, own: Tensor | None
@@ -89,8 +108,8 @@ class _Search:
         if stop - start < self.chunk:
             self.scores[:, stop - start :] = -torch.inf
         tops = _group_maxima(self.scores, self.group)
-        low = descending(LOW - start // self.group, tops.shape[1], tops)
-        self._keep(pack(tops, low), last=stop == self.length)
+        low = _descending(_LOW - start // self.group, tops.shape[1], tops)
+        self._keep(_pack(tops, low), last=stop == self.length)
 
     def _keep(self, keys: Tensor, last: bool) -> None:
         first = self.best.shape[1] // self.group if self.keys is None else 0
@@ -109,11 +128,11 @@ class _Search:
     def result(self) -> Tensor:
         """The (n, k) keys, best first."""
         assert self.keys is not None  # after the last chunk
-        # LOW minus the row: from the group's index to its first row
-        inner = descending(LOW - LOW * self.group, self.group, self.keys)
-        groups = (self.keys & LOW).unsqueeze(2)
+        # _LOW minus the row: from the group's index to its first row
+        inner = _descending(_LOW - _LOW * self.group, self.group, self.keys)
+        groups = (self.keys & _LOW).unsqueeze(2)
         low = torch.add(inner, groups, alpha=self.group).flatten(1)
-        return pack(self.best, low).topk(self.k).values
+        return _pack(self.best, low).topk(self.k).values
 
 
 def _group_maxima(scores: Tensor, group: int) -> Tensor:
@@ -190,8 +209,9 @@ def _search(
     """Keys of the queries of all banks, concatenated."""
     length = len(banks[0])
     whole = sum(map(len, queries)) * length
-    scores = _scores_at_a_time(banks[0])
-    if whole <= sizes_for(banks[0]).search_whole:
+    sizes = sizes_for(banks[0])
+    scores = sizes.search_scores
+    if whole <= sizes.search_whole:
         scores = max(scores, whole)
     with full_precision(banks[0]):
         search = _Search(queries, k, length, scores)
@@ -204,16 +224,12 @@ def _block_size(bank: Tensor, k: int, count: int) -> int:
     """Number of queries, out of ``count``, processed at a time."""
     sizes = sizes_for(bank)
     groups = k * _group_size(len(bank), k)
-    most = min(sizes.search_queries, _scores_at_a_time(bank) // groups)
+    most = min(sizes.search_queries, sizes.search_scores // groups)
     whole = sizes.search_whole // len(bank)
     if whole >= _MIN_BLOCK:
         most = min(sizes.search_queries, whole)
     blocks = -(-count // max(1, most))
     return max(1, -(-count // max(1, blocks)))  # of equal sizes
-
-
-def _scores_at_a_time(bank: Tensor) -> int:
-    return sizes_for(bank).search_scores if is_cpu(bank) else _SCORES
 
 
 def nearest_neighbors(

@@ -47,3 +47,8 @@ def global_max_pool(maps: Tensor) -> Tensor:
         (N, C).
     """
     return maps if maps.dim() == 2 else maps.flatten(2).amax(2)
+
+
+def flat_maps(maps: Tensor) -> Tensor:
+    """(N, C, ...) -> (N, C, positions)."""
+    return maps.flatten(2) if maps.dim() > 2 else maps.unsqueeze(2)

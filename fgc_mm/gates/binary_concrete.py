@@ -83,7 +83,11 @@ class BinaryConcreteGate(nn.Module):
         self.norm = nn.BatchNorm1d(hidden_channels)
         self.act = nn.ReLU(inplace=True)
         self.expand = nn.Linear(hidden_channels, out_channels)
-        self._initialize(weight_init, init_bias)
+        initialize_linear(
+            self.squeeze, self.expand, weight_init, type(self).__name__
+        )
+        if init_bias is not None:
+            nn.init.constant_(self.expand.bias, init_bias)
 
     def forward(self, x: Tensor) -> GateDecision:
         """Decide for every image of the batch."""
@@ -117,12 +121,6 @@ class BinaryConcreteGate(nn.Module):
             # equivalent to scaling only the noise that is added to the logits
             logits, temperature = logits / noise, temperature / noise
         return binary_concrete(logits, temperature)
-
-    def _initialize(self, weights: str, bias: float | None) -> None:
-        name = type(self).__name__
-        initialize_linear(self.squeeze, self.expand, weights, name)
-        if bias is not None:
-            nn.init.constant_(self.expand.bias, bias)
 
     def _norm_is_fixed(self) -> bool:
         # a synchronised norm also uses the images of other ranks

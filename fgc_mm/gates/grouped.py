@@ -9,7 +9,31 @@ from fgc_mm.functional.channel_groups import spread_groups
 from fgc_mm.gates.decision import GateDecision, ScalingDecision
 
 
-class GroupedGate(nn.Module):
+class WrappedGate(nn.Module):
+    """A module around a gate, whose threshold it has.
+
+    Args:
+        gate: The gate; ``None`` if there is none to wrap.
+    """
+
+    gate: Any  # nn.Module does not know the attribute threshold
+
+    def __init__(self, gate: nn.Module | None) -> None:
+        super().__init__()
+        self.gate = gate
+
+    @property
+    def threshold(self) -> Any:
+        """Threshold of the inner gate; ``None`` if it has none."""
+        return getattr(self.gate, 'threshold', None)
+
+    @threshold.setter
+    def threshold(self, value: float) -> None:
+        if self.gate is not None:
+            self.gate.threshold = value
+
+
+class GroupedGate(WrappedGate):
     """Expands the decisions of a gate to a mask of channels.
 
     The inner gate has one output per decision and does not depend on the
@@ -24,21 +48,9 @@ class GroupedGate(nn.Module):
     C the sum of the sizes.
     """
 
-    gate: Any  # nn.Module does not know the attribute threshold
-
     def __init__(self, gate: nn.Module, sizes: Sequence[int]) -> None:
-        super().__init__()
-        self.gate = gate
+        super().__init__(gate)
         self.sizes = tuple(sizes)
-
-    @property
-    def threshold(self) -> Any:
-        """Threshold of the inner gate; ``None`` if it has none."""
-        return getattr(self.gate, 'threshold', None)
-
-    @threshold.setter
-    def threshold(self, value: float) -> None:
-        self.gate.threshold = value
 
     def forward(self, x: Tensor) -> GateDecision | ScalingDecision:
         """Decide for every image of the batch."""

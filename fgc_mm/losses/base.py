@@ -1,16 +1,47 @@
-"""Base class of the gate losses: a batch in, scalar out."""
+"""Base class of the gate losses, and the batch that they get."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from fgc_mm.errors import FGCError
 from fgc_mm.functional.full_precision import full_precision
-from fgc_mm.functional.schedule import Schedule
-from fgc_mm.losses.gate_batch import GateBatch
+from fgc_mm.functional.macs import MACsTable
+from fgc_mm.functional.schedule import Progress, Schedule
+from fgc_mm.sites import GateRecord
+
+
+@dataclass(frozen=True)
+class GateBatch:
+    """One training batch, the only argument of a gate loss.
+
+    The model (:class:`GatedImageClassifier`, ``GatedModel``) makes it in
+    every step.
+
+    Attributes:
+        records: One per site.
+        data_samples: One per image, with its labels and ``sample_idx``.
+        progress: Finished epochs and iterations; ``None`` if nothing sets
+            them (``LossProgressHook`` does).
+        macs_table: MACs of the layers for images of this size; set if a loss
+            has ``needs_macs``.
+        scores: (N, classes) of the head, before softmax or sigmoid, without
+            gradient; set if a loss has ``needs_scores``.
+        independent_labels: Whether ``scores`` are for one sigmoid per class
+            instead of a softmax.
+    """
+
+    records: Sequence[GateRecord]
+    data_samples: Sequence[Any] | None = None
+    progress: Progress | None = None
+    macs_table: MACsTable | None = None
+    scores: Tensor | None = None
+    independent_labels: bool = False
 
 
 class GateLoss(nn.Module, ABC):
@@ -51,6 +82,19 @@ class GateLoss(nn.Module, ABC):
     @abstractmethod
     def compute(self, batch: GateBatch) -> Tensor:
         """The loss without its weight; ()."""
+
+    def activation_of(self, record: GateRecord) -> Tensor:
+        """A site's activation before the gate; (N, C, ...).
+
+        Raises:
+            FGCError: The record has none.
+        """
+        if record.activation is None:
+            raise FGCError(
+                f'{type(self).__name__} needs the activations before the '
+                'gates; call forward_gated(x, keep_activation=True).'
+            )
+        return record.activation
 
 
 def total(terms: Iterable[Tensor]) -> Tensor:

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from fgc_mm.functional import batch_shaping
-from fgc_mm.losses.base import GateLoss
-from fgc_mm.losses.gate_batch import GateBatch
+from fgc_mm.losses.base import GateBatch, GateLoss
 from fgc_mm.registry import MODELS
 
 

@@ -3,12 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from fgc_mm.errors import FGCError
-from fgc_mm.functional import global_average_pool
-from fgc_mm.sites import GateRecord
 
 
 class CoupledBatch(NamedTuple):
@@ -60,22 +57,3 @@ def _index_of(sample: Any) -> int | None:
             if index is not None:
                 return index
     return None
-
-
-def coupled_batch(
-    record: GateRecord, gate: Tensor, indices: Tensor
-) -> CoupledBatch:
-    """Pooled activation and gate vector of a site, detached."""
-    assert record.activation is not None  # the loss has checked it
-    features = global_average_pool(record.activation.detach().float())
-    return CoupledBatch(indices, features, gate.detach())
-
-
-def concatenate_sites(batches: Sequence[CoupledBatch]) -> CoupledBatch:
-    """Concatenate several sites' values of the same images."""
-    if len(batches) == 1:
-        return batches[0]
-    _, features, gates = zip(*batches, strict=True)
-    return CoupledBatch(
-        batches[0].indices, torch.cat(features, 1), torch.cat(gates, 1)
-    )

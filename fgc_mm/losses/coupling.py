@@ -1,6 +1,6 @@
 """The feature-gate coupling loss of FGC."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -8,17 +8,15 @@ from torch import Tensor
 
 from fgc_mm.async_read import read_would_block
 from fgc_mm.errors import FGCError
-from fgc_mm.functional import neighborhood_agreement, on_device
-from fgc_mm.functional.schedule import Progress
-from fgc_mm.losses.base import GateLoss, total
-from fgc_mm.losses.coupled_batch import (
-    CoupledBatch,
-    concatenate_sites,
-    coupled_batch,
-    sample_indices,
+from fgc_mm.functional import (
+    global_average_pool,
+    neighborhood_agreement,
+    on_device,
 )
+from fgc_mm.functional.schedule import Progress
+from fgc_mm.losses.base import GateBatch, GateLoss, total
+from fgc_mm.losses.coupled_batch import CoupledBatch, sample_indices
 from fgc_mm.losses.coupling_switches import CouplingSwitches, choose
-from fgc_mm.losses.gate_batch import GateBatch
 from fgc_mm.losses.label_neighbors import LabelNeighbors
 from fgc_mm.losses.loss_sites import select_loss_sites
 from fgc_mm.memory import (
@@ -29,8 +27,9 @@ from fgc_mm.memory import (
     SiteBanks,
 )
 from fgc_mm.memory.bank import nearest_of_each
+from fgc_mm.memory.gather import gather_tables
 from fgc_mm.registry import MODELS
-from fgc_mm.sites import GateRecord, GateSite
+from fgc_mm.sites import GateSite
 
 
 @MODELS.register_module()
@@ -196,14 +195,22 @@ class FeatureGateCouplingLoss(GateLoss):
 
     def compute(self, batch: GateBatch) -> Tensor:
         """The coupling loss of a batch; keeps the batch for the banks."""
-        self._check_ready(batch.records)
+        self._check_ready()
         coupled = [r for r in batch.records if r.site.name in self.banks]
         length = len(next(iter(self.banks.values())).feature)
         self._images = sample_indices(batch.data_samples, length)
-        gates = [self._gate_vector(r) for r in coupled]
+        gates = [getattr(r, self.gate_vector).float() for r in coupled]
         rows = on_device(self._images, gates[0].device)
-        batches = [coupled_batch(r, g, rows) for r, g in zip(coupled, gates)]
-        self._pending = {r.site.name: b for r, b in zip(coupled, batches)}
+        self._pending = {
+            record.site.name: CoupledBatch(
+                rows,
+                global_average_pool(
+                    self.activation_of(record).detach().float()
+                ),
+                gate.detach(),
+            )
+            for record, gate in zip(coupled, gates)
+        }
         return total(
             self.banks[record.site.name].gate.contrast(
                 gate,
@@ -238,13 +245,8 @@ class FeatureGateCouplingLoss(GateLoss):
         shares = [neighborhood_agreement(*pair) for pair in pairs]
         return dict(zip(names, shares))
 
-    def write_banks(
-        self, gather: Callable[[CoupledBatch], CoupledBatch]
-    ) -> None:
-        """Write the pending batch, gathered from all ranks.
-
-        Args:
-            gather: From one rank's batch to that of all.
+    def write_banks(self) -> None:
+        """Write the pending batch of all ranks, which all call this.
 
         Raises:
             FGCError: A value is not finite, so nothing was written. On an
@@ -255,11 +257,14 @@ class FeatureGateCouplingLoss(GateLoss):
         pending, self._pending = self._pending, {}
         if not pending:
             return
-        batch = gather(concatenate_sites(list(pending.values())))
-        values = torch.cat([batch.features, batch.gates], 1)
+        batches = list(pending.values())
+        parts = [b.features for b in batches] + [b.gates for b in batches]
+        indices, values = gather_tables(
+            [batches[0].indices, torch.cat(parts, 1)]
+        )
         sites = [self.banks[name] for name in pending]
         banks = [s.feature for s in sites] + [s.gate for s in sites]
-        write = BatchWrite(banks, batch.indices, values)
+        write = BatchWrite(banks, indices, values)
         if read_would_block(values):
             self._last_write = write
         else:
@@ -276,17 +281,12 @@ class FeatureGateCouplingLoss(GateLoss):
         """Drop the pending batch without writing it."""
         self._pending = {}
 
-    def _check_ready(self, records: Sequence[GateRecord]) -> None:
+    def _check_ready(self) -> None:
         if not self.banks or self._pending:
             raise FGCError(
                 'FeatureGateCouplingLoss has no memory banks, or the last '
                 "batch was not written; add dict(type='fgc_mm."
                 "FGCMemoryBankHook') to custom_hooks."
-            )
-        if any(r.activation is None for r in records):
-            raise FGCError(
-                'FeatureGateCouplingLoss needs the activations before the '
-                'gates; call forward_gated(x, keep_activation=True).'
             )
 
     def _positives(self, progress: Progress | None) -> list[Tensor]:
@@ -333,6 +333,3 @@ class FeatureGateCouplingLoss(GateLoss):
                 'use by_epoch=True in loss_weight.'
             )
         return progress.epoch - start < epochs
-
-    def _gate_vector(self, record: GateRecord) -> Tensor:
-        return getattr(record, self.gate_vector).float()

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fgc_mm.errors import FGCError, check_choice
-from fgc_mm.functional.contrast import check_eps
+from fgc_mm.functional.contrast import FORMS, check_eps
 
 PRESETS: dict[str, dict[str, Any]] = {
     'reference': dict(
@@ -26,7 +26,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 CHOICES = {
     'preset': tuple(PRESETS),
-    'form': ('log_sum', 'sum_log'),
+    'form': FORMS,
     'bank_init': ('uniform', 'unit'),
     'gate_vector': ('logits', 'probs'),
     'neighbor_source': ('feature', 'gate', 'label'),

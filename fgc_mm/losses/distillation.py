@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -55,7 +56,8 @@ class DistillationLoss(nn.Module):
         progress: Progress | None = None,
     ) -> Tensor:
         """The weighted loss; a scheduled weight needs the progress."""
-        log_probs = _per_label if self.independent_labels else _softmax
+        softmax = partial(F.log_softmax, dim=1)
+        log_probs = _per_label if self.independent_labels else softmax
         soft = F.kl_div(
             log_probs(student.float() / self.temperature),
             log_probs(teacher.float() / self.temperature),
@@ -64,10 +66,6 @@ class DistillationLoss(nn.Module):
         )
         weight = self.loss_weight.at(progress)
         return weight * self.temperature**2 * soft
-
-
-def _softmax(scores: Tensor) -> Tensor:
-    return scores.log_softmax(dim=1)
 
 
 def _per_label(scores: Tensor) -> Tensor:

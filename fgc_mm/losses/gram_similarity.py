@@ -5,10 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
-from fgc_mm.errors import FGCError
 from fgc_mm.functional import global_average_pool, gram_similarity
-from fgc_mm.losses.base import GateLoss, total
-from fgc_mm.losses.gate_batch import GateBatch
+from fgc_mm.losses.base import GateBatch, GateLoss, total
 from fgc_mm.losses.loss_sites import select_loss_sites
 from fgc_mm.registry import MODELS
 from fgc_mm.sites import GateRecord
@@ -70,12 +68,7 @@ class GramSimilarityLoss(GateLoss):
         return total(map(self._of_site, coupled))
 
     def _of_site(self, record: GateRecord) -> Tensor:
-        activation = record.activation
-        if activation is None:
-            raise FGCError(
-                'GramSimilarityLoss needs the activations before the gates; '
-                'call forward_gated(x, keep_activation=True).'
-            )
+        activation = self.activation_of(record)
         activation = activation.detach() if self.detach else activation
         features = global_average_pool(activation.float())
         return gram_similarity(record.gate_strength, features)

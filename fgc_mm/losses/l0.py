@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from fgc_mm.errors import check_choice
-from fgc_mm.losses.base import GateLoss, total
-from fgc_mm.losses.gate_batch import GateBatch
+from fgc_mm.losses.base import GateBatch, GateLoss, total
 from fgc_mm.registry import MODELS
 
 REDUCTIONS = ('mean', 'sites')

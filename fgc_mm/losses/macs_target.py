@@ -9,8 +9,7 @@ from torch import Tensor
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.macs_matrix import MACsMatrices
 from fgc_mm.functional.schedule import Schedule
-from fgc_mm.losses.base import GateLoss
-from fgc_mm.losses.gate_batch import GateBatch
+from fgc_mm.losses.base import GateBatch, GateLoss
 from fgc_mm.registry import MODELS
 from fgc_mm.sites import GateRecord
 

@@ -7,12 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fgc_mm.errors import FGCError, check_choice
+from fgc_mm.errors import check_choice
 from fgc_mm.functional import mass_mask, uniform_mask
 from fgc_mm.functional.channel_groups import sum_groups
 from fgc_mm.functional.mask_targets import channel_scores
-from fgc_mm.losses.base import GateLoss, total
-from fgc_mm.losses.gate_batch import GateBatch
+from fgc_mm.losses.base import GateBatch, GateLoss, total
 from fgc_mm.registry import MODELS
 from fgc_mm.sites import GateRecord
 
@@ -87,13 +86,7 @@ class MaskPredictionLoss(GateLoss):
         return total(map(self._of_site, batch.records)) / len(batch.records)
 
     def _of_site(self, record: GateRecord) -> Tensor:
-        if record.activation is None:
-            raise FGCError(
-                'MaskPredictionLoss computes its targets from the activations '
-                'before the gates; call forward_gated(x, '
-                'keep_activation=True).'
-            )
-        scores = channel_scores(record.activation.float())
+        scores = channel_scores(self.activation_of(record).float())
         scores = sum_groups(scores, record.site.group_sizes)
         wanted = self.target(scores, self.ratio)
         loss = F.binary_cross_entropy_with_logits(

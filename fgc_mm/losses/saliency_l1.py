@@ -8,9 +8,8 @@ from mmpretrain.structures import label_to_onehot
 from torch import Tensor
 
 from fgc_mm.errors import FGCError, check_choice
-from fgc_mm.losses.base import GateLoss, total
+from fgc_mm.losses.base import GateBatch, GateLoss, total
 from fgc_mm.losses.easiness import Easiness
-from fgc_mm.losses.gate_batch import GateBatch
 from fgc_mm.registry import MODELS
 
 REDUCTIONS = ('sum', 'mean', 'site_means')

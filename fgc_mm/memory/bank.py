@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from fgc_mm.errors import FGCError
+from fgc_mm.errors import FGCError, check_choice
 from fgc_mm.functional import (
     nearest_neighbors,
     nearest_neighbors_of_each,
@@ -286,9 +286,4 @@ def _check_options(length: int, dim: int, momentum: float, init: str) -> None:
             f'momentum {momentum} is outside [0, 1), but it is the weight of '
             'the old row, and at 1 no row would change: use 0.5'
         )
-    if init not in _INITS:
-        raise FGCError(
-            f"init '{init}' is unknown, but a bank has two initialisations: "
-            f"write '{_INITS[0]}' (published code) or '{_INITS[1]}' "
-            '(paper)'
-        )
+    check_choice(f'init={init!r} of a memory bank', init, _INITS)

@@ -1,5 +1,7 @@
 """A memory bank whose rows are sharded over all processes."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -19,28 +21,13 @@ class ShardedBank(MemoryBank):
     Args:
         shard: The rows on this process.
         dim: C, the number of channels.
-        momentum: As in :class:`MemoryBank`.
-        normalize: As in :class:`MemoryBank`.
-        init: As in :class:`MemoryBank`.
-        dtype: As in :class:`MemoryBank`.
-        generator: As in :class:`MemoryBank`; must have the same seed on all
-            processes.
+        **options: As in :class:`MemoryBank`; a ``generator`` must have the
+            same seed on all processes.
     """
 
-    def __init__(
-        self,
-        shard: Shard,
-        dim: int,
-        momentum: float = 0.5,
-        normalize: bool = True,
-        init: str = 'uniform',
-        dtype: torch.dtype = torch.float32,
-        generator: torch.Generator | None = None,
-    ) -> None:
+    def __init__(self, shard: Shard, dim: int, **options: Any) -> None:
         self.shard = shard
-        super().__init__(
-            shard.length, dim, momentum, normalize, init, dtype, generator
-        )
+        super().__init__(shard.length, dim, **options)
 
     @property
     def local_range(self) -> range:

@@ -1,17 +1,14 @@
 """Contrastive loss against a bank that is sharded over processes."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from fgc_mm.functional._attention import attend, merge
+from fgc_mm.functional._known_gradient import with_gradient
 from fgc_mm.functional.contrast import (
     add_eps,
     check_contrast,
-    concatenate,
-    gathered_queries,
+    score_in_chunks,
 )
 from fgc_mm.functional.full_precision import full_precision
 from fgc_mm.memory.shard import Shard
@@ -20,10 +17,10 @@ from fgc_mm.memory.shard import Shard
 def _owned_score(
     queries: Tensor, rows: Tensor, positives: Tensor, scale: float, form: str
 ) -> tuple[Tensor, Tensor]:
-    """Slope (n, C) and numerator (n,) of the positives on this process.
+    """Numerator (n,) and slope (n, C) of the positives on this process.
 
     Positives are indexed from the first row here; others are elsewhere.
-    For a query without any here: slope 0, and the neutral numerator.
+    For a query without any here: the neutral numerator, and slope 0.
     """
     here = (positives >= 0) & (positives < len(rows))
     line, column = here.nonzero(as_tuple=True)
@@ -39,22 +36,7 @@ def _owned_score(
         share = (scores - score[line]).exp()
     owned.mul_((share * scale).unsqueeze(1))
     slope = torch.zeros_like(queries).index_add_(0, line, owned)
-    return slope, score
-
-
-def _owned_scores(
-    queries: Tensor, rows: Tensor, positives: Tensor, scale: float, form: str
-) -> tuple[Tensor, Tensor]:
-    """:func:`_owned_score` in chunks of queries."""
-    size = gathered_queries(rows, positives.shape[1])
-    parts = [
-        _owned_score(some, rows, index, scale, form)
-        for some, index in zip(
-            queries.split(size), positives.split(size), strict=True
-        )
-    ]
-    slopes, scores = zip(*parts, strict=True)
-    return concatenate(slopes), concatenate(scores)
+    return score, slope
 
 
 def _join(
@@ -71,45 +53,37 @@ def _join(
     return terms * total - score, out * (terms * scale) - slope
 
 
-class _ShardedContrast(torch.autograd.Function):
-    """One (n,) term per query; its gradient is computed in the forward pass.
+@torch.no_grad()
+def _costs(
+    queries: Tensor,
+    rows: Tensor,
+    positives: Tensor,
+    shard: Shard,
+    scale: float,
+    form: str,
+) -> tuple[Tensor, Tensor]:
+    """Each query's cost (n,) and its gradient (n, C).
 
     Attention's output is the gradient of its log-sum-exp, so the results
-    exchanged in the forward pass contain the whole gradient, and the
-    backward pass, in which DDP runs its collectives, needs none.
+    that are exchanged contain the whole gradient, and the backward pass, in
+    which DDP runs its collectives, needs none.
     """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        queries: Tensor,
-        rows: Tensor,
-        positives: Tensor,
-        shard: Shard,
-        scale: float,
-        form: str,
-    ) -> Tensor:
-        dtype = torch.promote_types(queries.dtype, torch.float32)
-        counts = shard.counts(queries)
-        all_queries = shard.gather_queries(queries.to(dtype), counts)
-        index = shard.gather_queries(positives, counts) - shard.start
-        with full_precision(queries):
-            out, lse = attend(all_queries, rows, scale)
-            slope, score = _owned_scores(all_queries, rows, index, scale, form)
-            parts = [out, slope, lse.unsqueeze(1), score.unsqueeze(1)]
-            results = shard.return_results(torch.cat(parts, 1), counts)
-            terms = positives.shape[1] if form == 'sum_log' else 1
-            value, full = _join(results, terms, scale, form)
-        ctx.save_for_backward(full)
-        ctx.dtype = queries.dtype
-        return value
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (slope,) = ctx.saved_tensors
-        full = (slope * grad.unsqueeze(1)).to(ctx.dtype)
-        return full, None, None, None, None, None
+    dtype = torch.promote_types(queries.dtype, torch.float32)
+    counts = shard.counts(queries)
+    all_queries = shard.gather_queries(queries.to(dtype), counts)
+    index = shard.gather_queries(positives, counts) - shard.start
+    with full_precision(queries):
+        out, lse = attend(all_queries, rows, scale)
+        score, slope = score_in_chunks(
+            lambda some, index: _owned_score(some, rows, index, scale, form),
+            all_queries,
+            rows,
+            index,
+        )
+        parts = [out, slope, lse.unsqueeze(1), score.unsqueeze(1)]
+        results = shard.return_results(torch.cat(parts, 1), counts)
+        terms = positives.shape[1] if form == 'sum_log' else 1
+        return _join(results, terms, scale, form)
 
 
 def sharded_neighbor_contrast(
@@ -149,7 +123,5 @@ def sharded_neighbor_contrast(
     check_contrast(
         queries, rows, positives, temperature, form, eps, shard.length
     )
-    cost = _ShardedContrast.apply(
-        queries, rows.detach(), positives, shard, 1 / temperature, form
-    )
-    return add_eps(cost, eps).mean()
+    costs = _costs(queries, rows, positives, shard, 1 / temperature, form)
+    return add_eps(with_gradient(queries, *costs), eps).mean()

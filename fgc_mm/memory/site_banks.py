@@ -24,12 +24,6 @@ class SiteBanks:
         self.feature.to(device)
         self.gate.to(device)
 
-    def state_dict(self) -> dict[str, dict]:
-        """State of both banks."""
-        return dict(
-            feature=self.feature.state_dict(), gate=self.gate.state_dict()
-        )
-
     def load_state_dict(self, state: dict[str, dict]) -> None:
         """Restore both banks; raises FGCError for another size."""
         self.feature.load_state_dict(state['feature'])

@@ -143,10 +143,8 @@ class ChannelMap:
         """Remove channels from a state dict of the whole network."""
         shrunk = dict(state)
         for path, kept in self.layers.items():
-            start = f'{prefix}{path}.'
-            for key in [k for k in state if k.startswith(start)]:
-                if '.' not in key[len(start) :]:
-                    shrunk[key] = kept.slice_tensor(state[key])
+            for key, value in _own_tensors(state, f'{prefix}{path}.').items():
+                shrunk[key] = kept.slice_tensor(value)
         return shrunk
 
     def text(self) -> str:
@@ -208,15 +206,20 @@ class ChannelMap:
     ) -> None:
         """Shrink the tensors of layers that a checkpoint has whole."""
         for path, kept in self.layers.items():
-            start = f'{prefix}{path}.'
-            own = {
-                key: value
-                for key, value in state.items()
-                if key.startswith(start) and '.' not in key[len(start) :]
-            }
+            own = _own_tensors(state, f'{prefix}{path}.')
             if any(map(kept.is_whole, own.values())):
-                shrunk = ChannelMap({path: kept}).shrink_state(own, prefix)
-                state.update(shrunk)
+                state.update(
+                    {k: kept.slice_tensor(value) for k, value in own.items()}
+                )
+
+
+def _own_tensors(state: Mapping[str, Any], start: str) -> dict[str, Any]:
+    """The tensors of a module itself, whose keys begin with this."""
+    return {
+        key: value
+        for key, value in state.items()
+        if key.startswith(start) and '.' not in key[len(start) :]
+    }
 
 
 def _lines(entries: Mapping[str, Any]) -> str:

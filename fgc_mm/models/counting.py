@@ -1,7 +1,7 @@
 """The MACs table of a classifier, from one forward pass."""
 
 from collections import defaultdict
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import nn
 from fgc_mm.functional.macs import LayerMACs, MACsTable
 from fgc_mm.models.channel_map import ChannelMap
 from fgc_mm.models.gated_backbone import GatedBackbone
-from fgc_mm.models.layer_products import LayerProduct, run_and_record
+from fgc_mm.models.layer_products import run_and_record
 from fgc_mm.sites import GateSite
 from fgc_mm.sites.layer_channels import is_depthwise
 
@@ -46,32 +46,31 @@ def build_macs_table(
         for site in sites
         for module in gated.gates[site.key].modules()
     }
-    layers = []
-    with _modules_run(gated):
-        products = run_and_record(model, image_shape)
-    for product in products:
-        layer = _row(product, gates, whole.get(product.name))
-        if product.source == 'layer':
-            layer = replace(
-                layer,
-                in_sites=tuple(inputs[product.name]),
-                out_sites=tuple(outputs[product.name]),
-            )
-        layers.append(layer)
+
+    def role_of(path: str) -> str:
+        if path in gates:
+            return 'gate'
+        return 'backbone' if path.split('.')[0] == 'backbone' else 'head'
+
+    # a dynamic backbone runs its modules instead of a program
+    with getattr(gated, 'as_modules', nullcontext)():
+        layers = run_and_record(model, image_shape, role_of)
     return MACsTable(
-        tuple(layers),
+        tuple(
+            replace(
+                layer,
+                in_sites=tuple(inputs[layer.name]),
+                out_sites=tuple(outputs[layer.name]),
+                before=_macs_before(layer, whole.get(layer.name)),
+            )
+            if layer.source == 'layer'
+            else layer
+            for layer in layers
+        ),
         tuple(site.name for site in sites),
         tuple(site.channels for site in sites),
         tuple(site.group_sizes for site in sites),
     )
-
-
-def _modules_run(
-    backbone: nn.Module | None,
-) -> AbstractContextManager[None]:
-    """A dynamic backbone, which runs a program, runs its modules instead."""
-    as_modules = getattr(backbone, 'as_modules', None)
-    return nullcontext() if as_modules is None else as_modules()
 
 
 def gate_macs(table: MACsTable, site: str) -> int:
@@ -84,29 +83,14 @@ def gate_macs(table: MACsTable, site: str) -> int:
     )
 
 
-def _row(
-    product: LayerProduct, gates: set[str], widths: tuple[int, ...] | None
-) -> LayerMACs:
-    before = None
-    if product.source == 'layer' and widths is not None:
-        outputs, inputs, groups = widths
-        before = product.unit * inputs * outputs // groups
-    return LayerMACs(
-        product.name,
-        _role(product.module, gates),
-        product.unit,
-        product.in_channels,
-        product.out_channels,
-        product.groups,
-        source=product.source,
-        before=before,
-    )
-
-
-def _role(path: str, gates: set[str]) -> str:
-    if path in gates:
-        return 'gate'
-    return 'backbone' if path.split('.')[0] == 'backbone' else 'head'
+def _macs_before(
+    layer: LayerMACs, widths: tuple[int, ...] | None
+) -> int | None:
+    """MACs of a layer that had these widths."""
+    if widths is None:
+        return None
+    outputs, inputs, groups = widths
+    return layer.unit * inputs * outputs // groups
 
 
 def _sites_of_layers(

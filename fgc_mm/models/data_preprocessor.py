@@ -40,7 +40,7 @@ class NonBlockingDataPreprocessor(ClsDataPreprocessor):
         if not all(type(sample) is DataSample for sample in samples):
             return
         labels = [sample.get('gt_label', None) for sample in samples]
-        if not all(map(_is_on_cpu, labels)):
+        if not all(isinstance(x, Tensor) and x.is_cpu for x in labels):
             return
         together = torch.cat(labels)
         if torch.device(self.device).type == 'cuda':
@@ -50,7 +50,3 @@ class NonBlockingDataPreprocessor(ClsDataPreprocessor):
         for sample, label in zip(samples, parts, strict=True):
             # an existing field: skips the type check of set_field
             object.__setattr__(sample, 'gt_label', label)
-
-
-def _is_on_cpu(label: Tensor | None) -> bool:
-    return isinstance(label, Tensor) and label.device.type == 'cpu'

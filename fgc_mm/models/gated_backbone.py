@@ -105,8 +105,8 @@ class GatedBackbone(BaseBackbone):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """The wrapped backbone's outputs, gated."""
         outputs, records = self.forward_gated(x)
-        for collector in collectors_of(self):
-            collector.calls.append(records)
+        for calls in collectors_of(self):
+            calls.append(records)
         return outputs
 
     def forward_gated(

@@ -38,12 +38,7 @@ class GatedImageClassifier(GateLossesMixin, ImageClassifier):
             preprocessed images; logged as ``loss_distillation``. Default
             ``teacher``: this network without gates; default ``checkpoint``:
             ``load_from`` in ``tools/train.py``.
-        neck: As in ``ImageClassifier``.
-        head: As in ``ImageClassifier``.
-        pretrained: As in ``ImageClassifier``.
-        train_cfg: As in ``ImageClassifier``.
-        data_preprocessor: As in ``ImageClassifier``.
-        init_cfg: As in ``ImageClassifier``.
+        **options: As in ``ImageClassifier``: neck, head, ...
 
     Raises:
         FGCError: The backbone is not gated, two gate losses have the same
@@ -59,26 +54,14 @@ class GatedImageClassifier(GateLossesMixin, ImageClassifier):
         backbone: dict | nn.Module,
         gate_losses: Sequence[dict] = (),
         distillation: dict | None = None,
-        neck: dict | None = None,
-        head: dict | None = None,
-        pretrained: str | None = None,
-        train_cfg: dict | None = None,
-        data_preprocessor: dict | None = None,
-        init_cfg: dict | None = None,
+        **options: Any,
     ) -> None:
         if distillation is not None and 'teacher' not in distillation:
-            ungated = _ungated_config(backbone, neck, head)
+            ungated = _ungated_config(
+                backbone, options.get('neck'), options.get('head')
+            )
             distillation = dict(distillation, teacher=ungated)
-        super().__init__(
-            backbone,
-            neck,
-            head,
-            pretrained,
-            train_cfg,
-            data_preprocessor,
-            init_cfg,
-            gate_losses=gate_losses,
-        )
+        super().__init__(backbone, gate_losses=gate_losses, **options)
         self._remove_unread_gates()
         self.distillation: DistillationLoss | None = None
         if distillation is not None:
@@ -112,7 +95,10 @@ class GatedImageClassifier(GateLossesMixin, ImageClassifier):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """As in ``BaseModel``, but without averaging scalars again."""
         summands = [value for key, value in losses.items() if 'loss' in key]
-        scalars = all(_is_scalar(value) for value in losses.values())
+        scalars = all(
+            isinstance(value, Tensor) and value.dim() == 0
+            for value in losses.values()
+        )
         if not scalars or not summands or 'loss' in losses:
             return super().parse_losses(losses)
         total = sum(summands[1:], start=summands[0])
@@ -170,11 +156,6 @@ class GatedImageClassifier(GateLossesMixin, ImageClassifier):
                 self._apply_neck(self.backbone(inputs))
             )
         return super().extract_feat(inputs, stage)
-
-    def train(self, mode: bool = True) -> 'GatedImageClassifier':
-        """As ``nn.Module.train``."""
-        super().train(mode)
-        return self
 
     def _extract_gated(
         self, inputs: Tensor, keep_activation: bool | None = None
@@ -259,7 +240,3 @@ def _ungated_config(
         )
     parts = dict(backbone=backbone['backbone'], neck=neck, head=head)
     return dict(type='ImageClassifier', **deepcopy(parts))
-
-
-def _is_scalar(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.dim() == 0

@@ -180,7 +180,11 @@ def build_gated_model(
     Raises:
         FGCError: No such model, or as :class:`GatedModelMixin`.
     """
-    found = base if isinstance(base, type) else _registered(base)
+    found: Any = base
+    if isinstance(base, str):
+        # without a scope it is that of the default scope, as in a config
+        with MODELS.switch_scope_and_registry(None) as registry:
+            found = registry.get(base)
     if not (isinstance(found, type) and issubclass(found, BaseModel)):
         raise FGCError(
             f'base={base!r} of fgc_mm.GatedModel is no registered MMEngine '
@@ -189,12 +193,6 @@ def build_gated_model(
             'custom_imports.'
         )
     return gated_class(found)(gate_losses=gate_losses, **options)
-
-
-def _registered(name: str) -> Any:
-    # names without a scope are those of the default scope, as in a config
-    with MODELS.switch_scope_and_registry(None) as registry:
-        return registry.get(name)
 
 
 def _first_line(error: Exception) -> str:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointFunction
 
 from fgc_mm.models.gated_backbone import as_outputs
+from fgc_mm.sites.call import tensors
 from fgc_mm.sites.eval_mode import eval_mode
-from fgc_mm.sites.probed_backbone import tensors
 
 # Our own autograd functions, none of which hides a graph.
 OWN_FUNCTIONS = 'fgc_mm.functional'

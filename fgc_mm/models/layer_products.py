@@ -1,9 +1,8 @@
 """Tensor products of one forward pass, assigned to layers."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 from torch.nn.parameter import is_lazy
 
+from fgc_mm.functional.macs import LayerMACs
 from fgc_mm.functional.products import Product
 from fgc_mm.sites.eval_mode import eval_mode
 from fgc_mm.sites.layer_channels import layer_widths
@@ -20,41 +20,20 @@ TRANSPOSED = nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d
 LAYERS = nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, *TRANSPOSED
 
 
-@dataclass(frozen=True)
-class LayerProduct:
-    """One tensor product, and the layer or parameter that it belongs to.
-
-    Attributes:
-        name: Path of the layer or of the parameter, otherwise of the
-            innermost running module.
-        module: Path of the parameter's module, or of the running one.
-        source: As in :class:`fgc_mm.functional.macs.LayerMACs`.
-        unit: MACs of one pair of channels.
-        in_channels: Channels that are summed over.
-        out_channels: Channels of the result.
-        groups: Groups of channels.
-    """
-
-    name: str
-    module: str
-    source: str
-    unit: int
-    in_channels: int
-    out_channels: int
-    groups: int
-
-
 def run_and_record(
-    model: nn.Module, image_shape: tuple[int, ...]
-) -> list[LayerProduct]:
-    """Run one black image, and list its products in order.
+    model: nn.Module,
+    image_shape: tuple[int, ...],
+    role_of: Callable[[str], str],
+) -> list[LayerMACs]:
+    """Run one black image, and list its products in order, without sites.
 
     Args:
         model: Any module; it runs in evaluation mode and is restored.
         image_shape: (C, H, W).
+        role_of: The role of a module, by its path.
     """
     like = next(model.parameters())
-    recorder = _Recorder(model)
+    recorder = _Recorder(model, role_of)
     # compiled graphs would not call the hooks
     eager = torch.compiler.set_stance('force_eager')
     with eval_mode(model), torch.no_grad(), eager:
@@ -73,8 +52,11 @@ class _Recorder:
     is a parameter, or a slice of one.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self.products: list[LayerProduct] = []
+    def __init__(
+        self, model: nn.Module, role_of: Callable[[str], str]
+    ) -> None:
+        self.products: list[LayerMACs] = []
+        self._role_of = role_of
         self._names = {id(m): name for name, m in model.named_modules()}
         self._running: list[nn.Module] = [model]
         self._found: list[bool] = [False]
@@ -114,14 +96,18 @@ class _Recorder:
         """Record a product."""
         name, module, source = self._owner_of(product)
         sizes = product.in_channels, product.out_channels, product.groups
+        role = self._role_of(module)
         self.products.append(
-            LayerProduct(name, module, source, product.unit, *sizes)
+            LayerMACs(name, role, product.unit, *sizes, source=source)
         )
 
     def _owner_of(self, product: Product) -> tuple[str, str, str]:
+        """Name of the product, path of the module, and source."""
         layer = self._running[-1]
         path = self._names[id(layer)]
-        if not self._found[-1] and _is_own(layer, product):
+        sizes = product.in_channels, product.out_channels, product.groups
+        own = isinstance(layer, LAYERS) and layer_widths(layer) == sizes
+        if own and not self._found[-1]:
             self._found[-1] = True
             return path, path, 'layer'
         for factor in reversed(product.factors):
@@ -130,13 +116,6 @@ class _Recorder:
                 full = f'{owner}.{name}' if owner else name
                 return full.removesuffix('.weight'), owner, 'parameter'
         return path or type(layer).__name__, path, 'tensors'
-
-
-def _is_own(layer: nn.Module, product: Product) -> bool:
-    if not isinstance(layer, LAYERS):
-        return False
-    sizes = product.in_channels, product.out_channels, product.groups
-    return layer_widths(layer) == sizes
 
 
 def _storage(tensor: Tensor) -> int:

@@ -5,34 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 
 from torch import nn
 
 from fgc_mm.sites import GateRecord
 
-
-@dataclass
-class RecordCollector:
-    """The records of every call of one backbone.
-
-    Attributes:
-        backbone: The gated backbone.
-        calls: For every call the records of its sites.
-    """
-
-    backbone: nn.Module
-    calls: list[list[GateRecord]] = field(default_factory=list)
-
-
+Calls = list[list[GateRecord]]  # for every call the records of its sites
 # of the running thread, the innermost last
-_ACTIVE: ContextVar[tuple[RecordCollector, ...]] = ContextVar(
+_ACTIVE: ContextVar[tuple[tuple[nn.Module, Calls], ...]] = ContextVar(
     'record_collectors', default=()
 )
 
 
 @contextmanager
-def collect_records(backbone: nn.Module) -> Iterator[list[list[GateRecord]]]:
+def collect_records(backbone: nn.Module) -> Iterator[Calls]:
     """Collect the gate records of all calls of a backbone in this thread.
 
     A detector or segmentor calls ``self.backbone(inputs)`` and expects the
@@ -46,14 +32,14 @@ def collect_records(backbone: nn.Module) -> Iterator[list[list[GateRecord]]]:
     Yields:
         A list that gets the records of each call.
     """
-    collector = RecordCollector(backbone)
-    token = _ACTIVE.set((*_ACTIVE.get(), collector))
+    calls: Calls = []
+    token = _ACTIVE.set((*_ACTIVE.get(), (backbone, calls)))
     try:
-        yield collector.calls
+        yield calls
     finally:
         _ACTIVE.reset(token)
 
 
-def collectors_of(backbone: nn.Module) -> list[RecordCollector]:
-    """The active collectors of a backbone; empty if nothing is collected."""
-    return [c for c in _ACTIVE.get() if c.backbone is backbone]
+def collectors_of(backbone: nn.Module) -> list[Calls]:
+    """The lists that get the records of a backbone's calls at present."""
+    return [calls for owner, calls in _ACTIVE.get() if owner is backbone]

@@ -67,11 +67,18 @@ def seed_cpu(seed: int) -> None:
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seeds the CPU's generators in a block, and restores them after it."""
-    before = random_states(cuda=False)
-    seed_cpu(seed)
+def same_random_states(cuda: bool = True) -> Iterator[None]:
+    """Restores the states after a block."""
+    before = random_states(cuda)
     try:
         yield
     finally:
         restore_random_states(before)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seeds the CPU's generators in a block, and restores them after it."""
+    with same_random_states(cuda=False):
+        seed_cpu(seed)
+        yield

@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from math import isnan
 
@@ -71,7 +70,7 @@ def _count(text: str) -> int:
 
 
 def _classify(classifier: Classifier, args: argparse.Namespace) -> None:
-    show = _as_json if args.json else _output_function()
+    show = _as_json if args.json else _as_text
     for picture in args.pictures:
         show(classifier(picture, args.top, args.threads))
 
@@ -88,29 +87,7 @@ def _as_json(prediction: Prediction) -> None:
     print(json.dumps(fields), flush=True)
 
 
-def _output_function() -> Callable[[Prediction], None]:
-    """Print tables with rich if it is installed."""
-    try:
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-    except ImportError:
-        return _plain
-    console = Console(highlight=False)
-
-    def show(prediction: Prediction) -> None:
-        table = Table('class', 'probability')
-        table.columns[1].justify = 'right'
-        for name, probability in prediction.classes:
-            table.add_row(Text(name), f'{100 * probability:.2f} %')
-        console.print(Text(prediction.picture, 'bold'), soft_wrap=True)
-        console.print(table)
-        console.print(cost(prediction), soft_wrap=True)
-
-    return show
-
-
-def _plain(prediction: Prediction) -> None:
+def _as_text(prediction: Prediction) -> None:
     print(prediction.picture)
     for name, probability in prediction.classes:
         print(f'  {100 * probability:6.2f} %  {name}')

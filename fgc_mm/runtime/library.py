@@ -117,7 +117,14 @@ def _load() -> ctypes.CDLL:
         return open_library(library)
     except OSError:
         invalidate(library)  # perhaps built for another C library
-        return _open_or_raise(cached_library())
+    try:
+        return open_library(cached_library())
+    except OSError as error:
+        raise LibraryError(
+            f'the compiled library cannot be loaded ({_first_line(error)}); '
+            "set CXX to a compiler that builds libraries for this machine's "
+            'Python.'
+        ) from error
 
 
 def shipped_library() -> Path | None:
@@ -149,17 +156,6 @@ def open_library(library: Path) -> ctypes.CDLL:
     if code.fgc_version() != VERSION:
         raise OSError(f'{library} is version {code.fgc_version()}')
     return code
-
-
-def _open_or_raise(library: Path) -> ctypes.CDLL:
-    try:
-        return open_library(library)
-    except OSError as error:
-        raise LibraryError(
-            f'the compiled library cannot be loaded ({_first_line(error)}); '
-            "set CXX to a compiler that builds libraries for this machine's "
-            'Python.'
-        ) from error
 
 
 def _first_line(error: Exception) -> str:

@@ -55,7 +55,7 @@ class Model:
         self.records: int = code.fgc_records(handle)
         self.build: str = code.fgc_build(handle).decode()
         self.precision: str = code.fgc_precision(handle).decode()
-        self.meta = _parse_meta(self._json())
+        self.meta = self._read_meta()
 
     @classmethod
     def load(
@@ -81,11 +81,10 @@ class Model:
         if functions:
             return cls.from_bytes(Path(path).read_bytes(), build, functions)
         handle, code = ctypes.c_void_p(), load_library()
-        error = ctypes.create_string_buffer(ERROR_SIZE)
-        result = code.fgc_load_file(
-            os.fsencode(path), _encoded(build), handle, error, ERROR_SIZE
+        name = os.fsencode(path)
+        _call(
+            code.fgc_load_file, name, _encoded(build), handle, path=str(path)
         )
-        _check(result, error, str(path))
         return cls(handle.value or 0, b'', ())
 
     @classmethod
@@ -97,13 +96,9 @@ class Model:
     ) -> Model:
         """Load a model from the bytes of a file, like :meth:`load`."""
         handle, code = ctypes.c_void_p(), load_library()
-        error = ctypes.create_string_buffer(ERROR_SIZE)
         given = np.frombuffer(data, np.uint8)
-        result = code.fgc_load(
-            given.ctypes.data, given.size, _encoded(build), handle, error,
-            ERROR_SIZE,
-        )  # fmt: skip
-        _check(result, error)
+        size = given.size
+        _call(code.fgc_load, given.ctypes.data, size, _encoded(build), handle)
         return cls(handle.value or 0, data, functions)
 
     def run(
@@ -158,13 +153,10 @@ class Model:
         """
         pointers = (ctypes.c_void_p * len(self.output_shapes))(*outputs)
         calls, options = self._options(decisions, threads)
-        error = ctypes.create_string_buffer(ERROR_SIZE)
+        run = self._code.fgc_run
         with self._in_use() as handle:
-            result = self._code.fgc_run(
-                handle, images, count, pointers, options, error, ERROR_SIZE
-            )
+            _call(run, handle, images, count, pointers, options)
         calls.raise_error()
-        _check(result, error)
 
     def profile(
         self,
@@ -183,15 +175,13 @@ class Model:
         """
         images = self._as_input(np.reshape(image, (1, *np.shape(image)[-3:])))
         calls, options = self._options(decisions, threads)
-        error = ctypes.create_string_buffer(ERROR_SIZE)
         with self._in_use() as handle:
             seconds = np.zeros(self._code.fgc_ops(handle))
-            result = self._code.fgc_profile(
-                handle, images.ctypes.data, repeats, options,
-                seconds.ctypes.data, error, ERROR_SIZE,
+            _call(
+                self._code.fgc_profile, handle, images.ctypes.data, repeats,
+                options, seconds.ctypes.data,
             )  # fmt: skip
         calls.raise_error()
-        _check(result, error)
         return list(zip(self.meta['names'], seconds.tolist(), strict=True))
 
     def set_single_threaded(self, ops: Sequence[bool]) -> None:
@@ -200,13 +190,9 @@ class Model:
         Args:
             ops: One entry per op.
         """
-        error = ctypes.create_string_buffer(ERROR_SIZE)
+        flags = bytes(map(bool, ops))
         with self._in_use() as handle:
-            flags = bytes(map(bool, ops))
-            result = self._code.fgc_alone(
-                handle, flags, len(flags), error, ERROR_SIZE
-            )
-        _check(result, error)
+            _call(self._code.fgc_alone, handle, flags, len(flags))
 
     def close(self) -> None:
         """Free the memory as soon as no thread runs the model."""
@@ -283,28 +269,27 @@ class Model:
         self._code.fgc_shape(self._handle, output, shape)
         return tuple(shape)
 
-    def _json(self) -> bytes:
+    def _read_meta(self) -> dict[str, Any]:
         size = ctypes.c_uint64()
         address = self._code.fgc_meta(self._handle, size)
-        return ctypes.string_at(address, size.value)
-
-
-def _parse_meta(text: bytes) -> dict[str, Any]:
-    try:
-        meta = json.loads(text)
-    except ValueError as error:
-        raise RuntimeFileError(
-            f"the file's JSON cannot be read ({error}); write the file again."
-        ) from error
-    return meta if isinstance(meta, dict) else {}
+        try:
+            meta = json.loads(ctypes.string_at(address, size.value))
+        except ValueError as error:
+            raise RuntimeFileError(
+                f"the file's JSON cannot be read ({error}); write the file "
+                'again.'
+            ) from error
+        return meta if isinstance(meta, dict) else {}
 
 
 def _encoded(build: str | None) -> bytes | None:
     return None if build is None else build.encode()
 
 
-def _check(result: int, error: ctypes.Array, path: str = '') -> None:
-    """Raise an error reported by the library."""
+def _call(function: Any, *arguments: Any, path: str = '') -> None:
+    """Call a function of the library; raise the error that it reports."""
+    error = ctypes.create_string_buffer(ERROR_SIZE)
+    result = function(*arguments, error, ERROR_SIZE)
     if not result:
         return
     message = error.value.decode(errors='replace')

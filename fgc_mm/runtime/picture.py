@@ -58,7 +58,8 @@ def _by_pillow(image: Any, content: bytes, grey: bool) -> np.ndarray | None:
             picture.draft('L', picture.size)  # uses a JPEG's own luma
         picture = ImageOps.exif_transpose(picture)
         if picture.mode == 'I' or picture.mode.startswith('I;16'):
-            return _with_colours(np.array(picture), grey)
+            pixels = np.array(picture).astype(np.uint16)
+            return pixels if grey else np.repeat(pixels[:, :, None], 3, axis=2)
         if grey and picture.mode == 'L':
             return np.array(picture)
         pixels = np.array(picture.convert('RGB'))
@@ -85,11 +86,6 @@ def _by_opencv(content: bytes, grey: bool) -> np.ndarray | None:
     if pixels is None or grey:
         return pixels
     return np.ascontiguousarray(pixels[:, :, ::-1])
-
-
-def _with_colours(pixels: np.ndarray, grey: bool) -> np.ndarray:
-    pixels = pixels.astype(np.uint16)
-    return pixels if grey else np.repeat(pixels[:, :, None], 3, axis=2)
 
 
 def _brightness(pixels: np.ndarray) -> np.ndarray:

@@ -43,13 +43,12 @@ def preprocess(picture: np.ndarray, settings: Mapping[str, Any]) -> np.ndarray:
     planes = picture.reshape(height, width, -1).transpose(2, 0, 1)
     result = planes.astype(np.float32, order='C')
     if settings['mean'] is not None:
-        mean, std = (_column(settings[key]) for key in ('mean', 'std'))
+        mean, std = (
+            np.array(settings[key], np.float32).reshape(-1, 1, 1)
+            for key in ('mean', 'std')
+        )
         result = (result - mean) / std
     return result
-
-
-def _column(numbers: list[float]) -> np.ndarray:
-    return np.array(numbers, np.float32).reshape(-1, 1, 1)
 
 
 def _step(picture: np.ndarray, step: Mapping[str, Any]) -> np.ndarray:

@@ -1,13 +1,11 @@
 """Batch sizes of the inputs and outputs of a network's layers."""
 
-from collections.abc import Callable
-from typing import Any
-
 from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
 from fgc_mm.sites.probed_backbone import (
     ProbedBackbone,
+    Visitor,
     output_shape,
     run_layer,
 )
@@ -35,8 +33,8 @@ def batch_sizes(probed: ProbedBackbone, images: Tensor) -> dict[str, set[int]]:
     return visitor.sizes
 
 
-class _BatchSizes:
-    """A visitor that records the batch sizes of conv and linear layers."""
+class _BatchSizes(Visitor):
+    """Records the batch sizes of conv and linear layers."""
 
     def __init__(self, computed: bool) -> None:
         self._computed = computed
@@ -50,14 +48,3 @@ class _BatchSizes:
             output = x.new_zeros(output_shape(layer, x))
         self.sizes.setdefault(name, set()).update((len(x), len(output)))
         return output
-
-    def run_module(
-        self, name: str, run: Callable[[], Any], inputs: Any
-    ) -> Any:
-        """Run the module."""
-        return run()
-
-    def after_module(
-        self, name: str, module: nn.Module, output: Tensor
-    ) -> None:
-        """Do nothing."""

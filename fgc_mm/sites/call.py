@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -66,7 +66,6 @@ class GatedCall:
     Args:
         site_hooks: The model's gate hooks, one per site, in order.
         keep: Whether activations are recorded.
-        **options: Passed to ``GateHooks.new_state``.
 
     Attributes:
         states: By the site's name.
@@ -74,12 +73,9 @@ class GatedCall:
             recomputed.
     """
 
-    def __init__(
-        self, site_hooks: Sequence[Any], keep: bool, **options: bool
-    ) -> None:
-        self.states: dict[str, SiteState] = {
-            hooks.name: hooks.new_state(keep, **options)
-            for hooks in site_hooks
+    def __init__(self, site_hooks: Sequence[Any], keep: bool) -> None:
+        self.states = {
+            hooks.name: SiteState(hooks, keep) for hooks in site_hooks
         }
         # a compiled graph is never recomputed from Python
         self.grad = (
@@ -109,7 +105,7 @@ class GatedCall:
         that records a graph.
         """
         self.last = torch.autograd._get_sequence_nr()
-        for tensor in tensors_in(outputs):
+        for tensor in tensors(outputs):
             _attach_call(tensor.grad_fn, self)
         for state in self.states.values():
             _attach_call(state.node, self)
@@ -133,15 +129,9 @@ def state_of(hooks: Any) -> SiteState | None:
     Looks at this thread's gated calls, and at a recomputation inside the
     backward pass of an earlier call.
     """
-    stack = _THREAD.stack
-    if stack:
-        state = stack[-1].states.get(hooks.name)
-        if state is not None and state.hooks is hooks:
-            return state
-        for call in stack[-2::-1]:
-            state = call.states.get(hooks.name)
-            if state is not None and state.hooks is hooks:
-                return state
+    for call in _THREAD.stack[::-1]:
+        if _contains(call, hooks):
+            return call.states[hooks.name]
     if torch.compiler.is_compiling():
         return None
     node = torch._C._current_autograd_node()
@@ -153,15 +143,15 @@ def detached_leaf(tensor: Tensor) -> Tensor:
     return tensor.detach().requires_grad_(tensor.requires_grad)
 
 
-def tensors_in(nested: Any) -> Iterator[Tensor]:
-    """The tensors of nested tuples, lists and dicts."""
+def tensors(nested: Any) -> list[Tensor]:
+    """All tensors in nested tuples, lists and mappings."""
     if isinstance(nested, Tensor):
-        yield nested
-    elif isinstance(nested, dict):
-        yield from tensors_in(list(nested.values()))
-    elif isinstance(nested, (list, tuple)):
-        for part in nested:
-            yield from tensors_in(part)
+        return [nested]
+    if isinstance(nested, Mapping):
+        nested = list(nested.values())
+    if not isinstance(nested, (tuple, list)):
+        return []
+    return [tensor for part in nested for tensor in tensors(part)]
 
 
 def pop_grad(leaf: Tensor) -> Tensor | None:

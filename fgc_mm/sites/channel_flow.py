@@ -6,7 +6,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fgc_mm.sites.channel_probe import BrokenProbe, ChannelProbe, ProbePoint
+from fgc_mm.sites.channel_probe import (
+    BrokenProbe,
+    ChannelProbe,
+    ProbePoint,
+    StoppedPass,
+)
 
 NONE, MIXED = -1, -2  # instead of a channel index
 
@@ -82,23 +87,25 @@ class ChannelFlow:
             fold: Divisor of its number of channels.
         """
         row = self._reaches[self._index[source]]
-        channel = self._channel(source, fold)
+        positions = torch.where(row, self._channel(source, fold), NONE)
         return {
-            point: self._arrival(
-                source, row[columns], channel[columns], columns
+            point: Arrival(
+                tuple(positions[self._columns[point]].tolist()), others
             )
-            for point, columns in self._columns.items()
-            if row[columns].any()
+            for point, others in self.reached(source).items()
         }
 
     def reached(self, source: str) -> dict[ProbePoint, frozenset[str]]:
         """The other sources at every point where a source arrives."""
         row = self._reaches[self._index[source]]
-        return {
-            point: self._others(source, row[columns], columns)
-            for point, columns in self._columns.items()
-            if row[columns].any()
-        }
+        reached = {}
+        for point, columns in self._columns.items():
+            here = row[columns]
+            if here.any():
+                meeting = self._reaches[:, columns][:, here].any(1)
+                others = {self._names[i] for i in meeting.nonzero().flatten()}
+                reached[point] = frozenset(others - {source})
+        return reached
 
     def _channel(self, source: str, fold: int) -> Tensor:
         """The source's channel arriving at each point, where it arrives."""
@@ -108,20 +115,6 @@ class ChannelFlow:
         if key not in self._decoded:
             self._decoded[key] = self._decode(*key)
         return self._decoded[key]
-
-    def _arrival(
-        self, source: str, here: Tensor, channel: Tensor, columns: slice
-    ) -> Arrival:
-        positions = torch.where(here, channel, NONE)
-        others = self._others(source, here, columns)
-        return Arrival(tuple(positions.tolist()), others)
-
-    def _others(
-        self, source: str, here: Tensor, columns: slice
-    ) -> frozenset[str]:
-        meeting = self._reaches[:, columns][:, here].any(1)
-        others = {self._names[i] for i in meeting.nonzero().flatten()}
-        return frozenset(others - {source})
 
     def _find_reach(self, every: bool) -> Tensor:
         """Where every source arrives; (sources, channels of all points).
@@ -133,19 +126,18 @@ class ChannelFlow:
         for name, every_channel in self._all_channels.items():
             group = None if every else self._by_point(self._num_sources >= 2)
             try:
-                flags = self._probe.propagate_until(
-                    {name: every_channel}, group
+                flags = self._probe.propagate(
+                    {name: every_channel}, stop_at=group
                 )
+            except StoppedPass:
+                self._unresolvable.add(name)
             except BrokenProbe:
                 self._unresolvable.add(name)
                 rows[name] = self._reach_of_failing(name)
                 self._num_sources += 3 * rows[name]
-                continue
-            if flags is None:
-                self._unresolvable.add(name)
-                continue
-            rows[name] = _concatenated(flags)
-            self._num_sources += rows[name]
+            else:
+                rows[name] = _concatenated(flags)
+                self._num_sources += rows[name]
         stopped = [name for name in self._names if name not in rows]
         if stopped:
             row = self._reach_of_any(stopped)

@@ -1,7 +1,8 @@
 """Probing passes: where changes of the sources arrive."""
 
 from collections import Counter
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
+from fgc_mm.functional.pooling import flat_maps
+from fgc_mm.sites.call import tensors
 from fgc_mm.sites.layer_channels import (
     channels_last,
     channels_second,
@@ -20,13 +23,12 @@ from fgc_mm.sites.observation import (
     BrokenProbe,
     Observation,
     differ,
-    flat_maps,
 )
 from fgc_mm.sites.probed_backbone import (
     ProbedBackbone,
+    Visitor,
     output_shape,
     run_layer,
-    tensors,
 )
 from fgc_mm.sites.watch_products import watch_products
 
@@ -52,7 +54,7 @@ class ProbePoint(NamedTuple):
     path: str
 
 
-class ChannelProbe:
+class ChannelProbe(Visitor):
     """Runs forward passes in which the outputs of all sources are fixed.
 
     Sources are the image and every layer that mixes channels. A pass takes
@@ -98,22 +100,15 @@ class ChannelProbe:
         self._observed: dict[ProbePoint, list[Observation]] = {}
         self._outputs: dict[str, Tensor] = {}
         self._output_counts: Counter[str] = Counter()  # outputs per module
-        self._cached: dict[str, _CachedCall | None] = {}
+        # inputs and output of the modules whose output may be reused
+        self._cached: dict[str, tuple[list[Tensor], Any] | None] = {}
         self._stateful = False  # some module stores tensors
         self._flags: dict[ProbePoint, Tensor] = {}
         self._pass_counts: Counter[ProbePoint] = Counter()
         self._affected: set[str] = set()
-        self._change: Mapping[str, Tensor] = {}
-        self._zeroed: str | None = None
-        self._fixed: str | None = None
-        self._perturbed: str | None = None
-        self._stop_at: Mapping[ProbePoint, Tensor] | None = None
-        self._only: Container[ProbePoint] | None = None
-        self._small = False
-        self._compare: Callable[[Tensor, Observation], Tensor] | None = None
         self.shapes: dict[str, torch.Size] = {}
         before = self._stored_tensors(IMAGE)
-        self._run()
+        self._run(_Pass())
         self._stateful |= before != self._stored_tensors(IMAGE)
         self.runs = self._pass_counts
         self.points = {
@@ -130,6 +125,7 @@ class ChannelProbe:
         fixed: str | None = None,
         small: bool = False,
         only: Container[ProbePoint] | None = None,
+        stop_at: Mapping[ProbePoint, Tensor] | None = None,
     ) -> dict[ProbePoint, Tensor]:
         """Where a change arrives.
 
@@ -139,34 +135,26 @@ class ChannelProbe:
             small: Change the first image only, by small positive values.
             only: Points to compare; at the others nothing differs. All
                 points if ``None``.
+            stop_at: For every point, the channels at which an arriving
+                change ends the pass; (C,) bool.
 
         Returns:
             For every point, which of its channels differ, (C,) bool.
 
         Raises:
             BrokenProbe: The network does not run with this change.
+            StoppedPass: The change arrives at a channel of ``stop_at``.
         """
-        self._change, self._fixed, self._compare = change, fixed, differ
-        self._small, self._only = small, only
-        try:
-            return self._probe()
-        finally:
-            self._small, self._only = False, None
-
-    def propagate_until(
-        self,
-        change: Mapping[str, Tensor],
-        stop_at: Mapping[ProbePoint, Tensor] | None,
-    ) -> dict[ProbePoint, Tensor] | None:
-        """As :meth:`propagate`; ``None`` if the change arrives at certain
-        channels, given for every point, where the pass stops."""
-        self._stop_at = stop_at
-        try:
-            return self.propagate(change)
-        except _StopPass:
-            return None
-        finally:
-            self._stop_at = None
+        return self._probe(
+            _Pass(
+                differ,
+                change,
+                fixed=fixed,
+                small=small,
+                only=only,
+                stop_at=stop_at,
+            )
+        )
 
     def nonzero_when_zeroed(self, zeroed: str) -> dict[ProbePoint, Tensor]:
         """Where values are nonzero if a source's output is zero; (C,) bool.
@@ -174,9 +162,9 @@ class ChannelProbe:
         Raises:
             BrokenProbe: The network fails with these zeros.
         """
-        self._zeroed = zeroed
-        self._compare = lambda seen, _: seen.nan_to_num() != 0
-        return self._probe()
+        return self._probe(
+            _Pass(lambda seen, _: seen.nan_to_num() != 0, zeroed=zeroed)
+        )
 
     def points_affected_by(self, module: str) -> set[ProbePoint]:
         """The points that change when a module's output changes.
@@ -184,13 +172,12 @@ class ChannelProbe:
         Raises:
             BrokenProbe: The network fails with another output.
         """
-        self._perturbed, self._compare = module, differ
-        flags = self._probe()
+        flags = self._probe(_Pass(differ, perturbed=module))
         return {point for point, seen in flags.items() if seen.any()}
 
-    def _probe(self) -> dict[ProbePoint, Tensor]:
+    def _probe(self, current: '_Pass') -> dict[ProbePoint, Tensor]:
         try:
-            return self._run()
+            return self._run(current)
         except FGCError as error:
             raise BrokenProbe(str(error)) from error
 
@@ -206,8 +193,9 @@ class ChannelProbe:
             self._probed.run(images, _Baseline(self._baseline))
         return sum(found)
 
-    def _run(self) -> dict[ProbePoint, Tensor]:
-        if self._compare is not None:
+    def _run(self, current: '_Pass') -> dict[ProbePoint, Tensor]:
+        self._pass = current
+        if current.compare is not None:
             self._flags = {
                 point: torch.zeros(channels, dtype=torch.bool)
                 for point, channels in self.points.items()
@@ -216,22 +204,18 @@ class ChannelProbe:
         self._affected = {
             parent
             for name in (
-                *self._change,
-                self._zeroed,
-                self._fixed,
-                self._perturbed,
+                *current.change,
+                current.zeroed,
+                current.fixed,
+                current.perturbed,
             )
             for parent in _parents(name or IMAGE)
         }
-        try:
-            first = self._images
-            images = self._source_output(IMAGE, first.shape, first.clone)
-            for number, output in enumerate(self._probed.run(images, self)):
-                end = ProbePoint('end', str(number))
-                self._observe(end, torch.atleast_2d(output))
-        finally:
-            self._change = {}
-            self._zeroed = self._fixed = self._perturbed = None
+        first = self._images
+        images = self._source_output(IMAGE, first.shape, first.clone)
+        for number, output in enumerate(self._probed.run(images, self)):
+            end = ProbePoint('end', str(number))
+            self._observe(end, torch.atleast_2d(output))
         return self._flags
 
     def layer_output(self, name: str, layer: nn.Module, x: Tensor) -> Tensor:
@@ -250,21 +234,34 @@ class ChannelProbe:
         self, name: str, run: Callable[[], Any], inputs: Any
     ) -> Any:
         """Return the cached output if nothing in the module changes."""
-        if self._compare is None:
-            call = _CachedCall(inputs)
-            before = self._stored_tensors(name)
-            output = call.run(run)
-            self._stateful |= before != self._stored_tensors(name)
-            repeated = name in self._cached or call.not_cacheable
-            self._cached[name] = None if repeated else call
-            return output
+        if self._pass.compare is None:
+            return self._run_and_cache(name, run, inputs)
         if self._stateful:
             return run()
-        cached = self._cached[name]
-        affected = name in self._affected or self._zeroed
-        if cached is None or affected or not cached.same_inputs(inputs):
+        given, output = self._cached[name] or (None, None)
+        affected = name in self._affected or self._pass.zeroed
+        if given is None or affected or not _are_equal(given, tensors(inputs)):
             return run()
-        return _clone_tensors(cached.output)
+        return _clone_tensors(output)
+
+    def _run_and_cache(
+        self, name: str, run: Callable[[], Any], inputs: Any
+    ) -> Any:
+        """Run a module; cache its output unless it runs several times,
+        changes its inputs, or has inputs or outputs of unknown types."""
+        given = _clone_tensors(tensors(inputs))
+        before = self._stored_tensors(name)
+        output = run()
+        self._stateful |= before != self._stored_tensors(name)
+        cacheable = (
+            name not in self._cached
+            and _are_equal(given, tensors(inputs))
+            and _has_known_types([inputs, output])
+        )
+        self._cached[name] = (
+            (given, _clone_tensors(output)) if cacheable else None
+        )
+        return output
 
     def _stored_tensors(self, name: str) -> list['_TensorVersion']:
         """Tensors stored in the attributes of a module and its children."""
@@ -287,27 +284,30 @@ class ChannelProbe:
             self._observe(
                 ProbePoint('module-last', name), output.movedim(-1, 1)
             )
-        if self._compare is None and (second or last):
+        if self._pass.compare is None and (second or last):
             self._outputs[name] = output.clone()
             self._output_counts[name] += 1
-        if name == self._perturbed:
+        if name == self._pass.perturbed:
             return output + self._random(output.shape, self._factors[1])
-        return self._outputs[name].clone() if name == self._fixed else None
+        return (
+            self._outputs[name].clone() if name == self._pass.fixed else None
+        )
 
     def _observe(self, point: ProbePoint, x: Tensor) -> None:
         number = self._pass_counts[point]
         self._pass_counts[point] += 1
         if number and point.kind.startswith('module'):
             return  # a shared module: its maps may have several widths
-        if self._compare is None:
+        now = self._pass
+        if now.compare is None:
             self._observed.setdefault(point, []).append(Observation(x))
             return
-        if self._only is not None and point not in self._only:
+        if now.only is not None and point not in now.only:
             return
-        differs = self._compare(flat_maps(x), self._observed[point][number])
+        differs = now.compare(flat_maps(x), self._observed[point][number])
         flags = differs.any((0, 2)).cpu()
-        if self._stop_at is not None and (flags & self._stop_at[point]).any():
-            raise _StopPass
+        if now.stop_at is not None and (flags & now.stop_at[point]).any():
+            raise StoppedPass
         self._flags[point] |= flags
 
     def _source_output(
@@ -321,17 +321,19 @@ class ChannelProbe:
             )
             self._changes[name] = self._random(shape, self._factors[1])
         output = self._baseline[name]
-        if name in self._change:
+        if name in self._pass.change:
             # in place, and so with the strides of the baseline
             changed = self._changes[name].clone()
             second = self._channels_second(name, changed)
-            which = self._change[name].reshape(-1, *[1] * (second.dim() - 2))
+            which = self._pass.change[name].reshape(
+                -1, *[1] * (second.dim() - 2)
+            )
             second *= which.to(second)
-            if self._small:
+            if self._pass.small:
                 changed[(len(changed) + 1) // 2 :] = 0
             return changed.add_(output)
         # never the stored tensor itself: later operations may be in place
-        return output * 0 if name == self._zeroed else output.clone()
+        return output * 0 if name == self._pass.zeroed else output.clone()
 
     def _random(
         self, shape: torch.Size, factors: tuple[float, float]
@@ -348,8 +350,33 @@ class ChannelProbe:
         return x if name == IMAGE else channels_second(layer, x)
 
 
-class _StopPass(BaseException):
-    """Stops a pass; not an ``Exception``, which a backbone may catch."""
+class StoppedPass(BaseException):
+    """Ends a pass; not an ``Exception``, which a backbone may catch."""
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """What differs from the first pass, and how points are compared with it.
+
+    Attributes:
+        compare: As :func:`differ`; ``None`` in the first pass.
+        change: Which channels of which sources change.
+        zeroed: A source whose output is zero.
+        fixed: A module whose output is that of the first pass.
+        perturbed: A module whose output changes.
+        small: As in :meth:`ChannelProbe.propagate`.
+        only: As there.
+        stop_at: As there.
+    """
+
+    compare: Callable[[Tensor, Observation], Tensor] | None = None
+    change: Mapping[str, Tensor] = field(default_factory=dict)
+    zeroed: str | None = None
+    fixed: str | None = None
+    perturbed: str | None = None
+    small: bool = False
+    only: Container[ProbePoint] | None = None
+    stop_at: Mapping[ProbePoint, Tensor] | None = None
 
 
 class _TensorVersion:
@@ -365,33 +392,8 @@ class _TensorVersion:
         return self._x is other._x and self._version == other._version
 
 
-class _CachedCall:
-    """Inputs and output of a module in the first pass."""
-
-    def __init__(self, inputs: Any) -> None:
-        self._inputs = _clone_tensors(tensors(inputs))
-        self._output_counts = inputs
-        self.output: Any = None
-        self.not_cacheable = False
-
-    def run(self, run: Callable[[], Any]) -> Any:
-        """Run the module; not cacheable if in place or of unknown types."""
-        output = run()
-        self.output = _clone_tensors(output)
-        self.not_cacheable = not (
-            self.same_inputs(self._output_counts)
-            and _has_known_types(self._output_counts)
-            and _has_known_types(output)
-        )
-        self._output_counts = None
-        return output
-
-    def same_inputs(self, inputs: Any) -> bool:
-        """Whether these are the same inputs."""
-        now = tensors(inputs)
-        return len(now) == len(self._inputs) and all(
-            map(torch.equal, now, self._inputs)
-        )
+def _are_equal(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
+    return len(some) == len(others) and all(map(torch.equal, some, others))
 
 
 def _clone_tensors(value: Any) -> Any:
@@ -430,21 +432,11 @@ def _widths(backbone: nn.Module) -> tuple[set[int], set[int]]:
     return second, last
 
 
-class _Baseline:
-    """A visitor that returns stored outputs, so no MACs are counted."""
+class _Baseline(Visitor):
+    """Returns the layers' stored outputs, so none of their MACs counts."""
 
     def __init__(self, outputs: Mapping[str, Tensor]) -> None:
         self._outputs = outputs
 
     def layer_output(self, name: str, layer: nn.Module, x: Tensor) -> Tensor:
         return self._outputs[name].clone()
-
-    def run_module(
-        self, name: str, run: Callable[[], Any], inputs: Any
-    ) -> Any:
-        return run()
-
-    def after_module(
-        self, name: str, module: nn.Module, output: Tensor
-    ) -> None:
-        pass

@@ -1,6 +1,5 @@
 """Finds the sites of a backbone that the ``sites`` option asks for."""
 
-import warnings
 from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -12,7 +11,6 @@ from torch import Tensor, nn
 from fgc_mm.errors import FGCError
 from fgc_mm.sites.batch_sizes import batch_sizes
 from fgc_mm.sites.channel_probe import ChannelProbe
-from fgc_mm.sites.every_conv import SiteKinds
 from fgc_mm.sites.found_sites import FoundSites
 from fgc_mm.sites.image_size import accepted_images
 from fgc_mm.sites.large_values import unmixed_at_large_values
@@ -111,15 +109,6 @@ def select_sites(
 
 def _options(sites: str | Sequence[str] | Mapping[str, Any]) -> dict:
     given = dict(sites) if isinstance(sites, Mapping) else {}
-    if 'seconds' in given:
-        del given['seconds']
-        warnings.warn(
-            'seconds=... in sites is ignored: the search for sites is limited '
-            'in computed elements, which does not depend on the machine; '
-            'leave it out, or write max_work=...',
-            FutureWarning,
-            stacklevel=3,
-        )
     options = {**DEFAULTS, **given}
     if set(options) != set(DEFAULTS) or options['type'] != 'auto':
         raise FGCError(
@@ -155,8 +144,9 @@ def _bounded_search(
     try:
         with one_thread(), ProbedBackbone(backbone, work) as probed:
             images = accepted_images(probed, options['image_size'])
-            kinds = SiteKinds(options['residual'], options['every_conv'])
-            sites = _search(probed, images, kinds)
+            sites = _search(
+                probed, images, options['residual'], options['every_conv']
+            )
     except TooMuchWork:
         raise FGCError(
             f'the search for sites in {type(backbone).__name__} computed more '
@@ -168,16 +158,19 @@ def _bounded_search(
 
 
 def _search(
-    probed: ProbedBackbone, images: Tensor, kinds: SiteKinds
+    probed: ProbedBackbone, images: Tensor, before_sum: bool, every_conv: bool
 ) -> list[GateSite]:
+    residual = before_sum or every_conv
     try:
-        probe = ChannelProbe(probed, images, modules=kinds.residual)
+        probe = ChannelProbe(probed, images, modules=residual)
     except FGCError:  # the network runs, but not on the probe's values
-        probe = ChannelProbe(probed, images, kinds.residual, computed=True)
+        probe = ChannelProbe(probed, images, residual, computed=True)
     layers = probe.shapes.keys()
     per_image = _per_image(probed, images, layers)
     check = partial(unmixed_at_large_values, probed, images, layers)
-    return SiteSearch(probed.backbone, probe, per_image, kinds, check).sites()
+    return SiteSearch(
+        probed.backbone, probe, per_image, residual, every_conv, check
+    ).sites()
 
 
 def _per_image(

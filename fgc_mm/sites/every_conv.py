@@ -1,29 +1,9 @@
 """Sites for every conv, with a site of its own for each depthwise conv."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from fgc_mm.sites.site import GateSite, SiteLayer
-
-
-@dataclass(frozen=True)
-class SiteKinds:
-    """Which kinds of sites are searched for in addition to internal ones.
-
-    Attributes:
-        before_sum: Layers whose channels go into a residual sum.
-        every_conv: These layers, also depthwise convs (as sites separate
-            from the conv before them) and layers whose channels leave the
-            backbone.
-    """
-
-    before_sum: bool = False
-    every_conv: bool = False
-
-    @property
-    def residual(self) -> bool:
-        """Whether some sites are masked at the end of their branch."""
-        return self.before_sum or self.every_conv
 
 
 def split_depthwise(

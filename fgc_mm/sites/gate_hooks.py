@@ -8,12 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
-from fgc_mm.functional import mask_channels
 from fgc_mm.sites.call import SiteState, state_of
 from fgc_mm.sites.gate_record import GateRecord
 from fgc_mm.sites.layer_channels import (
     ChannelIndex,
-    channels_last,
     channels_second,
     mask_input,
     merge_channels,
@@ -26,7 +24,7 @@ from fgc_mm.sites.recompute import (
     replay_activation,
     without_graph,
 )
-from fgc_mm.sites.site import GateSite, SiteLayer
+from fgc_mm.sites.site import GateSite
 
 
 class GateHooks:
@@ -70,22 +68,19 @@ class GateHooks:
     def _attach_masks(self, find: Callable[[str], nn.Module]) -> None:
         for consumer in self.site.consumers:
             layer = find(consumer.path)
-            hook = partial(self._mask, _channel_index(consumer))
-            layer.register_forward_pre_hook(hook)
+            positions = consumer.positions
+            index = None if positions is None else ChannelIndex(positions)
+            layer.register_forward_pre_hook(partial(self._mask, index))
         if self.site.branch_end is not None:
-            last = channels_last(find(self.site.producer))
+            producer = find(self.site.producer)
             find(self.site.branch_end).register_forward_hook(
-                partial(self._mask_end, last)
+                partial(self._mask_end, producer)
             )
 
     def is_attached(self, layer: nn.Module | None) -> bool:
         """Whether the gate reads the input of this layer."""
         hooks = layer._forward_pre_hooks.values() if layer else ()
         return any(getattr(hook, '__self__', None) is self for hook in hooks)
-
-    def new_state(self, keep: bool, **_: bool) -> SiteState:
-        """The site's state for a new call."""
-        return SiteState(self, keep)
 
     def record(self, state: SiteState) -> GateRecord | None:
         """The record of a call; ``None`` if the gate did not run."""
@@ -171,7 +166,7 @@ class GateHooks:
         return x
 
     def _mask_end(
-        self, last: bool, module: nn.Module, _: Any, output: Tensor
+        self, producer: nn.Module, module: nn.Module, _: Any, output: Tensor
     ) -> Tensor | None:
         state = state_of(self)
         if state is None:
@@ -182,11 +177,10 @@ class GateHooks:
             output = replay_activation(output, state, module)
         elif state.keep:
             own = record_activation(
-                output, state, module, partial(_channels_second, last)
+                output, state, module, partial(channels_second, producer)
             )
             state.parts = [(torch.arange(own.shape[1]), own)]
-        masked = mask_channels(_channels_second(last, output), mask)
-        return masked.movedim(1, -1) if last else masked
+        return mask_input(producer, output, mask, None)
 
     def _current_mask(self, state: SiteState) -> Tensor:
         if state.forward_done:
@@ -203,14 +197,3 @@ class GateHooks:
         if state.grad and state.detached_gate is None and without_graph():
             state.used_without_graph = True
         return decision.mask
-
-
-def _channel_index(consumer: SiteLayer) -> ChannelIndex | None:
-    if consumer.positions is None:
-        return None
-    return ChannelIndex(consumer.positions)
-
-
-def _channels_second(last: bool, x: Tensor) -> Tensor:
-    """Move the channels to the second dimension."""
-    return x.movedim(-1, 1) if last else x

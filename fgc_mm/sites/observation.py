@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from fgc_mm.errors import FGCError
+from fgc_mm.functional.pooling import flat_maps
 
 
 class BrokenProbe(FGCError):
@@ -27,11 +28,6 @@ class Observation:
         self.maps = flat_maps(x).clone()
         nan = self.maps.isnan()
         self.nan = nan if nan.any() else None
-
-
-def flat_maps(x: Tensor) -> Tensor:
-    """(N, C, *) -> (N, C, L)."""
-    return x.flatten(2) if x.dim() > 2 else x.unsqueeze(-1)
 
 
 def differ(now: Tensor, before: Observation) -> Tensor:

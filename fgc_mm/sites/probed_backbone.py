@@ -1,11 +1,12 @@
 """A backbone whose conv and linear layers are replaced for probing."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from traceback import walk_tb
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch.jit import ScriptModule
 from torch.nn.parameter import is_lazy
 
 from fgc_mm.errors import FGCError
+from fgc_mm.sites.call import tensors
 from fgc_mm.sites.eval_mode import eval_mode
 from fgc_mm.sites.layer_channels import (
     is_depthwise,
@@ -22,21 +24,24 @@ from fgc_mm.sites.layer_channels import (
 from fgc_mm.sites.work_limit import WorkLimit
 
 
-class Visitor(Protocol):
+class Visitor(ABC):
     """Callbacks of one pass through a :class:`ProbedBackbone`."""
 
+    @abstractmethod
     def layer_output(self, name: str, layer: nn.Module, x: Tensor) -> Tensor:
         """Output of a layer that mixes channels, for its input ``x``."""
 
     def after_module(
         self, name: str, module: nn.Module, output: Tensor
-    ) -> Any:
+    ) -> Tensor | None:
         """Called with another module's output; may return a new output."""
+        return None
 
     def run_module(
         self, name: str, run: Callable[[], Any], inputs: Any
     ) -> Any:
         """Output of a module that contains such layers, run or cached."""
+        return run()
 
 
 class ProbedBackbone:
@@ -212,26 +217,6 @@ def _on_meta(layer: nn.Module) -> nn.Module:
             for name, value in getattr(layer, group).items()
         }
     return meta_copy
-
-
-def tensors(outputs: Any) -> list[Tensor]:
-    """All tensors of a nested output."""
-    found: list[Tensor] = []
-    _add_tensors(outputs, found)
-    return found
-
-
-def _add_tensors(value: Any, found: list[Tensor]) -> None:
-    if value is None or type(value) in (bool, int, str):  # most attributes
-        return
-    if isinstance(value, Tensor):
-        found.append(value)
-    elif isinstance(value, (tuple, list)):
-        for part in value:
-            _add_tensors(part, found)
-    elif isinstance(value, Mapping):
-        for part in value.values():
-            _add_tensors(part, found)
 
 
 def _replace_forward(

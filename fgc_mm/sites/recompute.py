@@ -34,7 +34,7 @@ from fgc_mm.sites.call import (
     SiteState,
     detached_leaf,
     pop_grad,
-    tensors_in,
+    tensors,
 )
 from fgc_mm.sites.gate_record import GateRecord
 
@@ -264,7 +264,7 @@ def join_outputs(
 
 
 def _with_grad(nested: Any) -> list[Tensor]:
-    unique = {id(t): t for t in tensors_in(nested) if t.requires_grad}
+    unique = {id(t): t for t in tensors(nested) if t.requires_grad}
     return list(unique.values())
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fgc_mm.sites.channel_flow import MIXED, NONE, Arrival, ChannelFlow
 from fgc_mm.sites.channel_probe import BrokenProbe, ChannelProbe, ProbePoint
-from fgc_mm.sites.every_conv import SiteKinds, split_depthwise
+from fgc_mm.sites.every_conv import split_depthwise
 from fgc_mm.sites.layer_channels import (
     channels_last,
     is_depthwise,
@@ -31,7 +31,10 @@ class SiteSearch:
         probe: Probes the network.
         per_image: Names of the layers whose batch size equals the number of
             images.
-        kinds: Kinds of sites to search for.
+        residual: Also search for sites that are masked at the end of their
+            branch, before a sum.
+        every_conv: Also depthwise convs, as sites separate from the conv
+            before them, and layers whose channels leave the backbone.
         check: Returns those of the found sites that hold for other values,
             too (:mod:`fgc_mm.sites.large_values`).
     """
@@ -41,19 +44,21 @@ class SiteSearch:
         backbone: nn.Module,
         probe: ChannelProbe,
         per_image: set[str],
-        kinds: SiteKinds,
+        residual: bool,
+        every_conv: bool,
         check: Callable[[list[GateSite]], list[GateSite]],
     ) -> None:
         self._check = check
         self._backbone = backbone
         self._probe = probe
-        self._kinds = kinds
+        self._residual = residual
+        self._every_conv = every_conv
         self._runs_once = {
             name
             for name in per_image
             if probe.runs[ProbePoint('input', name)] == 1
         }
-        self._flow = ChannelFlow(probe, every=kinds.residual)
+        self._flow = ChannelFlow(probe, every=residual)
         self._macs = _layer_macs(backbone, probe)
         self._total = probe.macs_outside_layers() + sum(
             macs
@@ -67,7 +72,7 @@ class SiteSearch:
     def sites(self) -> list[GateSite]:
         """All sites, in the order of the backbone's modules."""
         found = self._check(list(self._find_all()))
-        if self._kinds.every_conv:
+        if self._every_conv:
             found = [part for site in found for part in self._split(site)]
         return sorted(found, key=lambda site: self._order[site.name])
 
@@ -80,7 +85,7 @@ class SiteSearch:
             if self._may_be_internal(name):
                 found = (self._internal_site(name, fold) for fold in FOLDS)
                 site = next(filter(None, found), None)
-            if site is None and self._kinds.residual:
+            if site is None and self._residual:
                 site = self._residual_site(name)
             if site is not None:
                 taken |= {member.path for member in site.outputs}
@@ -206,7 +211,7 @@ class SiteSearch:
         """
         arrivals = self._flow.arrivals(name)
         if not any(
-            arrival.others or (self._kinds.every_conv and point.kind == 'end')
+            arrival.others or (self._every_conv and point.kind == 'end')
             for point, arrival in arrivals.items()
             if point.kind in ('input', 'end')
         ):

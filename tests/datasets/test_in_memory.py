@@ -11,7 +11,7 @@ import torch
 from mmpretrain.structures import DataSample
 
 from fgc_mm.datasets import InMemoryImages
-from fgc_mm.datasets.crop_and_flip import crop_and_flip
+from fgc_mm.datasets.in_memory import crop_and_flip
 from fgc_mm.errors import FGCError
 from fgc_mm.registry import DATASETS
 from fgc_mm.reliability.random_states import seeded

@@ -34,7 +34,7 @@ def one_step(runner, images=None):
     total.backward()
     loss = digits_run.coupling(runner)
     before = digits_run.bank_rows(loss)
-    loss.write_banks(lambda written: written)
+    loss.write_banks()
     for name, banks in loss.banks.items():  # as without it
         for space in ('feature', 'gate'):
             getattr(banks, space).rows.copy_(before[f'{name}.{space}'])

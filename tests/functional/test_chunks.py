@@ -62,7 +62,7 @@ def test_neighbors_of_several_banks(monkeypatch, scores, length, own):
             nearest_neighbors(some, bank, 7, exclude)
             for some, bank in zip(queries, banks)
         ]
-    monkeypatch.setattr(neighbors, '_SCORES', scores)
+    set_sizes(monkeypatch, search_scores=scores)
     got = nearest_neighbors_of_each(queries, banks, 7, exclude)
     assert all(map(torch.equal, got, want))
 
@@ -140,5 +140,5 @@ def test_operations_on_an_accelerator(dtype):
 
 def test_the_scores_at_a_time_are_read_in_every_call(monkeypatch):
     operations, _ = launches(50_000, 64)
-    monkeypatch.setattr(neighbors, '_SCORES', 2**18)
+    set_sizes(monkeypatch, search_scores=2**18)
     assert launches(50_000, 64)[0] > 5 * operations

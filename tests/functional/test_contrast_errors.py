@@ -16,7 +16,7 @@ def batch(count, length, dim, chosen, seed=0):
 
 
 def test_form_error():
-    with pytest.raises(FGCError, match="form 'nce' is unknown"):
+    with pytest.raises(FGCError, match="form='nce' of a contrast is unknown"):
         neighbor_contrast(*batch(2, 5, 3, 1), 0.1, 'nce')
 
 

@@ -104,7 +104,7 @@ def test_all_scores_equal_gives_the_lowest_rows():
 
 def test_negative_zero_ties_with_zero():
     scores = torch.tensor([-0.0, 0.0, -0.0, 1e-30, -1e-30])
-    keys = neighbors._keys(scores, torch.arange(5))
+    keys = neighbors._pack(scores, neighbors._LOW - torch.arange(5))
     assert keys.argsort(descending=True).tolist() == [3, 0, 1, 2, 4]
 
 

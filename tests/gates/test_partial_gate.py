@@ -6,6 +6,7 @@ from torch import nn
 
 from fgc_mm.gates import BinaryConcreteGate, FBSGate, PartialGate
 from fgc_mm.gates.decision import GateDecision, ScalingDecision
+from fgc_mm.gates.partial import FIXED_LOGITS
 
 CHANNELS = 9
 GATED = [7, 0, 4]  # in any order
@@ -108,9 +109,9 @@ def test_a_checkpoint_holds_the_gate_alone(inner):
 def test_where_each_channel_comes_from(inner):
     gate = PartialGate(inner, CHANNELS, GATED, CLOSED)
     own = [f'gate {i}' for i in range(len(GATED))]
-    sources = [[*own, 'closed', 'open'][i] for i in gate.output_index()]
+    sources = [[*own, 'closed', 'open'][i] for i in gate.output_index]
     assert [sources[c] for c in GATED] == own
     assert {sources[c] for c in CLOSED} == {'closed'}
     assert {sources[c] for c in OPEN} == {'open'}
-    closed, opened = gate.fixed_logits()
+    closed, opened = FIXED_LOGITS
     assert closed < 0 < opened

@@ -128,7 +128,7 @@ def test_over_several_steps_that_write_the_banks(given, options):
         }
         value = loss(batch_of(given, records))
         assert value.item() == pytest.approx(before, rel=1e-4)
-        loss.write_banks(lambda batch: batch)
+        loss.write_banks()
         for record in records:
             check_rows(loss, record, rows[record.site.name])
 
@@ -155,7 +155,7 @@ def test_banks_are_read_before_they_are_written(given):
     again = loss(batch_of(given, records))
     assert torch.equal(first, again)
     assert torch.equal(loss.banks['late'].gate.rows, rows)
-    loss.write_banks(lambda batch: batch)
+    loss.write_banks()
     changed = (loss.banks['late'].gate.rows != rows).any(1)
     assert changed.nonzero().flatten().tolist() == sorted(INDICES)
     assert not torch.equal(loss(batch_of(given, records)), first)
@@ -166,7 +166,7 @@ def test_the_loss_survives_writing_before_backward(given):
     records, same = given.records(), given.records()
     one(batch_of(given, records)).backward()
     value = two(batch_of(given, same))
-    two.write_banks(lambda batch: batch)
+    two.write_banks()
     value.backward()
     for a, b in zip(records, same, strict=True):
         assert torch.equal(a.logits.grad, b.logits.grad)
@@ -297,7 +297,7 @@ def test_half_precision_records_work(given):
     value = loss(batch_of(given, half))
     assert value.dtype == torch.float32
     torch.testing.assert_close(value, exact, rtol=0.1, atol=0.1)
-    loss.write_banks(lambda batch: batch)
+    loss.write_banks()
     assert loss.banks['late'].gate.rows.dtype == torch.float32
 
 
@@ -328,7 +328,7 @@ def test_agreement_is_the_share_of_common_neighbors(given):
             common += len(features & gates)
         want = pytest.approx(common / 12)
         assert shares[record.site.name].item() == want
-    loss.write_banks(lambda batch: batch)
+    loss.write_banks()
     assert loss.agreement() == {}
 
 

@@ -65,7 +65,7 @@ def test_banks_that_are_not_written(given):
     loss(batch)
     with pytest.raises(FGCError, match=r"'fgc_mm\.FGCMemoryBankHook'"):
         loss(batch)
-    loss.write_banks(lambda batch: batch)
+    loss.write_banks()
     loss(batch)
 
 
@@ -130,7 +130,7 @@ def test_values_that_are_not_finite_are_not_written(given, what):
         for name, b in loss.banks.items()
     }
     with pytest.raises(FGCError, match=r'sample_idx 6 is not finite'):
-        loss.write_banks(lambda batch: batch)
+        loss.write_banks()
     for name, banks in loss.banks.items():
         assert torch.equal(banks.feature.rows, before[name][0])
         assert torch.equal(banks.gate.rows, before[name][1])

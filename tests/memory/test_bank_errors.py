@@ -86,5 +86,7 @@ def test_size_error(size):
 
 
 def test_init_error():
-    with pytest.raises(FGCError, match="init 'zeros' is unknown"):
+    with pytest.raises(
+        FGCError, match="init='zeros' of a memory bank is unknown"
+    ):
         make(init='zeros')

@@ -18,7 +18,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fgc_mm.engine import sharded_bank_saver
 from fgc_mm.engine.bank_checks import check_same_banks, check_same_length
-from fgc_mm.engine.memory_bank_hook import _gather
 from fgc_mm.engine.sharded_bank_saver import banks_state
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.schedule import Progress
@@ -97,7 +96,7 @@ def coupled(shard, options, rank=0, world=1):
         names, batches = zip(*pending.items())
         near = net.coupling._nearest(names, batches, 'feature')
         found = dict(zip(names, near))
-        net.coupling.write_banks(_gather)
+        net.coupling.write_banks()
         with torch.no_grad():
             for p in net.parameters():
                 p -= 0.1 * p.grad / p.grad.norm()

@@ -14,7 +14,6 @@ from rank_states import thresholds
 from torch import distributed as dist
 
 import fgc_mm  # noqa: F401
-from fgc_mm.engine.memory_bank_hook import _gather
 from fgc_mm.evaluation import DynamicMACs
 from fgc_mm.gates import FTWTGate
 from fgc_mm.losses import (
@@ -45,7 +44,7 @@ def written(rank):
     halves = torch.tensor([[1, 4, 6], [3, 4, 0]])
     values = torch.randn(2, 2, 3, 3)
     loss._pending = {'a': CoupledBatch(halves[rank], *values[rank])}
-    loss.write_banks(_gather)
+    loss.write_banks()
     return digits_run.bank_rows(loss)
 
 

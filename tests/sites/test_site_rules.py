@@ -564,14 +564,9 @@ def test_options_of_another_type_are_refused(option, rule):
         find_sites(Small(lambda m, x: m.a(x), a=conv(3, 3)), option)
 
 
-def test_the_old_bound_in_seconds_is_accepted_and_ignored():
-    network = Small(lambda m, x: m.b(m.a(x)), a=conv(3, 4), b=conv(4, 2))
-    with pytest.warns(FutureWarning, match='limited in computed') as caught:
-        sites = find_sites(network, dict(type='auto', seconds=1e-9))
-    assert [site.name for site in sites] == ['a'] and len(caught) == 1
-
-
-@pytest.mark.parametrize('sites', [dict(type='all'), dict(size=3)])
+@pytest.mark.parametrize(
+    'sites', [dict(type='all'), dict(size=3), dict(seconds=5)]
+)
 def test_unknown_options_are_refused(sites):
     with pytest.raises(
         FGCError, match='has unknown keys or another type; write'

@@ -8,6 +8,7 @@ from torch import nn
 from fgc_mm.deploy.copying import copy_network
 from fgc_mm.deploy.firing import gated_backbone
 from fgc_mm.gates import BinaryConcreteGate, GroupedGate, PartialGate
+from fgc_mm.gates.partial import FIXED_LOGITS
 
 
 @torch.no_grad()
@@ -38,7 +39,7 @@ def _merged_gate(gate: Any, in_channels: int) -> nn.Module | None:
         return merged_gate and GroupedGate(merged_gate, gate.sizes).eval()
     if type(gate) is not PartialGate or type(inner) is not BinaryConcreteGate:
         return None
-    rows = gate.output_index()
+    rows = gate.output_index
     hidden = inner.expand.in_features
     merged_gate = BinaryConcreteGate(in_channels, len(rows), hidden)
     merged_gate.threshold = inner.threshold
@@ -49,7 +50,7 @@ def _merged_gate(gate: Any, in_channels: int) -> nn.Module | None:
     merged_gate.squeeze, merged_gate.norm = inner.squeeze, inner.norm
     weight, bias = inner.expand.weight, inner.expand.bias
     fixed = weight.new_zeros(2, hidden)
-    fixed_logits = bias.new_tensor(gate.fixed_logits())
+    fixed_logits = bias.new_tensor(FIXED_LOGITS)
     merged_gate.expand.weight.copy_(torch.cat([weight, fixed])[rows])
     merged_gate.expand.bias.copy_(torch.cat([bias, fixed_logits])[rows])
     return merged_gate.eval()

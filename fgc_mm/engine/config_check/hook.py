@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from mmengine.dataset import BaseDataset
@@ -35,10 +33,7 @@ from fgc_mm.engine.config_check.trial_model import (
 )
 from fgc_mm.engine.loss_progress_hook import unwrapped_model
 from fgc_mm.registry import HOOKS
-from fgc_mm.reliability.random_states import (
-    random_states,
-    restore_random_states,
-)
+from fgc_mm.reliability.random_states import same_random_states
 from fgc_mm.reliability.rank_errors import raise_on_all_ranks
 
 
@@ -81,7 +76,7 @@ class ConfigCheckHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Compare the data sets; run one training and one validation batch."""
-        with _same_random_states():
+        with same_random_states():
             with raise_on_all_ranks():
                 _compare(runner, _data_sets(runner))
                 batch = first_batch(runner.train_dataloader, 'train')
@@ -94,7 +89,7 @@ class ConfigCheckHook(Hook):
 
     def before_test(self, runner: Runner) -> None:
         """Compare the test set with the checkpoint; run one batch."""
-        with _same_random_states():
+        with same_random_states():
             with raise_on_all_ranks():
                 sets = {'test': runner.test_dataloader.dataset}
                 _compare(runner, sets, ('the checkpoint', self._trained))
@@ -196,12 +191,3 @@ def _classifier(runner: Runner, batch: Any) -> ImageClassifier | None:
 def _head(model: BaseModel) -> Any:
     has_head = isinstance(model, ImageClassifier) and model.with_head
     return model.head if has_head else None
-
-
-@contextmanager
-def _same_random_states() -> Iterator[None]:
-    states = random_states()
-    try:
-        yield
-    finally:
-        restore_random_states(states)

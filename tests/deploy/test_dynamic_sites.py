@@ -8,13 +8,8 @@ import torch
 from torch import nn
 
 from fgc_mm.deploy import to_dynamic
+from fgc_mm.deploy.changed_masks import MASK_PATTERNS, constant_masks
 from fgc_mm.deploy.dynamic import calibrate
-from fgc_mm.deploy.dynamic.constant_masks import (
-    all_closed,
-    constant_masks,
-    every_other,
-    last_only,
-)
 from fgc_mm.models import GatedBackbone
 from fgc_mm.registry import MODELS
 from fgc_mm.runtime.errors import LibraryError
@@ -178,7 +173,7 @@ def test_paddings_are_those_of_the_conv(name, backend):
         assert bool(program.fallbacks) == ('padding_mode' in PADDINGS[name])
 
 
-@pytest.mark.parametrize('opened', [every_other, last_only, all_closed])
+@pytest.mark.parametrize('opened', MASK_PATTERNS.values(), ids=MASK_PATTERNS)
 def test_constant_masks_open_the_given_channels(opened):
     torch.manual_seed(0)
     model = classifier_of(Chain(nn.ReLU(), kernel_size=3, padding=1))

@@ -7,12 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from fgc_mm.deploy.dynamic.constant_masks import (
-    all_closed,
-    constant_masks,
-    every_other,
-    last_only,
-)
+from fgc_mm.deploy.changed_masks import MASK_PATTERNS, constant_masks
 from fgc_mm.deploy.dynamic.programs import KernelProgram
 from fgc_mm.deploy.graph.arena import offsets_of
 from fgc_mm.deploy.graph.capture import CannotCapture, capture
@@ -306,7 +301,7 @@ def test_networks_and_their_graphs(names):
     torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
     for record, site in zip(records, graph.sites, strict=True):
         torch.testing.assert_close(values[site.decision], record.mask)
-    for opened in (every_other, last_only, all_closed):
+    for opened in MASK_PATTERNS.values():
         masks = [opened(site.channels)[None].float() for site in gated.sites]
         with constant_masks(gated, opened):
             (want,), _ = gated.forward_gated(image)

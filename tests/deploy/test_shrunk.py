@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn.utils import weight_norm
 
-from fgc_mm.deploy.compaction.shrunk import shrunk
+from fgc_mm.deploy.compaction.removed_channels import shrunk
 from fgc_mm.models import ChannelMap
 
 

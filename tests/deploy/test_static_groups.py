@@ -119,7 +119,7 @@ def test_the_network_is_that_of_torch_pruning(case, images):
     assert set(map(producer, groups)) == paths
     leaving = second_halves(groups)
     gone = channels_to_remove(leaving)
-    assert gone.problem(network, images, 1e-4) == ''
+    assert gone.problem(network, images) == ''
     small = gone.channel_map(network).shrink(copy.deepcopy(network))
     wanted = by_torch_pruning(network, leaving, images)
     own, other = small.state_dict(), wanted.state_dict()
@@ -151,7 +151,7 @@ def test_every_group_loses_as_many(images):
         tuple(range(start, start + 3)) for start in (0, 3, 6, 9)
     )
     assert {len(block) for block in second.blocks} == {6}
-    problem = channels_to_remove([(first, [0])]).problem(network, images, 1e-4)
+    problem = channels_to_remove([(first, [0])]).problem(network, images)
     assert 'equally many in each group' in problem
 
 
@@ -163,7 +163,7 @@ def test_a_group_norm_of_one_pixel_keeps_two_channels(size, least):
     (group,) = find_groups(network, images)
     assert group.least == least
     most = group.without(3 - least)
-    assert most.problem(network, images[:1], 1e-4) == ''
+    assert most.problem(network, images[:1]) == ''
 
 
 class Sequence(nn.Module):
@@ -238,7 +238,8 @@ def test_an_error_of_the_code_is_not_hidden(images, monkeypatch):
     network = between().eval()
     (group,) = find_groups(network, images)
     monkeypatch.setattr(
-        'fgc_mm.deploy.compaction.static_trial.map_widths', lambda *_: 1 / 0
+        'fgc_mm.deploy.compaction.removed_channels.map_widths',
+        lambda *_: 1 / 0,
     )
     with pytest.raises(ZeroDivisionError):
-        channels_to_remove([(group, [0])]).problem(network, images, 1e-4)
+        channels_to_remove([(group, [0])]).problem(network, images)

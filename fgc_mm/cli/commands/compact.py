@@ -19,7 +19,7 @@ from fgc_mm.deploy import (
     firing_statistics,
     images_of,
 )
-from fgc_mm.deploy.compaction.small_config import small_config
+from fgc_mm.deploy.compaction.small_model import small_config
 from fgc_mm.reliability.atomic_file import save_atomically, write_atomically
 
 COMPARED = 8  # images on which the result is compared with the masked model

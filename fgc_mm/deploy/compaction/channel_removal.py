@@ -1,6 +1,8 @@
 """From firing statistics to the channels that are removed and gated."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -9,6 +11,7 @@ from fgc_mm.deploy.compaction.per_channel_layers import (
     per_channel_layers,
     positions_of,
 )
+from fgc_mm.deploy.compaction.removed_channels import RemovedChannels
 from fgc_mm.deploy.firing import SiteFiring
 from fgc_mm.errors import FGCError
 from fgc_mm.models import ChannelMap, GatedBackbone
@@ -18,7 +21,7 @@ from fgc_mm.sites.layer_channels import (
     is_depthwise,
     layer_widths,
 )
-from fgc_mm.sites.site import GateSite, SiteLayer
+from fgc_mm.sites.site import GateSite
 
 # A conv with one channel and one group would look like a depthwise conv.
 MIN_CHANNELS = 2
@@ -81,24 +84,26 @@ class ChannelRemoval:
             )
             for name in self._sites
         }
-        outputs: dict[str, Tensor] = {}
-        inputs: dict[str, Tensor] = {}
-        for name, channels in removed_channels.items():
-            if channels:
-                site = self._sites[name]
-                writers = [*site.outputs, *self._per_channel_layers[name]]
-                _exclude(outputs, writers, site, channels)
-                _exclude(inputs, site.consumers, site, channels)
-        return ChannelMap.of(
-            self._plain, _index_lists(outputs), _index_lists(inputs), sites
-        )
+        channel_map = self.of_layers(removed_channels).channel_map(self._plain)
+        return replace(channel_map, sites=sites)
 
-    def kept_inputs(self, name: str) -> dict[str, Tensor]:
-        """For each reader of a site, which inputs it keeps; bool."""
-        left: dict[str, Tensor] = {}
-        site = self._sites[name]
-        _exclude(left, site.consumers, site, self._removed[name])
-        return left
+    def of_layers(
+        self, removed_channels: Mapping[str, Sequence[int]]
+    ) -> RemovedChannels:
+        """What layers lose without some channels of sites."""
+        outputs: defaultdict[str, set[int]] = defaultdict(set)
+        inputs: defaultdict[str, set[int]] = defaultdict(set)
+        for name, channels in removed_channels.items():
+            if not channels:
+                continue
+            site = self._sites[name]
+            writers = [*site.outputs, *self._per_channel_layers[name]]
+            for side, layers in ((outputs, writers), (inputs, site.consumers)):
+                for layer in layers:
+                    positions = positions_of(layer, site.channels)
+                    gone = torch.isin(positions, torch.tensor(channels))
+                    side[layer.path] |= {*gone.nonzero().flatten().tolist()}
+        return RemovedChannels(outputs, inputs)
 
     def _site_channels(
         self, name: str, removed_channels: Sequence[int], whole: bool
@@ -162,36 +167,12 @@ class ChannelRemoval:
         self, site: GateSite, removed_channels: list[int]
     ) -> bool:
         """Whether all groups stay equal; several convs may conflict."""
-        outputs: dict[str, Tensor] = {}
-        inputs: dict[str, Tensor] = {}
-        _exclude(outputs, site.outputs, site, removed_channels)
-        _exclude(inputs, site.consumers, site, removed_channels)
+        removed = self.of_layers({site.name: removed_channels})
         try:
-            ChannelMap.of(
-                self._plain, _index_lists(outputs), _index_lists(inputs)
-            )
+            removed.channel_map(self._plain)
         except FGCError:
             return False
         return True
-
-
-def _exclude(
-    left: dict[str, Tensor],
-    members: Iterable[SiteLayer],
-    site: GateSite,
-    removed_channels: Sequence[int],
-) -> None:
-    """Remove a site's channels from the kept channels of some layers."""
-    for layer_of_site in members:
-        positions = positions_of(layer_of_site, site.channels)
-        keep = ~torch.isin(positions, torch.tensor(removed_channels))
-        left[layer_of_site.path] = left.get(layer_of_site.path, keep) & keep
-
-
-def _index_lists(left: dict[str, Tensor]) -> dict[str, list[int]]:
-    return {
-        path: keep.nonzero().flatten().tolist() for path, keep in left.items()
-    }
 
 
 def _equally_per_group(

@@ -7,16 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fgc_mm.deploy.changed_masks import changed_masks
 from fgc_mm.deploy.compaction.channel_removal import ChannelRemoval
 from fgc_mm.deploy.compaction.equivalence import (
-    CloseChannels,
     fixed_decisions,
     largest_gap,
-    override_masks,
     same_decisions,
 )
-from fgc_mm.deploy.compaction.shrunk import shrunk
-from fgc_mm.deploy.compaction.small_state import (
+from fgc_mm.deploy.compaction.removed_channels import MAX_DIFFERENCE
+from fgc_mm.deploy.compaction.small_model import (
     any_gate,
     shrunk_state,
     small_settings,
@@ -25,8 +24,7 @@ from fgc_mm.deploy.firing import SiteFiring, gated_backbone
 from fgc_mm.errors import FGCError
 from fgc_mm.models import ChannelMap, CompactBackbone, GatedBackbone
 from fgc_mm.registry import MODELS
-
-MAX_DIFFERENCE = 1e-4  # largest difference, relative to the largest feature
+from fgc_mm.sites import GateSite
 
 
 @dataclass(frozen=True)
@@ -159,8 +157,12 @@ class _Trial:
         with fixed_decisions(self._backbone, channel_map):
             wanted, records = self._backbone.forward_gated(self._images)
         masks = {record.site.name: record.mask for record in records}
+
+        def kept_masks(site: GateSite, _: Tensor) -> Tensor:
+            return masks[site.name][:, channel_map.sites[site.name].kept]
+
         try:
-            with override_masks(small, channel_map, masks):
+            with changed_masks(small, kept_masks):
                 got = small(self._images)
         except Exception as error:  # as above
             return self.failing_sites(channel_map, _failure(error)), 0.0
@@ -220,18 +222,11 @@ class _Trial:
         return failed
 
     def _can_shrink_alone(self, name: str) -> bool:
-        others = {s.name for s in self._backbone.sites} - {name}
-        alone = self._channel_removal.channel_map(unshrunk=others)
-        plain = self._backbone.backbone
-        readers = self._channel_removal.kept_inputs(name)
-        with CloseChannels(plain, readers):
-            wanted = plain(self._images)
-        try:
-            with shrunk(plain, alone):
-                got = plain(self._images)
-        except Exception:  # as above
-            return False
-        return largest_gap(wanted, got) <= MAX_DIFFERENCE
+        channels = self._channel_removal.removed_channels(name)
+        removed = self._channel_removal.of_layers({name: channels})
+        return not removed.problem(
+            self._backbone.backbone, self._images, own_statistics=False
+        )
 
 
 def _failure(error: Exception) -> str:

@@ -1,23 +1,22 @@
 """Comparing a compact network with the masked one."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fgc_mm.gates import GateDecision
+from fgc_mm.deploy.changed_masks import changed_masks
+from fgc_mm.deploy.comparing import flatten_tensors
 from fgc_mm.models import ChannelMap, GatedBackbone
 from fgc_mm.models.channel_map import SiteChannels
 from fgc_mm.models.layer_slice import LayerSlice
+from fgc_mm.sites import GateSite
 
 
-@contextmanager
 def fixed_decisions(
     backbone: GatedBackbone, channel_map: ChannelMap
-) -> Iterator[None]:
+) -> AbstractContextManager[None]:
     """Run the masked network with the decisions that a channel map fixes.
 
     Channels that it removes or closes are closed; those that are no longer
@@ -27,65 +26,16 @@ def fixed_decisions(
         backbone: The whole gated network.
         channel_map: Made for it.
     """
-    hooks = [
-        backbone.gates[site.key].register_forward_hook(
-            partial(_fix_decision, channel_map.sites[site.name])
-        )
-        for site in backbone.sites
-    ]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
+    def fix(site: GateSite, mask: Tensor) -> Tensor:
+        entry = channel_map.sites[site.name]
+        gated = list(entry.gated)
+        fixed = torch.zeros_like(mask)
+        fixed[:, sorted({*entry.kept} - {*entry.closed})] = 1
+        fixed[:, gated] = mask[:, gated]
+        return fixed
 
-def _fix_decision(
-    entry: SiteChannels, _: nn.Module, args: Any, decision: GateDecision
-) -> GateDecision:
-    del args
-    opened = set(entry.kept) - set(entry.gated) - set(entry.closed)
-    mask = torch.zeros_like(decision.mask)
-    mask[:, sorted(opened)] = 1
-    gated = list(entry.gated)
-    mask[:, gated] = decision.mask[:, gated]
-    return decision._replace(mask=mask)
-
-
-@contextmanager
-def override_masks(
-    small: nn.Module, channel_map: ChannelMap, masks: dict[str, Tensor]
-) -> Iterator[None]:
-    """Run the small network with the masks of the whole one.
-
-    Args:
-        small: With gates, or without any.
-        channel_map: What remains of the whole one.
-        masks: Of the whole network's sites, (N, C) each.
-    """
-    gated: Any = small
-    sites = small.sites if isinstance(small, GatedBackbone) else ()
-    hooks = [
-        gated.gates[site.key].register_forward_hook(
-            partial(
-                _override,
-                masks[site.name][:, channel_map.sites[site.name].kept],
-            )
-        )
-        for site in sites
-    ]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _override(
-    mask: Tensor, _: nn.Module, args: Any, decision: GateDecision
-) -> GateDecision:
-    del args
-    return decision._replace(mask=mask)
+    return changed_masks(backbone, fix)
 
 
 def same_decisions(
@@ -123,13 +73,6 @@ def same_decisions(
     return gated == [] or float(alike.float().mean()) > 0.99
 
 
-def flatten_outputs(outputs: Any) -> list[Tensor]:
-    """All tensors of a backbone's outputs."""
-    if isinstance(outputs, Tensor):
-        return [outputs]
-    return [tensor for part in outputs for tensor in flatten_outputs(part)]
-
-
 def largest_gap(wanted: Any, got: Any) -> float:
     """Largest difference relative to the largest value; inf if shapes differ.
 
@@ -138,44 +81,9 @@ def largest_gap(wanted: Any, got: Any) -> float:
         got: Outputs of another.
     """
     pairs = list(
-        zip(flatten_outputs(wanted), flatten_outputs(got), strict=True)
+        zip(flatten_tensors(wanted), flatten_tensors(got), strict=True)
     )
     if any(a.shape != b.shape for a, b in pairs):
         return float('inf')
     scale = max(float(a.abs().max()) for a, _ in pairs)
     return max(float((a - b).abs().max()) for a, b in pairs) / max(scale, 1e-9)
-
-
-class CloseChannels:
-    """Closes channels of one site of a plain network in a ``with`` block.
-
-    Args:
-        network: The plain network.
-        readers: For each layer that reads the channels, which of its input
-            channels to keep; (C_in,) bool.
-    """
-
-    def __init__(self, network: nn.Module, readers: dict[str, Tensor]) -> None:
-        self._network = network
-        self._readers = readers
-        self._hooks: Sequence = ()
-
-    def __enter__(self) -> 'CloseChannels':
-        self._hooks = [
-            self._network.get_submodule(path).register_forward_pre_hook(
-                partial(_close, kept)
-            )
-            for path, kept in self._readers.items()
-        ]
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        for hook in self._hooks:
-            hook.remove()
-
-
-def _close(kept: Tensor, layer: nn.Module, args: tuple) -> tuple:
-    x = args[0]
-    if isinstance(layer, nn.Linear):
-        return (x * kept.to(x), *args[1:])
-    return (x * kept.to(x).reshape(-1, *[1] * (x.dim() - 2)), *args[1:])

@@ -11,13 +11,11 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
-from fgc_mm.deploy.compaction.equivalence import flatten_outputs
-from fgc_mm.deploy.compaction.static_trial import Channels, RemovedChannels
+from fgc_mm.deploy.compaction.removed_channels import RemovedChannels
+from fgc_mm.deploy.comparing import flatten_tensors
 from fgc_mm.errors import FGCError
 from fgc_mm.models.layer_slice import SLICED_LAYERS, channel_count
 from fgc_mm.sites.layer_channels import is_depthwise, layer_widths
-
-MAX_DIFFERENCE = 1e-4  # largest difference, relative to the largest feature
 
 
 @dataclass(frozen=True)
@@ -72,13 +70,15 @@ def channels_to_remove(
     leaving: Iterable[tuple[ChannelGroup, Iterable[int]]],
 ) -> RemovedChannels:
     """What layers lose if these channels of each group are removed."""
-    sides: tuple[Channels, Channels] = defaultdict(set), defaultdict(set)
+    outputs: defaultdict[str, set[int]] = defaultdict(set)
+    inputs: defaultdict[str, set[int]] = defaultdict(set)
     for group, channels in leaving:
         channels = list(channels)
         for member in group.members:
             indices = {p for c in channels for p in member.indices[c]}
-            sides[not member.output][member.path] |= indices
-    return RemovedChannels(*map(dict, sides))
+            side = outputs if member.output else inputs
+            side[member.path] |= indices
+    return RemovedChannels(outputs, inputs)
 
 
 def find_groups(network: nn.Module, images: Tensor) -> list[ChannelGroup]:
@@ -106,7 +106,7 @@ def find_groups(network: nn.Module, images: Tensor) -> list[ChannelGroup]:
         first = candidate.without(1)
         if not candidate.can_shrink or not first.inputs:
             continue
-        problem = first.problem(network, images, MAX_DIFFERENCE)
+        problem = first.problem(network, images)
         if problem:
             problems.append(f'{candidate.members[0].path}: {problem}')
         else:
@@ -125,7 +125,7 @@ def _with_minimum(
     if not norms or not group.can_shrink:
         return group
     most = group.without(len(group.blocks[0]) - 1)
-    fails = most.problem(network, images[:1], MAX_DIFFERENCE)
+    fails = most.problem(network, images[:1])
     return replace(group, least=2) if fails else group
 
 
@@ -145,7 +145,7 @@ def _dependency_graph(
     try:
         with torch.enable_grad():
             return graph.build_dependency(
-                network, images[:1].clone(), output_transform=flatten_outputs
+                network, images[:1].clone(), output_transform=flatten_tensors
             )
     except Exception as error:  # depends on the network's operations
         message = ' '.join(str(error).split())[:80]

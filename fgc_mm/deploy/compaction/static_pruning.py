@@ -10,14 +10,15 @@ from mmpretrain.models.classifiers import ImageClassifier
 from torch import Tensor
 
 from fgc_mm.deploy.compaction.importances import IMPORTANCES, scores_of
-from fgc_mm.deploy.compaction.shrunk import shrunk
+from fgc_mm.deploy.compaction.removed_channels import (
+    RemovedChannels,
+    shrunk,
+)
 from fgc_mm.deploy.compaction.static_groups import (
-    MAX_DIFFERENCE,
     ChannelGroup,
     channels_to_remove,
     find_groups,
 )
-from fgc_mm.deploy.compaction.static_trial import RemovedChannels
 from fgc_mm.deploy.copying import copy_network
 from fgc_mm.errors import FGCError, check_choice
 from fgc_mm.models import ChannelMap, GatedBackbone, build_macs_table
@@ -51,6 +52,25 @@ class Pruned:
         """Fraction of the MACs that was removed."""
         return 1 - self.macs / self.dense
 
+    @classmethod
+    def of(
+        cls,
+        model: ImageClassifier,
+        removed: RemovedChannels,
+        images: Tensor,
+        sparsity: float,
+        groups: int,
+    ) -> Pruned:
+        """A copy of a model without some channels, and its MACs."""
+        channel_map = removed.channel_map(model.backbone)
+        small = copy_network(model)
+        channel_map.shrink(small.backbone)
+        macs, dense = (
+            build_macs_table(network, tuple(images.shape[1:])).dense
+            for network in (small, model)
+        )
+        return cls(channel_map, small, macs, dense, sparsity, groups)
+
 
 def prune_static(
     model: ImageClassifier,
@@ -83,23 +103,15 @@ def prune_static(
     groups = find_groups(model.backbone, images)
     scores = [scores_of(importance, group) for group in groups]
     search = _Search(model, groups, scores, tuple(images.shape[1:]))
-    sparsity, gone = search.run(pruning_ratio)
-    problem = gone.problem(model.backbone, images, MAX_DIFFERENCE)
+    sparsity, removed = search.run(pruning_ratio)
+    problem = removed.problem(model.backbone, images)
     if problem:
         raise FGCError(
             f'{type(model.backbone).__name__} without the pruned channels '
             'has other features than the whole network in which no layer '
             f'reads them ({problem}); it cannot be pruned statically.'
         )
-    channel_map, small = search.shrunk(gone)
-    return Pruned(
-        channel_map,
-        small,
-        build_macs_table(small, search.shape).dense,
-        search.dense,
-        sparsity,
-        len(groups),
-    )
+    return Pruned.of(model, removed, images, sparsity, len(groups))
 
 
 class _Search:
@@ -118,20 +130,16 @@ class _Search:
             [_order(score, block) for block in group.blocks]
             for score, group in zip(scores, groups, strict=True)
         ]
-        self.shape = shape
-        self.dense = build_macs_table(model, shape).dense
+        self._shape = shape
+        self._dense = build_macs_table(model, shape).dense
         self._ratios: dict[tuple[int, ...], float] = {}
 
-    def removed(self, sparsity: float, rotation: int = 0) -> RemovedChannels:
-        """Channels that are removed; each block keeps at least ``least``.
+    def _counts(self, sparsity: float, rotation: int) -> tuple[int, ...]:
+        """How many channels are removed from each block of every group.
 
         Each group rounds with an offset of its own, so that the MACs change
         in small steps; ``rotation`` rotates the offsets among the groups.
         """
-        return self._without(self._counts(sparsity, rotation))
-
-    def _counts(self, sparsity: float, rotation: int) -> tuple[int, ...]:
-        """How many channels are removed from each block of every group."""
         counts, groups = [], len(self._groups)
         for number, group in enumerate(self._groups):
             place = ((number + rotation) % groups + 0.5) / groups
@@ -148,24 +156,15 @@ class _Search:
             )
         )
 
-    def shrunk(
-        self, gone: RemovedChannels
-    ) -> tuple[ChannelMap, ImageClassifier]:
-        """The channel map, and the small model."""
-        channel_map = gone.channel_map(self._model.backbone)
-        small = copy_network(self._model)
-        channel_map.shrink(small.backbone)
-        return channel_map, small
-
-    def ratio(self, sparsity: float, rotation: int = 0) -> float:
+    def _ratio(self, sparsity: float, rotation: int = 0) -> float:
         """Fraction of the MACs that is removed."""
         counts = self._counts(sparsity, rotation)
         if counts not in self._ratios:
             backbone = self._model.backbone
             channel_map = self._without(counts).channel_map(backbone)
             with shrunk(backbone, channel_map):
-                left = build_macs_table(self._model, self.shape).dense
-            self._ratios[counts] = 1 - left / self.dense
+                left = build_macs_table(self._model, self._shape).dense
+            self._ratios[counts] = 1 - left / self._dense
         return self._ratios[counts]
 
     def run(self, wanted: float) -> tuple[float, RemovedChannels]:
@@ -174,7 +173,7 @@ class _Search:
         If the steps are too coarse for the tolerance, other rotations of the
         rounding offsets are tried.
         """
-        most = self.ratio(1.0)
+        most = self._ratio(1.0)
         if wanted > most + TOLERANCE:
             raise FGCError(
                 f'pruning_ratio={wanted} is out of reach: with one channel '
@@ -184,9 +183,10 @@ class _Search:
         closest = 0.0
         for rotation in range(len(self._groups)):
             sparsity = self._bisect(wanted, rotation)
-            reached = self.ratio(sparsity, rotation)
+            reached = self._ratio(sparsity, rotation)
             if abs(reached - wanted) <= TOLERANCE:
-                return sparsity, self.removed(sparsity, rotation)
+                counts = self._counts(sparsity, rotation)
+                return sparsity, self._without(counts)
             closest = min(closest, reached, key=lambda r: abs(r - wanted))
         raise FGCError(
             f'pruning_ratio={wanted} cannot be met within a point: the '
@@ -199,12 +199,12 @@ class _Search:
         low, high = 0.0, 1.0
         for _ in range(STEPS):
             middle = (low + high) / 2
-            if self.ratio(middle, rotation) < wanted:
+            if self._ratio(middle, rotation) < wanted:
                 low = middle
             else:
                 high = middle
         return min(
-            (low, high), key=lambda s: abs(self.ratio(s, rotation) - wanted)
+            (low, high), key=lambda s: abs(self._ratio(s, rotation) - wanted)
         )
 
 

@@ -6,16 +6,15 @@ import torch
 from mmpretrain.models.classifiers import ImageClassifier
 from torch import Tensor, nn
 
+from fgc_mm.deploy.compaction.removed_channels import MAX_DIFFERENCE
 from fgc_mm.deploy.compaction.static_groups import (
-    MAX_DIFFERENCE,
     ChannelGroup,
     channels_to_remove,
     find_groups,
 )
 from fgc_mm.deploy.compaction.static_pruning import Pruned
-from fgc_mm.deploy.copying import copy_network
 from fgc_mm.errors import FGCError
-from fgc_mm.models import GatedBackbone, build_macs_table
+from fgc_mm.models import GatedBackbone
 from fgc_mm.models.layer_slice import SLICED_LAYERS
 from fgc_mm.sites.layer_channels import input_weights, is_depthwise
 
@@ -47,21 +46,11 @@ def prune_zeroed(model: ImageClassifier, images: Tensor) -> Pruned:
             'to remove; train with SoftFilterPruningHook to the last epoch, '
             'or prune by an importance.'
         )
-    channel_map = channels_to_remove(
-        zip(groups, zeros, strict=True)
-    ).channel_map(model.backbone)
-    small = copy_network(model)
-    channel_map.shrink(small.backbone)
-    _check_same(model, small, images)
-    shape = tuple(images.shape[1:])
-    return Pruned(
-        channel_map,
-        small,
-        build_macs_table(small, shape).dense,
-        build_macs_table(model, shape).dense,
-        sum(map(len, zeros)) / sum(group.channels for group in groups),
-        len(groups),
-    )
+    removed = channels_to_remove(zip(groups, zeros, strict=True))
+    sparsity = sum(map(len, zeros)) / sum(group.channels for group in groups)
+    pruned = Pruned.of(model, removed, images, sparsity, len(groups))
+    _check_same(model, pruned.model, images)
+    return pruned
 
 
 @torch.no_grad()

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from fgc_mm.deploy.changed_masks import MASK_PATTERNS, constant_masks
 from fgc_mm.deploy.comparing import (
     TOLERANCE,
     difference,
     differs_by_rounding,
     flatten_tensors,
     records_of_image,
-)
-from fgc_mm.deploy.dynamic.constant_masks import (
-    MaskPattern,
-    all_closed,
-    constant_masks,
-    every_other,
-    last_only,
 )
 from fgc_mm.deploy.dynamic.programs import ExecutableProgram
 from fgc_mm.deploy.graph.batch import mixes_images
@@ -124,26 +117,19 @@ class Reference:
         if program is None:
             return ''
         sites = _backbone_of(dynamic).sites
-        for mask_pattern, image, want in self._constant_mask_outputs():
-            masks = [
-                mask_pattern(site.channels)[None].float() for site in sites
-            ]
+        image = self._images[0]
+        for name, opened in MASK_PATTERNS.items():
+            with constant_masks(_backbone_of(self._masked), opened):
+                want = _logits_if_any(self._masked, image)
+            if want is None:
+                continue
+            masks = [opened(site.channels)[None].float() for site in sites]
             values = interpret(program.graph, image, masks)
             got = [values[node] for node in program.graph.outputs]
             problem = difference(want, got)
             if problem:
-                return f'{problem} ({mask_pattern.__name__} mask)'
+                return f'{problem} ({name} mask)'
         return ''
-
-    def _constant_mask_outputs(
-        self,
-    ) -> Iterator[tuple[MaskPattern, Tensor, list[Tensor]]]:
-        image = self._images[0]
-        for mask_pattern in (every_other, last_only, all_closed):
-            with constant_masks(_backbone_of(self._masked), mask_pattern):
-                want = _logits_if_any(self._masked, image)
-            if want is not None:
-                yield mask_pattern, image, want
 
 
 def _backbone_of(model: Masked) -> GatedBackbone:

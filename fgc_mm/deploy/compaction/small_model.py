@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from mmengine.config import Config
 from torch import Tensor, nn
 
 from fgc_mm.deploy.firing import gated_backbone
@@ -11,6 +12,10 @@ from fgc_mm.gates import GroupedGate
 from fgc_mm.models import ChannelMap, GatedBackbone
 from fgc_mm.models.channel_map import SiteChannels
 from fgc_mm.models.compact_backbone import remaining_decisions
+
+HERE = '{{ fileDirname }}'  # mmengine: the folder of the config itself
+# hooks that need a gate
+GATE_HOOKS = ('LossProgressHook', 'FGCMemoryBankHook')
 
 
 def any_gate(channel_map: ChannelMap) -> bool:
@@ -37,6 +42,49 @@ def small_settings(
     return dict(
         settings, type='fgc_mm.CompactBackbone', channel_map=channel_map
     )
+
+
+def small_config(cfg: Config, channel_map: ChannelMap) -> Config:
+    """A config beside ``channels.json`` and ``model.pth``.
+
+    Args:
+        cfg: Of the whole gated model.
+        channel_map: What remains of it.
+
+    Returns:
+        A config without ``_base_`` that ``tools/test.py`` tests and
+        ``tools/train.py`` trains further from ``model.pth``; without any
+        gate, that of a plain ``ImageClassifier``.
+    """
+    content = cfg.to_dict()
+    gated = any_gate(channel_map)
+    model = content['model']
+    model['backbone'] = small_settings(
+        model['backbone'], f'{HERE}/channels.json', gated
+    )
+    content.update(load_from=f'{HERE}/model.pth', resume=False)
+    content.pop('work_dir', None)
+    if not gated:
+        _remove_gate_settings(content)
+    return Config(content)
+
+
+def _remove_gate_settings(content: dict) -> None:
+    content['model'].update(type='ImageClassifier')
+    content['model'].pop('gate_losses', None)
+    content['custom_hooks'] = [
+        hook
+        for hook in content.get('custom_hooks') or ()
+        if not str(hook['type']).endswith(GATE_HOOKS)
+    ]
+    for name in ('val_evaluator', 'test_evaluator'):
+        metrics = content.get(name)
+        if isinstance(metrics, (list, tuple)):
+            content[name] = [
+                metric
+                for metric in metrics
+                if not str(metric['type']).endswith('DynamicMACs')
+            ]
 
 
 def shrunk_state(

@@ -1,8 +1,8 @@
-"""Checking that a network works without some channels."""
+"""Removing channels from a network, and checking that it works so."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -11,24 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fgc_mm.deploy.compaction.equivalence import (
-    CloseChannels,
-    flatten_outputs,
-    largest_gap,
-)
-from fgc_mm.deploy.compaction.shrunk import shrunk
+from fgc_mm.deploy.compaction.equivalence import largest_gap
+from fgc_mm.deploy.comparing import flatten_tensors
 from fgc_mm.deploy.copying import copy_network
 from fgc_mm.errors import FGCError
 from fgc_mm.models import ChannelMap
 from fgc_mm.models.layer_slice import (
-    SLICED_LAYERS,
     LayerSlice,
     map_widths,
     shrink_layer,
 )
 from fgc_mm.sites.layer_channels import is_depthwise
 
-Channels = dict[str, set[int]]
+Channels = Mapping[str, Set[int]]
+MAX_DIFFERENCE = 1e-4  # largest difference, relative to the largest feature
 
 
 @dataclass(frozen=True)
@@ -52,18 +48,22 @@ class RemovedChannels:
 
     @torch.no_grad()
     def problem(
-        self, network: nn.Module, images: Tensor, tolerance: float
+        self,
+        network: nn.Module,
+        images: Tensor,
+        own_statistics: bool = True,
     ) -> str:
         """Why a network cannot lose these channels; empty if it can.
 
         Without them it must have the features of the whole network in which
-        no layer reads them. For a norm over several channels (group norm,
-        layer norm), that means statistics of the other channels only.
+        no layer reads them, within ``MAX_DIFFERENCE``.
 
         Args:
             network: The whole one, in evaluation.
             images: (N, 3, H, W) for the check.
-            tolerance: Difference allowed, relative to the largest feature.
+            own_statistics: Whether a norm over several channels (group norm,
+                layer norm) may have the statistics of the remaining channels
+                only.
         """
         try:
             channel_map = self.channel_map(network)
@@ -73,14 +73,14 @@ class RemovedChannels:
             return str(error)
         if message:
             return message
-        with _without_readers(network, channel_map):
+        with _without_readers(network, channel_map, own_statistics):
             wanted = network(images)
-        if len(flatten_outputs(wanted)) != len(flatten_outputs(got)):
+        if len(flatten_tensors(wanted)) != len(flatten_tensors(got)):
             return 'it returns another number of features'
         gap = largest_gap(wanted, got)
         if gap == float('inf'):
             return 'its features have other shapes'
-        return '' if gap <= tolerance else f'features differ by {gap:.1e}'
+        return '' if gap <= MAX_DIFFERENCE else f'features differ by {gap:.1e}'
 
 
 def _try_run(network: nn.Module, images: Tensor) -> tuple[Any, str]:
@@ -93,7 +93,7 @@ def _try_run(network: nn.Module, images: Tensor) -> tuple[Any, str]:
 
 
 def _remaining(
-    network: nn.Module, path: str, side: int, gone: set[int]
+    network: nn.Module, path: str, side: int, gone: Set[int]
 ) -> list[int]:
     widths = map_widths(network, path)
     if side >= len(widths):
@@ -106,34 +106,74 @@ def _remaining(
 
 
 @contextmanager
-def _without_readers(
-    network: nn.Module, channel_map: ChannelMap
-) -> Iterator[None]:
-    """Run the whole network so that no layer reads the removed channels."""
-    readers = {}
+def shrunk(network: nn.Module, channel_map: ChannelMap) -> Iterator[None]:
+    """Shrink a network to a channel map within a ``with`` block.
+
+    For checks: a deep copy of a network takes longer than a forward pass.
+
+    Args:
+        network: The whole one; its tensors are not changed.
+        channel_map: Made for it.
+
+    Raises:
+        FGCError: The groups of a norm would have different widths.
+    """
     with ExitStack() as stack:
         for path, kept in channel_map.layers.items():
             layer = network.get_submodule(path)
-            if not isinstance(layer, SLICED_LAYERS):
-                hook = partial(
-                    _norm_kept_channels, kept, _shrunk_copy(layer, kept)
-                )
-                stack.callback(layer.register_forward_hook(hook).remove)
-            elif not is_depthwise(layer):
+            stack.enter_context(_restore_attributes(layer))
+            shrink_layer(layer, kept)
+        yield
+
+
+@contextmanager
+def _restore_attributes(layer: nn.Module) -> Iterator[None]:
+    """Restore a layer's attributes, parameters and buffers afterwards."""
+    attributes = dict(vars(layer))
+    own = {
+        name: dict(vars(layer)[name]) for name in ('_parameters', '_buffers')
+    }
+    try:
+        yield
+    finally:
+        vars(layer).clear()
+        vars(layer).update(attributes)
+        for name, tensors in own.items():
+            vars(layer)[name].clear()
+            vars(layer)[name].update(tensors)
+
+
+@contextmanager
+def _without_readers(
+    network: nn.Module, channel_map: ChannelMap, own_statistics: bool
+) -> Iterator[None]:
+    """Run the whole network so that no layer reads the removed channels."""
+    with ExitStack() as stack:
+        for path, kept in channel_map.layers.items():
+            layer, handle = network.get_submodule(path), None
+            if kept.dense and not is_depthwise(layer):
                 # depthwise convs pass them on; their readers are masked
-                readers[path] = _flags(kept.inputs, kept.widths[1])
-        with CloseChannels(network, readers):
-            yield
+                flags = torch.zeros(kept.widths[1])
+                flags[list(kept.inputs)] = 1
+                handle = layer.register_forward_pre_hook(
+                    partial(_close, flags)
+                )
+            elif not kept.dense and own_statistics:
+                small = copy_network(layer)
+                shrink_layer(small, kept)
+                handle = layer.register_forward_hook(
+                    partial(_norm_kept_channels, kept, small)
+                )
+            if handle is not None:
+                stack.callback(handle.remove)
+        yield
 
 
-def _shrunk_copy(layer: nn.Module, kept: LayerSlice) -> nn.Module:
-    small = copy_network(layer)
-    shrink_layer(small, kept)
-    return small
-
-
-def _flags(channels: Sequence[int], width: int) -> Tensor:
-    return torch.isin(torch.arange(width), torch.tensor(channels))
+def _close(flags: Tensor, layer: nn.Module, args: tuple) -> tuple:
+    x = args[0]
+    if not isinstance(layer, nn.Linear):
+        flags = flags.reshape(-1, *[1] * (x.dim() - 2))
+    return (x * flags.to(x), *args[1:])
 
 
 def _norm_kept_channels(

@@ -12,6 +12,14 @@ from fgc_mm.sites import GateRecord
 # relative to the largest value, or to 1 if that is larger
 TOLERANCE = 1e-4
 TOLERANCES = {'float32': TOLERANCE, 'bfloat16': 0.05}
+# output tensors of a model for some images, and its gate records
+ModelOutput = tuple[list[Tensor], list[GateRecord]]
+
+
+def error_line(error: Exception) -> str:
+    """Type and first line of an error of a network's own code."""
+    lines = str(error).strip().splitlines() or ['']
+    return f'{type(error).__name__}: {lines[0]}'
 
 
 def flatten_tensors(nested: Any) -> list[Tensor]:
@@ -35,6 +43,15 @@ def difference(
         if not worst <= tolerance * scale:
             return f'logits differ by {worst:.1e} of {scale:.1e}'
     return ''
+
+
+def output_difference(
+    want: ModelOutput, got: ModelOutput, tolerance: float = TOLERANCE
+) -> str:
+    """How outputs differ, unless rounding changed a gate's decision."""
+    problem = difference(want[0], got[0], tolerance)
+    rounded = problem and differs_by_rounding(want[1], got[1], tolerance)
+    return '' if rounded else problem
 
 
 def records_of_image(

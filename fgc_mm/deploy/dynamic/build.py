@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 import warnings
-from collections.abc import Sequence
 from typing import overload
 
 import torch
@@ -18,7 +17,6 @@ from fgc_mm.deploy.dynamic.dynamic_plan import (
     BFLOAT16,
     DENSE,
     FLOAT32,
-    MODULES,
     DynamicPlan,
     SiteReport,
 )
@@ -26,7 +24,6 @@ from fgc_mm.deploy.dynamic.model import (
     DynamicBackbone,
     DynamicImageClassifier,
 )
-from fgc_mm.deploy.dynamic.quantised import refuse_quantised
 from fgc_mm.deploy.dynamic.verify import Reference
 from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedBackbone, GatedImageClassifier
@@ -34,6 +31,7 @@ from fgc_mm.runtime.errors import LibraryError
 from fgc_mm.runtime.library import load_library
 
 BACKENDS = ('auto', 'kernel', 'torch')
+QUANTISED = {'quantized', 'quantization', 'qat'}  # packages of torch
 
 
 @overload
@@ -117,13 +115,14 @@ def to_dynamic(
         ['0']
     """
     _check(model, images, plan)
-    if next(model.parameters()).device.type != 'cpu':
-        return _masked_on_accelerator(model, images, plan)
-    compiled = choose_backend(backend)
-    precision = _choose_precision(precision, plan, compiled)
     if images is None:
         assert plan is not None  # _check wants one of both
-        images = _noise(plan.image_shape)
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randn(1, *plan.image_shape, generator=generator)
+    if next(model.parameters()).device.type != 'cpu':
+        return _masked_on_accelerator(model, images)
+    compiled = _choose_backend(backend)
+    precision = _choose_precision(precision, plan, compiled)
     images = images.detach().to(next(model.parameters()).dtype)
     eval_copy = copy_network(model).train(False)
     reference = Reference(eval_copy, images)
@@ -131,7 +130,7 @@ def to_dynamic(
     backbone = _dynamic_backbone(dynamic)
     own = copy.deepcopy(plan)
     if own is None:
-        own = DynamicPlan(_shape_of(images), torch.get_num_threads(), '')
+        own = DynamicPlan(tuple(images.shape[1:]), torch.get_num_threads(), '')
     backbone.plan = own
     own.backend = 'kernel' if compiled else 'torch'
     why = _reason_for_modules(dynamic, reference, images[:1])
@@ -141,7 +140,7 @@ def to_dynamic(
     elif plan is None:
         calibrate(backbone, images)
     else:
-        apply_plan(backbone, own, images[:1])
+        _apply_plan(backbone, own, images[:1])
     program = backbone.program_of(images[:1])
     backbone.build = getattr(program, 'build', '')
     backbone.computes_in = getattr(program, 'precision', FLOAT32)
@@ -151,16 +150,8 @@ def to_dynamic(
     return dynamic
 
 
-def choose_backend(backend: str) -> bool:
-    """Whether the compiled runtime is used.
-
-    Args:
-        backend: ``'kernel'``, ``'torch'``, or ``'auto'``: the runtime if it
-            can be built, otherwise torch with a warning.
-
-    Raises:
-        FGCError: An unknown backend, or a runtime that cannot be built.
-    """
+def _choose_backend(backend: str) -> bool:
+    """Whether the compiled runtime is used."""
     if backend not in BACKENDS:
         raise FGCError(
             f'backend={backend!r} is none of {", ".join(BACKENDS)}; '
@@ -227,7 +218,7 @@ def _check(
         raise FGCError(
             'the model is dynamic already; give the one that it was made from.'
         )
-    refuse_quantised(model)
+    _refuse_quantised(model)
     if images is None and plan is None:
         raise FGCError(
             'a calibration measures on real images, but neither images nor a '
@@ -260,13 +251,24 @@ def _check_images(images: Tensor) -> None:
         )
 
 
-def _shape_of(images: Tensor) -> tuple[int, int, int]:
-    channels, height, width = images.shape[1:]
-    return channels, height, width
+def _refuse_quantised(model: nn.Module) -> None:
+    """Refuse networks with layers that are quantised, or prepared for it."""
+    for path, module in model.named_modules():
+        own = [module, *module.parameters(recurse=False)]
+        for kind in map(type, own):
+            if _is_quantised(kind):
+                raise FGCError(
+                    f'{path} has a {kind.__module__}.{kind.__name__}, but '
+                    'channels are skipped in float layers only; make the '
+                    'dynamic model from the one that was not quantised.'
+                )
 
 
-def _noise(shape: Sequence[int]) -> Tensor:
-    return torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
+def _is_quantised(kind: type) -> bool:
+    first, *words = kind.__module__.split('.')
+    return first == 'torchao' or (
+        first == 'torch' and bool(QUANTISED & set(words))
+    )
 
 
 def _build(
@@ -310,7 +312,7 @@ def _reason_for_modules(
     return reference.problem_of_programs(dynamic)
 
 
-def apply_plan(
+def _apply_plan(
     backbone: DynamicBackbone, plan: DynamicPlan, image: Tensor
 ) -> None:
     """Apply a stored plan, except for what this model cannot do."""
@@ -335,27 +337,14 @@ def apply_plan(
 
 
 def _masked_on_accelerator(
-    model: GatedImageClassifier | GatedBackbone,
-    images: Tensor | None,
-    plan: DynamicPlan | None,
+    model: GatedImageClassifier | GatedBackbone, images: Tensor
 ) -> DynamicImageClassifier | DynamicBackbone:
     """The masked model on an accelerator, with a report that says why."""
     device = next(model.parameters()).device
-    if images is None:
-        assert plan is not None  # _check wants one of both
-        shape = plan.image_shape
-    else:
-        shape = _shape_of(images)
     dynamic = _build(model, copy_network(model).train(False), False)
     backbone = _dynamic_backbone(dynamic)
-    backbone.executor = MODULES
+    shape = tuple(images.shape[1:])
+    backbone.plan = DynamicPlan(shape, torch.get_num_threads(), 'none')
     why = f'the model is on {device}: channels are skipped on the CPU only'
-    backbone.plan = DynamicPlan(
-        shape,
-        torch.get_num_threads(),
-        'none',
-        {site.name: SiteReport(DENSE, why) for site in backbone.sites},
-        executor=MODULES,
-        executor_why=why,
-    )
+    use_modules(backbone, why)
     return dynamic

@@ -81,19 +81,28 @@ def _skips(backbone: Any) -> bool:
     return len(backbone.dense) < len(backbone.sites)
 
 
-def interleaved(
-    runs: Sequence[Callable[[], Any]], repeats: int
-) -> list[list[float]]:
-    """Seconds of every run, alternating after one warm-up each."""
-    seconds: list[list[float]] = [[] for _ in runs]
-    for run in runs:
+def _median_seconds(
+    run: Callable[[], Any],
+    choose: Callable[[Any], None],
+    choices: Sequence[Any],
+) -> list[float]:
+    """Of a run with each choice, alternating after one warm-up each."""
+    seconds: list[list[float]] = [[] for _ in choices]
+    for choice in choices:
+        choose(choice)
         run()
-    for _ in range(repeats):
-        for run, taken in zip(runs, seconds):
+    for _ in range(REPEATS):
+        for choice, taken in zip(choices, seconds):
             started = time.perf_counter()
+            choose(choice)
             run()
             taken.append(time.perf_counter() - started)
-    return seconds
+    return [median(taken) for taken in seconds]
+
+
+def _run_each(backbone: Any, singles: Sequence[Tensor]) -> None:
+    for image in singles:
+        backbone(image)
 
 
 def _choose_single_threaded(
@@ -112,14 +121,11 @@ def _choose_single_threaded(
         if _is_faster(alone, shared)
     ]
     choices = [(), program.names, slower]
-
-    def run(names: Sequence[str]) -> None:
-        backbone.set_single_threaded(names)
-        for image in singles:
-            backbone(image)
-
-    seconds = interleaved([partial(run, names) for names in choices], REPEATS)
-    medians = [median(taken) for taken in seconds]
+    medians = _median_seconds(
+        partial(_run_each, backbone, singles),
+        backbone.set_single_threaded,
+        choices,
+    )
     best = list(choices[medians.index(min(medians))])
     backbone.set_single_threaded(best)
     return best
@@ -215,20 +221,16 @@ def _times(
     variants: Mapping[str, ExecutableProgram], singles: Sequence[Tensor]
 ) -> dict[str, dict[str, float]]:
     """Seconds per step name, averaged over the images."""
-    least: dict[str, list[list[float]]] = {variant: [] for variant in variants}
+    taken: dict[str, list[list[float]]] = {variant: [] for variant in variants}
     for image in singles:
-        rows: dict[str, list[list[float]]] = {
-            variant: [] for variant in variants
-        }
         for _ in range(REPEATS):
             for variant, program in variants.items():
-                rows[variant].append(program.seconds(image, 1))
-        for variant, taken in rows.items():
-            least[variant].append([min(column) for column in zip(*taken)])
+                taken[variant].append(program.seconds(image, 1))
     times: dict[str, dict[str, float]] = {variant: {} for variant in variants}
     for variant, program in variants.items():
-        means = [mean(column) for column in zip(*least[variant])]
-        for name, seconds in zip(program.names, means):
+        steps = torch.tensor(taken[variant], dtype=torch.float64)
+        least = steps.reshape(len(singles), REPEATS, -1).amin(1)
+        for name, seconds in zip(program.names, least.mean(0).tolist()):
             times[variant][name] = times[variant].get(name, 0.0) + seconds
     return times
 
@@ -259,17 +261,12 @@ def _check_whole_network(
     """Make all sites dense if the whole network is not faster otherwise."""
     chosen = dict(backbone.dense)
     all_dense = {name: report.why for name, report in sites.items()}
-
-    def run(dense: dict[str, str]) -> None:
-        backbone.dense = dense
-        for image in singles:
-            backbone(image)
-
     if not _skips(backbone):
         return
-    skipping, whole = map(
-        median,
-        interleaved([lambda: run(chosen), lambda: run(all_dense)], REPEATS),
+    skipping, whole = _median_seconds(
+        partial(_run_each, backbone, singles),
+        partial(setattr, backbone, 'dense'),
+        (chosen, all_dense),
     )
     pays = _is_faster(skipping, whole)
     backbone.dense = chosen if pays else all_dense
@@ -288,16 +285,13 @@ def _choose_executor(
     backbone: Any, plan: DynamicPlan, singles: Sequence[Tensor]
 ) -> None:
     """Choose between the program and the backbone's own modules."""
-
-    def run(executor: str) -> None:
-        backbone.executor = executor
-        for image in singles:
-            backbone(image)
-
     program = backbone.program(singles[0])
-    names = (PROGRAM, MODULES)
-    taken = interleaved([partial(run, name) for name in names], REPEATS)
-    ms = [1e3 * median(seconds) / len(singles) for seconds in taken]
+    seconds = _median_seconds(
+        partial(_run_each, backbone, singles),
+        partial(setattr, backbone, 'executor'),
+        (PROGRAM, MODULES),
+    )
+    ms = [1e3 * taken / len(singles) for taken in seconds]
     plan.executor = PROGRAM if _is_faster(*ms) else MODULES
     plan.executor_why = (
         f'an image takes {ms[0]:.2f} ms as a program, and {ms[1]:.2f} ms with '
@@ -315,13 +309,12 @@ def _choose_executor(
 
 
 def _compare_batches(backbone: Any, images: Tensor) -> dict[str, float]:
-    def run(batch: str) -> None:
-        backbone.batch = batch
-        backbone.forward_gated(images)
-
     names = (LOOP, BATCH)
-    seconds = interleaved([partial(run, name) for name in names], REPEATS)
+    seconds = _median_seconds(
+        partial(backbone.forward_gated, images),
+        partial(setattr, backbone, 'batch'),
+        names,
+    )
     return {
-        name: 1e3 * median(taken) / len(images)
-        for name, taken in zip(names, seconds)
+        name: 1e3 * taken / len(images) for name, taken in zip(names, seconds)
     }

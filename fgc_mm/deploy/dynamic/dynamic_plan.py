@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from fgc_mm.errors import FGCError
 from fgc_mm.reliability.atomic_file import write_atomically
@@ -66,7 +70,7 @@ class DynamicPlan:
             weights of convs, where the CPU multiplies it.
     """
 
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
     threads: int
     backend: str
     sites: dict[str, SiteReport] = field(default_factory=dict)
@@ -106,6 +110,28 @@ class DynamicPlan:
                 f'{path} is not a plan of dynamic execution; give the file '
                 'that DynamicPlan.save wrote, or calibrate again with images.'
             ) from error
+
+    def report(self, shapes: Collection[tuple[int, ...]]) -> dict[str, Any]:
+        """How every site is executed, and why.
+
+        Args:
+            shapes: (C, H, W) of the images that the model has seen.
+        """
+        report = asdict(self)
+        del report['alone']
+        report['notes'] = [
+            f'images of size {"x".join(map(str, shape))} were not in the '
+            'calibration: results are correct, but whether skipping is '
+            'faster was measured at '
+            f'{"x".join(map(str, self.image_shape))}.'
+            for shape in sorted({*shapes} - {tuple(self.image_shape)})
+        ]
+        if torch.get_num_threads() != self.threads:
+            report['notes'].append(
+                f'{torch.get_num_threads()} threads are used, but the '
+                f'calibration used {self.threads}.'
+            )
+        return report
 
     def check(self, names: list[str]) -> None:
         """Check that the plan was made for a model with these sites.

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from fgc_mm.deploy.comparing import (
     TOLERANCES,
-    difference,
-    differs_by_rounding,
+    error_line,
     flatten_tensors,
+    output_difference,
 )
 from fgc_mm.deploy.dynamic.dynamic_plan import (
     BFLOAT16,
@@ -34,10 +34,10 @@ from fgc_mm.deploy.dynamic.dynamic_plan import (
 )
 from fgc_mm.deploy.dynamic.programs import (
     ExecutableProgram,
-    program_of_graph,
+    KernelProgram,
+    TorchProgram,
     records_of,
 )
-from fgc_mm.deploy.dynamic.report import dynamic_report
 from fgc_mm.deploy.dynamic.tracing import refuse_scripting, refuse_tracing
 from fgc_mm.deploy.graph.capture import CannotCapture
 from fgc_mm.deploy.graph.lower import CannotLower
@@ -194,17 +194,13 @@ class DynamicBackbone(GatedBackbone):
         try:
             got, decisions = program.run(image)
         except Exception as error:
-            return f'its program fails ({_first_line(error)})'
-        tolerance = TOLERANCES[self.precision]
-        problem = difference(
-            flatten_tensors(want), flatten_tensors(got), tolerance
+            return f'its program fails ({error_line(error)})'
+        problem = output_difference(
+            (flatten_tensors(want), records),
+            (flatten_tensors(got), records_of(self.sites, decisions)),
+            TOLERANCES[self.precision],
         )
-        if not problem:
-            return ''
-        own = records_of(self.sites, decisions)
-        if differs_by_rounding(records, own, tolerance):
-            return ''
-        return f'its program gives other results ({problem})'
+        return problem and f'its program gives other results ({problem})'
 
     def _capture(
         self, seen: tuple, image: Tensor, following: tuple[nn.Module, ...]
@@ -227,7 +223,7 @@ class DynamicBackbone(GatedBackbone):
         except CannotCapture as error:
             return str(error)
         except Exception as error:  # the network's code may raise anything
-            return f'it cannot be captured ({_first_line(error)})'
+            return f'it cannot be captured ({error_line(error)})'
 
     def _masked(self) -> GatedBackbone:
         """A plain gated backbone with the same modules."""
@@ -249,11 +245,15 @@ class DynamicBackbone(GatedBackbone):
             graph = captured.graph(whole, gated)
             listed = listed_graph(graph, self.sites, dense)
             half = self.precision == BFLOAT16
-            program = program_of_graph(listed, self.kernel, half)
+            program = (
+                KernelProgram(listed, half)
+                if self.kernel
+                else TorchProgram(listed)
+            )
         except (CannotLower, FGCError) as error:
             return str(error)
         except Exception as error:
-            return f'no program can be made from it ({_first_line(error)})'
+            return f'no program can be made from it ({error_line(error)})'
         program.set_single_threaded(self.single_threaded)
         return program
 
@@ -300,9 +300,13 @@ class DynamicBackbone(GatedBackbone):
 
     def dynamic_report(self) -> dict[str, Any]:
         """As :meth:`DynamicImageClassifier.dynamic_report`."""
-        return dynamic_report(
-            self.plan, self.build, self.computes_in, self._seen_shapes
-        )
+        if self.plan is None:
+            return {'sites': {}, 'notes': ['there is no plan yet']}
+        report = self.plan.report(self._seen_shapes)
+        report['precision'] = self.computes_in
+        if self.plan.backend == 'kernel':
+            report['build'] = self.build
+        return report
 
     def _clear_programs(self, *_: Any) -> None:
         """Drop graphs and programs made from the weights."""
@@ -339,11 +343,6 @@ def _threshold(gate: nn.Module) -> Any:
     if isinstance(threshold, Tensor):
         return id(threshold), threshold._version
     return threshold
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or ['']
-    return f'{type(error).__name__}: {lines[0]}'
 
 
 def _evict_oldest(cache: dict) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fgc_mm.deploy.graph.interpreter import run_node
-from fgc_mm.deploy.graph.ir import Graph, Node, Op
+from fgc_mm.deploy.graph.interpreter import interpret, run_node
+from fgc_mm.deploy.graph.ir import Graph, Node
 from fgc_mm.deploy.graph.lower import Lowering
 from fgc_mm.runtime.format import encode
 from fgc_mm.runtime.model import Model
@@ -76,11 +76,8 @@ class ExecutableProgram:
         return self.graph.returned(found), decisions
 
     def _wanted(self, decisions: bool) -> list[Node]:
-        nodes = list(self.graph.outputs)
-        if decisions:
-            for site in self.graph.sites:
-                nodes += [site.decision, *site.records]
-        return nodes
+        more = self.graph.decided() if decisions else []
+        return [*self.graph.outputs, *more]
 
 
 class KernelProgram(ExecutableProgram):
@@ -164,7 +161,10 @@ class TorchProgram(ExecutableProgram):
         """As :meth:`ExecutableProgram.run`."""
         wanted = self._wanted(decisions)
         with torch.autocast('cpu', enabled=False):
-            rows = [self._values(one, decisions) for one in images.split(1)]
+            rows = [
+                interpret(self.graph, one, poison=False, records=decisions)
+                for one in images.split(1)
+            ]
         return self._split_outputs(
             [torch.cat([values[node] for values in rows]) for node in wanted]
         )
@@ -174,27 +174,14 @@ class TorchProgram(ExecutableProgram):
         """As :meth:`ExecutableProgram.seconds`."""
         least = [float('inf')] * len(self.nodes)
         for _ in range(repeats):
-            values: dict[Node, Tensor] = {}
+            values = {self.nodes[0]: image}
             for number, node in enumerate(self.nodes):
                 start = time.perf_counter()
-                values[node] = self._value(node, image, values)
+                if node not in values:
+                    values[node] = run_node(node, values, poison=False)
                 taken = time.perf_counter() - start
                 least[number] = min(least[number], taken)
         return least
-
-    def _values(self, image: Tensor, decisions: bool) -> dict[Node, Tensor]:
-        values: dict[Node, Tensor] = {}
-        for node in self.nodes:
-            if decisions or not node.records_only:
-                values[node] = self._value(node, image, values)
-        return values
-
-    def _value(
-        self, node: Node, image: Tensor, values: dict[Node, Tensor]
-    ) -> Tensor:
-        if node.op is Op.IMAGE:
-            return image
-        return run_node(node, values, poison=False)
 
 
 def records_of(
@@ -205,10 +192,3 @@ def records_of(
         GateRecord(site, None, logits, probs, mask, *saliency)
         for site, (mask, logits, probs, *saliency) in zip(sites, decisions)
     ]
-
-
-def program_of_graph(
-    graph: Graph, kernel: bool, bfloat16: bool = False
-) -> ExecutableProgram:
-    """A graph as a program of the runtime or of torch."""
-    return KernelProgram(graph, bfloat16) if kernel else TorchProgram(graph)

@@ -5,26 +5,27 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fgc_mm.deploy.changed_masks import MASK_PATTERNS, constant_masks
 from fgc_mm.deploy.comparing import (
     TOLERANCE,
+    ModelOutput,
     difference,
-    differs_by_rounding,
+    error_line,
     flatten_tensors,
+    output_difference,
     records_of_image,
 )
 from fgc_mm.deploy.dynamic.programs import ExecutableProgram
 from fgc_mm.deploy.graph.batch import mixes_images
 from fgc_mm.deploy.graph.interpreter import interpret
+from fgc_mm.deploy.graph.network import modules_after
 from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedBackbone, GatedImageClassifier
-from fgc_mm.sites import GateRecord
 
 Masked = GatedImageClassifier | GatedBackbone
-# Output tensors of a model for some images, and its gate records.
-ModelOutput = tuple[list[Tensor], list[GateRecord]]
+MAX_IMAGES = 4
 
 
 class Reference:
@@ -33,34 +34,24 @@ class Reference:
     Args:
         model: The masked classifier or backbone, in evaluation; it is not
             changed.
-        images: (N, 3, H, W).
-        max_images: Maximum number of images used.
+        images: (N, 3, H, W); the first ``MAX_IMAGES`` are used.
     """
 
-    def __init__(
-        self, model: Masked, images: Tensor, max_images: int = 4
-    ) -> None:
+    def __init__(self, model: Masked, images: Tensor) -> None:
         self._masked = model
-        self._images = images[:max_images].split(1)
+        self._images = images[:MAX_IMAGES].split(1)
         self._outputs = [_run_model(self._masked, one) for one in self._images]
 
     def problem_of_programs(self, dynamic: Any) -> str:
         """Why the model cannot run as a program; '' if it can."""
-        return (
-            self._batch_problem()
-            or self.problem(dynamic)
-            or self.constant_mask_problem(dynamic)
-        )
-
-    def _batch_problem(self) -> str:
-        """Whether an image of a batch changes another image's outputs."""
         model, image = self._masked, self._images[0]
         gated = _backbone_of(model)
+        following = () if gated is model else modules_after(model)
         if self._outputs_depend_on_batch() or mixes_images(
-            gated, image, () if gated is model else _modules_after(model)
+            gated, image, following
         ):
             return 'images of a batch depend on each other'
-        return ''
+        return self.problem(dynamic) or self._constant_mask_problem(dynamic)
 
     def _outputs_depend_on_batch(self) -> bool:
         """Whether outputs differ between a batch and its images alone."""
@@ -69,11 +60,10 @@ class Reference:
         batch = torch.cat([-5 * image, image, 5 * image + 0.1])
         outputs, records = _run_model(self._masked, batch)
         for number, one in enumerate(batch.split(1)):
-            alone, own = _run_model(self._masked, one)
+            alone = _run_model(self._masked, one)
             together = [x[number : number + 1] for x in outputs]
-            if difference(alone, together) and not differs_by_rounding(
-                own, records_of_image(records, number)
-            ):
+            own = records_of_image(records, number)
+            if output_difference(alone, (together, own)):
                 return True
         return False
 
@@ -105,7 +95,7 @@ class Reference:
                 return problem
         return ''
 
-    def constant_mask_problem(self, dynamic: Any) -> str:
+    def _constant_mask_problem(self, dynamic: Any) -> str:
         """How the outputs differ with constant masks; '' if they do not.
 
         The gates may happen to open everything on the images; so constant
@@ -136,12 +126,6 @@ def _backbone_of(model: Masked) -> GatedBackbone:
     return model if isinstance(model, GatedBackbone) else model.backbone
 
 
-def _modules_after(model: Any) -> list[nn.Module]:
-    """The neck and the head of a classifier, as far as it has them."""
-    parts = (getattr(model, name, None) for name in ('neck', 'head'))
-    return [part for part in parts if part is not None]
-
-
 def _whole_program(dynamic: Any, image: Tensor) -> ExecutableProgram | None:
     """The program that a call of the model runs, if there is one."""
     if isinstance(dynamic, GatedBackbone):
@@ -162,23 +146,15 @@ def _problem(
     dynamic: Any, image: Tensor, output: ModelOutput, tolerance: float
 ) -> str:
     """How the outputs differ, unless rounding changed a decision."""
-    want, records = output
     try:
         got, own = _run_model(dynamic, image)
         # the call from images to logits is another program
         whole = flatten_tensors(dynamic(image))
     except Exception as error:
-        return _error_line(error)
-    problem = difference(want, got, tolerance)
-    problem = problem or difference(want, whole, tolerance)
-    rounded = problem and differs_by_rounding(records, own, tolerance)
-    return '' if rounded else problem
-
-
-def _error_line(error: Exception) -> str:
-    """Type and first line of an error of the backbone's own code."""
-    lines = str(error).strip().splitlines() or ['']
-    return f'{type(error).__name__}: {lines[0]}'
+        return error_line(error)
+    return output_difference(
+        output, (got, own), tolerance
+    ) or output_difference(output, (whole, own), tolerance)
 
 
 @torch.no_grad()

@@ -50,11 +50,8 @@ def mixes_images(
 
 def _computed_from_images(graph: Graph) -> set[Node]:
     """Nodes that depend on the images, and that a result depends on."""
-    results = [*graph.outputs]
-    for site in graph.sites:
-        results += [site.decision, *site.records]
     found = {graph.nodes[0]}
     for node in graph.nodes:
         if not found.isdisjoint(node.inputs):
             found.add(node)
-    return found & needed_nodes(results)
+    return found & needed_nodes([*graph.outputs, *graph.decided()])

@@ -18,7 +18,7 @@ class Editor:
         self._users = graph.users()
         # a new node gets the execution position of the one it replaces
         self._order = {node: float(n) for n, node in enumerate(graph.nodes)}
-        self._outputs = self._find_outputs()
+        self._outputs = {*graph.outputs, *graph.decided()}
 
     def is_in_graph(self, node: Node) -> bool:
         """Whether it is a part of the graph."""
@@ -31,12 +31,6 @@ class Editor:
     def is_output(self, node: Node) -> bool:
         """Whether it is an output of the graph or in a site's records."""
         return node in self._outputs
-
-    def _find_outputs(self) -> set[Node]:
-        kept = set(self.graph.outputs)
-        for site in self.graph.sites:
-            kept |= {site.decision, *site.records}
-        return kept
 
     def read_once(self, node: Node) -> bool:
         """Whether exactly one other node needs it."""
@@ -67,15 +61,12 @@ class Editor:
             reader.inputs = [new if x is old else x for x in reader.inputs]
         self._users[new] += readers
         if old in self._outputs:
-            self._replace_output(old, new)
+            graph = self.graph
+            graph.outputs = [new if x is old else x for x in graph.outputs]
+            for site in graph.sites:
+                site.records = [new if x is old else x for x in site.records]
+            self._outputs = {*graph.outputs, *graph.decided()}
         self._remove_unused(old)
-
-    def _replace_output(self, old: Node, new: Node) -> None:
-        graph = self.graph
-        graph.outputs = [new if x is old else x for x in graph.outputs]
-        for site in graph.sites:
-            site.records = [new if x is old else x for x in site.records]
-        self._outputs = self._find_outputs()
 
     def read(self, reader: Node, old: Node, new: Node) -> None:
         """Make one node read ``new`` instead of ``old``."""

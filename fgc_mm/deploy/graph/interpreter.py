@@ -17,29 +17,27 @@ Values = dict[Node, Tensor]
 
 @torch.no_grad()
 def interpret(
-    graph: Graph, image: Tensor, masks: Sequence[Tensor] | None = None
+    graph: Graph,
+    image: Tensor,
+    masks: Sequence[Tensor] = (),
+    poison: bool = True,
+    records: bool = True,
 ) -> Values:
     """Compute the value of every node for one image.
-
-    Channels that a node does not compute are nan, so that reading one shows
-    in the result.
 
     Args:
         graph: The network.
         image: (1, 3, H, W) of the size that the graph is for.
         masks: (1, C) for every site, instead of its gate's mask.
+        poison: Whether channels that a node does not compute are nan, so
+            that reading one shows in the result.
+        records: Whether to compute nodes that only the records need.
     """
-    values: Values = {}
-    given = {}
-    if masks is not None:
-        given = {s.decision: mask for s, mask in zip(graph.sites, masks)}
+    values = {graph.nodes[0]: image}
+    values |= {site.decision: mask for site, mask in zip(graph.sites, masks)}
     for node in graph.nodes:
-        if node in given:
-            values[node] = given[node]
-        elif node.op is Op.IMAGE:
-            values[node] = image
-        else:
-            values[node] = run_node(node, values)
+        if node not in values and (records or not node.records_only):
+            values[node] = run_node(node, values, poison)
     return values
 
 

@@ -188,6 +188,10 @@ class Graph:
             self, nodes=[*new.values()], outputs=outputs, sites=sites
         )
 
+    def decided(self) -> list[Node]:
+        """The mask of every site, each followed by its records."""
+        return [x for s in self.sites for x in (s.decision, *s.records)]
+
     def returned(self, tensors: Sequence[Tensor]) -> Any:
         """The outputs in the structure that the network returns."""
         leaves: list[Tensor | None] = list(tensors)

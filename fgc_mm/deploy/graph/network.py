@@ -56,6 +56,12 @@ class CapturedNetwork:
         return self._graphs[key]
 
 
+def modules_after(model: nn.Module) -> list[nn.Module]:
+    """The neck and the head of a classifier, as far as it has them."""
+    parts = (getattr(model, name, None) for name in ('neck', 'head'))
+    return [part for part in parts if part is not None]
+
+
 def network_graph(
     backbone: nn.Module, image: Tensor, following: Sequence[nn.Module] = ()
 ) -> Graph:
@@ -110,9 +116,8 @@ def program_of(model: GatedImageClassifier, image: Tensor) -> Program:
         FGCError: The network cannot be captured, or the runtime does not
             have one of its operations.
     """
-    following = [model.neck, model.head] if model.with_neck else [model.head]
     try:
-        graph = network_graph(model.backbone, image, following)
+        graph = network_graph(model.backbone, image, modules_after(model))
         listed = listed_graph(graph, model.backbone.sites)
         program = Lowering(listed, calls=False).program()
     except (CannotCapture, CannotLower) as error:

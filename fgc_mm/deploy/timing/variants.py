@@ -29,7 +29,11 @@ from fgc_mm.deploy.export.files import (
 )
 from fgc_mm.deploy.export.plain_forward import PlainForward
 from fgc_mm.deploy.firing import SiteFiring, firing_statistics, gated_backbone
-from fgc_mm.deploy.graph.network import listed_graph, network_graph
+from fgc_mm.deploy.graph.network import (
+    listed_graph,
+    modules_after,
+    network_graph,
+)
 from fgc_mm.models import ChannelMap, CompactBackbone
 from fgc_mm.runtime.library import has_bfloat16
 
@@ -306,8 +310,7 @@ def _kernel(
     model: ImageClassifier, image: Tensor, bfloat16: bool = False
 ) -> Forward:
     """The network without gates in our runtime."""
-    following = [model.neck, model.head] if model.with_neck else [model.head]
-    graph = network_graph(model.backbone, image, following)
+    graph = network_graph(model.backbone, image, modules_after(model))
     program = KernelProgram(listed_graph(graph), bfloat16)
     return lambda x: program.run(x, decisions=False)[0]
 

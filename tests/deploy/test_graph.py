@@ -9,10 +9,10 @@ from torch import nn
 
 from fgc_mm.deploy.changed_masks import MASK_PATTERNS, constant_masks
 from fgc_mm.deploy.dynamic.programs import KernelProgram
-from fgc_mm.deploy.graph.arena import offsets_of
 from fgc_mm.deploy.graph.capture import CannotCapture, capture
 from fgc_mm.deploy.graph.interpreter import interpret
 from fgc_mm.deploy.graph.ir import Op
+from fgc_mm.deploy.graph.memory import offsets_of
 from fgc_mm.deploy.graph.network import (
     CapturedNetwork,
     listed_graph,
@@ -408,7 +408,6 @@ def test_layouts_are_views_of_torch():
     box = (4, 3, 6)
     layout = ValueLayout(
         0,
-        (0, 0, 0),
         (
             (DimFactor(4, (1, 0, 0)),),
             (DimFactor(3, (0, 1, 0)),),

@@ -100,7 +100,7 @@ class KernelProgram(ExecutableProgram):
         lowering = Lowering(graph)
         program = lowering.program()
         program.bfloat16 = bfloat16
-        self.names, self.nodes = program.names, lowering.nodes
+        self.names, self.nodes = program.names, lowering.out.nodes
         self.fallbacks = lowering.fallbacks
         self._model = Model.from_bytes(
             encode(program), functions=lowering.functions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,7 +11,13 @@ from torch import Tensor, nn
 from torch.func import functionalize
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only
+from torch.utils._pytree import (
+    TreeSpec,
+    tree_flatten,
+    tree_leaves,
+    tree_map_only,
+    tree_unflatten,
+)
 
 from fgc_mm.deploy.copying import copy_network
 from fgc_mm.deploy.graph.composed import ALL_CONVERTERS
@@ -193,13 +200,13 @@ class _CaptureMode(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        flat = tree_leaves((args, kwargs))
-        known = any(
-            isinstance(x, Tensor) and id(x) in self._node_of for x in flat
-        )
+        known = any(map(self._depends_on_image, tree_leaves((args, kwargs))))
         if known and func not in LIKE:
             self._record(func, args, kwargs, result)
         return result
+
+    def _depends_on_image(self, x: Any) -> bool:
+        return isinstance(x, Tensor) and id(x) in self._node_of
 
     def _record(
         self, func: Any, args: tuple, kwargs: dict, result: Any
@@ -266,7 +273,7 @@ class _CaptureMode(TorchDispatchMode):
         self, func: Any, args: tuple, kwargs: dict, result: Any
     ) -> None:
         results = result if isinstance(result, (tuple, list)) else [result]
-        nodes = self._converted(func, args, kwargs, result) or []
+        nodes = self._converted(func, args, kwargs, result)
         if len(nodes) < len(results):  # the others stay calls of torch
             calls = self._calls(func, args, kwargs, results)
             nodes += calls[len(nodes) :]
@@ -276,16 +283,17 @@ class _CaptureMode(TorchDispatchMode):
 
     def _converted(
         self, func: Any, args: tuple, kwargs: dict, result: Any
-    ) -> list[Node] | None:
+    ) -> list[Node]:
+        """Nodes of its first results, as far as the graph has them."""
         convert = ALL_CONVERTERS.get(func)
         if convert is None:
-            return None
+            return []
         named = _named(func, args, kwargs)
         try:
             made = convert(Conversion(self._node, self._emit, named, result))
         except LookupError:  # a weight that depends on the image
-            return None
-        return [made] if isinstance(made, Node) else made
+            return []
+        return [made] if isinstance(made, Node) else made or []
 
     def _emit(self, node: Node) -> Node:
         self._emitted.add(node)
@@ -297,25 +305,20 @@ class _CaptureMode(TorchDispatchMode):
     ) -> list[Node]:
         """Nodes of an operation that stays a call of torch."""
         leaves, spec = tree_flatten((args, kwargs))
-        tensor_indices = [
-            n
-            for n, x in enumerate(leaves)
-            if isinstance(x, Tensor) and id(x) in self._node_of
-        ]
-        inputs = [self._node(leaves[n]) for n in tensor_indices]
-        fixed = [
-            None if n in tensor_indices else x for n, x in enumerate(leaves)
-        ]
-        dtypes = [leaves[n].dtype for n in tensor_indices]
-        call = TorchCall(func, fixed, tensor_indices, dtypes, spec)
-        call.named = _named(func, args, kwargs)
+        given = {
+            n: x for n, x in enumerate(leaves) if self._depends_on_image(x)
+        }
+        inputs = [self._node(x) for x in given.values()]
+        dtypes = {n: x.dtype for n, x in given.items()}
+        fixed = [None if n in given else x for n, x in enumerate(leaves)]
+        named = _named(func, args, kwargs)
+        call = TorchCall(func, named, fixed, dtypes, spec)
         return [
             Node(
                 Op.CALL,
                 inputs,
                 tuple(x.shape) if isinstance(x, Tensor) else (),
                 {'function': call, 'output': n},
-                name=self._modules[-1] if self._modules else '',
             )
             for n, x in enumerate(results)
         ]
@@ -336,8 +339,7 @@ class _CaptureMode(TorchDispatchMode):
     def _new(self, node: Node, tensor: Tensor) -> None:
         node.name = node.name or (self._modules[-1] if self._modules else '')
         if node not in self._emitted:
-            self._emitted.add(node)
-            self._nodes.append(node)
+            self._emit(node)
         self._node_of[id(tensor)] = node
         self._tensors.append(tensor)
 
@@ -346,16 +348,12 @@ class _CaptureMode(TorchDispatchMode):
         for path, module in self._network.named_modules():
             if path:
                 hooks.append(
-                    module.register_forward_pre_hook(self._enter(path))
+                    module.register_forward_pre_hook(
+                        lambda *_, path=path: self._modules.append(path)
+                    )
                 )
                 hooks.append(module.register_forward_hook(self._leave))
         return hooks
-
-    def _enter(self, path: str) -> Callable[..., None]:
-        def enter(_: nn.Module, __: Any) -> None:
-            self._modules.append(path)
-
-        return enter
 
     def _leave(self, *_: Any) -> None:
         if self._modules:
@@ -390,43 +388,29 @@ class _RefuseValueReads(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+@dataclass(eq=False)
 class TorchCall:
     """An operation of torch with all arguments but some tensors fixed.
 
-    Args:
-        function: The operation.
-        fixed: Its arguments, flattened; ``None`` for tensors given later.
-        tensor_indices: Indices of the tensors given later.
-        dtypes: Dtypes that these are converted to.
-        spec: Structure of the arguments.
-
     Attributes:
-        named: The arguments by name.
+        function: The operation.
+        named: Its arguments by name.
+        fixed: Its arguments, flattened; ``None`` for tensors given later.
+        given: Indices and dtypes of the tensors given later.
+        spec: Structure of the arguments.
     """
 
+    function: Any
     named: dict[str, Any]
-
-    def __init__(
-        self,
-        function: Any,
-        fixed: list[Any],
-        tensor_indices: list[int],
-        dtypes: list[torch.dtype],
-        spec: Any,
-    ) -> None:
-        self.function = function
-        self.fixed, self._tensor_indices, self._spec = (
-            fixed,
-            tensor_indices,
-            spec,
-        )
-        self._dtypes = dtypes
+    fixed: list[Any]
+    given: dict[int, torch.dtype]
+    spec: TreeSpec
 
     def __call__(self, *tensors: Tensor) -> list[Any]:
         leaves = list(self.fixed)
-        for n, tensor, to in zip(self._tensor_indices, tensors, self._dtypes):
-            leaves[n] = tensor.to(to)
-        args, kwargs = torch.utils._pytree.tree_unflatten(leaves, self._spec)
+        for (n, dtype), tensor in zip(self.given.items(), tensors):
+            leaves[n] = tensor.to(dtype)
+        args, kwargs = tree_unflatten(leaves, self.spec)
         result = self.function(*args, **kwargs)
         results = result if isinstance(result, (tuple, list)) else [result]
         return [None if x is None else x.float() for x in results]

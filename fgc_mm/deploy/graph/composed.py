@@ -14,6 +14,7 @@ from fgc_mm.deploy.graph.from_aten import (
     expanded,
     mean_of,
     pair,
+    part_of,
 )
 from fgc_mm.deploy.graph.ir import Node, Op
 from fgc_mm.runtime.format import Act, Activation
@@ -33,29 +34,9 @@ def _roll(c: Conversion) -> Node | None:
         cut = size - shift % size
         if cut == size:
             continue
-        parts = [_part(c, x, dim, cut, size), _part(c, x, dim, 0, cut)]
+        parts = [part_of(c, x, dim, cut, size), part_of(c, x, dim, 0, cut)]
         x = c.emit(c.make(Op.CONCAT, *parts, shape=x.shape, dim=dim))
     return x
-
-
-def _part(
-    c: Conversion, x: Node, dim: int, start: int, stop: int, step: int = 1
-) -> Node:
-    if (start, stop, step) == (0, x.shape[dim], 1):
-        return x
-    size = len(range(start, stop, step))
-    shape = (*x.shape[:dim], size, *x.shape[dim + 1 :])
-    return c.emit(
-        c.make(
-            Op.SLICE,
-            x,
-            shape=shape,
-            dim=dim,
-            start=start,
-            stop=stop,
-            step=step,
-        )
-    )
 
 
 @converts(aten.stack.default)
@@ -70,21 +51,18 @@ def _stack(c: Conversion) -> Node:
 @converts(aten.slice_scatter.default)
 def _slice_scatter(c: Conversion) -> Node | None:
     """Concatenation of the part before, the new part and the part after."""
-    x, dim = c.node(), (c['dim'] or 0) % c['self'].dim()
+    x, dim = c.node(), c.dim()
     size = x.shape[dim]
     start, stop, step = slice(c['start'], c['end'], c['step']).indices(size)
     if step != 1:
         return None
     if start >= stop:
         return x
-    parts = [c.node('src')]
-    if start > 0:
-        parts.insert(0, _part(c, x, dim, 0, start))
-    if stop < size:
-        parts.append(_part(c, x, dim, stop, size))
-    if len(parts) == 1:
-        return parts[0]
-    return c.make(Op.CONCAT, *parts, dim=dim)
+    if (start, stop) == (0, size):
+        return c.node('src')
+    before = [part_of(c, x, dim, 0, start)] if start > 0 else []
+    after = [part_of(c, x, dim, stop, size)] if stop < size else []
+    return c.make(Op.CONCAT, *before, c.node('src'), *after, dim=dim)
 
 
 @converts(aten.copy.default)
@@ -160,7 +138,7 @@ def _im2col(c: Conversion) -> Node | None:
 def _strided_slice(
     c: Conversion, x: Node, dim: int, start: int, count: int, step: int
 ) -> Node:
-    return _part(c, x, dim, start, start + (count - 1) * step + 1, step)
+    return part_of(c, x, dim, start, start + (count - 1) * step + 1, step)
 
 
 ALL_CONVERTERS = CONVERTERS  # registered in from_aten.py and above

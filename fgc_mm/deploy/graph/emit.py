@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from fgc_mm.deploy.graph import memory
-from fgc_mm.deploy.graph.ir import ALL, ChannelList
+from fgc_mm.deploy.graph.ir import ALL, ChannelList, Node
 from fgc_mm.deploy.graph.value_layout import (
     Box,
     Dim,
@@ -21,6 +22,10 @@ from fgc_mm.deploy.graph.value_layout import (
 from fgc_mm.runtime import format as f
 
 MAX_MOVE_DIMS = 8  # maximum number of dimensions of a move
+
+
+class NotSupported(Exception):
+    """The runtime has no op for a node; torch computes it."""
 
 
 @dataclass
@@ -62,6 +67,8 @@ class Emitter:
     lists: dict[ChannelList, int] = field(default_factory=dict)
     record: bool = False  # operations emitted now serve records only
     name: str = ''
+    node: Any = None  # the graph's node that they compute
+    nodes: list[Node] = field(default_factory=list)  # one per operation
     _weights: list[np.ndarray] = field(default_factory=list)
     _count: int = 0
     _known: dict[tuple, int] = field(default_factory=dict)
@@ -141,19 +148,18 @@ class Emitter:
                 for source, repeat, numbers in channels.segments
             ]
             self.lists[channels] = self.new_list(channels.channels)
-            record, self.record = self.record, False
-            self.add(f.Join(self.lists[channels], segments))
-            self.record = record
+            self.add(f.Join(self.lists[channels], segments), record=False)
         return self.lists[channels]
 
     def new_list(self, channels: int) -> int:
         self.program.sets.append(channels)
         return len(self.program.sets) - 1
 
-    def add(self, op: f.Op) -> None:
-        op.records_only = self.record
+    def add(self, op: f.Op, record: bool | None = None) -> None:
+        op.records_only = self.record if record is None else record
         self.program.ops.append(op)
         self.program.names.append(self.name)
+        self.nodes.append(self.node)
         y = getattr(op, 'y', f.NONE)
         view = None if y == f.NONE else self.views[y]
         if view is None:
@@ -168,24 +174,25 @@ class Emitter:
         x: ValueLayout,
         y: ValueLayout,
         zero: bool = False,
-        channels: int = f.ALL,
-    ) -> bool:
+        channels: ChannelList | None = ALL,
+    ) -> None:
         """Copy a tensor to the layout of another with the same shape.
 
-        Returns:
-            Whether one move can do it.
+        Raises:
+            NotSupported: One move cannot do it.
         """
+        listed = self.list_index(channels)
         sizes, steps_x, steps_y = [], [], []
         for dim_x, dim_y in zip(x.dims, y.dims):
             pairs = refined(dim_x, dim_y)
             if pairs is None:
-                return False
+                raise NotSupported('a move of too many dimensions')
             for size, step_x, step_y in pairs:
                 sizes.append(size)
                 steps_x.append(step_x)
                 steps_y.append(step_y)
         if len(sizes) > MAX_MOVE_DIMS:
-            return False
+            raise NotSupported('a move of too many dimensions')
         # the smallest destination stride innermost
         order = sorted(
             range(len(sizes)),
@@ -196,7 +203,7 @@ class Emitter:
             f.Move(
                 x.value,
                 y.value,
-                channels,
+                listed,
                 int(zero),
                 x.start,
                 y.start,
@@ -205,7 +212,6 @@ class Emitter:
                 [steps_y[n] for n in order],
             )
         )
-        return True
 
     def finish(self, outputs: list[int], records: int) -> f.Program:
         """The program, with memory planned."""
@@ -247,7 +253,7 @@ def canonical(value: int, shape: tuple[int, ...]) -> ValueLayout:
     dims = tuple(
         dim_of(size, step) for size, step in zip(shape, steps[len(shape)])
     )
-    return ValueLayout(value, (0, 0, 0), dims)
+    return ValueLayout(value, dims)
 
 
 def flat_layout(value: int, shape: tuple[int, ...]) -> ValueLayout:
@@ -257,4 +263,4 @@ def flat_layout(value: int, shape: tuple[int, ...]) -> ValueLayout:
     for size in reversed(shape):
         dims.insert(0, dim_of(size, (0, 0, step)))
         step *= size
-    return ValueLayout(value, (0, 0, 0), tuple(dims))
+    return ValueLayout(value, tuple(dims))

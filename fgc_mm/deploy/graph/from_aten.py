@@ -7,8 +7,10 @@ first, or ``None`` if the graph has no such operation.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,33 +20,39 @@ from fgc_mm.deploy.graph.ir import Node, Op
 from fgc_mm.runtime.format import Act, Activation, Math
 
 aten = torch.ops.aten
-Emit = Callable[[Node], Node]
-Find = Callable[[Tensor], Node]
 Converter = Callable[['Conversion'], 'Node | list[Node] | None']
 CONVERTERS: dict[Any, Converter] = {}
 
 
+@dataclass
 class Conversion:
     """One operation to convert.
 
-    Args:
+    Attributes:
         node_of: Returns the node of a tensor, also of a constant.
         emit: Adds a node before the returned one.
         args: Arguments by name.
         result: What torch computed.
     """
 
-    def __init__(
-        self, node_of: Find, emit: Emit, args: dict[str, Any], result: Any
-    ) -> None:
-        self.node_of, self.emit = node_of, emit
-        self.args, self.result = args, result
+    node_of: Callable[[Tensor], Node]
+    emit: Callable[[Node], Node]
+    args: dict[str, Any]
+    result: Any
 
     def __getitem__(self, name: str) -> Any:
         return self.args.get(name)
 
     def node(self, name: str = 'self') -> Node:
         return self.node_of(self.args[name])
+
+    def dim(self, name: str = 'dim') -> int:
+        """A dimension of ``self``, counted from the first; 0 by default."""
+        return (self[name] or 0) % self['self'].dim()
+
+    def dims(self) -> tuple[int, ...]:
+        """Dimensions of ``self``, counted from the first."""
+        return tuple(d % self['self'].dim() for d in self['dims'])
 
     def constant(self, name: str) -> Tensor:
         """A weight; LookupError if it is computed from the image."""
@@ -154,100 +162,89 @@ def _batch_norm(c: Conversion) -> Node | None:
 def _layer_norm(c: Conversion) -> Node | None:
     if len(c['normalized_shape']) != 1:
         return None
-    return c.make(
-        Op.LAYER_NORM,
-        c.node('input'),
-        weight=c.optional('weight'),
-        bias=c.optional('bias'),
-        eps=c['eps'],
-    )
+    return _norm(c, Op.LAYER_NORM)
 
 
 @converts(aten.native_group_norm.default)
 def _group_norm(c: Conversion) -> Node:
+    return _norm(c, Op.GROUP_NORM, groups=c['group'])
+
+
+def _norm(c: Conversion, op: Op, **attrs: Any) -> Node:
+    weight, bias = c.optional('weight'), c.optional('bias')
     return c.make(
-        Op.GROUP_NORM,
-        c.node('input'),
-        weight=c.optional('weight'),
-        bias=c.optional('bias'),
-        eps=c['eps'],
-        groups=c['group'],
+        op, c.node('input'), weight=weight, bias=bias, eps=c['eps'], **attrs
     )
 
 
-def _unary(kind: Act, **names: Any) -> Converter:
-    def convert(c: Conversion) -> Node:
-        values = {
-            name: c[argument] if isinstance(argument, str) else argument
-            for name, argument in names.items()
-        }
-        return c.make(
-            Op.UNARY,
-            c.node(),
-            act=Activation(kind, **{k: float(v) for k, v in values.items()}),
-        )
+def _clamp(c: Conversion) -> Activation:
+    low = -math.inf if c['min'] is None else float(c['min'])
+    high = math.inf if c['max'] is None else float(c['max'])
+    return Activation(Act.CLAMP, low, high)
+
+
+def _gelu(c: Conversion) -> Activation:
+    return Activation(
+        Act.GELU_TANH if c['approximate'] == 'tanh' else Act.GELU
+    )
+
+
+def _elu(c: Conversion) -> Activation | None:
+    if c['scale'] not in (None, 1) or c['input_scale'] not in (None, 1):
+        return None
+    return Activation(
+        Act.ELU, 1.0 if c['alpha'] is None else float(c['alpha'])
+    )
+
+
+def _power(c: Conversion) -> Activation | None:
+    kinds = {2: Act.SQUARE, 0.5: Act.SQRT, -1: Act.RECIPROCAL}
+    kind = kinds.get(c['exponent'])
+    return None if kind is None else Activation(kind)
+
+
+ACTIVATIONS: dict[Any, Callable[[Conversion], Activation | None]] = {
+    aten.relu.default: lambda c: Activation(Act.RELU),
+    aten.hardswish.default: lambda c: Activation(Act.HARDSWISH),
+    aten.hardsigmoid.default: lambda c: Activation(Act.HARDSIGMOID),
+    aten.sigmoid.default: lambda c: Activation(Act.SIGMOID),
+    aten.tanh.default: lambda c: Activation(Act.TANH),
+    aten.mish.default: lambda c: Activation(Act.MISH),
+    aten.abs.default: lambda c: Activation(Act.ABS),
+    aten.sqrt.default: lambda c: Activation(Act.SQRT),
+    aten.exp.default: lambda c: Activation(Act.EXP),
+    aten.log.default: lambda c: Activation(Act.LOG),
+    aten.reciprocal.default: lambda c: Activation(Act.RECIPROCAL),
+    aten.silu.default: lambda c: Activation(Act.SILU, 1.0),
+    aten.neg.default: lambda c: Activation(Act.LINEAR, -1.0),
+    aten.gt.Scalar: lambda c: Activation(Act.GREATER, float(c['other'])),
+    aten.leaky_relu.default: lambda c: Activation(
+        Act.LEAKY_RELU, float(c['negative_slope'])
+    ),
+    aten.hardtanh.default: lambda c: Activation(
+        Act.CLAMP, float(c['min_val']), float(c['max_val'])
+    ),
+    aten.clamp.default: _clamp,
+    aten.clamp_min.default: _clamp,
+    aten.clamp_max.default: _clamp,
+    aten.gelu.default: _gelu,
+    aten.elu.default: _elu,
+    aten.pow.Tensor_Scalar: _power,
+}
+
+
+def _unary(
+    activation: Callable[[Conversion], Activation | None],
+) -> Converter:
+    def convert(c: Conversion) -> Node | None:
+        act = activation(c)
+        return None if act is None else c.make(Op.UNARY, c.node(), act=act)
 
     return convert
 
 
-SIMPLE = {
-    aten.relu.default: Act.RELU,
-    aten.hardswish.default: Act.HARDSWISH,
-    aten.hardsigmoid.default: Act.HARDSIGMOID,
-    aten.sigmoid.default: Act.SIGMOID,
-    aten.tanh.default: Act.TANH,
-    aten.mish.default: Act.MISH,
-    aten.abs.default: Act.ABS,
-    aten.sqrt.default: Act.SQRT,
-    aten.exp.default: Act.EXP,
-    aten.log.default: Act.LOG,
-    aten.reciprocal.default: Act.RECIPROCAL,
-}
-for function, kind in SIMPLE.items():
-    converts(function)(_unary(kind))
-converts(aten.silu.default)(_unary(Act.SILU, a=1.0))
-converts(aten.gt.Scalar)(_unary(Act.GREATER, a='other'))
-converts(aten.neg.default)(_unary(Act.LINEAR, a=-1.0))
-converts(aten.leaky_relu.default)(_unary(Act.LEAKY_RELU, a='negative_slope'))
-converts(aten.hardtanh.default)(_unary(Act.CLAMP, a='min_val', b='max_val'))
-
-
-@converts(aten.clamp.default, aten.clamp_min.default, aten.clamp_max.default)
-def _clamp(c: Conversion) -> Node:
-    low, high = c['min'], c['max']
-    return c.make(
-        Op.UNARY,
-        c.node(),
-        act=Activation(
-            Act.CLAMP,
-            -math.inf if low is None else float(low),
-            math.inf if high is None else float(high),
-        ),
-    )
-
-
-@converts(aten.gelu.default)
-def _gelu(c: Conversion) -> Node:
-    kind = Act.GELU_TANH if c['approximate'] == 'tanh' else Act.GELU
-    return c.make(Op.UNARY, c.node(), act=Activation(kind))
-
-
-@converts(aten.elu.default)
-def _elu(c: Conversion) -> Node | None:
-    if c['scale'] not in (None, 1) or c['input_scale'] not in (None, 1):
-        return None
-    alpha = 1.0 if c['alpha'] is None else float(c['alpha'])
-    return c.make(Op.UNARY, c.node(), act=Activation(Act.ELU, alpha))
-
-
-@converts(aten.pow.Tensor_Scalar)
-def _power(c: Conversion) -> Node | None:
-    kind = {2: Act.SQUARE, 0.5: Act.SQRT, -1: Act.RECIPROCAL}.get(
-        c['exponent']
-    )
-    if kind is None:
-        return None
-    return c.make(Op.UNARY, c.node(), act=Activation(kind))
+for function, activation in ACTIVATIONS.items():
+    CONVERTERS[function] = _unary(activation)
 
 
 @converts(aten._prelu_kernel.default)
@@ -310,7 +307,7 @@ converts(aten.minimum.default)(_binary(Math.MIN))
 
 @converts(aten.max_pool2d_with_indices.default, aten.max_pool2d.default)
 def _max_pool(c: Conversion) -> Node | None:
-    return _pool(c, average=False, outside=False)
+    return _pool(c, pair(c['kernel_size']), average=False, outside=False)
 
 
 @converts(aten.avg_pool2d.default)
@@ -320,13 +317,14 @@ def _avg_pool(c: Conversion) -> Node | None:
     outside = c['count_include_pad'] is not False
     if outside and c['ceil_mode']:
         return None
-    return _pool(c, average=True, outside=outside)
+    return _pool(c, pair(c['kernel_size']), average=True, outside=outside)
 
 
-def _pool(c: Conversion, average: bool, outside: bool) -> Node | None:
+def _pool(
+    c: Conversion, kernel: tuple[int, int], average: bool, outside: bool
+) -> Node | None:
     if c['self'].dim() != 4:
         return None
-    kernel = pair(c['kernel_size'])
     return c.make(
         Op.POOL,
         c.node(),
@@ -344,19 +342,10 @@ def _adaptive_pool(c: Conversion) -> Node | None:
     size, out = c['self'].shape[-2:], c['output_size']
     if tuple(out) == (1, 1):
         return c.make(Op.MEAN, c.node(), dims=(2, 3), keep=True)
-    if any(n % m for n, m in zip(size, out)) or c['self'].dim() != 4:
+    if any(n % m for n, m in zip(size, out)):
         return None
-    kernel = tuple(n // m for n, m in zip(size, out))
-    return c.make(
-        Op.POOL,
-        c.node(),
-        average=True,
-        kernel=kernel,
-        stride=kernel,
-        padding=(0, 0),
-        dilation=(1, 1),
-        outside=False,
-    )
+    rows, columns = (n // m for n, m in zip(size, out))
+    return _pool(c, (rows, columns), average=True, outside=False)
 
 
 @converts(aten.mean.dim)
@@ -383,17 +372,27 @@ def _concat(c: Conversion) -> Node:
 
 @converts(aten.slice.Tensor)
 def _slice(c: Conversion) -> Node:
-    dim = (c['dim'] or 0) % c['self'].dim()
+    dim = c.dim()
     size = c['self'].shape[dim]
-    start, stop, step = slice(c['start'], c['end'], c['step']).indices(size)
-    return c.make(
-        Op.SLICE, c.node(), dim=dim, start=start, stop=stop, step=step
-    )
+    limits = slice(c['start'], c['end'], c['step']).indices(size)
+    return part_of(c, c.node(), dim, *limits)
+
+
+def part_of(
+    c: Conversion, x: Node, dim: int, start: int, stop: int, step: int = 1
+) -> Node:
+    """Emit a slice of a node; the node itself if it is all of it."""
+    if (start, stop, step) == (0, x.shape[dim], 1):
+        return x
+    size = len(range(start, stop, step))
+    shape = (*x.shape[:dim], size, *x.shape[dim + 1 :])
+    attrs = dict(dim=dim, start=start, stop=stop, step=step)
+    return c.emit(c.make(Op.SLICE, x, shape=shape, **attrs))
 
 
 @converts(aten.select.int)
 def _select(c: Conversion) -> Node:
-    dim = c['dim'] % c['self'].dim()
+    dim = c.dim()
     index = c['index'] % c['self'].shape[dim]
     return c.make(Op.SELECT, c.node(), dim=dim, index=index)
 
@@ -412,10 +411,7 @@ def _pad(c: Conversion) -> Node | None:
 
 @converts(aten.permute.default)
 def _permute(c: Conversion) -> Node:
-    rank = c['self'].dim()
-    return c.make(
-        Op.PERMUTE, c.node(), dims=tuple(d % rank for d in c['dims'])
-    )
+    return c.make(Op.PERMUTE, c.node(), dims=c.dims())
 
 
 @converts(aten.transpose.int, aten.t.default)
@@ -474,37 +470,28 @@ def _convert(c: Conversion) -> Node | None:
     return c.node() if kept or after == before == torch.bool else None
 
 
-@converts(aten.split.Tensor, aten.split_with_sizes.default, aten.unbind.int)
-def _split(c: Conversion) -> list[Node] | None:
-    x = c.node()
-    dim = (c['dim'] or 0) % c['self'].dim()
-    if c['split_size'] is None and c['split_sizes'] is None:
-        return [
-            c.make(Op.SELECT, x, shape=tuple(r.shape), dim=dim, index=n)
-            for n, r in enumerate(c.result)
-        ]
-    nodes, start = [], 0
-    for r in c.result:
-        stop = start + r.shape[dim]
-        nodes.append(
-            c.make(
-                Op.SLICE,
-                x,
-                shape=tuple(r.shape),
-                dim=dim,
-                start=start,
-                stop=stop,
-                step=1,
-            )
-        )
-        start = stop
-    return nodes
+@converts(aten.unbind.int)
+def _unbind(c: Conversion) -> list[Node]:
+    x, dim = c.node(), c.dim()
+    return [
+        c.make(Op.SELECT, x, dim=dim, index=index)
+        for index in range(x.shape[dim])
+    ]
+
+
+@converts(aten.split.Tensor, aten.split_with_sizes.default)
+def _split(c: Conversion) -> list[Node]:
+    dim = c.dim()
+    stops = [*itertools.accumulate(part.shape[dim] for part in c.result)]
+    return [
+        part_of(c, c.node(), dim, start, stop)
+        for start, stop in zip([0, *stops], stops)
+    ]
 
 
 @converts(aten.flip.default)
 def _flip(c: Conversion) -> Node:
-    rank = c['self'].dim()
-    return c.make(Op.FLIP, c.node(), dims=tuple(d % rank for d in c['dims']))
+    return c.make(Op.FLIP, c.node(), dims=c.dims())
 
 
 @converts(aten.index.Tensor, aten.index_select.default)
@@ -524,7 +511,7 @@ def _take(c: Conversion) -> Node | None:
 
 @converts(aten._softmax.default)
 def _softmax(c: Conversion) -> Node:
-    return c.make(Op.SOFTMAX, c.node(), dim=c['dim'] % c['self'].dim())
+    return c.make(Op.SOFTMAX, c.node(), dim=c.dim())
 
 
 @converts(
@@ -537,46 +524,25 @@ def _attention(c: Conversion) -> Node | None:
         return None
     if mask is not None and not mask.is_floating_point():
         return None
-    q = c['query']
-    scale = c['scale'] or q.shape[-1] ** -0.5
-    more = [] if mask is None else [c.node('attn_mask')]
-    return c.make(
-        Op.ATTENTION,
-        c.node('query'),
-        c.node('key'),
-        c.node('value'),
-        *more,
-        scale=scale,
-    )
+    names = ['query', 'key', 'value']
+    if mask is not None:
+        names.append('attn_mask')
+    scale = c['scale'] or c['query'].shape[-1] ** -0.5
+    return c.make(Op.ATTENTION, *map(c.node, names), scale=scale)
 
 
-@converts(aten.upsample_nearest2d.vec, aten.upsample_nearest2d.default)
-def _nearest(c: Conversion) -> Node:
-    return c.make(
-        Op.RESIZE,
-        c.node_of(_first(c)),
-        bilinear=False,
-        corners=False,
-        scale=_steps(c),
-    )
-
-
-@converts(aten.upsample_bilinear2d.vec, aten.upsample_bilinear2d.default)
-def _bilinear(c: Conversion) -> Node:
-    return c.make(
-        Op.RESIZE,
-        c.node_of(_first(c)),
-        bilinear=True,
-        corners=bool(c['align_corners']),
-        scale=_steps(c),
-    )
-
-
-def _first(c: Conversion) -> Tensor:
-    return c['input'] if c['self'] is None else c['self']
-
-
-def _steps(c: Conversion) -> tuple[float, float]:
+@converts(
+    aten.upsample_nearest2d.vec,
+    aten.upsample_nearest2d.default,
+    aten.upsample_bilinear2d.vec,
+    aten.upsample_bilinear2d.default,
+)
+def _resize(c: Conversion) -> Node:
     given = c['scale_factors'] or (c['scales_h'], c['scales_w'])
-    rows, columns = (1 / s if s else 0.0 for s in given)
-    return rows, columns
+    return c.make(
+        Op.RESIZE,
+        c.node('input' if c['self'] is None else 'self'),
+        bilinear='align_corners' in c.args,
+        corners=bool(c['align_corners']),
+        scale=tuple(1 / s if s else 0.0 for s in given),
+    )

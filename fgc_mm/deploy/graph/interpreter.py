@@ -52,8 +52,10 @@ def run_node(node: Node, values: Values, poison: bool = True) -> Tensor:
     inputs = [values[x] for x in node.inputs]
     if node.op in (Op.CONV, Op.LINEAR):
         result = _product_with_lists(node, inputs, values)
+    elif node.op is Op.CLEAR and node.reads is not ALL:
+        result = _clear(node, inputs[0], node.reads.numbers(values))
     else:
-        result = RUN[node.op](node, *inputs, *_lists(node, values))
+        result = RUN[node.op](node, *inputs)
     if node.op not in (Op.CALL, Op.UNARY):
         result = activate(result, node.act)
     return _poisoned(node, result, values) if poison else result
@@ -140,13 +142,6 @@ def _product(
     return F.conv2d(
         x, weight, bias, node.stride, 0, node.dilation, max(groups, 1)
     )
-
-
-def _lists(node: Node, values: Values) -> list[Tensor]:
-    """The channel list, for the operation that needs it as an input."""
-    if node.op is Op.CLEAR and node.reads is not ALL:
-        return [node.reads.numbers(values)]
-    return []
 
 
 def _poisoned(node: Node, result: Tensor, values: Values) -> Tensor:
@@ -281,7 +276,6 @@ RUN: dict[Op, Callable[..., Tensor]] = {
     Op.TOPK: _topk,
     Op.DECISION: lambda n, mask: mask,
     Op.MASK: _mask,
-    Op.CLEAR: _clear,
     Op.CALL: lambda n, *xs: n.function(*xs)[n.output],
 }
 

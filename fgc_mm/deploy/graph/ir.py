@@ -230,19 +230,6 @@ class Graph:
             x for x in self.nodes if x in kept or x in records or x is image
         ]
 
-    def __str__(self) -> str:
-        numbers = {node: n for n, node in enumerate(self.nodes)}
-        lines = []
-        for node, n in numbers.items():
-            reads = ', '.join(f'%{numbers[x]}' for x in node.inputs)
-            attrs = ', '.join(
-                f'{key}={_short(value)}' for key, value in node.attrs.items()
-            )
-            line = f'%{n} {list(node.shape)} = {node.op.value}({reads})'
-            lines.append(f'{line} {attrs}'.rstrip())
-        outputs = ', '.join(f'%{numbers[x]}' for x in self.outputs)
-        return '\n'.join([*lines, f'return {outputs}'])
-
 
 def needed_nodes(roots: Iterable[Node], stop: Op | None = None) -> set[Node]:
     """These nodes and all nodes that they are computed from."""
@@ -264,9 +251,3 @@ def decisions_of(channels: ChannelList | None) -> Iterator[Node]:
         yield channels.decision
     for source, *_ in channels.segments:
         yield from decisions_of(source)
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f'tensor{tuple(value.shape)}'
-    return str(value)

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+import operator
+from dataclasses import replace
 
 from torch import Tensor
 
-from fgc_mm.deploy.graph.emit import Emitter, canonical, flat_layout
-from fgc_mm.deploy.graph.ir import ALL, ChannelList, Node, Op
+from fgc_mm.deploy.graph.emit import (
+    Emitter,
+    NotSupported,
+    canonical,
+    flat_layout,
+)
+from fgc_mm.deploy.graph.ir import ALL, Node, Op
 from fgc_mm.deploy.graph.value_layout import (
     Box,
     Dim,
@@ -26,23 +32,6 @@ CHANNEL = (1, 0, 0)
 COLUMN = (0, 0, 1)
 
 
-class NotSupported(Exception):
-    """The runtime has no op for a node; torch computes it."""
-
-
-@dataclass
-class _Axis:
-    """Comparison of two tensors along an axis of the map.
-
-    Attributes:
-        same: The strides are equal.
-        broadcast: The first tensor is broadcast.
-    """
-
-    same: bool = True
-    broadcast: bool = True
-
-
 class LayoutTracker:
     """Tracks the layouts of tensors; copies where another is needed.
 
@@ -56,45 +45,28 @@ class LayoutTracker:
         self.layouts: dict[Node, ValueLayout] = {}
 
     def layout_of(self, node: Node) -> ValueLayout:
-        if node.op is Op.CONSTANT:
-            return self._constant(node)
-        return self.layouts[node]
-
-    def _constant(self, node: Node) -> ValueLayout:
+        if node.op is not Op.CONSTANT:
+            return self.layouts[node]
         value = self.out.constant(node.tensor.float().reshape(1, 1, -1))
         return flat_layout(value, node.shape)
 
     def new_contiguous(self, shape: tuple[int, ...]) -> ValueLayout:
         """New memory that is contiguous for the tensor."""
-        if len(shape) == 2 and shape[0] == 1:
-            return canonical(self.out.storage(shape[1], 1, 1), shape)
-        if len(shape) == 4 and shape[0] == 1:
-            return canonical(self.out.storage(*shape[1:]), shape)
+        if len(shape) in (2, 4) and shape[0] == 1:
+            return self.new_default(shape)
         value = self.out.storage(1, 1, math.prod(shape))
         return flat_layout(value, shape)
 
     def contiguous(self, node: Node) -> int:
         """A value in which the tensor is contiguous; copied if needed."""
         layout = self.layout_of(node)
-        shape = node.shape
         atoms = merged(layout.atoms())
         box = extents(atoms)
         if box is not None and _sorted(atoms, box):
             return self.out.view(layout.value, layout.start, box)
-        target = self.new_contiguous(shape)
-        self.move(layout, target)
+        target = self.new_contiguous(node.shape)
+        self.out.move(layout, target)
         return target.value
-
-    def move(
-        self,
-        x: ValueLayout,
-        y: ValueLayout,
-        zero: bool = False,
-        channels: ChannelList | None = ALL,
-    ) -> None:
-        listed = self.out.list_index(channels)
-        if not self.out.move(x, y, zero, listed):
-            raise NotSupported('a move of too many dimensions')
 
     def copy_to_new(
         self, layout: ValueLayout, shape: tuple[int, ...]
@@ -105,7 +77,7 @@ class LayoutTracker:
         else:
             value = self.out.storage(1, 1, math.prod(shape))
             target = flat_layout(value, shape)
-        self.move(layout, target)
+        self.out.move(layout, target)
         return target
 
     def new_default(self, shape: tuple[int, ...]) -> ValueLayout:
@@ -128,26 +100,39 @@ class LayoutTracker:
         """A value in which a tensor has these factors; copied if needed."""
         layout = self.layout_of(node)
         if tuple(tuple(merged(d)) for d in layout.dims) != dims:
-            target = ValueLayout(self.out.storage(*box), (0, 0, 0), dims)
-            self.move(layout, target)
+            target = ValueLayout(self.out.storage(*box), dims)
+            self.out.move(layout, target)
             layout = target
         return self.out.view(layout.value, layout.start, box)
 
-    def channels_at(
-        self, node: Node, dim: int
-    ) -> tuple[int, Box, ValueLayout]:
+    def channels_at(self, node: Node, dim: int) -> ValueLayout:
         """A tensor as a map whose channels are one of its dimensions.
 
         Returns:
-            The value, its (C, H, W), and the layout in it.
+            A layout that fills its value.
         """
         layout = self.layout_of(node)
-        box = self._box_at(layout, dim)
-        if box is None:
+        if self._box_at(layout, dim) is None:
             layout = self._with_channels(node, dim)
-            box = layout.box
-        view = self.out.view(layout.value, layout.start, box)
-        return view, box, ValueLayout(view, (0, 0, 0), layout.dims)
+        return self.filling(layout)
+
+    def filling(self, layout: ValueLayout) -> ValueLayout:
+        """The layout in a value that contains nothing else."""
+        view = self.out.view(layout.value, layout.start, layout.box)
+        return ValueLayout(view, layout.dims)
+
+    def whole(self, node: Node) -> ValueLayout:
+        """The layout of a tensor that fills a box; copied if it does not."""
+        layout = self.layout_of(node)
+        if extents(layout.atoms()) is None:
+            layout = self.copy_to_new(layout, node.shape)
+            if not self.out.record:  # otherwise not computed in every run
+                self.layouts[node] = layout
+        return layout
+
+    def new_like(self, layout: ValueLayout) -> ValueLayout:
+        """New memory with the layout of a tensor that fills a box."""
+        return ValueLayout(self.out.storage(*layout.box), layout.dims)
 
     def _box_at(self, layout: ValueLayout, dim: int) -> Box | None:
         channels = layout.dims[dim]
@@ -177,12 +162,9 @@ class LayoutTracker:
             for d in reversed(others):
                 dims[d] = dim_of(shape[d], (0, 0, step))
                 step *= shape[d]
-            target = ValueLayout(value, (0, 0, 0), tuple(dims))
-        self.move(self.layout_of(node), target)
+            target = ValueLayout(value, tuple(dims))
+        self.out.move(self.layout_of(node), target)
         return target
-
-    def list_index(self, channels: ChannelList | None) -> int:
-        return self.out.list_index(channels)
 
     def writes(self, node: Node, layout: ValueLayout) -> int:
         """The channel list of an op; all if they are not its channels."""
@@ -194,7 +176,7 @@ class LayoutTracker:
         channels = self.out.program.values[layout.value].channels
         if channels != node.writes.channels:  # several images
             return f.ALL
-        return self.list_index(node.writes)
+        return self.out.list_index(node.writes)
 
     def broadcast_to(self, node: Node, like: ValueLayout) -> int:
         """The value of a tensor with the layout of another one; each axis
@@ -215,7 +197,7 @@ class LayoutTracker:
         self, layout: ValueLayout, like: ValueLayout
     ) -> Box | None:
         """(C, H, W), 1 where it is broadcast, if the layouts agree."""
-        axes = [_Axis() for _ in range(3)]
+        same, broadcast = [True] * 3, [True] * 3  # along each axis
         for mine, other in zip(layout.dims, like.dims):
             if mine:
                 pairs = refined(mine, other)
@@ -224,13 +206,13 @@ class LayoutTracker:
             if pairs is None:
                 return None
             for _, step, wanted in pairs:
-                for axis, along in zip(axes, wanted):
+                for axis, along in enumerate(wanted):
                     if along:
-                        axis.same &= step == wanted
-                        axis.broadcast &= not any(step)
-        if not all(axis.same or axis.broadcast for axis in axes):
+                        same[axis] &= step == wanted
+                        broadcast[axis] &= not any(step)
+        if not all(map(operator.or_, same, broadcast)):
             return None
-        return triple(n if axis.same else 1 for n, axis in zip(like.box, axes))
+        return triple(n if own else 1 for n, own in zip(like.box, same))
 
     def _copy_like(
         self,
@@ -259,12 +241,12 @@ class LayoutTracker:
             for dim, other in zip(dims, like.dims)
         ]
         wide = tuple(math.prod(a.size for a in dim) for dim in dims)
-        target = ValueLayout(f.NONE, (0, 0, 0), tuple(dims))
+        target = ValueLayout(f.NONE, tuple(dims))
         if node.op is Op.CONSTANT:
             numbers = node.tensor.float().reshape(shape).expand(wide)
             return replace(target, value=self._constant_at(numbers, target))
         target = replace(target, value=self.out.storage(*target.box))
-        self.move(layout.expanded(wide), target)
+        self.out.move(layout.expanded(wide), target)
         return target
 
     def _constant_at(self, numbers: Tensor, like: ValueLayout) -> int:

@@ -9,6 +9,7 @@ needs another layout of its input, a move is inserted.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,10 +21,10 @@ from fgc_mm.deploy.graph import (
     lower_pools,
     lower_products,
 )
-from fgc_mm.deploy.graph.emit import canonical
+from fgc_mm.deploy.graph.emit import NotSupported, canonical
 from fgc_mm.deploy.graph.interpreter import run_node
 from fgc_mm.deploy.graph.ir import ALL, ChannelList, Graph, Node, Op
-from fgc_mm.deploy.graph.layout_tracker import LayoutTracker, NotSupported
+from fgc_mm.deploy.graph.layout_tracker import LayoutTracker
 from fgc_mm.deploy.graph.value_layout import ValueLayout
 from fgc_mm.runtime import format as f
 
@@ -42,7 +43,6 @@ class Lowering(LayoutTracker):
     Attributes:
         functions: The called operations, by index.
         fallbacks: A description of each.
-        nodes: The node of every op of the program.
 
     Raises:
         CannotLower: The runtime does not have an operation, and calls are
@@ -54,34 +54,27 @@ class Lowering(LayoutTracker):
         self.graph, self._calls = graph, calls
         self.functions: list[Callable[[list, list], None]] = []
         self.fallbacks: list[str] = []
-        self.nodes: list[Node] = []
 
     def program(self) -> f.Program:
         """The program; its outputs are the graph's, then those of sites.
 
         For every site: its mask, and its records.
         """
+        out = self.out
         for node in self.graph.nodes:
-            self.out.record = node.records_only
-            self.out.name = node.name or node.op.value
+            out.record, out.node = node.records_only, node
+            out.name = node.name or node.op.value
             if node.op is not Op.CONSTANT:
                 self.layouts[node] = self._lower(node)
-            self._assign_new_ops(node)
+        out.node = self.graph.outputs[0]
         outputs = [self.contiguous(x) for x in self.graph.outputs]
-        self._assign_new_ops(self.graph.outputs[0])
-        self.out.record = True
+        out.record = True
         more = []
         for site in self.graph.sites:
-            self.out.name = f'records of {site.name}'
-            for node in (site.decision, *site.records):
-                more.append(self.contiguous(node))
-                self._assign_new_ops(node)
-        return self.out.finish([*outputs, *more], len(outputs))
-
-    def _assign_new_ops(self, node: Node) -> None:
-        """Assign the ops that were added to this node."""
-        new = len(self.out.program.ops) - len(self.nodes)
-        self.nodes += [node] * new
+            out.name = f'records of {site.name}'
+            for out.node in (site.decision, *site.records):
+                more.append(self.contiguous(out.node))
+        return out.finish([*outputs, *more], len(outputs))
 
     def _lower(self, node: Node) -> ValueLayout:
         rule = RULES.get(node.op)
@@ -103,8 +96,7 @@ class Lowering(LayoutTracker):
             raise CannotLower(f'{node.name} uses {what} on listed channels')
         xs = [self.contiguous(x) for x in node.inputs]
         layout = self.new_contiguous(node.shape)
-        function = _Function(node)
-        self.functions.append(function)
+        self.functions.append(partial(_run_in_torch, node))
         self.fallbacks.append(f'{node.name}: {what}')
         self.out.add(f.Call(len(self.functions) - 1, xs, [layout.value]))
         return layout
@@ -114,17 +106,16 @@ class Lowering(LayoutTracker):
         return canonical(value, node.shape)
 
     def _decision(self, node: Node) -> ValueLayout:
-        x, _, layout = self.channels_at(node.inputs[0], 1)
+        layout = self.channels_at(node.inputs[0], 1)
         channels = [
             channels
             for channels in self._lists_of(node)
             if channels not in self.out.lists
         ]
         for found in channels:
-            self.out.lists[found] = self.out.new_list(found.channels)
-            record, self.out.record = self.out.record, False
-            self.out.add(f.List(x, self.out.lists[found]))
-            self.out.record = record
+            listed = self.out.new_list(found.channels)
+            self.out.lists[found] = listed
+            self.out.add(f.List(layout.value, listed), record=False)
         return layout
 
     def _lists_of(self, node: Node) -> list[ChannelList]:
@@ -141,21 +132,15 @@ class Lowering(LayoutTracker):
         return found
 
 
-class _Function:
-    """A node that torch computes on contiguous arrays."""
-
-    def __init__(self, node: Node) -> None:
-        self._node = node
-
-    @torch.no_grad()
-    def __call__(self, xs: list[Any], ys: list[Any]) -> None:
-        node = self._node
-        values = {
-            value: torch.from_numpy(x.copy()).reshape(value.shape)
-            for x, value in zip(xs, node.inputs)
-        }
-        y = run_node(node, values, poison=False)
-        ys[0][...] = y.reshape(ys[0].shape).numpy()
+@torch.no_grad()
+def _run_in_torch(node: Node, xs: list[Any], ys: list[Any]) -> None:
+    """Compute a node on contiguous arrays."""
+    values = {
+        value: torch.from_numpy(x.copy()).reshape(value.shape)
+        for x, value in zip(xs, node.inputs)
+    }
+    y = run_node(node, values, poison=False)
+    ys[0][...] = y.reshape(ys[0].shape).numpy()
 
 
 RULES: dict[Op, Callable[[Lowering, Node], ValueLayout]] = {

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 
+from fgc_mm.deploy.graph.emit import NotSupported
 from fgc_mm.deploy.graph.ir import Node, Op
 from fgc_mm.deploy.graph.layout_tracker import (
     CHANNEL,
     COLUMN,
     LayoutTracker,
-    NotSupported,
 )
 from fgc_mm.deploy.graph.value_layout import (
     Box,
     Dim,
     ValueLayout,
-    along,
     dim_of,
 )
 from fgc_mm.runtime import format as f
@@ -35,61 +34,45 @@ def attention(low: LayoutTracker, node: Node) -> ValueLayout:
     low.out.add(
         f.Attention(q[0], k[0], v[0], bias, y, heads, float(node.scale))
     )
-    return ValueLayout(y, (0, 0, 0), _dims(node.shape))
+    return ValueLayout(y, _dims(node.shape))
 
 
 def _dims(shape: tuple[int, ...]) -> tuple[Dim, ...]:
-    """Dimensions (..., L, d) in a value (heads d, B, L)."""
+    """Dimensions (rows, ..., heads, L, d) in a value (heads d, rows, L)."""
     *lead, length, depth = shape
-    strides = [depth, 1]  # of heads, which are channels, and of rows
     dims = [dim_of(length, COLUMN), dim_of(depth, CHANNEL)]
-    for size, kind in reversed(list(zip(lead, _kinds(shape)))):
-        axis = ('head', 'row').index(kind)
-        dims.insert(0, dim_of(size, along(axis, strides[axis])))
-        strides[axis] *= size
+    if lead:
+        dims.insert(0, dim_of(lead.pop(), (depth, 0, 0)))
+    row = 1
+    for size in reversed(lead):
+        dims.insert(0, dim_of(size, (0, row, 0)))
+        row *= size
     return tuple(dims)
 
 
-def _kinds(shape: tuple[int, ...]) -> list[str]:
-    """Kinds of the leading dimensions of (..., heads, L, d)."""
-    lead = len(shape) - 2
-    return ['row'] * (lead - 1) + ['head'] if lead > 1 else ['head'] * lead
-
-
 def _heads(low: LayoutTracker, node: Node) -> Box:
-    """A value (heads d, B, L), and the numbers of heads and of rows."""
-    shape = node.shape
-    kinds = _kinds(shape)
-    depth, length = shape[-1], shape[-2]
-    heads = math.prod(s for s, k in zip(shape, kinds) if k == 'head')
-    rows = math.prod(s for s, k in zip(shape, kinds) if k == 'row')
-    box = (heads * depth, rows, length)
-    return low.with_layout(node, _dims(shape), box), heads, rows
+    """A value (heads d, rows, L), and the numbers of heads and of rows."""
+    *rows, heads, length, depth = (1, *node.shape)
+    box = (heads * depth, math.prod(rows), length)
+    return low.with_layout(node, _dims(node.shape), box), heads, box[1]
 
 
 def _scores(low: LayoutTracker, node: Node, heads: int, rows: int) -> int:
-    """A constant added to the scores, as a value (heads, B, L M)."""
+    """A constant added to the scores, as a value (heads, rows, L M)."""
     bias = node.inputs[3]
     if bias.op is not Op.CONSTANT:
         raise NotSupported('attention with a bias computed from the image')
-    length = node.shape[-2]
-    keys = node.inputs[1].shape[-2]
+    shape = (1, *node.shape[:-1], node.inputs[1].shape[-2])
     numbers = bias.tensor.float()
-    shape = (*node.shape[:-2], length, keys)
-    wide = (1,) * (len(shape) - numbers.dim()) + tuple(numbers.shape)
-    numbers = numbers.reshape(wide)
-    lead = wide[:-2]
-    kinds = _kinds(node.shape)
-    many_rows = any(s > 1 for s, k in zip(lead, kinds) if k == 'row')
-    many_heads = any(s > 1 for s, k in zip(lead, kinds) if k == 'head')
-    target = [
-        s if (many_rows if k == 'row' else many_heads) else 1
-        for s, k in zip(shape, kinds)
-    ]
-    numbers = numbers.expand(*target, length, keys)
-    numbers = numbers.reshape(
-        rows if many_rows else 1,
-        heads if many_heads else 1,
-        length * keys,
+    numbers = numbers.reshape((1,) * (len(shape) - numbers.dim()) + bias.shape)
+    *lead, own_heads, _, _ = numbers.shape
+    if math.prod(lead) == 1:
+        rows = 1
+    else:
+        lead = list(shape[:-3])
+    if own_heads == 1:
+        heads = 1
+    numbers = numbers.expand(*lead, heads, *shape[-2:]).reshape(
+        rows, heads, -1
     )
     return low.out.constant(numbers.transpose(0, 1).contiguous())

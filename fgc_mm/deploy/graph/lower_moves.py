@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from fgc_mm.deploy.graph.emit import flat_layout
+from fgc_mm.deploy.graph.emit import NotSupported, flat_layout
 from fgc_mm.deploy.graph.ir import Node, Op
 from fgc_mm.deploy.graph.layout_tracker import (
     LayoutTracker,
-    NotSupported,
     axis_of,
 )
 from fgc_mm.deploy.graph.value_layout import (
@@ -31,7 +30,7 @@ def reshape(low: LayoutTracker, node: Node) -> ValueLayout:
     if shaped is not None:
         return shaped
     value = low.out.storage(1, 1, math.prod(node.shape))
-    low.move(layout, flat_layout(value, node.inputs[0].shape))
+    low.out.move(layout, flat_layout(value, node.inputs[0].shape))
     return flat_layout(value, node.shape)
 
 
@@ -74,7 +73,7 @@ def pad(low: LayoutTracker, node: Node) -> ValueLayout:
     for dim, (before, _) in enumerate(node.pads):
         if node.shape[dim] != x.shape[dim]:
             inner = inner.sliced(dim, before, x.shape[dim], 1)
-    low.move(low.layout_of(x), inner, zero=True)
+    low.out.move(low.layout_of(x), inner, zero=True)
     return y
 
 
@@ -94,7 +93,7 @@ def _new_like(
         axis = max(axes[dim]) if axes[dim] else 2
         dims[dim] = dim_of(shape[dim], along(axis, box[axis]))
         box[axis] *= shape[dim]
-    return ValueLayout(low.out.storage(*box), (0, 0, 0), tuple(dims))
+    return ValueLayout(low.out.storage(*box), tuple(dims))
 
 
 def concat(low: LayoutTracker, node: Node) -> ValueLayout:
@@ -106,7 +105,7 @@ def concat(low: LayoutTracker, node: Node) -> ValueLayout:
         part = y
         if node.shape[node.dim] != size:
             part = y.sliced(node.dim, start, size, 1)
-        low.move(low.layout_of(x), part)
+        low.out.move(low.layout_of(x), part)
         start += size
     return y
 
@@ -130,16 +129,17 @@ def take(low: LayoutTracker, node: Node) -> ValueLayout:
         if y.dims[dim]:
             part = y.sliced(dim, start, count, 1)
         if layout.dims[dim]:
-            source = _run_of(layout, dim, first, count, step)
-        low.move(source, part)
+            step = step if count > 1 else 1
+            source = layout.sliced(dim, first, count, step)
+        low.out.move(source, part)
         start += count
     return y
 
 
 def clear(low: LayoutTracker, node: Node) -> ValueLayout:
-    x, box, layout = low.channels_at(node.inputs[0], node.channel_dim)
-    y = ValueLayout(low.out.storage(*box), (0, 0, 0), layout.dims)
-    low.move(ValueLayout(x, (0, 0, 0), layout.dims), y, True, node.reads)
+    x = low.channels_at(node.inputs[0], node.channel_dim)
+    y = low.new_like(x)
+    low.out.move(x, y, True, node.reads)
     return y
 
 
@@ -177,11 +177,3 @@ def _interleaved(
     dims = list(layout.dims)
     dims[dim] = (DimFactor(each, atom.step), atom.scaled(each, groups))
     return replace(layout, dims=tuple(dims))
-
-
-def _run_of(
-    layout: ValueLayout, dim: int, first: int, count: int, step: int
-) -> ValueLayout:
-    if count == 1:
-        step = 1
-    return layout.sliced(dim, first, count, step)

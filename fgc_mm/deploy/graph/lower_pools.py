@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from fgc_mm.deploy.graph.emit import NotSupported
 from fgc_mm.deploy.graph.ir import ALL, Node
 from fgc_mm.deploy.graph.layout_tracker import (
     CHANNEL,
     LayoutTracker,
-    NotSupported,
 )
 from fgc_mm.deploy.graph.value_layout import Dim, ValueLayout, dim_of
 from fgc_mm.runtime import format as f
@@ -17,12 +17,11 @@ from fgc_mm.runtime import format as f
 def pool(low: LayoutTracker, node: Node) -> ValueLayout:
     x = low.map(node.inputs[0])
     y = low.new_default(node.shape)
-    listed = low.writes(node, y)
     low.out.add(
         f.Pool(
             x,
             y.value,
-            listed,
+            low.writes(node, y),
             int(node.average),
             tuple(node.kernel),
             tuple(node.stride),
@@ -43,22 +42,23 @@ def mean(low: LayoutTracker, node: Node) -> ValueLayout:
     ]
     if len(rest) > 1:
         return _mean_of_channels(low, node)
-    dim = rest[0] if rest else _free_dim(x.shape, node.dims)
-    value, box, _ = low.channels_at(x, dim)
-    y = low.out.storage(box[0], 1, 1)
+    free = (d for d in range(len(x.shape)) if d not in node.dims)
+    dim = rest[0] if rest else next(free)
+    layout = low.channels_at(x, dim)
+    channels = layout.box[0]
+    y = low.out.storage(channels, 1, 1)
     dims: list[Dim] = [()] * len(x.shape)
-    dims[dim] = dim_of(box[0], CHANNEL)
+    dims[dim] = dim_of(channels, CHANNEL)
     kept = [
         atoms
         for d, atoms in enumerate(dims)
         if node.keep or d not in node.dims
     ]
-    result = ValueLayout(y, (0, 0, 0), tuple(kept))
     listed = f.ALL
-    if node.writes is not ALL and box[0] == node.writes.channels:
-        listed = low.list_index(node.writes)
-    low.out.add(f.Mean(value, y, listed, node.act))
-    return result
+    if node.writes is not ALL and channels == node.writes.channels:
+        listed = low.out.list_index(node.writes)
+    low.out.add(f.Mean(layout.value, y, listed, node.act))
+    return ValueLayout(y, tuple(kept))
 
 
 def _mean_of_channels(low: LayoutTracker, node: Node) -> ValueLayout:
@@ -67,12 +67,13 @@ def _mean_of_channels(low: LayoutTracker, node: Node) -> ValueLayout:
     if len(node.dims) != 1:
         raise NotSupported('a mean over some of several dimensions')
     (dim,) = node.dims
-    value, box, layout = low.channels_at(x, dim)
-    y = low.out.storage(1, *box[1:])
-    weight = low.out.weights(torch.full((box[0],), 1 / box[0]))
+    layout = low.channels_at(x, dim)
+    channels, height, width = layout.box
+    y = low.out.storage(1, height, width)
+    weight = low.out.weights(torch.full((channels,), 1 / channels))
     low.out.add(
         f.Conv(
-            value,
+            layout.value,
             y,
             f.NONE,
             f.ALL,
@@ -83,7 +84,7 @@ def _mean_of_channels(low: LayoutTracker, node: Node) -> ValueLayout:
             (0, 0),
             (1, 1),
             weight,
-            box[0],
+            channels,
             1,
             f.NONE,
             node.act,
@@ -92,25 +93,20 @@ def _mean_of_channels(low: LayoutTracker, node: Node) -> ValueLayout:
     dims = [() if d == dim else atoms for d, atoms in enumerate(layout.dims)]
     if not node.keep:
         del dims[dim]
-    return ValueLayout(y, (0, 0, 0), tuple(dims))
+    return ValueLayout(y, tuple(dims))
 
 
 def resize(low: LayoutTracker, node: Node) -> ValueLayout:
     x = low.map(node.inputs[0])
     y = low.new_default(node.shape)
-    listed = low.writes(node, y)
     low.out.add(
         f.Resize(
             x,
             y.value,
-            listed,
+            low.writes(node, y),
             int(node.bilinear),
             int(node.corners),
             node.scale,
         )
     )
     return y
-
-
-def _free_dim(shape: tuple[int, ...], dims: tuple[int, ...]) -> int:
-    return next(d for d in range(len(shape)) if d not in dims)

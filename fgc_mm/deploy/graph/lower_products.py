@@ -6,12 +6,11 @@ import math
 
 from torch import Tensor
 
-from fgc_mm.deploy.graph.emit import canonical
+from fgc_mm.deploy.graph.emit import NotSupported, canonical
 from fgc_mm.deploy.graph.ir import ALL, Node, Op
 from fgc_mm.deploy.graph.layout_tracker import (
     CHANNEL,
     LayoutTracker,
-    NotSupported,
 )
 from fgc_mm.deploy.graph.value_layout import (
     Box,
@@ -79,7 +78,7 @@ def matmul(low: LayoutTracker, node: Node) -> ValueLayout:
     x, w = _matrices(low, first), _matrices(low, second)
     y = low.out.storage(math.prod(lead), *node.shape[-2:])
     low.out.add(f.MatMul(x, w, y))
-    return ValueLayout(y, (0, 0, 0), _matrix_dims(node.shape))
+    return ValueLayout(y, _matrix_dims(node.shape))
 
 
 def _matrices(low: LayoutTracker, node: Node) -> int:
@@ -99,13 +98,14 @@ def _matrix_dims(shape: tuple[int, ...]) -> tuple[Dim, ...]:
 
 def linear(low: LayoutTracker, node: Node) -> ValueLayout:
     (first, *_), rank = node.inputs, len(node.shape)
-    x, box, layout = low.channels_at(first, rank - 1)
-    y = low.out.storage(node.shape[-1], *box[1:])
+    x = low.channels_at(first, rank - 1)
+    _, height, width = x.box
+    value = low.out.storage(node.shape[-1], height, width)
     channels = dim_of(node.shape[-1], CHANNEL)
-    result = ValueLayout(y, (0, 0, 0), (*layout.dims[:-1], channels))
-    weight = node.weight[:, :, None, None]
-    low.out.add(_product(low, node, x, y, weight, ((1, 1), (0, 0)), result))
-    return result
+    y = ValueLayout(value, (*x.dims[:-1], channels))
+    weight, geometry = node.weight[:, :, None, None], ((1, 1), (0, 0))
+    low.out.add(_product(low, node, x.value, value, weight, geometry, y))
+    return y
 
 
 def _product(
@@ -138,8 +138,8 @@ def _product(
         x,
         y,
         add,
-        low.list_index(node.reads),
-        low.list_index(node.writes),
+        low.out.list_index(node.reads),
+        low.out.list_index(node.writes),
         node.attrs.get('groups', 1),
         (rows, columns),
         stride,

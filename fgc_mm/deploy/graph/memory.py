@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from fgc_mm.deploy.graph.arena import offsets_of
 from fgc_mm.runtime import format as f
 
 if TYPE_CHECKING:
@@ -78,14 +78,14 @@ def _live_ranges(emitter: Emitter) -> list[tuple[int, int]]:
             live_ranges[view.storage] = min(first, at), max(last, at)
 
     for at, op in enumerate(program.ops):
-        for value in values_of(op):
+        for value in _values_of(op):
             use(value, at)
     for value in program.outputs:
         use(value, len(program.ops))
     return [life if life[1] >= 0 else (0, 0) for life in live_ranges]
 
 
-def values_of(op: f.Op) -> list[int]:
+def _values_of(op: f.Op) -> list[int]:
     """The values that an op reads and writes."""
     names = ('x', 'y', 'add', 'x1', 'x2', 'q', 'k', 'v')
     found = [getattr(op, name) for name in names if hasattr(op, name)]
@@ -94,3 +94,40 @@ def values_of(op: f.Op) -> list[int]:
     if isinstance(op, f.Call):
         found += [*op.xs, *op.ys]
     return [value for value in found if value >= 0]
+
+
+def offsets_of(
+    sizes: Sequence[int], live_ranges: Sequence[tuple[int, int]]
+) -> tuple[list[int], int]:
+    """Offsets such that no two values overlap while both are live.
+
+    First fit, in order of first use: memory that was written recently, and
+    is still in the cache, is reused first.
+
+    Args:
+        sizes: Of every value.
+        live_ranges: The first and the last step that needs a value, both
+            included.
+
+    Returns:
+        The offset of every value, and the total size.
+    """
+    offsets = [0] * len(sizes)
+    order = sorted(range(len(sizes)), key=lambda value: live_ranges[value][0])
+    placed: list[int] = []
+    for value in order:
+        birth = live_ranges[value][0]
+        taken = sorted(
+            (offsets[other], offsets[other] + sizes[other])
+            for other in placed
+            if live_ranges[other][1] >= birth
+        )
+        offset = 0
+        for begin, end in taken:
+            if begin - offset >= sizes[value]:
+                break
+            offset = max(offset, end)
+        offsets[value] = offset
+        placed.append(value)
+    whole = max((o + s for o, s in zip(offsets, sizes)), default=0)
+    return offsets, whole

@@ -31,14 +31,14 @@ class ValueLayout:
 
     Attributes:
         value: Index of the value.
-        start: Coordinates of the tensor's first element.
         dims: For every dimension of the tensor its factors, slowest first;
             none for a dimension of size one.
+        start: Coordinates of the tensor's first element.
     """
 
     value: int
-    start: Step
     dims: tuple[Dim, ...]
+    start: Step = (0, 0, 0)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -73,16 +73,15 @@ class ValueLayout:
         (factor,) = self.dims[dim]
         new = (factor.scaled(step, size),) if size > 1 else ()
         dims = (*self.dims[:dim], new, *self.dims[dim + 1 :])
-        return ValueLayout(self.value, self._moved(factor, start), dims)
+        return ValueLayout(self.value, dims, self._moved(factor, start))
 
     def selected(self, dim: int, index: int) -> ValueLayout:
         """Select an index of a dimension with at most one factor."""
         dims = (*self.dims[:dim], *self.dims[dim + 1 :])
-        if not self.dims[dim]:
-            return replace(self, dims=dims)
-        return ValueLayout(
-            self.value, self._moved(self.dims[dim][0], index), dims
-        )
+        start = self.start
+        for factor in self.dims[dim]:  # one at most
+            start = self._moved(factor, index)
+        return ValueLayout(self.value, dims, start)
 
     def flipped(self, dim: int) -> ValueLayout:
         dims, start = list(self.dims), self

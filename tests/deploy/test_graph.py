@@ -431,6 +431,20 @@ def test_layouts_are_views_of_torch():
         assert torch.equal(numbers_of(got, box), want)
 
 
+@torch.no_grad()
+def test_a_norm_after_a_scale_is_folded_into_it():
+    """The scale has no shift of its own."""
+    scale = torch.linspace(0.5, 2, 3)[:, None, None]
+    norm = nn.BatchNorm2d(3)
+    norm.running_mean.normal_()
+    layers = nn.Sequential(nn.ReLU(), Does(lambda x: x * scale), norm).eval()
+    image = torch.randn(1, 3, 4, 4)
+    graph = network_graph(layers, image)
+    assert [node.op for node in graph.nodes].count(Op.AFFINE) == 1
+    got = interpret(graph, image)[graph.outputs[0]]
+    torch.testing.assert_close(got, layers(image))
+
+
 def test_factors_of_two_descriptions():
     first = [DimFactor(6, (0, 0, 1))]
     second = [DimFactor(2, (1, 0, 0)), DimFactor(3, (0, 1, 0))]

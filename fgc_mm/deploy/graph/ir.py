@@ -84,6 +84,10 @@ class Node:
     act: Activation = field(default_factory=Activation)
     records_only: bool = False
 
+    def instead(self, op: Op, *inputs: Node, **attrs: Any) -> Node:
+        """Another operation, with its name and the shape of its result."""
+        return Node(op, list(inputs), self.shape, attrs, self.name)
+
     def __getattr__(self, name: str) -> Any:
         attrs = self.__dict__.get('attrs')
         if attrs is None or name not in attrs:

@@ -45,8 +45,7 @@ def _mean_of_rows(node: Node, _: Editor) -> Node | None:
     x = flat.inputs[0]
     if flat.shape != (1, x.shape[1], math.prod(x.shape[2:])) or node.keep:
         return None
-    attrs = {'dims': (2, 3), 'keep': False}
-    return Node(Op.MEAN, [x], node.shape, attrs, node.name)
+    return node.instead(Op.MEAN, x, dims=(2, 3), keep=False)
 
 
 def _reshape_of_reshape(node: Node, _: Editor) -> Node | None:
@@ -56,7 +55,7 @@ def _reshape_of_reshape(node: Node, _: Editor) -> Node | None:
     if x.shape == node.shape:
         return x
     if x.op is Op.RESHAPE:
-        return Node(Op.RESHAPE, [x.inputs[0]], node.shape, {}, node.name)
+        return node.instead(Op.RESHAPE, x.inputs[0])
     return None
 
 
@@ -68,9 +67,7 @@ def _permute_of_permute(node: Node, _: Editor) -> Node | None:
         return x
     if x.op is Op.PERMUTE:
         dims = tuple(x.dims[d] for d in node.dims)
-        return Node(
-            Op.PERMUTE, [x.inputs[0]], node.shape, {'dims': dims}, node.name
-        )
+        return node.instead(Op.PERMUTE, x.inputs[0], dims=dims)
     return None
 
 
@@ -115,14 +112,9 @@ def _scale_of_channels(node: Node, _: Editor) -> Node | None:
     scale, shift = (
         (numbers, None) if node.math == Math.MUL else (None, numbers)
     )
-    return _affine(x, node, scale, shift, dim)
-
-
-def _affine(
-    x: Node, node: Node, scale: Tensor | None, shift: Tensor | None, dim: int
-) -> Node:
-    attrs = {'scale': scale, 'shift': shift, 'slope': None, 'dim': dim}
-    return Node(Op.AFFINE, [x], node.shape, attrs, node.name)
+    return node.instead(
+        Op.AFFINE, x, scale=scale, shift=shift, slope=None, dim=dim
+    )
 
 
 def _linear_of_linear(node: Node, editor: Editor) -> Node | None:
@@ -136,14 +128,12 @@ def _linear_of_linear(node: Node, editor: Editor) -> Node | None:
     if x.act != NO_ACT and x.op is not Op.UNARY:
         return None
     if x.op is Op.UNARY and x.act.kind is Act.LINEAR:
-        act = Activation(Act.LINEAR, a * x.act.a, a * x.act.b + b)
-        return Node(
-            Op.UNARY, [x.inputs[0]], node.shape, {}, node.name, act=act
-        )
+        new = node.instead(Op.UNARY, x.inputs[0])
+        new.act = Activation(Act.LINEAR, a * x.act.a, a * x.act.b + b)
+        return new
     if x.op in (Op.CONV, Op.LINEAR) and editor.read_once(x):
-        channels = len(x.weight)
-        scale = torch.full((channels,), a)
-        return _scaled(x, scale, torch.full((channels,), b), node)
+        scale, shift = (torch.full((len(x.weight),), y) for y in (a, b))
+        return _scaled(x, scale, shift, node)
     return None
 
 
@@ -154,9 +144,13 @@ def _fold(node: Node, editor: Editor) -> Node | None:
     (x,) = node.inputs
     both = x.op is Op.AFFINE and x.slope is None and x.dim == node.dim
     if both and editor.read_once(x):
-        scale = _times(x.scale, node.scale)
-        shift = _plus(_times(x.shift, node.scale), node.shift)
-        return _affine(x.inputs[0], node, scale, shift, node.dim)
+        scale = _joined(torch.mul, x.scale, node.scale)
+        shift = x.shift
+        if shift is not None:
+            shift = _joined(torch.mul, shift, node.scale)
+        shift = _joined(torch.add, shift, node.shift)
+        attrs = dict(node.attrs, scale=scale, shift=shift)
+        return node.instead(Op.AFFINE, x.inputs[0], **attrs)
     dim = 1 if x.op is Op.CONV else len(x.shape) - 1
     if x.op not in (Op.CONV, Op.LINEAR) or node.dim != dim:
         return None
@@ -165,16 +159,15 @@ def _fold(node: Node, editor: Editor) -> Node | None:
     return _scaled(x, node.scale, node.shift, node)
 
 
-def _times(x: Tensor | None, y: Tensor | None) -> Tensor | None:
+def _joined(
+    join: Callable[[Tensor, Tensor], Tensor],
+    x: Tensor | None,
+    y: Tensor | None,
+) -> Tensor | None:
+    """A sum or product of two tensors, either of which may be missing."""
     if x is None or y is None:
         return y if x is None else x
-    return x * y
-
-
-def _plus(x: Tensor | None, y: Tensor | None) -> Tensor | None:
-    if x is None or y is None:
-        return y if x is None else x
-    return x + y
+    return join(x, y)
 
 
 def _scaled(
@@ -211,20 +204,13 @@ def _attention(node: Node, editor: Editor) -> Node | None:
     rank = len(k.shape)
     dims = (*range(rank - 2), rank - 1, rank - 2)
     shape = tuple(k.shape[d] for d in dims)
-    turned = Node(Op.PERMUTE, [k], shape, {'dims': dims}, k.name)
-    editor.insert(turned, node)
-    more = []
+    inputs = [q, Node(Op.PERMUTE, [k], shape, {'dims': dims}, k.name), value]
     if bias is not None:
         attrs = {'tensor': bias}
-        more = [Node(Op.CONSTANT, [], tuple(bias.shape), attrs)]
-        editor.insert(more[0], node)
-    return Node(
-        Op.ATTENTION,
-        [q, turned, value, *more],
-        node.shape,
-        {'scale': scale},
-        node.name,
-    )
+        inputs.append(Node(Op.CONSTANT, [], tuple(bias.shape), attrs))
+    for new in (inputs[1], *inputs[3:]):
+        editor.insert(new, node)
+    return node.instead(Op.ATTENTION, *inputs, scale=scale)
 
 
 def _reshaped_matmul(node: Node, editor: Editor) -> Node | None:
@@ -254,7 +240,8 @@ def _product_of(
         added = _added_constant(scores)
         if added is not None:
             scores, constant = added
-            bias = _plus(bias, scale * constant.reshape(shape))
+            constant = scale * constant.reshape(shape)
+            bias = _joined(torch.add, bias, constant)
         elif scores.op is Op.RESHAPE:
             (scores,) = scores.inputs
         elif _is_factor(scores):
@@ -301,8 +288,7 @@ def _channel_shuffle(node: Node, _: Editor) -> Node | None:
     index = where[0, :, 0, 0].long() // math.prod(x.shape[2:])
     if not torch.equal(where, whole.index_select(1, index)):
         return None
-    attrs = {'dim': 1, 'index': index}
-    return Node(Op.TAKE, [x], node.shape, attrs, node.name)
+    return node.instead(Op.TAKE, x, dim=1, index=index)
 
 
 def _topk_mask(node: Node, _: Editor) -> Node | None:
@@ -318,8 +304,7 @@ def _topk_mask(node: Node, _: Editor) -> Node | None:
         k, order = min(k, order.stop), order.inputs[0]
     if not _is_descending_order(order):
         return None
-    attrs = {'k': k, 'ones': True}
-    return Node(Op.TOPK, [order.inputs[0]], node.shape, attrs, node.name)
+    return node.instead(Op.TOPK, order.inputs[0], k=k, ones=True)
 
 
 def _is_descending_order(node: Node) -> bool:

@@ -176,11 +176,15 @@ class _ChannelPropagation:
         known = [self.owners[x] for x in node.inputs if x in self.owners]
         if not known:
             return self._producer_owners(node)
-        rule = RULES.get(node.op)
-        if rule is None:
-            self._read_whole(node, f'{node.op.value} reads all channels')
-            return None
-        return rule(self, node, known[0])
+        rule = RULES.get(node.op, _ChannelPropagation._unknown)
+        owners = rule(self, node, known[0])
+        if not isinstance(owners, str):
+            return owners
+        for value in node.inputs:  # closed channels are cleared
+            if value in self.owners:
+                self._require_all(self.owners[value], owners)
+                self.cleared.append((node, value))
+        return self._producer_owners(node)
 
     def _producer_owners(self, node: Node) -> ChannelOwners | None:
         """Owners of the result of a layer that writes sites' channels."""
@@ -204,9 +208,7 @@ class _ChannelPropagation:
                 raise NeedsAllChannels(
                     [number], f'{node.name} runs before the gate'
                 )
-            numbers = torch.tensor(
-                range(size) if positions is None else positions
-            )
+            numbers = _positions(positions, size)
             if len(numbers) != size:
                 raise NeedsAllChannels(
                     [number], f'{node.name} has another number of channels'
@@ -221,9 +223,7 @@ class _ChannelPropagation:
     ) -> ChannelOwners:
         """Owners of a mask's result, which is 0 where the site is closed."""
         number, size = node.site, node.shape[node.dim]
-        numbers = torch.tensor(
-            range(size) if node.positions is None else node.positions
-        )
+        numbers = _positions(node.positions, size)
         is_owned = numbers >= 0
         new = ChannelOwners.unowned(node.dim, size)
         if owners is not None and owners.dim != node.dim:
@@ -246,24 +246,21 @@ class _ChannelPropagation:
         if skipped:
             raise NeedsAllChannels(skipped, why)
 
-    def _read_whole(self, node: Node, why: str) -> None:
-        """Let a node read whole values: closed channels are cleared."""
-        for value in node.inputs:
-            if value in self.owners:
-                self._require_all(self.owners[value], why)
-                self.cleared.append((node, value))
+    # the rules return the owners of a node, or why it reads whole values
+
+    def _unknown(self, node: Node, _: ChannelOwners) -> str:
+        return f'{node.op.value} reads all channels'
 
     def _product(
         self, node: Node, owners: ChannelOwners
-    ) -> ChannelOwners | None:
+    ) -> ChannelOwners | str | None:
         """Owners of a conv or linear layer; it reads a list or all."""
         dim = 1 if node.op is Op.CONV else len(node.inputs[0].shape) - 1
         groups = node.attrs.get('groups', 1)
         if groups > 1 and groups == node.inputs[0].shape[1]:
             return self._depthwise(node, owners)
         if owners.dim != dim or groups > 1:
-            self._read_whole(node, f'{node.name} reads all channels')
-            return self._producer_owners(node)
+            return f'{node.name} reads all channels'
         self._require_all(owners, f'{node.name} reads channels without a mask')
         node_owners = self._producer_owners(node)
         self.reads[node] = owners
@@ -271,29 +268,25 @@ class _ChannelPropagation:
 
     def _depthwise(
         self, node: Node, owners: ChannelOwners
-    ) -> ChannelOwners | None:
+    ) -> ChannelOwners | str:
         multiple = node.shape[1] // node.groups
         if owners.has_zero and node.bias is not None:
-            self._read_whole(node, '')
-            return self._producer_owners(node)
+            return ''
         numbers = torch.arange(len(owners.site))
         return owners.at(numbers.repeat_interleave(multiple), 1)
 
     def _channelwise(
         self, node: Node, owners: ChannelOwners
-    ) -> ChannelOwners | None:
+    ) -> ChannelOwners | str:
         """Owners of an operation that is applied to each channel."""
         if node.op is Op.AFFINE and node.dim != owners.dim:
-            self._read_whole(node, f'{node.name} mixes channels')
-            return None
+            return f'{node.name} mixes channels'
         if node.op is Op.PAD and node.pads[owners.dim] != (0, 0):
             return self._moved(node, owners)
         if node.op is Op.MEAN and owners.dim in node.dims:
-            self._read_whole(node, 'a mean over channels is taken')
-            return None
+            return 'a mean over channels is taken'
         if owners.has_zero and not _keeps_zero(node):
-            self._read_whole(node, '')
-            return None
+            return ''
         dim = owners.dim
         if node.op is Op.MEAN and not node.keep:
             dim -= sum(d < dim for d in node.dims)
@@ -301,39 +294,30 @@ class _ChannelPropagation:
 
     def _binary(
         self, node: Node, owners: ChannelOwners
-    ) -> ChannelOwners | None:
+    ) -> ChannelOwners | str:
         first, second = map(self.owners.get, node.inputs)
-        size = node.shape[owners.dim]
         if first is not None and second is not None:
             if not first.same(second):
-                self._read_whole(node, 'they are combined with other channels')
-                return None
+                return 'they are combined with other channels'
             if first.has_zero and node.math == Math.DIV:
-                self._read_whole(node, '')
-                return None
+                return ''
             return first
-        if len(owners.site) != size:
-            self._read_whole(node, 'they are broadcast')
-            return None
-        rank = len(node.shape)
-        value = node.inputs[0 if first is not None else 1]
-        dim = owners.dim + rank - len(value.shape)
+        if len(owners.site) != node.shape[owners.dim]:
+            return 'they are broadcast'
         if owners.has_zero and node.math != Math.MUL:
-            self._read_whole(node, '')
-            return None
-        return replace(owners, dim=dim)
+            return ''
+        value = node.inputs[0 if first is not None else 1]
+        missing = len(node.shape) - len(value.shape)
+        return replace(owners, dim=owners.dim + missing)
 
-    def _concat(self, node: Node, _: ChannelOwners) -> ChannelOwners | None:
+    def _concat(self, node: Node, _: ChannelOwners) -> ChannelOwners | str:
         parts = [
             self.owners.get(x)
             or ChannelOwners.unowned(node.dim, x.shape[node.dim])
             for x in node.inputs
         ]
         if any(x.dim != node.dim for x in parts):
-            self._read_whole(
-                node, 'they are concatenated in another dimension'
-            )
-            return None
+            return 'they are concatenated in another dimension'
         return ChannelOwners(
             node.dim,
             torch.cat([x.site for x in parts]),
@@ -341,9 +325,7 @@ class _ChannelPropagation:
             torch.cat([x.zero for x in parts]),
         )
 
-    def _moved(
-        self, node: Node, owners: ChannelOwners
-    ) -> ChannelOwners | None:
+    def _moved(self, node: Node, owners: ChannelOwners) -> ChannelOwners | str:
         """Owners of an operation that moves elements, found by moving them."""
         value = node.inputs[0]
         where = torch.arange(len(owners.site), dtype=torch.int32) + 1
@@ -356,8 +338,7 @@ class _ChannelPropagation:
             if bool((line == line[0]).all()):
                 numbers = line[0].long() - 1
                 return owners.at(numbers, dim)
-        self._read_whole(node, f'a {node.op.value} mixes channels')
-        return None
+        return f'a {node.op.value} mixes channels'
 
     def apply(self) -> None:
         """Write the lists into the graph; remove or replace the masks."""
@@ -457,15 +438,9 @@ class _ChannelPropagation:
 
     def _clear(self, value: Node) -> Node:
         owners = self.owners[value]
-        return Node(
-            Op.CLEAR,
-            [value],
-            value.shape,
-            {},
-            value.name,
-            reads=self._list(owners),
-            channel_dim=owners.dim,
-        )
+        clear = value.instead(Op.CLEAR, value)
+        clear.reads, clear.channel_dim = self._list(owners), owners.dim
+        return clear
 
     def _unmask(self, node: Node, editor: Editor) -> None:
         """Remove a mask of 0 and 1; replace one of factors by a product."""
@@ -480,15 +455,9 @@ class _ChannelPropagation:
         shape = [1] * len(node.shape)
         shape[node.dim] = node.shape[node.dim]
         view = Node(Op.RESHAPE, [mask], tuple(shape))
-        product = Node(
-            Op.BINARY,
-            [x, view],
-            node.shape,
-            {'math': Math.MUL},
-            node.name,
-            writes=self._list(owners),
-            channel_dim=owners.dim,
-        )
+        product = node.instead(Op.BINARY, x, view, math=Math.MUL)
+        product.writes = self._list(owners)
+        product.channel_dim = owners.dim
         editor.insert(view, node)
         editor.replace(node, product)
 
@@ -504,6 +473,11 @@ class _ChannelPropagation:
         for new in (one, both, taken):
             editor.insert(new, node)
         return taken
+
+
+def _positions(positions: tuple[int, ...] | None, size: int) -> Tensor:
+    """The site's channel of every channel of a layer; -1: none."""
+    return torch.tensor(range(size) if positions is None else positions)
 
 
 REARRANGE = (
@@ -561,23 +535,17 @@ def _keeps_zero(node: Node) -> bool:
 
 RULES: dict[
     Op,
-    Callable[[_ChannelPropagation, Node, ChannelOwners], ChannelOwners | None],
+    Callable[
+        [_ChannelPropagation, Node, ChannelOwners], ChannelOwners | str | None
+    ],
 ] = {
+    **dict.fromkeys(MOVES, _ChannelPropagation._moved),
+    **dict.fromkeys(
+        (Op.UNARY, Op.AFFINE, Op.POOL, Op.MEAN, Op.PAD, Op.RESIZE),
+        _ChannelPropagation._channelwise,
+    ),
     Op.CONV: _ChannelPropagation._product,
     Op.LINEAR: _ChannelPropagation._product,
-    Op.UNARY: _ChannelPropagation._channelwise,
-    Op.AFFINE: _ChannelPropagation._channelwise,
-    Op.POOL: _ChannelPropagation._channelwise,
-    Op.MEAN: _ChannelPropagation._channelwise,
-    Op.PAD: _ChannelPropagation._channelwise,
-    Op.RESIZE: _ChannelPropagation._channelwise,
     Op.BINARY: _ChannelPropagation._binary,
     Op.CONCAT: _ChannelPropagation._concat,
-    Op.SLICE: _ChannelPropagation._moved,
-    Op.SELECT: _ChannelPropagation._moved,
-    Op.PERMUTE: _ChannelPropagation._moved,
-    Op.RESHAPE: _ChannelPropagation._moved,
-    Op.EXPAND: _ChannelPropagation._moved,
-    Op.FLIP: _ChannelPropagation._moved,
-    Op.TAKE: _ChannelPropagation._moved,
 }

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fgc_mm.deploy.bundle.macs_settings import _runs, macs_settings
+from fgc_mm.deploy.bundle.meta import _runs, macs_settings
 from fgc_mm.functional.macs import LayerMACs, MACsTable, macs_per_image
 from fgc_mm.runtime.macs import MACs
 

@@ -11,15 +11,17 @@ from mmengine.config import Config
 from mmpretrain.models.classifiers import ImageClassifier
 from mmpretrain.registry import DATASETS
 
-from fgc_mm.deploy.bundle.macs_settings import macs_settings
 from fgc_mm.deploy.bundle.preprocessing_settings import (
     innermost_dataset,
     preprocessing_settings,
 )
 from fgc_mm.errors import FGCError
+from fgc_mm.functional.macs import MACsTable, SitePositions
 from fgc_mm.models.class_scores import independent_labels
 from fgc_mm.runtime.format import Program
 from fgc_mm.version import __version__
+
+Runs = tuple[tuple[int, int], ...]  # [first, count] of consecutive channels
 
 
 def file_meta(
@@ -91,3 +93,53 @@ def _sites(
         )
         for number, (name, count) in enumerate(zip(names, channels))
     ]
+
+
+def macs_settings(table: MACsTable) -> dict[str, Any]:
+    """The ``macs`` entry: a network's table at the size of its images."""
+    layers = table.counted()
+    positions: dict[Runs, int] = {}
+    return dict(
+        dense=table.base(),
+        fixed=sum(layer.dense for layer in layers if not layer.sites),
+        layers=[
+            [
+                layer.unit,
+                layer.in_channels,
+                layer.out_channels,
+                layer.groups,
+                _site_positions(layer.in_sites, positions),
+                _site_positions(layer.out_sites, positions),
+            ]
+            for layer in layers
+            if layer.sites
+        ],
+        positions=list(positions),
+    )
+
+
+def _site_positions(
+    sites: Sequence[SitePositions], positions: dict[Runs, int]
+) -> list[tuple[int, int | None]]:
+    """Each site with the index of its positions; layers may share an index."""
+    return [
+        (
+            site,
+            None
+            if channels is None
+            else positions.setdefault(_runs(channels), len(positions)),
+        )
+        for site, channels in sites
+    ]
+
+
+def _runs(channels: Sequence[int]) -> Runs:
+    """``[first, count]`` for runs of consecutive channels, or of -1."""
+    runs: list[tuple[int, int]] = []
+    for position in map(int, channels):
+        first, count = runs[-1] if runs else (position, 0)
+        if position == (first + count if first >= 0 else -1):
+            runs[-1:] = [(first, count + 1)]
+        else:
+            runs.append((position, 1))
+    return tuple(runs)

@@ -45,7 +45,10 @@ def preprocessing_settings(
             data preprocessor; the message names it.
     """
     dataset = innermost_dataset(cfg)
-    steps = _build_steps(dataset['pipeline'])
+    steps = [
+        TRANSFORMS.build(step) if isinstance(step, Mapping) else step
+        for step in dataset['pipeline']
+    ]
     bits, order, steps = _image_format(dataset, steps)
     described = [_step(step) for step in _without_packing(steps)]
     size = size or _size_after(described)
@@ -87,14 +90,6 @@ def innermost_dataset(cfg: Config) -> Mapping[str, Any]:
         )
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     return dataset
-
-
-def _build_steps(pipeline: Sequence[Any]) -> list[Any]:
-    """The transforms, built with all their options."""
-    return [
-        TRANSFORMS.build(step) if isinstance(step, Mapping) else step
-        for step in pipeline
-    ]
 
 
 def _name(step: Any) -> str:
@@ -168,10 +163,6 @@ def _step(step: Any) -> dict[str, Any]:
     return make(step)
 
 
-def _edge(step: Any) -> dict[str, Any]:
-    return _resize(step, step.edge, step.scale)
-
-
 def _resize_all(step: Any) -> dict[str, Any]:
     if step.scale is None:
         raise _unsupported(step, 'resizes to a fixed scale=(width, height)')
@@ -201,7 +192,11 @@ def _crop(step: Any) -> dict[str, Any]:
     return dict(crop=[height, width])
 
 
-STEPS = {'Resize': _resize_all, 'ResizeEdge': _edge, 'CenterCrop': _crop}
+STEPS = {
+    'Resize': _resize_all,
+    'ResizeEdge': lambda step: _resize(step, step.edge, step.scale),
+    'CenterCrop': _crop,
+}
 
 
 def _normalisation(

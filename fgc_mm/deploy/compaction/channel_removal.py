@@ -38,6 +38,7 @@ class ChannelRemoval:
     Attributes:
         refused: Sites that cannot lose a channel although some are never
             open, and why.
+        removed: Channels of every site that can be removed.
     """
 
     def __init__(
@@ -54,13 +55,9 @@ class ChannelRemoval:
             self._plain, backbone.sites
         )
         self.refused: dict[str, str] = {}
-        self._removed = {
+        self.removed = {
             name: self._removable(site) for name, site in self._sites.items()
         }
-
-    def removed_channels(self, name: str) -> list[int]:
-        """Channels of a site that are removed."""
-        return self._removed[name]
 
     def channel_map(
         self,
@@ -76,7 +73,7 @@ class ChannelRemoval:
         """
         removed_channels = {
             name: [] if name in whole or name in unshrunk else channels
-            for name, channels in self._removed.items()
+            for name, channels in self.removed.items()
         }
         sites = {
             name: self._site_channels(

@@ -97,7 +97,7 @@ def compact(
         try:
             small, state = trial.build(channel_map)
         except Exception as error:  # depends on the backbone's code
-            refused |= trial.failing_sites(channel_map, _failure(error))
+            refused |= trial.failing_sites(_failure(error))
             continue
         failed, gap = trial.compare(small, channel_map)
         if not failed:
@@ -165,10 +165,10 @@ class _Trial:
             with changed_masks(small, kept_masks):
                 got = small(self._images)
         except Exception as error:  # as above
-            return self.failing_sites(channel_map, _failure(error)), 0.0
+            return self.failing_sites(_failure(error)), 0.0
         gap = largest_gap(wanted, got)
         if gap > MAX_DIFFERENCE:
-            return self.failing_sites(channel_map, 'the features differ'), gap
+            return self.failing_sites('the features differ'), gap
         return {}, gap
 
     def _keep_whole_sites(self, names: Mapping[str, str]) -> None:
@@ -200,16 +200,13 @@ class _Trial:
             )
         }
 
-    def failing_sites(
-        self, channel_map: ChannelMap, why: str
-    ) -> dict[str, str]:
+    def failing_sites(self, why: str) -> dict[str, str]:
         """The sites that fail even when only they are removed."""
         names = [
-            n
-            for n in channel_map.sites
-            if self._channel_removal.removed_channels(n)
+            name
+            for name, channels in self._channel_removal.removed.items()
+            if channels and name not in {*self._unshrunk, *self._whole}
         ]
-        names = [n for n in names if n not in {*self._unshrunk, *self._whole}]
         failed = {n: why for n in names if not self._can_shrink_alone(n)}
         failed = failed or dict.fromkeys(names, why)
         if not failed:
@@ -222,7 +219,7 @@ class _Trial:
         return failed
 
     def _can_shrink_alone(self, name: str) -> bool:
-        channels = self._channel_removal.removed_channels(name)
+        channels = self._channel_removal.removed[name]
         removed = self._channel_removal.of_layers({name: channels})
         return not removed.problem(
             self._backbone.backbone, self._images, own_statistics=False

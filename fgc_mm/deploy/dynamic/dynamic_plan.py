@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -149,8 +149,7 @@ class DynamicPlan:
             )
 
     def _check_values(self) -> None:
-        values = [('executor', self.executor), ('batch', self.batch)]
-        values += [('precision', self.precision)]
+        values = [(n, getattr(self, n)) for n in CHOICES if n != 'executed']
         values += [('executed', site.executed) for site in self.sites.values()]
         for name, value in values:
             if value not in CHOICES[name]:
@@ -158,26 +157,24 @@ class DynamicPlan:
                     f'the plan has {name}={value!r}, which is none of '
                     f'{", ".join(CHOICES[name])}; calibrate again with images.'
                 )
-        numbers = [isinstance(x, (int, float)) for x in _values(self.batch_ms)]
-        texts = [isinstance(x, str) for x in _items(self.alone)]
-        if not all([*numbers, *texts]):
+        if not (
+            isinstance(self.batch_ms, dict)
+            and _all_are((int, float), self.batch_ms.values())
+            and isinstance(self.alone, list)
+            and _all_are(str, self.alone)
+        ):
             raise FGCError(
                 f'the plan has batch_ms={self.batch_ms!r} and '
                 f'alone={self.alone!r}, which must be times by name and a '
                 'list of steps; calibrate again with images.'
             )
         shape = self.image_shape
-        sizes = [n for n in shape if isinstance(n, int) and n > 0]
-        if len(shape) != 3 or len(sizes) != 3:
+        if len(shape) != 3 or not _all_are(int, shape) or min(shape) < 1:
             raise FGCError(
                 f'the plan has image_shape={shape}, which is not (3, H, W); '
                 'calibrate again with images.'
             )
 
 
-def _values(times: object) -> list[object]:
-    return list(times.values()) if isinstance(times, dict) else [None]
-
-
-def _items(names: object) -> list[object]:
-    return names if isinstance(names, list) else [None]
+def _all_are(kinds: Any, values: Iterable[object]) -> bool:
+    return all(isinstance(value, kinds) for value in values)

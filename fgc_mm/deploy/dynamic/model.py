@@ -169,15 +169,13 @@ class DynamicBackbone(GatedBackbone):
             if key not in self._programs:
                 captured = self._capture(seen, image, tuple(following))
                 _evict_oldest(self._programs)
-                new_program = self._make_program(
+                program = self._make_program(
                     captured, bool(following), gated, dense
                 )
-                if gated and not isinstance(new_program, str):
-                    new_program = (
-                        self._check_program(new_program, image, following)
-                        or new_program
-                    )
-                self._programs[key] = new_program
+                if gated and not isinstance(program, str):
+                    problem = self._check_program(program, image, following)
+                    program = problem or program
+                self._programs[key] = program
             return self._programs[key]
 
     @torch.no_grad()
@@ -244,12 +242,9 @@ class DynamicBackbone(GatedBackbone):
         try:
             graph = captured.graph(whole, gated)
             listed = listed_graph(graph, self.sites, dense)
-            half = self.precision == BFLOAT16
-            program = (
-                KernelProgram(listed, half)
-                if self.kernel
-                else TorchProgram(listed)
-            )
+            if not self.kernel:
+                return TorchProgram(listed)
+            program = KernelProgram(listed, self.precision == BFLOAT16)
         except (CannotLower, FGCError) as error:
             return str(error)
         except Exception as error:

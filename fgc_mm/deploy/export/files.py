@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,6 @@ def require_onnx() -> None:
             ) from error
 
 
-def _dynamic_batch() -> dict[int, Any]:
-    return {0: torch.export.Dim('batch', min=1, max=LARGEST_BATCH)}
-
-
 def export_program(
     model: nn.Module, images: Tensor
 ) -> torch.export.ExportedProgram:
@@ -55,15 +52,10 @@ def export_program(
     plain = PlainForward(model)
     if len(images) == 1:  # torch.export specialises a size of 1
         images = images.repeat(2, 1, 1, 1)
-    with torch.no_grad():
-        return _exported(
-            model,
-            lambda: torch.export.export(
-                plain,
-                (images,),
-                dynamic_shapes=(_dynamic_batch(),),
-                strict=False,
-            ),
+    batch = torch.export.Dim('batch', min=1, max=LARGEST_BATCH)
+    with _explained(model), torch.no_grad():
+        return torch.export.export(
+            plain, (images,), dynamic_shapes=({0: batch},), strict=False
         )
 
 
@@ -116,19 +108,16 @@ def _write(
     images: Tensor,
     file: str | Path,
 ) -> None:
-    with torch.no_grad():
-        program = _exported(
-            model,
-            lambda: torch.onnx.export(
-                plain,
-                (images,),
-                input_names=['images'],
-                output_names=['logits'],
-                opset_version=OPSET,
-                custom_translation_table=_translations(),
-                dynamo=True,
-                verbose=False,
-            ),
+    with _explained(model), torch.no_grad():
+        program: Any = torch.onnx.export(
+            plain,
+            (images,),
+            input_names=['images'],
+            output_names=['logits'],
+            opset_version=OPSET,
+            custom_translation_table=_translations(),
+            dynamo=True,
+            verbose=False,
         )
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -156,9 +145,11 @@ def _translations() -> dict[Any, Callable]:
     return {torch.ops.aten.sort.stable: stable_sort}
 
 
-def _exported(model: nn.Module, export: Callable[[], Any]) -> Any:
+@contextmanager
+def _explained(model: nn.Module) -> Iterator[None]:
+    """Make an error of an exporter one that names its reason."""
     try:
-        return export()
+        yield
     except Exception as error:  # torch has dozens of types
         inner = getattr(getattr(model, 'backbone', model), 'backbone', model)
         name = type(inner).__name__

@@ -97,9 +97,6 @@ class _GatheredLayer(nn.Module):
                 weight = weight.index_select(0, self._writes.index)
                 if bias is not None:
                     bias = bias.index_select(0, self._writes.index)
-        return self._run(x, weight, bias)
-
-    def _run(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return _run_layer(self.layer, x, weight, bias)
 
 
@@ -166,7 +163,11 @@ def gathered(
     backbone = gated_backbone(model)
     plan = _plan(backbone)
     wanted = backbone(image)
-    for attempt in (plan, {k: _without_producer(v) for k, v in plan.items()}):
+    without_producers = {
+        name: 'consumers' if what == 'both' else what
+        for name, what in plan.items()
+    }
+    for attempt in (plan, without_producers):
         gathered_copy = _gathered(model, attempt)
         try:
             gap = largest_gap(wanted, gated_backbone(gathered_copy)(image))
@@ -179,10 +180,6 @@ def gathered(
         'open channels are gathered; export the masked model (without '
         '--dynamic).'
     )
-
-
-def _without_producer(what: str) -> str:
-    return 'consumers' if what == 'both' else what
 
 
 def _plan(backbone: GatedBackbone) -> dict[str, str]:
@@ -226,7 +223,8 @@ def _site_mode(
         return 'masked'
     alone = [m.path for m in site.outputs] == [site.producer]
     foldable = len(norms) <= 1 and all(
-        _has_statistics(plain.get_submodule(m.path))
+        isinstance(norm := plain.get_submodule(m.path), nn.BatchNorm2d)
+        and norm.running_mean is not None
         and [*(m.positions or ())] == [*range(site.channels)]
         for m in norms
     )
@@ -234,11 +232,6 @@ def _site_mode(
         site.outputs[0].positions is None and layer_widths(producer)[2] == 1
     )
     return 'both' if alone and foldable and whole else 'consumers'
-
-
-def _has_statistics(norm: nn.Module) -> bool:
-    """Whether it is a batch norm that can be folded into a conv."""
-    return isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None
 
 
 def _gathered(model: nn.Module, plan: dict[str, str]) -> nn.Module:

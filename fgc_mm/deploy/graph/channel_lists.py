@@ -23,7 +23,6 @@ from fgc_mm.deploy.graph.ir import (
     Node,
     Op,
     Segment,
-    SiteValues,
 )
 from fgc_mm.runtime.format import Act, Math
 from fgc_mm.sites import GateSite
@@ -99,14 +98,11 @@ def propagate_channel_lists(
         sites: The model's sites.
         dense: Sites that must compute all channels, and why.
     """
-    by_number = {site: number for number, site in enumerate(sites)}
     why = {
         number: dense[site.name]
-        for site, number in by_number.items()
+        for number, site in enumerate(sites)
         if site.name in dense
     }
-    for site in graph.sites:  # sites whose gate did not run are not there
-        site.why = ''
     while True:
         try:
             propagation = _ChannelPropagation(graph, sites, why)
@@ -116,7 +112,7 @@ def propagate_channel_lists(
             new = [n for n in error.sites if n not in why]
             why.update(dict.fromkeys(new, str(error)))
     propagation.apply()
-    for number, values in zip(propagation.numbers, graph.sites):
+    for number, values in propagation.decisions.items():
         values.why = why.get(number, '')
 
 
@@ -130,11 +126,8 @@ class _ChannelPropagation:
         dense: Mapping[int, str],
     ) -> None:
         self.graph, self.sites, self.dense = graph, sites, dense
-        names = {site.name: n for n, site in enumerate(sites)}
-        self.numbers = [names[values.name] for values in graph.sites]
-        self.decisions: dict[int, SiteValues] = dict(
-            zip(self.numbers, graph.sites)
-        )
+        # by number; without sites whose gate did not run
+        self.decisions = {x.decision.site: x for x in graph.sites}
         self.order = {node: n for n, node in enumerate(graph.nodes)}
         self.owners: dict[Node, ChannelOwners] = {}
         # values and their readers, None if they leave the network
@@ -148,7 +141,7 @@ class _ChannelPropagation:
     ) -> dict[str, list[tuple[int, tuple[int, ...] | None]]]:
         """The layers that write sites' channels, by path."""
         producers: dict[str, list] = {}
-        for number in self.numbers:
+        for number in self.decisions:
             if number not in self.dense:
                 for layer in self.sites[number].outputs:
                     found = producers.setdefault(layer.path, [])

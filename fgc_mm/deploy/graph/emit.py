@@ -246,14 +246,9 @@ def canonical(value: int, shape: tuple[int, ...]) -> ValueLayout:
     steps: dict[int, list[Step]] = {
         2: [(0, 0, 0), (1, 0, 0)],
         3: [(0, 0, 0), (0, 0, 1), (1, 0, 0)],
-        4: [(shape[1], 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)]
-        if len(shape) == 4
-        else [],
+        4: [(shape[1], 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)],
     }
-    dims = tuple(
-        dim_of(size, step) for size, step in zip(shape, steps[len(shape)])
-    )
-    return ValueLayout(value, dims)
+    return ValueLayout(value, tuple(map(dim_of, shape, steps[len(shape)])))
 
 
 def flat_layout(value: int, shape: tuple[int, ...]) -> ValueLayout:

@@ -15,7 +15,6 @@ WITH_ACT = (
     Op.BINARY,
     Op.POOL,
     Op.MEAN,
-    Op.UNARY,
 )
 
 
@@ -37,10 +36,6 @@ def fuse(graph: Graph) -> None:
     editor.close()
 
 
-def _has_no_activation(node: Node) -> bool:
-    return node.act.kind is Act.NONE
-
-
 def _fuse_sum(editor: Editor, node: Node) -> None:
     first, second = node.inputs
     for conv, other in ((second, first), (first, second)):
@@ -49,7 +44,7 @@ def _fuse_sum(editor: Editor, node: Node) -> None:
             and other is not conv
             and other.op is not Op.CONSTANT
             and len(conv.inputs) == 1
-            and _has_no_activation(conv)
+            and conv.act.kind is Act.NONE
             and conv.writes is ALL
             and conv.shape == other.shape == node.shape
             # a conv of several images may become one op per image
@@ -71,11 +66,11 @@ def _fuse_sum(editor: Editor, node: Node) -> None:
 
 def _fuse_activation(editor: Editor, node: Node) -> None:
     (x,) = node.inputs
-    if x.op not in WITH_ACT or x.writes is not node.writes:
-        return
-    if not _has_no_activation(x) or not editor.read_once(x):
-        return
-    if x.op is Op.UNARY:
-        return
-    x.act = node.act
-    editor.replace(node, x)
+    if (
+        x.op in WITH_ACT
+        and x.writes is node.writes
+        and x.act.kind is Act.NONE
+        and editor.read_once(x)
+    ):
+        x.act = node.act
+        editor.replace(node, x)

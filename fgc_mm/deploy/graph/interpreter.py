@@ -218,14 +218,11 @@ def _pad(node: Node, x: Tensor) -> Tensor:
 
 
 def _resize(node: Node, x: Tensor) -> Tensor:
-    size = node.shape[2:]
+    size, aten = node.shape[2:], torch.ops.aten
+    scales = [1 / s if s else None for s in node.scale]
     if node.bilinear:
-        return torch.ops.aten.upsample_bilinear2d(
-            x, size, node.corners, *(1 / s if s else None for s in node.scale)
-        )
-    return torch.ops.aten.upsample_nearest2d(
-        x, size, *(1 / s if s else None for s in node.scale)
-    )
+        return aten.upsample_bilinear2d(x, size, node.corners, *scales)
+    return aten.upsample_nearest2d(x, size, *scales)
 
 
 def _attention(

@@ -107,14 +107,9 @@ class Lowering(LayoutTracker):
 
     def _decision(self, node: Node) -> ValueLayout:
         layout = self.channels_at(node.inputs[0], 1)
-        channels = [
-            channels
-            for channels in self._lists_of(node)
-            if channels not in self.out.lists
-        ]
-        for found in channels:
-            listed = self.out.new_list(found.channels)
-            self.out.lists[found] = listed
+        for channels in self._lists_of(node):
+            listed = self.out.new_list(channels.channels)
+            self.out.lists[channels] = listed
             self.out.add(f.List(layout.value, listed), record=False)
         return layout
 

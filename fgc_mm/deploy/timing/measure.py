@@ -12,13 +12,13 @@ from fgc_mm.deploy.export.plain_forward import PlainForward
 from fgc_mm.deploy.timing.clock import Times, interleaved_times
 from fgc_mm.deploy.timing.step_times import grouped, step_times
 from fgc_mm.deploy.timing.theory import (
-    dense_macs,
     mask_repeat_rate,
     masks_of,
     site_macs_ratios,
 )
 from fgc_mm.deploy.timing.variants import BenchmarkVariant
 from fgc_mm.functional import macs_per_image
+from fgc_mm.models import build_macs_table
 
 REPORTED = ('executed', 'why', 'dynamic_ms', 'dense_ms', 'plain_ms')
 # the median time beyond that of the steps: Python, and cache misses because
@@ -107,22 +107,18 @@ def _macs_ratios(
     shape = tuple(images.shape[1:])
     table = model.macs_table(shape)
     open_macs = float(macs_per_image(table, masks).mean())
-    left = dict(
-        dense=table.dense,
-        bfloat16=table.dense,
-        masked=table.dense,
-        dynamic=open_macs,
-        both=open_macs,
-        compact=open_macs,
-        static=table.dense,
-    )
+    left = dict.fromkeys(('dynamic', 'both', 'compact'), open_macs)
     for row in variants:
         if row.name == 'compact, eager' and row.model is not None:
             small = row.model.macs_table(shape)
             left['compact'] = small.dense + small.gates
         if row.name == 'static, eager':
-            left['static'] = dense_macs(PlainForward(row.model), shape)
-    return {row.name: table.dense / left[row.kind] for row in variants}
+            static = build_macs_table(PlainForward(row.model), shape)
+            left['static'] = static.dense
+    return {
+        row.name: table.dense / left.get(row.kind, table.dense)
+        for row in variants
+    }
 
 
 def _report(variants: list[BenchmarkVariant]) -> dict[str, Any]:

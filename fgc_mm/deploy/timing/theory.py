@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from fgc_mm.deploy.firing import gated_backbone
 from fgc_mm.functional.macs import MACsTable, macs_per_image
-from fgc_mm.models import build_macs_table
 
 
 @torch.no_grad()
@@ -56,11 +55,6 @@ def mask_repeat_rate(masks: Sequence[Tensor]) -> float:
         rows = [tuple(row) for row in (mask != 0).tolist()]
         hits += len(rows) - len(set(rows))
     return hits / max(sum(len(mask) for mask in masks), 1)
-
-
-def dense_macs(model: nn.Module, shape: tuple[int, ...]) -> int:
-    """MACs of a network without its gates."""
-    return build_macs_table(model, shape).dense
 
 
 def format_time_ratio(clock: float, theory: float) -> str:

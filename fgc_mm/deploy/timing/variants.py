@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from mmpretrain.models.classifiers import ImageClassifier
-from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from torch import Tensor, nn
 
 from fgc_mm.deploy.compaction.channel_removal import ChannelRemoval
@@ -20,6 +19,7 @@ from fgc_mm.deploy.compaction.compact import compact
 from fgc_mm.deploy.compaction.equivalence import largest_gap
 from fgc_mm.deploy.compaction.merging import merge_partial_gates
 from fgc_mm.deploy.comparing import TOLERANCES
+from fgc_mm.deploy.copying import copy_network
 from fgc_mm.deploy.dynamic.build import to_dynamic
 from fgc_mm.deploy.dynamic.programs import KernelProgram
 from fgc_mm.deploy.export.files import (
@@ -29,6 +29,7 @@ from fgc_mm.deploy.export.files import (
 )
 from fgc_mm.deploy.export.plain_forward import PlainForward
 from fgc_mm.deploy.firing import SiteFiring, firing_statistics, gated_backbone
+from fgc_mm.deploy.graph.capture import remove_hooks
 from fgc_mm.deploy.graph.network import (
     listed_graph,
     modules_after,
@@ -104,7 +105,7 @@ class BenchmarkVariants:
         return [*self._dense(), *self._gated(), *self._static()]
 
     def _dense(self) -> Iterator[BenchmarkVariant]:
-        dense = ungated_copy(self._model, self._settings)
+        dense = ungated_copy(self._model)
         yield from self._execution_forms('dense', dense)
         if has_bfloat16():
             yield self._row(
@@ -115,7 +116,7 @@ class BenchmarkVariants:
 
     def _static(self) -> Iterator[BenchmarkVariant]:
         mapped = same_width(self._model, self.firing)
-        static = ungated_copy(self._model, self._settings, mapped)
+        static = ungated_copy(self._model, mapped)
         yield from self._execution_forms('static', static)
 
     def _execution_forms(
@@ -238,34 +239,21 @@ class BenchmarkVariants:
 
 
 def ungated_copy(
-    model: ImageClassifier,
-    settings: Mapping[str, Any],
-    channel_map: ChannelMap | None = None,
+    model: ImageClassifier, channel_map: ChannelMap | None = None
 ) -> nn.Module:
     """A copy of the classifier without gates, all channels open.
 
     Args:
         model: The gated classifier.
-        settings: Config of its backbone.
         channel_map: If given, the copy is shrunk to it.
     """
-    gated = gated_backbone(model)
-    inner = copy.deepcopy(settings['backbone'])
-    if isinstance(gated, CompactBackbone):
-        inner = dict(
-            type='fgc_mm.ChannelMapBackbone',
-            backbone=inner,
-            channel_map=settings['channel_map'],
-        )
-    backbone = MMPRETRAIN_MODELS.build(inner)
-    backbone.load_state_dict(gated.backbone.state_dict())
+    plain = gated_backbone(model).backbone
+    neck = model.neck if model.with_neck else None
+    ungated = copy_network(_UngatedClassifier(plain, neck, model.head))
+    remove_hooks(ungated.backbone)
     if channel_map is not None:
-        channel_map.shrink(backbone)
-    backbone.eval()
-    ungated = _UngatedClassifier(
-        backbone, model.neck if model.with_neck else None, model.head
-    )
-    return copy.deepcopy(ungated).requires_grad_(False)
+        channel_map.shrink(ungated.backbone)
+    return ungated.eval().requires_grad_(False)
 
 
 class _UngatedClassifier(nn.Module):

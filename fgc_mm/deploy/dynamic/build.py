@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import warnings
-from typing import overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from fgc_mm.deploy.dynamic.model import (
     DynamicImageClassifier,
 )
 from fgc_mm.deploy.dynamic.verify import Reference
+from fgc_mm.deploy.firing import gated_backbone
 from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedBackbone, GatedImageClassifier
 from fgc_mm.runtime.errors import LibraryError
@@ -127,7 +128,7 @@ def to_dynamic(
     eval_copy = copy_network(model).train(False)
     reference = Reference(eval_copy, images)
     dynamic = _build(model, eval_copy, compiled)
-    backbone = _dynamic_backbone(dynamic)
+    backbone: Any = gated_backbone(dynamic)
     own = copy.deepcopy(plan)
     if own is None:
         own = DynamicPlan(tuple(images.shape[1:]), torch.get_num_threads(), '')
@@ -288,16 +289,6 @@ def _build(
     )
 
 
-def _dynamic_backbone(
-    dynamic: DynamicImageClassifier | DynamicBackbone,
-) -> DynamicBackbone:
-    if isinstance(dynamic, DynamicBackbone):
-        return dynamic
-    backbone = dynamic.backbone
-    assert isinstance(backbone, DynamicBackbone)
-    return backbone
-
-
 def _reason_for_modules(
     dynamic: DynamicImageClassifier | DynamicBackbone,
     reference: Reference,
@@ -306,7 +297,8 @@ def _reason_for_modules(
     """Why the network's own modules must run; '' if a program can run."""
     if image.dtype != torch.float32:
         return f'programs compute in float32, and the model in {image.dtype}'
-    program = _dynamic_backbone(dynamic).program(image)
+    backbone: Any = gated_backbone(dynamic)
+    program = backbone.program(image)
     if isinstance(program, str):
         return program
     return reference.problem_of_programs(dynamic)
@@ -342,7 +334,7 @@ def _masked_on_accelerator(
     """The masked model on an accelerator, with a report that says why."""
     device = next(model.parameters()).device
     dynamic = _build(model, copy_network(model).train(False), False)
-    backbone = _dynamic_backbone(dynamic)
+    backbone: Any = gated_backbone(dynamic)
     shape = tuple(images.shape[1:])
     backbone.plan = DynamicPlan(shape, torch.get_num_threads(), 'none')
     why = f'the model is on {device}: channels are skipped on the CPU only'

@@ -17,7 +17,7 @@ from fgc_mm.deploy.comparing import (
     output_difference,
     records_of_image,
 )
-from fgc_mm.deploy.dynamic.programs import ExecutableProgram
+from fgc_mm.deploy.firing import gated_backbone
 from fgc_mm.deploy.graph.batch import mixes_images
 from fgc_mm.deploy.graph.interpreter import interpret
 from fgc_mm.deploy.graph.network import modules_after
@@ -45,7 +45,7 @@ class Reference:
     def problem_of_programs(self, dynamic: Any) -> str:
         """Why the model cannot run as a program; '' if it can."""
         model, image = self._masked, self._images[0]
-        gated = _backbone_of(model)
+        gated = gated_backbone(model)
         following = () if gated is model else modules_after(model)
         if self._outputs_depend_on_batch() or mixes_images(
             gated, image, following
@@ -103,34 +103,27 @@ class Reference:
         graph runs in its interpreter, where channels that are not computed
         are nan.
         """
-        program = _whole_program(dynamic, self._images[0])
+        image, backbone = self._images[0], gated_backbone(dynamic)
+        alone = dynamic is backbone
+        program = (
+            dynamic.program_of(image) if alone else dynamic.program(image)
+        )
         if program is None:
             return ''
-        sites = _backbone_of(dynamic).sites
-        image = self._images[0]
         for name, opened in MASK_PATTERNS.items():
-            with constant_masks(_backbone_of(self._masked), opened):
+            with constant_masks(gated_backbone(self._masked), opened):
                 want = _logits_if_any(self._masked, image)
             if want is None:
                 continue
-            masks = [opened(site.channels)[None].float() for site in sites]
+            masks = [
+                opened(site.channels)[None].float() for site in backbone.sites
+            ]
             values = interpret(program.graph, image, masks)
             got = [values[node] for node in program.graph.outputs]
             problem = difference(want, got)
             if problem:
                 return f'{problem} ({name} mask)'
         return ''
-
-
-def _backbone_of(model: Masked) -> GatedBackbone:
-    return model if isinstance(model, GatedBackbone) else model.backbone
-
-
-def _whole_program(dynamic: Any, image: Tensor) -> ExecutableProgram | None:
-    """The program that a call of the model runs, if there is one."""
-    if isinstance(dynamic, GatedBackbone):
-        return dynamic.program_of(image)
-    return dynamic.program(image)
 
 
 def _logits_if_any(model: Masked, images: Tensor) -> list[Tensor] | None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fgc_mm.deploy.graph.editing import Editor
-from fgc_mm.deploy.graph.interpreter import MOVES
+from fgc_mm.deploy.graph.interpreter import MOVES, RUN, activate
 from fgc_mm.deploy.graph.ir import (
     ALL,
     ChannelList,
@@ -325,7 +325,7 @@ class _ChannelPropagation:
         where = where.reshape(
             [-1 if d == owners.dim else 1 for d in range(len(value.shape))]
         ).expand(value.shape)
-        moved = MOVES[node.op](node, where)
+        moved = RUN[node.op](node, where)
         for dim in range(moved.dim()):
             line = moved.movedim(dim, -1).reshape(-1, moved.shape[dim])
             if bool((line == line[0]).all()):
@@ -499,31 +499,10 @@ def _is_binary(node: Node) -> bool:
     return False
 
 
-KEEP_ZERO = (
-    Act.NONE,
-    Act.RELU,
-    Act.LEAKY_RELU,
-    Act.HARDSWISH,
-    Act.SILU,
-    Act.GELU,
-    Act.GELU_TANH,
-    Act.TANH,
-    Act.ELU,
-    Act.MISH,
-    Act.ABS,
-    Act.SQUARE,
-    Act.SQRT,
-)
-
-
 def _keeps_zero(node: Node) -> bool:
     """Whether it maps 0 to 0."""
-    act = node.act
-    kept = act.kind in KEEP_ZERO
-    kept |= act.kind is Act.LINEAR and act.b == 0
-    kept |= act.kind is Act.CLAMP and act.a <= 0 <= act.b
-    kept |= act.kind is Act.GREATER and act.a >= 0
-    return kept and not (node.op is Op.AFFINE and node.shift is not None)
+    shifted = node.op is Op.AFFINE and node.shift is not None
+    return not shifted and not activate(torch.zeros(1), node.act).any()
 
 
 RULES: dict[

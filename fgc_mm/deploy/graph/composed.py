@@ -70,8 +70,7 @@ def _copy(c: Conversion) -> Node | None:
     """The source, broadcast to the destination's shape."""
     if c['self'].dtype != c['src'].dtype:
         return None
-    source = c.node('src')
-    return source if source.shape == c.result.shape else expanded(c, source)
+    return expanded(c, c.node('src'))
 
 
 @converts(aten.sum.dim_IntList)

@@ -445,6 +445,8 @@ def _expand(c: Conversion) -> Node:
 def expanded(c: Conversion, x: Node) -> Node:
     """Broadcast a node to the shape of the result."""
     shape = tuple(c.result.shape)
+    if shape == x.shape:
+        return x
     if len(shape) != len(x.shape):
         front = (1,) * (len(shape) - len(x.shape))
         x = c.emit(c.make(Op.RESHAPE, x, shape=front + x.shape))

@@ -277,16 +277,13 @@ RUN: dict[Op, Callable[..., Tensor]] = {
 }
 
 # operations that only move elements
-MOVES = {
-    op: RUN[op]
-    for op in (
-        Op.SLICE,
-        Op.SELECT,
-        Op.PAD,
-        Op.PERMUTE,
-        Op.RESHAPE,
-        Op.EXPAND,
-        Op.FLIP,
-        Op.TAKE,
-    )
-}
+MOVES = (
+    Op.SLICE,
+    Op.SELECT,
+    Op.PAD,
+    Op.PERMUTE,
+    Op.RESHAPE,
+    Op.EXPAND,
+    Op.FLIP,
+    Op.TAKE,
+)

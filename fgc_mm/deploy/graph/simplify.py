@@ -71,12 +71,6 @@ def _permute_of_permute(node: Node, _: Editor) -> Node | None:
     return None
 
 
-def _same_size(node: Node, _: Editor) -> Node | None:
-    """An expansion to the same shape."""
-    same = node.op is Op.EXPAND and node.shape == node.inputs[0].shape
-    return node.inputs[0] if same else None
-
-
 def _reshaped_linear(node: Node, editor: Editor) -> Node | None:
     """A linear layer with positions merged before and split after it."""
     if node.op is not Op.RESHAPE or node.inputs[0].op is not Op.LINEAR:
@@ -347,7 +341,6 @@ RULES: tuple[Callable[[Node, Editor], Node | None], ...] = (
     _scale_of_channels,
     _linear_of_linear,
     _fold,
-    _same_size,
     _reshaped_matmul,
     _attention,
     _topk_mask,

@@ -173,7 +173,4 @@ def _profile(
         return {}
     groups = grouped(steps)
     rest = times['dynamic'].median - sum(groups.values())
-    return dict(
-        groups=groups | {CALLS: rest},
-        steps=[vars(step) for step in steps],
-    )
+    return dict(groups=groups | {CALLS: rest}, steps=steps)

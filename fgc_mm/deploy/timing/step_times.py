@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,55 +15,45 @@ from fgc_mm.deploy.graph.ir import ALL, GATE, Op
 
 GATES, SITES = 'gates', 'layers of sites'
 WHOLE, REST = 'layers without a gate', 'pools, sums, copies'
-
-
-@dataclass
-class StepTime:
-    """Time of one step of a program.
-
-    Attributes:
-        name: The layer's path, or a description.
-        group: ``GATES``, ``SITES``, ``WHOLE`` or ``REST``.
-        ms: Mean over the images of the minimum over the repeats.
-    """
-
-    name: str
-    group: str
-    ms: float
+REPEATS = 3
 
 
 @torch.no_grad()
 def step_times(
-    model: DynamicImageClassifier, images: Tensor, repeats: int = 3
-) -> list[StepTime]:
+    model: DynamicImageClassifier, images: Tensor
+) -> list[dict[str, Any]]:
     """Time of every step; empty if the backbone's own modules run.
 
     Args:
         model: The dynamic model.
         images: (N, 3, H, W).
-        repeats: Number of runs per image.
+
+    Returns:
+        ``name``: the layer's path, or a description; ``group``: ``GATES``,
+        ``SITES``, ``WHOLE`` or ``REST``; ``ms``: the mean over the images of
+        the minimum over ``REPEATS`` runs.
     """
     program = model.program(images[:1])
     if program is None:
         return []
     taken = [
-        torch.tensor(program.seconds(image, repeats))
+        torch.tensor(program.seconds(image, REPEATS))
         for image in images.split(1)
     ]
     means = 1e3 * torch.stack(taken).double().mean(0)
     return [
-        StepTime(name, _group(program, number), float(means[number]))
-        for number, name in enumerate(program.names)
-        if means[number] > 0  # steps for records only do not run
+        dict(name=name, group=_group(program, n), ms=float(means[n]))
+        for n, name in enumerate(program.names)
+        if means[n] > 0  # steps for records only do not run
     ]
 
 
-def grouped(times: Sequence[StepTime]) -> dict[str, float]:
+def grouped(steps: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Milliseconds of every group, largest first."""
-    sums: dict[str, float] = {}
-    for time in times:
-        sums[time.group] = sums.get(time.group, 0.0) + time.ms
-    return dict(sorted(sums.items(), key=lambda item: -item[1]))
+    sums: Counter[str] = Counter()
+    for step in steps:
+        sums[step['group']] += step['ms']
+    return dict(sums.most_common())
 
 
 def _group(program: ExecutableProgram, number: int) -> str:

@@ -16,11 +16,7 @@ from fgc_mm.deploy.comparing import flatten_tensors
 from fgc_mm.deploy.copying import copy_network
 from fgc_mm.errors import FGCError
 from fgc_mm.models import ChannelMap
-from fgc_mm.models.layer_slice import (
-    LayerSlice,
-    map_widths,
-    shrink_layer,
-)
+from fgc_mm.models.layer_slice import LayerSlice, map_widths, shrink_layer
 from fgc_mm.sites.layer_channels import is_depthwise
 
 Channels = Mapping[str, Set[int]]

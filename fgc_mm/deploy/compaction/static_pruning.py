@@ -10,10 +10,7 @@ from mmpretrain.models.classifiers import ImageClassifier
 from torch import Tensor
 
 from fgc_mm.deploy.compaction.importances import IMPORTANCES, scores_of
-from fgc_mm.deploy.compaction.removed_channels import (
-    RemovedChannels,
-    shrunk,
-)
+from fgc_mm.deploy.compaction.removed_channels import RemovedChannels, shrunk
 from fgc_mm.deploy.compaction.static_groups import (
     ChannelGroup,
     channels_to_remove,

@@ -20,10 +20,7 @@ from fgc_mm.deploy.dynamic.dynamic_plan import (
     DynamicPlan,
     SiteReport,
 )
-from fgc_mm.deploy.dynamic.model import (
-    DynamicBackbone,
-    DynamicImageClassifier,
-)
+from fgc_mm.deploy.dynamic.model import DynamicBackbone, DynamicImageClassifier
 from fgc_mm.deploy.dynamic.verify import Reference
 from fgc_mm.deploy.firing import gated_backbone
 from fgc_mm.errors import FGCError

@@ -16,14 +16,7 @@ from torch import Tensor
 
 from fgc_mm.deploy.graph.editing import Editor
 from fgc_mm.deploy.graph.interpreter import MOVES, RUN, activate
-from fgc_mm.deploy.graph.ir import (
-    ALL,
-    ChannelList,
-    Graph,
-    Node,
-    Op,
-    Segment,
-)
+from fgc_mm.deploy.graph.ir import ALL, ChannelList, Graph, Node, Op, Segment
 from fgc_mm.runtime.format import Act, Math
 from fgc_mm.sites import GateSite
 

@@ -12,10 +12,8 @@ from fgc_mm.deploy.graph import memory
 from fgc_mm.deploy.graph.ir import ALL, ChannelList, Node
 from fgc_mm.deploy.graph.value_layout import (
     Box,
-    Dim,
     Step,
     ValueLayout,
-    dim_of,
     refined,
     triple,
 )
@@ -235,27 +233,3 @@ def _distance(step: Step) -> int:
     """Order of a step's stride: columns, then rows, then channels."""
     channels, rows, columns = map(abs, step)
     return max(channels << 24, rows << 12, columns)
-
-
-def canonical(value: int, shape: tuple[int, ...]) -> ValueLayout:
-    """Layout of a tensor that fills a map in order.
-
-    (1, C): as it is; (1, L, C): tokens, in a map of (C, 1, L);
-    (N, C, H, W): a map of (N C, H, W).
-    """
-    steps: dict[int, list[Step]] = {
-        2: [(0, 0, 0), (1, 0, 0)],
-        3: [(0, 0, 0), (0, 0, 1), (1, 0, 0)],
-        4: [(shape[1], 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)],
-    }
-    return ValueLayout(value, tuple(map(dim_of, shape, steps[len(shape)])))
-
-
-def flat_layout(value: int, shape: tuple[int, ...]) -> ValueLayout:
-    """Layout of a tensor whose elements are the columns of a map."""
-    dims: list[Dim] = []
-    step = 1
-    for size in reversed(shape):
-        dims.insert(0, dim_of(size, (0, 0, step)))
-        step *= size
-    return ValueLayout(value, tuple(dims))

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Sequence
 from dataclasses import replace
 
 from torch import Tensor
 
-from fgc_mm.deploy.graph.emit import (
-    Emitter,
-    NotSupported,
-    canonical,
-    flat_layout,
-)
+from fgc_mm.deploy.graph.emit import Emitter, NotSupported
 from fgc_mm.deploy.graph.ir import ALL, Node, Op
 from fgc_mm.deploy.graph.value_layout import (
+    DEFAULT_AXES,
     Box,
-    Dim,
     DimFactor,
     ValueLayout,
-    dim_of,
     extents,
+    flat_axes,
     merged,
     refined,
     triple,
@@ -48,14 +44,19 @@ class LayoutTracker:
         if node.op is not Op.CONSTANT:
             return self.layouts[node]
         value = self.out.constant(node.tensor.float().reshape(1, 1, -1))
-        return flat_layout(value, node.shape)
+        return ValueLayout.packed(value, node.shape, flat_axes(node.shape))
+
+    def new(
+        self, shape: Sequence[int], axes: Sequence[int] | None = None
+    ) -> ValueLayout:
+        """New memory for a tensor, as of :meth:`ValueLayout.packed`."""
+        return self.new_like(ValueLayout.packed(f.NONE, shape, axes))
 
     def new_contiguous(self, shape: tuple[int, ...]) -> ValueLayout:
         """New memory that is contiguous for the tensor."""
         if len(shape) in (2, 4) and shape[0] == 1:
-            return self.new_default(shape)
-        value = self.out.storage(1, 1, math.prod(shape))
-        return flat_layout(value, shape)
+            return self.new(shape)
+        return self.new(shape, flat_axes(shape))
 
     def contiguous(self, node: Node) -> int:
         """A value in which the tensor is contiguous; copied if needed."""
@@ -72,38 +73,27 @@ class LayoutTracker:
         self, layout: ValueLayout, shape: tuple[int, ...]
     ) -> ValueLayout:
         """A copy in new memory, with the default layout of its rank."""
-        if len(shape) in (2, 3, 4) and shape[0] == 1:
-            target = self.new_default(shape)
-        else:
-            value = self.out.storage(1, 1, math.prod(shape))
-            target = flat_layout(value, shape)
+        known = len(shape) in DEFAULT_AXES and shape[0] == 1
+        target = self.new(shape, None if known else flat_axes(shape))
         self.out.move(layout, target)
         return target
 
-    def new_default(self, shape: tuple[int, ...]) -> ValueLayout:
-        """New memory for (1, C), (1, L, C) or (N, C, H, W)."""
-        if len(shape) == 4:
-            box = (shape[0] * shape[1], *shape[2:])
-        else:
-            box = (shape[-1], 1, math.prod(shape[1:-1]))
-        return canonical(self.out.storage(*box), shape)
-
     def map(self, node: Node) -> int:
         """A value (N C, H, W) of a tensor (N, C, H, W)."""
-        layout, shape = self.layout_of(node), node.shape
-        if len(shape) != 4:
-            raise NotSupported(f'{node.op.value} of {len(shape)} dimensions')
-        box = (shape[0] * shape[1], *shape[2:])
-        return self.with_layout(node, canonical(layout.value, shape).dims, box)
+        rank = len(node.shape)
+        if rank != 4:
+            raise NotSupported(f'{node.op.value} of {rank} dimensions')
+        return self.along_axes(node, DEFAULT_AXES[rank])
 
-    def with_layout(self, node: Node, dims: tuple[Dim, ...], box: Box) -> int:
-        """A value in which a tensor has these factors; copied if needed."""
+    def along_axes(self, node: Node, axes: Sequence[int]) -> int:
+        """A value with a tensor along these axes; copied if needed."""
         layout = self.layout_of(node)
-        if tuple(tuple(merged(d)) for d in layout.dims) != dims:
-            target = ValueLayout(self.out.storage(*box), dims)
+        wanted = ValueLayout.packed(f.NONE, node.shape, axes)
+        if tuple(tuple(merged(d)) for d in layout.dims) != wanted.dims:
+            target = self.new_like(wanted)
             self.out.move(layout, target)
             layout = target
-        return self.out.view(layout.value, layout.start, box)
+        return self.out.view(layout.value, layout.start, wanted.box)
 
     def channels_at(self, node: Node, dim: int) -> ValueLayout:
         """A tensor as a map whose channels are one of its dimensions.
@@ -150,19 +140,12 @@ class LayoutTracker:
 
     def _with_channels(self, node: Node, dim: int) -> ValueLayout:
         """A copy whose channels are one of the tensor's dimensions."""
-        shape = node.shape
-        others = [d for d in range(len(shape)) if d != dim]
-        positions = math.prod(shape[d] for d in others)
-        if len(shape) == 4 and shape[0] == 1 and dim == 1:
-            target = self.new_default(shape)
-        else:
-            value = self.out.storage(shape[dim], 1, positions)
-            dims: list[Dim] = [()] * len(shape)
-            dims[dim], step = dim_of(shape[dim], CHANNEL), 1
-            for d in reversed(others):
-                dims[d] = dim_of(shape[d], (0, 0, step))
-                step *= shape[d]
-            target = ValueLayout(value, tuple(dims))
+        axes: Sequence[int] = [
+            0 if d == dim else 2 for d in range(len(node.shape))
+        ]
+        if len(axes) == 4 and node.shape[0] == 1 and dim == 1:
+            axes = DEFAULT_AXES[4]
+        target = self.new(node.shape, axes)
         self.out.move(self.layout_of(node), target)
         return target
 

@@ -21,7 +21,7 @@ from fgc_mm.deploy.graph import (
     lower_pools,
     lower_products,
 )
-from fgc_mm.deploy.graph.emit import NotSupported, canonical
+from fgc_mm.deploy.graph.emit import NotSupported
 from fgc_mm.deploy.graph.interpreter import run_node
 from fgc_mm.deploy.graph.ir import ALL, ChannelList, Graph, Node, Op
 from fgc_mm.deploy.graph.layout_tracker import LayoutTracker
@@ -103,7 +103,7 @@ class Lowering(LayoutTracker):
 
     def _image(self, node: Node) -> ValueLayout:
         value = self.out.image(*node.shape[1:])
-        return canonical(value, node.shape)
+        return ValueLayout.packed(value, node.shape)
 
     def _decision(self, node: Node) -> ValueLayout:
         layout = self.channels_at(node.inputs[0], 1)

@@ -6,17 +6,8 @@ import math
 
 from fgc_mm.deploy.graph.emit import NotSupported
 from fgc_mm.deploy.graph.ir import Node, Op
-from fgc_mm.deploy.graph.layout_tracker import (
-    CHANNEL,
-    COLUMN,
-    LayoutTracker,
-)
-from fgc_mm.deploy.graph.value_layout import (
-    Box,
-    Dim,
-    ValueLayout,
-    dim_of,
-)
+from fgc_mm.deploy.graph.layout_tracker import LayoutTracker
+from fgc_mm.deploy.graph.value_layout import Box, ValueLayout
 from fgc_mm.runtime import format as f
 
 
@@ -26,35 +17,26 @@ def attention(low: LayoutTracker, node: Node) -> ValueLayout:
     for other in (k, v):
         if other[1:] != (heads, rows):
             raise NotSupported('attention with different numbers of heads')
-    length, depth = node.shape[-2:]
-    y = low.out.storage(heads * depth, rows, length)
+    y = low.new(node.shape, _axes(node))
     bias = f.NONE
     if len(node.inputs) > 3:
         bias = _scores(low, node, heads, rows)
     low.out.add(
-        f.Attention(q[0], k[0], v[0], bias, y, heads, float(node.scale))
+        f.Attention(q[0], k[0], v[0], bias, y.value, heads, float(node.scale))
     )
-    return ValueLayout(y, _dims(node.shape))
+    return y
 
 
-def _dims(shape: tuple[int, ...]) -> tuple[Dim, ...]:
-    """Dimensions (rows, ..., heads, L, d) in a value (heads d, rows, L)."""
-    *lead, length, depth = shape
-    dims = [dim_of(length, COLUMN), dim_of(depth, CHANNEL)]
-    if lead:
-        dims.insert(0, dim_of(lead.pop(), (depth, 0, 0)))
-    row = 1
-    for size in reversed(lead):
-        dims.insert(0, dim_of(size, (0, row, 0)))
-        row *= size
-    return tuple(dims)
+def _axes(node: Node) -> list[int]:
+    """Of (rows, ..., heads, L, d) in a value (heads d, rows, L)."""
+    rank = len(node.shape)
+    return [*[1] * rank, 0, 2, 0][-rank:]
 
 
 def _heads(low: LayoutTracker, node: Node) -> Box:
     """A value (heads d, rows, L), and the numbers of heads and of rows."""
-    *rows, heads, length, depth = (1, *node.shape)
-    box = (heads * depth, math.prod(rows), length)
-    return low.with_layout(node, _dims(node.shape), box), heads, box[1]
+    *rows, heads, _, _ = (1, *node.shape)
+    return low.along_axes(node, _axes(node)), heads, math.prod(rows)
 
 
 def _scores(low: LayoutTracker, node: Node, heads: int, rows: int) -> int:

@@ -4,15 +4,8 @@ from __future__ import annotations
 
 from fgc_mm.deploy.graph.emit import NotSupported
 from fgc_mm.deploy.graph.ir import Node, Op
-from fgc_mm.deploy.graph.layout_tracker import (
-    LayoutTracker,
-)
-from fgc_mm.deploy.graph.value_layout import (
-    Dim,
-    ValueLayout,
-    along,
-    dim_of,
-)
+from fgc_mm.deploy.graph.layout_tracker import LayoutTracker
+from fgc_mm.deploy.graph.value_layout import ValueLayout
 from fgc_mm.runtime import format as f
 
 
@@ -46,7 +39,7 @@ def binary(low: LayoutTracker, node: Node) -> ValueLayout:
     if whole:
         y = low.new_like(low.whole(whole[0]))
     elif len(node.shape) in (2, 3, 4) and node.shape[0] == 1:
-        y = low.new_default(node.shape)
+        y = low.new(node.shape)
     else:
         y = _in_axes(low, node)
     x1, x2 = (low.broadcast_to(x, y) for x in node.inputs)
@@ -59,19 +52,17 @@ def _in_axes(low: LayoutTracker, node: Node) -> ValueLayout:
     """A new layout; dimensions in the same inputs share an axis."""
     rank = len(node.shape)
     shapes = [(1,) * (rank - len(x.shape)) + x.shape for x in node.inputs]
-    box, known, axis = [1, 1, 1], None, 2
-    dims: list[Dim] = [()] * rank
+    axes: list[int] = []
+    known, axis = None, 2
     for d in reversed(range(rank)):
-        if node.shape[d] == 1:
-            continue
         own = [shape[d] > 1 for shape in shapes]
-        axis -= known not in (None, own)
+        if node.shape[d] > 1:
+            axis -= known not in (None, own)
+            known = own
         if axis < 0:
             raise NotSupported('a sum or product of tensors both broadcast')
-        known = own
-        dims[d] = dim_of(node.shape[d], along(axis, box[axis]))
-        box[axis] *= node.shape[d]
-    return ValueLayout(low.out.storage(*box), tuple(dims))
+        axes.insert(0, axis)
+    return low.new(node.shape, axes)
 
 
 def layer_norm(low: LayoutTracker, node: Node) -> ValueLayout:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
-from fgc_mm.deploy.graph.emit import NotSupported, flat_layout
+from fgc_mm.deploy.graph.emit import NotSupported
 from fgc_mm.deploy.graph.ir import Node, Op
-from fgc_mm.deploy.graph.layout_tracker import (
-    LayoutTracker,
-    axis_of,
-)
+from fgc_mm.deploy.graph.layout_tracker import LayoutTracker, axis_of
 from fgc_mm.deploy.graph.value_layout import (
-    Dim,
+    DEFAULT_AXES,
     DimFactor,
     ValueLayout,
-    along,
-    dim_of,
+    flat_axes,
 )
 
 
@@ -29,9 +24,9 @@ def reshape(low: LayoutTracker, node: Node) -> ValueLayout:
     shaped = layout.reshaped(node.shape)
     if shaped is not None:
         return shaped
-    value = low.out.storage(1, 1, math.prod(node.shape))
-    low.out.move(layout, flat_layout(value, node.inputs[0].shape))
-    return flat_layout(value, node.shape)
+    flat = low.new(node.inputs[0].shape, flat_axes(node.inputs[0].shape))
+    low.out.move(layout, flat)
+    return ValueLayout.packed(flat.value, node.shape, flat_axes(node.shape))
 
 
 def expand(low: LayoutTracker, node: Node) -> ValueLayout:
@@ -82,18 +77,11 @@ def _new_like(
 ) -> ValueLayout:
     """A new layout with the axes of another one."""
     shape = node.shape
-    axes = [{axis_of(a) for a in dim} for dim in layout.dims]
-    if len(shape) in (2, 3, 4) and shape[0] == 1:
-        new_default = {2: (0,), 3: (2, 0), 4: (0, 1, 2)}[len(shape)]
-        if all(a <= {b} for a, b in zip(axes[1:], new_default)):
-            return low.new_default(shape)
-    box = [1, 1, 1]
-    dims: list[Dim] = [()] * len(shape)
-    for dim in reversed(range(len(shape))):
-        axis = max(axes[dim]) if axes[dim] else 2
-        dims[dim] = dim_of(shape[dim], along(axis, box[axis]))
-        box[axis] *= shape[dim]
-    return ValueLayout(low.out.storage(*box), tuple(dims))
+    found = [{axis_of(a) for a in dim} for dim in layout.dims]
+    default = DEFAULT_AXES.get(len(shape)) if shape[0] == 1 else None
+    if default and all(a <= {b} for a, b in zip(found[1:], default[1:])):
+        return low.new(shape)
+    return low.new(shape, [max(axes, default=2) for axes in found])
 
 
 def concat(low: LayoutTracker, node: Node) -> ValueLayout:

@@ -6,17 +6,14 @@ import torch
 
 from fgc_mm.deploy.graph.emit import NotSupported
 from fgc_mm.deploy.graph.ir import ALL, Node
-from fgc_mm.deploy.graph.layout_tracker import (
-    CHANNEL,
-    LayoutTracker,
-)
+from fgc_mm.deploy.graph.layout_tracker import CHANNEL, LayoutTracker
 from fgc_mm.deploy.graph.value_layout import Dim, ValueLayout, dim_of
 from fgc_mm.runtime import format as f
 
 
 def pool(low: LayoutTracker, node: Node) -> ValueLayout:
     x = low.map(node.inputs[0])
-    y = low.new_default(node.shape)
+    y = low.new(node.shape)
     low.out.add(
         f.Pool(
             x,
@@ -98,7 +95,7 @@ def _mean_of_channels(low: LayoutTracker, node: Node) -> ValueLayout:
 
 def resize(low: LayoutTracker, node: Node) -> ValueLayout:
     x = low.map(node.inputs[0])
-    y = low.new_default(node.shape)
+    y = low.new(node.shape)
     low.out.add(
         f.Resize(
             x,

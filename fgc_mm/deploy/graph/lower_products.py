@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 from torch import Tensor
 
-from fgc_mm.deploy.graph.emit import NotSupported, canonical
+from fgc_mm.deploy.graph.emit import NotSupported
 from fgc_mm.deploy.graph.ir import ALL, Node, Op
-from fgc_mm.deploy.graph.layout_tracker import (
-    CHANNEL,
-    LayoutTracker,
-)
-from fgc_mm.deploy.graph.value_layout import (
-    Box,
-    Dim,
-    ValueLayout,
-    dim_of,
-    triple,
-)
+from fgc_mm.deploy.graph.layout_tracker import CHANNEL, LayoutTracker
+from fgc_mm.deploy.graph.value_layout import Box, ValueLayout, dim_of, triple
 from fgc_mm.runtime import format as f
 
 MAX_IMAGES = 256  # of a conv that becomes one op per image
@@ -26,7 +15,7 @@ MAX_IMAGES = 256  # of a conv that becomes one op per image
 
 def conv(low: LayoutTracker, node: Node) -> ValueLayout:
     x = low.map(node.inputs[0])
-    y = low.new_default(node.shape)
+    y = low.new(node.shape)
     (top, _), (left, _) = node.padding
     geometry = node.stride, (top, left)
     images, inputs = node.inputs[0].shape[:2]
@@ -75,25 +64,11 @@ def matmul(low: LayoutTracker, node: Node) -> ValueLayout:
     lead = node.shape[:-2]
     if first.shape[:-2] != lead or second.shape[:-2] != lead:
         raise NotSupported('a product of matrices that are broadcast')
-    x, w = _matrices(low, first), _matrices(low, second)
-    y = low.out.storage(math.prod(lead), *node.shape[-2:])
-    low.out.add(f.MatMul(x, w, y))
-    return ValueLayout(y, _matrix_dims(node.shape))
-
-
-def _matrices(low: LayoutTracker, node: Node) -> int:
-    """A value whose channels are the matrices (rows, columns)."""
-    *lead, rows, columns = node.shape
-    box = (math.prod(lead), rows, columns)
-    return low.with_layout(node, _matrix_dims(node.shape), box)
-
-
-def _matrix_dims(shape: tuple[int, ...]) -> tuple[Dim, ...]:
-    steps, step = [(0, 1, 0), (0, 0, 1)], 1
-    for size in reversed(shape[:-2]):
-        steps.insert(0, (step, 0, 0))
-        step *= size
-    return tuple(map(dim_of, shape, steps))
+    axes = [0 for _ in lead] + [1, 2]  # matrices (rows, columns)
+    x, w = low.along_axes(first, axes), low.along_axes(second, axes)
+    y = low.new(node.shape, axes)
+    low.out.add(f.MatMul(x, w, y.value))
+    return y
 
 
 def linear(low: LayoutTracker, node: Node) -> ValueLayout:
@@ -127,7 +102,7 @@ def _product(
         by_input = node.writes is ALL
     add = f.NONE
     if len(node.inputs) > 1:
-        like = like or canonical(y, node.shape)
+        like = like or ValueLayout.packed(y, node.shape)
         add = low.broadcast_to(node.inputs[1], like)
     steps = (inputs * taps, taps)
     if by_input:

@@ -23,6 +23,9 @@ class DimFactor:
 
 
 Dim = tuple[DimFactor, ...]  # factors of a dimension, slowest first
+# axes of the dimensions (1, C): channels; (1, L, C): tokens, in a map of
+# (C, 1, L); (N, C, H, W): a map of (N C, H, W)
+DEFAULT_AXES = {2: (0, 0), 3: (2, 2, 0), 4: (0, 0, 1, 2)}
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,30 @@ class ValueLayout:
     value: int
     dims: tuple[Dim, ...]
     start: Step = (0, 0, 0)
+
+    @classmethod
+    def packed(
+        cls,
+        value: int,
+        shape: Sequence[int],
+        axes: Sequence[int] | None = None,
+    ) -> ValueLayout:
+        """A layout whose dimensions run along one axis each and fill a box.
+
+        Args:
+            value: Index of the value.
+            shape: Of the tensor.
+            axes: Of its dimensions, the last ones along an axis the fastest;
+                ``None``: those of its rank.
+        """
+        axes = axes or DEFAULT_AXES[len(shape)]
+        box = [1, 1, 1]
+        dims: list[Dim] = []
+        for size, axis in zip(reversed(shape), reversed(axes)):
+            step = triple(box[axis] if n == axis else 0 for n in range(3))
+            dims.insert(0, dim_of(size, step))
+            box[axis] *= size
+        return cls(value, tuple(dims))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -125,9 +152,9 @@ def dim_of(size: int, step: Step) -> Dim:
     return (DimFactor(size, step),) if size > 1 else ()
 
 
-def along(axis: int, stride: int) -> Step:
-    """A step along one axis of the map."""
-    return triple(stride if n == axis else 0 for n in range(3))
+def flat_axes(shape: Sequence[int]) -> Sequence[int]:
+    """Axes of a tensor whose elements are the columns of a map."""
+    return (2,) * len(shape)
 
 
 def merged(atoms: Sequence[DimFactor]) -> list[DimFactor]:

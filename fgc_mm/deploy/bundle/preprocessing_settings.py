@@ -25,7 +25,6 @@ IN_MEMORY = {
     'MNIST': 'grey',
 }
 LOADERS = ('LoadImage', 'LoadImageFromFile')
-COLOURS = {'color': 'bgr', 'grayscale': 'grey'}
 LIBRARIES = ('fgc_mm', 'mmcv', 'mmpretrain')
 
 
@@ -118,24 +117,25 @@ def _image_format(
 
 def _loader_format(step: Any) -> tuple[int | None, str]:
     own = _name(step) == 'LoadImage'
-    flag = COLOURS.get(_color_type(step))
-    if flag is None or step.imdecode_backend not in ('cv2', 'pillow'):
+    order = _channel_order(step)
+    if order is None or step.imdecode_backend not in ('cv2', 'pillow'):
         raise _unsupported(step, 'reads images of 8 bits, colour or grey')
     if step.as_float if own else step.to_float32:
         raise _unsupported(step, 'resizes images of 8 bits')
-    return step.bits if own else 16, flag
+    return step.bits if own else 16, order
 
 
-def _color_type(step: Any) -> Any:
-    """As written in the config; LoadImage stores OpenCV's flag."""
+def _channel_order(step: Any) -> str | None:
+    """Of the images that a step reads; LoadImage stores OpenCV's flag."""
     import cv2
 
-    depth = cv2.IMREAD_ANYDEPTH
-    names = {
-        cv2.IMREAD_COLOR | depth: 'color',
-        cv2.IMREAD_GRAYSCALE | depth: 'grayscale',
+    orders = {
+        'color': 'bgr',
+        cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH: 'bgr',
+        'grayscale': 'grey',
+        cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH: 'grey',
     }
-    return names.get(step.color_type, step.color_type)
+    return orders.get(step.color_type)
 
 
 def _without_packing(steps: list[Any]) -> list[Any]:

@@ -121,9 +121,9 @@ def _is_plain(layer: Any) -> bool:
     elif type(layer)._conv_forward is not nn.Conv2d._conv_forward:
         return False
     else:
+        reach = [k * d for k, d in zip(layer.kernel_size, layer.dilation)]
         sizes = [
-            (1, layer.in_channels, *(k * d + more for k, d in kernel))
-            for kernel in [[*zip(layer.kernel_size, layer.dilation)]]
+            (1, layer.in_channels, *(n + more for n in reach))
             for more in (2, 3)
         ]
     generator = torch.Generator().manual_seed(0)

@@ -158,9 +158,8 @@ class BenchmarkVariants:
             yield BenchmarkVariant('compact, eager', 'compact', None, why)
             yield BenchmarkVariant('compact and dynamic', 'both', None, why)
             return
-        reference = PlainForward(small)
         yield BenchmarkVariant(
-            'compact, eager', 'compact', reference, model=small
+            'compact, eager', 'compact', PlainForward(small), model=small
         )
         yield self._dynamic(
             'compact and dynamic', 'both', merge_partial_gates(small)
@@ -177,11 +176,7 @@ class BenchmarkVariants:
             dynamic = to_dynamic(model, self._images[:8], precision=precision)
         except Exception as error:  # a compiler may raise anything
             return BenchmarkVariant(name, kind, None, _first_line(error))
-        if precision != 'float32':  # to_dynamic has compared it
-            return BenchmarkVariant(name, kind, dynamic, model=dynamic)
-        return self._row(
-            name, kind, lambda: dynamic, PlainForward(model), dynamic
-        )
+        return BenchmarkVariant(name, kind, dynamic, model=dynamic)
 
     def _compacted(self) -> tuple[ImageClassifier | None, str]:
         """The model without channels that are constant on these images."""
@@ -220,7 +215,6 @@ class BenchmarkVariants:
         kind: str,
         build: Callable[[], Forward],
         reference: Forward,
-        model: Any = None,
         tolerance: float = MAX_DIFFERENCE,
     ) -> BenchmarkVariant:
         """A variant that agrees with its reference, or why there is none."""
@@ -235,7 +229,7 @@ class BenchmarkVariants:
             return BenchmarkVariant(
                 name, kind, None, f'logits differ by {gap:.0e}'
             )
-        return BenchmarkVariant(name, kind, run, model=model)
+        return BenchmarkVariant(name, kind, run)
 
 
 def ungated_copy(

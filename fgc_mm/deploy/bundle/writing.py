@@ -118,7 +118,9 @@ def _compare(
     """Difference for each image, and whether rounding explains it."""
     feats, records = model._extract_gated(images)
     wanted = class_scores(model.head, feats, 'the runtime').numpy()
-    gaps = _gaps(wanted, outputs[0])
+    scale = max(1.0, float(np.abs(wanted).max()))
+    apart = np.abs(outputs[0].reshape(wanted.shape) - wanted)
+    gaps = apart.max(axis=1) / scale
     found = [
         replace(
             record,
@@ -139,12 +141,6 @@ def _compare(
 
 def _tensor_like(like: Tensor, output: np.ndarray) -> Tensor:
     return torch.from_numpy(output).reshape(like.shape)
-
-
-def _gaps(wanted: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """The largest difference for each image; (N,)."""
-    scale = max(1.0, float(np.abs(wanted).max()))
-    return np.abs(found.reshape(wanted.shape) - wanted).max(axis=1) / scale
 
 
 def _check(

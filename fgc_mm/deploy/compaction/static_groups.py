@@ -112,7 +112,12 @@ def find_groups(network: nn.Module, images: Tensor) -> list[ChannelGroup]:
         else:
             found.append(candidate)
     if not found:
-        raise FGCError(_no_group_message(network, problems))
+        first_problem = f' ({problems[0]})' if problems else ''
+        raise FGCError(
+            f'{type(network).__name__} has no channels that can be removed: '
+            'in every group that torch-pruning proposes, the network fails '
+            f'without one{first_problem}; give another backbone.'
+        )
     return found
 
 
@@ -127,15 +132,6 @@ def _with_minimum(
     most = group.without(len(group.blocks[0]) - 1)
     fails = most.problem(network, images[:1])
     return replace(group, least=2) if fails else group
-
-
-def _no_group_message(network: nn.Module, problems: list[str]) -> str:
-    first = f' ({problems[0]})' if problems else ''
-    return (
-        f'{type(network).__name__} has no channels that can be removed: '
-        f'in every group that torch-pruning proposes, the network fails '
-        f'without one{first}; give another backbone.'
-    )
 
 
 def _dependency_graph(

@@ -115,7 +115,6 @@ class KernelProgram(ExecutableProgram):
     def run(
         self, images: Tensor, decisions: bool = True
     ) -> tuple[Outputs, Decisions]:
-        """As :meth:`ExecutableProgram.run`."""
         images = images.detach().to(torch.float32).contiguous()
         self._model.check_shape(images.shape)
         count = images.shape[0]
@@ -133,7 +132,6 @@ class KernelProgram(ExecutableProgram):
         return self._split_outputs(found)
 
     def seconds(self, image: Tensor, repeats: int) -> list[float]:
-        """As :meth:`ExecutableProgram.seconds`."""
         taken = self._model.profile(
             image[0].contiguous().numpy(),
             repeats,
@@ -142,7 +140,6 @@ class KernelProgram(ExecutableProgram):
         return [seconds for _, seconds in taken]
 
     def set_single_threaded(self, names: Collection[str]) -> None:
-        """As :meth:`ExecutableProgram.set_single_threaded`."""
         self._model.set_single_threaded([name in names for name in self.names])
 
 
@@ -158,7 +155,6 @@ class TorchProgram(ExecutableProgram):
     def run(
         self, images: Tensor, decisions: bool = True
     ) -> tuple[Outputs, Decisions]:
-        """As :meth:`ExecutableProgram.run`."""
         wanted = self._wanted(decisions)
         with torch.autocast('cpu', enabled=False):
             rows = [
@@ -171,7 +167,6 @@ class TorchProgram(ExecutableProgram):
 
     @torch.no_grad()
     def seconds(self, image: Tensor, repeats: int) -> list[float]:
-        """As :meth:`ExecutableProgram.seconds`."""
         least = [float('inf')] * len(self.nodes)
         for _ in range(repeats):
             values = {self.nodes[0]: image}

@@ -80,13 +80,14 @@ ALLOWED = {
 # The packages within deploy, and what they import of it beside themselves.
 DEPLOY = {
     'bundle': {'comparing'},
-    'compaction': {'copying', 'firing'},
-    'dynamic': {'comparing', 'copying', 'graph'},
+    'compaction': {'changed_masks', 'comparing', 'copying', 'firing'},
+    'dynamic': {'changed_masks', 'comparing', 'copying', 'firing', 'graph'},
     'export': {'compaction', 'copying', 'firing'},
     'graph': {'copying'},
     'timing': {
         'comparing',
         'compaction',
+        'copying',
         'dynamic',
         'export',
         'firing',

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 from .questions import Answer, answer
 from .study import SEEDS, Study
-
-Results = Sequence[Mapping[str, Any]]
+from .table import Results
 
 
 def progress(study: Study, results: Results) -> str:

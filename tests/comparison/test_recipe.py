@@ -9,7 +9,7 @@ import pytest
 from mmengine.config import Config
 
 from fgc_mm.cli.commands import compare
-from fgc_mm.cli.parsers.compare import parse_args
+from fgc_mm.cli.dispatch import parse
 from fgc_mm.comparison import plan, stored_results
 from fgc_mm.comparison.entry import Entry
 from fgc_mm.comparison.results import by_epoch
@@ -193,4 +193,4 @@ def test_a_pruning_ratio_of_0_is_refused(tmp_path, monkeypatch):
     with pytest.raises(
         FGCError, match=r'--pruning-ratio 0\.0 is not a fraction'
     ):
-        compare.main(parse_args())
+        compare.main(parse('compare'))

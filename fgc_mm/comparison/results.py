@@ -33,7 +33,7 @@ FILE = 'result.json'
 UNLOGGED = {'epoch', 'iter', 'step', 'time', 'data_time', 'memory'}
 
 
-def write_result(run: Run, threads: int | None) -> dict[str, Any]:
+def write_result(run: Run, threads: int) -> dict[str, Any]:
     """Collects a finished run's numbers in its ``result.json``.
 
     Errors and ratios are in percent, MACs per image, times in seconds:
@@ -189,7 +189,7 @@ def epochs_done(folder: Path) -> tuple[int, float | None]:
     return max(begun - 1, last), errors[last]
 
 
-def environment(threads: int | None) -> dict[str, str]:
+def environment(threads: int) -> dict[str, str]:
     """Versions and hardware of this process."""
     found = {
         'python': platform.python_version(),
@@ -197,7 +197,7 @@ def environment(threads: int | None) -> dict[str, str]:
         'mmengine': str(mmengine.__version__),
         'mmpretrain': str(sys.modules['mmpretrain'].__version__),
         'CPU': f'{_cpu()}, {os.cpu_count()} cores',
-        'threads per run': str(threads or torch.get_num_threads()),
+        'threads per run': str(threads),
     }
     if torch.cuda.is_available():
         count = torch.cuda.device_count()

@@ -23,7 +23,6 @@ PUBLISHED = (
     'counting', 'source', 'table',
 )  # fmt: skip
 PUBLISHED_FILE = Path(str(files('fgc_mm.comparison') / 'published.csv'))
-EPOCHS = 'best', 'last', 'unknown'
 Results = Sequence[Mapping[str, Any]]  # as results.py writes them
 
 

@@ -58,13 +58,15 @@ def write_result(run: Run, threads: int) -> dict[str, Any]:
     dynamic = COST[0] in metrics
     images = ' / '.join(f'{count:,}' for count in cost.images)
     if not dynamic:
-        dense = cost_of(str(run.method.config)) if _pruned(run) else cost
+        static = run.method.importance is not None
+        dense = cost_of(str(run.method.config)) if static else cost
         left = zeroed_cost_of(
             str(run.trained_config), str(run.last_checkpoint)
         )
         cost = left or cost
         metrics.update(static_metrics(cost.macs, dense.macs))
     error = 100 - metrics[ACCURACY]
+    sweep = run.sweep.read_text() if run.method.sweeps else None
     result = dict(
         method=run.method.name,
         seed=run.seed,
@@ -79,7 +81,7 @@ def write_result(run: Run, threads: int) -> dict[str, Any]:
         **{k: metrics[k] for k in COST},
         **{k: v for k, v in metrics.items() if k.startswith(RATIO)},
         by_epoch=by_epoch(run.folder),
-        **_sweep(run),
+        **({} if sweep is None else {SWEEP: json.loads(sweep)}),
         # without the path on the machine that ran it
         commands=[
             c.replace(str(run.folder), 'DIR') for c in run.logged_commands()
@@ -89,12 +91,6 @@ def write_result(run: Run, threads: int) -> dict[str, Any]:
     )
     write_atomically(json.dumps(result, indent=1).encode(), _file(run))
     return result
-
-
-def _sweep(run: Run) -> dict[str, Any]:
-    if not run.method.sweeps:
-        return {}
-    return {SWEEP: json.loads(run.sweep.read_text())}
 
 
 def read_result(run: Run) -> dict[str, Any] | None:
@@ -150,14 +146,14 @@ def by_epoch(folder: Path) -> list[dict[str, float]]:
                 name: mean(values)
                 for name, values in sorted(logged.get(epoch, {}).items())
             },
-            **_without(validated.get(epoch, {}), UNLOGGED),
+            **{
+                name: value
+                for name, value in validated.get(epoch, {}).items()
+                if name not in UNLOGGED
+            },
         }
         for epoch in sorted({*logged, *validated})
     ]
-
-
-def _without(line: dict[str, Any], names: set[str]) -> dict[str, Any]:
-    return {k: v for k, v in line.items() if k not in names}
 
 
 def training_seconds(run: Run) -> float:
@@ -207,10 +203,6 @@ def environment(threads: int) -> dict[str, str]:
 
 def _file(run: Run) -> Path:
     return run.folder / FILE
-
-
-def _pruned(run: Run) -> bool:
-    return run.method.importance is not None
 
 
 @cache

@@ -14,12 +14,7 @@ MAIN = Path(__file__).resolve().parent / 'cli' / '__main__.py'
 
 
 def command_of(name: str, *arguments: object) -> list[str]:
-    """The command line of a command.
-
-    Args:
-        name: As in ``fgc-mm --help``.
-        arguments: Its arguments.
-    """
+    """The command line of a command; its name is as in ``fgc-mm --help``."""
     words = [*name.split(), *map(str, arguments)]
     return [sys.executable, '-u', str(MAIN), *words]
 

@@ -42,13 +42,7 @@ def add_checkpoint(
 def add_coverage(
     parser: argparse.ArgumentParser, name: str, seconds: float
 ) -> None:
-    """Adds what commands that examine every backbone of mmpretrain need.
-
-    Args:
-        parser: Of the command.
-        name: Of the files for rows and report, in ``work_dirs``.
-        seconds: Time limit.
-    """
+    """Adds what commands that examine every backbone of mmpretrain need."""
     for option, suffix, text in (
         ('--rows', 'jsonl', 'file of the results, which are not repeated'),
         ('--report', 'md', 'table to write'),

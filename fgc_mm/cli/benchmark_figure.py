@@ -28,12 +28,7 @@ SHADES = 1.0, 0.6, 0.35  # opacity, per number of threads
 
 @in_style()
 def draw_benchmark(report: dict[str, Any], kind: str = 'png') -> bytes:
-    """Bars: milliseconds of every network, ratios of every site.
-
-    Args:
-        report: As in ``benchmark.json``.
-        kind: ``'png'`` or ``'svg'``.
-    """
+    """Milliseconds of every network, ratios of every site; PNG or SVG."""
     names = _fastest_first(report['runs'][0]['rows'])
     sites = report['runs'][0]['sites']
     height = max(2.6, 0.19 * max(len(names), len(sites)) + 0.9)

@@ -12,11 +12,7 @@ SIZES = re.compile(r'stack expects each tensor to be equal size, but got (.*)')
 
 
 def data_sentence(error: BaseException) -> str | None:
-    """The message for an error of a data set; None for other errors.
-
-    Args:
-        error: Raised when a data set was built or a batch loaded.
-    """
+    """The message for an error of a data set; None for other errors."""
     if isinstance(error, URLError):
         return _download_sentence(error)
     text = ' '.join(str(error).split())

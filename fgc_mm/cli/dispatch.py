@@ -45,11 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_script(name: str) -> int:
-    """Runs a command for a file in tools/; returns its exit status.
-
-    Args:
-        name: Of the command, which reads the arguments of the process.
-    """
+    """Runs a command for a file in tools/; returns its exit status."""
     # remove the folder of the script from sys.path: tools/export/onnx.py
     # would hide the package onnx
     folder = str(Path(sys.argv[0]).resolve().parent)

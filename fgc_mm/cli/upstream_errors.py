@@ -31,14 +31,7 @@ class Known(NamedTuple):
 
 
 def upstream_sentence(error: BaseException) -> str | None:
-    """The message for a known error, with what the user can do.
-
-    Args:
-        error: The exception that ended the run.
-
-    Returns:
-        One sentence, or None.
-    """
+    """What the user can do about a known error; None for other errors."""
     for known in KNOWN:
         if isinstance(error, known.kinds) and known.phrase in str(error):
             if known.folders and not _raised_below(error, known.folders):

@@ -27,12 +27,7 @@ HEAD = 'method', 'runs', 'error %', 'best %', 'pruned %', 'MACs'
 
 
 class ProgressDisplay:
-    """A progress line per run; outside a terminal, a line per event.
-
-    Args:
-        console: To print on.
-        runs: All runs.
-    """
+    """A progress line per run; outside a terminal, a line per event."""
 
     def __init__(self, console: Console, runs: Sequence[Run]) -> None:
         self.console = console

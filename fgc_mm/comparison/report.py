@@ -62,7 +62,7 @@ def write_report(
         results: Of the runs that are done.
         published: Rows of the file of published numbers.
         command: The command line of the comparison.
-        study: Its title, its questions and its axis.
+        study: With title, questions and axis.
     """
     rows = rows_of(results)
     # a row's name may not contain backbone and data set; its config's does

@@ -82,11 +82,7 @@ def trade_off_plot(
 
 
 def sweep_points(results: Results) -> list[Point]:
-    """The points of a row, at the thresholds that all its runs have.
-
-    Args:
-        results: The runs of one row; those without a sweep are ignored.
-    """
+    """The points of a row, at the thresholds that all its sweeps have."""
     sweeps = [
         {point['threshold']: point for point in result[SWEEP]}
         for result in results

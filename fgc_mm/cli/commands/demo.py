@@ -48,12 +48,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 class DemoRun:
-    """Training and test of one network.
-
-    Args:
-        name: In the table.
-        work_dir: Output folder, which has the config's name.
-    """
+    """Training and test of one network; its folder has the config's name."""
 
     def __init__(self, name: str, work_dir: Path) -> None:
         self.name = name

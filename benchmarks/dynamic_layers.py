@@ -11,8 +11,6 @@ theory is one over the share of open channels. Medians of interleaved
 repeats.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from statistics import median

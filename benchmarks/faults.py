@@ -7,8 +7,6 @@ starved of disk, and fed with damaged files. Exits with 1 if a promise was
 not kept.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import pickle

@@ -7,8 +7,6 @@ the same backbone without gates, interleaved in one process, gates as they
 are after initialisation. Also the time of the search for sites.
 """
 
-from __future__ import annotations
-
 import time
 from statistics import median
 

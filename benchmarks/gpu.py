@@ -12,8 +12,6 @@ Every part prints as it ends, and none stops the others:
 - epoch: an epoch of FGC on 50,000 images that lie on the device.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import sys

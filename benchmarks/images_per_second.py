@@ -12,8 +12,6 @@ and one with K threads. Two rates: per second on the wall, and per second of
 CPU time, which other work on the machine disturbs less.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import os

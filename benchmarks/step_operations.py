@@ -13,8 +13,6 @@ goes on an accelerator, so the numbers are exact and the same everywhere:
 - parameter groups of the optimizer.
 """
 
-from __future__ import annotations
-
 import logging
 import sys
 from collections.abc import Callable, Mapping

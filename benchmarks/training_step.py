@@ -9,8 +9,6 @@ between steps, as `fgc-mm train` does on a CPU; --default-allocator leaves
 glibc as it is.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import sys

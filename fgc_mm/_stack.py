@@ -6,8 +6,6 @@ What then breaks is some import deep inside; here it is one sentence with the
 command to run. Only metadata is read: nothing is imported.
 """
 
-from __future__ import annotations
-
 import re
 from importlib import metadata
 from importlib.util import find_spec

@@ -1,7 +1,5 @@
 """Command lines that run the package's commands in other processes."""
 
-from __future__ import annotations
-
 import shlex
 import sys
 from collections.abc import Sequence

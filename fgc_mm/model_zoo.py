@@ -1,7 +1,5 @@
 """The models of the package that results are published for, by name."""
 
-from __future__ import annotations
-
 from functools import cache
 
 from fgc_mm.config_files import configs_folder

@@ -1,7 +1,5 @@
 """One evaluation pass over a data set, recording the gates' outputs."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Writes the report: tables, figures and numbers of an analysis."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Iterator, Sequence
 from itertools import count

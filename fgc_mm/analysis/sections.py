@@ -5,8 +5,6 @@ it in that package's ``__init__.py``, write its caption in ``captions.py``,
 and enter it here in ``shared`` (or in ``_per_checkpoint``).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath

@@ -5,8 +5,6 @@ standard library only, so that ``--help`` and a wrong argument do not wait for
 torch and OpenMMLab.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

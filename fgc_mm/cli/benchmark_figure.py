@@ -3,8 +3,6 @@
 Colour says whether a network is dynamic, lightness the number of threads.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from math import inf
 from typing import Any

@@ -1,7 +1,5 @@
 """Tables of ``fgc-mm benchmark`` on the screen."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from rich.console import Console

@@ -1,7 +1,5 @@
 """The table of all commands."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 

@@ -1,7 +1,5 @@
 """Messages for errors of upstream's data sets that a user can fix."""
 
-from __future__ import annotations
-
 import re
 from pathlib import PurePath
 from traceback import walk_tb

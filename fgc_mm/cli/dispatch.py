@@ -1,7 +1,5 @@
 """Runs the main function of a command."""
 
-from __future__ import annotations
-
 import os
 import sys
 from argparse import Namespace

@@ -1,7 +1,5 @@
 """Runs the main function of a command; prints errors in one line."""
 
-from __future__ import annotations
-
 from fgc_mm import checked_stack  # noqa: F401  isort: skip
 
 import os

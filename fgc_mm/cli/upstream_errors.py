@@ -1,7 +1,5 @@
 """Messages for errors of torch and mmengine that a config causes."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import PurePath

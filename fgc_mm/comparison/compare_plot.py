@@ -1,7 +1,5 @@
 """Error over MACs, a point per method, with error bars."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from ..figure_style import (

@@ -1,7 +1,5 @@
 """Short names of rows, for legends."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 NAMES = {

@@ -1,7 +1,5 @@
 """Kept results as a metafile: what MIM and mmpretrain list of a package."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Makes the runs of a comparison from its rows and settings."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from inspect import signature

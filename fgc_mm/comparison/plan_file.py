@@ -1,7 +1,5 @@
 """Reading the plan file of a comparison."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Differences between two rows, seed by seed, with their uncertainty."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt

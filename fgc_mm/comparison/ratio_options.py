@@ -1,7 +1,5 @@
 """The config options that set the pruning ratio of a method."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from math import ceil
 from typing import Any

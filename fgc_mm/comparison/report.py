@@ -1,7 +1,5 @@
 """The files of a comparison: table, runs, plot."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Sequence
 from pathlib import Path

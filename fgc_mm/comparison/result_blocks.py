@@ -1,7 +1,5 @@
 """Blocks of Markdown documents that are made from stored results."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace

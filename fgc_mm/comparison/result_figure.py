@@ -1,7 +1,5 @@
 """A figure of stored results, and whether its files are up to date."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Tables of stored results, as Markdown."""
 
-from __future__ import annotations
-
 from .markdown import markdown_table
 from .questions import answer, answers_markdown
 from .study import Study

@@ -1,7 +1,5 @@
 """Sentences about stored results."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 from .questions import Answer, answer

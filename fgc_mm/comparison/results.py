@@ -1,7 +1,5 @@
 """Collects the results of a run from its files."""
 
-from __future__ import annotations
-
 import json
 import os
 import platform

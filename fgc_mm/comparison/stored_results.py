@@ -1,7 +1,5 @@
 """Stored results of runs: the folder of ``fgc-mm compare --results``."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The contents of a plan: rows, seeds, questions, and a figure's axis."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Error over a setting, or over pruned MACs, as lines of rows."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes

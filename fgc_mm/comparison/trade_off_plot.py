@@ -1,7 +1,5 @@
 """Error over MACs of trained networks, gated ones at many thresholds."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Runs commands in parallel, each with a number of threads and a GPU."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import signal

@@ -1,7 +1,5 @@
 """Accuracy and confidence over the MACs of an image."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

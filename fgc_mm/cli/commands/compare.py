@@ -1,7 +1,5 @@
 """Trains and tests several methods, and writes one table."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import shlex

@@ -1,7 +1,5 @@
 """Trains and tests a dense and a dynamic ResNet-20 in a few minutes."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -1,7 +1,5 @@
 """MACs of a config before training: dense, of gates, and expected."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable
 from functools import partial

@@ -1,7 +1,5 @@
 """Plans the MACs of an FTWT model with one pass of the dense network."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from copy import deepcopy

@@ -1,7 +1,5 @@
 """Removes the training state from a checkpoint: fgc-mm publish IN OUT."""
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import io

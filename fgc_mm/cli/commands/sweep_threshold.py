@@ -1,7 +1,5 @@
 """Accuracy over MACs of one trained model at several gate thresholds."""
 
-from __future__ import annotations
-
 import argparse
 import csv
 import io

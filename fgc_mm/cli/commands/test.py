@@ -1,7 +1,5 @@
 """Tests a checkpoint: fgc-mm test CONFIG CHECKPOINT [options]."""
 
-from __future__ import annotations
-
 import argparse
 from copy import deepcopy
 from pathlib import Path

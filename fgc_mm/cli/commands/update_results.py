@@ -1,7 +1,5 @@
 """Updates tables and figures in documents from stored results."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

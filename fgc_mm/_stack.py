@@ -121,7 +121,12 @@ def _check_torchvision() -> None:
             'found: run `pip install torch torchvision`.'
         )
     wanted = _pinned_torch()
-    if not _fits(torch, wanted) or _is_cpu(torch) != _is_cpu(vision):
+    # A label (+cpu) counts only where torchvision asks for one (PEP 440).
+    fits = wanted in (None, torch, torch.partition('+')[0])
+    # A torch of PyTorch's CPU index beside PyPI's torchvision installs, and
+    # dies at import: 'operator torchvision::nms does not exist'.
+    mixed = torch.endswith('+cpu') != vision.endswith('+cpu')
+    if mixed or not fits:
         raise StackError(
             f'torchvision {vision} does not fit torch {torch} (it needs '
             f'{"torch " + wanted if wanted else "the same torch"}, from the '
@@ -136,17 +141,3 @@ def _pinned_torch() -> str | None:
         if match:
             return match[1]
     return None
-
-
-def _fits(installed: str, wanted: str | None) -> bool:
-    # A label (+cpu) counts only where torchvision asks for one (PEP 440).
-    return wanted in (None, installed, installed.partition('+')[0])
-
-
-def _is_cpu(version: str) -> bool:
-    """Whether this is a build of PyTorch's CPU index, which PyPI's is not.
-
-    A CPU torch beside PyPI's torchvision installs, and dies at import:
-    'operator torchvision::nms does not exist'.
-    """
-    return version.endswith('+cpu')

@@ -21,6 +21,7 @@ from fgc_mm.figure_style import (
     new_figure,
 )
 
+MARK = 'dynamic'  # in the names of networks that `to_dynamic` made
 SHADES = 1.0, 0.6, 0.35  # opacity, per number of threads
 
 
@@ -51,7 +52,7 @@ def _fastest_first(rows: Sequence[dict[str, Any]]) -> list[str]:
 def _draw_times(axes: Axes, report: dict[str, Any], names: list[str]) -> None:
     """Milliseconds of every network, a bar per number of threads."""
     height = 0.84 / len(report['runs'])
-    colors = [DYNAMIC if _is_dynamic(name) else OTHER for name in names]
+    colors = [DYNAMIC if MARK in name else OTHER for name in names]
     for number, run in enumerate(report['runs']):
         found = {row['name']: row.get('ms') for row in run['rows']}
         values = [found.get(name) or 0 for name in names]
@@ -64,7 +65,7 @@ def _draw_times(axes: Axes, report: dict[str, Any], names: list[str]) -> None:
         axes.bar_label(bars, labels, padding=2, fontsize=5.5, color=BLACK)
     axes.set_yticks(range(len(names)), names)
     for label in axes.get_yticklabels():
-        if _is_dynamic(label.get_text()):
+        if MARK in label.get_text():
             label.set(color=DYNAMIC, fontweight='bold')
     axes.invert_yaxis()
     axes.margins(x=0.1, y=0.02)
@@ -99,11 +100,6 @@ def _draw_sites(
     axes.axvline(1, color=BLACK, linewidth=0.6, linestyle=':')
     axes.set_xlabel('dense over dynamic, per site')
     legend_above(axes)
-
-
-def _is_dynamic(name: str) -> bool:
-    """Whether ``to_dynamic`` made the network of this name."""
-    return 'dynamic' in name
 
 
 def _shade(number: int) -> float:

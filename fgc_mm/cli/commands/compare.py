@@ -5,7 +5,7 @@ import os
 import shlex
 import signal
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -119,10 +119,11 @@ def study_of(args: argparse.Namespace) -> Study:
     )
 
 
+@dataclass
 class Comparison:
     """Runs a comparison, shows its progress, and writes the report.
 
-    Args:
+    Attributes:
         runs: All runs.
         folder: Of the report.
         published: Rows of the file of published numbers.
@@ -130,27 +131,22 @@ class Comparison:
         results_folder: Where the results of finished runs are stored too;
             None: nowhere.
         study: With title and questions of the report.
+        results: Of the finished runs, by name.
+        stopped_by: Name of the signal, if one has stopped it.
     """
 
-    def __init__(
-        self,
-        runs: list[Run],
-        folder: Path,
-        published: list[dict[str, str]],
-        threads: int,
-        results_folder: Path | None,
-        study: Study,
-    ) -> None:
-        self.results_folder = results_folder
-        self.study = study
-        self.runs = runs
-        self.folder = folder
-        self.published = published
-        self.threads = threads
-        self.results: dict[str, dict] = {}
-        self.stopped_by: str | None = None
+    runs: list[Run]
+    folder: Path
+    published: list[dict[str, str]]
+    threads: int
+    results_folder: Path | None
+    study: Study
+    results: dict[str, dict] = field(default_factory=dict)
+    stopped_by: str | None = None
+
+    def __post_init__(self) -> None:
         self._take_stored()
-        self.display = ProgressDisplay(Console(), runs)
+        self.display = ProgressDisplay(Console(), self.runs)
 
     def run(self, executor: Executor) -> None:
         """Run until all runs are done, have failed or were stopped."""

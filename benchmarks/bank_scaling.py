@@ -40,6 +40,7 @@ from coupling import (
     resident_mib,
 )
 
+from fgc_mm.cli.arguments import text_parser
 from fgc_mm.memory import MemoryBank, Shard, ShardedBank
 from fgc_mm.memory.gather import gather_tables
 
@@ -212,9 +213,7 @@ def draw(results: dict[int, dict[str, dict]], path: Path) -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = text_parser(__doc__)
     sizes = [50_000, 200_000, 1_281_167]
     parser.add_argument('--rows', type=int, nargs='+', default=sizes)
     parser.add_argument('--images', type=int, default=256, help='N')

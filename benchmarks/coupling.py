@@ -25,6 +25,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from fgc_mm.cli.arguments import text_parser
 from fgc_mm.functional import nearest_neighbors, neighbor_contrast
 from fgc_mm.memory import MemoryBank
 
@@ -215,9 +216,7 @@ def report_coupling(sizes: Sizes, repeats: int, device: str = 'cpu') -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = text_parser(__doc__)
     parser.add_argument('--images', type=int, default=256, help='N')
     parser.add_argument('--rows', type=int, default=50_000, help='D')
     parser.add_argument('--channels', type=int, default=64, help='C')

@@ -11,9 +11,6 @@ theory is one over the share of open channels. Medians of interleaved
 repeats.
 """
 
-from __future__ import annotations
-
-import argparse
 import sys
 from pathlib import Path
 from statistics import median
@@ -26,6 +23,7 @@ import torch.nn.functional as F
 from coupling import interleave
 from torch import Tensor, nn
 
+from fgc_mm.cli.arguments import text_parser
 from fgc_mm.deploy.graph.emit import Emitter
 from fgc_mm.runtime import format as f
 from fgc_mm.runtime.cpu import cpu_name
@@ -119,9 +117,7 @@ def measure(
 
 def main() -> None:
     """All layers."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = text_parser(__doc__)
     parser.add_argument('--open', type=float, default=0.44)
     parser.add_argument('--threads', type=int, default=1)
     args = parser.parse_args()

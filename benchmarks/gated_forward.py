@@ -7,9 +7,6 @@ the same backbone without gates, interleaved in one process, gates as they
 are after initialisation. Also the time of the search for sites.
 """
 
-from __future__ import annotations
-
-import argparse
 import time
 from statistics import median
 
@@ -17,6 +14,7 @@ import torch
 from coupling import interleave
 from mmpretrain.models import backbones
 
+from fgc_mm.cli.arguments import text_parser
 from fgc_mm.models import CifarResNet, GatedBackbone
 
 GATE = dict(type='fgc_mm.BinaryConcreteGate')
@@ -57,9 +55,7 @@ def report(
 
 def main() -> None:
     """All networks."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = text_parser(__doc__)
     parser.add_argument('--threads', type=int, default=1)
     parser.add_argument('--device', default='cpu')
     args = parser.parse_args()

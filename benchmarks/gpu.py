@@ -12,9 +12,6 @@ Every part prints as it ends, and none stops the others:
 - epoch: an epoch of FGC on 50,000 images that lie on the device.
 """
 
-from __future__ import annotations
-
-import argparse
 import json
 import logging
 import sys
@@ -27,7 +24,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from coupling import WAYS, Block, Sizes, couple, wait_for
+from coupling import WAYS, Block, Sizes, couple, interleave, wait_for
 from mmengine.dataset import default_collate
 from mmpretrain.structures import DataSample
 from step_operations import STEPS, Run
@@ -35,6 +32,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 
+from fgc_mm.cli.arguments import text_parser
 from fgc_mm.datasets import InMemoryImages
 from fgc_mm.functional import bank_logsumexp, nearest_neighbors
 from fgc_mm.memory import MemoryBank
@@ -59,14 +57,9 @@ VARIANTS = {
 
 def clock(step: Callable[[], object], device: str, repeats: int) -> float:
     """Median milliseconds of a step, after two that are not counted."""
-    times = []
-    for repeat in range(repeats + 2):
-        wait_for(device)
-        start = time.perf_counter()
-        step()
-        wait_for(device)
-        times += [1e3 * (time.perf_counter() - start)] * (repeat > 1)
-    return median(times)
+    step()
+    taken = interleave({'step': step}, repeats, device)['step']
+    return 1e3 * median(taken.wall)
 
 
 def distance(one: Tensor, other: Tensor) -> float:
@@ -212,9 +205,7 @@ PARTS = {
 
 def main() -> None:
     """The parts that are asked for."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = text_parser(__doc__)
     parser.add_argument('--device', default='cuda')
     parser.add_argument('--small', action='store_true', help='a trial')
     parser.add_argument('--parts', nargs='+', choices=PARTS, default=PARTS)

@@ -12,8 +12,6 @@ and one with K threads. Two rates: per second on the wall, and per second of
 CPU time, which other work on the machine disturbs less.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import os
@@ -25,7 +23,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
-from time import perf_counter, process_time
 
 import cv2
 import numpy as np
@@ -40,6 +37,9 @@ from torch import nn
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from coupling import interleave
+
+from fgc_mm.cli.arguments import text_parser
 from fgc_mm.engine.bfloat16_wrapper import multiplies_bfloat16
 from fgc_mm.engine.image_size import pipeline_of
 from fgc_mm.engine.loss_progress_hook import set_progress
@@ -151,14 +151,8 @@ def random_batch(cfg: Config, images: int) -> dict[str, object]:
 
 def rate(step: Callable[[], object], images: int, repeats: int) -> Rate:
     """Median of the repeats, after one that does not count."""
-    step()
-    walls, cpus = [], []
-    for _ in range(repeats):
-        wall, cpu = perf_counter(), process_time()
-        step()
-        walls.append(perf_counter() - wall)
-        cpus.append(process_time() - cpu)
-    return Rate(images / median(walls), images / median(cpus))
+    taken = interleave({'step': step}, repeats)['step']
+    return Rate(images / median(taken.wall), images / median(taken.cpu))
 
 
 def side_by_side(args: argparse.Namespace, threads: int) -> Rate:
@@ -212,9 +206,7 @@ def show(name: str, found: Rate) -> None:
 
 def main() -> None:
     """The report, or the one number that a report asks another process."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = text_parser(__doc__)
     parser.add_argument('--config', default='bas_resnet20_folder16_55')
     parser.add_argument('--images', type=int, default=256)
     parser.add_argument('--files', type=int, default=1024)

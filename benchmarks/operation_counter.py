@@ -1,7 +1,5 @@
 """Counts the operations of a program that cost an accelerator something."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager

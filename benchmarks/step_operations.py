@@ -13,9 +13,6 @@ goes on an accelerator, so the numbers are exact and the same everywhere:
 - parameter groups of the optimizer.
 """
 
-from __future__ import annotations
-
-import argparse
 import logging
 import sys
 from collections.abc import Callable, Mapping
@@ -38,6 +35,7 @@ sys.path.insert(0, str(ROOT))
 
 from operation_counter import OperationCounter
 
+from fgc_mm.cli.arguments import text_parser
 from fgc_mm.engine.loss_progress_hook import set_progress
 from fgc_mm.functional import mask_channels
 from fgc_mm.functional.schedule import Progress
@@ -250,9 +248,7 @@ def report(images: int, rows: int, device: str, names: bool) -> None:
 
 def main() -> None:
     """The table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = text_parser(__doc__)
     parser.add_argument('--images', type=int, default=256)
     parser.add_argument('--rows', type=int, default=50_000)
     parser.add_argument('--device', default='meta')

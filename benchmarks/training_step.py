@@ -9,9 +9,6 @@ between steps, as `fgc-mm train` does on a CPU; --default-allocator leaves
 glibc as it is.
 """
 
-from __future__ import annotations
-
-import argparse
 import logging
 import os
 import sys
@@ -30,6 +27,7 @@ sys.path.insert(0, str(ROOT))
 
 from coupling import Sizes, interleave, report_coupling
 
+from fgc_mm.cli.arguments import text_parser
 from fgc_mm.cli.freed_memory import keep_freed_memory
 from fgc_mm.engine.loss_progress_hook import set_progress
 from fgc_mm.functional.schedule import Progress
@@ -79,9 +77,7 @@ def report_gates(images: int, repeats: int, device: str) -> None:
 
 def main() -> None:
     """Both reports."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = text_parser(__doc__)
     parser.add_argument('--images', type=int, default=256)
     parser.add_argument('--repeats', type=int, default=15)
     parser.add_argument('--device', default='cpu')

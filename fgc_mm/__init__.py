@@ -31,20 +31,12 @@ __all__ = [
 ]
 # mmcv-lite warns of its missing operators at every start; none is needed
 warnings.filterwarnings('ignore', message='Fail to import ``MultiScale')
-_REGISTERING = frozenset(__all__) - {
-    'FGCError',
-    '__version__',
-    'config_file',
-    'register_models',
-}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _REGISTERING:
+    if name in __all__:  # a package: the others are imported above
         import_module('fgc_mm.registered')
-        module = sys.modules.get(f'fgc_mm.{name}')
-        if module is not None:
-            return module
+        return import_module(f'fgc_mm.{name}')
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
 

@@ -6,23 +6,17 @@ What then breaks is some import deep inside; here it is one sentence with the
 command to run. Only metadata is read: nothing is imported.
 """
 
-from __future__ import annotations
-
 import re
 from importlib import metadata
 from importlib.util import find_spec
 
 from .errors import FGCError
 
-_ORIGINALS: dict[str, tuple[str, ...]] = {
-    'mmengine': ('mmengine', 'mmengine-lite'),
-    'mmcv': ('mmcv', 'mmcv-lite', 'mmcv-full'),
-    'mmpretrain': ('mmpretrain',),
-}
-_FORKS: dict[str, tuple[str, ...]] = {
-    'mmengine': ('onedl-mmengine',),
-    'mmcv': ('onedl-mmcv',),
-    'mmpretrain': ('onedl-mmpretrain',),
+# The distributions that own a module; onedl-* are the forks.
+_OWNERS = {
+    'mmengine': ('mmengine', 'mmengine-lite', 'onedl-mmengine'),
+    'mmcv': ('mmcv', 'mmcv-lite', 'mmcv-full', 'onedl-mmcv'),
+    'mmpretrain': ('mmpretrain', 'onedl-mmpretrain'),
 }
 # First version that works, first that does not (mmpretrain's own ranges, and
 # what our code was run on).
@@ -54,10 +48,27 @@ def check_stack() -> None:
     once, with its files, in a version that works.
     """
     _check_torchvision()
-    found = _distributions(_ORIGINALS), _distributions(_FORKS)
-    _check_one_family(*found)
-    _check_complete(*found)
-    _check_versions({**found[0], **found[1]})
+    found = {
+        module: {
+            name: version for name in names if (version := _version(name))
+        }
+        for module, names in _OWNERS.items()
+    }
+    installed = [name for names in found.values() for name in names]
+    forks = [name for name in installed if name.startswith('onedl-')]
+    install = _INSTALL_FORKS if forks else _INSTALL_ORIGINALS
+    doubled = any(len(names) > 1 for names in found.values())
+    if doubled or 0 < len(forks) < len(installed):
+        every = sorted(installed, key=lambda name: name in forks)
+        raise StackError(
+            f'{" and ".join(every)} are installed together, but they own the '
+            'same module names and overwrite each other: run `pip uninstall '
+            f'-y {" ".join(every)}`, then `{install}`.'
+        )
+    _check_complete(found, install)
+    for module, versions in found.items():
+        for name, version in versions.items():
+            _check_version(module, name, version, install)
 
 
 def _version(distribution: str) -> str | None:
@@ -67,72 +78,32 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _distributions(family: dict[str, tuple[str, ...]]) -> dict[str, str]:
-    """The installed distributions of a family and their versions."""
-    versions = {
-        name: _version(name) for names in family.values() for name in names
-    }
-    return {name: found for name, found in versions.items() if found}
-
-
-def _has_files(module: str) -> bool:
-    """Whether the module is really there, not only an emptied folder."""
-    spec = find_spec(module)
-    return spec is not None and spec.origin is not None
-
-
-def _check_one_family(
-    originals: dict[str, str], forks: dict[str, str]
-) -> None:
-    doubled = any(
-        len(originals.keys() & set(names)) > 1 for names in _ORIGINALS.values()
-    )
-    if doubled or (originals and forks):
-        every = [*originals, *forks]
-        raise StackError(
-            f'{" and ".join(every)} are installed together, but they own the '
-            'same module names and overwrite each other: run `pip uninstall '
-            f'-y {" ".join(every)}`, then `{_install_command(forks)}`.'
-        )
-
-
-def _check_complete(originals: dict[str, str], forks: dict[str, str]) -> None:
-    family = _FORKS if forks else _ORIGINALS
-    known = {**originals, **forks}
-    missing = [module for module in family if not _has_files(module)]
+def _check_complete(found: dict[str, dict[str, str]], install: str) -> None:
+    specs = {module: find_spec(module) for module in found}
+    # an emptied folder has a spec too
+    missing = [m for m, spec in specs.items() if not (spec and spec.origin)]
     if not missing:
         return
-    install = _install_command(forks)
-    gutted = [name for m in missing for name in family[m] if name in known]
-    if gutted:
+    damaged = any(found[module] for module in missing)
+    if damaged:
         # pip believes that these are installed, and would do nothing.
         install = install.replace('install', 'install --force-reinstall', 1)
     raise StackError(
         f'fgc_mm needs mmengine, mmcv and mmpretrain, and '
         f'{" and ".join(missing)} {"are" if missing[1:] else "is"} '
-        f'{"damaged" if gutted else "not installed"}: run `{install}`.'
+        f'{"damaged" if damaged else "not installed"}: run `{install}`.'
     )
 
 
-def _check_versions(found: dict[str, str]) -> None:
-    for module, (first, end) in _RANGES.items():
-        names = _ORIGINALS[module] + _FORKS[module]
-        for name in found.keys() & set(names):
-            if not first <= _release(found[name]) < end:
-                raise StackError(
-                    f'{name} {found[name]} is installed, but fgc_mm works '
-                    f'with {module} >={_dotted(first)},<{_dotted(end)}: run '
-                    f'`{_install_command(name.startswith("onedl"))}`.'
-                )
-
-
-def _install_command(forks: object) -> str:
-    return _INSTALL_FORKS if forks else _INSTALL_ORIGINALS
-
-
-def _release(version: str) -> tuple[int, ...]:
-    """'2.2.0rc1+cpu' -> (2, 2); two numbers are enough for our ranges."""
-    return tuple(int(part) for part in re.findall(r'\d+', version)[:2])
+def _check_version(module: str, name: str, version: str, install: str) -> None:
+    first, end = _RANGES[module]
+    # '2.2.0rc1+cpu' -> (2, 2); two numbers are enough for our ranges
+    release = tuple(int(part) for part in re.findall(r'\d+', version)[:2])
+    if not first <= release < end:
+        raise StackError(
+            f'{name} {version} is installed, but fgc_mm works with '
+            f'{module} >={_dotted(first)},<{_dotted(end)}: run `{install}`.'
+        )
 
 
 def _dotted(release: tuple[int, ...]) -> str:
@@ -150,7 +121,12 @@ def _check_torchvision() -> None:
             'found: run `pip install torch torchvision`.'
         )
     wanted = _pinned_torch()
-    if not _fits(torch, wanted) or _is_cpu(torch) != _is_cpu(vision):
+    # A label (+cpu) counts only where torchvision asks for one (PEP 440).
+    fits = wanted in (None, torch, torch.partition('+')[0])
+    # A torch of PyTorch's CPU index beside PyPI's torchvision installs, and
+    # dies at import: 'operator torchvision::nms does not exist'.
+    mixed = torch.endswith('+cpu') != vision.endswith('+cpu')
+    if mixed or not fits:
         raise StackError(
             f'torchvision {vision} does not fit torch {torch} (it needs '
             f'{"torch " + wanted if wanted else "the same torch"}, from the '
@@ -165,17 +141,3 @@ def _pinned_torch() -> str | None:
         if match:
             return match[1]
     return None
-
-
-def _fits(installed: str, wanted: str | None) -> bool:
-    # A label (+cpu) counts only where torchvision asks for one (PEP 440).
-    return wanted in (None, installed, installed.partition('+')[0])
-
-
-def _is_cpu(version: str) -> bool:
-    """Whether this is a build of PyTorch's CPU index, which PyPI's is not.
-
-    A CPU torch beside PyPI's torchvision installs, and dies at import:
-    'operator torchvision::nms does not exist'.
-    """
-    return version.endswith('+cpu')

@@ -1,7 +1,5 @@
 """Command lines that run the package's commands in other processes."""
 
-from __future__ import annotations
-
 import shlex
 import sys
 from collections.abc import Sequence
@@ -14,12 +12,7 @@ MAIN = Path(__file__).resolve().parent / 'cli' / '__main__.py'
 
 
 def command_of(name: str, *arguments: object) -> list[str]:
-    """The command line of a command.
-
-    Args:
-        name: As in ``fgc-mm --help``.
-        arguments: Its arguments.
-    """
+    """The command line of a command; its name is as in ``fgc-mm --help``."""
     words = [*name.split(), *map(str, arguments)]
     return [sys.executable, '-u', str(MAIN), *words]
 

@@ -1,7 +1,5 @@
 """The configs and plans that come with the package."""
 
-from __future__ import annotations
-
 from difflib import get_close_matches
 from pathlib import Path
 

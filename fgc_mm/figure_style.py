@@ -7,8 +7,6 @@ black-and-white print. Figures are as wide as a column or a page of a paper,
 so their text is printed at the size that is set here.
 """
 
-from __future__ import annotations
-
 import io
 from contextlib import _GeneratorContextManager
 from typing import Any

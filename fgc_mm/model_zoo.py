@@ -1,18 +1,8 @@
 """The models of the package that results are published for, by name."""
 
-from __future__ import annotations
-
 from functools import cache
-from pathlib import Path
 
 from fgc_mm.config_files import configs_folder
-
-INDEX = 'model-index.yml'
-
-
-def model_index_file() -> Path:
-    """The file that lists them, ``model-index.yml``."""
-    return configs_folder().parent / INDEX
 
 
 @cache
@@ -33,5 +23,5 @@ def register_models() -> None:
     from mmpretrain.apis import ModelHub
 
     ModelHub._register_mmpretrain_models()
-    file = model_index_file()
+    file = configs_folder().parent / 'model-index.yml'
     ModelHub.register_model_index(file, config_prefix=file.parent)

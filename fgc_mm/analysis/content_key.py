@@ -1,7 +1,5 @@
 """A hash of everything that a stored pass depends on."""
 
-from __future__ import annotations
-
 import hashlib
 import uuid
 from collections.abc import Iterable, Sequence

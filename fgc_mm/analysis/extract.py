@@ -1,9 +1,7 @@
 """One evaluation pass over a data set, recording the gates' outputs."""
 
-from __future__ import annotations
-
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,34 +128,25 @@ def _run(
     indices: Sequence[int],
     writer: PassWriter,
 ) -> None:
-    try:
-        remaining = list(indices[writer.done :])
-        for inputs, samples in _batches(model, cfg, dataset, remaining):
-            with torch.no_grad():
-                found, records = model.predict_gated(inputs, samples, True)
-            first = writer.done
-            rows = np.asarray(indices[first : first + len(inputs)])
-            writer.write(_rows(found, records, rows))
-    finally:
-        writer.save_progress()
-
-
-def _batches(
-    model: GatedImageClassifier,
-    cfg: Config,
-    dataset: Any,
-    indices: list[int],
-) -> Iterator[tuple[Tensor, list[DataSample]]]:
     loader = DataLoader(
         dataset,
         batch_size=cfg.test_dataloader.get('batch_size', 1),
-        sampler=indices,
+        sampler=list(indices[writer.done :]),
         num_workers=cfg.test_dataloader.get('num_workers', 0),
         collate_fn=pseudo_collate,
     )
-    for data in loader:
-        data = model.data_preprocessor(data, False)
-        yield data['inputs'], data['data_samples']
+    try:
+        for data in loader:
+            data = model.data_preprocessor(data, False)
+            with torch.no_grad():
+                found, records = model.predict_gated(
+                    data['inputs'], data['data_samples'], True
+                )
+            first = writer.done
+            rows = np.asarray(indices[first : first + len(found)])
+            writer.write(_rows(found, records, rows))
+    finally:
+        writer.save_progress()
 
 
 def _rows(

@@ -1,7 +1,5 @@
 """The data set of an analysis, and pictures of its images."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """All statistics of one stored pass."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from ..errors import FGCError

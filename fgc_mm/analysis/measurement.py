@@ -1,7 +1,5 @@
 """The numbers of one checkpoint, for tables and figures."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import NamedTuple
 

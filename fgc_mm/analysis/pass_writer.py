@@ -1,7 +1,5 @@
 """Writes the arrays of a pass to disk by the batch; it can be resumed."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Mapping

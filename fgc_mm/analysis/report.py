@@ -1,9 +1,8 @@
 """Writes the report: tables, figures and numbers of an analysis."""
 
-from __future__ import annotations
-
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +46,11 @@ def write_analysis(
     write_atomically(numbers.encode(), folder / 'numbers.json')
     for name, text in tables(measured).items():
         write_atomically(text.encode(), folder / 'tables' / name)
-    number, parts = 1, []
-    for section in sections(measured, options, picture):
-        part, number = _written(section, number, folder / 'figures')
-        parts.append(part)
+    numbering = count(1)
+    parts = [
+        _written(section, numbering, folder / 'figures')
+        for section in sections(measured, options, picture)
+    ]
     html = _template().render(
         about=about, measured=measured, sections=parts, options=options
     )
@@ -71,37 +71,25 @@ def _template() -> Any:
 
 
 def _written(
-    section: Section, number: int, folder: Path
-) -> tuple[dict[str, Any], int]:
-    """A section with its figures written and embedded, and the next number."""
+    section: Section, numbers: Iterator[int], folder: Path
+) -> dict[str, Any]:
+    """A section with its figures written, numbered and embedded."""
     shown: list[dict[str, Any]] = []
     first: dict[str, int] = {}  # first figure with this 'computed' text
-    for figure in section.figures:
+    for figure, number in zip(section.figures, numbers):
         computed = figure.caption.computed
         shown.append(
             dict(
+                vars(figure),
                 number=number,
-                title=figure.title,
-                caption=figure.caption,
                 computed_as=first.get(computed),
                 source=_embedded(figure, folder),
-                width=_percent_of_page(figure),
+                # in percent of the page, so that all text has one size
+                width=round(100 * figure.figure.get_figwidth() / PAGE_WIDTH),
             )
         )
         first.setdefault(computed, number)
-        number += 1
-    part = dict(
-        anchor=section.anchor,
-        title=section.title,
-        text=section.text,
-        figures=shown,
-    )
-    return part, number
-
-
-def _percent_of_page(figure: ReportFigure) -> int:
-    """Width of the figure in the page, so that all text has one size."""
-    return round(100 * min(figure.figure.get_figwidth() / PAGE_WIDTH, 1))
+    return dict(vars(section), figures=shown)
 
 
 def _embedded(figure: ReportFigure, folder: Path) -> str:

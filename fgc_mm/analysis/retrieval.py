@@ -1,7 +1,5 @@
 """Gate vectors, and retrieval of images with near gate vectors."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from .measurement import Retrieval

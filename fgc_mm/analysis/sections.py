@@ -2,10 +2,8 @@
 
 To add a figure: draw it in a file of :mod:`fgc_mm.analysis.figures`, export
 it in that package's ``__init__.py``, write its caption in ``captions.py``,
-and enter it here in ``shared`` and ``order`` (or in ``_per_checkpoint``).
+and enter it here in ``shared`` (or in ``_per_checkpoint``).
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -59,46 +57,32 @@ def sections(
         picture: Returns the picture of an image; ``None``: no figures with
             pictures.
     """
-    first = measured[0]
+    # section, name, title, caption, function
     shared = [
-        ('clusters', 'Clusters of features and gates', captions.CLUSTERS,
-         figures.draw_clusters),
-        ('neighbors', 'Neighbours in both spaces', captions.NEIGHBORS,
-         figures.draw_neighbors),
-        ('channels', 'Dead and always-open channels', captions.CHANNELS,
-         figures.draw_channels),
-        ('error_by_macs', 'Error by MACs', captions.ERROR_BY_MACS,
-         figures.draw_error_by_macs),
-        ('macs_of_answers', 'MACs of correct and wrong predictions',
+        ('clusters', 'clusters', 'Clusters of features and gates',
+         captions.CLUSTERS, figures.draw_clusters),
+        ('neighbors', 'neighbors', 'Neighbours in both spaces',
+         captions.NEIGHBORS, figures.draw_neighbors),
+        ('cost', 'error_by_macs', 'Error by MACs',
+         captions.ERROR_BY_MACS, figures.draw_error_by_macs),
+        ('cost', 'macs_of_answers', 'MACs of correct and wrong predictions',
          captions.MACS_OF_ANSWERS, figures.draw_macs_of_answers),
-        ('macs_of_classes', 'MACs of each class', captions.MACS_OF_CLASSES,
-         figures.draw_macs_of_classes),
-        ('calibration', 'Calibration', captions.CALIBRATION,
-         figures.draw_calibration),
+        ('cost', 'macs_of_classes', 'MACs of each class',
+         captions.MACS_OF_CLASSES, figures.draw_macs_of_classes),
+        ('channels', 'channels', 'Dead and always-open channels',
+         captions.CHANNELS, figures.draw_channels),
+        ('calibration', 'calibration', 'Calibration',
+         captions.CALIBRATION, figures.draw_calibration),
     ]  # fmt: skip
-    drawn = {}
-    for name, title, caption, draw in shared:
-        figure = draw(measured)
-        if figure is not None:
-            caption = caption.of(first, options)
-            drawn[name] = ReportFigure(name, figure, caption, title)
     each = _per_checkpoint(measured, options, picture)
-    order = {
-        'clusters': ['clusters'],
-        'embeddings': [],
-        'frequency': [],
-        'retrieval': [],
-        'neighbors': ['neighbors'],
-        'cost': ['error_by_macs', 'macs_of_answers', 'macs_of_classes'],
-        'extremes': [],
-        'channels': ['channels'],
-        'calibration': ['calibration'],
-    }
-    for anchor, names in order.items():
-        found = [drawn[name] for name in names if name in drawn]
-        found += each.get(anchor, [])
+    for anchor, (title, text) in captions.SECTIONS.items():
+        found = each.get(anchor, [])
+        for section, name, alternative, caption, draw in shared:
+            figure = draw(measured) if section == anchor else None
+            if figure is not None:
+                caption = caption.of(measured[0], options)
+                found.append(ReportFigure(name, figure, caption, alternative))
         if found:
-            title, text = captions.SECTIONS[anchor]
             yield Section(anchor, title, text, tuple(found))
 
 

@@ -1,7 +1,5 @@
 """The numbers of an analysis, as rows for CSV and as JSON."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -5,10 +5,7 @@ standard library only, so that ``--help`` and a wrong argument do not wait for
 torch and OpenMMLab.
 """
 
-from __future__ import annotations
-
 import argparse
-import os
 from pathlib import Path
 
 PRECISIONS = 'float32', 'bfloat16'  # of convs computed in open channels only
@@ -22,49 +19,28 @@ def text_parser(description: str | None) -> argparse.ArgumentParser:
     )
 
 
-def config_parser(
-    description: str | None, config: str = 'config of a gated model'
-) -> argparse.ArgumentParser:
-    """A parser with the arguments CONFIG and ``--cfg-options``.
-
-    Args:
-        description: Of the command.
-        config: What the config describes, for ``--help``.
-    """
-    parser = text_parser(description)
+def add_config(
+    parser: argparse.ArgumentParser, config: str = 'config of a gated model'
+) -> None:
+    """Adds CONFIG, which is as described, and ``--cfg-options``."""
     parser.add_argument('config', help=config)
     add_cfg_options(parser, 'as in train.py')
-    return parser
 
 
-def checkpoint_parser(
-    description: str | None,
+def add_checkpoint(
+    parser: argparse.ArgumentParser,
     config: str = 'config of a gated model',
     checkpoint: str = 'its checkpoint',
-) -> argparse.ArgumentParser:
-    """A parser with CONFIG, ``--cfg-options`` and CHECKPOINT.
-
-    Args:
-        description: Of the command.
-        config: What the config describes, for ``--help``.
-        checkpoint: What the checkpoint is, for ``--help``.
-    """
-    parser = config_parser(description, config)
+) -> None:
+    """Adds CONFIG, ``--cfg-options`` and CHECKPOINT."""
+    add_config(parser, config)
     parser.add_argument('checkpoint', help=checkpoint)
-    return parser
 
 
-def coverage_parser(
-    description: str | None, name: str, seconds: float
-) -> argparse.ArgumentParser:
-    """A parser of the commands that examine every backbone of mmpretrain.
-
-    Args:
-        description: Of the command.
-        name: Of the files for rows and report, in ``work_dirs``.
-        seconds: Time limit.
-    """
-    parser = text_parser(description)
+def add_coverage(
+    parser: argparse.ArgumentParser, name: str, seconds: float
+) -> None:
+    """Adds what commands that examine every backbone of mmpretrain need."""
     for option, suffix, text in (
         ('--rows', 'jsonl', 'file of the results, which are not repeated'),
         ('--report', 'md', 'table to write'),
@@ -77,7 +53,6 @@ def coverage_parser(
         default=seconds,
         help=f'time limit for a backbone (default: {seconds})',
     )
-    return parser
 
 
 def add_cfg_options(parser: argparse.ArgumentParser, text: str) -> None:
@@ -120,10 +95,3 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
         default=0,
         help='(unused by torchrun) number of this process on its machine',
     )
-
-
-def parse_arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Parses the command line; sets LOCAL_RANK from --local-rank."""
-    args = parser.parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args

@@ -3,8 +3,6 @@
 Colour says whether a network is dynamic, lightness the number of threads.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from math import inf
 from typing import Any
@@ -23,17 +21,13 @@ from fgc_mm.figure_style import (
     new_figure,
 )
 
+MARK = 'dynamic'  # in the names of networks that `to_dynamic` made
 SHADES = 1.0, 0.6, 0.35  # opacity, per number of threads
 
 
 @in_style()
 def draw_benchmark(report: dict[str, Any], kind: str = 'png') -> bytes:
-    """Bars: milliseconds of every network, ratios of every site.
-
-    Args:
-        report: As in ``benchmark.json``.
-        kind: ``'png'`` or ``'svg'``.
-    """
+    """Milliseconds of every network, ratios of every site; PNG or SVG."""
     names = _fastest_first(report['runs'][0]['rows'])
     sites = report['runs'][0]['sites']
     height = max(2.6, 0.19 * max(len(names), len(sites)) + 0.9)
@@ -58,7 +52,7 @@ def _fastest_first(rows: Sequence[dict[str, Any]]) -> list[str]:
 def _draw_times(axes: Axes, report: dict[str, Any], names: list[str]) -> None:
     """Milliseconds of every network, a bar per number of threads."""
     height = 0.84 / len(report['runs'])
-    colors = [DYNAMIC if _is_dynamic(name) else OTHER for name in names]
+    colors = [DYNAMIC if MARK in name else OTHER for name in names]
     for number, run in enumerate(report['runs']):
         found = {row['name']: row.get('ms') for row in run['rows']}
         values = [found.get(name) or 0 for name in names]
@@ -71,7 +65,7 @@ def _draw_times(axes: Axes, report: dict[str, Any], names: list[str]) -> None:
         axes.bar_label(bars, labels, padding=2, fontsize=5.5, color=BLACK)
     axes.set_yticks(range(len(names)), names)
     for label in axes.get_yticklabels():
-        if _is_dynamic(label.get_text()):
+        if MARK in label.get_text():
             label.set(color=DYNAMIC, fontweight='bold')
     axes.invert_yaxis()
     axes.margins(x=0.1, y=0.02)
@@ -106,11 +100,6 @@ def _draw_sites(
     axes.axvline(1, color=BLACK, linewidth=0.6, linestyle=':')
     axes.set_xlabel('dense over dynamic, per site')
     legend_above(axes)
-
-
-def _is_dynamic(name: str) -> bool:
-    """Whether ``to_dynamic`` made the network of this name."""
-    return 'dynamic' in name
 
 
 def _shade(number: int) -> float:

@@ -1,7 +1,5 @@
 """Tables of ``fgc-mm benchmark`` on the screen."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from rich.console import Console
@@ -29,12 +27,10 @@ def show_run(run: dict[str, Any]) -> None:
 def _show_times(run: dict[str, Any]) -> None:
     """Milliseconds and ratios of every network."""
     table = Table(
-        title=f'{run["threads"]} threads; best dense: {run["best_dense"]}'
-    )
-    for column in ('network', 'ms (quartiles)', 'theory (MACs)',
-                   'clock, over best dense', 'clock / theory',
-                   'over eager'):  # fmt: skip
-        table.add_column(column)
+        'network', 'ms (quartiles)', 'theory (MACs)', 'clock, over best dense',
+        'clock / theory', 'over eager',
+        title=f'{run["threads"]} threads; best dense: {run["best_dense"]}',
+    )  # fmt: skip
     for row in run['rows']:
         if 'ms' not in row:
             table.add_row(row['name'], f'not there: {row["why_not"]}')
@@ -57,9 +53,7 @@ def _show_profile(profile: dict[str, Any]) -> None:
     """Groups of steps, and the longest steps."""
     groups = profile['groups']
     total = sum(groups.values())
-    table = Table(title='times of the dynamic network')
-    for column in ('steps', 'ms', 'share'):
-        table.add_column(column)
+    table = Table('steps', 'ms', 'share', title='times of the dynamic network')
     for name, ms in groups.items():
         table.add_row(name, f'{ms:.3f}', f'{ms / total:.0%}')
     CONSOLE.print(table)
@@ -70,10 +64,10 @@ def _show_profile(profile: dict[str, Any]) -> None:
 
 def _show_sites(sites: list[dict[str, Any]]) -> None:
     """Print the ratios of MACs and of time of every site."""
-    table = Table(title='sites of the dynamic network, at its calibration')
-    for column in ('site', 'open', 'theory', 'clock', 'clock / theory', 'how',
-                   'why'):  # fmt: skip
-        table.add_column(column)
+    table = Table(
+        'site', 'open', 'theory', 'clock', 'clock / theory', 'how', 'why',
+        title='sites of the dynamic network, at its calibration',
+    )  # fmt: skip
     for site in sites:
         clock, theory = site['clock'], site['theory']
         table.add_row(

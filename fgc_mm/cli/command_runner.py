@@ -1,7 +1,5 @@
 """The Runner of the commands, with short lines in its log."""
 
-from __future__ import annotations
-
 import logging
 from textwrap import wrap
 

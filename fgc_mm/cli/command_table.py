@@ -1,7 +1,5 @@
 """The table of all commands."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 
@@ -9,8 +7,9 @@ class Command(NamedTuple):
     """A command of ``fgc-mm``.
 
     Attributes:
-        module: Of its ``parse_args()`` in ``fgc_mm.cli.parsers``, and of its
-            ``main(args)`` in ``fgc_mm.cli.commands``.
+        module: In ``fgc_mm.cli.parsers``: its description and its
+            ``add_arguments(parser)``; in ``fgc_mm.cli.commands``: its
+            ``main(args)``.
         summary: One line for ``fgc-mm --help``.
         needs_openmmlab: Whether the OpenMMLab packages are imported first.
     """

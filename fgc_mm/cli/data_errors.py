@@ -1,11 +1,8 @@
 """Messages for errors of upstream's data sets that a user can fix."""
 
-from __future__ import annotations
-
 import re
-from collections.abc import Iterator
 from pathlib import PurePath
-from types import FrameType
+from traceback import walk_tb
 from urllib.error import URLError
 
 FOLDERS = re.compile(r'number of subfolders \((\d+)\).*classes \((\d+)\)')
@@ -13,11 +10,7 @@ SIZES = re.compile(r'stack expects each tensor to be equal size, but got (.*)')
 
 
 def data_sentence(error: BaseException) -> str | None:
-    """The message for an error of a data set; None for other errors.
-
-    Args:
-        error: Raised when a data set was built or a batch loaded.
-    """
+    """The message for an error of a data set; None for other errors."""
     if isinstance(error, URLError):
         return _download_sentence(error)
     text = ' '.join(str(error).split())
@@ -50,7 +43,7 @@ def data_sentence(error: BaseException) -> str | None:
 
 def _download_sentence(error: URLError) -> str | None:
     """Which data set is missing, and where its file belongs."""
-    for frame in _frames(error):
+    for frame, _ in walk_tb(error.__traceback__):  # the outermost first
         dataset = frame.f_locals.get('self')
         folder = (getattr(dataset, 'data_prefix', None) or {}).get('root')
         address = getattr(dataset, 'url', getattr(dataset, 'url_prefix', ''))
@@ -65,18 +58,8 @@ def _download_sentence(error: URLError) -> str | None:
     return None
 
 
-def _frames(error: BaseException) -> Iterator[FrameType]:
-    """The calls in which an exception was raised, the outermost first."""
-    trace = error.__traceback__
-    while trace is not None:
-        yield trace.tb_frame
-        trace = trace.tb_next
-
-
 def _raised_in(error: BaseException, file: str) -> bool:
     """Whether the error was raised in a file of mmpretrain's data sets."""
-    frames = list(_frames(error))
-    if not frames:
-        return False
-    path = PurePath(frames[-1].f_code.co_filename)
-    return path.parts[-3:] == ('mmpretrain', 'datasets', file)
+    files = [f.f_code.co_filename for f, _ in walk_tb(error.__traceback__)]
+    parts = PurePath(files[-1]).parts if files else ()
+    return parts[-3:] == ('mmpretrain', 'datasets', file)

@@ -1,7 +1,6 @@
 """Runs the main function of a command."""
 
-from __future__ import annotations
-
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
+from fgc_mm.cli.arguments import text_parser
 from fgc_mm.cli.command_table import COMMANDS, find_command
 from fgc_mm.config_files import config_file
 from fgc_mm.errors import FGCError
@@ -43,11 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_script(name: str) -> int:
-    """Runs a command for a file in tools/; returns its exit status.
-
-    Args:
-        name: Of the command, which reads the arguments of the process.
-    """
+    """Runs a command for a file in tools/; returns its exit status."""
     # remove the folder of the script from sys.path: tools/export/onnx.py
     # would hide the package onnx
     folder = str(Path(sys.argv[0]).resolve().parent)
@@ -85,8 +81,14 @@ def parse(name: str) -> Namespace:
     Raises:
         FGCError: Arguments do not fit each other, or there is no such config.
     """
-    module = f'fgc_mm.cli.parsers.{COMMANDS[name].module}'
-    args = import_module(module).parse_args()
+    module = import_module(f'fgc_mm.cli.parsers.{COMMANDS[name].module}')
+    parser = text_parser(module.__doc__)
+    module.add_arguments(parser)
+    args = parser.parse_args()
+    if hasattr(module, 'check_arguments'):
+        module.check_arguments(args)
+    if 'local_rank' in args:
+        os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     # with a launcher one process reports it, which takes torch
     if 'config' in args and getattr(args, 'launcher', 'none') == 'none':
         config_file(args.config)

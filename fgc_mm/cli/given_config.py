@@ -1,7 +1,5 @@
 """The config and the model that the arguments of a command name."""
 
-from __future__ import annotations
-
 import argparse
 import inspect
 from pathlib import Path

@@ -6,8 +6,6 @@ GPU, this module creates a gloo group first, which the Runner then uses, and
 sets a model wrapper without devices.
 """
 
-from __future__ import annotations
-
 import atexit
 import os
 import re

@@ -1,7 +1,5 @@
 """Runs the main function of a command; prints errors in one line."""
 
-from __future__ import annotations
-
 from fgc_mm import checked_stack  # noqa: F401  isort: skip
 
 import os
@@ -9,12 +7,11 @@ import re
 import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 
 from fgc_mm.cli.data_errors import data_sentence
-from fgc_mm.cli.import_errors import missing_import
 from fgc_mm.cli.launch import leave_processes
 from fgc_mm.cli.upstream_errors import upstream_sentence
 from fgc_mm.errors import FGCError
@@ -76,9 +73,11 @@ def _print_once(line: str, code: int) -> int:
 def _sentence(error: BaseException) -> str | None:
     """The message in one line if the user can fix it, else None."""
     if isinstance(error, ImportError):
-        error = _cause(error)
-    if isinstance(error, ImportError) and not isinstance(error, FGCError):
-        return missing_import(error)
+        causes = [*_causes(error)]
+        own = [cause for cause in causes if isinstance(cause, FGCError)]
+        if not own:
+            return _missing_import(causes)
+        error = own[0]
     known = upstream_sentence(error) or data_sentence(error)
     if known:
         return known
@@ -95,13 +94,31 @@ def _sentence(error: BaseException) -> str | None:
     return ' '.join(text.split()) or type(error).__name__
 
 
-def _cause(error: ImportError) -> BaseException:
-    """The FGCError that made an import fail, if there is one.
+def _missing_import(causes: list[BaseException]) -> str | None:
+    """The error message for a missing package.
 
-    Otherwise the error itself. mmengine wraps errors of `custom_imports`
-    twice.
+    mmengine wraps import errors of ``custom_imports`` and of its visualizers,
+    and in some cases names the package to install.
+
+    Returns:
+        The message, or None if no package is missing: a missing module of
+        fgc_mm, or a missing name in a package, is a bug.
     """
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, FGCError):
-        cause = cause.__cause__ or cause.__context__
-    return cause or error
+    modules = [e.name for e in causes if isinstance(e, ModuleNotFoundError)]
+    if not modules or str(modules[-1]).split('.')[0] == 'fgc_mm':
+        return None
+    texts = '\n'.join(map(str, causes))
+    command = re.search(r'"(pip install [^"]+)"', texts)
+    remedy = f'run `{command[1]}`' if command else 'install a package with pip'
+    return (
+        f'{modules[-1]} cannot be imported, but the config needs it: '
+        f"{remedy}; a module of your own must be in the config's folder or "
+        'in a folder of PYTHONPATH.'
+    )
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, what it was raised from, and so on."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

@@ -5,8 +5,6 @@ its own traceback. For a process that was killed, this module prints its rank
 and the signal. The arguments are those of torchrun.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import signal

@@ -1,7 +1,5 @@
 """Error over MACs, a point per method, with error bars."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from ..figure_style import (
@@ -26,10 +24,6 @@ def plot(rows: Sequence[Row], kind: str = 'png') -> bytes:
     A dynamic method has a colour and is filled; dense networks are black
     stars, static ones are grey, each with a marker of its own. Bars are
     sample standard deviations over the seeds.
-
-    Args:
-        rows: Of the table.
-        kind: ``'png'`` or ``'svg'``.
     """
     figure = new_figure(PAGE_WIDTH, 4.2)
     axes = figure.subplots()

@@ -1,7 +1,5 @@
 """MACs and parameters of a trained run's network."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from mmengine.config import Config

@@ -1,7 +1,5 @@
 """A row of a comparison, as a plan or the command line describes it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

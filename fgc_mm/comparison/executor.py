@@ -1,7 +1,5 @@
 """Interface of what starts the runs of a comparison."""
 
-from __future__ import annotations
-
 from typing import NamedTuple, Protocol
 
 from .run import Run

@@ -1,7 +1,5 @@
 """Short names of rows, for legends."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 NAMES = {
@@ -26,11 +24,7 @@ def method_of(row: str) -> str:
 
 
 def row_labels(rows: Sequence[str]) -> dict[str, str]:
-    """The method of each row, or the row's name if the method is not unique.
-
-    Args:
-        rows: Names of rows; a config's name begins with its method.
-    """
+    """The method of each row, or the row's name if others have that method."""
     methods = {row: method_of(row) for row in rows}
     count = [*methods.values()].count
     return {

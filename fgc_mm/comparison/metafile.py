@@ -1,9 +1,6 @@
 """Kept results as a metafile: what MIM and mmpretrain list of a package."""
 
-from __future__ import annotations
-
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +11,9 @@ from fgc_mm.config_files import NAME, list_configs
 from ..errors import FGCError
 from .labels import method_of
 from .result_blocks import read_studies
-from .result_tables import Results
 from .stored_results import read_stored_results
 from .study import Study
-from .table import Row, rows_of
+from .table import Results, Row, hardware, rows_of
 
 SUFFIXES = '.yml', '.yaml'
 SOURCE = re.compile(
@@ -103,6 +99,7 @@ def _models(source: re.Match[str], root: Path) -> list[dict[str, Any]]:
 def _model(row: Row, study: Study, results: Results) -> dict[str, Any]:
     data = study.title.partition(' on ')[2] or study.title
     values = row.values
+    own = [result for result in results if result['method'] == row.method]
     metrics = {
         'Top 1 Accuracy': round(100 - values['error'].mean, 2),
         'Pruned MACs (%)': round(values['macs/pruning_ratio'].mean, 1),
@@ -113,7 +110,7 @@ def _model(row: Row, study: Study, results: Results) -> dict[str, Any]:
         'Metadata': {
             'Training Data': data,
             'Epochs': row.epochs,
-            'Training Resources': _resources(row, results),
+            'Training Resources': hardware(own),
             # as mmpretrain counts them: multiply-adds
             'FLOPs': round(values['macs/mean'].mean),
             'Parameters': round(values['parameters'].mean),
@@ -129,12 +126,6 @@ def _model(row: Row, study: Study, results: Results) -> dict[str, Any]:
         ],
         'Config': f'{NAME}/{row.method}.py',
     }
-
-
-def _resources(row: Row, results: Sequence[dict[str, Any]]) -> str:
-    """The hardware of a row's runs."""
-    own = [r['environment'] for r in results if r['method'] == row.method]
-    return '; '.join(dict.fromkeys(x.get('GPU', x['CPU']) for x in own))
 
 
 def _collection(prefix: str) -> dict[str, Any]:

@@ -1,9 +1,7 @@
 """Makes the runs of a comparison from its rows and settings."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from .ratio_options import drop_overridden, needs_planning, options_for_ratio
 from .run import IGNORED, Method, Run
 from .start_check import check_start
 from .stored_results import find_stored_result
+from .study import Study
 
 RECIPE = (
     'model', 'optim_wrapper', 'param_scheduler', 'train_cfg', 'custom_hooks',
@@ -31,35 +30,13 @@ RECIPE = (
 DOWNLOADING = {'CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST'}
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Settings of all runs.
-
-    Attributes:
-        seeds: Of the rows that do not set seeds; one run for each.
-        folder: Output folder.
-        epochs: Of all runs; None for the number in each config.
-        options: ``--cfg-options``, as they were typed.
-        pruning_ratio: Of static pruning, and of ``match_macs``.
-        match_macs: Whether every method is trained for that ratio.
-        results: Folder of stored results, which are checked; or None.
-    """
-
-    seeds: Sequence[int]
-    folder: Path
-    epochs: int | None = None
-    options: tuple[str, ...] = ()
-    pruning_ratio: float = 0.55
-    match_macs: bool = False
-    results: Path | None = None
-
-
-def plan(entries: Sequence[Entry], settings: Settings) -> list[Run]:
+def plan(study: Study, folder: Path, results: Path | None = None) -> list[Run]:
     """All runs: first those that others start from, then seed by seed.
 
     Args:
-        entries: The rows.
-        settings: Of all runs.
+        study: The rows and their settings.
+        folder: Output folder.
+        results: Folder of stored results, which are checked; or None.
 
     Raises:
         FGCError: A config or data set is missing, two methods have one name,
@@ -68,16 +45,16 @@ def plan(entries: Sequence[Entry], settings: Settings) -> list[Run]:
             from the weights of its start, or the folder contains runs of
             another recipe.
     """
-    _check_settings(entries, settings)
-    methods = {entry.row: read_method(entry, settings) for entry in entries}
-    starts = _starts(entries, settings)
-    _check_names(entries, starts.values())
-    seeds = dict.fromkeys(s for e in entries for s in _seeds(e, settings))
+    _check_settings(study)
+    methods = {entry.row: read_method(entry, study) for entry in study.entries}
+    starts = _starts(study, folder)
+    _check_names(study.entries, starts.values())
+    seeds = dict.fromkeys(s for e in study.entries for s in _seeds(e, study))
     runs = [*starts.values()] + [
-        _run(methods[e.row], seed, settings, starts.get((e.start, seed)))
+        _run(methods[e.row], seed, folder, starts.get((e.start, seed)))
         for seed in seeds
-        for e in entries
-        if seed in _seeds(e, settings)
+        for e in study.entries
+        if seed in _seeds(e, study)
     ]
     for run in runs:
         if run.start is not None:
@@ -90,40 +67,37 @@ def plan(entries: Sequence[Entry], settings: Settings) -> list[Run]:
             )
     for run in runs:  # check all before writing any
         run.check_recipe()
-        if settings.results is not None:
-            find_stored_result(run, settings.results)
+        if results is not None:
+            find_stored_result(run, results)
     for run in runs:
         run.write_recipe()
     return runs
 
 
-def _starts(
-    entries: Sequence[Entry], settings: Settings
-) -> dict[tuple[Start | None, int], Run]:
+def _starts(study: Study, folder: Path) -> dict[tuple[Start | None, int], Run]:
     """The runs that others start from, each once per seed."""
     methods: dict[Start, Method] = {}
     runs: dict[tuple[Start | None, int], Run] = {}
-    for entry in entries:
+    for entry in study.entries:
         start = entry.start
         if start is None:
             continue
         if start not in methods:
-            methods[start] = _start_method(start, methods, settings)
-        for seed in _seeds(entry, settings):
+            methods[start] = _start_method(start, methods, study)
+        for seed in _seeds(entry, study):
             if (start, seed) not in runs:
-                runs[start, seed] = _run(methods[start], seed, settings)
+                runs[start, seed] = _run(methods[start], seed, folder)
     return runs
 
 
 def _start_method(
-    start: Start, others: Mapping[Start, Method], settings: Settings
+    start: Start, others: Mapping[Start, Method], study: Study
 ) -> Method:
     name = f'start_{Path(start.config).stem}'
     if name in {method.name for method in others.values()}:
-        name += f'_{start.epochs or settings.epochs}e'
-    unmatched = replace(settings, match_macs=False)
+        name += f'_{start.epochs or study.epochs}e'
     entry = Entry(start.config, name=name, epochs=start.epochs)
-    return read_method(entry, unmatched)
+    return read_method(entry, replace(study, match_macs=False))
 
 
 def _leave_out_constructor(recipe: dict[str, Any]) -> None:
@@ -133,20 +107,20 @@ def _leave_out_constructor(recipe: dict[str, Any]) -> None:
         del wrapper['constructor']
 
 
-def read_method(entry: Entry, settings: Settings) -> Method:
+def read_method(entry: Entry, study: Study) -> Method:
     """The method of a row."""
     path, importance = entry.config, entry.importance
     cfg = load_config(path)
     own = (cfg.get('train_cfg') or {}).get('max_epochs')
-    epochs = entry.epochs or settings.epochs
+    epochs = entry.epochs or study.epochs
     if epochs or not own:
         cfg = scale_epochs(cfg, epochs or 1)  # error if it has no epochs
-    options = (*settings.options, *entry.options)
+    options = (*study.options, *entry.options)
     override(cfg, read_options(options))
     check_data(cfg, path)
-    pruning_ratio = _pruning_ratio(entry, settings)
+    pruning_ratio = _pruning_ratio(entry, study)
     budget = None
-    if settings.match_macs and importance is None:
+    if study.match_macs and importance is None:
         for_ratio = drop_overridden(
             options_for_ratio(cfg, pruning_ratio), entry.options
         )
@@ -225,9 +199,9 @@ def _innermost(key: str, settings: Mapping[str, Any]) -> tuple[str, Any]:
     return key, dataset
 
 
-def _check_settings(entries: Sequence[Entry], settings: Settings) -> None:
-    for entry in entries:
-        seeds = _seeds(entry, settings)
+def _check_settings(study: Study) -> None:
+    for entry in study.entries:
+        seeds = _seeds(entry, study)
         for seed in seeds:
             if seeds.count(seed) > 1:
                 raise FGCError(
@@ -235,15 +209,15 @@ def _check_settings(entries: Sequence[Entry], settings: Settings) -> None:
                     'are equal; give different --seeds.'
                 )
     for ratio in (
-        settings.pruning_ratio,
-        *(_pruning_ratio(entry, settings) for entry in entries),
+        study.pruning_ratio,
+        *(_pruning_ratio(entry, study) for entry in study.entries),
     ):
         if not 0 < ratio < 1:
             raise FGCError(
                 f'--pruning-ratio {ratio} is not a fraction of the MACs; '
                 'give a number between 0 and 1, such as 0.55.'
             )
-    for entry in entries:
+    for entry in study.entries:
         if entry.importance and entry.start is None:
             raise FGCError(
                 f'{entry.importance}:{entry.config} has nothing to prune: '
@@ -264,20 +238,20 @@ def _check_names(entries: Sequence[Entry], starts: Iterable[Run]) -> None:
             )
 
 
-def _pruning_ratio(entry: Entry, settings: Settings) -> float:
+def _pruning_ratio(entry: Entry, study: Study) -> float:
     own = entry.pruning_ratio
-    return settings.pruning_ratio if own is None else own
+    return study.pruning_ratio if own is None else own
 
 
-def _seeds(entry: Entry, settings: Settings) -> tuple[int, ...]:
-    return entry.seeds or tuple(settings.seeds)
+def _seeds(entry: Entry, study: Study) -> tuple[int, ...]:
+    return entry.seeds or study.seeds
 
 
 def _run(
-    method: Method, seed: int, settings: Settings, start: Run | None = None
+    method: Method, seed: int, folder: Path, start: Run | None = None
 ) -> Run:
-    folder = settings.folder / 'runs' / method.name / f'seed{seed}'
-    return Run(method, seed, folder, start)
+    own = folder / 'runs' / method.name / f'seed{seed}'
+    return Run(method, seed, own, start)
 
 
 def _images(loader: Any) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """Reading the plan file of a comparison."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
@@ -13,7 +11,7 @@ from ..config_files import find_config
 from ..errors import FGCError
 from .entry import Entry, Start, split_entry
 from .questions import Question
-from .study import Axis, Study
+from .study import PRUNING_RATIO, SEEDS, Axis, Study
 
 METHOD = {
     'config', 'name', 'options', 'seeds', 'epochs', 'pretrain',
@@ -55,13 +53,14 @@ def read_study(path: Path) -> Study:
     entries = tuple(_entry(path, method, shared) for method in methods)
     rows = [entry.row for entry in entries]
     questions = _of_kind(path, content, 'questions', list)
+    ratio = _number(path, content, 'pruning_ratio', float)
     return Study(
         title=str(content.get('title', path.stem)),
         entries=entries,
-        seeds=_seeds(path, content),
+        seeds=_seeds(path, content) or SEEDS,
         epochs=_number(path, content, 'epochs', int),
         options=_options(path, content),
-        pruning_ratio=_number(path, content, 'pruning_ratio', float),
+        pruning_ratio=PRUNING_RATIO if ratio is None else ratio,
         match_macs=bool(_of_kind(path, content, 'match_macs', bool)),
         published_dataset=_of_kind(path, content, 'published_dataset', str),
         questions=tuple(_question(path, q, rows) for q in questions or ()),

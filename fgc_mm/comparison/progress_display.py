@@ -17,10 +17,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from .report import summary
 from .results import epochs_done
 from .run import Run
-from .table import Row
+from .table import Row, summary
 from .time_left import TimeLeft
 
 REFRESH_SECONDS = 2.0  # between two reads of the runs' logs
@@ -28,12 +27,7 @@ HEAD = 'method', 'runs', 'error %', 'best %', 'pruned %', 'MACs'
 
 
 class ProgressDisplay:
-    """A progress line per run; outside a terminal, a line per event.
-
-    Args:
-        console: To print on.
-        runs: All runs.
-    """
+    """A progress line per run; outside a terminal, a line per event."""
 
     def __init__(self, console: Console, runs: Sequence[Run]) -> None:
         self.console = console
@@ -111,8 +105,8 @@ class ProgressDisplay:
                 overflow='fold',
                 no_wrap=bool(number),
             )
-        for line in summary(rows):
-            table.add_row(*line)
+        for row in rows:
+            table.add_row(*summary(row))
         self.console.print(table)
 
     def _update(self, run: Run, text: str) -> None:

@@ -1,7 +1,5 @@
 """Differences between two rows, seed by seed, with their uncertainty."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
@@ -62,12 +60,7 @@ class Answer:
 
 
 def answer(question: Question, results: Sequence[Mapping[str, Any]]) -> Answer:
-    """The answer from the finished runs.
-
-    Args:
-        question: Which rows.
-        results: Of runs, as :mod:`fgc_mm.comparison.results` writes them.
-    """
+    """The answer from the results of the finished runs."""
     first, second = (
         {r['seed']: r for r in results if r['method'] == name}
         for name in (question.row, question.against)

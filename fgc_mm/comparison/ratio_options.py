@@ -1,7 +1,5 @@
 """The config options that set the pruning ratio of a method."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from math import ceil
 from typing import Any
@@ -83,9 +81,7 @@ def drop_overridden(
 def needs_planning(cfg: Config, own: tuple[str, ...]) -> bool:
     """Whether the ratio of a MaskPredictionLoss has to be planned.
 
-    Args:
-        cfg: The config.
-        own: Options of the row; one of them may set the ratio.
+    Not if one of the row's own options sets it.
     """
     found = dict(_losses(cfg)).get('MaskPredictionLoss')
     if found is None:

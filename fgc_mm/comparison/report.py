@@ -1,20 +1,24 @@
 """The files of a comparison: table, runs, plot."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from fgc_mm.reliability.atomic_file import write_atomically
 
 from .compare_plot import plot
-from .questions import answer, answers_markdown
+from .result_tables import questions_table
 from .run import Run
 from .study import Study
 from .sweep_plot import sweep_plot
-from .table import Row, markdown, published_for, rows_of, runs_csv, table_csv
+from .table import (
+    Results,
+    markdown,
+    published_for,
+    rows_of,
+    runs_csv,
+    table_csv,
+)
 
 NOTES = """\
 Error: 100 - top-1 accuracy on the test images; mean ± sample standard
@@ -41,7 +45,7 @@ Pruning ratios within half a point count as equal.
 def write_report(
     folder: Path,
     runs: Sequence[Run],
-    results: Sequence[dict[str, Any]],
+    results: Results,
     published: Sequence[dict[str, str]],
     command: Sequence[str],
     study: Study,
@@ -56,7 +60,7 @@ def write_report(
         results: Of the runs that are done.
         published: Rows of the file of published numbers.
         command: The command line of the comparison.
-        study: Its title, its questions and its axis.
+        study: With title, questions and axis.
     """
     rows = rows_of(results)
     # a row's name may not contain backbone and data set; its config's does
@@ -84,28 +88,11 @@ def write_report(
         write_atomically(content, folder / name)
 
 
-def summary(rows: Sequence[Row]) -> list[tuple[str, ...]]:
-    """Method, error, pruned, MACs: the columns shown in the terminal."""
-    return [
-        (
-            row.method,
-            str(len(row.seeds)),
-            row.values['error'].text(),
-            row.values['best_error'].text(),
-            row.values['macs/pruning_ratio'].text(1),
-            f'{row.values["macs/mean"].mean:,.0f}',
-        )
-        for row in rows
-    ]
-
-
-def _answers(study: Study, results: Sequence[dict[str, Any]]) -> str:
+def _answers(study: Study, results: Results) -> str:
     if not study.questions:
         return ''
-    found = [answer(question, results) for question in study.questions]
-    return '\n'.join(
-        ['## Questions\n', answers_markdown(found), QUESTION_NOTES]
-    )
+    table = questions_table(study, results)
+    return '\n'.join(['## Questions\n', table, QUESTION_NOTES])
 
 
 def _missing(runs: Sequence[Run]) -> str:
@@ -118,7 +105,7 @@ def _missing(runs: Sequence[Run]) -> str:
 
 def _commands(
     runs: Sequence[Run],
-    results: Sequence[dict[str, Any]],
+    results: Results,
     command: Sequence[str],
 ) -> str:
     stored = {(r['method'], r['seed']): r.get('commands', []) for r in results}
@@ -131,7 +118,7 @@ def _commands(
     return '\n'.join([*lines, '```\n'])
 
 
-def _environments(results: Sequence[dict[str, Any]]) -> str:
+def _environments(results: Results) -> str:
     lines = ['## Ran on\n']
     seen: list[dict[str, str]] = []
     for result in results:

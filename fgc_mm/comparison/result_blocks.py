@@ -1,7 +1,5 @@
 """Blocks of Markdown documents that are made from stored results."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -9,15 +7,12 @@ from pathlib import Path
 
 from ..errors import FGCError, check_choice
 from .plan_file import read_study
-from .result_tables import (
-    Results,
-    costs_table,
-    questions_table,
-    results_table,
-)
+from .result_figure import ResultFigure
+from .result_tables import costs_table, questions_table, results_table
 from .result_text import caption, progress
 from .stored_results import read_stored_results
 from .study import Study
+from .table import Results
 
 BEGIN, END = '<!-- results:', '<!-- end of results -->'
 FIGURE = 'figure'
@@ -53,8 +48,9 @@ def update_blocks(text: str, root: Path) -> str:
 
     def block(match: re.Match[str]) -> str:
         found = _block(match, root)
-        if found.kind == FIGURE:
-            content = f'{found.image}\n\n{caption(found.study, found.results)}'
+        if found.image is not None:
+            below = caption(found.study, found.results)
+            content = f'{found.image[0]}\n\n{below}'
         else:
             content = KINDS[found.kind](found.study, found.results)
         return f'{match[1]}\n{content}\n'
@@ -63,24 +59,24 @@ def update_blocks(text: str, root: Path) -> str:
     return BLOCK.sub(block, text)
 
 
-def figures(text: str, root: Path) -> dict[str, tuple[Study, Results]]:
-    """Study and results of each figure in a document, by its file name.
+def figures(text: str, root: Path, folder: Path) -> list[ResultFigure]:
+    """The figures of a document.
 
     Args:
         text: The document.
-        root: Plans and folders are relative to it.
+        root: Plans and folders of results are relative to it.
+        folder: The files of images are relative to it.
 
     Raises:
         FGCError: As :func:`update_blocks`.
     """
     _check_ends(text)
     blocks = [_block(match, root) for match in BLOCK.finditer(text)]
-    figures = [(IMAGE.fullmatch(b.image), b) for b in blocks]
-    return {
-        image['file']: (block.study, block.results)
-        for image, block in figures
-        if block.kind == FIGURE and image is not None
-    }
+    return [
+        ResultFigure(folder / block.image['file'], block.study, block.results)
+        for block in blocks
+        if block.image is not None
+    ]
 
 
 @dataclass(frozen=True)
@@ -91,13 +87,13 @@ class Block:
         kind: One of ``KINDS``, or ``FIGURE``.
         study: Its rows and questions.
         results: Of the rows.
-        image: The Markdown of a figure.
+        image: Of a figure: its Markdown.
     """
 
     kind: str
     study: Study
     results: Results
-    image: str = ''
+    image: re.Match[str] | None = None
 
 
 def _check_ends(text: str) -> None:
@@ -125,7 +121,7 @@ def _block(match: re.Match[str], root: Path) -> Block:
             f'the figure of {match["plan"]} has no image in its block; write '
             '![TEXT](FILE.png) there.'
         )
-    return Block(kind, study, results, image[0])
+    return Block(kind, study, results, image)
 
 
 def read_studies(plans: str, root: Path) -> Study:

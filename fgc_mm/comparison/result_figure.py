@@ -1,19 +1,16 @@
 """A figure of stored results, and whether its files are up to date."""
 
-from __future__ import annotations
-
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fgc_mm.reliability.atomic_file import write_atomically
 
 from ..figure_style import FORMATS
 from .results import SWEEP
 from .study import Study
+from .table import Results
 from .trade_off_plot import trade_off_plot
 
 SHOWN = (
@@ -38,7 +35,7 @@ class ResultFigure:
 
     file: Path
     study: Study
-    results: Sequence[Mapping[str, Any]]
+    results: Results
 
     def fingerprint(self) -> str:
         """A hash of all numbers in the figure."""

@@ -1,16 +1,9 @@
 """Tables of stored results, as Markdown."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import Any
-
 from .markdown import markdown_table
 from .questions import answer, answers_markdown
 from .study import Study
-from .table import Row, rows_of
-
-Results = Sequence[dict[str, Any]]
+from .table import Results, hardware, rows_of, summary
 
 
 def results_table(study: Study, results: Results) -> str:
@@ -19,7 +12,7 @@ def results_table(study: Study, results: Results) -> str:
         'method', 'seeds', 'error %, last epoch', 'error %, best epoch',
         'pruned %', 'MACs per image',
     ]  # fmt: skip
-    lines = [_cells(row) for row in rows_of(results)]
+    lines = [summary(row) for row in rows_of(results)]
     done = {line[0] for line in lines}
     lines += [
         [entry.row, 'none yet', *[''] * 4]
@@ -27,15 +20,6 @@ def results_table(study: Study, results: Results) -> str:
         if entry.row not in done
     ]
     return markdown_table(head, lines)
-
-
-def _cells(row: Row) -> list[str]:
-    values = row.values
-    return [
-        row.method, str(len(row.seeds)), values['error'].text(),
-        values['best_error'].text(), values['macs/pruning_ratio'].text(1),
-        f'{values["macs/mean"].mean:,.0f}',
-    ]  # fmt: skip
 
 
 def questions_table(study: Study, results: Results) -> str:
@@ -55,13 +39,10 @@ def costs_table(study: Study, results: Results) -> str:
             r['seconds'] * int(r['environment']['threads per run']) / 3600
             for r in own
         )
-        names = dict.fromkeys(
-            r['environment'].get('GPU', r['environment']['CPU']) for r in own
-        )
         lines.append(
             [
                 row.method, str(len(own)), str(row.epochs), f'{hours:.1f}',
-                '; '.join(names),
+                hardware(own),
             ]
         )  # fmt: skip
     return markdown_table(head, lines)

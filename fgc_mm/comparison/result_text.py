@@ -1,20 +1,15 @@
 """Sentences about stored results."""
 
-from __future__ import annotations
-
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 from .questions import Answer, answer
-from .study import SEEDS, Study
-
-Results = Sequence[Mapping[str, Any]]
+from .study import Study
+from .table import Results
 
 
 def progress(study: Study, results: Results) -> str:
     """How many seeds every row has, and the answers to the questions."""
-    wanted = {e.row: e.seeds or study.seeds or SEEDS for e in study.entries}
+    wanted = {e.row: e.seeds or study.seeds for e in study.entries}
     done = Counter(
         result['method']
         for result in results

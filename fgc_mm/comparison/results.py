@@ -1,7 +1,5 @@
 """Collects the results of a run from its files."""
 
-from __future__ import annotations
-
 import json
 import os
 import platform
@@ -33,7 +31,7 @@ FILE = 'result.json'
 UNLOGGED = {'epoch', 'iter', 'step', 'time', 'data_time', 'memory'}
 
 
-def write_result(run: Run, threads: int | None) -> dict[str, Any]:
+def write_result(run: Run, threads: int) -> dict[str, Any]:
     """Collects a finished run's numbers in its ``result.json``.
 
     Errors and ratios are in percent, MACs per image, times in seconds:
@@ -58,13 +56,15 @@ def write_result(run: Run, threads: int | None) -> dict[str, Any]:
     dynamic = COST[0] in metrics
     images = ' / '.join(f'{count:,}' for count in cost.images)
     if not dynamic:
-        dense = cost_of(str(run.method.config)) if _pruned(run) else cost
+        static = run.method.importance is not None
+        dense = cost_of(str(run.method.config)) if static else cost
         left = zeroed_cost_of(
             str(run.trained_config), str(run.last_checkpoint)
         )
         cost = left or cost
         metrics.update(static_metrics(cost.macs, dense.macs))
     error = 100 - metrics[ACCURACY]
+    sweep = run.sweep.read_text() if run.method.sweeps else None
     result = dict(
         method=run.method.name,
         seed=run.seed,
@@ -79,7 +79,7 @@ def write_result(run: Run, threads: int | None) -> dict[str, Any]:
         **{k: metrics[k] for k in COST},
         **{k: v for k, v in metrics.items() if k.startswith(RATIO)},
         by_epoch=by_epoch(run.folder),
-        **_sweep(run),
+        **({} if sweep is None else {SWEEP: json.loads(sweep)}),
         # without the path on the machine that ran it
         commands=[
             c.replace(str(run.folder), 'DIR') for c in run.logged_commands()
@@ -89,12 +89,6 @@ def write_result(run: Run, threads: int | None) -> dict[str, Any]:
     )
     write_atomically(json.dumps(result, indent=1).encode(), _file(run))
     return result
-
-
-def _sweep(run: Run) -> dict[str, Any]:
-    if not run.method.sweeps:
-        return {}
-    return {SWEEP: json.loads(run.sweep.read_text())}
 
 
 def read_result(run: Run) -> dict[str, Any] | None:
@@ -150,14 +144,14 @@ def by_epoch(folder: Path) -> list[dict[str, float]]:
                 name: mean(values)
                 for name, values in sorted(logged.get(epoch, {}).items())
             },
-            **_without(validated.get(epoch, {}), UNLOGGED),
+            **{
+                name: value
+                for name, value in validated.get(epoch, {}).items()
+                if name not in UNLOGGED
+            },
         }
         for epoch in sorted({*logged, *validated})
     ]
-
-
-def _without(line: dict[str, Any], names: set[str]) -> dict[str, Any]:
-    return {k: v for k, v in line.items() if k not in names}
 
 
 def training_seconds(run: Run) -> float:
@@ -189,7 +183,7 @@ def epochs_done(folder: Path) -> tuple[int, float | None]:
     return max(begun - 1, last), errors[last]
 
 
-def environment(threads: int | None) -> dict[str, str]:
+def environment(threads: int) -> dict[str, str]:
     """Versions and hardware of this process."""
     found = {
         'python': platform.python_version(),
@@ -197,7 +191,7 @@ def environment(threads: int | None) -> dict[str, str]:
         'mmengine': str(mmengine.__version__),
         'mmpretrain': str(sys.modules['mmpretrain'].__version__),
         'CPU': f'{_cpu()}, {os.cpu_count()} cores',
-        'threads per run': str(threads or torch.get_num_threads()),
+        'threads per run': str(threads),
     }
     if torch.cuda.is_available():
         count = torch.cuda.device_count()
@@ -207,10 +201,6 @@ def environment(threads: int | None) -> dict[str, str]:
 
 def _file(run: Run) -> Path:
     return run.folder / FILE
-
-
-def _pruned(run: Run) -> bool:
-    return run.method.importance is not None
 
 
 @cache

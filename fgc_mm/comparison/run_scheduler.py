@@ -1,7 +1,5 @@
 """Scheduler: starts the runs of a comparison as worker slots become free."""
 
-from __future__ import annotations
-
 import signal
 import time
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Takes the runs of a comparison through Slurm jobs, with submitit."""
 
-from __future__ import annotations
-
 import io
 import signal
 import time

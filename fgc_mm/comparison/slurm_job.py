@@ -1,7 +1,5 @@
 """What a Slurm job does: it takes one run through all of its steps."""
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Callable
 from types import FrameType

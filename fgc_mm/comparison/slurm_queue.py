@@ -1,7 +1,5 @@
 """States of jobs, from Slurm's queue."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 

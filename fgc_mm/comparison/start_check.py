@@ -1,7 +1,5 @@
 """Checks that a run can start from the weights of another run."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,8 +1,7 @@
 """Stored results of runs: the folder of ``fgc-mm compare --results``."""
 
-from __future__ import annotations
-
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,8 @@ NEEDED = {
     'method', 'seed', 'error', 'best_error', 'epochs', 'data', 'dynamic',
     'macs/mean', 'macs/pruning_ratio', 'parameters', 'seconds', 'environment',
 }  # fmt: skip
+TRAINED = 0.5  # the threshold that gates are trained and tested with
+TOLERANCE = 0.2  # percentage points, for rounding on other machines
 
 
 def read_stored_results(folder: Path, study: Study) -> list[dict[str, Any]]:
@@ -93,6 +94,37 @@ def read_result_file(file: Path) -> dict[str, Any]:
     if missing or not isinstance(result, dict):
         raise _damaged(file, f'it lacks {", ".join(sorted(missing))}')
     return result
+
+
+def add_sweep(
+    file: Path, result: Mapping[str, Any], rows: Sequence[Mapping[str, float]]
+) -> None:
+    """Writes the sweep of a run's last checkpoint into its stored results.
+
+    Args:
+        file: ``METHOD/seedN.json`` of ``fgc-mm compare --results``.
+        result: Its content.
+        rows: As :func:`fgc_mm.evaluation.threshold_sweep.sweep_thresholds`
+            returns them.
+
+    Raises:
+        FGCError: The rows have no threshold of 0.5, or the error at 0.5
+            differs from that of the run.
+    """
+    trained = [100 - r['accuracy'] for r in rows if r['threshold'] == TRAINED]
+    if not trained:
+        raise FGCError(
+            f'--thresholds without {TRAINED} cannot be compared with the '
+            f'error in {file}; add {TRAINED}.'
+        )
+    if abs(trained[0] - result['error']) > TOLERANCE:
+        raise FGCError(
+            f'{file} has an error of {result["error"]:.2f} %, but the '
+            f'checkpoint has {trained[0]:.2f} %; give the checkpoint of the '
+            'last epoch of that run.'
+        )
+    completed = {**result, SWEEP: [*rows]}
+    write_atomically(json.dumps(completed, indent=1).encode(), file)
 
 
 def _damaged(file: Path, why: object) -> FGCError:

@@ -1,14 +1,13 @@
 """The contents of a plan: rows, seeds, questions, and a figure's axis."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .entry import Entry
 from .questions import Question
 
-SEEDS = (0, 1, 2)  # default
+SEEDS = (0, 1, 2)  # by default
+PRUNING_RATIO = 0.55
 
 
 @dataclass(frozen=True)
@@ -32,11 +31,11 @@ class Study:
     Attributes:
         title: Of the report.
         entries: One per row of the table.
-        seeds: Of every row that does not set seeds; None for the default.
+        seeds: Of every row that does not set seeds; one run for each.
         epochs: Of all runs; None for the number in each config.
         options: ``--cfg-options`` of all runs, as on a command line.
-        pruning_ratio: Of static pruning and of ``match_macs``, or None.
-        match_macs: Whether every method is trained for the same MACs.
+        pruning_ratio: Of static pruning and of ``match_macs``.
+        match_macs: Whether every method is trained for that ratio.
         published_dataset: The published numbers of this data set are shown
             in the table.
         questions: Pairs of rows whose difference is computed.
@@ -45,10 +44,10 @@ class Study:
 
     title: str
     entries: tuple[Entry, ...]
-    seeds: tuple[int, ...] | None = None
+    seeds: tuple[int, ...] = SEEDS
     epochs: int | None = None
     options: tuple[str, ...] = ()
-    pruning_ratio: float | None = None
+    pruning_ratio: float = PRUNING_RATIO
     match_macs: bool = False
     published_dataset: str | None = None
     questions: tuple[Question, ...] = ()

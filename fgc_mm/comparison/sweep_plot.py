@@ -1,7 +1,5 @@
 """Error over a setting, or over pruned MACs, as lines of rows."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -24,12 +22,8 @@ LOG_RATIO = 20  # above this ratio of largest to smallest: logarithmic axis
 def sweep_plot(axis: Axis, rows: Sequence[Row], kind: str = 'png') -> bytes:
     """The error of the last epoch along an axis, a line per series.
 
-    Bars are sample standard deviations over the seeds.
-
-    Args:
-        axis: Of the plan: the value and the series of each row.
-        rows: Of the table; those that are not on the axis are left out.
-        kind: ``'png'`` or ``'svg'``.
+    Bars are sample standard deviations over the seeds. Rows of the table that
+    are not on the axis are left out.
     """
     figure = new_figure(PAGE_WIDTH * 0.7, 3.2)
     axes = figure.subplots()

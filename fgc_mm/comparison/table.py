@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -23,7 +23,7 @@ PUBLISHED = (
     'counting', 'source', 'table',
 )  # fmt: skip
 PUBLISHED_FILE = Path(str(files('fgc_mm.comparison') / 'published.csv'))
-EPOCHS = 'best', 'last', 'unknown'
+Results = Sequence[Mapping[str, Any]]  # as results.py writes them
 
 
 @dataclass(frozen=True)
@@ -67,14 +67,14 @@ class Row:
     values: dict[str, MeanStd]
 
 
-def rows_of(results: Sequence[dict[str, Any]]) -> list[Row]:
+def rows_of(results: Results) -> list[Row]:
     """One row per method, in the order of the results."""
     methods = dict.fromkeys(result['method'] for result in results)
     groups = [[r for r in results if r['method'] == m] for m in methods]
     return [_row(group) for group in groups]
 
 
-def _row(group: list[dict[str, Any]]) -> Row:
+def _row(group: Results) -> Row:
     first = group[0]
     numbers = [k for k, v in first.items() if isinstance(v, float)]
     numbers.append('parameters')
@@ -86,6 +86,22 @@ def _row(group: list[dict[str, Any]]) -> Row:
         tuple(result['seed'] for result in group),
         {k: MeanStd.of(r[k] for r in group if k in r) for k in numbers},
     )
+
+
+def summary(row: Row) -> list[str]:
+    """Method, number of seeds, both errors, pruning ratio and MACs."""
+    values = row.values
+    return [
+        row.method, str(len(row.seeds)), values['error'].text(),
+        values['best_error'].text(), values['macs/pruning_ratio'].text(1),
+        f'{values["macs/mean"].mean:,.0f}',
+    ]  # fmt: skip
+
+
+def hardware(results: Results) -> str:
+    """What the runs were trained on."""
+    found = [result['environment'] for result in results]
+    return '; '.join(dict.fromkeys(x.get('GPU', x['CPU']) for x in found))
 
 
 def read_published(path: Path) -> list[dict[str, str]]:
@@ -196,16 +212,14 @@ def table_csv(rows: Sequence[Row], published: Sequence[dict]) -> str:
     fields = ['method', 'numbers', 'data', 'dynamic', 'epochs', 'seeds']
     fields += [f'{k}_{what}' for k in numbers for what in ('mean', 'std')]
     fields += [f'published_{name}' for name in PUBLISHED[1:]]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fields, restval='', lineterminator='\n')
-    writer.writeheader()
+    lines: list[dict[str, Any]] = []
     for row in rows:
         spreads = {
             f'{name}_{what}': getattr(spread, what)
             for name, spread in row.values.items()
             for what in ('mean', 'std')
         }
-        writer.writerow(
+        lines.append(
             dict(
                 method=row.method, numbers='measured', data=row.data,
                 dynamic=row.dynamic, epochs=row.epochs,
@@ -214,23 +228,26 @@ def table_csv(rows: Sequence[Row], published: Sequence[dict]) -> str:
         )  # fmt: skip
     for other in published:
         columns = {f'published_{name}': other[name] for name in PUBLISHED[1:]}
-        writer.writerow(
+        lines.append(
             dict(method=other['method'], numbers='published', **columns)
         )
-    return text.getvalue()
+    return _csv(fields, lines)
 
 
-def runs_csv(results: Sequence[dict[str, Any]]) -> str:
+def runs_csv(results: Results) -> str:
     """One row per run."""
     flat = [
         {k: v for k, v in result.items() if not isinstance(v, (dict, list))}
         for result in results
     ]
-    fields = list(dict.fromkeys(name for result in flat for name in result))
+    return _csv(list(dict.fromkeys(k for line in flat for k in line)), flat)
+
+
+def _csv(fields: list[str], lines: Sequence[dict[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, fields, restval='', lineterminator='\n')
     writer.writeheader()
-    writer.writerows(flat)
+    writer.writerows(lines)
     return text.getvalue()
 
 

@@ -1,7 +1,5 @@
 """How long a comparison will still take."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping
 

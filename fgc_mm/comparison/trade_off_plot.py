@@ -1,7 +1,5 @@
 """Error over MACs of trained networks, gated ones at many thresholds."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,9 +19,8 @@ from ..figure_style import (
 from .labels import method_of, row_labels
 from .results import SWEEP
 from .study import Study
-from .table import MeanStd, Row, rows_of
+from .table import MeanStd, Results, Row, rows_of
 
-Results = Sequence[Mapping[str, Any]]
 HEADROOM = 1.5  # of the axis above the trained points, in their spans
 STATIC = 'X', 'P'  # markers
 LEAST_SPAN = 2.0  # points of error
@@ -66,7 +63,7 @@ def trade_off_plot(
     figure = new_figure(4.6, 3.1)
     axes = figure.subplots()
     labels = row_labels([entry.row for entry in study.entries])
-    rows = {row.method: row for row in rows_of([dict(r) for r in results])}
+    rows = {row.method: row for row in rows_of(results)}
     gated = [row for row in rows.values() if row.dynamic]
     fixed = [row for row in rows.values() if not row.dynamic]
     for number, row in enumerate(gated):
@@ -83,11 +80,7 @@ def trade_off_plot(
 
 
 def sweep_points(results: Results) -> list[Point]:
-    """The points of a row, at the thresholds that all its runs have.
-
-    Args:
-        results: The runs of one row; those without a sweep are ignored.
-    """
+    """The points of a row, at the thresholds that all its sweeps have."""
     sweeps = [
         {point['threshold']: point for point in result[SWEEP]}
         for result in results

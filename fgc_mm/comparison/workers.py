@@ -1,7 +1,5 @@
 """Runs commands in parallel, each with a number of threads and a GPU."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import signal
@@ -29,7 +27,7 @@ class Workers:
 
     Args:
         jobs: Number of slots.
-        threads: Threads of each process; None does not set a number.
+        threads: Threads of each process.
         devices: Names of GPUs, which are assigned to the slots in turn.
         launcher: Words in front of every command, as of ``srun``.
     """
@@ -37,7 +35,7 @@ class Workers:
     def __init__(
         self,
         jobs: int,
-        threads: int | None,
+        threads: int,
         devices: Sequence[str] = (),
         launcher: Sequence[str] = (),
     ) -> None:
@@ -92,9 +90,7 @@ class Workers:
                 job.process.terminate()
 
     def _environment(self, slot: int) -> dict[str, str]:
-        env = dict(os.environ)
-        if self.threads is not None:
-            env['OMP_NUM_THREADS'] = str(self.threads)
+        env = {**os.environ, 'OMP_NUM_THREADS': str(self.threads)}
         if self.devices:
             device = self.devices[slot % len(self.devices)]
             env['CUDA_VISIBLE_DEVICES'] = device

@@ -14,7 +14,6 @@ from fgc_mm import FGCError, register_models
 from fgc_mm.comparison.metafile import update_metafile
 from fgc_mm.comparison.result_blocks import read_studies
 from fgc_mm.comparison.stored_results import read_stored_results
-from fgc_mm.model_zoo import model_index_file
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / 'configs' / 'metafile.yml'
@@ -59,7 +58,6 @@ def test_mmpretrain_finds_the_models_by_name(tmp_path):
     register_models()
     register_models()  # a second time changes nothing
     assert NAME in list_models('fgc_')
-    assert model_index_file().is_file()
     model = get_model(NAME)
     file = tmp_path / 'random.pth'
     torch.save(dict(state_dict=model.state_dict(), meta={}), file)

@@ -1,11 +1,12 @@
 """Plan files: their settings, those of the project, and bad ones."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fgc_mm.comparison.entry import Start
-from fgc_mm.comparison.plan import Settings, plan
+from fgc_mm.comparison.plan import plan
 from fgc_mm.comparison.plan_file import read_study
 from fgc_mm.engine.config_file import load_config
 from fgc_mm.engine.config_options import override, read_options
@@ -153,7 +154,7 @@ def test_every_row_has_its_own_start_and_seeds(tmp_path):
             """,
         )
     )
-    runs = plan(study.entries, Settings([0, 1], tmp_path / 'out', 2))
+    runs = plan(replace(study, seeds=(0, 1)), tmp_path / 'out')
     starts = [run.name for run in runs if run.name.startswith('start')]
     assert starts == [
         'start_dense seed 0', 'start_dense seed 1',
@@ -178,7 +179,7 @@ def test_a_wrapped_data_set_that_is_missing_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     study = read_study(CONFIGS / 'studies' / 'cifar10_jpeg16.yaml')
     with pytest.raises(FGCError) as caught:
-        plan(study.entries, Settings([0], tmp_path / 'out', 2))
+        plan(replace(study, epochs=2), tmp_path / 'out')
     text = str(caught.value)
     assert text.startswith('data/folder/train, the data set of ')
     assert 'train_dataloader.dataset.dataset.data_root=...' in text

@@ -9,7 +9,7 @@ import pytest
 from mmengine.config import Config
 
 from fgc_mm.cli.commands import compare
-from fgc_mm.cli.parsers.compare import parse_args
+from fgc_mm.cli.dispatch import parse
 from fgc_mm.comparison import plan, stored_results
 from fgc_mm.comparison.entry import Entry
 from fgc_mm.comparison.results import by_epoch
@@ -119,18 +119,19 @@ def test_a_stored_result_of_other_settings_is_refused_before_any_file(
     tmp_path,
 ):
     config = str(ROOT / 'configs' / 'sfp_resnet20_digits.py')
-    settings = plan.Settings([0], tmp_path / 'a', 2, results=tmp_path / 'kept')
-    (one,) = plan.plan([Entry(config)], settings)
-    store(one, tmp_path / 'kept', epochs=2)
-    plan.plan([Entry(config)], replace(settings, folder=tmp_path / 'b'))
+    study = Study('x', (Entry(config),), (0,), 2)
+    kept = tmp_path / 'kept'
+    (one,) = plan.plan(study, tmp_path / 'a', kept)
+    store(one, kept, epochs=2)
+    plan.plan(study, tmp_path / 'b', kept)
     for option in (
         'custom_hooks.0.pruning_rate=0.2',
         'data_preprocessor.mean=[0,0,0]',
         'test_dataloader.dataset.indices=10',
     ):
-        other = replace(settings, folder=tmp_path / 'c', options=(option,))
+        other = replace(study, options=(option,))
         with pytest.raises(FGCError, match='with other settings'):
-            plan.plan([Entry(config)], other)
+            plan.plan(other, tmp_path / 'c', kept)
     assert not (tmp_path / 'c').exists()
 
 
@@ -163,24 +164,24 @@ def test_an_epoch_that_was_interrupted_at_its_end_is_kept(tmp_path):
 def test_a_refused_run_stores_nothing(tmp_path):
     """Or the right command would be refused the time after."""
     config = str(ROOT / 'configs' / 'dense_resnet20_digits.py')
-    rows = [Entry(config, name=name) for name in 'ab']
-    plan.plan(rows[1:], plan.Settings([0], tmp_path, epochs=2))
+    rows = tuple(Entry(config, name=name) for name in 'ab')
+    plan.plan(Study('x', rows[1:], (0,), 2), tmp_path)
     with pytest.raises(FGCError, match='runs/b/seed0 was begun with'):
-        plan.plan(rows, plan.Settings([0], tmp_path, epochs=3))
-    plan.plan(rows, plan.Settings([0], tmp_path, epochs=2))
+        plan.plan(Study('x', rows, (0,), 3), tmp_path)
+    plan.plan(Study('x', rows, (0,), 2), tmp_path)
 
 
-def test_a_row_keeps_its_own_ratio_at_equal_macs(tmp_path):
-    settings = plan.Settings([0], tmp_path, match_macs=True)
+def test_a_row_keeps_its_own_ratio_at_equal_macs():
+    study = Study('x', (), match_macs=True)
     config = str(ROOT / 'configs' / 'fgc_resnet20_digits_55.py')
-    losses = plan.read_method(Entry(config), settings).recipe['model']
+    losses = plan.read_method(Entry(config), study).recipe['model']
     (place,) = (
         number
         for number, loss in enumerate(losses['gate_losses'])
         if 'MACs' in loss['type']
     )
     own = (f'model.gate_losses.{place}.pruning_ratio=0.3',)
-    method = plan.read_method(Entry(config, options=own), settings)
+    method = plan.read_method(Entry(config, options=own), study)
     loss = method.recipe['model']['gate_losses'][place]
     assert loss['pruning_ratio'] == 0.3
     assert method.options == own
@@ -192,4 +193,4 @@ def test_a_pruning_ratio_of_0_is_refused(tmp_path, monkeypatch):
     with pytest.raises(
         FGCError, match=r'--pruning-ratio 0\.0 is not a fraction'
     ):
-        compare.main(parse_args())
+        compare.main(parse('compare'))

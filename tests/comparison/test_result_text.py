@@ -5,7 +5,6 @@ import json
 import pytest
 
 from fgc_mm.comparison.result_blocks import figures, update_blocks
-from fgc_mm.comparison.result_figure import ResultFigure
 from fgc_mm.errors import FGCError
 
 from ..tools.conftest import TOOLS, load_tool
@@ -107,8 +106,9 @@ def test_a_figure_keeps_its_image_and_gets_a_caption(root):
     assert '\n![Error](a.png)\n\n' in text
     assert 'Not trained yet: b, c.' in text
     assert said(root, 'figure') == update_blocks(text, root)
-    ((file, (study, results)),) = figures(text, root).items()
-    assert (file, len(study.entries), len(results)) == ('a.png', 3, 1)
+    (figure,) = figures(text, root, root)
+    assert figure.file == root / 'a.png'
+    assert (len(figure.study.entries), len(figure.results)) == (3, 1)
     with pytest.raises(FGCError, match='has no image in its block'):
         update_blocks(text.replace('![', '['), root)
 
@@ -118,7 +118,7 @@ def test_a_figure_is_compared_with_the_results(root):
     text = said(root, 'figure')
 
     def figure():
-        return ResultFigure(root / 'a.png', *figures(text, root)['a.png'])
+        return figures(text, root, root)[0]
 
     assert not figure().is_up_to_date()
     figure().write()
@@ -150,7 +150,5 @@ def test_the_tool_draws_and_checks(root, capsys):
 
 @pytest.mark.parametrize('document', DOCUMENTS, ids=lambda file: file.stem)
 def test_our_figures_match_the_results(document):
-    found = figures(document.read_text(), ROOT)
-    assert [*found]
-    for file, shown in found.items():
-        assert ResultFigure(document.parent / file, *shown).is_up_to_date()
+    found = figures(document.read_text(), ROOT, document.parent)
+    assert found and all(figure.is_up_to_date() for figure in found)

@@ -14,7 +14,7 @@ import pytest
 import submitit
 
 from fgc_mm.cli.commands.compare import slurm_jobs
-from fgc_mm.cli.parsers.compare import parse_args
+from fgc_mm.cli.dispatch import parse
 from fgc_mm.comparison import slurm_executor, slurm_queue
 from fgc_mm.comparison.run import Run
 from fgc_mm.comparison.run_scheduler import RunScheduler
@@ -86,7 +86,7 @@ def test_slurm_or_a_launcher(monkeypatch):
     words = 'a.py --work-dir out --launcher srun\\ -n1 --slurm timeout_min=5'
     monkeypatch.setattr(sys, 'argv', ['compare', *shlex.split(words)])
     with pytest.raises(FGCError, match="and --launcher 'srun -n1' both start"):
-        parse_args()
+        parse('compare')
 
 
 def test_squeue_must_answer_before_jobs_are_submitted(programs, tmp_path):

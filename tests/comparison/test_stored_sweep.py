@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fgc_mm.comparison.stored_sweep import add_sweep
+from fgc_mm.comparison.stored_results import add_sweep
 from fgc_mm.errors import FGCError
 
 

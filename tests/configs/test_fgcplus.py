@@ -7,7 +7,8 @@ from mmengine.config import Config, ConfigDict
 
 from fgc_mm.cli.commands import train
 from fgc_mm.comparison.entry import Entry, Start
-from fgc_mm.comparison.plan import Settings, plan
+from fgc_mm.comparison.plan import plan
+from fgc_mm.comparison.study import Study
 from fgc_mm.engine.scaled_schedule import scale_epochs
 from fgc_mm.functional.schedule import Progress, Schedule
 
@@ -53,9 +54,8 @@ def test_a_comparison_names_the_teacher_also_when_it_resumes(
 ):
     monkeypatch.setattr('fgc_mm.comparison.plan.check_data', lambda *_: None)
     monkeypatch.setattr('fgc_mm.comparison.plan._images', lambda *_: None)
-    settings = Settings([3], tmp_path, 30)
     entry = Entry(str(PATH), start=Start(str(DENSE)))
-    start, run = plan([entry], settings)
+    start, run = plan(Study('x', (entry,), (3,), 30), tmp_path)
     assert not any('distillation' in word for word in start.next_step()[1])
     first = tmp_path / f'runs/start_{DENSE.stem}/seed3/epoch_30.pth'
     teacher = f'model.distillation.checkpoint={first}'

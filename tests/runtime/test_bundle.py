@@ -11,7 +11,7 @@ import torch
 from mmengine.config import Config
 
 from fgc_mm.cli.commands import bundle
-from fgc_mm.cli.parsers.bundle import parse_args
+from fgc_mm.cli.dispatch import parse
 from fgc_mm.deploy import PlainForward, build_model, graph
 from fgc_mm.deploy.bundle.meta import file_meta
 from fgc_mm.errors import FGCError
@@ -107,7 +107,7 @@ def tool(monkeypatch, tmp_path, cfg, model):
         arguments = [config, checkpoint, '--out', out, *options]
         arguments = list(map(str, ['bundle', *arguments]))
         monkeypatch.setattr(sys, 'argv', arguments)
-        bundle.main(parse_args())
+        bundle.main(parse('export bundle'))
         return out
 
     return run

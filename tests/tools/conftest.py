@@ -15,6 +15,8 @@ from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
 from mmengine.visualization import Visualizer
 
+from fgc_mm.cli.command_table import COMMANDS
+from fgc_mm.cli.dispatch import parse
 from fgc_mm.cli.run_tool import run_tool
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
@@ -118,9 +120,9 @@ def main_of(name):
         name: As for :func:`load_tool`.
     """
     module = load_tool(name)
-    path = module.__name__.replace('.commands.', '.parsers.')
-    parser = importlib.import_module(path)
-    return lambda: module.main(parser.parse_args())
+    file = module.__name__.rpartition('.')[2]
+    (command,) = (n for n, c in COMMANDS.items() if c.module == file)
+    return lambda: module.main(parse(command))
 
 
 @pytest.fixture

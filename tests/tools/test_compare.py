@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from fgc_mm.comparison.entry import Entry, Start
-from fgc_mm.comparison.plan import Settings, plan
+from fgc_mm.comparison.plan import plan
+from fgc_mm.comparison.study import Study
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPARE = ROOT / 'tools' / 'compare.py'
@@ -247,10 +248,8 @@ def test_static_pruning_from_one_dense_start(folder, compared):
 
 def test_all_start_from_the_dense_run_of_their_seed(folder, monkeypatch):
     monkeypatch.chdir(folder)
-    settings = Settings([4, 5], Path('planned'), 2)
-    runs = plan(
-        [Entry('bas_tiny.py', start=Start('dense_tiny.py', 1))], settings
-    )
+    entry = Entry('bas_tiny.py', start=Start('dense_tiny.py', 1))
+    runs = plan(Study('x', (entry,), (4, 5), 2), Path('planned'))
     names = [run.name for run in runs]
     assert names == [f'start_dense_tiny seed {s}' for s in (4, 5)] + [
         f'bas_tiny seed {s}' for s in (4, 5)

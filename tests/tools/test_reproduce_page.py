@@ -12,12 +12,13 @@ import csv
 import os
 import re
 import shlex
+from dataclasses import replace
 
 import pytest
 import torch
 from mmpretrain.registry import MODELS
 
-from fgc_mm.comparison.plan import Settings, plan
+from fgc_mm.comparison.plan import plan
 from fgc_mm.comparison.plan_file import read_study
 from fgc_mm.comparison.result_blocks import update_blocks
 from fgc_mm.comparison.table import PUBLISHED_FILE, read_published
@@ -100,7 +101,7 @@ def test_every_row_of_a_plan_is_planned_and_built(
     text = (ROOT / shlex.split(command)[3]).read_text()
     whole.write_text(tiny_plan(text, every=True))
     study = read_study(whole)
-    runs = plan(study.entries, Settings([0], tmp_path, EPOCHS, study.options))
+    runs = plan(replace(study, seeds=(0,), epochs=EPOCHS), tmp_path)
     assert {run.method.name for run in runs} >= {
         entry.row for entry in study.entries
     }

@@ -7,8 +7,9 @@ import torch
 
 from fgc_mm.cli.command_table import COMMANDS, find_command
 from fgc_mm.comparison.entry import Entry, Start, split_entry
-from fgc_mm.comparison.plan import Settings, plan
+from fgc_mm.comparison.plan import plan
 from fgc_mm.comparison.results import write_result
+from fgc_mm.comparison.study import Study
 from fgc_mm.errors import FGCError
 from fgc_mm.reliability.checkpoint_reader import read_checkpoint
 
@@ -31,12 +32,11 @@ TINY = (
 
 
 def planned(folder, entries=STAGE2, start=STAGE1, seeds=(0,), options=TINY):
-    settings = Settings(seeds, folder, epochs=1, options=options)
     rows = []
     for entry in entries:
         importance, config = split_entry(str(entry))
         rows.append(Entry(config, importance, start=Start(str(start), 1)))
-    return plan(rows, settings)
+    return plan(Study('x', tuple(rows), seeds, 1, options), folder)
 
 
 def do(tool, run, times):

@@ -1,7 +1,5 @@
 """Figures of the MACs per image, and of the calibration."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A grid of small pictures with frames and text below them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Helpers of several figures: shortened names, label positions, grids."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Embeddings coloured by class, and frequencies of channels by class."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

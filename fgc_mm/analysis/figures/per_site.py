@@ -1,7 +1,5 @@
 """Figures with numbers of every site: clusters, neighbours, channels."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Figures with pictures of single images."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Calibration of the class scores: confidence against accuracy."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Agreement of clusters of features and clusters of gates. (Fig. 10)"""
 
-from __future__ import annotations
-
 import warnings
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Accuracy and confidence over the MACs of an image."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np
@@ -80,12 +78,7 @@ def _macs_bin(
 
 
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> Rank:
-    """Spearman's correlation of two numbers per image.
-
-    Args:
-        first: (N,).
-        second: (N,).
-    """
+    """Spearman's correlation of two numbers per image, (N,) each."""
     first, second = (np.asarray(x, np.float64) for x in (first, second))
     if np.ptp(first) == 0 or np.ptp(second) == 0 or len(first) < 3:
         return Rank(None, None)

@@ -1,7 +1,5 @@
 """Embeddings of vectors in two dimensions: UMAP, t-SNE, PCA. (Figs. 6, 7)"""
 
-from __future__ import annotations
-
 import importlib.metadata
 import warnings
 

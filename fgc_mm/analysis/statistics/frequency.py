@@ -1,7 +1,5 @@
 """How often channels are open, overall and for each class. (Fig. 8)"""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Nearest images in feature space and in gate space. (Fig. 9)"""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Statistics, figures and a report of the gates of trained checkpoints."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Measures how much time a trained gated model saves."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A trained gated model as one file that runs without torch."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Removes channels that are never open from a trained gated model."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -1,12 +1,11 @@
 """Trains and tests several methods, and writes one table."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import shlex
 import signal
 import sys
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -15,7 +14,7 @@ from rich.console import Console
 
 from fgc_mm.comparison.entry import Entry, Start, split_entry
 from fgc_mm.comparison.executor import Executor
-from fgc_mm.comparison.plan import Settings, plan
+from fgc_mm.comparison.plan import plan
 from fgc_mm.comparison.plan_file import read_study
 from fgc_mm.comparison.progress_display import ProgressDisplay
 from fgc_mm.comparison.report import write_report
@@ -30,7 +29,7 @@ from fgc_mm.comparison.stored_results import (
     result_file,
     store_result,
 )
-from fgc_mm.comparison.study import SEEDS, Study
+from fgc_mm.comparison.study import Study
 from fgc_mm.comparison.table import (
     PUBLISHED_FILE,
     published_on,
@@ -43,7 +42,6 @@ from fgc_mm.exit_status import STOPPED
 from fgc_mm.reliability.stop_signal import SIGNALS as STOP_SIGNALS
 from fgc_mm.reliability.work_dir_lock import WorkDirLock
 
-PRUNING_RATIO = 0.55
 SIGNALS = *STOP_SIGNALS, signal.SIGINT
 
 
@@ -54,21 +52,12 @@ def main(args: argparse.Namespace) -> None:
         read_published(args.published or PUBLISHED_FILE),
         args.published_dataset or study.published_dataset,
     )
-    settings = Settings(
-        args.seeds or study.seeds or SEEDS,
-        args.work_dir,
-        args.epochs or study.epochs,
-        study.options + tuple(args.cfg_options),
-        _first(args.pruning_ratio, study.pruning_ratio, PRUNING_RATIO),
-        args.match_macs or study.match_macs,
-        args.results,
-    )
     start = slurm_jobs if args.slurm is not None else local_workers
     executor, threads = start(args)
     lock = WorkDirLock()
     args.work_dir.mkdir(parents=True, exist_ok=True)
     lock.acquire(args.work_dir)
-    runs = plan(study.entries, settings)
+    runs = plan(study, args.work_dir, args.results)
     comparison = Comparison(
         runs, args.work_dir, published, threads, args.results, study
     )
@@ -106,29 +95,35 @@ def slurm_jobs(args: argparse.Namespace) -> tuple[Executor, int]:
     return SlurmExecutor(executor, args.jobs or sys.maxsize, take), threads
 
 
-def _first(*values: float | None) -> float:
-    """The first value that is not None; 0 is refused later."""
-    return next(value for value in values if value is not None)
-
-
 def study_of(args: argparse.Namespace) -> Study:
-    """The study: from a plan file, or from the configs of the command line.
+    """The rows and settings: of a plan file, or of the command line alone.
 
     Raises:
         FGCError: The plan cannot be read.
     """
     if args.plan is not None:
-        return read_study(args.plan)
-    start = args.pretrain and Start(args.pretrain, args.pretrain_epochs)
-    pairs = [split_entry(text) for text in args.configs]
-    entries = (Entry(path, what, start=start) for what, path in pairs)
-    return Study('Comparison', tuple(entries))
+        study = read_study(args.plan)
+    else:
+        start = args.pretrain and Start(args.pretrain, args.pretrain_epochs)
+        pairs = [split_entry(text) for text in args.configs]
+        entries = (Entry(path, what, start=start) for what, path in pairs)
+        study = Study('Comparison', tuple(entries))
+    ratio = args.pruning_ratio  # 0 is refused later
+    return replace(
+        study,
+        seeds=tuple(args.seeds or study.seeds),
+        epochs=args.epochs or study.epochs,
+        options=study.options + tuple(args.cfg_options),
+        pruning_ratio=study.pruning_ratio if ratio is None else ratio,
+        match_macs=args.match_macs or study.match_macs,
+    )
 
 
+@dataclass
 class Comparison:
     """Runs a comparison, shows its progress, and writes the report.
 
-    Args:
+    Attributes:
         runs: All runs.
         folder: Of the report.
         published: Rows of the file of published numbers.
@@ -136,27 +131,22 @@ class Comparison:
         results_folder: Where the results of finished runs are stored too;
             None: nowhere.
         study: With title and questions of the report.
+        results: Of the finished runs, by name.
+        stopped_by: Name of the signal, if one has stopped it.
     """
 
-    def __init__(
-        self,
-        runs: list[Run],
-        folder: Path,
-        published: list[dict[str, str]],
-        threads: int,
-        results_folder: Path | None,
-        study: Study,
-    ) -> None:
-        self.results_folder = results_folder
-        self.study = study
-        self.runs = runs
-        self.folder = folder
-        self.published = published
-        self.threads = threads
-        self.results: dict[str, dict] = {}
-        self.stopped_by: str | None = None
+    runs: list[Run]
+    folder: Path
+    published: list[dict[str, str]]
+    threads: int
+    results_folder: Path | None
+    study: Study
+    results: dict[str, dict] = field(default_factory=dict)
+    stopped_by: str | None = None
+
+    def __post_init__(self) -> None:
         self._take_stored()
-        self.display = ProgressDisplay(Console(), runs)
+        self.display = ProgressDisplay(Console(), self.runs)
 
     def run(self, executor: Executor) -> None:
         """Run until all runs are done, have failed or were stopped."""

@@ -1,7 +1,5 @@
 """Lists the configs and plans that come with the package."""
 
-from __future__ import annotations
-
 import argparse
 from fnmatch import fnmatch
 

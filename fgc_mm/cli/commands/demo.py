@@ -1,7 +1,5 @@
 """Trains and tests a dense and a dynamic ResNet-20 in a few minutes."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import os
@@ -38,7 +36,7 @@ def main(args: argparse.Namespace) -> int:
         run.train(args.seed)
     watch(console, runs)
     for run in runs:
-        if run.wait() or run.test():
+        if run.process.wait() or run.test():
             console.print(f'error: {run.name} failed; the end of {run.log}:')
             console.print('\n'.join(run.log.read_text().splitlines()[-3:]))
             return 2
@@ -48,12 +46,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 class DemoRun:
-    """Training and test of one network.
-
-    Args:
-        name: In the table.
-        work_dir: Output folder, which has the config's name.
-    """
+    """Training and test of one network; its folder has the config's name."""
 
     def __init__(self, name: str, work_dir: Path) -> None:
         self.name = name
@@ -72,7 +65,7 @@ class DemoRun:
         last = (self.work_dir / 'last_checkpoint').read_text().strip()
         out = f'--out={self.work_dir / "metrics.json"}'
         self._start('test', last, out, '--out-item=metrics')
-        return self.wait()
+        return self.process.wait()
 
     def metrics(self) -> dict[str, float]:
         """Metrics of the test."""
@@ -85,14 +78,6 @@ class DemoRun:
             return 0.0, 'unknown'
         epoch, step, steps, remaining = found[-1]
         return int(epoch) - 1 + int(step) / int(steps), remaining
-
-    def running(self) -> bool:
-        """Whether the last command is still running."""
-        return self.process.poll() is None
-
-    def wait(self) -> int:
-        """Wait for the last command; returns its exit code."""
-        return self.process.wait()
 
     def _start(self, name: str, *arguments: str) -> None:
         command = command_of(name, config_file(f'{self.work_dir.name}.py'))
@@ -112,7 +97,7 @@ def watch(console: Console, runs: list[DemoRun]) -> None:
     printed = time.monotonic()
     with _bars(console) as bars:
         tasks = [bars.add_task(r.name, total=EPOCHS, left='') for r in runs]
-        while any(run.running() for run in runs):
+        while any(run.process.poll() is None for run in runs):
             time.sleep(0.5)
             seen = [run.progress() for run in runs]
             for task, (done, left) in zip(tasks, seen):

@@ -1,7 +1,5 @@
 """Converts a checkpoint of the published FGC code: weights, gates, banks."""
 
-from __future__ import annotations
-
 import argparse
 import re
 from typing import Any

@@ -1,8 +1,8 @@
 """MACs of a config before training: dense, of gates, and expected."""
 
-from __future__ import annotations
-
 import argparse
+from collections.abc import Callable
+from functools import partial
 
 from mmengine.config import Config
 from rich.console import Console
@@ -94,36 +94,22 @@ def totals(macs: MACsTable, keep_ratios: list[float]) -> Table:
     table.add_column('')
     for column in ('MACs', 'of dense', 'fgc-pr', 'of its base'):
         table.add_column(column, justify='right')
-    rows: list[tuple[str, float, float]]
-    rows = [('dense', macs.full(), macs.full('fgc-pr'))]
+    rows: dict[str, Callable[[str], float]] = {}  # of a counting
     if macs.base() != macs.dense:
-        rows.insert(0, ('before compaction', macs.base(), macs.base('fgc-pr')))
+        rows['before compaction'] = macs.base
+    rows['dense'] = macs.full
     if macs.outside_layers():
-        rows.append(
-            (
-                'outside layers, always dense',
-                macs.outside_layers(),
-                macs.outside_layers('fgc-pr'),
-            )
-        )
+        rows['outside layers, always dense'] = macs.outside_layers
     if macs.sites:
-        rows.append(('gates', macs.gates, macs.gates))
-        rows += [
-            (
-                f'keep ratio {keep:g}',
-                expected_macs(macs, keep),
-                expected_macs(macs, keep, 'fgc-pr'),
-            )
-            for keep in keep_ratios
-        ]
-    for name, honest, published in rows:
-        table.add_row(
-            name,
-            f'{honest:,.0f}',
-            f'{honest / macs.base():.1%}',
-            f'{published:,.0f}',
-            f'{published / macs.base("fgc-pr"):.1%}',
-        )
+        rows['gates'] = lambda _: macs.gates
+        for keep in keep_ratios:
+            rows[f'keep ratio {keep:g}'] = partial(expected_macs, macs, keep)
+    for name, counted in rows.items():
+        cells = [name]
+        for counting in ('honest', 'fgc-pr'):
+            found = counted(counting)
+            cells += [f'{found:,.0f}', f'{found / macs.base(counting):.1%}']
+        table.add_row(*cells)
     return table
 
 

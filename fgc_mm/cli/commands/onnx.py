@@ -1,7 +1,5 @@
 """Exports a trained gated model as ONNX, and compares it with torch."""
 
-from __future__ import annotations
-
 import argparse
 import time
 from collections.abc import Callable

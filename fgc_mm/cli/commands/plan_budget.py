@@ -1,7 +1,5 @@
 """Plans the MACs of an FTWT model with one pass of the dense network."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from copy import deepcopy
@@ -39,7 +37,9 @@ RATIOS = {
 def main(args: argparse.Namespace) -> None:
     """Run the dense network once, and print."""
     cfg = read_config(args)
-    target, index = target_of(cfg), loss_index(cfg)
+    index = loss_index(cfg)
+    target = cfg.model.gate_losses[index].get('target', 'mass')
+    check_choice(f'target={target!r} of MaskPredictionLoss', target, TARGETS)
     if args.budget is not None:
         check_budget(args.budget)
     elif args.out is not None:
@@ -78,13 +78,6 @@ def loss_index(cfg: Config) -> int:
         'planned; give a config of FTWT (for densities use fgc-mm macs '
         '--keep-ratio).'
     )
-
-
-def target_of(cfg: Config) -> str:
-    """The ``target`` of the config's MaskPredictionLoss."""
-    target = cfg.model.gate_losses[loss_index(cfg)].get('target', 'mass')
-    check_choice(f'target={target!r} of MaskPredictionLoss', target, TARGETS)
-    return target
 
 
 def decision_scores(

@@ -1,7 +1,5 @@
 """Tests which of mmpretrain's backbones run as one call of the runtime."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import multiprocessing

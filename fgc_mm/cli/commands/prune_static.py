@@ -1,7 +1,5 @@
 """Prunes a trained dense model statically to a given ratio of MACs."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

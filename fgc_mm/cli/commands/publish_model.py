@@ -1,6 +1,4 @@
-"""Removes the training state from a checkpoint: publish_model.py IN OUT."""
-
-from __future__ import annotations
+"""Removes the training state from a checkpoint: fgc-mm publish IN OUT."""
 
 import argparse
 import hashlib

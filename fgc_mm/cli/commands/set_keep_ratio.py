@@ -1,7 +1,5 @@
 """Writes a checkpoint whose gates have a given keep ratio."""
 
-from __future__ import annotations
-
 import argparse
 import logging
 

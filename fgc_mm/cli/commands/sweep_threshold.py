@@ -1,7 +1,5 @@
 """Accuracy over MACs of one trained model at several gate thresholds."""
 
-from __future__ import annotations
-
 import argparse
 import csv
 import io
@@ -18,8 +16,7 @@ from fgc_mm.cli.given_config import (
     check_gates,
     choose_work_dir,
 )
-from fgc_mm.comparison.stored_results import read_result_file
-from fgc_mm.comparison.stored_sweep import add_sweep
+from fgc_mm.comparison.stored_results import add_sweep, read_result_file
 from fgc_mm.engine.config_file import load_config
 from fgc_mm.evaluation.threshold_sweep import (
     THRESHOLDS,

@@ -1,7 +1,5 @@
 """Tests a checkpoint: fgc-mm test CONFIG CHECKPOINT [options]."""
 
-from __future__ import annotations
-
 import argparse
 from copy import deepcopy
 from pathlib import Path
@@ -188,8 +186,7 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
     choose_work_dir(cfg, args)
     if args.amp:
         cfg.test_cfg.fp16 = True
-    move_threshold(cfg, args.gate_threshold)
-    check_model(cfg, args)
+    apply_gate_arguments(cfg, args)
     if args.show or args.show_dir is not None:
         show_results(cfg, args)
     if args.tta:
@@ -202,16 +199,11 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
         check_augmentation(cfg)
 
 
-def move_threshold(cfg: Config, threshold: float | None) -> None:
-    """Sets the probability above which the gates open a channel."""
-    if threshold is None:
-        return
-    check_gates(cfg, f'--gate-threshold {threshold}')
-    cfg.model.backbone.gate.threshold = threshold
-
-
-def check_model(cfg: Config, args: argparse.Namespace) -> None:
-    """Checks that the model has the gates that options need."""
+def apply_gate_arguments(cfg: Config, args: argparse.Namespace) -> None:
+    """Sets the threshold; checks that the gates that options need exist."""
+    if args.gate_threshold is not None:
+        check_gates(cfg, f'--gate-threshold {args.gate_threshold}')
+        cfg.model.backbone.gate.threshold = args.gate_threshold
     if args.threshold_sweep is not None:
         check_gates(cfg, f'--threshold-sweep {args.threshold_sweep}')
     if args.dynamic:

@@ -1,7 +1,5 @@
 """Exports a trained gated model with torch.export, and compares it."""
 
-from __future__ import annotations
-
 import argparse
 import io
 

@@ -1,7 +1,5 @@
 """Trains a model: fgc-mm train CONFIG [options]."""
 
-from __future__ import annotations
-
 import argparse
 
 import torch

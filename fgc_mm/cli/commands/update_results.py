@@ -1,14 +1,11 @@
 """Updates tables and figures in documents from stored results."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path
 
 from fgc_mm.comparison.metafile import SUFFIXES, update_metafile
 from fgc_mm.comparison.result_blocks import figures, update_blocks
-from fgc_mm.comparison.result_figure import ResultFigure
 from fgc_mm.errors import FGCError
 from fgc_mm.reliability.atomic_file import write_atomically
 
@@ -35,11 +32,8 @@ def update(path: Path, check: bool) -> bool:
         new, stale = update_metafile(old, Path()), []
     else:
         new = update_blocks(old, Path())
-        stale = [
-            figure
-            for figure in drawn(new, path.parent)
-            if not figure.is_up_to_date()
-        ]
+        drawn = figures(new, Path(), path.parent)
+        stale = [figure for figure in drawn if not figure.is_up_to_date()]
     if not check:
         for figure in stale:
             figure.write()
@@ -48,11 +42,3 @@ def update(path: Path, check: bool) -> bool:
         write_atomically(new.encode(), path)
         print(f'updated: {path}')
     return new != old or bool(stale)
-
-
-def drawn(text: str, folder: Path) -> list[ResultFigure]:
-    """The figures of a document."""
-    return [
-        ResultFigure(folder / name, study, results)
-        for name, (study, results) in figures(text, Path()).items()
-    ]

@@ -1,7 +1,5 @@
 """Tests gates on every backbone that the installed mmpretrain lists."""
 
-from __future__ import annotations
-
 import argparse
 import copy
 import json

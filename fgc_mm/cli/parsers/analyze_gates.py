@@ -16,17 +16,14 @@ figures/*.{png,svg}. Several checkpoints (of several epochs or methods) are
 shown next to each other.
 """
 
-from __future__ import annotations
-
-import argparse
+from argparse import ArgumentParser
 from pathlib import Path
 
-from fgc_mm.cli.arguments import config_parser
+from fgc_mm.cli.arguments import add_config
 
 
-def parse_args() -> argparse.Namespace:
-    """The arguments."""
-    parser = config_parser(__doc__)
+def add_arguments(parser: ArgumentParser) -> None:
+    add_config(parser)
     parser.add_argument('checkpoints', nargs='+', metavar='CHECKPOINT')
     parser.add_argument('--out', type=Path, required=True, metavar='DIR')
     parser.add_argument(
@@ -64,4 +61,3 @@ def parse_args() -> argparse.Namespace:
         '--no-pictures', action='store_true',
         help='leave pictures of single images out',
     )  # fmt: skip
-    return parser.parse_args()

@@ -12,17 +12,14 @@ on average, an upper bound for the speed. Writes benchmark.json, benchmark.png
 and benchmark.svg to DIR.
 """
 
-from __future__ import annotations
+from argparse import ArgumentParser, Namespace
 
-import argparse
-
-from fgc_mm.cli.arguments import checkpoint_parser
+from fgc_mm.cli.arguments import add_checkpoint
 from fgc_mm.errors import FGCError
 
 
-def parse_args() -> argparse.Namespace:
-    """The arguments."""
-    parser = checkpoint_parser(__doc__)
+def add_arguments(parser: ArgumentParser) -> None:
+    add_checkpoint(parser)
     parser.add_argument('--out', required=True, help='folder to write to')
     parser.add_argument('--images', type=int, default=50)
     parser.add_argument(
@@ -41,7 +38,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--no-compile', action='store_true', help='leave torch.compile out'
     )
-    args = parser.parse_args()
+
+
+def check_arguments(args: Namespace) -> None:
     for name in ('rounds', 'batch', 'threads', 'size'):
         given = getattr(args, name)
         numbers = given if isinstance(given, list) else [given]
@@ -49,4 +48,3 @@ def parse_args() -> argparse.Namespace:
             raise FGCError(
                 f'--{name} {min(numbers)} is no positive number; give one.'
             )
-    return args

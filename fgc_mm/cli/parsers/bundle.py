@@ -8,17 +8,14 @@ by image, and class names, preprocessing settings and MACs. It is compared
 with the masked model before it gets its name. docs/runtime.md describes it.
 """
 
-from __future__ import annotations
-
-import argparse
+from argparse import ArgumentParser
 from pathlib import Path
 
-from fgc_mm.cli.arguments import PRECISIONS, checkpoint_parser
+from fgc_mm.cli.arguments import PRECISIONS, add_checkpoint
 
 
-def parse_args() -> argparse.Namespace:
-    """The arguments."""
-    parser = checkpoint_parser(__doc__)
+def add_arguments(parser: ArgumentParser) -> None:
+    add_checkpoint(parser)
     parser.add_argument('--out', required=True, help='file to write')
     parser.add_argument(
         '--images', type=Path,
@@ -31,4 +28,3 @@ def parse_args() -> argparse.Namespace:
         '--precision', choices=PRECISIONS, default=PRECISIONS[0],
         help='of the inputs and weights of convs, where the CPU multiplies it',
     )  # fmt: skip
-    return parser.parse_args()

@@ -10,18 +10,15 @@ DIR: config.py (for fgc-mm test and fgc-mm train), channels.json (the
 remaining channels) and model.pth. The folder may be moved.
 """
 
-from __future__ import annotations
-
-import argparse
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from fgc_mm.cli.arguments import checkpoint_parser
+from fgc_mm.cli.arguments import add_checkpoint
 from fgc_mm.errors import FGCError
 
 
-def parse_args() -> argparse.Namespace:
-    """The arguments."""
-    parser = checkpoint_parser(__doc__)
+def add_arguments(parser: ArgumentParser) -> None:
+    add_checkpoint(parser)
     parser.add_argument('--out', required=True, help='folder to write to')
     parser.add_argument(
         '--images', type=int, default=512, help='for calibration (512)'
@@ -39,10 +36,11 @@ def parse_args() -> argparse.Namespace:
         '--test', action='store_true',
         help="print the accuracy on the config's test set before and after",
     )  # fmt: skip
-    args = parser.parse_args()
+
+
+def check_arguments(args: Namespace) -> None:
     if Path(args.out).exists() and not Path(args.out).is_dir():
         raise FGCError(
             f'--out {args.out} is a file, but three files are written into '
             'a folder; give another name.'
         )
-    return args

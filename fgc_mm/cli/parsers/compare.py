@@ -40,18 +40,14 @@ Exit status: 0 all done, 1 a run has failed, 2 bad input, 75 stopped by a
 signal (the runs have saved a checkpoint first).
 """
 
-from __future__ import annotations
-
-import argparse
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from fgc_mm.cli.arguments import add_cfg_options, text_parser
+from fgc_mm.cli.arguments import add_cfg_options
 from fgc_mm.errors import FGCError
 
 
-def parse_args() -> argparse.Namespace:
-    """The arguments."""
-    parser = text_parser(__doc__)
+def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         'configs', nargs='*', metavar='CONFIG', help='or IMPORTANCE:CONFIG'
     )
@@ -120,7 +116,9 @@ def parse_args() -> argparse.Namespace:
         help="only those of this data set (default: the configs', or all)",
     )  # fmt: skip
     add_cfg_options(parser, 'as in train.py, for every run')
-    args = parser.parse_args()
+
+
+def check_arguments(args: Namespace) -> None:
     check_rows(args)
     check_numbers(args)
     if args.launcher and args.slurm is not None:
@@ -128,10 +126,9 @@ def parse_args() -> argparse.Namespace:
             f'--slurm and --launcher {args.launcher!r} both start the runs; '
             'leave one out.'
         )
-    return args
 
 
-def check_rows(args: argparse.Namespace) -> None:
+def check_rows(args: Namespace) -> None:
     """Checks that the rows are given once, and that --pretrain fits them."""
     if bool(args.configs) == (args.plan is not None):
         raise FGCError(
@@ -152,7 +149,7 @@ def check_rows(args: argparse.Namespace) -> None:
         )
 
 
-def check_numbers(args: argparse.Namespace) -> None:
+def check_numbers(args: Namespace) -> None:
     """Checks that numbers are at least 1, and that --results is a folder."""
     results = args.results
     if results is not None and results.exists() and not results.is_dir():

@@ -1,14 +1,9 @@
 """Lists the configs and plans that come with the package."""
 
-from __future__ import annotations
-
-import argparse
+from argparse import ArgumentParser
 
 
-def parse_args() -> argparse.Namespace:
-    """The arguments."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         'pattern', nargs='?', default='*', help='such as "fgc_*digits*"'
     )
-    return parser.parse_args()

@@ -4,17 +4,12 @@ Trains both in parallel on scikit-learn's handwritten digits with fgc-mm
 train, tests their last epoch with fgc-mm test, and prints accuracy and MACs.
 """
 
-from __future__ import annotations
-
-import argparse
+from argparse import ArgumentParser
 from pathlib import Path
 
 
-def parse_args() -> argparse.Namespace:
-    """The arguments."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         '--work-dir', type=Path, default=Path('work_dirs/demo')
     )
     parser.add_argument('--seed', type=int, default=0)
-    return parser.parse_args()

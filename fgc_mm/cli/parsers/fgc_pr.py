@@ -1,14 +1,9 @@
 """Converts a checkpoint of the published FGC code: weights, gates, banks."""
 
-from __future__ import annotations
-
-import argparse
+from argparse import ArgumentParser
 from pathlib import Path
 
 
-def parse_args() -> argparse.Namespace:
-    """The arguments."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('source', help='checkpoint of the published code')
     parser.add_argument('target', type=Path, help='where to write ours')
-    return parser.parse_args()

@@ -1,15 +1,12 @@
 """MACs of a config before training: dense, of gates, and expected."""
 
-from __future__ import annotations
+from argparse import ArgumentParser
 
-import argparse
-
-from fgc_mm.cli.arguments import config_parser
+from fgc_mm.cli.arguments import add_config
 
 
-def parse_args() -> argparse.Namespace:
-    """The arguments."""
-    parser = config_parser(__doc__, 'config file')
+def add_arguments(parser: ArgumentParser) -> None:
+    add_config(parser, 'config file')
     parser.add_argument(
         '--shape',
         type=int,
@@ -24,4 +21,3 @@ def parse_args() -> argparse.Namespace:
         default=[0.75, 0.5, 0.25],
         help='fractions of open channels for which to compute the MACs',
     )
-    return parser.parse_args()

@@ -9,16 +9,13 @@ channels (NonZero), their weights (Gather), a conv with these. Input: images
 after the data preprocessor. Output: logits, before the softmax.
 """
 
-from __future__ import annotations
+from argparse import ArgumentParser
 
-import argparse
-
-from fgc_mm.cli.arguments import checkpoint_parser
+from fgc_mm.cli.arguments import add_checkpoint
 
 
-def parse_args() -> argparse.Namespace:
-    """The arguments."""
-    parser = checkpoint_parser(__doc__)
+def add_arguments(parser: ArgumentParser) -> None:
+    add_checkpoint(parser)
     parser.add_argument('--out', required=True, help='file to write')
     parser.add_argument(
         '--dynamic', action='store_true', help='open channels only, batch 1'
@@ -26,4 +23,3 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--images', type=int, default=32, help='to compare on (32)'
     )
-    return parser.parse_args()

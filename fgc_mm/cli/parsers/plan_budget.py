@@ -7,18 +7,15 @@ which its training starts. Prints, for each ratio r, the expected MACs if
 every gate reaches its target, and the r that meets the budget.
 """
 
-from __future__ import annotations
-
-import argparse
+from argparse import ArgumentParser
 from pathlib import Path
 
-from fgc_mm.cli.arguments import checkpoint_parser
+from fgc_mm.cli.arguments import add_checkpoint
 
 
-def parse_args() -> argparse.Namespace:
-    """The arguments."""
-    parser = checkpoint_parser(
-        __doc__,
+def add_arguments(parser: ArgumentParser) -> None:
+    add_checkpoint(
+        parser,
         'config file with a MaskPredictionLoss',
         'checkpoint of the dense network',
     )
@@ -32,4 +29,3 @@ def parse_args() -> argparse.Namespace:
         '--out', type=Path, metavar='JSON',
         help='also write the ratio that meets the budget to this file',
     )  # fmt: skip
-    return parser.parse_args()

@@ -7,15 +7,11 @@ parameters gets gates at its sites and random weights. Its program is compared
 with the masked network on a small image. Each model has its own process.
 """
 
-from __future__ import annotations
+from argparse import ArgumentParser
 
-import argparse
-
-from fgc_mm.cli.arguments import coverage_parser
+from fgc_mm.cli.arguments import add_coverage
 
 
-def parse_args() -> argparse.Namespace:
-    """The arguments."""
-    parser = coverage_parser(__doc__, 'program_coverage', 240)
+def add_arguments(parser: ArgumentParser) -> None:
+    add_coverage(parser, 'program_coverage', 240)
     parser.add_argument('--only', nargs='*', help='classes of backbones')
-    return parser.parse_args()

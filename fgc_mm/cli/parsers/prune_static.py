@@ -14,16 +14,13 @@ The folder may be moved. ``--zeroed`` removes only the channels that
 ``SoftFilterPruningHook`` has set to zero in training; outputs do not change.
 """
 
-from __future__ import annotations
+from argparse import ArgumentParser
 
-import argparse
-
-from fgc_mm.cli.arguments import checkpoint_parser
+from fgc_mm.cli.arguments import add_checkpoint
 
 
-def parse_args() -> argparse.Namespace:
-    """The arguments."""
-    parser = checkpoint_parser(__doc__, 'config of the dense model')
+def add_arguments(parser: ArgumentParser) -> None:
+    add_checkpoint(parser, 'config of the dense model')
     parser.add_argument(
         '--importance', default='fpgm',
         help='criterion by which channels are removed: fpgm (default), '
@@ -45,4 +42,3 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--images', type=int, default=4, help='test images for the check'
     )
-    return parser.parse_args()

@@ -1,15 +1,10 @@
-"""Removes the training state from a checkpoint: publish_model.py IN OUT."""
+"""Removes the training state from a checkpoint: fgc-mm publish IN OUT."""
 
-from __future__ import annotations
-
-import argparse
+from argparse import ArgumentParser
 
 
-def parse_args() -> argparse.Namespace:
-    """The arguments."""
-    parser = argparse.ArgumentParser(description='Publish a checkpoint')
+def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('source', help='checkpoint of a training run')
     parser.add_argument(
         'target', help='where to write it; -XXXXXXXX.pth is appended'
     )
-    return parser.parse_args()

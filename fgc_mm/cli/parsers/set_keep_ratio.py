@@ -10,16 +10,13 @@ different fraction of the images. The weights are those of CHECKPOINT; without
 CHECKPOINT they are random, and the accuracy is that of random guessing.
 """
 
-from __future__ import annotations
+from argparse import ArgumentParser
 
-import argparse
-
-from fgc_mm.cli.arguments import config_parser
+from fgc_mm.cli.arguments import add_config
 
 
-def parse_args() -> argparse.Namespace:
-    """The arguments."""
-    parser = config_parser(__doc__)
+def add_arguments(parser: ArgumentParser) -> None:
+    add_config(parser)
     parser.add_argument(
         'checkpoint', nargs='?', help='its weights; random without'
     )
@@ -31,4 +28,3 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--seed', type=int, default=0, help='of random weights'
     )
-    return parser.parse_args()

@@ -8,17 +8,14 @@ With --result FILE the table is also added, as threshold_sweep, to the results
 of that run that fgc-mm compare --results has stored.
 """
 
-from __future__ import annotations
-
-import argparse
+from argparse import ArgumentParser
 from pathlib import Path
 
-from fgc_mm.cli.arguments import checkpoint_parser
+from fgc_mm.cli.arguments import add_checkpoint
 
 
-def parse_args() -> argparse.Namespace:
-    """The arguments."""
-    parser = checkpoint_parser(__doc__)
+def add_arguments(parser: ArgumentParser) -> None:
+    add_checkpoint(parser)
     parser.add_argument('--work-dir', help='folder for table, plot and log')
     parser.add_argument('--thresholds', type=float, nargs='+', metavar='P')
     parser.add_argument(
@@ -28,4 +25,3 @@ def parse_args() -> argparse.Namespace:
         help='METHOD/seedN.json of fgc-mm compare --results, to which the '
         'sweep is added',
     )
-    return parser.parse_args()

@@ -1,20 +1,15 @@
 """Tests a checkpoint: fgc-mm test CONFIG CHECKPOINT [options]."""
 
-from __future__ import annotations
-
-import argparse
+from argparse import ArgumentParser
 from pathlib import Path
 
 from fgc_mm.cli.arguments import (
     PRECISIONS,
     add_shared_arguments,
-    parse_arguments,
 )
 
 
-def parse_args() -> argparse.Namespace:
-    """The arguments."""
-    parser = argparse.ArgumentParser(description='Test (and evaluate) a model')
+def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file or URL')
     parser.add_argument('--work-dir', help='folder for the logs')
@@ -54,10 +49,9 @@ def parse_args() -> argparse.Namespace:
     )
     _add_show_arguments(parser)
     add_shared_arguments(parser)
-    return parse_arguments(parser)
 
 
-def _add_show_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_show_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('--show-dir', help='folder for images with results')
     parser.add_argument(
         '--show', action='store_true', help='show the results in a window'

@@ -1,15 +1,11 @@
 """Trains a model: fgc-mm train CONFIG [options]."""
 
-from __future__ import annotations
+from argparse import ArgumentParser
 
-import argparse
-
-from fgc_mm.cli.arguments import add_shared_arguments, parse_arguments
+from fgc_mm.cli.arguments import add_shared_arguments
 
 
-def parse_args() -> argparse.Namespace:
-    """The arguments."""
-    parser = argparse.ArgumentParser(description='Train a model')
+def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('config', help='config file')
     parser.add_argument('--work-dir', help='folder for logs and checkpoints')
     parser.add_argument(
@@ -46,4 +42,3 @@ def parse_args() -> argparse.Namespace:
         help='restart the workers of the data loaders in every epoch',
     )
     add_shared_arguments(parser)
-    return parse_arguments(parser)

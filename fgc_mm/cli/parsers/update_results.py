@@ -13,19 +13,12 @@ line "# results of PLAN in FOLDER" for each. With --check nothing is written;
 the exit status is 1 if a document or a figure is not what the results say.
 """
 
-from __future__ import annotations
-
-import argparse
+from argparse import ArgumentParser
 from pathlib import Path
 
-from fgc_mm.cli.arguments import text_parser
 
-
-def parse_args() -> argparse.Namespace:
-    """The arguments."""
-    parser = text_parser(__doc__)
+def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('documents', nargs='+', type=Path, metavar='DOCUMENT')
     parser.add_argument(
         '--check', action='store_true', help='write nothing, only compare'
     )
-    return parser.parse_args()

@@ -8,15 +8,11 @@ has its own process, so a crash or a timeout gives a row too. Rows are stored
 in a file, so a second run continues after an interruption.
 """
 
-from __future__ import annotations
+from argparse import ArgumentParser
 
-import argparse
-
-from fgc_mm.cli.arguments import coverage_parser
+from fgc_mm.cli.arguments import add_coverage
 
 
-def parse_args() -> argparse.Namespace:
-    """The arguments."""
-    parser = coverage_parser(__doc__, 'zoo_coverage', 180)
+def add_arguments(parser: ArgumentParser) -> None:
+    add_coverage(parser, 'zoo_coverage', 180)
     parser.add_argument('--pattern', help='models to try, e.g. "resnet*"')
-    return parser.parse_args()

@@ -11,6 +11,7 @@ from importlib import metadata
 from importlib.util import find_spec
 
 from .errors import FGCError
+from .missing_package import remedy
 
 # The distributions that own a module; onedl-* are the forks.
 _OWNERS = {
@@ -91,7 +92,7 @@ def _check_complete(found: dict[str, dict[str, str]], install: str) -> None:
     raise StackError(
         f'fgc_mm needs mmengine, mmcv and mmpretrain, and '
         f'{" and ".join(missing)} {"are" if missing[1:] else "is"} '
-        f'{"damaged" if damaged else "not installed"}: run `{install}`.'
+        f'{"damaged" if damaged else "not installed"}: {remedy(install)}.'
     )
 
 
@@ -118,7 +119,7 @@ def _check_torchvision() -> None:
         )
         raise StackError(
             f'fgc_mm needs torch and torchvision, and {absent} cannot be '
-            'found: run `pip install torch torchvision`.'
+            f'found: {remedy("pip install torch torchvision")}.'
         )
     wanted = _pinned_torch()
     # A label (+cpu) counts only where torchvision asks for one (PEP 440).

@@ -38,7 +38,7 @@ def make_site(folder, distributions, modules=None, pin=TORCH_PIN):
     """A site-packages with these (empty) distributions, and our check."""
     copy = folder / 'fgc_mm'
     copy.mkdir()
-    for name in ('_stack.py', 'errors.py'):
+    for name in ('_stack.py', 'errors.py', 'missing_package.py'):
         shutil.copy(PACKAGE / name, copy)
     (copy / '__init__.py').write_text(
         'from ._stack import check_stack\ncheck_stack()\n'

@@ -6,14 +6,29 @@ torch and OpenMMLab.
 """
 
 import argparse
+from difflib import get_close_matches
 from pathlib import Path
+from typing import NoReturn
 
 PRECISIONS = 'float32', 'bfloat16'  # of convs computed in open channels only
 
 
+class OptionParser(argparse.ArgumentParser):
+    """A parser that names the nearest option where one is unknown."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = message.partition('unrecognized arguments: ')[2].split()
+        if unknown:
+            option = unknown[0].partition('=')[0]
+            known = [*self._option_string_actions]
+            for nearest in get_close_matches(option, known, n=1):
+                message += f'; did you mean {nearest}?'
+        super().error(message)
+
+
 def text_parser(description: str | None) -> argparse.ArgumentParser:
     """A parser that prints its description as it is written."""
-    return argparse.ArgumentParser(
+    return OptionParser(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -14,6 +14,7 @@ from fgc_mm.cli.command_table import COMMANDS, find_command
 from fgc_mm.config_files import config_file
 from fgc_mm.errors import FGCError
 from fgc_mm.exit_status import BAD_INPUT, INTERRUPTED
+from fgc_mm.missing_package import missing_sentence
 from fgc_mm.version import __version__
 
 PROGRAM = 'fgc-mm'
@@ -68,6 +69,12 @@ def run(name: str) -> int:
         run_tool = import_module('fgc_mm.cli.run_tool').run_tool
     except FGCError as error:
         print(f'error: {error}', file=sys.stderr)
+        return BAD_INPUT
+    except ModuleNotFoundError as error:
+        sentence = missing_sentence(error)
+        if sentence is None:
+            raise
+        print(f'error: {sentence}', file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         print('interrupted', file=sys.stderr)

@@ -15,8 +15,13 @@ from dataclasses import asdict
 from math import isnan
 
 from fgc_mm.errors import FGCError
-from fgc_mm.runtime.classifier import Classifier, Prediction
-from fgc_mm.runtime.model import Model
+from fgc_mm.missing_package import missing_sentence
+
+try:
+    from fgc_mm.runtime.classifier import Classifier, Prediction
+    from fgc_mm.runtime.model import Model
+except ModuleNotFoundError as error:  # numpy
+    sys.exit(f'error: {missing_sentence(error) or error}')
 
 BAD_INPUT = 2
 
@@ -100,8 +105,15 @@ def cost(prediction: Prediction) -> str:
         f'{prediction.macs / 1e6:,.2f} million MACs '
         f'({100 * prediction.share:.1f} % of the dense network), '
         f'{100 * prediction.open:.1f} % of the gated channels open, '
-        f'{prediction.milliseconds:.2f} ms'
+        f'{duration(prediction.milliseconds)}'
     )
+
+
+def duration(milliseconds: float) -> str:
+    """A time of three digits, in ms or µs."""
+    if milliseconds < 0.1:
+        return f'{1000 * milliseconds:.1f} µs'
+    return f'{milliseconds:.2f} ms'
 
 
 if __name__ == '__main__':

@@ -54,6 +54,25 @@ def test_arguments_are_parsed_before_anything_is_imported(name):
     assert refused.stderr.splitlines()[-1].startswith(f'fgc-mm {name}: error')
 
 
+@pytest.mark.parametrize(
+    'rows',
+    [
+        ['fgc_resnet20_digit.py'],
+        ['dense_resnet20_digits', 'fpgm:dense_resnet20_digit.py'],
+        ['--plan', 'studies/figure5_rh.yaml'],
+    ],
+)
+def test_a_comparison_misses_a_file_before_anything_is_imported(rows):
+    done = run_cold(MAIN, 'compare', *rows, '--work-dir', 'x')
+    assert done.returncode == 2
+    assert done.stderr.startswith('error: ') and 'did you mean' in done.stderr
+
+
+def test_the_nearest_option_is_named():
+    done = run_cold(MAIN, 'train', 'fgc_resnet20_digits', '--work-dri', 'x')
+    assert done.stderr.endswith('--work-dri x; did you mean --work-dir?\n')
+
+
 @pytest.mark.parametrize('name', ['train', 'macs', 'export compact'])
 def test_a_missing_config_is_found_before_anything_is_imported(name):
     others = ['x.pth', '--out', 'x'] if name == 'export compact' else []

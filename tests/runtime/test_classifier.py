@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 
 import cv2
 import numpy as np
@@ -12,7 +13,7 @@ from torch import nn
 from fgc_mm.deploy.bundle.writing import write_file
 from fgc_mm.errors import FGCError
 from fgc_mm.runtime import Model, RuntimeFileError
-from fgc_mm.runtime.__main__ import main
+from fgc_mm.runtime.__main__ import duration, main
 from fgc_mm.runtime.classifier import Classifier, probabilities
 from fgc_mm.runtime.format import (
     ALL,
@@ -137,7 +138,7 @@ def test_the_text_has_classes_and_cost(file, cat, capsys):
         assert name in printed
     assert '0.00 million MACs (1.4 % of the dense network)' in printed
     assert '66.7 % of the gated channels open' in printed
-    assert ' ms' in printed
+    assert re.search(r'\d (ms|µs)', printed)
 
 
 def test_errors_are_one_line(file, cat, tmp_path, capsys):
@@ -345,3 +346,11 @@ def test_what_is_no_count_is_refused(option, value, capsys):
         main(['model.fgc', 'cat.jpg', f'{option}={value}'])
     assert stopped.value.code == 2
     assert f'argument {option}: ' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('milliseconds', 'text'),
+    [(12.345, '12.35 ms'), (0.1, '0.10 ms'), (0.0043, '4.3 µs')],
+)
+def test_short_times_keep_their_digits(milliseconds, text):
+    assert duration(milliseconds) == text

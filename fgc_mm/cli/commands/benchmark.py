@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from rich.console import Console
 from torch import Tensor, nn
 
 from fgc_mm.cli.benchmark_figure import draw_benchmark
@@ -45,8 +46,16 @@ def main(args: argparse.Namespace) -> None:
         torch.set_num_threads(threads)
         variants = BenchmarkVariants(
             model, settings, images, others, folder, not args.no_compile
-        ).all()
-        runs.append(measure(model, variants, images, args.batch, args.rounds))
+        )
+        # shown in terminals only
+        with Console(stderr=True).status('building the networks') as status:
+            built = []
+            for variant in variants.all():
+                built.append(variant)
+                status.update(f'built: {variant.name}')
+            status.update(f'timing {len(built)} networks')
+            run = measure(model, built, images, args.batch, args.rounds)
+        runs.append(run)
         show_run(runs[-1])
     report = dict(
         config=Path(args.config).name,

@@ -44,6 +44,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from fgc_mm.cli.arguments import add_cfg_options
+from fgc_mm.config_files import config_file, find_config
 from fgc_mm.errors import FGCError
 
 
@@ -121,6 +122,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def check_arguments(args: Namespace) -> None:
     check_rows(args)
     check_numbers(args)
+    check_files(args)
     if args.launcher and args.slurm is not None:
         raise FGCError(
             f'--slurm and --launcher {args.launcher!r} both start the runs; '
@@ -147,6 +149,15 @@ def check_rows(args: Namespace) -> None:
             f'--pretrain-epochs {args.pretrain_epochs} has nothing to train; '
             'add --pretrain DENSE_CONFIG.'
         )
+
+
+def check_files(args: Namespace) -> None:
+    """Checks that the plan, or every config, is there."""
+    if args.plan is not None:
+        config_file(args.plan)
+    for text in args.configs:
+        if find_config(text) is None:  # perhaps IMPORTANCE:CONFIG
+            config_file(text.partition(':')[2] or text)
 
 
 def check_numbers(args: Namespace) -> None:

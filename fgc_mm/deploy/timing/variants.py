@@ -100,9 +100,11 @@ class BenchmarkVariants:
         torch._dynamo.reset()
         self.firing = firing_statistics(model, images.split(16))
 
-    def all(self) -> list[BenchmarkVariant]:
+    def all(self) -> Iterator[BenchmarkVariant]:
         """Every variant; those that cannot be built have a reason."""
-        return [*self._dense(), *self._gated(), *self._static()]
+        yield from self._dense()
+        yield from self._gated()
+        yield from self._static()
 
     def _dense(self) -> Iterator[BenchmarkVariant]:
         dense = ungated_copy(self._model)

@@ -1,0 +1,42 @@
+"""What to do where a package is not installed."""
+
+import sys
+from pathlib import Path
+
+# made by `make install`, beside the package in a checkout
+ENVIRONMENT = Path(__file__).resolve().parents[1] / '.venv'
+
+
+def remedy(command: str) -> str:
+    """The command to run.
+
+    Args:
+        command: Installs the package.
+
+    Returns:
+        ``command``, or the activation of the checkout's environment where
+        another Python runs.
+    """
+    here = Path(sys.prefix).resolve() == ENVIRONMENT.resolve()
+    if here or not ENVIRONMENT.is_dir():
+        return f'run `{command}`'
+    return (
+        f'{sys.executable} is not the Python of {ENVIRONMENT.name}, where '
+        f'`make install` has installed everything; run `source '
+        f'{ENVIRONMENT}/bin/activate` first'
+    )
+
+
+def missing_sentence(error: ModuleNotFoundError) -> str | None:
+    """The error message for a package that fgc_mm imports.
+
+    Returns:
+        The message; None for a module of fgc_mm, which is a bug.
+    """
+    package = str(error.name).split('.')[0]
+    if package == 'fgc_mm':
+        return None
+    return (
+        f'{package} is not installed, but fgc_mm imports it: '
+        f'{remedy(f"pip install {package}")}.'
+    )

@@ -61,6 +61,9 @@ class InMemoryImages(Dataset):
             worker process cannot use it.
     """
 
+    # options that are 0 where training images are only looked at
+    AUGMENTATIONS = 'padding', 'flip'
+
     def __init__(
         self,
         dataset: dict | Dataset,

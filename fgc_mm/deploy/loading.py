@@ -182,7 +182,9 @@ def build_dataset(cfg: Config, split: str = 'test') -> Any:
     settings, test = (cfg[name].dataset.to_dict() for name in loaders)
     if 'pipeline' in test:
         settings['pipeline'] = test['pipeline']
-    for augmentation in {'padding', 'flip'} & {*settings}:  # in-memory sets
-        settings[augmentation] = test.get(augmentation, 0)
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
+    kind = settings['type']
+    kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+    for augmentation in getattr(kind, 'AUGMENTATIONS', ()):
+        settings[augmentation] = test.get(augmentation, 0)
     return DATASETS.build(settings)

@@ -80,15 +80,21 @@ def write_result(run: Run, threads: int) -> dict[str, Any]:
         **{k: v for k, v in metrics.items() if k.startswith(RATIO)},
         by_epoch=by_epoch(run.folder),
         **({} if sweep is None else {SWEEP: json.loads(sweep)}),
-        # without the path on the machine that ran it
-        commands=[
-            c.replace(str(run.folder), 'DIR') for c in run.logged_commands()
-        ],
+        commands=_portable_commands(run),
         environment=environment(threads),
         recipe=run.full_recipe(),
     )
     write_atomically(json.dumps(result, indent=1).encode(), _file(run))
     return result
+
+
+def _portable_commands(run: Run) -> list[str]:
+    """The commands without the paths on the machine that ran them."""
+    commands = '\n'.join(run.logged_commands())
+    commands = commands.replace(str(run.folder), 'DIR')
+    if run.start is not None:
+        commands = commands.replace(str(run.start.folder), 'START_DIR')
+    return commands.splitlines()
 
 
 def read_result(run: Run) -> dict[str, Any] | None:

@@ -241,6 +241,9 @@ def test_static_pruning_from_one_dense_start(folder, compared):
     assert f'{runs}/start_dense_tiny/seed0/epoch_1.pth' in pruning
     weights = 'fpgm_tiny/seed0/pruned/fpgm_tiny.pth'
     assert f'load_from={runs}/{weights}' in training
+    stored = json.loads((log.parent / 'result.json').read_text())['commands']
+    assert 'START_DIR/epoch_1.pth' in stored[0]
+    assert not any(str(runs) in command for command in stored)
     code, text = end(start(folder, 'fpgm:dense_tiny.py', **arguments))
     assert code == 0 and 'ing\n' not in text, text
     assert text.count(': done: ') == 2

@@ -6,11 +6,8 @@ _base_ = [
     './_base_/default_runtime.py',
 ]
 
-# starts from a dense network: tools/compare.py --pretrain
-# configs/dense_resnet20_folder16.py, or --cfg-options load_from=...
 model = dict(
     backbone=dict(gate=_base_.gate),
-    distillation=_base_.distillation,
     gate_losses=_base_.gate_losses,
 )
 custom_hooks = _base_.custom_hooks + [dict(type='fgc_mm.ChannelsLastHook')]

@@ -6,10 +6,7 @@ _base_ = [
     './_base_/default_runtime.py',
 ]
 
-# starts from a dense network: tools/compare.py --pretrain
-# configs/dense_resnet20_folder32.py, or --cfg-options load_from=...
 model = dict(
     backbone=dict(gate=_base_.gate),
-    distillation=_base_.distillation,
     gate_losses=_base_.gate_losses,
 )

@@ -31,10 +31,11 @@ def missing_sentence(error: ModuleNotFoundError) -> str | None:
     """The error message for a package that fgc_mm imports.
 
     Returns:
-        The message; None for a module of fgc_mm, which is a bug.
+        The message; None for a module of fgc_mm, which is a bug, and
+        for an error that names no package.
     """
-    package = str(error.name).split('.')[0]
-    if package == 'fgc_mm':
+    package = (error.name or '').split('.')[0]
+    if package in ('', 'fgc_mm'):
         return None
     return (
         f'{package} is not installed, but fgc_mm imports it: '

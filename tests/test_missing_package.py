@@ -44,6 +44,7 @@ def test_another_python_is_told_to_activate_the_environment(
     assert missing_package.remedy('pip install x') == 'run `pip install x`'
 
 
-def test_a_missing_module_of_the_package_is_a_bug():
-    error = ModuleNotFoundError(name='fgc_mm.gates.none')
+@pytest.mark.parametrize('name', ['fgc_mm.gates.none', None])
+def test_a_missing_module_of_the_package_is_a_bug(name):
+    error = ModuleNotFoundError('see the manual', name=name)
     assert missing_package.missing_sentence(error) is None

@@ -104,14 +104,15 @@ def _missing_import(causes: list[BaseException]) -> str | None:
         The message, or None if no package is missing: a missing module of
         fgc_mm, or a missing name in a package, is a bug.
     """
-    modules = [e.name for e in causes if isinstance(e, ModuleNotFoundError)]
-    if not modules or str(modules[-1]).split('.')[0] == 'fgc_mm':
+    missing = [e for e in causes if isinstance(e, ModuleNotFoundError)]
+    module = missing[-1].name if missing else None
+    if module is None or module.split('.')[0] == 'fgc_mm':
         return None
     texts = '\n'.join(map(str, causes))
     command = re.search(r'"(pip install [^"]+)"', texts)
     remedy = f'run `{command[1]}`' if command else 'install a package with pip'
     return (
-        f'{modules[-1]} cannot be imported, but the config needs it: '
+        f'{module} cannot be imported, but the config needs it: '
         f"{remedy}; a module of your own must be in the config's folder or "
         'in a folder of PYTHONPATH.'
     )

@@ -110,10 +110,9 @@ def cost(prediction: Prediction) -> str:
 
 
 def duration(milliseconds: float) -> str:
-    """A time of three digits, in ms or µs."""
-    if milliseconds < 0.1:
-        return f'{1000 * milliseconds:.1f} µs'
-    return f'{milliseconds:.2f} ms'
+    """A time with at least two digits."""
+    digits = 2 if milliseconds >= 0.1 else 4
+    return f'{milliseconds:.{digits}f} ms'
 
 
 if __name__ == '__main__':

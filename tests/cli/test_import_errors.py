@@ -86,3 +86,7 @@ def test_a_bug_in_an_import_keeps_its_traceback(config):
     with pytest.raises(ImportError) as error:
         load_config(str(path))
     assert _sentence(error.value) is None
+
+
+def test_an_import_error_that_names_no_module_keeps_its_text():
+    assert _sentence(ModuleNotFoundError('Please install x to use y')) is None

@@ -79,7 +79,8 @@ def test_our_plans_change_what_they_name(file):
         override(cfg, read_options(entry.options))
         after = cfg.to_dict()['model']
         assert (before == after) == (not entry.options)
-        text = repr(after), repr(cfg.get('load_from'))
+        others = cfg.get('load_from'), cfg.param_scheduler
+        text = repr(after), repr(others)
         assert text not in seen or entry.importance
         seen.add(text)
         if entry.start is not None:

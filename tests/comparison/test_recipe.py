@@ -188,7 +188,8 @@ def test_a_row_keeps_its_own_ratio_at_equal_macs():
 
 
 def test_a_pruning_ratio_of_0_is_refused(tmp_path, monkeypatch):
-    arguments = ['a.py', '--pruning-ratio', '0', '--work-dir', str(tmp_path)]
+    name = 'fgc_resnet20_digits'
+    arguments = [name, '--pruning-ratio', '0', '--work-dir', str(tmp_path)]
     monkeypatch.setattr(sys, 'argv', ['compare.py', *arguments])
     with pytest.raises(
         FGCError, match=r'--pruning-ratio 0\.0 is not a fraction'

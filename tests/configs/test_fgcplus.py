@@ -1,4 +1,4 @@
-"""The recipe from the dense network: its parts, at any length."""
+"""The recipe without batch shaping: its parts, at any length."""
 
 from pathlib import Path
 
@@ -15,11 +15,12 @@ from fgc_mm.functional.schedule import Progress, Schedule
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / 'configs'
 PATH = CONFIGS / 'fgcplus_resnet20_folder16_55.py'
+FROM_DENSE = CONFIGS / 'fgcplus_from_dense_resnet20_folder16_55.py'
 DENSE = CONFIGS / 'dense_resnet20_folder16.py'
 
 
 @pytest.mark.parametrize('epochs', [500, 30, 8])
-def test_it_leaves_the_dense_network_slowly(epochs):
+def test_the_budget_falls_slowly(epochs):
     cfg = scale_epochs(Config.fromfile(PATH), epochs)
     macs, coupling = cfg.model.gate_losses
     gate = cfg.model.backbone.gate
@@ -39,8 +40,9 @@ def test_it_leaves_the_dense_network_slowly(epochs):
     assert cfg.param_scheduler.T_max == epochs
 
 
-def test_it_starts_from_the_dense_network():
-    plus, dense = map(Config.fromfile, (PATH, DENSE))
+@pytest.mark.parametrize('path', [PATH, FROM_DENSE])
+def test_it_is_the_dense_network_with_gates(path):
+    plus, dense = map(Config.fromfile, (path, DENSE))
     assert plus.model.backbone.backbone == dense.model.backbone
     assert plus.model.head == dense.model.head
     assert plus.train_dataloader == dense.train_dataloader
@@ -54,7 +56,7 @@ def test_a_comparison_names_the_teacher_also_when_it_resumes(
 ):
     monkeypatch.setattr('fgc_mm.comparison.plan.check_data', lambda *_: None)
     monkeypatch.setattr('fgc_mm.comparison.plan._images', lambda *_: None)
-    entry = Entry(str(PATH), start=Start(str(DENSE)))
+    entry = Entry(str(FROM_DENSE), start=Start(str(DENSE)))
     start, run = plan(Study('x', (entry,), (3,), 30), tmp_path)
     assert not any('distillation' in word for word in start.next_step()[1])
     first = tmp_path / f'runs/start_{DENSE.stem}/seed3/epoch_30.pth'

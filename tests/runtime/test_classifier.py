@@ -2,7 +2,6 @@
 
 import copy
 import json
-import re
 
 import cv2
 import numpy as np
@@ -138,7 +137,7 @@ def test_the_text_has_classes_and_cost(file, cat, capsys):
         assert name in printed
     assert '0.00 million MACs (1.4 % of the dense network)' in printed
     assert '66.7 % of the gated channels open' in printed
-    assert re.search(r'\d (ms|µs)', printed)
+    assert ' ms' in printed
 
 
 def test_errors_are_one_line(file, cat, tmp_path, capsys):
@@ -350,7 +349,7 @@ def test_what_is_no_count_is_refused(option, value, capsys):
 
 @pytest.mark.parametrize(
     ('milliseconds', 'text'),
-    [(12.345, '12.35 ms'), (0.1, '0.10 ms'), (0.0043, '4.3 µs')],
+    [(12.345, '12.35 ms'), (0.1, '0.10 ms'), (0.0043, '0.0043 ms')],
 )
 def test_short_times_keep_their_digits(milliseconds, text):
     assert duration(milliseconds) == text

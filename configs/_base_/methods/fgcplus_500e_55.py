@@ -1,5 +1,5 @@
-# From the trained dense network to 55 % of its MACs pruned, in steps that lose
-# little at a time. Each part can be left out or changed on its own.
+# From open gates to 55 % of the MACs pruned in one training, in steps that
+# lose little at a time. Each part can be left out or changed on its own.
 gate = dict(
     # all channels of all images open at first: a probability of 0.95
     weight_init='zero',
@@ -9,8 +9,6 @@ gate = dict(
     # and the samples become the masks of evaluation
     noise=dict(start_value=1.0, end_value=0.0, begin=250, end=450),
 )
-# the teacher is the network without gates, with the weights of load_from
-distillation = dict(temperature=4.0, loss_weight=1.0)
 gate_losses = [
     dict(
         type='fgc_mm.MACsTargetLoss',

@@ -1,7 +1,6 @@
 _base_ = './cifar10_500e.py'
 
-# starts from a trained network, and ends with many epochs at low rates
-optim_wrapper = dict(optimizer=dict(lr=0.05))
+# ends with many epochs at low rates
 param_scheduler = dict(
     _delete_=True,
     type='CosineAnnealingLR',

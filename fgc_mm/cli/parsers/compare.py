@@ -122,12 +122,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 def check_arguments(args: Namespace) -> None:
     check_rows(args)
     check_numbers(args)
-    check_files(args)
     if args.launcher and args.slurm is not None:
         raise FGCError(
             f'--slurm and --launcher {args.launcher!r} both start the runs; '
             'leave one out.'
         )
+    check_files(args)
 
 
 def check_rows(args: Namespace) -> None:
@@ -156,8 +156,9 @@ def check_files(args: Namespace) -> None:
     if args.plan is not None:
         config_file(args.plan)
     for text in args.configs:
-        if find_config(text) is None:  # perhaps IMPORTANCE:CONFIG
-            config_file(text.partition(':')[2] or text)
+        path = text.partition(':')[2] or text  # IMPORTANCE:CONFIG
+        if find_config(text) is None and not path.startswith(':'):
+            config_file(path)
 
 
 def check_numbers(args: Namespace) -> None:

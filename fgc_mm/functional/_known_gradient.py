@@ -20,8 +20,9 @@ class _KnownGradient(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         (slope,) = ctx.saved_tensors
-        full = slope * (grad * ctx.scale).unsqueeze(1)
-        return full.to(ctx.dtype), None, None, None
+        if ctx.scale != 1:
+            grad = grad * ctx.scale
+        return (slope * grad.unsqueeze(1)).to(ctx.dtype), None, None, None
 
 
 def with_gradient(

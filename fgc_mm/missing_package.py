@@ -17,8 +17,8 @@ def remedy(command: str) -> str:
         ``command``, or the activation of the checkout's environment where
         another Python runs.
     """
-    here = Path(sys.prefix).resolve() == ENVIRONMENT.resolve()
-    if here or not ENVIRONMENT.is_dir():
+    running = Path(sys.executable).parent.parent  # not its link's target
+    if running.resolve() == ENVIRONMENT.resolve() or not ENVIRONMENT.is_dir():
         return f'run `{command}`'
     return (
         f'{sys.executable} is not the Python of {ENVIRONMENT.name}, where '

@@ -40,7 +40,8 @@ def test_another_python_is_told_to_activate_the_environment(
     environment.mkdir()
     told = missing_package.remedy('pip install x')
     assert f'`source {environment}/bin/activate`' in told
-    monkeypatch.setattr(sys, 'prefix', str(environment))
+    python = environment / 'bin' / 'python'
+    monkeypatch.setattr(sys, 'executable', str(python))
     assert missing_package.remedy('pip install x') == 'run `pip install x`'
 
 

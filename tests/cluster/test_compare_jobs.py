@@ -125,13 +125,13 @@ def test_failed_and_cancelled_jobs(slurm, folder, start):
 def test_a_comparison_that_is_killed_and_one_that_is_stopped(
     slurm, folder, start
 ):
-    first = start('long.py', '--seeds', '0', '1', '--jobs', '1', epochs=50)
+    first = start('long.py', '--seeds', '0', '1', '--jobs', '1', epochs=500)
     wait_for_training(slurm, folder, 'long/seed0')
     first.kill()
     first.wait()
     before = queue(slurm)
     assert set(before) == {'long_seed_0'}
-    again = start('long.py', '--seeds', '0', '1', '--jobs', '1', epochs=50)
+    again = start('long.py', '--seeds', '0', '1', '--jobs', '1', epochs=500)
     line = ''
     while 'training' not in line:
         line = again.stdout.readline()

@@ -1,10 +1,9 @@
-_base_ = ['./dense_resnet20_folder16.py']
+# dense_resnet20_folder16.py with fgcplus's learning rate
+_base_ = [
+    './_base_/models/cifar_resnet.py',
+    './_base_/datasets/folder16.py',
+    './_base_/schedules/cifar10_500e_cosine.py',
+    './_base_/default_runtime.py',
+]
 
-# the learning rate of fgcplus_resnet20_folder16_55.py
-param_scheduler = dict(
-    _delete_=True,
-    type='CosineAnnealingLR',
-    by_epoch=True,
-    T_max=500,
-    convert_to_iter_based=True,
-)
+custom_hooks = [dict(type='fgc_mm.ChannelsLastHook')]

@@ -27,16 +27,23 @@ def remedy(command: str) -> str:
     )
 
 
-def missing_sentence(error: ModuleNotFoundError) -> str | None:
-    """The error message for a package that fgc_mm imports.
+def missing_module(error: ModuleNotFoundError) -> str | None:
+    """Name of the module that is not installed.
 
     Returns:
-        The message; None for a module of fgc_mm, which is a bug, and
-        for an error that names no package.
+        The name; None for a module of fgc_mm, which is a bug, and for an
+        error that names no module.
     """
     package = (error.name or '').split('.')[0]
-    if package in ('', 'fgc_mm'):
+    return None if package in ('', 'fgc_mm') else error.name
+
+
+def missing_sentence(error: ModuleNotFoundError) -> str | None:
+    """The error message for a package that fgc_mm imports, or None."""
+    module = missing_module(error)
+    if module is None:
         return None
+    package = module.split('.')[0]
     return (
         f'{package} is not installed, but fgc_mm imports it: '
         f'{remedy(f"pip install {package}")}.'

@@ -25,7 +25,7 @@ def test_a_python_without_packages(command, package):
         text=True,
         cwd=ROOT,
     )
-    assert done.returncode
+    assert done.returncode == 2
     line = done.stderr.strip()
     assert line.startswith(f'error: {package} is not installed')
     assert '\n' not in line

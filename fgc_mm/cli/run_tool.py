@@ -16,6 +16,7 @@ from fgc_mm.cli.launch import leave_processes
 from fgc_mm.cli.upstream_errors import upstream_sentence
 from fgc_mm.errors import FGCError
 from fgc_mm.exit_status import BAD_INPUT, INTERRUPTED
+from fgc_mm.missing_package import missing_module
 from fgc_mm.reliability.missing_ranks import (
     describe_missing,
     find_missing_ranks,
@@ -105,8 +106,8 @@ def _missing_import(causes: list[BaseException]) -> str | None:
         fgc_mm, or a missing name in a package, is a bug.
     """
     missing = [e for e in causes if isinstance(e, ModuleNotFoundError)]
-    module = missing[-1].name if missing else None
-    if module is None or module.split('.')[0] == 'fgc_mm':
+    module = missing_module(missing[-1]) if missing else None
+    if module is None:
         return None
     texts = '\n'.join(map(str, causes))
     command = re.search(r'"(pip install [^"]+)"', texts)

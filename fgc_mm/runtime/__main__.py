@@ -17,13 +17,17 @@ from math import isnan
 from fgc_mm.errors import FGCError
 from fgc_mm.missing_package import missing_sentence
 
+BAD_INPUT = 2
+
 try:
     from fgc_mm.runtime.classifier import Classifier, Prediction
     from fgc_mm.runtime.model import Model
 except ModuleNotFoundError as error:  # numpy
-    sys.exit(f'error: {missing_sentence(error) or error}')
-
-BAD_INPUT = 2
+    sentence = missing_sentence(error)
+    if sentence is None:
+        raise
+    print(f'error: {sentence}', file=sys.stderr)
+    sys.exit(BAD_INPUT)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -2,11 +2,11 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from rich.console import Console
 from torch import Tensor, nn
 
 from fgc_mm.cli.benchmark_figure import draw_benchmark
@@ -47,15 +47,12 @@ def main(args: argparse.Namespace) -> None:
         variants = BenchmarkVariants(
             model, settings, images, others, folder, not args.no_compile
         )
-        # shown in terminals only
-        with Console(stderr=True).status('building the networks') as status:
-            built = []
-            for variant in variants.all():
-                built.append(variant)
-                status.update(f'built: {variant.name}')
-            status.update(f'timing {len(built)} networks')
-            run = measure(model, built, images, args.batch, args.rounds)
-        runs.append(run)
+        built = []
+        for variant in variants.all():
+            built.append(variant)
+            show_step(f'built: {variant.name}')
+        show_step(f'timing {len(built)} networks')
+        runs.append(measure(model, built, images, args.batch, args.rounds))
         show_run(runs[-1])
     report = dict(
         config=Path(args.config).name,
@@ -74,6 +71,11 @@ def main(args: argparse.Namespace) -> None:
             draw_benchmark(report, kind), folder / f'benchmark.{kind}'
         )
     print(f'written: {folder}/benchmark.json, .png and .svg')
+
+
+def show_step(text: str) -> None:
+    """A line of progress; an animation would disturb the measured times."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def load(

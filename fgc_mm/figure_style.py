@@ -24,7 +24,8 @@ COLORS = (
 # What a colour means in every figure; series without a meaning (classes,
 # methods, sites) take COLORS in turn, with a legend.
 CORRECT, WRONG = BLUE, VERMILION  # predictions
-DYNAMIC, OTHER = GREEN, GREY  # networks
+DYNAMIC, OTHER = GREEN, GREY  # networks of which one is dynamic
+DENSE_NETWORK, STATIC_PRUNING = BLACK, GREY  # beside several dynamic ones
 OPEN_CHANNELS = PURPLE  # keep ratios and execution frequencies
 MARKERS = 'o', 's', '^', 'D', 'v', 'P', 'X', '*', '<', '>', 'p'
 LINES = '-', '--', '-.', ':'

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from ..figure_style import (
-    BLACK,
-    GREY,
+    DENSE_NETWORK,
     MARKERS,
     PAGE_WIDTH,
+    STATIC_PRUNING,
     figure_bytes,
     in_style,
     new_figure,
@@ -28,6 +28,7 @@ def plot(rows: Sequence[Row], kind: str = 'png') -> bytes:
     figure = new_figure(PAGE_WIDTH, 4.2)
     axes = figure.subplots()
     for row, style in zip(rows, _styles(rows)):
+        filled = style['color'] != STATIC_PRUNING
         macs, error = row.values['macs/mean'], row.values['error']
         axes.errorbar(
             macs.mean / 1e6,
@@ -37,7 +38,7 @@ def plot(rows: Sequence[Row], kind: str = 'png') -> bytes:
             color=style['color'],
             marker=style['marker'],
             markersize=9 if style['marker'] == DENSE else 6,
-            markerfacecolor='white' if style['color'] == GREY else None,
+            markerfacecolor=None if filled else 'white',
             capsize=2,
             elinewidth=0.8,
             markeredgewidth=0.8,
@@ -62,9 +63,9 @@ def _styles(rows: Sequence[Row]) -> list[dict[str, str]]:
             styles.append(point_style(dynamic))
             dynamic += 1
         elif ratio is not None and ratio.mean == 0:
-            styles.append(dict(color=BLACK, marker=DENSE))
+            styles.append(dict(color=DENSE_NETWORK, marker=DENSE))
         else:
             marker = MARKERS[(static + 1) % len(MARKERS)]
-            styles.append(dict(color=GREY, marker=marker))
+            styles.append(dict(color=STATIC_PRUNING, marker=marker))
             static += 1
     return styles

@@ -7,7 +7,7 @@ from pathlib import Path
 from fgc_mm.reliability.atomic_file import write_atomically
 
 from .compare_plot import plot
-from .result_tables import questions_table
+from .documents.tables import questions_table
 from .run import Run
 from .study import Study
 from .sweep_plot import sweep_plot

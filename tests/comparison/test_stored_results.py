@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fgc_mm.comparison.result_blocks import update_blocks
+from fgc_mm.comparison.documents.blocks import update_blocks
 from fgc_mm.errors import FGCError
 
 ROOT = Path(__file__).resolve().parents[2]

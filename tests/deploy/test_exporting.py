@@ -7,14 +7,16 @@ import torch
 from torch import nn
 
 from fgc_mm.deploy import PlainForward, gathered
-from fgc_mm.deploy.export.files import (
+from fgc_mm.deploy.export.check import (
     check_same,
+    largest_difference,
+)
+from fgc_mm.deploy.export.onnx import (
     export_gathered_onnx,
     export_onnx,
-    export_program,
-    largest_difference,
     onnx_logits,
 )
+from fgc_mm.deploy.export.program import export_program
 from fgc_mm.errors import FGCError
 
 # the kinds of blocks matter, not how often they come

@@ -6,13 +6,13 @@ from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from torch import nn
 
 from fgc_mm.deploy import PlainForward
-from fgc_mm.deploy.export.files import (
+from fgc_mm.deploy.export.check import largest_difference
+from fgc_mm.deploy.export.onnx import (
     export_gathered_onnx,
     export_onnx,
-    export_program,
-    largest_difference,
     onnx_logits,
 )
+from fgc_mm.deploy.export.program import export_program
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.topk_mask import topk_mask
 from fgc_mm.gates import PartialGate

@@ -17,9 +17,9 @@ from fgc_mm.deploy import (
     to_dynamic,
 )
 from fgc_mm.deploy.compaction.merging import merge_partial_gates
-from fgc_mm.deploy.export.files import (
+from fgc_mm.deploy.export.check import largest_difference
+from fgc_mm.deploy.export.onnx import (
     export_onnx,
-    largest_difference,
     onnx_logits,
 )
 from fgc_mm.deploy.timing.variants import same_width

@@ -18,9 +18,9 @@ import pytest
 import torch
 from mmpretrain.registry import MODELS
 
+from fgc_mm.comparison.documents.blocks import update_blocks
 from fgc_mm.comparison.plan import plan
 from fgc_mm.comparison.plan_file import read_study
-from fgc_mm.comparison.result_blocks import update_blocks
 from fgc_mm.comparison.table import PUBLISHED_FILE, read_published
 from fgc_mm.engine.config_file import load_config
 from fgc_mm.engine.config_options import override, read_options

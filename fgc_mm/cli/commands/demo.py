@@ -25,7 +25,7 @@ CONFIGS = (
     ('dynamic (FGC)', 'fgc_resnet20_digits'),
 )
 EPOCH = re.compile(r'Epoch\(train\)\s+\[(\d+)\]\[(\d+)/(\d+)\].*?eta: (\S+)')
-EPOCHS = 100
+EPOCHS = 100  # to which the configs' schedule is scaled
 
 
 def main(args: argparse.Namespace) -> int:
@@ -58,7 +58,8 @@ class DemoRun:
         self.work_dir.mkdir(parents=True, exist_ok=True)
         self.log.write_text('')
         options = f'randomness.seed={seed}', 'default_hooks.logger.interval=11'
-        self._start('train', '--cfg-options', *options)
+        epochs = f'--epochs={EPOCHS}'
+        self._start('train', epochs, '--cfg-options', *options)
 
     def test(self) -> int:
         """Run fgc-mm test on the last epoch; returns its exit code."""

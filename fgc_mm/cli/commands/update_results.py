@@ -4,8 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from fgc_mm.comparison.metafile import SUFFIXES, update_metafile
-from fgc_mm.comparison.result_blocks import figures, update_blocks
+from fgc_mm.comparison.documents.blocks import figures, update_blocks
+from fgc_mm.comparison.documents.metafile import SUFFIXES, update_metafile
 from fgc_mm.errors import FGCError
 from fgc_mm.reliability.atomic_file import write_atomically
 

@@ -22,7 +22,7 @@ from fgc_mm.deploy.comparing import TOLERANCES
 from fgc_mm.deploy.copying import copy_network
 from fgc_mm.deploy.dynamic.build import to_dynamic
 from fgc_mm.deploy.dynamic.programs import KernelProgram
-from fgc_mm.deploy.export.files import (
+from fgc_mm.deploy.export.onnx import (
     export_gathered_onnx,
     export_onnx,
     onnx_logits,

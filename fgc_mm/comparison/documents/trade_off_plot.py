@@ -6,20 +6,20 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from ..figure_style import (
-    BLACK,
-    GREY,
+from ...figure_style import (
+    DENSE_NETWORK,
     LINES,
+    STATIC_PRUNING,
     figure_bytes,
     in_style,
     legend_above,
     new_figure,
     series_style,
 )
+from ..results import SWEEP
+from ..study import Study
+from ..table import MeanStd, Results, Row, rows_of
 from .labels import method_of, row_labels
-from .results import SWEEP
-from .study import Study
-from .table import MeanStd, Results, Row, rows_of
 
 HEADROOM = 1.5  # of the axis above the trained points, in their spans
 STATIC = 'X', 'P'  # markers
@@ -136,10 +136,14 @@ def _fixed(axes: Axes, rows: Sequence[Row], labels: Mapping[str, str]) -> None:
     for row in dense:
         point = _trained(row)
         axes.axhline(
-            point.error.mean, color=BLACK, linestyle=':', lw=1, zorder=1
+            point.error.mean,
+            color=DENSE_NETWORK,
+            linestyle=':',
+            lw=1,
+            zorder=1,
         )
         _mark(
-            axes, point, _legend(labels, row), color=BLACK, marker='*',
+            axes, point, _legend(labels, row), color=DENSE_NETWORK, marker='*',
             linestyle=':', markersize=9,
         )  # fmt: skip
     kinds = dict.fromkeys(method_of(row.method) for row in static)
@@ -156,7 +160,9 @@ def _static(
     number: int,
 ) -> None:
     """One method of static pruning, at one or several pruning ratios."""
-    style: dict[str, Any] = dict(color=GREY, linestyle=LINES[-2 - number % 2])
+    style: dict[str, Any] = dict(
+        color=STATIC_PRUNING, linestyle=LINES[-2 - number % 2]
+    )
     points = sorted(
         map(_trained, [*dense, *rows]), key=lambda point: point.macs.mean
     )

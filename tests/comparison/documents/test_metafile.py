@@ -11,11 +11,11 @@ from mmpretrain import get_model, inference_model, list_models
 from modelindex.load_model_index import load
 
 from fgc_mm import FGCError, register_models
-from fgc_mm.comparison.metafile import update_metafile
-from fgc_mm.comparison.result_blocks import read_studies
+from fgc_mm.comparison.documents.blocks import read_studies
+from fgc_mm.comparison.documents.metafile import update_metafile
 from fgc_mm.comparison.stored_results import read_stored_results
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 FILE = ROOT / 'configs' / 'metafile.yml'
 NAME = 'fgc_resnet20_folder16_55'
 

@@ -1,9 +1,9 @@
 """Tables of stored results, as Markdown."""
 
-from .markdown import markdown_table
-from .questions import answer, answers_markdown
-from .study import Study
-from .table import Results, hardware, rows_of, summary
+from ..markdown import markdown_table
+from ..questions import answer, answers_markdown
+from ..study import Study
+from ..table import Results, hardware, rows_of, summary
 
 
 def results_table(study: Study, results: Results) -> str:

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from fgc_mm.comparison.result_blocks import figures, update_blocks
+from fgc_mm.comparison.documents.blocks import figures, update_blocks
 from fgc_mm.errors import FGCError
 
-from ..tools.conftest import TOOLS, load_tool
+from ...tools.conftest import TOOLS, load_tool
 
 ROOT = TOOLS.parent
 DOCUMENTS = ROOT / 'README.md', ROOT / 'docs' / 'comparison.md'

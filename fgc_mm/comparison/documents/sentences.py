@@ -2,9 +2,9 @@
 
 from collections import Counter
 
-from .questions import Answer, answer
-from .study import Study
-from .table import Results
+from ..questions import Answer, answer
+from ..study import Study
+from ..table import Results
 
 
 def progress(study: Study, results: Results) -> str:

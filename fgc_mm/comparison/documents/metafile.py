@@ -8,12 +8,12 @@ import yaml
 
 from fgc_mm.config_files import NAME, list_configs
 
-from ..errors import FGCError
+from ...errors import FGCError
+from ..stored_results import read_stored_results
+from ..study import Study
+from ..table import Results, Row, hardware, rows_of
+from .blocks import read_studies
 from .labels import method_of
-from .result_blocks import read_studies
-from .stored_results import read_stored_results
-from .study import Study
-from .table import Results, Row, hardware, rows_of
 
 SUFFIXES = '.yml', '.yaml'
 SOURCE = re.compile(

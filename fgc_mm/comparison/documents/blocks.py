@@ -5,14 +5,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..errors import FGCError, check_choice
-from .plan_file import read_study
-from .result_figure import ResultFigure
-from .result_tables import costs_table, questions_table, results_table
-from .result_text import caption, progress
-from .stored_results import read_stored_results
-from .study import Study
-from .table import Results
+from ...errors import FGCError, check_choice
+from ..plan_file import read_study
+from ..stored_results import read_stored_results
+from ..study import Study
+from ..table import Results
+from .figure_files import ResultFigure
+from .sentences import caption, progress
+from .tables import costs_table, questions_table, results_table
 
 BEGIN, END = '<!-- results:', '<!-- end of results -->'
 FIGURE = 'figure'

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from fgc_mm.reliability.atomic_file import write_atomically
 
-from ..figure_style import FORMATS
-from .results import SWEEP
-from .study import Study
-from .table import Results
+from ...figure_style import FORMATS
+from ..results import SWEEP
+from ..study import Study
+from ..table import Results
 from .trade_off_plot import trade_off_plot
 
 SHOWN = (

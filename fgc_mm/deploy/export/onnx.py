@@ -1,12 +1,10 @@
-"""Exporting files: ONNX, and torch's exported program."""
+"""ONNX files of classifiers, and their outputs in ONNX Runtime."""
 
 from __future__ import annotations
 
 import importlib
 import os
-import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +13,10 @@ from torch import Tensor, nn
 
 from fgc_mm.deploy.export.gathered import gathered
 from fgc_mm.deploy.export.plain_forward import PlainForward
+from fgc_mm.deploy.export.program import explain_errors, export_program
 from fgc_mm.errors import FGCError
 
 OPSET = 18
-LARGEST_BATCH = 4096
-TOLERANCE = 1e-4  # relative to the largest logit, or to 1 if that is larger
-STYLES = re.compile(r'\x1b\[[0-9;]*m')  # colours of a terminal
 ONNX_PACKAGES = ('onnx', 'onnxscript', 'onnxruntime')
 
 
@@ -34,29 +30,6 @@ def require_onnx() -> None:
                 f'{name} cannot be imported ({error}), but ONNX needs it; '
                 "install the extra: pip install 'fgc_mm[export]'."
             ) from error
-
-
-def export_program(
-    model: nn.Module, images: Tensor
-) -> torch.export.ExportedProgram:
-    """``torch.export`` of a classifier, for any batch size.
-
-    Args:
-        model: Gated (masked) or plain, in evaluation.
-        images: (N, 3, H, W); fixes the image size.
-
-    Raises:
-        FGCError: Its forward code cannot be exported, or fixes the batch
-            size.
-    """
-    plain = PlainForward(model)
-    if len(images) == 1:  # torch.export specialises a size of 1
-        images = images.repeat(2, 1, 1, 1)
-    batch = torch.export.Dim('batch', min=1, max=LARGEST_BATCH)
-    with _explained(model), torch.no_grad():
-        return torch.export.export(
-            plain, (images,), dynamic_shapes=({0: batch},), strict=False
-        )
 
 
 def export_onnx(model: nn.Module, images: Tensor, file: str | Path) -> None:
@@ -108,7 +81,7 @@ def _write(
     images: Tensor,
     file: str | Path,
 ) -> None:
-    with _explained(model), torch.no_grad():
+    with explain_errors(model), torch.no_grad():
         program: Any = torch.onnx.export(
             plain,
             (images,),
@@ -145,45 +118,6 @@ def _translations() -> dict[Any, Callable]:
     return {torch.ops.aten.sort.stable: stable_sort}
 
 
-@contextmanager
-def _explained(model: nn.Module) -> Iterator[None]:
-    """Make an error of an exporter one that names its reason."""
-    try:
-        yield
-    except Exception as error:  # torch has dozens of types
-        inner = getattr(getattr(model, 'backbone', model), 'backbone', model)
-        name = type(inner).__name__
-        causes = _causes(error)
-        first = (
-            STYLES.sub('', str(causes[-1])).strip().partition('\n')[0][:160]
-        )
-        if first.startswith('Constraints violated'):
-            raise FGCError(
-                f'{name} cannot be exported for any number of images: its '
-                'forward code uses the batch size as a Python number, like '
-                'len(x); write x.shape[0] there.'
-            ) from error
-        if any(type(cause).__name__ == 'ConversionError' for cause in causes):
-            raise FGCError(
-                f'{name} cannot be exported to ONNX ({first}): torch.onnx '
-                'does not have one of its operations; use another torch or '
-                'another operation, or torch.export.'
-            ) from error
-        raise FGCError(
-            f'{name} cannot be exported ({first}): its forward code needs '
-            'values that are known at run time only; export another '
-            'backbone, or change that line.'
-        ) from error
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    """An error and what caused it, the first cause last."""
-    causes = [error]
-    while causes[-1].__cause__ is not None:
-        causes.append(causes[-1].__cause__)
-    return causes
-
-
 def onnx_logits(
     file: str | Path, threads: int | None = None
 ) -> Callable[[Tensor], Tensor]:
@@ -214,28 +148,3 @@ def onnx_logits(
         return torch.from_numpy(logits)
 
     return run
-
-
-@torch.no_grad()
-def largest_difference(
-    wanted: Callable[[Tensor], Tensor],
-    got: Callable[[Tensor], Tensor],
-    batches: Sequence[Tensor],
-) -> float:
-    """Largest difference of logits, relative as for ``TOLERANCE``."""
-    gap, scale = 0.0, 1.0
-    for batch in batches:
-        own = wanted(batch)
-        gap = max(gap, float((own - got(batch)).abs().max()))
-        scale = max(scale, float(own.abs().max()))
-    return gap / scale
-
-
-def check_same(gap: float, file: str | Path) -> None:
-    """Raise FGCError if an exported file gives other results."""
-    if not gap <= TOLERANCE:
-        raise FGCError(
-            f'the logits of {file} differ by {gap:.1e} from those in torch, '
-            f'above {TOLERANCE:g}; do not use the file, and please report '
-            'the config.'
-        )

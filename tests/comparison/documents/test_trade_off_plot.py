@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fgc_mm.comparison import trade_off_plot as module
+from fgc_mm.comparison.documents import trade_off_plot as module
+from fgc_mm.comparison.documents.labels import row_labels
+from fgc_mm.comparison.documents.trade_off_plot import (
+    sweep_points,
+    trade_off_plot,
+)
 from fgc_mm.comparison.entry import Entry
-from fgc_mm.comparison.labels import row_labels
 from fgc_mm.comparison.study import Study
-from fgc_mm.comparison.trade_off_plot import sweep_points, trade_off_plot
 
 ROWS = 'fgc_a.py', 'dense_a.py', 'fpgm_a.py', 'fpgm_35.py'
 STUDY = Study('Title', tuple(map(Entry, ROWS)))

@@ -1,0 +1,36 @@
+"""Compares an exported file with the network that it is made of."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fgc_mm.errors import FGCError
+
+TOLERANCE = 1e-4  # relative to the largest logit, or to 1 if that is larger
+
+
+@torch.no_grad()
+def largest_difference(
+    wanted: Callable[[Tensor], Tensor],
+    got: Callable[[Tensor], Tensor],
+    batches: Sequence[Tensor],
+) -> float:
+    """Largest difference of logits, relative as for ``TOLERANCE``."""
+    gap, scale = 0.0, 1.0
+    for batch in batches:
+        own = wanted(batch)
+        gap = max(gap, float((own - got(batch)).abs().max()))
+        scale = max(scale, float(own.abs().max()))
+    return gap / scale
+
+
+def check_same(gap: float, file: str | Path) -> None:
+    """Raise FGCError if an exported file gives other results."""
+    if not gap <= TOLERANCE:
+        raise FGCError(
+            f'the logits of {file} differ by {gap:.1e} from those in torch, '
+            f'above {TOLERANCE:g}; do not use the file, and please report '
+            'the config.'
+        )

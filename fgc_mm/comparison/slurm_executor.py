@@ -64,6 +64,7 @@ class SlurmExecutor:
         self.seconds = seconds
         self._started: dict[str, _Started] = {}
         self._next_look = 0.0
+        self._answered = True
         self._stopping = False
 
     @property
@@ -88,8 +89,9 @@ class SlurmExecutor:
             return []
         states = self.states()
         self._next_look = time.monotonic() + self.seconds
+        before, self._answered = self._answered, states is not None
         if states is None:
-            return []
+            return self._silent() if before else []
         found = []
         for one in list(self._started.values()):
             state = states.get(one.job.job_id, UNKNOWN)
@@ -100,6 +102,12 @@ class SlurmExecutor:
             if event is not None:
                 found.append(event)
         return found
+
+    def _silent(self) -> list[Event]:
+        """Says at every run, once, why nothing more is heard of its job."""
+        reason = 'squeue does not answer and is asked again until it does'
+        watched = self._started.items()
+        return [Event(name, one.step, reason=reason) for name, one in watched]
 
     def stop(self) -> None:
         """Cancels all jobs; those that run save first."""

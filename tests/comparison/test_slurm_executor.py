@@ -235,9 +235,13 @@ def test_ends_of_a_job(started, tmp_path, state, result, code, reason):
 
 def test_waits_for_an_answer_and_for_files(started):
     slurm, jobs, _ = started
-    slurm.states, answers = None, [None, {}, {'1': 'COMPLETED'}]
+    slurm.states, answers = None, [None, None, {}, {'1': 'COMPLETED'}, None]
     jobs.states = lambda: answers.pop(0)
-    assert jobs.poll() == jobs.poll() == jobs.poll() == []
+    for others in 3, 0:
+        (event,) = jobs.poll()  # once for each silence
+        assert (event.name, event.state) == ('run seed 0', 'training')
+        assert event.reason.startswith('squeue does not answer')
+        assert [jobs.poll() for _ in range(others)] == [[]] * others
     assert jobs.busy
 
 

@@ -309,7 +309,7 @@ def two_jobs(bench: Bench) -> Result:
     process.send_signal(signal.SIGCONT)
     process.communicate(timeout=300)
     equal = process.returncode == 0 and not bench.differs('shared')
-    verdict = 'unharmed' if equal else 'HARMED'
+    verdict = 'not affected' if equal else 'AFFECTED'
     return good and equal, f'second: {said}; first: {verdict}'
 
 
@@ -336,7 +336,7 @@ def hostile(bench: Bench) -> Result:
     file.write_bytes(pickle.dumps(Hostile(mark), protocol=2))
     answers.append(_told(bench.train('h', '--resume', str(file))))
     good = all(answer[0] for answer in answers) and not mark.exists()
-    ran = 'nothing was run' if not mark.exists() else 'IT WAS RUN'
+    ran = 'no code was run' if not mark.exists() else 'IT WAS RUN'
     return good, f'{ran}; {answers[0][1]}'
 
 
@@ -347,13 +347,14 @@ FAULTS: tuple[tuple[str, str, Callable[[Bench], Result]], ...] = (
     ('SIGTERM in an epoch, two workers, then `--resume`',
      'exit 75, the epoch goes on where it was, bit-identical', preempted),
     ('last checkpoint torn', 'the one before is taken, one warning', torn),
-    ('disk full during a save', 'old checkpoints whole, one sentence',
+    ('disk full during a save', 'old checkpoints complete, one sentence',
      full_disk),
     ('nan in one batch (dense network)', 'one sentence, loss named', spoilt),
     ('corrupted image', 'one sentence, file named', corrupted_image),
     ('wrong data root', 'one sentence, path named', wrong_root),
-    ('two jobs in one work dir', 'second refused, first unharmed', two_jobs),
-    ('hostile pickle as checkpoint', 'nothing is run, one sentence', hostile),
+    ('two jobs in one work dir', 'second refused, first not affected',
+     two_jobs),
+    ('hostile pickle as checkpoint', 'no code is run, one sentence', hostile),
 )  # fmt: skip
 
 

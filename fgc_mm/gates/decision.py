@@ -14,7 +14,7 @@ class GateDecision(NamedTuple):
 
     Attributes:
         logits: (N, G) float32; in evaluation a decision opens its channels
-            where its logit is above 0.
+            where its logit is above 0, or above that of its threshold.
         probs: (N, G) probability, in [0, 1], that the channels are open.
         mask: (N, C) the factor of each channel; 0 is closed.
     """

@@ -19,9 +19,10 @@ class MACsTargetLoss(GateLoss):
     """Squared distance of the batch's mean MACs to a target (DGNet, Eq. 7).
 
     ``(mean MACs / dense MACs - (1 - pruning_ratio))^2``, with gates and
-    classifier counted. The MACs are those of evaluation (logits above 0),
-    from which a sampled mask differs by some points; the gradient is that of
-    the mask. Single images of a batch may cost more or less than the target.
+    classifier counted. The MACs are those of evaluation at a threshold of 0.5
+    (logits above 0), from which a sampled mask differs by some points; the
+    gradient is that of the mask. Single images of a batch may cost more or
+    less than the target.
     Source: Li et al., "Dynamic dual gating neural networks" (ICCV 2021).
 
     Args:

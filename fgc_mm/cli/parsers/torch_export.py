@@ -2,9 +2,9 @@
 
     fgc-mm export torch-export CONFIG CHECKPOINT --out FILE.pt2
 
-Exports the masked model for any batch size: torch.export.load(FILE) runs it
-without fgc_mm, mmpretrain or the config. Input: images after the data
-preprocessor. Output: logits, before the softmax.
+Exports the masked model for batches of up to 4096 images: torch.export.load
+(FILE) runs it without fgc_mm, mmpretrain or the config. Input: images after
+the data preprocessor. Output: logits, before the softmax.
 """
 
 from argparse import ArgumentParser

@@ -2,6 +2,7 @@ _base_ = [
     './_base_/models/gated_resnet18_imagenet.py',
     './_base_/datasets/imagenet.py',
     './_base_/schedules/imagenet_130e.py',
+    './_base_/methods/fbs.py',
     './_base_/default_runtime.py',
 ]
 
@@ -10,10 +11,9 @@ model = dict(
     backbone=dict(
         gate=dict(
             _delete_=True,
-            type='fgc_mm.FBSGate',
-            density=dict(start_value=1.0, end_value=0.4375, begin=0, end=40),
+            type=_base_.gate.type,
+            density=dict(_base_.gate.density, end=40),
         ),
     ),
-    gate_losses=[dict(type='fgc_mm.SaliencyL1Loss', loss_weight=1e-8)],
+    gate_losses=_base_.gate_losses,
 )
-custom_hooks = [dict(type='fgc_mm.LossProgressHook')]

@@ -2,7 +2,7 @@ _base_ = [
     './_base_/models/gated_cifar_resnet.py',
     './_base_/datasets/folder16.py',
     './_base_/schedules/cifar10_500e.py',
-    './_base_/methods/fbs_500e.py',
+    './_base_/methods/fbs.py',
     './_base_/default_runtime.py',
 ]
 

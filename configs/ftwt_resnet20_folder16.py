@@ -2,7 +2,7 @@ _base_ = [
     './_base_/models/gated_cifar_resnet.py',
     './_base_/datasets/folder16.py',
     './_base_/schedules/ftwt_200e.py',
-    './_base_/methods/ftwt_200e.py',
+    './_base_/methods/ftwt.py',
     './_base_/default_runtime.py',
 ]
 

@@ -2,42 +2,23 @@ _base_ = [
     './_base_/models/gated_resnet18_imagenet.py',
     './_base_/datasets/imagenet.py',
     './_base_/schedules/imagenet_130e.py',
+    './_base_/methods/manidp.py',
     './_base_/default_runtime.py',
 ]
 
-# As configs/_base_/methods/manidp_400e.py. Ours: 130 epochs, batches of 256
-# and keep=0.6, since the published recipe for ImageNet is not known to us.
+# Ours: 130 epochs, batches of 256 and keep=0.6, since the published recipe for
+# ImageNet is not known to us.
 model = dict(
     backbone=dict(
         gate=dict(
             _delete_=True,
-            type='fgc_mm.ManiDPGate',
-            keep=dict(
-                start_value=1.0,
-                end_value=0.6,
-                begin=0,
-                end=129,
-                curve='cosine',
-            ),
+            type=_base_.gate.type,
+            keep=dict(_base_.gate.keep, end=129),
         ),
-        sites=dict(
-            _delete_=True,
-            type='auto',
-            residual=True,
-            patterns=['layer*.*.conv[12]'],
-        ),
+        sites=dict(_delete_=True, **_base_.sites),
     ),
-    gate_losses=[
-        dict(
-            type='fgc_mm.SaliencyL1Loss',
-            reduction='site_means',
-            easiness=True,
-            loss_weight=5e-3,
-        ),
-        dict(type='fgc_mm.GramSimilarityLoss', loss_weight=0.1, detach=False),
-    ],
+    gate_losses=_base_.gate_losses,
 )
-custom_hooks = [dict(type='fgc_mm.LossProgressHook')]
 optim_wrapper = dict(optimizer=dict(lr=0.05))
 param_scheduler = dict(
     _delete_=True,

@@ -2,7 +2,7 @@ _base_ = [
     './_base_/models/gated_cifar_resnet.py',
     './_base_/datasets/folder.py',
     './_base_/schedules/manidp_400e.py',
-    './_base_/methods/manidp_400e.py',
+    './_base_/methods/manidp.py',
     './_base_/default_runtime.py',
 ]
 

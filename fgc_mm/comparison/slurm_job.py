@@ -7,9 +7,9 @@ from typing import Any
 
 from fgc_mm.reliability.stop_signal import SIGNALS
 
+from .local_executor import LocalExecutor
 from .run import Run
 from .run_scheduler import RunScheduler
-from .workers import Workers
 
 # Before the end of a job's time, when Slurm sends it SIGUSR1: a training then
 # saves a checkpoint and exits (reliability/stop_signal.py).
@@ -34,7 +34,10 @@ def take_steps(
     """
     run.state = 'waiting'
     scheduler = RunScheduler(
-        [run], Workers(1, threads), _show, lambda run: finish(run, threads)
+        [run],
+        LocalExecutor(1, threads),
+        _show,
+        lambda run: finish(run, threads),
     )
 
     def stop(_: int, __: FrameType | None) -> None:

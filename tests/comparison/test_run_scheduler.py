@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from fgc_mm.comparison.local_executor import LocalExecutor
 from fgc_mm.comparison.run_scheduler import RunScheduler
-from fgc_mm.comparison.workers import Workers
 from fgc_mm.errors import FGCError
 from tests.comparison.shell_steps import next_shell_step
 
@@ -44,7 +44,7 @@ def go(runs, jobs=2, finish=lambda run: None, during=None, **options):
     seen = []
     dispatcher = RunScheduler(
         runs,
-        Workers(jobs, 1, **options),
+        LocalExecutor(jobs, 1, **options),
         lambda run: seen.append((run.name, run.state)),
         finish,
     )

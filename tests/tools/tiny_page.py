@@ -174,8 +174,8 @@ def run_tool(name, arguments):
         manager._instance_dict.clear()
     path = list(sys.path)
     with pytest.MonkeyPatch.context() as patch:
-        if hasattr(module, 'Workers'):
-            patch.setattr(module, 'Workers', InProcess)
+        if hasattr(module, 'LocalExecutor'):
+            patch.setattr(module, 'LocalExecutor', InProcess)
         patch.setattr(sys, 'argv', [name, *map(str, arguments)])
         try:
             return run_command(main_of(name))

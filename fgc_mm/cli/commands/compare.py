@@ -14,6 +14,7 @@ from rich.console import Console
 
 from fgc_mm.comparison.entry import Entry, Start, split_entry
 from fgc_mm.comparison.executor import Executor
+from fgc_mm.comparison.local_executor import LocalExecutor, visible_devices
 from fgc_mm.comparison.plan import plan
 from fgc_mm.comparison.plan_file import read_study
 from fgc_mm.comparison.progress_display import ProgressDisplay
@@ -36,7 +37,6 @@ from fgc_mm.comparison.table import (
     read_published,
     rows_of,
 )
-from fgc_mm.comparison.workers import Workers, visible_devices
 from fgc_mm.errors import FGCError
 from fgc_mm.exit_status import STOPPED
 from fgc_mm.reliability.stop_signal import SIGNALS as STOP_SIGNALS
@@ -71,7 +71,7 @@ def local_workers(args: argparse.Namespace) -> tuple[Executor, int]:
     devices = [] if launcher else visible_devices()
     jobs = args.jobs or max(len(devices), 1)
     threads = args.threads or max((os.cpu_count() or 1) // jobs, 1)
-    return Workers(jobs, threads, devices, launcher), threads
+    return LocalExecutor(jobs, threads, devices, launcher), threads
 
 
 def slurm_jobs(args: argparse.Namespace) -> tuple[Executor, int]:

@@ -22,7 +22,7 @@ class _Job:
     slot: int
 
 
-class Workers:
+class LocalExecutor:
     """Runs commands in a fixed number of slots.
 
     Args:

@@ -32,6 +32,8 @@ class Entry:
         seeds: Of this row only; None for those of all rows.
         epochs: Of this row only; None for that of all rows.
         start: The run that its runs start from.
+        loads_start: False: the start is not loaded, but the teacher of the
+            runs' distillation.
         pruning_ratio: Fraction of the MACs to prune in this row (static
             pruning, or ``match_macs``); None for that of all rows.
     """
@@ -43,6 +45,7 @@ class Entry:
     seeds: tuple[int, ...] | None = None
     epochs: int | None = None
     start: Start | None = None
+    loads_start: bool = True
     pruning_ratio: float | None = None
 
     @property

@@ -46,20 +46,11 @@ def plan(study: Study, folder: Path, results: Path | None = None) -> list[Run]:
             another recipe.
     """
     _check_settings(study)
-    methods = {entry.row: read_method(entry, study) for entry in study.entries}
-    starts = _starts(study, folder)
-    _check_names(study.entries, starts.values())
-    seeds = dict.fromkeys(s for e in study.entries for s in _seeds(e, study))
-    runs = [*starts.values()] + [
-        _run(methods[e.row], seed, folder, starts.get((e.start, seed)))
-        for seed in seeds
-        for e in study.entries
-        if seed in _seeds(e, study)
-    ]
+    runs = _all_runs(study, folder)
     for run in runs:
         if run.start is not None:
             check_start(run.start.method, run.method)
-        if run.method.budget is not None and run.start is None:
+        if run.method.budget is not None and not run.loads_weights:
             raise FGCError(
                 f'the ratio of {run.method.config} is planned on the dense '
                 'network that its training starts from, but none is given; '
@@ -74,8 +65,35 @@ def plan(study: Study, folder: Path, results: Path | None = None) -> list[Run]:
     return runs
 
 
-def _starts(study: Study, folder: Path) -> dict[tuple[Start | None, int], Run]:
-    """The runs that others start from, each once per seed."""
+def _all_runs(study: Study, folder: Path) -> list[Run]:
+    """Starts, then the other rows seed by seed; each run once."""
+    rows: dict[tuple[str, int], Run] = {}
+    for entry in study.entries:
+        method = read_method(entry, study)
+        for seed in _seeds(entry, study):
+            rows[entry.row, seed] = _run(method, seed, folder)
+    starts = _starts(study, rows, folder)
+    own = {id(run) for run in rows.values()}
+    _check_names(
+        study.entries, [run for run in starts.values() if id(run) not in own]
+    )
+    for entry in study.entries:
+        for seed in _seeds(entry, study):
+            rows[entry.row, seed].start = starts.get((entry.start, seed))
+    seeds = [*dict.fromkeys(seed for _, seed in rows)]
+    later = sorted(rows.items(), key=lambda row: seeds.index(row[0][1]))
+    runs = [*starts.values(), *(run for _, run in later)]
+    return [*{run.name: run for run in runs}.values()]
+
+
+def _starts(
+    study: Study, rows: Mapping[tuple[str, int], Run], folder: Path
+) -> dict[tuple[Start | None, int], Run]:
+    """The runs that others start from, each once per seed.
+
+    A row of the same recipe that starts from scratch is such a run.
+    """
+    scratch = [entry.row for entry in study.entries if entry.start is None]
     methods: dict[Start, Method] = {}
     runs: dict[tuple[Start | None, int], Run] = {}
     for entry in study.entries:
@@ -84,9 +102,16 @@ def _starts(study: Study, folder: Path) -> dict[tuple[Start | None, int], Run]:
             continue
         if start not in methods:
             methods[start] = _start_method(start, methods, study)
+        method = methods[start]
         for seed in _seeds(entry, study):
-            if (start, seed) not in runs:
-                runs[start, seed] = _run(methods[start], seed, folder)
+            same = [
+                rows[row, seed]
+                for row in scratch
+                if (row, seed) in rows
+                and rows[row, seed].method.recipe == method.recipe
+            ]
+            fresh = _run(method, seed, folder)
+            runs.setdefault((start, seed), same[0] if same else fresh)
     return runs
 
 
@@ -151,6 +176,7 @@ def read_method(entry: Entry, study: Study) -> Method:
         pruning_ratio=static_ratio,
         budget=budget,
         sweeps=has_threshold(cfg),
+        loads_start=entry.loads_start,
     )
 
 
@@ -218,7 +244,7 @@ def _check_settings(study: Study) -> None:
                 'give a number between 0 and 1, such as 0.55.'
             )
     for entry in study.entries:
-        if entry.importance and entry.start is None:
+        if entry.importance and not (entry.start and entry.loads_start):
             raise FGCError(
                 f'{entry.importance}:{entry.config} has nothing to prune: '
                 'static pruning starts from a trained dense model; add '
@@ -247,11 +273,8 @@ def _seeds(entry: Entry, study: Study) -> tuple[int, ...]:
     return entry.seeds or study.seeds
 
 
-def _run(
-    method: Method, seed: int, folder: Path, start: Run | None = None
-) -> Run:
-    own = folder / 'runs' / method.name / f'seed{seed}'
-    return Run(method, seed, own, start)
+def _run(method: Method, seed: int, folder: Path) -> Run:
+    return Run(method, seed, folder / 'runs' / method.name / f'seed{seed}')
 
 
 def _images(loader: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from .study import PRUNING_RATIO, SEEDS, Axis, Study
 
 METHOD = {
     'config', 'name', 'options', 'seeds', 'epochs', 'pretrain',
-    'pretrain_epochs', 'pruning_ratio',
+    'pretrain_epochs', 'pruning_ratio', 'teacher', 'teacher_epochs',
 }  # fmt: skip
 # keys of the plan that rows may override
 SHARED = 'pretrain', 'pretrain_epochs'
@@ -109,8 +109,13 @@ def _entry(path: Path, method: object, shared: Mapping[str, Any]) -> Entry:
             'is not a path; write config: ../NAME.py, relative to the file.'
         )
     importance, config = split_entry(found['config'])
-    start = _of_kind(path, found, 'pretrain', str)
-    start_epochs = _number(path, found, 'pretrain_epochs', int)
+    start, teacher = (_start(path, found, k) for k in ('pretrain', 'teacher'))
+    if start is not None and teacher is not None:
+        raise FGCError(
+            f'{config} in {path} has pretrain and teacher, but a run that '
+            'starts from a network has that one as its teacher; write one of '
+            'them, or pretrain: null.'
+        )
     return Entry(
         config=_relative(path, config),
         importance=importance,
@@ -119,10 +124,16 @@ def _entry(path: Path, method: object, shared: Mapping[str, Any]) -> Entry:
         seeds=_seeds(path, found),
         epochs=_number(path, found, 'epochs', int),
         pruning_ratio=_number(path, found, 'pruning_ratio', float),
-        start=None
-        if start is None
-        else Start(_relative(path, start), start_epochs),
+        start=start or teacher,
+        loads_start=teacher is None,
     )
+
+
+def _start(path: Path, content: Mapping[str, Any], key: str) -> Start | None:
+    """The run of a key (a config) and of key_epochs."""
+    config = _of_kind(path, content, key, str)
+    epochs = _number(path, content, f'{key}_epochs', int)
+    return None if config is None else Start(_relative(path, config), epochs)
 
 
 def _name(path: Path, content: Mapping[str, Any]) -> str | None:

@@ -15,7 +15,7 @@ from fgc_mm.reliability.resumable import check_resumable
 from ..errors import FGCError
 
 # keys that recipes of older versions lack
-OPTIONAL = 'start', 'budget', 'importance', 'pruning_ratio'
+OPTIONAL = 'start', 'teacher', 'budget', 'importance', 'pruning_ratio'
 # where the images are does not change the training
 IGNORED = {'data_root'}
 
@@ -38,6 +38,8 @@ class Method:
         budget: MACs budget passed to ``fgc-mm plan-budget``, as a fraction
             of the starting network's; None: no planning.
         sweeps: Whether it is also tested at several gate thresholds.
+        loads_start: Whether runs load the weights of their start, which
+            otherwise is the teacher of their distillation alone.
     """
 
     name: str
@@ -51,6 +53,13 @@ class Method:
     pruning_ratio: float = 0.0
     budget: float | None = None
     sweeps: bool = False
+    loads_start: bool = True
+
+    @property
+    def wants_teacher(self) -> bool:
+        """Whether it has a distillation without a checkpoint."""
+        distillation = (self.recipe.get('model') or {}).get('distillation')
+        return distillation is not None and not distillation.get('checkpoint')
 
 
 @dataclass
@@ -64,7 +73,8 @@ class Run:
         method: The method.
         seed: The random seed.
         folder: The work dir.
-        start: The run whose last checkpoint this one starts from.
+        start: The run whose last checkpoint this one starts from, or whose
+            network is its teacher.
         state: waiting, pruning, planning, training, testing, done, failed,
             stopped.
         reason: Why it failed or was stopped.
@@ -81,6 +91,11 @@ class Run:
     def name(self) -> str:
         """Name shown to users."""
         return f'{self.method.name} seed {self.seed}'
+
+    @property
+    def loads_weights(self) -> bool:
+        """Whether it begins with the weights of another run."""
+        return self.start is not None and self.method.loads_start
 
     @property
     def log(self) -> Path:
@@ -198,7 +213,8 @@ class Run:
         """
         recipe = dict(self.method.recipe, seed=self.seed)
         if self.start is not None:
-            recipe['start'] = self.start.method.recipe
+            role = 'start' if self.method.loads_start else 'teacher'
+            recipe[role] = self.start.method.recipe
         return json.loads(json.dumps(recipe, default=str))
 
     def _prune(self) -> list[str]:
@@ -231,13 +247,13 @@ class Run:
         options.append(f'randomness.seed={self.seed}')
         if self.method.scaled:
             arguments += ['--epochs', self.method.epochs]
-        if self.start is not None and _wants_teacher(self.method.recipe):
+        if self.start is not None and self.method.wants_teacher:
             options.append(
                 f'model.distillation.checkpoint={self._start_weights()}'
             )
         if latest_checkpoint(self.folder)[0] is not None:
             arguments.append('--resume')
-        elif self.start is not None:
+        elif self.loads_weights:
             options.append(f'load_from={self._start_checkpoint()}')
         return command_of(
             'train', self.config, '--work-dir', self.folder,
@@ -264,12 +280,6 @@ class Run:
         if self.method.importance is None:
             return self._start_weights()
         return self.config.with_suffix('.pth')
-
-
-def _wants_teacher(recipe: dict[str, Any]) -> bool:
-    """Whether it distils from a teacher without a checkpoint in the config."""
-    distillation = (recipe.get('model') or {}).get('distillation')
-    return distillation is not None and not distillation.get('checkpoint')
 
 
 def _options(pairs: list[str] | tuple[str, ...]) -> list[str]:

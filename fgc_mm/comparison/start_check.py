@@ -24,6 +24,9 @@ def check_start(first: Method, method: Method) -> None:
         FGCError: A method without gates starts from a gated network, or the
             two networks differ.
     """
+    if not method.loads_start:
+        _check_teacher(method)
+        return
     wanted, start_has_gates = _network(first)
     network, has_gates = _network(method)
     if start_has_gates and not has_gates:
@@ -42,6 +45,16 @@ def check_start(first: Method, method: Method) -> None:
                 f'with {key}={wanted.get(key)!r}; let it start from a '
                 'network of the same kind (pretrain of its row in a plan).'
             )
+
+
+def _check_teacher(method: Method) -> None:
+    if not method.wants_teacher:
+        raise FGCError(
+            f'{method.name} has a teacher in the plan, but its config has no '
+            'model.distillation, or one with a checkpoint; give it '
+            'distillation=dict(teacher=CONFIG), or pretrain in place of '
+            'teacher.'
+        )
 
 
 def _network(method: Method) -> tuple[Mapping[str, Any], bool]:

@@ -175,6 +175,82 @@ def test_every_row_has_its_own_start_and_seeds(tmp_path):
     }
 
 
+@pytest.fixture
+def configs(tmp_path):
+    """A dense config, and one with a distillation."""
+    base = str(CONFIGS / 'dense_resnet20_digits.py')
+    (tmp_path / 'dense.py').write_text(f'_base_ = [{base!r}]')
+    (tmp_path / 'student.py').write_text(
+        f'_base_ = [{str(CONFIGS / "bas_resnet20_digits.py")!r}]\n'
+        'model = dict(distillation=dict(temperature=2.0))'
+    )
+    return tmp_path
+
+
+def test_a_row_of_the_same_recipe_is_the_start(configs):
+    text = """
+        epochs: 2
+        methods:
+          - {name: a, config: dense.py, pretrain: dense.py}
+          - {name: b, config: dense.py, pretrain: dense.py, pretrain_epochs: 3}
+          - {name: dense, config: dense.py, seeds: [1]}
+        """
+    study = replace(read_study(write(configs, text)), seeds=(0, 1))
+    runs = plan(study, configs / 'out')
+    assert {run.name: run.start and run.start.name for run in runs} == {
+        'start_dense seed 0': None,
+        'dense seed 1': None,
+        'start_dense_3e seed 0': None,
+        'start_dense_3e seed 1': None,
+        'a seed 0': 'start_dense seed 0',
+        'a seed 1': 'dense seed 1',
+        'b seed 0': 'start_dense_3e seed 0',
+        'b seed 1': 'start_dense_3e seed 1',
+    }
+    assert [run.name for run in runs].index('dense seed 1') < 4
+
+
+def test_a_teacher_is_not_loaded(configs):
+    text = """
+        epochs: 2
+        methods:
+          - {config: student.py, teacher: dense.py, teacher_epochs: 3}
+          - {name: from_dense, config: student.py, pretrain: dense.py}
+        """
+    study = replace(read_study(write(configs, text)), seeds=(4,))
+    runs = {run.method.name: run for run in plan(study, configs / 'out')}
+    assert [*runs] == [
+        'start_dense', 'start_dense_2e', 'student', 'from_dense',
+    ]  # fmt: skip
+    weights = str(runs['start_dense'].last_checkpoint)
+    command = runs['student'].next_step()[1]
+    assert f'model.distillation.checkpoint={weights}' in command
+    assert not any(word.startswith('load_from') for word in command)
+    command = runs['from_dense'].next_step()[1]
+    weights = str(runs['start_dense_2e'].last_checkpoint)
+    assert f'load_from={weights}' in command
+    assert f'model.distillation.checkpoint={weights}' in command
+    changed = replace(study, entries=(replace(
+        study.entries[0], loads_start=True),))  # fmt: skip
+    with pytest.raises(FGCError, match='was begun with other settings'):
+        plan(changed, configs / 'out')
+
+
+@pytest.mark.parametrize(
+    ('row', 'said'),
+    [
+        ('config: dense.py, teacher: dense.py', 'has no model.distillation'),
+        ('config: student.py, teacher: dense.py, pretrain: dense.py',
+         'has pretrain and teacher'),
+        ("config: 'fpgm:dense.py', teacher: dense.py", 'nothing to prune'),
+    ],
+)  # fmt: skip
+def test_a_teacher_that_is_of_no_use(configs, row, said):
+    text = f'epochs: 2\nmethods: [{{name: a, {row}}}]'
+    with pytest.raises(FGCError, match=said):
+        plan(read_study(write(configs, text)), configs / 'out')
+
+
 def test_a_wrapped_data_set_that_is_missing_is_refused(tmp_path, monkeypatch):
     """The folder is that of the data set within InMemoryImages."""
     monkeypatch.chdir(tmp_path)

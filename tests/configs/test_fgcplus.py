@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / 'configs'
 PATH = CONFIGS / 'fgcplus_resnet20_folder16_55.py'
 FROM_DENSE = CONFIGS / 'fgcplus_from_dense_resnet20_folder16_55.py'
+DISTILLED = CONFIGS / 'fgcplus_distilled_resnet20_folder16_55.py'
 DENSE = CONFIGS / 'dense_resnet20_folder16.py'
 
 
@@ -40,7 +41,7 @@ def test_the_budget_falls_slowly(epochs):
     assert cfg.param_scheduler.T_max == epochs
 
 
-@pytest.mark.parametrize('path', [PATH, FROM_DENSE])
+@pytest.mark.parametrize('path', [PATH, FROM_DENSE, DISTILLED])
 def test_it_is_the_dense_network_with_gates(path):
     plus, dense = map(Config.fromfile, (path, DENSE))
     assert plus.model.backbone.backbone == dense.model.backbone

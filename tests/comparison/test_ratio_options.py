@@ -118,6 +118,20 @@ def test_a_density_costs_the_ratio(config, gate, setting):
         assert miss(density) <= miss(number * step) + 1e-9
 
 
+@pytest.mark.parametrize('ratio', [0.2, 0.45, 0.6])
+def test_a_falling_density_closes_nothing_in_its_last_epochs(config, ratio):
+    cfg = config("dict(type='fgc_mm.ManiDPGate', keep=0.5)")
+    table = build_model(cfg).macs_table((3, 8, 8))
+    density, margin = (
+        density_for_ratio(table, ratio),
+        0.4 / max(table.channels),
+    )
+    for channels in table.channels:
+        kept = num_kept_channels(density, channels)
+        assert num_kept_channels(density + margin, channels) == kept
+        assert num_kept_channels(density - margin, channels) == kept
+
+
 def test_a_density_that_is_out_of_reach(config):
     cfg = config("dict(type='fgc_mm.FBSGate', density=0.5)")
     table = build_model(cfg).macs_table((3, 8, 8))

@@ -8,13 +8,21 @@ NAMES = {
     'dense': 'dense',
     'fbs': 'FBS',
     'fgc': 'FGC',
-    'fgcplus': 'FGC, our recipe',
+    'fgcplus': 'our recipe',
     'fpgm': 'static, FPGM',
     'ftwt': 'FTWT',
     'group': 'static, group norm',
     'manidp': 'ManiDP',
     'random': 'static, random',
     'sfp': 'static, SFP',
+}
+# beginnings of the names of rows that are variants of a method
+VARIANTS = {
+    'dense_cosine': 'dense, cosine rate',
+    'dense_distilled': 'dense, with a teacher',
+    'fgcplus_distilled_without_coupling': 'our recipe, with a teacher',
+    'fgcplus_without_coupling': 'our recipe',
+    'fgcplus_resnet20': 'our recipe, with coupling',
 }
 
 
@@ -24,10 +32,17 @@ def method_of(row: str) -> str:
 
 
 def row_labels(rows: Sequence[str]) -> dict[str, str]:
-    """The method of each row, or the row's name if others have that method."""
-    methods = {row: method_of(row) for row in rows}
+    """The label of each row, or the row's name if others have that label."""
+    methods = {row: _label_of(row) for row in rows}
     count = [*methods.values()].count
     return {
         row: row if count(method) > 1 else method
         for row, method in methods.items()
     }
+
+
+def _label_of(row: str) -> str:
+    named = [
+        v for beginning, v in VARIANTS.items() if row.startswith(beginning)
+    ]
+    return named[0] if named else method_of(row)

@@ -22,7 +22,7 @@ from ..table import MeanStd, Results, Row, rows_of
 from .labels import method_of, row_labels
 
 HEADROOM = 1.5  # of the axis above the trained points, in their spans
-STATIC = 'X', 'P'  # markers
+STATIC, DENSE = ('X', 'P'), ('*', 'h', 'd')  # markers
 LEAST_SPAN = 2.0  # points of error
 
 
@@ -49,9 +49,9 @@ def trade_off_plot(
     """The rows of a study as a figure; the lower left is best.
 
     A gated network is a line over the thresholds of its gates, with a large
-    marker at the threshold of training; the dense network is a star with a
-    dotted line at its error; statically pruned networks are joined by a line
-    that begins at the dense one. Bars and bands are sample standard
+    marker at the threshold of training; dense networks are black, with a
+    horizontal line at their error; statically pruned networks are joined by
+    a line that begins at the dense one. Bars and bands are sample standard
     deviations over the seeds, whose number is in the legend.
 
     Args:
@@ -64,8 +64,8 @@ def trade_off_plot(
     axes = figure.subplots()
     labels = row_labels([entry.row for entry in study.entries])
     rows = {row.method: row for row in rows_of(results)}
-    gated = [row for row in rows.values() if row.dynamic]
-    fixed = [row for row in rows.values() if not row.dynamic]
+    gated = [row for row in rows.values() if row.dynamic and _is_pruned(row)]
+    fixed = [row for row in rows.values() if row not in gated]
     for number, row in enumerate(gated):
         own = [r for r in results if r['method'] == row.method]
         _gated(axes, row, own, _legend(labels, row), number)
@@ -96,6 +96,10 @@ def sweep_points(results: Results) -> list[Point]:
         )
         for value in sorted(shared)
     ]
+
+
+def _is_pruned(row: Row) -> bool:
+    return row.values['macs/pruning_ratio'].mean != 0
 
 
 def _trained(row: Row) -> Point:
@@ -131,20 +135,19 @@ def _gated(
 
 def _fixed(axes: Axes, rows: Sequence[Row], labels: Mapping[str, str]) -> None:
     """The dense networks, and static pruning as lines from them."""
-    dense = [r for r in rows if r.values['macs/pruning_ratio'].mean == 0]
+    dense = [row for row in rows if not _is_pruned(row)]
     static = [row for row in rows if row not in dense]
-    for row in dense:
+    for number, row in enumerate(dense):
         point = _trained(row)
-        axes.axhline(
-            point.error.mean,
-            color=DENSE_NETWORK,
-            linestyle=':',
-            lw=1,
-            zorder=1,
+        style: dict[str, Any] = dict(
+            color=DENSE_NETWORK, linestyle=LINES[-1 - number % 3]
         )
+        axes.axhline(point.error.mean, lw=1, zorder=1, **style)
+        marker = DENSE[number % 3]
         _mark(
-            axes, point, _legend(labels, row), color=DENSE_NETWORK, marker='*',
-            linestyle=':', markersize=9,
+            axes, point, _legend(labels, row), marker=marker,
+            markersize=max(9 - 3 * number, 5),
+            **style,
         )  # fmt: skip
     kinds = dict.fromkeys(method_of(row.method) for row in static)
     for number, kind in enumerate(kinds):

@@ -119,5 +119,9 @@ def test_a_label_is_the_method_or_the_row():
         'k20',
         'static, FPGM',
     ]
+    variants = ['dense_a', 'dense_cosine_a', 'fgcplus_without_coupling']
+    assert [*row_labels(variants).values()] == [
+        'dense', 'dense, cosine rate', 'our recipe',
+    ]  # fmt: skip
     twice = row_labels(['fgc_a', 'fgc_b', 'dense_a'])
     assert twice == {'fgc_a': 'fgc_a', 'fgc_b': 'fgc_b', 'dense_a': 'dense'}

@@ -19,7 +19,7 @@ BLUE, ORANGE, GREEN, VERMILION = '#0072B2', '#E69F00', '#009E73', '#D55E00'
 PURPLE, SKY, BLACK, GREY = '#CC79A7', '#56B4E9', '#222222', '#8C8C8C'
 WINE, OLIVE, LIGHT = '#882255', '#999933', '#D9D9D9'
 COLORS = (
-    BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK, GREY, WINE, OLIVE,
+    BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, WINE, OLIVE, BLACK, GREY,
 )  # fmt: skip
 # What a colour means in every figure; series without a meaning (classes,
 # methods, sites) take COLORS in turn, with a legend.
@@ -27,6 +27,7 @@ CORRECT, WRONG = BLUE, VERMILION  # predictions
 DYNAMIC, OTHER = GREEN, GREY  # networks of which one is dynamic
 DENSE_NETWORK, STATIC_PRUNING = BLACK, GREY  # beside several dynamic ones
 OPEN_CHANNELS = PURPLE  # keep ratios and execution frequencies
+DENSE_MARKERS = '*', 'h', 'd'
 MARKERS = 'o', 's', '^', 'D', 'v', 'P', 'X', '*', '<', '>', 'p'
 LINES = '-', '--', '-.', ':'
 SEQUENTIAL = 'cividis'  # of equal steps in lightness, for heat maps

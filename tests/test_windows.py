@@ -40,7 +40,7 @@ FUNCTIONS = {
 RELOADED = [
     'fgc_mm.cli.commands.compare',
     'fgc_mm.cli.torchrun',
-    'fgc_mm.comparison.workers',
+    'fgc_mm.comparison.local_executor',
     'fgc_mm.reliability.missing_ranks',
     'fgc_mm.reliability.stop_signal',
     'fgc_mm.reliability.work_dir_lock',

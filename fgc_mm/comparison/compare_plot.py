@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from ..figure_style import (
+    DENSE_MARKERS,
     DENSE_NETWORK,
     MARKERS,
     PAGE_WIDTH,
@@ -14,15 +15,13 @@ from ..figure_style import (
 )
 from .table import Row
 
-DENSE = '*'  # marker
-
 
 @in_style()
 def plot(rows: Sequence[Row], kind: str = 'png') -> bytes:
     """The rows as a figure.
 
-    A dynamic method has a colour and is filled; dense networks are black
-    stars, static ones are grey, each with a marker of its own. Bars are
+    A dynamic method has a colour and is filled; dense networks are
+    black, static ones are grey, each with a marker of its own. Bars are
     sample standard deviations over the seeds.
     """
     figure = new_figure(PAGE_WIDTH, 4.2)
@@ -37,7 +36,7 @@ def plot(rows: Sequence[Row], kind: str = 'png') -> bytes:
             yerr=error.std or 0,
             color=style['color'],
             marker=style['marker'],
-            markersize=9 if style['marker'] == DENSE else 6,
+            markersize=9 if style['marker'] == '*' else 6,
             markerfacecolor=None if filled else 'white',
             capsize=2,
             elinewidth=0.8,
@@ -56,14 +55,16 @@ def plot(rows: Sequence[Row], kind: str = 'png') -> bytes:
 def _styles(rows: Sequence[Row]) -> list[dict[str, str]]:
     """Colour and marker of each row; see :func:`plot`."""
     styles = []
-    dynamic = static = 0
+    dynamic = static = dense = 0
     for row in rows:
         ratio = row.values.get('macs/pruning_ratio')
-        if row.dynamic:
+        if row.dynamic and (ratio is None or ratio.mean):
             styles.append(point_style(dynamic))
             dynamic += 1
         elif ratio is not None and ratio.mean == 0:
-            styles.append(dict(color=DENSE_NETWORK, marker=DENSE))
+            marker = DENSE_MARKERS[dense % len(DENSE_MARKERS)]
+            styles.append(dict(color=DENSE_NETWORK, marker=marker))
+            dense += 1
         else:
             marker = MARKERS[(static + 1) % len(MARKERS)]
             styles.append(dict(color=STATIC_PRUNING, marker=marker))

@@ -1,8 +1,9 @@
 """Makes the runs of a comparison from its rows and settings."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from inspect import signature
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +49,7 @@ def plan(study: Study, folder: Path, results: Path | None = None) -> list[Run]:
     _check_settings(study)
     runs = _all_runs(study, folder)
     for run in runs:
-        if run.start is not None:
-            check_start(run.start.method, run.method)
-        if run.method.budget is not None and not run.loads_weights:
-            raise FGCError(
-                f'the ratio of {run.method.config} is planned on the dense '
-                'network that its training starts from, but none is given; '
-                'add --pretrain DENSE_CONFIG, or set the ratio.'
-            )
+        _check_run(run)
     for run in runs:  # check all before writing any
         run.check_recipe()
         if results is not None:
@@ -63,6 +57,24 @@ def plan(study: Study, folder: Path, results: Path | None = None) -> list[Run]:
     for run in runs:
         run.write_recipe()
     return runs
+
+
+def _check_run(run: Run) -> None:
+    """Check that a run starts from what it needs."""
+    if run.start is not None:
+        check_start(run.start.method, run.method)
+    elif run.method.wants_teacher:
+        raise FGCError(
+            f'{run.method.config} has a distillation without a checkpoint, '
+            'but no teacher is given; add teacher: ../NAME.py to its row of a '
+            'plan, or --pretrain DENSE_CONFIG.'
+        )
+    if run.method.budget is not None and not run.loads_weights:
+        raise FGCError(
+            f'the ratio of {run.method.config} is planned on the dense '
+            'network that its training starts from, but none is given; '
+            'add --pretrain DENSE_CONFIG, or set the ratio.'
+        )
 
 
 def _all_runs(study: Study, folder: Path) -> list[Run]:
@@ -91,38 +103,58 @@ def _starts(
 ) -> dict[tuple[Start | None, int], Run]:
     """The runs that others start from, each once per seed.
 
-    A row of the same recipe that starts from scratch is such a run.
+    A row that trains the same config from scratch, without options of its
+    own, is such a run.
     """
-    scratch = [entry.row for entry in study.entries if entry.start is None]
-    methods: dict[Start, Method] = {}
-    runs: dict[tuple[Start | None, int], Run] = {}
+    found: dict[tuple[Start | None, int], Run] = {}
+    methods: dict[tuple[str, int | None], Method] = {}
+    runs: dict[tuple[str, int], Run] = {}
     for entry in study.entries:
         start = entry.start
         if start is None:
             continue
-        if start not in methods:
-            methods[start] = _start_method(start, methods, study)
-        method = methods[start]
+        method = _start_method(start, study)
+        same = [e.row for e in study.entries if _trains(e, start, study)]
         for seed in _seeds(entry, study):
-            same = [
-                rows[row, seed]
-                for row in scratch
-                if (row, seed) in rows
-                and rows[row, seed].method.recipe == method.recipe
-            ]
-            fresh = _run(method, seed, folder)
-            runs.setdefault((start, seed), same[0] if same else fresh)
-    return runs
+            own = [rows[row, seed] for row in same if (row, seed) in rows]
+            if own and own[0].method.recipe == method.recipe:
+                found[start, seed] = own[0]
+                continue
+            key = start.config, start.epochs or study.epochs
+            if key not in methods:
+                methods[key] = _named(
+                    method, {m.name for m in methods.values()}
+                )
+            fresh = _run(methods[key], seed, folder)
+            found[start, seed] = runs.setdefault(
+                (fresh.method.name, seed), fresh
+            )
+    return found
 
 
-def _start_method(
-    start: Start, others: Mapping[Start, Method], study: Study
-) -> Method:
-    name = f'start_{Path(start.config).stem}'
-    if name in {method.name for method in others.values()}:
-        name += f'_{start.epochs or study.epochs}e'
-    entry = Entry(start.config, name=name, epochs=start.epochs)
+def _start_method(start: Start, study: Study) -> Method:
+    entry = Entry(
+        start.config,
+        name=f'start_{Path(start.config).stem}',
+        epochs=start.epochs,
+    )
     return read_method(entry, replace(study, match_macs=False))
+
+
+def _named(method: Method, taken: Collection[str]) -> Method:
+    """The method under a name that no other start has."""
+    names = chain(
+        [method.name, f'{method.name}_{method.epochs}e'],
+        (f'{method.name}_{number}' for number in count(2)),
+    )
+    return replace(method, name=next(n for n in names if n not in taken))
+
+
+def _trains(entry: Entry, start: Start, study: Study) -> bool:
+    """Whether a row is a training of this start from scratch."""
+    plain = not (entry.options or entry.importance or entry.start)
+    epochs = (x.epochs or study.epochs for x in (entry, start))
+    return plain and entry.config == start.config and len({*epochs}) == 1
 
 
 def _leave_out_constructor(recipe: dict[str, Any]) -> None:

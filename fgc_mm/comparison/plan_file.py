@@ -133,6 +133,11 @@ def _start(path: Path, content: Mapping[str, Any], key: str) -> Start | None:
     """The run of a key (a config) and of key_epochs."""
     config = _of_kind(path, content, key, str)
     epochs = _number(path, content, f'{key}_epochs', int)
+    if config is None and epochs is not None and key not in SHARED:
+        raise FGCError(
+            f'{path} has {key}_epochs without {key}, so nothing reads it; add '
+            f'{key}: ../NAME.py, or leave it out.'
+        )
     return None if config is None else Start(_relative(path, config), epochs)
 
 

@@ -28,7 +28,8 @@ def options_for_ratio(cfg: Config, ratio: float) -> tuple[str, ...]:
     MACsTargetLoss; the density of an FBSGate or ManiDPGate is set to the one
     whose MACs are nearest; the ratio of a MaskPredictionLoss has to be
     planned on the network that training starts from (:func:`needs_planning`).
-    A network without gates needs no option.
+    A network without gates, or with gates that are always open, needs no
+    option.
 
     Args:
         cfg: The config.
@@ -38,7 +39,7 @@ def options_for_ratio(cfg: Config, ratio: float) -> tuple[str, ...]:
         FGCError: The config has none of these, or cannot reach the ratio.
     """
     gate = (cfg.model.get('backbone') or {}).get('gate')
-    if gate is None:
+    if gate is None or _kind(gate) == 'OpenGate':
         return ()
     losses = dict(_losses(cfg))
     if 'MACsTargetLoss' in losses:

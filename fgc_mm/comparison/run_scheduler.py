@@ -19,8 +19,8 @@ CONTINUE = 'run the same command again to continue'
 class RunScheduler:
     """Takes every run through its steps.
 
-    A run waits for the run that it starts from. If a run fails, only the
-    runs that start from it are cancelled.
+    A run that is not trained waits for the run that it starts from. If a run
+    fails, only the runs that start from it are cancelled.
 
     Args:
         runs: In the order in which they are begun.
@@ -70,7 +70,7 @@ class RunScheduler:
 
     def _advance(self, run: Run, before: str) -> bool:
         """Take the run to its next state; False if it has to wait."""
-        start = run.start
+        start = None if run.trained() else run.start
         if start is not None and start.state in ('failed', 'stopped'):
             reason = f'it starts from {start.name}, which {ENDED[start.state]}'
             self._set(run, start.state, reason)

@@ -22,6 +22,7 @@ from .slurm_queue import OVER, UNKNOWN, queue_states
 LOOK_SECONDS = 10.0  # between two looks at the queue
 RESULT_SECONDS = 30.0  # until a file that another node has written is seen
 QUEUED = 'queued'
+SILENT = 'squeue does not answer and is asked again until it does'
 LOST = 'PREEMPTED', 'NODE_FAIL', 'BOOT_FAIL'  # through no fault of the job
 
 
@@ -91,8 +92,8 @@ class SlurmExecutor:
         self._next_look = time.monotonic() + self.seconds
         before, self._answered = self._answered, states is not None
         if states is None:
-            return self._silent() if before else []
-        found = []
+            return self._tell(SILENT) if before else []
+        found = [] if before else self._tell('squeue answers again')
         for one in list(self._started.values()):
             state = states.get(one.job.job_id, UNKNOWN)
             if state in OVER:
@@ -103,9 +104,8 @@ class SlurmExecutor:
                 found.append(event)
         return found
 
-    def _silent(self) -> list[Event]:
-        """Says at every run, once, why nothing more is heard of its job."""
-        reason = 'squeue does not answer and is asked again until it does'
+    def _tell(self, reason: str) -> list[Event]:
+        """Says something at every run that has a job."""
         watched = self._started.items()
         return [Event(name, one.step, reason=reason) for name, one in watched]
 

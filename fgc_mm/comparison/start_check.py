@@ -21,12 +21,13 @@ def check_start(first: Method, method: Method) -> None:
         method: Starts from its weights.
 
     Raises:
-        FGCError: A method without gates starts from a gated network, or the
-            two networks differ.
+        FGCError: A method without gates starts from a gated network, the
+            two networks differ, or the start cannot be a teacher.
     """
     if not method.loads_start:
-        _check_teacher(method)
-        return
+        _check_teacher(first, method)
+        if method.recipe['model']['distillation'].get('teacher'):
+            return  # another network
     wanted, start_has_gates = _network(first)
     network, has_gates = _network(method)
     if start_has_gates and not has_gates:
@@ -47,13 +48,26 @@ def check_start(first: Method, method: Method) -> None:
             )
 
 
-def _check_teacher(method: Method) -> None:
+def _check_teacher(first: Method, method: Method) -> None:
+    """Check the teacher of a distillation, except its layers."""
     if not method.wants_teacher:
         raise FGCError(
             f'{method.name} has a teacher in the plan, but its config has no '
             'model.distillation, or one with a checkpoint; give it '
             'distillation=dict(teacher=CONFIG), or pretrain in place of '
             'teacher.'
+        )
+    if _network(first)[1]:
+        raise FGCError(
+            f'{method.name} has the teacher {first.config}, which has gates, '
+            'but only dense networks are teachers here; name a dense config.'
+        )
+    key = 'data_preprocessor'
+    if first.recipe.get(key) != method.recipe.get(key):
+        raise FGCError(
+            f'{method.name} and its teacher {first.config} have different '
+            f'{key}s, but the teacher gets the images of the student; give '
+            'both the same.'
         )
 
 

@@ -148,9 +148,10 @@ def test_the_ratio_of_ftwt_is_planned_unless_the_row_sets_it(config):
 
 
 def test_a_gate_without_a_ratio_is_refused(config):
-    cfg = config("dict(type='fgc_mm.OpenGate')")
+    cfg = config("dict(type='fgc_mm.BinaryConcreteGate')")
     with pytest.raises(FGCError, match='add a MACsTargetLoss'):
         options_for_ratio(cfg, 0.5)
+    assert options_for_ratio(config("dict(type='fgc_mm.OpenGate')"), 0.5) == ()
     dense = CONFIGS / 'dense_resnet20_digits.py'
     assert options_for_ratio(load_config(str(dense)), 0.5) == ()
 

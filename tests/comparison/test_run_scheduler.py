@@ -38,6 +38,9 @@ class FakeRun:
     def next_step(self):
         return next_shell_step(self.folder, self.commands)
 
+    def trained(self):
+        return (self.folder / 'trained').is_file()
+
 
 def go(runs, jobs=2, finish=lambda run: None, during=None, **options):
     """All states that were seen, in order."""
@@ -92,7 +95,10 @@ def test_one_that_fails_stops_only_those_that_start_from_it(tmp_path):
         'step 0',
         ['true', '-u', 'tool'],
     )  # leaves nothing
-    go([bad, after, good, killed, lazy])
+    trained = FakeRun(tmp_path, 'trained', 'true', start=bad)
+    (trained.folder / 'trained').touch()  # needs its start no more
+    go([bad, after, good, killed, lazy, trained])
+    assert trained.state == 'done'
     assert good.state == 'done'
     assert bad.state == after.state == killed.state == 'failed'
     assert f'exit code 3; {bad.log} ends: error: no data' in bad.reason

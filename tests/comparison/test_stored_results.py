@@ -2,9 +2,11 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from fgc_mm.cli.commands import compare
 from fgc_mm.comparison.documents.blocks import update_blocks
 from fgc_mm.errors import FGCError
 
@@ -96,3 +98,21 @@ def documents():
 def test_our_documents_match_the_results(file):
     text = file.read_text()
     assert update_blocks(text, ROOT) == text
+
+
+def test_a_start_that_is_trained_again_keeps_its_stored_result(monkeypatch):
+    """It was trained for its weights alone."""
+    module = compare
+    stored, written = {'error': 12.0}, []
+    run = SimpleNamespace(name='dense seed 0', state='done')
+    monkeypatch.setattr(module, 'read_result', lambda _: {'error': 13.0})
+    monkeypatch.setattr(module, 'find_stored_result', lambda *_: stored)
+    monkeypatch.setattr(module, 'store_result', lambda *x: written.append(x))
+    monkeypatch.setattr(module.Comparison, '__post_init__', lambda _: None)
+    comparison = module.Comparison([run], Path(), [], 1, Path('kept'), None)
+    comparison._finish(run)
+    assert comparison.results == {run.name: stored} and not written
+    stored = None
+    comparison._finish(run)
+    assert comparison.results == {run.name: {'error': 13.0}}
+    assert len(written) == 1

@@ -209,9 +209,13 @@ class Comparison:
 
     def _finish(self, run: Run) -> None:
         found = read_result(run) or write_result(run, self.threads)
-        self.results[run.name] = found
         if self.results_folder is not None:
-            store_result(run, found, self.results_folder)
+            stored = find_stored_result(run, self.results_folder)
+            if stored is None:
+                store_result(run, found, self.results_folder)
+            else:  # trained again for its weights alone
+                found = stored
+        self.results[run.name] = found
 
     def _changed(self, run: Run) -> None:
         self.display.changed(run, self.results.get(run.name))
@@ -219,7 +223,13 @@ class Comparison:
             self._write()
 
     def _in_order(self) -> list[dict]:
-        names = [run.name for run in self.runs]
+        rows = [entry.row for entry in self.study.entries]
+        # starts that are no rows come first
+        place = {row: number for number, row in enumerate(rows)}
+        runs = sorted(
+            self.runs, key=lambda run: place.get(run.method.name, -1)
+        )
+        names = [run.name for run in runs]
         return [self.results[name] for name in names if name in self.results]
 
     def _write(self) -> None:

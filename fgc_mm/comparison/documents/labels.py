@@ -21,6 +21,7 @@ VARIANTS = {
     'dense_cosine': 'dense, cosine rate',
     'dense_distilled': 'dense, with a teacher',
     'fgcplus_distilled_without_coupling': 'our recipe, with a teacher',
+    'fgcplus_distilled_resnet20': 'our recipe, with teacher and coupling',
     'fgcplus_without_coupling': 'our recipe',
     'fgcplus_resnet20': 'our recipe, with coupling',
 }

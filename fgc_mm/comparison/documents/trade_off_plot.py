@@ -7,12 +7,13 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from ...figure_style import (
+    DENSE_MARKERS,
     DENSE_NETWORK,
     LINES,
+    PAGE_WIDTH,
     STATIC_PRUNING,
     figure_bytes,
     in_style,
-    legend_above,
     new_figure,
     series_style,
 )
@@ -22,7 +23,7 @@ from ..table import MeanStd, Results, Row, rows_of
 from .labels import method_of, row_labels
 
 HEADROOM = 1.5  # of the axis above the trained points, in their spans
-STATIC, DENSE = ('X', 'P'), ('*', 'h', 'd')  # markers
+STATIC = 'X', 'P'  # markers
 LEAST_SPAN = 2.0  # points of error
 
 
@@ -60,7 +61,7 @@ def trade_off_plot(
         kind: ``'png'`` or ``'svg'``.
         description: Text in the metadata of the file.
     """
-    figure = new_figure(4.6, 3.1)
+    figure = new_figure(PAGE_WIDTH, 3.4)
     axes = figure.subplots()
     labels = row_labels([entry.row for entry in study.entries])
     rows = {row.method: row for row in rows_of(results)}
@@ -75,7 +76,7 @@ def trade_off_plot(
     axes.set_ylabel('test error, last epoch (%)')
     axes.grid(True)
     if rows:
-        legend_above(axes, columns=3)
+        figure.legend(loc='outside right upper')
     return figure_bytes(figure, kind, description)
 
 
@@ -143,7 +144,7 @@ def _fixed(axes: Axes, rows: Sequence[Row], labels: Mapping[str, str]) -> None:
             color=DENSE_NETWORK, linestyle=LINES[-1 - number % 3]
         )
         axes.axhline(point.error.mean, lw=1, zorder=1, **style)
-        marker = DENSE[number % 3]
+        marker = DENSE_MARKERS[number % len(DENSE_MARKERS)]
         _mark(
             axes, point, _legend(labels, row), marker=marker,
             markersize=max(9 - 3 * number, 5),

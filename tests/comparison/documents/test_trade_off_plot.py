@@ -78,7 +78,7 @@ def test_gated_dense_and_static_networks(axes):
     assert [(0.0, 18.0), (1.0, 18.0)] in found  # across the axes
     # static, from the dense one, each way of it once in the legend
     assert [(4.5, 24.0), (6.5, 19.0), (10.0, 18.0)] in found
-    texts = [text.get_text() for text in axes.get_legend().texts]
+    texts = [text.get_text() for text in axes.figure.legends[0].texts]
     assert texts == [
         'FGC (2 seeds)', 'dense (1 seed)', 'static, FPGM (1 seed)'
     ]  # fmt: skip

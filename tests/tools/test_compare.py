@@ -111,7 +111,7 @@ def test_a_kill_loses_nothing(compared):
     assert 'resumed epoch: 0, iter: ' in text
     done = read(out / 'runs.csv')
     names = [(row['method'], row['seed']) for row in done]
-    assert names == [(m, s) for s in '01' for m in ('dense_tiny', 'bas_tiny')]
+    assert names == [(m, s) for m in ('dense_tiny', 'bas_tiny') for s in '01']
 
 
 def test_numbers_are_kept_apart_from_the_runs(compared):

@@ -9,7 +9,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 
 from fgc_mm.errors import FGCError
-from fgc_mm.evaluation.site_table import render_sites, site_rows
+from fgc_mm.evaluation.keep_ratio_table import render_sites, site_rows
 from fgc_mm.functional.macs import MACsTable, macs_per_image
 from fgc_mm.registry import METRICS
 

@@ -72,10 +72,16 @@ def caption(study: Study, results: Results) -> str:
         if swept
         else ''
     )
-    done = Counter(str(result['method']) for result in results)
-    left_out = [e.row for e in study.entries if not done[e.row]]
-    missing = f' Not trained yet: {", ".join(left_out)}.' if left_out else ''
-    return (
-        f'{study.title}: error over MACs. {lines}The number of seeds is in '
-        f'the legend.{missing}\n'
-    )
+    sentences = [
+        f'{study.title}: error over MACs.',
+        f'{lines}The number of seeds is in the legend.',
+        not_trained(study, results),
+    ]
+    return ' '.join(filter(None, sentences)) + '\n'
+
+
+def not_trained(study: Study, results: Results) -> str:
+    """Which rows have no result; empty if all have one."""
+    done = {str(result['method']) for result in results}
+    left_out = [e.row for e in study.entries if e.row not in done]
+    return f'Not trained yet: {", ".join(left_out)}.' if left_out else ''

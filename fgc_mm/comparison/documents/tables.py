@@ -4,22 +4,19 @@ from ..markdown import markdown_table
 from ..questions import answer, answers_markdown
 from ..study import Study
 from ..table import Results, hardware, rows_of, summary
+from .sentences import not_trained
 
 
 def results_table(study: Study, results: Results) -> str:
-    """A row per method: seeds, errors, MACs."""
+    """A row per trained method, and the names of the others."""
     head = [
         'method', 'seeds', 'error %, last epoch', 'error %, best epoch',
         'pruned %', 'MACs per image',
     ]  # fmt: skip
     lines = [summary(row) for row in rows_of(results)]
-    done = {line[0] for line in lines}
-    lines += [
-        [entry.row, 'none yet', *[''] * 4]
-        for entry in study.entries
-        if entry.row not in done
-    ]
-    return markdown_table(head, lines)
+    table = markdown_table(head, lines) if lines else ''
+    missing = not_trained(study, results)
+    return '\n'.join(filter(None, [table, missing and f'{missing}\n']))
 
 
 def questions_table(study: Study, results: Results) -> str:

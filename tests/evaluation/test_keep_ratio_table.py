@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fgc_mm.evaluation.site_table import SiteRow, render_sites, site_rows
+from fgc_mm.evaluation.keep_ratio_table import SiteRow, render_sites, site_rows
 
 FIRING = np.array([0.0, 1.0, 0.5, 1.0, 0.25, 0.0, 0.0])
 

@@ -4,6 +4,7 @@ from fgc_mm import checked_stack  # noqa: F401  isort: skip
 
 from .extract import load_or_run_pass
 from .images import Pictures, choose_images, load_dataset, pictures_of
+from .mask_exchange import exchange_masks
 from .measure import measure
 from .measurement import Measurement
 from .options import AnalysisOptions
@@ -16,6 +17,7 @@ __all__ = [
     'Pictures',
     'StoredPass',
     'choose_images',
+    'exchange_masks',
     'load_dataset',
     'load_or_run_pass',
     'measure',

@@ -91,6 +91,13 @@ SECTIONS = {
         'it does depends on the training.',
     ),
     'extremes': ('The cheapest and the most expensive images', ''),
+    'exchange': (
+        'Does an image need its own masks?',
+        'The network with the masks of other images. If the error stays the '
+        'same, the choice by image is worth nothing, and static pruning '
+        'would do; if it rises with any other image but not with one of the '
+        'class, the gates choose by class.',
+    ),
     'channels': (
         'Dead and always-open channels',
         'A channel that is open for no image can be removed, and one that is '
@@ -190,4 +197,13 @@ CALIBRATION = Caption(
     'Below: percentage of the images.',
     '{confidence_bins} bins of equal width of the largest class score; ECE is '
     'the mean gap, weighted by images (Guo et al., ICML 2017).',
+)
+EXCHANGED_MASKS = Caption(
+    'Error with the masks that the gates compute for the image, with those '
+    'of another image of its class, with those of any other image, and with '
+    'the same masks for all images.',
+    'Each image takes all masks of one other image, drawn with seed {seed}, '
+    'so the MACs are the same in the mean. Most frequent masks: a channel is '
+    'open if more than half of the {images} images open it; the MACs that '
+    'these masks prune are written beside each bar.',
 )

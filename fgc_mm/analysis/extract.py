@@ -1,7 +1,7 @@
 """One evaluation pass over a data set, recording the gates' outputs."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +121,24 @@ def class_names(dataset: Any, model: GatedImageClassifier) -> list[str]:
     return [*map(str, names), *map(str, range(len(names), count))]
 
 
+def image_batches(
+    model: GatedImageClassifier,
+    cfg: Config,
+    dataset: Any,
+    indices: Sequence[int],
+) -> Iterator[dict[str, Any]]:
+    """Preprocessed batches of the images with these indices, in order."""
+    loader = DataLoader(
+        dataset,
+        batch_size=cfg.test_dataloader.get('batch_size', 1),
+        sampler=list(indices),
+        num_workers=cfg.test_dataloader.get('num_workers', 0),
+        collate_fn=pseudo_collate,
+    )
+    for data in loader:
+        yield model.data_preprocessor(data, False)
+
+
 def _run(
     model: GatedImageClassifier,
     cfg: Config,
@@ -128,16 +146,9 @@ def _run(
     indices: Sequence[int],
     writer: PassWriter,
 ) -> None:
-    loader = DataLoader(
-        dataset,
-        batch_size=cfg.test_dataloader.get('batch_size', 1),
-        sampler=list(indices[writer.done :]),
-        num_workers=cfg.test_dataloader.get('num_workers', 0),
-        collate_fn=pseudo_collate,
-    )
+    left = indices[writer.done :]
     try:
-        for data in loader:
-            data = model.data_preprocessor(data, False)
+        for data in image_batches(model, cfg, dataset, left):
             with torch.no_grad():
                 found, records = model.predict_gated(
                     data['inputs'], data['data_samples'], True

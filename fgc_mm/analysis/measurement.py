@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .mask_exchange import ExchangedMasks
 from .statistics import (
     Calibration,
     ChannelUse,
@@ -97,6 +98,8 @@ class Measurement:
         calibration: ``None`` if the scores are not probabilities.
         cheapest: Indices of images.
         most_expensive: Indices of images.
+        exchanged: The network with masks of other images; empty if it was
+            not run with them.
     """
 
     stored: StoredPass
@@ -112,6 +115,7 @@ class Measurement:
     calibration: Calibration | None
     cheapest: np.ndarray
     most_expensive: np.ndarray
+    exchanged: tuple[ExchangedMasks, ...] = ()
 
     @property
     def name(self) -> str:

@@ -69,6 +69,8 @@ def sections(
          captions.MACS_OF_ANSWERS, figures.draw_macs_of_answers),
         ('cost', 'macs_of_classes', 'MACs of each class',
          captions.MACS_OF_CLASSES, figures.draw_macs_of_classes),
+        ('exchange', 'exchanged_masks', 'Error with the masks of other images',
+         captions.EXCHANGED_MASKS, figures.draw_exchanged_masks),
         ('channels', 'channels', 'Dead and always-open channels',
          captions.CHANNELS, figures.draw_channels),
         ('calibration', 'calibration', 'Calibration',

@@ -28,6 +28,7 @@ def tables(measured: Sequence[Measurement]) -> dict[str, str]:
         images=_images,
         embeddings=_embeddings,
         calibration=_calibration,
+        exchanged_masks=_exchanged,
     )
     return {
         f'{name}.csv': _csv(
@@ -58,6 +59,7 @@ def as_json(
                 sites=list(_sites(found)),
                 macs_bins=[row._asdict() for row in found.bins],
                 calibration=list(_calibration(found)),
+                exchanged_masks=list(_exchanged(found)),
                 retrieval=list(_retrieval(found)),
                 cheapest=found.stored.indices[found.cheapest].tolist(),
                 most_expensive=found.stored.indices[
@@ -152,6 +154,10 @@ def _embeddings(found: Measurement) -> Iterator[Row]:
 def _calibration(found: Measurement) -> Iterator[Row]:
     if found.calibration is not None:
         yield from (row._asdict() for row in found.calibration.bins)
+
+
+def _exchanged(found: Measurement) -> Iterator[Row]:
+    return (row._asdict() for row in found.exchanged)
 
 
 def _csv(rows: Iterable[Row]) -> str:

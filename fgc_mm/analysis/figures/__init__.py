@@ -6,6 +6,7 @@ from .cost import (
     draw_macs_of_answers,
     draw_macs_of_classes,
 )
+from .exchange import draw_exchanged_masks
 from .maps import draw_embeddings, draw_frequency
 from .per_site import draw_channels, draw_clusters, draw_neighbors
 from .pictures import draw_extremes, draw_retrieval
@@ -16,6 +17,7 @@ __all__ = [
     'draw_clusters',
     'draw_embeddings',
     'draw_error_by_macs',
+    'draw_exchanged_masks',
     'draw_extremes',
     'draw_frequency',
     'draw_macs_of_answers',

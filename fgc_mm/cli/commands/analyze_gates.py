@@ -1,6 +1,7 @@
 """Statistics, figures and a report of the gates of trained checkpoints."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from fgc_mm.analysis import (
     AnalysisOptions,
     Measurement,
     choose_images,
+    exchange_masks,
     load_dataset,
     load_or_run_pass,
     measure,
@@ -43,7 +45,14 @@ def main(args: argparse.Namespace) -> None:
         )  # fmt: skip
         print(f'{name}: statistics', flush=True)
         before = measured[-1] if measured else None
-        measured.append(measure(stored, options, before))
+        found = measure(stored, options, before)
+        if args.exchange:
+            print(f'{name}: masks of other images', flush=True)
+            rows = exchange_masks(
+                cfg, checkpoint, dataset, stored, options.seed
+            )
+            found = replace(found, exchanged=rows)
+        measured.append(found)
     picture = None if args.no_pictures else pictures_of(cfg, dataset)
     about = about_of(args, cfg, options, len(indices))
     print('figures and report', flush=True)

@@ -56,6 +56,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         help='umap, tsne, pca or auto (default): umap where umap-learn is '
         'installed, else tsne',
     )  # fmt: skip
+    parser.add_argument(
+        '--exchange', action='store_true',
+        help='also run the network with the masks of other images, which '
+        'takes as long as three tests: what the choice by image is worth',
+    )  # fmt: skip
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument(
         '--no-pictures', action='store_true',

@@ -70,6 +70,7 @@ _FUNCTIONS = {
     'fgc_precision': (c_char_p, c_void_p),
     'fgc_builds': (c_char_p,),
     'fgc_peak': (c_double, c_char_p, c_double),
+    'fgc_bfloat16': (c_int,),
     'fgc_version': (c_int,),
 }  # fmt: skip
 
@@ -164,9 +165,13 @@ def _first_line(error: Exception) -> str:
 
 
 def has_bfloat16() -> bool:
-    """Whether the library is available and the CPU supports bfloat16."""
+    """Whether programs that request bfloat16 are computed in it here.
+
+    The library must be available, and the CPU multiply bfloat16 at least 1.3
+    times as fast as float32. Some CPUs that can multiply it do not.
+    """
     try:
-        return load_library().fgc_peak(b'bfloat16', 0.0) > 0
+        return bool(load_library().fgc_bfloat16())
     except LibraryError:
         return False
 

@@ -34,7 +34,8 @@ class Model:
         records: Number of outputs that are not decisions; they come first.
         build: Name of the build that runs it.
         precision: ``'bfloat16'`` if convs use it, otherwise ``'float32'``:
-            the file does not request it, or the CPU does not support it.
+            the file does not request it, or the CPU multiplies bfloat16
+            no faster.
         meta: JSON of the file, see docs/runtime.md.
     """
 
@@ -69,7 +70,8 @@ class Model:
         Args:
             path: The file.
             build: One of :func:`fgc_mm.runtime.library.builds`; ``None``:
-                the fastest.
+                the fastest; ``'bfloat16'``: the fastest, with convs in
+                bfloat16 even where these are slower.
             functions: Compute the CALL ops of the program: function n gets
                 lists of (C, H, W) arrays, its inputs and its outputs.
 

@@ -8,13 +8,25 @@ import numpy as np
 import pytest
 
 from fgc_mm.runtime import format as f
-from fgc_mm.runtime.library import has_bfloat16
+from fgc_mm.runtime.errors import LibraryError
+from fgc_mm.runtime.library import has_bfloat16, load_library
 from tests.runtime import naive
 from tests.runtime.programs import Array, Failure, Loaded, check
 from tests.runtime.test_kernel import Random
 
+
+def can_multiply() -> bool:
+    """Also where float32 is as fast, so that it is used only on request."""
+    try:
+        return load_library().fgc_peak(b'bfloat16', 0.0) > 0
+    except LibraryError:
+        return False
+
+
+CAN_MULTIPLY = can_multiply()
+BUILD = 'bfloat16' if CAN_MULTIPLY else None
 needs_bfloat16 = pytest.mark.skipif(
-    not has_bfloat16(), reason='this CPU does not multiply bfloat16'
+    not CAN_MULTIPLY, reason='this CPU does not multiply bfloat16'
 )
 
 
@@ -97,7 +109,10 @@ def expect_exact(program: f.Program, written: list[int], threads: int) -> None:
     saved = naive.COMPUTE[f.Kind.CONV]
     naive.COMPUTE[f.Kind.CONV] = conv_by_taps
     try:
-        check(program, listed={0: written}, threads=threads, tolerance=1e-6)
+        check(
+            program, listed={0: written}, threads=threads, tolerance=1e-6,
+            build=BUILD,
+        )  # fmt: skip
     finally:
         naive.COMPUTE[f.Kind.CONV] = saved
 
@@ -154,7 +169,7 @@ def test_inputs_are_rounded_to_the_nearest() -> None:
     numbers = np.random.default_rng(0).standard_normal((16, 8, 8))
     numbers[0, 0] = 1 + np.arange(8) / 256  # halves between two numbers
     numbers = numbers.astype(np.float32)
-    loaded = Loaded(f.encode(identity(numbers)))
+    loaded = Loaded(f.encode(identity(numbers)), BUILD)
     np.testing.assert_array_equal(loaded.run(NOTHING[None])[0][0],
                                   rounded(numbers))  # fmt: skip
     exact = Loaded(f.encode(identity(numbers, False)))
@@ -168,7 +183,7 @@ def test_weights_are_rounded_to_the_nearest() -> None:
     program = identity(np.eye(16).reshape(16, 4, 4).astype(np.float32))
     at = program.ops[-1].weight
     program.weights[at : at + 256] = weights.ravel()
-    found = Loaded(f.encode(program)).run(NOTHING[None])[0][0]
+    found = Loaded(f.encode(program), BUILD).run(NOTHING[None])[0][0]
     np.testing.assert_array_equal(found.reshape(16, 16), rounded(weights))
 
 
@@ -176,7 +191,7 @@ def test_weights_are_rounded_to_the_nearest() -> None:
 def test_nan_stays_nan() -> None:
     numbers = np.ones((16, 5, 5), np.float32)
     numbers[3, 2, 2] = np.nan
-    found = Loaded(f.encode(identity(numbers))).run(NOTHING[None])[0][0]
+    found = Loaded(f.encode(identity(numbers)), BUILD).run(NOTHING[None])[0][0]
     assert np.isnan(found[:, 2, 2]).all()
     assert np.isfinite(found[:, 0]).all()
 
@@ -190,7 +205,32 @@ def test_the_precision_is_known() -> None:
     expected = b'bfloat16' if has_bfloat16() else b'float32'
     assert code.fgc_precision(half.handle) == expected
     assert code.fgc_precision(whole.handle) == b'float32'
-    assert (code.fgc_peak(b'bfloat16', 0.0) > 0) == has_bfloat16()
+
+
+def test_it_is_used_where_it_is_faster() -> None:
+    code = load_library()
+    half, whole = (
+        max(code.fgc_peak(build, 2e-3) for _ in range(5))
+        for build in (b'bfloat16', None)
+    )
+    if half > 1.5 * whole:
+        assert has_bfloat16()
+    if half < 1.1 * whole:
+        assert not has_bfloat16()
+
+
+@needs_bfloat16
+def test_it_is_used_where_it_is_named() -> None:
+    numbers = np.ones((16, 5, 5), np.float32)
+    for asked, precision in ((True, b'bfloat16'), (False, b'float32')):
+        loaded = Loaded(f.encode(identity(numbers, asked)), 'bfloat16')
+        assert loaded.code.fgc_precision(loaded.handle) == precision
+
+
+@pytest.mark.skipif(CAN_MULTIPLY, reason='this CPU multiplies bfloat16')
+def test_naming_it_elsewhere_is_refused() -> None:
+    with pytest.raises(Failure, match="the build 'bfloat16' is none of"):
+        Loaded(f.encode(identity(np.ones((16, 5, 5)))), 'bfloat16')
 
 
 def test_an_unknown_precision_is_refused() -> None:

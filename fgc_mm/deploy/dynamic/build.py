@@ -82,7 +82,7 @@ def to_dynamic(
             warning.
         precision: ``'bfloat16'``: the compiled kernel rounds inputs and
             weights of convs to bfloat16 and sums in float32, on CPUs that
-            multiply bfloat16; on others it computes in float32, and the
+            multiply that faster; on others it computes in float32, and the
             report says so. Logits are within 5 % of the largest one, except
             where a gate whose logit is near its threshold decides otherwise.
             ``None``: that of the plan, or ``'float32'``.

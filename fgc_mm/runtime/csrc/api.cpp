@@ -16,14 +16,12 @@ int64_t element_count(const Value& v) {
   return v.channels * v.height * v.width;
 }
 
-void prepare(fgc_model& model) {
+void prepare(fgc_model& model, const Build* bfloat16) {
   LoadedProgram& l = model.loaded;
   double bytes = 4.0 * double(l.program.arena) +
                  4.0 * double(element_count(l.values[0]));
   for (const int64_t size : l.sets) bytes += 8.0 * double(size);
   expect_memory(bytes);
-  const Build* const bfloat16 =
-      l.program.bfloat16 ? bfloat16_build() : nullptr;
   for (Op& op : l.ops) {
     const bool supports =
         bfloat16 && bfloat16->kernel->supports(l.program, op);
@@ -41,14 +39,18 @@ void prepare(fgc_model& model) {
 std::unique_ptr<fgc_model> load_model(const void* bytes, uint64_t size,
                                       const char* build) {
   auto model = std::make_unique<fgc_model>();
-  model->build = find_build(build);
+  const Build* const half = bfloat16_build();
+  const bool always_half = half && build && !strcmp(build, half->name);
+  model->build = find_build(always_half ? nullptr : build);
   if (!model->build)
     throw Error{FGC_BAD_ARGUMENT, std::string("the build '") + build +
                                       "' is none of " + fgc_builds() +
                                       ": name one of these, or none"};
   load((const char*)bytes, size, model->loaded);
   check(model->loaded);
-  prepare(*model);
+  const bool asked = model->loaded.program.bfloat16;
+  const bool uses_half = asked && (always_half || bfloat16_pays());
+  prepare(*model, uses_half ? half : nullptr);
   return model;
 }
 
@@ -163,5 +165,7 @@ double fgc_peak(const char* build, double seconds) {
   const Build* found = bfloat16 ? bfloat16_build() : find_build(build);
   return found ? found->kernel->peak(seconds) : 0;
 }
+
+int fgc_bfloat16(void) { return bfloat16_pays(); }
 
 int fgc_version(void) { return 1; }

@@ -45,6 +45,10 @@ bool has_avx512() {
 // more lanes unused.
 constexpr double kMinWideGain = 1.3;
 
+// Minimum speedup of bfloat16 over float32 products: its pixels and weights
+// are packed for every image, and some CPUs multiply it at half the rate.
+constexpr double kMinBfloat16Gain = 1.3;
+
 // Measures builds of the same level alternately, since the load by other
 // processes varies; a few milliseconds in total.
 void measure(std::vector<Candidate>& all) {
@@ -103,6 +107,20 @@ const Build* bfloat16_build() {
 #else
   return nullptr;
 #endif
+}
+
+bool bfloat16_pays() {
+  static const bool pays = [] {
+    const Build* const half = bfloat16_build();
+    const Build* const whole = find_build(nullptr);
+    double rates[2] = {0, 0};
+    for (int trial = 0; half && trial < 3; ++trial) {
+      rates[0] = std::max(rates[0], whole->kernel->peak(7e-4));
+      rates[1] = std::max(rates[1], half->kernel->peak(7e-4));
+    }
+    return half && rates[1] >= kMinBfloat16Gain * rates[0];
+  }();
+  return pays;
 }
 
 const Build* find_build(const char* name) {

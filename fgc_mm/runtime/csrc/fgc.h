@@ -44,7 +44,8 @@ typedef struct {
   void *context;
 } fgc_options;
 
-/* build: a name of fgc_builds(), or NULL for the fastest. The bytes are
+/* build: a name of fgc_builds(), or NULL for the fastest; "bfloat16" is the
+   fastest with the bfloat16 convs even where they are slower. The bytes are
    copied. */
 FGC_API int fgc_load(const void *bytes, uint64_t size, const char *build,
                      fgc_model **model, char *error, uint64_t error_size);
@@ -83,13 +84,16 @@ FGC_API const char *fgc_meta(const fgc_model *model, uint64_t *length);
 /* Name of the build that runs the model. */
 FGC_API const char *fgc_build(const fgc_model *model);
 /* "bfloat16" if convs of the model use it, otherwise "float32": the file does
-   not request it, or this CPU does not support it. */
+   not request it, or this CPU multiplies it no faster (fgc_bfloat16). */
 FGC_API const char *fgc_precision(const fgc_model *model);
 /* Builds that this CPU can run, fastest first, separated by commas. */
 FGC_API const char *fgc_builds(void);
 /* Peak multiply-adds per second of one thread, measured for `seconds`; 0 if
    this CPU cannot run the build. "bfloat16" is accepted as a build. */
 FGC_API double fgc_peak(const char *build, double seconds);
+/* 1 if this CPU multiplies bfloat16 at least 1.3 times as fast as float32,
+   so that files which request it are computed in it, otherwise 0. */
+FGC_API int fgc_bfloat16(void);
 FGC_API int fgc_version(void);
 
 #ifdef __cplusplus

@@ -104,6 +104,8 @@ const std::vector<Build>& runnable_builds();
 const Build* find_build(const char* name);
 // The bfloat16 convs, or null if the CPU does not support them.
 const Build* bfloat16_build();
+// Whether they are supported and enough faster than those of float32.
+bool bfloat16_pays();
 
 }  // namespace fgc
 

@@ -11,7 +11,7 @@ from ..stored_results import read_stored_results
 from ..study import Study
 from ..table import Results
 from .figure_files import ResultFigure
-from .sentences import caption, progress
+from .sentences import answers, caption, progress
 from .tables import costs_table, questions_table, results_table
 
 BEGIN, END = '<!-- results:', '<!-- end of results -->'
@@ -28,6 +28,7 @@ KINDS: dict[str, Renderer] = {
     'questions': questions_table,
     'costs': costs_table,
     'progress': progress,
+    'answers': answers,
 }
 
 
@@ -35,11 +36,11 @@ def update_blocks(text: str, root: Path) -> str:
     """A document with its blocks of results updated.
 
     A block is between ``<!-- results: KIND of PLAN in FOLDER -->`` and
-    ``<!-- end of results -->``; KIND is table, questions, costs, progress
-    (the numbers of trained seeds and the answers so far) or figure; PLAN (or
-    several, separated by commas) and FOLDER are relative to ``root``. The
-    block of a figure contains its image, as ``![TEXT](FILE.png)``; a caption
-    is added.
+    ``<!-- end of results -->``; KIND is table, questions, answers (as
+    sentences), costs, progress (the numbers of trained seeds and the answers
+    so far) or figure; PLAN (or several, separated by commas) and FOLDER are
+    relative to ``root``. The block of a figure contains its image, as
+    ``![TEXT](FILE.png)``; a caption is added.
 
     Raises:
         FGCError: The kind is unknown, a plan or a result cannot be read, a

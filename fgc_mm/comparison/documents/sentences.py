@@ -1,10 +1,13 @@
 """Sentences about stored results."""
 
 from collections import Counter
+from collections.abc import Iterable
 
 from ..questions import Answer, answer
 from ..study import Study
 from ..table import Results
+
+MIN_SEEDS = 3  # of an answer that stands alone
 
 
 def progress(study: Study, results: Results) -> str:
@@ -24,22 +27,30 @@ def progress(study: Study, results: Results) -> str:
         if missing
         else f'All seeds are trained: {counts}.'
     )
-    return f'{first}{_answers(study, results)}\n'
-
-
-def _answers(study: Study, results: Results) -> str:
-    found = [answer(question, results) for question in study.questions]
-    answered = [one for one in found if one.margin is not None]
-    open_questions = len(found) - len(answered)
-    text = ''
-    if open_questions:
-        text = (
-            f' Questions without an answer: {open_questions} of '
-            f'{len(found)}; an answer needs two seeds of both rows.'
+    asked, found = len(study.questions), _answered(study, results)
+    if len(found) < asked:
+        first += (
+            f' Questions without an answer: {asked - len(found)} of {asked}; '
+            'an answer needs two seeds of both rows.'
         )
-    if answered:
-        text += '\n\n' + '\n'.join(f'- {_sentence(one)}' for one in answered)
-    return text
+    if not found:
+        return f'{first}\n'
+    return f'{first}\n\n{_items(found)}'
+
+
+def answers(study: Study, results: Results) -> str:
+    """The answers with at least ``MIN_SEEDS`` seeds."""
+    found = _answered(study, results)
+    return _items(one for one in found if len(one.seeds) >= MIN_SEEDS)
+
+
+def _items(found: Iterable[Answer]) -> str:
+    return ''.join(f'- {_sentence(one)}\n' for one in found)
+
+
+def _answered(study: Study, results: Results) -> list[Answer]:
+    found = [answer(question, results) for question in study.questions]
+    return [one for one in found if one.margin is not None]
 
 
 def _sentence(found: Answer) -> str:

@@ -77,6 +77,18 @@ def test_an_answer_is_decided_by_the_interval(root, errors, verdict):
     assert 'without an answer: 1 of 2' in text and '2 seeds)' in text
 
 
+def test_answers_alone_need_three_seeds(root):
+    for seed, errors in enumerate([(10.0, 11.0), (11.0, 12.1)]):
+        keep(root, 'a', seed, errors[0])
+        keep(root, 'b', seed, errors[1])
+    assert 'a is better than b' not in said(root, 'answers')
+    keep(root, 'a', 2, 10.0)
+    keep(root, 'b', 2, 11.0)
+    text = said(root, 'answers')
+    (line,) = [x for x in text.splitlines() if x.startswith('- ')]
+    assert 'a is better than b' in line and '3 seeds' in line
+
+
 def test_unequal_macs_are_named(root):
     for seed in (0, 1):
         keep(root, 'a', seed, 10.0 + seed)

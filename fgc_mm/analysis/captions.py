@@ -93,9 +93,9 @@ SECTIONS = {
     'extremes': ('The cheapest and the most expensive images', ''),
     'exchange': (
         'Does an image need its own masks?',
-        'The network with the masks of other images. If the error stays the '
-        'same, the choice by image is worth nothing, and static pruning '
-        'would do; if it rises with any other image but not with one of the '
+        'The network with the masks of other images. If the error is the '
+        'same with those of any other image, the network does not need the '
+        'choice by image; if it rises with these but not with those of the '
         'class, the gates choose by class.',
     ),
     'channels': (
@@ -203,7 +203,8 @@ EXCHANGED_MASKS = Caption(
     'of another image of its class, with those of any other image, and with '
     'the same masks for all images.',
     'Each image takes all masks of one other image, drawn with seed {seed}, '
-    'so the MACs are the same in the mean. Most frequent masks: a channel is '
-    'open if more than half of the {images} images open it; the MACs that '
-    'these masks prune are written beside each bar.',
+    'so for images of one size the MACs are the same in the mean; an image '
+    'that is alone in its class keeps its own. Masks include the factors of '
+    'gates that scale channels. Most frequent masks: a channel is open if '
+    'more than half of the {images} images open it.',
 )

@@ -1,9 +1,8 @@
 """A trained network with the masks of other images.
 
-If it matters which channels a gate opens for an image, the network makes more
-errors with masks that were chosen for other images. Errors that stay the same
-mean that the choice by image is worth nothing, and that static pruning would
-do.
+A network that depends on the choice of channels by image makes more errors
+with masks that were chosen for other images. Errors that stay the same with
+those of any other image mean that it does not need that choice.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,7 @@ OWN = 'its own'
 SAME_CLASS = 'of an image of its class'
 ANOTHER = 'of any other image'
 FREQUENT = 'the most frequent ones'
+MOST_ALONE = 0.1  # fraction of images that have their class for themselves
 
 
 class ExchangedMasks(NamedTuple):
@@ -55,9 +55,9 @@ def exchange_masks(
 ) -> tuple[ExchangedMasks, ...]:
     """Run a network with its own and with exchanged masks.
 
-    All masks of an image are those of one other image, so their MACs are the
-    same in the mean. A gate that scales channels is exchanged with its
-    factors.
+    All masks of an image are those of one other image, so the MACs of images
+    of one size are the same in the mean. A gate that scales channels is
+    exchanged with its factors.
 
     Args:
         cfg: The checkpoint's config.
@@ -67,7 +67,8 @@ def exchange_masks(
         seed: Of the choice of the other images.
 
     Returns:
-        A row per kind of masks.
+        A row per kind of masks; that of ``SAME_CLASS`` only if at least nine
+        of ten images have another image of their class.
     """
     labels = np.asarray(stored.labels)
     masks = {name: stored.site_array('mask', name) for name in stored.sites}
@@ -80,6 +81,9 @@ def exchange_masks(
         ANOTHER: (masks, partners(np.zeros_like(labels), seed)),
         FREQUENT: (constant, np.zeros_like(labels)),
     }
+    alone = kinds[SAME_CLASS][1] == np.arange(len(labels))
+    if alone.mean() > MOST_ALONE:
+        del kinds[SAME_CLASS]
     model = build_classifier(cfg, checkpoint)
     found = _run(model, cfg, dataset, stored.indices.tolist(), kinds)
     found = {OWN: (stored.predictions, stored.macs), **found}
@@ -115,10 +119,9 @@ def most_frequent(mask: np.ndarray) -> np.ndarray:
     A channel that more than half of the images open has its mean factor over
     these images; the others are 0.
     """
-    opened = np.asarray(mask) != 0
-    count = opened.sum(0)
-    factor = np.asarray(mask, dtype=np.float64).sum(0) / count.clip(1)
-    return np.where(2 * count > len(opened), factor, 0)
+    count = np.count_nonzero(mask, axis=0)
+    factor = mask.sum(0, dtype=np.float64) / count.clip(1)
+    return np.where(2 * count > len(mask), factor, 0)
 
 
 def _run(

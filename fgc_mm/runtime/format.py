@@ -23,7 +23,7 @@ bytes     header
 24 to 31  weights, in float32 (uint64)
 32 to 39  bytes of the JSON (uint64)
 40 to 47  CRC-32 (zlib's) of all bytes from 64 on (uint64)
-48 to 55  1: convs use bfloat16 on CPUs that support it, otherwise 0
+48 to 55  1: convs use bfloat16 where that is faster, otherwise 0
 56 to 63  zeros
 ========  ==============================================================
 """
@@ -470,7 +470,7 @@ class Program:
             are computed only if a run requests decisions.
         meta: Further entries of the file's JSON.
         bfloat16: Whether convs of several channels round their inputs and
-            weights to bfloat16, on CPUs that support it; sums are float32.
+            weights to bfloat16, where that is faster; sums are float32.
     """
 
     arena: int = 0

@@ -176,6 +176,18 @@ def has_bfloat16() -> bool:
         return False
 
 
+def can_multiply_bfloat16() -> bool:
+    """Whether the library is available and the CPU can multiply bfloat16.
+
+    Also if that is slower than float32: then only the build ``'bfloat16'``
+    uses it.
+    """
+    try:
+        return load_library().fgc_peak(b'bfloat16', 0.0) > 0
+    except LibraryError:
+        return False
+
+
 def builds() -> list[str]:
     """Builds in the library that this CPU can run, the fastest first."""
     return load_library().fgc_builds().decode().split(',')

@@ -70,14 +70,14 @@ class Model:
         Args:
             path: The file.
             build: One of :func:`fgc_mm.runtime.library.builds`; ``None``:
-                the fastest; ``'bfloat16'``: the fastest, with convs in
-                bfloat16 even where these are slower.
+                the fastest; ``'bfloat16'``: the fastest, and files that
+                request bfloat16 are computed in it even where it is slower.
             functions: Compute the CALL ops of the program: function n gets
                 lists of (C, H, W) arrays, its inputs and its outputs.
 
         Raises:
             RuntimeFileError: The file cannot be read, or is not a model.
-            FGCError: There is no such build.
+            FGCError: There is no such build, or the CPU cannot run it.
             LibraryError: The library cannot be compiled.
         """
         if functions:

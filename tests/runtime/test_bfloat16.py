@@ -8,26 +8,24 @@ import numpy as np
 import pytest
 
 from fgc_mm.runtime import format as f
-from fgc_mm.runtime.errors import LibraryError
-from fgc_mm.runtime.library import has_bfloat16, load_library
+from fgc_mm.runtime.library import (
+    can_multiply_bfloat16,
+    has_bfloat16,
+    load_library,
+)
 from tests.runtime import naive
-from tests.runtime.programs import Array, Failure, Loaded, check
+from tests.runtime.programs import Array, Failure, Loaded, check, library
 from tests.runtime.test_kernel import Random
 
-
-def can_multiply() -> bool:
-    """Also where float32 is as fast, so that it is used only on request."""
-    try:
-        return load_library().fgc_peak(b'bfloat16', 0.0) > 0
-    except LibraryError:
-        return False
-
-
-CAN_MULTIPLY = can_multiply()
-BUILD = 'bfloat16' if CAN_MULTIPLY else None
+CAN_MULTIPLY = can_multiply_bfloat16()
 needs_bfloat16 = pytest.mark.skipif(
     not CAN_MULTIPLY, reason='this CPU does not multiply bfloat16'
 )
+
+
+def build_name() -> str | None:
+    """The build that multiplies bfloat16, if the library has it."""
+    return 'bfloat16' if library().fgc_peak(b'bfloat16', 0.0) > 0 else None
 
 
 class Integers(Random):
@@ -111,7 +109,7 @@ def expect_exact(program: f.Program, written: list[int], threads: int) -> None:
     try:
         check(
             program, listed={0: written}, threads=threads, tolerance=1e-6,
-            build=BUILD,
+            build=build_name(),
         )  # fmt: skip
     finally:
         naive.COMPUTE[f.Kind.CONV] = saved
@@ -169,7 +167,7 @@ def test_inputs_are_rounded_to_the_nearest() -> None:
     numbers = np.random.default_rng(0).standard_normal((16, 8, 8))
     numbers[0, 0] = 1 + np.arange(8) / 256  # halves between two numbers
     numbers = numbers.astype(np.float32)
-    loaded = Loaded(f.encode(identity(numbers)), BUILD)
+    loaded = Loaded(f.encode(identity(numbers)), build_name())
     np.testing.assert_array_equal(loaded.run(NOTHING[None])[0][0],
                                   rounded(numbers))  # fmt: skip
     exact = Loaded(f.encode(identity(numbers, False)))
@@ -183,7 +181,7 @@ def test_weights_are_rounded_to_the_nearest() -> None:
     program = identity(np.eye(16).reshape(16, 4, 4).astype(np.float32))
     at = program.ops[-1].weight
     program.weights[at : at + 256] = weights.ravel()
-    found = Loaded(f.encode(program), BUILD).run(NOTHING[None])[0][0]
+    found = Loaded(f.encode(program), build_name()).run(NOTHING[None])[0][0]
     np.testing.assert_array_equal(found.reshape(16, 16), rounded(weights))
 
 
@@ -191,7 +189,9 @@ def test_weights_are_rounded_to_the_nearest() -> None:
 def test_nan_stays_nan() -> None:
     numbers = np.ones((16, 5, 5), np.float32)
     numbers[3, 2, 2] = np.nan
-    found = Loaded(f.encode(identity(numbers)), BUILD).run(NOTHING[None])[0][0]
+    found = Loaded(f.encode(identity(numbers)), build_name()).run(
+        NOTHING[None]
+    )[0][0]
     assert np.isnan(found[:, 2, 2]).all()
     assert np.isfinite(found[:, 0]).all()
 

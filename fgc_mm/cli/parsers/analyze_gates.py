@@ -59,7 +59,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         '--exchange', action='store_true',
         help='also run the network with the masks of other images, which '
-        'takes as long as three tests: what the choice by image is worth',
+        'takes as long as three tests',
     )  # fmt: skip
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument(

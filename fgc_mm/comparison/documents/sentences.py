@@ -41,7 +41,8 @@ def progress(study: Study, results: Results) -> str:
 def answers(study: Study, results: Results) -> str:
     """The answers with at least ``MIN_SEEDS`` seeds."""
     found = _answered(study, results)
-    return _items(one for one in found if len(one.seeds) >= MIN_SEEDS)
+    items = _items(one for one in found if len(one.seeds) >= MIN_SEEDS)
+    return items or 'None yet.\n'
 
 
 def _items(found: Iterable[Answer]) -> str:

@@ -20,6 +20,7 @@ from fgc_mm.models import GatedImageClassifier
 from fgc_mm.models.class_scores import class_scores
 from fgc_mm.runtime.classifier import Classifier
 from fgc_mm.runtime.format import Call, Program, encode
+from fgc_mm.runtime.library import can_multiply_bfloat16
 from fgc_mm.runtime.model import Model
 
 
@@ -74,7 +75,8 @@ def write_file(
     part = file.with_name(f'.{file.name}.{os.getpid()}.part')
     try:
         part.write_bytes(data)
-        with Model.load(part) as loaded:
+        half = program.bfloat16 and can_multiply_bfloat16()
+        with Model.load(part, 'bfloat16' if half else None) as loaded:
             outputs = loaded.run(images.numpy(), decisions=True)
             sites = program.meta['sites']
             tolerance = TOLERANCES[loaded.precision]

@@ -67,7 +67,7 @@ class DynamicPlan:
         alone: Steps of the program that run on one thread even if there are
             several.
         precision: ``'float32'``, or ``'bfloat16'``: of the inputs and the
-            weights of convs, where the CPU multiplies it.
+            weights of convs, where that is faster.
     """
 
     image_shape: tuple[int, ...]

@@ -258,7 +258,7 @@ class DynamicBackbone(GatedBackbone):
 
         Args:
             precision: ``'float32'``, or ``'bfloat16'`` for the inputs and
-                weights of convs, where the CPU multiplies it.
+                weights of convs, where that is faster.
         """
         if precision != self.precision:
             self.precision = precision

@@ -85,7 +85,7 @@ class KernelProgram(ExecutableProgram):
 
     Args:
         graph: As of :class:`ExecutableProgram`.
-        bfloat16: Whether convs multiply in bfloat16 where the CPU does.
+        bfloat16: Whether convs multiply in bfloat16 where that is faster.
 
     Attributes:
         build: Of the runtime.

@@ -45,6 +45,7 @@ std::unique_ptr<fgc_model> load_model(const void* bytes, uint64_t size,
   if (!model->build)
     throw Error{FGC_BAD_ARGUMENT, std::string("the build '") + build +
                                       "' is none of " + fgc_builds() +
+                                      (half ? ",bfloat16" : "") +
                                       ": name one of these, or none"};
   load((const char*)bytes, size, model->loaded);
   check(model->loaded);

@@ -44,8 +44,9 @@ typedef struct {
   void *context;
 } fgc_options;
 
-/* build: a name of fgc_builds(), or NULL for the fastest; "bfloat16" is the
-   fastest with the bfloat16 convs even where they are slower. The bytes are
+/* build: a name of fgc_builds(), or NULL for the fastest; "bfloat16", where
+   the CPU has instructions for it, is the fastest, and files that request
+   bfloat16 are computed in it even where it is slower. The bytes are
    copied. */
 FGC_API int fgc_load(const void *bytes, uint64_t size, const char *build,
                      fgc_model **model, char *error, uint64_t error_size);

@@ -79,7 +79,7 @@ struct Program {
   Op* ops;
   int64_t value_count, set_count, op_count;
   const float* weights;
-  bool bfloat16;  // use bfloat16 if the CPU supports it
+  bool bfloat16;  // use bfloat16 where it is faster
 };
 
 class ThreadPool;

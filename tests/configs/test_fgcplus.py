@@ -17,6 +17,7 @@ CONFIGS = ROOT / 'configs'
 PATH = CONFIGS / 'fgcplus_resnet20_folder16_55.py'
 FROM_DENSE = CONFIGS / 'fgcplus_from_dense_resnet20_folder16_55.py'
 DISTILLED = CONFIGS / 'fgcplus_distilled_resnet20_folder16_55.py'
+WIDE_TEACHER = CONFIGS / 'fgcplus_wide_teacher_resnet20_folder16_55.py'
 DENSE = CONFIGS / 'dense_resnet20_folder16.py'
 
 
@@ -41,7 +42,7 @@ def test_the_budget_falls_slowly(epochs):
     assert cfg.param_scheduler.T_max == epochs
 
 
-@pytest.mark.parametrize('path', [PATH, FROM_DENSE, DISTILLED])
+@pytest.mark.parametrize('path', [PATH, FROM_DENSE, DISTILLED, WIDE_TEACHER])
 def test_it_is_the_dense_network_with_gates(path):
     plus, dense = map(Config.fromfile, (path, DENSE))
     assert plus.model.backbone.backbone == dense.model.backbone
@@ -50,6 +51,18 @@ def test_it_is_the_dense_network_with_gates(path):
     fgc = Config.fromfile(CONFIGS / 'fgc_resnet20_folder16_55.py')
     sites = fgc.model.gate_losses[-1].sites
     assert plus.model.gate_losses[-1].sites == sites
+
+
+def test_the_wide_teacher_is_the_wide_dense_network():
+    wide = Config.fromfile(CONFIGS / 'dense_wide_resnet20_folder16.py').model
+    for student in ('fgcplus_wide_teacher', 'dense_wide_teacher'):
+        (path,) = CONFIGS.glob(f'{student}_resnet20_folder16*.py')
+        model = Config.fromfile(path).model
+        teacher = model.distillation.teacher
+        assert teacher.backbone == wide.backbone
+        assert teacher.neck == wide.neck
+        assert teacher.head.in_channels == wide.head.in_channels == 128
+        assert model.head.in_channels == 64
 
 
 def test_a_comparison_names_the_teacher_also_when_it_resumes(

@@ -22,6 +22,8 @@ VARIANTS = {
     'dense_distilled': 'dense, with a teacher',
     'fgcplus_distilled_without_coupling': 'our recipe, with a teacher',
     'fgcplus_distilled_resnet20': 'our recipe, with teacher and coupling',
+    'dense_wide_teacher': 'dense, with a wide teacher',
+    'fgcplus_wide_teacher_without_coupling': 'our recipe, with a wide teacher',
     'fgcplus_without_coupling': 'our recipe',
     'fgcplus_resnet20': 'our recipe, with coupling',
 }

@@ -96,7 +96,8 @@ SECTIONS = {
         'The network with the masks of other images. If the error is the '
         'same with those of any other image, the network does not need the '
         'choice by image; if it rises with these but not with those of the '
-        'class, the gates choose by class.',
+        'class, the gates choose by class. It may even fall with those of '
+        'the class, since they depend on the true class.',
     ),
     'channels': (
         'Dead and always-open channels',

@@ -110,7 +110,7 @@ def test_one_rank_is_stopped_and_one_continues(real, start, tmp_path):
     assert 'Stopped by ' in text
     # 5 steps of 2 x 8 images are done as 10 steps of 8
     done = int(re.search(r'\(epoch 1, iter (\d+)\)', text)[1]) - 5
-    assert 0 < done < 5
+    assert 0 < done <= 5  # the epoch may end before the signal arrives
     text = real.run(tmp_path / 'work', '--resume')
     assert 'has the random states of 2 processes and this run has 1' in text
     steps = re.findall(r'Epoch\(train\) +\[2\]\[ *\d+/10\]', text)

@@ -15,17 +15,16 @@ REDUCTIONS = ('mean', 'sites')
 
 @MODELS.register_module()
 class L0Loss(GateLoss):
-    """Expected number of open gates (BAS, ICLR 2020, Eq. 5).
+    """Expected number of open channels (BAS, ICLR 2020, Eq. 5).
 
-    It counts channels: a decision that opens several is weighted by their
-    number, so the loss is the expected fraction (or number) of open channels.
+    A decision that opens several channels is weighted by their number.
 
     Args:
         loss_weight: rho; published: 0.4, from 0 at epoch 100 to 0.4 at epoch
             300 of 500.
-        reduction: ``'mean'`` over all gates of all sites, so that wide sites
-            weigh more (published code); ``'sites'`` sums the mean norm of
-            each site (FGC, arXiv 2111.14302, Eq. 9).
+        reduction: ``'mean'``: the expected fraction of open channels over
+            all sites (published code); ``'sites'``: their expected number,
+            summed over the sites (FGC, arXiv 2111.14302, Eq. 9).
         name: Logged as ``loss_<name>``.
 
     Example:
@@ -52,7 +51,7 @@ class L0Loss(GateLoss):
         self.reduction = reduction
 
     def compute(self, batch: GateBatch) -> Tensor:
-        """Mean probability of being open, or its sum over channels; ()."""
+        """Expected fraction, or number, of open channels; ()."""
         probs = [record.site.spread(record.probs) for record in batch.records]
         if self.reduction == 'mean':
             return torch.cat([p.flatten() for p in probs]).mean()

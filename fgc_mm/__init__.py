@@ -1,8 +1,8 @@
-"""Dynamic channel pruning for mmpretrain: gates choose, image by image.
+"""Dynamic channel pruning for mmpretrain: gates choose channels per image.
 
-In a process that has MMEngine, importing the package registers every
+If MMEngine is already imported, importing the package registers every
 component in scope ``fgc_mm``; a config does it with
-``custom_imports = dict(imports=['fgc_mm'])``. Elsewhere nothing is imported
+``custom_imports = dict(imports=['fgc_mm'])``. Otherwise nothing is imported
 before it is needed: ``fgc_mm.runtime`` works without torch and OpenMMLab.
 """
 
@@ -29,7 +29,7 @@ __all__ = [
     'register_models',
     'reliability',
 ]
-# mmcv-lite warns of its missing operators at every start; none is needed
+# mmcv-lite warns about its missing operators; none is needed
 warnings.filterwarnings('ignore', message='Fail to import ``MultiScale')
 
 

@@ -1,9 +1,9 @@
 """Checks that one whole OpenMMLab stack is installed, before it is imported.
 
 The originals (mmengine, mmcv, mmpretrain) and the maintained forks (onedl-*)
-own the same module names, and pip installs one over the other without a word.
-What then breaks is some import deep inside; here it is one sentence with the
-command to run. Only metadata is read: nothing is imported.
+own the same module names, and pip installs one over the other without a
+warning. Later some import inside them would fail; this module raises an error
+with the command to run instead. It reads metadata only and imports nothing.
 """
 
 import re
@@ -19,8 +19,8 @@ _OWNERS = {
     'mmcv': ('mmcv', 'mmcv-lite', 'mmcv-full', 'onedl-mmcv'),
     'mmpretrain': ('mmpretrain', 'onedl-mmpretrain'),
 }
-# First version that works, first that does not (mmpretrain's own ranges, and
-# what our code was run on).
+# First version that works and first that does not (mmpretrain's own ranges,
+# and the versions that our code was run with).
 _RANGES = {
     'mmengine': ((0, 10), (1, 0)),
     'mmcv': ((2, 0), (2, 4)),
@@ -29,7 +29,7 @@ _RANGES = {
 _INSTALL_ORIGINALS = (
     'pip install mmengine==0.10.7 mmcv-lite==2.2.0 mmpretrain==1.2.0'
 )
-# Without --no-build-isolation: then onedl-mmcv compiles none of its operators.
+# Not with --no-build-isolation, with which onedl-mmcv compiles its operators.
 _INSTALL_FORKS = (
     'pip install onedl-mmengine==0.10.12 onedl-mmcv==2.3.6 '
     'onedl-mmpretrain==1.3.6'
@@ -38,15 +38,15 @@ _INSTALL_TORCH = 'pip install --upgrade --force-reinstall torch torchvision'
 
 
 class StackError(FGCError, ImportError):
-    """The OpenMMLab stack or torchvision is missing, mixed or of no use."""
+    """The OpenMMLab stack or torchvision is missing, mixed or unsuitable."""
 
 
 def check_stack() -> None:
     """Raises :class:`StackError` unless one whole stack is installed.
 
-    Looks at torch and torchvision (each build of torchvision fits one torch),
-    then at mmengine, mmcv and mmpretrain: all three of one family, each there
-    once, with its files, in a version that works.
+    Checks torch and torchvision (each build of torchvision fits one torch),
+    then mmengine, mmcv and mmpretrain: all three must be of one family, each
+    installed once, with its files, in a version that works.
     """
     _check_torchvision()
     found = {
@@ -81,13 +81,13 @@ def _version(distribution: str) -> str | None:
 
 def _check_complete(found: dict[str, dict[str, str]], install: str) -> None:
     specs = {module: find_spec(module) for module in found}
-    # an emptied folder has a spec too
+    # an empty folder has a spec, too
     missing = [m for m, spec in specs.items() if not (spec and spec.origin)]
     if not missing:
         return
     damaged = any(found[module] for module in missing)
     if damaged:
-        # pip believes that these are installed, and would do nothing.
+        # pip considers these installed, and would do nothing.
         install = install.replace('install', 'install --force-reinstall', 1)
     raise StackError(
         f'fgc_mm needs mmengine, mmcv and mmpretrain, and '
@@ -122,10 +122,10 @@ def _check_torchvision() -> None:
             f'found: {remedy("pip install torch torchvision")}.'
         )
     wanted = _pinned_torch()
-    # A label (+cpu) counts only where torchvision asks for one (PEP 440).
+    # A label (+cpu) counts only if torchvision requires one (PEP 440).
     fits = wanted in (None, torch, torch.partition('+')[0])
-    # A torch of PyTorch's CPU index beside PyPI's torchvision installs, and
-    # dies at import: 'operator torchvision::nms does not exist'.
+    # A torch of PyTorch's CPU index and PyPI's torchvision can be installed
+    # together; the import fails: 'operator torchvision::nms does not exist'.
     mixed = torch.endswith('+cpu') != vision.endswith('+cpu')
     if mixed or not fits:
         raise StackError(

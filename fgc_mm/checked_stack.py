@@ -1,4 +1,4 @@
-"""Imported before anything of OpenMMLab: checks what is installed."""
+"""Checks what is installed; imported before any package of OpenMMLab."""
 
 from fgc_mm._stack import check_stack
 

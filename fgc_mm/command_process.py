@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fgc_mm.config_files import NAME, configs_folder
 
-# by its path: the process imports this package, not one in its own folder
+# by its path, so that the process imports this package
 MAIN = Path(__file__).resolve().parent / 'cli' / '__main__.py'
 
 
@@ -18,9 +18,9 @@ def command_of(name: str, *arguments: object) -> list[str]:
 
 
 def as_typed(command: Sequence[str]) -> str:
-    """What a user types for a command line of :func:`command_of`.
+    """A command line of :func:`command_of`, as a user would type it.
 
-    The folder of the package's configs is left out: the names are enough.
+    Configs of the package are given by their names, without a folder.
     """
     prefix = f'{configs_folder()}/'
     words = [

@@ -10,9 +10,11 @@ NAME = 'configs'
 
 
 def configs_folder() -> Path:
-    """The folder of the configs: in the wheel, or beside the package."""
+    """The folder of the configs: in the wheel, or beside the package.
+
+    In a checkout that is installed in place the first is a link to the other.
+    """
     installed = PACKAGE / '.mim' / NAME
-    # a link to the other one in a checkout that is installed in place
     return installed.resolve() if installed.is_dir() else PACKAGE.parent / NAME
 
 
@@ -44,9 +46,9 @@ def find_config(name: str | Path) -> Path | None:
 def config_file(name: str | Path) -> str:
     """The path of a config.
 
-    A config that lies elsewhere inherits from one of the package by
-    ``_base_ = [__import__('fgc_mm').config_file('NAME.py')]``: MMEngine
-    evaluates ``_base_`` before it runs the imports of a config.
+    A config in another folder inherits from one of the package with
+    ``_base_ = [__import__('fgc_mm').config_file('NAME.py')]`` (MMEngine
+    evaluates ``_base_`` before it runs the imports of a config).
 
     Args:
         name: As for :func:`find_config`.

@@ -1,10 +1,10 @@
-"""The one error that a user of fgc_mm can cause."""
+"""The error for bad input."""
 
 from collections.abc import Iterable
 
 
 class FGCError(ValueError):
-    """Bad input, told in one sentence: the value, the rule, the remedy.
+    """Bad input; the message is one sentence with value, rule and remedy.
 
     The tools print it without a traceback; every other exception is a bug.
     """
@@ -14,7 +14,7 @@ def check_choice(what: str, value: object, choices: Iterable[str]) -> None:
     """Check that a value is one of the allowed ones.
 
     Args:
-        what: Names the value in the message: ``"target='x' of XLoss"``.
+        what: The value in the message, such as ``"target='x' of XLoss"``.
         value: The value.
         choices: The allowed ones.
 

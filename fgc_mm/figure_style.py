@@ -1,10 +1,10 @@
-"""One look for every figure of the package, on paper and on a screen.
+"""The style of every figure of the package.
 
 Colours are those of Okabe and Ito ("Color universal design", 2008) and two of
-Tol's "muted" scheme, which remain distinct for colour-blind readers; a series
-also has a marker and a line style of its own, so that it survives a
-black-and-white print. Figures are as wide as a column or a page of a paper,
-so their text is printed at the size that is set here.
+Tol's "muted" scheme, which remain distinct for colour-blind readers. A series
+also has a marker and a line style of its own, so that it can be recognised in
+black and white. Figures are as wide as a column or a page of a paper, so
+their text is printed at the size that is set here.
 """
 
 import io
@@ -67,8 +67,8 @@ STYLE: dict[Any, Any] = {
 def in_style() -> _GeneratorContextManager[None]:
     """The package's style for a ``with`` block, or as a decorator.
 
-    All of a figure is drawn in it: matplotlib asks for sizes and colours
-    when an element is added.
+    A figure must be drawn completely in it: matplotlib reads sizes and
+    colours when an element is added.
     """
     return mpl.rc_context(STYLE)
 
@@ -76,7 +76,7 @@ def in_style() -> _GeneratorContextManager[None]:
 def new_figure(
     width: float = COLUMN_WIDTH, height: float = 2.4, **options: Any
 ) -> Figure:
-    """An empty figure, whose parts leave each other room.
+    """An empty figure with a layout in which elements do not overlap.
 
     Args:
         width: In inches; ``COLUMN_WIDTH`` or ``PAGE_WIDTH``.

@@ -1,4 +1,4 @@
-"""What to do where a package is not installed."""
+"""Messages for a package that is not installed."""
 
 import sys
 from pathlib import Path
@@ -8,14 +8,14 @@ ENVIRONMENT = Path(__file__).resolve().parents[1] / '.venv'
 
 
 def remedy(command: str) -> str:
-    """The command to run.
+    """The command that a user should run.
 
     Args:
         command: Installs the package.
 
     Returns:
-        ``command``, or the activation of the checkout's environment where
-        another Python runs.
+        ``command``; or, if another Python runs than that of the checkout's
+        environment, the activation of the environment.
     """
     running = Path(sys.executable).parent.parent  # not its link's target
     if running.resolve() == ENVIRONMENT.resolve() or not ENVIRONMENT.is_dir():

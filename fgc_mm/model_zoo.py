@@ -1,4 +1,4 @@
-"""The models of the package that results are published for, by name."""
+"""The names of the models that have published results."""
 
 from functools import cache
 
@@ -7,10 +7,10 @@ from fgc_mm.config_files import configs_folder
 
 @cache
 def register_models() -> None:
-    """Tells mmpretrain their names.
+    """Registers the models of ``configs/metafile.yml`` with mmpretrain.
 
-    Then ``mmpretrain.list_models``, ``get_model``, ``inference_model`` and
-    the inferencers know them. Their weights are not published: give
+    ``mmpretrain.list_models``, ``get_model``, ``inference_model`` and the
+    inferencers then find them by name. Their weights are not published: give
     ``pretrained=CHECKPOINT``.
 
     Example:
@@ -19,7 +19,7 @@ def register_models() -> None:
         >>> 'fgc_resnet20_folder16_55' in mmpretrain.list_models('fgc_')
         True
     """
-    # 6 s to import
+    # takes 6 s to import
     from mmpretrain.apis import ModelHub
 
     ModelHub._register_mmpretrain_models()

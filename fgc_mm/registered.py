@@ -1,9 +1,9 @@
 """Importing this module registers every component in scope ``fgc_mm``.
 
-The registries import it when MMEngine first looks something up in them.
+The registries import it at MMEngine's first look-up.
 """
 
-# the first import, since it names what is missing of OpenMMLab
+# first, since it raises the error for a missing part of OpenMMLab
 from fgc_mm import checked_stack  # noqa: F401  isort: skip
 
 import fgc_mm.datasets

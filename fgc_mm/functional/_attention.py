@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fgc_mm.functional._chunks import is_cpu, sizes_for
 
-# Minimum rows per head: the kernels' inner block.
+# Minimum number of rows per head: the inner block of the kernels.
 _MIN_HEAD = 512
 
 # Result for some rows: out (H, N, C) and lse (H, N).
@@ -47,7 +47,7 @@ def _find_kernel(queries: Tensor) -> Kernel | None:
 
 
 def _count_heads(queries: Tensor, rows: int) -> int:
-    """Number of heads to split the rows into, to use all cores.
+    """Number of heads into which the rows are split, to use all cores.
 
     The kernels are parallel over heads and blocks of queries only.
     """
@@ -63,13 +63,13 @@ def _count_heads(queries: Tensor, rows: int) -> int:
 
 def _processors(queries: Tensor) -> int:
     if not queries.is_cuda:
-        return 132
+        return 132  # of the meta device: those of an H100
     unit = torch.cuda.get_device_properties(queries.device)
     return unit.multi_processor_count
 
 
 def _divisor(rows: int, heads: int) -> int:
-    """The largest near number of heads that divides the rows, if any."""
+    """The largest divisor of the rows from heads / 2 to heads, else heads."""
     near = range(heads, max(heads // 2, 1) - 1, -1)
     return next((n for n in near if rows % n == 0), heads)
 
@@ -137,7 +137,7 @@ def attend(
             pieces += _attend_dense(queries, rows, scale)
         else:
             pieces += _attend_fused(kernel, queries, rows, scale)
-        if is_cpu(queries):  # there are many parts
+        if is_cpu(queries):  # parts are small, so merge them at once
             pieces = [_one_piece(pieces)]
     out, lse = _one_piece(pieces)
     return out[0, :, :channels], lse[0]

@@ -1,9 +1,9 @@
 """The cumulative distribution of Beta(a, b), tabulated.
 
 torch has no regularised incomplete beta function. F is singular at 0 like
-``p ** a`` and at 1 like ``(1 - p) ** b``; in ``t = p ** min(a, 1)`` below one
-half, and the mirrored variable above it, it is smooth, so a uniform table in
-t with linear interpolation is accurate at both ends.
+``p ** a`` and at 1 like ``(1 - p) ** b``. As a function of ``t = p ** min(a,
+1)`` below one half, and of the mirrored variable above it, it is smooth, so a
+uniform table in t with linear interpolation is accurate at both ends.
 """
 
 from functools import lru_cache

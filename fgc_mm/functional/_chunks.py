@@ -1,6 +1,6 @@
-"""How much is processed at a time, by device: all sizes of the package.
+"""Chunk sizes of all functions of the package, by device.
 
-On a CPU, chunks that fit the cache are fastest; on an accelerator every
+On a CPU, chunks that fit into the cache are fastest. On an accelerator every
 operation costs the host a launch of some microseconds, so chunks are large.
 """
 
@@ -15,16 +15,16 @@ class ChunkSizes(NamedTuple):
     Attributes:
         search_scores: Scores of a nearest-neighbour search at a time.
         search_queries: Queries of a search at a time, in rows.
-        search_whole: Scores of some queries with all rows of a bank: kept at
-            once, where that allows blocks of at least 32 queries.
+        search_whole: Maximum scores of a block of queries with all rows of a
+            bank at once; used if a block then has at least 32 queries.
         search_rows: Bank rows multiplied at a time.
         gathered: Positives of the contrast at a time.
-        attention_scores: Scores at a time where there is no fused kernel; on
-            a CPU ``attention_rows`` limits them.
-        attention_rows: Bank rows at a time where there is no fused kernel;
-            on an accelerator, the multiple that parts are rounded to.
-        attention_cast: Bank elements at a time that are cast first.
-        attention_part: Bank elements at a time that are read as they are.
+        attention_scores: Scores at a time without a fused kernel; on a CPU
+            ``attention_rows`` limits them.
+        attention_rows: Bank rows at a time without a fused kernel; on an
+            accelerator the multiple to which parts are rounded.
+        attention_cast: Bank elements at a time, if they are cast first.
+        attention_part: Bank elements at a time, if they are not cast.
         checksum: Elements of a checksum at a time.
     """
 
@@ -47,7 +47,7 @@ CPU = ChunkSizes(
     search_rows=4096,  # the products of 64 queries: 1 MiB, in the cache
     gathered=4 * 2**20,  # 16 MiB
     attention_scores=2**62,  # no limit
-    attention_rows=2048,  # more do not fit the cache
+    attention_rows=2048,  # more do not fit into the cache
     attention_cast=4 * 2**20,  # 16 MiB
     attention_part=2**62,  # no limit
 )

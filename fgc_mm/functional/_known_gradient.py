@@ -1,4 +1,4 @@
-"""Values whose gradient has been computed together with them."""
+"""Values whose gradient was computed together with them."""
 
 from typing import Any
 
@@ -30,13 +30,14 @@ def with_gradient(
 ) -> Tensor:
     """The values as a function of x whose gradient is known.
 
-    Only the gradient is kept for the backward pass, so what it was computed
-    from may be overwritten.
+    Only the gradient is kept for the backward pass, so the tensors from which
+    it was computed may be overwritten.
 
     Args:
         x: (N, C).
         values: (N,), computed without a graph.
-        slope: (N, C), each value's gradient in its row of x, over ``scale``.
+        slope: (N, C), for each value its gradient in its row of x, divided
+            by ``scale``.
         scale: Factor of the gradient.
     """
     return _KnownGradient.apply(x, values, slope, scale)

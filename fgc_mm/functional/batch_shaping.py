@@ -50,13 +50,13 @@ def batch_shaping(
 ) -> Tensor:
     """Distance of each channel's batch of probabilities to a beta prior.
 
-    Per channel, with ``p_(i)`` the i-th smallest of N probabilities and F
-    the cumulative distribution of Beta(alpha, beta): the mean over i of
-    ``(i / (N + 1) - F(p_(i))) ** 2``; summed over channels. The gradient is
-    ``-2 pdf(p) (e - F) / N``, the density being taken at p clamped to
-    [1e-6, 1 - 1e-6]. Source: Bejnordi et al., "Batch-shaping for learning
-    conditional channel gated networks" (ICLR 2020), section 3.2 and
-    algorithm 1.
+    For each channel the mean over i of ``(i / (N + 1) - F(p_(i))) ** 2``,
+    summed over channels; ``p_(i)`` is the i-th smallest of the N
+    probabilities, F the cumulative distribution of Beta(alpha, beta). The
+    gradient is ``-2 pdf(p) (i / (N + 1) - F(p)) / N``, where the density is
+    taken at p clamped to [1e-6, 1 - 1e-6]. Source: Bejnordi et al.,
+    "Batch-shaping for learning conditional channel gated networks" (ICLR
+    2020), section 3.2 and algorithm 1.
 
     Args:
         probs: (N, C) probabilities of open gates, in [0, 1]; computed in

@@ -8,8 +8,8 @@ from torch.autograd.function import once_differentiable
 
 from fgc_mm.errors import FGCError
 
-# The spacing of float32 uniforms: uniform_ can return 0, and the logit of 0 or
-# 1 is infinite.
+# The spacing of float32 uniform numbers. uniform_ can return 0, and the logits
+# of 0 and 1 are infinite.
 _EDGE = 2.0**-24
 
 

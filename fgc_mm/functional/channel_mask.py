@@ -48,9 +48,9 @@ def _gradients_in_one_pass(
 ) -> tuple[Tensor, Tensor]:
     """Both gradients, reading the maps once.
 
-    A product with a mask is a batch norm in evaluation mode, of one image
-    with N * C channels, mean 0, variance 1, and the mask as its weight; torch
-    computes the gradients of its input and weight in one kernel.
+    A product with a mask equals a batch norm in evaluation mode of one image
+    with N * C channels, with mean 0, variance 1 and the mask as weight. torch
+    computes the gradients of a norm's input and weight in one kernel.
     """
     channels = mask.numel()
     planes = (1, channels, grad.numel() // channels)
@@ -76,8 +76,8 @@ def mask_channels(
 
     Args:
         activation: (N, C, ...).
-        mask: (N, C); cast to the activation's dtype. Ones do not change the
-            activation, bit for bit.
+        mask: (N, C); cast to the activation's dtype. A product with 1 is
+            bit-identical.
         inplace: Modify the activation itself, if no gradient is recorded
             and its strides allow it.
 
@@ -103,11 +103,12 @@ def spread_mask(
 
     Args:
         mask: (N, C), of any dtype.
-        positions: (X,) the site's channel for each of the layer's channels,
-            -1 if it is not the site's; ``None``: the site's in order.
+        positions: (X,) for each channel of the layer the index of the site's
+            channel, or -1 if it does not belong to the site; ``None``: the
+            site's channels in order.
 
     Returns:
-        (N, X); 1 for channels that are not the site's.
+        (N, X); 1 for channels that do not belong to the site.
     """
     if positions is None:
         return mask

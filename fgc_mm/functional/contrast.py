@@ -36,7 +36,7 @@ def score_in_chunks(
     """Numerator (N,) and its gradient (N, C), for some queries at a time.
 
     Args:
-        score: Of some queries and their positives.
+        score: Computes both for some queries and their positives.
         queries: (N, C).
         bank: (D, C), from which the positives are gathered.
         positives: (N, P).
@@ -133,12 +133,12 @@ def neighbor_contrast(
     With ``z_ij = queries_i . bank_j / temperature`` and ``p_i`` the softmax
     of ``z_i`` over all D rows, ``log_sum`` is ``-log(eps + sum_{j in P}
     p_ij)`` and ``sum_log`` is ``-sum_{j in P} log p_ij``; mean over the
-    batch. Computed from log-sum-exps, so it does not saturate. With s the
+    batch. Computed from log-sum-exps, so it does not saturate. If s is the
     positives' summed probability, eps scales a query's gradient by
     s / (s + eps): a query whose positives are still improbable gets almost
-    none. Source:
-    "Feature-Gate Coupling for Dynamic Network Pruning" (arXiv 2111.14302),
-    equation 8 (``sum_log``) and its published code (``log_sum``).
+    no gradient. Source: "Feature-Gate Coupling for Dynamic Network Pruning"
+    (arXiv 2111.14302), equation 8 (``sum_log``), and its published code
+    (``log_sum``).
 
     Args:
         queries: (N, C), the only input with a gradient; half precision is
@@ -159,7 +159,7 @@ def neighbor_contrast(
             invalid (row indices are checked on the CPU only).
     """
     check_contrast(queries, bank, positives, temperature, form, eps, len(bank))
-    # the sum of both terms' gradients is rounded to half precision, not each
+    # round the sum of both gradients to half precision, not each of them
     queries = queries.to(torch.promote_types(queries.dtype, torch.float32))
     scale = 1 / temperature
     total = bank_logsumexp(queries, bank, scale)

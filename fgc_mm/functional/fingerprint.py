@@ -1,4 +1,4 @@
-"""A checksum of a table of rows, to compare copies."""
+"""A checksum of a table, to compare copies."""
 
 import torch
 from torch import Tensor
@@ -12,8 +12,9 @@ def fingerprint(rows: Tensor) -> Tensor:
     """Weighted sum of the bits of all elements.
 
     The weights are odd and depend on the index, and the sum wraps around at
-    2^64, so a single changed element always shows, and two changes cancel by
-    chance only.
+    2^64. So one changed element always changes the sum, and several changes
+    cancel each other only by chance.
+
     Args:
         rows: (D, C), any floating dtype.
 

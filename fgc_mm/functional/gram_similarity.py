@@ -9,14 +9,14 @@ from fgc_mm.functional.full_precision import full_precision
 
 
 def gram_similarity(vectors: Tensor, features: Tensor) -> Tensor:
-    """Squared distance of two Gram matrices, over N^2.
+    """Squared distance of two Gram matrices, divided by N^2.
 
     ``||G(vectors) - G(features)||_F^2 / N^2``, where G has the cosines of
     all pairs of rows: coupling of gates and features without a memory bank.
 
     Args:
-        vectors: (N, C) of the gates.
-        features: (N, C') of the images.
+        vectors: (N, C) gate vectors.
+        features: (N, C') pooled features of the same images.
 
     Returns:
         (), between 0 and 4; at least float32, also under autocast.

@@ -3,9 +3,9 @@
 A layer's MACs are ``unit`` for every pair of an open input channel and an
 open output channel of the same group. ``unit`` is kernel elements times
 output positions, so the sum over pairs is exact for plain, grouped and
-depthwise convs. Products outside of a layer's own forward (attention's two
-products, functional calls) are in the total with all their MACs, independent
-of the gates.
+depthwise convs. Products outside a layer's own forward (the two products of
+attention, functional calls) count with all their MACs, independently of the
+gates.
 """
 
 from collections.abc import Sequence
@@ -43,8 +43,8 @@ class LayerMACs:
             other products with a parameter (``F.linear`` on a slice of a
             weight), named after the parameter; ``'tensors'`` for products
             without a parameter (attention), named after the running module.
-        before: MACs before a channel map shrank the layer; ``None`` if it
-            was not shrunk.
+        before: MACs before a channel map shrank the layer; ``None`` if none
+            did.
     """
 
     name: str

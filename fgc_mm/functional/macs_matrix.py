@@ -1,8 +1,8 @@
 """MACs per image by a few matrix products.
 
-The number of a layer's open inputs is linear in the mask, and so is that of
-its outputs; a layer's MACs are their product. For all layers together this
-takes two matrix products, for any depth of the network.
+The numbers of a layer's open inputs and open outputs are linear in the masks,
+and its MACs are their product. So all layers together take two matrix
+products, whatever the depth of the network.
 """
 
 from collections.abc import Sequence

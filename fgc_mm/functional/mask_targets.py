@@ -13,11 +13,11 @@ _WHOLE = 2**52  # integer mass of an image, with float64's resolution
 def mass_mask(activation: Tensor, ratio: float) -> Tensor:
     """The largest channels that hold a fraction of the activation's mass.
 
-    A channel's score is the largest magnitude in its map; scores are
-    normalised to a sum of 1 and sorted, and a channel is dropped if the
-    cumulative sum including it exceeds ``ratio`` (by more than 1e-5), so
-    the channel that crosses it is dropped too. At least one is kept, and all
-    if every score is 0.
+    A channel's score is the largest magnitude in its map. Scores are
+    normalised to a sum of 1 and sorted in descending order; a channel is
+    dropped if the cumulative sum including it exceeds ``ratio`` (by more than
+    1e-5), so the channel at which the sum reaches ``ratio`` is dropped, too.
+    At least one channel is kept, and all are if every score is 0.
 
     Args:
         activation: (N, C, ...) a layer's output, before any mask.

@@ -1,8 +1,8 @@
 """Exact nearest neighbours in a bank that is processed in chunks.
 
-The k best rows are in the k groups of rows with the largest maxima. So a
+The k best rows are in the k groups of rows with the largest maxima. So each
 chunk of scores is reduced to one maximum per group, and only the k best
-groups are kept: otherwise sorting N x D scores would take most of the time.
+groups are kept. Sorting all N x D scores would take most of the time.
 """
 
 from collections.abc import Sequence
@@ -178,6 +178,7 @@ def nearest_keys(
 
     Keys of parts of a bank can be merged: a larger key is a larger product,
     or a lower row with the same product.
+
     Args:
         queries: (N, C).
         bank: (D, C), or a part of a bank.

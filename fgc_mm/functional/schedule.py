@@ -49,7 +49,11 @@ class Schedule:
     def build(
         cls, value: float | Mapping, name: str = 'loss_weight'
     ) -> 'Schedule':
-        """Build it from a config's value: a number, or a mapping."""
+        """The schedule of a config's value, a number or a mapping.
+
+        Raises:
+            FGCError: It is neither, or a number or the order is invalid.
+        """
         if isinstance(value, (int, float)):
             return cls(float(value), float(value), name=name)
         known = {field.name for field in fields(cls)} - {'name'}

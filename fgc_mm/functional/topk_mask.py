@@ -21,12 +21,12 @@ def topk_mask(saliency: Tensor, share: float | Tensor) -> Tensor:
 
     Args:
         saliency: (N, C).
-        share: In (0, 1]; a float64 tensor () if it changes, which avoids
-            synchronisation and recompilation.
+        share: In (0, 1]; a float64 tensor () if it changes during training,
+            which avoids synchronisation and recompilation.
 
     Returns:
-        (N, C) bool; the same number per row, earlier channels first for
-        ties.
+        (N, C) bool, with the same number of channels in each row; of equal
+        entries the first ones.
 
     Source: FBS (ICLR 2019), Eq. 6.
     """

@@ -19,36 +19,34 @@ from fgc_mm.registry import MODELS
 class BinaryConcreteGate(nn.Module):
     """Global pooling, two linear layers, and a binary concrete sample.
 
-    Global average pool of the block's input, linear without bias to
+    Global average pool of the layer's input, linear without bias to
     ``hidden_channels``, BatchNorm, ReLU, linear to one logit per channel
     (BAS, ICLR 2020, section 3.1; FGC, arXiv 2111.14302, Eq. 3). In training
-    the mask is a binary concrete sample, hard forward and soft backward; in
-    evaluation it is ``sigmoid(logits) > threshold``.
+    the mask is a binary concrete sample, hard in the forward pass and with a
+    soft gradient; in evaluation it is ``sigmoid(logits) > threshold``.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels to open and close (C).
         hidden_channels: Width of the hidden layer.
         temperature: Concrete temperature: a number, or a schedule, as in
-            ``dict(start_value=0.67, end_value=0.5, begin=0, end=500)``. It
-            scales the gradient's soft sample; the hard mask does not depend
-            on it.
-        weight_init: Initialisation of the two linear layers' weights:
-            ``'torch'``, the default of ``nn.Linear``, or
-            ``'kaiming_normal'`` (fan in, gain sqrt 2), as in the published
-            code of FGC; initial logits then have a standard deviation of
-            about 1.0 instead of 0.4; or ``'zero'``, which sets the last
-            layer's weights to 0, so that with a positive ``init_bias`` all
-            channels are open at first, and evaluation starts as the dense
-            network.
+            ``dict(start_value=0.67, end_value=0.5, begin=0, end=500)``. Only
+            the gradient depends on it, not the hard mask.
+        weight_init: Initialisation of the two linear layers' weights.
+            ``'torch'``: the default of ``nn.Linear``. ``'kaiming_normal'``
+            (fan in, gain sqrt 2): as in the published code of FGC; initial
+            logits have a standard deviation of about 1.0 instead of 0.4.
+            ``'zero'``: the last layer's weights are 0, so that with a
+            positive ``init_bias`` all channels are open at first, and
+            evaluation starts as the dense network.
         init_bias: Initial value of the logits' bias; above 0, channels are
             mostly open when training starts. ``None``: the default of
             ``nn.Linear`` (published code of FGC).
         threshold: Probability above which evaluation opens a channel; a
             higher one prunes a trained model further.
-        noise: Scale of the sample's logistic noise: 1 (published), or a
-            schedule. At 0 training uses the masks of evaluation at a
-            threshold of 0.5, with the soft gradient.
+        noise: Scale of the sample's logistic noise: a number (1 is
+            published), or a schedule. At 0 training uses the masks of
+            evaluation at a threshold of 0.5, with the soft gradient.
 
     Shapes: (N, in_channels, H, W) -> three times (N, C), float32.
 
@@ -118,7 +116,7 @@ class BinaryConcreteGate(nn.Module):
             half = torch.full_like(logits, 0.5, requires_grad=False)
             return binary_concrete(logits, temperature, half)
         if noise != 1:
-            # equivalent to scaling only the noise that is added to the logits
+            # equivalent to scaling the noise alone
             logits, temperature = logits / noise, temperature / noise
         return binary_concrete(logits, temperature)
 

@@ -56,6 +56,7 @@ def with_widths(settings: Mapping[str, Any], channels: int) -> dict[str, Any]:
 
     Settings that a gate derives from its number of channels (``widths_for``)
     are those of all channels, unless the config sets them.
+
     Args:
         settings: Config of the gate.
         channels: C.

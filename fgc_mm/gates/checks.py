@@ -37,8 +37,8 @@ def initialize_linear(
         last: From the hidden layer to the logits.
         weight_init: ``'torch'`` keeps the defaults of ``nn.Linear``;
             ``'kaiming_normal'`` initialises both (fan in, gain sqrt 2);
-            ``'zero'`` sets the last one to 0, so that at first only its bias
-            decides.
+            ``'zero'`` sets those of the last one to 0, so that at first the
+            logits are its bias.
         gate: Name of the gate, for messages.
 
     Raises:

@@ -21,8 +21,8 @@ class FBSGate(nn.Module):
     """One linear layer on pooled magnitudes; its largest outputs scale.
 
     ``s = relu(W . mean|x| + b)``; the ``ceil(density * C)`` channels with
-    the largest s are multiplied by it, the others by 0. No gradient flows
-    through the selection, but through s ("Dynamic channel pruning: feature
+    the largest s are multiplied by it, the others by 0. The gradient flows
+    through s, not through the selection ("Dynamic channel pruning: feature
     boosting and suppression", ICLR 2019, Eq. 4 to 8). The paper scales the
     normalised map and then adds the norm's offset; here the activation after
     the norm is scaled, which is equal up to that offset.
@@ -92,7 +92,7 @@ class FBSGate(nn.Module):
         selected = topk_mask(linear.detach(), self._density())
         others = linear.detach().masked_fill(selected, 0)
         logits = linear - others.amax(dim=1, keepdim=True)
-        # a selected channel that ties with the largest other one is open
+        # a selected channel is open even if it ties with the largest other
         opened = selected & (linear > 0)
         logits = torch.where(opened, logits.clamp(min=TINY), logits)
         return ScalingDecision(

@@ -10,13 +10,13 @@ from fgc_mm.gates.decision import GateDecision, ScalingDecision
 
 
 class WrappedGate(nn.Module):
-    """A module around a gate, whose threshold it has.
+    """A module that wraps a gate and has its threshold.
 
     Args:
         gate: The gate; ``None`` if there is none to wrap.
     """
 
-    gate: Any  # nn.Module does not know the attribute threshold
+    gate: Any  # for type checks: nn.Module has no attribute threshold
 
     def __init__(self, gate: nn.Module | None) -> None:
         super().__init__()

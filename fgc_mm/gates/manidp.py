@@ -32,25 +32,24 @@ class ManiDPGate(nn.Module):
         out_channels: Channels to open and close (C).
         keep: Fraction of channels whose mean saliency reaches the threshold,
             in (0, 1]: a number, or a schedule, as in ``dict(start_value=1.0,
-            end_value=0.6, begin=0, end=399, curve='cosine')``; ``end`` is
-            the last epoch of the training (counted from 0), which then has
-            the target.
-        hidden_channels: Width of the hidden layer; default: C / 2, and C
-            where C is below 80 (as in all CIFAR networks).
-        weight_init: Initialisation of the two linear layers' weights:
-            ``'torch'``, the default of ``nn.Linear``, or
-            ``'kaiming_normal'`` (published code). The latter needs a dense
-            network with small activations, as after a full training with
-            weight decay: saliencies multiply from block to block, and a
-            ResNet-20 trained for 200 steps overflowed at once. ``'zero'``:
-            the last layer's weights are 0, so that all saliencies are 1 at
-            first and the network starts as the dense one.
+            end_value=0.6, begin=0, end=399, curve='cosine')``. With ``end``
+            the last epoch (counted from 0), that epoch has the target.
+        hidden_channels: Width of the hidden layer; default: C if C is below
+            80 (as in all CIFAR networks), otherwise C / 2.
+        weight_init: Initialisation of the two linear layers' weights.
+            ``'torch'``: the default of ``nn.Linear``. ``'kaiming_normal'``
+            (published code): needs a dense network with small activations,
+            as after a full training with weight decay, because saliencies
+            multiply from block to block; a ResNet-20 trained for only 200
+            steps overflowed at once. ``'zero'``: the last layer's weights
+            are 0, so that all saliencies are 1 at first and the network
+            starts as the dense one.
 
     Shapes: (N, in_channels, H, W) -> four times (N, C), float32. The logits
     are the linear outputs minus the threshold.
 
     Raises:
-        FGCError: A keep outside (0, 1]; training without
+        FGCError: ``keep`` is outside (0, 1]; in training: there is no
             ``LossProgressHook``, which sets the epoch.
 
     Example:
@@ -74,9 +73,7 @@ class ManiDPGate(nn.Module):
         super().__init__()
         self.keep = channel_fraction(keep, 'keep', 'ManiDPGate')
         self._progress: Progress | None = None
-        self._epoch_started = (
-            False  # whether the mean has this progress's epoch
-        )
+        self._epoch_started = False  # for the epoch of progress
         hidden = hidden_channels or self.widths_for(out_channels)[WIDTH]
         self.squeeze = nn.Linear(in_channels, hidden, bias=False)
         self.act = nn.ReLU(inplace=True)
@@ -98,14 +95,12 @@ class ManiDPGate(nn.Module):
     def progress(self, progress: Progress | None) -> None:
         self._progress, self._epoch_started = progress, False
         if self.training and progress is not None:
-            # here, outside of code that torch.compile compiles
+            # here, since forward may be compiled
             self._start_epoch(progress)
 
     @staticmethod
     def widths_for(channels: int) -> dict[str, int]:
-        """The settings that depend on C.
-
-        A compacted gate keeps those of its original C.
+        """The settings that depend on C; a compacted gate keeps its own.
 
         Source: the published code, whose squeeze rate of 2 is halved below
         80 channels.

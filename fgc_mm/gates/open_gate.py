@@ -9,7 +9,7 @@ from fgc_mm.registry import MODELS
 
 @MODELS.register_module()
 class OpenGate(nn.Module):
-    """Opens every channel: the dense network, with records of its sites.
+    """Opens every channel, for passes of the dense network with records.
 
     Args:
         in_channels: Channels of the input.

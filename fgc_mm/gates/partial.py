@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from fgc_mm.gates.decision import GateDecision, ScalingDecision
 from fgc_mm.gates.grouped import WrappedGate
 
-# of a closed and an open channel; the probabilities are 0 and 1 in float32
+# for a closed and an open channel; their sigmoids are 0 and 1 up to 2e-9
 FIXED_LOGITS = -20.0, 20.0
 # logits, probs, mask and saliency (of a gate that scales)
 FIXED_VALUES = FIXED_LOGITS, (0.0, 1.0), (0.0, 1.0), (0.0, 1.0)
@@ -20,8 +20,8 @@ class PartialGate(WrappedGate):
     Used after compaction, when some channels are always open or closed.
 
     Args:
-        gate: Decides for ``gated``, in this order; ``None`` if all channels
-            are fixed.
+        gate: Has one output per channel of ``gated``, in this order; ``None``
+            if all channels are fixed.
         channels: Of the site (C).
         gated: Channels that the gate decides for.
         closed: Other channels that are always closed; the rest is open.
@@ -29,8 +29,8 @@ class PartialGate(WrappedGate):
     Shapes: those of the gate, with all C channels.
 
     Attributes:
-        output_index: (C,) index of each channel in the gate's outputs,
-            followed by the constants of a closed and of an open channel.
+        output_index: (C,) index of each channel in the gate's outputs, to
+            which the values of a closed and of an open channel are appended.
     """
 
     _mask: Tensor

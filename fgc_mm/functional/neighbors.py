@@ -238,11 +238,12 @@ def nearest_neighbors(
 ) -> Tensor:
     """The k rows of a bank with the largest inner products, best first.
 
-    Exact, computed in float32. Ties are sorted by row, also for the k-th
-    neighbour. Scores are computed for a chunk of the bank at a time (on a
-    CPU up to 16 MiB, about 45 MiB of scratch memory; on an accelerator
-    256 MiB, 1 GiB in total). Source: "Feature-Gate Coupling for Dynamic
-    Network Pruning" (arXiv 2111.14302), section 3.3.
+    Exact, computed in float32; of equal products, also for the k-th
+    neighbour, the lower row comes first. Scores are computed for a chunk of
+    the bank at a time (on a CPU up to 16 MiB, with about 45 MiB of scratch
+    memory in all; on an accelerator 256 MiB, with 1 GiB in all). Source:
+    "Feature-Gate Coupling for Dynamic Network Pruning" (arXiv 2111.14302),
+    section 3.3.
 
     Args:
         queries: (N, C), any floating dtype.

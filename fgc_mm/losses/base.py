@@ -1,4 +1,4 @@
-"""Base class of the gate losses, and the batch that they get."""
+"""Base class of the gate losses, and its argument."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,14 +20,13 @@ from fgc_mm.sites import GateRecord
 class GateBatch:
     """One training batch, the only argument of a gate loss.
 
-    The model (:class:`GatedImageClassifier`, ``GatedModel``) makes it in
-    every step.
+    The model (``GatedImageClassifier``, ``GatedModel``) makes one per step.
 
     Attributes:
         records: One per site.
         data_samples: One per image, with its labels and ``sample_idx``.
-        progress: Finished epochs and iterations; ``None`` if nothing sets
-            them (``LossProgressHook`` does).
+        progress: Finished epochs and iterations; ``None`` without
+            ``LossProgressHook``, which sets them.
         macs_table: MACs of the layers for images of this size; set if a loss
             has ``needs_macs``.
         scores: (N, classes) of the head, before softmax or sigmoid, without
@@ -54,8 +53,8 @@ class GateLoss(nn.Module, ABC):
     """
 
     trains_gates = False  # whether it trains gates without the task loss
-    needs_macs = False  # whether it reads the batch's macs_table,
-    needs_scores = False  # or its scores
+    needs_macs = False  # whether it reads the batch's macs_table
+    needs_scores = False  # whether it reads the batch's scores
 
     def __init__(
         self, loss_weight: float | Mapping[str, Any], name: str

@@ -15,7 +15,7 @@ from fgc_mm.registry import MODELS
 class BatchShapingLoss(GateLoss):
     """Match each gate's marginal distribution to a Beta prior (BAS, sec. 3.2).
 
-    It acts on decisions: one that opens several channels counts once.
+    A decision that opens several channels counts once.
 
     Args:
         alpha: First parameter of the Beta prior.

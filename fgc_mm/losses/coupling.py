@@ -36,8 +36,8 @@ from fgc_mm.sites import GateSite
 class FeatureGateCouplingLoss(GateLoss):
     """Contrastive loss of gates whose positives are neighbours of features.
 
-    For each coupled site: the K nearest rows of the feature bank to the
-    image's pooled activation become the positives of a contrastive loss of
+    At each coupled site the K rows of the feature bank that are nearest to
+    the image's pooled activation are the positives in a contrastive loss of
     its gate vector against the gate bank (FGC, arXiv 2111.14302, section
     3.2, Eq. 4 to 8). Mean over the batch, sum over sites. Banks are built
     and written by ``FGCMemoryBankHook``, one row per training image. The gate
@@ -55,16 +55,16 @@ class FeatureGateCouplingLoss(GateLoss):
             ``'sum_log'`` (Eq. 8; about K times larger).
         eps: Added to the positives' summed probability inside the logarithm
             of ``'log_sum'``: 1e-7 in the published code, 0 in the paper and
-            with ``'sum_log'``. An image whose positives have a summed
-            probability s gets s / (s + eps) of the gradient.
+            with ``'sum_log'``. The gradient of an image whose positives have
+            a summed probability s is multiplied by s / (s + eps).
         include_self: Whether an image is its own positive.
         warmup_epochs: Number of coupled epochs in which the image itself is
             the only positive.
         normalize_rows: Whether bank rows are normalised to unit length.
         bank_init: ``'uniform'`` in +-1/sqrt(C/3), or random ``'unit'``.
-        gate_vector: ``'logits'``, or ``'probs'`` = their sigmoid. What the
-            paper calls gating probabilities is the linear output of its
-            Eq. 3, that is the logits, so both presets use them.
+        gate_vector: ``'logits'``, or ``'probs'`` (their sigmoid). Both
+            presets use the logits: the paper's gating probabilities are the
+            linear output of its Eq. 3.
         neighbor_source: ``'feature'``, ``'gate'`` (kNN in the gate bank) or
             ``'label'`` (random images of the same class); Table 4.
         share_neighbors: Whether the last coupled site's neighbours are used
@@ -73,8 +73,9 @@ class FeatureGateCouplingLoss(GateLoss):
         name: Logged as ``loss_<name>``.
 
     Raises:
-        FGCError: An unknown option; later K >= D, a pattern without a match,
-            a missing or wrong ``sample_idx``, a missing hook.
+        FGCError: An unknown option. When banks are built or used: K >= D, a
+            pattern without a match, a missing or wrong ``sample_idx``, a
+            missing hook.
 
     Example:
         >>> import torch
@@ -194,7 +195,7 @@ class FeatureGateCouplingLoss(GateLoss):
         return select_loss_sites(self.wanted_sites, names, type(self).__name__)
 
     def compute(self, batch: GateBatch) -> Tensor:
-        """The coupling loss of a batch; keeps the batch for the banks."""
+        """The coupling loss; keeps the batch until banks are written; ()."""
         self._check_ready()
         coupled = [r for r in batch.records if r.site.name in self.banks]
         length = len(next(iter(self.banks.values())).feature)
@@ -227,9 +228,12 @@ class FeatureGateCouplingLoss(GateLoss):
     def agreement(self, queries: int = 64) -> dict[str, Tensor]:
         """Agreement of the neighbourhoods of features and gates.
 
-        The fraction of common rows among the K nearest in the feature bank
-        and in the gate bank, for the first ``queries`` images of the pending
-        batch; one () per site.
+        Args:
+            queries: Number of images of the pending batch, the first ones.
+
+        Returns:
+            For each site () in [0, 1], the fraction of the K nearest rows of
+            the feature bank that are among the K nearest of the gate bank.
         """
         names = list(self._pending)
         few = [
@@ -246,7 +250,7 @@ class FeatureGateCouplingLoss(GateLoss):
         return dict(zip(names, shares))
 
     def write_banks(self) -> None:
-        """Write the pending batch of all ranks, which all call this.
+        """Write the pending batches of all ranks; collective.
 
         Raises:
             FGCError: A value is not finite, so nothing was written. On an

@@ -18,11 +18,11 @@ class DistillationLoss(nn.Module):
     """``T^2 KL(teacher || student)`` of softened class probabilities.
 
     Source: Hinton et al., "Distilling the knowledge in a neural network"
-    (2015), section 2. For independent labels, it is the divergence of two
-    Bernoulli distributions per class, summed over the classes: a softmax is
-    invariant to a constant added to all scores, which would change every
-    label. The teacher is not part of this module: it is neither trained nor
-    saved.
+    (2015), section 2. For independent labels it is the divergence of two
+    Bernoulli distributions per class, summed over the classes, because a
+    softmax does not change if a constant is added to all scores, but the
+    labels do. The teacher is not part of this module, so it is neither
+    trained nor saved.
 
     Args:
         temperature: T.

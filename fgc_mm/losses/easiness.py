@@ -10,10 +10,11 @@ from fgc_mm.memory.epoch_mean import EpochMean
 class Easiness(nn.Module):
     """``(c - ce) / c`` for images with a cross entropy below c, else 0.
 
-    c is half the mean cross entropy of the last epoch; in the first epoch
-    nothing is easy (ManiDP, CVPR 2021, Eq. 5, 6). With independent labels,
-    an image's cross entropy is the sum over its binary labels. The bound is
-    the same on all ranks, and saved in checkpoints.
+    c, the buffer ``bound``, is half the mean cross entropy of the last
+    epoch; in the first epoch no image is easy (ManiDP, CVPR 2021, Eq. 5, 6).
+    With independent labels, an image's cross entropy is the sum over its
+    binary labels. The bound is the same on all ranks, and saved in
+    checkpoints.
     """
 
     bound: Tensor

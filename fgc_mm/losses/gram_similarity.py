@@ -17,9 +17,9 @@ class GramSimilarityLoss(GateLoss):
     """Difference of image similarities in gate space and feature space.
 
     Coupling without a memory bank (ManiDP, CVPR 2021, Eq. 9 to 11): for each
-    site the cosine Gram matrix of the gates' saliencies (probabilities for
-    gates that do not scale) against that of the pooled activations. Summed
-    over sites.
+    site the squared distance, over N^2, of the cosine Gram matrix of the
+    gates' saliencies (probabilities for gates that do not scale) from that of
+    the pooled activations. Summed over sites.
 
     Args:
         sites: The last n gated sites, shell patterns on their names, or

@@ -22,14 +22,14 @@ class MACsTargetLoss(GateLoss):
     classifier counted. The MACs are those of evaluation at a threshold of 0.5
     (logits above 0), from which a sampled mask differs by some points; the
     gradient is that of the mask. Single images of a batch may cost more or
-    less than the target.
-    Source: Li et al., "Dynamic dual gating neural networks" (ICCV 2021).
+    less than the target. Source: Li et al., "Dynamic dual gating neural
+    networks" (ICCV 2021).
 
     Args:
         pruning_ratio: Fraction of the dense MACs to save, in (0, 1): a
-            number, or a schedule that may start at 0, as in
-            ``dict(start_value=0.0, end_value=0.55, begin=0, end=200)``, to
-            prune a network gradually that starts dense.
+            number, or a schedule. A schedule may start at 0, as in
+            ``dict(start_value=0.0, end_value=0.55, begin=0, end=200)``, for
+            a network that starts dense.
         loss_weight: Published: 5.
         name: Logged as ``loss_<name>``.
 
@@ -114,7 +114,7 @@ def _ratio_schedule(value: float | Mapping[str, Any]) -> Schedule:
 
 
 def _open_channels(records: Sequence[GateRecord]) -> Tensor:
-    """1 where evaluation opens, with a gate's gradient; (N, sum of C)."""
+    """1 where evaluation opens, with the gradient of masks; (N, sum of C)."""
     # a mask without a gradient (FTWT) is replaced by the probabilities
     masks = [
         r.mask if r.mask.requires_grad else r.site.spread(r.probs)

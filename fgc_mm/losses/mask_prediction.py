@@ -73,7 +73,7 @@ class MaskPredictionLoss(GateLoss):
         self.target(torch.ones(1, 1), ratio)  # raises for a bad ratio
 
     def forward(self, batch: GateBatch) -> Tensor:
-        """As in the base class; with a weight of 0 the graph is kept.
+        """As in the base class, but with a graph also for a weight of 0.
 
         No other loss gives the gates a gradient, and distributed training
         waits for the gradient of every parameter.

@@ -19,16 +19,15 @@ REDUCTIONS = ('sum', 'mean', 'site_means')
 class SaliencyL1Loss(GateLoss):
     """L1 norm of the saliencies (probabilities for other gates).
 
-    It counts channels: a saliency that scales several is weighted by their
-    number.
+    A saliency that scales several channels is weighted by their number.
 
     Args:
         reduction: ``'sum'`` (FBS, ICLR 2019, Eq. 9) or ``'mean'`` over the
             channels of all sites; ``'site_means'``, the sum over sites of
             each site's mean over its channels (ManiDP's published code).
             Always the mean over the batch.
-        easiness: Weight each image by its easiness, so that easy ones use
-            fewer channels (ManiDP, CVPR 2021, Eq. 5, 6); see
+        easiness: Weight each image by its easiness, so that easy images have
+            fewer open channels (ManiDP, CVPR 2021, Eq. 5, 6); see
             :class:`fgc_mm.losses.easiness.Easiness`.
         loss_weight: Published: 1e-8 (FBS); 5e-3 with ``'site_means'`` and
             ``easiness`` (ManiDP).

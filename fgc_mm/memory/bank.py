@@ -1,4 +1,4 @@
-"""A memory bank: one row per training image, a moving average."""
+"""A memory bank: a moving average for every training image."""
 
 from collections.abc import Sequence
 from math import sqrt
@@ -18,7 +18,7 @@ from fgc_mm.memory.batch_write import write_rows
 _INITS = ('uniform', 'unit')
 
 
-# Rows drawn at a time: a multiple of the 16 numbers that torch draws at once.
+# Rows drawn at a time; a multiple of the 16 numbers that torch draws at once.
 _DRAWN = 1 << 14
 
 
@@ -42,7 +42,7 @@ def _initial_rows(
     dtype: torch.dtype,
     local_range: range,
 ) -> Tensor:
-    """The held rows of the initial bank; all are drawn, in chunks."""
+    """The rows of the initial bank on this process; all rows are drawn."""
     rows = torch.empty(len(local_range), dim, dtype=dtype, device='cpu')
     for start in range(0, length, _DRAWN):
         drawn = _draw(min(_DRAWN, length - start), dim, init, generator)
@@ -62,11 +62,10 @@ class MemoryBank:
     BatchNorm. Source: "Feature-Gate Coupling for Dynamic Network Pruning"
     (arXiv 2111.14302), section 3.3.
 
-    It is deliberately not a Module, since it is not part of the network: if
-    it were a buffer, DDP would broadcast rank 0's rows to the others, an EMA
-    hook would average it, SyncBN conversion would visit it, and every
-    checkpoint would depend on one training set. Its owner moves, saves and
-    loads it.
+    It is deliberately not a Module: as a buffer of the network DDP would
+    broadcast rank 0's rows to the others, an EMA hook would average it, and
+    every checkpoint would depend on one training set. Its owner moves, saves
+    and loads it.
 
     Args:
         length: D, the number of training images.
@@ -76,7 +75,7 @@ class MemoryBank:
             the plain average (paper).
         init: 'uniform', in +-1/sqrt(C/3) (published code), or 'unit', random
             unit vectors (paper).
-        dtype: of the rows; averages are computed in float32 at least.
+        dtype: of the rows; averages are computed in at least float32.
         generator: a CPU generator for the initial rows; None: torch's.
 
     Raises:
@@ -165,7 +164,7 @@ class MemoryBank:
         Returns:
             (N,) local row indices, (N,) the positions of their values in the
             batch, and, if some rows may be on other processes, (N, 1) bool:
-            whether a row is not changed.
+            true for a row that must not change.
         """
         return ordered, source, None
 
@@ -177,7 +176,7 @@ class MemoryBank:
 
     def blend(self, old: Tensor, new: Tensor) -> Tensor:
         """The rows to write, from old rows and new values, (..., C)."""
-        # lerp in half precision would lose the increments of a small 1 - m.
+        # lerp in half precision would lose small increments
         dtype = torch.promote_types(old.dtype, torch.float32)
         row = torch.lerp(new.to(dtype), old.to(dtype), self.momentum)
         row = normalize(row, dim=-1) if self.normalize else row
@@ -199,7 +198,7 @@ class MemoryBank:
         length = self.length
         outside = (indices < 0) | (indices >= length)
         broken = ~values.to(self.rows.dtype).isfinite().all(1)
-        # One check for both: each synchronises with the device.
+        # one check for both, since each synchronises with the device
         if not (outside | broken).any():
             return
         if outside.any():

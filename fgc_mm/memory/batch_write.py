@@ -19,9 +19,9 @@ class BatchWrite:
     """A batch to write to several banks: all its rows, or none.
 
     On a CPU call :meth:`check`, which raises errors, and then :meth:`write`.
-    On an accelerator, to avoid synchronisation, :meth:`write` first: it does
-    not change the banks if a value is not finite, and :meth:`check` one step
-    later raises the error.
+    On an accelerator, to avoid synchronisation, call :meth:`write` first,
+    which does not change the banks if a value is not finite, and one step
+    later :meth:`check`, which raises the error.
 
     Args:
         banks: Of the same number of rows, dtype, momentum and normalisation.

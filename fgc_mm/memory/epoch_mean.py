@@ -31,7 +31,7 @@ class EpochMean:
         owner.register_buffer(total, torch.zeros(shape, dtype=torch.float64))
         owner.register_buffer('images', torch.zeros((), dtype=torch.float64))
         owner.register_buffer('epoch', torch.zeros((), dtype=torch.long))
-        # a copy of the buffer on the host: no synchronisation in every step
+        # a copy of the buffer on the host, to avoid synchronisation
         self._epoch: int | None = None
         owner.register_load_state_dict_post_hook(self._reread)
 

@@ -10,11 +10,11 @@ from torch import distributed as dist
 def gather_tables(tables: Sequence[Tensor]) -> list[Tensor]:
     """Concatenate every process's rows of several tables.
 
-    Processes may have different numbers of rows, but the tables of a process
-    have the same; the numbers are exchanged once.
+    Processes may have different numbers of rows, but all tables of a process
+    have the same number; the numbers are exchanged once.
 
     Args:
-        tables: each (N, ...) on every process, with its own N.
+        tables: (N, ...) each; N may differ between processes.
 
     Returns:
         For each table (sum of N, ...), the same on every process.
@@ -34,7 +34,7 @@ def row_counts(own: Tensor) -> list[int]:
 
 
 def gather_rows(own: Tensor, counts: Sequence[int]) -> Tensor:
-    """All processes' rows, of which they have so many."""
+    """The rows of all processes, with the number of rows of each."""
     padded = own.new_zeros(max(counts), *own.shape[1:])
     padded[: len(own)] = own
     parts = [torch.empty_like(padded) for _ in counts]

@@ -77,7 +77,7 @@ class Shard:
         return own if self.world_size == 1 else gather_rows(own, counts)
 
     def return_results(self, results: Tensor, counts: Sequence[int]) -> Tensor:
-        """Send every process its results, and receive one's own from all.
+        """Send every process its results, and receive this one's from all.
 
         Args:
             results: (sum of counts, X), results of this process for all.

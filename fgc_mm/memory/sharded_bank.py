@@ -56,9 +56,10 @@ class ShardedBank(MemoryBank):
     def local_rows(
         self, ordered: Tensor, source: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """As for a whole bank; rows elsewhere are replaced by one here.
+        """As for a whole bank; indices of rows elsewhere are replaced.
 
-        If none is here, an arbitrary row is returned and not changed.
+        They are replaced by a row of the batch that is here. If none is here,
+        an arbitrary row is returned, which does not change.
         """
         local_range = self.local_range
         here = (ordered >= local_range.start) & (ordered < local_range.stop)

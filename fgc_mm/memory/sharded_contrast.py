@@ -19,8 +19,9 @@ def _owned_score(
 ) -> tuple[Tensor, Tensor]:
     """Numerator (n,) and slope (n, C) of the positives on this process.
 
-    Positives are indexed from the first row here; others are elsewhere.
-    For a query without any here: the neutral numerator, and slope 0.
+    Positives are indexed from the first row on this process; those outside
+    its rows are on others. A query without a positive here has the neutral
+    numerator and slope 0.
     """
     here = (positives >= 0) & (positives < len(rows))
     line, column = here.nonzero(as_tuple=True)
@@ -64,9 +65,9 @@ def _costs(
 ) -> tuple[Tensor, Tensor]:
     """Each query's cost (n,) and its gradient (n, C).
 
-    Attention's output is the gradient of its log-sum-exp, so the results
-    that are exchanged contain the whole gradient, and the backward pass, in
-    which DDP runs its collectives, needs none.
+    The output of attention is the gradient of its log-sum-exp, so the
+    exchanged results contain the whole gradient, and the backward pass, in
+    which DDP runs its collectives, needs no further ones.
     """
     dtype = torch.promote_types(queries.dtype, torch.float32)
     counts = shard.counts(queries)
@@ -97,11 +98,11 @@ def sharded_neighbor_contrast(
 ) -> Tensor:
     """:func:`neighbor_contrast` with rows sharded over processes.
 
-    Collective: all processes call it together. Each computes all processes'
-    queries with its own rows; log-sum-exps, and the means of rows that are
-    their gradients, are merged exactly. Two collectives exchange (N, C)
-    queries and (N, 2 C + 2) results for N queries of all processes together;
-    the backward pass needs none.
+    Collective: all processes call it together. Each contrasts the queries of
+    all processes with its own rows; log-sum-exps and their gradients (means
+    of rows) are merged exactly. Two collectives exchange (N, C) queries and
+    (N, 2 C + 2) results for the N queries of all processes; the backward
+    pass needs none.
 
     Args:
         queries: (n, C), this process's own, the only input with a gradient.
@@ -113,9 +114,9 @@ def sharded_neighbor_contrast(
         eps: added to the positives' summed probability.
 
     Returns:
-        (), the mean over this process's queries, in nats. With equally many
-        queries per process, DDP's mean gradient is that of one process with
-        all queries and the whole bank.
+        (), the mean over this process's queries, in nats. If all processes
+        have equally many queries, DDP's mean gradient equals that of a single
+        process with all queries and the whole bank.
 
     Raises:
         FGCError: as :func:`neighbor_contrast`.

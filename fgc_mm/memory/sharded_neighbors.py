@@ -23,8 +23,8 @@ def sharded_nearest_neighbors(
     """:func:`nearest_neighbors` with rows sharded over processes.
 
     Collective: all processes call it together. Each searches its own rows
-    for all processes' queries; the k best of these results are the k best of
-    the bank. Ties are sorted by row in the whole bank.
+    for the queries of all processes; the k best of these results are the k
+    best of the bank. Equal products are sorted by row in the whole bank.
 
     Args:
         queries: (n, C), this process's own; n may differ between processes.

@@ -22,13 +22,13 @@ FORMAT = 'fgc_mm channel map'
 
 @dataclass(frozen=True)
 class SiteChannels:
-    """What is gated at one site, in the whole network's channel indices.
+    """Remaining channels of one site, as indices in the whole network.
 
     Attributes:
         kept: Channels that remain.
-        gated: Those of them that the gate opens and closes.
-        closed: Those of them that are always closed but cannot be removed;
-            all others are always open.
+        gated: Of these, the channels that the gate opens and closes.
+        closed: Of these, the channels that are always closed but cannot be
+            removed; all others are always open.
     """
 
     kept: tuple[int, ...]
@@ -40,9 +40,10 @@ class SiteChannels:
 class ChannelMap:
     """Which channels of every layer of a network remain.
 
-    It shrinks a network that was built whole (:meth:`shrink`), and a state
-    dict of the whole network (:meth:`shrink_state`); models are never
-    pickled. Layers that are not in the map stay whole. To make one::
+    It shrinks a network that was built with all channels (:meth:`shrink`),
+    and a state dict of the whole network (:meth:`shrink_state`); models are
+    never pickled. Layers that are not in the map keep all channels. To make
+    one::
 
         channel_map = ChannelMap.of(
             backbone,                       # whole
@@ -51,7 +52,7 @@ class ChannelMap:
         )
         Path('channels.json').write_text(channel_map.text())
 
-    and to use it in a config::
+    To use it in a config::
 
         backbone=dict(
             type='fgc_mm.ChannelMapBackbone',
@@ -60,8 +61,8 @@ class ChannelMap:
         )
 
     Attributes:
-        layers: By path in the network.
-        sites: What is gated, by site; empty for a network without gates.
+        layers: Remaining channels of layers, by path in the network.
+        sites: Of sites, by name; empty for a network without gates.
     """
 
     layers: Mapping[str, LayerSlice]
@@ -108,10 +109,10 @@ class ChannelMap:
         return cls(layers, sites or {})
 
     def shrink(self, network: nn.Module) -> nn.Module:
-        """Remove the channels that do not remain from a network, in place.
+        """Remove all other channels from a network, in place.
 
-        Afterwards a checkpoint of the whole network can still be loaded: the
-        same channels are removed from it.
+        Checkpoints of the whole network can still be loaded: the same
+        channels are removed from them.
 
         Raises:
             FGCError: The map was made for another network.

@@ -16,10 +16,10 @@ def channel_map_backbone(
     """Build a whole backbone, and shrink it to a channel map.
 
     In a config ``type='fgc_mm.ChannelMapBackbone'``. Returns the backbone
-    itself, with its own class and parameter names, only narrower; so it can
-    be used wherever the backbone can. Checkpoints of the narrow network and
-    of the whole network can be loaded; from the latter channels are removed
-    (with ``load_from``, ``init_cfg`` and ``load_state_dict``).
+    itself with fewer channels, so it has its own class and parameter names.
+    Checkpoints of the narrow network and of the whole network can be loaded;
+    channels are removed from the latter (with ``load_from``, ``init_cfg`` and
+    ``load_state_dict``).
 
     Args:
         backbone: Config of the whole backbone, or the module, which is

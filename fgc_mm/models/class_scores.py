@@ -30,7 +30,7 @@ def class_scores(head: nn.Module, feats: Any, reader: str) -> Tensor:
     Args:
         head: The classification head.
         feats: Its input.
-        reader: What needs the scores; named in the error.
+        reader: Name of what needs the scores, for the error.
 
     Returns:
         (N, classes).

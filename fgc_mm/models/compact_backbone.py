@@ -20,10 +20,10 @@ from fgc_mm.sites import GateSite
 class CompactBackbone(GatedBackbone):
     """A gated backbone without the channels that a channel map leaves out.
 
-    ``tools/export/compact.py`` writes its config. The backbone is built
-    whole and shrunk; gates are built for the sites that still have a
-    decision, with outputs for these channels only. It is trained, tested and
-    counted like any gated backbone.
+    ``tools/export/compact.py`` writes its config. The backbone is built with
+    all channels and shrunk. Gates are built for the sites that still have a
+    channel to decide, with outputs for these channels only. It is trained,
+    tested and counted like any gated backbone.
 
     Args:
         backbone: As in :class:`GatedBackbone`: the whole network.

@@ -52,7 +52,7 @@ def build_macs_table(
             return 'gate'
         return 'backbone' if path.split('.')[0] == 'backbone' else 'head'
 
-    # a dynamic backbone runs its modules instead of a program
+    # so that a dynamic backbone runs its modules instead of a program
     with getattr(gated, 'as_modules', nullcontext)():
         layers = run_and_record(model, image_shape, role_of)
     return MACsTable(

@@ -18,9 +18,9 @@ class NonBlockingDataPreprocessor(ClsDataPreprocessor):
     """``ClsDataPreprocessor`` with copies that do not block the host.
 
     Upstream's copies of images and labels block the host until an
-    accelerator has finished the previous step. The results are the same. On
-    a CPU it copies like upstream: images that a data set holds on a GPU
-    would otherwise be read before the copy has finished.
+    accelerator has finished the previous step; the results are the same. For
+    a model on the CPU it copies like upstream: images that a data set holds
+    on a GPU would otherwise be read before the copy has finished.
 
     Args:
         *args: As in ``ClsDataPreprocessor``.

@@ -1,4 +1,4 @@
-"""What every model with a gated backbone has: gate losses and MACs."""
+"""Gate losses and MACs per image, for every model with a gated backbone."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from fgc_mm.sites import GateRecord
 class GateLossesMixin(BaseModel):
     """Gate losses and MACs per image for an MMEngine model.
 
-    A base class in front of the model's own; the model's ``__init__`` builds
-    ``self.backbone``.
+    It comes first among the base classes; the ``__init__`` of the next one
+    builds ``self.backbone``.
 
     Args:
         *args: Of the model.
@@ -40,9 +40,9 @@ class GateLossesMixin(BaseModel):
         **kwargs: Of the model.
 
     Raises:
-        FGCError: The backbone is not gated, a gate loss is none, two have
-            the same name, or later a checkpoint has no parameter of this
-            model.
+        FGCError: The backbone is not gated, an entry of ``gate_losses`` is
+            not a gate loss, or two have the same name. When a checkpoint is
+            loaded: it has no parameter of this model.
     """
 
     backbone: GatedBackbone
@@ -83,7 +83,7 @@ class GateLossesMixin(BaseModel):
         data_samples: Sequence[Any] | None,
         image_shape: tuple[int, ...],
     ) -> GateBatch:
-        """The gate losses' argument, with the MACs table if one needs it."""
+        """The argument of the gate losses, with a MACs table if needed."""
         needed = any(loss.needs_macs for loss in self.gate_losses)
         table = self.macs_table(image_shape) if needed else None
         return GateBatch(records, data_samples, self.progress, table)

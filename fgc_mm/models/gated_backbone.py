@@ -27,7 +27,7 @@ from fgc_mm.sites.site import rename_old_keys
 from fgc_mm.sites.site_cache import write_metadata
 from fgc_mm.sites.site_table import site_table
 
-# folding the branches of a layer would remove the layers that are gated
+# not public here: folding the branches of a layer would remove gated layers
 NOT_FORWARDED = frozenset({'switch_to_deploy'})
 
 
@@ -35,18 +35,19 @@ NOT_FORWARDED = frozenset({'switch_to_deploy'})
 class GatedBackbone(BaseBackbone):
     """Any backbone, with a gate at each of its sites.
 
-    The wrapped network's code and parameter names are not changed: it is
-    ``self.backbone``, dense when called directly, and its checkpoints
-    (plain, or of a whole mmpretrain classifier) can be loaded.
+    The wrapped network is ``self.backbone``; called directly, it is dense.
+    Its code and parameter names are not changed, so its checkpoints (plain,
+    or of a whole mmpretrain classifier) can be loaded.
 
     Args:
         backbone: Config of the network to wrap, or the module.
         gate: Config of the gate; one is built per site, with that site's
-            ``in_channels`` and ``out_channels``. With ``group=8`` in it (any
-            gate) one decision opens or closes 8 neighbouring channels.
+            ``in_channels`` and ``out_channels``. With ``group=8`` in the
+            config of any gate, one decision opens or closes 8 neighbouring
+            channels.
         sites: ``'auto'`` for every site, shell patterns on their names, or
             ``dict(type='auto', image_size=..., residual=...)``; see
-            :func:`fgc_mm.sites.find_sites`. Printing the backbone lists them
+            :func:`fgc_mm.sites.find_sites`. ``print`` shows the gated sites
             (:meth:`describe`).
         init_cfg: Initialisation of the wrapper; the wrapped network's own
             ``init_cfg`` is applied as well.
@@ -55,11 +56,11 @@ class GatedBackbone(BaseBackbone):
         FGCError: No site, a pattern without a match, a network that cannot
             be probed, quantized layers, an invalid group.
 
-    Public attributes that it lacks are those of the wrapped network.
-
     Attributes:
         found: All sites of the network, and the image shape of the search.
         sites: The sites that have a gate.
+
+    Other public attributes are those of the wrapped network.
 
     Example:
         >>> import torch
@@ -180,9 +181,9 @@ class GatedBackbone(BaseBackbone):
         return self
 
     def __getattr__(self, name: str) -> Any:
-        """A public attribute of the wrapped network that the wrapper lacks.
+        """A public attribute of the wrapped network.
 
-        Tools of mmpretrain read some of the backbone, as ``out_indices``.
+        Tools of mmpretrain read attributes such as ``out_indices``.
         """
         try:
             return super().__getattr__(name)
@@ -201,9 +202,9 @@ class GatedBackbone(BaseBackbone):
     ) -> Iterator[tuple[str, nn.Module]]:
         """As ``nn.Module.named_modules``, with the gates first.
 
-        Tools take the last norm layer of ``model.backbone`` for the last one
-        of the network (mmpretrain's ``vis_cam.py``). Called on a whole
-        model, the order is that of the registration.
+        mmpretrain's ``vis_cam.py`` assumes that the last norm layer of
+        ``model.backbone`` is the last one of the network. Called on a whole
+        model, the order is that of registration.
         """
         found = super().named_modules(memo, prefix, remove_duplicate)
         if memo is not None:  # a call of the module that contains this one
@@ -304,9 +305,9 @@ class GatedBackbone(BaseBackbone):
     ) -> None:
         """Rename a plain checkpoint's keys to the wrapped backbone's.
 
-        Those of gates that an earlier version has saved are renamed, too. A
-        hook of this module, so it is called for ``load_from``, ``init_cfg``
-        and ``load_state_dict``.
+        Keys of gates that an earlier version has saved are renamed, too. It
+        is a load-state-dict hook, so it is called for ``load_from``,
+        ``init_cfg`` and ``load_state_dict``.
         """
         renamed = rename_old_keys(state_dict)
         state_dict.clear()
@@ -323,8 +324,8 @@ class GatedBackbone(BaseBackbone):
     ) -> None:
         """Raise an error if a checkpoint has gates of another kind.
 
-        mmengine only warns of weights that do not match. A site for which
-        the checkpoint has no gate keeps its initial one.
+        mmengine only warns about weights that do not match. A site without a
+        gate in the checkpoint keeps its initial one.
         """
         for site in self.sites:
             start = f'{prefix}gates.{site.key}.'
@@ -393,9 +394,9 @@ def as_outputs(outputs: Any) -> Any:
 
     Args:
         outputs: A tensor, a list or tuple (timm's ``features_only``), or a
-            mapping: torchvision's ``IntermediateLayerGetter``, which has one
-            entry per map, or named outputs of Hugging Face, of which the
-            feature maps are taken, else the last map, else the pooled token.
+            mapping: that of torchvision's ``IntermediateLayerGetter`` has
+            one entry per map; of the named outputs of Hugging Face the
+            feature maps are used, else the last map, else the pooled token.
     """
     if isinstance(outputs, Tensor):
         return (outputs,)
@@ -411,13 +412,13 @@ def _features_of(outputs: Mapping[str, Any]) -> tuple[Any, ...]:
     last = outputs.get('last_hidden_state')
     if last is None:
         return tuple(outputs.values())
-    # tokens (N, L, C) are no map, and a linear head reads one vector
+    # tokens (N, L, C) are not a map, and a linear head reads one vector
     pooled = outputs.get('pooler_output') if last.ndim == 3 else None
     return (last if pooled is None else pooled,)
 
 
 def check_dtypes(network: nn.Module, x: Tensor, error: Exception) -> None:
-    """Raise a better error if dtypes may be why a forward pass failed.
+    """Raise a clearer error if a forward pass may have failed due to dtypes.
 
     Raises:
         FGCError: The images have another dtype than the weights.

@@ -75,7 +75,7 @@ class GatedImageClassifier(GateLossesMixin, ImageClassifier):
         feats, records = self._extract_gated(inputs)
         batch = self._gate_batch(inputs, data_samples, feats, records)
         losses = self.head.loss(feats, data_samples)
-        # the head's own key, ``loss``, would be overwritten by the total
+        # the total would overwrite the head's key ``loss``
         if 'loss' in losses:
             losses = {'loss_cls': losses.pop('loss'), **losses}
         for gate_loss in self.gate_losses:
@@ -148,7 +148,7 @@ class GatedImageClassifier(GateLossesMixin, ImageClassifier):
         return samples, records
 
     def extract_feat(self, inputs: Tensor, stage: str = 'neck') -> Any:
-        """As in ``ImageClassifier``; also for backbones without tuples."""
+        """As in ``ImageClassifier``, for any output of a backbone."""
         if stage == 'neck':
             return self._apply_neck(self.backbone(inputs))
         if stage == 'pre_logits' and hasattr(self.head, 'pre_logits'):
@@ -195,7 +195,7 @@ class GatedImageClassifier(GateLossesMixin, ImageClassifier):
         feats: Any,
         records: list[GateRecord],
     ) -> GateBatch:
-        """What the gate losses see of a batch, as far as they need it."""
+        """The gate losses' argument, with scores and MACs if needed."""
         shape = tuple(inputs.shape[1:])
         batch = self._batch_of_records(records, data_samples, shape)
         readers = [x for x in self.gate_losses if x.needs_scores]

@@ -19,12 +19,12 @@ from fgc_mm.sites import GateRecord, keep_ratio
 
 
 class GatedModelMixin(GateLossesMixin):
-    """Gate losses and MACs per image, whatever the model does.
+    """Gate losses and MACs per image for detectors, segmentors and others.
 
     ``class GatedRetinaNet(GatedModelMixin, RetinaNet)`` is a ``RetinaNet``
-    whose losses include the gate losses, and whose predictions have their
-    image's MACs. The model's code is not changed: the records are those of
-    the one call of ``self.backbone`` in its forward pass. In a config,
+    whose losses include the gate losses, and whose predictions have the MACs
+    of their image. The model's code is not changed: the records are those of
+    the single call of ``self.backbone`` in its forward pass. In a config,
     ``type='fgc_mm.GatedModel'`` makes such a class, see
     :func:`build_gated_model`.
 
@@ -61,7 +61,7 @@ class GatedModelMixin(GateLossesMixin):
         mode: str = 'tensor',
         **kwargs: Any,
     ) -> Any:
-        """As the model's; with gate losses, or MACs per image.
+        """The model's forward, with gate losses, or MACs per image, added.
 
         Args:
             inputs: (N, 3, H, W).
@@ -165,7 +165,7 @@ def build_gated_model(
     """Build a detector, segmentor or any MMEngine model with gate losses.
 
     In a config of another library ``type`` becomes ``base``, and everything
-    else stays: ``model = dict(type='fgc_mm.GatedModel',
+    else stays the same: ``model = dict(type='fgc_mm.GatedModel',
     base='mmdet.RetinaNet', gate_losses=[...], backbone=dict(
     type='fgc_mm.GatedBackbone', backbone=..., gate=...), ...)``.
 
@@ -182,7 +182,7 @@ def build_gated_model(
     """
     found: Any = base
     if isinstance(base, str):
-        # without a scope it is that of the default scope, as in a config
+        # a name without a scope is in the default scope, as in a config
         with MODELS.switch_scope_and_registry(None) as registry:
             found = registry.get(base)
     if not (isinstance(found, type) and issubclass(found, BaseModel)):

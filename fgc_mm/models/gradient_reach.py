@@ -1,4 +1,4 @@
-"""Which parts of a network a loss depends on in the backward pass."""
+"""Which layers and gates a loss gives a gradient."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ _LOCK = Lock()  # torch's checkpointing is global to the process
 
 
 class NeckAndHead(nn.Module):
-    """Neck and head of a classifier: all that reads the backbone's outputs."""
+    """Neck and head of a classifier, which read the backbone's outputs."""
 
     def __init__(self, classifier: ImageClassifier) -> None:
         super().__init__()
@@ -62,8 +62,7 @@ def unread_layers(
         image_shape: (C, H, W) of an image that the backbone accepts.
 
     Returns:
-        Their names; empty if neck or head fail with this image, since then
-        nothing is known.
+        Their names; empty if neck or head fail with this image.
     """
     outputs_of: dict[str, list[Tensor]] = {name: [] for name in layers}
     handles = [
@@ -107,7 +106,7 @@ def _run(
 
 @contextmanager
 def _without_checkpointing() -> Iterator[None]:
-    """Run checkpointed parts as others: a reentrant one hides its graph."""
+    """Run checkpointed parts directly: a reentrant one hides its graph."""
 
     def apply(run: Callable, _: bool, *inputs: Any) -> Any:
         return run(*inputs)
@@ -125,18 +124,18 @@ def warn_unreached(
     losses: Mapping[str, Tensor],
     regularisers: Iterable[str],
 ) -> list[str]:
-    """Warn of gates that would learn nothing in the first training step.
+    """Warn in the first training step of gates that would not learn.
 
-    At least one of a gate's parameters must depend on a loss that is not a
-    regulariser (regularisers open or close channels regardless of their
-    use), and every parameter on some loss. A gate that no loss depends on is
+    At least one parameter of a gate must get a gradient from a loss that is
+    not a regulariser (regularisers open or close channels regardless of their
+    use), and every parameter from some loss. A gate without any gradient is
     not reported if the network is recomputed in the backward pass (gradient
     checkpointing), which the graph does not show.
 
     Args:
         gates: By the name of their site.
-        losses: Of the step, before its backward pass.
-        regularisers: Names of losses that do not depend on the task.
+        losses: Losses of the step by name, before the backward pass.
+        regularisers: Names of those that do not depend on the task.
 
     Returns:
         Names of the sites in the warning.

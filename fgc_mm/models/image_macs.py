@@ -50,7 +50,7 @@ def attach_macs(
         table: One object that all samples share.
     """
     for sample, cost, row in zip(samples, macs, opened):
-        # every data field of a multi-task sample counts as a task
+        # a multi-task sample treats every data field as a task
         tasks = isinstance(sample, MultiTaskDataSample)
         kind = 'metainfo' if tasks else 'data'
         sample.set_field(cost.clone(), 'macs', field_type=kind)

@@ -14,10 +14,10 @@ from fgc_mm.registry import WEIGHT_INITIALIZERS
 class KaimingWeights:
     """He-normal weights (fan in, gain sqrt 2); biases are not changed.
 
-    mmengine's ``Kaiming`` sets biases to a constant as well. Source: He et
-    al., "Delving deep into rectifiers" (ICCV 2015), equation 10, as the
-    published code of FGC applies it to every conv and linear layer, the
-    classifier's included.
+    mmengine's ``Kaiming`` also sets biases to a constant. The published code
+    of FGC applies this to every conv and linear layer, the classifier
+    included. Source: He et al., "Delving deep into rectifiers" (ICCV 2015),
+    equation 10.
 
     Args:
         layer: Class names of the layers, such as ``['Conv2d', 'Linear']``.

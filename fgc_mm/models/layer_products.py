@@ -46,10 +46,10 @@ def run_and_record(
 class _Recorder:
     """Tracks the running modules of this thread and the parameters' owners.
 
-    A product belongs to a layer if the layer's own forward computes it: it is
-    the innermost running module, and has these widths (also if its weight is
-    computed, as by weight_norm). Otherwise it is assigned to a factor that
-    is a parameter, or a slice of one.
+    A product belongs to a layer if the layer's own forward computes it: the
+    layer is the innermost running module and has the product's widths (also
+    if its weight is computed, as by weight_norm). Otherwise the product is
+    assigned to a factor that is a parameter, or a slice of one.
     """
 
     def __init__(

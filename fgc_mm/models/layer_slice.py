@@ -15,7 +15,7 @@ from fgc_mm.sites.layer_channels import CONV_OR_LINEAR, layer_widths
 SLICED_LAYERS = (*CONV_OR_LINEAR, nn.Conv3d)
 # attributes in which per-channel modules store their number of channels
 WIDTH_NAMES = ('num_features', 'num_channels', 'num_parameters', 'dim')
-# and those of torch's norms and PReLU
+# the same, by class, for torch's norms and PReLU
 WIDTH_ATTRIBUTES = {
     nn.modules.batchnorm._NormBase: 'num_features',
     nn.GroupNorm: 'num_channels',
@@ -135,9 +135,9 @@ def map_widths(network: nn.Module, path: str) -> tuple[int, ...]:
 def channel_count(layer: nn.Module) -> int:
     """Channels of a per-channel module; 0 if it has none.
 
-    Norms have an attribute, also without parameters; for other modules (a
-    layer scale) it is the size of their largest parameter or buffer. One
-    value for all channels (``nn.PReLU()``) does not count.
+    Norms store the number in an attribute; for other modules (a layer scale)
+    it is the size of their largest parameter or buffer. A single value for
+    all channels (``nn.PReLU()``) does not count.
     """
     for kind, name in WIDTH_ATTRIBUTES.items():
         if isinstance(layer, kind):

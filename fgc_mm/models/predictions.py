@@ -1,4 +1,4 @@
-"""Predictions that are on the host and own their memory."""
+"""Moves predictions to the host, and lets each own its memory."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,9 +11,9 @@ FIELDS = 'pred_score', 'pred_label', 'gt_label', 'gt_score'
 
 
 def to_host(samples: Sequence[Any]) -> None:
-    """Move a batch's labels and scores to the CPU, with a copy per field.
+    """Move a batch's labels and scores to the CPU, with one copy per field.
 
-    Otherwise evaluators copy them for each image, and the host waits for
+    Otherwise evaluators copy them image by image, and the host waits for
     each copy.
 
     Args:

@@ -21,10 +21,9 @@ _ACTIVE: ContextVar[tuple[tuple[nn.Module, Calls], ...]] = ContextVar(
 def collect_records(backbone: nn.Module) -> Iterator[Calls]:
     """Collect the gate records of all calls of a backbone in this thread.
 
-    A detector or segmentor calls ``self.backbone(inputs)`` and expects the
-    features alone; this is how the records of that call are obtained without
-    a change of its code. Another thread that calls the backbone meanwhile is
-    not affected.
+    A detector or segmentor calls ``self.backbone(inputs)`` and expects only
+    features, so the records cannot be returned. Calls of other threads are
+    not collected.
 
     Args:
         backbone: A :class:`fgc_mm.models.GatedBackbone`.

@@ -14,12 +14,14 @@ from fgc_mm.models.class_scores import class_scores, independent_labels
 
 
 class Teacher:
-    """A frozen classifier; not a submodule, so not trained, saved or moved.
+    """A frozen classifier that is not a submodule of its student.
+
+    So it is not trained, saved or moved with the student.
 
     Args:
         model: Its config: a dict, or the path of a config file.
-        checkpoint: Path of its weights; without one the student can be built
-            and tested, but not trained.
+        checkpoint: Path of its weights; with ``None`` the student can be
+            built and tested, but not trained.
 
     Raises:
         FGCError: The checkpoint lacks one of its weights.

@@ -14,8 +14,8 @@ from fgc_mm.sites.probed_backbone import (
 def batch_sizes(probed: ProbedBackbone, images: Tensor) -> dict[str, set[int]]:
     """Batch sizes of the inputs and outputs of every conv and linear layer.
 
-    The layers' outputs are zeros, which takes little time; where the network
-    fails on these, they are computed.
+    The layers' outputs are zeros, which takes little time; if the network
+    fails on zeros, the outputs are computed.
 
     Args:
         probed: The network.

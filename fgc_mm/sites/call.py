@@ -1,8 +1,8 @@
 """State of one gated forward pass, kept outside the modules.
 
-Hooks and layers belong to a model, and several threads may run one model at
-the same time; so the state of a pass is held by a :class:`GatedCall`. Each
-thread has a stack of the calls that it is running, the innermost last.
+Several threads may run one model at the same time, so a :class:`GatedCall`
+holds the state of a pass, not the model's hooks and layers. Each thread has a
+stack of the calls that it is running, the innermost last.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class SiteState:
             state now runs in a recomputation during the backward pass.
         decision: The gate's output.
         parts: The activations recorded so far, one part per consumer.
-        masked_at_end: Whether the output of the branch's end was masked.
+        masked_at_end: Whether the output at the end of the branch was masked.
         node: The autograd node that made the producer's input.
         mask: (N, C) the decision's mask, detached; used by recomputations.
         detached_gate: See :mod:`fgc_mm.sites.recompute`; ``None``: the
@@ -39,8 +39,8 @@ class SiteState:
         draws: The random numbers of a decision that may be recomputed, a
             :class:`fgc_mm.sites.recompute.GateDraws`, or ``None``.
         leaves: For each layer, the leaf of its recorded activation.
-        used_without_graph: A consumer ran without autograd although the gate
-            ran with it.
+        used_without_graph: Whether a consumer ran without autograd although
+            the gate ran with it.
     """
 
     forward_done = False
@@ -77,7 +77,7 @@ class GatedCall:
         self.states = {
             hooks.name: SiteState(hooks, keep) for hooks in site_hooks
         }
-        # a compiled graph is never recomputed from Python
+        # a compiled graph is not recomputed by Python code
         self.grad = (
             torch.is_grad_enabled() and not torch.compiler.is_compiling()
         )
@@ -126,7 +126,7 @@ class GatedCall:
 def state_of(hooks: Any) -> SiteState | None:
     """A site's state in the running pass; ``None`` in a dense pass.
 
-    Looks at this thread's gated calls, and at a recomputation inside the
+    The pass is a gated call of this thread, or a recomputation in the
     backward pass of an earlier call.
     """
     for call in _THREAD.stack[::-1]:
@@ -227,5 +227,6 @@ def _enclosing_call(
     call = _THREAD.recomputed() if _THREAD.recomputed else None
     if call is None or call not in live_calls:
         return None
-    other = call.thread != threading.get_ident()  # has its own numbering
+    # another thread numbers its nodes separately
+    other = call.thread != threading.get_ident()
     return call if other or number >= call.last else None

@@ -20,8 +20,8 @@ class Arrival(NamedTuple):
     """What arrives from a source at a probe point.
 
     Attributes:
-        positions: For every channel of the point, the source's channel that
-            arrives there, ``NONE`` or ``MIXED``.
+        positions: For every channel of the point, the index of the source's
+            channel that arrives there, ``NONE`` or ``MIXED``.
         others: The other sources that arrive at the same channels.
     """
 
@@ -38,12 +38,13 @@ class ChannelFlow:
     """Finds which channel of which source arrives at which probe point.
 
     First the output of each source is changed by itself, which shows where
-    it arrives. Then channels are changed together according to the bits of
-    their index: where a change arrives for exactly the set bits of an index,
-    the channel with that index arrives. Two sources meet if they arrive at
-    the same channel of a point; they are probed in different rounds, since
-    they would hide each other's bits. Where more than two sources meet,
-    channels are not identified.
+    it arrives. Then channels are identified by the bits of their index, with
+    two passes per bit: in one the channels change whose index has this bit
+    set, in the other all others. A channel of a point must change in exactly
+    one of the two; its bits are the index of the channel that arrives there.
+    Two sources meet if they arrive at the same channel of a point; they are
+    probed in different rounds, since they would hide each other's bits. Where
+    more than two sources meet, channels are not identified.
 
     A source may be folded: channels ``n`` and ``n + C / fold`` count as one,
     as for a layer whose halves are multiplied (a gated linear unit) or
@@ -51,9 +52,9 @@ class ChannelFlow:
 
     Args:
         probe: Probes the network.
-        every: Identify the channels of all sources, also of those that
-            leave the backbone or meet more than one other source; otherwise
-            the channels of those are ``MIXED``, and fewer passes are needed.
+        every: Whether to identify the channels of all sources. If false,
+            those of sources that leave the backbone or meet more than one
+            other source are ``MIXED``, and fewer passes are needed.
     """
 
     def __init__(self, probe: ChannelProbe, every: bool = True) -> None:
@@ -119,8 +120,9 @@ class ChannelFlow:
     def _find_reach(self, every: bool) -> Tensor:
         """Where every source arrives; (sources, channels of all points).
 
-        A source that meets two others cannot be resolved, and its pass is
-        stopped early; all such sources change together in one more pass.
+        The pass of a source that meets two others is stopped early, since
+        its channels cannot be identified; all such sources change together
+        in one further pass.
         """
         rows = {}
         for name, every_channel in self._all_channels.items():
@@ -155,10 +157,10 @@ class ChannelFlow:
             return torch.stack(list(rows)).any(0)
 
     def _reach_of_failing(self, name: str) -> Tensor:
-        """Where a source arrives whose change makes the network fail.
+        """Where a source arrives if the network fails with its change.
 
-        Tries a small change; if that fails too, the source is assumed to
-        reach every later point.
+        Tries a small change; if the network fails again, the source is
+        assumed to reach every later point.
         """
         change = {name: self._all_channels[name]}
         try:
@@ -206,7 +208,7 @@ class ChannelFlow:
     def _identify(self, sources: dict[str, Tensor]) -> Tensor:
         """The channel that arrives from sources that do not meet.
 
-        If the network fails with all of them, each half is tried.
+        If the network fails when all of them change, each half is tried.
         """
         try:
             return self._read_bits(dict(sources))

@@ -1,4 +1,4 @@
-"""Probing passes: where changes of the sources arrive."""
+"""Probing passes, which observe where changes of sources arrive."""
 
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
@@ -33,7 +33,8 @@ from fgc_mm.sites.probed_backbone import (
 from fgc_mm.sites.watch_products import watch_products
 
 IMAGE = ''  # name of the image among the sources
-# Factors of the values in the first pass and of a change, for both images.
+# For each of both images: factors of the values in the first pass, and of a
+# change.
 SMALL = (1, -10), (1, 200)
 LARGE = (100, 10_000), (100, 10_000)
 
@@ -58,8 +59,8 @@ class ChannelProbe(Visitor):
     """Runs forward passes in which the outputs of all sources are fixed.
 
     Sources are the image and every layer that mixes channels. A pass takes
-    two images, and a difference in either counts. In the first image all
-    values are small and positive, where no clamp saturates; in the second
+    two images, and a difference in either counts. For the first image all
+    values are small and positive, so that no clamp saturates; for the second
     every source changes from below zero to far above it, so that a sign, a
     threshold or a ``relu`` of negative values cannot hide the change.
 
@@ -69,7 +70,7 @@ class ChannelProbe(Visitor):
         modules: Also observe the outputs of all modules.
         computed: Start from the images and the layers' own outputs for them,
             for a network that fails on the values described above.
-        large: All values and changes are positive and large instead.
+        large: Make all values and changes positive and large instead.
 
     Attributes:
         sources: Channels of every source, in the order of the forward pass.
@@ -133,8 +134,8 @@ class ChannelProbe(Visitor):
             change: For some sources, which channels change; (C,) bool.
             fixed: A module whose output is kept fixed.
             small: Change the first image only, by small positive values.
-            only: Points to compare; at the others nothing differs. All
-                points if ``None``.
+            only: Points to compare; all if ``None``. The result for other
+                points is that nothing differs.
             stop_at: For every point, the channels at which an arriving
                 change ends the pass; (C,) bool.
 
@@ -247,8 +248,11 @@ class ChannelProbe(Visitor):
     def _run_and_cache(
         self, name: str, run: Callable[[], Any], inputs: Any
     ) -> Any:
-        """Run a module; cache its output unless it runs several times,
-        changes its inputs, or has inputs or outputs of unknown types."""
+        """Run a module, and cache its output if that is safe.
+
+        Not if it runs several times, changes its inputs, or has inputs or
+        outputs of unknown types.
+        """
         given = _clone_tensors(tensors(inputs))
         before = self._stored_tensors(name)
         output = run()
@@ -297,7 +301,7 @@ class ChannelProbe(Visitor):
         number = self._pass_counts[point]
         self._pass_counts[point] += 1
         if number and point.kind.startswith('module'):
-            return  # a shared module: its maps may have several widths
+            return  # a shared module, whose maps may differ in width
         now = self._pass
         if now.compare is None:
             self._observed.setdefault(point, []).append(Observation(x))
@@ -322,7 +326,7 @@ class ChannelProbe(Visitor):
             self._changes[name] = self._random(shape, self._factors[1])
         output = self._baseline[name]
         if name in self._pass.change:
-            # in place, and so with the strides of the baseline
+            # in place, to keep the strides of the baseline
             changed = self._changes[name].clone()
             second = self._channels_second(name, changed)
             which = self._pass.change[name].reshape(
@@ -332,7 +336,7 @@ class ChannelProbe(Visitor):
             if self._pass.small:
                 changed[(len(changed) + 1) // 2 :] = 0
             return changed.add_(output)
-        # never the stored tensor itself: later operations may be in place
+        # a copy, since later operations may be in place
         return output * 0 if name == self._pass.zeroed else output.clone()
 
     def _random(
@@ -356,7 +360,7 @@ class StoppedPass(BaseException):
 
 @dataclass(frozen=True)
 class _Pass:
-    """What differs from the first pass, and how points are compared with it.
+    """The changes of a pass, and how it is compared with the first pass.
 
     Attributes:
         compare: As :func:`differ`; ``None`` in the first pass.
@@ -365,8 +369,8 @@ class _Pass:
         fixed: A module whose output is that of the first pass.
         perturbed: A module whose output changes.
         small: As in :meth:`ChannelProbe.propagate`.
-        only: As there.
-        stop_at: As there.
+        only: As in :meth:`ChannelProbe.propagate`.
+        stop_at: As in :meth:`ChannelProbe.propagate`.
     """
 
     compare: Callable[[Tensor, Observation], Tensor] | None = None

@@ -33,10 +33,10 @@ def code_text(value: type | FunctionType) -> tuple[str, list[Any]]:
         value: A class or function.
 
     Returns:
-        The code as text, with the package's version if it is installed. The
-        list has the class attributes and the global data that the code
-        reads; for code that is not installed (the user's own) also the
-        functions, classes and objects that it reads.
+        The code as text, with the package's version if it is installed; and
+        a list of the class attributes and the global data that the code
+        reads. For code that is not installed (the user's own), the list also
+        has the functions, classes and objects that it reads.
     """
     others: list[Any] = []
     texts = [qualified(value), _version(value)]
@@ -83,7 +83,7 @@ def _unwrapped(member: Any) -> Any:
 
 
 def _class_attributes(value: type) -> Iterator[tuple[str, Any]]:
-    """Attributes of a class and its bases that are no methods."""
+    """Attributes of a class and its bases that are not methods."""
     for kind in value.__mro__:
         if _package(kind) in LIBRARIES:
             continue
@@ -139,8 +139,8 @@ def _is_class_cell(function: FunctionType, content: Any) -> bool:
 def _referenced(function: FunctionType) -> Iterator[tuple[str, Any]]:
     """Names and values of the globals that a function reads.
 
-    Also those that it reads as attributes of modules that are not installed.
-    In an installed package only data.
+    These include attributes of modules that are not installed. For a function
+    of an installed package they are data only.
     """
     names = {*_names(function.__code__)}
     spaces = [function.__globals__]
@@ -176,7 +176,7 @@ def _names(code: CodeType) -> Iterator[str]:
 
 @cache
 def _global_names(code: CodeType) -> frozenset[str]:
-    """Of all names those that are not names of attributes."""
+    """The names in the code that are not names of attributes."""
     loaded = {
         instruction.argval
         for instruction in dis.get_instructions(code)

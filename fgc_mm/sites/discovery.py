@@ -1,4 +1,4 @@
-"""Finds the sites of a backbone that the ``sites`` option asks for."""
+"""Finds the sites of a backbone that the ``sites`` option selects."""
 
 from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
@@ -49,12 +49,13 @@ def find_sites(
             site names (the producing layer's path), e.g. ``['layer3.*']``;
             or ``dict(type='auto', image_size=..., residual=False,
             every_conv=False, patterns=None, max_work=2e11)``.
-            ``image_size``: a number or (H, W); default: one that the
-            backbone accepts. ``residual=True``: also gate layers before
-            a residual sum, at the end of their branch. ``every_conv=True``:
-            also gate depthwise convs separately from the conv before them,
-            and the last conv. ``patterns``: select among the sites found.
-            ``max_work``: limit on the elements computed by the search
+            ``image_size``: a number of pixels or (H, W); default: a size
+            that the backbone accepts. ``residual=True``: also gate layers
+            before a residual sum, at the end of their branch.
+            ``every_conv=True``: as ``residual=True``, and also gate
+            depthwise convs separately from the conv before them, and the
+            last conv. ``patterns``: select among the sites found.
+            ``max_work``: limit on the elements that the search computes
             (:class:`fgc_mm.sites.work_limit.WorkLimit`).
 
     Raises:
@@ -75,11 +76,11 @@ def search_sites(
     backbone: nn.Module,
     sites: str | Sequence[str] | Mapping[str, Any] = 'auto',
 ) -> FoundSites:
-    """All sites regardless of patterns; otherwise like :func:`find_sites`.
+    """Like :func:`find_sites`, but all sites regardless of patterns.
 
-    The result is cached, so a network is not searched again if it was
-    searched in this process or on another rank, or if a checkpoint that this
-    process has loaded contains its sites.
+    The result is cached: a network is not searched again if it was searched
+    in this process or on another rank, or if a checkpoint that this process
+    has loaded contains its sites.
     """
     options = _options(sites)
     used = {k: options[k] for k in ('image_size', 'residual', 'every_conv')}
@@ -179,7 +180,7 @@ def _per_image(
     """Layers with batch size N for N images, at two image sizes.
 
     Raises:
-        FGCError: A layer runs for these images that is none of ``layers``.
+        FGCError: A layer that is not in ``layers`` runs for these images.
     """
     sizes = batch_sizes(probed, torch.cat([images, images]))
     for name in sizes:

@@ -8,7 +8,7 @@ from torch import nn
 
 @contextmanager
 def eval_mode(network: nn.Module) -> Iterator[None]:
-    """Switch to evaluation mode; restore every module's mode afterwards."""
+    """Evaluation mode in a block; restores every module's mode after it."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:

@@ -9,11 +9,11 @@ from fgc_mm.sites.site import GateSite, SiteLayer
 def split_depthwise(
     site: GateSite, is_separable: Callable[[str], bool]
 ) -> list[GateSite]:
-    """Make a site for the producer, and one per depthwise conv after it.
+    """Split a site into one for the producer and one per depthwise conv.
 
     The depthwise conv is then the consumer of the producer's site. A channel
     that is closed at that site is a constant after the depthwise conv (a
-    bias, a norm's offset), and the conv's own gate can close it there. FTWT
+    bias, a norm's offset), where the gate of the conv can close it. FTWT
     (arXiv 2110.08232) gates MobileNetV1 in this way.
 
     Args:
@@ -22,8 +22,8 @@ def split_depthwise(
             of the site pass through, so that nothing reads them before it.
 
     Returns:
-        The sites in the order of the forward pass; ``[site]`` where there is
-        nothing to split, or it cannot be split.
+        The sites in the order of the forward pass; ``[site]`` if it has no
+        depthwise conv or cannot be split.
     """
     first, *depthwise = site.outputs
     if (

@@ -22,8 +22,8 @@ class FoundSites:
 
     Attributes:
         fingerprint: Of the network and the search options
-            (:mod:`fgc_mm.sites.network_fingerprint`); ``None`` if there is
-            none, so that the result cannot be reused.
+            (:mod:`fgc_mm.sites.network_fingerprint`); ``None`` for a network
+            without one, whose result cannot be reused.
         image_shape: (C, H, W) of the image used in the search.
         sites: All of them, in the order of the network's modules.
     """

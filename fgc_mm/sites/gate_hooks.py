@@ -132,12 +132,13 @@ class GateHooks:
             return None
         mask = self._current_mask(state)
         if self.site.branch_end is not None:
-            # applied at the branch end; keeps closed channels 0 after norms
+            # the factor is applied at the end of the branch; here closed
+            # channels are kept at 0, which norms would change
             mask = (mask != 0).to(mask)
         x = args[0]
-        # in place, unless the unmasked input is needed: by a recorded
-        # activation, by a second consumer of the same memory (a factor other
-        # than 0 or 1 would act twice), or by a recomputation
+        # in place, unless something else needs the unmasked input: a recorded
+        # activation, a second consumer of the same memory (for which a factor
+        # other than 0 or 1 would act twice), or a recomputation
         inplace = self._single_consumer and not state.grad
         if state.keep:
             x, inplace = self._record_input(state, layer, x, index), False

@@ -18,15 +18,15 @@ class GateRecord:
 
     Attributes:
         site: The site.
-        activation: (N, C, ...) the activation before masking (its means over
-            all positions where no consumer reads all channels); ``None`` in
-            evaluation unless requested.
+        activation: (N, C, ...) the activation before masking; its means over
+            all positions, (N, C), if no consumer reads all channels; ``None``
+            in evaluation unless requested.
         logits: (N, G) the gate's linear output.
         probs: (N, G) probability, in [0, 1], that a decision opens its
             channels.
         mask: (N, C) factor of the activation; 0 is closed.
-        saliency: (N, G) for gates that scale their channels, the scale of
-            each decision's channels if they were open; ``None`` for other
+        saliency: (N, G) for gates that scale their channels: the factor that
+            each decision's channels have if they are open; ``None`` for other
             gates.
     """
 

@@ -14,8 +14,8 @@ from fgc_mm.sites.probed_backbone import ProbedBackbone
 Size = tuple[int, int]
 _expected: ContextVar[Size | None] = ContextVar('expected', default=None)
 
-# Sites do not depend on the image size, and most backbones accept any size; a
-# search on a small image takes a tenth of the time.
+# Sites do not depend on the image size, and most backbones accept any size. A
+# search with a small image takes a tenth of the time.
 SMALL, USUAL = (64, 96), (32, 28, 224, 256, 384, 512)
 LEAST = 32  # smaller sizes in a module are those of feature maps
 # Attributes in which modules of mmpretrain, timm and others store the size.
@@ -45,9 +45,9 @@ def small_images(
             :func:`expect_images`, and usual ones.
 
     Raises:
-        FGCError: The backbone accepts none of them; the message is that for
-            the stored or expected size, otherwise that for the last size, and
-            for the number of channels with which the backbone runs longer.
+        FGCError: The backbone accepts none of them. The message is that of
+            the stored or expected size, otherwise of the last size, with the
+            number of channels with which the backbone gets further.
     """
     with ProbedBackbone(backbone) as probed:
         return accepted_images(probed, size)

@@ -22,18 +22,18 @@ def unmixed_at_large_values(
 ) -> list[GateSite]:
     """The sites whose channels are not mixed where all values are large.
 
-    In the search, channels that do not change are small or negative. That
-    hides a function which mixes channels only where several of them are
-    large, e.g. one that clips the norm of all channels. Here all values are
-    large, and a random half of the channels of every site is changed; at the
-    inputs of its consumers and at the end of its branch the other half must
-    stay the same.
+    In the search, channels that do not change are small or negative. So it
+    does not find functions that mix channels only if several of them are
+    large, such as one that clips the norm of all channels. Here all values
+    are large, and a random half of the channels of every site is changed. At
+    the inputs of the site's consumers, and at the end of its branch, the
+    other half must stay the same.
 
     Args:
         probed: The network.
         images: (1, C, H, W).
-        layers: The layers that ran in the search. Where others run for large
-            values, nothing is known.
+        layers: The layers that ran in the search. If others run for large
+            values, all sites are returned.
         sites: Found by the search.
     """
     ends = any(site.branch_end is not None for site in sites)
@@ -63,7 +63,7 @@ def _mixed(
     halves: Mapping[str, Tensor],
     half: int,
 ) -> set[str]:
-    """Names of sites of which another half changes, too."""
+    """Names of the sites whose other half changes, too."""
     change = {
         site.name: _half_of(halves[site.name], member.positions, half) == half
         for site in sites
@@ -95,7 +95,7 @@ def _readers(
 
 
 def _half_of(halves: Tensor, positions: Positions, half: int) -> Tensor:
-    """The half of every channel of a layer; ``half`` for those of others."""
+    """The half of every channel of a layer; ``half`` if not the site's."""
     if positions is None:
         return halves
     index = torch.tensor(positions)

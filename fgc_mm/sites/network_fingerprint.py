@@ -44,18 +44,17 @@ def network_fingerprint(
 
     It covers the modules with their attributes and shapes, the code and
     attributes of their classes, the functions and global values that the
-    code names, and the code of the search. It does not depend on trained
-    weights, since the search does not either. Environment variables and files
-    that the code reads are not covered.
+    code names, and the code of the search. Like the search, it does not
+    depend on trained weights. Environment variables and files that the code
+    reads are not covered.
 
     Args:
         backbone: The network.
         options: Of the search.
 
     Returns:
-        64 hexadecimal digits; ``None`` for a network that uses an object which
-        cannot be described (one that cannot be pickled); such a network has
-        to be searched every time.
+        64 hexadecimal digits; ``None`` for a network that uses an object
+        that cannot be pickled, which has to be searched every time.
     """
     digest = hashlib.sha256()
     try:
@@ -79,7 +78,7 @@ class _Description:
         self._backbone = backbone
         self._names = {m: name for name, m in backbone.named_modules()}
         self._seen: set[Any] = set()
-        # number of every object, and the object, so that its id stays its own
+        # by id: number of the object, and the object, which keeps its id
         self._objects: dict[int, tuple[int, Any]] = {}
 
     def parts(self) -> Iterator[str]:

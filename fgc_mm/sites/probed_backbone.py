@@ -47,13 +47,13 @@ class Visitor(ABC):
 class ProbedBackbone:
     """A backbone in which a visitor provides the outputs of layers.
 
-    These are the conv and linear layers except depthwise convs. Since they
-    are not computed, a pass is cheap however large the network is; only the
-    operations between them run. In a ``with`` block the backbone is in
-    evaluation mode, and all parameters outside these layers (norms, layer
-    scales, depthwise convs) are random and of order 1, so that e.g. a norm
+    These layers are all conv and linear layers except depthwise convs. They
+    are not computed, only the operations between them, so a pass is cheap
+    even in a large network. In a ``with`` block the backbone is in evaluation
+    mode, and all parameters outside these layers (norms, layer scales,
+    depthwise convs) are random and of order 1, so that for example a norm
     initialised to zero does not block a signal. Everything is restored
-    afterwards. Modules compiled by ``torch.jit`` run as they are.
+    afterwards. Modules compiled by ``torch.jit`` run unchanged.
 
     Args:
         backbone: The network.
@@ -94,7 +94,8 @@ class ProbedBackbone:
             All tensors of the backbone's output.
 
         Raises:
-            FGCError: The backbone fails on such images; names the module.
+            FGCError: The backbone fails on such images; the message names
+                the module.
         """
         self._visitor = visitor
         self._running.clear()
@@ -194,8 +195,8 @@ def _compiled_operator(error: Exception) -> str | None:
 def output_shape(layer: nn.Module, x: Tensor) -> torch.Size:
     """The shape of a layer's output, computed on the meta device.
 
-    A layer whose forward needs values or other modules (e.g. to compute its
-    weight) is run.
+    A layer whose forward needs values or other modules, for example to
+    compute its weight, is run instead.
     """
     if not layer._modules:
         with suppress(Exception):  # whatever the layer's code raises
@@ -266,7 +267,7 @@ def _fixed_seed(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _random_parameters(backbone: nn.Module) -> Iterator[None]:
-    """Temporary random parameters of order 1 outside these layers."""
+    """Temporary random parameters of order 1 outside the visited layers."""
     generator = torch.Generator().manual_seed(0)
     with ExitStack() as stack:
         for module in backbone.modules():

@@ -2,17 +2,19 @@
 
 Gradient checkpointing stores the input of a part of the network and runs the
 part again when the backward pass needs its activations. A gate decides once:
-the second run uses the mask of the first. If the first run recorded a graph
-(``use_reentrant=False``), the gate is part of it, and its own small tensors
-are stored. If it recorded none (``use_reentrant=True``, reversible networks),
-the gate runs on a detached leaf (:class:`DetachedGate`); the gradients of its
-decision accumulate in leaves, are backpropagated through the gate, and are
-added to the gradient of the producer's input in the second run, which the
-backward pass reaches after everything that used the decision.
+the second run uses the mask of the first.
 
-The second run begins with the random state of the first and draws no numbers
-for the gate, so it sets the state that the first run had after the gate
-(:class:`GateDraws`): dropout behind a gate drops the same values.
+If the first run recorded a graph (``use_reentrant=False``), the gate is part
+of it, and its own small tensors are stored. If it recorded none
+(``use_reentrant=True``, reversible networks), the gate runs on a detached
+leaf (:class:`DetachedGate`). The gradients of its decision accumulate in
+leaves, are backpropagated through the gate, and are added to the gradient of
+the producer's input in the second run, which the backward pass reaches after
+everything that used the decision.
+
+The second run begins with the random state of the first, but draws no numbers
+for the gate. So it sets the state that the first run had after the gate
+(:class:`GateDraws`), and dropout after a gate drops the same values.
 """
 
 from __future__ import annotations
@@ -110,7 +112,7 @@ class GateDraws:
     """The random states before and after a gate's decision.
 
     Args:
-        x: The gate's input; the CPU's state is read, and its device's.
+        x: The gate's input. The states of the CPU and of its device are read.
     """
 
     def __init__(self, x: Tensor) -> None:
@@ -121,7 +123,7 @@ class GateDraws:
         self._after = _random_states(x)
 
     def replay(self, x: Tensor) -> None:
-        """Set the states after the decision, if they are those before it.
+        """Set the states after the decision, if the current ones precede it.
 
         A recomputation that does not restore the random state
         (``preserve_rng_state=False``) keeps its own.

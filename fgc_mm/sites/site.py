@@ -10,7 +10,7 @@ from torch import Tensor
 from fgc_mm.functional.channel_groups import GroupSizes, spread_groups
 
 Positions = tuple[int, ...] | None
-# of a gate, in the checkpoints of earlier versions
+# key of a gate in the checkpoints of earlier versions
 OLD_KEY = re.compile(r'(?<![^.])gates\.[^.]*/[^.]*(?=\.)')
 
 
@@ -72,8 +72,8 @@ class GateSite:
     def key(self) -> str:
         """The name as a key of ``nn.ModuleDict``, which forbids dots.
 
-        Not with slashes: mmengine's analysis of complexity separates the
-        names of modules by them.
+        mmengine's complexity analysis separates module names by slashes, so
+        the key has hyphens.
         """
         return self.name.replace('.', '-')
 

@@ -77,11 +77,10 @@ def _cached(fingerprint: str, backbone: nn.Module) -> FoundSites | None:
 def cache_checkpoint_sites(checkpoint: Mapping[str, Any]) -> None:
     """Cache the sites of the gated backbones in a checkpoint.
 
-    They are in the metadata of its state dict
-    (:func:`write_metadata`).
+    They are in the metadata of its state dict (:func:`write_metadata`).
 
     Args:
-        checkpoint: As loaded; one without sites changes nothing.
+        checkpoint: As loaded; it may have no sites.
     """
     state_dict = checkpoint.get('state_dict', checkpoint)
     metadata = getattr(state_dict, '_metadata', None)
@@ -106,9 +105,9 @@ def search_once(
 ) -> FoundSites:
     """The result of the first rank that calls this function.
 
-    This is not a collective operation: a rank that is the only one to build
-    a model does not wait. If the first rank fails or has exited, every other
-    rank searches itself.
+    This is not a collective operation: a rank that alone builds a model does
+    not wait. If the first rank fails or has exited, every other rank searches
+    the network itself.
 
     Args:
         store: Shared by the ranks; ``None`` for a single process.

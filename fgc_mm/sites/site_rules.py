@@ -33,10 +33,11 @@ class SiteSearch:
             images.
         residual: Also search for sites that are masked at the end of their
             branch, before a sum.
-        every_conv: Also depthwise convs, as sites separate from the conv
-            before them, and layers whose channels leave the backbone.
-        check: Returns those of the found sites that hold for other values,
-            too (:mod:`fgc_mm.sites.large_values`).
+        every_conv: Also search for depthwise convs, as sites separate from
+            the conv before them, and for layers whose channels leave the
+            backbone.
+        check: Returns those of the found sites whose channels are not mixed
+            for other values either (:mod:`fgc_mm.sites.large_values`).
     """
 
     def __init__(
@@ -129,7 +130,7 @@ class SiteSearch:
 
     def _arrivals(self, name: str, fold: int) -> dict[ProbePoint, Arrival]:
         if self._probe.sources[name] % fold:
-            # not divisible: an arrival that makes no site
+            # not divisible: return an arrival that allows no site
             return {ProbePoint('end', ''): Arrival((MIXED,), frozenset())}
         return {
             point: arrival
@@ -138,7 +139,7 @@ class SiteSearch:
         }
 
     def _gateable(self, point: ProbePoint, arrival: Arrival) -> bool:
-        """All channels arrive unmixed, and the point can be masked."""
+        """Whether all channels arrive unmixed at a point to be masked."""
         return arrival.unmixed and self._maskable(point)
 
     def _maskable(self, point: ProbePoint) -> bool:
@@ -207,7 +208,7 @@ class SiteSearch:
     def _residual_site(self, name: str) -> GateSite | None:
         """A site that is masked at the end of its branch.
 
-        That is before a residual sum, or (every conv) at the backbone's end.
+        The end is before a residual sum, or (every conv) the backbone's end.
         """
         arrivals = self._flow.arrivals(name)
         if not any(

@@ -15,7 +15,7 @@ def site_table(sites: Sequence[GateSite], network: nn.Module) -> str:
 
     Args:
         sites: In the order of the lines.
-        network: That has them, for the class of each producer.
+        network: The network, for the class of each producer.
     """
     rows = [HEAD, *(_row(site, network) for site in sites)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

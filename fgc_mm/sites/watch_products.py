@@ -18,8 +18,8 @@ _SETTING_LOCK = threading.RLock()
 def watch_products(callback: Callable[[Product], None]) -> Iterator[None]:
     """Call ``callback`` for every product that this thread computes.
 
-    Disables the fused path of ``nn.MultiheadAttention`` meanwhile. Products
-    on the meta device (shape inference only) are left out.
+    In the block, the fused path of ``nn.MultiheadAttention`` is disabled.
+    Products on the meta device (shape inference only) are left out.
 
     Args:
         callback: Called with each product, after it has been computed.

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-# Cost of a module call in elements: on one core a call takes about as long as
+# Cost of a module call in elements: on one core it takes about as long as
 # writing this many elements.
 CALL = 20_000
 # Ten minutes on one idle core; DenseNet-121 needs 8e8.

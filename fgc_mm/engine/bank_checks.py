@@ -33,8 +33,8 @@ def check_same_length(length: int, device: torch.device) -> None:
 def check_same_banks(loss: FeatureGateCouplingLoss) -> None:
     """Check that banks replicated on every rank are equal bit by bit.
 
-    Runs one collective with one number per bank. Sharded banks are not
-    replicated and are not compared.
+    Takes one collective with one number per bank. Sharded banks are not
+    replicated, so they are not compared.
 
     Raises:
         FGCError: A rank's rows differ from rank 0's; all ranks raise it.

@@ -27,11 +27,11 @@ FLAGS = {'avx512_bf16', 'amx_bf16', 'bf16'}
 class BFloat16OptimWrapper(OptimWrapper):
     """``OptimWrapper`` that runs the forward pass in bfloat16 autocast.
 
-    mmengine's ``AmpOptimWrapper`` refuses CPUs, since its loss scaling needs
-    CUDA. bfloat16 has the exponent range of float32, so the loss is not
-    scaled and the only state is the optimizer's: checkpoints are those of an
-    ``OptimWrapper``, and resuming is as exact as with it. Weights, gradients
-    and gate losses stay in float32.
+    mmengine's ``AmpOptimWrapper`` does not support CPUs, since its loss
+    scaling needs CUDA. bfloat16 has the exponent range of float32, so the
+    loss is not scaled and the optimizer has the only state: checkpoints are
+    those of an ``OptimWrapper``, and resuming is equally exact. Weights,
+    gradients and gate losses stay in float32.
 
     Args:
         **kwargs: As in ``OptimWrapper``.
@@ -51,8 +51,8 @@ class BFloat16OptimWrapper(OptimWrapper):
 def use_mixed_precision(cfg: Config, wanted: bool) -> None:
     """Set the optimizer wrapper for mixed precision on this machine.
 
-    On a GPU it is mmengine's ``AmpOptimWrapper`` with dynamic loss scaling,
-    as upstream's ``--amp`` sets it, on a CPU :class:`BFloat16OptimWrapper`.
+    On a GPU this is mmengine's ``AmpOptimWrapper`` with dynamic loss scaling,
+    as with upstream's ``--amp``; on a CPU :class:`BFloat16OptimWrapper`.
 
     Args:
         cfg: The Runner's config; its ``optim_wrapper`` is changed.

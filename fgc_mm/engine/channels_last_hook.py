@@ -15,8 +15,8 @@ class ChannelsLastHook(Hook):
     """Converts the model's 4-d weights to ``torch.channels_last``.
 
     A convolution whose weights are channels-last computes and returns
-    channels-last maps. Names, shapes and values stay the same, so
-    checkpoints are compatible; results differ by rounding.
+    channels-last maps. Names, shapes and values of the weights stay the same,
+    so checkpoints are compatible; results differ by rounding.
     """
 
     def before_run(self, runner: Runner) -> None:

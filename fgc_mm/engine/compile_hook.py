@@ -46,9 +46,9 @@ class CompileHook(Hook):
         given = options if isinstance(options, dict) else {}
         model: Any = unwrapped_model(runner)
         backbone = getattr(model, 'backbone', model)
-        if isinstance(backbone, GatedBackbone):  # which returns records
+        if isinstance(backbone, GatedBackbone):  # its hooks run the gates
             backbone = backbone.backbone
-        # in place: parameters keep their names, and a copy is not compiled
+        # in place, so parameters keep their names; copies are not compiled
         backbone.compile(**given)
         runner._maybe_compile = lambda target: None  # mmengine's own
         runner.logger.info(

@@ -24,8 +24,8 @@ def load_config(path: str) -> Config:
         FGCError: The file is missing, or cannot be read as a config.
     """
     file = Path(config_file(path))
-    # custom_imports may name a package in the config's folder; appended at
-    # the end, so that it cannot hide an installed package
+    # custom_imports may name a package in the config's folder, which is
+    # appended so that it cannot hide an installed package
     folder = str(file.resolve().parent)
     if folder not in sys.path:
         sys.path.append(folder)

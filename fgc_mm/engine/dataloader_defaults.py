@@ -13,8 +13,9 @@ def set_dataloader_defaults(
 ) -> None:
     """Sets the defaults that upstream's tools set for every data loader.
 
-    These are batches of tensors (``default_collate``; a Runner by itself
-    makes lists), and pinned memory, but only if there is a GPU to copy to.
+    These are ``default_collate``, which makes batches of tensors (the
+    Runner's own default makes lists), and pinned memory, but only if there is
+    a GPU to which batches are copied.
     """
     for field in fields:
         if cfg.get(field) is not None:

@@ -20,7 +20,7 @@ def add_histograms(
 
     Args:
         visualizer: Of the runner.
-        name: Before the names of the sites.
+        name: Prefix of the names of the sites.
         values: (C,) of each site, in [0, 1].
         step: Global step.
     """
@@ -54,7 +54,7 @@ def histogram_picture(values: Mapping[str, Tensor]) -> np.ndarray:
     Returns:
         (H, W, 3) uint8, RGB.
     """
-    # here, since a run without this hook needs no matplotlib
+    # imported here: a run without this hook needs no matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     from fgc_mm.figure_style import (

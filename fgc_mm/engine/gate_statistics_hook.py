@@ -19,24 +19,24 @@ from fgc_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class GateStatisticsHook(Hook):
-    """Logs what the gates of each site did in a validation or test.
+    """Logs how the channels of each site are used in a validation or test.
 
-    Through MMEngine's ``Visualizer``, so in every backend of the config
-    (``vis_backends=[dict(type='TensorboardVisBackend')]``). Scalars of each
-    site: ``gates/keep_ratio/SITE``, the fraction of channels that are open;
-    ``gates/never_open/SITE`` and ``gates/always_open/SITE``, the fraction of
-    channels that no image opens, and that all images open. Histogram of each
-    site: ``gates/firing_rate/SITE``, of the fraction of images that open a
-    channel, over the channels. TensorBoard and W&B get histograms, other
-    backends one picture of all.
+    It logs through MMEngine's ``Visualizer``, that is, in every backend of
+    the config (``vis_backends=[dict(type='TensorboardVisBackend')]``). The
+    scalars of each site are ``gates/keep_ratio/SITE``, the fraction of open
+    channels, and ``gates/never_open/SITE`` and ``gates/always_open/SITE``,
+    the fractions of channels that no image opens, and that all images open.
+    The histogram ``gates/firing_rate/SITE`` is over the channels: the
+    fraction of images that open a channel. TensorBoard and W&B get
+    histograms, other backends one picture of all sites.
 
-    The numbers are of the predictions that the evaluator gets, so the model
-    must be a ``GatedImageClassifier`` or a ``GatedModel``. The names begin
-    with ``test/`` in a test.
+    The numbers are computed from the predictions, so the model must be a
+    ``GatedImageClassifier`` or a ``GatedModel``. In a test the names begin
+    with ``test/``.
 
     Args:
         histograms: Whether histograms are logged as well.
-        interval: Validations from one log to the next.
+        interval: Number of validations between two logs.
 
     Raises:
         FGCError: ``interval`` is not positive, or predictions have no gate

@@ -7,9 +7,9 @@ from typing import Any
 
 from mmengine.config import Config
 
-# Transforms that set the size, and their argument with it: a number, or a
-# pair of the given order. Those that set the shorter side are assumed to get
-# square images.
+# Transforms that set the size, and the argument that has it: a number, or a
+# pair in the given order. Transforms that set the shorter side are assumed to
+# get square images.
 WIDTH_FIRST = {
     'Resize': 'scale',
     'CenterCrop': 'crop_size',

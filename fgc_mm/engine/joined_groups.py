@@ -1,8 +1,8 @@
 """Joins parameter groups with equal options, which saves kernel launches.
 
 ``paramwise_cfg`` makes one group per parameter, 105 in a gated ResNet-20. An
-optimizer updates a group with a few kernel launches, however many parameters
-it has, so two groups give the same training as 105 with a fiftieth of the
+optimizer updates a group with a few kernel launches, whatever its number of
+parameters, so with two groups the same training takes a fiftieth of the
 launches.
 """
 
@@ -85,8 +85,8 @@ class JoinedGroupsHook(Hook):
         if members is None or sizes != [len(g['params']) for g in groups]:
             return
         saved['param_groups'] = _rejoin(groups, members)
-        # mmengine adds a group without parameters after several groups, and
-        # logs its rate as base_lr
+        # if there are several groups, mmengine appends one without
+        # parameters, whose rate it logs as base_lr
         base = runner.optim_wrapper.base_param_settings is not None
         if not base:
             saved.pop('base_param_settings', None)
@@ -99,8 +99,8 @@ def equal_groups(groups: Sequence[Group], separate: set[int]) -> list:
 
     Args:
         groups: Parameter groups.
-        separate: ``id`` of parameters whose groups are joined with each
-            other only.
+        separate: ``id`` of the parameters whose groups are joined only with
+            each other.
     """
     members: dict[Any, list[int]] = {}
     for number, group in enumerate(groups):

@@ -19,9 +19,9 @@ class LoggedValuesHook(RuntimeInfoHook):
 
     Upstream's hook reads every value in every step, and each read waits until
     the device has finished the step. Here the values stay on the device until
-    a ``LoggerHook`` prints, an epoch ends or a checkpoint is written; then all
-    are read by one copy. The log has the same values. On a CPU, where a read
-    does not wait, they are read immediately.
+    a ``LoggerHook`` prints, an epoch ends or a checkpoint is written; then one
+    copy reads them all. The log has the same values. On a CPU, where a read
+    does not wait, they are read at once.
     """
 
     def __init__(self) -> None:

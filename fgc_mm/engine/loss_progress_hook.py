@@ -19,9 +19,9 @@ from fgc_mm.registry import HOOKS
 class LossProgressHook(Hook):
     """Sets the epoch and iteration that schedules and warm-ups depend on.
 
-    They depend on nothing else, so a resumed run continues them correctly.
-    Gates read them from their own attribute ``progress``; gate losses get
-    them in their ``GateBatch``, from that of the classifier.
+    Schedules depend on nothing else, so a resumed run continues them
+    correctly. The hook sets the attribute ``progress`` of the model and of
+    its gates; gate losses get that of the model in their ``GateBatch``.
     """
 
     priority = 'VERY_HIGH'
@@ -70,8 +70,8 @@ def progress_at(runner: Runner, iteration: int) -> Progress:
 
 
 def _steps_per_epoch(loader: DataLoader) -> int:
-    # the length of an InfiniteSampler is that of the data set, while each rank
-    # draws 1 / world size of it
+    # the length of an InfiniteSampler is that of the data set, of which each
+    # rank draws only 1 / world size
     if isinstance(loader.sampler, InfiniteSampler):
         return ceil(len(loader) / get_world_size())
     return len(loader)

@@ -38,19 +38,19 @@ class FGCMemoryBankHook(Hook):
     holds the same rows), and it stores the banks in checkpoints.
 
     Args:
-        save_banks: Save the banks in checkpoints. Without them a resumed run
-            initialises them at random and logs a warning.
-        load_banks: Load the banks from the checkpoint, if it contains them.
+        save_banks: Whether to save the banks in checkpoints. Without them a
+            resumed run initialises the banks at random and logs a warning.
+        load_banks: Whether to load the banks of a checkpoint that has them.
         agreement_interval: Number of iterations after which the agreement of
             the neighbourhoods of features and gates (fraction of common
             neighbours) is logged for each coupled site.
-        shard: Each rank holds a part of the rows instead of all, so the
-            banks' memory falls with the number of ranks. Losses, gradients
-            and checkpoints are the same; a run can be resumed with another
-            number of ranks, sharded or not.
+        shard: Whether each rank holds only a part of the rows, so that the
+            memory per rank falls with the number of ranks. Losses, gradients
+            and checkpoints are the same up to rounding; a run can be resumed
+            with another number of ranks, sharded or not.
         dtype: Of the rows: ``'float32'``, ``'bfloat16'`` or ``'float16'``.
-        check_interval: Number of iterations after which the ranks' copies of
-            the banks are compared by a checksum; 0: never.
+        check_interval: Number of iterations after which the copies of the
+            banks on all ranks are compared by a checksum; 0: never.
 
     Raises:
         FGCError: An unknown dtype. During training: banks that differ
@@ -77,8 +77,8 @@ class FGCMemoryBankHook(Hook):
         self.check_interval = check_interval
         self._saver: ShardedBankSaver | None = None
         self._losses: dict[str, FeatureGateCouplingLoss] = {}
-        # a checkpoint is read before the banks exist: keep its banks until
-        # before_train
+        # a checkpoint is read before the banks exist, so its banks are kept
+        # until before_train
         self._loaded_state: dict[str, Any] | None = None
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:

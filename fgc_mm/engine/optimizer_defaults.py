@@ -15,8 +15,8 @@ def write_optimizer_defaults(cfg: Config) -> None:
     """Writes the defaults of ``lr`` and ``weight_decay`` into the config.
 
     ``paramwise_cfg`` and layer-wise decay multiply the numbers of the config
-    and raise an error if there is none, as with ``decay_mult=0`` for the gates
-    and an Adam whose ``weight_decay`` is left at its default of 0.
+    and raise an error if one is missing, for example with ``decay_mult=0`` for
+    the gates and an Adam without ``weight_decay``, whose default is 0.
 
     Args:
         cfg: The Runner's config; ``optim_wrapper.optimizer`` is completed.

@@ -17,23 +17,22 @@ MOVING = {'start_value', 'end_value'}
 # mmengine's default for the end of a scheduler
 FOREVER = 10**9
 LENGTHS = {'step_size', 'total_steps'}
-# these begin at a fraction of the rate and reach it in their last step
+# schedulers that begin at a fraction of the rate and reach it at their end
 WARM_UPS = re.compile('(Linear|Constant)(LR|Momentum|ParamScheduler)$')
 
 
 def scale_epochs(cfg: Config, epochs: int) -> Config:
     """A copy of the config that trains for another number of epochs.
 
-    These are scaled in proportion: the milestones, ``begin``, ``end``,
-    ``T_max``, ... of every parameter scheduler that counts epochs; ``begin``
-    and ``end`` of every scheduled number (a dict with ``start_value`` and
-    ``end_value`` anywhere in the config, unless ``by_epoch=False``); the
-    ``warmup_epochs`` of ``FeatureGateCouplingLoss``; the intervals of
-    validation and saving, and the epochs whose checkpoints are kept
-    (``keep_epochs``). Events at one epoch stay at one epoch, their order does
-    not change, and an interval keeps a length of at least one epoch while
-    there are enough epochs (a warm-up of one epoch then counts steps); the
-    last epoch is validated and saved.
+    Scaled in proportion are the milestones, ``begin``, ``end``, ``T_max``, ...
+    of every parameter scheduler that counts epochs; ``begin`` and ``end`` of
+    every scheduled number (a dict with ``start_value`` and ``end_value``
+    anywhere in the config, unless ``by_epoch=False``); the ``warmup_epochs``
+    of ``FeatureGateCouplingLoss``; the intervals of validation and saving;
+    and the epochs whose checkpoints are kept (``keep_epochs``). Events at the
+    same epoch stay at the same epoch, their order does not change, and an
+    interval is at least one epoch long if there are enough epochs (a warm-up
+    of one epoch then counts steps). The last epoch is validated and saved.
 
     Args:
         cfg: The config; it is not changed.
@@ -83,7 +82,7 @@ class EpochMap:
     Attributes:
         old: Epochs of the old schedule.
         new: Epochs of the new one.
-        events: For epochs at which something happens, the new epoch.
+        events: The new epoch of every old one at which something happens.
     """
 
     old: int
@@ -92,7 +91,7 @@ class EpochMap:
 
     @classmethod
     def of(cls, points: set[int], old: int, new: int) -> EpochMap:
-        """Round every point; keep points distinct if there is room.
+        """Round every point; keep points distinct if there are enough epochs.
 
         Epoch 0 stays 0, the end becomes ``new``, and the last epoch (one
         before the end) stays the last one; points between 0 and the end
@@ -192,10 +191,10 @@ def _scheduler(node: dict, epoch_map: EpochMap) -> dict:
 def _fitted(scaled: dict, before: dict, epoch_map: EpochMap) -> dict:
     """Adjust a scaled scheduler that mmengine would refuse or never step.
 
-    - A scheduler never begins after the last epoch: one that followed a
-      warm-up begins with it if there is only one epoch for both.
-    - A warm-up of one epoch counts steps. Counted in epochs it would only
-      have its first value, and the rate would never rise.
+    - A scheduler never begins after the last epoch: if there is only one
+      epoch for a warm-up and its successor, both begin with it.
+    - A warm-up of one epoch counts steps. Counted in epochs, it would keep
+      its first value and the rate would never rise.
     """
     old, new = epoch_map.old, epoch_map.new
     fitted = dict(scaled)

@@ -63,8 +63,8 @@ class ShardedBankSaver:
 
     Only rank 0 executes the body of ``Runner.save_checkpoint`` and its hooks,
     and it does not hold the rows of the other ranks. But every rank calls
-    that method (it returns immediately on the others), so this class wraps
-    it, for this runner only, and gathers the rows before the call.
+    that method, which returns immediately on the others. So this class wraps
+    the method of one runner, and gathers the rows before each call.
 
     Args:
         runner: Its ``save_checkpoint`` is wrapped.

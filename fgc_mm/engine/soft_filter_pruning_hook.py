@@ -1,4 +1,4 @@
-"""Soft filter pruning: zeroed filters keep training and may grow again."""
+"""Soft filter pruning: zeroed filters are trained further."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class SoftFilterPruningHook(Hook):
     without changing an output. Until then norms and biases between a zeroed
     filter and the next layer are not changed, as published.
 
-    The convs are the producers of the sites that ``GatedBackbone`` would
-    gate, so their channels can be removed. The published code also zeroes
-    filters before a residual sum, where the channel cannot be removed.
+    Only the producers of sites are pruned, because their channels can be
+    removed. The published code also zeroes filters before a residual sum,
+    where the channel cannot be removed.
 
     Args:
         pruning_rate: Fraction of each conv's filters, in (0, 1); their number

@@ -9,8 +9,8 @@ from typing import Any
 
 from mmengine.runner import Runner
 
-# keys of the config that mmengine, mmpretrain or fgc_mm read beside the
-# arguments of Runner
+# keys of the config that mmengine, mmpretrain or fgc_mm read in addition to
+# the arguments of Runner
 _OTHERS = {
     'compile',
     'custom_imports',
@@ -22,7 +22,7 @@ _OTHERS = {
     'tta_model',
     'tta_pipeline',
 }
-# keys below these are read with a default, so a misspelt one is no error
+# keys below these are read with a default, so a misspelt one raises no error
 _BELOW = {
     'auto_scale_lr': {'base_batch_size', 'enable'},
     'env_cfg': {'cudnn_benchmark', 'dist_cfg', 'mp_cfg', 'resource_limit'},

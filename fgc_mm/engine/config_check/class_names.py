@@ -68,8 +68,8 @@ def compare_classes(
         others: Its classes.
 
     Returns:
-        A warning, if one has additional classes at its end, or if no name
-        is equal.
+        A warning if one has additional classes at its end, or if all names
+        differ.
 
     Raises:
         FGCError: A class number has different names in the two.
@@ -109,11 +109,11 @@ def compare_with_head(
             order and the class names of the head are unknown.
 
     Returns:
-        A warning, if the head has more classes.
+        A warning if the head has more classes.
 
     Raises:
-        FGCError: The head has fewer classes; or it has more, and the
-            numbers of the folders therefore may not be its class numbers.
+        FGCError: The head has fewer classes; or it has more, so that the
+            numbers of the folders may not be its class numbers.
     """
     if names is None or not isinstance(limit, int) or len(names) == limit:
         return None

@@ -43,16 +43,16 @@ class ConfigCheckHook(Hook):
 
     The data sets are compared with each other and with the head, and each
     is described in one line of the log. Then up to 8 images go through the
-    training pipeline, the model and all its losses, and 8 of the validation
-    set through the model and the evaluator; ``save_best`` must be one of the
-    metrics that the evaluator reports. Before a test, the hook checks the
-    test set, the model, the evaluator, and the class names stored in the
-    checkpoint.
+    training pipeline, the model and all its losses, and up to 8 of the
+    validation set through the model and the evaluator; ``save_best`` must be
+    among the metrics that the evaluator reports. Before a test, the hook
+    checks the test set, the model, the evaluator, and the class names stored
+    in the checkpoint.
 
     The run itself does not change: a copy of the model is used (it shares
     parameters and memory banks, which a forward pass only reads), the data
     loaders are not iterated over, and the random states are restored. All
-    ranks use the same images, and if one of them fails all stop.
+    ranks use the same images, and if the check fails on one all stop.
 
     Raises:
         FGCError: Two data sets number their classes differently, a label is
@@ -138,7 +138,7 @@ def _compare(
         found = [
             *compare_members(title, dataset),
             compare_classes(first, names, title, own),
-            # the others have the classes of the first one: check that only
+            # data sets after the first are compared with it, not the head
             (unknown or known is not None)
             and compare_with_head(
                 title,

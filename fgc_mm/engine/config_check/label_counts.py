@@ -13,8 +13,8 @@ from torch import nn
 
 from fgc_mm.errors import FGCError
 
-# labels of larger image folders are not read: it takes seconds, and they are
-# made from the folders
+# labels of larger image folders are not read: this takes seconds, and they are
+# the numbers of the folders
 MANY_IMAGES = 300_000
 
 

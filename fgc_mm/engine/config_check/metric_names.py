@@ -1,4 +1,4 @@
-"""The metrics that a validation reports, and what monitors them."""
+"""The metrics that a validation reports, and options that name one."""
 
 from __future__ import annotations
 
@@ -52,8 +52,7 @@ def reported_metrics(evaluator: Evaluator, size: int) -> dict[str, Any] | None:
     Computed on this rank alone.
 
     Returns:
-        ``None`` if they cannot be computed from one batch: a metric has
-        failed on it, or needs all ranks.
+        ``None`` if they cannot be computed from one batch on one rank.
     """
     found: dict[str, Any] = {}
     with _quiet():
@@ -87,7 +86,7 @@ def check_monitored(runner: Runner, names: list[str]) -> None:
 
 
 def _monitored(runner: Runner) -> Iterator[tuple[str, str]]:
-    """Options that name a metric, and the metric."""
+    """Options that name a metric, with the name."""
     for hook in runner.hooks:
         if isinstance(hook, CheckpointHook) and hook.save_best:
             for name in hook.key_indicators:
@@ -133,7 +132,7 @@ def _metrics(
 def _values(metric: BaseMetric, size: int) -> dict[str, Any] | None:
     """Compute a metric without the collectives of ``evaluate``.
 
-    A rank on which the metric fails would leave the others waiting there.
+    If it failed on one rank, the others would wait in them.
     """
     if type(metric).evaluate is not BaseMetric.evaluate:
         return metric.evaluate(size) if get_world_size() == 1 else None

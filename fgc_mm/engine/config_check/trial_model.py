@@ -26,12 +26,12 @@ from fgc_mm.losses import FeatureGateCouplingLoss
 def trial_copy(runner: Runner) -> BaseModel | None:
     """A copy of the unwrapped model, with its own statistics and counters.
 
-    Parameters, which a forward pass only reads, and memory banks, which only
-    their hook writes, are shared with the model.
+    It shares parameters, which a forward pass only reads, and memory banks,
+    which only their hook writes.
 
     Returns:
-        ``None`` if the model cannot be copied (its parameters are sharded
-        over the ranks, or a module holds part of an autograd graph).
+        ``None`` if the model cannot be copied: its parameters are sharded
+        over the ranks, or a module holds part of an autograd graph.
     """
     plain = nn.parallel.DistributedDataParallel
     if runner.model is not unwrapped_model(runner) and not isinstance(

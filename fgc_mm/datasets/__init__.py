@@ -1,4 +1,4 @@
-"""Data sets without a download, and a transform that reads images."""
+"""Data sets, and a transform that reads images."""
 
 from fgc_mm import checked_stack  # noqa: F401  isort: skip
 

@@ -74,9 +74,9 @@ def labels_of(samples: Sequence[Any], device: torch.device) -> Tensor | None:
 
 
 def copy_sample(sample: Any) -> Any:
-    """A copy of a sample that shares the values.
+    """A copy of a sample that shares its values.
 
-    The same as ``sample.new()``, in a tenth of the time.
+    The same as ``sample.new()``, but ten times as fast.
     """
     if type(sample) is not DataSample:
         return sample.new()
@@ -89,5 +89,5 @@ def copy_sample(sample: Any) -> Any:
 def set_labels(samples: Sequence[DataSample], labels: Tensor) -> None:
     """Give each sample its row of (N, 1) labels."""
     for sample, label in zip(samples, labels.unbind(), strict=True):
-        # it is a field already, so its type need not be checked again
+        # an existing field, whose type need not be checked again
         object.__setattr__(sample, 'gt_label', label)

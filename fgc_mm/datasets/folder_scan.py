@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 import cv2
 from mmengine.fileio import LocalBackend, get_file_backend
 
-# those of mmpretrain's CustomDataset, and others that every OpenCV decodes
+# the endings of mmpretrain's CustomDataset, and others that OpenCV decodes
 _EVERYWHERE = (
     '.jpg', '.jpeg', '.jfif', '.png', '.ppm', '.pgm', '.bmp', '.tif', '.tiff',
     '.webp',
@@ -32,8 +32,8 @@ def class_folders(root: str) -> list[str]:
 def files_below(root: str, folder: str = '') -> list[str]:
     """Paths of all files in a folder relative to the root, no hidden ones.
 
-    A link to a file that does not exist is one of them: reading it fails,
-    but it is not left out without a message.
+    Links to files that do not exist are included, so that reading them raises
+    an error.
     """
     backend = get_file_backend(root, enable_singleton=True)
     top = join(root, folder)

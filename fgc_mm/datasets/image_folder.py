@@ -27,10 +27,10 @@ class ImageFolder(CustomDataset):
 
     - Hidden folders and files (``.ipynb_checkpoints``, ``._1.jpg``) are
       ignored.
-    - With ``classes=``, a folder has the number of its name in that list, so
-      a data set that lacks some of the classes has the same numbers as the
-      others. If no folder has one of these names, they are titles of the
-      folders, in alphabetical order.
+    - With ``classes=``, the number of a folder is the index of its name in
+      that list, so a data set that lacks some of the classes has the same
+      numbers as the others. If no folder has one of these names, they are
+      titles for the folders in alphabetical order.
     - One warning gives the number of files that are not images.
     - Blank lines of an annotation file are skipped.
 
@@ -43,9 +43,9 @@ class ImageFolder(CustomDataset):
             ones.
 
     Raises:
-        FGCError: ``every`` is no whole number of at least 1, no image is
-            there, ``classes`` are no list of distinct names or lack a
-            folder, or the annotation file is not UTF-8 text of paths and
+        FGCError: ``every`` is not a whole number of at least 1, there is no
+            image, ``classes`` is not a list of distinct names or lacks a
+            folder, or the annotation file is not UTF-8 text with paths and
             numbers.
     """
 
@@ -167,10 +167,10 @@ class ImageFolder(CustomDataset):
 
 
 def _class_list(classes: str | Sequence[Any]) -> list[str]:
-    """The names of ``classes``, which may be those of a file's lines.
+    """The names of ``classes``: a list, or a text file with one per line.
 
     Raises:
-        FGCError: They are no list.
+        FGCError: It is neither.
     """
     if isinstance(classes, str):
         names = [line.strip() for line in _text_lines(classes)]

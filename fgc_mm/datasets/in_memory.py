@@ -34,22 +34,22 @@ class InMemoryImages(Dataset):
     pixels. ``sample_idx`` and labels are those of the wrapped data set. Use it
     with ``num_workers=0``.
 
-    With ``device='auto'`` all images and labels are on the GPU (CIFAR-10:
-    154 MB), for each rank on its own GPU, and batches are assembled there by a
-    few kernel launches, without copying pixels from main memory. The pixels
-    are equal to those of ``device='cpu'``.
+    With ``device='auto'`` every rank holds all images and labels on its GPU
+    (CIFAR-10: 154 MB), and assembles batches there with a few kernel launches,
+    without copying pixels from main memory. The pixels equal those of
+    ``device='cpu'``.
 
     Args:
         dataset: Config of the wrapped data set, or the data set. Its
-            pipeline loads, resizes to one size and packs, without random
-            transforms.
+            pipeline must load images, resize them to one size and pack them,
+            without random transforms.
         padding: Zeros added on every side before a random crop to the
             original size, in pixels; 0 for no crop.
         flip: Probability of a horizontal flip.
         device: Of images and labels: ``'cpu'``, ``'auto'`` for the device of
             the run, or its name.
-        pipeline: Of the wrapped data set, if its config has none. Here
-            mmpretrain's inferencers find it.
+        pipeline: Of the wrapped data set, if its config has none.
+            mmpretrain's inferencers need it here.
 
     Items: ``inputs`` (C, H, W) uint8 and ``data_samples``, as ``PackInputs``
     makes them.
@@ -61,7 +61,7 @@ class InMemoryImages(Dataset):
             worker process cannot use it.
     """
 
-    # options that are 0 where training images are only looked at
+    # options to set to 0 where training images must not be augmented
     AUGMENTATIONS = 'padding', 'flip'
 
     def __init__(

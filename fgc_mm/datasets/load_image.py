@@ -37,7 +37,7 @@ class LoadImage(LoadImageFromFile):
 
     Raises:
         FGCError: ``bits`` is outside its range, or the decoder is not
-            installed, or does not know ``bits``.
+            installed or does not support ``bits``.
     """
 
     to_float32: bool
@@ -65,9 +65,9 @@ class LoadImage(LoadImageFromFile):
         transform with upstream's name from the pipeline.
 
         Raises:
-            FGCError: The file is no image, a damaged one, one of floating
-                point numbers, or one of 16 bits that uses fewer, or that
-            Pillow would read.
+            FGCError: The file is not an image, or is damaged, has 32 bits per
+                channel, has 16 bits of which fewer are used, or has more
+                than 8 bits and would be read by Pillow.
         """
         if 'img' in results and 'img_path' not in results:
             return results
@@ -116,7 +116,7 @@ class LoadImage(LoadImageFromFile):
 
 
 def _check_backend(backend: str, bits: int | None) -> None:
-    """Refuse a decoder that is not installed, or does not know ``bits``."""
+    """Refuse a decoder that is not installed or does not support ``bits``."""
     if backend in ('tifffile', 'turbojpeg') and not find_spec(backend):
         raise FGCError(
             f'imdecode_backend={backend!r} of LoadImage needs the package '

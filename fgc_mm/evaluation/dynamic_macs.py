@@ -21,23 +21,26 @@ PUBLISHED = {'fgc-pr': 'pruning_ratio_fgc_pr', 'ftwt': 'pruning_ratio_ftwt'}
 class DynamicMACs(BaseMetric):
     """MACs per image of a dynamic network, and statistics of its gates.
 
-    Every product of tensors is counted, including gates, classifier and the
-    two matrix products of attention. A closed channel removes its row of the
-    producer's weights and its column of the consumer's, but no operation
-    outside the forward of a conv or linear layer. Reported: ``mean``,
-    ``p50``, ``p95`` and ``dense`` in MACs, where ``dense`` is the network
-    without gates and before compaction, ``pruning_ratio`` =
-    100 (1 - mean / dense) in percent, ``keep_ratio`` (fraction of open gated
-    channels), and, only for comparison with published numbers,
-    ``pruning_ratio_fgc_pr`` (without the classifier) and
-    ``pruning_ratio_ftwt`` (without classifier and gates, and with residual
-    sums counted as if they were masked). A table per site is logged. If the
-    gates output nan or inf for an image, all metrics except ``dense`` are
-    nan, and a warning gives the number of such images.
+    Every product of tensors is counted, including those of gates, classifier
+    and attention. A closed channel removes its row of the producer's weights
+    and its column of the consumer's, but no operation outside the forward of
+    a conv or linear layer. The metrics are
+
+    - ``mean``, ``p50``, ``p95`` and ``dense`` in MACs per image, where
+      ``dense`` is the network without gates and before compaction;
+    - ``pruning_ratio`` = 100 (1 - mean / dense), in percent;
+    - ``keep_ratio``, the fraction of gated channels that are open;
+    - only for comparison with published numbers, ``pruning_ratio_fgc_pr``
+      (without the classifier) and ``pruning_ratio_ftwt`` (without classifier
+      and gates, with residual sums counted as if they were masked).
+
+    A table with one row per site is logged. If the gates output nan or inf
+    for an image, all metrics except ``dense`` are nan, and a warning gives
+    the number of such images.
 
     Args:
-        collect_device: Where the results of all ranks are collected.
-        prefix: Of the metrics' names.
+        collect_device: Device on which the results of all ranks are collected.
+        prefix: Prefix of the metrics' names; default ``macs``.
 
     Raises:
         FGCError: The samples have no MACs, or were merged from several

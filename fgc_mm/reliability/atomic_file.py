@@ -14,12 +14,12 @@ LEFTOVERS = '.*.part'
 
 
 def write_atomically(content: bytes, path: str | Path) -> None:
-    """Writes a temporary file, syncs it and renames it.
+    """Writes a temporary file, syncs it to the disk and renames it.
 
-    After a crash the old file is unchanged.
+    If this fails or is interrupted, the old file is unchanged.
 
     Raises:
-        OSError: The file cannot be written; the old one is unchanged.
+        OSError: The file cannot be written.
     """
     file = Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 class AtomicBackend(LocalBackend):
-    """mmengine's backend for local files; it writes atomically."""
+    """mmengine's backend for local files, with atomic writes."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         """As in ``LocalBackend``."""

@@ -38,8 +38,8 @@ INTERRUPTED = 'interrupted.pth'
 class SafeCheckpointHook(CheckpointHook):
     """mmengine's ``CheckpointHook``, for runs that may be killed at any time.
 
-    - A checkpoint is written under a temporary name and renamed; only then
-      are older ones removed.
+    - A checkpoint is written under a temporary name and renamed before older
+      ones are removed.
     - Resuming uses the newest checkpoint that is complete and contains the
       state of optimizer and schedulers.
     - On SIGTERM or SIGUSR1 all ranks finish the same step, save
@@ -48,9 +48,9 @@ class SafeCheckpointHook(CheckpointHook):
 
     Args:
         keep_epochs: Epochs (1 is the first) whose checkpoints are saved
-            whatever ``interval`` is, and are not removed by
-            ``max_keep_ckpts``: e.g. the end of a stage that other runs start
-            from.
+            regardless of ``interval``, and not removed by
+            ``max_keep_ckpts``, such as the end of a stage from which other
+            runs start.
         **kwargs: As in ``CheckpointHook``, which ignores unknown ones.
 
     Raises:
@@ -97,7 +97,7 @@ class SafeCheckpointHook(CheckpointHook):
             self.backend_args = dict(backend=BACKEND)
         self._exclude_kept_epochs(runner)
         super().before_train(runner)
-        if self.max_keep_ckpts > 0:  # unbounded: one more during a save
+        if self.max_keep_ckpts > 0:  # no maxlen: one more during a save
             self.keep_ckpt_ids = deque(self.keep_ckpt_ids)
         keep_workers_alive(runner.train_dataloader)
         if runner.val_loop is not None:
@@ -134,7 +134,7 @@ class SafeCheckpointHook(CheckpointHook):
         data_batch: Any = None,
         outputs: Any = None,
     ) -> None:
-        """Stop after a signal; several ranks stop in the next step."""
+        """Stop after a signal; several ranks stop when training goes on."""
         # ranks may have unequal numbers of validation steps
         if self._stop.name and get_world_size() == 1:
             meta = dict(epoch=runner.epoch, iter=runner.iter)
@@ -191,7 +191,7 @@ class SafeCheckpointHook(CheckpointHook):
     def _save_checkpoint_with_step(
         self, runner: Runner, step: int, meta: dict
     ) -> None:
-        """As upstream's, but old files are removed after the new is saved."""
+        """As upstream's, but saves the new file before removing old ones."""
         kept = list(getattr(self, 'keep_ckpt_ids', ()))
         if self.max_keep_ckpts > 0 and step not in self.keep_epochs:
             kept = kept if kept[-1:] == [step] else [*kept, step]
@@ -229,11 +229,11 @@ class SafeCheckpointHook(CheckpointHook):
             raise _save_error(self.last_ckpt, error) from error
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
-        """As upstream's, but old files are removed after the new is saved.
+        """As upstream's, but saves the new file before removing old ones.
 
         Only files in this run's folder are removed: a run that was resumed
-        from a copy, or in another work dir, has the path of the best
-        checkpoint of the original run.
+        from a copy, or in another work dir, still has the path of the
+        original run's best checkpoint.
         """
         if not self.save_best:
             return

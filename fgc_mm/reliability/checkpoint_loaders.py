@@ -1,6 +1,6 @@
 """Checkpoint loaders for MMEngine, one per URL scheme, that run no code.
 
-The functions are called ``load_from_NAME``, since mmengine logs NAME.
+Their names begin with ``load_from_``: mmengine logs what follows.
 """
 
 from __future__ import annotations
@@ -29,9 +29,8 @@ from fgc_mm.reliability.checkpoint_reader import (
 def _host(map_location: MapLocation) -> MapLocation:
     """The CPU instead of a device.
 
-    A resumed run loads to its GPU, but every tensor of the checkpoint is
-    copied into an existing tensor anyway, and unsharded memory banks may not
-    fit on the GPU.
+    A resumed run would load to its GPU. But every tensor is copied into an
+    existing one anyway, and unsharded memory banks may not fit on the GPU.
     """
     chosen = callable(map_location) or isinstance(map_location, dict)
     return map_location if chosen else 'cpu'
@@ -50,7 +49,7 @@ def load_from_http(
     """A URL, downloaded once into torch's cache."""
     if get_rank() == 0:
         _download(filename)
-    barrier()  # then each other machine downloads its own copy
+    barrier()  # others find the file, or download it on their machine
     return read_checkpoint(_download(filename), _host(map_location))
 
 

@@ -1,12 +1,12 @@
 """Reads checkpoints as data, without running code.
 
 Reading a pickle can run any program. ``torch.load`` with ``weights_only=True``
-prevents that, but it also refuses mmengine's checkpoints, whose
-``message_hub`` contains log buffers. This module lists the few additional
-classes and functions that mmengine's checkpoints need. The original OpenMMLab
-packages have no such list, and the onedl forks fall back to
-``weights_only=False``, which this package never uses.
-``checkpoint_loaders.py`` registers loaders that use the list with MMEngine.
+prevents that, but also refuses mmengine's checkpoints, whose ``message_hub``
+contains log buffers. This module lists the few additional classes and
+functions that mmengine's checkpoints need. The original OpenMMLab packages
+have no such list, and the onedl forks fall back to ``weights_only=False``,
+which this package never uses. ``checkpoint_loaders.py`` registers loaders
+with MMEngine that use the list.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from fgc_mm.errors import FGCError
 Checkpoint = dict[str, Any]
 MapLocation = str | torch.device | Callable | dict | None
 
-# Pickle names this class as the owner of a function below. It is replaced by a
-# string, which, unlike the class, cannot be called.
+# Pickles name this class as the owner of a function below. A string replaces
+# it, because the class could be called.
 _ONE_CYCLE = 'mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler'
 
 
 def _known_attribute(owner: object, name: str) -> Callable:
     """``getattr`` for the few functions that mmengine pickles by name.
 
-    Every log buffer contains its methods, and a OneCycle scheduler its
-    annealing function. The real ``getattr``, which the forks allow, would
-    give access to any function.
+    These are methods of log buffers and the annealing function of a OneCycle
+    scheduler. The real ``getattr``, which the forks allow, would give access
+    to any function.
     """
     if owner is HistoryBuffer and name in ('min', 'max', 'mean', 'current'):
         return getattr(HistoryBuffer, name)
@@ -48,7 +48,7 @@ def _known_attribute(owner: object, name: str) -> Callable:
 
 
 def safe_globals() -> list[Callable | tuple[Any, str]]:
-    """Classes and functions allowed in a checkpoint, beside torch's list."""
+    """Allowed classes and functions that are not in torch's own list."""
     rebuild, number = np.ndarray(0).__reduce__()[0], np.float64(0).__reduce__()
     arrays: list[Callable | tuple[Any, str]] = [np.ndarray, np.dtype]
     # numpy 1 and 2 write the same functions under different names; each

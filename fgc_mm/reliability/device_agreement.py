@@ -14,7 +14,7 @@ from torch import distributed as dist
 from fgc_mm.errors import FGCError
 
 MAX_LISTED = 8  # ranks named in an error
-READ_SECONDS = 10.0  # in which the others read the entries
+READ_SECONDS = 10.0  # for which rank 0 waits until the others have read
 # keeps the stores alive: without that of rank 0 no rank can read
 _stores: list[dist.Store] = []
 
@@ -23,8 +23,8 @@ def check_devices(seconds: float) -> None:
     """Raises an error if some processes see a GPU and others do not.
 
     They would choose different backends, gloo and NCCL, and wait for each
-    other until the timeout. So before they choose, each process writes what
-    it sees into the store of the rendezvous.
+    other until the timeout. So before they choose, each process writes into
+    the store of the rendezvous whether it sees one.
 
     Args:
         seconds: How long to wait for the other processes.

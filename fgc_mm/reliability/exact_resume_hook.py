@@ -34,12 +34,12 @@ class ExactResumeHook(Hook):
     - Every batch is augmented with a separate seed (`SeededBatches`), so no
       random state is lost with the data loader's processes.
 
-    With another number of processes the run cannot be equal; it logs a
-    warning, reseeds, and continues at the same fraction of the epoch.
+    With another number of processes the run cannot equal the original one; it
+    logs a warning, reseeds, and continues at the same fraction of the epoch.
 
     Args:
-        require_states: Refuse to resume from a checkpoint without random
-            states; with ``False`` the run is seeded anew, with a warning.
+        require_states: Whether a checkpoint without random states is an
+            error; with ``False`` the run is seeded anew, with a warning.
     """
 
     priority = 'HIGHEST'
@@ -55,7 +55,8 @@ class ExactResumeHook(Hook):
         """Keep the states of the checkpoint until training begins.
 
         Raises:
-            FGCError: It has none, and ``require_states``, or damaged ones.
+            FGCError: It has damaged ones, or none and ``require_states`` is
+                true.
         """
         if not runner._resume:
             return

@@ -28,8 +28,8 @@ class _Step(NamedTuple):
 class FiniteLossHook(Hook):
     """Raises an error in a step whose loss is nan or inf.
 
-    No checkpoint contains that step. On a CPU the run ends in the same step;
-    on an accelerator, where reading a loss waits for the device, it ends
+    No checkpoint is written after that step. On a CPU the run ends in the
+    same step; on an accelerator, where reading a loss waits for the device,
     after the next step, but before an epoch ends or a checkpoint is written.
     """
 
@@ -45,7 +45,7 @@ class FiniteLossHook(Hook):
         data_batch: dict | None = None,
         outputs: dict | None = None,
     ) -> None:
-        """Check the losses of the last step or of this one.
+        """Check the losses of this step, or on an accelerator of the last.
 
         Raises:
             FGCError: One of them is not finite.

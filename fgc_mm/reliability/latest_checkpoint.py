@@ -20,10 +20,10 @@ def latest_checkpoint(
 ) -> tuple[Path | None, list[str]]:
     """The newest checkpoint that is complete.
 
-    The pointer file contains an absolute path, which leads to another run's
-    folder after the work dir was copied or moved. So the run's folders are
-    searched first: a file of the name in the pointer, then the other files;
-    only if there are none, the path in the pointer.
+    mmengine's pointer file (``last_checkpoint``) contains an absolute path,
+    which is in another run's folder if the work dir was copied. So the run's
+    own folders are searched first, for a file of the name in the pointer and
+    then for others; the path in the pointer is used only if there are none.
 
     Args:
         work_dir: The folder of the run.
@@ -80,7 +80,7 @@ def _candidates(folders: Sequence[Path]) -> list[Path]:
 def _checkpoints(folders: Sequence[Path]) -> list[Path]:
     """Newest first, by the numbers in their names; copying changes times.
 
-    The best checkpoints are left out: they do not contain the optimizer.
+    Best checkpoints are left out, since they lack the optimizer's state.
     """
     files = [f for folder in folders for f in folder.glob('*.pth')]
     files = [f for f in files if not f.name.startswith('best_')]

@@ -9,7 +9,7 @@ import time
 
 from torch import distributed as dist
 
-# messages of gloo, NCCL and the store when a process is late or has exited
+# messages of gloo, NCCL and the store if a process is late or has exited
 _LOST = re.compile(
     r'tim(ed|e) ?out|connection (was )?(closed|reset|refused)|broken pipe',
     re.IGNORECASE,
@@ -38,10 +38,10 @@ def find_missing_ranks(
         return None
     if not dist.is_initialized() or 'DataLoader' in str(error):
         return None
-    # a launcher that has seen a process exit ends this one, and reports it
+    # if a process has exited, the launcher reports it and ends this one
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     answers: set[int] = set()
-    # in a thread, since calls of a store whose process hangs do not return
+    # in a thread, since calls do not return if the store's process hangs
     thread = threading.Thread(
         target=_collect, args=(answers, seconds), daemon=True
     )

@@ -16,8 +16,8 @@ States = dict[str, Any]
 def random_states(cuda: bool = True) -> States:
     """The states of Python's, numpy's and torch's generators.
 
-    They consist of tensors and numbers, so a checkpoint with them can be read
-    without running code.
+    They are tensors and numbers, so a checkpoint that contains them can be
+    read without running code.
 
     Args:
         cuda: Include those of the GPUs, if there are any.

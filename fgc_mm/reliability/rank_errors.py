@@ -15,8 +15,8 @@ def raise_on_all_ranks() -> Iterator[None]:
     """Raises an exception of one rank on all ranks, at the end of a block.
 
     If a rank stopped alone, the others would wait in their next collective
-    until the timeout. Every rank must enter the block, and in it no
-    collective may come before a statement that can fail on a single rank.
+    until the timeout. Every rank must enter the block, and in the block no
+    collective may follow a statement that can fail on a single rank.
 
     Raises:
         FGCError: Another rank has failed; the message of the first one.

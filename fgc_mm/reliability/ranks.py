@@ -27,14 +27,14 @@ def started_rank() -> int:
 
 
 def reports_errors() -> bool:
-    """Whether this process reports an error, on behalf of all processes.
+    """Whether this process reports an error on behalf of all processes.
 
-    The first process that fails does, since the others are ended, or fail
-    because it has exited: the first in the store of the process group;
-    before the group exists, the first that our torchrun has started on this
-    machine. With other launchers, rank 0 reports until then. The others
-    return after two seconds: as soon as one process exits, a launcher may
-    end the one that reports.
+    The first process that fails reports, since the others are ended, or fail
+    because it has exited. If the process group exists, its store says which
+    is the first. Before, it is the first process of this machine with our
+    torchrun, and rank 0 with other launchers. In the other processes this
+    function returns after two seconds, because as soon as one exits, a
+    launcher may end the process that reports.
     """
     if dist.is_initialized():
         try:

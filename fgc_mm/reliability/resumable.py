@@ -55,8 +55,8 @@ def _has_momentum(optimizer: Mapping[str, Any]) -> bool:
     )
 
 
-# the entries of mmengine's checkpoint that hold the state of training, and
-# whether a value can be used
+# the entries of mmengine's checkpoint with the training state, and functions
+# that check their values
 NEEDED: dict[str, Callable[[Any], bool]] = {
     'meta': _has_counters,
     'message_hub': _has_logs,
@@ -69,7 +69,7 @@ def check_resumable(path: str | Path, scheduled: bool = False) -> None:
 
     Published and converted weights, and the best checkpoint of a run (which
     mmengine saves without optimizer and schedulers), do not contain the
-    training state: a run would resume with the first learning rate.
+    training state: a run would resume with the initial learning rate.
 
     Args:
         path: The file.

@@ -11,10 +11,10 @@ from fgc_mm.reliability.random_states import mixed_seed, seeded
 
 
 class SeededBatch(list):
-    """The indices of a batch, which seed the generators during iteration.
+    """The indices of a batch; the generators are seeded during iteration.
 
     ``DataLoader`` passes the batch to the process that loads it (a worker or
-    the main process). That process iterates over it and loads image by image:
+    the main process). That process iterates over it to load the images, so
     the generators are seeded before the first image and restored after the
     last one.
 
@@ -42,8 +42,8 @@ class SeededBatches(Sampler):
 
     The seed is computed from the run's seed, the rank, the epoch and the
     number of the batch in its epoch. So the pixels of a batch depend neither
-    on the number of workers and their age nor on earlier batches, and a
-    resumed epoch can skip those without reading them.
+    on the workers nor on earlier batches, and a resumed epoch can skip
+    earlier batches without reading them.
 
     Args:
         batches: The batch sampler.

@@ -1,4 +1,4 @@
-"""Stopping on SIGTERM, and on SIGUSR1, with which Slurm warns."""
+"""Stopping on SIGTERM and SIGUSR1 (Slurm's warning before a time limit)."""
 
 from __future__ import annotations
 
@@ -57,9 +57,8 @@ class StopSignal:
     def any_rank(self) -> bool:
         """Whether any rank has received a signal; the same on all ranks.
 
-        With several ranks, this is the state at the previous call, whose
-        all-reduce has finished by now, so no step waits for the slowest
-        rank.
+        With several ranks, this is the state at the previous call: its
+        all-reduce has finished by now, so no step waits for the slowest rank.
         """
         if self._group is None:
             return self.name is not None
@@ -98,11 +97,11 @@ class StopSignal:
 
 
 def keep_workers_alive(loader: DataLoader) -> None:
-    """Lets the loader's workers ignore signals to the whole job.
+    """Lets the loader's workers ignore signals that the whole job receives.
 
-    Slurm signals every process of a job, but the current step cannot be
-    finished without the workers. A worker then ends only on a signal of its
-    parent process.
+    Slurm signals every process of a job, but without its workers a process
+    cannot finish the current step. A worker ends only if its parent process
+    signals it.
     """
     loader.worker_init_fn = partial(_start_worker, loader.worker_init_fn)
 

@@ -19,9 +19,9 @@ NAME = '.running'
 class WorkDirLock:
     """A lock that the system releases when the process ends.
 
-    It is a POSIX lock: unlike that of flock, it is not inherited by the data
-    loader's workers, which may run for some seconds after the main process
-    was killed.
+    It is a POSIX lock, which, unlike that of flock, the data loader's workers
+    do not inherit: they may run for some seconds after the main process was
+    killed.
     """
 
     def __init__(self) -> None:

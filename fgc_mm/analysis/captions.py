@@ -93,16 +93,16 @@ SECTIONS = {
     'extremes': ('The cheapest and the most expensive images', ''),
     'exchange': (
         'Does an image need its own masks?',
-        'The network with the masks of other images. If the error is the '
-        'same with those of any other image, the network does not need the '
-        'choice by image; if it rises with these but not with those of the '
-        'class, the gates choose by class. It may even fall with those of '
-        'the class, since they depend on the true class.',
+        'The network is run with the masks of other images. If the error is '
+        'the same with masks of any other image, the network does not need '
+        'masks chosen by image. If it rises with these, but not with masks of '
+        'the same class, the gates choose by class. With masks of the same '
+        'class it may even fall, since these depend on the true class.',
     ),
     'channels': (
         'Dead and always-open channels',
-        'A channel that is open for no image can be removed, and one that is '
-        'open for every image needs no gate; only the others are dynamic.',
+        'A channel that is open for no image can be removed, a channel that '
+        'is open for every image needs no gate; only the others are dynamic.',
     ),
     'calibration': (
         'Calibration',

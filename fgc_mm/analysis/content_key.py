@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 
-FORMAT = 2  # of the stored arrays; other formats are not read
+FORMAT = 2  # of the stored arrays; a pass of another format is not reused
 READ = ('model', 'data_preprocessor', 'default_scope')
 BLOCK = 2**20
 

@@ -1,8 +1,8 @@
 """A trained network with the masks of other images.
 
-A network that depends on the choice of channels by image makes more errors
-with masks that were chosen for other images. Errors that stay the same with
-those of any other image mean that it does not need that choice.
+A network that needs masks chosen by image makes more errors with masks that
+were chosen for other images. If its error stays the same with masks of any
+other image, it does not need them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,16 +25,16 @@ OWN = 'its own'
 SAME_CLASS = 'of an image of its class'
 ANOTHER = 'of any other image'
 FREQUENT = 'the most frequent ones'
-MOST_ALONE = 0.1  # fraction of images that have their class for themselves
+MOST_ALONE = 0.1  # maximum fraction of images that are alone in their class
 
 
 class ExchangedMasks(NamedTuple):
     """The network with masks of one kind.
 
     Attributes:
-        masks: Which masks an image has: ``OWN``, ``SAME_CLASS``, ``ANOTHER``
-            or ``FREQUENT``: a channel is open for every image if it is open
-            for more than half of them.
+        masks: Which masks each image takes: ``OWN``, ``SAME_CLASS``,
+            ``ANOTHER``, or ``FREQUENT`` (a channel is open for all images if
+            more than half of them open it).
         accuracy: Fraction classified correctly.
         macs: Mean MACs per image.
         pruning_ratio: 1 - MACs / dense MACs.
@@ -55,27 +55,27 @@ def exchange_masks(
 ) -> tuple[ExchangedMasks, ...]:
     """Run a network with its own and with exchanged masks.
 
-    All masks of an image are those of one other image, so the MACs of images
-    of one size are the same in the mean. A gate that scales channels is
-    exchanged with its factors.
+    Each image takes all masks of one other image, so for images of one size
+    the mean MACs stay the same. Masks include the factors of gates that scale
+    channels.
 
     Args:
         cfg: The checkpoint's config.
         checkpoint: A file.
         dataset: The images of the pass.
         stored: The pass of this checkpoint.
-        seed: Of the choice of the other images.
+        seed: Of the random choice of other images.
 
     Returns:
-        A row per kind of masks; that of ``SAME_CLASS`` only if at least nine
-        of ten images have another image of their class.
+        A row per kind of masks. There is none for ``SAME_CLASS`` if more than
+        a tenth of the images are alone in their class.
     """
     labels = np.asarray(stored.labels)
     masks = {name: stored.site_array('mask', name) for name in stored.sites}
     constant = {
         name: most_frequent(mask)[None] for name, mask in masks.items()
     }
-    # which row of which masks each image has
+    # the masks, and for each image the row that it takes
     kinds = {
         SAME_CLASS: (masks, partners(labels, seed)),
         ANOTHER: (masks, partners(np.zeros_like(labels), seed)),
@@ -102,8 +102,8 @@ def exchange_masks(
 def partners(labels: np.ndarray, seed: int) -> np.ndarray:
     """Another image with the same label for each image; (N,) indices.
 
-    Each image is the partner of one other. An image that is the only one
-    with its label is its own.
+    Each image is the partner of exactly one image. An image that is alone
+    with its label is its own partner.
     """
     random = np.random.default_rng(seed)
     found = np.empty(len(labels), dtype=np.int64)
@@ -116,8 +116,8 @@ def partners(labels: np.ndarray, seed: int) -> np.ndarray:
 def most_frequent(mask: np.ndarray) -> np.ndarray:
     """The constant mask (C,) of the masks (N, C) of all images.
 
-    A channel that more than half of the images open has its mean factor over
-    these images; the others are 0.
+    A channel that more than half of the images open has the mean of its
+    factors over these images; all others are 0.
     """
     count = np.count_nonzero(mask, axis=0)
     factor = mask.sum(0, dtype=np.float64) / count.clip(1)
@@ -134,7 +134,7 @@ def _run(
     """Predictions and MACs (N,) of every kind of masks."""
     numbers: dict[str, list[tuple[int, float]]] = {kind: [] for kind in kinds}
     for data in image_batches(model, cfg, dataset, indices):
-        # counting runs the model on one image, so not with given masks
+        # counted here, since it runs the model without given masks
         model.macs_table(tuple(data['inputs'].shape[1:]))
         for kind, (masks, rows) in kinds.items():
             first = len(numbers[kind])

@@ -38,8 +38,8 @@ def measure(
     Args:
         stored: The pass.
         options: What to measure.
-        previous: Of the previous checkpoint: embeddings start from its
-            points, so that positions of an image can be compared.
+        previous: Of the previous checkpoint; embeddings start from its
+            points, so that the positions of an image can be compared.
 
     Raises:
         FGCError: Only one class, fewer images than clusters or neighbours,

@@ -20,9 +20,9 @@ from .table import Row
 def plot(rows: Sequence[Row], kind: str = 'png') -> bytes:
     """The rows as a figure.
 
-    A dynamic method has a colour and is filled; dense networks are
-    black, static ones are grey, each with a marker of its own. Bars are
-    sample standard deviations over the seeds.
+    Dynamic methods have filled markers in a colour; dense networks are black
+    and static ones grey, each with a marker of its own. Bars are sample
+    standard deviations over the seeds.
     """
     figure = new_figure(PAGE_WIDTH, 4.2)
     axes = figure.subplots()

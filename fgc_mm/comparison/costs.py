@@ -83,8 +83,8 @@ def static_metrics(own: MACsTable, dense: MACsTable) -> dict[str, float]:
     """The metrics of ``DynamicMACs`` for a network without gates.
 
     Args:
-        own: Of the network, all of which runs for every image.
-        dense: Of the network from which it was pruned.
+        own: MACs of the network, all of which runs for every image.
+        dense: MACs of the network from which it was pruned.
     """
     found = {'macs/mean': float(own.dense), 'macs/dense': float(dense.base())}
     for counting in COUNTINGS:

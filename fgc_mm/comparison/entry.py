@@ -30,10 +30,10 @@ class Entry:
         name: Of the row; None for the config's name.
         options: ``--cfg-options`` of this row only, as on a command line.
         seeds: Of this row only; None for those of all rows.
-        epochs: Of this row only; None for that of all rows.
-        start: The run that its runs start from.
-        loads_start: False: the start is not loaded, but the teacher of the
-            runs' distillation.
+        epochs: Of this row only; None for the number of all rows.
+        start: The run from which its runs start, or which is their teacher.
+        loads_start: Whether the weights of ``start`` are loaded; if not, it
+            is only the teacher of the runs' distillation.
         pruning_ratio: Fraction of the MACs to prune in this row (static
             pruning, or ``match_macs``); None for that of all rows.
     """

@@ -1,4 +1,4 @@
-"""Interface of what starts the runs of a comparison."""
+"""Interface of the executors, which start the runs of a comparison."""
 
 from typing import NamedTuple, Protocol
 
@@ -6,13 +6,13 @@ from .run import Run
 
 
 class Event(NamedTuple):
-    """A new state of a run, or the end of what was started for it.
+    """A new state of a run, or the end of a command or job of it.
 
     Attributes:
         name: Of the run.
-        state: Its new state; '' if what was started has ended.
-        code: Exit code of what has ended.
-        reason: Of the state or of the code; '' if the log tells it.
+        state: Its new state; '' if its command or job has ended.
+        code: Exit code of the command or job that has ended.
+        reason: Reason of the state or code; '' if it is in the log.
     """
 
     name: str
@@ -30,13 +30,13 @@ class Executor(Protocol):
 
     @property
     def busy(self) -> bool:
-        """Whether something that was started has not ended."""
+        """Whether some command or job has not ended."""
 
     def start(self, run: Run, step: str, command: list[str]) -> str:
         """Starts the next step of a run; returns the run's state."""
 
     def poll(self) -> list[Event]:
-        """What has happened since the last call."""
+        """The events since the last call."""
 
     def stop(self) -> None:
-        """Asks all that was started to save and exit."""
+        """Makes all commands or jobs save and exit."""

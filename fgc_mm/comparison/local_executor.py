@@ -29,7 +29,7 @@ class LocalExecutor:
         jobs: Number of slots.
         threads: Threads of each process.
         devices: Names of GPUs, which are assigned to the slots in turn.
-        launcher: Words in front of every command, as of ``srun``.
+        launcher: Words in front of every command, such as ``srun -n1``.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class LocalExecutor:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                # Ctrl-C reaches only this process, which asks the runs to save
+                # Ctrl-C reaches only this process, which makes the runs save
                 start_new_session=True,
                 preexec_fn=_end_with_parent if LINUX else None,
             )
@@ -84,7 +84,7 @@ class LocalExecutor:
         return found
 
     def stop(self) -> None:
-        """Asks all processes to save and exit."""
+        """Signals all processes to save and exit."""
         for job in self._jobs.values():
             if job.process.poll() is None:
                 job.process.terminate()

@@ -32,7 +32,7 @@ DOWNLOADING = {'CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST'}
 
 
 def plan(study: Study, folder: Path, results: Path | None = None) -> list[Run]:
-    """All runs: first those that others start from, then seed by seed.
+    """All runs: first those from which others start, then seed by seed.
 
     Args:
         study: The rows and their settings.
@@ -60,7 +60,7 @@ def plan(study: Study, folder: Path, results: Path | None = None) -> list[Run]:
 
 
 def _check_run(run: Run) -> None:
-    """Check that a run starts from what it needs."""
+    """Check that a run has the start or the teacher that it needs."""
     if run.start is not None:
         check_start(run.start.method, run.method)
     elif run.method.wants_teacher:
@@ -101,10 +101,10 @@ def _all_runs(study: Study, folder: Path) -> list[Run]:
 def _starts(
     study: Study, rows: Mapping[tuple[str, int], Run], folder: Path
 ) -> dict[tuple[Start | None, int], Run]:
-    """The runs that others start from, each once per seed.
+    """The runs from which others start, one per seed.
 
     A row that trains the same config from scratch, without options of its
-    own, is such a run.
+    own, is used as such a run.
     """
     found: dict[tuple[Start | None, int], Run] = {}
     methods: dict[tuple[str, int | None], Method] = {}
@@ -151,7 +151,7 @@ def _named(method: Method, taken: Collection[str]) -> Method:
 
 
 def _trains(entry: Entry, start: Start, study: Study) -> bool:
-    """Whether a row is a training of this start from scratch."""
+    """Whether a row trains this start from scratch."""
     plain = not (entry.options or entry.importance or entry.start)
     epochs = (x.epochs or study.epochs for x in (entry, start))
     return plain and entry.config == start.config and len({*epochs}) == 1

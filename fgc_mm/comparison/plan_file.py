@@ -130,7 +130,7 @@ def _entry(path: Path, method: object, shared: Mapping[str, Any]) -> Entry:
 
 
 def _start(path: Path, content: Mapping[str, Any], key: str) -> Start | None:
-    """The run of a key (a config) and of key_epochs."""
+    """The run that a key (a config) and its ``_epochs`` describe."""
     config = _of_kind(path, content, key, str)
     epochs = _number(path, content, f'{key}_epochs', int)
     if config is None and epochs is not None and key not in SHARED:
@@ -198,7 +198,7 @@ def _number(
 
 
 def _options(path: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
-    """A mapping of dotted keys, as ``--cfg-options`` are typed."""
+    """A mapping of dotted keys, as arguments of ``--cfg-options``."""
     options = content.get('options') or EMPTY
     if not isinstance(options, dict):
         raise FGCError(

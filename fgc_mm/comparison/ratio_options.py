@@ -94,9 +94,10 @@ def density_for_ratio(table: MACsTable, ratio: float) -> float:
     """The fraction of open decisions at every site that costs 1 - ratio.
 
     A site of C channels keeps ceil(density * C) of them; a gate that decides
-    for groups keeps that fraction of its groups. Of all densities with these
-    numbers it is the middle one: a schedule that falls to the largest one
-    would close each site's last channel in its last epoch.
+    for groups keeps that fraction of its groups. Of all densities that keep
+    the same numbers of channels, the middle one is returned: a schedule that
+    falls to the largest one would close the last channel of each site only in
+    its last epoch.
 
     Args:
         table: MACs of the gated network, with its gates.

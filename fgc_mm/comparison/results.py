@@ -114,7 +114,7 @@ def scalars(folder: Path) -> Iterator[dict[str, Any]]:
         for line in file.read_text(errors='replace').splitlines():
             try:
                 yield json.loads(line)
-            except json.JSONDecodeError:  # incomplete after a kill
+            except json.JSONDecodeError:  # an incomplete line of a killed run
                 continue
 
 
@@ -130,9 +130,9 @@ def validation_errors(folder: Path) -> dict[int, float]:
 def by_epoch(folder: Path) -> list[dict[str, float]]:
     """One dict per epoch: means of the logged scalars, and the validation.
 
-    Steps that were trained twice, before and after a kill, count twice. An
-    epoch that was interrupted after its last logged step has its validation
-    only.
+    Steps that were trained twice, before and after an interruption, count
+    twice. An epoch that was interrupted after its last logged step has only
+    its validation.
     """
     logged: dict[int, dict[str, list[float]]] = {}
     validated: dict[int, dict[str, float]] = {}

@@ -16,7 +16,7 @@ from ..errors import FGCError
 
 # keys that recipes of older versions lack
 OPTIONAL = 'start', 'teacher', 'budget', 'importance', 'pruning_ratio'
-# where the images are does not change the training
+# the folder of the images does not change the training
 IGNORED = {'data_root'}
 
 
@@ -38,8 +38,8 @@ class Method:
         budget: MACs budget passed to ``fgc-mm plan-budget``, as a fraction
             of the starting network's; None: no planning.
         sweeps: Whether it is also tested at several gate thresholds.
-        loads_start: Whether runs load the weights of their start, which
-            otherwise is the teacher of their distillation alone.
+        loads_start: Whether runs load the weights of their start; otherwise
+            it is only the teacher of their distillation.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Run:
         method: The method.
         seed: The random seed.
         folder: The work dir.
-        start: The run whose last checkpoint this one starts from, or whose
+        start: The run from whose last checkpoint this one starts, or whose
             network is its teacher.
         state: waiting, pruning, planning, training, testing, done, failed,
             stopped.
@@ -184,8 +184,8 @@ class Run:
             )
 
     def recipe_change(self, stored: dict[str, Any]) -> str | None:
-        """The first difference from a stored recipe; None: they are equal."""
-        # a recipe of an older version lacks these keys: take None
+        """The first difference from a stored recipe; None if equal."""
+        # a recipe of an older version lacks these keys; they are None
         old, new = {**dict.fromkeys(OPTIONAL), **stored}, self.full_recipe()
         if 'seed' not in stored:  # the epochs alone are known
             old = stored

@@ -17,10 +17,10 @@ CONTINUE = 'run the same command again to continue'
 
 
 class RunScheduler:
-    """Takes every run through its steps.
+    """Runs all steps of every run.
 
-    A run that is not trained waits for the run that it starts from. If a run
-    fails, only the runs that start from it are cancelled.
+    A run waits until the run from which it starts is trained. If a run fails,
+    only the runs that start from it are cancelled.
 
     Args:
         runs: In the order in which they are begun.
@@ -54,7 +54,7 @@ class RunScheduler:
                 time.sleep(POLL_SECONDS)
 
     def stop(self) -> None:
-        """Start no further runs; ask the running ones to save and exit."""
+        """Start no further runs; make the running ones save and exit."""
         self.stopping = True
         self.executor.stop()
 
@@ -69,7 +69,7 @@ class RunScheduler:
         return changed
 
     def _advance(self, run: Run, before: str) -> bool:
-        """Take the run to its next state; False if it has to wait."""
+        """Bring the run into its next state; False if it has to wait."""
         start = None if run.trained() else run.start
         if start is not None and start.state in ('failed', 'stopped'):
             reason = f'it starts from {start.name}, which {ENDED[start.state]}'

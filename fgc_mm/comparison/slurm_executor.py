@@ -1,4 +1,4 @@
-"""Takes the runs of a comparison through Slurm jobs, with submitit."""
+"""Runs the runs of a comparison as Slurm jobs, with submitit."""
 
 import io
 import signal
@@ -19,7 +19,7 @@ from .run_scheduler import CONTINUE, last_line
 from .slurm_job import UNFINISHED, last_step
 from .slurm_queue import OVER, UNKNOWN, queue_states
 
-LOOK_SECONDS = 10.0  # between two looks at the queue
+LOOK_SECONDS = 10.0  # between two reads of the queue
 RESULT_SECONDS = 30.0  # until a file that another node has written is seen
 QUEUED = 'queued'
 SILENT = 'squeue does not answer and is asked again until it does'
@@ -32,7 +32,7 @@ class _Started:
     job: submitit.Job
     saved: int  # time of the newest checkpoint before the job
     step: str = QUEUED
-    over: float = 0.0  # when its end was seen without its result
+    over: float = 0.0  # time at which its end was seen without a result
 
 
 class SlurmExecutor:
@@ -45,8 +45,9 @@ class SlurmExecutor:
     Args:
         executor: Its folder gets the scripts, logs and results of the jobs.
         jobs: Number of jobs at a time, those that wait in the queue included.
-        take: What a job does; returns the run's state, and the reason.
-        states: State of each job by id; None: not known now.
+        take: Run in each job; returns the run's state, and the reason.
+        states: Returns the state of each job by id; None if Slurm does not
+            answer.
         seconds: Between two calls of ``states``.
     """
 
@@ -105,19 +106,19 @@ class SlurmExecutor:
         return found
 
     def _tell(self, reason: str) -> list[Event]:
-        """Says something at every run that has a job."""
+        """An event with this reason for every run that has a job."""
         watched = self._started.items()
         return [Event(name, one.step, reason=reason) for name, one in watched]
 
     def stop(self) -> None:
-        """Cancels all jobs; those that run save first."""
+        """Cancels all jobs; running ones save a checkpoint first."""
         self._stopping = True
         self.seconds, self._next_look = min(self.seconds, 1), 0.0
         for one in list(self._started.values()):
             one.job.cancel(check=False)
 
     def _earlier(self, run: Run) -> submitit.Job | None:
-        """The job that an earlier comparison has submitted, if not ended."""
+        """The job of an earlier comparison that has not ended, if any."""
         file = _id_file(run)
         if not file.is_file():
             return None
@@ -134,7 +135,7 @@ class SlurmExecutor:
 
     def _watch(self, run: Run, job: submitit.Job) -> None:
         self._started[run.name] = _Started(run, job, _last_save(run))
-        if self._stopping:  # since a signal during the submission
+        if self._stopping:  # a signal arrived during the submission
             job.cancel(check=False)
 
     def _submit(self, run: Run) -> submitit.Job:
@@ -151,7 +152,7 @@ class SlurmExecutor:
         return job
 
     def _end(self, one: _Started, state: str) -> Event | None:
-        """What the end of a job means; None as long as that is not known."""
+        """The event for the end of a job; None until its result is known."""
         name, result = one.run.name, _result(one.job)
         if result is None and state in ('COMPLETED', UNKNOWN):
             one.over = one.over or time.monotonic()
@@ -185,7 +186,7 @@ def _ctrl_c_later() -> Iterator[None]:
 
 
 def _step(one: _Started) -> Event | None:
-    """The step that a job has begun, if it is another one."""
+    """The step that a job has begun, if it has changed."""
     step = last_step(one.job.stdout()) or QUEUED
     if step == one.step:
         return None
@@ -194,7 +195,7 @@ def _step(one: _Started) -> Event | None:
 
 
 def _result(job: submitit.Job) -> tuple[str, str] | None:
-    """What a job has returned; None if nothing, or an exception."""
+    """The result of a job; None if it has none or has raised an error."""
     if job.paths.result_pickle not in job.paths.folder.iterdir():
         return None
     try:
@@ -204,12 +205,12 @@ def _result(job: submitit.Job) -> tuple[str, str] | None:
 
 
 def _problem(one: _Started, state: str, silent: bool) -> str | None:
-    """Why an unfinished job must not be submitted again; None: it may be.
+    """Why an unfinished job must not be submitted again; None if it may be.
 
     Args:
         one: The job.
-        state: Its last one.
-        silent: Whether it has returned nothing.
+        state: Its last state.
+        silent: Whether it has no result.
     """
     if state in LOST:
         return None

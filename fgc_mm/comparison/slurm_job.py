@@ -1,4 +1,4 @@
-"""What a Slurm job does: it takes one run through all of its steps."""
+"""The function of a Slurm job, which runs all steps of one run."""
 
 import signal
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from .local_executor import LocalExecutor
 from .run import Run
 from .run_scheduler import RunScheduler
 
-# Before the end of a job's time, when Slurm sends it SIGUSR1: a training then
+# Slurm sends SIGUSR1 this long before a job's time limit; a training then
 # saves a checkpoint and exits (reliability/stop_signal.py).
 SAVE_SECONDS = 90
 STEP = 'step: '  # before the state, in the log of the job
@@ -21,12 +21,12 @@ UNFINISHED = 'stopped'
 def take_steps(
     run: Run, threads: int, finish: Callable[[Run, int], Any]
 ) -> tuple[str, str]:
-    """Takes the run through its steps, as a comparison of one run.
+    """Runs all steps of a run, like a comparison with a single run.
 
     Args:
         run: The run.
-        threads: Of each command.
-        finish: Called with both when the run is trained and tested.
+        threads: Threads of each command.
+        finish: Called with both arguments when the run is trained and tested.
 
     Returns:
         The last state (done, failed, or UNFINISHED after a signal) and the
@@ -51,7 +51,7 @@ def take_steps(
 
 
 def last_step(log: str | None) -> str | None:
-    """The step that a job is at, from its log."""
+    """The current step of a job, from its log."""
     lines = (log or '').splitlines()
     steps = [x.removeprefix(STEP) for x in lines if x.startswith(STEP)]
     return steps[-1] if steps else None

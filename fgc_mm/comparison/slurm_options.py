@@ -1,4 +1,4 @@
-"""``--slurm``: what every job of a comparison asks Slurm for."""
+"""``--slurm``: the parameters of every job of a comparison."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from submitit import Executor
 
 PROGRAMS = 'sbatch', 'srun', 'squeue', 'scancel'
-# submitit's names; those of a single process, which every run is
-WHOLE = 'cpus_per_task', 'gpus_per_node', 'timeout_min'
-GENERIC = *WHOLE, 'mem_gb'  # of all of submitit's clusters, numbers
+# submitit's names, without those of jobs with several processes
+WHOLE = 'cpus_per_task', 'gpus_per_node', 'timeout_min'  # whole numbers
+GENERIC = *WHOLE, 'mem_gb'  # numbers, for every cluster of submitit
 OF_SLURM = (
     'account', 'comment', 'constraint', 'exclude', 'gres', 'mail_type',
     'mail_user', 'mem_per_cpu', 'mem_per_gpu', 'nodelist', 'partition',
@@ -80,7 +80,7 @@ def submitit_executor(options: dict[str, Any], folder: Path) -> Executor:
     cores = options.get('cpus_per_task', 1)
     executor.update_parameters(
         slurm_additional_parameters={'signal': f'USR1@{SAVE_SECONDS}'},
-        # since Slurm 22.05 srun does not take the number from sbatch
+        # since Slurm 22.05 srun does not inherit the number from sbatch
         slurm_srun_args=[f'--cpus-per-task={cores}'],
         slurm_setup=_setup(),
         **{k if k in GENERIC else f'slurm_{k}': options[k] for k in options},
@@ -89,7 +89,10 @@ def submitit_executor(options: dict[str, Any], folder: Path) -> Executor:
 
 
 def _forget_own_job() -> None:
-    """If this process is a job, sbatch would pass its variables on."""
+    """Removes variables of a job in which this process runs.
+
+    Otherwise sbatch would pass them on.
+    """
     if 'SLURM_JOB_ID' in os.environ:
         for name in [x for x in os.environ if x.startswith('SLURM_')]:
             if name != 'SLURM_CONF':
@@ -97,7 +100,7 @@ def _forget_own_job() -> None:
 
 
 def _setup() -> list[str]:
-    """Lets the job import the package of a checkout, as this process does."""
+    """Commands with which a job imports the same package as this process."""
     root = Path(__file__).resolve().parents[2]
     if not (root / 'setup.cfg').is_file():
         return []

@@ -4,8 +4,8 @@ import os
 import subprocess
 
 UNKNOWN = 'unknown to Slurm'
-ANSWER_SECONDS = 120.0  # squeue repeats its question for some time itself
-# states of a job that does not run again by itself
+ANSWER_SECONDS = 120.0  # for squeue, which retries by itself for some time
+# states of a job that Slurm does not run again
 OVER = {
     'BOOT_FAIL', 'CANCELLED', 'COMPLETED', 'DEADLINE', 'FAILED', 'NODE_FAIL',
     'OUT_OF_MEMORY', 'PREEMPTED', 'REVOKED', 'TIMEOUT', UNKNOWN,
@@ -26,7 +26,7 @@ def queue_states() -> dict[str, str] | None:
             ],
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
             errors='replace', timeout=ANSWER_SECONDS,
-            start_new_session=True,  # Ctrl-C is not for it
+            start_new_session=True,  # so that Ctrl-C does not end it
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return None

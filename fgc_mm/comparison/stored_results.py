@@ -16,7 +16,7 @@ NEEDED = {
     'method', 'seed', 'error', 'best_error', 'epochs', 'data', 'dynamic',
     'macs/mean', 'macs/pruning_ratio', 'parameters', 'seconds', 'environment',
 }  # fmt: skip
-TRAINED = 0.5  # the threshold that gates are trained and tested with
+TRAINED = 0.5  # the threshold with which gates are trained and tested
 TOLERANCE = 0.2  # percentage points, for rounding on other machines
 
 

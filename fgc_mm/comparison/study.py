@@ -31,7 +31,7 @@ class Study:
     Attributes:
         title: Of the report.
         entries: One per row of the table.
-        seeds: Of every row that does not set seeds; one run for each.
+        seeds: Of every row that does not set its own; one run for each seed.
         epochs: Of all runs; None for the number in each config.
         options: ``--cfg-options`` of all runs, as on a command line.
         pruning_ratio: Of static pruning and of ``match_macs``.

@@ -15,8 +15,8 @@ from ..errors import FGCError
 from .markdown import markdown_table
 from .results import RATIO
 
-# errors, dense errors and pruning ratios are in percent, empty if unknown;
-# 'table' is that of the source, which may quote another paper
+# errors, dense errors and pruning ratios are in percent, or empty if unknown;
+# 'table' is the table in the source, which may quote another paper
 PUBLISHED = (
     'method', 'backbone', 'dataset', 'dense_error', 'error',
     'dense_top5_error', 'top5_error', 'pruning_ratio', 'which_epoch',

@@ -8,9 +8,9 @@ class TimeLeft:
     """Estimate from the epochs of all runs since the start.
 
     Args:
-        epochs: Of each run, all that it will have.
-        done: Of each run, those that it had before the start.
-        clock: Seconds.
+        epochs: Total number of epochs of each run.
+        done: Number of epochs that each run had before the start.
+        clock: Returns the time in seconds.
     """
 
     def __init__(
@@ -26,7 +26,7 @@ class TimeLeft:
         self._start = clock()
 
     def update(self, name: str, done: int) -> None:
-        """Set the number of epochs that a run has."""
+        """Set the number of finished epochs of a run."""
         self._done[name] = done
 
     def end(self, name: str) -> None:
@@ -42,7 +42,7 @@ class TimeLeft:
         return max(left, 0) * (self._clock() - self._start) / new
 
     def __str__(self) -> str:
-        """For a progress line; '' if nothing is known, or is left."""
+        """Text for a progress line; '' if the time is unknown or 0."""
         seconds = self.seconds()
         if not seconds:
             return ''

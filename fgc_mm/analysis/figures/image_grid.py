@@ -8,7 +8,7 @@ from matplotlib.patches import Rectangle
 
 from ...figure_style import BLACK, CORRECT, PAGE_WIDTH, WRONG, new_figure
 
-PITCH = 1.1  # from picture to picture, in widths of a picture
+PITCH = 1.1  # distance of pictures, in widths of a picture
 LINE = 0.125  # height of a line of text in inches
 SIZE = 6.5  # of the text in points
 

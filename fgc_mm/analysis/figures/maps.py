@@ -30,9 +30,9 @@ def draw_embeddings(
     """Features above, gates below; a point per image, coloured by class.
 
     Args:
-        measured: One checkpoint, with its shown sites as columns; or
-            several checkpoints as columns.
-        site: The site, for several checkpoints.
+        measured: One checkpoint, whose shown sites are the columns; or
+            several checkpoints, which are the columns.
+        site: The site to show, for several checkpoints.
     """
     panels = [
         (found, embedding)

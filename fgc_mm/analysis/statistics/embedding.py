@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 from ...errors import FGCError
 
 METHODS = {'umap': 'UMAP', 'tsne': 't-SNE', 'pca': 'PCA'}
-MIN_VECTORS = 10  # different ones; PCA is used for fewer
+MIN_VECTORS = 10  # distinct ones; with fewer, PCA is used
 INIT_DEVIATION = 1e-4  # initial standard deviation of t-SNE (its authors')
 ITERATIONS = 500  # of t-SNE, half of them with early exaggeration
 
@@ -57,10 +57,10 @@ def embed(
         vectors: (N, C).
         method: As returned by :func:`choose_method`.
         seed: Of UMAP and t-SNE.
-        start: (N, 2) initial points, e.g. of an earlier checkpoint; the new
-            points are aligned to these by a rotation or reflection, so that
-            two embeddings can be compared. Points on a line or in one point
-            (of gates with equal outputs for all images) are not used.
+        start: (N, 2) initial points, such as those of an earlier checkpoint;
+            the new points are aligned to them by a rotation or reflection, so
+            that two embeddings can be compared. They are not used if all are
+            on a line or equal (gates with equal outputs for all images).
 
     Returns:
         (N, 2) points, and the name of the method: always PCA for fewer
@@ -89,7 +89,7 @@ def _umap(vectors: np.ndarray, seed: int, start: np.ndarray) -> np.ndarray:
 
     deviation = np.maximum(start.std(axis=0), 1e-12)
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # that a seed implies one thread
+        warnings.simplefilter('ignore')  # warns that a seed means one thread
         return umap.UMAP(
             n_neighbors=min(15, len(vectors) - 1),
             random_state=seed,

@@ -36,9 +36,9 @@ def update_blocks(text: str, root: Path) -> str:
     """A document with its blocks of results updated.
 
     A block is between ``<!-- results: KIND of PLAN in FOLDER -->`` and
-    ``<!-- end of results -->``; KIND is table, questions, answers (as
+    ``<!-- end of results -->``. KIND is table, questions, answers (as
     sentences), costs, progress (the numbers of trained seeds and the answers
-    so far) or figure; PLAN (or several, separated by commas) and FOLDER are
+    so far) or figure. PLAN (or several, separated by commas) and FOLDER are
     relative to ``root``. The block of a figure contains its image, as
     ``![TEXT](FILE.png)``; a caption is added.
 
@@ -129,8 +129,8 @@ def read_studies(plans: str, root: Path) -> Study:
     """The rows of all plans, each once, and their questions.
 
     Args:
-        plans: Their files, with commas between them.
-        root: What these are relative to.
+        plans: Files of the plans, separated by commas.
+        root: Folder to which they are relative.
 
     Raises:
         FGCError: A plan cannot be read.

@@ -1,4 +1,4 @@
-"""Kept results as a metafile: what MIM and mmpretrain list of a package."""
+"""Stored results as a metafile, from which MIM and mmpretrain list models."""
 
 import re
 from pathlib import Path
@@ -48,21 +48,21 @@ PAPERS = {
         '1808.06866',
     ),
 }
-# `mim download` takes what follows the last slash for the file of weights:
-# without one it writes the config alone
+# `mim download` takes what follows the last slash as the file of weights: if
+# that is empty, it writes the config alone
 NOT_PUBLISHED = 'not published/'
 
 
 def update_metafile(text: str, root: Path) -> str:
-    """A metafile made anew from kept results.
+    """A metafile, updated from stored results.
 
-    Its comments say which: a line ``# results of PLAN in FOLDER``, or several;
-    PLAN, or several with commas between them, and FOLDER are relative to
-    ``root``. A model is a row of a plan that is a config of the package,
-    with the mean over its seeds.
+    Its comments name them, in lines ``# results of PLAN in FOLDER``. PLAN (or
+    several, separated by commas) and FOLDER are relative to ``root``. A model
+    is a row of a plan that is a config of the package, with the mean over its
+    seeds.
 
     Args:
-        text: The file as it is.
+        text: The current file.
         root: The repository.
 
     Raises:
@@ -111,7 +111,7 @@ def _model(row: Row, study: Study, results: Results) -> dict[str, Any]:
             'Training Data': data,
             'Epochs': row.epochs,
             'Training Resources': hardware(own),
-            # as mmpretrain counts them: multiply-adds
+            # multiply-adds, as mmpretrain counts FLOPs
             'FLOPs': round(values['macs/mean'].mean),
             'Parameters': round(values['parameters'].mean),
             'Weight': NOT_PUBLISHED,

@@ -7,7 +7,7 @@ from ..questions import Answer, answer
 from ..study import Study
 from ..table import Results
 
-MIN_SEEDS = 3  # of an answer that stands alone
+MIN_SEEDS = 3  # of the answers in blocks of the kind answers
 
 
 def progress(study: Study, results: Results) -> str:

@@ -1,4 +1,4 @@
-"""Error over MACs of trained networks, gated ones at many thresholds."""
+"""Error over MACs of trained networks, gated ones at several thresholds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from ..study import Study
 from ..table import MeanStd, Results, Row, rows_of
 from .labels import method_of, row_labels
 
-HEADROOM = 1.5  # of the axis above the trained points, in their spans
+HEADROOM = 1.5  # space above the trained points, in multiples of their span
 STATIC = 'X', 'P'  # markers
 LEAST_SPAN = 2.0  # points of error
 
@@ -179,7 +179,7 @@ def _static(
             axes, _trained(row), label, marker=STATIC[number % 2],
             markersize=6, **style,
         )  # fmt: skip
-        label = ''  # one entry in the legend
+        label = ''  # one entry in the legend for all rows
 
 
 def _mark(axes: Axes, point: Point, label: str, **style: Any) -> None:

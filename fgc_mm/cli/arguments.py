@@ -1,8 +1,8 @@
 """Arguments that several commands have in common.
 
-The parsers of the commands (``fgc_mm.cli.parsers``) use it. Both import the
-standard library only, so that ``--help`` and a wrong argument do not wait for
-torch and OpenMMLab.
+The parsers of the commands (``fgc_mm.cli.parsers``) use this module. Both
+import the standard library only, so that ``--help`` and a wrong argument do
+not wait for torch and OpenMMLab.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def text_parser(description: str | None) -> argparse.ArgumentParser:
 def add_config(
     parser: argparse.ArgumentParser, config: str = 'config of a gated model'
 ) -> None:
-    """Adds CONFIG, which is as described, and ``--cfg-options``."""
+    """Adds CONFIG, with this description, and ``--cfg-options``."""
     parser.add_argument('config', help=config)
     add_cfg_options(parser, 'as in train.py')
 
@@ -55,7 +55,7 @@ def add_checkpoint(
 def add_coverage(
     parser: argparse.ArgumentParser, name: str, seconds: float
 ) -> None:
-    """Adds what commands that examine every backbone of mmpretrain need."""
+    """Adds the arguments of commands that test all of mmpretrain's models."""
     for option, suffix, text in (
         ('--rows', 'jsonl', 'file of the results, which are not repeated'),
         ('--report', 'md', 'table to write'),
@@ -71,7 +71,7 @@ def add_coverage(
 
 
 def add_cfg_options(parser: argparse.ArgumentParser, text: str) -> None:
-    """Adds ``--cfg-options``: a list of pairs, read when the config is."""
+    """Adds ``--cfg-options``: a list of pairs, read with the config."""
     parser.add_argument(
         '--cfg-options',
         nargs='+',

@@ -1,6 +1,7 @@
 """The figure of a benchmark: times of the networks, savings of the sites.
 
-Colour says whether a network is dynamic, lightness the number of threads.
+The colour shows whether a network is dynamic, the lightness the number of
+threads.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from fgc_mm.figure_style import (
     new_figure,
 )
 
-MARK = 'dynamic'  # in the names of networks that `to_dynamic` made
+MARK = 'dynamic'  # in the names of the networks of `to_dynamic`
 SHADES = 1.0, 0.6, 0.35  # opacity, per number of threads
 
 

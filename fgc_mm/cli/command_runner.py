@@ -10,10 +10,9 @@ TITLE = 'System environment:'
 
 
 class CommandRunner(Runner):
-    """mmengine's Runner; the lines about the environment are wrapped.
+    """mmengine's Runner, which wraps long lines about the environment.
 
-    The build settings of torch are one line of more than a thousand
-    characters.
+    torch's build settings are one line of more than a thousand characters.
     """
 
     def _log_env(self, env_cfg: dict) -> None:
@@ -27,7 +26,7 @@ class CommandRunner(Runner):
 def wrap_lines(record: logging.LogRecord) -> bool:
     """Wraps long lines about the environment; keeps every record."""
     text = str(record.msg)
-    if TITLE not in text:  # the config, which someone may copy
+    if TITLE not in text:  # the config, which users may copy
         return True
     lines = text.split('\n')
     record.msg = '\n'.join(part for line in lines for part in _parts(line))

@@ -42,7 +42,7 @@ def data_sentence(error: BaseException) -> str | None:
 
 
 def _download_sentence(error: URLError) -> str | None:
-    """Which data set is missing, and where its file belongs."""
+    """The message for a missing data set, with the folder for its file."""
     for frame, _ in walk_tb(error.__traceback__):  # the outermost first
         dataset = frame.f_locals.get('self')
         folder = (getattr(dataset, 'data_prefix', None) or {}).get('root')

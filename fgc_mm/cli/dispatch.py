@@ -96,7 +96,7 @@ def parse(name: str) -> Namespace:
         module.check_arguments(args)
     if 'local_rank' in args:
         os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    # with a launcher one process reports it, which takes torch
+    # with a launcher, one process reports errors, for which it needs torch
     if 'config' in args and getattr(args, 'launcher', 'none') == 'none':
         config_file(args.config)
     return args

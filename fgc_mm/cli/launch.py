@@ -58,7 +58,7 @@ def join_processes(cfg: Config, launcher: str) -> None:
             # the only visible GPU has number 0; mmengine reads these variables
             os.environ.update(LOCAL_RANK='0', SLURM_LOCALID='0')
         _check_gpu(int(os.environ['LOCAL_RANK']))
-        # NCCL's watchdog ends the process; let it report the ranks that did
+        # NCCL's watchdog ends the process; it shall report the ranks that did
         # not join
         os.environ.setdefault('TORCH_NCCL_DESYNC_DEBUG', '1')
     check_devices(collective_timeout(cfg))
@@ -99,8 +99,8 @@ def _environment(launcher: str) -> dict[str, str]:
 
 def _slurm_environment() -> dict[str, str]:
     env = os.environ
-    # not always 29500, which collides if two jobs share a node; below 32768,
-    # where the ports of outgoing connections begin
+    # by job, since two jobs may share a node; below 32768, where the ports of
+    # outgoing connections begin
     job = int(env.get('SLURM_JOB_ID', 0)) * 8
     port = 10000 + (job + int(env.get('SLURM_STEP_ID', 0))) % 20000
     return {

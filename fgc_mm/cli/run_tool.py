@@ -37,7 +37,7 @@ def run_tool(main: Callable[[], None]) -> int:
     try:
         return _run(main)
     except KeyboardInterrupt:
-        # torchrun forwards the signal that the terminal has sent already
+        # the terminal has sent the signal; torchrun would forward it again
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         return _print_once('interrupted', INTERRUPTED)
 
@@ -85,7 +85,7 @@ def _sentence(error: BaseException) -> str | None:
     if not isinstance(error, (FGCError, OSError)):
         return None
     if isinstance(error, OSError) and error.filename is not None:
-        # of a renamed file, the name that it was to get
+        # of a file that could not be renamed, the new name
         name = error.filename2 or error.filename
         return f'{name}: {error.strerror}; check the path.'
     text = str(error).strip()

@@ -1,8 +1,8 @@
 """torchrun with the exit code of its processes and without its error report.
 
-A process that fails prints one line; torchrun would add some forty lines and
-its own traceback. For a process that was killed, this module prints its rank
-and the signal. The arguments are those of torchrun.
+A process that fails prints one line, to which torchrun would add some forty
+lines and its own traceback. For a process that was killed, this module prints
+its rank and the signal. The arguments are those of torchrun.
 """
 
 import logging

@@ -16,9 +16,8 @@ class Known(NamedTuple):
         kinds: Class of the error, or several.
         phrase: A part of its text.
         sentence: The message, with ``{}`` for the error.
-        folders: It is known only if raised below one of these; ``()``:
-            wherever it is raised.
-        shown: The text of the error that is put into the message.
+        folders: Folders below which the error must be raised; ``()`` for any.
+        shown: The part of the error that is put into the message.
     """
 
     kinds: type[BaseException] | tuple[type[BaseException], ...]
@@ -29,7 +28,7 @@ class Known(NamedTuple):
 
 
 def upstream_sentence(error: BaseException) -> str | None:
-    """What the user can do about a known error; None for other errors."""
+    """The message for a known error; None for other errors."""
     for known in KNOWN:
         if isinstance(error, known.kinds) and known.phrase in str(error):
             if known.folders and not _raised_below(error, known.folders):

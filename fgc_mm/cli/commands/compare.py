@@ -87,7 +87,7 @@ def slurm_jobs(args: argparse.Namespace) -> tuple[Executor, int]:
             'squeue does not answer, so the jobs could not be watched; run '
             'it by hand, and this command when it works.'
         )
-    # it imports submitit, an optional package
+    # imported here, since it needs submitit, an optional package
     from fgc_mm.comparison.slurm_executor import SlurmExecutor
 
     threads = args.threads or options.get('cpus_per_task', 1)
@@ -108,7 +108,7 @@ def study_of(args: argparse.Namespace) -> Study:
         pairs = [split_entry(text) for text in args.configs]
         entries = (Entry(path, what, start=start) for what, path in pairs)
         study = Study('Comparison', tuple(entries))
-    ratio = args.pruning_ratio  # 0 is refused later
+    ratio = args.pruning_ratio  # may be 0, which is an error later
     return replace(
         study,
         seeds=tuple(args.seeds or study.seeds),
@@ -188,9 +188,9 @@ class Comparison:
             raise SystemExit(STOPPED)
 
     def _take_stored(self) -> None:
-        """Take the stored results of runs that are not in the work dir.
+        """Use the stored results of runs that are not in the work dir.
 
-        A run is trained again if another one has to start from its weights.
+        A run is trained again if another run has to start from its weights.
         """
         folder = self.results_folder
         if folder is None:
@@ -213,7 +213,7 @@ class Comparison:
             stored = find_stored_result(run, self.results_folder)
             if stored is None:
                 store_result(run, found, self.results_folder)
-            else:  # trained again for its weights alone
+            else:  # it was trained again only for its weights
                 found = stored
         self.results[run.name] = found
 
@@ -224,7 +224,7 @@ class Comparison:
 
     def _in_order(self) -> list[dict]:
         rows = [entry.row for entry in self.study.entries]
-        # starts that are no rows come first
+        # starts that are not rows come first
         place = {row: number for number, row in enumerate(rows)}
         runs = sorted(
             self.runs, key=lambda run: place.get(run.method.name, -1)

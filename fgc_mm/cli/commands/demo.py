@@ -82,7 +82,7 @@ class DemoRun:
 
     def _start(self, name: str, *arguments: str) -> None:
         command = command_of(name, config_file(f'{self.work_dir.name}.py'))
-        # threads do not pay for images of 8 x 8, and two networks train
+        # images of 8 x 8 need no threads, and two networks train at a time
         env = {'OMP_NUM_THREADS': '1', **os.environ}
         with self.log.open('a') as log:
             self.process = subprocess.Popen(

@@ -63,7 +63,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def test(runner: Runner, args: argparse.Namespace) -> None:
-    """Runs the test and writes what --out asks for."""
+    """Runs the test and writes the file of --out."""
     if args.out and args.out_item == 'pred':
         runner.test_evaluator.metrics.append(DumpPredictions(args.out))
     if args.dynamic:  # after hooks that change the weights
@@ -90,7 +90,7 @@ class DynamicModelHook(Hook):
         self.precision = precision
 
     def before_test_epoch(self, runner: Runner) -> None:
-        """Make it of the weights that are tested."""
+        """Make the model from the weights that are tested."""
         model = runner.model
         if next(model.parameters()).device.type != 'cpu':
             model = deepcopy(model).cpu()
@@ -200,7 +200,7 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def apply_gate_arguments(cfg: Config, args: argparse.Namespace) -> None:
-    """Sets the threshold; checks that the gates that options need exist."""
+    """Sets the threshold; checks that the model has the gates for options."""
     if args.gate_threshold is not None:
         check_gates(cfg, f'--gate-threshold {args.gate_threshold}')
         cfg.model.backbone.gate.threshold = args.gate_threshold

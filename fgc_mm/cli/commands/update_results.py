@@ -20,7 +20,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def update(path: Path, check: bool) -> bool:
-    """Whether a document was out of date; it is written unless ``check``.
+    """Updates a document, unless ``check``; whether it was out of date.
 
     Raises:
         FGCError: It is missing, or an error of :func:`update_blocks`.

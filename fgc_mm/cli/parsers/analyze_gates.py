@@ -28,11 +28,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('--out', type=Path, required=True, metavar='DIR')
     parser.add_argument(
         '--split', choices=['test', 'train'], default='test',
-        help='which images (default: test); never augmented',
+        help='data set (default: test); training images are not augmented',
     )  # fmt: skip
     parser.add_argument(
         '--images', type=int, metavar='N',
-        help='only so many, at even distances; default: all',
+        help='number of images, at even distances; default: all',
     )  # fmt: skip
     parser.add_argument(
         '--sites', nargs='+', default=(), metavar='SITE',
@@ -40,16 +40,17 @@ def add_arguments(parser: ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         '--gate-vector', default='logits',
-        help='what stands for a gate in gate space: logits (default, as in '
-        'the coupling loss), probs or mask',
+        help='gate vector of an image: logits (default, as in the coupling '
+        'loss), probs or mask',
     )  # fmt: skip
     parser.add_argument(
         '--clusters', type=int, metavar='K',
-        help='of K-means; default: as many as classes',
+        help='number of clusters of K-means; default: number of classes',
     )  # fmt: skip
     parser.add_argument(
         '--neighbors', type=int, metavar='K',
-        help='default: a fiftieth of the images, at most 200',
+        help='number of neighbours K; default: a fiftieth of the images, at '
+        'most 200',
     )  # fmt: skip
     parser.add_argument(
         '--embedding', default='auto',
@@ -64,5 +65,5 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument(
         '--no-pictures', action='store_true',
-        help='leave pictures of single images out',
+        help='leave out pictures of single images',
     )  # fmt: skip

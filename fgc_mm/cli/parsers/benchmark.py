@@ -5,11 +5,11 @@
 Runs images of the config's test set through the dense network, the masked
 one, the statically compacted one, the dynamic one, and the compacted dynamic
 one; interleaved, with the masks of the model's gates, which vary from image
-to image. Ratios are relative to the fastest dense variant: eager, folded
+to image. Ratios are relative to the fastest dense variant (eager, folded
 norms, channels last, compiled, the runtime's kernel without gates, ONNX
-Runtime. 'static' is the dense network with as many channels as the gates open
-on average, an upper bound for the speed. Writes benchmark.json, benchmark.png
-and benchmark.svg to DIR.
+Runtime). 'static' is the dense network with as many channels as the gates
+open on average; its speedup is an upper bound. Writes benchmark.json,
+benchmark.png and benchmark.svg to DIR.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -24,19 +24,23 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('--images', type=int, default=50)
     parser.add_argument(
         '--calibration', type=int, default=128,
-        help='images of the training set on which compaction counts (128)',
+        help='number of training images for the statistics of compaction '
+        '(128)',
     )  # fmt: skip
     parser.add_argument('--rounds', type=int, default=3)
     parser.add_argument('--batch', type=int, default=1)
     parser.add_argument(
         '--threads', type=int, nargs='+',
-        help='default: 1, and as many as torch uses',
+        help='numbers of threads; default: 1, and as many as torch uses',
     )  # fmt: skip
     parser.add_argument(
-        '--size', type=int, nargs='+', help='of the images; as they are'
+        '--size',
+        type=int,
+        nargs='+',
+        help='size to which images are resized; default: no resizing',
     )
     parser.add_argument(
-        '--no-compile', action='store_true', help='leave torch.compile out'
+        '--no-compile', action='store_true', help='leave out torch.compile'
     )
 
 

@@ -21,7 +21,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_checkpoint(parser)
     parser.add_argument('--out', required=True, help='folder to write to')
     parser.add_argument(
-        '--images', type=int, default=512, help='for calibration (512)'
+        '--images',
+        type=int,
+        default=512,
+        help='number of images for calibration (512)',
     )
     parser.add_argument(
         '--split', choices=('train', 'test'), default='train',

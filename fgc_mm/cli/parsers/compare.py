@@ -3,10 +3,10 @@
     fgc-mm compare CONFIG [CONFIG ...] --seeds 0 1 2 --work-dir DIR
     fgc-mm compare --plan configs/studies/NAME.yaml --work-dir DIR
 
-A plan is a file with the rows (configs, or variants of one config with their
-own options), seeds, epochs and questions; docs/comparing.md lists its keys.
-An argument of the command line replaces the plan's setting for all rows, but
-not a setting of a single row.
+A plan is a file with rows (configs, or variants of a config with options of
+their own), seeds, epochs and questions; docs/comparing.md lists its keys. An
+argument of the command line replaces the plan's setting for all rows, but not
+the setting of a single row.
 
 Every config is trained with every seed by fgc-mm train, and its last
 checkpoint is tested by fgc-mm test. Finished runs in DIR are used, and
@@ -54,23 +54,24 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         '--plan', type=Path, metavar='YAML',
-        help='a file that says what to compare (see docs/comparing.md)',
+        help='plan file: what to compare (see docs/comparing.md)',
     )  # fmt: skip
     parser.add_argument('--seeds', type=int, nargs='+', help='default: 0 1 2')
     parser.add_argument('--work-dir', type=Path, required=True, metavar='DIR')
     parser.add_argument(
-        '--epochs', type=int, help="for all; default: each config's own"
+        '--epochs', type=int, help="of all runs; default: each config's own"
     )
     parser.add_argument(
         '--jobs', type=int, metavar='K',
-        help='runs at once; default: one per GPU, or one; with --slurm all',
+        help='number of runs at a time; default: one per GPU, or one without '
+        'a GPU; with --slurm all',
     )  # fmt: skip
     parser.add_argument(
         '--launcher',
         default='',
         metavar='WORDS',
-        help="put in front of every run's command, as in "
-        '--launcher "srun -p PARTITION -n1 --gres=gpu:1"; it chooses the GPU',
+        help='words in front of every command, as in '
+        '--launcher "srun -p PARTITION -n1 --gres=gpu:1"; it assigns the GPU',
     )
     parser.add_argument(
         '--slurm', nargs='*', metavar='NAME=VALUE',
@@ -80,41 +81,41 @@ def add_arguments(parser: ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         '--threads', type=int, metavar='T',
-        help='threads of each run; default: the cores shared out, or '
-        'cpus_per_task of --slurm',
+        help='threads of each run; default: cores divided by runs at a time, '
+        'or cpus_per_task of --slurm',
     )  # fmt: skip
     parser.add_argument(
         '--pretrain', metavar='CONFIG',
-        help='train this one first, once per seed; all others start from it '
+        help='config to train first, once per seed; all others start from it '
         '(a dense config, or the first stage of gated ones)',
     )  # fmt: skip
     parser.add_argument(
         '--pretrain-epochs', type=int, metavar='P',
-        help="for so many epochs; default: --epochs, or that config's own",
+        help="its number of epochs; default: --epochs, or that config's own",
     )  # fmt: skip
     parser.add_argument(
         '--pruning-ratio', type=float,
-        help='share of the MACs that static pruning takes, and all methods '
-        'with --match-macs (default: 0.55)',
+        help='fraction of the MACs that static pruning removes, and with '
+        '--match-macs every method (default: 0.55)',
     )  # fmt: skip
     parser.add_argument(
         '--match-macs', action='store_true',
-        help='ask every method for the MACs of --pruning-ratio: by its own '
-        'density, a planned ratio, or a MACsTargetLoss in place of its L0Loss',
+        help='train every method for --pruning-ratio, by its density, a '
+        'planned ratio, or a MACsTargetLoss in place of its L0Loss',
     )  # fmt: skip
     parser.add_argument(
         '--results', type=Path, metavar='DIR',
-        help="also keep every finished run's numbers as "
-        'DIR/METHOD/seedN.json, to be committed; a run whose numbers are '
-        'there is not trained again',
+        help='also store the results of every finished run as '
+        'DIR/METHOD/seedN.json; a run whose results are there is not trained '
+        'again',
     )  # fmt: skip
     parser.add_argument(
         '--published', type=Path, metavar='CSV',
-        help="published numbers to stand beside ours (default: the package's)",
+        help="CSV of published numbers in the table (default: the package's)",
     )  # fmt: skip
     parser.add_argument(
         '--published-dataset', metavar='NAME',
-        help="only those of this data set (default: the configs', or all)",
+        help="data set of published numbers (default: the configs', or all)",
     )  # fmt: skip
     add_cfg_options(parser, 'as in train.py, for every run')
 

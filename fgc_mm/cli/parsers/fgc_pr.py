@@ -6,4 +6,4 @@ from pathlib import Path
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('source', help='checkpoint of the published code')
-    parser.add_argument('target', type=Path, help='where to write ours')
+    parser.add_argument('target', type=Path, help='file to write')

@@ -21,5 +21,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         '--dynamic', action='store_true', help='open channels only, batch 1'
     )
     parser.add_argument(
-        '--images', type=int, default=32, help='to compare on (32)'
+        '--images',
+        type=int,
+        default=32,
+        help='number of images for the comparison (32)',
     )

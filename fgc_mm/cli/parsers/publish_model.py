@@ -6,5 +6,5 @@ from argparse import ArgumentParser
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument('source', help='checkpoint of a training run')
     parser.add_argument(
-        'target', help='where to write it; -XXXXXXXX.pth is appended'
+        'target', help='file to write; -XXXXXXXX.pth is appended'
     )

@@ -18,13 +18,13 @@ from fgc_mm.cli.arguments import add_config
 def add_arguments(parser: ArgumentParser) -> None:
     add_config(parser)
     parser.add_argument(
-        'checkpoint', nargs='?', help='its weights; random without'
+        'checkpoint', nargs='?', help='weights; default: random weights'
     )
     parser.add_argument('--keep-ratio', type=float, required=True)
     parser.add_argument('--out', required=True, help='checkpoint to write')
     parser.add_argument(
-        '--images', type=int, default=200, help='of the test set (200)'
+        '--images', type=int, default=200, help='number of test images (200)'
     )
     parser.add_argument(
-        '--seed', type=int, default=0, help='of random weights'
+        '--seed', type=int, default=0, help='seed of random weights'
     )

@@ -2,10 +2,10 @@
 
     fgc-mm sweep CONFIG CHECKPOINT
 
-Tests with several values of the probability above which a gate opens its
+Tests with several values of the probability above which a gate opens a
 channel, and writes a table (CSV) and a plot (PNG and SVG) into the work dir.
-With --result FILE the table is also added, as threshold_sweep, to the results
-of that run that fgc-mm compare --results has stored.
+With --result FILE the table is also added, as threshold_sweep, to the file in
+which fgc-mm compare --results has stored the results of that run.
 """
 
 from argparse import ArgumentParser

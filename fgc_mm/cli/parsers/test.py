@@ -17,7 +17,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         '--out-item',
         choices=['metrics', 'pred'],
-        help='what --out gets (default: pred, the predictions, as .pkl)',
+        help='content of --out (default: pred, the predictions, as .pkl)',
     )
     parser.add_argument(
         '--amp', action='store_true', help='automatic mixed precision'
@@ -57,7 +57,7 @@ def _add_show_arguments(parser: ArgumentParser) -> None:
         '--show', action='store_true', help='show the results in a window'
     )
     parser.add_argument(
-        '--interval', type=int, default=1, help='show one image in so many'
+        '--interval', type=int, default=1, help='show every n-th image'
     )
     parser.add_argument(
         '--wait-time', type=float, default=2, help='seconds per window'

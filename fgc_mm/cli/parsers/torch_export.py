@@ -16,5 +16,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_checkpoint(parser)
     parser.add_argument('--out', required=True, help='file to write')
     parser.add_argument(
-        '--images', type=int, default=32, help='to compare on (32)'
+        '--images',
+        type=int,
+        default=32,
+        help='number of images for the comparison (32)',
     )

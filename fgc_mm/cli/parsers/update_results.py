@@ -3,14 +3,14 @@
     fgc-mm update-results docs/comparison.md README.md
 
 A block is between `<!-- results: KIND of PLAN in FOLDER -->` and
-`<!-- end of results -->`. KIND is table, questions, costs, progress or
-figure; PLAN is a plan of fgc-mm compare (several with commas between them)
-and FOLDER what its --results has kept, both relative to the current folder.
-A figure (error over MACs, with the threshold sweeps) names its image in the
-block, ![TEXT](FILE.png), relative to the document; FILE.png and FILE.svg are
-written. A metafile (.yml) is made from the results that its comments name, a
-line "# results of PLAN in FOLDER" for each. With --check nothing is written;
-the exit status is 1 if a document or a figure is not what the results say.
+`<!-- end of results -->`. KIND is table, questions, answers, costs, progress
+or figure; PLAN is a plan of fgc-mm compare (or several, separated by commas)
+and FOLDER that of its --results, both relative to the current folder. The
+block of a figure (error over MACs, with the threshold sweeps) contains its
+image, ![TEXT](FILE.png), relative to the document; FILE.png and FILE.svg are
+written. A metafile (.yml) is updated from the results that its comments name
+in lines "# results of PLAN in FOLDER". With --check nothing is written; the
+exit status is 1 if a document or a figure does not match the results.
 """
 
 from argparse import ArgumentParser

@@ -15,4 +15,4 @@ from fgc_mm.cli.arguments import add_coverage
 
 def add_arguments(parser: ArgumentParser) -> None:
     add_coverage(parser, 'zoo_coverage', 180)
-    parser.add_argument('--pattern', help='models to try, e.g. "resnet*"')
+    parser.add_argument('--pattern', help='models to test, e.g. "resnet*"')

@@ -30,7 +30,7 @@ def changed_masks(
 
     Args:
         network: A gated backbone, or one without any gate.
-        new_mask: Maps a site and the mask (N, C) of its gate to another.
+        new_mask: Maps a site and the mask (N, C) of its gate to another mask.
     """
 
     def change(

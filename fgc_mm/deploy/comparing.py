@@ -71,8 +71,8 @@ def differs_by_rounding(
 ) -> bool:
     """Whether rounding explains the first gate that decides differently.
 
-    Its logits must agree within rounding, and the channels that differ must
-    have neighbouring logits, between the closed and the open channels.
+    Its logits must agree within rounding, and those of the channels that
+    differ must be between the logits of closed and of open channels.
     """
     for one, other in zip(want, got):
         opened = one.mask != 0

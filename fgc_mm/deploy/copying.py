@@ -13,16 +13,15 @@ def copy_network(module: Module, weights: bool = True) -> Module:
     """A deep copy, also of a network whose layers store computed weights.
 
     ``weight_norm``, ``spectral_norm`` and ``prune`` of ``torch.nn.utils``
-    store the weight that they compute as an attribute of the layer; after a
+    store the weight that they compute as an attribute of the layer. After a
     pass with gradients it is part of an autograd graph, and ``copy.deepcopy``
-    refuses such tensors. The copy gets their values; its next pass computes
-    them.
+    refuses such tensors. The copy gets only their values.
 
     Args:
         module: Any network.
-        weights: If false, the copy shares the module's parameters, and
-            nothing may be loaded into it: the load-state-dict hooks, which
-            may belong to a larger network, are left out.
+        weights: If false, the copy shares the module's parameters and has no
+            load-state-dict hooks, which may belong to a larger network; so
+            nothing may be loaded into it.
     """
     memo: dict[int, Any] = {}
     for part in module.modules():
@@ -33,6 +32,6 @@ def copy_network(module: Module, weights: bool = True) -> Module:
             if isinstance(value, Tensor) and value.grad_fn is not None:
                 memo[id(value)] = value.detach().clone()
             elif type(value) in (dict, OrderedDict) and not value:
-                # a module has ten empty dicts, which deepcopy is slow at
+                # a module has ten empty dicts, which deepcopy copies slowly
                 memo[id(value)] = type(value)()
     return copy.deepcopy(module, memo)

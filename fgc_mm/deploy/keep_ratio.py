@@ -27,12 +27,12 @@ def set_keep_ratio(
 
     Every channel gets a firing rate of its own, distributed around the keep
     ratio and neither 0 nor 1, and a bias at which this fraction of the
-    images opens it; the gate's own logits determine which images. Masks
-    hence vary between images, as in a trained model, but are meaningless if
-    the gates were never trained: use this for timings, not for accuracies.
+    images opens it; the gate's own logits determine which images. So masks
+    vary between images, as in a trained model, but are meaningless if the
+    gates were never trained: use this for timings, not for accuracies.
 
-    Needs one pass of all images: a gate is set before it decides, so later
-    gates see its masks.
+    It takes one pass of all images: each gate is set before it decides, so
+    later gates see its masks.
 
     Args:
         model: A classifier with a gated backbone, or the backbone; changed.

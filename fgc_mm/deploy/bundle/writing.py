@@ -30,8 +30,8 @@ class WrittenFile:
 
     Attributes:
         images: Number of images in the comparison.
-        edge: Number of images that were left out because a logit of a gate
-            is so near to 0 that rounding determines the mask.
+        edge: Number of images that were left out because a gate's logit is so
+            near to 0 that rounding determines the mask.
         gap: Largest relative difference of a logit (see ``TOLERANCES``).
         macs: Mean per image.
         dense: MACs of the network without gates.
@@ -117,7 +117,7 @@ def _compare(
     images: Tensor,
     tolerance: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Difference for each image, and whether rounding explains it."""
+    """Difference of each image, and whether rounding explains it; (N,)."""
     feats, records = model._extract_gated(images)
     wanted = class_scores(model.head, feats, 'the runtime').numpy()
     scale = max(1.0, float(np.abs(wanted).max()))

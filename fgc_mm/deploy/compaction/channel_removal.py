@@ -67,9 +67,9 @@ class ChannelRemoval:
         """The channel map.
 
         Args:
-            whole: Sites that stay as they are, with their whole gate.
-            unshrunk: Sites that keep their channels; those that are never
-                open are closed.
+            whole: Sites that keep all channels and their whole gate.
+            unshrunk: Sites that keep all channels; those that are never open
+                are always closed.
         """
         removed_channels = {
             name: [] if name in whole or name in unshrunk else channels
@@ -87,7 +87,7 @@ class ChannelRemoval:
     def of_layers(
         self, removed_channels: Mapping[str, Sequence[int]]
     ) -> RemovedChannels:
-        """What layers lose without some channels of sites."""
+        """The channels that layers lose without some channels of sites."""
         outputs: defaultdict[str, set[int]] = defaultdict(set)
         inputs: defaultdict[str, set[int]] = defaultdict(set)
         for name, channels in removed_channels.items():

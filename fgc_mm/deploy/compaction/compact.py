@@ -59,25 +59,25 @@ def compact(
     """Remove what is constant from a gated model.
 
     Channels that are never open are removed, with their rows and columns in
-    every layer; channels that are always open lose their row of the gate; a
-    site without any decision left loses its gate. Where a channel cannot be
-    removed (before a residual sum, or from one group only), it stays and is
-    always closed.
+    every layer. For channels that are always open the output of the gate is
+    removed; a site without any decision left loses its gate. A channel that
+    is never open but cannot be removed (before a residual sum, or from one
+    group only) stays and is always closed.
 
-    The affected layers are those of the sites, which were found by probing;
-    the result is checked as well: its features must equal those of the
-    masked model with the same fixed decisions, on ``images``. A site that
-    fails keeps its channels. (torch-pruning's dependency graph gives the
-    same networks where it can trace them, which the tests check; its trace
-    of ShuffleNetV2 or ResNeSt does not end.)
+    The affected layers are those of the sites, which were found by probing.
+    The result is checked on ``images``: its features must equal those of the
+    masked model with the same fixed decisions. A site that fails keeps its
+    channels. (The tests compare with torch-pruning's dependency graph, which
+    gives the same networks where its trace ends; for ShuffleNetV2 or ResNeSt
+    it does not.)
 
     Args:
         model: A classifier with a :class:`GatedBackbone`, in evaluation.
         firing: Its statistics.
         settings: Config of its backbone, to build the small one from.
         images: (N, 3, H, W) for checking the result.
-        tolerance: Fraction of the images that may deviate for a channel that
-            counts as never or always open.
+        tolerance: Fraction of the images that may open a channel which counts
+            as never open, or close one which counts as always open.
 
     Raises:
         FGCError: No gates, statistics of another model, a tolerance outside
@@ -147,8 +147,8 @@ class _Trial:
     ) -> tuple[dict[str, str], float]:
         """Sites that failed and why, and the largest difference.
 
-        The gates are compared separately, and their masks are then set: a
-        logit whose sign rounding changes must not count as a wrong feature.
+        The gates are compared separately, and their masks are then set,
+        because a sign of a logit that rounding changes is not a failure.
         """
         joint = self._joint_gates(small, channel_map)
         if joint:

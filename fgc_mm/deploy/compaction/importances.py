@@ -14,7 +14,7 @@ from fgc_mm.sites.layer_channels import is_depthwise
 
 
 class _FPGM(tp.importance.FPGMImportance):
-    """FPGM by the filters alone where a grouped conv reads the channels.
+    """FPGM that ignores grouped convs which read the channels.
 
     torch-pruning 1.6 cannot compare the columns of such a conv, which only
     cover one group.

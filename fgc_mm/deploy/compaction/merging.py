@@ -15,9 +15,9 @@ from fgc_mm.gates.partial import FIXED_LOGITS
 def merge_partial_gates(model: nn.Module) -> nn.Module:
     """A copy of a model whose partial gates cover all channels.
 
-    The logit of a fixed channel becomes a large constant. The decisions stay
-    the same; it costs some MACs but saves several small operations per site,
-    and dynamic execution runs such a gate in one call.
+    The logit of a fixed channel becomes a large constant, and the decisions
+    stay the same. This costs some MACs, but saves several small operations
+    per site, and dynamic execution runs such a gate in one call.
 
     Args:
         model: A compact classifier, or its backbone.

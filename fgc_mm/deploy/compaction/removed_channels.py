@@ -1,4 +1,4 @@
-"""Removing channels from a network, and checking that it works so."""
+"""Removing channels from a network, and checking the result."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ class RemovedChannels:
     ) -> str:
         """Why a network cannot lose these channels; empty if it can.
 
-        Without them it must have the features of the whole network in which
-        no layer reads them, within ``MAX_DIFFERENCE``.
+        Without them its features must equal, within ``MAX_DIFFERENCE``, those
+        of the whole network if no layer reads the channels.
 
         Args:
             network: The whole one, in evaluation.

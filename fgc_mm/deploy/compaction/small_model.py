@@ -13,7 +13,7 @@ from fgc_mm.models import ChannelMap, GatedBackbone
 from fgc_mm.models.channel_map import SiteChannels
 from fgc_mm.models.compact_backbone import remaining_decisions
 
-HERE = '{{ fileDirname }}'  # mmengine: the folder of the config itself
+HERE = '{{ fileDirname }}'  # mmengine replaces it by the config's folder
 # hooks that need a gate
 GATE_HOOKS = ('LossProgressHook', 'FGCMemoryBankHook')
 

@@ -44,8 +44,8 @@ class ChannelGroup:
         blocks: The channels, in blocks that must lose equally many: the
             groups of a conv or of a group norm; one block otherwise.
         group: torch-pruning's group, for its importances.
-        least: Channels that each block keeps; two where a group norm has no
-            statistics for a single one (a map of one pixel).
+        least: Minimum number of channels of a block; two if a group norm has
+            no statistics for a single channel (a map of one pixel).
     """
 
     channels: int
@@ -69,7 +69,7 @@ class ChannelGroup:
 def channels_to_remove(
     leaving: Iterable[tuple[ChannelGroup, Iterable[int]]],
 ) -> RemovedChannels:
-    """What layers lose if these channels of each group are removed."""
+    """The channels that layers lose with these channels of each group."""
     outputs: defaultdict[str, set[int]] = defaultdict(set)
     inputs: defaultdict[str, set[int]] = defaultdict(set)
     for group, channels in leaving:
@@ -84,11 +84,11 @@ def channels_to_remove(
 def find_groups(network: nn.Module, images: Tensor) -> list[ChannelGroup]:
     """All groups of channels that can be removed.
 
-    torch-pruning's dependency graph proposes them; each is then checked: the
+    torch-pruning's dependency graph proposes groups, and each is checked: the
     network without one channel of each block must have the features of the
-    whole network in which no layer reads those channels. A shortcut that
-    slices and pads (``CifarResNet``) hence keeps its channels, as do the
-    network's outputs.
+    whole network in which no layer reads those channels. So the channels of a
+    shortcut that slices and pads (``CifarResNet``), and of the network's
+    outputs, are not among them.
 
     Args:
         network: A plain backbone, in evaluation.

@@ -31,7 +31,7 @@ class Pruned:
     Attributes:
         channel_map: What remains.
         model: The small classifier, with the remaining weights.
-        macs: Its MACs, convs and classifier.
+        macs: MACs of the small classifier.
         dense: MACs of the whole one.
         sparsity: Fraction of the channels of each group that was removed.
         groups: Number of channel groups that can be pruned.
@@ -192,7 +192,7 @@ class _Search:
         )
 
     def _bisect(self, wanted: float, rotation: int) -> float:
-        """The end of the last interval that is closer."""
+        """The end of the last interval whose ratio is closer."""
         low, high = 0.0, 1.0
         for _ in range(STEPS):
             middle = (low + high) / 2

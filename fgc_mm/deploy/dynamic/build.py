@@ -1,4 +1,4 @@
-"""From a gated classifier or backbone to one with a lower latency."""
+"""Makes a dynamic model from a gated classifier or backbone."""
 
 from __future__ import annotations
 
@@ -69,23 +69,22 @@ def to_dynamic(
     masked model before it is returned.
 
     Args:
-        model: A classifier, or a gated backbone alone (then the result
-            returns features), as of a detector: ``detector.backbone =
-            to_dynamic(detector.backbone, images)``. In any mode; it is not
-            changed.
-        images: (N, 3, H, W) a few real images, as the model takes them
-            (after the data preprocessor).
+        model: A classifier, or a gated backbone alone, as of a detector:
+            ``detector.backbone = to_dynamic(detector.backbone, images)``. In
+            any mode; it is not changed.
+        images: (N, 3, H, W) a few real images, after the data preprocessor.
         plan: Result of an earlier calibration (``plan`` of the returned
-            model); then ``images`` are only used for verification.
+            model); ``images`` are then only used for verification.
         backend: ``'kernel'``: the compiled kernel; ``'torch'``: plain torch;
             ``'auto'``: the kernel if it can be built, otherwise torch with a
             warning.
         precision: ``'bfloat16'``: the compiled kernel rounds inputs and
             weights of convs to bfloat16 and sums in float32, on CPUs that
-            multiply that faster; on others it computes in float32, and the
-            report says so. Logits are within 5 % of the largest one, except
-            where a gate whose logit is near its threshold decides otherwise.
-            ``None``: that of the plan, or ``'float32'``.
+            multiply bfloat16 faster; others compute in float32 (see
+            ``precision`` of the report). The error of logits is below 5 % of
+            the largest one, unless a gate whose logit is near its threshold
+            decides differently. ``None``: that of the plan, or
+            ``'float32'``.
 
     Returns:
         A :class:`DynamicImageClassifier`, or a :class:`DynamicBackbone`, in
@@ -274,7 +273,7 @@ def _build(
     eval_copy: GatedImageClassifier | GatedBackbone,
     compiled: bool,
 ) -> DynamicImageClassifier | DynamicBackbone:
-    """Build it from a copy of the model, which it takes over."""
+    """Build the dynamic model from a copy, whose modules it takes over."""
     if isinstance(eval_copy, GatedBackbone):
         return DynamicBackbone(eval_copy, compiled).requires_grad_(False)
     return DynamicImageClassifier(
@@ -304,7 +303,7 @@ def _reason_for_modules(
 def _apply_plan(
     backbone: DynamicBackbone, plan: DynamicPlan, image: Tensor
 ) -> None:
-    """Apply a stored plan, except for what this model cannot do."""
+    """Apply a stored plan as far as this model and machine allow it."""
     backbone.batch, backbone.executor = plan.batch, plan.executor
     backbone.set_single_threaded(plan.alone)
     backbone.dense = {

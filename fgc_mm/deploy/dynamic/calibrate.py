@@ -27,11 +27,11 @@ from fgc_mm.sites import GateSite
 
 MAX_IMAGES = 6
 REPEATS = 5
-# Running a batch at once must be faster by this factor, since it is measured
-# at one batch size only.
+# A batch must take less than this fraction of the time of single images to
+# run at once, since only one batch size is measured.
 MARGIN = 0.98
-# Variants in which a site's layers are timed: closed channels skipped; all
-# computed and masked; without gates.
+# Variants in which a site's layers are timed: closed channels are skipped, all
+# are computed and masked, or there are no gates.
 SKIPPING, MASKED, PLAIN = 'skipping', 'masked', 'plain'
 
 
@@ -39,8 +39,8 @@ def calibrate(backbone: Any, images: Tensor) -> None:
     """Choose sites, threads and the handling of batches; fill in the plan.
 
     Args:
-        backbone: The dynamic backbone; its ``dense`` has the sites that
-            cannot be dynamic. Its ``plan`` is filled in.
+        backbone: The dynamic backbone. Its ``dense`` has the sites that
+            cannot skip channels; its ``plan`` is filled in.
         images: (N, 3, H, W).
     """
     images = images[:MAX_IMAGES]
@@ -86,7 +86,7 @@ def _median_seconds(
     choose: Callable[[Any], None],
     choices: Sequence[Any],
 ) -> list[float]:
-    """Of a run with each choice, alternating after one warm-up each."""
+    """Median times of runs with each choice, alternating after a warm-up."""
     seconds: list[list[float]] = [[] for _ in choices]
     for choice in choices:
         choose(choice)
@@ -197,7 +197,7 @@ def _keep_ratios(
 def _steps_of_sites(
     program: ExecutableProgram, sites: Sequence[GateSite]
 ) -> dict[str, dict[str, float]]:
-    """Names of each site's steps, with weights for shared steps."""
+    """Names of each site's steps, with weights below 1 for shared ones."""
     numbers: dict[str, set[str]] = {}
     by_decision = {site.decision: site.name for site in program.graph.sites}
     for name, node in zip(program.names, program.nodes):
@@ -258,7 +258,7 @@ def _site_report(ms: dict[str, float], keep: float) -> SiteReport:
 def _check_whole_network(
     backbone: Any, sites: dict[str, SiteReport], singles: Sequence[Tensor]
 ) -> None:
-    """Make all sites dense if the whole network is not faster otherwise."""
+    """Make all sites dense if skipping does not make the network faster."""
     chosen = dict(backbone.dense)
     all_dense = {name: report.why for name, report in sites.items()}
     if not _skips(backbone):

@@ -58,14 +58,13 @@ class DynamicPlan:
         threads: Number of threads that torch used.
         backend: ``'kernel'`` or ``'torch'``.
         sites: How every site is executed.
-        batch: ``'loop'``: several images run one by one, each with its own
-            channels; ``'batch'``: together and masked.
+        batch: ``'loop'``: the images of a batch run one by one, each with its
+            own channels; ``'batch'``: together and masked.
         batch_ms: Time per image of both, if measured.
         executor: ``'program'``: the whole backbone is one call of the
             kernel; ``'modules'``: its own modules run.
         executor_why: The reason, in words.
-        alone: Steps of the program that run on one thread even if there are
-            several.
+        alone: Steps of the program that run on one thread of several.
         precision: ``'float32'``, or ``'bfloat16'``: of the inputs and the
             weights of convs, where that is faster.
     """

@@ -68,9 +68,9 @@ class DynamicBackbone(GatedBackbone):
         single_threaded: See :meth:`set_single_threaded`.
         following: Modules that usually run after it, captured in one pass.
         plan: How every site is executed.
-        build: Of the kernel, if it is used.
-        precision: Of its programs, see :meth:`set_precision`.
-        computes_in: The precision that this CPU has instead, or the same.
+        build: Name of the runtime's build, if the kernel is used.
+        precision: Requested for its programs, see :meth:`set_precision`.
+        computes_in: The precision that this CPU uses for them.
     """
 
     def __init__(self, gated: GatedBackbone, kernel: bool = False) -> None:
@@ -145,13 +145,13 @@ class DynamicBackbone(GatedBackbone):
         """The backbone as a program, or the reason why there is none.
 
         Args:
-            image: (1, 3, H, W), of the size that the program is for.
+            image: (1, 3, H, W), of the size of the program.
             following: Modules after the backbone to include.
             gated: If false, the network without gates.
             dense: Sites that compute all channels; ``None``: :attr:`dense`.
         """
         dense = self.dense if dense is None else dense
-        # thresholds are plain attributes and may have changed
+        # thresholds are plain attributes, which may have changed
         gates = self.gates._modules.values()
         thresholds = tuple([_threshold(gate) for gate in gates])
         seen = (tuple(image.shape[1:]), thresholds)
@@ -179,7 +179,7 @@ class DynamicBackbone(GatedBackbone):
         image: Tensor,
         following: Sequence[nn.Module],
     ) -> str:
-        """How a program's results are wrong on an image; '' if correct."""
+        """How a program's results on an image are wrong; '' if correct."""
         want, records = super().forward_gated(image, False)
         for module in following:
             want = module(as_outputs(want))
@@ -441,8 +441,7 @@ class DynamicImageClassifier(GatedImageClassifier):
             ``plain_ms``, ``keep_ratio``; ``backend``, ``threads``,
             ``image_shape``, ``batch``, ``executor`` and ``precision`` of the
             calibration, see :class:`DynamicPlan`; ``build`` of the kernel,
-            if it is used;
-            ``notes``, differences from the calibration.
+            if it is used; ``notes``, differences from the calibration.
         """
         return self.backbone.dynamic_report()
 

@@ -31,8 +31,7 @@ class ExecutableProgram:
 
     Attributes:
         graph: The same.
-        names: Name of every step: the path of a layer, or ``'gate of '`` and
-            a site's name.
+        names: Name of every step: the path of a layer, or ``'gate of SITE'``.
         nodes: The node of every step.
         fallbacks: Names of steps that torch computes.
     """

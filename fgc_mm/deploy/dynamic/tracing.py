@@ -54,7 +54,7 @@ def _tracer(x: Any) -> str:
         return 'torch.fx.symbolic_trace'
     if _is_made_graph():
         return 'make_fx'
-    # a plain Tensor by its type, which has the values of several calls
+    # its type is Tensor, but it has the values of several calls
     if isinstance(x, Tensor) and is_functorch_wrapped_tensor(x):
         return 'a transform of torch.func (vmap, grad, jvp)'
     # fake and functional tensors

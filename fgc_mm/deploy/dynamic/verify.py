@@ -76,7 +76,8 @@ class Reference:
                 largest one.
 
         Raises:
-            FGCError: The outputs differ; has the largest difference.
+            FGCError: The outputs differ; the message has the largest
+                difference.
         """
         problem = self.problem(dynamic, tolerance)
         if problem:
@@ -98,10 +99,9 @@ class Reference:
     def _constant_mask_problem(self, dynamic: Any) -> str:
         """How the outputs differ with constant masks; '' if they do not.
 
-        The gates may happen to open everything on the images; so constant
-        masks are tried at every site: every other channel, one, none. The
-        graph runs in its interpreter, where channels that are not computed
-        are nan.
+        The gates may open all channels for the images, so constant masks are
+        tried at every site: every other channel, one, none. The graph runs
+        in its interpreter, where channels that are not computed are nan.
         """
         image, backbone = self._images[0], gated_backbone(dynamic)
         alone = dynamic is backbone

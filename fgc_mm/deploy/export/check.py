@@ -1,4 +1,4 @@
-"""Compares an exported file with the network that it is made of."""
+"""Compares an exported file with the network from which it was made."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

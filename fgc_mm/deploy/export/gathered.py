@@ -152,10 +152,9 @@ def gathered(
     Returns:
         The copy, and for every site what is gathered: ``'both'`` (the
         producer's outputs and the consumers' inputs), ``'consumers'`` (the
-        producer computes all channels, since between them is a depthwise
-        conv, whose number of groups is fixed in ONNX, a squeeze-excite, or
-        another module with a fixed width), or ``'masked'`` (as in the gated
-        network).
+        producer computes all channels, because a module with a fixed width
+        follows, such as a squeeze-excite or a depthwise conv, whose number of
+        groups is fixed in ONNX), or ``'masked'`` (as in the gated network).
 
     Raises:
         FGCError: No gates, or the copy's features differ.

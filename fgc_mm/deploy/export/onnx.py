@@ -45,8 +45,8 @@ def export_onnx(model: nn.Module, images: Tensor, file: str | Path) -> None:
             cannot be exported, or fixes the batch size.
     """
     require_onnx()
-    # captured here, since torch.onnx.export would silently fix a batch size
-    # that cannot be dynamic
+    # captured here, since torch.onnx.export would silently fix the batch size
+    # if it cannot be dynamic
     _write(model, export_program(model, images), images, file)
 
 
@@ -136,8 +136,8 @@ def onnx_logits(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or torch.get_num_threads()
     options.log_severity_level = 3
-    # otherwise its threads spin for milliseconds after every run, on cores
-    # that what is timed next needs
+    # otherwise its threads spin for milliseconds after every run, and take
+    # cores from the next network that is timed
     options.add_session_config_entry('session.force_spinning_stop', '1')
     session = onnxruntime.InferenceSession(
         str(file), options, providers=['CPUExecutionProvider']

@@ -12,9 +12,9 @@ class PlainForward(nn.Module):
     """Images in, logits out; for tracers a function of the images only.
 
     The hooks of a gated backbone keep a decision only from its producer to
-    its consumers, within one forward pass. For a tracer that runs this code
-    (``torch.export`` without ``strict``, and the ONNX exporter based on it)
-    the decisions hence are edges of the graph. A tracer that reads the code
+    its consumers, within one forward pass. So for a tracer that runs this
+    code (``torch.export`` without ``strict``, and the ONNX exporter based on
+    it) the decisions are edges of the graph. A tracer that reads the code
     instead of running it (``torch.jit.script``) is not supported.
 
     Args:

@@ -41,7 +41,7 @@ def export_program(
 
 @contextmanager
 def explain_errors(model: nn.Module) -> Iterator[None]:
-    """Make an error of an exporter one that names its reason."""
+    """Replace an error of an exporter by one that names the reason."""
     try:
         yield
     except Exception as error:  # torch has dozens of types

@@ -9,7 +9,7 @@ from itertools import cycle
 import torch
 from torch import Tensor
 
-SETTLE_SECONDS = 0.01  # a small network needs several images after another one
+SETTLE_SECONDS = 0.01  # several images of a small network
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ def interleaved_times(
 ) -> dict[str, Times]:
     """Time every network on every batch, alternating.
 
-    A machine that slows down then slows down all of them. Each network first
-    runs other batches untimed, as in a stream of images, so that caches,
-    branch predictors and threads are in its own state, not another
-    network's. The order is random for every batch.
+    If the machine slows down, all networks slow down. Each network first runs
+    other batches untimed, as in a stream of images, so that caches, branch
+    predictors and threads are not in the state that another network has
+    left. The order is random for every batch.
 
     Args:
         runs: The networks, by name.

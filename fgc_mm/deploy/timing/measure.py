@@ -1,4 +1,4 @@
-"""Times of all variants of a network, beside what their MACs promise."""
+"""Times of all variants of a network, with the ratios of their MACs."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from fgc_mm.functional import macs_per_image
 from fgc_mm.models import build_macs_table
 
 REPORTED = ('executed', 'why', 'dynamic_ms', 'dense_ms', 'plain_ms')
-# the median time beyond that of the steps: Python, and cache misses because
-# other networks have run in between
+# the part of the median time beyond the steps: Python, and more cache misses
+# than when one step is repeated
 CALLS = 'calls, cold caches'
 
 

@@ -20,7 +20,7 @@ def masks_of(model: nn.Module, batches: Sequence[Tensor]) -> list[Tensor]:
 
 
 def site_macs_ratios(table: MACsTable, masks: Sequence[Tensor]) -> list[float]:
-    """For every site the reduction of its layers' MACs, all others open.
+    """The reduction of the MACs of every site's layers, with others open.
 
     Args:
         table: The network's layers.
@@ -60,8 +60,8 @@ def mask_repeat_rate(masks: Sequence[Tensor]) -> float:
 def format_time_ratio(clock: float, theory: float) -> str:
     """A time ratio, with a note if it exceeds the MACs ratio.
 
-    A network cannot save more time than work: if it seems to, the machine
-    was busy, or the two networks were not run in the same way.
+    A whole network hardly saves more time than work: if it seems to, the
+    machine was busy, or the two networks were not run in the same way.
     """
     if clock > theory:
         return f'{clock:.2f} x (above theory: noise)'

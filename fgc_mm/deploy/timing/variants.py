@@ -56,7 +56,7 @@ class BenchmarkVariant:
             lower bound of the time).
         run: Images in, logits out; ``None`` if it cannot be built.
         why_not: Then the reason.
-        model: The network that runs, if available for further questions.
+        model: The network that runs, if its MACs or report are needed.
     """
 
     name: str
@@ -96,7 +96,7 @@ class BenchmarkVariants:
         self._calibration = calibration
         self._folder = folder
         self._compiled = compiled
-        # later, code compiled for other numbers of threads would reset ours
+        # code compiled earlier for other numbers of threads would reset ours
         torch._dynamo.reset()
         self.firing = firing_statistics(model, images.split(16))
 

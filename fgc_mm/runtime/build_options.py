@@ -17,7 +17,7 @@ NAME = 'libfgc.so'
 FLAGS = (
     '-std=c++17',
     '-O3',
-    # loops that start within a cache line are up to a tenth slower on a
+    # loops that do not start at a cache line are up to a tenth slower on a
     # core that two threads share
     '-falign-loops=64',
     '-falign-functions=64',
@@ -25,7 +25,7 @@ FLAGS = (
     '-fno-math-errno',
     '-fno-trapping-math',
     '-fPIC',
-    '-fvisibility=hidden',  # no symbols shared with another library
+    '-fvisibility=hidden',  # no symbols in common with other libraries
     '-pthread',
 )
 LINK = ('-shared', '-pthread', '-s')  # without symbols: 3 % smaller
@@ -55,7 +55,7 @@ class Build(NamedTuple):
         return [*macros, *sets]
 
 
-# Without options a compiler generates code for every CPU of the
+# Without options a compiler generates code that runs on every CPU of the
 # architecture: SSE2 on x86-64, Neon on aarch64.
 BASELINE = Build('baseline', lanes=4)
 X86 = (

@@ -13,7 +13,7 @@ from fgc_mm.runtime.library import CALL
 Shape = tuple[int, int, int]
 Arrays = list[np.ndarray]
 Function = Callable[[Arrays, Arrays], None]
-_FIXED, _VALUE = 6, 8  # words before the values, and of each
+_FIXED, _VALUE = 6, 8  # words before the values, words of each value
 
 
 def call_shapes(data: Any) -> dict[int, tuple[list[Shape], list[Shape]]]:

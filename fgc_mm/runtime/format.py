@@ -6,9 +6,9 @@ maps of (C, 1, 1). Values are at fixed offsets in one arena, the image, or
 the weights.
 
 A *set* is an index list of channels that differs between images; set ``-1``
-is all channels. An op with a set computes (or reads) only the listed
-channels, each at its own index: nothing is packed, the other channels of a
-value are undefined and never read.
+has all channels. An op with a set computes (or reads) only the listed
+channels, each at its own index: channels are not packed, and the other
+channels of a value are undefined and never read.
 
 The file is the header (64 bytes), the program as little-endian int64 words,
 the weights as little-endian float32 from the next multiple of 64 bytes on,
@@ -51,7 +51,7 @@ class Base(enum.IntEnum):
     """Memory of a value."""
 
     ARENA = 0
-    IMAGE = 1  # (C, H, W) of one image, contiguous; value 0 alone
+    IMAGE = 1  # (C, H, W) of one image, contiguous; only value 0
     WEIGHTS = 2  # constant
 
 
@@ -133,8 +133,9 @@ class Value:
         channel_step: Stride of channels, in float32.
         row_step: Stride of rows, in float32, at least width + pad.
         pad: Zero padding of every channel: ``pad`` rows above and below, and
-            ``pad`` columns; those on the right of a row are those on the
-            left of the next one. Ops that write a channel write them too.
+            ``pad`` columns; the columns on the right of a row are those on
+            the left of the next row. Ops that write a channel also write its
+            padding.
     """
 
     channels: int

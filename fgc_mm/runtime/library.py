@@ -111,7 +111,7 @@ def _load() -> ctypes.CDLL:
     if shipped is not None:
         try:
             return open_library(shipped)
-        except OSError:  # built for another system: compile it here
+        except OSError:  # built for another system, so compile it here
             pass
     library = cached_library()
     try:
@@ -167,8 +167,8 @@ def _first_line(error: Exception) -> str:
 def has_bfloat16() -> bool:
     """Whether programs that request bfloat16 are computed in it here.
 
-    The library must be available, and the CPU multiply bfloat16 at least 1.3
-    times as fast as float32. Some CPUs that can multiply it do not.
+    The library must be available, and the CPU must multiply bfloat16 at least
+    1.3 times as fast as float32, which not every CPU with bfloat16 does.
     """
     try:
         return bool(load_library().fgc_bfloat16())
@@ -179,8 +179,7 @@ def has_bfloat16() -> bool:
 def can_multiply_bfloat16() -> bool:
     """Whether the library is available and the CPU can multiply bfloat16.
 
-    Also if that is slower than float32: then only the build ``'bfloat16'``
-    uses it.
+    If that is not faster than float32, only the build ``'bfloat16'`` uses it.
     """
     try:
         return load_library().fgc_peak(b'bfloat16', 0.0) > 0

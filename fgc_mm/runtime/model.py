@@ -33,9 +33,8 @@ class Model:
         output_shapes: (channels, height, width) of every output.
         records: Number of outputs that are not decisions; they come first.
         build: Name of the build that runs it.
-        precision: ``'bfloat16'`` if convs use it, otherwise ``'float32'``:
-            the file does not request it, or the CPU multiplies bfloat16
-            no faster.
+        precision: ``'bfloat16'`` if convs use it; ``'float32'`` if the file
+            does not request it, or the CPU does not multiply it faster.
         meta: JSON of the file, see docs/runtime.md.
     """
 
@@ -69,9 +68,9 @@ class Model:
 
         Args:
             path: The file.
-            build: One of :func:`fgc_mm.runtime.library.builds`; ``None``:
-                the fastest; ``'bfloat16'``: the fastest, and files that
-                request bfloat16 are computed in it even where it is slower.
+            build: One of :func:`fgc_mm.runtime.library.builds`. ``None``:
+                the fastest. ``'bfloat16'``: the fastest, but files that
+                request bfloat16 are computed in it even if it is slower.
             functions: Compute the CALL ops of the program: function n gets
                 lists of (C, H, W) arrays, its inputs and its outputs.
 
@@ -167,7 +166,7 @@ class Model:
         decisions: bool = False,
         threads: int = 1,
     ) -> list[tuple[str, float]]:
-        """Time of each op: its name and the minimum of some seconds.
+        """Time of each op: its name, and the minimum over the runs in seconds.
 
         Args:
             image: (C, H, W), or (1, C, H, W).

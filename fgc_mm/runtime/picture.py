@@ -55,7 +55,7 @@ def _by_pillow(image: Any, content: bytes, grey: bool) -> np.ndarray | None:
     try:
         picture = image.open(BytesIO(content))
         if grey:
-            picture.draft('L', picture.size)  # uses a JPEG's own luma
+            picture.draft('L', picture.size)  # decodes only a JPEG's luma
         picture = ImageOps.exif_transpose(picture)
         if picture.mode == 'I' or picture.mode.startswith('I;16'):
             pixels = np.array(picture).astype(np.uint16)

@@ -23,8 +23,8 @@ def resize(
         picture: (H, W) or (H, W, C) uint8.
         size: New height and width.
         interpolation: One of ``CV2`` or ``PILLOW``.
-        backend: ``'cv2'`` or ``'pillow'``, with bit-identical results.
-            ``'cv2'`` needs OpenCV except for nearest and bilinear.
+        backend: ``'cv2'`` or ``'pillow'``, whose results are reproduced bit
+            for bit. ``'cv2'`` needs OpenCV except for nearest and bilinear.
 
     Raises:
         FGCError: The backend has no such interpolation, or is needed but not

@@ -15,15 +15,15 @@ from fgc_mm.deploy.graph.ir import Graph, Node, needed_nodes
 def mixes_images(
     backbone: nn.Module, image: Tensor, following: Sequence[nn.Module] = ()
 ) -> bool:
-    """Whether a value of a network belongs to no single image of a batch.
+    """Whether some value of a network depends on several images of a batch.
 
-    Every value that is computed from the images has twice as many elements
-    for two images as for one. If one has not, such as the maximum of the
-    whole batch, it was computed from several images.
+    A value that is computed image by image has twice as many elements for two
+    images as for one. A value for which this is not so, such as the maximum of
+    the whole batch, was computed from several images.
 
-    What this does not find: an operation that mixes the images but keeps
-    their number, such as a cumulative sum over the batch, and anything in a
-    network that runs other operations for two images than for one.
+    This does not find operations that mix the images but keep their number,
+    such as a cumulative sum over the batch, and nothing in a network that
+    runs other operations for two images than for one.
 
     Args:
         backbone: As of :func:`capture`; it is not changed.

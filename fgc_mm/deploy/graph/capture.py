@@ -1,4 +1,4 @@
-"""Capturing a network as a graph: one pass, recorded by operation."""
+"""Capturing a network as a graph, by recording the operations of a pass."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ PYTHON_READS = (
     'data_ptr',
     'untyped_storage',
 )
-# operations whose output shape depends on values, which torch does not tag
+# operations whose output shape depends on values, but which torch does not tag
 VALUE_DEPENDENT_SHAPES = (
     aten._unique.default,
     aten._to_sparse.default,
@@ -72,7 +72,7 @@ LIKE = (
 
 
 class CannotCapture(Exception):
-    """Why the network cannot be captured."""
+    """The network cannot be captured; the text says why."""
 
 
 def capture(
@@ -89,12 +89,12 @@ def capture(
         following: Modules applied to its output, one after the other.
 
     Returns:
-        The graph of the backbone; then, if there are modules after it, the
-        graph up to the last of them. They share nodes.
+        The graph of the backbone; then, if ``following`` is not empty, the
+        graph up to the last of these modules. The graphs share nodes.
 
     Raises:
-        CannotCapture: The network's code depends on the values of images, or
-            it does not return tensors.
+        CannotCapture: The network's code depends on the values of images or
+            on strides, changes a tensor in place, or does not return tensors.
     """
     network, site_hooks = _eval_copy(backbone), []
     following = [_eval_copy(module) for module in following]
@@ -156,7 +156,7 @@ class _CaptureMode(TorchDispatchMode):
         self._emitted: set[Node] = set()
         self._node_of: dict[int, Node] = {}
         self._constants: dict[int, Node] = {}
-        self._tensors: list[Tensor] = []  # an id is unique while tensors live
+        self._tensors: list[Tensor] = []  # kept, so that ids stay unique
         self._site_values: dict[int, SiteValues] = {}
         self._modules: list[str] = []
 
@@ -217,7 +217,7 @@ class _CaptureMode(TorchDispatchMode):
             raise CannotCapture(
                 f'{func} depends on strides, which differ between images'
             )
-        if func._schema.is_mutable:  # others were functionalized
+        if func._schema.is_mutable:  # not functionalized
             raise CannotCapture(f'{func} changes a tensor in place')
         if func is DECISION:
             self._record_decision(result, *args)
@@ -262,7 +262,7 @@ class _CaptureMode(TorchDispatchMode):
                 'site': site,
                 'dim': x.dim() - 1 if last else 1,
                 'positions': positions,
-                # behind a residual branch's end the factor was applied
+                # after a residual branch's end the factor is applied already
                 'factor': found.branch_end is None or consumer == BRANCH_END,
             },
             name=path,
@@ -284,7 +284,7 @@ class _CaptureMode(TorchDispatchMode):
     def _converted(
         self, func: Any, args: tuple, kwargs: dict, result: Any
     ) -> list[Node]:
-        """Nodes of its first results, as far as the graph has them."""
+        """Nodes of its first results, if the graph has such operations."""
         convert = ALL_CONVERTERS.get(func)
         if convert is None:
             return []

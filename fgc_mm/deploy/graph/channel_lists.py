@@ -1,9 +1,9 @@
 """Propagation of channel lists: computing and reading open channels only.
 
-Every channel of a value either has to be computed always, or belongs to a
-channel of a site. Before the site's mask it is read by the site's consumers
-only, so it need not be computed while it is closed. After the mask it counts
-as 0 while it is closed: its memory is not read, or cleared first.
+Every channel of a value either must always be computed, or belongs to a
+channel of a site. Before the site's mask only the site's consumers read it,
+so it need not be computed if it is closed. After the mask a closed channel
+counts as 0: its memory is not read, or is cleared first.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class ChannelOwners:
         dim: Dimension of the channels.
         site: (X,) for every channel the index of a site, or ``NO_SITE``.
         channel: (X,) the index of that site's channel.
-        zero: (X,) whether it counts as 0 while it is closed.
+        zero: (X,) whether it counts as 0 if it is closed.
     """
 
     dim: int
@@ -86,8 +86,8 @@ def propagate_channel_lists(
 
     Args:
         graph: Captured and simplified. Changed in place: nodes get channel
-            lists, masks become products or vanish, and
-            :attr:`SiteValues.why` tells which sites compute all channels.
+            lists, masks become products or are removed, and
+            :attr:`SiteValues.why` is set for sites that compute all channels.
         sites: The model's sites.
         dense: Sites that must compute all channels, and why.
     """
@@ -119,11 +119,11 @@ class _ChannelPropagation:
         dense: Mapping[int, str],
     ) -> None:
         self.graph, self.sites, self.dense = graph, sites, dense
-        # by number; without sites whose gate did not run
+        # by the site's index; without sites whose gate did not run
         self.decisions = {x.decision.site: x for x in graph.sites}
         self.order = {node: n for n, node in enumerate(graph.nodes)}
         self.owners: dict[Node, ChannelOwners] = {}
-        # values and their readers, None if they leave the network
+        # (reader, value) to clear; None: the value leaves the network
         self.cleared: list[tuple[Node | None, Node]] = []
         self.reads: dict[Node, ChannelOwners] = {}
         self.producers = self._producers()
@@ -166,14 +166,14 @@ class _ChannelPropagation:
         owners = rule(self, node, known[0])
         if not isinstance(owners, str):
             return owners
-        for value in node.inputs:  # closed channels are cleared
+        for value in node.inputs:  # its closed channels must be cleared
             if value in self.owners:
                 self._require_all(self.owners[value], owners)
                 self.cleared.append((node, value))
         return self._producer_owners(node)
 
     def _producer_owners(self, node: Node) -> ChannelOwners | None:
-        """Owners of the result of a layer that writes sites' channels."""
+        """Owners of the result of a layer that writes channels of sites."""
         if (
             node.op not in (Op.CONV, Op.LINEAR)
             or node.name not in self.producers

@@ -9,7 +9,7 @@ class Editor:
     """Inserts and replaces nodes, and tracks the users of every node.
 
     Args:
-        graph: Its sites and outputs change at once, its nodes in
+        graph: Its sites and outputs change immediately, its nodes in
             :meth:`close`.
     """
 

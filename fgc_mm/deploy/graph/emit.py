@@ -31,9 +31,9 @@ class Storage:
     """Memory of some values.
 
     Attributes:
-        value: The value that covers all of it.
-        moved: It is written by a move, or by an operation that writes some
-            of its channels; these do not write the padding.
+        value: Index of the value that covers all of it.
+        moved: Whether a move writes it, or an operation that writes only some
+            channels; these do not write the padding.
         pad: Width of the zero padding around every channel.
     """
 
@@ -63,9 +63,9 @@ class Emitter:
     storages: list[Storage] = field(default_factory=list)
     views: list[View | None] = field(default_factory=list)  # one per value
     lists: dict[ChannelList, int] = field(default_factory=dict)
-    record: bool = False  # operations emitted now serve records only
+    record: bool = False  # whether emitted operations serve records only
     name: str = ''
-    node: Any = None  # the graph's node that they compute
+    node: Any = None  # the graph's node that emitted operations compute
     nodes: list[Node] = field(default_factory=list)  # one per operation
     _weights: list[np.ndarray] = field(default_factory=list)
     _count: int = 0
@@ -135,7 +135,7 @@ class Emitter:
         return f.NONE if tensor is None else self.weights(tensor)
 
     def list_index(self, channels: ChannelList | None) -> int:
-        """The index of a channel list; emits what computes a new one."""
+        """The index of a channel list; emits operations for a new one."""
         if channels is ALL:
             return f.ALL
         if channels not in self.lists:

@@ -1,8 +1,8 @@
 """Conversion of aten operations to graph nodes.
 
-A converter gets the operation's arguments and results, and a function from
-tensors to nodes; it returns the nodes of the results, or the one of the
-first, or ``None`` if the graph has no such operation.
+A converter gets a :class:`Conversion`: the operation's arguments and result,
+and functions that return and add nodes. It returns the nodes of the results,
+or that of the first one, or ``None`` if the graph has no such operation.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Conversion:
 
     Attributes:
         node_of: Returns the node of a tensor, also of a constant.
-        emit: Adds a node before the returned one.
+        emit: Adds a node that the returned ones read.
         args: Arguments by name.
         result: What torch computed.
     """

@@ -21,9 +21,9 @@ WITH_ACT = (
 def fuse(graph: Graph) -> None:
     """Fuse in place; channel lists must be assigned.
 
-    A sum is fused into a conv that only it reads, at the sum's position,
-    where the other summand is available. An activation is fused into the
-    operation that only it reads.
+    A sum is fused into a conv whose only reader it is. The conv then runs at
+    the position of the sum, where the other summand is available. An
+    activation is fused into an operation whose only reader it is.
     """
     editor = Editor(graph)
     for node in list(graph.nodes):

@@ -30,8 +30,11 @@ def interpret(
         image: (1, 3, H, W) of the size that the graph is for.
         masks: (1, C) for every site, instead of its gate's mask.
         poison: Whether channels that a node does not compute are nan, so
-            that reading one shows in the result.
+            that the result is nan if one is read.
         records: Whether to compute nodes that only the records need.
+
+    Returns:
+        The value of each node.
     """
     values = {graph.nodes[0]: image}
     values |= {site.decision: mask for site, mask in zip(graph.sites, masks)}

@@ -101,9 +101,9 @@ class ChannelList:
 
     Attributes:
         channels: Number of channels that it chooses from.
-        decision: The node whose nonzero channels it lists, or
-        segments: Lists that are concatenated, ``(list or ALL, repeat,
-            numbers)`` as in :class:`fgc_mm.runtime.format.Join`.
+        decision: The node whose nonzero channels it lists; or ``None``.
+        segments: Otherwise the lists that are concatenated, ``(list or ALL,
+            repeat, numbers)`` as in :class:`fgc_mm.runtime.format.Join`.
     """
 
     channels: int
@@ -204,7 +204,7 @@ class Graph:
         return tree_unflatten(leaves, self.structure)
 
     def name_gates(self) -> None:
-        """Name the nodes needed by a decision only after its site."""
+        """Name nodes that only a decision needs after the site of its gate."""
         trunk = needed_nodes(self.outputs, stop=Op.DECISION)
         for site in self.sites:
             for node in needed_nodes([site.decision, *site.records]):

@@ -116,7 +116,7 @@ class LayoutTracker:
         layout = self.layout_of(node)
         if extents(layout.atoms()) is None:
             layout = self.copy_to_new(layout, node.shape)
-            if not self.out.record:  # otherwise not computed in every run
+            if not self.out.record:  # a copy for records may not be computed
                 self.layouts[node] = layout
         return layout
 
@@ -162,8 +162,10 @@ class LayoutTracker:
         return self.out.list_index(node.writes)
 
     def broadcast_to(self, node: Node, like: ValueLayout) -> int:
-        """The value of a tensor with the layout of another one; each axis
-        may also be broadcast, with size 1."""
+        """The value of a tensor in the layout of another one.
+
+        Each axis may also be broadcast, with size 1.
+        """
         layout = self.layout_of(node)
         missing = len(like.dims) - len(layout.dims)
         layout = replace(layout, dims=((),) * missing + layout.dims)
@@ -204,9 +206,9 @@ class LayoutTracker:
         shape: tuple[int, ...],
         like: ValueLayout,
     ) -> ValueLayout:
-        """A copy with the layout of another tensor, where it has its dims.
+        """A copy in the layout of another tensor.
 
-        An axis of the map is 1 if the tensor has none of its dimensions.
+        An axis of the map has size 1 if the tensor has none of its dimensions.
         """
         dims = [
             other if size > 1 else () for size, other in zip(shape, like.dims)
@@ -218,7 +220,7 @@ class LayoutTracker:
             for axis in range(3)
             if atom.step[axis]
         }
-        # an axis that is partly used is used completely
+        # an axis of which the tensor has some dimensions gets all of them
         dims = [
             dim or tuple(a for a in other if axis_of(a) in used)
             for dim, other in zip(dims, like.dims)

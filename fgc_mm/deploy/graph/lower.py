@@ -30,7 +30,7 @@ from fgc_mm.runtime import format as f
 
 
 class CannotLower(Exception):
-    """The runtime has no op for an operation; the text says which."""
+    """The runtime has no op for an operation, which the text names."""
 
 
 class Lowering(LayoutTracker):

@@ -28,7 +28,7 @@ def attention(low: LayoutTracker, node: Node) -> ValueLayout:
 
 
 def _axes(node: Node) -> list[int]:
-    """Of (rows, ..., heads, L, d) in a value (heads d, rows, L)."""
+    """Axes of (rows, ..., heads, L, d) in a value (heads d, rows, L)."""
     rank = len(node.shape)
     return [*[1] * rank, 0, 2, 0][-rank:]
 

@@ -57,7 +57,7 @@ class CapturedNetwork:
 
 
 def modules_after(model: nn.Module) -> list[nn.Module]:
-    """The neck and the head of a classifier, as far as it has them."""
+    """The neck and the head of a classifier, if it has them."""
     parts = (getattr(model, name, None) for name in ('neck', 'head'))
     return [part for part in parts if part is not None]
 
@@ -109,8 +109,9 @@ def program_of(model: GatedImageClassifier, image: Tensor) -> Program:
         image: (1, 3, H, W) of the size that the program is for.
 
     Returns:
-        Its outputs are the logits, then for every site the gate's logits and
-        its mask, which are computed if a run asks for decisions.
+        The program. Its outputs are the logits, then for every site the
+        gate's logits and mask, which are computed if a run requests
+        decisions.
 
     Raises:
         FGCError: The network cannot be captured, or the runtime does not

@@ -23,8 +23,8 @@ class DimFactor:
 
 
 Dim = tuple[DimFactor, ...]  # factors of a dimension, slowest first
-# axes of the dimensions (1, C): channels; (1, L, C): tokens, in a map of
-# (C, 1, L); (N, C, H, W): a map of (N C, H, W)
+# axes of the dimensions, by rank: (1, C) channels; (1, L, C) tokens, in a map
+# of (C, 1, L); (N, C, H, W) in a map of (N C, H, W)
 DEFAULT_AXES = {2: (0, 0), 3: (2, 2, 0), 4: (0, 0, 1, 2)}
 
 
@@ -55,8 +55,8 @@ class ValueLayout:
         Args:
             value: Index of the value.
             shape: Of the tensor.
-            axes: Of its dimensions, the last ones along an axis the fastest;
-                ``None``: those of its rank.
+            axes: Axis of each dimension; of several along one axis the last
+                is the fastest. ``None``: ``DEFAULT_AXES`` of its rank.
         """
         axes = axes or DEFAULT_AXES[len(shape)]
         box = [1, 1, 1]
@@ -73,7 +73,11 @@ class ValueLayout:
 
     @property
     def box(self) -> Box:
-        """The box that the tensor fills; it must fill one."""
+        """The box that the tensor fills.
+
+        Raises:
+            ValueError: It does not fill a box.
+        """
         box = extents(self.atoms())
         if box is None:
             raise ValueError(f'the layout does not fill a box: {self.dims}')

@@ -5,11 +5,11 @@ PYTHON ?= python3
 STAMP := .venv/.installed
 BIN := .venv/bin/python
 
-# What is imported is compiled once, whatever the shell says: torch takes ten
-# seconds to compile, which every process of the tests would do.
+# Imported modules are compiled once, whatever the shell sets: torch takes ten
+# seconds to compile, in every process of the tests.
 unexport PYTHONDONTWRITEBYTECODE
 
-# A checkout that has moved leaves an environment that points to its old place.
+# The environment of a checkout that was moved points to the old place.
 ifneq "$(shell cat $(STAMP) 2>/dev/null)" "$(CURDIR)"
 .PHONY: $(STAMP)
 endif
@@ -20,8 +20,8 @@ help:
 	@echo 'make demo     install, train a dense and a dynamic network, compare'
 	@echo 'make test     install, run the tests (ARGS="-k gate" picks some)'
 	@echo 'make test-cluster  run the tests on a Slurm that it starts here (as root)'
-	@echo 'make test-page  run every command of docs/reproduce.md, in tiny'
-	@echo 'make lint     install, check style and types; make format mends the style'
+	@echo 'make test-page  run every command of docs/reproduce.md, at a tiny size'
+	@echo 'make lint     install, check style and types; make format corrects style'
 	@echo 'make docs     build the documentation site into site/'
 	@echo 'make docs-serve  build it and show it at http://127.0.0.1:8000'
 	@echo 'make install  only install, into .venv'
@@ -32,8 +32,8 @@ demo: $(STAMP)
 	@$(BIN) tools/demo.py $(ARGS)
 
 # The tensors of the tests are small: threads would only wait for each other.
-# Three processes share the files of the tests, the longest first: some wait.
-# More threads, if OMP_NUM_THREADS asks for them, sleep while they wait.
+# Three processes run the files of tests, the longest first, since some wait.
+# With OMP_NUM_THREADS above 1, threads sleep while they wait.
 test: export OMP_NUM_THREADS ?= 1
 test: export OMP_WAIT_POLICY ?= PASSIVE
 test: $(STAMP)
@@ -45,7 +45,7 @@ test-cluster: $(STAMP)
 	@tests/cluster/install.sh
 	@$(BIN) -m pytest -q tests/cluster $(ARGS)
 
-# Every command of docs/reproduce.md, in tiny.
+# Every command of docs/reproduce.md, at a tiny size.
 test-page: export OMP_NUM_THREADS ?= 1
 test-page: export FGC_TEST_PAGE := 1
 test-page: $(STAMP)

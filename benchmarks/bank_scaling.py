@@ -3,14 +3,14 @@
     python benchmarks/bank_scaling.py --figure docs/bank_scaling.png
 
 One coupled site, N images, K neighbours, C channels, D rows. A step is the
-search, the contrast, its gradient, and writing both banks. Published way: as
-in benchmarks/coupling.py, dense N x D products. Ours: whole banks in one
-process, or sharded over two (each with half the images and half the rows,
-over gloo), in float32 or bfloat16. Extra memory is how far a step pushes a
-process's peak above what it holds with its banks; each measurement has
-processes of its own, and the largest one counts. Every process has one
-thread, and its CPU seconds say what a step costs also where other work
-makes the wall's seconds longer.
+search, the contrast, its gradient, and writing both banks. The published
+implementation is that of benchmarks/coupling.py, with dense N x D products.
+Ours has whole banks in one process, or banks sharded over two processes (each
+with half the images and half the rows, over gloo), in float32 or bfloat16.
+Extra memory is the increase of a process's peak during a step, beyond its
+banks. Each measurement has processes of its own, of which the largest counts.
+Every process has one thread; on a busy machine its CPU seconds are more
+reliable than wall-clock seconds.
 """
 
 import argparse
@@ -55,7 +55,7 @@ WAYS = {
 
 
 def make_banks(way: str, dtype: str, sizes: Sizes) -> list[MemoryBank]:
-    """The two banks of a site, or this process's share of them."""
+    """The two banks of a site, or this process's part of them."""
     options = dict(dim=sizes.channels, dtype=getattr(torch, dtype))
     if way == 'sharded':
         shard = Shard.of_this_rank(sizes.rows)
@@ -160,7 +160,7 @@ def child(args: argparse.Namespace, sizes: Sizes) -> None:
 
 
 def read(path: Path | None) -> dict[int, dict[str, dict]]:
-    """What earlier pieces have found."""
+    """The results of earlier calls."""
     if path is None or not path.exists():
         return {}
     found = json.loads(path.read_text())
@@ -168,7 +168,7 @@ def read(path: Path | None) -> dict[int, dict[str, dict]]:
 
 
 def table(results: dict[int, dict[str, dict]]) -> str:
-    """All of it, in Markdown."""
+    """All results, in Markdown."""
     lines = [
         '| D | way | CPU s a step | s a step | banks, MiB | extra, MiB |',
         '| --- | --- | --- | --- | --- | --- |',
@@ -249,7 +249,7 @@ def parse() -> argparse.Namespace:
 def measure_all(
     args: argparse.Namespace, sizes_of: Callable[[int], Sizes]
 ) -> dict[int, dict[str, dict]]:
-    """What was asked for, added to what there is."""
+    """The requested measurements, added to earlier results."""
     results = read(args.results)
     for rows in args.rows:
         for name in args.ways:

@@ -1,13 +1,14 @@
-"""What feature-gate coupling adds to a training step, before and now.
+"""What feature-gate coupling adds to a training step, published and ours.
 
     python benchmarks/coupling.py
 
-Published way: a dense N x D product and its top K for the neighbours; a dense
-N x D product, a softmax and autograd for the contrast. Ours: chunked
-neighbours and the fused log-sum-exp. Both run in one process, interleaved;
-the peak memory of each is taken in a process of its own. On a machine that
-does other work the CPU seconds say more than those on the wall. With
---device cuda all lies on the GPU, and only the wall and its memory count.
+Published implementation: a dense N x D product and its top K for the
+neighbours; a dense N x D product, a softmax and autograd for the contrast.
+Ours: chunked neighbours and the fused log-sum-exp. Both run in one process,
+interleaved; the peak memory of each is measured in a process of its own. On a
+busy machine CPU seconds are more reliable than wall-clock seconds. With
+--device cuda everything is on the GPU, and wall-clock time and GPU memory are
+measured.
 """
 
 import argparse
@@ -72,7 +73,7 @@ def make_block(sizes: Sizes, seed: int, device: str = 'cpu') -> Block:
 
 
 def published_loss(block: Block, sizes: Sizes) -> Tensor:
-    """The neighbours and the contrast as the published code has them."""
+    """Neighbours and contrast as in the published code."""
     with torch.no_grad():
         near = block.feature @ block.features.rows.T
         near.scatter_(1, block.index[:, None], -torch.inf)
@@ -97,7 +98,7 @@ WAYS = {'published': published_loss, 'ours': our_loss}
 
 
 def couple(blocks: list[Block], sizes: Sizes, way: str) -> float:
-    """One step's share of coupling: losses, gradient, bank updates."""
+    """The part of a step that is coupling: losses, gradient, bank updates."""
     loss = sum(WAYS[way](block, sizes) for block in blocks)
     loss.backward()
     for block in blocks:
@@ -109,7 +110,7 @@ def couple(blocks: list[Block], sizes: Sizes, way: str) -> float:
 
 @dataclass
 class Seconds:
-    """Seconds of every repeat: on the wall, and of CPU (all threads)."""
+    """Seconds of every repeat: wall-clock, and CPU time of all threads."""
 
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
@@ -121,7 +122,7 @@ class Seconds:
 
 
 def wait_for(device: str) -> None:
-    """Return when the device has done all that it was asked."""
+    """Return when the device has finished all queued work."""
     if torch.device(device).type == 'cuda':
         torch.cuda.synchronize(device)
 
@@ -155,7 +156,7 @@ def resident_mib(peak: bool) -> float:
 
 
 def device_peak_mib(sizes: Sizes, way: str, device: str) -> float:
-    """How far two steps push the peak of a GPU's memory."""
+    """The increase of a GPU's peak memory during two steps."""
     blocks = [make_block(sizes, seed, device) for seed in range(sizes.blocks)]
     couple(blocks, sizes, way)
     wait_for(device)
@@ -171,7 +172,7 @@ def reset_peak() -> None:
 
 
 def print_peak(sizes: Sizes, way: str) -> None:
-    """In a fresh process: how far two steps push the peak."""
+    """In a fresh process: the increase of the peak during two steps."""
     small = Sizes(8, 600, sizes.channels, 5, 1)
     couple([make_block(small, 0)], small, way)
     blocks = [make_block(sizes, seed) for seed in range(sizes.blocks)]

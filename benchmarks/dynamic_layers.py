@@ -2,13 +2,12 @@
 
     python benchmarks/dynamic_layers.py [--open 0.44] [--threads 1]
 
-Prints the multiply-adds per second that one thread of this CPU reaches at
-most (measured), and for every shape: torch's dense conv, torch's conv of a
-network shrunk to the same width (its weights already gathered), and the
-runtime's conv, dense and with random lists of open channels, once on the
-output's side and once on the input's. Ratios are to torch's dense conv;
-theory is one over the share of open channels. Medians of interleaved
-repeats.
+Prints the measured peak rate of multiply-adds of one thread of this CPU, and
+for every shape the times of torch's dense conv, torch's conv of a network
+shrunk to the same width (with weights already gathered), and the runtime's
+conv: dense, and with random lists of open channels for its outputs or its
+inputs. Ratios are relative to torch's dense conv; theory is one over the
+fraction of open channels. Medians of interleaved repeats.
 """
 
 import sys

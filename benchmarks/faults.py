@@ -1,10 +1,10 @@
-"""What the tools do when things go wrong, as a Markdown table.
+"""Fault injection: what the tools do in case of faults, as a Markdown table.
 
     python benchmarks/faults.py [--kills 50] [--out table.md] [--only SIGKILL]
 
-Real runs of ``tools/train.py`` on scikit-learn's digits, on a CPU: killed,
-starved of disk, and fed with damaged files. Exits with 1 if a promise was
-not kept.
+Real runs of ``tools/train.py`` on scikit-learn's digits, on a CPU, are killed,
+get a full disk, or damaged files. Exits with 1 if a result is not the expected
+one.
 """
 
 import argparse
@@ -65,7 +65,7 @@ Result = tuple[bool, str]
 
 
 class Bench:
-    """A folder to work in, and an uninterrupted run to compare with."""
+    """A working folder, and an uninterrupted run for comparison."""
 
     def __init__(self, folder: Path, kills: int, seed: int) -> None:
         self.folder, self.kills, self.seed = folder, kills, seed
@@ -107,7 +107,7 @@ class Bench:
         return process.returncode, text
 
     def must(self, done: tuple[int, str]) -> str:
-        """The output of a run that has to go well."""
+        """The output of a run that must not fail."""
         code, text = done
         if code != 0:
             raise RuntimeError(f'exit code {code}:\n{text}')
@@ -122,7 +122,7 @@ class Bench:
         return found
 
     def differs(self, name: str) -> bool:
-        """Whether a run ended elsewhere than the uninterrupted one."""
+        """Whether a run's result differs from the uninterrupted one's."""
         found = self.result(name)
         return found.keys() != self.want.keys() or not all(
             torch.equal(found[key], self.want[key]) for key in found
@@ -137,7 +137,7 @@ class Bench:
 
 
 def wait_for(process: subprocess.Popen, pattern: str) -> None:
-    """Reads what a run says until a line matches."""
+    """Reads a run's output until a line matches."""
     for line in process.stdout:
         if re.search(pattern, line):
             return
@@ -152,7 +152,7 @@ def _flatten(node: object, name: str, found: dict) -> None:
 
 
 def _told(done: tuple[int, str], *parts: str) -> Result:
-    """Whether a run ended with one sentence that says all this."""
+    """Whether a run ended with one sentence that has all these parts."""
     code, text = done
     lines = re.findall(r'^error: (.*)', text, re.MULTILINE)
     good = (
@@ -359,7 +359,7 @@ FAULTS: tuple[tuple[str, str, Callable[[Bench], Result]], ...] = (
 
 
 def main() -> int:
-    """Does it all and writes the table."""
+    """Causes all faults and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--kills', type=int, default=50)
     parser.add_argument('--seed', type=int, default=0, help='of the moments')

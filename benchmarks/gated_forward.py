@@ -2,9 +2,9 @@
 
     python benchmarks/gated_forward.py
 
-The gated backbone (masking only: every channel is still computed) against
-the same backbone without gates, interleaved in one process, gates as they
-are after initialisation. Also the time of the search for sites.
+Compares the gated backbone (masking only: every channel is still computed)
+with the same backbone without gates, interleaved in one process; the gates are
+only initialised. Also prints the time of the search for sites.
 """
 
 import time

@@ -1,15 +1,15 @@
-"""What a GPU makes of it: results, coupling, steps, an epoch. Minutes.
+"""Measures results, coupling, steps and an epoch on a GPU, in some minutes.
 
     python benchmarks/gpu.py --out gpu.json
     python benchmarks/gpu.py --device cpu --small     (a trial without a GPU)
 
-Every part prints as it ends, and none stops the others:
+Every part prints when it ends; if one fails, the others still run:
 
-- results: neighbours, log-sum-exps and their gradients against float64;
-- coupling: a step of coupling against the published way, time and memory;
-- steps: dense, BAS and FGC steps of ResNet-20 with all that the hooks do, in
-  float32 and bfloat16, channels last, compiled, and as CUDA graphs;
-- epoch: an epoch of FGC on 50,000 images that lie on the device.
+- results: neighbours, log-sum-exps and their gradients, compared with float64;
+- coupling: time and memory of a step, ours and the published implementation;
+- steps: dense, BAS and FGC steps of ResNet-20 including the hooks, in float32
+  and bfloat16, channels last, compiled, and as CUDA graphs;
+- epoch: an epoch of FGC on 50,000 images that are held on the device.
 """
 
 import json
@@ -151,13 +151,13 @@ def time_steps(device: str, small: bool) -> dict[str, float]:
             step = lambda run=run: run.step(lambda _: nullcontext())  # noqa: E731
             found[name] = clock(step, device, 3 if small else 30)
             print(f'{name:36s}{found[name]:9.2f} ms', flush=True)
-        except Exception as error:  # the others are still to be seen
+        except Exception as error:  # the other variants still run
             print(f'{name}: {type(error).__name__}: {error!s:.300}')
     return found
 
 
 class RandomImages(Dataset):
-    """Images of 32 x 32 pixels that show nothing."""
+    """Random images of 32 x 32 pixels."""
 
     def __init__(self, count: int) -> None:
         shape = count, 3, 32, 32
@@ -204,7 +204,7 @@ PARTS = {
 
 
 def main() -> None:
-    """The parts that are asked for."""
+    """Run the requested parts."""
     parser = text_parser(__doc__)
     parser.add_argument('--device', default='cuda')
     parser.add_argument('--small', action='store_true', help='a trial')
@@ -219,7 +219,7 @@ def main() -> None:
     for part in args.parts:
         try:
             found[part] = PARTS[part](args.device, args.small)
-        except Exception:  # a report of what there is
+        except Exception:  # the other parts still run
             traceback.print_exc(file=sys.stdout)
         if args.out:
             args.out.write_text(json.dumps(found, indent=1))

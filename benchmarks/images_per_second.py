@@ -2,14 +2,14 @@
 
     python benchmarks/images_per_second.py [--compile] [--processes 2]
 
-Reads a folder of JPEG files (made for this, 32 x 32) as the configs
-*_folder.py do, file by file, and as *_folder16*.py do, from memory by the
-batch; then whole training steps (preprocessing, forward, losses, backward,
-optimizer) of one config on random images: as it is, with channels_last, in
-bfloat16, and with --compile the compiled backbone (minutes to compile). All
-in this process with one thread; --processes K runs K of them side by side
-and one with K threads. Two rates: per second on the wall, and per second of
-CPU time, which other work on the machine disturbs less.
+Reads a folder of JPEG files (made for this, 32 x 32) file by file, as the
+configs *_folder.py do, and batch by batch from memory, as *_folder16*.py do.
+Then it runs whole training steps (preprocessing, forward, losses, backward,
+optimizer) of one config on random images: unchanged, with channels_last, in
+bfloat16, and with --compile with the compiled backbone (which takes minutes).
+All run in this process with one thread; --processes K also compares K such
+processes with one process of K threads. Rates are per wall-clock second and
+per second of CPU time, which other work on the machine disturbs less.
 """
 
 import argparse
@@ -81,8 +81,8 @@ class Rate:
     """Images per second.
 
     Attributes:
-        wall: On the wall.
-        cpu: Of CPU time, of all threads together.
+        wall: Per wall-clock second.
+        cpu: Per second of CPU time, of all threads together.
     """
 
     wall: float
@@ -90,7 +90,7 @@ class Rate:
 
 
 def reading_rate(config: str, folder: Path, repeats: int) -> Rate:
-    """What one process reads, decodes and augments."""
+    """Images that one process reads, decodes and augments."""
     cfg = read_config(config)
     init_default_scope(cfg.default_scope)
     loader = cfg.train_dataloader
@@ -98,7 +98,7 @@ def reading_rate(config: str, folder: Path, repeats: int) -> Rate:
     inner.data_root = str(folder)
     loader.update(num_workers=0, persistent_workers=False)
     batches = Runner.build_dataloader(loader)
-    for _ in batches:  # what is held is read now
+    for _ in batches:  # reads images that are held in memory
         pass
     return rate(lambda: [*batches], len(batches.dataset), repeats)
 
@@ -112,12 +112,12 @@ def training_rate(
     bfloat16: bool = False,
     compiled: bool = False,
 ) -> Rate:
-    """Of a config's training step.
+    """The rate of a config's training step.
 
     Args:
         config: Name of the config.
         images: Of a batch.
-        repeats: Steps, after one that does not count.
+        repeats: Number of steps, after one that is not counted.
         channels_last: As ``ChannelsLastHook`` does.
         bfloat16: As ``--amp`` does on a CPU.
         compiled: As ``compile=True`` does.
@@ -150,13 +150,13 @@ def random_batch(cfg: Config, images: int) -> dict[str, object]:
 
 
 def rate(step: Callable[[], object], images: int, repeats: int) -> Rate:
-    """Median of the repeats, after one that does not count."""
+    """Median of the repeats, after one that is not counted."""
     taken = interleave({'step': step}, repeats)['step']
     return Rate(images / median(taken.wall), images / median(taken.cpu))
 
 
 def side_by_side(args: argparse.Namespace, threads: int) -> Rate:
-    """Of processes with so many threads each, together."""
+    """The total rate of processes with this number of threads each."""
     count = args.processes // threads
     command = [sys.executable, __file__, '--only-steps', args.config]
     command += ['--images', str(args.images), '--repeats', str(args.repeats)]
@@ -205,7 +205,7 @@ def show(name: str, found: Rate) -> None:
 
 
 def main() -> None:
-    """The report, or the one number that a report asks another process."""
+    """The report, or in a process of the report a single rate."""
     parser = text_parser(__doc__)
     parser.add_argument('--config', default='bas_resnet20_folder16_55')
     parser.add_argument('--images', type=int, default=256)

@@ -1,4 +1,4 @@
-"""Counts the operations of a program that cost an accelerator something."""
+"""Counts operations, reads and copies of a program on an accelerator."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ class OperationCounter(TorchDispatchMode):
     Attributes:
         operations: By (part, name): those that compute something. Views and
             allocations are left out.
-        reads: By name: for each the host waits for the device.
+        reads: By name; for each one the host waits for the device.
         copies: Copies to the device for which the host waits.
     """
 

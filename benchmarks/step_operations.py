@@ -1,11 +1,11 @@
-"""What a training step asks of an accelerator, counted without one.
+"""Operations of a training step on an accelerator, counted without one.
 
     python benchmarks/step_operations.py
 
-One step of ResNet-20 (dense, BAS, FGC) with all that happens in it: inputs,
-forward and backward pass, losses, optimizer, hooks. It runs on tensors
-without data (the ``meta`` device), for which the code goes the ways that it
-goes on an accelerator, so the numbers are exact and the same everywhere:
+One whole step of ResNet-20 (dense, BAS, FGC): inputs, forward and backward
+pass, losses, optimizer, hooks. It runs on tensors without data (the ``meta``
+device), for which the code takes the same branches as on an accelerator, so
+the numbers are exact and the same everywhere:
 
 - operations that compute something, each at least one launch;
 - reads, for which the host waits: values, sizes, copies to the CPU;
@@ -43,7 +43,7 @@ from fgc_mm.losses import FeatureGateCouplingLoss
 from fgc_mm.registry import MODELS
 from fgc_mm.sites import layer_channels
 
-# a config, and an epoch in which coupling is beyond its warm-up
+# a config, and an epoch after the warm-up of the coupling
 STEPS = {
     'dense': ('dense_resnet20_cifar10', 0),
     'BAS': ('bas_resnet20_cifar10', 200),
@@ -67,11 +67,11 @@ class Run:
 
     Args:
         config: Name of the config.
-        epoch: The epoch in which a step is done.
-        images: Images of a batch.
-        rows: Images of the training set.
-        device: Where all lies.
-        options: What is changed in the config.
+        epoch: The epoch of the steps.
+        images: Number of images in a batch.
+        rows: Number of images in the training set.
+        device: Of model and data.
+        options: Changes of the config.
     """
 
     def __init__(

@@ -2,11 +2,11 @@
 
     python benchmarks/training_step.py
 
-Whole steps (preprocessing, forward, losses, backward, optimiser) of the
+Whole steps (preprocessing, forward, losses, backward, optimizer) of the
 configs dense_ and bas_resnet20_cifar10.py on random images, interleaved in
-one process; then the report of benchmarks/coupling.py. Memory is kept
-between steps, as `fgc-mm train` does on a CPU; --default-allocator leaves
-glibc as it is.
+one process; then the report of benchmarks/coupling.py. Freed memory is kept
+for the next step, as `fgc-mm train` does on a CPU; --default-allocator uses
+glibc's defaults.
 """
 
 import logging

@@ -1,6 +1,6 @@
 _base_ = ['./bas_resnet18_imagenet.py']
 
-# its last 130 of 160 epochs, from a checkpoint at the end of the first
+# the last 130 of 160 epochs, from the checkpoint of stage 1
 l0 = _base_.model.gate_losses[1]
 model = dict(
     gate_losses=[

@@ -1,6 +1,6 @@
 _base_ = ['./bas_resnet20_cifar100.py']
 
-# its last 200 of 300 epochs, from a checkpoint at the end of the first
+# the last 200 of 300 epochs, from the checkpoint of stage 1
 l0 = _base_.model.gate_losses[1]
 model = dict(
     gate_losses=[

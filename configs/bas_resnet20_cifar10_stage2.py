@@ -1,6 +1,6 @@
 _base_ = ['./bas_resnet20_cifar10.py']
 
-# its last 400 of 500 epochs, from a checkpoint at the end of the first
+# the last 400 of 500 epochs, from the checkpoint of stage 1
 l0 = _base_.model.gate_losses[1]
 model = dict(
     gate_losses=[

@@ -1,6 +1,6 @@
 _base_ = ['./bas_resnet20_digits.py']
 
-# its last 80 of 100 epochs, from a checkpoint at the end of the first
+# the last 80 of 100 epochs, from the checkpoint of stage 1
 l0 = _base_.model.gate_losses[1]
 model = dict(
     gate_losses=[

@@ -1,6 +1,6 @@
 _base_ = ['./bas_resnet20_folder.py']
 
-# its first 100 of 500 epochs: batch shaping alone, at a constant rate
+# the first 100 of 500 epochs: batch shaping alone, at a constant rate
 model = dict(gate_losses=_base_.model.gate_losses[:1])
 param_scheduler = None
 train_cfg = dict(max_epochs=100)

@@ -1,4 +1,4 @@
-# dense_resnet20_folder16.py with fgcplus's learning rate
+# dense_resnet20_folder16.py with the learning rate of fgcplus_*
 _base_ = [
     './_base_/models/cifar_resnet.py',
     './_base_/datasets/folder16.py',

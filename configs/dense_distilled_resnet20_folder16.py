@@ -1,6 +1,6 @@
 _base_ = ['./dense_cosine_resnet20_folder16.py']
 
-# the dense network with a teacher, as fgcplus_distilled_resnet20_folder16_55
+# the dense network with the teacher of fgcplus_distilled_resnet20_folder16_55
 model = dict(
     type='fgc_mm.GatedImageClassifier',
     backbone=dict(

@@ -6,7 +6,7 @@ model = dict(
     + [
         dict(
             type='fgc_mm.FeatureGateCouplingLoss',
-            sites=2,  # the last 2
+            sites=2,  # the last two
             num_neighbors=200,
             warmup_epochs=20,  # ours: as on CIFAR-10
             loss_weight=dict(

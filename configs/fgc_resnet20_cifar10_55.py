@@ -1,6 +1,6 @@
 _base_ = ['./fgc_resnet20_cifar10.py']
 
-# 55 % of the MACs pruned, in place of an L0 weight to be searched for
+# a target of 55 % pruned MACs instead of the L0 loss
 shaping, l0, *coupling = _base_.model.gate_losses
 model = dict(
     gate_losses=[

@@ -1,5 +1,5 @@
 _base_ = ['./fgcplus_resnet20_folder32_55.py']
 
-# the teacher is the network without gates, with trained weights: teacher of a
-# row of tools/compare.py, or --cfg-options model.distillation.checkpoint=...
+# the teacher is the trained network without gates; set its weights with
+# teacher in a plan, or --cfg-options model.distillation.checkpoint=...
 model = dict(distillation=dict(temperature=4.0, loss_weight=1.0))

@@ -3,7 +3,7 @@ _base_ = [
     './_base_/models/wide_teacher.py',
 ]
 
-# the teacher is the dense network with twice the channels
-# (dense_wide_resnet20_folder16.py): teacher of a row of tools/compare.py, or
-# --cfg-options model.distillation.checkpoint=...
+# the teacher is a dense network with twice as many channels, trained by
+# dense_wide_resnet20_folder16.py: set its weights with teacher of a row in a
+# plan, or with --cfg-options model.distillation.checkpoint=...
 model = dict(distillation=dict(teacher=_base_.wide_teacher))

@@ -16,7 +16,7 @@ model = dict(
     gate_losses=[
         dict(
             _base_.gate_losses[0],
-            ratio=0.91,  # published; plan_budget.py finds another
+            ratio=0.91,  # published; plan_budget.py finds that of a budget
             loss_weight=dict(start_value=1.0, end_value=0.0, begin=65, end=65),
         ),
     ],

@@ -13,7 +13,7 @@ model = dict(
         gate=dict(_delete_=True, **_base_.gate),
         sites=dict(_delete_=True, **_base_.sites),
     ),
-    # plan_budget.py finds another
+    # plan_budget.py finds the ratio of a budget
     gate_losses=[{**_base_.gate_losses[0], 'ratio': 0.68}],
 )
 train_dataloader = dict(batch_size=128)

@@ -13,7 +13,7 @@ model = dict(
         gate=dict(_delete_=True, **_base_.gate),
         sites=dict(_delete_=True, **_base_.sites),
     ),
-    # a ratio for a budget: plan_budget.py, or compare.py --match-macs
+    # plan_budget.py, or compare.py --match-macs, finds the ratio of a budget
     gate_losses=_base_.gate_losses,
 )
 train_dataloader = dict(batch_size=128)

@@ -1,4 +1,4 @@
-"""Prunes a trained dense model, for all images."""
+"""Prunes a trained dense model statically."""
 
 import sys
 from pathlib import Path

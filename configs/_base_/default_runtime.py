@@ -1,9 +1,9 @@
 default_scope = 'mmpretrain'
-# surfaces the real error where fgc_mm or its stack cannot be imported
+# raises the original error if fgc_mm or its stack cannot be imported
 custom_imports = dict(imports=['fgc_mm'], allow_failed_imports=False)
 
 default_hooks = dict(
-    # reads values from a GPU only where they are printed
+    # reads values from a GPU only when they are logged
     runtime_info=dict(type='fgc_mm.LoggedValuesHook'),
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),

@@ -1,4 +1,4 @@
-"""Makes the results in documents anew."""
+"""Updates tables and figures of stored results in documents."""
 
 import sys
 from pathlib import Path

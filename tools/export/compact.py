@@ -1,4 +1,4 @@
-"""A model without the channels that never open."""
+"""A model without the channels that are never open."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A checkpoint with a given share of open channels."""
+"""A checkpoint with a given fraction of open channels."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A checkpoint without the state of training."""
+"""A checkpoint without the training state."""
 
 import sys
 from pathlib import Path

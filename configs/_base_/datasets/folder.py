@@ -1,12 +1,11 @@
 # Any folder of class folders, as small images:
 #   data_root/train/<class>/*.jpg and data_root/test/<class>/*.jpg
-# Elsewhere: --cfg-options train_dataloader.dataset.data_root=... and the
-# same for val_dataloader and test_dataloader; other classes:
-# model.head.num_classes=... A share of the images, evenly over the classes:
-# train_dataloader.dataset.every=5
-# A folder that lacks a class of train/ is refused, unless it knows the
-# classes: val_dataloader.dataset.classes=data/folder/classes.txt (a name a
-# line), and the same for test_dataloader. Images of 10, 12 or 14 bits in
+# Another folder: --cfg-options train_dataloader.dataset.data_root=... and the
+# same for val_dataloader and test_dataloader, and model.head.num_classes=...
+# Every fifth image, evenly over the classes: train_dataloader.dataset.every=5
+# A data set that lacks a class of train/ is an error, unless it has a list of
+# all classes: val_dataloader.dataset.classes=data/folder/classes.txt (one name
+# per line), and the same for test_dataloader. Images of 10, 12 or 14 bits in
 # 16-bit files: dict(type='fgc_mm.LoadImage', bits=12)
 dataset_type = 'fgc_mm.ImageFolder'
 data_root = 'data/folder'

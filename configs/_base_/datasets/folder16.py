@@ -1,8 +1,8 @@
 # Any folder of class folders, as images of 16 x 16 held in memory: a quarter
 # of the MACs of 32 x 32, for comparisons on a CPU.
 #   data_root/train/<class>/*.jpg and data_root/test/<class>/*.jpg
-# Elsewhere: --cfg-options train_dataloader.dataset.dataset.data_root=... and
-# the same for val_dataloader and test_dataloader.
+# Another folder: --cfg-options train_dataloader.dataset.dataset.data_root=...
+# and the same for val_dataloader and test_dataloader.
 data_root = 'data/folder'
 data_preprocessor = dict(
     type='fgc_mm.NonBlockingDataPreprocessor',
@@ -10,7 +10,7 @@ data_preprocessor = dict(
     std=[51.5865, 50.847, 51.255],
     to_rgb=True,
 )
-# run once per image; half of 32 is the mean of 2 x 2 pixels
+# run once per image; scaling 32 to 16 takes the mean of 2 x 2 pixels
 pipeline = [
     dict(type='fgc_mm.LoadImage'),
     dict(type='Resize', scale=(16, 16)),
@@ -29,7 +29,7 @@ train_dataloader = dict(
             data_prefix='train',
             pipeline=pipeline,
         ),
-        padding=2,  # the share of the width that 4 is of 32
+        padding=2,  # as 4 for a width of 32
         flip=0.5,
     ),
     sampler=dict(type='DefaultSampler', shuffle=True),
@@ -45,7 +45,7 @@ val_dataloader = dict(
             data_root=data_root,
             data_prefix='test',
         ),
-        # not one level further down, so that the inferencers find it
+        # here, where mmpretrain's inferencers look for it
         pipeline=pipeline,
     ),
     sampler=dict(type='DefaultSampler', shuffle=False),

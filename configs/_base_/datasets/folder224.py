@@ -1,4 +1,4 @@
-# Any folder of class folders, as folder.py says, at 224 x 224
+# Any folder of class folders (see folder.py), at 224 x 224
 _base_ = ['./folder.py']
 data_preprocessor = dict(
     type='fgc_mm.NonBlockingDataPreprocessor',

@@ -1,4 +1,4 @@
-# As folder16.py, at 32 x 32: for a GPU, on which the images then lie.
+# As folder16.py, at 32 x 32, with the images held on the GPU if there is one.
 _base_ = ['./folder16.py']
 # run once per image
 pipeline = [

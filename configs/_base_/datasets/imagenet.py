@@ -20,7 +20,7 @@ test_pipeline = [
     dict(type='PackInputs'),
 ]
 
-# 256 images a step: one GPU as it stands; with more, divide batch_size
+# 256 images per step on one GPU; with n GPUs, divide batch_size by n
 train_dataloader = dict(
     batch_size=256,
     num_workers=8,

@@ -1,7 +1,8 @@
-# ImageNet. Ours: the papers give 130 epochs and their steps, and not whether
-# batch shaping comes before or inside them. Here it comes before, as on
-# CIFAR-10; 30 epochs, a quarter of what follows, as 100 are of 400 there. The
-# L0 loss then grows until the learning rate drops for the first time (70).
+# ImageNet. Our reading: the papers give 130 epochs and the steps of the
+# learning rate, but not whether batch shaping comes before or within them.
+# Here it comes before, as on CIFAR-10, for 30 epochs: a quarter of the epochs
+# that follow, as 100 of 400 there. The L0 loss then grows until the learning
+# rate drops for the first time (epoch 70).
 gate_losses = [
     dict(
         type='fgc_mm.BatchShapingLoss',

@@ -1,7 +1,7 @@
-# CIFAR-100. Ours: the papers give 200 epochs and their steps, and not whether
-# batch shaping comes before or inside them. Here it comes before, as on
-# CIFAR-10, and takes as many epochs (100); the L0 loss then grows until the
-# learning rate drops for the first time (epoch 160), as it does there.
+# CIFAR-100. Our reading: the papers give 200 epochs and the steps of the
+# learning rate, but not whether batch shaping comes before or within them.
+# Here it comes before and takes 100 epochs, as on CIFAR-10. The L0 loss then
+# grows until the learning rate drops for the first time (epoch 160), as there.
 gate_losses = [
     dict(
         type='fgc_mm.BatchShapingLoss',

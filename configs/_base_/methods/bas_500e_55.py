@@ -1,5 +1,5 @@
-# As bas_500e.py, but the loss that grows from epoch 100 to 300 asks for 55 %
-# of the MACs pruned, in place of an L0 weight to be searched for.
+# As bas_500e.py, but with a target of 55 % pruned MACs instead of the L0 loss,
+# whose weight would have to be searched for.
 gate_losses = [
     dict(
         type='fgc_mm.BatchShapingLoss',

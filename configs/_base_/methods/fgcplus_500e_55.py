@@ -1,12 +1,12 @@
-# From open gates to 55 % of the MACs pruned in one training, in steps that
-# lose little at a time. Each part can be left out or changed on its own.
+# From open gates to 55 % pruned MACs in a single training, in small steps.
+# Each part can be left out or changed separately.
 gate = dict(
     # all channels of all images open at first: a probability of 0.95
     weight_init='zero',
     init_bias=3.0,
-    # the gradient becomes a little steeper,
+    # the soft gradient becomes slightly steeper
     temperature=dict(start_value=0.67, end_value=0.5, begin=0, end=500),
-    # and the samples become the masks of evaluation
+    # the samples become the masks of evaluation
     noise=dict(start_value=1.0, end_value=0.0, begin=250, end=450),
 )
 gate_losses = [
@@ -17,7 +17,7 @@ gate_losses = [
     ),
     dict(
         type='fgc_mm.FeatureGateCouplingLoss',
-        sites=2,  # the last 2
+        sites=2,  # the last two
         num_neighbors=200,
         warmup_epochs=20,
         loss_weight=0.003,

@@ -1,13 +1,14 @@
-# Predictors learn for the first half; then they stay, and the network adapts.
+# Gates learn in the first half of the training; then they stay fixed, and the
+# network adapts to them.
 gate = dict(type='fgc_mm.FTWTGate')
-# of a ResNet: the stem, and both convs of every block
+# the stem and both convs of every block of a ResNet
 sites = dict(
     type='auto', residual=True, patterns=['conv1', 'layer*.*.conv[12]']
 )
 gate_losses = [
     dict(
         type='fgc_mm.MaskPredictionLoss',
-        # published for ResNet-56; plan_budget.py finds another
+        # published for ResNet-56; plan_budget.py finds the ratio of a budget
         ratio=0.8,
         loss_weight=dict(start_value=1.0, end_value=0.0, begin=100, end=100),
     ),

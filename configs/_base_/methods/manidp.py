@@ -1,7 +1,7 @@
-# The published code's settings; keep=0.6 is that of its command for ResNet-56,
-# and for the other networks our choice. Gates at both convs of every block,
-# neither at the stem nor at downsample convs; keep reaches its target in the
-# last epoch (numbered from 0).
+# Settings of the published code. keep=0.6 is from its command for ResNet-56,
+# and our choice for other networks; it is reached in the last epoch (numbered
+# from 0). Gates at both convs of every block, neither at the stem nor at
+# downsample convs.
 gate = dict(
     type='fgc_mm.ManiDPGate',
     keep=dict(
@@ -16,7 +16,7 @@ gate_losses = [
         easiness=True,
         loss_weight=5e-3,
     ),
-    # by default; the published command for ResNet-56 has 1.0
+    # the published default; the published command for ResNet-56 has 1.0
     dict(type='fgc_mm.GramSimilarityLoss', loss_weight=0.1, detach=False),
 ]
 custom_hooks = [dict(type='fgc_mm.LossProgressHook')]

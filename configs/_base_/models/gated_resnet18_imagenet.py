@@ -3,7 +3,7 @@ model = dict(
     backbone=dict(
         type='fgc_mm.GatedBackbone',
         backbone=dict(type='ResNet', depth=18),
-        # as the published code of FGC starts
+        # initialised as in the published code of FGC
         gate=dict(
             type='fgc_mm.BinaryConcreteGate',
             weight_init='kaiming_normal',

@@ -1,6 +1,6 @@
 _base_ = './cifar10_500e.py'
 
-# ends with many epochs at low rates
+# many epochs at low rates at the end
 param_scheduler = dict(
     _delete_=True,
     type='CosineAnnealingLR',

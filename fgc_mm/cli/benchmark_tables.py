@@ -33,7 +33,7 @@ def _show_times(run: dict[str, Any]) -> None:
     )  # fmt: skip
     for row in run['rows']:
         if 'ms' not in row:
-            table.add_row(row['name'], f'not there: {row["why_not"]}')
+            table.add_row(row['name'], f'not available: {row["why_not"]}')
             continue
         ratio = format_time_ratio(row['clock'], row['theory'])
         if row['name'] == run['best_dense']:

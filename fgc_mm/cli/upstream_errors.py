@@ -110,7 +110,7 @@ KNOWN = (
           'in_channels, or the neck.',
           ('/mmpretrain/models/heads',)),
     Known(TypeError, 'None is not a callable',
-          'the type in optim_wrapper.optimizer is no registered optimizer; '
+          'the type in optim_wrapper.optimizer is not a registered optimizer; '
           'check its spelling and custom_imports.',
           ('/mmengine/optim/optimizer',)),
     Known((ValueError, TypeError), '',

@@ -48,8 +48,8 @@ class GateStatisticsHook(Hook):
     def __init__(self, histograms: bool = True, interval: int = 1) -> None:
         if not (isinstance(interval, int) and interval > 0):
             raise FGCError(
-                f'interval={interval!r} of GateStatisticsHook is no number '
-                'of validations; give a whole number from 1 on.'
+                f'interval={interval!r} of GateStatisticsHook is not a number '
+                'of validations; give a whole number of at least 1.'
             )
         self.histograms = histograms
         self.interval = interval

@@ -97,7 +97,7 @@ class MACsTable:
 
     @property
     def dense(self) -> int:
-        """MACs of the network as it is, without gates."""
+        """MACs of the current network, without gates."""
         return self.of('backbone', 'head')
 
     @property

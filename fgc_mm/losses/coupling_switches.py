@@ -67,7 +67,7 @@ class CouplingSwitches:
         if switches.warmup_epochs < 0:
             raise FGCError(
                 f'warmup_epochs={switches.warmup_epochs} of '
-                'FeatureGateCouplingLoss is negative; 0 is no warm-up.'
+                'FeatureGateCouplingLoss is negative; 0 means no warm-up.'
             )
         return switches
 

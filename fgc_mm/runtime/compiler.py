@@ -68,7 +68,7 @@ def run(command: Sequence[str], output: Path) -> None:
     if not output.exists():
         raise LibraryError(
             f'{command[0]} ended without an error but did not write '
-            f'{output.name}, so it is no compiler; {REMEDY}.'
+            f'{output.name}, so it is not a compiler; {REMEDY}.'
         )
 
 

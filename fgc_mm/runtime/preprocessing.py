@@ -116,7 +116,7 @@ def size_after(
 
 
 def _crop(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Centre crop; a shorter edge is kept as it is."""
+    """Centre crop; an edge that is shorter than the crop is not changed."""
     rows, columns = picture.shape[:2]
     top = max(0, round((rows - min(height, rows)) / 2))
     left = max(0, round((columns - min(width, columns)) / 2))

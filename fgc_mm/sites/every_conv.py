@@ -1,4 +1,4 @@
-"""Sites for every conv, with a site of its own for each depthwise conv."""
+"""Sites for every conv, with separate ones for depthwise convs."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -30,11 +30,11 @@ from fgc_mm.sites.site import GateSite
 class GateHooks:
     """Forward hooks that run a site's gate and apply its masks.
 
-    Two kinds of forward-pre-hook: on the producer, whose input the gate
-    reads, and on each consumer, whose input is masked; for a residual site
-    also a forward hook on the branch's end, whose output is masked. The
-    hooks do nothing outside of a gated call, so the backbone by itself is
-    the dense network.
+    There are two kinds of forward-pre-hook: one on the producer, whose input
+    the gate reads, and one on each consumer, whose input is masked; for a
+    residual site also a forward hook on the branch's end, whose output is
+    masked. Outside a gated call the hooks do nothing, so the backbone itself
+    is the dense network.
 
     The state of a gated pass belongs to the call
     (:mod:`fgc_mm.sites.call`), not to this object, so several threads may

@@ -72,7 +72,7 @@ def show(model: nn.Module, firing: list[SiteFiring], done: Compacted) -> None:
     print(
         f'{before:,} parameters before, {after:,} weights after (statistics '
         f'of norms included); {left} of {len(firing)} gates left; largest '
-        f'difference to the masked model {done.difference:.1e} of the '
+        f'difference from the masked model {done.difference:.1e} of the '
         'largest feature'
     )
 

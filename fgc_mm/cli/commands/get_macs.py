@@ -71,7 +71,7 @@ def count(
             return shape, build_macs_table(model, shape)
         except FGCError:
             raise
-        except Exception as error:  # whatever the backbone's code says
+        except Exception as error:  # the backbone's code may raise anything
             known = upstream_sentence(error)
             if known:
                 raise FGCError(known) from error

@@ -50,5 +50,5 @@ def check_arguments(args: Namespace) -> None:
         numbers = given if isinstance(given, list) else [given]
         if given is not None and min(numbers) < 1:
             raise FGCError(
-                f'--{name} {min(numbers)} is no positive number; give one.'
+                f'--{name} {min(numbers)} is not positive; give at least 1.'
             )

@@ -45,16 +45,17 @@ def small_settings(
 
 
 def small_config(cfg: Config, channel_map: ChannelMap) -> Config:
-    """A config beside ``channels.json`` and ``model.pth``.
+    """The config of the small model, to be saved with its two other files.
 
     Args:
         cfg: Of the whole gated model.
         channel_map: What remains of it.
 
     Returns:
-        A config without ``_base_`` that ``tools/test.py`` tests and
-        ``tools/train.py`` trains further from ``model.pth``; without any
-        gate, that of a plain ``ImageClassifier``.
+        A config without ``_base_`` for ``tools/test.py`` and
+        ``tools/train.py``, which reads ``channels.json`` and ``model.pth``
+        from its own folder. Without any gate it is that of a plain
+        ``ImageClassifier``.
     """
     content = cfg.to_dict()
     gated = any_gate(channel_map)

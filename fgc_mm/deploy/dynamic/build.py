@@ -207,8 +207,8 @@ def _check(
         )
     if not alone and not isinstance(model, GatedImageClassifier):
         raise FGCError(
-            f'{type(model).__name__} is no classifier, and only classifiers '
-            'are made dynamic as a whole; make its backbone dynamic: '
+            f'{type(model).__name__} is not a classifier, and only whole '
+            'classifiers can be made dynamic; make its backbone dynamic: '
             'model.backbone = to_dynamic(model.backbone, images).'
         )
     if isinstance(gated, DynamicBackbone):

@@ -83,7 +83,7 @@ def _run_for(
     run: Callable[[Tensor], object],
     batches: Sequence[Tensor],
 ) -> None:
-    """Run batches in turn, at least one, until so many seconds are over."""
+    """Run batches in turn, at least one, for this number of seconds."""
     end = time.perf_counter() + seconds
     for batch in cycle(batches):
         run(batch)

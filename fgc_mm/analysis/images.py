@@ -15,6 +15,10 @@ from ..errors import FGCError
 def load_dataset(cfg: Config, split: str) -> Any:
     """The images of a split, with the test pipeline.
 
+    Args:
+        cfg: The config.
+        split: ``'test'`` or ``'train'``; training images are not augmented.
+
     Raises:
         FGCError: The data set is missing or empty.
     """
@@ -28,7 +32,11 @@ def load_dataset(cfg: Config, split: str) -> Any:
 
 
 def choose_images(total: int, count: int | None) -> Sequence[int]:
-    """``count`` indices at equal distances (sets are often sorted by class).
+    """Indices at equal distances, since sets are often sorted by class.
+
+    Args:
+        total: Number of images in the data set.
+        count: Number of indices; ``None``: all.
 
     Raises:
         FGCError: ``count`` is less than 1.

@@ -42,6 +42,10 @@ class GateHooks:
 
     The hooks are bound methods, which ``copy.deepcopy`` (EMA) copies along
     with this object; a closure would keep a reference to the original gate.
+
+    Args:
+        site: The site.
+        gate: Its gate.
     """
 
     def __init__(self, site: GateSite, gate: nn.Module) -> None:

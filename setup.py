@@ -54,7 +54,7 @@ class BuildPackage(build_py):
             )
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
-        """The files that are added among them."""
+        """The outputs, with the files that these commands have added."""
         known = super().get_outputs(include_bytecode)
         return [*known, *self._libraries, *self._copied]
 

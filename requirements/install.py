@@ -85,11 +85,11 @@ def show_progress(process: subprocess.Popen) -> None:
 
 
 def describe(log: str) -> str:
-    """What pip is doing, from what it has written so far."""
+    """What pip is doing, from its output so far."""
     if 'Installing collected packages' in log:
         total = log.rpartition('Installing collected')[2].count(',') + 1
         return f'unpacking {total} packages'
-    # The last collected package is the one that it is busy with.
+    # pip is busy with the last collected package
     names = re.findall(r'^Collecting ([\w.-]+)', log, re.MULTILINE)
     if not names:
         return 'starting pip'
@@ -105,12 +105,12 @@ def imports(module: str) -> bool:
 def use_headless_opencv() -> None:
     """Replaces the OpenCV that needs a desktop's libraries (libGL).
 
-    mmengine and mmcv ask for opencv-python, which cannot be imported on a bare
-    machine; the headless build has the same modules and needs nothing.
+    mmengine and mmcv require opencv-python, which cannot be imported without
+    them; the headless build has the same modules and does not need them.
     """
-    print('No libGL here: taking the headless OpenCV.', flush=True)
+    print('No libGL here: installing the headless OpenCV.', flush=True)
     run_pip('uninstall', '-y', 'opencv-python')
-    # Forced, for both own the same files and the removal took them along.
+    # forced, since both own the same files, which were just removed
     force = '--force-reinstall', '--no-deps', '-c', str(CONSTRAINTS)
     run_pip('install', *force, 'opencv-python-headless')
     if not imports('cv2'):

@@ -25,8 +25,8 @@ per_node=${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}
 gres=${GRES-gpu:$per_node}
 read -ra more <<< "${SRUN_ARGS:-}"
 
-# Slurm counts how often it has started a job again. Where the first start got
-# as far as a checkpoint, that is where to go on, whatever --resume said then.
+# Slurm counts how often it has restarted a job. If an earlier start has saved a
+# checkpoint, the job resumes from the last one, whatever --resume was given.
 if [[ ${SLURM_RESTART_COUNT:-0} -gt 0 && -f $work_dir/last_checkpoint ]]; then
     set -- "$@" --resume
 fi

@@ -1,9 +1,8 @@
-"""Adds to the package what lies elsewhere, or has to be made.
+"""Adds files to the package that are in other folders, or are compiled.
 
-The runtime's library, if a compiler is there: without one the package is
-complete all the same, and the library is compiled when it is first used. The
-configs and tools, in the folder where MIM and mmpretrain look for them. All
-else is in setup.cfg.
+These are the runtime's library, if there is a compiler (otherwise it is
+compiled when it is first used), and the configs and tools, in the folder where
+MIM and mmpretrain look for them. Everything else is in setup.cfg.
 """
 
 import os
@@ -19,7 +18,7 @@ try:
 except ImportError:  # setuptools before 70.1
     try:
         from wheel.bdist_wheel import bdist_wheel
-    except ImportError:  # nobody makes a wheel
+    except ImportError:  # no wheel can be made
         bdist_wheel = None
 
 ROOT = Path(__file__).resolve().parent
@@ -34,7 +33,7 @@ class BuildPackage(build_py):
     """Copies the package; adds its library, the configs and the tools."""
 
     def run(self) -> None:
-        """As ``build_py``; a library that cannot be made is no failure."""
+        """As ``build_py``; a library that cannot be compiled is no error."""
         super().run()
         root = ROOT if self.editable_mode else Path(self.build_lib)
         package = root / 'fgc_mm'

@@ -121,7 +121,7 @@ def figure_bytes(
     """The figure as the content of a file.
 
     Args:
-        figure: Of :func:`new_figure`; afterwards its layout is fixed.
+        figure: Made by :func:`new_figure`; afterwards its layout is fixed.
         kind: One of ``FORMATS``.
         description: Text in the file, beside the image.
     """

@@ -26,7 +26,7 @@ def content_key(
         dataset: Labels, pixels in memory, and paths, sizes and modification
             times of files are included; a data set without
             ``get_data_info`` gets a new key every time.
-        indices: Of its images.
+        indices: Indices of the images of the pass.
     """
     parts = [str(FORMAT), torch.__version__, file_digest(checkpoint)]
     parts += [repr(_plain(cfg.get(name))) for name in READ]

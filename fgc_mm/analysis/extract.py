@@ -42,11 +42,11 @@ def load_or_run_pass(
     Args:
         cfg: The checkpoint's config.
         checkpoint: A file.
-        name: Of the checkpoint in figures and tables.
+        name: Name of the checkpoint in figures and tables.
         dataset: The images, with the test pipeline.
-        indices: Of the images to use, ascending.
-        split: Of the data set, for the report.
-        folder: With the stored passes.
+        indices: Ascending indices of the images to use.
+        split: Name of the data set's split, for the report.
+        folder: Folder of the stored passes.
         log: Prints a line per pass.
 
     Raises:

@@ -55,7 +55,7 @@ class Pictures:
     """Images for display: as loaded, before normalisation.
 
     Args:
-        dataset: Whose items hold ``inputs`` (3 or 1, H, W).
+        dataset: Its items have ``inputs`` (3 or 1, H, W).
         bgr: Whether their channels are blue, green, red.
     """
 

@@ -64,7 +64,7 @@ def exchange_masks(
         checkpoint: A file.
         dataset: The images of the pass.
         stored: The pass of this checkpoint.
-        seed: Of the random choice of other images.
+        seed: Seed of the random choice of other images.
 
     Returns:
         A row per kind of masks. There is none for ``SAME_CLASS`` if more than

@@ -26,7 +26,7 @@ class Summary(NamedTuple):
         images: N.
         accuracy: Fraction classified correctly.
         macs: Mean MACs per image.
-        dense_macs: Of the network without gates.
+        dense_macs: MACs per image of the network without gates.
         pruning_ratio: 1 - MACs / dense MACs.
         keep_ratio: Fraction of the gated channels of the chosen sites that
             are open.
@@ -92,9 +92,9 @@ class Measurement:
         neighbors: Number of neighbours (K).
         frequency: Execution frequencies by site, (classes, C).
         embedded: Indices of the images in the embeddings.
-        embeddings: Of the shown sites, features and gates.
+        embeddings: Features and gates of the shown sites.
         retrieval: By the gate vectors of all chosen sites.
-        bins: Of the MACs.
+        bins: Images grouped by their MACs.
         calibration: ``None`` if the scores are not probabilities.
         cheapest: Indices of images.
         most_expensive: Indices of images.

@@ -38,7 +38,7 @@ class AnalysisOptions:
         extremes: Number of cheapest and most expensive images to show.
         shown_sites: Number of sites in embeddings and heat maps; the last
             ones are shown.
-        seed: Of all random draws.
+        seed: Seed of all random draws.
 
     Raises:
         FGCError: An option is out of its range.

@@ -25,7 +25,7 @@ class PassWriter:
     continues there.
 
     Args:
-        folder: Of the complete pass.
+        folder: Folder of the complete pass.
         total: Number of images of the pass.
 
     Attributes:

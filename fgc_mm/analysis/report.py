@@ -31,7 +31,7 @@ def write_analysis(
 
     Args:
         measured: One per checkpoint.
-        options: Of the analysis.
+        options: Options of the analysis.
         about: Names and values at the top of the report.
         folder: Output folder.
         picture: Returns the picture of an image; ``None``: no pictures.

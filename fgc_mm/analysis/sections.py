@@ -22,7 +22,7 @@ class ReportFigure:
     """A figure of the report.
 
     Attributes:
-        name: Of its files.
+        name: Name of its files, without suffix.
         figure: The figure.
         caption: What it shows and how that is computed.
         title: Alternative text of the image.
@@ -53,7 +53,7 @@ def sections(
 
     Args:
         measured: One per checkpoint.
-        options: Of the analysis.
+        options: Options of the analysis.
         picture: Returns the picture of an image; ``None``: no figures with
             pictures.
     """

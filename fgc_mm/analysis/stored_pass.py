@@ -20,8 +20,8 @@ class StoredPass:
     N images, C channels of a site, K classes.
 
     Attributes:
-        folder: With the arrays.
-        name: Of the checkpoint in figures and tables.
+        folder: Folder of the arrays.
+        name: Name of the checkpoint in figures and tables.
         sites: Names of the gated sites.
         classes: Names of the classes.
         split: ``'test'`` or ``'train'``.

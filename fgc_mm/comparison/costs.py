@@ -22,9 +22,9 @@ class Cost:
     """MACs and parameters of a network with every gate open.
 
     Attributes:
-        macs: Of every product, at the size of a test image.
-        parameters: Of backbone (with gates), neck and head, without a
-            teacher that is used in training only.
+        macs: MACs of every product, at the size of a test image.
+        parameters: Number of parameters of backbone (with gates), neck and
+            head, without a teacher that is used in training only.
         images: Numbers of images of training, validation and test set.
     """
 

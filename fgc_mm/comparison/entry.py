@@ -26,11 +26,11 @@ class Entry:
 
     Attributes:
         config: Path of the config.
-        importance: Of static pruning; None without static pruning.
-        name: Of the row; None for the config's name.
+        importance: Criterion of static pruning; None for other methods.
+        name: Name of the row; None for the config's name.
         options: ``--cfg-options`` of this row only, as on a command line.
-        seeds: Of this row only; None for those of all rows.
-        epochs: Of this row only; None for the number of all rows.
+        seeds: Seeds of this row only; None for those of all rows.
+        epochs: Epochs of this row only; None for those of all rows.
         start: The run from which its runs start, or which is their teacher.
         loads_start: Whether the weights of ``start`` are loaded; if not, it
             is only the teacher of the runs' distillation.

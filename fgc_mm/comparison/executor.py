@@ -9,7 +9,7 @@ class Event(NamedTuple):
     """A new state of a run, or the end of a command or job of it.
 
     Attributes:
-        name: Of the run.
+        name: Name of the run.
         state: Its new state; '' if its command or job has ended.
         code: Exit code of the command or job that has ended.
         reason: Reason of the state or code; '' if it is in the log.

@@ -35,7 +35,7 @@ class Answer:
 
     Attributes:
         question: The question.
-        seeds: Those that both rows have.
+        seeds: The seeds that both rows have.
         difference: Mean over the seeds of error(row) - error(against), in
             percentage points; negative if the row is better.
         deviation: Sample standard deviation of the differences; None for

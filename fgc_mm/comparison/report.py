@@ -57,10 +57,10 @@ def write_report(
     Args:
         folder: Output folder.
         runs: All runs, done or not.
-        results: Of the runs that are done.
+        results: Results of the runs that are done.
         published: Rows of the file of published numbers.
         command: The command line of the comparison.
-        study: With title, questions and axis.
+        study: Has the title, the questions and the axis.
     """
     rows = rows_of(results)
     # a row's name may not contain backbone and data set; its config's does

@@ -25,7 +25,7 @@ class Method:
     """A method: one row of the table.
 
     Attributes:
-        name: Of the row; by default the config's stem.
+        name: Name of the row; by default the config's stem.
         config: The config file.
         epochs: Number of epochs to train for.
         scaled: Whether ``epochs`` differs from the config's.

@@ -23,7 +23,7 @@ class RunScheduler:
     only the runs that start from it are cancelled.
 
     Args:
-        runs: In the order in which they are begun.
+        runs: The runs, in the order in which they are begun.
         executor: Starts the steps: on this machine, or as Slurm jobs.
         changed: Called after every state change; for a finished run, after
             ``finish``.

@@ -56,7 +56,7 @@ def submitit_executor(options: dict[str, Any], folder: Path) -> Executor:
 
     Args:
         options: As :func:`slurm_options` returns them.
-        folder: For the scripts, logs and results of the jobs.
+        folder: Folder of the scripts, logs and results of the jobs.
 
     Raises:
         FGCError: Slurm or submitit is missing.

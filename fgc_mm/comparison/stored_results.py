@@ -24,8 +24,8 @@ def read_stored_results(folder: Path, study: Study) -> list[dict[str, Any]]:
     """The results of the rows of a study, in its order.
 
     Args:
-        folder: With ``METHOD/seedN.json``, as ``fgc-mm compare --results``
-            writes them; files may be missing.
+        folder: Contains ``METHOD/seedN.json``, as ``fgc-mm compare
+            --results`` writes them; files may be missing.
         study: Its rows are read.
 
     Raises:

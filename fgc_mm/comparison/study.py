@@ -15,7 +15,7 @@ class Axis:
     """Rows that are points of lines in a figure.
 
     Attributes:
-        label: Of the setting that is varied; None for the pruned MACs.
+        label: The setting that is varied; None for the pruned MACs.
         series: The rows of each line with their settings; None for the
             measured pruning ratio of the row.
     """
@@ -29,12 +29,12 @@ class Study:
     """A comparison, as described by a plan file or a command line.
 
     Attributes:
-        title: Of the report.
+        title: Title of the report.
         entries: One per row of the table.
-        seeds: Of every row that does not set its own; one run for each seed.
-        epochs: Of all runs; None for the number in each config.
+        seeds: Seeds of rows that do not set their own; each is one run.
+        epochs: Epochs of all runs; None for those of each config.
         options: ``--cfg-options`` of all runs, as on a command line.
-        pruning_ratio: Of static pruning and of ``match_macs``.
+        pruning_ratio: Target of static pruning and of ``match_macs``.
         match_macs: Whether every method is trained for that ratio.
         published_dataset: The published numbers of this data set are shown
             in the table.

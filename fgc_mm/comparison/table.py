@@ -53,9 +53,9 @@ class Row:
     Attributes:
         method: Its name.
         data: Its data set.
-        epochs: Of each run.
+        epochs: Number of epochs of each run.
         dynamic: Whether the open channels depend on the image.
-        seeds: Of the runs that are done.
+        seeds: Seeds of the runs that are done.
         values: Mean and deviation of each number of the results, by name.
     """
 

@@ -38,7 +38,7 @@ class ImageFolder(CustomDataset):
 
     Args:
         every: n; 1 for all images.
-        extensions: Of image files.
+        extensions: Extensions of image files.
         **kwargs: As in ``CustomDataset``, which raises an error for unknown
             ones.
 

@@ -46,7 +46,7 @@ class InMemoryImages(Dataset):
         padding: Zeros added on every side before a random crop to the
             original size, in pixels; 0 for no crop.
         flip: Probability of a horizontal flip.
-        device: Of images and labels: ``'cpu'``, ``'auto'`` for the device of
+        device: Device of images and labels: ``'cpu'``, ``'auto'`` for that of
             the run, or its name.
         pipeline: Of the wrapped data set, if its config has none.
             mmpretrain's inferencers need it here.

@@ -76,7 +76,7 @@ def load_whole(model: nn.Module, state: Mapping[str, Any], name: str) -> None:
     Args:
         model: The model.
         state: Its state dict.
-        name: Of the file, for the error message.
+        name: Name of the file, for the error message.
 
     Raises:
         FGCError: A weight is missing, unknown, or of another shape.

@@ -16,7 +16,7 @@ def check_same_length(length: int, device: torch.device) -> None:
 
     Args:
         length: D, on this rank.
-        device: Of the process group's tensors.
+        device: Device of the process group's tensors.
 
     Raises:
         FGCError: A rank has another number; all ranks raise it.

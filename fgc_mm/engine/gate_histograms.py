@@ -19,7 +19,7 @@ def add_histograms(
     """Add a histogram of each site to every backend.
 
     Args:
-        visualizer: Of the runner.
+        visualizer: Visualizer of the runner.
         name: Prefix of the names of the sites.
         values: (C,) of each site, in [0, 1].
         step: Global step.

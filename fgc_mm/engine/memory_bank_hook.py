@@ -48,7 +48,7 @@ class FGCMemoryBankHook(Hook):
             memory per rank falls with the number of ranks. Losses, gradients
             and checkpoints are the same up to rounding; a run can be resumed
             with another number of ranks, sharded or not.
-        dtype: Of the rows: ``'float32'``, ``'bfloat16'`` or ``'float16'``.
+        dtype: ``'float32'``, ``'bfloat16'`` or ``'float16'``, for the rows.
         check_interval: Number of iterations after which the copies of the
             banks on all ranks are compared by a checksum; 0: never.
 

@@ -12,7 +12,7 @@ class SiteRow:
     """How often the channels of a site are open over a data set.
 
     Attributes:
-        name: Of the site.
+        name: Name of the site.
         channels: Number of channels.
         keep_ratio: Fraction of open channels, over images and channels.
         never_open: Fraction of channels that are open for no image.
@@ -32,7 +32,7 @@ def site_rows(
     """One row per site.
 
     Args:
-        names: Of the sites.
+        names: Names of the sites.
         channels: Their numbers of channels.
         firing: (sum of channels,) fraction of images that open a channel.
     """

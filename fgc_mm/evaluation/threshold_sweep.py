@@ -21,7 +21,7 @@ def sweep_thresholds(
     """Tests the runner's model at each threshold, without training.
 
     Args:
-        runner: With a gated model, whose weights are loaded or will be
+        runner: Has a gated model, whose weights are loaded or will be
             loaded by the test; the thresholds are restored afterwards.
         thresholds: Probabilities above which a gate opens a channel.
 

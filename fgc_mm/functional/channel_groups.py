@@ -15,7 +15,7 @@ def group_sizes(channels: int, group: int) -> GroupSizes:
     """Number of channels that each decision opens.
 
     Args:
-        channels: Of the site (C).
+        channels: Number of channels of the site (C).
         group: Channels that share a decision; the last decision has fewer
             if C is not a multiple of ``group``.
 

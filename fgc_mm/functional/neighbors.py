@@ -61,7 +61,7 @@ class _Search:
     Args:
         queries: The queries of each bank.
         k: Number of rows to find.
-        length: Of every bank.
+        length: Number of rows of every bank.
         scores: Maximum number of scores in the buffer.
     """
 

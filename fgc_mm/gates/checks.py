@@ -33,8 +33,8 @@ def initialize_linear(
     """Set the weights of a gate's two linear layers.
 
     Args:
-        first: From the features to the hidden layer.
-        last: From the hidden layer to the logits.
+        first: The layer from the features to the hidden layer.
+        last: The layer from the hidden layer to the logits.
         weight_init: ``'torch'`` keeps the defaults of ``nn.Linear``;
             ``'kaiming_normal'`` initialises both (fan in, gain sqrt 2);
             ``'zero'`` sets those of the last one to 0, so that at first the

@@ -22,7 +22,7 @@ class PartialGate(WrappedGate):
     Args:
         gate: Has one output per channel of ``gated``, in this order; ``None``
             if all channels are fixed.
-        channels: Of the site (C).
+        channels: Number of channels of the site (C).
         gated: Channels that the gate decides for.
         closed: Other channels that are always closed; the rest is open.
 

@@ -154,7 +154,7 @@ class FeatureGateCouplingLoss(GateLoss):
             sites: The backbone's gate sites.
             length: D, number of images in the training set.
             labels: (D,) classes; for ``neighbor_source='label'``.
-            dtype: Of the rows.
+            dtype: Type of the rows.
             shard: Whether each process holds only a part of the rows.
         """
         k = self.num_neighbors

@@ -13,7 +13,7 @@ def select_loss_sites(
 
     Args:
         wanted: The last n, shell patterns, or ``None`` for all.
-        names: Of the gated sites, in order.
+        names: Names of the gated sites, in order.
         loss: Name of the loss, for messages.
 
     Raises:

@@ -24,7 +24,7 @@ class BatchWrite:
     later :meth:`check`, which raises the error.
 
     Args:
-        banks: Of the same number of rows, dtype, momentum and normalisation.
+        banks: All with the same rows, dtype, momentum and normalisation.
         indices: (N,) int64 row indices, within the banks.
         values: (N, sum of the banks' C), the banks' values concatenated.
     """

@@ -16,7 +16,7 @@ class EpochMean:
 
     Args:
         owner: Gets the buffers ``images``, ``epoch``, and the sum.
-        shape: Of an image's value.
+        shape: Shape of an image's value.
         total: Name of the sum's buffer.
     """
 

@@ -62,7 +62,7 @@ class ChannelMap:
 
     Attributes:
         layers: Remaining channels of layers, by path in the network.
-        sites: Of sites, by name; empty for a network without gates.
+        sites: Remaining channels of sites, by name; may be empty.
     """
 
     layers: Mapping[str, LayerSlice]

@@ -34,10 +34,10 @@ class GateLossesMixin(BaseModel):
     builds ``self.backbone``.
 
     Args:
-        *args: Of the model.
+        *args: Arguments of the model.
         gate_losses: Configs of the gate losses; each is logged as
             ``loss_<name>``.
-        **kwargs: Of the model.
+        **kwargs: Arguments of the model.
 
     Raises:
         FGCError: The backbone is not gated, an entry of ``gate_losses`` is

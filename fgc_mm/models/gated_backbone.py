@@ -154,7 +154,7 @@ class GatedBackbone(BaseBackbone):
         """Remove the gates of some sites.
 
         Args:
-            names: Of the sites.
+            names: Names of the sites.
 
         Raises:
             FGCError: No site would remain.

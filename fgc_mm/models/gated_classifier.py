@@ -135,7 +135,7 @@ class GatedImageClassifier(GateLossesMixin, ImageClassifier):
             inputs: (N, 3, H, W), preprocessed.
             data_samples: One per image; the predictions are added to them.
             keep_activation: As in ``GatedBackbone.forward_gated``.
-            **kwargs: For the head.
+            **kwargs: Arguments of the head's ``predict``.
 
         Raises:
             FGCError: As in :meth:`predict`.

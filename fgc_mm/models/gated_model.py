@@ -34,9 +34,9 @@ class GatedModelMixin(GateLossesMixin):
     images alone, in which the MACs are counted.
 
     Args:
-        *args: Of the model.
+        *args: Arguments of the model.
         gate_losses: Configs of the gate losses.
-        **kwargs: Of the model.
+        **kwargs: Arguments of the model.
 
     Raises:
         FGCError: As :class:`GateLossesMixin`; a gate loss needs class scores.
@@ -67,7 +67,7 @@ class GatedModelMixin(GateLossesMixin):
             inputs: (N, 3, H, W).
             data_samples: As the model needs them.
             mode: ``'tensor'``, ``'loss'`` or ``'predict'``.
-            **kwargs: Of the model.
+            **kwargs: Arguments of the model.
 
         Raises:
             FGCError: The model does not call its backbone exactly once, a
@@ -172,7 +172,7 @@ def build_gated_model(
     Args:
         base: The registered name of the model's class, or the class.
         gate_losses: Configs of the gate losses.
-        **options: Of the model.
+        **options: Arguments of the model.
 
     Returns:
         An instance of ``base`` and of :class:`GatedModelMixin`.

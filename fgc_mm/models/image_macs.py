@@ -23,7 +23,7 @@ def image_macs(
 
     Args:
         records: One per site.
-        matrices: Of the model's MACs table.
+        matrices: Matrices of the model's MACs table.
 
     Returns:
         MACs (N,), nan for images for which a gate's output is nan or inf;

@@ -29,8 +29,8 @@ class LayerSlice:
     """The channels of one layer that remain.
 
     Attributes:
-        widths: Of the whole layer: (outputs, inputs, groups) of a conv or
-            linear layer, (channels,) of a per-channel module (a norm, a
+        widths: Widths of the whole layer: (outputs, inputs, groups) of a conv
+            or linear layer, (channels,) of a per-channel module (a norm, a
             ``PReLU``, a layer scale).
         outputs: Remaining output channels, as indices in the whole layer.
         inputs: Remaining input channels; for a per-channel module they are

@@ -117,7 +117,7 @@ def read_stream(
 
     Args:
         stream: At its beginning, and seekable.
-        name: Of the file, for messages.
+        name: Name of the file, for messages.
         map_location: As in :func:`torch.load`.
     """
     if map_location is None and not torch.cuda.is_available():

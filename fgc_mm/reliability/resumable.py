@@ -85,7 +85,7 @@ def check_training_state(
 
     Args:
         checkpoint: Contents of the file.
-        name: Of the file, for the message.
+        name: Name of the file, for the message.
         scheduled: Whether the run that resumes has parameter schedulers.
     """
     needed = {**NEEDED, **({SCHEDULERS: _has_states} if scheduled else {})}
@@ -123,7 +123,7 @@ def check_schedulers(
 
     Args:
         checkpoint: Contents of the file.
-        schedulers: Those of the run; only a list is compared.
+        schedulers: Schedulers of the run; only a list is compared.
     """
     saved = checkpoint.get(SCHEDULERS)
     if (

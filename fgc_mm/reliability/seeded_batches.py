@@ -48,7 +48,7 @@ class SeededBatches(Sampler):
     Args:
         batches: The batch sampler.
         seed: The run's seed.
-        rank: Of this process.
+        rank: Rank of this process.
     """
 
     def __init__(self, batches: BatchSampler, seed: int, rank: int) -> None:

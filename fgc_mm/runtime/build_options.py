@@ -86,7 +86,7 @@ def compilations(folder: Path) -> list[tuple[str, str, list[str]]]:
     """(object file, source, compiler options) of all object files.
 
     Args:
-        folder: Of the sources.
+        folder: Folder of the sources.
     """
     found = []
     for source in sorted(path.name for path in folder.glob('*.cpp')):

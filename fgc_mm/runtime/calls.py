@@ -54,7 +54,7 @@ class PythonCalls:
     Args:
         functions: Function n computes the CALL ops with number n; it gets
             the inputs and writes into the outputs.
-        shapes: Of these ops, see :func:`call_shapes`.
+        shapes: Shapes of these ops, see :func:`call_shapes`.
     """
 
     def __init__(

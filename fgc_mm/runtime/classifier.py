@@ -35,7 +35,7 @@ class Prediction:
         macs: MACs of this image, gates included; nan if a gate's output is.
         share: ``macs`` as a fraction of those of the network without gates.
         open: Fraction of the gated channels that are open.
-        milliseconds: Of the network, without reading the image.
+        milliseconds: Time of the network, without reading the image.
     """
 
     picture: str
@@ -79,7 +79,7 @@ class Classifier:
         """Classify an image file.
 
         Args:
-            path: Of the file.
+            path: Path of the file.
             top: Number of classes to return.
             threads: See :meth:`Model.run`.
 
@@ -108,7 +108,7 @@ class Classifier:
         """MACs of some images, and the fraction of their open channels.
 
         Args:
-            outputs: Of :meth:`Model.run` with decisions.
+            outputs: Result of :meth:`Model.run` with decisions.
 
         Returns:
             (N,) MACs, nan if a gate outputs nan or inf; and (N,) fractions.

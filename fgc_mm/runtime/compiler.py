@@ -36,8 +36,8 @@ def run(command: Sequence[str], output: Path) -> None:
     """Run the compiler.
 
     Args:
-        command: Without the file that it writes.
-        output: That file.
+        command: The command, without the file that it writes.
+        output: The file that it writes.
 
     Raises:
         LibraryError: It cannot be run, fails, is killed, takes longer than

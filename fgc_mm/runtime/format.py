@@ -178,7 +178,7 @@ class Conv(Op):
             channels of x (depthwise), out_set lists channels of y and
             channel o reads x's channel ``o // (C_out / groups)``; other
             grouped convs have ``in_set == out_set == ALL``.
-        kernel, stride, padding (above, left), dilation: Of rows, columns.
+        kernel, stride, padding (above, left), dilation: For rows, columns.
         weight: Offset in the weights, in float32; the weight of output o,
             input i of its group, tap t is at
             ``weight + o * out_step + i * in_step + t``, taps row by row.
@@ -257,8 +257,8 @@ class Pool(Op):
 
     Attributes:
         average: 0: max (padding is ignored), 1: average.
-        kernel, stride, padding (above, left), dilation: Of rows, columns.
-        count_outside: Of an average: 1 divides by the window's pixels
+        kernel, stride, padding (above, left), dilation: For rows, columns.
+        count_outside: For an average: 1 divides by the window's pixels
             inside the image and its padding (``padding`` on both sides), 0
             by those inside the image.
         act: Applied to the result.
@@ -350,7 +350,7 @@ class Resize(Op):
     Attributes:
         mode: 0: nearest (``floor(r * scale)``), 1: bilinear.
         corners: Bilinear: 1 aligns the corners (torch's align_corners).
-        scale: Of rows and columns: step in x per step in y; 0: the ratio of
+        scale: For rows and columns: step in x per step in y; 0: the ratio of
             sizes.
     """
 

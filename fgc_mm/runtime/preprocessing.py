@@ -75,10 +75,11 @@ def new_size(
 
     Args:
         size: Height and width before.
-        options: Of the step: ``edge`` ``'short'``, ``'long'``, ``'width'``
-            or ``'height'`` makes this edge ``size`` pixels long; ``'both'``
-            sets height and width to ``size``; ``'within'`` keeps the aspect
-            ratio, as large as fits (in either orientation) into ``size``.
+        options: Options of the step. With ``edge`` ``'short'``, ``'long'``,
+            ``'width'`` or ``'height'`` this edge becomes ``size`` pixels
+            long; ``'both'`` sets height and width to ``size``; ``'within'``
+            keeps the aspect ratio, as large as fits (in either orientation)
+            into ``size``.
     """
     (height, width), wanted = size, options['size']
     edge = options['edge']

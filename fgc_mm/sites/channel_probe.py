@@ -48,7 +48,7 @@ class ProbePoint(NamedTuple):
             ``'module-last'`` (the output of any module, with the channels
             as second or last dimension), or ``'end'`` (an output of the
             backbone).
-        path: Of the module; at the end, the index of the output.
+        path: Path of the module; at the end, index of the output.
     """
 
     kind: str

@@ -17,7 +17,7 @@ def split_depthwise(
     (arXiv 2110.08232) gates MobileNetV1 in this way.
 
     Args:
-        site: Of a conv, with the depthwise convs among its outputs.
+        site: Site of a conv, with the depthwise convs among its outputs.
         is_separable: Whether a layer is a depthwise conv that all channels
             of the site pass through, so that nothing reads them before it.
 

@@ -21,7 +21,7 @@ class FoundSites:
     """The sites of one network.
 
     Attributes:
-        fingerprint: Of the network and the search options
+        fingerprint: Fingerprint of the network and the search options
             (:mod:`fgc_mm.sites.network_fingerprint`); ``None`` for a network
             without one, whose result cannot be reused.
         image_shape: (C, H, W) of the image used in the search.

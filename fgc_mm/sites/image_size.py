@@ -40,7 +40,7 @@ def small_images(
 
     Args:
         backbone: The network.
-        size: Of the image. Default: the first size that the backbone accepts
+        size: Image size. Default: the first size that the backbone accepts
             among two small ones, those stored in its modules, the one set by
             :func:`expect_images`, and usual ones.
 

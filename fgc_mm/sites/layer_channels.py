@@ -78,7 +78,7 @@ def macs_per_channel_pair(layer: nn.Module, output_shape: torch.Size) -> int:
 
     Args:
         layer: A conv or linear layer.
-        output_shape: Of the layer's output for one image.
+        output_shape: Shape of the layer's output for one image.
     """
     if isinstance(layer, nn.Linear):  # kernel elements x positions
         return math.prod(output_shape[:-1])
@@ -122,7 +122,7 @@ class ChannelIndex:
         """The index tensors on a device, moved once.
 
         Args:
-            device: Of the layer's input.
+            device: Device of the layer's input.
 
         Returns:
             The positions; the input channels that hold the site's channels,
@@ -174,7 +174,7 @@ def site_channels(
         layer: The consumer.
         x: Its input.
         index: As in :func:`mask_input`.
-        channels: Of the site (C).
+        channels: Number of channels of the site (C).
 
     Returns:
         Their indices, (c,), and their maps, (N, c, ...).
@@ -196,7 +196,7 @@ def merge_channels(
 
     Args:
         parts: As returned by :func:`site_channels`.
-        channels: Of the site (C).
+        channels: Number of channels of the site (C).
 
     Returns:
         (N, C, ...) if one consumer reads all, otherwise the means over all

@@ -50,7 +50,7 @@ def network_fingerprint(
 
     Args:
         backbone: The network.
-        options: Of the search.
+        options: Options of the search.
 
     Returns:
         64 hexadecimal digits; ``None`` for a network that uses an object

@@ -114,8 +114,8 @@ def rename_old_keys(state: Mapping[str, Any]) -> dict[str, Any]:
     """A state dict whose gates have the keys of this version.
 
     Args:
-        state: Of a whole model or of a part, with ``gates.layer1/0/conv1``
-            for ``gates.layer1-0-conv1`` if an earlier version has saved it.
+        state: State dict of a whole model or of a part. An earlier version
+            saved ``gates.layer1/0/conv1`` for ``gates.layer1-0-conv1``.
     """
     return {
         OLD_KEY.sub(lambda found: found[0].replace('/', '-'), key): value

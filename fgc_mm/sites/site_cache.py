@@ -34,7 +34,7 @@ def cached_or_search(
     """The cached result for a network, otherwise that of ``search``.
 
     Args:
-        fingerprint: Of the network and the search's options.
+        fingerprint: Fingerprint of network and search options.
         backbone: The network.
         search: Finds its sites.
     """

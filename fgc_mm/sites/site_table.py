@@ -14,7 +14,7 @@ def site_table(sites: Sequence[GateSite], network: nn.Module) -> str:
     """A line per site, below a line of titles.
 
     Args:
-        sites: In the order of the lines.
+        sites: The sites, in the order of the lines.
         network: The network, for the class of each producer.
     """
     rows = [HEAD, *(_row(site, network) for site in sites)]

@@ -17,9 +17,9 @@ class ImageGrid:
     """A grid of pictures in a single Axes, which is fast for many pictures.
 
     Args:
-        rows: Of pictures.
-        columns: Of pictures.
-        lines: Of text below each.
+        rows: Number of rows of pictures.
+        columns: Number of columns of pictures.
+        lines: Number of lines of text below each picture.
         left: Margin left of the pictures, in widths of a picture.
 
     Attributes:

@@ -26,8 +26,8 @@ def spread_apart(
 
     Args:
         points: (n, 2) wanted positions.
-        width: Of a label.
-        height: Of a label.
+        width: Width of a label.
+        height: Height of a label.
 
     Returns:
         (n, 2) positions.

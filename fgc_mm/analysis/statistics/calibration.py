@@ -29,7 +29,7 @@ class Calibration(NamedTuple):
     Attributes:
         error: Expected calibration error: the mean, over the images, of the
             gap between confidence and accuracy of their bin.
-        bins: Of equal width, from 0 to 1.
+        bins: Bins of equal width from 0 to 1.
     """
 
     error: float
@@ -47,7 +47,7 @@ def calibration(
     Args:
         confidence: (N,) largest class score of every image.
         correct: (N,) bool.
-        bins: Of equal width.
+        bins: Number of bins of equal width.
 
     Returns:
         ``None`` if a score is not a probability.

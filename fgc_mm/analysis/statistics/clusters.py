@@ -79,7 +79,7 @@ def cluster_agreement(
         gates: (N, C) gate vectors of the site.
         labels: (N,) classes.
         clusters: Number of clusters of features, and of gates.
-        seed: Of the clusters.
+        seed: Seed of K-means.
 
     Raises:
         FGCError: As :func:`cluster`.

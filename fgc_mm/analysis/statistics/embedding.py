@@ -56,7 +56,7 @@ def embed(
     Args:
         vectors: (N, C).
         method: As returned by :func:`choose_method`.
-        seed: Of UMAP and t-SNE.
+        seed: Seed of UMAP and t-SNE.
         start: (N, 2) initial points, such as those of an earlier checkpoint;
             the new points are aligned to them by a rotation or reflection, so
             that two embeddings can be compared. They are not used if all are

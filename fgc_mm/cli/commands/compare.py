@@ -125,13 +125,13 @@ class Comparison:
 
     Attributes:
         runs: All runs.
-        folder: Of the report.
+        folder: Folder of the report.
         published: Rows of the file of published numbers.
-        threads: Of each run.
+        threads: Number of threads of each run.
         results_folder: Where the results of finished runs are stored too;
             None: nowhere.
-        study: With title and questions of the report.
-        results: Of the finished runs, by name.
+        study: Has the title and the questions of the report.
+        results: Results of the finished runs, by name.
         stopped_by: Name of the signal, if one has stopped it.
     """
 

@@ -87,8 +87,8 @@ class Block:
     Attributes:
         kind: One of ``KINDS``, or ``FIGURE``.
         study: Its rows and questions.
-        results: Of the rows.
-        image: Of a figure: its Markdown.
+        results: Results of the rows.
+        image: Markdown of the image, for a figure.
     """
 
     kind: str

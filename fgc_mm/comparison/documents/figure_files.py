@@ -30,7 +30,7 @@ class ResultFigure:
     Attributes:
         file: The PNG; the SVG is in the same folder.
         study: Its rows.
-        results: Of the rows.
+        results: Results of the rows.
     """
 
     file: Path

@@ -35,7 +35,7 @@ class WrittenFile:
         gap: Largest relative difference of a logit (see ``TOLERANCES``).
         macs: Mean per image.
         dense: MACs of the network without gates.
-        size: Of the file, in bytes.
+        size: Size of the file in bytes.
         build: Build of the runtime that ran it.
         precision: ``'float32'`` or ``'bfloat16'``, as it ran here.
     """
@@ -59,10 +59,11 @@ def write_file(
     """Write a program, load it again, compare it, and move it into place.
 
     Args:
-        program: With its JSON (:func:`fgc_mm.deploy.bundle.meta.file_meta`).
+        program: The program, including its JSON
+            (:func:`fgc_mm.deploy.bundle.meta.file_meta`).
         model: The masked model that it was made from.
         images: (N, C, H, W), preprocessed.
-        path: Of the file; it has a temporary name until it is checked.
+        path: The file; it has a temporary name until it is checked.
 
     Raises:
         FGCError: The logits differ by more than the tolerance of the

@@ -34,7 +34,7 @@ class Compacted:
     Attributes:
         channel_map: What remains, and what is gated.
         backbone: The small network, with its weights.
-        state_dict: Of the whole small model.
+        state_dict: State dict of the whole small model.
         refused: Sites that keep channels which are never open, and why.
         difference: Largest difference between the features of the small
             network and of the masked one with the same fixed decisions,

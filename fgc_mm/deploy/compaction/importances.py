@@ -44,7 +44,7 @@ def scores_of(importance: str, group: ChannelGroup) -> Tensor:
 
     Args:
         importance: A key of :data:`IMPORTANCES`.
-        group: Of the network.
+        group: A group of channels of the network.
 
     Returns:
         (channels,) on the CPU.

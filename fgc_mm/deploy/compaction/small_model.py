@@ -29,7 +29,7 @@ def small_settings(
     """Config of the small backbone.
 
     Args:
-        settings: Of the gated one.
+        settings: Config of the gated backbone.
         channel_map: The map, or its file.
         gated: Whether any gate is left.
     """
@@ -48,7 +48,7 @@ def small_config(cfg: Config, channel_map: ChannelMap) -> Config:
     """The config of the small model, to be saved with its two other files.
 
     Args:
-        cfg: Of the whole gated model.
+        cfg: Config of the whole gated model.
         channel_map: What remains of it.
 
     Returns:

@@ -23,7 +23,7 @@ class GroupLayer:
     """A layer that reads or writes the channels of a group.
 
     Attributes:
-        path: Of the layer.
+        path: Path of the layer.
         output: Whether its outputs belong to the group, or its inputs.
         indices: For each of the group's channels, the layer's channels;
             several where a linear layer reads a flattened map.

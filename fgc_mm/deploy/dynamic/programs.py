@@ -26,7 +26,7 @@ class ExecutableProgram:
     """Runs a graph, image by image.
 
     Args:
-        graph: With channel lists, see
+        graph: A graph with channel lists, see
             :func:`fgc_mm.deploy.graph.network.listed_graph`.
 
     Attributes:
@@ -87,7 +87,7 @@ class KernelProgram(ExecutableProgram):
         bfloat16: Whether convs multiply in bfloat16 where that is faster.
 
     Attributes:
-        build: Of the runtime.
+        build: Name of the runtime's build.
         precision: ``'float32'`` or ``'bfloat16'``.
 
     Raises:

@@ -72,8 +72,8 @@ class Reference:
 
         Args:
             dynamic: The model.
-            tolerance: Of outputs and of the gates' logits, relative to the
-                largest one.
+            tolerance: Largest difference of outputs and of the gates' logits,
+                relative to the largest one.
 
         Raises:
             FGCError: The outputs differ; the message has the largest

@@ -49,7 +49,7 @@ def run_node(node: Node, values: Values, poison: bool = True) -> Tensor:
 
     Args:
         node: The node.
-        values: Of the nodes that it reads, and of the decisions.
+        values: Values of the nodes that it reads, and of the decisions.
         poison: Whether channels that it does not compute are set to nan.
     """
     inputs = [values[x] for x in node.inputs]

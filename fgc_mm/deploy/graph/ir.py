@@ -63,7 +63,7 @@ class Node:
     Attributes:
         op: Its kind.
         inputs: Nodes whose results it reads.
-        shape: Of its result, with a batch of one.
+        shape: Shape of its result, with a batch of one.
         attrs: Attributes of its kind.
         name: Path of its module, if known.
         reads: The channels that it reads, ``ALL`` or a :class:`ChannelList`.
@@ -136,7 +136,7 @@ class SiteValues:
     """Nodes of one site.
 
     Attributes:
-        name: Of the site.
+        name: Name of the site.
         decision: Its mask (1, C).
         records: logits, probs and, for gates that scale, saliency.
         why: Why its channels are masked instead of skipped; '' if they are
@@ -156,7 +156,7 @@ class Graph:
     Attributes:
         nodes: In execution order; the first is the image.
         outputs: The network's outputs.
-        sites: In the order of the model's sites.
+        sites: Nodes of every site, in the order of the model's sites.
         structure: Pytree structure of the network's return value.
         none_leaves: Indices of its leaves that are ``None``.
     """

@@ -105,7 +105,7 @@ def offsets_of(
     is still in the cache, is reused first.
 
     Args:
-        sizes: Of every value.
+        sizes: Size of every value.
         live_ranges: The first and the last step that needs a value, both
             included.
 

@@ -54,7 +54,7 @@ class ValueLayout:
 
         Args:
             value: Index of the value.
-            shape: Of the tensor.
+            shape: Shape of the tensor.
             axes: Axis of each dimension; of several along one axis the last
                 is the fastest. ``None``: ``DEFAULT_AXES`` of its rank.
         """

@@ -49,13 +49,13 @@ class BenchmarkVariant:
     """One row of the benchmark.
 
     Attributes:
-        name: Of the row.
+        name: Name of the row.
         kind: ``'dense'``, ``'bfloat16'`` (dense in bfloat16), ``'masked'``,
             ``'compact'``, ``'dynamic'``, ``'both'`` (compact and dynamic),
             or ``'static'`` (the dense network of the same mean width, a
             lower bound of the time).
         run: Images in, logits out; ``None`` if it cannot be built.
-        why_not: Then the reason.
+        why_not: The reason, if it cannot be built.
         model: The network that runs, if its MACs or report are needed.
     """
 

@@ -37,7 +37,7 @@ def compare_members(name: str, dataset: Any) -> list[str | None]:
     """Compare the classes of the data sets inside a data set.
 
     Args:
-        name: Of the data set in messages.
+        name: Name of the data set in messages.
         dataset: May be a wrapper.
 
     Returns:
@@ -102,7 +102,7 @@ def compare_with_head(
     """Compare the number of classes with the head's.
 
     Args:
-        name: Of the data set.
+        name: Name of the data set in messages.
         names: Its classes.
         limit: Number of classes of the head, if known.
         by_folders: Whether the data set numbers its folders in alphabetical

@@ -20,8 +20,8 @@ def first_batch(loader: DataLoader, name: str) -> Any | None:
     the position in the epoch do not change.
 
     Args:
-        loader: Of the data set.
-        name: Of the data set, for messages.
+        loader: Data loader of the data set.
+        name: Name of the data set in messages.
 
     Returns:
         The result of the loader's ``collate_fn`` for up to 8 images;

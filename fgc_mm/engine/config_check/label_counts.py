@@ -48,7 +48,7 @@ class LabelCounts:
         """Compare with the head.
 
         Args:
-            name: Of the data set.
+            name: Name of the data set in messages.
             head: The classification head.
             classes: Number of class names of the data set.
 

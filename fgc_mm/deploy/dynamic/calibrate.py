@@ -29,7 +29,7 @@ MAX_IMAGES = 6
 REPEATS = 5
 # Running a batch at once must be faster by this factor, since it is measured
 # at one batch size only.
-MARGIN = 0.98
+BATCH_MARGIN = 0.98
 # Variants in which a site's layers are timed: closed channels skipped; all
 # computed and masked; without gates.
 SKIPPING, MASKED, PLAIN = 'skipping', 'masked', 'plain'
@@ -64,7 +64,9 @@ def calibrate(backbone: Any, images: Tensor) -> None:
         _choose_executor(backbone, plan, singles)
         if len(images) > 1 and _skips(backbone):
             plan.batch_ms = _compare_batches(backbone, images)
-            together = plan.batch_ms[BATCH] < MARGIN * plan.batch_ms[LOOP]
+            together = (
+                plan.batch_ms[BATCH] < BATCH_MARGIN * plan.batch_ms[LOOP]
+            )
             plan.batch = backbone.batch = BATCH if together else LOOP
 
 

@@ -20,7 +20,7 @@ from torch import distributed as dist
 
 from fgc_mm.errors import FGCError
 from fgc_mm.reliability.device_agreement import check_devices
-from fgc_mm.reliability.timeout import collective_timeout
+from fgc_mm.reliability.timeout import collective_timeout, set_timeout
 
 _HINTS = {
     'pytorch': 'start with tools/dist_train.sh, tools/dist_test.sh or '
@@ -46,6 +46,7 @@ def join_processes(cfg: Config, launcher: str) -> None:
     if launcher == 'none':
         return
     _check_sync_bn(cfg.get('sync_bn'))
+    set_timeout(cfg)
     try:
         os.environ.update(_environment(launcher))
     except KeyError as error:

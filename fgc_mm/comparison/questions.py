@@ -11,6 +11,7 @@ from scipy import stats
 from .markdown import markdown_table
 
 CONFIDENCE = 0.95
+INTERVAL = f'{100 * CONFIDENCE:g} % interval'
 SAME_MACS = 0.5  # points of the dense network's MACs
 
 
@@ -40,7 +41,7 @@ class Answer:
             percentage points; negative if the row is better.
         deviation: Sample standard deviation of the differences; None for
             one seed.
-        margin: Half width of the two-sided 95 % confidence interval of the
+        margin: Half width of the two-sided confidence interval of the
             mean difference (Student's t with seeds - 1 degrees of freedom);
             None for one seed.
         macs: Mean difference of the pruning ratios, in percentage points.
@@ -85,7 +86,7 @@ def answers_markdown(answers: Sequence[Answer]) -> str:
         return ''
     head = [
         'question', 'seed numbers', 'difference of the errors, points',
-        '95 % interval', 'difference of the pruning ratios, points',
+        INTERVAL, 'difference of the pruning ratios, points',
     ]  # fmt: skip
     return markdown_table(head, [*map(_line, answers)])
 

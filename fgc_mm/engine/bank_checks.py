@@ -1,14 +1,51 @@
-"""Checks that all ranks have the same memory banks."""
+"""What memory banks need: one row per image, the same on all ranks."""
 
 from typing import NamedTuple
 
 import torch
+from mmengine.dataset import BaseDataset
 from mmengine.dist import all_gather, get_world_size
+from mmengine.model import BaseModel
 from torch import Tensor
 
 from fgc_mm.errors import FGCError
 from fgc_mm.functional import fingerprint
 from fgc_mm.losses import FeatureGateCouplingLoss
+
+
+def check_unwrapped(dataset: BaseDataset) -> None:
+    """Refuse a wrapped data set.
+
+    Only an unwrapped one has exactly one index per image.
+
+    Raises:
+        FGCError: The data set wraps others (``ConcatDataset``,
+            ``RepeatDataset``, ``ClassBalancedDataset``, ``Subset``, ...).
+    """
+    if hasattr(dataset, 'dataset') or hasattr(dataset, 'datasets'):
+        raise FGCError(
+            f'the training set is a {type(dataset).__name__}, in which '
+            'sample_idx is not unique, or not contiguous, but the memory '
+            'banks have one row per image; use an unwrapped data set (to '
+            'train on a subset, use its `indices` option).'
+        )
+
+
+def check_unmixed(model: BaseModel) -> None:
+    """Refuse Mixup, CutMix and other batch augments that mix images.
+
+    Raises:
+        FGCError: The data preprocessor has one.
+    """
+    augments = getattr(model.data_preprocessor, 'batch_augments', None)
+    # mmdet's batch augments, which only pad and resize, have no such list
+    kinds = [type(a).__name__ for a in getattr(augments, 'augments', ())]
+    if kinds:
+        raise FGCError(
+            f'{" and ".join(kinds)} mixes images, but a row of the memory '
+            'banks belongs to one image; remove the batch augments from '
+            'train_cfg or data_preprocessor.'
+        )
 
 
 def check_same_length(length: int, device: torch.device) -> None:

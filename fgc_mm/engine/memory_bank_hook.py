@@ -10,7 +10,12 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import Tensor
 
-from fgc_mm.engine.bank_checks import check_same_banks, check_same_length
+from fgc_mm.engine.bank_checks import (
+    check_same_banks,
+    check_same_length,
+    check_unmixed,
+    check_unwrapped,
+)
 from fgc_mm.engine.loss_progress_hook import (
     is_schedule_preview,
     unwrapped_model,
@@ -101,7 +106,7 @@ class FGCMemoryBankHook(Hook):
         dataset = runner.train_dataloader.dataset
         self._losses = _coupling_losses(model)
         check_unwrapped(dataset)
-        _refuse_mixing(model)
+        check_unmixed(model)
         device = next(model.parameters()).device
         check_same_length(len(dataset), device)
         for name, loss in self._losses.items():
@@ -206,36 +211,6 @@ def _check_loaded_state(state: Any) -> None:
             f'the entry {STATE!r} of the checkpoint is {state!r:.60}, not '
             'the state of memory banks; use another checkpoint, or set '
             'load_banks=False in FGCMemoryBankHook.'
-        )
-
-
-def check_unwrapped(dataset: BaseDataset) -> None:
-    """Refuse a wrapped data set.
-
-    Only an unwrapped one has exactly one index per image.
-
-    Raises:
-        FGCError: The data set wraps others (``ConcatDataset``,
-            ``RepeatDataset``, ``ClassBalancedDataset``, ``Subset``, ...).
-    """
-    if hasattr(dataset, 'dataset') or hasattr(dataset, 'datasets'):
-        raise FGCError(
-            f'the training set is a {type(dataset).__name__}, in which '
-            'sample_idx is not unique, or not contiguous, but the memory '
-            'banks have one row per image; use an unwrapped data set (to '
-            'train on a subset, use its `indices` option).'
-        )
-
-
-def _refuse_mixing(model: BaseModel) -> None:
-    augments = getattr(model.data_preprocessor, 'batch_augments', None)
-    # mmdet's batch augments, which only pad and resize, have no such list
-    kinds = [type(a).__name__ for a in getattr(augments, 'augments', ())]
-    if kinds:
-        raise FGCError(
-            f'{" and ".join(kinds)} mixes images, but a row of the memory '
-            'banks belongs to one image; remove the batch augments from '
-            'train_cfg or data_preprocessor.'
         )
 
 

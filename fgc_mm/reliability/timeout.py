@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-# seconds; the default of torch.distributed
+from mmengine.config import Config
+
+# seconds, for gloo and for NCCL, for which torch's own default is 600
 DEFAULT_TIMEOUT = 1800.0
 
 
@@ -17,3 +19,13 @@ def collective_timeout(cfg: Mapping[str, Any]) -> float:
     """
     dist_cfg = (cfg.get('env_cfg') or {}).get('dist_cfg') or {}
     return dist_cfg.get('timeout', DEFAULT_TIMEOUT)
+
+
+def set_timeout(cfg: Config) -> None:
+    """Set ``env_cfg.dist_cfg.timeout``, which mmengine reads, if it is not.
+
+    Args:
+        cfg: The config of a run, before its process group exists.
+    """
+    seconds = collective_timeout(cfg)
+    cfg.merge_from_dict({'env_cfg.dist_cfg.timeout': seconds})

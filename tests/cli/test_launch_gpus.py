@@ -66,3 +66,24 @@ def test_several_gpus_are_numbered_as_ever(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 4)
     launch.join_processes(Config(), 'slurm')
     assert os.environ['LOCAL_RANK'] == '2'
+
+
+@pytest.mark.usefixtures('third_rank')
+@pytest.mark.parametrize(
+    ('content', 'seconds'),
+    [
+        ({}, 1800),
+        (dict(env_cfg=dict(dist_cfg=dict(backend='nccl'))), 1800),
+        (dict(env_cfg=dict(dist_cfg=dict(timeout=60))), 60),
+    ],
+)
+def test_nccl_waits_as_long_as_gloo(monkeypatch, content, seconds):
+    """Torch's own default for NCCL is shorter than that of gloo."""
+    waited = []
+    monkeypatch.setenv('SLURM_GPUS_PER_TASK', '1')
+    monkeypatch.setattr(launch, 'check_devices', waited.append)
+    cfg = Config(content)
+    launch.join_processes(cfg, 'slurm')
+    assert waited == [seconds]
+    # what mmengine passes to init_process_group
+    assert cfg.env_cfg.dist_cfg.timeout == seconds

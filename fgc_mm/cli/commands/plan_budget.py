@@ -16,12 +16,12 @@ from fgc_mm.cli.given_config import read_config
 from fgc_mm.deploy.loading import build_model, mismatch
 from fgc_mm.engine.dataloader_defaults import set_dataloader_defaults
 from fgc_mm.errors import FGCError, check_choice
-from fgc_mm.functional.budget import (
+from fgc_mm.functional.channel_groups import sum_groups
+from fgc_mm.functional.ftwt_budget import (
     check_budget,
     expected_cost,
     ratio_for_budget,
 )
-from fgc_mm.functional.channel_groups import sum_groups
 from fgc_mm.functional.macs import MACsTable
 from fgc_mm.functional.mask_targets import channel_scores
 from fgc_mm.losses.mask_prediction import TARGETS

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from ..questions import Answer, answer
+from ..questions import INTERVAL, Answer, answer
 from ..study import Study
 from ..table import Results
 
@@ -61,7 +61,7 @@ def _sentence(found: Answer) -> str:
     macs = '' if found.same_macs else ', at unequal MACs'
     return (
         f'{found.question.text}: {_verdict(found, low, high)}, '
-        f'{found.difference:+.2f} points of error (95 % interval {low:+.2f} '
+        f'{found.difference:+.2f} points of error ({INTERVAL} {low:+.2f} '
         f'to {high:+.2f}, {len(found.seeds)} seeds{macs}).'
     )
 

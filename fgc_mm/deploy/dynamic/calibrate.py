@@ -29,7 +29,7 @@ MAX_IMAGES = 6
 REPEATS = 5
 # A batch must take less than this fraction of the time of single images to
 # run at once, since only one batch size is measured.
-MARGIN = 0.98
+BATCH_MARGIN = 0.98
 # Variants in which a site's layers are timed: closed channels are skipped, all
 # are computed and masked, or there are no gates.
 SKIPPING, MASKED, PLAIN = 'skipping', 'masked', 'plain'
@@ -64,7 +64,9 @@ def calibrate(backbone: Any, images: Tensor) -> None:
         _choose_executor(backbone, plan, singles)
         if len(images) > 1 and _skips(backbone):
             plan.batch_ms = _compare_batches(backbone, images)
-            together = plan.batch_ms[BATCH] < MARGIN * plan.batch_ms[LOOP]
+            together = (
+                plan.batch_ms[BATCH] < BATCH_MARGIN * plan.batch_ms[LOOP]
+            )
             plan.batch = backbone.batch = BATCH if together else LOOP
 
 

@@ -7,8 +7,8 @@ import torch
 
 from fgc_mm.errors import FGCError
 from fgc_mm.functional import LayerMACs, MACsTable, mass_mask, uniform_mask
-from fgc_mm.functional.budget import expected_cost, ratio_for_budget
 from fgc_mm.functional.channel_groups import sum_groups
+from fgc_mm.functional.ftwt_budget import expected_cost, ratio_for_budget
 
 CHANNELS = 40
 

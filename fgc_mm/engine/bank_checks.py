@@ -1,4 +1,4 @@
-"""What memory banks need: one row per image, the same on all ranks."""
+"""Checks of what memory banks need: one row per image, equal on all ranks."""
 
 from typing import NamedTuple
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-# seconds, for gloo and for NCCL, for which torch's own default is 600
+# in seconds; torch's own default is the same for gloo, and 600 for NCCL
 DEFAULT_TIMEOUT = 1800.0
 
 
@@ -22,7 +22,9 @@ def collective_timeout(cfg: Mapping[str, Any]) -> float:
 
 
 def set_timeout(cfg: Config) -> None:
-    """Set ``env_cfg.dist_cfg.timeout``, which mmengine reads, if it is not.
+    """Set ``env_cfg.dist_cfg.timeout`` to the default unless it is set.
+
+    MMEngine passes it to ``init_process_group``.
 
     Args:
         cfg: The config of a run, before its process group exists.

@@ -30,6 +30,7 @@ def text_parser(description: str | None) -> argparse.ArgumentParser:
     """A parser that prints its description as it is written."""
     return OptionParser(
         description=description,
+        allow_abbrev=False,  # --epoch is an error, not --epochs
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 

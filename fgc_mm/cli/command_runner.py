@@ -1,8 +1,10 @@
 """The Runner of the commands, with short lines in its log."""
 
 import logging
+from pathlib import Path
 from textwrap import wrap
 
+from mmengine.dist import master_only
 from mmengine.runner import Runner
 
 LONGEST = 160  # characters of a line
@@ -21,6 +23,21 @@ class CommandRunner(Runner):
             super()._log_env(env_cfg)
         finally:
             self.logger.removeFilter(wrap_lines)
+
+
+class TestRunner(CommandRunner):
+    """Writes the config of a test beside its log.
+
+    In the work dir it would replace the config of the training.
+    """
+
+    __test__ = False  # pytest collects classes of this name
+
+    @master_only
+    def dump_config(self) -> None:
+        """As in mmengine, in another folder."""
+        name = Path(self.cfg.filename or 'config.py').name
+        self.cfg.dump(Path(self.log_dir, name))
 
 
 def wrap_lines(record: logging.LogRecord) -> bool:

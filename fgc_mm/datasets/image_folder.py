@@ -80,6 +80,13 @@ class ImageFolder(CustomDataset):
         root = self.img_prefix
         samples: list = []
         skipped: list[str] = []
+        if '://' not in root and not Path(root).expanduser().is_dir():
+            raise FGCError(
+                f'{root.rstrip("/") or "data_root"} is not a folder, but a '
+                'data set has its images there, each class in its own folder; '
+                'put them there, or set data_root and data_prefix of the data '
+                'set.'
+            )
         if not self.with_label:
             samples, skipped = self._split(files_below(root))
         else:

@@ -9,6 +9,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from fgc_mm.errors import FGCError
+from fgc_mm.gates import GroupedGate, PartialGate
 
 THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 ACCURACY = 'accuracy/top1'
@@ -68,13 +69,27 @@ def _gates(runner: Runner) -> list[Any]:
             f'the model of {runner.cfg.filename} has no gates; give the '
             'config of a gated model.'
         )
-    for gate in gates.values():
+    deciding = [gate for gate in gates.values() if not _is_constant(gate)]
+    if not deciding:
+        raise FGCError(
+            f'no gate of {runner.cfg.filename} decides anything, so a '
+            'threshold changes nothing; give the config of the network '
+            'before it was compacted.'
+        )
+    for gate in deciding:
         if not isinstance(getattr(gate, 'threshold', None), float):
             raise FGCError(
                 f'{type(gate).__name__} has no threshold to change; its '
                 'budget is set when it is trained.'
             )
-    return [*gates.values()]
+    return deciding
+
+
+def _is_constant(gate: Any) -> bool:
+    """Whether a compact network has left a gate no decision."""
+    while isinstance(gate, GroupedGate):
+        gate = gate.gate
+    return isinstance(gate, PartialGate) and gate.gate is None
 
 
 def _test_at(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -19,7 +21,7 @@ def write_atomically(content: bytes, path: str | Path) -> None:
     If this fails or is interrupted, the old file is unchanged.
 
     Raises:
-        OSError: The file cannot be written.
+        OSError: The file cannot be written; it has the name of the file.
     """
     file = Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -30,10 +32,33 @@ def write_atomically(content: bytes, path: str | Path) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         part.replace(file)
-    except BaseException:
-        part.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            part.unlink()
+        if isinstance(error, OSError) and error.filename == str(part):
+            error.filename = str(file)
         raise
     _sync_folder(file.parent)
+
+
+def check_writable(path: str | Path) -> None:
+    """Checks, before long work, that a file can be written at its end.
+
+    Nothing is left on the disk: folders are made when the file is written.
+
+    Raises:
+        OSError: Its folder, or the one in which that will be made, cannot be
+            written.
+    """
+    folder = Path(path).absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
 
 
 def save_atomically(state: object, path: str | Path) -> None:

@@ -169,6 +169,23 @@ def test_the_folder_of_a_script_is_not_on_the_path(monkeypatch):
     assert str(folder) not in sys.path and str(ROOT) in sys.path
 
 
+@pytest.mark.parametrize(
+    'pattern', ['fgc_*digits_55*', 'fgc_resnet20_digits_55']
+)
+def test_configs_by_a_part_of_their_name(monkeypatch, capsys, pattern):
+    monkeypatch.setattr(sys, 'argv', ['fgc-mm', 'configs', pattern])
+    assert dispatch.main() == 0
+    _, *names = capsys.readouterr().out.split()
+    assert names == ['fgc_resnet20_digits_55.py']
+
+
+def test_no_abbreviated_options(capsys):
+    with pytest.raises(SystemExit) as stop:
+        dispatch.main(['train', 'config.py', '--epoch', '3'])
+    assert stop.value.code == 2
+    assert 'did you mean --epochs?' in capsys.readouterr().err
+
+
 def test_ctrl_c_in_a_light_command(monkeypatch, capsys):
     from fgc_mm.cli.commands import configs
 

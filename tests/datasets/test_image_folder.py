@@ -46,3 +46,8 @@ def test_a_link_to_a_missing_file_is_not_left_out(folder, tmp_path):
     assert len(data) == 14
     with pytest.raises(FileNotFoundError, match=r'cat.6\.png'):
         data[6]
+
+
+def test_a_missing_folder(tmp_path):
+    with pytest.raises(FGCError, match=r'none is not a folder.*data_root'):
+        ImageFolder(data_root=str(tmp_path / 'none'))

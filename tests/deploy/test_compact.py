@@ -8,7 +8,7 @@ import torch
 import torch_pruning as tp
 from torch import nn
 
-from fgc_mm.deploy import compact, firing_statistics
+from fgc_mm.deploy import compact, firing_statistics, to_dynamic
 from fgc_mm.deploy.compaction.equivalence import fixed_decisions, largest_gap
 from fgc_mm.deploy.firing import SiteFiring
 from fgc_mm.errors import FGCError
@@ -151,6 +151,44 @@ def test_channels_before_a_sum_are_kept_closed(gated, pictures):
     assert set(done.refused) == {
         site.name for site in network.sites if site.branch_end
     }
+
+
+@pytest.mark.parametrize('backend', ['auto', 'torch'])
+def test_a_site_without_a_decision_is_dynamic(classifier, backend):
+    """The constant mask of such a site is a list of channels, too."""
+    model, _ = classifier()
+    network = GatedBackbone(
+        dict(type='fgc_mm.CifarResNet', base_channels=8),
+        dict(type='fgc_mm.BinaryConcreteGate', hidden_channels=4),
+        RESIDUAL,
+    ).eval()
+    with torch.no_grad():
+        bias = network.gates['layer1-0-conv2'].expand.bias
+        bias[:4], bias[4:] = -1000, 1000
+    cfg = dict(
+        type='fgc_mm.GatedBackbone',
+        backbone=dict(type='fgc_mm.CifarResNet', base_channels=8),
+        gate=dict(type='fgc_mm.BinaryConcreteGate', hidden_channels=4),
+        sites=RESIDUAL,
+    )
+    images = torch.randn(8, 3, 16, 16)
+    firing = firing_statistics(network, [images])
+    small = compact(network, firing, cfg, images).backbone
+    assert small.gates['layer1-0-conv2'].gate is None
+    model.backbone = small
+    dynamic = to_dynamic(model, images[:2], backend=backend)
+    assert dynamic.dynamic_report()['executor'] == 'program'
+    with torch.no_grad():
+        for image in images.split(1):
+            torch.testing.assert_close(
+                dynamic(image), model(image), atol=1e-4, rtol=1e-4
+            )
+    _, records = dynamic.backbone.forward_gated(images[:1])
+    for record, want in zip(
+        records, small.forward_gated(images[:1])[1], strict=True
+    ):
+        assert record.site.name == want.site.name
+        assert torch.equal(record.mask, want.mask)
 
 
 def test_one_channel_at_least_remains(gated, pictures):

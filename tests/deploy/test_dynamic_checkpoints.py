@@ -69,3 +69,28 @@ def test_the_backbone_alone_and_a_plain_checkpoint(trained):
         torch.testing.assert_close(
             one.backbone(images)[-1], want, atol=1e-4, rtol=1e-4
         )
+
+
+@pytest.mark.parametrize('backend', ['auto', 'torch'])
+def test_parameters_changed_in_place(trained, backend):
+    """Forward, predictions and copies all follow, and only once."""
+    model, _, images = trained
+    dynamic = to_dynamic(model, images, backend=backend)
+    before = answers(dynamic, images)
+    programs = {**dynamic.backbone._programs}
+    answers(dynamic, images)
+    assert dynamic.backbone._programs == programs
+    with torch.no_grad():
+        dynamic.head.fc.weight.mul_(-1)
+        next(iter(dynamic.backbone.gates.values())).expand.bias.fill_(-50)
+    changed = copy.deepcopy(model)
+    changed.load_state_dict(dynamic.state_dict())
+    want = answers(changed, images)
+    assert not torch.allclose(before, want, atol=1e-2)
+    got = answers(dynamic, images)
+    torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
+    programs = {**dynamic.backbone._programs}
+    scores = torch.stack([x.pred_score for x in dynamic.predict(images)])
+    torch.testing.assert_close(got.softmax(1), scores, atol=1e-4, rtol=1e-4)
+    assert dynamic.backbone._programs.items() >= programs.items()
+    assert torch.equal(answers(copy.deepcopy(dynamic), images), got)

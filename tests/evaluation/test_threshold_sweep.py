@@ -6,6 +6,7 @@ import pytest
 
 from fgc_mm.errors import FGCError
 from fgc_mm.evaluation.threshold_sweep import sweep_thresholds
+from fgc_mm.gates import BinaryConcreteGate, GroupedGate, PartialGate
 
 
 class FakeRunner:
@@ -65,3 +66,25 @@ def test_a_network_without_gates_or_thresholds_is_refused():
         sweep_thresholds(runner, [0.4])
     with pytest.raises(FGCError, match='has no threshold'):
         sweep_thresholds(FakeRunner(gate(0.5), object()), [0.4])
+
+
+def test_gates_without_a_decision_are_left_out():
+    constant = PartialGate(None, 4, [], closed=[1])
+    grouped = GroupedGate(PartialGate(None, 2, []), (2, 2))
+    partial = PartialGate(BinaryConcreteGate(3, 2), 4, [0, 1])
+    runner = FakeRunner(constant, partial, grouped)
+    seen = []
+
+    def test():
+        seen.append((partial.gate.threshold, constant.threshold))
+        return {
+            'accuracy/top1': 1, 'macs/mean': 1, 'macs/pruning_ratio': 1,
+            'macs/keep_ratio': 1,
+        }  # fmt: skip
+
+    runner.test = test
+    sweep_thresholds(runner, [0.2, 0.7])
+    assert seen == [(0.2, None), (0.7, None)]
+    assert partial.threshold == 0.5
+    with pytest.raises(FGCError, match=r'no gate of x\.py decides anything'):
+        sweep_thresholds(FakeRunner(constant, grouped), [0.4])

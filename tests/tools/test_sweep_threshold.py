@@ -61,6 +61,13 @@ def test_a_higher_threshold_costs_less(folder):
     assert told['accuracy/top1'] == pytest.approx(rows[2]['accuracy'])
 
 
+def test_the_checkpoint_of_another_network(folder):
+    options = '--cfg-options', 'model.backbone.backbone.depth=32'
+    done = run(folder, SWEEP, CONFIG, 'x.pth', '--thresholds', '.5', *options)
+    assert done.returncode == 2
+    assert 'x.pth is a checkpoint of another config' in done.stderr
+
+
 @pytest.mark.parametrize(
     ('command', 'told'),
     [

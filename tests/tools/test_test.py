@@ -104,6 +104,46 @@ def test_augmentation_refuses_counting(refused, project, tmp_path, evaluator):
     assert '--tta cannot be combined with DynamicMACs' in text
 
 
+@pytest.mark.parametrize('width', [8, 4])
+def test_the_checkpoint_of_another_network(tool, trained, tmp_path, width):
+    """mmengine keeps random weights for those that do not fit."""
+    state = torch.load(trained.checkpoint, weights_only=False)
+    if width == 4:  # the same network, in which one weight is missing
+        del state['state_dict']['head.fc.bias']
+    other = tmp_path / 'other.pth'
+    torch.save(state, other)
+    code, text = tool(
+        'test', 'tiny net.py', other, '--work-dir', tmp_path / 'work',
+        *([PAIR, 'model.backbone.base_channels=8'] if width == 8 else []),
+    )  # fmt: skip
+    (line,) = error_lines(text)
+    assert code == 2 and 'other.pth is a checkpoint of another config' in line
+    assert ('1 weights of this model are missing' in line) == (width == 4)
+
+
+def test_the_config_of_the_training_stays(tool, trained, tmp_path):
+    (tmp_path / 'tiny net.py').write_text('# of the training')
+    code, _ = tool(
+        'test', 'tiny net.py', trained.checkpoint, '--work-dir', tmp_path,
+        PAIR, 'test_dataloader.batch_size=3',
+    )  # fmt: skip
+    assert code == 0
+    assert (tmp_path / 'tiny net.py').read_text() == '# of the training'
+    (tested,) = tmp_path.glob('*/tiny net.py')
+    assert Config.fromfile(tested).test_dataloader.batch_size == 3
+
+
+@pytest.mark.parametrize('option', ['--out', '--threshold-sweep'])
+def test_a_file_that_cannot_be_written(refused, tmp_path, option):
+    """The error comes before the test, not after it."""
+    (tmp_path / 'file').write_text('')
+    name = 'a.pkl' if option == '--out' else 'a.json'
+    path = tmp_path / 'file' / name
+    assert refused(option, path) == (
+        f'error: {path}: Not a directory; check the path.'
+    )
+
+
 def test_augmentation_needs_a_pipeline(refused, tmp_path, project):
     config = tmp_path / 'bare.py'
     config.write_text(

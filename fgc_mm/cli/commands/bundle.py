@@ -14,6 +14,7 @@ from fgc_mm.deploy.bundle.preprocessing_settings import preprocessing_settings
 from fgc_mm.deploy.bundle.writing import WrittenFile, write_file
 from fgc_mm.deploy.graph import program_of
 from fgc_mm.errors import FGCError
+from fgc_mm.reliability.atomic_file import check_writable
 from fgc_mm.reliability.checkpoint_reader import read_checkpoint
 from fgc_mm.runtime.picture import read_picture
 from fgc_mm.runtime.preprocessing import preprocess
@@ -23,6 +24,7 @@ ENDINGS = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.ppm', '.tif', '.tiff')
 
 def main(args: argparse.Namespace) -> None:
     """Capture, write, compare."""
+    check_writable(args.out)
     cfg, model = trained_model(args)
     images = some_images(cfg, model, args)
     program = program_of(model, images[:1])

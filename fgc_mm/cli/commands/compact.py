@@ -66,12 +66,12 @@ def show(model: nn.Module, firing: list[SiteFiring], done: Compacted) -> None:
             done.refused.get(stats.site, ''),
         )  # fmt: skip
     Console().print(table)
-    before = sum(p.numel() for p in model.parameters())
+    before = sum(p.numel() for p in model.state_dict().values())
     after = sum(p.numel() for p in done.state_dict.values())
     left = sum(bool(s.gated) for s in done.channel_map.sites.values())
     print(
-        f'{before:,} parameters before, {after:,} weights after (statistics '
-        f'of norms included); {left} of {len(firing)} gates left; largest '
+        f'{before:,} weights before, {after:,} after (statistics of norms '
+        f'included); {left} of {len(firing)} gates left; largest '
         f'difference from the masked model {done.difference:.1e} of the '
         'largest feature'
     )

@@ -20,11 +20,13 @@ from fgc_mm.deploy.export.onnx import (
     onnx_logits,
     require_onnx,
 )
+from fgc_mm.reliability.atomic_file import check_writable
 
 
 def main(args: argparse.Namespace) -> None:
     """Export, compare, time."""
     require_onnx()
+    check_writable(args.out)
     cfg, model = trained_model(args)
     images = torch.cat(list(images_of(cfg, model, args.images)))
     images = images if len(images) > 1 else images.repeat(2, 1, 1, 1)

@@ -9,11 +9,12 @@ from fgc_mm.cli.given_config import read_config
 from fgc_mm.deploy import build_trained, gated_backbone, images_of
 from fgc_mm.deploy.keep_ratio import set_keep_ratio
 from fgc_mm.deploy.loading import build_model
-from fgc_mm.reliability.atomic_file import save_atomically
+from fgc_mm.reliability.atomic_file import check_writable, save_atomically
 
 
 def main(args: argparse.Namespace) -> None:
     """Set, and write."""
+    check_writable(args.out)
     cfg = read_config(args)
     torch.manual_seed(args.seed)
     if args.checkpoint is None:

@@ -16,6 +16,7 @@ from fgc_mm.cli.given_config import (
     check_gates,
     choose_work_dir,
 )
+from fgc_mm.cli.whole_checkpoint import WholeCheckpointHook
 from fgc_mm.comparison.stored_results import add_sweep, read_result_file
 from fgc_mm.engine.config_file import load_config
 from fgc_mm.evaluation.threshold_sweep import (
@@ -58,7 +59,9 @@ def sweep(cfg: Config, thresholds: Sequence[float]) -> list[dict[str, float]]:
     """Threshold, accuracy and MACs of every test."""
     check_thresholds(thresholds)
     cfg.get('model', {}).pop('distillation', None)  # for training only
-    return sweep_thresholds(Runner.from_cfg(cfg), thresholds)
+    runner = Runner.from_cfg(cfg)
+    runner.register_hook(WholeCheckpointHook())
+    return sweep_thresholds(runner, thresholds)
 
 
 def show(rows: list[dict[str, float]]) -> None:

@@ -13,7 +13,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from fgc_mm.cli.command_runner import CommandRunner
+from fgc_mm.cli.command_runner import TestRunner
 from fgc_mm.cli.given_config import (
     apply_options,
     check_gated,
@@ -21,6 +21,7 @@ from fgc_mm.cli.given_config import (
     choose_work_dir,
 )
 from fgc_mm.cli.launch import join_processes
+from fgc_mm.cli.whole_checkpoint import WholeCheckpointHook
 from fgc_mm.deploy import images_of, to_dynamic
 from fgc_mm.deploy.dynamic.dynamic_plan import LOOP
 from fgc_mm.engine.config_file import load_config
@@ -30,7 +31,7 @@ from fgc_mm.engine.dataloader_defaults import (
 )
 from fgc_mm.errors import FGCError
 from fgc_mm.evaluation.threshold_sweep import sweep_thresholds
-from fgc_mm.reliability.atomic_file import write_atomically
+from fgc_mm.reliability.atomic_file import check_writable, write_atomically
 from fgc_mm.reliability.checkpoint_reader import read_checkpoint
 
 SUFFIXES = {
@@ -58,8 +59,10 @@ def main(args: argparse.Namespace) -> None:
         read_checkpoint(args.checkpoint)
     join_processes(cfg, args.launcher)
     own = 'runner_type' in cfg
-    build = RUNNERS.build if own else CommandRunner.from_cfg
-    test(build(cfg), args)
+    build = RUNNERS.build if own else TestRunner.from_cfg
+    runner = build(cfg)
+    runner.register_hook(WholeCheckpointHook())
+    test(runner, args)
 
 
 def test(runner: Runner, args: argparse.Namespace) -> None:
@@ -124,6 +127,7 @@ def check_out(args: argparse.Namespace) -> None:
             f'--out {args.out} has an unknown format: {args.out_item} are '
             f'written as {", ".join(suffixes)}; rename the file.'
         )
+    check_writable(args.out)
 
 
 def check_sweep(args: argparse.Namespace) -> None:
@@ -134,6 +138,8 @@ def check_sweep(args: argparse.Namespace) -> None:
             f'--threshold-sweep {file} has an unknown format: a sweep is '
             'written as .json; rename the file.'
         )
+    if file is not None:
+        check_writable(file)
     predicts = args.out is not None and args.out_item != 'metrics'
     if file is not None and (args.tta or predicts):
         other = '--tta' if args.tta else '--out-item pred'
@@ -256,7 +262,8 @@ def check_augmentation(cfg: Config) -> None:
         raise FGCError(
             '--tta cannot be combined with DynamicMACs: augmentation keeps '
             "only the MACs of an image's first view; test without --tta, or "
-            'remove DynamicMACs from test_evaluator.'
+            'with a config that inherits from this one and sets '
+            "test_evaluator = [dict(type='Accuracy')]."
         )
 
 

@@ -12,11 +12,12 @@ from fgc_mm.deploy.export.check import (
     largest_difference,
 )
 from fgc_mm.deploy.export.program import export_program
-from fgc_mm.reliability.atomic_file import write_atomically
+from fgc_mm.reliability.atomic_file import check_writable, write_atomically
 
 
 def main(args: argparse.Namespace) -> None:
     """Export, load the file, compare."""
+    check_writable(args.out)
     cfg, model = trained_model(args)
     images = torch.cat(list(images_of(cfg, model, args.images)))
     program = export_program(model, images[:1].repeat(2, 1, 1, 1))

@@ -27,6 +27,8 @@ from fgc_mm.sites import GateSite
 
 MAX_IMAGES = 6
 REPEATS = 5
+# A run shorter than this is repeated up to this number of times as often.
+SECONDS, MOST_ROUNDS = 0.1, 10
 # A batch must take less than this fraction of the time of single images to
 # run at once, since only one batch size is measured.
 BATCH_MARGIN = 0.98
@@ -88,17 +90,27 @@ def _median_seconds(
     choose: Callable[[Any], None],
     choices: Sequence[Any],
 ) -> list[float]:
-    """Median times of runs with each choice, alternating after a warm-up."""
+    """Median times of runs with each choice, alternating after a warm-up.
+
+    Short runs are repeated more often, so that other work on the machine
+    disturbs a few of them only.
+    """
     seconds: list[list[float]] = [[] for _ in choices]
-    for choice in choices:
-        choose(choice)
-        run()
-    for _ in range(REPEATS):
+
+    def time_each() -> None:
         for choice, taken in zip(choices, seconds):
             started = time.perf_counter()
             choose(choice)
             run()
             taken.append(time.perf_counter() - started)
+
+    time_each()
+    for taken in seconds:
+        taken.clear()
+    time_each()
+    rounds = SECONDS / min(map(min, seconds)) / REPEATS
+    for _ in range(REPEATS * max(1, min(MOST_ROUNDS, round(rounds))) - 1):
+        time_each()
     return [median(taken) for taken in seconds]
 
 
@@ -241,11 +253,15 @@ def _is_faster(skipping: float, whole: float) -> bool:
     return skipping < whole
 
 
+def _digits(ms: float) -> str:
+    return f'{ms:.2f}' if ms >= 1 else f'{ms:.2g}'
+
+
 def _site_report(ms: dict[str, float], keep: float) -> SiteReport:
     why = (
-        f'its layers take {ms[SKIPPING]:.2f} ms with {keep:.0%} of the '
-        f'channels open, {ms[MASKED]:.2f} ms with all of them masked, and '
-        f'{ms[PLAIN]:.2f} ms without the gate'
+        f'its layers take {_digits(ms[SKIPPING])} ms with {keep:.0%} of the '
+        f'channels open, {_digits(ms[MASKED])} ms with all of them masked, '
+        f'and {_digits(ms[PLAIN])} ms without the gate'
     )
     return SiteReport(
         DYNAMIC if _is_faster(ms[SKIPPING], ms[MASKED]) else DENSE,

@@ -92,13 +92,16 @@ class DynamicBackbone(GatedBackbone):
         self._seen_shapes: set[tuple[int, ...]] = set()
         self._captured: dict[tuple, CapturedNetwork | str] = {}
         self._programs: dict[tuple, ExecutableProgram | str] = {}
+        self._weights: list[Tensor] = []
+        self._weights_version = 0
         self._register_load_state_dict_pre_hook(self._clear_programs)
         self._register_load_state_dict_pre_hook(self._rename_plain_keys)
         self._register_load_state_dict_pre_hook(self._refuse_other_gates)
         self.eval()
 
     def __getstate__(self) -> dict[str, Any]:
-        return dict(self.__dict__, _programs={}, _captured={})  # not pickled
+        made = dict(_programs={}, _captured={}, _weights=[])  # not pickled
+        return {**self.__dict__, **made}
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -156,10 +159,13 @@ class DynamicBackbone(GatedBackbone):
         thresholds = tuple([_threshold(gate) for gate in gates])
         seen = (tuple(image.shape[1:]), thresholds)
         key = (*seen, tuple(following), gated, tuple(dense))
+        unchanged = self._version() == self._weights_version
         program = self._programs.get(key)
-        if program is not None:
+        if unchanged and program is not None:
             return program
         with BUILD_LOCK, torch.autocast('cpu', enabled=False):
+            if self._version() != self._weights_version:
+                self._clear_programs()
             if key not in self._programs:
                 captured = self._capture(seen, image, tuple(following))
                 _evict_oldest(self._programs)
@@ -170,7 +176,15 @@ class DynamicBackbone(GatedBackbone):
                     problem = self._check_program(program, image, following)
                     program = problem or program
                 self._programs[key] = program
+                self._weights = _parameters_of(
+                    self, *self.following, *following
+                )
+                self._weights_version = self._version()
             return self._programs[key]
+
+    def _version(self) -> int:
+        """Changes whenever a parameter is changed in place."""
+        return sum([weight._version for weight in self._weights])
 
     @torch.no_grad()
     def _check_program(
@@ -301,6 +315,7 @@ class DynamicBackbone(GatedBackbone):
         """Drop graphs and programs made from the weights."""
         self._captured.clear()
         self._programs.clear()
+        self._weights, self._weights_version = [], 0
 
     def _apply(
         self, fn: Callable[[Tensor], Tensor], recurse: bool = True
@@ -325,6 +340,17 @@ class DynamicBackbone(GatedBackbone):
         """Raise an error: a program cannot be trained."""
         _refuse_training(mode)
         return super().train(mode)
+
+
+def _parameters_of(*modules: nn.Module) -> list[Tensor]:
+    """Their parameters that count changes in place."""
+    found = {
+        id(parameter): parameter
+        for module in modules
+        for parameter in module.parameters()
+        if not parameter.is_inference()
+    }
+    return [*found.values()]
 
 
 def _threshold(gate: nn.Module) -> Any:

@@ -184,5 +184,7 @@ def records_of(
     """Records like those of :meth:`GatedBackbone.forward_gated`."""
     return [
         GateRecord(site, None, logits, probs, mask, *saliency)
-        for site, (mask, logits, probs, *saliency) in zip(sites, decisions)
+        for site, (mask, logits, probs, *saliency) in zip(
+            sites, decisions, strict=True
+        )
     ]

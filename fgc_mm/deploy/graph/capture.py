@@ -201,7 +201,8 @@ class _CaptureMode(TorchDispatchMode):
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         known = any(map(self._depends_on_image, tree_leaves((args, kwargs))))
-        if known and func not in LIKE:
+        # the decision of a gate may be constant
+        if (known and func not in LIKE) or func is DECISION:
             self._record(func, args, kwargs, result)
         return result
 

@@ -7,13 +7,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from mmengine.dataset import default_collate
+from mmengine.dataset import InfiniteSampler, default_collate
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook
 from mmengine.logging import MMLogger
 from mmpretrain.evaluation import Accuracy
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
+from torch.utils.data import DataLoader
 
 from fgc_mm.engine.config_check import hook as config_check_hook
 from fgc_mm.engine.config_check.class_names import (
@@ -21,7 +22,11 @@ from fgc_mm.engine.config_check.class_names import (
     compare_members,
     compare_with_head,
 )
-from fgc_mm.engine.config_check.first_batch import check_labels, first_batch
+from fgc_mm.engine.config_check.first_batch import (
+    check_labels,
+    ends_with_one_image,
+    first_batch,
+)
 from fgc_mm.engine.config_check.label_counts import LabelCounts
 from fgc_mm.engine.config_check.metric_names import (
     check_monitored,
@@ -85,6 +90,14 @@ def refusal(digits, folder, **options):
             {'train_dataloader.dataset.classes': list('abc')},
             r'has the label \d, which is outside 0 to 2: the data set has 3',
         ),
+        # 16 images in batches of 5: the last one has a single image
+        (
+            {
+                'train_dataloader.batch_size': 5,
+                'train_dataloader.drop_last': False,
+            },
+            r'a training batch of 1 image has no variance',
+        ),
         # what acts at the end of the schedule only
         (
             {
@@ -105,6 +118,24 @@ def test_a_contradiction_ends_the_run_before_its_first_step(
     digits, tmp_path, options, words
 ):
     assert re.search(words, refusal(digits, tmp_path, **options))
+
+
+@pytest.mark.parametrize(
+    ('images', 'size', 'drop', 'alone'),
+    [(16, 5, False, True), (16, 5, True, False), (15, 5, False, False),
+     (17, 5, False, False), (3, 1, False, False), (1, 5, False, True)],
+)  # fmt: skip
+def test_a_last_batch_of_one_image(images, size, drop, alone):
+    loader = DataLoader(range(images), batch_size=size, drop_last=drop)
+    assert ends_with_one_image(loader) == alone
+    last = [len(batch) for batch in loader][-1] if len(loader) else 0
+    assert alone == (last == 1 and size > 1)
+
+
+def test_without_an_end_no_batch_is_the_last():
+    sampler = InfiniteSampler(range(16))
+    loader = DataLoader(range(16), batch_size=5, sampler=sampler)
+    assert not ends_with_one_image(loader)
 
 
 def test_nothing_of_the_run_changes(digits, tmp_path, monkeypatch):

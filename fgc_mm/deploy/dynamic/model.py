@@ -100,8 +100,8 @@ class DynamicBackbone(GatedBackbone):
         self.eval()
 
     def __getstate__(self) -> dict[str, Any]:
-        made = dict(_programs={}, _captured={}, _weights=[])  # not pickled
-        return {**self.__dict__, **made}
+        # programs are not pickled
+        return dict(self.__dict__, _programs={}, _captured={}, _weights=[])
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mmengine.dataset import InfiniteSampler
 from mmpretrain.models.heads import ClsHead, MultiLabelClsHead
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
@@ -13,7 +14,9 @@ from fgc_mm.errors import FGCError
 IMAGES = 8
 
 
-def first_batch(loader: DataLoader, name: str) -> Any | None:
+def first_batch(
+    loader: DataLoader, name: str, most: int = IMAGES
+) -> Any | None:
     """A batch of images at equal distances in the data set.
 
     The loader itself is not iterated over, so its sampler, its workers and
@@ -22,10 +25,11 @@ def first_batch(loader: DataLoader, name: str) -> Any | None:
     Args:
         loader: Data loader of the data set.
         name: Name of the data set in messages.
+        most: Largest number of images.
 
     Returns:
-        The result of the loader's ``collate_fn`` for up to 8 images;
-        ``None`` for a data set that can only be read in order.
+        The result of the loader's ``collate_fn`` for these images; ``None``
+        for a data set that can only be read in order.
 
     Raises:
         FGCError: The images differ in size.
@@ -33,7 +37,7 @@ def first_batch(loader: DataLoader, name: str) -> Any | None:
     dataset: Any = loader.dataset
     if isinstance(dataset, IterableDataset) or not len(dataset):
         return None
-    count = min(IMAGES, loader.batch_size or IMAGES, len(dataset))
+    count = min(most, loader.batch_size or most, len(dataset))
     chosen = [number * len(dataset) // count for number in range(count)]
     items = [dataset[index] for index in chosen]
     try:
@@ -50,6 +54,21 @@ def first_batch(loader: DataLoader, name: str) -> Any | None:
                     'to the pipeline.'
                 ) from error
         raise
+
+
+def ends_with_one_image(loader: DataLoader) -> bool:
+    """Whether the last batch of every epoch has a single image.
+
+    Args:
+        loader: Data loader of the training set, on this rank.
+    """
+    batches: Any = loader.batch_sampler
+    size = getattr(batches, 'batch_size', None)
+    if not size or getattr(batches, 'drop_last', True):
+        return False
+    if isinstance(batches.sampler, InfiniteSampler):  # has no last batch
+        return False
+    return len(batches.sampler) % size == 1
 
 
 def check_labels(batch: Any, head: nn.Module) -> None:

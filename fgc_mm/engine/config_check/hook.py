@@ -19,7 +19,11 @@ from fgc_mm.engine.config_check.class_names import (
     compare_with_head,
     describe,
 )
-from fgc_mm.engine.config_check.first_batch import check_labels, first_batch
+from fgc_mm.engine.config_check.first_batch import (
+    check_labels,
+    ends_with_one_image,
+    first_batch,
+)
 from fgc_mm.engine.config_check.label_counts import LabelCounts, class_numbers
 from fgc_mm.engine.config_check.metric_names import (
     check_monitored,
@@ -43,7 +47,8 @@ class ConfigCheckHook(Hook):
 
     The data sets are compared with each other and with the head, and each
     is described in one line of the log. Then up to 8 images go through the
-    training pipeline, the model and all its losses, and up to 8 of the
+    training pipeline, the model and all its losses (and a single one, if the
+    last batch of an epoch has one image only), and up to 8 of the
     validation set through the model and the evaluator; ``save_best`` must be
     among the metrics that the evaluator reports. Before a test, the hook
     checks the test set, the model, the evaluator, and the class names stored
@@ -79,13 +84,17 @@ class ConfigCheckHook(Hook):
         with same_random_states():
             with raise_on_all_ranks():
                 _compare(runner, _data_sets(runner))
-                batch = first_batch(runner.train_dataloader, 'train')
+                loader = runner.train_dataloader
+                batch = first_batch(loader, 'train')
                 check_labels(batch, _head(unwrapped_model(runner)))
                 val = runner.val_loop and first_batch(
                     runner.val_dataloader, 'val'
                 )
             with raise_on_all_ranks():
                 self._try_training(runner, batch, val)
+                if ends_with_one_image(loader):
+                    last = first_batch(loader, 'train', most=1)
+                    self._try_training(runner, last, None)
 
     def before_test(self, runner: Runner) -> None:
         """Compare the test set with the checkpoint; run one batch."""

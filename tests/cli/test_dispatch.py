@@ -1,6 +1,7 @@
 """The commands of fgc-mm, and the files in tools/ that run them."""
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fgc_mm.cli import dispatch
+from fgc_mm.cli.arguments import text_parser
 from fgc_mm.cli.command_table import COMMANDS, find_command
 from fgc_mm.command_process import MAIN, as_typed, command_of
 
@@ -52,6 +54,16 @@ def test_arguments_are_parsed_before_anything_is_imported(name):
     refused = run_cold(*command, '--no-such-option')
     assert refused.returncode == 2
     assert refused.stderr.splitlines()[-1].startswith(f'fgc-mm {name}: error')
+
+
+@pytest.mark.parametrize('name', COMMANDS)
+def test_every_argument_is_described(name):
+    module = importlib.import_module(
+        f'fgc_mm.cli.parsers.{COMMANDS[name].module}'
+    )
+    parser = text_parser('')
+    module.add_arguments(parser)
+    assert [a.dest for a in parser._actions if not a.help] == []
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,19 @@ from fgc_mm.cli.arguments import add_config
 
 def add_arguments(parser: ArgumentParser) -> None:
     add_config(parser)
-    parser.add_argument('checkpoints', nargs='+', metavar='CHECKPOINT')
-    parser.add_argument('--out', type=Path, required=True, metavar='DIR')
+    parser.add_argument(
+        'checkpoints',
+        nargs='+',
+        metavar='CHECKPOINT',
+        help='its checkpoint, or several',
+    )
+    parser.add_argument(
+        '--out',
+        type=Path,
+        required=True,
+        metavar='DIR',
+        help='folder to write to',
+    )
     parser.add_argument(
         '--split', choices=['test', 'train'], default='test',
         help='data set (default: test); training images are not augmented',
@@ -62,7 +73,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         help='also run the network with the masks of other images, which '
         'takes as long as three tests',
     )  # fmt: skip
-    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument(
+        '--seed', type=int, default=0, help='seed of all random draws (0)'
+    )
     parser.add_argument(
         '--no-pictures', action='store_true',
         help='leave out pictures of single images',

@@ -21,14 +21,26 @@ from fgc_mm.errors import FGCError
 def add_arguments(parser: ArgumentParser) -> None:
     add_checkpoint(parser)
     parser.add_argument('--out', required=True, help='folder to write to')
-    parser.add_argument('--images', type=int, default=50)
+    parser.add_argument(
+        '--images',
+        type=int,
+        default=50,
+        help='number of test images that are timed (50)',
+    )
     parser.add_argument(
         '--calibration', type=int, default=128,
         help='number of training images for the statistics of compaction '
         '(128)',
     )  # fmt: skip
-    parser.add_argument('--rounds', type=int, default=3)
-    parser.add_argument('--batch', type=int, default=1)
+    parser.add_argument(
+        '--rounds',
+        type=int,
+        default=3,
+        help='how often every image is timed (3)',
+    )
+    parser.add_argument(
+        '--batch', type=int, default=1, help='images in a batch (1)'
+    )
     parser.add_argument(
         '--threads', type=int, nargs='+',
         help='numbers of threads; default: 1, and as many as torch uses',

@@ -57,7 +57,13 @@ def add_arguments(parser: ArgumentParser) -> None:
         help='plan file: what to compare (see docs/comparing.md)',
     )  # fmt: skip
     parser.add_argument('--seeds', type=int, nargs='+', help='default: 0 1 2')
-    parser.add_argument('--work-dir', type=Path, required=True, metavar='DIR')
+    parser.add_argument(
+        '--work-dir',
+        type=Path,
+        required=True,
+        metavar='DIR',
+        help='folder of all runs; the same one continues them',
+    )
     parser.add_argument(
         '--epochs', type=int, help="of all runs; default: each config's own"
     )

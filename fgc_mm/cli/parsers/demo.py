@@ -10,6 +10,11 @@ from pathlib import Path
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
-        '--work-dir', type=Path, default=Path('work_dirs/demo')
+        '--work-dir',
+        type=Path,
+        default=Path('work_dirs/demo'),
+        help='folder of both runs (work_dirs/demo)',
     )
-    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument(
+        '--seed', type=int, default=0, help='of both trainings (0)'
+    )

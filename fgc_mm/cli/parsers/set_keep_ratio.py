@@ -20,7 +20,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         'checkpoint', nargs='?', help='weights; default: random weights'
     )
-    parser.add_argument('--keep-ratio', type=float, required=True)
+    parser.add_argument(
+        '--keep-ratio',
+        type=float,
+        required=True,
+        help='fraction of channels that are open at every site',
+    )
     parser.add_argument('--out', required=True, help='checkpoint to write')
     parser.add_argument(
         '--images', type=int, default=200, help='number of test images (200)'

@@ -17,7 +17,13 @@ from fgc_mm.cli.arguments import add_checkpoint
 def add_arguments(parser: ArgumentParser) -> None:
     add_checkpoint(parser)
     parser.add_argument('--work-dir', help='folder for table, plot and log')
-    parser.add_argument('--thresholds', type=float, nargs='+', metavar='P')
+    parser.add_argument(
+        '--thresholds',
+        type=float,
+        nargs='+',
+        metavar='P',
+        help='between 0 and 1; default: eleven from 0.05 to 0.95',
+    )
     parser.add_argument(
         '--result',
         type=Path,

@@ -18,7 +18,13 @@ from pathlib import Path
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument('documents', nargs='+', type=Path, metavar='DOCUMENT')
+    parser.add_argument(
+        'documents',
+        nargs='+',
+        type=Path,
+        metavar='DOCUMENT',
+        help='Markdown or metafile to update',
+    )
     parser.add_argument(
         '--check', action='store_true', help='write nothing, only compare'
     )

@@ -80,7 +80,7 @@ def show(model: nn.Module, firing: list[SiteFiring], done: Compacted) -> None:
 def test(cfg: Config, checkpoint: str, folder: Path) -> None:
     """Accuracy and MACs before and after."""
     small = Config.fromfile(folder / 'config.py')
-    rows = []
+    found = []
     for name, config, weights in (
         ('masked', cfg.copy(), checkpoint),
         ('compact', small, str(folder / 'model.pth')),
@@ -89,12 +89,12 @@ def test(cfg: Config, checkpoint: str, folder: Path) -> None:
         config.load_from, config.resume = weights, False
         config.work_dir = str(folder / 'test' / name)
         config.experiment_name = f'{folder.name}_{name}'
-        rows.append((name, Runner.from_cfg(config).test()))
+        found.append(Runner.from_cfg(config).test())
     table = Table(title='on the test set')
-    names = list(dict.fromkeys(key for _, row in rows for key in row))
-    for column in ('', *names):
+    table.add_column('metric')
+    for column in ('masked', 'compact'):
         table.add_column(column, justify='right')
-    for name, row in rows:
-        table.add_row(name, *(f'{row[k]:,.4g}' if k in row else '-'
-                              for k in names))  # fmt: skip
-    Console(width=160).print(table)
+    for metric in dict.fromkeys(key for metrics in found for key in metrics):
+        cells = (f'{m[metric]:,.6g}' if metric in m else '-' for m in found)
+        table.add_row(metric, *cells)
+    Console().print(table)

@@ -12,6 +12,7 @@ from types import FrameType
 
 from rich.console import Console
 
+from fgc_mm.comparison.documents.sentences import all_answers
 from fgc_mm.comparison.entry import Entry, Start, split_entry
 from fgc_mm.comparison.executor import Executor
 from fgc_mm.comparison.local_executor import LocalExecutor, visible_devices
@@ -174,6 +175,7 @@ class Comparison:
         if self.results:
             self._write()
             self.display.show(rows_of(self._in_order()))
+            print(all_answers(self.study, self._in_order()), end='')
             print(f'written: {self.folder}/compare.md, .csv, .png, runs.csv')
         failed = [run for run in self.runs if run.state == 'failed']
         for run in failed:

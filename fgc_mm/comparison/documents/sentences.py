@@ -45,6 +45,11 @@ def answers(study: Study, results: Results) -> str:
     return items or 'None yet.\n'
 
 
+def all_answers(study: Study, results: Results) -> str:
+    """The answers, which need two seeds of both rows; empty without any."""
+    return _items(_answered(study, results))
+
+
 def _items(found: Iterable[Answer]) -> str:
     return ''.join(f'- {_sentence(one)}\n' for one in found)
 

@@ -178,7 +178,8 @@ MACS_OF_ANSWERS = Caption(
 MACS_OF_CLASSES = Caption(
     'MACs of the images of each class.',
     'Bar: first to third quartile, line across: median, thin line: 5th to '
-    '95th percentile.',
+    '95th percentile. Of more than 25 classes, the twelve with the lowest and '
+    'the twelve with the highest medians.',
 )
 EXTREMES = Caption(
     'The images for which {name} computes the fewest and the most MACs. Blue '

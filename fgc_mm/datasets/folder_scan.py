@@ -18,8 +18,11 @@ _EVERYWHERE = (
 # decoded since OpenCV 4.11 (the first frame)
 _GIF = tuple(int(part) for part in cv2.__version__.split('.')[:2]) >= (4, 11)
 EXTENSIONS = (*_EVERYWHERE, *(('.gif',) if _GIF else ()))
-# created by notebooks, version control, macOS and network drives
-_HIDDEN = ('.', '__MACOSX', '@eaDir')
+# created by notebooks, version control, operating systems and network drives
+_HIDDEN = (
+    '.', '__MACOSX', '@eaDir', 'lost+found', '$RECYCLE.BIN',
+    'System Volume Information',
+)  # fmt: skip
 
 
 def class_folders(root: str) -> list[str]:

@@ -17,6 +17,8 @@ MOVING = {'start_value', 'end_value'}
 # mmengine's default for the end of a scheduler
 FOREVER = 10**9
 LENGTHS = {'step_size', 'total_steps'}
+# of MMEngine's EMAHook and mmpretrain's SwitchRecipeHook
+HOOK_EPOCHS = {'begin_epoch', 'action_epoch'}
 # schedulers that begin at a fraction of the rate and reach it at their end
 WARM_UPS = re.compile('(Linear|Constant)(LR|Momentum|ParamScheduler)$')
 
@@ -28,8 +30,10 @@ def scale_epochs(cfg: Config, epochs: int) -> Config:
     of every parameter scheduler that counts epochs; ``begin`` and ``end`` of
     every scheduled number (a dict with ``start_value`` and ``end_value``
     anywhere in the config, unless ``by_epoch=False``); the ``warmup_epochs``
-    of ``FeatureGateCouplingLoss``; the intervals of validation and saving;
-    and the epochs whose checkpoints are kept (``keep_epochs``). Events at the
+    of ``FeatureGateCouplingLoss``; the epoch from which hooks act
+    (``begin_epoch`` of ``EMAHook``, ``action_epoch`` of
+    ``SwitchRecipeHook``); the intervals of validation and saving; and the
+    epochs whose checkpoints are kept (``keep_epochs``). Events at the
     same epoch stay at the same epoch, their order does not change, and an
     interval is at least one epoch long if there are enough epochs (a warm-up
     of one epoch then counts steps). The last epoch is validated and saved.
@@ -162,6 +166,7 @@ def _weight_points(node: dict) -> Iterator[int]:
     if node.keys() >= MOVING and _counts_epochs(node):
         yield node.get('begin', 0)
         yield node.get('end', 0)
+    yield from (node[name] for name in HOOK_EPOCHS & node.keys())
 
 
 def _each(node: Any, scale: Any) -> Any:
@@ -236,6 +241,8 @@ def _weights(node: Any, epoch_map: EpochMap) -> Any:
     if node.keys() >= MOVING and _counts_epochs(node):
         span = epoch_map.span(node.get('begin', 0), node.get('end', 0))
         scaled.update(zip(('begin', 'end'), span))
+    for name in HOOK_EPOCHS & node.keys():
+        scaled[name] = epoch_map.at(node[name])
     if _type_name(node).endswith('FeatureGateCouplingLoss'):
         warmup = node.get('warmup_epochs')
         if warmup is None:

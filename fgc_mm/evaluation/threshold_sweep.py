@@ -9,7 +9,6 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from fgc_mm.errors import FGCError
-from fgc_mm.gates import GroupedGate, PartialGate
 
 THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 ACCURACY = 'accuracy/top1'
@@ -86,10 +85,10 @@ def _gates(runner: Runner) -> list[Any]:
 
 
 def _is_constant(gate: Any) -> bool:
-    """Whether a compact network has left a gate no decision."""
-    while isinstance(gate, GroupedGate):
+    """Whether all channels are fixed, so that nothing is in the wrapper."""
+    while hasattr(gate, 'gate'):
         gate = gate.gate
-    return isinstance(gate, PartialGate) and gate.gate is None
+    return gate is None
 
 
 def _test_at(

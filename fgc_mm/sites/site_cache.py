@@ -16,9 +16,11 @@ from typing import Any
 from torch import distributed as dist
 from torch import nn
 
+from fgc_mm.errors import FGCError
 from fgc_mm.sites.found_sites import FoundSites
 
 KEY = 'sites'  # in the metadata of a state dict
+REFUSED = 'refused: '  # before the message of a search that failed
 MAX_NETWORKS = 64  # in the cache of a process
 WAIT_TIMEOUT = timedelta(minutes=10)
 
@@ -106,11 +108,15 @@ def search_once(
     """The result of the first rank that calls this function.
 
     This is not a collective operation: a rank that alone builds a model does
-    not wait. If the first rank fails or has exited, every other rank searches
-    the network itself.
+    not wait. If the first rank finds that the network cannot be gated, all
+    ranks fail with its message; if it has another error or has exited, every
+    other rank searches the network itself.
 
     Args:
         store: Shared by the ranks; ``None`` for a single process.
+
+    Raises:
+        FGCError: The network cannot be gated.
     """
     if store is None:
         return search()
@@ -120,12 +126,20 @@ def search_once(
         try:
             found = search()
             text = found.to_text()
+        except FGCError as error:
+            text = f'{REFUSED}{error}'
+            raise
         finally:
             store.set(key, text)
         return found
-    with suppress(RuntimeError, ValueError):  # timeout, or a failed search
+    text = ''
+    with suppress(RuntimeError):  # timeout
         store.wait([key], WAIT_TIMEOUT)
-        return FoundSites.from_text(store.get(key).decode())
+        text = store.get(key).decode()
+    if text.startswith(REFUSED):
+        raise FGCError(text.removeprefix(REFUSED))
+    with suppress(ValueError):  # a failed search
+        return FoundSites.from_text(text)
     return search()
 
 

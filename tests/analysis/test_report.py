@@ -19,6 +19,7 @@ from fgc_mm.analysis import (
     write_analysis,
 )
 from fgc_mm.analysis.figures import draw_calibration, draw_embeddings
+from fgc_mm.analysis.figures.labels_and_grids import short_class
 from fgc_mm.analysis.retrieval import query_images
 from fgc_mm.analysis.sections import sections
 from fgc_mm.analysis.tables import as_json, tables
@@ -152,7 +153,15 @@ def test_many_classes_and_sites_are_drawn(project):
     found = measure(many, replace(OPTIONS, shown_sites=9))
     drawn = {s.anchor: s for s in sections([found], OPTIONS, None)}
     assert [f.name for f in drawn['cost'].figures] == [
-        'error_by_macs', 'macs_of_answers']  # fmt: skip
+        'error_by_macs', 'macs_of_answers', 'macs_of_classes']  # fmt: skip
+    # of 40 classes with one image, the 12 cheapest and the 12 most expensive
+    (axes,) = drawn['cost'].figures[-1].figure.axes
+    order = np.argsort(stored.macs, kind='stable')
+    assert [text.get_text() for text in axes.get_xticklabels()] == [
+        short_class(names[i], 14) for i in (*order[:12], *order[-12:])
+    ]
+    medians = [box.get_segments()[0][0, 1] for box in axes.collections[1::2]]
+    assert medians == sorted(medians) and len(medians) == 24
 
 
 @pytest.mark.parametrize(

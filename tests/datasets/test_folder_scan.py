@@ -48,7 +48,16 @@ def labels(data):
 
 @pytest.mark.parametrize(
     'hidden',
-    ['.ipynb_checkpoints', '.git', '__MACOSX/cat', '@eaDir', 'cat/.thumbs'],
+    [
+        '.ipynb_checkpoints',
+        '.git',
+        '__MACOSX/cat',
+        '@eaDir',
+        'cat/.thumbs',
+        'lost+found',
+        '$RECYCLE.BIN',
+        'System Volume Information',
+    ],
 )
 def test_hidden_folders_are_neither_classes_nor_images(root, hidden):
     write(root / hidden, '1.png', '3.png')

@@ -162,3 +162,22 @@ def test_the_preset_warms_up_in_proportion_too():
 def test_bad_input(cfg, epochs, told):
     with pytest.raises(FGCError, match=told):
         scale_epochs(cfg, epochs)
+
+
+def test_hooks_that_begin_later_move_along():
+    cfg = Config(
+        dict(
+            train_cfg=dict(by_epoch=True, max_epochs=200),
+            custom_hooks=[
+                dict(type='EMAHook', begin_epoch=100),
+                dict(
+                    type='SwitchRecipeHook',
+                    schedule=[dict(action_epoch=180, loss=None)],
+                ),
+            ],
+        )
+    )
+    ema, switch = scale_epochs(cfg, 20).custom_hooks
+    assert ema.begin_epoch == 10
+    assert switch.schedule[0].action_epoch == 18
+    assert cfg.custom_hooks[0].begin_epoch == 100

@@ -11,6 +11,7 @@ from mmengine.runner.checkpoint import get_state_dict, weights_to_cpu
 from torch import distributed as dist
 from torch import nn
 
+from fgc_mm.errors import FGCError
 from fgc_mm.models import CifarResNet, GatedBackbone
 from fgc_mm.reliability.checkpoint_reader import read_checkpoint
 from fgc_mm.sites import SiteLayer, find_sites, search_sites, site_cache
@@ -348,6 +349,19 @@ def test_where_the_first_rank_fails_the_others_search():
         site_cache.search_once(store, 'key', fail)
     found = FoundSites('key', (3, 8, 8), ())
     assert site_cache.search_once(store, 'key', lambda: found) is found
+
+
+def test_where_the_first_rank_refuses_all_do():
+    def refuse():
+        raise FGCError('the network has no site')
+
+    def never():
+        raise AssertionError('it searches again')
+
+    store = dist.HashStore()
+    for search in (refuse, never, never):
+        with pytest.raises(FGCError, match=r'^the network has no site$'):
+            site_cache.search_once(store, 'key', search)
 
 
 def fail():

@@ -95,15 +95,17 @@ def _histograms(axes: Any, found: Measurement) -> None:
 
 @in_style()
 def draw_macs_of_classes(measured: Sequence[Measurement]) -> Figure | None:
-    """Median and quartiles of the MACs of each class, if not too many."""
-    classes = measured[0].stored.classes
-    if len(classes) > MOST_CLASSES:
-        return None
+    """Median and quartiles of the MACs of each class.
+
+    Of many classes, those with the lowest and the highest medians.
+    """
+    shown = _shown_classes(measured[0])
+    classes = [measured[0].stored.classes[label] for label in shown]
     figure = new_figure(PAGE_WIDTH, 2.4)
     axes = figure.subplots()
     width = 0.8 / len(measured)
     for number, found in enumerate(measured):
-        _boxes(axes, found, number, width)
+        _boxes(axes, found, number, width, shown)
     axes.set_xticks(range(len(classes)), [short_class(n, 14) for n in classes])
     axes.set_xlim(-0.6, len(classes) - 0.4)
     if sum(len(name) for name in classes) > 80:
@@ -115,18 +117,37 @@ def draw_macs_of_classes(measured: Sequence[Measurement]) -> Figure | None:
     return figure
 
 
-def _boxes(axes: Any, found: Measurement, number: int, width: float) -> None:
+def _shown_classes(found: Measurement) -> list[int]:
+    """Labels of the classes in the figure, in its order."""
+    count = len(found.stored.classes)
+    if count <= MOST_CLASSES:
+        return [*range(count)]
+    labels, macs = found.stored.labels, np.asarray(found.stored.macs)
+    medians = {x: np.median(macs[labels == x]) for x in np.unique(labels)}
+    order = sorted(medians, key=lambda label: medians[label])
+    half = MOST_CLASSES // 2
+    return order if len(order) <= 2 * half else order[:half] + order[-half:]
+
+
+def _boxes(
+    axes: Any,
+    found: Measurement,
+    number: int,
+    width: float,
+    shown: Sequence[int],
+) -> None:
     labels, color = found.stored.labels, series_style(number)['color']
-    for label in np.unique(labels):
+    drawn = [*filter(set(labels.tolist()).__contains__, shown)]
+    for label in drawn:
         macs = np.asarray(found.stored.macs)[labels == label] / 1e6
         low, first, middle, third, high = np.percentile(
             macs, [5, 25, 50, 75, 95]
         )
-        x = label + (number + 0.5) * width - 0.4
+        x = shown.index(label) + (number + 0.5) * width - 0.4
         axes.vlines(x, low, high, color=GREY, linewidth=0.8)
         axes.bar(
             x, third - first, width * 0.8, first, color=color, alpha=0.6,
-            label=short(found.name) if label == labels.min() else None,
+            label=short(found.name) if label == drawn[0] else None,
         )  # fmt: skip
         axes.hlines(middle, x - width * 0.4, x + width * 0.4, 'black',
                     linewidth=1.0)  # fmt: skip

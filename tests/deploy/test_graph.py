@@ -511,3 +511,18 @@ def test_one_pass_gives_features_and_scores_with_and_without_gates():
         graph = listed_graph(graph, gated.sites if gates else ())
         got = interpret(graph, image)[graph.outputs[0]]
         torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
+
+
+@needs_kernel
+@pytest.mark.parametrize('size', [1, 2, (4, 1), 3])
+@torch.no_grad()
+def test_adaptive_max_pools(size):
+    """Native, unless their windows overlap (8 rows in 3)."""
+    layers = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.AdaptiveMaxPool2d(size),
+        nn.Conv2d(4, 2, 1),
+    ).eval()  # fmt: skip
+    image = torch.randn(1, 3, 8, 8)
+    program = KernelProgram(listed_graph(network_graph(layers, image), ()))
+    assert bool(program.fallbacks) == (size == 3)
+    torch.testing.assert_close(program.run(image)[0], layers(image))

@@ -342,10 +342,21 @@ def _adaptive_pool(c: Conversion) -> Node | None:
     size, out = c['self'].shape[-2:], c['output_size']
     if tuple(out) == (1, 1):
         return c.make(Op.MEAN, c.node(), dims=(2, 3), keep=True)
+    return _equal_windows(c, average=True)
+
+
+@converts(aten.adaptive_max_pool2d.default)
+def _adaptive_max_pool(c: Conversion) -> Node | None:
+    return _equal_windows(c, average=False)
+
+
+def _equal_windows(c: Conversion, average: bool) -> Node | None:
+    """An adaptive pool as a plain one, if its windows do not overlap."""
+    size, out = c['self'].shape[-2:], c['output_size']
     if any(n % m for n, m in zip(size, out)):
         return None
     rows, columns = (n // m for n, m in zip(size, out))
-    return _pool(c, (rows, columns), average=True, outside=False)
+    return _pool(c, (rows, columns), average=average, outside=False)
 
 
 @converts(aten.mean.dim)

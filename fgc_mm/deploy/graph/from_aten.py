@@ -339,8 +339,7 @@ def _pool(
 
 @converts(aten._adaptive_avg_pool2d.default, aten.adaptive_avg_pool2d.default)
 def _adaptive_pool(c: Conversion) -> Node | None:
-    size, out = c['self'].shape[-2:], c['output_size']
-    if tuple(out) == (1, 1):
+    if tuple(c['output_size']) == (1, 1):
         return c.make(Op.MEAN, c.node(), dims=(2, 3), keep=True)
     return _equal_windows(c, average=True)
 

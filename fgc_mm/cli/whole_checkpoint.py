@@ -1,13 +1,17 @@
 """A test loads every weight of the model, or ends with an error."""
 
 import re
+from collections import OrderedDict
+from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 
-from fgc_mm.deploy.loading import check_whole
-from fgc_mm.sites.site import rename_old_keys
+from fgc_mm.errors import FGCError
+
+# counters that nothing reads, and state of losses, which only train
+NOT_NEEDED = re.compile(r'(^|\.)num_batches_tracked$|^gate_losses\.')
 
 
 class WholeCheckpointHook(Hook):
@@ -18,12 +22,37 @@ class WholeCheckpointHook(Hook):
     """
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Compare the names and shapes of all weights."""
+        """Load the weights, as mmengine does next, and compare their names.
+
+        Raises:
+            FGCError: A weight is missing, unknown, or of another shape.
+        """
         model = runner.model
-        if is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module
-        state = {
-            re.sub(r'^module\.', '', key): value
-            for key, value in checkpoint.get('state_dict', checkpoint).items()
-        }
-        check_whole(model, rename_old_keys(state), runner.cfg.load_from)
+        given = checkpoint.get('state_dict', checkpoint)
+        state: Any = OrderedDict(
+            (re.sub(r'^module\.', '', name), value)
+            for name, value in given.items()
+        )
+        # which the model's own loading reads
+        state._metadata = getattr(given, '_metadata', None)
+        try:
+            found = model.load_state_dict(state, strict=False)
+        except RuntimeError as error:  # shapes
+            wrong = str(error).splitlines()[-1].strip()
+        else:
+            missing, unknown = (
+                [name for name in names if not NOT_NEEDED.search(name)]
+                for names in (found.missing_keys, found.unexpected_keys)
+            )
+            first = [*missing, *unknown, ''][0]
+            wrong = first and (
+                f'{len(missing)} weights of this model are missing, and '
+                f'{len(unknown)} are unknown to it ({first}, ...)'
+            )
+        if wrong:
+            raise FGCError(
+                f'{runner.cfg.load_from} is a checkpoint of another config: '
+                f'{wrong}; give the config that it was trained with.'
+            )

@@ -1,11 +1,15 @@
 """How long a comparison will still take."""
 
+import statistics
 import time
 from collections.abc import Callable, Mapping
 
 
 class TimeLeft:
     """Estimate from the epochs of all runs since the start.
+
+    The remaining epochs of a run take as long as its own have taken; those of
+    a run that has not begun, as long as the mean of all runs.
 
     Args:
         epochs: Total number of epochs of each run.
@@ -24,9 +28,17 @@ class TimeLeft:
         self._done = dict(done)
         self._clock = clock
         self._start = clock()
+        self._begun: dict[str, float] = {}  # time at which a run began
+        self._pace: dict[str, float] = {}  # seconds of an epoch of a run
 
     def update(self, name: str, done: int) -> None:
         """Set the number of finished epochs of a run."""
+        now, new = self._clock(), done - self._before[name]
+        if new <= 0:
+            self._begun.setdefault(name, now)
+        elif done != self._done[name]:
+            began = self._begun.get(name, self._start)
+            self._pace[name] = (now - began) / new
         self._done[name] = done
 
     def end(self, name: str) -> None:
@@ -35,11 +47,20 @@ class TimeLeft:
 
     def seconds(self) -> float | None:
         """Seconds until the last run ends; ``None`` if nothing is known."""
-        new = sum(self._done.values()) - sum(self._before.values())
-        left = sum(self._epochs.values()) - sum(self._done.values())
-        if new <= 0:
+        spent = sum(
+            pace * (self._done[name] - self._before[name])
+            for name, pace in self._pace.items()
+        )
+        elapsed = self._clock() - self._start
+        if not spent or not elapsed:
             return None
-        return max(left, 0) * (self._clock() - self._start) / new
+        mean = statistics.mean(self._pace.values())
+        left = sum(
+            self._pace.get(name, mean) * (epochs - self._done[name])
+            for name, epochs in self._epochs.items()
+        )
+        at_once = spent / elapsed  # runs beside each other
+        return max(left, 0) / at_once
 
     def __str__(self) -> str:
         """Text for a progress line; '' if the time is unknown or 0."""

@@ -18,11 +18,10 @@ _EVERYWHERE = (
 # decoded since OpenCV 4.11 (the first frame)
 _GIF = tuple(int(part) for part in cv2.__version__.split('.')[:2]) >= (4, 11)
 EXTENSIONS = (*_EVERYWHERE, *(('.gif',) if _GIF else ()))
-# created by notebooks, version control, operating systems and network drives
-_HIDDEN = (
-    '.', '__MACOSX', '@eaDir', 'lost+found', '$RECYCLE.BIN',
-    'System Volume Information',
-)  # fmt: skip
+# created by notebooks, version control, macOS and network drives
+_HIDDEN = ('.', '__MACOSX', '@eaDir')
+# of operating systems, at the top of a drive
+_SYSTEM = {'lost+found', '$RECYCLE.BIN', 'System Volume Information'}
 
 
 def class_folders(root: str) -> list[str]:
@@ -77,4 +76,6 @@ def name_endings(files: Iterable[str]) -> str:
 
 def _visible(path: str) -> bool:
     parts = path.replace('\\', '/').split('/')
-    return not any(part.startswith(_HIDDEN) for part in parts)
+    return not any(
+        part.startswith(_HIDDEN) or part in _SYSTEM for part in parts
+    )

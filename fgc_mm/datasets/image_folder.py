@@ -80,7 +80,7 @@ class ImageFolder(CustomDataset):
         root = self.img_prefix
         samples: list = []
         skipped: list[str] = []
-        if '://' not in root and not Path(root).expanduser().is_dir():
+        if '://' not in root and not Path(root).is_dir():
             raise FGCError(
                 f'{root.rstrip("/") or "data_root"} is not a folder, but a '
                 'data set has its images there, each class in its own folder; '

@@ -82,27 +82,13 @@ def load_whole(model: nn.Module, state: Mapping[str, Any], name: str) -> None:
         FGCError: A weight is missing, unknown, or of another shape.
     """
     state = rename_old_keys(state)
-    check_whole(model, state, name)
-    model.load_state_dict(state)
-
-
-def check_whole(model: nn.Module, state: Mapping[str, Any], name: str) -> None:
-    """Check that a state dict has the weights of a model, and no others.
-
-    Args:
-        model: The model.
-        state: A state dict.
-        name: Name of its file, for the error message.
-
-    Raises:
-        FGCError: A weight is missing, unknown, or of another shape.
-    """
     wrong = mismatch(model, state)
     if wrong:
         raise FGCError(
             f'{name} is a checkpoint of another config: {wrong}; give the '
             'config that it was trained with.'
         )
+    model.load_state_dict(state)
 
 
 def mismatch(model: nn.Module, state: Mapping[str, Any]) -> str:

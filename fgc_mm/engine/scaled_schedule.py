@@ -17,8 +17,6 @@ MOVING = {'start_value', 'end_value'}
 # mmengine's default for the end of a scheduler
 FOREVER = 10**9
 LENGTHS = {'step_size', 'total_steps'}
-# of MMEngine's EMAHook and mmpretrain's SwitchRecipeHook
-HOOK_EPOCHS = {'begin_epoch', 'action_epoch'}
 # schedulers that begin at a fraction of the rate and reach it at their end
 WARM_UPS = re.compile('(Linear|Constant)(LR|Momentum|ParamScheduler)$')
 
@@ -31,12 +29,12 @@ def scale_epochs(cfg: Config, epochs: int) -> Config:
     every scheduled number (a dict with ``start_value`` and ``end_value``
     anywhere in the config, unless ``by_epoch=False``); the ``warmup_epochs``
     of ``FeatureGateCouplingLoss``; the epoch from which hooks act
-    (``begin_epoch`` of ``EMAHook``, ``action_epoch`` of
-    ``SwitchRecipeHook``); the intervals of validation and saving; and the
-    epochs whose checkpoints are kept (``keep_epochs``). Events at the
-    same epoch stay at the same epoch, their order does not change, and an
-    interval is at least one epoch long if there are enough epochs (a warm-up
-    of one epoch then counts steps). The last epoch is validated and saved.
+    (``begin_epoch``, as of ``EMAHook``); the intervals of validation and
+    saving; and the epochs whose checkpoints are kept (``keep_epochs``).
+    Events at the same epoch stay at the same epoch, their order does not
+    change, and an interval is at least one epoch long if there are enough
+    epochs (a warm-up of one epoch then counts steps). The last epoch is
+    validated and saved.
 
     Args:
         cfg: The config; it is not changed.
@@ -166,7 +164,14 @@ def _weight_points(node: dict) -> Iterator[int]:
     if node.keys() >= MOVING and _counts_epochs(node):
         yield node.get('begin', 0)
         yield node.get('end', 0)
-    yield from (node[name] for name in HOOK_EPOCHS & node.keys())
+    if _begins_later(node):
+        yield node['begin_epoch']
+
+
+def _begins_later(node: dict) -> bool:
+    """Whether it is a hook that acts from some epoch on."""
+    begin = node.get('begin_epoch')
+    return type(begin) is int and begin > 0
 
 
 def _each(node: Any, scale: Any) -> Any:
@@ -241,8 +246,8 @@ def _weights(node: Any, epoch_map: EpochMap) -> Any:
     if node.keys() >= MOVING and _counts_epochs(node):
         span = epoch_map.span(node.get('begin', 0), node.get('end', 0))
         scaled.update(zip(('begin', 'end'), span))
-    for name in HOOK_EPOCHS & node.keys():
-        scaled[name] = epoch_map.at(node[name])
+    if _begins_later(node):
+        scaled['begin_epoch'] = epoch_map.at(node['begin_epoch'])
     if _type_name(node).endswith('FeatureGateCouplingLoss'):
         warmup = node.get('warmup_epochs')
         if warmup is None:

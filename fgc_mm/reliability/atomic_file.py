@@ -6,6 +6,7 @@ import io
 import os
 import tempfile
 from contextlib import suppress
+from errno import EISDIR
 from pathlib import Path
 
 import torch
@@ -50,6 +51,8 @@ def check_writable(path: str | Path) -> None:
         OSError: Its folder, or the one in which that will be made, cannot be
             written.
     """
+    if Path(path).is_dir():
+        raise IsADirectoryError(EISDIR, os.strerror(EISDIR), str(path))
     folder = Path(path).absolute().parent
     while not folder.exists():
         folder = folder.parent

@@ -14,7 +14,7 @@ from mmengine.logging import MMLogger
 from mmpretrain.evaluation import Accuracy
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
 from fgc_mm.engine.config_check import hook as config_check_hook
 from fgc_mm.engine.config_check.class_names import (
@@ -132,9 +132,35 @@ def test_a_last_batch_of_one_image(images, size, drop, alone):
     assert alone == (last == 1 and size > 1)
 
 
-def test_without_an_end_no_batch_is_the_last():
-    sampler = InfiniteSampler(range(16))
-    loader = DataLoader(range(16), batch_size=5, sampler=sampler)
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(range(16))
+
+    def __len__(self):
+        return 16
+
+
+class Joined(BatchSampler):
+    """Adds an incomplete batch to the one before it."""
+
+    def __iter__(self):
+        *first, last = super().__iter__()
+        yield from [*first[:-1], first[-1] + last]
+
+
+@pytest.mark.parametrize(
+    'loader',
+    [
+        DataLoader(
+            range(16), batch_size=5, sampler=InfiniteSampler(range(16))
+        ),
+        DataLoader(Stream(), batch_size=5),
+        DataLoader(range(16), batch_sampler=Joined(range(16), 5, False)),
+        DataLoader(range(16), batch_sampler=[[0, 1], [2]]),
+        DataLoader(range(16), batch_size=None),
+    ],
+)
+def test_where_no_batch_is_known_to_be_the_last(loader):
     assert not ends_with_one_image(loader)
 
 

@@ -165,19 +165,11 @@ def test_bad_input(cfg, epochs, told):
 
 
 def test_hooks_that_begin_later_move_along():
-    cfg = Config(
-        dict(
-            train_cfg=dict(by_epoch=True, max_epochs=200),
-            custom_hooks=[
-                dict(type='EMAHook', begin_epoch=100),
-                dict(
-                    type='SwitchRecipeHook',
-                    schedule=[dict(action_epoch=180, loss=None)],
-                ),
-            ],
-        )
-    )
-    ema, switch = scale_epochs(cfg, 20).custom_hooks
-    assert ema.begin_epoch == 10
-    assert switch.schedule[0].action_epoch == 18
-    assert cfg.custom_hooks[0].begin_epoch == 100
+    hooks = [
+        dict(type='EMAHook', begin_epoch=begin)
+        for begin in (250, 0, -1, None, [3])
+    ]
+    cfg = config(custom_hooks=hooks)
+    moved = [h.begin_epoch for h in scale_epochs(cfg, 20).custom_hooks]
+    assert moved == [10, 0, -1, None, [3]]
+    assert cfg.custom_hooks[0].begin_epoch == 250

@@ -6,13 +6,17 @@ from fgc_mm.reliability.atomic_file import check_writable, write_atomically
 
 
 def test_the_error_names_the_file(tmp_path):
-    file = tmp_path / 'a.pkl'
-    file.mkdir()  # which no file can replace
-    (file / 'x').write_text('')
+    file = tmp_path / ('a' * 250)  # the temporary file has a longer name
     with pytest.raises(OSError) as caught:
         write_atomically(b'x', file)
-    assert str(file) in (caught.value.filename, caught.value.filename2)
-    assert [path.name for path in tmp_path.iterdir()] == ['a.pkl']
+    assert caught.value.filename == str(file)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_no_file(tmp_path):
+    with pytest.raises(IsADirectoryError) as caught:
+        check_writable(tmp_path)
+    assert caught.value.filename == str(tmp_path)
 
 
 def test_a_check_leaves_nothing(tmp_path):

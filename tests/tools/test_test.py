@@ -119,6 +119,7 @@ def test_the_checkpoint_of_another_network(tool, trained, tmp_path, width):
     (line,) = error_lines(text)
     assert code == 2 and 'other.pth is a checkpoint of another config' in line
     assert ('1 weights of this model are missing' in line) == (width == 4)
+    assert ('size mismatch' in line) == (width == 8)
 
 
 def test_the_config_of_the_training_stays(tool, trained, tmp_path):

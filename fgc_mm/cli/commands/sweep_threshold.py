@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.runner import Runner
 from rich.console import Console
 from rich.table import Table
 
+from fgc_mm.cli.command_runner import TestRunner
 from fgc_mm.cli.given_config import (
     apply_options,
     check_gates,
@@ -59,7 +59,7 @@ def sweep(cfg: Config, thresholds: Sequence[float]) -> list[dict[str, float]]:
     """Threshold, accuracy and MACs of every test."""
     check_thresholds(thresholds)
     cfg.get('model', {}).pop('distillation', None)  # for training only
-    runner = Runner.from_cfg(cfg)
+    runner = TestRunner.from_cfg(cfg)
     runner.register_hook(WholeCheckpointHook())
     return sweep_thresholds(runner, thresholds)
 

@@ -167,6 +167,11 @@ class DynamicBackbone(GatedBackbone):
             if self._version() != self._weights_version:
                 self._clear_programs()
             if key not in self._programs:
+                # before the weights are read: another thread may change them
+                self._weights = _parameters_of(
+                    self, *self.following, *following
+                )
+                self._weights_version = self._version()
                 captured = self._capture(seen, image, tuple(following))
                 _evict_oldest(self._programs)
                 program = self._make_program(
@@ -176,10 +181,6 @@ class DynamicBackbone(GatedBackbone):
                     problem = self._check_program(program, image, following)
                     program = problem or program
                 self._programs[key] = program
-                self._weights = _parameters_of(
-                    self, *self.following, *following
-                )
-                self._weights_version = self._version()
             return self._programs[key]
 
     def _version(self) -> int:
@@ -236,6 +237,7 @@ class DynamicBackbone(GatedBackbone):
         masked = GatedBackbone.__new__(GatedBackbone)
         masked.__dict__.update(self.__dict__)
         masked._programs, masked._captured, masked.following = {}, {}, ()
+        masked._weights = []
         return masked
 
     def _make_program(

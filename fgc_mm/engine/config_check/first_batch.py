@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from typing import Any
 
 from mmengine.dataset import InfiniteSampler
 from mmpretrain.models.heads import ClsHead, MultiLabelClsHead
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
 from fgc_mm.errors import FGCError
+from fgc_mm.reliability.seeded_batches import SeededBatches
 
 IMAGES = 8
 
@@ -62,13 +64,18 @@ def ends_with_one_image(loader: DataLoader) -> bool:
     Args:
         loader: Data loader of the training set, on this rank.
     """
-    batches: Any = loader.batch_sampler
-    size = getattr(batches, 'batch_size', None)
-    if not size or getattr(batches, 'drop_last', True):
+    batches, dataset = loader.batch_sampler, loader.dataset
+    if isinstance(batches, SeededBatches):
+        batches = batches.batches
+    # subclasses may form their batches in another way
+    if type(batches) is not BatchSampler or batches.drop_last:
         return False
-    if isinstance(batches.sampler, InfiniteSampler):  # has no last batch
+    sampler = batches.sampler
+    if isinstance(dataset, IterableDataset) or not isinstance(sampler, Sized):
         return False
-    return len(batches.sampler) % size == 1
+    if isinstance(sampler, InfiniteSampler):  # has a length, but no end
+        return False
+    return batches.batch_size > 1 and len(sampler) % batches.batch_size == 1
 
 
 def check_labels(batch: Any, head: nn.Module) -> None:

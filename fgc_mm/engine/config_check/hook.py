@@ -92,7 +92,8 @@ class ConfigCheckHook(Hook):
                 )
             with raise_on_all_ranks():
                 self._try_training(runner, batch, val)
-                if ends_with_one_image(loader):
+                reached = runner.max_iters >= len(loader)
+                if reached and ends_with_one_image(loader):
                     last = first_batch(loader, 'train', most=1)
                     self._try_training(runner, last, None)
 

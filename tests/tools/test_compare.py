@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -218,6 +219,23 @@ def test_stored_results_are_not_trained_again(folder, compared):
     code, text = end(start(folder, *arguments, options=options))
     assert code == 2 and 'the result of a run with other settings' in text
     assert {p: p.read_bytes() for p in before} == before
+
+
+@pytest.mark.usefixtures('compared')
+def test_the_answers_of_a_plan_are_printed(folder):
+    (folder / 'plan.yaml').write_text(
+        'title: two\nseeds: [0, 1]\nepochs: 2\n'
+        'methods: [dense_tiny.py, bas_tiny.py]\n'
+        'questions: [{ask: Which, row: bas_tiny, against: dense_tiny}]\n'
+    )
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', COMPARE, '--plan', 'plan.yaml',
+         '--work-dir', 'fourth', '--results', 'kept', '--threads', '1'],
+        cwd=folder, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    (line,) = re.findall('^- Which: .*', done.stdout, re.MULTILINE)
+    assert 'points of error (95 % interval' in line and '2 seeds' in line
 
 
 def test_static_pruning_from_one_dense_start(folder, compared):

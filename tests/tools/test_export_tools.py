@@ -1,6 +1,7 @@
 """tools/export: from a trained config to other files."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +87,9 @@ def test_compact_can_be_moved_and_tested(folder, call):
     )  # fmt: skip
     assert code == 0, err
     assert 'on the test set' in out
+    (row,) = re.findall(r'macs/mean +. +([\d,]+) +. +([\d,]+) ', out)
+    before, after = (int(number.replace(',', '')) for number in row)
+    assert after < before
     (folder / 'first').rename(folder / 'second')
     code, _, err = call(
         ROOT / 'tools' / 'test.py', 'second/config.py',

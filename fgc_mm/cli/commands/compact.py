@@ -95,6 +95,11 @@ def test(cfg: Config, checkpoint: str, folder: Path) -> None:
     for column in ('masked', 'compact'):
         table.add_column(column, justify='right')
     for metric in dict.fromkeys(key for metrics in found for key in metrics):
-        cells = (f'{m[metric]:,.6g}' if metric in m else '-' for m in found)
-        table.add_row(metric, *cells)
+        table.add_row(metric, *(_number(m.get(metric)) for m in found))
     Console().print(table)
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return '-'
+    return f'{value:,.0f}' if abs(value) >= 1000 else f'{value:.4g}'

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import sqrt
 from statistics import mean, stdev
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from scipy import stats
 
 from .markdown import markdown_table
+from .results import RATIO, SWEEP
 
 CONFIDENCE = 0.95
 INTERVAL = f'{100 * CONFIDENCE:g} % interval'
@@ -45,6 +47,8 @@ class Answer:
             mean difference (Student's t with seeds - 1 degrees of freedom);
             None for one seed.
         macs: Mean difference of the pruning ratios, in percentage points.
+        moved: Seeds whose row is taken at another threshold of its gates, at
+            the pruning ratio of the other row.
     """
 
     question: Question
@@ -53,6 +57,7 @@ class Answer:
     deviation: float | None
     margin: float | None
     macs: float | None
+    moved: int = 0
 
     @property
     def same_macs(self) -> bool:
@@ -61,7 +66,13 @@ class Answer:
 
 
 def answer(question: Question, results: Sequence[Mapping[str, Any]]) -> Answer:
-    """The answer from the results of the finished runs."""
+    """The answer from the results of the finished runs.
+
+    Where the pruning ratios of a seed are more than half a point apart and
+    the row was tested at other thresholds of its gates as well, its error at
+    the pruning ratio of the other row is interpolated between the two
+    nearest ones.
+    """
     first, second = (
         {r['seed']: r for r in results if r['method'] == name}
         for name in (question.row, question.against)
@@ -69,15 +80,37 @@ def answer(question: Question, results: Sequence[Mapping[str, Any]]) -> Answer:
     seeds = tuple(sorted(first.keys() & second.keys()))
     if not seeds:
         return Answer(question, (), None, None, None, None)
-    errors = [first[s]['error'] - second[s]['error'] for s in seeds]
-    ratio = 'macs/pruning_ratio'
-    macs = mean(first[s][ratio] - second[s][ratio] for s in seeds)
+    errors, gaps, moved = [], [], 0
+    for seed in seeds:
+        result, other = first[seed], second[seed]
+        error, gap = result['error'], result[RATIO] - other[RATIO]
+        at_other = _error_at(result, other[RATIO])
+        if abs(gap) > SAME_MACS and at_other is not None:
+            error, gap, moved = at_other, 0.0, moved + 1
+        errors.append(error - other['error'])
+        gaps.append(gap)
+    macs = mean(gaps)
     if len(seeds) == 1:
-        return Answer(question, seeds, errors[0], None, None, macs)
+        return Answer(question, seeds, errors[0], None, None, macs, moved)
     deviation = stdev(errors)
     quantile = stats.t.ppf((1 + CONFIDENCE) / 2, len(seeds) - 1)
     margin = float(quantile) * deviation / sqrt(len(seeds))
-    return Answer(question, seeds, mean(errors), deviation, margin, macs)
+    return Answer(
+        question, seeds, mean(errors), deviation, margin, macs, moved
+    )
+
+
+def _error_at(result: Mapping[str, Any], ratio: float) -> float | None:
+    """The error at another pruning ratio; None outside the tested ones."""
+    points = sorted(
+        (point['pruning_ratio'], 100 - point['accuracy'])
+        for point in result.get(SWEEP) or ()
+    )
+    for (low, error), (high, next_error) in pairwise(points):
+        if low <= ratio <= high and low < high:
+            part = (ratio - low) / (high - low)
+            return error + part * (next_error - error)
+    return None
 
 
 def answers_markdown(answers: Sequence[Answer]) -> str:
@@ -102,6 +135,8 @@ def _line(found: Answer) -> list[str]:
         f'{found.difference + found.margin:+.2f}'
     )
     macs = f'{found.macs:+.2f}' + ('' if found.same_macs else ' (not equal)')
+    if found.moved:
+        macs += f' ({found.moved} of {len(found.seeds)} by the threshold)'
     return [
         found.question.text, ', '.join(map(str, found.seeds)),
         f'{found.difference:+.2f}{spread}', interval, macs,

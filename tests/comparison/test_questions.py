@@ -51,3 +51,35 @@ def test_unequal_macs_are_marked():
     found = answer(ASKED, [run('a', 0, 9.0, 50.0), run('b', 0, 9.0, 56.0)])
     assert not found.same_macs
     assert '-6.00 (not equal)' in answers_markdown([found])
+
+
+def swept(run, *points):
+    """A run that was also tested at other thresholds of its gates."""
+    return {
+        **run,
+        'threshold_sweep': [
+            dict(threshold=0.1, pruning_ratio=ratio, accuracy=100 - error)
+            for ratio, error in points
+        ],
+    }
+
+
+def test_the_threshold_makes_macs_equal():
+    points = (60.0, 14.0), (40.0, 9.0), (50.0, 10.0)
+    found = answer(
+        ASKED,
+        [
+            swept(run('a', 0, 10.0, 50.0), *points), run('b', 0, 9.0, 55.0),
+            # half a point apart: as they are
+            swept(run('a', 1, 10.0, 50.0), *points), run('b', 1, 9.0, 50.5),
+            # outside the tested thresholds
+            swept(run('a', 2, 10.0, 50.0), *points), run('b', 2, 9.0, 80.0),
+            run('a', 3, 10.0, 50.0), run('b', 3, 9.0, 50.0),
+        ],
+    )  # fmt: skip
+    # 12 at 55 %, between 10 at 50 and 14 at 60
+    assert found.difference == pytest.approx((12 - 9 + 1 + 1 + 1) / 4)
+    assert found.macs == pytest.approx((0 - 0.5 - 30 + 0) / 4)
+    assert found.moved == 1
+    text = answers_markdown([found])
+    assert '-7.62 (not equal) (1 of 4 by the threshold) |' in text

@@ -64,6 +64,8 @@ def _sentence(found: Answer) -> str:
     low = found.difference - found.margin
     high = found.difference + found.margin
     macs = '' if found.same_macs else ', at unequal MACs'
+    if found.moved:
+        macs += f', {found.moved} at the MACs of the other by the threshold'
     return (
         f'{found.question.text}: {_verdict(found, low, high)}, '
         f'{found.difference:+.2f} points of error ({INTERVAL} {low:+.2f} '

@@ -94,3 +94,30 @@ def test_parameters_changed_in_place(trained, backend):
     torch.testing.assert_close(got.softmax(1), scores, atol=1e-4, rtol=1e-4)
     assert dynamic.backbone._programs.items() >= programs.items()
     assert torch.equal(answers(copy.deepcopy(dynamic), images), got)
+
+
+def test_a_parameter_changed_while_a_program_is_made(trained, monkeypatch):
+    """By another thread; also if an earlier program has the same weights."""
+    model, _, images = trained
+    dynamic = to_dynamic(model, images, backend='torch')
+    check = type(dynamic.backbone)._check_program
+
+    def changed_after(self, *arguments):
+        problem = check(self, *arguments)
+        with torch.no_grad():
+            dynamic.head.fc.weight.neg_()
+        return problem
+
+    smaller = images[:, :, :8, :8].contiguous()
+    monkeypatch.setattr(
+        type(dynamic.backbone), '_check_program', changed_after
+    )
+    answers(dynamic, smaller[:1])
+    monkeypatch.undo()
+    changed = copy.deepcopy(model)
+    changed.load_state_dict(dynamic.state_dict())
+    for size in (smaller, images):
+        torch.testing.assert_close(
+            answers(dynamic, size), answers(changed, size),
+            atol=1e-4, rtol=1e-4,
+        )  # fmt: skip

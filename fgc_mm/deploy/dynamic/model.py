@@ -168,10 +168,7 @@ class DynamicBackbone(GatedBackbone):
                 self._clear_programs()
             if key not in self._programs:
                 # before the weights are read: another thread may change them
-                self._weights = _parameters_of(
-                    self, *self.following, *following
-                )
-                self._weights_version = self._version()
+                self._track(self, *self.following, *following)
                 captured = self._capture(seen, image, tuple(following))
                 _evict_oldest(self._programs)
                 program = self._make_program(
@@ -182,6 +179,13 @@ class DynamicBackbone(GatedBackbone):
                     program = problem or program
                 self._programs[key] = program
             return self._programs[key]
+
+    def _track(self, *modules: nn.Module) -> None:
+        """Watch their parameters; those of earlier programs keep theirs."""
+        known = {id(weight) for weight in self._weights}
+        added = [x for x in _parameters_of(*modules) if id(x) not in known]
+        self._weights_version += sum(weight._version for weight in added)
+        self._weights = [*self._weights, *added]
 
     def _version(self) -> int:
         """Changes whenever a parameter is changed in place."""

@@ -92,8 +92,8 @@ class ConfigCheckHook(Hook):
                 )
             with raise_on_all_ranks():
                 self._try_training(runner, batch, val)
-                reached = runner.max_iters >= len(loader)
-                if reached and ends_with_one_image(loader):
+                ends = ends_with_one_image(loader)
+                if ends and runner.max_iters >= len(loader):
                     last = first_batch(loader, 'train', most=1)
                     self._try_training(runner, last, None)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -12,12 +12,12 @@ from mmengine.registry import init_default_scope
 from mmpretrain.models.classifiers import ImageClassifier
 from mmpretrain.registry import DATASETS
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
-from torch import Tensor, nn
+from torch import Tensor
 
 from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedBackbone
 from fgc_mm.reliability.checkpoint_reader import read_checkpoint
-from fgc_mm.sites.site import rename_old_keys
+from fgc_mm.reliability.whole_checkpoint import load_whole
 
 
 def build_model(cfg: Config) -> ImageClassifier:
@@ -68,47 +68,6 @@ def build_trained(
         )
     load_whole(model, state.get('state_dict', state), checkpoint)
     return model
-
-
-def load_whole(model: nn.Module, state: Mapping[str, Any], name: str) -> None:
-    """Load a complete state dict into a model.
-
-    Args:
-        model: The model.
-        state: Its state dict.
-        name: Name of the file, for the error message.
-
-    Raises:
-        FGCError: A weight is missing, unknown, or of another shape.
-    """
-    state = rename_old_keys(state)
-    wrong = mismatch(model, state)
-    if wrong:
-        raise FGCError(
-            f'{name} is a checkpoint of another config: {wrong}; give the '
-            'config that it was trained with.'
-        )
-    model.load_state_dict(state)
-
-
-def mismatch(model: nn.Module, state: Mapping[str, Any]) -> str:
-    """How a state dict and a model differ; empty if they match."""
-    own = model.state_dict()
-    missing = [key for key in own if key not in state]
-    unknown = [key for key in state if key not in own]
-    other = [
-        key
-        for key in own
-        if key in state and getattr(state[key], 'shape', ()) != own[key].shape
-    ]
-    wrong = [*missing, *other, *unknown]
-    if not wrong:
-        return ''
-    return (
-        f'{len(missing)} weights of this model are missing, {len(unknown)} '
-        f'are unknown to it and {len(other)} have another shape '
-        f'({wrong[0]}, ...)'
-    )
 
 
 def images_of(

@@ -8,8 +8,8 @@ import torch
 from mmengine.runner.checkpoint import load_state_dict
 from torch import nn
 
-from fgc_mm.deploy.loading import load_whole
 from fgc_mm.models import GatedBackbone
+from fgc_mm.reliability.whole_checkpoint import load_whole
 
 GATE = dict(type='fgc_mm.BinaryConcreteGate', hidden_channels=4)
 

@@ -2,7 +2,9 @@
 
 import argparse
 import json
+from collections.abc import Mapping
 from copy import deepcopy
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -13,7 +15,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from fgc_mm.cli.given_config import read_config
-from fgc_mm.deploy.loading import build_model, mismatch
+from fgc_mm.deploy.loading import build_model
 from fgc_mm.engine.dataloader_defaults import set_dataloader_defaults
 from fgc_mm.errors import FGCError, check_choice
 from fgc_mm.functional.channel_groups import sum_groups
@@ -128,6 +130,26 @@ def load_dense(network: nn.Module, checkpoint: str, config: str) -> None:
             f'{wrong}; give a checkpoint of the dense config.'
         )
     network.load_state_dict(state)
+
+
+def mismatch(model: nn.Module, state: Mapping[str, Any]) -> str:
+    """How a state dict and a model differ; empty if they match."""
+    own = model.state_dict()
+    missing = [key for key in own if key not in state]
+    unknown = [key for key in state if key not in own]
+    other = [
+        key
+        for key in own
+        if key in state and getattr(state[key], 'shape', ()) != own[key].shape
+    ]
+    wrong = [*missing, *other, *unknown]
+    if not wrong:
+        return ''
+    return (
+        f'{len(missing)} weights of this model are missing, {len(unknown)} '
+        f'are unknown to it and {len(other)} have another shape '
+        f'({wrong[0]}, ...)'
+    )
 
 
 def show(

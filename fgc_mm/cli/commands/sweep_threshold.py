@@ -16,7 +16,6 @@ from fgc_mm.cli.given_config import (
     check_gates,
     choose_work_dir,
 )
-from fgc_mm.cli.whole_checkpoint import WholeCheckpointHook
 from fgc_mm.comparison.stored_results import add_sweep, read_result_file
 from fgc_mm.engine.config_file import load_config
 from fgc_mm.evaluation.threshold_sweep import (
@@ -33,6 +32,7 @@ from fgc_mm.figure_style import (
 )
 from fgc_mm.reliability.atomic_file import write_atomically
 from fgc_mm.reliability.checkpoint_reader import read_checkpoint
+from fgc_mm.reliability.whole_checkpoint import WholeCheckpointHook
 
 
 def main(args: argparse.Namespace) -> None:

@@ -21,7 +21,6 @@ from fgc_mm.cli.given_config import (
     choose_work_dir,
 )
 from fgc_mm.cli.launch import join_processes
-from fgc_mm.cli.whole_checkpoint import WholeCheckpointHook
 from fgc_mm.deploy import images_of, to_dynamic
 from fgc_mm.deploy.dynamic.dynamic_plan import LOOP
 from fgc_mm.engine.config_file import load_config
@@ -33,6 +32,7 @@ from fgc_mm.errors import FGCError
 from fgc_mm.evaluation.threshold_sweep import sweep_thresholds
 from fgc_mm.reliability.atomic_file import check_writable, write_atomically
 from fgc_mm.reliability.checkpoint_reader import read_checkpoint
+from fgc_mm.reliability.whole_checkpoint import WholeCheckpointHook
 
 SUFFIXES = {
     'pred': ('.pkl', '.pickle'),

@@ -8,8 +8,8 @@ import torch
 from mmpretrain.registry import MODELS
 from torch import nn
 
-from fgc_mm.cli.whole_checkpoint import WholeCheckpointHook
 from fgc_mm.errors import FGCError
+from fgc_mm.reliability.whole_checkpoint import WholeCheckpointHook
 
 
 def classifier(backbone, channels, **options):
@@ -93,6 +93,8 @@ def test_weights_that_the_network_resizes():
         (dict(unknown='backbone.backbone.layer4.weight'),
          r'0 weights .* and 1 are unknown .* \(backbone\.backbone\.layer4'),
         (dict(shape='head.fc.bias'), r'size mismatch for head\.fc\.bias'),
+        (dict(shape='backbone.gates.layer1-0-conv1.expand.weight'),
+         r"gate of layer1\.0\.conv1 does not match this model's"),
     ],
 )  # fmt: skip
 def test_another_network(small, change, words):

@@ -10,6 +10,7 @@ from torch import nn
 
 from fgc_mm.deploy import compact, firing_statistics, to_dynamic
 from fgc_mm.deploy.compaction.equivalence import fixed_decisions, largest_gap
+from fgc_mm.deploy.dynamic import calibrate
 from fgc_mm.deploy.firing import SiteFiring
 from fgc_mm.errors import FGCError
 from fgc_mm.gates import BinaryConcreteGate, FBSGate, PartialGate
@@ -154,8 +155,11 @@ def test_channels_before_a_sum_are_kept_closed(gated, pictures):
 
 
 @pytest.mark.parametrize('backend', ['auto', 'torch'])
-def test_a_site_without_a_decision_is_dynamic(classifier, backend):
+def test_a_site_without_a_decision_is_dynamic(
+    classifier, backend, monkeypatch
+):
     """The constant mask of such a site is a list of channels, too."""
+    monkeypatch.setattr(calibrate, '_is_faster', lambda *_: True)
     model, _ = classifier()
     network = GatedBackbone(
         dict(type='fgc_mm.CifarResNet', base_channels=8),

@@ -1,5 +1,5 @@
-# Everything from a fresh clone: `make demo`, `make test`. Needs Python 3.10,
-# 3.11 or 3.12 with its venv module; another one than python3 is chosen with
+# Everything from a fresh clone: `make demo`, `make test`. Needs Python 3.10
+# to 3.13 with its venv module; another one than python3 is chosen with
 # make PYTHON=python3.11 demo.
 PYTHON ?= python3
 STAMP := .venv/.installed
@@ -26,7 +26,7 @@ help:
 	@echo 'make docs-serve  build it and show it at http://127.0.0.1:8000'
 	@echo 'make install  only install, into .venv'
 	@echo 'make clean    remove .venv and everything that was built'
-	@echo 'PYTHON=...    the Python to use, 3.10 to 3.12 (now: $(PYTHON))'
+	@echo 'PYTHON=...    the Python to use, 3.10 to 3.13 (now: $(PYTHON))'
 
 demo: $(STAMP)
 	@$(BIN) tools/demo.py $(ARGS)
@@ -88,8 +88,8 @@ $(DOCS): setup.cfg requirements/constraints.txt
 install: $(STAMP)
 
 $(STAMP): setup.cfg pyproject.toml $(wildcard requirements/*)
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' \
-	  2>/dev/null || { echo "error: $(PYTHON) is no Python 3.10, 3.11 or 3.12" \
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' \
+	  2>/dev/null || { echo "error: $(PYTHON) is no Python 3.10 to 3.13" \
 	  "($$($(PYTHON) --version 2>&1 | head -n 1)): name one, as in" \
 	  "\`make PYTHON=python3.11 $(or $(MAKECMDGOALS),help)\`." >&2; exit 2; }
 	@$(PYTHON) requirements/install.py

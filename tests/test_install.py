@@ -107,7 +107,7 @@ def test_wrong_python_is_one_sentence(checkout, goal):
     done = checkout(goal, version='exit 1')
     assert done.returncode and not done.stdout
     (line,) = (x for x in done.stderr.splitlines() if 'make:' not in x)
-    assert 'is no Python 3.10, 3.11 or 3.12 (Python 3.9.1)' in line
+    assert 'is no Python 3.10 to 3.13 (Python 3.9.1)' in line
     assert line.endswith(f'as in `make PYTHON=python3.11 {goal}`.')
 
 

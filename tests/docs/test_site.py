@@ -77,7 +77,7 @@ def test_the_workflow_tests_every_python_and_stack():
         r':: Python :: (3\.\d+)', setup_cfg()['metadata']['classifiers']
     )
     assert matrix['python'] == named
-    assert setup_cfg()['options']['python_requires'] == '>=3.10,<3.13'
+    assert setup_cfg()['options']['python_requires'] == '>=3.10,<3.14'
     for stack in matrix['stack']:
         assert stack in setup_cfg()['options.extras_require']
         assert (ROOT / f'requirements/constraints-{stack}.txt').is_file()

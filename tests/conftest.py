@@ -94,10 +94,14 @@ def unformatted():
     is most of the time of a tiny run.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            'mmengine.config.config.FormatCode',
-            lambda text, **_: (text, True),
-        )
+        # the fork imports it when it is called
+        for module in ('mmengine.config.config', 'yapf.yapflib.yapf_api'):
+            patch.setattr(
+                importlib.import_module(module),
+                'FormatCode',
+                lambda text, **_: (text, True),
+                raising=False,
+            )
         yield
 
 

@@ -72,8 +72,9 @@ def main() -> None:
     with suppress(ImportError):  # what mmengine logs of the environment
         importlib.import_module('pkg_resources')
     # yapf lays out the config's text for every checkpoint, which is most of
-    # the time of a tiny run
-    sys.modules['mmengine.config.config'].FormatCode = unformatted
+    # the time of a tiny run; the fork imports it when it is called
+    for name in ('mmengine.config.config', 'yapf.yapflib.yapf_api'):
+        importlib.import_module(name).FormatCode = unformatted
     gc.collect()
     gc.freeze()
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)

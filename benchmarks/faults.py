@@ -217,7 +217,7 @@ def torn(bench: Bench) -> Result:
     last = folder / 'epoch_4.pth'
     last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
     code, text = bench.train('torn', '--resume')
-    said = re.findall(r'epoch_4.pth cannot be read .* (Going on.*)', text)
+    said = re.findall(r'epoch_4.pth cannot be read .* (Resuming from .*)', text)
     good = code == 0 and len(said) == 1 and 'Traceback' not in text
     equal = good and not bench.differs('torn')
     verdict = 'bit-identical' if equal else 'DIFFERENT'
@@ -335,6 +335,12 @@ def hostile(bench: Bench) -> Result:
     )
     file.write_bytes(pickle.dumps(Hostile(mark), protocol=2))
     answers.append(_told(bench.train('h', '--resume', str(file))))
+    # a text that MMEngine runs when it resumes
+    last = bench.copy('config') / 'epoch_4.pth'
+    content = read_checkpoint(last)
+    content['meta']['config'] = f'import os\nos.mkdir({str(mark)!r})'
+    torch.save(content, last)
+    bench.must(bench.train('config', '--resume'))
     good = all(answer[0] for answer in answers) and not mark.exists()
     ran = 'no code was run' if not mark.exists() else 'IT WAS RUN'
     return good, f'{ran}; {answers[0][1]}'

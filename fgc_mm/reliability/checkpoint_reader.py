@@ -135,6 +135,7 @@ def read_stream(
     except Exception as error:  # a damaged pickle may cause any exception
         raise _read_error(name, error) from error
     checkpoint = _checked(content, name)
+    _remove_program(checkpoint)
     for listener in _listeners:
         listener(checkpoint)
     return checkpoint
@@ -198,6 +199,17 @@ def _checked(content: object, name: str) -> Checkpoint:
         'training run or torch.save(model.state_dict(), ...) writes it; '
         'check the path.'
     )
+
+
+def _remove_program(checkpoint: Checkpoint) -> None:
+    """Remove a text that mmengine runs as Python when a run is resumed.
+
+    Before MMEngine, checkpoints had their config there, of which only the
+    number of GPUs is compared.
+    """
+    meta = checkpoint.get('meta')
+    if isinstance(meta, dict):
+        meta.pop('config', None)
 
 
 def _contains_tensor(content: object, depth: int = 3) -> bool:

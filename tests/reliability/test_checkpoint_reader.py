@@ -269,6 +269,17 @@ def test_hostile_file_is_refused_by_the_runner(tmp_path):
     assert not target.exists()
 
 
+def test_a_config_in_a_checkpoint_is_not_run(tmp_path):
+    """MMEngine runs the text when it resumes from a checkpoint of mmcv."""
+    run(tmp_path, 1)
+    path, target = tmp_path / 'epoch_1.pth', tmp_path / 'made'
+    content = read_checkpoint(path)
+    content['meta']['config'] = f'import os\nos.mkdir({str(target)!r})'
+    torch.save(content, path)
+    run(tmp_path, 2, resume=True)
+    assert (tmp_path / 'epoch_2.pth').is_file() and not target.exists()
+
+
 @pytest.mark.parametrize(
     'owner, name',
     [

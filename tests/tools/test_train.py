@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from fgc_mm.cli.run_tool import run_tool
 from fgc_mm.errors import FGCError
+from fgc_mm.missing_package import remedy
 from fgc_mm.reliability.checkpoint_reader import read_checkpoint
 
 from .conftest import TOOLS, error_lines, run
@@ -321,7 +322,7 @@ def test_a_broken_stack_is_one_line(tmp_path):
         done = run([sys.executable, '-S', script, *arguments], tmp_path)
         assert done.returncode != 0
         (line,) = error_lines(done.stdout)
-        assert '`pip install torch torchvision`' in line
+        assert remedy('pip install torch torchvision') in line
 
 
 def test_a_misspelt_argument_is_one_sentence(refused):

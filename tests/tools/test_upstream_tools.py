@@ -121,9 +121,12 @@ def test_the_default_layer_of_the_activation_map_is_the_networks(
 
 
 def test_features_are_embedded(upstream, checkpoint, tmp_path, monkeypatch):
-    def embedding(n_iter, **options):
-        """Takes the name that scikit-learn 1.7 has replaced."""
-        return TSNE(max_iter=n_iter, **options)
+    def embedding(n_iter=250, **options):
+        """Takes the name that scikit-learn 1.7 has replaced.
+
+        The forks give the new one.
+        """
+        return TSNE(**{'max_iter': n_iter, **options})
 
     monkeypatch.setattr(sklearn.manifold, 'TSNE', embedding)
     upstream(

@@ -26,7 +26,8 @@ class ActivationsAndGradients:
 class BaseCAM:
     """Gradient-weighted class activation maps of one layer."""
 
-    def __init__(self, model, target_layers, use_cuda):
+    # the forks do not give use_cuda, which its later versions lack
+    def __init__(self, model, target_layers, use_cuda=False):
         self.model, self.target_layers = model, target_layers
         self.activations_and_grads = ActivationsAndGradients(
             model, target_layers, None

@@ -21,7 +21,7 @@ from pathlib import Path
 from fgc_mm.runtime.build_options import NAME
 from fgc_mm.runtime.building import KEY, cached_library, sources_key
 from fgc_mm.runtime.cache import invalidate
-from fgc_mm.runtime.errors import LibraryError
+from fgc_mm.runtime.errors import LibraryError, error_line
 
 SHIPPED = Path(__file__).parent / 'lib'
 VERSION = 1  # of the interface
@@ -101,8 +101,8 @@ def _load_once() -> ctypes.CDLL | str:
     # any error: callers may continue without the library
     except Exception as error:
         return (
-            f'the library cannot be compiled or loaded ({_first_line(error)}'
-            '); fix that.'
+            f'the library cannot be compiled or loaded ({error_line(error)}); '
+            'fix that.'
         )
 
 
@@ -122,7 +122,7 @@ def _load() -> ctypes.CDLL:
         return open_library(cached_library())
     except OSError as error:
         raise LibraryError(
-            f'the compiled library cannot be loaded ({_first_line(error)}); '
+            f'the compiled library cannot be loaded ({error_line(error)}); '
             "set CXX to a compiler that builds libraries for this machine's "
             'Python.'
         ) from error
@@ -157,11 +157,6 @@ def open_library(library: Path) -> ctypes.CDLL:
     if code.fgc_version() != VERSION:
         raise OSError(f'{library} is version {code.fgc_version()}')
     return code
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or ['']
-    return f'{type(error).__name__}: {lines[0]}'
 
 
 def has_bfloat16() -> bool:

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+from math import isnan
 
 import pytest
 import torch
@@ -353,6 +354,24 @@ def test_a_model_of_double_precision(gated, pictures, decides):
     (feature,) = done.backbone(images)
     assert feature.dtype == torch.float64
     torch.testing.assert_close(feature, network(images)[0])
+
+
+def test_a_difference_of_several_maps():
+    maps = [torch.ones(2, 3), torch.full((2, 3), -4.0)]
+    assert largest_gap(maps, [maps[0], maps[1] + 1]) == 0.25
+    assert isnan(largest_gap(maps, [maps[0], maps[1] * torch.nan]))
+    assert largest_gap(maps, maps[:1]) == float('inf')
+    assert largest_gap(maps, maps[::-1]) == 1.25
+
+
+@torch.no_grad()
+def test_features_that_are_nan_are_not_the_same(gated, pictures):
+    network, cfg = gated(RESNET)
+    images = pictures(64, 2)
+    firing = firing_statistics(network, [images])
+    network.backbone.layer4[1].conv2.weight.fill_(torch.nan)
+    with pytest.raises(FGCError, match='gives other features'):
+        compact(network, firing, cfg, images)
 
 
 def test_settings_with_a_module_are_refused(gated, pictures):

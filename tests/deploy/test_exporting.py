@@ -139,6 +139,22 @@ def test_few_open_channels(classifier, opened, pictures):
     )
 
 
+@pytest.mark.parametrize('wrong', [float('nan'), float('inf')])
+def test_logits_that_are_no_numbers_are_no_agreement(wrong):
+    def own(images):
+        return images
+
+    def got(images):  # one of the second image
+        return torch.where(images == 2, wrong, images)
+
+    batches = [torch.tensor([[1.0, 1.0]]), torch.tensor([[1.0, 2.0]])]
+    for first, second in ((own, got), (got, own)):
+        gap = largest_difference(first, second, batches)
+        with pytest.raises(FGCError, match=r'differ by'):
+            check_same(gap, 'x.onnx')
+    assert largest_difference(own, own, batches) == 0
+
+
 def test_bad_input_is_one_sentence(model, pictures, monkeypatch, tmp_path):
     images = pictures(16)
     with pytest.raises(FGCError, match='no gates'):

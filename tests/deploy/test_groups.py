@@ -16,14 +16,13 @@ from fgc_mm.deploy import (
     set_keep_ratio,
     to_dynamic,
 )
-from fgc_mm.deploy.compaction.merging import merge_partial_gates
 from fgc_mm.deploy.export.check import largest_difference
 from fgc_mm.deploy.export.onnx import (
     export_onnx,
     onnx_logits,
 )
 from fgc_mm.deploy.timing.variants import same_width
-from fgc_mm.gates import BinaryConcreteGate, GroupedGate, PartialGate
+from fgc_mm.gates import GroupedGate, PartialGate
 
 # four sites: two of 12 channels, two of 24
 RESNET = dict(
@@ -142,11 +141,6 @@ def test_compaction_removes_whole_groups(concrete, pictures):
     for gate, site in zip(gates, small.backbone.sites):
         assert sum(gate.sizes) == site.channels
         assert set(gate.sizes) <= {5, 4, 2, 1}  # the always open are alone
-    again = merge_partial_gates(small)
-    assert {type(g.gate) for g in again.backbone.gates.values()} == {
-        BinaryConcreteGate
-    }
-    torch.testing.assert_close(again(images), model(images))
 
 
 @torch.no_grad()

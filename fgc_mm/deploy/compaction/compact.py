@@ -167,7 +167,7 @@ class _Trial:
         except Exception as error:  # as above
             return self.failing_sites(_failure(error)), 0.0
         gap = largest_gap(wanted, got)
-        if gap > MAX_DIFFERENCE:
+        if not gap <= MAX_DIFFERENCE:
             return self.failing_sites('the features differ'), gap
         return {}, gap
 

@@ -73,17 +73,23 @@ def same_decisions(
     return gated == [] or float(alike.float().mean()) > 0.99
 
 
-def largest_gap(wanted: Any, got: Any) -> float:
+def largest_gap(wanted: Any, got: Any, least: float = 1e-9) -> float:
     """Largest difference relative to the largest value; inf if shapes differ.
 
+    It is nan if any output is, so compare it by ``not gap <= limit``.
+
     Args:
-        wanted: Outputs of a backbone.
+        wanted: Outputs of a network.
         got: Outputs of another.
+        least: Divisor if the largest value is smaller.
     """
-    pairs = list(
-        zip(flatten_tensors(wanted), flatten_tensors(got), strict=True)
-    )
-    if any(a.shape != b.shape for a, b in pairs):
+    wanted, got = flatten_tensors(wanted), flatten_tensors(got)
+    if [x.shape for x in wanted] != [x.shape for x in got]:
         return float('inf')
-    scale = max(float(a.abs().max()) for a, _ in pairs)
-    return max(float((a - b).abs().max()) for a, b in pairs) / max(scale, 1e-9)
+    gap = _largest([a - b for a, b in zip(wanted, got)])
+    return float(gap / _largest(wanted).clamp(min=least))
+
+
+def _largest(tensors: list[Tensor]) -> Tensor:
+    # Python's max() ignores a nan behind the first value
+    return torch.stack([x.abs().max().double() for x in tensors]).max()

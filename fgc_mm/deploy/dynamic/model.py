@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from fgc_mm.deploy.comparing import (
     TOLERANCES,
-    error_line,
     flatten_tensors,
     output_difference,
 )
@@ -41,6 +40,7 @@ from fgc_mm.functional.macs import MACsTable
 from fgc_mm.models import GatedBackbone, GatedImageClassifier
 from fgc_mm.models.gated_backbone import as_outputs
 from fgc_mm.models.record_collector import collectors_of
+from fgc_mm.runtime.errors import error_line
 from fgc_mm.sites import GateRecord
 
 MAX_PROGRAMS = 8  # for different image sizes and choices of sites

@@ -12,7 +12,6 @@ from fgc_mm.deploy.comparing import (
     TOLERANCE,
     ModelOutput,
     difference,
-    error_line,
     flatten_tensors,
     output_difference,
     records_of_image,
@@ -23,6 +22,7 @@ from fgc_mm.deploy.graph.interpreter import interpret
 from fgc_mm.deploy.graph.network import modules_after
 from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedBackbone, GatedImageClassifier
+from fgc_mm.runtime.errors import error_line
 
 Masked = GatedImageClassifier | GatedBackbone
 MAX_IMAGES = 4

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fgc_mm.deploy.compaction.equivalence import largest_gap
 from fgc_mm.errors import FGCError
 
 TOLERANCE = 1e-4  # relative to the largest logit, or to 1 if that is larger
@@ -18,12 +19,8 @@ def largest_difference(
     batches: Sequence[Tensor],
 ) -> float:
     """Largest difference of logits, relative as for ``TOLERANCE``."""
-    gap, scale = 0.0, 1.0
-    for batch in batches:
-        own = wanted(batch)
-        gap = max(gap, float((own - got(batch)).abs().max()))
-        scale = max(scale, float(own.abs().max()))
-    return gap / scale
+    own = [wanted(batch) for batch in batches]
+    return largest_gap(own, [got(batch) for batch in batches], least=1.0)
 
 
 def check_same(gap: float, file: str | Path) -> None:

@@ -112,7 +112,7 @@ def _macs_ratios(
         if row.name == 'compact, eager' and row.model is not None:
             small = row.model.macs_table(shape)
             left['compact'] = small.dense + small.gates
-        if row.name == 'static, eager':
+        if row.name == 'static, eager' and row.model is not None:
             static = build_macs_table(PlainForward(row.model), shape)
             left['static'] = static.dense
     return {

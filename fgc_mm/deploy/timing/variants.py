@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from fgc_mm.deploy.compaction.channel_removal import ChannelRemoval
 from fgc_mm.deploy.compaction.compact import compact
 from fgc_mm.deploy.compaction.equivalence import largest_gap
-from fgc_mm.deploy.compaction.merging import merge_partial_gates
 from fgc_mm.deploy.comparing import TOLERANCES
 from fgc_mm.deploy.copying import copy_network
 from fgc_mm.deploy.dynamic.build import to_dynamic
@@ -36,6 +35,7 @@ from fgc_mm.deploy.graph.network import (
     network_graph,
 )
 from fgc_mm.models import ChannelMap, CompactBackbone
+from fgc_mm.runtime.errors import error_line
 from fgc_mm.runtime.library import has_bfloat16
 
 Forward = Callable[[Tensor], Tensor]
@@ -104,6 +104,7 @@ class BenchmarkVariants:
         """Every variant; those that cannot be built have a reason."""
         yield from self._dense()
         yield from self._gated()
+        yield from self._compact()
         yield from self._static()
 
     def _dense(self) -> Iterator[BenchmarkVariant]:
@@ -117,8 +118,16 @@ class BenchmarkVariants:
             )  # fmt: skip
 
     def _static(self) -> Iterator[BenchmarkVariant]:
-        mapped = same_width(self._model, self.firing)
-        static = ungated_copy(self._model, mapped)
+        try:
+            mapped = same_width(self._model, self.firing)
+            static = ungated_copy(self._model, mapped)
+            with torch.no_grad():
+                PlainForward(static)(self._images[:1])
+        except Exception as error:  # the code may need a removed channel
+            yield BenchmarkVariant(
+                'static, eager', 'static', None, error_line(error)
+            )
+            return
         yield from self._execution_forms('static', static)
 
     def _execution_forms(
@@ -155,7 +164,12 @@ class BenchmarkVariants:
             yield self._dynamic(
                 'dynamic, bfloat16', 'dynamic', self._model, 'bfloat16'
             )
-        small, why = self._compacted()
+
+    def _compact(self) -> Iterator[BenchmarkVariant]:
+        try:
+            small, why = self._compacted()
+        except Exception as error:  # depends on the backbone's code
+            small, why = None, error_line(error)
         if small is None:
             yield BenchmarkVariant('compact, eager', 'compact', None, why)
             yield BenchmarkVariant('compact and dynamic', 'both', None, why)
@@ -163,9 +177,7 @@ class BenchmarkVariants:
         yield BenchmarkVariant(
             'compact, eager', 'compact', PlainForward(small), model=small
         )
-        yield self._dynamic(
-            'compact and dynamic', 'both', merge_partial_gates(small)
-        )
+        yield self._dynamic('compact and dynamic', 'both', small)
 
     def _dynamic(
         self,
@@ -177,7 +189,7 @@ class BenchmarkVariants:
         try:
             dynamic = to_dynamic(model, self._images[:8], precision=precision)
         except Exception as error:  # a compiler may raise anything
-            return BenchmarkVariant(name, kind, None, _first_line(error))
+            return BenchmarkVariant(name, kind, None, error_line(error))
         return BenchmarkVariant(name, kind, dynamic, model=dynamic)
 
     def _compacted(self) -> tuple[ImageClassifier | None, str]:
@@ -226,8 +238,8 @@ class BenchmarkVariants:
                 run = build()
                 gap = largest_gap(reference(image), run(image))
         except Exception as error:  # compilers and runtimes raise anything
-            return BenchmarkVariant(name, kind, None, _first_line(error))
-        if gap > tolerance:
+            return BenchmarkVariant(name, kind, None, error_line(error))
+        if not gap <= tolerance:
             return BenchmarkVariant(
                 name, kind, None, f'logits differ by {gap:.0e}'
             )
@@ -312,11 +324,6 @@ def _compile(model: nn.Module, image: Tensor) -> Forward:
     with inductor.patch(freezing=True):
         compiled(image)
     return compiled
-
-
-def _first_line(error: Exception) -> str:
-    line = str(error).strip().partition('\n')[0][:100]
-    return line or type(error).__name__
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """MACs and parameters of a trained run's network."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mmengine.config import Config
@@ -10,6 +11,7 @@ from ..deploy.compaction.zeroed import prune_zeroed
 from ..deploy.loading import build_model, build_trained, images_of
 from ..engine import SoftFilterPruningHook
 from ..engine.config_file import load_config
+from ..engine.config_options import override, read_options
 from ..functional.macs import COUNTINGS, MACsTable
 from ..models import build_macs_table
 
@@ -33,13 +35,18 @@ class Cost:
     images: tuple[int, ...]
 
 
-def cost_of(path: str) -> Cost:
+def cost_of(path: str, options: Sequence[str] = ()) -> Cost:
     """Builds a config's network without loading weights, and counts.
+
+    Args:
+        path: The config file.
+        options: Raw ``--cfg-options`` for it.
 
     Raises:
         FGCError: The config has no model.
     """
     cfg = load_config(path)
+    override(cfg, read_options(options))
     return _cost(cfg, build_model(cfg))
 
 

@@ -44,6 +44,7 @@ class LocalExecutor:
         self.launcher = launcher
         self._free = list(range(jobs))
         self._jobs: dict[str, _Job] = {}
+        self._stopping = False
 
     @property
     def free(self) -> bool:
@@ -71,6 +72,8 @@ class LocalExecutor:
                 preexec_fn=_end_with_parent if LINUX else None,
             )
         self._jobs[run.name] = _Job(process, slot)
+        if self._stopping:  # a signal arrived before it was listed
+            process.terminate()
         run.log_command(command)
         return step
 
@@ -85,6 +88,7 @@ class LocalExecutor:
 
     def stop(self) -> None:
         """Signals all processes to save and exit."""
+        self._stopping = True
         for job in self._jobs.values():
             if job.process.poll() is None:
                 job.process.terminate()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmpretrain.registry import MODELS
+from mmpretrain.registry import METRICS, MODELS
 
 from fgc_mm.engine.config_file import load_config
 from fgc_mm.engine.config_options import override, read_options
@@ -18,6 +18,7 @@ from ..engine.scaled_schedule import scale_epochs
 from ..errors import FGCError
 from .entry import Entry, Start
 from .ratio_options import drop_overridden, needs_planning, options_for_ratio
+from .results import COST
 from .run import IGNORED, Method, Run
 from .start_check import check_start
 from .stored_results import find_stored_result
@@ -27,6 +28,7 @@ RECIPE = (
     'model', 'optim_wrapper', 'param_scheduler', 'train_cfg', 'custom_hooks',
     'data_preprocessor', 'load_from',
 )  # fmt: skip
+MACS = COST[0].partition('/')[0]
 # data sets that download missing files
 DOWNLOADING = {'CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST'}
 
@@ -91,11 +93,19 @@ def _all_runs(study: Study, folder: Path) -> list[Run]:
     )
     for entry in study.entries:
         for seed in _seeds(entry, study):
-            rows[entry.row, seed].start = starts.get((entry.start, seed))
+            rows[entry.row, seed].start = starts.get(
+                (_start_of(entry, study), seed)
+            )
     seeds = [*dict.fromkeys(seed for _, seed in rows)]
     later = sorted(rows.items(), key=lambda row: seeds.index(row[0][1]))
     runs = [*starts.values(), *(run for _, run in later)]
     return [*{run.name: run for run in runs}.values()]
+
+
+def _start_of(entry: Entry, study: Study) -> Start | None:
+    """The start of a row with its epochs, so that equal ones are one."""
+    start = entry.start
+    return start and replace(start, epochs=start.epochs or study.epochs)
 
 
 def _starts(
@@ -107,28 +117,20 @@ def _starts(
     own, is used as such a run.
     """
     found: dict[tuple[Start | None, int], Run] = {}
-    methods: dict[tuple[str, int | None], Method] = {}
-    runs: dict[tuple[str, int], Run] = {}
-    for entry in study.entries:
-        start = entry.start
-        if start is None:
-            continue
+    taken: set[str] = set()
+    users = [(_start_of(entry, study), entry) for entry in study.entries]
+    for start in dict.fromkeys(start for start, _ in users if start):
         method = _start_method(start, study)
+        named = _named(method, taken)
         same = [e.row for e in study.entries if _trains(e, start, study)]
-        for seed in _seeds(entry, study):
+        seeds = [_seeds(e, study) for other, e in users if other == start]
+        for seed in dict.fromkeys(chain(*seeds)):
             own = [rows[row, seed] for row in same if (row, seed) in rows]
             if own and own[0].method.recipe == method.recipe:
                 found[start, seed] = own[0]
-                continue
-            key = start.config, start.epochs or study.epochs
-            if key not in methods:
-                methods[key] = _named(
-                    method, {m.name for m in methods.values()}
-                )
-            fresh = _run(methods[key], seed, folder)
-            found[start, seed] = runs.setdefault(
-                (fresh.method.name, seed), fresh
-            )
+            else:
+                found[start, seed] = _run(named, seed, folder)
+                taken.add(named.name)
     return found
 
 
@@ -153,8 +155,8 @@ def _named(method: Method, taken: Collection[str]) -> Method:
 def _trains(entry: Entry, start: Start, study: Study) -> bool:
     """Whether a row trains this start from scratch."""
     plain = not (entry.options or entry.importance or entry.start)
-    epochs = (x.epochs or study.epochs for x in (entry, start))
-    return plain and entry.config == start.config and len({*epochs}) == 1
+    same = (entry.config, entry.epochs or study.epochs)
+    return plain and same == (start.config, start.epochs)
 
 
 def _leave_out_constructor(recipe: dict[str, Any]) -> None:
@@ -175,6 +177,7 @@ def read_method(entry: Entry, study: Study) -> Method:
     options = (*study.options, *entry.options)
     override(cfg, read_options(options))
     check_data(cfg, path)
+    check_macs(cfg, path)
     pruning_ratio = _pruning_ratio(entry, study)
     budget = None
     if study.match_macs and importance is None:
@@ -233,8 +236,9 @@ def check_data(cfg: Config, path: str) -> None:
                 f'{path} has no {loader}: a comparison trains and tests; '
                 'give a config with both.'
             )
-        root = dataset.get('data_root')
-        if root and '://' not in root and dataset.type not in DOWNLOADING:
+        root, kind = dataset.get('data_root'), str(dataset.type)
+        downloads = kind.rpartition('.')[2] in DOWNLOADING
+        if root and '://' not in root and not downloads:
             prefix = dataset.get('data_prefix', '')
             folder = Path(root, prefix if isinstance(prefix, str) else '')
             if not folder.is_dir():
@@ -243,6 +247,32 @@ def check_data(cfg: Config, path: str) -> None:
                     'the data set there, or set its folder with --cfg-options '
                     f'{key}.data_root=...'
                 )
+
+
+def check_macs(cfg: Config, path: str) -> None:
+    """Checks that the test of a network with gates measures its MACs.
+
+    Raises:
+        FGCError: It does not, and the table would show it as a dense one.
+    """
+    backbone = (cfg.get('model') or {}).get('backbone') or {}
+    given = cfg.get('test_evaluator') or []
+    if isinstance(given, Mapping):
+        given = given.get('metrics', [given])
+    metrics = given if isinstance(given, Sequence) else [given]
+    measured = any(_prefix(metric) == MACS for metric in metrics)
+    if 'gate' in backbone and not measured:
+        raise FGCError(
+            f'{path} has gates, but no DynamicMACs in test_evaluator: the '
+            "table compares MACs; add dict(type='fgc_mm.DynamicMACs') to it."
+        )
+
+
+def _prefix(metric: Mapping[str, Any]) -> str | None:
+    """What the names of a metric's values begin with."""
+    kind = metric.get('type')
+    kind = METRICS.get(kind) if isinstance(kind, str) else kind
+    return metric.get('prefix') or getattr(kind, 'default_prefix', None)
 
 
 def _innermost(key: str, settings: Mapping[str, Any]) -> tuple[str, Any]:

@@ -1,24 +1,18 @@
 """Collects the results of a run from its files."""
 
 import json
-import os
-import platform
-import sys
 from collections import defaultdict
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
-
-import mmengine
-import torch
 
 from fgc_mm.reliability.atomic_file import write_atomically
 from fgc_mm.reliability.checkpoint_reader import read_checkpoint
 
 from ..errors import FGCError
 from .costs import cost_of, static_metrics, zeroed_cost_of
+from .environment import UNKNOWN, read_environment
 from .run import Run
 
 ACCURACY = 'accuracy/top1'
@@ -56,8 +50,9 @@ def write_result(run: Run, threads: int) -> dict[str, Any]:
     dynamic = COST[0] in metrics
     images = ' / '.join(f'{count:,}' for count in cost.images)
     if not dynamic:
-        static = run.method.importance is not None
-        dense = cost_of(str(run.method.config)) if static else cost
+        method, dense = run.method, cost
+        if method.importance is not None:  # its config has the options
+            dense = cost_of(str(method.config), method.options)
         left = zeroed_cost_of(
             str(run.trained_config), str(run.last_checkpoint)
         )
@@ -65,6 +60,8 @@ def write_result(run: Run, threads: int) -> dict[str, Any]:
         metrics.update(static_metrics(cost.macs, dense.macs))
     error = 100 - metrics[ACCURACY]
     sweep = run.sweep.read_text() if run.method.sweeps else None
+    epochs = by_epoch(run.folder)
+    validated = [100 - e[ACCURACY] for e in epochs if ACCURACY in e]
     result = dict(
         method=run.method.name,
         seed=run.seed,
@@ -72,20 +69,26 @@ def write_result(run: Run, threads: int) -> dict[str, Any]:
         data=f'{run.method.data}, {images} images',
         dynamic=dynamic,
         error=error,
-        best_error=min(validation_errors(run.folder).values(), default=error),
+        best_error=min(validated, default=error),
         parameters=cost.parameters,
         seconds=training_seconds(run),
         **({'top5_error': 100 - metrics[TOP5]} if TOP5 in metrics else {}),
         **{k: metrics[k] for k in COST},
         **{k: v for k, v in metrics.items() if k.startswith(RATIO)},
-        by_epoch=by_epoch(run.folder),
+        by_epoch=epochs,
         **({} if sweep is None else {SWEEP: json.loads(sweep)}),
         commands=_portable_commands(run),
-        environment=environment(threads),
+        environment={**_environment(run), 'threads per run': str(threads)},
         recipe=run.full_recipe(),
     )
     write_atomically(json.dumps(result, indent=1).encode(), _file(run))
     return result
+
+
+def _environment(run: Run) -> dict[str, str]:
+    """That of the process which has trained the last steps."""
+    files = _scalar_files(run.folder)
+    return read_environment(files[-1].parents[1]) if files else UNKNOWN
 
 
 def _portable_commands(run: Run) -> list[str]:
@@ -110,7 +113,7 @@ def read_result(run: Run) -> dict[str, Any] | None:
 
 def scalars(folder: Path) -> Iterator[dict[str, Any]]:
     """All scalars that a run has logged, including before a resume."""
-    for file in sorted(folder.glob('*/vis_data/scalars.json')):
+    for file in _scalar_files(folder):
         for line in file.read_text(errors='replace').splitlines():
             try:
                 yield json.loads(line)
@@ -118,13 +121,9 @@ def scalars(folder: Path) -> Iterator[dict[str, Any]]:
                 continue
 
 
-def validation_errors(folder: Path) -> dict[int, float]:
-    """Error (%) of every epoch that was validated."""
-    return {
-        line['step']: 100 - line[ACCURACY]
-        for line in scalars(folder)
-        if ACCURACY in line
-    }
+def _scalar_files(folder: Path) -> list[Path]:
+    """The file of each process that has trained, in their order."""
+    return sorted(folder.glob('*/vis_data/scalars.json'))
 
 
 def by_epoch(folder: Path) -> list[dict[str, float]]:
@@ -189,31 +188,5 @@ def epochs_done(folder: Path) -> tuple[int, float | None]:
     return max(begun - 1, last), errors[last]
 
 
-def environment(threads: int) -> dict[str, str]:
-    """Versions and hardware of this process."""
-    found = {
-        'python': platform.python_version(),
-        'torch': str(torch.__version__),
-        'mmengine': str(mmengine.__version__),
-        'mmpretrain': str(sys.modules['mmpretrain'].__version__),
-        'CPU': f'{_cpu()}, {os.cpu_count()} cores',
-        'threads per run': str(threads),
-    }
-    if torch.cuda.is_available():
-        count = torch.cuda.device_count()
-        found['GPU'] = f'{count} x {torch.cuda.get_device_name(0)}'
-    return found
-
-
 def _file(run: Run) -> Path:
     return run.folder / FILE
-
-
-@cache
-def _cpu() -> str:
-    info = Path('/proc/cpuinfo')
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith('model name'):
-                return line.partition(':')[2].strip()
-    return platform.processor() or platform.machine()

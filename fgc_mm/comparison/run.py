@@ -28,7 +28,7 @@ class Method:
         name: Name of the row; by default the config's stem.
         config: The config file.
         epochs: Number of epochs to train for.
-        scaled: Whether ``epochs`` differs from the config's.
+        scaled: Whether ``epochs`` is given, and replaces the config's.
         options: Raw ``--cfg-options`` for every run.
         recipe: Settings that must be equal when the run is resumed.
         data: Name of the data set.

@@ -19,8 +19,8 @@ CONTINUE = 'run the same command again to continue'
 class RunScheduler:
     """Runs all steps of every run.
 
-    A run waits until the run from which it starts is trained. If a run fails,
-    only the runs that start from it are cancelled.
+    A run that is not trained waits until the run from which it starts is
+    done. If a run fails, only the runs that start from it are cancelled.
 
     Args:
         runs: The runs, in the order in which they are begun.

@@ -108,21 +108,33 @@ def read_published(path: Path) -> list[dict[str, str]]:
     """The published numbers, one dict per row of the file.
 
     Raises:
-        FGCError: The file is missing, or has other columns.
+        FGCError: The file is missing, is no CSV, has other columns or no
+            rows, or a row has more or fewer fields than there are columns.
     """
+    what = f'published numbers are a CSV of {",".join(PUBLISHED)}'
     if not path.is_file():
+        raise FGCError(f'{path} is not a file: {what}; check the path.')
+    try:
+        with path.open(newline='', encoding='utf-8') as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
         raise FGCError(
-            f'{path} is not a file: published numbers are a CSV of '
-            f'{",".join(PUBLISHED)}; check the path.'
+            f'{path} cannot be read ({error}): {what}; save it in UTF-8.'
+        ) from None
+    if tuple(reader.fieldnames or ()) != PUBLISHED:
+        raise FGCError(
+            f'{path} has the columns {reader.fieldnames}: {what}; rename them.'
         )
-    with path.open(newline='') as file:
-        reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != PUBLISHED:
+    if not rows:
+        raise FGCError(f'{path} has no row: {what}; add one.')
+    for row in rows:
+        if None in row or None in row.values():
             raise FGCError(
-                f'{path} has the columns {reader.fieldnames}: published '
-                f'numbers are a CSV of {",".join(PUBLISHED)}; rename them.'
+                f'the row of {row["method"]!r} in {path} does not have '
+                f'{len(PUBLISHED)} fields: {what}; leave unknown ones empty.'
             )
-        return list(reader)
+    return rows
 
 
 def published_for(

@@ -3,11 +3,13 @@
 import pytest
 
 from fgc_mm.comparison.table import (
+    PUBLISHED,
     PUBLISHED_FILE,
     markdown,
     published_for,
     read_published,
 )
+from fgc_mm.errors import FGCError
 from fgc_mm.functional.macs import COUNTINGS
 
 ROWS = read_published(PUBLISHED_FILE)
@@ -84,3 +86,23 @@ def test_unknown_numbers_have_a_table_of_their_own():
     assert fbs['numbers'] == 'published: ManiDP (CVPR 2021), Table 4'
     assert k5['error %, best epoch'] == '8.47 (dense 7.22)'
     assert k5['error %, last epoch'] == k5['pruned %, as published'] == ''
+
+
+HEAD = ','.join(PUBLISHED)
+
+
+@pytest.mark.parametrize(
+    ('content', 'told'),
+    [
+        (HEAD, 'has no row'),
+        (f'{HEAD}\nFGC,resnet20,cifar10', "row of 'FGC' in .* 12 fields"),
+        (f'{HEAD}\nFGC{"," * 12}', "row of 'FGC' in .* 12 fields"),
+        (f'{HEAD}\nZürich{"," * 11}', 'cannot be read .* in UTF-8'),
+    ],
+)
+def test_a_file_that_is_not_complete_is_refused(tmp_path, content, told):
+    """At the start, not when the first run has ended."""
+    file = tmp_path / 'own.csv'
+    file.write_bytes(content.encode('latin-1'))
+    with pytest.raises(FGCError, match=told):
+        read_published(file)

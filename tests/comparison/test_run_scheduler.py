@@ -2,10 +2,12 @@
 
 import shlex
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
 
+from fgc_mm.comparison import local_executor
 from fgc_mm.comparison.local_executor import LocalExecutor
 from fgc_mm.comparison.run_scheduler import RunScheduler
 from fgc_mm.errors import FGCError
@@ -130,6 +132,37 @@ def test_a_stop_ends_the_running_and_starts_nothing(tmp_path):
 
     go([run, waiting], jobs=1, during=stop)
     assert (run.state, waiting.state) == ('stopped', 'waiting')
+
+
+def test_a_stop_during_a_start_ends_it_too(tmp_path, monkeypatch):
+    """Before its process is started, and before it is listed."""
+    steps = FakeRun.next_step
+    popen = local_executor.subprocess.Popen
+    run = FakeRun(tmp_path, 'run', 'exec sleep 60')
+    executor = LocalExecutor(1, 1)
+    scheduler = RunScheduler([run], executor, lambda run: None, None)
+
+    def step_after_stop(run):
+        scheduler.stop()
+        return steps(run)
+
+    def stop_after_popen(*command, **options):
+        process = popen(*command, **options)
+        scheduler.stop()
+        return process
+
+    for owner, name, stopped in (
+        (FakeRun, 'next_step', step_after_stop),
+        (local_executor.subprocess, 'Popen', stop_after_popen),
+    ):
+        run.state, scheduler.stopping = 'waiting', False
+        executor._stopping = False
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, stopped)
+            begun = time.monotonic()
+            scheduler.go(lambda: None)
+        assert run.state == 'stopped'
+        assert time.monotonic() - begun < 30
 
 
 @pytest.mark.parametrize(('devices', 'found'), [(['3', '5'], '3535')])

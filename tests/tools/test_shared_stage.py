@@ -66,7 +66,9 @@ def test_a_gated_stage_is_trained_tested_and_gone_on_from(tool, tmp_path):
     first, bas, fgc = planned(tmp_path)
     do(tool, first, 2)
     assert first.next_step() is None
-    assert write_result(first, 1)['dynamic']
+    result = write_result(first, 1)
+    assert result['dynamic']
+    assert result['environment']['torch'] == torch.__version__
     # a rate of 0 keeps the weights that the second stage begins with
     start = read_checkpoint(first.last_checkpoint)['state_dict']
     for run in (bas, fgc):

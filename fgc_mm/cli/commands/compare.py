@@ -71,8 +71,15 @@ def local_workers(args: argparse.Namespace) -> tuple[Executor, int]:
     launcher = shlex.split(args.launcher)
     devices = [] if launcher else visible_devices()
     jobs = args.jobs or max(len(devices), 1)
-    threads = args.threads or max((os.cpu_count() or 1) // jobs, 1)
+    threads = args.threads or max(_cores() // jobs, 1)
     return LocalExecutor(jobs, threads, devices, launcher), threads
+
+
+def _cores() -> int:
+    """The number of cores that this process may use."""
+    if hasattr(os, 'sched_getaffinity'):  # not on Windows or macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def slurm_jobs(args: argparse.Namespace) -> tuple[Executor, int]:

@@ -4,6 +4,7 @@ import argparse
 
 import torch
 from mmengine.config import Config
+from mmengine.dist import is_main_process
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -11,6 +12,7 @@ from fgc_mm.cli.command_runner import CommandRunner
 from fgc_mm.cli.freed_memory import keep_freed_memory
 from fgc_mm.cli.given_config import apply_options, choose_work_dir
 from fgc_mm.cli.launch import join_processes
+from fgc_mm.comparison.environment import write_environment
 from fgc_mm.engine.bfloat16_wrapper import use_mixed_precision
 from fgc_mm.engine.config_file import load_config
 from fgc_mm.engine.dataloader_defaults import (
@@ -47,7 +49,10 @@ def main(args: argparse.Namespace) -> None:
     if not torch.cuda.is_available():
         keep_freed_memory()
     build = RUNNERS.build if own else CommandRunner.from_cfg
-    train(build(cfg))
+    runner = build(cfg)
+    if is_main_process():
+        write_environment(runner.log_dir)
+    train(runner)
 
 
 def train(runner: Runner) -> None:

@@ -1,0 +1,53 @@
+"""Versions and hardware, which the process of a training writes itself."""
+
+import json
+import os
+import platform
+import sys
+from functools import cache
+from pathlib import Path
+
+import mmengine
+import torch
+
+from fgc_mm.reliability.atomic_file import write_atomically
+
+FILE = 'environment.json'
+UNKNOWN = {'CPU': 'unknown'}
+
+
+def environment() -> dict[str, str]:
+    """Versions and hardware of this process."""
+    found = {
+        'python': platform.python_version(),
+        'torch': str(torch.__version__),
+        'mmengine': str(mmengine.__version__),
+        'mmpretrain': str(sys.modules['mmpretrain'].__version__),
+        'CPU': f'{_cpu()}, {os.cpu_count()} cores',
+    }
+    if torch.cuda.is_available():
+        count = torch.cuda.device_count()
+        found['GPU'] = f'{count} x {torch.cuda.get_device_name(0)}'
+    return found
+
+
+def write_environment(folder: str | Path) -> None:
+    """Writes that of this process into a folder."""
+    content = json.dumps(environment(), indent=1)
+    write_atomically(content.encode(), Path(folder, FILE))
+
+
+def read_environment(folder: Path) -> dict[str, str]:
+    """That of the process which has logged in a folder; else UNKNOWN."""
+    file = folder / FILE
+    return json.loads(file.read_text()) if file.is_file() else UNKNOWN
+
+
+@cache
+def _cpu() -> str:
+    info = Path('/proc/cpuinfo')
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith('model name'):
+                return line.partition(':')[2].strip()
+    return platform.processor() or platform.machine()

@@ -217,7 +217,7 @@ def torn(bench: Bench) -> Result:
     last = folder / 'epoch_4.pth'
     last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
     code, text = bench.train('torn', '--resume')
-    said = re.findall(r'epoch_4.pth cannot be read .* (Resuming from .*)', text)
+    said = re.findall(r'epoch_4.pth cannot be read .* (Resuming .*)', text)
     good = code == 0 and len(said) == 1 and 'Traceback' not in text
     equal = good and not bench.differs('torn')
     verdict = 'bit-identical' if equal else 'DIFFERENT'

@@ -91,7 +91,7 @@ def pictures_of(cfg: Config, dataset: Any) -> Pictures:
     images have red, green, blue.
     """
     settings = cfg.get('data_preprocessor') or {}
-    settings = (cfg.model.get('data_preprocessor') or {}) | settings
+    settings = settings | (cfg.model.get('data_preprocessor') or {})
     loaded = 'Load' in str(cfg.test_dataloader.get('dataset'))
     return Pictures(dataset, bool(settings.get('to_rgb')) or loaded)
 

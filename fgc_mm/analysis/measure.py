@@ -93,8 +93,16 @@ def check_classes(stored: StoredPass) -> None:
     """Check that there are several classes, and that the model has them.
 
     Raises:
-        FGCError: Only one class, or a class that the model does not have.
+        FGCError: Only one class, a class that the model does not have, or a
+            score that is not a number.
     """
+    wrong = int((~np.isfinite(stored.scores).all(axis=1)).sum())
+    if wrong:
+        raise FGCError(
+            f'{stored.name} gives {wrong} of {len(stored)} images class '
+            'scores that are nan or infinite, so it has no result; give a '
+            'checkpoint of a training that did not diverge.'
+        )
     present = np.unique(stored.labels)
     known = stored.scores.shape[1]
     foreign = present[(present < 0) | (present >= known)]

@@ -1,6 +1,7 @@
 """Writes the arrays of a pass to disk by the batch; it can be resumed."""
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -88,12 +89,32 @@ class PassWriter:
     def _create(self, batch: Mapping[str, np.ndarray]) -> None:
         self.temporary.mkdir(parents=True, exist_ok=True)
         for name, values in batch.items():
+            file = self.temporary / f'{name}.npy'
             self._arrays[name] = open_memmap(
-                self.temporary / f'{name}.npy',
+                file,
                 mode='w+',
                 dtype=values.dtype,
                 shape=(self.total, *values.shape[1:]),
             )
+            _reserve(file)
+
+
+def _reserve(file: Path) -> None:
+    """Take the disk space now.
+
+    Without it, a full disk ends the process when a mapped page is written.
+
+    Raises:
+        OSError: There is not enough.
+    """
+    if not hasattr(os, 'posix_fallocate'):
+        return
+    try:
+        with file.open('r+b') as stream:
+            os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
+    except OSError as error:
+        error.filename = str(file)
+        raise
 
 
 def _write_json(content: Mapping[str, Any], file: Path) -> None:

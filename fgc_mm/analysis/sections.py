@@ -6,14 +6,14 @@ and enter it here in ``shared`` (or in ``_per_checkpoint``).
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 
 from matplotlib.figure import Figure
 
 from . import captions, figures
 from .figures.pictures import Picture
-from .measurement import Measurement
+from .measurement import Embedding, Measurement
 from .options import AnalysisOptions
 
 
@@ -126,11 +126,25 @@ def _embeddings(
         ReportFigure(
             f'embeddings_{file_name(site)}',
             figures.draw_embeddings(measured, site),
-            captions.EMBEDDINGS_OVER.of(first, options, site),
+            captions.EMBEDDINGS_OVER.of(
+                replace(first, embeddings=_of_site(measured, site)),
+                options,
+                site,
+            ),
             f'embeddings of {site}',
         )
         for site in first.shown
     ]
+
+
+def _of_site(
+    measured: Sequence[Measurement], site: str
+) -> tuple[Embedding, ...]:
+    """The embeddings of a site, of all checkpoints."""
+    return tuple(
+        found for one in measured for found in one.embeddings
+        if found.site == site
+    )  # fmt: skip
 
 
 def file_name(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from math import floor
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.runner import Runner
 
 from fgc_mm.errors import FGCError
 from fgc_mm.losses.coupling_switches import PRESETS
@@ -17,6 +19,8 @@ MOVING = {'start_value', 'end_value'}
 # mmengine's default for the end of a scheduler
 FOREVER = 10**9
 LENGTHS = {'step_size', 'total_steps'}
+# settings of a config that a run reads
+_READ = inspect.signature(Runner).parameters.keys()
 # schedulers that begin at a fraction of the rate and reach it at their end
 WARM_UPS = re.compile('(Linear|Constant)(LR|Momentum|ParamScheduler)$')
 
@@ -60,9 +64,11 @@ def scale_epochs(cfg: Config, epochs: int) -> Config:
     fields = cfg.to_dict()
     schedulers = fields.get('param_scheduler') or []
     checkpoint = (fields.get('default_hooks') or {}).get('checkpoint') or {}
+    # not those in other variables, from which the config is put together
+    read = [fields[name] for name in fields.keys() & _READ if fields[name]]
     points = {
         *_points(schedulers, _scheduler_points),
-        *_points(fields, _weight_points),
+        *_points(read, _weight_points),
         *(checkpoint.get('keep_epochs') or []),
     }
     epoch_map = EpochMap.of(points, old, epochs)

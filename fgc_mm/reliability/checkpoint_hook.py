@@ -73,8 +73,9 @@ class SafeCheckpointHook(CheckpointHook):
             return
         if is_main_process():
             self._lock.acquire(runner.work_dir)
-            for part in remove_leftovers(runner.work_dir):
-                runner.logger.info(f'Removed the incomplete file {part}.')
+            for folder in own_folders(runner.work_dir, self.out_dir):
+                for part in remove_leftovers(folder):
+                    runner.logger.info(f'Removed the incomplete file {part}.')
         if runner._resume and runner._load_from is None:
             self._resume_from_the_latest(runner)
 
@@ -288,11 +289,11 @@ def _checked_epochs(epochs: Sequence[int], by_epoch: bool) -> frozenset[int]:
 
 
 def _warn_of_accumulation(runner: Runner) -> None:
+    if isinstance(runner.train_loop, IterBasedTrainLoop):
+        return
     counts = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
     steps = len(runner.train_dataloader)
-    if steps % counts and not isinstance(
-        runner.train_loop, IterBasedTrainLoop
-    ):
+    if steps % counts:
         runner.logger.warning(
             f'accumulative_counts={counts} does not divide the {steps} steps '
             'of an epoch: the checkpoint of an epoch lacks the accumulated '

@@ -5,7 +5,9 @@ Their names begin with ``load_from_``: mmengine logs what follows.
 
 from __future__ import annotations
 
+import hashlib
 import io
+import re
 import sys
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlparse
@@ -55,7 +57,12 @@ def load_from_http(
 
 def _download(url: str) -> Path:
     name = PurePosixPath(urlparse(url).path).name
-    file = Path(torch.hub.get_dir(), 'checkpoints', name)
+    folder = Path(torch.hub.get_dir(), 'checkpoints')
+    # published files have a hash of their content in their name, where torch
+    # looks for them; others, as of two runs, may share a name
+    if not re.search(r'-[0-9a-f]{8,}\.', name):
+        folder /= hashlib.sha256(url.encode()).hexdigest()[:16]
+    file = folder / name
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         try:

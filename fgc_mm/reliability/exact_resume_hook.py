@@ -134,17 +134,23 @@ class ExactResumeHook(Hook):
         checkpoint[STATE] = dict(
             ranks=self._states or [random_states()],
             sampler_seed=getattr(_sampler(self._batches), 'seed', None),
-            done=0 if _is_iter_based(runner) else self._done,
-            length=len(self._batches),
+            # iterations have no epoch, and a stream of images no length
+            **(
+                dict(done=0, length=1)
+                if _is_iter_based(runner)
+                else dict(done=self._done, length=len(self._batches))
+            ),
         )
 
     def _restore(
         self, runner: Runner, loader: DataLoader, loaded: dict[str, Any]
     ) -> None:
-        sampler, length = _sampler(self._batches or loader), len(loader)
+        # not `or`, which would ask the batches of a stream for their number
+        sampler = _sampler(loader if self._batches is None else self._batches)
         if loaded['sampler_seed'] is not None and hasattr(sampler, 'seed'):
             sampler.seed = loaded['sampler_seed']
-        self._done = loaded['done'] * length // loaded['length']
+        if not _is_iter_based(runner):
+            self._done = loaded['done'] * len(loader) // loaded['length']
         if len(loaded['ranks']) == get_world_size():
             self._states = loaded['ranks']
             return

@@ -68,7 +68,7 @@ def _check_batches(loader: DataLoader) -> None:
     if steps == 0:
         batches = loader.batch_sampler
         size = getattr(batches, 'batch_size', loader.batch_size)
-        per_rank = images // get_world_size()
+        per_rank = -(-images // get_world_size())
         raise FGCError(
             f'batch_size={size} with drop_last=True leaves no training step '
             f'of {images} images on {get_world_size()} processes; set a '

@@ -1,6 +1,8 @@
 """One pass against the model's own forward; reuse by content, resuming."""
 
+import errno
 import json
+import os
 from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +16,7 @@ from mmpretrain.structures import DataSample
 from fgc_mm.analysis import StoredPass, load_dataset
 from fgc_mm.analysis.extract import _rows
 from fgc_mm.analysis.images import Pictures, choose_images, pictures_of
+from fgc_mm.analysis.pass_writer import PassWriter
 from fgc_mm.errors import FGCError
 
 from .conftest import make_project, run_pass
@@ -188,6 +191,40 @@ def test_pictures_of_a_config(project):
     dataset = Breaking(dataset, -1)
     with pytest.raises(FGCError, match='the disk is gone'):
         pictures_of(project.cfg, dataset)(3)
+
+
+def test_the_models_own_preprocessor_decides(project):
+    """Where both say how colours are stored, as when it is built."""
+    cfg = project.cfg.copy()
+    cfg.data_preprocessor = dict(to_rgb=True)
+    cfg.model.data_preprocessor = dict(to_rgb=False)
+    dataset = load_dataset(project.cfg, 'test')
+    assert np.array_equal(
+        pictures_of(cfg, dataset)(3), pictures_of(project.cfg, dataset)(3)
+    )
+
+
+@pytest.mark.skipif(
+    not hasattr(os, 'posix_fallocate'), reason='not on this system'
+)
+def test_a_full_disk_is_an_error(tmp_path, monkeypatch):
+    """Without reserved space the process would end by a signal."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, 'posix_fallocate', full)
+    writer = PassWriter(tmp_path / 'pass', 4)
+    with pytest.raises(OSError, match='No space left on device') as error:
+        writer.write(dict(scores=np.ones((2, 3))))
+    assert error.value.filename.endswith('scores.npy')
+
+
+def test_the_space_of_a_pass_is_reserved(tmp_path):
+    writer = PassWriter(tmp_path / 'pass', 100_000)
+    writer.write(dict(scores=np.ones((2, 3))))
+    (file,) = tmp_path.rglob('scores.npy')
+    assert file.stat().st_blocks * 512 >= 100_000 * 3 * 8
 
 
 def test_images_without_a_class_are_refused(project, tmp_path):

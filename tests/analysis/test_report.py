@@ -144,6 +144,33 @@ def test_checkpoints_stand_side_by_side(measured, project):
     assert len(found['frequency'].figures) == 2
 
 
+def test_each_map_names_its_method_where_they_differ(measured):
+    """Few different vectors are always shown by PCA."""
+    first, *others = measured.embeddings
+    other = replace(
+        measured, embeddings=(first._replace(method='t-SNE'), *others)
+    )
+    axes = draw_embeddings([other]).axes
+    assert [x.get_xlabel() for x in axes] == ['t-SNE', 'PCA', 'PCA', 'PCA']
+    assert [x.get_ylabel() for x in axes] == ['features', '', 'gates', '']
+    axes = draw_embeddings([measured]).axes
+    assert [x.get_xlabel() for x in axes] == [''] * 4
+    assert axes[0].get_ylabel() == 'features, PCA'
+    pair = [measured, other]
+    drawn = {s.anchor: s for s in sections(pair, OPTIONS, None)}
+    texts = [f.caption.computed for f in drawn['embeddings'].figures]
+    assert ['t-SNE' in text for text in texts] == [True, False]
+
+
+def test_scores_that_are_not_numbers_are_refused(project):
+    stored = replace(project.stored, name='spoilt')
+    scores = np.array(stored.scores)
+    scores[3, 0] = np.nan
+    stored.__dict__['scores'] = scores
+    with pytest.raises(FGCError, match='spoilt gives 1 of 40 images class'):
+        measure(stored, OPTIONS)
+
+
 def test_many_classes_and_sites_are_drawn(project):
     stored = project.stored
     names = tuple(f'a class with a long name {i}' for i in range(60))

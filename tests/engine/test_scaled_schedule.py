@@ -54,6 +54,21 @@ def test_the_published_schedule_in_a_fifth_of_its_epochs():
     assert scaled.train_dataloader == cfg.train_dataloader
 
 
+@pytest.mark.parametrize(
+    ('name', 'epochs', 'milestones'),
+    [
+        ('fgc_resnet20_cifar10_stage2', 6, [3, 4, 5]),
+        ('fgc_resnet20_cifar10_stage2', 5, [2, 3, 4]),
+        ('fgc_resnet20_cifar100_stage2', 9, [3, 5, 7]),
+        ('fgc_resnet18_imagenet_stage2', 11, [3, 6, 8]),
+    ],
+)
+def test_variables_of_a_config_move_no_milestone(name, epochs, milestones):
+    """What a base defines and the config copies counts other epochs."""
+    scaled = scale_epochs(Config.fromfile(CONFIGS / f'{name}.py'), epochs)
+    assert scaled.param_scheduler.milestones == milestones
+
+
 def test_the_same_number_of_epochs_changes_nothing():
     for name in ('fgc_resnet20_cifar100.py', 'dense_resnet20_digits.py'):
         cfg = Config.fromfile(CONFIGS / name)

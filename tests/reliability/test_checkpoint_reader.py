@@ -8,6 +8,7 @@ import threading
 import zipfile
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -351,6 +352,27 @@ def test_http(server):
     load_checkpoint(Line(), f'{url}/line.pth', strict=True)
     (site / 'line.pth').unlink()
     load_checkpoint(Line(), f'{url}/line.pth', strict=True)  # from the cache
+
+
+def test_files_of_one_name_from_two_addresses(server):
+    """As the checkpoints of two runs."""
+    site, url = server
+    for value, run_name in enumerate(('first', 'second')):
+        (site / run_name).mkdir()
+        torch.save(dict(a=torch.full((2,), value)), site / run_name / 'a.pth')
+    for value, run_name in enumerate(('first', 'second')):
+        found = CheckpointLoader.load_checkpoint(f'{url}/{run_name}/a.pth')
+        assert found['a'].tolist() == [value, value]
+
+
+def test_a_published_file_is_where_torch_keeps_it(server):
+    """So that it can be put there on a machine without a network."""
+    _, url = server
+    folder = Path(torch.hub.get_dir(), 'checkpoints')
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(dict(a=torch.ones(2)), folder / 'net-0123456789ab.pth')
+    load = CheckpointLoader.load_checkpoint
+    assert load(f'{url}/none/net-0123456789ab.pth')['a'].sum() == 2
 
 
 def test_http_hostile_and_missing(server, tmp_path):

@@ -9,6 +9,10 @@ import time
 import numpy as np
 import pytest
 import torch
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
 
 from fgc_mm.reliability.checkpoint_reader import read_checkpoint
 from fgc_mm.reliability.random_states import (
@@ -93,6 +97,61 @@ def test_a_batch_reaches_a_worker_without_being_loaded():
     kind, arguments = SeededBatch([4, 2], 9).__reduce__()
     assert torch.equal(torch.get_rng_state(), before)
     assert list(kind(*arguments)) == [4, 2] and kind(*arguments).seed == 9
+
+
+class Stream(IterableDataset):
+    """Eight vectors that can only be read in order."""
+
+    def __iter__(self):
+        return iter(torch.rand(8, 2, generator=torch.manual_seed(0)))
+
+    def __len__(self):
+        return 8
+
+
+class Mean(BaseModel):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2))
+
+    def forward(self, inputs, mode='tensor'):
+        return dict(loss=(self.weight * torch.stack(list(inputs))).sum())
+
+
+def stream_run(folder, steps, resume=False):
+    """A run of iterations over a stream, with a checkpoint at its end."""
+    out = folder.parent / 'out'
+    runner = Runner(
+        Mean(), str(folder),
+        train_dataloader=DataLoader(
+            Stream(), batch_size=2, collate_fn=lambda rows: dict(inputs=rows)
+        ),
+        train_cfg=dict(by_epoch=False, max_iters=steps),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+        default_hooks=dict(
+            checkpoint=dict(
+                type='fgc_mm.SafeCheckpointHook', by_epoch=False, interval=2,
+                out_dir=str(out),
+            ),
+            exact_resume=dict(type='fgc_mm.ExactResumeHook'),
+        ),
+        log_processor=dict(by_epoch=False),
+        resume=resume, default_scope='mmengine',
+        experiment_name=f'{folder.name}-{steps}-{resume}',
+    )  # fmt: skip
+    runner.train()
+    return runner.model.weight.tolist()
+
+
+def test_a_stream_of_images(tmp_path):
+    folder, own = tmp_path / 'run', tmp_path / 'out' / 'run'
+    want = stream_run(tmp_path / 'whole', 4)
+    stream_run(folder, 2)
+    # what a killed run leaves in the folder of its checkpoints
+    (own / '.iter_4.pth.7.part').write_bytes(b'half')
+    assert stream_run(folder, 4, resume=True) == want
+    assert {path.name for path in own.iterdir()} >= {'iter_4.pth'}
+    assert not list(own.glob('.*.part'))
 
 
 def test_killed_and_resumed(real, uninterrupted, tmp_path):

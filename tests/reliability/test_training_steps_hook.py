@@ -1,8 +1,10 @@
 """A run without a training step has failed."""
 
 import pytest
+from torch.utils.data import DataLoader
 
 from fgc_mm.errors import FGCError
+from fgc_mm.reliability import training_steps_hook
 
 SMALL = 'batch_size=41 with drop_last=True leaves no training step of 40'
 
@@ -24,6 +26,17 @@ def test_a_batch_size_above_the_number_of_images(digits, tmp_path):
            'train_dataloader.drop_last': True},
     )  # fmt: skip
     assert SMALL in text and 'batch_size of at most 40' in text
+
+
+def test_more_processes_than_images(monkeypatch):
+    """A process needs at least one image; the sampler repeats some."""
+    monkeypatch.setattr(training_steps_hook, 'get_world_size', lambda: 3)
+    loader = DataLoader(
+        range(2), batch_size=2, drop_last=True, sampler=[0],
+        collate_fn=list,
+    )  # fmt: skip
+    with pytest.raises(FGCError, match='a batch_size of at most 1 in'):
+        training_steps_hook._check_batches(loader)
 
 
 def test_no_epoch(digits, tmp_path):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from .conftest import error_lines
+from .conftest import error_lines, load_tool
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = 'analysis_tools/analyze_gates'
@@ -110,6 +110,12 @@ def test_checkpoints_without_gates(refused, gated, tmp_path):
 def test_missing_files(refused, tmp_path):
     assert 'is not a file' in refused(config=tmp_path / 'x.py')
     assert 'is not a file' in refused(checkpoint=tmp_path / 'x.pth')
+
+
+def test_names_that_differ_in_their_suffix():
+    names = load_tool('analysis_tools/analyze_gates').checkpoint_names
+    assert names(['x/a.pth', 'y/a.pth']) == ['x/a', 'y/a']
+    assert names(['/x/a.pth', '/x/a.pt']) == ['/x/a.pth', '/x/a.pt']
 
 
 def test_a_checkpoint_given_twice(refused, gated):

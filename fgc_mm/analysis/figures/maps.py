@@ -40,6 +40,7 @@ def draw_embeddings(
         for embedding in found.embeddings
         if site is None or embedding.site == site
     ]
+    methods = {embedding.method for _, embedding in panels}
     columns = len(panels) // len(EMBEDDED)
     width = min(columns, MOST_COLUMNS)
     blocks = -(-columns // width)
@@ -54,8 +55,12 @@ def draw_embeddings(
         _map(axis, found, embedding)
         name = embedding.site if site is None else found.name
         axis.set_title(short(name, 30) if row == 0 else '')
+        one_for_all = len(methods) == 1
         if column == 0:
-            axis.set_ylabel(f'{embedding.space}, {embedding.method}')
+            method = f', {embedding.method}' if one_for_all else ''
+            axis.set_ylabel(f'{embedding.space}{method}')
+        if not one_for_all:
+            axis.set_xlabel(embedding.method)
     handles = axes[0, 0].get_legend_handles_labels()
     figure.legend(
         *handles, loc='outside lower center',

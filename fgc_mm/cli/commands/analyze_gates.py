@@ -62,7 +62,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def options_of(args: argparse.Namespace) -> AnalysisOptions:
-    """The options of the analysis; errors are raised before any pass."""
+    """The options of the analysis, checked as far as no pass is needed."""
     choose_method(args.embedding)
     return AnalysisOptions(
         sites=tuple(args.sites),
@@ -76,18 +76,19 @@ def options_of(args: argparse.Namespace) -> AnalysisOptions:
 
 def checkpoint_names(paths: list[str]) -> list[str]:
     """The shortest unique ends of the paths, without suffix."""
-    parts = [Path(path).resolve().with_suffix('').parts for path in paths]
-    for path in paths:
-        if paths.count(path) > 1 or parts.count(parts[paths.index(path)]) > 1:
+    files = [Path(path).resolve() for path in paths]
+    for path, file in zip(paths, files):
+        if files.count(file) > 1:
             raise FGCError(
                 f'{path} is given more than once, but each checkpoint is '
                 'shown under its name; give each once.'
             )
+    parts = [file.with_suffix('').parts for file in files]
     for length in range(1, max(map(len, parts)) + 1):
         names = ['/'.join(part[-length:]) for part in parts]
         if len(set(names)) == len(names):
             return names
-    return paths
+    return [str(file) for file in files]  # that differ in their suffixes
 
 
 def about_of(

@@ -19,7 +19,7 @@ from fgc_mm.functional.neighbors import (
     nearest_neighbors,
     nearest_neighbors_of_each,
 )
-from fgc_mm.functional.on_device import on_device
+from fgc_mm.functional.on_device import copied_to, on_device
 from fgc_mm.functional.pooling import global_average_pool
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     'bank_logsumexp',
     'batch_shaping',
     'binary_concrete',
+    'copied_to',
     'expected_macs',
     'fingerprint',
     'global_average_pool',

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fgc_mm.errors import FGCError
+from fgc_mm.functional.on_device import kept_on_device
 
 # Channels of each decision; None: one decision per channel.
 GroupSizes = tuple[int, ...] | None
@@ -73,5 +74,5 @@ def sum_groups(values: Tensor, sizes: GroupSizes) -> Tensor:
 
 def _decision_of(sizes: Sequence[int], device: torch.device) -> Tensor:
     """The index of every channel's decision; (C,)."""
-    counts = torch.tensor(sizes, device=device)
-    return torch.arange(len(sizes), device=device).repeat_interleave(counts)
+    decisions = [i for i, size in enumerate(sizes) for _ in range(size)]
+    return kept_on_device(tuple(decisions), device)

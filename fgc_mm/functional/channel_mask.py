@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from fgc_mm.functional.on_device import kept_on_device
 from fgc_mm.functional.pooling import flat_maps
 
 
@@ -112,6 +113,8 @@ def spread_mask(
     """
     if positions is None:
         return mask
+    if not isinstance(positions, Tensor):
+        positions = kept_on_device(tuple(positions), mask.device)
     # -1 selects the additional first column of ones
     padded = F.pad(mask, (1, 0), value=1)
-    return padded.index_select(1, torch.as_tensor(positions) + 1)
+    return padded.index_select(1, positions + 1)

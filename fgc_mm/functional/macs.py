@@ -64,6 +64,13 @@ class LayerMACs:
         return {site for site, _ in (*self.in_sites, *self.out_sites)}
 
     @property
+    def is_inside(self) -> bool:
+        """Whether it is depthwise, with the same sites on both sides."""
+        depthwise = 1 < self.groups == self.in_channels == self.out_channels
+        same_sites = self.in_sites == self.out_sites
+        return depthwise and same_sites and bool(self.in_sites)
+
+    @property
     def dense(self) -> int:
         """MACs with every channel open."""
         return self.unit * self.in_channels * self.out_channels // self.groups
@@ -165,14 +172,7 @@ def macs_per_image(
     Raises:
         FGCError: An unknown counting.
     """
-    opened = [(mask != 0).double() for mask in masks]
-    layers = table.counted(counting)
-    fixed = sum(layer.dense for layer in layers if not layer.sites)
-    total = torch.full_like(opened[0][:, 0], fixed)
-    for layer in layers:
-        if layer.sites:
-            total = total + layer.unit * open_pairs(layer, opened)
-    return total
+    return _macs(table, [(mask != 0).double() for mask in masks], counting)
 
 
 def expected_macs(
@@ -180,7 +180,7 @@ def expected_macs(
 ) -> float:
     """MACs per image if every site keeps a fraction of its channels open.
 
-    Treats the sites as independent; a layer inside one site (depthwise) is
+    Treats the sites as independent; a depthwise conv inside one site is
     scaled once.
 
     Args:
@@ -196,10 +196,22 @@ def expected_macs(
             f'keep_ratio={keep_ratio} is not a fraction of channels; give a '
             'number between 0 and 1.'
         )
-    return sum(
-        layer.dense * _expected_share(layer, keep_ratio)
-        for layer in table.counted(counting)
-    )
+    opened = [
+        torch.full((1, channels), keep_ratio, dtype=torch.float64)
+        for channels in table.channels
+    ]
+    return _macs(table, opened, counting).item()
+
+
+def _macs(table: MACsTable, opened: Sequence[Tensor], counting: str) -> Tensor:
+    """MACs of each image, (N,), for channels that are open in part."""
+    layers = table.counted(counting)
+    fixed = sum(layer.dense for layer in layers if not layer.sites)
+    total = torch.full_like(opened[0][:, 0], fixed)
+    for layer in layers:
+        if layer.sites:
+            total = total + layer.unit * open_pairs(layer, opened)
+    return total
 
 
 def _chain_layers(products: list[LayerMACs]) -> list[LayerMACs]:
@@ -217,33 +229,17 @@ def _check_counting(counting: str) -> None:
     check_choice(f'counting={counting!r}', counting, COUNTINGS)
 
 
-def _expected_share(layer: LayerMACs, keep_ratio: float) -> float:
-    """Expected fraction of a layer's pairs of channels that are open."""
-    inputs = _site_fraction(layer.in_sites, layer.in_channels)
-    outputs = _site_fraction(layer.out_sites, layer.out_channels)
-    if layer.groups > 1 and layer.in_sites == layer.out_sites:
-        inputs = 0  # depthwise: one decision for input and output
-    closed = 1 - keep_ratio
-    return (1 - closed * inputs) * (1 - closed * outputs)
-
-
-def _site_fraction(sites: Sequence[SitePositions], channels: int) -> float:
-    """Fraction of some channels that belong to a site."""
-    count = sum(
-        channels if positions is None else sum(p >= 0 for p in positions)
-        for _, positions in sites
-    )
-    return count / channels
-
-
 def open_pairs(layer: LayerMACs, opened: Sequence[Tensor]) -> Tensor:
     """Number of pairs of open channels of each image; (N,), differentiable.
 
     Args:
         layer: The layer.
-        opened: For every site (N, C); 1 open, 0 closed.
+        opened: For every site (N, C); 1 open, 0 closed, or the probability
+            of open.
     """
     inputs = _open_channels(layer.in_sites, layer.in_channels, opened)
+    if layer.is_inside:
+        return inputs.sum(dim=1)
     outputs = _open_channels(layer.out_sites, layer.out_channels, opened)
     inputs = inputs.unflatten(1, (layer.groups, -1)).sum(dim=2)
     outputs = outputs.unflatten(1, (layer.groups, -1)).sum(dim=2)

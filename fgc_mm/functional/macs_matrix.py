@@ -1,8 +1,9 @@
 """MACs per image by a few matrix products.
 
 The numbers of a layer's open inputs and open outputs are linear in the masks,
-and its MACs are their product. So all layers together take two matrix
-products, whatever the depth of the network.
+and its MACs are their product; those of a depthwise conv inside a site are
+linear. So all layers together take a few matrix products, whatever the depth
+of the network.
 """
 
 from collections.abc import Sequence
@@ -32,14 +33,14 @@ class MACsMatrices:
         self.fixed = sum(layer.dense for layer in layers if not layer.sites)
         gated_layers = [layer for layer in layers if layer.sites]
         pairs = [layer for layer in gated_layers if _is_product(layer)]
-        squares = [layer for layer in gated_layers if _is_square(layer)]
+        singles = [layer for layer in gated_layers if _is_single(layer)]
         # channels of several sites, or grouped convs
         self.others = [
             layer
             for layer in gated_layers
-            if layer not in pairs and layer not in squares
+            if layer not in pairs and layer not in singles
         ]
-        self._numbers = self._build(pairs, squares)
+        self._numbers = self._build(pairs, singles)
 
     def __call__(self, opened: Tensor) -> Tensor:
         """MACs of each image; differentiable.
@@ -51,18 +52,18 @@ class MACsMatrices:
             (N,) float64.
         """
         self._numbers = [x.to(opened.device) for x in self._numbers]
-        inputs, outputs, units, squares = self._numbers
+        inputs, outputs, units, singles = self._numbers
         ones = opened.new_ones(len(opened), 1)
         known = torch.cat([opened, ones], dim=1)
         total = ((known @ inputs) * (known @ outputs)) @ units
-        total = total + known.square() @ squares + self.fixed
+        total = total + known @ singles + self.fixed
         parts = opened.split(self.table.channels, dim=1)
         for layer in self.others:
             total = total + layer.unit * open_pairs(layer, parts)
         return total
 
     def _build(
-        self, pairs: list[LayerMACs], squares: list[LayerMACs]
+        self, pairs: list[LayerMACs], singles: list[LayerMACs]
     ) -> list[Tensor]:
         columns = sum(self.table.channels) + 1
         none = torch.zeros(columns, 0, dtype=torch.float64)
@@ -70,7 +71,7 @@ class MACsMatrices:
         outputs = [self._weights(x.out_sites, x.out_channels) for x in pairs]
         units = torch.tensor([x.unit for x in pairs], dtype=torch.float64)
         single = torch.zeros(columns, dtype=torch.float64)
-        for layer in squares:
+        for layer in singles:
             weights = self._weights(layer.in_sites, layer.in_channels)
             single += layer.unit * weights
         return [
@@ -103,12 +104,9 @@ def _is_product(layer: LayerMACs) -> bool:
     return layer.groups == 1 and all(_is_linear(*side) for side in sides)
 
 
-def _is_square(layer: LayerMACs) -> bool:
-    """Whether it is depthwise with the same site on both sides."""
-    depthwise = layer.groups == layer.in_channels == layer.out_channels
-    same_sites = layer.in_sites == layer.out_sites
-    is_depthwise = layer.groups > 1 and depthwise and same_sites
-    return is_depthwise and _is_linear(layer.in_sites, layer.in_channels)
+def _is_single(layer: LayerMACs) -> bool:
+    """Whether the MACs are linear in the masks: depthwise in one site."""
+    return layer.is_inside and _is_linear(layer.in_sites, layer.in_channels)
 
 
 def _is_linear(side: Sequence[SitePositions], channels: int) -> bool:

@@ -25,7 +25,8 @@ class ManiDPGate(nn.Module):
     The threshold of a layer is the ``ceil(keep * C)``-th largest of its
     channels' mean saliencies in the last epoch, so the number of open
     channels differs between images ("Manifold regularized dynamic network
-    pruning", CVPR 2021, Eq. 2, 3 and section 3.4).
+    pruning", CVPR 2021, Eq. 2, 3 and section 3.4). With ``keep=1`` it is 0
+    instead of the smallest mean, so that every saliency above 0 is open.
 
     Args:
         in_channels: Channels of the input.
@@ -142,8 +143,8 @@ class ManiDPGate(nn.Module):
         least = means.sort(descending=True).values[count - 1]
         # just below it, so that a saliency equal to it is open
         least = torch.nextafter(
-            least.float(), -torch.ones(()).to(least.device)
+            least.float(), -torch.ones_like(self.threshold)
         )
         self.threshold.copy_(least.clamp(min=0))
         if keep == 1:
-            self.threshold.zero_()  # all channels of all images are open
+            self.threshold.zero_()  # open for every image, not on average

@@ -34,6 +34,7 @@ class PartialGate(WrappedGate):
     """
 
     _mask: Tensor
+    _fixed: Tensor
     output_index: Tensor
 
     def __init__(
@@ -51,6 +52,8 @@ class PartialGate(WrappedGate):
         source[list(gated)] = torch.arange(len(gated))
         self.register_buffer('_mask', mask, persistent=False)
         self.register_buffer('output_index', source, persistent=False)
+        fixed = torch.tensor(FIXED_VALUES)
+        self.register_buffer('_fixed', fixed, persistent=False)
 
     def forward(self, x: Tensor) -> GateDecision | ScalingDecision:
         """Decide for every image of the batch."""
@@ -59,10 +62,9 @@ class PartialGate(WrappedGate):
             logits = FIXED_LOGITS[1] * (2 * mask - 1)
             return GateDecision(logits, mask, mask)
         decision = self.gate(x)
-        return type(decision)(*map(self._spread, decision, FIXED_VALUES))
+        fixed = self._fixed.unbind()
+        return type(decision)(*map(self._spread, decision, fixed))
 
-    def _spread(
-        self, outputs: Tensor, fixed_values: tuple[float, float]
-    ) -> Tensor:
-        fixed = outputs.new_tensor([fixed_values]).expand(len(outputs), -1)
+    def _spread(self, outputs: Tensor, fixed: Tensor) -> Tensor:
+        fixed = fixed.to(outputs.dtype).expand(len(outputs), -1)
         return torch.cat([outputs, fixed], dim=1)[:, self.output_index]

@@ -9,6 +9,7 @@ from torch import Tensor
 from fgc_mm.async_read import read_would_block
 from fgc_mm.errors import FGCError
 from fgc_mm.functional import (
+    copied_to,
     global_average_pool,
     neighborhood_agreement,
     on_device,
@@ -310,7 +311,7 @@ class FeatureGateCouplingLoss(GateLoss):
             assert self._labels is not None  # build_banks has set it
             images = torch.tensor(self._images)
             device = self._pending[names[0]].indices.device
-            return [self._labels(images).to(device) for _ in names]
+            return [copied_to(self._labels(images), device) for _ in names]
         batches = [self._pending[name] for name in names]
         return self._nearest(names, batches, self.neighbor_source)
 

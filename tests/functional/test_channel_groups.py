@@ -67,3 +67,24 @@ def test_without_groups_nothing_is_copied():
     values = torch.randn(2, 3)
     for function in (spread_groups, sum_groups):
         assert function(values, None) is values
+
+
+@pytest.mark.parametrize('sizes', [(4, 4, 3), (1, 3, 2)])
+def test_groups_on_a_device(sizes, one_device):
+    values = torch.ones(2, sum(sizes), device='meta')
+    with one_device:
+        sums = sum_groups(values, sizes)
+        assert spread_groups(sums, sizes).shape == values.shape
+
+
+@pytest.mark.parametrize('function', [spread_groups, sum_groups])
+def test_sizes_are_copied_to_a_device_once(function, monkeypatch):
+    sizes = (1, 3, 5) if function is sum_groups else (3, 5, 1)
+    values = torch.ones(2, 9 if function is sum_groups else 3, device='meta')
+    function(values, sizes)
+
+    def none_made(*args, **kwargs):
+        raise AssertionError
+
+    monkeypatch.setattr(torch, 'tensor', none_made)
+    function(values, sizes)

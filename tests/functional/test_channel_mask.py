@@ -110,3 +110,31 @@ def test_a_mask_is_spread_as_by_a_loop(positions, dtype):
         spread = spread_mask(mask, given)
         assert spread.dtype == dtype
         assert spread.tolist() == expected
+
+
+@pytest.mark.parametrize('positions', [(2, -1, 0), [2, -1, 0]])
+def test_positions_are_on_the_device_of_the_mask(positions, one_device):
+    mask = torch.ones(2, 3, device='meta')
+    with one_device:
+        spread = spread_mask(mask, positions)
+    assert spread.shape == (2, 3) and spread.device.type == 'meta'
+
+
+def test_positions_are_copied_to_a_device_once(monkeypatch):
+    mask, positions = torch.ones(2, 3, device='meta'), (1, 0, -1, -1, 2, 2)
+    spread_mask(mask, positions)
+
+    def none_made(*args, **kwargs):
+        raise AssertionError
+
+    for maker in ('tensor', 'as_tensor'):
+        monkeypatch.setattr(torch, maker, none_made)
+    assert spread_mask(mask, positions).shape == (2, 6)
+
+
+def test_positions_first_used_in_inference_mode_can_be_trained_with():
+    mask, positions = torch.ones(2, 3, requires_grad=True), (2, 2, -1, 1)
+    with torch.inference_mode():
+        spread_mask(mask, positions)
+    spread_mask(mask, positions).sum().backward()
+    assert mask.grad.tolist() == [[0, 1, 2]] * 2

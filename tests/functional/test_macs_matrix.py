@@ -90,3 +90,26 @@ def test_every_counting(counting):
     got = MACsMatrices(table, counting)(opened)
     parts = opened.split(table.channels, 1)
     assert torch.equal(got, macs_per_image(table, parts, counting))
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_counting_on_a_device(name, one_device):
+    layers = tuple(layer(*case) for case in CASES[name])
+    matrices = MACsMatrices(MACsTable(layers, ('a', 'b'), (4, 6)))
+    with one_device:
+        matrices(torch.ones(5, 10, dtype=torch.float64, device='meta'))
+
+
+@pytest.mark.parametrize('name', ['depthwise', 'depthwise, places'])
+def test_a_depthwise_conv_counts_each_channel_once(name):
+    """The gradient of an open channel is a unit, not two."""
+    (case,) = CASES[name]
+    table = MACsTable((layer(*case),), ('a', 'b'), (4, 6))
+    opened = torch.ones(1, 10, dtype=torch.float64, requires_grad=True)
+    MACsMatrices(table)(opened).backward()
+    times = [1, 1, 1, 1, 1, 1 if name == 'depthwise' else 2]
+    assert opened.grad.tolist() == [[0] * 4 + [7 * n for n in times]]
+    soft = opened.detach() / 4
+    (parts,) = [soft.split(table.channels, 1)]
+    got = MACsMatrices(table)(soft)
+    assert got.item() == 7 * open_pairs(table.layers[0], parts).item()

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -34,10 +35,10 @@ class ProgressDisplay:
         self.runs = runs
         self._refreshed = 0.0
         self._progress = Progress(
-            TextColumn('{task.description}'),
+            TextColumn('{task.description}', markup=False),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
-            TextColumn('{task.fields[state]}'),
+            TextColumn('{task.fields[state]}', markup=False),
             console=console,
             disable=not console.is_terminal,
         )
@@ -106,7 +107,7 @@ class ProgressDisplay:
                 no_wrap=bool(number),
             )
         for row in rows:
-            table.add_row(*summary(row))
+            table.add_row(*map(escape, summary(row)))
         self.console.print(table)
 
     def _update(self, run: Run, text: str) -> None:

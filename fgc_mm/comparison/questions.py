@@ -47,6 +47,7 @@ class Answer:
             mean difference (Student's t with seeds - 1 degrees of freedom);
             None for one seed.
         macs: Mean difference of the pruning ratios, in percentage points.
+        same_macs: Whether those of every seed differ by at most half a point.
         moved: Seeds whose row is taken at another threshold of its gates, at
             the pruning ratio of the other row.
     """
@@ -57,12 +58,8 @@ class Answer:
     deviation: float | None
     margin: float | None
     macs: float | None
+    same_macs: bool = False
     moved: int = 0
-
-    @property
-    def same_macs(self) -> bool:
-        """Whether the pruning ratios differ by at most half a point."""
-        return self.macs is not None and abs(self.macs) <= SAME_MACS
 
 
 def answer(question: Question, results: Sequence[Mapping[str, Any]]) -> Answer:
@@ -71,7 +68,8 @@ def answer(question: Question, results: Sequence[Mapping[str, Any]]) -> Answer:
     Where the pruning ratios of a seed are more than half a point apart and
     the row was tested at other thresholds of its gates as well, its error at
     the pruning ratio of the other row is interpolated between the two
-    nearest ones.
+    nearest ones. The error of a network without pruned MACs is compared as
+    it is: it is not meant at equal MACs.
     """
     first, second = (
         {r['seed']: r for r in results if r['method'] == name}
@@ -84,19 +82,20 @@ def answer(question: Question, results: Sequence[Mapping[str, Any]]) -> Answer:
     for seed in seeds:
         result, other = first[seed], second[seed]
         error, gap = result['error'], result[RATIO] - other[RATIO]
-        at_other = _error_at(result, other[RATIO])
+        at_other = _error_at(result, other[RATIO]) if other[RATIO] else None
         if abs(gap) > SAME_MACS and at_other is not None:
             error, gap, moved = at_other, 0.0, moved + 1
         errors.append(error - other['error'])
         gaps.append(gap)
     macs = mean(gaps)
-    if len(seeds) == 1:
-        return Answer(question, seeds, errors[0], None, None, macs, moved)
-    deviation = stdev(errors)
-    quantile = stats.t.ppf((1 + CONFIDENCE) / 2, len(seeds) - 1)
-    margin = float(quantile) * deviation / sqrt(len(seeds))
+    same = all(abs(gap) <= SAME_MACS for gap in gaps)
+    deviation = margin = None
+    if len(seeds) > 1:
+        deviation = stdev(errors)
+        quantile = stats.t.ppf((1 + CONFIDENCE) / 2, len(seeds) - 1)
+        margin = float(quantile) * deviation / sqrt(len(seeds))
     return Answer(
-        question, seeds, mean(errors), deviation, margin, macs, moved
+        question, seeds, mean(errors), deviation, margin, macs, same, moved
     )
 
 

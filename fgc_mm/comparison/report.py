@@ -6,8 +6,9 @@ from pathlib import Path
 
 from fgc_mm.reliability.atomic_file import write_atomically
 
-from .compare_plot import plot
+from ..figure_style import FORMATS
 from .documents.tables import questions_table
+from .documents.trade_off_plot import trade_off_plot
 from .run import Run
 from .study import Study
 from .sweep_plot import sweep_plot
@@ -28,9 +29,10 @@ published results; if validation and test images differ, it can be above that
 of the last epoch. Data: numbers of images for training, validation and test.
 Pruned, honest: 1 - MACs / dense MACs, with gates and classifier counted; the
 other countings are for comparison with published numbers, which were measured
-on other data or with other schedules. MACs: mean per test image (in the plot,
-filled markers are dynamic methods). Training time: median step of each epoch
-times the number of steps, per run, without validation.
+on other data or with other schedules. MACs: mean per test image. In the plot
+dense networks are black and static ones grey; the line of a gated one is its
+test at several thresholds. Training time: median step of each epoch times the
+number of steps, per run, without validation.
 """
 
 
@@ -41,7 +43,7 @@ better. The interval is that of the mean difference (paired, Student's t).
 Pruning ratios within half a point count as equal. Where they are further
 apart and the first row was tested at several thresholds of its gates, its
 error at the pruning ratio of the second one is interpolated between them
-("by the threshold").
+("by the threshold"), unless the second one is a dense network.
 """
 
 
@@ -81,9 +83,11 @@ def write_report(
         'compare.md': text.encode(),
         'compare.csv': table_csv(rows, theirs).encode(),
         'runs.csv': runs_csv(results).encode(),
-        'compare.png': plot(rows),
-        'compare.svg': plot(rows, 'svg'),
     }
+    names = {row.method: row.method for row in rows}
+    for kind in FORMATS:
+        figure = trade_off_plot(study, results, kind, labels=names)
+        files[f'compare.{kind}'] = figure
     if study.axis is not None:
         files['sweep.png'] = sweep_plot(study.axis, rows)
         files['sweep.svg'] = sweep_plot(study.axis, rows, 'svg')

@@ -1,7 +1,7 @@
 """Stored results of runs: the folder of ``fgc-mm compare --results``."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ def read_stored_results(folder: Path, study: Study) -> list[dict[str, Any]]:
     """
     results = []
     for entry in study.entries:
-        files = folder.glob(f'{entry.row}/seed*.json')
+        files = (folder / entry.row).glob('seed*.json')
         found = [read_result_file(file) for file in files]
         results += sorted(found, key=lambda result: result['seed'])
     return results
@@ -96,6 +96,19 @@ def read_result_file(file: Path) -> dict[str, Any]:
     return result
 
 
+def check_trained(file: Path, thresholds: Iterable[float]) -> None:
+    """Checks that a sweep can be compared with a run's stored error.
+
+    Raises:
+        FGCError: The threshold of training is not among these.
+    """
+    if TRAINED not in thresholds:
+        raise FGCError(
+            f'--thresholds without {TRAINED} cannot be compared with the '
+            f'error in {file}; add {TRAINED}.'
+        )
+
+
 def add_sweep(
     file: Path, result: Mapping[str, Any], rows: Sequence[Mapping[str, float]]
 ) -> None:
@@ -111,16 +124,13 @@ def add_sweep(
         FGCError: The rows have no threshold of 0.5, or the error at 0.5
             differs from that of the run.
     """
-    trained = [100 - r['accuracy'] for r in rows if r['threshold'] == TRAINED]
-    if not trained:
-        raise FGCError(
-            f'--thresholds without {TRAINED} cannot be compared with the '
-            f'error in {file}; add {TRAINED}.'
-        )
-    if abs(trained[0] - result['error']) > TOLERANCE:
+    errors = {row['threshold']: 100 - row['accuracy'] for row in rows}
+    check_trained(file, errors)
+    error = errors[TRAINED]
+    if abs(error - result['error']) > TOLERANCE:
         raise FGCError(
             f'{file} has an error of {result["error"]:.2f} %, but the '
-            f'checkpoint has {trained[0]:.2f} %; give the checkpoint of the '
+            f'checkpoint has {error:.2f} %; give the checkpoint of the '
             'last epoch of that run.'
         )
     completed = {**result, SWEEP: [*rows]}

@@ -1,8 +1,11 @@
 """What a plan refuses before anything is trained."""
 
+from argparse import Namespace
+
 import pytest
 from mmengine.config import Config
 
+from fgc_mm.cli.commands import compare
 from fgc_mm.comparison.entry import Entry
 from fgc_mm.comparison.plan import check_data, plan
 from fgc_mm.comparison.study import Study
@@ -57,3 +60,12 @@ def test_a_data_set_that_downloads_may_have_its_scope():
     cfg.train_dataloader.dataset.type = 'mmpretrain.CustomDataset'
     with pytest.raises(FGCError, match='no folder, the data set of a'):
         check_data(cfg, 'a.py')
+
+
+def test_threads_are_of_the_cores_that_may_be_used(monkeypatch):
+    monkeypatch.setattr(
+        compare.os, 'sched_getaffinity', lambda _: {3, 4, 5, 6}, raising=False
+    )
+    monkeypatch.setattr(compare, 'visible_devices', list)
+    args = Namespace(launcher='', jobs=2, threads=None)
+    assert compare.local_workers(args)[1] == 2

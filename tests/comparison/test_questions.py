@@ -83,3 +83,23 @@ def test_the_threshold_makes_macs_equal():
     assert found.moved == 1
     text = answers_markdown([found])
     assert '-7.62 (not equal) (1 of 4 by the threshold) |' in text
+
+
+def test_gaps_of_macs_do_not_cancel():
+    """5 points more with one seed and 5 less with the other are not equal."""
+    found = answer(
+        ASKED,
+        [
+            run('a', 0, 10.0, 60.0), run('b', 0, 9.0, 55.0),
+            run('a', 1, 10.0, 50.0), run('b', 1, 9.0, 55.0),
+        ],
+    )  # fmt: skip
+    assert found.macs == 0 and not found.same_macs
+    assert '| +0.00 (not equal) |' in answers_markdown([found])
+
+
+def test_no_row_is_moved_to_a_dense_one():
+    points = (-3.0, 5.0), (40.0, 9.0)
+    pair = [swept(run('a', 0, 9.5, 50.0), *points), run('b', 0, 6.0, 0.0)]
+    found = answer(ASKED, pair)
+    assert (found.difference, found.macs, found.moved) == (3.5, 50.0, 0)

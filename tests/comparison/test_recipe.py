@@ -195,3 +195,31 @@ def test_a_pruning_ratio_of_0_is_refused(tmp_path, monkeypatch):
         FGCError, match=r'--pruning-ratio 0\.0 is not a fraction'
     ):
         compare.main(parse('compare'))
+
+
+class BusyForSomePolls:
+    free = False
+    polls = 0
+
+    @property
+    def busy(self):
+        return self.polls < 3
+
+    def poll(self):
+        self.polls += 1
+        return []
+
+
+def test_a_restart_draws_the_report_once(tmp_path, monkeypatch):
+    runs = [run(tmp_path / str(seed), epochs=1) for seed in range(3)]
+    for seed, one in enumerate(runs):
+        one.seed, one.state = seed, 'done'
+    comparison = compare.Comparison(
+        runs, tmp_path, [], 1, None, Study('x', ())
+    )
+    found = {'error': 1.0, 'macs/pruning_ratio': 0.0}
+    comparison.results = {one.name: found for one in runs}
+    written = []
+    monkeypatch.setattr(compare, 'write_report', lambda *x: written.append(x))
+    comparison.run(BusyForSomePolls())
+    assert len(written) == 1

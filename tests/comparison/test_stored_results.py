@@ -7,7 +7,10 @@ from types import SimpleNamespace
 import pytest
 
 from fgc_mm.cli.commands import compare
+from fgc_mm.comparison import stored_results
 from fgc_mm.comparison.documents.blocks import update_blocks
+from fgc_mm.comparison.entry import Entry
+from fgc_mm.comparison.study import Study
 from fgc_mm.errors import FGCError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -116,3 +119,11 @@ def test_a_start_that_is_trained_again_keeps_its_stored_result(monkeypatch):
     comparison._finish(run)
     assert comparison.results == {run.name: {'error': 13.0}}
     assert len(written) == 1
+
+
+def test_a_row_with_brackets_in_its_name_is_read(tmp_path):
+    result = dict.fromkeys(stored_results.NEEDED, 1)
+    (tmp_path / 'fgc[0.4]').mkdir()
+    (tmp_path / 'fgc[0.4]' / 'seed0.json').write_text(json.dumps(result))
+    study = Study('x', (Entry('a.py', name='fgc[0.4]'),))
+    assert stored_results.read_stored_results(tmp_path, study) == [result]

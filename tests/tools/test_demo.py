@@ -1,5 +1,8 @@
 """tools/demo.py: what it reads and what it shows."""
 
+import subprocess
+from types import SimpleNamespace
+
 from rich.console import Console
 
 from fgc_mm.config_files import config_file
@@ -52,3 +55,18 @@ def test_the_table_shows_both_networks_side_by_side():
         assert cell in dense
     for cell in ('dynamic', '98.25 %', '1,500,000', '40.0 %', '0.543'):
         assert cell in dynamic
+
+
+def test_the_end_of_a_log_is_shown_as_it_is(tmp_path, monkeypatch, capsys):
+    """Brackets in it are no markup."""
+    demo = load_tool('demo')
+
+    def train(run, _):
+        run.work_dir.mkdir(parents=True)
+        run.log.write_text('a\nb\nc [/home/a]\nd [red]\n')
+        run.process = subprocess.Popen(['false'])
+
+    monkeypatch.setattr(demo.DemoRun, 'train', train)
+    assert demo.main(SimpleNamespace(work_dir=tmp_path, seed=0)) == 2
+    text = capsys.readouterr().out
+    assert 'b\nc [/home/a]\nd [red]\n' in text and 'dense failed' in text

@@ -153,6 +153,7 @@ class Comparison:
     stopped_by: str | None = None
 
     def __post_init__(self) -> None:
+        self._new_results = False
         self._take_stored()
         self.display = ProgressDisplay(Console(), self.runs)
 
@@ -172,7 +173,7 @@ class Comparison:
                 for run in self.runs:
                     if run.state == 'done':
                         self._changed(run)
-                scheduler.go(self.display.tick)
+                scheduler.go(self._tick)
         finally:
             for number, handler in old.items():
                 signal.signal(number, handler)
@@ -228,8 +229,12 @@ class Comparison:
 
     def _changed(self, run: Run) -> None:
         self.display.changed(run, self.results.get(run.name))
-        if run.state == 'done':
+        self._new_results |= run.state == 'done'
+
+    def _tick(self) -> None:
+        if self._new_results:  # once for all that have ended since
             self._write()
+        self.display.tick()
 
     def _in_order(self) -> list[dict]:
         rows = [entry.row for entry in self.study.entries]
@@ -242,6 +247,7 @@ class Comparison:
         return [self.results[name] for name in names if name in self.results]
 
     def _write(self) -> None:
+        self._new_results = False
         command = ['fgc-mm', 'compare', *sys.argv[1:]]
         write_report(
             self.folder, self.runs, self._in_order(), self.published,

@@ -37,11 +37,12 @@ def main(args: argparse.Namespace) -> int:
     watch(console, runs)
     for run in runs:
         if run.process.wait() or run.test():
-            console.print(f'error: {run.name} failed; the end of {run.log}:')
-            console.print('\n'.join(run.log.read_text().splitlines()[-3:]))
+            end = run.log.read_text().splitlines()[-3:]
+            lines = [f'error: {run.name} failed; the end of {run.log}:', *end]
+            console.print('\n'.join(lines), markup=False)
             return 2
     console.print(compare({run.name: run.metrics() for run in runs}))
-    console.print(f'Logs, gate tables and checkpoints: {args.work_dir}/')
+    print(f'Logs, gate tables and checkpoints: {args.work_dir}/')
     return 0
 
 

@@ -1,18 +1,20 @@
 """Short names of rows, for legends."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 NAMES = {
     'bas': 'BAS',
-    'bn': 'static, BatchNorm scale',
     'dense': 'dense',
     'fbs': 'FBS',
     'fgc': 'FGC',
     'fgcplus': 'our recipe',
-    'fpgm': 'static, FPGM',
     'ftwt': 'FTWT',
-    'group': 'static, group norm',
     'manidp': 'ManiDP',
+}
+STATIC = {
+    'bn_scale': 'static, BatchNorm scale',
+    'fpgm': 'static, FPGM',
+    'group_norm': 'static, group norm',
     'random': 'static, random',
     'sfp': 'static, SFP',
 }
@@ -29,14 +31,28 @@ VARIANTS = {
 }
 
 
-def method_of(row: str) -> str:
-    """The method of a row whose name begins with it; else the name."""
-    return NAMES.get(row.partition('_')[0], row)
+def method_of(row: str, gated: bool = False) -> str:
+    """The method of a row whose name begins with it; else the name.
+
+    Args:
+        row: Name of the row.
+        gated: Whether it has gates; it is no static method then.
+    """
+    static = {} if gated else STATIC
+    found = [v for k, v in static.items() if f'{row}_'.startswith(f'{k}_')]
+    return found[0] if found else NAMES.get(row.partition('_')[0], row)
 
 
-def row_labels(rows: Sequence[str]) -> dict[str, str]:
-    """The label of each row, or the row's name if others have that label."""
-    methods = {row: _label_of(row) for row in rows}
+def row_labels(
+    rows: Sequence[str], gated: Collection[str] = ()
+) -> dict[str, str]:
+    """The label of each row, or the row's name if others have that label.
+
+    Args:
+        rows: Names of the rows.
+        gated: Those of them that have gates.
+    """
+    methods = {row: _label_of(row, row in gated) for row in rows}
     count = [*methods.values()].count
     return {
         row: row if count(method) > 1 else method
@@ -44,8 +60,8 @@ def row_labels(rows: Sequence[str]) -> dict[str, str]:
     }
 
 
-def _label_of(row: str) -> str:
+def _label_of(row: str, gated: bool) -> str:
     named = [
         v for beginning, v in VARIANTS.items() if row.startswith(beginning)
     ]
-    return named[0] if named else method_of(row)
+    return named[0] if named else method_of(row, gated)

@@ -86,8 +86,8 @@ def caption(study: Study, results: Results) -> str:
     """The caption of a figure of :func:`trade_off_plot`."""
     swept = any(result.get('threshold_sweep') for result in results)
     lines = (
-        'Each gated network is trained once per seed (large marker) and '
-        'tested at several thresholds of its gates (line). '
+        'Each network is trained once per seed (large marker); where the '
+        'gates have a threshold, it is also tested at others (line). '
         if swept
         else ''
     )

@@ -23,7 +23,7 @@ from ..table import MeanStd, Results, Row, rows_of
 from .labels import method_of, row_labels
 
 HEADROOM = 1.5  # space above the trained points, in multiples of their span
-STATIC = 'X', 'P'  # markers
+STATIC = 'X', 'P', 'v', '<', '>', 'p'  # markers
 LEAST_SPAN = 2.0  # points of error
 
 
@@ -46,6 +46,7 @@ def trade_off_plot(
     results: Results,
     kind: str = 'png',
     description: str | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> bytes:
     """The rows of a study as a figure; the lower left is best.
 
@@ -60,12 +61,18 @@ def trade_off_plot(
         results: As returned by ``read_stored_results``.
         kind: ``'png'`` or ``'svg'``.
         description: Text in the metadata of the file.
+        labels: Of the rows, for the legend; by default of
+            :func:`row_labels`.
     """
     figure = new_figure(PAGE_WIDTH, 3.4)
     axes = figure.subplots()
-    labels = row_labels([entry.row for entry in study.entries])
     rows = {row.method: row for row in rows_of(results)}
     gated = [row for row in rows.values() if row.dynamic and _is_pruned(row)]
+    if labels is None:
+        labels = row_labels(
+            [entry.row for entry in study.entries],
+            [row.method for row in gated],
+        )
     fixed = [row for row in rows.values() if row not in gated]
     for number, row in enumerate(gated):
         own = [r for r in results if r['method'] == row.method]
@@ -153,14 +160,15 @@ def _fixed(axes: Axes, rows: Sequence[Row], labels: Mapping[str, str]) -> None:
     kinds = dict.fromkeys(method_of(row.method) for row in static)
     for number, kind in enumerate(kinds):
         own = [row for row in static if method_of(row.method) == kind]
-        _static(axes, dense[:1], own, kind, number)
+        label = kind if len(own) > 1 else labels[own[0].method]
+        _static(axes, dense[:1], own, label, number)
 
 
 def _static(
     axes: Axes,
     dense: Sequence[Row],
     rows: Sequence[Row],
-    kind: str,
+    name: str,
     number: int,
 ) -> None:
     """One method of static pruning, at one or several pruning ratios."""
@@ -173,10 +181,10 @@ def _static(
     macs = [point.macs.mean for point in points]
     error = [point.error.mean for point in points]
     axes.plot(macs, error, **style, zorder=1)
-    label = _legend({row.method: kind for row in rows}, rows[0])
+    label = _legend({row.method: name for row in rows}, rows[0])
     for row in rows:
         _mark(
-            axes, _trained(row), label, marker=STATIC[number % 2],
+            axes, _trained(row), label, marker=STATIC[number % len(STATIC)],
             markersize=6, **style,
         )  # fmt: skip
         label = ''  # one entry in the legend for all rows

@@ -125,3 +125,41 @@ def test_a_label_is_the_method_or_the_row():
     ]  # fmt: skip
     twice = row_labels(['fgc_a', 'fgc_b', 'dense_a'])
     assert twice == {'fgc_a': 'fgc_a', 'fgc_b': 'fgc_b', 'dense_a': 'dense'}
+
+
+def drawn(monkeypatch, names, results):
+    figures = []
+    monkeypatch.setattr(
+        module, 'figure_bytes', lambda figure, *_: figures.append(figure)
+    )
+    trade_off_plot(Study('x', tuple(map(Entry, names))), results)
+    return figures[0].axes[0]
+
+
+def test_three_static_methods_look_different(monkeypatch):
+    names = [f'{k}_a.py' for k in ('fpgm', 'group_norm', 'bn_scale')]
+    results = [
+        result(name[:-3], 0, 20.0 + number, 5e6, dynamic=False)
+        for number, name in enumerate(names)
+    ]
+    axes = drawn(monkeypatch, names, results)
+    marked = [line for line in axes.lines if line.get_marker() != 'None']
+    assert [line.get_label() for line in marked] == [
+        'static, FPGM (1 seed)',
+        'static, group norm (1 seed)',
+        'static, BatchNorm scale (1 seed)',
+    ]
+    assert len({line.get_marker() for line in marked}) == 3
+
+
+def test_gates_in_groups_are_not_static(monkeypatch):
+    names = ['group_8.py', 'random_init.py', 'random_a.py']
+    results = [
+        result(name[:-3], 0, 20.0, 5e6, dynamic=name != 'random_a.py')
+        for name in names
+    ]
+    axes = drawn(monkeypatch, names, results)
+    texts = [text.get_text() for text in axes.figure.legends[0].texts]
+    assert texts == [
+        'group_8 (1 seed)', 'random_init (1 seed)', 'static, random (1 seed)'
+    ]  # fmt: skip

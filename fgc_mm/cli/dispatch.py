@@ -70,6 +70,11 @@ def run(name: str) -> int:
     except FGCError as error:
         print(f'error: {error}', file=sys.stderr)
         return BAD_INPUT
+    except OSError as error:  # of a path
+        if os.environ.get('FGC_TRACEBACK'):
+            raise
+        print(f'error: {path_sentence(error)}', file=sys.stderr)
+        return BAD_INPUT
     except ModuleNotFoundError as error:
         sentence = missing_sentence(error)
         if sentence is None:
@@ -80,6 +85,15 @@ def run(name: str) -> int:
         print('interrupted', file=sys.stderr)
         return INTERRUPTED
     return run_tool(partial(main, args))
+
+
+def path_sentence(error: OSError) -> str:
+    """The message for a file that is missing or unreadable."""
+    if error.filename is None:
+        return ' '.join(str(error).split()) or type(error).__name__
+    # of a file that could not be renamed, the new name
+    name = error.filename2 or error.filename
+    return f'{name}: {error.strerror}; check the path.'
 
 
 def parse(name: str) -> Namespace:

@@ -40,9 +40,26 @@ def choose_work_dir(cfg: Config, args: argparse.Namespace) -> None:
         cfg.work_dir = str(Path('work_dirs', Path(args.config).stem))
 
 
+def check_test(cfg: Config) -> None:
+    """Checks that the config has the parts of a test."""
+    for field in ('test_dataloader', 'test_cfg', 'test_evaluator', 'model'):
+        if cfg.get(field) is None:
+            raise FGCError(
+                f'{cfg.filename} has no {field}: a test needs a model, '
+                'test_dataloader, test_cfg and test_evaluator; add it.'
+            )
+
+
+def drop_distillation(cfg: Config) -> None:
+    """Removes the teacher, which only training needs."""
+    cfg.model.pop('distillation', None)
+    if isinstance(cfg.model.get('module'), dict):  # in test-time augmentation
+        cfg.model.module.pop('distillation', None)
+
+
 def check_gated(cfg: Config, option: str) -> None:
     """Checks that the model has gates."""
-    if 'gate' not in cfg.model.get('backbone', {}):
+    if 'gate' not in (cfg.model.get('backbone') or {}):
         raise FGCError(
             f'{option} finds no gate in {cfg.filename}; give a config of a '
             'gated model.'

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import torch
 
 from fgc_mm.cli.data_errors import data_sentence
+from fgc_mm.cli.dispatch import path_sentence
 from fgc_mm.cli.launch import leave_processes
 from fgc_mm.cli.upstream_errors import upstream_sentence
 from fgc_mm.errors import FGCError
@@ -85,9 +86,7 @@ def _sentence(error: BaseException) -> str | None:
     if not isinstance(error, (FGCError, OSError)):
         return None
     if isinstance(error, OSError) and error.filename is not None:
-        # of a file that could not be renamed, the new name
-        name = error.filename2 or error.filename
-        return f'{name}: {error.strerror}; check the path.'
+        return path_sentence(error)
     text = str(error).strip()
     if 'DataLoader worker process' in text:
         # the worker's traceback, which ends with 'package.Class: message'

@@ -16,8 +16,10 @@ class Known(NamedTuple):
         kinds: Class of the error, or several.
         phrase: A part of its text.
         sentence: The message, with ``{}`` for the error.
-        folders: Folders below which the error must be raised; ``()`` for any.
+        folders: Code of one of these must be running when the error is
+            raised; ``()`` for any.
         shown: The part of the error that is put into the message.
+        function: Name of the function of that code; '' for any.
     """
 
     kinds: type[BaseException] | tuple[type[BaseException], ...]
@@ -25,22 +27,27 @@ class Known(NamedTuple):
     sentence: str
     folders: tuple[str, ...] = ()
     shown: Callable[[BaseException], str] = str
+    function: str = ''
 
 
 def upstream_sentence(error: BaseException) -> str | None:
     """The message for a known error; None for other errors."""
     for known in KNOWN:
         if isinstance(error, known.kinds) and known.phrase in str(error):
-            if known.folders and not _raised_below(error, known.folders):
+            if known.folders and not _was_running(error, known):
                 continue
             return known.sentence.format(known.shown(error))
     return None
 
 
-def _raised_below(error: BaseException, folders: tuple[str, ...]) -> bool:
-    """Whether code of these folders was running when it was raised."""
-    files = [f.f_code.co_filename for f, _ in walk_tb(error.__traceback__)]
-    return any(PurePath(x).parent.as_posix().endswith(folders) for x in files)
+def _was_running(error: BaseException, known: Known) -> bool:
+    """Whether the code of a known error was running when it was raised."""
+    codes = [frame.f_code for frame, _ in walk_tb(error.__traceback__)]
+    return any(
+        PurePath(code.co_filename).parent.as_posix().endswith(known.folders)
+        and known.function in ('', code.co_name)
+        for code in codes
+    )
 
 
 def _first_sentence(error: BaseException) -> str:
@@ -116,7 +123,8 @@ KNOWN = (
     Known((ValueError, TypeError), '',
           'the optimizer refuses a setting ({}); check the values in '
           'optim_wrapper.optimizer.',
-          ('/torch/optim',)),
+          ('/torch/optim',),
+          function='__init__'),
     Known(cv2.error, '',
           'OpenCV cannot do a step of a pipeline (... {}); check the sizes in '
           'the pipelines of the data sets.',

@@ -217,3 +217,14 @@ def test_a_command_line_and_what_a_user_types():
         f'{ROOT}/configs/a b.py', '3',
     ]  # fmt: skip
     assert as_typed(command) == "fgc-mm export onnx 'configs/a b.py' 3"
+
+
+def test_a_path_that_cannot_be_read_is_one_line(tmp_path, capsys):
+    """Of a folder of another user, say."""
+    done = run_cold(MAIN, 'train', 'x' * 300)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2 and line.endswith('long; check the path.')
+    (tmp_path / 'file').touch()
+    assert dispatch.main(['demo', '--work-dir', str(tmp_path / 'file')]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f'error: {tmp_path / "file"}')

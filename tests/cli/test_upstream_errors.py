@@ -91,3 +91,11 @@ def test_a_file_that_cannot_be_put_in_place(tmp_path):
         write_atomically(b'x', tmp_path / 'model')
     assert '.part' not in _sentence(caught.value)
     assert f'{tmp_path / "model"}: ' in _sentence(caught.value)
+
+
+def test_a_bug_in_the_step_of_an_optimizer_keeps_its_traceback():
+    class Own(torch.optim.SGD):
+        def step(self, closure=None):
+            raise TypeError('of its author')
+
+    assert sentence(Own(nn.Linear(1, 1).parameters(), lr=0.1).step) is None

@@ -192,6 +192,8 @@ def test_a_small_network_runs_several_batches_before_a_timed_one(monkeypatch):
         (('--threads', '0'), '--threads 0'),
         (('--batch', '9', '--images', '4'), '--batch 9'),
         (('--images', '0'), '0 images'),
+        (('--calibration', '0'), '--calibration 0'),
+        (('--size', '160', '192', '224'), '--size 160 192 224'),
     ],
 )
 def test_bad_input_is_one_sentence(report, options, told, monkeypatch, capfd):

@@ -111,3 +111,8 @@ def test_the_size_of_images_held_in_memory_is_that_of_what_they_wrap(
     cfg.train_dataloader.dataset.dataset.pop('pipeline')
     with pytest.raises(FGCError, match='no crop'):
         tool.image_size(cfg, None)
+
+
+def test_a_config_without_training_needs_a_shape(tool):
+    with pytest.raises(FGCError, match='give --shape'):
+        tool.image_size(Config(dict(train_dataloader=None)), None)

@@ -5,8 +5,11 @@ import re
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
+from fgc_mm.cli.commands import publish_model
+from fgc_mm.errors import FGCError
 from fgc_mm.reliability.checkpoint_reader import read_checkpoint
 
 from .conftest import TOOLS, error_lines, run
@@ -49,3 +52,9 @@ def test_errors_are_one_sentence(project, trained, tmp_path):
         (line,) = error_lines(done.stdout)
         assert done.returncode == 2 and text in line
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize('target', ['.', '..', '/'])
+def test_a_folder_has_no_file_name(target):
+    with pytest.raises(FGCError, match='is a folder, but one file'):
+        publish_model.publish(dict(state_dict={}), 'x.pth', target)

@@ -12,6 +12,8 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
 
+from fgc_mm.comparison import stored_results
+
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / 'configs' / 'bas_resnet20_digits.py'
 SWEEP = ROOT / 'tools' / 'analysis_tools' / 'sweep_threshold.py'
@@ -96,3 +98,35 @@ def test_bad_input_is_one_sentence(folder, command, told):
     assert done.returncode == 2
     (line,) = (done.stdout + done.stderr).splitlines()
     assert told in line
+
+
+@pytest.mark.parametrize(
+    ('text', 'told'),
+    [
+        ('test_dataloader = test_cfg = test_evaluator = None', 'dataloader'),
+        ('model = None', 'has no model'),
+    ],
+)
+def test_a_config_without_a_part_is_refused(tool, folder, text, told):
+    config = folder / 'without.py'
+    config.write_text(f'_base_ = [{str(CONFIG)!r}]\n{text}\n')
+    name = 'analysis_tools/sweep_threshold'
+    code, said = tool(name, config, folder / 'x.pth')
+    (line,) = said.splitlines()
+    assert code == 2 and told in line
+
+
+def test_a_result_is_checked_before_and_the_table_written_first(tool, folder):
+    result = dict.fromkeys(stored_results.NEEDED, 0) | dict(error=-1)
+    (folder / 'seed0.json').write_text(json.dumps(result))
+    command = (
+        'analysis_tools/sweep_threshold', CONFIG, folder / 'x.pth',
+        '--result', folder / 'seed0.json', '--work-dir', folder / 'kept',
+        '--thresholds',
+    )  # fmt: skip
+    code, said = tool(*command, 0.3, 0.7)
+    assert code == 2 and 'without 0.5' in said
+    assert not (folder / 'kept').exists()
+    code, said = tool(*command, 0.5)
+    assert code == 2 and 'has an error of -1.00 %' in said
+    assert (folder / 'kept' / 'threshold_sweep.csv').is_file()

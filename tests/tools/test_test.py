@@ -236,3 +236,17 @@ def test_the_dynamic_model_has_the_masked_ones_metrics(tool, tmp_path):
     for name in ('accuracy/top1', 'macs/mean', 'macs/p95'):
         assert dynamic[name] == pytest.approx(masked[name], rel=1e-6)
     assert 0 < dynamic['macs/pruning_ratio'] < 100
+
+
+def test_augmentation_needs_no_teacher(tool, project, trained, tmp_path):
+    """Whose file may be gone."""
+    config = tmp_path / 'distilled.py'
+    config.write_text(
+        f'_base_ = {str(project / "tiny net.py")!r}\n'
+        "model = dict(distillation=dict(checkpoint='gone.pth'))\n"
+    )
+    code, said = tool(
+        'test', config, trained.checkpoint, '--tta',
+        '--work-dir', tmp_path / 'work',
+    )  # fmt: skip
+    assert code == 0, said

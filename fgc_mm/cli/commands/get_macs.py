@@ -30,8 +30,8 @@ def image_size(cfg: Config, shape: list[int] | None) -> tuple[int, int]:
                 'width; give one or two positive numbers.'
             )
         return shape[0], shape[-1]
-    dataset = cfg.get('train_dataloader', {}).get('dataset', {})
-    size = pipeline_size(pipeline_of(dataset))
+    loader = cfg.get('train_dataloader') or {}
+    size = pipeline_size(pipeline_of(loader.get('dataset') or {}))
     if size is not None:
         return size
     raise FGCError(
@@ -139,7 +139,7 @@ def main(args: argparse.Namespace) -> None:
     shape, macs = count(cfg, build_model(cfg), size)
     summary = totals(macs, args.keep_ratio)
     console = Console()
-    console.print(f'{args.config}, image {"x".join(map(str, shape))}')
+    print(f'{args.config}, image {"x".join(map(str, shape))}', flush=True)
     if macs.sites:
         console.print(per_site(macs))
     console.print(summary)

@@ -1,26 +1,27 @@
 """Tests which of mmpretrain's backbones run as one call of the runtime."""
 
 import argparse
-import json
-import multiprocessing
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from multiprocessing.connection import Connection
+from dataclasses import dataclass
+from functools import partial
 
 import mmpretrain
 import torch
-from mmengine.registry import DefaultScope
 from mmpretrain.apis.model import ModelHub
 from mmpretrain.registry import MODELS
 from rich.progress import track
 from torch import Tensor, nn
 
+from fgc_mm.cli import coverage_rows
 from fgc_mm.cli.commands.zoo_coverage import GATE, backbone_of
+from fgc_mm.cli.coverage_rows import first_line
+from fgc_mm.comparison.markdown import markdown_table
 from fgc_mm.deploy.comparing import flatten_tensors
 from fgc_mm.deploy.dynamic.model import DynamicBackbone
 from fgc_mm.errors import FGCError, check_choice
 from fgc_mm.models import GatedBackbone
+from fgc_mm.reliability.atomic_file import check_writable, write_atomically
 from fgc_mm.sites.image_size import small_images
 
 LEFT_OUT = 'left out'
@@ -71,7 +72,7 @@ def examine(name: str, config: dict) -> Row:
     try:
         backbone = MODELS.build(config)
     except Exception as error:  # of mmpretrain
-        return Row(name, LEFT_OUT, f'it cannot be built ({_line(error)})')
+        return Row(name, LEFT_OUT, f'it cannot be built ({first_line(error)})')
     try:
         gated = GatedBackbone(backbone, GATE).eval()
     except FGCError as error:
@@ -100,35 +101,15 @@ def is_random(network: nn.Module, image: Tensor) -> bool:
     return any(not torch.equal(x, y) for x, y in zip(first, second))
 
 
-def _line(error: Exception) -> str:
-    return f'{type(error).__name__}: {error}'.splitlines()[0]
-
-
 def in_a_process(name: str, config: dict, seconds: float) -> Row:
     """Examine in a separate process, with a time limit."""
-    context = multiprocessing.get_context('fork')  # imports are inherited
-    reader, writer = context.Pipe(duplex=False)
-    process = context.Process(target=_answer, args=(name, config, writer))
-    process.start()
-    writer.close()
-    try:
-        if reader.poll(seconds):
-            return reader.recv()
-        return Row(name, 'no program', 'no answer in time')
-    except EOFError:
-        return Row(name, 'no program', 'its process died')
-    finally:
-        process.kill()
-        process.join()
-
-
-def _answer(name: str, config: dict, writer: Connection) -> None:
-    DefaultScope.get_instance('zoo', scope_name='mmpretrain')
-    torch.set_num_threads(1)
-    try:
-        writer.send(examine(name, config))
-    except Exception as error:
-        writer.send(Row(name, 'no program', _line(error)))
+    failed = partial(Row, name, 'no program')
+    return coverage_rows.in_a_process(
+        lambda answers: answers.send(examine(name, config)),
+        failed,
+        seconds,
+        'no answer in time',
+    )
 
 
 def report(rows: dict[str, Row]) -> Iterator[str]:
@@ -151,13 +132,12 @@ def report(rows: dict[str, Row]) -> Iterator[str]:
         'modules.'
     )
     yield ''
-    yield '| backbone | model | result | sites that skip | what else |'
-    yield '| --- | --- | --- | --- | --- |'
+    head = ['backbone', 'model', 'result', 'sites that skip', 'what else']
+    cells = []
     for kind, row in rows.items():
         sites = f'{row.skipping} of {row.sites}' if row.sites else ''
-        yield (
-            f'| {kind} | {row.model} | {row.result} | {sites} | {row.reason} |'
-        )
+        cells.append([kind, row.model, row.result, sites, row.reason])
+    yield markdown_table(head, cells)
 
 
 def main(args: argparse.Namespace) -> None:
@@ -165,20 +145,11 @@ def main(args: argparse.Namespace) -> None:
     models = smallest_models()
     for kind in args.only or ():
         check_choice(f'--only {kind}', kind, models)
-    args.rows.parent.mkdir(parents=True, exist_ok=True)
-    rows: dict[str, Row] = {}
-    if args.rows.exists():
-        for line in args.rows.read_text().splitlines():
-            entry = json.loads(line)
-            rows[entry['kind']] = Row(**entry['row'])
+    check_writable(args.report)
+    store = coverage_rows.StoredRows(args.rows, Row)
     chosen = [k for k in models if not args.only or k in args.only]
-    with args.rows.open('a') as file:
-        for kind in track(chosen, 'examining'):
-            if kind not in rows:
-                rows[kind] = in_a_process(*models[kind], args.seconds)
-                entry = dict(kind=kind, row=asdict(rows[kind]))
-                file.write(json.dumps(entry) + '\n')
-                file.flush()
-    lines = report({kind: rows[kind] for kind in sorted(rows)})
-    args.report.write_text('\n'.join(lines) + '\n')
+    for kind in track(chosen, 'examining'):
+        store.find(kind, partial(in_a_process, *models[kind], args.seconds))
+    rows = dict(sorted(store.rows.items()))
+    write_atomically('\n'.join(report(rows)).encode(), args.report)
     print(f'{args.report}: {dict(Counter(r.result for r in rows.values()))}')

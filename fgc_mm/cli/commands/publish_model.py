@@ -38,6 +38,11 @@ def publish(checkpoint: Checkpoint, source: str, target: str) -> Path:
         content = stream.getvalue()
     digest = hashlib.sha256(content).hexdigest()[:8]
     path = Path(target)
+    if path.name in ('', '..'):
+        raise FGCError(
+            f'{target} is a folder, but one file is written; give its name '
+            'too.'
+        )
     path = path.with_name(f'{path.name.removesuffix(".pth")}-{digest}.pth')
     write_atomically(content, path)
     return path

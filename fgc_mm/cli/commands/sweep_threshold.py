@@ -14,9 +14,15 @@ from fgc_mm.cli.command_runner import TestRunner
 from fgc_mm.cli.given_config import (
     apply_options,
     check_gates,
+    check_test,
     choose_work_dir,
+    drop_distillation,
 )
-from fgc_mm.comparison.stored_results import add_sweep, read_result_file
+from fgc_mm.comparison.stored_results import (
+    add_sweep,
+    check_trained,
+    read_result_file,
+)
 from fgc_mm.engine.config_file import load_config
 from fgc_mm.evaluation.threshold_sweep import (
     THRESHOLDS,
@@ -37,28 +43,32 @@ from fgc_mm.reliability.whole_checkpoint import WholeCheckpointHook
 
 def main(args: argparse.Namespace) -> None:
     """Test at every threshold, then write."""
+    thresholds = args.thresholds or THRESHOLDS
     stored = args.result and read_result_file(args.result)
+    if stored:
+        check_trained(args.result, thresholds)
     cfg = load_config(args.config)
     read_checkpoint(args.checkpoint)
     cfg.load_from, cfg.resume = args.checkpoint, False
     choose_work_dir(cfg, args)
     apply_options(cfg, args)
+    check_test(cfg)
     check_gates(cfg, 'fgc-mm sweep')
-    rows = sweep(cfg, args.thresholds or THRESHOLDS)
+    rows = sweep(cfg, thresholds)
     show(rows)
-    if stored:
-        add_sweep(args.result, stored, rows)
     folder = Path(cfg.work_dir)
     write_atomically(as_csv(rows), folder / 'threshold_sweep.csv')
     for kind in FORMATS:
         write_atomically(draw(rows, kind), folder / f'threshold_sweep.{kind}')
     print(f'written: {folder}/threshold_sweep.csv, .png and .svg')
+    if stored:
+        add_sweep(args.result, stored, rows)
 
 
 def sweep(cfg: Config, thresholds: Sequence[float]) -> list[dict[str, float]]:
     """Threshold, accuracy and MACs of every test."""
     check_thresholds(thresholds)
-    cfg.get('model', {}).pop('distillation', None)  # for training only
+    drop_distillation(cfg)
     runner = TestRunner.from_cfg(cfg)
     runner.register_hook(WholeCheckpointHook())
     return sweep_thresholds(runner, thresholds)

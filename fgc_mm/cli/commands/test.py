@@ -18,7 +18,9 @@ from fgc_mm.cli.given_config import (
     apply_options,
     check_gated,
     check_gates,
+    check_test,
     choose_work_dir,
+    drop_distillation,
 )
 from fgc_mm.cli.launch import join_processes
 from fgc_mm.deploy import images_of, to_dynamic
@@ -54,7 +56,7 @@ def main(args: argparse.Namespace) -> None:
     check_out(args)
     cfg = load_config(args.config)
     apply_arguments(cfg, args)
-    (cfg.get('model') or {}).pop('distillation', None)  # for training only
+    drop_distillation(cfg)
     if '://' not in args.checkpoint:
         read_checkpoint(args.checkpoint)
     join_processes(cfg, args.launcher)
@@ -180,12 +182,7 @@ def write_results(content: object, file: Path) -> None:
 
 def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
     """Writes the arguments into the config; --cfg-options are applied last."""
-    for field in ('test_dataloader', 'test_cfg', 'test_evaluator'):
-        if cfg.get(field) is None:
-            raise FGCError(
-                f'{args.config} has no {field}: a test needs '
-                'test_dataloader, test_cfg and test_evaluator; add it.'
-            )
+    check_test(cfg)
     cfg.launcher = args.launcher
     cfg.load_from = args.checkpoint
     cfg.resume = False

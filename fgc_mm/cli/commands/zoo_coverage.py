@@ -3,11 +3,11 @@
 import argparse
 import copy
 import json
-import multiprocessing
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,17 @@ from typing import Any
 import mmpretrain
 import torch
 import torch_pruning as tp
-from mmengine.registry import DefaultScope
 from mmpretrain.apis.model import ModelHub
 from mmpretrain.registry import MODELS
 from rich.progress import track
 from torch import Tensor, nn
 
+from fgc_mm.cli import coverage_rows
+from fgc_mm.comparison.markdown import markdown_table
 from fgc_mm.errors import FGCError
 from fgc_mm.functional import macs_per_image, spread_mask
 from fgc_mm.models import GatedBackbone, build_macs_table
+from fgc_mm.reliability.atomic_file import check_writable, write_atomically
 from fgc_mm.sites import SiteLayer
 from fgc_mm.sites.image_size import small_images
 from fgc_mm.sites.probed_backbone import tensors
@@ -239,33 +241,11 @@ def backbone_of(model: dict) -> dict | None:
 
 def in_a_process(config: dict, seconds: float) -> Row:
     """Examine in a separate process, with a time limit for each part."""
-    context = multiprocessing.get_context('fork')  # imports are inherited
-    reader, writer = context.Pipe(duplex=False)
-    process = context.Process(target=_answer, args=(config, writer))
-    process.start()
-    writer.close()
-    row = Row(config['type'], 'failed', 'not built in time')
-    try:
-        while reader.poll(seconds):
-            row = reader.recv()
-        return row
-    except EOFError:
-        process.join(10)  # its pipe is closed: it ends
-        died = Row(config['type'], 'failed', 'its process died')
-        return row if process.exitcode in (0, None) else died
-    finally:
-        process.kill()
-        process.join()
-
-
-def _answer(config: dict, writer: Connection) -> None:
-    DefaultScope.get_instance('zoo', scope_name='mmpretrain')
-    torch.set_num_threads(1)
-    try:
-        examine(config, writer)
-    except Exception as error:
-        text = f'{type(error).__name__}: {error}'.splitlines()[0]
-        writer.send(Row(str(config['type']), 'failed', text))
+    failed = partial(Row, str(config['type']), 'failed')
+    examined = partial(examine, config)
+    return coverage_rows.in_a_process(
+        examined, failed, seconds, 'not built in time'
+    )
 
 
 def write_report(rows: dict[str, Row], path: Path) -> None:
@@ -274,6 +254,18 @@ def write_report(rows: dict[str, Row], path: Path) -> None:
     reasons = Counter(
         f'{row.result}: {row.reason}' for row in rows.values() if row.reason
     )
+    head = [
+        'model', 'backbone', 'result', 'sites', 'fraction of MACs in sites',
+        'MACs against the smaller network', 'search (s)',
+    ]  # fmt: skip
+    cells = [
+        [
+            name, r.backbone, f'{r.result}{r.reason and ": "}{r.reason}',
+            str(r.sites), f'{r.governed:.1%}', r.macs, f'{r.seconds:.1f}',
+        ]
+        for name, r in sorted(rows.items())
+    ]  # fmt: skip
+    counts = [[reason, str(n)] for reason, n in reasons.most_common()]
     lines = [
         "# Gates on mmpretrain's backbones",
         '',
@@ -284,21 +276,10 @@ def write_report(rows: dict[str, Row], path: Path) -> None:
         f'{len(rows)} models: {results["passed"]} passed, '
         f'{results["no site"]} have no site, {results["failed"]} failed.',
         '',
-        '| not passed | models |',
-        '| --- | --- |',
-        *(f'| {reason} | {n} |' for reason, n in reasons.most_common()),
-        '',
-        '| model | backbone | result | sites | fraction of MACs in sites '
-        '| MACs against the smaller network | search (s) |',
-        '| --- | --- | --- | --- | --- | --- | --- |',
-        *(
-            f'| {name} | {r.backbone} '
-            f'| {r.result}{r.reason and ": "}{r.reason} | {r.sites} '
-            f'| {r.governed:.1%} | {r.macs} | {r.seconds:.1f} |'
-            for name, r in sorted(rows.items())
-        ),
+        markdown_table(['not passed', 'models'], counts),
+        markdown_table(head, cells),
     ]
-    path.write_text('\n'.join(lines) + '\n')
+    write_atomically('\n'.join(lines).encode(), path)
 
 
 def main(args: argparse.Namespace) -> None:
@@ -309,24 +290,17 @@ def main(args: argparse.Namespace) -> None:
             f'--pattern {args.pattern!r} matches no model of mmpretrain; '
             'mmpretrain.list_models() lists them.'
         )
-    args.rows.parent.mkdir(parents=True, exist_ok=True)
-    known: dict[str, Row] = {}
-    if args.rows.exists():
-        for line in args.rows.read_text().splitlines():
-            entry = json.loads(line)
-            known[entry['key']] = Row(**entry['row'])
+    check_writable(args.report)
+    store = coverage_rows.StoredRows(args.rows, Row)
     rows = {}
-    with args.rows.open('a') as file:
-        for name, config in track(models, 'examining'):
-            if isinstance(config, Row):
-                rows[name] = config
-                continue
-            key = json.dumps(config, sort_keys=True, default=str)
-            if key not in known:  # many models share a backbone
-                known[key] = in_a_process(config, args.seconds)
-                entry = dict(key=key, row=asdict(known[key]))
-                file.write(json.dumps(entry) + '\n')
-                file.flush()
-            rows[name] = known[key]
+    for name, config in track(models, 'examining'):
+        if isinstance(config, Row):
+            rows[name] = config
+            continue
+        # many models share a backbone
+        key = json.dumps(config, sort_keys=True, default=str)
+        rows[name] = store.find(
+            key, partial(in_a_process, config, args.seconds)
+        )
     write_report(rows, args.report)
     print(f'{args.report}: {dict(Counter(r.result for r in rows.values()))}')

@@ -57,7 +57,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def check_arguments(args: Namespace) -> None:
-    for name in ('rounds', 'batch', 'threads', 'size'):
+    if args.size is not None and len(args.size) > 2:
+        raise FGCError(
+            f'--size {" ".join(map(str, args.size))} is not a height and '
+            'width; give one or two numbers.'
+        )
+    for name in ('calibration', 'rounds', 'batch', 'threads', 'size'):
         given = getattr(args, name)
         numbers = given if isinstance(given, list) else [given]
         if given is not None and min(numbers) < 1:

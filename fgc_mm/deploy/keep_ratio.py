@@ -11,6 +11,7 @@ from fgc_mm.deploy.firing import SiteFiring, firing_statistics, gated_backbone
 from fgc_mm.errors import FGCError
 from fgc_mm.gates.checks import logit
 from fgc_mm.models import GatedBackbone
+from fgc_mm.sites.eval_mode import eval_mode
 
 SPREAD = 1.0  # standard deviation of the firing rates, in log-odds
 TOLERANCE = 0.02  # tolerance of a site's keep ratio
@@ -63,9 +64,10 @@ def set_keep_ratio(
     backbone = gated_backbone(model)
     _check_changeable(backbone)
     generator = torch.Generator().manual_seed(0)
-    if fresh:
-        _set_norm_statistics(backbone, images, keep_ratio, generator)
-    _set_gates_in_pass(backbone, images, keep_ratio, generator)
+    with eval_mode(backbone):
+        if fresh:
+            _set_norm_statistics(backbone, images, keep_ratio, generator)
+        _set_gates_in_pass(backbone, images, keep_ratio, generator)
     firing = firing_statistics(backbone, [images])
     for site, stats in zip(backbone.sites, firing):
         got = float(stats.rate.mean())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import ChainMap
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -139,11 +140,28 @@ def build_dataset(cfg: Config, split: str = 'test') -> Any:
                 'run the model on; add one.'
             )
     settings, test = (cfg[name].dataset.to_dict() for name in loaders)
-    if 'pipeline' in test:
-        settings['pipeline'] = test['pipeline']
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
+    tested = ChainMap(*_with_wrapped(test))
+    for part in _with_wrapped(settings):
+        _as_in_test(part, tested)
+    return DATASETS.build(settings)
+
+
+def _with_wrapped(settings: dict) -> list[dict]:
+    """A data set's settings, then those of the sets that it wraps."""
+    found = [settings]
+    for part in (settings.get('dataset'), *settings.get('datasets', ())):
+        if isinstance(part, dict):
+            found += _with_wrapped(part)
+    return found
+
+
+def _as_in_test(settings: dict, tested: Mapping[str, Any]) -> None:
+    """Replace a data set's pipeline and augmentations."""
+    wraps = 'dataset' in settings or 'datasets' in settings
+    if 'pipeline' in tested and ('pipeline' in settings or not wraps):
+        settings['pipeline'] = tested['pipeline']
     kind = settings['type']
     kind = DATASETS.get(kind) if isinstance(kind, str) else kind
     for augmentation in getattr(kind, 'AUGMENTATIONS', ()):
-        settings[augmentation] = test.get(augmentation, 0)
-    return DATASETS.build(settings)
+        settings[augmentation] = tested.get(augmentation, 0)

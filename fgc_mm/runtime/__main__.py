@@ -12,7 +12,7 @@ import json
 import os
 import sys
 from dataclasses import asdict
-from math import isnan
+from math import isfinite
 
 from fgc_mm.errors import FGCError
 from fgc_mm.missing_package import missing_sentence
@@ -91,9 +91,15 @@ def _print_error(sentence: str) -> int:
 
 def _as_json(prediction: Prediction) -> None:
     fields = asdict(prediction)
-    for key in ('macs', 'share'):  # JSON has no nan
-        fields[key] = None if isnan(fields[key]) else fields[key]
+    for key in ('macs', 'share'):
+        fields[key] = _number(fields[key])
+    fields['classes'] = [(k, _number(p)) for k, p in prediction.classes]
     print(json.dumps(fields), flush=True)
+
+
+def _number(number: float) -> float | None:
+    """The number; ``None`` for nan and inf, which JSON lacks."""
+    return number if isfinite(number) else None
 
 
 def _as_text(prediction: Prediction) -> None:

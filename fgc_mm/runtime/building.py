@@ -95,17 +95,18 @@ def compile_library(library: Path) -> None:
         LibraryError: The compiler fails.
         OSError: The folder is not writable.
     """
-    import shutil  # slow to import, and rarely needed
+    from tempfile import TemporaryDirectory  # slow to import, rarely needed
 
-    aside = library.with_name(f'.{library.name}.{os.getpid()}.part')
-    aside.mkdir()
-    try:
-        part = aside / library.name
-        objects = _compile_all(aside)
+    with TemporaryDirectory(
+        suffix='.part',
+        prefix=f'.{library.name}.',
+        dir=library.parent,
+        ignore_cleanup_errors=True,
+    ) as folder:
+        part = Path(folder, library.name)
+        objects = _compile_all(Path(folder))
         run([*compiler(), *linking(objects)], part)
         store_library(part, library)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _library(folder: Path) -> Path:

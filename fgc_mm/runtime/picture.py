@@ -57,8 +57,11 @@ def _by_pillow(image: Any, content: bytes, grey: bool) -> np.ndarray | None:
         if grey:
             picture.draft('L', picture.size)  # decodes only a JPEG's luma
         picture = ImageOps.exif_transpose(picture)
-        if picture.mode == 'I' or picture.mode.startswith('I;16'):
-            pixels = np.array(picture).astype(np.uint16)
+        if picture.mode in ('I', 'F') or picture.mode.startswith('I;16'):
+            pixels = np.array(picture)
+            fits = pixels.min() >= 0 and pixels.max() < 2**16
+            if picture.mode != 'F' and fits:
+                pixels = pixels.astype(np.uint16)
             return pixels if grey else np.repeat(pixels[:, :, None], 3, axis=2)
         if grey and picture.mode == 'L':
             return np.array(picture)

@@ -7,15 +7,18 @@ from math import isnan
 import pytest
 import torch
 import torch_pruning as tp
+from mmengine.config import Config
 from torch import nn
 
 from fgc_mm.deploy import compact, firing_statistics, to_dynamic
 from fgc_mm.deploy.compaction.equivalence import fixed_decisions, largest_gap
+from fgc_mm.deploy.compaction.small_model import small_config
 from fgc_mm.deploy.dynamic import calibrate
 from fgc_mm.deploy.firing import SiteFiring
 from fgc_mm.errors import FGCError
 from fgc_mm.gates import BinaryConcreteGate, FBSGate, PartialGate
-from fgc_mm.models import CompactBackbone, GatedBackbone
+from fgc_mm.models import ChannelMap, CompactBackbone, GatedBackbone
+from fgc_mm.models.channel_map import SiteChannels
 from fgc_mm.registry import MODELS
 
 RESNET = dict(type='ResNet', depth=18, base_channels=8, stem_channels=8)
@@ -354,6 +357,60 @@ def test_a_model_of_double_precision(gated, pictures, decides):
     (feature,) = done.backbone(images)
     assert feature.dtype == torch.float64
     torch.testing.assert_close(feature, network(images)[0])
+
+
+def config_of(**distillation):
+    model = dict(
+        type='fgc_mm.GatedImageClassifier',
+        backbone=dict(type='fgc_mm.GatedBackbone', backbone=RESNET),
+        gate_losses=[dict(type='fgc_mm.L0Loss')],
+    )
+    if distillation:
+        model['distillation'] = distillation
+    metric = dict(type='fgc_mm.DynamicMACs')
+    hooks = ['LossProgressHook', 'GateStatisticsHook', 'EMAHook']
+    return Config(
+        dict(
+            model=model,
+            val_evaluator=[dict(type='Accuracy'), metric],
+            test_evaluator=metric,
+            custom_hooks=[dict(type=f'fgc_mm.{name}') for name in hooks],
+        )
+    )
+
+
+def only_map(gated):
+    return ChannelMap({}, {'conv1': SiteChannels((0, 1), gated)})
+
+
+def test_a_config_without_gates_has_nothing_of_them():
+    cfg = config_of(checkpoint='teacher.pth', temperature=2.0)
+    small = small_config(cfg, only_map(()))
+    assert set(small.model) == {'type', 'backbone'}
+    assert small.model.type == 'ImageClassifier'
+    assert small.val_evaluator == [dict(type='Accuracy')]
+    assert small.test_evaluator == []
+    assert small.custom_hooks == [dict(type='fgc_mm.EMAHook')]
+    again = small_config(cfg, only_map((0,)))
+    assert again.test_evaluator == cfg.test_evaluator
+    assert len(again.custom_hooks) == 3
+
+
+@pytest.mark.parametrize('own', [None, 'own.pth'])
+@pytest.mark.parametrize('start', [None, 'start.pth'])
+def test_the_teacher_of_a_small_model_keeps_its_weights(own, start):
+    """Those of ``load_from`` are the small model's from now on."""
+    cfg = config_of(checkpoint=own, temperature=2.0)
+    cfg.load_from = start
+    small = small_config(cfg, only_map((0,)))
+    weights = own or start
+    assert small.load_from.endswith('model.pth')
+    assert small.model.get('distillation') == (
+        dict(checkpoint=weights, temperature=2.0) if weights else None
+    )
+    assert (
+        'distillation' not in small_config(config_of(), only_map((0,))).model
+    )
 
 
 def test_a_difference_of_several_maps():

@@ -16,8 +16,10 @@ import fgc_mm.deploy.dynamic.calibrate as calibration
 from fgc_mm.deploy import DynamicPlan, to_dynamic
 from fgc_mm.deploy.dynamic import build as building
 from fgc_mm.deploy.dynamic import model as modelling
+from fgc_mm.deploy.dynamic import verify
 from fgc_mm.deploy.dynamic.model import DynamicBackbone
 from fgc_mm.deploy.dynamic.programs import KernelProgram
+from fgc_mm.deploy.graph.interpreter import interpret
 from fgc_mm.deploy.graph.network import CapturedNetwork
 from fgc_mm.errors import FGCError
 from fgc_mm.gates import GateDecision
@@ -460,6 +462,22 @@ def test_backbone_and_head_are_captured_in_one_pass(
     assert len(captured) == passes
 
 
+@pytest.mark.usefixtures('all_sites_pay')
+def test_a_backbone_alone_is_tried_with_constant_masks(small, monkeypatch):
+    """Where the head is no program."""
+    model, images = small
+    model = copy.deepcopy(model)
+    model.head = Reading().eval()
+
+    def wrong(*args):
+        return {node: x + 1 for node, x in interpret(*args).items()}
+
+    monkeypatch.setattr(verify, 'interpret', wrong)
+    dynamic = to_dynamic(model, images, backend='torch')
+    assert dynamic.plan.executor == 'modules'
+    assert 'every_other mask' in dynamic.plan.executor_why
+
+
 @torch.no_grad()
 def one_by_one_answers(model, images):
     return [model(image) for image in images.split(1)]
@@ -698,6 +716,19 @@ def test_the_whole_network_overrules_its_sites(small, monkeypatch):
     assert len(dynamic.backbone.dense) == len(dynamic.backbone.sites)
 
 
+def test_batches_are_not_timed_where_the_modules_run(small, monkeypatch):
+    model, images = small
+
+    def pays(*_):
+        # yes for every site and the network, no for the program
+        return sys._getframe(1).f_code.co_name != '_choose_executor'
+
+    monkeypatch.setattr(calibration, '_is_faster', pays)
+    plan = to_dynamic(model, images, backend='torch').plan
+    assert plan.executor == 'modules'
+    assert plan.batch_ms == {}
+
+
 @needs_kernel
 def test_sites_and_batches_may_be_switched(small):
     _, images = small
@@ -741,6 +772,13 @@ def test_a_precision_that_there_is_not_is_one_sentence(small):
     ):
         with pytest.raises(FGCError, match=text):
             to_dynamic(model, images, **arguments)
+
+
+@pytest.mark.parametrize('option', ['backend', 'precision'])
+def test_unknown_names_are_refused_on_every_device(small, option):
+    model = copy.deepcopy(small[0]).to('meta')
+    with pytest.raises(FGCError, match=f"{option}='foo' is none of"):
+        to_dynamic(model, small[1].to('meta'), **{option: 'foo'})
 
 
 def test_it_runs_in_torch_without_a_compiler(small, monkeypatch):

@@ -1,13 +1,16 @@
 """Several threads get the same results from a dynamic model as one."""
 
+import copy
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from threading import Event
 
 import pytest
 import torch
 
 import fgc_mm.deploy.dynamic.calibrate as calibration
 from fgc_mm.deploy import to_dynamic
+from fgc_mm.deploy.dynamic.model import DynamicBackbone
 
 
 @pytest.fixture(autouse=True)
@@ -47,3 +50,41 @@ def test_in_four_threads(classifier, pictures, executor):
     for number, one in enumerate(got):
         pairs = zip(one, want[number % len(asked)], strict=True)
         assert all(torch.equal(a, b) for a, b in pairs), number
+
+
+@torch.no_grad()
+def test_weights_that_are_loaded_while_a_program_is_made(
+    classifier, pictures, monkeypatch
+):
+    """The program of the old weights is dropped, too."""
+    model, _ = classifier()
+    image = pictures(16)[:1]
+    dynamic = to_dynamic(model, image, backend='torch')
+    dynamic.backbone._programs.clear()
+    other = copy.deepcopy(model)
+    for parameter in other.parameters():
+        parameter.mul_(1.5)
+    checked, go_on = Event(), Event()
+    check = DynamicBackbone._check_program
+
+    def slow_check(*args):
+        problem = check(*args)
+        checked.set()
+        assert go_on.wait(60)
+        return problem
+
+    monkeypatch.setattr(DynamicBackbone, '_check_program', slow_check)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(dynamic, image)
+        assert checked.wait(60)
+        loaded = pool.submit(dynamic.load_state_dict, other.state_dict())
+        wait([loaded], timeout=0.5)  # it waits for the program
+        go_on.set()
+        torch.testing.assert_close(
+            first.result(60), model(image), atol=1e-4, rtol=1e-4
+        )
+        loaded.result(60)
+    torch.testing.assert_close(
+        dynamic(image), other(image), atol=1e-4, rtol=1e-4
+    )
+    assert dynamic.program(image) is not None

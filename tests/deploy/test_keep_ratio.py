@@ -44,6 +44,22 @@ def test_weights_of_a_trained_model_stay(gated, pictures):
     assert changed and all(k.endswith('expand.bias') for k in changed)
 
 
+@pytest.mark.parametrize('fresh', [False, True])
+@torch.no_grad()
+def test_a_model_in_training_is_set_as_in_evaluation(gated, pictures, fresh):
+    images = pictures(64, 16)
+    states = []
+    for training in (False, True):
+        network, _ = gated(SMALL)
+        network.train(training)
+        modes = [module.training for module in network.modules()]
+        set_keep_ratio(network, images, 0.5, fresh)
+        assert [module.training for module in network.modules()] == modes
+        states.append(network.state_dict())
+    for key, value in states[0].items():
+        assert torch.equal(states[1][key], value), key
+
+
 @torch.no_grad()
 def test_bad_input_is_one_sentence(gated, pictures):
     network, _ = gated(SMALL)

@@ -1,6 +1,8 @@
 """Images of a config's data loaders, for calibration and analysis."""
 
+import pytest
 from mmengine.config import Config
+from mmpretrain.registry import DATASETS
 
 from fgc_mm.datasets import InMemoryImages
 from fgc_mm.deploy.loading import build_dataset
@@ -31,6 +33,57 @@ def test_training_images_are_not_augmented():
         got.__getitems__(range(4)), plain.__getitems__(range(4)), strict=True
     ):
         assert (augmented['inputs'] == image['inputs']).all()
+
+
+FLIP = dict(type='RandomFlip', prob=1.0, direction='horizontal')
+PLAIN, FLIPPED = [dict(type='PackInputs')], [FLIP, dict(type='PackInputs')]
+
+
+def digits(pipeline):
+    return dict(type='fgc_mm.Digits', split='train', indices=4,
+                pipeline=pipeline)  # fmt: skip
+
+
+WRAPPERS = {
+    'plain': lambda one: one,
+    'repeated': lambda one: dict(type='RepeatDataset', times=2, dataset=one),
+    'joined': lambda one: dict(type='ConcatDataset', datasets=[one, one]),
+    'both': lambda one: dict(
+        type='RepeatDataset', times=2,
+        dataset=dict(type='ConcatDataset', datasets=[one])),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('test', WRAPPERS)
+@pytest.mark.parametrize('train', WRAPPERS)
+def test_wrapped_sets_have_the_pipeline_of_the_test(train, test):
+    train, test = WRAPPERS[train], WRAPPERS[test]
+    cfg = Config(
+        dict(
+            train_dataloader=dict(dataset=train(digits(FLIPPED))),
+            test_dataloader=dict(dataset=test(digits(PLAIN))),
+        )
+    )
+    dataset = build_dataset(cfg, 'train')
+    wanted = DATASETS.build(train(digits(PLAIN)))
+    assert len(dataset) == len(wanted)
+    for number in range(len(wanted)):
+        got, plain = dataset[number], wanted[number]
+        assert (got['inputs'] == plain['inputs']).all()
+
+
+def test_wrapped_images_in_memory_are_not_augmented():
+    train = images_in_memory('train', padding=3, flip=1.0)['dataset']
+    wrapped = dict(type='RepeatDataset', times=2, dataset=train)
+    cfg = Config(
+        dict(
+            train_dataloader=dict(dataset=wrapped),
+            test_dataloader=images_in_memory('test'),
+        )
+    )
+    got = build_dataset(cfg, 'train')
+    assert len(got) == 8
+    assert got.dataset.padding == got.dataset.flip == 0
 
 
 def test_every_augmentation_is_an_option_that_can_be_switched_off():

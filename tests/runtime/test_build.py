@@ -126,6 +126,16 @@ def test_a_compiler_that_is_no_command(monkeypatch):
         building.cached_library()
 
 
+def test_a_folder_of_a_killed_compiler_is_no_obstacle(fresh, cxx):
+    """In a container its process number is taken again."""
+    cxx(WRITES)
+    (fresh / f'.libfgc.so.{os.getpid()}.part').mkdir()
+    building.compile_library(fresh / 'libfgc.so')
+    assert cache.is_intact(fresh / 'libfgc.so')
+    left = [path.name for path in fresh.glob('.*')]
+    assert left == [f'.libfgc.so.{os.getpid()}.part']
+
+
 def test_it_prints_that_it_compiles(cxx, capsys):
     cxx(WRITES)
     made = building.cached_library()

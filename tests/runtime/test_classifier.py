@@ -197,6 +197,17 @@ def test_nan_is_null(file, capsys, cat, monkeypatch):
     assert json.loads(capsys.readouterr().out)['macs'] is None
 
 
+def test_scores_that_are_nan_are_null(tmp_path, cat, capsys):
+    bare = program()
+    bare.weights = np.full_like(bare.weights, np.nan)
+    path = tmp_path / 'nan.fgc'
+    path.write_bytes(encode(bare))
+    assert main([str(path), str(cat), '--json', '--top', '2']) == 0
+    text = capsys.readouterr().out
+    assert 'NaN' not in text
+    assert [p for _, p in json.loads(text)['classes']] == [None, None]
+
+
 def test_independent_classes():
     found = probabilities(np.array([0.0, -800, 800], 'f4'), 'sigmoid')
     np.testing.assert_allclose(found, [0.5, 0, 1])

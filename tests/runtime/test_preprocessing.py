@@ -269,6 +269,19 @@ def test_files_that_are_no_pictures(tmp_path, files):
             read_picture(file)
 
 
+@pytest.mark.parametrize(
+    'values', [[70000, 3], [-1, 3], [0.2, 1.0], [0.0, 1.0]]
+)
+def test_values_that_are_no_16_bits(tmp_path, values):
+    file = tmp_path / 'deep.tif'
+    kind = 'f4' if isinstance(values[0], float) else 'i4'
+    Image.fromarray(np.array([values], kind)).save(file)
+    with pytest.raises(FGCError, match=r'has (int|float)32 values'):
+        read_picture(file)
+    Image.fromarray(np.array([[65535, 3]], 'i4')).save(file)
+    assert read_picture(file, grey=True).tolist() == [[255, 0]]
+
+
 def test_16_bits_that_are_not_all_used(tmp_path):
     file = tmp_path / 'dark.png'
     cv2.imwrite(str(file), np.full((4, 4), 1000, np.uint16))

@@ -15,7 +15,7 @@ from fgc_mm.models.compact_backbone import remaining_decisions
 
 HERE = '{{ fileDirname }}'  # mmengine replaces it by the config's folder
 # hooks that need a gate
-GATE_HOOKS = ('LossProgressHook', 'FGCMemoryBankHook')
+GATE_HOOKS = ('LossProgressHook', 'FGCMemoryBankHook', 'GateStatisticsHook')
 
 
 def any_gate(channel_map: ChannelMap) -> bool:
@@ -55,7 +55,8 @@ def small_config(cfg: Config, channel_map: ChannelMap) -> Config:
         A config without ``_base_`` for ``tools/test.py`` and
         ``tools/train.py``, which reads ``channels.json`` and ``model.pth``
         from its own folder. Without any gate it is that of a plain
-        ``ImageClassifier``.
+        ``ImageClassifier``. A distillation stays if the config names its
+        teacher's weights.
     """
     content = cfg.to_dict()
     gated = any_gate(channel_map)
@@ -63,6 +64,7 @@ def small_config(cfg: Config, channel_map: ChannelMap) -> Config:
     model['backbone'] = small_settings(
         model['backbone'], f'{HERE}/channels.json', gated
     )
+    _keep_teacher(model, content.get('load_from'))
     content.update(load_from=f'{HERE}/model.pth', resume=False)
     content.pop('work_dir', None)
     if not gated:
@@ -70,9 +72,18 @@ def small_config(cfg: Config, channel_map: ChannelMap) -> Config:
     return Config(content)
 
 
+def _keep_teacher(model: dict, load_from: str | None) -> None:
+    """Name the teacher's weights; they are not those of the small model."""
+    distillation = model.pop('distillation', None)
+    checkpoint = (distillation or {}).get('checkpoint') or load_from
+    if distillation is not None and checkpoint:
+        model['distillation'] = dict(distillation, checkpoint=checkpoint)
+
+
 def _remove_gate_settings(content: dict) -> None:
     content['model'].update(type='ImageClassifier')
-    content['model'].pop('gate_losses', None)
+    for name in ('gate_losses', 'distillation'):
+        content['model'].pop(name, None)
     content['custom_hooks'] = [
         hook
         for hook in content.get('custom_hooks') or ()
@@ -80,6 +91,8 @@ def _remove_gate_settings(content: dict) -> None:
     ]
     for name in ('val_evaluator', 'test_evaluator'):
         metrics = content.get(name)
+        if isinstance(metrics, dict) and 'type' in metrics:
+            metrics = [metrics]
         if isinstance(metrics, (list, tuple)):
             content[name] = [
                 metric

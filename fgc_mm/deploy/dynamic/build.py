@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import warnings
+from collections.abc import Collection
 from typing import Any, overload
 
 import torch
@@ -92,8 +93,8 @@ def to_dynamic(
 
     Raises:
         FGCError: A model without gates, neither images nor plan, a plan of
-            another model, an unknown precision, or outputs that differ from
-            the masked model's.
+            another model, an unknown backend or precision, or outputs that
+            differ from the masked model's.
 
     Example:
         >>> from torch import nn
@@ -111,6 +112,9 @@ def to_dynamic(
         >>> sorted(dynamic.dynamic_report()['sites'])
         ['0']
     """
+    _check_name('backend', backend, BACKENDS)
+    if precision is not None:
+        _check_name('precision', precision, TOLERANCES)
     _check(model, images, plan)
     if images is None:
         assert plan is not None  # _check wants one of both
@@ -147,13 +151,16 @@ def to_dynamic(
     return dynamic
 
 
+def _check_name(option: str, name: str, known: Collection[str]) -> None:
+    if name not in known:
+        raise FGCError(
+            f'{option}={name!r} is none of {", ".join(known)}; give one of '
+            'these names.'
+        )
+
+
 def _choose_backend(backend: str) -> bool:
     """Whether the compiled runtime is used."""
-    if backend not in BACKENDS:
-        raise FGCError(
-            f'backend={backend!r} is none of {", ".join(BACKENDS)}; '
-            "'auto' uses the compiled runtime where it can be built."
-        )
     if backend == 'torch':
         return False
     try:
@@ -169,14 +176,9 @@ def _choose_backend(backend: str) -> bool:
 def _choose_precision(
     precision: str | None, plan: DynamicPlan | None, compiled: bool
 ) -> str:
-    """The precision of programs, checked."""
+    """The precision of programs."""
     if precision is None:
         precision = FLOAT32 if plan is None or not compiled else plan.precision
-    if precision not in [*TOLERANCES]:
-        raise FGCError(
-            f'precision={precision!r} is none of {", ".join(TOLERANCES)}; '
-            'give one of these names.'
-        )
     if precision == BFLOAT16 and not compiled:
         raise FGCError(
             f'precision={precision!r} is one of the compiled runtime, and '
@@ -198,14 +200,8 @@ def _warn_once(problem: str) -> None:
 def _check(
     model: nn.Module, images: Tensor | None, plan: DynamicPlan | None
 ) -> None:
-    alone = isinstance(model, GatedBackbone)
-    gated = model if alone else getattr(model, 'backbone', None)
-    if not isinstance(gated, GatedBackbone):
-        raise FGCError(
-            f'{type(model).__name__} has no gates, so there is nothing to '
-            'skip; give a fgc_mm.GatedImageClassifier or GatedBackbone.'
-        )
-    if not alone and not isinstance(model, GatedImageClassifier):
+    gated = gated_backbone(model)
+    if gated is not model and not isinstance(model, GatedImageClassifier):
         raise FGCError(
             f'{type(model).__name__} is not a classifier, and only whole '
             'classifiers can be made dynamic; make its backbone dynamic: '

@@ -64,7 +64,7 @@ def calibrate(backbone: Any, images: Tensor) -> None:
             use_modules(backbone, chosen)
             return
         _choose_executor(backbone, plan, singles)
-        if len(images) > 1 and _skips(backbone):
+        if plan.executor == PROGRAM and len(images) > 1 and _skips(backbone):
             plan.batch_ms = _compare_batches(backbone, images)
             together = (
                 plan.batch_ms[BATCH] < BATCH_MARGIN * plan.batch_ms[LOOP]

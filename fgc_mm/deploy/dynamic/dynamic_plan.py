@@ -33,8 +33,9 @@ class SiteReport:
         executed: ``'dynamic'``: closed channels are skipped; ``'dense'``:
             all are computed and masked.
         why: The reason, in words.
-        dynamic_ms: Median time of the site's layers per image with channels
-            skipped; a layer between two sites counts half for each.
+        dynamic_ms: Time of the site's layers with channels skipped, the
+            shortest of an image, averaged over the images; a layer between
+            two sites counts half for each.
         dense_ms: The same with all of the producer's channels computed and
             masked; consumers may skip masked inputs.
         plain_ms: The same in the network without gates.
@@ -56,11 +57,12 @@ class DynamicPlan:
     Attributes:
         image_shape: (3, H, W) of the calibration's images.
         threads: Number of threads that torch used.
-        backend: ``'kernel'`` or ``'torch'``.
+        backend: ``'kernel'`` or ``'torch'``; ``'none'`` on an accelerator.
         sites: How every site is executed.
         batch: ``'loop'``: the images of a batch run one by one, each with its
-            own channels; ``'batch'``: together and masked.
-        batch_ms: Time per image of both, if measured.
+            own channels; ``'batch'``: together and masked, as the modules
+            run them in any case.
+        batch_ms: Time per image of both, if the program runs and skips.
         executor: ``'program'``: the whole backbone is one call of the
             kernel; ``'modules'``: its own modules run.
         executor_why: The reason, in words.

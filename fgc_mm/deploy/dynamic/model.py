@@ -45,7 +45,7 @@ from fgc_mm.sites import GateRecord
 
 MAX_PROGRAMS = 8  # for different image sizes and choices of sites
 # one thread at a time captures and compiles a network
-BUILD_LOCK = threading.Lock()
+BUILD_LOCK = threading.RLock()
 
 
 class DynamicBackbone(GatedBackbone):
@@ -319,9 +319,10 @@ class DynamicBackbone(GatedBackbone):
 
     def _clear_programs(self, *_: Any) -> None:
         """Drop graphs and programs made from the weights."""
-        self._captured.clear()
-        self._programs.clear()
-        self._weights, self._weights_version = [], 0
+        with BUILD_LOCK:  # or a program of the old weights is added after it
+            self._captured.clear()
+            self._programs.clear()
+            self._weights, self._weights_version = [], 0
 
     def _apply(
         self, fn: Callable[[Tensor], Tensor], recurse: bool = True

@@ -105,14 +105,13 @@ class Reference:
         """
         image, backbone = self._images[0], gated_backbone(dynamic)
         alone = dynamic is backbone
-        program = (
-            dynamic.program_of(image) if alone else dynamic.program(image)
-        )
-        if program is None:
-            return ''
+        model, masked = self._masked, gated_backbone(self._masked)
+        program = None if alone else dynamic.program(image)
+        if program is None:  # the head runs as a module
+            model, program = masked, backbone.program_of(image)
         for name, opened in MASK_PATTERNS.items():
-            with constant_masks(gated_backbone(self._masked), opened):
-                want = _logits_if_any(self._masked, image)
+            with constant_masks(masked, opened):
+                want = _logits_if_any(model, image)
             if want is None:
                 continue
             masks = [

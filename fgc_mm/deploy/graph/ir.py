@@ -50,9 +50,9 @@ class Op(enum.Enum):
     ATTENTION = 'attention'  # scale; inputs q, k, v and optionally a bias
     RESIZE = 'resize'  # bilinear, corners, scale
     TOPK = 'topk'  # k, ones
-    DECISION = 'decision'  # site; inputs mask, logits, probs, ...
-    MASK = 'mask'  # site, dim, positions; inputs x, mask
-    CLEAR = 'clear'  # dim; channels that are not listed become 0
+    DECISION = 'decision'  # site; input: its mask
+    MASK = 'mask'  # site, dim, positions, factor; inputs x, mask
+    CLEAR = 'clear'  # channels that are not in reads become 0
     CALL = 'call'  # function: an operation of torch; output: its index
 
 

@@ -18,7 +18,14 @@ ALLOWED = {
     'gates': {'functional', 'memory', 'registry'},
     'sites': {'functional'},
     'losses': {'functional', 'async_read', 'memory', 'sites', 'registry'},
-    'models': {'functional', 'gates', 'sites', 'losses', 'registry'},
+    'models': {
+        'functional',
+        'gates',
+        'losses',
+        'registry',
+        'reliability',
+        'sites',
+    },
     'reliability': {'async_read', 'registry'},
     'engine': {
         'figure_style',

@@ -5,12 +5,13 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.runner import load_checkpoint
+from mmengine.runner import CheckpointLoader
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
 from fgc_mm.models.class_scores import class_scores, independent_labels
+from fgc_mm.reliability.whole_checkpoint import load_whole
 
 
 class Teacher:
@@ -24,7 +25,7 @@ class Teacher:
             built and tested, but not trained.
 
     Raises:
-        FGCError: The checkpoint lacks one of its weights.
+        FGCError: The checkpoint is that of another network.
     """
 
     def __init__(
@@ -35,7 +36,9 @@ class Teacher:
         self.name = checkpoint
         self.network = MMPRETRAIN_MODELS.build(dict(settings))
         if checkpoint is not None:
-            _load(self.network, checkpoint)
+            loaded = CheckpointLoader.load_checkpoint(checkpoint, 'cpu')
+            state = loaded.get('state_dict', loaded)
+            load_whole(self.network, state, checkpoint)
         self.network.requires_grad_(False)
         self.network.eval()
 
@@ -81,15 +84,3 @@ class Teacher:
     def __deepcopy__(self, memo: dict) -> 'Teacher':
         """Itself: copies of the student share the teacher."""
         return self
-
-
-def _load(network: nn.Module, checkpoint: str) -> None:
-    loaded = load_checkpoint(network, checkpoint, map_location='cpu')
-    given = loaded.get('state_dict', loaded)
-    for name, value in network.state_dict().items():
-        if name not in given or given[name].shape != value.shape:
-            raise FGCError(
-                f'{checkpoint} has no {name} of shape {tuple(value.shape)}, '
-                'which the teacher needs; give the checkpoint of the '
-                "teacher's own config."
-            )

@@ -98,7 +98,43 @@ def test_a_teacher_of_other_classes_is_refused(tiny, teacher):
 
 def test_a_checkpoint_of_another_network_is_refused(tiny, teacher):
     _, path, _ = teacher(channels=8)
-    with pytest.raises(FGCError, match=r'has no .* of shape .*; give the'):
+    words = r'dense\.pth is a checkpoint of another .*: size mismatch for .*;'
+    with pytest.raises(FGCError, match=words + ' give the config'):
         student(tiny, dense_cfg(), path)
     with pytest.raises(FGCError, match=r'temperature=0'):
         student(tiny, dense_cfg(channels=8), path, temperature=0)
+
+
+def test_weights_of_a_wrapper_without_counters(tiny, teacher):
+    """As of DistributedDataParallel; nothing reads the counters."""
+    cfg, path, network = teacher()
+    state = {
+        f'module.{key}': value
+        for key, value in network.state_dict().items()
+        if 'num_batches_tracked' not in key
+    }
+    torch.save(dict(state_dict=state), path)
+    inside = student(tiny, cfg, path)._teacher.network
+    for key, value in inside.named_parameters():
+        assert torch.equal(value, network.state_dict()[key]), key
+    state.pop('module.head.fc.bias')
+    torch.save(dict(state_dict=state), path)
+    with pytest.raises(FGCError, match=r'1 weights .* \(head\.fc\.bias'):
+        student(tiny, cfg, path)
+
+
+def test_a_teacher_for_images_of_another_size(tiny, tmp_path):
+    """Its position embedding is resized when it is loaded."""
+    arch = dict(
+        embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32
+    )
+    cfg = dense_cfg()
+    cfg['backbone'] = dict(
+        type='VisionTransformer', patch_size=8, arch=arch, img_size=16,
+        out_type='featmap',
+    )  # fmt: skip
+    path = tmp_path / 'vit.pth'
+    torch.save(MMPRETRAIN.build(cfg).state_dict(), path)
+    cfg['backbone']['img_size'] = 32
+    inside = student(tiny, cfg, str(path))._teacher.network
+    assert inside.backbone.pos_embed.shape == (1, 17, 16)

@@ -1,5 +1,6 @@
 """Checks of what memory banks need: one row per image, equal on all ranks."""
 
+from collections.abc import Sized
 from typing import NamedTuple
 
 import torch
@@ -14,14 +15,21 @@ from fgc_mm.losses import FeatureGateCouplingLoss
 
 
 def check_unwrapped(dataset: BaseDataset) -> None:
-    """Refuse a wrapped data set.
+    """Refuse a wrapped data set, and one without a length.
 
     Only an unwrapped one has exactly one index per image.
 
     Raises:
         FGCError: The data set wraps others (``ConcatDataset``,
-            ``RepeatDataset``, ``ClassBalancedDataset``, ``Subset``, ...).
+            ``RepeatDataset``, ``ClassBalancedDataset``, ``Subset``, ...), or
+            its number of images is unknown.
     """
+    if not isinstance(dataset, Sized):
+        raise FGCError(
+            f'the training set is a {type(dataset).__name__} without a '
+            'length, but the memory banks have one row per image; use a data '
+            'set with a length, or no FeatureGateCouplingLoss.'
+        )
     if hasattr(dataset, 'dataset') or hasattr(dataset, 'datasets'):
         raise FGCError(
             f'the training set is a {type(dataset).__name__}, in which '

@@ -8,6 +8,7 @@ from fgc_mm.engine.loss_progress_hook import (
     unwrapped_model,
 )
 from fgc_mm.errors import FGCError
+from fgc_mm.functional.number import is_number
 from fgc_mm.registry import HOOKS
 
 
@@ -32,9 +33,9 @@ class GateLRHook(Hook):
     priority = 'VERY_LOW'
 
     def __init__(self, lr: float) -> None:
-        if not lr > 0:
+        if not (is_number(lr) and lr > 0):
             raise FGCError(
-                f'lr={lr} of GateLRHook is not positive; the published one '
+                f'lr={lr!r} of GateLRHook is not positive; the published one '
                 'is 0.1.'
             )
         self.lr = lr

@@ -11,7 +11,9 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from fgc_mm.functional.schedule import Progress
+from fgc_mm.errors import FGCError
+from fgc_mm.functional.schedule import Progress, Schedule
+from fgc_mm.memory import EpochMean
 from fgc_mm.registry import HOOKS
 
 
@@ -22,9 +24,26 @@ class LossProgressHook(Hook):
     Schedules depend on nothing else, so a resumed run continues them
     correctly. The hook sets the attribute ``progress`` of the model and of
     its gates; gate losses get that of the model in their ``GateBatch``.
+
+    Raises:
+        FGCError: The training set has no length, so epochs are unknown, but
+            a schedule or a mean over an epoch depends on them.
     """
 
     priority = 'VERY_HIGH'
+
+    def before_train(self, runner: Runner) -> None:
+        """Refuse what depends on epochs where there are none."""
+        if _steps_per_epoch(runner.train_dataloader) is not None:
+            return
+        for part in unwrapped_model(runner).modules():
+            if any(map(_needs_epochs, vars(part).values())):
+                raise FGCError(
+                    f'{type(part).__name__} changes with the epochs, but the '
+                    'training set has no length, so the run is one epoch; '
+                    'set by_epoch=False and iterations in its schedule, or '
+                    'use a training set with a length.'
+                )
 
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
@@ -62,16 +81,28 @@ def progress_at(runner: Runner, iteration: int) -> Progress:
     """Epoch and iteration of the current or the last iteration."""
     if isinstance(runner.train_loop, IterBasedTrainLoop):
         # this loop does not count epochs
-        steps = max(_steps_per_epoch(runner.train_dataloader), 1)
-        return Progress(iteration // steps, iteration)
+        steps = _steps_per_epoch(runner.train_dataloader)
+        epoch = 0 if steps is None else iteration // max(steps, 1)
+        return Progress(epoch, iteration)
     if iteration == runner.iter:
         return Progress(runner.epoch, iteration)
     return Progress(max(runner.max_epochs - 1, runner.epoch), iteration)
 
 
-def _steps_per_epoch(loader: DataLoader) -> int:
+def _steps_per_epoch(loader: DataLoader) -> int | None:
+    """Steps of this rank; ``None`` for a data set without a length."""
+    try:
+        steps = len(loader)
+    except TypeError:
+        return None
     # the length of an InfiniteSampler is that of the data set, of which each
     # rank draws only 1 / world size
-    if isinstance(loader.sampler, InfiniteSampler):
-        return ceil(len(loader) / get_world_size())
-    return len(loader)
+    if isinstance(getattr(loader, 'sampler', None), InfiniteSampler):
+        return ceil(steps / get_world_size())
+    return steps
+
+
+def _needs_epochs(value: Any) -> bool:
+    if isinstance(value, Schedule):
+        return value.varies and value.by_epoch
+    return isinstance(value, EpochMean)

@@ -8,6 +8,7 @@ from torch.autograd.function import once_differentiable
 
 from fgc_mm.errors import FGCError
 from fgc_mm.functional._beta import beta_cdf, log_beta
+from fgc_mm.functional.number import is_number
 
 # The prior's density is clamped near 0 and 1: it diverges there for alpha or
 # beta below 1, and an infinite gradient would break the training.
@@ -71,9 +72,9 @@ def batch_shaping(
         FGCError: alpha or beta is not positive, or probs is not (N, C).
     """
     for name, value in (('alpha', alpha), ('beta', beta)):
-        if not value > 0:
+        if not (is_number(value) and value > 0):
             raise FGCError(
-                f'{name} = {value} is not positive, so there is no beta '
+                f'{name} = {value!r} is not positive, so there is no beta '
                 'prior: use alpha=0.6 and beta=0.4, or other values above 0'
             )
     if probs.ndim != 2 or len(probs) == 0 or not probs.is_floating_point():

@@ -12,6 +12,7 @@ from fgc_mm.functional._chunks import sizes_for
 from fgc_mm.functional._known_gradient import with_gradient
 from fgc_mm.functional.bank_logsumexp import bank_logsumexp
 from fgc_mm.functional.full_precision import full_precision
+from fgc_mm.functional.number import is_number
 
 FORMS = 'log_sum', 'sum_log'
 
@@ -64,9 +65,9 @@ def check_contrast(
     check_bank(queries, bank)
     check_eps(eps, form)
     check_choice(f'form={form!r} of a contrast', form, FORMS)
-    if not temperature > 0:
+    if not (is_number(temperature) and temperature > 0):
         raise FGCError(
-            f'temperature {temperature} is not positive, so the softmax is '
+            f'temperature {temperature!r} is not positive, so the softmax is '
             'undefined: use 0.07, or another value above 0'
         )
     fits = positives.ndim == 2 and len(positives) == len(queries)
@@ -82,9 +83,9 @@ def check_contrast(
 
 def check_eps(eps: float, form: str) -> None:
     """Raise FGCError for an eps that the form does not allow."""
-    if not 0 <= eps < 1:
+    if not (is_number(eps) and 0 <= eps < 1):
         raise FGCError(
-            f'eps={eps} is outside [0, 1), but it is added to a '
+            f'eps={eps!r} is outside [0, 1), but it is added to a '
             'probability: use 1e-7 (published code) or 0 (paper)'
         )
     if eps and form == 'sum_log':

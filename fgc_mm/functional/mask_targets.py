@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from fgc_mm.errors import FGCError
+from fgc_mm.functional.number import is_number
 from fgc_mm.functional.pooling import global_max_pool
 
 TINY = 1e-5
@@ -32,7 +33,8 @@ def mass_mask(activation: Tensor, ratio: float) -> Tensor:
 
     Source: FTWT (arXiv 2110.08232), section 3.2.
     """
-    _check(ratio, 'mass', ratio < 0 or 0 < ratio <= 1, 'above 0 and up to 1')
+    sound = is_number(ratio) and ratio != 0 and ratio <= 1
+    _check(ratio, 'mass', sound, 'above 0 and up to 1')
     scores = channel_scores(activation).double()
     if ratio < 0:
         return torch.ones_like(scores, dtype=torch.float32)
@@ -70,7 +72,8 @@ def uniform_mask(activation: Tensor, ratio: float) -> Tensor:
 
     Source: FTWT (arXiv 2110.08232), section 4.3.
     """
-    _check(ratio, 'uniform', 0 <= ratio < 1, 'at least 0 and below 1')
+    sound = is_number(ratio) and 0 <= ratio < 1
+    _check(ratio, 'uniform', sound, 'at least 0 and below 1')
     scores = channel_scores(activation)
     order = scores.argsort(dim=1, descending=True, stable=True)
     keep = scores > TINY
@@ -96,6 +99,6 @@ def channel_scores(activation: Tensor) -> Tensor:
 def _check(ratio: float, kind: str, sound: bool, rule: str) -> None:
     if not sound:
         raise FGCError(
-            f'ratio={ratio} of the {kind} target leaves no channel, or is '
+            f'ratio={ratio!r} of the {kind} target leaves no channel, or is '
             f'not a fraction; give a number {rule}.'
         )

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
 from fgc_mm.errors import FGCError, check_choice
+from fgc_mm.functional.number import is_number
 
 CURVES = ('line', 'cosine')
 
@@ -54,7 +55,7 @@ class Schedule:
         Raises:
             FGCError: It is neither, or a number or the order is invalid.
         """
-        if isinstance(value, (int, float)):
+        if is_number(value):
             return cls(float(value), float(value), name=name)
         known = {field.name for field in fields(cls)} - {'name'}
         needed = {'start_value', 'end_value'}
@@ -73,6 +74,13 @@ class Schedule:
         return self.start_value, self.end_value
 
     def __post_init__(self) -> None:
+        if not all(map(is_number, (*self.ends, self.begin, self.end))):
+            raise FGCError(
+                f'a {self.name} that changes from {self.start_value!r} to '
+                f'{self.end_value!r} between {self.begin!r} and {self.end!r} '
+                'is not made of four numbers; write them without quotes, '
+                'with a decimal point.'
+            )
         low, high = sorted(self.ends)
         if not 0 <= low <= high < math.inf:
             raise FGCError(

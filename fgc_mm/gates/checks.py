@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from fgc_mm.errors import FGCError, check_choice
+from fgc_mm.functional.number import is_number
 from fgc_mm.functional.schedule import Schedule
 
 WEIGHT_INITS = ('torch', 'kaiming_normal', 'zero')
@@ -14,9 +15,9 @@ WEIGHT_INITS = ('torch', 'kaiming_normal', 'zero')
 
 def check_threshold(threshold: float, gate: str) -> None:
     """Raise FGCError unless the threshold is in (0, 1)."""
-    if not 0 < threshold < 1:
+    if not (is_number(threshold) and 0 < threshold < 1):
         raise FGCError(
-            f'threshold={threshold} of {gate} is not a probability that a '
+            f'threshold={threshold!r} of {gate} is not a probability that a '
             'channel can exceed; give a number between 0 and 1 (trained: '
             '0.5).'
         )

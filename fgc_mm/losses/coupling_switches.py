@@ -5,6 +5,7 @@ from typing import Any
 
 from fgc_mm.errors import FGCError, check_choice
 from fgc_mm.functional.contrast import FORMS, check_eps
+from fgc_mm.functional.number import is_number
 
 PRESETS: dict[str, dict[str, Any]] = {
     'reference': dict(
@@ -64,10 +65,11 @@ class CouplingSwitches:
         choose('form', switches.form)
         choose('bank_init', switches.bank_init)
         check_eps(switches.eps, switches.form)
-        if switches.warmup_epochs < 0:
+        epochs = switches.warmup_epochs
+        if not (is_number(epochs) and epochs >= 0):
             raise FGCError(
-                f'warmup_epochs={switches.warmup_epochs} of '
-                'FeatureGateCouplingLoss is negative; 0 means no warm-up.'
+                f'warmup_epochs={epochs!r} of FeatureGateCouplingLoss is '
+                'negative, or not a number; 0 means no warm-up.'
             )
         return switches
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
+from fgc_mm.functional.number import is_number
 from fgc_mm.functional.schedule import Progress, Schedule
 
 
@@ -40,9 +41,9 @@ class DistillationLoss(nn.Module):
         independent_labels: bool = False,
     ) -> None:
         super().__init__()
-        if not temperature > 0:
+        if not (is_number(temperature) and temperature > 0):
             raise FGCError(
-                f'temperature={temperature} of the distillation is not '
+                f'temperature={temperature!r} of the distillation is not '
                 'positive; 4 is usual.'
             )
         self.temperature = temperature

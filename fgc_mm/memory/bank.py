@@ -13,6 +13,7 @@ from fgc_mm.functional import (
     nearest_neighbors_of_each,
     neighbor_contrast,
 )
+from fgc_mm.functional.number import is_number
 from fgc_mm.memory.batch_write import write_rows
 
 _INITS = ('uniform', 'unit')
@@ -280,9 +281,9 @@ def _check_options(length: int, dim: int, momentum: float, init: str) -> None:
             'requested, but both must be at least 1: build the training set '
             'and the sites first'
         )
-    if not 0 <= momentum < 1:
+    if not (is_number(momentum) and 0 <= momentum < 1):
         raise FGCError(
-            f'momentum {momentum} is outside [0, 1), but it is the weight of '
-            'the old row, and at 1 no row would change: use 0.5'
+            f'momentum {momentum!r} is outside [0, 1), but it is the weight '
+            'of the old row, and at 1 no row would change: use 0.5'
         )
     check_choice(f'init={init!r} of a memory bank', init, _INITS)

@@ -1,8 +1,13 @@
 """The progress of the run, as the losses receive it."""
 
+import itertools
+
 import pytest
 from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
+from mmengine.registry import DATASETS, HOOKS
+from torch.utils.data import IterableDataset
+
+from fgc_mm.errors import FGCError
 
 
 @HOOKS.register_module(force=True)
@@ -61,3 +66,70 @@ def test_a_dense_model_is_left_alone(digits, tmp_path):
     del cfg.model['gate_losses']
     cfg.custom_hooks = [dict(type='fgc_mm.LossProgressHook')]
     digits.start(cfg).train()
+
+
+@DATASETS.register_module(force=True)
+class Endless(IterableDataset):
+    """The images of a data set, again and again; it has no length."""
+
+    def __init__(self, images):
+        self.images = DATASETS.build(images)
+
+    def __iter__(self):
+        return itertools.cycle(self.images[i] for i in range(16))
+
+
+def endless(digits, folder):
+    """A run of iterations over a stream, with constant weights."""
+    cfg = digits.tiny_config(folder)
+    for loss in cfg.model.gate_losses:
+        loss.loss_weight = 0.1
+    cfg.train_dataloader.dataset = dict(
+        type='Endless', images=cfg.train_dataloader.dataset
+    )
+    cfg.train_dataloader.sampler = None
+    cfg.train_cfg = dict(by_epoch=False, max_iters=3)
+    cfg.param_scheduler = None
+    cfg.default_hooks.checkpoint.by_epoch = False
+    cfg.default_hooks.logger = None  # mmengine's needs a length
+    return cfg
+
+
+def without_coupling(cfg):
+    cfg.model.gate_losses.pop(2)
+    cfg.custom_hooks = [
+        hook for hook in cfg.custom_hooks if 'MemoryBank' not in hook['type']
+    ]
+    return cfg
+
+
+def test_a_stream_without_a_length_is_one_epoch(digits, tmp_path):
+    cfg = without_coupling(endless(digits, tmp_path))
+    assert noted(digits, cfg) == [(0, 0), (0, 1), (0, 2)]
+
+
+RISE = dict(start_value=0.0, end_value=1.0, begin=1, end=2)
+
+
+@pytest.mark.parametrize('name', ['L0Loss', 'ManiDPGate'])
+def test_what_needs_epochs_needs_a_length(digits, tmp_path, name):
+    cfg = without_coupling(endless(digits, tmp_path))
+    if name == 'L0Loss':
+        cfg.model.gate_losses[1].loss_weight = RISE
+    else:
+        cfg.model.backbone.gate = dict(type='fgc_mm.ManiDPGate')
+    runner = digits.start(cfg)
+    with pytest.raises(FGCError, match=rf'^{name} changes with .* length\.$'):
+        runner.train()
+
+
+def test_a_schedule_of_iterations_needs_no_length(digits, tmp_path):
+    cfg = without_coupling(endless(digits, tmp_path))
+    cfg.model.gate_losses[1].loss_weight = dict(RISE, by_epoch=False)
+    assert len(noted(digits, cfg)) == 3
+
+
+def test_coupling_needs_the_number_of_images(digits, tmp_path):
+    runner = digits.start(endless(digits, tmp_path))
+    with pytest.raises(FGCError, match='is a Endless without a length'):
+        runner.train()

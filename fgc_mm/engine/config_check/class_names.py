@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from typing import Any
 
 from mmengine.dataset import BaseDataset
@@ -142,7 +142,8 @@ def compare_with_head(
 
 def describe(name: str, dataset: BaseDataset, labels: LabelCounts) -> str:
     """One line: numbers of images, of classes, and of images per class."""
-    line = f'{name} set: {len(dataset)} images'
+    images = len(dataset) if isinstance(dataset, Sized) else 'any number of'
+    line = f'{name} set: {images} images'
     names = class_names(dataset)
     for task, counts in labels.counts.items():
         sizes = counts.values()

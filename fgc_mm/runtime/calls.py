@@ -26,7 +26,7 @@ def call_shapes(data: Any) -> dict[int, tuple[list[Shape], list[Shape]]]:
         By index of the function: shapes (channels, height, width) of the
         inputs and of the outputs.
     """
-    from fgc_mm.runtime.format import HEADER, Kind  # slow to import
+    from fgc_mm.runtime.format import HEADER, Call  # slow to import
 
     count = int(np.frombuffer(data, '<u8', 1, 16)[0])
     words = np.frombuffer(data, '<i8', count, HEADER).tolist()
@@ -38,7 +38,7 @@ def call_shapes(data: Any) -> dict[int, tuple[list[Shape], list[Shape]]]:
     at, found = _FIXED + values * _VALUE + sets, {}
     for _ in range(ops):
         kind, size = words[at : at + 2]
-        if kind == Kind.CALL:
+        if kind == Call.kind:
             _, function, xs, *rest = words[at + 2 : at + 2 + size]
             found[function] = (
                 [shapes[number] for number in rest[:xs]],

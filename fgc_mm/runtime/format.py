@@ -81,27 +81,6 @@ class Act(enum.IntEnum):
     RECIPROCAL = 20
 
 
-class Kind(enum.IntEnum):
-    """Kinds of ops; their fields are those of the dataclass of that name."""
-
-    CONV = 0
-    UNARY = 1
-    BINARY = 2
-    AFFINE = 3
-    POOL = 4
-    MEAN = 5
-    NORM = 6
-    MOVE = 7
-    RESIZE = 8
-    ATTENTION = 9
-    LIST = 10
-    JOIN = 11
-    TOPK = 12
-    CALL = 13
-    SOFTMAX = 14
-    MATMUL = 15
-
-
 class Math(enum.IntEnum):
     """Operations of a binary op."""
 
@@ -157,10 +136,11 @@ class Op:
     """Base class; fields are written in the order of their definition.
 
     Attributes:
+        kind: Number of the class in files.
         records_only: Skipped by runs that do not request decisions.
     """
 
-    kind: ClassVar[Kind]
+    kind: ClassVar[int]
     records_only: bool = field(default=False, kw_only=True)
 
 
@@ -185,7 +165,7 @@ class Conv(Op):
         bias: Offset of C_out numbers, or ``NONE``.
     """
 
-    kind = Kind.CONV
+    kind = 0
     x: int
     y: int
     add: int
@@ -207,7 +187,7 @@ class Conv(Op):
 class Unary(Op):
     """``y = act(x)`` for the channels of ``set``; y may be x."""
 
-    kind = Kind.UNARY
+    kind = 1
     x: int
     y: int
     set: int
@@ -221,7 +201,7 @@ class Binary(Op):
     Channels, height and width of x1 and x2 are each those of y or 1.
     """
 
-    kind = Kind.BINARY
+    kind = 2
     x1: int
     x2: int
     y: int
@@ -241,7 +221,7 @@ class Affine(Op):
             ``NONE``.
     """
 
-    kind = Kind.AFFINE
+    kind = 3
     x: int
     y: int
     set: int
@@ -264,7 +244,7 @@ class Pool(Op):
         act: Applied to the result.
     """
 
-    kind = Kind.POOL
+    kind = 4
     x: int
     y: int
     set: int
@@ -281,7 +261,7 @@ class Pool(Op):
 class Mean(Op):
     """Mean over all pixels: x (C, H, W) to y (C, 1, 1), for ``set``."""
 
-    kind = Kind.MEAN
+    kind = 5
     x: int
     y: int
     set: int
@@ -302,7 +282,7 @@ class Norm(Op):
         bias: The same.
     """
 
-    kind = Kind.NORM
+    kind = 6
     x: int
     y: int
     groups: int
@@ -331,7 +311,7 @@ class Move(Op):
         to_steps: (n, 3), not negative.
     """
 
-    kind = Kind.MOVE
+    kind = 7
     x: int
     y: int
     set: int
@@ -354,7 +334,7 @@ class Resize(Op):
             sizes.
     """
 
-    kind = Kind.RESIZE
+    kind = 8
     x: int
     y: int
     set: int
@@ -375,7 +355,7 @@ class Attention(Op):
             L * M), the score of query l and key m at ``l * M + m``.
     """
 
-    kind = Kind.ATTENTION
+    kind = 9
     q: int
     k: int
     v: int
@@ -389,7 +369,7 @@ class Attention(Op):
 class List(Op):
     """Sets a set to the nonzero (or nan) channels of x (C, 1, 1)."""
 
-    kind = Kind.LIST
+    kind = 10
     x: int
     set: int
 
@@ -403,7 +383,7 @@ class Join(Op):
     ``numbers[c] + 1``, ... (``repeat`` of them); nothing if it is negative.
     """
 
-    kind = Kind.JOIN
+    kind = 11
     set: int
     segments: list[tuple[int, int, list[int]]]
 
@@ -415,7 +395,7 @@ class TopK(Op):
     Ties: the first ones. With ``ones``, 1 instead of x.
     """
 
-    kind = Kind.TOPK
+    kind = 12
     x: int
     y: int
     k: int
@@ -426,7 +406,7 @@ class TopK(Op):
 class Softmax(Op):
     """``y = exp(x) / sum of exp(x)``, over the channels of each pixel."""
 
-    kind = Kind.SOFTMAX
+    kind = 14
     x: int
     y: int
 
@@ -438,7 +418,7 @@ class MatMul(Op):
     x: (C, I, K), w: (C, K, J), y: (C, I, J).
     """
 
-    kind = Kind.MATMUL
+    kind = 15
     x: int
     x2: int
     y: int
@@ -448,7 +428,7 @@ class MatMul(Op):
 class Call(Op):
     """Function number ``function`` of the caller computes ys from xs."""
 
-    kind = Kind.CALL
+    kind = 13
     function: int
     xs: list[int]
     ys: list[int]
@@ -505,7 +485,7 @@ def encode(program: Program) -> bytes:
     words += program.sets
     for op in program.ops:
         fields = _words(op)
-        words += [int(op.kind), len(fields), *fields]
+        words += [op.kind, len(fields), *fields]
     words += program.outputs
     weights = np.ascontiguousarray(program.weights, '<f4')
     meta = json.dumps(dict(program.meta, names=program.names)).encode()

@@ -26,7 +26,7 @@ def run(
     """The outputs, each (C, H, W) in float64."""
     state = State(program, image, call)
     for op in program.ops:
-        COMPUTE[op.kind](state, op)
+        COMPUTE[type(op)](state, op)
     return [state.values[k] for k in program.outputs]
 
 
@@ -320,21 +320,21 @@ def call(s: State, op: f.Call) -> None:
         s.values[k] = np.asarray(y, np.float64)
 
 
-COMPUTE: dict[f.Kind, Callable] = {
-    f.Kind.CONV: conv,
-    f.Kind.UNARY: unary,
-    f.Kind.BINARY: binary,
-    f.Kind.AFFINE: affine,
-    f.Kind.POOL: pool,
-    f.Kind.MEAN: mean,
-    f.Kind.NORM: norm,
-    f.Kind.MOVE: move,
-    f.Kind.RESIZE: resize,
-    f.Kind.ATTENTION: attention,
-    f.Kind.LIST: list_,
-    f.Kind.JOIN: join,
-    f.Kind.TOPK: top_k,
-    f.Kind.CALL: call,
-    f.Kind.SOFTMAX: softmax,
-    f.Kind.MATMUL: matmul,
+COMPUTE: dict[type[f.Op], Callable] = {
+    f.Conv: conv,
+    f.Unary: unary,
+    f.Binary: binary,
+    f.Affine: affine,
+    f.Pool: pool,
+    f.Mean: mean,
+    f.Norm: norm,
+    f.Move: move,
+    f.Resize: resize,
+    f.Attention: attention,
+    f.List: list_,
+    f.Join: join,
+    f.TopK: top_k,
+    f.Call: call,
+    f.Softmax: softmax,
+    f.MatMul: matmul,
 }

@@ -104,15 +104,15 @@ def test_integers_are_exact(seed: int) -> None:
 
 
 def expect_exact(program: f.Program, written: list[int], threads: int) -> None:
-    saved = naive.COMPUTE[f.Kind.CONV]
-    naive.COMPUTE[f.Kind.CONV] = conv_by_taps
+    saved = naive.COMPUTE[f.Conv]
+    naive.COMPUTE[f.Conv] = conv_by_taps
     try:
         check(
             program, listed={0: written}, threads=threads, tolerance=1e-6,
             build=build_name(),
         )  # fmt: skip
     finally:
-        naive.COMPUTE[f.Kind.CONV] = saved
+        naive.COMPUTE[f.Conv] = saved
 
 
 def long_kernel() -> f.Program:

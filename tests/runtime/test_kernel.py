@@ -179,12 +179,12 @@ def expect_conv(program: f.Program, threads: int) -> None:
     """As numpy's, which computes it by whole arrays here."""
     from tests.runtime import naive
 
-    saved = naive.COMPUTE[f.Kind.CONV]
-    naive.COMPUTE[f.Kind.CONV] = quick_conv
+    saved = naive.COMPUTE[f.Conv]
+    naive.COMPUTE[f.Conv] = quick_conv
     try:
         check(program, threads=threads)
     finally:
-        naive.COMPUTE[f.Kind.CONV] = saved
+        naive.COMPUTE[f.Conv] = saved
 
 
 def quick_conv(s, op: f.Conv) -> None:

@@ -22,7 +22,7 @@ from fgc_mm.deploy.dynamic.dynamic_plan import (
     SiteReport,
 )
 from fgc_mm.deploy.dynamic.programs import ExecutableProgram
-from fgc_mm.deploy.graph.ir import GATE, decisions_of
+from fgc_mm.deploy.graph.ir import GATE, lists_in
 from fgc_mm.sites import GateSite
 
 MAX_IMAGES = 6
@@ -219,8 +219,7 @@ def _steps_of_sites(
         if name.startswith(GATE):
             own.add(name.removeprefix(GATE))
         for channels in (node.reads, node.writes):
-            for decision in decisions_of(channels):
-                own.add(by_decision[decision])
+            own |= {by_decision[x.decision] for x in lists_in(channels)}
     return {
         site.name: {
             name: 1 / len(own)

@@ -163,20 +163,16 @@ class _CaptureMode(TorchDispatchMode):
     def capture(
         self, run: Callable[[Tensor], list[Any]], image: Tensor
     ) -> list[Graph]:
-        hooks = self._track_modules()
-        try:
-            with (
-                torch.inference_mode(False),
-                torch.no_grad(),
-                torch.autocast('cpu', enabled=False),
-            ):
-                image = image.detach().clone()
-                self._new(Node(Op.IMAGE, [], tuple(image.shape)), image)
-                with _RefuseValueReads(), self:
-                    returned = functionalize(run)(image)
-        finally:
-            for hook in hooks:
-                hook.remove()
+        self._track_modules()
+        with (
+            torch.inference_mode(False),
+            torch.no_grad(),
+            torch.autocast('cpu', enabled=False),
+        ):
+            image = image.detach().clone()
+            self._new(Node(Op.IMAGE, [], tuple(image.shape)), image)
+            with _RefuseValueReads(), self:
+                returned = functionalize(run)(image)
         graphs = [self._graph(outputs) for outputs in returned]
         graphs[-1].name_gates()
         return graphs
@@ -344,17 +340,14 @@ class _CaptureMode(TorchDispatchMode):
         self._node_of[id(tensor)] = node
         self._tensors.append(tensor)
 
-    def _track_modules(self) -> list[Any]:
-        hooks = []
+    def _track_modules(self) -> None:
+        """Hook the modules of the network, which is a copy."""
         for path, module in self._network.named_modules():
             if path:
-                hooks.append(
-                    module.register_forward_pre_hook(
-                        lambda *_, path=path: self._modules.append(path)
-                    )
+                module.register_forward_pre_hook(
+                    lambda *_, path=path: self._modules.append(path)
                 )
-                hooks.append(module.register_forward_hook(self._leave))
-        return hooks
+                module.register_forward_hook(self._leave)
 
     def _leave(self, *_: Any) -> None:
         if self._modules:

@@ -226,7 +226,7 @@ class Graph:
         records = needed_nodes(x for site in self.sites for x in site.records)
         lists = [x.reads for x in self.nodes] + [x.writes for x in self.nodes]
         for channels in lists:
-            kept |= needed_nodes(decisions_of(channels))
+            kept |= needed_nodes(x.decision for x in lists_in(channels))
         for node in self.nodes:
             node.records_only = node not in kept
         image = self.nodes[0]
@@ -247,11 +247,11 @@ def needed_nodes(roots: Iterable[Node], stop: Op | None = None) -> set[Node]:
     return found
 
 
-def decisions_of(channels: ChannelList | None) -> Iterator[Node]:
-    """The decision nodes that a channel list depends on."""
+def lists_in(channels: ChannelList | None) -> Iterator[Any]:
+    """The lists of decisions that a channel list is made from, or is."""
     if channels is ALL:
         return
     if channels.decision is not None:
-        yield channels.decision
+        yield channels
     for source, *_ in channels.segments:
-        yield from decisions_of(source)
+        yield from lists_in(source)

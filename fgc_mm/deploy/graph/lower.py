@@ -23,7 +23,7 @@ from fgc_mm.deploy.graph import (
 )
 from fgc_mm.deploy.graph.emit import NotSupported
 from fgc_mm.deploy.graph.interpreter import run_node
-from fgc_mm.deploy.graph.ir import ALL, ChannelList, Graph, Node, Op
+from fgc_mm.deploy.graph.ir import ALL, ChannelList, Graph, Node, Op, lists_in
 from fgc_mm.deploy.graph.layout_tracker import LayoutTracker
 from fgc_mm.deploy.graph.value_layout import ValueLayout
 from fgc_mm.runtime import format as f
@@ -113,18 +113,10 @@ class Lowering(LayoutTracker):
             self.out.add(f.List(layout.value, listed), record=False)
         return layout
 
-    def _lists_of(self, node: Node) -> list[ChannelList]:
-        found: list[ChannelList] = []
-        stack = [x.reads for x in self.graph.nodes]
-        stack += [x.writes for x in self.graph.nodes]
-        while stack:
-            channels = stack.pop()
-            if channels is ALL or channels in found:
-                continue
-            stack += [source for source, *_ in channels.segments]
-            if channels.decision is node:
-                found.append(channels)
-        return found
+    def _lists_of(self, node: Node) -> dict[ChannelList, None]:
+        used = [y for x in self.graph.nodes for y in (x.reads, x.writes)]
+        found = [y for channels in used for y in lists_in(channels)]
+        return dict.fromkeys(y for y in found if y.decision is node)
 
 
 @torch.no_grad()

@@ -22,6 +22,8 @@ def load_config(path: str) -> Config:
 
     Raises:
         FGCError: The file is missing, or cannot be read as a config.
+        OSError: Another file that it needs is missing.
+        ImportError: A package that it imports is missing.
     """
     file = Path(config_file(path))
     # custom_imports may name a package in the config's folder, which is
@@ -36,17 +38,24 @@ def load_config(path: str) -> Config:
             f'{path} cannot be read as a config ({error.msg}): a .py config '
             'is Python; correct the line.'
         ) from error
-    except (AssertionError, ValueError) as error:
-        if not re.search('load fgc_mm config|external package', str(error)):
-            raise
-        raise FGCError(
-            f'{path} has a _base_ with "::", which mmengine looks up in '
-            'packages of OpenMMLab only; for a config of fgc_mm write _base_ '
-            "= [__import__('fgc_mm').config_file('NAME.py')]."
-        ) from error
     except TypeError as error:  # e.g. a dict merged into a number
         raise FGCError(
             f'{path} does not fit its _base_ files: {error}'
+        ) from error
+    except (FGCError, OSError, ImportError):  # which the commands report
+        raise
+    except Exception as error:  # a config may run anything
+        if re.search('load fgc_mm config|external package', str(error)):
+            raise FGCError(
+                f'{path} has a _base_ with "::", which mmengine looks up in '
+                'packages of OpenMMLab only; for a config of fgc_mm write '
+                "_base_ = [__import__('fgc_mm').config_file('NAME.py')]."
+            ) from error
+        reason = ' '.join(str(error).split())
+        raise FGCError(
+            f'{path} cannot be read as a config ({type(error).__name__}: '
+            f'{reason}); correct it, or the file of its _base_ that has this '
+            'fault.'
         ) from error
     expect_images(config_image_size(cfg))
     return cfg

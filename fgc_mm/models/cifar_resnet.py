@@ -2,7 +2,6 @@
 
 import torch.nn.functional as F
 from mmengine.model import BaseModule
-from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
@@ -39,7 +38,7 @@ class BasicBlock(BaseModule):
 
 
 @MODELS.register_module()
-class CifarResNet(BaseBackbone):
+class CifarResNet(BaseModule):
     """ResNet of depth 6n+2 for small images.
 
     Three stages of n basic blocks with 16, 32 and 64 channels, shortcut
@@ -88,11 +87,6 @@ class CifarResNet(BaseBackbone):
         """The last stage's map, as mmpretrain's necks expect it."""
         x = self.relu(self.bn1(self.conv1(x)))
         return (self.layer3(self.layer2(self.layer1(x))),)
-
-    def train(self, mode: bool = True) -> 'CifarResNet':
-        """As ``nn.Module.train``, which mmpretrain overrides."""
-        super().train(mode)
-        return self
 
 
 def _stage(

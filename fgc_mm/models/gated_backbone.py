@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from mmpretrain.models.backbones.base_backbone import BaseBackbone
+from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from torch import Tensor, nn
 
@@ -32,7 +32,7 @@ NOT_FORWARDED = frozenset({'switch_to_deploy'})
 
 
 @MODELS.register_module()
-class GatedBackbone(BaseBackbone):
+class GatedBackbone(BaseModule):
     """Any backbone, with a gate at each of its sites.
 
     The wrapped network is ``self.backbone``; called directly, it is dense.
@@ -174,11 +174,6 @@ class GatedBackbone(BaseBackbone):
             p for p in self._site_hooks if p.site.name not in names
         ]
         self.sites = left
-
-    def train(self, mode: bool = True) -> 'GatedBackbone':
-        """As ``nn.Module.train``, which mmpretrain overrides."""
-        super().train(mode)
-        return self
 
     def __getattr__(self, name: str) -> Any:
         """A public attribute of the wrapped network.

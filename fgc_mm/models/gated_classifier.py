@@ -17,7 +17,7 @@ from fgc_mm.losses.distillation import DistillationLoss
 from fgc_mm.models.class_scores import class_scores, independent_labels
 from fgc_mm.models.gate_losses_mixin import GateLossesMixin
 from fgc_mm.models.gated_backbone import as_outputs
-from fgc_mm.models.gradient_reach import NeckAndHead, unread_layers
+from fgc_mm.models.gradient_reach import unread_layers
 from fgc_mm.models.predictions import own_memory, to_host
 from fgc_mm.models.teacher import Teacher
 from fgc_mm.registry import MODELS
@@ -172,9 +172,11 @@ class GatedImageClassifier(GateLossesMixin, ImageClassifier):
         """Remove gates to which neck and head give no gradient."""
         gated = self.backbone
         find = gated.backbone.get_submodule
+        neck = [self.neck] if self.with_neck else []
+        head = [self.head] if self.with_head else []
         unread = unread_layers(
             gated.backbone,
-            NeckAndHead(self),
+            nn.Sequential(*neck, *head),
             {site.name: find(site.producer) for site in gated.sites},
             gated.found.image_shape,
         )

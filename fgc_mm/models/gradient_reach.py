@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from mmengine.logging import print_log
-from mmpretrain.models.classifiers import ImageClassifier
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointFunction
 
@@ -18,21 +17,6 @@ from fgc_mm.sites.eval_mode import eval_mode
 # Our own autograd functions, none of which hides a graph.
 OWN_FUNCTIONS = 'fgc_mm.functional'
 _LOCK = Lock()  # torch's checkpointing is global to the process
-
-
-class NeckAndHead(nn.Module):
-    """Neck and head of a classifier, which read the backbone's outputs."""
-
-    def __init__(self, classifier: ImageClassifier) -> None:
-        super().__init__()
-        self.neck = classifier.neck if classifier.with_neck else None
-        self.head = classifier.head if classifier.with_head else None
-
-    def forward(self, feats: tuple[Tensor, ...]) -> Any:
-        """The scores, or the features if there is no head."""
-        if self.neck is not None:
-            feats = self.neck(feats)
-        return feats if self.head is None else self.head(feats)
 
 
 def graph_nodes(outputs: Iterable[Tensor]) -> set[Any]:
@@ -92,11 +76,12 @@ def _run(
 ) -> list[Tensor]:
     like = next(backbone.parameters())
     image = torch.ones(1, *image_shape).to(like).requires_grad_()
+    gpus = [like.device] if like.is_cuda else []
     with (
         eval_mode(backbone),
         eval_mode(neck_and_head),
         _without_checkpointing(),
-        torch.random.fork_rng(),
+        torch.random.fork_rng(gpus),
         torch.enable_grad(),
     ):
         # a copy: later operations may be in place

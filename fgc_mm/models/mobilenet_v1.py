@@ -1,6 +1,6 @@
 """MobileNetV1, which mmpretrain lacks."""
 
-from mmpretrain.models.backbones.base_backbone import BaseBackbone
+from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
@@ -14,7 +14,7 @@ PAIRS = (
 
 
 @MODELS.register_module()
-class MobileNetV1(BaseBackbone):
+class MobileNetV1(BaseModule):
     """13 pairs of a depthwise and a pointwise conv.
 
     Source: Howard et al., "MobileNets" (arXiv 1704.04861), Table 1; used by
@@ -59,11 +59,6 @@ class MobileNetV1(BaseBackbone):
     def forward(self, x: Tensor) -> tuple[Tensor]:
         """The last map, as mmpretrain's necks expect it."""
         return (self.pairs(self.stem(x)),)
-
-    def train(self, mode: bool = True) -> 'MobileNetV1':
-        """As ``nn.Module.train``, which mmpretrain overrides."""
-        super().train(mode)
-        return self
 
 
 def _conv(

@@ -176,6 +176,15 @@ def test_nothing_in_the_network_is_changed():
     assert all(p.grad is None for p in network.parameters())
 
 
+def test_the_states_of_other_devices_are_not_read(monkeypatch):
+    """torch warns of it on a machine with several."""
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 3)
+    network = Aside()
+    layers = {'fine': network.fine[2], 'coarse': network.coarse[2]}
+    unread = unread_layers(network, nn.Identity(), layers, (3, 8, 8))
+    assert unread == ['fine']
+
+
 def test_a_frozen_layer_is_judged_as_any_other():
     network = Fused().requires_grad_(False)
     assert names(classifier(network)) == ['stem', 'mid', 'coarse.0']

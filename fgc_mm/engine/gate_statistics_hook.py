@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce, is_main_process
+from mmengine.dist import all_gather_object, is_main_process
 from mmengine.hooks import Hook, LoggerHook
 from mmengine.runner import Runner
 from torch import Tensor
@@ -76,7 +76,8 @@ class GateStatisticsHook(Hook):
     def _after_epoch(self, runner: Runner, mode: str = 'train') -> None:
         """Log the statistics of the validation or test set."""
         self._validations += mode == 'val'
-        self._log(runner, 'test/' if mode == 'test' else '')
+        if mode != 'train':
+            self._log(runner, 'test/' if mode == 'test' else '')
 
     def _reset(self) -> None:
         self._table: MACsTable | None = None
@@ -99,20 +100,16 @@ class GateStatisticsHook(Hook):
             self._images += 1
 
     def _log(self, runner: Runner, prefix: str) -> None:
-        if self._opened is None or self._table is None:
-            return
-        device = next(runner.model.parameters()).device
-        # float32 has whole numbers up to 16 million
-        total = torch.cat([self._opened, torch.tensor([self._images])])
-        total = total.float().to(device)
-        all_reduce(total)
-        firing = (total[:-1].cpu() / total[-1].cpu()).split(
-            self._table.channels
-        )
-        rates = dict(zip(self._table.sites, firing, strict=True))
+        own = self._table, self._opened, self._images
         self._reset()
-        if not is_main_process():
+        # a rank without images knows neither the sites nor their channels
+        counted = [x for x in all_gather_object(own) if x[0] is not None]
+        if not counted or not is_main_process():
             return
+        tables, opened, images = zip(*counted, strict=True)
+        firing = sum(opened).float() / sum(images)
+        parts = firing.split(tables[0].channels)
+        rates = dict(zip(tables[0].sites, parts, strict=True))
         step = _step(runner)
         runner.visualizer.add_scalars(_scalars(rates, prefix), step=step)
         if self.histograms:

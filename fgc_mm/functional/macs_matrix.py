@@ -18,6 +18,8 @@ from fgc_mm.functional.macs import (
     open_pairs,
 )
 
+MOST_TABLES = 16  # of images of different sizes
+
 
 class MACsMatrices:
     """Counts MACs like ``macs_per_image``, in few operations.
@@ -93,6 +95,23 @@ class MACsMatrices:
                     weights[start + position] += 1
                     weights[-1] -= 1
         return weights
+
+
+class KeptMatrices:
+    """The matrices of the last tables, each built once."""
+
+    def __init__(self) -> None:
+        self._kept: list[MACsMatrices] = []
+
+    def of(self, table: MACsTable) -> MACsMatrices:
+        """The matrices of a table, which is compared by identity."""
+        for matrices in self._kept:
+            if matrices.table is table:
+                return matrices
+        built = MACsMatrices(table)
+        # a new list, since another thread may read the old one
+        self._kept = [*self._kept[1 - MOST_TABLES :], built]
+        return built
 
 
 def _is_product(layer: LayerMACs) -> bool:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fgc_mm.errors import FGCError
-from fgc_mm.functional.macs_matrix import MACsMatrices
+from fgc_mm.functional.macs_matrix import KeptMatrices, MACsMatrices
 from fgc_mm.functional.schedule import Schedule
 from fgc_mm.losses.base import GateBatch, GateLoss
 from fgc_mm.registry import MODELS
@@ -66,7 +66,8 @@ class MACsTargetLoss(GateLoss):
     ) -> None:
         super().__init__(loss_weight, name)
         self.ratios = _ratio_schedule(pruning_ratio)
-        self._macs: MACsMatrices | None = None
+        self._matrices = KeptMatrices()
+        self._is_checked = False
 
     def compute(self, batch: GateBatch) -> Tensor:
         """Squared distance to the target; ()."""
@@ -77,11 +78,11 @@ class MACsTargetLoss(GateLoss):
                 'the gate_losses of a GatedImageClassifier or GatedModel.'
             )
         opened = _open_channels(batch.records)
-        if self._macs is None or self._macs.table is not table:
-            macs = MACsMatrices(table)
+        macs = self._matrices.of(table)
+        if not self._is_checked:
             self._check_reachable(macs, opened)
-            self._macs = macs
-        share = self._macs(opened).mean() / table.base()
+            self._is_checked = True
+        share = macs(opened).mean() / table.base()
         return (share - (1 - self.ratios.at(batch.progress))).square().float()
 
     def _check_reachable(self, macs: MACsMatrices, opened: Tensor) -> None:

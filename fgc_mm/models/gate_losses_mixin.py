@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.macs import MACsTable
-from fgc_mm.functional.macs_matrix import MACsMatrices
+from fgc_mm.functional.macs_matrix import KeptMatrices
 from fgc_mm.functional.schedule import Progress
 from fgc_mm.losses import GateBatch, GateLoss
 from fgc_mm.models.counting import build_macs_table
@@ -66,7 +66,7 @@ class GateLossesMixin(BaseModel):
         _check_losses(self.gate_losses, self.reserved_losses)
         self._first_step = True
         self._tables: dict[tuple[int, ...], MACsTable] = {}
-        self._matrices: MACsMatrices | None = None  # of the last table
+        self._matrices = KeptMatrices()
         self._has_trained = False  # in this process
         self.progress: Progress | None = None  # set by LossProgressHook
         self._register_load_state_dict_pre_hook(self._refuse_unrelated)
@@ -101,10 +101,7 @@ class GateLossesMixin(BaseModel):
                 trained in this process.
         """
         table = self.macs_table(image_shape)
-        matrices = self._matrices  # another thread may replace it
-        if matrices is None or matrices.table is not table:
-            matrices = self._matrices = MACsMatrices(table)
-        macs, opened = image_macs(records, matrices)
+        macs, opened = image_macs(records, self._matrices.of(table))
         if macs.isnan().any() and not self._has_trained:
             refuse_non_finite(records)
         attach_macs(samples, macs, opened, table)

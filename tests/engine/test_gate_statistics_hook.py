@@ -9,9 +9,11 @@ import torch
 from mmengine.visualization import Visualizer
 from PIL import Image
 
+from fgc_mm.engine import gate_statistics_hook as module
 from fgc_mm.engine.gate_histograms import add_histograms
 from fgc_mm.engine.gate_statistics_hook import GateStatisticsHook
 from fgc_mm.errors import FGCError
+from fgc_mm.functional import MACsTable
 
 
 @pytest.fixture(scope='module')
@@ -98,6 +100,35 @@ def test_tensorboard_and_wandb_get_histograms():
     assert logged == [{'gates/x/conv1': [0, 1], 'gates/x/conv2': [0.5]}]
     assert backends['local'].images == [('gates_x', 3)]
     assert not backends['tensorboard'].images
+
+
+@pytest.mark.parametrize('rank', [0, 1])
+def test_a_rank_without_images_takes_part(rank, monkeypatch):
+    """Rank 1 has both images: else the other ranks would wait for it."""
+    table = MACsTable((), ('a', 'b'), (1, 2))
+    samples = [
+        dict(gate_masks=torch.tensor(row), macs_table=table)
+        for row in ([True, False, True], [True, False, False])
+    ]
+    hooks = GateStatisticsHook(), GateStatisticsHook()
+    hooks[1]._after_iter(None, 0, outputs=samples, mode='val')
+    states = [(h._table, h._opened, h._images) for h in hooks]
+    calls, scalars = [], {}
+
+    def gather(own):
+        calls.append(own)
+        return states
+
+    monkeypatch.setattr(module, 'all_gather_object', gather)
+    monkeypatch.setattr(module, 'is_main_process', lambda: rank == 0)
+    logged = SimpleNamespace(add_scalars=lambda x, step: scalars.update(x))
+    runner = SimpleNamespace(_train_loop=None, visualizer=logged)
+    hooks[rank].histograms = False
+    hooks[rank]._after_epoch(runner, mode='val')
+    assert calls == [states[rank]]
+    wanted = {'a': 1, 'b': 0.25} if rank == 0 else {}
+    found = {k: scalars.get(f'gates/keep_ratio/{k}') for k in wanted}
+    assert found == wanted and bool(scalars) == (rank == 0)
 
 
 def test_every_second_validation():

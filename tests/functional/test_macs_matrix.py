@@ -5,7 +5,11 @@ import torch
 
 from fgc_mm.functional import LayerMACs, MACsTable
 from fgc_mm.functional.macs import macs_per_image, open_pairs
-from fgc_mm.functional.macs_matrix import MACsMatrices
+from fgc_mm.functional.macs_matrix import (
+    MOST_TABLES,
+    KeptMatrices,
+    MACsMatrices,
+)
 
 WHOLE_0, WHOLE_1 = (0, None), (1, None)
 FIRST = (0, (-1, -1, 0, 1, 2, 3, *[-1] * 7))
@@ -113,3 +117,17 @@ def test_a_depthwise_conv_counts_each_channel_once(name):
     (parts,) = [soft.split(table.channels, 1)]
     got = MACsMatrices(table)(soft)
     assert got.item() == 7 * open_pairs(table.layers[0], parts).item()
+
+
+def test_matrices_of_several_tables_are_built_once():
+    case = CASES['both'][0]
+    tables = [
+        MACsTable((layer(*case, unit=n),), ('a', 'b'), (4, 6))
+        for n in range(MOST_TABLES + 1)
+    ]
+    kept = KeptMatrices()
+    built = [kept.of(table) for table in tables]
+    for table, matrices in zip(tables[1:], built[1:], strict=True):
+        assert kept.of(table) is matrices and matrices.table is table
+    assert kept.of(tables[0]) is not built[0]  # the oldest was dropped
+    assert kept.of(tables[0]).table is tables[0]

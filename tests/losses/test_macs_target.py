@@ -81,6 +81,17 @@ def test_an_unreachable_ratio_is_refused(given):
     loss_of(0.96)(given.records())
 
 
+def test_a_smaller_image_does_not_end_a_run(given):
+    """Its gates are a larger part; the target was checked at the start."""
+    loss, records = MACsTargetLoss(0.9), given.records()
+    loss(GateBatch(records, macs_table=TABLE))
+    gate = replace(TABLE.layers[-1], unit=30)
+    small = replace(TABLE, layers=(*TABLE.layers[:-1], gate))
+    assert loss(GateBatch(records, macs_table=small)).isfinite()
+    with pytest.raises(FGCError, match='out of reach'):
+        MACsTargetLoss(0.9)(GateBatch(records, macs_table=small))
+
+
 def test_without_a_table_the_error_names_the_classifier(given):
     with pytest.raises(
         FGCError, match=r'macs_table of the batch; .*GatedModel'

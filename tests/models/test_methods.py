@@ -1,4 +1,4 @@
-"""Every gate with every loss that couples or counts: one design."""
+"""Every gate with every loss: one design."""
 
 import copy
 
@@ -24,7 +24,8 @@ MASKS = dict(type='fgc_mm.MaskPredictionLoss', ratio=0.7)
 SPARSE = dict(
     type='fgc_mm.SaliencyL1Loss', reduction='site_means', loss_weight=5e-3
 )
-
+L0 = dict(type='fgc_mm.L0Loss')
+SHAPING = dict(type='fgc_mm.BatchShapingLoss')
 
 BACKBONES = {}  # the search for sites is most of a test's time
 
@@ -83,7 +84,9 @@ def reached(model, tiny, loss):
     ]
 
 
-@pytest.mark.parametrize('loss', [COUPLING, GRAM, TARGET, MASKS, SPARSE])
+@pytest.mark.parametrize(
+    'loss', [COUPLING, GRAM, TARGET, MASKS, SPARSE, L0, SHAPING]
+)
 @pytest.mark.parametrize('gate', GATES)
 def test_each_loss_reaches_each_gate_by_itself(gate, loss, tiny):
     model = build(tiny, gate, [loss])

@@ -14,6 +14,7 @@ from torch import nn
 
 import fgc_mm.deploy.dynamic.calibrate as calibration
 from fgc_mm.deploy import DynamicPlan, to_dynamic
+from fgc_mm.deploy.comparing import difference
 from fgc_mm.deploy.dynamic import build as building
 from fgc_mm.deploy.dynamic import model as modelling
 from fgc_mm.deploy.dynamic import verify
@@ -772,6 +773,13 @@ def test_a_precision_that_there_is_not_is_one_sentence(small):
     ):
         with pytest.raises(FGCError, match=text):
             to_dynamic(model, images, **arguments)
+
+
+@pytest.mark.parametrize('number', [float('inf'), float('nan')])
+def test_outputs_that_are_no_numbers_differ(number):
+    one, other = torch.tensor([[1.0, 2.0]]), torch.tensor([[number, 2.0]])
+    assert difference([one], [other]) and difference([other], [one])
+    assert not difference([one], [one])
 
 
 @pytest.mark.parametrize('option', ['backend', 'precision'])

@@ -37,7 +37,7 @@ def find_config(name: str | Path) -> Path | None:
         return path
     parts = path.parts[1:] if path.parts[:1] == (NAME,) else path.parts
     inside = configs_folder().joinpath(*parts)
-    for found in (inside, inside.with_name(f'{inside.name}.py')):
+    for found in (inside, inside.parent / f'{inside.name}.py'):
         if found.is_file():
             return found
     return None

@@ -53,6 +53,7 @@ def test_the_configs_of_a_wheel_come_first(tmp_path, monkeypatch):
         ('some/where/x.py', 'some/where/x.py is not a file'),
         ('configs', 'configs is not a file'),
         ('', 'is not a file'),
+        ('/', '/ is not a file'),
     ],
 )
 def test_an_unknown_name_is_one_sentence(name, told):

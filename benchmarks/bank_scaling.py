@@ -41,7 +41,7 @@ from coupling import (
 )
 
 from fgc_mm.cli.arguments import text_parser
-from fgc_mm.memory import MemoryBank, Shard, ShardedBank
+from fgc_mm.memory import MemoryBank, Shard
 from fgc_mm.memory.gather import gather_tables
 
 LIMIT = 512
@@ -56,11 +56,12 @@ WAYS = {
 
 def make_banks(way: str, dtype: str, sizes: Sizes) -> list[MemoryBank]:
     """The two banks of a site, or this process's part of them."""
-    options = dict(dim=sizes.channels, dtype=getattr(torch, dtype))
-    if way == 'sharded':
-        shard = Shard.of_this_rank(sizes.rows)
-        return [ShardedBank(shard, **options) for _ in range(2)]
-    return [MemoryBank(sizes.rows, **options) for _ in range(2)]
+    shard = Shard.of_this_rank(sizes.rows) if way == 'sharded' else None
+    kind = getattr(torch, dtype)
+    return [
+        MemoryBank(sizes.rows, sizes.channels, dtype=kind, shard=shard)
+        for _ in range(2)
+    ]
 
 
 def step(way: str, block: Block, sizes: Sizes) -> None:

@@ -257,8 +257,8 @@ def _weights(node: Any, epoch_map: EpochMap) -> Any:
     if _type_name(node).endswith('FeatureGateCouplingLoss'):
         warmup = node.get('warmup_epochs')
         if warmup is None:
-            preset = PRESETS.get(node.get('preset', 'reference'), {})
-            warmup = preset.get('warmup_epochs', 0)
+            preset = PRESETS.get(node.get('preset', 'reference'))
+            warmup = preset.warmup_epochs if preset else 0
         scaled['warmup_epochs'] = epoch_map.length(warmup)
     return scaled
 

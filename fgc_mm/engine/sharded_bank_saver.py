@@ -9,7 +9,7 @@ from torch import distributed as dist
 
 from fgc_mm.errors import FGCError
 from fgc_mm.losses import FeatureGateCouplingLoss
-from fgc_mm.memory import MemoryBank, ShardedBank
+from fgc_mm.memory import MemoryBank
 
 # bytes of rows that are sent at a time: temporary memory on a device
 _CHUNK_BYTES = 64 * 2**20
@@ -20,9 +20,9 @@ def all_rows(bank: MemoryBank) -> Tensor | None:
 
     All ranks call it together. They send one after another, in chunks.
     """
-    if not isinstance(bank, ShardedBank) or bank.shard.world_size == 1:
-        return bank.rows
     shard, dim = bank.shard, bank.rows.shape[1]
+    if shard is None:
+        return bank.rows
     chunk = max(1, _CHUNK_BYTES // (dim * bank.rows.element_size()))
     if shard.rank:
         for part in bank.rows.split(chunk):

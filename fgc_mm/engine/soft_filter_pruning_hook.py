@@ -20,8 +20,6 @@ from fgc_mm.registry import HOOKS
 from fgc_mm.sites import GateSite, SiteLayer, find_sites
 from fgc_mm.sites.layer_channels import input_weights, layer_widths
 
-CONVS = nn.Conv1d, nn.Conv2d, nn.Conv3d
-
 
 @HOOKS.register_module()
 class SoftFilterPruningHook(Hook):
@@ -45,8 +43,8 @@ class SoftFilterPruningHook(Hook):
 
     Raises:
         FGCError: The rate is not in (0, 1). Before training: the backbone has
-            no sites or has gates, a consumer is neither a conv nor a linear
-            layer, or the run counts iterations instead of epochs.
+            no sites or has gates, or the run counts iterations instead of
+            epochs.
     """
 
     def __init__(
@@ -85,9 +83,6 @@ class SoftFilterPruningHook(Hook):
             )
         found = find_sites(deepcopy(backbone).cpu(), self.wanted_sites)
         self.sites = [site for site in found if site.branch_end is None]
-        for site in self.sites:
-            for consumer in site.consumers:
-                _check_reader(backbone, consumer)
 
     @torch.no_grad()
     def after_train_epoch(self, runner: Runner) -> None:
@@ -118,16 +113,6 @@ def lowest_filters(weight: Tensor, pruning_rate: float) -> Tensor:
     """
     norms = weight.detach().flatten(1).norm(dim=1)
     return norms.argsort(stable=True)[: int(len(norms) * pruning_rate)]
-
-
-def _check_reader(backbone: nn.Module, consumer: SiteLayer) -> None:
-    layer = backbone.get_submodule(consumer.path)
-    if not isinstance(layer, (nn.Linear, *CONVS)):
-        raise FGCError(
-            f'{consumer.path} is a {type(layer).__name__}, but '
-            'SoftFilterPruningHook can only zero weights of conv and linear '
-            'layers; choose other sites.'
-        )
 
 
 def _stop_reading(

@@ -55,7 +55,7 @@ class Schedule:
         Raises:
             FGCError: It is neither, or a number or the order is invalid.
         """
-        if is_number(value):
+        if isinstance(value, (int, float)):
             return cls(float(value), float(value), name=name)
         known = {field.name for field in fields(cls)} - {'name'}
         needed = {'start_value', 'end_value'}

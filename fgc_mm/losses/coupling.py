@@ -24,7 +24,6 @@ from fgc_mm.memory import (
     BatchWrite,
     MemoryBank,
     Shard,
-    ShardedBank,
     SiteBanks,
 )
 from fgc_mm.memory.bank import nearest_of_each
@@ -175,15 +174,15 @@ class FeatureGateCouplingLoss(GateLoss):
         chosen = self.coupled_sites([site.name for site in sites])
 
         def bank(dim: int) -> MemoryBank:
-            options: dict[str, Any] = dict(
+            return MemoryBank(
+                length,
+                dim,
                 momentum=self.momentum,
                 normalize=self.switches.normalize_rows,
                 init=self.switches.bank_init,
                 dtype=dtype,
+                shard=Shard.of_this_rank(length) if shard else None,
             )
-            if shard:
-                return ShardedBank(Shard.of_this_rank(length), dim, **options)
-            return MemoryBank(length, dim, **options)
 
         self.banks = {
             site.name: SiteBanks(bank(site.channels), bank(site.decisions))

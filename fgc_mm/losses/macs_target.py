@@ -66,8 +66,7 @@ class MACsTargetLoss(GateLoss):
     ) -> None:
         super().__init__(loss_weight, name)
         self.ratios = _ratio_schedule(pruning_ratio)
-        self._matrices = KeptMatrices()
-        self._is_checked = False
+        self._macs: KeptMatrices | None = None  # from the first step on
 
     def compute(self, batch: GateBatch) -> Tensor:
         """Squared distance to the target; ()."""
@@ -78,11 +77,11 @@ class MACsTargetLoss(GateLoss):
                 'the gate_losses of a GatedImageClassifier or GatedModel.'
             )
         opened = _open_channels(batch.records)
-        macs = self._matrices.of(table)
-        if not self._is_checked:
-            self._check_reachable(macs, opened)
-            self._is_checked = True
-        share = macs(opened).mean() / table.base()
+        if self._macs is None:
+            kept = KeptMatrices()
+            self._check_reachable(kept.of(table), opened)
+            self._macs = kept
+        share = self._macs.of(table)(opened).mean() / table.base()
         return (share - (1 - self.ratios.at(batch.progress))).square().float()
 
     def _check_reachable(self, macs: MACsMatrices, opened: Tensor) -> None:

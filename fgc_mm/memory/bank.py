@@ -15,6 +15,9 @@ from fgc_mm.functional import (
 )
 from fgc_mm.functional.number import is_number
 from fgc_mm.memory.batch_write import write_rows
+from fgc_mm.memory.shard import Shard
+from fgc_mm.memory.sharded_contrast import sharded_neighbor_contrast
+from fgc_mm.memory.sharded_neighbors import sharded_nearest_neighbors
 
 _INITS = ('uniform', 'unit')
 
@@ -78,6 +81,11 @@ class MemoryBank:
             unit vectors (paper).
         dtype: of the rows; averages are computed in at least float32.
         generator: a CPU generator for the initial rows; None: torch's.
+        shard: the rows on this process; None: all. The results are those of
+            a whole bank, and its state is loaded; :meth:`nearest` and
+            :meth:`contrast` are then collective: all processes call them
+            together, each with its own queries, and a ``generator`` must
+            have the same seed on all.
 
     Raises:
         FGCError: a size, momentum or init is invalid.
@@ -92,19 +100,23 @@ class MemoryBank:
         init: str = 'uniform',
         dtype: torch.dtype = torch.float32,
         generator: torch.Generator | None = None,
+        shard: Shard | None = None,
     ) -> None:
         _check_options(length, dim, momentum, init)
         self.momentum = momentum
         self.normalize = normalize
         self.length = length
+        self.shard = shard if shard and shard.world_size > 1 else None
         self.rows = _initial_rows(
             length, dim, init, generator, dtype, self.local_range
         )
 
     @property
     def local_range(self) -> range:
-        """The rows on this process: all of them."""
-        return range(self.length)
+        """The rows on this process."""
+        if self.shard is None:
+            return range(self.length)
+        return range(self.shard.start, self.shard.stop)
 
     def __len__(self) -> int:
         return self.length
@@ -138,6 +150,10 @@ class MemoryBank:
 
     def nearest(self, queries: Tensor, k: int, exclude: Tensor) -> Tensor:
         """The k nearest rows; see :func:`nearest_neighbors`."""
+        if self.shard is not None:
+            return sharded_nearest_neighbors(
+                queries, self.rows, self.shard, k, exclude
+            )
         return nearest_neighbors(queries, self.rows, k, exclude)
 
     def contrast(
@@ -149,14 +165,21 @@ class MemoryBank:
         eps: float,
     ) -> Tensor:
         """Contrast with all rows; see :func:`neighbor_contrast`."""
-        return neighbor_contrast(
-            queries, self.rows, positives, temperature, form, eps
-        )
+        options = positives, temperature, form, eps
+        if self.shard is not None:
+            return sharded_neighbor_contrast(
+                queries, self.rows, self.shard, *options
+            )
+        return neighbor_contrast(queries, self.rows, *options)
 
     def local_rows(
         self, ordered: Tensor, source: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Local indices of rows, and the values to write there.
+
+        Rows on other processes are replaced by a row of the batch that is
+        here. If none is here, an arbitrary row is returned, which must not
+        change.
 
         Args:
             ordered: (N,) row indices, increasing.
@@ -167,7 +190,18 @@ class MemoryBank:
             batch, and, if some rows may be on other processes, (N, 1) bool:
             true for a row that must not change.
         """
-        return ordered, source, None
+        if self.shard is None:
+            return ordered, source, None
+        start, stop = self.shard.start, self.shard.stop
+        here = (ordered >= start) & (ordered < stop)
+        position = torch.arange(len(ordered), device=ordered.device)
+        position = torch.where(here, position, here.int().argmax())
+        local = ordered.index_select(0, position) - start
+        return (
+            local.clamp(0, stop - start - 1),
+            source.index_select(0, position),
+            ~here.index_select(0, position).unsqueeze(1),
+        )
 
     def check(self, indices: Tensor, values: Tensor) -> None:
         """Raise the errors of :meth:`update`, without writing."""
@@ -265,7 +299,7 @@ def nearest_of_each(
         k: Number of rows.
         exclude: (N,) one row of every bank to leave out per query.
     """
-    if any(type(bank) is not MemoryBank for bank in banks):
+    if banks[0].shard is not None:
         return [
             bank.nearest(some, k, exclude)
             for bank, some in zip(banks, queries, strict=True)

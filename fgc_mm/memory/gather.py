@@ -27,7 +27,8 @@ def gather_tables(tables: Sequence[Tensor]) -> list[Tensor]:
 
 def row_counts(own: Tensor) -> list[int]:
     """Number of rows of each process."""
-    count = torch.tensor([len(own)], device=own.device)
+    # filled there, since a copy from the host would block
+    count = torch.full((1,), len(own), device=own.device)
     counts = [torch.empty_like(count) for _ in range(dist.get_world_size())]
     dist.all_gather(counts, count)
     return torch.cat(counts).tolist()

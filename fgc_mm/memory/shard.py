@@ -13,7 +13,6 @@ from torch import Tensor
 from torch import distributed as dist
 
 from fgc_mm.errors import FGCError
-from fgc_mm.memory.gather import gather_rows, row_counts
 
 
 @dataclass(frozen=True)
@@ -60,34 +59,16 @@ class Shard:
         start, stop = self.length * rank, self.length * (rank + 1)
         return start // self.world_size, stop // self.world_size
 
-    def counts(self, own: Tensor) -> list[int]:
-        """Number of queries of each process, in rank order."""
-        return [len(own)] if self.world_size == 1 else row_counts(own)
-
-    def gather_queries(self, own: Tensor, counts: Sequence[int]) -> Tensor:
-        """Gather all processes' queries, in rank order.
-
-        Args:
-            own: (n, ...) with n = ``counts[rank]``.
-            counts: from :meth:`counts`.
-
-        Returns:
-            (sum of counts, ...), the same on every process.
-        """
-        return own if self.world_size == 1 else gather_rows(own, counts)
-
     def return_results(self, results: Tensor, counts: Sequence[int]) -> Tensor:
         """Send every process its results, and receive this one's from all.
 
         Args:
             results: (sum of counts, X), results of this process for all.
-            counts: from :meth:`counts`.
+            counts: Number of queries of each process, in rank order.
 
         Returns:
             (world_size, n, X), results of all processes for this one.
         """
-        if self.world_size == 1:
-            return results.unsqueeze(0)
         own = counts[self.rank]
         received = results.new_empty(self.world_size * own, results.shape[1])
         dist.all_to_all_single(

@@ -11,6 +11,7 @@ from fgc_mm.functional.contrast import (
     score_in_chunks,
 )
 from fgc_mm.functional.full_precision import full_precision
+from fgc_mm.memory.gather import gather_rows, row_counts
 from fgc_mm.memory.shard import Shard
 
 
@@ -70,9 +71,9 @@ def _costs(
     which DDP runs its collectives, needs no further ones.
     """
     dtype = torch.promote_types(queries.dtype, torch.float32)
-    counts = shard.counts(queries)
-    all_queries = shard.gather_queries(queries.to(dtype), counts)
-    index = shard.gather_queries(positives, counts) - shard.start
+    counts = row_counts(queries)
+    all_queries = gather_rows(queries.to(dtype), counts)
+    index = gather_rows(positives, counts) - shard.start
     with full_precision(queries):
         out, lse = attend(all_queries, rows, scale)
         score, slope = score_in_chunks(
@@ -100,9 +101,9 @@ def sharded_neighbor_contrast(
 
     Collective: all processes call it together. Each contrasts the queries of
     all processes with its own rows; log-sum-exps and their gradients (means
-    of rows) are merged exactly. Two collectives exchange (N, C) queries and
-    (N, 2 C + 2) results for the N queries of all processes; the backward
-    pass needs none.
+    of rows) are merged exactly. Four collectives exchange the number of
+    queries of each process and, for all N queries, (N, C) queries, (N, P)
+    positives and (N, 2 C + 2) results; the backward pass needs none.
 
     Args:
         queries: (n, C), this process's own, the only input with a gradient.

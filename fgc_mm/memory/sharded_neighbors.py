@@ -9,6 +9,7 @@ from fgc_mm.functional.neighbors import (
     nearest_keys,
     rows_of_keys,
 )
+from fgc_mm.memory.gather import gather_rows, row_counts
 from fgc_mm.memory.shard import Shard
 
 
@@ -41,10 +42,10 @@ def sharded_nearest_neighbors(
     """
     check_bank(queries, rows)
     check_neighbors(shard.length, k, exclude, len(queries))
-    counts = shard.counts(queries)
-    all_queries = shard.gather_queries(queries, counts)
+    counts = row_counts(queries)
+    all_queries = gather_rows(queries, counts)
     if exclude is not None:
-        exclude = shard.gather_queries(exclude, counts) - shard.start
+        exclude = gather_rows(exclude, counts) - shard.start
     few = min(k, len(rows))
     keys = nearest_keys(all_queries, rows, few, exclude, shard.start)
     short = keys.new_full((len(keys), k - few), torch.iinfo(keys.dtype).min)

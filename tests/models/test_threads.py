@@ -158,7 +158,7 @@ def test_a_prediction_within_another_counts_its_own_macs(monkeypatch):
     cat, between = torch.cat, []
 
     def interrupted(*args, **kwargs):
-        if model._matrices.table.dense < want[1][0] and not between:
+        if not between:
             between.append(None)
             between[:] = macs_of(model, large)
         return cat(*args, **kwargs)

@@ -6,6 +6,8 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from fgc_mm.cli.run_tool import run_tool
 from fgc_mm.errors import FGCError
-from fgc_mm.missing_package import remedy
+from fgc_mm.missing_package import ENVIRONMENT
 from fgc_mm.reliability.checkpoint_reader import read_checkpoint
 
 from .conftest import TOOLS, error_lines, run
@@ -93,11 +95,12 @@ def test_resumes_from_a_path(tool, trained, tmp_path):
     assert state['meta']['iter'] == 12
 
 
-def test_arguments_reach_the_config(trained, tool, monkeypatch):
+def test_arguments_reach_the_config(trained, tool, monkeypatch, tmp_path):
     seen = []
+    runner = SimpleNamespace(train=print, log_dir=tmp_path)
     monkeypatch.setattr(
         'mmengine.runner.Runner.from_cfg',
-        lambda cfg: seen.append(cfg) or type('', (), {'train': print})(),
+        lambda cfg: seen.append(cfg) or runner,
     )
     code, _ = tool(
         'train', 'tiny net.py', '--no-validate',
@@ -116,11 +119,12 @@ def test_arguments_reach_the_config(trained, tool, monkeypatch):
     assert cfg.test_dataloader.pin_memory is False
 
 
-def test_auto_scale_lr(tool, project, monkeypatch):
+def test_auto_scale_lr(tool, project, monkeypatch, tmp_path):
     seen = []
+    runner = SimpleNamespace(train=print, log_dir=tmp_path)
     monkeypatch.setattr(
         'mmengine.runner.Runner.from_cfg',
-        lambda cfg: seen.append(cfg) or type('', (), {'train': print})(),
+        lambda cfg: seen.append(cfg) or runner,
     )
     scaled = project / 'scaled.py'
     scaled.write_text(
@@ -322,7 +326,12 @@ def test_a_broken_stack_is_one_line(tmp_path):
         done = run([sys.executable, '-S', script, *arguments], tmp_path)
         assert done.returncode != 0
         (line,) = error_lines(done.stdout)
-        assert remedy('pip install torch torchvision') in line
+        # beside the environment of `make` another Python gets its name
+        own = Path(sys.prefix).resolve() == ENVIRONMENT.resolve()
+        if own or not ENVIRONMENT.is_dir():
+            assert '`pip install torch torchvision`' in line
+        else:
+            assert f'`source {ENVIRONMENT}/bin/activate`' in line
 
 
 def test_a_misspelt_argument_is_one_sentence(refused):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fgc_mm.errors import FGCError
 from fgc_mm.runtime.library import CALL
 
 Shape = tuple[int, int, int]
@@ -25,6 +26,9 @@ def call_shapes(data: Any) -> dict[int, tuple[list[Shape], list[Shape]]]:
     Returns:
         By index of the function: shapes (channels, height, width) of the
         inputs and of the outputs.
+
+    Raises:
+        FGCError: Two ops of one function have different shapes.
     """
     from fgc_mm.runtime.format import HEADER, Call  # slow to import
 
@@ -40,10 +44,16 @@ def call_shapes(data: Any) -> dict[int, tuple[list[Shape], list[Shape]]]:
         kind, size = words[at : at + 2]
         if kind == Call.kind:
             _, function, xs, *rest = words[at + 2 : at + 2 + size]
-            found[function] = (
+            own = (
                 [shapes[number] for number in rest[:xs]],
                 [shapes[number] for number in rest[xs + 1 :]],
             )
+            if found.setdefault(function, own) != own:
+                raise FGCError(
+                    f'function {function} of the model is called for '
+                    'different shapes, but a function has one; the file is '
+                    'damaged: export the model again.'
+                )
         at += 2 + size
     return found
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fgc_mm.errors import FGCError
+from fgc_mm.runtime import Model
 from fgc_mm.runtime import format as f
 from tests.runtime.programs import Array, Maker, check
 
@@ -308,6 +310,47 @@ def test_depthwise_conv_of_stride_2(seed: int, far: int) -> None:
         )
     )  # fmt: skip
     check(m.finished(y), threads=threads_of(seed))
+
+
+@pytest.mark.parametrize('beside', [0, 1, 3])
+def test_padding_of_a_depthwise_conv_with_gaps(beside: int) -> None:
+    """The right padding of a row need not be the left one of the next."""
+    m = Maker((2, 6, 6), seed=1)
+    y, z = m.value((2, 6, 6), pad=1, beside=beside), m.value((2, 6, 6))
+    for x, to, groups, taps in ((0, y, 2, 1), (y, z, 1, 9)):
+        side = 1 if taps == 1 else 3
+        step = 18 if groups == 1 else 1
+        m.op(
+            f.Conv(
+                x, to, f.NONE, f.ALL, f.ALL, groups, (side, side), (1, 1),
+                (side // 2, side // 2), (1, 1), m.weight(m.normal(2, step)),
+                step, taps, f.NONE, f.Activation(),
+            )
+        )  # fmt: skip
+    check(m.finished(z))
+
+
+def test_repeated_weights_that_no_memory_holds() -> None:
+    """Steps of 0 repeat few weights for any number of channels."""
+    ins, outs = 14942664, 18837001
+    program = f.Program(
+        arena=max(ins, outs) + 256,
+        values=[
+            f.Value(1, 1, 1, f.Base.IMAGE, 0, 1, 1, 0),
+            f.Value(ins, 1, 1, f.Base.ARENA, 0, 1, 1, 0),
+            f.Value(outs, 1, 1, f.Base.ARENA, 0, 1, 1, 0),
+        ],
+        weights=np.ones(1 << 14, np.float32),
+        ops=[
+            f.Conv(
+                1, 2, f.NONE, f.ALL, f.ALL, 1, (128, 128), (1, 1), (64, 64),
+                (1, 1), 0, 0, 0, f.NONE, f.Activation(),
+            )
+        ],
+        names=['conv'],
+    )  # fmt: skip
+    with pytest.raises(FGCError, match='larger than any memory'):
+        Model.from_bytes(f.encode(program))
 
 
 @pytest.mark.parametrize('seed', SEEDS)

@@ -250,6 +250,15 @@ def calling():
     )
 
 
+def test_a_function_for_two_shapes_is_refused():
+    """It would be given memory of the wrong size."""
+    program = calling()
+    program.ops.append(Call(0, [0], [1]))
+    program.names.append('again')
+    with pytest.raises(FGCError, match=r'function 0 .* for different shapes'):
+        Model.from_bytes(encode(program), functions=[print])
+
+
 def test_functions_of_the_caller():
     seen = []
 

@@ -77,6 +77,11 @@ class OpChecker : public Checker {
                         o.kernel[0] * o.kernel[1];
     expect(last <= l_.weight_count,
            "an array of weights exceeds the weights of the file");
+    // steps of 0 repeat weights, so the bound above does not bound the copy
+    // of them that is laid out for the kernel
+    const Int128 copied = Int128(y.channels) * (x.channels / o.groups) *
+                          o.kernel[0] * o.kernel[1];
+    expect(copied <= kMaxFloats, "the weights are larger than any memory");
     check_weights(o.bias, y.channels);
     check_act(o.act);
   }

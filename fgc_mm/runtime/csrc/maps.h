@@ -92,18 +92,18 @@ inline void zero_border(const Map& y, float* to, int64_t r0, int64_t r1) {
     fill(to + (y.height + k) * y.row - y.pad, line, 0.f);
 }
 
-// Zeroes the padding around rows r0 to r1 of a channel.
+// Zeroes the padding around rows r0 to r1 of a channel; the right padding of
+// a row need not be the left one of the next.
 inline void zero_padding(const Map& y, float* to, int64_t r0, int64_t r1) {
   if (!y.pad || r0 == r1) return;
   float* row = to + r0 * y.row;
-  if (y.pad == 1) {
-    for (int64_t r = r0; r < r1; ++r, row += y.row) row[-1] = 0.f;
-    row[y.width - y.row] = 0.f;
-  } else {
-    for (int64_t r = r0; r < r1; ++r, row += y.row)
+  for (int64_t r = r0; r < r1; ++r, row += y.row)
+    if (y.pad == 1) {
+      row[-1] = row[y.width] = 0.f;
+    } else {
       fill(row - y.pad, y.pad, 0.f);
-    fill(row + y.width - y.row, y.pad, 0.f);
-  }
+      fill(row + y.width, y.pad, 0.f);
+    }
   zero_border(y, to, r0, r1);
 }
 

@@ -74,7 +74,8 @@ bool make_tile_layout(const Op& op, const Value& x, const Value& y,
   // results are dropped
   w.padded =
       is_padded_plane(op, x, y) &&
-      (y.height % 2 == 0 || 2 * round_up(w.layout.pitch, kLanes) <= kSlack);
+      (y.height % 2 == 0 ||
+       2 * round_up(w.layout.pitch, kLanes) + x.row_step - x.width <= kSlack);
   const int64_t row_bytes = (planes + y.channels) * 64 * map.width;
   w.rows = min(map.height, max(1, kTileBytes / row_bytes));
   w.rows = ceil_div(map.height, ceil_div(map.height, w.rows));

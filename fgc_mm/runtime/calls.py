@@ -39,7 +39,8 @@ def call_shapes(data: Any) -> dict[int, tuple[list[Shape], list[Shape]]]:
         tuple(words[at : at + 3])
         for at in range(_FIXED, _FIXED + values * _VALUE, _VALUE)
     ]
-    at, found = _FIXED + values * _VALUE + sets, {}
+    at = _FIXED + values * _VALUE + sets
+    found: dict[int, tuple[list[Shape], list[Shape]]] = {}
     for _ in range(ops):
         kind, size = words[at : at + 2]
         if kind == Call.kind:

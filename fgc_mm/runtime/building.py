@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ from fgc_mm.runtime.cache import (
     store_library,
 )
 from fgc_mm.runtime.compiler import compiler, run
+from fgc_mm.runtime.cpu import usable_cores
 from fgc_mm.runtime.errors import LibraryError
 
 KEY = 'sources.key'  # beside a shipped library: hash of its sources
@@ -135,7 +135,7 @@ def _compile_all(folder: Path) -> list[Path]:
     for name, source, options in compilations(SOURCES):
         objects.append(folder / name)
         commands.append([*cxx, *options, str(SOURCES / source)])
-    with ThreadPoolExecutor(min(MAX_COMPILERS, _cores())) as pool:
+    with ThreadPoolExecutor(min(MAX_COMPILERS, usable_cores())) as pool:
         tasks = [
             pool.submit(run, command, output)
             for command, output in zip(commands, objects)
@@ -147,9 +147,3 @@ def _compile_all(folder: Path) -> list[Path]:
             pool.shutdown(cancel_futures=True)
             raise
     return objects
-
-
-def _cores() -> int:
-    if hasattr(os, 'sched_getaffinity'):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

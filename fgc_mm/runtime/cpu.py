@@ -1,7 +1,8 @@
-"""The name of the CPU, for reports."""
+"""The CPU: its name, for reports, and its cores."""
 
 from __future__ import annotations
 
+import os
 import platform
 from pathlib import Path
 
@@ -19,6 +20,13 @@ def cpu_name() -> str:
         if key in core:
             parts.append(f'{key.removeprefix("cpu ")} {core[key]}')
     return ', '.join(parts)
+
+
+def usable_cores() -> int:
+    """The number of cores that this process may use."""
+    if hasattr(os, 'sched_getaffinity'):  # not on Windows or macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _first_core() -> dict[str, str]:

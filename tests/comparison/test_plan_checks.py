@@ -1,5 +1,6 @@
 """What a plan refuses before anything is trained."""
 
+import os
 from argparse import Namespace
 
 import pytest
@@ -64,7 +65,7 @@ def test_a_data_set_that_downloads_may_have_its_scope():
 
 def test_threads_are_of_the_cores_that_may_be_used(monkeypatch):
     monkeypatch.setattr(
-        compare.os, 'sched_getaffinity', lambda _: {3, 4, 5, 6}, raising=False
+        os, 'sched_getaffinity', lambda _: {3, 4, 5, 6}, raising=False
     )
     monkeypatch.setattr(compare, 'visible_devices', list)
     args = Namespace(launcher='', jobs=2, threads=None)

@@ -1,7 +1,6 @@
 """Trains and tests several methods, and writes one table."""
 
 import argparse
-import os
 import shlex
 import signal
 import sys
@@ -42,6 +41,7 @@ from fgc_mm.errors import FGCError
 from fgc_mm.exit_status import STOPPED
 from fgc_mm.reliability.stop_signal import SIGNALS as STOP_SIGNALS
 from fgc_mm.reliability.work_dir_lock import WorkDirLock
+from fgc_mm.runtime.cpu import usable_cores
 
 SIGNALS = *STOP_SIGNALS, signal.SIGINT
 
@@ -71,15 +71,8 @@ def local_workers(args: argparse.Namespace) -> tuple[Executor, int]:
     launcher = shlex.split(args.launcher)
     devices = [] if launcher else visible_devices()
     jobs = args.jobs or max(len(devices), 1)
-    threads = args.threads or max(_cores() // jobs, 1)
+    threads = args.threads or max(usable_cores() // jobs, 1)
     return LocalExecutor(jobs, threads, devices, launcher), threads
-
-
-def _cores() -> int:
-    """The number of cores that this process may use."""
-    if hasattr(os, 'sched_getaffinity'):  # not on Windows or macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def slurm_jobs(args: argparse.Namespace) -> tuple[Executor, int]:

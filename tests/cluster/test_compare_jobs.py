@@ -25,7 +25,7 @@ def folder(tmp_path):
     folder = tmp_path / 'a comparison'
     folder.mkdir()
     for name, images, inputs in (
-        ('tiny', 80, 16),
+        ('tiny', 400, 16),
         ('long', 1200, 16),
         ('broken', 80, 17),
     ):
@@ -83,10 +83,20 @@ def wait_for_training(slurm, folder, name):
 def test_every_run_is_a_job(slurm, folder, start):
     process = start('tiny.py', '--seeds', '0', '1')
     slurm.wait(lambda: set(queue(slurm)) == {'tiny_seed_0', 'tiny_seed_1'})
-    # the signal that Slurm sends before the end of the time
     wait_for_training(slurm, folder, 'tiny/seed0')
+    # the training waits until the comparison has seen it
+    pids = ['-f', ' train .*runs/tiny/seed0']
+    slurm.run('pkill', '-STOP', *pids)
+    before = ''
+    while 'tiny seed 0: training' not in before:
+        line = process.stdout.readline()
+        assert line, before
+        before += line
+    # the signal that Slurm sends before the end of the time
     slurm.run('scancel', '--signal=USR1', queue(slurm)['tiny_seed_0'])
+    slurm.run('pkill', '-CONT', *pids)
     code, text = end(process)
+    text = before + text
     assert code == 0, text
     told = [x for x in text.splitlines() if x.startswith('tiny seed 0: ')]
     states = [line.split(': ')[1].split(' ')[0] for line in told]

@@ -15,6 +15,7 @@ from fgc_mm.cli.data_errors import data_sentence
 from fgc_mm.cli.dispatch import path_sentence
 from fgc_mm.cli.launch import leave_processes
 from fgc_mm.cli.upstream_errors import upstream_sentence
+from fgc_mm.cli.worker_errors import report_error
 from fgc_mm.errors import FGCError
 from fgc_mm.exit_status import BAD_INPUT, INTERRUPTED
 from fgc_mm.missing_package import missing_module
@@ -33,6 +34,7 @@ def run_tool(main: Callable[[], None]) -> int:
     other exception is a bug and is raised with its traceback;
     FGC_TRACEBACK=1 does so for every exception.
     """
+    sys.excepthook = report_error
     if started_rank() > 0:
         warnings.simplefilter('ignore')  # rank 0 shows them
     try:

@@ -45,9 +45,19 @@ def read_environment(folder: Path) -> dict[str, str]:
 
 @cache
 def _cpu() -> str:
-    info = Path('/proc/cpuinfo')
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith('model name'):
-                return line.partition(':')[2].strip()
-    return platform.processor() or platform.machine()
+    file = Path('/proc/cpuinfo')
+    name = cpu_name(file.read_text()) if file.is_file() else ''
+    return name or platform.processor() or platform.machine()
+
+
+def cpu_name(info: str) -> str:
+    """Name, family and model (clouds shorten names) from /proc/cpuinfo.
+
+    Empty where it has no name, as on ARM.
+    """
+    lines = [line.partition(':') for line in info.splitlines()]
+    found = {key.strip(): value.strip() for key, _, value in lines}
+    name = found.get('model name', '')
+    if name and {'cpu family', 'model'} <= found.keys():
+        name += f' (family {found["cpu family"]}, model {found["model"]})'
+    return name

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import os
+import signal
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
@@ -113,6 +116,35 @@ def test_python_threads_share_a_model(threads: int) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(one, list(range(8)) * 25))
+
+
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
+def test_a_fork_while_other_threads_run() -> None:
+    m = Maker()
+    y = m.value((1, 1, 1))
+    m.op(f.Unary(0, y, f.ALL, f.Activation(f.Act.RELU)))
+    loaded, x = Loaded(f.encode(m.finished(y))), np.ones((16, 1, 1, 1), 'f4')
+    done = threading.Event()
+
+    def run_to_the_end() -> None:
+        while not done.is_set():
+            loaded.run(x, threads=16)
+
+    with ThreadPoolExecutor(4) as pool:
+        running = [pool.submit(run_to_the_end) for _ in range(4)]
+        try:
+            codes = []
+            for _ in range(150):
+                child = os.fork()
+                if not child:
+                    signal.alarm(30)
+                    right = loaded.run(x, threads=16)[0].sum() == 16
+                    os._exit(0 if right else 1)
+                codes.append(os.waitpid(child, 0)[1])
+        finally:
+            done.set()
+    assert not any(codes)
+    assert all(one.exception() is None for one in running)
 
 
 @pytest.mark.parametrize('threads', [2, 3])
@@ -277,9 +309,20 @@ def test_too_large_a_model() -> None:
     assert error.value.code == 3
 
 
+def test_the_mean_of_a_large_map() -> None:
+    m = Maker((1, 1500, 1501))
+    y = m.value((1, 1, 1))
+    m.op(f.Mean(0, y, f.ALL))
+    x = np.random.default_rng(0).random((1, 1, 1500, 1501), np.float32)
+    for build in library().fgc_builds().decode().split(','):
+        (found,) = Loaded(f.encode(m.finished(y)), build).run(x)
+        assert found.item() == pytest.approx(x.mean(dtype=float), rel=2e-6)
+
+
 def test_a_list_has_no_channel_twice() -> None:
     for numbers, repeat in (
-        ([0, 0], 1), ([0, 1], 2), ([5], 1), ([1 << 62], 1), ([0], 1 << 40),
+        ([0, 0], 1), ([1, 0, 1], 1), ([0, 1], 2), ([5], 1), ([1 << 62], 1),
+        ([0], 1 << 40),
     ):  # fmt: skip
         program = small()
         program.sets += [3]

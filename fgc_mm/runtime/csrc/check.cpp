@@ -1,5 +1,9 @@
 // Validates a program: every index, offset and shape of its ops. A program
 // that passes accesses no memory outside of its buffers.
+#include <algorithm>
+#include <utility>
+#include <vector>
+
 #include "checker.h"
 
 namespace fgc {
@@ -219,7 +223,7 @@ class OpChecker : public Checker {
   void join(const Op& o) {
     expect_within("index of a set", o.set, 0, p_.set_count - 1);
     const int64_t all = p_.sets[o.set];
-    Int128 total = 0;
+    std::vector<std::pair<int64_t, int64_t>> ranges;  // first, last + 1
     for (int64_t s = 0; s < o.segment_count; ++s) {
       const Segment& segment = o.segments[s];
       expect_within("repeat", segment.repeat, 1, kMaxExtent);
@@ -229,23 +233,18 @@ class OpChecker : public Checker {
                    p_.sets[segment.source] == segment.count,
                "a source set and its segment differ in channels");
       }
-      for (int64_t k = 0; k < segment.count; ++k)
-        if (segment.numbers[k] >= 0) {
-          expect(Int128(segment.numbers[k]) + segment.repeat <= all,
-                 "a list has channels that do not exist");
-          total += segment.repeat;
-        }
+      for (int64_t k = 0; k < segment.count; ++k) {
+        const int64_t first = segment.numbers[k];
+        if (first < 0) continue;
+        expect(Int128(first) + segment.repeat <= all,
+               "a list has channels that do not exist");
+        ranges.emplace_back(first, first + segment.repeat);
+      }
     }
-    expect(total <= all, "a list has a channel twice");
-    std::vector<bool> seen(size_t(all), false);
-    for (int64_t s = 0; s < o.segment_count; ++s)
-      for (int64_t k = 0; k < o.segments[s].count; ++k)
-        for (int64_t r = 0;
-             o.segments[s].numbers[k] >= 0 && r < o.segments[s].repeat; ++r) {
-          auto&& at = seen[size_t(o.segments[s].numbers[k] + r)];
-          expect(!at, "a list has a channel twice");
-          at = true;
-        }
+    std::sort(ranges.begin(), ranges.end());
+    for (size_t k = 1; k < ranges.size(); ++k)
+      expect(ranges[k - 1].second <= ranges[k].first,
+             "a list has a channel twice");
   }
 
   void top_k(const Op& o) {

@@ -5,7 +5,9 @@
 
 #include <stdint.h>
 #include <stdlib.h>
+#include <unistd.h>
 
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <new>
@@ -83,6 +85,14 @@ struct RunContext {
   std::vector<int64_t> counts;
 };
 
+// The threads and the unused contexts of a model in one process.
+struct RunState {
+  const pid_t process = getpid();
+  ThreadPool thread_pool;
+  std::mutex mutex;
+  std::vector<std::unique_ptr<RunContext>> idle_contexts;
+};
+
 // Throws an Error if `bytes` exceeds the physical memory.
 void expect_memory(double bytes);
 
@@ -113,7 +123,13 @@ struct fgc_model {
   fgc::LoadedProgram loaded;
   const fgc::Build* build = nullptr;
   int64_t shared_bytes = 0, thread_bytes = 0;
-  mutable fgc::ThreadPool thread_pool;
-  mutable std::mutex mutex;
-  mutable std::vector<std::unique_ptr<fgc::RunContext>> idle_contexts;
+
+  fgc_model() = default;
+  ~fgc_model();
+  // That of the calling process. A forked child leaves the parent's alone:
+  // its threads exist only there, and one may have held a mutex.
+  fgc::RunState& run_state() const;
+
+ private:
+  mutable std::atomic<fgc::RunState*> run_state_{new fgc::RunState};
 };

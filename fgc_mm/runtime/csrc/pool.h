@@ -122,6 +122,8 @@ inline float row_sum(const float* x, int64_t count) {
   return total;
 }
 
+constexpr int64_t kSumBlock = 16384;  // elements summed in float32
+
 // The sums may include the padding, which is zero.
 inline float channel_mean(const Map& x, int64_t channel) {
   const float* from = x.at(channel);
@@ -129,10 +131,11 @@ inline float channel_mean(const Map& x, int64_t channel) {
   const int64_t rows = whole ? 1 : x.height;
   const int64_t length =
       whole ? (x.height - 1) * x.row + x.width : x.width;
-  float total = 0;
+  double total = 0;
   for (int64_t r = 0; r < rows; ++r, from += x.row)
-    total += row_sum(from, length);
-  return total / float(x.pixels());
+    for (int64_t p = 0; p < length; p += kSumBlock)
+      total += row_sum(from + p, min(kSumBlock, length - p));
+  return float(total / double(x.pixels()));
 }
 
 bool prepare_mean(const Program& p, Op& op, ModelMemory&) {

@@ -59,42 +59,47 @@ std::unique_ptr<RunContext> make_run_context(const fgc_model& m,
   return run_context;
 }
 
-// A context from the pool, for exclusive use; the destructor returns it.
+// An idle context, or a new one, for exclusive use; the destructor returns it.
 class PooledContext {
  public:
-  PooledContext(const fgc_model& m, const fgc_options& options,
-                int64_t threads)
-      : model_(m) {
+  PooledContext(const fgc_model& m, RunState& state,
+                const fgc_options& options, int64_t threads)
+      : state_(state) {
     {
-      const std::lock_guard<std::mutex> lock(m.mutex);
-      for (auto& idle : m.idle_contexts)
-        if (idle->threads >= threads && !run_context_)
-          run_context_ = std::move(idle);
-      m.idle_contexts.erase(std::remove(m.idle_contexts.begin(),
-                                        m.idle_contexts.end(), nullptr),
-                            m.idle_contexts.end());
+      const std::lock_guard<std::mutex> lock(state.mutex);
+      auto& idle = state.idle_contexts;
+      const auto found = std::find_if(
+          idle.begin(), idle.end(),
+          [&](const auto& one) { return one->threads >= threads; });
+      if (found != idle.end()) std::swap(*found, idle.back());
+      if (!idle.empty()) {
+        run_context_ = std::move(idle.back());
+        idle.pop_back();
+      }
       // so that the destructor's push_back cannot throw
-      m.idle_contexts.reserve(m.idle_contexts.size() + kMaxThreads);
+      idle.reserve(idle.size() + kMaxThreads);
     }
+    // replaced, so that there are never more than were used at a time
+    if (run_context_ && run_context_->threads < threads) run_context_.reset();
     if (!run_context_) run_context_ = make_run_context(m, threads);
     Context& c = run_context_->context;
     c.threads = threads;
-    c.thread_pool = threads > 1 ? &m.thread_pool : nullptr;
+    c.thread_pool = threads > 1 ? &state.thread_pool : nullptr;
     c.call = options.call;
     c.call_context = options.context;
     c.call_failed = false;
   }
   PooledContext(PooledContext&& other)
-      : model_(other.model_), run_context_(std::move(other.run_context_)) {}
+      : state_(other.state_), run_context_(std::move(other.run_context_)) {}
   ~PooledContext() {
     if (!run_context_) return;
-    const std::lock_guard<std::mutex> lock(model_.mutex);
-    model_.idle_contexts.push_back(std::move(run_context_));
+    const std::lock_guard<std::mutex> lock(state_.mutex);
+    state_.idle_contexts.push_back(std::move(run_context_));
   }
   Context& context() const { return run_context_->context; }
 
  private:
-  const fgc_model& model_;
+  RunState& state_;
   std::unique_ptr<RunContext> run_context_;
 };
 
@@ -161,9 +166,10 @@ void run_batch(const Batch& batch, int64_t count,
                const fgc_options& options) {
   const int64_t threads =
       count == 1 ? 1 : std::min(options.threads, count);
+  RunState& state = batch.model.run_state();
   std::vector<PooledContext> contexts;
   for (int64_t t = 0; t < threads; ++t)
-    contexts.emplace_back(batch.model, options,
+    contexts.emplace_back(batch.model, state, options,
                           count == 1 ? options.threads : 1);
   const auto run_range = [&](int64_t begin, int64_t end, int64_t thread) {
     for (int64_t n = begin; n < end; ++n)
@@ -172,7 +178,7 @@ void run_batch(const Batch& batch, int64_t count,
   if (threads == 1)
     run_range(0, count, 0);
   else
-    batch.model.thread_pool.parallel_for(
+    state.thread_pool.parallel_for(
         threads, count, 1,
         [](void* data, int64_t begin, int64_t end, int64_t thread) {
           (*(const decltype(run_range)*)data)(begin, end, thread);
@@ -190,7 +196,7 @@ double now() {
 void profile(const fgc_model& m, const float* image, int64_t repeats,
              const fgc_options& options, double* seconds) {
   std::vector<PooledContext> contexts;
-  contexts.emplace_back(m, options, options.threads);
+  contexts.emplace_back(m, m.run_state(), options, options.threads);
   Context& c = contexts[0].context();
   const std::vector<Op>& ops = m.loaded.ops;
   std::fill(seconds, seconds + ops.size(), 0.0);
@@ -211,6 +217,20 @@ void profile(const fgc_model& m, const float* image, int64_t repeats,
 }  // namespace fgc
 
 using namespace fgc;
+
+RunState& fgc_model::run_state() const {
+  RunState* current = run_state_.load();
+  if (current->process == getpid()) return *current;
+  auto own = std::make_unique<RunState>();
+  if (run_state_.compare_exchange_strong(current, own.get()))
+    current = own.release();
+  return *current;
+}
+
+fgc_model::~fgc_model() {
+  RunState* const current = run_state_.load();
+  if (current->process == getpid()) delete current;
+}
 
 int fgc_run(const fgc_model* model, const float* images, int64_t count,
             float* const* outputs, const fgc_options* options, char* error,

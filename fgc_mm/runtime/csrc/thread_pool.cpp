@@ -2,8 +2,6 @@
 // is published, and take chunks of its items with atomic counters.
 #include "thread_pool.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <memory>
 
@@ -31,7 +29,6 @@ struct ThreadPool::Workers {
     int64_t end = 0;
   };
 
-  pid_t process = getpid();
   std::vector<std::thread> threads;
   std::mutex mutex;
   std::condition_variable wake;
@@ -143,16 +140,16 @@ struct ThreadPool::Workers {
   }
 };
 
+ThreadPool::ThreadPool() : workers_(new Workers) {}
+
 void ThreadPool::parallel_for(int64_t threads, int64_t items, int64_t grain,
                               RangeFn f, void* data) {
+  threads = std::min(threads, (items + grain - 1) / grain);
   const std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
   if (!lock.owns_lock() || threads <= 1) {
     f(data, 0, items, 0);
     return;
   }
-  // after a fork the threads exist only in the parent: the child leaks the
-  // old object and starts its own workers
-  if (!workers_ || workers_->process != getpid()) workers_ = new Workers;
   workers_->grow(threads);
   workers_->f = f;
   workers_->data = data;
@@ -162,10 +159,8 @@ void ThreadPool::parallel_for(int64_t threads, int64_t items, int64_t grain,
 }
 
 ThreadPool::~ThreadPool() {
-  if (!workers_ || workers_->process != getpid()) return;
   workers_->publish(-1);
   for (std::thread& thread : workers_->threads) thread.join();
-  delete workers_;
 }
 
 void parallel_for(ThreadPool* pool, int64_t threads, int64_t items,

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -13,17 +14,17 @@ namespace fgc {
 
 class ThreadPool {
  public:
-  ThreadPool() = default;
+  ThreadPool();
   ~ThreadPool();
-  // Calls f for all items on up to `threads` threads; the calling thread has
-  // index 0. If another thread is using the pool, the calling thread computes
+  // Calls f for all items on up to `threads` threads, of which each gets
+  // `grain` items or more; the calling thread has index 0. If another thread is using the pool, the calling thread computes
   // all items itself.
   void parallel_for(int64_t threads, int64_t items, int64_t grain, RangeFn f,
                     void* data);
 
  private:
   struct Workers;
-  Workers* workers_ = nullptr;
+  const std::unique_ptr<Workers> workers_;
   std::mutex mutex_;  // held during a parallel_for
 };
 

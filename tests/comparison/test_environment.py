@@ -1,0 +1,21 @@
+from fgc_mm.comparison.environment import cpu_name, environment
+
+CORE = """processor\t: 0
+vendor_id\t: AuthenticAMD
+cpu family\t: 25
+model\t\t: 17
+model name\t: AMD EPYC
+stepping\t: 1
+
+"""
+
+
+def test_name_of_a_cpu():
+    assert cpu_name(CORE * 2) == 'AMD EPYC (family 25, model 17)'
+    assert cpu_name('model name : ARMv7 rev 2\n') == 'ARMv7 rev 2'
+    assert cpu_name('processor : 0\nCPU part : 0xd0c\n') == ''
+
+
+def test_the_environment_names_a_cpu():
+    name, _, cores = environment()['CPU'].rpartition(', ')
+    assert name and cores.endswith(' cores')

@@ -89,7 +89,7 @@ DEPLOY = {
     'bundle': {'comparing'},
     'compaction': {'changed_masks', 'comparing', 'copying', 'firing'},
     'dynamic': {'changed_masks', 'comparing', 'copying', 'firing', 'graph'},
-    'export': {'compaction', 'copying', 'firing'},
+    'export': {'comparing', 'compaction', 'copying', 'firing'},
     'graph': {'copying'},
     'timing': {
         'comparing',

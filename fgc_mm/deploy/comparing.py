@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fgc_mm.sites import GateRecord
+from fgc_mm.sites.call import tensors
 
 # relative to the largest value, or to 1 if that is larger
 TOLERANCE = 1e-4
@@ -16,24 +18,44 @@ TOLERANCES = {'float32': TOLERANCE, 'bfloat16': 0.05}
 ModelOutput = tuple[list[Tensor], list[GateRecord]]
 
 
-def flatten_tensors(nested: Any) -> list[Tensor]:
-    if nested is None:
-        return []
-    if isinstance(nested, Tensor):
-        return [nested]
-    if isinstance(nested, dict):
-        nested = nested.values()
-    return [tensor for part in nested for tensor in flatten_tensors(part)]
+def largest_gap(wanted: Any, got: Any, least: float = 1e-9) -> float:
+    """Largest difference relative to the largest value; inf if shapes differ.
+
+    It is nan if any output is, so compare it by ``not gap <= limit``.
+
+    Args:
+        wanted: Outputs of a network.
+        got: Outputs of another.
+        least: Divisor if the largest value is smaller.
+    """
+    wanted, got = tensors(wanted), tensors(got)
+    if [x.shape for x in wanted] != [x.shape for x in got]:
+        return float('inf')
+    gap = _largest([a.double() - b.double() for a, b in zip(wanted, got)])
+    return float(gap / _largest(wanted).clamp(min=least))
+
+
+def _largest(values: list[Tensor]) -> Tensor:
+    largest = [x.double().abs().max() for x in values if x.numel()]
+    if not largest:
+        return torch.tensor(0.0)
+    # Python's max() ignores a nan behind the first value
+    return torch.stack(largest).max()
 
 
 def difference(
     want: list[Tensor], got: list[Tensor], tolerance: float = TOLERANCE
 ) -> str:
+    """How outputs differ, each relative to its largest value; '' if not."""
+    if len(want) != len(got):
+        return f'{len(got)} outputs instead of {len(want)}'
     for one, other in zip(want, got):
         if one.shape != other.shape:
             return f'{tuple(other.shape)} instead of {tuple(one.shape)}'
-        scale = max(1.0, one.abs().max().item())
-        worst = (one - other).abs().max().item()
+        if one.dtype != other.dtype:
+            return f'{other.dtype} instead of {one.dtype}'
+        scale = max(1.0, _largest([one]).item())
+        worst = _largest([one.double() - other.double()]).item()
         if not worst / scale <= tolerance:  # inf / inf is nan
             return f'logits differ by {worst:.1e} of {scale:.1e}'
     return ''

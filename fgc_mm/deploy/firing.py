@@ -11,7 +11,7 @@ from fgc_mm.models import GatedBackbone
 from fgc_mm.sites.eval_mode import eval_mode
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SiteFiring:
     """Firing rates of one site on a calibration set.
 
@@ -73,6 +73,27 @@ def firing_statistics(
         SiteFiring(site.name, opened[i] / images, whole[i] / images, images)
         for i, site in enumerate(backbone.sites)
     ]
+
+
+def check_images(images: Tensor) -> None:
+    """Raise FGCError unless these are finite images (N, 3, H, W)."""
+    if not isinstance(images, Tensor):
+        raise FGCError(
+            f'images are a {type(images).__name__}, but a calibration needs '
+            'a tensor (N, 3, H, W); give one, for example '
+            'torch.cat(list(images)).'
+        )
+    if images.dim() != 4 or len(images) == 0:
+        raise FGCError(
+            f'images have shape {tuple(images.shape)}, but a calibration '
+            'takes (N, 3, H, W) with at least one image.'
+        )
+    if not images.isfinite().all():
+        number = int((~images.isfinite()).flatten(1).any(1).nonzero()[0, 0])
+        raise FGCError(
+            f'image {number} of images has nan or inf, whose outputs cannot '
+            'be compared with those of the masked model; remove it.'
+        )
 
 
 def gated_backbone(model: nn.Module) -> GatedBackbone:

@@ -7,7 +7,12 @@ import torch
 from mmpretrain.models.classifiers import ImageClassifier
 from torch import Tensor, nn
 
-from fgc_mm.deploy.firing import SiteFiring, firing_statistics, gated_backbone
+from fgc_mm.deploy.firing import (
+    SiteFiring,
+    check_images,
+    firing_statistics,
+    gated_backbone,
+)
 from fgc_mm.errors import FGCError
 from fgc_mm.gates.checks import logit
 from fgc_mm.models import GatedBackbone
@@ -47,7 +52,8 @@ def set_keep_ratio(
         The firing rates on these images afterwards.
 
     Raises:
-        FGCError: An invalid keep ratio, fewer than 8 images, a model that
+        FGCError: An invalid keep ratio, fewer than 8 images, or images with
+            nan, a model that
             cannot be changed, or a gate whose mask is not the sign of a
             linear layer's output.
     """
@@ -56,6 +62,7 @@ def set_keep_ratio(
             f'keep ratio {keep_ratio} would give the same mask for all '
             'images; give a number between 0 and 1.'
         )
+    check_images(images)
     if len(images) < 8:
         raise FGCError(
             f'{len(images)} images are too few for firing rates between 0 '

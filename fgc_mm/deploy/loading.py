@@ -118,7 +118,8 @@ def _batches(
         chosen = picked[start : start + batch_size]
         data = pseudo_collate([dataset[index] for index in chosen])
         with torch.no_grad():
-            yield model.data_preprocessor(data, False)['inputs']
+            images = model.data_preprocessor(data, False)['inputs']
+        yield images
 
 
 def build_dataset(cfg: Config, split: str = 'test') -> Any:

@@ -11,8 +11,9 @@ from mmengine.config import Config
 from torch import nn
 
 from fgc_mm.deploy import compact, firing_statistics, to_dynamic
-from fgc_mm.deploy.compaction.equivalence import fixed_decisions, largest_gap
+from fgc_mm.deploy.compaction.equivalence import fixed_decisions
 from fgc_mm.deploy.compaction.small_model import small_config
+from fgc_mm.deploy.comparing import largest_gap
 from fgc_mm.deploy.dynamic import calibrate
 from fgc_mm.deploy.firing import SiteFiring
 from fgc_mm.errors import FGCError

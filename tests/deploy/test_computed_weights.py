@@ -19,7 +19,7 @@ from fgc_mm.deploy import (
     gathered,
     set_keep_ratio,
 )
-from fgc_mm.deploy.compaction.equivalence import largest_gap
+from fgc_mm.deploy.comparing import largest_gap
 from fgc_mm.deploy.copying import copy_network
 from fgc_mm.registry import MODELS as OWN_MODELS
 

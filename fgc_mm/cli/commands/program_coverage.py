@@ -17,11 +17,11 @@ from fgc_mm.cli import coverage_rows
 from fgc_mm.cli.commands.zoo_coverage import GATE, backbone_of
 from fgc_mm.cli.coverage_rows import first_line
 from fgc_mm.comparison.markdown import markdown_table
-from fgc_mm.deploy.comparing import flatten_tensors
 from fgc_mm.deploy.dynamic.model import DynamicBackbone
 from fgc_mm.errors import FGCError, check_choice
 from fgc_mm.models import GatedBackbone
 from fgc_mm.reliability.atomic_file import check_writable, write_atomically
+from fgc_mm.sites.call import tensors
 from fgc_mm.sites.image_size import small_images
 
 LEFT_OUT = 'left out'
@@ -97,7 +97,7 @@ def examine(name: str, config: dict) -> Row:
 @torch.no_grad()
 def is_random(network: nn.Module, image: Tensor) -> bool:
     """Whether the features differ from call to call."""
-    first, second = (flatten_tensors(network(image)) for _ in range(2))
+    first, second = (tensors(network(image)) for _ in range(2))
     return any(not torch.equal(x, y) for x, y in zip(first, second))
 
 

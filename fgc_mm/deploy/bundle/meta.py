@@ -64,7 +64,9 @@ def _classes(
     meta = checkpoint.get('meta') or {}
     trained = meta.get('dataset_meta') if isinstance(meta, Mapping) else None
     dataset = innermost_dataset(cfg)
-    own = getattr(DATASETS.get(dataset['type']), 'METAINFO', None)
+    kind = dataset['type']
+    kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+    own = getattr(kind, 'METAINFO', None)
     for named in (trained, dataset, dataset.get('metainfo'), own):
         names = named.get('classes') if isinstance(named, Mapping) else None
         # a string is the path of a file with names

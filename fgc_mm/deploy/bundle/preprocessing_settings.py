@@ -104,7 +104,8 @@ def _image_format(
     """Bits of a 16-bit image, channel order, and the remaining steps."""
     if steps and _name(steps[0]) in LOADERS:
         return *_loader_format(steps[0]), steps[1:]
-    name = str(dataset.get('type')).rpartition('.')[2]
+    kind = dataset.get('type')
+    name = getattr(kind, '__name__', str(kind)).rpartition('.')[2]
     if name not in IN_MEMORY:
         raise FGCError(
             f'the pipeline of {name} begins with '

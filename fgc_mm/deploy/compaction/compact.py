@@ -11,23 +11,23 @@ from fgc_mm.deploy.changed_masks import changed_masks
 from fgc_mm.deploy.compaction.channel_removal import ChannelRemoval
 from fgc_mm.deploy.compaction.equivalence import (
     fixed_decisions,
-    largest_gap,
     same_decisions,
 )
-from fgc_mm.deploy.compaction.removed_channels import MAX_DIFFERENCE
 from fgc_mm.deploy.compaction.small_model import (
     any_gate,
     shrunk_state,
     small_settings,
 )
+from fgc_mm.deploy.comparing import TOLERANCE, largest_gap
 from fgc_mm.deploy.firing import SiteFiring, gated_backbone
 from fgc_mm.errors import FGCError
 from fgc_mm.models import ChannelMap, CompactBackbone, GatedBackbone
 from fgc_mm.registry import MODELS
 from fgc_mm.sites import GateSite
+from fgc_mm.sites.eval_mode import eval_mode
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Compacted:
     """Result of a compaction.
 
@@ -72,7 +72,7 @@ def compact(
     it does not.)
 
     Args:
-        model: A classifier with a :class:`GatedBackbone`, in evaluation.
+        model: A classifier with a :class:`GatedBackbone`; not changed.
         firing: Its statistics.
         settings: Config of its backbone, to build the small one from.
         images: (N, 3, H, W) for checking the result.
@@ -89,9 +89,13 @@ def compact(
     _check(backbone, firing, tolerance)
     _check_settings(settings)
     _check_dtype(backbone)
-    channel_removal = ChannelRemoval(backbone, firing, tolerance)
-    trial = _Trial(model, settings, channel_removal, images)
-    refused = dict(channel_removal.refused)
+    with eval_mode(model):
+        removal = ChannelRemoval(backbone, firing, tolerance)
+        return _compacted(_Trial(model, settings, removal, images))
+
+
+def _compacted(trial: '_Trial') -> Compacted:
+    refused = dict(trial.channel_removal.refused)
     while True:
         channel_map = trial.channel_map()
         try:
@@ -119,14 +123,14 @@ class _Trial:
         self._backbone = gated_backbone(model)
         self._prefix = '' if model is self._backbone else 'backbone.'
         self._settings = settings
-        self._channel_removal = channel_removal
+        self.channel_removal = channel_removal
         self._images = images
         self._whole: set[str] = set()  # the gate decides jointly
         self._unshrunk: set[str] = set()
 
     def channel_map(self) -> ChannelMap:
         """What remains, without the sites that have failed so far."""
-        return self._channel_removal.channel_map(self._whole, self._unshrunk)
+        return self.channel_removal.channel_map(self._whole, self._unshrunk)
 
     def build(
         self, channel_map: ChannelMap
@@ -135,7 +139,8 @@ class _Trial:
         small = MODELS.build(
             small_settings(self._settings, channel_map, any_gate(channel_map))
         )
-        small.to(next(self._backbone.parameters()).dtype).eval()
+        own = next(self._backbone.parameters())
+        small.to(own.device, own.dtype).eval()
         state = shrunk_state(self._model, small, channel_map, self._prefix)
         small.load_state_dict(
             {key: state[f'{self._prefix}{key}'] for key in small.state_dict()}
@@ -167,7 +172,7 @@ class _Trial:
         except Exception as error:  # as above
             return self.failing_sites(_failure(error)), 0.0
         gap = largest_gap(wanted, got)
-        if not gap <= MAX_DIFFERENCE:
+        if not gap <= TOLERANCE:
             return self.failing_sites('the features differ'), gap
         return {}, gap
 
@@ -204,7 +209,7 @@ class _Trial:
         """The sites that fail even when only they are removed."""
         names = [
             name
-            for name, channels in self._channel_removal.removed.items()
+            for name, channels in self.channel_removal.removed.items()
             if channels and name not in {*self._unshrunk, *self._whole}
         ]
         failed = {n: why for n in names if not self._can_shrink_alone(n)}
@@ -219,8 +224,8 @@ class _Trial:
         return failed
 
     def _can_shrink_alone(self, name: str) -> bool:
-        channels = self._channel_removal.removed[name]
-        removed = self._channel_removal.of_layers({name: channels})
+        channels = self.channel_removal.removed[name]
+        removed = self.channel_removal.of_layers({name: channels})
         return not removed.problem(
             self._backbone.backbone, self._images, own_statistics=False
         )
@@ -271,9 +276,9 @@ def _check_settings(settings: Any) -> None:
 
 def _check_dtype(backbone: nn.Module) -> None:
     dtype = next(backbone.parameters()).dtype
-    if torch.finfo(dtype).eps > MAX_DIFFERENCE:
+    if torch.finfo(dtype).eps > TOLERANCE:
         raise FGCError(
             f'the model computes in {dtype}, whose rounding is larger than '
-            f'the difference of {MAX_DIFFERENCE} that a compact one may have; '
+            f'the difference of {TOLERANCE} that a compact one may have; '
             'convert it before: model.float().'
         )

@@ -1,13 +1,11 @@
 """Comparing a compact network with the masked one."""
 
 from contextlib import AbstractContextManager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fgc_mm.deploy.changed_masks import changed_masks
-from fgc_mm.deploy.comparing import flatten_tensors
 from fgc_mm.models import ChannelMap, GatedBackbone
 from fgc_mm.models.channel_map import SiteChannels
 from fgc_mm.models.layer_slice import LayerSlice
@@ -71,25 +69,3 @@ def same_decisions(
     )
     # rounding may change the sign of a few logits
     return gated == [] or float(alike.float().mean()) > 0.99
-
-
-def largest_gap(wanted: Any, got: Any, least: float = 1e-9) -> float:
-    """Largest difference relative to the largest value; inf if shapes differ.
-
-    It is nan if any output is, so compare it by ``not gap <= limit``.
-
-    Args:
-        wanted: Outputs of a network.
-        got: Outputs of another.
-        least: Divisor if the largest value is smaller.
-    """
-    wanted, got = flatten_tensors(wanted), flatten_tensors(got)
-    if [x.shape for x in wanted] != [x.shape for x in got]:
-        return float('inf')
-    gap = _largest([a - b for a, b in zip(wanted, got)])
-    return float(gap / _largest(wanted).clamp(min=least))
-
-
-def _largest(tensors: list[Tensor]) -> Tensor:
-    # Python's max() ignores a nan behind the first value
-    return torch.stack([x.abs().max().double() for x in tensors]).max()

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fgc_mm.deploy.compaction.equivalence import largest_gap
+from fgc_mm.deploy.comparing import TOLERANCE, largest_gap
 from fgc_mm.deploy.copying import copy_network
 from fgc_mm.errors import FGCError
 from fgc_mm.models import ChannelMap
@@ -19,7 +19,6 @@ from fgc_mm.models.layer_slice import LayerSlice, map_widths, shrink_layer
 from fgc_mm.sites.layer_channels import is_depthwise
 
 Channels = Mapping[str, Set[int]]
-MAX_DIFFERENCE = 1e-4  # largest difference, relative to the largest feature
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class RemovedChannels:
     ) -> str:
         """Why a network cannot lose these channels; empty if it can.
 
-        Without them its features must equal, within ``MAX_DIFFERENCE``, those
+        Without them its features must equal, within ``TOLERANCE``, those
         of the whole network if no layer reads the channels.
 
         Args:
@@ -73,7 +72,7 @@ class RemovedChannels:
         gap = largest_gap(wanted, got)
         if gap == float('inf'):
             return 'its features have other shapes'
-        return '' if gap <= MAX_DIFFERENCE else f'features differ by {gap:.1e}'
+        return '' if gap <= TOLERANCE else f'features differ by {gap:.1e}'
 
 
 def _try_run(network: nn.Module, images: Tensor) -> tuple[Any, str]:

@@ -12,9 +12,9 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from fgc_mm.deploy.compaction.removed_channels import RemovedChannels
-from fgc_mm.deploy.comparing import flatten_tensors
 from fgc_mm.errors import FGCError
 from fgc_mm.models.layer_slice import SLICED_LAYERS, channel_count
+from fgc_mm.sites.call import tensors
 from fgc_mm.sites.layer_channels import is_depthwise, layer_widths
 
 
@@ -141,7 +141,7 @@ def _dependency_graph(
     try:
         with torch.enable_grad():
             return graph.build_dependency(
-                network, images[:1].clone(), output_transform=flatten_tensors
+                network, images[:1].clone(), output_transform=tensors
             )
     except Exception as error:  # depends on the network's operations
         message = ' '.join(str(error).split())[:80]

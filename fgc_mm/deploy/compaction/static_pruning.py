@@ -19,6 +19,7 @@ from fgc_mm.deploy.compaction.static_groups import (
 from fgc_mm.deploy.copying import copy_network
 from fgc_mm.errors import FGCError, check_choice
 from fgc_mm.models import ChannelMap, GatedBackbone, build_macs_table
+from fgc_mm.sites.eval_mode import eval_mode
 
 TOLERANCE = 0.01
 STEPS = 20
@@ -83,7 +84,7 @@ def prune_static(
     fraction that gives the requested MACs.
 
     Args:
-        model: A trained classifier with a plain backbone, in evaluation.
+        model: A trained classifier with a plain backbone; not changed.
         importance: ``'fpgm'`` (geometric median, He et al., CVPR 2019),
             ``'group_norm'`` (L2 norm over the group), ``'bn_scale'``
             (network slimming, Liu et al., ICCV 2017) or ``'random'``
@@ -97,6 +98,16 @@ def prune_static(
             unreachable ratio, or nothing that can be removed.
     """
     _check(model, importance, pruning_ratio)
+    with eval_mode(model):
+        return _pruned(model, importance, pruning_ratio, images)
+
+
+def _pruned(
+    model: ImageClassifier,
+    importance: str,
+    pruning_ratio: float,
+    images: Tensor,
+) -> Pruned:
     groups = find_groups(model.backbone, images)
     scores = [scores_of(importance, group) for group in groups]
     search = _Search(model, groups, scores, tuple(images.shape[1:]))

@@ -6,16 +6,17 @@ import torch
 from mmpretrain.models.classifiers import ImageClassifier
 from torch import Tensor, nn
 
-from fgc_mm.deploy.compaction.removed_channels import MAX_DIFFERENCE
 from fgc_mm.deploy.compaction.static_groups import (
     ChannelGroup,
     channels_to_remove,
     find_groups,
 )
 from fgc_mm.deploy.compaction.static_pruning import Pruned
+from fgc_mm.deploy.comparing import TOLERANCE
 from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedBackbone
 from fgc_mm.models.layer_slice import SLICED_LAYERS
+from fgc_mm.sites.eval_mode import eval_mode
 from fgc_mm.sites.layer_channels import input_weights, is_depthwise
 
 
@@ -26,7 +27,7 @@ def prune_zeroed(model: ImageClassifier, images: Tensor) -> Pruned:
     same outputs.
 
     Args:
-        model: A trained classifier with a plain backbone, in evaluation.
+        model: A trained classifier with a plain backbone; not changed.
         images: (N, 3, H, W) for counting and for checking the result.
 
     Raises:
@@ -38,6 +39,11 @@ def prune_zeroed(model: ImageClassifier, images: Tensor) -> Pruned:
             'the model has gates, but zeroed filters are removed from dense '
             'networks; give the dense config.'
         )
+    with eval_mode(model):
+        return _without_zeroed(model, images)
+
+
+def _without_zeroed(model: ImageClassifier, images: Tensor) -> Pruned:
     groups = find_groups(model.backbone, images)
     zeros = [_zeroed(model.backbone, group) for group in groups]
     if not any(zeros):
@@ -59,7 +65,7 @@ def _check_same(
 ) -> None:
     wanted, found = model(images), small(images)
     if not torch.allclose(
-        wanted, found, atol=MAX_DIFFERENCE * float(wanted.abs().max())
+        wanted, found, atol=TOLERANCE * float(wanted.abs().max())
     ):
         raise FGCError(
             f'{type(model.backbone).__name__} gives other outputs without '

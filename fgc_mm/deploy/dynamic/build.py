@@ -23,7 +23,7 @@ from fgc_mm.deploy.dynamic.dynamic_plan import (
 )
 from fgc_mm.deploy.dynamic.model import DynamicBackbone, DynamicImageClassifier
 from fgc_mm.deploy.dynamic.verify import Reference
-from fgc_mm.deploy.firing import gated_backbone
+from fgc_mm.deploy.firing import check_images, gated_backbone
 from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedBackbone, GatedImageClassifier
 from fgc_mm.runtime.errors import LibraryError
@@ -144,9 +144,12 @@ def to_dynamic(
         _apply_plan(backbone, own, images[:1])
     program = backbone.program_of(images[:1])
     backbone.build = getattr(program, 'build', '')
-    backbone.computes_in = getattr(program, 'precision', FLOAT32)
+    used = getattr(program, 'precision', FLOAT32)
+    modules_use = str(images.dtype).removeprefix('torch.')
+    backbone.computes_in = used if program else modules_use
     own.precision = backbone.precision
-    reference.verify(dynamic, TOLERANCES[backbone.computes_in])
+    reference.verify(dynamic, TOLERANCES[used])
+    backbone.drop_unused_programs()
     backbone._seen_shapes.clear()
     return dynamic
 
@@ -211,6 +214,7 @@ def _check(
         raise FGCError(
             'the model is dynamic already; give the one that it was made from.'
         )
+    _refuse_own_code(model)
     _refuse_quantised(model)
     if images is None and plan is None:
         raise FGCError(
@@ -219,29 +223,28 @@ def _check(
             'earlier calibration.'
         )
     if images is not None:
-        _check_images(images)
+        check_images(images)
+    if plan is not None and not isinstance(plan, DynamicPlan):
+        raise FGCError(
+            f'plan is a {type(plan).__name__}, but a DynamicPlan is needed; '
+            'read the file of one with DynamicPlan.load.'
+        )
     if plan is not None:
         plan.check([site.name for site in gated.sites])
 
 
-def _check_images(images: Tensor) -> None:
-    if not isinstance(images, Tensor):
-        raise FGCError(
-            f'images are a {type(images).__name__}, but a calibration needs '
-            'a tensor (N, 3, H, W); give one, for example '
-            'torch.cat(list(images)).'
-        )
-    if images.dim() != 4 or len(images) == 0:
-        raise FGCError(
-            f'images have shape {tuple(images.shape)}, but a calibration '
-            'takes (N, 3, H, W) with at least one image.'
-        )
-    if not images.isfinite().all():
-        number = int((~images.isfinite()).flatten(1).any(1).nonzero()[0, 0])
-        raise FGCError(
-            f'image {number} of images has nan or inf, whose outputs cannot '
-            'be compared with those of the masked model; remove it.'
-        )
+def _refuse_own_code(model: nn.Module) -> None:
+    """Refuse a subclass of the classifier, whose code would not run."""
+    if not isinstance(model, GatedImageClassifier):
+        return
+    for name in ('forward', 'extract_feat', 'predict'):
+        own = getattr(type(model), name)
+        if own is not getattr(GatedImageClassifier, name):
+            raise FGCError(
+                f'{type(model).__name__} has a {name} of its own, which a '
+                'dynamic classifier would not run; make its backbone dynamic: '
+                'model.backbone = to_dynamic(model.backbone, images).'
+            )
 
 
 def _refuse_quantised(model: nn.Module) -> None:

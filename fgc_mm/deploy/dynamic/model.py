@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +15,6 @@ from torch import Tensor, nn
 
 from fgc_mm.deploy.comparing import (
     TOLERANCES,
-    flatten_tensors,
     output_difference,
 )
 from fgc_mm.deploy.dynamic.dynamic_plan import (
@@ -42,8 +42,12 @@ from fgc_mm.models.gated_backbone import as_outputs
 from fgc_mm.models.record_collector import collectors_of
 from fgc_mm.runtime.errors import error_line
 from fgc_mm.sites import GateRecord
+from fgc_mm.sites.call import tensors
 
 MAX_PROGRAMS = 8  # for different image sizes and choices of sites
+# A program that was not used for IDLE_CALLS calls is replaced by that of
+# a size which was missing in MISSING_CALLS of them.
+IDLE_CALLS, MISSING_CALLS = 100, 8
 # one thread at a time captures and compiles a network
 BUILD_LOCK = threading.RLock()
 
@@ -92,6 +96,9 @@ class DynamicBackbone(GatedBackbone):
         self._seen_shapes: set[tuple[int, ...]] = set()
         self._captured: dict[tuple, CapturedNetwork | str] = {}
         self._programs: dict[tuple, ExecutableProgram | str] = {}
+        self._calls = 0
+        self._last_call: dict[tuple, int] = {}  # of every program
+        self._missing: Counter[tuple] = Counter()
         self._weights: list[Tensor] = []
         self._weights_version = 0
         self._register_load_state_dict_pre_hook(self._clear_programs)
@@ -161,16 +168,21 @@ class DynamicBackbone(GatedBackbone):
         key = (*seen, tuple(following), gated, tuple(dense))
         unchanged = self._version() == self._weights_version
         program = self._programs.get(key)
+        self._calls += 1
         if unchanged and program is not None:
+            self._last_call[key] = self._calls
             return program
+        if not image.isfinite().all():
+            return 'the image has nan or inf, so it cannot be checked'
         with BUILD_LOCK, torch.autocast('cpu', enabled=False):
             if self._version() != self._weights_version:
                 self._clear_programs()
+            if key not in self._programs and not self._make_room(key):
+                return f'{MAX_PROGRAMS} other sizes have programs'
             if key not in self._programs:
                 # before the weights are read: another thread may change them
                 self._track(self, *self.following, *following)
                 captured = self._capture(seen, image, tuple(following))
-                _evict_oldest(self._programs)
                 program = self._make_program(
                     captured, bool(following), gated, dense
                 )
@@ -178,7 +190,29 @@ class DynamicBackbone(GatedBackbone):
                     problem = self._check_program(program, image, following)
                     program = problem or program
                 self._programs[key] = program
+            self._last_call[key] = self._calls
             return self._programs[key]
+
+    def _make_room(self, key: tuple) -> bool:
+        """Whether another program may be made; may drop an unused one."""
+        if len(self._programs) < MAX_PROGRAMS:
+            return True
+        self._missing[key] += 1
+        oldest = min(self._programs, key=self._last_call.__getitem__)
+        idle = self._calls - self._last_call[oldest]
+        if idle < IDLE_CALLS or self._missing[key] < MISSING_CALLS:
+            return False
+        del self._programs[oldest], self._last_call[oldest]
+        self._missing.clear()
+        return True
+
+    def drop_unused_programs(self) -> None:
+        """Drop what was made for a calibration only."""
+        chosen = (True, tuple(self.dense))
+        for key in list(self._programs):
+            if self.executor != PROGRAM or key[-2:] != chosen:
+                del self._programs[key]
+        self._captured.clear()
 
     def _track(self, *modules: nn.Module) -> None:
         """Watch their parameters; those of earlier programs keep theirs."""
@@ -207,8 +241,8 @@ class DynamicBackbone(GatedBackbone):
         except Exception as error:
             return f'its program fails ({error_line(error)})'
         problem = output_difference(
-            (flatten_tensors(want), records),
-            (flatten_tensors(got), records_of(self.sites, decisions)),
+            (tensors(want), records),
+            (tensors(got), records_of(self.sites, decisions)),
             TOLERANCES[self.precision],
         )
         return problem and f'its program gives other results ({problem})'
@@ -312,6 +346,12 @@ class DynamicBackbone(GatedBackbone):
         if self.plan is None:
             return {'sites': {}, 'notes': ['there is no plan yet']}
         report = self.plan.report(self._seen_shapes)
+        report['notes'] += [
+            f'images of size {"x".join(map(str, key[0]))} run masked, since '
+            f'{problem}.'
+            for key, problem in list(self._programs.items())
+            if isinstance(problem, str)
+        ]
         report['precision'] = self.computes_in
         if self.plan.backend == 'kernel':
             report['build'] = self.build
@@ -328,6 +368,13 @@ class DynamicBackbone(GatedBackbone):
         self, fn: Callable[[Tensor], Tensor], recurse: bool = True
     ) -> DynamicBackbone:
         """As ``nn.Module._apply``, but dtype and device must not change."""
+        self.check_conversion(fn)
+        super()._apply(fn, recurse)
+        self._clear_programs()
+        return self
+
+    def check_conversion(self, fn: Callable[[Tensor], Tensor]) -> None:
+        """Raise FGCError if a function changes dtype or device."""
         for old in list(self.parameters())[:1]:
             new = fn(old.detach().flatten()[:0])
             if (new.dtype, new.device) != (old.dtype, old.device):
@@ -337,9 +384,6 @@ class DynamicBackbone(GatedBackbone):
                     f'{old.device}; convert the model that it was made '
                     'from, and call to_dynamic again.'
                 )
-        super()._apply(fn, recurse)
-        self._clear_programs()
-        return self
 
     __prepare_scriptable__ = refuse_scripting
 
@@ -421,6 +465,18 @@ class DynamicImageClassifier(GatedImageClassifier):
     def macs_table(self, image_shape: tuple[int, ...]) -> MACsTable:
         """The MACs table of the model that this one was made from."""
         return self._source[0].macs_table(image_shape)
+
+    def _set_device(self, device: torch.device) -> None:
+        """As in mmengine's model, before the parameters are moved."""
+        self.backbone.check_conversion(lambda x: x.to(device))
+        super()._set_device(device)
+
+    def _apply(
+        self, fn: Callable[[Tensor], Tensor], recurse: bool = True
+    ) -> DynamicImageClassifier:
+        """As ``nn.Module._apply``; a refusal leaves all parts as they are."""
+        self.backbone.check_conversion(fn)
+        return super()._apply(fn, recurse)
 
     def loss(self, *_: Any, **__: Any) -> dict[str, Tensor]:
         """Raise an error: a program cannot be trained."""

@@ -12,7 +12,6 @@ from fgc_mm.deploy.comparing import (
     TOLERANCE,
     ModelOutput,
     difference,
-    flatten_tensors,
     output_difference,
     records_of_image,
 )
@@ -23,6 +22,7 @@ from fgc_mm.deploy.graph.network import modules_after
 from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedBackbone, GatedImageClassifier
 from fgc_mm.runtime.errors import error_line
+from fgc_mm.sites.call import tensors
 
 Masked = GatedImageClassifier | GatedBackbone
 MAX_IMAGES = 4
@@ -61,6 +61,8 @@ class Reference:
         outputs, records = _run_model(self._masked, batch)
         for number, one in enumerate(batch.split(1)):
             alone = _run_model(self._masked, one)
+            if not _finite(alone[0]):  # e.g. the root of a negative number
+                continue
             together = [x[number : number + 1] for x in outputs]
             own = records_of_image(records, number)
             if output_difference(alone, (together, own)):
@@ -131,7 +133,11 @@ def _logits_if_any(model: Masked, images: Tensor) -> list[Tensor] | None:
         logits = _run_model(model, images)[0]
     except Exception:  # e.g. it accepts images of one size only
         return None
-    return logits if all(x.isfinite().all() for x in logits) else None
+    return logits if _finite(logits) else None
+
+
+def _finite(values: list[Tensor]) -> bool:
+    return all(x.isfinite().all() for x in values)
 
 
 def _problem(
@@ -141,7 +147,7 @@ def _problem(
     try:
         got, own = _run_model(dynamic, image)
         # the call from images to logits is another program
-        whole = flatten_tensors(dynamic(image))
+        whole = tensors(dynamic(image))
     except Exception as error:
         return error_line(error)
     return output_difference(
@@ -153,7 +159,7 @@ def _problem(
 def _run_model(model: Masked, images: Tensor) -> ModelOutput:
     if isinstance(model, GatedBackbone):
         outputs, records = model.forward_gated(images)
-        return flatten_tensors(outputs), records
+        return tensors(outputs), records
     feats, records = model._extract_gated(images)
     scores = model.head(feats) if model.with_head else feats
-    return flatten_tensors(scores), records
+    return tensors(scores), records

@@ -6,10 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fgc_mm.deploy.compaction.equivalence import largest_gap
+from fgc_mm.deploy.comparing import TOLERANCE, largest_gap
 from fgc_mm.errors import FGCError
-
-TOLERANCE = 1e-4  # relative to the largest logit, or to 1 if that is larger
 
 
 @torch.no_grad()

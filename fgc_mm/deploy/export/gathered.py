@@ -8,27 +8,28 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from fgc_mm.deploy.compaction.equivalence import largest_gap
 from fgc_mm.deploy.compaction.per_channel_layers import per_channel_layers
+from fgc_mm.deploy.comparing import TOLERANCE, largest_gap
 from fgc_mm.deploy.copying import copy_network
 from fgc_mm.deploy.firing import gated_backbone
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.pooling import global_average_pool
 from fgc_mm.models import GatedBackbone
+from fgc_mm.sites.eval_mode import eval_mode
 from fgc_mm.sites.layer_channels import layer_widths
 from fgc_mm.sites.site import GateSite, SiteLayer
 
 MIN_CHANNELS = 2  # minimum number of channels that are computed
-MAX_DIFFERENCE = 1e-4  # largest difference, relative to the largest feature
 
 
 class _OpenChannels:
     """The open channels of one site, from its producer to its consumers."""
 
-    def __init__(self, gate: nn.Module, channels: int, narrow: bool) -> None:
+    def __init__(self, gate: nn.Module, site: GateSite, narrow: bool) -> None:
         self.gate = gate
-        self.channels = channels
+        self.channels = site.channels
         self.narrow = narrow  # whether the producer computes only these
+        self.takes_means = _takes_means(gate, site.in_channels)
         self.index: Tensor
         self.factor: Tensor
 
@@ -53,10 +54,10 @@ class _OpenChannels:
             x = x.index_select(1, self.index)
         return x * self.factor.reshape(1, -1, *[1] * (x.dim() - 2))
 
-    def spread(self, means: Tensor) -> Tensor:
-        """Means of the open channels, with zeros for the others; (1, C)."""
-        zeros = means.new_zeros(self.channels)
-        return zeros.index_copy(0, self.index, means[0])[None]
+    def spread(self, x: Tensor) -> Tensor:
+        """(1, open, ...) with zeros for the other channels; (1, C, ...)."""
+        zeros = x.new_zeros(1, self.channels, *x.shape[2:])
+        return zeros.index_copy(1, self.index, x)
 
 
 class _GatheredLayer(nn.Module):
@@ -90,14 +91,29 @@ class _GatheredLayer(nn.Module):
             weight = weight.index_select(1, self._reads.index)
         if self._writes is not None:
             if self._reads is not None:
-                # a gate accepts means instead of a map
-                seen = self._reads.spread(global_average_pool(x))
+                means = self._writes.takes_means
+                seen = self._reads.spread(
+                    global_average_pool(x) if means else x
+                )
             self._writes.decide(seen)
             if self._writes.narrow:
                 weight = weight.index_select(0, self._writes.index)
                 if bias is not None:
                     bias = bias.index_select(0, self._writes.index)
         return _run_layer(self.layer, x, weight, bias)
+
+
+@torch.no_grad()
+def _takes_means(gate: nn.Module, channels: int) -> bool:
+    """Whether a gate decides by the means of a map, and accepts these."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(64, channels, 3, 3, generator=generator)
+    try:
+        x = x.to(next(gate.parameters()))
+        wanted, got = gate(x).logits, gate(global_average_pool(x)).logits
+    except Exception:  # its code may need a map, or it has no parameter
+        return False
+    return bool(largest_gap(wanted, got) <= TOLERANCE)
 
 
 def _run_layer(
@@ -138,7 +154,7 @@ def _is_plain(layer: Any) -> bool:
 
 @torch.no_grad()
 def gathered(
-    model: nn.Module, image: Tensor
+    model: nn.Module, images: Tensor
 ) -> tuple[nn.Module, dict[str, str]]:
     """A copy of a gated classifier that computes only open channels.
 
@@ -146,8 +162,8 @@ def gathered(
     these weights. It takes one image at a time, and is meant for export.
 
     Args:
-        model: A classifier with a gated backbone, in evaluation.
-        image: (1, 3, H, W) for checking the copy.
+        model: A classifier with a gated backbone; it is not changed.
+        images: (N, 3, H, W) for checking the copy; the first four are used.
 
     Returns:
         The copy, and for every site what is gathered: ``'both'`` (the
@@ -159,9 +175,16 @@ def gathered(
     Raises:
         FGCError: No gates, or the copy's features differ.
     """
+    with eval_mode(model):
+        return _checked(model, images[:4].split(1))
+
+
+def _checked(
+    model: nn.Module, images: Sequence[Tensor]
+) -> tuple[nn.Module, dict[str, str]]:
     backbone = gated_backbone(model)
     plan = _plan(backbone)
-    wanted = backbone(image)
+    wanted = [backbone(image) for image in images]
     without_producers = {
         name: 'consumers' if what == 'both' else what
         for name, what in plan.items()
@@ -169,10 +192,11 @@ def gathered(
     for attempt in (plan, without_producers):
         gathered_copy = _gathered(model, attempt)
         try:
-            gap = largest_gap(wanted, gated_backbone(gathered_copy)(image))
-        except (RuntimeError, AttributeError):  # code with fixed widths
+            copied = gated_backbone(gathered_copy)
+            gap = largest_gap(wanted, [copied(image) for image in images])
+        except Exception:  # e.g. code with fixed widths
             continue
-        if gap <= MAX_DIFFERENCE:
+        if gap <= TOLERANCE:
             return gathered_copy, attempt
     raise FGCError(
         f'{type(backbone.backbone).__name__} has other features when its '
@@ -246,7 +270,7 @@ def _gathered(model: nn.Module, plan: dict[str, str]) -> nn.Module:
         if what == 'masked':
             continue
         gate = backbone.gates[site.key]
-        opened = _OpenChannels(gate, site.channels, what == 'both')
+        opened = _OpenChannels(gate, site, what == 'both')
         writes[site.producer] = opened
         reads |= dict.fromkeys((m.path for m in site.consumers), opened)
         if what == 'both':

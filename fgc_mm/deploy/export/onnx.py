@@ -36,7 +36,7 @@ def export_onnx(model: nn.Module, images: Tensor, file: str | Path) -> None:
     """ONNX of a classifier: opset 18, any batch size, with masks applied.
 
     Args:
-        model: Gated (masked) or plain, in evaluation.
+        model: Gated (masked) or plain.
         images: (N, 3, H, W); fixes the image size.
         file: Written to a temporary name, then renamed.
 
@@ -56,8 +56,8 @@ def export_gathered_onnx(
     """ONNX that computes only open channels; batch 1.
 
     Args:
-        model: Gated, in evaluation.
-        images: (N, 3, H, W); the first one is used for a check, and fixes
+        model: Gated.
+        images: (N, 3, H, W); the first four are used for a check, and fix
             the size.
         file: Written to a temporary name, then renamed.
 
@@ -68,7 +68,7 @@ def export_gathered_onnx(
         FGCError: As :func:`export_onnx` and :func:`gathered`.
     """
     require_onnx()
-    gathered_model, plan = gathered(model, images[:1])
+    gathered_model, plan = gathered(model, images)
     # avoids torch's choice of a conv, which needs the unknown sizes
     with torch.backends.mkldnn.flags(enabled=False):
         _write(model, PlainForward(gathered_model), images[:1], file)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fgc_mm.deploy.export.plain_forward import PlainForward
 from fgc_mm.errors import FGCError
+from fgc_mm.sites.eval_mode import eval_mode
 
 LARGEST_BATCH = 4096
 STYLES = re.compile(r'\x1b\[[0-9;]*m')  # colours of a terminal
@@ -22,21 +23,21 @@ def export_program(
     """``torch.export`` of a classifier, for batches of up to 4096 images.
 
     Args:
-        model: Gated (masked) or plain, in evaluation.
+        model: Gated (masked) or plain.
         images: (N, 3, H, W); fixes the image size.
 
     Raises:
         FGCError: Its forward code cannot be exported, or fixes the batch
             size.
     """
-    plain = PlainForward(model)
     if len(images) == 1:  # torch.export specialises a size of 1
         images = images.repeat(2, 1, 1, 1)
     batch = torch.export.Dim('batch', min=1, max=LARGEST_BATCH)
-    with explain_errors(model), torch.no_grad():
+    with eval_mode(model), explain_errors(model), torch.no_grad():
         return torch.export.export(
-            plain, (images,), dynamic_shapes=({0: batch},), strict=False
-        )
+            PlainForward(model), (images,), dynamic_shapes=({0: batch},),
+            strict=False,
+        )  # fmt: skip
 
 
 @contextmanager

@@ -182,6 +182,8 @@ class _CaptureMode(TorchDispatchMode):
         for leaf in leaves:
             if not (leaf is None or isinstance(leaf, Tensor)):
                 raise CannotCapture(f'it returns a {type(leaf).__name__}')
+            if leaf is not None and leaf.dtype != torch.float32:
+                raise CannotCapture(f'it returns a tensor of {leaf.dtype}')
         none_leaves = tuple(n for n, leaf in enumerate(leaves) if leaf is None)
         nodes = [self._node(x) for x in leaves if x is not None]
         sites = [self._site_values[n] for n in sorted(self._site_values)]

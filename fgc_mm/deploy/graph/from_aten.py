@@ -137,7 +137,6 @@ def _matmul(c: Conversion) -> Node:
 @converts(
     aten.native_batch_norm.default,
     aten._native_batch_norm_legit_no_training.default,
-    aten.cudnn_batch_norm.default,
 )
 def _batch_norm(c: Conversion) -> Node | None:
     if c['training']:
@@ -230,6 +229,11 @@ ACTIVATIONS: dict[Any, Callable[[Conversion], Activation | None]] = {
     aten.gelu.default: _gelu,
     aten.elu.default: _elu,
     aten.pow.Tensor_Scalar: _power,
+    aten.rsub.Scalar: lambda c: Activation(
+        Act.LINEAR,
+        -float(1 if c['alpha'] is None else c['alpha']),
+        float(c['other']),
+    ),
 }
 
 
@@ -270,20 +274,21 @@ def _binary(math_: Math) -> Converter:
                 return None
             return c.make(Op.BINARY, c.node(), c.node('other'), math=math_)
         return c.make(
-            Op.UNARY,
-            c.node(),
-            act=Activation(Act.LINEAR, *_linear_of(math_, alpha * other)),
+            Op.UNARY, c.node(), act=_with_number(math_, alpha * other)
         )
 
     return convert
 
 
-def _linear_of(math_: Math, number: float) -> tuple[float, float]:
+def _with_number(math_: Math, number: float) -> Activation:
+    inverse = 1.0 / number if number else math.inf
     return {
-        Math.ADD: (1.0, number),
-        Math.SUB: (1.0, -number),
-        Math.MUL: (number, 0.0),
-        Math.DIV: (1.0 / number if number else math.inf, 0.0),
+        Math.ADD: Activation(Act.LINEAR, 1.0, number),
+        Math.SUB: Activation(Act.LINEAR, 1.0, -number),
+        Math.MUL: Activation(Act.LINEAR, number, 0.0),
+        Math.DIV: Activation(Act.LINEAR, inverse, 0.0),
+        Math.MAX: Activation(Act.CLAMP, number, math.inf),
+        Math.MIN: Activation(Act.CLAMP, -math.inf, number),
     }[math_]
 
 
@@ -517,6 +522,7 @@ def _take(c: Conversion) -> Node | None:
         ((dim, index),) = given
     if c.node_of(index).op is not Op.CONSTANT or index.dtype != torch.long:
         return None
+    dim %= c['self'].dim()
     index = index % c['self'].shape[dim]
     return c.make(Op.TAKE, c.node(), dim=dim, index=index)
 

@@ -126,7 +126,8 @@ def _run_in_torch(node: Node, xs: list[Any], ys: list[Any]) -> None:
         value: torch.from_numpy(x.copy()).reshape(value.shape)
         for x, value in zip(xs, node.inputs)
     }
-    y = run_node(node, values, poison=False)
+    with torch.autocast('cpu', enabled=False):
+        y = run_node(node, values, poison=False)
     ys[0][...] = y.reshape(ys[0].shape).numpy()
 
 

@@ -39,8 +39,10 @@ def mean(low: LayoutTracker, node: Node) -> ValueLayout:
     ]
     if len(rest) > 1:
         return _mean_of_channels(low, node)
-    free = (d for d in range(len(x.shape)) if d not in node.dims)
-    dim = rest[0] if rest else next(free)
+    free = [d for d in range(len(x.shape)) if d not in node.dims]
+    if not free:
+        raise NotSupported('a mean over all dimensions')
+    dim = rest[0] if rest else free[0]
     layout = low.channels_at(x, dim)
     channels = layout.box[0]
     y = low.out.storage(channels, 1, 1)

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from fgc_mm.deploy.compaction.channel_removal import ChannelRemoval
 from fgc_mm.deploy.compaction.compact import compact
-from fgc_mm.deploy.compaction.equivalence import largest_gap
-from fgc_mm.deploy.comparing import TOLERANCES
+from fgc_mm.deploy.comparing import TOLERANCES, largest_gap
 from fgc_mm.deploy.copying import copy_network
 from fgc_mm.deploy.dynamic.build import to_dynamic
 from fgc_mm.deploy.dynamic.programs import KernelProgram
@@ -318,11 +317,12 @@ def _channels_last(model: Any) -> Forward:
 
 def _compile(model: nn.Module, image: Tensor) -> Forward:
     """Inductor with frozen weights, for one shape at a time."""
-    import torch._inductor.config as inductor
-
-    compiled = torch.compile(PlainForward(copy.deepcopy(model)), dynamic=False)
-    with inductor.patch(freezing=True):
-        compiled(image)
+    compiled = torch.compile(
+        PlainForward(copy.deepcopy(model)),
+        dynamic=False,
+        options={'freezing': True},
+    )
+    compiled(image)
     return compiled
 
 

@@ -111,6 +111,16 @@ class InMemoryImages(Dataset):
             for image, sample in zip(images, samples, strict=True)
         ]
 
+    @property
+    def pipeline(self) -> Any:
+        """The wrapped data set's; images are read again with a new one."""
+        return self.source.pipeline
+
+    @pipeline.setter
+    def pipeline(self, pipeline: Any) -> None:
+        self.source.pipeline = pipeline
+        self._images, self._samples, self._labels = None, [], None
+
     def __getattr__(self, name: str) -> Any:
         """``metainfo``, ``get_gt_labels`` etc. of the wrapped data set."""
         if name == 'source':  # not set yet, while a copy is made

@@ -58,8 +58,9 @@ class FGCMemoryBankHook(Hook):
             banks on all ranks are compared by a checksum; 0: never.
 
     Raises:
-        FGCError: An unknown dtype. During training: banks that differ
-            between ranks, or an error of the coupling loss.
+        FGCError: An unknown dtype, or an interval that is not a number.
+            During training: mixed images, banks that differ between ranks,
+            or an error of the coupling loss.
     """
 
     priority = 'NORMAL'
@@ -74,6 +75,15 @@ class FGCMemoryBankHook(Hook):
         check_interval: int = 500,
     ) -> None:
         check_choice(f'dtype={dtype!r} of FGCMemoryBankHook', dtype, DTYPES)
+        for name, interval in (
+            ('agreement_interval', agreement_interval),
+            ('check_interval', check_interval),
+        ):
+            if not isinstance(interval, int):
+                raise FGCError(
+                    f'{name}={interval!r} of FGCMemoryBankHook is not a '
+                    'whole number of iterations; give one, or 0 for never.'
+                )
         self.save_banks = save_banks
         self.load_banks = load_banks
         self.agreement_interval = agreement_interval
@@ -122,6 +132,13 @@ class FGCMemoryBankHook(Hook):
         self._clear_loaded_state(runner)
         if self.shard and self.save_banks and self._saver is None:
             self._saver = ShardedBankSaver(runner, self._banks_state)
+
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None
+    ) -> None:
+        """Refuse batch augments, which a hook may have switched on."""
+        if self._losses:
+            check_unmixed(unwrapped_model(runner))
 
     def after_train_iter(
         self,

@@ -92,26 +92,37 @@ class SoftFilterPruningHook(Hook):
         backbone = unwrapped_model(runner).backbone
         for site in self.sites:
             conv = backbone.get_submodule(site.producer)
-            lowest = lowest_filters(conv.weight, self.pruning_rate)
-            conv.weight[lowest] = 0
+            channels = torch.arange(len(conv.weight))
+            if site.outputs[0].positions is not None:  # e.g. two per channel
+                channels = torch.tensor(site.outputs[0].positions)
+            channels = channels.to(conv.weight.device)
+            lowest = lowest_channels(conv.weight, channels, self.pruning_rate)
+            filters = torch.isin(channels, lowest)
+            conv.weight[filters] = 0
             if conv.bias is not None:
-                conv.bias[lowest] = 0
+                conv.bias[filters] = 0
             if self.is_last_train_epoch(runner):
                 for consumer in site.consumers:
                     _stop_reading(backbone, consumer, lowest.tolist())
 
 
-def lowest_filters(weight: Tensor, pruning_rate: float) -> Tensor:
-    """Indices of the filters with the lowest L2 norm.
+def lowest_channels(
+    weight: Tensor, channels: Tensor, pruning_rate: float
+) -> Tensor:
+    """The channels whose filters have the lowest L2 norm, taken together.
 
     Args:
-        weight: (C, ...) of a conv or linear layer.
-        pruning_rate: Fraction of the C filters.
+        weight: (R, ...) of a conv or linear layer.
+        channels: (R,) the channel of each filter, below C; -1 for none.
+        pruning_rate: Fraction of the C channels.
 
     Returns:
         (int(C * pruning_rate),); of equal norms, the first.
     """
-    norms = weight.detach().flatten(1).norm(dim=1)
+    squares = weight.detach().flatten(1).norm(dim=1).square()
+    own = channels >= 0
+    norms = squares.new_zeros(int(channels.max()) + 1)
+    norms.index_add_(0, channels[own], squares[own])
     return norms.argsort(stable=True)[: int(len(norms) * pruning_rate)]
 
 

@@ -18,7 +18,7 @@ class _BinaryConcrete(torch.autograd.Function):
     def forward(
         ctx: Any,
         logits: Tensor,
-        temperature: float,
+        temperature: float | Tensor,
         shift: Tensor,
     ) -> Tensor:
         # At least float32: half precision cannot represent the noise's tails.
@@ -56,7 +56,9 @@ def _at_least_float32(logits: Tensor) -> torch.dtype:
 
 
 def binary_concrete(
-    logits: Tensor, temperature: float, noise: Tensor | None = None
+    logits: Tensor,
+    temperature: float | Tensor,
+    noise: Tensor | None = None,
 ) -> Tensor:
     """Sample hard 0/1 gates; the gradient is that of the soft sample.
 
@@ -68,7 +70,8 @@ def binary_concrete(
 
     Args:
         logits: log-odds of an open gate, any shape, floating point.
-        temperature: the concrete temperature, > 0 (no unit; 2/3 is usual).
+        temperature: the concrete temperature, > 0 (no unit; 2/3 is usual);
+            a scalar tensor is not checked.
         noise: ``u``, uniform in (0, 1), of the shape of ``logits``; sampled
             in float32 on the device of ``logits`` when None.
 
@@ -84,14 +87,14 @@ def binary_concrete(
             f'logits are {logits.dtype}, but gates need floating-point '
             'log-odds: pass the output of the gate before any threshold'
         )
-    if not temperature > 0:
+    if not isinstance(temperature, Tensor) and not temperature > 0:
         raise FGCError(
             f'temperature {temperature} is not positive, so no soft gradient '
             'exists: use 2/3, or another value above 0'
         )
     if noise is None:
         shift = _logistic_noise(logits)
-        return _BinaryConcrete.apply(logits, float(temperature), shift)
+        return _BinaryConcrete.apply(logits, temperature, shift)
     if noise.shape != logits.shape:
         raise FGCError(
             f'noise has shape {tuple(noise.shape)} and logits have '
@@ -99,4 +102,4 @@ def binary_concrete(
             'sample noise of the shape of logits'
         )
     shift = noise.to(_at_least_float32(logits)).logit()
-    return _BinaryConcrete.apply(logits, float(temperature), shift)
+    return _BinaryConcrete.apply(logits, temperature, shift)

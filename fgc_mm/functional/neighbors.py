@@ -238,10 +238,11 @@ def nearest_neighbors(
 ) -> Tensor:
     """The k rows of a bank with the largest inner products, best first.
 
-    Exact, computed in float32; of equal products, also for the k-th
-    neighbour, the lower row comes first. Scores are computed for a chunk of
-    the bank at a time (on a CPU up to 16 MiB, with about 45 MiB of scratch
-    memory in all; on an accelerator 256 MiB, with 1 GiB in all). Source:
+    Exact, computed in float32 (with the TF32 of
+    ``torch.set_float32_matmul_precision`` if that is on); of equal products,
+    also for the k-th neighbour, the lower row comes first. Scores are
+    computed for a chunk of the bank at a time (on a CPU up to 16 MiB, with
+    about 45 MiB of scratch memory in all; on an accelerator 256 MiB, with 1 GiB in all). Source:
     "Feature-Gate Coupling for Dynamic Network Pruning" (arXiv 2111.14302),
     section 3.3.
 

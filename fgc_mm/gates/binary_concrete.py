@@ -8,9 +8,15 @@ from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
 from fgc_mm.functional import binary_concrete
+from fgc_mm.functional.number import is_number
 from fgc_mm.functional.pooling import global_average_pool
 from fgc_mm.functional.schedule import Progress, Schedule
-from fgc_mm.gates.checks import check_threshold, initialize_linear, logit
+from fgc_mm.gates.checks import (
+    check_threshold,
+    check_width,
+    initialize_linear,
+    logit,
+)
 from fgc_mm.gates.decision import GateDecision
 from fgc_mm.registry import MODELS
 
@@ -74,8 +80,19 @@ class BinaryConcreteGate(nn.Module):
         super().__init__()
         self.temperatures = _positive(temperature)
         self.noises = Schedule.build(noise, 'noise')
-        self.progress: Progress | None = None
+        self._progress: Progress | None = None
+        self._noise_is_zero = False
+        # scheduled values as tensors, so that a compiled graph stays valid
+        for name, schedule in self._schedules().items():
+            start = torch.tensor(schedule.start_value, dtype=torch.float64)
+            self.register_buffer(name, start, persistent=False)
         check_threshold(threshold, 'BinaryConcreteGate')
+        check_width(hidden_channels, 'BinaryConcreteGate')
+        if init_bias is not None and not is_number(init_bias):
+            raise FGCError(
+                f'init_bias={init_bias!r} of BinaryConcreteGate is not a '
+                'number; give one, such as 0.0, or None.'
+            )
         self.threshold = threshold
         self.squeeze = nn.Linear(in_channels, hidden_channels, bias=False)
         self.norm = nn.BatchNorm1d(hidden_channels)
@@ -109,13 +126,39 @@ class BinaryConcreteGate(nn.Module):
         """The concrete temperature at this point of the training."""
         return self.temperatures.at(self.progress)
 
+    @property
+    def progress(self) -> Progress | None:
+        """Progress of the training, which determines scheduled values."""
+        return self._progress
+
+    @progress.setter
+    def progress(self, progress: Progress | None) -> None:
+        before, self._progress = self._progress, progress
+        if progress is None:
+            return
+        self._noise_is_zero = self.noises.at(progress) == 0
+        for name, schedule in self._schedules().items():
+            value = schedule.at(progress)
+            if before is None or schedule.at(before) != value:
+                self.get_buffer(name).fill_(value)
+
+    def _schedules(self) -> dict[str, Schedule]:
+        """The schedules that vary, by the buffer of their present value."""
+        schedules = dict(_temperature=self.temperatures, _noise=self.noises)
+        return {name: x for name, x in schedules.items() if x.varies}
+
+    def _value(self, name: str, schedule: Schedule) -> float | Tensor:
+        if schedule.varies and self._progress is not None:
+            return self.get_buffer(name)
+        return schedule.at(None)  # raises an error for missing progress
+
     def _sample(self, logits: Tensor) -> Tensor:
-        temperature = self.temperature
-        noise = self.noises.at(self.progress)
-        if noise == 0:
+        temperature = self._value('_temperature', self.temperatures)
+        noise = self._value('_noise', self.noises)
+        if self._noise_is_zero or self.noises.ends == (0, 0):
             half = torch.full_like(logits, 0.5, requires_grad=False)
             return binary_concrete(logits, temperature, half)
-        if noise != 1:
+        if self.noises.ends != (1, 1):
             # equivalent to scaling the noise alone
             logits, temperature = logits / noise, temperature / noise
         return binary_concrete(logits, temperature)

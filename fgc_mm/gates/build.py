@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from fgc_mm.errors import FGCError
 from fgc_mm.functional.channel_groups import group_sizes
 from fgc_mm.gates.grouped import GroupedGate
 from fgc_mm.registry import MODELS
@@ -24,8 +25,14 @@ def build_gate(
         channels: Channels that it opens and closes (C).
 
     Raises:
-        FGCError: A group that is not a whole number of at least 1.
+        FGCError: No config, or a group that is not a whole number of at
+            least 1.
     """
+    if not isinstance(settings, Mapping):
+        raise FGCError(
+            f'gate={settings!r} is not the config of a gate; write '
+            "gate=dict(type='fgc_mm.BinaryConcreteGate')."
+        )
     settings, group = split_group(settings)
     sizes = group_sizes(channels, group)
     if sizes is None:

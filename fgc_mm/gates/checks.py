@@ -23,6 +23,15 @@ def check_threshold(threshold: float, gate: str) -> None:
         )
 
 
+def check_width(hidden_channels: int, gate: str) -> None:
+    """Raise FGCError unless a hidden layer has a whole number of channels."""
+    if not isinstance(hidden_channels, int) or hidden_channels < 1:
+        raise FGCError(
+            f'hidden_channels={hidden_channels!r} of {gate} is not a number '
+            'of channels; give a whole one of at least 1.'
+        )
+
+
 def logit(probability: float) -> float:
     """The logit whose sigmoid is a probability, in (0, 1)."""
     return math.log(probability / (1 - probability))

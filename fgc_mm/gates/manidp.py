@@ -10,7 +10,11 @@ from fgc_mm.errors import FGCError
 from fgc_mm.functional.pooling import global_average_pool
 from fgc_mm.functional.schedule import Progress
 from fgc_mm.functional.topk_mask import num_kept_channels
-from fgc_mm.gates.checks import channel_fraction, initialize_linear
+from fgc_mm.gates.checks import (
+    channel_fraction,
+    check_width,
+    initialize_linear,
+)
 from fgc_mm.gates.decision import ScalingDecision
 from fgc_mm.memory.epoch_mean import EpochMean
 from fgc_mm.registry import MODELS
@@ -75,7 +79,10 @@ class ManiDPGate(nn.Module):
         self.keep = channel_fraction(keep, 'keep', 'ManiDPGate')
         self._progress: Progress | None = None
         self._epoch_started = False  # for the epoch of progress
-        hidden = hidden_channels or self.widths_for(out_channels)[WIDTH]
+        hidden = hidden_channels
+        if hidden is None:
+            hidden = self.widths_for(out_channels)[WIDTH]
+        check_width(hidden, 'ManiDPGate')
         self.squeeze = nn.Linear(in_channels, hidden, bias=False)
         self.act = nn.ReLU(inplace=True)
         self.expand = nn.Linear(hidden, out_channels)

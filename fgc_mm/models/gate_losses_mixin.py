@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -59,6 +59,13 @@ class GateLossesMixin(BaseModel):
                 f'the backbone {type(backbone).__name__} has no gates; '
                 "wrap it: backbone=dict(type='fgc_mm.GatedBackbone', "
                 'backbone=...).'
+            )
+        if not isinstance(gate_losses, (list, tuple)) or not all(
+            isinstance(cfg, Mapping) for cfg in gate_losses
+        ):
+            raise FGCError(
+                f'gate_losses={gate_losses!r} is not a list of configs; write '
+                "gate_losses=[dict(type='fgc_mm.L0Loss', ...)]."
             )
         self.gate_losses = nn.ModuleList(
             MODELS.build(cfg) for cfg in gate_losses

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 from mmengine.model import BaseModel
@@ -138,6 +138,13 @@ class GatedModelMixin(GateLossesMixin):
             "test_cfg=dict(mode='whole')."
         )
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickles the base class, since ``gated_class`` makes its own."""
+        base: Hashable = type(self).__bases__[-1]
+        if type(self) is not gated_class(base):  # a subclass in a module
+            return super().__reduce_ex__(protocol)
+        return _new_gated, (base,), self.__dict__
+
     def _check_samples(self, samples: Any, count: int) -> None:
         listed = isinstance(samples, (list, tuple)) and len(samples) == count
         if not listed or not all(
@@ -148,6 +155,10 @@ class GatedModelMixin(GateLossesMixin):
                 "mode='predict', but its images' MACs are added to one data "
                 'sample (BaseDataElement) per image; return a list of them.'
             )
+
+
+def _new_gated(base: type[BaseModel]) -> BaseModel:
+    return object.__new__(gated_class(base))
 
 
 @functools.cache

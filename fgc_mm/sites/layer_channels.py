@@ -130,11 +130,13 @@ class ChannelIndex:
         """
         where, order, present = self._tensors
         if where.device != device:
-            self._tensors = (
-                where.to(device),
-                order.to(device),
-                present.to(device),
-            )
+            # kept for training, even if they are first used in inference
+            with torch.inference_mode(False):
+                self._tensors = (
+                    where.to(device),
+                    order.to(device),
+                    present.to(device),
+                )
         return self._tensors
 
 

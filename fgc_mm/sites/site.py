@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from fgc_mm.functional.channel_groups import GroupSizes, spread_groups
 
+# names that a ModuleDict has itself, such as values and training
+TAKEN_KEYS = frozenset(dir(nn.ModuleDict()))
 Positions = tuple[int, ...] | None
 # key of a gate in the checkpoints of earlier versions
 OLD_KEY = re.compile(r'(?<![^.])gates\.[^.]*/[^.]*(?=\.)')
@@ -73,9 +75,10 @@ class GateSite:
         """The name as a key of ``nn.ModuleDict``, which forbids dots.
 
         mmengine's complexity analysis separates module names by slashes, so
-        the key has hyphens.
+        the key has hyphens. The name of an attribute gets one at the end.
         """
-        return self.name.replace('.', '-')
+        key = self.name.replace('.', '-')
+        return f'{key}-' if key in TAKEN_KEYS else key
 
     @property
     def decisions(self) -> int:

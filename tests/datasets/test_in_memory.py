@@ -238,3 +238,16 @@ def test_the_pipeline_may_be_the_wrappers():
     assert torch.equal(inner[2]['inputs'], outer[2]['inputs'])
     with pytest.raises(FGCError, match='a pipeline of its own'):
         InMemoryImages(dict(source, pipeline=steps), pipeline=steps)
+
+
+def test_another_pipeline_reads_the_images_again():
+    """As SwitchRecipeHook sets it."""
+    source = Source()
+    source.pipeline = 'first'
+    images = InMemoryImages(source)
+    before = images[2]['inputs']
+    assert images.pipeline == 'first'
+    source.change = lambda index, pixels: 255 - pixels
+    images.pipeline = 'second'
+    assert source.pipeline == 'second'
+    assert torch.equal(images[2]['inputs'], 255 - before)

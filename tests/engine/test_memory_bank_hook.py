@@ -8,6 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from torch import nn
 
+from fgc_mm.engine.memory_bank_hook import FGCMemoryBankHook
 from fgc_mm.errors import FGCError
 
 NAMES = ['layer3.1.conv1', 'layer3.2.conv1']
@@ -407,3 +408,20 @@ def test_the_checkpoint_of_two_ranks_holds_these_banks(two_ranks):
                 rows = trained['banks'][f'{site}.{space}']
                 assert torch.equal(state['rows'], rows)
                 assert rows.shape[0] == 41
+
+
+def test_mixing_that_is_switched_on_is_refused(digits, tmp_path):
+    cfg = digits.tiny_config(tmp_path, 3)
+    switch = dict(
+        action_epoch=2,
+        batch_augments=dict(augments=[dict(type='Mixup', alpha=0.5)]),
+    )
+    cfg.custom_hooks.append(dict(type='SwitchRecipeHook', schedule=[switch]))
+    with pytest.raises(FGCError, match='Mixup mixes images'):
+        digits.start(cfg).train()
+
+
+@pytest.mark.parametrize('name', ['agreement_interval', 'check_interval'])
+def test_intervals_are_whole_numbers(name):
+    with pytest.raises(FGCError, match=f"{name}='abc' of FGCMemoryBankHook"):
+        FGCMemoryBankHook(**{name: 'abc'})

@@ -135,3 +135,46 @@ def test_bad_input(tiny):
         SoftFilterPruningHook(0.4).before_train(by_iteration)
     with pytest.raises(FGCError, match='the model has gates'):
         prune_zeroed(gated.model.eval(), torch.zeros(2, 3, 8, 8))
+
+
+def test_channels_of_two_filters_are_zeroed_together():
+    """ResNeSt sums two filters per channel."""
+    torch.manual_seed(0)
+    backbone = MODELS.build(
+        dict(
+            type='ResNeSt', depth=50, num_stages=1, strides=(1,),
+            dilations=(1,), out_indices=(0,), base_channels=8,
+            stem_channels=8,
+        )
+    )  # fmt: skip
+    runner = SimpleNamespace(
+        model=SimpleNamespace(backbone=backbone), epoch=0, max_epochs=2
+    )
+    hook = SoftFilterPruningHook(0.4)
+    hook.before_train(runner)
+    (site,) = (
+        site for site in hook.sites if site.name == 'layer1.0.conv2.conv'
+    )
+    positions = site.outputs[0].positions
+    conv = backbone.get_submodule(site.producer)
+    assert len(positions) == len(conv.weight) == 2 * site.channels
+    before = conv.weight.detach().clone()
+    hook.after_train_epoch(runner)
+    zeroed = (conv.weight == 0).flatten(1).all(1)
+    sums = [0.0] * site.channels
+    for row, channel in zip(before, positions):
+        sums[channel] += float(row.square().sum())
+    lowest = sorted(range(site.channels), key=sums.__getitem__)
+    lowest = lowest[: int(0.4 * site.channels)]
+    assert zeroed.tolist() == [channel in lowest for channel in positions]
+    runner.epoch = 1
+    hook.after_train_epoch(runner)
+    zeroed = (conv.weight == 0).flatten(1).all(1).tolist()
+    lowest = [c for c, zero in zip(positions, zeroed) if zero]
+    assert len(lowest) == 2 * int(0.4 * site.channels)
+    for consumer in site.consumers:
+        layer = backbone.get_submodule(consumer.path)
+        reads = consumer.positions or range(site.channels)
+        for index, channel in enumerate(reads):
+            unread = not layer.weight[:, index].any()
+            assert unread == (channel in lowest)

@@ -85,3 +85,38 @@ def test_evaluation_does_not_need_the_progress(maps):
     assert torch.equal(gate(maps).mask, (gate(maps).logits > 0).float())
     with pytest.raises(FGCError, match='LossProgressHook'):
         gate.train()(maps)
+
+
+@pytest.mark.parametrize('name', ['temperature', 'noise'])
+def test_a_schedule_does_not_compile_again_in_every_epoch(maps, name):
+    moving = dict(start_value=1.0, end_value=0.25, begin=0, end=20)
+    gate = BinaryConcreteGate(6, 9, **{name: moving})
+    graphs = []
+
+    def count(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    compiled = torch.compile(gate, backend=count)
+    for epoch in range(12):
+        gate.progress = Progress(epoch, epoch)
+        torch.manual_seed(epoch)
+        mask = compiled(maps).mask
+        torch.manual_seed(epoch)
+        assert torch.equal(mask, gate(maps).mask)
+        if epoch == 2:
+            first = len(graphs)
+    assert len(graphs) == first <= 4
+
+
+@pytest.mark.parametrize('kind', [BinaryConcreteGate, ManiDPGate])
+@pytest.mark.parametrize('hidden', [-1, 0, 0.5, '4'])
+def test_a_width_that_is_none_is_refused(kind, hidden):
+    with pytest.raises(FGCError, match=f'hidden_channels={hidden!r} of'):
+        kind(6, 9, hidden_channels=hidden)
+
+
+def test_a_bias_that_is_not_a_number_is_refused():
+    with pytest.raises(FGCError, match="init_bias='abc' of"):
+        BinaryConcreteGate(6, 9, init_bias='abc')

@@ -1,6 +1,8 @@
 """Models that classify nothing: gate losses, MACs, memory banks."""
 
+import copy
 import json
+import pickle
 
 import pytest
 import torch
@@ -239,3 +241,12 @@ def test_what_is_refused_is_one_sentence(number):
     with pytest.raises(FGCError, match=words) as caught:
         call()
     assert '\n' not in str(caught.value)
+
+
+def test_it_can_be_pickled_and_copied():
+    model = build().eval()
+    for again in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        assert type(again) is type(model)
+        state = again.state_dict()
+        for key, value in model.state_dict().items():
+            assert torch.equal(state[key], value), key

@@ -9,7 +9,7 @@ from torch.ao.quantization import get_default_qconfig_mapping, quantize_fx
 from fgc_mm.deploy import to_dynamic
 from fgc_mm.deploy.export.plain_forward import PlainForward
 from fgc_mm.errors import FGCError
-from fgc_mm.models import GatedBackbone
+from fgc_mm.models import GatedBackbone, GatedImageClassifier
 
 GATE = dict(type='fgc_mm.BinaryConcreteGate')
 
@@ -171,3 +171,42 @@ def test_a_module_that_was_replaced_is_named(images):
     model.backbone.three = nn.Conv2d(8, 8, 3, padding=1)
     with pytest.raises(FGCError, match=r'^two did not .* has replaced it'):
         model(images)
+
+
+@pytest.mark.parametrize('gate_losses', ['abc', ['abc'], 3])
+def test_gate_losses_that_are_no_configs(gate_losses):
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+    backbone = GatedBackbone(net, dict(type='fgc_mm.FBSGate'))
+    with pytest.raises(FGCError, match='is not a list of configs'):
+        GatedImageClassifier(backbone, gate_losses=gate_losses)
+
+
+def test_a_gate_that_is_no_config():
+    with pytest.raises(FGCError, match="gate='FBSGate' is not the config"):
+        GatedBackbone(
+            nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3)),
+            'FBSGate',
+        )
+
+
+class Attributes(nn.Module):
+    """Layers with names that a ModuleDict has itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.values = nn.Conv2d(3, 8, 3)
+        self.items = nn.Conv2d(8, 6, 3)
+        self.last = nn.Conv2d(6, 4, 3)
+
+    def forward(self, x):
+        return (self.last(self.items(self.values(x).relu()).relu()),)
+
+
+def test_layers_with_names_of_attributes():
+    gated = GatedBackbone(Attributes(), dict(type='fgc_mm.FBSGate'))
+    assert [site.name for site in gated.sites] == ['values', 'items']
+    assert list(gated.gates) == ['values-', 'items-']
+    again = GatedBackbone(Attributes(), dict(type='fgc_mm.FBSGate'))
+    again.load_state_dict(gated.state_dict())
+    x = torch.randn(2, 3, 12, 12)
+    assert torch.equal(gated.eval()(x)[0], again.eval()(x)[0])

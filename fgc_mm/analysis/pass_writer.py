@@ -73,7 +73,7 @@ class PassWriter:
 
     def _open_unfinished(self) -> None:
         try:
-            text = (self.temporary / PROGRESS).read_text()
+            text = (self.temporary / PROGRESS).read_text('utf-8')
             self.done = int(json.loads(text)['done'])
             self._arrays = {
                 file.stem: open_memmap(file, mode='r+')

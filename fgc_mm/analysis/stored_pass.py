@@ -37,7 +37,7 @@ class StoredPass:
     def open(cls, folder: Path, name: str) -> StoredPass | None:
         """The pass in a folder, or ``None`` if there is no complete one."""
         try:
-            header = json.loads((folder / HEADER).read_text())
+            header = json.loads((folder / HEADER).read_text('utf-8'))
             sites, classes = tuple(header['sites']), tuple(header['classes'])
             found = cls(folder, name, sites, classes, header['split'])
             readable = len(found.labels) == header['images']

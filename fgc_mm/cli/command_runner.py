@@ -7,6 +7,8 @@ from textwrap import wrap
 from mmengine.dist import master_only
 from mmengine.runner import Runner
 
+from fgc_mm.reliability.work_dir_lock import WorkDirLock
+
 LONGEST = 160  # characters of a line
 TITLE = 'System environment:'
 
@@ -16,6 +18,12 @@ class CommandRunner(Runner):
 
     torch's build settings are one line of more than a thousand characters.
     """
+
+    @master_only
+    def dump_config(self) -> None:
+        """As in mmengine, unless another run uses the work dir."""
+        WorkDirLock().acquire(self.work_dir)
+        super().dump_config()
 
     def _log_env(self, env_cfg: dict) -> None:
         self.logger.addFilter(wrap_lines)

@@ -11,6 +11,8 @@ from typing import Any, Generic, TypeVar
 import torch
 from mmengine.registry import DefaultScope
 
+from fgc_mm.reliability.atomic_file import write_atomically
+
 Row = TypeVar('Row', bound=Any)  # a dataclass
 
 
@@ -26,7 +28,11 @@ class StoredRows(Generic[Row]):
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self.rows: dict[str, Row] = {}
-        for line in path.read_text().splitlines() if path.exists() else ():
+        text = path.read_text('utf-8') if path.exists() else ''
+        whole, _, cut = text.rpartition('\n')
+        if cut:  # the process was killed while it wrote this line
+            write_atomically(f'{whole}\n'.encode() if whole else b'', path)
+        for line in whole.splitlines():
             key, row = json.loads(line).values()
             self.rows[key] = kind(**row)
 
@@ -35,7 +41,7 @@ class StoredRows(Generic[Row]):
         if key not in self.rows:
             self.rows[key] = examine()
             entry = dict(key=key, row=asdict(self.rows[key]))
-            with self.path.open('a') as file:
+            with self.path.open('a', encoding='utf-8') as file:
                 file.write(json.dumps(entry) + '\n')
         return self.rows[key]
 

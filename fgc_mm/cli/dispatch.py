@@ -67,6 +67,8 @@ def run(name: str) -> int:
         import_module('fgc_mm.registered')  # checks the installation
         main = import_module(module).main
         run_tool = import_module('fgc_mm.cli.run_tool').run_tool
+        ranks = import_module('fgc_mm.reliability.ranks')
+        ranks.set_launcher(getattr(args, 'launcher', 'none'))
     except FGCError as error:
         print(f'error: {error}', file=sys.stderr)
         return BAD_INPUT

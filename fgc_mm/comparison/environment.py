@@ -40,13 +40,13 @@ def write_environment(folder: str | Path) -> None:
 def read_environment(folder: Path) -> dict[str, str]:
     """That of the process which has logged in a folder; else UNKNOWN."""
     file = folder / FILE
-    return json.loads(file.read_text()) if file.is_file() else UNKNOWN
+    return json.loads(file.read_text('utf-8')) if file.is_file() else UNKNOWN
 
 
 @cache
 def _cpu() -> str:
     file = Path('/proc/cpuinfo')
-    name = cpu_name(file.read_text()) if file.is_file() else ''
+    name = cpu_name(file.read_text('utf-8')) if file.is_file() else ''
     return name or platform.processor() or platform.machine()
 
 

@@ -60,7 +60,7 @@ class LocalExecutor:
         """Starts a process whose output is appended to the run's log."""
         slot = self._free.pop(0)
         run.log.parent.mkdir(parents=True, exist_ok=True)
-        with run.log.open('a') as output:
+        with run.log.open('a', encoding='utf-8') as output:
             process = subprocess.Popen(
                 [*self.launcher, *command],
                 env=self._environment(slot),
@@ -107,7 +107,8 @@ def visible_devices() -> list[str]:
     if not torch.cuda.is_available():
         return []
     if chosen is not None:
-        return [name.strip() for name in chosen.split(',') if name.strip()]
+        names = [name.strip() for name in chosen.split(',') if name.strip()]
+        return names[: torch.cuda.device_count()]  # CUDA stops at a wrong one
     return [str(number) for number in range(torch.cuda.device_count())]
 
 

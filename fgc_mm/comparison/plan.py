@@ -26,7 +26,7 @@ from .study import Study
 
 RECIPE = (
     'model', 'optim_wrapper', 'param_scheduler', 'train_cfg', 'custom_hooks',
-    'data_preprocessor', 'load_from',
+    'data_preprocessor', 'load_from', 'auto_scale_lr', 'test_evaluator',
 )  # fmt: skip
 MACS = COST[0].partition('/')[0]
 # data sets that download missing files
@@ -155,8 +155,12 @@ def _named(method: Method, taken: Collection[str]) -> Method:
 def _trains(entry: Entry, start: Start, study: Study) -> bool:
     """Whether a row trains this start from scratch."""
     plain = not (entry.options or entry.importance or entry.start)
-    same = (entry.config, entry.epochs or study.epochs)
-    return plain and same == (start.config, start.epochs)
+    same = (_file(entry.config), entry.epochs or study.epochs)
+    return plain and same == (_file(start.config), start.epochs)
+
+
+def _file(config: str) -> Path:
+    return Path(config_file(config)).resolve()
 
 
 def _leave_out_constructor(recipe: dict[str, Any]) -> None:
@@ -192,6 +196,7 @@ def read_method(entry: Entry, study: Study) -> Method:
     _leave_out_constructor(recipe)
     recipe['epochs'] = cfg.train_cfg.max_epochs
     recipe['batch_size'] = cfg.train_dataloader.get('batch_size')
+    recipe['loader'] = _sampling(cfg.train_dataloader)
     recipe['images'] = _images(cfg.train_dataloader)
     recipe['test_images'] = _images(cfg.test_dataloader)
     static_ratio = pruning_ratio if importance else 0.0
@@ -287,15 +292,24 @@ def _innermost(key: str, settings: Mapping[str, Any]) -> tuple[str, Any]:
     return key, dataset
 
 
-def _check_settings(study: Study) -> None:
+def _check_seeds(study: Study) -> None:
     for entry in study.entries:
         seeds = _seeds(entry, study)
         for seed in seeds:
+            if not 0 <= seed < 2**32:
+                raise FGCError(
+                    f'seed {seed} is out of range; give a whole number from '
+                    '0 to 4294967295.'
+                )
             if seeds.count(seed) > 1:
                 raise FGCError(
                     f'seed {seed} is given twice, but two runs with one seed '
                     'are equal; give different --seeds.'
                 )
+
+
+def _check_settings(study: Study) -> None:
+    _check_seeds(study)
     for ratio in (
         study.pruning_ratio,
         *(_pruning_ratio(entry, study) for entry in study.entries),
@@ -337,6 +351,12 @@ def _seeds(entry: Entry, study: Study) -> tuple[int, ...]:
 
 def _run(method: Method, seed: int, folder: Path) -> Run:
     return Run(method, seed, folder / 'runs' / method.name / f'seed{seed}')
+
+
+def _sampling(loader: Any) -> dict[str, Any]:
+    """How a data loader chooses the images of its batches."""
+    keys = 'sampler', 'batch_sampler', 'drop_last'
+    return {key: loader[key] for key in keys if key in loader}
 
 
 def _images(loader: Any) -> dict[str, Any]:

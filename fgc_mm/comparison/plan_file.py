@@ -75,7 +75,7 @@ def _load(path: Path) -> object:
             'in configs/studies/; check the path.'
         )
     try:
-        return yaml.safe_load(path.read_text())
+        return yaml.safe_load(path.read_text('utf-8'))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         text = ' '.join(str(error).split())
         raise FGCError(
@@ -164,7 +164,10 @@ def _of_kind(
 
 
 def _relative(path: Path, config: str) -> str:
-    return str(path.parent / config)
+    """A config beside the plan, or else one of the package."""
+    beside = path.parent / config
+    found = beside if beside.is_file() else find_config(config)
+    return str(found or beside)
 
 
 def _seeds(path: Path, content: Mapping[str, Any]) -> tuple[int, ...] | None:

@@ -40,7 +40,7 @@ def write_result(run: Run, threads: int) -> dict[str, Any]:
     Raises:
         FGCError: The test has not measured the top-1 accuracy.
     """
-    metrics = json.loads(run.metrics.read_text())
+    metrics = json.loads(run.metrics.read_text('utf-8'))
     if ACCURACY not in metrics:
         raise FGCError(
             f'{run.metrics} has no {ACCURACY}: the table compares top-1 '
@@ -59,7 +59,7 @@ def write_result(run: Run, threads: int) -> dict[str, Any]:
         cost = left or cost
         metrics.update(static_metrics(cost.macs, dense.macs))
     error = 100 - metrics[ACCURACY]
-    sweep = run.sweep.read_text() if run.method.sweeps else None
+    sweep = run.sweep.read_text('utf-8') if run.method.sweeps else None
     epochs = by_epoch(run.folder)
     validated = [100 - e[ACCURACY] for e in epochs if ACCURACY in e]
     result = dict(
@@ -107,14 +107,14 @@ def read_result(run: Run) -> dict[str, Any] | None:
         return None
     if file.stat().st_mtime < run.metrics.stat().st_mtime:
         return None
-    result = json.loads(file.read_text())
+    result = json.loads(file.read_text('utf-8'))
     return result if 'recipe' in result else None  # of an older version
 
 
 def scalars(folder: Path) -> Iterator[dict[str, Any]]:
     """All scalars that a run has logged, including before a resume."""
     for file in _scalar_files(folder):
-        for line in file.read_text(errors='replace').splitlines():
+        for line in file.read_text('utf-8', 'replace').splitlines():
             try:
                 yield json.loads(line)
             except json.JSONDecodeError:  # an incomplete line of a killed run

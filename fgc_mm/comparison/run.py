@@ -146,18 +146,20 @@ class Run:
                 return 'pruning', self._prune()
             if self.method.budget is not None and not self._planned.is_file():
                 return 'planning', self._plan()
+            for old in (self.metrics, self.sweep):  # of another training
+                old.unlink(missing_ok=True)
             return 'training', self._train()
         return None if self._tested() else ('testing', self._test())
 
     def log_command(self, command: list[str]) -> None:
         """Stores a command for the report, as a user would type it."""
-        with self._commands.open('a') as file:
+        with self._commands.open('a', encoding='utf-8') as file:
             file.write(f'{as_typed(command)}\n')
 
     def logged_commands(self) -> list[str]:
         """The commands that were stored."""
         file = self._commands
-        return file.read_text().splitlines() if file.is_file() else []
+        return file.read_text('utf-8').splitlines() if file.is_file() else []
 
     @property
     def _planned(self) -> Path:
@@ -175,7 +177,8 @@ class Run:
         """
         if not self._recipe_file.is_file():
             return
-        change = self.recipe_change(json.loads(self._recipe_file.read_text()))
+        stored = json.loads(self._recipe_file.read_text('utf-8'))
+        change = self.recipe_change(stored)
         if change is not None:
             raise FGCError(
                 f'{self.folder} was begun with other settings ({change}): '
@@ -239,11 +242,15 @@ class Run:
             return []
         options = list(self.method.options)
         if self.method.budget is not None:
-            options += json.loads(self._planned.read_text())['options']
+            options += json.loads(self._planned.read_text('utf-8'))['options']
         return options
 
     def _train(self) -> list[str]:
         options, arguments = self._own_options(), []
+        if self.method.importance is not None:
+            # scaling to the epochs must not replace them
+            given = self.method.options
+            options += [x for x in given if not x.startswith('model.')]
         options.append(f'randomness.seed={self.seed}')
         if self.method.scaled:
             arguments += ['--epochs', self.method.epochs]

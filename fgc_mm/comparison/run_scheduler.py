@@ -81,6 +81,8 @@ class RunScheduler:
             state, reason = self._next(run, before), ''
         except FGCError as error:
             state, reason = 'failed', str(error)
+        except OSError as error:  # e.g. the disk is full
+            state, reason = 'failed', f'{error.filename}: {error.strerror}'
         self._set(run, state, reason)
         return True
 
@@ -116,7 +118,7 @@ class RunScheduler:
 
 def last_line(log: Path) -> str:
     """Path and last line of a log."""
-    text = log.read_text(errors='replace') if log.exists() else ''
+    text = log.read_text('utf-8', 'replace') if log.exists() else ''
     lines = [line for line in text.splitlines() if line.strip()]
     return f'{log} ends: {lines[-1].strip() if lines else "(empty)"}'
 

@@ -122,7 +122,7 @@ class SlurmExecutor:
         file = _id_file(run)
         if not file.is_file():
             return None
-        number = file.read_text(errors='replace').strip()
+        number = file.read_text('utf-8', 'replace').strip()
         states = self.states()
         if states is None:
             raise FGCError(
@@ -148,7 +148,7 @@ class SlurmExecutor:
             lines = [x for x in str(error).splitlines() if x.strip()]
             text = lines[-1].strip() if lines else 'it gives no reason'
             raise FGCError(f'Slurm has refused the job: {text}') from None
-        _id_file(run).write_text(f'{job.job_id}\n')
+        _id_file(run).write_text(f'{job.job_id}\n', 'utf-8')
         return job
 
     def _end(self, one: _Started, state: str) -> Event | None:

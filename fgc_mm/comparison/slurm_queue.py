@@ -25,7 +25,7 @@ def queue_states() -> dict[str, str] | None:
                 f'--user={os.getuid()}',
             ],
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-            errors='replace', timeout=ANSWER_SECONDS,
+            errors='replace', timeout=ANSWER_SECONDS, env=_environment(),
             start_new_session=True,  # so that Ctrl-C does not end it
         )  # fmt: skip
     except subprocess.TimeoutExpired:
@@ -34,3 +34,8 @@ def queue_states() -> dict[str, str] | None:
         return None
     lines = (line.partition('|') for line in done.stdout.split())
     return {number: state for number, _, state in lines}
+
+
+def _environment() -> dict[str, str]:
+    """Without the user's defaults of squeue, such as SQUEUE_PARTITION."""
+    return {k: v for k, v in os.environ.items() if 'SQUEUE_' not in k}

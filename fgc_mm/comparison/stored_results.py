@@ -87,7 +87,7 @@ def read_result_file(file: Path) -> dict[str, Any]:
         FGCError: The file is missing or damaged.
     """
     try:
-        result = json.loads(file.read_text())
+        result = json.loads(file.read_text('utf-8'))
         missing = NEEDED - {*result}
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise _damaged(file, error) from error

@@ -95,7 +95,7 @@ def use_mixed_precision(cfg: Config, wanted: bool) -> None:
 def multiplies_bfloat16(cpuinfo: str | Path = '/proc/cpuinfo') -> bool:
     """Whether the CPU multiplies bfloat16; true if its flags are unknown."""
     try:
-        text = Path(cpuinfo).read_text(errors='replace')
+        text = Path(cpuinfo).read_text('utf-8', 'replace')
     except OSError:
         return True
     flags = re.search(r'^(?:flags|Features)\s*:(.*)$', text, re.MULTILINE)

@@ -13,6 +13,9 @@ from fgc_mm.engine.unread_options import unread_options
 from fgc_mm.errors import FGCError
 from fgc_mm.reliability.ranks import started_rank
 
+# options that are one path, whatever characters it has
+PATHS = {'load_from', 'checkpoint', 'data_root', 'ann_file'}
+
 
 class ConfigOptions(DictAction):
     """``--cfg-options key=value ...``; a malformed pair is an FGCError."""
@@ -40,8 +43,10 @@ class ConfigOptions(DictAction):
                 'match, as in key="[(a,b),(c,d)]".'
             ) from None
         for key, _, value in (pair.partition('=') for pair in values):
-            # mmengine removes every space, also those in a path
-            if ' ' in value and not set(value) & set(',[]()\'"'):
+            # mmengine removes every space, and splits at every comma
+            is_path = key.rpartition('.')[2] in PATHS and value != 'None'
+            text = ' ' in value and not set(value) & set(',[]()\'"')
+            if text or (is_path and value[:1] not in '\'"'):
                 getattr(namespace, self.dest)[key] = value
 
 

@@ -242,7 +242,8 @@ def nearest_neighbors(
     ``torch.set_float32_matmul_precision`` if that is on); of equal products,
     also for the k-th neighbour, the lower row comes first. Scores are
     computed for a chunk of the bank at a time (on a CPU up to 16 MiB, with
-    about 45 MiB of scratch memory in all; on an accelerator 256 MiB, with 1 GiB in all). Source:
+    about 45 MiB of scratch memory in all; on an accelerator 256 MiB, with
+    1 GiB in all). Source:
     "Feature-Gate Coupling for Dynamic Network Pruning" (arXiv 2111.14302),
     section 3.3.
 

@@ -176,7 +176,7 @@ class ChannelMap:
                 'that tools/export/compact.py writes; check the path.'
             )
         try:
-            return cls._parse(json.loads(file.read_text()))
+            return cls._parse(json.loads(file.read_text('utf-8')))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             if isinstance(error, FGCError):
                 raise

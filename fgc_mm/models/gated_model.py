@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from mmengine.model import BaseModel
@@ -140,7 +140,7 @@ class GatedModelMixin(GateLossesMixin):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Pickles the base class, since ``gated_class`` makes its own."""
-        base: Hashable = type(self).__bases__[-1]
+        base = type(self).__bases__[-1]
         if type(self) is not gated_class(base):  # a subclass in a module
             return super().__reduce_ex__(protocol)
         return _new_gated, (base,), self.__dict__
@@ -158,7 +158,7 @@ class GatedModelMixin(GateLossesMixin):
 
 
 def _new_gated(base: type[BaseModel]) -> BaseModel:
-    return object.__new__(gated_class(base))
+    return object.__new__(gated_class(base))  # type: ignore[arg-type]
 
 
 @functools.cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import tempfile
 from contextlib import suppress
 from errno import EISDIR
@@ -24,7 +25,7 @@ def write_atomically(content: bytes, path: str | Path) -> None:
     Raises:
         OSError: The file cannot be written; it has the name of the file.
     """
-    file = Path(path)
+    file = Path(path).resolve()  # a link stays one
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f'.{file.name}.{os.getpid()}.part')
     try:
@@ -32,11 +33,13 @@ def write_atomically(content: bytes, path: str | Path) -> None:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
+        if file.exists():
+            shutil.copymode(file, part)
         part.replace(file)
     except BaseException as error:
         with suppress(OSError):
             part.unlink()
-        if isinstance(error, OSError) and error.filename == str(part):
+        if isinstance(error, OSError) and error.filename in (None, str(part)):
             error.filename = str(file)
         raise
     _sync_folder(file.parent)

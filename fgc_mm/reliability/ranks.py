@@ -10,8 +10,19 @@ from torch import distributed as dist
 
 from fgc_mm.exit_status import STOP_FILE
 
+LAUNCHERS = 'pytorch', 'slurm', 'mpi'
 TIME_TO_REPORT = 2.0  # seconds
 _FAILED = 'fgc_mm/failed'
+_alone = False
+
+
+def set_launcher(name: str) -> None:
+    """Tells how the processes of this command were launched, if at all.
+
+    ``srun`` may also start several commands that know nothing of each other.
+    """
+    global _alone
+    _alone = name not in LAUNCHERS
 
 
 def started_rank() -> int:
@@ -20,6 +31,8 @@ def started_rank() -> int:
     # RANK alone is not enough: some clusters set it in every shell
     if 'TORCHELASTIC_RUN_ID' in env:
         return int(env.get('RANK', 0))
+    if _alone:
+        return 0
     for name in ('SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'):
         if name in env:
             return int(env[name])

@@ -47,3 +47,15 @@ def test_the_folder_of_the_table_is_made(tmp_path, monkeypatch, module):
     args.rows, args.report = tmp_path / 'other.jsonl', tmp_path / 'file' / 'x'
     assert run_tool(lambda: module.main(args)) == 2
     assert not args.rows.exists()
+
+
+def test_a_line_that_a_kill_has_cut_is_made_again(tmp_path):
+    file = tmp_path / 'rows.jsonl'
+    store = StoredRows(file, Row)
+    store.find('a', lambda: Row('A', 'passed'))
+    with file.open('a') as stream:
+        stream.write('{"key": "b", "ro')
+    again = StoredRows(file, Row)
+    assert list(again.rows) == ['a']
+    again.find('b', lambda: Row('B', 'failed'))
+    assert list(StoredRows(file, Row).rows) == ['a', 'b']

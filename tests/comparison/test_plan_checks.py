@@ -7,9 +7,11 @@ import pytest
 from mmengine.config import Config
 
 from fgc_mm.cli.commands import compare
-from fgc_mm.comparison.entry import Entry
+from fgc_mm.comparison.entry import Entry, Start
+from fgc_mm.comparison.local_executor import visible_devices
 from fgc_mm.comparison.plan import check_data, plan
 from fgc_mm.comparison.study import Study
+from fgc_mm.config_files import config_file
 from fgc_mm.errors import FGCError
 
 ACCURACY = "dict(_delete_=True, type='Accuracy')"
@@ -70,3 +72,80 @@ def test_threads_are_of_the_cores_that_may_be_used(monkeypatch):
     monkeypatch.setattr(compare, 'visible_devices', list)
     args = Namespace(launcher='', jobs=2, threads=None)
     assert compare.local_workers(args)[1] == 2
+
+
+@pytest.mark.parametrize(
+    'devices, count, found',
+    [
+        ('0,1', 2, ['0', '1']),
+        ('0,-1,1', 1, ['0']),
+        (' 2, 3 ,', 2, ['2', '3']),
+        (None, 2, ['0', '1']),
+    ],
+)
+def test_devices_are_those_that_cuda_uses(monkeypatch, devices, count, found):
+    monkeypatch.setattr('torch.cuda.is_available', lambda: True)
+    monkeypatch.setattr('torch.cuda.device_count', lambda: count)
+    monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
+    if devices is not None:
+        monkeypatch.setenv('CUDA_VISIBLE_DEVICES', devices)
+    assert visible_devices() == found
+
+
+def test_a_launcher_with_an_open_quote_is_refused():
+    args = Namespace(launcher='srun -p "x', jobs=2, threads=None)
+    with pytest.raises(FGCError, match='close every quote'):
+        compare.local_workers(args)
+
+
+@pytest.mark.parametrize('seed', [-1, 2**32])
+def test_seeds_are_those_of_numpy(tmp_path, seed):
+    study = Study('x', (Entry('dense_resnet20_digits.py'),), (seed,), 1)
+    with pytest.raises(FGCError, match=f'seed {seed} is out of range'):
+        plan(study, tmp_path)
+
+
+def test_the_dense_row_is_the_start_however_it_is_written(tmp_path):
+    dense = 'dense_resnet20_digits'
+    start = Start(str(config_file(f'{dense}.py')), None)
+    entries = (
+        Entry(f'{dense}.py'),
+        Entry('bas_resnet20_digits.py', start=start),
+    )
+    runs = plan(Study('x', entries, (0,), 2), tmp_path)
+    assert [run.method.name for run in runs] == [dense, 'bas_resnet20_digits']
+
+
+@pytest.mark.parametrize(
+    'option',
+    [
+        'train_dataloader.drop_last=False',
+        'train_dataloader.sampler.shuffle=False',
+        'auto_scale_lr.enable=True',
+        'test_evaluator.0.topk=5',
+    ],
+)
+def test_what_changes_a_training_is_in_its_recipe(tmp_path, option):
+    entries = (Entry('dense_resnet20_digits.py'),)
+    plan(Study('x', entries, (0,), 2), tmp_path)
+    plan(Study('x', entries, (0,), 2), tmp_path)  # the same again
+    with pytest.raises(FGCError, match='begun with other settings'):
+        plan(Study('x', entries, (0,), 2, options=(option,)), tmp_path)
+
+
+def test_options_of_a_pruned_run_are_not_scaled(tmp_path):
+    start = Start('dense_resnet20_digits.py', None)
+    options = ('param_scheduler.milestones=[4,8]', 'model.head.topk=[1,2]')
+    entry = Entry('dense_resnet20_digits.py', importance='fpgm', start=start)
+    study = Study('x', (entry,), (0,), 10, options=options)
+    *_, run = plan(study, tmp_path)
+    command = run._train()
+    assert '--epochs' in command and options[0] in command
+    assert options[1] not in command  # the pruned config has it
+
+
+def test_numbers_of_an_earlier_training_are_removed(tmp_path):
+    study = Study('x', (Entry('dense_resnet20_digits.py'),), (0,), 2)
+    (run,) = plan(study, tmp_path)
+    run.metrics.write_text('{}')
+    assert run.next_step()[0] == 'training' and not run.metrics.exists()

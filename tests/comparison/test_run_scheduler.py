@@ -182,3 +182,14 @@ def test_a_launcher_starts_every_command(tmp_path):
     assert run.state == 'done'
     words = run.log.read_text().split()
     assert words == ['launched', 'one', 'launched', 'two']
+
+
+def test_a_result_that_cannot_be_stored_is_a_failed_run(tmp_path):
+    def finish(run):
+        if run.name == 'first':
+            raise OSError(30, 'Read-only file system', 'results/a.json')
+
+    first, second = (FakeRun(tmp_path, n, 'true') for n in ('first', 'second'))
+    go([first, second], finish=finish)
+    assert (first.state, second.state) == ('failed', 'done')
+    assert first.reason == 'results/a.json: Read-only file system'

@@ -250,3 +250,24 @@ def test_augmentation_needs_no_teacher(tool, project, trained, tmp_path):
         '--work-dir', tmp_path / 'work',
     )  # fmt: skip
     assert code == 0, said
+
+
+def test_the_checkpoint_is_tested_whatever_the_options_say(
+    tool, trained, tmp_path
+):
+    """A comparison passes the options of the training on."""
+    other = tmp_path / 'other.pth'
+    state = torch.load(trained.checkpoint, weights_only=False)
+    for value in state['state_dict'].values():
+        value.zero_()
+    torch.save(state, other)
+    found = []
+    for number, more in enumerate(([], [PAIR, f'load_from={other}'])):
+        out = tmp_path / f'{number}.json'
+        code, text = tool(
+            'test', 'tiny net.py', trained.checkpoint, '--out', out,
+            '--out-item', 'metrics', '--work-dir', tmp_path / 'work', *more,
+        )  # fmt: skip
+        assert code == 0, text
+        found.append(out.read_text())
+    assert found[0] == found[1]

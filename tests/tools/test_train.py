@@ -337,3 +337,38 @@ def test_a_broken_stack_is_one_line(tmp_path):
 def test_a_misspelt_argument_is_one_sentence(refused):
     line = refused('tiny net.py', PAIR, 'model.head.topkk=3', written=True)
     assert "unexpected keyword argument 'topkk'" in line
+
+
+def test_resume_without_a_checkpoint_starts_as_the_config_says(
+    tool, trained, tmp_path
+):
+    """Jobs that may be repeated always pass --resume."""
+    code, text = tool(
+        'train', 'tiny net.py', '--work-dir', tmp_path / 'a, b', '--resume',
+        '--no-validate', PAIR, f'load_from={trained.checkpoint}',
+        'train_cfg.max_epochs=1',
+    )  # fmt: skip
+    assert code == 0, text
+    (log,) = (tmp_path / 'a, b').glob('*/*.log')
+    assert f'Load checkpoint from {trained.checkpoint}' in log.read_text()
+
+
+def test_a_refused_run_leaves_the_config(tool, tmp_path):
+    folder = tmp_path / 'work'
+    folder.mkdir()
+    (folder / 'tiny net.py').write_text('# of the other run')
+    script = (
+        'import sys, time; from fgc_mm.reliability.work_dir_lock import '
+        'WorkDirLock; lock = WorkDirLock(); lock.acquire(sys.argv[1]); '
+        "print('locked', flush=True); time.sleep(600)"
+    )
+    other = subprocess.Popen(
+        [sys.executable, '-c', script, folder], stdout=subprocess.PIPE
+    )
+    try:
+        assert other.stdout.readline() == b'locked\n'
+        code, text = tool('train', 'tiny net.py', '--work-dir', folder)
+    finally:
+        other.kill()
+    assert code == 2 and 'is in use by process' in text
+    assert (folder / 'tiny net.py').read_text() == '# of the other run'

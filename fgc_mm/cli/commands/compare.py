@@ -39,6 +39,7 @@ from fgc_mm.comparison.table import (
 )
 from fgc_mm.errors import FGCError
 from fgc_mm.exit_status import STOPPED
+from fgc_mm.reliability.atomic_file import check_writable
 from fgc_mm.reliability.stop_signal import SIGNALS as STOP_SIGNALS
 from fgc_mm.reliability.work_dir_lock import WorkDirLock
 from fgc_mm.runtime.cpu import usable_cores
@@ -55,6 +56,8 @@ def main(args: argparse.Namespace) -> None:
     )
     start = slurm_jobs if args.slurm is not None else local_workers
     executor, threads = start(args)
+    if args.results is not None:
+        check_writable(args.results / 'ROW' / 'seed.json')
     lock = WorkDirLock()
     args.work_dir.mkdir(parents=True, exist_ok=True)
     lock.acquire(args.work_dir)
@@ -68,7 +71,13 @@ def main(args: argparse.Namespace) -> None:
 
 def local_workers(args: argparse.Namespace) -> tuple[Executor, int]:
     """Processes on this machine, and the number of threads of each."""
-    launcher = shlex.split(args.launcher)
+    try:
+        launcher = shlex.split(args.launcher)
+    except ValueError as error:
+        raise FGCError(
+            f'--launcher {args.launcher!r} is not a command ({error}); '
+            'close every quote.'
+        ) from error
     devices = [] if launcher else visible_devices()
     jobs = args.jobs or max(len(devices), 1)
     threads = args.threads or max(usable_cores() // jobs, 1)

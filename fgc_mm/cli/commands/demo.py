@@ -4,9 +4,12 @@ import argparse
 import json
 import os
 import re
+import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -32,12 +35,24 @@ def main(args: argparse.Namespace) -> int:
     """Train, test, and print the table."""
     console = Console()
     runs = [DemoRun(name, args.work_dir / config) for name, config in CONFIGS]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as a shell
+    try:
+        return show(console, runs, args)
+    finally:
+        for run in runs:
+            run.stop()
+
+
+def show(
+    console: Console, runs: list['DemoRun'], args: argparse.Namespace
+) -> int:
+    """Train, test, and print the table."""
     for run in runs:
         run.train(args.seed)
     watch(console, runs)
     for run in runs:
         if run.process.wait() or run.test():
-            end = run.log.read_text().splitlines()[-3:]
+            end = run.log.read_text(errors='replace').splitlines()[-3:]
             lines = [f'error: {run.name} failed; the end of {run.log}:', *end]
             console.print('\n'.join(lines), markup=False)
             return 2
@@ -53,14 +68,21 @@ class DemoRun:
         self.name = name
         self.work_dir = work_dir
         self.log = work_dir / 'demo.log'
+        self.process: Any = None
 
     def train(self, seed: int) -> None:
         """Start fgc-mm train."""
         self.work_dir.mkdir(parents=True, exist_ok=True)
-        self.log.write_text('')
+        self.log.write_text('', 'utf-8')
         options = f'randomness.seed={seed}', 'default_hooks.logger.interval=11'
         epochs = f'--epochs={EPOCHS}'
         self._start('train', epochs, '--cfg-options', *options)
+
+    def stop(self) -> None:
+        """End the process, if one runs."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait()
 
     def test(self) -> int:
         """Run fgc-mm test on the last epoch; returns its exit code."""
@@ -71,11 +93,11 @@ class DemoRun:
 
     def metrics(self) -> dict[str, float]:
         """Metrics of the test."""
-        return json.loads((self.work_dir / 'metrics.json').read_text())
+        return json.loads((self.work_dir / 'metrics.json').read_text('utf-8'))
 
     def progress(self) -> tuple[float, str]:
         """Number of finished epochs, and the remaining time."""
-        found = EPOCH.findall(self.log.read_text())
+        found = EPOCH.findall(self.log.read_text(errors='replace'))
         if not found:
             return 0.0, 'unknown'
         epoch, step, steps, remaining = found[-1]
@@ -85,7 +107,7 @@ class DemoRun:
         command = command_of(name, config_file(f'{self.work_dir.name}.py'))
         # images of 8 x 8 need no threads, and two networks train at a time
         env = {'OMP_NUM_THREADS': '1', **os.environ}
-        with self.log.open('a') as log:
+        with self.log.open('a', encoding='utf-8') as log:
             self.process = subprocess.Popen(
                 [*command, *arguments, f'--work-dir={self.work_dir}'],
                 stdout=log,

@@ -49,9 +49,9 @@ def main(args: argparse.Namespace) -> None:
         check_trained(args.result, thresholds)
     cfg = load_config(args.config)
     read_checkpoint(args.checkpoint)
-    cfg.load_from, cfg.resume = args.checkpoint, False
     choose_work_dir(cfg, args)
     apply_options(cfg, args)
+    cfg.load_from, cfg.resume = args.checkpoint, False
     check_test(cfg)
     check_gates(cfg, 'fgc-mm sweep')
     rows = sweep(cfg, thresholds)

@@ -181,11 +181,9 @@ def write_results(content: object, file: Path) -> None:
 
 
 def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
-    """Writes the arguments into the config; --cfg-options are applied last."""
+    """Writes the arguments and --cfg-options into the config."""
     check_test(cfg)
     cfg.launcher = args.launcher
-    cfg.load_from = args.checkpoint
-    cfg.resume = False
     choose_work_dir(cfg, args)
     if args.amp:
         cfg.test_cfg.fp16 = True
@@ -198,6 +196,8 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
     if args.no_pin_memory:
         switch_off(cfg, ['test_dataloader'], 'pin_memory')
     apply_options(cfg, args)
+    # whatever the training started from
+    cfg.load_from, cfg.resume = args.checkpoint, False
     if args.tta:
         check_augmentation(cfg)
 

@@ -74,13 +74,24 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     cfg.launcher = args.launcher
     choose_work_dir(cfg, args)
+    start = cfg.get('load_from')
     if args.resume is not None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
+    if args.resume == 'auto' and not has_checkpoint(cfg):
+        cfg.resume, cfg.load_from = False, start
     if args.auto_scale_lr:
         scale_learning_rate(cfg, args.config)
     apply_loader_arguments(cfg, args)
     set_teacher_checkpoint(cfg)
+
+
+def has_checkpoint(cfg: Config) -> bool:
+    """Whether the work dir has a checkpoint of an earlier training."""
+    hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    scheduled = cfg.get('param_scheduler') is not None
+    found, _ = latest_checkpoint(cfg.work_dir, hook.get('out_dir'), scheduled)
+    return found is not None
 
 
 def set_teacher_checkpoint(cfg: Config) -> None:

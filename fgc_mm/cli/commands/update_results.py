@@ -27,7 +27,7 @@ def update(path: Path, check: bool) -> bool:
     """
     if not path.is_file():
         raise FGCError(f'{path} is not a file; give a Markdown document.')
-    old = path.read_text()
+    old = path.read_text('utf-8')
     if path.suffix in SUFFIXES:
         new, stale = update_metafile(old, Path()), []
     else:

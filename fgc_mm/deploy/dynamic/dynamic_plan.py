@@ -95,7 +95,7 @@ class DynamicPlan:
             FGCError: The file is missing, or is not a plan.
         """
         try:
-            raw = json.loads(Path(path).read_text())
+            raw = json.loads(Path(path).read_text('utf-8'))
             raw['image_shape'] = tuple(raw['image_shape'])
             raw['sites'] = {
                 name: SiteReport(**site) for name, site in raw['sites'].items()

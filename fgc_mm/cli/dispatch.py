@@ -6,14 +6,16 @@ from argparse import Namespace
 from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import partial
+from getpass import getuser
 from importlib import import_module
 from pathlib import Path
+from tempfile import gettempdir
 
 from fgc_mm.cli.arguments import text_parser
 from fgc_mm.cli.command_table import COMMANDS, find_command
 from fgc_mm.config_files import config_file
 from fgc_mm.errors import FGCError
-from fgc_mm.exit_status import BAD_INPUT, INTERRUPTED
+from fgc_mm.exit_status import BAD_INPUT, BROKEN_PIPE, INTERRUPTED
 from fgc_mm.missing_package import missing_sentence
 from fgc_mm.version import __version__
 
@@ -58,6 +60,7 @@ def run(name: str) -> int:
     The arguments are parsed first: ``--help`` and a wrong argument do not
     wait for the imports of the command.
     """
+    _name_user()
     command = COMMANDS[name]
     module = f'fgc_mm.cli.commands.{command.module}'
     try:
@@ -72,11 +75,8 @@ def run(name: str) -> int:
     except FGCError as error:
         print(f'error: {error}', file=sys.stderr)
         return BAD_INPUT
-    except OSError as error:  # of a path
-        if os.environ.get('FGC_TRACEBACK'):
-            raise
-        print(f'error: {path_sentence(error)}', file=sys.stderr)
-        return BAD_INPUT
+    except OSError as error:
+        return _end(error)
     except ModuleNotFoundError as error:
         sentence = missing_sentence(error)
         if sentence is None:
@@ -87,6 +87,32 @@ def run(name: str) -> int:
         print('interrupted', file=sys.stderr)
         return INTERRUPTED
     return run_tool(partial(main, args))
+
+
+def _name_user() -> None:
+    """Gives name and home to a user id that the system does not know.
+
+    ``docker run --user`` has such ones; torch and others end without them.
+    """
+    try:
+        getuser()
+    except (KeyError, OSError):
+        os.environ['USER'] = f'user{os.getuid()}'
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ['HOME'] = gettempdir()
+
+
+def _end(error: OSError) -> int:
+    """The exit status after an error of a file; prints it, if it is one."""
+    if isinstance(error, BrokenPipeError):  # e.g. head has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    if os.environ.get('FGC_TRACEBACK'):
+        raise error
+    print(f'error: {path_sentence(error)}', file=sys.stderr)
+    return BAD_INPUT
 
 
 def path_sentence(error: OSError) -> str:

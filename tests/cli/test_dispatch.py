@@ -1,6 +1,7 @@
 """The commands of fgc-mm, and the files in tools/ that run them."""
 
 import ast
+import getpass
 import importlib
 import re
 import subprocess
@@ -228,3 +229,28 @@ def test_a_path_that_cannot_be_read_is_one_line(tmp_path, capsys):
     assert dispatch.main(['demo', '--work-dir', str(tmp_path / 'file')]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f'error: {tmp_path / "file"}')
+
+
+def test_a_reader_that_stops_reading_is_no_error():
+    process = subprocess.Popen(
+        command_of('configs'), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.close()  # before anything is written
+    assert process.stderr.read() == b''
+    assert process.wait() == 141
+
+
+def test_a_user_that_the_system_does_not_know(monkeypatch):
+    """As of ``docker run --user 12345``."""
+
+    def unknown(number):
+        raise KeyError(f'getpwuid(): uid not found: {number}')
+
+    for name in ('LOGNAME', 'USER', 'LNAME', 'USERNAME', 'HOME'):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr('pwd.getpwuid', unknown)
+    dispatch._name_user()
+    assert getpass.getuser() and Path.home().is_dir()
+    monkeypatch.setenv('HOME', '/own')
+    dispatch._name_user()
+    assert str(Path.home()) == '/own'

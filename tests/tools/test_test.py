@@ -10,7 +10,9 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from fgc_mm.cli.commands.test import show_results
 from fgc_mm.deploy import build_model
+from fgc_mm.errors import FGCError
 
 from .conftest import TOOLS, error_lines, load_tool, run
 
@@ -271,3 +273,9 @@ def test_the_checkpoint_is_tested_whatever_the_options_say(
         assert code == 0, text
         found.append(out.read_text())
     assert found[0] == found[1]
+
+
+def test_an_interval_of_no_image():
+    cfg = Config(dict(default_hooks=dict(visualization=dict(type='x'))))
+    with pytest.raises(FGCError, match='--interval 0 shows no image'):
+        show_results(cfg, SimpleNamespace(interval=0))

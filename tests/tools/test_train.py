@@ -372,3 +372,9 @@ def test_a_refused_run_leaves_the_config(tool, tmp_path):
         other.kill()
     assert code == 2 and 'is in use by process' in text
     assert (folder / 'tiny net.py').read_text() == '# of the other run'
+
+
+@pytest.mark.parametrize('seed', [-1, 2**32, 0.5])
+def test_a_seed_that_is_none(refused, seed):
+    text = refused('tiny net.py', PAIR, f'randomness.seed={seed}')
+    assert f'randomness.seed={seed} is not a seed' in text

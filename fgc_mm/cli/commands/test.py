@@ -221,6 +221,11 @@ def show_results(cfg: Config, args: argparse.Namespace) -> None:
             'the config: that hook draws the results; add '
             'visualization=dict(type="VisualizationHook").'
         )
+    if args.interval < 1:
+        raise FGCError(
+            f'--interval {args.interval} shows no image; give a whole number '
+            'of at least 1.'
+        )
     cfg.default_hooks.visualization.update(
         enable=True,
         show=args.show,

@@ -44,6 +44,7 @@ def main(args: argparse.Namespace) -> None:
         check_parts(cfg)
     use_mixed_precision(cfg, args.amp)
     write_optimizer_defaults(cfg)
+    check_seed(cfg)
     check_start(cfg)
     join_processes(cfg, args.launcher)
     if not torch.cuda.is_available():
@@ -139,6 +140,17 @@ def check_parts(cfg: Config) -> None:
             f'{cfg.filename} has no {", ".join(missing)}, which a training '
             'needs; inherit them with _base_, as the configs of this package '
             'do.'
+        )
+
+
+def check_seed(cfg: Config) -> None:
+    """Checks that the seed is one of numpy's."""
+    seed = (cfg.get('randomness') or {}).get('seed')
+    whole = isinstance(seed, int) and 0 <= seed < 2**32
+    if seed is not None and not whole:
+        raise FGCError(
+            f'randomness.seed={seed!r} is not a seed; give a whole number '
+            'from 0 to 4294967295, or None for a random one.'
         )
 
 

@@ -168,7 +168,7 @@ def test_the_files_make_the_pruned_model(tool, written):
         '--name', 'small', '--pruning-ratio', '0.4',
     )  # fmt: skip
     assert code == 0, said
-    moved = written / 'elsewhere'
+    moved = written / "a user's folder"
     shutil.move(out, moved)
     assert sorted(p.name for p in moved.iterdir()) == [
         'channel_map.json', 'small.pth', 'small.py',

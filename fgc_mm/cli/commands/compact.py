@@ -17,7 +17,7 @@ from fgc_mm.deploy import (
     firing_statistics,
     images_of,
 )
-from fgc_mm.deploy.compaction.small_model import small_config
+from fgc_mm.deploy.compaction.small_model import config_text, small_config
 from fgc_mm.reliability.atomic_file import save_atomically, write_atomically
 
 COMPARED = 8  # images on which the result is compared with the masked model
@@ -45,7 +45,7 @@ def write(folder: Path, cfg: Config, done: Compacted) -> None:
     save_atomically(weights, folder / 'model.pth')
     text = done.channel_map.text()
     write_atomically(text.encode(), folder / 'channels.json')
-    text = small_config(cfg, done.channel_map).pretty_text
+    text = config_text(small_config(cfg, done.channel_map))
     write_atomically(text.encode(), folder / 'config.py')
 
 

@@ -8,6 +8,7 @@ from mmengine.config import Config
 
 from fgc_mm.cli.given_config import read_config
 from fgc_mm.deploy.compaction.importances import IMPORTANCES
+from fgc_mm.deploy.compaction.small_model import HERE, config_text
 from fgc_mm.deploy.compaction.static_pruning import Pruned, prune_static
 from fgc_mm.deploy.compaction.zeroed import prune_zeroed
 from fgc_mm.deploy.loading import build_trained, images_of
@@ -17,7 +18,6 @@ from fgc_mm.models import build_macs_table
 from fgc_mm.reliability.atomic_file import save_atomically, write_atomically
 
 MAP = 'channel_map.json'
-HERE = '{{ fileDirname }}'  # mmengine replaces it by the config's folder
 
 
 def main(args: argparse.Namespace) -> None:
@@ -56,7 +56,7 @@ def write(cfg: Config, pruned: Pruned, folder: Path, name: str) -> Path:
     write_atomically(pruned.channel_map.text().encode(), folder / MAP)
     save_atomically(weights, folder / f'{name}.pth')
     path = folder / f'{name}.py'
-    write_atomically(cfg.pretty_text.encode(), path)
+    write_atomically(config_text(cfg).encode(), path)
     return path
 
 

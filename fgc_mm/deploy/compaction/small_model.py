@@ -1,5 +1,6 @@
 """Config and state dict of a compact model."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,11 @@ from fgc_mm.models.compact_backbone import remaining_decisions
 HERE = '{{ fileDirname }}'  # mmengine replaces it by the config's folder
 # hooks that need a gate
 GATE_HOOKS = ('LossProgressHook', 'FGCMemoryBankHook', 'GateStatisticsHook')
+
+
+def config_text(cfg: Config) -> str:
+    """The text of a config with paths in HERE, whose name may have quotes."""
+    return re.sub(rf"'({HERE}[^']*)'", r"r'''\1'''", cfg.pretty_text)
 
 
 def any_gate(channel_map: ChannelMap) -> bool:

@@ -3,7 +3,7 @@
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from functools import partial
 from getpass import getuser
@@ -30,6 +30,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             those of the process.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    return _until_pipe_closes(partial(_main, words))
+
+
+def _until_pipe_closes(command: Callable[[], int]) -> int:
+    """Runs a command; ends if the reader of its output, as head, ends."""
+    try:
+        code = command()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    return code
+
+
+def _main(words: list[str]) -> int:
     if words and words[0] in ('-h', '--help'):
         print(overview())
         return 0
@@ -51,7 +66,7 @@ def run_script(name: str) -> int:
     # would hide the package onnx
     folder = str(Path(sys.argv[0]).resolve().parent)
     sys.path[:] = [entry for entry in sys.path if entry != folder]
-    return run(name)
+    return _until_pipe_closes(partial(run, name))
 
 
 def run(name: str) -> int:
@@ -105,11 +120,9 @@ def _name_user() -> None:
 
 
 def _end(error: OSError) -> int:
-    """The exit status after an error of a file; prints it, if it is one."""
-    if isinstance(error, BrokenPipeError):  # e.g. head has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
-    if os.environ.get('FGC_TRACEBACK'):
+    """Prints an error of a file; returns the exit status."""
+    pipe = isinstance(error, BrokenPipeError)
+    if pipe or os.environ.get('FGC_TRACEBACK'):
         raise error
     print(f'error: {path_sentence(error)}', file=sys.stderr)
     return BAD_INPUT

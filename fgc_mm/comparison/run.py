@@ -192,6 +192,9 @@ class Run:
         old, new = {**dict.fromkeys(OPTIONAL), **stored}, self.full_recipe()
         if 'seed' not in stored:  # the epochs alone are known
             old = stored
+        for role in 'start', 'teacher':  # likewise
+            if isinstance(old.get(role), dict) and new.get(role):
+                new[role] = {key: new[role].get(key) for key in old[role]}
         return _difference(old, {key: new.get(key) for key in old})
 
     def write_recipe(self) -> None:

@@ -82,7 +82,8 @@ class RunScheduler:
         except FGCError as error:
             state, reason = 'failed', str(error)
         except OSError as error:  # e.g. the disk is full
-            state, reason = 'failed', f'{error.filename}: {error.strerror}'
+            named = error.filename and f'{error.filename}: {error.strerror}'
+            state, reason = 'failed', named or str(error)
         self._set(run, state, reason)
         return True
 

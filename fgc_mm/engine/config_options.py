@@ -44,9 +44,9 @@ class ConfigOptions(DictAction):
             ) from None
         for key, _, value in (pair.partition('=') for pair in values):
             # mmengine removes every space, and splits at every comma
-            is_path = key.rpartition('.')[2] in PATHS and value != 'None'
+            is_path = key.rpartition('.')[2] in PATHS and '/' in value
             text = ' ' in value and not set(value) & set(',[]()\'"')
-            if text or (is_path and value[:1] not in '\'"'):
+            if text or (is_path and value[:1] not in ('"', "'", '[', '(')):
                 getattr(namespace, self.dest)[key] = value
 
 

@@ -84,7 +84,7 @@ class BinaryConcreteGate(nn.Module):
         self._noise_is_zero = False
         # scheduled values as tensors, so that a compiled graph stays valid
         for name, schedule in self._schedules().items():
-            start = torch.tensor(schedule.start_value, dtype=torch.float64)
+            start = torch.tensor(schedule.start_value, dtype=torch.float32)
             self.register_buffer(name, start, persistent=False)
         check_threshold(threshold, 'BinaryConcreteGate')
         check_width(hidden_channels, 'BinaryConcreteGate')
@@ -149,7 +149,8 @@ class BinaryConcreteGate(nn.Module):
 
     def _value(self, name: str, schedule: Schedule) -> float | Tensor:
         if schedule.varies and self._progress is not None:
-            return self.get_buffer(name)
+            # a copy, since autograd keeps it
+            return self.get_buffer(name).clone()
         return schedule.at(None)  # raises an error for missing progress
 
     def _sample(self, logits: Tensor) -> Tensor:

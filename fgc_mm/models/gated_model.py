@@ -140,8 +140,8 @@ class GatedModelMixin(GateLossesMixin):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Pickles the base class, since ``gated_class`` makes its own."""
-        base = type(self).__bases__[-1]
-        if type(self) is not gated_class(base):  # a subclass in a module
+        base = vars(type(self)).get('gated_base')
+        if base is None:  # a subclass in a module
             return super().__reduce_ex__(protocol)
         return _new_gated, (base,), self.__dict__
 
@@ -164,7 +164,8 @@ def _new_gated(base: type[BaseModel]) -> BaseModel:
 @functools.cache
 def gated_class(base: type[BaseModel]) -> type[BaseModel]:
     """The subclass of a model class with gate losses; one per class."""
-    return type(f'Gated{base.__name__}', (GatedModelMixin, base), {})
+    own = dict(gated_base=base)
+    return type(f'Gated{base.__name__}', (GatedModelMixin, base), own)
 
 
 @MODELS.register_module(name='GatedModel')

@@ -96,7 +96,7 @@ def _age(file: Path) -> tuple[float, int]:
 
 def _named(pointer: Path) -> Path | None:
     try:
-        text = pointer.read_text().strip()
+        text = pointer.read_text('utf-8').strip()
     except (OSError, UnicodeDecodeError):
         return None
     # empty, or not a path: the pointer was not written completely

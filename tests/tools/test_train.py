@@ -378,3 +378,13 @@ def test_a_refused_run_leaves_the_config(tool, tmp_path):
 def test_a_seed_that_is_none(refused, seed):
     text = refused('tiny net.py', PAIR, f'randomness.seed={seed}')
     assert f'randomness.seed={seed} is not a seed' in text
+
+
+def test_resume_looks_in_the_work_dir_of_the_options(tool, copied):
+    code, text = tool(
+        'train', 'tiny net.py', '--resume', '--no-validate', PAIR,
+        f'work_dir={copied}', 'train_cfg.max_epochs=3',
+    )  # fmt: skip
+    assert code == 0, text
+    logs = [file.read_text() for file in copied.glob('*/*.log')]
+    assert any('resumed epoch: 2' in log for log in logs)

@@ -52,7 +52,7 @@ def show(
     watch(console, runs)
     for run in runs:
         if run.process.wait() or run.test():
-            end = run.log.read_text(errors='replace').splitlines()[-3:]
+            end = run.log.read_text('utf-8', 'replace').splitlines()[-3:]
             lines = [f'error: {run.name} failed; the end of {run.log}:', *end]
             console.print('\n'.join(lines), markup=False)
             return 2
@@ -86,7 +86,7 @@ class DemoRun:
 
     def test(self) -> int:
         """Run fgc-mm test on the last epoch; returns its exit code."""
-        last = (self.work_dir / 'last_checkpoint').read_text().strip()
+        last = (self.work_dir / 'last_checkpoint').read_text('utf-8').strip()
         out = f'--out={self.work_dir / "metrics.json"}'
         self._start('test', last, out, '--out-item=metrics')
         return self.process.wait()
@@ -97,7 +97,7 @@ class DemoRun:
 
     def progress(self) -> tuple[float, str]:
         """Number of finished epochs, and the remaining time."""
-        found = EPOCH.findall(self.log.read_text(errors='replace'))
+        found = EPOCH.findall(self.log.read_text('utf-8', 'replace'))
         if not found:
             return 0.0, 'unknown'
         epoch, step, steps, remaining = found[-1]

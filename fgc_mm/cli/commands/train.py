@@ -79,11 +79,11 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
     if args.resume is not None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
-    if args.resume == 'auto' and not has_checkpoint(cfg):
-        cfg.resume, cfg.load_from = False, start
     if args.auto_scale_lr:
         scale_learning_rate(cfg, args.config)
     apply_loader_arguments(cfg, args)
+    if args.resume == 'auto' and cfg.resume and not has_checkpoint(cfg):
+        cfg.resume, cfg.load_from = False, cfg.load_from or start
     set_teacher_checkpoint(cfg)
 
 

@@ -44,10 +44,12 @@ from fgc_mm.runtime.errors import error_line
 from fgc_mm.sites import GateRecord
 from fgc_mm.sites.call import tensors
 
-MAX_PROGRAMS = 8  # for different image sizes and choices of sites
-# A program that was not used for IDLE_CALLS calls is replaced by that of
-# a size which was missing in MISSING_CALLS of them.
+MAX_SIZES = 8  # of images, with programs
+MAX_PROGRAMS = 8  # of a size, for different thresholds and choices of sites
+# The programs of a size that was not used in IDLE_CALLS calls are replaced by
+# those of a size that was asked for MISSING_CALLS times.
 IDLE_CALLS, MISSING_CALLS = 100, 8
+MAX_MISSING = 1000  # sizes of which this is counted
 # one thread at a time captures and compiles a network
 BUILD_LOCK = threading.RLock()
 
@@ -96,8 +98,10 @@ class DynamicBackbone(GatedBackbone):
         self._seen_shapes: set[tuple[int, ...]] = set()
         self._captured: dict[tuple, CapturedNetwork | str] = {}
         self._programs: dict[tuple, ExecutableProgram | str] = {}
+        # of sizes, while there are too many
+        self._crowded = False
         self._calls = 0
-        self._last_call: dict[tuple, int] = {}  # of every program
+        self._last_call: dict[tuple, int] = {}
         self._missing: Counter[tuple] = Counter()
         self._weights: list[Tensor] = []
         self._weights_version = 0
@@ -168,9 +172,10 @@ class DynamicBackbone(GatedBackbone):
         key = (*seen, tuple(following), gated, tuple(dense))
         unchanged = self._version() == self._weights_version
         program = self._programs.get(key)
-        self._calls += 1
         if unchanged and program is not None:
-            self._last_call[key] = self._calls
+            if self._crowded:
+                self._calls += 1
+                self._last_call[key[0]] = self._calls
             return program
         if not image.isfinite().all():
             return 'the image has nan or inf, so it cannot be checked'
@@ -178,7 +183,7 @@ class DynamicBackbone(GatedBackbone):
             if self._version() != self._weights_version:
                 self._clear_programs()
             if key not in self._programs and not self._make_room(key):
-                return f'{MAX_PROGRAMS} other sizes have programs'
+                return f'{MAX_SIZES} other sizes have programs'
             if key not in self._programs:
                 # before the weights are read: another thread may change them
                 self._track(self, *self.following, *following)
@@ -190,20 +195,30 @@ class DynamicBackbone(GatedBackbone):
                     problem = self._check_program(program, image, following)
                     program = problem or program
                 self._programs[key] = program
-            self._last_call[key] = self._calls
             return self._programs[key]
 
     def _make_room(self, key: tuple) -> bool:
-        """Whether another program may be made; may drop an unused one."""
-        if len(self._programs) < MAX_PROGRAMS:
+        """Whether another program may be made; may drop unused ones."""
+        size = key[0]
+        own = [other for other in self._programs if other[0] == size]
+        for other in own[: len(own) + 1 - MAX_PROGRAMS]:
+            del self._programs[other]
+        sizes = {other[0] for other in self._programs}
+        if size in sizes or len(sizes) < MAX_SIZES:
             return True
-        self._missing[key] += 1
-        oldest = min(self._programs, key=self._last_call.__getitem__)
-        idle = self._calls - self._last_call[oldest]
-        if idle < IDLE_CALLS or self._missing[key] < MISSING_CALLS:
+        self._crowded = True
+        self._calls += 1
+        if len(self._missing) > MAX_MISSING:
+            self._missing.clear()
+        self._missing[size] += 1
+        oldest = min(sizes, key=lambda known: self._last_call.get(known, 0))
+        idle = self._calls - self._last_call.get(oldest, 0)
+        if idle < IDLE_CALLS or self._missing[size] < MISSING_CALLS:
             return False
-        del self._programs[oldest], self._last_call[oldest]
+        for other in [x for x in self._programs if x[0] == oldest]:
+            del self._programs[other]
         self._missing.clear()
+        self._last_call[size] = self._calls
         return True
 
     def drop_unused_programs(self) -> None:
@@ -346,11 +361,13 @@ class DynamicBackbone(GatedBackbone):
         if self.plan is None:
             return {'sites': {}, 'notes': ['there is no plan yet']}
         report = self.plan.report(self._seen_shapes)
+        made = list(self._programs.items())
+        sizes = {key[0] for key, found in made if not isinstance(found, str)}
         report['notes'] += [
-            f'images of size {"x".join(map(str, key[0]))} run masked, since '
+            f'images of size {"x".join(map(str, size))} run masked, since '
             f'{problem}.'
-            for key, problem in list(self._programs.items())
-            if isinstance(problem, str)
+            for size, problem in {key[0]: x for key, x in made}.items()
+            if size not in sizes
         ]
         report['precision'] = self.computes_in
         if self.plan.backend == 'kernel':
@@ -362,6 +379,9 @@ class DynamicBackbone(GatedBackbone):
         with BUILD_LOCK:  # or a program of the old weights is added after it
             self._captured.clear()
             self._programs.clear()
+            self._last_call.clear()
+            self._missing.clear()
+            self._crowded = False
             self._weights, self._weights_version = [], 0
 
     def _apply(

@@ -11,5 +11,3 @@ model = dict(
     ),
     distillation=dict(temperature=4.0, loss_weight=1.0),
 )
-val_evaluator = [*_base_.val_evaluator, dict(type='fgc_mm.DynamicMACs')]
-test_evaluator = val_evaluator

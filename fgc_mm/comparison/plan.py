@@ -28,6 +28,7 @@ RECIPE = (
     'model', 'optim_wrapper', 'param_scheduler', 'train_cfg', 'custom_hooks',
     'data_preprocessor', 'load_from', 'auto_scale_lr', 'test_evaluator',
 )  # fmt: skip
+OPEN = 'fgc_mm.OpenGate'
 MACS = COST[0].partition('/')[0]
 # data sets that download missing files
 DOWNLOADING = {'CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST'}
@@ -224,7 +225,7 @@ def has_threshold(cfg: Config) -> bool:
     """Whether a config's gates compare probabilities with a threshold."""
     backbone = (cfg.get('model') or {}).get('backbone') or {}
     gate = backbone.get('gate')
-    kind = MODELS.get(gate.type) if gate else None
+    kind = _kind(gate) if gate else None
     return kind is not None and 'threshold' in signature(kind).parameters
 
 
@@ -266,11 +267,22 @@ def check_macs(cfg: Config, path: str) -> None:
         given = given.get('metrics', [given])
     metrics = given if isinstance(given, Sequence) else [given]
     measured = any(_prefix(metric) == MACS for metric in metrics)
-    if 'gate' in backbone and not measured:
+    if closes_channels(backbone) and not measured:
         raise FGCError(
             f'{path} has gates, but no DynamicMACs in test_evaluator: the '
             "table compares MACs; add dict(type='fgc_mm.DynamicMACs') to it."
         )
+
+
+def closes_channels(backbone: Mapping[str, Any]) -> bool:
+    """Whether a backbone has gates, and these are not all open."""
+    gate = backbone.get('gate')
+    return gate is not None and _kind(gate) is not MODELS.get(OPEN)
+
+
+def _kind(gate: Mapping[str, Any]) -> Any:
+    kind = gate['type']
+    return MODELS.get(kind) if isinstance(kind, str) else kind
 
 
 def _prefix(metric: Mapping[str, Any]) -> str | None:

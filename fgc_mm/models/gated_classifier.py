@@ -81,14 +81,21 @@ class GatedImageClassifier(GateLossesMixin, ImageClassifier):
         for gate_loss in self.gate_losses:
             losses[f'loss_{gate_loss.name}'] = gate_loss(batch)
         if self.distillation is not None:
-            losses['loss_distillation'] = self.distillation(
-                class_scores(self.head, feats, 'distillation'),
-                self._teacher.scores(inputs),
-                self.progress,
-            )
+            losses['loss_distillation'] = self._distilled(inputs, feats)
         self._check_gradients(losses)
         losses['keep_ratio'] = keep_ratio(records)
         return losses
+
+    def _distilled(self, inputs: Tensor, feats: Any) -> Tensor:
+        """The distillation loss; the teacher runs only where it counts."""
+        assert self.distillation is not None
+        if not self.distillation.loss_weight.at(self.progress):
+            return inputs.new_zeros(())
+        return self.distillation(
+            class_scores(self.head, feats, 'distillation'),
+            self._teacher.scores(inputs),
+            self.progress,
+        )
 
     def parse_losses(
         self, losses: dict[str, Tensor]

@@ -17,6 +17,7 @@ from fgc_mm.deploy.dynamic import calibrate
 from fgc_mm.deploy.dynamic.model import MODULES, PROGRAM
 from fgc_mm.deploy.export.gathered import gathered
 from fgc_mm.deploy.export.program import export_program
+from fgc_mm.deploy.graph.network import program_of
 from fgc_mm.deploy.loading import _batches
 from fgc_mm.errors import FGCError
 from fgc_mm.gates import GateDecision
@@ -257,3 +258,9 @@ def test_statistics_can_be_compared_and_stored(classifier, pictures):
     firing = firing_statistics(classifier()[0], [pictures(16, 8)])
     assert firing[0] == firing[0] and firing[0] != firing[1]
     assert len({*firing}) == len(firing)
+
+
+def test_programs_are_made_on_the_cpu(classifier):
+    model, _ = classifier()
+    with pytest.raises(FGCError, match='the model is on meta'):
+        program_of(model.to('meta'), torch.zeros(1, 3, 16, 16))

@@ -5,6 +5,7 @@ import torch
 from mmpretrain.registry import MODELS as MMPRETRAIN
 
 from fgc_mm.errors import FGCError
+from fgc_mm.functional.schedule import Progress
 from fgc_mm.losses.distillation import DistillationLoss
 from fgc_mm.registry import MODELS
 
@@ -138,3 +139,20 @@ def test_a_teacher_for_images_of_another_size(tiny, tmp_path):
     cfg['backbone']['img_size'] = 32
     inside = student(tiny, cfg, str(path))._teacher.network
     assert inside.backbone.pos_embed.shape == (1, 17, 16)
+
+
+def test_the_teacher_rests_while_its_weight_is_zero(
+    tiny, teacher, batch, monkeypatch
+):
+    cfg, path, _ = teacher()
+    weight = dict(start_value=0.0, end_value=1.0, begin=2, end=2)
+    model = student(tiny, cfg, path, loss_weight=weight)
+    calls, own = [], model._teacher.scores
+    monkeypatch.setattr(
+        model._teacher, 'scores', lambda x: calls.append(1) or own(x)
+    )
+    for epoch, runs in ((1, 0), (2, 1)):
+        model.progress = Progress(epoch, epoch)
+        loss = model.loss(*batch)['loss_distillation']
+        assert (loss.shape, len(calls)) == ((), runs)
+        assert bool(loss) == bool(runs)

@@ -114,9 +114,15 @@ def program_of(model: GatedImageClassifier, image: Tensor) -> Program:
         decisions.
 
     Raises:
-        FGCError: The network cannot be captured, or the runtime does not
-            have one of its operations.
+        FGCError: The model is on an accelerator, it cannot be captured, or
+            the runtime does not have one of its operations.
     """
+    device = next(model.parameters()).device
+    if device.type != 'cpu':
+        raise FGCError(
+            f'the model is on {device}, but a program is made of weights in '
+            'main memory; move it there: model.cpu().'
+        )
     try:
         graph = network_graph(model.backbone, image, modules_after(model))
         listed = listed_graph(graph, model.backbone.sites)

@@ -40,7 +40,7 @@ def write_atomically(content: bytes, path: str | Path) -> None:
         with suppress(OSError):
             part.unlink()
         if isinstance(error, OSError) and error.filename in (None, str(part)):
-            error.filename = str(file)
+            error.filename = str(path)
         raise
     _sync_folder(file.parent)
 

@@ -82,8 +82,9 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
     if args.auto_scale_lr:
         scale_learning_rate(cfg, args.config)
     apply_loader_arguments(cfg, args)
-    if args.resume == 'auto' and cfg.resume and not has_checkpoint(cfg):
-        cfg.resume, cfg.load_from = False, cfg.load_from or start
+    newest = cfg.get('resume') and cfg.get('load_from') is None
+    if newest and not has_checkpoint(cfg):
+        cfg.resume, cfg.load_from = False, start
     set_teacher_checkpoint(cfg)
 
 
@@ -160,10 +161,7 @@ def check_start(cfg: Config) -> None:
     scheduled = cfg.get('param_scheduler') is not None
     if path and '://' in path:
         return
-    if resume and path is None:
-        hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
-        latest_checkpoint(cfg.work_dir, hook.get('out_dir'), scheduled)
-    elif path is not None and resume:
+    if path is not None and resume:
         check_resumable(path, scheduled)
     elif path is not None:
         read_checkpoint(path)

@@ -6,6 +6,7 @@ from typing import Any
 
 from mmpretrain.models.heads import MultiLabelClsHead
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from fgc_mm.errors import FGCError
 
@@ -27,6 +28,9 @@ def independent_labels(head: nn.Module) -> bool:
 def class_scores(head: nn.Module, feats: Any, reader: str) -> Tensor:
     """The head's scores of a batch, before softmax or sigmoid.
 
+    The head's buffers stay as they are: in training its own loss updates
+    them, and this is another pass of the same batch.
+
     Args:
         head: The classification head.
         feats: Its input.
@@ -39,7 +43,8 @@ def class_scores(head: nn.Module, feats: Any, reader: str) -> Tensor:
         FGCError: The head returns several score tensors, as
             ``MultiTaskHead`` and ``ConformerHead`` do.
     """
-    scores = head(feats)
+    buffers = {name: kept.clone() for name, kept in head.named_buffers()}
+    scores = functional_call(head, buffers, (feats,))
     if isinstance(scores, Tensor) and scores.ndim == 2:
         return scores
     raise FGCError(

@@ -154,6 +154,24 @@ def test_the_classifier_distils_its_heads_scores(build, teacher, head):
     assert loss.isfinite() and loss > 0
 
 
+def test_a_batch_updates_a_heads_batch_norm_once(build, teacher):
+    head = linear(
+        'StackedLinearClsHead', mid_channels=[8], norm_cfg=dict(type='BN1d')
+    )
+    samples = [DataSample().set_gt_label(x[0]) for x in SETS]
+    plain = build(head)
+    torch.manual_seed(1)
+    plain.loss(IMAGES, samples)
+    # both read the head's scores again
+    model = build(head, distillation=teacher(head), gate_losses=[EASY])
+    torch.manual_seed(1)
+    total, _ = model.parse_losses(model.loss(IMAGES, samples))
+    total.backward()
+    updated = dict(model.head.named_buffers())
+    for name, want in plain.head.named_buffers():
+        torch.testing.assert_close(updated[name], want, rtol=0, atol=0)
+
+
 def test_a_teacher_of_another_kind_is_refused(build, teacher):
     softmax = linear('LinearClsHead')
     for head, other in ((MULTI_LABEL, softmax), (softmax, MULTI_LABEL)):

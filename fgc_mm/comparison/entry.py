@@ -56,6 +56,11 @@ class Entry:
             return f'{self.importance}_{stem.removeprefix("dense_")}'
         return self.name or stem
 
+    @property
+    def pretrains(self) -> bool:
+        """Whether its runs load the weights of another training."""
+        return self.start is not None and self.loads_start
+
 
 def split_entry(text: str) -> tuple[str | None, str]:
     """(importance or None, path) of ``[IMPORTANCE:]CONFIG``.

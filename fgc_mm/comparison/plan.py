@@ -332,7 +332,7 @@ def _check_settings(study: Study) -> None:
                 'give a number between 0 and 1, such as 0.55.'
             )
     for entry in study.entries:
-        if entry.importance and not (entry.start and entry.loads_start):
+        if entry.importance and not entry.pretrains:
             raise FGCError(
                 f'{entry.importance}:{entry.config} has nothing to prune: '
                 'static pruning starts from a trained dense model; add '

@@ -51,6 +51,9 @@ def read_study(path: Path) -> Study:
         )
     shared = {key: content.get(key) for key in SHARED}
     entries = tuple(_entry(path, method, shared) for method in methods)
+    starts = any(entry.pretrains for entry in entries)
+    if shared['pretrain_epochs'] is not None and not starts:
+        raise _unread_epochs(path, 'pretrain')
     rows = [entry.row for entry in entries]
     questions = _of_kind(path, content, 'questions', list)
     ratio = _number(path, content, 'pruning_ratio', float)
@@ -102,7 +105,8 @@ def _mapping(content: object, known: set[str], where: str) -> dict[str, Any]:
 def _entry(path: Path, method: object, shared: Mapping[str, Any]) -> Entry:
     if isinstance(method, str):
         method = {'config': method}
-    found = {**shared, **_mapping(method, METHOD, f'a method of {path}')}
+    own = _mapping(method, METHOD, f'a method of {path}')
+    found = {**shared, **own}
     if not isinstance(found.get('config'), str):
         raise FGCError(
             f'a method of {path} has config={found.get("config")!r}, which '
@@ -110,6 +114,9 @@ def _entry(path: Path, method: object, shared: Mapping[str, Any]) -> Entry:
         )
     importance, config = split_entry(found['config'])
     start, teacher = (_start(path, found, k) for k in ('pretrain', 'teacher'))
+    for key in ('pretrain', 'teacher'):
+        if found.get(key) is None and own.get(f'{key}_epochs') is not None:
+            raise _unread_epochs(path, key)
     if start is not None and teacher is not None:
         raise FGCError(
             f'{config} in {path} has pretrain and teacher, but a run that '
@@ -133,12 +140,14 @@ def _start(path: Path, content: Mapping[str, Any], key: str) -> Start | None:
     """The run that a key (a config) and its ``_epochs`` describe."""
     config = _of_kind(path, content, key, str)
     epochs = _number(path, content, f'{key}_epochs', int)
-    if config is None and epochs is not None and key not in SHARED:
-        raise FGCError(
-            f'{path} has {key}_epochs without {key}, so nothing reads it; add '
-            f'{key}: ../NAME.py, or leave it out.'
-        )
     return None if config is None else Start(_relative(path, config), epochs)
+
+
+def _unread_epochs(path: Path, key: str) -> FGCError:
+    return FGCError(
+        f'{path} has {key}_epochs without {key}, so nothing reads it; add '
+        f'{key}: ../NAME.py, or leave it out.'
+    )
 
 
 def _name(path: Path, content: Mapping[str, Any]) -> str | None:

@@ -311,6 +311,23 @@ def test_a_teacher_that_is_of_no_use(configs, row, said):
         plan(read_study(write(configs, text)), configs / 'out')
 
 
+def test_epochs_of_no_start_are_refused(configs):
+    for text in (
+        'pretrain_epochs: 3\nmethods: [dense.py, bas.py]',
+        'methods: [{config: bas.py, pretrain_epochs: 3}]',
+        'pretrain: dense.py\n'
+        'methods: [{config: bas.py, pretrain: null, pretrain_epochs: 3}]',
+    ):
+        with pytest.raises(FGCError, match='pretrain_epochs without pretrain'):
+            read_study(write(configs, text))
+    # one row starts from a network, the other from scratch
+    study = read_study(write(configs, (
+        'pretrain: dense.py\npretrain_epochs: 3\n'
+        'methods: [{config: bas.py, pretrain: null}, bas.py]'
+    )))  # fmt: skip
+    assert [entry.pretrains for entry in study.entries] == [False, True]
+
+
 def test_a_wrapped_data_set_that_is_missing_is_refused(tmp_path, monkeypatch):
     """The folder is that of the data set within InMemoryImages."""
     monkeypatch.chdir(tmp_path)

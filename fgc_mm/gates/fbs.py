@@ -84,17 +84,18 @@ class FBSGate(nn.Module):
         density = self.density.at(progress)
         if before is None or self.density.at(before) != density:
             self._current_density.fill_(density)
+        if self.training:  # here, since forward may be compiled
+            self.trained_density.fill_(density)
 
     def forward(self, x: Tensor) -> ScalingDecision:
         """Decide for every image of the batch."""
         linear = self.predict(global_average_pool(x.abs())).float()
         saliency = linear.relu()
         selected = topk_mask(linear.detach(), self._density())
-        others = linear.detach().masked_fill(selected, 0)
+        others = linear.detach() * ~selected
         logits = linear - others.amax(dim=1, keepdim=True)
         # a selected channel is open even if it ties with the largest other
-        opened = selected & (linear > 0)
-        logits = torch.where(opened, logits.clamp(min=TINY), logits)
+        logits = logits + TINY * (selected & (linear > 0))
         return ScalingDecision(
             logits, logits.sigmoid(), saliency * selected, saliency
         )
@@ -106,5 +107,4 @@ class FBSGate(nn.Module):
             return self.trained_density
         if self._progress is None:
             self.density.at(None)  # raises the error for missing progress
-        self.trained_density.copy_(self._current_density)
         return self._current_density

@@ -64,9 +64,10 @@ class EpochMean:
         Args:
             values: (N, *shape), without gradient.
         """
+        # the mean of equal float32 values is exactly that value
+        values = values.double()
         count = values.new_full((1,), len(values))
         sums = torch.cat([values.sum(dim=0).reshape(-1), count])
-        sums = sums.double()
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(sums)
         total = getattr(self._owner, self._total)

@@ -21,8 +21,10 @@ from fgc_mm.deploy.export.onnx import (
     export_onnx,
     onnx_logits,
 )
+from fgc_mm.deploy.graph import program_of
 from fgc_mm.deploy.timing.variants import same_width
 from fgc_mm.gates import GroupedGate, PartialGate
+from fgc_mm.runtime.format import Call
 
 # four sites: two of 12 channels, two of 24
 RESNET = dict(
@@ -118,6 +120,16 @@ def test_dynamic_is_masked(kind, backend, concrete, pictures):
                                    rtol=1e-3)  # fmt: skip
         torch.testing.assert_close(other.mask, one.mask, atol=1e-3, rtol=1e-3)
     assert any(len(r.mask.unique(dim=0)) > 1 for r in want)
+
+
+@pytest.mark.parametrize('group', [1, 5])
+@pytest.mark.parametrize('kind', [
+    'BinaryConcreteGate', 'FTWTGate', 'FBSGate', 'ManiDPGate', 'OpenGate',
+])  # fmt: skip
+def test_the_runtime_computes_every_gate(kind, group, pictures):
+    model, _ = build(dict(type=f'fgc_mm.{kind}', group=group))
+    program = program_of(model, pictures(16, 1))
+    assert not [op for op in program.ops if isinstance(op, Call)]
 
 
 @torch.no_grad()

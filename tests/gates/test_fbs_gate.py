@@ -115,6 +115,18 @@ def test_one_graph_serves_all_epochs(kind):
     assert graphs_of(gate.train()) == 1
 
 
+def test_a_compiled_gate_keeps_its_density_for_evaluation():
+    """A compiler may drop an update of a buffer within its graph."""
+    torch._dynamo.reset()
+    gate, maps = FBSGate(6, 12, density=FALL).train(), torch.randn(4, 6, 3, 3)
+    compiled = torch.compile(gate, backend='aot_eager')
+    for epoch in range(4):
+        gate.progress = Progress(epoch, epoch)
+        compiled(maps)
+    assert gate.trained_density.item() == 0.25
+    assert ((gate.eval()(maps).mask != 0).sum(dim=1) <= 3).all()
+
+
 def test_the_density_is_read_by_no_host(monkeypatch):
     moves = dict(start_value=1.0, end_value=0.5, begin=0, end=2)
     gate, x = FBSGate(8, 12, moves).train(), torch.randn(4, 8, 3, 3)

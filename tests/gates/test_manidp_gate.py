@@ -55,6 +55,27 @@ def test_how_its_weights_start(init, gain):
         ManiDPGate(3, 4, weight_init='he')
 
 
+@pytest.mark.parametrize('images', [7, 64, 97, 128])
+def test_a_saliency_that_never_changes_stays_open(images):
+    """It equals the threshold, whatever the rounding of the mean."""
+    gate = ManiDPGate(3, 4, keep=0.5, weight_init='zero')
+    torch.nn.init.constant_(gate.expand.bias, 0.1)
+    for epoch in range(2):
+        found = epoch_of(gate, epoch, [torch.randn(images, 3, 4, 4)])
+    assert found[0].mask.all()
+
+
+def test_all_kept_channels_are_open_for_every_image(batches):
+    """Not only for images with at least their mean saliency."""
+    torch.manual_seed(0)
+    gate = ManiDPGate(6, 12, keep=1)
+    for epoch in range(2):
+        decisions = epoch_of(gate, epoch, batches)
+    assert gate.threshold == 0
+    for decision in decisions:
+        assert torch.equal(decision.mask, decision.saliency)
+
+
 def test_the_threshold_is_the_mean_saliency_of_the_last_kept(gate, batches):
     first = epoch_of(gate, 0, batches)
     for decision in first:  # no statistics yet: all that is not 0

@@ -81,6 +81,18 @@ def _sum(c: Conversion) -> Node | None:
     return _of_means(c, c.node())
 
 
+@converts(aten.amax.default)
+def _largest(c: Conversion) -> Node | None:
+    """Of a vector per image: the sum of its largest entry and zeros."""
+    x = c.node()
+    last = [d % len(x.shape) for d in c['dim'] or ()] == [1]
+    if len(x.shape) != 2 or not (last and c['keepdim'] and _are_floats(c)):
+        return None
+    largest = c.make(Op.TOPK, x, shape=x.shape, k=1, ones=False)
+    ones = torch.ones(1, x.shape[1])
+    return c.make(Op.LINEAR, c.emit(largest), weight=ones, bias=None)
+
+
 @converts(aten.linalg_vector_norm.default)
 def _norm(c: Conversion) -> Node | None:
     """Square root of the sum of squares."""

@@ -196,6 +196,13 @@ def _elu(c: Conversion) -> Activation | None:
     )
 
 
+def _not(c: Conversion) -> Activation | None:
+    """Logical not; booleans are 0 and 1."""
+    if c['self'].dtype != torch.bool:
+        return None
+    return Activation(Act.LINEAR, -1.0, 1.0)
+
+
 def _power(c: Conversion) -> Activation | None:
     kinds = {2: Act.SQUARE, 0.5: Act.SQRT, -1: Act.RECIPROCAL}
     kind = kinds.get(c['exponent'])
@@ -215,6 +222,8 @@ ACTIVATIONS: dict[Any, Callable[[Conversion], Activation | None]] = {
     aten.log.default: lambda c: Activation(Act.LOG),
     aten.reciprocal.default: lambda c: Activation(Act.RECIPROCAL),
     aten.silu.default: lambda c: Activation(Act.SILU, 1.0),
+    aten.bitwise_not.default: _not,
+    aten.logical_not.default: _not,
     aten.neg.default: lambda c: Activation(Act.LINEAR, -1.0),
     aten.gt.Scalar: lambda c: Activation(Act.GREATER, float(c['other'])),
     aten.leaky_relu.default: lambda c: Activation(

@@ -80,9 +80,10 @@ class InMemoryImages(Dataset):
             )
         self.source: Any = _build(dataset, pipeline)
         self.padding, self.flip, self.device = padding, flip, device
-        self._images: Tensor | None = None  # (D, H, W, C) uint8
-        self._samples: list[Any] = []
-        self._labels: Tensor | None = None  # (D, 1), on an accelerator
+        self._images: Tensor | None  # (D, H, W, C) uint8
+        self._samples: list[Any]
+        self._labels: Tensor | None  # (D, 1), on an accelerator
+        self._forget_images()
 
     def __len__(self) -> int:
         return len(self.source)
@@ -119,6 +120,14 @@ class InMemoryImages(Dataset):
     @pipeline.setter
     def pipeline(self, pipeline: Any) -> None:
         self.source.pipeline = pipeline
+        self._forget_images()
+
+    def get_subset_(self, indices: Any) -> None:
+        """Keep some images only, as ``BaseDataset.get_subset_`` does."""
+        self.source.get_subset_(indices)
+        self._forget_images()
+
+    def _forget_images(self) -> None:
         self._images, self._samples, self._labels = None, [], None
 
     def __getattr__(self, name: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import torch
@@ -142,27 +143,42 @@ def build_dataset(cfg: Config, split: str = 'test') -> Any:
             )
     settings, test = (cfg[name].dataset.to_dict() for name in loaders)
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
-    tested = ChainMap(*_with_wrapped(test))
-    for part in _with_wrapped(settings):
-        _as_in_test(part, tested)
+    _as_in_test(settings, ChainMap(*_with_wrapped(test)))
     return DATASETS.build(settings)
+
+
+def _wrapped(settings: dict) -> list[dict]:
+    """The settings of the sets that a data set wraps."""
+    parts = settings.get('dataset'), *settings.get('datasets', ())
+    return [part for part in parts if isinstance(part, dict)]
 
 
 def _with_wrapped(settings: dict) -> list[dict]:
     """A data set's settings, then those of the sets that it wraps."""
-    found = [settings]
-    for part in (settings.get('dataset'), *settings.get('datasets', ())):
-        if isinstance(part, dict):
-            found += _with_wrapped(part)
-    return found
+    below = map(_with_wrapped, _wrapped(settings))
+    return [settings, *chain.from_iterable(below)]
 
 
-def _as_in_test(settings: dict, tested: Mapping[str, Any]) -> None:
-    """Replace a data set's pipeline and augmentations."""
-    wraps = 'dataset' in settings or 'datasets' in settings
-    if 'pipeline' in tested and ('pipeline' in settings or not wraps):
+def _as_in_test(
+    settings: dict, tested: Mapping[str, Any], has_pipeline: bool = False
+) -> None:
+    """Replace the pipelines and augmentations of a data set and its parts.
+
+    Args:
+        settings: Changed in place.
+        tested: The settings of the test set.
+        has_pipeline: Whether a set that wraps this one has a pipeline, so
+            that this one needs none.
+    """
+    has_pipeline |= 'pipeline' in settings
+    wrapped = _wrapped(settings)
+    if 'pipeline' in tested and (
+        'pipeline' in settings or not (wrapped or has_pipeline)
+    ):
         settings['pipeline'] = tested['pipeline']
     kind = settings['type']
     kind = DATASETS.get(kind) if isinstance(kind, str) else kind
     for augmentation in getattr(kind, 'AUGMENTATIONS', ()):
         settings[augmentation] = tested.get(augmentation, 0)
+    for part in wrapped:
+        _as_in_test(part, tested, has_pipeline)

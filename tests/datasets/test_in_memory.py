@@ -251,3 +251,17 @@ def test_another_pipeline_reads_the_images_again():
     images.pipeline = 'second'
     assert source.pipeline == 'second'
     assert torch.equal(images[2]['inputs'], 255 - before)
+
+
+def test_a_subset_reads_the_images_again():
+    digits = dict(type='fgc_mm.Digits', split='test',
+                  pipeline=[dict(type='PackInputs')])  # fmt: skip
+    images, whole = InMemoryImages(digits), InMemoryImages(digits)
+    assert len(images[0]) == 2  # read
+    images.get_subset_([5, 6, 7])
+    assert len(images) == 3
+    for number, image in enumerate(images.__getitems__(range(3))):
+        wanted = whole[5 + number]
+        assert torch.equal(image['inputs'], wanted['inputs'])
+        label = image['data_samples'].gt_label
+        assert label == wanted['data_samples'].gt_label

@@ -1,9 +1,14 @@
 """Images of a config's data loaders, for calibration and analysis."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 from mmengine.config import Config
 from mmpretrain.registry import DATASETS
+from PIL import Image
 
+import fgc_mm
 from fgc_mm.datasets import InMemoryImages
 from fgc_mm.deploy.loading import build_dataset
 
@@ -91,3 +96,26 @@ def test_every_augmentation_is_an_option_that_can_be_switched_off():
     source = InMemoryImages(images_in_memory('test')['dataset']['dataset'])
     off = InMemoryImages(source.source, **dict.fromkeys(names, 0))
     assert not any(getattr(off, name) for name in names)
+
+
+FOLDERS = ['folder', 'folder16', 'folder32', 'folder224']
+
+
+@pytest.mark.parametrize('name', FOLDERS)
+def test_both_sets_of_the_shipped_configs(name, tmp_path, monkeypatch):
+    """Some have the pipeline on the set that wraps the folder."""
+    monkeypatch.chdir(tmp_path)
+    for split in ('train', 'test'):
+        folder = Path('data/folder', split, 'cat')
+        folder.mkdir(parents=True)
+        pixels = np.full((40, 40, 3), 7, np.uint8)
+        Image.fromarray(pixels).save(folder / 'one.png')
+    base = Path(fgc_mm.__file__).parents[1] / 'configs/_base_/datasets'
+    cfg = Config.fromfile(base / f'{name}.py')
+    for split in ('train', 'test'):
+        dataset = build_dataset(cfg, split)
+        assert len(dataset) == 1
+        shapes = {tuple(dataset[0]['inputs'].shape) for _ in range(5)}
+        size = {'folder': 32, 'folder16': 16, 'folder32': 32, 'folder224': 224}
+        assert shapes == {(3, size[name], size[name])}
+        assert (dataset[0]['inputs'] == 7).all()  # without padding

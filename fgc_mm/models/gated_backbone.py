@@ -23,6 +23,7 @@ from fgc_mm.sites import (
 )
 from fgc_mm.sites.call import GatedCall, SiteState
 from fgc_mm.sites.recompute import join_outputs
+from fgc_mm.sites.replaced_layers import replaced_consumer
 from fgc_mm.sites.site import rename_old_keys
 from fgc_mm.sites.site_cache import write_metadata
 from fgc_mm.sites.site_table import site_table
@@ -74,6 +75,7 @@ class GatedBackbone(BaseModule):
     """
 
     found: FoundSites
+    _first_pass = True
 
     def __init__(
         self,
@@ -280,6 +282,18 @@ class GatedBackbone(BaseModule):
                     'run, or another module has replaced it, e.g. by '
                     'sync_bn; leave residual sites out of sites.'
                 )
+            if self._first_pass or state.masked_inputs < len(site.consumers):
+                self._check_consumers(state.hooks)
+        self._first_pass = False
+
+    def _check_consumers(self, hooks: GateHooks) -> None:
+        path = replaced_consumer(hooks, self.backbone)
+        if path is not None:
+            raise FGCError(
+                f'{path} does not mask the closed channels of '
+                f'{hooks.site.producer}: another module has replaced it since '
+                'the network was wrapped; wrap the network that will run.'
+            )
 
     def _reason_not_run(self, state: SiteState) -> str:
         """Why a producer did not run, and the remedy."""

@@ -82,9 +82,10 @@ class GateHooks:
             )
 
     def is_attached(self, layer: nn.Module | None) -> bool:
-        """Whether the gate reads the input of this layer."""
+        """Whether the gate reads, or masks, the input of this layer."""
         hooks = layer._forward_pre_hooks.values() if layer else ()
-        return any(getattr(hook, '__self__', None) is self for hook in hooks)
+        methods = [getattr(hook, 'func', hook) for hook in hooks]
+        return any(getattr(x, '__self__', None) is self for x in methods)
 
     def record(self, state: SiteState) -> GateRecord | None:
         """The record of a call; ``None`` if the gate did not run."""
@@ -134,6 +135,7 @@ class GateHooks:
         state = state_of(self)
         if state is None:
             return None
+        state.masked_inputs += 1
         mask = self._current_mask(state)
         if self.site.branch_end is not None:
             # the factor is applied at the end of the branch; here closed

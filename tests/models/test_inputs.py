@@ -1,5 +1,7 @@
 """Images and networks that are not as usual: right, or one sentence."""
 
+import copy
+
 import pytest
 import torch
 from mmpretrain.registry import MODELS
@@ -170,6 +172,37 @@ def test_a_module_that_was_replaced_is_named(images):
     model.backbone.two = nn.Conv2d(8, 8, 3, padding=1)
     model.backbone.three = nn.Conv2d(8, 8, 3, padding=1)
     with pytest.raises(FGCError, match=r'^two did not .* has replaced it'):
+        model(images)
+
+
+class Around(nn.Module):
+    """As FSDP and gradient checkpointing wrap a layer; or an adapter."""
+
+    def __init__(self, inner, beside=None):
+        super().__init__()
+        self.inner, self.beside = inner, beside
+
+    def forward(self, x):
+        y = self.inner(x)
+        return y if self.beside is None else y + self.beside(x)
+
+
+def test_a_replaced_consumer_is_named(images):
+    """It would read the channels that the gates closed."""
+    model = GatedBackbone(Bare(), GATE, sites=['one']).eval()
+    wanted, layer = model(images), model.backbone.two
+    model.backbone.two = Around(layer)
+    assert torch.equal(model(images)[0], wanted[0])
+    model.backbone.two = copy.deepcopy(layer)
+    with pytest.raises(FGCError, match=r'^two does not mask .*replaced it'):
+        model(images)
+
+
+def test_an_adapter_beside_a_consumer_is_named(images):
+    model = GatedBackbone(Bare(), GATE, sites=['one'])
+    adapter = nn.Conv2d(8, 8, 3, padding=1)
+    model.backbone.two = Around(model.backbone.two, adapter)
+    with pytest.raises(FGCError, match=r'^two does not mask .*replaced it'):
         model(images)
 
 

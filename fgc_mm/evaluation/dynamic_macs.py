@@ -21,10 +21,10 @@ PUBLISHED = {'fgc-pr': 'pruning_ratio_fgc_pr', 'ftwt': 'pruning_ratio_ftwt'}
 class DynamicMACs(BaseMetric):
     """MACs per image of a dynamic network, and statistics of its gates.
 
-    Every product of tensors is counted, including those of gates, classifier
-    and attention. A closed channel removes its row of the producer's weights
-    and its column of the consumer's, but no operation outside the forward of
-    a conv or linear layer. The metrics are
+    Products are counted where torch computes them, including those of gates,
+    classifier and attention (see docs/method.md). A closed channel removes
+    its row of the producer's weights and its column of the consumer's, but no
+    operation outside the forward of a conv or linear layer. The metrics are
 
     - ``mean``, ``p50``, ``p95`` and ``dense`` in MACs per image, where
       ``dense`` is the network without gates and before compaction;

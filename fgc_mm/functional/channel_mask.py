@@ -86,15 +86,22 @@ def mask_channels(
         (N, C, ...), differentiable in both.
     """
     mask = mask.to(activation.dtype)
-    if (
-        inplace
-        and not torch.is_grad_enabled()
-        and 0 not in activation.stride()
-    ):
+    if inplace and not torch.is_grad_enabled() and not _overlaps(activation):
         return activation.mul_(_broadcast(mask, activation))
     if mask.requires_grad and torch.is_grad_enabled():
         return _MaskChannels.apply(activation, mask)
     return activation * _broadcast(mask, activation)
+
+
+def _overlaps(x: Tensor) -> bool:
+    """Whether two entries may share memory, as those of sliding windows."""
+    last = 0  # offset of the last entry of the dimensions so far
+    for stride, size in sorted(zip(x.stride(), x.shape)):
+        if size > 1:
+            if stride <= last:
+                return True
+            last += (size - 1) * stride
+    return False
 
 
 def spread_mask(

@@ -3,10 +3,10 @@
 Products are counted where they are computed, so it does not matter which
 module or function calls the operator: ``nn.Linear``, ``F.linear`` on a slice
 of a weight, ``F.conv2d`` on a parameter, ``@``, ``einsum``, attention.
-Elementwise multiplications (norms, masks, scales) and those with one vector
-(spectral norms) are not counted. The counts are those of
+Elementwise multiplications (norms, masks, scales), those with one vector
+(spectral norms) and ``nn.Bilinear`` are not counted. The counts are those of
 ``torch.utils.flop_counter`` (2 FLOPs = 1 MAC), which lacks the CPU's fused
-attention and recurrent layers.
+attention, recurrent layers and deformable convs.
 """
 
 import math
@@ -56,7 +56,8 @@ def products_of(operator: Any, args: Sequence[Any], out: Any) -> list[Product]:
     Returns:
         Its products; empty for most operators.
     """
-    formula = FORMULAS.get(operator._overloadpacket)
+    packet = operator._overloadpacket
+    formula = FORMULAS.get(packet) or OTHERS.get(packet._qualified_op_name)
     return [] if formula is None else formula(args, out)
 
 
@@ -84,6 +85,15 @@ def _convolution(args: Sequence[Any], out: Tensor) -> list[Product]:
     unit = len(x) * math.prod(positions) * math.prod(weight.shape[2:])
     factors = (x, weight)
     return [Product(unit, x.shape[1], out_channels, groups, factors)]
+
+
+def _deformable(args: Sequence[Any], out: Tensor) -> list[Product]:
+    """Without the interpolation of the pixels."""
+    x, weight = args[:2]
+    groups = x.shape[1] // weight.shape[1]
+    positions = len(x) * math.prod(out.shape[2:])
+    unit = positions * math.prod(weight.shape[2:])
+    return [Product(unit, x.shape[1], out.shape[1], groups, (x, weight))]
 
 
 def _attention(args: Sequence[Any], _: Any) -> list[Product]:
@@ -135,3 +145,5 @@ FORMULAS: dict[Any, Formula] = {
     aten.mkldnn_rnn_layer: _mkldnn_rnn,
     aten._cudnn_rnn: _cudnn_rnn,
 }
+# of other libraries, which register them when they are imported
+OTHERS: dict[str, Formula] = {'torchvision::deform_conv2d': _deformable}

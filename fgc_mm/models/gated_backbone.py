@@ -263,7 +263,17 @@ class GatedBackbone(BaseModule):
         sites: str | Sequence[str] | Mapping[str, Any],
     ) -> list[GateSite]:
         self.found = search_sites(backbone, sites)
-        return select_sites(self.found.sites, sites)
+        chosen = select_sites(self.found.sites, sites)
+        names: dict[str, str] = {}
+        for site in chosen:
+            other = names.setdefault(site.key, site.name)
+            if other != site.name:
+                raise FGCError(
+                    f'the layers {other} and {site.name} would have gates of '
+                    f'the same name ({site.key}), since dots become hyphens; '
+                    'rename one of these modules.'
+                )
+        return chosen
 
     def _build_gate(self, gate: dict, site: GateSite) -> nn.Module:
         return build_gate(gate, site.in_channels, site.channels)

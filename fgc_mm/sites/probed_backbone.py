@@ -2,7 +2,7 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from traceback import walk_tb
@@ -128,7 +128,8 @@ class ProbedBackbone:
                 return None
             return self._visitor.after_module(name, module, output)
 
-        def layer_output(x: Tensor) -> Tensor:
+        def layer_output(x: Any = None, **options: Any) -> Tensor:
+            self._refuse_keywords(name, options)
             return self._visitor.layer_output(name, module, x)
 
         def run_or_cached(*args: Any, **options: Any) -> Any:
@@ -151,6 +152,14 @@ class ProbedBackbone:
             'network that runs the same layers for every image; choose '
             'another backbone.'
         )
+
+    def _refuse_keywords(self, name: str, given: Mapping[str, Any]) -> None:
+        if given:
+            raise FGCError(
+                f'{name} of {type(self.backbone).__name__} is called with '
+                f'{", ".join(given)}=..., but gates mask the first positional '
+                'argument of a layer; write layer(x).'
+            )
 
     def _failure_message(self, images: Tensor, error: Exception) -> str:
         running = self._running[-1] if self._running else ''

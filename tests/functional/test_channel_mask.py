@@ -134,3 +134,25 @@ def test_positions_first_used_in_inference_mode_can_be_trained_with():
         spread_mask(mask, positions)
     spread_mask(mask, positions).sum().backward()
     assert mask.grad.tolist() == [[0, 1, 2]] * 2
+
+
+def windows(maps):
+    """Sliding windows: every entry in the middle is in three of them."""
+    return maps.unfold(2, 3, 1)
+
+
+@pytest.mark.parametrize('view', [
+    windows, lambda maps: maps[:, :, :1].expand(2, 4, 5),
+    lambda maps: maps, lambda maps: maps.transpose(0, 2)[:2].transpose(1, 2),
+])  # fmt: skip
+@torch.no_grad()
+def test_memory_that_entries_share_is_multiplied_once(view):
+    maps = torch.rand(2, 4, 6) + 1
+    mask = torch.tensor([[0.5, 2.0, 0.0, 3.0], [2.0, 1.0, 4.0, 0.5]])
+    activation = view(maps)
+    channels = mask[:, : activation.shape[1]]
+    wanted = activation.clone()
+    for n in range(2):
+        for c in range(activation.shape[1]):
+            wanted[n, c] *= channels[n, c]
+    assert torch.equal(mask_channels(activation, channels, True), wanted)

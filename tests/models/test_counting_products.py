@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import prune
 from torch.utils.flop_counter import FlopCounterMode
+from torchvision.ops import DeformConv2d
 
 from fgc_mm.evaluation import DynamicMACs
 from fgc_mm.functional import macs_per_image
@@ -229,3 +230,22 @@ def test_a_network_shrunk_twice_is_measured_against_the_first():
     after = table_of(network, 8)
     assert after.base() == before.dense > after.dense
     assert before.dense - after.dense == 2 * 64 * 9 * 8 * 6
+
+
+class Deformable(nn.Module):
+    def __init__(self, groups):
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 1)
+        self.offset = nn.Conv2d(8, 18, 3, padding=1)
+        self.deform = DeformConv2d(8, 6, 3, padding=1, groups=groups)
+        self.last = nn.Conv2d(6, 4, 1)
+
+    def forward(self, x):
+        x = self.first(x).relu()
+        return self.last(self.deform(x, self.offset(x)).relu())
+
+
+@pytest.mark.parametrize('groups', [1, 2])
+def test_a_deformable_conv_by_hand(groups):
+    wanted = (3 * 8 + 8 * 18 * 9 + 8 * 6 * 9 // groups + 6 * 4) * 16**2
+    assert table_of(Deformable(groups), 16).dense == wanted

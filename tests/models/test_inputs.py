@@ -198,6 +198,17 @@ def test_a_replaced_consumer_is_named(images):
         model(images)
 
 
+def test_sites_whose_gates_would_have_one_name_are_refused():
+    net = nn.Sequential()
+    net.add_module('a-b', nn.Conv2d(3, 8, 3))
+    inner = nn.Sequential()
+    inner.add_module('b', nn.Conv2d(8, 8, 3))
+    net.add_module('a', inner)
+    net.add_module('last', nn.Conv2d(8, 4, 3))
+    with pytest.raises(FGCError, match=r'^the layers a-b and a.b would'):
+        GatedBackbone(net, GATE)
+
+
 def test_an_adapter_beside_a_consumer_is_named(images):
     model = GatedBackbone(Bare(), GATE, sites=['one'])
     adapter = nn.Conv2d(8, 8, 3, padding=1)

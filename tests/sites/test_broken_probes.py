@@ -1,8 +1,10 @@
 """Searches in which some probing passes fail."""
 
+import pytest
 import torch
 from torch import nn
 
+from fgc_mm.errors import FGCError
 from fgc_mm.sites import find_sites
 
 
@@ -112,3 +114,11 @@ def test_a_network_that_fails_with_zeros_has_no_scaling_layer():
     layers = dict(a=conv(3, 4), down=nn.Conv2d(4, 4, 1), b=conv(4, 4))
     sites = found(path, **layers, c=conv(4, 2))
     assert list(sites) == ['b']
+
+
+def test_a_layer_that_is_called_by_keyword_is_named():
+    def path(m, x):
+        return m.b(input=m.a(x).relu())
+
+    with pytest.raises(FGCError, match=r'^b of Small is called with input='):
+        found(path, a=conv(3, 4), b=conv(4, 2))

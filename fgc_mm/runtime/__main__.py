@@ -33,11 +33,13 @@ except ModuleNotFoundError as error:  # numpy
 def main(arguments: list[str] | None = None) -> int:
     """Print the classes of every image; returns the exit code."""
     args = parse_args(arguments)
+    if hasattr(sys.stdout, 'reconfigure'):  # names that it cannot encode
+        sys.stdout.reconfigure(errors='backslashreplace')
     try:
         with Model.load(args.model) as model:
             _classify(Classifier(model), args)
-    except FGCError as error:
-        return _print_error(str(error))
+    except (FGCError, MemoryError) as error:
+        return _print_error(str(error) or 'there is not enough memory.')
     except BrokenPipeError:  # e.g. output into `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -72,10 +74,11 @@ def parse_args(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f'{number} must be at least 1')
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(
+            f'{text} is not a whole number of at least 1'
+        )
+    return int(text)
 
 
 def _classify(classifier: Classifier, args: argparse.Namespace) -> None:

@@ -64,7 +64,8 @@ class PythonCalls:
 
     Args:
         functions: Function n computes the CALL ops with number n; it gets
-            the inputs and writes into the outputs.
+            the inputs and writes into the outputs, which are valid during
+            the call only.
         shapes: Shapes of these ops, see :func:`call_shapes`.
     """
 
@@ -87,7 +88,10 @@ class PythonCalls:
             return
         try:
             inputs, outputs = self.shapes[number]
-            self.functions[number](_views(xs, inputs), _views(ys, outputs))
+            arrays = _views(xs, inputs), _views(ys, outputs)
+            for array in arrays[0]:
+                array.flags.writeable = False
+            self.functions[number](*arrays)
         except BaseException as error:  # raised after the run
             self.error = error
 

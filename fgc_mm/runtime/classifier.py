@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from fgc_mm.runtime.errors import RuntimeFileError
 from fgc_mm.runtime.macs import MACs
+from fgc_mm.runtime.meta_check import check_meta
 from fgc_mm.runtime.model import Model
 from fgc_mm.runtime.picture import read_picture
 from fgc_mm.runtime.preprocessing import preprocess
-
-REQUIRED_KEYS = {
-    '': ('classes', 'preprocessing', 'sites', 'macs', 'scores'),
-    'preprocessing': ('steps', 'size', 'channel_order', 'bits', 'mean', 'std'),
-    'macs': ('dense', 'fixed', 'layers', 'positions'),
-}
-SITE_KEYS = 'logits', 'output'
-RESIZE_KEYS = 'edge', 'size', 'interpolation', 'backend'
 
 
 @dataclass(frozen=True)
@@ -53,11 +44,11 @@ class Classifier:
         model: Its file must have been written by ``tools/export/bundle.py``.
 
     Raises:
-        RuntimeFileError: The file has no preprocessing settings.
+        RuntimeFileError: The file's JSON does not describe its network.
     """
 
     def __init__(self, model: Model) -> None:
-        _check_complete(model.meta)
+        check_meta(model.meta, model.image_shape, model.output_shapes)
         self.model = model
         self.settings = model.meta['preprocessing']
         self._macs = MACs(model.meta['macs'])
@@ -132,44 +123,6 @@ class Classifier:
         names = self.model.meta['classes']
         best = np.argsort(-scores, kind='stable')[:top]
         return [(names[index], float(scores[index])) for index in best]
-
-
-def _check_complete(meta: Mapping[str, Any]) -> None:
-    for part, keys in REQUIRED_KEYS.items():
-        _check_keys(meta[part] if part else meta, keys)
-    for site in meta['sites']:
-        _check_keys(site, SITE_KEYS)
-    settings = meta['preprocessing']
-    for step in settings['steps']:
-        if 'resize' in step:
-            _check_keys(step['resize'], RESIZE_KEYS)
-    _check_normalisation(settings)
-
-
-def _check_keys(part: Any, keys: Sequence[str]) -> None:
-    given = part if isinstance(part, Mapping) else ()
-    missing = [key for key in keys if key not in given]
-    if missing:
-        raise RuntimeFileError(
-            f"the file's JSON has no {missing[0]!r}, which image files "
-            'need; write it with tools/export/bundle.py, or run '
-            'fgc_mm.runtime.Model on arrays.'
-        )
-
-
-def _check_normalisation(settings: Mapping[str, Any]) -> None:
-    mean, std = settings['mean'], settings['std']
-    if mean is None and std is None:
-        return
-    count = 1 if settings['channel_order'] == 'grey' else 3
-    for name, numbers in (('mean', mean), ('std', std)):
-        if not isinstance(numbers, list) or len(numbers) not in (1, count):
-            raise RuntimeFileError(
-                f"the file's JSON has {name}={numbers!r}, but the "
-                f'normalisation of {settings["channel_order"]!r} images '
-                f'needs {count} numbers; write it with '
-                'tools/export/bundle.py.'
-            )
 
 
 def probabilities(logits: np.ndarray, scores: str) -> np.ndarray:

@@ -367,7 +367,7 @@ class Attention(Op):
 
 @dataclass
 class List(Op):
-    """Sets a set to the nonzero (or nan) channels of x (C, 1, 1)."""
+    """Sets a set to the nonzero channels of x (C, 1, 1); nan is closed."""
 
     kind = 10
     x: int

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from fgc_mm.runtime.build_options import NAME
 from fgc_mm.runtime.building import KEY, cached_library, sources_key
-from fgc_mm.runtime.cache import invalidate
+from fgc_mm.runtime.cache import invalidate, is_intact
 from fgc_mm.runtime.errors import LibraryError, error_line
 
 SHIPPED = Path(__file__).parent / 'lib'
@@ -129,16 +129,16 @@ def _load() -> ctypes.CDLL:
 
 
 def shipped_library() -> Path | None:
-    """The library installed with the package, if it is current.
+    """The library installed with the package, if it is current and intact.
 
     In a checkout the sources may have changed since.
     """
-    key = SHIPPED / KEY
+    key, library = SHIPPED / KEY, SHIPPED / NAME
     try:
-        current = key.read_text() == sources_key()
+        current = key.read_text() == sources_key() and is_intact(library)
     except OSError:
         return None
-    return SHIPPED / NAME if current else None
+    return library if current else None
 
 
 def open_library(library: Path) -> ctypes.CDLL:

@@ -18,7 +18,7 @@ from fgc_mm.runtime.calls import Function, PythonCalls, call_shapes
 from fgc_mm.runtime.errors import RuntimeFileError
 from fgc_mm.runtime.library import Options, load_library
 
-ERROR_SIZE = 1024
+ERROR_SIZE = 8192  # more than the longest path
 _BAD_FILE, _UNREADABLE, _NO_MEMORY = 1, 2, 3
 
 
@@ -46,6 +46,12 @@ class Model:
         self._lock = threading.Lock()
         self._functions = functions
         self._shapes = call_shapes(data) if functions else {}
+        wanted = max(self._shapes, default=-1) + 1
+        if functions and len(functions) < wanted:
+            raise FGCError(
+                f'the program calls {wanted} functions, and {len(functions)} '
+                'are given; give all of them.'
+            )
         self._cached_options: dict[
             tuple[bool, int], tuple[PythonCalls, Options]
         ] = {}
@@ -76,13 +82,20 @@ class Model:
 
         Raises:
             RuntimeFileError: The file cannot be read, or is not a model.
-            FGCError: There is no such build, or the CPU cannot run it.
+            FGCError: There is no such build, the CPU cannot run it, or there
+                are fewer functions than the program calls.
+            MemoryError: The model needs more memory than the machine has.
             LibraryError: The library cannot be compiled.
         """
+        name = os.fsencode(path)
+        if b'\0' in name:  # would end the string in C
+            raise RuntimeFileError(
+                f'{str(path)!r} contains a zero byte, which no path may; '
+                'correct it.'
+            )
         if functions:
             return cls.from_bytes(Path(path).read_bytes(), build, functions)
         handle, code = ctypes.c_void_p(), load_library()
-        name = os.fsencode(path)
         _call(
             code.fgc_load_file, name, _encoded(build), handle, path=str(path)
         )
@@ -173,8 +186,17 @@ class Model:
             repeats: Number of runs.
             decisions: As in :meth:`run`.
             threads: As in :meth:`run`.
+
+        Raises:
+            FGCError: As in :meth:`run`, or several images.
         """
-        images = self._as_input(np.reshape(image, (1, *np.shape(image)[-3:])))
+        images = np.asarray(image)
+        images = self._as_input(images if images.ndim == 4 else images[None])
+        if len(images) != 1:
+            raise FGCError(
+                f'{len(images)} images are given, but the times are those of '
+                'one image; give one.'
+            )
         calls, options = self._options(decisions, threads)
         with self._in_use() as handle:
             seconds = np.zeros(self._code.fgc_ops(handle))
@@ -183,7 +205,10 @@ class Model:
                 options, seconds.ctypes.data,
             )  # fmt: skip
         calls.raise_error()
-        return list(zip(self.meta['names'], seconds.tolist(), strict=True))
+        names = self.meta.get('names')
+        if not isinstance(names, list) or len(names) != len(seconds):
+            names = [f'op {number}' for number in range(len(seconds))]
+        return list(zip(names, seconds.tolist()))
 
     def set_single_threaded(self, ops: Sequence[bool]) -> None:
         """Set the ops that run on one thread; not while the model runs.
@@ -206,6 +231,17 @@ class Model:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def __reduce__(self) -> Any:
+        """Refuse copies (``copy`` and ``pickle``), which would share memory.
+
+        Raises:
+            FGCError: Always.
+        """
+        raise FGCError(
+            'a loaded model cannot be copied or pickled, since its memory '
+            'belongs to this object; share it, or load the file again.'
+        )
 
     def __del__(self) -> None:
         if hasattr(self, '_lock'):
@@ -236,13 +272,15 @@ class Model:
         images = np.asarray(images)
         if images.dtype.kind != 'f':
             raise self._input_error(images.shape, images.dtype)
-        self.check_shape(images.shape)
+        self.check_shape(images.shape, images.dtype)
         return np.ascontiguousarray(images, np.float32)
 
-    def check_shape(self, shape: Sequence[int]) -> None:
+    def check_shape(
+        self, shape: Sequence[int], dtype: Any = 'float32'
+    ) -> None:
         """Raise FGCError unless the shape is (N, *image_shape)."""
         if len(shape) != 4 or tuple(shape[1:]) != self.image_shape:
-            raise self._input_error(shape, 'float32')
+            raise self._input_error(shape, dtype)
 
     def _input_error(self, shape: Sequence[int], dtype: Any) -> FGCError:
         wanted = ', '.join(map(str, self.image_shape))
@@ -260,6 +298,7 @@ class Model:
             return cached
         calls = PythonCalls(self._functions, self._shapes)
         size = ctypes.sizeof(Options)
+        threads = min(threads, 2**62)  # a larger one would wrap around
         options = Options(size, threads, decisions, calls.callback, None)
         if not self._functions:  # PythonCalls stores the error of one run
             self._cached_options[decisions, threads] = calls, options
@@ -275,7 +314,7 @@ class Model:
         address = self._code.fgc_meta(self._handle, size)
         try:
             meta = json.loads(ctypes.string_at(address, size.value))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RuntimeFileError(
                 f"the file's JSON cannot be read ({error}); write the file "
                 'again.'

@@ -9,6 +9,15 @@ import numpy as np
 
 from fgc_mm.errors import FGCError
 
+# Fixed-point weights of red, green and blue, what is added, and the bits.
+# Other formats are decoded in colour and converted.
+GREY_BY_DECODER = 4899, 9617, 1868, 1 << 13, 14
+GREY_BY_CONVERSION = 9798, 19235, 3735, 1 << 14, 15
+GREY = {
+    'PNG': (9797, 19234, 3737, 0, 15),
+    **dict.fromkeys(('BMP', 'PPM', 'TIFF'), GREY_BY_DECODER),
+}
+
 
 def read_picture(
     path: str | Path, grey: bool = False, bits: int | None = 16
@@ -54,6 +63,7 @@ def _by_pillow(image: Any, content: bytes, grey: bool) -> np.ndarray | None:
 
     try:
         picture = image.open(BytesIO(content))
+        kind = picture.format
         if grey:
             picture.draft('L', picture.size)  # decodes only a JPEG's luma
         picture = ImageOps.exif_transpose(picture)
@@ -66,9 +76,11 @@ def _by_pillow(image: Any, content: bytes, grey: bool) -> np.ndarray | None:
         if grey and picture.mode == 'L':
             return np.array(picture)
         pixels = np.array(picture.convert('RGB'))
-    except (OSError, ValueError, SyntaxError, image.DecompressionBombError):
+    except MemoryError:
+        raise
+    except Exception:  # decoders raise anything for a damaged file
         return None
-    return _brightness(pixels) if grey else pixels
+    return _brightness(pixels, kind) if grey else pixels
 
 
 def _by_opencv(content: bytes, grey: bool) -> np.ndarray | None:
@@ -91,10 +103,11 @@ def _by_opencv(content: bytes, grey: bool) -> np.ndarray | None:
     return np.ascontiguousarray(pixels[:, :, ::-1])
 
 
-def _brightness(pixels: np.ndarray) -> np.ndarray:
-    """Brightness as computed by OpenCV's PNG decoder."""
-    weights = np.array([9797, 19234, 3737])
-    return ((pixels.astype(np.int64) @ weights) >> 15).astype(np.uint8)
+def _brightness(pixels: np.ndarray, kind: str | None) -> np.ndarray:
+    """Brightness as OpenCV's decoder for a format computes it."""
+    *weights, half, bits = GREY.get(kind or '', GREY_BY_CONVERSION)
+    total = pixels.astype(np.int64) @ np.array(weights) + half
+    return (total >> bits).astype(np.uint8)
 
 
 def _to_8_bits(

@@ -54,11 +54,15 @@ def preprocess(picture: np.ndarray, settings: Mapping[str, Any]) -> np.ndarray:
 def _step(picture: np.ndarray, step: Mapping[str, Any]) -> np.ndarray:
     if 'resize' in step:
         options = step['resize']
+        size = new_size(picture.shape[:2], options)
+        if 0 in size:
+            raise FGCError(
+                f'the image has {picture.shape[1]} x {picture.shape[0]} '
+                f'pixels, which become {size[1]} x {size[0]}; give one that '
+                'is less narrow.'
+            )
         return resize(
-            picture,
-            new_size(picture.shape[:2], options),
-            options['interpolation'],
-            options['backend'],
+            picture, size, options['interpolation'], options['backend']
         )
     if 'crop' in step:
         return _crop(picture, *step['crop'])

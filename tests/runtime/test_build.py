@@ -281,6 +281,8 @@ def test_other_architectures_have_one_build(monkeypatch):
 def ship(folder, content=b'library'):
     folder.mkdir()
     (folder / build_options.NAME).write_bytes(content)
+    note = cache.checksum_file(folder / build_options.NAME)
+    note.write_text(cache.checksum(folder / build_options.NAME))
     (folder / library.KEY).write_text(building.sources_key())
 
 
@@ -291,6 +293,14 @@ def test_a_shipped_library_is_taken(fresh, monkeypatch):
         library, 'cached_library', lambda: pytest.fail('compiled')
     )
     assert library.load_library() == fresh / 'shipped' / build_options.NAME
+
+
+def test_a_shipped_library_that_was_damaged_is_not(cxx, monkeypatch):
+    cxx(WRITES)
+    ship(library.SHIPPED)
+    (library.SHIPPED / build_options.NAME).write_bytes(b'libr')
+    monkeypatch.setattr(library, 'open_library', lambda path: path)
+    assert library.load_library() == building.cached_library()
 
 
 def test_a_shipped_library_of_older_sources_is_not(cxx, monkeypatch):

@@ -2,6 +2,9 @@
 
 import copy
 import json
+import os
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -347,6 +350,83 @@ def test_a_file_with_a_wrong_normalisation(name, numbers):
         pytest.raises(RuntimeFileError, match=f'has {name}='),
     ):
         Classifier(model)
+
+
+WRONG = {
+    'classes': [['cat'], 5, {'a': 1}, ['a', 'b', 'c', 4]],
+    'scores': [5, 'none'],
+    'sites': [[], 5],
+    'sites.0.output': [99, -1, 'x', True],
+    'sites.0.logits': ['x', 1.0],
+    'preprocessing.channel_order': ['zzz', 'grey', []],
+    'preprocessing.bits': ['x', 7, 17],
+    'preprocessing.size': [5, [8, 9], [8]],
+    'preprocessing.steps': [5, [5], [dict(crop=5)], [dict(crop=[0, 4])]],
+    'preprocessing.steps.0.resize.size': [0, 8, [8, 10**9], [8.0, 8.0]],
+    'preprocessing.steps.0.resize.edge': ['middle', []],
+    'preprocessing.mean': [['a', 'b', 'c']],
+    'preprocessing.std': [[0.0, 1.0, 1.0], [float('nan')] * 3],
+    'macs.dense': [0, 'x', None],
+    'macs.fixed': [None, -1],
+    'macs.layers': [5, [[1]], [[64, 3, 3, 2, [], []]], [[64, 3, 3, 0, [], []]],
+                    [[64, 3, 3, 1, [], [[77, None]]]],
+                    [[64, 3, 3, 1, [], [[-1, None]]]],
+                    [[64, 3, 4, 1, [], [[0, None]]]],
+                    [[64, 3, 3, 1, [], [[0, 0]]]],
+                    [[10**30, 3, 3, 1, [], [[0, None]]]]],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ('path', 'value'),
+    [(path, value) for path, values in WRONG.items() for value in values],
+)
+def test_json_that_is_inconsistent(path, value):
+    meta = copy.deepcopy(META)
+    *parts, last = [int(x) if x.isdigit() else x for x in path.split('.')]
+    part = meta
+    for key in parts:
+        part = part[key]
+    part[last] = value
+    with (
+        Model.from_bytes(encode(program(**meta))) as model,
+        pytest.raises(RuntimeFileError, match=r'file.s JSON .*bundle\.py'),
+    ):
+        Classifier(model)
+
+
+@pytest.mark.parametrize(
+    'runs', [5, [[5]], [[]], [[[0, 10**12]]], [[[0, 4]]], [[[-2, 3]]]]
+)
+def test_positions_that_are_inconsistent(runs):
+    layers = [[64, 3, 3, 1, [], [[0, 0]]]]
+    macs = dict(META['macs'], layers=layers, positions=runs)
+    with (
+        Model.from_bytes(encode(program(macs=macs))) as model,
+        pytest.raises(RuntimeFileError, match='does not describe'),
+    ):
+        Classifier(model)
+
+
+def test_too_little_memory_is_one_sentence(file, cat, capsys, monkeypatch):
+    def load(_):
+        raise MemoryError('the model needs 2199023 MB: use a smaller one')
+
+    monkeypatch.setattr(Model, 'load', load)
+    assert main([str(file), str(cat)]) == 2
+    assert capsys.readouterr().err.startswith('error: the model needs 2199023')
+
+
+def test_names_that_the_terminal_cannot_print(file, cat):
+    picture = cat.with_name('ü.png')
+    cat.rename(picture)
+    done = subprocess.run(
+        [sys.executable, '-m', 'fgc_mm.runtime', file, picture],
+        env={**os.environ, 'PYTHONIOENCODING': 'ascii'},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert '\\xfc.png' in done.stdout and 'tabby cat' in done.stdout
 
 
 @pytest.mark.parametrize('option', ['--top', '--threads'])

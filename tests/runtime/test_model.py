@@ -1,6 +1,10 @@
 """Files run through the C interface."""
 
+import copy
+import ctypes
 import gc
+import mmap
+import pickle
 import struct
 import threading
 import zlib
@@ -234,6 +238,72 @@ def test_closed(model):
         model.run(some_images(1))
 
 
+@pytest.mark.parametrize('by', [copy.copy, copy.deepcopy, pickle.dumps])
+def test_copies_are_refused(by, model):
+    """Two objects would free the same memory."""
+    with pytest.raises(FGCError, match='cannot be copied or pickled'):
+        by(model)
+    assert len(model.run(some_images(1))) == 1
+
+
+def test_only_the_pointers_of_written_outputs_are_read(model):
+    """They are the last in a page, before one that cannot be read."""
+    page = mmap.PAGESIZE
+    memory = mmap.mmap(-1, 2 * page)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert not libc.mprotect(ctypes.c_void_p(start + page), page, 0)
+    images, got = some_images(1), np.empty((1, 2, H, W), 'f4')
+    pointer = ctypes.c_void_p
+    last = pointer.from_address(start + page - ctypes.sizeof(pointer))
+    last.value = got.ctypes.data
+    error = ctypes.create_string_buffer(99)
+    result = model._code.fgc_run(
+        model._handle,
+        images.ctypes.data,
+        1,
+        ctypes.pointer(last),
+        None,
+        error,
+        99,
+    )
+    assert not result, error.value
+    np.testing.assert_allclose(got, expected(images)[0], rtol=1e-5)
+
+
+def test_unusual_arguments_are_one_sentence(tmp_path, model):
+    images = some_images(2)
+    with pytest.raises(FGCError, match=r'2 images are given, .* one image'):
+        model.profile(images)
+    for threads in (5000, 2**64 + 1):
+        with pytest.raises(FGCError, match=r'^\d+ threads .* at most 1024'):
+            model.run(images, threads=threads)
+    with pytest.raises(FGCError, match='dtype float64'):
+        model.run(np.zeros((1, 3, H, W + 1)))
+    with pytest.raises(RuntimeFileError, match='contains a zero byte'):
+        Model.load(f'{tmp_path}/a\0b')
+    path = tmp_path.joinpath(*['x' * 200] * 7)
+    with pytest.raises(RuntimeFileError) as caught:
+        Model.load(path)
+    assert str(caught.value).count(str(path)) == 1
+
+
+def test_ops_without_names_are_numbered():
+    bare = program()
+    bare.names = []
+    with Model.from_bytes(encode(bare)) as model:
+        names = [name for name, _ in model.profile(some_images(1)[0])]
+    assert names == [f'op {number}' for number in range(5)]
+
+
+def test_deep_json_is_one_sentence():
+    whole, deep = encode(program()), b'[' * 100_000
+    body = whole[64 : whole.rindex(b'{"config')] + deep
+    header = whole[:32] + struct.pack('<Q', len(deep)) + whole[40:64]
+    with pytest.raises(RuntimeFileError, match='JSON cannot be read'):
+        Model.from_bytes(with_checksum(header + body))
+
+
 def calling():
     """A program of one function: y = f(x1, x2)."""
     image = Value(3, H, W, Base.IMAGE, 0, H * W, W)
@@ -259,10 +329,22 @@ def test_a_function_for_two_shapes_is_refused():
         Model.from_bytes(encode(program), functions=[print])
 
 
+def test_a_missing_function_is_one_sentence():
+    program = calling()
+    program.ops[1] = Call(1, [0, 1], [2])
+    data = encode(program)
+    with pytest.raises(FGCError, match=r'calls 2 functions, and 1 are given'):
+        Model.from_bytes(data, functions=[print])
+    with Model.from_bytes(data) as model, pytest.raises(FGCError) as caught:
+        model.run(some_images(1))
+    assert 'functions=[...]' in str(caught.value)
+
+
 def test_functions_of_the_caller():
     seen = []
 
     def function(xs, ys):
+        assert not xs[0].flags.writeable
         seen.append([x.copy() for x in xs])
         ys[0][:] = np.arange(4).reshape(2, 1, 2) + xs[1].sum()
 

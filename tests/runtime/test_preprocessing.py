@@ -1,5 +1,6 @@
 """The runtime's numbers are those of the test pipeline, to the bit."""
 
+import struct
 import sys
 
 import cv2
@@ -147,6 +148,39 @@ def test_grey_pictures(files):
         np.testing.assert_array_equal(found, wanted, err_msg=str(file))
 
 
+@pytest.mark.parametrize(
+    'ending', ['png', 'bmp', 'ppm', 'tif', 'webp', 'jp2', 'gif']
+)
+def test_the_brightness_of_every_format(ending, tmp_path):
+    """OpenCV's decoders compute it from colours in different ways."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    file = tmp_path / f'picture.{ending}'
+    lossless = dict(lossless=True) if ending == 'webp' else {}
+    Image.fromarray(pixels).save(file, **lossless)
+    np.testing.assert_array_equal(
+        read_picture(file, grey=True),
+        cv2.imread(str(file), cv2.IMREAD_GRAYSCALE),
+    )
+
+
+def test_a_narrow_picture_is_one_sentence():
+    cfg = config([LOAD, dict(type='ResizeEdge', scale=32, edge='long'), PACK])
+    settings = preprocessing_settings(cfg, Network(cfg), (32, 32))
+    with pytest.raises(FGCError, match=r'300 x 1 pixels, .* become 32 x 0;'):
+        preprocess(np.zeros((1, 300, 3), np.uint8), settings)
+
+
+@pytest.mark.parametrize('error', [RuntimeError, struct.error, KeyError])
+def test_decoders_may_raise_anything(files, error, monkeypatch):
+    def convert(*_):
+        raise error('Failed to decode frame 0')
+
+    monkeypatch.setattr(Image.Image, 'convert', convert)
+    with pytest.raises(FGCError, match='cannot be decoded'):
+        read_picture(files[-1])
+
+
 def test_opencv_where_there_is_no_pillow(files, monkeypatch):
     monkeypatch.setitem(sys.modules, 'PIL', None)
     for file in files:
@@ -203,6 +237,13 @@ LOAD = dict(type='LoadImageFromFile')
         ),
         ([dict(LOAD, to_float32=True), PACK], 'to_float32=True'),
         ([dict(LOAD, color_type='unchanged'), PACK], 'unchanged'),
+        (
+            [
+                dict(LOAD, color_type='grayscale', imdecode_backend='pillow'),
+                PACK,
+            ],
+            'decodes grey images',
+        ),
         ([dict(type='Resize', scale=9), PACK], 'begins with Resize'),
         ([LOAD, dict(type='Resize', scale=9)], 'ends with Resize'),
         ([LOAD, dict(type='Resize', scale_factor=2.0), PACK], 'fixed scale'),

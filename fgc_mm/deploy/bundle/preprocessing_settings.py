@@ -121,6 +121,8 @@ def _loader_format(step: Any) -> tuple[int | None, str]:
     order = _channel_order(step)
     if order is None or step.imdecode_backend not in ('cv2', 'pillow'):
         raise _unsupported(step, 'reads images of 8 bits, colour or grey')
+    if order == 'grey' and step.imdecode_backend == 'pillow':
+        raise _unsupported(step, 'decodes grey images as OpenCV does')
     if step.as_float if own else step.to_float32:
         raise _unsupported(step, 'resizes images of 8 bits')
     return step.bits if own else 16, order

@@ -54,8 +54,9 @@ FGC_API int fgc_load_file(const char *path, const char *build,
                           fgc_model **model, char *error,
                           uint64_t error_size);
 
-/* images: (count, C, H, W); outputs[k]: (count, C, H, W), contiguous, or
-   NULL to skip it. options: NULL for one thread, no decisions. */
+/* images: (count, C, H, W). outputs: fgc_records(model) pointers, with
+   decisions fgc_outputs(model); each to (count, C, H, W), contiguous, or NULL
+   to skip it. options: NULL for one thread, no decisions. */
 FGC_API int fgc_run(const fgc_model *model, const float *images,
                     int64_t count, float *const *outputs,
                     const fgc_options *options, char *error,
@@ -75,7 +76,8 @@ FGC_API void fgc_free(fgc_model *model);
 
 FGC_API int64_t fgc_ops(const fgc_model *model);
 FGC_API int64_t fgc_outputs(const fgc_model *model);
-/* Number of outputs that are not decisions; they come first. */
+/* Number of outputs that are not decisions (of a classifier: 1, its logits);
+   they come first. */
 FGC_API int64_t fgc_records(const fgc_model *model);
 /* Channels, height and width of an output, or of the image (output -1). */
 FGC_API int fgc_shape(const fgc_model *model, int64_t output,

@@ -125,8 +125,9 @@ struct Batch {
     for (const Op& op : l.ops)
       if (!skips(op, decisions) && !c.call_failed)
         op.computed_by->run(l.program, op, c);
-    for (size_t k = 0; k < l.outputs.size(); ++k) {
-      if (!outputs[k] || (int64_t(k) >= l.records && !decisions)) continue;
+    const size_t count = decisions ? l.outputs.size() : size_t(l.records);
+    for (size_t k = 0; k < count; ++k) {
+      if (!outputs[k]) continue;
       const int64_t id = l.outputs[k];
       model.build->kernel->read(
           l.program, id, c,
@@ -145,13 +146,17 @@ fgc_options checked_options(const fgc_model* model,
                     "the library's fgc.h");
     options = *given;
   }
-  expect_argument(options.threads >= 0 && options.threads <= kMaxThreads,
-                  "options.threads must be from 0 to 1024");
+  if (options.threads < 0 || options.threads > kMaxThreads)
+    throw Error{FGC_BAD_ARGUMENT,
+                std::to_string(options.threads) + " threads are requested, "
+                "but a run has at most " + std::to_string(kMaxThreads) +
+                ": give a smaller number"};
   options.threads = std::max<int64_t>(options.threads, 1);
   for (const Op& op : model->loaded.ops)
     expect_argument(op.kind != kCall || options.call ||
                         skips(op, options.decisions != 0),
-                    "the model calls functions: give options.call");
+                    "the model calls functions of the caller: give "
+                        "options.call (in Python functions=[...])");
   return options;
 }
 

@@ -1,0 +1,167 @@
+"""Checks the JSON of a file, before images are classified with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from math import isfinite, prod
+from typing import Any
+
+from fgc_mm.runtime.errors import RuntimeFileError, error_line
+
+REQUIRED_KEYS = {
+    '': ('classes', 'preprocessing', 'sites', 'macs', 'scores'),
+    'preprocessing': ('steps', 'size', 'channel_order', 'bits', 'mean', 'std'),
+    'macs': ('dense', 'fixed', 'layers', 'positions'),
+}
+SITE_KEYS = 'logits', 'output'
+RESIZE_KEYS = 'edge', 'size', 'interpolation', 'backend'
+SCORES = 'softmax', 'sigmoid'
+ORDERS = 'rgb', 'bgr', 'grey'
+PAIRS = 'both', 'within'  # edges whose size is [height, width]
+EDGES = (*PAIRS, 'short', 'long', 'width', 'height')
+MAX_PIXELS = 2**15  # of an edge
+
+Shape = tuple[int, int, int]
+
+
+def check_meta(
+    meta: Mapping[str, Any], image: Shape, outputs: Sequence[Shape]
+) -> None:
+    """Check that a file's JSON describes its network.
+
+    Args:
+        meta: The JSON, see docs/runtime.md.
+        image: (channels, height, width) of an image.
+        outputs: (channels, height, width) of every output.
+
+    Raises:
+        RuntimeFileError: It does not.
+    """
+    try:
+        _check_keys(meta)
+        facts = _facts(meta, image, outputs)
+        wrong = [name for name, holds in facts if not holds]
+    except RuntimeFileError:
+        raise
+    except Exception as error:  # any value may have any type
+        raise _inconsistent(error_line(error)) from error
+    if wrong:
+        raise _inconsistent(f'wrong {wrong[0]}')
+
+
+def _inconsistent(why: str) -> RuntimeFileError:
+    return RuntimeFileError(
+        f"the file's JSON does not describe its network ({why}); write it "
+        'with tools/export/bundle.py.'
+    )
+
+
+def _check_keys(meta: Mapping[str, Any]) -> None:
+    for part, keys in REQUIRED_KEYS.items():
+        _check_part(meta[part] if part else meta, keys)
+    for site in meta['sites']:
+        _check_part(site, SITE_KEYS)
+    for step in meta['preprocessing']['steps']:
+        if 'resize' in step:
+            _check_part(step['resize'], RESIZE_KEYS)
+
+
+def _check_part(part: Any, keys: Sequence[str]) -> None:
+    given = part if isinstance(part, Mapping) else ()
+    missing = [key for key in keys if key not in given]
+    if missing:
+        raise RuntimeFileError(
+            f"the file's JSON has no {missing[0]!r}, which image files "
+            'need; write it with tools/export/bundle.py, or run '
+            'fgc_mm.runtime.Model on arrays.'
+        )
+
+
+def _facts(
+    meta: Mapping[str, Any], image: Shape, outputs: Sequence[Shape]
+) -> Iterator[tuple[str, bool]]:
+    """What must hold, and whether it does."""
+    names, sites, macs = meta['classes'], meta['sites'], meta['macs']
+    yield 'classes', len(names) == prod(outputs[0])
+    yield 'classes', all(isinstance(name, str) for name in names)
+    yield 'scores', meta['scores'] in SCORES
+    yield 'sites', len(sites) > 0
+    for site in sites:
+        last = len(outputs) - 1
+        yield 'sites', all(_is_whole(site[x], 0, last) for x in SITE_KEYS)
+    yield from _preprocessing_facts(meta['preprocessing'], image)
+    yield 'macs', _is_number(macs['dense']) and macs['dense'] > 0
+    yield 'macs', _is_number(macs['fixed']) and macs['fixed'] >= 0
+    channels = [prod(outputs[site['output']]) for site in sites]
+    for unit, inputs, written, groups, *ends in macs['layers']:
+        fits = all(_is_whole(x, 1) for x in (unit, inputs, written, groups))
+        yield 'macs', fits and inputs % groups == written % groups == 0
+        for count, end in zip((inputs, written), ends, strict=True):
+            for site, number in end:
+                positions = None if number is None else macs['positions']
+                wide = _width(channels[site], positions, number)
+                yield 'macs', wide == count and site >= 0
+
+
+def _width(channels: int, positions: Any, number: int | None) -> int | None:
+    """Channels that a site's mask is expanded to; ``None``: it is wrong."""
+    if positions is None or number is None:
+        return channels
+    for first, count in positions[number]:
+        inside = _is_whole(first, -1) and _is_whole(count, 1)
+        if not inside or (first >= 0 and first + count > channels):
+            return None
+    return sum(count for _, count in positions[number])
+
+
+def _preprocessing_facts(
+    settings: Mapping[str, Any], image: Shape
+) -> Iterator[tuple[str, bool]]:
+    channels, *size = image
+    order, bits = settings['channel_order'], settings['bits']
+    yield 'size', list(settings['size']) == size
+    yield 'channel_order', order in ORDERS
+    yield 'channel_order', channels == (1 if order == 'grey' else 3)
+    yield 'bits', bits is None or _is_whole(bits, 8, 16)
+    yield 'steps', all(map(_is_step, settings['steps']))
+    mean, std = settings['mean'], settings['std']
+    if not mean is std is None:
+        for name, numbers in (('mean', mean), ('std', std)):
+            _check_normalisation(name, numbers, order, channels)
+        yield 'std', all(std)
+
+
+def _is_step(step: Mapping[str, Any]) -> bool:
+    """Unknown steps are named when an image is preprocessed."""
+    if 'resize' in step:
+        edge, size = step['resize']['edge'], step['resize']['size']
+        if edge not in EDGES:
+            return False
+        return _is_size(size) if edge in PAIRS else _is_size([size, size])
+    return 'crop' not in step or _is_size(step['crop'])
+
+
+def _is_size(pair: Any) -> bool:
+    return len(pair) == 2 and all(_is_whole(x, 1, MAX_PIXELS) for x in pair)
+
+
+def _check_normalisation(
+    name: str, numbers: Any, order: str, channels: int
+) -> None:
+    listed = isinstance(numbers, list) and len(numbers) in (1, channels)
+    if not listed or not all(map(_is_number, numbers)):
+        raise RuntimeFileError(
+            f"the file's JSON has {name}={numbers!r}, but the "
+            f'normalisation of {order!r} images needs {channels} numbers; '
+            'write it with tools/export/bundle.py.'
+        )
+
+
+def _is_whole(value: Any, low: int, high: int = 2**62) -> bool:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return whole and low <= value <= high
+
+
+def _is_number(value: Any) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and isfinite(value)

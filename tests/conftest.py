@@ -202,6 +202,21 @@ def tiny():
     return SimpleNamespace(build=build, cfg=gated_cfg, samples=samples)
 
 
+@pytest.fixture(scope='session')
+def compiled():
+    """Compiles the runtime, once; skips the test if there is no compiler."""
+    from fgc_mm.runtime.compiler import compiler
+    from fgc_mm.runtime.errors import LibraryError
+    from fgc_mm.runtime.library import load_library
+
+    try:
+        load_library()
+    except LibraryError as error:
+        if shutil.which(compiler()[0]):  # the sources are wrong
+            raise
+        pytest.skip(str(error))
+
+
 @pytest.fixture(autouse=True)
 def own_scope():
     """No test leaves its Runner's default scope to the next one."""

@@ -10,6 +10,12 @@ from fgc_mm.models import GatedBackbone
 GATE = dict(type='fgc_mm.BinaryConcreteGate', hidden_channels=4)
 
 
+@pytest.fixture(autouse=True)
+def _kernel(request):
+    if request.node.get_closest_marker('needs_kernel'):
+        request.getfixturevalue('compiled')
+
+
 def varied(size, count=8):
     """Images that differ in mean and contrast, so that gates differ."""
     generator = torch.Generator().manual_seed(5)

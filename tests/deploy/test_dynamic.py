@@ -27,7 +27,7 @@ from fgc_mm.gates import GateDecision
 from fgc_mm.models import CifarResNet
 from fgc_mm.registry import MODELS
 from fgc_mm.runtime.errors import LibraryError
-from fgc_mm.runtime.library import has_bfloat16, load_library
+from fgc_mm.runtime.library import has_bfloat16
 
 TWO = dict(num_stages=2, strides=(1, 2), dilations=(1, 1), out_indices=(1,))
 # (backbone, image size, sites that can be dynamic at least)
@@ -62,17 +62,7 @@ NETWORKS = {
 }  # fmt: skip
 
 
-def has_kernel():
-    try:
-        load_library()
-    except LibraryError:
-        return False
-    return True
-
-
-needs_kernel = pytest.mark.skipif(
-    not has_kernel(), reason='no C++ compiler: the runtime cannot be built'
-)
+needs_kernel = pytest.mark.needs_kernel
 WAYS = [pytest.param('kernel', marks=needs_kernel), 'torch']
 
 

@@ -12,8 +12,6 @@ from fgc_mm.deploy import to_dynamic
 from fgc_mm.deploy.dynamic.model import DynamicBackbone
 from fgc_mm.errors import FGCError
 from fgc_mm.models.record_collector import collect_records
-from fgc_mm.runtime.errors import LibraryError
-from fgc_mm.runtime.library import load_library
 
 MAPS = dict(out_indices=(0, 1, 2, 3))
 # (config, image size)
@@ -44,12 +42,7 @@ NETWORKS = {
 }  # fmt: skip
 
 
-def ways():
-    try:
-        load_library()
-    except LibraryError:
-        return ['torch']
-    return ['kernel', 'torch']
+needs_kernel = pytest.mark.needs_kernel
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +60,7 @@ def resnet(gated):
 @pytest.mark.parametrize(
     ('name', 'way'),
     [
-        *((name, ways()[0]) for name in NETWORKS),
+        *(pytest.param(x, 'kernel', marks=needs_kernel) for x in NETWORKS),
         ('ResNet-18', 'torch'),
         ('ViT', 'torch'),
     ],

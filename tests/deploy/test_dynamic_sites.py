@@ -1,6 +1,5 @@
 """Sites are checked with constant masks, not with the gates' own."""
 
-import contextlib
 import copy
 
 import pytest
@@ -12,14 +11,12 @@ from fgc_mm.deploy.changed_masks import MASK_PATTERNS, constant_masks
 from fgc_mm.deploy.dynamic import calibrate
 from fgc_mm.models import GatedBackbone
 from fgc_mm.registry import MODELS
-from fgc_mm.runtime.errors import LibraryError
-from fgc_mm.runtime.library import load_library
 
 GATE = dict(type='fgc_mm.BinaryConcreteGate', hidden_channels=4)
-BACKENDS = ['torch']
-with contextlib.suppress(LibraryError):
-    load_library()
-    BACKENDS.append('kernel')
+BACKENDS = [
+    'torch',
+    pytest.param('kernel', marks=pytest.mark.needs_kernel),
+]
 
 
 @pytest.fixture(autouse=True)

@@ -25,18 +25,9 @@ from fgc_mm.deploy.graph.value_layout import (
     refined,
 )
 from fgc_mm.models import GatedBackbone
-from fgc_mm.runtime.errors import LibraryError
-from fgc_mm.runtime.library import load_library
 
 GATE = dict(type='fgc_mm.BinaryConcreteGate', hidden_channels=4)
-try:
-    load_library()
-    HAS_KERNEL = True
-except LibraryError:
-    HAS_KERNEL = False
-needs_kernel = pytest.mark.skipif(
-    not HAS_KERNEL, reason='no C++ compiler: the runtime cannot be built'
-)
+needs_kernel = pytest.mark.needs_kernel
 
 
 class Squeeze(nn.Module):

@@ -147,3 +147,10 @@ def _compile_all(folder: Path) -> list[Path]:
             pool.shutdown(cancel_futures=True)
             raise
     return objects
+
+
+if __name__ == '__main__':  # python -m fgc_mm.runtime.building libfgc.so
+    try:
+        compile_library(Path(sys.argv[1]).resolve())
+    except LibraryError as error:
+        sys.exit(f'error: {error}')

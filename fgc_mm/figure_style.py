@@ -7,11 +7,13 @@ black and white. Figures are as wide as a column or a page of a paper, so
 their text is printed at the size that is set here.
 """
 
+import functools
 import io
 from contextlib import _GeneratorContextManager
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib import font_manager
 from matplotlib.figure import Figure
 
 COLUMN_WIDTH, PAGE_WIDTH = 3.4, 7.0  # inches
@@ -32,10 +34,17 @@ MARKERS = 'o', 's', '^', 'D', 'v', 'P', 'X', '*', '<', '>', 'p'
 LINES = '-', '--', '-.', ':'
 SEQUENTIAL = 'cividis'  # of equal steps in lightness, for heat maps
 FORMATS = 'png', 'svg'
+# for letters that DejaVu Sans, which matplotlib has, lacks
+MORE_FONTS = (
+    'Noto Sans CJK SC', 'Noto Sans CJK JP', 'Noto Sans CJK KR',
+    'WenQuanYi Micro Hei', 'Microsoft YaHei', 'PingFang SC',
+    'Hiragino Sans GB', 'Arial Unicode MS', 'Noto Sans Devanagari',
+    'Noto Sans Thai',
+)  # fmt: skip
 
 STYLE: dict[Any, Any] = {
-    'font.family': 'sans-serif',
     'font.size': 8.0,
+    'text.parse_math': False,  # names may contain $
     'axes.titlesize': 8.5,
     'axes.labelsize': 8.0,
     'axes.titlelocation': 'left',
@@ -64,13 +73,26 @@ STYLE: dict[Any, Any] = {
 }
 
 
+@functools.cache
+def _style() -> dict[Any, Any]:
+    """The style, with the installed fonts that have more letters."""
+    installed = set(font_manager.get_font_names())
+    families = [font for font in MORE_FONTS if font in installed]
+    return STYLE | {'font.family': ['DejaVu Sans', *families]}
+
+
+def legend_text(name: str) -> str:
+    """A name as a label; matplotlib leaves out those that begin with _."""
+    return f' {name}' if name.startswith('_') else name
+
+
 def in_style() -> _GeneratorContextManager[None]:
     """The package's style for a ``with`` block, or as a decorator.
 
     A figure must be drawn completely in it: matplotlib reads sizes and
     colours when an element is added.
     """
-    return mpl.rc_context(STYLE)
+    return mpl.rc_context(_style())
 
 
 def new_figure(
@@ -130,7 +152,7 @@ def figure_bytes(
     if description is not None:
         metadata['Description'] = description
     content = io.BytesIO()
-    with mpl.rc_context(STYLE):
+    with in_style():
         figure.savefig(content, format=kind, metadata=metadata)
     figure.set_layout_engine('none')  # once is enough for all formats
     return content.getvalue()

@@ -23,14 +23,15 @@ def content_key(
     Args:
         cfg: The config; model and loading of images are included.
         checkpoint: A file; all its bytes are included.
-        dataset: Labels, pixels in memory, and paths, sizes and modification
-            times of files are included; a data set without
+        dataset: Class names, labels, pixels in memory, and paths, sizes and
+            modification times of files are included; a data set without
             ``get_data_info`` gets a new key every time.
         indices: Indices of the images of the pass.
     """
     parts = [str(FORMAT), torch.__version__, file_digest(checkpoint)]
     parts += [repr(_plain(cfg.get(name))) for name in READ]
     parts.append(repr(_plain(cfg.test_dataloader.get('dataset'))))
+    parts.append(repr(getattr(dataset, 'metainfo', None)))  # class names
     parts.append(hashlib.sha256(repr(list(indices)).encode()).hexdigest())
     digest = hashlib.sha256('\n'.join(parts).encode())
     for part in _dataset_parts(dataset, indices):

@@ -1,6 +1,6 @@
 """The data set of an analysis, and pictures of its images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,7 @@ import torch
 from mmengine.config import Config
 from torch import Tensor
 
-from ..deploy.loading import build_dataset
+from ..deploy.loading import build_dataset, test_pipeline
 from ..errors import FGCError
 
 
@@ -92,8 +92,14 @@ def pictures_of(cfg: Config, dataset: Any) -> Pictures:
     """
     settings = cfg.get('data_preprocessor') or {}
     settings = settings | (cfg.model.get('data_preprocessor') or {})
-    loaded = 'Load' in str(cfg.test_dataloader.get('dataset'))
+    loaded = any(_loads(step) for step in test_pipeline(cfg))
     return Pictures(dataset, bool(settings.get('to_rgb')) or loaded)
+
+
+def _loads(step: Any) -> bool:
+    """Whether a step of a pipeline reads an image file."""
+    kind = step.get('type') if isinstance(step, Mapping) else type(step)
+    return 'Load' in getattr(kind, '__name__', str(kind))
 
 
 def _to_bytes(pixels: Tensor) -> Tensor:

@@ -100,6 +100,9 @@ KNOWN = (
     Known(ValueError, 'one array to conc',
           'a data set of the config has no image; check its data_root, '
           'data_prefix and indices.'),
+    Known(TypeError, 'indices must be',
+          '{}; correct the indices of the data set, as in indices=100.',
+          ('/mmengine/dataset',)),
     Known(ValueError, 'batch_size should be a positive',
           '{}; set a batch_size of at least 1 in the data loader.'),
     Known(ValueError, 'Cannot infer the rule',

@@ -38,7 +38,7 @@ class ImageFolder(CustomDataset):
 
     Args:
         every: n; 1 for all images.
-        extensions: Extensions of image files.
+        extensions: Extensions of image files, or the only one.
         **kwargs: As in ``CustomDataset``, which raises an error for unknown
             ones.
 
@@ -52,7 +52,7 @@ class ImageFolder(CustomDataset):
     def __init__(
         self,
         every: int = 1,
-        extensions: Sequence[str] = EXTENSIONS,
+        extensions: str | Sequence[str] = EXTENSIONS,
         **kwargs: Any,
     ) -> None:
         if not isinstance(every, int) or every < 1:
@@ -61,6 +61,8 @@ class ImageFolder(CustomDataset):
                 'at least 1; 10 takes every tenth image.'
             )
         self.every = every
+        if isinstance(extensions, str):
+            extensions = (extensions,)
         if kwargs.get('classes') is not None:
             kwargs['classes'] = _class_list(kwargs['classes'])
         super().__init__(extensions=extensions, **kwargs)

@@ -147,6 +147,12 @@ def build_dataset(cfg: Config, split: str = 'test') -> Any:
     return DATASETS.build(settings)
 
 
+def test_pipeline(cfg: Config) -> list[Any]:
+    """The steps of a config's test set, or of the set that it wraps."""
+    dataset = cfg.test_dataloader.dataset.to_dict()
+    return ChainMap(*_with_wrapped(dataset)).get('pipeline') or []
+
+
 def _wrapped(settings: dict) -> list[dict]:
     """The settings of the sets that a data set wraps."""
     parts = settings.get('dataset'), *settings.get('datasets', ())

@@ -9,6 +9,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from fgc_mm.config_files import config_file
+from fgc_mm.engine.config_sections import check_sections
 from fgc_mm.engine.image_size import config_image_size
 from fgc_mm.errors import FGCError
 from fgc_mm.sites.image_size import expect_images
@@ -57,5 +58,6 @@ def load_config(path: str) -> Config:
             f'{reason}); correct it, or the file of its _base_ that has this '
             'fault.'
         ) from error
+    check_sections(cfg)
     expect_images(config_image_size(cfg))
     return cfg

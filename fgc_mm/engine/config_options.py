@@ -9,6 +9,10 @@ from typing import Any
 
 from mmengine.config import Config, DictAction
 
+from fgc_mm.engine.config_sections import (
+    check_sections,
+    refuse_replaced_parts,
+)
 from fgc_mm.engine.unread_options import unread_options
 from fgc_mm.errors import FGCError
 from fgc_mm.reliability.ranks import started_rank
@@ -70,6 +74,7 @@ def override(cfg: Config, options: dict | None) -> None:
     if started_rank() == 0:
         for warning in unread_options(cfg, options or {}):
             print(f'warning: {warning}', file=sys.stderr, flush=True)
+    refuse_replaced_parts(cfg, options or {})
     try:
         cfg.merge_from_dict(options or {})
     except (KeyError, TypeError) as error:
@@ -78,3 +83,4 @@ def override(cfg: Config, options: dict | None) -> None:
             'follows the nesting of the config; check each part between the '
             'dots.'
         ) from error
+    check_sections(cfg)

@@ -12,8 +12,10 @@ import pytest
 import torch
 from mmengine.dataset import pseudo_collate
 from mmpretrain.structures import DataSample
+from PIL import Image
 
 from fgc_mm.analysis import StoredPass, load_dataset
+from fgc_mm.analysis.content_key import content_key
 from fgc_mm.analysis.extract import _rows
 from fgc_mm.analysis.images import Pictures, choose_images, pictures_of
 from fgc_mm.analysis.pass_writer import PassWriter
@@ -267,3 +269,60 @@ def test_pictures_of_images_on_a_gpu():
     dataset = [dict(inputs=pixels.as_subclass(Elsewhere))]
     picture = Pictures(dataset, bgr=False)(0)
     assert (picture == pixels.permute(1, 2, 0).numpy()).all()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two class folders with a red picture each."""
+    for name in ('cat', 'dog'):
+        place = tmp_path / 'Workload' / name
+        place.mkdir(parents=True)
+        Image.new('RGB', (8, 8), (200, 0, 0)).save(place / 'one.png')
+    return tmp_path / 'Workload'
+
+
+def of_folder(cfg, folder, loader='fgc_mm.LoadImage', **dataset):
+    """The config with the pictures of a folder as both sets."""
+    cfg = deepcopy(cfg)
+    steps = [dict(type=loader)] if loader else []
+    images = dict(
+        type='fgc_mm.ImageFolder', data_root=str(folder), **dataset,
+        pipeline=[*steps, dict(type='PackInputs')],
+    )  # fmt: skip
+    for split in ('train', 'test'):
+        cfg[f'{split}_dataloader'] = dict(batch_size=2, dataset=images)
+    return cfg
+
+
+def test_the_loader_decides_the_order_of_colours(project, folder):
+    """And not the letters of a path."""
+    cfg = of_folder(project.cfg, folder)
+    picture = pictures_of(cfg, load_dataset(cfg, 'test'))(0)
+    assert picture[0, 0].tolist() == [200, 0, 0]
+    cfg = of_folder(project.cfg, folder, loader=None)
+    assert not pictures_of(cfg, None)._bgr
+
+
+def test_a_changed_file_is_other_content(project, folder):
+    cfg = of_folder(project.cfg, folder)
+    dataset = load_dataset(cfg, 'test')
+    keys = [content_key(cfg, project.checkpoint, dataset, [0, 1])]
+    file = folder / 'dog' / 'one.png'
+    os.utime(file, ns=(1, 1))
+    keys.append(content_key(cfg, project.checkpoint, dataset, [0, 1]))
+    keys.append(content_key(cfg, project.checkpoint, dataset, [0]))
+    Image.new('RGB', (8, 8), (0, 200, 0)).save(file)
+    keys.append(content_key(cfg, project.checkpoint, dataset, [0, 1]))
+    again = content_key(cfg, project.checkpoint, dataset, [0, 1])
+    assert len({*keys}) == 4 and again == keys[-1]
+
+
+@pytest.mark.parametrize('split', ['train', 'test'])
+def test_other_names_of_classes_are_other_content(project, folder, split):
+    keys = set()
+    for names in (['a', 'b'], ['c', 'd']):
+        cfg = of_folder(project.cfg, folder)
+        cfg[f'{split}_dataloader'].dataset.metainfo = dict(classes=names)
+        dataset = load_dataset(cfg, split)
+        keys.add(content_key(cfg, project.checkpoint, dataset, [0, 1]))
+    assert len(keys) == 2

@@ -9,6 +9,7 @@ from fgc_mm.analysis.figures.labels_and_grids import (
     short_class,
     spread_apart,
 )
+from fgc_mm.figure_style import figure_bytes, in_style, new_figure
 
 
 def test_names_keep_their_distinguishing_part():
@@ -37,3 +38,18 @@ def test_grids():
 def test_macs_are_rounded_for_reading():
     assert [millions(x) for x in (999, 1500, 997.8e3, 25.34e6, 4.1e9)] == [
         '999', '1.50 k', '998 k', '25.3 M', '4.10 G']  # fmt: skip
+
+
+def test_names_are_drawn_as_they_are():
+    """Without formulas, and none is left out of a legend."""
+    names = ['_hidden', '$5_$', '$x$', 'a_b']
+    with in_style():
+        axes = new_figure().subplots()
+        for name in names:
+            axes.plot([0, 1], label=short(name))
+        shown = axes.legend().get_texts()
+        axes.set_title('$5_$')
+        figure_bytes(axes.figure)
+    assert [text.get_text().strip() for text in shown] == names
+    assert not any(text.get_parse_math() for text in shown)
+    assert short_class('_hidden').strip() == '_hidden'

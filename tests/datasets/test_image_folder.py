@@ -39,6 +39,13 @@ def test_what_is_no_step_is_refused(folder, every):
         ImageFolder(data_root=folder, every=every)
 
 
+def test_one_extension_may_be_a_string(folder):
+    """And not its letters."""
+    assert len(ImageFolder(data_root=folder, extensions='.png')) == 12
+    with pytest.raises(FGCError, match='no image'):
+        ImageFolder(data_root=folder, extensions='.jpg')
+
+
 def test_a_link_to_a_missing_file_is_not_left_out(folder, tmp_path):
     (tmp_path / 'cat' / '6.png').symlink_to(tmp_path / 'missing.png')
     (tmp_path / 'dog' / '6.png').symlink_to(tmp_path / 'cat' / '0.png')

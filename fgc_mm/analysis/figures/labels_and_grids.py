@@ -6,17 +6,21 @@ from typing import Any
 
 import numpy as np
 
+from ...figure_style import legend_text
+
 LONGEST = 22
 
 
 def short(name: str, longest: int = LONGEST) -> str:
     """A name shortened to fit above a panel; its end is kept."""
-    return name if len(name) <= longest else f'…{name[1 - longest :]}'
+    text = name if len(name) <= longest else f'…{name[1 - longest :]}'
+    return legend_text(text)
 
 
 def short_class(name: str, longest: int = 11) -> str:
     """A class name shortened to fit below a picture; its start is kept."""
-    return name if len(name) <= longest else f'{name[: longest - 1]}…'
+    text = name if len(name) <= longest else f'{name[: longest - 1]}…'
+    return legend_text(text)
 
 
 def spread_apart(

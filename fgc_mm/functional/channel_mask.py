@@ -86,6 +86,8 @@ def mask_channels(
         (N, C, ...), differentiable in both.
     """
     mask = mask.to(activation.dtype)
+    # a compiler plans memory itself
+    inplace = inplace and not torch.compiler.is_compiling()
     if inplace and not torch.is_grad_enabled() and not _overlaps(activation):
         return activation.mul_(_broadcast(mask, activation))
     if mask.requires_grad and torch.is_grad_enabled():

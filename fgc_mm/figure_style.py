@@ -44,7 +44,6 @@ MORE_FONTS = (
 
 STYLE: dict[Any, Any] = {
     'font.size': 8.0,
-    'text.parse_math': False,  # names may contain $
     'axes.titlesize': 8.5,
     'axes.labelsize': 8.0,
     'axes.titlelocation': 'left',
@@ -81,9 +80,13 @@ def _style() -> dict[Any, Any]:
     return STYLE | {'font.family': ['DejaVu Sans', *families]}
 
 
-def legend_text(name: str) -> str:
-    """A name as a label; matplotlib leaves out those that begin with _."""
-    return f' {name}' if name.startswith('_') else name
+def literal_text(name: str) -> str:
+    """A name as the text of a label or title.
+
+    Between ``$`` matplotlib expects a formula, and it leaves labels out of a
+    legend that begin with ``_``.
+    """
+    return f'{" " * name.startswith("_")}{name}'.replace('$', r'\$')
 
 
 def in_style() -> _GeneratorContextManager[None]:

@@ -87,6 +87,13 @@ class FBSGate(nn.Module):
         if self.training:  # here, since forward may be compiled
             self.trained_density.fill_(density)
 
+    def train(self, mode: bool = True) -> 'FBSGate':
+        """As ``nn.Module.train``; training uses the current density."""
+        super().train(mode)
+        if mode and self._progress is not None:
+            self.trained_density.copy_(self._current_density)
+        return self
+
     def forward(self, x: Tensor) -> ScalingDecision:
         """Decide for every image of the batch."""
         linear = self.predict(global_average_pool(x.abs())).float()

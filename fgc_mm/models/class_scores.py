@@ -44,7 +44,10 @@ def class_scores(head: nn.Module, feats: Any, reader: str) -> Tensor:
             ``MultiTaskHead`` and ``ConformerHead`` do.
     """
     buffers = {name: kept.clone() for name, kept in head.named_buffers()}
-    scores = functional_call(head, buffers, (feats,))
+    if head.training and buffers:
+        scores = functional_call(head, buffers, (feats,))
+    else:
+        scores = head(feats)
     if isinstance(scores, Tensor) and scores.ndim == 2:
         return scores
     raise FGCError(

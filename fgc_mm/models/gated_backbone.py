@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch
 from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from torch import Tensor, nn
@@ -75,7 +76,6 @@ class GatedBackbone(BaseModule):
     """
 
     found: FoundSites
-    _first_pass = True
 
     def __init__(
         self,
@@ -292,17 +292,17 @@ class GatedBackbone(BaseModule):
                     'run, or another module has replaced it, e.g. by '
                     'sync_bn; leave residual sites out of sites.'
                 )
-            if self._first_pass or state.masked_inputs < len(site.consumers):
+            if not torch.compiler.is_compiling():
                 self._check_consumers(state.hooks)
-        self._first_pass = False
 
     def _check_consumers(self, hooks: GateHooks) -> None:
         path = replaced_consumer(hooks, self.backbone)
         if path is not None:
             raise FGCError(
-                f'{path} does not mask the closed channels of '
-                f'{hooks.site.producer}: another module has replaced it since '
-                'the network was wrapped; wrap the network that will run.'
+                f'{path} may read the closed channels of '
+                f'{hooks.site.producer}: another module, or one with further '
+                'layers, has replaced it since the network was wrapped; wrap '
+                'the network that will run.'
             )
 
     def _reason_not_run(self, state: SiteState) -> str:

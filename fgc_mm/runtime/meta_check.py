@@ -7,6 +7,7 @@ from math import isfinite, prod
 from typing import Any
 
 from fgc_mm.runtime.errors import RuntimeFileError, error_line
+from fgc_mm.runtime.resizing import CV2, PILLOW
 
 REQUIRED_KEYS = {
     '': ('classes', 'preprocessing', 'sites', 'macs', 'scores'),
@@ -17,9 +18,10 @@ SITE_KEYS = 'logits', 'output'
 RESIZE_KEYS = 'edge', 'size', 'interpolation', 'backend'
 SCORES = 'softmax', 'sigmoid'
 ORDERS = 'rgb', 'bgr', 'grey'
-PAIRS = 'both', 'within'  # edges whose size is [height, width]
-EDGES = (*PAIRS, 'short', 'long', 'width', 'height')
-MAX_PIXELS = 2**15  # of an edge
+EDGES = 'both', 'short', 'long', 'width', 'height'
+INTERPOLATIONS = {'cv2': CV2, 'pillow': PILLOW}
+MAX_CHANNELS = 2**24
+MAX_PIXELS = 2**15  # of an edge after resizing
 
 Shape = tuple[int, int, int]
 
@@ -40,13 +42,13 @@ def check_meta(
     try:
         _check_keys(meta)
         facts = _facts(meta, image, outputs)
-        wrong = [name for name, holds in facts if not holds]
+        wrong = next((name for name, holds in facts if not holds), None)
     except RuntimeFileError:
         raise
     except Exception as error:  # any value may have any type
         raise _inconsistent(error_line(error)) from error
-    if wrong:
-        raise _inconsistent(f'wrong {wrong[0]}')
+    if wrong is not None:
+        raise _inconsistent(f'wrong {wrong}')
 
 
 def _inconsistent(why: str) -> RuntimeFileError:
@@ -82,6 +84,7 @@ def _facts(
 ) -> Iterator[tuple[str, bool]]:
     """What must hold, and whether it does."""
     names, sites, macs = meta['classes'], meta['sites'], meta['macs']
+    yield 'classes', isinstance(names, list)
     yield 'classes', len(names) == prod(outputs[0])
     yield 'classes', all(isinstance(name, str) for name in names)
     yield 'scores', meta['scores'] in SCORES
@@ -92,6 +95,8 @@ def _facts(
     yield from _preprocessing_facts(meta['preprocessing'], image)
     yield 'macs', _is_number(macs['dense']) and macs['dense'] > 0
     yield 'macs', _is_number(macs['fixed']) and macs['fixed'] >= 0
+    for runs in macs['positions']:
+        yield 'macs', len(runs) > 0 and all(map(_is_run, runs))
     channels = [prod(outputs[site['output']]) for site in sites]
     for unit, inputs, written, groups, *ends in macs['layers']:
         fits = all(_is_whole(x, 1) for x in (unit, inputs, written, groups))
@@ -107,11 +112,15 @@ def _width(channels: int, positions: Any, number: int | None) -> int | None:
     """Channels that a site's mask is expanded to; ``None``: it is wrong."""
     if positions is None or number is None:
         return channels
-    for first, count in positions[number]:
-        inside = _is_whole(first, -1) and _is_whole(count, 1)
-        if not inside or (first >= 0 and first + count > channels):
-            return None
+    if any(first + count > channels for first, count in positions[number]
+           if first >= 0):  # fmt: skip
+        return None
     return sum(count for _, count in positions[number])
+
+
+def _is_run(run: Any) -> bool:
+    first, count = run
+    return _is_whole(first, -1) and _is_whole(count, 1, MAX_CHANNELS)
 
 
 def _preprocessing_facts(
@@ -133,16 +142,20 @@ def _preprocessing_facts(
 
 def _is_step(step: Mapping[str, Any]) -> bool:
     """Unknown steps are named when an image is preprocessed."""
-    if 'resize' in step:
-        edge, size = step['resize']['edge'], step['resize']['size']
-        if edge not in EDGES:
-            return False
-        return _is_size(size) if edge in PAIRS else _is_size([size, size])
-    return 'crop' not in step or _is_size(step['crop'])
+    if 'resize' not in step:
+        return 'crop' not in step or _is_size(step['crop'])
+    options = step['resize']
+    edge, size = options['edge'], options['size']
+    if options['interpolation'] not in INTERPOLATIONS[options['backend']]:
+        return False
+    if edge == 'within':  # the larger bound may be inf
+        return _is_size([min(size)] * len(size)) and max(size) > 0
+    pair = size if edge == 'both' else [size, size]
+    return edge in EDGES and _is_size(pair, MAX_PIXELS)
 
 
-def _is_size(pair: Any) -> bool:
-    return len(pair) == 2 and all(_is_whole(x, 1, MAX_PIXELS) for x in pair)
+def _is_size(pair: Any, largest: int = 2**62) -> bool:
+    return len(pair) == 2 and all(_is_whole(x, 1, largest) for x in pair)
 
 
 def _check_normalisation(

@@ -31,7 +31,6 @@ class SiteState:
             state now runs in a recomputation during the backward pass.
         decision: The gate's output.
         parts: The activations recorded so far, one part per consumer.
-        masked_inputs: Number of consumers' inputs that were masked.
         masked_at_end: Whether the output at the end of the branch was masked.
         node: The autograd node that made the producer's input.
         mask: (N, C) the decision's mask, detached; used by recomputations.
@@ -45,7 +44,6 @@ class SiteState:
     """
 
     forward_done = False
-    masked_inputs = 0
     masked_at_end = False
     used_without_graph = False
     decision: Any = None

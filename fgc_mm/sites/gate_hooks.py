@@ -83,7 +83,7 @@ class GateHooks:
 
     def is_attached(self, layer: nn.Module | None) -> bool:
         """Whether the gate reads, or masks, the input of this layer."""
-        hooks = layer._forward_pre_hooks.values() if layer else ()
+        hooks = () if layer is None else layer._forward_pre_hooks.values()
         methods = [getattr(hook, 'func', hook) for hook in hooks]
         return any(getattr(x, '__self__', None) is self for x in methods)
 
@@ -135,7 +135,6 @@ class GateHooks:
         state = state_of(self)
         if state is None:
             return None
-        state.masked_inputs += 1
         mask = self._current_mask(state)
         if self.site.branch_end is not None:
             # the factor is applied at the end of the branch; here closed

@@ -128,7 +128,7 @@ class ProbedBackbone:
                 return None
             return self._visitor.after_module(name, module, output)
 
-        def layer_output(x: Any = None, **options: Any) -> Tensor:
+        def layer_output(x: Any = None, /, **options: Any) -> Tensor:
             self._refuse_keywords(name, options)
             return self._visitor.layer_output(name, module, x)
 

@@ -46,10 +46,13 @@ def test_names_are_drawn_as_they_are():
     with in_style():
         axes = new_figure().subplots()
         for name in names:
-            axes.plot([0, 1], label=short(name))
+            axes.plot([1, 10], label=short(name))
         shown = axes.legend().get_texts()
-        axes.set_title('$5_$')
+        axes.set_title(short_class('$5_$'))
+        axes.set_xscale('log')  # whose labels are formulas
         figure_bytes(axes.figure)
-    assert [text.get_text().strip() for text in shown] == names
-    assert not any(text.get_parse_math() for text in shown)
-    assert short_class('_hidden').strip() == '_hidden'
+    drawn = [text.get_text().replace(r'\$', '$').strip() for text in shown]
+    assert drawn == names
+    formulas = [text.get_text() for text in axes.get_xticklabels()]
+    assert any('mathdefault' in text for text in formulas)
+    assert axes.get_xticklabels()[0].get_parse_math()

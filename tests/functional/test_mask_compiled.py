@@ -24,3 +24,12 @@ def test_it_is_one_graph_with_the_same_gradients(layout):
     compiled = torch.compile(mask_channels, backend='eager', fullgraph=True)
     for one, other in zip(gradients(mask_channels), gradients(compiled)):
         assert torch.equal(one, other)
+
+
+@torch.no_grad()
+def test_in_place_it_is_one_graph():
+    torch._dynamo.reset()
+    compiled = torch.compile(mask_channels, fullgraph=True, backend='eager')
+    maps, mask = torch.rand(2, 3, 4, 4), torch.tensor([[1.0, 0, 2]] * 2)
+    wanted = mask_channels(maps, mask)
+    assert torch.equal(compiled(maps, mask, True), wanted)

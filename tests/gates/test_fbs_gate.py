@@ -53,9 +53,10 @@ def test_of_equals_the_first_are_open(gate):
     decision = gate(torch.zeros(2, 6, 4, 5))
     assert torch.equal(decision.mask[0], torch.tensor([1.0] * 5 + [0.0] * 7))
     assert torch.equal(decision.mask != 0, decision.logits > 0)
-    gate.predict.bias.data.fill_(-1)
-    decision = gate(torch.zeros(2, 6, 4, 5))
-    assert not decision.mask.any() and (decision.logits <= 0).all()
+    for bias in (-1, 0):
+        gate.predict.bias.data.fill_(bias)
+        decision = gate(torch.zeros(2, 6, 4, 5))
+        assert not decision.mask.any() and (decision.logits <= 0).all()
 
 
 def test_it_starts_at_one():
@@ -113,6 +114,16 @@ def test_one_graph_serves_all_epochs(kind):
     moves = dict(start_value=1.0, end_value=0.5, begin=0, end=2)
     gate = kind(8, 12, **{'density' if kind is FBSGate else 'keep': moves})
     assert graphs_of(gate.train()) == 1
+
+
+def test_the_density_is_that_of_the_last_training(maps):
+    """Wherever its progress is set."""
+    gate = FBSGate(6, 12, density=FALL).eval()
+    gate.progress = Progress(3, 3)
+    assert gate.trained_density == 1  # evaluation keeps its own
+    assert ((gate.train()(maps).mask != 0).sum(dim=1) <= 3).all()
+    gate.eval().progress = Progress(1, 1)
+    assert gate.trained_density == 0.25
 
 
 def test_a_compiled_gate_keeps_its_density_for_evaluation():

@@ -15,6 +15,7 @@ from torchvision.ops import DeformConv2d
 
 from fgc_mm.evaluation import DynamicMACs
 from fgc_mm.functional import macs_per_image
+from fgc_mm.functional.products import products_of
 from fgc_mm.models import ChannelMap, GatedBackbone, build_macs_table
 from fgc_mm.models.channel_map import SiteChannels
 from fgc_mm.models.counting import gate_macs
@@ -249,3 +250,10 @@ class Deformable(nn.Module):
 def test_a_deformable_conv_by_hand(groups):
     wanted = (3 * 8 + 8 * 18 * 9 + 8 * 6 * 9 // groups + 6 * 4) * 16**2
     assert table_of(Deformable(groups), 16).dense == wanted
+    args = torch.rand(5, 8, 16, 16), torch.rand(6, 8 // groups, 3, 3)
+    (product,) = products_of(
+        torch.ops.torchvision.deform_conv2d.default,
+        args,
+        torch.rand(5, 6, 16, 16),
+    )
+    assert product.macs == 5 * (8 * 6 * 9 // groups) * 16**2

@@ -353,7 +353,8 @@ def test_a_file_with_a_wrong_normalisation(name, numbers):
 
 
 WRONG = {
-    'classes': [['cat'], 5, {'a': 1}, ['a', 'b', 'c', 4]],
+    'classes': [['cat'], 5, {'a': 1}, dict(a=1, b=2, c=3, d=4), 'abcd',
+                ['a', 'b', 'c', 4]],
     'scores': [5, 'none'],
     'sites': [[], 5],
     'sites.0.output': [99, -1, 'x', True],
@@ -363,6 +364,8 @@ WRONG = {
     'preprocessing.size': [5, [8, 9], [8]],
     'preprocessing.steps': [5, [5], [dict(crop=5)], [dict(crop=[0, 4])]],
     'preprocessing.steps.0.resize.size': [0, 8, [8, 10**9], [8.0, 8.0]],
+    'preprocessing.steps.0.resize.backend': [[], 'x', 5],
+    'preprocessing.steps.0.resize.interpolation': [[], 'x', 'box'],
     'preprocessing.steps.0.resize.edge': ['middle', []],
     'preprocessing.mean': [['a', 'b', 'c']],
     'preprocessing.std': [[0.0, 1.0, 1.0], [float('nan')] * 3],
@@ -398,12 +401,45 @@ def test_json_that_is_inconsistent(path, value):
 @pytest.mark.parametrize(
     'runs', [5, [[5]], [[]], [[[0, 10**12]]], [[[0, 4]]], [[[-2, 3]]]]
 )
-def test_positions_that_are_inconsistent(runs):
-    layers = [[64, 3, 3, 1, [], [[0, 0]]]]
+@pytest.mark.parametrize('used', [True, False])
+def test_positions_that_are_inconsistent(runs, used):
+    if not used and runs in ([[[0, 4]]],):
+        return  # fits another site
+    layers = [[64, 3, 3, 1, [], [[0, 0 if used else None]]]]
     macs = dict(META['macs'], layers=layers, positions=runs)
     with (
         Model.from_bytes(encode(program(macs=macs))) as model,
         pytest.raises(RuntimeFileError, match='does not describe'),
+    ):
+        Classifier(model)
+
+
+@pytest.mark.parametrize(
+    'step',
+    [
+        dict(crop=[10**6, 8]),
+        dict(resize=dict(edge='within', size=[8, float('inf')],
+                         interpolation='area', backend='cv2')),
+        dict(resize=dict(edge='within', size=[100_000, 8],
+                         interpolation='box', backend='pillow')),
+        dict(resize=dict(edge='short', size=8, interpolation='nearest',
+                         backend='cv2')),
+        dict(turn=90),  # named when it is reached
+    ],
+)  # fmt: skip
+def test_unusual_steps_are_accepted(step):
+    settings = dict(META['preprocessing'], steps=[step])
+    data = encode(program(preprocessing=settings))
+    with Model.from_bytes(data) as model:
+        Classifier(model)
+
+
+def test_no_sites_are_named():
+    macs = dict(META['macs'], layers=[])
+    data = encode(program(sites=[], macs=macs))
+    with (
+        Model.from_bytes(data) as model,
+        pytest.raises(RuntimeFileError, match='wrong sites'),
     ):
         Classifier(model)
 

@@ -122,3 +122,13 @@ def test_a_layer_that_is_called_by_keyword_is_named():
 
     with pytest.raises(FGCError, match=r'^b of Small is called with input='):
         found(path, a=conv(3, 4), b=conv(4, 2))
+
+    class Own(nn.Conv2d):
+        def forward(self, x):
+            return super().forward(x)
+
+    def keyword_x(m, x):
+        return m.b(x=m.a(x).relu())
+
+    with pytest.raises(FGCError, match=r'^b of Small is called with x='):
+        found(keyword_x, a=conv(3, 4), b=Own(4, 2, 3))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ...figure_style import legend_text
+from ...figure_style import literal_text
 
 LONGEST = 22
 
@@ -14,13 +14,13 @@ LONGEST = 22
 def short(name: str, longest: int = LONGEST) -> str:
     """A name shortened to fit above a panel; its end is kept."""
     text = name if len(name) <= longest else f'…{name[1 - longest :]}'
-    return legend_text(text)
+    return literal_text(text)
 
 
 def short_class(name: str, longest: int = 11) -> str:
     """A class name shortened to fit below a picture; its start is kept."""
     text = name if len(name) <= longest else f'{name[: longest - 1]}…'
-    return legend_text(text)
+    return literal_text(text)
 
 
 def spread_apart(

@@ -14,7 +14,7 @@ from ...figure_style import (
     STATIC_PRUNING,
     figure_bytes,
     in_style,
-    legend_text,
+    literal_text,
     new_figure,
     series_style,
 )
@@ -194,7 +194,7 @@ def _static(
 def _mark(axes: Axes, point: Point, label: str, **style: Any) -> None:
     """A trained network, with bars if there are several seeds."""
     macs, error = [point.macs.mean], [point.error.mean]
-    axes.plot(macs, error, **style, zorder=3, label=legend_text(label))
+    axes.plot(macs, error, **style, zorder=3, label=literal_text(label))
     if point.error.std is not None:
         axes.errorbar(
             macs, error, xerr=[point.macs.std or 0], yerr=[point.error.std],

@@ -149,8 +149,8 @@ fgc_options checked_options(const fgc_model* model,
   if (options.threads < 0 || options.threads > kMaxThreads)
     throw Error{FGC_BAD_ARGUMENT,
                 std::to_string(options.threads) + " threads are requested, "
-                "but a run has at most " + std::to_string(kMaxThreads) +
-                ": give a smaller number"};
+                "but a run has from 0 to " + std::to_string(kMaxThreads) +
+                ": give a number in that range"};
   options.threads = std::max<int64_t>(options.threads, 1);
   for (const Op& op : model->loaded.ops)
     expect_argument(op.kind != kCall || options.call ||

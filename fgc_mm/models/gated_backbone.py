@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from fgc_mm.sites import (
     select_sites,
 )
 from fgc_mm.sites.call import GatedCall, SiteState
+from fgc_mm.sites.gate_hooks import owner_of
 from fgc_mm.sites.recompute import join_outputs
 from fgc_mm.sites.replaced_layers import replaced_consumer
 from fgc_mm.sites.site import rename_old_keys
@@ -385,8 +385,7 @@ def _detach(site_hooks: GateHooks, backbone: nn.Module) -> None:
     for module in backbone.modules():
         for hooks in (module._forward_pre_hooks, module._forward_hooks):
             for key, hook in list(hooks.items()):
-                method = hook.func if isinstance(hook, partial) else hook
-                if getattr(method, '__self__', None) is site_hooks:
+                if owner_of(hook) is site_hooks:
                     del hooks[key]
 
 

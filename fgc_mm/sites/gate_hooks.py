@@ -27,6 +27,11 @@ from fgc_mm.sites.recompute import (
 from fgc_mm.sites.site import GateSite
 
 
+def owner_of(hook: Any) -> Any:
+    """The object whose method a hook, or its partial, is; else ``None``."""
+    return getattr(getattr(hook, 'func', hook), '__self__', None)
+
+
 class GateHooks:
     """Forward hooks that run a site's gate and apply its masks.
 
@@ -84,8 +89,7 @@ class GateHooks:
     def is_attached(self, layer: nn.Module | None) -> bool:
         """Whether the gate reads, or masks, the input of this layer."""
         hooks = () if layer is None else layer._forward_pre_hooks.values()
-        methods = [getattr(hook, 'func', hook) for hook in hooks]
-        return any(getattr(x, '__self__', None) is self for x in methods)
+        return any(owner_of(hook) is self for hook in hooks)
 
     def record(self, state: SiteState) -> GateRecord | None:
         """The record of a call; ``None`` if the gate did not run."""

@@ -34,6 +34,7 @@ from fgc_mm.models import GatedBackbone
 from fgc_mm.models.gated_backbone import as_outputs
 from fgc_mm.sites import GateHooks, GateSite
 from fgc_mm.sites.call import GatedCall
+from fgc_mm.sites.gate_hooks import owner_of
 from fgc_mm.sites.layer_channels import channels_last
 
 aten = torch.ops.aten
@@ -133,13 +134,8 @@ def remove_hooks(network: nn.Module) -> None:
     for module in network.modules():
         for hooks in (module._forward_pre_hooks, module._forward_hooks):
             for number, hook in list(hooks.items()):
-                if _is_gate_hook(hook):
+                if isinstance(owner_of(hook), GateHooks):
                     del hooks[number]
-
-
-def _is_gate_hook(hook: object) -> bool:
-    hook = getattr(hook, 'func', hook)  # a partial
-    return isinstance(getattr(hook, '__self__', None), GateHooks)
 
 
 class _CaptureMode(TorchDispatchMode):

@@ -127,8 +127,9 @@ class GatedBackbone(BaseModule):
             The wrapped backbone's outputs and one record per site.
 
         Raises:
-            FGCError: A producer did not run, or ran twice; the images have
-                another dtype than the weights.
+            FGCError: A producer did not run, or ran twice; a consumer was
+                replaced and may read closed channels; the images have another
+                dtype than the weights.
         """
         keep = self.training if keep_activation is None else keep_activation
         call = GatedCall(self._site_hooks, keep)

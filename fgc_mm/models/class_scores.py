@@ -43,8 +43,9 @@ def class_scores(head: nn.Module, feats: Any, reader: str) -> Tensor:
         FGCError: The head returns several score tensors, as
             ``MultiTaskHead`` and ``ConformerHead`` do.
     """
-    buffers = {name: kept.clone() for name, kept in head.named_buffers()}
-    if head.training and buffers:
+    kept = dict(head.named_buffers()) if head.training else {}
+    if kept:
+        buffers = {name: buffer.clone() for name, buffer in kept.items()}
         scores = functional_call(head, buffers, (feats,))
     else:
         scores = head(feats)

@@ -151,6 +151,6 @@ def _compile_all(folder: Path) -> list[Path]:
 
 if __name__ == '__main__':  # python -m fgc_mm.runtime.building libfgc.so
     try:
-        compile_library(Path(sys.argv[1]).resolve())
-    except LibraryError as error:
+        compile_library(Path(*(sys.argv[1:] or [NAME])).resolve())
+    except (LibraryError, OSError) as error:
         sys.exit(f'error: {error}')

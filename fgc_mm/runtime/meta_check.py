@@ -7,7 +7,7 @@ from math import isfinite, prod
 from typing import Any
 
 from fgc_mm.runtime.errors import RuntimeFileError, error_line
-from fgc_mm.runtime.resizing import CV2, PILLOW
+from fgc_mm.runtime.resizing import INTERPOLATIONS
 
 REQUIRED_KEYS = {
     '': ('classes', 'preprocessing', 'sites', 'macs', 'scores'),
@@ -19,7 +19,6 @@ RESIZE_KEYS = 'edge', 'size', 'interpolation', 'backend'
 SCORES = 'softmax', 'sigmoid'
 ORDERS = 'rgb', 'bgr', 'grey'
 EDGES = 'both', 'short', 'long', 'width', 'height'
-INTERPOLATIONS = {'cv2': CV2, 'pillow': PILLOW}
 MAX_CHANNELS = 2**24
 MAX_PIXELS = 2**15  # of an edge after resizing
 

@@ -9,6 +9,7 @@ from fgc_mm.errors import FGCError
 _BITS = 11  # fixed-point weights in OpenCV
 CV2 = ('nearest', 'bilinear', 'bicubic', 'area', 'lanczos')
 PILLOW = ('nearest', 'bilinear', 'bicubic', 'box', 'lanczos', 'hamming')
+INTERPOLATIONS = {'cv2': CV2, 'pillow': PILLOW}  # of every backend
 
 
 def resize(
@@ -30,8 +31,7 @@ def resize(
         FGCError: The backend has no such interpolation, or is needed but not
             installed.
     """
-    known = {'cv2': CV2, 'pillow': PILLOW}.get(backend, ())
-    if interpolation not in known:
+    if interpolation not in INTERPOLATIONS.get(backend, ()):
         raise FGCError(
             f'interpolation={interpolation!r} of {backend!r} is unknown; '
             f'resize with one of {", ".join(CV2)} of cv2, or of '

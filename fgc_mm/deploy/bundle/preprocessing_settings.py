@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fgc_mm.errors import FGCError
 from fgc_mm.models import NonBlockingDataPreprocessor
 from fgc_mm.runtime.preprocessing import new_size, size_after
-from fgc_mm.runtime.resizing import CV2, PILLOW
+from fgc_mm.runtime.resizing import INTERPOLATIONS
 
 # data sets whose items contain the decoded image, and its channel order
 IN_MEMORY = {
@@ -181,8 +181,7 @@ def _resize(step: Any, edge: str, size: int | list[int]) -> dict[str, Any]:
         interpolation=step.interpolation,
         backend=step.backend,
     )
-    known = {'cv2': CV2, 'pillow': PILLOW}.get(step.backend, ())
-    if step.interpolation not in known:
+    if step.interpolation not in INTERPOLATIONS.get(step.backend, ()):
         raise _unsupported(step, 'resizes by cv2 or pillow')
     new_size((8, 8), options)  # raises if the options are invalid
     return dict(resize=options)

@@ -110,6 +110,7 @@ SMALL = {'async_read', 'command_process', 'registry'}
 EVERYWHERE = {
     'checked_stack',
     'config_files',
+    'error_line',
     'errors',
     'exit_status',
     'missing_package',

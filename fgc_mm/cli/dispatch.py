@@ -14,6 +14,7 @@ from tempfile import gettempdir
 from fgc_mm.cli.arguments import text_parser
 from fgc_mm.cli.command_table import COMMANDS, find_command
 from fgc_mm.config_files import config_file
+from fgc_mm.error_line import print_error_line
 from fgc_mm.errors import FGCError
 from fgc_mm.exit_status import BAD_INPUT, BROKEN_PIPE, INTERRUPTED
 from fgc_mm.missing_package import missing_sentence
@@ -53,7 +54,7 @@ def _main(words: list[str]) -> int:
         return 0
     found = find_command(words)
     if found is None:
-        print(f'error: {_no_command(words)}', file=sys.stderr)
+        print_error_line(f'error: {_no_command(words)}')
         return BAD_INPUT
     name, rest = found
     sys.argv[:] = [f'{PROGRAM} {name}', *rest]
@@ -88,7 +89,7 @@ def run(name: str) -> int:
         ranks = import_module('fgc_mm.reliability.ranks')
         ranks.set_launcher(getattr(args, 'launcher', 'none'))
     except FGCError as error:
-        print(f'error: {error}', file=sys.stderr)
+        print_error_line(f'error: {error}')
         return BAD_INPUT
     except OSError as error:
         return _end(error)
@@ -96,10 +97,10 @@ def run(name: str) -> int:
         sentence = missing_sentence(error)
         if sentence is None:
             raise
-        print(f'error: {sentence}', file=sys.stderr)
+        print_error_line(f'error: {sentence}')
         return BAD_INPUT
     except KeyboardInterrupt:
-        print('interrupted', file=sys.stderr)
+        print_error_line('interrupted')
         return INTERRUPTED
     return run_tool(partial(main, args))
 
@@ -124,7 +125,7 @@ def _end(error: OSError) -> int:
     pipe = isinstance(error, BrokenPipeError)
     if pipe or os.environ.get('FGC_TRACEBACK'):
         raise error
-    print(f'error: {path_sentence(error)}', file=sys.stderr)
+    print_error_line(f'error: {path_sentence(error)}')
     return BAD_INPUT
 
 

@@ -16,6 +16,7 @@ from fgc_mm.cli.dispatch import path_sentence
 from fgc_mm.cli.launch import leave_processes
 from fgc_mm.cli.upstream_errors import upstream_sentence
 from fgc_mm.cli.worker_errors import report_error
+from fgc_mm.error_line import print_error_line
 from fgc_mm.errors import FGCError
 from fgc_mm.exit_status import BAD_INPUT, INTERRUPTED
 from fgc_mm.missing_package import missing_module
@@ -70,7 +71,7 @@ def _run(main: Callable[[], None]) -> int:
 
 def _print_once(line: str, code: int) -> int:
     if reports_errors():
-        print(line, file=sys.stderr, flush=True)
+        print_error_line(line)
     return code
 
 

@@ -18,6 +18,7 @@ try:
 except ImportError as error:
     sys.exit(f'error: {error}; run `pip install torch torchvision`.')
 
+from fgc_mm.error_line import print_error_line
 from fgc_mm.exit_status import BAD_INPUT, STOP_FILE, STOPPED
 
 # those of torchrun, and Slurm's SIGUSR1, which would end torchrun
@@ -54,11 +55,10 @@ def _exit_code(stopped: Path) -> int:
     except RuntimeError as error:  # torch's DistNetworkError
         if 'EADDRINUSE' not in str(error):
             raise
-        print(
+        print_error_line(
             f'error: {_port()} of this machine is in use, but the processes '
             'of a run need a free port to connect; set PORT to another one, '
             'or leave it out on a single machine.',
-            file=sys.stderr,
         )
         return BAD_INPUT
     except KeyboardInterrupt:
@@ -71,11 +71,10 @@ def _first_exit_code(error: errors.ChildFailedError) -> int:
     rank, failure = error.get_first_failure()
     if failure.exitcode > 0:
         return failure.exitcode
-    print(
+    print_error_line(
         f'error: rank {rank} was killed by {failure.signal_name()}, so '
         'all ranks have ended; check whether its machine had enough memory '
         '(the usual cause of SIGKILL), and continue with --resume.',
-        file=sys.stderr,
     )
     return 128 - failure.exitcode  # as in a shell
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from fgc_mm.engine.config_sections import (
     refuse_replaced_parts,
 )
 from fgc_mm.engine.unread_options import unread_options
+from fgc_mm.error_line import print_error_line
 from fgc_mm.errors import FGCError
 from fgc_mm.reliability.ranks import started_rank
 
@@ -73,7 +73,7 @@ def override(cfg: Config, options: dict | None) -> None:
     """
     if started_rank() == 0:
         for warning in unread_options(cfg, options or {}):
-            print(f'warning: {warning}', file=sys.stderr, flush=True)
+            print_error_line(f'warning: {warning}')
     refuse_replaced_parts(cfg, options or {})
     try:
         cfg.merge_from_dict(options or {})

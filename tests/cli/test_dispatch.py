@@ -5,6 +5,7 @@ import getpass
 import importlib
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -247,6 +248,20 @@ def test_a_reader_that_stops_reading_is_no_error(arguments, unbuffered):
     error = process.stderr.read()
     assert 'Traceback' not in error and 'ignored' not in error
     assert process.wait() == 141 or (arguments[0] == 'macs' and unbuffered)
+
+
+@pytest.mark.parametrize('unbuffered', ['', '1'])
+def test_an_error_is_one_write(unbuffered):
+    """Else a line of another process could come before its end."""
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    subprocess.run(
+        [sys.executable, '-S', MAIN, 'trian'],
+        stderr=there,
+        env={**os.environ, 'PYTHONUNBUFFERED': unbuffered},
+    )
+    first = here.recv(10_000).decode()
+    assert first.startswith('error: ') and first.endswith('\n')
+    here.close(), there.close()
 
 
 def test_a_user_that_the_system_does_not_know(monkeypatch):

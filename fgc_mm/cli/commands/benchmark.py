@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import torch
@@ -15,6 +14,7 @@ from fgc_mm.cli.given_config import trained_model
 from fgc_mm.deploy import images_of
 from fgc_mm.deploy.timing.measure import measure
 from fgc_mm.deploy.timing.variants import BenchmarkVariants
+from fgc_mm.error_line import print_error_line
 from fgc_mm.errors import FGCError
 from fgc_mm.figure_style import (
     FORMATS,
@@ -75,7 +75,7 @@ def main(args: argparse.Namespace) -> None:
 
 def show_step(text: str) -> None:
     """A line of progress; an animation would disturb the measured times."""
-    print(text, file=sys.stderr, flush=True)
+    print_error_line(text)
 
 
 def load(

@@ -37,6 +37,7 @@ from fgc_mm.comparison.table import (
     read_published,
     rows_of,
 )
+from fgc_mm.error_line import print_error_line
 from fgc_mm.errors import FGCError
 from fgc_mm.exit_status import STOPPED
 from fgc_mm.reliability.atomic_file import check_writable
@@ -190,13 +191,13 @@ class Comparison:
         failed = [run for run in self.runs if run.state == 'failed']
         for run in failed:
             line = f'error: {run.name} has failed: {run.reason}'
-            print(line, file=sys.stderr)
+            print_error_line(line)
         if failed and self.stopped_by is None:
             raise SystemExit(1)
         if len(self.results) < len(self.runs):
             by = f' by {self.stopped_by}' if self.stopped_by else ''
             line = f'stopped{by}: run the same command again to continue'
-            print(line, file=sys.stderr)
+            print_error_line(line)
             raise SystemExit(STOPPED)
 
     def _take_stored(self) -> None:

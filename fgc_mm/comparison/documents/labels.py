@@ -26,9 +26,7 @@ VARIANTS = {
     'fgcplus_distilled_resnet20': 'our recipe, with teacher and coupling',
     'dense_wide_teacher': 'dense, with a wide teacher',
     'fgcplus_wide_teacher_without_coupling': 'our recipe, with a wide teacher',
-    'fgcplus_wide_teacher_groups_8': (
-        'our recipe, with a wide teacher, groups of 8'
-    ),
+    'fgcplus_wide_teacher_groups_8': 'our recipe, wide teacher, groups of 8',
     'fgcplus_without_coupling': 'our recipe',
     'fgcplus_resnet20': 'our recipe, with coupling',
 }

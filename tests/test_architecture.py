@@ -90,7 +90,7 @@ DEPLOY = {
     'compaction': {'changed_masks', 'comparing', 'copying', 'firing'},
     'dynamic': {'changed_masks', 'comparing', 'copying', 'firing', 'graph'},
     'export': {'comparing', 'compaction', 'copying', 'firing'},
-    'graph': {'copying'},
+    'graph': {'changed_masks', 'comparing', 'copying'},
     'timing': {
         'comparing',
         'compaction',

@@ -58,8 +58,9 @@ class LocalExecutor:
 
     def start(self, run: Run, step: str, command: list[str]) -> str:
         """Starts a process whose output is appended to the run's log."""
-        slot = self._free.pop(0)
+        slot = self._free[0]
         run.log.parent.mkdir(parents=True, exist_ok=True)
+        run.log_command(command)
         with run.log.open('a', encoding='utf-8') as output:
             process = subprocess.Popen(
                 [*self.launcher, *command],
@@ -71,10 +72,9 @@ class LocalExecutor:
                 start_new_session=True,
                 preexec_fn=_end_with_parent if LINUX else None,
             )
-        self._jobs[run.name] = _Job(process, slot)
+        self._jobs[run.name] = _Job(process, self._free.pop(0))
         if self._stopping:  # a signal arrived before it was listed
             process.terminate()
-        run.log_command(command)
         return step
 
     def poll(self) -> list[Event]:

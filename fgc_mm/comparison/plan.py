@@ -17,6 +17,7 @@ from ..config_files import config_file
 from ..engine.scaled_schedule import scale_epochs
 from ..errors import FGCError
 from .entry import Entry, Start
+from .last_checkpoint_check import check_last_checkpoint
 from .ratio_options import drop_overridden, needs_planning, options_for_ratio
 from .results import COST
 from .run import IGNORED, Method, Run
@@ -182,6 +183,7 @@ def read_method(entry: Entry, study: Study) -> Method:
     options = (*study.options, *entry.options)
     override(cfg, read_options(options))
     check_data(cfg, path)
+    check_last_checkpoint(cfg, path)
     check_macs(cfg, path)
     pruning_ratio = _pruning_ratio(entry, study)
     budget = None

@@ -1,11 +1,14 @@
 """Reading the plan file of a comparison."""
 
+import re
 from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from fgc_mm.engine.config_options import read_options
 
 from ..config_files import find_config
 from ..errors import FGCError
@@ -25,6 +28,7 @@ PLAN = {
     'questions', 'axis',
 }  # fmt: skip
 EMPTY: Mapping[str, Any] = {}
+EXPONENT = re.compile(r'[+-]?\d+[eE][+-]?\d+')
 KINDS = {
     bool: 'true or false', str: 'text (in YAML, numbers need quotes)',
     list: 'a list',
@@ -217,7 +221,28 @@ def _options(path: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
             f'{path} has options={options!r}, which is not a mapping; write '
             'options: {model.gate_losses.1.loss_weight: 0.4}.'
         )
-    return tuple(f'{k}={_typed(path, k, v)}' for k, v in options.items())
+    pairs = tuple(f'{k}={_typed(path, k, v)}' for k, v in options.items())
+    for (key, value), read in zip(
+        options.items(), read_options(pairs).values(), strict=True
+    ):
+        if not _same(value, read):
+            raise FGCError(
+                f'{path} sets {key} to {value!r}, which --cfg-options read as '
+                f'{read!r}; write a config that sets it.'
+            )
+    return pairs
+
+
+def _same(value: Any, read: Any) -> bool:
+    """Whether an option is read as written, except for 1e-7.
+
+    YAML takes a number without a point for text.
+    """
+    if isinstance(value, list) and isinstance(read, list):
+        return len(value) == len(read) and all(map(_same, value, read))
+    if isinstance(value, str) and EXPONENT.fullmatch(value):
+        return read == float(value)
+    return type(value) is type(read) and value == read
 
 
 def _typed(path: Path, key: str, value: object) -> str:

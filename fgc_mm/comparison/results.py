@@ -7,6 +7,8 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
+from mmengine.config import Config
+
 from fgc_mm.reliability.atomic_file import write_atomically
 from fgc_mm.reliability.checkpoint_reader import read_checkpoint
 
@@ -61,7 +63,11 @@ def write_result(run: Run, threads: int) -> dict[str, Any]:
     error = 100 - metrics[ACCURACY]
     sweep = run.sweep.read_text('utf-8') if run.method.sweeps else None
     epochs = by_epoch(run.folder)
-    validated = [100 - e[ACCURACY] for e in epochs if ACCURACY in e]
+    validated = {
+        e['epoch']: 100 - e[ACCURACY] for e in epochs if ACCURACY in e
+    }
+    if _validates_test_images(run):  # stopped in it, it is not repeated
+        validated.setdefault(run.method.epochs, error)
     result = dict(
         method=run.method.name,
         seed=run.seed,
@@ -69,7 +75,7 @@ def write_result(run: Run, threads: int) -> dict[str, Any]:
         data=f'{run.method.data}, {images} images',
         dynamic=dynamic,
         error=error,
-        best_error=min(validated, default=error),
+        best_error=min(validated.values(), default=error),
         parameters=cost.parameters,
         seconds=training_seconds(run),
         **({'top5_error': 100 - metrics[TOP5]} if TOP5 in metrics else {}),
@@ -83,6 +89,13 @@ def write_result(run: Run, threads: int) -> dict[str, Any]:
     )
     write_atomically(json.dumps(result, indent=1).encode(), _file(run))
     return result
+
+
+def _validates_test_images(run: Run) -> bool:
+    cfg = Config.fromfile(run.trained_config)
+    loaders = cfg.get('val_dataloader'), cfg.get('test_dataloader')
+    val, test = ((loader or {}).get('dataset') for loader in loaders)
+    return val is not None and val == test
 
 
 def _environment(run: Run) -> dict[str, str]:

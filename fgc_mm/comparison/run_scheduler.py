@@ -95,7 +95,8 @@ class RunScheduler:
             return 'done'
         if step[0] == before:
             raise FGCError(
-                'the command exited with 0 but did not write its result'
+                'the command exited with 0 but did not write its result; '
+                f'see {run.log}'
             )
         return self.executor.start(run, *step)
 

@@ -34,9 +34,16 @@ def read_stored_results(folder: Path, study: Study) -> list[dict[str, Any]]:
     results = []
     for entry in study.entries:
         files = (folder / entry.row).glob('seed*.json')
-        found = [read_result_file(file) for file in files]
+        found = [_read_result_of(entry.row, file) for file in files]
         results += sorted(found, key=lambda result: result['seed'])
     return results
+
+
+def _read_result_of(row: str, file: Path) -> dict[str, Any]:
+    result = read_result_file(file)
+    if (result['method'], f'seed{result["seed"]}') != (row, file.stem):
+        raise _other_run(file, result)
+    return result
 
 
 def result_file(run: Run, folder: Path) -> Path:
@@ -63,9 +70,7 @@ def find_stored_result(run: Run, folder: Path) -> dict[str, Any] | None:
     file = result_file(run, folder)
     if not file.is_file():
         return None
-    result = read_result_file(file)
-    if (result['method'], result['seed']) != (run.method.name, run.seed):
-        raise _damaged(file, f'it is that of {result["method"]!r}')
+    result = _read_result_of(run.method.name, file)
     recipe = result.get('recipe', {'epochs': result['epochs']})
     if not isinstance(recipe, dict) or 'epochs' not in recipe:
         raise _damaged(file, 'its recipe is none')
@@ -135,6 +140,12 @@ def add_sweep(
         )
     completed = {**result, SWEEP: [*rows]}
     write_atomically(json.dumps(completed, indent=1).encode(), file)
+
+
+def _other_run(file: Path, result: Mapping[str, Any]) -> FGCError:
+    """The error of a file whose path and content differ."""
+    of = f'{result["method"]!r} with seed {result["seed"]!r}'
+    return _damaged(file, f'it is that of {of}')
 
 
 def _damaged(file: Path, why: object) -> FGCError:

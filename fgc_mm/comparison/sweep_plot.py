@@ -9,6 +9,7 @@ from ..figure_style import (
     figure_bytes,
     in_style,
     legend_above,
+    literal_text,
     new_figure,
     series_style,
 )
@@ -38,7 +39,7 @@ def sweep_plot(axis: Axis, rows: Sequence[Row], kind: str = 'png') -> bytes:
     sizes = [abs(v) for m in axis.series.values() for v in m.values() if v]
     if axis.label and sizes and max(sizes) > LOG_RATIO * min(sizes):
         axes.set_xscale('symlog', linthresh=min(sizes))
-    axes.set_xlabel(axis.label or 'pruned MACs (%)')
+    axes.set_xlabel(literal_text(axis.label or 'pruned MACs (%)'))
     axes.set_ylabel('error of the last epoch (%)')
     axes.grid(True)
     if len(axis.series) > 1:
@@ -62,6 +63,6 @@ def _line(
         [error.mean for error in errors],
         yerr=[error.std or 0 for error in errors],
         capsize=3,
-        label=name,
+        label=literal_text(name),
         **series_style(number),
     )

@@ -14,11 +14,19 @@ from fgc_mm.gates import GateDecision
 from fgc_mm.models import GatedBackbone
 from fgc_mm.sites import GateSite
 
-# Map the number of channels of a site to the open ones, (C,) bool.
-MASK_PATTERNS: dict[str, Callable[[int], Tensor]] = {
-    'every_other': lambda channels: torch.arange(channels) % 2 == 0,
-    'last_only': lambda channels: torch.arange(channels) == channels - 1,
-    'all_closed': lambda channels: torch.zeros(channels, dtype=torch.bool),
+# Maps the number of channels of a site, and its index among the sites, to the
+# open ones, (C,) bool.
+Pattern = Callable[[int, int], Tensor]
+# Sites in succession have different ones: a value that two sites mask has
+# channels that only one of them closes.
+MASK_PATTERNS: dict[str, Pattern] = {
+    'every_other': lambda channels, site: (
+        (torch.arange(channels) + site) % 2 == 0
+    ),
+    'one': lambda channels, site: (
+        torch.arange(channels) == (channels - 1 - site) % channels
+    ),
+    'all_closed': lambda channels, _: torch.zeros(channels, dtype=torch.bool),
 }
 
 
@@ -48,7 +56,7 @@ def changed_masks(
 
 
 def constant_masks(
-    network: nn.Module, opened: Callable[[int], Tensor]
+    network: nn.Module, opened: Pattern
 ) -> AbstractContextManager[None]:
     """Open the same channels of every image in a ``with`` block.
 
@@ -56,7 +64,11 @@ def constant_masks(
         network: A gated backbone.
         opened: As in :data:`MASK_PATTERNS`.
     """
-    return changed_masks(
-        network,
-        lambda site, mask: opened(site.channels).to(mask).expand_as(mask),
-    )
+    sites = network.sites if isinstance(network, GatedBackbone) else ()
+    numbers = {site.key: number for number, site in enumerate(sites)}
+
+    def constant(site: GateSite, mask: Tensor) -> Tensor:
+        mask_of_site = opened(site.channels, numbers[site.key])
+        return mask_of_site.to(mask).expand_as(mask)
+
+    return changed_masks(network, constant)

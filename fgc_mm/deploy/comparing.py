@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fgc_mm.models import GatedBackbone, GatedImageClassifier
 from fgc_mm.sites import GateRecord
 from fgc_mm.sites.call import tensors
 
@@ -16,6 +17,24 @@ TOLERANCE = 1e-4
 TOLERANCES = {'float32': TOLERANCE, 'bfloat16': 0.05}
 # output tensors of a model for some images, and its gate records
 ModelOutput = tuple[list[Tensor], list[GateRecord]]
+
+
+@torch.no_grad()
+def model_output(
+    model: GatedImageClassifier | GatedBackbone, images: Tensor
+) -> ModelOutput:
+    """The outputs of a model, or those of its head, and the gate records.
+
+    Args:
+        model: Gated, in evaluation.
+        images: (N, 3, H, W).
+    """
+    if isinstance(model, GatedBackbone):
+        outputs, records = model.forward_gated(images)
+        return tensors(outputs), records
+    feats, records = model._extract_gated(images)
+    scores = model.head(feats) if model.with_head else feats
+    return tensors(scores), records
 
 
 def largest_gap(wanted: Any, got: Any, least: float = 1e-9) -> float:

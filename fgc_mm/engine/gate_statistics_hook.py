@@ -6,9 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from mmengine.dist import all_gather_object, is_main_process
+from mmengine.dist import (
+    all_gather_object,
+    get_rank,
+    get_world_size,
+    is_main_process,
+)
 from mmengine.hooks import Hook, LoggerHook
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import Tensor
 
 from fgc_mm.engine.gate_histograms import add_histograms
@@ -36,7 +41,8 @@ class GateStatisticsHook(Hook):
 
     Args:
         histograms: Whether histograms are logged as well.
-        interval: Number of validations between two logs.
+        interval: Number of validations between two logs, of which the first
+            validation has one.
 
     Raises:
         FGCError: ``interval`` is not positive, or predictions have no gate
@@ -53,12 +59,15 @@ class GateStatisticsHook(Hook):
             )
         self.histograms = histograms
         self.interval = interval
-        self._validations = 0
+        self._length: int | None = None  # images of the data set
         self._reset()
 
     def _before_epoch(self, runner: Runner, mode: str = 'train') -> None:
         """Start to count."""
         self._reset()
+        if mode != 'train':
+            loop = runner.val_loop if mode == 'val' else runner.test_loop
+            self._length = len(loop.dataloader.dataset)
 
     def _after_iter(
         self,
@@ -69,13 +78,11 @@ class GateStatisticsHook(Hook):
         mode: str = 'train',
     ) -> None:
         """Count the open channels of a batch."""
-        chosen = self._validations % self.interval == 0
-        if mode == 'test' or (mode == 'val' and chosen):
+        if mode == 'test' or (mode == 'val' and self._is_chosen(runner)):
             self._count(outputs or ())
 
     def _after_epoch(self, runner: Runner, mode: str = 'train') -> None:
         """Log the statistics of the validation or test set."""
-        self._validations += mode == 'val'
         if mode != 'train':
             self._log(runner, 'test/' if mode == 'test' else '')
 
@@ -83,9 +90,27 @@ class GateStatisticsHook(Hook):
         self._table: MACsTable | None = None
         self._opened: Tensor | None = None  # images that open each channel
         self._images = 0
+        self._seen = 0  # with those that the sampler repeats
+
+    def _is_chosen(self, runner: Runner) -> bool:
+        """Whether a validation is logged; the same in a resumed run."""
+        loop = runner._train_loop
+        if loop is None or isinstance(loop, dict):
+            return True
+        by_iter = isinstance(loop, IterBasedTrainLoop)
+        done = runner.iter if by_iter else runner.epoch
+        first = -(-loop.val_begin // loop.val_interval)
+        number = done // loop.val_interval - first
+        return number % self.interval == 0
 
     def _count(self, samples: Sequence[Any]) -> None:
         for sample in samples:
+            # images are dealt out in turn, and the first ones again at the
+            # end if the ranks do not divide their number
+            position = self._seen * get_world_size() + get_rank()
+            self._seen += 1
+            if self._length is not None and position >= self._length:
+                continue
             masks = sample.get('gate_masks', None)
             if masks is None:
                 raise FGCError(

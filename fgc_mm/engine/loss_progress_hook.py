@@ -33,7 +33,12 @@ class LossProgressHook(Hook):
     priority = 'VERY_HIGH'
 
     def before_train(self, runner: Runner) -> None:
-        """Refuse what depends on epochs where there are none."""
+        """Begin means over epochs; refuse them if there are no epochs."""
+        if runner.iter == 0:  # not resumed
+            for part in unwrapped_model(runner).modules():
+                for value in vars(part).values():
+                    if isinstance(value, EpochMean):
+                        value.end_epoch()
         if _steps_per_epoch(runner.train_dataloader) is not None:
             return
         for part in unwrapped_model(runner).modules():

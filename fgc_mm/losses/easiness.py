@@ -11,7 +11,8 @@ class Easiness(nn.Module):
     """``(c - ce) / c`` for images with a cross entropy below c, else 0.
 
     c, the buffer ``bound``, is half the mean cross entropy of the last
-    epoch; in the first epoch no image is easy (ManiDP, CVPR 2021, Eq. 5, 6).
+    epoch (ManiDP, CVPR 2021, Eq. 5, 6). In the first epoch no image is easy,
+    unless the run starts from the weights of one with this loss.
     With independent labels, an image's cross entropy is the sum over its
     binary labels. The bound is the same on all ranks, and saved in
     checkpoints.

@@ -58,6 +58,15 @@ class EpochMean:
         self._epoch = epoch
         return mean
 
+    def end_epoch(self) -> None:
+        """Make the next epoch another one, whatever its number.
+
+        For a run that starts from the weights of another run, whose last
+        epoch may have had the same number.
+        """
+        self._owner.epoch.fill_(-1)
+        self._epoch = -1
+
     def add(self, values: Tensor) -> None:
         """Add a batch; collective, each rank with its images.
 

@@ -96,9 +96,12 @@ def _facts(
     yield 'macs', _is_number(macs['fixed']) and macs['fixed'] >= 0
     for runs in macs['positions']:
         yield 'macs', len(runs) > 0 and all(map(_is_run, runs))
+    expanded = sum(count for runs in macs['positions'] for _, count in runs)
+    yield 'macs', expanded <= MAX_CHANNELS
     channels = [prod(outputs[site['output']]) for site in sites]
     for unit, inputs, written, groups, *ends in macs['layers']:
-        fits = all(_is_whole(x, 1) for x in (unit, inputs, written, groups))
+        fits = all(_is_whole(x, 1, MAX_CHANNELS) for x in (inputs, written))
+        fits = fits and all(_is_whole(x, 1) for x in (unit, groups))
         yield 'macs', fits and inputs % groups == written % groups == 0
         for count, end in zip((inputs, written), ends, strict=True):
             for site, number in end:

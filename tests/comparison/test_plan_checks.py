@@ -8,6 +8,7 @@ from mmengine.config import Config
 
 from fgc_mm.cli.commands import compare
 from fgc_mm.comparison.entry import Entry, Start
+from fgc_mm.comparison.last_checkpoint_check import check_last_checkpoint
 from fgc_mm.comparison.local_executor import visible_devices
 from fgc_mm.comparison.plan import check_data, plan
 from fgc_mm.comparison.study import Study
@@ -149,3 +150,35 @@ def test_numbers_of_an_earlier_training_are_removed(tmp_path):
     (run,) = plan(study, tmp_path)
     run.metrics.write_text('{}')
     assert run.next_step()[0] == 'training' and not run.metrics.exists()
+
+
+@pytest.mark.parametrize(
+    ('line', 'told'),
+    [
+        ("custom_hooks = [dict(type='EarlyStoppingHook', monitor='x')]",
+         'has an EarlyStoppingHook, but'),
+        ("custom_hooks = [dict(type='mmengine.EarlyStoppingHook')]",
+         'has an EarlyStoppingHook, but'),
+        ('default_hooks = dict(checkpoint=dict(by_epoch=False))',
+         'by_epoch=False of default_hooks.checkpoint, .* set it to True'),
+        ("default_hooks = dict(checkpoint=dict(out_dir='elsewhere'))",
+         "out_dir='elsewhere' of"),
+        ("default_hooks = dict(checkpoint=dict(filename_tmpl='{}.pth'))",
+         'filename_tmpl='),
+    ],
+)  # fmt: skip
+def test_a_training_without_the_last_checkpoint_is_refused(
+    tmp_path, line, told
+):
+    study = write(tmp_path, 'dense_resnet20_digits.py', ACCURACY)
+    with (tmp_path / 'own.py').open('a') as file:
+        file.write(f'{line}\n')
+    with pytest.raises(FGCError, match=told):
+        plan(study, tmp_path / 'out')
+
+
+def test_only_a_schedule_of_its_own_may_skip_the_last_checkpoint():
+    """``scale_epochs`` sets ``save_last`` anyway."""
+    hooks = dict(checkpoint=dict(save_last=False))
+    with pytest.raises(FGCError, match='save_last=False of'):
+        check_last_checkpoint(Config(dict(default_hooks=hooks)), 'x.py')

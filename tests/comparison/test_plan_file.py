@@ -127,6 +127,12 @@ def test_our_plans_change_what_they_name(file):
         ('methods: [a.py]\naxis: {series: {x: {a: 5}}}', 'neither'),
         ('methods: [a.py]\noptions: [a=1]', 'which is not a mapping'),
         ('methods: [a.py]\noptions: {a: {b: 1}}', 'cannot express'),
+        ('methods: [a.py]\noptions: {a: "x, y"}', "read as ['x', 'y']; "),
+        (
+            'methods: [a.py]\noptions: {a: "007"}',
+            "a to '007', which --cfg-options read as 7;",
+        ),
+        ('methods: [a.py]\noptions: {a: [b c, "0"]}', 'write a config'),
         (
             'methods: [a.py]\nquestions: [{row: a, against: c}]',
             "against='c', which is not a row; choose among a.",

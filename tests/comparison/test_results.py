@@ -48,3 +48,23 @@ def test_the_environment_is_that_of_the_training(run):
     )
     found = write_result(run, 2)['environment']
     assert found == {'CPU': 'of a node', 'threads per run': '2'}
+
+
+@pytest.mark.parametrize('same', [True, False])
+def test_the_last_epoch_counts_if_its_validation_is_missing(run, same):
+    """The run was stopped in it, and it is not repeated."""
+    with run.trained_config.open('a') as file:
+        if not same:
+            file.write('val_dataloader = dict(dataset=dict(indices=9))\n')
+    log = run.folder / '20260101' / 'vis_data'
+    log.mkdir(parents=True)
+    lines = [{'accuracy/top1': 40.0, 'step': 0}, {'epoch': 1, 'loss': 1.0}]
+    text = '\n'.join(map(json.dumps, lines))
+    (log / 'scalars.json').write_text(text)
+    result = write_result(run, 1)
+    assert result['error'] == 10
+    assert result['best_error'] == (10 if same else 60)
+    # a validation of the last epoch is that, whatever the test says
+    text += '\n' + json.dumps({'accuracy/top1': 80.0, 'step': 1})
+    (log / 'scalars.json').write_text(text)
+    assert write_result(run, 1)['best_error'] == 20

@@ -193,3 +193,12 @@ def test_a_result_that_cannot_be_stored_is_a_failed_run(tmp_path):
     go([first, second], finish=finish)
     assert (first.state, second.state) == ('failed', 'done')
     assert first.reason == 'results/a.json: Read-only file system'
+
+
+def test_a_command_that_cannot_be_started_keeps_no_slot(tmp_path):
+    first = FakeRun(tmp_path, 'first', 'true')
+    second = FakeRun(tmp_path, 'second', 'true')
+    first.log.mkdir(parents=True)  # so that it cannot be opened
+    go([first, second], jobs=1)
+    assert first.state == 'failed' and 'Is a directory' in first.reason
+    assert second.state == 'done'

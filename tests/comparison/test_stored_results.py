@@ -123,7 +123,20 @@ def test_a_start_that_is_trained_again_keeps_its_stored_result(monkeypatch):
 
 def test_a_row_with_brackets_in_its_name_is_read(tmp_path):
     result = dict.fromkeys(stored_results.NEEDED, 1)
+    result.update(method='fgc[0.4]', seed=0)
     (tmp_path / 'fgc[0.4]').mkdir()
     (tmp_path / 'fgc[0.4]' / 'seed0.json').write_text(json.dumps(result))
     study = Study('x', (Entry('a.py', name='fgc[0.4]'),))
     assert stored_results.read_stored_results(tmp_path, study) == [result]
+
+
+@pytest.mark.parametrize('content', [dict(method='b'), dict(seed=1)])
+def test_a_file_of_another_run_is_refused(tmp_path, content):
+    """Of a row that was renamed, say."""
+    result = dict.fromkeys(stored_results.NEEDED, 1)
+    result.update({'method': 'a', 'seed': 0, **content})
+    (tmp_path / 'a').mkdir()
+    (tmp_path / 'a' / 'seed0.json').write_text(json.dumps(result))
+    study = Study('x', (Entry('a.py', name='a'),))
+    with pytest.raises(FGCError, match=r'seed0\.json is not a result \(it'):
+        stored_results.read_stored_results(tmp_path, study)

@@ -63,3 +63,12 @@ def test_it_is_a_picture_even_before_any_run(tmp_path):
     with Image.open(tmp_path / 'a.png') as picture:
         assert picture.width > 500
     assert module.sweep_plot(axis, ROWS, 'svg').lstrip().startswith(b'<?xml')
+
+
+def test_names_that_matplotlib_would_read_as_formulas(monkeypatch):
+    axis = Axis('$x_$', {'_a': {'a': 1, 'b': 2}, 'y $z_$': {'c': 3}})
+    axes = drawn(monkeypatch, axis)
+    texts = [t.get_text() for t in axes.get_legend().texts]
+    assert texts == [' _a', r'y \$z_\$'] and axes.get_xlabel() == r'\$x_\$'
+    monkeypatch.undo()
+    assert module.sweep_plot(axis, ROWS)

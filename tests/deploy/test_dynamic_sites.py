@@ -177,7 +177,8 @@ def test_constant_masks_open_the_given_channels(opened):
     images = torch.randn(2, 3, 12, 12)
     with constant_masks(model.backbone, opened):
         _, records = model.backbone.forward_gated(images)
-    for record in records:
-        assert torch.equal(record.mask, opened(8).float().expand(2, 8))
+    for number, record in enumerate(records):
+        opens = opened(8, number).float()
+        assert torch.equal(record.mask, opens.expand(2, 8))
     _, records = model.backbone.forward_gated(images)
     assert all(record.mask.all() for record in records)

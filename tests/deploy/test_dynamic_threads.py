@@ -1,6 +1,7 @@
 """Several threads get the same results from a dynamic model as one."""
 
 import copy
+import os
 import sys
 from concurrent.futures import ThreadPoolExecutor, wait
 from threading import Event
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 import fgc_mm.deploy.dynamic.calibrate as calibration
+import fgc_mm.deploy.dynamic.model as module
 from fgc_mm.deploy import to_dynamic
 from fgc_mm.deploy.dynamic.model import DynamicBackbone
 
@@ -88,3 +90,26 @@ def test_weights_that_are_loaded_while_a_program_is_made(
         dynamic(image), other(image), atol=1e-4, rtol=1e-4
     )
     assert dynamic.program(image) is not None
+
+
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs fork')
+def test_a_fork_while_a_program_is_made():
+    """The child's lock would be held by a thread that it does not have."""
+    begun, end = Event(), Event()
+
+    def hold():
+        with module.BUILD_LOCK:
+            begun.set()
+            end.wait()
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(hold)
+        begun.wait()
+        child = os.fork()
+        if not child:
+            free = module.BUILD_LOCK.acquire(timeout=20)
+            os._exit(0 if free else 1)
+        code = os.waitpid(child, 0)[1]
+        assert not module.BUILD_LOCK.acquire(timeout=0.01)  # the parent's
+        end.set()
+    assert code == 0

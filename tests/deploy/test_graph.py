@@ -235,6 +235,11 @@ PALETTE = {
     'stack': lambda c: Does(lambda x: torch.stack((x, -x), 2).sum(2) + x),
     'overwritten': lambda c: Does(overwritten),
     'products': lambda c: Does(products),
+    # a site of its own, which reads the channels of another one
+    'multiplied': lambda c: nn.Sequential(
+        nn.Conv2d(c, 2 * c, 3, padding=1, groups=c, bias=False),
+        nn.Conv2d(2 * c, c, 1),
+    ),
 }
 
 
@@ -293,7 +298,10 @@ def test_networks_and_their_graphs(names):
     for record, site in zip(records, graph.sites, strict=True):
         torch.testing.assert_close(values[site.decision], record.mask)
     for opened in MASK_PATTERNS.values():
-        masks = [opened(site.channels)[None].float() for site in gated.sites]
+        masks = [
+            opened(site.channels, number)[None].float()
+            for number, site in enumerate(gated.sites)
+        ]
         with constant_masks(gated, opened):
             (want,), _ = gated.forward_gated(image)
         got = interpret(graph, image, masks)[graph.outputs[0]]
@@ -517,3 +525,35 @@ def test_adaptive_max_pools(size):
     program = KernelProgram(listed_graph(network_graph(layers, image), ()))
     assert bool(program.fallbacks) == (size == 3)
     torch.testing.assert_close(program.run(image)[0], layers(image))
+
+
+@pytest.mark.parametrize('multiple', [1, 2])
+@torch.no_grad()
+def test_a_site_may_open_what_another_closes(multiple):
+    """A depthwise conv without a bias has a site before and one after it."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(8, 8 * multiple, 3, padding=1, groups=8, bias=False),
+        nn.Conv2d(8 * multiple, 6, 1),
+    )
+    sites = dict(type='auto', image_size=12, every_conv=multiple == 1)
+    gated = GatedBackbone(net, GATE, sites).eval()
+    assert [site.name for site in gated.sites][:2] == ['0', '2']
+    for gate in gated.gates.values():
+        gate.expand.bias.fill_(1000)
+    first = gated.gates['0']  # closes six channels of dark images
+    first.squeeze.weight.fill_(1)
+    first.expand.weight.fill_(500)
+    first.expand.bias.fill_(-0.01)
+    first.expand.bias[:2] = 1000
+    bright, dark = torch.rand(1, 3, 12, 12) + 1, -torch.rand(1, 3, 12, 12) - 1
+    captured = network_graph(gated, bright)
+    for dense in ({}, {'0': 'chosen'}, {'2': 'chosen'}):
+        graph = listed_graph(captured, gated.sites, dense)
+        for image, opened in ((bright, 8), (dark, 2)):
+            want, records = gated.forward_gated(image)
+            assert records[0].mask.sum() == opened
+            got = interpret(graph, image)[graph.outputs[0]]
+            torch.testing.assert_close(got, want)

@@ -111,7 +111,8 @@ def test_a_rank_without_images_takes_part(rank, monkeypatch):
         for row in ([True, False, True], [True, False, False])
     ]
     hooks = GateStatisticsHook(), GateStatisticsHook()
-    hooks[1]._after_iter(None, 0, outputs=samples, mode='val')
+    alone = SimpleNamespace(_train_loop=None)
+    hooks[1]._after_iter(alone, 0, outputs=samples, mode='val')
     states = [(h._table, h._opened, h._images) for h in hooks]
     calls, scalars = [], {}
 
@@ -131,15 +132,51 @@ def test_a_rank_without_images_takes_part(rank, monkeypatch):
     assert found == wanted and bool(scalars) == (rank == 0)
 
 
-def test_every_second_validation():
-    hook = GateStatisticsHook(interval=2)
-    hook._validations = 1
-    hook.after_val_iter(None, 0, outputs=[{}])  # not even looked at
-    assert hook._opened is None
+@pytest.mark.parametrize(
+    ('loop', 'ends', 'want'),
+    [
+        (dict(max_epochs=6), range(1, 7), [1, 3, 5]),
+        # begins at 4, and the last one is of no whole interval
+        (dict(max_epochs=13, val_begin=3, val_interval=4),
+         (4, 8, 12), [4, 12]),
+    ],
+)  # fmt: skip
+def test_every_second_validation_also_if_resumed(loop, ends, want):
+    """The number of a validation follows from the epoch alone."""
+    runner = SimpleNamespace(
+        _train_loop=SimpleNamespace(**{'val_begin': 1, 'val_interval': 1,
+                                       **loop}),
+    )  # fmt: skip
+    logged = []
+    for epoch in ends:
+        hook = GateStatisticsHook(interval=2)  # that of a new process
+        runner.epoch = epoch
+        if hook._is_chosen(runner):
+            logged.append(epoch)
+        else:
+            hook.after_val_iter(runner, 0, outputs=[{}])  # not even read
+            assert hook._opened is None
+    assert logged == want
+
+
+@pytest.mark.parametrize('rank', [0, 1])
+def test_images_that_a_sampler_repeats_are_left_out(rank, monkeypatch):
+    monkeypatch.setattr(module, 'get_world_size', lambda: 2)
+    monkeypatch.setattr(module, 'get_rank', lambda: rank)
+    loop = SimpleNamespace(dataloader=SimpleNamespace(dataset=range(3)))
+    runner = SimpleNamespace(test_loop=loop)
+    hook = GateStatisticsHook()
+    hook.before_test_epoch(runner)
+    table = MACsTable((), ('a',), (1,))
+    # 0, 2 and 1, 0: image 0 is repeated to fill rank 1
+    for opened in (True, True):
+        sample = dict(gate_masks=torch.tensor([opened]), macs_table=table)
+        hook.after_test_iter(runner, 0, outputs=[sample])
+    assert hook._images == hook._opened.item() == (2 if rank == 0 else 1)
 
 
 def test_what_is_refused():
     with pytest.raises(FGCError, match='interval=0 of GateStatisticsHook'):
         GateStatisticsHook(interval=0)
     with pytest.raises(FGCError, match='has no gate_masks'):
-        GateStatisticsHook().after_val_iter(None, 0, outputs=[{}])
+        GateStatisticsHook().after_test_iter(None, 0, outputs=[{}])

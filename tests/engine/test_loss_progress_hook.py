@@ -133,3 +133,22 @@ def test_coupling_needs_the_number_of_images(digits, tmp_path):
     runner = digits.start(endless(digits, tmp_path))
     with pytest.raises(FGCError, match='is a Endless without a length'):
         runner.train()
+
+
+def test_a_run_from_other_weights_begins_its_means_anew(digits, tmp_path):
+    """The other run ended in the same epoch; a resumed one continues."""
+
+    def images(name, epochs, **options):
+        cfg = without_coupling(digits.tiny_config(tmp_path / name, epochs))
+        cfg.model.backbone.gate = dict(type='fgc_mm.ManiDPGate')
+        cfg.merge_from_dict(options)
+        runner = digits.start(cfg)
+        runner.train()
+        return {int(g.images) for g in runner.model.backbone.gates.values()}
+
+    once = images('first', 1)
+    (number,) = once
+    path = str(tmp_path / 'first' / 'epoch_1.pth')
+    assert images('second', 1, load_from=path) == once
+    resumed = images('third', 2, load_from=path, resume=True)
+    assert resumed == once and number > 0

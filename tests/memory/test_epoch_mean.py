@@ -88,3 +88,15 @@ def test_it_resumes_within_an_epoch(batches, way):
     # and neither writes into the other
     assert owner.images == 10 and again.images == 0
     assert run_epoch(owner, 3, []) is None
+
+
+def test_the_first_epoch_of_another_run_begins_anew(batches):
+    """Its weights may be those of a run that ended in epoch 0, too."""
+    owner = Owner()
+    run_epoch(owner, 0, batches)
+    owner.mean.end_epoch()
+    torch.testing.assert_close(
+        run_epoch(owner, 0, batches[:1]), naive(batches), atol=1e-6, rtol=0
+    )
+    assert owner.images == 5 and owner.epoch == 0
+    assert run_epoch(Owner(), 0, []) is None

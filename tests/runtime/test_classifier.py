@@ -376,7 +376,8 @@ WRONG = {
                     [[64, 3, 3, 1, [], [[-1, None]]]],
                     [[64, 3, 4, 1, [], [[0, None]]]],
                     [[64, 3, 3, 1, [], [[0, 0]]]],
-                    [[10**30, 3, 3, 1, [], [[0, None]]]]],
+                    [[10**30, 3, 3, 1, [], [[0, None]]]],
+                    [[1, 2**37, 3, 1, [], [[0, None]]]]],
 }  # fmt: skip
 
 
@@ -399,7 +400,16 @@ def test_json_that_is_inconsistent(path, value):
 
 
 @pytest.mark.parametrize(
-    'runs', [5, [[5]], [[]], [[[0, 10**12]]], [[[0, 4]]], [[[-2, 3]]]]
+    'runs',
+    [
+        5,
+        [[5]],
+        [[]],
+        [[[0, 10**12]]],
+        [[[0, 4]]],
+        [[[-2, 3]]],
+        [[[0, 3]], [[-1, 2**24]] * 2],
+    ],
 )
 @pytest.mark.parametrize('used', [True, False])
 def test_positions_that_are_inconsistent(runs, used):

@@ -1,5 +1,6 @@
 """tools/analysis_tools/plan_budget.py, as a user types it."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 
+from fgc_mm.engine.config_options import read_options
 from fgc_mm.errors import FGCError
 
 from .conftest import error_lines, load_tool, run
@@ -129,3 +131,18 @@ def test_another_networks_checkpoint_is_refused(files):
     (line,) = error_lines(done.stdout)
     assert 'other.pth is not of the dense network that ftwt.py' in line
     assert 'looking' not in done.stdout
+
+
+@pytest.mark.parametrize('target', ['mass', 'uniform'])
+def test_the_option_has_all_digits(files, target):
+    """A uniform target's MACs change in steps, of up to 4 points here."""
+    done = plan(
+        files, '--budget', '0.45', '--out', 'found.json', '--cfg-options',
+        f'model.gate_losses.0.target={target}',
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    found = json.loads((files / 'found.json').read_text())
+    assert read_options(found['options']) == {
+        'model.gate_losses.0.ratio': found['ratio']
+    }
+    assert found['options'][0] in ' '.join(done.stdout.split())

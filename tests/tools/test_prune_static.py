@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from torch import nn
 
+from fgc_mm.cli.commands import prune_static as prune_static_command
 from fgc_mm.deploy.compaction.static_groups import find_groups
 from fgc_mm.deploy.compaction.static_pruning import prune_static
 from fgc_mm.deploy.loading import build_trained
@@ -171,13 +173,13 @@ def test_the_files_make_the_pruned_model(tool, written):
     moved = written / "a user's folder"
     shutil.move(out, moved)
     assert sorted(p.name for p in moved.iterdir()) == [
-        'channel_map.json', 'small.pth', 'small.py',
+        'small.pth', 'small.py', 'small_channel_map.json',
     ]  # fmt: skip
     cfg = Config.fromfile(moved / 'small.py')
     assert cfg.load_from == str(moved / 'small.pth')
     assert cfg.param_scheduler == Config.fromfile(CONFIG).param_scheduler
     model = build_trained(cfg, str(moved / 'small.pth'), gated=False)
-    kept = json.loads((moved / 'channel_map.json').read_text())['layers']
+    kept = json.loads((moved / 'small_channel_map.json').read_text())['layers']
     state = read_checkpoint(moved / 'small.pth')['state_dict']
     dense = read_checkpoint(written / 'dense.pth')['state_dict']
     name = 'layer2.1.conv1'
@@ -230,3 +232,35 @@ def test_gates_and_other_checkpoints_are_refused(tool, written, tiny, images):
         prune_static(tiny.build(), 'fpgm', 0.5, images)
     with pytest.raises(FGCError, match="importance='best' is unknown"):
         prune_static(tiny.build(), 'best', 0.5, images)
+
+
+def test_two_networks_share_a_folder(tool, written):
+    folder = written / 'shared'
+    for ratio in ('0.4', '0.2'):
+        code, said = tool(
+            'prune_static', CONFIG, written / 'dense.pth', '--out', folder,
+            '--pruning-ratio', ratio, '--name', f'less_{ratio[-1]}',
+        )  # fmt: skip
+        assert code == 0, said
+    for number in (2, 4):
+        path = folder / f'less_{number}.py'
+        small = build_trained(
+            Config.fromfile(path), str(path.with_suffix('.pth')), gated=False
+        )
+        assert small.backbone.layer1[0].conv1.out_channels < 16
+
+
+def test_a_network_that_failed_the_check_has_no_config(
+    tool, written, monkeypatch
+):
+    """A comparison would take it for a pruned one."""
+    monkeypatch.setattr(
+        prune_static_command, 'build_macs_table',
+        lambda *_: SimpleNamespace(dense=1),
+    )  # fmt: skip
+    code, said = tool(
+        'prune_static', CONFIG, written / 'dense.pth', '--out', written / 'c',
+        '--name', 'small',
+    )  # fmt: skip
+    assert code == 2 and 'small.py builds another network' in said
+    assert not [*(written / 'c').glob('*.py')]

@@ -55,13 +55,14 @@ def main(args: argparse.Namespace) -> None:
     if budget is not None:
         ends = ratios[0], ratios[-1]
         chosen = ratio_for_budget(scores, table, TARGETS[target], budget, ends)
-        ratios = sorted({*ratios, round(chosen, 4)})
+        ratios = sorted({*ratios, chosen})
     show(ratios, chosen, target, scores, table)
     if chosen is None:
         return
-    option = f'model.gate_losses.{index}.ratio={chosen:.4f}'
+    # all digits: the MACs of a uniform target change in steps of the ratio
+    option = f'model.gate_losses.{index}.ratio={chosen!r}'
     print(
-        f'for a budget of {budget:g}: ratio={chosen:.4f}, as in '
+        f'for a budget of {budget:g}: ratio={chosen!r}, as in '
         f'--cfg-options {option}'
     )
     if args.out is not None:
@@ -168,7 +169,7 @@ def show(
         result.add_column(name, justify='right')
     for ratio in sorted(ratios):
         cost = expected_cost(scores, table, TARGETS[target], ratio)
-        meets = chosen is not None and ratio == round(chosen, 4)
+        meets = ratio == chosen
         result.add_row(
             f'{ratio:.4g}', f'{cost * table.base():,.0f}', f'{cost:.1%}',
             f'{1 - cost:.1%}', style='bold' if meets else '',

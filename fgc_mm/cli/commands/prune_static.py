@@ -17,7 +17,7 @@ from fgc_mm.errors import FGCError, check_choice
 from fgc_mm.models import build_macs_table
 from fgc_mm.reliability.atomic_file import save_atomically, write_atomically
 
-MAP = 'channel_map.json'
+MAP = 'channel_map.json'  # after the name and _
 
 
 def main(args: argparse.Namespace) -> None:
@@ -34,8 +34,7 @@ def main(args: argparse.Namespace) -> None:
         kind = importance
         pruned = prune_static(model, kind, args.pruning_ratio, images)
     name = args.name or f'{kind}_{Path(args.config).stem}'
-    path = write(cfg, pruned, Path(args.out), name)
-    check(path, pruned, images)
+    path = write(cfg, pruned, Path(args.out), name, images)
     wanted = '' if args.zeroed else f' (requested: {args.pruning_ratio:.1%})'
     print(
         f'{path}: {pruned.macs:,} of {pruned.dense:,} MACs are left, '
@@ -44,25 +43,37 @@ def main(args: argparse.Namespace) -> None:
     )
 
 
-def write(cfg: Config, pruned: Pruned, folder: Path, name: str) -> Path:
-    """Writes the channel map, the weights and then the config."""
+def write(
+    cfg: Config, pruned: Pruned, folder: Path, name: str, images: torch.Tensor
+) -> Path:
+    """Writes channel map, weights and, after a check of these, the config."""
     cfg.model.backbone = dict(
         type='fgc_mm.ChannelMapBackbone',
         backbone=cfg.model.backbone,
-        channel_map=f'{HERE}/{MAP}',
+        channel_map=f'{HERE}/{name}_{MAP}',
     )
     cfg.load_from, cfg.resume = f'{HERE}/{name}.pth', False
     weights = dict(state_dict=pruned.model.state_dict(), meta={})
-    write_atomically(pruned.channel_map.text().encode(), folder / MAP)
+    write_atomically(
+        pruned.channel_map.text().encode(), folder / f'{name}_{MAP}'
+    )
     save_atomically(weights, folder / f'{name}.pth')
     path = folder / f'{name}.py'
-    write_atomically(config_text(cfg).encode(), path)
+    unchecked = folder / f'{name}_unchecked.py'
+    write_atomically(config_text(cfg).encode(), unchecked)
+    try:
+        check(unchecked, path, pruned, images)
+        unchecked.replace(path)
+    finally:
+        unchecked.unlink(missing_ok=True)
     return path
 
 
-def check(path: Path, pruned: Pruned, images: torch.Tensor) -> None:
+def check(
+    unchecked: Path, path: Path, pruned: Pruned, images: torch.Tensor
+) -> None:
     """Builds the model from the files, and compares its outputs."""
-    cfg = load_config(str(path))
+    cfg = load_config(str(unchecked))
     model = build_trained(cfg, str(path.with_suffix('.pth')), gated=False)
     macs = build_macs_table(model, tuple(images.shape[1:])).dense
     with torch.no_grad():

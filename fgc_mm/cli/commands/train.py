@@ -70,22 +70,35 @@ def train(runner: Runner) -> None:
 
 
 def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
-    """Writes the arguments into the config; --cfg-options are applied last."""
+    """Writes the arguments into the config, and --cfg-options over them."""
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     cfg.launcher = args.launcher
     choose_work_dir(cfg, args)
-    start = cfg.get('load_from')
-    if args.resume is not None:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
     if args.auto_scale_lr:
         scale_learning_rate(cfg, args.config)
     apply_loader_arguments(cfg, args)
-    newest = cfg.get('resume') and cfg.get('load_from') is None
-    if newest and not has_checkpoint(cfg):
-        cfg.resume, cfg.load_from = False, start
+    choose_start(cfg, args.resume)
     set_teacher_checkpoint(cfg)
+
+
+def choose_start(cfg: Config, resume: str | None) -> None:
+    """Sets the checkpoint from which the run resumes or starts.
+
+    ``--resume`` comes before ``load_from``, also if --cfg-options set that: a
+    repeated command continues the run and does not start it again.
+
+    Args:
+        cfg: The config, with --cfg-options.
+        resume: Of --resume: a path, ``'auto'`` for the newest checkpoint of
+            the work dir, or ``None``.
+    """
+    start = cfg.get('load_from')
+    if resume is not None and resume != 'auto':
+        cfg.resume, cfg.load_from = True, resume
+    elif resume == 'auto' or (cfg.get('resume') and start is None):
+        cfg.resume = has_checkpoint(cfg)
+        cfg.load_from = None if cfg.resume else start
 
 
 def has_checkpoint(cfg: Config) -> bool:

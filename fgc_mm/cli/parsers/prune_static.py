@@ -4,7 +4,7 @@
         --pruning-ratio 0.55 --out DIR
 
 writes DIR/NAME.py (a config), DIR/NAME.pth (the remaining weights) and
-DIR/channel_map.json (the remaining channels). fgc-mm train fine-tunes the
+DIR/NAME_channel_map.json (the remaining channels). fgc-mm train fine-tunes the
 network (the config loads the weights), fgc-mm test tests it:
 
     fgc-mm train DIR/NAME.py

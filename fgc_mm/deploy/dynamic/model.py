@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -52,6 +53,17 @@ IDLE_CALLS, MISSING_CALLS = 100, 8
 MAX_MISSING = 1000  # sizes of which this is counted
 # one thread at a time captures and compiles a network
 BUILD_LOCK = threading.RLock()
+
+
+def _renew_lock() -> None:
+    """For a child process: a thread of the parent may hold the lock."""
+    global BUILD_LOCK
+    BUILD_LOCK = threading.RLock()
+
+
+at_fork = getattr(os, 'register_at_fork', None)  # not on Windows
+if at_fork is not None:
+    at_fork(after_in_child=_renew_lock)
 
 
 class DynamicBackbone(GatedBackbone):

@@ -7,17 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fgc_mm.deploy.changed_masks import MASK_PATTERNS, constant_masks
 from fgc_mm.deploy.comparing import (
     TOLERANCE,
     ModelOutput,
-    difference,
+    model_output,
     output_difference,
     records_of_image,
 )
 from fgc_mm.deploy.firing import gated_backbone
 from fgc_mm.deploy.graph.batch import mixes_images
-from fgc_mm.deploy.graph.interpreter import interpret
+from fgc_mm.deploy.graph.mask_check import constant_mask_problem
 from fgc_mm.deploy.graph.network import modules_after
 from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedBackbone, GatedImageClassifier
@@ -40,7 +39,9 @@ class Reference:
     def __init__(self, model: Masked, images: Tensor) -> None:
         self._masked = model
         self._images = images[:MAX_IMAGES].split(1)
-        self._outputs = [_run_model(self._masked, one) for one in self._images]
+        self._outputs = [
+            model_output(self._masked, one) for one in self._images
+        ]
 
     def problem_of_programs(self, dynamic: Any) -> str:
         """Why the model cannot run as a program; '' if it can."""
@@ -58,9 +59,9 @@ class Reference:
         image = self._images[0]
         # small values beside large ones of both signs
         batch = torch.cat([-5 * image, image, 5 * image + 0.1])
-        outputs, records = _run_model(self._masked, batch)
+        outputs, records = model_output(self._masked, batch)
         for number, one in enumerate(batch.split(1)):
-            alone = _run_model(self._masked, one)
+            alone = model_output(self._masked, one)
             if not _finite(alone[0]):  # e.g. the root of a negative number
                 continue
             together = [x[number : number + 1] for x in outputs]
@@ -99,41 +100,13 @@ class Reference:
         return ''
 
     def _constant_mask_problem(self, dynamic: Any) -> str:
-        """How the outputs differ with constant masks; '' if they do not.
-
-        The gates may open all channels for the images, so constant masks are
-        tried at every site: every other channel, one, none. The graph runs
-        in its interpreter, where channels that are not computed are nan.
-        """
+        """How the outputs differ with constant masks; '' if they do not."""
         image, backbone = self._images[0], gated_backbone(dynamic)
-        alone = dynamic is backbone
         model, masked = self._masked, gated_backbone(self._masked)
-        program = None if alone else dynamic.program(image)
+        program = None if dynamic is backbone else dynamic.program(image)
         if program is None:  # the head runs as a module
             model, program = masked, backbone.program_of(image)
-        for name, opened in MASK_PATTERNS.items():
-            with constant_masks(masked, opened):
-                want = _logits_if_any(model, image)
-            if want is None:
-                continue
-            masks = [
-                opened(site.channels)[None].float() for site in backbone.sites
-            ]
-            values = interpret(program.graph, image, masks)
-            got = [values[node] for node in program.graph.outputs]
-            problem = difference(want, got)
-            if problem:
-                return f'{problem} ({name} mask)'
-        return ''
-
-
-def _logits_if_any(model: Masked, images: Tensor) -> list[Tensor] | None:
-    """``None`` if the masked model fails or its outputs are not finite."""
-    try:
-        logits = _run_model(model, images)[0]
-    except Exception:  # e.g. it accepts images of one size only
-        return None
-    return logits if _finite(logits) else None
+        return constant_mask_problem(program.graph, model, masked, image)
 
 
 def _finite(values: list[Tensor]) -> bool:
@@ -145,7 +118,7 @@ def _problem(
 ) -> str:
     """How the outputs differ, unless rounding changed a decision."""
     try:
-        got, own = _run_model(dynamic, image)
+        got, own = model_output(dynamic, image)
         # the call from images to logits is another program
         whole = tensors(dynamic(image))
     except Exception as error:
@@ -153,13 +126,3 @@ def _problem(
     return output_difference(
         output, (got, own), tolerance
     ) or output_difference(output, (whole, own), tolerance)
-
-
-@torch.no_grad()
-def _run_model(model: Masked, images: Tensor) -> ModelOutput:
-    if isinstance(model, GatedBackbone):
-        outputs, records = model.forward_gated(images)
-        return tensors(outputs), records
-    feats, records = model._extract_gated(images)
-    scores = model.head(feats) if model.with_head else feats
-    return tensors(scores), records

@@ -219,10 +219,13 @@ class _ChannelPropagation:
         elif owners is not None:
             new.site, new.channel = owners.site.clone(), owners.channel.clone()
             new.zero = owners.zero.clone()
-        if bool(
-            ((new.site != NO_SITE) & (new.site != number) & is_owned).any()
-        ):
+        others = (new.site != NO_SITE) & (new.site != number)
+        if bool((others & is_owned).any()):
+            # channels that the other site closes must be 0: this one may
+            # open them
             self._require_all(new, f'{node.name} is masked by two sites')
+            self.cleared.append((node, node.inputs[0]))
+            new = ChannelOwners.unowned(node.dim, size)
         new.site[is_owned], new.channel[is_owned] = number, numbers[is_owned]
         new.zero[is_owned] = True
         return new
@@ -288,13 +291,13 @@ class _ChannelPropagation:
             if first.has_zero and node.math == Math.DIV:
                 return ''
             return first
-        if len(owners.site) != node.shape[owners.dim]:
+        value = node.inputs[0 if first is not None else 1]
+        dim = owners.dim + len(node.shape) - len(value.shape)
+        if len(owners.site) != node.shape[dim]:
             return 'they are broadcast'
         if owners.has_zero and node.math != Math.MUL:
             return ''
-        value = node.inputs[0 if first is not None else 1]
-        missing = len(node.shape) - len(value.shape)
-        return replace(owners, dim=owners.dim + missing)
+        return replace(owners, dim=dim)
 
     def _concat(self, node: Node, _: ChannelOwners) -> ChannelOwners | str:
         parts = [

@@ -11,6 +11,7 @@ from fgc_mm.deploy.graph.channel_lists import propagate_channel_lists
 from fgc_mm.deploy.graph.fuse import fuse
 from fgc_mm.deploy.graph.ir import Graph, Node, Op
 from fgc_mm.deploy.graph.lower import CannotLower, Lowering
+from fgc_mm.deploy.graph.mask_check import constant_mask_problem
 from fgc_mm.deploy.graph.simplify import simplify
 from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedImageClassifier
@@ -126,6 +127,9 @@ def program_of(model: GatedImageClassifier, image: Tensor) -> Program:
     try:
         graph = network_graph(model.backbone, image, modules_after(model))
         listed = listed_graph(graph, model.backbone.sites)
+        problem = constant_mask_problem(listed, model, model.backbone, image)
+        if problem:
+            raise CannotCapture(f'its outputs differ: {problem}')
         program = Lowering(listed, calls=False).program()
     except (CannotCapture, CannotLower) as error:
         raise FGCError(

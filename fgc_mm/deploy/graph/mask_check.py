@@ -1,0 +1,56 @@
+"""Comparing a graph that computes open channels only with the masked model."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fgc_mm.deploy.changed_masks import MASK_PATTERNS, constant_masks
+from fgc_mm.deploy.comparing import difference, model_output
+from fgc_mm.deploy.graph.interpreter import interpret
+from fgc_mm.deploy.graph.ir import Graph
+from fgc_mm.models import GatedBackbone, GatedImageClassifier
+
+
+def constant_mask_problem(
+    graph: Graph,
+    model: GatedImageClassifier | GatedBackbone,
+    backbone: GatedBackbone,
+    image: Tensor,
+) -> str:
+    """How the outputs differ with constant masks; '' if they do not.
+
+    The gates may open all channels for some images, so constant masks are
+    tried at every site. The graph runs in its interpreter, where channels
+    that are not computed are nan.
+
+    Args:
+        graph: From :func:`fgc_mm.deploy.graph.network.listed_graph`.
+        model: The masked model that it was made from, in evaluation.
+        backbone: The backbone of that model, or the model itself.
+        image: (1, 3, H, W).
+    """
+    for name, opened in MASK_PATTERNS.items():
+        with constant_masks(backbone, opened):
+            want = _outputs_if_any(model, image)
+        if want is None:
+            continue
+        masks = [
+            opened(site.channels, number)[None].float()
+            for number, site in enumerate(backbone.sites)
+        ]
+        values = interpret(graph, image, masks)
+        problem = difference(want, [values[node] for node in graph.outputs])
+        if problem:
+            return f'{problem} ({name} mask)'
+    return ''
+
+
+def _outputs_if_any(
+    model: GatedImageClassifier | GatedBackbone, image: Tensor
+) -> list[Tensor] | None:
+    """``None`` if the masked model fails or its outputs are not finite."""
+    try:
+        outputs = model_output(model, image)[0]
+    except Exception:  # e.g. it accepts images of one size only
+        return None
+    return outputs if all(x.isfinite().all() for x in outputs) else None

@@ -17,9 +17,9 @@ from fgc_mm.deploy import DynamicPlan, to_dynamic
 from fgc_mm.deploy.comparing import difference
 from fgc_mm.deploy.dynamic import build as building
 from fgc_mm.deploy.dynamic import model as modelling
-from fgc_mm.deploy.dynamic import verify
 from fgc_mm.deploy.dynamic.model import DynamicBackbone
 from fgc_mm.deploy.dynamic.programs import KernelProgram
+from fgc_mm.deploy.graph import mask_check
 from fgc_mm.deploy.graph.interpreter import interpret
 from fgc_mm.deploy.graph.network import CapturedNetwork
 from fgc_mm.errors import FGCError
@@ -463,7 +463,7 @@ def test_a_backbone_alone_is_tried_with_constant_masks(small, monkeypatch):
     def wrong(*args):
         return {node: x + 1 for node, x in interpret(*args).items()}
 
-    monkeypatch.setattr(verify, 'interpret', wrong)
+    monkeypatch.setattr(mask_check, 'interpret', wrong)
     dynamic = to_dynamic(model, images, backend='torch')
     assert dynamic.plan.executor == 'modules'
     assert 'every_other mask' in dynamic.plan.executor_why

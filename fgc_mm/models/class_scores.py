@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mmpretrain.models.heads import MultiLabelClsHead
+from mmpretrain.models.losses import FocalLoss
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -15,13 +16,14 @@ def independent_labels(head: nn.Module) -> bool:
     """Whether the labels are independent (a sigmoid per class).
 
     True for the multi-label heads, and for heads whose loss is a binary
-    cross entropy per class.
+    one per class (cross entropy, ``AsymmetricLoss``, ``FocalLoss``).
     """
     loss = getattr(head, 'loss_module', None)
     # LabelSmoothLoss contains the cross entropy
     parts = loss.modules() if isinstance(loss, nn.Module) else ()
     return isinstance(head, MultiLabelClsHead) or any(
-        getattr(part, 'use_sigmoid', False) for part in parts
+        isinstance(part, FocalLoss) or getattr(part, 'use_sigmoid', False)
+        for part in parts
     )
 
 

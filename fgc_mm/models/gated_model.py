@@ -72,10 +72,17 @@ class GatedModelMixin(GateLossesMixin):
         Raises:
             FGCError: The model does not call its backbone exactly once, a
                 loss of its own has the name of a gate loss, or its passes do
-                not have the results that MMEngine's convention requires.
+                not have the inputs and results that MMEngine's convention
+                requires.
         """
         if mode == 'tensor':
             return super().forward(inputs, data_samples, mode=mode, **kwargs)
+        if not isinstance(inputs, Tensor):
+            raise FGCError(
+                f'the inputs of {type(self).__name__} are a '
+                f'{type(inputs).__name__}, but MACs per image need one tensor '
+                '(N, 3, H, W); override forward in a subclass that takes one.'
+            )
         with collect_records(self.backbone) as calls:
             result = super().forward(inputs, data_samples, mode=mode, **kwargs)
         records = self._only_call(calls, mode)

@@ -34,6 +34,7 @@ class Teacher:
         named = isinstance(model, str)
         settings: Any = Config.fromfile(model).model if named else model
         self.name = checkpoint
+        self._title = ' '.join(['the teacher', *filter(None, [checkpoint])])
         self.network = MMPRETRAIN_MODELS.build(dict(settings))
         if checkpoint is not None:
             loaded = CheckpointLoader.load_checkpoint(checkpoint, 'cpu')
@@ -48,7 +49,7 @@ class Teacher:
         ours = getattr(head, 'num_classes', None)
         if theirs != ours:
             raise FGCError(
-                f'the teacher {self.name} has {theirs} classes and the '
+                f'{self._title} has {theirs} classes and the '
                 f'student {ours}; use a teacher that was trained for the '
                 'same classes.'
             )
@@ -57,7 +58,7 @@ class Teacher:
         if kinds[0] != kinds[1]:
             names = ['independent labels', 'exclusive classes']
             raise FGCError(
-                f'the teacher {self.name} has {names[not kinds[0]]} and the '
+                f'{self._title} has {names[not kinds[0]]} and the '
                 f'student {names[not kinds[1]]}; use a teacher that was '
                 'trained with the same kind of head and loss.'
             )

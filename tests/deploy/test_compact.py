@@ -469,3 +469,40 @@ def test_bad_input_is_one_sentence(gated, pictures):
     other = dict(RESNET, base_channels=16, stem_channels=16)
     with pytest.raises(FGCError, match='fits the network that it was made'):
         CompactBackbone(other, cfg['gate'], done.channel_map)
+
+
+@torch.no_grad()
+def test_gates_that_need_all_channels_of_another_site(pictures):
+    """FTWT's take a softmax over their input."""
+    torch.manual_seed(0)
+    settings = dict(
+        type='fgc_mm.GatedBackbone', gate=dict(type='fgc_mm.FTWTGate'),
+        backbone=dict(type='ResNet', depth=50, base_channels=16, **TWO_STAGES),
+    )  # fmt: skip
+    network = MODELS.build(copy.deepcopy(settings)).eval()
+    images = pictures(64)
+
+    def half_of_the_images(gate, inputs):
+        """Opens all channels but one for half of the images."""
+        middle = gate.forward(inputs[0]).logits.median(dim=0).values
+        gate.predict.bias -= middle + 1e-7
+        gate.predict.bias[0] = -1e3
+
+    hooks = [
+        gate.register_forward_pre_hook(half_of_the_images)
+        for gate in network.gates.values()
+    ]
+    network(images)
+    for hook in hooks:
+        hook.remove()
+    firing = firing_statistics(network, [images])
+    assert all(stats.never()[0] for stats in firing)
+    done = compact(network, firing, settings, images)
+    kept = {site: x.kept for site, x in done.channel_map.sites.items()}
+    for block in ('layer1.1', 'layer2.1'):
+        # the second gate reads the channels of the first site
+        assert 'needs them' in done.refused[f'{block}.conv1']
+        assert f'{block}.conv2' not in done.refused
+        assert 0 in kept[f'{block}.conv1']
+        assert 0 not in kept[f'{block}.conv2']
+    assert largest_gap(network(images), done.backbone(images)) < 1e-4

@@ -272,3 +272,24 @@ def test_subclasses_can_be_pickled_and_copied(kind):
     model.number = 3
     for again in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
         assert type(again) is kind and again.number == 3
+
+
+class NamedInputs(BaseModel):
+    """A model of several inputs, of which one is the image."""
+
+    def __init__(self, backbone):
+        super().__init__()
+        self.backbone = MODELS.build(backbone)
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        value = self.backbone(inputs['img'])[-1].square().mean()
+        return dict(loss_own=value) if mode == 'loss' else value
+
+
+def test_several_inputs_are_refused():
+    backbone = detector_config()['backbone']
+    model = gated_class(NamedInputs)(backbone=backbone)
+    inputs = dict(img=batch()[0])
+    assert model(inputs).isfinite()
+    with pytest.raises(FGCError, match=r'inputs of .* are a dict, but MACs'):
+        model(inputs, mode='loss')

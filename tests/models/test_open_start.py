@@ -128,3 +128,41 @@ def test_a_budget_out_of_reach_is_refused_when_the_ramp_starts(images, tiny):
     set_progress(model, Progress(0, 0))
     with pytest.raises(FGCError, match=r'pruning_ratio=0.99 is out of reach'):
         model.loss(images, tiny.samples([1, 2, 3, 4]))
+
+
+# as the configs of Swin, ConvNeXt and others have it
+ALL_LAYERS = dict(
+    type='TruncNormal', layer=['Conv2d', 'Linear'], std=0.02, bias=0.0
+)
+
+
+@pytest.mark.parametrize('gate', OPEN)
+@torch.no_grad()
+def test_an_init_cfg_of_the_model_leaves_the_gates_alone(gate, images):
+    model = student(gate, init_cfg=ALL_LAYERS).eval()
+    before = {
+        k: v.clone() for k, v in model.backbone.gates.state_dict().items()
+    }
+    model.init_weights()
+    assert model.head.fc.weight.std() < 0.03  # it was applied
+    after = model.backbone.gates.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in after)
+    _, records = model.backbone.forward_gated(images)
+    assert all(record.mask.eq(1).all() for record in records)
+    # a second call changes nothing, as mmengine's
+    model.backbone.gates.state_dict()['layer1-0-conv1.expand.bias'].fill_(2)
+    model.init_weights()
+    assert (after['layer1-0-conv1.expand.bias'] == 2).all()
+
+
+def test_pretrained_gates_replace_the_initial_ones(tmp_path):
+    trained = student()
+    for gate in trained.backbone.gates.values():
+        torch.nn.init.normal_(gate.expand.weight)
+    path = tmp_path / 'gated.pth'
+    torch.save(dict(state_dict=trained.backbone.state_dict()), path)
+    model = student(init_cfg=ALL_LAYERS)
+    model.backbone.init_cfg = dict(type='Pretrained', checkpoint=str(path))
+    model.init_weights()
+    got, want = (x.backbone.gates.state_dict() for x in (model, trained))
+    assert all(torch.equal(got[name], want[name]) for name in want)

@@ -15,6 +15,7 @@ from fgc_mm.evaluation import DynamicMACs
 from fgc_mm.functional.schedule import Progress
 from fgc_mm.losses.distillation import DistillationLoss
 from fgc_mm.losses.label_neighbors import LabelNeighbors
+from fgc_mm.models.class_scores import independent_labels
 from fgc_mm.registry import MODELS
 
 IMAGES = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
@@ -244,3 +245,20 @@ def test_neighbours_by_label_need_one_label_each(labels):
 def test_one_label_each_in_any_dress():
     labels = [0, [1], torch.tensor([2]).numpy(), torch.tensor(3)]
     assert LabelNeighbors.single_labels(labels).tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ('loss', 'independent'),
+    [
+        ('FocalLoss', True),
+        ('AsymmetricLoss', True),
+        ('CrossEntropyLoss', False),
+        ('SeesawLoss', False),
+    ],
+)
+def test_losses_of_independent_labels(loss, independent):
+    options = dict(num_classes=5) if loss == 'SeesawLoss' else {}
+    head = MODELS.build(
+        dict(linear('LinearClsHead'), loss=dict(type=loss, **options))
+    )
+    assert independent_labels(head) is independent

@@ -105,7 +105,8 @@ def _compacted(trial: '_Trial') -> Compacted:
             continue
         failed, gap = trial.compare(small, channel_map)
         if not failed:
-            return Compacted(channel_map, small, state, refused, gap)
+            whole = {k: v for k, v in refused.items() if trial.keeps(k)}
+            return Compacted(channel_map, small, state, whole, gap)
         refused |= failed
 
 
@@ -132,6 +133,11 @@ class _Trial:
         """What remains, without the sites that have failed so far."""
         return self.channel_removal.channel_map(self._whole, self._unshrunk)
 
+    def keeps(self, name: str) -> bool:
+        """Whether a site keeps channels that are never open."""
+        first = self.channel_removal.refused
+        return name in {*first, *self._whole, *self._unshrunk}
+
     def build(
         self, channel_map: ChannelMap
     ) -> tuple[nn.Module, dict[str, Tensor]]:
@@ -157,8 +163,7 @@ class _Trial:
         """
         joint = self._joint_gates(small, channel_map)
         if joint:
-            self._keep_whole_sites(joint)
-            return joint, 0.0
+            return self._keep_whole_sites(joint), 0.0
         with fixed_decisions(self._backbone, channel_map):
             wanted, records = self._backbone.forward_gated(self._images)
         masks = {record.site.name: record.mask for record in records}
@@ -176,15 +181,39 @@ class _Trial:
             return self.failing_sites('the features differ'), gap
         return {}, gap
 
-    def _keep_whole_sites(self, names: Mapping[str, str]) -> None:
-        again = [name for name in names if name in self._whole]
-        if again:
-            raise FGCError(
-                f'the gate of {again[0]} decides differently when it is built '
-                'again and loaded, so its state dict does not hold all of its '
-                'state; it cannot be compacted.'
-            )
-        self._whole |= set(names)
+    def _keep_whole_sites(self, names: Mapping[str, str]) -> dict[str, str]:
+        """Keep the channels of these sites, or those that their gates read.
+
+        Returns:
+            The sites that now keep channels, and why.
+        """
+        failed = {x: why for x, why in names.items() if x not in self._whole}
+        again = [x for x in names if x in self._whole]
+        self._whole |= set(failed)
+        for name in again:
+            read = self._shrunk_sites_before(name)
+            if not read:
+                raise FGCError(
+                    f'the gate of {name} decides differently when it is built '
+                    'again and loaded, so its state dict does not hold all of '
+                    'its state; it cannot be compacted.'
+                )
+            failed |= dict.fromkeys(read, f'the gate of {name} needs them')
+            self._unshrunk |= set(read)
+            self._whole.discard(name)  # perhaps these were the only reason
+        return failed
+
+    def _shrunk_sites_before(self, name: str) -> list[str]:
+        """Sites with removed channels that the gate of a site reads."""
+        (site,) = [x for x in self._backbone.sites if x.name == name]
+        removed = self.channel_removal.removed
+        return [
+            other.name
+            for other in self._backbone.sites
+            if removed.get(other.name)
+            and other.name not in {*self._unshrunk, *self._whole}
+            and any(c.path == site.producer for c in other.consumers)
+        ]
 
     def _joint_gates(
         self, small: nn.Module, channel_map: ChannelMap

@@ -67,7 +67,8 @@ class GateStatisticsHook(Hook):
         self._reset()
         if mode != 'train':
             loop = runner.val_loop if mode == 'val' else runner.test_loop
-            self._length = len(loop.dataloader.dataset)
+            images = loop.dataloader.dataset
+            self._length = len(images) if hasattr(images, '__len__') else None
 
     def _after_iter(
         self,

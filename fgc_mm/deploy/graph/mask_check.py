@@ -9,6 +9,7 @@ from fgc_mm.deploy.comparing import difference, model_output
 from fgc_mm.deploy.graph.interpreter import interpret
 from fgc_mm.deploy.graph.ir import Graph
 from fgc_mm.models import GatedBackbone, GatedImageClassifier
+from fgc_mm.sites.eval_mode import eval_mode
 
 
 def constant_mask_problem(
@@ -25,12 +26,12 @@ def constant_mask_problem(
 
     Args:
         graph: From :func:`fgc_mm.deploy.graph.network.listed_graph`.
-        model: The masked model that it was made from, in evaluation.
+        model: The masked model that it was made from.
         backbone: The backbone of that model, or the model itself.
         image: (1, 3, H, W).
     """
     for name, opened in MASK_PATTERNS.items():
-        with constant_masks(backbone, opened):
+        with eval_mode(model), constant_masks(backbone, opened):
             want = _outputs_if_any(model, image)
         if want is None:
             continue

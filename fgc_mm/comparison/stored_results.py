@@ -42,7 +42,8 @@ def read_stored_results(folder: Path, study: Study) -> list[dict[str, Any]]:
 def _read_result_of(row: str, file: Path) -> dict[str, Any]:
     result = read_result_file(file)
     if (result['method'], f'seed{result["seed"]}') != (row, file.stem):
-        raise _other_run(file, result)
+        of = f'{result["method"]!r} with seed {result["seed"]!r}'
+        raise _damaged(file, f'it is that of {of}')
     return result
 
 
@@ -140,12 +141,6 @@ def add_sweep(
         )
     completed = {**result, SWEEP: [*rows]}
     write_atomically(json.dumps(completed, indent=1).encode(), file)
-
-
-def _other_run(file: Path, result: Mapping[str, Any]) -> FGCError:
-    """The error of a file whose path and content differ."""
-    of = f'{result["method"]!r} with seed {result["seed"]!r}'
-    return _damaged(file, f'it is that of {of}')
 
 
 def _damaged(file: Path, why: object) -> FGCError:

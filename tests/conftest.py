@@ -17,6 +17,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from fgc_mm.yapf_import import import_yapf
+
 RUNS = Path(__file__).parent / 'runs'
 # The files that take longest begin first, so that no process is left alone
 # with one of them at the end.
@@ -44,6 +46,9 @@ LONGEST = (
 )
 sys.path.append(str(Path(__file__).parent))
 from warm_python.start import warm_python  # noqa: E402
+
+# before any file imports mmengine: all test processes start at the same time
+import_yapf()
 
 
 def pytest_collection_modifyitems(items):

@@ -105,7 +105,7 @@ DEPLOY = {
 # cli/parsers.
 LIGHT = ('__init__', '__main__', 'arguments', 'command_table', 'dispatch')
 # Modules that docs/design.md does not name in its table of packages.
-SMALL = {'async_read', 'command_process', 'registry'}
+SMALL = {'async_read', 'command_process', 'registry', 'yapf_import'}
 # What every package may import.
 EVERYWHERE = {
     'checked_stack',
@@ -115,6 +115,7 @@ EVERYWHERE = {
     'exit_status',
     'missing_package',
     'version',
+    'yapf_import',
 }
 # Mathematics never imports mmengine.
 NO_OPENMMLAB = {'functional', 'memory', 'gates', 'sites'}

@@ -52,6 +52,9 @@ def check_fits(images: Tensor, device: torch.device) -> None:
     if device.type != 'cuda':
         return
     size, (free, _) = images.numel(), torch.cuda.mem_get_info(device)
+    # what torch holds, but does not use
+    free += torch.cuda.memory_reserved(device)
+    free -= torch.cuda.memory_allocated(device)
     if size > free:
         raise FGCError(
             f'the images take {size / 2**30:.1f} GiB and {device} has '

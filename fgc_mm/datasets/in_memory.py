@@ -18,7 +18,7 @@ from fgc_mm.datasets.device_tensors import (
     set_labels,
 )
 from fgc_mm.errors import FGCError
-from fgc_mm.functional import on_device
+from fgc_mm.functional import copied_to, on_device
 from fgc_mm.registry import DATASETS
 
 
@@ -100,7 +100,7 @@ class InMemoryImages(Dataset):
         chosen = on_device(indices, device)
         images = whole.index_select(0, chosen)
         if self.padding or self.flip:
-            draws = draws.to(device, non_blocking=True)
+            draws = copied_to(draws, device)
             images = crop_and_flip(images, draws, self.padding, self.flip)
         # shape (N, C, H, W), channels-last in memory
         images = images.permute(0, 3, 1, 2)

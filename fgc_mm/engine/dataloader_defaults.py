@@ -20,7 +20,7 @@ def set_dataloader_defaults(
     for field in fields:
         if cfg.get(field) is not None:
             loader = ConfigDict(
-                pin_memory=_can_pin(cfg[field]),
+                pin_memory=torch.cuda.is_available(),
                 collate_fn=dict(type='default_collate'),
                 **defaults,
             )
@@ -28,11 +28,26 @@ def set_dataloader_defaults(
             cfg[field] = loader
 
 
-def _can_pin(loader: ConfigDict) -> bool:
-    """Whether batches are in main memory and are copied to a GPU."""
-    # device='auto' or 'cuda': tensors on a GPU cannot be pinned
-    dataset = loader.get('dataset') or {}
-    return torch.cuda.is_available() and dataset.get('device', 'cpu') == 'cpu'
+def unpin_device_images(cfg: Config, fields: Sequence[str]) -> None:
+    """Sets ``pin_memory`` to False where images are already on a device.
+
+    Memory of a GPU cannot be pinned. To be called last, since options may
+    set the device of a data set.
+    """
+    for field in fields:
+        if _on_device((cfg.get(field) or {}).get('dataset')):
+            cfg[field].pin_memory = False
+
+
+def _on_device(dataset: dict | None) -> bool:
+    """Whether a data set, or one that it wraps, holds images on a device."""
+    if not isinstance(dataset, dict):  # a data set that is built
+        return False
+    wrapped = [dataset.get('dataset'), *(dataset.get('datasets') or ())]
+    # device='auto' may be a GPU
+    return dataset.get('device', 'cpu') != 'cpu' or any(
+        map(_on_device, wrapped)
+    )
 
 
 def switch_off(cfg: Config, fields: Sequence[str], name: str) -> None:

@@ -57,6 +57,15 @@ def test_each_config_has_its_counterparts(twin, read):
 
 
 @pytest.mark.parametrize('name', NAMES)
+def test_images_on_a_device_are_not_pinned(name, read):
+    cfg = read(name)
+    for kind in ('train', 'val', 'test'):
+        loader = cfg[f'{kind}_dataloader']
+        if loader.dataset.get('device', 'cpu') != 'cpu':
+            assert loader.pin_memory is False
+
+
+@pytest.mark.parametrize('name', NAMES)
 def test_its_parts_fit_its_name(name, read):
     cfg, kind = read(name), name.partition('_')[0]
     kinds = {x['type'] for x in cfg.get('val_evaluator')}
@@ -130,6 +139,7 @@ def test_the_large_images_are_those_of_the_small_but_for_their_size(
     for loader, pad in (('train', 2), ('val', 0), ('test', 0)):
         one, two = (c[f'{loader}_dataloader'] for c in (small, large))
         assert two.dataset.pop('device') == 'auto'
+        assert two.pop('pin_memory') is False
         assert two.dataset.get('padding', 0) == 2 * pad
         holder = two.dataset.dataset if pad else two.dataset
         resize = holder.pipeline[1]

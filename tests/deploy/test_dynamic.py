@@ -808,3 +808,12 @@ def test_on_an_accelerator_it_is_masked_and_the_report_has_the_reason(small):
         assert site['executed'] == 'dense'
         assert 'on the CPU only' in site['why']
     torch.testing.assert_close(dynamic(images), model(images))
+
+
+def test_the_report_has_the_precision_on_an_accelerator(small, monkeypatch):
+    # tensors of the meta device have no values
+    monkeypatch.setattr(building, 'check_images', lambda images: None)
+    for dtype in (torch.float32, torch.float16):
+        model = copy.deepcopy(small[0]).to('meta', dtype)
+        dynamic = to_dynamic(model, small[1].to('meta', dtype))
+        assert f'torch.{dynamic.dynamic_report()["precision"]}' == str(dtype)

@@ -325,6 +325,7 @@ def loader(labels, sizes=()):
         dataset=Images(labels, sizes),
         batch_size=16,
         collate_fn=default_collate,
+        pin_memory=False,
     )
 
 
@@ -333,6 +334,18 @@ def test_images_of_unequal_size():
     assert batch['inputs'].shape == (8, 3, 4, 4)
     with pytest.raises(FGCError, match=r'image 1 of .* 3x5x5 and image 0'):
         first_batch(loader([0, 1], [4, 5]), 'train')
+
+
+def test_images_on_a_device_cannot_be_pinned():
+    pinned = loader([0, 1])
+    pinned.pin_memory = True
+    first_batch(pinned, 'val')
+    pinned.dataset = [
+        dict(inputs=torch.zeros(3, 4, 4, device=device), data_samples=None)
+        for device in ('cpu', 'meta')
+    ]
+    with pytest.raises(FGCError, match=r'on meta.*val_dataloader.pin_memory='):
+        first_batch(pinned, 'val')
 
 
 @pytest.mark.parametrize(

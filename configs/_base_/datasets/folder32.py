@@ -6,8 +6,13 @@ pipeline = [
     dict(type='Resize', scale=(32, 32)),
     dict(type='PackInputs'),
 ]
+# pin_memory=False: mmpretrain's tools pin memory by default, and memory of a
+# GPU cannot be pinned
 train_dataloader = dict(
-    dataset=dict(dataset=dict(pipeline=pipeline), padding=4, device='auto')
+    dataset=dict(dataset=dict(pipeline=pipeline), padding=4, device='auto'),
+    pin_memory=False,
 )
-val_dataloader = dict(dataset=dict(pipeline=pipeline, device='auto'))
+val_dataloader = dict(
+    dataset=dict(pipeline=pipeline, device='auto'), pin_memory=False
+)
 test_dataloader = val_dataloader

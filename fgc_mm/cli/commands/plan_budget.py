@@ -95,7 +95,9 @@ def decision_scores(
     model = build_model(cfg)
     load_dense(model.backbone.backbone, checkpoint, cfg.filename)
     set_dataloader_defaults(cfg, ['train_dataloader'])
-    cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
+    cfg.train_dataloader.update(
+        num_workers=0, persistent_workers=False, pin_memory=False
+    )
     loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
     batch = loader.batch_size or 1
     parts: list[list[Tensor]] = []

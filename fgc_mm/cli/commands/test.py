@@ -29,6 +29,7 @@ from fgc_mm.engine.config_file import load_config
 from fgc_mm.engine.dataloader_defaults import (
     set_dataloader_defaults,
     switch_off,
+    unpin_device_images,
 )
 from fgc_mm.errors import FGCError
 from fgc_mm.evaluation.threshold_sweep import sweep_thresholds
@@ -196,6 +197,7 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
     if args.no_pin_memory:
         switch_off(cfg, ['test_dataloader'], 'pin_memory')
     apply_options(cfg, args)
+    unpin_device_images(cfg, ['test_dataloader'])
     # whatever the training started from
     cfg.load_from, cfg.resume = args.checkpoint, False
     if args.tta:

@@ -18,6 +18,7 @@ from fgc_mm.engine.config_file import load_config
 from fgc_mm.engine.dataloader_defaults import (
     set_dataloader_defaults,
     switch_off,
+    unpin_device_images,
 )
 from fgc_mm.engine.optimizer_defaults import write_optimizer_defaults
 from fgc_mm.engine.scaled_schedule import scale_epochs
@@ -140,6 +141,7 @@ def apply_loader_arguments(cfg: Config, args: argparse.Namespace) -> None:
     if args.no_persistent_workers:
         switch_off(cfg, LOADERS, 'persistent_workers')
     apply_options(cfg, args)
+    unpin_device_images(cfg, LOADERS)
     # torch does not allow persistent_workers without workers
     without = [f for f in LOADERS if not (cfg.get(f) or {}).get('num_workers')]
     switch_off(cfg, without, 'persistent_workers')

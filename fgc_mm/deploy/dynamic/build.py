@@ -145,8 +145,7 @@ def to_dynamic(
     program = backbone.program_of(images[:1])
     backbone.build = getattr(program, 'build', '')
     used = getattr(program, 'precision', FLOAT32)
-    modules_use = str(images.dtype).removeprefix('torch.')
-    backbone.computes_in = used if program else modules_use
+    backbone.computes_in = used if program else _name_of(images.dtype)
     own.precision = backbone.precision
     reference.verify(dynamic, TOLERANCES[used])
     backbone.drop_unused_programs()
@@ -323,15 +322,23 @@ def _apply_plan(
             plan.sites[name] = SiteReport(DENSE, why)
 
 
+def _name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix('torch.')
+
+
 def _masked_on_accelerator(
     model: GatedImageClassifier | GatedBackbone, images: Tensor
 ) -> DynamicImageClassifier | DynamicBackbone:
     """The masked model on an accelerator, with a report that says why."""
-    device = next(model.parameters()).device
+    weight = next(model.parameters())
     dynamic = _build(model, copy_network(model).train(False), False)
     backbone: Any = gated_backbone(dynamic)
+    backbone.computes_in = _name_of(weight.dtype)
     shape = tuple(images.shape[1:])
     backbone.plan = DynamicPlan(shape, torch.get_num_threads(), 'none')
-    why = f'the model is on {device}: channels are skipped on the CPU only'
-    use_modules(backbone, why)
+    use_modules(
+        backbone,
+        f'the model is on {weight.device}: channels are skipped on the CPU '
+        'only',
+    )
     return dynamic

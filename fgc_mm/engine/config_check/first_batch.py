@@ -7,7 +7,7 @@ from typing import Any
 
 from mmengine.dataset import InfiniteSampler
 from mmpretrain.models.heads import ClsHead, MultiLabelClsHead
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
 from fgc_mm.errors import FGCError
@@ -34,7 +34,8 @@ def first_batch(
         for a data set that can only be read in order.
 
     Raises:
-        FGCError: The images differ in size.
+        FGCError: The images differ in size, or are on a device although the
+            loader pins memory.
     """
     dataset: Any = loader.dataset
     if isinstance(dataset, IterableDataset) or not len(dataset):
@@ -42,6 +43,8 @@ def first_batch(
     count = min(most, loader.batch_size or most, len(dataset))
     chosen = [number * len(dataset) // count for number in range(count)]
     items = [dataset[index] for index in chosen]
+    if loader.pin_memory:
+        _check_can_be_pinned(items, name)
     try:
         return loader.collate_fn(items)
     except RuntimeError as error:
@@ -103,6 +106,17 @@ def check_labels(batch: Any, head: nn.Module) -> None:
                 f'an image of the train set ({_path(sample)}) has the labels '
                 f'{label.tolist()}, but {type(head).__name__} needs one per '
                 'image; use a multi-label head (MultiLabelLinearClsHead).'
+            )
+
+
+def _check_can_be_pinned(items: list[Any], name: str) -> None:
+    for item in items:
+        inputs: Any = item.get('inputs') if isinstance(item, dict) else None
+        if isinstance(inputs, Tensor) and not inputs.is_cpu:
+            raise FGCError(
+                f'{name}_dataloader has pin_memory=True, but its images are '
+                f'on {inputs.device}, whose memory cannot be pinned; set '
+                f'{name}_dataloader.pin_memory=False.'
             )
 
 

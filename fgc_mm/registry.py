@@ -6,6 +6,9 @@ A config names our components ``type='fgc_mm.X'`` and keeps
 
 from fgc_mm import checked_stack  # noqa: F401  isort: skip
 
+from collections.abc import Mapping
+from typing import Any
+
 from mmengine import registry as roots
 from mmengine.registry import Registry
 
@@ -26,3 +29,13 @@ OPTIM_WRAPPER_CONSTRUCTORS = _child(roots.OPTIM_WRAPPER_CONSTRUCTORS)
 DATASETS = _child(roots.DATASETS)
 TRANSFORMS = _child(roots.TRANSFORMS)
 WEIGHT_INITIALIZERS = _child(roots.WEIGHT_INITIALIZERS)
+
+
+def class_of(part: Mapping[str, Any], registry: Registry) -> Any:
+    """The class of a part of a config, given by its name or as a class.
+
+    Returns:
+        The class; None if the registry has no such name.
+    """
+    kind = part.get('type')
+    return registry.get(kind) if isinstance(kind, str) else kind

@@ -64,6 +64,7 @@ ALLOWED = {
         'figure_style',
         'functional',
         'models',
+        'registry',
         'reliability',
     },
     'cli': {
@@ -89,7 +90,13 @@ DEPLOY = {
     'bundle': {'comparing'},
     'compaction': {'changed_masks', 'comparing', 'copying', 'firing'},
     'dynamic': {'changed_masks', 'comparing', 'copying', 'firing', 'graph'},
-    'export': {'comparing', 'compaction', 'copying', 'firing'},
+    'export': {
+        'changed_masks',
+        'comparing',
+        'compaction',
+        'copying',
+        'firing',
+    },
     'graph': {'changed_masks', 'comparing', 'copying'},
     'timing': {
         'comparing',
@@ -105,7 +112,13 @@ DEPLOY = {
 # cli/parsers.
 LIGHT = ('__init__', '__main__', 'arguments', 'command_table', 'dispatch')
 # Modules that docs/design.md does not name in its table of packages.
-SMALL = {'async_read', 'command_process', 'registry', 'yapf_import'}
+SMALL = {
+    'async_read',
+    'command_process',
+    'registry',
+    'type_name',
+    'yapf_import',
+}
 # What every package may import.
 EVERYWHERE = {
     'checked_stack',
@@ -114,6 +127,7 @@ EVERYWHERE = {
     'errors',
     'exit_status',
     'missing_package',
+    'type_name',
     'version',
     'yapf_import',
 }

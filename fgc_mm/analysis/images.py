@@ -1,12 +1,14 @@
 """The data set of an analysis, and pictures of its images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.config import Config
 from torch import Tensor
+
+from fgc_mm.type_name import type_name
 
 from ..deploy.loading import build_dataset, test_pipeline
 from ..errors import FGCError
@@ -98,8 +100,7 @@ def pictures_of(cfg: Config, dataset: Any) -> Pictures:
 
 def _loads(step: Any) -> bool:
     """Whether a step of a pipeline reads an image file."""
-    kind = step.get('type') if isinstance(step, Mapping) else type(step)
-    return 'Load' in getattr(kind, '__name__', str(kind))
+    return 'Load' in type_name(step)
 
 
 def _to_bytes(pixels: Tensor) -> Tensor:

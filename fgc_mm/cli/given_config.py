@@ -11,7 +11,7 @@ from fgc_mm.deploy.loading import build_trained
 from fgc_mm.engine.config_file import load_config
 from fgc_mm.engine.config_options import override, read_options
 from fgc_mm.errors import FGCError
-from fgc_mm.registry import MODELS
+from fgc_mm.registry import MODELS, class_of
 
 
 def read_config(args: argparse.Namespace) -> Config:
@@ -69,7 +69,7 @@ def check_gated(cfg: Config, option: str) -> None:
 def check_gates(cfg: Config, option: str) -> None:
     """Checks that the gates of the model have a threshold."""
     check_gated(cfg, option)
-    kind = MODELS.get(cfg.model.backbone.gate.type)
+    kind = class_of(cfg.model.backbone.gate, MODELS)
     if kind and 'threshold' not in inspect.signature(kind).parameters:
         raise FGCError(
             f'{option} does not fit {kind.__name__}, which has no '

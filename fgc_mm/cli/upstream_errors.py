@@ -72,6 +72,10 @@ KNOWN = (
           shown=_first_sentence),
     Known(TypeError, 'unexpected keyword',
           '{}; check its spelling in the config.'),
+    Known(TypeError, '__init__() missing ',
+          '{}; set what is missing in the config.',
+          ('/mmengine/registry',),
+          function='build_from_cfg'),
     Known(ValueError, 'different number of parameter groups',
           'the optimizer state of the checkpoint has other parameter groups '
           'than the config; resume with the paramwise_cfg and the constructor '

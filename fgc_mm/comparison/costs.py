@@ -7,6 +7,8 @@ from mmengine.config import Config
 from mmpretrain.registry import DATASETS
 from torch import nn
 
+from fgc_mm.type_name import type_name
+
 from ..deploy.compaction.zeroed import prune_zeroed
 from ..deploy.loading import build_model, build_trained, images_of
 from ..engine import SoftFilterPruningHook
@@ -60,10 +62,8 @@ def zeroed_cost_of(path: str, checkpoint: str) -> Cost | None:
         FGCError: The checkpoint has no zeroed filter.
     """
     cfg = load_config(path)
-    hooks = [str(hook.get('type')) for hook in cfg.get('custom_hooks') or ()]
-    if not any(
-        hook.endswith(SoftFilterPruningHook.__name__) for hook in hooks
-    ):
+    hooks = map(type_name, cfg.get('custom_hooks') or ())
+    if SoftFilterPruningHook.__name__ not in hooks:
         return None
     model = build_trained(cfg, checkpoint, gated=False)
     images = next(images_of(cfg, model, 2))

@@ -1,9 +1,8 @@
 """Checks that a training writes the checkpoint of its last epoch."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from mmengine.config import Config
+
+from fgc_mm.type_name import type_name
 
 from ..errors import FGCError
 
@@ -28,7 +27,7 @@ def check_last_checkpoint(cfg: Config, path: str) -> None:
     """
     hooks = cfg.get('default_hooks') or {}
     for hook in (*(cfg.get('custom_hooks') or ()), *hooks.values()):
-        if _name(hook) == 'EarlyStoppingHook':
+        if type_name(hook) == 'EarlyStoppingHook':
             raise FGCError(
                 f'{path} has an EarlyStoppingHook, but a comparison tests '
                 'the last of a known number of epochs; remove the hook.'
@@ -42,8 +41,3 @@ def check_last_checkpoint(cfg: Config, path: str) -> None:
                 'but a comparison needs epoch_N.pth of the last epoch in '
                 f'the work dir; set it to {needed!r}.'
             )
-
-
-def _name(hook: Any) -> str:
-    kind = hook.get('type') if isinstance(hook, Mapping) else type(hook)
-    return getattr(kind, '__name__', str(kind)).rpartition('.')[2]

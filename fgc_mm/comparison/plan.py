@@ -12,6 +12,8 @@ from mmpretrain.registry import METRICS, MODELS
 
 from fgc_mm.engine.config_file import load_config
 from fgc_mm.engine.config_options import override, read_options
+from fgc_mm.registry import class_of
+from fgc_mm.type_name import type_name
 
 from ..config_files import config_file
 from ..engine.scaled_schedule import scale_epochs
@@ -214,7 +216,7 @@ def read_method(entry: Entry, study: Study) -> Method:
         scaled=bool(epochs),
         options=options,
         recipe=recipe,
-        data=str(cfg.train_dataloader.dataset.type).rpartition('.')[2],
+        data=type_name(cfg.train_dataloader.dataset),
         importance=importance,
         pruning_ratio=static_ratio,
         budget=budget,
@@ -227,7 +229,7 @@ def has_threshold(cfg: Config) -> bool:
     """Whether a config's gates compare probabilities with a threshold."""
     backbone = (cfg.get('model') or {}).get('backbone') or {}
     gate = backbone.get('gate')
-    kind = _kind(gate) if gate else None
+    kind = class_of(gate, MODELS) if gate else None
     return kind is not None and 'threshold' in signature(kind).parameters
 
 
@@ -244,8 +246,8 @@ def check_data(cfg: Config, path: str) -> None:
                 f'{path} has no {loader}: a comparison trains and tests; '
                 'give a config with both.'
             )
-        root, kind = dataset.get('data_root'), str(dataset.type)
-        downloads = kind.rpartition('.')[2] in DOWNLOADING
+        root = dataset.get('data_root')
+        downloads = type_name(dataset) in DOWNLOADING
         if root and '://' not in root and not downloads:
             prefix = dataset.get('data_prefix', '')
             folder = Path(root, prefix if isinstance(prefix, str) else '')
@@ -279,18 +281,12 @@ def check_macs(cfg: Config, path: str) -> None:
 def closes_channels(backbone: Mapping[str, Any]) -> bool:
     """Whether a backbone has gates, and these are not all open."""
     gate = backbone.get('gate')
-    return gate is not None and _kind(gate) is not MODELS.get(OPEN)
-
-
-def _kind(gate: Mapping[str, Any]) -> Any:
-    kind = gate['type']
-    return MODELS.get(kind) if isinstance(kind, str) else kind
+    return gate is not None and class_of(gate, MODELS) is not MODELS.get(OPEN)
 
 
 def _prefix(metric: Mapping[str, Any]) -> str | None:
     """What the names of a metric's values begin with."""
-    kind = metric.get('type')
-    kind = METRICS.get(kind) if isinstance(kind, str) else kind
+    kind = class_of(metric, METRICS)
     return metric.get('prefix') or getattr(kind, 'default_prefix', None)
 
 

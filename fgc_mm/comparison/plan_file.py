@@ -28,7 +28,7 @@ PLAN = {
     'questions', 'axis',
 }  # fmt: skip
 EMPTY: Mapping[str, Any] = {}
-EXPONENT = re.compile(r'[+-]?\d+[eE][+-]?\d+')
+EXPONENT = re.compile(r'[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+')
 KINDS = {
     bool: 'true or false', str: 'text (in YAML, numbers need quotes)',
     list: 'a list',
@@ -234,9 +234,10 @@ def _options(path: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _same(value: Any, read: Any) -> bool:
-    """Whether an option is read as written, except for 1e-7.
+    """Whether an option is read as written, except for 1e-7 and 2.5e4.
 
-    YAML takes a number without a point for text.
+    YAML takes a number without a point, or whose exponent has no sign, for
+    text.
     """
     if isinstance(value, list) and isinstance(read, list):
         return len(value) == len(read) and all(map(_same, value, read))

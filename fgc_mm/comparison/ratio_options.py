@@ -8,6 +8,8 @@ import torch
 from mmengine.config import Config
 from mmpretrain.registry import DATASETS
 
+from fgc_mm.type_name import type_name
+
 from ..deploy.loading import build_model
 from ..errors import FGCError
 from ..functional.channel_groups import spread_groups
@@ -39,7 +41,7 @@ def options_for_ratio(cfg: Config, ratio: float) -> tuple[str, ...]:
         FGCError: The config has none of these, or cannot reach the ratio.
     """
     gate = (cfg.model.get('backbone') or {}).get('gate')
-    if gate is None or _kind(gate) == 'OpenGate':
+    if gate is None or type_name(gate) == 'OpenGate':
         return ()
     losses = dict(_losses(cfg))
     if 'MACsTargetLoss' in losses:
@@ -47,7 +49,7 @@ def options_for_ratio(cfg: Config, ratio: float) -> tuple[str, ...]:
         return (_set(f'{LOSSES}.{index}', loss, 'pruning_ratio', ratio),)
     if 'L0Loss' in losses:
         return tuple(_replace_l0(*losses['L0Loss'], ratio))
-    setting = DENSITIES.get(_kind(gate))
+    setting = DENSITIES.get(type_name(gate))
     if setting is not None:
         density = density_for_ratio(_table(cfg), ratio)
         return (_set(GATE, gate, setting, density),)
@@ -139,11 +141,7 @@ def _table(cfg: Config) -> MACsTable:
 
 def _losses(cfg: Config) -> Iterator[tuple[str, tuple[int, Any]]]:
     for index, loss in enumerate(cfg.model.get('gate_losses') or ()):
-        yield _kind(loss), (index, loss)
-
-
-def _kind(settings: Mapping[str, Any]) -> str:
-    return str(settings['type']).rpartition('.')[2]
+        yield type_name(loss), (index, loss)
 
 
 def _replace_l0(

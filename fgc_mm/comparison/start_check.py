@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from fgc_mm.type_name import type_name
+
 from ..errors import FGCError
 from .run import Method
 
@@ -75,5 +77,5 @@ def _check_teacher(first: Method, method: Method) -> None:
 def _network(method: Method) -> tuple[Mapping[str, Any], bool]:
     """The config of the wrapped network, and whether it has gates."""
     backbone = (method.recipe.get('model') or {}).get('backbone') or {}
-    gated = str(backbone.get('type')).rpartition('.')[2] == 'GatedBackbone'
+    gated = type_name(backbone) == 'GatedBackbone'
     return (backbone.get('backbone') or {}) if gated else backbone, gated

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -32,13 +32,16 @@ MASK_PATTERNS: dict[str, Pattern] = {
 
 @contextmanager
 def changed_masks(
-    network: nn.Module, new_mask: Callable[[GateSite, Tensor], Tensor]
+    network: nn.Module,
+    new_mask: Callable[[GateSite, Tensor], Tensor],
+    sites: Sequence[GateSite] | None = None,
 ) -> Iterator[None]:
     """Change the masks of all gates in a ``with`` block.
 
     Args:
         network: A gated backbone, or one without any gate.
         new_mask: Maps a site and the mask (N, C) of its gate to another mask.
+        sites: The sites, if the network does not list all of its own.
     """
 
     def change(
@@ -48,7 +51,7 @@ def changed_masks(
 
     with ExitStack() as stack:
         if isinstance(network, GatedBackbone):
-            for site in network.sites:
+            for site in network.sites if sites is None else sites:
                 gate = network.gates[site.key]
                 hook = gate.register_forward_hook(partial(change, site))
                 stack.callback(hook.remove)
@@ -56,19 +59,23 @@ def changed_masks(
 
 
 def constant_masks(
-    network: nn.Module, opened: Pattern
+    network: nn.Module,
+    opened: Pattern,
+    sites: Sequence[GateSite] | None = None,
 ) -> AbstractContextManager[None]:
     """Open the same channels of every image in a ``with`` block.
 
     Args:
         network: A gated backbone.
         opened: As in :data:`MASK_PATTERNS`.
+        sites: The sites, if the network does not list all of its own.
     """
-    sites = network.sites if isinstance(network, GatedBackbone) else ()
+    if sites is None:
+        sites = network.sites if isinstance(network, GatedBackbone) else ()
     numbers = {site.key: number for number, site in enumerate(sites)}
 
     def constant(site: GateSite, mask: Tensor) -> Tensor:
         mask_of_site = opened(site.channels, numbers[site.key])
         return mask_of_site.to(mask).expand_as(mask)
 
-    return changed_masks(network, constant)
+    return changed_masks(network, constant, sites)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedBackbone
+from fgc_mm.registry import class_of
 from fgc_mm.reliability.checkpoint_reader import read_checkpoint
 from fgc_mm.reliability.whole_checkpoint import load_whole
 
@@ -182,8 +183,7 @@ def _as_in_test(
         'pipeline' in settings or not (wrapped or has_pipeline)
     ):
         settings['pipeline'] = tested['pipeline']
-    kind = settings['type']
-    kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+    kind = class_of(settings, DATASETS)
     for augmentation in getattr(kind, 'AUGMENTATIONS', ()):
         settings[augmentation] = tested.get(augmentation, 0)
     for part in wrapped:

@@ -18,6 +18,7 @@ from torch import nn
 
 from fgc_mm.errors import FGCError
 from fgc_mm.registry import OPTIM_WRAPPERS
+from fgc_mm.type_name import type_name
 
 # CPU flags of x86 and ARM for bfloat16 multiplication
 FLAGS = {'avx512_bf16', 'amx_bf16', 'bf16'}
@@ -63,7 +64,7 @@ def use_mixed_precision(cfg: Config, wanted: bool) -> None:
         FGCError: float16 on a CPU, or a device without autocast.
     """
     wrapper: Any = cfg.get('optim_wrapper') or {}
-    named = _name(wrapper).endswith('AmpOptimWrapper')
+    named = type_name(wrapper).endswith('AmpOptimWrapper')
     if not wanted and not named:
         return
     device = get_device()
@@ -100,8 +101,3 @@ def multiplies_bfloat16(cpuinfo: str | Path = '/proc/cpuinfo') -> bool:
         return True
     flags = re.search(r'^(?:flags|Features)\s*:(.*)$', text, re.MULTILINE)
     return flags is None or bool(FLAGS & set(flags[1].split()))
-
-
-def _name(wrapper: dict) -> str:
-    kind = wrapper.get('type', '')
-    return kind if isinstance(kind, str) else kind.__name__

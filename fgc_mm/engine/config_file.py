@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 
@@ -13,6 +14,7 @@ from fgc_mm.engine.config_sections import check_sections
 from fgc_mm.engine.image_size import config_image_size
 from fgc_mm.errors import FGCError
 from fgc_mm.sites.image_size import expect_images
+from fgc_mm.type_name import type_name
 
 
 def load_config(path: str) -> Config:
@@ -59,5 +61,23 @@ def load_config(path: str) -> Config:
             'fault.'
         ) from error
     check_sections(cfg)
+    _name_pretrained(cfg)
     expect_images(config_image_size(cfg))
     return cfg
+
+
+def _name_pretrained(node: Any) -> None:
+    """Gives the class PretrainedInit its registered name, in place.
+
+    A config in pure Python may name the class. In the text of a config,
+    which mmengine writes, and in its dicts the class becomes a path; then
+    mmengine initialises the other layers after loading the weights, which
+    replaces them.
+    """
+    if isinstance(node, (dict, Config)):
+        if type_name(node) == 'PretrainedInit':
+            node['type'] = 'Pretrained'
+        node = [value for _, value in node.items()]
+    if isinstance(node, (list, tuple)):
+        for child in node:
+            _name_pretrained(child)

@@ -77,7 +77,7 @@ def override(cfg: Config, options: dict | None) -> None:
     refuse_replaced_parts(cfg, options or {})
     try:
         cfg.merge_from_dict(options or {})
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise FGCError(
             f'--cfg-options does not fit the config ({error.args[0]}): a key '
             'follows the nesting of the config; check each part between the '

@@ -7,6 +7,8 @@ from typing import Any
 
 from mmengine.config import Config
 
+from fgc_mm.type_name import type_name
+
 # Transforms that set the size, and the argument that has it: a number, or a
 # pair in the given order. Transforms that set the shorter side are assumed to
 # get square images.
@@ -63,8 +65,7 @@ def pipeline_size(steps: Sequence[Any]) -> tuple[int, int] | None:
     """
     size = None
     for step in steps:
-        kind = str(step.get('type', '')) if isinstance(step, dict) else ''
-        kind = kind.rpartition('.')[2]
+        kind = type_name(step)
         if kind == 'Pad' and step.get('size') is None:
             continue
         if kind in WIDTH_FIRST:

@@ -8,6 +8,8 @@ from numbers import Real
 from mmengine.config import Config
 from mmpretrain.registry import OPTIMIZERS
 
+from fgc_mm.registry import class_of
+
 NAMES = 'lr', 'weight_decay'
 
 
@@ -24,13 +26,11 @@ def write_optimizer_defaults(cfg: Config) -> None:
     optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer')
     if not isinstance(optimizer, dict):
         return
-    for name, default in _defaults(optimizer.get('type')).items():
+    for name, default in _defaults(class_of(optimizer, OPTIMIZERS)).items():
         optimizer.setdefault(name, default)
 
 
 def _defaults(kind: object) -> dict[str, float]:
-    if isinstance(kind, str):
-        kind = OPTIMIZERS.get(kind)
     if not callable(kind):  # unknown: the Runner raises the error
         return {}
     found = inspect.signature(kind).parameters

@@ -14,11 +14,14 @@ from mmengine.runner import Runner
 
 from fgc_mm.errors import FGCError
 from fgc_mm.losses.coupling_switches import PRESETS
+from fgc_mm.type_name import type_name
 
 MOVING = {'start_value', 'end_value'}
 # mmengine's default for the end of a scheduler
 FOREVER = 10**9
-LENGTHS = {'step_size', 'total_steps'}
+LENGTHS = {'step_size', 'total_steps', 'patience', 'cooldown'}
+# settings of hooks that are an epoch, and the number of the first one
+FIRST_EPOCHS = {'begin_epoch': 0, 'action_epoch': 1}
 # settings of a config that a run reads
 _READ = inspect.signature(Runner).parameters.keys()
 # schedulers that begin at a fraction of the rate and reach it at their end
@@ -31,10 +34,12 @@ def scale_epochs(cfg: Config, epochs: int) -> Config:
     Scaled in proportion are the milestones, ``begin``, ``end``, ``T_max``, ...
     of every parameter scheduler that counts epochs; ``begin`` and ``end`` of
     every scheduled number (a dict with ``start_value`` and ``end_value``
-    anywhere in the config, unless ``by_epoch=False``); the ``warmup_epochs``
+    anywhere in the config, unless ``by_epoch=False``); ``warmup_epochs``, as
     of ``FeatureGateCouplingLoss``; the epoch from which hooks act
-    (``begin_epoch``, as of ``EMAHook``); the intervals of validation and
-    saving; and the epochs whose checkpoints are kept (``keep_epochs``).
+    (``begin_epoch``, as of ``EMAHook``, and ``action_epoch`` of
+    ``SwitchRecipeHook``); the intervals of validation, saving and
+    ``PreciseBNHook``; and the epochs whose checkpoints are kept
+    (``keep_epochs``).
     Events at the same epoch stay at the same epoch, their order does not
     change, and an interval is at least one epoch long if there are enough
     epochs (a warm-up of one epoch then counts steps). The last epoch is
@@ -170,14 +175,18 @@ def _weight_points(node: dict) -> Iterator[int]:
     if node.keys() >= MOVING and _counts_epochs(node):
         yield node.get('begin', 0)
         yield node.get('end', 0)
-    if _begins_later(node):
-        yield node['begin_epoch']
+    for name, first in _first_epochs(node):
+        yield node[name] - first
 
 
-def _begins_later(node: dict) -> bool:
-    """Whether it is a hook that acts from some epoch on."""
-    begin = node.get('begin_epoch')
-    return type(begin) is int and begin > 0
+def _first_epochs(node: dict) -> Iterator[tuple[str, int]]:
+    """Settings that are an epoch of a hook, and the number of the first.
+
+    Not those that are the first epoch.
+    """
+    for name, first in FIRST_EPOCHS.items():
+        if type(node.get(name)) is int and node[name] > first:
+            yield name, first
 
 
 def _each(node: Any, scale: Any) -> Any:
@@ -199,7 +208,7 @@ def _scheduler(node: dict, epoch_map: EpochMap) -> dict:
         scaled['milestones'] = [epoch_map.at(m) for m in node['milestones']]
     if 'periods' in node:
         scaled['periods'] = [epoch_map.length(n) for n in node['periods']]
-    if str(node['type']).endswith('ExponentialLR'):  # a factor per epoch
+    if type_name(node).endswith('ExponentialLR'):  # a factor per epoch
         scaled['gamma'] = node['gamma'] ** (epoch_map.old / epoch_map.new)
     return _fitted(scaled, node, epoch_map)
 
@@ -216,7 +225,7 @@ def _fitted(scaled: dict, before: dict, epoch_map: EpochMap) -> dict:
     fitted = dict(scaled)
     if fitted.get('begin', 0) >= new and before.get('begin', 0) < old:
         fitted['begin'] = new - 1
-    is_warm_up = WARM_UPS.search(_type_name(fitted))
+    is_warm_up = WARM_UPS.search(type_name(fitted))
     if is_warm_up and _length(fitted, new) == 1 < _length(before, old):
         fitted['convert_to_iter_based'] = True
     return fitted
@@ -224,11 +233,6 @@ def _fitted(scaled: dict, before: dict, epoch_map: EpochMap) -> dict:
 
 def _length(node: dict, epochs: int) -> int:
     return min(node.get('end', epochs), epochs) - node.get('begin', 0)
-
-
-def _type_name(node: dict) -> str:
-    kind = node.get('type', '')
-    return kind if isinstance(kind, str) else kind.__name__
 
 
 def _scheduler_span(node: dict, epoch_map: EpochMap) -> dict[str, int]:
@@ -252,15 +256,23 @@ def _weights(node: Any, epoch_map: EpochMap) -> Any:
     if node.keys() >= MOVING and _counts_epochs(node):
         span = epoch_map.span(node.get('begin', 0), node.get('end', 0))
         scaled.update(zip(('begin', 'end'), span))
-    if _begins_later(node):
-        scaled['begin_epoch'] = epoch_map.at(node['begin_epoch'])
-    if _type_name(node).endswith('FeatureGateCouplingLoss'):
-        warmup = node.get('warmup_epochs')
-        if warmup is None:
-            preset = PRESETS.get(node.get('preset', 'reference'))
-            warmup = preset.warmup_epochs if preset else 0
-        scaled['warmup_epochs'] = epoch_map.length(warmup)
+    for name, first in _first_epochs(node):
+        scaled[name] = epoch_map.at(node[name] - first) + first
+    for name, epochs in _lengths(node):
+        scaled[name] = epoch_map.length(epochs)
     return scaled
+
+
+def _lengths(node: dict) -> Iterator[tuple[str, int]]:
+    """Numbers of epochs that a hook or loss has, also by default."""
+    kind, warmup = type_name(node), node.get('warmup_epochs')
+    if warmup is None and kind.endswith('FeatureGateCouplingLoss'):
+        preset = PRESETS.get(node.get('preset', 'reference'))
+        warmup = preset.warmup_epochs if preset else 0
+    if warmup is not None:
+        yield 'warmup_epochs', warmup
+    if kind == 'PreciseBNHook' and 'interval' in node:
+        yield 'interval', node['interval']
 
 
 def _train_cfg(node: dict, epoch_map: EpochMap) -> dict:

@@ -7,7 +7,7 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import Tensor, nn
 
@@ -74,6 +74,12 @@ class SoftFilterPruningHook(Hook):
             )
         if is_schedule_preview(runner):
             return
+        if any(isinstance(hook, EMAHook) for hook in runner.hooks):
+            raise FGCError(
+                'SoftFilterPruningHook sets filters to zero, but EMAHook '
+                'tests and saves an average of the weights, in which they '
+                'are not zero; remove one of the two from custom_hooks.'
+            )
         backbone = unwrapped_model(runner).backbone
         if hasattr(backbone, 'gates'):
             raise FGCError(

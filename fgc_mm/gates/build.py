@@ -8,7 +8,7 @@ from torch import nn
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.channel_groups import group_sizes
 from fgc_mm.gates.grouped import GroupedGate
-from fgc_mm.registry import MODELS
+from fgc_mm.registry import MODELS, class_of
 
 
 def build_gate(
@@ -68,8 +68,6 @@ def with_widths(settings: Mapping[str, Any], channels: int) -> dict[str, Any]:
         settings: Config of the gate.
         channels: C.
     """
-    kind = settings['type']
-    kind = MODELS.get(kind) if isinstance(kind, str) else kind
-    widths_for = getattr(kind, 'widths_for', None)
+    widths_for = getattr(class_of(settings, MODELS), 'widths_for', None)
     widths = {} if widths_for is None else widths_for(channels)
     return {**widths, **settings}

@@ -290,7 +290,8 @@ class FeatureGateCouplingLoss(GateLoss):
             raise FGCError(
                 'FeatureGateCouplingLoss has no memory banks, or the last '
                 "batch was not written; add dict(type='fgc_mm."
-                "FGCMemoryBankHook') to custom_hooks."
+                "FGCMemoryBankHook') to custom_hooks, without a priority: "
+                'it must act before the config is checked.'
             )
 
     def _positives(self, progress: Progress | None) -> list[Tensor]:

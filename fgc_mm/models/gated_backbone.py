@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
 from fgc_mm.gates import GroupedGate, build_gate
+from fgc_mm.models.gate_dict import GateDict
 from fgc_mm.models.record_collector import collectors_of
 from fgc_mm.registry import MODELS
 from fgc_mm.sites import (
@@ -52,7 +53,8 @@ class GatedBackbone(BaseModule):
             :func:`fgc_mm.sites.find_sites`. ``print`` shows the gated sites
             (:meth:`describe`).
         init_cfg: Initialisation of the wrapper; the wrapped network's own
-            ``init_cfg`` is applied as well.
+            ``init_cfg`` is applied as well. It changes gates only if it loads
+            pretrained weights.
 
     Raises:
         FGCError: No site, a pattern without a match, a network that cannot
@@ -90,19 +92,13 @@ class GatedBackbone(BaseModule):
         _refuse_quantized(network)
         self.backbone: nn.Module = network
         self.sites = self._find_sites(network, sites)
-        self.gates = nn.ModuleDict(
+        self.gates: nn.ModuleDict = GateDict(
             {site.key: self._build_gate(gate, site) for site in self.sites}
         )
         self.sites = [
             _with_group_sizes(site, self.gates[site.key])
             for site in self.sites
         ]
-        # for init_weights
-        self._initial_gates = {
-            name: value.clone()
-            for name, value in self.gates.state_dict().items()
-            if isinstance(value, Tensor)
-        }
         self._site_hooks = [
             GateHooks(site, self.gates[site.key]) for site in self.sites
         ]
@@ -110,24 +106,6 @@ class GatedBackbone(BaseModule):
         self._register_load_state_dict_pre_hook(self._rename_plain_keys)
         self._register_load_state_dict_pre_hook(self._refuse_other_gates)
         self._register_state_dict_hook(_write_sites)
-
-    def init_weights(self) -> None:
-        """As ``BaseModule.init_weights``, but gates keep their own values.
-
-        An ``init_cfg`` of this module, or of the model around it, is applied
-        to all layers of a kind, those of gates included, whose initialisation
-        is that of their config (``weight_init``). Pretrained weights do
-        replace it.
-        """
-        pretrained = _is_pretrained(self.init_cfg)
-        if not pretrained:
-            super().init_weights()
-        initial, self._initial_gates = self._initial_gates, {}
-        for name, value in self.gates.state_dict().items():
-            if name in initial and not initial[name].is_meta:
-                value.copy_(initial[name])
-        if pretrained:
-            super().init_weights()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """The wrapped backbone's outputs, gated."""
@@ -385,12 +363,6 @@ class GatedBackbone(BaseModule):
                     'or group; give the config that it was trained with, or '
                     'load a checkpoint without gates.'
                 )
-
-
-def _is_pretrained(init_cfg: Any) -> bool:
-    """Whether an ``init_cfg`` loads weights."""
-    parts = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
-    return any(part and part['type'] == 'Pretrained' for part in parts)
 
 
 def _parameter_mismatch(

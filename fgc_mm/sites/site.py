@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fgc_mm.functional.channel_groups import GroupSizes, spread_groups
 
 # names that a ModuleDict has itself, such as values and training
-TAKEN_KEYS = frozenset(dir(nn.ModuleDict()))
+TAKEN_KEYS = frozenset({*dir(nn.ModuleDict()), 'init_weights'})
 Positions = tuple[int, ...] | None
 # key of a gate in the checkpoints of earlier versions
 OLD_KEY = re.compile(r'(?<![^.])gates\.[^.]*/[^.]*(?=\.)')

@@ -15,6 +15,7 @@ from fgc_mm.cli.run_tool import _sentence
 from fgc_mm.cli.upstream_errors import upstream_sentence
 from fgc_mm.deploy.loading import build_model
 from fgc_mm.errors import FGCError
+from fgc_mm.registry import MODELS
 from fgc_mm.reliability.atomic_file import write_atomically
 
 
@@ -43,6 +44,18 @@ def test_an_unknown_optimizer():
     wrapper['paramwise_cfg'] = dict(norm_decay_mult=0)
     said = sentence(lambda: build_optim_wrapper(nn.Linear(1, 1), wrapper))
     assert 'optim_wrapper.optimizer' in said
+
+
+def test_a_part_that_lacks_an_argument():
+    said = sentence(
+        lambda: MODELS.build(dict(type='fgc_mm.MaskPredictionLoss'))
+    )
+    assert "argument: 'ratio'; set what is missing" in said
+
+    def bug():
+        raise TypeError("f.__init__() missing 1 argument: 'x'")
+
+    assert sentence(bug) is None
 
 
 def test_features_of_another_width():

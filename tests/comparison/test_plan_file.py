@@ -24,7 +24,10 @@ pretrain_epochs: 5
 pruning_ratio: 0.4
 methods:
   - a.py
-  - {name: b, config: 'a.py', options: {x.y: 1e-7, z: [1, 2]}, seeds: [7]}
+  - name: b
+    config: a.py
+    options: {x.y: 1e-7, z: [1, 2], u: 2.5e4}
+    seeds: [7]
   - {config: 'fpgm:../dense.py', pretrain_epochs: 6}
   - {name: scratch, config: a.py, pretrain: null}
 questions:
@@ -50,9 +53,9 @@ def test_the_settings_of_a_plan(tmp_path):
     start = Start(f'{tmp_path}/../dense.py', 5)
     assert first.start == start and first.seeds is None
     assert second.row == 'b' and second.seeds == (7,)
-    assert second.options == ('x.y=1e-7', 'z=[1,2]')
+    assert second.options == ('x.y=1e-7', 'z=[1,2]', 'u=2.5e4')
     options = read_options(second.options)
-    assert options == {'x.y': 1e-7, 'z': [1, 2]}
+    assert options == {'x.y': 1e-7, 'z': [1, 2], 'u': 2.5e4}
     assert (third.importance, third.row) == ('fpgm', 'fpgm_dense')
     assert third.start.epochs == 6
     assert fourth.start is None

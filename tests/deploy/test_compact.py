@@ -248,6 +248,29 @@ def test_a_gate_that_decides_jointly_is_not_compacted(gated, pictures):
     assert largest_gap(network(images), done.backbone(images)) < 1e-4
 
 
+@torch.no_grad()
+def test_the_images_show_that_a_gate_decides_jointly(pictures):
+    """All 3 open channels are among the 4 of 8, but not the 2 of 3."""
+    cfg = dict(
+        type='fgc_mm.GatedBackbone',
+        backbone=dict(type='fgc_mm.CifarResNet', base_channels=8),
+        gate=dict(type='fgc_mm.FBSGate', density=0.5),
+        sites=['layer1.0.conv1'],
+    )
+    network = MODELS.build(copy.deepcopy(cfg)).eval()
+    (gate,) = network.gates.values()
+    gate.predict.weight.zero_()
+    gate.predict.weight[2] = 1
+    bias = [1.0, 2.0, -15.0, *[-1e6] * 5]  # the third for large maps only
+    gate.predict.bias.copy_(torch.tensor(bias))
+    images = pictures(16) * 1e3
+    firing = firing_statistics(network, [images])
+    assert firing[0].never().tolist() == [False] * 3 + [True] * 5
+    done = compact(network, firing, cfg, images)
+    assert done.refused
+    assert largest_gap(network(images), done.backbone(images)) < 1e-4
+
+
 SCALING = {
     'FBS': dict(type='fgc_mm.FBSGate', density=0.5),  # decides jointly
     'FBS, all win': dict(type='fgc_mm.FBSGate', density=1.0),

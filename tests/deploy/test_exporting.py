@@ -18,6 +18,7 @@ from fgc_mm.deploy.export.onnx import (
 )
 from fgc_mm.deploy.export.program import export_program
 from fgc_mm.errors import FGCError
+from fgc_mm.models import GatedBackbone
 
 # the kinds of blocks matter, not how often they come
 TWO_STAGES = dict(
@@ -122,6 +123,34 @@ def test_gathering_on_other_networks(config, what, gated, pictures):
     for image in images.split(1):
         wanted, got = network(image)[-1], small(image)[-1]
         torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-3)
+
+
+class ScaledByWidth(nn.Module):
+    """Its second conv reads values that depend on the number of channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.a, self.b = (
+            nn.Conv2d(i, 8, 3, padding=1) for i in (3, 8, 8)
+        )
+
+    def forward(self, x):
+        x = self.a(self.stem(x).relu()).relu()
+        return (self.b(x / x.shape[1] ** 0.5),)
+
+
+@torch.no_grad()
+def test_gates_that_open_all_channels_of_the_images_hide_nothing(pictures):
+    gate = dict(type='fgc_mm.BinaryConcreteGate')
+    network = GatedBackbone(ScaledByWidth(), gate).eval()
+    for module in network.gates.values():
+        nn.init.constant_(module.expand.bias, 100)
+    images = pictures(12)
+    small, plan = gathered(network, images[:2])
+    assert plan['a'] == 'consumers'
+    for module in (*network.gates.values(), *small.gates.values()):
+        module.expand.bias[::2] = -100
+    torch.testing.assert_close(small(images[:1]), network(images[:1]))
 
 
 @pytest.mark.parametrize('opened', [(), (3,), (0,), (5, 6)])

@@ -4,6 +4,7 @@ import pytest
 
 from fgc_mm.engine.config_file import load_config
 from fgc_mm.errors import FGCError
+from fgc_mm.type_name import type_name
 
 BROKEN = {
     'cut.json': ('{"model": [1,', 'JSONDecodeError: Expecting value'),
@@ -40,3 +41,29 @@ def test_what_the_commands_report_is_not_changed(tmp_path):
     file.write_text("_base_ = [__import__('fgc_mm').config_file('no.py')]\n")
     with pytest.raises(FGCError, match=r'no\.py is not a file'):
         load_config(str(file))
+
+
+def test_the_class_of_pretrained_weights_is_named(tmp_path):
+    # its path, which mmengine writes, is not what mmengine looks for
+    text = """
+from mmengine.model import NormalInit, PretrainedInit
+model = dict(
+    init_cfg=[
+        dict(type=NormalInit, layer='Conv2d'),
+        dict(type=PretrainedInit, checkpoint='a.pth'),
+    ],
+    backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='b.pth')),
+)
+"""
+    path = tmp_path / 'lazy.py'
+    path.write_text(text)
+    cfg = load_config(str(path))
+    cfg.dump(tmp_path / 'dumped.py')
+    for read in (cfg, load_config(str(tmp_path / 'dumped.py'))):
+        normal, pretrained = read.model.init_cfg
+        assert pretrained == dict(type='Pretrained', checkpoint='a.pth')
+        assert read.model.backbone.init_cfg.type == 'Pretrained'
+        assert type_name(normal) == 'NormalInit'
+    path = tmp_path / 'written_by_mmengine.py'
+    path.write_text("model = dict(type='mmengine.model.PretrainedInit')")
+    assert load_config(str(path)).model.type == 'Pretrained'

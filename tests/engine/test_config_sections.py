@@ -63,3 +63,9 @@ def test_values_that_fit_are_set():
     assert cfg.model.gate_losses[0].loss_weight == 0.4
     assert cfg.custom_hooks == []
     assert isinstance(cfg, Config)
+
+
+def test_an_option_below_a_number():
+    cfg = Config(dict(param_scheduler=dict(milestones=[10, 20])))
+    with pytest.raises(FGCError, match='does not fit the config'):
+        override(cfg, {'param_scheduler.milestones.0': 1})

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from mmengine.optim import ExponentialLR
+from mmpretrain.engine.hooks import PreciseBNHook
 
 from fgc_mm.engine.scaled_schedule import EpochMap, scale_epochs
 from fgc_mm.errors import FGCError
@@ -188,3 +190,29 @@ def test_hooks_that_begin_later_move_along():
     moved = [h.begin_epoch for h in scale_epochs(cfg, 20).custom_hooks]
     assert moved == [10, 0, -1, None, [3]]
     assert cfg.custom_hooks[0].begin_epoch == 250
+
+
+def test_other_settings_of_hooks_that_count_epochs():
+    cfg = config(
+        custom_hooks=[
+            dict(
+                type='SwitchRecipeHook',
+                schedule=[dict(action_epoch=n) for n in (1, 251, 401)],
+            ),
+            dict(type='WarmupParamHook', warmup_epochs=50),
+            dict(type=PreciseBNHook, interval=100),
+            dict(type='GateStatisticsHook', interval=100),
+        ],
+        param_scheduler=[
+            dict(type='ReduceOnPlateauLR', patience=50, cooldown=0),
+            dict(type=ExponentialLR, gamma=0.99),
+        ],
+    )
+    scaled = scale_epochs(cfg, 20)
+    switch, warm_up, precise, statistics = scaled.custom_hooks
+    assert [x.action_epoch for x in switch.schedule] == [1, 11, 17]
+    assert warm_up.warmup_epochs == 2 and precise.interval == 4
+    assert statistics.interval == 100  # of iterations
+    plateau, exponential = scaled.param_scheduler
+    assert (plateau.patience, plateau.cooldown) == (2, 0)
+    assert exponential.gamma == pytest.approx(0.99**25)

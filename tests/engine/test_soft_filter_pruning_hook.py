@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.hooks import EMAHook
 from mmengine.runner import IterBasedTrainLoop
 from mmpretrain.registry import MODELS
 from torch import nn
@@ -37,7 +38,7 @@ def runner_of(name, epochs=2):
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias)
     model.eval()
-    return SimpleNamespace(model=model, epoch=0, max_epochs=epochs)
+    return SimpleNamespace(model=model, epoch=0, max_epochs=epochs, hooks=[])
 
 
 def naive_lowest(weight, rate):
@@ -126,9 +127,13 @@ def test_bad_input(tiny):
     for rate in (0, 1, -0.5, '0.4', None):
         with pytest.raises(FGCError, match='not a fraction of the filters'):
             SoftFilterPruningHook(rate)
-    gated = SimpleNamespace(model=tiny.build())
+    gated = SimpleNamespace(model=tiny.build(), hooks=[])
     with pytest.raises(FGCError, match='the backbone has gates'):
         SoftFilterPruningHook(0.4).before_train(gated)
+    averaged = runner_of('resnet')
+    averaged.hooks.append(EMAHook())
+    with pytest.raises(FGCError, match='EMAHook tests and saves an average'):
+        SoftFilterPruningHook(0.4).before_train(averaged)
     loop = IterBasedTrainLoop.__new__(IterBasedTrainLoop)
     by_iteration = SimpleNamespace(train_loop=loop)
     with pytest.raises(FGCError, match='treats the whole run as one'):
@@ -148,7 +153,10 @@ def test_channels_of_two_filters_are_zeroed_together():
         )
     )  # fmt: skip
     runner = SimpleNamespace(
-        model=SimpleNamespace(backbone=backbone), epoch=0, max_epochs=2
+        model=SimpleNamespace(backbone=backbone),
+        epoch=0,
+        max_epochs=2,
+        hooks=[],
     )
     hook = SoftFilterPruningHook(0.4)
     hook.before_train(runner)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from mmengine.model import PretrainedInit
 from mmpretrain.registry import MODELS as MMPRETRAIN
 
 from fgc_mm.engine.loss_progress_hook import set_progress
@@ -155,14 +156,45 @@ def test_an_init_cfg_of_the_model_leaves_the_gates_alone(gate, images):
     assert (after['layer1-0-conv1.expand.bias'] == 2).all()
 
 
-def test_pretrained_gates_replace_the_initial_ones(tmp_path):
-    trained = student()
-    for gate in trained.backbone.gates.values():
+@pytest.fixture
+def trained(tmp_path):
+    """A model with gates of random values, and a file of its backbone."""
+    model = student()
+    for gate in model.backbone.gates.values():
         torch.nn.init.normal_(gate.expand.weight)
     path = tmp_path / 'gated.pth'
-    torch.save(dict(state_dict=trained.backbone.state_dict()), path)
+    torch.save(dict(state_dict=model.backbone.state_dict()), path)
+    return model, str(path)
+
+
+def same_gates(model, other):
+    got, want = (x.backbone.gates.state_dict() for x in (model, other))
+    return all(torch.equal(got[name], want[name]) for name in want)
+
+
+@pytest.mark.parametrize('kind', ['Pretrained', PretrainedInit])
+@pytest.mark.parametrize('others', [[], [ALL_LAYERS]])
+def test_pretrained_gates_replace_the_initial_ones(kind, others, trained):
     model = student(init_cfg=ALL_LAYERS)
-    model.backbone.init_cfg = dict(type='Pretrained', checkpoint=str(path))
+    pretrained = dict(type=kind, checkpoint=trained[1])
+    model.backbone.init_cfg = [*others, pretrained]
     model.init_weights()
-    got, want = (x.backbone.gates.state_dict() for x in (model, trained))
-    assert all(torch.equal(got[name], want[name]) for name in want)
+    assert same_gates(model, trained[0])
+
+
+def test_a_dense_checkpoint_leaves_the_gates_alone(trained, tmp_path):
+    path = str(tmp_path / 'dense.pth')
+    torch.save(trained[0].backbone.backbone.state_dict(), path)
+    model, before = student(), student()
+    before.load_state_dict(model.state_dict())
+    pretrained = dict(type='Pretrained', checkpoint=path)
+    model.backbone.init_cfg = [ALL_LAYERS, pretrained]
+    model.init_weights()
+    assert same_gates(model, before)
+
+
+def test_loaded_gates_stay(trained):
+    model = student()
+    model.load_state_dict(trained[0].state_dict())
+    model.init_weights()
+    assert same_gates(model, trained[0])

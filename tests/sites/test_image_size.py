@@ -5,9 +5,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.config import Config
+from mmpretrain.datasets import PackInputs, RandomCrop
 from torch import nn
 
-from fgc_mm.engine.image_size import config_image_size
+from fgc_mm.engine.image_size import config_image_size, pipeline_size
 from fgc_mm.errors import FGCError
 from fgc_mm.sites import find_sites
 from fgc_mm.sites.image_size import expect_images, named_sizes, small_images
@@ -154,3 +155,9 @@ def test_loading_a_config_sets_the_expected_size(tmp_path):
     )
     load_config(str(file))
     assert torch.equal(small_images(Picky()), small_images(Picky(), size=160))
+
+
+def test_classes_in_a_pipeline_are_as_their_names():
+    for kind in ('RandomCrop', 'mmpretrain.RandomCrop', RandomCrop):
+        steps = [dict(type=kind, crop_size=(40, 32)), dict(type=PackInputs)]
+        assert pipeline_size(steps) == (40, 32)

@@ -23,6 +23,7 @@ from fgc_mm.cli.given_config import read_config
 from fgc_mm.errors import FGCError
 from fgc_mm.reliability.checkpoint_reader import read_checkpoint
 from fgc_mm.reliability.work_dir_lock import WorkDirLock
+from fgc_mm.type_name import type_name
 
 
 def main(args: argparse.Namespace) -> None:
@@ -99,7 +100,7 @@ def about_of(
         'config': Path(args.config).name,
         'images': f'{count} of the {args.split} set',
         'checkpoints': ', '.join(Path(p).name for p in args.checkpoints),
-        'gate': cfg.model.backbone.gate.type,
+        'gate': type_name(cfg.model.backbone.gate),
         'gate vector': options.gate_vector,
         'seed': options.seed,
     }

@@ -28,6 +28,7 @@ from fgc_mm.functional.macs import MACsTable
 from fgc_mm.functional.mask_targets import channel_scores
 from fgc_mm.losses.mask_prediction import TARGETS
 from fgc_mm.reliability.atomic_file import write_atomically
+from fgc_mm.type_name import type_name
 
 # for each target the ratios to print, in the order of their MACs
 RATIOS = {
@@ -74,7 +75,7 @@ def loss_index(cfg: Config) -> int:
     """Index of the MaskPredictionLoss in the list of gate losses."""
     losses = cfg.get('model', {}).get('gate_losses', [])
     for index, loss in enumerate(losses):
-        if loss['type'].endswith('MaskPredictionLoss'):
+        if type_name(loss) == 'MaskPredictionLoss':
             return index
     raise FGCError(
         f'{cfg.filename} has no MaskPredictionLoss, but its ratio is to be '

@@ -36,6 +36,7 @@ from fgc_mm.evaluation.threshold_sweep import sweep_thresholds
 from fgc_mm.reliability.atomic_file import check_writable, write_atomically
 from fgc_mm.reliability.checkpoint_reader import read_checkpoint
 from fgc_mm.reliability.whole_checkpoint import WholeCheckpointHook
+from fgc_mm.type_name import type_name
 
 SUFFIXES = {
     'pred': ('.pkl', '.pickle'),
@@ -251,9 +252,9 @@ def _mirrored(dataset: ConfigDict) -> list:
     """The test pipeline with its last step for the image and its mirror."""
     if not dataset.get('pipeline'):
         raise FGCError(
-            f'--tta finds no pipeline in the test dataset ({dataset.type}): '
-            'the pipeline is what is augmented; add a tta_pipeline to the '
-            'config.'
+            '--tta finds no pipeline in the test dataset '
+            f'({type_name(dataset)}): the pipeline is what is augmented; add '
+            'a tta_pipeline to the config.'
         )
     *steps, pack = deepcopy(dataset.pipeline)
     flips = [dict(type='RandomFlip', prob=prob) for prob in (1.0, 0.0)]
@@ -262,7 +263,7 @@ def _mirrored(dataset: ConfigDict) -> list:
 
 def check_augmentation(cfg: Config) -> None:
     """Checks that no MACs are counted with test-time augmentation."""
-    if any('DynamicMACs' in name for name in _type_names(cfg.test_evaluator)):
+    if 'DynamicMACs' in _type_names(cfg.test_evaluator):
         raise FGCError(
             '--tta cannot be combined with DynamicMACs: augmentation keeps '
             "only the MACs of an image's first view; test without --tta, or "
@@ -278,5 +279,4 @@ def _type_names(node: object) -> list[str]:
     if not isinstance(node, dict):
         return []
     below = _type_names([v for k, v in node.items() if k != 'type'])
-    kind = node.get('type', '')
-    return [getattr(kind, '__name__', str(kind)), *below]
+    return [type_name(node), *below]

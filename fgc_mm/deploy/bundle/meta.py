@@ -18,6 +18,7 @@ from fgc_mm.deploy.bundle.preprocessing_settings import (
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.macs import MACsTable, SitePositions
 from fgc_mm.models.class_scores import independent_labels
+from fgc_mm.registry import class_of
 from fgc_mm.runtime.format import Program
 from fgc_mm.version import __version__
 
@@ -64,9 +65,7 @@ def _classes(
     meta = checkpoint.get('meta') or {}
     trained = meta.get('dataset_meta') if isinstance(meta, Mapping) else None
     dataset = innermost_dataset(cfg)
-    kind = dataset['type']
-    kind = DATASETS.get(kind) if isinstance(kind, str) else kind
-    own = getattr(kind, 'METAINFO', None)
+    own = getattr(class_of(dataset, DATASETS), 'METAINFO', None)
     for named in (trained, dataset, dataset.get('metainfo'), own):
         names = named.get('classes') if isinstance(named, Mapping) else None
         # a string is the path of a file with names

@@ -15,6 +15,7 @@ from fgc_mm.errors import FGCError
 from fgc_mm.models import NonBlockingDataPreprocessor
 from fgc_mm.runtime.preprocessing import new_size, size_after
 from fgc_mm.runtime.resizing import INTERPOLATIONS
+from fgc_mm.type_name import type_name
 
 # data sets whose items contain the decoded image, and its channel order
 IN_MEMORY = {
@@ -104,8 +105,7 @@ def _image_format(
     """Bits of a 16-bit image, channel order, and the remaining steps."""
     if steps and _name(steps[0]) in LOADERS:
         return *_loader_format(steps[0]), steps[1:]
-    kind = dataset.get('type')
-    name = getattr(kind, '__name__', str(kind)).rpartition('.')[2]
+    name = type_name(dataset)
     if name not in IN_MEMORY:
         raise FGCError(
             f'the pipeline of {name} begins with '

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from fgc_mm.deploy.changed_masks import changed_masks
 from fgc_mm.deploy.compaction.channel_removal import ChannelRemoval
 from fgc_mm.deploy.compaction.equivalence import (
+    differing_gates,
     fixed_decisions,
-    same_decisions,
 )
 from fgc_mm.deploy.compaction.small_model import (
     any_gate,
@@ -158,14 +158,17 @@ class _Trial:
     ) -> tuple[dict[str, str], float]:
         """Sites that failed and why, and the largest difference.
 
-        The gates are compared separately, and their masks are then set,
-        because a sign of a logit that rounding changes is not a failure.
+        The gates are compared separately, in float64, and their masks are
+        then set: a decision that rounding changes is not a failure.
         """
-        joint = self._joint_gates(small, channel_map)
-        if joint:
-            return self._keep_whole_sites(joint), 0.0
-        with fixed_decisions(self._backbone, channel_map):
+        with (
+            fixed_decisions(self._backbone, channel_map),
+            differing_gates(self._backbone, small, channel_map) as joint,
+        ):
             wanted, records = self._backbone.forward_gated(self._images)
+        if joint:
+            why = 'its gate does not decide channel by channel'
+            return self._keep_whole_sites(dict.fromkeys(joint, why)), 0.0
         masks = {record.site.name: record.mask for record in records}
 
         def kept_masks(site: GateSite, _: Tensor) -> Tensor:
@@ -214,25 +217,6 @@ class _Trial:
             and other.name not in {*self._unshrunk, *self._whole}
             and any(c.path == site.producer for c in other.consumers)
         ]
-
-    def _joint_gates(
-        self, small: nn.Module, channel_map: ChannelMap
-    ) -> dict[str, str]:
-        """Sites whose gate decides differently with fewer channels."""
-        if not isinstance(small, GatedBackbone):
-            return {}
-        whole = {site.name: site for site in self._backbone.sites}
-        return {
-            site.name: 'its gate does not decide channel by channel'
-            for site in small.sites
-            if not same_decisions(
-                self._backbone.gates[site.key],
-                small.gates[site.key],
-                whole[site.name].in_channels,
-                channel_map.layers.get(site.producer),
-                channel_map.sites[site.name],
-            )
-        }
 
     def failing_sites(self, why: str) -> dict[str, str]:
         """The sites that fail even when only they are removed."""

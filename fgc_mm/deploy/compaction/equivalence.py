@@ -1,6 +1,10 @@
 """Comparing a compact network with the masked one."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -36,36 +40,91 @@ def fixed_decisions(
     return changed_masks(backbone, fix)
 
 
-def same_decisions(
-    whole: nn.Module,
-    small: nn.Module,
-    in_channels: int,
-    producer: LayerSlice | None,
-    entry: SiteChannels,
-) -> bool:
-    """Whether a small gate decides like the whole one for its channels.
+@contextmanager
+def differing_gates(
+    whole: GatedBackbone, small: nn.Module, channel_map: ChannelMap
+) -> Iterator[set[str]]:
+    """Compare the gates of both networks while the whole one runs.
+
+    Each small gate must decide like the whole one, for the remaining
+    channels, on what the whole one gets in the ``with`` block, and on random
+    maps. In float64, in which a different order of the additions changes no
+    decision.
 
     Args:
-        whole: The whole gate.
-        small: The gate with fewer channels.
-        in_channels: Input channels of the whole gate.
+        whole: The whole network.
+        small: The compact one.
+        channel_map: What remains.
+
+    Returns:
+        The names of the sites whose gates differ; complete after the block.
+    """
+    found: set[str] = set()
+    sites = {site.name: site for site in whole.sites}
+    with ExitStack() as stack:
+        if isinstance(small, GatedBackbone):  # it has a decision left
+            for site in small.sites:
+                gate = whole.gates[site.key]
+                pair = _GatePair(
+                    deepcopy(gate).double(),
+                    deepcopy(small.gates[site.key]).double(),
+                    channel_map.layers.get(site.producer),
+                    channel_map.sites[site.name],
+                )
+                compare = partial(_compare, pair, site.name, found)
+                compare(gate, (_random_maps(sites[site.name].in_channels),))
+                hook = gate.register_forward_pre_hook(compare)
+                stack.callback(hook.remove)
+        yield found
+
+
+def _compare(
+    pair: '_GatePair',
+    name: str,
+    differing: set[str],
+    _: nn.Module,
+    args: tuple[Tensor],
+) -> None:
+    """Forward pre-hook of the whole gate: add the site if its gates differ."""
+    if not pair.agree_on(args[0]):
+        differing.add(name)
+
+
+def _random_maps(channels: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(64, channels, 2, 2, generator=generator)
+
+
+@dataclass(frozen=True)
+class _GatePair:
+    """The whole gate of a site, and the one with fewer channels.
+
+    Attributes:
+        whole: The whole gate, in float64.
+        small: The other, in float64.
         producer: What remains of the layer whose input they read.
         entry: What remains of the site.
     """
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(64, in_channels, 2, 2, generator=generator)
-    x = x.to(next(whole.parameters()))
-    reads = list(producer.inputs) if producer else [*range(in_channels)]
-    zeros = torch.zeros_like(x)
-    zeros[:, reads] = x[:, reads]
-    wanted, got = whole(zeros), small(x[:, reads])
-    indices = [entry.kept.index(channel) for channel in entry.gated]
-    gated = list(entry.gated)
-    alike = torch.isclose(
-        wanted.mask[:, gated].float(),
-        got.mask[:, indices].float(),  # float32 without any gate left
-        rtol=1e-3,
-        atol=1e-5,
-    )
-    # rounding may change the sign of a few logits
-    return gated == [] or float(alike.float().mean()) > 0.99
+
+    whole: nn.Module
+    small: nn.Module
+    producer: LayerSlice | None
+    entry: SiteChannels
+
+    def agree_on(self, x: Tensor) -> bool:
+        """Whether both decide alike for (N, C_in, ...) of the whole gate."""
+        device = next(self.whole.parameters()).device
+        x = x.to(device, torch.float64)
+        every = range(x.shape[1])
+        reads = list(self.producer.inputs if self.producer else every)
+        zeros = torch.zeros_like(x)
+        zeros[:, reads] = x[:, reads]
+        wanted, got = self.whole(zeros), self.small(x[:, reads])
+        kept, gated = self.entry.kept, list(self.entry.gated)
+        indices = [kept.index(channel) for channel in gated]
+        return torch.allclose(
+            wanted.mask[:, gated].double(),
+            got.mask[:, indices].double(),
+            rtol=1e-3,
+            atol=1e-5,
+        )

@@ -13,6 +13,7 @@ from fgc_mm.gates import GroupedGate
 from fgc_mm.models import ChannelMap, GatedBackbone
 from fgc_mm.models.channel_map import SiteChannels
 from fgc_mm.models.compact_backbone import remaining_decisions
+from fgc_mm.type_name import type_name
 
 HERE = '{{ fileDirname }}'  # mmengine replaces it by the config's folder
 # hooks that need a gate
@@ -93,7 +94,7 @@ def _remove_gate_settings(content: dict) -> None:
     content['custom_hooks'] = [
         hook
         for hook in content.get('custom_hooks') or ()
-        if not str(hook['type']).endswith(GATE_HOOKS)
+        if type_name(hook) not in GATE_HOOKS
     ]
     for name in ('val_evaluator', 'test_evaluator'):
         metrics = content.get(name)
@@ -103,7 +104,7 @@ def _remove_gate_settings(content: dict) -> None:
             content[name] = [
                 metric
                 for metric in metrics
-                if not str(metric['type']).endswith('DynamicMACs')
+                if type_name(metric) != 'DynamicMACs'
             ]
 
 

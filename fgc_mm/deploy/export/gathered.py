@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from fgc_mm.deploy.changed_masks import MASK_PATTERNS, constant_masks
 from fgc_mm.deploy.compaction.per_channel_layers import per_channel_layers
 from fgc_mm.deploy.comparing import TOLERANCE, largest_gap
 from fgc_mm.deploy.copying import copy_network
@@ -15,6 +16,7 @@ from fgc_mm.deploy.firing import gated_backbone
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.pooling import global_average_pool
 from fgc_mm.models import GatedBackbone
+from fgc_mm.sites.call import tensors
 from fgc_mm.sites.eval_mode import eval_mode
 from fgc_mm.sites.layer_channels import layer_widths
 from fgc_mm.sites.site import GateSite, SiteLayer
@@ -184,7 +186,7 @@ def _checked(
 ) -> tuple[nn.Module, dict[str, str]]:
     backbone = gated_backbone(model)
     plan = _plan(backbone)
-    wanted = [backbone(image) for image in images]
+    wanted = _features(backbone, backbone.sites, images)
     without_producers = {
         name: 'consumers' if what == 'both' else what
         for name, what in plan.items()
@@ -193,16 +195,43 @@ def _checked(
         gathered_copy = _gathered(model, attempt)
         try:
             copied = gated_backbone(gathered_copy)
-            gap = largest_gap(wanted, [copied(image) for image in images])
+            got = _features(copied, backbone.sites, images)
         except Exception:  # e.g. code with fixed widths
             continue
-        if gap <= TOLERANCE:
+        pairs = [
+            pair
+            for number, pair in enumerate(zip(wanted, got))
+            if number < len(images) or _is_finite(pair[0])
+        ]
+        want, found = zip(*pairs)
+        if largest_gap(want, found) <= TOLERANCE:
             return gathered_copy, attempt
     raise FGCError(
         f'{type(backbone.backbone).__name__} has other features when its '
         'open channels are gathered; export the masked model (without '
         '--dynamic).'
     )
+
+
+def _features(
+    backbone: GatedBackbone,
+    sites: Sequence[GateSite],
+    images: Sequence[Tensor],
+) -> list[Any]:
+    """Features of the images, and of the first one with constant masks.
+
+    The gates may open all channels of the images, which would hide code that
+    depends on the number of channels.
+    """
+    features: list[Any] = [backbone(image) for image in images]
+    for opened in MASK_PATTERNS.values():
+        with constant_masks(backbone, opened, sites):
+            features.append(backbone(images[0]))
+    return features
+
+
+def _is_finite(features: Any) -> bool:
+    return all(bool(x.isfinite().all()) for x in tensors(features))
 
 
 def _plan(backbone: GatedBackbone) -> dict[str, str]:

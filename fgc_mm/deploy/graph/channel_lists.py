@@ -168,7 +168,10 @@ class _ChannelPropagation:
             return owners
         for value in node.inputs:  # its closed channels must be cleared
             if value in self.owners:
-                self._require_all(self.owners[value], owners)
+                self._require_all(
+                    self.owners[value],
+                    owners or f'{node.name} needs zeros for its channels',
+                )
                 self.cleared.append((node, value))
         return self._producer_owners(node)
 

@@ -65,7 +65,7 @@ def pipeline_size(steps: Sequence[Any]) -> tuple[int, int] | None:
     """
     size = None
     for step in steps:
-        kind = type_name(step)
+        kind = type_name(step) if isinstance(step, dict) else ''
         if kind == 'Pad' and step.get('size') is None:
             continue
         if kind in WIDTH_FIRST:

@@ -66,8 +66,8 @@ def differing_gates(
             for site in small.sites:
                 gate = whole.gates[site.key]
                 pair = _GatePair(
-                    deepcopy(gate).double(),
-                    deepcopy(small.gates[site.key]).double(),
+                    _on_cpu(gate),
+                    _on_cpu(small.gates[site.key]),
                     channel_map.layers.get(site.producer),
                     channel_map.sites[site.name],
                 )
@@ -88,6 +88,11 @@ def _compare(
     """Forward pre-hook of the whole gate: add the site if its gates differ."""
     if not pair.agree_on(args[0]):
         differing.add(name)
+
+
+def _on_cpu(gate: nn.Module) -> nn.Module:
+    """A copy in float64, which not every device has."""
+    return deepcopy(gate).to('cpu', torch.float64)
 
 
 def _random_maps(channels: int) -> Tensor:
@@ -113,8 +118,7 @@ class _GatePair:
 
     def agree_on(self, x: Tensor) -> bool:
         """Whether both decide alike for (N, C_in, ...) of the whole gate."""
-        device = next(self.whole.parameters()).device
-        x = x.to(device, torch.float64)
+        x = x.to('cpu', torch.float64)
         every = range(x.shape[1])
         reads = list(self.producer.inputs if self.producer else every)
         zeros = torch.zeros_like(x)

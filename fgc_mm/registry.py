@@ -35,7 +35,10 @@ def class_of(part: Mapping[str, Any], registry: Registry) -> Any:
     """The class of a part of a config, given by its name or as a class.
 
     Returns:
-        The class; None if the registry has no such name.
+        The class; None if the part has no type, or the registry no such name.
+
+    Raises:
+        RuntimeError: The name is the path of a module that cannot be imported.
     """
     kind = part.get('type')
     return registry.get(kind) if isinstance(kind, str) else kind

@@ -8,13 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.config.lazy import LazyAttr, LazyObject
+from mmengine.model import PretrainedInit
 
 from fgc_mm.config_files import config_file
 from fgc_mm.engine.config_sections import check_sections
 from fgc_mm.engine.image_size import config_image_size
 from fgc_mm.errors import FGCError
 from fgc_mm.sites.image_size import expect_images
-from fgc_mm.type_name import type_name
+
+PRETRAINED = (
+    PretrainedInit,
+    'mmengine.model.PretrainedInit',
+    'mmengine.model.weight_init.PretrainedInit',
+)
 
 
 def load_config(path: str) -> Config:
@@ -74,10 +81,16 @@ def _name_pretrained(node: Any) -> None:
     mmengine initialises the other layers after loading the weights, which
     replaces them.
     """
-    if isinstance(node, (dict, Config)):
-        if type_name(node) == 'PretrainedInit':
+    if isinstance(node, Config):
+        node = node._cfg_dict
+    if isinstance(node, dict):
+        # as stored: ConfigDict imports the objects that it returns
+        kind = dict.get(node, 'type')
+        if isinstance(kind, (LazyAttr, LazyObject)):
+            kind = f'{kind.module}.{kind}'
+        if kind in PRETRAINED:
             node['type'] = 'Pretrained'
-        node = [value for _, value in node.items()]
+        node = [*dict.values(node)]
     if isinstance(node, (list, tuple)):
         for child in node:
             _name_pretrained(child)

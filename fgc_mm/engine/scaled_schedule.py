@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import floor
 from typing import Any
@@ -19,9 +19,9 @@ from fgc_mm.type_name import type_name
 MOVING = {'start_value', 'end_value'}
 # mmengine's default for the end of a scheduler
 FOREVER = 10**9
-LENGTHS = {'step_size', 'total_steps', 'patience', 'cooldown'}
-# settings of hooks that are an epoch, and the number of the first one
-FIRST_EPOCHS = {'begin_epoch': 0, 'action_epoch': 1}
+LENGTHS = {'step_size', 'total_steps'}
+# settings of hooks that are the number of an epoch, counted from 1
+EPOCHS = 'begin_epoch', 'action_epoch'
 # settings of a config that a run reads
 _READ = inspect.signature(Runner).parameters.keys()
 # schedulers that begin at a fraction of the rate and reach it at their end
@@ -78,11 +78,14 @@ def scale_epochs(cfg: Config, epochs: int) -> Config:
     }
     epoch_map = EpochMap.of(points, old, epochs)
     fields = {name: _weights(fields[name], epoch_map) for name in fields}
+    before = fields['train_cfg']
+    fields['train_cfg'] = _train_cfg(before, epoch_map)
     if fields.get('param_scheduler'):
+        share = _validations(fields['train_cfg']) / _validations(before)
         fields['param_scheduler'] = _each(
-            fields['param_scheduler'], lambda node: _scheduler(node, epoch_map)
+            fields['param_scheduler'],
+            lambda node: _waiting(_scheduler(node, epoch_map), share),
         )
-    fields['train_cfg'] = _train_cfg(fields['train_cfg'], epoch_map)
     hooks = fields.get('default_hooks') or {}
     _save_the_last(hooks.get('checkpoint') or {}, epoch_map)
     return Config(fields, filename=cfg.filename)
@@ -175,18 +178,13 @@ def _weight_points(node: dict) -> Iterator[int]:
     if node.keys() >= MOVING and _counts_epochs(node):
         yield node.get('begin', 0)
         yield node.get('end', 0)
-    for name, first in _first_epochs(node):
-        yield node[name] - first
+    for name in _later_epochs(node):
+        yield node[name] - 1
 
 
-def _first_epochs(node: dict) -> Iterator[tuple[str, int]]:
-    """Settings that are an epoch of a hook, and the number of the first.
-
-    Not those that are the first epoch.
-    """
-    for name, first in FIRST_EPOCHS.items():
-        if type(node.get(name)) is int and node[name] > first:
-            yield name, first
+def _later_epochs(node: dict) -> list[str]:
+    """Settings that are an epoch from which a hook acts, not the first."""
+    return [n for n in EPOCHS if type(node.get(n)) is int and node[n] > 1]
 
 
 def _each(node: Any, scale: Any) -> Any:
@@ -211,6 +209,23 @@ def _scheduler(node: dict, epoch_map: EpochMap) -> dict:
     if type_name(node).endswith('ExponentialLR'):  # a factor per epoch
         scaled['gamma'] = node['gamma'] ** (epoch_map.old / epoch_map.new)
     return _fitted(scaled, node, epoch_map)
+
+
+def _validations(train_cfg: dict) -> float:
+    """About how often a run validates."""
+    return train_cfg['max_epochs'] / max(train_cfg.get('val_interval', 1), 1)
+
+
+def _waiting(node: dict, share: float) -> dict:
+    """A scheduler that counts validations, with its counts scaled."""
+    if not type_name(node).startswith('ReduceOnPlateau'):
+        return node
+    counts = {'patience': 10, 'cooldown': 0}  # mmengine's defaults
+    counts |= {name: node[name] for name in counts.keys() & node.keys()}
+    return node | {
+        name: count and max(_round(count * share), 1)
+        for name, count in counts.items()
+    }
 
 
 def _fitted(scaled: dict, before: dict, epoch_map: EpochMap) -> dict:
@@ -256,8 +271,10 @@ def _weights(node: Any, epoch_map: EpochMap) -> Any:
     if node.keys() >= MOVING and _counts_epochs(node):
         span = epoch_map.span(node.get('begin', 0), node.get('end', 0))
         scaled.update(zip(('begin', 'end'), span))
-    for name, first in _first_epochs(node):
-        scaled[name] = epoch_map.at(node[name] - first) + first
+    for name in _later_epochs(node):
+        scaled[name] = epoch_map.at(node[name] - 1) + 1
+    if type_name(node) == 'SwitchRecipeHook':
+        scaled['schedule'] = _merged(scaled.get('schedule') or ())
     for name, epochs in _lengths(node):
         scaled[name] = epoch_map.length(epochs)
     return scaled
@@ -269,10 +286,19 @@ def _lengths(node: dict) -> Iterator[tuple[str, int]]:
     if warmup is None and kind.endswith('FeatureGateCouplingLoss'):
         preset = PRESETS.get(node.get('preset', 'reference'))
         warmup = preset.warmup_epochs if preset else 0
-    if warmup is not None:
+    if type(warmup) is int:
         yield 'warmup_epochs', warmup
     if kind == 'PreciseBNHook' and 'interval' in node:
         yield 'interval', node['interval']
+
+
+def _merged(schedule: Sequence[dict]) -> list[dict]:
+    """The recipes of a schedule, with one for every epoch."""
+    recipes: dict[Any, dict] = {}
+    for recipe in schedule:
+        epoch = recipe.get('action_epoch')
+        recipes[epoch] = {**recipes.get(epoch, {}), **recipe}
+    return [*recipes.values()]
 
 
 def _train_cfg(node: dict, epoch_map: EpochMap) -> dict:

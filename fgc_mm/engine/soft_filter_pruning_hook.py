@@ -43,8 +43,8 @@ class SoftFilterPruningHook(Hook):
 
     Raises:
         FGCError: The rate is not in (0, 1). Before training: the backbone has
-            no sites or has gates, or the run counts iterations instead of
-            epochs.
+            no sites or has gates, the run counts iterations instead of
+            epochs, or has an EMAHook.
     """
 
     def __init__(
@@ -77,8 +77,9 @@ class SoftFilterPruningHook(Hook):
         if any(isinstance(hook, EMAHook) for hook in runner.hooks):
             raise FGCError(
                 'SoftFilterPruningHook sets filters to zero, but EMAHook '
-                'tests and saves an average of the weights, in which they '
-                'are not zero; remove one of the two from custom_hooks.'
+                'tests and saves an average of the weights, in which these '
+                'filters are not zero; remove one of the two from '
+                'custom_hooks.'
             )
         backbone = unwrapped_model(runner).backbone
         if hasattr(backbone, 'gates'):

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from fgc_mm.errors import FGCError
 from fgc_mm.gates import GroupedGate, build_gate
-from fgc_mm.models.gate_dict import GateDict
 from fgc_mm.models.record_collector import collectors_of
 from fgc_mm.registry import MODELS
 from fgc_mm.sites import (
@@ -23,6 +22,7 @@ from fgc_mm.sites import (
     select_sites,
 )
 from fgc_mm.sites.call import GatedCall, SiteState
+from fgc_mm.sites.gate_dict import GateDict
 from fgc_mm.sites.gate_hooks import owner_of
 from fgc_mm.sites.recompute import join_outputs
 from fgc_mm.sites.replaced_layers import replaced_consumer
@@ -53,7 +53,7 @@ class GatedBackbone(BaseModule):
             :func:`fgc_mm.sites.find_sites`. ``print`` shows the gated sites
             (:meth:`describe`).
         init_cfg: Initialisation of the wrapper; the wrapped network's own
-            ``init_cfg`` is applied as well. It changes gates only if it loads
+            ``init_cfg`` is applied as well. It changes gates only by loading
             pretrained weights.
 
     Raises:

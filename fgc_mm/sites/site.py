@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from fgc_mm.functional.channel_groups import GroupSizes, spread_groups
+from fgc_mm.sites.gate_dict import GateDict
 
-# names that a ModuleDict has itself, such as values and training
-TAKEN_KEYS = frozenset({*dir(nn.ModuleDict()), 'init_weights'})
+# names that a GateDict has itself, such as values and training
+TAKEN_KEYS = frozenset(dir(GateDict({})))
 Positions = tuple[int, ...] | None
 # key of a gate in the checkpoints of earlier versions
 OLD_KEY = re.compile(r'(?<![^.])gates\.[^.]*/[^.]*(?=\.)')

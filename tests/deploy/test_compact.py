@@ -271,6 +271,49 @@ def test_the_images_show_that_a_gate_decides_jointly(pictures):
     assert largest_gap(network(images), done.backbone(images)) < 1e-4
 
 
+class Float32Gate(BinaryConcreteGate):
+    """A gate that computes in float32, whatever it gets."""
+
+    def forward(self, x):
+        for parameter in self.parameters():
+            if parameter.dtype != torch.float32:
+                raise RuntimeError('expected float32')
+        return super().forward(x.float())
+
+
+@torch.no_grad()
+def test_gates_that_have_no_float64(gated, pictures):
+    whole, cfg = gated(RESNET)
+    cfg['gate'] = dict(cfg['gate'], type=Float32Gate)
+    network = MODELS.build(copy.deepcopy(cfg)).eval()
+    network.load_state_dict(whole.state_dict())
+    images = pictures(64)
+    firing = firing_statistics(network, [images])
+    assert any(stats.never().any() for stats in firing)
+    done = compact(network, firing, cfg, images)
+    assert not done.refused
+    assert largest_gap(network(images), done.backbone(images)) < 1e-4
+
+
+@torch.no_grad()
+def test_a_density_between_the_numbers_of_float32(pictures):
+    """0.6 in float32 is larger: of 10 channels it would open 7."""
+    density = dict(start_value=1.0, end_value=0.6, begin=0, end=1)
+    cfg = dict(
+        type='fgc_mm.GatedBackbone',
+        backbone=dict(type='fgc_mm.CifarResNet', base_channels=10),
+        gate=dict(type='fgc_mm.FBSGate', density=density),
+        sites=['layer1.*'],
+    )
+    network = MODELS.build(copy.deepcopy(cfg)).eval()
+    for gate in network.gates.values():
+        gate.trained_density.fill_(0.6)
+    images = pictures(16)
+    firing = firing_statistics(network, [images])
+    done = compact(network, firing, cfg, images)
+    assert largest_gap(network(images), done.backbone(images)) < 1e-4
+
+
 SCALING = {
     'FBS': dict(type='fgc_mm.FBSGate', density=0.5),  # decides jointly
     'FBS, all win': dict(type='fgc_mm.FBSGate', density=1.0),

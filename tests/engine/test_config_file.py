@@ -67,3 +67,13 @@ model = dict(
     path = tmp_path / 'written_by_mmengine.py'
     path.write_text("model = dict(type='mmengine.model.PretrainedInit')")
     assert load_config(str(path)).model.type == 'Pretrained'
+
+
+def test_reading_a_config_imports_nothing_that_it_names(tmp_path):
+    path = tmp_path / 'lazy.py'
+    path.write_text(
+        'from absent_package import Hook\ncustom_hooks = [dict(type=Hook)]\n'
+    )
+    cfg = load_config(str(path))
+    with pytest.raises(ImportError, match='absent_package'):
+        assert cfg.custom_hooks[0].type

@@ -188,7 +188,8 @@ def test_hooks_that_begin_later_move_along():
     ]
     cfg = config(custom_hooks=hooks)
     moved = [h.begin_epoch for h in scale_epochs(cfg, 20).custom_hooks]
-    assert moved == [10, 0, -1, None, [3]]
+    # after 249 of 500 epochs, and after 10 of 20
+    assert moved == [11, 0, -1, None, [3]]
     assert cfg.custom_hooks[0].begin_epoch == 250
 
 
@@ -214,5 +215,31 @@ def test_other_settings_of_hooks_that_count_epochs():
     assert warm_up.warmup_epochs == 2 and precise.interval == 4
     assert statistics.interval == 100  # of iterations
     plateau, exponential = scaled.param_scheduler
-    assert (plateau.patience, plateau.cooldown) == (2, 0)
+    # validations: 250 epochs before, 10 now
+    assert (plateau.patience, plateau.cooldown) == (10, 0)
     assert exponential.gamma == pytest.approx(0.99**25)
+
+
+def test_counts_of_validations():
+    cfg = config(param_scheduler=[dict(type='ReduceOnPlateauLR', cooldown=5)])
+    cfg.train_cfg.val_interval = 1
+    (plateau,) = scale_epochs(cfg, 250).param_scheduler
+    assert (plateau.patience, plateau.cooldown) == (5, 3)
+
+
+def test_recipes_that_fall_on_one_epoch_are_merged():
+    schedule = [
+        dict(action_epoch=251, loss='a', train_pipeline=[1]),
+        dict(action_epoch=401, loss='b', batch_augments=None),
+    ]
+    cfg = config(
+        custom_hooks=[dict(type='SwitchRecipeHook', schedule=schedule)]
+    )
+    (hook,) = scale_epochs(cfg, 1).custom_hooks
+    (recipe,) = hook.schedule
+    assert recipe == dict(
+        action_epoch=recipe.action_epoch,
+        loss='b',
+        train_pipeline=[1],
+        batch_augments=None,
+    )

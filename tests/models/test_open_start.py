@@ -193,8 +193,9 @@ def test_a_dense_checkpoint_leaves_the_gates_alone(trained, tmp_path):
     assert same_gates(model, before)
 
 
-def test_loaded_gates_stay(trained):
-    model = student()
+@pytest.mark.parametrize('init_cfg', [None, ALL_LAYERS])
+def test_loaded_gates_stay(init_cfg, trained):
+    model = student(init_cfg=init_cfg)
     model.load_state_dict(trained[0].state_dict())
     model.init_weights()
     assert same_gates(model, trained[0])

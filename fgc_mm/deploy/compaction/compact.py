@@ -146,7 +146,9 @@ class _Trial:
             small_settings(self._settings, channel_map, any_gate(channel_map))
         )
         own = next(self._backbone.parameters())
-        small.to(own.device, own.dtype).eval()
+        small.to(own.device).eval()
+        if own.dtype != torch.float32:  # float64 buffers stay what they are
+            small.to(own.dtype)
         state = shrunk_state(self._model, small, channel_map, self._prefix)
         small.load_state_dict(
             {key: state[f'{self._prefix}{key}'] for key in small.state_dict()}
@@ -162,8 +164,8 @@ class _Trial:
         then set: a decision that rounding changes is not a failure.
         """
         with (
-            fixed_decisions(self._backbone, channel_map),
             differing_gates(self._backbone, small, channel_map) as joint,
+            fixed_decisions(self._backbone, channel_map),
         ):
             wanted, records = self._backbone.forward_gated(self._images)
         if joint:

@@ -16,7 +16,6 @@ from fgc_mm.deploy.firing import gated_backbone
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.pooling import global_average_pool
 from fgc_mm.models import GatedBackbone
-from fgc_mm.sites.call import tensors
 from fgc_mm.sites.eval_mode import eval_mode
 from fgc_mm.sites.layer_channels import layer_widths
 from fgc_mm.sites.site import GateSite, SiteLayer
@@ -198,13 +197,11 @@ def _checked(
             got = _features(copied, backbone.sites, images)
         except Exception:  # e.g. code with fixed widths
             continue
-        pairs = [
-            pair
-            for number, pair in enumerate(zip(wanted, got))
-            if number < len(images) or _is_finite(pair[0])
+        gaps = [
+            largest_gap(want, found)
+            for want, found in zip(wanted, got, strict=True)
         ]
-        want, found = zip(*pairs)
-        if largest_gap(want, found) <= TOLERANCE:
+        if all(gap <= TOLERANCE for gap in gaps):
             return gathered_copy, attempt
     raise FGCError(
         f'{type(backbone.backbone).__name__} has other features when its '
@@ -218,20 +215,17 @@ def _features(
     sites: Sequence[GateSite],
     images: Sequence[Tensor],
 ) -> list[Any]:
-    """Features of the images, and of the first one with constant masks.
+    """Features of the images, and those of the first one with constant masks.
 
     The gates may open all channels of the images, which would hide code that
-    depends on the number of channels.
+    depends on the number of channels. Each is compared by itself, since gates
+    that scale have other factors than constant masks.
     """
-    features: list[Any] = [backbone(image) for image in images]
+    features: list[Any] = [[backbone(image) for image in images]]
     for opened in MASK_PATTERNS.values():
         with constant_masks(backbone, opened, sites):
             features.append(backbone(images[0]))
     return features
-
-
-def _is_finite(features: Any) -> bool:
-    return all(bool(x.isfinite().all()) for x in tensors(features))
 
 
 def _plan(backbone: GatedBackbone) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -35,6 +36,20 @@ def model_output(
     feats, records = model._extract_gated(images)
     scores = model.head(feats) if model.with_head else feats
     return tensors(scores), records
+
+
+def finite_outputs(run: Callable[[], Any]) -> list[Tensor] | None:
+    """The output tensors of a pass with constant masks.
+
+    Returns:
+        The tensors; None if the pass fails or they are not finite, so that
+        there is nothing to compare with.
+    """
+    try:
+        outputs = tensors(run())
+    except Exception:  # e.g. it accepts images of one size only
+        return None
+    return outputs if all(x.isfinite().all() for x in outputs) else None
 
 
 def largest_gap(wanted: Any, got: Any, least: float = 1e-9) -> float:

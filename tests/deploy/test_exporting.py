@@ -153,6 +153,29 @@ def test_gates_that_open_all_channels_of_the_images_hide_nothing(pictures):
     torch.testing.assert_close(small(images[:1]), network(images[:1]))
 
 
+class Normalised(nn.Module):
+    """Its features are nan if all channels are closed."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Conv2d(3, 8, 3, padding=1)
+        self.b = nn.Conv2d(8, 8, 3, padding=1, bias=False)
+
+    def forward(self, x):
+        x = self.b(self.a(x).relu())
+        return (x / x.abs().sum((1, 2, 3), keepdim=True),)
+
+
+@torch.no_grad()
+def test_masks_with_which_the_network_itself_fails_are_not_compared(pictures):
+    gate = dict(type='fgc_mm.BinaryConcreteGate')
+    network = GatedBackbone(Normalised(), gate).eval()
+    for module in network.gates.values():
+        nn.init.constant_(module.expand.bias, 100)
+    _, plan = gathered(network, pictures(12)[:1])
+    assert plan == {'a': 'both'}
+
+
 @pytest.mark.parametrize('opened', [(), (3,), (0,), (5, 6)])
 @torch.no_grad()
 def test_few_open_channels(classifier, opened, pictures):

@@ -160,8 +160,8 @@ class _Trial:
     ) -> tuple[dict[str, str], float]:
         """Sites that failed and why, and the largest difference.
 
-        The gates are compared separately, in float64, and their masks are
-        then set: a decision that rounding changes is not a failure.
+        The gates are compared separately, in float64 if they can, and their
+        masks are then set: a decision that rounding changes is no failure.
         """
         with (
             differing_gates(self._backbone, small, channel_map) as joint,

@@ -10,7 +10,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from fgc_mm.deploy.changed_masks import MASK_PATTERNS, constant_masks
 from fgc_mm.deploy.compaction.per_channel_layers import per_channel_layers
-from fgc_mm.deploy.comparing import TOLERANCE, largest_gap
+from fgc_mm.deploy.comparing import TOLERANCE, finite_outputs, largest_gap
 from fgc_mm.deploy.copying import copy_network
 from fgc_mm.deploy.firing import gated_backbone
 from fgc_mm.errors import FGCError
@@ -200,6 +200,7 @@ def _checked(
         gaps = [
             largest_gap(want, found)
             for want, found in zip(wanted, got, strict=True)
+            if want is not None
         ]
         if all(gap <= TOLERANCE for gap in gaps):
             return gathered_copy, attempt
@@ -224,7 +225,7 @@ def _features(
     features: list[Any] = [[backbone(image) for image in images]]
     for opened in MASK_PATTERNS.values():
         with constant_masks(backbone, opened, sites):
-            features.append(backbone(images[0]))
+            features.append(finite_outputs(lambda: backbone(images[0])))
     return features
 
 

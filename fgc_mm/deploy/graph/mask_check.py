@@ -5,7 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from fgc_mm.deploy.changed_masks import MASK_PATTERNS, constant_masks
-from fgc_mm.deploy.comparing import difference, model_output
+from fgc_mm.deploy.comparing import (
+    difference,
+    finite_outputs,
+    model_output,
+)
 from fgc_mm.deploy.graph.interpreter import interpret
 from fgc_mm.deploy.graph.ir import Graph
 from fgc_mm.models import GatedBackbone, GatedImageClassifier
@@ -32,7 +36,7 @@ def constant_mask_problem(
     """
     for name, opened in MASK_PATTERNS.items():
         with eval_mode(model), constant_masks(backbone, opened):
-            want = _outputs_if_any(model, image)
+            want = finite_outputs(lambda: model_output(model, image)[0])
         if want is None:
             continue
         masks = [
@@ -44,14 +48,3 @@ def constant_mask_problem(
         if problem:
             return f'{problem} ({name} mask)'
     return ''
-
-
-def _outputs_if_any(
-    model: GatedImageClassifier | GatedBackbone, image: Tensor
-) -> list[Tensor] | None:
-    """``None`` if the masked model fails or its outputs are not finite."""
-    try:
-        outputs = model_output(model, image)[0]
-    except Exception:  # e.g. it accepts images of one size only
-        return None
-    return outputs if all(x.isfinite().all() for x in outputs) else None

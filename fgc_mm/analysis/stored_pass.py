@@ -13,6 +13,15 @@ import numpy as np
 from .pass_writer import HEADER
 
 
+def _array(name: str) -> cached_property[np.ndarray]:
+    """An array of a pass, mapped into memory when it is first used."""
+    return cached_property(lambda stored: _mapped(stored.folder, name))
+
+
+def _mapped(folder: Path, name: str) -> Any:
+    return np.load(folder / f'{name}.npy', mmap_mode='r')
+
+
 @dataclass(frozen=True)
 class StoredPass:
     """A complete pass on the disk; its arrays are memory-mapped.
@@ -25,6 +34,12 @@ class StoredPass:
         sites: Names of the gated sites.
         classes: Names of the classes.
         split: ``'test'`` or ``'train'``.
+        labels: (N,) int64.
+        predictions: (N,) int64.
+        scores: (N, K) float32, the outputs of the head.
+        macs: (N,) float64 MACs of every image, gates and classifier counted.
+        dense_macs: (N,) float64 MACs without gates, before compaction.
+        indices: (N,) int64 indices of the images in the data set.
     """
 
     folder: Path
@@ -32,6 +47,12 @@ class StoredPass:
     sites: tuple[str, ...]
     classes: tuple[str, ...]
     split: str
+    labels = _array('labels')
+    predictions = _array('predictions')
+    scores = _array('scores')
+    macs = _array('macs')
+    dense_macs = _array('dense_macs')
+    indices = _array('indices')
 
     @classmethod
     def open(cls, folder: Path, name: str) -> StoredPass | None:
@@ -56,45 +77,13 @@ class StoredPass:
         several channels) or ``'mask'`` (bool, or the factors of a gate that
         scales channels; 0 is closed).
         """
-        return self._array(array_name(kind, self.sites.index(site)))
-
-    @cached_property
-    def labels(self) -> np.ndarray:
-        """(N,) int64."""
-        return self._array('labels')
-
-    @cached_property
-    def predictions(self) -> np.ndarray:
-        """(N,) int64."""
-        return self._array('predictions')
-
-    @cached_property
-    def scores(self) -> np.ndarray:
-        """(N, K) float32, the outputs of the head."""
-        return self._array('scores')
-
-    @cached_property
-    def macs(self) -> np.ndarray:
-        """(N,) float64 MACs of every image, gates and classifier counted."""
-        return self._array('macs')
-
-    @cached_property
-    def dense_macs(self) -> np.ndarray:
-        """(N,) float64 MACs without gates, before compaction."""
-        return self._array('dense_macs')
-
-    @cached_property
-    def indices(self) -> np.ndarray:
-        """(N,) int64 indices of the images in the data set."""
-        return self._array('indices')
+        name = array_name(kind, self.sites.index(site))
+        return _mapped(self.folder, name)
 
     @property
     def correct(self) -> np.ndarray:
         """(N,) bool."""
         return np.asarray(self.predictions) == np.asarray(self.labels)
-
-    def _array(self, name: str) -> Any:
-        return np.load(self.folder / f'{name}.npy', mmap_mode='r')
 
 
 def array_name(kind: str, site: int) -> str:

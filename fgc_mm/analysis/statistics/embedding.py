@@ -9,7 +9,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
-from ...errors import FGCError
+from ...errors import FGCError, check_choice
 
 METHODS = {'umap': 'UMAP', 'tsne': 't-SNE', 'pca': 'PCA'}
 MIN_VECTORS = 10  # distinct ones; with fewer, PCA is used
@@ -27,14 +27,10 @@ def choose_method(wanted: str = 'auto') -> str:
     Raises:
         FGCError: UMAP is not installed, or the method is unknown.
     """
-    installed = bool([*importlib.metadata.distributions(name='umap-learn')])
+    check_choice(f'embedding {wanted!r}', wanted, ('auto', *METHODS))
+    installed = any(importlib.metadata.distributions(name='umap-learn'))
     if wanted == 'auto':
         return 'umap' if installed else 'tsne'
-    if wanted not in METHODS:
-        raise FGCError(
-            f'embedding {wanted!r} is unknown; choose among auto, '
-            f'{", ".join(METHODS)}.'
-        )
     if wanted == 'umap' and not installed:
         raise FGCError(
             'embedding umap needs umap-learn, which is not installed; run '

@@ -1,5 +1,8 @@
 """Gate vectors, and retrieval of images with near gate vectors."""
 
+from collections import defaultdict
+from itertools import count
+
 import numpy as np
 
 from .measurement import Retrieval
@@ -45,14 +48,11 @@ def retrieve(
     return Retrieval(some[queries], some[found], cosine)
 
 
-def query_images(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+def query_images(labels: np.ndarray, number: int, seed: int) -> np.ndarray:
     """Query images, (Q,); of different classes, while there are any."""
     order = np.random.default_rng(seed).permutation(len(labels))
-    seen: dict[int, int] = {}
-    turn = []  # number of earlier images of the class
-    for index in order:
-        label = int(labels[index])
-        turn.append(seen.get(label, 0))
-        seen[label] = turn[-1] + 1
-    first = order[np.argsort(turn, kind='stable')][:count]
-    return first[np.argsort(np.asarray(labels)[first], kind='stable')]
+    counters: dict[int, count] = defaultdict(count)
+    # number of earlier images of the class
+    turn = [next(counters[label]) for label in labels[order].tolist()]
+    first = order[np.argsort(turn, kind='stable')][:number]
+    return first[np.argsort(labels[first], kind='stable')]

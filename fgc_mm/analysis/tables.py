@@ -4,14 +4,14 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from .measurement import Measurement, SiteNumbers
+from .measurement import Measurement
 from .options import AnalysisOptions
 
 Row = dict[str, Any]
@@ -19,24 +19,13 @@ Row = dict[str, Any]
 
 def tables(measured: Sequence[Measurement]) -> dict[str, str]:
     """The text of every CSV file, by file name."""
-    kinds = dict(
-        summary=_summary,
-        sites=_sites,
-        frequency=_frequency,
-        retrieval=_retrieval,
-        macs_bins=lambda found: (row._asdict() for row in found.bins),
-        images=_images,
-        embeddings=_embeddings,
-        calibration=_calibration,
-        exchanged_masks=_exchanged,
-    )
     return {
         f'{name}.csv': _csv(
             {'checkpoint': found.name, **row}
             for found in measured
             for row in rows(found)
         )
-        for name, rows in kinds.items()
+        for name, rows in ROWS.items()
     }
 
 
@@ -56,11 +45,7 @@ def as_json(
                 neighbors=found.neighbors,
                 embedding=sorted({e.method for e in found.embeddings}),
                 summary=next(_summary(found)),
-                sites=list(_sites(found)),
-                macs_bins=[row._asdict() for row in found.bins],
-                calibration=list(_calibration(found)),
-                exchanged_masks=list(_exchanged(found)),
-                retrieval=list(_retrieval(found)),
+                **{name: list(ROWS[name](found)) for name in IN_JSON},
                 cheapest=found.stored.indices[found.cheapest].tolist(),
                 most_expensive=found.stored.indices[
                     found.most_expensive
@@ -81,20 +66,17 @@ def _summary(found: Measurement) -> Iterator[Row]:
     yield row
 
 
-def site_row(site: SiteNumbers) -> Row:
-    """The numbers of a site as one row."""
-    return {
-        'site': site.site,
-        'channels': site.channels,
-        **site.use._asdict(),
-        **{f'nmi_{k}' if '_' in k else k: v
-           for k, v in site.clusters._asdict().items()},
-        **{f'neighbors_{k}': v for k, v in site.neighbors._asdict().items()},
-    }  # fmt: skip
-
-
 def _sites(found: Measurement) -> Iterator[Row]:
-    return map(site_row, found.sites)
+    for site in found.sites:
+        yield {
+            'site': site.site,
+            'channels': site.channels,
+            **site.use._asdict(),
+            **{f'nmi_{k}' if '_' in k else k: v
+               for k, v in site.clusters._asdict().items()},
+            **{f'neighbors_{k}': v
+               for k, v in site.neighbors._asdict().items()},
+        }  # fmt: skip
 
 
 def _frequency(found: Measurement) -> Iterator[Row]:
@@ -151,13 +133,25 @@ def _embeddings(found: Measurement) -> Iterator[Row]:
             )
 
 
-def _calibration(found: Measurement) -> Iterator[Row]:
-    if found.calibration is not None:
-        yield from (row._asdict() for row in found.calibration.bins)
+def _dicts(rows: Iterable[Any]) -> Iterator[Row]:
+    return (row._asdict() for row in rows)
 
 
-def _exchanged(found: Measurement) -> Iterator[Row]:
-    return (row._asdict() for row in found.exchanged)
+# the rows of each table
+ROWS: dict[str, Callable[[Measurement], Iterator[Row]]] = dict(
+    summary=_summary,
+    sites=_sites,
+    frequency=_frequency,
+    retrieval=_retrieval,
+    macs_bins=lambda found: _dicts(found.bins),
+    images=_images,
+    embeddings=_embeddings,
+    calibration=lambda found: _dicts(
+        found.calibration.bins if found.calibration else ()
+    ),
+    exchanged_masks=lambda found: _dicts(found.exchanged),
+)
+IN_JSON = 'sites', 'macs_bins', 'calibration', 'exchanged_masks', 'retrieval'
 
 
 def _csv(rows: Iterable[Row]) -> str:

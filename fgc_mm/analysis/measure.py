@@ -131,6 +131,8 @@ def _site_numbers(
     gates = gate_vectors(stored, site, options)
     labels = np.asarray(stored.labels)
     some = draw_indices(len(stored), options.most_images, options.seed)
+    # first, since it takes less time to find out that an option does not fit
+    agreement = neighbor_agreement(features, gates, labels, some, neighbors)
     return SiteNumbers(
         site,
         features.shape[1],
@@ -138,7 +140,7 @@ def _site_numbers(
         cluster_agreement(
             features[some], gates[some], labels[some], clusters, options.seed
         ),
-        neighbor_agreement(features, gates, labels, some, neighbors),
+        agreement,
     )
 
 

@@ -97,40 +97,18 @@ def chosen_sites(
 
 
 def cluster_count(stored: StoredPass, options: AnalysisOptions) -> int:
-    """Number of clusters: the option, or the number of classes.
-
-    Raises:
-        FGCError: It is less than two, or more than the images.
-    """
-    classes = len(np.unique(stored.labels))
-    count = classes if options.clusters is None else options.clusters
-    images = min(len(stored), options.most_images)
-    if not 2 <= count <= images:
-        raise FGCError(
-            f'--clusters {count} does not fit {images} images: K-means needs '
-            'at least 2 clusters and as many images as clusters; give more '
-            '--images or another number.'
-        )
-    return count
+    """Number of clusters: the option, or the number of classes."""
+    if options.clusters is not None:
+        return options.clusters
+    return len(np.unique(stored.labels))
 
 
 def neighbor_count(stored: StoredPass, options: AnalysisOptions) -> int:
-    """Number of neighbours (K).
-
-    Raises:
-        FGCError: It is not between 1 and the number of images.
-    """
-    count = options.neighbors
-    if count is None:
-        fraction = round(len(stored) * NEIGHBOR_FRACTION)
-        count = min(max(fraction, 1), MAX_NEIGHBORS)
-    if not 0 < count < len(stored):
-        raise FGCError(
-            f'--neighbors {count} does not fit {len(stored)} images: an '
-            'image has at least one neighbour and fewer than there are '
-            'images; give more --images or another number.'
-        )
-    return count
+    """Number of neighbours (K): the option, or a fraction of the images."""
+    if options.neighbors is not None:
+        return options.neighbors
+    fraction = round(len(stored) * NEIGHBOR_FRACTION)
+    return min(max(fraction, 1), MAX_NEIGHBORS)
 
 
 def draw_indices(total: int, most: int, seed: int) -> np.ndarray:

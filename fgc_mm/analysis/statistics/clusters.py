@@ -51,9 +51,9 @@ def cluster(vectors: np.ndarray, clusters: int, seed: int) -> np.ndarray:
     """
     if not 2 <= clusters <= len(vectors):
         raise FGCError(
-            f'{len(vectors)} images cannot form {clusters} clusters, which '
-            'are at least 2 and at most as many as the images; give more '
-            '--images or fewer --clusters.'
+            f'--clusters {clusters} does not fit {len(vectors)} images: '
+            'K-means needs at least 2 clusters and as many images as '
+            'clusters; give more --images or another number.'
         )
     kmeans = KMeans(clusters, n_init=STARTS, random_state=seed)
     # one thread, so that sums are always computed in the same order

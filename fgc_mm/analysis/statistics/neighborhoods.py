@@ -50,9 +50,9 @@ def nearest_images(
     """
     if not 0 < k < len(vectors):
         raise FGCError(
-            f'{k} neighbours of an image cannot be found among '
-            f'{len(vectors)} images: there must be at least one, and fewer '
-            'than images; give more --images or fewer --neighbors.'
+            f'--neighbors {k} does not fit {len(vectors)} images: an image '
+            'has at least one neighbour and fewer than there are images; '
+            'give more --images or another number.'
         )
     rows = torch.from_numpy(unit_rows(vectors))
     chosen = torch.from_numpy(np.array(queries, dtype=np.int64))

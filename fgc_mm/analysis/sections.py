@@ -1,8 +1,8 @@
 """The sections of the report and their figures.
 
-To add a figure: draw it in a file of :mod:`fgc_mm.analysis.figures`, export
-it in that package's ``__init__.py``, write its caption in ``captions.py``,
-and enter it here in ``shared`` (or in ``_per_checkpoint``).
+To add a figure: draw it in a file of :mod:`fgc_mm.analysis.figures`, write its
+caption in ``captions.py``, and enter it here in ``shared`` (or in
+``_per_checkpoint``).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,8 +11,8 @@ from pathlib import PurePath
 
 from matplotlib.figure import Figure
 
-from . import captions, figures
-from .figures.pictures import Picture
+from . import captions
+from .figures import cost, exchange, maps, per_site, pictures
 from .measurement import Embedding, Measurement
 from .options import AnalysisOptions
 
@@ -47,7 +47,7 @@ class Section:
 def sections(
     measured: Sequence[Measurement],
     options: AnalysisOptions,
-    picture: Picture | None,
+    picture: pictures.Picture | None,
 ) -> Iterator[Section]:
     """All sections, figures drawn one section at a time.
 
@@ -60,21 +60,21 @@ def sections(
     # section, name, title, caption, function
     shared = [
         ('clusters', 'clusters', 'Clusters of features and gates',
-         captions.CLUSTERS, figures.draw_clusters),
+         captions.CLUSTERS, per_site.draw_clusters),
         ('neighbors', 'neighbors', 'Neighbours in both spaces',
-         captions.NEIGHBORS, figures.draw_neighbors),
+         captions.NEIGHBORS, per_site.draw_neighbors),
         ('cost', 'error_by_macs', 'Error by MACs',
-         captions.ERROR_BY_MACS, figures.draw_error_by_macs),
+         captions.ERROR_BY_MACS, cost.draw_error_by_macs),
         ('cost', 'macs_of_answers', 'MACs of correct and wrong predictions',
-         captions.MACS_OF_ANSWERS, figures.draw_macs_of_answers),
+         captions.MACS_OF_ANSWERS, cost.draw_macs_of_answers),
         ('cost', 'macs_of_classes', 'MACs of each class',
-         captions.MACS_OF_CLASSES, figures.draw_macs_of_classes),
+         captions.MACS_OF_CLASSES, cost.draw_macs_of_classes),
         ('exchange', 'exchanged_masks', 'Error with the masks of other images',
-         captions.EXCHANGED_MASKS, figures.draw_exchanged_masks),
+         captions.EXCHANGED_MASKS, exchange.draw_exchanged_masks),
         ('channels', 'channels', 'Dead and always-open channels',
-         captions.CHANNELS, figures.draw_channels),
+         captions.CHANNELS, per_site.draw_channels),
         ('calibration', 'calibration', 'Calibration',
-         captions.CALIBRATION, figures.draw_calibration),
+         captions.CALIBRATION, cost.draw_calibration),
     ]  # fmt: skip
     each = _per_checkpoint(measured, options, picture)
     for anchor, (title, text) in captions.SECTIONS.items():
@@ -91,17 +91,17 @@ def sections(
 def _per_checkpoint(
     measured: Sequence[Measurement],
     options: AnalysisOptions,
-    picture: Picture | None,
+    picture: pictures.Picture | None,
 ) -> dict[str, list[ReportFigure]]:
     found = dict(embeddings=_embeddings(measured, options))
     kinds: list[tuple[str, captions.Caption, Callable[..., Figure]]]
-    kinds = [('frequency', captions.FREQUENCY, figures.draw_frequency)]
+    kinds = [('frequency', captions.FREQUENCY, maps.draw_frequency)]
     if picture is not None:
         kinds += [
             ('retrieval', captions.RETRIEVAL,
-             lambda one: figures.draw_retrieval(one, picture)),
+             lambda one: pictures.draw_retrieval(one, picture)),
             ('extremes', captions.EXTREMES,
-             lambda one: figures.draw_extremes(one, picture)),
+             lambda one: pictures.draw_extremes(one, picture)),
         ]  # fmt: skip
     for anchor, caption, draw in kinds:
         found[anchor] = [
@@ -120,12 +120,12 @@ def _embeddings(
     first = measured[0]
     caption = captions.EMBEDDINGS.of(first, options)
     if len(measured) == 1:
-        figure = figures.draw_embeddings(measured)
+        figure = maps.draw_embeddings(measured)
         return [ReportFigure('embeddings', figure, caption, 'embeddings')]
     return [
         ReportFigure(
             f'embeddings_{file_name(site)}',
-            figures.draw_embeddings(measured, site),
+            maps.draw_embeddings(measured, site),
             captions.EMBEDDINGS_OVER.of(
                 replace(first, embeddings=_of_site(measured, site)),
                 options,

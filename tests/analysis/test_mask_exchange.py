@@ -16,7 +16,7 @@ from fgc_mm.analysis import (
     load_dataset,
     measure,
 )
-from fgc_mm.analysis.figures import draw_exchanged_masks
+from fgc_mm.analysis.figures.exchange import draw_exchanged_masks
 from fgc_mm.analysis.mask_exchange import (
     ANOTHER,
     FREQUENT,

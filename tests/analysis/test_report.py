@@ -18,8 +18,9 @@ from fgc_mm.analysis import (
     pictures_of,
     write_analysis,
 )
-from fgc_mm.analysis.figures import draw_calibration, draw_embeddings
+from fgc_mm.analysis.figures.cost import draw_calibration
 from fgc_mm.analysis.figures.labels_and_grids import short_class
+from fgc_mm.analysis.figures.maps import draw_embeddings
 from fgc_mm.analysis.retrieval import query_images
 from fgc_mm.analysis.sections import sections
 from fgc_mm.analysis.tables import as_json, tables

@@ -1,6 +1,7 @@
 """The data set of an analysis, and pictures of its images."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -53,17 +54,17 @@ def choose_images(total: int, count: int | None) -> Sequence[int]:
     return [number * total // count for number in range(count)]
 
 
+@dataclass(frozen=True)
 class Pictures:
     """Images for display: as loaded, before normalisation.
 
-    Args:
+    Attributes:
         dataset: Its items have ``inputs`` (3 or 1, H, W).
         bgr: Whether their channels are blue, green, red.
     """
 
-    def __init__(self, dataset: Any, bgr: bool) -> None:
-        self._dataset = dataset
-        self._bgr = bgr
+    dataset: Any
+    bgr: bool
 
     def __call__(self, index: int) -> np.ndarray:
         """(H, W, 3) uint8 of one image.
@@ -72,7 +73,7 @@ class Pictures:
             FGCError: It cannot be read, or is not a picture.
         """
         try:
-            pixels = self._dataset[index]['inputs']
+            pixels = self.dataset[index]['inputs']
         except (FGCError, OSError) as error:
             raise _no_picture(index, error) from error
         if not isinstance(pixels, Tensor) or pixels.dim() != 3:
@@ -81,7 +82,7 @@ class Pictures:
             raise _no_picture(index, f'it has {pixels.shape[0]} channels')
         # a data set may hold its images on a GPU
         picture = _to_bytes(pixels.cpu()).expand(3, -1, -1)
-        if self._bgr and pixels.shape[0] == 3:
+        if self.bgr and pixels.shape[0] == 3:
             picture = picture.flip(0)
         return np.ascontiguousarray(picture.permute(1, 2, 0).numpy())
 
@@ -94,13 +95,8 @@ def pictures_of(cfg: Config, dataset: Any) -> Pictures:
     """
     settings = cfg.get('data_preprocessor') or {}
     settings = settings | (cfg.model.get('data_preprocessor') or {})
-    loaded = any(_loads(step) for step in test_pipeline(cfg))
+    loaded = any('Load' in type_name(step) for step in test_pipeline(cfg))
     return Pictures(dataset, bool(settings.get('to_rgb')) or loaded)
-
-
-def _loads(step: Any) -> bool:
-    """Whether a step of a pipeline reads an image file."""
-    return 'Load' in type_name(step)
 
 
 def _to_bytes(pixels: Tensor) -> Tensor:

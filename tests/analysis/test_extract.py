@@ -300,7 +300,7 @@ def test_the_loader_decides_the_order_of_colours(project, folder):
     picture = pictures_of(cfg, load_dataset(cfg, 'test'))(0)
     assert picture[0, 0].tolist() == [200, 0, 0]
     cfg = of_folder(project.cfg, folder, loader=None)
-    assert not pictures_of(cfg, None)._bgr
+    assert not pictures_of(cfg, None).bgr
 
 
 def test_a_changed_file_is_other_content(project, folder):

@@ -27,11 +27,10 @@ PLAN = {
     'pretrain_epochs', 'pruning_ratio', 'match_macs', 'published_dataset',
     'questions', 'axis',
 }  # fmt: skip
-EMPTY: Mapping[str, Any] = {}
 EXPONENT = re.compile(r'[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+')
 KINDS = {
     bool: 'true or false', str: 'text (in YAML, numbers need quotes)',
-    list: 'a list',
+    list: 'a list', int: 'a whole number', float: 'a number',
 }  # fmt: skip
 
 
@@ -60,12 +59,12 @@ def read_study(path: Path) -> Study:
         raise _unread_epochs(path, 'pretrain')
     rows = [entry.row for entry in entries]
     questions = _of_kind(path, content, 'questions', list)
-    ratio = _number(path, content, 'pruning_ratio', float)
+    ratio = _of_kind(path, content, 'pruning_ratio', float)
     return Study(
         title=str(content.get('title', path.stem)),
         entries=entries,
         seeds=_seeds(path, content) or SEEDS,
-        epochs=_number(path, content, 'epochs', int),
+        epochs=_of_kind(path, content, 'epochs', int),
         options=_options(path, content),
         pruning_ratio=PRUNING_RATIO if ratio is None else ratio,
         match_macs=bool(_of_kind(path, content, 'match_macs', bool)),
@@ -133,8 +132,8 @@ def _entry(path: Path, method: object, shared: Mapping[str, Any]) -> Entry:
         name=_name(path, found),
         options=_options(path, found),
         seeds=_seeds(path, found),
-        epochs=_number(path, found, 'epochs', int),
-        pruning_ratio=_number(path, found, 'pruning_ratio', float),
+        epochs=_of_kind(path, found, 'epochs', int),
+        pruning_ratio=_of_kind(path, found, 'pruning_ratio', float),
         start=start or teacher,
         loads_start=teacher is None,
     )
@@ -143,7 +142,7 @@ def _entry(path: Path, method: object, shared: Mapping[str, Any]) -> Entry:
 def _start(path: Path, content: Mapping[str, Any], key: str) -> Start | None:
     """The run that a key (a config) and its ``_epochs`` describe."""
     config = _of_kind(path, content, key, str)
-    epochs = _number(path, content, f'{key}_epochs', int)
+    epochs = _of_kind(path, content, f'{key}_epochs', int)
     return None if config is None else Start(_relative(path, config), epochs)
 
 
@@ -168,12 +167,21 @@ def _of_kind(
     path: Path, content: Mapping[str, Any], key: str, kind: type
 ) -> Any:
     value = content.get(key)
-    if value is not None and not isinstance(value, kind):
+    if value is not None and not _is(value, kind):
         raise FGCError(
             f'{path} has {key}={value!r}, which is not {KINDS[kind]}; '
             'correct it.'
         )
+    if value is not None and kind is int and value < 1:
+        raise FGCError(f'{path} has {key}={value}; give at least 1.')
     return value
+
+
+def _is(value: object, kind: type) -> bool:
+    """Whether a value is of a kind; for Python, true is a number."""
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
 
 
 def _relative(path: Path, config: str) -> str:
@@ -187,9 +195,7 @@ def _seeds(path: Path, content: Mapping[str, Any]) -> tuple[int, ...] | None:
     seeds = content.get('seeds')
     if seeds is None:
         return None
-    valid = isinstance(seeds, list) and all(
-        isinstance(s, int) and not isinstance(s, bool) for s in seeds
-    )
+    valid = isinstance(seeds, list) and all(_is(s, int) for s in seeds)
     if not valid or not seeds:
         raise FGCError(
             f'{path} has seeds={seeds!r}, which is not a list of whole '
@@ -198,24 +204,9 @@ def _seeds(path: Path, content: Mapping[str, Any]) -> tuple[int, ...] | None:
     return tuple(seeds)
 
 
-def _number(
-    path: Path, content: Mapping[str, Any], key: str, kind: type
-) -> Any:
-    value = content.get(key)
-    fits = isinstance(value, int if kind is int else (int, float))
-    if value is not None and (not fits or isinstance(value, bool)):
-        raise FGCError(
-            f'{path} has {key}={value!r}, which is not a '
-            f'{"whole number" if kind is int else "number"}; correct it.'
-        )
-    if value is not None and kind is int and value < 1:
-        raise FGCError(f'{path} has {key}={value}; give at least 1.')
-    return value
-
-
 def _options(path: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
     """A mapping of dotted keys, as arguments of ``--cfg-options``."""
-    options = content.get('options') or EMPTY
+    options = content.get('options') or {}
     if not isinstance(options, dict):
         raise FGCError(
             f'{path} has options={options!r}, which is not a mapping; write '
@@ -262,11 +253,8 @@ def _question(path: Path, content: object, rows: list[str]) -> Question:
     where = f'a question of {path}'
     found = _mapping(content, {'ask', 'row', 'against'}, where)
     for key in ('row', 'against'):
-        if found.get(key) not in rows:
-            raise FGCError(
-                f'{where} has {key}={found.get(key)!r}, which is not a row; '
-                f'choose among {", ".join(rows)}.'
-            )
+        row = found.get(key)
+        _check_row(f'{where} has {key}={row!r}', row, rows)
     text = str(found.get('ask', f'{found["row"]} against {found["against"]}'))
     return Question(text, found['row'], found['against'])
 
@@ -287,16 +275,11 @@ def _axis(path: Path, content: object, rows: list[str]) -> Axis | None:
         name: dict(line) if isinstance(line, dict) else dict.fromkeys(line)
         for name, line in series.items()
     }
-    for row, value in (pair for x in points.values() for pair in x.items()):
-        if row not in rows:
-            raise FGCError(
-                f'{where} has {row!r}, which is not a row; choose among '
-                f'{", ".join(rows)}.'
-            )
-        if value is not None and not _is_finite(value):
-            raise FGCError(f'{where} has {row}: {value!r}; give a number.')
     label = _of_kind(path, found, 'label', str)
     for row, value in (pair for x in points.values() for pair in x.items()):
+        _check_row(f'{where} has {row!r}', row, rows)
+        if value is not None and not (_is(value, float) and isfinite(value)):
+            raise FGCError(f'{where} has {row}: {value!r}; give a number.')
         if (label is None) != (value is None):
             raise FGCError(
                 f'{where} has label={label!r} and {row}: {value!r}; give a '
@@ -311,7 +294,8 @@ def _is_line(line: object) -> bool:
     return rows or isinstance(line, dict)
 
 
-def _is_finite(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    return isfinite(value)
+def _check_row(what: str, row: object, rows: list[str]) -> None:
+    if row not in rows:
+        raise FGCError(
+            f'{what}, which is not a row; choose among {", ".join(rows)}.'
+        )

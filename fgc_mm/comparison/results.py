@@ -146,30 +146,21 @@ def by_epoch(folder: Path) -> list[dict[str, float]]:
     twice. An epoch that was interrupted after its last logged step has only
     its validation.
     """
-    logged: dict[int, dict[str, list[float]]] = {}
-    validated: dict[int, dict[str, float]] = {}
+    steps: dict[int, dict[str, list[float]]] = {}
+    epochs: dict[int, dict[str, float]] = {}
     for line in scalars(folder):
         if ACCURACY in line:
-            validated[line['step']] = line
+            epochs[line['step']] = {
+                k: v for k, v in line.items() if k not in UNLOGGED
+            }
         elif 'epoch' in line:
-            epoch = logged.setdefault(line['epoch'], defaultdict(list))
+            step = steps.setdefault(line['epoch'], defaultdict(list))
             for name in line.keys() - UNLOGGED:
-                epoch[name].append(line[name])
-    return [
-        {
-            'epoch': epoch,
-            **{
-                name: mean(values)
-                for name, values in sorted(logged.get(epoch, {}).items())
-            },
-            **{
-                name: value
-                for name, value in validated.get(epoch, {}).items()
-                if name not in UNLOGGED
-            },
-        }
-        for epoch in sorted({*logged, *validated})
-    ]
+                step[name].append(line[name])
+    for epoch, values in steps.items():
+        means = {name: mean(values[name]) for name in sorted(values)}
+        epochs[epoch] = means | epochs.get(epoch, {})
+    return [{'epoch': epoch, **epochs[epoch]} for epoch in sorted(epochs)]
 
 
 def training_seconds(run: Run) -> float:

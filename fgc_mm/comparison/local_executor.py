@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 
@@ -14,12 +13,6 @@ from .executor import Event
 from .run import Run
 
 LINUX = sys.platform == 'linux'
-
-
-@dataclass
-class _Job:
-    process: subprocess.Popen
-    slot: int
 
 
 class LocalExecutor:
@@ -43,7 +36,8 @@ class LocalExecutor:
         self.devices = devices
         self.launcher = launcher
         self._free = list(range(jobs))
-        self._jobs: dict[str, _Job] = {}
+        # process and slot, by name of the run
+        self._jobs: dict[str, tuple[subprocess.Popen, int]] = {}
         self._stopping = False
 
     @property
@@ -72,26 +66,28 @@ class LocalExecutor:
                 start_new_session=True,
                 preexec_fn=_end_with_parent if LINUX else None,
             )
-        self._jobs[run.name] = _Job(process, self._free.pop(0))
+        self._jobs[run.name] = process, self._free.pop(0)
         if self._stopping:  # a signal arrived before it was listed
             process.terminate()
         return step
 
     def poll(self) -> list[Event]:
         """The processes that have ended since the last call."""
-        codes = [(n, job.process.poll()) for n, job in self._jobs.items()]
-        found = [Event(n, code=code) for n, code in codes if code is not None]
+        found = [
+            Event(name, code=process.returncode)
+            for name, (process, _) in self._jobs.items()
+            if process.poll() is not None
+        ]
         for event in found:
-            self._free.append(self._jobs.pop(event.name).slot)
+            self._free.append(self._jobs.pop(event.name)[1])
         self._free.sort()
         return found
 
     def stop(self) -> None:
         """Signals all processes to save and exit."""
         self._stopping = True
-        for job in self._jobs.values():
-            if job.process.poll() is None:
-                job.process.terminate()
+        for process, _ in self._jobs.values():
+            process.terminate()
 
     def _environment(self, slot: int) -> dict[str, str]:
         env = {**os.environ, 'OMP_NUM_THREADS': str(self.threads)}

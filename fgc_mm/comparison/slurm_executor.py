@@ -35,6 +35,7 @@ class _Started:
     over: float = 0.0  # time at which its end was seen without a result
 
 
+@dataclass
 class SlurmExecutor:
     """One job for each run, as an Executor of the scheduler.
 
@@ -42,7 +43,7 @@ class SlurmExecutor:
     again; the run is resumed. A job of an earlier comparison in the same work
     dir that has not ended is waited for.
 
-    Args:
+    Attributes:
         executor: Its folder gets the scripts, logs and results of the jobs.
         jobs: Number of jobs at a time, those that wait in the queue included.
         take: Run in each job; returns the run's state, and the reason.
@@ -51,19 +52,13 @@ class SlurmExecutor:
         seconds: Between two calls of ``states``.
     """
 
-    def __init__(
-        self,
-        executor: submitit.Executor,
-        jobs: int,
-        take: Callable[[Run], tuple[str, str]],
-        states: Callable[[], dict[str, str] | None] = queue_states,
-        seconds: float = LOOK_SECONDS,
-    ) -> None:
-        self.executor = executor
-        self.jobs = jobs
-        self.take = take
-        self.states = states
-        self.seconds = seconds
+    executor: submitit.Executor
+    jobs: int
+    take: Callable[[Run], tuple[str, str]]
+    states: Callable[[], dict[str, str] | None] = queue_states
+    seconds: float = LOOK_SECONDS
+
+    def __post_init__(self) -> None:
         self._started: dict[str, _Started] = {}
         self._next_look = 0.0
         self._answered = True
@@ -207,10 +202,7 @@ def _result(job: submitit.Job) -> tuple[str, str] | None:
 def _problem(one: _Started, state: str, silent: bool) -> str | None:
     """Why an unfinished job must not be submitted again; None if it may be.
 
-    Args:
-        one: The job.
-        state: Its last state.
-        silent: Whether it has no result.
+    It is silent if it has no result.
     """
     if state in LOST:
         return None

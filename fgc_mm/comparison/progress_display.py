@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console
@@ -13,7 +12,6 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    TaskID,
     TextColumn,
 )
 from rich.table import Table
@@ -42,29 +40,25 @@ class ProgressDisplay:
             console=console,
             disable=not console.is_terminal,
         )
-        self._tasks: dict[str, TaskID] = {}
+        self._tasks = {
+            run.name: self._progress.add_task(
+                run.name, total=run.method.epochs, state=run.state
+            )
+            for run in runs
+        }
+        self._all_runs = self._progress.add_task(
+            'all runs', total=None, state=''
+        )
         self._left = TimeLeft(
             {run.name: run.method.epochs for run in runs},
             {run.name: _epochs_done(run) for run in runs},
         )
 
     def __enter__(self) -> ProgressDisplay:
-        for run in self.runs:
-            self._tasks[run.name] = self._progress.add_task(
-                run.name, total=run.method.epochs, state=run.state
-            )
-        self._all_runs = self._progress.add_task(
-            'all runs', total=None, state=''
-        )
         self._progress.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
     def changed(self, run: Run, result: dict[str, Any] | None) -> None:
@@ -116,10 +110,9 @@ class ProgressDisplay:
             text = f'{text}, error {error:.2f} %'
         done = _epochs_done(run)
         self._left.update(run.name, done)
-        task = self._tasks.get(run.name)
-        if task is not None:
-            self._progress.update(task, completed=done, state=text)
-            self._progress.update(self._all_runs, state=str(self._left))
+        task = self._tasks[run.name]
+        self._progress.update(task, completed=done, state=text)
+        self._progress.update(self._all_runs, state=str(self._left))
 
 
 def _epochs_done(run: Run) -> int:

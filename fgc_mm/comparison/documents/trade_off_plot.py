@@ -60,26 +60,26 @@ def trade_off_plot(
     Args:
         study: The rows and their order.
         results: As returned by ``read_stored_results``.
-        kind: ``'png'`` or ``'svg'``.
+        kind: One of ``FORMATS``.
         description: Text in the metadata of the file.
         labels: Of the rows, for the legend; by default of
             :func:`row_labels`.
     """
     figure = new_figure(PAGE_WIDTH, 3.4)
     axes = figure.subplots()
-    rows = {row.method: row for row in rows_of(results)}
-    gated = [row for row in rows.values() if row.dynamic and _is_pruned(row)]
+    rows = rows_of(results)
+    gated = [row for row in rows if row.dynamic and _is_pruned(row)]
     if labels is None:
         labels = row_labels(
             [entry.row for entry in study.entries],
             [row.method for row in gated],
         )
-    fixed = [row for row in rows.values() if row not in gated]
+    fixed = [row for row in rows if row not in gated]
     for number, row in enumerate(gated):
         own = [r for r in results if r['method'] == row.method]
-        _gated(axes, row, own, _legend(labels, row), number)
+        _gated(axes, row, own, _legend(labels[row.method], row), number)
     _fixed(axes, fixed, labels)
-    _limits(axes, [_trained(row) for row in rows.values()])
+    _limits(axes, [*map(_trained, rows)])
     axes.set_xlabel('mean MACs per test image (millions)')
     axes.set_ylabel('test error, last epoch (%)')
     axes.grid(True)
@@ -117,16 +117,15 @@ def _trained(row: Row) -> Point:
     return Point(MeanStd(macs.mean / 1e6, spread), error)
 
 
-def _legend(labels: Mapping[str, str], row: Row) -> str:
+def _legend(name: str, row: Row) -> str:
     count = len(row.seeds)
-    return f'{labels[row.method]} ({count} seed{"s" if count > 1 else ""})'
+    return f'{name} ({count} seed{"s" if count > 1 else ""})'
 
 
 def _gated(
     axes: Axes, row: Row, results: Results, label: str, number: int
 ) -> None:
     style = series_style(number)
-    color, marker = style['color'], style['marker']
     points = sweep_points(results)
     macs = [point.macs.mean for point in points]
     error = [point.error.mean for point in points]
@@ -135,10 +134,12 @@ def _gated(
         deviation = [point.error.std or 0 for point in points]
         low = [e - d for e, d in zip(error, deviation)]
         high = [e + d for e, d in zip(error, deviation)]
-        axes.fill_between(macs, low, high, color=color, alpha=0.15, lw=0)
+        axes.fill_between(
+            macs, low, high, color=style['color'], alpha=0.15, lw=0
+        )
     _mark(
-        axes, _trained(row), label, color=color, marker=marker,
-        linestyle=style['linestyle'], markersize=7, markeredgecolor='white',
+        axes, _trained(row), label, **style, markersize=7,
+        markeredgecolor='white',
     )  # fmt: skip
 
 
@@ -154,9 +155,8 @@ def _fixed(axes: Axes, rows: Sequence[Row], labels: Mapping[str, str]) -> None:
         axes.axhline(point.error.mean, lw=1, zorder=1, **style)
         marker = DENSE_MARKERS[number % len(DENSE_MARKERS)]
         _mark(
-            axes, point, _legend(labels, row), marker=marker,
-            markersize=max(9 - 3 * number, 5),
-            **style,
+            axes, point, _legend(labels[row.method], row), marker=marker,
+            markersize=max(9 - 3 * number, 5), **style,
         )  # fmt: skip
     kinds = dict.fromkeys(method_of(row.method) for row in static)
     for number, kind in enumerate(kinds):
@@ -182,7 +182,7 @@ def _static(
     macs = [point.macs.mean for point in points]
     error = [point.error.mean for point in points]
     axes.plot(macs, error, **style, zorder=1)
-    label = _legend({row.method: name for row in rows}, rows[0])
+    label = _legend(name, rows[0])
     for row in rows:
         _mark(
             axes, _trained(row), label, marker=STATIC[number % len(STATIC)],

@@ -62,8 +62,8 @@ def write_report(
     Args:
         folder: Output folder.
         runs: All runs, done or not.
-        results: Results of the runs that are done.
-        published: Rows of the file of published numbers.
+        results: Of the runs that are done.
+        published: As :func:`read_published` returns them.
         command: The command line of the comparison.
         study: Has the title, the questions and the axis.
     """
@@ -111,9 +111,7 @@ def _missing(runs: Sequence[Run]) -> str:
 
 
 def _commands(
-    runs: Sequence[Run],
-    results: Results,
-    command: Sequence[str],
+    runs: Sequence[Run], results: Results, command: Sequence[str]
 ) -> str:
     stored = {(r['method'], r['seed']): r.get('commands', []) for r in results}
     lines = ['## Commands\n', '```', shlex.join(command), '```\n']
@@ -126,12 +124,9 @@ def _commands(
 
 
 def _environments(results: Results) -> str:
-    lines = ['## Ran on\n']
-    seen: list[dict[str, str]] = []
-    for result in results:
-        if result['environment'] not in seen:
-            seen.append(result['environment'])
-    for number, found in enumerate(seen, 1):
-        pairs = ', '.join(f'{name} {value}' for name, value in found.items())
-        lines.append(f'{number}. {pairs}')
-    return '\n'.join([*lines, ''])
+    found = dict.fromkeys(
+        ', '.join(f'{name} {value}' for name, value in pairs)
+        for pairs in (result['environment'].items() for result in results)
+    )
+    lines = [f'{number}. {text}' for number, text in enumerate(found, 1)]
+    return '\n'.join(['## Ran on\n', *lines, ''])

@@ -49,17 +49,16 @@ class ResultFigure:
         fingerprint = self.fingerprint().encode()
         return all(
             file.is_file() and fingerprint in file.read_bytes()
-            for file in map(self.file.with_suffix, self._suffixes())
+            for file in self._files().values()
         )
 
     def write(self) -> None:
         """Draw PNG and SVG."""
-        for suffix in self._suffixes():
+        for kind, file in self._files().items():
             content = trade_off_plot(
-                self.study, self.results, suffix[1:], self.fingerprint()
+                self.study, self.results, kind, self.fingerprint()
             )
-            write_atomically(content, self.file.with_suffix(suffix))
+            write_atomically(content, file)
 
-    @staticmethod
-    def _suffixes() -> list[str]:
-        return [f'.{kind}' for kind in FORMATS]
+    def _files(self) -> dict[str, Path]:
+        return {kind: self.file.with_suffix(f'.{kind}') for kind in FORMATS}

@@ -35,13 +35,12 @@ VARIANTS = {
 def method_of(row: str, gated: bool = False) -> str:
     """The method of a row whose name begins with it; else the name.
 
-    Args:
-        row: Name of the row.
-        gated: Whether it has gates; it is no static method then.
+    A gated row is of no static method.
     """
-    static = {} if gated else STATIC
-    found = [v for k, v in static.items() if f'{row}_'.startswith(f'{k}_')]
-    return found[0] if found else NAMES.get(row.partition('_')[0], row)
+    for beginning, name in STATIC.items():
+        if not gated and f'{row}_'.startswith(f'{beginning}_'):
+            return name
+    return NAMES.get(row.partition('_')[0], row)
 
 
 def row_labels(
@@ -49,9 +48,7 @@ def row_labels(
 ) -> dict[str, str]:
     """The label of each row, or the row's name if others have that label.
 
-    Args:
-        rows: Names of the rows.
-        gated: Those of them that have gates.
+    Rows with gates are in ``gated``, too.
     """
     methods = {row: _label_of(row, row in gated) for row in rows}
     count = [*methods.values()].count
@@ -62,7 +59,7 @@ def row_labels(
 
 
 def _label_of(row: str, gated: bool) -> str:
-    named = [
-        v for beginning, v in VARIANTS.items() if row.startswith(beginning)
-    ]
-    return named[0] if named else method_of(row, gated)
+    for beginning, name in VARIANTS.items():
+        if row.startswith(beginning):
+            return name
+    return method_of(row, gated)

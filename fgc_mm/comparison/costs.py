@@ -40,10 +40,6 @@ class Cost:
 def cost_of(path: str, options: Sequence[str] = ()) -> Cost:
     """Builds a config's network without loading weights, and counts.
 
-    Args:
-        path: The config file.
-        options: Raw ``--cfg-options`` for it.
-
     Raises:
         FGCError: The config has no model.
     """
@@ -76,14 +72,12 @@ def _cost(cfg: Config, model: nn.Module) -> Cost:
     ]
     shape = tuple(sets[-1][0]['inputs'].shape)
     parts = (getattr(model, part, None) for part in PARTS)
-    numbers = [
-        parameter.numel()
-        for part in parts
-        if isinstance(part, nn.Module)
-        for parameter in part.parameters()
-    ]
+    modules = [part for part in parts if isinstance(part, nn.Module)]
+    parameters = sum(
+        weight.numel() for module in modules for weight in module.parameters()
+    )
     macs = build_macs_table(model, shape)
-    return Cost(macs, sum(numbers), tuple(map(len, sets)))
+    return Cost(macs, parameters, tuple(map(len, sets)))
 
 
 def static_metrics(own: MACsTable, dense: MACsTable) -> dict[str, float]:
@@ -96,11 +90,7 @@ def static_metrics(own: MACsTable, dense: MACsTable) -> dict[str, float]:
     found = {'macs/mean': float(own.dense), 'macs/dense': float(dense.base())}
     for counting in COUNTINGS:
         ratio = 100 * (1 - own.full(counting) / dense.base(counting))
-        found[ratio_name(counting)] = ratio
+        # as DynamicMACs names it
+        suffix = '' if counting == 'honest' else f'_{counting}'
+        found[f'macs/pruning_ratio{suffix.replace("-", "_")}'] = ratio
     return found
-
-
-def ratio_name(counting: str) -> str:
-    """The metric in which ``DynamicMACs`` reports a counting's ratio."""
-    suffix = '' if counting == 'honest' else f'_{counting.replace("-", "_")}'
-    return f'macs/pruning_ratio{suffix}'

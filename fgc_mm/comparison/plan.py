@@ -31,6 +31,8 @@ RECIPE = (
     'model', 'optim_wrapper', 'param_scheduler', 'train_cfg', 'custom_hooks',
     'data_preprocessor', 'load_from', 'auto_scale_lr', 'test_evaluator',
 )  # fmt: skip
+# how a data loader chooses the images of its batches
+SAMPLING = 'sampler', 'batch_sampler', 'drop_last'
 OPEN = 'fgc_mm.OpenGate'
 MACS = COST[0].partition('/')[0]
 # data sets that download missing files
@@ -43,7 +45,7 @@ def plan(study: Study, folder: Path, results: Path | None = None) -> list[Run]:
     Args:
         study: The rows and their settings.
         folder: Output folder.
-        results: Folder of stored results, which are checked; or None.
+        results: Folder of stored results, which are checked.
 
     Raises:
         FGCError: A config or data set is missing, two methods have one name,
@@ -201,7 +203,11 @@ def read_method(entry: Entry, study: Study) -> Method:
     _leave_out_constructor(recipe)
     recipe['epochs'] = cfg.train_cfg.max_epochs
     recipe['batch_size'] = cfg.train_dataloader.get('batch_size')
-    recipe['loader'] = _sampling(cfg.train_dataloader)
+    recipe['loader'] = {
+        key: cfg.train_dataloader[key]
+        for key in SAMPLING
+        if key in cfg.train_dataloader
+    }
     recipe['images'] = _images(cfg.train_dataloader)
     recipe['test_images'] = _images(cfg.test_dataloader)
     static_ratio = pruning_ratio if importance else 0.0
@@ -361,12 +367,6 @@ def _seeds(entry: Entry, study: Study) -> tuple[int, ...]:
 
 def _run(method: Method, seed: int, folder: Path) -> Run:
     return Run(method, seed, folder / 'runs' / method.name / f'seed{seed}')
-
-
-def _sampling(loader: Any) -> dict[str, Any]:
-    """How a data loader chooses the images of its batches."""
-    keys = 'sampler', 'batch_sampler', 'drop_last'
-    return {key: loader[key] for key in keys if key in loader}
 
 
 def _images(loader: Any) -> dict[str, Any]:

@@ -18,10 +18,6 @@ NEEDED = {
 def check_last_checkpoint(cfg: Config, path: str) -> None:
     """Checks that ``epoch_N.pth`` of the last epoch N is in the work dir.
 
-    Args:
-        cfg: The config that is trained.
-        path: Its path, for messages.
-
     Raises:
         FGCError: The training may end earlier, or writes another file.
     """

@@ -31,11 +31,7 @@ def options_for_ratio(cfg: Config, ratio: float) -> tuple[str, ...]:
     whose MACs are nearest; the ratio of a MaskPredictionLoss has to be
     planned on the network that training starts from (:func:`needs_planning`).
     A network without gates, or with gates that are always open, needs no
-    option.
-
-    Args:
-        cfg: The config.
-        ratio: 1 - MACs / dense MACs, in (0, 1).
+    option. The ratio is 1 - MACs / dense MACs, in (0, 1).
 
     Raises:
         FGCError: The config has none of these, or cannot reach the ratio.
@@ -69,7 +65,7 @@ def drop_overridden(
 
     Args:
         options: As returned by :func:`options_for_ratio`.
-        own: Options of the row: a ratio or density in them is kept.
+        own: Options of the row.
     """
     keys = {option.partition('=')[0] for option in own}
     ratios = {'pruning_ratio', *DENSITIES.values()}
@@ -100,10 +96,6 @@ def density_for_ratio(table: MACsTable, ratio: float) -> float:
     the same numbers of channels, the middle one is returned: a schedule that
     falls to the largest one would close the last channel of each site only in
     its last epoch.
-
-    Args:
-        table: MACs of the gated network, with its gates.
-        ratio: 1 - MACs / dense MACs.
 
     Raises:
         FGCError: The MACs with one open decision at each site exceed this.

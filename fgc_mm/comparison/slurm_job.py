@@ -25,8 +25,8 @@ def take_steps(
 
     Args:
         run: The run.
-        threads: Threads of each command.
-        finish: Called with both arguments when the run is trained and tested.
+        threads: Of each command.
+        finish: Called with run and threads when it is trained and tested.
 
     Returns:
         The last state (done, failed, or UNFINISHED after a signal) and the

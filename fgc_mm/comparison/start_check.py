@@ -13,15 +13,11 @@ NETWORK = 'type', 'depth', 'arch', 'base_channels'
 
 
 def check_start(first: Method, method: Method) -> None:
-    """Check that a method can load the weights of its start.
+    """Check that a method can load the weights of the one trained first.
 
     mmengine loads the weights that fit and only warns about the others, so a
     run whose layers differ from those of its start would begin with random
     weights.
-
-    Args:
-        first: The method that is trained first, dense or gated.
-        method: The method that starts from its weights.
 
     Raises:
         FGCError: A method without gates starts from a gated network, the

@@ -21,12 +21,9 @@ TOLERANCE = 0.2  # percentage points, for rounding on other machines
 
 
 def read_stored_results(folder: Path, study: Study) -> list[dict[str, Any]]:
-    """The results of the rows of a study, in its order.
+    """The results of the rows of a study, in its order, from a folder.
 
-    Args:
-        folder: Contains ``METHOD/seedN.json``, as ``fgc-mm compare
-            --results`` writes them; files may be missing.
-        study: Its rows are read.
+    They are in files ``METHOD/seedN.json``, of which some may be missing.
 
     Raises:
         FGCError: A file is damaged.
@@ -121,7 +118,7 @@ def add_sweep(
     """Writes the sweep of a run's last checkpoint into its stored results.
 
     Args:
-        file: ``METHOD/seedN.json`` of ``fgc-mm compare --results``.
+        file: The file of the run.
         result: Its content.
         rows: As :func:`fgc_mm.evaluation.threshold_sweep.sweep_thresholds`
             returns them.

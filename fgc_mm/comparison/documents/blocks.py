@@ -61,12 +61,7 @@ def update_blocks(text: str, root: Path) -> str:
 
 
 def figures(text: str, root: Path, folder: Path) -> list[ResultFigure]:
-    """The figures of a document.
-
-    Args:
-        text: The document.
-        root: Plans and folders of results are relative to it.
-        folder: The files of images are relative to it.
+    """The figures of a document, whose images are relative to a folder.
 
     Raises:
         FGCError: As :func:`update_blocks`.
@@ -129,8 +124,8 @@ def read_studies(plans: str, root: Path) -> Study:
     """The rows of all plans, each once, and their questions.
 
     Args:
-        plans: Files of the plans, separated by commas.
-        root: Folder to which they are relative.
+        plans: Separated by commas, relative to ``root``.
+        root: A folder.
 
     Raises:
         FGCError: A plan cannot be read.

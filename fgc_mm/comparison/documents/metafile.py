@@ -61,10 +61,6 @@ def update_metafile(text: str, root: Path) -> str:
     is a row of a plan that is a config of the package, with the mean over its
     seeds.
 
-    Args:
-        text: The current file.
-        root: The repository.
-
     Raises:
         FGCError: It has no such line, or a plan or a result cannot be read.
     """

@@ -57,6 +57,7 @@ class Row:
         dynamic: Whether the open channels depend on the image.
         seeds: Seeds of the runs that are done.
         values: Mean and deviation of each number of the results, by name.
+        results: Of its runs.
     """
 
     method: str
@@ -65,6 +66,7 @@ class Row:
     dynamic: bool
     seeds: tuple[int, ...]
     values: dict[str, MeanStd]
+    results: Results = ()
 
 
 def rows_of(results: Results) -> list[Row]:
@@ -85,6 +87,7 @@ def _row(group: Results) -> Row:
         first['dynamic'],
         tuple(result['seed'] for result in group),
         {k: MeanStd.of(r[k] for r in group if k in r) for k in numbers},
+        group,
     )
 
 
@@ -98,9 +101,9 @@ def summary(row: Row) -> list[str]:
     ]  # fmt: skip
 
 
-def hardware(results: Results) -> str:
+def hardware(row: Row) -> str:
     """What the runs were trained on."""
-    found = [result['environment'] for result in results]
+    found = [result['environment'] for result in row.results]
     return '; '.join(dict.fromkeys(x.get('GPU', x['CPU']) for x in found))
 
 

@@ -11,7 +11,7 @@ from fgc_mm.config_files import NAME, list_configs
 from ...errors import FGCError
 from ..stored_results import read_stored_results
 from ..study import Study
-from ..table import Results, Row, hardware, rows_of
+from ..table import Row, hardware, rows_of
 from .blocks import read_studies
 from .labels import method_of
 
@@ -86,16 +86,15 @@ def _models(source: re.Match[str], root: Path) -> list[dict[str, Any]]:
     results = read_stored_results(root / source['folder'], study)
     known = set(list_configs())
     return [
-        _model(row, study, results)
+        _model(row, study)
         for row in rows_of(results)
         if f'{row.method}.py' in known
     ]
 
 
-def _model(row: Row, study: Study, results: Results) -> dict[str, Any]:
+def _model(row: Row, study: Study) -> dict[str, Any]:
     data = study.title.partition(' on ')[2] or study.title
     values = row.values
-    own = [result for result in results if result['method'] == row.method]
     metrics = {
         'Top 1 Accuracy': round(100 - values['error'].mean, 2),
         'Pruned MACs (%)': round(values['macs/pruning_ratio'].mean, 1),
@@ -106,7 +105,7 @@ def _model(row: Row, study: Study, results: Results) -> dict[str, Any]:
         'Metadata': {
             'Training Data': data,
             'Epochs': row.epochs,
-            'Training Resources': hardware(own),
+            'Training Resources': hardware(row),
             # multiply-adds, as mmpretrain counts FLOPs
             'FLOPs': round(values['macs/mean'].mean),
             'Parameters': round(values['parameters'].mean),

@@ -31,15 +31,14 @@ def costs_table(study: Study, results: Results) -> str:
     lines = []
     rows = {row.method: row for row in rows_of(results)}
     for row in (rows[e.row] for e in study.entries if e.row in rows):
-        own = [r for r in results if r['method'] == row.method]
         hours = sum(
             r['seconds'] * int(r['environment']['threads per run']) / 3600
-            for r in own
+            for r in row.results
         )
         lines.append(
             [
-                row.method, str(len(own)), str(row.epochs), f'{hours:.1f}',
-                hardware(own),
+                row.method, str(len(row.seeds)), str(row.epochs),
+                f'{hours:.1f}', hardware(row),
             ]
         )  # fmt: skip
     return markdown_table(head, lines)

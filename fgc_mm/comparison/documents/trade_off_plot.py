@@ -76,8 +76,7 @@ def trade_off_plot(
         )
     fixed = [row for row in rows if row not in gated]
     for number, row in enumerate(gated):
-        own = [r for r in results if r['method'] == row.method]
-        _gated(axes, row, own, _legend(labels[row.method], row), number)
+        _gated(axes, row, _legend(labels[row.method], row), number)
     _fixed(axes, fixed, labels)
     _limits(axes, [*map(_trained, rows)])
     axes.set_xlabel('mean MACs per test image (millions)')
@@ -122,11 +121,9 @@ def _legend(name: str, row: Row) -> str:
     return f'{name} ({count} seed{"s" if count > 1 else ""})'
 
 
-def _gated(
-    axes: Axes, row: Row, results: Results, label: str, number: int
-) -> None:
+def _gated(axes: Axes, row: Row, label: str, number: int) -> None:
     style = series_style(number)
-    points = sweep_points(results)
+    points = sweep_points(row.results)
     macs = [point.macs.mean for point in points]
     error = [point.error.mean for point in points]
     axes.plot(macs, error, **style, markersize=2.5)

@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from ...errors import FGCError, check_choice
 from ..plan_file import read_study
@@ -75,16 +76,8 @@ def figures(text: str, root: Path, folder: Path) -> list[ResultFigure]:
     ]
 
 
-@dataclass(frozen=True)
-class Block:
-    """A block of a document.
-
-    Attributes:
-        kind: One of ``KINDS``, or ``FIGURE``.
-        study: Its rows and questions.
-        results: Results of the rows.
-        image: Markdown of the image, for a figure.
-    """
+class Block(NamedTuple):
+    """A block of a document; that of a figure has an image (Markdown)."""
 
     kind: str
     study: Study

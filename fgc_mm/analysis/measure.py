@@ -157,10 +157,9 @@ def _embedding(
         vectors = gate_vectors(stored, site, options)[embedded]
     else:
         vectors = stored.site_array('features', site)[embedded]
-    start = None
-    for other in previous.embeddings if previous else ():
-        if (other.site, other.space) == (site, space):
-            start = other.points
+    before = previous.embeddings if previous else ()
+    starts = {(other.site, other.space): other.points for other in before}
+    start = starts.get((site, space))
     points, name = embed(vectors, method, options.seed, start)
     return Embedding(site, space, name, points)
 

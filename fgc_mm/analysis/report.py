@@ -51,9 +51,7 @@ def write_analysis(
         _written(section, numbering, folder / 'figures')
         for section in sections(measured, options, picture)
     ]
-    html = _template().render(
-        about=about, measured=measured, sections=parts, options=options
-    )
+    html = _template().render(about=about, measured=measured, sections=parts)
     report = folder / 'report.html'
     write_atomically(html.encode(), report)
     return report

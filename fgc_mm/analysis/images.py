@@ -16,11 +16,7 @@ from ..errors import FGCError
 
 
 def load_dataset(cfg: Config, split: str) -> Any:
-    """The images of a split, with the test pipeline.
-
-    Args:
-        cfg: The config.
-        split: ``'test'`` or ``'train'``; training images are not augmented.
+    """The images of a split (``'test'`` or ``'train'``), not augmented.
 
     Raises:
         FGCError: The data set is missing or empty.
@@ -37,9 +33,7 @@ def load_dataset(cfg: Config, split: str) -> Any:
 def choose_images(total: int, count: int | None) -> Sequence[int]:
     """Indices at equal distances, since sets are often sorted by class.
 
-    Args:
-        total: Number of images in the data set.
-        count: Number of indices; ``None``: all.
+    All ``total`` indices if the count is ``None`` or larger.
 
     Raises:
         FGCError: ``count`` is less than 1.

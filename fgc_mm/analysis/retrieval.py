@@ -24,13 +24,7 @@ def gate_vectors(
 def retrieve(
     stored: StoredPass, sites: tuple[str, ...], options: AnalysisOptions
 ) -> Retrieval:
-    """For query images, those with the nearest gate vectors.
-
-    Args:
-        stored: The pass.
-        sites: Their gate vectors are concatenated.
-        options: Numbers of queries and images, and the seed.
-    """
+    """For query images, those with the nearest gate vectors of all sites."""
     # normalised, so that every site has the same weight
     some = draw_indices(len(stored), options.most_images, options.seed)
     rows = np.concatenate(

@@ -51,11 +51,7 @@ def sections(
 ) -> Iterator[Section]:
     """All sections, figures drawn one section at a time.
 
-    Args:
-        measured: One per checkpoint.
-        options: Options of the analysis.
-        picture: Returns the picture of an image; ``None``: no figures with
-            pictures.
+    Arguments are as of :func:`fgc_mm.analysis.write_analysis`.
     """
     # section, name, title, caption, function
     shared = [

@@ -88,9 +88,8 @@ def write_report(
     for kind in FORMATS:
         figure = trade_off_plot(study, results, kind, labels=names)
         files[f'compare.{kind}'] = figure
-    if study.axis is not None:
-        files['sweep.png'] = sweep_plot(study.axis, rows)
-        files['sweep.svg'] = sweep_plot(study.axis, rows, 'svg')
+        if study.axis is not None:
+            files[f'sweep.{kind}'] = sweep_plot(study.axis, rows, kind)
     for name, content in files.items():
         write_atomically(content, folder / name)
 

@@ -227,26 +227,23 @@ def table_csv(rows: Sequence[Row], published: Sequence[dict]) -> str:
     fields = ['method', 'numbers', 'data', 'dynamic', 'epochs', 'seeds']
     fields += [f'{k}_{what}' for k in numbers for what in ('mean', 'std')]
     fields += [f'published_{name}' for name in PUBLISHED[1:]]
-    lines: list[dict[str, Any]] = []
-    for row in rows:
-        spreads = {
-            f'{name}_{what}': getattr(spread, what)
-            for name, spread in row.values.items()
-            for what in ('mean', 'std')
-        }
-        lines.append(
-            dict(
-                method=row.method, numbers='measured', data=row.data,
-                dynamic=row.dynamic, epochs=row.epochs,
-                seeds=' '.join(map(str, row.seeds)), **spreads,
-            )
-        )  # fmt: skip
-    for other in published:
-        columns = {f'published_{name}': other[name] for name in PUBLISHED[1:]}
-        lines.append(
-            dict(method=other['method'], numbers='published', **columns)
+    measured = [
+        dict(
+            method=row.method, numbers='measured', data=row.data,
+            dynamic=row.dynamic, epochs=row.epochs,
+            seeds=' '.join(map(str, row.seeds)),
+            **{f'{name}_{what}': value
+               for name, spread in row.values.items()
+               for what, value in vars(spread).items()},
         )
-    return _csv(fields, lines)
+        for row in rows
+    ]  # fmt: skip
+    others = [
+        {'method': row['method'], 'numbers': 'published'}
+        | {f'published_{name}': row[name] for name in PUBLISHED[1:]}
+        for row in published
+    ]
+    return _csv(fields, [*measured, *others])
 
 
 def runs_csv(results: Results) -> str:

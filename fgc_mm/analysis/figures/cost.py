@@ -94,7 +94,7 @@ def _histograms(axes: Any, found: Measurement) -> None:
 
 
 @in_style()
-def draw_macs_of_classes(measured: Sequence[Measurement]) -> Figure | None:
+def draw_macs_of_classes(measured: Sequence[Measurement]) -> Figure:
     """Median and quartiles of the MACs of each class.
 
     Of many classes, those with the lowest and the highest medians.

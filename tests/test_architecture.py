@@ -66,6 +66,7 @@ ALLOWED = {
         'models',
         'registry',
         'reliability',
+        'runtime',
     },
     'cli': {
         'analysis',

@@ -4,13 +4,13 @@ import json
 import os
 import platform
 import sys
-from functools import cache
 from pathlib import Path
 
 import mmengine
 import torch
 
 from fgc_mm.reliability.atomic_file import write_atomically
+from fgc_mm.runtime.cpu import first_core
 
 FILE = 'environment.json'
 UNKNOWN = {'CPU': 'unknown'}
@@ -23,7 +23,7 @@ def environment() -> dict[str, str]:
         'torch': str(torch.__version__),
         'mmengine': str(mmengine.__version__),
         'mmpretrain': str(sys.modules['mmpretrain'].__version__),
-        'CPU': f'{_cpu()}, {os.cpu_count()} cores',
+        'CPU': f'{cpu_name()}, {os.cpu_count()} cores',
     }
     if torch.cuda.is_available():
         count = torch.cuda.device_count()
@@ -43,21 +43,10 @@ def read_environment(folder: Path) -> dict[str, str]:
     return json.loads(file.read_text('utf-8')) if file.is_file() else UNKNOWN
 
 
-@cache
-def _cpu() -> str:
-    file = Path('/proc/cpuinfo')
-    name = cpu_name(file.read_text('utf-8')) if file.is_file() else ''
-    return name or platform.processor() or platform.machine()
-
-
-def cpu_name(info: str) -> str:
-    """Name, family and model (clouds shorten names) from /proc/cpuinfo.
-
-    Empty where it has no name, as on ARM.
-    """
-    lines = [line.partition(':') for line in info.splitlines()]
-    found = {key.strip(): value.strip() for key, _, value in lines}
-    name = found.get('model name', '')
-    if name and {'cpu family', 'model'} <= found.keys():
-        name += f' (family {found["cpu family"]}, model {found["model"]})'
-    return name
+def cpu_name() -> str:
+    """Name, family and model, since clouds shorten names."""
+    core = first_core()
+    name = core.get('model name') or platform.processor()
+    if {'model name', 'cpu family', 'model'} <= core.keys():
+        name += f' (family {core["cpu family"]}, model {core["model"]})'
+    return name or platform.machine()

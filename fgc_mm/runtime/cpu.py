@@ -13,7 +13,7 @@ def cpu_name() -> str:
     The name alone is ambiguous on virtual machines: several generations
     share one.
     """
-    core = _first_core()
+    core = first_core()
     name = core.get('model name') or platform.processor()
     parts = [name or platform.machine()]
     for key in ('cpu family', 'model'):
@@ -29,7 +29,7 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _first_core() -> dict[str, str]:
+def first_core() -> dict[str, str]:
     """Entries of /proc/cpuinfo; empty if there is none."""
     try:
         text = Path('/proc/cpuinfo').read_text()

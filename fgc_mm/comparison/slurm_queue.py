@@ -18,6 +18,8 @@ def queue_states() -> dict[str, str] | None:
     Slurm forgets a job some minutes after its end. (sacct does not, but works
     only where the cluster stores its jobs in a database.)
     """
+    # without the user's defaults of squeue, such as SQUEUE_PARTITION
+    own = {k: v for k, v in os.environ.items() if 'SQUEUE_' not in k}
     try:
         done = subprocess.run(
             [
@@ -25,7 +27,7 @@ def queue_states() -> dict[str, str] | None:
                 f'--user={os.getuid()}',
             ],
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-            errors='replace', timeout=ANSWER_SECONDS, env=_environment(),
+            errors='replace', timeout=ANSWER_SECONDS, env=own,
             start_new_session=True,  # so that Ctrl-C does not end it
         )  # fmt: skip
     except subprocess.TimeoutExpired:
@@ -34,8 +36,3 @@ def queue_states() -> dict[str, str] | None:
         return None
     lines = (line.partition('|') for line in done.stdout.split())
     return {number: state for number, _, state in lines}
-
-
-def _environment() -> dict[str, str]:
-    """Without the user's defaults of squeue, such as SQUEUE_PARTITION."""
-    return {k: v for k, v in os.environ.items() if 'SQUEUE_' not in k}

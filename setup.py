@@ -32,6 +32,9 @@ from fgc_mm.runtime.errors import LibraryError  # noqa: E402
 class BuildPackage(build_py):
     """Copies the package; adds its library, the configs and the tools."""
 
+    _libraries: tuple[str, ...] = ()
+    _copied: tuple[str, ...] = ()
+
     def run(self) -> None:
         """As ``build_py``; a library that cannot be compiled is no error."""
         super().run()
@@ -39,13 +42,12 @@ class BuildPackage(build_py):
         package = root / 'fgc_mm'
         self._compile(package / 'runtime' / 'lib')
         add = link_mim if self.editable_mode else copy_mim
-        self._copied = list(map(str, add(package / '.mim')))
+        self._copied = tuple(map(str, add(package / '.mim')))
 
     def _compile(self, folder: Path) -> None:
         try:
-            self._libraries = list(map(str, compile_shipped(folder)))
+            self._libraries = tuple(map(str, compile_shipped(folder)))
         except (LibraryError, OSError) as error:
-            self._libraries = []
             print(
                 'fgc_mm: the runtime is compiled when it is first used, '
                 f'since here {error}',
@@ -56,12 +58,6 @@ class BuildPackage(build_py):
         """The outputs, with the files that these commands have added."""
         known = super().get_outputs(include_bytecode)
         return [*known, *self._libraries, *self._copied]
-
-    def initialize_options(self) -> None:
-        """As ``build_py``."""
-        super().initialize_options()
-        self._libraries: list[str] = []
-        self._copied: list[str] = []
 
 
 def link_mim(folder: Path) -> list[Path]:

@@ -25,11 +25,6 @@ from statistics import median
 from time import perf_counter, process_time
 
 import torch
-from torch import distributed as dist
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-sys.path.insert(0, str(Path(__file__).parent))
-
 from coupling import (
     EPS,
     TEMPERATURE,
@@ -39,6 +34,7 @@ from coupling import (
     reset_peak,
     resident_mib,
 )
+from torch import distributed as dist
 
 from fgc_mm.cli.arguments import text_parser
 from fgc_mm.memory import MemoryBank, Shard

@@ -24,7 +24,8 @@ from time import perf_counter, process_time
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+# the checkout's own package, installed or not; also for those that import this
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fgc_mm.cli.arguments import text_parser
 from fgc_mm.functional import nearest_neighbors, neighbor_contrast

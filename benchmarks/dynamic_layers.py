@@ -10,12 +10,7 @@ inputs. Ratios are relative to torch's dense conv; theory is one over the
 fraction of open channels. Medians of interleaved repeats.
 """
 
-import sys
-from pathlib import Path
 from statistics import median
-
-# the checkout's own package, installed or not
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 import torch.nn.functional as F

@@ -24,6 +24,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from torch.utils._pytree import keystr, tree_flatten_with_path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -116,10 +117,13 @@ class Bench:
     def result(self, name: str) -> dict[str, torch.Tensor]:
         """Weights, momentum and banks after the last epoch."""
         saved = read_checkpoint(self.folder / name / 'epoch_4.pth')
-        found: dict[str, torch.Tensor] = {}
-        for part in ('state_dict', 'optimizer', 'fgc_memory_banks'):
-            _flatten(saved[part], part, found)
-        return found
+        parts = 'state_dict', 'optimizer', 'fgc_memory_banks'
+        leaves, _ = tree_flatten_with_path([saved[part] for part in parts])
+        return {
+            keystr(path): value
+            for path, value in leaves
+            if isinstance(value, torch.Tensor)
+        }
 
     def differs(self, name: str) -> bool:
         """Whether a run's result differs from the uninterrupted one's."""
@@ -142,13 +146,6 @@ def wait_for(process: subprocess.Popen, pattern: str) -> None:
         if re.search(pattern, line):
             return
     raise RuntimeError(f'the run ended without {pattern}')
-
-
-def _flatten(node: object, name: str, found: dict) -> None:
-    if isinstance(node, torch.Tensor):
-        found[name] = node
-    for key, value in node.items() if isinstance(node, dict) else ():
-        _flatten(value, f'{name}.{key}', found)
 
 
 def _told(done: tuple[int, str], *parts: str) -> Result:

@@ -24,7 +24,15 @@ from statistics import median
 from typing import Any
 
 import torch
-from coupling import WAYS, Block, Sizes, couple, interleave, wait_for
+from coupling import (
+    WAYS,
+    Sizes,
+    couple,
+    interleave,
+    make_block,
+    measure_peak,
+    wait_for,
+)
 from mmengine.dataset import default_collate
 from mmpretrain.structures import DataSample
 from step_operations import STEPS, Run
@@ -35,7 +43,6 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 from fgc_mm.cli.arguments import text_parser
 from fgc_mm.datasets import InMemoryImages
 from fgc_mm.functional import bank_logsumexp, nearest_neighbors
-from fgc_mm.memory import MemoryBank
 from fgc_mm.reliability.seeded_batches import SeededBatches
 
 BF16 = {'optim_wrapper.type': 'AmpOptimWrapper',
@@ -90,18 +97,6 @@ def check_results(device: str, small: bool) -> dict[str, list]:
     return found
 
 
-def make_block(sizes: Sizes, device: str) -> Block:
-    """A coupled block whose banks are drawn on the device."""
-    banks = [MemoryBank(2, sizes.channels) for _ in range(2)]
-    for bank in banks:
-        rows = torch.randn(sizes.rows, sizes.channels, device=device)
-        bank.rows, bank.length = normalize(rows, dim=1), sizes.rows
-    shape = sizes.images, sizes.channels
-    feature, logits = (torch.randn(shape, device=device) for _ in range(2))
-    index = torch.randperm(sizes.rows, device=device)[: sizes.images]
-    return Block(*banks, index, feature.relu(), logits.requires_grad_())
-
-
 def time_coupling(device: str, small: bool) -> dict[str, dict]:
     """Milliseconds and MiB of both ways, at CIFAR's and ImageNet's size."""
     sizes = [Sizes(64, 5000, 16, 20, 1)] if small else [
@@ -109,17 +104,12 @@ def time_coupling(device: str, small: bool) -> dict[str, dict]:
     ]  # fmt: skip
     found = {}
     for size in sizes:
-        block, row = make_block(size, device), {}
+        block, row = make_block(size, 0, device), {}
         for way in WAYS:
-            cuda = torch.device(device).type == 'cuda'
-            before = torch.cuda.memory_allocated() if cuda else 0
-            if cuda:
-                torch.cuda.reset_peak_memory_stats()
             row[way] = clock(
                 lambda b=block, s=size, w=way: couple([b], s, w), device, 10
             )
-            peak = torch.cuda.max_memory_allocated() if cuda else 0
-            row[f'{way} MiB'] = (peak - before) / 2**20
+            row[f'{way} MiB'] = measure_peak(size, way, device)
         row['ratio'] = row['ours'] / row['published']
         print(size, row)
         found[str(size)] = row

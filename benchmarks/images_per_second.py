@@ -27,24 +27,12 @@ from statistics import fmean, median
 import cv2
 import numpy as np
 import torch
-from mmengine.config import Config
-from mmengine.optim import build_optim_wrapper
-from mmengine.registry import init_default_scope
-from mmengine.runner import Runner
-from mmpretrain.structures import DataSample
-from torch import nn
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
 from coupling import interleave
+from mmengine.runner import Runner
+from training import build_training, random_batch, read_config
 
 from fgc_mm.cli.arguments import text_parser
 from fgc_mm.engine.bfloat16_wrapper import multiplies_bfloat16
-from fgc_mm.engine.image_size import pipeline_of
-from fgc_mm.engine.loss_progress_hook import set_progress
-from fgc_mm.functional.schedule import Progress
-from fgc_mm.registry import MODELS
 
 READERS = {
     'read file by file': 'dense_resnet20_folder',
@@ -56,11 +44,6 @@ STEPS = {
     'channels_last, bfloat16': dict(channels_last=True, bfloat16=True),
 }
 COMPILED = 'channels_last, compiled'
-
-
-def read_config(name: str) -> Config:
-    """A config of this repository."""
-    return Config.fromfile(ROOT / 'configs' / f'{name}.py')
 
 
 @contextmanager
@@ -91,9 +74,7 @@ class Rate:
 
 def reading_rate(config: str, folder: Path, repeats: int) -> Rate:
     """Images that one process reads, decodes and augments."""
-    cfg = read_config(config)
-    init_default_scope(cfg.default_scope)
-    loader = cfg.train_dataloader
+    loader = read_config(config).train_dataloader
     inner = loader.dataset.get('dataset', loader.dataset)
     inner.data_root = str(folder)
     loader.update(num_workers=0, persistent_workers=False)
@@ -123,30 +104,15 @@ def training_rate(
         compiled: As ``compile=True`` does.
     """
     cfg = read_config(config)
-    init_default_scope(cfg.default_scope)
-    parts = dict(cfg.model, data_preprocessor=cfg.data_preprocessor)
-    parts.pop('distillation', None)
-    model: nn.Module = MODELS.build(parts).train()
-    set_progress(model, Progress(cfg.train_cfg.max_epochs // 2, 0))
+    if bfloat16:
+        cfg.optim_wrapper.type = 'fgc_mm.BFloat16OptimWrapper'
+    model, optim = build_training(cfg, cfg.train_cfg.max_epochs // 2)
     if channels_last:
         model.to(memory_format=torch.channels_last)
     if compiled:
         getattr(model.backbone, 'backbone', model.backbone).compile()
-    if bfloat16:
-        cfg.optim_wrapper.type = 'fgc_mm.BFloat16OptimWrapper'
-    optim = build_optim_wrapper(model, cfg.optim_wrapper)
     data = random_batch(cfg, images)
     return rate(lambda: model.train_step(data, optim), images, repeats)
-
-
-def random_batch(cfg: Config, images: int) -> dict[str, object]:
-    """A batch of the size that the config trains with."""
-    steps = pipeline_of(cfg.train_dataloader.dataset)
-    sizes = [step.scale for step in steps if step.type == 'Resize']
-    shape = images, 3, *(sizes[0] if sizes else (32, 32))
-    inputs = torch.randint(0, 256, shape, dtype=torch.uint8)
-    samples = [DataSample().set_gt_label(i % 10) for i in range(images)]
-    return dict(inputs=inputs, data_samples=samples)
 
 
 def rate(step: Callable[[], object], images: int, repeats: int) -> Rate:

@@ -14,33 +14,22 @@ the numbers are exact and the same everywhere:
 """
 
 import logging
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import MessageHub
-from mmengine.optim import build_optim_wrapper
-from mmengine.registry import HOOKS, init_default_scope
-from mmpretrain.structures import DataSample
-from torch import Tensor, nn
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
+from mmengine.registry import HOOKS
 from operation_counter import OperationCounter
+from torch import Tensor, nn
+from training import build_training, random_batch, read_config
 
 from fgc_mm.cli.arguments import text_parser
-from fgc_mm.engine.loss_progress_hook import set_progress
 from fgc_mm.functional import mask_channels
-from fgc_mm.functional.schedule import Progress
 from fgc_mm.losses import FeatureGateCouplingLoss
-from fgc_mm.registry import MODELS
 from fgc_mm.sites import layer_channels
 
 # a config, and an epoch after the warm-up of the coupling
@@ -83,16 +72,12 @@ class Run:
         device: str,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        cfg = Config.fromfile(ROOT / 'configs' / f'{config}.py')
+        cfg = read_config(config)
         cfg.merge_from_dict(dict(options or {}))
-        init_default_scope(cfg.default_scope)
-        model_cfg = dict(cfg.model, data_preprocessor=cfg.data_preprocessor)
-        self.model = MODELS.build(model_cfg).train().to(device)
-        self.optim_wrapper = build_optim_wrapper(self.model, cfg.optim_wrapper)
+        self.model, self.optim_wrapper = build_training(cfg, epoch, device)
         if device == 'meta':
             for group in self.optim_wrapper.optimizer.param_groups:
                 group['foreach'] = True  # as torch chooses on CUDA
-        set_progress(self.model, Progress(epoch, 0))
         for loss in self.coupled():
             loss.build_banks(self.model.backbone.sites, rows)
             for banks in loss.banks.values():
@@ -100,6 +85,7 @@ class Run:
         self.message_hub = MessageHub.get_instance(f'{config}_{device}')
         self.epoch, self.iter, self.images = epoch, 0, images
         self.train_dataloader = range(1 + rows // images)
+        self.cfg = cfg
         self.bank_hook, self.hooks = self._build_hooks(cfg)
 
     def coupled(self) -> list[FeatureGateCouplingLoss]:
@@ -107,23 +93,13 @@ class Run:
         losses = getattr(self.model, 'gate_losses', ())
         return [x for x in losses if isinstance(x, FeatureGateCouplingLoss)]
 
-    def data(self) -> dict[str, Any]:
-        """A batch as the data loader gives it."""
-        shape = self.images, 3, 32, 32
-        samples = [
-            DataSample(metainfo=dict(sample_idx=i)).set_gt_label(i % 10)
-            for i in range(self.images)
-        ]
-        inputs = torch.randint(0, 256, shape, dtype=torch.uint8)
-        return dict(inputs=inputs, data_samples=samples)
-
     def step(
         self,
         part: Callable[[str], AbstractContextManager],
         data: dict[str, Any] | None = None,
     ) -> None:
-        """One step, in parts, on a batch of a data loader."""
-        data = data or self.data()
+        """One step, in parts, on a batch of a data loader or random images."""
+        data = data or random_batch(self.cfg, self.images)
         with part('inputs'):
             data = self.model.data_preprocessor(data, True)
         with part('network'), self.optim_wrapper.optim_context(self.model):

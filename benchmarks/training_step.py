@@ -11,27 +11,15 @@ glibc's defaults.
 
 import logging
 import os
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 
 import torch
-from mmengine.config import Config
-from mmengine.optim import build_optim_wrapper
-from mmengine.registry import init_default_scope
-from mmpretrain.structures import DataSample
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
 from coupling import Sizes, interleave, report_coupling
+from training import build_training, random_batch, read_config
 
 from fgc_mm.cli.arguments import text_parser
 from fgc_mm.cli.freed_memory import keep_freed_memory
-from fgc_mm.engine.loss_progress_hook import set_progress
-from fgc_mm.functional.schedule import Progress
-from fgc_mm.registry import MODELS
 
 CONFIGS = {'dense': 'dense_resnet20_cifar10', 'gated': 'bas_resnet20_cifar10'}
 # one epoch in which batch shaping and one in which the L0 loss acts
@@ -42,15 +30,9 @@ def build_step(
     config: str, epoch: int, images: int, device: str
 ) -> Callable[[], object]:
     """One ``train_step`` of a config's model on one random batch."""
-    cfg = Config.fromfile(ROOT / 'configs' / f'{config}.py')
-    init_default_scope(cfg.default_scope)
-    model_cfg = dict(cfg.model, data_preprocessor=cfg.data_preprocessor)
-    model = MODELS.build(model_cfg).train().to(device)
-    set_progress(model, Progress(epoch, 0))
-    optim = build_optim_wrapper(model, cfg.optim_wrapper)
-    inputs = torch.randint(0, 256, (images, 3, 32, 32), dtype=torch.uint8)
-    samples = [DataSample().set_gt_label(i % 10) for i in range(images)]
-    data = dict(inputs=inputs, data_samples=samples)
+    cfg = read_config(config)
+    model, optim = build_training(cfg, epoch, device)
+    data = random_batch(cfg, images)
     return lambda: model.train_step(data, optim)
 
 

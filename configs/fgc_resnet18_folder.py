@@ -3,23 +3,18 @@ _base_ = [
     './_base_/datasets/folder224.py',
     './_base_/schedules/imagenet_160e.py',
     './_base_/methods/bas_160e.py',
+    './_base_/methods/coupling.py',
     './_base_/default_runtime.py',
 ]
 
 # after the first 30 epochs, which train the gates by batch shaping alone
+coupling = dict(
+    _base_.coupling_loss,
+    sites=1,  # the last one
+    loss_weight=dict(start_value=0.0, end_value=0.003, begin=30, end=30),
+)
 model = dict(
     head=dict(num_classes=10),
-    gate_losses=_base_.gate_losses
-    + [
-        dict(
-            type='fgc_mm.FeatureGateCouplingLoss',
-            sites=1,  # the last one
-            num_neighbors=200,
-            warmup_epochs=20,  # ours: as on CIFAR-10
-            loss_weight=dict(
-                start_value=0.0, end_value=0.003, begin=30, end=30
-            ),
-        ),
-    ],
+    gate_losses=_base_.gate_losses + [coupling],
 )
 custom_hooks = _base_.custom_hooks + [dict(type='fgc_mm.FGCMemoryBankHook')]

@@ -1,16 +1,5 @@
-_base_ = ['./bas_resnet20_cifar100_stage2.py']
+_base_ = ['./bas_resnet20_cifar100_stage2.py', './_base_/methods/coupling.py']
 
 # coupled from its first epoch on, with a warm-up of 20 epochs
-model = dict(
-    gate_losses=_base_.model.gate_losses
-    + [
-        dict(
-            type='fgc_mm.FeatureGateCouplingLoss',
-            sites=2,  # the last two
-            num_neighbors=200,
-            warmup_epochs=20,  # ours: as on CIFAR-10
-            loss_weight=0.003,
-        ),
-    ],
-)
+model = dict(gate_losses=_base_.model.gate_losses + [_base_.coupling_loss])
 custom_hooks = _base_.custom_hooks + [dict(type='fgc_mm.FGCMemoryBankHook')]

@@ -5,8 +5,6 @@ again after any interruption, and shows one moving line instead of pip's
 hundreds; those are in .venv/install.log.
 """
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

@@ -10,8 +10,6 @@ Links from a page to a file outside ``docs/`` work on a code host, but have no
 target on the site; there the link's text stays.
 """
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Iterator

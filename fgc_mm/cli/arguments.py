@@ -53,6 +53,18 @@ def add_checkpoint(
     parser.add_argument('checkpoint', help=checkpoint)
 
 
+def add_export(parser: argparse.ArgumentParser) -> None:
+    """Adds what the exports have that are compared with torch."""
+    add_checkpoint(parser)
+    parser.add_argument('--out', required=True, help='file to write')
+    parser.add_argument(
+        '--images',
+        type=int,
+        default=32,
+        help='number of images for the comparison (32)',
+    )
+
+
 def add_coverage(
     parser: argparse.ArgumentParser, name: str, seconds: float
 ) -> None:

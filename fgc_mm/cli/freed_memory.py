@@ -21,8 +21,5 @@ def keep_freed_memory() -> bool:
     """
     if platform.libc_ver()[0] != 'glibc':
         return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError):
-        return False
+    mallopt = ctypes.CDLL(None).mallopt
     return bool(mallopt(_MMAP, _KEPT) and mallopt(_TRIM, _KEPT))

@@ -2,20 +2,20 @@
 
 from fgc_mm import checked_stack  # noqa: F401  isort: skip
 
+import multiprocessing
 import os
 import re
 import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from types import TracebackType
 
 import torch
 
-from fgc_mm.cli.data_errors import data_sentence
 from fgc_mm.cli.dispatch import path_sentence
 from fgc_mm.cli.launch import leave_processes
 from fgc_mm.cli.upstream_errors import upstream_sentence
-from fgc_mm.cli.worker_errors import report_error
 from fgc_mm.error_line import print_error_line
 from fgc_mm.errors import FGCError
 from fgc_mm.exit_status import BAD_INPUT, INTERRUPTED
@@ -26,6 +26,8 @@ from fgc_mm.reliability.missing_ranks import (
 )
 from fgc_mm.reliability.ranks import reports_errors, started_rank
 
+_report = sys.excepthook
+
 
 def run_tool(main: Callable[[], None]) -> int:
     """Runs a command's main function and returns its exit code.
@@ -35,7 +37,7 @@ def run_tool(main: Callable[[], None]) -> int:
     other exception is a bug and is raised with its traceback;
     FGC_TRACEBACK=1 does so for every exception.
     """
-    sys.excepthook = report_error
+    sys.excepthook = _report_error
     if started_rank() > 0:
         warnings.simplefilter('ignore')  # rank 0 shows them
     try:
@@ -69,6 +71,22 @@ def _run(main: Callable[[], None]) -> int:
     return 0
 
 
+def _report_error(
+    kind: type[BaseException],
+    error: BaseException,
+    trace: TracebackType | None,
+) -> None:
+    """A ``sys.excepthook`` for a command and the workers forked from it.
+
+    A thread of each worker passes the open files of its tensors on. If the
+    command ends meanwhile, as by Ctrl-C, multiprocessing reports the lost
+    connection with a traceback, which says nothing new.
+    """
+    worker = multiprocessing.parent_process() is not None
+    if not (worker and isinstance(error, (EOFError, ConnectionError))):
+        _report(kind, error, trace)
+
+
 def _print_once(line: str, code: int) -> int:
     if reports_errors():
         print_error_line(line)
@@ -83,7 +101,7 @@ def _sentence(error: BaseException) -> str | None:
         if not own:
             return _missing_import(causes)
         error = own[0]
-    known = upstream_sentence(error) or data_sentence(error)
+    known = upstream_sentence(error)
     if known:
         return known
     if not isinstance(error, (FGCError, OSError)):

@@ -7,14 +7,14 @@ its rank and the signal. The arguments are those of torchrun.
 
 import logging
 import os
-import signal
+import re
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 try:
     from torch.distributed.elastic.multiprocessing import api, errors
-    from torch.distributed.run import get_args_parser, main
+    from torch.distributed.run import main
 except ImportError as error:
     sys.exit(f'error: {error}; run `pip install torch torchvision`.')
 
@@ -22,16 +22,14 @@ from fgc_mm.error_line import print_error_line
 from fgc_mm.exit_status import BAD_INPUT, STOP_FILE, STOPPED
 
 # those of torchrun, and Slurm's SIGUSR1, which would end torchrun
-SIGNALS = 'SIGTERM', 'SIGINT', 'SIGHUP', 'SIGQUIT', 'SIGUSR1'
+SIGNALS = 'SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1'
 
 
 def run() -> int:
     """Runs torchrun; returns the exit code of the first process to fail."""
     logging.getLogger('torch.distributed').setLevel(logging.CRITICAL)
     logging.disable(logging.ERROR)
-    if '--signals-to-handle' in get_args_parser().format_usage():
-        known = [name for name in SIGNALS if hasattr(signal, name)]
-        sys.argv.insert(1, f'--signals-to-handle={",".join(known)}')
+    sys.argv.insert(1, f'--signals-to-handle={SIGNALS}')
     with TemporaryDirectory() as folder:
         stopped = Path(folder, 'stopped')
         os.environ[STOP_FILE] = str(stopped)  # for the processes
@@ -53,12 +51,13 @@ def _exit_code(stopped: Path) -> int:
             return STOPPED
         return 128 + error.sigval
     except RuntimeError as error:  # torch's DistNetworkError
-        if 'EADDRINUSE' not in str(error):
+        taken = re.search(r'port: (\d+).*EADDRINUSE', str(error))
+        if taken is None:
             raise
         print_error_line(
-            f'error: {_port()} of this machine is in use, but the processes '
-            'of a run need a free port to connect; set PORT to another one, '
-            'or leave it out on a single machine.',
+            f'error: port {taken[1]} of this machine is in use, but the '
+            'processes of a run need a free port to connect; set PORT to '
+            'another one, or leave it out on a single machine.',
         )
         return BAD_INPUT
     except KeyboardInterrupt:
@@ -77,8 +76,3 @@ def _first_exit_code(error: errors.ChildFailedError) -> int:
         '(the usual cause of SIGKILL), and continue with --resume.',
     )
     return 128 - failure.exitcode  # as in a shell
-
-
-def _port() -> str:
-    found = [x for x in sys.argv if x.startswith('--master_port=')]
-    return f'port {found[-1].partition("=")[2]}' if found else 'the port'

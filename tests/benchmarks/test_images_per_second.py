@@ -7,6 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from fgc_mm.registry import MODELS
+
 BENCHMARKS = Path(__file__).resolve().parents[2] / 'benchmarks'
 
 
@@ -45,7 +47,7 @@ def test_a_step_is_that_of_its_name(benchmark, monkeypatch):
         with _.optim_context(model):
             model(**model.data_preprocessor(data, True), mode='loss')
 
-    kind = benchmark.MODELS.get('GatedImageClassifier')
+    kind = MODELS.get('GatedImageClassifier')
     monkeypatch.setattr(kind, 'train_step', step)
     for options in benchmark.STEPS.values():
         config = 'bas_resnet20_folder16_55'

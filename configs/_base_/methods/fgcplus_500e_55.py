@@ -1,3 +1,5 @@
+_base_ = ['./coupling.py']
+
 # From open gates to 55 % pruned MACs in a single training, in small steps.
 # Each part can be left out or changed separately.
 gate = dict(
@@ -15,13 +17,7 @@ gate_losses = [
         pruning_ratio=dict(start_value=0.0, end_value=0.55, begin=0, end=200),
         loss_weight=100.0,
     ),
-    dict(
-        type='fgc_mm.FeatureGateCouplingLoss',
-        sites=2,  # the last two
-        num_neighbors=200,
-        warmup_epochs=20,
-        loss_weight=0.003,
-    ),
+    _base_.coupling_loss,
 ]
 custom_hooks = [
     dict(type='fgc_mm.LossProgressHook'),

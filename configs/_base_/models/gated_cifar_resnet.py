@@ -1,8 +1,11 @@
+_base_ = ['./cifar_resnet.py']
+
 model = dict(
     type='fgc_mm.GatedImageClassifier',
     backbone=dict(
+        _delete_=True,
         type='fgc_mm.GatedBackbone',
-        backbone=dict(type='fgc_mm.CifarResNet', depth=20),
+        backbone=_base_.model.backbone,
         # initialised as in the published code of FGC
         gate=dict(
             type='fgc_mm.BinaryConcreteGate',
@@ -11,17 +14,6 @@ model = dict(
         ),
         sites='auto',
     ),
-    neck=dict(type='GlobalAveragePooling'),
-    head=dict(
-        type='LinearClsHead',
-        num_classes=10,
-        in_channels=64,
-        loss=dict(type='CrossEntropyLoss'),
-        init_cfg=dict(type='fgc_mm.KaimingWeights', layer='Linear'),
-    ),
 )
-val_evaluator = [
-    dict(type='Accuracy', topk=(1,)),
-    dict(type='fgc_mm.DynamicMACs'),
-]
+val_evaluator = _base_.val_evaluator + [dict(type='fgc_mm.DynamicMACs')]
 test_evaluator = val_evaluator

@@ -1,8 +1,11 @@
+_base_ = ['./resnet18_imagenet.py']
+
 model = dict(
     type='fgc_mm.GatedImageClassifier',
     backbone=dict(
+        _delete_=True,
         type='fgc_mm.GatedBackbone',
-        backbone=dict(type='ResNet', depth=18),
+        backbone=_base_.model.backbone,
         # initialised as in the published code of FGC
         gate=dict(
             type='fgc_mm.BinaryConcreteGate',
@@ -11,16 +14,6 @@ model = dict(
         ),
         sites='auto',
     ),
-    neck=dict(type='GlobalAveragePooling'),
-    head=dict(
-        type='LinearClsHead',
-        num_classes=1000,
-        in_channels=512,
-        loss=dict(type='CrossEntropyLoss'),
-    ),
 )
-val_evaluator = [
-    dict(type='Accuracy', topk=(1, 5)),
-    dict(type='fgc_mm.DynamicMACs'),
-]
+val_evaluator = _base_.val_evaluator + [dict(type='fgc_mm.DynamicMACs')]
 test_evaluator = val_evaluator

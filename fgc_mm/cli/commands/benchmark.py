@@ -16,9 +16,7 @@ from fgc_mm.deploy.timing.measure import measure
 from fgc_mm.deploy.timing.variants import BenchmarkVariants
 from fgc_mm.error_line import print_error_line
 from fgc_mm.errors import FGCError
-from fgc_mm.figure_style import (
-    FORMATS,
-)
+from fgc_mm.figure_style import FORMATS
 from fgc_mm.reliability.atomic_file import write_atomically
 from fgc_mm.runtime.cpu import cpu_name
 from fgc_mm.runtime.errors import LibraryError
@@ -50,8 +48,9 @@ def main(args: argparse.Namespace) -> None:
         built = []
         for variant in variants.all():
             built.append(variant)
-            show_step(f'built: {variant.name}')
-        show_step(f'timing {len(built)} networks')
+            # an animation would disturb the measured times
+            print_error_line(f'built: {variant.name}')
+        print_error_line(f'timing {len(built)} networks')
         runs.append(measure(model, built, images, args.batch, args.rounds))
         show_run(runs[-1])
     report = dict(
@@ -71,11 +70,6 @@ def main(args: argparse.Namespace) -> None:
             draw_benchmark(report, kind), folder / f'benchmark.{kind}'
         )
     print(f'written: {folder}/benchmark.json, .png and .svg')
-
-
-def show_step(text: str) -> None:
-    """A line of progress; an animation would disturb the measured times."""
-    print_error_line(text)
 
 
 def load(

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from fgc_mm.cli.given_config import trained_model
+from fgc_mm.cli.given_config import drop_distillation, trained_model
 from fgc_mm.deploy import (
     Compacted,
     SiteFiring,
@@ -85,7 +85,7 @@ def test(cfg: Config, checkpoint: str, folder: Path) -> None:
         ('masked', cfg.copy(), checkpoint),
         ('compact', small, str(folder / 'model.pth')),
     ):
-        config.model.pop('distillation', None)  # for training only
+        drop_distillation(config)
         config.load_from, config.resume = weights, False
         config.work_dir = str(folder / 'test' / name)
         config.experiment_name = f'{folder.name}_{name}'

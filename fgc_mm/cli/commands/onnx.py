@@ -10,10 +10,7 @@ from torch import Tensor
 
 from fgc_mm.cli.given_config import trained_model
 from fgc_mm.deploy import PlainForward, images_of
-from fgc_mm.deploy.export.check import (
-    check_same,
-    largest_difference,
-)
+from fgc_mm.deploy.export.check import check_same, largest_difference
 from fgc_mm.deploy.export.onnx import (
     export_gathered_onnx,
     export_onnx,

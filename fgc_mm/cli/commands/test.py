@@ -137,15 +137,15 @@ def check_out(args: argparse.Namespace) -> None:
 def check_sweep(args: argparse.Namespace) -> None:
     """Checks that a sweep is possible with the other arguments."""
     file = args.threshold_sweep
-    if file is not None and file.suffix != '.json':
+    if file is None:
+        return
+    if file.suffix != '.json':
         raise FGCError(
             f'--threshold-sweep {file} has an unknown format: a sweep is '
             'written as .json; rename the file.'
         )
-    if file is not None:
-        check_writable(file)
-    predicts = args.out is not None and args.out_item != 'metrics'
-    if file is not None and (args.tta or predicts):
+    check_writable(file)
+    if args.tta or (args.out is not None and args.out_item != 'metrics'):
         other = '--tta' if args.tta else '--out-item pred'
         raise FGCError(
             f'--threshold-sweep cannot be combined with {other}: a sweep '

@@ -7,10 +7,7 @@ import torch
 
 from fgc_mm.cli.given_config import trained_model
 from fgc_mm.deploy import PlainForward, images_of
-from fgc_mm.deploy.export.check import (
-    check_same,
-    largest_difference,
-)
+from fgc_mm.deploy.export.check import check_same, largest_difference
 from fgc_mm.deploy.export.program import export_program
 from fgc_mm.reliability.atomic_file import check_writable, write_atomically
 

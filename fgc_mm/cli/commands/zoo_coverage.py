@@ -4,7 +4,7 @@ import argparse
 import copy
 import json
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -61,16 +61,9 @@ class Row:
     seconds: float = 0.0
 
 
-class Headless(nn.Module):
+def headless(backbone: nn.Module) -> nn.Module:
     """A classifier that ends with its backbone."""
-
-    def __init__(self, backbone: nn.Module) -> None:
-        super().__init__()
-        self.backbone = backbone
-
-    def forward(self, x: Tensor) -> object:
-        """The backbone's outputs."""
-        return self.backbone(x)
+    return nn.Sequential(OrderedDict(backbone=backbone))
 
 
 def examine(config: dict, answers: Connection) -> None:
@@ -93,7 +86,7 @@ def examine(config: dict, answers: Connection) -> None:
     seconds = time.monotonic() - started
     gated.eval()
     images = small_images(gated.backbone)
-    table = build_macs_table(Headless(gated), tuple(images.shape[1:]))
+    table = build_macs_table(headless(gated), tuple(images.shape[1:]))
     shrunk = [x.dense for x in table.layers if x.sites]
     wrong = find_error(gated, images)
     row = Row(
@@ -165,13 +158,13 @@ def rows_of(output: SiteLayer, closed: Tensor) -> Tensor:
 
 def compare_macs(gated: GatedBackbone, images: Tensor) -> str:
     """Compare the MACs with those of the network pruned by torch-pruning."""
-    table = build_macs_table(Headless(gated), tuple(images.shape[1:]))
+    table = build_macs_table(headless(gated), tuple(images.shape[1:]))
     masks = [torch.rand(1, site.channels) > 0.5 for site in gated.sites]
     for mask in masks:
         mask[0, 0] = True  # a layer must keep a channel
     try:
         small = remove(gated, images, masks)
-        left = build_macs_table(Headless(small), tuple(images.shape[1:]))
+        left = build_macs_table(headless(small), tuple(images.shape[1:]))
     except Exception as error:
         return f'torch-pruning cannot remove channels ({type(error).__name__})'
     ours = macs_per_image(table, masks).item() - table.gates

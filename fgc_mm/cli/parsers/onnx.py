@@ -11,18 +11,11 @@ after the data preprocessor. Output: logits, before the softmax.
 
 from argparse import ArgumentParser
 
-from fgc_mm.cli.arguments import add_checkpoint
+from fgc_mm.cli.arguments import add_export
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    add_checkpoint(parser)
-    parser.add_argument('--out', required=True, help='file to write')
+    add_export(parser)
     parser.add_argument(
         '--dynamic', action='store_true', help='open channels only, batch 1'
-    )
-    parser.add_argument(
-        '--images',
-        type=int,
-        default=32,
-        help='number of images for the comparison (32)',
     )

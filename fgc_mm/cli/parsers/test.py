@@ -3,10 +3,7 @@
 from argparse import ArgumentParser
 from pathlib import Path
 
-from fgc_mm.cli.arguments import (
-    PRECISIONS,
-    add_shared_arguments,
-)
+from fgc_mm.cli.arguments import PRECISIONS, add_shared_arguments
 
 
 def add_arguments(parser: ArgumentParser) -> None:

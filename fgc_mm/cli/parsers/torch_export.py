@@ -9,15 +9,8 @@ the data preprocessor. Output: logits, before the softmax.
 
 from argparse import ArgumentParser
 
-from fgc_mm.cli.arguments import add_checkpoint
+from fgc_mm.cli.arguments import add_export
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    add_checkpoint(parser)
-    parser.add_argument('--out', required=True, help='file to write')
-    parser.add_argument(
-        '--images',
-        type=int,
-        default=32,
-        help='number of images for the comparison (32)',
-    )
+    add_export(parser)

@@ -86,18 +86,18 @@ def check_same_banks(loss: FeatureGateCouplingLoss) -> None:
     """
     if get_world_size() == 1:
         return
-    names, checksums = [], []
-    for site, banks in loss.banks.items():
-        for kind in ('feature', 'gate'):
-            names.append(f'{kind} bank of {site}')
-            checksums.append(fingerprint(getattr(banks, kind).rows))
-    found = find_difference(torch.stack(checksums))
+    checksums = {
+        f'{kind} bank of {site}': fingerprint(bank.rows)
+        for site, banks in loss.banks.items()
+        for kind, bank in banks._asdict().items()
+    }
+    found = find_difference(torch.stack([*checksums.values()]))
     if found is not None:
         raise FGCError(
-            f'the {names[found.position]} on rank {found.rank} differs from '
-            'that on rank 0, but all ranks must hold the same rows; run the '
-            'same code, config and kind of device on all ranks, and resume '
-            'from the last checkpoint.'
+            f'the {[*checksums][found.position]} on rank {found.rank} differs '
+            'from that on rank 0, but all ranks must hold the same rows; run '
+            'the same code, config and kind of device on all ranks, and '
+            'resume from the last checkpoint.'
         )
 
 

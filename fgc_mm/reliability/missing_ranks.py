@@ -51,16 +51,10 @@ def find_missing_ranks(
     return [r for r in ranks if r not in {*answers, dist.get_rank()}]
 
 
-def report_alive() -> None:
-    """Writes into the store that this process is not missing."""
-    store = dist.distributed_c10d._get_default_store()
-    store.set(_ALIVE.format(dist.get_rank()), '')
-
-
 def _collect(answers: set[int], seconds: float) -> None:
     try:
-        report_alive()
         store = dist.distributed_c10d._get_default_store()
+        store.set(_ALIVE.format(dist.get_rank()), '')
         end = time.monotonic() + seconds
         waiting = set(range(dist.get_world_size()))
         while waiting and time.monotonic() < end:

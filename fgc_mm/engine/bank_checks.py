@@ -102,19 +102,12 @@ def check_same_banks(loss: FeatureGateCouplingLoss) -> None:
 
 
 class Difference(NamedTuple):
-    """A number that differs between two ranks.
-
-    Attributes:
-        rank: The first rank that differs from rank 0.
-        position: Index of the number in the vector.
-        value: The number on that rank.
-        expected: The number on rank 0.
-    """
+    """A number of the first rank that differs from rank 0's."""
 
     rank: int
-    position: int
+    position: int  # of the number in the vector
     value: float
-    expected: float
+    expected: float  # the number on rank 0
 
 
 def find_difference(own: Tensor) -> Difference | None:

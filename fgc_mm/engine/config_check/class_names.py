@@ -117,7 +117,7 @@ def compare_with_head(
     """
     if names is None or not isinstance(limit, int) or len(names) == limit:
         return None
-    shown = shorten(names)
+    shown = _shorten(names)
     if len(names) > limit:
         raise FGCError(
             f'{name} has {len(names)} classes ({shown}) and the head '
@@ -153,9 +153,8 @@ def describe(name: str, dataset: BaseDataset, labels: LabelCounts) -> str:
         line += f' ({fewest} to {max(sizes)} images each)'
     if not labels.counts and names:
         line += f', {len(names)} classes'
-    return f'{line}: {shorten(names)}' if names else line
+    return f'{line}: {_shorten(names)}' if names else line
 
 
-def shorten(names: Sequence[str], most: int = 10) -> str:
-    """The first names, separated by commas."""
-    return ', '.join(names[:most]) + (', ...' if len(names) > most else '')
+def _shorten(names: Sequence[str]) -> str:
+    return ', '.join(names[:10]) + (', ...' if names[10:] else '')

@@ -33,12 +33,10 @@ def trial_copy(runner: Runner) -> BaseModel | None:
         ``None`` if the model cannot be copied: its parameters are sharded
         over the ranks, or a module holds part of an autograd graph.
     """
-    plain = nn.parallel.DistributedDataParallel
-    if runner.model is not unwrapped_model(runner) and not isinstance(
-        runner.model, plain
-    ):
-        return None
     model = unwrapped_model(runner)
+    plain = nn.parallel.DistributedDataParallel
+    if runner.model is not model and not isinstance(runner.model, plain):
+        return None
     shared: list[Any] = [*model.parameters()]
     shared += [loss.banks for loss in _coupling(model)]
     try:

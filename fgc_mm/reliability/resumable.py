@@ -61,6 +61,7 @@ NEEDED: dict[str, Callable[[Any], bool]] = {
     'meta': _has_counters,
     'message_hub': _has_logs,
     'optimizer': _has_groups,
+    SCHEDULERS: _has_states,
 }
 
 
@@ -88,11 +89,10 @@ def check_training_state(
         name: Name of the file, for the message.
         scheduled: Whether the run that resumes has parameter schedulers.
     """
-    needed = {**NEEDED, **({SCHEDULERS: _has_states} if scheduled else {})}
     missing = sorted(
         key
-        for key, usable in needed.items()
-        if not usable(checkpoint.get(key))
+        for key, usable in NEEDED.items()
+        if not usable(checkpoint.get(key)) and (scheduled or key != SCHEDULERS)
     )
     if missing:
         raise FGCError(

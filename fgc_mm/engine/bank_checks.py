@@ -59,10 +59,6 @@ def check_unmixed(model: BaseModel) -> None:
 def check_same_length(length: int, device: torch.device) -> None:
     """Check that all ranks have the same number of training images.
 
-    Args:
-        length: D, on this rank.
-        device: Device of the process group's tensors.
-
     Raises:
         FGCError: A rank has another number; all ranks raise it.
     """

@@ -109,12 +109,7 @@ def override(cfg: Config, options: dict | None) -> None:
 def unread_options(
     cfg: Mapping[str, Any], options: Mapping[str, Any]
 ) -> Iterator[str]:
-    """A warning for each option that has no effect.
-
-    Args:
-        cfg: The config before the options are merged into it.
-        options: Dotted keys and their values.
-    """
+    """A warning for each option that has no effect on a config."""
     known = {*inspect.signature(Runner).parameters, *_OTHERS} - {'cfg'}
     for option in options:
         first, *rest = option.split('.')

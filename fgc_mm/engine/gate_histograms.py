@@ -16,13 +16,11 @@ BINS = 20
 def add_histograms(
     visualizer: Visualizer, name: str, values: Mapping[str, Tensor], step: int
 ) -> None:
-    """Add a histogram of each site to every backend.
+    """Add a histogram of each site to every backend, for a global step.
 
     Args:
-        visualizer: Visualizer of the runner.
         name: Prefix of the names of the sites.
         values: (C,) of each site, in [0, 1].
-        step: Global step.
     """
     others = []
     for backend in visualizer._vis_backends.values():

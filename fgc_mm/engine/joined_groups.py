@@ -98,7 +98,6 @@ def equal_groups(groups: Sequence[Group], separate: set[int]) -> list:
     """Indices of the groups that can be joined, in the order of the first.
 
     Args:
-        groups: Parameter groups.
         separate: ``id`` of the parameters whose groups are joined only with
             each other.
     """

@@ -296,7 +296,6 @@ def nearest_of_each(
     Args:
         banks: All whole, or all sharded.
         queries: For each bank (N, C).
-        k: Number of rows.
         exclude: (N,) one row of every bank to leave out per query.
     """
     if banks[0].shard is not None:

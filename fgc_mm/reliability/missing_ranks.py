@@ -25,11 +25,7 @@ def find_missing_ranks(
 
     Each process whose collective fails writes its rank into the store that
     all processes share (that of torchrun, or a thread of rank 0), and waits
-    for the others to do so.
-
-    Args:
-        error: The exception of the collective.
-        seconds: How long to wait for the others.
+    ``seconds`` for the others to do so.
 
     Returns:
         The ranks, in order; None if the error has another cause.

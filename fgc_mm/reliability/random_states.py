@@ -17,10 +17,7 @@ def random_states(cuda: bool = True) -> States:
     """The states of Python's, numpy's and torch's generators.
 
     They are tensors and numbers, so a checkpoint that contains them can be
-    read without running code.
-
-    Args:
-        cuda: Include those of the GPUs, if there are any.
+    read without running code. With ``cuda`` those of the GPUs are included.
     """
     version, numbers, python_normal = random.getstate()
     numpy_state: Any = np.random.get_state()

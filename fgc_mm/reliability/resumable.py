@@ -82,13 +82,7 @@ def check_resumable(path: str | Path, scheduled: bool = False) -> None:
 def check_training_state(
     checkpoint: Mapping[str, Any], name: str, scheduled: bool = False
 ) -> None:
-    """Like :func:`check_resumable`, for the contents of a checkpoint.
-
-    Args:
-        checkpoint: Contents of the file.
-        name: Name of the file, for the message.
-        scheduled: Whether the run that resumes has parameter schedulers.
-    """
+    """Like :func:`check_resumable`, for the contents of the file ``name``."""
     missing = sorted(
         key
         for key, usable in NEEDED.items()
@@ -119,11 +113,8 @@ def check_schedulers(
 ) -> None:
     """Raises FGCError if the checkpoint has another number of schedulers.
 
-    mmengine would restore the first ones and start the others anew.
-
-    Args:
-        checkpoint: Contents of the file.
-        schedulers: Schedulers of the run; only a list is compared.
+    mmengine would restore the first ones and start the others anew. Only
+    lists are compared.
     """
     saved = checkpoint.get(SCHEDULERS)
     if (

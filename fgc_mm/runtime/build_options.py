@@ -83,11 +83,7 @@ def _is_x86() -> bool:
 
 
 def compilations(folder: Path) -> list[tuple[str, str, list[str]]]:
-    """(object file, source, compiler options) of all object files.
-
-    Args:
-        folder: Folder of the sources.
-    """
+    """(object file, source, compiler options) for a folder of sources."""
     found: list[tuple[str, str, list[str]]] = []
     for path in sorted(folder.glob('*.cpp')):
         if path.name in PER_BUILD:

@@ -88,9 +88,6 @@ def compile_shipped(folder: Path) -> list[Path]:
 def compile_library(library: Path) -> None:
     """Compile the library under a temporary name, then rename it.
 
-    Args:
-        library: The file, in an existing folder.
-
     Raises:
         LibraryError: The compiler fails.
         OSError: The folder is not writable.

@@ -211,11 +211,7 @@ class Model:
         return list(zip(names, seconds.tolist()))
 
     def set_single_threaded(self, ops: Sequence[bool]) -> None:
-        """Set the ops that run on one thread; not while the model runs.
-
-        Args:
-            ops: One entry per op.
-        """
+        """Set for each op if it has one thread; not while the model runs."""
         flags = bytes(map(bool, ops))
         with self._in_use() as handle:
             _call(self._code.fgc_alone, handle, flags, len(flags))

@@ -36,10 +36,6 @@ def members(dataset: Any) -> Iterator[Any]:
 def compare_members(name: str, dataset: Any) -> list[str | None]:
     """Compare the classes of the data sets inside a data set.
 
-    Args:
-        name: Name of the data set in messages.
-        dataset: May be a wrapper.
-
     Returns:
         As :func:`compare_classes`, for each data set after the first.
 
@@ -62,10 +58,8 @@ def compare_classes(
     """Compare the classes of two data sets, number by number.
 
     Args:
-        first: Name of the first in messages.
-        names: Its classes.
-        second: Name of the second in messages.
-        others: Its classes.
+        first, second: Names of the data sets in messages.
+        names, others: Their classes.
 
     Returns:
         A warning if one has additional classes at its end, or if all names

@@ -45,11 +45,9 @@ class LabelCounts:
         return found
 
     def check(self, name: str, head: nn.Module, classes: int | None) -> None:
-        """Compare with the head.
+        """Compare with the head; ``name`` is the data set's in messages.
 
         Args:
-            name: Name of the data set in messages.
-            head: The classification head.
             classes: Number of class names of the data set.
 
         Raises:

@@ -76,11 +76,9 @@ def _autocast(runner: Runner, model: nn.Module) -> AbstractContextManager:
 
 @torch.no_grad()
 def try_prediction(model: BaseModel, batch: Any, trained: bool) -> list:
-    """Predictions of a batch.
+    """Predictions of a copy of the model for a batch.
 
     Args:
-        model: The copy.
-        batch: As returned by a data loader.
         trained: Whether the running statistics of norms are those of a
             trained model; otherwise norms use the statistics of the batch,
             if it has more than one image.

@@ -91,12 +91,13 @@ def override(cfg: Config, options: dict | None) -> None:
 
     An option that nothing reads causes a warning.
     """
+    options = options or {}
     if started_rank() == 0:
-        for warning in unread_options(cfg, options or {}):
+        for warning in unread_options(cfg, options):
             print_error_line(f'warning: {warning}')
-    refuse_replaced_parts(cfg, options or {})
+    refuse_replaced_parts(cfg, options)
     try:
-        cfg.merge_from_dict(options or {})
+        cfg.merge_from_dict(options)
     except (KeyError, TypeError, AttributeError) as error:
         raise FGCError(
             f'--cfg-options does not fit the config ({error.args[0]}): a key '
@@ -129,7 +130,7 @@ def unread_options(
 
 
 def _unknown(option: str, key: str, known: Collection[str]) -> str:
-    nearest = get_close_matches(key, sorted(known), n=1, cutoff=0.6)
+    nearest = get_close_matches(key, sorted(known), n=1)
     remedy = 'check its spelling.'
     if nearest:
         remedy = f'did you mean {nearest[0]}?'

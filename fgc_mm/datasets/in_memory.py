@@ -80,9 +80,6 @@ class InMemoryImages(Dataset):
             )
         self.source: Any = _build(dataset, pipeline)
         self.padding, self.flip, self.device = padding, flip, device
-        self._images: Tensor | None  # (D, H, W, C) uint8
-        self._samples: list[Any]
-        self._labels: Tensor | None  # (D, 1), on an accelerator
         self._forget_images()
 
     def __len__(self) -> int:
@@ -128,7 +125,9 @@ class InMemoryImages(Dataset):
         self._forget_images()
 
     def _forget_images(self) -> None:
-        self._images, self._samples, self._labels = None, [], None
+        self._images: Tensor | None = None  # (D, H, W, C) uint8
+        self._samples: list[Any] = []
+        self._labels: Tensor | None = None  # (D, 1), on an accelerator
 
     def __getattr__(self, name: str) -> Any:
         """``metainfo``, ``get_gt_labels`` etc. of the wrapped data set."""

@@ -23,16 +23,10 @@ def write_optimizer_defaults(cfg: Config) -> None:
     optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer')
     if not isinstance(optimizer, dict):
         return
-    for name, default in _defaults(class_of(optimizer, OPTIMIZERS)).items():
-        optimizer.setdefault(name, default)
-
-
-def _defaults(kind: object) -> dict[str, float]:
+    kind = class_of(optimizer, OPTIMIZERS)
     if not callable(kind):  # unknown: the Runner raises the error
-        return {}
+        return
     found = inspect.signature(kind).parameters
-    return {
-        name: found[name].default
-        for name in NAMES
-        if name in found and isinstance(found[name].default, Real)
-    }
+    for name in NAMES:
+        if name in found and isinstance(found[name].default, Real):
+            optimizer.setdefault(name, found[name].default)

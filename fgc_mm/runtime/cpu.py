@@ -13,9 +13,15 @@ def cpu_name() -> str:
     The name alone is ambiguous on virtual machines: several generations
     share one.
     """
-    core = _first_core()
-    name = core.get('model name') or platform.processor()
-    parts = [name or platform.machine()]
+    try:
+        first = Path('/proc/cpuinfo').read_text().split('\n\n')[0]
+    except OSError:
+        first = ''
+    lines = [line.partition(':') for line in first.splitlines()]
+    core = {key.strip(): value.strip() for key, _, value in lines}
+    parts = [
+        core.get('model name') or platform.processor() or platform.machine()
+    ]
     for key in ('cpu family', 'model'):
         if key in core:
             parts.append(f'{key.removeprefix("cpu ")} {core[key]}')
@@ -27,13 +33,3 @@ def usable_cores() -> int:
     if hasattr(os, 'sched_getaffinity'):  # not on Windows or macOS
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _first_core() -> dict[str, str]:
-    """Entries of /proc/cpuinfo; empty if there is none."""
-    try:
-        text = Path('/proc/cpuinfo').read_text()
-    except OSError:
-        return {}
-    lines = [x.partition(':') for x in text.split('\n\n')[0].splitlines()]
-    return {key.strip(): value.strip() for key, _, value in lines}

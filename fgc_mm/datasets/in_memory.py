@@ -140,10 +140,8 @@ class InMemoryImages(Dataset):
         first = _packed(self.source, 0)
         _refuse_random(self.source, first)
         shape = first['inputs'].shape
-        height, width = shape[1:]
-        images = torch.empty(
-            len(self), height, width, shape[0], dtype=torch.uint8
-        )
+        channels, *pixels = shape
+        images = torch.empty(len(self), *pixels, channels, dtype=torch.uint8)
         for index in range(len(self)):
             packed = _packed(self.source, index)
             _check_shape(packed['inputs'], shape, index)

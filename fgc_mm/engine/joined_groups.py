@@ -34,8 +34,7 @@ class JoinedGroupsConstructor(DefaultOptimWrapperConstructor):
     group per parameter are resumed exactly, see :class:`JoinedGroupsHook`.
 
     Args:
-        optim_wrapper_cfg: As in ``DefaultOptimWrapperConstructor``.
-        paramwise_cfg: As there.
+        optim_wrapper_cfg, paramwise_cfg: As in mmengine's constructor.
     """
 
     _members: Any

@@ -96,8 +96,7 @@ def compare_with_head(
     """Compare the number of classes with the head's.
 
     Args:
-        name: Name of the data set in messages.
-        names: Its classes.
+        name, names: The data set in messages, and its classes.
         limit: Number of classes of the head, if known.
         by_folders: Whether the data set numbers its folders in alphabetical
             order and the class names of the head are unknown.

@@ -32,17 +32,8 @@ class TrainingStepsHook(Hook):
         Raises:
             FGCError: There is no training step.
         """
+        check_steps(runner)
         self._first = runner.iter
-        loop = runner._train_loop
-        if not isinstance(loop, BaseLoop):  # not built yet
-            return
-        _check_batches(loop.dataloader)
-        if getattr(loop, 'max_iters', 1) == 0:
-            raise FGCError(
-                'max_epochs (or max_iters) of train_cfg is 0, which leaves no '
-                'training step; set it to at least 1, or test a checkpoint '
-                'with fgc-mm test.'
-            )
 
     def after_train(self, runner: Runner) -> None:
         """Log a warning if the run has made no step."""
@@ -52,6 +43,20 @@ class TrainingStepsHook(Hook):
                 'so nothing was trained; to continue training, increase '
                 'max_epochs or max_iters.'
             )
+
+
+def check_steps(runner: Runner) -> None:
+    """Raises FGCError if the training loop has no step."""
+    loop = runner._train_loop
+    if not isinstance(loop, BaseLoop):  # not built yet
+        return
+    _check_batches(loop.dataloader)
+    if getattr(loop, 'max_iters', 1) == 0:
+        raise FGCError(
+            'max_epochs (or max_iters) of train_cfg is 0, which leaves no '
+            'training step; set it to at least 1, or test a checkpoint with '
+            'fgc-mm test.'
+        )
 
 
 def _check_batches(loader: DataLoader) -> None:

@@ -48,7 +48,9 @@ def first_batch(
     try:
         return loader.collate_fn(items)
     except RuntimeError as error:
-        sizes = [getattr(_inputs(item), 'shape', None) for item in items]
+        sizes: list[Any] = [
+            getattr(_inputs(item), 'shape', None) for item in items
+        ]
         for index, size in zip(chosen, sizes):
             if None not in (size, sizes[0]) and size != sizes[0]:
                 own, other = ('x'.join(map(str, s)) for s in (size, sizes[0]))

@@ -81,7 +81,8 @@ class Run:
         for loss in self.coupled():
             loss.build_banks(self.model.backbone.sites, rows)
             for banks in loss.banks.values():
-                banks.to(device)
+                banks.feature.to(device)
+                banks.gate.to(device)
         self.message_hub = MessageHub.get_instance(f'{config}_{device}')
         self.epoch, self.iter, self.images = epoch, 0, images
         self.train_dataloader = range(1 + rows // images)

@@ -72,7 +72,10 @@ class ImageFolder(CustomDataset):
         if self.ann_file and self.with_label:
             found = self._listed()
         elif self.ann_file:
-            found = [dict(img_path=self._path(x)) for _, x in self._lines()]
+            found = [
+                dict(img_path=join(self.img_prefix, name))
+                for _, name in self._lines()
+            ]
         else:
             found = super().load_data_list()
         return found[:: self.every]
@@ -161,9 +164,8 @@ class ImageFolder(CustomDataset):
                     "line is an image's path, a space and the number of its "
                     'class; correct the line, or set with_label=False.'
                 )
-            found.append(
-                dict(img_path=self._path(path[0]), gt_label=int(label))
-            )
+            file = join(self.img_prefix, path[0])
+            found.append(dict(img_path=file, gt_label=int(label)))
         return found
 
     def _lines(self) -> list[tuple[int, str]]:
@@ -171,16 +173,9 @@ class ImageFolder(CustomDataset):
         lines = enumerate(_text_lines(self.ann_file), start=1)
         return [(n, line.strip()) for n, line in lines if line.strip()]
 
-    def _path(self, name: str) -> str:
-        return join(self.img_prefix, name)
-
 
 def _class_list(classes: str | Sequence[Any]) -> list[str]:
-    """The names of ``classes``: a list, or a text file with one per line.
-
-    Raises:
-        FGCError: It is neither.
-    """
+    """The names of ``classes``: a list, or a text file with one per line."""
     if isinstance(classes, str):
         names = [line.strip() for line in _text_lines(classes)]
         classes = [name for name in names if name]
@@ -194,11 +189,7 @@ def _class_list(classes: str | Sequence[Any]) -> list[str]:
 
 
 def _text_lines(file: str) -> list[str]:
-    """Lines of a UTF-8 file, without the byte order mark of some editors.
-
-    Raises:
-        FGCError: It has another encoding.
-    """
+    """Lines of a UTF-8 file, without the byte order mark of some editors."""
     path = str(Path(file).expanduser()) if '://' not in file else file
     try:
         lines = list_from_file(path)

@@ -80,9 +80,6 @@ class InMemoryImages(Dataset):
             )
         self.source: Any = _build(dataset, pipeline)
         self.padding, self.flip, self.device = padding, flip, device
-        self._images: Tensor | None  # (D, H, W, C) uint8
-        self._samples: list[Any]
-        self._labels: Tensor | None  # (D, 1), on an accelerator
         self._forget_images()
 
     def __len__(self) -> int:
@@ -128,7 +125,9 @@ class InMemoryImages(Dataset):
         self._forget_images()
 
     def _forget_images(self) -> None:
-        self._images, self._samples, self._labels = None, [], None
+        self._images: Tensor | None = None  # (D, H, W, C) uint8
+        self._samples: list[Any] = []
+        self._labels: Tensor | None = None  # (D, 1), on an accelerator
 
     def __getattr__(self, name: str) -> Any:
         """``metainfo``, ``get_gt_labels`` etc. of the wrapped data set."""
@@ -141,10 +140,8 @@ class InMemoryImages(Dataset):
         first = _packed(self.source, 0)
         _refuse_random(self.source, first)
         shape = first['inputs'].shape
-        height, width = shape[1:]
-        images = torch.empty(
-            len(self), height, width, shape[0], dtype=torch.uint8
-        )
+        channels, *pixels = shape
+        images = torch.empty(len(self), *pixels, channels, dtype=torch.uint8)
         for index in range(len(self)):
             packed = _packed(self.source, index)
             _check_shape(packed['inputs'], shape, index)

@@ -72,33 +72,37 @@ class LoadImage(LoadImageFromFile):
         if 'img' in results and 'img_path' not in results:
             return results
         path = results['img_path']
-        try:
-            deep = self.imdecode_backend == 'pillow' and self._bits(path) > 8
-            loaded = None if deep else super().transform(results)
-        except DECODING as error:
-            # an error of the file system has a number
-            if getattr(error, 'errno', None) is not None:
-                raise
-            if self._bits(path) > 16:
-                raise FGCError(
-                    f'{path} has 32 bits per channel, but images must have 8 '
-                    'or 16; convert it.'
-                ) from error
-            raise FGCError(
-                f'{path} cannot be decoded: every file of the data set must '
-                'be a complete image; replace or remove it.'
-            ) from error
-        if deep:
+        if self.imdecode_backend == 'pillow' and self._bits(path) > 8:
             raise FGCError(
                 f'{path} has more than 8 bits per channel, and Pillow would '
                 'clip its values: LoadImage reads such files with OpenCV '
                 "only; leave out imdecode_backend='pillow'."
             )
-        if loaded is not None and self.color_type not in _UNCHANGED:
+        try:
+            loaded = super().transform(results)
+        except DECODING as error:
+            # an error of the file system has a number
+            if getattr(error, 'errno', None) is not None:
+                raise
+            raise self._decoding_error(path) from error
+        if loaded is None:
+            return None
+        if self.color_type not in _UNCHANGED:
             loaded['img'] = _to_8_bits(loaded['img'], self.bits, path)
-        if loaded is not None and self.as_float:
+        if self.as_float:
             loaded['img'] = loaded['img'].astype(np.float32)
         return loaded
+
+    def _decoding_error(self, path: str) -> FGCError:
+        if self._bits(path) > 16:
+            return FGCError(
+                f'{path} has 32 bits per channel, but images must have 8 or '
+                '16; convert it.'
+            )
+        return FGCError(
+            f'{path} cannot be decoded: every file of the data set must be a '
+            'complete image; replace or remove it.'
+        )
 
     def _bits(self, path: str) -> int:
         """Bits per channel by the file's header: 8, 16 or 32."""

@@ -59,10 +59,6 @@ def check_unmixed(model: BaseModel) -> None:
 def check_same_length(length: int, device: torch.device) -> None:
     """Check that all ranks have the same number of training images.
 
-    Args:
-        length: D, on this rank.
-        device: Device of the process group's tensors.
-
     Raises:
         FGCError: A rank has another number; all ranks raise it.
     """
@@ -86,35 +82,28 @@ def check_same_banks(loss: FeatureGateCouplingLoss) -> None:
     """
     if get_world_size() == 1:
         return
-    names, checksums = [], []
-    for site, banks in loss.banks.items():
-        for kind in ('feature', 'gate'):
-            names.append(f'{kind} bank of {site}')
-            checksums.append(fingerprint(getattr(banks, kind).rows))
-    found = find_difference(torch.stack(checksums))
+    checksums = {
+        f'{kind} bank of {site}': fingerprint(bank.rows)
+        for site, banks in loss.banks.items()
+        for kind, bank in banks._asdict().items()
+    }
+    found = find_difference(torch.stack([*checksums.values()]))
     if found is not None:
         raise FGCError(
-            f'the {names[found.position]} on rank {found.rank} differs from '
-            'that on rank 0, but all ranks must hold the same rows; run the '
-            'same code, config and kind of device on all ranks, and resume '
-            'from the last checkpoint.'
+            f'the {[*checksums][found.position]} on rank {found.rank} differs '
+            'from that on rank 0, but all ranks must hold the same rows; run '
+            'the same code, config and kind of device on all ranks, and '
+            'resume from the last checkpoint.'
         )
 
 
 class Difference(NamedTuple):
-    """A number that differs between two ranks.
-
-    Attributes:
-        rank: The first rank that differs from rank 0.
-        position: Index of the number in the vector.
-        value: The number on that rank.
-        expected: The number on rank 0.
-    """
+    """A number of the first rank that differs from rank 0's."""
 
     rank: int
-    position: int
+    position: int  # of the number in the vector
     value: float
-    expected: float
+    expected: float  # the number on rank 0
 
 
 def find_difference(own: Tensor) -> Difference | None:

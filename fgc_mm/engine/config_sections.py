@@ -50,10 +50,6 @@ def check_sections(cfg: Config) -> None:
 def refuse_replaced_parts(cfg: Config, options: Mapping[str, Any]) -> None:
     """Refuse options that replace a part with a ``type`` by a single value.
 
-    Args:
-        cfg: The config.
-        options: ``--cfg-options``: values by dotted keys.
-
     Raises:
         FGCError: One does.
     """

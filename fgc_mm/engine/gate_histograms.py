@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from mmengine.visualization import Visualizer
@@ -16,13 +15,11 @@ BINS = 20
 def add_histograms(
     visualizer: Visualizer, name: str, values: Mapping[str, Tensor], step: int
 ) -> None:
-    """Add a histogram of each site to every backend.
+    """Add a histogram of each site to every backend, for a global step.
 
     Args:
-        visualizer: Visualizer of the runner.
         name: Prefix of the names of the sites.
         values: (C,) of each site, in [0, 1].
-        step: Global step.
     """
     others = []
     for backend in visualizer._vis_backends.values():
@@ -68,19 +65,15 @@ def histogram_picture(values: Mapping[str, Tensor]) -> np.ndarray:
     with in_style():
         figure = new_figure(PAGE_WIDTH, 1.2 * rows + 0.3, dpi=150)
         axes = figure.subplots(rows, COLUMNS, squeeze=False, sharex=True)
-        for axis in axes.flat:
-            axis.set_visible(False)
+        bins = np.linspace(0, 1, BINS + 1)
         for axis, (site, rates) in zip(axes.flat, values.items()):
-            _draw(axis, site, rates, OPEN_CHANNELS)
+            axis.hist(rates.numpy(), bins, color=OPEN_CHANNELS)
+            axis.set_title(site)
+            axis.set_xlim(0, 1)
+        for axis in axes.flat[len(values) :]:
+            axis.set_visible(False)
         figure.supxlabel('images that open a channel (fraction)', fontsize=8)
         figure.supylabel('channels', fontsize=8)
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
-def _draw(axes: Any, site: str, rates: Tensor, color: str) -> None:
-    axes.set_visible(True)
-    axes.hist(rates.numpy(), np.linspace(0, 1, BINS + 1), color=color)
-    axes.set_title(site)
-    axes.set_xlim(0, 1)

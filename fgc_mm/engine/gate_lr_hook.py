@@ -3,6 +3,7 @@
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from fgc_mm.engine.joined_groups import gate_parameters
 from fgc_mm.engine.loss_progress_hook import (
     is_schedule_preview,
     unwrapped_model,
@@ -45,8 +46,7 @@ class GateLRHook(Hook):
         """Find the gates' parameter groups."""
         if is_schedule_preview(runner):
             return
-        gates = getattr(unwrapped_model(runner).backbone, 'gates', None)
-        own = {id(p) for p in gates.parameters()} if gates else set()
+        own = gate_parameters(unwrapped_model(runner))
         for group in runner.optim_wrapper.param_groups:
             inside = [id(p) in own for p in group['params']]
             if any(inside) and not all(inside):

@@ -29,11 +29,7 @@ HEIGHT_FIRST = {
 
 
 def config_image_size(cfg: Config) -> tuple[int, int] | None:
-    """(H, W) after the test or validation pipeline, if it sets a size.
-
-    Args:
-        cfg: The config of a run.
-    """
+    """(H, W) after the test or validation pipeline, if it sets a size."""
     for name in ('test_dataloader', 'val_dataloader'):
         steps = pipeline_of((cfg.get(name) or {}).get('dataset') or {})
         if steps:
@@ -42,11 +38,7 @@ def config_image_size(cfg: Config) -> tuple[int, int] | None:
 
 
 def pipeline_of(dataset: Mapping[str, Any]) -> Sequence[Any]:
-    """The pipeline of a data set, or of the first one that it wraps.
-
-    Args:
-        dataset: Its config.
-    """
+    """The pipeline in a data set's config, or of the first it wraps."""
     part: Any = dataset
     while isinstance(part, Mapping):
         steps = part.get('pipeline')
@@ -58,11 +50,7 @@ def pipeline_of(dataset: Mapping[str, Any]) -> Sequence[Any]:
 
 
 def pipeline_size(steps: Sequence[Any]) -> tuple[int, int] | None:
-    """(H, W) after a pipeline; ``None`` if it sets no size.
-
-    Args:
-        steps: Configs of the transforms.
-    """
+    """(H, W) after a pipeline; ``None`` if it sets no size."""
     size = None
     for step in steps:
         kind = type_name(step) if isinstance(step, dict) else ''

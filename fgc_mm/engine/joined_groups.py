@@ -34,8 +34,7 @@ class JoinedGroupsConstructor(DefaultOptimWrapperConstructor):
     group per parameter are resumed exactly, see :class:`JoinedGroupsHook`.
 
     Args:
-        optim_wrapper_cfg: As in ``DefaultOptimWrapperConstructor``.
-        paramwise_cfg: As there.
+        optim_wrapper_cfg, paramwise_cfg: As in mmengine's constructor.
     """
 
     _members: Any
@@ -50,7 +49,7 @@ class JoinedGroupsConstructor(DefaultOptimWrapperConstructor):
         """Upstream's, which recurses into children; then join the groups."""
         super().add_params(params, module, prefix, is_dcn_module)
         if prefix == '':
-            self._members = equal_groups(params, _gates(module))
+            self._members = equal_groups(params, gate_parameters(module))
             self._sizes = [len(group['params']) for group in params]
             params[:] = join_groups(params, self._members)
 
@@ -98,7 +97,6 @@ def equal_groups(groups: Sequence[Group], separate: set[int]) -> list:
     """Indices of the groups that can be joined, in the order of the first.
 
     Args:
-        groups: Parameter groups.
         separate: ``id`` of the parameters whose groups are joined only with
             each other.
     """
@@ -153,7 +151,8 @@ def _options(group: Group) -> list[tuple[str, Any]]:
     return sorted((k, v) for k, v in group.items() if k != 'params')
 
 
-def _gates(model: nn.Module) -> set[int]:
+def gate_parameters(model: nn.Module) -> set[int]:
+    """``id`` of every parameter of the gates; empty without gates."""
     gates = getattr(getattr(model, 'backbone', None), 'gates', None)
     inside = gates.parameters() if isinstance(gates, nn.Module) else ()
     return {id(parameter) for parameter in inside}

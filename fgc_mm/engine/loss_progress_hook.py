@@ -34,15 +34,14 @@ class LossProgressHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Begin means over epochs; refuse them if there are no epochs."""
-        if runner.iter == 0:  # not resumed
-            for part in unwrapped_model(runner).modules():
-                for value in vars(part).values():
+        endless = _steps_per_epoch(runner.train_dataloader) is None
+        for part in unwrapped_model(runner).modules():
+            values = vars(part).values()
+            if runner.iter == 0:  # not resumed
+                for value in values:
                     if isinstance(value, EpochMean):
                         value.end_epoch()
-        if _steps_per_epoch(runner.train_dataloader) is not None:
-            return
-        for part in unwrapped_model(runner).modules():
-            if any(map(_needs_epochs, vars(part).values())):
+            if endless and any(map(_needs_epochs, values)):
                 raise FGCError(
                     f'{type(part).__name__} changes with the epochs, but the '
                     'training set has no length, so the run is one epoch; '

@@ -1,5 +1,6 @@
 """Hook that builds, updates, saves and restores the memory banks."""
 
+from itertools import chain
 from typing import Any
 
 import torch
@@ -172,8 +173,8 @@ class FGCMemoryBankHook(Hook):
         """Add the banks to the checkpoint."""
         self._check_last_write()
         if self.save_banks and self._losses:
-            collected = self._saver.state if self._saver else None
-            checkpoint[STATE] = (collected or self._banks_state)()
+            state = self._saver.state if self._saver else self._banks_state
+            checkpoint[STATE] = state()
 
     def _check_last_write(self) -> None:
         for loss in self._losses.values():
@@ -185,13 +186,12 @@ class FGCMemoryBankHook(Hook):
     def _move(
         self, loss: FeatureGateCouplingLoss, device: torch.device
     ) -> None:
-        for banks in loss.banks.values():
-            banks.to(device)
+        for bank in chain.from_iterable(loss.banks.values()):
+            bank.to(device)
             if not self.shard:
                 # with diff_rank_seed=True the ranks drew different initial
                 # rows
-                broadcast(banks.feature.rows)
-                broadcast(banks.gate.rows)
+                broadcast(bank.rows)
 
     def _restore(self, name: str, loss: FeatureGateCouplingLoss) -> None:
         saved = (self._loaded_state or {}).get(name)
@@ -204,7 +204,8 @@ class FGCMemoryBankHook(Hook):
                 'or load_banks=False in FGCMemoryBankHook.'
             )
         for site, banks in loss.banks.items():
-            banks.load_state_dict(saved[site])
+            for kind, bank in banks._asdict().items():
+                bank.load_state_dict(saved[site][kind])
 
     def _clear_loaded_state(self, runner: Runner) -> None:
         missing = sorted(set(self._losses) - set(self._loaded_state or ()))

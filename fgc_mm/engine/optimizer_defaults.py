@@ -14,28 +14,19 @@ NAMES = 'lr', 'weight_decay'
 
 
 def write_optimizer_defaults(cfg: Config) -> None:
-    """Writes the defaults of ``lr`` and ``weight_decay`` into the config.
+    """Writes the defaults of ``lr`` and ``weight_decay`` into a config.
 
     ``paramwise_cfg`` and layer-wise decay multiply the numbers of the config
     and raise an error if one is missing, for example with ``decay_mult=0`` for
     the gates and an Adam without ``weight_decay``, whose default is 0.
-
-    Args:
-        cfg: The Runner's config; ``optim_wrapper.optimizer`` is completed.
     """
     optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer')
     if not isinstance(optimizer, dict):
         return
-    for name, default in _defaults(class_of(optimizer, OPTIMIZERS)).items():
-        optimizer.setdefault(name, default)
-
-
-def _defaults(kind: object) -> dict[str, float]:
+    kind = class_of(optimizer, OPTIMIZERS)
     if not callable(kind):  # unknown: the Runner raises the error
-        return {}
+        return
     found = inspect.signature(kind).parameters
-    return {
-        name: found[name].default
-        for name in NAMES
-        if name in found and isinstance(found[name].default, Real)
-    }
+    for name in NAMES:
+        if name in found and isinstance(found[name].default, Real):
+            optimizer.setdefault(name, found[name].default)

@@ -166,8 +166,7 @@ def _scheduler_points(node: dict) -> Iterator[int]:
     if 'type' not in node or not _counts_epochs(node):
         return
     begin = node.get('begin', 0)
-    yield begin
-    yield from node.get('milestones', ())
+    yield from (begin, *node.get('milestones', ()))
     if 'end' in node:
         yield node['end']
     if 'T_max' in node:

@@ -51,8 +51,8 @@ def banks_state(loss: FeatureGateCouplingLoss) -> dict[str, dict]:
     """
     return {
         site: {
-            kind: {'rows': all_rows(getattr(banks, kind))}
-            for kind in ('feature', 'gate')
+            kind: {'rows': all_rows(bank)}
+            for kind, bank in banks._asdict().items()
         }
         for site, banks in loss.banks.items()
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -110,7 +110,7 @@ class SoftFilterPruningHook(Hook):
                 conv.bias[filters] = 0
             if self.is_last_train_epoch(runner):
                 for consumer in site.consumers:
-                    _stop_reading(backbone, consumer, lowest.tolist())
+                    _stop_reading(backbone, consumer, {*lowest.tolist()})
 
 
 def lowest_channels(
@@ -134,13 +134,11 @@ def lowest_channels(
 
 
 def _stop_reading(
-    backbone: nn.Module, consumer: SiteLayer, channels: Iterable[int]
+    backbone: nn.Module, consumer: SiteLayer, channels: set[int]
 ) -> None:
     """Zero the weights of a layer that multiply some of a site's channels."""
     layer = backbone.get_submodule(consumer.path)
-    zeroed = set(channels)
     inputs, _, _ = layer_widths(layer)
-    positions = consumer.positions or range(inputs)
-    for index, channel in enumerate(positions):
-        if channel in zeroed:
+    for index, channel in enumerate(consumer.positions or range(inputs)):
+        if channel in channels:
             input_weights(layer, index).zero_()

@@ -1,6 +1,5 @@
 """Memory banks, with one row per training image."""
 
-from fgc_mm.async_read import AsyncRead
 from fgc_mm.memory.bank import MemoryBank
 from fgc_mm.memory.batch_write import BatchWrite
 from fgc_mm.memory.epoch_mean import EpochMean
@@ -10,7 +9,6 @@ from fgc_mm.memory.sharded_neighbors import sharded_nearest_neighbors
 from fgc_mm.memory.site_banks import SiteBanks
 
 __all__ = [
-    'AsyncRead',
     'BatchWrite',
     'EpochMean',
     'MemoryBank',

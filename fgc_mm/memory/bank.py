@@ -19,9 +19,7 @@ from fgc_mm.memory.shard import Shard
 from fgc_mm.memory.sharded_contrast import sharded_neighbor_contrast
 from fgc_mm.memory.sharded_neighbors import sharded_nearest_neighbors
 
-_INITS = ('uniform', 'unit')
-
-
+_INITS = 'uniform', 'unit'
 # Rows drawn at a time; a multiple of the 16 numbers that torch draws at once.
 _DRAWN = 1 << 14
 
@@ -107,16 +105,11 @@ class MemoryBank:
         self.normalize = normalize
         self.length = length
         self.shard = shard if shard and shard.world_size > 1 else None
+        own = self.shard or Shard(length, 0, 1)
+        self.local_range = range(own.start, own.stop)
         self.rows = _initial_rows(
             length, dim, init, generator, dtype, self.local_range
         )
-
-    @property
-    def local_range(self) -> range:
-        """The rows on this process."""
-        if self.shard is None:
-            return range(self.length)
-        return range(self.shard.start, self.shard.stop)
 
     def __len__(self) -> int:
         return self.length
@@ -192,7 +185,7 @@ class MemoryBank:
         """
         if self.shard is None:
             return ordered, source, None
-        start, stop = self.shard.start, self.shard.stop
+        start, stop = self.local_range.start, self.local_range.stop
         here = (ordered >= start) & (ordered < stop)
         position = torch.arange(len(ordered), device=ordered.device)
         position = torch.where(here, position, here.int().argmax())
@@ -296,7 +289,6 @@ def nearest_of_each(
     Args:
         banks: All whole, or all sharded.
         queries: For each bank (N, C).
-        k: Number of rows.
         exclude: (N,) one row of every bank to leave out per query.
     """
     if banks[0].shard is not None:

@@ -77,7 +77,7 @@ class EpochMean:
         values = values.double()
         count = values.new_full((1,), len(values))
         sums = torch.cat([values.sum(dim=0).reshape(-1), count])
-        if dist.is_available() and dist.is_initialized():
+        if dist.is_initialized():
             dist.all_reduce(sums)
         total = getattr(self._owner, self._total)
         total += sums[:-1].reshape(total.shape)

@@ -1,14 +1,11 @@
 """The two banks of one coupled site."""
 
-from dataclasses import dataclass
-
-import torch
+from typing import NamedTuple
 
 from fgc_mm.memory.bank import MemoryBank
 
 
-@dataclass(frozen=True)
-class SiteBanks:
+class SiteBanks(NamedTuple):
     """The two banks of one coupled site, with one row per training image.
 
     Attributes:
@@ -18,13 +15,3 @@ class SiteBanks:
 
     feature: MemoryBank
     gate: MemoryBank
-
-    def to(self, device: str | torch.device) -> None:
-        """Move both banks."""
-        self.feature.to(device)
-        self.gate.to(device)
-
-    def load_state_dict(self, state: dict[str, dict]) -> None:
-        """Restore both banks; raises FGCError for another size."""
-        self.feature.load_state_dict(state['feature'])
-        self.gate.load_state_dict(state['gate'])

@@ -84,16 +84,12 @@ def remove_leftovers(folder: str | Path) -> list[Path]:
 
 def _sync_folder(folder: Path) -> None:
     """Syncs the rename to the disk, if the file system supports it."""
-    try:
+    with suppress(OSError):
         number = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(number)
-    except OSError:
-        pass
-    finally:
-        os.close(number)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
 
 
 class AtomicBackend(LocalBackend):

@@ -151,11 +151,8 @@ class SafeCheckpointHook(CheckpointHook):
         """Keep upstream from removing kept epochs when a run is resumed."""
         info = runner.message_hub.runtime_info
         if 'keep_ckpt_ids' in info:
-            others = [
-                number
-                for number in info['keep_ckpt_ids']
-                if number not in self.keep_epochs
-            ]
+            saved, kept = info['keep_ckpt_ids'], self.keep_epochs
+            others = [number for number in saved if number not in kept]
             runner.message_hub.update_info('keep_ckpt_ids', others)
 
     def _resume_from_the_latest(self, runner: Runner) -> None:

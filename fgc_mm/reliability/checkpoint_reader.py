@@ -70,11 +70,7 @@ _listeners: list[Callable[[Checkpoint], object]] = []
 
 
 def call_after_reading(listener: Callable[[Checkpoint], object]) -> None:
-    """Registers a function to call with every checkpoint that is read.
-
-    Args:
-        listener: Called with the checkpoint; a function is registered once.
-    """
+    """Registers, once, a function to call with every checkpoint read."""
     if listener not in _listeners:
         _listeners.append(listener)
 
@@ -117,7 +113,7 @@ def read_stream(
 
     Args:
         stream: At its beginning, and seekable.
-        name: Name of the file, for messages.
+        name: Name of the file in messages.
         map_location: As in :func:`torch.load`.
     """
     if map_location is None and not torch.cuda.is_available():

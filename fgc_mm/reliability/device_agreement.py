@@ -24,10 +24,8 @@ def check_devices(seconds: float) -> None:
 
     They would choose different backends, gloo and NCCL, and wait for each
     other until the timeout. So before they choose, each process writes into
-    the store of the rendezvous whether it sees one.
-
-    Args:
-        seconds: How long to wait for the other processes.
+    the store of the rendezvous whether it sees one, and waits ``seconds``
+    for the others.
 
     Raises:
         FGCError: Some see a GPU and others do not, or some did not start.

@@ -85,7 +85,7 @@ class ExactResumeHook(Hook):
         self._states, self._done = None, 0
         if loaded is not None:
             self._restore(runner, loader, loaded)
-        if isinstance(runner.train_loop, IterBasedTrainLoop):
+        if _is_iter_based(runner):
             _restart_iterator(runner, loader, self._batches)
 
     def before_train_epoch(self, runner: Runner) -> None:
@@ -131,15 +131,13 @@ class ExactResumeHook(Hook):
         """Add the states to the checkpoint (on rank 0 only)."""
         if self._batches is None:
             return
+        # iterations have no epoch, and a stream of images no length
+        endless = _is_iter_based(runner)
         checkpoint[STATE] = dict(
             ranks=self._states or [random_states()],
             sampler_seed=getattr(_sampler(self._batches), 'seed', None),
-            # iterations have no epoch, and a stream of images no length
-            **(
-                dict(done=0, length=1)
-                if _is_iter_based(runner)
-                else dict(done=self._done, length=len(self._batches))
-            ),
+            done=0 if endless else self._done,
+            length=1 if endless else len(self._batches),
         )
 
     def _restore(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import isfinite
-from typing import Any, NamedTuple
 
 import torch
 from mmengine.hooks import Hook
@@ -13,15 +12,6 @@ from torch import Tensor
 from fgc_mm.async_read import AsyncRead, read_would_block
 from fgc_mm.errors import FGCError
 from fgc_mm.registry import HOOKS
-
-
-class _Step(NamedTuple):
-    """A step whose losses have not been checked."""
-
-    epoch: int
-    iteration: int
-    total: AsyncRead
-    losses: dict[str, Any]
 
 
 @HOOKS.register_module()
@@ -36,7 +26,8 @@ class FiniteLossHook(Hook):
     priority = 'VERY_HIGH'
 
     def __init__(self) -> None:
-        self._unchecked: _Step | None = None
+        # a step's total, losses, epoch and iteration
+        self._unchecked: tuple[AsyncRead, dict, int, int] | None = None
 
     def after_train_iter(
         self,
@@ -59,8 +50,7 @@ class FiniteLossHook(Hook):
                 name: value.detach() if isinstance(value, Tensor) else value
                 for name, value in losses.items()
             }
-            total = AsyncRead(detached['loss'])
-            self._unchecked = _Step(*number, total, detached)
+            self._unchecked = AsyncRead(detached['loss']), detached, *number
         else:
             _check_finite(losses, *number)
 
@@ -74,27 +64,24 @@ class FiniteLossHook(Hook):
 
     def _check_last_step(self) -> None:
         step, self._unchecked = self._unchecked, None
-        if step is not None and not isfinite(step.total.get()):
-            _check_finite(step.losses, step.epoch, step.iteration)
+        if step is not None:
+            total, losses, epoch, iteration = step
+            if not isfinite(total.get()):
+                _check_finite(losses, epoch, iteration)
 
 
 def _check_finite(losses: dict, epoch: int, iteration: int) -> None:
-    values = _not_finite(losses)
-    if values:
-        what = ' and '.join(f'{k} is {v:.6g}' for k, v in values.items())
-        raise FGCError(
-            f'{what} at epoch {epoch}, iteration {iteration}: training needs '
-            'finite losses; check the images of this step and lower the '
-            'learning rate, then --resume from the last checkpoint.'
-        )
-
-
-def _not_finite(losses: dict) -> dict[str, float]:
-    """The losses that are not finite; the total only if no part is."""
     values = {
         name: float(torch.as_tensor(value).detach())
         for name, value in losses.items()
     }
     found = {k: v for k, v in values.items() if not isfinite(v)}
-    parts = {name: value for name, value in found.items() if name != 'loss'}
-    return parts or found
+    if found:
+        parts = {k: v for k, v in found.items() if k != 'loss'}
+        named = parts or found  # the total only if every part is finite
+        what = ' and '.join(f'{k} is {v:.6g}' for k, v in named.items())
+        raise FGCError(
+            f'{what} at epoch {epoch}, iteration {iteration}: training needs '
+            'finite losses; check the images of this step and lower the '
+            'learning rate, then --resume from the last checkpoint.'
+        )

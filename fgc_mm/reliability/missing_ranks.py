@@ -25,11 +25,7 @@ def find_missing_ranks(
 
     Each process whose collective fails writes its rank into the store that
     all processes share (that of torchrun, or a thread of rank 0), and waits
-    for the others to do so.
-
-    Args:
-        error: The exception of the collective.
-        seconds: How long to wait for the others.
+    ``seconds`` for the others to do so.
 
     Returns:
         The ranks, in order; None if the error has another cause.
@@ -51,16 +47,10 @@ def find_missing_ranks(
     return [r for r in ranks if r not in {*answers, dist.get_rank()}]
 
 
-def report_alive() -> None:
-    """Writes into the store that this process is not missing."""
-    store = dist.distributed_c10d._get_default_store()
-    store.set(_ALIVE.format(dist.get_rank()), '')
-
-
 def _collect(answers: set[int], seconds: float) -> None:
     try:
-        report_alive()
         store = dist.distributed_c10d._get_default_store()
+        store.set(_ALIVE.format(dist.get_rank()), '')
         end = time.monotonic() + seconds
         waiting = set(range(dist.get_world_size()))
         while waiting and time.monotonic() < end:

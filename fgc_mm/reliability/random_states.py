@@ -17,10 +17,7 @@ def random_states(cuda: bool = True) -> States:
     """The states of Python's, numpy's and torch's generators.
 
     They are tensors and numbers, so a checkpoint that contains them can be
-    read without running code.
-
-    Args:
-        cuda: Include those of the GPUs, if there are any.
+    read without running code. With ``cuda`` those of the GPUs are included.
     """
     version, numbers, python_normal = random.getstate()
     numpy_state: Any = np.random.get_state()
@@ -59,13 +56,6 @@ def mixed_seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(positive).generate_state(1)[0])
 
 
-def seed_cpu(seed: int) -> None:
-    """Seeds the generators of a data pipeline, but not those of GPUs."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.default_generator.manual_seed(seed)
-
-
 @contextmanager
 def same_random_states(cuda: bool = True) -> Iterator[None]:
     """Restores the states after a block."""
@@ -80,5 +70,7 @@ def same_random_states(cuda: bool = True) -> Iterator[None]:
 def seeded(seed: int) -> Iterator[None]:
     """Seeds the CPU's generators in a block, and restores them after it."""
     with same_random_states(cuda=False):
-        seed_cpu(seed)
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.default_generator.manual_seed(seed)  # not those of GPUs
         yield

@@ -61,6 +61,7 @@ NEEDED: dict[str, Callable[[Any], bool]] = {
     'meta': _has_counters,
     'message_hub': _has_logs,
     'optimizer': _has_groups,
+    SCHEDULERS: _has_states,
 }
 
 
@@ -81,18 +82,11 @@ def check_resumable(path: str | Path, scheduled: bool = False) -> None:
 def check_training_state(
     checkpoint: Mapping[str, Any], name: str, scheduled: bool = False
 ) -> None:
-    """Like :func:`check_resumable`, for the contents of a checkpoint.
-
-    Args:
-        checkpoint: Contents of the file.
-        name: Name of the file, for the message.
-        scheduled: Whether the run that resumes has parameter schedulers.
-    """
-    needed = {**NEEDED, **({SCHEDULERS: _has_states} if scheduled else {})}
+    """Like :func:`check_resumable`, for the contents of the file ``name``."""
     missing = sorted(
         key
-        for key, usable in needed.items()
-        if not usable(checkpoint.get(key))
+        for key, usable in NEEDED.items()
+        if not usable(checkpoint.get(key)) and (scheduled or key != SCHEDULERS)
     )
     if missing:
         raise FGCError(
@@ -119,11 +113,8 @@ def check_schedulers(
 ) -> None:
     """Raises FGCError if the checkpoint has another number of schedulers.
 
-    mmengine would restore the first ones and start the others anew.
-
-    Args:
-        checkpoint: Contents of the file.
-        schedulers: Schedulers of the run; only a list is compared.
+    mmengine would restore the first ones and start the others anew. Only
+    lists are compared.
     """
     saved = checkpoint.get(SCHEDULERS)
     if (

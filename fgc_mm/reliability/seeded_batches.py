@@ -17,10 +17,6 @@ class SeededBatch(list):
     the main process). That process iterates over it to load the images, so
     the generators are seeded before the first image and restored after the
     last one.
-
-    Args:
-        indices: The images.
-        seed: The seed.
     """
 
     def __init__(self, indices: Iterable[int], seed: int) -> None:
@@ -44,11 +40,6 @@ class SeededBatches(Sampler):
     number of the batch in its epoch. So the pixels of a batch depend neither
     on the workers nor on earlier batches, and a resumed epoch can skip
     earlier batches without reading them.
-
-    Args:
-        batches: The batch sampler.
-        seed: The run's seed.
-        rank: Rank of this process.
     """
 
     def __init__(self, batches: BatchSampler, seed: int, rank: int) -> None:

@@ -34,11 +34,7 @@ class StopSignal:
         self._pending: tuple[dist.Work, torch.Tensor] | None = None
 
     def install(self, seconds: float = DEFAULT_TIMEOUT) -> None:
-        """Installs the signal handlers; all ranks call it.
-
-        Args:
-            seconds: How long the ranks wait for each other.
-        """
+        """Installs the handlers; all ranks call it and wait for each other."""
         if get_world_size() > 1 and self._group is None:
             # on the CPU, so that the all-reduce does not wait for a GPU
             self._group = dist.new_group(

@@ -12,11 +12,7 @@ DEFAULT_TIMEOUT = 1800.0
 
 
 def collective_timeout(cfg: Mapping[str, Any]) -> float:
-    """Seconds that a collective may take: ``env_cfg.dist_cfg.timeout``.
-
-    Args:
-        cfg: The config of a run.
-    """
+    """Seconds that a collective may take: ``env_cfg.dist_cfg.timeout``."""
     dist_cfg = (cfg.get('env_cfg') or {}).get('dist_cfg') or {}
     return dist_cfg.get('timeout', DEFAULT_TIMEOUT)
 
@@ -25,9 +21,6 @@ def set_timeout(cfg: Config) -> None:
     """Set ``env_cfg.dist_cfg.timeout`` to the default unless it is set.
 
     MMEngine passes it to ``init_process_group``.
-
-    Args:
-        cfg: The config of a run, before its process group exists.
     """
     seconds = collective_timeout(cfg)
     cfg.merge_from_dict({'env_cfg.dist_cfg.timeout': seconds})

@@ -26,7 +26,7 @@ def load_whole(model: nn.Module, given: Mapping[str, Any], name: str) -> None:
     Args:
         model: The model, without a wrapper.
         given: Its state dict, with or without ``module.`` before the names.
-        name: Name of the file, for the error message.
+        name: Name of the file in messages.
 
     Raises:
         FGCError: A weight is missing, unknown, or of another shape.

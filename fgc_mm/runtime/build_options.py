@@ -83,26 +83,19 @@ def _is_x86() -> bool:
 
 
 def compilations(folder: Path) -> list[tuple[str, str, list[str]]]:
-    """(object file, source, compiler options) of all object files.
-
-    Args:
-        folder: Folder of the sources.
-    """
-    found = []
-    for source in sorted(path.name for path in folder.glob('*.cpp')):
-        stem = source.removesuffix('.cpp')
-        if source == BFLOAT16_SOURCE:
-            if _is_x86():
-                options = ['-c', *FLAGS, *BFLOAT16.options]
-                found.append((f'{stem}.o', source, options))
-            continue
-        if source not in PER_BUILD:
-            found.append((f'{stem}.o', source, ['-c', *FLAGS]))
-            continue
-        for build in builds():
-            options = ['-c', *FLAGS, *build.options]
-            found.append((f'{stem}.{build.name}.o', source, options))
-    return found
+    """(object file, source, compiler options) for a folder of sources."""
+    found: list[tuple[str, str, list[str]]] = []
+    for path in sorted(folder.glob('*.cpp')):
+        if path.name in PER_BUILD:
+            found += [
+                (f'{path.stem}.{build.name}.o', path.name, build.options)
+                for build in builds()
+            ]
+        elif path.name != BFLOAT16_SOURCE:
+            found.append((f'{path.stem}.o', path.name, []))
+        elif _is_x86():
+            found.append((f'{path.stem}.o', path.name, BFLOAT16.options))
+    return [(o, source, ['-c', *FLAGS, *more]) for o, source, more in found]
 
 
 def linking(objects: Sequence[Path]) -> list[str]:

@@ -88,9 +88,6 @@ def compile_shipped(folder: Path) -> list[Path]:
 def compile_library(library: Path) -> None:
     """Compile the library under a temporary name, then rename it.
 
-    Args:
-        library: The file, in an existing folder.
-
     Raises:
         LibraryError: The compiler fails.
         OSError: The folder is not writable.
@@ -131,22 +128,18 @@ def _compile_all(folder: Path) -> list[Path]:
     from concurrent.futures import ThreadPoolExecutor  # rarely needed
 
     cxx = compiler()
-    commands, objects = [], []
-    for name, source, options in compilations(SOURCES):
-        objects.append(folder / name)
-        commands.append([*cxx, *options, str(SOURCES / source)])
+    tasks = {}
     with ThreadPoolExecutor(min(MAX_COMPILERS, usable_cores())) as pool:
-        tasks = [
-            pool.submit(run, command, output)
-            for command, output in zip(commands, objects)
-        ]
+        for name, source, options in compilations(SOURCES):
+            command = [*cxx, *options, str(SOURCES / source)]
+            tasks[folder / name] = pool.submit(run, command, folder / name)
         try:
-            for task in tasks:
+            for task in tasks.values():
                 task.result()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return objects
+    return [*tasks]
 
 
 if __name__ == '__main__':  # python -m fgc_mm.runtime.building libfgc.so

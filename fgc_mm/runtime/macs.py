@@ -74,7 +74,6 @@ class MACs:
 
 
 def _expand_runs(runs: Sequence[tuple[int, int]]) -> np.ndarray:
-    """Expand runs of channels to an index array."""
     return np.concatenate([
         np.full(count, -1) if first < 0 else np.arange(first, first + count)
         for first, count in runs

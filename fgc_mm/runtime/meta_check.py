@@ -105,19 +105,18 @@ def _facts(
         yield 'macs', fits and inputs % groups == written % groups == 0
         for count, end in zip((inputs, written), ends, strict=True):
             for site, number in end:
-                positions = None if number is None else macs['positions']
-                wide = _width(channels[site], positions, number)
+                runs = None if number is None else macs['positions'][number]
+                wide = _width(channels[site], runs)
                 yield 'macs', wide == count and site >= 0
 
 
-def _width(channels: int, positions: Any, number: int | None) -> int | None:
+def _width(channels: int, runs: Any) -> int | None:
     """Channels that a site's mask is expanded to; ``None``: it is wrong."""
-    if positions is None or number is None:
+    if runs is None:
         return channels
-    if any(first + count > channels for first, count in positions[number]
-           if first >= 0):  # fmt: skip
+    if any(first >= 0 and first + count > channels for first, count in runs):
         return None
-    return sum(count for _, count in positions[number])
+    return sum(count for _, count in runs)
 
 
 def _is_run(run: Any) -> bool:

@@ -162,8 +162,7 @@ class Model:
             outputs: Addresses of (N, C, H, W) contiguous float32 that are
                 written to, in the order of :attr:`output_shapes`; without
                 ``decisions`` the first ``records`` of them.
-            decisions: As in :meth:`run`.
-            threads: As in :meth:`run`.
+            decisions, threads: As in :meth:`run`.
         """
         pointers = (ctypes.c_void_p * len(self.output_shapes))(*outputs)
         calls, options = self._options(decisions, threads)
@@ -184,8 +183,7 @@ class Model:
         Args:
             image: (C, H, W), or (1, C, H, W).
             repeats: Number of runs.
-            decisions: As in :meth:`run`.
-            threads: As in :meth:`run`.
+            decisions, threads: As in :meth:`run`.
 
         Raises:
             FGCError: As in :meth:`run`, or several images.
@@ -211,11 +209,7 @@ class Model:
         return list(zip(names, seconds.tolist()))
 
     def set_single_threaded(self, ops: Sequence[bool]) -> None:
-        """Set the ops that run on one thread; not while the model runs.
-
-        Args:
-            ops: One entry per op.
-        """
+        """Set for each op if it has one thread; not while the model runs."""
         flags = bytes(map(bool, ops))
         with self._in_use() as handle:
             _call(self._code.fgc_alone, handle, flags, len(flags))

@@ -25,7 +25,6 @@ def read_picture(
     """Decode an image file, rotated according to its EXIF data.
 
     Args:
-        path: Path of the file.
         grey: Decode to brightness only.
         bits: Number of used bits in 16-bit images; ``None``: images that
             never set the highest bit are refused.

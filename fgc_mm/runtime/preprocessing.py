@@ -106,12 +106,7 @@ def new_size(
 def size_after(
     steps: Sequence[Mapping[str, Any]], size: tuple[int, int]
 ) -> tuple[int, int]:
-    """Height and width of an image after the steps.
-
-    Args:
-        steps: As in :func:`preprocess`.
-        size: Height and width before.
-    """
+    """Height and width after some steps of :func:`preprocess`."""
     for step in steps:
         if 'resize' in step:
             size = new_size(size, step['resize'])

@@ -7,6 +7,7 @@ import torch
 
 from fgc_mm.engine import bank_checks
 from fgc_mm.errors import FGCError
+from fgc_mm.memory import SiteBanks
 
 
 @pytest.mark.parametrize('differs', [None, 3])
@@ -24,9 +25,7 @@ def test_all_banks_in_one_collective(monkeypatch, differs):
 
     monkeypatch.setattr(bank_checks, 'get_world_size', lambda: 2)
     monkeypatch.setattr(bank_checks, 'find_difference', find_difference)
-    banks = {
-        site: SimpleNamespace(feature=bank(), gate=bank()) for site in 'ab'
-    }
+    banks = {site: SiteBanks(bank(), bank()) for site in 'ab'}
     loss = SimpleNamespace(banks=banks)
     if differs is None:
         bank_checks.check_same_banks(loss)

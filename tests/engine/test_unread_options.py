@@ -3,8 +3,7 @@
 import pytest
 from mmengine.config import Config
 
-from fgc_mm.engine.config_options import override
-from fgc_mm.engine.unread_options import unread_options
+from fgc_mm.engine.config_options import override, unread_options
 
 CFG = dict(
     train_cfg=dict(max_epochs=9),

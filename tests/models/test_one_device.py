@@ -106,7 +106,8 @@ def on_meta(model, monkeypatch):
         labels = torch.arange(32) % 2
         loss.build_banks(model.backbone.sites, 32, labels=labels)
         for banks in loss.banks.values():
-            banks.to('meta')
+            banks.feature.to('meta')
+            banks.gate.to('meta')
     return coupled
 
 

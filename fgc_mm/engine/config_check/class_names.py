@@ -36,10 +36,6 @@ def members(dataset: Any) -> Iterator[Any]:
 def compare_members(name: str, dataset: Any) -> list[str | None]:
     """Compare the classes of the data sets inside a data set.
 
-    Args:
-        name: Name of the data set in messages.
-        dataset: May be a wrapper.
-
     Returns:
         As :func:`compare_classes`, for each data set after the first.
 
@@ -62,10 +58,8 @@ def compare_classes(
     """Compare the classes of two data sets, number by number.
 
     Args:
-        first: Name of the first in messages.
-        names: Its classes.
-        second: Name of the second in messages.
-        others: Its classes.
+        first, second: Names of the data sets in messages.
+        names, others: Their classes.
 
     Returns:
         A warning if one has additional classes at its end, or if all names
@@ -102,8 +96,7 @@ def compare_with_head(
     """Compare the number of classes with the head's.
 
     Args:
-        name: Name of the data set in messages.
-        names: Its classes.
+        name, names: The data set in messages, and its classes.
         limit: Number of classes of the head, if known.
         by_folders: Whether the data set numbers its folders in alphabetical
             order and the class names of the head are unknown.
@@ -117,7 +110,7 @@ def compare_with_head(
     """
     if names is None or not isinstance(limit, int) or len(names) == limit:
         return None
-    shown = shorten(names)
+    shown = _shorten(names)
     if len(names) > limit:
         raise FGCError(
             f'{name} has {len(names)} classes ({shown}) and the head '
@@ -153,9 +146,8 @@ def describe(name: str, dataset: BaseDataset, labels: LabelCounts) -> str:
         line += f' ({fewest} to {max(sizes)} images each)'
     if not labels.counts and names:
         line += f', {len(names)} classes'
-    return f'{line}: {shorten(names)}' if names else line
+    return f'{line}: {_shorten(names)}' if names else line
 
 
-def shorten(names: Sequence[str], most: int = 10) -> str:
-    """The first names, separated by commas."""
-    return ', '.join(names[:most]) + (', ...' if len(names) > most else '')
+def _shorten(names: Sequence[str]) -> str:
+    return ', '.join(names[:10]) + (', ...' if names[10:] else '')

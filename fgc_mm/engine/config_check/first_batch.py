@@ -48,25 +48,23 @@ def first_batch(
     try:
         return loader.collate_fn(items)
     except RuntimeError as error:
-        sizes = [_size(item) for item in items]
+        sizes: list[Any] = [
+            getattr(_inputs(item), 'shape', None) for item in items
+        ]
         for index, size in zip(chosen, sizes):
             if None not in (size, sizes[0]) and size != sizes[0]:
+                own, other = ('x'.join(map(str, s)) for s in (size, sizes[0]))
                 raise FGCError(
                     f'image {index} of the {name} set leaves its pipeline as '
-                    f'{_as_text(size)} and image {chosen[0]} as '
-                    f'{_as_text(sizes[0])}: the images of a batch must have '
-                    "one size; add dict(type='Resize', scale=...) or a crop "
-                    'to the pipeline.'
+                    f'{own} and image {chosen[0]} as {other}: the images of a '
+                    "batch must have one size; add dict(type='Resize', "
+                    'scale=...) or a crop to the pipeline.'
                 ) from error
         raise
 
 
 def ends_with_one_image(loader: DataLoader) -> bool:
-    """Whether the last batch of every epoch has a single image.
-
-    Args:
-        loader: Data loader of the training set, on this rank.
-    """
+    """Whether the last batch of every epoch on this rank has one image."""
     batches, dataset = loader.batch_sampler, loader.dataset
     if isinstance(batches, SeededBatches):
         batches = batches.batches
@@ -110,8 +108,7 @@ def check_labels(batch: Any, head: nn.Module) -> None:
 
 
 def _check_can_be_pinned(items: list[Any], name: str) -> None:
-    for item in items:
-        inputs: Any = item.get('inputs') if isinstance(item, dict) else None
+    for inputs in map(_inputs, items):
         if isinstance(inputs, Tensor) and not inputs.is_cpu:
             raise FGCError(
                 f'{name}_dataloader has pin_memory=True, but its images are '
@@ -120,13 +117,8 @@ def _check_can_be_pinned(items: list[Any], name: str) -> None:
             )
 
 
-def _size(item: Any) -> tuple[int, ...] | None:
-    inputs: Any = item.get('inputs') if isinstance(item, dict) else None
-    return tuple(inputs.shape) if hasattr(inputs, 'shape') else None
-
-
-def _as_text(size: Any) -> str:
-    return 'x'.join(map(str, size))
+def _inputs(item: Any) -> Any:
+    return item.get('inputs') if isinstance(item, dict) else None
 
 
 def _path(sample: Any) -> str:

@@ -129,11 +129,9 @@ def _compare(
     sets: dict[str, BaseDataset],
     known: tuple[str, Names | None] | None = None,
 ) -> None:
-    """Compare each data set with the head and with known class names.
+    """Compare each named data set with the head and with known classes.
 
     Args:
-        runner: The runner.
-        sets: By name.
         known: In a test, the source of the known class names and the names;
             by default the first data set and its names.
     """

@@ -45,11 +45,9 @@ class LabelCounts:
         return found
 
     def check(self, name: str, head: nn.Module, classes: int | None) -> None:
-        """Compare with the head.
+        """Compare with the head; ``name`` is the data set's in messages.
 
         Args:
-            name: Name of the data set in messages.
-            head: The classification head.
             classes: Number of class names of the data set.
 
         Raises:
@@ -64,26 +62,25 @@ class LabelCounts:
         limits = class_numbers(head)
         for task, counts in self.counts.items():
             of_task = f' of task {task!r}' if task else ''
-            self._limit(name, task, counts, limits.get(task), (
-                f'the head{of_task} has {{}} classes; set num_classes='
+            limit = limits.get(task)
+            self._limit(name, task, limit, (
+                f'the head{of_task} has {limit} classes; set num_classes='
                 f'{max(counts) + 1} there'
             ))  # fmt: skip
             if not task:
-                self._limit(name, task, counts, classes, (
-                    'the data set has {} class names; correct classes='
+                self._limit(name, task, classes, (
+                    f'the data set has {classes} class names; correct classes='
                 ))  # fmt: skip
 
-    def _limit(
-        self, name: str, task: str, counts: Counter, limit: Any, why: str
-    ) -> None:
+    def _limit(self, name: str, task: str, limit: Any, why: str) -> None:
         if not isinstance(limit, int):
             return
-        for label in sorted(counts):
+        for label in sorted(self.counts[task]):
             if not 0 <= label < limit:
                 raise FGCError(
                     f'image {self.first[task, label]} of the {name} set has '
                     f'the label {label}, which is outside 0 to {limit - 1}: '
-                    f'{why.format(limit)}, or correct the labels.'
+                    f'{why}, or correct the labels.'
                 )
 
     def _count(self, index: int, label: Any) -> None:

@@ -33,12 +33,10 @@ def trial_copy(runner: Runner) -> BaseModel | None:
         ``None`` if the model cannot be copied: its parameters are sharded
         over the ranks, or a module holds part of an autograd graph.
     """
-    plain = nn.parallel.DistributedDataParallel
-    if runner.model is not unwrapped_model(runner) and not isinstance(
-        runner.model, plain
-    ):
-        return None
     model = unwrapped_model(runner)
+    plain = nn.parallel.DistributedDataParallel
+    if runner.model is not model and not isinstance(runner.model, plain):
+        return None
     shared: list[Any] = [*model.parameters()]
     shared += [loss.banks for loss in _coupling(model)]
     try:
@@ -78,11 +76,9 @@ def _autocast(runner: Runner, model: nn.Module) -> AbstractContextManager:
 
 @torch.no_grad()
 def try_prediction(model: BaseModel, batch: Any, trained: bool) -> list:
-    """Predictions of a batch.
+    """Predictions of a copy of the model for a batch.
 
     Args:
-        model: The copy.
-        batch: As returned by a data loader.
         trained: Whether the running statistics of norms are those of a
             trained model; otherwise norms use the statistics of the batch,
             if it has more than one image.

@@ -157,23 +157,14 @@ def _batch_norm(c: Conversion) -> Node | None:
     )
 
 
-@converts(aten.native_layer_norm.default)
-def _layer_norm(c: Conversion) -> Node | None:
-    if len(c['normalized_shape']) != 1:
+@converts(aten.native_layer_norm.default, aten.native_group_norm.default)
+def _norm(c: Conversion) -> Node | None:
+    groups = c['group'] or 0
+    if not groups and len(c['normalized_shape']) != 1:
         return None
-    return _norm(c, Op.LAYER_NORM)
-
-
-@converts(aten.native_group_norm.default)
-def _group_norm(c: Conversion) -> Node:
-    return _norm(c, Op.GROUP_NORM, groups=c['group'])
-
-
-def _norm(c: Conversion, op: Op, **attrs: Any) -> Node:
+    attrs = dict(eps=c['eps'], groups=groups)
     weight, bias = c.optional('weight'), c.optional('bias')
-    return c.make(
-        op, c.node('input'), weight=weight, bias=bias, eps=c['eps'], **attrs
-    )
+    return c.make(Op.NORM, c.node('input'), weight=weight, bias=bias, **attrs)
 
 
 def _clamp(c: Conversion) -> Activation:
@@ -517,7 +508,11 @@ def _split(c: Conversion) -> list[Node]:
 
 @converts(aten.flip.default)
 def _flip(c: Conversion) -> Node:
-    return c.make(Op.FLIP, c.node(), dims=c.dims())
+    x = c.node()
+    for dim in c.dims():
+        index = torch.arange(x.shape[dim]).flip(0)
+        x = c.emit(c.make(Op.TAKE, x, dim=dim, index=index))
+    return x
 
 
 @converts(aten.index.Tensor, aten.index_select.default)

@@ -13,6 +13,7 @@ from fgc_mm.deploy.graph.ir import ALL, Graph, Node, Op
 from fgc_mm.runtime.format import Act, Activation, Math
 
 Values = dict[Node, Tensor]
+aten = torch.ops.aten
 
 
 @torch.no_grad()
@@ -55,8 +56,8 @@ def run_node(node: Node, values: Values, poison: bool = True) -> Tensor:
     inputs = [values[x] for x in node.inputs]
     if node.op in (Op.CONV, Op.LINEAR):
         result = _product_with_lists(node, inputs, values)
-    elif node.op is Op.CLEAR and node.reads is not ALL:
-        result = _clear(node, inputs[0], node.reads.numbers(values))
+    elif node.op is Op.CLEAR:
+        result = _clear(node, inputs[0], values)
     else:
         result = RUN[node.op](node, *inputs)
     if node.op not in (Op.CALL, Op.UNARY):
@@ -148,12 +149,10 @@ def _product(
 
 
 def _poisoned(node: Node, result: Tensor, values: Values) -> Tensor:
-    if node.writes is ALL or node.op in (Op.CONV, Op.LINEAR, Op.CLEAR):
+    if node.writes is ALL:
         return result
     listed = node.writes.numbers(values)
-    whole = torch.full_like(result, math.nan)
-    part = result.index_select(node.channel_dim, listed)
-    return whole.index_copy_(node.channel_dim, listed, part)
+    return _listed(result, node.channel_dim, listed, math.nan)
 
 
 def _along(values: Tensor, dim: int, rank: int) -> Tensor:
@@ -183,10 +182,14 @@ def spread(mask: Tensor, positions: tuple[int, ...] | None) -> Tensor:
     return torch.cat([mask, mask.new_ones(1)])[list(positions)]
 
 
-def _clear(node: Node, x: Tensor, listed: Tensor) -> Tensor:
-    dim = node.channel_dim
-    part = x.index_select(dim, listed)
-    return torch.zeros_like(x).index_copy_(dim, listed, part)
+def _clear(node: Node, x: Tensor, values: Values) -> Tensor:
+    return _listed(x, node.channel_dim, node.reads.numbers(values), 0.0)
+
+
+def _listed(x: Tensor, dim: int, numbers: Tensor, other: float) -> Tensor:
+    """The listed channels of a tensor, and another number elsewhere."""
+    part = x.index_select(dim, numbers)
+    return torch.full_like(x, other).index_copy_(dim, numbers, part)
 
 
 def _pool(node: Node, x: Tensor) -> Tensor:
@@ -210,18 +213,12 @@ def _ceil(node: Node, x: Tensor) -> bool:
     return False
 
 
-def _slice(node: Node, x: Tensor) -> Tensor:
-    index = [slice(None)] * x.dim()
-    index[node.dim] = slice(node.start, node.stop, node.step)
-    return x[tuple(index)]
-
-
 def _pad(node: Node, x: Tensor) -> Tensor:
     return F.pad(x, [n for pair in reversed(node.pads) for n in pair])
 
 
 def _resize(node: Node, x: Tensor) -> Tensor:
-    size, aten = node.shape[2:], torch.ops.aten
+    size = node.shape[2:]
     scales = [1 / s if s else None for s in node.scale]
     if node.bilinear:
         return aten.upsample_bilinear2d(x, size, node.corners, *scales)
@@ -243,31 +240,28 @@ def _topk(node: Node, x: Tensor) -> Tensor:
     return mask if node.ones else mask * x
 
 
-def _group_norm(node: Node, x: Tensor) -> Tensor:
-    return F.group_norm(x, node.groups, node.weight, node.bias, node.eps)
-
-
-def _layer_norm(node: Node, x: Tensor) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:], node.weight, node.bias, node.eps)
+def _norm(node: Node, x: Tensor) -> Tensor:
+    numbers = node.weight, node.bias, node.eps
+    if node.groups:
+        return F.group_norm(x, node.groups, *numbers)
+    return F.layer_norm(x, x.shape[-1:], *numbers)
 
 
 RUN: dict[Op, Callable[..., Tensor]] = {
     Op.CONSTANT: lambda n: n.tensor,
     Op.AFFINE: _affine,
-    Op.LAYER_NORM: _layer_norm,
-    Op.GROUP_NORM: _group_norm,
+    Op.NORM: _norm,
     Op.UNARY: lambda n, x: activate(x, n.act),
     Op.BINARY: lambda n, x, y: BINARY[n.math](x, y),
     Op.POOL: _pool,
     Op.MEAN: lambda n, x: x.mean(n.dims, n.keep),
     Op.CONCAT: lambda n, *xs: torch.cat(xs, n.dim),
-    Op.SLICE: _slice,
+    Op.SLICE: lambda n, x: aten.slice(x, n.dim, n.start, n.stop, n.step),
     Op.SELECT: lambda n, x: x.select(n.dim, n.index),
     Op.PAD: _pad,
     Op.PERMUTE: lambda n, x: x.permute(n.dims),
     Op.RESHAPE: lambda n, x: x.reshape(n.shape),
     Op.EXPAND: lambda n, x: x.expand(n.shape),
-    Op.FLIP: lambda n, x: x.flip(n.dims),
     Op.TAKE: lambda n, x: x.index_select(n.dim, n.index),
     Op.MATMUL: lambda n, x, y: x @ y,
     Op.SOFTMAX: lambda n, x: x.softmax(n.dim),
@@ -287,6 +281,5 @@ MOVES = (
     Op.PERMUTE,
     Op.RESHAPE,
     Op.EXPAND,
-    Op.FLIP,
     Op.TAKE,
 )

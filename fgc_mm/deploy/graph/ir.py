@@ -30,8 +30,7 @@ class Op(enum.Enum):
     CONV = 'conv'  # weight, bias, stride, padding, dilation, groups
     LINEAR = 'linear'  # weight (C_out, C_in), bias; on the last dimension
     AFFINE = 'affine'  # scale, shift, slope: per channel (dimension dim)
-    LAYER_NORM = 'layer_norm'  # weight, bias, eps; of the last dimension
-    GROUP_NORM = 'group_norm'  # weight, bias, eps, groups
+    NORM = 'norm'  # weight, bias, eps, groups; 0: of the last dimension
     UNARY = 'unary'  # act
     BINARY = 'binary'  # math
     POOL = 'pool'  # average, kernel, stride, padding, dilation, outside
@@ -43,7 +42,6 @@ class Op(enum.Enum):
     PERMUTE = 'permute'  # dims
     RESHAPE = 'reshape'
     EXPAND = 'expand'
-    FLIP = 'flip'  # dims
     TAKE = 'take'  # dim, index (an index tensor)
     MATMUL = 'matmul'
     SOFTMAX = 'softmax'  # dim

@@ -54,13 +54,6 @@ def select(low: LayoutTracker, node: Node) -> ValueLayout:
     return layout.selected(node.dim, node.index)
 
 
-def flip(low: LayoutTracker, node: Node) -> ValueLayout:
-    layout = low.layout_of(node.inputs[0])
-    for dim in node.dims:
-        layout = layout.flipped(dim)
-    return layout
-
-
 def pad(low: LayoutTracker, node: Node) -> ValueLayout:
     (x,) = node.inputs
     y = _new_like(low, node, low.layout_of(x))
@@ -110,6 +103,8 @@ def take(low: LayoutTracker, node: Node) -> ValueLayout:
     runs = _runs(node.index.tolist())
     if len(runs) > MAX_RUNS:
         raise NotSupported('a gather')
+    if len(runs) == 1 and layout.dims[dim]:
+        return layout.sliced(dim, *runs[0])
     y = _new_like(low, node, layout)
     start = 0
     for first, count, step in runs:

@@ -102,27 +102,15 @@ class ValueLayout:
     ) -> ValueLayout:
         """Slice a dimension with at most one factor."""
         (factor,) = self.dims[dim]
-        new = (factor.scaled(step, size),) if size > 1 else ()
+        new = dim_of(size, factor.scaled(step, size).step)
         dims = (*self.dims[:dim], new, *self.dims[dim + 1 :])
-        return ValueLayout(self.value, dims, self._moved(factor, start))
+        first = triple(s + start * v for s, v in zip(self.start, factor.step))
+        return ValueLayout(self.value, dims, first)
 
     def selected(self, dim: int, index: int) -> ValueLayout:
         """Select an index of a dimension with at most one factor."""
-        dims = (*self.dims[:dim], *self.dims[dim + 1 :])
-        start = self.start
-        for factor in self.dims[dim]:  # one at most
-            start = self._moved(factor, index)
-        return ValueLayout(self.value, dims, start)
-
-    def flipped(self, dim: int) -> ValueLayout:
-        dims, start = list(self.dims), self
-        for factor in self.dims[dim]:
-            start = replace(start, start=start._moved(factor, factor.size - 1))
-        dims[dim] = tuple(a.scaled(-1, a.size) for a in self.dims[dim])
-        return replace(start, dims=tuple(dims))
-
-    def _moved(self, factor: DimFactor, count: int) -> Step:
-        return triple(s + count * v for s, v in zip(self.start, factor.step))
+        part = self.sliced(dim, index, 1, 1) if self.dims[dim] else self
+        return replace(part, dims=self.dims[:dim] + self.dims[dim + 1 :])
 
     def reshaped(self, shape: Sequence[int]) -> ValueLayout | None:
         """The layout with another shape; ``None`` if a copy is needed."""

@@ -15,7 +15,10 @@ class Editor:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self._users = graph.users()
+        self._users: dict[Node, list[Node]] = {x: [] for x in graph.nodes}
+        for node in graph.nodes:
+            for x in node.inputs:
+                self._users[x].append(node)
         # a new node gets the execution position of the one it replaces
         self._order = {node: float(n) for n, node in enumerate(graph.nodes)}
         self._outputs = {*graph.outputs, *graph.decided()}

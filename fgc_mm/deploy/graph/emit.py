@@ -107,10 +107,19 @@ class Emitter:
         return self._known[key]
 
     def _view(self, value: int, start: Step, box: Box) -> int:
+        whole, view = self.program.values[value], self.views[value]
+        if whole.base == f.Base.IMAGE:  # no other value may be a part of it
+            part = self.storage(*box)
+            steps = [(1, 0, 0), (0, 1, 0), (0, 0, 1)]
+            to, sizes = (0, 0, 0), list(box)
+            move = f.Move(
+                value, part, f.ALL, 0, start, to, sizes, steps, steps
+            )
+            self.add(move, record=False)
+            return part
         part = f.Value(*box)
-        view = self.views[value]
-        if view is None:  # images and constants have fixed strides
-            memory.place(part, self.program.values[value], start)
+        if view is None:  # constants have fixed strides
+            memory.place(part, whole, start)
             return self._value(part, None)
         begin = triple(a + b for a, b in zip(view.start, start))
         return self._value(part, View(view.storage, begin))
@@ -169,8 +178,11 @@ class Emitter:
         y: ValueLayout,
         zero: bool = False,
         channels: ChannelList | None = ALL,
-    ) -> None:
+    ) -> ValueLayout:
         """Copy a tensor to the layout of another with the same shape.
+
+        Returns:
+            The layout of the copy.
 
         Raises:
             NotSupported: One move cannot do it.
@@ -190,6 +202,7 @@ class Emitter:
         starts = (x.start, y.start)
         boxes = (sizes, steps_x, steps_y)
         self.add(f.Move(x.value, y.value, listed, int(zero), *starts, *boxes))
+        return y
 
     def finish(self, outputs: list[int], records: int) -> f.Program:
         """The program, with memory planned."""

@@ -24,8 +24,7 @@ def reshape(low: LayoutTracker, node: Node) -> ValueLayout:
     shaped = layout.reshaped(node.shape)
     if shaped is not None:
         return shaped
-    flat = low.new(node.inputs[0].shape, flat_axes(node.inputs[0].shape))
-    low.out.move(layout, flat)
+    flat = low.out.move(layout, low.new(layout.shape, flat_axes(layout.shape)))
     return ValueLayout.packed(flat.value, node.shape, flat_axes(node.shape))
 
 
@@ -70,7 +69,9 @@ def _new_like(
 ) -> ValueLayout:
     """A new layout with the axes of another one."""
     shape = node.shape
-    found = [{axis_of(a) for a in dim} for dim in layout.dims]
+    found = [
+        {axis_of(a.step) for a in dim if any(a.step)} for dim in layout.dims
+    ]
     default = DEFAULT_AXES.get(len(shape)) if shape[0] == 1 else None
     if default and all(a <= {b} for a, b in zip(found[1:], default[1:])):
         return low.new(shape)
@@ -121,9 +122,7 @@ def take(low: LayoutTracker, node: Node) -> ValueLayout:
 
 def clear(low: LayoutTracker, node: Node) -> ValueLayout:
     x = low.channels_at(node.inputs[0], node.channel_dim)
-    y = low.new_like(x)
-    low.out.move(x, y, True, node.reads)
-    return y
+    return low.out.move(x, low.new_like(x), True, node.reads)
 
 
 MAX_RUNS = 64  # of a gather with constant indices

@@ -97,14 +97,13 @@ def _conv(c: Conversion) -> Node | None:
     flat = weight.dim() == 4 and not c['transposed']
     if not flat or c['input'].dim() != 4:
         return None
-    pads = [(p, p) for p in pair(c['padding'])]
     return c.make(
         Op.CONV,
         c.node('input'),
         weight=weight,
         bias=bias,
         stride=pair(c['stride']),
-        padding=tuple(pads),
+        padding=pair(c['padding']),
         dilation=pair(c['dilation']),
         groups=c['groups'],
     )

@@ -138,14 +138,11 @@ def _product(
         return F.linear(x, weight, bias)
     if len(weight) == 0:
         return x.new_zeros(1, 0, *node.shape[2:])
-    (top, bottom), (left, right) = node.padding
-    x = F.pad(x, (left, right, top, bottom))
     if x.shape[1] == 0:
         y = x.new_zeros(1, len(weight), *node.shape[2:])
         return y if bias is None else y + bias[:, None, None]
-    return F.conv2d(
-        x, weight, bias, node.stride, 0, node.dilation, max(groups, 1)
-    )
+    sides = (node.stride, node.padding, node.dilation)
+    return F.conv2d(x, weight, bias, *sides, groups)
 
 
 def _poisoned(node: Node, result: Tensor, values: Values) -> Tensor:

@@ -64,10 +64,9 @@ class LayoutTracker:
             return self.out.view(layout.value, layout.start, box)
         return self.out.move(layout, self.new_contiguous(node.shape)).value
 
-    def copy_to_new(
-        self, layout: ValueLayout, shape: tuple[int, ...]
-    ) -> ValueLayout:
+    def copy_to_new(self, layout: ValueLayout) -> ValueLayout:
         """A copy in new memory, with the default layout of its rank."""
+        shape = layout.shape
         known = len(shape) in DEFAULT_AXES and shape[0] == 1
         axes = None if known else flat_axes(shape)
         return self.out.move(layout, self.new(shape, axes))
@@ -119,7 +118,7 @@ class LayoutTracker:
         """The layout of a tensor that fills a box; copied if it does not."""
         layout = self.layout_of(node)
         if extents(layout.atoms()) is None:
-            layout = self.copy_to_new(layout, node.shape)
+            layout = self.copy_to_new(layout)
             if not self.out.record:  # a copy for records may not be computed
                 self.layouts[node] = layout
         return layout

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 
 from fgc_mm.deploy.graph import (
-    lower_attention,
     lower_elementwise,
     lower_moves,
     lower_pools,
@@ -145,7 +144,7 @@ RULES: dict[Op, Callable[[Lowering, Node], ValueLayout]] = {
     Op.RESHAPE: lower_moves.reshape,
     Op.EXPAND: lower_moves.expand,
     Op.TAKE: lower_moves.take,
-    Op.ATTENTION: lower_attention.attention,
+    Op.ATTENTION: lower_products.attention,
     Op.SOFTMAX: lower_elementwise.softmax,
     Op.RESIZE: lower_pools.resize,
     Op.TOPK: lower_elementwise.topk,

@@ -19,17 +19,9 @@ def unary(low: LayoutTracker, node: Node) -> ValueLayout:
 def affine(low: LayoutTracker, node: Node) -> ValueLayout:
     x = low.channels_at(node.inputs[0], node.dim)
     y = low.new_like(x)
-    low.out.add(
-        f.Affine(
-            x.value,
-            y.value,
-            low.writes(node, y),
-            low.out.optional(node.scale),
-            low.out.optional(node.shift),
-            low.out.optional(node.slope),
-            node.act,
-        )
-    )
+    listed = low.writes(node, y)
+    numbers = map(low.out.optional, (node.scale, node.shift, node.slope))
+    low.out.add(f.Affine(x.value, y.value, listed, *numbers, node.act))
     return y
 
 

@@ -33,24 +33,21 @@ def expand(low: LayoutTracker, node: Node) -> ValueLayout:
 
 
 def slice_(low: LayoutTracker, node: Node) -> ValueLayout:
-    (x,) = node.inputs
-    layout, dim = low.layout_of(x), node.dim
-    size = node.shape[dim]
-    if size == x.shape[dim]:
-        return layout
-    if len(layout.dims[dim]) > 1:
-        layout = low.copy_to_new(layout, x.shape)
+    layout, dim = _of_one_factor(low, node), node.dim
     if not layout.dims[dim]:
         return layout
-    return layout.sliced(dim, node.start, size, node.step)
+    return layout.sliced(dim, node.start, node.shape[dim], node.step)
 
 
 def select(low: LayoutTracker, node: Node) -> ValueLayout:
-    (x,) = node.inputs
-    layout = low.layout_of(x)
-    if len(layout.dims[node.dim]) > 1:
-        layout = low.copy_to_new(layout, x.shape)
-    return layout.selected(node.dim, node.index)
+    return _of_one_factor(low, node).selected(node.dim, node.index)
+
+
+def _of_one_factor(low: LayoutTracker, node: Node) -> ValueLayout:
+    """The input's layout with at most one factor in the node's dimension."""
+    layout = low.layout_of(node.inputs[0])
+    one = len(layout.dims[node.dim]) <= 1
+    return layout if one else low.copy_to_new(layout)
 
 
 def pad(low: LayoutTracker, node: Node) -> ValueLayout:
@@ -94,10 +91,7 @@ def concat(low: LayoutTracker, node: Node) -> ValueLayout:
 
 def take(low: LayoutTracker, node: Node) -> ValueLayout:
     """A gather with constant indices: one move per run of indices."""
-    (x,) = node.inputs
-    layout, dim = low.layout_of(x), node.dim
-    if len(layout.dims[dim]) > 1:
-        layout = low.copy_to_new(layout, x.shape)
+    layout, dim = _of_one_factor(low, node), node.dim
     interleaved = _interleaved(layout, dim, node.index.tolist())
     if interleaved is not None:
         return interleaved
@@ -113,7 +107,6 @@ def take(low: LayoutTracker, node: Node) -> ValueLayout:
         if y.dims[dim]:
             part = y.sliced(dim, start, count, 1)
         if layout.dims[dim]:
-            step = step if count > 1 else 1
             source = layout.sliced(dim, first, count, step)
         low.out.move(source, part)
         start += count

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from fgc_mm.deploy.graph.ir import Node, Op
 from fgc_mm.runtime.format import Act, Activation, Math
@@ -46,12 +47,12 @@ class Conversion:
     def node(self, name: str = 'self') -> Node:
         return self.node_of(self.args[name])
 
-    def dim(self, name: str = 'dim') -> int:
-        """A dimension of ``self``, counted from the first; 0 by default."""
-        return (self[name] or 0) % self['self'].dim()
+    def dim(self) -> int:
+        """The dimension, counted from the first; 0 by default."""
+        return (self['dim'] or 0) % self['self'].dim()
 
     def dims(self) -> tuple[int, ...]:
-        """Dimensions of ``self``, counted from the first."""
+        """The dimensions, counted from the first."""
         return tuple(d % self['self'].dim() for d in self['dims'])
 
     def constant(self, name: str) -> Tensor:
@@ -73,10 +74,7 @@ class Conversion:
         **attrs: Any,
     ) -> Node:
         if shape is None:
-            first = self.result
-            if isinstance(first, (tuple, list)):
-                first = first[0]
-            shape = tuple(first.shape)
+            shape = tuple(tree_leaves(self.result)[0].shape)
         act = attrs.pop('act', Activation())
         return Node(op, list(inputs), shape, attrs, act=act)
 
@@ -127,10 +125,9 @@ def _linear(c: Conversion) -> Node | None:
     return c.make(Op.LINEAR, c.node(x), weight=weight.t(), bias=bias)
 
 
-@converts(aten.bmm.default, aten.matmul.default)
+@converts(aten.bmm.default)
 def _matmul(c: Conversion) -> Node:
-    second = 'mat2' if 'mat2' in c.args else 'other'
-    return c.make(Op.MATMUL, c.node(), c.node(second))
+    return c.make(Op.MATMUL, c.node(), c.node('mat2'))
 
 
 @converts(
@@ -309,7 +306,7 @@ converts(aten.maximum.default)(_binary(Math.MAX))
 converts(aten.minimum.default)(_binary(Math.MIN))
 
 
-@converts(aten.max_pool2d_with_indices.default, aten.max_pool2d.default)
+@converts(aten.max_pool2d_with_indices.default)
 def _max_pool(c: Conversion) -> Node | None:
     return _pool(c, pair(c['kernel_size']), average=False, outside=False)
 
@@ -341,7 +338,7 @@ def _pool(
     )
 
 
-@converts(aten._adaptive_avg_pool2d.default, aten.adaptive_avg_pool2d.default)
+@converts(aten._adaptive_avg_pool2d.default)
 def _adaptive_pool(c: Conversion) -> Node | None:
     if tuple(c['output_size']) == (1, 1):
         return c.make(Op.MEAN, c.node(), dims=(2, 3), keep=True)
@@ -415,11 +412,11 @@ def _select(c: Conversion) -> Node:
 def _pad(c: Conversion) -> Node | None:
     if c['value']:
         return None
-    pads = list(c['pad'])
-    pairs = [(pads[n], pads[n + 1]) for n in range(0, len(pads), 2)][::-1]
-    whole = [(0, 0)] * (c['self'].dim() - len(pairs)) + pairs
-    if any(n < 0 for pair in whole for n in pair):
+    pads = c['pad']
+    if any(n < 0 for n in pads):
         return None
+    pairs = [*zip(pads[::2], pads[1::2])][::-1]
+    whole = [(0, 0)] * (c['self'].dim() - len(pairs)) + pairs
     return c.make(Op.PAD, c.node(), pads=tuple(whole))
 
 
@@ -441,7 +438,6 @@ def _transpose(c: Conversion) -> Node:
 @converts(
     aten.view.default,
     aten._unsafe_view.default,
-    aten.reshape.default,
     aten.unsqueeze.default,
     aten.squeeze.dim,
     aten.squeeze.dims,
@@ -471,8 +467,6 @@ def expanded(c: Conversion, x: Node) -> Node:
     aten.clone.default,
     aten.detach.default,
     aten.alias.default,
-    aten.contiguous.default,
-    aten.lift_fresh.default,
 )
 def _same(c: Conversion) -> Node:
     return c.node()
@@ -535,34 +529,23 @@ def _softmax(c: Conversion) -> Node:
     return c.make(Op.SOFTMAX, c.node(), dim=c.dim())
 
 
-@converts(
-    aten._scaled_dot_product_flash_attention_for_cpu.default,
-    aten.scaled_dot_product_attention.default,
-)
+@converts(aten._scaled_dot_product_flash_attention_for_cpu.default)
 def _attention(c: Conversion) -> Node | None:
-    mask = c['attn_mask']
     if c['is_causal'] or c['dropout_p']:
         return None
-    if mask is not None and not mask.is_floating_point():
-        return None
     names = ['query', 'key', 'value']
-    if mask is not None:
+    if c['attn_mask'] is not None:
         names.append('attn_mask')
     scale = c['scale'] or c['query'].shape[-1] ** -0.5
     return c.make(Op.ATTENTION, *map(c.node, names), scale=scale)
 
 
-@converts(
-    aten.upsample_nearest2d.vec,
-    aten.upsample_nearest2d.default,
-    aten.upsample_bilinear2d.vec,
-    aten.upsample_bilinear2d.default,
-)
+@converts(aten.upsample_nearest2d.default, aten.upsample_bilinear2d.default)
 def _resize(c: Conversion) -> Node:
-    given = c['scale_factors'] or (c['scales_h'], c['scales_w'])
+    given = (c['scales_h'], c['scales_w'])
     return c.make(
         Op.RESIZE,
-        c.node('input' if c['self'] is None else 'self'),
+        c.node(),
         bilinear='align_corners' in c.args,
         corners=bool(c['align_corners']),
         scale=tuple(1 / s if s else 0.0 for s in given),

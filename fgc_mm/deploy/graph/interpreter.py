@@ -1,4 +1,7 @@
-"""Interpreter of graphs in plain torch: the semantics of every operation."""
+"""Interpreter of graphs in plain torch: the semantics of every operation.
+
+Masks are no operation here: channel lists have replaced them.
+"""
 
 from __future__ import annotations
 
@@ -152,31 +155,15 @@ def _poisoned(node: Node, result: Tensor, values: Values) -> Tensor:
     return _listed(result, node.channel_dim, listed, math.nan)
 
 
-def _along(values: Tensor, dim: int, rank: int) -> Tensor:
-    return values.reshape([-1 if d == dim else 1 for d in range(rank)])
-
-
 def _affine(node: Node, x: Tensor) -> Tensor:
+    shape = [-1 if d == node.dim else 1 for d in range(x.dim())]
     scale, shift, slope = (
-        None if values is None else _along(values, node.dim, x.dim())
+        None if values is None else values.reshape(shape)
         for values in (node.scale, node.shift, node.slope)
     )
     x = x if scale is None else x * scale
     x = x if shift is None else x + shift
     return x if slope is None else torch.where(x > 0, x, slope * x)
-
-
-def _mask(node: Node, x: Tensor, mask: Tensor) -> Tensor:
-    if not node.factor:
-        mask = (mask != 0).to(mask)
-    return x * _along(spread(mask[0], node.positions), node.dim, x.dim())
-
-
-def spread(mask: Tensor, positions: tuple[int, ...] | None) -> Tensor:
-    """(C,) -> (X,): 1 for channels that are not the site's."""
-    if positions is None:
-        return mask
-    return torch.cat([mask, mask.new_ones(1)])[list(positions)]
 
 
 def _clear(node: Node, x: Tensor, values: Values) -> Tensor:
@@ -266,7 +253,6 @@ RUN: dict[Op, Callable[..., Tensor]] = {
     Op.RESIZE: _resize,
     Op.TOPK: _topk,
     Op.DECISION: lambda n, mask: mask,
-    Op.MASK: _mask,
     Op.CALL: lambda n, *xs: n.function(*xs)[n.output],
 }
 

@@ -68,6 +68,9 @@ class Lowering(LayoutTracker):
             if node.op is not Op.CONSTANT:
                 self.layouts[node] = self._lower(node)
         out.node = self.graph.outputs[0]
+        for x in self.graph.outputs:
+            if x.shape[:1] != (1,):
+                raise CannotLower(f'it returns {x.shape} for one image')
         outputs = [self.contiguous(x) for x in self.graph.outputs]
         count = len(outputs)
         out.record = True

@@ -527,6 +527,29 @@ def test_adaptive_max_pools(size):
     torch.testing.assert_close(program.run(image)[0], layers(image))
 
 
+def spread(x):
+    """The mean of every channel, at every pixel."""
+    return x.mean((2, 3), keepdim=True).expand_as(x)
+
+
+@needs_kernel
+@pytest.mark.parametrize('function', [
+    lambda x: x[:, 1:].relu(),
+    lambda x: x[:, [1]],
+    lambda x: x.flip(1, 2, 3) + x,
+    lambda x: torch.cat([spread(x), x], 1),
+    lambda x: nn.functional.pad(spread(x), (1, 1, 1, 1)),
+    lambda x: spread(x)[:, [2, 0, 1, 1]],
+])  # fmt: skip
+@torch.no_grad()
+def test_parts_of_an_image_and_expanded_tensors(function):
+    network = Does(lambda x: (function(x),))
+    image = torch.randn(1, 3, 8, 8)
+    program = KernelProgram(listed_graph(network_graph(network, image)))
+    assert program.fallbacks == []
+    torch.testing.assert_close(program.run(image)[0], network(image))
+
+
 @pytest.mark.parametrize('multiple', [1, 2])
 @torch.no_grad()
 def test_a_site_may_open_what_another_closes(multiple):

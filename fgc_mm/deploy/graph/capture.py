@@ -77,9 +77,7 @@ class CannotCapture(Exception):
 
 
 def capture(
-    backbone: nn.Module,
-    image: Tensor,
-    following: Sequence[nn.Module] = (),
+    backbone: nn.Module, image: Tensor, following: Sequence[nn.Module] = ()
 ) -> list[Graph]:
     """Record what a network computes for one image, gates included.
 

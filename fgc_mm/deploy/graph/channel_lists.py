@@ -115,10 +115,7 @@ class _ChannelPropagation:
     """One attempt, with some sites that compute all channels."""
 
     def __init__(
-        self,
-        graph: Graph,
-        sites: Sequence[GateSite],
-        dense: Mapping[int, str],
+        self, graph: Graph, sites: Sequence[GateSite], dense: Mapping[int, str]
     ) -> None:
         self.graph, self.sites, self.dense = graph, sites, dense
         # by the site's index; without sites whose gate did not run
@@ -253,9 +250,8 @@ class _ChannelPropagation:
         if owners.dim != dim or groups > 1:
             return f'{node.name} reads all channels'
         self._require_all(owners, f'{node.name} reads channels without a mask')
-        node_owners = self._producer_owners(node)
         self.reads[node] = owners
-        return node_owners
+        return self._producer_owners(node)
 
     def _depthwise(
         self, node: Node, owners: ChannelOwners

@@ -58,11 +58,9 @@ class Editor:
         """Make all users of ``old`` read ``new``, except ``new`` itself."""
         self.insert(new, old)
         self._order[new] = min(self._order[new], self._order[old])
-        readers = [x for x in self._users[old] if x is not new]
-        self._users[old] = [x for x in self._users[old] if x is new]
-        for reader in set(readers):
-            reader.inputs = [new if x is old else x for x in reader.inputs]
-        self._users[new] += readers
+        for reader in dict.fromkeys(self._users[old]):
+            if reader is not new:
+                self.read(reader, old, new)
         if old in self._outputs:
             graph = self.graph
             graph.outputs = [new if x is old else x for x in graph.outputs]

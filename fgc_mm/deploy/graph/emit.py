@@ -42,17 +42,8 @@ class Storage:
     pad: int = 0
 
 
-@dataclass
-class View:
-    """A value that is a part of a storage.
-
-    Attributes:
-        storage: Index of the storage.
-        start: Coordinates in it.
-    """
-
-    storage: int
-    start: Step
+# a value as a part of a storage: its index, and the first coordinates in it
+View = tuple[int, Step]
 
 
 @dataclass
@@ -75,7 +66,7 @@ class Emitter:
         """Add a value with memory of its own."""
         value = f.Value(channels, height, width)
         self.storages.append(Storage(value))
-        return self._value(value, View(len(self.storages) - 1, (0, 0, 0)))
+        return self._value(value, (len(self.storages) - 1, (0, 0, 0)))
 
     def _value(self, value: f.Value, view: View | None) -> int:
         self.program.values.append(value)
@@ -121,8 +112,9 @@ class Emitter:
         if view is None:  # constants have fixed strides
             memory.place(part, whole, start)
             return self._value(part, None)
-        begin = triple(a + b for a, b in zip(view.start, start))
-        return self._value(part, View(view.storage, begin))
+        storage, begin = view
+        begin = triple(a + b for a, b in zip(begin, start))
+        return self._value(part, (storage, begin))
 
     def weights(self, tensor: Tensor) -> int:
         """Offset of a tensor among the weights, deduplicated."""
@@ -167,7 +159,7 @@ class Emitter:
         view = None if y == f.NONE else self.views[y]
         if view is None:
             return
-        storage = self.storages[view.storage]
+        storage = self.storages[view[0]]
         part = self.program.values[y].channels != storage.value.channels
         if part or (isinstance(op, f.Move) and not op.zero):
             storage.moved = True

@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -144,12 +145,7 @@ def _batch_norm(c: Conversion) -> Node | None:
     shift = -mean * scale
     shift = shift if bias is None else shift + bias
     return c.make(
-        Op.AFFINE,
-        c.node('input'),
-        scale=scale,
-        shift=shift,
-        slope=None,
-        dim=1,
+        Op.AFFINE, c.node('input'), scale=scale, shift=shift, slope=None, dim=1
     )
 
 
@@ -233,9 +229,7 @@ ACTIVATIONS: dict[Any, Callable[[Conversion], Activation | None]] = {
 }
 
 
-def _unary(
-    activation: Callable[[Conversion], Activation | None],
-) -> Converter:
+def _unary(activation: Callable[[Conversion], Activation | None]) -> Converter:
     def convert(c: Conversion) -> Node | None:
         act = activation(c)
         return None if act is None else c.make(Op.UNARY, c.node(), act=act)
@@ -345,11 +339,6 @@ def _adaptive_pool(c: Conversion) -> Node | None:
     return _equal_windows(c, average=True)
 
 
-@converts(aten.adaptive_max_pool2d.default)
-def _adaptive_max_pool(c: Conversion) -> Node | None:
-    return _equal_windows(c, average=False)
-
-
 def _equal_windows(c: Conversion, average: bool) -> Node | None:
     """An adaptive pool as a plain one, if its windows do not overlap."""
     size, out = c['self'].shape[-2:], c['output_size']
@@ -357,6 +346,11 @@ def _equal_windows(c: Conversion, average: bool) -> Node | None:
         return None
     rows, columns = (n // m for n, m in zip(size, out))
     return _pool(c, (rows, columns), average=average, outside=False)
+
+
+converts(aten.adaptive_max_pool2d.default)(
+    partial(_equal_windows, average=False)
+)
 
 
 @converts(aten.mean.dim)
@@ -463,11 +457,7 @@ def expanded(c: Conversion, x: Node) -> Node:
     return c.make(Op.EXPAND, x)
 
 
-@converts(
-    aten.clone.default,
-    aten.detach.default,
-    aten.alias.default,
-)
+@converts(aten.clone.default, aten.detach.default, aten.alias.default)
 def _same(c: Conversion) -> Node:
     return c.node()
 

@@ -5,11 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from fgc_mm.deploy.changed_masks import MASK_PATTERNS, constant_masks
-from fgc_mm.deploy.comparing import (
-    difference,
-    finite_outputs,
-    model_output,
-)
+from fgc_mm.deploy.comparing import difference, finite_outputs, model_output
 from fgc_mm.deploy.graph.interpreter import interpret
 from fgc_mm.deploy.graph.ir import Graph
 from fgc_mm.models import GatedBackbone, GatedImageClassifier

@@ -20,13 +20,13 @@ def plan_memory(emitter: Emitter) -> None:
     _find_pads(emitter)
     sizes = [_set_strides(storage) for storage in emitter.storages]
     offsets, floats = offsets_of(sizes, _live_ranges(emitter))
-    for storage, offset in zip(emitter.storages, offsets):
-        head = storage.pad * (storage.value.row_step + 1)
-        storage.value.offset = offset + head
+    for memory, offset in zip(emitter.storages, offsets):
+        head = memory.pad * (memory.value.row_step + 1)
+        memory.value.offset = offset + head
     for value, view in zip(emitter.program.values, emitter.views):
         if view is not None:
-            whole = emitter.storages[view.storage].value
-            place(value, whole, view.start)
+            storage, start = view
+            place(value, emitter.storages[storage].value, start)
     emitter.program.arena = floats + f.SLACK
 
 
@@ -46,7 +46,7 @@ def _find_pads(emitter: Emitter) -> None:
         view = emitter.views[op.x]
         if view is None:
             continue
-        storage = emitter.storages[view.storage]
+        storage = emitter.storages[view[0]]
         whole = emitter.program.values[op.x].shape == storage.value.shape
         pad = max(op.padding)
         if whole and not storage.moved and pad <= MAX_PADDING:
@@ -77,7 +77,7 @@ def _live_ranges(emitter: Emitter) -> list[tuple[int, int]]:
         for value in values:
             view = emitter.views[value]
             if view is not None:
-                used[view.storage].append(at)
+                used[view[0]].append(at)
     return [(min(at), max(at)) if at else (0, 0) for at in used]
 
 

@@ -18,8 +18,7 @@ class DimFactor:
     step: Step
 
     def scaled(self, factor: int, size: int) -> DimFactor:
-        a, b, c = self.step
-        return DimFactor(size, (a * factor, b * factor, c * factor))
+        return DimFactor(size, triple(factor * n for n in self.step))
 
 
 Dim = tuple[DimFactor, ...]  # factors of a dimension, slowest first

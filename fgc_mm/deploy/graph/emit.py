@@ -92,7 +92,7 @@ class Emitter:
         whole = self.program.values[value]
         if start == (0, 0, 0) and box == whole.shape:
             return value
-        key = ('view', value, start, box)
+        key = (value, start, box)
         if key not in self._known:
             self._known[key] = self._view(value, start, box)
         return self._known[key]

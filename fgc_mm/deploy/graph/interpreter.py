@@ -51,10 +51,7 @@ def interpret(
 def run_node(node: Node, values: Values, poison: bool = True) -> Tensor:
     """Compute the value of one node, except the image's.
 
-    Args:
-        node: The node.
-        values: Values of the nodes that it reads, and of the decisions.
-        poison: Whether channels that it does not compute are set to nan.
+    ``values`` are those of the nodes that it reads, and of the decisions.
     """
     inputs = [values[x] for x in node.inputs]
     if node.op in (Op.CONV, Op.LINEAR):

@@ -142,10 +142,8 @@ def attention(low: LayoutTracker, node: Node) -> ValueLayout:
 def _scores(low: LayoutTracker, bias: Node, shape: tuple[int, ...]) -> int:
     """A constant added to the scores, as a value (heads, rows, L M).
 
-    Args:
-        low: The program.
-        bias: The constant; heads and rows may be broadcast.
-        shape: Shape of the scores, (..., heads, L, M).
+    The shape is that of the scores, (..., heads, L, M); heads and rows of the
+    constant may be broadcast.
     """
     if bias.op is not Op.CONSTANT:
         raise NotSupported('attention with a bias computed from the image')

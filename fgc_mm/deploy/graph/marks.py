@@ -33,10 +33,7 @@ BRANCH_END = -1  # index of a residual branch's end, instead of a consumer's
 class MarkingHooks(GateHooks):
     """Gate hooks that mark decisions and masks but do not mask.
 
-    Args:
-        site: The site.
-        gate: Its gate.
-        number: Index of the site.
+    Their masks and decisions have the site's ``number`` among the sites.
     """
 
     def __init__(self, site: GateSite, gate: nn.Module, number: int) -> None:

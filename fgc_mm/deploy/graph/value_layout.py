@@ -51,11 +51,8 @@ class ValueLayout:
     ) -> ValueLayout:
         """A layout whose dimensions run along one axis each and fill a box.
 
-        Args:
-            value: Index of the value.
-            shape: Shape of the tensor.
-            axes: Axis of each dimension; of several along one axis the last
-                is the fastest. ``None``: ``DEFAULT_AXES`` of its rank.
+        Of several dimensions along one axis the last is the fastest. The
+        default axes are ``DEFAULT_AXES`` of the tensor's rank.
         """
         axes = axes or DEFAULT_AXES[len(shape)]
         box = [1, 1, 1]

@@ -100,14 +100,13 @@ class Emitter:
     def _view(self, value: int, start: Step, box: Box) -> int:
         whole, view = self.program.values[value], self.views[value]
         if whole.base == f.Base.IMAGE:  # no other value may be a part of it
-            part = self.storage(*box)
+            copy, to, sizes = self.storage(*box), (0, 0, 0), list(box)
             steps = [(1, 0, 0), (0, 1, 0), (0, 0, 1)]
-            to, sizes = (0, 0, 0), list(box)
             move = f.Move(
-                value, part, f.ALL, 0, start, to, sizes, steps, steps
+                value, copy, f.ALL, 0, start, to, sizes, steps, steps
             )
             self.add(move, record=False)
-            return part
+            return copy
         part = f.Value(*box)
         if view is None:  # constants have fixed strides
             memory.place(part, whole, start)
@@ -190,10 +189,19 @@ class Emitter:
             raise NotSupported('a move of too many dimensions')
         # the smallest destination stride innermost
         dims.sort(key=lambda dim: (dim[2], dim[0]), reverse=True)
-        sizes, steps_x, steps_y = ([dim[n] for dim in dims] for n in range(3))
-        starts = (x.start, y.start)
-        boxes = (sizes, steps_x, steps_y)
-        self.add(f.Move(x.value, y.value, listed, int(zero), *starts, *boxes))
+        self.add(
+            f.Move(
+                x.value,
+                y.value,
+                listed,
+                int(zero),
+                x.start,
+                y.start,
+                sizes=[size for size, _, _ in dims],
+                from_steps=[step for _, step, _ in dims],
+                to_steps=[step for _, _, step in dims],
+            )
+        )
         return y
 
     def finish(self, outputs: list[int], records: int) -> f.Program:

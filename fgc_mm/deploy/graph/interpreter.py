@@ -56,8 +56,9 @@ def run_node(node: Node, values: Values, poison: bool = True) -> Tensor:
     inputs = [values[x] for x in node.inputs]
     if node.op in (Op.CONV, Op.LINEAR):
         result = _product_with_lists(node, inputs, values)
-    elif node.op is Op.CLEAR:
-        result = _clear(node, inputs[0], values)
+    elif node.op is Op.CLEAR and node.reads is not ALL:
+        listed = node.reads.numbers(values)
+        result = _listed(inputs[0], node.channel_dim, listed, 0.0)
     else:
         result = RUN[node.op](node, *inputs)
     if node.op not in (Op.CALL, Op.UNARY):
@@ -161,10 +162,6 @@ def _affine(node: Node, x: Tensor) -> Tensor:
     x = x if scale is None else x * scale
     x = x if shift is None else x + shift
     return x if slope is None else torch.where(x > 0, x, slope * x)
-
-
-def _clear(node: Node, x: Tensor, values: Values) -> Tensor:
-    return _listed(x, node.channel_dim, node.reads.numbers(values), 0.0)
 
 
 def _listed(x: Tensor, dim: int, numbers: Tensor, other: float) -> Tensor:

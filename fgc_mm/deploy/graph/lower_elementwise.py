@@ -20,8 +20,12 @@ def affine(low: LayoutTracker, node: Node) -> ValueLayout:
     x = low.channels_at(node.inputs[0], node.dim)
     y = low.new_like(x)
     listed = low.writes(node, y)
-    numbers = map(low.out.optional, (node.scale, node.shift, node.slope))
-    low.out.add(f.Affine(x.value, y.value, listed, *numbers, node.act))
+    scale, shift, slope = map(
+        low.out.optional, (node.scale, node.shift, node.slope)
+    )
+    low.out.add(
+        f.Affine(x.value, y.value, listed, scale, shift, slope, node.act)
+    )
     return y
 
 

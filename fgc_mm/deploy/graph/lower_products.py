@@ -128,14 +128,13 @@ def attention(low: LayoutTracker, node: Node) -> ValueLayout:
     rank = len(q.shape)
     # (rows, ..., heads, L, d) in a value (heads d, rows, L)
     axes = [*[1] * rank, 0, 2, 0][-rank:]
-    values = [low.along_axes(x, axes) for x in (q, k, v)]
+    query, key, value = (low.along_axes(x, axes) for x in (q, k, v))
     y = low.new(node.shape, axes)
     shape = (1, *q.shape[:-1], k.shape[-2])
     scores = _scores(low, bias[0], shape) if bias else f.NONE
     heads = shape[-3]
-    low.out.add(
-        f.Attention(*values, scores, y.value, heads, float(node.scale))
-    )
+    scale = float(node.scale)
+    low.out.add(f.Attention(query, key, value, scores, y.value, heads, scale))
     return y
 
 

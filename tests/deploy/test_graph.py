@@ -231,7 +231,7 @@ PALETTE = {
     'unfold': lambda c: Windows(),
     'angles': lambda c: Angles(),
     'quarters': lambda c: Quarters(c),
-    'roll': lambda c: Does(lambda x: x.roll((1, -3), (2, 3))),
+    'roll': lambda c: Does(lambda x: x.roll((1, -3), (2, 3)).flip(1, 2)),
     'stack': lambda c: Does(lambda x: torch.stack((x, -x), 2).sum(2) + x),
     'overwritten': lambda c: Does(overwritten),
     'products': lambda c: Does(products),
@@ -420,7 +420,7 @@ def test_layouts_are_views_of_torch():
         (layout.reshaped((72,)), x.reshape(72)),
         (layout.sliced(2, 1, 2, 3), x[:, :, 1:6:3]),
         (layout.selected(1, 2), x[:, 2]),
-        (layout.flipped(0), x.flip(0)),
+        (layout.sliced(0, 3, 4, -1), x.flip(0)),
         (
             layout.permuted((1, 0, 2)).reshaped((3, 8, 3)),
             x.permute(1, 0, 2).reshape(3, 8, 3),
@@ -525,6 +525,29 @@ def test_adaptive_max_pools(size):
     program = KernelProgram(listed_graph(network_graph(layers, image), ()))
     assert bool(program.fallbacks) == (size == 3)
     torch.testing.assert_close(program.run(image)[0], layers(image))
+
+
+def spread(x):
+    """The mean of every channel, at every pixel."""
+    return x.mean((2, 3), keepdim=True).expand_as(x)
+
+
+@needs_kernel
+@pytest.mark.parametrize('function', [
+    lambda x: x[:, 1:].relu(),
+    lambda x: x[:, [1]],
+    lambda x: x.flip(1, 2, 3) + x,
+    lambda x: torch.cat([spread(x), x], 1),
+    lambda x: nn.functional.pad(spread(x), (1, 1, 1, 1)),
+    lambda x: spread(x)[:, [2, 0, 1, 1]],
+])  # fmt: skip
+@torch.no_grad()
+def test_parts_of_an_image_and_expanded_tensors(function):
+    network = Does(lambda x: (function(x),))
+    image = torch.randn(1, 3, 8, 8)
+    program = KernelProgram(listed_graph(network_graph(network, image)))
+    assert program.fallbacks == []
+    torch.testing.assert_close(program.run(image)[0], network(image))
 
 
 @pytest.mark.parametrize('multiple', [1, 2])

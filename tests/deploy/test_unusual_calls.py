@@ -72,6 +72,7 @@ def test_images_of_a_data_set_leave_gradients_on(classifier):
         'indices': (lambda x: (x, x.argmax(1)), False),
         'doubles': (lambda x: (x.double(),), False),
         'nothing': (lambda x: (x, x[:, :0]), None),
+        'rows of an image': (lambda x: (x.flatten(0, 1)[:, None],), False),
         'a root': (lambda x: ((x.abs() + 1).sqrt(),), True),
     }.values(),
 )

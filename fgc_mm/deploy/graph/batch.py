@@ -18,17 +18,13 @@ def mixes_images(
     """Whether some value of a network depends on several images of a batch.
 
     A value that is computed image by image has twice as many elements for two
-    images as for one. A value for which this is not so, such as the maximum of
-    the whole batch, was computed from several images.
+    images as for one; another value, such as the maximum of the whole batch,
+    was computed from several images.
 
     This does not find operations that mix the images but keep their number,
     such as a cumulative sum over the batch, and nothing in a network that
-    runs other operations for two images than for one.
-
-    Args:
-        backbone: As of :func:`capture`; it is not changed.
-        image: (1, 3, H, W).
-        following: Modules applied to its output, one after the other.
+    runs other operations for two images than for one. The arguments are those
+    of :func:`capture`.
     """
     try:
         one, two = (

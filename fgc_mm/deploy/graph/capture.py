@@ -77,9 +77,7 @@ class CannotCapture(Exception):
 
 
 def capture(
-    backbone: nn.Module,
-    image: Tensor,
-    following: Sequence[nn.Module] = (),
+    backbone: nn.Module, image: Tensor, following: Sequence[nn.Module] = ()
 ) -> list[Graph]:
     """Record what a network computes for one image, gates included.
 
@@ -148,8 +146,7 @@ class _CaptureMode(TorchDispatchMode):
     def __init__(self, network: nn.Module, sites: Sequence[GateSite]) -> None:
         super().__init__()
         self._network, self._sites = network, sites
-        self._nodes: list[Node] = []
-        self._emitted: set[Node] = set()
+        self._nodes: dict[Node, None] = {}  # in execution order
         self._node_of: dict[int, Node] = {}
         self._constants: dict[int, Node] = {}
         self._tensors: list[Tensor] = []  # kept, so that ids stay unique
@@ -183,7 +180,7 @@ class _CaptureMode(TorchDispatchMode):
         none_leaves = tuple(n for n, leaf in enumerate(leaves) if leaf is None)
         nodes = [self._node(x) for x in leaves if x is not None]
         sites = [self._site_values[n] for n in sorted(self._site_values)]
-        return Graph(self._nodes, nodes, sites, spec, none_leaves)
+        return Graph([*self._nodes], nodes, sites, spec, none_leaves)
 
     def __torch_dispatch__(
         self,
@@ -226,17 +223,11 @@ class _CaptureMode(TorchDispatchMode):
     def _record_decision(
         self, result: Tensor, mask: Tensor, records: list[Tensor], site: int
     ) -> None:
-        node = Node(
-            Op.DECISION,
-            [self._node(mask)],
-            tuple(mask.shape),
-            {'site': site},
-        )
+        shape, name = tuple(mask.shape), self._sites[site].name
+        node = Node(Op.DECISION, [self._node(mask)], shape, {'site': site})
         self._new(node, result)
         values = [self._node(x) for x in records]
-        self._site_values[site] = SiteValues(
-            self._sites[site].name, node, values
-        )
+        self._site_values[site] = SiteValues(name, node, values)
 
     def _record_mask(
         self, result: Tensor, x: Tensor, mask: Tensor, site: int, consumer: int
@@ -249,25 +240,21 @@ class _CaptureMode(TorchDispatchMode):
             path, layer = found.branch_end or '', found.producer
             positions = None
         last = channels_last(self._network.get_submodule(layer))
-        node = Node(
-            Op.MASK,
-            [self._node(x), self._node(mask)],
-            tuple(x.shape),
-            {
-                'site': site,
-                'dim': x.dim() - 1 if last else 1,
-                'positions': positions,
-                # after a residual branch's end the factor is applied already
-                'factor': found.branch_end is None or consumer == BRANCH_END,
-            },
-            name=path,
+        attrs = dict(
+            site=site,
+            dim=x.dim() - 1 if last else 1,
+            positions=positions,
+            # after a residual branch's end the factor is applied already
+            factor=found.branch_end is None or consumer == BRANCH_END,
         )
+        inputs = [self._node(x), self._node(mask)]
+        node = Node(Op.MASK, inputs, tuple(x.shape), attrs, path)
         self._new(node, result)
 
     def _record_aten(
         self, func: Any, args: tuple, kwargs: dict, result: Any
     ) -> None:
-        results = result if isinstance(result, (tuple, list)) else [result]
+        results = tree_leaves(result)
         nodes = self._converted(func, args, kwargs, result)
         if len(nodes) < len(results):  # the others stay calls of torch
             calls = self._calls(func, args, kwargs, results)
@@ -291,8 +278,7 @@ class _CaptureMode(TorchDispatchMode):
         return [made] if isinstance(made, Node) else made or []
 
     def _emit(self, node: Node) -> Node:
-        self._emitted.add(node)
-        self._nodes.append(node)
+        self._nodes[node] = None
         return node
 
     def _calls(
@@ -312,8 +298,8 @@ class _CaptureMode(TorchDispatchMode):
             Node(
                 Op.CALL,
                 inputs,
-                tuple(x.shape) if isinstance(x, Tensor) else (),
-                {'function': call, 'output': n},
+                tuple(getattr(x, 'shape', ())),
+                dict(function=call, output=n),
             )
             for n, x in enumerate(results)
         ]
@@ -321,21 +307,15 @@ class _CaptureMode(TorchDispatchMode):
     def _node(self, tensor: Tensor) -> Node:
         node = self._node_of.get(id(tensor)) or self._constants.get(id(tensor))
         if node is None:
-            node = Node(
-                Op.CONSTANT,
-                [],
-                tuple(tensor.shape),
-                {'tensor': tensor.detach()},
-            )
+            attrs = {'tensor': tensor.detach()}
+            node = Node(Op.CONSTANT, [], tuple(tensor.shape), attrs)
             self._constants[id(tensor)] = self._emit(node)
             self._tensors.append(tensor)
         return node
 
     def _new(self, node: Node, tensor: Tensor) -> None:
         node.name = node.name or (self._modules[-1] if self._modules else '')
-        if node not in self._emitted:
-            self._emit(node)
-        self._node_of[id(tensor)] = node
+        self._node_of[id(tensor)] = self._emit(node)
         self._tensors.append(tensor)
 
     def _track_modules(self) -> None:
@@ -348,8 +328,7 @@ class _CaptureMode(TorchDispatchMode):
                 module.register_forward_hook(self._leave)
 
     def _leave(self, *_: Any) -> None:
-        if self._modules:
-            self._modules.pop()
+        self._modules.pop()
 
 
 def _reads_values(func: Any, args: tuple, result: Any) -> bool:
@@ -403,8 +382,7 @@ class TorchCall:
         for (n, dtype), tensor in zip(self.given.items(), tensors):
             leaves[n] = tensor.to(dtype)
         args, kwargs = tree_unflatten(leaves, self.spec)
-        result = self.function(*args, **kwargs)
-        results = result if isinstance(result, (tuple, list)) else [result]
+        results = tree_leaves(self.function(*args, **kwargs))
         return [None if x is None else x.float() for x in results]
 
     def __str__(self) -> str:
@@ -413,12 +391,8 @@ class TorchCall:
 
 def _named(func: Any, args: tuple, kwargs: dict) -> dict[str, Any]:
     """An operation's arguments by name, defaults included."""
-    named = {}
-    for number, argument in enumerate(func._schema.arguments):
-        if number < len(args):
-            named[argument.name] = args[number]
-        elif argument.name in kwargs:
-            named[argument.name] = kwargs[argument.name]
-        elif argument.has_default_value():
-            named[argument.name] = argument.default_value
-    return named
+    arguments = func._schema.arguments
+    defaults = {
+        x.name: x.default_value for x in arguments if x.has_default_value()
+    }
+    return defaults | dict(zip((x.name for x in arguments), args)) | kwargs

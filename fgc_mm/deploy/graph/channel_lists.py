@@ -9,7 +9,9 @@ counts as 0: its memory is not read, or is cleared first.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 import torch
 from torch import Tensor
@@ -113,10 +115,7 @@ class _ChannelPropagation:
     """One attempt, with some sites that compute all channels."""
 
     def __init__(
-        self,
-        graph: Graph,
-        sites: Sequence[GateSite],
-        dense: Mapping[int, str],
+        self, graph: Graph, sites: Sequence[GateSite], dense: Mapping[int, str]
     ) -> None:
         self.graph, self.sites, self.dense = graph, sites, dense
         # by the site's index; without sites whose gate did not run
@@ -147,14 +146,12 @@ class _ChannelPropagation:
             owners = self._owners(node)
             if owners is not None and owners.sites():
                 self.owners[node] = owners
-        for node in [*self.graph.outputs, *self._records()]:
+        records = [x for site in self.graph.sites for x in site.records]
+        for node in [*self.graph.outputs, *records]:
             owners = self.owners.get(node)
             if owners is not None:
                 self._require_all(owners, 'its channels leave the network')
                 self.cleared.append((None, node))
-
-    def _records(self) -> list[Node]:
-        return [x for site in self.graph.sites for x in site.records]
 
     def _owners(self, node: Node) -> ChannelOwners | None:
         if node.op is Op.MASK:
@@ -220,8 +217,7 @@ class _ChannelPropagation:
                 owners, f'{node.name} has channels in another dimension'
             )
         elif owners is not None:
-            new.site, new.channel = owners.site.clone(), owners.channel.clone()
-            new.zero = owners.zero.clone()
+            new = deepcopy(owners)
         others = (new.site != NO_SITE) & (new.site != number)
         if bool((others & is_owned).any()):
             # channels that the other site closes must be 0: this one may
@@ -254,9 +250,8 @@ class _ChannelPropagation:
         if owners.dim != dim or groups > 1:
             return f'{node.name} reads all channels'
         self._require_all(owners, f'{node.name} reads channels without a mask')
-        node_owners = self._producer_owners(node)
         self.reads[node] = owners
-        return node_owners
+        return self._producer_owners(node)
 
     def _depthwise(
         self, node: Node, owners: ChannelOwners
@@ -336,7 +331,8 @@ class _ChannelPropagation:
         """Write the lists into the graph; remove or replace the masks."""
         editor = Editor(self.graph)
         for node, owners in self.owners.items():
-            if node.op is not Op.MASK and self._computed(owners):
+            skips = any(n not in self.dense for n in owners.sites())
+            if node.op is not Op.MASK and skips:
                 node.writes = self._list(owners, computed=True)
                 node.channel_dim = owners.dim
         for node, owners in self.reads.items():
@@ -361,10 +357,6 @@ class _ChannelPropagation:
             else:
                 editor.read(reader, value, clear)
 
-    def _computed(self, owners: ChannelOwners) -> bool:
-        """Whether some of its channels are skipped."""
-        return any(n not in self.dense for n in owners.sites())
-
     def _list(
         self, owners: ChannelOwners, computed: bool = False
     ) -> ChannelList:
@@ -382,8 +374,7 @@ class _ChannelPropagation:
         numbers = sorted({*site.tolist()} - {NO_SITE})
         if len(numbers) == 1 and NO_SITE not in site:
             own = self._site_list(numbers[0])
-            whole = torch.arange(own.channels)
-            if len(channel) == own.channels and torch.equal(channel, whole):
+            if torch.equal(channel, torch.arange(own.channels)):
                 return own
         segments: list[Segment] = []
         free = (site == NO_SITE).nonzero().flatten().tolist()
@@ -396,30 +387,16 @@ class _ChannelPropagation:
     def _segments(
         self, number: int, site: Tensor, channel: Tensor
     ) -> list[Segment]:
+        """The channels of a value that belong to one site."""
         own = self._site_list(number)
-        where = (site == number).nonzero().flatten()
-        indices: dict[int, list[int]] = {}
-        for index, c in zip(where.tolist(), channel[where].tolist()):
-            indices.setdefault(c, []).append(index)
-        runs = {
-            len(p) if p == [*range(p[0], p[0] + len(p))] else 0
-            for p in indices.values()
-        }
-        if len(runs) == 1 and 0 not in runs:
-            first = [indices.get(c, [-1])[0] for c in range(own.channels)]
-            return [(own, runs.pop(), tuple(first))]
-        most = max(map(len, indices.values()))
-        return [
-            (
-                own,
-                1,
-                tuple(
-                    (indices.get(c, []) + [-1] * most)[n]
-                    for c in range(own.channels)
-                ),
-            )
-            for n in range(most)
-        ]
+        found: list[list[int]] = [[] for _ in range(own.channels)]
+        for index in (site == number).nonzero().flatten().tolist():
+            found[channel[index]].append(index)
+        rows = [*zip_longest(*found, fillvalue=-1)]
+        count = len(rows)
+        if all(n == [*range(n[0], n[0] + count)] for n in found if n):
+            return [(own, count, rows[0])]
+        return [(own, 1, row) for row in rows]
 
     def _site_list(self, number: int) -> ChannelList:
         key = ('site', number)

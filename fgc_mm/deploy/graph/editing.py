@@ -15,7 +15,10 @@ class Editor:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self._users = graph.users()
+        self._users: dict[Node, list[Node]] = {x: [] for x in graph.nodes}
+        for node in graph.nodes:
+            for x in node.inputs:
+                self._users[x].append(node)
         # a new node gets the execution position of the one it replaces
         self._order = {node: float(n) for n, node in enumerate(graph.nodes)}
         self._outputs = {*graph.outputs, *graph.decided()}
@@ -55,11 +58,9 @@ class Editor:
         """Make all users of ``old`` read ``new``, except ``new`` itself."""
         self.insert(new, old)
         self._order[new] = min(self._order[new], self._order[old])
-        readers = [x for x in self._users[old] if x is not new]
-        self._users[old] = [x for x in self._users[old] if x is new]
-        for reader in set(readers):
-            reader.inputs = [new if x is old else x for x in reader.inputs]
-        self._users[new] += readers
+        for reader in dict.fromkeys(self._users[old]):
+            if reader is not new:
+                self.read(reader, old, new)
         if old in self._outputs:
             graph = self.graph
             graph.outputs = [new if x is old else x for x in graph.outputs]

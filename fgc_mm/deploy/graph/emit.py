@@ -42,17 +42,8 @@ class Storage:
     pad: int = 0
 
 
-@dataclass
-class View:
-    """A value that is a part of a storage.
-
-    Attributes:
-        storage: Index of the storage.
-        start: Coordinates in it.
-    """
-
-    storage: int
-    start: Step
+# a value as a part of a storage: its index, and the first coordinates in it
+View = tuple[int, Step]
 
 
 @dataclass
@@ -75,7 +66,7 @@ class Emitter:
         """Add a value with memory of its own."""
         value = f.Value(channels, height, width)
         self.storages.append(Storage(value))
-        return self._value(value, View(len(self.storages) - 1, (0, 0, 0)))
+        return self._value(value, (len(self.storages) - 1, (0, 0, 0)))
 
     def _value(self, value: f.Value, view: View | None) -> int:
         self.program.values.append(value)
@@ -83,40 +74,46 @@ class Emitter:
         return len(self.program.values) - 1
 
     def image(self, channels: int, height: int, width: int) -> int:
-        value = f.Value(channels, height, width, f.Base.IMAGE, 0)
-        value.channel_step, value.row_step = height * width, width
-        return self._value(value, None)
+        return self._fixed((channels, height, width), f.Base.IMAGE, 0)
 
     def constant(self, tensor: Tensor) -> int:
         """Add a constant (C, H, W) as a value."""
-        box, weights = triple(tensor.shape), self.weights(tensor)
-        value = f.Value(*box, f.Base.WEIGHTS, weights)
-        value.channel_step = value.height * value.width
-        value.row_step = value.width
-        return self._value(value, None)
+        offset = self.weights(tensor)
+        return self._fixed(triple(tensor.shape), f.Base.WEIGHTS, offset)
+
+    def _fixed(self, box: Box, base: f.Base, offset: int) -> int:
+        """Add a value that is contiguous in the image or the weights."""
+        _, height, width = box
+        steps = (height * width, width)
+        return self._value(f.Value(*box, base, offset, *steps), None)
 
     def view(self, value: int, start: Step, box: Box) -> int:
         """A part of a value, as a value."""
         whole = self.program.values[value]
         if start == (0, 0, 0) and box == whole.shape:
             return value
-        key = ('view', value, start, box)
+        key = (value, start, box)
         if key not in self._known:
             self._known[key] = self._view(value, start, box)
         return self._known[key]
 
     def _view(self, value: int, start: Step, box: Box) -> int:
         whole, view = self.program.values[value], self.views[value]
-        part = f.Value(*box, whole.base)
-        if view is None:  # images and constants have fixed strides
-            part.channel_step, part.row_step = (
-                whole.channel_step,
-                whole.row_step,
+        if whole.base == f.Base.IMAGE:  # no other value may be a part of it
+            copy, to, sizes = self.storage(*box), (0, 0, 0), list(box)
+            steps = [(1, 0, 0), (0, 1, 0), (0, 0, 1)]
+            move = f.Move(
+                value, copy, f.ALL, 0, start, to, sizes, steps, steps
             )
-            part.offset = whole.offset + _offset(whole, start)
+            self.add(move, record=False)
+            return copy
+        part = f.Value(*box)
+        if view is None:  # constants have fixed strides
+            memory.place(part, whole, start)
             return self._value(part, None)
-        begin = triple(a + b for a, b in zip(view.start, start))
-        return self._value(part, View(view.storage, begin))
+        storage, begin = view
+        begin = triple(a + b for a, b in zip(begin, start))
+        return self._value(part, (storage, begin))
 
     def weights(self, tensor: Tensor) -> int:
         """Offset of a tensor among the weights, deduplicated."""
@@ -125,10 +122,9 @@ class Emitter:
         if key not in self._known:
             # weight vectors are aligned to cache lines
             self._known[key] = self._count
-            numbers = numbers.ravel()
-            fill = np.zeros(-numbers.size % 16, np.float32)
-            self._weights += [numbers, fill]
-            self._count += numbers.size + fill.size
+            numbers = np.pad(numbers.ravel(), (0, -numbers.size % 16))
+            self._weights.append(numbers)
+            self._count += numbers.size
         return self._known[key]
 
     def optional(self, tensor: Tensor | None) -> int:
@@ -162,7 +158,7 @@ class Emitter:
         view = None if y == f.NONE else self.views[y]
         if view is None:
             return
-        storage = self.storages[view.storage]
+        storage = self.storages[view[0]]
         part = self.program.values[y].channels != storage.value.channels
         if part or (isinstance(op, f.Move) and not op.zero):
             storage.moved = True
@@ -173,30 +169,26 @@ class Emitter:
         y: ValueLayout,
         zero: bool = False,
         channels: ChannelList | None = ALL,
-    ) -> None:
+    ) -> ValueLayout:
         """Copy a tensor to the layout of another with the same shape.
+
+        Returns:
+            The layout of the copy.
 
         Raises:
             NotSupported: One move cannot do it.
         """
         listed = self.list_index(channels)
-        sizes, steps_x, steps_y = [], [], []
+        dims: list[tuple[int, Step, Step]] = []
         for dim_x, dim_y in zip(x.dims, y.dims):
             pairs = refined(dim_x, dim_y)
             if pairs is None:
                 raise NotSupported('a move of too many dimensions')
-            for size, step_x, step_y in pairs:
-                sizes.append(size)
-                steps_x.append(step_x)
-                steps_y.append(step_y)
-        if len(sizes) > MAX_MOVE_DIMS:
+            dims += pairs
+        if len(dims) > MAX_MOVE_DIMS:
             raise NotSupported('a move of too many dimensions')
         # the smallest destination stride innermost
-        order = sorted(
-            range(len(sizes)),
-            key=lambda n: (_distance(steps_y[n]), sizes[n]),
-            reverse=True,
-        )
+        dims.sort(key=lambda dim: (dim[2], dim[0]), reverse=True)
         self.add(
             f.Move(
                 x.value,
@@ -205,31 +197,17 @@ class Emitter:
                 int(zero),
                 x.start,
                 y.start,
-                [sizes[n] for n in order],
-                [steps_x[n] for n in order],
-                [steps_y[n] for n in order],
+                sizes=[size for size, _, _ in dims],
+                from_steps=[step for _, step, _ in dims],
+                to_steps=[step for _, _, step in dims],
             )
         )
+        return y
 
     def finish(self, outputs: list[int], records: int) -> f.Program:
         """The program, with memory planned."""
         program = self.program
         program.outputs, program.records = outputs, records
-        program.weights = (
-            np.concatenate(self._weights)
-            if self._weights
-            else np.zeros(0, np.float32)
-        )
+        program.weights = np.concatenate([program.weights, *self._weights])
         memory.plan_memory(self)
         return program
-
-
-def _offset(value: f.Value, start: Step) -> int:
-    c, h, w = start
-    return c * value.channel_step + h * value.row_step + w
-
-
-def _distance(step: Step) -> int:
-    """Order of a step's stride: columns, then rows, then channels."""
-    channels, rows, columns = map(abs, step)
-    return max(channels << 24, rows << 12, columns)

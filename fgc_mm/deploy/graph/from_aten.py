@@ -11,10 +11,12 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from fgc_mm.deploy.graph.ir import Node, Op
 from fgc_mm.runtime.format import Act, Activation, Math
@@ -46,12 +48,12 @@ class Conversion:
     def node(self, name: str = 'self') -> Node:
         return self.node_of(self.args[name])
 
-    def dim(self, name: str = 'dim') -> int:
-        """A dimension of ``self``, counted from the first; 0 by default."""
-        return (self[name] or 0) % self['self'].dim()
+    def dim(self) -> int:
+        """The dimension, counted from the first; 0 by default."""
+        return (self['dim'] or 0) % self['self'].dim()
 
     def dims(self) -> tuple[int, ...]:
-        """Dimensions of ``self``, counted from the first."""
+        """The dimensions, counted from the first."""
         return tuple(d % self['self'].dim() for d in self['dims'])
 
     def constant(self, name: str) -> Tensor:
@@ -73,10 +75,7 @@ class Conversion:
         **attrs: Any,
     ) -> Node:
         if shape is None:
-            first = self.result
-            if isinstance(first, (tuple, list)):
-                first = first[0]
-            shape = tuple(first.shape)
+            shape = tuple(tree_leaves(self.result)[0].shape)
         act = attrs.pop('act', Activation())
         return Node(op, list(inputs), shape, attrs, act=act)
 
@@ -97,14 +96,13 @@ def _conv(c: Conversion) -> Node | None:
     flat = weight.dim() == 4 and not c['transposed']
     if not flat or c['input'].dim() != 4:
         return None
-    pads = [(p, p) for p in pair(c['padding'])]
     return c.make(
         Op.CONV,
         c.node('input'),
         weight=weight,
         bias=bias,
         stride=pair(c['stride']),
-        padding=tuple(pads),
+        padding=pair(c['padding']),
         dilation=pair(c['dilation']),
         groups=c['groups'],
     )
@@ -128,10 +126,9 @@ def _linear(c: Conversion) -> Node | None:
     return c.make(Op.LINEAR, c.node(x), weight=weight.t(), bias=bias)
 
 
-@converts(aten.bmm.default, aten.matmul.default)
+@converts(aten.bmm.default)
 def _matmul(c: Conversion) -> Node:
-    second = 'mat2' if 'mat2' in c.args else 'other'
-    return c.make(Op.MATMUL, c.node(), c.node(second))
+    return c.make(Op.MATMUL, c.node(), c.node('mat2'))
 
 
 @converts(
@@ -148,32 +145,18 @@ def _batch_norm(c: Conversion) -> Node | None:
     shift = -mean * scale
     shift = shift if bias is None else shift + bias
     return c.make(
-        Op.AFFINE,
-        c.node('input'),
-        scale=scale,
-        shift=shift,
-        slope=None,
-        dim=1,
+        Op.AFFINE, c.node('input'), scale=scale, shift=shift, slope=None, dim=1
     )
 
 
-@converts(aten.native_layer_norm.default)
-def _layer_norm(c: Conversion) -> Node | None:
-    if len(c['normalized_shape']) != 1:
+@converts(aten.native_layer_norm.default, aten.native_group_norm.default)
+def _norm(c: Conversion) -> Node | None:
+    groups = c['group'] or 0
+    if not groups and len(c['normalized_shape']) != 1:
         return None
-    return _norm(c, Op.LAYER_NORM)
-
-
-@converts(aten.native_group_norm.default)
-def _group_norm(c: Conversion) -> Node:
-    return _norm(c, Op.GROUP_NORM, groups=c['group'])
-
-
-def _norm(c: Conversion, op: Op, **attrs: Any) -> Node:
+    attrs = dict(eps=c['eps'], groups=groups)
     weight, bias = c.optional('weight'), c.optional('bias')
-    return c.make(
-        op, c.node('input'), weight=weight, bias=bias, eps=c['eps'], **attrs
-    )
+    return c.make(Op.NORM, c.node('input'), weight=weight, bias=bias, **attrs)
 
 
 def _clamp(c: Conversion) -> Activation:
@@ -246,9 +229,7 @@ ACTIVATIONS: dict[Any, Callable[[Conversion], Activation | None]] = {
 }
 
 
-def _unary(
-    activation: Callable[[Conversion], Activation | None],
-) -> Converter:
+def _unary(activation: Callable[[Conversion], Activation | None]) -> Converter:
     def convert(c: Conversion) -> Node | None:
         act = activation(c)
         return None if act is None else c.make(Op.UNARY, c.node(), act=act)
@@ -319,7 +300,7 @@ converts(aten.maximum.default)(_binary(Math.MAX))
 converts(aten.minimum.default)(_binary(Math.MIN))
 
 
-@converts(aten.max_pool2d_with_indices.default, aten.max_pool2d.default)
+@converts(aten.max_pool2d_with_indices.default)
 def _max_pool(c: Conversion) -> Node | None:
     return _pool(c, pair(c['kernel_size']), average=False, outside=False)
 
@@ -351,16 +332,11 @@ def _pool(
     )
 
 
-@converts(aten._adaptive_avg_pool2d.default, aten.adaptive_avg_pool2d.default)
+@converts(aten._adaptive_avg_pool2d.default)
 def _adaptive_pool(c: Conversion) -> Node | None:
     if tuple(c['output_size']) == (1, 1):
         return c.make(Op.MEAN, c.node(), dims=(2, 3), keep=True)
     return _equal_windows(c, average=True)
-
-
-@converts(aten.adaptive_max_pool2d.default)
-def _adaptive_max_pool(c: Conversion) -> Node | None:
-    return _equal_windows(c, average=False)
 
 
 def _equal_windows(c: Conversion, average: bool) -> Node | None:
@@ -370,6 +346,11 @@ def _equal_windows(c: Conversion, average: bool) -> Node | None:
         return None
     rows, columns = (n // m for n, m in zip(size, out))
     return _pool(c, (rows, columns), average=average, outside=False)
+
+
+converts(aten.adaptive_max_pool2d.default)(
+    partial(_equal_windows, average=False)
+)
 
 
 @converts(aten.mean.dim)
@@ -425,11 +406,11 @@ def _select(c: Conversion) -> Node:
 def _pad(c: Conversion) -> Node | None:
     if c['value']:
         return None
-    pads = list(c['pad'])
-    pairs = [(pads[n], pads[n + 1]) for n in range(0, len(pads), 2)][::-1]
-    whole = [(0, 0)] * (c['self'].dim() - len(pairs)) + pairs
-    if any(n < 0 for pair in whole for n in pair):
+    pads = c['pad']
+    if any(n < 0 for n in pads):
         return None
+    pairs = [*zip(pads[::2], pads[1::2])][::-1]
+    whole = [(0, 0)] * (c['self'].dim() - len(pairs)) + pairs
     return c.make(Op.PAD, c.node(), pads=tuple(whole))
 
 
@@ -451,7 +432,6 @@ def _transpose(c: Conversion) -> Node:
 @converts(
     aten.view.default,
     aten._unsafe_view.default,
-    aten.reshape.default,
     aten.unsqueeze.default,
     aten.squeeze.dim,
     aten.squeeze.dims,
@@ -477,13 +457,7 @@ def expanded(c: Conversion, x: Node) -> Node:
     return c.make(Op.EXPAND, x)
 
 
-@converts(
-    aten.clone.default,
-    aten.detach.default,
-    aten.alias.default,
-    aten.contiguous.default,
-    aten.lift_fresh.default,
-)
+@converts(aten.clone.default, aten.detach.default, aten.alias.default)
 def _same(c: Conversion) -> Node:
     return c.node()
 
@@ -517,7 +491,11 @@ def _split(c: Conversion) -> list[Node]:
 
 @converts(aten.flip.default)
 def _flip(c: Conversion) -> Node:
-    return c.make(Op.FLIP, c.node(), dims=c.dims())
+    x = c.node()
+    for dim in c.dims():
+        index = torch.arange(x.shape[dim]).flip(0)
+        x = c.emit(c.make(Op.TAKE, x, dim=dim, index=index))
+    return x
 
 
 @converts(aten.index.Tensor, aten.index_select.default)
@@ -541,34 +519,23 @@ def _softmax(c: Conversion) -> Node:
     return c.make(Op.SOFTMAX, c.node(), dim=c.dim())
 
 
-@converts(
-    aten._scaled_dot_product_flash_attention_for_cpu.default,
-    aten.scaled_dot_product_attention.default,
-)
+@converts(aten._scaled_dot_product_flash_attention_for_cpu.default)
 def _attention(c: Conversion) -> Node | None:
-    mask = c['attn_mask']
     if c['is_causal'] or c['dropout_p']:
         return None
-    if mask is not None and not mask.is_floating_point():
-        return None
     names = ['query', 'key', 'value']
-    if mask is not None:
+    if c['attn_mask'] is not None:
         names.append('attn_mask')
     scale = c['scale'] or c['query'].shape[-1] ** -0.5
     return c.make(Op.ATTENTION, *map(c.node, names), scale=scale)
 
 
-@converts(
-    aten.upsample_nearest2d.vec,
-    aten.upsample_nearest2d.default,
-    aten.upsample_bilinear2d.vec,
-    aten.upsample_bilinear2d.default,
-)
+@converts(aten.upsample_nearest2d.default, aten.upsample_bilinear2d.default)
 def _resize(c: Conversion) -> Node:
-    given = c['scale_factors'] or (c['scales_h'], c['scales_w'])
+    given = (c['scales_h'], c['scales_w'])
     return c.make(
         Op.RESIZE,
-        c.node('input' if c['self'] is None else 'self'),
+        c.node(),
         bilinear='align_corners' in c.args,
         corners=bool(c['align_corners']),
         scale=tuple(1 / s if s else 0.0 for s in given),

@@ -10,8 +10,7 @@ WITH_ACT = (
     Op.CONV,
     Op.LINEAR,
     Op.AFFINE,
-    Op.LAYER_NORM,
-    Op.GROUP_NORM,
+    Op.NORM,
     Op.BINARY,
     Op.POOL,
     Op.MEAN,
@@ -41,7 +40,6 @@ def _fuse_sum(editor: Editor, node: Node) -> None:
     for conv, other in ((second, first), (first, second)):
         if (
             conv.op in (Op.CONV, Op.LINEAR)
-            and other is not conv
             and other.op is not Op.CONSTANT
             and len(conv.inputs) == 1
             and conv.act.kind is Act.NONE

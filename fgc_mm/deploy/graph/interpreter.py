@@ -1,4 +1,7 @@
-"""Interpreter of graphs in plain torch: the semantics of every operation."""
+"""Interpreter of graphs in plain torch: the semantics of every operation.
+
+Masks are no operation here: channel lists have replaced them.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from fgc_mm.deploy.graph.ir import ALL, Graph, Node, Op
 from fgc_mm.runtime.format import Act, Activation, Math
 
 Values = dict[Node, Tensor]
+aten = torch.ops.aten
 
 
 @torch.no_grad()
@@ -47,16 +51,14 @@ def interpret(
 def run_node(node: Node, values: Values, poison: bool = True) -> Tensor:
     """Compute the value of one node, except the image's.
 
-    Args:
-        node: The node.
-        values: Values of the nodes that it reads, and of the decisions.
-        poison: Whether channels that it does not compute are set to nan.
+    ``values`` are those of the nodes that it reads, and of the decisions.
     """
     inputs = [values[x] for x in node.inputs]
     if node.op in (Op.CONV, Op.LINEAR):
         result = _product_with_lists(node, inputs, values)
     elif node.op is Op.CLEAR and node.reads is not ALL:
-        result = _clear(node, inputs[0], node.reads.numbers(values))
+        listed = node.reads.numbers(values)
+        result = _listed(inputs[0], node.channel_dim, listed, 0.0)
     else:
         result = RUN[node.op](node, *inputs)
     if node.op not in (Op.CALL, Op.UNARY):
@@ -137,32 +139,24 @@ def _product(
         return F.linear(x, weight, bias)
     if len(weight) == 0:
         return x.new_zeros(1, 0, *node.shape[2:])
-    (top, bottom), (left, right) = node.padding
-    x = F.pad(x, (left, right, top, bottom))
     if x.shape[1] == 0:
         y = x.new_zeros(1, len(weight), *node.shape[2:])
         return y if bias is None else y + bias[:, None, None]
-    return F.conv2d(
-        x, weight, bias, node.stride, 0, node.dilation, max(groups, 1)
-    )
+    sides = (node.stride, node.padding, node.dilation)
+    return F.conv2d(x, weight, bias, *sides, groups)
 
 
 def _poisoned(node: Node, result: Tensor, values: Values) -> Tensor:
-    if node.writes is ALL or node.op in (Op.CONV, Op.LINEAR, Op.CLEAR):
+    if node.writes is ALL:
         return result
     listed = node.writes.numbers(values)
-    whole = torch.full_like(result, math.nan)
-    part = result.index_select(node.channel_dim, listed)
-    return whole.index_copy_(node.channel_dim, listed, part)
-
-
-def _along(values: Tensor, dim: int, rank: int) -> Tensor:
-    return values.reshape([-1 if d == dim else 1 for d in range(rank)])
+    return _listed(result, node.channel_dim, listed, math.nan)
 
 
 def _affine(node: Node, x: Tensor) -> Tensor:
+    shape = [-1 if d == node.dim else 1 for d in range(x.dim())]
     scale, shift, slope = (
-        None if values is None else _along(values, node.dim, x.dim())
+        None if values is None else values.reshape(shape)
         for values in (node.scale, node.shift, node.slope)
     )
     x = x if scale is None else x * scale
@@ -170,23 +164,10 @@ def _affine(node: Node, x: Tensor) -> Tensor:
     return x if slope is None else torch.where(x > 0, x, slope * x)
 
 
-def _mask(node: Node, x: Tensor, mask: Tensor) -> Tensor:
-    if not node.factor:
-        mask = (mask != 0).to(mask)
-    return x * _along(spread(mask[0], node.positions), node.dim, x.dim())
-
-
-def spread(mask: Tensor, positions: tuple[int, ...] | None) -> Tensor:
-    """(C,) -> (X,): 1 for channels that are not the site's."""
-    if positions is None:
-        return mask
-    return torch.cat([mask, mask.new_ones(1)])[list(positions)]
-
-
-def _clear(node: Node, x: Tensor, listed: Tensor) -> Tensor:
-    dim = node.channel_dim
-    part = x.index_select(dim, listed)
-    return torch.zeros_like(x).index_copy_(dim, listed, part)
+def _listed(x: Tensor, dim: int, numbers: Tensor, other: float) -> Tensor:
+    """The listed channels of a tensor, and another number elsewhere."""
+    part = x.index_select(dim, numbers)
+    return torch.full_like(x, other).index_copy_(dim, numbers, part)
 
 
 def _pool(node: Node, x: Tensor) -> Tensor:
@@ -210,18 +191,12 @@ def _ceil(node: Node, x: Tensor) -> bool:
     return False
 
 
-def _slice(node: Node, x: Tensor) -> Tensor:
-    index = [slice(None)] * x.dim()
-    index[node.dim] = slice(node.start, node.stop, node.step)
-    return x[tuple(index)]
-
-
 def _pad(node: Node, x: Tensor) -> Tensor:
     return F.pad(x, [n for pair in reversed(node.pads) for n in pair])
 
 
 def _resize(node: Node, x: Tensor) -> Tensor:
-    size, aten = node.shape[2:], torch.ops.aten
+    size = node.shape[2:]
     scales = [1 / s if s else None for s in node.scale]
     if node.bilinear:
         return aten.upsample_bilinear2d(x, size, node.corners, *scales)
@@ -243,31 +218,28 @@ def _topk(node: Node, x: Tensor) -> Tensor:
     return mask if node.ones else mask * x
 
 
-def _group_norm(node: Node, x: Tensor) -> Tensor:
-    return F.group_norm(x, node.groups, node.weight, node.bias, node.eps)
-
-
-def _layer_norm(node: Node, x: Tensor) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:], node.weight, node.bias, node.eps)
+def _norm(node: Node, x: Tensor) -> Tensor:
+    numbers = node.weight, node.bias, node.eps
+    if node.groups:
+        return F.group_norm(x, node.groups, *numbers)
+    return F.layer_norm(x, x.shape[-1:], *numbers)
 
 
 RUN: dict[Op, Callable[..., Tensor]] = {
     Op.CONSTANT: lambda n: n.tensor,
     Op.AFFINE: _affine,
-    Op.LAYER_NORM: _layer_norm,
-    Op.GROUP_NORM: _group_norm,
+    Op.NORM: _norm,
     Op.UNARY: lambda n, x: activate(x, n.act),
     Op.BINARY: lambda n, x, y: BINARY[n.math](x, y),
     Op.POOL: _pool,
     Op.MEAN: lambda n, x: x.mean(n.dims, n.keep),
     Op.CONCAT: lambda n, *xs: torch.cat(xs, n.dim),
-    Op.SLICE: _slice,
+    Op.SLICE: lambda n, x: aten.slice(x, n.dim, n.start, n.stop, n.step),
     Op.SELECT: lambda n, x: x.select(n.dim, n.index),
     Op.PAD: _pad,
     Op.PERMUTE: lambda n, x: x.permute(n.dims),
     Op.RESHAPE: lambda n, x: x.reshape(n.shape),
     Op.EXPAND: lambda n, x: x.expand(n.shape),
-    Op.FLIP: lambda n, x: x.flip(n.dims),
     Op.TAKE: lambda n, x: x.index_select(n.dim, n.index),
     Op.MATMUL: lambda n, x, y: x @ y,
     Op.SOFTMAX: lambda n, x: x.softmax(n.dim),
@@ -275,7 +247,6 @@ RUN: dict[Op, Callable[..., Tensor]] = {
     Op.RESIZE: _resize,
     Op.TOPK: _topk,
     Op.DECISION: lambda n, mask: mask,
-    Op.MASK: _mask,
     Op.CALL: lambda n, *xs: n.function(*xs)[n.output],
 }
 
@@ -287,6 +258,5 @@ MOVES = (
     Op.PERMUTE,
     Op.RESHAPE,
     Op.EXPAND,
-    Op.FLIP,
     Op.TAKE,
 )

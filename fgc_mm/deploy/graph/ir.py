@@ -30,8 +30,7 @@ class Op(enum.Enum):
     CONV = 'conv'  # weight, bias, stride, padding, dilation, groups
     LINEAR = 'linear'  # weight (C_out, C_in), bias; on the last dimension
     AFFINE = 'affine'  # scale, shift, slope: per channel (dimension dim)
-    LAYER_NORM = 'layer_norm'  # weight, bias, eps; of the last dimension
-    GROUP_NORM = 'group_norm'  # weight, bias, eps, groups
+    NORM = 'norm'  # weight, bias, eps, groups; 0: of the last dimension
     UNARY = 'unary'  # act
     BINARY = 'binary'  # math
     POOL = 'pool'  # average, kernel, stride, padding, dilation, outside
@@ -43,7 +42,6 @@ class Op(enum.Enum):
     PERMUTE = 'permute'  # dims
     RESHAPE = 'reshape'
     EXPAND = 'expand'
-    FLIP = 'flip'  # dims
     TAKE = 'take'  # dim, index (an index tensor)
     MATMUL = 'matmul'
     SOFTMAX = 'softmax'  # dim
@@ -168,24 +166,14 @@ class Graph:
     none_leaves: tuple[int, ...] = ()
 
     def copy(self) -> Graph:
-        """A graph with its own nodes, without lists; tensors are shared."""
+        """A graph with its own nodes; tensors are shared."""
         new: dict[Node, Node] = {}
         for node in self.nodes:
             inputs = [new[x] for x in node.inputs]
-            new[node] = replace(
-                node,
-                inputs=inputs,
-                attrs=dict(node.attrs),
-                reads=ALL,
-                writes=ALL,
-            )
+            new[node] = replace(node, inputs=inputs, attrs=dict(node.attrs))
         sites = [
-            SiteValues(
-                site.name,
-                new[site.decision],
-                [new[x] for x in site.records],
-            )
-            for site in self.sites
+            SiteValues(s.name, new[s.decision], [new[x] for x in s.records])
+            for s in self.sites
         ]
         outputs = [new[x] for x in self.outputs]
         return replace(
@@ -207,32 +195,19 @@ class Graph:
         """Name nodes that only a decision needs after the site of its gate."""
         trunk = needed_nodes(self.outputs, stop=Op.DECISION)
         for site in self.sites:
-            for node in needed_nodes([site.decision, *site.records]):
-                if node not in trunk:
-                    node.name = f'{GATE}{site.name}'
-            trunk |= needed_nodes([site.decision, *site.records])
-
-    def users(self) -> dict[Node, list[Node]]:
-        """The nodes that read each node, once per input."""
-        users: dict[Node, list[Node]] = {node: [] for node in self.nodes}
-        for node in self.nodes:
-            for value in node.inputs:
-                users[value].append(node)
-        return users
+            own = needed_nodes([site.decision, *site.records]) - trunk
+            for node in own:
+                node.name = f'{GATE}{site.name}'
+            trunk |= own
 
     def prune(self) -> None:
         """Remove unused nodes; mark those needed by records only."""
         kept = needed_nodes([*self.outputs, *(s.decision for s in self.sites)])
         records = needed_nodes(x for site in self.sites for x in site.records)
-        lists = [x.reads for x in self.nodes] + [x.writes for x in self.nodes]
-        for channels in lists:
-            kept |= needed_nodes(x.decision for x in lists_in(channels))
         for node in self.nodes:
             node.records_only = node not in kept
-        image = self.nodes[0]
-        self.nodes = [
-            x for x in self.nodes if x in kept or x in records or x is image
-        ]
+        kept |= {*records, self.nodes[0]}
+        self.nodes = [x for x in self.nodes if x in kept]
 
 
 def needed_nodes(roots: Iterable[Node], stop: Op | None = None) -> set[Node]:

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 
 from fgc_mm.deploy.graph import (
-    lower_attention,
     lower_elementwise,
     lower_moves,
     lower_pools,
@@ -23,7 +22,7 @@ from fgc_mm.deploy.graph import (
 )
 from fgc_mm.deploy.graph.emit import NotSupported
 from fgc_mm.deploy.graph.interpreter import run_node
-from fgc_mm.deploy.graph.ir import ALL, ChannelList, Graph, Node, Op, lists_in
+from fgc_mm.deploy.graph.ir import ALL, Graph, Node, Op, lists_in
 from fgc_mm.deploy.graph.layout_tracker import LayoutTracker
 from fgc_mm.deploy.graph.value_layout import ValueLayout
 from fgc_mm.runtime import format as f
@@ -52,6 +51,8 @@ class Lowering(LayoutTracker):
     def __init__(self, graph: Graph, calls: bool = True) -> None:
         super().__init__()
         self.graph, self._calls = graph, calls
+        lists = [y for x in graph.nodes for y in (x.reads, x.writes)]
+        self._lists = {y.decision: y for x in lists for y in lists_in(x)}
         self.functions: list[Callable[[list, list], None]] = []
         self.fallbacks: list[str] = []
 
@@ -67,28 +68,28 @@ class Lowering(LayoutTracker):
             if node.op is not Op.CONSTANT:
                 self.layouts[node] = self._lower(node)
         out.node = self.graph.outputs[0]
+        for x in self.graph.outputs:
+            if x.shape[:1] != (1,):
+                raise CannotLower(f'it returns {x.shape} for one image')
         outputs = [self.contiguous(x) for x in self.graph.outputs]
+        count = len(outputs)
         out.record = True
-        more = []
         for site in self.graph.sites:
             out.name = f'records of {site.name}'
             for out.node in (site.decision, *site.records):
-                more.append(self.contiguous(out.node))
-        return out.finish([*outputs, *more], len(outputs))
+                outputs.append(self.contiguous(out.node))
+        return out.finish(outputs, count)
 
     def _lower(self, node: Node) -> ValueLayout:
-        rule = RULES.get(node.op)
-        if rule is None:
-            return self._call(node, f'{node.op.value}')
+        if node.op is Op.CALL:
+            return self._call(node, str(node.function))
         try:
-            return rule(self, node)
+            return RULES[node.op](self, node)
         except NotSupported as error:
-            return self._call(node, str(error) or node.op.value)
+            return self._call(node, str(error))
 
     def _call(self, node: Node, what: str) -> ValueLayout:
         """Lower an operation that the runtime lacks to a call of torch."""
-        if node.op is Op.CALL:
-            what = str(node.function)
         if not self._calls:
             raise CannotLower(f'{node.name or "it"} uses {what}')
         listed = node.reads is not ALL or node.writes is not ALL
@@ -107,16 +108,12 @@ class Lowering(LayoutTracker):
 
     def _decision(self, node: Node) -> ValueLayout:
         layout = self.channels_at(node.inputs[0], 1)
-        for channels in self._lists_of(node):
+        if node in self._lists:
+            channels = self._lists[node]
             listed = self.out.new_list(channels.channels)
             self.out.lists[channels] = listed
             self.out.add(f.List(layout.value, listed), record=False)
         return layout
-
-    def _lists_of(self, node: Node) -> dict[ChannelList, None]:
-        used = [y for x in self.graph.nodes for y in (x.reads, x.writes)]
-        found = [y for channels in used for y in lists_in(channels)]
-        return dict.fromkeys(y for y in found if y.decision is node)
 
 
 @torch.no_grad()
@@ -137,8 +134,7 @@ RULES: dict[Op, Callable[[Lowering, Node], ValueLayout]] = {
     Op.LINEAR: lower_products.linear,
     Op.MATMUL: lower_products.matmul,
     Op.AFFINE: lower_elementwise.affine,
-    Op.LAYER_NORM: lower_elementwise.layer_norm,
-    Op.GROUP_NORM: lower_elementwise.group_norm,
+    Op.NORM: lower_elementwise.norm,
     Op.UNARY: lower_elementwise.unary,
     Op.BINARY: lower_elementwise.binary,
     Op.POOL: lower_pools.pool,
@@ -150,9 +146,8 @@ RULES: dict[Op, Callable[[Lowering, Node], ValueLayout]] = {
     Op.PERMUTE: lower_moves.permute,
     Op.RESHAPE: lower_moves.reshape,
     Op.EXPAND: lower_moves.expand,
-    Op.FLIP: lower_moves.flip,
     Op.TAKE: lower_moves.take,
-    Op.ATTENTION: lower_attention.attention,
+    Op.ATTENTION: lower_products.attention,
     Op.SOFTMAX: lower_elementwise.softmax,
     Op.RESIZE: lower_pools.resize,
     Op.TOPK: lower_elementwise.topk,

@@ -19,16 +19,12 @@ def unary(low: LayoutTracker, node: Node) -> ValueLayout:
 def affine(low: LayoutTracker, node: Node) -> ValueLayout:
     x = low.channels_at(node.inputs[0], node.dim)
     y = low.new_like(x)
+    listed = low.writes(node, y)
+    scale, shift, slope = map(
+        low.out.optional, (node.scale, node.shift, node.slope)
+    )
     low.out.add(
-        f.Affine(
-            x.value,
-            y.value,
-            low.writes(node, y),
-            low.out.optional(node.scale),
-            low.out.optional(node.shift),
-            low.out.optional(node.slope),
-            node.act,
-        )
+        f.Affine(x.value, y.value, listed, scale, shift, slope, node.act)
     )
     return y
 
@@ -65,22 +61,13 @@ def _in_axes(low: LayoutTracker, node: Node) -> ValueLayout:
     return low.new(node.shape, axes)
 
 
-def layer_norm(low: LayoutTracker, node: Node) -> ValueLayout:
-    return _norm(low, node, len(node.shape) - 1, groups=0)
-
-
-def group_norm(low: LayoutTracker, node: Node) -> ValueLayout:
-    return _norm(low, node, 1, node.groups)
-
-
-def _norm(
-    low: LayoutTracker, node: Node, dim: int, groups: int
-) -> ValueLayout:
+def norm(low: LayoutTracker, node: Node) -> ValueLayout:
+    dim = 1 if node.groups else len(node.shape) - 1
     x = low.channels_at(node.inputs[0], dim)
     y = low.new_like(x)
     weight, bias = map(low.out.optional, (node.weight, node.bias))
     low.out.add(
-        f.Norm(x.value, y.value, groups, node.eps, weight, bias, node.act)
+        f.Norm(x.value, y.value, node.groups, node.eps, weight, bias, node.act)
     )
     return y
 

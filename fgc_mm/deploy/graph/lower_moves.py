@@ -24,8 +24,7 @@ def reshape(low: LayoutTracker, node: Node) -> ValueLayout:
     shaped = layout.reshaped(node.shape)
     if shaped is not None:
         return shaped
-    flat = low.new(node.inputs[0].shape, flat_axes(node.inputs[0].shape))
-    low.out.move(layout, flat)
+    flat = low.out.move(layout, low.new(layout.shape, flat_axes(layout.shape)))
     return ValueLayout.packed(flat.value, node.shape, flat_axes(node.shape))
 
 
@@ -34,31 +33,21 @@ def expand(low: LayoutTracker, node: Node) -> ValueLayout:
 
 
 def slice_(low: LayoutTracker, node: Node) -> ValueLayout:
-    (x,) = node.inputs
-    layout, dim = low.layout_of(x), node.dim
-    size = node.shape[dim]
-    if size == x.shape[dim]:
-        return layout
-    if len(layout.dims[dim]) > 1:
-        layout = low.copy_to_new(layout, x.shape)
+    layout, dim = _of_one_factor(low, node), node.dim
     if not layout.dims[dim]:
         return layout
-    return layout.sliced(dim, node.start, size, node.step)
+    return layout.sliced(dim, node.start, node.shape[dim], node.step)
 
 
 def select(low: LayoutTracker, node: Node) -> ValueLayout:
-    (x,) = node.inputs
-    layout = low.layout_of(x)
-    if len(layout.dims[node.dim]) > 1:
-        layout = low.copy_to_new(layout, x.shape)
-    return layout.selected(node.dim, node.index)
+    return _of_one_factor(low, node).selected(node.dim, node.index)
 
 
-def flip(low: LayoutTracker, node: Node) -> ValueLayout:
+def _of_one_factor(low: LayoutTracker, node: Node) -> ValueLayout:
+    """The input's layout with at most one factor in the node's dimension."""
     layout = low.layout_of(node.inputs[0])
-    for dim in node.dims:
-        layout = layout.flipped(dim)
-    return layout
+    one = len(layout.dims[node.dim]) <= 1
+    return layout if one else low.copy_to_new(layout)
 
 
 def pad(low: LayoutTracker, node: Node) -> ValueLayout:
@@ -77,7 +66,9 @@ def _new_like(
 ) -> ValueLayout:
     """A new layout with the axes of another one."""
     shape = node.shape
-    found = [{axis_of(a) for a in dim} for dim in layout.dims]
+    found = [
+        {axis_of(a.step) for a in dim if any(a.step)} for dim in layout.dims
+    ]
     default = DEFAULT_AXES.get(len(shape)) if shape[0] == 1 else None
     if default and all(a <= {b} for a, b in zip(found[1:], default[1:])):
         return low.new(shape)
@@ -100,16 +91,15 @@ def concat(low: LayoutTracker, node: Node) -> ValueLayout:
 
 def take(low: LayoutTracker, node: Node) -> ValueLayout:
     """A gather with constant indices: one move per run of indices."""
-    (x,) = node.inputs
-    layout, dim = low.layout_of(x), node.dim
-    if len(layout.dims[dim]) > 1:
-        layout = low.copy_to_new(layout, x.shape)
+    layout, dim = _of_one_factor(low, node), node.dim
     interleaved = _interleaved(layout, dim, node.index.tolist())
     if interleaved is not None:
         return interleaved
     runs = _runs(node.index.tolist())
     if len(runs) > MAX_RUNS:
         raise NotSupported('a gather')
+    if len(runs) == 1 and layout.dims[dim]:
+        return layout.sliced(dim, *runs[0])
     y = _new_like(low, node, layout)
     start = 0
     for first, count, step in runs:
@@ -117,7 +107,6 @@ def take(low: LayoutTracker, node: Node) -> ValueLayout:
         if y.dims[dim]:
             part = y.sliced(dim, start, count, 1)
         if layout.dims[dim]:
-            step = step if count > 1 else 1
             source = layout.sliced(dim, first, count, step)
         low.out.move(source, part)
         start += count
@@ -126,9 +115,7 @@ def take(low: LayoutTracker, node: Node) -> ValueLayout:
 
 def clear(low: LayoutTracker, node: Node) -> ValueLayout:
     x = low.channels_at(node.inputs[0], node.channel_dim)
-    y = low.new_like(x)
-    low.out.move(x, y, True, node.reads)
-    return y
+    return low.out.move(x, low.new_like(x), True, node.reads)
 
 
 MAX_RUNS = 64  # of a gather with constant indices

@@ -5,25 +5,24 @@ from __future__ import annotations
 import torch
 
 from fgc_mm.deploy.graph.emit import NotSupported
-from fgc_mm.deploy.graph.ir import ALL, Node
+from fgc_mm.deploy.graph.ir import Node
 from fgc_mm.deploy.graph.layout_tracker import CHANNEL, LayoutTracker
-from fgc_mm.deploy.graph.value_layout import Dim, ValueLayout, dim_of
+from fgc_mm.deploy.graph.lower_products import product
+from fgc_mm.deploy.graph.value_layout import ValueLayout, dim_of
 from fgc_mm.runtime import format as f
 
 
 def pool(low: LayoutTracker, node: Node) -> ValueLayout:
     x = low.map(node.inputs[0])
     y = low.new(node.shape)
+    sides = (node.kernel, node.stride, node.padding, node.dilation)
     low.out.add(
         f.Pool(
             x,
             y.value,
             low.writes(node, y),
             int(node.average),
-            tuple(node.kernel),
-            tuple(node.stride),
-            tuple(node.padding),
-            tuple(node.dilation),
+            *sides,
             int(node.outside),
             node.act,
         )
@@ -44,20 +43,15 @@ def mean(low: LayoutTracker, node: Node) -> ValueLayout:
         raise NotSupported('a mean over all dimensions')
     dim = rest[0] if rest else free[0]
     layout = low.channels_at(x, dim)
-    channels = layout.box[0]
-    y = low.out.storage(channels, 1, 1)
-    dims: list[Dim] = [()] * len(x.shape)
-    dims[dim] = dim_of(channels, CHANNEL)
-    kept = [
-        atoms
-        for d, atoms in enumerate(dims)
+    channels = x.shape[dim]
+    dims = [
+        dim_of(channels, CHANNEL) if d == dim else ()
+        for d in range(len(x.shape))
         if node.keep or d not in node.dims
     ]
-    listed = f.ALL
-    if node.writes is not ALL and channels == node.writes.channels:
-        listed = low.out.list_index(node.writes)
-    low.out.add(f.Mean(layout.value, y, listed, node.act))
-    return ValueLayout(y, tuple(kept))
+    y = ValueLayout(low.out.storage(channels, 1, 1), tuple(dims))
+    low.out.add(f.Mean(layout.value, y.value, low.writes(node, y), node.act))
+    return y
 
 
 def _mean_of_channels(low: LayoutTracker, node: Node) -> ValueLayout:
@@ -69,26 +63,8 @@ def _mean_of_channels(low: LayoutTracker, node: Node) -> ValueLayout:
     layout = low.channels_at(x, dim)
     channels, height, width = layout.box
     y = low.out.storage(1, height, width)
-    weight = low.out.weights(torch.full((channels,), 1 / channels))
-    low.out.add(
-        f.Conv(
-            layout.value,
-            y,
-            f.NONE,
-            f.ALL,
-            f.ALL,
-            1,
-            (1, 1),
-            (1, 1),
-            (0, 0),
-            (1, 1),
-            weight,
-            channels,
-            1,
-            f.NONE,
-            node.act,
-        )
-    )
+    weight = torch.full((1, channels, 1, 1), 1 / channels)
+    low.out.add(product(low, node, layout.value, y, weight))
     dims = [() if d == dim else atoms for d, atoms in enumerate(layout.dims)]
     if not node.keep:
         del dims[dim]

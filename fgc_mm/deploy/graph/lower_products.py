@@ -1,6 +1,9 @@
-"""Lowering of convs, linear layers and matrix products."""
+"""Lowering of convs, linear layers, matrix products and attention."""
 
 from __future__ import annotations
+
+import math
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -16,15 +19,10 @@ MAX_IMAGES = 256  # of a conv that becomes one op per image
 def conv(low: LayoutTracker, node: Node) -> ValueLayout:
     x = low.map(node.inputs[0])
     y = low.new(node.shape)
-    (top, _), (left, _) = node.padding
-    geometry = node.stride, (top, left)
     images, inputs = node.inputs[0].shape[:2]
-    depthwise = 1 < node.groups == inputs
-    if node.groups > 1 and not depthwise and node.writes is not ALL:
-        raise NotSupported('a grouped conv of listed channels')
     if images == 1:
         parts = [(x, y.value)]
-    elif depthwise:
+    elif 1 < node.groups == inputs:  # depthwise
         node, parts = _of_all_images(node, images), [(x, y.value)]
     elif images > MAX_IMAGES:
         raise NotSupported(f'a conv of {images} images')
@@ -35,7 +33,7 @@ def conv(low: LayoutTracker, node: Node) -> ValueLayout:
             for n in range(images)
         ]
     for x, y_part in parts:
-        low.out.add(_product(low, node, x, y_part, node.weight, geometry))
+        low.out.add(product(low, node, x, y_part, node.weight))
     return y
 
 
@@ -46,16 +44,13 @@ def _image(low: LayoutTracker, value: int, number: int, box: Box) -> int:
 
 def _of_all_images(node: Node, images: int) -> Node:
     """A depthwise conv of several images as one of all their channels."""
-    bias = None if node.bias is None else node.bias.repeat(images)
     attrs = dict(
         node.attrs,
         weight=node.weight.repeat(images, 1, 1, 1),
-        bias=bias,
+        bias=None if node.bias is None else node.bias.repeat(images),
         groups=node.groups * images,
     )
-    return Node(
-        Op.CONV, node.inputs, node.shape, attrs, node.name, act=node.act
-    )
+    return replace(node, attrs=attrs, writes=ALL)
 
 
 def matmul(low: LayoutTracker, node: Node) -> ValueLayout:
@@ -78,18 +73,17 @@ def linear(low: LayoutTracker, node: Node) -> ValueLayout:
     value = low.out.storage(node.shape[-1], height, width)
     channels = dim_of(node.shape[-1], CHANNEL)
     y = ValueLayout(value, (*x.dims[:-1], channels))
-    weight, geometry = node.weight[:, :, None, None], ((1, 1), (0, 0))
-    low.out.add(_product(low, node, x.value, value, weight, geometry, y))
+    weight = node.weight[:, :, None, None]
+    low.out.add(product(low, node, x.value, value, weight, y))
     return y
 
 
-def _product(
+def product(
     low: LayoutTracker,
     node: Node,
     x: int,
     y: int,
     weight: Tensor,
-    geometry: tuple[tuple[int, int], tuple[int, int]],
     like: ValueLayout | None = None,
 ) -> f.Conv:
     """A conv op, with the weight layout that suits its channel lists."""
@@ -108,20 +102,55 @@ def _product(
     if by_input:
         weight = weight.transpose(0, 1)
         steps = (taps, outputs * taps)
-    stride, padding = geometry
+    kernel, attrs = (rows, columns), node.attrs
     return f.Conv(
         x,
         y,
         add,
         low.out.list_index(node.reads),
         low.out.list_index(node.writes),
-        node.attrs.get('groups', 1),
-        (rows, columns),
-        stride,
-        padding,
-        node.attrs.get('dilation', (1, 1)),
+        attrs.get('groups', 1),
+        kernel,
+        attrs.get('stride', (1, 1)),
+        attrs.get('padding', (0, 0)),
+        attrs.get('dilation', (1, 1)),
         low.out.weights(weight.contiguous()),
         *steps,
-        low.out.optional(node.bias),
+        low.out.optional(attrs.get('bias')),
         node.act,
     )
+
+
+def attention(low: LayoutTracker, node: Node) -> ValueLayout:
+    q, k, v, *bias = node.inputs
+    if not q.shape[:-2] == k.shape[:-2] == v.shape[:-2]:
+        raise NotSupported('attention with different numbers of heads')
+    rank = len(q.shape)
+    # (rows, ..., heads, L, d) in a value (heads d, rows, L)
+    axes = [*[1] * rank, 0, 2, 0][-rank:]
+    query, key, value = (low.along_axes(x, axes) for x in (q, k, v))
+    y = low.new(node.shape, axes)
+    shape = (1, *q.shape[:-1], k.shape[-2])
+    scores = _scores(low, bias[0], shape) if bias else f.NONE
+    heads = shape[-3]
+    scale = float(node.scale)
+    low.out.add(f.Attention(query, key, value, scores, y.value, heads, scale))
+    return y
+
+
+def _scores(low: LayoutTracker, bias: Node, shape: tuple[int, ...]) -> int:
+    """A constant added to the scores, as a value (heads, rows, L M).
+
+    The shape is that of the scores, (..., heads, L, M); heads and rows of the
+    constant may be broadcast.
+    """
+    if bias.op is not Op.CONSTANT:
+        raise NotSupported('attention with a bias computed from the image')
+    missing = len(shape) - len(bias.shape)
+    numbers = bias.tensor.float().reshape((1,) * missing + bias.shape)
+    *rows, heads, _, _ = numbers.shape
+    if math.prod(rows) > 1:
+        rows = list(shape[:-3])
+    numbers = numbers.expand(*rows, heads, *shape[-2:])
+    numbers = numbers.reshape(math.prod(rows), heads, -1).transpose(0, 1)
+    return low.out.constant(numbers.contiguous())

@@ -13,18 +13,16 @@ from fgc_mm.sites import GateHooks, GateSite
 from fgc_mm.sites.call import state_of
 
 _LIBRARY = torch.library.Library('fgc_mm', 'FRAGMENT')
-_LIBRARY.define('decision(Tensor mask, Tensor[] records, int site) -> Tensor')
-_LIBRARY.define('mask(Tensor x, Tensor mask, int site, int place) -> Tensor')
-_LIBRARY.impl(
-    'decision',
-    lambda mask, records, site: mask.clone(),
-    'CompositeExplicitAutograd',
-)
-_LIBRARY.impl(
-    'mask', lambda x, mask, site, index: x.clone(), 'CompositeExplicitAutograd'
-)
-_LIBRARY.define('feature(Tensor x) -> Tensor')
-_LIBRARY.impl('feature', lambda x: x.clone(), 'CompositeExplicitAutograd')
+for schema in (
+    'decision(Tensor mask, Tensor[] records, int site) -> Tensor',
+    'mask(Tensor x, Tensor mask, int site, int place) -> Tensor',
+    'feature(Tensor x) -> Tensor',
+):
+    _LIBRARY.impl(
+        _LIBRARY.define(schema),
+        lambda x, *_: x.clone(),
+        'CompositeExplicitAutograd',
+    )
 DECISION = torch.ops.fgc_mm.decision.default
 MASK = torch.ops.fgc_mm.mask.default
 # a backbone's output, which the modules after it may change in place
@@ -35,10 +33,7 @@ BRANCH_END = -1  # index of a residual branch's end, instead of a consumer's
 class MarkingHooks(GateHooks):
     """Gate hooks that mark decisions and masks but do not mask.
 
-    Args:
-        site: The site.
-        gate: Its gate.
-        number: Index of the site.
+    Their masks and decisions have the site's ``number`` among the sites.
     """
 
     def __init__(self, site: GateSite, gate: nn.Module, number: int) -> None:
@@ -55,12 +50,8 @@ class MarkingHooks(GateHooks):
 
     def _run_gate(self, layer: nn.Module, x: Tensor) -> Any:
         decision = super()._run_gate(layer, x)
-        records = [
-            value
-            for name, value in decision._asdict().items()
-            if name != 'mask'
-        ]
-        mask = DECISION(decision.mask, records, self.number)
+        records = decision._asdict()
+        mask = DECISION(records.pop('mask'), [*records.values()], self.number)
         return decision._replace(mask=mask)
 
     def _mark_input(self, index: int, _: nn.Module, args: tuple) -> Any:

@@ -5,11 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from fgc_mm.deploy.changed_masks import MASK_PATTERNS, constant_masks
-from fgc_mm.deploy.comparing import (
-    difference,
-    finite_outputs,
-    model_output,
-)
+from fgc_mm.deploy.comparing import difference, finite_outputs, model_output
 from fgc_mm.deploy.graph.interpreter import interpret
 from fgc_mm.deploy.graph.ir import Graph
 from fgc_mm.models import GatedBackbone, GatedImageClassifier
@@ -29,9 +25,9 @@ def constant_mask_problem(
     that are not computed are nan.
 
     Args:
-        graph: From :func:`fgc_mm.deploy.graph.network.listed_graph`.
-        model: The masked model that it was made from.
-        backbone: The backbone of that model, or the model itself.
+        graph: Made from the model, with channel lists.
+        model: The masked model.
+        backbone: Its backbone, or the model itself.
         image: (1, 3, H, W).
     """
     for name, opened in MASK_PATTERNS.items():

@@ -9,6 +9,7 @@ from fgc_mm.runtime import format as f
 
 if TYPE_CHECKING:
     from fgc_mm.deploy.graph.emit import Emitter, Storage
+    from fgc_mm.deploy.graph.value_layout import Step
 
 LINE = 16  # float32 per cache line
 MAX_PADDING = 4  # maximum width of the zero padding
@@ -19,21 +20,22 @@ def plan_memory(emitter: Emitter) -> None:
     _find_pads(emitter)
     sizes = [_set_strides(storage) for storage in emitter.storages]
     offsets, floats = offsets_of(sizes, _live_ranges(emitter))
-    for storage, offset in zip(emitter.storages, offsets):
-        head = storage.pad * (storage.value.row_step + 1)
-        storage.value.offset = offset + head
+    for memory, offset in zip(emitter.storages, offsets):
+        head = memory.pad * (memory.value.row_step + 1)
+        memory.value.offset = offset + head
     for value, view in zip(emitter.program.values, emitter.views):
-        if view is None:
-            continue
-        whole = emitter.storages[view.storage].value
-        if value is whole:
-            continue
-        c, h, w = view.start
-        value.channel_step, value.row_step = whole.channel_step, whole.row_step
-        value.offset = (
-            whole.offset + c * whole.channel_step + h * whole.row_step + w
-        )
+        if view is not None:
+            storage, start = view
+            place(value, emitter.storages[storage].value, start)
     emitter.program.arena = floats + f.SLACK
+
+
+def place(part: f.Value, whole: f.Value, start: Step) -> None:
+    """Set the memory of a part of a value that begins at ``start``."""
+    c, h, w = start
+    part.base = whole.base
+    part.channel_step, part.row_step = whole.channel_step, whole.row_step
+    part.offset = whole.offset + c * part.channel_step + h * part.row_step + w
 
 
 def _find_pads(emitter: Emitter) -> None:
@@ -44,7 +46,7 @@ def _find_pads(emitter: Emitter) -> None:
         view = emitter.views[op.x]
         if view is None:
             continue
-        storage = emitter.storages[view.storage]
+        storage = emitter.storages[view[0]]
         whole = emitter.program.values[op.x].shape == storage.value.shape
         pad = max(op.padding)
         if whole and not storage.moved and pad <= MAX_PADDING:
@@ -69,31 +71,25 @@ def _set_strides(storage: Storage) -> int:
 def _live_ranges(emitter: Emitter) -> list[tuple[int, int]]:
     """The first and the last op that use every storage."""
     program = emitter.program
-    live_ranges = [(len(program.ops), -1)] * len(emitter.storages)
-
-    def use(value: int, at: int) -> None:
-        view = emitter.views[value] if value >= 0 else None
-        if view is not None:
-            first, last = live_ranges[view.storage]
-            live_ranges[view.storage] = min(first, at), max(last, at)
-
-    for at, op in enumerate(program.ops):
-        for value in _values_of(op):
-            use(value, at)
-    for value in program.outputs:
-        use(value, len(program.ops))
-    return [life if life[1] >= 0 else (0, 0) for life in live_ranges]
+    used: list[list[int]] = [[] for _ in emitter.storages]
+    steps = [*map(_values_of, program.ops), program.outputs]
+    for at, values in enumerate(steps):
+        for value in values:
+            view = emitter.views[value]
+            if view is not None:
+                used[view[0]].append(at)
+    return [(min(at), max(at)) if at else (0, 0) for at in used]
 
 
 def _values_of(op: f.Op) -> list[int]:
     """The values that an op reads and writes."""
     names = ('x', 'y', 'add', 'x1', 'x2', 'q', 'k', 'v')
-    found = [getattr(op, name) for name in names if hasattr(op, name)]
+    found = [getattr(op, name, f.NONE) for name in names]
     if isinstance(op, f.Attention):
         found.append(op.bias)
     if isinstance(op, f.Call):
         found += [*op.xs, *op.ys]
-    return [value for value in found if value >= 0]
+    return [value for value in found if value != f.NONE]
 
 
 def offsets_of(

@@ -136,16 +136,9 @@ def program_of(model: GatedImageClassifier, image: Tensor) -> Program:
             f'the network cannot run without torch, since {error}; use '
             'fgc_mm.deploy.to_dynamic, which calls torch for that.'
         ) from error
-    program.outputs = _logits_and_masks(listed, program.outputs)
+    count = len(listed.outputs)
+    decided = dict(zip(listed.decided(), program.outputs[count:]))
+    program.outputs[count:] = [
+        decided[x] for s in listed.sites for x in (s.records[0], s.decision)
+    ]
     return program
-
-
-def _logits_and_masks(graph: Graph, outputs: list[int]) -> list[int]:
-    """The outputs without the other records of sites."""
-    count = len(graph.outputs)
-    found, more = outputs[:count], outputs[count:]
-    for site in graph.sites:
-        mask, logits = more[:2]
-        found += [logits, mask]
-        more = more[1 + len(site.records) :]
-    return found

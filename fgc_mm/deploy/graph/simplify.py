@@ -14,8 +14,6 @@ from fgc_mm.deploy.graph.editing import Editor
 from fgc_mm.deploy.graph.ir import Graph, Node, Op
 from fgc_mm.runtime.format import Act, Activation, Math
 
-NO_ACT = Activation()
-
 
 def simplify(graph: Graph) -> None:
     """Apply the rewrite rules in place until none matches."""
@@ -24,7 +22,7 @@ def simplify(graph: Graph) -> None:
     waiting = deque(graph.nodes)
     while waiting:
         node = waiting.popleft()
-        for rule in RULES:
+        for rule in RULES.get(node.op, ()):
             if not editor.is_in_graph(node):
                 break
             new = rule(node, editor)
@@ -37,21 +35,19 @@ def simplify(graph: Graph) -> None:
 
 def _mean_of_rows(node: Node, _: Editor) -> Node | None:
     """A mean over a flattened map is a mean over rows and columns."""
-    if node.op is not Op.MEAN or node.dims != (2,):
-        return None
     (flat,) = node.inputs
-    if flat.op is not Op.RESHAPE or len(flat.inputs[0].shape) != 4:
+    if node.dims != (2,) or flat.op is not Op.RESHAPE:
         return None
-    x = flat.inputs[0]
-    if flat.shape != (1, x.shape[1], math.prod(x.shape[2:])) or node.keep:
+    (x,) = flat.inputs
+    if len(x.shape) != 4 or node.keep:
+        return None
+    if flat.shape != (1, x.shape[1], math.prod(x.shape[2:])):
         return None
     return node.instead(Op.MEAN, x, dims=(2, 3), keep=False)
 
 
 def _reshape_of_reshape(node: Node, _: Editor) -> Node | None:
-    if node.op is not Op.RESHAPE:
-        return None
-    x = node.inputs[0]
+    (x,) = node.inputs
     if x.shape == node.shape:
         return x
     if x.op is Op.RESHAPE:
@@ -60,9 +56,7 @@ def _reshape_of_reshape(node: Node, _: Editor) -> Node | None:
 
 
 def _permute_of_permute(node: Node, _: Editor) -> Node | None:
-    if node.op is not Op.PERMUTE:
-        return None
-    x = node.inputs[0]
+    (x,) = node.inputs
     if node.dims == tuple(range(len(node.dims))):
         return x
     if x.op is Op.PERMUTE:
@@ -73,9 +67,9 @@ def _permute_of_permute(node: Node, _: Editor) -> Node | None:
 
 def _reshaped_linear(node: Node, editor: Editor) -> Node | None:
     """A linear layer with positions merged before and split after it."""
-    if node.op is not Op.RESHAPE or node.inputs[0].op is not Op.LINEAR:
+    (linear,) = node.inputs
+    if linear.op is not Op.LINEAR:
         return None
-    linear = node.inputs[0]
     merged = linear.inputs[0]
     if merged.op is not Op.RESHAPE or not editor.read_once(linear):
         return None
@@ -88,13 +82,11 @@ def _reshaped_linear(node: Node, editor: Editor) -> Node | None:
 
 def _scale_of_channels(node: Node, _: Editor) -> Node | None:
     """A product or sum with one constant per channel is affine."""
-    if node.op is not Op.BINARY or node.math not in (Math.MUL, Math.ADD):
+    if node.math not in (Math.MUL, Math.ADD):
         return None
-    constants = [x for x in node.inputs if x.op is Op.CONSTANT]
-    others = [x for x in node.inputs if x.op is not Op.CONSTANT]
-    if len(constants) != 1 or len(others) != 1:
+    x, c = sorted(node.inputs, key=lambda x: x.op is Op.CONSTANT)
+    if x.op is Op.CONSTANT or c.op is not Op.CONSTANT:
         return None
-    (x,), (c,) = others, constants
     if x.shape != node.shape or len(node.shape) < 2:
         return None
     shape = (1,) * (len(node.shape) - len(c.shape)) + tuple(c.shape)
@@ -103,24 +95,19 @@ def _scale_of_channels(node: Node, _: Editor) -> Node | None:
         return None
     dim = wide[0] if wide else 1
     numbers = c.tensor.float().flatten().expand(node.shape[dim])
-    scale, shift = (
-        (numbers, None) if node.math == Math.MUL else (None, numbers)
-    )
-    return node.instead(
-        Op.AFFINE, x, scale=scale, shift=shift, slope=None, dim=dim
-    )
+    attrs = dict(scale=None, shift=None, slope=None, dim=dim)
+    attrs['scale' if node.math == Math.MUL else 'shift'] = numbers
+    return node.instead(Op.AFFINE, x, **attrs)
 
 
 def _linear_of_linear(node: Node, editor: Editor) -> Node | None:
     """Merge ``a x + b`` into another one, or into the layer before it."""
-    if node.op is not Op.UNARY or node.act.kind is not Act.LINEAR:
+    if node.act.kind is not Act.LINEAR:
         return None
     (x,) = node.inputs
     a, b = node.act.a, node.act.b
     if (a, b) == (1.0, 0.0):
         return x
-    if x.act != NO_ACT and x.op is not Op.UNARY:
-        return None
     if x.op is Op.UNARY and x.act.kind is Act.LINEAR:
         new = node.instead(Op.UNARY, x.inputs[0])
         new.act = Activation(Act.LINEAR, a * x.act.a, a * x.act.b + b)
@@ -133,7 +120,7 @@ def _linear_of_linear(node: Node, editor: Editor) -> Node | None:
 
 def _fold(node: Node, editor: Editor) -> Node | None:
     """Fold an affine operation into the conv or linear layer before it."""
-    if node.op is not Op.AFFINE or node.slope is not None:
+    if node.slope is not None:
         return None
     (x,) = node.inputs
     both = x.op is Op.AFFINE and x.slope is None and x.dim == node.dim
@@ -148,7 +135,7 @@ def _fold(node: Node, editor: Editor) -> Node | None:
     dim = 1 if x.op is Op.CONV else len(x.shape) - 1
     if x.op not in (Op.CONV, Op.LINEAR) or node.dim != dim:
         return None
-    if len(x.inputs) != 1 or not editor.read_once(x):
+    if not editor.read_once(x):
         return None
     return _scaled(x, node.scale, node.shift, node)
 
@@ -186,10 +173,8 @@ def _scaled(
 
 def _attention(node: Node, editor: Editor) -> Node | None:
     """softmax(scale q k^T + bias) v, written as separate operations."""
-    if node.op is not Op.MATMUL or node.inputs[0].op is not Op.SOFTMAX:
-        return None
     softmax, value = node.inputs
-    if softmax.dim != len(softmax.shape) - 1:
+    if softmax.op is not Op.SOFTMAX or softmax.dim != len(softmax.shape) - 1:
         return None
     found = _product_of(softmax.inputs[0])
     if found is None:
@@ -209,10 +194,10 @@ def _attention(node: Node, editor: Editor) -> Node | None:
 
 def _reshaped_matmul(node: Node, editor: Editor) -> Node | None:
     """A matrix product with leading dimensions merged and split."""
-    if node.op is not Op.RESHAPE or node.inputs[0].op is not Op.MATMUL:
+    (product,) = node.inputs
+    if product.op is not Op.MATMUL or not editor.read_once(product):
         return None
-    product = node.inputs[0]
-    if node.shape[-2:] != product.shape[-2:] or not editor.read_once(product):
+    if node.shape[-2:] != product.shape[-2:]:
         return None
     inputs = []
     for merged in product.inputs:
@@ -287,7 +272,7 @@ def _channel_shuffle(node: Node, _: Editor) -> Node | None:
 
 def _topk_mask(node: Node, _: Editor) -> Node | None:
     """Ones at the first indices of a descending order: the k largest."""
-    if node.op is not Op.CALL or len(node.inputs) != 1:
+    if len(node.inputs) != 1:
         return None
     k = _count_of(node.function)
     order = node.inputs[0]
@@ -333,16 +318,18 @@ def _count_of(scatter: Any) -> int | None:
 aten = torch.ops.aten
 SORTS = (aten.sort.stable, aten.argsort.stable)
 SCATTERS = (aten.scatter.value, aten.scatter.src)
-RULES: tuple[Callable[[Node, Editor], Node | None], ...] = (
-    _reshape_of_reshape,
-    _permute_of_permute,
-    _reshaped_linear,
-    _mean_of_rows,
-    _scale_of_channels,
-    _linear_of_linear,
-    _fold,
-    _reshaped_matmul,
-    _attention,
-    _topk_mask,
-    _channel_shuffle,
-)
+RULES: dict[Op, tuple[Callable[[Node, Editor], Node | None], ...]] = {
+    Op.RESHAPE: (
+        _reshape_of_reshape,
+        _reshaped_linear,
+        _reshaped_matmul,
+        _channel_shuffle,
+    ),
+    Op.PERMUTE: (_permute_of_permute, _channel_shuffle),
+    Op.MEAN: (_mean_of_rows,),
+    Op.BINARY: (_scale_of_channels,),
+    Op.UNARY: (_linear_of_linear,),
+    Op.AFFINE: (_fold,),
+    Op.MATMUL: (_attention,),
+    Op.CALL: (_topk_mask,),
+}

@@ -18,8 +18,7 @@ class DimFactor:
     step: Step
 
     def scaled(self, factor: int, size: int) -> DimFactor:
-        a, b, c = self.step
-        return DimFactor(size, (a * factor, b * factor, c * factor))
+        return DimFactor(size, triple(factor * n for n in self.step))
 
 
 Dim = tuple[DimFactor, ...]  # factors of a dimension, slowest first
@@ -52,11 +51,8 @@ class ValueLayout:
     ) -> ValueLayout:
         """A layout whose dimensions run along one axis each and fill a box.
 
-        Args:
-            value: Index of the value.
-            shape: Shape of the tensor.
-            axes: Axis of each dimension; of several along one axis the last
-                is the fastest. ``None``: ``DEFAULT_AXES`` of its rank.
+        Of several dimensions along one axis the last is the fastest. The
+        default axes are ``DEFAULT_AXES`` of the tensor's rank.
         """
         axes = axes or DEFAULT_AXES[len(shape)]
         box = [1, 1, 1]
@@ -102,27 +98,15 @@ class ValueLayout:
     ) -> ValueLayout:
         """Slice a dimension with at most one factor."""
         (factor,) = self.dims[dim]
-        new = (factor.scaled(step, size),) if size > 1 else ()
+        new = dim_of(size, factor.scaled(step, size).step)
         dims = (*self.dims[:dim], new, *self.dims[dim + 1 :])
-        return ValueLayout(self.value, dims, self._moved(factor, start))
+        first = triple(s + start * v for s, v in zip(self.start, factor.step))
+        return ValueLayout(self.value, dims, first)
 
     def selected(self, dim: int, index: int) -> ValueLayout:
         """Select an index of a dimension with at most one factor."""
-        dims = (*self.dims[:dim], *self.dims[dim + 1 :])
-        start = self.start
-        for factor in self.dims[dim]:  # one at most
-            start = self._moved(factor, index)
-        return ValueLayout(self.value, dims, start)
-
-    def flipped(self, dim: int) -> ValueLayout:
-        dims, start = list(self.dims), self
-        for factor in self.dims[dim]:
-            start = replace(start, start=start._moved(factor, factor.size - 1))
-        dims[dim] = tuple(a.scaled(-1, a.size) for a in self.dims[dim])
-        return replace(start, dims=tuple(dims))
-
-    def _moved(self, factor: DimFactor, count: int) -> Step:
-        return triple(s + count * v for s, v in zip(self.start, factor.step))
+        part = self.sliced(dim, index, 1, 1) if self.dims[dim] else self
+        return replace(part, dims=self.dims[:dim] + self.dims[dim + 1 :])
 
     def reshaped(self, shape: Sequence[int]) -> ValueLayout | None:
         """The layout with another shape; ``None`` if a copy is needed."""

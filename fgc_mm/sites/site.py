@@ -101,15 +101,13 @@ class GateSite:
         return [f'sum after {self.branch_end}', *paths]
 
     @property
-    def channels_text(self) -> str:
-        """Number of channels, and of groups if there are any."""
-        groups = self.group_sizes and f' in {self.decisions} groups'
-        return f'{self.channels}{groups or ""}'
+    def groups_text(self) -> str:
+        """Number of groups in words; empty if there are none."""
+        return f' in {self.decisions} groups' if self.group_sizes else ''
 
     def __str__(self) -> str:
-        groups = self.group_sizes and f' in {self.decisions} groups'
         return (
-            f'{self.name}: {self.channels} channels{groups or ""} -> '
+            f'{self.name}: {self.channels} channels{self.groups_text} -> '
             f'{", ".join(self.readers)} ({self.macs_share:.1%} of the MACs)'
         )
 

@@ -19,11 +19,7 @@ from fgc_mm.sites.layer_channels import (
     layer_widths,
     mixes_channels,
 )
-from fgc_mm.sites.observation import (
-    BrokenProbe,
-    Observation,
-    differ,
-)
+from fgc_mm.sites.observation import BrokenProbe, Observation, differ
 from fgc_mm.sites.probed_backbone import (
     ProbedBackbone,
     Visitor,
@@ -119,6 +115,10 @@ class ChannelProbe(Visitor):
             name: self._channels_second(name, output).shape[1]
             for name, output in self._baseline.items()
         }
+
+    def whole(self, *names: str) -> dict[str, Tensor]:
+        """A change of all channels of these sources."""
+        return {name: torch.ones(self.sources[name]).bool() for name in names}
 
     def propagate(
         self,
@@ -267,11 +267,16 @@ class ChannelProbe(Visitor):
         )
         return output
 
-    def _stored_tensors(self, name: str) -> list['_TensorVersion']:
-        """Tensors stored in the attributes of a module and its children."""
+    def _stored_tensors(self, name: str) -> list[tuple[int, int, Tensor]]:
+        """Tensors in the attributes of a module and its children.
+
+        Their ids, their version counters, and themselves, which keeps the id.
+        """
         parts = self._probed.backbone.get_submodule(name).modules()
         return [
-            _TensorVersion(x) for part in parts for x in tensors(vars(part))
+            (id(x), 0 if x.is_inference() else x._version, x)
+            for part in parts
+            for x in tensors(vars(part))
         ]
 
     def after_module(
@@ -364,13 +369,10 @@ class _Pass:
 
     Attributes:
         compare: As :func:`differ`; ``None`` in the first pass.
-        change: Which channels of which sources change.
         zeroed: A source whose output is zero.
-        fixed: A module whose output is that of the first pass.
         perturbed: A module whose output changes.
-        small: As in :meth:`ChannelProbe.propagate`.
-        only: As in :meth:`ChannelProbe.propagate`.
-        stop_at: As in :meth:`ChannelProbe.propagate`.
+
+    The others are those of :meth:`ChannelProbe.propagate`.
     """
 
     compare: Callable[[Tensor, Observation], Tensor] | None = None
@@ -381,19 +383,6 @@ class _Pass:
     small: bool = False
     only: Container[ProbePoint] | None = None
     stop_at: Mapping[ProbePoint, Tensor] | None = None
-
-
-class _TensorVersion:
-    """A tensor in a module's attributes and its version counter."""
-
-    def __init__(self, x: Tensor) -> None:
-        self._x = x
-        self._version = 0 if x.is_inference() else x._version
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _TensorVersion):
-            return False
-        return self._x is other._x and self._version == other._version
 
 
 def _are_equal(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:

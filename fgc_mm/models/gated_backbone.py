@@ -25,7 +25,6 @@ from fgc_mm.sites.call import GatedCall, SiteState
 from fgc_mm.sites.gate_dict import GateDict
 from fgc_mm.sites.gate_hooks import owner_of
 from fgc_mm.sites.recompute import join_outputs
-from fgc_mm.sites.replaced_layers import replaced_consumer
 from fgc_mm.sites.site import rename_old_keys
 from fgc_mm.sites.site_cache import write_metadata
 from fgc_mm.sites.site_table import site_table
@@ -91,13 +90,12 @@ class GatedBackbone(BaseModule):
         network: Any = backbone if built else MMPRETRAIN_MODELS.build(backbone)
         _refuse_quantized(network)
         self.backbone: nn.Module = network
-        self.sites = self._find_sites(network, sites)
+        found = self._find_sites(network, sites)
         self.gates: nn.ModuleDict = GateDict(
-            {site.key: self._build_gate(gate, site) for site in self.sites}
+            {site.key: self._build_gate(gate, site) for site in found}
         )
         self.sites = [
-            _with_group_sizes(site, self.gates[site.key])
-            for site in self.sites
+            _with_group_sizes(site, self.gates[site.key]) for site in found
         ]
         self._site_hooks = [
             GateHooks(site, self.gates[site.key]) for site in self.sites
@@ -171,13 +169,11 @@ class GatedBackbone(BaseModule):
                 f'{type(self.backbone).__name__}, so there is nothing to '
                 'gate; choose other out_indices, neck or head.'
             )
-        for site, hooks in zip(self.sites, self._site_hooks):
-            if site.name in names:
+        for hooks in self._site_hooks:
+            if hooks.name in names:
                 _detach(hooks, self.backbone)
-                del self.gates[site.key]
-        self._site_hooks = [
-            p for p in self._site_hooks if p.site.name not in names
-        ]
+                del self.gates[hooks.site.key]
+        self._site_hooks = [x for x in self._site_hooks if x.name not in names]
         self.sites = left
 
     def __getattr__(self, name: str) -> Any:
@@ -295,18 +291,16 @@ class GatedBackbone(BaseModule):
                     'run, or another module has replaced it, e.g. by '
                     'sync_bn; leave residual sites out of sites.'
                 )
-            if not torch.compiler.is_compiling():
-                self._check_consumers(state.hooks)
-
-    def _check_consumers(self, hooks: GateHooks) -> None:
-        path = replaced_consumer(hooks, self.backbone)
-        if path is not None:
-            raise FGCError(
-                f'{path} may read the closed channels of '
-                f'{hooks.site.producer}: another module, or one with further '
-                'layers, has replaced it since the network was wrapped; wrap '
-                'the network that will run.'
-            )
+            if torch.compiler.is_compiling():
+                continue
+            path = state.hooks.replaced_consumer(self.backbone)
+            if path is not None:
+                raise FGCError(
+                    f'{path} may read the closed channels of {site.producer}: '
+                    'another module, or one with further layers, has replaced '
+                    'it since the network was wrapped; wrap the network that '
+                    'will run.'
+                )
 
     def _reason_not_run(self, state: SiteState) -> str:
         """Why a producer did not run, and the remedy."""

@@ -48,7 +48,7 @@ class ChannelFlow:
 
     A source may be folded: channels ``n`` and ``n + C / fold`` count as one,
     as for a layer whose halves are multiplied (a gated linear unit) or
-    summed with weights (split attention).
+    summed with weights (split attention). ``fold`` is 1 for all others.
 
     Args:
         probe: Probes the network.
@@ -78,12 +78,7 @@ class ChannelFlow:
     def arrivals(
         self, source: str, fold: int = 1
     ) -> dict[ProbePoint, Arrival]:
-        """Where a source arrives, in the order of the forward pass.
-
-        Args:
-            source: Its name.
-            fold: Divisor of its number of channels.
-        """
+        """Where a source arrives, in the order of the forward pass."""
         row = self._reaches[self._index[source]]
         positions = torch.where(row, self._channel(source, fold), NONE)
         return {

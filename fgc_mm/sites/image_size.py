@@ -33,8 +33,7 @@ def expect_images(size: Size | None) -> None:
 
 
 def small_images(
-    backbone: nn.Module,
-    size: int | Sequence[int] | None = None,
+    backbone: nn.Module, size: int | Sequence[int] | None = None
 ) -> Tensor:
     """A random image that the backbone accepts; (1, C, H, W).
 
@@ -54,8 +53,7 @@ def small_images(
 
 
 def accepted_images(
-    probed: ProbedBackbone,
-    size: int | Sequence[int] | None = None,
+    probed: ProbedBackbone, size: int | Sequence[int] | None = None
 ) -> Tensor:
     """Like :func:`small_images`, inside a ``with`` block of the backbone."""
     small, usual = ([(s, s) for s in sizes] for sizes in (SMALL, USUAL))

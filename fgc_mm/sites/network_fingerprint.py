@@ -48,10 +48,6 @@ def network_fingerprint(
     depend on trained weights. Environment variables and files that the code
     reads are not covered.
 
-    Args:
-        backbone: The network.
-        options: Options of the search.
-
     Returns:
         64 hexadecimal digits; ``None`` for a network that uses an object
         that cannot be pickled, which has to be searched every time.

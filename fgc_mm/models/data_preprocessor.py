@@ -10,6 +10,7 @@ from mmpretrain.models.utils.data_preprocessor import ClsDataPreprocessor
 from mmpretrain.structures import DataSample
 from torch import Tensor
 
+from fgc_mm.functional import copied_to
 from fgc_mm.registry import MODELS
 
 
@@ -42,10 +43,7 @@ class NonBlockingDataPreprocessor(ClsDataPreprocessor):
         labels = [sample.get('gt_label', None) for sample in samples]
         if not all(isinstance(x, Tensor) and x.is_cpu for x in labels):
             return
-        together = torch.cat(labels)
-        if torch.device(self.device).type == 'cuda':
-            together = together.pin_memory()
-        moved = together.to(self.device, non_blocking=True)
+        moved = copied_to(torch.cat(labels), torch.device(self.device))
         parts = moved.split([len(label) for label in labels])
         for sample, label in zip(samples, parts, strict=True):
             # an existing field: skips the type check of set_field

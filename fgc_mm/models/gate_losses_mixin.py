@@ -18,11 +18,7 @@ from fgc_mm.losses import GateBatch, GateLoss
 from fgc_mm.models.counting import build_macs_table
 from fgc_mm.models.gated_backbone import GatedBackbone
 from fgc_mm.models.gradient_reach import warn_unreached
-from fgc_mm.models.image_macs import (
-    attach_macs,
-    image_macs,
-    refuse_non_finite,
-)
+from fgc_mm.models.image_macs import attach_macs, image_macs, refuse_non_finite
 from fgc_mm.registry import MODELS
 from fgc_mm.sites import GateRecord
 

@@ -42,10 +42,8 @@ class GatedModelMixin(GateLossesMixin):
         FGCError: As :class:`GateLossesMixin`; a gate loss needs class scores.
     """
 
-    def __init__(
-        self, *args: Any, gate_losses: Sequence[dict] = (), **kwargs: Any
-    ) -> None:
-        super().__init__(*args, gate_losses=gate_losses, **kwargs)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         for loss in self.gate_losses:
             if loss.needs_scores:
                 raise FGCError(

@@ -73,13 +73,8 @@ class GateSite:
 
     @property
     def key(self) -> str:
-        """The name as a key of ``nn.ModuleDict``, which forbids dots.
-
-        mmengine's complexity analysis separates module names by slashes, so
-        the key has hyphens. The name of an attribute gets one at the end.
-        """
-        key = self.name.replace('.', '-')
-        return f'{key}-' if key in TAKEN_KEYS else key
+        """The key of its gate."""
+        return gate_key(self.name)
 
     @property
     def decisions(self) -> int:
@@ -110,6 +105,16 @@ class GateSite:
             f'{self.name}: {self.channels} channels{self.groups_text} -> '
             f'{", ".join(self.readers)} ({self.macs_share:.1%} of the MACs)'
         )
+
+
+def gate_key(site: str) -> str:
+    """A site's name as a key of ``nn.ModuleDict``, which forbids dots.
+
+    mmengine's complexity analysis separates module names by slashes, so the
+    key has hyphens. The name of an attribute gets one at the end.
+    """
+    key = site.replace('.', '-')
+    return f'{key}-' if key in TAKEN_KEYS else key
 
 
 def rename_old_keys(state: Mapping[str, Any]) -> dict[str, Any]:

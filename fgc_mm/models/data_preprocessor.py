@@ -21,11 +21,8 @@ class NonBlockingDataPreprocessor(ClsDataPreprocessor):
     Upstream's copies of images and labels block the host until an
     accelerator has finished the previous step; the results are the same. For
     a model on the CPU it copies like upstream: images that a data set holds
-    on a GPU would otherwise be read before the copy has finished.
-
-    Args:
-        *args: As in ``ClsDataPreprocessor``.
-        **kwargs: As in ``ClsDataPreprocessor``.
+    on a GPU would otherwise be read before the copy has finished. It takes
+    the arguments of ``ClsDataPreprocessor``.
     """
 
     def forward(self, data: dict, training: bool = False) -> dict:

@@ -154,10 +154,7 @@ class GatedBackbone(BaseModule):
         return returned, records
 
     def remove_gates(self, names: Collection[str]) -> None:
-        """Remove the gates of some sites.
-
-        Args:
-            names: Names of the sites.
+        """Remove the gates of the sites with these names.
 
         Raises:
             FGCError: No site would remain.
@@ -217,10 +214,6 @@ class GatedBackbone(BaseModule):
         self, param_name: str, prefix: str = ''
     ) -> tuple[int, int]:
         """Depth for layer-wise learning rates, from the wrapped network.
-
-        Args:
-            param_name: The parameter's name.
-            prefix: Prefix of the names of this module.
 
         Returns:
             The depth and the number of depths. Gates, which are not
@@ -304,9 +297,8 @@ class GatedBackbone(BaseModule):
 
     def _reason_not_run(self, state: SiteState) -> str:
         """Why a producer did not run, and the remedy."""
-        path = state.hooks.site.producer
         modules = dict(self.backbone.named_modules())
-        if state.hooks.is_attached(modules.get(path)):
+        if state.hooks.is_attached(modules.get(state.hooks.site.producer)):
             return (
                 'the executed layers depend on the values of the images; '
                 'leave this site out of sites'
@@ -433,11 +425,7 @@ def _features_of(outputs: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def check_dtypes(network: nn.Module, x: Tensor, error: Exception) -> None:
-    """Raise a clearer error if a forward pass may have failed due to dtypes.
-
-    Raises:
-        FGCError: The images have another dtype than the weights.
-    """
+    """Raise FGCError if a pass may have failed due to the images' dtype."""
     weights = {p.dtype for p in network.parameters() if p.is_floating_point()}
     if not weights or x.dtype in weights:
         return

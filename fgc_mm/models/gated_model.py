@@ -33,10 +33,8 @@ class GatedModelMixin(GateLossesMixin):
     in mode ``'predict'``, and in mode ``'tensor'`` a pass that needs the
     images alone, in which the MACs are counted.
 
-    Args:
-        *args: Arguments of the model.
-        gate_losses: Configs of the gate losses.
-        **kwargs: Arguments of the model.
+    Its arguments are those of the model, and ``gate_losses``: the configs of
+    the gate losses.
 
     Raises:
         FGCError: As :class:`GateLossesMixin`; a gate loss needs class scores.
@@ -60,12 +58,6 @@ class GatedModelMixin(GateLossesMixin):
         **kwargs: Any,
     ) -> Any:
         """The model's forward, with gate losses, or MACs per image, added.
-
-        Args:
-            inputs: (N, 3, H, W).
-            data_samples: As the model needs them.
-            mode: ``'tensor'``, ``'loss'`` or ``'predict'``.
-            **kwargs: Arguments of the model.
 
         Raises:
             FGCError: The model does not call its backbone exactly once, a

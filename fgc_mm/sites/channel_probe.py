@@ -128,7 +128,7 @@ class ChannelProbe(Visitor):
         only: Container[ProbePoint] | None = None,
         stop_at: Mapping[ProbePoint, Tensor] | None = None,
     ) -> dict[ProbePoint, Tensor]:
-        """Where a change arrives.
+        """Which channels of every point differ after a change, (C,) bool.
 
         Args:
             change: For some sources, which channels change; (C,) bool.
@@ -139,23 +139,11 @@ class ChannelProbe(Visitor):
             stop_at: For every point, the channels at which an arriving
                 change ends the pass; (C,) bool.
 
-        Returns:
-            For every point, which of its channels differ, (C,) bool.
-
         Raises:
             BrokenProbe: The network does not run with this change.
             StoppedPass: The change arrives at a channel of ``stop_at``.
         """
-        return self._probe(
-            _Pass(
-                differ,
-                change,
-                fixed=fixed,
-                small=small,
-                only=only,
-                stop_at=stop_at,
-            )
-        )
+        return self._probe(_Pass(differ, change, fixed, small, only, stop_at))
 
     def nonzero_when_zeroed(self, zeroed: str) -> dict[ProbePoint, Tensor]:
         """Where values are nonzero if a source's output is zero; (C,) bool.
@@ -202,16 +190,9 @@ class ChannelProbe(Visitor):
                 for point, channels in self.points.items()
             }
         self._pass_counts = Counter()
-        self._affected = {
-            parent
-            for name in (
-                *current.change,
-                current.zeroed,
-                current.fixed,
-                current.perturbed,
-            )
-            for parent in _parents(name or IMAGE)
-        }
+        named = current.zeroed, current.fixed, current.perturbed
+        changed = [*current.change, *filter(None, named)]
+        self._affected = {part for name in changed for part in _parents(name)}
         first = self._images
         images = self._source_output(IMAGE, first.shape, first.clone)
         for number, output in enumerate(self._probed.run(images, self)):
@@ -377,12 +358,12 @@ class _Pass:
 
     compare: Callable[[Tensor, Observation], Tensor] | None = None
     change: Mapping[str, Tensor] = field(default_factory=dict)
-    zeroed: str | None = None
     fixed: str | None = None
-    perturbed: str | None = None
     small: bool = False
     only: Container[ProbePoint] | None = None
     stop_at: Mapping[ProbePoint, Tensor] | None = None
+    zeroed: str | None = None
+    perturbed: str | None = None
 
 
 def _are_equal(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:

@@ -24,11 +24,7 @@ CONFIGS = ('pretrained_cfg', 'default_cfg')
 
 
 def expect_images(size: Size | None) -> None:
-    """Set the image size, (H, W), for backbones that are built next.
-
-    Args:
-        size: From the config's pipeline; ``None`` if unknown.
-    """
+    """Set the image size, (H, W), of the backbones that are built next."""
     _expected.set(size)
 
 

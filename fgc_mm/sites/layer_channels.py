@@ -143,16 +143,10 @@ def mask_input(
 def site_channels(
     layer: nn.Module, x: Tensor, index: ChannelIndex | None, channels: int
 ) -> tuple[Tensor, Tensor]:
-    """The channels of a site that a consumer reads, in order.
+    """The channels of a site that a consumer reads from ``x``, in order.
 
     If the input is a flattened map, the positions of a channel become one
     dimension after it.
-
-    Args:
-        layer: The consumer.
-        x: Its input.
-        index: As in :func:`mask_input`.
-        channels: Number of channels of the site (C).
 
     Returns:
         Their indices, (c,), and their maps, (N, c, ...).

@@ -66,14 +66,10 @@ class DetachedGate:
             if leaf.grad is not None
         ]
         if used:
+            outputs, leaves = zip(*used)
+            grads = [*map(pop_grad, leaves)]
             # the graph is small, and there may be another backward pass
-            torch.autograd.backward(
-                [output for output, _ in used],
-                [leaf.grad for _, leaf in used],
-                retain_graph=True,
-            )
-            for _, leaf in used:
-                leaf.grad = None
+            torch.autograd.backward(outputs, grads, retain_graph=True)
         return pop_grad(self.input)
 
     def has_pending_grad(self) -> bool:

@@ -1,7 +1,5 @@
 """Scores and kind of labels of a classification head."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from mmpretrain.models.heads import MultiLabelClsHead

@@ -1,7 +1,5 @@
 """A data preprocessor with asynchronous copies to the device."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

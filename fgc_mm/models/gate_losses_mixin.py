@@ -1,7 +1,5 @@
 """Gate losses and MACs per image, for every model with a gated backbone."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,5 +1,6 @@
 """Any backbone, with gates at its sites."""
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -25,12 +26,13 @@ from fgc_mm.sites.call import GatedCall, SiteState
 from fgc_mm.sites.gate_dict import GateDict
 from fgc_mm.sites.gate_hooks import owner_of
 from fgc_mm.sites.recompute import join_outputs
-from fgc_mm.sites.site import rename_old_keys
 from fgc_mm.sites.site_cache import write_metadata
 from fgc_mm.sites.site_table import site_table
 
 # not public here: folding the branches of a layer would remove gated layers
 NOT_FORWARDED = frozenset({'switch_to_deploy'})
+# key of a gate in checkpoints of earlier versions: gates.layer1/0/conv1
+OLD_KEY = re.compile(r'(?<![^.])gates\.[^.]*/[^.]*(?=\.)')
 
 
 @MODELS.register_module()
@@ -317,9 +319,9 @@ class GatedBackbone(BaseModule):
         is a load-state-dict hook, so it is called for ``load_from``,
         ``init_cfg`` and ``load_state_dict``.
         """
-        renamed = rename_old_keys(state_dict)
-        state_dict.clear()
-        state_dict.update(renamed)
+        for key in list(state_dict):
+            new = OLD_KEY.sub(lambda found: found[0].replace('/', '-'), key)
+            state_dict[new] = state_dict.pop(key)
         plain = set(self.backbone.state_dict())
         own = set(self.state_dict())
         for key in [k for k in state_dict if k.startswith(prefix)]:

@@ -1,7 +1,5 @@
 """Any MMEngine model with a gated backbone: detectors, segmentors, ..."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Sequence
 from typing import Any

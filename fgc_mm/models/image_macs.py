@@ -1,7 +1,5 @@
 """MACs and open channels of each image, added to its prediction."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from math import nan
 

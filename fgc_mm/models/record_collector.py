@@ -1,7 +1,5 @@
 """Gate records of a backbone that another model's code calls."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar

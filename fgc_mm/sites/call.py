@@ -5,8 +5,6 @@ holds the state of a pass, not the model's hooks and layers. Each thread has a
 stack of the calls that it is running, the innermost last.
 """
 
-from __future__ import annotations
-
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence

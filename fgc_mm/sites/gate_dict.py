@@ -1,7 +1,5 @@
 """The gates of a backbone, which keep their own initialisation."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import torch

@@ -17,8 +17,6 @@ for the gate. So it sets the state that the first run had after the gate
 (:class:`GateDraws`), and dropout after a gate drops the same values.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace

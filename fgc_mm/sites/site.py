@@ -1,9 +1,6 @@
 """Gate sites."""
 
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import Tensor
 
@@ -13,8 +10,6 @@ from fgc_mm.sites.gate_dict import GateDict
 # names that a GateDict has itself, such as values and training
 TAKEN_KEYS = frozenset(dir(GateDict({})))
 Positions = tuple[int, ...] | None
-# key of a gate in the checkpoints of earlier versions
-OLD_KEY = re.compile(r'(?<![^.])gates\.[^.]*/[^.]*(?=\.)')
 
 
 @dataclass(frozen=True)
@@ -115,16 +110,3 @@ def gate_key(site: str) -> str:
     """
     key = site.replace('.', '-')
     return f'{key}-' if key in TAKEN_KEYS else key
-
-
-def rename_old_keys(state: Mapping[str, Any]) -> dict[str, Any]:
-    """A state dict whose gates have the keys of this version.
-
-    Args:
-        state: State dict of a whole model or of a part. An earlier version
-            saved ``gates.layer1/0/conv1`` for ``gates.layer1-0-conv1``.
-    """
-    return {
-        OLD_KEY.sub(lambda found: found[0].replace('/', '-'), key): value
-        for key, value in state.items()
-    }

@@ -61,12 +61,13 @@ class MACsMatrices:
         """Weights of inputs and of outputs, one row per layer, and units."""
         columns = sum(self.table.channels) + 1
         inputs, outputs = torch.zeros(2, len(layers), columns).double()
+        outputs[:, -1] = 1
         for row, layer in enumerate(layers):
-            writes = ((), 1)
-            if not layer.is_inside:
-                writes = (layer.out_sites, layer.out_channels)
             inputs[row] = self._weights(layer.in_sites, layer.in_channels)
-            outputs[row] = self._weights(*writes)
+            if not layer.is_inside:
+                outputs[row] = self._weights(
+                    layer.out_sites, layer.out_channels
+                )
         units = torch.tensor([x.unit for x in layers], dtype=torch.float64)
         return [inputs, outputs, units]
 

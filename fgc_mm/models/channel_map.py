@@ -185,12 +185,13 @@ class ChannelMap:
     def _parse(cls, content: dict) -> 'ChannelMap':
         if content['format'] != FORMAT:
             raise ValueError(f'format {content["format"]!r}')
+        kinds: Any = dict(layers=LayerSlice, sites=SiteChannels)
         layers, sites = (
             {
                 name: kind(**{k: tuple(v) for k, v in entry.items()})
                 for name, entry in content[key].items()
             }
-            for key, kind in (('layers', LayerSlice), ('sites', SiteChannels))
+            for key, kind in kinds.items()
         )
         for name, kept in layers.items():
             check_layer_slice(name, kept)

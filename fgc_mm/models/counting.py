@@ -107,8 +107,9 @@ def _before_compaction(
     backbone: nn.Module | None, names: dict[int, str]
 ) -> dict[str, tuple[int, ...]]:
     """Widths (out, in, groups) of the layers that a channel map shrank."""
-    gated = isinstance(backbone, GatedBackbone)
-    network: Any = backbone.backbone if gated else backbone
+    network: Any = backbone
+    if isinstance(network, GatedBackbone):
+        network = network.backbone
     widths: dict[str, tuple[int, ...]] = {}
     for channel_map in ChannelMap.applied_to(network):
         for path, kept in channel_map.layers.items():

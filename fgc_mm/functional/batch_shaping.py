@@ -23,12 +23,7 @@ def _density(p: Tensor, alpha: float, beta: float) -> Tensor:
 
 class _BatchShaping(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        probs: Tensor,
-        alpha: float,
-        beta: float,
-    ) -> Tensor:
+    def forward(ctx: Any, probs: Tensor, alpha: float, beta: float) -> Tensor:
         count = len(probs)
         # Stable: deterministic ranks for equal probabilities.
         ordered, order = probs.float().sort(dim=0, stable=True)

@@ -16,10 +16,7 @@ _EDGE = 2.0**-24
 class _BinaryConcrete(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        logits: Tensor,
-        temperature: float | Tensor,
-        shift: Tensor,
+        ctx: Any, logits: Tensor, temperature: float | Tensor, shift: Tensor
     ) -> Tensor:
         # At least float32: half precision cannot represent the noise's tails.
         noisy = shift + logits.to(shift.dtype)
@@ -56,9 +53,7 @@ def _at_least_float32(logits: Tensor) -> torch.dtype:
 
 
 def binary_concrete(
-    logits: Tensor,
-    temperature: float | Tensor,
-    noise: Tensor | None = None,
+    logits: Tensor, temperature: float | Tensor, noise: Tensor | None = None
 ) -> Tensor:
     """Sample hard 0/1 gates; the gradient is that of the soft sample.
 

@@ -38,15 +38,7 @@ def group_sizes(channels: int, group: int) -> GroupSizes:
 
 
 def spread_groups(values: Tensor, sizes: GroupSizes) -> Tensor:
-    """Repeat every decision's value for each of its channels.
-
-    Args:
-        values: (N, G), one column per decision.
-        sizes: (G,) channels of each; ``None``: one decision per channel.
-
-    Returns:
-        (N, C), differentiable.
-    """
+    """Repeat every decision's value (N, G) for its channels; (N, C)."""
     if sizes is None:
         return values
     size = sizes[0]
@@ -57,15 +49,7 @@ def spread_groups(values: Tensor, sizes: GroupSizes) -> Tensor:
 
 
 def sum_groups(values: Tensor, sizes: GroupSizes) -> Tensor:
-    """Sum over the channels of every decision.
-
-    Args:
-        values: (N, C).
-        sizes: As in :func:`spread_groups`.
-
-    Returns:
-        (N, G).
-    """
+    """Sum (N, C) over the channels of every decision; (N, G)."""
     if sizes is None:
         return values
     sums = values.new_zeros(values.shape[0], len(sizes))

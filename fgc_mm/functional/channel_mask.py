@@ -16,11 +16,7 @@ class _MaskChannels(torch.autograd.Function):
     """The product, with fewer temporary maps in the backward than autograd."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        activation: Tensor,
-        mask: Tensor,
-    ) -> Tensor:
+    def forward(ctx: Any, activation: Tensor, mask: Tensor) -> Tensor:
         ctx.save_for_backward(activation, mask)
         return activation * _broadcast(mask, activation)
 

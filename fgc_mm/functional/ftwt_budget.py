@@ -52,16 +52,12 @@ def ratio_for_budget(
 ) -> float:
     """The ratio whose expected cost is nearest to a budget, by bisection.
 
+    The first three arguments are those of :func:`expected_cost`.
+
     Args:
-        scores: As in :func:`expected_cost`.
-        table: As in :func:`expected_cost`.
-        target: As in :func:`expected_cost`.
         budget: Fraction of the dense MACs, in (0, 1).
         ends: The ratios with the lowest and the highest cost.
         steps: Number of bisections.
-
-    Returns:
-        The ratio.
 
     Raises:
         FGCError: A budget outside (0, 1), or out of reach.

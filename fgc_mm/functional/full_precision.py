@@ -5,11 +5,7 @@ from torch import Tensor
 
 
 def full_precision(tensor: Tensor) -> torch.autocast:
-    """A context with autocast disabled for the device of a tensor.
-
-    Args:
-        tensor: Any tensor; operations use the dtypes of their inputs.
-    """
+    """A context with autocast disabled for the device of a tensor."""
     kind = tensor.device.type
     # some devices (meta) have no autocast
     known = torch.amp.is_autocast_available(kind)

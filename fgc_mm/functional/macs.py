@@ -137,13 +137,11 @@ class MACsTable:
         return sum(x.dense for x in layers if x.source != 'layer')
 
     def _network(self, counting: str) -> list[LayerMACs]:
-        _check_counting(counting)
-        roles = ('backbone', 'head')[: 2 if counting == 'honest' else 1]
-        return [x for x in self.layers if x.role in roles]
+        return [x for x in self.counted(counting) if x.role != 'gate']
 
     def counted(self, counting: str = 'honest') -> list[LayerMACs]:
         """The products of a counting; see :func:`macs_per_image`."""
-        _check_counting(counting)
+        check_choice(f'counting={counting!r}', counting, COUNTINGS)
         if counting == 'honest':
             return list(self.layers)
         if counting == 'fgc-pr':
@@ -223,10 +221,6 @@ def _chain_layers(products: list[LayerMACs]) -> list[LayerMACs]:
             layer = replace(layer, in_sites=before.out_sites)
         chained.append(layer)
     return chained
-
-
-def _check_counting(counting: str) -> None:
-    check_choice(f'counting={counting!r}', counting, COUNTINGS)
 
 
 def open_pairs(layer: LayerMACs, opened: Sequence[Tensor]) -> Tensor:

@@ -1,9 +1,9 @@
 """MACs per image by a few matrix products.
 
 The numbers of a layer's open inputs and open outputs are linear in the masks,
-and its MACs are their product; those of a depthwise conv inside a site are
-linear. So all layers together take a few matrix products, whatever the depth
-of the network.
+and its MACs are their product; for a depthwise conv inside a site the second
+factor is 1. So all layers together take a few matrix products, whatever the
+depth of the network.
 """
 
 from collections.abc import Sequence
@@ -33,16 +33,10 @@ class MACsMatrices:
         self.table = table
         layers = table.counted(counting)
         self.fixed = sum(layer.dense for layer in layers if not layer.sites)
-        gated_layers = [layer for layer in layers if layer.sites]
-        pairs = [layer for layer in gated_layers if _is_product(layer)]
-        singles = [layer for layer in gated_layers if _is_single(layer)]
+        gated = [layer for layer in layers if layer.sites]
         # channels of several sites, or grouped convs
-        self.others = [
-            layer
-            for layer in gated_layers
-            if layer not in pairs and layer not in singles
-        ]
-        self._numbers = self._build(pairs, singles)
+        self.others = [layer for layer in gated if not _is_product(layer)]
+        self._numbers = self._build([x for x in gated if _is_product(x)])
 
     def __call__(self, opened: Tensor) -> Tensor:
         """MACs of each image; differentiable.
@@ -54,34 +48,28 @@ class MACsMatrices:
             (N,) float64.
         """
         self._numbers = [x.to(opened.device) for x in self._numbers]
-        inputs, outputs, units, singles = self._numbers
+        inputs, outputs, units = self._numbers
         ones = opened.new_ones(len(opened), 1)
         known = torch.cat([opened, ones], dim=1)
-        total = ((known @ inputs) * (known @ outputs)) @ units
-        total = total + known @ singles + self.fixed
+        total = ((known @ inputs.T) * (known @ outputs.T)) @ units + self.fixed
         parts = opened.split(self.table.channels, dim=1)
         for layer in self.others:
             total = total + layer.unit * open_pairs(layer, parts)
         return total
 
-    def _build(
-        self, pairs: list[LayerMACs], singles: list[LayerMACs]
-    ) -> list[Tensor]:
+    def _build(self, layers: list[LayerMACs]) -> list[Tensor]:
+        """Weights of inputs and of outputs, one row per layer, and units."""
         columns = sum(self.table.channels) + 1
-        none = torch.zeros(columns, 0, dtype=torch.float64)
-        inputs = [self._weights(x.in_sites, x.in_channels) for x in pairs]
-        outputs = [self._weights(x.out_sites, x.out_channels) for x in pairs]
-        units = torch.tensor([x.unit for x in pairs], dtype=torch.float64)
-        single = torch.zeros(columns, dtype=torch.float64)
-        for layer in singles:
-            weights = self._weights(layer.in_sites, layer.in_channels)
-            single += layer.unit * weights
-        return [
-            torch.stack(inputs, 1) if inputs else none,
-            torch.stack(outputs, 1) if outputs else none,
-            units,
-            single,
-        ]
+        inputs, outputs = torch.zeros(2, len(layers), columns).double()
+        outputs[:, -1] = 1
+        for row, layer in enumerate(layers):
+            inputs[row] = self._weights(layer.in_sites, layer.in_channels)
+            if not layer.is_inside:
+                outputs[row] = self._weights(
+                    layer.out_sites, layer.out_channels
+                )
+        units = torch.tensor([x.unit for x in layers], dtype=torch.float64)
+        return [inputs, outputs, units]
 
     def _weights(self, side: Sequence[SitePositions], channels: int) -> Tensor:
         """How often each site's channel occurs; last, channels of no site."""
@@ -115,17 +103,10 @@ class KeptMatrices:
 
 
 def _is_product(layer: LayerMACs) -> bool:
-    """Whether the MACs are a product of open inputs and open outputs."""
-    sides = (
-        (layer.in_sites, layer.in_channels),
-        (layer.out_sites, layer.out_channels),
-    )
-    return layer.groups == 1 and all(_is_linear(*side) for side in sides)
-
-
-def _is_single(layer: LayerMACs) -> bool:
-    """Whether the MACs are linear in the masks: depthwise in one site."""
-    return layer.is_inside and _is_linear(layer.in_sites, layer.in_channels)
+    """Whether the MACs are a product of two factors linear in the masks."""
+    inputs = _is_linear(layer.in_sites, layer.in_channels)
+    outputs = _is_linear(layer.out_sites, layer.out_channels)
+    return (layer.groups == 1 or layer.is_inside) and inputs and outputs
 
 
 def _is_linear(side: Sequence[SitePositions], channels: int) -> bool:

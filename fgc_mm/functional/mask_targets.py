@@ -85,14 +85,7 @@ def uniform_mask(activation: Tensor, ratio: float) -> Tensor:
 
 
 def channel_scores(activation: Tensor) -> Tensor:
-    """The largest magnitude in each channel's map.
-
-    Args:
-        activation: (N, C, ...).
-
-    Returns:
-        (N, C), without gradient.
-    """
+    """The largest magnitude in each channel's map; (N, C), no gradient."""
     return global_max_pool(activation.detach().abs())
 
 

@@ -22,14 +22,7 @@ class _GlobalAverage(torch.autograd.Function):
 
 
 def global_average_pool(maps: Tensor) -> Tensor:
-    """Mean over all positions.
-
-    Args:
-        maps: (N, C, ...).
-
-    Returns:
-        (N, C).
-    """
+    """Mean over all positions; (N, C, ...) -> (N, C)."""
     if maps.dim() == 2:
         return maps  # mean(dim=()) would be over all dimensions
     if not torch.is_grad_enabled():
@@ -38,14 +31,7 @@ def global_average_pool(maps: Tensor) -> Tensor:
 
 
 def global_max_pool(maps: Tensor) -> Tensor:
-    """Maximum over all positions.
-
-    Args:
-        maps: (N, C, ...).
-
-    Returns:
-        (N, C).
-    """
+    """Maximum over all positions; (N, C, ...) -> (N, C)."""
     return maps if maps.dim() == 2 else maps.flatten(2).amax(2)
 
 

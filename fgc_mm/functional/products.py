@@ -46,15 +46,12 @@ class Product:
 
 
 def products_of(operator: Any, args: Sequence[Any], out: Any) -> list[Product]:
-    """The tensor products that a call of an operator computes.
+    """The tensor products that a call has computed; none for most.
 
     Args:
         operator: As dispatched by torch, e.g. ``torch.ops.aten.mm.default``.
         args: Its arguments.
         out: What it returned.
-
-    Returns:
-        Its products; empty for most operators.
     """
     packet = operator._overloadpacket
     formula = FORMULAS.get(packet) or OTHERS.get(packet._qualified_op_name)
@@ -79,12 +76,10 @@ def _addmm(args: Sequence[Any], _: Any) -> list[Product]:
 def _convolution(args: Sequence[Any], out: Tensor) -> list[Product]:
     x, weight = args[:2]
     transposed, groups = args[6], args[8]
-    out_channels = out.shape[1]
     # every position is multiplied by every element of the kernel
     positions = (x if transposed else out).shape[2:]
     unit = len(x) * math.prod(positions) * math.prod(weight.shape[2:])
-    factors = (x, weight)
-    return [Product(unit, x.shape[1], out_channels, groups, factors)]
+    return [Product(unit, x.shape[1], out.shape[1], groups, (x, weight))]
 
 
 def _deformable(args: Sequence[Any], out: Tensor) -> list[Product]:

@@ -7,12 +7,7 @@ from torch import Tensor
 
 
 def num_kept_channels(share: float, channels: int) -> int:
-    """``ceil(share * channels)``, at least 1, robust to rounding.
-
-    Args:
-        share: In (0, 1].
-        channels: C.
-    """
+    """``ceil(share * channels)``, at least 1, robust to rounding."""
     return max(1, math.ceil(share * channels - 1e-9))
 
 
@@ -34,9 +29,8 @@ def topk_mask(saliency: Tensor, share: float | Tensor) -> Tensor:
     order = saliency.argsort(dim=1, descending=True, stable=True)
     mask = torch.zeros_like(saliency, dtype=torch.bool)
     if not isinstance(share, Tensor):
-        return mask.scatter(
-            1, order[:, : num_kept_channels(share, channels)], True
-        )
+        first = order[:, : num_kept_channels(share, channels)]
+        return mask.scatter(1, first, True)
     count = (share * channels - 1e-9).ceil().clamp(min=1)
     first = torch.arange(channels, device=saliency.device) < count
     return mask.scatter(1, order, first.expand(order.shape))

@@ -99,7 +99,7 @@ class BinaryConcreteGate(nn.Module):
         self.act = nn.ReLU(inplace=True)
         self.expand = nn.Linear(hidden_channels, out_channels)
         initialize_linear(
-            self.squeeze, self.expand, weight_init, type(self).__name__
+            self.squeeze, self.expand, weight_init, 'BinaryConcreteGate'
         )
         if init_bias is not None:
             nn.init.constant_(self.expand.bias, init_bias)
@@ -166,17 +166,12 @@ class BinaryConcreteGate(nn.Module):
 
     def _norm_is_fixed(self) -> bool:
         # a synchronised norm also uses the images of other ranks
-        return not self.norm.training or isinstance(
-            self.norm, nn.SyncBatchNorm
-        )
+        synchronised = isinstance(self.norm, nn.SyncBatchNorm)
+        return synchronised or not self.norm.training
 
 
 def _positive(temperature: float | Mapping[str, Any]) -> Schedule:
-    """A schedule of temperatures.
-
-    Raises:
-        FGCError: One is not positive.
-    """
+    """A schedule of temperatures; FGCError if one is not positive."""
     if not isinstance(temperature, (int, float)) or temperature > 0:
         schedule = Schedule.build(temperature, 'temperature')
         if min(schedule.ends) > 0:

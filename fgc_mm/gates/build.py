@@ -63,10 +63,6 @@ def with_widths(settings: Mapping[str, Any], channels: int) -> dict[str, Any]:
 
     Settings that a gate derives from its number of channels (``widths_for``)
     are those of all channels, unless the config sets them.
-
-    Args:
-        settings: Config of the gate.
-        channels: C.
     """
     widths_for = getattr(class_of(settings, MODELS), 'widths_for', None)
     widths = {} if widths_for is None else widths_for(channels)

@@ -42,17 +42,8 @@ def initialize_linear(
 ) -> None:
     """Set the weights of a gate's two linear layers.
 
-    Args:
-        first: The layer from the features to the hidden layer.
-        last: The layer from the hidden layer to the logits.
-        weight_init: ``'torch'`` keeps the defaults of ``nn.Linear``;
-            ``'kaiming_normal'`` initialises both (fan in, gain sqrt 2);
-            ``'zero'`` sets those of the last one to 0, so that at first the
-            logits are its bias.
-        gate: Name of the gate, for messages.
-
-    Raises:
-        FGCError: An unknown initialisation.
+    For the values of ``weight_init`` see :class:`BinaryConcreteGate`; others
+    raise FGCError.
     """
     check_choice(
         f'weight_init={weight_init!r} of {gate}', weight_init, WEIGHT_INITS
@@ -67,11 +58,7 @@ def initialize_linear(
 def channel_fraction(
     value: float | Mapping[str, Any], name: str, gate: str
 ) -> Schedule:
-    """A schedule with all values in (0, 1].
-
-    Raises:
-        FGCError: A value is outside.
-    """
+    """A schedule with all values in (0, 1]; FGCError for others."""
     schedule = Schedule.build(value, name)
     if not all(0 < end <= 1 for end in schedule.ends):
         raise FGCError(

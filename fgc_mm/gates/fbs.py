@@ -50,7 +50,6 @@ class FBSGate(nn.Module):
     """
 
     trained_density: Tensor
-    _current_density: Tensor
 
     def __init__(
         self,
@@ -64,12 +63,9 @@ class FBSGate(nn.Module):
         self.predict = nn.Linear(in_channels, out_channels)
         nn.init.kaiming_normal_(self.predict.weight)
         nn.init.ones_(self.predict.bias)
+        # a tensor, so that a compiled graph stays valid
         start = torch.tensor(self.density.start_value, dtype=torch.float64)
         self.register_buffer('trained_density', start)
-        # the current one as a tensor, so that a compiled graph stays valid
-        self.register_buffer(
-            '_current_density', start.clone(), persistent=False
-        )
 
     @property
     def progress(self) -> Progress | None:
@@ -78,21 +74,19 @@ class FBSGate(nn.Module):
 
     @progress.setter
     def progress(self, progress: Progress | None) -> None:
-        before, self._progress = self._progress, progress
-        if progress is None:
-            return
-        density = self.density.at(progress)
-        if before is None or self.density.at(before) != density:
-            self._current_density.fill_(density)
-        if self.training:  # here, since forward may be compiled
-            self.trained_density.fill_(density)
+        self._progress = progress
+        self._set_trained_density()
 
     def train(self, mode: bool = True) -> 'FBSGate':
         """As ``nn.Module.train``; training uses the current density."""
         super().train(mode)
-        if mode and self._progress is not None:
-            self.trained_density.copy_(self._current_density)
+        self._set_trained_density()
         return self
+
+    def _set_trained_density(self) -> None:
+        # not in forward, which may be compiled
+        if self.training and self._progress is not None:
+            self.trained_density.fill_(self.density.at(self._progress))
 
     def forward(self, x: Tensor) -> ScalingDecision:
         """Decide for every image of the batch."""
@@ -110,8 +104,6 @@ class FBSGate(nn.Module):
     def _density(self) -> float | Tensor:
         if not self.density.varies:
             return self.density.end_value
-        if not self.training:
-            return self.trained_density
-        if self._progress is None:
+        if self.training and self._progress is None:
             self.density.at(None)  # raises the error for missing progress
-        return self._current_density
+        return self.trained_density

@@ -10,11 +10,7 @@ from fgc_mm.gates.decision import GateDecision, ScalingDecision
 
 
 class WrappedGate(nn.Module):
-    """A module that wraps a gate and has its threshold.
-
-    Args:
-        gate: The gate; ``None`` if there is none to wrap.
-    """
+    """A module that wraps a gate, or ``None``, and has its threshold."""
 
     gate: Any  # for type checks: nn.Module has no attribute threshold
 

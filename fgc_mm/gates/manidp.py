@@ -19,8 +19,6 @@ from fgc_mm.gates.decision import ScalingDecision
 from fgc_mm.memory.epoch_mean import EpochMean
 from fgc_mm.registry import MODELS
 
-WIDTH = 'hidden_channels'
-
 
 @MODELS.register_module()
 class ManiDPGate(nn.Module):
@@ -81,14 +79,12 @@ class ManiDPGate(nn.Module):
         self._epoch_started = False  # for the epoch of progress
         hidden = hidden_channels
         if hidden is None:
-            hidden = self.widths_for(out_channels)[WIDTH]
+            hidden = self.widths_for(out_channels)['hidden_channels']
         check_width(hidden, 'ManiDPGate')
         self.squeeze = nn.Linear(in_channels, hidden, bias=False)
         self.act = nn.ReLU(inplace=True)
         self.expand = nn.Linear(hidden, out_channels)
-        initialize_linear(
-            self.squeeze, self.expand, weight_init, type(self).__name__
-        )
+        initialize_linear(self.squeeze, self.expand, weight_init, 'ManiDPGate')
         nn.init.ones_(self.expand.bias)
         # the same on all ranks, and saved in checkpoints
         self.register_buffer('threshold', torch.zeros(()))
@@ -113,7 +109,8 @@ class ManiDPGate(nn.Module):
         Source: the published code, whose squeeze rate of 2 is halved below
         80 channels.
         """
-        return {WIDTH: channels if channels < 80 else channels // 2}
+        width = channels if channels < 80 else channels // 2
+        return dict(hidden_channels=width)
 
     def forward(self, x: Tensor) -> ScalingDecision:
         """Decide for every image of the batch."""

@@ -13,7 +13,7 @@ from fgc_mm.errors import FGCError
 from fgc_mm.functional.full_precision import full_precision
 from fgc_mm.functional.macs import MACsTable
 from fgc_mm.functional.schedule import Progress, Schedule
-from fgc_mm.sites import GateRecord
+from fgc_mm.sites import GateRecord, match_names
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,30 @@ class GateLoss(nn.Module, ABC):
                 'gates; call forward_gated(x, keep_activation=True).'
             )
         return record.activation
+
+    def select_sites(
+        self, wanted: int | Sequence[str] | None, names: Sequence[str]
+    ) -> list[str]:
+        """Names of the gated sites that the loss acts on.
+
+        Args:
+            wanted: The last n, shell patterns, or ``None`` for all.
+            names: Names of the gated sites, in order.
+
+        Raises:
+            FGCError: A pattern without a match, or a number of sites that do
+                not exist.
+        """
+        if wanted is None:
+            return list(names)
+        if not isinstance(wanted, int):
+            return match_names(wanted, names, 'the coupled site')
+        if not 0 < wanted <= len(names):
+            raise FGCError(
+                f'sites={wanted} of {type(self).__name__} must be between 1 '
+                f'and {len(names)}, the number of gate sites.'
+            )
+        return list(names[-wanted:])
 
 
 def total(terms: Iterable[Tensor]) -> Tensor:

@@ -19,13 +19,7 @@ from fgc_mm.losses.base import GateBatch, GateLoss, total
 from fgc_mm.losses.coupled_batch import CoupledBatch, sample_indices
 from fgc_mm.losses.coupling_switches import CouplingSwitches, choose
 from fgc_mm.losses.label_neighbors import LabelNeighbors
-from fgc_mm.losses.loss_sites import select_loss_sites
-from fgc_mm.memory import (
-    BatchWrite,
-    MemoryBank,
-    Shard,
-    SiteBanks,
-)
+from fgc_mm.memory import BatchWrite, MemoryBank, Shard, SiteBanks
 from fgc_mm.memory.bank import nearest_of_each
 from fgc_mm.memory.gather import gather_tables
 from fgc_mm.registry import MODELS
@@ -171,7 +165,8 @@ class FeatureGateCouplingLoss(GateLoss):
                     'but build_banks got none; pass labels=...'
                 )
             self._labels = LabelNeighbors(labels, self.num_neighbors)
-        chosen = self.coupled_sites([site.name for site in sites])
+        names = [site.name for site in sites]
+        chosen = self.select_sites(self.wanted_sites, names)
 
         def bank(dim: int) -> MemoryBank:
             return MemoryBank(
@@ -189,10 +184,6 @@ class FeatureGateCouplingLoss(GateLoss):
             for site in sites
             if site.name in chosen
         }
-
-    def coupled_sites(self, names: Sequence[str]) -> list[str]:
-        """Names of the coupled sites among the gated ones."""
-        return select_loss_sites(self.wanted_sites, names, type(self).__name__)
 
     def compute(self, batch: GateBatch) -> Tensor:
         """The coupling loss; keeps the batch until banks are written; ()."""
@@ -235,19 +226,15 @@ class FeatureGateCouplingLoss(GateLoss):
             For each site () in [0, 1], the fraction of the K nearest rows of
             the feature bank that are among the K nearest of the gate bank.
         """
+        if not self._pending:
+            return {}
         names = list(self._pending)
         few = [
             CoupledBatch(*(x[:queries] for x in batch))
             for batch in self._pending.values()
         ]
-        if not names:
-            return {}
-        pairs = zip(
-            self._nearest(names, few, 'feature'),
-            self._nearest(names, few, 'gate'),
-        )
-        shares = [neighborhood_agreement(*pair) for pair in pairs]
-        return dict(zip(names, shares))
+        spaces = (self._nearest(names, few, x) for x in ('feature', 'gate'))
+        return dict(zip(names, map(neighborhood_agreement, *spaces)))
 
     def write_banks(self) -> None:
         """Write the pending batches of all ranks; collective.

@@ -1,4 +1,4 @@
-"""Options in which the paper of FGC and its published code differ."""
+"""Presets of the coupling loss: the paper of FGC and its published code."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,15 +12,8 @@ from fgc_mm.functional.number import is_number
 class CouplingSwitches:
     """Options in which the paper of FGC and its published code differ.
 
-    The defaults are those of the published code.
-
-    Attributes:
-        form: ``'log_sum'`` or ``'sum_log'``.
-        eps: Added to the positives' summed probability.
-        include_self: Whether an image is its own positive.
-        warmup_epochs: Coupled epochs in which it is the only positive.
-        normalize_rows: Whether bank rows are normalised to unit length.
-        bank_init: ``'uniform'`` or ``'unit'``.
+    The defaults are those of the published code; for their meaning see
+    :class:`fgc_mm.losses.FeatureGateCouplingLoss`.
     """
 
     form: str = 'log_sum'
@@ -71,11 +64,7 @@ CHOICES = {
 
 
 def choose(what: str, value: str) -> str:
-    """Check that a value is one of the allowed ones, and return it.
-
-    Raises:
-        FGCError: It is not.
-    """
+    """The value, if it is one of the allowed ones, else FGCError."""
     check_choice(
         f'{what}={value!r} of FeatureGateCouplingLoss', value, CHOICES[what]
     )

@@ -59,7 +59,5 @@ def _entropy(scores: Tensor, labels: Tensor, independent: bool) -> Tensor:
     """The cross entropy of each image; (N,)."""
     if not independent:
         return F.cross_entropy(scores, labels, reduction='none')
-    each = F.binary_cross_entropy_with_logits(
-        scores, labels.to(scores), reduction='none'
-    )
-    return each.sum(dim=1)
+    entropy = F.binary_cross_entropy_with_logits
+    return entropy(scores, labels.to(scores), reduction='none').sum(dim=1)

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from fgc_mm.functional import global_average_pool, gram_similarity
 from fgc_mm.losses.base import GateBatch, GateLoss, total
-from fgc_mm.losses.loss_sites import select_loss_sites
 from fgc_mm.registry import MODELS
 from fgc_mm.sites import GateRecord
 
@@ -61,14 +60,13 @@ class GramSimilarityLoss(GateLoss):
     def compute(self, batch: GateBatch) -> Tensor:
         """Sum over the coupled sites; ()."""
         names = [record.site.name for record in batch.records]
-        chosen = select_loss_sites(
-            self.wanted_sites, names, type(self).__name__
-        )
+        chosen = self.select_sites(self.wanted_sites, names)
         coupled = [r for r in batch.records if r.site.name in chosen]
         return total(map(self._of_site, coupled))
 
     def _of_site(self, record: GateRecord) -> Tensor:
         activation = self.activation_of(record)
-        activation = activation.detach() if self.detach else activation
+        if self.detach:
+            activation = activation.detach()
         features = global_average_pool(activation.float())
         return gram_similarity(record.gate_strength, features)

@@ -57,11 +57,7 @@ class LabelNeighbors:
         return torch.tensor([_class_of(label) for label in labels])
 
     def __call__(self, indices: Tensor) -> Tensor:
-        """Draw K distinct rows per image, without its own; (N, K).
-
-        Args:
-            indices: (N,) rows of the images, on the CPU.
-        """
+        """Draw K distinct rows per image (N,), without its own; (N, K)."""
         neighbors = indices.new_empty(len(indices), self.num_neighbors)
         classes = self.labels[indices]
         for label in classes.unique().tolist():

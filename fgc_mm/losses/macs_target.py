@@ -98,11 +98,7 @@ class MACsTargetLoss(GateLoss):
 
 
 def _ratio_schedule(value: float | Mapping[str, Any]) -> Schedule:
-    """A schedule of pruning ratios.
-
-    Raises:
-        FGCError: One is not a fraction that can be saved.
-    """
+    """A schedule of pruning ratios; FGCError if one cannot be saved."""
     if not isinstance(value, (int, float)) or 0 < value < 1:
         schedule = Schedule.build(value, 'pruning_ratio')
         if max(schedule.ends) < 1 and schedule.end_value > 0:

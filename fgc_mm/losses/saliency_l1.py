@@ -101,10 +101,8 @@ def labels_of(
 ) -> Tensor:
     """Classes (N,), or weights (N, classes) for mixed images.
 
-    Args:
-        data_samples: The images' samples.
-        classes: Number of classes, for independent labels; then the result
-            is always (N, classes), of 0 and 1.
+    With independent labels, ``classes`` is their number, and the result is
+    always (N, classes), of 0 and 1.
     """
     if 'gt_score' in data_samples[0]:
         return torch.stack([s.gt_score for s in data_samples])

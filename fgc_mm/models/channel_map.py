@@ -150,25 +150,20 @@ class ChannelMap:
 
     def text(self) -> str:
         """The map as JSON, with a line per layer and site."""
-        layers = {
-            name: dict(
-                widths=kept.widths, outputs=kept.outputs, inputs=kept.inputs
-            )
-            for name, kept in self.layers.items()
-        }
-        sites = {name: vars(site) for name, site in self.sites.items()}
         return (
             f'{{"format": "{FORMAT}", "version": 1,\n"layers": '
-            f'{_lines(layers)},\n"sites": {_lines(sites)}}}\n'
+            f'{_lines(self.layers)},\n"sites": {_lines(self.sites)}}}\n'
         )
 
     @classmethod
-    def load(cls, path: str | Path) -> 'ChannelMap':
-        """Read a file with the JSON of :meth:`text`.
+    def load(cls, path: 'str | Path | ChannelMap') -> 'ChannelMap':
+        """Read a file with the JSON of :meth:`text`; a map is returned.
 
         Raises:
             FGCError: The file is missing, or is not a channel map.
         """
+        if isinstance(path, ChannelMap):
+            return path
         file = Path(path)
         if not file.is_file():
             raise FGCError(
@@ -190,16 +185,16 @@ class ChannelMap:
     def _parse(cls, content: dict) -> 'ChannelMap':
         if content['format'] != FORMAT:
             raise ValueError(f'format {content["format"]!r}')
-        layers = {
-            name: LayerSlice(**{key: tuple(v) for key, v in entry.items()})
-            for name, entry in content['layers'].items()
-        }
+        kinds: Any = dict(layers=LayerSlice, sites=SiteChannels)
+        layers, sites = (
+            {
+                name: kind(**{k: tuple(v) for k, v in entry.items()})
+                for name, entry in content[key].items()
+            }
+            for key, kind in kinds.items()
+        )
         for name, kept in layers.items():
             check_layer_slice(name, kept)
-        sites = {
-            name: SiteChannels(**{k: tuple(v) for k, v in entry.items()})
-            for name, entry in content['sites'].items()
-        }
         return cls(layers, sites)
 
     def _shrink_whole_layers(
@@ -224,5 +219,8 @@ def _own_tensors(state: Mapping[str, Any], start: str) -> dict[str, Any]:
 
 
 def _lines(entries: Mapping[str, Any]) -> str:
-    lines = (f' {json.dumps(k)}: {json.dumps(v)}' for k, v in entries.items())
+    lines = (
+        f' {json.dumps(name)}: {json.dumps(vars(entry))}'
+        for name, entry in entries.items()
+    )
     return '{\n' + ',\n'.join(lines) + '}' if entries else '{}'

@@ -31,6 +31,4 @@ def channel_map_backbone(
     """
     built = isinstance(backbone, nn.Module)
     network: Any = backbone if built else MMPRETRAIN_MODELS.build(backbone)
-    if not isinstance(channel_map, ChannelMap):
-        channel_map = ChannelMap.load(channel_map)
-    return channel_map.shrink(network)
+    return ChannelMap.load(channel_map).shrink(network)

@@ -1,7 +1,5 @@
 """Scores and kind of labels of a classification head."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from mmpretrain.models.heads import MultiLabelClsHead
@@ -45,12 +43,9 @@ def class_scores(head: nn.Module, feats: Any, reader: str) -> Tensor:
         FGCError: The head returns several score tensors, as
             ``MultiTaskHead`` and ``ConformerHead`` do.
     """
-    kept = dict(head.named_buffers()) if head.training else {}
-    if kept:
-        buffers = {name: buffer.clone() for name, buffer in kept.items()}
-        scores = functional_call(head, buffers, (feats,))
-    else:
-        scores = head(feats)
+    kept = head.named_buffers() if head.training else ()
+    copies = {name: buffer.clone() for name, buffer in kept}
+    scores = functional_call(head, copies, (feats,)) if copies else head(feats)
     if isinstance(scores, Tensor) and scores.ndim == 2:
         return scores
     raise FGCError(

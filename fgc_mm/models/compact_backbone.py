@@ -45,8 +45,7 @@ class CompactBackbone(GatedBackbone):
         sites: str | Sequence[str] | Mapping[str, Any] = 'auto',
         init_cfg: dict | None = None,
     ) -> None:
-        if not isinstance(channel_map, ChannelMap):
-            channel_map = ChannelMap.load(channel_map)
+        channel_map = ChannelMap.load(channel_map)
         self._gated = {
             name: site
             for name, site in channel_map.sites.items()
@@ -85,16 +84,15 @@ class CompactBackbone(GatedBackbone):
         gate = with_widths(gate, self._original_channels(site))
         decisions = remaining_decisions(entry, group)
         gated = _decisions_for(decisions, entry.gated)
-        whole: nn.Module | None = None
+        whole: Any = None  # if no decision is gated, some are closed
         if gated:
             whole = build_ungrouped_gate(gate, site.in_channels, len(gated))
         if len(gated) < len(decisions):
             closed = _decisions_for(decisions, entry.closed)
             whole = PartialGate(whole, len(decisions), gated, closed)
-        assert whole is not None  # some decision is gated or closed
-        if group == 1:
-            return whole
-        return GroupedGate(whole, [len(channels) for channels in decisions])
+        return (
+            whole if group == 1 else GroupedGate(whole, [*map(len, decisions)])
+        )
 
     def _original_channels(self, site: GateSite) -> int:
         """Number of channels that a site had in the whole network."""

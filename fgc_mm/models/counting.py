@@ -13,6 +13,7 @@ from fgc_mm.models.gated_backbone import GatedBackbone
 from fgc_mm.models.layer_products import run_and_record
 from fgc_mm.sites import GateSite
 from fgc_mm.sites.layer_channels import is_depthwise
+from fgc_mm.sites.site import gate_key
 
 Sites = dict[str, list[tuple[int, tuple[int, ...] | None]]]
 
@@ -52,21 +53,25 @@ def build_macs_table(
             return 'gate'
         return 'backbone' if path.split('.')[0] == 'backbone' else 'head'
 
+    def with_sites(layer: LayerMACs) -> LayerMACs:
+        if layer.source != 'layer':
+            return layer
+        before = None
+        if layer.name in whole:
+            writes, reads, groups = whole[layer.name]
+            before = layer.unit * reads * writes // groups
+        return replace(
+            layer,
+            in_sites=tuple(inputs[layer.name]),
+            out_sites=tuple(outputs[layer.name]),
+            before=before,
+        )
+
     # so that a dynamic backbone runs its modules instead of a program
     with getattr(gated, 'as_modules', nullcontext)():
         layers = run_and_record(model, image_shape, role_of)
     return MACsTable(
-        tuple(
-            replace(
-                layer,
-                in_sites=tuple(inputs[layer.name]),
-                out_sites=tuple(outputs[layer.name]),
-                before=_macs_before(layer, whole.get(layer.name)),
-            )
-            if layer.source == 'layer'
-            else layer
-            for layer in layers
-        ),
+        tuple(map(with_sites, layers)),
         tuple(site.name for site in sites),
         tuple(site.channels for site in sites),
         tuple(site.group_sizes for site in sites),
@@ -75,22 +80,8 @@ def build_macs_table(
 
 def gate_macs(table: MACsTable, site: str) -> int:
     """MACs of the gate of a site, by the site's name."""
-    path = f'backbone.gates.{site.replace(".", "-")}'
-    return sum(
-        x.dense
-        for x in table.layers
-        if x.name == path or x.name.startswith(f'{path}.')
-    )
-
-
-def _macs_before(
-    layer: LayerMACs, widths: tuple[int, ...] | None
-) -> int | None:
-    """MACs of a layer that had these widths."""
-    if widths is None:
-        return None
-    outputs, inputs, groups = widths
-    return layer.unit * inputs * outputs // groups
+    start = f'backbone.gates.{gate_key(site)}.'
+    return sum(x.dense for x in table.layers if f'{x.name}.'.startswith(start))
 
 
 def _sites_of_layers(

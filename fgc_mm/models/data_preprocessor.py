@@ -1,7 +1,5 @@
 """A data preprocessor with asynchronous copies to the device."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +8,7 @@ from mmpretrain.models.utils.data_preprocessor import ClsDataPreprocessor
 from mmpretrain.structures import DataSample
 from torch import Tensor
 
+from fgc_mm.functional import copied_to
 from fgc_mm.registry import MODELS
 
 
@@ -20,11 +19,8 @@ class NonBlockingDataPreprocessor(ClsDataPreprocessor):
     Upstream's copies of images and labels block the host until an
     accelerator has finished the previous step; the results are the same. For
     a model on the CPU it copies like upstream: images that a data set holds
-    on a GPU would otherwise be read before the copy has finished.
-
-    Args:
-        *args: As in ``ClsDataPreprocessor``.
-        **kwargs: As in ``ClsDataPreprocessor``.
+    on a GPU would otherwise be read before the copy has finished. It takes
+    the arguments of ``ClsDataPreprocessor``.
     """
 
     def forward(self, data: dict, training: bool = False) -> dict:
@@ -42,10 +38,7 @@ class NonBlockingDataPreprocessor(ClsDataPreprocessor):
         labels = [sample.get('gt_label', None) for sample in samples]
         if not all(isinstance(x, Tensor) and x.is_cpu for x in labels):
             return
-        together = torch.cat(labels)
-        if torch.device(self.device).type == 'cuda':
-            together = together.pin_memory()
-        moved = together.to(self.device, non_blocking=True)
+        moved = copied_to(torch.cat(labels), torch.device(self.device))
         parts = moved.split([len(label) for label in labels])
         for sample, label in zip(samples, parts, strict=True):
             # an existing field: skips the type check of set_field

@@ -1,7 +1,5 @@
 """Gate losses and MACs per image, for every model with a gated backbone."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,11 +16,7 @@ from fgc_mm.losses import GateBatch, GateLoss
 from fgc_mm.models.counting import build_macs_table
 from fgc_mm.models.gated_backbone import GatedBackbone
 from fgc_mm.models.gradient_reach import warn_unreached
-from fgc_mm.models.image_macs import (
-    attach_macs,
-    image_macs,
-    refuse_non_finite,
-)
+from fgc_mm.models.image_macs import attach_macs, image_macs, refuse_non_finite
 from fgc_mm.registry import MODELS
 from fgc_mm.sites import GateRecord
 
@@ -34,10 +28,8 @@ class GateLossesMixin(BaseModel):
     builds ``self.backbone``.
 
     Args:
-        *args: Arguments of the model.
         gate_losses: Configs of the gate losses; each is logged as
-            ``loss_<name>``.
-        **kwargs: Arguments of the model.
+            ``loss_<name>``. The other arguments are those of the model.
 
     Raises:
         FGCError: The backbone is not gated, an entry of ``gate_losses`` is
@@ -119,14 +111,13 @@ class GateLossesMixin(BaseModel):
         if not (self._first_step and training):
             return
         self._first_step = False
-        names = [
-            f'loss_{x.name}' for x in self.gate_losses if not x.trains_gates
-        ]
-        gates = {
-            site.name: self.backbone.gates[site.key]
-            for site in self.backbone.sites
-        }
-        warn_unreached(gates, losses, names)
+        regularisers = [x for x in self.gate_losses if not x.trains_gates]
+        gated = self.backbone
+        warn_unreached(
+            {site.name: gated.gates[site.key] for site in gated.sites},
+            losses,
+            [f'loss_{loss.name}' for loss in regularisers],
+        )
 
     def _refuse_unrelated(
         self, state_dict: dict, prefix: str, *_: Any

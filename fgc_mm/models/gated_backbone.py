@@ -1,5 +1,6 @@
 """Any backbone, with gates at its sites."""
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -25,13 +26,13 @@ from fgc_mm.sites.call import GatedCall, SiteState
 from fgc_mm.sites.gate_dict import GateDict
 from fgc_mm.sites.gate_hooks import owner_of
 from fgc_mm.sites.recompute import join_outputs
-from fgc_mm.sites.replaced_layers import replaced_consumer
-from fgc_mm.sites.site import rename_old_keys
 from fgc_mm.sites.site_cache import write_metadata
 from fgc_mm.sites.site_table import site_table
 
 # not public here: folding the branches of a layer would remove gated layers
 NOT_FORWARDED = frozenset({'switch_to_deploy'})
+# key of a gate in checkpoints of earlier versions: gates.layer1/0/conv1
+OLD_KEY = re.compile(r'(?<![^.])gates\.[^.]*/[^.]*(?=\.)')
 
 
 @MODELS.register_module()
@@ -91,13 +92,12 @@ class GatedBackbone(BaseModule):
         network: Any = backbone if built else MMPRETRAIN_MODELS.build(backbone)
         _refuse_quantized(network)
         self.backbone: nn.Module = network
-        self.sites = self._find_sites(network, sites)
+        found = self._find_sites(network, sites)
         self.gates: nn.ModuleDict = GateDict(
-            {site.key: self._build_gate(gate, site) for site in self.sites}
+            {site.key: self._build_gate(gate, site) for site in found}
         )
         self.sites = [
-            _with_group_sizes(site, self.gates[site.key])
-            for site in self.sites
+            _with_group_sizes(site, self.gates[site.key]) for site in found
         ]
         self._site_hooks = [
             GateHooks(site, self.gates[site.key]) for site in self.sites
@@ -156,10 +156,7 @@ class GatedBackbone(BaseModule):
         return returned, records
 
     def remove_gates(self, names: Collection[str]) -> None:
-        """Remove the gates of some sites.
-
-        Args:
-            names: Names of the sites.
+        """Remove the gates of the sites with these names.
 
         Raises:
             FGCError: No site would remain.
@@ -171,13 +168,11 @@ class GatedBackbone(BaseModule):
                 f'{type(self.backbone).__name__}, so there is nothing to '
                 'gate; choose other out_indices, neck or head.'
             )
-        for site, hooks in zip(self.sites, self._site_hooks):
-            if site.name in names:
+        for hooks in self._site_hooks:
+            if hooks.name in names:
                 _detach(hooks, self.backbone)
-                del self.gates[site.key]
-        self._site_hooks = [
-            p for p in self._site_hooks if p.site.name not in names
-        ]
+                del self.gates[hooks.site.key]
+        self._site_hooks = [x for x in self._site_hooks if x.name not in names]
         self.sites = left
 
     def __getattr__(self, name: str) -> Any:
@@ -221,10 +216,6 @@ class GatedBackbone(BaseModule):
         self, param_name: str, prefix: str = ''
     ) -> tuple[int, int]:
         """Depth for layer-wise learning rates, from the wrapped network.
-
-        Args:
-            param_name: The parameter's name.
-            prefix: Prefix of the names of this module.
 
         Returns:
             The depth and the number of depths. Gates, which are not
@@ -295,24 +286,21 @@ class GatedBackbone(BaseModule):
                     'run, or another module has replaced it, e.g. by '
                     'sync_bn; leave residual sites out of sites.'
                 )
-            if not torch.compiler.is_compiling():
-                self._check_consumers(state.hooks)
-
-    def _check_consumers(self, hooks: GateHooks) -> None:
-        path = replaced_consumer(hooks, self.backbone)
-        if path is not None:
-            raise FGCError(
-                f'{path} may read the closed channels of '
-                f'{hooks.site.producer}: another module, or one with further '
-                'layers, has replaced it since the network was wrapped; wrap '
-                'the network that will run.'
-            )
+            if torch.compiler.is_compiling():
+                continue
+            path = state.hooks.replaced_consumer(self.backbone)
+            if path is not None:
+                raise FGCError(
+                    f'{path} may read the closed channels of {site.producer}: '
+                    'another module, or one with further layers, has replaced '
+                    'it since the network was wrapped; wrap the network that '
+                    'will run.'
+                )
 
     def _reason_not_run(self, state: SiteState) -> str:
         """Why a producer did not run, and the remedy."""
-        path = state.hooks.site.producer
         modules = dict(self.backbone.named_modules())
-        if state.hooks.is_attached(modules.get(path)):
+        if state.hooks.is_attached(modules.get(state.hooks.site.producer)):
             return (
                 'the executed layers depend on the values of the images; '
                 'leave this site out of sites'
@@ -331,9 +319,9 @@ class GatedBackbone(BaseModule):
         is a load-state-dict hook, so it is called for ``load_from``,
         ``init_cfg`` and ``load_state_dict``.
         """
-        renamed = rename_old_keys(state_dict)
-        state_dict.clear()
-        state_dict.update(renamed)
+        for key in list(state_dict):
+            new = OLD_KEY.sub(lambda found: found[0].replace('/', '-'), key)
+            state_dict[new] = state_dict.pop(key)
         plain = set(self.backbone.state_dict())
         own = set(self.state_dict())
         for key in [k for k in state_dict if k.startswith(prefix)]:
@@ -439,11 +427,7 @@ def _features_of(outputs: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def check_dtypes(network: nn.Module, x: Tensor, error: Exception) -> None:
-    """Raise a clearer error if a forward pass may have failed due to dtypes.
-
-    Raises:
-        FGCError: The images have another dtype than the weights.
-    """
+    """Raise FGCError if a pass may have failed due to the images' dtype."""
     weights = {p.dtype for p in network.parameters() if p.is_floating_point()}
     if not weights or x.dtype in weights:
         return

@@ -159,9 +159,7 @@ class GatedImageClassifier(GateLossesMixin, ImageClassifier):
         if stage == 'neck':
             return self._apply_neck(self.backbone(inputs))
         if stage == 'pre_logits' and hasattr(self.head, 'pre_logits'):
-            return self.head.pre_logits(
-                self._apply_neck(self.backbone(inputs))
-            )
+            return self.head.pre_logits(self.extract_feat(inputs))
         return super().extract_feat(inputs, stage)
 
     def _extract_gated(

@@ -1,7 +1,5 @@
 """Any MMEngine model with a gated backbone: detectors, segmentors, ..."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -33,19 +31,15 @@ class GatedModelMixin(GateLossesMixin):
     in mode ``'predict'``, and in mode ``'tensor'`` a pass that needs the
     images alone, in which the MACs are counted.
 
-    Args:
-        *args: Arguments of the model.
-        gate_losses: Configs of the gate losses.
-        **kwargs: Arguments of the model.
+    Its arguments are those of the model, and ``gate_losses``: the configs of
+    the gate losses.
 
     Raises:
         FGCError: As :class:`GateLossesMixin`; a gate loss needs class scores.
     """
 
-    def __init__(
-        self, *args: Any, gate_losses: Sequence[dict] = (), **kwargs: Any
-    ) -> None:
-        super().__init__(*args, gate_losses=gate_losses, **kwargs)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         for loss in self.gate_losses:
             if loss.needs_scores:
                 raise FGCError(
@@ -62,12 +56,6 @@ class GatedModelMixin(GateLossesMixin):
         **kwargs: Any,
     ) -> Any:
         """The model's forward, with gate losses, or MACs per image, added.
-
-        Args:
-            inputs: (N, 3, H, W).
-            data_samples: As the model needs them.
-            mode: ``'tensor'``, ``'loss'`` or ``'predict'``.
-            **kwargs: Arguments of the model.
 
         Raises:
             FGCError: The model does not call its backbone exactly once, a

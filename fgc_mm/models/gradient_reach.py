@@ -159,9 +159,8 @@ def warn_unreached(
 def _may_hide_graph(node: Any) -> bool:
     """Whether a node may contain a graph of its own."""
     function = getattr(type(node), '_forward_cls', None)
-    return function is not None and not function.__module__.startswith(
-        OWN_FUNCTIONS
-    )
+    own = OWN_FUNCTIONS
+    return function is not None and not function.__module__.startswith(own)
 
 
 def _parameters(graphs: Iterable[set[Any]]) -> set[int]:

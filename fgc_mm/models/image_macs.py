@@ -1,7 +1,5 @@
 """MACs and open channels of each image, added to its prediction."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from math import nan
 
@@ -21,17 +19,14 @@ def image_macs(
 ) -> tuple[Tensor, Tensor]:
     """MACs and open channels of each image, on the CPU.
 
-    Args:
-        records: One per site.
-        matrices: Matrices of the model's MACs table.
-
     Returns:
         MACs (N,), nan for images for which a gate's output is nan or inf;
         and whether each channel is open, (N, sum of C) bool.
     """
     opened = torch.cat([r.mask for r in records], dim=1) != 0
-    macs = matrices(opened.double())
-    macs = macs.masked_fill(_non_finite_images(records), nan)
+    # nan > 0 is false, so such a network would look pruned
+    finite = torch.cat([r.logits for r in records], dim=1).isfinite()
+    macs = matrices(opened.double()).masked_fill(~finite.all(dim=1), nan)
     return macs.cpu(), opened.cpu()
 
 
@@ -41,32 +36,24 @@ def attach_macs(
     opened: Tensor,
     table: MACsTable,
 ) -> None:
-    """Add ``macs``, ``gate_masks`` and ``macs_table`` to predictions.
-
-    Args:
-        samples: One per image.
-        macs: (N,).
-        opened: (N, sum of C).
-        table: One object that all samples share.
-    """
+    """Add the results of :func:`image_macs` and the table to predictions."""
     for sample, cost, row in zip(samples, macs, opened):
+        fields = dict(
+            macs=cost.clone(),
+            gate_masks=row.clone(),
+            macs_table=table,
+            # lets an evaluator check that the prediction was not changed
+            gated_score=sample.get('pred_score', None),
+        )
         # a multi-task sample treats every data field as a task
         tasks = isinstance(sample, MultiTaskDataSample)
-        kind = 'metainfo' if tasks else 'data'
-        sample.set_field(cost.clone(), 'macs', field_type=kind)
-        sample.set_field(row.clone(), 'gate_masks', field_type=kind)
-        sample.set_field(table, 'macs_table', field_type=kind)
-        # lets an evaluator check that the prediction was not changed
-        score = sample.get('pred_score', None)
-        sample.set_field(score, 'gated_score', field_type=kind)
+        for name, value in fields.items():
+            kind = 'metainfo' if tasks else 'data'
+            sample.set_field(value, name, field_type=kind)
 
 
 def refuse_non_finite(records: Sequence[GateRecord]) -> None:
-    """Raise an error if a gate's output is nan or inf.
-
-    Raises:
-        FGCError: It is, for some image.
-    """
+    """Raise FGCError if a gate's output is nan or inf for some image."""
     for record in records:
         if not record.logits.isfinite().all():
             raise FGCError(
@@ -74,10 +61,3 @@ def refuse_non_finite(records: Sequence[GateRecord]) -> None:
                 'channels are neither open nor closed; train with a lower '
                 'learning rate, or test another checkpoint.'
             )
-
-
-def _non_finite_images(records: Sequence[GateRecord]) -> Tensor:
-    """Images for which some gate's output is nan or inf; (N,) bool."""
-    # nan > 0 is false, so such a network would look pruned
-    logits = torch.cat([record.logits for record in records], dim=1)
-    return ~logits.isfinite().all(dim=1)

@@ -1,7 +1,5 @@
 """The weight initialisation of the published code of FGC."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from mmengine.model import update_init_info

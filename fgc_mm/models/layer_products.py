@@ -27,10 +27,8 @@ def run_and_record(
 ) -> list[LayerMACs]:
     """Run one black image, and list its products in order, without sites.
 
-    Args:
-        model: Any module; it runs in evaluation mode and is restored.
-        image_shape: (C, H, W).
-        role_of: The role of a module, by its path.
+    The model runs in evaluation mode and is restored. ``role_of`` gives the
+    role of a module, by its path.
     """
     like = next(model.parameters())
     recorder = _Recorder(model, role_of)

@@ -1,5 +1,7 @@
 """MobileNetV1, which mmpretrain lacks."""
 
+from typing import Any
+
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
@@ -64,16 +66,9 @@ class MobileNetV1(BaseModule):
 def _conv(
     in_channels: int, channels: int, kernel: int, stride: int, groups: int = 1
 ) -> nn.Sequential:
+    options: Any = dict(padding=kernel // 2, groups=groups, bias=False)
     return nn.Sequential(
-        nn.Conv2d(
-            in_channels,
-            channels,
-            kernel,
-            stride,
-            padding=kernel // 2,
-            groups=groups,
-            bias=False,
-        ),
+        nn.Conv2d(in_channels, channels, kernel, stride, **options),
         nn.BatchNorm2d(channels),
         nn.ReLU(inplace=True),
     )

@@ -14,10 +14,7 @@ def to_host(samples: Sequence[Any]) -> None:
     """Move a batch's labels and scores to the CPU, with one copy per field.
 
     Otherwise evaluators copy them image by image, and the host waits for
-    each copy.
-
-    Args:
-        samples: Predictions; multi-task ones are not moved.
+    each copy. Multi-task predictions are not moved.
     """
     if not all(type(sample) is DataSample for sample in samples):
         return
@@ -32,10 +29,7 @@ def own_memory(samples: Sequence[Any]) -> None:
     """Replace the rows of a batch's tensors on the CPU with copies of them.
 
     A row keeps the tensor of its whole batch alive, and pickle writes that
-    tensor once per image.
-
-    Args:
-        samples: Predictions of a batch; of multi-task ones, every task's.
+    tensor once per image. Multi-task predictions contain one per task.
     """
     for sample in samples:
         for name, value in list(sample.items()):
@@ -47,9 +41,7 @@ def own_memory(samples: Sequence[Any]) -> None:
 
 def _is_row(value: Tensor) -> bool:
     """Whether a tensor is a part of a larger one on the CPU."""
-    if value.device.type != 'cpu':
-        return False
-    return value.untyped_storage().nbytes() > value.nbytes
+    return value.is_cpu and value.untyped_storage().nbytes() > value.nbytes
 
 
 def _is_batch(values: Sequence[Any]) -> bool:

@@ -1,7 +1,5 @@
 """Gate records of a backbone that another model's code calls."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -22,14 +20,8 @@ def collect_records(backbone: nn.Module) -> Iterator[Calls]:
     """Collect the gate records of all calls of a backbone in this thread.
 
     A detector or segmentor calls ``self.backbone(inputs)`` and expects only
-    features, so the records cannot be returned. Calls of other threads are
-    not collected.
-
-    Args:
-        backbone: A :class:`fgc_mm.models.GatedBackbone`.
-
-    Yields:
-        A list that gets the records of each call.
+    features, so the records cannot be returned. The list gets the records of
+    each call; those of other threads are not collected.
     """
     calls: Calls = []
     token = _ACTIVE.set((*_ACTIVE.get(), (backbone, calls)))

@@ -17,10 +17,6 @@ def batch_sizes(probed: ProbedBackbone, images: Tensor) -> dict[str, set[int]]:
     The layers' outputs are zeros, which takes little time; if the network
     fails on zeros, the outputs are computed.
 
-    Args:
-        probed: The network.
-        images: (N, C, H, W).
-
     Raises:
         FGCError: The network fails on such images.
     """

@@ -5,8 +5,6 @@ holds the state of a pass, not the model's hooks and layers. Each thread has a
 stack of the calls that it is running, the innermost last.
 """
 
-from __future__ import annotations
-
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -51,11 +49,11 @@ class SiteState:
     mask: Tensor  # set when the forward pass ends
     detached_gate: Any = None
     draws: Any = None
-    grad = False
 
-    def __init__(self, hooks: Any, keep: bool) -> None:
+    def __init__(self, hooks: Any, keep: bool, grad: bool) -> None:
         self.hooks = hooks
         self.keep = keep
+        self.grad = grad
         self.leaves: dict[Any, Tensor] = {}
         self.parts: list[tuple[Tensor, Tensor]] = []
 
@@ -74,16 +72,13 @@ class GatedCall:
     """
 
     def __init__(self, site_hooks: Sequence[Any], keep: bool) -> None:
-        self.states = {
-            hooks.name: SiteState(hooks, keep) for hooks in site_hooks
-        }
         # a compiled graph is not recomputed by Python code
-        self.grad = (
-            torch.is_grad_enabled() and not torch.compiler.is_compiling()
-        )
-        if self.grad:
-            for state in self.states.values():
-                state.grad = True
+        grad = torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        self.grad = grad
+        self.states = {
+            hooks.name: SiteState(hooks, keep, grad) for hooks in site_hooks
+        }
+        if grad:
             self.thread = threading.get_ident()
             self.first = self.last = 0  # sequence numbers of its nodes
 

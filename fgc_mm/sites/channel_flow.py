@@ -48,7 +48,7 @@ class ChannelFlow:
 
     A source may be folded: channels ``n`` and ``n + C / fold`` count as one,
     as for a layer whose halves are multiplied (a gated linear unit) or
-    summed with weights (split attention).
+    summed with weights (split attention). ``fold`` is 1 for all others.
 
     Args:
         probe: Probes the network.
@@ -67,9 +67,6 @@ class ChannelFlow:
             point: slice(start, end)
             for point, start, end in zip(probe.points, starts, ends)
         }
-        self._all_channels = {
-            name: torch.ones(n).bool() for name, n in probe.sources.items()
-        }
         self._unresolvable: set[str] = set()
         self._num_sources = torch.zeros(ends[-1], dtype=torch.long)
         self._reaches = self._find_reach(every)
@@ -81,12 +78,7 @@ class ChannelFlow:
     def arrivals(
         self, source: str, fold: int = 1
     ) -> dict[ProbePoint, Arrival]:
-        """Where a source arrives, in the order of the forward pass.
-
-        Args:
-            source: Its name.
-            fold: Divisor of its number of channels.
-        """
+        """Where a source arrives, in the order of the forward pass."""
         row = self._reaches[self._index[source]]
         positions = torch.where(row, self._channel(source, fold), NONE)
         return {
@@ -125,11 +117,11 @@ class ChannelFlow:
         in one further pass.
         """
         rows = {}
-        for name, every_channel in self._all_channels.items():
+        for name in self._names:
             group = None if every else self._by_point(self._num_sources >= 2)
             try:
                 flags = self._probe.propagate(
-                    {name: every_channel}, stop_at=group
+                    self._probe.whole(name), stop_at=group
                 )
             except StoppedPass:
                 self._unresolvable.add(name)
@@ -149,9 +141,9 @@ class ChannelFlow:
 
     def _reach_of_any(self, names: list[str]) -> Tensor:
         """Where any of these sources arrives."""
-        group = {name: self._all_channels[name] for name in names}
         try:
-            return _concatenated(self._probe.propagate(group))
+            change = self._probe.whole(*names)
+            return _concatenated(self._probe.propagate(change))
         except BrokenProbe:
             rows = map(self._reach_of_failing, names)
             return torch.stack(list(rows)).any(0)
@@ -162,8 +154,8 @@ class ChannelFlow:
         Tries a small change; if the network fails again, the source is
         assumed to reach every later point.
         """
-        change = {name: self._all_channels[name]}
         try:
+            change = self._probe.whole(name)
             return _concatenated(self._probe.propagate(change, small=True))
         except BrokenProbe:
             later = torch.ones_like(self._num_sources).bool()
@@ -199,10 +191,10 @@ class ChannelFlow:
         sources = {
             name: torch.arange(n) % (n // fold)
             for name, n in self._probe.sources.items()
-            if self._round[name] == round_ and n % fold == 0
+            if self._round[name] == round_
+            and n % fold == 0
+            and name not in self._unresolvable
         }
-        for name in self._unresolvable:
-            sources.pop(name, None)
         return self._identify(sources)
 
     def _identify(self, sources: dict[str, Tensor]) -> Tensor:
@@ -243,8 +235,7 @@ class ChannelFlow:
         """Where channels arrive whose index has a bit set, and the others."""
         ones, zeros = (
             self._probe.propagate(
-                {k: (n >> bit & 1) == v for k, n in sources.items()},
-                only=only,
+                {k: (n >> bit & 1) == v for k, n in sources.items()}, only=only
             )
             for v in (1, 0)
         )

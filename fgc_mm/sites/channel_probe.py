@@ -19,11 +19,7 @@ from fgc_mm.sites.layer_channels import (
     layer_widths,
     mixes_channels,
 )
-from fgc_mm.sites.observation import (
-    BrokenProbe,
-    Observation,
-    differ,
-)
+from fgc_mm.sites.observation import BrokenProbe, Observation, differ
 from fgc_mm.sites.probed_backbone import (
     ProbedBackbone,
     Visitor,
@@ -120,6 +116,10 @@ class ChannelProbe(Visitor):
             for name, output in self._baseline.items()
         }
 
+    def whole(self, *names: str) -> dict[str, Tensor]:
+        """A change of all channels of these sources."""
+        return {name: torch.ones(self.sources[name]).bool() for name in names}
+
     def propagate(
         self,
         change: Mapping[str, Tensor],
@@ -128,7 +128,7 @@ class ChannelProbe(Visitor):
         only: Container[ProbePoint] | None = None,
         stop_at: Mapping[ProbePoint, Tensor] | None = None,
     ) -> dict[ProbePoint, Tensor]:
-        """Where a change arrives.
+        """Which channels of every point differ after a change, (C,) bool.
 
         Args:
             change: For some sources, which channels change; (C,) bool.
@@ -139,23 +139,11 @@ class ChannelProbe(Visitor):
             stop_at: For every point, the channels at which an arriving
                 change ends the pass; (C,) bool.
 
-        Returns:
-            For every point, which of its channels differ, (C,) bool.
-
         Raises:
             BrokenProbe: The network does not run with this change.
             StoppedPass: The change arrives at a channel of ``stop_at``.
         """
-        return self._probe(
-            _Pass(
-                differ,
-                change,
-                fixed=fixed,
-                small=small,
-                only=only,
-                stop_at=stop_at,
-            )
-        )
+        return self._probe(_Pass(differ, change, fixed, small, only, stop_at))
 
     def nonzero_when_zeroed(self, zeroed: str) -> dict[ProbePoint, Tensor]:
         """Where values are nonzero if a source's output is zero; (C,) bool.
@@ -202,16 +190,9 @@ class ChannelProbe(Visitor):
                 for point, channels in self.points.items()
             }
         self._pass_counts = Counter()
-        self._affected = {
-            parent
-            for name in (
-                *current.change,
-                current.zeroed,
-                current.fixed,
-                current.perturbed,
-            )
-            for parent in _parents(name or IMAGE)
-        }
+        named = current.zeroed, current.fixed, current.perturbed
+        changed = [*current.change, *filter(None, named)]
+        self._affected = {part for name in changed for part in _parents(name)}
         first = self._images
         images = self._source_output(IMAGE, first.shape, first.clone)
         for number, output in enumerate(self._probed.run(images, self)):
@@ -267,11 +248,16 @@ class ChannelProbe(Visitor):
         )
         return output
 
-    def _stored_tensors(self, name: str) -> list['_TensorVersion']:
-        """Tensors stored in the attributes of a module and its children."""
+    def _stored_tensors(self, name: str) -> list[tuple[int, int, Tensor]]:
+        """Tensors in the attributes of a module and its children.
+
+        Their ids, their version counters, and themselves, which keeps the id.
+        """
         parts = self._probed.backbone.get_submodule(name).modules()
         return [
-            _TensorVersion(x) for part in parts for x in tensors(vars(part))
+            (id(x), 0 if x.is_inference() else x._version, x)
+            for part in parts
+            for x in tensors(vars(part))
         ]
 
     def after_module(
@@ -364,36 +350,20 @@ class _Pass:
 
     Attributes:
         compare: As :func:`differ`; ``None`` in the first pass.
-        change: Which channels of which sources change.
         zeroed: A source whose output is zero.
-        fixed: A module whose output is that of the first pass.
         perturbed: A module whose output changes.
-        small: As in :meth:`ChannelProbe.propagate`.
-        only: As in :meth:`ChannelProbe.propagate`.
-        stop_at: As in :meth:`ChannelProbe.propagate`.
+
+    The others are those of :meth:`ChannelProbe.propagate`.
     """
 
     compare: Callable[[Tensor, Observation], Tensor] | None = None
     change: Mapping[str, Tensor] = field(default_factory=dict)
-    zeroed: str | None = None
     fixed: str | None = None
-    perturbed: str | None = None
     small: bool = False
     only: Container[ProbePoint] | None = None
     stop_at: Mapping[ProbePoint, Tensor] | None = None
-
-
-class _TensorVersion:
-    """A tensor in a module's attributes and its version counter."""
-
-    def __init__(self, x: Tensor) -> None:
-        self._x = x
-        self._version = 0 if x.is_inference() else x._version
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _TensorVersion):
-            return False
-        return self._x is other._x and self._version == other._version
+    zeroed: str | None = None
+    perturbed: str | None = None
 
 
 def _are_equal(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:

@@ -29,14 +29,9 @@ LIBRARIES = ('torch', 'builtins', 'mmengine', 'mmcv')
 def code_text(value: type | FunctionType) -> tuple[str, list[Any]]:
     """The text of the code, and the objects that it refers to.
 
-    Args:
-        value: A class or function.
-
-    Returns:
-        The code as text, with the package's version if it is installed; and
-        a list of the class attributes and the global data that the code
-        reads. For code that is not installed (the user's own), the list also
-        has the functions, classes and objects that it reads.
+    The text has the package's version if it is installed. The objects are
+    class attributes and the global data that the code reads; for code that is
+    not installed (the user's own) also functions, classes and other objects.
     """
     others: list[Any] = []
     texts = [qualified(value), _version(value)]
@@ -137,10 +132,9 @@ def _is_class_cell(function: FunctionType, content: Any) -> bool:
 
 
 def _referenced(function: FunctionType) -> Iterator[tuple[str, Any]]:
-    """Names and values of the globals that a function reads.
+    """The globals that a function reads, also in modules of the user.
 
-    These include attributes of modules that are not installed. For a function
-    of an installed package they are data only.
+    For a function of an installed package they are data only.
     """
     names = {*_names(function.__code__)}
     spaces = [function.__globals__]

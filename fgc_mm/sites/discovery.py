@@ -137,9 +137,7 @@ def _check_numbers(size: Any, work: Any) -> None:
 
 
 def _bounded_search(
-    backbone: nn.Module,
-    options: Mapping[str, Any],
-    key: str | None,
+    backbone: nn.Module, options: Mapping[str, Any], key: str | None
 ) -> FoundSites:
     work = WorkLimit(options['max_work'])
     try:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import groupby
 from typing import Any
 
 from torch import nn
@@ -98,25 +98,20 @@ def _site(row: dict[str, Any]) -> GateSite:
     return GateSite(**(row | members))
 
 
-def _runs(positions: Sequence[int]) -> list[list[int]]:
-    """Run-length code: (first, count, step), with step 0 or 1."""
-    runs: list[list[int]] = []
-    for position in positions:
-        if runs:
-            first, count, step = runs[-1]
-            if count == 1 and position - first in (0, 1):
-                step = position - first
-            if position == first + count * step and (step or count > 0):
-                runs[-1] = [first, count + 1, step]
-                continue
-        runs.append([position, 1, 0])
-    return runs
+def _runs(positions: Sequence[int]) -> list[tuple[int, int]]:
+    """First position and length of each run: p, p + 1, ..., or all -1."""
+
+    def run_of(item: tuple[int, int]) -> int | None:
+        index, position = item
+        return None if position < 0 else position - index
+
+    runs = [[*run] for _, run in groupby(enumerate(positions), run_of)]
+    return [(run[0][1], len(run)) for run in runs]
 
 
 def _positions(runs: Iterable[Sequence[int]]) -> tuple[int, ...]:
     return tuple(
-        chain.from_iterable(
-            [first + i * step for i in range(count)]
-            for first, count, step in runs
-        )
+        first + i if first >= 0 else first
+        for first, count in runs
+        for i in range(count)
     )

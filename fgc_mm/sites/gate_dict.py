@@ -1,7 +1,5 @@
 """The gates of a backbone, which keep their own initialisation."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import torch
@@ -16,9 +14,6 @@ class GateDict(nn.ModuleDict):
     own config (``weight_init``). Their values are therefore restored:
     ``BaseModule.init_weights`` calls the method of its children after it has
     applied such an ``init_cfg``, and before it loads pretrained weights.
-
-    Args:
-        gates: The gates.
     """
 
     def __init__(self, gates: Mapping[str, nn.Module]) -> None:

@@ -91,14 +91,37 @@ class GateHooks:
         hooks = () if layer is None else layer._forward_pre_hooks.values()
         return any(owner_of(hook) is self for hook in hooks)
 
+    def replaced_consumer(self, network: nn.Module) -> str | None:
+        """Path of a consumer that may read closed channels, or ``None``.
+
+        A wrapper of the hooked layer (FSDP, gradient checkpointing) is no
+        replacement, unless it has further layers (LoRA), which may read the
+        input without the mask.
+
+        Args:
+            network: The wrapped network as it is now.
+        """
+        for consumer in self.site.consumers:
+            try:
+                module = network.get_submodule(consumer.path)
+            except AttributeError:  # it was removed, so it cannot run
+                continue
+            if self.is_attached(module):
+                continue
+            hooked = [x for x in module.modules() if self.is_attached(x)]
+            masked = {part for layer in hooked for part in layer.modules()}
+            others = (x for x in module.modules() if x not in masked)
+            if not hooked or any(x._parameters for x in others):
+                return consumer.path
+        return None
+
     def record(self, state: SiteState) -> GateRecord | None:
         """The record of a call; ``None`` if the gate did not run."""
         if state.decision is None:
             return None
-        parts = state.parts
-        activation = (
-            merge_channels(parts, self.site.channels) if parts else None
-        )
+        activation = None
+        if state.parts:
+            activation = merge_channels(state.parts, self.site.channels)
         return GateRecord(self.site, activation, *state.decision)
 
     def _decide(

@@ -24,17 +24,12 @@ CONFIGS = ('pretrained_cfg', 'default_cfg')
 
 
 def expect_images(size: Size | None) -> None:
-    """Set the image size, (H, W), for backbones that are built next.
-
-    Args:
-        size: From the config's pipeline; ``None`` if unknown.
-    """
+    """Set the image size, (H, W), of the backbones that are built next."""
     _expected.set(size)
 
 
 def small_images(
-    backbone: nn.Module,
-    size: int | Sequence[int] | None = None,
+    backbone: nn.Module, size: int | Sequence[int] | None = None
 ) -> Tensor:
     """A random image that the backbone accepts; (1, C, H, W).
 
@@ -54,8 +49,7 @@ def small_images(
 
 
 def accepted_images(
-    probed: ProbedBackbone,
-    size: int | Sequence[int] | None = None,
+    probed: ProbedBackbone, size: int | Sequence[int] | None = None
 ) -> Tensor:
     """Like :func:`small_images`, inside a ``with`` block of the backbone."""
     small, usual = ([(s, s) for s in sizes] for sizes in (SMALL, USUAL))

@@ -35,11 +35,6 @@ def find_separate_depthwise(
 
     The channels of such a site can be masked but not skipped: a channel that
     is closed before the conv is a constant after it.
-
-    Args:
-        network: Contains the layers.
-        producer: Path of the site's producer.
-        consumers: Paths of its consumers.
     """
     for path in (producer, *consumers):
         if is_depthwise(network.get_submodule(path)):
@@ -58,12 +53,7 @@ def layer_widths(layer: nn.Module) -> tuple[int, int, int]:
 def input_weights(layer: nn.Module, channel: int) -> Tensor:
     """A view of the weights that multiply one input channel of a layer.
 
-    Args:
-        layer: A conv (grouped, too) or linear layer.
-        channel: Number of the input channel.
-
-    Returns:
-        (outputs of the channel's group, *kernel).
+    Its shape is (outputs of the channel's group, *kernel).
     """
     _, _, groups = layer_widths(layer)
     # (groups, outputs of one, inputs of one, *kernel)
@@ -74,12 +64,7 @@ def input_weights(layer: nn.Module, channel: int) -> Tensor:
 
 
 def macs_per_channel_pair(layer: nn.Module, output_shape: torch.Size) -> int:
-    """MACs per image for one pair of input and output channels of a layer.
-
-    Args:
-        layer: A conv or linear layer.
-        output_shape: Shape of the layer's output for one image.
-    """
+    """MACs of one pair of channels, for an output of this shape."""
     if isinstance(layer, nn.Linear):  # kernel elements x positions
         return math.prod(output_shape[:-1])
     channels = layer_widths(layer)[1]
@@ -121,22 +106,15 @@ class ChannelIndex:
     def on(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """The index tensors on a device, moved once.
 
-        Args:
-            device: Device of the layer's input.
-
-        Returns:
-            The positions; the input channels that hold the site's channels,
-            ordered by site channel; and these site channels.
+        They are the positions; the input channels that hold the site's
+        channels, ordered by site channel; and these site channels.
         """
         where, order, present = self._tensors
         if where.device != device:
             # kept for training, even if they are first used in inference
             with torch.inference_mode(False):
-                self._tensors = (
-                    where.to(device),
-                    order.to(device),
-                    present.to(device),
-                )
+                moved = where.to(device), order.to(device), present.to(device)
+            self._tensors = moved
         return self._tensors
 
 
@@ -158,25 +136,17 @@ def mask_input(
     """
     if index is not None:
         mask = spread_mask(mask, index.on(mask.device)[0])
-    if not channels_last(layer):
-        return mask_channels(x, mask, inplace)
-    masked = mask_channels(x.movedim(-1, 1), mask, inplace)
-    return masked.movedim(1, -1)
+    masked = mask_channels(channels_second(layer, x), mask, inplace)
+    return masked.movedim(1, -1) if channels_last(layer) else masked
 
 
 def site_channels(
     layer: nn.Module, x: Tensor, index: ChannelIndex | None, channels: int
 ) -> tuple[Tensor, Tensor]:
-    """The channels of a site that a consumer reads, in order.
+    """The channels of a site that a consumer reads from ``x``, in order.
 
     If the input is a flattened map, the positions of a channel become one
     dimension after it.
-
-    Args:
-        layer: The consumer.
-        x: Its input.
-        index: As in :func:`mask_input`.
-        channels: Number of channels of the site (C).
 
     Returns:
         Their indices, (c,), and their maps, (N, c, ...).

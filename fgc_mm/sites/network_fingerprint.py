@@ -48,10 +48,6 @@ def network_fingerprint(
     depend on trained weights. Environment variables and files that the code
     reads are not covered.
 
-    Args:
-        backbone: The network.
-        options: Options of the search.
-
     Returns:
         64 hexadecimal digits; ``None`` for a network that uses an object
         that cannot be pickled, which has to be searched every time.
@@ -161,10 +157,7 @@ class _Description:
 
 def _combined(kind: str, texts: Iterable[str]) -> str:
     """One text for several; its length does not grow with their number."""
-    digest = hashlib.sha256()
-    for text in texts:
-        encoded = text.encode()
-        digest.update(f'{len(encoded)} '.encode() + encoded)
+    digest = hashlib.sha256(repr([*texts]).encode())
     return f'{kind} {digest.hexdigest()}'
 
 
@@ -196,7 +189,6 @@ def _numbers(value: Tensor) -> str:
 @cache
 def _own_code() -> str:
     """The code of the search itself."""
-    digest = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.glob('*.py')):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
+    files = sorted(Path(__file__).parent.glob('*.py'))
+    content = b''.join(file.read_bytes() for file in files)
+    return hashlib.sha256(content).hexdigest()

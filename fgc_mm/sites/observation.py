@@ -31,14 +31,7 @@ class Observation:
 
 
 def differ(now: Tensor, before: Observation) -> Tensor:
-    """Where values differ from the first pass; two NaN are equal.
-
-    Args:
-        now: (N, C, L).
-        before: Observation of the first pass.
-
-    Returns:
-        (N, C, L), bool.
+    """Where values (N, C, L) differ from the first pass; two NaN are equal.
 
     Raises:
         BrokenProbe: The shapes differ.

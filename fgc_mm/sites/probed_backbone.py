@@ -84,14 +84,7 @@ class ProbedBackbone:
         self._stack.close()
 
     def run(self, images: Tensor, visitor: Visitor) -> list[Tensor]:
-        """Run one pass.
-
-        Args:
-            images: (N, C, H, W).
-            visitor: Provides the outputs of the layers.
-
-        Returns:
-            All tensors of the backbone's output.
+        """All tensors of the backbone's output for images (N, C, H, W).
 
         Raises:
             FGCError: The backbone fails on such images; the message names

@@ -17,8 +17,6 @@ for the gate. So it sets the state that the first run had after the gate
 (:class:`GateDraws`), and dropout after a gate drops the same values.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace
@@ -66,14 +64,10 @@ class DetachedGate:
             if leaf.grad is not None
         ]
         if used:
+            outputs, leaves = zip(*used)
+            grads = [*map(pop_grad, leaves)]
             # the graph is small, and there may be another backward pass
-            torch.autograd.backward(
-                [output for output, _ in used],
-                [leaf.grad for _, leaf in used],
-                retain_graph=True,
-            )
-            for _, leaf in used:
-                leaf.grad = None
+            torch.autograd.backward(outputs, grads, retain_graph=True)
         return pop_grad(self.input)
 
     def has_pending_grad(self) -> bool:
@@ -82,16 +76,11 @@ class DetachedGate:
 
 
 def decide(gate: Gate, x: Tensor, state: SiteState) -> Any:
-    """The gate's decision, in a pass that records a graph.
-
-    Args:
-        gate: Maps ``x`` to the decision.
-        x: The producer's input.
-        state: The site's state.
-    """
+    """The gate's decision, in a pass that records a graph."""
     if torch.compiler.is_compiling():
         return gate(x)
-    if not may_be_recomputed():
+    # a part that runs now may run again in the backward pass
+    if not (without_graph() or _stores_elsewhere()):
         decision = gate(x)
         state.node = x.grad_fn or decision.mask.grad_fn
         return decision
@@ -109,11 +98,7 @@ def decide(gate: Gate, x: Tensor, state: SiteState) -> Any:
 
 
 class GateDraws:
-    """The random states before and after a gate's decision.
-
-    Args:
-        x: The gate's input. The states of the CPU and of its device are read.
-    """
+    """The random states before and after a gate's decision on ``x``."""
 
     def __init__(self, x: Tensor) -> None:
         self._before = self._after = _random_states(x)
@@ -137,17 +122,13 @@ class GateDraws:
 
 
 def _random_states(x: Tensor) -> list[Tensor]:
+    """Those of the CPU and of a tensor's device."""
     return [torch.get_rng_state(), *get_device_states(x)[1]]
 
 
 def without_graph() -> bool:
     """Whether a part runs without a graph and will be recomputed with one."""
     return not (torch.is_grad_enabled() or torch.is_inference_mode_enabled())
-
-
-def may_be_recomputed() -> bool:
-    """Whether a part that runs may run again in the backward pass."""
-    return without_graph() or _stores_elsewhere()
 
 
 def _stores_elsewhere() -> bool:

@@ -1,9 +1,6 @@
 """Gate sites."""
 
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import Tensor
 
@@ -13,8 +10,6 @@ from fgc_mm.sites.gate_dict import GateDict
 # names that a GateDict has itself, such as values and training
 TAKEN_KEYS = frozenset(dir(GateDict({})))
 Positions = tuple[int, ...] | None
-# key of a gate in the checkpoints of earlier versions
-OLD_KEY = re.compile(r'(?<![^.])gates\.[^.]*/[^.]*(?=\.)')
 
 
 @dataclass(frozen=True)
@@ -73,13 +68,8 @@ class GateSite:
 
     @property
     def key(self) -> str:
-        """The name as a key of ``nn.ModuleDict``, which forbids dots.
-
-        mmengine's complexity analysis separates module names by slashes, so
-        the key has hyphens. The name of an attribute gets one at the end.
-        """
-        key = self.name.replace('.', '-')
-        return f'{key}-' if key in TAKEN_KEYS else key
+        """The key of its gate."""
+        return gate_key(self.name)
 
     @property
     def decisions(self) -> int:
@@ -101,27 +91,22 @@ class GateSite:
         return [f'sum after {self.branch_end}', *paths]
 
     @property
-    def channels_text(self) -> str:
-        """Number of channels, and of groups if there are any."""
-        groups = self.group_sizes and f' in {self.decisions} groups'
-        return f'{self.channels}{groups or ""}'
+    def groups_text(self) -> str:
+        """Number of groups in words; empty if there are none."""
+        return f' in {self.decisions} groups' if self.group_sizes else ''
 
     def __str__(self) -> str:
-        groups = self.group_sizes and f' in {self.decisions} groups'
         return (
-            f'{self.name}: {self.channels} channels{groups or ""} -> '
+            f'{self.name}: {self.channels} channels{self.groups_text} -> '
             f'{", ".join(self.readers)} ({self.macs_share:.1%} of the MACs)'
         )
 
 
-def rename_old_keys(state: Mapping[str, Any]) -> dict[str, Any]:
-    """A state dict whose gates have the keys of this version.
+def gate_key(site: str) -> str:
+    """A site's name as a key of ``nn.ModuleDict``, which forbids dots.
 
-    Args:
-        state: State dict of a whole model or of a part. An earlier version
-            saved ``gates.layer1/0/conv1`` for ``gates.layer1-0-conv1``.
+    mmengine's complexity analysis separates module names by slashes, so the
+    key has hyphens. The name of an attribute gets one at the end.
     """
-    return {
-        OLD_KEY.sub(lambda found: found[0].replace('/', '-'), key): value
-        for key, value in state.items()
-    }
+    key = site.replace('.', '-')
+    return f'{key}-' if key in TAKEN_KEYS else key

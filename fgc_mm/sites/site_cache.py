@@ -33,13 +33,7 @@ def cached_or_search(
     backbone: nn.Module,
     search: Callable[[], FoundSites],
 ) -> FoundSites:
-    """The cached result for a network, otherwise that of ``search``.
-
-    Args:
-        fingerprint: Fingerprint of network and search options.
-        backbone: The network.
-        search: Finds its sites.
-    """
+    """The cached result for a network, otherwise that of ``search``."""
     if fingerprint is None:
         return search()
     found = _cached(fingerprint, backbone)
@@ -80,9 +74,6 @@ def cache_checkpoint_sites(checkpoint: Mapping[str, Any]) -> None:
     """Cache the sites of the gated backbones in a checkpoint.
 
     They are in the metadata of its state dict (:func:`write_metadata`).
-
-    Args:
-        checkpoint: As loaded; it may have no sites.
     """
     state_dict = checkpoint.get('state_dict', checkpoint)
     metadata = getattr(state_dict, '_metadata', None)

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import replace
 
-import torch
 from torch import Tensor, nn
 
 from fgc_mm.sites.channel_flow import MIXED, NONE, Arrival, ChannelFlow
@@ -84,13 +83,17 @@ class SiteSearch:
                 continue
             site = None
             if self._may_be_internal(name):
-                found = (self._internal_site(name, fold) for fold in FOLDS)
+                folds = self._folds(name)
+                found = (self._internal_site(name, fold) for fold in folds)
                 site = next(filter(None, found), None)
             if site is None and self._residual:
                 site = self._residual_site(name)
             if site is not None:
                 taken |= {member.path for member in site.outputs}
                 yield site
+
+    def _folds(self, name: str) -> list[int]:
+        return [f for f in FOLDS if self._probe.sources[name] % f == 0]
 
     def _may_be_internal(self, name: str) -> bool:
         """Cheap check before channels are identified.
@@ -129,9 +132,6 @@ class SiteSearch:
         return self._site(name, channels, arrivals, outputs)
 
     def _arrivals(self, name: str, fold: int) -> dict[ProbePoint, Arrival]:
-        if self._probe.sources[name] % fold:
-            # not divisible: return an arrival that allows no site
-            return {ProbePoint('end', ''): Arrival((MIXED,), frozenset())}
         return {
             point: arrival
             for point, arrival in self._flow.arrivals(name, fold).items()
@@ -171,7 +171,7 @@ class SiteSearch:
         # closed ones
         except BrokenProbe:
             return None
-        for fold in FOLDS:
+        for fold in self._folds(other):
             positions = self._scaled_channels(other, fold, arrivals, nonzero)
             if positions is not None:
                 return SiteLayer(
@@ -262,20 +262,19 @@ class SiteSearch:
         kind = 'module-last' if last else 'module'
         channels = self._probe.sources[name]
         in_order = Arrival(tuple(range(channels)), frozenset())
-        all_channels = {name: torch.ones(channels).bool()}
         for point in reversed(arrivals):
             if (
-                point.kind != kind
-                or arrivals[point] != in_order
-                or not self._probe.runs_once(point.path)
+                point.kind == kind
+                and arrivals[point] == in_order
+                and self._probe.runs_once(point.path)
+                and self._all_pass(name, point.path)
             ):
-                continue
-            if self._all_pass(all_channels, point.path):
                 return point.path
         return name
 
-    def _all_pass(self, change: dict[str, Tensor], module: str) -> bool:
-        """Whether all effects of a change pass through this module."""
+    def _all_pass(self, source: str, module: str) -> bool:
+        """Whether all effects of a source pass through this module."""
+        change = self._probe.whole(source)
         try:
             bypassing = self._probe.propagate(change, fixed=module)
         except BrokenProbe:
@@ -287,11 +286,9 @@ class SiteSearch:
         )
 
     def _split(self, site: GateSite) -> list[GateSite]:
-        all_channels = {site.name: torch.ones(site.channels).bool()}
-
         def is_separable(path: str) -> bool:
             layer = self._backbone.get_submodule(path)
-            return is_depthwise(layer) and self._all_pass(all_channels, path)
+            return is_depthwise(layer) and self._all_pass(site.name, path)
 
         return [
             replace(part, macs_share=self._macs_share(part))

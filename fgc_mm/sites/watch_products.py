@@ -16,13 +16,10 @@ _SETTING_LOCK = threading.RLock()
 
 @contextmanager
 def watch_products(callback: Callable[[Product], None]) -> Iterator[None]:
-    """Call ``callback`` for every product that this thread computes.
+    """Call ``callback`` for every product that this thread has computed.
 
     In the block, the fused path of ``nn.MultiheadAttention`` is disabled.
     Products on the meta device (shape inference only) are left out.
-
-    Args:
-        callback: Called with each product, after it has been computed.
     """
     with _SETTING_LOCK:
         fused = torch.backends.mha.get_fastpath_enabled()

@@ -197,7 +197,10 @@ def test_some_sites_only(tiny):
 def test_macs_of_a_gate_by_the_name_of_its_site():
     layers = [
         LayerMACs(f'backbone.gates.{name}', 'gate', macs, 1, 1)
-        for name, macs in (('a-b.squeeze', 5), ('a-b.expand', 7), ('a-bc', 9))
-    ]
-    table = MACsTable(tuple(layers), ('a.b', 'a.bc'), (4, 4))
-    assert [gate_macs(table, x) for x in ('a.b', 'a.bc', 'a')] == [12, 9, 0]
+        for name, macs in (
+            ('a-b.squeeze', 5), ('a-b.expand', 7), ('a-bc', 9), ('values-', 3)
+        )
+    ]  # fmt: skip
+    sites = 'a.b', 'a.bc', 'values'
+    table = MACsTable(tuple(layers), sites, (4, 4, 4))
+    assert [gate_macs(table, x) for x in (*sites, 'a')] == [12, 9, 3, 0]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 import warnings
-from collections.abc import Collection
 from typing import Any, overload
 
 import torch
@@ -24,7 +23,7 @@ from fgc_mm.deploy.dynamic.dynamic_plan import (
 from fgc_mm.deploy.dynamic.model import DynamicBackbone, DynamicImageClassifier
 from fgc_mm.deploy.dynamic.verify import Reference
 from fgc_mm.deploy.firing import check_images, gated_backbone
-from fgc_mm.errors import FGCError
+from fgc_mm.errors import FGCError, check_choice
 from fgc_mm.models import GatedBackbone, GatedImageClassifier
 from fgc_mm.runtime.errors import LibraryError
 from fgc_mm.runtime.library import load_library
@@ -112,9 +111,9 @@ def to_dynamic(
         >>> sorted(dynamic.dynamic_report()['sites'])
         ['0']
     """
-    _check_name('backend', backend, BACKENDS)
+    check_choice(f'{backend=}', backend, BACKENDS)
     if precision is not None:
-        _check_name('precision', precision, TOLERANCES)
+        check_choice(f'{precision=}', precision, TOLERANCES)
     _check(model, images, plan)
     if images is None:
         assert plan is not None  # _check wants one of both
@@ -129,10 +128,9 @@ def to_dynamic(
     reference = Reference(eval_copy, images)
     dynamic = _build(model, eval_copy, compiled)
     backbone: Any = gated_backbone(dynamic)
-    own = copy.deepcopy(plan)
-    if own is None:
-        own = DynamicPlan(tuple(images.shape[1:]), torch.get_num_threads(), '')
-    backbone.plan = own
+    own = backbone.plan = copy.deepcopy(plan) or DynamicPlan(
+        tuple(images.shape[1:]), torch.get_num_threads(), ''
+    )
     own.backend = 'kernel' if compiled else 'torch'
     why = _reason_for_modules(dynamic, reference, images[:1])
     backbone.set_precision(FLOAT32 if why else precision)
@@ -151,14 +149,6 @@ def to_dynamic(
     backbone.drop_unused_programs()
     backbone._seen_shapes.clear()
     return dynamic
-
-
-def _check_name(option: str, name: str, known: Collection[str]) -> None:
-    if name not in known:
-        raise FGCError(
-            f'{option}={name!r} is none of {", ".join(known)}; give one of '
-            'these names.'
-        )
 
 
 def _choose_backend(backend: str) -> bool:
@@ -251,19 +241,15 @@ def _refuse_quantised(model: nn.Module) -> None:
     for path, module in model.named_modules():
         own = [module, *module.parameters(recurse=False)]
         for kind in map(type, own):
-            if _is_quantised(kind):
+            package, *words = kind.__module__.split('.')
+            if package == 'torchao' or (
+                package == 'torch' and not QUANTISED.isdisjoint(words)
+            ):
                 raise FGCError(
                     f'{path} has a {kind.__module__}.{kind.__name__}, but '
                     'channels are skipped in float layers only; make the '
                     'dynamic model from the one that was not quantised.'
                 )
-
-
-def _is_quantised(kind: type) -> bool:
-    first, *words = kind.__module__.split('.')
-    return first == 'torchao' or (
-        first == 'torch' and bool(QUANTISED & set(words))
-    )
 
 
 def _build(
@@ -305,12 +291,9 @@ def _apply_plan(
     backbone.batch, backbone.executor = plan.batch, plan.executor
     backbone.set_single_threaded(plan.alone)
     backbone.dense = {
-        **{
-            name: site.why
-            for name, site in plan.sites.items()
-            if site.executed == DENSE
-        },
-        **backbone.dense,
+        name: site.why
+        for name, site in plan.sites.items()
+        if site.executed == DENSE
     }
     program = backbone.program(image)
     if isinstance(program, str):

@@ -16,20 +16,14 @@ from fgc_mm.sites.call import tensors
 # relative to the largest value, or to 1 if that is larger
 TOLERANCE = 1e-4
 TOLERANCES = {'float32': TOLERANCE, 'bfloat16': 0.05}
+Masked = GatedImageClassifier | GatedBackbone
 # output tensors of a model for some images, and its gate records
 ModelOutput = tuple[list[Tensor], list[GateRecord]]
 
 
 @torch.no_grad()
-def model_output(
-    model: GatedImageClassifier | GatedBackbone, images: Tensor
-) -> ModelOutput:
-    """The outputs of a model, or those of its head, and the gate records.
-
-    Args:
-        model: Gated, in evaluation.
-        images: (N, 3, H, W).
-    """
+def model_output(model: Masked, images: Tensor) -> ModelOutput:
+    """The outputs of a model, or those of its head, and the gate records."""
     if isinstance(model, GatedBackbone):
         outputs, records = model.forward_gated(images)
         return tensors(outputs), records

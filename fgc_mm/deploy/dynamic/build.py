@@ -10,7 +10,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
-from fgc_mm.deploy.comparing import TOLERANCES
+from fgc_mm.deploy.comparing import TOLERANCES, Masked
 from fgc_mm.deploy.copying import copy_network
 from fgc_mm.deploy.dynamic.calibrate import calibrate, use_modules
 from fgc_mm.deploy.dynamic.dynamic_plan import (
@@ -20,7 +20,11 @@ from fgc_mm.deploy.dynamic.dynamic_plan import (
     DynamicPlan,
     SiteReport,
 )
-from fgc_mm.deploy.dynamic.model import DynamicBackbone, DynamicImageClassifier
+from fgc_mm.deploy.dynamic.model import (
+    Dynamic,
+    DynamicBackbone,
+    DynamicImageClassifier,
+)
 from fgc_mm.deploy.dynamic.verify import Reference
 from fgc_mm.deploy.firing import check_images, gated_backbone
 from fgc_mm.errors import FGCError, check_choice
@@ -53,12 +57,12 @@ def to_dynamic(
 
 
 def to_dynamic(
-    model: GatedImageClassifier | GatedBackbone,
+    model: Masked,
     images: Tensor | None = None,
     plan: DynamicPlan | None = None,
     backend: str = 'auto',
     precision: str | None = None,
-) -> DynamicImageClassifier | DynamicBackbone:
+) -> Dynamic:
     """A copy of a model that computes only the open channels of an image.
 
     The network is captured as a graph (:mod:`fgc_mm.deploy.graph`), norms
@@ -252,11 +256,7 @@ def _refuse_quantised(model: nn.Module) -> None:
                 )
 
 
-def _build(
-    model: GatedImageClassifier | GatedBackbone,
-    eval_copy: GatedImageClassifier | GatedBackbone,
-    compiled: bool,
-) -> DynamicImageClassifier | DynamicBackbone:
+def _build(model: Masked, eval_copy: Masked, compiled: bool) -> Dynamic:
     """Build the dynamic model from a copy, whose modules it takes over."""
     if isinstance(eval_copy, GatedBackbone):
         return DynamicBackbone(eval_copy, compiled).requires_grad_(False)
@@ -270,9 +270,7 @@ def _build(
 
 
 def _reason_for_modules(
-    dynamic: DynamicImageClassifier | DynamicBackbone,
-    reference: Reference,
-    image: Tensor,
+    dynamic: Dynamic, reference: Reference, image: Tensor
 ) -> str:
     """Why the network's own modules must run; '' if a program can run."""
     if image.dtype != torch.float32:
@@ -309,9 +307,7 @@ def _name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix('torch.')
 
 
-def _masked_on_accelerator(
-    model: GatedImageClassifier | GatedBackbone, images: Tensor
-) -> DynamicImageClassifier | DynamicBackbone:
+def _masked_on_accelerator(model: Masked, images: Tensor) -> Dynamic:
     """The masked model on an accelerator, with a report that says why."""
     weight = next(model.parameters())
     dynamic = _build(model, copy_network(model).train(False), False)

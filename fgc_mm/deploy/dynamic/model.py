@@ -14,10 +14,7 @@ from mmengine.model import BaseModule
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from fgc_mm.deploy.comparing import (
-    TOLERANCES,
-    output_difference,
-)
+from fgc_mm.deploy.comparing import TOLERANCES, output_difference
 from fgc_mm.deploy.dynamic.dynamic_plan import (
     BFLOAT16,
     FLOAT32,
@@ -61,9 +58,7 @@ def _renew_lock() -> None:
     BUILD_LOCK = threading.RLock()
 
 
-at_fork = getattr(os, 'register_at_fork', None)  # not on Windows
-if at_fork is not None:
-    at_fork(after_in_child=_renew_lock)
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 class DynamicBackbone(GatedBackbone):
@@ -242,11 +237,19 @@ class DynamicBackbone(GatedBackbone):
         self._captured.clear()
 
     def _track(self, *modules: nn.Module) -> None:
-        """Watch their parameters; those of earlier programs keep theirs."""
+        """Watch their parameters that count changes in place.
+
+        Earlier programs keep the versions of theirs.
+        """
         known = {id(weight) for weight in self._weights}
-        added = [x for x in _parameters_of(*modules) if id(x) not in known]
-        self._weights_version += sum(weight._version for weight in added)
-        self._weights = [*self._weights, *added]
+        added = {
+            id(weight): weight
+            for module in modules
+            for weight in module.parameters()
+            if not weight.is_inference() and id(weight) not in known
+        }
+        self._weights_version += sum(x._version for x in added.values())
+        self._weights = [*self._weights, *added.values()]
 
     def _version(self) -> int:
         """Changes whenever a parameter is changed in place."""
@@ -281,7 +284,8 @@ class DynamicBackbone(GatedBackbone):
         for modules in (following or self.following, following):
             key = (*seen, modules)
             if key not in self._captured:
-                _evict_oldest(self._captured)
+                while len(self._captured) >= MAX_PROGRAMS:
+                    del self._captured[next(iter(self._captured))]
                 self._captured[key] = self._try_capture(image, modules)
             if not isinstance(self._captured[key], str):
                 break
@@ -338,8 +342,7 @@ class DynamicBackbone(GatedBackbone):
         """Set the precision of its programs.
 
         Args:
-            precision: ``'float32'``, or ``'bfloat16'`` for the inputs and
-                weights of convs, where that is faster.
+            precision: As in :class:`DynamicPlan`.
         """
         if precision != self.precision:
             self.precision = precision
@@ -425,27 +428,11 @@ class DynamicBackbone(GatedBackbone):
         return super().train(mode)
 
 
-def _parameters_of(*modules: nn.Module) -> list[Tensor]:
-    """Their parameters that count changes in place."""
-    found = {
-        id(parameter): parameter
-        for module in modules
-        for parameter in module.parameters()
-        if not parameter.is_inference()
-    }
-    return [*found.values()]
-
-
 def _threshold(gate: nn.Module) -> Any:
     threshold = getattr(gate, 'threshold', None)
     if isinstance(threshold, Tensor):
         return id(threshold), threshold._version
     return threshold
-
-
-def _evict_oldest(cache: dict) -> None:
-    while len(cache) >= MAX_PROGRAMS:
-        del cache[next(iter(cache))]
 
 
 class DynamicImageClassifier(GatedImageClassifier):
@@ -565,6 +552,9 @@ class DynamicImageClassifier(GatedImageClassifier):
             if it is used; ``notes``, differences from the calibration.
         """
         return self.backbone.dynamic_report()
+
+
+Dynamic = DynamicImageClassifier | DynamicBackbone
 
 
 def _refuse_training(mode: bool) -> None:

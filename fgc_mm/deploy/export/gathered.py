@@ -93,9 +93,8 @@ class _GatheredLayer(nn.Module):
         if self._writes is not None:
             if self._reads is not None:
                 means = self._writes.takes_means
-                seen = self._reads.spread(
-                    global_average_pool(x) if means else x
-                )
+                kept = global_average_pool(x) if means else x
+                seen = self._reads.spread(kept)
             self._writes.decide(seen)
             if self._writes.narrow:
                 weight = weight.index_select(0, self._writes.index)
@@ -197,12 +196,11 @@ def _checked(
             got = _features(copied, backbone.sites, images)
         except Exception:  # e.g. code with fixed widths
             continue
-        gaps = [
-            largest_gap(want, found)
+        if all(
+            largest_gap(want, found) <= TOLERANCE
             for want, found in zip(wanted, got, strict=True)
             if want is not None
-        ]
-        if all(gap <= TOLERANCE for gap in gaps):
+        ):
             return gathered_copy, attempt
     raise FGCError(
         f'{type(backbone.backbone).__name__} has other features when its '

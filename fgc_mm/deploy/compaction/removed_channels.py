@@ -62,11 +62,11 @@ class RemovedChannels:
         try:
             channel_map = self.channel_map(network)
             with shrunk(network, channel_map):
-                got, message = _try_run(network, images)
+                got = network(images)
         except FGCError as error:
             return str(error)
-        if message:
-            return message
+        except Exception as error:  # depends on its code
+            return short_message(error) or type(error).__name__
         with _without_readers(network, channel_map, own_statistics):
             wanted = network(images)
         gap = largest_gap(wanted, got)
@@ -75,13 +75,9 @@ class RemovedChannels:
         return '' if gap <= TOLERANCE else f'features differ by {gap:.1e}'
 
 
-def _try_run(network: nn.Module, images: Tensor) -> tuple[Any, str]:
-    """A network's outputs, and its error message if it fails."""
-    try:
-        return network(images), ''
-    except Exception as error:  # depends on its code
-        message = ' '.join(str(error).split())[:80]
-        return None, message or type(error).__name__
+def short_message(error: Exception) -> str:
+    """The first 80 characters of the message of an error, on one line."""
+    return ' '.join(str(error).split())[:80]
 
 
 def _remaining(

@@ -35,9 +35,7 @@ def model_output(model: Masked, images: Tensor) -> ModelOutput:
 def finite_outputs(run: Callable[[], Any]) -> list[Tensor] | None:
     """The output tensors of a pass with constant masks.
 
-    Returns:
-        The tensors; None if the pass fails or they are not finite, so that
-        there is nothing to compare with.
+    None if it fails or they are not finite: there is nothing to compare with.
     """
     try:
         outputs = tensors(run())
@@ -49,12 +47,8 @@ def finite_outputs(run: Callable[[], Any]) -> list[Tensor] | None:
 def largest_gap(wanted: Any, got: Any, least: float = 1e-9) -> float:
     """Largest difference relative to the largest value; inf if shapes differ.
 
-    It is nan if any output is, so compare it by ``not gap <= limit``.
-
-    Args:
-        wanted: Outputs of a network.
-        got: Outputs of another.
-        least: Divisor if the largest value is smaller.
+    It is nan if any output is, so compare it by ``not gap <= limit``. The
+    divisor is at least ``least``.
     """
     wanted, got = tensors(wanted), tensors(got)
     if [x.shape for x in wanted] != [x.shape for x in got]:
@@ -142,9 +136,10 @@ def _is_rounding(
             continue
         low, high = row[is_other].min().item(), row[is_other].max().item()
         above, below = row[is_open & ~is_other], row[~is_open & ~is_other]
-        apart = high - low > 2 * near
-        wrong = len(above) and above.min().item() < low - near
-        wrong = wrong or (len(below) and below.max().item() > high + near)
-        if apart or wrong:
+        if (
+            high - low > 2 * near
+            or (above < low - near).any()
+            or (below > high + near).any()
+        ):
             return False
     return True

@@ -25,10 +25,6 @@ def fixed_decisions(
 
     Channels that it removes or closes are closed; those that are no longer
     gated are open, whatever their gates decide.
-
-    Args:
-        backbone: The whole gated network.
-        channel_map: Made for it.
     """
 
     def fix(site: GateSite, mask: Tensor) -> Tensor:
@@ -52,11 +48,6 @@ def differing_gates(
     channels, on what the whole one gets in the ``with`` block, and on random
     maps. Both compute in float64 if they can, so that a different order of
     additions does not change a decision.
-
-    Args:
-        whole: The whole network.
-        small: The compact one.
-        channel_map: What remains.
 
     Yields:
         The names of the sites whose gates differ; complete after the block.

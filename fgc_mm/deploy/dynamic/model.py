@@ -339,11 +339,7 @@ class DynamicBackbone(GatedBackbone):
                 program.set_single_threaded(self.single_threaded)
 
     def set_precision(self, precision: str) -> None:
-        """Set the precision of its programs.
-
-        Args:
-            precision: As in :class:`DynamicPlan`.
-        """
+        """Set the precision of its programs, see :class:`DynamicPlan`."""
         if precision != self.precision:
             self.precision = precision
             self._programs.clear()

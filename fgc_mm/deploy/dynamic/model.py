@@ -105,8 +105,7 @@ class DynamicBackbone(GatedBackbone):
         self._seen_shapes: set[tuple[int, ...]] = set()
         self._captured: dict[tuple, CapturedNetwork | str] = {}
         self._programs: dict[tuple, ExecutableProgram | str] = {}
-        # of sizes, while there are too many
-        self._crowded = False
+        # of sizes: the last call, and calls without room for a program
         self._calls = 0
         self._last_call: dict[tuple, int] = {}
         self._missing: Counter[tuple] = Counter()
@@ -180,18 +179,17 @@ class DynamicBackbone(GatedBackbone):
         unchanged = self._version() == self._weights_version
         program = self._programs.get(key)
         if unchanged and program is not None:
-            if self._crowded:
-                self._calls += 1
-                self._last_call[key[0]] = self._calls
+            self._calls += 1
+            self._last_call[key[0]] = self._calls
             return program
         if not image.isfinite().all():
             return 'the image has nan or inf, so it cannot be checked'
         with BUILD_LOCK, torch.autocast('cpu', enabled=False):
             if self._version() != self._weights_version:
                 self._clear_programs()
-            if key not in self._programs and not self._make_room(key):
-                return f'{MAX_SIZES} other sizes have programs'
             if key not in self._programs:
+                if not self._make_room(key[0]):
+                    return f'{MAX_SIZES} other sizes have programs'
                 # before the weights are read: another thread may change them
                 self._track(self, *self.following, *following)
                 captured = self._capture(seen, image, tuple(following))
@@ -204,27 +202,24 @@ class DynamicBackbone(GatedBackbone):
                 self._programs[key] = program
             return self._programs[key]
 
-    def _make_room(self, key: tuple) -> bool:
+    def _make_room(self, size: tuple) -> bool:
         """Whether another program may be made; may drop unused ones."""
-        size = key[0]
+        self._calls += 1
         own = [other for other in self._programs if other[0] == size]
         for other in own[: len(own) + 1 - MAX_PROGRAMS]:
             del self._programs[other]
         sizes = {other[0] for other in self._programs}
-        if size in sizes or len(sizes) < MAX_SIZES:
-            return True
-        self._crowded = True
-        self._calls += 1
-        if len(self._missing) > MAX_MISSING:
+        if size not in sizes and len(sizes) >= MAX_SIZES:
+            if len(self._missing) > MAX_MISSING:
+                self._missing.clear()
+            self._missing[size] += 1
+            oldest = min(sizes, key=self._last_call.__getitem__)
+            idle = self._calls - self._last_call[oldest]
+            if idle < IDLE_CALLS or self._missing[size] < MISSING_CALLS:
+                return False
+            for other in [x for x in self._programs if x[0] == oldest]:
+                del self._programs[other]
             self._missing.clear()
-        self._missing[size] += 1
-        oldest = min(sizes, key=lambda known: self._last_call.get(known, 0))
-        idle = self._calls - self._last_call.get(oldest, 0)
-        if idle < IDLE_CALLS or self._missing[size] < MISSING_CALLS:
-            return False
-        for other in [x for x in self._programs if x[0] == oldest]:
-            del self._programs[other]
-        self._missing.clear()
         self._last_call[size] = self._calls
         return True
 
@@ -392,7 +387,6 @@ class DynamicBackbone(GatedBackbone):
             self._programs.clear()
             self._last_call.clear()
             self._missing.clear()
-            self._crowded = False
             self._weights, self._weights_version = [], 0
 
     def _apply(

@@ -1,6 +1,6 @@
 """Running only the open channels of one image with ONNX operations."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from fgc_mm.sites.layer_channels import layer_widths
 from fgc_mm.sites.site import GateSite, SiteLayer
 
 MIN_CHANNELS = 2  # minimum number of channels that are computed
+SiteNorms = Mapping[str, Sequence[SiteLayer]]  # per site
 
 
 class _OpenChannels:
@@ -134,7 +135,10 @@ def _is_plain(layer: Any) -> bool:
     """
     if isinstance(layer, nn.Linear):
         sizes = [(1, layer.in_features)]
-    elif type(layer)._conv_forward is not nn.Conv2d._conv_forward:
+    elif (
+        not isinstance(layer, nn.Conv2d)
+        or type(layer)._conv_forward is not nn.Conv2d._conv_forward
+    ):
         return False
     else:
         reach = [k * d for k, d in zip(layer.kernel_size, layer.dilation)]
@@ -183,14 +187,15 @@ def _checked(
     model: nn.Module, images: Sequence[Tensor]
 ) -> tuple[nn.Module, dict[str, str]]:
     backbone = gated_backbone(model)
-    plan = _plan(backbone)
+    norms = per_channel_layers(backbone.backbone, backbone.sites)
+    plan = _plan(backbone, norms)
     wanted = _features(backbone, backbone.sites, images)
     without_producers = {
         name: 'consumers' if what == 'both' else what
         for name, what in plan.items()
     }
     for attempt in (plan, without_producers):
-        gathered_copy = _gathered(model, attempt)
+        gathered_copy = _gathered(model, attempt, norms)
         try:
             copied = gated_backbone(gathered_copy)
             got = _features(copied, backbone.sites, images)
@@ -227,9 +232,8 @@ def _features(
     return features
 
 
-def _plan(backbone: GatedBackbone) -> dict[str, str]:
+def _plan(backbone: GatedBackbone, norms: SiteNorms) -> dict[str, str]:
     """What to gather at every site."""
-    norms = per_channel_layers(backbone.backbone, backbone.sites)
     plan = {
         site.name: _site_mode(backbone.backbone, site, norms[site.name])
         for site in backbone.sites
@@ -257,14 +261,13 @@ def _site_mode(
 ) -> str:
     producer = plain.get_submodule(site.producer)
     readers = [plain.get_submodule(m.path) for m in site.consumers]
-    simple = all(layer_widths(layer)[2] == 1 for layer in readers) and all(
-        m.positions is None for m in site.consumers
+    simple = all(
+        m.positions is None and layer_widths(layer)[2] == 1
+        for m, layer in zip(site.consumers, readers)
     )
     if site.branch_end or site.channels < MIN_CHANNELS or not simple:
         return 'masked'
-    layers = [producer, *readers]
-    known = all(isinstance(x, (nn.Conv2d, nn.Linear)) for x in layers)
-    if not known or not all(map(_is_plain, layers)):
+    if not all(map(_is_plain, (producer, *readers))):
         return 'masked'
     alone = [m.path for m in site.outputs] == [site.producer]
     foldable = len(norms) <= 1 and all(
@@ -279,11 +282,12 @@ def _site_mode(
     return 'both' if alone and foldable and whole else 'consumers'
 
 
-def _gathered(model: nn.Module, plan: dict[str, str]) -> nn.Module:
+def _gathered(
+    model: nn.Module, plan: dict[str, str], norms: SiteNorms
+) -> nn.Module:
     gathered_copy = copy_network(model)
     backbone = gated_backbone(gathered_copy)
     plain = backbone.backbone
-    norms = per_channel_layers(plain, backbone.sites)
     reads: dict[str, _OpenChannels] = {}
     writes: dict[str, _OpenChannels] = {}
     folded: dict[str, str] = {}
@@ -295,9 +299,8 @@ def _gathered(model: nn.Module, plan: dict[str, str]) -> nn.Module:
         opened = _OpenChannels(gate, site, what == 'both')
         writes[site.producer] = opened
         reads |= dict.fromkeys((m.path for m in site.consumers), opened)
-        if what == 'both':
-            for norm in norms[site.name]:  # one at most
-                folded[site.producer] = norm.path
+        if what == 'both' and norms[site.name]:
+            folded[site.producer] = norms[site.name][0].path  # the only one
     for path in dict.fromkeys([*reads, *writes]):
         norm_path = folded.get(path)
         layer = _GatheredLayer(

@@ -62,17 +62,25 @@ class RemovedChannels:
         try:
             channel_map = self.channel_map(network)
             with shrunk(network, channel_map):
-                got = network(images)
+                got, message = _try_run(network, images)
         except FGCError as error:
             return str(error)
-        except Exception as error:  # depends on its code
-            return short_message(error) or type(error).__name__
+        if message:
+            return message
         with _without_readers(network, channel_map, own_statistics):
             wanted = network(images)
         gap = largest_gap(wanted, got)
         if gap == float('inf'):
             return 'its features have other shapes'
         return '' if gap <= TOLERANCE else f'features differ by {gap:.1e}'
+
+
+def _try_run(network: nn.Module, images: Tensor) -> tuple[Any, str]:
+    """A network's outputs, and its error message if it fails."""
+    try:
+        return network(images), ''
+    except Exception as error:  # depends on its code
+        return None, short_message(error) or type(error).__name__
 
 
 def short_message(error: Exception) -> str:

@@ -133,6 +133,7 @@ def _is_plain(layer: Any) -> bool:
     False for a conv that standardises its weight (over all inputs, not the
     gathered ones), or that pads depending on the image size.
     """
+    sizes: list[tuple[int, ...]]
     if isinstance(layer, nn.Linear):
         sizes = [(1, layer.in_features)]
     elif (

@@ -63,13 +63,7 @@ def constant_masks(
     opened: Pattern,
     sites: Sequence[GateSite] | None = None,
 ) -> AbstractContextManager[None]:
-    """Open the same channels of every image in a ``with`` block.
-
-    Args:
-        network: A gated backbone.
-        opened: As in :data:`MASK_PATTERNS`.
-        sites: The sites, if the network does not list all of its own.
-    """
+    """As :func:`changed_masks`, with one pattern for every image."""
     if sites is None:
         sites = network.sites if isinstance(network, GatedBackbone) else ()
     numbers = {site.key: number for number, site in enumerate(sites)}

@@ -16,20 +16,14 @@ from fgc_mm.sites.call import tensors
 # relative to the largest value, or to 1 if that is larger
 TOLERANCE = 1e-4
 TOLERANCES = {'float32': TOLERANCE, 'bfloat16': 0.05}
+Masked = GatedImageClassifier | GatedBackbone
 # output tensors of a model for some images, and its gate records
 ModelOutput = tuple[list[Tensor], list[GateRecord]]
 
 
 @torch.no_grad()
-def model_output(
-    model: GatedImageClassifier | GatedBackbone, images: Tensor
-) -> ModelOutput:
-    """The outputs of a model, or those of its head, and the gate records.
-
-    Args:
-        model: Gated, in evaluation.
-        images: (N, 3, H, W).
-    """
+def model_output(model: Masked, images: Tensor) -> ModelOutput:
+    """The outputs of a model, or those of its head, and the gate records."""
     if isinstance(model, GatedBackbone):
         outputs, records = model.forward_gated(images)
         return tensors(outputs), records
@@ -41,9 +35,7 @@ def model_output(
 def finite_outputs(run: Callable[[], Any]) -> list[Tensor] | None:
     """The output tensors of a pass with constant masks.
 
-    Returns:
-        The tensors; None if the pass fails or they are not finite, so that
-        there is nothing to compare with.
+    None if it fails or they are not finite: there is nothing to compare with.
     """
     try:
         outputs = tensors(run())
@@ -55,12 +47,8 @@ def finite_outputs(run: Callable[[], Any]) -> list[Tensor] | None:
 def largest_gap(wanted: Any, got: Any, least: float = 1e-9) -> float:
     """Largest difference relative to the largest value; inf if shapes differ.
 
-    It is nan if any output is, so compare it by ``not gap <= limit``.
-
-    Args:
-        wanted: Outputs of a network.
-        got: Outputs of another.
-        least: Divisor if the largest value is smaller.
+    It is nan if any output is, so compare it by ``not gap <= limit``. The
+    divisor is at least ``least``.
     """
     wanted, got = tensors(wanted), tensors(got)
     if [x.shape for x in wanted] != [x.shape for x in got]:
@@ -148,9 +136,10 @@ def _is_rounding(
             continue
         low, high = row[is_other].min().item(), row[is_other].max().item()
         above, below = row[is_open & ~is_other], row[~is_open & ~is_other]
-        apart = high - low > 2 * near
-        wrong = len(above) and above.min().item() < low - near
-        wrong = wrong or (len(below) and below.max().item() > high + near)
-        if apart or wrong:
+        if (
+            high - low > 2 * near
+            or (above < low - near).any()
+            or (below > high + near).any()
+        ):
             return False
     return True

@@ -102,8 +102,7 @@ def gated_backbone(model: nn.Module) -> GatedBackbone:
     Raises:
         FGCError: There is none.
     """
-    backbone = getattr(model, 'backbone', None)
-    for candidate in (model, backbone):
+    for candidate in (model, getattr(model, 'backbone', None)):
         if isinstance(candidate, GatedBackbone):
             return candidate
     raise FGCError(

@@ -1,5 +1,7 @@
 """Setting gates to a given keep ratio, without training."""
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -52,10 +54,9 @@ def set_keep_ratio(
         The firing rates on these images afterwards.
 
     Raises:
-        FGCError: An invalid keep ratio, fewer than 8 images, or images with
-            nan, a model that
-            cannot be changed, or a gate whose mask is not the sign of a
-            linear layer's output.
+        FGCError: An invalid keep ratio, fewer than 8 images, images with
+            nan, a model that cannot be changed, or a gate whose mask is not
+            the sign of a linear layer's output.
     """
     if not 0 < keep_ratio < 1:
         raise FGCError(
@@ -71,10 +72,12 @@ def set_keep_ratio(
     backbone = gated_backbone(model)
     _check_changeable(backbone)
     generator = torch.Generator().manual_seed(0)
+    set_gate = partial(_set_gate, keep_ratio, generator)
     with eval_mode(backbone):
         if fresh:
-            _set_norm_statistics(backbone, images, keep_ratio, generator)
-        _set_gates_in_pass(backbone, images, keep_ratio, generator)
+            with _norms_take_statistics(backbone):
+                _run_with_hook(backbone, images, set_gate)
+        _run_with_hook(backbone, images, set_gate)
     firing = firing_statistics(backbone, [images])
     for site, stats in zip(backbone.sites, firing):
         got = float(stats.rate.mean())
@@ -101,12 +104,9 @@ def _check_changeable(network: nn.Module) -> None:
             )
 
 
-def _set_norm_statistics(
-    backbone: GatedBackbone,
-    images: Tensor,
-    keep_ratio: float,
-    generator: torch.Generator,
-) -> None:
+@contextmanager
+def _norms_take_statistics(backbone: GatedBackbone) -> Iterator[None]:
+    """Norms store the statistics of the next batch; zero weights become 1."""
     norms = [
         m
         for m in backbone.modules()
@@ -120,30 +120,22 @@ def _set_norm_statistics(
         norm.train()
         norm.momentum = 1.0
     try:
-        _set_gates_in_pass(backbone, images, keep_ratio, generator)
+        yield
     finally:
         for norm, momentum in zip(norms, momenta):
             norm.eval()
             norm.momentum = momentum
 
 
-def _set_gates_in_pass(
-    backbone: GatedBackbone,
-    images: Tensor,
-    keep_ratio: float,
-    generator: torch.Generator,
+def _run_with_hook(
+    backbone: GatedBackbone, images: Tensor, hook: Callable[..., None]
 ) -> None:
-    hooks = [
-        gate.register_forward_pre_hook(
-            partial(_set_gate, keep_ratio, generator)
-        )
-        for gate in backbone.gates.values()
-    ]
-    try:
+    """A gated pass in which a hook runs before every gate."""
+    with ExitStack() as stack:
+        for gate in backbone.gates.values():
+            handle = gate.register_forward_pre_hook(hook)
+            stack.callback(handle.remove)
         backbone.forward_gated(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _set_gate(
@@ -178,15 +170,12 @@ def _thresholds(logits: Tensor, rates: Tensor) -> Tensor:
     for column, rate in zip(logits.t().double(), rates.tolist()):
         order = column.sort(descending=True).values
         steps = (order[:-1] - order[1:] > 1e-6).nonzero().flatten() + 1
-        if not len(steps):  # the same logit for all images
-            thresholds.append(
-                order[0] + (1 if rate + missed / count < 0.5 else -1)
-            )
-            missed += rate * count - (
-                0 if thresholds[-1] > order[0] else count
-            )
-            continue
         wanted = rate * count + missed
+        if not len(steps):  # the same logit for all images
+            opened = 0 if wanted < count / 2 else count
+            thresholds.append(order[0] + (-1 if opened else 1))
+            missed = wanted - opened
+            continue
         opened = int(steps[(steps - wanted).abs().argmin()])
         thresholds.append((order[opened - 1] + order[opened]) / 2)
         missed = wanted - opened
@@ -211,7 +200,7 @@ def _spread_rates(
     Args:
         keep_ratio: The mean.
         sizes: (G,) number of channels of each decision.
-        generator: Random number generator.
+        generator: Of the random numbers.
     """
     noise = SPREAD * torch.randn(len(sizes), generator=generator)
     low, high = -20.0, 20.0

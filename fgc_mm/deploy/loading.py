@@ -38,10 +38,9 @@ def build_model(cfg: Config) -> ImageClassifier:
     settings = cfg.model.to_dict()
     settings.pop('init_cfg', None)  # the checkpoint has the weights
     settings.pop('distillation', None)  # only needed in training
-    if cfg.get('data_preprocessor') is not None:
-        settings.setdefault(
-            'data_preprocessor', cfg.data_preprocessor.to_dict()
-        )
+    preprocessor = cfg.get('data_preprocessor')
+    if preprocessor is not None:
+        settings.setdefault('data_preprocessor', preprocessor.to_dict())
     model = MMPRETRAIN_MODELS.build(settings)
     model.eval()
     return model
@@ -62,9 +61,8 @@ def build_trained(
     """
     state = read_checkpoint(checkpoint)
     model = build_model(cfg)
-    if gated and not isinstance(
-        getattr(model, 'backbone', None), GatedBackbone
-    ):
+    backbone = getattr(model, 'backbone', None)
+    if gated and not isinstance(backbone, GatedBackbone):
         raise FGCError(
             f'the model of {cfg.filename} has no gates; give the config of a '
             'gated one (fgc_mm.GatedBackbone).'
@@ -127,10 +125,7 @@ def _batches(
 def build_dataset(cfg: Config, split: str = 'test') -> Any:
     """A config's data set, with the test pipeline.
 
-    Args:
-        cfg: The config.
-        split: ``'test'`` or ``'train'``; training images are not
-            augmented.
+    Training images are not augmented.
 
     Raises:
         FGCError: The config has no data loader for the split or the test.
@@ -171,11 +166,7 @@ def _as_in_test(
 ) -> None:
     """Replace the pipelines and augmentations of a data set and its parts.
 
-    Args:
-        settings: Changed in place.
-        tested: The settings of the test set.
-        has_pipeline: Whether a set that wraps this one has a pipeline, so
-            that this one needs none.
+    A part needs no pipeline if a set that wraps it has one.
     """
     has_pipeline |= 'pipeline' in settings
     wrapped = _wrapped(settings)

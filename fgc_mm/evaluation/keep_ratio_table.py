@@ -1,19 +1,18 @@
 """Keep ratios of every site over a data set, as a table."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 
-@dataclass(frozen=True)
-class SiteRow:
+class SiteRow(NamedTuple):
     """How often the channels of a site are open over a data set.
 
     Attributes:
-        name: Name of the site.
-        channels: Number of channels.
+        name: Of the site.
+        channels: Their number.
         keep_ratio: Fraction of open channels, over images and channels.
         never_open: Fraction of channels that are open for no image.
         always_open: Fraction of channels that are open for every image.
@@ -55,14 +54,8 @@ def render_sites(rows: list[SiteRow]) -> str:
     table.add_column('site')
     for column in ('channels', 'keep ratio', 'never open', 'always open'):
         table.add_column(column, justify='right')
-    for row in rows:
-        table.add_row(
-            row.name,
-            str(row.channels),
-            f'{row.keep_ratio:.3f}',
-            f'{row.never_open:.3f}',
-            f'{row.always_open:.3f}',
-        )
+    for name, channels, *ratios in rows:
+        table.add_row(name, str(channels), *(f'{x:.3f}' for x in ratios))
     console = Console(width=100, color_system=None)
     with console.capture() as captured:
         console.print(table)

@@ -11,8 +11,13 @@ from mmengine.runner import Runner
 from fgc_mm.errors import FGCError
 
 THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-ACCURACY = 'accuracy/top1'
-NEEDED = ACCURACY, 'macs/mean', 'macs/pruning_ratio', 'macs/keep_ratio'
+# columns of a sweep, and the metrics of a test that they show
+METRICS = dict(
+    accuracy='accuracy/top1',
+    macs='macs/mean',
+    pruning_ratio='macs/pruning_ratio',
+    keep_ratio='macs/keep_ratio',
+)
 
 
 def sweep_thresholds(
@@ -97,18 +102,12 @@ def _test_at(
     for gate in gates:
         gate.threshold = threshold
     metrics = runner.test()
-    missing = [name for name in NEEDED if name not in metrics]
+    missing = [name for name in METRICS.values() if name not in metrics]
     if missing:
         raise FGCError(
             f'the test of {runner.cfg.filename} has no {", ".join(missing)}; '
             "add dict(type='Accuracy') and dict(type='fgc_mm.DynamicMACs') "
             'to test_evaluator.'
         )
-    accuracy, macs, pruned, kept = (float(metrics[name]) for name in NEEDED)
-    return dict(
-        threshold=threshold,
-        accuracy=accuracy,
-        macs=macs,
-        pruning_ratio=pruned,
-        keep_ratio=kept,
-    )
+    columns = {key: float(metrics[name]) for key, name in METRICS.items()}
+    return dict(threshold=threshold, **columns)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -86,13 +87,8 @@ def _sites(
             'program_of.'
         )
     return [
-        dict(
-            name=name,
-            channels=count,
-            logits=1 + 2 * number,
-            output=2 + 2 * number,
-        )
-        for number, (name, count) in enumerate(zip(names, channels))
+        dict(name=name, channels=count, logits=first, output=first + 1)
+        for name, count, first in zip(names, channels, itertools.count(1, 2))
     ]
 
 
@@ -123,15 +119,13 @@ def _site_positions(
     sites: Sequence[SitePositions], positions: dict[Runs, int]
 ) -> list[tuple[int, int | None]]:
     """Each site with the index of its positions; layers may share an index."""
-    return [
-        (
-            site,
-            None
-            if channels is None
-            else positions.setdefault(_runs(channels), len(positions)),
-        )
-        for site, channels in sites
-    ]
+    found: list[tuple[int, int | None]] = []
+    for site, channels in sites:
+        index = None
+        if channels is not None:
+            index = positions.setdefault(_runs(channels), len(positions))
+        found.append((site, index))
+    return found
 
 
 def _runs(channels: Sequence[int]) -> Runs:

@@ -61,11 +61,7 @@ def preprocessing_settings(
 
 
 def _size_after(steps: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
-    """Height and width after the steps.
-
-    Raises:
-        FGCError: They depend on the input's size.
-    """
+    """Height and width after the steps, of images of any size."""
     sizes = {size_after(steps, size) for size in ((700, 900), (900, 700))}
     if len(sizes) > 1:
         raise FGCError(
@@ -221,9 +217,8 @@ def _normalisation(
         order = {'rgb': 'bgr', 'bgr': 'rgb'}[order]
     mean = std = None
     if preprocessor._enable_normalize:
-        mean, std = map(
-            _shortest_floats, (preprocessor.mean, preprocessor.std)
-        )
+        mean = _shortest_floats(preprocessor.mean)
+        std = _shortest_floats(preprocessor.std)
     return dict(channel_order=order, mean=mean, std=std)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from fgc_mm.deploy.comparing import (
 from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedImageClassifier
 from fgc_mm.models.class_scores import class_scores
+from fgc_mm.reliability.atomic_file import write_atomically
 from fgc_mm.runtime.classifier import Classifier
 from fgc_mm.runtime.format import Call, Program, encode
 from fgc_mm.runtime.library import can_multiply_bfloat16
@@ -56,38 +56,31 @@ def write_file(
     images: Tensor,
     path: str | Path,
 ) -> WrittenFile:
-    """Write a program, load it again, compare it, and move it into place.
+    """Write a program to a file, after comparing it with the masked model.
 
     Args:
         program: The program, including its JSON
             (:func:`fgc_mm.deploy.bundle.meta.file_meta`).
         model: The masked model that it was made from.
         images: (N, C, H, W), preprocessed.
-        path: The file; it has a temporary name until it is checked.
+        path: The file.
 
     Raises:
         FGCError: The logits differ by more than the tolerance of the
             precision, or an operation is a call of torch.
     """
     _refuse_calls(program)
-    file = Path(path)
     data = encode(program)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f'.{file.name}.{os.getpid()}.part')
-    try:
-        part.write_bytes(data)
-        half = program.bfloat16 and can_multiply_bfloat16()
-        with Model.load(part, 'bfloat16' if half else None) as loaded:
-            outputs = loaded.run(images.numpy(), decisions=True)
-            sites = program.meta['sites']
-            tolerance = TOLERANCES[loaded.precision]
-            gaps, edge = _compare(outputs, sites, model, images, tolerance)
-            _check(gaps, edge, file, tolerance)
-            macs = Classifier(loaded).cost(outputs)[0]
-            build, precision = loaded.build, loaded.precision
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
+    half = program.bfloat16 and can_multiply_bfloat16()
+    with Model.from_bytes(data, 'bfloat16' if half else None) as loaded:
+        outputs = loaded.run(images.numpy(), decisions=True)
+        sites = program.meta['sites']
+        tolerance = TOLERANCES[loaded.precision]
+        gaps, edge = _compare(outputs, sites, model, images, tolerance)
+        _check(gaps, edge, Path(path).name, tolerance)
+        macs = Classifier(loaded).cost(outputs)[0]
+        build, precision = loaded.build, loaded.precision
+    write_atomically(data, path)
     return WrittenFile(
         len(images),
         int(edge.sum()),
@@ -147,14 +140,14 @@ def _tensor_like(like: Tensor, output: np.ndarray) -> Tensor:
 
 
 def _check(
-    gaps: np.ndarray, edge: np.ndarray, file: Path, tolerance: float
+    gaps: np.ndarray, edge: np.ndarray, name: str, tolerance: float
 ) -> None:
     compared = gaps[~edge]
     if len(compared) and (compared <= tolerance).all():
         return
     gap = compared.max() if len(compared) else gaps.max()
     raise FGCError(
-        f'the logits of {file.name} differ by {gap:.1e} from those of the '
+        f'the logits of {name} differ by {gap:.1e} from those of the '
         f'masked model on {len(gaps)} images, and {tolerance:.0e} is allowed, '
         'so it is not written; report the config, or export with '
         'tools/export/onnx.py.'

@@ -64,7 +64,7 @@ class ChannelRemoval:
         whole: Collection[str] = (),
         unshrunk: Collection[str] = (),
     ) -> ChannelMap:
-        """The channel map.
+        """What remains.
 
         Args:
             whole: Sites that keep all channels and their whole gate.
@@ -76,10 +76,8 @@ class ChannelRemoval:
             for name, channels in self.removed.items()
         }
         sites = {
-            name: self._site_channels(
-                name, removed_channels[name], name in whole
-            )
-            for name in self._sites
+            name: self._site_channels(name, channels, name in whole)
+            for name, channels in removed_channels.items()
         }
         channel_map = self.of_layers(removed_channels).channel_map(self._plain)
         return replace(channel_map, sites=sites)
@@ -154,31 +152,22 @@ class ChannelRemoval:
                 groups,
                 removed_channels,
             )
-        return (
-            removed_channels
-            if self._groups_stay_equal(site, removed_channels)
-            else []
-        )
-
-    def _groups_stay_equal(
-        self, site: GateSite, removed_channels: list[int]
-    ) -> bool:
-        """Whether all groups stay equal; several convs may conflict."""
         removed = self.of_layers({site.name: removed_channels})
         try:
             removed.channel_map(self._plain)
-        except FGCError:
-            return False
-        return True
+        except FGCError:  # several convs conflict
+            return []
+        return removed_channels
 
 
 def _equally_per_group(
     positions: Tensor, groups: int, removed_channels: list[int]
 ) -> list[int]:
     """The first channels of each group, as many as the smallest group has."""
-    group_of = {}
-    for index, channel in enumerate(positions.tolist()):
-        group_of[channel] = index * groups // len(positions)
+    group_of = {
+        channel: index * groups // len(positions)
+        for index, channel in enumerate(positions.tolist())
+    }
     each = [
         [c for c in removed_channels if group_of.get(c) == g]
         for g in range(groups)

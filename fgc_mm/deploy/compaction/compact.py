@@ -13,6 +13,7 @@ from fgc_mm.deploy.compaction.equivalence import (
     differing_gates,
     fixed_decisions,
 )
+from fgc_mm.deploy.compaction.removed_channels import short_message
 from fgc_mm.deploy.compaction.small_model import (
     any_gate,
     shrunk_state,
@@ -211,22 +212,24 @@ class _Trial:
     def _shrunk_sites_before(self, name: str) -> list[str]:
         """Sites with removed channels that the gate of a site reads."""
         (site,) = [x for x in self._backbone.sites if x.name == name]
-        removed = self.channel_removal.removed
         return [
             other.name
             for other in self._backbone.sites
-            if removed.get(other.name)
-            and other.name not in {*self._unshrunk, *self._whole}
+            if other.name in self._shrinking()
             and any(c.path == site.producer for c in other.consumers)
         ]
 
-    def failing_sites(self, why: str) -> dict[str, str]:
-        """The sites that fail even when only they are removed."""
-        names = [
+    def _shrinking(self) -> list[str]:
+        """Sites that lose channels."""
+        return [
             name
             for name, channels in self.channel_removal.removed.items()
             if channels and name not in {*self._unshrunk, *self._whole}
         ]
+
+    def failing_sites(self, why: str) -> dict[str, str]:
+        """The sites that fail even when only they are removed."""
+        names = self._shrinking()
         failed = {n: why for n in names if not self._can_shrink_alone(n)}
         failed = failed or dict.fromkeys(names, why)
         if not failed:
@@ -249,7 +252,7 @@ class _Trial:
 def _failure(error: Exception) -> str:
     if isinstance(error, FGCError):  # about the network as a whole
         return 'its code fails'
-    return f'its code fails ({" ".join(str(error).split())[:80]})'
+    return f'its code fails ({short_message(error)})'
 
 
 def _check(

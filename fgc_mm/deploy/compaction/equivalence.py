@@ -25,10 +25,6 @@ def fixed_decisions(
 
     Channels that it removes or closes are closed; those that are no longer
     gated are open, whatever their gates decide.
-
-    Args:
-        backbone: The whole gated network.
-        channel_map: Made for it.
     """
 
     def fix(site: GateSite, mask: Tensor) -> Tensor:
@@ -53,11 +49,6 @@ def differing_gates(
     maps. Both compute in float64 if they can, so that a different order of
     additions does not change a decision.
 
-    Args:
-        whole: The whole network.
-        small: The compact one.
-        channel_map: What remains.
-
     Yields:
         The names of the sites whose gates differ; complete after the block.
     """
@@ -73,7 +64,9 @@ def differing_gates(
                     channel_map.layers.get(site.producer),
                     channel_map.sites[site.name],
                 )
-                x = _random_maps(sites[site.name].in_channels)
+                generator = torch.Generator().manual_seed(0)
+                shape = (64, sites[site.name].in_channels, 2, 2)
+                x = torch.randn(shape, generator=generator)
                 exact = pair.in_float64(x) or pair
                 compare = partial(_compare, exact, site.name, found)
                 compare(gate, (x,))
@@ -92,11 +85,6 @@ def _compare(
     """Forward pre-hook of the whole gate: add the site if its gates differ."""
     if not pair.agree_on(args[0]):
         differing.add(name)
-
-
-def _random_maps(channels: int) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(64, channels, 2, 2, generator=generator)
 
 
 @dataclass(frozen=True)
@@ -121,19 +109,14 @@ class _GatePair:
     def in_float64(self, x: Tensor) -> _GatePair | None:
         """The pair in float64, which must decide the same everywhere.
 
-        On the CPU, since not every device has float64.
-
-        Args:
-            x: An input.
-
-        Returns:
-            The pair; None if its code needs another dtype.
+        On the CPU, since not every device has float64. None if its code
+        needs another dtype for ``x``.
         """
-        gates = [
+        whole, small = (
             copy_network(gate).to('cpu', torch.float64)
             for gate in (self.whole, self.small)
-        ]
-        pair = replace(self, whole=gates[0], small=gates[1], least=1.0)
+        )
+        pair = replace(self, whole=whole, small=small, least=1.0)
         try:
             pair.agree_on(x)
         except Exception:  # e.g. it converts its input to float32
@@ -141,11 +124,7 @@ class _GatePair:
         return pair
 
     def agree_on(self, x: Tensor) -> bool:
-        """Whether both decide alike.
-
-        Args:
-            x: Input (N, C_in, ...) of the whole gate.
-        """
+        """Whether both decide alike; ``x`` (N, C_in, ...) is for the whole."""
         x = x.to(next(self.whole.parameters(), x))
         every = range(x.shape[1])
         reads = list(self.producer.inputs if self.producer else every)

@@ -40,14 +40,7 @@ IMPORTANCES: dict[str, Callable[[], tp.importance.Importance]] = {
 
 
 def scores_of(importance: str, group: ChannelGroup) -> Tensor:
-    """Importance of every channel of a group.
-
-    Args:
-        importance: A key of :data:`IMPORTANCES`.
-        group: A group of channels of the network.
-
-    Returns:
-        (channels,) on the CPU.
+    """Importance of every channel of a group, (channels,) on the CPU.
 
     Raises:
         FGCError: The group has no layer that this importance scores.

@@ -19,14 +19,13 @@ class _NormProbe(ChannelProbe):
     def after_module(
         self, name: str, module: nn.Module, output: Tensor
     ) -> Tensor | None:
-        """Observe a norm, a ``PReLU``, a layer scale."""
-        if per_channel(module) and output.dim() > 1:
+        if _per_channel(module) and output.dim() > 1:
             self._observe(ProbePoint('norm', name), output)
         return super().after_module(name, module, output)
 
 
-def per_channel(module: nn.Module) -> bool:
-    """Whether a module has a vector of parameters or statistics."""
+def _per_channel(module: nn.Module) -> bool:
+    """Whether it has a vector: a norm, a ``PReLU``, a layer scale."""
     own = [
         *module.parameters(recurse=False),
         *module.buffers(recurse=False),
@@ -42,10 +41,6 @@ def per_channel_layers(
     """The per-channel modules that every site's channels pass through.
 
     Found by probing, like the sites (:mod:`fgc_mm.sites.channel_flow`).
-
-    Args:
-        backbone: The plain network.
-        sites: Its sites.
 
     Returns:
         By site name, modules with the index of the site's channel for each

@@ -80,8 +80,12 @@ def _try_run(network: nn.Module, images: Tensor) -> tuple[Any, str]:
     try:
         return network(images), ''
     except Exception as error:  # depends on its code
-        message = ' '.join(str(error).split())[:80]
-        return None, message or type(error).__name__
+        return None, short_message(error) or type(error).__name__
+
+
+def short_message(error: Exception) -> str:
+    """The first 80 characters of the message of an error, on one line."""
+    return ' '.join(str(error).split())[:80]
 
 
 def _remaining(
@@ -102,10 +106,7 @@ def shrunk(network: nn.Module, channel_map: ChannelMap) -> Iterator[None]:
     """Shrink a network to a channel map within a ``with`` block.
 
     For checks: a deep copy of a network takes longer than a forward pass.
-
-    Args:
-        network: The whole one; its tensors are not changed.
-        channel_map: Made for it.
+    The network's tensors are not changed.
 
     Raises:
         FGCError: The groups of a norm would have different widths.
@@ -121,10 +122,8 @@ def shrunk(network: nn.Module, channel_map: ChannelMap) -> Iterator[None]:
 @contextmanager
 def _restore_attributes(layer: nn.Module) -> Iterator[None]:
     """Restore a layer's attributes, parameters and buffers afterwards."""
-    attributes = dict(vars(layer))
-    own = {
-        name: dict(vars(layer)[name]) for name in ('_parameters', '_buffers')
-    }
+    attributes = vars(layer).copy()
+    own = {x: vars(layer)[x].copy() for x in ('_parameters', '_buffers')}
     try:
         yield
     finally:

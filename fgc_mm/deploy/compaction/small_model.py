@@ -117,7 +117,7 @@ def shrunk_state(
         model: The masked model, or its backbone.
         small: The small backbone.
         channel_map: What remains.
-        prefix: Prefix of the backbone's keys in the model's state dict.
+        prefix: Of the backbone's keys in the model's state dict.
     """
     plain, gates = f'{prefix}backbone.', f'{prefix}gates.'
     inner = plain if isinstance(small, GatedBackbone) else prefix

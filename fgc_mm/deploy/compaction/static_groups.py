@@ -11,7 +11,10 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
-from fgc_mm.deploy.compaction.removed_channels import RemovedChannels
+from fgc_mm.deploy.compaction.removed_channels import (
+    RemovedChannels,
+    short_message,
+)
 from fgc_mm.errors import FGCError
 from fgc_mm.models.layer_slice import SLICED_LAYERS, channel_count
 from fgc_mm.sites.call import tensors
@@ -144,11 +147,10 @@ def _dependency_graph(
                 network, images[:1].clone(), output_transform=tensors
             )
     except Exception as error:  # depends on the network's operations
-        message = ' '.join(str(error).split())[:80]
         raise FGCError(
             f'torch-pruning cannot trace {type(network).__name__} '
-            f'({message}), so it cannot be pruned statically; give another '
-            'backbone.'
+            f'({short_message(error)}), so it cannot be pruned statically; '
+            'give another backbone.'
         ) from error
 
 
@@ -158,7 +160,8 @@ def _channel_group(
     members = []
     for item in group:
         path = names.get(id(item.dep.layer))
-        if path is None or not _has_channels(item.dep.layer):
+        sliced = isinstance(item.dep.layer, SLICED_LAYERS)
+        if path is None or not (sliced or channel_count(item.dep.layer)):
             continue  # an operation, or one parameter for all channels
         indices = defaultdict(list)
         for root, index in zip(item.root_idxs, item.idxs):
@@ -169,10 +172,6 @@ def _channel_group(
     channels = len(group[0].idxs)
     blocks = _blocks(network, channels, members)
     return ChannelGroup(channels, tuple(members), blocks, group)
-
-
-def _has_channels(layer: nn.Module) -> bool:
-    return isinstance(layer, SLICED_LAYERS) or channel_count(layer) > 1
 
 
 def _blocks(

@@ -99,27 +99,18 @@ def prune_static(
     """
     _check(model, importance, pruning_ratio)
     with eval_mode(model):
-        return _pruned(model, importance, pruning_ratio, images)
-
-
-def _pruned(
-    model: ImageClassifier,
-    importance: str,
-    pruning_ratio: float,
-    images: Tensor,
-) -> Pruned:
-    groups = find_groups(model.backbone, images)
-    scores = [scores_of(importance, group) for group in groups]
-    search = _Search(model, groups, scores, tuple(images.shape[1:]))
-    sparsity, removed = search.run(pruning_ratio)
-    problem = removed.problem(model.backbone, images)
-    if problem:
-        raise FGCError(
-            f'{type(model.backbone).__name__} without the pruned channels '
-            'has other features than the whole network in which no layer '
-            f'reads them ({problem}); it cannot be pruned statically.'
-        )
-    return Pruned.of(model, removed, images, sparsity, len(groups))
+        groups = find_groups(model.backbone, images)
+        scores = [scores_of(importance, group) for group in groups]
+        search = _Search(model, groups, scores, tuple(images.shape[1:]))
+        sparsity, removed = search.run(pruning_ratio)
+        problem = removed.problem(model.backbone, images)
+        if problem:
+            raise FGCError(
+                f'{type(model.backbone).__name__} without the pruned channels '
+                'has other features than the whole network in which no layer '
+                f'reads them ({problem}); it cannot be pruned statically.'
+            )
+        return Pruned.of(model, removed, images, sparsity, len(groups))
 
 
 class _Search:

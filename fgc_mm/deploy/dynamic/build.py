@@ -5,13 +5,12 @@ from __future__ import annotations
 import copy
 import functools
 import warnings
-from collections.abc import Collection
 from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 
-from fgc_mm.deploy.comparing import TOLERANCES
+from fgc_mm.deploy.comparing import TOLERANCES, Masked
 from fgc_mm.deploy.copying import copy_network
 from fgc_mm.deploy.dynamic.calibrate import calibrate, use_modules
 from fgc_mm.deploy.dynamic.dynamic_plan import (
@@ -21,10 +20,14 @@ from fgc_mm.deploy.dynamic.dynamic_plan import (
     DynamicPlan,
     SiteReport,
 )
-from fgc_mm.deploy.dynamic.model import DynamicBackbone, DynamicImageClassifier
+from fgc_mm.deploy.dynamic.model import (
+    Dynamic,
+    DynamicBackbone,
+    DynamicImageClassifier,
+)
 from fgc_mm.deploy.dynamic.verify import Reference
 from fgc_mm.deploy.firing import check_images, gated_backbone
-from fgc_mm.errors import FGCError
+from fgc_mm.errors import FGCError, check_choice
 from fgc_mm.models import GatedBackbone, GatedImageClassifier
 from fgc_mm.runtime.errors import LibraryError
 from fgc_mm.runtime.library import load_library
@@ -54,12 +57,12 @@ def to_dynamic(
 
 
 def to_dynamic(
-    model: GatedImageClassifier | GatedBackbone,
+    model: Masked,
     images: Tensor | None = None,
     plan: DynamicPlan | None = None,
     backend: str = 'auto',
     precision: str | None = None,
-) -> DynamicImageClassifier | DynamicBackbone:
+) -> Dynamic:
     """A copy of a model that computes only the open channels of an image.
 
     The network is captured as a graph (:mod:`fgc_mm.deploy.graph`), norms
@@ -112,9 +115,9 @@ def to_dynamic(
         >>> sorted(dynamic.dynamic_report()['sites'])
         ['0']
     """
-    _check_name('backend', backend, BACKENDS)
+    check_choice(f'{backend=}', backend, BACKENDS)
     if precision is not None:
-        _check_name('precision', precision, TOLERANCES)
+        check_choice(f'{precision=}', precision, TOLERANCES)
     _check(model, images, plan)
     if images is None:
         assert plan is not None  # _check wants one of both
@@ -129,10 +132,9 @@ def to_dynamic(
     reference = Reference(eval_copy, images)
     dynamic = _build(model, eval_copy, compiled)
     backbone: Any = gated_backbone(dynamic)
-    own = copy.deepcopy(plan)
-    if own is None:
-        own = DynamicPlan(tuple(images.shape[1:]), torch.get_num_threads(), '')
-    backbone.plan = own
+    own = backbone.plan = copy.deepcopy(plan) or DynamicPlan(
+        tuple(images.shape[1:]), torch.get_num_threads(), ''
+    )
     own.backend = 'kernel' if compiled else 'torch'
     why = _reason_for_modules(dynamic, reference, images[:1])
     backbone.set_precision(FLOAT32 if why else precision)
@@ -151,14 +153,6 @@ def to_dynamic(
     backbone.drop_unused_programs()
     backbone._seen_shapes.clear()
     return dynamic
-
-
-def _check_name(option: str, name: str, known: Collection[str]) -> None:
-    if name not in known:
-        raise FGCError(
-            f'{option}={name!r} is none of {", ".join(known)}; give one of '
-            'these names.'
-        )
 
 
 def _choose_backend(backend: str) -> bool:
@@ -251,7 +245,10 @@ def _refuse_quantised(model: nn.Module) -> None:
     for path, module in model.named_modules():
         own = [module, *module.parameters(recurse=False)]
         for kind in map(type, own):
-            if _is_quantised(kind):
+            package, *words = kind.__module__.split('.')
+            if package == 'torchao' or (
+                package == 'torch' and not QUANTISED.isdisjoint(words)
+            ):
                 raise FGCError(
                     f'{path} has a {kind.__module__}.{kind.__name__}, but '
                     'channels are skipped in float layers only; make the '
@@ -259,18 +256,7 @@ def _refuse_quantised(model: nn.Module) -> None:
                 )
 
 
-def _is_quantised(kind: type) -> bool:
-    first, *words = kind.__module__.split('.')
-    return first == 'torchao' or (
-        first == 'torch' and bool(QUANTISED & set(words))
-    )
-
-
-def _build(
-    model: GatedImageClassifier | GatedBackbone,
-    eval_copy: GatedImageClassifier | GatedBackbone,
-    compiled: bool,
-) -> DynamicImageClassifier | DynamicBackbone:
+def _build(model: Masked, eval_copy: Masked, compiled: bool) -> Dynamic:
     """Build the dynamic model from a copy, whose modules it takes over."""
     if isinstance(eval_copy, GatedBackbone):
         return DynamicBackbone(eval_copy, compiled).requires_grad_(False)
@@ -284,9 +270,7 @@ def _build(
 
 
 def _reason_for_modules(
-    dynamic: DynamicImageClassifier | DynamicBackbone,
-    reference: Reference,
-    image: Tensor,
+    dynamic: Dynamic, reference: Reference, image: Tensor
 ) -> str:
     """Why the network's own modules must run; '' if a program can run."""
     if image.dtype != torch.float32:
@@ -305,12 +289,9 @@ def _apply_plan(
     backbone.batch, backbone.executor = plan.batch, plan.executor
     backbone.set_single_threaded(plan.alone)
     backbone.dense = {
-        **{
-            name: site.why
-            for name, site in plan.sites.items()
-            if site.executed == DENSE
-        },
-        **backbone.dense,
+        name: site.why
+        for name, site in plan.sites.items()
+        if site.executed == DENSE
     }
     program = backbone.program(image)
     if isinstance(program, str):
@@ -326,9 +307,7 @@ def _name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix('torch.')
 
 
-def _masked_on_accelerator(
-    model: GatedImageClassifier | GatedBackbone, images: Tensor
-) -> DynamicImageClassifier | DynamicBackbone:
+def _masked_on_accelerator(model: Masked, images: Tensor) -> Dynamic:
     """The masked model on an accelerator, with a report that says why."""
     weight = next(model.parameters())
     dynamic = _build(model, copy_network(model).train(False), False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from statistics import mean, median
@@ -18,7 +19,6 @@ from fgc_mm.deploy.dynamic.dynamic_plan import (
     LOOP,
     MODULES,
     PROGRAM,
-    DynamicPlan,
     SiteReport,
 )
 from fgc_mm.deploy.dynamic.programs import ExecutableProgram
@@ -37,39 +37,34 @@ BATCH_MARGIN = 0.98
 SKIPPING, MASKED, PLAIN = 'skipping', 'masked', 'plain'
 
 
+@torch.no_grad()
 def calibrate(backbone: Any, images: Tensor) -> None:
     """Choose sites, threads and the handling of batches; fill in the plan.
 
     Args:
-        backbone: The dynamic backbone. Its ``dense`` has the sites that
-            cannot skip channels; its ``plan`` is filled in.
+        backbone: The dynamic backbone, whose ``plan`` is filled in.
         images: (N, 3, H, W).
     """
     images = images[:MAX_IMAGES]
     singles = images.split(1)
     plan = backbone.plan
-    with torch.no_grad():
-        variants: dict[str, ExecutableProgram] = {}
-        for name, program in _variants(backbone, singles[0]).items():
-            if isinstance(program, str):
-                use_modules(backbone, program)
-                return
-            variants[name] = program
-        plan.alone = _choose_single_threaded(backbone, singles)
-        reports = _compare_sites(backbone, variants, singles)
-        plan.sites = {site.name: reports[site.name] for site in backbone.sites}
-        _check_whole_network(backbone, plan.sites, singles)
-        chosen = backbone.program(singles[0])
-        if isinstance(chosen, str):
-            use_modules(backbone, chosen)
+    variants = _variants(backbone, singles[0])
+    for program in variants.values():
+        if isinstance(program, str):
+            use_modules(backbone, program)
             return
-        _choose_executor(backbone, plan, singles)
-        if plan.executor == PROGRAM and len(images) > 1 and _skips(backbone):
-            plan.batch_ms = _compare_batches(backbone, images)
-            together = (
-                plan.batch_ms[BATCH] < BATCH_MARGIN * plan.batch_ms[LOOP]
-            )
-            plan.batch = backbone.batch = BATCH if together else LOOP
+    plan.alone = _choose_single_threaded(backbone, singles)
+    plan.sites = _compare_sites(backbone, variants, singles)
+    _check_whole_network(backbone, singles)
+    chosen = backbone.program(singles[0])
+    if isinstance(chosen, str):
+        use_modules(backbone, chosen)
+        return
+    _choose_executor(backbone, singles)
+    if plan.executor == PROGRAM and len(images) > 1 and _skips(backbone):
+        plan.batch_ms = _compare_batches(backbone, images)
+        together = plan.batch_ms[BATCH] < BATCH_MARGIN * plan.batch_ms[LOOP]
+        plan.batch = backbone.batch = BATCH if together else LOOP
 
 
 def use_modules(backbone: Any, why: str) -> None:
@@ -145,14 +140,10 @@ def _choose_single_threaded(
     return best
 
 
-def _variants(
-    backbone: Any, image: Tensor
-) -> dict[str, ExecutableProgram | str]:
+def _variants(backbone: Any, image: Tensor) -> dict[str, Any]:
     """A program that skips, one that masks, and one without gates."""
-    all_dense = {
-        site.name: backbone.dense.get(site.name, 'it is masked')
-        for site in backbone.sites
-    }
+    names = [site.name for site in backbone.sites]
+    all_dense = dict.fromkeys(names, 'it is masked')
     return {
         SKIPPING: backbone.program(image),
         MASKED: backbone.program(image, dense=all_dense),
@@ -169,18 +160,16 @@ def _compare_sites(
     keep = _keep_ratios(variants[SKIPPING], backbone, singles)
     steps = _steps_of_sites(variants[SKIPPING], backbone.sites)
     times = _times(variants, singles)
-    why_dense = {**variants[SKIPPING].why_dense, **backbone.dense}
+    why_dense = variants[SKIPPING].why_dense
     reports = {}
-    for site in backbone.sites:
-        name = site.name
+    for name, shares in steps.items():
         if name in why_dense:
-            reports[name] = SiteReport(
-                DENSE, why_dense[name], keep_ratio=keep[name]
-            )
+            why = why_dense[name]
+            reports[name] = SiteReport(DENSE, why, keep_ratio=keep[name])
             continue
         ms = {
-            variant: 1e3 * _weighted_time(times[variant], steps[name])
-            for variant in variants
+            variant: 1e3 * sum(taken[step] * shares[step] for step in shares)
+            for variant, taken in times.items()
         }
         reports[name] = _site_report(ms, keep[name])
     backbone.dense = {
@@ -189,10 +178,6 @@ def _compare_sites(
         if report.executed == DENSE
     }
     return reports
-
-
-def _weighted_time(times: dict[str, float], shares: dict[str, float]) -> float:
-    return sum(times.get(step, 0.0) * part for step, part in shares.items())
 
 
 def _keep_ratios(
@@ -212,10 +197,10 @@ def _steps_of_sites(
     program: ExecutableProgram, sites: Sequence[GateSite]
 ) -> dict[str, dict[str, float]]:
     """Names of each site's steps, with weights below 1 for shared ones."""
-    numbers: dict[str, set[str]] = {}
+    sites_of: defaultdict[str, set[str]] = defaultdict(set)
     by_decision = {site.decision: site.name for site in program.graph.sites}
     for name, node in zip(program.names, program.nodes):
-        own = numbers.setdefault(name, set())
+        own = sites_of[name]
         if name.startswith(GATE):
             own.add(name.removeprefix(GATE))
         for channels in (node.reads, node.writes):
@@ -223,7 +208,7 @@ def _steps_of_sites(
     return {
         site.name: {
             name: 1 / len(own)
-            for name, own in numbers.items()
+            for name, own in sites_of.items()
             if site.name in own
         }
         for site in sites
@@ -232,19 +217,20 @@ def _steps_of_sites(
 
 def _times(
     variants: Mapping[str, ExecutableProgram], singles: Sequence[Tensor]
-) -> dict[str, dict[str, float]]:
+) -> dict[str, defaultdict[str, float]]:
     """Seconds per step name, averaged over the images."""
     taken: dict[str, list[list[float]]] = {variant: [] for variant in variants}
     for image in singles:
         for _ in range(REPEATS):
             for variant, program in variants.items():
                 taken[variant].append(program.seconds(image, 1))
-    times: dict[str, dict[str, float]] = {variant: {} for variant in variants}
+    times = {}
     for variant, program in variants.items():
         steps = torch.tensor(taken[variant], dtype=torch.float64)
         least = steps.reshape(len(singles), REPEATS, -1).amin(1)
+        times[variant] = defaultdict[str, float](float)
         for name, seconds in zip(program.names, least.mean(0).tolist()):
-            times[variant][name] = times[variant].get(name, 0.0) + seconds
+            times[variant][name] += seconds
     return times
 
 
@@ -272,23 +258,22 @@ def _site_report(ms: dict[str, float], keep: float) -> SiteReport:
     )
 
 
-def _check_whole_network(
-    backbone: Any, sites: dict[str, SiteReport], singles: Sequence[Tensor]
-) -> None:
+def _check_whole_network(backbone: Any, singles: Sequence[Tensor]) -> None:
     """Make all sites dense if skipping does not make the network faster."""
-    chosen = dict(backbone.dense)
-    all_dense = {name: report.why for name, report in sites.items()}
     if not _skips(backbone):
         return
+    sites = backbone.plan.sites
+    chosen = backbone.dense
+    all_dense = {name: report.why for name, report in sites.items()}
     skipping, whole = _median_seconds(
         partial(_run_each, backbone, singles),
         partial(setattr, backbone, 'dense'),
         (chosen, all_dense),
     )
-    pays = _is_faster(skipping, whole)
-    backbone.dense = chosen if pays else all_dense
-    if pays:
+    if _is_faster(skipping, whole):
+        backbone.dense = chosen
         return
+    backbone.dense = all_dense
     for report in sites.values():
         if report.executed == DYNAMIC:
             report.executed = DENSE
@@ -298,11 +283,9 @@ def _check_whole_network(
             )
 
 
-def _choose_executor(
-    backbone: Any, plan: DynamicPlan, singles: Sequence[Tensor]
-) -> None:
+def _choose_executor(backbone: Any, singles: Sequence[Tensor]) -> None:
     """Choose between the program and the backbone's own modules."""
-    program = backbone.program(singles[0])
+    plan, program = backbone.plan, backbone.program(singles[0])
     seconds = _median_seconds(
         partial(_run_each, backbone, singles),
         partial(setattr, backbone, 'executor'),
@@ -326,6 +309,7 @@ def _choose_executor(
 
 
 def _compare_batches(backbone: Any, images: Tensor) -> dict[str, float]:
+    """Milliseconds per image of both ways to run a batch."""
     names = (LOOP, BATCH)
     seconds = _median_seconds(
         partial(backbone.forward_gated, images),

@@ -14,10 +14,7 @@ from mmengine.model import BaseModule
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from fgc_mm.deploy.comparing import (
-    TOLERANCES,
-    output_difference,
-)
+from fgc_mm.deploy.comparing import TOLERANCES, output_difference
 from fgc_mm.deploy.dynamic.dynamic_plan import (
     BFLOAT16,
     FLOAT32,
@@ -61,9 +58,7 @@ def _renew_lock() -> None:
     BUILD_LOCK = threading.RLock()
 
 
-at_fork = getattr(os, 'register_at_fork', None)  # not on Windows
-if at_fork is not None:
-    at_fork(after_in_child=_renew_lock)
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 class DynamicBackbone(GatedBackbone):
@@ -110,8 +105,7 @@ class DynamicBackbone(GatedBackbone):
         self._seen_shapes: set[tuple[int, ...]] = set()
         self._captured: dict[tuple, CapturedNetwork | str] = {}
         self._programs: dict[tuple, ExecutableProgram | str] = {}
-        # of sizes, while there are too many
-        self._crowded = False
+        # of sizes: the last call, and calls without room for a program
         self._calls = 0
         self._last_call: dict[tuple, int] = {}
         self._missing: Counter[tuple] = Counter()
@@ -185,18 +179,17 @@ class DynamicBackbone(GatedBackbone):
         unchanged = self._version() == self._weights_version
         program = self._programs.get(key)
         if unchanged and program is not None:
-            if self._crowded:
-                self._calls += 1
-                self._last_call[key[0]] = self._calls
+            self._calls += 1
+            self._last_call[key[0]] = self._calls
             return program
         if not image.isfinite().all():
             return 'the image has nan or inf, so it cannot be checked'
         with BUILD_LOCK, torch.autocast('cpu', enabled=False):
             if self._version() != self._weights_version:
                 self._clear_programs()
-            if key not in self._programs and not self._make_room(key):
-                return f'{MAX_SIZES} other sizes have programs'
             if key not in self._programs:
+                if not self._make_room(key[0]):
+                    return f'{MAX_SIZES} other sizes have programs'
                 # before the weights are read: another thread may change them
                 self._track(self, *self.following, *following)
                 captured = self._capture(seen, image, tuple(following))
@@ -209,27 +202,24 @@ class DynamicBackbone(GatedBackbone):
                 self._programs[key] = program
             return self._programs[key]
 
-    def _make_room(self, key: tuple) -> bool:
+    def _make_room(self, size: tuple) -> bool:
         """Whether another program may be made; may drop unused ones."""
-        size = key[0]
+        self._calls += 1
         own = [other for other in self._programs if other[0] == size]
         for other in own[: len(own) + 1 - MAX_PROGRAMS]:
             del self._programs[other]
         sizes = {other[0] for other in self._programs}
-        if size in sizes or len(sizes) < MAX_SIZES:
-            return True
-        self._crowded = True
-        self._calls += 1
-        if len(self._missing) > MAX_MISSING:
+        if size not in sizes and len(sizes) >= MAX_SIZES:
+            if len(self._missing) > MAX_MISSING:
+                self._missing.clear()
+            self._missing[size] += 1
+            oldest = min(sizes, key=self._last_call.__getitem__)
+            idle = self._calls - self._last_call[oldest]
+            if idle < IDLE_CALLS or self._missing[size] < MISSING_CALLS:
+                return False
+            for other in [x for x in self._programs if x[0] == oldest]:
+                del self._programs[other]
             self._missing.clear()
-        self._missing[size] += 1
-        oldest = min(sizes, key=lambda known: self._last_call.get(known, 0))
-        idle = self._calls - self._last_call.get(oldest, 0)
-        if idle < IDLE_CALLS or self._missing[size] < MISSING_CALLS:
-            return False
-        for other in [x for x in self._programs if x[0] == oldest]:
-            del self._programs[other]
-        self._missing.clear()
         self._last_call[size] = self._calls
         return True
 
@@ -242,11 +232,19 @@ class DynamicBackbone(GatedBackbone):
         self._captured.clear()
 
     def _track(self, *modules: nn.Module) -> None:
-        """Watch their parameters; those of earlier programs keep theirs."""
+        """Watch their parameters that count changes in place.
+
+        Earlier programs keep the versions of theirs.
+        """
         known = {id(weight) for weight in self._weights}
-        added = [x for x in _parameters_of(*modules) if id(x) not in known]
-        self._weights_version += sum(weight._version for weight in added)
-        self._weights = [*self._weights, *added]
+        added = {
+            id(weight): weight
+            for module in modules
+            for weight in module.parameters()
+            if not weight.is_inference() and id(weight) not in known
+        }
+        self._weights_version += sum(x._version for x in added.values())
+        self._weights = [*self._weights, *added.values()]
 
     def _version(self) -> int:
         """Changes whenever a parameter is changed in place."""
@@ -281,7 +279,8 @@ class DynamicBackbone(GatedBackbone):
         for modules in (following or self.following, following):
             key = (*seen, modules)
             if key not in self._captured:
-                _evict_oldest(self._captured)
+                while len(self._captured) >= MAX_PROGRAMS:
+                    del self._captured[next(iter(self._captured))]
                 self._captured[key] = self._try_capture(image, modules)
             if not isinstance(self._captured[key], str):
                 break
@@ -335,12 +334,7 @@ class DynamicBackbone(GatedBackbone):
                 program.set_single_threaded(self.single_threaded)
 
     def set_precision(self, precision: str) -> None:
-        """Set the precision of its programs.
-
-        Args:
-            precision: ``'float32'``, or ``'bfloat16'`` for the inputs and
-                weights of convs, where that is faster.
-        """
+        """Set the precision of its programs, see :class:`DynamicPlan`."""
         if precision != self.precision:
             self.precision = precision
             self._programs.clear()
@@ -393,7 +387,6 @@ class DynamicBackbone(GatedBackbone):
             self._programs.clear()
             self._last_call.clear()
             self._missing.clear()
-            self._crowded = False
             self._weights, self._weights_version = [], 0
 
     def _apply(
@@ -425,27 +418,11 @@ class DynamicBackbone(GatedBackbone):
         return super().train(mode)
 
 
-def _parameters_of(*modules: nn.Module) -> list[Tensor]:
-    """Their parameters that count changes in place."""
-    found = {
-        id(parameter): parameter
-        for module in modules
-        for parameter in module.parameters()
-        if not parameter.is_inference()
-    }
-    return [*found.values()]
-
-
 def _threshold(gate: nn.Module) -> Any:
     threshold = getattr(gate, 'threshold', None)
     if isinstance(threshold, Tensor):
         return id(threshold), threshold._version
     return threshold
-
-
-def _evict_oldest(cache: dict) -> None:
-    while len(cache) >= MAX_PROGRAMS:
-        del cache[next(iter(cache))]
 
 
 class DynamicImageClassifier(GatedImageClassifier):
@@ -565,6 +542,9 @@ class DynamicImageClassifier(GatedImageClassifier):
             if it is used; ``notes``, differences from the calibration.
         """
         return self.backbone.dynamic_report()
+
+
+Dynamic = DynamicImageClassifier | DynamicBackbone
 
 
 def _refuse_training(mode: bool) -> None:

@@ -18,17 +18,11 @@ MESSAGE = (
 )
 
 
-def refuse_tracing(x: Any = None) -> None:
-    """Raise an error if the pass is being recorded for later use.
-
-    A tracer would use the channels of one image for all images, and cannot
-    see what the compiled kernel computes.
+def refuse_tracing(x: Any) -> None:
+    """Raise FGCError if a tracer is recording the pass.
 
     Args:
-        x: The model's input.
-
-    Raises:
-        FGCError: A tracer is active, or ``x`` has no values.
+        x: The model's input; it has no values for some tracers.
     """
     tracer = _tracer(x)
     if tracer:
@@ -36,11 +30,7 @@ def refuse_tracing(x: Any = None) -> None:
 
 
 def refuse_scripting(_: Any) -> None:
-    """Hook that ``torch.jit.script`` calls first.
-
-    Raises:
-        FGCError: Always.
-    """
+    """Hook that ``torch.jit.script`` calls first; always an error."""
     raise FGCError(MESSAGE.format('torch.jit.script'))
 
 

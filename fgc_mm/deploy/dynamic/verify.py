@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fgc_mm.deploy.comparing import (
     TOLERANCE,
+    Masked,
     ModelOutput,
     model_output,
     output_difference,
@@ -19,11 +20,9 @@ from fgc_mm.deploy.graph.batch import mixes_images
 from fgc_mm.deploy.graph.mask_check import constant_mask_problem
 from fgc_mm.deploy.graph.network import modules_after
 from fgc_mm.errors import FGCError
-from fgc_mm.models import GatedBackbone, GatedImageClassifier
 from fgc_mm.runtime.errors import error_line
 from fgc_mm.sites.call import tensors
 
-Masked = GatedImageClassifier | GatedBackbone
 MAX_IMAGES = 4
 
 
@@ -39,9 +38,7 @@ class Reference:
     def __init__(self, model: Masked, images: Tensor) -> None:
         self._masked = model
         self._images = images[:MAX_IMAGES].split(1)
-        self._outputs = [
-            model_output(self._masked, one) for one in self._images
-        ]
+        self._outputs = [model_output(model, one) for one in self._images]
 
     def problem_of_programs(self, dynamic: Any) -> str:
         """Why the model cannot run as a program; '' if it can."""
@@ -62,8 +59,8 @@ class Reference:
         outputs, records = model_output(self._masked, batch)
         for number, one in enumerate(batch.split(1)):
             alone = model_output(self._masked, one)
-            if not _finite(alone[0]):  # e.g. the root of a negative number
-                continue
+            if not all(x.isfinite().all() for x in alone[0]):
+                continue  # e.g. the root of a negative number
             together = [x[number : number + 1] for x in outputs]
             own = records_of_image(records, number)
             if output_difference(alone, (together, own)):
@@ -71,16 +68,12 @@ class Reference:
         return False
 
     def verify(self, dynamic: Any, tolerance: float = TOLERANCE) -> None:
-        """Refuse a model that differs.
+        """Raise FGCError if a model's outputs differ.
 
         Args:
             dynamic: The model.
             tolerance: Largest difference of outputs and of the gates' logits,
                 relative to the largest one.
-
-        Raises:
-            FGCError: The outputs differ; the message has the largest
-                difference.
         """
         problem = self.problem(dynamic, tolerance)
         if problem:
@@ -109,20 +102,16 @@ class Reference:
         return constant_mask_problem(program.graph, model, masked, image)
 
 
-def _finite(values: list[Tensor]) -> bool:
-    return all(x.isfinite().all() for x in values)
-
-
 def _problem(
     dynamic: Any, image: Tensor, output: ModelOutput, tolerance: float
 ) -> str:
     """How the outputs differ, unless rounding changed a decision."""
     try:
-        got, own = model_output(dynamic, image)
+        got = model_output(dynamic, image)
         # the call from images to logits is another program
-        whole = tensors(dynamic(image))
+        whole = tensors(dynamic(image)), got[1]
     except Exception as error:
         return error_line(error)
-    return output_difference(
-        output, (got, own), tolerance
-    ) or output_difference(output, (whole, own), tolerance)
+    return output_difference(output, got, tolerance) or output_difference(
+        output, whole, tolerance
+    )

@@ -1,6 +1,6 @@
 """Running only the open channels of one image with ONNX operations."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from fgc_mm.sites.layer_channels import layer_widths
 from fgc_mm.sites.site import GateSite, SiteLayer
 
 MIN_CHANNELS = 2  # minimum number of channels that are computed
+SiteNorms = Mapping[str, Sequence[SiteLayer]]  # per site
 
 
 class _OpenChannels:
@@ -93,9 +94,8 @@ class _GatheredLayer(nn.Module):
         if self._writes is not None:
             if self._reads is not None:
                 means = self._writes.takes_means
-                seen = self._reads.spread(
-                    global_average_pool(x) if means else x
-                )
+                kept = global_average_pool(x) if means else x
+                seen = self._reads.spread(kept)
             self._writes.decide(seen)
             if self._writes.narrow:
                 weight = weight.index_select(0, self._writes.index)
@@ -133,9 +133,13 @@ def _is_plain(layer: Any) -> bool:
     False for a conv that standardises its weight (over all inputs, not the
     gathered ones), or that pads depending on the image size.
     """
+    sizes: list[tuple[int, ...]]
     if isinstance(layer, nn.Linear):
         sizes = [(1, layer.in_features)]
-    elif type(layer)._conv_forward is not nn.Conv2d._conv_forward:
+    elif (
+        not isinstance(layer, nn.Conv2d)
+        or type(layer)._conv_forward is not nn.Conv2d._conv_forward
+    ):
         return False
     else:
         reach = [k * d for k, d in zip(layer.kernel_size, layer.dilation)]
@@ -184,25 +188,25 @@ def _checked(
     model: nn.Module, images: Sequence[Tensor]
 ) -> tuple[nn.Module, dict[str, str]]:
     backbone = gated_backbone(model)
-    plan = _plan(backbone)
+    norms = per_channel_layers(backbone.backbone, backbone.sites)
+    plan = _plan(backbone, norms)
     wanted = _features(backbone, backbone.sites, images)
     without_producers = {
         name: 'consumers' if what == 'both' else what
         for name, what in plan.items()
     }
     for attempt in (plan, without_producers):
-        gathered_copy = _gathered(model, attempt)
+        gathered_copy = _gathered(model, attempt, norms)
         try:
             copied = gated_backbone(gathered_copy)
             got = _features(copied, backbone.sites, images)
         except Exception:  # e.g. code with fixed widths
             continue
-        gaps = [
-            largest_gap(want, found)
+        if all(
+            largest_gap(want, found) <= TOLERANCE
             for want, found in zip(wanted, got, strict=True)
             if want is not None
-        ]
-        if all(gap <= TOLERANCE for gap in gaps):
+        ):
             return gathered_copy, attempt
     raise FGCError(
         f'{type(backbone.backbone).__name__} has other features when its '
@@ -229,9 +233,8 @@ def _features(
     return features
 
 
-def _plan(backbone: GatedBackbone) -> dict[str, str]:
+def _plan(backbone: GatedBackbone, norms: SiteNorms) -> dict[str, str]:
     """What to gather at every site."""
-    norms = per_channel_layers(backbone.backbone, backbone.sites)
     plan = {
         site.name: _site_mode(backbone.backbone, site, norms[site.name])
         for site in backbone.sites
@@ -259,14 +262,13 @@ def _site_mode(
 ) -> str:
     producer = plain.get_submodule(site.producer)
     readers = [plain.get_submodule(m.path) for m in site.consumers]
-    simple = all(layer_widths(layer)[2] == 1 for layer in readers) and all(
-        m.positions is None for m in site.consumers
+    simple = all(
+        m.positions is None and layer_widths(layer)[2] == 1
+        for m, layer in zip(site.consumers, readers)
     )
     if site.branch_end or site.channels < MIN_CHANNELS or not simple:
         return 'masked'
-    layers = [producer, *readers]
-    known = all(isinstance(x, (nn.Conv2d, nn.Linear)) for x in layers)
-    if not known or not all(map(_is_plain, layers)):
+    if not all(map(_is_plain, (producer, *readers))):
         return 'masked'
     alone = [m.path for m in site.outputs] == [site.producer]
     foldable = len(norms) <= 1 and all(
@@ -281,11 +283,12 @@ def _site_mode(
     return 'both' if alone and foldable and whole else 'consumers'
 
 
-def _gathered(model: nn.Module, plan: dict[str, str]) -> nn.Module:
+def _gathered(
+    model: nn.Module, plan: dict[str, str], norms: SiteNorms
+) -> nn.Module:
     gathered_copy = copy_network(model)
     backbone = gated_backbone(gathered_copy)
     plain = backbone.backbone
-    norms = per_channel_layers(plain, backbone.sites)
     reads: dict[str, _OpenChannels] = {}
     writes: dict[str, _OpenChannels] = {}
     folded: dict[str, str] = {}
@@ -297,9 +300,8 @@ def _gathered(model: nn.Module, plan: dict[str, str]) -> nn.Module:
         opened = _OpenChannels(gate, site, what == 'both')
         writes[site.producer] = opened
         reads |= dict.fromkeys((m.path for m in site.consumers), opened)
-        if what == 'both':
-            for norm in norms[site.name]:  # one at most
-                folded[site.producer] = norm.path
+        if what == 'both' and norms[site.name]:
+            folded[site.producer] = norms[site.name][0].path  # the only one
     for path in dict.fromkeys([*reads, *writes]):
         norm_path = folded.get(path)
         layer = _GatheredLayer(

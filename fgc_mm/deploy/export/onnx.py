@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from fgc_mm.deploy.export.gathered import gathered
 from fgc_mm.deploy.export.plain_forward import PlainForward
 from fgc_mm.deploy.export.program import explain_errors, export_program
 from fgc_mm.errors import FGCError
+from fgc_mm.reliability.atomic_file import write_atomically
 
 OPSET = 18
 ONNX_PACKAGES = ('onnx', 'onnxscript', 'onnxruntime')
@@ -38,7 +38,7 @@ def export_onnx(model: nn.Module, images: Tensor, file: str | Path) -> None:
     Args:
         model: Gated (masked) or plain.
         images: (N, 3, H, W); fixes the image size.
-        file: Written to a temporary name, then renamed.
+        file: Written atomically.
 
     Raises:
         FGCError: The extra ``[export]`` is missing, or the forward code
@@ -59,7 +59,7 @@ def export_gathered_onnx(
         model: Gated.
         images: (N, 3, H, W); the first four are used for a check, and fix
             the size.
-        file: Written to a temporary name, then renamed.
+        file: Written atomically.
 
     Returns:
         What is gathered at every site, see :func:`gathered`.
@@ -92,14 +92,7 @@ def _write(
             dynamo=True,
             verbose=False,
         )
-    file = Path(file)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f'.{file.stem}.{os.getpid()}.part.onnx')
-    try:
-        program.save(str(part), external_data=False)
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
+    write_atomically(program.model_proto.SerializeToString(), file)
 
 
 def _translations() -> dict[Any, Callable]:

@@ -49,9 +49,8 @@ def explain_errors(model: nn.Module) -> Iterator[None]:
         inner = getattr(getattr(model, 'backbone', model), 'backbone', model)
         name = type(inner).__name__
         causes = _causes(error)
-        first = (
-            STYLES.sub('', str(causes[-1])).strip().partition('\n')[0][:160]
-        )
+        text = STYLES.sub('', str(causes[-1])).strip()
+        first = text.partition('\n')[0][:160]
         if first.startswith('Constraints violated'):
             raise FGCError(
                 f'{name} cannot be exported for any number of images: its '

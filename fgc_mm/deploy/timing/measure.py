@@ -46,8 +46,9 @@ def measure(
         For JSON: ``threads``, ``best_dense``, ``rows`` (a variant each),
         ``sites``, ``notes``, ``profile`` and ``masks_seen_before``.
     """
-    if batch > 1:
-        _leave_out_single(variants)
+    for variant in variants if batch > 1 else ():
+        if variant.name.startswith('gathered') and variant.run is not None:
+            variant.run, variant.why_not = None, 'takes one image at a time'
     runs = {v.name: v.run for v in variants if v.run is not None}
     batches = [b for b in images.split(batch) if len(b) == batch]
     times = interleaved_times(runs, batches, rounds)
@@ -55,13 +56,15 @@ def measure(
     theory = _macs_ratios(model, variants, images, masks)
     dense = [v.name for v in variants if v.kind == 'dense' and v.name in runs]
     best = min(dense, key=lambda name: times[name].median)
+    dynamic = next((v.model for v in variants if v.name == 'dynamic'), None)
+    report = {} if dynamic is None else dynamic.dynamic_report()
     return dict(
         threads=torch.get_num_threads(),
         best_dense=best,
         rows=[_row(v, times, theory, best) for v in variants],
-        sites=_site_rows(model, _report(variants), images, masks),
-        notes=_report(variants).get('notes', []),
-        profile=_profile(variants, images, times),
+        sites=_site_rows(model, report.get('sites', {}), images, masks),
+        notes=report.get('notes', []),
+        profile=_profile(dynamic, images, times),
         masks_seen_before=mask_repeat_rate(masks),
     )
 
@@ -90,13 +93,6 @@ def _row(
     )
 
 
-def _leave_out_single(variants: list[BenchmarkVariant]) -> None:
-    """Leave out the gathered ONNX model, which takes one image at a time."""
-    for variant in variants:
-        if variant.name.startswith('gathered') and variant.run is not None:
-            variant.run, variant.why_not = None, 'takes one image at a time'
-
-
 def _macs_ratios(
     model: ImageClassifier,
     variants: list[BenchmarkVariant],
@@ -121,33 +117,22 @@ def _macs_ratios(
     }
 
 
-def _report(variants: list[BenchmarkVariant]) -> dict[str, Any]:
-    """What the dynamic network reports of itself; empty without one."""
-    model = _dynamic(variants)
-    return {} if model is None else model.dynamic_report()
-
-
-def _dynamic(variants: list[BenchmarkVariant]) -> Any:
-    return next((v.model for v in variants if v.name == 'dynamic'), None)
-
-
 def _site_rows(
     model: ImageClassifier,
-    report: dict[str, Any],
+    reports: dict[str, dict[str, Any]],
     images: Tensor,
     masks: list[Tensor],
 ) -> list[dict[str, Any]]:
     """Ratios of MACs and of time of every site of the dynamic network."""
     table = model.macs_table(tuple(images.shape[1:]))
-    sites = report.get('sites', {})
     return [
         dict(
             site=name,
             channels=table.channels[index],
             keep_ratio=float((masks[index] != 0).double().mean()),
             theory=theory,
-            clock=_clock_ratio(sites.get(name, {})),
-            **{key: sites.get(name, {}).get(key) for key in REPORTED},
+            clock=_clock_ratio(reports.get(name, {})),
+            **{key: reports.get(name, {}).get(key) for key in REPORTED},
         )
         for index, (name, theory) in enumerate(
             zip(table.sites, site_macs_ratios(table, masks), strict=True)
@@ -164,10 +149,9 @@ def _clock_ratio(site: dict[str, Any]) -> float | None:
 
 
 def _profile(
-    variants: list[BenchmarkVariant], images: Tensor, times: dict[str, Times]
+    model: Any, images: Tensor, times: dict[str, Times]
 ) -> dict[str, Any]:
     """Times of the dynamic network's steps, single and in groups."""
-    model = _dynamic(variants)
     steps = [] if model is None else step_times(model, images[:8])
     if not steps:
         return {}

@@ -36,11 +36,8 @@ def step_times(
     program = model.program(images[:1])
     if program is None:
         return []
-    taken = [
-        torch.tensor(program.seconds(image, REPEATS))
-        for image in images.split(1)
-    ]
-    means = 1e3 * torch.stack(taken).double().mean(0)
+    taken = [program.seconds(image, REPEATS) for image in images.split(1)]
+    means = 1e3 * torch.tensor(taken, dtype=torch.float64).mean(0)
     return [
         dict(name=name, group=_group(program, n), ms=float(means[n]))
         for n, name in enumerate(program.names)

@@ -20,15 +20,9 @@ def masks_of(model: nn.Module, batches: Sequence[Tensor]) -> list[Tensor]:
 
 
 def site_macs_ratios(table: MACsTable, masks: Sequence[Tensor]) -> list[float]:
-    """The reduction of the MACs of every site's layers, with others open.
+    """MACs of every site's layers over those with its masks, (N, C) each.
 
-    Args:
-        table: The network's layers.
-        masks: (N, C) each.
-
-    Returns:
-        MACs of the site's layers with all channels open, divided by those
-        with its masks.
+    All other sites are open.
     """
     everything = [torch.ones_like(mask[:1]) for mask in masks]
     whole = float(macs_per_image(table, everything))
@@ -50,11 +44,9 @@ def mask_repeat_rate(masks: Sequence[Tensor]) -> float:
     Args:
         masks: (N, C) of every site, the images in order.
     """
-    hits = 0
-    for mask in masks:
-        rows = [tuple(row) for row in (mask != 0).tolist()]
-        hits += len(rows) - len(set(rows))
-    return hits / max(sum(len(mask) for mask in masks), 1)
+    total = sum(map(len, masks))
+    different = sum(len((mask != 0).unique(dim=0)) for mask in masks)
+    return (total - different) / max(total, 1)
 
 
 def format_time_ratio(clock: float, theory: float) -> str:
@@ -63,6 +55,5 @@ def format_time_ratio(clock: float, theory: float) -> str:
     A whole network hardly saves more time than work: if it seems to, the
     machine was busy, or the two networks were not run in the same way.
     """
-    if clock > theory:
-        return f'{clock:.2f} x (above theory: noise)'
-    return f'{clock:.2f} x'
+    note = ' (above theory: noise)' if clock > theory else ''
+    return f'{clock:.2f} x{note}'

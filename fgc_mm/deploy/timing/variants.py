@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,9 +37,8 @@ from fgc_mm.runtime.errors import error_line
 from fgc_mm.runtime.library import has_bfloat16
 
 Forward = Callable[[Tensor], Tensor]
-MAX_DIFFERENCE = (
-    1e-3  # a variant with a larger difference of logits is left out
-)
+# a variant with a larger difference of logits is left out
+MAX_DIFFERENCE = 1e-3
 
 
 @dataclass
@@ -97,7 +95,7 @@ class BenchmarkVariants:
         self._compiled = compiled
         # code compiled earlier for other numbers of threads would reset ours
         torch._dynamo.reset()
-        self.firing = firing_statistics(model, images.split(16))
+        self._firing = firing_statistics(model, images.split(16))
 
     def all(self) -> Iterator[BenchmarkVariant]:
         """Every variant; those that cannot be built have a reason."""
@@ -118,14 +116,13 @@ class BenchmarkVariants:
 
     def _static(self) -> Iterator[BenchmarkVariant]:
         try:
-            mapped = same_width(self._model, self.firing)
+            mapped = same_width(self._model, self._firing)
             static = ungated_copy(self._model, mapped)
             with torch.no_grad():
                 PlainForward(static)(self._images[:1])
         except Exception as error:  # the code may need a removed channel
-            yield BenchmarkVariant(
-                'static, eager', 'static', None, error_line(error)
-            )
+            why = error_line(error)
+            yield BenchmarkVariant('static, eager', 'static', why_not=why)
             return
         yield from self._execution_forms('static', static)
 
@@ -170,8 +167,8 @@ class BenchmarkVariants:
         except Exception as error:  # depends on the backbone's code
             small, why = None, error_line(error)
         if small is None:
-            yield BenchmarkVariant('compact, eager', 'compact', None, why)
-            yield BenchmarkVariant('compact and dynamic', 'both', None, why)
+            yield BenchmarkVariant('compact, eager', 'compact', why_not=why)
+            yield BenchmarkVariant('compact and dynamic', 'both', why_not=why)
             return
         yield BenchmarkVariant(
             'compact, eager', 'compact', PlainForward(small), model=small
@@ -188,7 +185,7 @@ class BenchmarkVariants:
         try:
             dynamic = to_dynamic(model, self._images[:8], precision=precision)
         except Exception as error:  # a compiler may raise anything
-            return BenchmarkVariant(name, kind, None, error_line(error))
+            return BenchmarkVariant(name, kind, why_not=error_line(error))
         return BenchmarkVariant(name, kind, dynamic, model=dynamic)
 
     def _compacted(self) -> tuple[ImageClassifier | None, str]:
@@ -233,21 +230,21 @@ class BenchmarkVariants:
         """A variant that agrees with its reference, or why there is none."""
         image = self._images[:1]
         try:
-            with torch.no_grad(), _no_warnings():
+            with torch.no_grad(), warnings.catch_warnings():
+                warnings.simplefilter('ignore')
                 run = build()
                 gap = largest_gap(reference(image), run(image))
         except Exception as error:  # compilers and runtimes raise anything
-            return BenchmarkVariant(name, kind, None, error_line(error))
+            return BenchmarkVariant(name, kind, why_not=error_line(error))
         if not gap <= tolerance:
-            return BenchmarkVariant(
-                name, kind, None, f'logits differ by {gap:.0e}'
-            )
+            why = f'logits differ by {gap:.0e}'
+            return BenchmarkVariant(name, kind, why_not=why)
         return BenchmarkVariant(name, kind, run)
 
 
 def ungated_copy(
     model: ImageClassifier, channel_map: ChannelMap | None = None
-) -> nn.Module:
+) -> ImageClassifier:
     """A copy of the classifier without gates, all channels open.
 
     Args:
@@ -256,35 +253,17 @@ def ungated_copy(
     """
     plain = gated_backbone(model).backbone
     neck = model.neck if model.with_neck else None
-    ungated = copy_network(_UngatedClassifier(plain, neck, model.head))
+    ungated = copy_network(ImageClassifier(plain, neck, model.head))
     remove_hooks(ungated.backbone)
     if channel_map is not None:
         channel_map.shrink(ungated.backbone)
     return ungated.eval().requires_grad_(False)
 
 
-class _UngatedClassifier(nn.Module):
-    """The modules that :class:`PlainForward` needs from a classifier."""
-
-    def __init__(
-        self, backbone: nn.Module, neck: nn.Module | None, head: nn.Module
-    ) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.neck = neck
-        self.head = head
-        self.with_neck = neck is not None
-
-
 def same_width(
     model: ImageClassifier, firing: Sequence[SiteFiring]
 ) -> ChannelMap:
-    """The most used channels of every site, as many as are open on average.
-
-    Args:
-        model: The gated classifier.
-        firing: Its statistics.
-    """
+    """The most used channels of every site, as many as are open on average."""
     fixed = []
     for stats in firing:
         count = max(1, round(float(stats.rate.sum())))
@@ -324,10 +303,3 @@ def _compile(model: nn.Module, image: Tensor) -> Forward:
     )
     compiled(image)
     return compiled
-
-
-@contextmanager
-def _no_warnings() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        yield

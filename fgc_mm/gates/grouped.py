@@ -52,7 +52,8 @@ class GroupedGate(WrappedGate):
         """Decide for every image of the batch."""
         decision = self.gate(x)
         mask = spread_groups(decision.mask, self.sizes)
-        return decision._replace(mask=mask)
+        # torch.compile cannot trace _replace
+        return type(decision)(*decision[:2], mask, *decision[3:])
 
     def extra_repr(self) -> str:
         """The number of channels of each decision."""

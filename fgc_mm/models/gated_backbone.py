@@ -231,7 +231,13 @@ class GatedBackbone(BaseModule):
                 'layer-wise learning rates need; use another optimizer '
                 'constructor.'
             )
-        return inner.get_layer_depth(param_name, f'{prefix}backbone.')
+        # some networks expect their own names after this prefix
+        own = f'{prefix}backbone.'
+        if param_name.startswith(own):
+            param_name = prefix + param_name.removeprefix(own)
+        else:  # a gate, which is not in the network: as the head
+            param_name = param_name.removeprefix(prefix)
+        return inner.get_layer_depth(param_name, prefix)
 
     def describe(self) -> str:
         """A table of the sites: layer, channels, consumers, share of MACs.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.dist import get_world_size, is_main_process
-from mmengine.hooks import CheckpointHook
+from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 
 from fgc_mm.errors import FGCError
@@ -138,6 +138,10 @@ class SafeCheckpointHook(CheckpointHook):
         """Stop after a signal; several ranks stop when training goes on."""
         # ranks may have unequal numbers of validation steps
         if self._stop.name and get_world_size() == 1:
+            for hook in runner.hooks:
+                if isinstance(hook, EMAHook):
+                    # validation has the averaged weights in the model
+                    hook.after_val_epoch(runner)
             meta = dict(epoch=runner.epoch, iter=runner.iter)
             self._save_and_exit(runner, meta)
 

@@ -18,6 +18,11 @@ VIT = dict(
 HEAD = dict(
     type='VisionTransformerClsHead', num_classes=10, in_channels=12, topk=(1,)
 )
+RESNET = dict(type='ResNet', depth=50, base_channels=4, stem_channels=4)
+RESNET_HEAD = dict(
+    type='LinearClsHead', num_classes=10, in_channels=2048, topk=(1,)
+)
+POOL = dict(type='GlobalAveragePooling')
 WRAPPER = dict(
     optimizer=dict(type='AdamW', lr=1.0, weight_decay=0.05),
     constructor='LearningRateDecayOptimWrapperConstructor',
@@ -37,18 +42,18 @@ def rates(model):
     }
 
 
-@pytest.fixture
-def gated(tiny):
-    cfg = tiny.cfg(backbone=VIT)
-    cfg.update(neck=None, head=HEAD)
-    return MODELS.build(cfg)
-
-
-def test_the_same_rates_as_without_gates(gated):
+@pytest.mark.parametrize(
+    'backbone, neck, head',
+    [(VIT, None, HEAD), (RESNET, POOL, RESNET_HEAD)],
+    ids=['vit', 'resnet'],
+)
+def test_the_same_rates_as_without_gates(tiny, backbone, neck, head):
+    cfg = tiny.cfg(backbone=backbone)
+    cfg.update(neck=neck, head=head)
     plain = MMPRETRAIN.build(
-        dict(type='ImageClassifier', backbone=VIT, head=HEAD)
+        dict(type='ImageClassifier', backbone=backbone, neck=neck, head=head)
     )
-    wanted, found = rates(plain), rates(gated)
+    wanted, found = rates(plain), rates(MODELS.build(cfg))
     assert len({lr for lr, _ in wanted.values()}) > 3
     for name, pair in wanted.items():
         own = name.replace('backbone.', 'backbone.backbone.', 1)

@@ -48,6 +48,11 @@ def by_epochs(cfg):
     return cfg
 
 
+def averaged(cfg):
+    cfg.custom_hooks.append(dict(type='EMAHook', momentum=0.2))
+    return cfg
+
+
 ACCUMULATED = {'optim_wrapper.accumulative_counts': 5}
 
 
@@ -57,10 +62,12 @@ ACCUMULATED = {'optim_wrapper.accumulative_counts': 5}
         # in the second round of the data, before a validation that is lost
         (by_iterations, 'after_train_iter', 8, {'validate': True}, 8),
         (by_epochs, 'after_val_iter', 2, {'validate': True}, 5),
+        # the model then has the averaged weights
+        (averaged, 'after_val_iter', 2, {'validate': True}, 5),
         # waits for the update, which is an epoch's last step here
         (by_epochs, 'after_train_iter', 7, ACCUMULATED, 10),
     ],
-    ids=['iterations', 'validation', 'accumulation'],
+    ids=['iterations', 'validation', 'average', 'accumulation'],
 )
 def test_stopped_by_a_signal_and_resumed(
     digits, tmp_path, loop, method, number, options, steps

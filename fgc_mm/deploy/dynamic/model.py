@@ -58,7 +58,9 @@ def _renew_lock() -> None:
     BUILD_LOCK = threading.RLock()
 
 
-os.register_at_fork(after_in_child=_renew_lock)
+at_fork = getattr(os, 'register_at_fork', None)  # not on Windows
+if at_fork is not None:
+    at_fork(after_in_child=_renew_lock)
 
 
 class DynamicBackbone(GatedBackbone):

@@ -33,6 +33,7 @@ def load_or_run_pass(
     name: str,
     dataset: Any,
     indices: Sequence[int],
+    split: str,
     folder: Path,
     log: Log = print,
 ) -> StoredPass:
@@ -44,6 +45,7 @@ def load_or_run_pass(
         name: Name of the checkpoint in figures and tables.
         dataset: The images, with the test pipeline.
         indices: Ascending indices of the images to use.
+        split: Name of the data set's split, for the report.
         folder: Folder of the stored passes.
         log: Prints a line per pass.
 
@@ -69,6 +71,7 @@ def load_or_run_pass(
     header = dict(
         sites=[site.name for site in model.backbone.sites],
         classes=class_names(dataset, model),
+        split=split,
         images=len(indices),
         key=key,
     )

@@ -33,6 +33,7 @@ class StoredPass:
         name: Name of the checkpoint in figures and tables.
         sites: Names of the gated sites.
         classes: Names of the classes.
+        split: ``'test'`` or ``'train'``.
         labels: (N,) int64.
         predictions: (N,) int64.
         scores: (N, K) float32, the outputs of the head.
@@ -45,6 +46,7 @@ class StoredPass:
     name: str
     sites: tuple[str, ...]
     classes: tuple[str, ...]
+    split: str
     labels = _array('labels')
     predictions = _array('predictions')
     scores = _array('scores')
@@ -58,7 +60,7 @@ class StoredPass:
         try:
             header = json.loads((folder / HEADER).read_text('utf-8'))
             sites, classes = tuple(header['sites']), tuple(header['classes'])
-            found = cls(folder, name, sites, classes)
+            found = cls(folder, name, sites, classes, header['split'])
             readable = len(found.labels) == header['images']
         except (OSError, ValueError, KeyError):
             return None

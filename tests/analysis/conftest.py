@@ -68,7 +68,7 @@ def run_pass(made, folder, **options):
     dataset = load_dataset(made.cfg, split) if dataset is None else dataset
     indices = choose_images(len(dataset), options.pop('images', None))
     stored = load_or_run_pass(
-        made.cfg, made.checkpoint, 'tiny', dataset, indices, folder,
+        made.cfg, made.checkpoint, 'tiny', dataset, indices, split, folder,
         said.append,
     )  # fmt: skip
     return stored, said

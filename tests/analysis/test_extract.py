@@ -157,7 +157,7 @@ def test_damaged_files_are_not_taken(project, tmp_path):
 def test_images_of_the_training_set_are_not_augmented(project, tmp_path):
     stored, _ = run_pass(project, tmp_path, split='train')
     again, _ = run_pass(project, tmp_path / 'again', split='train')
-    assert len(stored) == 30
+    assert len(stored) == 30 and stored.split == 'train'
     assert np.array_equal(stored.scores, again.scores)
 
 

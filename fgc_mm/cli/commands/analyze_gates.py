@@ -41,8 +41,9 @@ def main(args: argparse.Namespace) -> None:
     measured: list[Measurement] = []
     for checkpoint, name in zip(args.checkpoints, names):
         stored = load_or_run_pass(
-            cfg, checkpoint, name, dataset, indices, args.out / 'passes'
-        )
+            cfg, checkpoint, name, dataset, indices, args.split,
+            args.out / 'passes',
+        )  # fmt: skip
         print(f'{name}: statistics', flush=True)
         before = measured[-1] if measured else None
         found = measure(stored, options, before)

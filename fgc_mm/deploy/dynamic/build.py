@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import warnings
+from collections.abc import Collection
 from typing import Any, overload
 
 import torch
@@ -27,7 +28,7 @@ from fgc_mm.deploy.dynamic.model import (
 )
 from fgc_mm.deploy.dynamic.verify import Reference
 from fgc_mm.deploy.firing import check_images, gated_backbone
-from fgc_mm.errors import FGCError, check_choice
+from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedBackbone, GatedImageClassifier
 from fgc_mm.runtime.errors import LibraryError
 from fgc_mm.runtime.library import load_library
@@ -115,9 +116,9 @@ def to_dynamic(
         >>> sorted(dynamic.dynamic_report()['sites'])
         ['0']
     """
-    check_choice(f'{backend=}', backend, BACKENDS)
+    _check_name('backend', backend, BACKENDS)
     if precision is not None:
-        check_choice(f'{precision=}', precision, TOLERANCES)
+        _check_name('precision', precision, TOLERANCES)
     _check(model, images, plan)
     if images is None:
         assert plan is not None  # _check wants one of both
@@ -191,6 +192,14 @@ def _warn_once(problem: str) -> None:
         f'is no compiled runtime: {problem}',
         stacklevel=4,
     )
+
+
+def _check_name(option: str, name: str, known: Collection[str]) -> None:
+    if name not in known:
+        raise FGCError(
+            f'{option}={name!r} is none of {", ".join(known)}; give one of '
+            'these names.'
+        )
 
 
 def _check(

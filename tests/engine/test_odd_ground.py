@@ -123,7 +123,8 @@ FOUR_BLOCKS = dict(
 )  # fmt: skip
 
 
-def test_compiled_it_trains_the_same_in_one_graph(tmp_path):
+@pytest.mark.parametrize('group', [1, 4])
+def test_compiled_it_trains_the_same_in_one_graph(tmp_path, group):
     """Dynamo's part; what inductor makes of the graph is inductor's."""
     results = []
     for options in ({}, {'compile': dict(backend='eager')}):
@@ -135,6 +136,7 @@ def test_compiled_it_trains_the_same_in_one_graph(tmp_path):
         )
         cfg = digits_run.tiny_config(folder, epochs=2, **options)
         cfg.model.backbone.backbone = FOUR_BLOCKS  # a second for each
+        cfg.model.backbone.gate.group = group
         cfg.custom_hooks.append(dict(type='EMAHook'))
         runner = digits_run.start(cfg)
         runner.train()

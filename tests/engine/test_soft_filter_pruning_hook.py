@@ -17,6 +17,8 @@ NETWORKS = {
     'resnet': (dict(type='fgc_mm.CifarResNet', base_channels=4), 16),
     # an expanding conv, a depthwise one, and the conv that reads both
     'mobilenet': (dict(type='MobileNetV2', widen_factor=0.1), 1280),
+    # the same with squeeze-and-excitation between them
+    'mobilenet with SE': (dict(type='MobileNetV3', arch='small'), 576),
 }
 
 

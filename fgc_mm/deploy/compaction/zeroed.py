@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from fgc_mm.deploy.compaction.static_groups import (
     ChannelGroup,
+    GroupLayer,
     channels_to_remove,
     find_groups,
 )
@@ -17,7 +18,7 @@ from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedBackbone
 from fgc_mm.models.layer_slice import SLICED_LAYERS
 from fgc_mm.sites.eval_mode import eval_mode
-from fgc_mm.sites.layer_channels import input_weights, is_depthwise
+from fgc_mm.sites.layer_channels import input_weights
 
 
 def prune_zeroed(model: ImageClassifier, images: Tensor) -> Pruned:
@@ -62,15 +63,20 @@ def prune_zeroed(model: ImageClassifier, images: Tensor) -> Pruned:
 
 
 def _zeroed(backbone: nn.Module, group: ChannelGroup) -> list[int]:
-    """The channels whose weights are zero in every conv and linear layer.
+    """The channels that no layer reads, and of which some filter is zero.
 
+    Not every filter: the expansion of squeeze-and-excitation keeps its own.
     Equally many of each block, and not all of any block.
     """
-    layers = [(backbone.get_submodule(m.path), m) for m in group.members]
+    writers, readers = (
+        [m for m in group.members if m.output == output]
+        for output in (True, False)
+    )
     zero_channels = {
         channel
         for channel in range(group.channels)
-        if all(_is_zero(x, m.output, m.indices[channel]) for x, m in layers)
+        if all(_is_zero(backbone, m, channel) for m in readers)
+        and any(_is_zero(backbone, m, channel) for m in writers)
     }
     blocks = [
         [c for c in block if c in zero_channels] for block in group.blocks
@@ -80,10 +86,12 @@ def _zeroed(backbone: nn.Module, group: ChannelGroup) -> list[int]:
     return [channel for block in blocks for channel in block[:count]]
 
 
-def _is_zero(layer: nn.Module, output: bool, indices: tuple[int, ...]) -> bool:
-    """Whether all of a layer's weights for these channels are zero."""
-    if not isinstance(layer, SLICED_LAYERS) or is_depthwise(layer):
-        return True  # per channel: only its readers matter
-    if output:
+def _is_zero(backbone: nn.Module, member: GroupLayer, channel: int) -> bool:
+    """Whether a conv or linear layer has only zeros for a channel."""
+    layer = backbone.get_submodule(member.path)
+    if not isinstance(layer, SLICED_LAYERS):
+        return False  # a norm: it passes the channel on
+    indices = member.indices[channel]
+    if member.output:
         return not layer.weight[list(indices)].any()
     return not any(input_weights(layer, index).any() for index in indices)

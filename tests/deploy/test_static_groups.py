@@ -243,3 +243,17 @@ def test_an_error_of_the_code_is_not_hidden(images, monkeypatch):
     )
     with pytest.raises(ZeroDivisionError):
         channels_to_remove([(group, [0])]).problem(network, images)
+
+
+def test_a_batch_is_traced(images):
+    """Without a batch, circular padding shifts what counts as channels."""
+    network = between(nn.ReLU(), conv(12, 12, padding_mode='circular')).eval()
+    dims = []
+
+    def observe(_, args):
+        dims.append(args[0].dim())
+        assert args[0].dim() == 4  # torch-pruning then tries the batch
+
+    network.register_forward_pre_hook(observe)
+    assert set(map(producer, find_groups(network, images))) == {'0', '2'}
+    assert set(dims) == {4}

@@ -144,7 +144,9 @@ def _dependency_graph(
     try:
         with torch.enable_grad():
             return graph.build_dependency(
-                network, images[:1].clone(), output_transform=tensors
+                network,
+                (images[:1].clone(),),  # of a tensor it traces [0], (3, H, W)
+                output_transform=tensors,
             )
     except Exception as error:  # depends on the network's operations
         raise FGCError(

@@ -1,6 +1,7 @@
 """Static pruning to a ratio of MACs, from the files that it leaves."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -232,6 +233,24 @@ def test_gates_and_other_checkpoints_are_refused(tool, written, tiny, images):
         prune_static(tiny.build(), 'fpgm', 0.5, images)
     with pytest.raises(FGCError, match="importance='best' is unknown"):
         prune_static(tiny.build(), 'best', 0.5, images)
+
+
+class Features(nn.Module):
+    """As a backbone returns them."""
+
+    def forward(self, x):
+        return (x,)
+
+
+def test_the_closest_ratio_can_be_asked_for(images):
+    """With four channels the steps are 25 %; 0 is closer, but is no ratio."""
+    convs = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 8, 3, padding=1)
+    model = classifier(nn.Sequential(*convs, Features()), 8)
+    with pytest.raises(FGCError, match='cannot be met') as error:
+        prune_static(model, 'fpgm', 0.05, images)
+    (ratio,) = re.findall(r'closest ratio is ([.\d]+);', str(error.value))
+    pruned = prune_static(model, 'fpgm', float(ratio), images)
+    assert pruned.pruning_ratio == pytest.approx(0.25, abs=0.01)
 
 
 def test_two_networks_share_a_folder(tool, written):

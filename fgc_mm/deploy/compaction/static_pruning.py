@@ -179,18 +179,18 @@ class _Search:
                 f'left in each group {most:.1%} of the MACs are pruned; ask '
                 'for less.'
             )
-        closest = 0.0
         for rotation in range(len(self._groups)):
             sparsity = self._bisect(wanted, rotation)
             reached = self._ratio(sparsity, rotation)
             if abs(reached - wanted) <= TOLERANCE:
                 counts = self._counts(sparsity, rotation)
                 return sparsity, self._without(counts)
-            closest = min(closest, reached, key=lambda r: abs(r - wanted))
+        found = (ratio for ratio in self._ratios.values() if ratio > 0)
+        closest = min(found, key=lambda ratio: abs(ratio - wanted))
         raise FGCError(
             f'pruning_ratio={wanted} cannot be met within a point: the '
             f'network has few channels, and the closest ratio is '
-            f'{closest:.3f}; ask for that.'
+            f'{closest:.3g}; ask for that.'
         )
 
     def _bisect(self, wanted: float, rotation: int) -> float:

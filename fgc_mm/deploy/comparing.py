@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedBackbone, GatedImageClassifier
 from fgc_mm.sites import GateRecord
 from fgc_mm.sites.call import tensors
@@ -42,6 +43,21 @@ def finite_outputs(run: Callable[[], Any]) -> list[Tensor] | None:
     except Exception:  # e.g. it accepts images of one size only
         return None
     return outputs if all(x.isfinite().all() for x in outputs) else None
+
+
+def check_precision(network: nn.Module) -> None:
+    """Refuse a network whose rounding exceeds ``TOLERANCE``.
+
+    Raises:
+        FGCError: It computes in float16 or bfloat16.
+    """
+    dtype = next(network.parameters()).dtype
+    if torch.finfo(dtype).eps > TOLERANCE:
+        raise FGCError(
+            f'the model computes in {dtype}, whose rounding is larger than '
+            f'the difference of {TOLERANCE} that one with fewer channels may '
+            'have; convert it before: model.float().'
+        )
 
 
 def largest_gap(wanted: Any, got: Any, least: float = 1e-9) -> float:

@@ -257,3 +257,19 @@ def test_a_batch_is_traced(images):
     network.register_forward_pre_hook(observe)
     assert set(map(producer, find_groups(network, images))) == {'0', '2'}
     assert set(dims) == {4}
+
+
+@pytest.mark.parametrize('inner', [1, None])
+def test_the_rule_is_named_where_no_group_fits(inner, images):
+    """A single inner channel, and outputs only."""
+    convs = [conv(3, inner), conv(inner, 4)] if inner else [conv(3, 4)]
+    with pytest.raises(FGCError, match='no group of several channels'):
+        find_groups(nn.Sequential(*convs).eval(), images)
+
+
+def test_images_that_cannot_be_checked_are_refused(images):
+    network = between().eval()
+    with pytest.raises(FGCError, match=r'images are torch\.float64'):
+        find_groups(network, images.double())
+    with pytest.raises(FGCError, match=r'\(0, 3, 6, 6\), but a network is'):
+        find_groups(network, images[:0])

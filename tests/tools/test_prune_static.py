@@ -15,6 +15,7 @@ from torch import nn
 from fgc_mm.cli.commands import prune_static as prune_static_command
 from fgc_mm.deploy.compaction.static_groups import find_groups
 from fgc_mm.deploy.compaction.static_pruning import prune_static
+from fgc_mm.deploy.compaction.zeroed import prune_zeroed
 from fgc_mm.deploy.loading import build_trained
 from fgc_mm.errors import FGCError
 from fgc_mm.models import build_macs_table
@@ -251,6 +252,17 @@ def test_the_closest_ratio_can_be_asked_for(images):
     (ratio,) = re.findall(r'closest ratio is ([.\d]+);', str(error.value))
     pruned = prune_static(model, 'fpgm', float(ratio), images)
     assert pruned.pruning_ratio == pytest.approx(0.25, abs=0.01)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_half_precision_is_refused(images, dtype):
+    """Its rounding is larger than the difference that is accepted."""
+    convs = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 8, 3)
+    model = classifier(nn.Sequential(*convs, Features()), 8).to(dtype)
+    with pytest.raises(FGCError, match=rf'computes in {dtype}.*float\(\)'):
+        prune_static(model, 'fpgm', 0.25, images.to(dtype))
+    with pytest.raises(FGCError, match=rf'computes in {dtype}.*float\(\)'):
+        prune_zeroed(model, images.to(dtype))
 
 
 def test_two_networks_share_a_folder(tool, written):

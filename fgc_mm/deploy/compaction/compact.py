@@ -19,7 +19,11 @@ from fgc_mm.deploy.compaction.small_model import (
     shrunk_state,
     small_settings,
 )
-from fgc_mm.deploy.comparing import TOLERANCE, largest_gap
+from fgc_mm.deploy.comparing import (
+    TOLERANCE,
+    check_precision,
+    largest_gap,
+)
 from fgc_mm.deploy.firing import SiteFiring, gated_backbone
 from fgc_mm.errors import FGCError
 from fgc_mm.models import ChannelMap, CompactBackbone, GatedBackbone
@@ -89,7 +93,7 @@ def compact(
     backbone = gated_backbone(model)
     _check(backbone, firing, tolerance)
     _check_settings(settings)
-    _check_dtype(backbone)
+    check_precision(backbone)
     with eval_mode(model):
         removal = ChannelRemoval(backbone, firing, tolerance)
         return _compacted(_Trial(model, settings, removal, images))
@@ -290,13 +294,3 @@ def _check_settings(settings: Any) -> None:
         return
     for part in settings:
         _check_settings(part)
-
-
-def _check_dtype(backbone: nn.Module) -> None:
-    dtype = next(backbone.parameters()).dtype
-    if torch.finfo(dtype).eps > TOLERANCE:
-        raise FGCError(
-            f'the model computes in {dtype}, whose rounding is larger than '
-            f'the difference of {TOLERANCE} that a compact one may have; '
-            'convert it before: model.float().'
-        )

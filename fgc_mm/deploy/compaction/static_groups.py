@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from fgc_mm.deploy.compaction.removed_channels import (
     short_message,
 )
 from fgc_mm.errors import FGCError
+from fgc_mm.models.gated_backbone import check_dtypes
 from fgc_mm.models.layer_slice import SLICED_LAYERS, channel_count
 from fgc_mm.sites.call import tensors
 from fgc_mm.sites.layer_channels import is_depthwise, layer_widths
@@ -98,8 +99,9 @@ def find_groups(network: nn.Module, images: Tensor) -> list[ChannelGroup]:
         images: (N, 3, H, W) for the checks.
 
     Raises:
-        FGCError: There is none.
+        FGCError: There is none; or images of another dtype, or none.
     """
+    _check_images(images)
     graph = _dependency_graph(network, images)
     names = {id(m): name for name, m in network.named_modules()}
     found, problems = [], []
@@ -115,13 +117,32 @@ def find_groups(network: nn.Module, images: Tensor) -> list[ChannelGroup]:
         else:
             found.append(candidate)
     if not found:
-        first_problem = f' ({problems[0]})' if problems else ''
         raise FGCError(
             f'{type(network).__name__} has no channels that can be removed: '
-            'in every group that torch-pruning proposes, the network fails '
-            f'without one{first_problem}; give another backbone.'
+            f'{_reason(problems)}; give another backbone.'
         )
     return found
+
+
+def _reason(problems: Sequence[str]) -> str:
+    """Why no group can lose channels."""
+    if problems:
+        return (
+            'in every group that torch-pruning proposes, the network fails '
+            f'without one ({problems[0]})'
+        )
+    return (
+        'torch-pruning proposes no group of several channels that a conv or '
+        'linear layer of it reads, equally many per group of the layer'
+    )
+
+
+def _check_images(images: Tensor) -> None:
+    if not len(images):
+        raise FGCError(
+            f'the images have the shape {tuple(images.shape)}, but a network '
+            'is checked on at least one; give some test images.'
+        )
 
 
 def _with_minimum(
@@ -149,6 +170,7 @@ def _dependency_graph(
                 output_transform=tensors,
             )
     except Exception as error:  # depends on the network's operations
+        check_dtypes(network, images, error)
         raise FGCError(
             f'torch-pruning cannot trace {type(network).__name__} '
             f'({short_message(error)}), so it cannot be pruned statically; '

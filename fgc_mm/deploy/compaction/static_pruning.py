@@ -16,6 +16,7 @@ from fgc_mm.deploy.compaction.static_groups import (
     channels_to_remove,
     find_groups,
 )
+from fgc_mm.deploy.comparing import check_precision
 from fgc_mm.deploy.copying import copy_network
 from fgc_mm.errors import FGCError, check_choice
 from fgc_mm.models import ChannelMap, GatedBackbone, build_macs_table
@@ -94,7 +95,8 @@ def prune_static(
         images: (N, 3, H, W) for counting and for checking the result.
 
     Raises:
-        FGCError: An unknown importance, a gated model, an invalid or
+        FGCError: An unknown importance, a model with gates or of half
+            precision, images of another dtype, or none, an invalid or
             unreachable ratio, or nothing that can be removed.
     """
     _check(model, importance, pruning_ratio)
@@ -175,9 +177,9 @@ class _Search:
         most = self._ratio(1.0)
         if wanted > most + TOLERANCE:
             raise FGCError(
-                f'pruning_ratio={wanted} is out of reach: with one channel '
-                f'left in each group {most:.1%} of the MACs are pruned; ask '
-                'for less.'
+                f'pruning_ratio={wanted} is out of reach: without every '
+                f'channel that can be removed {most:.1%} of the MACs are '
+                'pruned; ask for less.'
             )
         for rotation in range(len(self._groups)):
             sparsity = self._bisect(wanted, rotation)
@@ -225,3 +227,4 @@ def _check(model: ImageClassifier, importance: str, ratio: float) -> None:
             'the model has gates, which choose channels per image; static '
             'pruning needs a plain one: give the dense config.'
         )
+    check_precision(model.backbone)

@@ -13,7 +13,11 @@ from fgc_mm.deploy.compaction.static_groups import (
     find_groups,
 )
 from fgc_mm.deploy.compaction.static_pruning import Pruned
-from fgc_mm.deploy.comparing import TOLERANCE, largest_gap
+from fgc_mm.deploy.comparing import (
+    TOLERANCE,
+    check_precision,
+    largest_gap,
+)
 from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedBackbone
 from fgc_mm.models.layer_slice import SLICED_LAYERS
@@ -32,22 +36,26 @@ def prune_zeroed(model: ImageClassifier, images: Tensor) -> Pruned:
         images: (N, 3, H, W) for counting and for checking the result.
 
     Raises:
-        FGCError: The model has gates, or no such channel; or nothing of the
-            network can be removed.
+        FGCError: The model has gates, no such channel, or half precision;
+            images of another dtype, or none; or nothing of the network can
+            be removed.
     """
     if isinstance(model.backbone, GatedBackbone):
         raise FGCError(
             'the model has gates, but zeroed filters are removed from dense '
             'networks; give the dense config.'
         )
+    check_precision(model.backbone)
     with eval_mode(model), torch.no_grad():
         groups = find_groups(model.backbone, images)
         zeros = [_zeroed(model.backbone, group) for group in groups]
         if not any(zeros):
             raise FGCError(
-                'no channel has a zero filter and no reader, so there is '
-                'nothing to remove; train with SoftFilterPruningHook to the '
-                'last epoch, or prune by an importance.'
+                'no channel has a zero filter and no reader, of those that '
+                'can be removed (equally many from each group of a conv or '
+                'norm), so there is nothing to remove; train with '
+                'SoftFilterPruningHook to the last epoch, or prune by an '
+                'importance.'
             )
         removed = channels_to_remove(zip(groups, zeros, strict=True))
         channels = sum(group.channels for group in groups)

@@ -26,7 +26,11 @@ from fgc_mm.reliability.latest_checkpoint import (
     latest_checkpoint,
     own_folders,
 )
-from fgc_mm.reliability.resumable import check_schedulers, check_training_state
+from fgc_mm.reliability.resumable import (
+    check_averages,
+    check_schedulers,
+    check_training_state,
+)
 from fgc_mm.reliability.stop_signal import StopSignal, keep_workers_alive
 from fgc_mm.reliability.timeout import collective_timeout
 from fgc_mm.reliability.work_dir_lock import WorkDirLock
@@ -83,13 +87,15 @@ class SafeCheckpointHook(CheckpointHook):
         """Refuse to resume from a checkpoint without training state.
 
         Raises:
-            FGCError: Optimizer, schedulers or counters are missing.
+            FGCError: Optimizer, schedulers or counters are missing, or the
+                trained weights are where only ``EMAHook`` finds them.
         """
         if runner._resume:
             schedulers = runner.param_schedulers
             name = str(runner._load_from)
             check_training_state(checkpoint, name, schedulers is not None)
             check_schedulers(checkpoint, schedulers)
+            check_averages(checkpoint, name, bool(_average_hooks(runner)))
 
     def before_train(self, runner: Runner) -> None:
         """Install the signal handlers."""
@@ -138,10 +144,9 @@ class SafeCheckpointHook(CheckpointHook):
         """Stop after a signal; several ranks stop when training goes on."""
         # ranks may have unequal numbers of validation steps
         if self._stop.name and get_world_size() == 1:
-            for hook in runner.hooks:
-                if isinstance(hook, EMAHook):
-                    # validation has the averaged weights in the model
-                    hook.after_val_epoch(runner)
+            for hook in _average_hooks(runner):
+                # validation has the averaged weights in the model
+                hook.after_val_epoch(runner)
             meta = dict(epoch=runner.epoch, iter=runner.iter)
             self._save_and_exit(runner, meta)
 
@@ -271,6 +276,10 @@ class SafeCheckpointHook(CheckpointHook):
                 self.file_backend.remove(path)
             elif self.file_backend.isdir(path):  # of deepspeed
                 self.file_backend.rmtree(path)
+
+
+def _average_hooks(runner: Runner) -> list[EMAHook]:
+    return [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
 
 
 def _checked_epochs(epochs: Sequence[int], by_epoch: bool) -> frozenset[int]:

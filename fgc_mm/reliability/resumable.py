@@ -10,6 +10,7 @@ from fgc_mm.errors import FGCError
 from fgc_mm.reliability.checkpoint_reader import read_checkpoint
 
 SCHEDULERS = 'param_schedulers'
+AVERAGED = 'ema_state_dict'
 # hyper-parameters of optimizers that keep a moving average per parameter
 AVERAGES = 'momentum', 'betas', 'alpha', 'rho'
 
@@ -105,6 +106,30 @@ def check_training_state(
             'was removed: a resumed run needs it; give the file that the run '
             'saved, or take the weights alone with load_from instead of '
             '--resume.'
+        )
+
+
+def check_averages(
+    checkpoint: Mapping[str, Any], name: str, averaged: bool
+) -> None:
+    """Raises FGCError if averaged weights would be resumed as trained ones.
+
+    In a checkpoint of mmengine's ``EMAHook``, ``state_dict`` holds the
+    averaged weights and ``ema_state_dict`` the trained ones. Only the hook
+    exchanges them.
+
+    Args:
+        checkpoint: The contents of the file ``name``.
+        name: Name of the file in the message.
+        averaged: Whether the run that resumes has an ``EMAHook``.
+    """
+    if AVERAGED in checkpoint and not averaged:
+        raise FGCError(
+            f'{name} is of a run with EMAHook and has the averaged weights '
+            'in place of the trained ones: a resumed run needs the hook, '
+            'which exchanges them; set EMAHook in custom_hooks as in the '
+            'original run, or start from the averaged weights with '
+            'load_from instead of --resume.'
         )
 
 

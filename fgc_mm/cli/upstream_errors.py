@@ -92,6 +92,11 @@ KNOWN = (
     Known(ValueError, 'more than 1 value per',
           '{0}: a norm needs the variance of a batch; use a batch_size of at '
           'least 2 that leaves no last batch of 1 image.'),
+    Known(ValueError, 'SyncBatchNorm layers only work with GPU',
+          'the model has SyncBatchNorm layers, with which several processes '
+          "train on GPUs only; set norm_cfg=dict(type='BN'), with which each "
+          'process uses the statistics of its own batch, train with one '
+          'process, or on GPUs.'),
     Known(ValueError, 'one array to conc',
           'a data set of the config has no image; check its data_root, '
           'data_prefix and indices.'),

@@ -5,8 +5,10 @@ import pytest
 import torch
 from mmcv.transforms import Resize
 from mmengine.config import Config
+from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import build_optim_wrapper
 from mmpretrain.models.heads import LinearClsHead
+from torch import distributed as dist
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -37,6 +39,18 @@ def optimizer(**settings):
 def test_settings_of_the_optimizer(settings):
     said = sentence(optimizer(**settings))
     assert said.startswith('the optimizer refuses a setting')
+
+
+def test_synchronised_norms_on_a_cpu():
+    """One process of its own trains with them, as mmengine reverts them."""
+    store = dist.HashStore()
+    dist.init_process_group('gloo', store=store, rank=0, world_size=1)
+    try:
+        norm = nn.SyncBatchNorm(2)
+        said = sentence(lambda: MMDistributedDataParallel(module=norm))
+    finally:
+        dist.destroy_process_group()
+    assert "norm_cfg=dict(type='BN')" in said and 'on GPUs only' in said
 
 
 def test_an_unknown_optimizer():

@@ -144,7 +144,10 @@ class SafeCheckpointHook(CheckpointHook):
         """Stop after a signal; several ranks stop when training goes on."""
         # ranks may have unequal numbers of validation steps
         if self._stop.name and get_world_size() == 1:
-            for hook in _average_hooks(runner):
+            averages = _average_hooks(runner)
+            if any(map(_validates_twice, averages)):
+                return  # which weights the model has is unknown here
+            for hook in averages:
                 # validation has the averaged weights in the model
                 hook.after_val_epoch(runner)
             meta = dict(epoch=runner.epoch, iter=runner.iter)
@@ -280,6 +283,12 @@ class SafeCheckpointHook(CheckpointHook):
 
 def _average_hooks(runner: Runner) -> list[EMAHook]:
     return [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
+
+
+def _validates_twice(hook: EMAHook) -> bool:
+    """Whether mmpretrain's hook validates averaged and trained weights."""
+    names = 'evaluate_on_ema', 'evaluate_on_origin'
+    return all(getattr(hook, name, False) for name in names)
 
 
 def _checked_epochs(epochs: Sequence[int], by_epoch: bool) -> frozenset[int]:

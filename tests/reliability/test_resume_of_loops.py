@@ -53,6 +53,12 @@ def averaged(cfg):
     return cfg
 
 
+def averaged_and_not(cfg):
+    average = dict(type='EMAHook', momentum=0.2, evaluate_on_origin=True)
+    cfg.custom_hooks.append(average)
+    return cfg
+
+
 ACCUMULATED = {'optim_wrapper.accumulative_counts': 5}
 
 
@@ -64,10 +70,20 @@ ACCUMULATED = {'optim_wrapper.accumulative_counts': 5}
         (by_epochs, 'after_val_iter', 2, {'validate': True}, 5),
         # the model then has the averaged weights
         (averaged, 'after_val_iter', 2, {'validate': True}, 5),
+        # validates both; stops in the next epoch
+        (averaged_and_not, 'after_val_iter', 2, {'validate': True}, 6),
+        (averaged_and_not, 'after_val_iter', 6, {'validate': True}, 6),
         # waits for the update, which is an epoch's last step here
         (by_epochs, 'after_train_iter', 7, ACCUMULATED, 10),
     ],
-    ids=['iterations', 'validation', 'average', 'accumulation'],
+    ids=[
+        'iterations',
+        'validation',
+        'average',
+        'both, in the first',
+        'both, in the second',
+        'accumulation',
+    ],
 )
 def test_stopped_by_a_signal_and_resumed(
     digits, tmp_path, loop, method, number, options, steps

@@ -27,6 +27,7 @@ from fgc_mm.reliability.latest_checkpoint import (
     own_folders,
 )
 from fgc_mm.reliability.resumable import (
+    changed_schedules,
     check_averages,
     check_schedulers,
     check_training_state,
@@ -96,6 +97,13 @@ class SafeCheckpointHook(CheckpointHook):
             check_training_state(checkpoint, name, schedulers is not None)
             check_schedulers(checkpoint, schedulers)
             check_averages(checkpoint, name, bool(_average_hooks(runner)))
+            changes = changed_schedules(checkpoint, schedulers)
+            if changes:
+                runner.logger.warning(
+                    f'{", ".join(changes)}: the resumed run continues the '
+                    'schedule of the checkpoint; for that of the config load '
+                    'only the weights with load_from instead of --resume.'
+                )
 
     def before_train(self, runner: Runner) -> None:
         """Install the signal handlers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,13 @@ from fgc_mm.reliability.checkpoint_reader import read_checkpoint
 
 SCHEDULERS = 'param_schedulers'
 AVERAGED = 'ema_state_dict'
+# attributes of schedulers that change during a run, or depend on others
+CHANGING = frozenset(
+    (
+        'base_values', 'best', 'cooldown_counter', 'last_step',
+        'num_bad_epochs', 'verbose',
+    )
+)  # fmt: skip
 # hyper-parameters of optimizers that keep a moving average per parameter
 AVERAGES = 'momentum', 'betas', 'alpha', 'rho'
 
@@ -153,3 +161,36 @@ def check_schedulers(
             'schedule; set param_scheduler as in the original run, or load '
             'only the weights with load_from instead of --resume.'
         )
+
+
+def changed_schedules(
+    checkpoint: Mapping[str, Any], schedulers: object
+) -> list[str]:
+    """Settings of schedulers that differ from those of the checkpoint.
+
+    mmengine saves a scheduler with all its settings, which replace those of
+    the config in a resumed run. Only lists are compared.
+
+    Returns:
+        Descriptions, such as ``CosineAnnealingLR has T_max=9 in the
+        checkpoint and 19 in the config``.
+    """
+    saved = checkpoint.get(SCHEDULERS)
+    if not isinstance(saved, Sequence) or not isinstance(schedulers, Sequence):
+        return []
+    return [
+        f'{type(scheduler).__name__} has {name}={_listed(old[name])} in the '
+        f'checkpoint and {_listed(value)} in the config'
+        for old, scheduler in zip(saved, schedulers)
+        for name, value in scheduler.state_dict().items()
+        if name in old
+        and name not in CHANGING
+        and not name.startswith('_')
+        and not callable(value)
+        and old[name] != value
+    ]
+
+
+def _listed(value: Any) -> Any:
+    """A setting as in the config; milestones are kept in a counter."""
+    return [*value.elements()] if isinstance(value, Counter) else value

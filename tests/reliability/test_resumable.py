@@ -89,6 +89,47 @@ def test_another_number_of_schedulers(digits, run, tmp_path):
     assert 'has 1 parameter schedulers and the config 2:' in text
 
 
+@pytest.mark.parametrize(
+    ('scheduler', 'change', 'said'),
+    [
+        (
+            dict(type='CosineAnnealingLR', T_max=2, end=4),
+            dict(T_max=5),
+            'CosineAnnealingLR has T_max=2 in the checkpoint and 5 in the',
+        ),
+        (
+            dict(type='MultiStepLR', milestones=[1], end=4),
+            dict(milestones=[2]),
+            'MultiStepLR has milestones=[1] in the checkpoint',
+        ),
+        # mmengine's default is the last epoch
+        (
+            dict(type='MultiStepLR', milestones=[2], end=2),
+            dict(end=3),
+            'MultiStepLR has end=2 in the checkpoint and 3 in the config',
+        ),
+    ],
+    ids=['cosine', 'steps', 'end'],
+)
+def test_another_schedule_is_reported(
+    digits, tmp_path, capfd, scheduler, change, said
+):
+    """That of the checkpoint replaces it."""
+
+    def text(epochs, scheduler, **options):
+        cfg = digits.tiny_config(tmp_path, epochs, **options)
+        cfg.param_scheduler = scheduler
+        digits.start(cfg).train()
+        found = capfd.readouterr()
+        return found.out + found.err
+
+    text(1, scheduler)
+    warning = 'continues the schedule of the checkpoint'
+    assert warning not in text(2, scheduler, resume=True)
+    new = text(3, scheduler | change, resume=True)
+    assert said in new and new.count(warning) == 1
+
+
 def test_a_copied_work_dir_resumes_from_itself(digits, run, tmp_path):
     copy = tmp_path / 'copy'
     shutil.copytree(run, copy)

@@ -49,7 +49,7 @@ class SafeCheckpointHook(CheckpointHook):
       state of optimizer and schedulers.
     - On SIGTERM or SIGUSR1 all ranks finish the same step, save
       ``interrupted.pth`` and exit with status 75.
-    - A second run in the same work dir is an error.
+    - A second run that writes to the same folder is an error.
 
     Args:
         keep_epochs: Epochs (1 is the first) whose checkpoints are saved
@@ -73,12 +73,12 @@ class SafeCheckpointHook(CheckpointHook):
         self._lock = WorkDirLock()
 
     def before_run(self, runner: Runner) -> None:
-        """Lock the work dir, and choose the checkpoint to resume from."""
+        """Lock the run's folders, and choose the checkpoint to resume from."""
         if not isinstance(runner._train_loop, BaseLoop):  # no training
             return
         if is_main_process():
-            self._lock.acquire(runner.work_dir)
             for folder in own_folders(runner.work_dir, self.out_dir):
+                self._lock.acquire(folder)
                 for part in remove_leftovers(folder):
                     runner.logger.info(f'Removed the incomplete file {part}.')
         if runner._resume and runner._load_from is None:

@@ -1,10 +1,13 @@
 """Errors of torch, mmengine and OpenCV that a config causes."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from mmcv.transforms import Resize
 from mmengine.config import Config
+from mmengine.hooks import EMAHook
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import build_optim_wrapper
 from mmpretrain.models.heads import LinearClsHead
@@ -70,6 +73,16 @@ def test_a_part_that_lacks_an_argument():
         raise TypeError("f.__init__() missing 1 argument: 'x'")
 
     assert sentence(bug) is None
+
+
+def test_an_average_that_begins_after_the_run():
+    hook, runner = EMAHook(begin_epoch=5), SimpleNamespace(max_epochs=2)
+    said = sentence(lambda: hook.before_train(runner))
+    assert said.startswith('EMAHook has begin_epoch=5 and the run max_epochs')
+    hook, runner = EMAHook(begin_iter=50), SimpleNamespace(max_iters=20)
+    assert 'set a lower begin_iter' in sentence(
+        lambda: hook.before_train(runner)
+    )
 
 
 def test_features_of_another_width():

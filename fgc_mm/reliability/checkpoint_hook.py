@@ -118,7 +118,7 @@ class SafeCheckpointHook(CheckpointHook):
         if runner.val_loop is not None:
             keep_workers_alive(runner.val_dataloader)
         self._stop.install(collective_timeout(runner.cfg))
-        _warn_of_accumulation(runner)
+        _warn_of_accumulation(runner, self)
 
     def after_train_iter(
         self,
@@ -315,16 +315,22 @@ def _checked_epochs(epochs: Sequence[int], by_epoch: bool) -> frozenset[int]:
     return frozenset(epochs)
 
 
-def _warn_of_accumulation(runner: Runner) -> None:
-    if isinstance(runner.train_loop, IterBasedTrainLoop):
-        return
+def _warn_of_accumulation(runner: Runner, hook: CheckpointHook) -> None:
+    """Warn if checkpoints are saved between two updates of the weights."""
     counts = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
-    steps = len(runner.train_dataloader)
-    if steps % counts:
+    if not hook.by_epoch:
+        steps = [hook.interval, hook.save_begin] if hook.interval > 0 else []
+        where = f'the interval of {hook.interval} steps from {hook.save_begin}'
+    elif isinstance(runner.train_loop, IterBasedTrainLoop):
+        return
+    else:
+        steps = [len(runner.train_dataloader)]
+        where = f'the {steps[0]} steps of an epoch'
+    if any(number % counts for number in steps):
         runner.logger.warning(
-            f'accumulative_counts={counts} does not divide the {steps} steps '
-            'of an epoch: the checkpoint of an epoch lacks the accumulated '
-            'gradients at its end, so resuming from it is not exact.'
+            f'accumulative_counts={counts} does not divide {where}: a '
+            'checkpoint lacks the accumulated gradients, so resuming from it '
+            'is not exact.'
         )
 
 

@@ -133,3 +133,20 @@ def test_gradients_that_wait_at_the_end_of_an_epoch(
     said = 'accumulative_counts=2 does not divide the 5 steps'
     text = capfd.readouterr()
     assert (said in text.out + text.err) == (counts == 2)
+
+
+@pytest.mark.parametrize(('interval', 'begin'), [(4, 0), (3, 0), (4, 1)])
+def test_gradients_that_wait_at_the_end_of_an_interval(
+    digits, tmp_path, capfd, interval, begin
+):
+    options = {
+        'optim_wrapper.accumulative_counts': 2,
+        'default_hooks.checkpoint.save_begin': begin,
+    }
+    cfg = by_iterations(digits.tiny_config(tmp_path, 1, **options))
+    cfg.train_cfg.max_iters = 2
+    cfg.default_hooks.checkpoint.interval = interval
+    digits.start(cfg).train()
+    said = f'accumulative_counts=2 does not divide the interval of {interval}'
+    text = capfd.readouterr()
+    assert (said in text.out + text.err) == ((interval, begin) != (4, 0))

@@ -150,3 +150,38 @@ def test_gradients_that_wait_at_the_end_of_an_interval(
     said = f'accumulative_counts=2 does not divide the interval of {interval}'
     text = capfd.readouterr()
     assert (said in text.out + text.err) == ((interval, begin) != (4, 0))
+
+
+def test_early_stopping_waits_no_longer_after_a_resume(digits, tmp_path):
+    """The second epoch has the best accuracy; it waits for 3 epochs."""
+    options = {
+        'validate': True,
+        'train_cfg.val_interval': 1,
+        'val_dataloader.batch_size': 40,
+        'val_dataloader.dataset.indices': 40,
+    }
+
+    def runner(folder, scores, **more):
+        cfg = digits.tiny_config(tmp_path / folder, 9, **options, **more)
+        stopping = dict(type='EarlyStoppingHook', patience=3)
+        cfg.custom_hooks.append(dict(stopping, monitor='accuracy/top1'))
+        made = digits.start(cfg)
+        scores = iter(scores)
+
+        def evaluate(size, metrics=made.val_evaluator.evaluate):
+            return {**metrics(size), 'accuracy/top1': next(scores)}
+
+        made.val_evaluator.evaluate = evaluate
+        return made
+
+    whole = runner('whole', [10.0, 50.0, 30.0, 31.0, 32.0])
+    whole.train()
+    assert whole.epoch == 5
+    stopped = runner('stopped', [10.0, 50.0, 30.0])
+    stopped.register_hook(TellHook('after_train_iter', 17))  # epoch 4
+    with pytest.raises(SystemExit):
+        stopped.train()
+    resumed = runner('stopped', [31.0, 32.0], resume=True)
+    resumed.train()
+    one, other = (everything(digits, x) for x in (whole, resumed))
+    assert resumed.epoch == 5 and digits.equal(one, other)

@@ -162,10 +162,23 @@ class SafeCheckpointHook(CheckpointHook):
             self._save_and_exit(runner, meta)
 
     def after_train(self, runner: Runner) -> None:
-        """Publish as upstream does; remove handlers, unlock the work dir."""
+        """Save and publish; remove the handlers, unlock the folders."""
+        stopped = getattr(runner.train_loop, 'stop_training', False)
+        if self.save_last and stopped:
+            self._save_where_it_stopped(runner)
         super().after_train(runner)
         self._stop.remove()
         self._lock.release()
+
+    def _save_where_it_stopped(self, runner: Runner) -> None:
+        """Save after early stopping, which upstream's save_last misses."""
+        if self.by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
+            return  # has one epoch, which is saved
+        step = runner.epoch if self.by_epoch else runner.iter
+        name = self.filename_tmpl.format(step)
+        if Path(str(self.last_ckpt or '')).name != name:
+            meta = dict(epoch=runner.epoch, iter=runner.iter)
+            self._save_checkpoint_with_step(runner, step, meta)
 
     def _exclude_kept_epochs(self, runner: Runner) -> None:
         """Keep upstream from removing kept epochs when a run is resumed."""

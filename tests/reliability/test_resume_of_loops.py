@@ -4,6 +4,7 @@ import os
 import signal
 
 import pytest
+import torch
 from mmengine.hooks import Hook
 
 from fgc_mm.exit_status import STOPPED
@@ -152,7 +153,7 @@ def test_gradients_that_wait_at_the_end_of_an_interval(
     assert (said in text.out + text.err) == ((interval, begin) != (4, 0))
 
 
-def test_early_stopping_waits_no_longer_after_a_resume(digits, tmp_path):
+def test_early_stopping_of_a_run_that_is_resumed(digits, tmp_path):
     """The second epoch has the best accuracy; it waits for 3 epochs."""
     options = {
         'validate': True,
@@ -174,9 +175,16 @@ def test_early_stopping_waits_no_longer_after_a_resume(digits, tmp_path):
         made.val_evaluator.evaluate = evaluate
         return made
 
-    whole = runner('whole', [10.0, 50.0, 30.0, 31.0, 32.0])
+    rarely = {'default_hooks.checkpoint.interval': 2}
+    whole = runner('whole', [10.0, 50.0, 30.0, 31.0, 32.0], **rarely)
     whole.train()
     assert whole.epoch == 5
+    # save_last is not the last possible epoch, but the one it stopped after
+    saved = sorted(path.name for path in (tmp_path / 'whole').glob('*.pth'))
+    assert saved == ['epoch_2.pth', 'epoch_4.pth', 'epoch_5.pth']
+    last = torch.load(tmp_path / 'whole/epoch_5.pth', weights_only=False)
+    assert digits.equal(digits.weights(whole), dict(last['state_dict']))
+    assert (last['meta']['epoch'], last['meta']['iter']) == (5, 25)
     stopped = runner('stopped', [10.0, 50.0, 30.0])
     stopped.register_hook(TellHook('after_train_iter', 17))  # epoch 4
     with pytest.raises(SystemExit):

@@ -89,20 +89,18 @@ ALLOWED = {
 # The packages within deploy, and what they import of it beside themselves.
 DEPLOY = {
     'bundle': {'comparing'},
-    'compaction': {'changed_masks', 'comparing', 'copying', 'firing'},
-    'dynamic': {'changed_masks', 'comparing', 'copying', 'firing', 'graph'},
+    'compaction': {'changed_masks', 'comparing', 'firing'},
+    'dynamic': {'changed_masks', 'comparing', 'firing', 'graph'},
     'export': {
         'changed_masks',
         'comparing',
         'compaction',
-        'copying',
         'firing',
     },
-    'graph': {'changed_masks', 'comparing', 'copying'},
+    'graph': {'changed_masks', 'comparing'},
     'timing': {
         'comparing',
         'compaction',
-        'copying',
         'dynamic',
         'export',
         'firing',

@@ -86,12 +86,21 @@ KNOWN = (
     Known(KeyError, 'contain the key "type", but got (.*)',
           'a part of the config has no type ({1}), but a part that is built '
           'must name its class; check the spelling of its key.'),
+    Known(AssertionError, r'self\.(begin_\w+) should be .*(max_\w+: \d+), '
+          r'but got begin_\w+: (\d+)',
+          'EMAHook has {1}={3} and the run {2}, but the average must begin '
+          'before the run ends; set a lower {1}, or train longer.'),
     Known(RuntimeError, r'port: (\d+).*EADDRINUSE',
           'port {1} of this machine is in use, but the processes need a free '
           'port to connect; set another MASTER_PORT.'),
     Known(ValueError, 'more than 1 value per',
           '{0}: a norm needs the variance of a batch; use a batch_size of at '
           'least 2 that leaves no last batch of 1 image.'),
+    Known(ValueError, 'SyncBatchNorm layers only work with GPU',
+          'the model has SyncBatchNorm layers, with which several processes '
+          "train on GPUs only; set norm_cfg=dict(type='BN'), with which each "
+          'process uses the statistics of its own batch, train with one '
+          'process, or on GPUs.'),
     Known(ValueError, 'one array to conc',
           'a data set of the config has no image; check its data_root, '
           'data_prefix and indices.'),

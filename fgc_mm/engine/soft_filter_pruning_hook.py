@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from fgc_mm.engine.loss_progress_hook import (
 from fgc_mm.errors import FGCError
 from fgc_mm.registry import HOOKS
 from fgc_mm.sites import GateSite, SiteLayer, find_sites
+from fgc_mm.sites.copying import copy_network
 from fgc_mm.sites.layer_channels import input_weights, layer_widths
 
 
@@ -43,8 +43,9 @@ class SoftFilterPruningHook(Hook):
 
     Raises:
         FGCError: The rate is not in (0, 1). Before training: the backbone has
-            no sites or has gates, the run counts iterations instead of
-            epochs, or has an EMAHook.
+            no sites or has gates, a layer of a site computes its weight in
+            every pass, the run counts iterations instead of epochs, or
+            has an EMAHook.
     """
 
     def __init__(
@@ -88,8 +89,11 @@ class SoftFilterPruningHook(Hook):
                 'backbone has gates, which decide per image; use it in a '
                 'dense config.'
             )
-        found = find_sites(deepcopy(backbone).cpu(), self.wanted_sites)
-        self.sites = [site for site in found if site.branch_end is None]
+        found = find_sites(copy_network(backbone).cpu(), self.wanted_sites)
+        sites = [site for site in found if site.branch_end is None]
+        for site in sites:
+            _check_parameters(backbone, site)
+        self.sites = sites
 
     @torch.no_grad()
     def after_train_epoch(self, runner: Runner) -> None:
@@ -131,6 +135,21 @@ def lowest_channels(
     norms = squares.new_zeros(int(channels.max()) + 1)
     norms.index_add_(0, channels[own], squares[own])
     return norms.argsort(stable=True)[: int(len(norms) * pruning_rate)]
+
+
+def _check_parameters(backbone: nn.Module, site: GateSite) -> None:
+    """Check that the layers of a site store what is set to zero."""
+    zeroed = [(x.path, 'weight') for x in site.consumers]
+    zeroed += [(site.producer, 'weight'), (site.producer, 'bias')]
+    for path, name in zeroed:
+        if name not in backbone.get_submodule(path)._parameters:
+            raise FGCError(
+                f'SoftFilterPruningHook sets parts of the {name} of {path} '
+                'to zero, but it is not a parameter: it is computed in every '
+                'pass (weight_norm, spectral_norm or prune of '
+                'torch.nn.utils), so the zeros would be lost; remove that '
+                'from the layer, or leave its site out of sites.'
+            )
 
 
 def _stop_reading(

@@ -26,7 +26,12 @@ from fgc_mm.reliability.latest_checkpoint import (
     latest_checkpoint,
     own_folders,
 )
-from fgc_mm.reliability.resumable import check_schedulers, check_training_state
+from fgc_mm.reliability.resumable import (
+    changed_schedules,
+    check_averages,
+    check_schedulers,
+    check_training_state,
+)
 from fgc_mm.reliability.stop_signal import StopSignal, keep_workers_alive
 from fgc_mm.reliability.timeout import collective_timeout
 from fgc_mm.reliability.work_dir_lock import WorkDirLock
@@ -44,7 +49,7 @@ class SafeCheckpointHook(CheckpointHook):
       state of optimizer and schedulers.
     - On SIGTERM or SIGUSR1 all ranks finish the same step, save
       ``interrupted.pth`` and exit with status 75.
-    - A second run in the same work dir is an error.
+    - A second run that writes to the same folder is an error.
 
     Args:
         keep_epochs: Epochs (1 is the first) whose checkpoints are saved
@@ -68,12 +73,12 @@ class SafeCheckpointHook(CheckpointHook):
         self._lock = WorkDirLock()
 
     def before_run(self, runner: Runner) -> None:
-        """Lock the work dir, and choose the checkpoint to resume from."""
+        """Lock the run's folders, and choose the checkpoint to resume from."""
         if not isinstance(runner._train_loop, BaseLoop):  # no training
             return
         if is_main_process():
-            self._lock.acquire(runner.work_dir)
             for folder in own_folders(runner.work_dir, self.out_dir):
+                self._lock.acquire(folder)
                 for part in remove_leftovers(folder):
                     runner.logger.info(f'Removed the incomplete file {part}.')
         if runner._resume and runner._load_from is None:
@@ -83,13 +88,22 @@ class SafeCheckpointHook(CheckpointHook):
         """Refuse to resume from a checkpoint without training state.
 
         Raises:
-            FGCError: Optimizer, schedulers or counters are missing.
+            FGCError: Optimizer, schedulers or counters are missing, or the
+                trained weights are where only ``EMAHook`` finds them.
         """
         if runner._resume:
             schedulers = runner.param_schedulers
             name = str(runner._load_from)
             check_training_state(checkpoint, name, schedulers is not None)
             check_schedulers(checkpoint, schedulers)
+            check_averages(checkpoint, name, bool(_average_hooks(runner)))
+            changes = changed_schedules(checkpoint, schedulers)
+            if changes:
+                runner.logger.warning(
+                    f'{", ".join(changes)}: the resumed run continues the '
+                    'schedule of the checkpoint; for that of the config load '
+                    'only the weights with load_from instead of --resume.'
+                )
 
     def before_train(self, runner: Runner) -> None:
         """Install the signal handlers."""
@@ -104,7 +118,7 @@ class SafeCheckpointHook(CheckpointHook):
         if runner.val_loop is not None:
             keep_workers_alive(runner.val_dataloader)
         self._stop.install(collective_timeout(runner.cfg))
-        _warn_of_accumulation(runner)
+        _warn_of_accumulation(runner, self)
 
     def after_train_iter(
         self,
@@ -138,18 +152,33 @@ class SafeCheckpointHook(CheckpointHook):
         """Stop after a signal; several ranks stop when training goes on."""
         # ranks may have unequal numbers of validation steps
         if self._stop.name and get_world_size() == 1:
-            for hook in runner.hooks:
-                if isinstance(hook, EMAHook):
-                    # validation has the averaged weights in the model
-                    hook.after_val_epoch(runner)
+            averages = _average_hooks(runner)
+            if any(map(_validates_twice, averages)):
+                return  # which weights the model has is unknown here
+            for hook in averages:
+                # validation has the averaged weights in the model
+                hook.after_val_epoch(runner)
             meta = dict(epoch=runner.epoch, iter=runner.iter)
             self._save_and_exit(runner, meta)
 
     def after_train(self, runner: Runner) -> None:
-        """Publish as upstream does; remove handlers, unlock the work dir."""
+        """Save and publish; remove the handlers, unlock the folders."""
+        stopped = getattr(runner.train_loop, 'stop_training', False)
+        if self.save_last and stopped:
+            self._save_where_it_stopped(runner)
         super().after_train(runner)
         self._stop.remove()
         self._lock.release()
+
+    def _save_where_it_stopped(self, runner: Runner) -> None:
+        """Save after early stopping, which upstream's save_last misses."""
+        if self.by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
+            return  # has one epoch, which is saved
+        step = runner.epoch if self.by_epoch else runner.iter
+        name = self.filename_tmpl.format(step)
+        if Path(str(self.last_ckpt or '')).name != name:
+            meta = dict(epoch=runner.epoch, iter=runner.iter)
+            self._save_checkpoint_with_step(runner, step, meta)
 
     def _exclude_kept_epochs(self, runner: Runner) -> None:
         """Keep upstream from removing kept epochs when a run is resumed."""
@@ -273,6 +302,16 @@ class SafeCheckpointHook(CheckpointHook):
                 self.file_backend.rmtree(path)
 
 
+def _average_hooks(runner: Runner) -> list[EMAHook]:
+    return [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
+
+
+def _validates_twice(hook: EMAHook) -> bool:
+    """Whether mmpretrain's hook validates averaged and trained weights."""
+    names = 'evaluate_on_ema', 'evaluate_on_origin'
+    return all(getattr(hook, name, False) for name in names)
+
+
 def _checked_epochs(epochs: Sequence[int], by_epoch: bool) -> frozenset[int]:
     is_list = isinstance(epochs, (list, tuple))
     if not is_list or any(type(e) is not int or e < 1 for e in epochs):
@@ -289,16 +328,22 @@ def _checked_epochs(epochs: Sequence[int], by_epoch: bool) -> frozenset[int]:
     return frozenset(epochs)
 
 
-def _warn_of_accumulation(runner: Runner) -> None:
-    if isinstance(runner.train_loop, IterBasedTrainLoop):
-        return
+def _warn_of_accumulation(runner: Runner, hook: CheckpointHook) -> None:
+    """Warn if checkpoints are saved between two updates of the weights."""
     counts = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
-    steps = len(runner.train_dataloader)
-    if steps % counts:
+    if not hook.by_epoch:
+        steps = [hook.interval, hook.save_begin] if hook.interval > 0 else []
+        where = f'the interval of {hook.interval} steps from {hook.save_begin}'
+    elif isinstance(runner.train_loop, IterBasedTrainLoop):
+        return
+    else:
+        steps = [len(runner.train_dataloader)]
+        where = f'the {steps[0]} steps of an epoch'
+    if any(number % counts for number in steps):
         runner.logger.warning(
-            f'accumulative_counts={counts} does not divide the {steps} steps '
-            'of an epoch: the checkpoint of an epoch lacks the accumulated '
-            'gradients at its end, so resuming from it is not exact.'
+            f'accumulative_counts={counts} does not divide {where}: a '
+            'checkpoint lacks the accumulated gradients, so resuming from it '
+            'is not exact.'
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mmengine.dist import all_gather_object, get_rank, get_world_size
-from mmengine.hooks import Hook
+from mmengine.hooks import EarlyStoppingHook, Hook
 from mmengine.runner import IterBasedTrainLoop, Runner, set_random_seed
 from torch.utils.data import DataLoader
 
@@ -31,6 +31,8 @@ class ExactResumeHook(Hook):
       or a resume in between do not change them.
     - The checkpoint contains the shuffling seed and the number of finished
       batches of the epoch; a resumed run skips these batches.
+    - The checkpoint contains the best score of an EarlyStoppingHook and how
+      long it has waited for a better one.
     - Every batch is augmented with a separate seed (`SeededBatches`), so no
       random state is lost with the data loader's processes.
 
@@ -138,6 +140,10 @@ class ExactResumeHook(Hook):
             sampler_seed=getattr(_sampler(self._batches), 'seed', None),
             done=0 if endless else self._done,
             length=1 if endless else len(self._batches),
+            waits=[
+                (hook.wait_count, hook.best_score)
+                for hook in _early_stopping(runner)
+            ],
         )
 
     def _restore(
@@ -147,6 +153,9 @@ class ExactResumeHook(Hook):
         sampler = _sampler(loader if self._batches is None else self._batches)
         if loaded['sampler_seed'] is not None and hasattr(sampler, 'seed'):
             sampler.seed = loaded['sampler_seed']
+        waits = loaded.get('waits', ())  # older checkpoints have none
+        for hook, wait in zip(_early_stopping(runner), waits):
+            hook.wait_count, hook.best_score = wait
         if not _is_iter_based(runner):
             self._done = loaded['done'] * len(loader) // loaded['length']
         if len(loaded['ranks']) == get_world_size():
@@ -183,6 +192,10 @@ def _check_states(loaded: Any) -> None:
 
 def _is_iter_based(runner: Runner) -> bool:
     return isinstance(runner.train_loop, IterBasedTrainLoop)
+
+
+def _early_stopping(runner: Runner) -> list[EarlyStoppingHook]:
+    return [x for x in runner.hooks if isinstance(x, EarlyStoppingHook)]
 
 
 def _sampler(batches: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,14 @@ from fgc_mm.errors import FGCError
 from fgc_mm.reliability.checkpoint_reader import read_checkpoint
 
 SCHEDULERS = 'param_schedulers'
+AVERAGED = 'ema_state_dict'
+# attributes of schedulers that change during a run, or depend on others
+CHANGING = frozenset(
+    (
+        'base_values', 'best', 'cooldown_counter', 'last_step',
+        'num_bad_epochs', 'verbose',
+    )
+)  # fmt: skip
 # hyper-parameters of optimizers that keep a moving average per parameter
 AVERAGES = 'momentum', 'betas', 'alpha', 'rho'
 
@@ -108,6 +117,30 @@ def check_training_state(
         )
 
 
+def check_averages(
+    checkpoint: Mapping[str, Any], name: str, averaged: bool
+) -> None:
+    """Raises FGCError if averaged weights would be resumed as trained ones.
+
+    In a checkpoint of mmengine's ``EMAHook``, ``state_dict`` holds the
+    averaged weights and ``ema_state_dict`` the trained ones. Only the hook
+    exchanges them.
+
+    Args:
+        checkpoint: The contents of the file ``name``.
+        name: Name of the file in the message.
+        averaged: Whether the run that resumes has an ``EMAHook``.
+    """
+    if AVERAGED in checkpoint and not averaged:
+        raise FGCError(
+            f'{name} is of a run with EMAHook and has the averaged weights '
+            'in place of the trained ones: a resumed run needs the hook, '
+            'which exchanges them; set EMAHook in custom_hooks as in the '
+            'original run, or start from the averaged weights with '
+            'load_from instead of --resume.'
+        )
+
+
 def check_schedulers(
     checkpoint: Mapping[str, Any], schedulers: object
 ) -> None:
@@ -128,3 +161,36 @@ def check_schedulers(
             'schedule; set param_scheduler as in the original run, or load '
             'only the weights with load_from instead of --resume.'
         )
+
+
+def changed_schedules(
+    checkpoint: Mapping[str, Any], schedulers: object
+) -> list[str]:
+    """Settings of schedulers that differ from those of the checkpoint.
+
+    mmengine saves a scheduler with all its settings, which replace those of
+    the config in a resumed run. Only lists are compared.
+
+    Returns:
+        Descriptions, such as ``CosineAnnealingLR has T_max=9 in the
+        checkpoint and 19 in the config``.
+    """
+    saved = checkpoint.get(SCHEDULERS)
+    if not isinstance(saved, Sequence) or not isinstance(schedulers, Sequence):
+        return []
+    return [
+        f'{type(scheduler).__name__} has {name}={_listed(old[name])} in the '
+        f'checkpoint and {_listed(value)} in the config'
+        for old, scheduler in zip(saved, schedulers)
+        for name, value in scheduler.state_dict().items()
+        if name in old
+        and name not in CHANGING
+        and not name.startswith('_')
+        and not callable(value)
+        and old[name] != value
+    ]
+
+
+def _listed(value: Any) -> Any:
+    """A setting as in the config; milestones are kept in a counter."""
+    return [*value.elements()] if isinstance(value, Counter) else value

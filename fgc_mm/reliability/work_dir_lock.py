@@ -1,4 +1,4 @@
-"""Locks a work dir, so that only one run writes to it."""
+"""Locks the folders of a run, so that no other run writes to them."""
 
 from __future__ import annotations
 
@@ -17,25 +17,27 @@ NAME = '.running'
 
 
 class WorkDirLock:
-    """A lock that the system releases when the process ends.
+    """Locks that the system releases when the process ends.
 
-    It is a POSIX lock, which, unlike that of flock, the data loader's workers
-    do not inherit: they may run for some seconds after the main process was
-    killed.
+    They are POSIX locks, which, unlike those of flock, the data loader's
+    workers do not inherit: they may run for some seconds after the main
+    process was killed.
     """
 
     def __init__(self) -> None:
-        self._number: int | None = None
+        self._numbers: dict[Path, int] = {}  # by folder
 
-    def acquire(self, work_dir: str | Path) -> None:
-        """Locks the folder.
+    def acquire(self, folder: str | Path) -> None:
+        """Locks a folder, which is made if it does not exist.
 
         Raises:
             FGCError: Another process has locked it.
         """
-        if fcntl is None or self._number is not None:
+        own = Path(folder).resolve()
+        if fcntl is None or own in self._numbers:
             return
-        path = Path(work_dir, NAME)
+        own.mkdir(parents=True, exist_ok=True)
+        path = own / NAME
         number = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.lockf(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -43,20 +45,19 @@ class WorkDirLock:
             owner = os.read(number, 200).decode(errors='replace').strip()
             os.close(number)
             raise FGCError(
-                f'{work_dir} is in use by {owner or "another process"}: two '
+                f'{folder} is in use by {owner or "another process"}: two '
                 'runs in one work dir would overwrite each other; wait for '
                 'it, or choose another --work-dir.'
             ) from None
         except OSError:  # a file system without locks
             os.close(number)
             return
-        self._number = number
+        self._numbers[own] = number
         os.ftruncate(number, 0)
         text = f'process {os.getpid()} on {socket.gethostname()}\n'
         os.write(number, text.encode())
 
     def release(self) -> None:
-        """Unlocks the folder."""
-        if self._number is not None:
-            os.close(self._number)
-            self._number = None
+        """Unlocks all folders."""
+        while self._numbers:
+            os.close(self._numbers.popitem()[1])

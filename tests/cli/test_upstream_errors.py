@@ -1,12 +1,17 @@
 """Errors of torch, mmengine and OpenCV that a config causes."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from mmcv.transforms import Resize
 from mmengine.config import Config
+from mmengine.hooks import EMAHook
+from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import build_optim_wrapper
 from mmpretrain.models.heads import LinearClsHead
+from torch import distributed as dist
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -39,6 +44,18 @@ def test_settings_of_the_optimizer(settings):
     assert said.startswith('the optimizer refuses a setting')
 
 
+def test_synchronised_norms_on_a_cpu():
+    """One process of its own trains with them, as mmengine reverts them."""
+    store = dist.HashStore()
+    dist.init_process_group('gloo', store=store, rank=0, world_size=1)
+    try:
+        norm = nn.SyncBatchNorm(2)
+        said = sentence(lambda: MMDistributedDataParallel(module=norm))
+    finally:
+        dist.destroy_process_group()
+    assert "norm_cfg=dict(type='BN')" in said and 'on GPUs only' in said
+
+
 def test_an_unknown_optimizer():
     wrapper = dict(optimizer=dict(type='Adamm', lr=0.1))
     wrapper['paramwise_cfg'] = dict(norm_decay_mult=0)
@@ -56,6 +73,16 @@ def test_a_part_that_lacks_an_argument():
         raise TypeError("f.__init__() missing 1 argument: 'x'")
 
     assert sentence(bug) is None
+
+
+def test_an_average_that_begins_after_the_run():
+    hook, runner = EMAHook(begin_epoch=5), SimpleNamespace(max_epochs=2)
+    said = sentence(lambda: hook.before_train(runner))
+    assert said.startswith('EMAHook has begin_epoch=5 and the run max_epochs')
+    hook, runner = EMAHook(begin_iter=50), SimpleNamespace(max_iters=20)
+    assert 'set a lower begin_iter' in sentence(
+        lambda: hook.before_train(runner)
+    )
 
 
 def test_features_of_another_width():

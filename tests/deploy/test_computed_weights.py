@@ -20,8 +20,8 @@ from fgc_mm.deploy import (
     set_keep_ratio,
 )
 from fgc_mm.deploy.comparing import largest_gap
-from fgc_mm.deploy.copying import copy_network
 from fgc_mm.registry import MODELS as OWN_MODELS
+from fgc_mm.sites.copying import copy_network
 
 
 class StandardisedConv(nn.Conv2d):

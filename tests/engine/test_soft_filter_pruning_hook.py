@@ -1,5 +1,6 @@
 """Soft filter pruning, against loops over filters."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +9,7 @@ from mmengine.hooks import EMAHook
 from mmengine.runner import IterBasedTrainLoop
 from mmpretrain.registry import MODELS
 from torch import nn
+from torch.nn.utils import parametrizations, prune
 
 from fgc_mm.deploy.compaction.zeroed import prune_zeroed
 from fgc_mm.engine.soft_filter_pruning_hook import SoftFilterPruningHook
@@ -188,3 +190,44 @@ def test_channels_of_two_filters_are_zeroed_together():
         for index, channel in enumerate(reads):
             unread = not layer.weight[:, index].any()
             assert unread == (channel in lowest)
+
+
+COMPUTED = {
+    'weight_norm': torch.nn.utils.weight_norm,
+    'spectral_norm': torch.nn.utils.spectral_norm,
+    'prune': partial(prune.l1_unstructured, name='weight', amount=0.3),
+    'parametrized': parametrizations.weight_norm,
+}
+
+
+@pytest.mark.parametrize('kind', COMPUTED)
+def test_weights_that_are_computed_cannot_hold_zeros(kind):
+    """Refused in a site's layers; elsewhere they do no harm."""
+    images = torch.randn(2, 3, 16, 16)
+    for path in ('layer1.0.conv1', 'layer1.0.conv2', 'conv1'):
+        runner = runner_of('resnet', epochs=1)
+        backbone = runner.model.backbone
+        COMPUTED[kind](backbone.get_submodule(path))
+        backbone(images)  # the computed weight belongs to a graph
+        hook = SoftFilterPruningHook(0.5)
+        if path == 'conv1':  # is read by a residual sum
+            hook.before_train(runner)
+            hook.after_train_epoch(runner)
+            assert prune_zeroed(runner.model, images)
+            continue
+        with pytest.raises(FGCError, match=f'the weight of {path} to zero'):
+            hook.before_train(runner)
+        assert not hook.sites
+        others = [f'layer{s}.{b}.conv1' for s in (1, 2, 3) for b in (0, 1, 2)]
+        left = SoftFilterPruningHook(0.5, sites=others[1:])
+        left.before_train(runner)
+        assert [site.producer for site in left.sites] == others[1:]
+
+
+def test_a_computed_bias_cannot_hold_zeros():
+    runner = runner_of('resnet')
+    conv = runner.model.backbone.layer1[0].conv1
+    conv.bias = nn.Parameter(torch.ones(4))
+    prune.l1_unstructured(conv, 'bias', amount=0.5)
+    with pytest.raises(FGCError, match='the bias of layer1'):
+        SoftFilterPruningHook(0.5).before_train(runner)

@@ -4,13 +4,16 @@ import multiprocessing
 import os
 import resource
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.runner import IterBasedTrainLoop
 
 from fgc_mm.errors import FGCError
 from fgc_mm.reliability import atomic_file
 from fgc_mm.reliability.atomic_file import remove_leftovers, write_atomically
+from fgc_mm.reliability.checkpoint_hook import SafeCheckpointHook
 from fgc_mm.reliability.checkpoint_reader import read_checkpoint
 from fgc_mm.reliability.latest_checkpoint import latest_checkpoint
 from fgc_mm.reliability.work_dir_lock import WorkDirLock
@@ -151,6 +154,33 @@ def test_a_work_dir_has_one_run(tmp_path):
     assert exit_code(be_refused) == 0
     lock.release()
     assert exit_code(take) == 0
+
+
+def test_an_out_dir_of_two_work_dirs_has_one_run(tmp_path):
+    """Work dirs of one name would write to one folder of out_dir."""
+
+    def begin(parent, name='run'):
+        (tmp_path / parent / name).mkdir(parents=True)
+        loop = IterBasedTrainLoop.__new__(IterBasedTrainLoop)
+        hook = SafeCheckpointHook(out_dir=str(tmp_path / 'out'))
+        hook.before_run(
+            SimpleNamespace(
+                _train_loop=loop,
+                work_dir=str(tmp_path / parent / name),
+                _resume=False,
+            )
+        )
+        return hook
+
+    def be_refused():
+        with pytest.raises(FGCError, match='out/run is in use by process'):
+            begin('b')
+
+    first = begin('a')
+    assert exit_code(be_refused) == 0
+    assert exit_code(lambda: begin('a', 'another name')) == 0
+    first._lock.release()
+    assert exit_code(lambda: begin('c')) == 0
 
 
 def test_a_torn_checkpoint_is_passed_over(real, uninterrupted, tmp_path):

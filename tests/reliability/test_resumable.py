@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+from mmengine.hooks import EMAHook, Hook
 
 from fgc_mm.errors import FGCError
 from fgc_mm.reliability.latest_checkpoint import latest_checkpoint
@@ -86,6 +87,47 @@ def test_another_number_of_schedulers(digits, run, tmp_path):
     path = run / 'epoch_1.pth'
     text = resume(digits, tmp_path, path, param_scheduler=more)
     assert 'has 1 parameter schedulers and the config 2:' in text
+
+
+@pytest.mark.parametrize(
+    ('scheduler', 'change', 'said'),
+    [
+        (
+            dict(type='CosineAnnealingLR', T_max=2, end=4),
+            dict(T_max=5),
+            'CosineAnnealingLR has T_max=2 in the checkpoint and 5 in the',
+        ),
+        (
+            dict(type='MultiStepLR', milestones=[1], end=4),
+            dict(milestones=[2]),
+            'MultiStepLR has milestones=[1] in the checkpoint',
+        ),
+        # mmengine's default is the last epoch
+        (
+            dict(type='MultiStepLR', milestones=[2], end=2),
+            dict(end=3),
+            'MultiStepLR has end=2 in the checkpoint and 3 in the config',
+        ),
+    ],
+    ids=['cosine', 'steps', 'end'],
+)
+def test_another_schedule_is_reported(
+    digits, tmp_path, capfd, scheduler, change, said
+):
+    """That of the checkpoint replaces it."""
+
+    def text(epochs, scheduler, **options):
+        cfg = digits.tiny_config(tmp_path, epochs, **options)
+        cfg.param_scheduler = scheduler
+        digits.start(cfg).train()
+        found = capfd.readouterr()
+        return found.out + found.err
+
+    text(1, scheduler)
+    warning = 'continues the schedule of the checkpoint'
+    assert warning not in text(2, scheduler, resume=True)
+    new = text(3, scheduler | change, resume=True)
+    assert said in new and new.count(warning) == 1
 
 
 def test_a_copied_work_dir_resumes_from_itself(digits, run, tmp_path):
@@ -211,3 +253,54 @@ def test_a_copied_run_keeps_the_best_checkpoint_of_the_original(
     runner.train()
     assert files(run) == original
     assert files(path) == ['best_accuracy_top1_epoch_3.pth']
+
+
+def test_averaged_weights_are_not_resumed_as_trained_ones(digits, tmp_path):
+    """EMAHook saves them in the trained ones' place, and exchanges them."""
+
+    def runner(folder, average, epochs, **options):
+        cfg = digits.tiny_config(folder, epochs, **options)
+        if average:
+            cfg.custom_hooks.append(dict(type='EMAHook', momentum=0.2))
+        return digits.start(cfg)
+
+    folder = tmp_path / 'averaged'
+    averaged = runner(folder, True, 1)
+    averaged.train()
+    path = folder / 'epoch_1.pth'
+    for given in (None, str(path)):  # found in the work dir, or named
+        resumed = runner(folder, False, 2, resume=True, load_from=given)
+        with pytest.raises(FGCError) as error:
+            resumed.train()
+        assert f'{path} is of a run with EMAHook' in str(error.value)
+        assert 'load_from instead of --resume' in str(error.value)
+    runner(folder, True, 2, resume=True).train()
+    # the averaged weights are where another run looks for weights
+    loaded = runner(tmp_path / 'other', False, 1, load_from=str(path))
+    loaded.load_or_resume()
+    saved = torch.load(path, weights_only=False)
+    assert digits.equal(digits.weights(loaded), dict(saved['state_dict']))
+    assert not digits.equal(digits.weights(loaded), digits.weights(averaged))
+
+
+def test_averaging_begins_in_a_resumed_run(digits, run, tmp_path):
+    """The average begins with the trained weights."""
+    options = dict(resume=True, load_from=str(run / 'epoch_1.pth'))
+    cfg = digits.tiny_config(tmp_path, 2, **options)
+    cfg.custom_hooks.append(dict(type='EMAHook', momentum=0.2))
+    runner = digits.start(cfg)
+    hook = next(x for x in runner.hooks if isinstance(x, EMAHook))
+    seen = []
+
+    def look(runner):
+        average = hook.ema_model.module.state_dict().items()
+        seen.append(digits.weights(runner))
+        seen.append({key: value.clone() for key, value in average})
+
+    watch = Hook()
+    watch.before_train_epoch = look
+    runner.register_hook(watch)
+    runner.train()
+    saved = torch.load(run / 'epoch_1.pth', weights_only=False)['state_dict']
+    assert all(digits.equal(found, dict(saved)) for found in seen)
+    assert len(seen) == 2

@@ -4,6 +4,7 @@ import os
 import signal
 
 import pytest
+import torch
 from mmengine.hooks import Hook
 
 from fgc_mm.exit_status import STOPPED
@@ -53,6 +54,12 @@ def averaged(cfg):
     return cfg
 
 
+def averaged_and_not(cfg):
+    average = dict(type='EMAHook', momentum=0.2, evaluate_on_origin=True)
+    cfg.custom_hooks.append(average)
+    return cfg
+
+
 ACCUMULATED = {'optim_wrapper.accumulative_counts': 5}
 
 
@@ -64,10 +71,20 @@ ACCUMULATED = {'optim_wrapper.accumulative_counts': 5}
         (by_epochs, 'after_val_iter', 2, {'validate': True}, 5),
         # the model then has the averaged weights
         (averaged, 'after_val_iter', 2, {'validate': True}, 5),
+        # validates both; stops in the next epoch
+        (averaged_and_not, 'after_val_iter', 2, {'validate': True}, 6),
+        (averaged_and_not, 'after_val_iter', 6, {'validate': True}, 6),
         # waits for the update, which is an epoch's last step here
         (by_epochs, 'after_train_iter', 7, ACCUMULATED, 10),
     ],
-    ids=['iterations', 'validation', 'average', 'accumulation'],
+    ids=[
+        'iterations',
+        'validation',
+        'average',
+        'both, in the first',
+        'both, in the second',
+        'accumulation',
+    ],
 )
 def test_stopped_by_a_signal_and_resumed(
     digits, tmp_path, loop, method, number, options, steps
@@ -117,3 +134,62 @@ def test_gradients_that_wait_at_the_end_of_an_epoch(
     said = 'accumulative_counts=2 does not divide the 5 steps'
     text = capfd.readouterr()
     assert (said in text.out + text.err) == (counts == 2)
+
+
+@pytest.mark.parametrize(('interval', 'begin'), [(4, 0), (3, 0), (4, 1)])
+def test_gradients_that_wait_at_the_end_of_an_interval(
+    digits, tmp_path, capfd, interval, begin
+):
+    options = {
+        'optim_wrapper.accumulative_counts': 2,
+        'default_hooks.checkpoint.save_begin': begin,
+    }
+    cfg = by_iterations(digits.tiny_config(tmp_path, 1, **options))
+    cfg.train_cfg.max_iters = 2
+    cfg.default_hooks.checkpoint.interval = interval
+    digits.start(cfg).train()
+    said = f'accumulative_counts=2 does not divide the interval of {interval}'
+    text = capfd.readouterr()
+    assert (said in text.out + text.err) == ((interval, begin) != (4, 0))
+
+
+def test_early_stopping_of_a_run_that_is_resumed(digits, tmp_path):
+    """The second epoch has the best accuracy; it waits for 3 epochs."""
+    options = {
+        'validate': True,
+        'train_cfg.val_interval': 1,
+        'val_dataloader.batch_size': 40,
+        'val_dataloader.dataset.indices': 40,
+    }
+
+    def runner(folder, scores, **more):
+        cfg = digits.tiny_config(tmp_path / folder, 9, **options, **more)
+        stopping = dict(type='EarlyStoppingHook', patience=3)
+        cfg.custom_hooks.append(dict(stopping, monitor='accuracy/top1'))
+        made = digits.start(cfg)
+        scores = iter(scores)
+
+        def evaluate(size, metrics=made.val_evaluator.evaluate):
+            return {**metrics(size), 'accuracy/top1': next(scores)}
+
+        made.val_evaluator.evaluate = evaluate
+        return made
+
+    rarely = {'default_hooks.checkpoint.interval': 2}
+    whole = runner('whole', [10.0, 50.0, 30.0, 31.0, 32.0], **rarely)
+    whole.train()
+    assert whole.epoch == 5
+    # save_last is not the last possible epoch, but the one it stopped after
+    saved = sorted(path.name for path in (tmp_path / 'whole').glob('*.pth'))
+    assert saved == ['epoch_2.pth', 'epoch_4.pth', 'epoch_5.pth']
+    last = torch.load(tmp_path / 'whole/epoch_5.pth', weights_only=False)
+    assert digits.equal(digits.weights(whole), dict(last['state_dict']))
+    assert (last['meta']['epoch'], last['meta']['iter']) == (5, 25)
+    stopped = runner('stopped', [10.0, 50.0, 30.0])
+    stopped.register_hook(TellHook('after_train_iter', 17))  # epoch 4
+    with pytest.raises(SystemExit):
+        stopped.train()
+    resumed = runner('stopped', [31.0, 32.0], resume=True)
+    resumed.train()
+    one, other = (everything(digits, x) for x in (whole, resumed))
+    assert resumed.epoch == 5 and digits.equal(one, other)

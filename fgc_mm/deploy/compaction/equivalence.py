@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from fgc_mm.deploy.changed_masks import changed_masks
-from fgc_mm.deploy.copying import copy_network
 from fgc_mm.models import ChannelMap, GatedBackbone
 from fgc_mm.models.channel_map import SiteChannels
 from fgc_mm.models.layer_slice import LayerSlice
 from fgc_mm.sites import GateSite
+from fgc_mm.sites.copying import copy_network
 
 
 def fixed_decisions(

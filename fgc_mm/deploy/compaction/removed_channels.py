@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from fgc_mm.deploy.comparing import TOLERANCE, largest_gap
-from fgc_mm.deploy.copying import copy_network
 from fgc_mm.errors import FGCError
 from fgc_mm.models import ChannelMap
 from fgc_mm.models.layer_slice import LayerSlice, map_widths, shrink_layer
+from fgc_mm.sites.copying import copy_network
 from fgc_mm.sites.layer_channels import is_depthwise
 
 Channels = Mapping[str, Set[int]]

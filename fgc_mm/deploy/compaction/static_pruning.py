@@ -17,9 +17,9 @@ from fgc_mm.deploy.compaction.static_groups import (
     find_groups,
 )
 from fgc_mm.deploy.comparing import check_precision
-from fgc_mm.deploy.copying import copy_network
 from fgc_mm.errors import FGCError, check_choice
 from fgc_mm.models import ChannelMap, GatedBackbone, build_macs_table
+from fgc_mm.sites.copying import copy_network
 from fgc_mm.sites.eval_mode import eval_mode
 
 TOLERANCE = 0.01

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from fgc_mm.deploy.comparing import TOLERANCES, Masked
-from fgc_mm.deploy.copying import copy_network
 from fgc_mm.deploy.dynamic.calibrate import calibrate, use_modules
 from fgc_mm.deploy.dynamic.dynamic_plan import (
     BFLOAT16,
@@ -32,6 +31,7 @@ from fgc_mm.errors import FGCError
 from fgc_mm.models import GatedBackbone, GatedImageClassifier
 from fgc_mm.runtime.errors import LibraryError
 from fgc_mm.runtime.library import load_library
+from fgc_mm.sites.copying import copy_network
 
 BACKENDS = ('auto', 'kernel', 'torch')
 QUANTISED = {'quantized', 'quantization', 'qat'}  # packages of torch

@@ -11,11 +11,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from fgc_mm.deploy.changed_masks import MASK_PATTERNS, constant_masks
 from fgc_mm.deploy.compaction.per_channel_layers import per_channel_layers
 from fgc_mm.deploy.comparing import TOLERANCE, finite_outputs, largest_gap
-from fgc_mm.deploy.copying import copy_network
 from fgc_mm.deploy.firing import gated_backbone
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.pooling import global_average_pool
 from fgc_mm.models import GatedBackbone
+from fgc_mm.sites.copying import copy_network
 from fgc_mm.sites.eval_mode import eval_mode
 from fgc_mm.sites.layer_channels import layer_widths
 from fgc_mm.sites.site import GateSite, SiteLayer

@@ -19,7 +19,6 @@ from torch.utils._pytree import (
     tree_unflatten,
 )
 
-from fgc_mm.deploy.copying import copy_network
 from fgc_mm.deploy.graph.composed import ALL_CONVERTERS
 from fgc_mm.deploy.graph.from_aten import Conversion
 from fgc_mm.deploy.graph.ir import Graph, Node, Op, SiteValues
@@ -34,6 +33,7 @@ from fgc_mm.models import GatedBackbone
 from fgc_mm.models.gated_backbone import as_outputs
 from fgc_mm.sites import GateHooks, GateSite
 from fgc_mm.sites.call import GatedCall
+from fgc_mm.sites.copying import copy_network
 from fgc_mm.sites.gate_hooks import owner_of
 from fgc_mm.sites.layer_channels import channels_last
 

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from fgc_mm.deploy.compaction.channel_removal import ChannelRemoval
 from fgc_mm.deploy.compaction.compact import compact
 from fgc_mm.deploy.comparing import TOLERANCES, largest_gap
-from fgc_mm.deploy.copying import copy_network
 from fgc_mm.deploy.dynamic.build import to_dynamic
 from fgc_mm.deploy.dynamic.programs import KernelProgram
 from fgc_mm.deploy.export.onnx import (
@@ -35,6 +34,7 @@ from fgc_mm.deploy.graph.network import (
 from fgc_mm.models import ChannelMap, CompactBackbone
 from fgc_mm.runtime.errors import error_line
 from fgc_mm.runtime.library import has_bfloat16
+from fgc_mm.sites.copying import copy_network
 
 Forward = Callable[[Tensor], Tensor]
 # a variant with a larger difference of logits is left out

@@ -187,6 +187,21 @@ def test_images_that_depend_on_each_other_are_no_program(name, images):
     assert 'depend on each other' in dynamic.plan.executor_why
 
 
+@torch.no_grad()
+def test_code_that_changes_a_buffer_is_no_program(images):
+    """A program would not, and a change makes all programs again."""
+
+    def counted(net, x):
+        net.last += 1
+        return x
+
+    dynamic = to_dynamic(model_of(counted), images[:1], backend='torch')
+    assert 'changes the buffer backbone.last' in dynamic.plan.executor_why
+    before = dynamic.backbone.backbone.last.clone()
+    dynamic(images[:1])
+    assert torch.equal(dynamic.backbone.backbone.last, before + 1)
+
+
 def test_a_new_tensor_depends_on_no_image(images):
     model = model_of(lambda _, x: x + x.new_empty(6, 1, 1).fill_(2))
     dynamic = to_dynamic(model, images[:1], backend='torch')

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,10 +94,12 @@ def capture(
 
     Raises:
         CannotCapture: The network's code depends on the values of images or
-            on strides, changes a tensor in place, or does not return tensors.
+            on strides, changes a tensor in place or a buffer, or does not
+            return tensors.
     """
     network, site_hooks = _eval_copy(backbone), []
     following = [_eval_copy(module) for module in following]
+    modules = [network, *following]
     sites: Sequence[GateSite] = []
     if isinstance(network, GatedBackbone):
         remove_hooks(network.backbone)
@@ -117,7 +120,23 @@ def capture(
             returned.append(y)
         return returned
 
-    return _CaptureMode(network, sites).capture(run, image)
+    with _refuse_changed_buffers(modules):
+        return _CaptureMode(network, sites).capture(run, image)
+
+
+@contextmanager
+def _refuse_changed_buffers(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Refuse code that changes buffers, which a program would not do."""
+    buffers = [
+        (name, x, x._version)
+        for module in modules
+        for name, x in module.named_buffers()
+        if not x.is_inference()
+    ]
+    yield
+    for name, x, version in buffers:
+        if x._version != version:
+            raise CannotCapture(f'its code changes the buffer {name}')
 
 
 def _eval_copy(module: nn.Module) -> nn.Module:

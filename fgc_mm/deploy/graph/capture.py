@@ -209,6 +209,8 @@ class _CaptureMode(TorchDispatchMode):
         kwargs: dict | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        if func is aten.as_strided_.default and _keeps_elements(*args):
+            return args[0]  # as torch's pools do for maps in channels_last
         result = func(*args, **kwargs)
         known = any(map(self._depends_on_image, tree_leaves((args, kwargs))))
         # the decision of a gate may be constant
@@ -348,6 +350,23 @@ class _CaptureMode(TorchDispatchMode):
 
     def _leave(self, *_: Any) -> None:
         self._modules.pop()
+
+
+def _keeps_elements(
+    x: Tensor,
+    size: Sequence[int],
+    stride: Sequence[int],
+    offset: int | None = None,
+) -> bool:
+    """Whether ``as_strided`` has the same elements at the same indices."""
+    return (
+        tuple(size) == x.shape
+        and offset in (None, x.storage_offset())
+        and all(
+            count == 1 or old == new
+            for count, old, new in zip(size, x.stride(), stride)
+        )
+    )
 
 
 def _reads_values(func: Any, args: tuple, result: Any) -> bool:

@@ -55,8 +55,9 @@ def set_keep_ratio(
 
     Raises:
         FGCError: An invalid keep ratio, fewer than 8 images, images with
-            nan, a model that cannot be changed, or a gate whose mask is not
-            the sign of a linear layer's output.
+            nan, a model that cannot be changed, a gate with logits that are
+            nan or inf, or one whose mask is not the sign of a linear layer's
+            output. The model is then as it was.
     """
     if not 0 < keep_ratio < 1:
         raise FGCError(
@@ -71,6 +72,16 @@ def set_keep_ratio(
         )
     backbone = gated_backbone(model)
     _check_changeable(backbone)
+    with _restored_on_error(backbone):
+        _set_gates(backbone, images, keep_ratio, fresh)
+        firing = firing_statistics(backbone, [images])
+        _check_reached(backbone, firing, keep_ratio, len(images))
+    return firing
+
+
+def _set_gates(
+    backbone: GatedBackbone, images: Tensor, keep_ratio: float, fresh: bool
+) -> None:
     generator = torch.Generator().manual_seed(0)
     set_gate = partial(_set_gate, keep_ratio, generator)
     with eval_mode(backbone):
@@ -78,11 +89,18 @@ def set_keep_ratio(
             with _norms_take_statistics(backbone):
                 _run_with_hook(backbone, images, set_gate)
         _run_with_hook(backbone, images, set_gate)
-    firing = firing_statistics(backbone, [images])
+
+
+def _check_reached(
+    backbone: GatedBackbone,
+    firing: list[SiteFiring],
+    keep_ratio: float,
+    images: int,
+) -> None:
     for site, stats in zip(backbone.sites, firing):
         got = float(stats.rate.mean())
         # with few decisions per site, single images change the ratio
-        least = max(site.group_sizes or [0]) / site.channels / len(images)
+        least = max(site.group_sizes or [0]) / site.channels / images
         if abs(got - keep_ratio) > max(TOLERANCE, least):
             raise FGCError(
                 f'the gate of {stats.site} opens {got:.1%} after its bias was '
@@ -90,7 +108,19 @@ def set_keep_ratio(
                 'its logits, or its logits are the same for all images; '
                 'train it instead.'
             )
-    return firing
+
+
+@contextmanager
+def _restored_on_error(network: nn.Module) -> Iterator[None]:
+    """Restore parameters and buffers if the block fails."""
+    state = network.state_dict()
+    before = {name: value.clone() for name, value in state.items()}
+    try:
+        yield
+    except BaseException:
+        for name, value in state.items():
+            value.copy_(before[name])
+        raise
 
 
 def _check_changeable(network: nn.Module) -> None:
@@ -132,18 +162,29 @@ def _run_with_hook(
 ) -> None:
     """A gated pass in which a hook runs before every gate."""
     with ExitStack() as stack:
-        for gate in backbone.gates.values():
-            handle = gate.register_forward_pre_hook(hook)
+        for site in backbone.sites:
+            handle = backbone.gates[site.key].register_forward_pre_hook(
+                partial(hook, site.name)
+            )
             stack.callback(handle.remove)
         backbone.forward_gated(images)
 
 
 def _set_gate(
-    keep_ratio: float, generator: torch.Generator, gate: Any, args: Any
+    keep_ratio: float,
+    generator: torch.Generator,
+    site: str,
+    gate: Any,
+    args: Any,
 ) -> None:
     linear = _last_linear(gate)
     # not through __call__: this hook would call itself
     logits = gate.forward(args[0]).logits
+    if not logits.isfinite().all():
+        raise FGCError(
+            f'the gate of {site} has logits that are nan or inf, which no '
+            'bias can shift; check its weights and the weights before it.'
+        )
     decisions = logits.shape[1]
     if linear.out_features != decisions:
         raise FGCError(

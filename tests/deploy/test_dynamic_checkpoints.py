@@ -96,6 +96,31 @@ def test_parameters_changed_in_place(trained, backend):
     assert torch.equal(answers(copy.deepcopy(dynamic), images), got)
 
 
+@pytest.mark.parametrize('backend', ['auto', 'torch'])
+def test_buffers_changed_in_place(trained, backend):
+    """Statistics of norms, as after they were computed again."""
+    model, _, images = trained
+    dynamic = to_dynamic(model, images, backend=backend)
+    before = answers(dynamic, images)
+    norms = [
+        module
+        for module in dynamic.backbone.backbone.modules()
+        if isinstance(module, torch.nn.BatchNorm2d)
+    ]
+    for norm in norms[:4]:
+        norm.running_mean.add_(0.5)
+    next(iter(dynamic.backbone.gates.values())).norm.running_var.mul_(4)
+    changed = copy.deepcopy(model)
+    changed.load_state_dict(dynamic.state_dict())
+    want = answers(changed, images)
+    assert not torch.allclose(before, want, atol=1e-2)
+    got = answers(dynamic, images)
+    torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
+    programs = {**dynamic.backbone._programs}
+    answers(dynamic, images)
+    assert dynamic.backbone._programs == programs
+
+
 def test_a_parameter_changed_while_a_program_is_made(trained, monkeypatch):
     """By another thread; also if an earlier program has the same weights."""
     model, _, images = trained

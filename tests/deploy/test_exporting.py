@@ -207,6 +207,30 @@ def test_logits_that_are_no_numbers_are_no_agreement(wrong):
     assert largest_difference(own, own, batches) == 0
 
 
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize('export', [export_onnx, export_gathered_onnx])
+def test_onnx_runtime_must_have_the_dtype(classifier, export, dtype, tmp_path):
+    model = classifier()[0].to(dtype)
+    images = torch.zeros(2, 3, 16, 16, dtype=dtype)
+    with pytest.raises(FGCError, match=rf'{dtype}.*model\.float\(\)'):
+        export(model, images, tmp_path / 'x.onnx')
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_gathering_needs_precise_weights(classifier, dtype):
+    model = classifier()[0].to(dtype)
+    images = torch.zeros(2, 3, 16, 16, dtype=dtype)
+    with pytest.raises(FGCError, match=rf'{dtype}, whose rounding hides'):
+        gathered(model, images)
+
+
+def test_images_of_another_dtype_are_named(classifier):
+    model = classifier()[0].double()
+    with pytest.raises(FGCError, match=r'^the images are torch\.float32'):
+        export_program(model, torch.zeros(2, 3, 16, 16))
+
+
 def test_bad_input_is_one_sentence(model, pictures, monkeypatch, tmp_path):
     images = pictures(16)
     with pytest.raises(FGCError, match='no gates'):

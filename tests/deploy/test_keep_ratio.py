@@ -6,6 +6,7 @@ from torch import nn
 
 from fgc_mm.deploy import set_keep_ratio
 from fgc_mm.errors import FGCError
+from fgc_mm.models import GatedBackbone
 
 SMALL = dict(type='ResNet', depth=18, base_channels=8, stem_channels=8)
 
@@ -87,3 +88,24 @@ def test_inference_tensors_are_one_sentence(gated, pictures, fresh):
         network.load_state_dict(state, assign=True)
     with pytest.raises(FGCError, match=r'torch\.inference_mode'):
         set_keep_ratio(network, pictures(64, 16), 0.5, fresh)
+
+
+@pytest.mark.parametrize('fresh', [False, True])
+@pytest.mark.parametrize('what', ['nan', 'fbs'])
+@torch.no_grad()
+def test_a_failure_changes_nothing(gated, pictures, what, fresh):
+    network, _ = gated(SMALL)
+    if what == 'fbs':
+        gate = dict(type='fgc_mm.FBSGate', density=0.75)
+        network = GatedBackbone(dict(SMALL), gate)
+    else:
+        network.backbone.layer2[0].conv1.weight[0, 0, 0, 0] = float('nan')
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    problem = {
+        'nan': r'layer2\.1\.conv1 .*nan or inf.*the weights before it',
+        'fbs': 'its mask is not the sign of its logits',
+    }
+    with pytest.raises(FGCError, match=problem[what]):
+        set_keep_ratio(network, pictures(64, 16), 0.4, fresh)
+    for key, value in network.state_dict().items():
+        assert torch.allclose(value, before[key], 0, 0, equal_nan=True), key

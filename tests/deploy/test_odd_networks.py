@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fgc_mm.deploy import to_dynamic
 from fgc_mm.deploy.dynamic import calibrate
+from fgc_mm.deploy.graph.network import program_of
 from fgc_mm.gates import GateDecision
 from fgc_mm.models import GatedBackbone
 from fgc_mm.registry import MODELS
@@ -187,6 +188,21 @@ def test_images_that_depend_on_each_other_are_no_program(name, images):
     assert 'depend on each other' in dynamic.plan.executor_why
 
 
+@torch.no_grad()
+def test_code_that_changes_a_buffer_is_no_program(images):
+    """A program would not, and a change makes all programs again."""
+
+    def counted(net, x):
+        net.last += 1
+        return x
+
+    dynamic = to_dynamic(model_of(counted), images[:1], backend='torch')
+    assert 'changes the buffer backbone.last' in dynamic.plan.executor_why
+    before = dynamic.backbone.backbone.last.clone()
+    dynamic(images[:1])
+    assert torch.equal(dynamic.backbone.backbone.last, before + 1)
+
+
 def test_a_new_tensor_depends_on_no_image(images):
     model = model_of(lambda _, x: x + x.new_empty(6, 1, 1).fill_(2))
     dynamic = to_dynamic(model, images[:1], backend='torch')
@@ -201,6 +217,30 @@ def test_code_that_depends_on_strides_is_no_program(images):
     assert 'strides' in dynamic.plan.executor_why
     for layout in (torch.contiguous_format, torch.channels_last):
         assert_same(model, dynamic, images.to(memory_format=layout))
+
+
+@pytest.mark.parametrize('backend', ['auto', 'torch'])
+@pytest.mark.parametrize('what', ['model', 'images', 'both'])
+def test_channels_last_is_a_program(what, backend, images):
+    """torch's pools of such maps change strides in place."""
+    model = model_of(lambda _, x: x * F.adaptive_avg_pool2d(x, 1))
+    if what != 'images':
+        model = model.to(memory_format=torch.channels_last)
+    if what != 'model':
+        images = images.to(memory_format=torch.channels_last)
+    assert program_of(model, images[:1]).ops
+    dynamic = to_dynamic(model, images[:2], backend=backend)
+    assert dynamic.program(images[:1]) is not None
+    assert_same(model, dynamic, images)
+
+
+def test_strides_changed_in_place_are_no_program(images):
+    model = model_of(
+        lambda _, x: x.clone().as_strided_(x.mT.shape, x.mT.stride())
+    )
+    dynamic = to_dynamic(model, images[:1], backend='torch')
+    assert 'strides' in dynamic.plan.executor_why
+    assert_same(model, dynamic, images)
 
 
 class Smallest(nn.Module):

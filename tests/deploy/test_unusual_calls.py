@@ -261,6 +261,19 @@ def test_statistics_can_be_compared_and_stored(classifier, pictures):
     assert len({*firing}) == len(firing)
 
 
+@pytest.mark.parametrize('what', ['model', 'image'])
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float64])
+def test_programs_are_made_in_float32(classifier, what, dtype):
+    model, _ = classifier()
+    image = torch.zeros(1, 3, 16, 16)
+    if what == 'model':
+        model = model.to(dtype)
+    else:
+        image = image.to(dtype)
+    with pytest.raises(FGCError, match=f'{dtype} cannot .* in float32'):
+        program_of(model, image)
+
+
 def test_programs_are_made_on_the_cpu(classifier):
     model, _ = classifier()
     with pytest.raises(FGCError, match='the model is on meta'):

@@ -69,7 +69,9 @@ class DynamicBackbone(GatedBackbone):
     Made by :func:`fgc_mm.deploy.to_dynamic`, alone or in a
     :class:`DynamicImageClassifier`. Its modules are those of the masked
     backbone, hooks included; for every image size a program is made from
-    them, which runs instead.
+    them, which runs instead. It is made again after parameters or buffers
+    were changed in place or loaded; changes through ``.data``, which torch
+    does not count, and replaced modules and tensors are not noticed.
 
     Args:
         gated: The masked backbone, whose modules are taken over.
@@ -234,7 +236,7 @@ class DynamicBackbone(GatedBackbone):
         self._captured.clear()
 
     def _track(self, *modules: nn.Module) -> None:
-        """Watch their parameters that count changes in place.
+        """Watch their parameters and buffers that count changes in place.
 
         Earlier programs keep the versions of theirs.
         """
@@ -242,14 +244,14 @@ class DynamicBackbone(GatedBackbone):
         added = {
             id(weight): weight
             for module in modules
-            for weight in module.parameters()
+            for weight in (*module.parameters(), *module.buffers())
             if not weight.is_inference() and id(weight) not in known
         }
         self._weights_version += sum(x._version for x in added.values())
         self._weights = [*self._weights, *added.values()]
 
     def _version(self) -> int:
-        """Changes whenever a parameter is changed in place."""
+        """Changes whenever a parameter or buffer is changed in place."""
         return sum([weight._version for weight in self._weights])
 
     @torch.no_grad()

@@ -178,10 +178,23 @@ def gathered(
         groups is fixed in ONNX), or ``'masked'`` (as in the gated network).
 
     Raises:
-        FGCError: No gates, or the copy's features differ.
+        FGCError: No gates, weights of too low a precision, or the copy's
+            features differ.
     """
+    _check_precision(model)
     with eval_mode(model):
         return _checked(model, images[:4].split(1))
+
+
+def _check_precision(model: nn.Module) -> None:
+    """Refuse weights with which a wrong copy looks like a rounded one."""
+    for dtype in {weight.dtype for weight in model.parameters()}:
+        if dtype.is_floating_point and torch.finfo(dtype).eps > TOLERANCE:
+            raise FGCError(
+                f'the model has weights of {dtype}, whose rounding hides '
+                'whether the copy with gathered channels is right; give '
+                'model.float() and images.float().'
+            )
 
 
 def _checked(

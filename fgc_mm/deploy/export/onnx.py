@@ -18,6 +18,7 @@ from fgc_mm.reliability.atomic_file import write_atomically
 
 OPSET = 18
 ONNX_PACKAGES = ('onnx', 'onnxscript', 'onnxruntime')
+DTYPES = (torch.float32, torch.float16)  # of ONNX Runtime's convs on CPUs
 
 
 def require_onnx() -> None:
@@ -41,10 +42,12 @@ def export_onnx(model: nn.Module, images: Tensor, file: str | Path) -> None:
         file: Written atomically.
 
     Raises:
-        FGCError: The extra ``[export]`` is missing, or the forward code
-            cannot be exported, or fixes the batch size.
+        FGCError: The extra ``[export]`` is missing, the weights are neither
+            float32 nor float16, or the forward code cannot be exported, or
+            fixes the batch size.
     """
     require_onnx()
+    _check_dtypes(model)
     # captured here, since torch.onnx.export would silently fix the batch size
     # if it cannot be dynamic
     _write(model, export_program(model, images), images, file)
@@ -68,11 +71,21 @@ def export_gathered_onnx(
         FGCError: As :func:`export_onnx` and :func:`gathered`.
     """
     require_onnx()
+    _check_dtypes(model)
     gathered_model, plan = gathered(model, images)
     # avoids torch's choice of a conv, which needs the unknown sizes
     with torch.backends.mkldnn.flags(enabled=False):
         _write(model, PlainForward(gathered_model), images[:1], file)
     return plan
+
+
+def _check_dtypes(model: nn.Module) -> None:
+    for weight in model.parameters():
+        if weight.is_floating_point() and weight.dtype not in DTYPES:
+            raise FGCError(
+                f'the model has weights of {weight.dtype}, which ONNX Runtime '
+                'cannot read; give model.float() and images.float().'
+            )
 
 
 def _write(

@@ -28,16 +28,17 @@ def export_program(
 
     Raises:
         FGCError: Its forward code cannot be exported, or fixes the batch
-            size.
+            size, or the images have another dtype than the weights.
     """
     if len(images) == 1:  # torch.export specialises a size of 1
         images = images.repeat(2, 1, 1, 1)
     batch = torch.export.Dim('batch', min=1, max=LARGEST_BATCH)
     with eval_mode(model), explain_errors(model), torch.no_grad():
+        plain = PlainForward(model)
+        plain(images[:1])  # torch.export accepts another dtype of images
         return torch.export.export(
-            PlainForward(model), (images,), dynamic_shapes=({0: batch},),
-            strict=False,
-        )  # fmt: skip
+            plain, (images,), dynamic_shapes=({0: batch},), strict=False
+        )
 
 
 @contextmanager
@@ -45,6 +46,8 @@ def explain_errors(model: nn.Module) -> Iterator[None]:
     """Replace an error of an exporter by one that names the reason."""
     try:
         yield
+    except FGCError:
+        raise
     except Exception as error:  # torch has dozens of types
         inner = getattr(getattr(model, 'backbone', model), 'backbone', model)
         name = type(inner).__name__

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,10 +94,12 @@ def capture(
 
     Raises:
         CannotCapture: The network's code depends on the values of images or
-            on strides, changes a tensor in place, or does not return tensors.
+            on strides, changes a tensor in place or a buffer, or does not
+            return tensors.
     """
     network, site_hooks = _eval_copy(backbone), []
     following = [_eval_copy(module) for module in following]
+    modules = [network, *following]
     sites: Sequence[GateSite] = []
     if isinstance(network, GatedBackbone):
         remove_hooks(network.backbone)
@@ -117,7 +120,23 @@ def capture(
             returned.append(y)
         return returned
 
-    return _CaptureMode(network, sites).capture(run, image)
+    with _refuse_changed_buffers(modules):
+        return _CaptureMode(network, sites).capture(run, image)
+
+
+@contextmanager
+def _refuse_changed_buffers(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Refuse code that changes buffers, which a program would not do."""
+    buffers = [
+        (name, x, x._version)
+        for module in modules
+        for name, x in module.named_buffers()
+        if not x.is_inference()
+    ]
+    yield
+    for name, x, version in buffers:
+        if x._version != version:
+            raise CannotCapture(f'its code changes the buffer {name}')
 
 
 def _eval_copy(module: nn.Module) -> nn.Module:
@@ -190,6 +209,8 @@ class _CaptureMode(TorchDispatchMode):
         kwargs: dict | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        if func is aten.as_strided_.default and _keeps_elements(*args):
+            return args[0]  # as torch's pools do for maps in channels_last
         result = func(*args, **kwargs)
         known = any(map(self._depends_on_image, tree_leaves((args, kwargs))))
         # the decision of a gate may be constant
@@ -329,6 +350,23 @@ class _CaptureMode(TorchDispatchMode):
 
     def _leave(self, *_: Any) -> None:
         self._modules.pop()
+
+
+def _keeps_elements(
+    x: Tensor,
+    size: Sequence[int],
+    stride: Sequence[int],
+    offset: int | None = None,
+) -> bool:
+    """Whether ``as_strided`` has the same elements at the same indices."""
+    return (
+        tuple(size) == x.shape
+        and offset in (None, x.storage_offset())
+        and all(
+            count == 1 or old == new
+            for count, old, new in zip(size, x.stride(), stride)
+        )
+    )
 
 
 def _reads_values(func: Any, args: tuple, result: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from fgc_mm.deploy.graph.capture import CannotCapture, capture
@@ -115,15 +116,22 @@ def program_of(model: GatedImageClassifier, image: Tensor) -> Program:
         decisions.
 
     Raises:
-        FGCError: The model is on an accelerator, it cannot be captured, or
-            the runtime does not have one of its operations.
+        FGCError: The model is on an accelerator, its weights or the image
+            are not float32, it cannot be captured, or the runtime does not
+            have one of its operations.
     """
-    device = next(model.parameters()).device
-    if device.type != 'cpu':
+    weight = next(model.parameters())
+    if weight.device.type != 'cpu':
         raise FGCError(
-            f'the model is on {device}, but a program is made of weights in '
-            'main memory; move it there: model.cpu().'
+            f'the model is on {weight.device}, but a program is made of '
+            'weights in main memory; move it there: model.cpu().'
         )
+    for what, x in (('weights', weight), ('an image', image)):
+        if x.dtype != torch.float32:
+            raise FGCError(
+                f'{what} of {x.dtype} cannot become a program, which computes '
+                'in float32; give model.float() and image.float().'
+            )
     try:
         graph = network_graph(model.backbone, image, modules_after(model))
         listed = listed_graph(graph, model.backbone.sites)

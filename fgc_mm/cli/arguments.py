@@ -74,7 +74,12 @@ def add_coverage(
         ('--report', 'md', 'table to write'),
     ):
         default = Path('work_dirs', f'{name}.{suffix}')
-        parser.add_argument(option, type=Path, default=default, help=text)
+        parser.add_argument(
+            option,
+            type=Path,
+            default=default,
+            help=f'{text} (default: {default})',
+        )
     parser.add_argument(
         '--seconds',
         type=float,

@@ -15,10 +15,10 @@ POOLS = {'average': global_average_pool, 'max': global_max_pool}
 class FTWTGate(nn.Module):
     """Pooling, softmax over channels, and one linear layer.
 
-    The mask is hard in training too, without noise, and passes no gradient:
-    the gate is trained by ``MaskPredictionLoss`` only, whose targets are the
-    channels with large activations ("Fire Together Wire Together", arXiv
-    2110.08232, section 3.1).
+    The mask is hard in training too, without noise, and passes no gradient of
+    the task: gate losses train the gate, as published ``MaskPredictionLoss``,
+    whose targets are the channels with large activations ("Fire Together Wire
+    Together", arXiv 2110.08232, section 3.1).
 
     Args:
         in_channels: Channels of the input.

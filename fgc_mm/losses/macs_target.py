@@ -21,9 +21,9 @@ class MACsTargetLoss(GateLoss):
     ``(mean MACs / dense MACs - (1 - pruning_ratio))^2``, with gates and
     classifier counted. The MACs are those of evaluation at a threshold of 0.5
     (logits above 0), from which a sampled mask differs by some points; the
-    gradient is that of the mask. Single images of a batch may cost more or
-    less than the target. Source: Li et al., "Dynamic dual gating neural
-    networks" (ICCV 2021).
+    gradient is that of the mask (of the probabilities, where the mask has
+    none). Single images of a batch may cost more or less than the target.
+    Source: Li et al., "Dynamic dual gating neural networks" (ICCV 2021).
 
     Args:
         pruning_ratio: Fraction of the dense MACs to save, in (0, 1): a

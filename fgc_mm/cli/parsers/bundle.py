@@ -5,8 +5,8 @@
 
 The file contains the network, of which only the open channels of each image
 are computed, with class names, preprocessing settings and MACs. It is
-compared with the masked model before it gets its name. docs/runtime.md
-describes it.
+compared with the masked model before it is written. docs/runtime.md describes
+it.
 """
 
 from argparse import ArgumentParser

@@ -19,5 +19,6 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=float,
         nargs='+',
         default=[0.75, 0.5, 0.25],
-        help='fractions of open channels for which to compute the MACs',
+        help='fractions of open channels for which to compute the MACs '
+        '(0.75 0.5 0.25)',
     )

@@ -23,8 +23,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         '--budget', type=float, help='MACs as a fraction of the dense MACs'
     )
     parser.add_argument(
-        '--images', type=int, default=1024, help='number of training images'
-    )
+        '--images', type=int, default=1024,
+        help='number of training images (1024)',
+    )  # fmt: skip
     parser.add_argument(
         '--out', type=Path, metavar='JSON',
         help='also write the ratio that meets the budget to this file',

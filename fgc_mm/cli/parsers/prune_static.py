@@ -36,9 +36,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument('--out', required=True, help='folder to write into')
     parser.add_argument(
-        '--name', help="of the config (default: IMPORTANCE_ and CONFIG's)"
+        '--name',
+        help='of the config (default: IMPORTANCE_CONFIG, or pruned_CONFIG)',
     )
     parser.add_argument('--seed', type=int, default=0, help='for random')
     parser.add_argument(
-        '--images', type=int, default=4, help='test images for the check'
+        '--images', type=int, default=4, help='test images for the check (4)'
     )

@@ -541,9 +541,10 @@ class DynamicImageClassifier(GatedImageClassifier):
             ``sites``: for every site ``executed`` (``'dynamic'`` or
             ``'dense'``), ``why``, ``dynamic_ms``, ``dense_ms``,
             ``plain_ms``, ``keep_ratio``; ``backend``, ``threads``,
-            ``image_shape``, ``batch``, ``executor`` and ``precision`` of the
-            calibration, see :class:`DynamicPlan`; ``build`` of the kernel,
-            if it is used; ``notes``, differences from the calibration.
+            ``image_shape``, ``batch``, ``batch_ms``, ``executor`` and
+            ``executor_why`` of the calibration, see :class:`DynamicPlan`;
+            ``precision``, the one in use; ``build`` of the kernel, if it is
+            used; ``notes``, differences from the calibration.
         """
         return self.backbone.dynamic_report()
 

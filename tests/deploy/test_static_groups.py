@@ -8,6 +8,7 @@ import torch
 import torch_pruning as tp
 from torch import nn
 
+from fgc_mm.deploy.compaction import static_groups
 from fgc_mm.deploy.compaction.importances import IMPORTANCES, scores_of
 from fgc_mm.deploy.compaction.static_groups import (
     channels_to_remove,
@@ -273,3 +274,17 @@ def test_images_that_cannot_be_checked_are_refused(images):
         find_groups(network, images.double())
     with pytest.raises(FGCError, match=r'\(0, 3, 6, 6\), but a network is'):
         find_groups(network, images[:0])
+
+
+class Swaps(nn.Sequential):
+    """Adds its channels to themselves, with the halves exchanged."""
+
+    def forward(self, x):
+        x = self[0](x)
+        return self[1](x + torch.cat([x[:, 6:], x[:, :6]], 1))
+
+
+def test_a_search_that_does_not_end_is_ended(images, monkeypatch):
+    monkeypatch.setattr(static_groups, 'MOST_VISITED', 10_000)
+    with pytest.raises(FGCError, match='Swaps mixes its channels so that'):
+        find_groups(Swaps(conv(3, 12), conv(12, 4)), images)

@@ -243,12 +243,13 @@ class Features(nn.Module):
         return (x,)
 
 
-def test_the_closest_ratio_can_be_asked_for(images):
+@pytest.mark.parametrize('asked', [0.05, 0.005])
+def test_the_closest_ratio_can_be_asked_for(images, asked):
     """With four channels the steps are 25 %; 0 is closer, but is no ratio."""
     convs = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 8, 3, padding=1)
     model = classifier(nn.Sequential(*convs, Features()), 8)
     with pytest.raises(FGCError, match='cannot be met') as error:
-        prune_static(model, 'fpgm', 0.05, images)
+        prune_static(model, 'fpgm', asked, images)
     (ratio,) = re.findall(r'closest ratio is ([.\d]+);', str(error.value))
     pruned = prune_static(model, 'fpgm', float(ratio), images)
     assert pruned.pruning_ratio == pytest.approx(0.25, abs=0.01)

@@ -36,6 +36,7 @@ from fgc_mm.evaluation.threshold_sweep import sweep_thresholds
 from fgc_mm.reliability.atomic_file import check_writable, write_atomically
 from fgc_mm.reliability.checkpoint_reader import read_checkpoint
 from fgc_mm.reliability.whole_checkpoint import WholeCheckpointHook
+from fgc_mm.sites.copying import copy_network
 from fgc_mm.type_name import type_name
 
 SUFFIXES = {
@@ -100,7 +101,7 @@ class DynamicModelHook(Hook):
         """Make the model from the weights that are tested."""
         model = runner.model
         if next(model.parameters()).device.type != 'cpu':
-            model = deepcopy(model).cpu()
+            model = copy_network(model).cpu()
         images = torch.cat(list(images_of(runner.cfg, model, 8)))
         dynamic = to_dynamic(model, images, precision=self.precision)
         dynamic.backbone.batch = LOOP

@@ -73,8 +73,8 @@ def compact(
     The result is checked on ``images``: its features must equal those of the
     masked model with the same fixed decisions. A site that fails keeps its
     channels. (The tests compare with torch-pruning's dependency graph, which
-    gives the same networks where its trace ends; for ShuffleNetV2 or ResNeSt
-    it does not.)
+    gives the same networks where its search ends; for ShuffleNetV2 it does
+    not.)
 
     Args:
         model: A classifier with a :class:`GatedBackbone`; not changed.

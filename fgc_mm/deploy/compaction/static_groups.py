@@ -21,6 +21,8 @@ from fgc_mm.models.layer_slice import SLICED_LAYERS, channel_count
 from fgc_mm.sites.call import tensors
 from fgc_mm.sites.layer_channels import is_depthwise, layer_widths
 
+MOST_VISITED = 10**7  # channels in one search: some 10 s
+
 
 @dataclass(frozen=True)
 class GroupLayer:
@@ -103,9 +105,11 @@ def find_groups(network: nn.Module, images: Tensor) -> list[ChannelGroup]:
     """
     _check_images(images)
     graph = _dependency_graph(network, images)
+    limit = _SearchLimit.of(graph, type(network).__name__)
     names = {id(m): name for name, m in network.named_modules()}
     found, problems = [], []
     for group in graph.get_all_groups(root_module_types=[nn.Conv2d]):
+        limit.visited = 0
         candidate = _channel_group(network, graph, group, names)
         candidate = _with_minimum(candidate, network, images)
         first = candidate.without(1)
@@ -176,6 +180,37 @@ def _dependency_graph(
             f'({short_message(error)}), so it cannot be pruned statically; '
             'give another backbone.'
         ) from error
+
+
+class _SearchLimit:
+    """Ends a search of torch-pruning's that would not end.
+
+    It passes lists of channels along the dependencies until no list is new.
+    Where channels are shuffled, shifted and summed again, there is always a
+    new one. As a last mapping of each dependency this object sees all lists.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.visited = 0
+
+    @classmethod
+    def of(cls, graph: tp.DependencyGraph, name: str) -> _SearchLimit:
+        limit = cls(name)
+        for node in graph.module2node.values():
+            for dependency in node.dependencies:
+                dependency.index_mapping.append(limit)
+        return limit
+
+    def __call__(self, channels: Sequence[Any]) -> Sequence[Any]:
+        self.visited += len(channels)
+        if self.visited > MOST_VISITED:
+            raise FGCError(
+                f"{self.name} mixes its channels so that torch-pruning's "
+                'search for channels that depend on each other does not end; '
+                'give another backbone.'
+            )
+        return channels
 
 
 def _channel_group(

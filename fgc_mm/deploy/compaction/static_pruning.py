@@ -184,7 +184,7 @@ class _Search:
         for rotation in range(len(self._groups)):
             sparsity = self._bisect(wanted, rotation)
             reached = self._ratio(sparsity, rotation)
-            if abs(reached - wanted) <= TOLERANCE:
+            if reached > 0 and abs(reached - wanted) <= TOLERANCE:
                 counts = self._counts(sparsity, rotation)
                 return sparsity, self._without(counts)
         found = (ratio for ratio in self._ratios.values() if ratio > 0)

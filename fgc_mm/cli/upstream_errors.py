@@ -86,10 +86,10 @@ KNOWN = (
     Known(KeyError, 'contain the key "type", but got (.*)',
           'a part of the config has no type ({1}), but a part that is built '
           'must name its class; check the spelling of its key.'),
-    Known(AssertionError, r'self\.(begin_\w+) should be .*(max_\w+: \d+), '
+    Known(AssertionError, r'self\.(begin_\w+) should be .*(max_\w+): (\d+), '
           r'but got begin_\w+: (\d+)',
-          'EMAHook has {1}={3} and the run {2}, but the average must begin '
-          'before the run ends; set a lower {1}, or train longer.'),
+          'EMAHook has {1}={4} and the run has {2}={3}, but the average must '
+          'begin before the run ends; set a lower {1}, or train longer.'),
     Known(RuntimeError, r'port: (\d+).*EADDRINUSE',
           'port {1} of this machine is in use, but the processes need a free '
           'port to connect; set another MASTER_PORT.'),

@@ -49,15 +49,15 @@ def check_precision(network: nn.Module) -> None:
     """Refuse a network whose rounding exceeds ``TOLERANCE``.
 
     Raises:
-        FGCError: It computes in float16 or bfloat16.
+        FGCError: It has weights of float16 or bfloat16.
     """
-    dtype = next(network.parameters()).dtype
-    if torch.finfo(dtype).eps > TOLERANCE:
-        raise FGCError(
-            f'the model computes in {dtype}, whose rounding is larger than '
-            f'the difference of {TOLERANCE} that one with fewer channels may '
-            'have; convert it before: model.float().'
-        )
+    for dtype in {weight.dtype for weight in network.parameters()}:
+        if dtype.is_floating_point and torch.finfo(dtype).eps > TOLERANCE:
+            raise FGCError(
+                f'the model computes in {dtype}, whose rounding is larger '
+                f'than the difference of {TOLERANCE} that a copy with fewer '
+                'channels may have; give model.float() and images.float().'
+            )
 
 
 def largest_gap(wanted: Any, got: Any, least: float = 1e-9) -> float:

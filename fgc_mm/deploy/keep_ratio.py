@@ -113,13 +113,14 @@ def _check_reached(
 @contextmanager
 def _restored_on_error(network: nn.Module) -> Iterator[None]:
     """Restore parameters and buffers if the block fails."""
-    state = network.state_dict()
-    before = {name: value.clone() for name, value in state.items()}
+    tensors = [*network.parameters(), *network.buffers()]
+    before = [tensor.detach().clone() for tensor in tensors]
     try:
         yield
     except BaseException:
-        for name, value in state.items():
-            value.copy_(before[name])
+        with torch.no_grad():
+            for tensor, value in zip(tensors, before, strict=True):
+                tensor.copy_(value)
         raise
 
 

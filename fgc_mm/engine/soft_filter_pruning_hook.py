@@ -150,6 +150,27 @@ def _check_parameters(backbone: nn.Module, site: GateSite) -> None:
                 'torch.nn.utils), so the zeros would be lost; remove that '
                 'from the layer, or leave its site out of sites.'
             )
+    for consumer in site.consumers:
+        _check_zeros(backbone, consumer.path)
+
+
+@torch.no_grad()
+def _check_zeros(backbone: nn.Module, path: str) -> None:
+    """Check that a layer does not read an input whose weights are zero."""
+    layer = copy_network(backbone.get_submodule(path)).cpu().float()
+    input_weights(layer, 0).zero_()
+    inputs, _, _ = layer_widths(layer)
+    kernel = getattr(layer, 'kernel_size', ())
+    steps = zip(kernel, getattr(layer, 'dilation', ()))
+    ones = torch.ones(1, inputs, *(1 + (k - 1) * d for k, d in steps))
+    other = ones.clone()
+    other[:, 0] = 2
+    if not torch.equal(layer(ones), layer(other)):
+        raise FGCError(
+            f'{path} ({type(layer).__name__}) computes its weight in every '
+            'pass, so the zeros of SoftFilterPruningHook would be lost; use '
+            'a plain layer, or leave its site out of sites.'
+        )
 
 
 def _stop_reading(

@@ -175,10 +175,9 @@ class SafeCheckpointHook(CheckpointHook):
         if self.by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
             return  # has one epoch, which is saved
         step = runner.epoch if self.by_epoch else runner.iter
-        name = self.filename_tmpl.format(step)
-        if Path(str(self.last_ckpt or '')).name != name:
-            meta = dict(epoch=runner.epoch, iter=runner.iter)
-            self._save_checkpoint_with_step(runner, step, meta)
+        # again if it exists: that was saved before the last validation
+        meta = dict(epoch=runner.epoch, iter=runner.iter)
+        self._save_checkpoint_with_step(runner, step, meta)
 
     def _exclude_kept_epochs(self, runner: Runner) -> None:
         """Keep upstream from removing kept epochs when a run is resumed."""
@@ -332,7 +331,9 @@ def _warn_of_accumulation(runner: Runner, hook: CheckpointHook) -> None:
     """Warn if checkpoints are saved between two updates of the weights."""
     counts = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
     if not hook.by_epoch:
-        steps = [hook.interval, hook.save_begin] if hook.interval > 0 else []
+        first = hook.save_begin or hook.interval
+        # the last step updates the weights
+        steps = [*range(first, runner.max_iters, hook.interval)]
         where = f'the interval of {hook.interval} steps from {hook.save_begin}'
     elif isinstance(runner.train_loop, IterBasedTrainLoop):
         return

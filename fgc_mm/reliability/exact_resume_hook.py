@@ -140,10 +140,10 @@ class ExactResumeHook(Hook):
             sampler_seed=getattr(_sampler(self._batches), 'seed', None),
             done=0 if endless else self._done,
             length=1 if endless else len(self._batches),
-            waits=[
-                (hook.wait_count, hook.best_score)
+            waits={
+                hook.monitor: (hook.wait_count, hook.best_score)
                 for hook in _early_stopping(runner)
-            ],
+            },
         )
 
     def _restore(
@@ -153,9 +153,18 @@ class ExactResumeHook(Hook):
         sampler = _sampler(loader if self._batches is None else self._batches)
         if loaded['sampler_seed'] is not None and hasattr(sampler, 'seed'):
             sampler.seed = loaded['sampler_seed']
-        waits = loaded.get('waits', ())  # older checkpoints have none
-        for hook, wait in zip(_early_stopping(runner), waits):
-            hook.wait_count, hook.best_score = wait
+        waits = loaded.get('waits', {})  # older checkpoints have none
+        for hook in _early_stopping(runner):
+            if hook.monitor not in waits:
+                continue
+            hook.wait_count, hook.best_score = waits[hook.monitor]
+            if _has_stopped(hook):
+                runner.train_loop.stop_training = True
+                runner.logger.info(
+                    f'EarlyStoppingHook ({hook.monitor}) had ended the run '
+                    'of this checkpoint, so it is complete; for more '
+                    'training set a larger patience.'
+                )
         if not _is_iter_based(runner):
             self._done = loaded['done'] * len(loader) // loaded['length']
         if len(loaded['ranks']) == get_world_size():
@@ -181,6 +190,7 @@ def _check_states(loaded: Any) -> None:
         and ranks
         and all(isinstance(states, dict) for states in ranks)
         and all(isinstance(count, int) for count in counts)
+        and isinstance(parts.get('waits', {}), dict)
     ):
         return
     raise FGCError(
@@ -196,6 +206,13 @@ def _is_iter_based(runner: Runner) -> bool:
 
 def _early_stopping(runner: Runner) -> list[EarlyStoppingHook]:
     return [x for x in runner.hooks if isinstance(x, EarlyStoppingHook)]
+
+
+def _has_stopped(hook: EarlyStoppingHook) -> bool:
+    reached = hook.stopping_threshold is not None and hook.rule_map[hook.rule](
+        hook.best_score, hook.stopping_threshold
+    )
+    return reached or hook.wait_count >= max(hook.patience, 1)
 
 
 def _sampler(batches: Any) -> Any:

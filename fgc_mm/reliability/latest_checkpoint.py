@@ -57,8 +57,9 @@ def own_folders(
 ) -> list[Path]:
     """The folders that a run writes its checkpoints to."""
     folders = [Path(work_dir)]
-    if out_dir is not None and '://' not in str(out_dir):
-        folders.insert(0, Path(out_dir, Path(work_dir).name))
+    # mmengine writes to an out_dir that is the work dir itself
+    if str(out_dir or work_dir) != str(work_dir) and '://' not in str(out_dir):
+        folders.insert(0, Path(str(out_dir), Path(work_dir).name))
     return folders
 
 

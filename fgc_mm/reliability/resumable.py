@@ -12,13 +12,14 @@ from fgc_mm.reliability.checkpoint_reader import read_checkpoint
 
 SCHEDULERS = 'param_schedulers'
 AVERAGED = 'ema_state_dict'
-# attributes of schedulers that change during a run, or depend on others
+# attributes of schedulers that change during a run
 CHANGING = frozenset(
     (
-        'base_values', 'best', 'cooldown_counter', 'last_step',
-        'num_bad_epochs', 'verbose',
+        'best', 'cooldown_counter', 'last_step', 'num_bad_epochs',
+        'verbose',
     )
 )  # fmt: skip
+SETTINGS = bool, int, float, str, list
 # hyper-parameters of optimizers that keep a moving average per parameter
 AVERAGES = 'momentum', 'betas', 'alpha', 'rho'
 
@@ -179,18 +180,29 @@ def changed_schedules(
     if not isinstance(saved, Sequence) or not isinstance(schedulers, Sequence):
         return []
     return [
-        f'{type(scheduler).__name__} has {name}={_listed(old[name])} in the '
-        f'checkpoint and {_listed(value)} in the config'
+        f'{type(scheduler).__name__} has {name}={before[name]} in the '
+        f'checkpoint and {value} in the config'
         for old, scheduler in zip(saved, schedulers)
-        for name, value in scheduler.state_dict().items()
-        if name in old
-        and name not in CHANGING
-        and not name.startswith('_')
-        and not callable(value)
-        and old[name] != value
+        for before in [_settings(old)]
+        for name, value in _settings(scheduler.state_dict()).items()
+        if name in before and before[name] != value
     ]
 
 
-def _listed(value: Any) -> Any:
-    """A setting as in the config; milestones are kept in a counter."""
-    return [*value.elements()] if isinstance(value, Counter) else value
+def _settings(state: Any) -> dict[str, Any]:
+    """The settings in a scheduler's state, as in the config."""
+    if not isinstance(state, Mapping):
+        return {}
+    settings: dict[str, Any] = {}
+    for name, value in state.items():
+        if name == 'base_values':  # of the parameter groups
+            name = f'initial_{state.get("param_name")}'
+            value = sorted({*value})
+        elif isinstance(value, Counter):  # milestones
+            value = [*value.elements()]
+        elif isinstance(value, tuple):
+            value = [*value]
+        own = name in CHANGING or name.startswith('_')
+        if isinstance(value, SETTINGS) and not own:
+            settings[name] = value
+    return settings

@@ -46,8 +46,9 @@ class WorkDirLock:
             os.close(number)
             raise FGCError(
                 f'{folder} is in use by {owner or "another process"}: two '
-                'runs in one work dir would overwrite each other; wait for '
-                'it, or choose another --work-dir.'
+                'runs in one folder would overwrite each other; wait for '
+                'it, or choose a --work-dir with another last name (a folder '
+                'in out_dir has that name).'
             ) from None
         except OSError:  # a file system without locks
             os.close(number)

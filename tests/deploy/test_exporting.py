@@ -221,7 +221,7 @@ def test_onnx_runtime_must_have_the_dtype(classifier, export, dtype, tmp_path):
 def test_gathering_needs_precise_weights(classifier, dtype):
     model = classifier()[0].to(dtype)
     images = torch.zeros(2, 3, 16, 16, dtype=dtype)
-    with pytest.raises(FGCError, match=rf'{dtype}, whose rounding hides'):
+    with pytest.raises(FGCError, match=rf'{dtype}, whose rounding is larger'):
         gathered(model, images)
 
 

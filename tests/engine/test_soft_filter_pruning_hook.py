@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmcv.cnn.bricks import ConvWS2d
 from mmengine.hooks import EMAHook
 from mmengine.runner import IterBasedTrainLoop
 from mmpretrain.registry import MODELS
@@ -230,4 +231,13 @@ def test_a_computed_bias_cannot_hold_zeros():
     conv.bias = nn.Parameter(torch.ones(4))
     prune.l1_unstructured(conv, 'bias', amount=0.5)
     with pytest.raises(FGCError, match='the bias of layer1'):
+        SoftFilterPruningHook(0.5).before_train(runner)
+
+
+def test_weights_that_are_standardised_cannot_hold_zeros():
+    """A parameter, of which the pass subtracts the mean."""
+    runner = runner_of('resnet')
+    block = runner.model.backbone.layer1[0]
+    block.conv2 = ConvWS2d(4, 4, 3, padding=1, bias=False)
+    with pytest.raises(FGCError, match=r'layer1\.0\.conv2 \(ConvWS2d\) comp'):
         SoftFilterPruningHook(0.5).before_train(runner)

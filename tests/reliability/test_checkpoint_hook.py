@@ -15,7 +15,10 @@ from fgc_mm.reliability import atomic_file
 from fgc_mm.reliability.atomic_file import remove_leftovers, write_atomically
 from fgc_mm.reliability.checkpoint_hook import SafeCheckpointHook
 from fgc_mm.reliability.checkpoint_reader import read_checkpoint
-from fgc_mm.reliability.latest_checkpoint import latest_checkpoint
+from fgc_mm.reliability.latest_checkpoint import (
+    latest_checkpoint,
+    own_folders,
+)
 from fgc_mm.reliability.work_dir_lock import WorkDirLock
 
 
@@ -160,7 +163,7 @@ def test_an_out_dir_of_two_work_dirs_has_one_run(tmp_path):
     """Work dirs of one name would write to one folder of out_dir."""
 
     def begin(parent, name='run'):
-        (tmp_path / parent / name).mkdir(parents=True)
+        (tmp_path / parent / name).mkdir(parents=True, exist_ok=True)
         loop = IterBasedTrainLoop.__new__(IterBasedTrainLoop)
         hook = SafeCheckpointHook(out_dir=str(tmp_path / 'out'))
         hook.before_run(
@@ -181,6 +184,15 @@ def test_an_out_dir_of_two_work_dirs_has_one_run(tmp_path):
     assert exit_code(lambda: begin('a', 'another name')) == 0
     first._lock.release()
     assert exit_code(lambda: begin('c')) == 0
+    # its folder in out_dir is the work dir itself
+    begin('out')._lock.release()
+
+
+def test_an_out_dir_that_is_the_work_dir(tmp_path):
+    """mmengine writes to it, and to no folder in it."""
+    assert own_folders(tmp_path, str(tmp_path)) == [tmp_path]
+    within = tmp_path / tmp_path.name
+    assert own_folders(within, tmp_path) == [within, within]
 
 
 def test_a_torn_checkpoint_is_passed_over(real, uninterrupted, tmp_path):

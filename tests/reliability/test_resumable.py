@@ -5,10 +5,15 @@ import shutil
 import pytest
 import torch
 from mmengine.hooks import EMAHook, Hook
+from mmengine.optim import ReduceOnPlateauLR
+from torch import nn
 
 from fgc_mm.errors import FGCError
 from fgc_mm.reliability.latest_checkpoint import latest_checkpoint
-from fgc_mm.reliability.resumable import check_resumable
+from fgc_mm.reliability.resumable import (
+    changed_schedules,
+    check_resumable,
+)
 
 VALIDATED = {
     'validate': True,
@@ -128,6 +133,47 @@ def test_another_schedule_is_reported(
     assert warning not in text(2, scheduler, resume=True)
     new = text(3, scheduler | change, resume=True)
     assert said in new and new.count(warning) == 1
+
+
+def test_another_learning_rate_is_reported(digits, tmp_path, capfd):
+    """The schedule continues from that of the checkpoint."""
+    digits.start(digits.tiny_config(tmp_path, 1)).train()
+    options = {'resume': True, 'optim_wrapper.optimizer.lr': 0.777}
+    digits.start(digits.tiny_config(tmp_path, 2, **options)).train()
+    found = capfd.readouterr()
+    assert 'in the checkpoint and [0.777] in' in found.out + found.err
+
+
+class OwnScheduler:
+    def state_dict(self):
+        return dict(table=torch.ones(2), steps=(1, 2), end=3)
+
+
+def test_settings_that_cannot_be_compared_are_left_out():
+    old = dict(table=torch.zeros(2), steps=[1, 2], end=4)
+    for saved, found in (
+        (
+            old,
+            ['OwnScheduler has end=4 in the checkpoint and 3 in the config'],
+        ),
+        (None, []),
+    ):
+        checkpoint = dict(param_schedulers=[saved])
+        assert changed_schedules(checkpoint, [OwnScheduler()]) == found
+
+
+def test_a_plateau_is_not_another_schedule():
+    def plateau():
+        optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1)
+        return ReduceOnPlateauLR(optimizer, patience=1, cooldown=2)
+
+    run = plateau()
+    for loss in (1.0, 2.0, 3.0, 4.0):
+        run.step(dict(loss=loss))
+    state = run.state_dict()
+    assert state['best'] == 1.0 and state['cooldown_counter'] == 1
+    checkpoint = dict(param_schedulers=[state])
+    assert changed_schedules(checkpoint, [plateau()]) == []
 
 
 def test_a_copied_work_dir_resumes_from_itself(digits, run, tmp_path):

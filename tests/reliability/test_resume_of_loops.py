@@ -136,24 +136,29 @@ def test_gradients_that_wait_at_the_end_of_an_epoch(
     assert (said in text.out + text.err) == (counts == 2)
 
 
-@pytest.mark.parametrize(('interval', 'begin'), [(4, 0), (3, 0), (4, 1)])
+@pytest.mark.parametrize(
+    ('interval', 'begin', 'waits'),
+    [(4, 0, False), (3, 0, True), (4, 1, True), (7, 0, False)],
+)
 def test_gradients_that_wait_at_the_end_of_an_interval(
-    digits, tmp_path, capfd, interval, begin
+    digits, tmp_path, capfd, interval, begin, waits
 ):
+    """Of 6 steps; the last one updates the weights."""
     options = {
         'optim_wrapper.accumulative_counts': 2,
         'default_hooks.checkpoint.save_begin': begin,
     }
     cfg = by_iterations(digits.tiny_config(tmp_path, 1, **options))
-    cfg.train_cfg.max_iters = 2
+    cfg.train_cfg.max_iters = 6
     cfg.default_hooks.checkpoint.interval = interval
     digits.start(cfg).train()
     said = f'accumulative_counts=2 does not divide the interval of {interval}'
     text = capfd.readouterr()
-    assert (said in text.out + text.err) == ((interval, begin) != (4, 0))
+    assert (said in text.out + text.err) == waits
 
 
-def test_early_stopping_of_a_run_that_is_resumed(digits, tmp_path):
+@pytest.mark.parametrize('interval', [1, 2])
+def test_early_stopping_of_a_run_that_is_resumed(digits, tmp_path, interval):
     """The second epoch has the best accuracy; it waits for 3 epochs."""
     options = {
         'validate': True,
@@ -162,26 +167,27 @@ def test_early_stopping_of_a_run_that_is_resumed(digits, tmp_path):
         'val_dataloader.dataset.indices': 40,
     }
 
-    def runner(folder, scores, **more):
+    def runner(folder, scores, monitor='accuracy/top1', **more):
         cfg = digits.tiny_config(tmp_path / folder, 9, **options, **more)
-        stopping = dict(type='EarlyStoppingHook', patience=3)
-        cfg.custom_hooks.append(dict(stopping, monitor='accuracy/top1'))
+        cfg.default_hooks.checkpoint.interval = interval
+        stopping = dict(type='EarlyStoppingHook', patience=3, rule='greater')
+        cfg.custom_hooks.append(dict(stopping, monitor=monitor))
         made = digits.start(cfg)
         scores = iter(scores)
 
         def evaluate(size, metrics=made.val_evaluator.evaluate):
-            return {**metrics(size), 'accuracy/top1': next(scores)}
+            return {**metrics(size), monitor: next(scores)}
 
         made.val_evaluator.evaluate = evaluate
         return made
 
-    rarely = {'default_hooks.checkpoint.interval': 2}
-    whole = runner('whole', [10.0, 50.0, 30.0, 31.0, 32.0], **rarely)
+    whole = runner('whole', [10.0, 50.0, 30.0, 31.0, 32.0])
     whole.train()
     assert whole.epoch == 5
     # save_last is not the last possible epoch, but the one it stopped after
     saved = sorted(path.name for path in (tmp_path / 'whole').glob('*.pth'))
-    assert saved == ['epoch_2.pth', 'epoch_4.pth', 'epoch_5.pth']
+    numbers = {*range(interval, 6, interval), 5}
+    assert saved == [f'epoch_{number}.pth' for number in sorted(numbers)]
     last = torch.load(tmp_path / 'whole/epoch_5.pth', weights_only=False)
     assert digits.equal(digits.weights(whole), dict(last['state_dict']))
     assert (last['meta']['epoch'], last['meta']['iter']) == (5, 25)
@@ -193,3 +199,12 @@ def test_early_stopping_of_a_run_that_is_resumed(digits, tmp_path):
     resumed.train()
     one, other = (everything(digits, x) for x in (whole, resumed))
     assert resumed.epoch == 5 and digits.equal(one, other)
+    # a repeated job has nothing to do
+    again = runner('whole', [], resume=True)
+    again.train()
+    assert again.epoch == 5
+    # the best value of another metric is not the best of this one
+    ratios = [0.1, 0.2, 0.3, 0.4]
+    anew = runner('whole', ratios, monitor='macs/keep_ratio', resume=True)
+    anew.train()
+    assert anew.epoch == 9

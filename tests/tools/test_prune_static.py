@@ -255,6 +255,22 @@ def test_the_closest_ratio_can_be_asked_for(images, asked):
     assert pruned.pruning_ratio == pytest.approx(0.25, abs=0.01)
 
 
+def test_a_channel_that_only_has_no_reader_stays(images):
+    """It depends on the image; a zero filter makes it a constant."""
+    convs = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 8, 3, padding=1)
+    model = classifier(nn.Sequential(*convs, Features()), 8)
+    with torch.no_grad():
+        convs[1].weight[:, 2] = 0
+        with pytest.raises(FGCError, match='has a zero filter and no reader'):
+            prune_zeroed(model, images)
+        convs[0].weight[2] = 0
+    assert prune_zeroed(model, images).channel_map.layers['0'].outputs == (
+        0,
+        1,
+        3,
+    )
+
+
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 def test_half_precision_is_refused(images, dtype):
     """Its rounding is larger than the difference that is accepted."""

@@ -21,7 +21,7 @@ from fgc_mm.models.layer_slice import SLICED_LAYERS, channel_count
 from fgc_mm.sites.call import tensors
 from fgc_mm.sites.layer_channels import is_depthwise, layer_widths
 
-MOST_VISITED = 10**7  # channels in one search: some 10 s
+MOST_VISITED = 5 * 10**7  # channels in one search: about a minute
 
 
 @dataclass(frozen=True)
@@ -207,8 +207,8 @@ class _SearchLimit:
         if self.visited > MOST_VISITED:
             raise FGCError(
                 f"{self.name} mixes its channels so that torch-pruning's "
-                'search for channels that depend on each other does not end; '
-                'give another backbone.'
+                'search for channels that depend on each other does not end, '
+                'or takes minutes; give another backbone.'
             )
         return channels
 

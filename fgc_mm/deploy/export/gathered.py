@@ -10,7 +10,12 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from fgc_mm.deploy.changed_masks import MASK_PATTERNS, constant_masks
 from fgc_mm.deploy.compaction.per_channel_layers import per_channel_layers
-from fgc_mm.deploy.comparing import TOLERANCE, finite_outputs, largest_gap
+from fgc_mm.deploy.comparing import (
+    TOLERANCE,
+    check_precision,
+    finite_outputs,
+    largest_gap,
+)
 from fgc_mm.deploy.firing import gated_backbone
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.pooling import global_average_pool
@@ -181,20 +186,9 @@ def gathered(
         FGCError: No gates, weights of too low a precision, or the copy's
             features differ.
     """
-    _check_precision(model)
+    check_precision(model)
     with eval_mode(model):
         return _checked(model, images[:4].split(1))
-
-
-def _check_precision(model: nn.Module) -> None:
-    """Refuse weights with which a wrong copy looks like a rounded one."""
-    for dtype in {weight.dtype for weight in model.parameters()}:
-        if dtype.is_floating_point and torch.finfo(dtype).eps > TOLERANCE:
-            raise FGCError(
-                f'the model has weights of {dtype}, whose rounding hides '
-                'whether the copy with gathered channels is right; give '
-                'model.float() and images.float().'
-            )
 
 
 def _checked(

@@ -83,8 +83,9 @@ def _check_dtypes(model: nn.Module) -> None:
     for weight in model.parameters():
         if weight.is_floating_point() and weight.dtype not in DTYPES:
             raise FGCError(
-                f'the model has weights of {weight.dtype}, which ONNX Runtime '
-                'cannot read; give model.float() and images.float().'
+                f'the model has weights of {weight.dtype}, for which ONNX '
+                'Runtime has no convs on CPUs; give model.float() and '
+                'images.float().'
             )
 
 

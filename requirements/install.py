@@ -87,6 +87,8 @@ def describe(log: str) -> str:
     if 'Installing collected packages' in log:
         total = log.rpartition('Installing collected')[2].count(',') + 1
         return f'unpacking {total} packages'
+    if 'Building wheels for collected packages' in log:
+        return 'compiling the runtime of fgc_mm'
     # pip is busy with the last collected package
     names = re.findall(r'^Collecting ([\w.-]+)', log, re.MULTILINE)
     if not names:

@@ -195,6 +195,10 @@ def installer(tmp_path, monkeypatch):
             '2 packages found, downloading c-d',
         ),
         (
+            'Collecting a\nBuilding wheels for collected packages: fgc_mm\n',
+            'compiling the runtime of fgc_mm',
+        ),
+        (
             'Collecting a\nInstalling collected packages: a, b, c\n',
             'unpacking 3 packages',
         ),

@@ -21,6 +21,7 @@ from ..functional import global_average_pool
 from ..models import GatedImageClassifier
 from ..sites import GateRecord
 from .content_key import content_key
+from .options import chosen_sites
 from .pass_writer import PassWriter
 from .stored_pass import StoredPass, array_name
 
@@ -36,6 +37,7 @@ def load_or_run_pass(
     split: str,
     folder: Path,
     log: Log = print,
+    wanted: Sequence[str] = (),
 ) -> StoredPass:
     """The pass of a checkpoint, loaded from disk if it exists.
 
@@ -48,10 +50,12 @@ def load_or_run_pass(
         split: Name of the data set's split, for the report.
         folder: Folder of the stored passes.
         log: Prints a line per pass.
+        wanted: Patterns of sites, which are checked before the pass.
 
     Raises:
         FGCError: The checkpoint has no gates or belongs to another config;
-            an image has no label; a gate outputs nan.
+            a pattern matches no site; an image has no label; a gate outputs
+            nan.
     """
     check_gated(checkpoint)
     key = content_key(cfg, checkpoint, dataset, indices)
@@ -63,13 +67,15 @@ def load_or_run_pass(
         if found is not None:
             log(f'{name}: loaded from {known}')
             return found
+    model = build_classifier(cfg, checkpoint)
+    names = [site.name for site in model.backbone.sites]
+    chosen_sites(names, wanted)
     writer = PassWriter(target, len(indices))
     done = f', {writer.done} already processed' if writer.done else ''
     log(f'{name}: one pass over {len(indices)} images{done}')
-    model = build_classifier(cfg, checkpoint)
     _run(model, cfg, dataset, indices, writer)
     header = dict(
-        sites=[site.name for site in model.backbone.sites],
+        sites=names,
         classes=class_names(dataset, model),
         split=split,
         images=len(indices),

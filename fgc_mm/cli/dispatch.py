@@ -46,7 +46,7 @@ def _until_pipe_closes(command: Callable[[], int]) -> int:
 
 
 def _main(words: list[str]) -> int:
-    if words and words[0] in ('-h', '--help'):
+    if words and words[0] in ('-h', '--help', 'help'):
         print(overview())
         return 0
     if words and words[0] == '--version':
@@ -180,8 +180,9 @@ def _no_command(words: list[str]) -> str:
         return f'{PROGRAM} needs a command; `{PROGRAM} --help` lists them.'
     within = [name for name in COMMANDS if name.startswith(f'{words[0]} ')]
     if within:
+        wrong = f' with {words[1]!r}' if words[1:] else ''
         return (
-            f'{PROGRAM} {words[0]} is not complete; choose among '
+            f'{PROGRAM} {words[0]} is not complete{wrong}; choose among '
             f'{", ".join(within)}.'
         )
     nearest = get_close_matches(words[0], COMMANDS, n=1)

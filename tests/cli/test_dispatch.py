@@ -133,7 +133,7 @@ def test_a_tool_is_a_thin_caller(tool):
         ([], 'needs a command'),
         (['trian'], "'trian' is not a command of fgc-mm: did you mean train?"),
         (['export'], 'export is not complete; choose among export onnx, '),
-        (['export', 'x.py'], 'export is not complete'),
+        (['export', 'x.py'], "export is not complete with 'x.py'; choose"),
         (['--hepl'], 'lists them'),
     ],
 )

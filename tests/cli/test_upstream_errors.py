@@ -78,7 +78,9 @@ def test_a_part_that_lacks_an_argument():
 def test_an_average_that_begins_after_the_run():
     hook, runner = EMAHook(begin_epoch=5), SimpleNamespace(max_epochs=2)
     said = sentence(lambda: hook.before_train(runner))
-    assert said.startswith('EMAHook has begin_epoch=5 and the run has max_epochs=2')
+    assert said.startswith(
+        'EMAHook has begin_epoch=5 and the run has max_epochs=2'
+    )
     hook, runner = EMAHook(begin_iter=50), SimpleNamespace(max_iters=20)
     assert 'set a lower begin_iter' in sentence(
         lambda: hook.before_train(runner)

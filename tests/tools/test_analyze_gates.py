@@ -95,6 +95,12 @@ def test_bad_arguments(refused, arguments, words):
     assert words in refused(*arguments)
 
 
+def test_sites_are_checked_before_the_pass(tool, gated, tmp_path):
+    arguments = '--sites', 'layer9.*', '--out', tmp_path / 'out'
+    _, text = tool(TOOL, gated.config, gated.first, *arguments)
+    assert 'matches none' in text and 'one pass over' not in text
+
+
 def test_checkpoints_without_gates(refused, gated, tmp_path):
     dense = ROOT / 'configs' / 'dense_resnet20_digits.py'
     weights = torch.load(gated.first)['state_dict']

@@ -42,7 +42,7 @@ def main(args: argparse.Namespace) -> None:
     for checkpoint, name in zip(args.checkpoints, names):
         stored = load_or_run_pass(
             cfg, checkpoint, name, dataset, indices, args.split,
-            args.out / 'passes',
+            args.out / 'passes', wanted=options.sites,
         )  # fmt: skip
         print(f'{name}: statistics', flush=True)
         before = measured[-1] if measured else None

@@ -1,6 +1,7 @@
 """Trains a model: fgc-mm train CONFIG [options]."""
 
 import argparse
+import os
 
 import torch
 from mmengine.config import Config
@@ -54,6 +55,7 @@ def main(args: argparse.Namespace) -> None:
     runner = build(cfg)
     if is_main_process():
         write_environment(runner.log_dir)
+        warn_of_load(runner)
     train(runner)
 
 
@@ -68,6 +70,26 @@ def train(runner: Runner) -> None:
         # schedulers divide by the length of an epoch before any hook is called
         check_steps(runner)
         raise
+    except KeyboardInterrupt:
+        runner.logger.warning(
+            'Ctrl-C stops without saving: --resume continues from the newest '
+            f'checkpoint in {runner.work_dir}. SIGTERM saves before it stops.'
+        )
+        raise
+
+
+def warn_of_load(runner: Runner) -> None:
+    """Warn of a CPU whose cores are busy, where threads wait for threads."""
+    threads, cores = torch.get_num_threads(), os.cpu_count() or 1
+    if torch.cuda.is_available() or threads == 1:
+        return
+    load = os.getloadavg()[0] if hasattr(os, 'getloadavg') else 0.0
+    if load > cores:
+        runner.logger.warning(
+            f'The load of this machine is {load:.1f}, on {cores} cores, and '
+            f'this run uses {threads} threads, which will wait for each '
+            'other: if it is slow, set OMP_NUM_THREADS=1.'
+        )
 
 
 def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:

@@ -331,6 +331,8 @@ def _warn_of_accumulation(runner: Runner, hook: CheckpointHook) -> None:
     """Warn if checkpoints are saved between two updates of the weights."""
     counts = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
     if not hook.by_epoch:
+        if hook.interval <= 0:
+            return
         first = hook.save_begin or hook.interval
         # the last step updates the weights
         steps = [*range(first, runner.max_iters, hook.interval)]

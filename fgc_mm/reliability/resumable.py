@@ -195,7 +195,7 @@ def _settings(state: Any) -> dict[str, Any]:
         return {}
     settings: dict[str, Any] = {}
     for name, value in state.items():
-        if name == 'base_values':  # of the parameter groups
+        if name == 'base_values' and isinstance(value, list):  # of groups
             name = f'initial_{state.get("param_name")}'
             value = sorted({*value})
         elif isinstance(value, Counter):  # milestones

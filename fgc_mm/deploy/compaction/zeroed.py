@@ -51,9 +51,9 @@ def prune_zeroed(model: ImageClassifier, images: Tensor) -> Pruned:
         zeros = [_zeroed(model.backbone, group) for group in groups]
         if not any(zeros):
             raise FGCError(
-                'no channel that can be removed has a zero filter and no '
-                'reader (each group of a conv or norm must lose equally '
-                'many), so there is nothing to remove; train with '
+                'no channel has a zero filter and no reader, among those that '
+                'can be removed (each group of a conv or norm must lose '
+                'equally many), so there is nothing to remove; train with '
                 'SoftFilterPruningHook to the last epoch, or prune by an '
                 'importance.'
             )

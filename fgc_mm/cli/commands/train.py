@@ -31,6 +31,7 @@ from fgc_mm.reliability.training_steps_hook import (
     TrainingStepsHook,
     check_steps,
 )
+from fgc_mm.runtime.cpu import usable_cores
 
 LOADERS = 'train_dataloader', 'val_dataloader', 'test_dataloader'
 
@@ -80,7 +81,7 @@ def train(runner: Runner) -> None:
 
 def warn_of_load(runner: Runner) -> None:
     """Warn of a CPU whose cores are busy, where threads wait for threads."""
-    threads, cores = torch.get_num_threads(), os.cpu_count() or 1
+    threads, cores = torch.get_num_threads(), usable_cores()
     if torch.cuda.is_available() or threads == 1:
         return
     load = os.getloadavg()[0] if hasattr(os, 'getloadavg') else 0.0

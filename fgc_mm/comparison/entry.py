@@ -28,6 +28,7 @@ class Entry:
         config: Path of the config.
         importance: Criterion of static pruning; None for other methods.
         name: Name of the row; None for the config's name.
+        label: What documents call the row; None for its method.
         options: ``--cfg-options`` of this row only, as on a command line.
         seeds: Seeds of this row only; None for those of all rows.
         epochs: Epochs of this row only; None for those of all rows.
@@ -41,6 +42,7 @@ class Entry:
     config: str
     importance: str | None = None
     name: str | None = None
+    label: str | None = None
     options: tuple[str, ...] = ()
     seeds: tuple[int, ...] | None = None
     epochs: int | None = None

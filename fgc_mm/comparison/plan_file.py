@@ -17,7 +17,7 @@ from .questions import Question
 from .study import PRUNING_RATIO, SEEDS, Axis, Study
 
 METHOD = {
-    'config', 'name', 'options', 'seeds', 'epochs', 'pretrain',
+    'config', 'name', 'label', 'options', 'seeds', 'epochs', 'pretrain',
     'pretrain_epochs', 'pruning_ratio', 'teacher', 'teacher_epochs',
 }  # fmt: skip
 # keys of the plan that rows may override
@@ -130,6 +130,7 @@ def _entry(path: Path, method: object, shared: Mapping[str, Any]) -> Entry:
         config=_relative(path, config),
         importance=importance,
         name=_name(path, found),
+        label=_of_kind(path, found, 'label', str),
         options=_options(path, found),
         seeds=_seeds(path, found),
         epochs=_of_kind(path, found, 'epochs', int),

@@ -101,7 +101,7 @@ class ProgressDisplay:
                 no_wrap=bool(number),
             )
         for row in rows:
-            table.add_row(*map(escape, summary(row)))
+            table.add_row(escape(row.method), *summary(row))
         self.console.print(table)
 
     def _update(self, run: Run, text: str) -> None:

@@ -10,10 +10,11 @@ from typing import Any
 from scipy import stats
 
 from .markdown import markdown_table
-from .results import RATIO, SWEEP
+from .results import COST, RATIO, SWEEP
 
 CONFIDENCE = 0.95
 INTERVAL = f'{100 * CONFIDENCE:g} % interval'
+MACS, DENSE = COST
 SAME_MACS = 0.5  # points of the dense network's MACs
 
 
@@ -68,8 +69,8 @@ def answer(question: Question, results: Sequence[Mapping[str, Any]]) -> Answer:
     Where the pruning ratios of a seed are more than half a point apart and
     the row was tested at other thresholds of its gates as well, its error at
     the pruning ratio of the other row is interpolated between the two
-    nearest ones. The error of a network without pruned MACs is compared as
-    it is: it is not meant at equal MACs.
+    nearest ones. The error of a network of as many MACs as the row's dense
+    one is compared as it is: it is not meant at equal MACs.
     """
     first, second = (
         {r['seed']: r for r in results if r['method'] == name}
@@ -81,8 +82,9 @@ def answer(question: Question, results: Sequence[Mapping[str, Any]]) -> Answer:
     errors, gaps, moved = [], [], 0
     for seed in seeds:
         result, other = first[seed], second[seed]
-        error, gap = result['error'], result[RATIO] - other[RATIO]
-        at_other = _error_at(result, other[RATIO]) if other[RATIO] else None
+        error, ratio = result['error'], _ratio_of(other, result)
+        gap = result[RATIO] - ratio
+        at_other = _error_at(result, ratio) if ratio else None
         if abs(gap) > SAME_MACS and at_other is not None:
             error, gap, moved = at_other, 0.0, moved + 1
         errors.append(error - other['error'])
@@ -97,6 +99,15 @@ def answer(question: Question, results: Sequence[Mapping[str, Any]]) -> Answer:
     return Answer(
         question, seeds, mean(errors), deviation, margin, macs, same, moved
     )
+
+
+def _ratio_of(other: Mapping[str, Any], result: Mapping[str, Any]) -> float:
+    """The pruning ratio of a network relative to the other's dense one.
+
+    So a narrow dense network, of which nothing is pruned, has one, too.
+    """
+    dense = result.get(DENSE)
+    return 100 * (1 - other[MACS] / dense) if dense else other[RATIO]
 
 
 def _error_at(result: Mapping[str, Any], ratio: float) -> float | None:

@@ -92,10 +92,10 @@ def _row(group: Results) -> Row:
 
 
 def summary(row: Row) -> list[str]:
-    """Method, number of seeds, both errors, pruning ratio and MACs."""
+    """Number of seeds, both errors, pruning ratio and MACs."""
     values = row.values
     return [
-        row.method, str(len(row.seeds)), values['error'].text(),
+        str(len(row.seeds)), values['error'].text(),
         values['best_error'].text(), values['macs/pruning_ratio'].text(1),
         f'{values["macs/mean"].mean:,.0f}',
     ]  # fmt: skip

@@ -103,3 +103,18 @@ def test_no_row_is_moved_to_a_dense_one():
     pair = [swept(run('a', 0, 9.5, 50.0), *points), run('b', 0, 6.0, 0.0)]
     found = answer(ASKED, pair)
     assert (found.difference, found.macs, found.moved) == (3.5, 50.0, 0)
+
+
+def test_a_narrow_network_has_a_ratio_of_the_dense_one_of_the_row():
+    """Nothing of it is pruned, but the row is compared at its MACs."""
+    a = swept(run('a', 0, 10.0, 50.0), (50.0, 10.0), (60.0, 14.0))
+    a |= {'macs/mean': 5e6, 'macs/dense': 1e7}
+    narrow = run('b', 0, 9.0, 0.0)
+    narrow |= {'macs/mean': 4.5e6, 'macs/dense': 4.5e6}
+    found = answer(ASKED, [a, narrow])
+    assert found.difference == pytest.approx(12 - 9)
+    assert found.same_macs and found.moved == 1
+    dense = {**narrow, 'macs/mean': 1e7, 'macs/dense': 1e7}
+    found = answer(ASKED, [a, dense])
+    assert found.difference == pytest.approx(1) and found.moved == 0
+    assert found.macs == pytest.approx(50)

@@ -1,34 +1,23 @@
-"""Short names of rows, for legends."""
+"""What documents call the rows of a plan."""
 
-from collections.abc import Collection, Sequence
+from ..study import Study
+from ..table import Results
 
 NAMES = {
     'bas': 'BAS',
     'dense': 'dense',
     'fbs': 'FBS',
     'fgc': 'FGC',
-    'fgcplus': 'our recipe',
+    'fgcplus': 'fgcplus',
     'ftwt': 'FTWT',
     'manidp': 'ManiDP',
 }
 STATIC = {
-    'bn_scale': 'static, BatchNorm scale',
-    'fpgm': 'static, FPGM',
-    'group_norm': 'static, group norm',
-    'random': 'static, random',
-    'sfp': 'static, SFP',
-}
-# beginnings of the names of rows that are variants of a method
-VARIANTS = {
-    'dense_cosine': 'dense, cosine rate',
-    'dense_distilled': 'dense, with a teacher',
-    'fgcplus_distilled_without_coupling': 'our recipe, with a teacher',
-    'fgcplus_distilled_resnet20': 'our recipe, with teacher and coupling',
-    'dense_wide_teacher': 'dense, with a wide teacher',
-    'fgcplus_wide_teacher_without_coupling': 'our recipe, with a wide teacher',
-    'fgcplus_wide_teacher_groups_8': 'our recipe, wide teacher, groups of 8',
-    'fgcplus_without_coupling': 'our recipe',
-    'fgcplus_resnet20': 'our recipe, with coupling',
+    'bn_scale': 'static (BatchNorm scale)',
+    'fpgm': 'static (FPGM)',
+    'group_norm': 'static (group norm)',
+    'random': 'static (random)',
+    'sfp': 'static (SFP)',
 }
 
 
@@ -43,23 +32,18 @@ def method_of(row: str, gated: bool = False) -> str:
     return NAMES.get(row.partition('_')[0], row)
 
 
-def row_labels(
-    rows: Sequence[str], gated: Collection[str] = ()
-) -> dict[str, str]:
-    """The label of each row, or the row's name if others have that label.
+def row_labels(study: Study, results: Results) -> dict[str, str]:
+    """What each row is called: its label, else its method.
 
-    Rows with gates are in ``gated``, too.
+    Rows that would be called the same are called by their names.
     """
-    methods = {row: _label_of(row, row in gated) for row in rows}
-    count = [*methods.values()].count
-    return {
-        row: row if count(method) > 1 else method
-        for row, method in methods.items()
+    gated = {result['method'] for result in results if result['dynamic']}
+    labels = {
+        entry.row: entry.label or method_of(entry.row, entry.row in gated)
+        for entry in study.entries
     }
-
-
-def _label_of(row: str, gated: bool) -> str:
-    for beginning, name in VARIANTS.items():
-        if row.startswith(beginning):
-            return name
-    return method_of(row, gated)
+    count = [*labels.values()].count
+    return {
+        row: row if count(label) > 1 else label
+        for row, label in labels.items()
+    }

@@ -1,11 +1,12 @@
 """Sentences about stored results."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 from ..questions import INTERVAL, Answer, answer
 from ..study import Study
 from ..table import Results
+from .labels import row_labels
 
 MIN_SEEDS = 3  # of the answers in blocks of the kind answers
 
@@ -18,8 +19,10 @@ def progress(study: Study, results: Results) -> str:
         for result in results
         if result['seed'] in wanted.get(result['method'], ())
     )
+    labels = row_labels(study, results)
     counts = ', '.join(
-        f'{row} {done[row]} of {len(seeds)}' for row, seeds in wanted.items()
+        f'{labels[row]} {done[row]} of {len(seeds)}'
+        for row, seeds in wanted.items()
     )
     missing = sum(map(len, wanted.values())) - done.total()
     first = (
@@ -27,59 +30,54 @@ def progress(study: Study, results: Results) -> str:
         if missing
         else f'All seeds are trained: {counts}.'
     )
-    asked, found = len(study.questions), _answered(study, results)
-    if len(found) < asked:
+    found = _answered(study, results)
+    unanswered = len(study.questions) - len(found)
+    if unanswered:
         first += (
-            f' Questions without an answer: {asked - len(found)} of {asked}; '
-            'an answer needs two seeds of both rows.'
+            f' Questions without an answer: {unanswered} of '
+            f'{len(study.questions)}; an answer needs two seeds of both rows.'
         )
-    if not found:
-        return f'{first}\n'
-    return f'{first}\n\n{_items(found)}'
+    return f'{first}\n' + ('\n' if found else '') + ''.join(found)
 
 
 def answers(study: Study, results: Results) -> str:
     """The answers with at least ``MIN_SEEDS`` seeds."""
-    found = _answered(study, results)
-    items = _items(one for one in found if len(one.seeds) >= MIN_SEEDS)
-    return items or 'None yet.\n'
+    return ''.join(_answered(study, results, MIN_SEEDS)) or 'None yet.\n'
 
 
 def all_answers(study: Study, results: Results) -> str:
     """The answers, which need two seeds of both rows; empty without any."""
-    return _items(_answered(study, results))
+    return ''.join(_answered(study, results))
 
 
-def _items(found: Iterable[Answer]) -> str:
-    return ''.join(f'- {_sentence(one)}\n' for one in found)
-
-
-def _answered(study: Study, results: Results) -> list[Answer]:
+def _answered(study: Study, results: Results, seeds: int = 2) -> list[str]:
+    """A line per question for which both rows have so many seeds."""
+    labels = row_labels(study, results)
     found = [answer(question, results) for question in study.questions]
-    return [one for one in found if one.margin is not None]
+    return [
+        f'- {_sentence(one, labels)}\n'
+        for one in found
+        if len(one.seeds) >= seeds
+    ]
 
 
-def _sentence(found: Answer) -> str:
+def _sentence(found: Answer, labels: Mapping[str, str]) -> str:
     assert found.difference is not None and found.margin is not None
     low = found.difference - found.margin
     high = found.difference + found.margin
     macs = '' if found.same_macs else ', at unequal MACs'
     if found.moved:
         macs += f', {found.moved} at the MACs of the other by the threshold'
+    row, against = labels[found.question.row], labels[found.question.against]
+    verdict = f'no significant difference between {row} and {against}'
+    if not low <= 0 <= high:
+        better = 'better' if high < 0 else 'worse'
+        verdict = f'{row} is {better} than {against}'
     return (
-        f'{found.question.text}: {_verdict(found, low, high)}, '
+        f'{found.question.text}: {verdict}, '
         f'{found.difference:+.2f} points of error ({INTERVAL} {low:+.2f} '
         f'to {high:+.2f}, {len(found.seeds)} seeds{macs}).'
     )
-
-
-def _verdict(found: Answer, low: float, high: float) -> str:
-    row, against = found.question.row, found.question.against
-    if high < 0:
-        return f'{row} is better than {against}'
-    if low > 0:
-        return f'{row} is worse than {against}'
-    return f'no significant difference between {row} and {against}'
 
 
 def caption(study: Study, results: Results) -> str:
@@ -102,5 +100,6 @@ def caption(study: Study, results: Results) -> str:
 def not_trained(study: Study, results: Results) -> str:
     """Which rows have no result; empty if all have one."""
     done = {str(result['method']) for result in results}
-    left_out = [e.row for e in study.entries if e.row not in done]
+    labels = row_labels(study, results)
+    left_out = [label for row, label in labels.items() if row not in done]
     return f'Not trained yet: {", ".join(left_out)}.' if left_out else ''

@@ -4,6 +4,7 @@ from ..markdown import markdown_table
 from ..questions import answer, answers_markdown
 from ..study import Study
 from ..table import Results, hardware, rows_of, summary
+from .labels import row_labels
 from .sentences import not_trained
 
 
@@ -13,7 +14,8 @@ def results_table(study: Study, results: Results) -> str:
         'method', 'seeds', 'error %, last epoch', 'error %, best epoch',
         'pruned %', 'MACs per image',
     ]  # fmt: skip
-    lines = [summary(row) for row in rows_of(results)]
+    labels = row_labels(study, results)
+    lines = [[labels[row.method], *summary(row)] for row in rows_of(results)]
     table = markdown_table(head, lines) if lines else ''
     missing = not_trained(study, results)
     return '\n'.join(filter(None, [table, missing and f'{missing}\n']))
@@ -27,8 +29,8 @@ def questions_table(study: Study, results: Results) -> str:
 
 def costs_table(study: Study, results: Results) -> str:
     """Hours of training steps times cores per row, and the hardware."""
-    head = ['method', 'runs', 'epochs', 'core-hours', 'hardware']
-    lines = []
+    head = ['method', 'runs', 'epochs', 'core-hours', 'hardware', 'row']
+    labels, lines = row_labels(study, results), []
     rows = {row.method: row for row in rows_of(results)}
     for row in (rows[e.row] for e in study.entries if e.row in rows):
         hours = sum(
@@ -37,8 +39,8 @@ def costs_table(study: Study, results: Results) -> str:
         )
         lines.append(
             [
-                row.method, str(len(row.seeds)), str(row.epochs),
-                f'{hours:.1f}', hardware(row),
+                labels[row.method], str(len(row.seeds)), str(row.epochs),
+                f'{hours:.1f}', hardware(row), f'`{row.method}`',
             ]
         )  # fmt: skip
     return markdown_table(head, lines)

@@ -23,7 +23,8 @@ from ..study import Study
 from ..table import MeanStd, Results, Row, rows_of
 from .labels import method_of, row_labels
 
-HEADROOM = 1.5  # space above the trained points, in multiples of their span
+HEADROOM = 0.6  # space above the trained points, in multiples of their span
+BELOW = 0.3
 STATIC = 'X', 'P', 'v', '<', '>', 'p'  # markers
 LEAST_SPAN = 2.0  # points of error
 
@@ -52,10 +53,10 @@ def trade_off_plot(
     """The rows of a study as a figure; the lower left is best.
 
     A gated network is a line over the thresholds of its gates, with a large
-    marker at the threshold of training; dense networks are black, with a
-    horizontal line at their error; statically pruned networks are joined by
-    a line that begins at the dense one. Bars and bands are sample standard
-    deviations over the seeds, whose number is in the legend.
+    marker at the threshold of training; dense networks are black, the
+    largest with a horizontal line at their error; statically pruned networks
+    are joined by a line that begins at the dense one. Bars and bands are
+    sample standard deviations over the seeds, whose number is in the legend.
 
     Args:
         study: The rows and their order.
@@ -70,10 +71,7 @@ def trade_off_plot(
     rows = rows_of(results)
     gated = [row for row in rows if row.dynamic and _is_pruned(row)]
     if labels is None:
-        labels = row_labels(
-            [entry.row for entry in study.entries],
-            [row.method for row in gated],
-        )
+        labels = row_labels(study, results)
     fixed = [row for row in rows if row not in gated]
     for number, row in enumerate(gated):
         _gated(axes, row, _legend(labels[row.method], row), number)
@@ -118,7 +116,7 @@ def _trained(row: Row) -> Point:
 
 def _legend(name: str, row: Row) -> str:
     count = len(row.seeds)
-    return f'{name} ({count} seed{"s" if count > 1 else ""})'
+    return f'{name}, {count} seed{"s" if count > 1 else ""}'
 
 
 def _gated(axes: Axes, row: Row, label: str, number: int) -> None:
@@ -144,12 +142,14 @@ def _fixed(axes: Axes, rows: Sequence[Row], labels: Mapping[str, str]) -> None:
     """The dense networks, and static pruning as lines from them."""
     dense = [row for row in rows if not _is_pruned(row)]
     static = [row for row in rows if row not in dense]
+    most = max([_trained(row).macs.mean for row in dense], default=0)
     for number, row in enumerate(dense):
         point = _trained(row)
         style: dict[str, Any] = dict(
             color=DENSE_NETWORK, linestyle=LINES[-1 - number % 3]
         )
-        axes.axhline(point.error.mean, lw=1, zorder=1, **style)
+        if point.macs.mean == most:  # it has no line if it is a narrow one
+            axes.axhline(point.error.mean, lw=1, zorder=1, **style)
         marker = DENSE_MARKERS[number % len(DENSE_MARKERS)]
         _mark(
             axes, point, _legend(labels[row.method], row), marker=marker,
@@ -207,6 +207,6 @@ def _limits(axes: Axes, points: Sequence[Point]) -> None:
     span = max(max(errors) - min(errors), LEAST_SPAN)
     bottom, top = axes.get_ylim()
     axes.set_ylim(
-        max(bottom, min(errors) - span),
+        max(bottom, min(errors) - BELOW * span),
         min(top, max(errors) + HEADROOM * span),
     )

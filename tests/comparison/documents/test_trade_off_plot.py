@@ -80,7 +80,7 @@ def test_gated_dense_and_static_networks(axes):
     assert [(4.5, 24.0), (6.5, 19.0), (10.0, 18.0)] in found
     texts = [text.get_text() for text in axes.figure.legends[0].texts]
     assert texts == [
-        'FGC (2 seeds)', 'dense (1 seed)', 'static, FPGM (1 seed)'
+        'FGC, 2 seeds', 'dense, 1 seed', 'static (FPGM), 1 seed'
     ]  # fmt: skip
 
 
@@ -111,20 +111,19 @@ def test_it_is_a_picture_with_its_description(tmp_path, results):
     assert b'said' in trade_off_plot(STUDY, results, 'svg', 'said')
 
 
-def test_a_label_is_the_method_or_the_row():
+def called(*entries, gated=()):
+    results = [{'method': row, 'dynamic': True} for row in gated]
+    return [*row_labels(Study('x', entries), results).values()]
+
+
+def test_a_row_is_called_by_its_label_its_method_or_its_name():
     rows = ['fgc_resnet20_x_55', 'bas_y', 'k20', 'fpgm_x']
-    assert [*row_labels(rows).values()] == [
-        'FGC',
-        'BAS',
-        'k20',
-        'static, FPGM',
-    ]
-    variants = ['dense_a', 'dense_cosine_a', 'fgcplus_without_coupling']
-    assert [*row_labels(variants).values()] == [
-        'dense', 'dense, cosine rate', 'our recipe',
-    ]  # fmt: skip
-    twice = row_labels(['fgc_a', 'fgc_b', 'dense_a'])
-    assert twice == {'fgc_a': 'fgc_a', 'fgc_b': 'fgc_b', 'dense_a': 'dense'}
+    assert called(*map(Entry, rows)) == ['FGC', 'BAS', 'k20', 'static (FPGM)']
+    assert called(Entry('fpgm_x'), gated=['fpgm_x']) == ['fpgm_x']
+    variants = Entry('dense_a'), Entry('dense_b', label='dense (cosine)')
+    assert called(*variants) == ['dense', 'dense (cosine)']
+    twice = called(Entry('fgc_a'), Entry('b', label='FGC'), Entry('dense_a'))
+    assert twice == ['fgc_a', 'b', 'dense']
 
 
 def drawn(monkeypatch, names, results):
@@ -145,9 +144,9 @@ def test_three_static_methods_look_different(monkeypatch):
     axes = drawn(monkeypatch, names, results)
     marked = [line for line in axes.lines if line.get_marker() != 'None']
     assert [line.get_label() for line in marked] == [
-        'static, FPGM (1 seed)',
-        'static, group norm (1 seed)',
-        'static, BatchNorm scale (1 seed)',
+        'static (FPGM), 1 seed',
+        'static (group norm), 1 seed',
+        'static (BatchNorm scale), 1 seed',
     ]
     assert len({line.get_marker() for line in marked}) == 3
 
@@ -161,5 +160,5 @@ def test_gates_in_groups_are_not_static(monkeypatch):
     axes = drawn(monkeypatch, names, results)
     texts = [text.get_text() for text in axes.figure.legends[0].texts]
     assert texts == [
-        'group_8 (1 seed)', 'random_init (1 seed)', 'static, random (1 seed)'
+        'group_8, 1 seed', 'random_init, 1 seed', 'static (random), 1 seed'
     ]  # fmt: skip

@@ -285,13 +285,11 @@ def folded(model: nn.Module) -> nn.Module:
     return fuse_conv_bn(copy.deepcopy(model))
 
 
-def _channels_last(
-    model: nn.Module, dtype: torch.dtype = torch.float32
-) -> Forward:
+def _channels_last(model: Any, dtype: torch.dtype = torch.float32) -> Forward:
     """The network in eager torch; its logits are float32."""
-    form = dict(dtype=dtype, memory_format=torch.channels_last)
-    plain = PlainForward(model.to(**form))
-    return lambda x: plain(x.to(**form)).float()
+    last = torch.channels_last
+    plain = PlainForward(model.to(dtype=dtype, memory_format=last))
+    return lambda x: plain(x.to(dtype, memory_format=last)).float()
 
 
 def _compile(model: nn.Module, image: Tensor) -> Forward:

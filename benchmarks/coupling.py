@@ -6,9 +6,10 @@ Published implementation: a dense N x D product and its top K for the
 neighbours; a dense N x D product, a softmax and autograd for the contrast.
 Ours: chunked neighbours and the fused log-sum-exp. Both run in one process,
 interleaved; the peak memory of each is measured in a process of its own. On a
-busy machine CPU seconds are more reliable than wall-clock seconds. With
---device cuda everything is on the GPU, and wall-clock time and GPU memory are
-measured.
+busy machine CPU seconds are more reliable than wall-clock seconds. Freed
+memory is kept for the next step, as `fgc-mm train` does on a CPU;
+--default-allocator uses glibc's defaults. With --device cuda everything is on
+the GPU, and wall-clock time and GPU memory are measured.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fgc_mm.cli.arguments import text_parser
+from fgc_mm.cli.freed_memory import keep_freed_memory
 from fgc_mm.functional import nearest_neighbors, neighbor_contrast
 from fgc_mm.memory import MemoryBank
 
@@ -116,9 +118,9 @@ class Seconds:
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
 
-    def ratio(self, other: 'Seconds', clock: str = 'wall') -> float:
+    def ratio(self, other: 'Seconds', kind: str = 'wall') -> float:
         """Median over the pairs, so that a drift of the machine cancels."""
-        pairs = zip(getattr(self, clock), getattr(other, clock), strict=True)
+        pairs = zip(getattr(self, kind), getattr(other, kind), strict=True)
         return median(mine / its for mine, its in pairs)
 
 
@@ -172,11 +174,13 @@ def reset_peak() -> None:
     Path('/proc/self/clear_refs').write_text('5')
 
 
-def print_peak(sizes: Sizes, way: str) -> None:
+def print_peak(sizes: Sizes, way: str, keep: bool) -> None:
     """In a fresh process: the increase of the peak during two steps."""
     small = Sizes(8, 600, sizes.channels, 5, 1)
     couple([make_block(small, 0)], small, way)
     blocks = [make_block(sizes, seed) for seed in range(sizes.blocks)]
+    if keep:  # not the memory of making the banks
+        keep_freed_memory()
     reset_peak()
     before = resident_mib(peak=False)
     for _ in range(2):
@@ -184,15 +188,24 @@ def print_peak(sizes: Sizes, way: str) -> None:
     print(resident_mib(peak=True) - before)
 
 
-def measure_peak(sizes: Sizes, way: str, device: str) -> float:
+def measure_peak(
+    sizes: Sizes, way: str, device: str, default_allocator: bool = False
+) -> float:
     if device != 'cpu':
         return device_peak_mib(sizes, way, device)
     options = [f'--{name}={value}' for name, value in vars(sizes).items()]
+    if default_allocator:
+        options.append('--default-allocator')
     command = [sys.executable, __file__, *options, '--peak', way]
     return float(subprocess.check_output(command, text=True))
 
 
-def report_coupling(sizes: Sizes, repeats: int, device: str = 'cpu') -> None:
+def report_coupling(
+    sizes: Sizes,
+    repeats: int,
+    device: str = 'cpu',
+    default_allocator: bool = False,
+) -> None:
     """Print time and memory of both ways, and their ratio."""
     load = os.getloadavg()[0]
     blocks = [make_block(sizes, seed, device) for seed in range(sizes.blocks)]
@@ -203,11 +216,12 @@ def report_coupling(sizes: Sizes, repeats: int, device: str = 'cpu') -> None:
         f'load before the run {load:.1f} (other work spoils the ratio)'
     )
     for way, values in seconds.items():
+        peak = measure_peak(sizes, way, device, default_allocator)
         print(
             f'  {way:9s} {1e3 * median(values.wall):7.1f} ms a step '
             f'({1e3 * min(values.wall):.1f} to {1e3 * max(values.wall):.1f}, '
             f'{repeats} repeats), CPU {1e3 * median(values.cpu):7.1f} ms, '
-            f'peak extra memory {measure_peak(sizes, way, device):6.1f} MiB'
+            f'peak extra memory {peak:6.1f} MiB'
         )
     ours, published = seconds['ours'], seconds['published']
     print(
@@ -226,6 +240,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument('--blocks', type=int, default=2)
     parser.add_argument('--repeats', type=int, default=11)
     parser.add_argument('--device', default='cpu')
+    parser.add_argument('--default-allocator', action='store_true')
     parser.add_argument('--peak', choices=WAYS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     for name in ('images', 'rows', 'channels', 'blocks', 'repeats'):
@@ -244,10 +259,13 @@ def main() -> None:
     sizes = Sizes(
         args.images, args.rows, args.channels, args.neighbors, args.blocks
     )
+    keep = args.device == 'cpu' and not args.default_allocator
     if args.peak:
-        print_peak(sizes, args.peak)
+        print_peak(sizes, args.peak, keep)
         return
-    report_coupling(sizes, args.repeats, args.device)
+    if keep:
+        keep_freed_memory()
+    report_coupling(sizes, args.repeats, args.device, args.default_allocator)
 
 
 if __name__ == '__main__':

@@ -2,12 +2,12 @@
 
     python benchmarks/dynamic_layers.py [--open 0.44] [--threads 1]
 
-Prints the measured peak rate of multiply-adds of one thread of this CPU, and
-for every shape the times of torch's dense conv, torch's conv of a network
-shrunk to the same width (with weights already gathered), and the runtime's
-conv: dense, and with random lists of open channels for its outputs or its
-inputs. Ratios are relative to torch's dense conv; theory is one over the
-fraction of open channels. Medians of interleaved repeats.
+Prints the peak rate of multiply-adds of one thread for every build, and
+for every shape the time of the runtime's dense conv and, as ratios to it,
+those of torch's dense conv, of the runtime's conv with random lists of open
+channels for its outputs or its inputs, and of its conv of a network shrunk to
+the same width ('static'). The ratio of MACs is one over the fraction of open
+channels. Medians of interleaved repeats.
 """
 
 from statistics import median
@@ -21,7 +21,11 @@ from fgc_mm.cli.arguments import text_parser
 from fgc_mm.deploy.graph.emit import Emitter
 from fgc_mm.runtime import format as f
 from fgc_mm.runtime.cpu import cpu_name
-from fgc_mm.runtime.library import load_library
+from fgc_mm.runtime.library import (
+    builds,
+    can_multiply_bfloat16,
+    load_library,
+)
 from fgc_mm.runtime.model import Model
 
 # (channels in, channels out, kernel, stride, size of the input)
@@ -37,8 +41,13 @@ LAYERS = [
     (512, 2048, 1, 1, 7),
     (384, 1536, 1, 1, 14),
 ]
-NAMES = ('runtime', 'static out', 'lists out', 'static in', 'lists in')
+NAMES = ('torch', 'static out', 'lists out', 'static in', 'lists in')
 PEAK_SECONDS = 0.5
+
+
+def peak(build: str) -> float:
+    """Measured, in 10^9 multiply-adds per second."""
+    return load_library().fgc_peak(build.encode(), PEAK_SECONDS) / 1e9
 
 
 def drawn(channels: int, share: float) -> Tensor:
@@ -78,6 +87,19 @@ def runtime_conv(
     return Model.from_bytes(f.encode(out.finish([y], 1)))
 
 
+def narrow(
+    conv: nn.Conv2d, reads: Tensor | slice, writes: Tensor | slice
+) -> nn.Conv2d:
+    """A conv of some of the channels."""
+    weight = conv.weight[writes][:, reads]
+    small = nn.Conv2d(
+        *weight.shape[1::-1], conv.kernel_size, conv.stride, conv.padding
+    )
+    small.weight.copy_(weight)
+    small.bias.copy_(conv.bias[writes])
+    return small
+
+
 def measure(
     layer: tuple[int, ...], share: float, threads: int
 ) -> dict[str, float]:
@@ -86,25 +108,24 @@ def measure(
     conv = nn.Conv2d(ins, outs, kernel, stride, kernel // 2)
     x = torch.randn(1, ins, size, size)
     read, written = drawn(ins, share), drawn(outs, share)
+    image, thin = x.numpy(), x[:, read].numpy()
+    fewer_out = narrow(conv, slice(None), written)
+    fewer_in = narrow(conv, read, slice(None))
     models = {
-        'runtime': runtime_conv(conv, size, None, None),
-        'lists out': runtime_conv(conv, size, None, written),
-        'lists in': runtime_conv(conv, size, read, None),
+        'dense': (runtime_conv(conv, size, None, None), image),
+        'static out': (runtime_conv(fewer_out, size, None, None), image),
+        'lists out': (runtime_conv(conv, size, None, written), image),
+        'static in': (runtime_conv(fewer_in, size, None, None), thin),
+        'lists in': (runtime_conv(conv, size, read, None), image),
     }
-    thin = x[:, read].contiguous()
-    narrow = conv.weight[written], conv.bias[written]
-    shallow = conv.weight[:, read].contiguous(), conv.bias
-    where = conv.stride, conv.padding
-    image = x.numpy()
     runs = {
-        'dense': lambda: F.conv2d(x, conv.weight, conv.bias, *where),
-        'static out': lambda: F.conv2d(x, *narrow, *where),
-        'static in': lambda: F.conv2d(thin, *shallow, *where),
-        **{
-            name: lambda model=model: model.run(image, threads=threads)
-            for name, model in models.items()
-        },
+        name: lambda model=model, given=given: model.run(
+            given, threads=threads
+        )
+        for name, (model, given) in models.items()
     }
+    where = conv.stride, conv.padding
+    runs['torch'] = lambda: F.conv2d(x, conv.weight, conv.bias, *where)
     seconds = interleave(runs, 25)
     return {name: 1e3 * median(t.wall) for name, t in seconds.items()}
 
@@ -117,12 +138,12 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    library = load_library()
-    build = library.fgc_builds().split(b',')[0]
-    peak = library.fgc_peak(build, PEAK_SECONDS) / 1e9
+    names = [*builds(), *(['bfloat16'] if can_multiply_bfloat16() else [])]
+    peaks = ', '.join(f'{peak(name):.0f} ({name})' for name in names)
+    print(f'{cpu_name()}, GMAC/s at most on one thread: {peaks}')
     print(
-        f'{cpu_name()}, build {build.decode()}: {peak:.0f} GMAC/s at most on '
-        f'one thread; {args.threads} threads, theory {1 / args.open:.2f} x'
+        f'build {names[0]}, {args.threads} threads, MACs ratio '
+        f'{1 / args.open:.2f} x'
     )
     for layer in LAYERS:
         with torch.no_grad():
@@ -132,7 +153,7 @@ def main() -> None:
         )
         ins, outs, kernel, stride, size = layer
         out = -(-size // stride)
-        rate = ins * outs * kernel**2 * out**2 / ms['runtime'] / 1e6
+        rate = ins * outs * kernel**2 * out**2 / ms['dense'] / 1e6
         print(
             f'{ins:4d} -> {outs:4d}, {kernel}x{kernel}/{stride}, {size:3d}: '
             f'dense {ms["dense"]:.2f} ms, {ratios}; {rate:.0f} GMAC/s'

@@ -8,7 +8,7 @@ Every part prints when it ends; if one fails, the others still run:
 - results: neighbours, log-sum-exps and their gradients, compared with float64;
 - coupling: time and memory of a step, ours and the published implementation;
 - steps: dense, BAS and FGC steps of ResNet-20 including the hooks, in float32
-  and bfloat16, channels last, compiled, and as CUDA graphs;
+  and bfloat16, channels last, compiled, and as CUDA graphs, all interleaved;
 - epoch: an epoch of FGC on 50,000 images that are held on the device.
 """
 
@@ -19,6 +19,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -39,6 +40,7 @@ from step_operations import STEPS, Run
 from torch import Tensor
 from torch.nn.functional import normalize
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
+from training import random_batch
 
 from fgc_mm.cli.arguments import text_parser
 from fgc_mm.datasets import InMemoryImages
@@ -47,26 +49,29 @@ from fgc_mm.reliability.seeded_batches import SeededBatches
 
 BF16 = {'optim_wrapper.type': 'AmpOptimWrapper',
         'optim_wrapper.dtype': 'bfloat16'}  # fmt: skip
+GRAPHS = dict(mode='reduce-overhead')
 # a step of STEPS, the options of its config, channels last, torch.compile's
 VARIANTS = {
     'dense float32': ('dense', {}, False, None),
     'BAS float32': ('BAS', {}, False, None),
     'FGC float32': ('FGC', {}, False, None),
     'dense bf16 channels last': ('dense', BF16, True, None),
+    'dense bf16 channels last compiled': ('dense', BF16, True, {}),
+    'dense bf16 channels last CUDA graphs': ('dense', BF16, True, GRAPHS),
     'FGC bf16': ('FGC', BF16, False, None),
     'FGC bf16 channels last': ('FGC', BF16, True, None),
     'FGC bf16 channels last compiled': ('FGC', BF16, True, {}),
-    'FGC bf16 channels last CUDA graphs': (
-        'FGC', BF16, True, dict(mode='reduce-overhead')
-    ),
-}  # fmt: skip
+    'FGC bf16 channels last CUDA graphs': ('FGC', BF16, True, GRAPHS),
+}
+WARM_UP = 3  # a CUDA graph is recorded in the second step
 
 
-def clock(step: Callable[[], object], device: str, repeats: int) -> float:
-    """Median milliseconds of a step, after two that are not counted."""
-    step()
-    taken = interleave({'step': step}, repeats, device)['step']
-    return 1e3 * median(taken.wall)
+def milliseconds(
+    steps: dict[str, Callable[[], object]], device: str, repeats: int
+) -> dict[str, float]:
+    """Medians of interleaved steps, after one each that is not counted."""
+    taken = interleave(steps, repeats, device)
+    return {name: 1e3 * median(one.wall) for name, one in taken.items()}
 
 
 def distance(one: Tensor, other: Tensor) -> float:
@@ -104,11 +109,10 @@ def time_coupling(device: str, small: bool) -> dict[str, dict]:
     ]  # fmt: skip
     found = {}
     for size in sizes:
-        block, row = make_block(size, 0, device), {}
+        blocks = [make_block(size, 0, device)]
+        steps = {way: partial(couple, blocks, size, way) for way in WAYS}
+        row = milliseconds(steps, device, 10)
         for way in WAYS:
-            row[way] = clock(
-                lambda b=block, s=size, w=way: couple([b], s, w), device, 10
-            )
             row[f'{way} MiB'] = measure_peak(size, way, device)
         row['ratio'] = row['ours'] / row['published']
         print(size, row)
@@ -132,17 +136,22 @@ def build(variant: str, device: str, images: int, rows: int) -> Run:
 
 def time_steps(device: str, small: bool) -> dict[str, float]:
     """Milliseconds of a step of every variant."""
-    found, (images, rows) = {}, (16, 2000) if small else (256, 50_000)
+    steps, (images, rows) = {}, (16, 2000) if small else (256, 50_000)
     for name, (_, options, _, compiled) in VARIANTS.items():
         if small and (options or compiled is not None):
             continue
         try:
             run = build(name, device, images, rows)
-            step = lambda run=run: run.step(lambda _: nullcontext())  # noqa: E731
-            found[name] = clock(step, device, 3 if small else 30)
-            print(f'{name:36s}{found[name]:9.2f} ms', flush=True)
+            data = random_batch(run.cfg, images)
+            step = partial(run.step, lambda _: nullcontext(), data)
+            for _ in range(WARM_UP):
+                step()
+            steps[name] = step
         except Exception as error:  # the other variants still run
             print(f'{name}: {type(error).__name__}: {error!s:.300}')
+    found = milliseconds(steps, device, 3 if small else 30)
+    for name, ms in found.items():
+        print(f'{name:36s}{ms:9.2f} ms', flush=True)
     return found
 
 

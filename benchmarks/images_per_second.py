@@ -7,9 +7,10 @@ configs *_folder.py do, and batch by batch from memory, as *_folder16*.py do.
 Then it runs whole training steps (preprocessing, forward, losses, backward,
 optimizer) of one config on random images: unchanged, with channels_last, in
 bfloat16, and with --compile with the compiled backbone (which takes minutes).
-All run in this process with one thread; --processes K also compares K such
-processes with one process of K threads. Rates are per wall-clock second and
-per second of CPU time, which other work on the machine disturbs less.
+The steps are interleaved in this process, with one thread, and freed memory is
+kept as `fgc-mm train` does; --processes K also compares K such processes with
+one process of K threads. Rates are per wall-clock second and per second of CPU
+time, which other work on the machine disturbs less.
 """
 
 import argparse
@@ -32,6 +33,7 @@ from mmengine.runner import Runner
 from training import build_training, random_batch, read_config
 
 from fgc_mm.cli.arguments import text_parser
+from fgc_mm.cli.freed_memory import keep_freed_memory
 from fgc_mm.engine.bfloat16_wrapper import multiplies_bfloat16
 
 READERS = {
@@ -81,24 +83,41 @@ def reading_rate(config: str, folder: Path, repeats: int) -> Rate:
     batches = Runner.build_dataloader(loader)
     for _ in batches:  # reads images that are held in memory
         pass
-    return rate(lambda: [*batches], len(batches.dataset), repeats)
+    steps = {config: lambda: [*batches]}
+    return rates(steps, len(batches.dataset), repeats)[config]
 
 
-def training_rate(
-    config: str,
-    images: int,
-    repeats: int,
-    *,
-    channels_last: bool = False,
-    bfloat16: bool = False,
-    compiled: bool = False,
-) -> Rate:
-    """The rate of a config's training step.
+def training_rates(
+    config: str, images: int, repeats: int, ways: dict[str, dict[str, bool]]
+) -> dict[str, Rate]:
+    """The rates of a config's training step, interleaved.
 
     Args:
         config: Name of the config.
         images: Of a batch.
         repeats: Number of steps, after one that is not counted.
+        ways: Options of ``build_step``, by name.
+    """
+    steps = {
+        name: build_step(config, images, **options)
+        for name, options in ways.items()
+    }
+    return rates(steps, images, repeats)
+
+
+def build_step(
+    config: str,
+    images: int,
+    *,
+    channels_last: bool = False,
+    bfloat16: bool = False,
+    compiled: bool = False,
+) -> Callable[[], object]:
+    """A config's training step on a random batch.
+
+    Args:
+        config: Name of the config.
+        images: Of the batch.
         channels_last: As ``ChannelsLastHook`` does.
         bfloat16: As ``--amp`` does on a CPU.
         compiled: As ``compile=True`` does.
@@ -112,13 +131,17 @@ def training_rate(
     if compiled:
         getattr(model.backbone, 'backbone', model.backbone).compile()
     data = random_batch(cfg, images)
-    return rate(lambda: model.train_step(data, optim), images, repeats)
+    return lambda: model.train_step(data, optim)
 
 
-def rate(step: Callable[[], object], images: int, repeats: int) -> Rate:
-    """Median of the repeats, after one that is not counted."""
-    taken = interleave({'step': step}, repeats)['step']
-    return Rate(images / median(taken.wall), images / median(taken.cpu))
+def rates(
+    steps: dict[str, Callable[[], object]], images: int, repeats: int
+) -> dict[str, Rate]:
+    """Medians of the repeats, after one that is not counted."""
+    return {
+        name: Rate(images / median(taken.wall), images / median(taken.cpu))
+        for name, taken in interleave(steps, repeats).items()
+    }
 
 
 def side_by_side(args: argparse.Namespace, threads: int) -> Rate:
@@ -139,7 +162,7 @@ def side_by_side(args: argparse.Namespace, threads: int) -> Rate:
 
 
 def report(args: argparse.Namespace) -> None:
-    """Prints each rate as soon as it is known."""
+    """Prints all rates."""
     torch.set_num_threads(1)
     has = 'multiplies' if multiplies_bfloat16() else 'does not multiply'
     print(f'one thread, load {os.getloadavg()[0]:.1f}, CPU {has} bfloat16')
@@ -150,11 +173,9 @@ def report(args: argparse.Namespace) -> None:
     steps = dict(STEPS)
     if args.compile:
         steps[COMPILED] = dict(channels_last=True, compiled=True)
-    for name, options in steps.items():
-        show(
-            name,
-            training_rate(args.config, args.images, args.repeats, **options),
-        )
+    found = training_rates(args.config, args.images, args.repeats, steps)
+    for name, rate in found.items():
+        show(name, rate)
     if args.processes > 1:
         count = args.processes
         show(f'{count} processes, channels_last', side_by_side(args, 1))
@@ -184,15 +205,16 @@ def main() -> None:
     )
     args = parser.parse_args()
     logging.disable(logging.INFO)  # mmengine lists every gate parameter
+    keep_freed_memory()
     if args.only_steps is None:
         report(args)
         return
     threads = int(os.environ['OMP_NUM_THREADS'])
     torch.set_num_threads(threads)
-    options = STEPS['channels_last']
-    found = training_rate(
-        args.only_steps, args.images, args.repeats, **options
-    )
+    name = 'channels_last'
+    found = training_rates(
+        args.only_steps, args.images, args.repeats, {name: STEPS[name]}
+    )[name]
     print(found.wall, found.cpu)
 
 

@@ -70,7 +70,7 @@ def main() -> None:
     logging.disable(logging.INFO)  # mmengine lists every gate parameter
     report_gates(args.images, args.repeats, args.device)
     sizes = Sizes(args.images, 50_000, 64, 200, 2)
-    report_coupling(sizes, 11, args.device)
+    report_coupling(sizes, 11, args.device, args.default_allocator)
 
 
 if __name__ == '__main__':

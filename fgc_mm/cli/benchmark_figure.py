@@ -88,11 +88,11 @@ def _draw_sites(
     """What every site saves, in MACs and in time, in the network's order."""
     places = range(len(sites))
     axes.barh(
-        [p - 0.2 for p in places], [s['theory'] for s in sites], 0.38,
+        [p - 0.2 for p in places], [s['macs_ratio'] for s in sites], 0.38,
         facecolor='none', edgecolor=BLACK, linewidth=0.6, label='MACs',
     )  # fmt: skip
     axes.barh(
-        [p + 0.2 for p in places], [s['clock'] or 0 for s in sites], 0.38,
+        [p + 0.2 for p in places], [s['time_ratio'] or 0 for s in sites], 0.38,
         color=DYNAMIC, label=f'time, {threads}',
     )  # fmt: skip
     axes.set_yticks(places, [s['site'] for s in sites])

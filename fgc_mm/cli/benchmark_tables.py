@@ -5,7 +5,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from fgc_mm.deploy.timing.theory import format_time_ratio
+from fgc_mm.deploy.timing.macs_ratios import format_time_ratio
 
 CONSOLE = Console(width=120)
 
@@ -27,24 +27,24 @@ def show_run(run: dict[str, Any]) -> None:
 def _show_times(run: dict[str, Any]) -> None:
     """Milliseconds and ratios of every network."""
     table = Table(
-        'network', 'ms (quartiles)', 'theory (MACs)', 'clock, over best dense',
-        'clock / theory', 'over eager',
+        'network', 'ms (quartiles)', 'MACs ratio', 'time ratio, to best dense',
+        'time / MACs', 'over eager',
         title=f'{run["threads"]} threads; best dense: {run["best_dense"]}',
     )  # fmt: skip
     for row in run['rows']:
         if 'ms' not in row:
             table.add_row(row['name'], f'not available: {row["why_not"]}')
             continue
-        ratio = format_time_ratio(row['clock'], row['theory'])
+        ratio = format_time_ratio(row['time_ratio'], row['macs_ratio'])
         if row['name'] == run['best_dense']:
             ratio = '1'
         table.add_row(
             row['name'],
             f'{row["ms"]:.2f} ({row["ms_low"]:.2f} to {row["ms_high"]:.2f})',
-            f'{row["theory"]:.2f} x',
+            f'{row["macs_ratio"]:.2f} x',
             ratio,
-            f'{row["clock"] / row["theory"]:.2f}',
-            f'{row["clock_over_eager"]:.2f} x',
+            f'{row["time_ratio"] / row["macs_ratio"]:.2f}',
+            f'{row["over_eager"]:.2f} x',
         )
     CONSOLE.print(table)
 
@@ -65,17 +65,17 @@ def _show_profile(profile: dict[str, Any]) -> None:
 def _show_sites(sites: list[dict[str, Any]]) -> None:
     """Print the ratios of MACs and of time of every site."""
     table = Table(
-        'site', 'open', 'theory', 'clock', 'clock / theory', 'how', 'why',
-        title='sites of the dynamic network, at its calibration',
+        'site', 'open', 'MACs ratio', 'time ratio', 'time / MACs', 'how',
+        'why', title='sites of the dynamic network, at its calibration',
     )  # fmt: skip
     for site in sites:
-        clock, theory = site['clock'], site['theory']
+        time, macs = site['time_ratio'], site['macs_ratio']
         table.add_row(
             site['site'],
             f'{site["keep_ratio"]:.2f}',
-            f'{theory:.2f} x',
-            '-' if clock is None else format_time_ratio(clock, theory),
-            '-' if clock is None else f'{clock / theory:.2f}',
+            f'{macs:.2f} x',
+            '-' if time is None else format_time_ratio(time, macs),
+            '-' if time is None else f'{time / macs:.2f}',
             site['executed'] or '-',
             site['why'] or '-',
         )

@@ -51,7 +51,8 @@ def test_a_step_is_that_of_its_name(benchmark, monkeypatch):
     monkeypatch.setattr(kind, 'train_step', step)
     for options in benchmark.STEPS.values():
         config = 'bas_resnet20_folder16_55'
-        assert benchmark.training_rate(config, 4, 1, **options).cpu > 0
+        found = benchmark.training_rates(config, 4, 1, {'step': options})
+        assert found['step'].cpu > 0
         weight, dtype = seen[-1]
         last = weight.is_contiguous(memory_format=torch.channels_last)
         assert last == options['channels_last']

@@ -7,8 +7,8 @@ from fgc_mm.figure_style import DYNAMIC
 
 NAMES = ['dense', 'dynamic', 'static', 'broken']
 SITES = [
-    dict(site='conv1', theory=2.0, clock=1.5),
-    dict(site='conv2', theory=3.0, clock=None),
+    dict(site='conv1', macs_ratio=2.0, time_ratio=1.5),
+    dict(site='conv2', macs_ratio=3.0, time_ratio=None),
 ]
 
 

@@ -5,10 +5,12 @@ import torch
 from mmpretrain.registry import MODELS
 
 from fgc_mm.deploy import PlainForward
+from fgc_mm.deploy.timing import runtime_forward
 from fgc_mm.deploy.timing import variants as timing
 from fgc_mm.deploy.timing.measure import measure
 from fgc_mm.deploy.timing.variants import BenchmarkVariant, BenchmarkVariants
 from fgc_mm.errors import FGCError
+from fgc_mm.runtime.library import has_bfloat16
 
 NAN = float('nan')
 
@@ -64,3 +66,63 @@ def test_a_variant_whose_logits_are_nan(built):
 
     row = built._row('x', 'dense', lambda: run, PlainForward(built._model))
     assert row.run is None and 'nan' in row.why_not
+
+
+@pytest.mark.needs_kernel
+def test_dense_rows_in_bfloat16_are_those_of_torch_and_the_runtime(built):
+    names = [row.name for row in built._dense()]
+    expected = ['folded, channels last', 'fgc_mm runtime']
+    assert [name for name in names if name.endswith('bfloat16')] == [
+        f'dense, {form}, bfloat16' for form in expected if has_bfloat16()
+    ]
+
+
+def test_the_dynamic_network_is_not_calibrated_on_the_timed_images(
+    classifier, pictures, tmp_path, monkeypatch
+):
+    model, settings = classifier()
+    timed, others = pictures(16), pictures(16, 12)
+    given = []
+    monkeypatch.setattr(
+        timing, 'to_dynamic', lambda _, images, **__: given.append(images)
+    )
+    for calibration in (others, None):
+        built = BenchmarkVariants(
+            model, settings, timed, calibration, tmp_path, False
+        )
+        built._dynamic('dynamic', 'dynamic', model)
+    assert torch.equal(given[0], others[:8])
+    assert torch.equal(given[1], timed[:8])
+
+
+@pytest.mark.parametrize(
+    ('shared', 'alone', 'chosen'),
+    [
+        ({'a': 1, 'b': 9}, {'a': 2, 'b': 3}, ['b']),
+        ({'a': 1, 'b': 2}, {'a': 2, 'b': 3}, []),
+        ({'a': 3, 'b': 4}, {'a': 2, 'b': 3}, ['a', 'b']),
+    ],
+)
+def test_steps_of_the_dense_network_get_the_faster_number_of_threads(
+    shared, alone, chosen, monkeypatch
+):
+    class Program:
+        names, now, single = ['a', 'b'], 0.0, ()
+
+        def set_single_threaded(self, names):
+            self.single = list(names)
+
+        def seconds(self, image, repeats):
+            return [
+                (alone if name in self.single else shared)[name]
+                for name in self.names
+            ]
+
+        def run(self, images, decisions):
+            self.now += sum(self.seconds(images, 1))
+            return [images]
+
+    program = Program()
+    monkeypatch.setattr('time.perf_counter', lambda: program.now)
+    runtime_forward.choose_single_threaded(program, torch.zeros(1))
+    assert program.single == chosen

@@ -9,13 +9,13 @@ from mmpretrain.models.classifiers import ImageClassifier
 from torch import Tensor
 
 from fgc_mm.deploy.export.plain_forward import PlainForward
-from fgc_mm.deploy.timing.clock import Times, interleaved_times
-from fgc_mm.deploy.timing.step_times import grouped, step_times
-from fgc_mm.deploy.timing.theory import (
+from fgc_mm.deploy.timing.interleaved_times import Times, interleaved_times
+from fgc_mm.deploy.timing.macs_ratios import (
     mask_repeat_rate,
     masks_of,
     site_macs_ratios,
 )
+from fgc_mm.deploy.timing.step_times import grouped, step_times
 from fgc_mm.deploy.timing.variants import BenchmarkVariant
 from fgc_mm.functional import macs_per_image
 from fgc_mm.models import build_macs_table
@@ -53,7 +53,7 @@ def measure(
     batches = [b for b in images.split(batch) if len(b) == batch]
     times = interleaved_times(runs, batches, rounds)
     masks = masks_of(model, images.split(16))
-    theory = _macs_ratios(model, variants, images, masks)
+    macs_ratios = _macs_ratios(model, variants, images, masks)
     dense = [v.name for v in variants if v.kind == 'dense' and v.name in runs]
     best = min(dense, key=lambda name: times[name].median)
     dynamic = next((v.model for v in variants if v.name == 'dynamic'), None)
@@ -61,7 +61,7 @@ def measure(
     return dict(
         threads=torch.get_num_threads(),
         best_dense=best,
-        rows=[_row(v, times, theory, best) for v in variants],
+        rows=[_row(v, times, macs_ratios, best) for v in variants],
         sites=_site_rows(model, report.get('sites', {}), images, masks),
         notes=report.get('notes', []),
         profile=_profile(dynamic, images, times),
@@ -72,7 +72,7 @@ def measure(
 def _row(
     variant: BenchmarkVariant,
     times: dict[str, Times],
-    theory: dict[str, float],
+    macs_ratios: dict[str, float],
     best: str,
 ) -> dict[str, Any]:
     name = variant.name
@@ -80,16 +80,16 @@ def _row(
     if variant.run is None:
         return row
     taken = times[name]
-    clock = times[best].median / taken.median
+    time_ratio = times[best].median / taken.median
     return row | dict(
         ms=taken.median,
         ms_low=taken.low,
         ms_high=taken.high,
         count=taken.count,
-        theory=theory[name],
-        clock=clock,
-        clock_over_eager=times['dense, eager'].median / taken.median,
-        noise=clock > theory[name] and name != best,
+        macs_ratio=macs_ratios[name],
+        time_ratio=time_ratio,
+        over_eager=times['dense, eager'].median / taken.median,
+        noise=time_ratio > macs_ratios[name] and name != best,
     )
 
 
@@ -130,17 +130,17 @@ def _site_rows(
             site=name,
             channels=table.channels[index],
             keep_ratio=float((masks[index] != 0).double().mean()),
-            theory=theory,
-            clock=_clock_ratio(reports.get(name, {})),
+            macs_ratio=macs_ratio,
+            time_ratio=_time_ratio(reports.get(name, {})),
             **{key: reports.get(name, {}).get(key) for key in REPORTED},
         )
-        for index, (name, theory) in enumerate(
+        for index, (name, macs_ratio) in enumerate(
             zip(table.sites, site_macs_ratios(table, masks), strict=True)
         )
     ]
 
 
-def _clock_ratio(site: dict[str, Any]) -> float | None:
+def _time_ratio(site: dict[str, Any]) -> float | None:
     """Plain time over that of the chosen execution, where both are known."""
     if not (site.get('dynamic_ms') and site.get('plain_ms')):
         return None

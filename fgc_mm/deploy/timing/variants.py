@@ -17,7 +17,6 @@ from fgc_mm.deploy.compaction.channel_removal import ChannelRemoval
 from fgc_mm.deploy.compaction.compact import compact
 from fgc_mm.deploy.comparing import TOLERANCES, largest_gap
 from fgc_mm.deploy.dynamic.build import to_dynamic
-from fgc_mm.deploy.dynamic.programs import KernelProgram
 from fgc_mm.deploy.export.onnx import (
     export_gathered_onnx,
     export_onnx,
@@ -26,11 +25,7 @@ from fgc_mm.deploy.export.onnx import (
 from fgc_mm.deploy.export.plain_forward import PlainForward
 from fgc_mm.deploy.firing import SiteFiring, firing_statistics, gated_backbone
 from fgc_mm.deploy.graph.capture import remove_hooks
-from fgc_mm.deploy.graph.network import (
-    listed_graph,
-    modules_after,
-    network_graph,
-)
+from fgc_mm.deploy.timing.runtime_forward import runtime_forward
 from fgc_mm.models import ChannelMap, CompactBackbone
 from fgc_mm.runtime.errors import error_line
 from fgc_mm.runtime.library import has_bfloat16
@@ -39,6 +34,7 @@ from fgc_mm.sites.copying import copy_network
 Forward = Callable[[Tensor], Tensor]
 # a variant with a larger difference of logits is left out
 MAX_DIFFERENCE = 1e-3
+RUNTIME = 'fgc_mm runtime'
 
 
 @dataclass
@@ -70,9 +66,10 @@ class BenchmarkVariants:
         model: The gated classifier, in evaluation.
         settings: Config of its backbone.
         images: (N, 3, H, W) real images for timing.
-        calibration: (N, 3, H, W) other images, for the firing statistics of
-            compaction; on the timed images, rarely open channels might never
-            be open. ``None`` leaves compaction out.
+        calibration: (N, 3, H, W) other images, for the calibration of the
+            dynamic networks and the firing statistics of compaction; on the
+            timed images, rarely open channels might never be open. ``None``
+            leaves compaction out, and the timed images are used.
         folder: For ONNX files.
         compiled: Whether to include ``torch.compile``; it takes a minute.
     """
@@ -91,6 +88,7 @@ class BenchmarkVariants:
         self._settings = settings
         self._images = images
         self._calibration = calibration
+        self._others = images if calibration is None else calibration
         self._folder = folder
         self._compiled = compiled
         # code compiled earlier for other numbers of threads would reset ours
@@ -107,10 +105,17 @@ class BenchmarkVariants:
     def _dense(self) -> Iterator[BenchmarkVariant]:
         dense = ungated_copy(self._model)
         yield from self._execution_forms('dense', dense)
-        if has_bfloat16():
+        if not has_bfloat16():
+            return
+        forms: dict[str, Callable[[], Forward]] = {
+            'folded, channels last': lambda: _channels_last(
+                folded(dense), torch.bfloat16
+            ),
+            RUNTIME: lambda: runtime_forward(dense, self._images[:1], True),
+        }
+        for form, build in forms.items():
             yield self._row(
-                'dense, our kernel, bfloat16', 'bfloat16',
-                lambda: _kernel(dense, self._images[:1], True),
+                f'dense, {form}, bfloat16', 'bfloat16', build,
                 PlainForward(dense), tolerance=TOLERANCES['bfloat16'],
             )  # fmt: skip
 
@@ -142,7 +147,7 @@ class BenchmarkVariants:
         )
         if self._compiled:
             yield row('compiled', lambda: _compile(model, self._images[:1]))
-        yield row('our kernel', lambda: _kernel(model, self._images[:1]))
+        yield row(RUNTIME, lambda: runtime_forward(model, self._images[:1]))
         yield row('ONNX Runtime', lambda: self._onnx(kind, model))
 
     def _gated(self) -> Iterator[BenchmarkVariant]:
@@ -183,7 +188,7 @@ class BenchmarkVariants:
         precision: str = 'float32',
     ) -> BenchmarkVariant:
         try:
-            dynamic = to_dynamic(model, self._images[:8], precision=precision)
+            dynamic = to_dynamic(model, self._others[:8], precision=precision)
         except Exception as error:  # a compiler may raise anything
             return BenchmarkVariant(name, kind, why_not=error_line(error))
         return BenchmarkVariant(name, kind, dynamic, model=dynamic)
@@ -280,18 +285,11 @@ def folded(model: nn.Module) -> nn.Module:
     return fuse_conv_bn(copy.deepcopy(model))
 
 
-def _kernel(
-    model: ImageClassifier, image: Tensor, bfloat16: bool = False
-) -> Forward:
-    """The network without gates in our runtime."""
-    graph = network_graph(model.backbone, image, modules_after(model))
-    program = KernelProgram(listed_graph(graph), bfloat16)
-    return lambda x: program.run(x, decisions=False)[0]
-
-
-def _channels_last(model: Any) -> Forward:
-    plain = PlainForward(model.to(memory_format=torch.channels_last))
-    return lambda x: plain(x.contiguous(memory_format=torch.channels_last))
+def _channels_last(model: Any, dtype: torch.dtype = torch.float32) -> Forward:
+    """The network in eager torch; its logits are float32."""
+    last = torch.channels_last
+    plain = PlainForward(model.to(dtype=dtype, memory_format=last))
+    return lambda x: plain(x.to(dtype, memory_format=last)).float()
 
 
 def _compile(model: nn.Module, image: Tensor) -> Forward:

@@ -49,11 +49,11 @@ def mask_repeat_rate(masks: Sequence[Tensor]) -> float:
     return (total - different) / max(total, 1)
 
 
-def format_time_ratio(clock: float, theory: float) -> str:
+def format_time_ratio(time_ratio: float, macs_ratio: float) -> str:
     """A time ratio, with a note if it exceeds the MACs ratio.
 
     A whole network hardly saves more time than work: if it seems to, the
     machine was busy, or the two networks were not run in the same way.
     """
-    note = ' (above theory: noise)' if clock > theory else ''
-    return f'{clock:.2f} x{note}'
+    note = ' (above that of MACs: noise)' if time_ratio > macs_ratio else ''
+    return f'{time_ratio:.2f} x{note}'

@@ -27,9 +27,10 @@ def show_run(run: dict[str, Any]) -> None:
 def _show_times(run: dict[str, Any]) -> None:
     """Milliseconds and ratios of every network."""
     table = Table(
-        'network', 'ms (quartiles)', 'MACs ratio', 'time ratio, to best dense',
-        'time / MACs', 'over eager',
-        title=f'{run["threads"]} threads; best dense: {run["best_dense"]}',
+        'network', 'ms (quartiles)', 'MACs ratio', 'speedup',
+        'speedup / MACs ratio', 'over eager',
+        title=f'{run["threads"]} threads; speedup over the best dense '
+        f'network, {run["best_dense"]}',
     )  # fmt: skip
     for row in run['rows']:
         if 'ms' not in row:
@@ -65,8 +66,9 @@ def _show_profile(profile: dict[str, Any]) -> None:
 def _show_sites(sites: list[dict[str, Any]]) -> None:
     """Print the ratios of MACs and of time of every site."""
     table = Table(
-        'site', 'open', 'MACs ratio', 'time ratio', 'time / MACs', 'how',
-        'why', title='sites of the dynamic network, at its calibration',
+        'site', 'open', 'MACs ratio', 'speedup', 'speedup / MACs ratio',
+        'how', 'why',
+        title='sites of the dynamic network, at its calibration',
     )  # fmt: skip
     for site in sites:
         time, macs = site['time_ratio'], site['macs_ratio']

@@ -73,7 +73,7 @@ def submitit_executor(options: dict[str, Any], folder: Path) -> Executor:
     except ModuleNotFoundError:
         raise FGCError(
             '--slurm needs submitit, which is not installed; run '
-            "`pip install 'fgc_mm[slurm]'`."
+            '`pip install submitit`.'
         ) from None
     _forget_own_job()
     executor = submitit.AutoExecutor(folder, cluster='slurm')

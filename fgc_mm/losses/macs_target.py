@@ -30,7 +30,8 @@ class MACsTargetLoss(GateLoss):
             number, or a schedule. A schedule may start at 0, as in
             ``dict(start_value=0.0, end_value=0.55, begin=0, end=200)``, for
             a network that starts dense.
-        loss_weight: Published: 5.
+        loss_weight: Published: 5, the default; the configs of this package
+            use 50 or 100 (see docs/budget.md).
         name: Logged as ``loss_<name>``.
 
     Raises:

@@ -47,6 +47,7 @@ def test_a_backbone_passes_with_equal_macs(folder):
     assert row.sites == 8 and 0.9 < row.governed < 1
     report = (folder / 'zoo_coverage.md').read_text()
     assert '1 passed' in report and 'resnet18_8xb16_cifar10' in report
+    assert '| equal | 1 |' in report
 
 
 def test_a_second_run_tries_nothing_again(folder):

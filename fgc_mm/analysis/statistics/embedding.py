@@ -34,7 +34,7 @@ def choose_method(wanted: str = 'auto') -> str:
     if wanted == 'umap' and not installed:
         raise FGCError(
             'embedding umap needs umap-learn, which is not installed; run '
-            "pip install 'fgc_mm[analysis]', or choose tsne or pca."
+            'pip install umap-learn, or choose tsne or pca.'
         )
     return wanted
 

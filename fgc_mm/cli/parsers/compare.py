@@ -31,7 +31,7 @@ Several methods that share a first stage, here one of batch shaping:
         --pretrain configs/bas_resnet20_cifar10_stage1.py \\
         --seeds 0 1 2 --work-dir work_dirs/stages
 
-On a Slurm cluster, every run as a job (pip install 'fgc_mm[slurm]'):
+On a Slurm cluster, every run as a job (pip install submitit):
 
     fgc-mm compare --plan PLAN --work-dir DIR --slurm partition=gpu \\
         gpus_per_node=1 cpus_per_task=8 timeout_min=720

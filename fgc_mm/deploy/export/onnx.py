@@ -29,7 +29,7 @@ def require_onnx() -> None:
         except ImportError as error:
             raise FGCError(
                 f'{name} cannot be imported ({error}), but ONNX needs it; '
-                "install the extra: pip install 'fgc_mm[export]'."
+                f'run `pip install {" ".join(ONNX_PACKAGES)}`.'
             ) from error
 
 

@@ -28,8 +28,8 @@ inline int64_t kernel_reach(const Op& op, int axis) {
   return op.dilation[axis] * (op.kernel[axis] - 1);
 }
 
-// Whether the map itself has the layout of planes: stride 1, and enough
-// padding for the kernel.
+// Whether the map itself has the layout of planes: stride 1, enough padding
+// for the kernel, and rows that are not shorter than those of the output.
 inline bool is_padded_plane(const Op& op, const Value& x, const Value& y) {
   const int64_t below =
       y.height - 1 - op.padding[0] + kernel_reach(op, 0) - (x.height - 1);
@@ -37,6 +37,7 @@ inline bool is_padded_plane(const Op& op, const Value& x, const Value& y) {
       y.width - 1 - op.padding[1] + kernel_reach(op, 1) - (x.width - 1);
   return op.stride[0] == 1 && op.stride[1] == 1 && x.pad >= op.padding[0] &&
          x.pad >= op.padding[1] && x.pad >= below && x.pad >= right &&
+         y.width <= x.row_step &&
          (y.height == 1 || x.row_step <= x.width + x.width / 4 + 16);
 }
 

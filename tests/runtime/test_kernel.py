@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
@@ -275,6 +277,51 @@ def test_a_conv_far_beside_its_map(build: str | None) -> None:
         )
     )  # fmt: skip
     expect_conv(m.finished(y), 1, build)
+
+
+@pytest.mark.parametrize('groups', [1, 3])
+@pytest.mark.parametrize(
+    'stride, dilation', [(4, 2), (6, 4), (5, 2), (4, 6), (9, 1)]
+)
+def test_phases_of_a_stride(stride: int, dilation: int, groups: int) -> None:
+    """Kernel elements share the pixels of as many phases as there are."""
+    m = Maker(seed=stride)
+    out, kernel = (3, 4), (4, 3)
+    steps, spread = (stride, stride + 1), (dilation, 1)
+    size = [
+        (o - 1) * s + d * (k - 1) + 1
+        for o, s, d, k in zip(out, steps, spread, kernel, strict=True)
+    ]
+    x, y = m.value((3, *size)), m.value((6, *out))
+    m.fill(x, m.normal(3, *size))
+    inputs = 3 // groups
+    m.op(
+        f.Conv(
+            x, y, f.NONE, f.ALL, f.ALL, groups, kernel, steps, (1, 0),
+            spread, m.weight(m.normal(6, inputs, 12)), inputs * 12, 12,
+            m.weight(m.normal(6)), f.Activation(),
+        )
+    )  # fmt: skip
+    check(m.finished(y))
+
+
+def test_many_phases_are_loaded_at_once() -> None:
+    """One per kernel element, which are not searched for each other."""
+    m = Maker()
+    x, y = m.value((1, 1, 1)), m.value((1, 1, 1))
+    m.fill(x, np.ones((1, 1, 1)))
+    weight = m.weight(np.ones(1 << 14))
+    for _ in range(40):
+        m.op(
+            f.Conv(
+                x, y, f.NONE, f.ALL, f.ALL, 1, (128, 128), (129, 129), (0, 0),
+                (1, 1), weight, 0, 0, f.NONE,
+            )
+        )  # fmt: skip
+    data = f.encode(m.finished(y))
+    began = time.process_time()
+    Model.from_bytes(data).close()
+    assert time.process_time() - began < 1  # of 40 convs, 5 s with a search
 
 
 @pytest.mark.parametrize('seed', SEEDS)

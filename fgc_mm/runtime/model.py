@@ -94,7 +94,7 @@ class Model:
                 'correct it.'
             )
         if functions:
-            return cls.from_bytes(Path(path).read_bytes(), build, functions)
+            return cls.from_bytes(_read(path), build, functions)
         handle, code = ctypes.c_void_p(), load_library()
         _call(
             code.fgc_load_file, name, _encoded(build), handle, path=str(path)
@@ -314,6 +314,16 @@ class Model:
                 'again.'
             ) from error
         return meta if isinstance(meta, dict) else {}
+
+
+def _read(path: str | Path) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise RuntimeFileError(
+            f'{path} cannot be read ({error.strerror}); give the path of a '
+            '.fgc file.'
+        ) from error
 
 
 def _encoded(build: str | None) -> bytes | None:

@@ -181,10 +181,11 @@ def test_broken_files(tmp_path):
     file.write_bytes(whole[:100])
     with pytest.raises(RuntimeFileError, match=r'torn\.fgc'):
         Model.load(file)
-    with pytest.raises(RuntimeFileError, match=r'none\.fgc'):
-        Model.load(tmp_path / 'none.fgc')
-    with pytest.raises(RuntimeFileError):
-        Model.load(tmp_path)
+    for functions in ([], [print]):
+        with pytest.raises(RuntimeFileError, match=r'none\.fgc'):
+            Model.load(tmp_path / 'none.fgc', functions=functions)
+        with pytest.raises(RuntimeFileError):
+            Model.load(tmp_path, functions=functions)
 
 
 def test_json_that_is_none():
@@ -283,9 +284,10 @@ def test_unusual_arguments_are_one_sentence(tmp_path, model):
     with pytest.raises(RuntimeFileError, match='contains a zero byte'):
         Model.load(f'{tmp_path}/a\0b')
     path = tmp_path.joinpath(*['x' * 200] * 7)
-    with pytest.raises(RuntimeFileError) as caught:
-        Model.load(path)
-    assert str(caught.value).count(str(path)) == 1
+    for functions in ([], [print]):
+        with pytest.raises(RuntimeFileError) as caught:
+            Model.load(path, functions=functions)
+        assert str(caught.value).count(str(path)) == 1
 
 
 def test_ops_without_names_are_numbered():

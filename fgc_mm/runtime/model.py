@@ -287,12 +287,14 @@ class Model:
     def _options(
         self, decisions: bool, threads: int
     ) -> tuple[PythonCalls, Options]:
+        # numbers that do not fit into int64 would wrap around
+        threads = max(-(2**62), min(threads, 2**62))
+        decisions = bool(decisions)
         cached = self._cached_options.get((decisions, threads))
         if cached is not None:
             return cached
         calls = PythonCalls(self._functions, self._shapes)
         size = ctypes.sizeof(Options)
-        threads = min(threads, 2**62)  # a larger one would wrap around
         options = Options(size, threads, decisions, calls.callback, None)
         if not self._functions:  # PythonCalls stores the error of one run
             self._cached_options[decisions, threads] = calls, options

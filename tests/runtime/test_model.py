@@ -126,6 +126,14 @@ def test_runs_images(model, count, threads):
     np.testing.assert_array_equal(alone, outputs[0])
 
 
+def test_a_flag_of_numpy(model):
+    images = some_images(2)
+    for flag in (np.bool_(True), np.bool_(False)):
+        outputs = model.run(images, decisions=flag, threads=np.int64(1))
+        assert len(outputs) == (3 if flag else 1)
+        model.profile(images[0], decisions=flag)
+
+
 def test_attributes(model):
     assert model.image_shape == (3, H, W)
     assert model.output_shapes == [(2, H, W), (C, 1, 1), (C, 1, 1)]
@@ -276,7 +284,7 @@ def test_unusual_arguments_are_one_sentence(tmp_path, model):
     images = some_images(2)
     with pytest.raises(FGCError, match=r'2 images are given, .* one image'):
         model.profile(images)
-    for threads in (5000, 2**64 + 1, -1):
+    for threads in (5000, 2**64 + 1, -1, -(2**64), -(2**65) + 1):
         with pytest.raises(FGCError, match=r'^-?\d+ threads .* 0 to 1024'):
             model.run(images, threads=threads)
     with pytest.raises(FGCError, match='dtype float64'):

@@ -339,6 +339,15 @@ def test_a_function_for_two_shapes_is_refused():
         Model.from_bytes(encode(program), functions=[print])
 
 
+@pytest.mark.parametrize('number', [-1, -(2**63), 2**63 - 1])
+def test_a_number_that_no_function_has(number):
+    """A negative one would be counted from the end of the list."""
+    program = calling()
+    program.ops[1] = Call(number, [0, 1], [2])
+    with pytest.raises(RuntimeFileError, match=rf'function is {number}, must'):
+        Model.from_bytes(encode(program), functions=[print])
+
+
 def test_a_missing_function_is_one_sentence():
     program = calling()
     program.ops[1] = Call(1, [0, 1], [2])

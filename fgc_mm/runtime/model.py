@@ -94,7 +94,7 @@ class Model:
                 'correct it.'
             )
         if functions:
-            return cls.from_bytes(Path(path).read_bytes(), build, functions)
+            return cls.from_bytes(_read(path), build, functions)
         handle, code = ctypes.c_void_p(), load_library()
         _call(
             code.fgc_load_file, name, _encoded(build), handle, path=str(path)
@@ -287,12 +287,14 @@ class Model:
     def _options(
         self, decisions: bool, threads: int
     ) -> tuple[PythonCalls, Options]:
+        # numbers that do not fit into int64 would wrap around
+        threads = max(-(2**62), min(threads, 2**62))
+        decisions = bool(decisions)
         cached = self._cached_options.get((decisions, threads))
         if cached is not None:
             return cached
         calls = PythonCalls(self._functions, self._shapes)
         size = ctypes.sizeof(Options)
-        threads = min(threads, 2**62)  # a larger one would wrap around
         options = Options(size, threads, decisions, calls.callback, None)
         if not self._functions:  # PythonCalls stores the error of one run
             self._cached_options[decisions, threads] = calls, options
@@ -314,6 +316,16 @@ class Model:
                 'again.'
             ) from error
         return meta if isinstance(meta, dict) else {}
+
+
+def _read(path: str | Path) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise RuntimeFileError(
+            f'{path} cannot be read ({error.strerror}); give the path of a '
+            '.fgc file.'
+        ) from error
 
 
 def _encoded(build: str | None) -> bytes | None:

@@ -224,6 +224,7 @@ def examples() -> Iterator[bytes]:
         for seed in (1, 2, 3):
             ops.test_conv(seed)
             ops.test_large_conv(seed)
+            ops.test_conv_whose_padding_exceeds_its_reach(seed)
             ops.test_depthwise_and_grouped_conv(seed)
             for far in (0, 350, 400, 450):  # a little beside the memory
                 ops.test_depthwise_conv_of_stride_2(seed + far, far)
@@ -239,6 +240,7 @@ def examples() -> Iterator[bytes]:
             ops.test_attention(seed)
             ops.test_join(seed)
         ops.test_top_k(3, 0)
+        ops.test_a_conv_far_beside_its_map(None)
     finally:
         ops.check = saved
     m = Maker((2, 3, 4))

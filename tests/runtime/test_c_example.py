@@ -11,10 +11,10 @@ import pytest
 
 from fgc_mm.runtime.build_options import NAME, SOURCES
 from fgc_mm.runtime.building import cached_library
-from fgc_mm.runtime.format import encode
+from fgc_mm.runtime.format import Act, Activation, encode
 from fgc_mm.runtime.library import load_library, shipped_library
 
-from .test_model import H, W, expected, program, some_images
+from .test_model import C, H, W, expected, program, some_images
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [
@@ -66,6 +66,33 @@ def test_the_example_prints_the_largest_outputs(folder):
     largest = expected(some_images(1))[0].max()
     numbers = re.findall(r'-?\d+\.\d+', printed)
     assert any(abs(float(x) - largest) < 1e-2 for x in numbers), printed
+
+
+def test_the_example_counts_masks(folder):
+    """And not the logits, some of which are closed and above 0."""
+    image, made = folder / 'image.f32', program()
+    logits, masks = expected(some_images(1))[1:]
+    made.ops[0].act = Activation(Act.GREATER, np.sort(logits.ravel())[-2])
+    assert masks.sum() > 1
+    (folder / 'model.fgc').write_bytes(encode(made))
+    printed = run(
+        'make', '-s', 'run', f'ROOT={ROOT}', 'MODEL=model.fgc',
+        f'IMAGE={image}', folder=folder,
+    )  # fmt: skip
+    assert f'share of channels open: {1 / C:.3f}\n' in printed
+
+
+def test_a_model_without_outputs_is_one_sentence(folder):
+    made = program()
+    made.outputs, made.records = [], 0
+    (folder / 'model.fgc').write_bytes(encode(made))
+    run('make', '-s', f'ROOT={ROOT}', folder=folder)
+    done = subprocess.run(
+        ['./classify', 'model.fgc', 'image.f32'],
+        cwd=folder, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode > 0
+    assert done.stderr == 'the model has no output 0\n'
 
 
 def test_the_lines_of_the_documentation(folder):

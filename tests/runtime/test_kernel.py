@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
@@ -177,14 +179,16 @@ def test_conv_of_a_large_map(k: int, listed: bool) -> None:
     expect_conv(m.finished(y), 2)
 
 
-def expect_conv(program: f.Program, threads: int) -> None:
+def expect_conv(
+    program: f.Program, threads: int, build: str | None = None
+) -> None:
     """As numpy's, which computes it by whole arrays here."""
     from tests.runtime import naive
 
     saved = naive.COMPUTE[f.Conv]
     naive.COMPUTE[f.Conv] = quick_conv
     try:
-        check(program, threads=threads)
+        check(program, threads=threads, build=build)
     finally:
         naive.COMPUTE[f.Conv] = saved
 
@@ -195,8 +199,7 @@ def quick_conv(s, op: f.Conv) -> None:
 
     x, y = s.values[op.x], s.values[op.y].copy()
     read = s.channels(op.in_set, len(x))
-    p = op.padding[0]
-    wide = np.pad(x[read], ((0, 0), (p, p), (p, p)))
+    wide = np.pad(x[read], ((0, 0), *((p, p) for p in op.padding)))
     taps = op.kernel[0] * op.kernel[1]
     h, w = y.shape[1:]
     for o in s.channels(op.out_set, len(y)):
@@ -210,6 +213,115 @@ def quick_conv(s, op: f.Conv) -> None:
             total += s.values[op.add][o]
         y[o] = naive.activate(total, op.act)
     s.values[op.y] = y
+
+
+@pytest.mark.parametrize('act', ACTS[:7])
+@pytest.mark.parametrize('added', [False, True])
+def test_padded_conv_of_kernel_1(act: f.Activation, added: bool) -> None:
+    """The output is wider than the rows of its input with their padding."""
+    m = Maker()
+    x, y = m.value((16, 9, 9), pad=1), m.value((16, 11, 11))
+    m.fill(x, m.normal(16, 9, 9))
+    add = f.NONE
+    if added:
+        add = m.value((16, 11, 11))
+        m.fill(add, m.normal(16, 11, 11))
+    m.op(
+        f.Conv(
+            x, y, add, f.ALL, f.ALL, 1, (1, 1), (1, 1), (1, 1), (1, 1),
+            m.weight(m.normal(16, 16)), 16, 1, m.weight(m.normal(16)), act,
+        )
+    )  # fmt: skip
+    check(m.finished(y))
+
+
+@pytest.mark.parametrize('seed', SEEDS)
+def test_conv_whose_padding_exceeds_its_reach(seed: int) -> None:
+    """All windows at the borders may be outside of the map."""
+    m = Random(seed=seed)
+    kernel = m.pick(1, 1, 2, 3), m.pick(1, 1, 2, 3)
+    dilation = (m.pick(1, 1, 2), m.pick(1, 1, 2))
+    reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+    padding = tuple(r + m.between(0, 2) for r in reach)
+    padding = padding[0], padding[1] + m.pick(0, 1)
+    size = m.between(1, 7), m.between(1, 13)
+    out = [n + 2 * p - r for n, p, r in zip(size, padding, reach, strict=True)]
+    groups = m.pick(1, 1, 2, 16)
+    ins, outs = 16, m.pick(16, 32)
+    x = m.value((ins, *size), pad=max(padding) + m.pick(0, 0, 1))
+    m.fill(x, m.normal(ins, *size))
+    y = m.somewhere((outs, *out))
+    add = m.filled((outs, *out)) if m.pick(0, 1) else f.NONE
+    taps = kernel[0] * kernel[1]
+    m.op(
+        f.Conv(
+            x, y, add, f.ALL, f.ALL, groups, kernel, (1, 1), padding,
+            dilation, m.weight(m.normal(outs, ins // groups, taps)),
+            ins // groups * taps, taps, m.weight(m.normal(outs)), m.act(),
+        )
+    )  # fmt: skip
+    check(m.finished(y), threads=threads_of(seed))
+
+
+@pytest.mark.parametrize('build', [None, 'baseline'])
+def test_a_conv_far_beside_its_map(build: str | None) -> None:
+    """Rows of its output are longer than those of its input and memory."""
+    m = Maker()
+    x, y = m.value((4, 2, 191), pad=63), m.value((96, 2, 317))
+    m.fill(x, m.normal(4, 2, 191))
+    m.op(
+        f.Conv(
+            x, y, f.NONE, f.ALL, f.ALL, 1, (1, 1), (1, 1), (0, 63), (1, 1),
+            m.weight(m.normal(96, 4)), 4, 1, m.weight(m.normal(96)),
+            f.Activation(),
+        )
+    )  # fmt: skip
+    expect_conv(m.finished(y), 1, build)
+
+
+@pytest.mark.parametrize('groups', [1, 3])
+@pytest.mark.parametrize(
+    'stride, dilation', [(4, 2), (6, 4), (5, 2), (4, 6), (9, 1)]
+)
+def test_phases_of_a_stride(stride: int, dilation: int, groups: int) -> None:
+    """Kernel elements share the pixels of as many phases as there are."""
+    m = Maker(seed=stride)
+    out, kernel = (3, 4), (4, 3)
+    steps, spread = (stride, stride + 1), (dilation, 1)
+    size = [
+        (o - 1) * s + d * (k - 1) + 1
+        for o, s, d, k in zip(out, steps, spread, kernel, strict=True)
+    ]
+    x, y = m.value((3, *size)), m.value((6, *out))
+    m.fill(x, m.normal(3, *size))
+    inputs = 3 // groups
+    m.op(
+        f.Conv(
+            x, y, f.NONE, f.ALL, f.ALL, groups, kernel, steps, (1, 0),
+            spread, m.weight(m.normal(6, inputs, 12)), inputs * 12, 12,
+            m.weight(m.normal(6)), f.Activation(),
+        )
+    )  # fmt: skip
+    check(m.finished(y))
+
+
+def test_many_phases_are_loaded_at_once() -> None:
+    """One per kernel element, which are not searched for each other."""
+    m = Maker()
+    x, y = m.value((1, 1, 1)), m.value((1, 1, 1))
+    m.fill(x, np.ones((1, 1, 1)))
+    weight = m.weight(np.ones(1 << 14))
+    for _ in range(40):
+        m.op(
+            f.Conv(
+                x, y, f.NONE, f.ALL, f.ALL, 1, (128, 128), (129, 129), (0, 0),
+                (1, 1), weight, 0, 0, f.NONE,
+            )
+        )  # fmt: skip
+    data = f.encode(m.finished(y))
+    began = time.process_time()
+    Model.from_bytes(data).close()
+    assert time.process_time() - began < 1  # of 40 convs, 5 s with a search
 
 
 @pytest.mark.parametrize('seed', SEEDS)

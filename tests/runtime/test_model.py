@@ -126,6 +126,14 @@ def test_runs_images(model, count, threads):
     np.testing.assert_array_equal(alone, outputs[0])
 
 
+def test_a_flag_of_numpy(model):
+    images = some_images(2)
+    for flag in (np.bool_(True), np.bool_(False)):
+        outputs = model.run(images, decisions=flag, threads=np.int64(1))
+        assert len(outputs) == (3 if flag else 1)
+        model.profile(images[0], decisions=flag)
+
+
 def test_attributes(model):
     assert model.image_shape == (3, H, W)
     assert model.output_shapes == [(2, H, W), (C, 1, 1), (C, 1, 1)]
@@ -181,10 +189,11 @@ def test_broken_files(tmp_path):
     file.write_bytes(whole[:100])
     with pytest.raises(RuntimeFileError, match=r'torn\.fgc'):
         Model.load(file)
-    with pytest.raises(RuntimeFileError, match=r'none\.fgc'):
-        Model.load(tmp_path / 'none.fgc')
-    with pytest.raises(RuntimeFileError):
-        Model.load(tmp_path)
+    for functions in ([], [print]):
+        with pytest.raises(RuntimeFileError, match=r'none\.fgc'):
+            Model.load(tmp_path / 'none.fgc', functions=functions)
+        with pytest.raises(RuntimeFileError):
+            Model.load(tmp_path, functions=functions)
 
 
 def test_json_that_is_none():
@@ -275,7 +284,7 @@ def test_unusual_arguments_are_one_sentence(tmp_path, model):
     images = some_images(2)
     with pytest.raises(FGCError, match=r'2 images are given, .* one image'):
         model.profile(images)
-    for threads in (5000, 2**64 + 1, -1):
+    for threads in (5000, 2**64 + 1, -1, -(2**64), -(2**65) + 1):
         with pytest.raises(FGCError, match=r'^-?\d+ threads .* 0 to 1024'):
             model.run(images, threads=threads)
     with pytest.raises(FGCError, match='dtype float64'):
@@ -283,9 +292,10 @@ def test_unusual_arguments_are_one_sentence(tmp_path, model):
     with pytest.raises(RuntimeFileError, match='contains a zero byte'):
         Model.load(f'{tmp_path}/a\0b')
     path = tmp_path.joinpath(*['x' * 200] * 7)
-    with pytest.raises(RuntimeFileError) as caught:
-        Model.load(path)
-    assert str(caught.value).count(str(path)) == 1
+    for functions in ([], [print]):
+        with pytest.raises(RuntimeFileError) as caught:
+            Model.load(path, functions=functions)
+        assert str(caught.value).count(str(path)) == 1
 
 
 def test_ops_without_names_are_numbered():
@@ -326,6 +336,15 @@ def test_a_function_for_two_shapes_is_refused():
     program.ops.append(Call(0, [0], [1]))
     program.names.append('again')
     with pytest.raises(FGCError, match=r'function 0 .* for different shapes'):
+        Model.from_bytes(encode(program), functions=[print])
+
+
+@pytest.mark.parametrize('number', [-1, -(2**63), 2**63 - 1])
+def test_a_number_that_no_function_has(number):
+    """A negative one would be counted from the end of the list."""
+    program = calling()
+    program.ops[1] = Call(number, [0, 1], [2])
+    with pytest.raises(RuntimeFileError, match=rf'function is {number}, must'):
         Model.from_bytes(encode(program), functions=[print])
 
 

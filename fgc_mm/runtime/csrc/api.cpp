@@ -1,20 +1,14 @@
 // The C functions that load, configure and describe a model.
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <algorithm>
 
-#include "model.h"
 #include "guard.h"
 
 namespace fgc {
 
 namespace {
-
-int64_t element_count(const Value& v) {
-  return v.channels * v.height * v.width;
-}
 
 void prepare(fgc_model& model, const Build* bfloat16) {
   LoadedProgram& l = model.loaded;
@@ -152,21 +146,25 @@ const char* fgc_precision(const fgc_model* model) {
 }
 
 const char* fgc_builds(void) {
-  static const std::string names = [] {
-    std::string all;
-    for (const Build& build : runnable_builds())
-      all += (all.empty() ? "" : ",") + std::string(build.name);
-    return all;
-  }();
-  return names.c_str();
+  return guarded("", [] {
+    static const std::string names = [] {
+      std::string all;
+      for (const Build& build : runnable_builds())
+        all += (all.empty() ? "" : ",") + std::string(build.name);
+      return all;
+    }();
+    return names.c_str();
+  });
 }
 
 double fgc_peak(const char* build, double seconds) {
-  const bool bfloat16 = build && !strcmp(build, "bfloat16");
-  const Build* found = bfloat16 ? bfloat16_build() : find_build(build);
-  return found ? found->kernel->peak(seconds) : 0;
+  return guarded(0.0, [&] {
+    const bool bfloat16 = build && !strcmp(build, "bfloat16");
+    const Build* found = bfloat16 ? bfloat16_build() : find_build(build);
+    return found ? found->kernel->peak(seconds) : 0;
+  });
 }
 
-int fgc_bfloat16(void) { return bfloat16_pays(); }
+int fgc_bfloat16(void) { return guarded(false, bfloat16_pays); }
 
 int fgc_version(void) { return 1; }

@@ -5,7 +5,7 @@
 // product with v a 1 x 1 conv over the planes of scores with v as weights.
 #pragma once
 
-#include "move.h"
+#include "tile.h"
 
 namespace fgc {
 namespace {
@@ -105,9 +105,9 @@ void compute_scores(const Op& op, const AttentionPlan& plan,
     const float* w[kMaxOut];
     for (int64_t o = 0; o < outs; ++o) w[o] = keys + first + o;
     const TileArgs args{m.planes, m.offsets, d, w, tap, 1, 1};
-    accumulate_group(args, int(outs), 0, vectors,
+    accumulate_block(args, outs, 0, vectors,
                      m.scores + first * plan.score_step, plan.score_step,
-                     zero, d);
+                     zero, d, nullptr);
   }
 }
 
@@ -166,8 +166,8 @@ void apply_scores(const Op& op, const AttentionPlan& plan,
     for (int64_t o = 0; o < outs; ++o)
       w[o] = v.at(block.head * d + first + o) + block.row * v.row;
     const TileArgs args{m.planes, m.offsets, keys, w, tap, 1, 1};
-    accumulate_group(args, int(outs), 0, vectors, m.acc, plan.score_step,
-                     zero, 512);
+    accumulate_block(args, outs, 0, vectors, m.acc, plan.score_step, zero,
+                     512, nullptr);
     for (int64_t o = 0; o < outs; ++o) {
       float* row = m.acc + o * plan.score_step;
       for (int64_t l = 0; l < block.count; l += kLanes)
@@ -224,7 +224,7 @@ void run_attention(const Program& p, const Op& op, Context& c) {
                        c.thread_scratch + thread * c.thread_step);
         }
       });
-  for (int64_t h = 0; h < y.channels; ++h) zero_channel_padding(y, h);
+  zero_padding(y);
 }
 
 }  // namespace

@@ -270,6 +270,7 @@ class OpChecker : public Checker {
   }
 
   void call(const Op& o) {
+    expect_within("function", o.function, 0, kMaxExtent);
     for (int64_t k = 0; k < o.x_count; ++k) input(o.xs[k]);
     for (int64_t k = 0; k < o.y_count; ++k) output(o.ys[k]);
   }

@@ -82,8 +82,7 @@ void run_dense(ConvGroup g, const ConvPlan& plan, const Map& x,
                const Channels& ins, const float* weight) {
   const Layout& layout = g.layout;
   Context& c = g.c;
-  const int64_t inputs = g.op.in_set == kAll ? x.channels / g.op.groups
-                                             : x.channels;
+  const int64_t inputs = x.channels / g.op.groups;
   const float** planes = (const float**)c.shared_scratch;
   int64_t* weight_offsets = (int64_t*)(planes + inputs);
   const float** weights =
@@ -125,7 +124,7 @@ void run_conv(const Program& p, const Op& op, Context& c) {
   const ConvPlan& plan = *(const ConvPlan*)op.plan;
   const Map x = map_of(p, c, op.x);
   const Target to = target_of(p, c, op.y, op.add, op.act);
-  if (plan.algorithm == kMatvec) return run_matvec(p, op, c, x, to);
+  if (plan.algorithm == kMatvec) return run_matvec(op, c, x, to);
   if (plan.algorithm == kDepthwise)
     return run_depthwise(op, c, plan.layout, plan.acc_floats, x, to);
   const Channels read = channels_of(c, op.in_set, x.channels);
@@ -137,13 +136,9 @@ void run_conv(const Program& p, const Op& op, Context& c) {
   for (int64_t k = 0; k < op.groups; ++k) {
     Map group_x = x;
     group_x.data += k * ins * x.channel;
-    const bool one = op.groups == 1;
-    const Channels outputs =
-        one ? channels_of(c, op.out_set, outs) : Channels{nullptr, outs};
-    const Channels inputs =
-        one ? channels_of(c, op.in_set, ins) : Channels{nullptr, ins};
-    run_dense({op, c, plan.layout, to, outputs, k * outs, nullptr}, plan,
-              group_x, inputs,
+    run_dense({op, c, plan.layout, to, channels_of(c, op.out_set, outs),
+               k * outs, nullptr},
+              plan, group_x, channels_of(c, op.in_set, ins),
               c.weights + op.weight + k * outs * op.out_step);
   }
 }

@@ -234,7 +234,8 @@ inline void depthwise_with_add(const Layout& layout, const float* plane,
   static const int64_t zero[1 + kPrefetchInputs] = {};
   const int64_t used = layout.positions() - (layout.pitch - layout.out_width);
   const TileArgs args{&plane, zero, 1, &w, layout.taps, layout.tap_count, 1};
-  accumulate_group(args, 1, 0, ceil_div(used, kLanes), acc, 0, &start, 1);
+  accumulate_block(args, 1, 0, ceil_div(used, kLanes), acc, 0, &start, 1,
+                   nullptr);
   write_rows(acc, layout.pitch, 0, layout.out_height, to, o);
 }
 

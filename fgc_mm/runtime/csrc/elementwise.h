@@ -23,14 +23,6 @@ inline int64_t grain_of(const Map& y) {
   return max(1, kMinElementsPerThread / y.pixels());
 }
 
-// Zeroes the padding on the left and right of row r of a channel.
-inline void zero_row_padding(const Map& y, float* channel, int64_t r) {
-  if (!y.pad) return;
-  float* row = channel + r * y.row;
-  fill(row - y.pad, y.pad, 0.f);
-  fill(row + y.width, y.pad, 0.f);
-}
-
 // Calls f(from, to, count, channel) for every row of the listed channels.
 template <class F>
 void for_each_row(const Op& op, Context& c, Map x, Map y, const F& f) {
@@ -41,11 +33,9 @@ void for_each_row(const Op& op, Context& c, Map x, Map y, const F& f) {
                [&](int64_t b, int64_t e, int64_t) {
                  for (int64_t i = b; i < e; ++i) {
                    const int64_t k = channels[i];
-                   for (int64_t r = 0; r < y.height; ++r) {
+                   for (int64_t r = 0; r < y.height; ++r)
                      f(x.at(k) + r * x.row, y.at(k) + r * y.row, y.width, k);
-                     zero_row_padding(y, y.at(k), r);
-                   }
-                   zero_border(y, y.at(k), 0, y.height);
+                   zero_padding(y, y.at(k), 0, y.height);
                  }
                });
 }
@@ -74,19 +64,22 @@ void run_unary(const Program& p, const Op& op, Context& c) {
                });
 }
 
+// Element k of an array of weights, or the fallback for kNone.
+inline float weight_at(const Context& c, int64_t at, int64_t k,
+                       float fallback) {
+  return at == kNone ? fallback : c.weights[at + k];
+}
+
 void run_affine(const Program& p, const Op& op, Context& c) {
   const Map x = map_of(p, c, op.x), y = map_of(p, c, op.y);
-  const auto parameter = [&](int64_t at, int64_t k, float fallback) {
-    return at == kNone ? fallback : c.weights[at + k];
-  };
   for_each_row(op, c, x, y,
                [&](const float* from, float* to, int64_t count, int64_t k) {
-                 const Act line = {kLinear, parameter(op.scale_at, k, 1.f),
-                                   parameter(op.shift_at, k, 0.f)};
+                 const Act line = {kLinear, weight_at(c, op.scale_at, k, 1.f),
+                                   weight_at(c, op.shift_at, k, 0.f)};
                  apply(line, from, to, count);
                  if (op.slope_at != kNone) {
                    const Act slope = {kLeakyRelu,
-                                      parameter(op.slope_at, k, 1.f), 0};
+                                      c.weights[op.slope_at + k], 0};
                    apply(slope, to, to, count);
                  }
                  apply(op.act, to, to, count);
@@ -129,7 +122,7 @@ constexpr MathFn kMathRows[kMaths] = {math_row<0>, math_row<1>, math_row<2>,
                                       math_row<3>, math_row<4>, math_row<5>};
 
 // Broadcast axes get a stride of 0.
-inline void broadcast_to(const Map& y, Map& x) {
+inline void broadcast_axes(Map& x) {
   if (x.channels == 1) x.channel = 0;
   if (x.height == 1) x.row = 0;
 }
@@ -158,8 +151,8 @@ void run_binary(const Program& p, const Op& op, Context& c) {
       m->height = 1;
     }
   }
-  broadcast_to(y, a);
-  broadcast_to(y, b);
+  broadcast_axes(a);
+  broadcast_axes(b);
   const int64_t a_step = a.width == y.width ? 1 : 0;
   const int64_t b_step = b.width == y.width ? 1 : 0;
   const Channels channels = channels_of(c, op.set, y.channels);
@@ -173,9 +166,8 @@ void run_binary(const Program& p, const Op& op, Context& c) {
                                         b.at(k) + r * b.row, b_step, row,
                                         y.width);
                      apply(op.act, row, row, y.width);
-                     zero_row_padding(y, y.at(k), r);
                    }
-                   zero_border(y, y.at(k), 0, y.height);
+                   zero_padding(y, y.at(k), 0, y.height);
                  }
                });
 }

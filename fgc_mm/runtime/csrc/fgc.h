@@ -37,8 +37,9 @@ typedef struct {
   int64_t threads;   /* 0: one */
   int64_t decisions; /* 0: skips ops marked records_only; the outputs from
                         fgc_records() on are not written */
-  /* Computes CALL ops: contiguous (C, H, W) inputs and outputs. May be
-     called from several threads at once. NULL if the program has none. */
+  /* Computes CALL ops: contiguous (C, H, W) inputs and outputs. The file
+     gives the number of the function, 0 or more, and the shapes. May be called
+     from several threads at once. NULL if the program has none. */
   void (*call)(void *context, int64_t function, const float *const *xs,
                float *const *ys);
   void *context;

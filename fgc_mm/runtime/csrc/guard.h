@@ -3,6 +3,9 @@
 
 #include <stdio.h>
 
+#include <exception>
+#include <new>
+
 #include "model.h"
 
 namespace fgc {
@@ -28,6 +31,13 @@ int guard(char* error, uint64_t size, const F& f) {
     return fail(FGC_CALL_FAILED, "a function of the caller failed", error,
                 size);
   }
+}
+
+// The result of f, or the fallback if it throws.
+template <class T, class F>
+T guarded(T fallback, const F& f) {
+  guard(nullptr, 0, [&] { fallback = f(); });
+  return fallback;
 }
 
 inline void expect_argument(bool condition, const char* text) {

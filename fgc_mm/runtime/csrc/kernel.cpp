@@ -4,7 +4,10 @@
 #include "conv.h"
 #include "lists.h"
 #include "matmul.h"
+#include "move.h"
+#include "norm.h"
 #include "resize.h"
+#include "softmax.h"
 
 #define FGC_TABLE(build) FGC_JOIN(kernel_, build)
 
@@ -16,7 +19,6 @@ bool prepare(const Program& p, Op& op, ModelMemory& memory) {
     case kConv: return prepare_conv(p, op, memory);
     case kPool: return prepare_pool(p, op, memory);
     case kMean: return prepare_mean(p, op, memory);
-    case kNorm: return prepare_norm(p, op, memory);
     case kMove: return prepare_move(p, op, memory);
     case kResize: return prepare_resize(p, op, memory);
     case kAttention: return prepare_attention(p, op, memory);
@@ -47,11 +49,10 @@ void read_value(const Program& p, int64_t value, Context& c, float* to) {
 void write_value(const Program& p, int64_t value, Context& c,
                  const float* from) {
   const Map y = map_of(p, c, value);
-  for (int64_t k = 0; k < y.channels; ++k) {
+  for (int64_t k = 0; k < y.channels; ++k)
     for (int64_t r = 0; r < y.height; ++r, from += y.width)
       copy(from, y.at(k) + r * y.row, y.width);
-    zero_channel_padding(y, k);
-  }
+  zero_padding(y);
 }
 
 void run_call(const Program& p, const Op& op, Context& c) {
@@ -83,7 +84,7 @@ void run(const Program& p, const Op& op, Context& c) {
     case kResize: return run_resize(p, op, c);
     case kAttention: return run_attention(p, op, c);
     case kList: return run_list(p, op, c);
-    case kJoin: return run_join(p, op, c);
+    case kJoin: return run_join(op, c);
     case kTopK: return run_topk(p, op, c);
     case kSoftmax: return run_softmax(p, op, c);
     case kMatMul: return run_matmul(p, op, c);

@@ -1,7 +1,7 @@
 // Channel lists: from gates, from other lists, and the k largest.
 #pragma once
 
-#include "elementwise.h"
+#include "matvec.h"
 
 namespace fgc {
 namespace {
@@ -18,7 +18,7 @@ void run_list(const Program& p, const Op& op, Context& c) {
   c.counts[op.set] = count;
 }
 
-void run_join(const Program& p, const Op& op, Context& c) {
+void run_join(const Op& op, Context& c) {
   int64_t* list = c.lists[op.set];
   int64_t count = 0;
   for (int64_t s = 0; s < op.segment_count; ++s) {

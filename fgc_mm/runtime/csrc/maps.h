@@ -107,6 +107,12 @@ inline void zero_padding(const Map& y, float* to, int64_t r0, int64_t r1) {
   zero_border(y, to, r0, r1);
 }
 
+// Zeroes the padding of all channels.
+inline void zero_padding(const Map& y) {
+  for (int64_t k = 0; y.pad && k < y.channels; ++k)
+    zero_padding(y, y.at(k), 0, y.height);
+}
+
 // Writes one row: sums (plus `add`), clamped; nan is kept. Unless `exact`, up
 // to one vector after the row is read and written; `preserve` writes it back
 // unchanged.

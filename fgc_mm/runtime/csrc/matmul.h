@@ -1,7 +1,7 @@
 // Matrix products for each channel.
 #pragma once
 
-#include "norm.h"
+#include "maps.h"
 
 namespace fgc {
 namespace {

@@ -81,8 +81,7 @@ inline void write_vector(float* values, const Channels& outs,
   }
 }
 
-void run_matvec(const Program& p, const Op& op, Context& c, const Map& x,
-                const Target& to) {
+void run_matvec(const Op& op, Context& c, const Map& x, const Target& to) {
   const Channels ins = channels_of(c, op.in_set, x.channels);
   const Channels outs = channels_of(c, op.out_set, to.y.channels);
   float* dense = (float*)c.shared_scratch;

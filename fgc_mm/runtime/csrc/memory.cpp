@@ -1,6 +1,9 @@
 // Allocation of buffers for models and runs.
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+#include <new>
 
 #include "model.h"
 

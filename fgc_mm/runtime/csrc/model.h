@@ -4,14 +4,11 @@
 #pragma once
 
 #include <stdint.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <memory>
 #include <mutex>
-#include <new>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -75,6 +72,10 @@ struct LoadedProgram {
   std::string meta;
   ModelMemory memory;
 };
+
+inline int64_t element_count(const Value& v) {
+  return v.channels * v.height * v.width;
+}
 
 // The context of a run, and the buffers that it points to.
 struct RunContext {

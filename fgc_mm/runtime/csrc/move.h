@@ -1,7 +1,7 @@
 // Copies of strided boxes: slices, concatenation, transposition, ...
 #pragma once
 
-#include "softmax.h"
+#include "elementwise.h"
 
 namespace fgc {
 namespace {
@@ -102,12 +102,6 @@ inline void zero_channel(const Map& y, int64_t k) {
     fill(y.at(k) + r * y.row, y.width, 0.f);
 }
 
-inline void zero_channel_padding(const Map& y, int64_t k) {
-  if (!y.pad) return;
-  for (int64_t r = 0; r < y.height; ++r) zero_row_padding(y, y.at(k), r);
-  zero_border(y, y.at(k), 0, y.height);
-}
-
 void run_move(const Program& p, const Op& op, Context& c) {
   const MovePlan& plan = *(const MovePlan*)op.plan;
   const Map x = map_of(p, c, op.x), y = map_of(p, c, op.y);
@@ -121,7 +115,7 @@ void run_move(const Program& p, const Op& op, Context& c) {
   const int64_t last = op.zero ? y.channels - 1 : plan.last_channel;
   for (int64_t k = first; k <= last; ++k) {
     if (op.zero) zero_channel(y, k);
-    if (op.zero || !open || open[k]) zero_channel_padding(y, k);
+    if (op.zero || !open || open[k]) zero_padding(y, y.at(k), 0, y.height);
   }
   const float* from = x.at(op.start[0]) + op.start[1] * x.row + op.start[2];
   float* to = y.at(op.to[0]) + op.to[1] * y.row + op.to[2];

@@ -8,17 +8,6 @@ namespace {
 
 constexpr int kNormVecs = 4;  // vectors of pixels per block
 
-bool prepare_norm(const Program&, Op& op, ModelMemory&) {
-  op.shared_bytes = 64;
-  return true;
-}
-
-// Element k of an array of weights, or the fallback for kNone.
-inline float weight_at(const Context& c, int64_t at, int64_t k,
-                       float fallback) {
-  return at == kNone ? fallback : c.weights[at + k];
-}
-
 // Normalises one block of pixels over all channels. Loads may extend beyond
 // the row, stores do not.
 template <int VECS>
@@ -119,14 +108,6 @@ void norm_group(const Op& op, const Context& c, const Map& x, const Map& y,
       apply(line, x.at(k) + r * x.row, to, y.width);
       apply(op.act, to, to, y.width);
     }
-  }
-}
-
-// Zeroes the padding of all channels.
-inline void zero_padding(const Map& y) {
-  for (int64_t k = 0; y.pad && k < y.channels; ++k) {
-    for (int64_t r = 0; r < y.height; ++r) zero_row_padding(y, y.at(k), r);
-    zero_border(y, y.at(k), 0, y.height);
   }
 }
 

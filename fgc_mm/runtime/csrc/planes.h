@@ -28,8 +28,8 @@ inline int64_t kernel_reach(const Op& op, int axis) {
   return op.dilation[axis] * (op.kernel[axis] - 1);
 }
 
-// Whether the map itself has the layout of planes: stride 1, and enough
-// padding for the kernel.
+// Whether the map itself has the layout of planes: stride 1, enough padding
+// for the kernel, and rows that are not shorter than those of the output.
 inline bool is_padded_plane(const Op& op, const Value& x, const Value& y) {
   const int64_t below =
       y.height - 1 - op.padding[0] + kernel_reach(op, 0) - (x.height - 1);
@@ -37,23 +37,35 @@ inline bool is_padded_plane(const Op& op, const Value& x, const Value& y) {
       y.width - 1 - op.padding[1] + kernel_reach(op, 1) - (x.width - 1);
   return op.stride[0] == 1 && op.stride[1] == 1 && x.pad >= op.padding[0] &&
          x.pad >= op.padding[1] && x.pad >= below && x.pad >= right &&
+         y.width <= x.row_step &&
          (y.height == 1 || x.row_step <= x.width + x.width / 4 + 16);
 }
 
-inline int64_t tap_offset(Layout& layout, int64_t y, int64_t x) {
-  const int64_t dy = y * layout.dilation[0], dx = x * layout.dilation[1];
-  const int64_t row = dy % layout.stride[0], column = dx % layout.stride[1];
-  int64_t k = 0;
-  while (k < layout.phase_count &&
-         (layout.phases[2 * k] != row || layout.phases[2 * k + 1] != column))
-    ++k;
-  if (k == layout.phase_count) {
-    layout.phases[2 * k] = row;
-    layout.phases[2 * k + 1] = column;
-    ++layout.phase_count;
+// Number of phases along an axis; kernel element k reads phase k modulo it.
+inline int64_t axis_phases(const Op& op, int axis) {
+  int64_t divisor = op.stride[axis], rest = op.dilation[axis];
+  while (rest) {  // greatest common divisor
+    const int64_t next = divisor % rest;
+    divisor = rest;
+    rest = next;
   }
-  return k * layout.phase_floats + dy / layout.stride[0] * layout.pitch +
-         dx / layout.stride[1];
+  return min(op.kernel[axis], op.stride[axis] / divisor);
+}
+
+// Sets the phases, and the offsets of the kernel elements in them.
+inline void set_taps(const Op& op, Layout& layout) {
+  const int64_t rows = axis_phases(op, 0), columns = axis_phases(op, 1);
+  for (int64_t y = 0, tap = 0; y < op.kernel[0]; ++y)
+    for (int64_t x = 0; x < op.kernel[1]; ++x, ++tap) {
+      const int64_t dy = y * op.dilation[0], dx = x * op.dilation[1];
+      const int64_t phase = y % rows * columns + x % columns;
+      layout.phases[2 * phase] = dy % op.stride[0];
+      layout.phases[2 * phase + 1] = dx % op.stride[1];
+      layout.taps[tap] = phase * layout.phase_floats +
+                         dy / op.stride[0] * layout.pitch +
+                         dx / op.stride[1];
+    }
+  layout.phase_count = rows * columns;
 }
 
 // False if the planes would exceed any memory.
@@ -89,9 +101,7 @@ inline bool make_layout(const Op& op, const Value& x, const Value& y,
   layout.tap_count = layout.kernel[0] * layout.kernel[1];
   layout.taps = (int64_t*)allocate(memory, layout.tap_count * 8);
   layout.phases = (int64_t*)allocate(memory, layout.tap_count * 16);
-  for (int64_t r = 0, t = 0; r < layout.kernel[0]; ++r)
-    for (int64_t c = 0; c < layout.kernel[1]; ++c)
-      layout.taps[t++] = tap_offset(layout, r, c);
+  set_taps(op, layout);
   if (layout.phase_floats > kMaxBytes / layout.phase_count) return false;
   layout.plane_floats = layout.phase_floats * layout.phase_count;
   if (layout.plane_floats % 1024 == 0)

@@ -5,7 +5,6 @@
 #include <algorithm>
 
 #include "guard.h"
-#include "model.h"
 
 namespace fgc {
 
@@ -21,10 +20,6 @@ void call_user_function(Context& c, int64_t function, const float* const* xs,
 namespace {
 
 constexpr int64_t kMaxThreads = 1024;
-
-int64_t element_count(const Value& v) {
-  return v.channels * v.height * v.width;
-}
 
 std::unique_ptr<RunContext> make_run_context(const fgc_model& m,
                                              int64_t threads) {

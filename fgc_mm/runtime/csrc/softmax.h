@@ -1,7 +1,7 @@
 // Softmax over the channels of each pixel.
 #pragma once
 
-#include "norm.h"
+#include "maps.h"
 
 namespace fgc {
 namespace {

@@ -3,7 +3,10 @@
 #include "thread_pool.h"
 
 #include <algorithm>
-#include <memory>
+#include <atomic>
+#include <condition_variable>
+#include <thread>
+#include <vector>
 
 namespace fgc {
 

@@ -1,12 +1,8 @@
 // A thread pool with a parallel_for over ranges of items.
 #pragma once
 
-#include <atomic>
-#include <condition_variable>
 #include <memory>
 #include <mutex>
-#include <thread>
-#include <vector>
 
 #include "program.h"
 
@@ -17,8 +13,8 @@ class ThreadPool {
   ThreadPool();
   ~ThreadPool();
   // Calls f for all items on up to `threads` threads, of which each gets
-  // `grain` items or more; the calling thread has index 0. If another thread is using the pool, the calling thread computes
-  // all items itself.
+  // `grain` items or more; the calling thread has index 0. If another thread
+  // is using the pool, the calling thread computes all items itself.
   void parallel_for(int64_t threads, int64_t items, int64_t grain, RangeFn f,
                     void* data);
 

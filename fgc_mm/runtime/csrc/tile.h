@@ -208,36 +208,6 @@ inline int64_t pass_count(int64_t inputs, int64_t inputs_per_pass) {
   return max(1, ceil_div(4 * inputs, 5 * inputs_per_pass));
 }
 
-// Accumulates over all inputs for one group of output channels and all its
-// vectors, in passes of inputs whose weights fit into the L1 cache.
-inline void accumulate_group(TileArgs args, int out, int64_t begin,
-                             int64_t vectors, float* acc, int64_t acc_stride,
-                             const float* start, int64_t inputs_per_pass) {
-  const int64_t max_vectors = vectors_per_tile(out);
-  const int64_t tiles = (vectors + max_vectors - 1) / max_vectors;
-  const int64_t all = args.inputs;
-  const Pixels pixels = args.tap_count == 1 ? kOneTap : kTaps;
-  const float* const* x = args.x;
-  const int64_t* weight_offsets = args.weight_offsets;
-  const int64_t prefetch_floats = args.prefetch_floats;
-  const int64_t passes = pass_count(all, inputs_per_pass);
-  for (int64_t pass = 0; pass < passes; ++pass) {
-    const int64_t first = pass * all / passes;
-    args.x = x + first;
-    args.weight_offsets = weight_offsets + first;
-    args.inputs = (pass + 1) * all / passes - first;
-    for (int64_t t = 0; t < tiles; ++t) {
-      const int64_t from = t * vectors / tiles;
-      const int64_t to = (t + 1) * vectors / tiles;
-      args.prefetch = t == 0;  // later tiles find them in the cache
-      args.prefetch_floats = t == 0 ? prefetch_floats : 0;
-      select_tile(out, int(to - from), pixels)(
-          args, begin + from * kLanes, acc + from * kLanes, acc_stride,
-          first ? nullptr : start);
-    }
-  }
-}
-
 constexpr int64_t kInputsPerPass = 128;  // about, with one tap
 constexpr int64_t kPackedInputs = kInputsPerPass * 5 / 4;  // see pass_count
 // Minimum number of output groups for packing.

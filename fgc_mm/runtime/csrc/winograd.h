@@ -133,8 +133,7 @@ void run_winograd(const Op& op, Context& c, const WinogradPlan& w,
                  [&](int64_t b, int64_t e, int64_t) {
                    for (int64_t k = b; k < e; ++k) {
                      const int64_t o0 = k % blocks * block_outputs;
-                     accumulate_tiles(w, m, ins, outs, k / blocks,
-                                      min(o0, outs.count),
+                     accumulate_tiles(w, m, ins, outs, k / blocks, o0,
                                       min(o0 + block_outputs, outs.count),
                                       tiles);
                    }

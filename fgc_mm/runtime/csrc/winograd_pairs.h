@@ -115,7 +115,7 @@ void run_winograd_pairs(const Op& op, Context& c, const WinogradPairPlan& w,
         [&](int64_t b, int64_t e, int64_t) {
           for (int64_t k = b; k < e; ++k) {
             const int64_t element = k / blocks;
-            const int64_t o0 = min(k % blocks * block_outputs, outs.count);
+            const int64_t o0 = k % blocks * block_outputs;
             const int64_t o1 = min(o0 + block_outputs, outs.count);
             const float* element_rows[kBlockOuts];
             for (int64_t o = o0; o < o1; ++o)

@@ -17,6 +17,7 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='VisualizationHook', enable=False),
     exact_resume=dict(type='fgc_mm.ExactResumeHook'),
+    sync_norms=dict(type='fgc_mm.SyncNormsHook'),
     joined_groups=dict(type='fgc_mm.JoinedGroupsHook'),
     finite_loss=dict(type='fgc_mm.FiniteLossHook'),
     training_steps=dict(type='fgc_mm.TrainingStepsHook'),

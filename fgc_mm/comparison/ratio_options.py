@@ -1,7 +1,6 @@
 """The config options that set the pruning ratio of a method."""
 
 from collections.abc import Iterator, Mapping
-from math import ceil
 from typing import Any
 
 import torch
@@ -12,8 +11,9 @@ from fgc_mm.type_name import type_name
 
 from ..deploy.loading import build_model
 from ..errors import FGCError
-from ..functional.channel_groups import spread_groups
+from ..functional.channel_groups import GroupSizes, spread_groups
 from ..functional.macs import MACsTable, macs_per_image
+from ..functional.topk_mask import num_kept_channels
 
 # the weight of a MACsTargetLoss that replaces an L0Loss
 WEIGHT = 100.0
@@ -100,14 +100,11 @@ def density_for_ratio(table: MACsTable, ratio: float) -> float:
     Raises:
         FGCError: The MACs with one open decision at each site exceed this.
     """
-    sizes = table.group_sizes or [None] * len(table.channels)
-    decisions = [len(g or range(c)) for c, g in zip(table.channels, sizes)]
+    decisions = {count for count, _ in _decisions(table)}
     steps = sorted({i / d for d in decisions for i in range(1, d + 1)})
 
     def pruned(density: float) -> float:
-        opened = [_open_first(count, density) for count in decisions]
-        masks = [*map(spread_groups, opened, sizes)]
-        return 1 - macs_per_image(table, masks).item() / table.base()
+        return 1 - macs_of_density(table, density) / table.base()
 
     best = min(steps, key=lambda density: abs(pruned(density) - ratio))
     if pruned(steps[0]) < ratio:
@@ -120,10 +117,39 @@ def density_for_ratio(table: MACsTable, ratio: float) -> float:
     return (below + best) / 2
 
 
-def _open_first(decisions: int, density: float) -> torch.Tensor:
-    # 1e-9: (i / n) * n may be larger than i
-    count = ceil(density * decisions - 1e-9)
-    return (torch.arange(decisions) < count)[None].float()
+def macs_of_density(
+    table: MACsTable, density: float, counting: str = 'honest'
+) -> float:
+    """MACs per image if every site keeps ceil(density * C) channels open.
+
+    With groups, that fraction of each site's groups: the first ones, so of
+    groups of unequal sizes not the smaller last one.
+
+    Args:
+        table: The network's layers.
+        density: Fraction of open decisions, in (0, 1].
+        counting: As in :func:`fgc_mm.functional.macs.macs_per_image`.
+
+    Raises:
+        FGCError: A density outside (0, 1].
+    """
+    if not 0 < density <= 1:
+        raise FGCError(
+            f'a density of {density} is not a fraction of open channels; '
+            'give a number above 0 and up to 1.'
+        )
+    masks = []
+    for count, sizes in _decisions(table):
+        opened = torch.arange(count) < num_kept_channels(density, count)
+        masks.append(spread_groups(opened[None].float(), sizes))
+    return macs_per_image(table, masks, counting).item()
+
+
+def _decisions(table: MACsTable) -> Iterator[tuple[int, GroupSizes]]:
+    """The number of decisions of every site, and their sizes."""
+    sizes = table.group_sizes or [None] * len(table.channels)
+    for channels, groups in zip(table.channels, sizes):
+        yield len(groups or range(channels)), groups
 
 
 def _table(cfg: Config) -> MACsTable:

@@ -13,7 +13,7 @@ from mmengine.dist import (
     is_main_process,
 )
 from mmengine.hooks import Hook, LoggerHook
-from mmengine.runner import IterBasedTrainLoop, Runner
+from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 from torch import Tensor
 
 from fgc_mm.engine.gate_histograms import add_histograms
@@ -100,9 +100,7 @@ class GateStatisticsHook(Hook):
             return True
         by_iter = isinstance(loop, IterBasedTrainLoop)
         done = runner.iter if by_iter else runner.epoch
-        first = -(-loop.val_begin // loop.val_interval)
-        number = done // loop.val_interval - first
-        return number % self.interval == 0
+        return _validations_before(loop, done) % self.interval == 0
 
     def _count(self, samples: Sequence[Any]) -> None:
         for sample in samples:
@@ -141,6 +139,24 @@ class GateStatisticsHook(Hook):
         if self.histograms:
             name = f'{prefix}gates/firing_rate'
             add_histograms(runner.visualizer, name, rates, step)
+
+
+def _validations_before(loop: BaseLoop, done: int) -> int:
+    """Number of validations of a training loop before ``done``.
+
+    Args:
+        loop: It also validates at its end, and its interval may change.
+        done: Finished epochs, or iterations.
+    """
+    intervals = getattr(loop, 'dynamic_intervals', [loop.val_interval])
+    milestones = getattr(loop, 'dynamic_milestones', [0])
+    # an interval begins with the validation before its milestone
+    starts = [max(m - 1, loop.val_begin, 1) for m in milestones]
+    ends = [*starts[1:], done]
+    return sum(
+        max((min(end, done) - 1) // interval - (start - 1) // interval, 0)
+        for start, end, interval in zip(starts, ends, intervals)
+    )
 
 
 def _scalars(rates: Mapping[str, Tensor], prefix: str) -> dict[str, float]:

@@ -15,6 +15,8 @@ from fgc_mm.errors import FGCError
 from fgc_mm.functional.schedule import Progress, Schedule
 from fgc_mm.memory import EpochMean
 from fgc_mm.registry import HOOKS
+from fgc_mm.reliability.exact_resume_hook import ExactResumeHook
+from fgc_mm.reliability.random_states import seed_rank
 
 
 @HOOKS.register_module()
@@ -25,6 +27,9 @@ class LossProgressHook(Hook):
     correctly. The hook sets the attribute ``progress`` of the model and of
     its gates; gate losses get that of the model in their ``GateBatch``.
 
+    With several ranks and without ``ExactResumeHook`` it also seeds the
+    random generators, so that each rank has gate noise of its own.
+
     Raises:
         FGCError: The training set has no length, so epochs are unknown, but
             a schedule or a mean over an epoch depends on them.
@@ -32,8 +37,14 @@ class LossProgressHook(Hook):
 
     priority = 'VERY_HIGH'
 
+    def __init__(self) -> None:
+        self._seeds_rank = False  # before the next step
+
     def before_train(self, runner: Runner) -> None:
         """Begin means over epochs; refuse them if there are no epochs."""
+        self._seeds_rank = get_world_size() > 1 and not any(
+            isinstance(hook, ExactResumeHook) for hook in runner.hooks
+        )
         endless = _steps_per_epoch(runner.train_dataloader) is None
         for part in unwrapped_model(runner).modules():
             values = vars(part).values()
@@ -53,6 +64,9 @@ class LossProgressHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
     ) -> None:
         """Set the progress of the model and its gates."""
+        if self._seeds_rank:
+            seed_rank(runner.seed, runner.iter)
+            self._seeds_rank = False
         set_progress(unwrapped_model(runner), progress_at(runner, runner.iter))
 
 

@@ -128,13 +128,15 @@ def lowest_channels(
         pruning_rate: Fraction of the C channels.
 
     Returns:
-        (int(C * pruning_rate),); of equal norms, the first.
+        (floor(C * pruning_rate),); of equal norms, the first.
     """
     squares = weight.detach().flatten(1).norm(dim=1).square()
     own = channels >= 0
     norms = squares.new_zeros(int(channels.max()) + 1)
     norms.index_add_(0, channels[own], squares[own])
-    return norms.argsort(stable=True)[: int(len(norms) * pruning_rate)]
+    # 1e-9: 100 * 0.29 is less than 29
+    count = int(len(norms) * pruning_rate + 1e-9)
+    return norms.argsort(stable=True)[:count]
 
 
 def _check_parameters(backbone: nn.Module, site: GateSite) -> None:

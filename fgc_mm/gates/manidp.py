@@ -133,7 +133,9 @@ class ManiDPGate(nn.Module):
             )
         if not self._epoch_started:
             self._start_epoch(self._progress)
-        self._mean.add(saliency)
+        # a pass without gradients is no training step (PreciseBNHook)
+        if torch.is_grad_enabled():
+            self._mean.add(saliency)
 
     def _start_epoch(self, progress: Progress) -> None:
         self._epoch_started = True

@@ -10,7 +10,6 @@ from torch import Tensor
 from fgc_mm.errors import check_choice
 from fgc_mm.functional import mass_mask, uniform_mask
 from fgc_mm.functional.channel_groups import sum_groups
-from fgc_mm.functional.mask_targets import channel_scores
 from fgc_mm.losses.base import GateBatch, GateLoss, total
 from fgc_mm.registry import MODELS
 from fgc_mm.sites import GateRecord
@@ -22,7 +21,8 @@ TARGETS = {'mass': mass_mask, 'uniform': uniform_mask}
 class MaskPredictionLoss(GateLoss):
     """Binary cross entropy of the logits with the largest channels.
 
-    The target of an image is computed from the layer's unmasked output,
+    The target of an image is computed from the layer's unmasked output as
+    the next layer reads it (scaled by a squeeze-excite, if there is one),
     without gradient. Summed over channels, mean over the batch and the sites
     (FTWT, arXiv 2110.08232, Eq. 3). Where one decision opens several
     channels, its score is the sum of theirs, so that ``ratio`` stays the
@@ -35,7 +35,8 @@ class MaskPredictionLoss(GateLoss):
         target: ``'mass'`` or ``'uniform'``; see
             :func:`fgc_mm.functional.mass_mask`, ``uniform_mask``.
         loss_weight: Published: 1 for the first half of the training, then 0
-            (the backbone then adapts to fixed gates).
+            (the backbone then adapts to gates that stay fixed, once the
+            optimizer's momentum has faded).
         name: Logged as ``loss_<name>``.
 
     Raises:
@@ -86,8 +87,7 @@ class MaskPredictionLoss(GateLoss):
         return total(map(self._of_site, batch.records)) / len(batch.records)
 
     def _of_site(self, record: GateRecord) -> Tensor:
-        scores = channel_scores(self.activation_of(record).float())
-        scores = sum_groups(scores, record.site.group_sizes)
+        scores = sum_groups(record.peaks, record.site.group_sizes)
         wanted = self.target(scores, self.ratio)
         loss = F.binary_cross_entropy_with_logits(
             record.logits, wanted, reduction='sum'

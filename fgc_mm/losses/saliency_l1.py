@@ -65,6 +65,18 @@ class SaliencyL1Loss(GateLoss):
         self.easiness = Easiness() if easiness else None
         self.needs_scores = easiness
 
+    def forward(self, batch: GateBatch) -> Tensor:
+        """As in the base class; measures easiness also for a weight of 0.
+
+        So that in the first epoch of a weight that starts later there is a
+        mean cross entropy of the epoch before.
+        """
+        weight = self.loss_weight
+        skipped = weight.varies and weight.at(batch.progress) == 0
+        if self.easiness is not None and skipped:
+            self._weights(self.easiness, batch)
+        return super().forward(batch)
+
     def compute(self, batch: GateBatch) -> Tensor:
         """Mean norm over the batch; ()."""
         norms = self._norms(

@@ -20,6 +20,9 @@ from fgc_mm.models.image_macs import attach_macs, image_macs, refuse_non_finite
 from fgc_mm.registry import MODELS
 from fgc_mm.sites import GateRecord
 
+# building one takes a forward pass, keeping it 0.6 KiB per layer
+MOST_TABLES = 256  # of images of different sizes
+
 
 class GateLossesMixin(BaseModel):
     """Gate losses and MACs per image for an MMEngine model.
@@ -71,10 +74,14 @@ class GateLossesMixin(BaseModel):
         self._register_load_state_dict_pre_hook(self._refuse_unrelated)
 
     def macs_table(self, image_shape: tuple[int, ...]) -> MACsTable:
-        """MACs of the layers for an input (3, H, W); cached."""
-        if image_shape not in self._tables:
-            self._tables[image_shape] = build_macs_table(self, image_shape)
-        return self._tables[image_shape]
+        """MACs of the layers for an input (3, H, W); the last are cached."""
+        table = self._tables.get(image_shape)
+        if table is None:
+            table = build_macs_table(self, image_shape)
+            kept = [*self._tables.items()][1 - MOST_TABLES :]
+            # a new dict, since another thread may read the old one
+            self._tables = {**dict(kept), image_shape: table}
+        return table
 
     def _batch_of_records(
         self,

@@ -6,6 +6,7 @@ from fgc_mm.reliability.checkpoint_hook import SafeCheckpointHook
 from fgc_mm.reliability.checkpoint_loaders import register_safe_loader
 from fgc_mm.reliability.exact_resume_hook import ExactResumeHook
 from fgc_mm.reliability.finite_loss_hook import FiniteLossHook
+from fgc_mm.reliability.sync_norms_hook import SyncNormsHook
 from fgc_mm.reliability.training_steps_hook import TrainingStepsHook
 
 register_safe_loader()
@@ -14,5 +15,6 @@ __all__ = [
     'ExactResumeHook',
     'FiniteLossHook',
     'SafeCheckpointHook',
+    'SyncNormsHook',
     'TrainingStepsHook',
 ]

@@ -238,6 +238,7 @@ class SafeCheckpointHook(CheckpointHook):
     def _save(self, runner: Runner, name: str, meta: dict) -> None:
         # only rank 0 writes the checkpoint, but here all ranks are called
         runner.call_hook('gather_random_states')
+        runner.call_hook('average_norms')
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         try:

@@ -6,16 +6,17 @@ from typing import Any
 
 from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.hooks import EarlyStoppingHook, Hook
-from mmengine.runner import IterBasedTrainLoop, Runner, set_random_seed
+from mmengine.runner import IterBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 
 from fgc_mm.errors import FGCError
 from fgc_mm.registry import HOOKS
 from fgc_mm.reliability.random_states import (
     States,
-    mixed_seed,
     random_states,
     restore_random_states,
+    same_random_states,
+    seed_rank,
 )
 from fgc_mm.reliability.seeded_batches import SeededBatches
 
@@ -35,6 +36,9 @@ class ExactResumeHook(Hook):
       long it has waited for a better one.
     - Every batch is augmented with a separate seed (`SeededBatches`), so no
       random state is lost with the data loader's processes.
+    - With several ranks each draws random numbers of its own, also without
+      ``diff_rank_seed``: with mmengine's default image i of every rank has
+      the same gate noise and dropout, which the mean over ranks then keeps.
 
     With another number of processes the run cannot equal the original one; it
     logs a warning, reseeds, and continues at the same fraction of the epoch.
@@ -87,6 +91,8 @@ class ExactResumeHook(Hook):
         self._states, self._done = None, 0
         if loaded is not None:
             self._restore(runner, loader, loaded)
+        elif get_world_size() > 1:
+            self._seed_ranks(runner)
         if _is_iter_based(runner):
             _restart_iterator(runner, loader, self._batches)
 
@@ -175,8 +181,17 @@ class ExactResumeHook(Hook):
             f'processes and this run has {get_world_size()}: it is seeded '
             'anew and cannot equal the uninterrupted run.'
         )
-        set_random_seed(mixed_seed(runner.seed, runner.iter, get_rank()))
-        self._states = all_gather_object(random_states())
+        self._seed_ranks(runner)
+
+    def _seed_ranks(self, runner: Runner) -> None:
+        """Set states of each rank for the first step.
+
+        Until then the ranks' states stay equal, as are the initial rows of
+        memory banks that are drawn from them.
+        """
+        with same_random_states():
+            seed_rank(runner.seed, runner.iter)
+            self._states = all_gather_object(random_states())
 
 
 def _check_states(loaded: Any) -> None:

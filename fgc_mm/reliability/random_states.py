@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.dist import get_rank
+from mmengine.runner import set_random_seed
 
 States = dict[str, Any]
 
@@ -54,6 +56,11 @@ def mixed_seed(*numbers: int) -> int:
     """A 32-bit seed from several numbers, unrelated for similar ones."""
     positive = [abs(number) for number in numbers]
     return int(np.random.SeedSequence(positive).generate_state(1)[0])
+
+
+def seed_rank(seed: int, iteration: int) -> None:
+    """Seed all generators of this rank, each rank with another number."""
+    set_random_seed(mixed_seed(seed, iteration, get_rank()))
 
 
 @contextmanager

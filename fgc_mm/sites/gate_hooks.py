@@ -12,6 +12,7 @@ from fgc_mm.sites.call import SiteState, state_of
 from fgc_mm.sites.gate_record import GateRecord
 from fgc_mm.sites.layer_channels import (
     ChannelIndex,
+    are_maps,
     channels_second,
     mask_input,
     merge_channels,
@@ -120,9 +121,14 @@ class GateHooks:
         if state.decision is None:
             return None
         activation = None
-        if state.parts:
-            activation = merge_channels(state.parts, self.site.channels)
-        return GateRecord(self.site, activation, *state.decision)
+        parts = state.parts
+        if parts:
+            activation = merge_channels(parts, self.site.channels)
+            if are_maps(activation):
+                parts = []  # the activation has all peaks
+        return GateRecord(
+            self.site, activation, *state.decision, parts=tuple(parts)
+        )
 
     def _decide(
         self, layer: nn.Module, args: tuple[Tensor, ...]
@@ -183,11 +189,14 @@ class GateHooks:
         x: Tensor,
         index: ChannelIndex | None,
     ) -> Tensor:
-        """Record the channels, unless earlier consumers have read all."""
+        """Record the channels, unless an earlier consumer read all maps."""
         if state.forward_done:
             return replay_activation(x, state, layer)
         channels = self.site.channels
-        if not any(len(present) == channels for present, _ in state.parts):
+        if not any(
+            len(present) == channels and are_maps(values)
+            for present, values in state.parts
+        ):
             state.parts.append(
                 record_activation(
                     x,

@@ -1,11 +1,14 @@
 """Record of a site for one batch, used by gate losses and MACs counting."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from fgc_mm.errors import FGCError
+from fgc_mm.functional.mask_targets import channel_scores
+from fgc_mm.sites.layer_channels import merge_peaks
 from fgc_mm.sites.site import GateSite
 
 
@@ -28,6 +31,9 @@ class GateRecord:
         saliency: (N, G) for gates that scale their channels: the factor that
             each decision's channels have if they are open; ``None`` for other
             gates.
+        parts: What the consumers read, if no single one reads a map of every
+            channel: each with the indices of its channels, (c,), and their
+            values, (N, c, ...); used by :attr:`peaks`.
     """
 
     site: GateSite
@@ -36,11 +42,32 @@ class GateRecord:
     probs: Tensor
     mask: Tensor
     saliency: Tensor | None = None
+    parts: Sequence[tuple[Tensor, Tensor]] = field(default=(), kw_only=True)
 
     @property
     def gate_strength(self) -> Tensor:
         """The saliency if there is one, otherwise the probability; (N, G)."""
         return self.probs if self.saliency is None else self.saliency
+
+    @property
+    def peaks(self) -> Tensor:
+        """The largest magnitude in each channel's map before masking.
+
+        (N, C) float32, without gradient. A squeeze-excite in front of the
+        consumer has scaled the maps.
+
+        Raises:
+            FGCError: The record has no activation.
+        """
+        if self.activation is None:
+            raise FGCError(
+                f'the record of {self.site.name} has no activation, which '
+                'the largest magnitudes are taken from; call '
+                'forward_gated(x, keep_activation=True).'
+            )
+        if self.parts:
+            return merge_peaks(self.parts, self.site.channels)
+        return channel_scores(self.activation).float()
 
 
 def keep_ratio(records: Sequence[GateRecord]) -> Tensor:

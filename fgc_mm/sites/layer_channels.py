@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from fgc_mm.functional import mask_channels, spread_mask
+from fgc_mm.functional.mask_targets import channel_scores
 from fgc_mm.functional.pooling import global_average_pool
 
 CONV_OR_LINEAR = (nn.Conv1d, nn.Conv2d, nn.Linear)
@@ -182,3 +183,32 @@ def merge_channels(
     for present, maps in reversed(parts):
         means[:, present.to(means.device)] = global_average_pool(maps)
     return means
+
+
+def are_maps(values: Tensor) -> bool:
+    """Whether channels have several positions, (N, C, ...), not a mean."""
+    return values.shape[2:].numel() > 1
+
+
+def merge_peaks(
+    parts: Sequence[tuple[Tensor, Tensor]], channels: int
+) -> Tensor:
+    """The largest magnitude of a site's channels, from several consumers.
+
+    A consumer that reads maps takes precedence over one that reads their
+    means (the first layer of a squeeze-excite), then the first consumer.
+
+    Args:
+        parts: As returned by :func:`site_channels`.
+        channels: Number of channels of the site (C).
+
+    Returns:
+        (N, C) float32, without gradient.
+    """
+    first = parts[0][1]
+    peaks = first.new_zeros(first.shape[0], channels, dtype=torch.float32)
+    ordered = sorted(parts, key=lambda part: not are_maps(part[1]))
+    for present, values in reversed(ordered):
+        scores = channel_scores(values).float()
+        peaks[:, present.to(peaks.device)] = scores
+    return peaks

@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmengine.dataset import InfiniteSampler, default_collate
 from mmengine.evaluator import Evaluator
-from mmengine.hooks import CheckpointHook, EarlyStoppingHook
+from mmengine.hooks import CheckpointHook, EarlyStoppingHook, EMAHook
 from mmengine.logging import MMLogger
 from mmpretrain.evaluation import Accuracy
 from mmpretrain.registry import MODELS
@@ -17,6 +17,9 @@ from mmpretrain.structures import DataSample
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
 from fgc_mm.engine.config_check import hook as config_check_hook
+from fgc_mm.engine.config_check.averaged_state import (
+    check_averaged_buffers,
+)
 from fgc_mm.engine.config_check.class_names import (
     compare_classes,
     compare_members,
@@ -445,3 +448,57 @@ def test_tables_of_the_trial_are_not_logged():
         == {}
     )
     assert logger.level == level
+
+
+@pytest.mark.parametrize(
+    ('gate', 'refused'),
+    [
+        (dict(type='fgc_mm.ManiDPGate'), 'ManiDPGate (epoch, images, '),
+        (
+            dict(
+                type='fgc_mm.FBSGate',
+                density=dict(start_value=1.0, end_value=0.5, begin=0, end=4),
+            ),
+            'FBSGate (trained_density)',
+        ),
+        (dict(type='fgc_mm.FBSGate', density=0.5), None),
+        (
+            dict(
+                type='fgc_mm.BinaryConcreteGate',
+                noise=dict(start_value=1.0, end_value=0.5, begin=0, end=4),
+            ),
+            None,
+        ),
+    ],
+)
+def test_an_average_of_the_state_of_methods_is_refused(gate, refused):
+    model = MODELS.build(
+        dict(
+            type='fgc_mm.GatedBackbone',
+            backbone=dict(type='fgc_mm.CifarResNet', base_channels=4),
+            gate=gate,
+            sites=['layer1.0.conv1'],
+        )
+    )
+    hook = EMAHook(update_buffers=True)
+    runner = SimpleNamespace(model=model, hooks=[hook])
+    if refused is None:
+        check_averaged_buffers(runner)
+        return
+    with pytest.raises(FGCError, match=re.escape(refused)):
+        check_averaged_buffers(runner)
+    hook.ema_cfg.pop('update_buffers')
+    check_averaged_buffers(runner)
+
+
+def test_a_run_with_such_an_average_ends_before_its_first_step(
+    digits, tmp_path
+):
+    average = dict(type='EMAHook', update_buffers=True)
+    cfg = small(digits, tmp_path)
+    cfg.model.gate_losses.append(EASY)
+    cfg.custom_hooks.append(average)
+    runner = digits.start(cfg)
+    with pytest.raises(FGCError, match='Easiness'):
+        runner.train()
+    assert runner.iter == 0

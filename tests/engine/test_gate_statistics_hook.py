@@ -6,8 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from mmengine.runner import EpochBasedTrainLoop
 from mmengine.visualization import Visualizer
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from fgc_mm.engine import gate_statistics_hook as module
 from fgc_mm.engine.gate_histograms import add_histograms
@@ -180,3 +182,39 @@ def test_what_is_refused():
         GateStatisticsHook(interval=0)
     with pytest.raises(FGCError, match='has no gate_masks'):
         GateStatisticsHook().after_test_iter(None, 0, outputs=[{}])
+
+
+@pytest.mark.parametrize(
+    ('options', 'logged'),
+    [
+        (dict(max_epochs=25, val_interval=10), [10, 25]),
+        (dict(max_epochs=3, val_interval=5), [3]),
+        (dict(max_epochs=40, val_interval=10, val_begin=11), [20, 40]),
+        (
+            dict(max_epochs=12, val_interval=5, dynamic_intervals=[(9, 1)]),
+            [5, 9, 11],
+        ),
+    ],
+)
+def test_every_second_validation_is_logged(options, logged):
+    """MMEngine also validates at the end, and may change the interval."""
+    hook = GateStatisticsHook(interval=2)
+    loader = DataLoader(range(2))
+    runner = SimpleNamespace(
+        val_loop=SimpleNamespace(),
+        model=None,
+        visualizer=SimpleNamespace(),
+        call_hook=lambda *_, **__: None,
+    )
+    loop = EpochBasedTrainLoop(runner, loader, **options)
+    loop.run_epoch = lambda: setattr(loop, '_epoch', loop._epoch + 1)
+    chosen = []
+
+    def validate():
+        seen = SimpleNamespace(_train_loop=loop, epoch=loop.epoch)
+        if hook._is_chosen(seen):
+            chosen.append(loop.epoch)
+
+    runner.val_loop.run = validate
+    loop.run()
+    assert chosen == logged

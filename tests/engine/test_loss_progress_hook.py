@@ -3,6 +3,7 @@
 import itertools
 
 import pytest
+import torch
 from mmengine.hooks import Hook
 from mmengine.registry import DATASETS, HOOKS
 from torch.utils.data import IterableDataset
@@ -57,6 +58,12 @@ def test_an_iteration_based_run_counts_epochs_too(digits, tmp_path, sampler):
 def test_an_infinite_sampler_of_two_ranks(two_ranks):
     # 40 images, 2 x 10 a step: iteration 5 is in the third epoch
     assert [result['infinite'] for result in two_ranks] == [2, 2]
+
+
+def test_without_exact_resume_each_rank_draws_its_own_noise(two_ranks):
+    for result in two_ranks:
+        one, other = result['loss_progress']['draws']
+        assert not torch.equal(one, other)
 
 
 def test_a_dense_model_is_left_alone(digits, tmp_path):

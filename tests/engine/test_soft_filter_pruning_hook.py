@@ -13,7 +13,10 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 from fgc_mm.deploy.compaction.zeroed import prune_zeroed
-from fgc_mm.engine.soft_filter_pruning_hook import SoftFilterPruningHook
+from fgc_mm.engine.soft_filter_pruning_hook import (
+    SoftFilterPruningHook,
+    lowest_channels,
+)
 from fgc_mm.errors import FGCError
 
 NETWORKS = {
@@ -241,3 +244,11 @@ def test_weights_that_are_standardised_cannot_hold_zeros():
     block.conv2 = ConvWS2d(4, 4, 3, padding=1, bias=False)
     with pytest.raises(FGCError, match=r'layer1\.0\.conv2 \(ConvWS2d\) comp'):
         SoftFilterPruningHook(0.5).before_train(runner)
+
+
+@pytest.mark.parametrize('number', range(1, 100))
+def test_a_percentage_of_100_filters(number):
+    """100 * 0.29 is less than 29."""
+    weight = torch.arange(1.0, 101)[:, None]
+    lowest = lowest_channels(weight, torch.arange(100), number / 100)
+    assert lowest.tolist() == list(range(number))

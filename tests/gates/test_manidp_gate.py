@@ -149,3 +149,15 @@ def test_a_gate_without_the_epoch_is_refused(gate, batches):
         gate(batches[0])
     with pytest.raises(FGCError, match=r'keep=0 of ManiDPGate leaves no'):
         ManiDPGate(3, 4, keep=0)
+
+
+def test_passes_without_gradients_are_no_training_steps(gate, batches):
+    """PreciseBNHook runs images again after the epoch."""
+    epoch_of(gate, 0, batches)
+    before = copy.deepcopy(gate.state_dict())
+    with torch.no_grad():
+        for batch in batches:
+            gate(batch)
+    after = gate.state_dict()
+    assert all(torch.equal(after[key], before[key]) for key in before)
+    assert gate.images == 17

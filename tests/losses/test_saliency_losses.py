@@ -100,6 +100,19 @@ def test_easy_images_weigh_by_half_the_mean_of_the_last_epoch(scaled):
     assert loss.easiness.bound.item() == pytest.approx(uniform / 2)
 
 
+def test_a_weight_that_starts_later_works_from_its_first_epoch(scaled):
+    late = dict(start_value=0.0, end_value=1.0, begin=2, end=2)
+    loss = SaliencyL1Loss('mean', easiness=True, loss_weight=late)
+    whole = SaliencyL1Loss('mean', easiness=True, loss_weight=1.0)
+    scores = 3 * torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
+    for epoch in range(4):
+        found, want = (
+            easy(x, scaled, scores, [0, 4, 2, 2], epoch) for x in (loss, whole)
+        )
+        assert found == (want if epoch >= 2 else 0)
+    assert want > 0
+
+
 def test_mixed_labels_have_a_cross_entropy_too(scaled):
     loss = SaliencyL1Loss('mean', easiness=True, loss_weight=1.0)
     now, scores = Progress(0, 0), torch.randn(4, 5)

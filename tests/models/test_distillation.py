@@ -63,6 +63,16 @@ def test_against_loops():
     assert loss(theirs, theirs).item() == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.parametrize('independent', [False, True])
+def test_scores_of_half_a_type_are_divided_in_float32(independent):
+    generator = torch.Generator().manual_seed(0)
+    ours, theirs = torch.randn(2, 4, 5, generator=generator).bfloat16()
+    loss = DistillationLoss(3, independent_labels=independent)
+    found = loss(ours, theirs)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, loss(ours.float(), theirs.float()))
+
+
 def test_the_classifier_learns_from_the_teachers_scores(tiny, teacher, batch):
     cfg, path, network = teacher()
     model = student(tiny, cfg, path, temperature=2, loss_weight=3.0)

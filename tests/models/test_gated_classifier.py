@@ -12,6 +12,7 @@ from mmpretrain.structures import DataSample
 import fgc_mm.engine
 from fgc_mm.errors import FGCError
 from fgc_mm.functional import LayerMACs, macs_per_image
+from fgc_mm.models import gate_losses_mixin
 from fgc_mm.registry import MODELS
 
 RUNS = itertools.count()
@@ -246,3 +247,21 @@ def test_a_loss_that_is_no_gate_loss_is_refused(tiny):
     cfg['gate_losses'] = [dict(type='CrossEntropyLoss')]
     with pytest.raises(FGCError, match='CrossEntropyLoss in gate_losses is'):
         MODELS.build(cfg)
+
+
+def test_the_tables_of_many_image_sizes_are_bounded(tiny, monkeypatch):
+    built = []
+    monkeypatch.setattr(
+        gate_losses_mixin,
+        'build_macs_table',
+        lambda _, shape: built.append(shape) or object(),
+    )
+    model, most = tiny.build(), gate_losses_mixin.MOST_TABLES
+    shapes = [(3, 32, width) for width in range(32, 32 + most + 5)]
+    first = model.macs_table(shapes[0])
+    assert model.macs_table(shapes[0]) is first and built == shapes[:1]
+    tables = [model.macs_table(shape) for shape in shapes]
+    assert len(model._tables) == most
+    kept = [model.macs_table(shape) for shape in shapes[-most:]]
+    assert all(a is b for a, b in zip(kept, tables[-most:]))
+    assert built == shapes

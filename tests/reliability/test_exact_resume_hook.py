@@ -227,3 +227,9 @@ def test_two_ranks_resume_with_what_each_would_have_drawn(two_ranks, how):
 def test_two_ranks_augment_with_seeds_of_their_own(two_ranks):
     one, other = (set(result['seeds']) for result in two_ranks)
     assert len(one) == len(other) == 5 and one.isdisjoint(other)
+
+
+def test_two_ranks_draw_noise_of_their_own_with_equal_seeds(two_ranks):
+    for result in two_ranks:
+        one, other = result['exact_resume']['draws']
+        assert not torch.equal(one, other)

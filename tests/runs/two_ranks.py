@@ -162,6 +162,35 @@ def weightless(folder):
     return runner.iter, [batch.seed for batch in batches]
 
 
+def own_draws(folder, hook):
+    """The ranks' random numbers after a run that seeds all ranks equally.
+
+    And the running means of a gate's norm, of rank 0 in the checkpoint.
+    """
+    cfg = digits_run.tiny_config(
+        folder / hook,
+        epochs=1,
+        launcher='pytorch',
+        model_wrapper_cfg=dict(
+            type='MMDistributedDataParallel',
+            broadcast_buffers=False,
+            device_ids=None,
+        ),
+    )
+    if hook != 'exact_resume':
+        del cfg.default_hooks['exact_resume']
+    runner = digits_run.start(cfg)
+    runner.train()
+    draws = all_gather(torch.rand(3))  # now the file is complete
+    saved = torch.load(folder / hook / 'epoch_1.pth', weights_only=False)
+    name = 'backbone.gates.layer1-0-conv1.norm.running_mean'
+    return {
+        'draws': draws,
+        'means': all_gather(runner.model.module.state_dict()[name]),
+        'saved': saved['state_dict'][name],
+    }
+
+
 def cooled():
     """Two steps of FTWT with a weight of 0; DDP looks for no unused."""
     torch.manual_seed(0)
@@ -208,6 +237,8 @@ def main():
     result['resumed'] = resumed(folder)
     result['stopped'] = stopped(folder)
     result['weightless'], result['seeds'] = weightless(folder)
+    for hook in ('exact_resume', 'loss_progress'):
+        result[hook] = own_draws(folder, hook)
     result['infinite'] = infinite_epochs(folder)
     torch.save(result, folder / f'{rank}.pt')
     dist.barrier()

@@ -1,6 +1,7 @@
 """get_macs.py on networks of other inputs, and with attention."""
 
 import pytest
+import torch
 from mmengine.config import Config
 from mmpretrain.registry import MODELS as MMPRETRAIN
 from torch import nn
@@ -116,3 +117,30 @@ def test_the_size_of_images_held_in_memory_is_that_of_what_they_wrap(
 def test_a_config_without_training_needs_a_shape(tool):
     with pytest.raises(FGCError, match='give --shape'):
         tool.image_size(Config(dict(train_dataloader=None)), None)
+
+
+@pytest.mark.parametrize('group', [1, 2])
+@pytest.mark.parametrize('density', [0.3, 0.44, 0.4375])
+def test_a_density_of_fbs_costs_what_the_network_does(tool, density, group):
+    """It keeps ceil(density * C) channels, not a fraction of C."""
+    torch.manual_seed(0)
+    cfg = Config.fromfile(CONFIGS / 'fbs_resnet20_cifar10.py')
+    cfg.model.backbone.gate.update(density=density, group=group)
+    cfg.model.backbone.backbone.base_channels = 8
+    cfg.model.head.in_channels = 32
+    model = MMPRETRAIN.build(cfg.model).eval()
+    for gate in model.backbone.gates.values():
+        inner = getattr(gate, 'gate', gate)
+        nn.init.constant_(inner.predict.bias, 9.0)  # no saliency is 0
+    with torch.no_grad():
+        (sample,) = model.predict(torch.rand(1, 3, 16, 16))
+    table = model.macs_table((3, 16, 16))
+    counted = tool.macs_of_keep_ratio(cfg)(table, density)
+    assert counted == sample.macs.item()
+
+
+@pytest.mark.parametrize('density', [0, 1.5])
+def test_a_density_that_is_no_fraction(tool, density):
+    cfg = Config.fromfile(CONFIGS / 'fbs_resnet20_cifar10.py')
+    with pytest.raises(FGCError, match=r'above 0 and up to 1\.$'):
+        tool.macs_of_keep_ratio(cfg)(None, density)

@@ -1,5 +1,5 @@
-# Gates learn in the first half of the training; then they stay fixed, and the
-# network adapts to them.
+# Gates learn in the first half of the training. Then the optimizer's momentum
+# moves them for some more steps, and the network adapts to the fixed gates.
 gate = dict(type='fgc_mm.FTWTGate')
 # the stem and both convs of every block of a ResNet
 sites = dict(

@@ -11,12 +11,14 @@ from torch import nn
 
 from fgc_mm.cli.given_config import read_config
 from fgc_mm.cli.upstream_errors import upstream_sentence
+from fgc_mm.comparison.ratio_options import macs_of_density
 from fgc_mm.deploy.loading import build_model
 from fgc_mm.engine.image_size import pipeline_of, pipeline_size
 from fgc_mm.errors import FGCError
 from fgc_mm.functional.macs import MACsTable, expected_macs
 from fgc_mm.models import build_macs_table
 from fgc_mm.models.counting import gate_macs
+from fgc_mm.type_name import type_name
 
 CONVS = nn.Conv1d, nn.Conv2d, nn.Conv3d
 
@@ -83,7 +85,21 @@ def count(
     )
 
 
-def totals(macs: MACsTable, keep_ratios: list[float]) -> Table:
+def macs_of_keep_ratio(cfg: Config) -> Callable[..., float]:
+    """How the MACs of a keep ratio are counted for a config's gate.
+
+    FBS keeps a whole number of channels at every site; other gates keep a
+    fraction on average.
+    """
+    gate = (cfg.model.get('backbone') or {}).get('gate')
+    return macs_of_density if type_name(gate) == 'FBSGate' else expected_macs
+
+
+def totals(
+    macs: MACsTable,
+    keep_ratios: list[float],
+    of_keep_ratio: Callable[..., float] = expected_macs,
+) -> Table:
     """MACs of the dense network, of gates, and expected, by both countings.
 
     Percentages are relative to the network before compaction. Operations
@@ -103,7 +119,7 @@ def totals(macs: MACsTable, keep_ratios: list[float]) -> Table:
     if macs.sites:
         rows['gates'] = lambda _: macs.gates
         for keep in keep_ratios:
-            rows[f'keep ratio {keep:g}'] = partial(expected_macs, macs, keep)
+            rows[f'keep ratio {keep:g}'] = partial(of_keep_ratio, macs, keep)
     for name, counted in rows.items():
         cells = [name]
         for counting in ('honest', 'fgc-pr'):
@@ -137,7 +153,7 @@ def main(args: argparse.Namespace) -> None:
     cfg = read_config(args)
     size = image_size(cfg, args.shape)
     shape, macs = count(cfg, build_model(cfg), size)
-    summary = totals(macs, args.keep_ratio)
+    summary = totals(macs, args.keep_ratio, macs_of_keep_ratio(cfg))
     console = Console()
     print(f'{args.config}, image {"x".join(map(str, shape))}', flush=True)
     if macs.sites:

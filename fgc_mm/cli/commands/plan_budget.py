@@ -25,7 +25,6 @@ from fgc_mm.functional.ftwt_budget import (
     ratio_for_budget,
 )
 from fgc_mm.functional.macs import MACsTable
-from fgc_mm.functional.mask_targets import channel_scores
 from fgc_mm.losses.mask_prediction import TARGETS
 from fgc_mm.reliability.atomic_file import write_atomically
 from fgc_mm.type_name import type_name
@@ -109,7 +108,7 @@ def decision_scores(
             _, records = model.backbone.forward_gated(
                 inputs, keep_activation=True
             )
-        parts.append([channel_scores(r.activation) for r in records])
+        parts.append([r.peaks for r in records])
     table = build_model(gated).macs_table(tuple(inputs.shape[1:]))
     scores = [torch.cat(site)[:images] for site in zip(*parts)]
     return [*map(sum_groups, scores, table.group_sizes)], table

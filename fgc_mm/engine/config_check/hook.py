@@ -11,6 +11,9 @@ from mmengine.runner import Runner
 from mmpretrain.models.classifiers import ImageClassifier
 from mmpretrain.registry import DATASETS
 
+from fgc_mm.engine.config_check.averaged_state import (
+    check_averaged_buffers,
+)
 from fgc_mm.engine.config_check.class_names import (
     Names,
     class_names,
@@ -63,8 +66,8 @@ class ConfigCheckHook(Hook):
         FGCError: Two data sets number their classes differently, a label is
             not a class of the head, images of a batch differ in size or
             have no label or several, ``topk`` of a metric exceeds the number
-            of classes, ``save_best`` is not a reported metric, or the model
-            or a loss raises it.
+            of classes, ``save_best`` is not a reported metric, an EMAHook
+            averages the state of a method, or the model or a loss raises it.
     """
 
     # after the memory banks are built, before signal handlers are installed
@@ -81,6 +84,7 @@ class ConfigCheckHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Compare the data sets; run one training and one validation batch."""
+        check_averaged_buffers(runner)
         with same_random_states():
             with raise_on_all_ranks():
                 _compare(runner, _data_sets(runner))

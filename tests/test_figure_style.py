@@ -60,7 +60,7 @@ def test_colours_mean_the_same_in_every_comparison(monkeypatch):
     plot([row(*values) for values in ratios])
     lines = figures[0].axes[0].lines
     styles = {
-        line.get_label().partition(' (')[0]: dict(
+        line.get_label().partition(',')[0]: dict(
             color=line.get_color(), marker=line.get_marker()
         )
         for line in lines

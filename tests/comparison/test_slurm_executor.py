@@ -104,7 +104,7 @@ def test_squeue_must_answer_before_jobs_are_submitted(programs, tmp_path):
 @pytest.mark.usefixtures('programs')
 def test_without_slurm_or_submitit(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'submitit', None)
-    with pytest.raises(FGCError, match=r'pip install .fgc_mm\[slurm\]'):
+    with pytest.raises(FGCError, match='pip install submitit'):
         submitit_executor(OPTIONS, tmp_path)
     monkeypatch.setenv('PATH', str(tmp_path))
     with pytest.raises(FGCError, match='needs sbatch, which is not'):

@@ -40,10 +40,11 @@ QUESTION_NOTES = """\
 Difference: error of the first row minus error of the second row, last epoch,
 mean ± sample standard deviation over the seeds that both have; negative is
 better. The interval is that of the mean difference (paired, Student's t).
-Pruning ratios within half a point count as equal. Where they are further
-apart and the first row was tested at several thresholds of its gates, its
-error at the pruning ratio of the second one is interpolated between them
-("by the threshold"), unless the second one is a dense network.
+Pruning ratios, of the first row's dense network, within half a point count as
+equal. Where they are further apart and the first row was tested at several
+thresholds of its gates, its error at the ratio of the second one is
+interpolated between them ("by the threshold"), unless the second one is a
+dense network of as many MACs.
 """
 
 

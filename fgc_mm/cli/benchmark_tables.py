@@ -36,7 +36,8 @@ def _show_times(run: dict[str, Any]) -> None:
         if 'ms' not in row:
             table.add_row(row['name'], f'not available: {row["why_not"]}')
             continue
-        ratio = format_time_ratio(row['time_ratio'], row['macs_ratio'])
+        limit = row['macs_ratio'] if row['noise'] else float('inf')
+        ratio = format_time_ratio(row['time_ratio'], limit)
         if row['name'] == run['best_dense']:
             ratio = '1'
         table.add_row(

@@ -25,6 +25,7 @@ pruning_ratio: 0.4
 methods:
   - a.py
   - name: b
+    label: B (7)
     config: a.py
     options: {x.y: 1e-7, z: [1, 2], u: 2.5e4}
     seeds: [7]
@@ -53,6 +54,7 @@ def test_the_settings_of_a_plan(tmp_path):
     start = Start(f'{tmp_path}/../dense.py', 5)
     assert first.start == start and first.seeds is None
     assert second.row == 'b' and second.seeds == (7,)
+    assert (first.label, second.label) == (None, 'B (7)')
     assert second.options == ('x.y=1e-7', 'z=[1,2]', 'u=2.5e4')
     options = read_options(second.options)
     assert options == {'x.y': 1e-7, 'z': [1, 2], 'u': 2.5e4}

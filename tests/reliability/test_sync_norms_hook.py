@@ -10,12 +10,21 @@ from torch import nn
 from fgc_mm.reliability import SyncNormsHook, sync_norms_hook
 
 
-def test_two_ranks_test_the_network_that_is_saved(two_ranks):
+@pytest.mark.parametrize('how', ['exact_resume', 'stopped'])
+def test_two_ranks_have_the_network_that_is_saved(two_ranks, how):
+    """After an epoch, and at a stop within one."""
     for result in two_ranks:
-        one, other = result['exact_resume']['means']
+        one, other = result[how]['means']
         assert one.any()
         assert torch.equal(one, other)
-        assert torch.equal(one, result['exact_resume']['saved'])
+        assert torch.equal(one, result[how]['saved'])
+
+
+def test_before_a_validation(monkeypatch):
+    called, hook = [], SyncNormsHook()
+    monkeypatch.setattr(hook, 'average_norms', called.append)
+    hook.before_val_epoch('runner')
+    assert called == ['runner']
 
 
 def network():
@@ -48,3 +57,4 @@ def test_only_norms_are_averaged_those_of_an_average_too(monkeypatch, ranks):
     if ranks == 1:
         wanted = []
     assert [id(x) for x in seen[:-1]] == [id(x) for x in wanted]
+    assert seen[-1:] == (['mean'] if ranks > 1 else [])

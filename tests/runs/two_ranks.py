@@ -96,19 +96,31 @@ class TellHook(Hook):
     """
 
     def after_train_iter(self, runner, *_, **__):
+        self.runner = runner
         if runner.iter == 0 and dist.get_rank() == 1:
             os.kill(os.getpid(), signal.SIGUSR1)
 
 
 def stopped(folder):
     """That run, stopped within an epoch and resumed."""
+    tell = TellHook()
     try:
-        trained(folder, 'stopped', [TellHook()])
+        trained(folder, 'stopped', [tell])
     except SystemExit as error:
         code = error.code
     checkpoint = str(folder / 'stopped' / 'interrupted.pth')
+    found = norms(tell.runner, checkpoint)
     result = trained(folder, 'again', resume=True, load_from=checkpoint)
-    return dict(result, code=code)
+    return dict(result, code=code, **found)
+
+
+def norms(runner, checkpoint):
+    """The running means of a gate's norm: the ranks', and the saved ones."""
+    name = 'backbone.gates.layer1-0-conv1.norm.running_mean'
+    means = all_gather(runner.model.module.state_dict()[name])
+    # now the file is complete
+    saved = torch.load(checkpoint, weights_only=False)
+    return {'means': means, 'saved': saved['state_dict'][name]}
 
 
 def infinite_epochs(folder):
@@ -181,14 +193,8 @@ def own_draws(folder, hook):
         del cfg.default_hooks['exact_resume']
     runner = digits_run.start(cfg)
     runner.train()
-    draws = all_gather(torch.rand(3))  # now the file is complete
-    saved = torch.load(folder / hook / 'epoch_1.pth', weights_only=False)
-    name = 'backbone.gates.layer1-0-conv1.norm.running_mean'
-    return {
-        'draws': draws,
-        'means': all_gather(runner.model.module.state_dict()[name]),
-        'saved': saved['state_dict'][name],
-    }
+    draws = all_gather(torch.rand(3))
+    return {'draws': draws, **norms(runner, folder / hook / 'epoch_1.pth')}
 
 
 def cooled():

@@ -139,7 +139,8 @@ class KernelProgram(ExecutableProgram):
         return [seconds for _, seconds in taken]
 
     def set_single_threaded(self, names: Collection[str]) -> None:
-        self._model.set_single_threaded([name in names for name in self.names])
+        chosen = set(names)
+        self._model.set_single_threaded([n in chosen for n in self.names])
 
 
 class TorchProgram(ExecutableProgram):

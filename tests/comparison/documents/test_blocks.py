@@ -166,3 +166,20 @@ def test_the_tool_draws_and_checks(root, capsys):
 def test_our_figures_match_the_results(document):
     found = figures(document.read_text(), ROOT, document.parent)
     assert found and all(figure.is_up_to_date() for figure in found)
+
+
+def test_rows_are_called_by_their_labels(root):
+    (root / 'plan.yaml').write_text(
+        'methods: [{config: x/a.py, label: A (new)}, {config: x/b.py,'
+        ' label: B}, {config: x/c.py, label: C}]\n'
+        'questions: [{ask: Which, row: a, against: b}]'
+    )
+    for seed in range(3):
+        keep(root, 'a', seed, 10.0 + 0.1 * seed)
+        keep(root, 'b', seed, 12.0)
+    assert 'A (new) 3 of 3, B 3 of 3, C 0 of 3' in said(root)
+    assert '- Which: A (new) is better than B, ' in said(root, 'answers')
+    table = said(root, 'table')
+    assert '| A (new) | 3 | ' in table and 'Not trained yet: C.' in table
+    assert '| one of them | `b` |' in said(root, 'costs')
+    assert '| B | 3 | 30 | ' in said(root, 'costs')

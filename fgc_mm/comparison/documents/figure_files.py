@@ -11,6 +11,7 @@ from ...figure_style import FORMATS
 from ..results import SWEEP
 from ..study import Study
 from ..table import Results
+from .labels import row_labels
 from .trade_off_plot import trade_off_plot
 
 SHOWN = (
@@ -25,7 +26,7 @@ class ResultFigure:
     """An image file and the results that it shows.
 
     Pixels differ between versions of matplotlib, so PNG and SVG contain a
-    fingerprint of the numbers that they show.
+    fingerprint of the numbers and names that they show.
 
     Attributes:
         file: The PNG; the SVG is in the same folder.
@@ -38,10 +39,10 @@ class ResultFigure:
     results: Results
 
     def fingerprint(self) -> str:
-        """A hash of all numbers in the figure."""
+        """A hash of all numbers and names in the figure."""
         shown = [{k: r.get(k) for k in SHOWN} for r in self.results]
-        rows = [entry.row for entry in self.study.entries]
-        text = json.dumps([rows, shown], sort_keys=True)
+        labels = [*row_labels(self.study, self.results).items()]
+        text = json.dumps([labels, shown], sort_keys=True)
         return f'{PREFIX} {hashlib.sha256(text.encode()).hexdigest()}'
 
     def is_up_to_date(self) -> bool:

@@ -144,6 +144,15 @@ def test_a_figure_is_compared_with_the_results(root):
     assert not figure().is_up_to_date()
 
 
+def test_a_figure_of_other_labels_is_not_up_to_date(root):
+    keep(root, 'a', 0, 10.0)
+    text = said(root, 'figure')
+    figures(text, root, root)[0].write()
+    plan = root / 'plan.yaml'
+    plan.write_text(PLAN.replace('x/a.py,', '{config: x/a.py, label: A},'))
+    assert not figures(text, root, root)[0].is_up_to_date()
+
+
 def test_the_tool_draws_and_checks(root, capsys):
     tool = load_tool('analysis_tools/update_results')
     keep(root, 'a', 0, 10.0)

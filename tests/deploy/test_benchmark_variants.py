@@ -5,7 +5,7 @@ import torch
 from mmpretrain.registry import MODELS
 
 from fgc_mm.deploy import PlainForward
-from fgc_mm.deploy.timing import runtime_forward
+from fgc_mm.deploy.dynamic.calibrate import choose_single_threaded
 from fgc_mm.deploy.timing import variants as timing
 from fgc_mm.deploy.timing.measure import measure
 from fgc_mm.deploy.timing.variants import BenchmarkVariant, BenchmarkVariants
@@ -124,5 +124,11 @@ def test_steps_of_the_dense_network_get_the_faster_number_of_threads(
 
     program = Program()
     monkeypatch.setattr('time.perf_counter', lambda: program.now)
-    runtime_forward.choose_single_threaded(program, torch.zeros(1))
-    assert program.single == chosen
+    image = torch.zeros(1)
+    found = choose_single_threaded(
+        program,
+        image,
+        program.set_single_threaded,
+        lambda: program.run(image, decisions=False),
+    )
+    assert found == program.single == chosen

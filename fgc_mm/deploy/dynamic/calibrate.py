@@ -53,7 +53,14 @@ def calibrate(backbone: Any, images: Tensor) -> None:
         if isinstance(program, str):
             use_modules(backbone, program)
             return
-    plan.alone = _choose_single_threaded(backbone, singles)
+    plan.alone = []
+    if torch.get_num_threads() > 1:
+        plan.alone = choose_single_threaded(
+            backbone.program(singles[0]),
+            singles[0],
+            backbone.set_single_threaded,
+            partial(_run_each, backbone, singles),
+        )
     plan.sites = _compare_sites(backbone, variants, singles)
     _check_whole_network(backbone, singles)
     chosen = backbone.program(singles[0])
@@ -94,8 +101,8 @@ def _median_seconds(
 
     def time_each() -> None:
         for choice, taken in zip(choices, seconds):
-            started = time.perf_counter()
             choose(choice)
+            started = time.perf_counter()
             run()
             taken.append(time.perf_counter() - started)
 
@@ -114,29 +121,35 @@ def _run_each(backbone: Any, singles: Sequence[Tensor]) -> None:
         backbone(image)
 
 
-def _choose_single_threaded(
-    backbone: Any, singles: Sequence[Tensor]
+def choose_single_threaded(
+    program: ExecutableProgram,
+    image: Tensor,
+    choose: Callable[[Sequence[str]], None],
+    run: Callable[[], Any],
 ) -> list[str]:
-    """Steps that are slower on several threads than on one."""
-    if torch.get_num_threads() == 1:
-        return []
-    program, taken = backbone.program(singles[0]), []
+    """Steps that run on one thread: the fastest of three choices.
+
+    None does, all do, or those that are slower on several threads.
+
+    Args:
+        program: Its steps are timed.
+        image: (1, 3, H, W), for the times of single steps.
+        choose: Sets the names of the steps that run on one thread.
+        run: What is timed with each choice.
+    """
+    taken = []
     for names in ((), program.names):
-        backbone.set_single_threaded(names)
-        taken.append(program.seconds(singles[0], REPEATS))
+        choose(names)
+        taken.append(program.seconds(image, REPEATS))
     slower = [
         name
         for name, shared, alone in zip(program.names, *taken)
         if _is_faster(alone, shared)
     ]
     choices = [(), program.names, slower]
-    medians = _median_seconds(
-        partial(_run_each, backbone, singles),
-        backbone.set_single_threaded,
-        choices,
-    )
+    medians = _median_seconds(run, choose, choices)
     best = list(choices[medians.index(min(medians))])
-    backbone.set_single_threaded(best)
+    choose(best)
     return best
 
 

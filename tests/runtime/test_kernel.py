@@ -8,7 +8,7 @@ import pytest
 from fgc_mm.errors import FGCError
 from fgc_mm.runtime import Model
 from fgc_mm.runtime import format as f
-from tests.runtime.programs import Array, Maker, check
+from tests.runtime.programs import Array, Loaded, Maker, check
 
 SEEDS = range(20)
 ACTS = [
@@ -89,7 +89,7 @@ class Random(Maker):
 
 
 def threads_of(seed: int) -> int:
-    return 1 + seed % 2
+    return 1 + seed % 4
 
 
 @pytest.mark.parametrize('seed', SEEDS)
@@ -156,6 +156,41 @@ def test_large_conv(seed: int) -> None:
     )  # fmt: skip
     program = m.finished(y)
     expect_conv(program, threads_of(seed))
+
+
+@pytest.mark.parametrize('threads', [2, 7])
+@pytest.mark.parametrize('size', [(4, 4), (8, 8), (13, 30), (57, 61), (90, 8)])
+@pytest.mark.parametrize(
+    'channels', [(64, 20), (40, 70), (50, 323), (300, 90)]
+)
+@pytest.mark.parametrize('listed', ['inputs', 'outputs'])
+def test_winograd_on_threads(
+    threads: int, size: tuple[int, int], channels: tuple[int, int], listed: str
+) -> None:
+    """Divided by rows, by outputs, and shared by the threads."""
+    m = Random(seed=threads)
+    ins, outs = channels
+    if listed == 'inputs':
+        sets = [m.set(ins, range(0, ins, 2)), f.ALL]
+    else:
+        sets = [f.ALL, m.set(outs, range(1, outs))]
+    x, y = m.value((ins, *size), pad=1), m.value((outs, *size), pad=1)
+    m.fill(x, m.normal(ins, *size))
+    m.fill(y, m.normal(outs, *size))
+    m.op(
+        f.Conv(
+            x, y, y, *sets, 1, (3, 3), (1, 1), (1, 1), (1, 1),
+            m.weight(m.normal(outs, ins, 3, 3)), ins * 9, 9,
+            m.weight(m.normal(outs)), f.Activation(f.Act.RELU),
+        )
+    )  # fmt: skip
+    program = m.finished(y)
+    expect_conv(program, threads)
+    loaded = Loaded(f.encode(program))
+    image = m.normal(1, *program.values[0].shape)
+    alone = loaded.run(image)[0]
+    for _ in range(3):
+        np.testing.assert_array_equal(loaded.run(image, threads)[0], alone)
 
 
 @pytest.mark.parametrize('k', [3, 5])

@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -48,6 +49,7 @@ MAX_PROGRAMS = 8  # of a size, for different thresholds and choices of sites
 # those of a size that was asked for MISSING_CALLS times.
 IDLE_CALLS, MISSING_CALLS = 100, 8
 MAX_MISSING = 1000  # sizes of which this is counted
+_VERSION = attrgetter('_version')
 # one thread at a time captures and compiles a network
 BUILD_LOCK = threading.RLock()
 
@@ -252,7 +254,7 @@ class DynamicBackbone(GatedBackbone):
 
     def _version(self) -> int:
         """Changes whenever a parameter or buffer is changed in place."""
-        return sum([weight._version for weight in self._weights])
+        return sum(map(_VERSION, self._weights))  # for every call
 
     @torch.no_grad()
     def _check_program(

@@ -78,9 +78,10 @@ void compute_rows(const ConvGroup& g, TileArgs args, int64_t o0, int64_t o1,
 }
 
 // Number of row chunks: the input rows and the accumulators of a chunk fit
-// into the L2 cache, and there are enough tasks for all threads.
+// into the L2 cache, and there are at least `wanted`, if there are as many
+// rows.
 inline int64_t chunk_count(const Layout& layout, int64_t inputs,
-                           int64_t groups, int64_t threads) {
+                           int64_t groups, int64_t wanted) {
   const int64_t read = inputs * layout.stride[0] * layout.stride[1];
   const int64_t accumulated = min(groups, kGroupsPerBlock) * kMaxOut;
   int64_t chunks =
@@ -88,10 +89,11 @@ inline int64_t chunk_count(const Layout& layout, int64_t inputs,
           layout.positions() / 4096);
   // not too few tiles per chunk
   chunks = min(chunks, layout.positions() / 256);
-  chunks = max(chunks, 1);
-  if (threads > 1) chunks = max(chunks, ceil_div(4 * threads, groups));
-  return min(chunks, layout.out_height);
+  return min(max(chunks, wanted), layout.out_height);
 }
+
+constexpr int64_t kSmallConv = 1 << 23;  // multiply-adds
+constexpr int64_t kFewPositions = 512;   // more chunks waste vectors
 
 // Computes all listed outputs and writes them to the map. `args` has no
 // weights yet; the conv reads `planes` input planes.
@@ -105,11 +107,18 @@ void compute_outputs(const ConvGroup& g, const TileArgs& args,
       args.inputs * count * layout.positions() * args.tap_count;
   const bool parallel = work >= kMinWorkPerThread;
   const int64_t threads = parallel ? thread_count(g.op, g.c) : 1;
-  const int64_t chunks = chunk_count(layout, planes, groups, threads);
-  const int64_t groups_per_task = groups * chunks / (4 * threads);
+  // small convs are divided by rows alone, so that the tasks take equally long
+  const bool small = work < kSmallConv && layout.out_height >= threads;
+  const int64_t tasks_per_thread =
+      !small ? 4 : layout.positions() < kFewPositions ? 1 : 2;
+  const int64_t wanted = tasks_per_thread * threads;
+  const int64_t chunks =
+      chunk_count(layout, planes, groups,
+                  threads == 1 ? 1 : small ? wanted : ceil_div(wanted, groups));
   const int64_t groups_per_block =
-      threads == 1 ? kGroupsPerBlock
-                   : max(1, min(kGroupsPerBlock, groups_per_task));
+      threads == 1 || small
+          ? kGroupsPerBlock
+          : max(1, min(kGroupsPerBlock, groups * chunks / wanted));
   const int64_t blocks = ceil_div(groups, groups_per_block);
   const int64_t tasks = blocks * chunks;
   parallel_for(g.op, g.c, tasks, parallel ? 1 : tasks,

@@ -6,8 +6,6 @@
 namespace fgc {
 namespace {
 
-constexpr int64_t kMinElementsPerThread = 1 << 16;
-
 // Treats channels that are contiguous in all maps as single rows.
 inline void flatten_rows(Map& y, Map& a, Map& b) {
   if (!y.flat() || !a.flat() || !b.flat()) return;

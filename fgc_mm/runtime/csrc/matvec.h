@@ -91,7 +91,7 @@ void run_matvec(const Op& op, Context& c, const Map& x, const Target& to) {
   const float* bias = op.bias == kNone ? nullptr : c.weights + op.bias;
   if (op.out_step == 1) {
     const int64_t all = to.y.channels;
-    const int64_t grain = max(1, 262144 / (kMatvecBlock * (ins.count + 1)));
+    const int64_t grain = max(1, kMinWorkPerThread / (kMatvecBlock * (ins.count + 1)));
     parallel_for(op, c, ceil_div(all, kMatvecBlock), grain,
                  [&](int64_t b, int64_t e, int64_t) {
                    for (int64_t o = b * kMatvecBlock;
@@ -109,7 +109,7 @@ void run_matvec(const Op& op, Context& c, const Map& x, const Target& to) {
   if (rows && ins.indices) fill(dense, x.channels, 0.f);
   for (int64_t i = 0; i < ins.count; ++i)
     dense[rows ? ins[i] : i] = *x.at(ins[i]);
-  const int64_t grain = max(1, 262144 / (ins.count + 1));
+  const int64_t grain = max(1, kMinWorkPerThread / (ins.count + 1));
   parallel_for(op, c, outs.count, grain, [&](int64_t b, int64_t e, int64_t) {
     for (int64_t j = b; j < e; ++j) {
       const float* row = w + outs[j] * op.out_step;

@@ -182,7 +182,7 @@ inline PackedWeights pack_open_weights(const Bfloat16Weights& w, const Op& op,
   const int64_t step = ceil_div(ins.count + kMaskBits, 2);
   for (int64_t o = 0; o < outs.count; ++o)
     rows[o] = packed + o * w.rows * step;
-  const int64_t grain = max(1, 65536 / (w.rows * w.row));
+  const int64_t grain = max(1, kMinElementsPerThread / (w.rows * w.row));
   parallel_for(op, c, outs.count, grain, [&](int64_t b, int64_t e, int64_t) {
     for (int64_t o = b; o < e; ++o)
       for (int64_t r = 0; r < w.rows; ++r)

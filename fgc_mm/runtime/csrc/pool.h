@@ -148,7 +148,7 @@ void run_mean(const Program& p, const Op& op, Context& c) {
   const Target to = target_of(p, c, op.y, kNone, op.act);
   const Channels channels = channels_of(c, op.set, x.channels);
   float* means = (float*)c.shared_scratch;
-  const int64_t grain = max(1, 262144 / (x.pixels() + 1));
+  const int64_t grain = max(1, 4 * kMinElementsPerThread / (x.pixels() + 1));
   parallel_for(op, c, channels.count, grain,
                [&](int64_t b, int64_t e, int64_t) {
                  for (int64_t i = b; i < e; ++i)

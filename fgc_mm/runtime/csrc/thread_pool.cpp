@@ -12,13 +12,30 @@ namespace fgc {
 
 namespace {
 
-// Polls of an idle worker before it sleeps: about 20 microseconds.
-constexpr int kSpins = 2000;
+// Polls of an idle worker before it sleeps: about 0.3 milliseconds, more than
+// the time between two images of a stream.
+constexpr int kSpins = 10000;
 
 inline void pause() {
 #if defined(__x86_64__) || defined(__i386__)
   __builtin_ia32_pause();
 #endif
+}
+
+// The state of the current job in one word, so that a worker joins with one
+// atomic operation: a mutex would put a thread to sleep whenever two threads
+// meet at it. From the lowest bit: the number of workers that have joined,
+// whether more may join, the highest index of a worker that may, and the
+// number of the job.
+using State = uint64_t;
+constexpr State kActive = 0x7fff, kOpen = 0x8000;
+constexpr int kHelpersShift = 16, kNumberShift = 32;
+constexpr State kExit = ~State{0};  // the workers return
+
+inline State number_of(State state) { return state >> kNumberShift; }
+
+inline bool may_join(State state, int64_t index) {
+  return (state & kOpen) && index <= int64_t(state >> kHelpersShift & 0xffff);
 }
 
 }  // namespace
@@ -33,30 +50,27 @@ struct ThreadPool::Workers {
   };
 
   std::vector<std::thread> threads;
-  std::mutex mutex;
-  std::condition_variable wake;
-  std::atomic<int64_t> job{0};  // number of the last published one; -1: exit
-  int64_t sleeping = 0;
-  // State of the current job, guarded by the mutex.
-  bool accepting = false;  // workers may still join
-  int64_t helpers = 0;     // highest index of a worker that may join
+  alignas(64) std::atomic<State> state{0};
   // Read by the threads that have joined the job.
+  int64_t count = 1;  // threads, with the calling one
   RangeFn f = nullptr;
   void* data = nullptr;
   int64_t grain = 1;
   std::unique_ptr<ItemRange[]> ranges;  // one per thread
   int64_t capacity = 0;                 // number of ranges
-  std::atomic<int64_t> active{0};       // workers that have joined
+  std::mutex mutex;                     // of sleeping workers
+  std::condition_variable wake;
+  std::atomic<int64_t> sleeping{0};
 
-  // Starts workers until there are `count` threads, including the calling
+  // Starts workers until there are `wanted` threads, including the calling
   // one; there are fewer if the system refuses to start more.
-  void grow(int64_t count) {
-    if (count > capacity) {
-      ranges.reset(new ItemRange[size_t(count)]);
-      capacity = count;
+  void grow(int64_t wanted) {
+    if (wanted > capacity) {
+      ranges.reset(new ItemRange[size_t(wanted)]);
+      capacity = wanted;
     }
     try {
-      while (int64_t(threads.size()) < count - 1) {
+      while (int64_t(threads.size()) < wanted - 1) {
         const int64_t index = int64_t(threads.size()) + 1;
         threads.emplace_back([this, index] { worker_loop(index); });
       }
@@ -65,37 +79,46 @@ struct ThreadPool::Workers {
   }
 
   void worker_loop(int64_t index) {
-    int64_t seen = 0;
+    State current = 0;
     for (;;) {
-      seen = wait_for_job(seen);
-      if (seen < 0) return;
-      {
-        const std::lock_guard<std::mutex> lock(mutex);
-        if (!accepting || index > helpers) continue;
-        active.fetch_add(1);
-      }
+      current = wait_for_job(number_of(current));
+      if (current == kExit) return;
+      if (!join(current, index)) continue;
       process_items(index);
-      active.fetch_sub(1);
+      state.fetch_sub(1, std::memory_order_release);
     }
   }
 
-  // Waits until a job other than `seen` is published; returns its number.
-  int64_t wait_for_job(int64_t seen) {
+  // Waits until a job other than `seen` is published; returns the state.
+  State wait_for_job(State seen) {
+    State current;
+    const auto published = [&] {
+      current = state.load();
+      return number_of(current) != seen;
+    };
     for (int k = 0; k < kSpins; ++k) {
-      const int64_t current = job.load();
-      if (current != seen) return current;
+      if (published()) return current;
       pause();
     }
     std::unique_lock<std::mutex> lock(mutex);
     ++sleeping;
-    wake.wait(lock, [&] { return job.load() != seen; });
+    wake.wait(lock, published);
     --sleeping;
-    return job.load();
+    return current;
+  }
+
+  // Joins the job of `current`, unless it is closed or has enough threads.
+  bool join(State current, int64_t index) {
+    const State number = number_of(current);
+    while (number_of(current) == number && may_join(current, index))
+      if (state.compare_exchange_weak(current, current + 1,
+                                      std::memory_order_acquire))
+        return true;
+    return false;
   }
 
   // Items of the thread's own range, then those left in the other ranges.
   void process_items(int64_t index) {
-    const int64_t count = helpers + 1;
     for (int64_t k = 0; k < count; ++k) {
       ItemRange& range = ranges[(index + k) % count];
       for (;;) {
@@ -106,7 +129,7 @@ struct ThreadPool::Workers {
     }
   }
 
-  void partition(int64_t items, int64_t count) {
+  void partition(int64_t items) {
     const int64_t blocks = (items + grain - 1) / grain;
     for (int64_t k = 0; k < count; ++k) {
       ranges[k].next.store(blocks * k / count * grain);
@@ -114,28 +137,21 @@ struct ThreadPool::Workers {
     }
   }
 
-  // Publishes a job, or -1: the workers exit.
-  void publish(int64_t number) {
-    bool notify;
-    {
-      const std::lock_guard<std::mutex> lock(mutex);
-      accepting = number >= 0;
-      job.store(number);
-      notify = sleeping > 0;
-    }
-    if (notify) wake.notify_all();
+  void publish(State next) {
+    state.store(next);  // before `sleeping` is read: a worker does the reverse
+    if (!sleeping.load()) return;
+    { const std::lock_guard<std::mutex> lock(mutex); }
+    wake.notify_all();
   }
 
-  // Runs a job on `count` threads and waits until all of them have finished.
-  void run(int64_t count) {
-    helpers = count - 1;
-    publish(job.load() + 1);
+  // Runs a job and waits until all threads that have joined it have finished.
+  void run() {
+    const State number = number_of(state.load()) + 1;
+    publish(number << kNumberShift | State(count - 1) << kHelpersShift |
+            kOpen);
     process_items(0);
-    {
-      const std::lock_guard<std::mutex> lock(mutex);
-      accepting = false;
-    }
-    for (int k = 0; active.load(); ++k)
+    state.fetch_and(~kOpen);
+    for (int k = 0; state.load(std::memory_order_acquire) & kActive; ++k)
       if (k < kSpins)
         pause();
       else
@@ -154,15 +170,16 @@ void ThreadPool::parallel_for(int64_t threads, int64_t items, int64_t grain,
     return;
   }
   workers_->grow(threads);
+  workers_->count = threads;
   workers_->f = f;
   workers_->data = data;
   workers_->grain = grain;
-  workers_->partition(items, threads);
-  workers_->run(threads);
+  workers_->partition(items);
+  workers_->run();
 }
 
 ThreadPool::~ThreadPool() {
-  workers_->publish(-1);
+  workers_->publish(kExit);
   for (std::thread& thread : workers_->threads) thread.join();
 }
 

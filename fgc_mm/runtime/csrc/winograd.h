@@ -10,6 +10,17 @@ constexpr int64_t kWinogradInputs = 128;  // inputs per pass, at most
 // Prefetch distance of packed weights, in floats.
 constexpr int64_t kPrefetchFloats = 768;
 
+// With several threads, convs with at most this number of floats of
+// transformed weights are computed in passes of one thread each: threads that
+// share a pass read most of its tiles from each other's caches.
+constexpr int64_t kMaxSingleWeights = 256 * 1024;
+constexpr int64_t kSinglePassFloats = 256 * 1024;  // of its tiles
+
+// Scratch memory of one pass, whose tiles have this number of floats.
+inline int64_t pass_bytes(int64_t tile_floats, int64_t inputs) {
+  return tile_floats * 4 + (inputs + kPrefetchInputs) * 16 + 128;
+}
+
 struct WinogradPlan : TileLayout {
   float* weights;  // transformed
   int64_t element_step;  // stride between the 16 tile elements, in floats
@@ -49,11 +60,14 @@ bool prepare_winograd(const Program& p, Op& op, ModelMemory& memory,
           p.weights + op.weight + o * op.out_step + i * op.in_step,
           w.weights + output_offset(w, o) + input_offset(w, i),
           w.element_step);
-  const int64_t floats = 16 * (x.channels + y.channels) * w.step;
+  const int64_t planes = 16 * (x.channels + y.channels);
   op.shared_bytes =
-      max(op.shared_bytes,
-          floats * 4 + (x.channels + kPrefetchInputs) * 16 + 256);
-  op.thread_bytes = max(op.thread_bytes, tile_bytes(w));
+      max(op.shared_bytes, pass_bytes(planes * w.step, x.channels));
+  const int64_t floats = planes * plane_step(w, w.layout.out_height);
+  op.thread_bytes = max(
+      op.thread_bytes, round_up(tile_bytes(w), 64) +
+                           pass_bytes(min(floats, kSinglePassFloats),
+                                      x.channels));
   return true;
 }
 
@@ -68,77 +82,147 @@ inline void transform_input(const WinogradPlan& w, const float* plane,
     }
 }
 
-struct WinogradScratch {
+// One pass over rows of tiles, for all listed channels.
+struct WinogradPass {
+  const Op& op;
+  Context& c;
+  const WinogradPlan& w;
+  const Map& x;
+  const Target& to;
+  const Channels &ins, &outs;
+  int64_t first, rows, step;
   float *inputs, *outputs;  // transformed tiles
   const float** planes;
   int64_t* offsets;
+
+  void use_scratch(char* scratch) {
+    inputs = (float*)scratch;
+    outputs = inputs + 16 * ins.count * step;
+    planes = (const float**)(outputs + 16 * outs.count * step);
+    offsets = (int64_t*)(planes + ins.count);
+    for (int64_t i = 0; i < ins.count; ++i) planes[i] = inputs + i * step;
+    for (int64_t i = 0; i < ins.count + kPrefetchInputs; ++i)
+      offsets[i] = input_offset(w, ins[min(i, ins.count - 1)]);
+  }
+
+  int64_t tiles() const { return rows * w.layout.out_width; }
+
+  // Transforms the inputs [begin, end).
+  void transform(int64_t begin, int64_t end, int64_t thread) const {
+    float* plane = (float*)(c.thread_scratch + thread * c.thread_step);
+    for (int64_t i = begin; i < end; ++i) {
+      fill_tiles(w, x, ins[i], first, rows, plane);
+      transform_input(w, plane, rows, ins.count * step, inputs + i * step);
+    }
+  }
+
+  // Accumulates one of the 16 tile elements for outputs o0 to o1.
+  void accumulate(int64_t element, int64_t o0, int64_t o1) const {
+    static const int64_t tap[1] = {0};
+    static const float zero[kBlockOuts] = {};
+    const float* weights[kBlockOuts];
+    for (int64_t o = o0; o < o1; ++o)
+      weights[o - o0] =
+          w.weights + element * w.element_step + output_offset(w, outs[o]);
+    const TileArgs args{planes, offsets, ins.count, weights, tap, 1, 1,
+                        false, 0, w.packed ? kPrefetchFloats : 0};
+    accumulate_block(args, o1 - o0, element * ins.count * step,
+                     ceil_div(tiles(), kLanes),
+                     outputs + (element * outs.count + o0) * step, step,
+                     zero, w.inputs_per_pass, nullptr);
+  }
+
+  void write(int64_t begin, int64_t end, int64_t thread) const {
+    write_tiles(op, c, w, outs, outputs, step, first, rows, to, begin, end,
+                thread);
+  }
+
+  // On all threads, which share the inputs, then the 16 elements of the tiles,
+  // then the outputs.
+  void run_shared() const {
+    const int64_t blocks = ceil_div(outs.count, kBlockOuts);
+    const int64_t block_outputs =
+        round_up(ceil_div(outs.count, blocks), kMaxOut);
+    const int64_t grain = max(1, kMinElementsPerThread / 16 / tiles());
+    parallel_for(op, c, ins.count, grain,
+                 [&](int64_t b, int64_t e, int64_t t) { transform(b, e, t); });
+    const int64_t work = ins.count * block_outputs * tiles();
+    parallel_for(op, c, 16 * blocks, max(1, kMinWorkPerThread / 8 / work),
+                 [&](int64_t b, int64_t e, int64_t) {
+                   for (int64_t k = b; k < e; ++k) {
+                     const int64_t o0 = k % blocks * block_outputs;
+                     accumulate(k / blocks, o0,
+                                min(o0 + block_outputs, outs.count));
+                   }
+                 });
+    parallel_for(op, c, outs.count, grain,
+                 [&](int64_t b, int64_t e, int64_t t) { write(b, e, t); });
+  }
+
+  // The outputs [begin, end), on one thread.
+  void run_single(int64_t begin, int64_t end, int64_t thread) const {
+    transform(0, ins.count, thread);
+    for (int64_t o0 = begin; o0 < end; o0 += kBlockOuts)
+      for (int64_t element = 0; element < 16; ++element)
+        accumulate(element, o0, min(o0 + kBlockOuts, end));
+    write(begin, end, thread);
+  }
 };
 
-inline WinogradScratch make_scratch(const WinogradPlan& w, char* shared,
-                                    const Channels& ins,
-                                    const Channels& outs) {
-  WinogradScratch m;
-  m.inputs = (float*)shared;
-  m.outputs = m.inputs + 16 * ins.count * w.step;
-  m.planes = (const float**)(m.outputs + 16 * outs.count * w.step);
-  m.offsets = (int64_t*)(m.planes + ins.count);
-  for (int64_t i = 0; i < ins.count; ++i)
-    m.planes[i] = m.inputs + i * w.step;
-  for (int64_t i = 0; i < ins.count + kPrefetchInputs; ++i)
-    m.offsets[i] = input_offset(w, ins[min(i, ins.count - 1)]);
-  return m;
+// Maximum number of rows of tiles in a pass of one thread; 0 if its weights
+// or tiles would be too large.
+inline int64_t single_pass_rows(const WinogradPlan& w, const Channels& ins,
+                                const Channels& outs) {
+  if (16 * ins.count * outs.count > kMaxSingleWeights) return 0;
+  const int64_t step = kSinglePassFloats / (16 * (ins.count + outs.count));
+  // plane_step adds up to kLanes + 31 floats
+  return min(w.layout.out_height,
+             max(0, step - kLanes - 31) / w.layout.out_width);
 }
 
-// Accumulates one of the 16 tile elements for outputs o0 to o1.
-inline void accumulate_tiles(const WinogradPlan& w, const WinogradScratch& m,
-                             const Channels& ins, const Channels& outs,
-                             int64_t element, int64_t o0, int64_t o1,
-                             int64_t tiles) {
-  static const int64_t tap[1] = {0};
-  static const float zero[kBlockOuts] = {};
-  const float* weights[kBlockOuts];
-  for (int64_t o = o0; o < o1; ++o)
-    weights[o - o0] =
-        w.weights + element * w.element_step + output_offset(w, outs[o]);
-  const TileArgs args{m.planes, m.offsets, ins.count, weights, tap, 1, 1,
-                      false, 0, w.packed ? kPrefetchFloats : 0};
-  accumulate_block(args, o1 - o0, element * ins.count * w.step,
-                   ceil_div(tiles, kLanes),
-                   m.outputs + (element * outs.count + o0) * w.step, w.step,
-                   zero, w.inputs_per_pass, nullptr);
+// Passes of one thread each, with at most `max_rows` rows of tiles.
+void run_single_passes(WinogradPass pass, int64_t threads, int64_t max_rows) {
+  const WinogradPlan& w = pass.w;
+  const int64_t height = w.layout.out_height, outs = pass.outs.count;
+  // If the threads divide the rows of a small map, they write to the same
+  // cache lines; if they divide the outputs, each transforms all inputs.
+  const bool by_outputs = max_rows == height && outs >= 2 * pass.ins.count;
+  const int64_t least = ceil_div(height, max_rows);
+  const int64_t vectors = height * w.layout.out_width / kLanes;
+  const int64_t passes =
+      by_outputs ? min(threads, ceil_div(outs, kMaxOut))
+                 : max(least, min(min(height, vectors),
+                                  round_up(least, threads)));
+  pass.step = plane_step(w, by_outputs ? height : ceil_div(height, passes));
+  Context& c = pass.c;
+  parallel_for(
+      pass.op, c, passes, 1, [&](int64_t b, int64_t e, int64_t thread) {
+        WinogradPass own = pass;
+        own.use_scratch(c.thread_scratch + thread * c.thread_step +
+                        round_up(tile_bytes(w), 64));
+        for (int64_t k = b; k < e; ++k) {
+          const int64_t next = k + 1;
+          own.first = by_outputs ? 0 : k * height / passes;
+          own.rows = (by_outputs ? height : next * height / passes) -
+                     own.first;
+          own.run_single(by_outputs ? k * outs / passes : 0,
+                         by_outputs ? next * outs / passes : outs, thread);
+        }
+      });
 }
 
 void run_winograd(const Op& op, Context& c, const WinogradPlan& w,
                   const Map& x, const Target& to, const Channels& ins,
                   const Channels& outs) {
-  const WinogradScratch m = make_scratch(w, c.shared_scratch, ins, outs);
-  const int64_t blocks = ceil_div(outs.count, kBlockOuts);
-  const int64_t block_outputs =
-      round_up(ceil_div(outs.count, blocks), kMaxOut);
-  for (int64_t q0 = 0; q0 < w.layout.out_height; q0 += w.rows) {
-    const int64_t rows = min(w.rows, w.layout.out_height - q0);
-    const int64_t tiles = rows * w.layout.out_width;
-    const int64_t grain = max(1, 4096 / tiles);
-    parallel_for(
-        op, c, ins.count, grain, [&](int64_t b, int64_t e, int64_t thread) {
-          float* plane = (float*)(c.thread_scratch + thread * c.thread_step);
-          for (int64_t i = b; i < e; ++i) {
-            fill_tiles(w, x, ins[i], q0, rows, plane);
-            transform_input(w, plane, rows, ins.count * w.step,
-                            m.inputs + i * w.step);
-          }
-        });
-    const int64_t work = ins.count * block_outputs * tiles;
-    parallel_for(op, c, 16 * blocks, max(1, kMinWorkPerThread / 8 / work),
-                 [&](int64_t b, int64_t e, int64_t) {
-                   for (int64_t k = b; k < e; ++k) {
-                     const int64_t o0 = k % blocks * block_outputs;
-                     accumulate_tiles(w, m, ins, outs, k / blocks, o0,
-                                      min(o0 + block_outputs, outs.count),
-                                      tiles);
-                   }
-                 });
-    write_tiles(op, c, w, outs, m.outputs, q0, rows, grain, to);
+  WinogradPass pass{op, c, w, x, to, ins, outs, 0, 0, w.step};
+  const int64_t threads = thread_count(op, c);
+  const int64_t max_rows = single_pass_rows(w, ins, outs);
+  if (threads > 1 && max_rows)
+    return run_single_passes(pass, threads, max_rows);
+  pass.use_scratch(c.shared_scratch);
+  for (; pass.first < w.layout.out_height; pass.first += w.rows) {
+    pass.rows = min(w.rows, w.layout.out_height - pass.first);
+    pass.run_shared();
   }
 }
 

@@ -93,7 +93,7 @@ void run_winograd_pairs(const Op& op, Context& c, const WinogradPairPlan& w,
   for (int64_t q0 = 0; q0 < w.layout.out_height; q0 += w.rows) {
     const int64_t rows = min(w.rows, w.layout.out_height - q0);
     const int64_t tiles = rows * w.layout.out_width;
-    const int64_t grain = max(1, 4096 / tiles);
+    const int64_t grain = max(1, kMinElementsPerThread / 16 / tiles);
     parallel_for(
         op, c, pairs, grain, [&](int64_t b, int64_t e, int64_t thread) {
           float* const thread_scratch =
@@ -129,7 +129,11 @@ void run_winograd_pairs(const Op& op, Context& c, const WinogradPairPlan& w,
                                w.step, zero, kPairsPerPass, nullptr);
           }
         });
-    write_tiles(op, c, w, outs, sums, q0, rows, grain, to);
+    parallel_for(op, c, outs.count, grain,
+                 [&](int64_t b, int64_t e, int64_t thread) {
+                   write_tiles(op, c, w, outs, sums, w.step, q0, rows, to, b,
+                               e, thread);
+                 });
   }
 }
 

@@ -57,6 +57,11 @@ inline void transform_weights(const float* g, float* to, int64_t step) {
   }
 }
 
+// Stride between planes of `rows` rows of tiles, in floats.
+inline int64_t plane_step(const TileLayout& w, int64_t rows) {
+  return round_up(rows * w.layout.out_width + kLanes, 16) + 16;
+}
+
 // `planes`: number of transformed input planes. False if their size exceeds
 // any memory.
 bool make_tile_layout(const Op& op, const Value& x, const Value& y,
@@ -79,7 +84,7 @@ bool make_tile_layout(const Op& op, const Value& x, const Value& y,
   const int64_t row_bytes = (planes + y.channels) * 64 * map.width;
   w.rows = min(map.height, max(1, kTileBytes / row_bytes));
   w.rows = ceil_div(map.height, ceil_div(map.height, w.rows));
-  w.step = round_up(w.rows * map.width + kLanes, 16) + 16;
+  w.step = plane_step(w, w.rows);
   w.pitch = 2 * round_up(map.width, kLanes);
   return true;
 }
@@ -148,23 +153,21 @@ inline void transform_output(const TileLayout& w, const float* from,
     }
 }
 
-// Transforms and writes rows of tiles from `first` on, for all outputs.
+// Transforms and writes rows of tiles from `first` on, for the outputs
+// [begin, end). `sums` has `step` floats per output.
 void write_tiles(const Op& op, Context& c, const TileLayout& w,
-                 const Channels& outs, const float* sums, int64_t first,
-                 int64_t rows, int64_t grain, const Target& to) {
-  parallel_for(
-      op, c, outs.count, grain, [&](int64_t b, int64_t e, int64_t thread) {
-        float* const thread_scratch =
-            (float*)(c.thread_scratch + thread * c.thread_step);
-        for (int64_t j = b; j < e; ++j) {
-          const float bias =
-              op.bias == kNone ? 0.f : c.weights[op.bias + outs[j]];
-          transform_output(w, sums + j * w.step, outs.count * w.step, rows,
-                           bias, thread_scratch);
-          write_rows(thread_scratch, w.pitch, 2 * first,
-                     min(2 * (first + rows), to.y.height), to, outs[j]);
-        }
-      });
+                 const Channels& outs, const float* sums, int64_t step,
+                 int64_t first, int64_t rows, const Target& to,
+                 int64_t begin, int64_t end, int64_t thread) {
+  float* const thread_scratch =
+      (float*)(c.thread_scratch + thread * c.thread_step);
+  for (int64_t j = begin; j < end; ++j) {
+    const float bias = op.bias == kNone ? 0.f : c.weights[op.bias + outs[j]];
+    transform_output(w, sums + j * step, outs.count * step, rows, bias,
+                     thread_scratch);
+    write_rows(thread_scratch, w.pitch, 2 * first,
+               min(2 * (first + rows), to.y.height), to, outs[j]);
+  }
 }
 
 }  // namespace

@@ -72,7 +72,9 @@ def write_report(
     # a row's name may not contain backbone and data set; its config's does
     configs = [run.method.config.stem for run in runs]
     theirs = published_for(
-        published, [*configs, *(row.method for row in rows)]
+        published,
+        [*configs, *(row.method for row in rows)],
+        study.published_dataset,
     )
     text = '\n'.join(
         [f'# {study.title}\n', markdown(rows, theirs), NOTES]

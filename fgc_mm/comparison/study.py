@@ -37,7 +37,7 @@ class Study:
         pruning_ratio: Target of static pruning and of ``match_macs``.
         match_macs: Whether every method is trained for that ratio.
         published_dataset: The published numbers of this data set are shown
-            in the table.
+            in the table; None: those of the data sets in the configs' names.
         questions: Pairs of rows whose difference is computed.
         axis: Of the figure of a sweep, if there is one.
     """

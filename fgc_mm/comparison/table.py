@@ -141,36 +141,39 @@ def read_published(path: Path) -> list[dict[str, str]]:
 
 
 def published_for(
-    published: Sequence[dict[str, str]], methods: Iterable[str]
+    published: Sequence[dict[str, str]],
+    methods: Iterable[str],
+    dataset: str | None = None,
 ) -> list[dict[str, str]]:
     """Published numbers of the methods' backbones and data sets.
 
     Both are found between the underscores of the methods' names:
-    ``fgc_resnet20_cifar10`` gives ResNet-20 on CIFAR-10. If there are none
-    for the data set, as for ``fgc_resnet20_folder``, the numbers of the
-    backbone on any data set are returned.
+    ``fgc_resnet20_cifar10`` gives ResNet-20 on CIFAR-10.
+
+    Args:
+        published: As :func:`read_published` returns them.
+        methods: Names of methods or configs.
+        dataset: In place of those in the names.
     """
     words = {word for name in methods for word in name.split('_')}
-    ours = [row for row in published if row['backbone'] in words]
-    return [row for row in ours if row['dataset'] in words] or ours
+    datasets = words if dataset is None else {dataset}
+    return [
+        row
+        for row in published
+        if row['backbone'] in words and row['dataset'] in datasets
+    ]
 
 
-def published_on(
+def check_published_dataset(
     published: Sequence[dict[str, str]], dataset: str | None
-) -> list[dict[str, str]]:
-    """Published numbers on a data set; all if it is None.
-
-    Raises:
-        FGCError: There are none on this data set.
-    """
-    found = [r for r in published if dataset in (None, r['dataset'])]
-    if not found:
-        known = sorted({row['dataset'] for row in published})
+) -> None:
+    """Raise FGCError if a data set has no published numbers."""
+    known = sorted({row['dataset'] for row in published})
+    if dataset not in (None, *known):
         raise FGCError(
             f'--published-dataset {dataset} has no published numbers; '
             f'choose among {", ".join(known)}.'
         )
-    return found
 
 
 def markdown(rows: Sequence[Row], published: Sequence[dict]) -> str:

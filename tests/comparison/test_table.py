@@ -18,9 +18,9 @@ from fgc_mm.comparison.table import (
     PUBLISHED,
     PUBLISHED_FILE,
     MeanStd,
+    check_published_dataset,
     markdown,
     published_for,
-    published_on,
     read_published,
     rows_of,
     table_csv,
@@ -130,6 +130,15 @@ def test_every_ratio_gets_a_column_and_published_ones_are_marked():
     ]
 
 
+def test_published_numbers_are_those_of_the_data_set():
+    published = read_published(PUBLISHED_FILE)
+    for name in ('fgc_resnet20_digits', 'fgc_resnet20_folder'):
+        assert not published_for(published, [name])
+    found = published_for(published, ['fgc_resnet20_folder'], 'cifar100')
+    assert {r['dataset'] for r in found} == {'cifar100'}
+    assert {r['backbone'] for r in found} == {'resnet20'}
+
+
 def test_bad_input(tmp_path):
     with pytest.raises(FGCError, match='is not a file'):
         read_published(tmp_path / 'no.csv')
@@ -139,4 +148,4 @@ def test_bad_input(tmp_path):
         read_published(other)
     assert len(PUBLISHED) == 12
     with pytest.raises(FGCError, match='mnist has no published numbers'):
-        published_on(read_published(PUBLISHED_FILE), 'mnist')
+        check_published_dataset(read_published(PUBLISHED_FILE), 'mnist')

@@ -33,7 +33,7 @@ from fgc_mm.comparison.stored_results import (
 from fgc_mm.comparison.study import Study
 from fgc_mm.comparison.table import (
     PUBLISHED_FILE,
-    published_on,
+    check_published_dataset,
     read_published,
     rows_of,
 )
@@ -51,10 +51,8 @@ SIGNALS = *STOP_SIGNALS, signal.SIGINT
 def main(args: argparse.Namespace) -> None:
     """Plan, run, and write."""
     study = study_of(args)
-    published = published_on(
-        read_published(args.published or PUBLISHED_FILE),
-        args.published_dataset or study.published_dataset,
-    )
+    published = read_published(args.published or PUBLISHED_FILE)
+    check_published_dataset(published, study.published_dataset)
     start = slurm_jobs if args.slurm is not None else local_workers
     executor, threads = start(args)
     if args.results is not None:
@@ -127,6 +125,7 @@ def study_of(args: argparse.Namespace) -> Study:
         options=study.options + tuple(args.cfg_options),
         pruning_ratio=study.pruning_ratio if ratio is None else ratio,
         match_macs=args.match_macs or study.match_macs,
+        published_dataset=args.published_dataset or study.published_dataset,
     )
 
 

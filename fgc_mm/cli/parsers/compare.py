@@ -121,7 +121,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         '--published-dataset', metavar='NAME',
-        help="data set of published numbers (default: the configs', or all)",
+        help='data set of published numbers (default: that in the names of '
+        'the configs)',
     )  # fmt: skip
     add_cfg_options(parser, 'as in train.py, for every run')
 

@@ -134,7 +134,7 @@ inline void write_row(const float* sums, const float* add, float* to,
     return;
   }
   for (; c < width; ++c) {
-    float value = sums[c] + (add ? add[c] : 0.f);
+    float value = add ? sums[c] + add[c] : sums[c];  // keeps -0
     value = value < low ? low : value;
     to[c] = value > high ? high : value;
   }

@@ -146,12 +146,13 @@ struct ThreadPool::Workers {
 
   // Runs a job and waits until all threads that have joined it have finished.
   void run() {
-    const State number = number_of(state.load()) + 1;
+    // always below the number of kExit
+    const State number = (number_of(state.load()) + 1) & 0x7fffffff;
     publish(number << kNumberShift | State(count - 1) << kHelpersShift |
             kOpen);
     process_items(0);
     state.fetch_and(~kOpen);
-    for (int k = 0; state.load(std::memory_order_acquire) & kActive; ++k)
+    for (int64_t k = 0; state.load(std::memory_order_acquire) & kActive; ++k)
       if (k < kSpins)
         pause();
       else

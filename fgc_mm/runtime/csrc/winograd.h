@@ -25,6 +25,7 @@ struct WinogradPlan : TileLayout {
   float* weights;  // transformed
   int64_t element_step;  // stride between the 16 tile elements, in floats
   int64_t inputs, outputs, inputs_per_pass;
+  int64_t single_pass_at;  // offset of its tiles in the scratch of a thread
   bool packed;  // weights are in packed order
 };
 
@@ -63,11 +64,15 @@ bool prepare_winograd(const Program& p, Op& op, ModelMemory& memory,
   const int64_t planes = 16 * (x.channels + y.channels);
   op.shared_bytes =
       max(op.shared_bytes, pass_bytes(planes * w.step, x.channels));
-  const int64_t floats = planes * plane_step(w, w.layout.out_height);
-  op.thread_bytes = max(
-      op.thread_bytes, round_up(tile_bytes(w), 64) +
-                           pass_bytes(min(floats, kSinglePassFloats),
-                                      x.channels));
+  const int64_t height = w.layout.out_height;
+  const int64_t floats =
+      min(planes * plane_step(w, height), kSinglePassFloats);
+  const int64_t most_rows =  // of a single pass, with the fewest channels
+      kSinglePassFloats / (32 * kMinWinogradChannels) / w.layout.out_width;
+  w.single_pass_at =
+      round_up(tile_bytes(w, max(w.rows, min(height, most_rows))), 64);
+  op.thread_bytes = max(op.thread_bytes,
+                        w.single_pass_at + pass_bytes(floats, x.channels));
   return true;
 }
 
@@ -199,7 +204,7 @@ void run_single_passes(WinogradPass pass, int64_t threads, int64_t max_rows) {
       pass.op, c, passes, 1, [&](int64_t b, int64_t e, int64_t thread) {
         WinogradPass own = pass;
         own.use_scratch(c.thread_scratch + thread * c.thread_step +
-                        round_up(tile_bytes(w), 64));
+                        w.single_pass_at);
         for (int64_t k = b; k < e; ++k) {
           const int64_t next = k + 1;
           own.first = by_outputs ? 0 : k * height / passes;

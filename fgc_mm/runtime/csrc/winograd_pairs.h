@@ -47,7 +47,7 @@ bool prepare_winograd_pairs(const Program& p, Op& op, ModelMemory& memory,
                          max_packed_floats(w.weights, y.channels)) +
                     16 * (pairs + kPrefetchInputs) + 8 * y.channels +
                     16 * x.channels + 1024;
-  op.thread_bytes = tile_bytes(w) + 4 * w.layout.plane_floats;
+  op.thread_bytes = tile_bytes(w, w.rows) + 4 * w.layout.plane_floats;
   return true;
 }
 

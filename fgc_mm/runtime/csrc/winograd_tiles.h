@@ -90,8 +90,8 @@ bool make_tile_layout(const Op& op, const Value& x, const Value& y,
 }
 
 // Scratch memory per thread: an input plane and a plane of results.
-inline int64_t tile_bytes(const TileLayout& w) {
-  return (w.layout.plane_floats + 2 * w.rows * w.pitch + 256) * 4;
+inline int64_t tile_bytes(const TileLayout& w, int64_t rows) {
+  return (w.layout.plane_floats + 2 * rows * w.pitch + 256) * 4;
 }
 
 // Copies the input rows of `rows` rows of tiles.

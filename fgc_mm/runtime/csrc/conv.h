@@ -102,7 +102,8 @@ void run_dense(ConvGroup g, const ConvPlan& plan, const Map& x,
     for (int64_t i = 0; i < ins.count; ++i)
       planes[i] = plane_begin(layout, x, ins[i]);
   } else {
-    const int64_t grain = max(1, kMinElementsPerThread / 4 / layout.plane_floats);
+    const int64_t grain =
+        max(1, kMinElementsPerThread / 4 / layout.plane_floats);
     parallel_for(g.op, c, ins.count, grain,
                  [&](int64_t b, int64_t e, int64_t) {
                    for (int64_t i = b; i < e; ++i) {

@@ -62,7 +62,8 @@ void pack_planes(const Op& op, Context& c, const Layout& layout, const Map& x,
   const int64_t map_floats = (layout.out_height - 1) * layout.pitch +
                              layout.out_width +
                              layout.taps[layout.tap_count - 1];
-  const int64_t grain = max(1, kMinElementsPerThread / 4 / layout.plane_floats);
+  const int64_t grain =
+      max(1, kMinElementsPerThread / 4 / layout.plane_floats);
   parallel_for(
       op, c, ins.pairs(), grain, [&](int64_t b, int64_t e, int64_t thread) {
         float* const thread_scratch =

@@ -112,9 +112,9 @@ void compute_outputs(const ConvGroup& g, const TileArgs& args,
   const int64_t tasks_per_thread =
       !small ? 4 : layout.positions() < kFewPositions ? 1 : 2;
   const int64_t wanted = tasks_per_thread * threads;
-  const int64_t chunks =
-      chunk_count(layout, planes, groups,
-                  threads == 1 ? 1 : small ? wanted : ceil_div(wanted, groups));
+  const int64_t chunks = chunk_count(
+      layout, planes, groups,
+      threads == 1 ? 1 : small ? wanted : ceil_div(wanted, groups));
   const int64_t groups_per_block =
       threads == 1 || small
           ? kGroupsPerBlock

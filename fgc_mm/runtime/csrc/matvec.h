@@ -91,7 +91,8 @@ void run_matvec(const Op& op, Context& c, const Map& x, const Target& to) {
   const float* bias = op.bias == kNone ? nullptr : c.weights + op.bias;
   if (op.out_step == 1) {
     const int64_t all = to.y.channels;
-    const int64_t grain = max(1, kMinWorkPerThread / (kMatvecBlock * (ins.count + 1)));
+    const int64_t grain =
+        max(1, kMinWorkPerThread / (kMatvecBlock * (ins.count + 1)));
     parallel_for(op, c, ceil_div(all, kMatvecBlock), grain,
                  [&](int64_t b, int64_t e, int64_t) {
                    for (int64_t o = b * kMatvecBlock;

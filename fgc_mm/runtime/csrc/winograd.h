@@ -87,15 +87,10 @@ inline void transform_input(const WinogradPlan& w, const float* plane,
     }
 }
 
-// One pass over rows of tiles, for all listed channels.
-struct WinogradPass {
-  const Op& op;
-  Context& c;
+struct WinogradPass : TilePass {
   const WinogradPlan& w;
   const Map& x;
-  const Target& to;
-  const Channels &ins, &outs;
-  int64_t first, rows, step;
+  const Channels& ins;
   float *inputs, *outputs;  // transformed tiles
   const float** planes;
   int64_t* offsets;
@@ -109,8 +104,6 @@ struct WinogradPass {
     for (int64_t i = 0; i < ins.count + kPrefetchInputs; ++i)
       offsets[i] = input_offset(w, ins[min(i, ins.count - 1)]);
   }
-
-  int64_t tiles() const { return rows * w.layout.out_width; }
 
   // Transforms the inputs [begin, end).
   void transform(int64_t begin, int64_t end, int64_t thread) const {
@@ -132,14 +125,9 @@ struct WinogradPass {
     const TileArgs args{planes, offsets, ins.count, weights, tap, 1, 1,
                         false, 0, w.packed ? kPrefetchFloats : 0};
     accumulate_block(args, o1 - o0, element * ins.count * step,
-                     ceil_div(tiles(), kLanes),
+                     ceil_div(tile_count(), kLanes),
                      outputs + (element * outs.count + o0) * step, step,
                      zero, w.inputs_per_pass, nullptr);
-  }
-
-  void write(int64_t begin, int64_t end, int64_t thread) const {
-    write_tiles(op, c, w, outs, outputs, step, first, rows, to, begin, end,
-                thread);
   }
 
   // On all threads, which share the inputs, then the 16 elements of the tiles,
@@ -148,10 +136,10 @@ struct WinogradPass {
     const int64_t blocks = ceil_div(outs.count, kBlockOuts);
     const int64_t block_outputs =
         round_up(ceil_div(outs.count, blocks), kMaxOut);
-    const int64_t grain = max(1, kMinElementsPerThread / 16 / tiles());
+    const int64_t grain = max(1, kMinElementsPerThread / 16 / tile_count());
     parallel_for(op, c, ins.count, grain,
                  [&](int64_t b, int64_t e, int64_t t) { transform(b, e, t); });
-    const int64_t work = ins.count * block_outputs * tiles();
+    const int64_t work = ins.count * block_outputs * tile_count();
     parallel_for(op, c, 16 * blocks, max(1, kMinWorkPerThread / 8 / work),
                  [&](int64_t b, int64_t e, int64_t) {
                    for (int64_t k = b; k < e; ++k) {
@@ -161,7 +149,9 @@ struct WinogradPass {
                    }
                  });
     parallel_for(op, c, outs.count, grain,
-                 [&](int64_t b, int64_t e, int64_t t) { write(b, e, t); });
+                 [&](int64_t b, int64_t e, int64_t t) {
+                   write(outputs, b, e, t);
+                 });
   }
 
   // The outputs [begin, end), on one thread.
@@ -170,7 +160,7 @@ struct WinogradPass {
     for (int64_t o0 = begin; o0 < end; o0 += kBlockOuts)
       for (int64_t element = 0; element < 16; ++element)
         accumulate(element, o0, min(o0 + kBlockOuts, end));
-    write(begin, end, thread);
+    write(outputs, begin, end, thread);
   }
 };
 
@@ -219,7 +209,7 @@ void run_single_passes(WinogradPass pass, int64_t threads, int64_t max_rows) {
 void run_winograd(const Op& op, Context& c, const WinogradPlan& w,
                   const Map& x, const Target& to, const Channels& ins,
                   const Channels& outs) {
-  WinogradPass pass{op, c, w, x, to, ins, outs, 0, 0, w.step};
+  WinogradPass pass{{op, c, w, to, outs, 0, 0, w.step}, w, x, ins};
   const int64_t threads = thread_count(op, c);
   const int64_t max_rows = single_pass_rows(w, ins, outs);
   if (threads > 1 && max_rows)

@@ -92,7 +92,8 @@ void run_winograd_pairs(const Op& op, Context& c, const WinogradPairPlan& w,
   static const float zero[kBlockOuts] = {};
   for (int64_t q0 = 0; q0 < w.layout.out_height; q0 += w.rows) {
     const int64_t rows = min(w.rows, w.layout.out_height - q0);
-    const int64_t tiles = rows * w.layout.out_width;
+    const TilePass pass{op, c, w, to, outs, q0, rows, w.step};
+    const int64_t tiles = pass.tile_count();
     const int64_t grain = max(1, kMinElementsPerThread / 16 / tiles);
     parallel_for(
         op, c, pairs, grain, [&](int64_t b, int64_t e, int64_t thread) {
@@ -131,8 +132,7 @@ void run_winograd_pairs(const Op& op, Context& c, const WinogradPairPlan& w,
         });
     parallel_for(op, c, outs.count, grain,
                  [&](int64_t b, int64_t e, int64_t thread) {
-                   write_tiles(op, c, w, outs, sums, w.step, q0, rows, to, b,
-                               e, thread);
+                   pass.write(sums, b, e, thread);
                  });
   }
 }

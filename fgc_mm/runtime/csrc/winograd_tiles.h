@@ -153,22 +153,33 @@ inline void transform_output(const TileLayout& w, const float* from,
     }
 }
 
-// Transforms and writes rows of tiles from `first` on, for the outputs
-// [begin, end). `sums` has `step` floats per output.
-void write_tiles(const Op& op, Context& c, const TileLayout& w,
-                 const Channels& outs, const float* sums, int64_t step,
-                 int64_t first, int64_t rows, const Target& to,
-                 int64_t begin, int64_t end, int64_t thread) {
-  float* const thread_scratch =
-      (float*)(c.thread_scratch + thread * c.thread_step);
-  for (int64_t j = begin; j < end; ++j) {
-    const float bias = op.bias == kNone ? 0.f : c.weights[op.bias + outs[j]];
-    transform_output(w, sums + j * step, outs.count * step, rows, bias,
-                     thread_scratch);
-    write_rows(thread_scratch, w.pitch, 2 * first,
-               min(2 * (first + rows), to.y.height), to, outs[j]);
+// Some rows of tiles, for all listed outputs.
+struct TilePass {
+  const Op& op;
+  Context& c;
+  const TileLayout& tiles;
+  const Target& to;
+  const Channels& outs;
+  int64_t first, rows;
+  int64_t step;  // stride between planes of tiles, in floats
+
+  int64_t tile_count() const { return rows * tiles.layout.out_width; }
+
+  // Transforms the sums of the outputs [begin, end) and writes them.
+  void write(const float* sums, int64_t begin, int64_t end,
+             int64_t thread) const {
+    float* const results =
+        (float*)(c.thread_scratch + thread * c.thread_step);
+    for (int64_t j = begin; j < end; ++j) {
+      const float bias =
+          op.bias == kNone ? 0.f : c.weights[op.bias + outs[j]];
+      transform_output(tiles, sums + j * step, outs.count * step, rows, bias,
+                       results);
+      write_rows(results, tiles.pitch, 2 * first,
+                 min(2 * (first + rows), to.y.height), to, outs[j]);
+    }
   }
-}
+};
 
 }  // namespace
 }  // namespace fgc

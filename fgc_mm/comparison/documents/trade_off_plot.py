@@ -153,7 +153,7 @@ def _fixed(axes: Axes, rows: Sequence[Row], labels: Mapping[str, str]) -> None:
         marker = DENSE_MARKERS[number % len(DENSE_MARKERS)]
         _mark(
             axes, point, _legend(labels[row.method], row), marker=marker,
-            markersize=max(9 - 3 * number, 5), **style,
+            markersize=9 if marker == '*' else 6, **style,
         )  # fmt: skip
     kinds = dict.fromkeys(method_of(row.method) for row in static)
     for number, kind in enumerate(kinds):

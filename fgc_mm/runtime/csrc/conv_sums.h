@@ -108,17 +108,16 @@ void compute_outputs(const ConvGroup& g, const TileArgs& args,
   const bool parallel = work >= kMinWorkPerThread;
   const int64_t threads = parallel ? thread_count(g.op, g.c) : 1;
   // small convs are divided by rows alone, so that the tasks take equally long
-  const bool small = work < kSmallConv && layout.out_height >= threads;
-  const int64_t tasks_per_thread =
-      !small ? 4 : layout.positions() < kFewPositions ? 1 : 2;
-  const int64_t wanted = tasks_per_thread * threads;
-  const int64_t chunks = chunk_count(
-      layout, planes, groups,
-      threads == 1 ? 1 : small ? wanted : ceil_div(wanted, groups));
+  const bool by_rows = threads == 1 || (work < kSmallConv &&
+                                        layout.out_height >= threads);
+  const bool few = threads == 1 || layout.positions() < kFewPositions;
+  const int64_t tasks_wanted = (by_rows ? (few ? 1 : 2) : 4) * threads;
+  const int64_t chunks =
+      chunk_count(layout, planes, groups,
+                  by_rows ? tasks_wanted : ceil_div(tasks_wanted, groups));
   const int64_t groups_per_block =
-      threads == 1 || small
-          ? kGroupsPerBlock
-          : max(1, min(kGroupsPerBlock, groups * chunks / wanted));
+      by_rows ? kGroupsPerBlock
+              : max(1, min(kGroupsPerBlock, groups * chunks / tasks_wanted));
   const int64_t blocks = ceil_div(groups, groups_per_block);
   const int64_t tasks = blocks * chunks;
   parallel_for(g.op, g.c, tasks, parallel ? 1 : tasks,

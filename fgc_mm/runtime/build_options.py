@@ -28,7 +28,7 @@ FLAGS = (
     '-fvisibility=hidden',  # no symbols in common with other libraries
     '-pthread',
 )
-LINK = ('-shared', '-pthread', '-s')  # without symbols: 3 % smaller
+LINK = ('-shared', '-pthread')  # without symbols: 3 % smaller
 PER_BUILD = ('kernel.cpp',)  # sources that are compiled for every build
 AVX512 = ('avx512f', 'avx512bw', 'avx512dq', 'avx512vl', 'avx2', 'fma')
 
@@ -69,8 +69,11 @@ X86 = (
 
 
 # the bfloat16 convs, used together with any of the other builds
-BFLOAT16 = Build('bfloat16', (*AVX512, 'avx512bf16', 'avx512vbmi2'), lanes=16)
-BFLOAT16_SOURCE = 'bfloat16.cpp'
+_BFLOAT16 = (*AVX512, 'avx512bf16', 'avx512vbmi2')
+BFLOAT16 = {
+    'bfloat16.cpp': Build('bfloat16', _BFLOAT16, lanes=16),
+    'amx.cpp': Build('amx', (*_BFLOAT16, 'amx-tile', 'amx-bf16'), lanes=16),
+}
 
 
 def builds() -> tuple[Build, ...]:
@@ -91,10 +94,11 @@ def compilations(folder: Path) -> list[tuple[str, str, list[str]]]:
                 (f'{path.stem}.{build.name}.o', path.name, build.options)
                 for build in builds()
             ]
-        elif path.name != BFLOAT16_SOURCE:
+        elif path.name not in BFLOAT16:
             found.append((f'{path.stem}.o', path.name, []))
         elif _is_x86():
-            found.append((f'{path.stem}.o', path.name, BFLOAT16.options))
+            options = BFLOAT16[path.name].options
+            found.append((f'{path.stem}.o', path.name, options))
     return [(o, source, ['-c', *FLAGS, *more]) for o, source, more in found]
 
 

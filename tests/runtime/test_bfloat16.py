@@ -23,9 +23,14 @@ needs_bfloat16 = pytest.mark.skipif(
 )
 
 
-def build_name() -> str | None:
-    """The build that multiplies bfloat16, if the library has it."""
-    return 'bfloat16' if library().fgc_peak(b'bfloat16', 0.0) > 0 else None
+def build_names() -> list[str | None]:
+    """The builds of the library that multiply bfloat16, or ``[None]``."""
+    names = ('bfloat16-amx', 'bfloat16-avx512')
+    peaks = {name: library().fgc_peak(name.encode(), 0.0) for name in names}
+    return [name for name in names if peaks[name] > 0] or [None]
+
+
+every_build = pytest.mark.parametrize('build', build_names())
 
 
 class Integers(Random):
@@ -47,7 +52,7 @@ def integer_conv(seed: int) -> tuple[f.Program, list[int]]:
     if k == 1 and m.pick(0, 1):  # tokens
         size, stride = (1, m.pick(17, 65)), 1
     to = [(n + 2 * p - k) // stride + 1 for n in size]
-    ins, outs = m.pick(16, 17, 64, 70), m.pick(16, 17, 65, 97)
+    ins, outs = m.pick(3, 16, 17, 64, 70), m.pick(16, 17, 65, 97, 130)
     in_set, read = m.maybe_set(ins)
     out_set, written = m.maybe_set(outs)
     x = m.filled((ins, *size), None if in_set == f.ALL else read)
@@ -96,7 +101,7 @@ def conv_by_taps(s: naive.State, op: f.Conv) -> None:
     s.values[op.y] = y
 
 
-@pytest.mark.parametrize('seed', range(40))
+@pytest.mark.parametrize('seed', range(60))
 def test_integers_are_exact(seed: int) -> None:
     """Any layout, lists, stride, Winograd; closed channels hold nan."""
     program, written = integer_conv(seed)
@@ -107,10 +112,11 @@ def expect_exact(program: f.Program, written: list[int], threads: int) -> None:
     saved = naive.COMPUTE[f.Conv]
     naive.COMPUTE[f.Conv] = conv_by_taps
     try:
-        check(
-            program, listed={0: written}, threads=threads, tolerance=1e-6,
-            build=build_name(),
-        )  # fmt: skip
+        for build in build_names():
+            check(
+                program, listed={0: written}, threads=threads, tolerance=1e-6,
+                build=build,
+            )  # fmt: skip
     finally:
         naive.COMPUTE[f.Conv] = saved
 
@@ -163,11 +169,12 @@ NOTHING = np.zeros((1, 1, 1), np.float32)
 
 
 @needs_bfloat16
-def test_inputs_are_rounded_to_the_nearest() -> None:
+@every_build
+def test_inputs_are_rounded_to_the_nearest(build: str) -> None:
     numbers = np.random.default_rng(0).standard_normal((16, 8, 8))
     numbers[0, 0] = 1 + np.arange(8) / 256  # halves between two numbers
     numbers = numbers.astype(np.float32)
-    loaded = Loaded(f.encode(identity(numbers)), build_name())
+    loaded = Loaded(f.encode(identity(numbers)), build)
     np.testing.assert_array_equal(loaded.run(NOTHING[None])[0][0],
                                   rounded(numbers))  # fmt: skip
     exact = Loaded(f.encode(identity(numbers, False)))
@@ -175,21 +182,23 @@ def test_inputs_are_rounded_to_the_nearest() -> None:
 
 
 @needs_bfloat16
-def test_weights_are_rounded_to_the_nearest() -> None:
+@every_build
+def test_weights_are_rounded_to_the_nearest(build: str) -> None:
     weights = np.random.default_rng(1).standard_normal((16, 16))
     weights[0] = 1 + np.arange(16) / 256
     program = identity(np.eye(16).reshape(16, 4, 4).astype(np.float32))
     at = program.ops[-1].weight
     program.weights[at : at + 256] = weights.ravel()
-    found = Loaded(f.encode(program), build_name()).run(NOTHING[None])[0][0]
+    found = Loaded(f.encode(program), build).run(NOTHING[None])[0][0]
     np.testing.assert_array_equal(found.reshape(16, 16), rounded(weights))
 
 
 @needs_bfloat16
-def test_nan_stays_nan() -> None:
+@every_build
+def test_nan_stays_nan(build: str) -> None:
     numbers = np.ones((16, 5, 5), np.float32)
     numbers[3, 2, 2] = np.nan
-    found = Loaded(f.encode(identity(numbers)), build_name()).run(
+    found = Loaded(f.encode(identity(numbers)), build).run(
         NOTHING[None]
     )[0][0]
     assert np.isnan(found[:, 2, 2]).all()
@@ -220,10 +229,11 @@ def test_it_is_used_where_it_is_faster() -> None:
 
 
 @needs_bfloat16
-def test_it_is_used_where_it_is_named() -> None:
+@pytest.mark.parametrize('build', ['bfloat16', *build_names()])
+def test_it_is_used_where_it_is_named(build: str) -> None:
     numbers = np.ones((16, 5, 5), np.float32)
     for asked, precision in ((True, b'bfloat16'), (False, b'float32')):
-        loaded = Loaded(f.encode(identity(numbers, asked)), 'bfloat16')
+        loaded = Loaded(f.encode(identity(numbers, asked)), build)
         assert loaded.code.fgc_precision(loaded.handle) == precision
 
 

@@ -30,22 +30,30 @@ void prepare(fgc_model& model, const Build* bfloat16) {
                 double(model.thread_bytes));
 }
 
+std::string all_builds() {
+  std::string all = fgc_builds();
+  if (!bfloat16_builds().empty()) all += ",bfloat16";
+  for (const Build& build : bfloat16_builds())
+    all += std::string(",") + build.name;
+  return all;
+}
+
 std::unique_ptr<fgc_model> load_model(const void* bytes, uint64_t size,
                                       const char* build) {
   auto model = std::make_unique<fgc_model>();
-  const Build* const half = bfloat16_build();
-  const bool always_half = half && build && !strcmp(build, half->name);
-  model->build = find_build(always_half ? nullptr : build);
+  const Build* const named = build ? find_bfloat16_build(build) : nullptr;
+  model->build = find_build(named ? nullptr : build);
   if (!model->build)
     throw Error{FGC_BAD_ARGUMENT, std::string("the build '") + build +
-                                      "' is none of " + fgc_builds() +
-                                      (half ? ",bfloat16" : "") +
+                                      "' is none of " + all_builds() +
                                       ": name one of these, or none"};
   load((const char*)bytes, size, model->loaded);
   check(model->loaded);
   const bool asked = model->loaded.program.bfloat16;
-  const bool uses_half = asked && (always_half || bfloat16_pays());
-  prepare(*model, uses_half ? half : nullptr);
+  const Build* const half = named              ? named
+                            : bfloat16_pays() ? find_bfloat16_build("bfloat16")
+                                              : nullptr;
+  prepare(*model, asked ? half : nullptr);
   return model;
 }
 
@@ -159,8 +167,8 @@ const char* fgc_builds(void) {
 
 double fgc_peak(const char* build, double seconds) {
   return guarded(0.0, [&] {
-    const bool bfloat16 = build && !strcmp(build, "bfloat16");
-    const Build* found = bfloat16 ? bfloat16_build() : find_build(build);
+    const Build* half = build ? find_bfloat16_build(build) : nullptr;
+    const Build* found = half ? half : find_build(build);
     return found ? found->kernel->peak(seconds) : 0;
   });
 }

@@ -1,6 +1,12 @@
 // Selects the builds that this CPU can run, and orders them by speed.
 #include <string.h>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include <algorithm>
 
 #include "model.h"
@@ -20,7 +26,7 @@ extern const Kernel kernel_avx, kernel_avx2, kernel_avx512,
 #endif
 #if defined(FGC_X86) || defined(FGC_ONE_BUILD)
 #define FGC_BFLOAT16 1
-extern const Kernel kernel_bfloat16;
+extern const Kernel kernel_bfloat16, kernel_amx;
 #endif
 
 namespace {
@@ -37,6 +43,15 @@ bool has_avx512() {
          __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") &&
          __builtin_cpu_supports("avx512vl");
+}
+
+// Whether the CPU has AMX for bfloat16, and Linux lets this process use it.
+bool has_amx() {
+  constexpr unsigned kBfloat16 = 1 << 22, kTiles = 1 << 24;
+  constexpr long kRequest = 0x1023, kTileData = 18;  // of arch_prctl
+  unsigned a, b, c, d;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && d & kBfloat16 &&
+         d & kTiles && !syscall(SYS_arch_prctl, kRequest, kTileData);
 }
 #endif
 
@@ -93,25 +108,34 @@ const std::vector<Build>& runnable_builds() {
   return builds;
 }
 
-const Build* bfloat16_build() {
-#ifdef FGC_BFLOAT16
-  static const Build build = {"bfloat16", &kernel_bfloat16};
-#ifdef FGC_X86
-  __builtin_cpu_init();
-  static const bool runs = has_avx512() &&
-                           __builtin_cpu_supports("avx512bf16") &&
-                           __builtin_cpu_supports("avx512vbmi2");
-  if (!runs) return nullptr;
+const std::vector<Build>& bfloat16_builds() {
+  static const std::vector<Build> builds = [] {
+    std::vector<Build> found;
+#if defined(FGC_X86)
+    __builtin_cpu_init();
+    if (has_avx512() && __builtin_cpu_supports("avx512bf16") &&
+        __builtin_cpu_supports("avx512vbmi2")) {
+      if (has_amx()) found.push_back({"bfloat16-amx", &kernel_amx});
+      found.push_back({"bfloat16-avx512", &kernel_bfloat16});
+    }
+#elif defined(FGC_BFLOAT16)
+    found = {{"bfloat16-avx512", &kernel_bfloat16},
+             {"bfloat16-amx", &kernel_amx}};
 #endif
-  return &build;
-#else
+    return found;
+  }();
+  return builds;
+}
+
+const Build* find_bfloat16_build(const char* name) {
+  for (const Build& build : bfloat16_builds())
+    if (!strcmp(name, "bfloat16") || !strcmp(name, build.name)) return &build;
   return nullptr;
-#endif
 }
 
 bool bfloat16_pays() {
   static const bool pays = [] {
-    const Build* const half = bfloat16_build();
+    const Build* const half = find_bfloat16_build("bfloat16");
     const Build* const whole = find_build(nullptr);
     double rates[2] = {0, 0};
     for (int trial = 0; half && trial < 3; ++trial) {

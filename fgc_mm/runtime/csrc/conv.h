@@ -113,7 +113,7 @@ void run_dense(ConvGroup g, const ConvPlan& plan, const Map& x,
                    }
                  });
   }
-  compute_outputs(
+  compute_sums(
       g,
       {planes, weight_offsets, ins.count, nullptr, layout.taps,
        layout.tap_count, packed ? kMaxOut : 1, false, packed ? 15 : 0,

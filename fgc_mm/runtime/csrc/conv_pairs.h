@@ -1,17 +1,13 @@
-// Bfloat16 convs. The pixels of two channels are packed into pairs at run
-// time, the weights are converted when the model is loaded. With a list of
-// open inputs, the pixels and weights of these are packed densely.
+// Bfloat16 convs with vectors of pairs.
 #pragma once
 
-#include "conv_sums.h"
+#include "pair_planes.h"
 #include "winograd_pairs.h"
 
 namespace fgc {
 namespace {
 
-// Minimum number of input and of output channels.
-constexpr int64_t kMinPairChannels = 16;
-constexpr int64_t kMinPairPixels = 16;  // minimum number of output pixels
+constexpr int64_t kMinPairChannels = 16;  // input channels
 
 struct PairConvPlan {
   Layout layout;
@@ -19,11 +15,8 @@ struct PairConvPlan {
   WinogradPairPlan* winograd;  // null if Winograd's algorithm does not apply
 };
 
-bool supports_pairs(const Program& p, const Op& op) {
-  if (op.kind != kConv || op.groups != 1) return false;
-  const Value &x = p.values[op.x], &y = p.values[op.y];
-  return x.channels >= kMinPairChannels && y.channels >= kMinPairChannels &&
-         y.height * y.width >= kMinPairPixels;
+inline bool supports_pairs(const Program& p, const Op& op) {
+  return supports_planes(p, op, kMinPairChannels);
 }
 
 bool prepare_pairs(const Program& p, Op& op, ModelMemory& memory) {
@@ -35,14 +28,7 @@ bool prepare_pairs(const Program& p, Op& op, ModelMemory& memory) {
   if (!make_layout(op, x, y, memory, plan.layout)) return false;
   const Layout& layout = plan.layout;
   const int64_t taps = layout.tap_count;
-  plan.weights =
-      allocate_bfloat16_weights(memory, y.channels, taps, x.channels);
-  for (int64_t o = 0; o < y.channels; ++o)
-    for (int64_t t = 0; t < taps; ++t)
-      for (int64_t i = 0; i < x.channels; ++i)
-        plan.weights.data[(o * taps + t) * plan.weights.row + i] =
-            bfloat16_of(
-                p.weights[op.weight + o * op.out_step + i * op.in_step + t]);
+  plan.weights = convert_weights(p, op, taps, memory);
   const int64_t pairs = ceil_div(x.channels, 2);
   if (layout.plane_floats > kMaxBytes / (x.channels * 4)) return false;
   op.shared_bytes = 4 * (pairs * layout.plane_floats +
@@ -54,38 +40,6 @@ bool prepare_pairs(const Program& p, Op& op, ModelMemory& memory) {
   op.thread_bytes =
       4 * max(2 * layout.plane_floats + 64, kBlockOuts * acc) + 64;
   return true;
-}
-
-// Packs the planes of the open inputs into planes of pairs.
-void pack_planes(const Op& op, Context& c, const Layout& layout, const Map& x,
-                 const OpenInputs& ins, float* planes) {
-  const int64_t map_floats = (layout.out_height - 1) * layout.pitch +
-                             layout.out_width +
-                             layout.taps[layout.tap_count - 1];
-  const int64_t grain =
-      max(1, kMinElementsPerThread / 4 / layout.plane_floats);
-  parallel_for(
-      op, c, ins.pairs(), grain, [&](int64_t b, int64_t e, int64_t thread) {
-        float* const thread_scratch =
-            (float*)(c.thread_scratch + thread * c.thread_step);
-        for (int64_t k = b; k < e; ++k) {
-          float* const to = planes + k * layout.plane_floats;
-          const int64_t* const channels = ins.indices + 2 * k;
-          const bool both = 2 * k + 1 < ins.count;
-          if (layout.in_place) {
-            pack_pairs(plane_begin(layout, x, channels[0]),
-                       both ? plane_begin(layout, x, channels[1]) : nullptr,
-                       map_floats, to);
-            continue;
-          }
-          for (int j = 0; j < (both ? 2 : 1); ++j)
-            fill_plane(layout, x.at(channels[j]), x.row,
-                       thread_scratch + j * layout.plane_floats);
-          pack_pairs(thread_scratch,
-                     both ? thread_scratch + layout.plane_floats : nullptr,
-                     layout.plane_floats, to);
-        }
-      });
 }
 
 void run_pairs(const Program& p, const Op& op, Context& c) {
@@ -119,8 +73,8 @@ void run_pairs(const Program& p, const Op& op, Context& c) {
     }
   for (int64_t k = 0; k < kPrefetchInputs; ++k) offsets[inputs + k] = 0;
   static const int64_t tap[1] = {0};
-  compute_outputs({op, c, layout, to, outs, 0, w.rows},
-                  {planes, offsets, inputs, nullptr, tap, 1, 1}, pairs);
+  compute_sums({op, c, layout, to, outs, 0, w.rows},
+               {planes, offsets, inputs, nullptr, tap, 1, 1}, pairs);
 }
 
 }  // namespace

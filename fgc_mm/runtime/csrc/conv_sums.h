@@ -22,6 +22,18 @@ struct ConvGroup {  // one group of a dense conv, the same for all threads
   const float* const* weights;  // of every computed output
 };
 
+// Sums that an accumulate function computes: outputs o0 to o1, at most
+// kBlockOuts of them, of vectors of pixels from `begin` on. It stores them to
+// `rows` or, if null, to acc, whose rows have space for another 16 floats.
+struct Block {
+  int64_t o0, o1, begin, vectors;
+  float* acc;
+  int64_t acc_stride;
+  const float* start;  // initial sums, per output
+  const OutputRows* rows;
+  int64_t thread;
+};
+
 // Whether tiles can be stored directly into the output map: it has the pitch
 // of the accumulators, and the activation is a clamp. The padding between
 // rows is overwritten and zeroed afterwards.
@@ -45,8 +57,11 @@ inline void output_rows(const ConvGroup& g, int64_t o0, int64_t o1,
   rows.count = used;
 }
 
-void compute_rows(const ConvGroup& g, TileArgs args, int64_t o0, int64_t o1,
-                  int64_t r0, int64_t r1, int64_t thread) {
+// Computes rows r0 to r1 of outputs o0 to o1 with an accumulate function as
+// in compute_outputs.
+template <class F>
+void compute_rows(const ConvGroup& g, int64_t o0, int64_t o1, int64_t r0,
+                  int64_t r1, int64_t thread, const F& accumulate) {
   const Layout& layout = g.layout;
   float start[kBlockOuts];
   for (int64_t o = o0; o < o1; ++o)
@@ -54,19 +69,16 @@ void compute_rows(const ConvGroup& g, TileArgs args, int64_t o0, int64_t o1,
         g.op.bias == kNone
             ? 0.f
             : g.c.weights[g.op.bias + g.first_out + g.outs[o]];
-  args.w = g.weights + o0;
   const int64_t used =
       (r1 - r0) * layout.pitch - (layout.pitch - layout.out_width);
   const int64_t vectors = ceil_div(used, kLanes);
-  const int64_t stride = round_up(vectors * kLanes, 16) + 16;
   float* acc = (float*)(g.c.thread_scratch + thread * g.c.thread_step);
-  const int64_t inputs_per_pass =
-      args.tap_count == 1 ? kInputsPerPass : max(16, 288 / args.tap_count);
+  const int64_t stride = round_up(vectors * kLanes, 16) + 16;
   OutputRows rows;
   const bool direct = stores_tiles(layout, g.to);
   if (direct) output_rows(g, o0, o1, r0, used, rows);
-  accumulate_block(args, o1 - o0, r0 * layout.pitch, vectors, acc, stride,
-                   start, inputs_per_pass, direct ? &rows : nullptr);
+  accumulate(Block{o0, o1, r0 * layout.pitch, vectors, acc, stride, start,
+                   direct ? &rows : nullptr, thread});
   for (int64_t o = o0; o < o1; ++o) {
     const int64_t channel = g.first_out + g.outs[o];
     if (direct)
@@ -95,16 +107,17 @@ inline int64_t chunk_count(const Layout& layout, int64_t inputs,
 constexpr int64_t kSmallConv = 1 << 23;  // multiply-adds
 constexpr int64_t kFewPositions = 512;   // more chunks waste vectors
 
-// Computes all listed outputs and writes them to the map. `args` has no
-// weights yet; the conv reads `planes` input planes.
-void compute_outputs(const ConvGroup& g, const TileArgs& args,
-                     int64_t planes) {
+// Computes all listed outputs and writes them to the map. `accumulate(Block)`
+// computes `inputs` products per sum, from `planes` input planes; o0 is a
+// multiple of `alignment`.
+template <class F>
+void compute_outputs(const ConvGroup& g, int64_t inputs, int64_t planes,
+                     int64_t alignment, const F& accumulate) {
   const Layout& layout = g.layout;
   const int64_t count = g.outs.count;
   const int64_t groups = ceil_div(count, kMaxOut);
   if (!groups) return;
-  const int64_t work =
-      args.inputs * count * layout.positions() * args.tap_count;
+  const int64_t work = inputs * count * layout.positions();
   const bool parallel = work >= kMinWorkPerThread;
   const int64_t threads = parallel ? thread_count(g.op, g.c) : 1;
   // small convs are divided by rows alone, so that the tasks take equally long
@@ -120,16 +133,37 @@ void compute_outputs(const ConvGroup& g, const TileArgs& args,
               : max(1, min(kGroupsPerBlock, groups * chunks / tasks_wanted));
   const int64_t blocks = ceil_div(groups, groups_per_block);
   const int64_t tasks = blocks * chunks;
+  const auto first_output = [&](int64_t k) {
+    return min(round_up(k * count / blocks, alignment), count);
+  };
   parallel_for(g.op, g.c, tasks, parallel ? 1 : tasks,
                [&](int64_t begin, int64_t end, int64_t thread) {
                  for (int64_t task = begin; task < end; ++task) {
                    const int64_t chunk = task / blocks, k = task % blocks;
                    compute_rows(
-                       g, args, k * count / blocks, (k + 1) * count / blocks,
+                       g, first_output(k), first_output(k + 1),
                        chunk * layout.out_height / chunks,
-                       (chunk + 1) * layout.out_height / chunks, thread);
+                       (chunk + 1) * layout.out_height / chunks, thread,
+                       accumulate);
                  }
                });
+}
+
+// The sums of a conv whose weights are addressed per output; `args` has no
+// weights yet.
+inline void accumulate_sums(const ConvGroup& g, TileArgs args,
+                            const Block& b) {
+  const int64_t inputs_per_pass =
+      args.tap_count == 1 ? kInputsPerPass : max(16, 288 / args.tap_count);
+  args.w = g.weights + b.o0;
+  accumulate_block(args, b.o1 - b.o0, b.begin, b.vectors, b.acc, b.acc_stride,
+                   b.start, inputs_per_pass, b.rows);
+}
+
+inline void compute_sums(const ConvGroup& g, const TileArgs& args,
+                         int64_t planes) {
+  compute_outputs(g, args.inputs * args.tap_count, planes, 1,
+                  [&](const Block& b) { accumulate_sums(g, args, b); });
 }
 
 }  // namespace

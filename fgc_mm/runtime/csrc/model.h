@@ -113,9 +113,11 @@ struct Build {
 const std::vector<Build>& runnable_builds();
 // The build of this name, or null; the fastest if the name is null.
 const Build* find_build(const char* name);
-// The bfloat16 convs, or null if the CPU does not support them.
-const Build* bfloat16_build();
-// Whether they are supported and enough faster than those of float32.
+// Builds of the bfloat16 convs that this CPU can run, fastest first.
+const std::vector<Build>& bfloat16_builds();
+// The one of this name, or null; the fastest if the name is "bfloat16".
+const Build* find_bfloat16_build(const char* name);
+// Whether there is one that is enough faster than the convs of float32.
 bool bfloat16_pays();
 
 }  // namespace fgc

@@ -10,6 +10,7 @@
 // AVX-512 builds use 16 lanes, or the 32 registers with 8 lanes each.
 #define FGC_LANES_OF_avx512 16
 #define FGC_LANES_OF_bfloat16 16
+#define FGC_LANES_OF_amx 16
 #define FGC_JOIN(a, b) a##b
 #define FGC_LANES_OF(build) FGC_JOIN(FGC_LANES_OF_, build)
 #ifndef FGC_BUILD

@@ -15,6 +15,11 @@ bool prepare_pool(const Program& p, Op& op, ModelMemory&) {
 // nan propagates as in torch
 inline float nan_max(float a, float b) { return a > b || a != a ? a : b; }
 
+template <bool AVERAGE>
+inline Vec reduce(Vec x, Vec so_far) {
+  return AVERAGE ? so_far + x : (x > so_far || x != x) ? x : so_far;
+}
+
 // The taps t in [first, last) of a window with begin + t * step in [low,
 // high).
 struct Taps {
@@ -51,7 +56,13 @@ inline void pool_columns(const Op& op, const float* in_row, int64_t width,
     const int64_t last =
         min(out_width, shift >= width ? 0 : ceil_div(width - shift, s));
     const float* from = in_row + shift;
-    for (int64_t c = first; c < last; ++c)
+    int64_t c = first;
+    for (; s == 2 && c + kLanes <= last; c += kLanes) {
+      const float* const pixels = from + 2 * c;
+      const Vec x = even_lanes(load(pixels), load(pixels + kLanes));
+      store(out_row + c, reduce<AVERAGE>(x, load(out_row + c)));
+    }
+    for (; c < last; ++c)
       out_row[c] = AVERAGE ? out_row[c] + from[c * s]
                            : nan_max(from[c * s], out_row[c]);
   }

@@ -28,7 +28,7 @@ FLAGS = (
     '-fvisibility=hidden',  # no symbols in common with other libraries
     '-pthread',
 )
-LINK = ('-shared', '-pthread')  # without symbols: 3 % smaller
+LINK = ('-shared', '-pthread', '-s')  # without symbols: 3 % smaller
 PER_BUILD = ('kernel.cpp',)  # sources that are compiled for every build
 AVX512 = ('avx512f', 'avx512bw', 'avx512dq', 'avx512vl', 'avx2', 'fma')
 

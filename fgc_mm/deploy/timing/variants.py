@@ -113,6 +113,10 @@ class BenchmarkVariants:
             ),
             RUNTIME: lambda: runtime_forward(dense, self._images[:1], True),
         }
+        if self._compiled:
+            forms['compiled'] = lambda: _compile(
+                dense, self._images[:1], torch.bfloat16
+            )
         for form, build in forms.items():
             yield self._row(
                 f'dense, {form}, bfloat16', 'bfloat16', build,
@@ -292,12 +296,18 @@ def _channels_last(model: Any, dtype: torch.dtype = torch.float32) -> Forward:
     return lambda x: plain(x.to(dtype, memory_format=last)).float()
 
 
-def _compile(model: nn.Module, image: Tensor) -> Forward:
+def _compile(
+    model: ImageClassifier, image: Tensor, dtype: torch.dtype = torch.float32
+) -> Forward:
     """Inductor with frozen weights, for one shape at a time."""
     compiled = torch.compile(
-        PlainForward(copy.deepcopy(model)),
+        PlainForward(copy.deepcopy(model).to(dtype)),
         dynamic=False,
         options={'freezing': True},
     )
-    compiled(image)
-    return compiled
+
+    def run(x: Tensor) -> Tensor:
+        return compiled(x.to(dtype)).float()
+
+    run(image)
+    return run

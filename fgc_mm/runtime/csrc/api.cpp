@@ -50,9 +50,9 @@ std::unique_ptr<fgc_model> load_model(const void* bytes, uint64_t size,
   load((const char*)bytes, size, model->loaded);
   check(model->loaded);
   const bool asked = model->loaded.program.bfloat16;
-  const Build* const half = named              ? named
-                            : bfloat16_pays() ? find_bfloat16_build("bfloat16")
-                                              : nullptr;
+  const Build* half = named;
+  if (asked && !named && bfloat16_pays())
+    half = find_bfloat16_build("bfloat16");
   prepare(*model, asked ? half : nullptr);
   return model;
 }

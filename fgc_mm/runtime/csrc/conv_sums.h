@@ -12,6 +12,14 @@ inline int64_t min_chunks(const Layout& layout) {
 
 constexpr int64_t kL2Bytes = 128 * 1024;  // part of the L2 cache to be used
 
+// How a conv is divided into blocks.
+struct Blocking {
+  int64_t inputs;     // products per sum
+  int64_t planes;     // input planes that are read
+  int64_t alignment;  // of the first output of a block
+  int64_t cache_bytes;
+};
+
 struct ConvGroup {  // one group of a dense conv, the same for all threads
   const Op& op;
   Context& c;
@@ -92,12 +100,13 @@ void compute_rows(const ConvGroup& g, int64_t o0, int64_t o1, int64_t r0,
 // Number of row chunks: the input rows and the accumulators of a chunk fit
 // into the L2 cache, and there are at least `wanted`, if there are as many
 // rows.
-inline int64_t chunk_count(const Layout& layout, int64_t inputs,
+inline int64_t chunk_count(const Layout& layout, const Blocking& blocking,
                            int64_t groups, int64_t wanted) {
-  const int64_t read = inputs * layout.stride[0] * layout.stride[1];
+  const int64_t read = blocking.planes * layout.stride[0] * layout.stride[1];
   const int64_t accumulated = min(groups, kGroupsPerBlock) * kMaxOut;
   int64_t chunks =
-      max(max(read, accumulated) * layout.positions() * 4 / kL2Bytes,
+      max(max(read, accumulated) * layout.positions() * 4 /
+              blocking.cache_bytes,
           layout.positions() / 4096);
   // not too few tiles per chunk
   chunks = min(chunks, layout.positions() / 256);
@@ -107,17 +116,16 @@ inline int64_t chunk_count(const Layout& layout, int64_t inputs,
 constexpr int64_t kSmallConv = 1 << 23;  // multiply-adds
 constexpr int64_t kFewPositions = 512;   // more chunks waste vectors
 
-// Computes all listed outputs and writes them to the map. `accumulate(Block)`
-// computes `inputs` products per sum, from `planes` input planes; o0 is a
-// multiple of `alignment`.
+// Computes all listed outputs and writes them to the map; accumulate(Block)
+// computes sums.
 template <class F>
-void compute_outputs(const ConvGroup& g, int64_t inputs, int64_t planes,
-                     int64_t alignment, const F& accumulate) {
+void compute_outputs(const ConvGroup& g, const Blocking& blocking,
+                     const F& accumulate) {
   const Layout& layout = g.layout;
   const int64_t count = g.outs.count;
   const int64_t groups = ceil_div(count, kMaxOut);
   if (!groups) return;
-  const int64_t work = inputs * count * layout.positions();
+  const int64_t work = blocking.inputs * count * layout.positions();
   const bool parallel = work >= kMinWorkPerThread;
   const int64_t threads = parallel ? thread_count(g.op, g.c) : 1;
   // small convs are divided by rows alone, so that the tasks take equally long
@@ -126,7 +134,7 @@ void compute_outputs(const ConvGroup& g, int64_t inputs, int64_t planes,
   const bool few = threads == 1 || layout.positions() < kFewPositions;
   const int64_t tasks_wanted = (by_rows ? (few ? 1 : 2) : 4) * threads;
   const int64_t chunks =
-      chunk_count(layout, planes, groups,
+      chunk_count(layout, blocking, groups,
                   by_rows ? tasks_wanted : ceil_div(tasks_wanted, groups));
   const int64_t groups_per_block =
       by_rows ? kGroupsPerBlock
@@ -134,7 +142,7 @@ void compute_outputs(const ConvGroup& g, int64_t inputs, int64_t planes,
   const int64_t blocks = ceil_div(groups, groups_per_block);
   const int64_t tasks = blocks * chunks;
   const auto first_output = [&](int64_t k) {
-    return min(round_up(k * count / blocks, alignment), count);
+    return min(round_up(k * count / blocks, blocking.alignment), count);
   };
   parallel_for(g.op, g.c, tasks, parallel ? 1 : tasks,
                [&](int64_t begin, int64_t end, int64_t thread) {
@@ -162,7 +170,7 @@ inline void accumulate_sums(const ConvGroup& g, TileArgs args,
 
 inline void compute_sums(const ConvGroup& g, const TileArgs& args,
                          int64_t planes) {
-  compute_outputs(g, args.inputs * args.tap_count, planes, 1,
+  compute_outputs(g, {args.inputs * args.tap_count, planes, 1, kL2Bytes},
                   [&](const Block& b) { accumulate_sums(g, args, b); });
 }
 

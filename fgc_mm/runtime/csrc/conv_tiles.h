@@ -201,23 +201,6 @@ void multiply_block(const TileConv& conv, const uint16_t* weights,
 using BlockFn = void (*)(const TileConv&, const uint16_t*, int64_t,
                          const float*, const float*, float*, int64_t);
 
-// Writes sums of pixels from `begin` on to the rows of outputs o0 to o1.
-inline void write_sums(const float* sums, const OutputRows& rows, int64_t o0,
-                       int64_t o1, int64_t begin, int64_t end) {
-  const Vec low = broadcast(rows.low), high = broadcast(rows.high);
-  end = min(end, rows.count);
-  for (int64_t o = o0; o < o1; ++o, sums += kBlockTiles * kTileFloats)
-    for (int64_t x = begin; x < end; x += kLanes) {
-      Vec value = load(sums + x - begin);
-      if (rows.has_add) value += load(rows.add[o] + x);
-      value = clamp(value, low, high);
-      if (end - x < kLanes)
-        memcpy(rows.y[o] + x, &value, size_t(end - x) * 4);
-      else
-        store(rows.y[o] + x, value);
-    }
-}
-
 inline void accumulate_tiles(const TileConv& conv, const Channels& channels,
                              const Block& b) {
   static constexpr BlockFn blocks[2][2] = {
@@ -226,7 +209,6 @@ inline void accumulate_tiles(const TileConv& conv, const Channels& channels,
   const TileRegisters registers;
   constexpr int64_t kWidth = kBlockTiles * kTileFloats;
   float start[kBlockOuts * kTileFloats] __attribute__((aligned(64)));
-  float sums[kWidth * kWidth] __attribute__((aligned(64)));
   const int64_t group = conv.steps.count * kTileBytes / 2;
   ScratchAllocator scratch{
       (char*)(b.acc + conv.plan.acc_floats * kBlockOuts)};
@@ -253,15 +235,19 @@ inline void accumulate_tiles(const TileConv& conv, const Channels& channels,
       const int64_t groups = ceil_div(o1 - o, kTileRows);
       blocks[groups - 1][tiles - 1](
           conv, weights + o / kTileRows * group, b.begin + x, gathered,
-          start + o * kTileFloats,
-          b.rows ? sums : b.acc + o * b.acc_stride + x,
-          b.rows ? kWidth : b.acc_stride);
-      if (b.rows)
-        write_sums(sums, *b.rows, o, o1, x, x + tiles * kTileFloats);
+          start + o * kTileFloats, b.acc + o * b.acc_stride + x,
+          b.acc_stride);
     }
   }
+  // not by tile: a store that misses the caches delays the loads of tiles that
+  // are stored after it
+  for (int64_t o = 0; b.rows && o < outs; ++o)
+    write_row(b.acc + o * b.acc_stride,
+              b.rows->has_add ? b.rows->add[o] : nullptr, b.rows->y[o],
+              b.rows->count, b.rows->low, b.rows->high, true, false);
 }
 
+constexpr int64_t kTileL2Bytes = 512 * 1024;  // as kL2Bytes, of such CPUs
 constexpr int64_t kTileSpeed = 16;  // multiply-adds in the time of float32
 
 void run_tiles(const Program& p, const Op& op, Context& c) {
@@ -284,8 +270,8 @@ void run_tiles(const Program& p, const Op& op, Context& c) {
          0.f);
   const TileConv conv{plan, steps, ins, pixels};
   compute_outputs({op, c, layout, to, outs, 0, nullptr},
-                  steps.elements() / kTileSpeed, ins.pairs(),
-                  kTileRows * kBlockTiles,
+                  {steps.elements() / kTileSpeed, ins.pairs(),
+                   kTileRows * kBlockTiles, kTileL2Bytes},
                   [&](const Block& b) { accumulate_tiles(conv, outs, b); });
 }
 

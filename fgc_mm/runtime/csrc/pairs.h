@@ -105,8 +105,11 @@ struct ScratchAllocator {
 // vectors.
 inline void pack_pairs(const float* a, const float* b, int64_t count,
                        float* to) {
-  for (int64_t k = 0; k < count; k += kLanes)
+  for (int64_t k = 0; k < count; k += kLanes) {
+    __builtin_prefetch(a + k + 512);
+    if (b) __builtin_prefetch(b + k + 512);
     store(to + k, pack_pair(load(a + k), b ? load(b + k) : Vec{}));
+  }
 }
 
 // The inputs that are read, in ascending order.

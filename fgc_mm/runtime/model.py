@@ -76,7 +76,8 @@ class Model:
             path: The file.
             build: One of :func:`fgc_mm.runtime.library.builds`. ``None``:
                 the fastest. ``'bfloat16'``: the fastest, but files that
-                request bfloat16 are computed in it even if it is slower.
+                request bfloat16 are computed in it even if it is slower;
+                ``'bfloat16-amx'`` and ``'bfloat16-avx512'`` are its builds.
             functions: Compute the CALL ops of the program: function n gets
                 lists of (C, H, W) arrays, its inputs and its outputs.
 

@@ -198,9 +198,7 @@ def test_weights_are_rounded_to_the_nearest(build: str) -> None:
 def test_nan_stays_nan(build: str) -> None:
     numbers = np.ones((16, 5, 5), np.float32)
     numbers[3, 2, 2] = np.nan
-    found = Loaded(f.encode(identity(numbers)), build).run(
-        NOTHING[None]
-    )[0][0]
+    found = Loaded(f.encode(identity(numbers)), build).run(NOTHING[None])[0][0]
     assert np.isnan(found[:, 2, 2]).all()
     assert np.isfinite(found[:, 0]).all()
 

@@ -47,8 +47,8 @@ typedef struct {
 
 /* build: a name of fgc_builds(), or NULL for the fastest; "bfloat16", where
    the CPU has instructions for it, is the fastest, and files that request
-   bfloat16 are computed in it even where it is slower. The bytes are
-   copied. */
+   bfloat16 are computed in it even where it is slower; "bfloat16-amx" and
+   "bfloat16-avx512" are its builds. The bytes are copied. */
 FGC_API int fgc_load(const void *bytes, uint64_t size, const char *build,
                      fgc_model **model, char *error, uint64_t error_size);
 FGC_API int fgc_load_file(const char *path, const char *build,
@@ -93,7 +93,7 @@ FGC_API const char *fgc_precision(const fgc_model *model);
 /* Builds that this CPU can run, fastest first, separated by commas. */
 FGC_API const char *fgc_builds(void);
 /* Peak multiply-adds per second of one thread, measured for `seconds`; 0 if
-   this CPU cannot run the build. "bfloat16" is accepted as a build. */
+   this CPU cannot run the build. Those of bfloat16 are accepted. */
 FGC_API double fgc_peak(const char *build, double seconds);
 /* 1 if this CPU multiplies bfloat16 at least 1.3 times as fast as float32,
    so that files which request it are computed in it, otherwise 0. */

@@ -182,7 +182,7 @@ def pool(s: State, op: f.Pool) -> None:
             for column in range(y.shape[2]):
                 found = [p for _, p in window(op, x[k], row, column)]
                 if not op.average:
-                    y[k, row, column] = max(found, default=-np.inf)
+                    y[k, row, column] = np.max(found, initial=-np.inf)
                     continue
                 count = len(found)
                 if op.count_outside:

@@ -121,6 +121,84 @@ def expect_exact(program: f.Program, written: list[int], threads: int) -> None:
         naive.COMPUTE[f.Conv] = saved
 
 
+def plain_conv(
+    m: Integers,
+    size: tuple[int, int],
+    channels: tuple[int, int],
+    k: int,
+    sets: tuple[int, int] = (f.ALL, f.ALL),
+    numbers: Array | None = None,
+) -> int:
+    """Adds a conv that keeps the size; its output."""
+    ins, outs = channels
+    x, y = m.value((ins, *size)), m.value((outs, *size))
+    m.fill(x, m.normal(ins, *size) if numbers is None else numbers)
+    m.op(
+        f.Conv(
+            x, y, f.NONE, *sets, 1, (k, k), (1, 1), (k // 2, k // 2), (1, 1),
+            m.weight(4 * m.normal(outs, ins, k, k)), ins * k * k, k * k,
+            m.weight(m.normal(outs)),
+        )
+    )  # fmt: skip
+    return y
+
+
+@pytest.mark.parametrize('ins', [9, 40])
+@pytest.mark.parametrize('listed', [False, True])
+def test_threads_give_the_same_bits(ins: int, listed: bool) -> None:
+    """Large maps, of which threads compute several blocks."""
+    m = Integers(seed=ins)
+    outs = 130
+    written = [*range(0, outs, 1 + listed)]
+    sets = (
+        m.set(ins, range(0, ins, 2)) if listed else f.ALL,
+        m.set(outs, written) if listed else f.ALL,
+    )
+    program = m.finished(plain_conv(m, (90, 96), (ins, outs), 3, sets))
+    program.bfloat16 = True
+    expect_exact(program, written, 4)
+    for build in build_names():
+        loaded = Loaded(f.encode(program), build)
+        alone = loaded.run(NOTHING[None])[0].view(np.int32)
+        for threads in (2, 3, 4):
+            found = loaded.run(NOTHING[None], threads)[0].view(np.int32)
+            np.testing.assert_array_equal(found, alone)
+
+
+@pytest.mark.parametrize('ins, opened', [(9, 5), (17, 17), (40, 9), (70, 33)])
+def test_memory_of_earlier_layers_is_not_read(ins: int, opened: int) -> None:
+    """Of a layer whose pixels are nan, and whose planes are more."""
+    m = Integers(seed=ins)
+    size, outs = (12, 13), 20
+    channels = 128 if ins > 16 else 16
+    nan = np.full((channels, *size), np.nan, np.float32)
+    spoiled = plain_conv(m, size, (channels, outs), 3, numbers=nan)
+    listed = f.ALL if opened == ins else m.set(ins, range(opened))
+    found = plain_conv(m, size, (ins, outs), 3, (listed, f.ALL))
+    program = m.finished(spoiled, found)
+    program.bfloat16 = True
+    saved = naive.COMPUTE[f.Conv]
+    naive.COMPUTE[f.Conv] = conv_by_taps
+    try:
+        for build in build_names():
+            outputs = check(program, tolerance=1e-6, build=build)
+            assert np.isfinite(outputs[1]).all()
+    finally:
+        naive.COMPUTE[f.Conv] = saved
+
+
+@needs_bfloat16
+@every_build
+@pytest.mark.parametrize('ins, taken', [(3, 'amx'), (16, ''), (64, '')])
+def test_which_convs_are_taken(build: str, ins: int, taken: str) -> None:
+    m = Integers()
+    program = m.finished(plain_conv(m, (8, 8), (ins, 16), 3))
+    program.bfloat16 = True
+    loaded = Loaded(f.encode(program), build)
+    expected = b'bfloat16' if taken in build else b'float32'
+    assert loaded.code.fgc_precision(loaded.handle) == expected
+
+
 def long_kernel() -> f.Program:
     """A kernel that reaches further than what may be read behind memory."""
     m = Integers()

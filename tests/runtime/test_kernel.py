@@ -8,6 +8,7 @@ import pytest
 from fgc_mm.errors import FGCError
 from fgc_mm.runtime import Model
 from fgc_mm.runtime import format as f
+from fgc_mm.runtime.library import builds
 from tests.runtime.programs import Array, Loaded, Maker, check
 
 SEEDS = range(20)
@@ -632,6 +633,30 @@ def test_pool_and_mean(seed: int) -> None:
     )  # fmt: skip
     m.op(f.Mean(x, z, number, m.act()))
     check(m.finished(y, z), threads=threads_of(seed))
+
+
+@pytest.mark.parametrize('build', builds())
+@pytest.mark.parametrize('average', [0, 1])
+@pytest.mark.parametrize('kernel', [2, 3, 5])
+@pytest.mark.parametrize('dilation', [1, 2])
+def test_wide_pool(
+    build: str, average: int, kernel: int, dilation: int
+) -> None:
+    """Rows of several vectors; nan and -inf are kept."""
+    m = Random(seed=kernel + dilation)
+    x, y = m.value((3, 9, 75)), m.value((3, 5, 38), pad=1)
+    numbers = m.normal(3, 9, 75) - 2  # most are below 0
+    numbers[0, 3:5, 40:42] = np.nan
+    numbers[1, :, 20:30] = -np.inf
+    m.fill(x, numbers)
+    m.op(
+        f.Pool(
+            x, y, f.ALL, average, (kernel, kernel), (2, 2), (1, 1),
+            (dilation, dilation), 0, f.Activation(f.Act.NONE),
+        )
+    )  # fmt: skip
+    (found,) = check(m.finished(y), build=build)
+    assert np.isnan(found[0, 0]).any() and np.isneginf(found[0, 1]).any()
 
 
 @pytest.mark.parametrize('seed', SEEDS)

@@ -128,7 +128,7 @@ const std::vector<Build>& bfloat16_builds() {
 }
 
 const Build* find_bfloat16_build(const char* name) {
-  // otherwise AMX would be requested without need
+  // AMX is requested only if bfloat16 is
   if (strncmp(name, "bfloat16", 8)) return nullptr;
   for (const Build& build : bfloat16_builds())
     if (!strcmp(name, "bfloat16") || !strcmp(name, build.name)) return &build;

@@ -14,7 +14,6 @@ namespace {
 
 constexpr int64_t kMinTileChannels = 3;  // minimum number of input channels
 constexpr int64_t kMaxGatheredInputs = 16;
-constexpr int64_t kPrefetchElements = 2048;  // of weights
 constexpr int64_t kBlockTiles = 2;  // tiles per block, in both directions
 
 struct TileConvPlan {
@@ -55,17 +54,20 @@ inline bool supports_tiles(const Program& p, const Op& op) {
   return supports_planes(p, op, kMinTileChannels);
 }
 
-// Writes the weights of output o of the open inputs, by tap.
-inline void pack_row(const TileConv& conv, int64_t o, uint16_t* row) {
+// The weights of output o of the open inputs, by tap: those of the plan, or
+// packed into `row`. Prefetches those of output `next`.
+inline const uint16_t* packed_row(const TileConv& conv, int64_t o,
+                                  int64_t next, uint16_t* row) {
   const OpenInputs& ins = conv.ins;
   const Bfloat16Weights& w = conv.plan.weights;
   const TileSteps& steps = conv.steps;
   const int64_t taps = conv.plan.layout.tap_count;
+  for (int64_t i = 0; i < taps * w.row; i += kTileInputs)
+    __builtin_prefetch(w.rows_of(next) + i);
+  if (!ins.is_list() && !conv.plan.gathers) return w.rows_of(o);
   for (int64_t t = 0; t < taps; ++t) {
     const uint16_t* const from = w.rows_of(o) + t * w.row;
     uint16_t* const to = row + t * steps.tap_elements;
-    for (int64_t i = 0; i < w.row; i += kTileInputs)
-      __builtin_prefetch(from + i + kPrefetchElements);
     if (ins.is_list())
       compress(from, ins.mask, ins.mask_words, to);
     else
@@ -74,6 +76,7 @@ inline void pack_row(const TileConv& conv, int64_t o, uint16_t* row) {
   }
   for (int64_t i = taps * steps.tap_elements; i < steps.elements(); ++i)
     row[i] = 0;
+  return row;
 }
 
 // Copies the weights of `count` outputs and the open inputs to tiles, by
@@ -81,16 +84,19 @@ inline void pack_row(const TileConv& conv, int64_t o, uint16_t* row) {
 inline void pack_tiles(const TileConv& conv, const Channels& outs,
                        int64_t first, int64_t count, uint16_t* row,
                        uint16_t* tiles) {
-  const int64_t steps = conv.steps.count;
-  for (int64_t k = 0; k < round_up(count, kTileRows); ++k) {
+  const int64_t steps = conv.steps.count, rows = round_up(count, kTileRows);
+  for (int64_t k = 0; k < rows; ++k) {
     uint16_t* to = tiles + k / kTileRows * steps * kTileBytes / 2 +
                    k % kTileRows * kTileInputs;
-    if (k < count)
-      pack_row(conv, outs[first + k], row);
-    else if (k == count)
-      memset(row, 0, size_t(conv.steps.elements()) * 2);
+    const uint16_t* from =
+        k < count ? packed_row(conv, outs[first + k],
+                               outs[first + min(k + 1, count - 1)], row)
+                  : nullptr;
     for (int64_t s = 0; s < steps; ++s, to += kTileBytes / 2)
-      memcpy(to, row + s * kTileInputs, 64);
+      if (from)
+        memcpy(to, from + s * kTileInputs, 64);
+      else
+        memset(to, 0, 64);
   }
 }
 
@@ -166,6 +172,8 @@ void multiply_block(const TileConv& conv, const uint16_t* weights,
                     int64_t begin, const float* gathered, const float* start,
                     float* to, int64_t to_step) {
   const int64_t group = conv.steps.count * kTileBytes / 2;
+  // the compiler does not know what the instructions read
+  __asm__ volatile("" : : : "memory");
   FGC_LOAD_TILE(0, start, kTileFloats);
   if constexpr (PIXELS == 2) FGC_LOAD_TILE(1, start, kTileFloats);
   if constexpr (OUTS == 2) {

@@ -4,7 +4,8 @@
 
 #include "pairs.h"
 
-#if defined(__AMX_BF16__) && defined(FGC_BFLOAT16_SET)
+#if defined(__AMX_BF16__) && defined(FGC_BFLOAT16_SET) && \
+    !defined(FGC_ONE_BUILD)
 #define FGC_AMX 1
 #endif
 
@@ -31,6 +32,7 @@ struct TileRegisters {
       config.row_bytes[k] = 64;
       config.rows[k] = kTileRows;
     }
+    __asm__ volatile("" : : "r"(&config) : "memory");  // writes all of it
     _tile_loadconfig(&config);
   }
   ~TileRegisters() { _tile_release(); }

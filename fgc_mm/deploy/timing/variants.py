@@ -114,8 +114,8 @@ class BenchmarkVariants:
             RUNTIME: lambda: runtime_forward(dense, self._images[:1], True),
         }
         if self._compiled:
-            forms['compiled'] = lambda: _compile(
-                dense, self._images[:1], torch.bfloat16
+            forms['compiled, channels last'] = lambda: _compile(
+                dense, self._images[:1], torch.bfloat16, torch.channels_last
             )
         for form, build in forms.items():
             yield self._row(
@@ -297,17 +297,21 @@ def _channels_last(model: Any, dtype: torch.dtype = torch.float32) -> Forward:
 
 
 def _compile(
-    model: ImageClassifier, image: Tensor, dtype: torch.dtype = torch.float32
+    model: ImageClassifier,
+    image: Tensor,
+    dtype: torch.dtype = torch.float32,
+    memory_format: torch.memory_format = torch.contiguous_format,
 ) -> Forward:
     """Inductor with frozen weights, for one shape at a time."""
+    moved = copy.deepcopy(model).to(dtype=dtype, memory_format=memory_format)
     compiled = torch.compile(
-        PlainForward(copy.deepcopy(model).to(dtype)),
+        PlainForward(moved),
         dynamic=False,
         options={'freezing': True},
     )
 
     def run(x: Tensor) -> Tensor:
-        return compiled(x.to(dtype)).float()
+        return compiled(x.to(dtype, memory_format=memory_format)).float()
 
     run(image)
     return run

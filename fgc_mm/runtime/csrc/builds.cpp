@@ -1,7 +1,7 @@
 // Selects the builds that this CPU can run, and orders them by speed.
 #include <string.h>
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && defined(__linux__)
 #include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -47,11 +47,15 @@ bool has_avx512() {
 
 // Whether the CPU has AMX for bfloat16, and Linux lets this process use it.
 bool has_amx() {
+#ifdef SYS_arch_prctl
   constexpr unsigned kBfloat16 = 1 << 22, kTiles = 1 << 24;
   constexpr long kRequest = 0x1023, kTileData = 18;  // of arch_prctl
   unsigned a, b, c, d;
   return __get_cpuid_count(7, 0, &a, &b, &c, &d) && d & kBfloat16 &&
          d & kTiles && !syscall(SYS_arch_prctl, kRequest, kTileData);
+#else
+  return false;  // other systems are not asked yet
+#endif
 }
 #endif
 

@@ -58,10 +58,9 @@ bool prepare_conv(const Program& p, Op& op, ModelMemory& memory) {
       op.groups > 1 && op.groups == x.channels ? kDepthwise : kDense;
   if (!make_layout(op, x, y, memory, plan.layout)) return false;
   const Layout& layout = plan.layout;
-  const int64_t rows = plan.algorithm == kDense
-                           ? ceil_div(layout.out_height, min_chunks(layout))
-                           : layout.out_height;
-  plan.acc_floats = round_up(rows * layout.pitch + kLanes, 16) + 16;
+  plan.acc_floats =
+      acc_floats_of(layout, plan.algorithm == kDense ? max_rows(layout)
+                                                     : layout.out_height);
   const int64_t inputs = x.channels / op.groups;
   const int64_t planes = layout.in_place ? 0 : layout.plane_floats;
   if (plan.algorithm == kDepthwise) {

@@ -35,8 +35,7 @@ bool prepare_pairs(const Program& p, Op& op, ModelMemory& memory) {
                          max_packed_floats(plan.weights, y.channels)) +
                     16 * (taps * pairs + kPrefetchInputs) + 8 * y.channels +
                     16 * x.channels + 1024;
-  const int64_t rows = ceil_div(layout.out_height, min_chunks(layout));
-  const int64_t acc = round_up(rows * layout.pitch + kLanes, 16) + 16;
+  const int64_t acc = acc_floats_of(layout, max_rows(layout));
   op.thread_bytes =
       4 * max(2 * layout.plane_floats + 64, kBlockOuts * acc) + 64;
   return true;

@@ -10,6 +10,16 @@ inline int64_t min_chunks(const Layout& layout) {
   return min(max(layout.positions() / 4096, 1), layout.out_height);
 }
 
+// Maximum number of output rows of a chunk.
+inline int64_t max_rows(const Layout& layout) {
+  return ceil_div(layout.out_height, min_chunks(layout));
+}
+
+// Accumulators of one output channel.
+inline int64_t acc_floats_of(const Layout& layout, int64_t rows) {
+  return round_up(rows * layout.pitch + kLanes, 16) + 16;
+}
+
 constexpr int64_t kL2Bytes = 128 * 1024;  // part of the L2 cache to be used
 
 // How a conv is divided into blocks.

@@ -113,8 +113,7 @@ bool prepare_tiles(const Program& p, Op& op, ModelMemory& memory) {
   if (layout.plane_floats > kMaxBytes / (inputs * 4)) return false;
   op.shared_bytes =
       2 * inputs * layout.plane_floats + 16 * x.channels + 1024;
-  const int64_t rows = ceil_div(layout.out_height, min_chunks(layout));
-  plan.acc_floats = round_up(rows * layout.pitch + kLanes, 16) + 16;
+  plan.acc_floats = acc_floats_of(layout, max_rows(layout));
   const int64_t weights = kBlockOuts * steps.elements() * 2;
   const int64_t row = (steps.elements() + 2 * kMaskBits) * 2;
   const int64_t gathered =
